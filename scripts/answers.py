@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.mirror import borrowed
 from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import folders_within, kind_begun, kind_of, require_kind
 from scripts import console
@@ -351,12 +352,13 @@ class _DicomWriter:
         from serving.dicom_objects.structured_report import structured_report
 
         path = Path(answers[0].image)
-        with path.open("rb") as file:
-            if not starts_like_dicom(file.read(132)):
-                self.others += 1
-                return
         try:
-            source = Source.of(read_source(path))
+            with borrowed(path) as local:
+                with local.open("rb") as file:
+                    if not starts_like_dicom(file.read(132)):
+                        self.others += 1
+                        return
+                source = Source.of(read_source(local))
             plain = [answer.plain for answer in answers]
             report = to_bytes(structured_report(source, plain, self.algorithms))
             capture = to_bytes(overlay_capture(source, answers, self.algorithms))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data_prep.contracts.addresses import place_name
 from data_prep.contracts.errors import InputError
 from evaluation.report.files import METRICS, SYSTEMS
 from scripts.systems import predicts, system_folder
@@ -56,7 +57,7 @@ def _files_of(named: Named, target: str, out: Path) -> dict[str, list[list[Path]
                 marker = path / ("export.json" if is_export(path) else "run.json")
                 predicted = out / SYSTEMS / seed
             members.append([marker, predicted / "decisions" / f"{target}.json"])
-        found[name or str(paths[0].resolve())] = members
+        found[name or place_name(paths[0])] = members
     return found
 
 

@@ -7,6 +7,8 @@ import os
 import platform
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from types import FrameType
 from typing import Annotated, Any
@@ -17,6 +19,7 @@ from typer.exceptions import TyperException
 
 import cxr_compare
 from cxr_start import require_own_rooms
+from data_prep.contracts.addresses import addresses_in
 from data_prep.contracts.errors import InputError
 from scripts.console import emit, say
 
@@ -199,11 +202,24 @@ def _bug_behind(stopped: BaseException) -> EOFError | None:
     return ended
 
 
+@contextmanager
+def _local_words(words: list[str]) -> Iterator[list[str]]:
+    """The command line with local folders for what lies in object stores; these cost nothing."""
+    if not any(map(addresses_in, words)):
+        yield words
+        return
+    from data_prep.contracts.mirror import remote_folders
+
+    with remote_folders(words, say) as local:
+        yield local
+
+
 def _run() -> None:
     try:
         _refuse_intruders()
-        # Not standalone: usage errors, too, become one line.
-        status = build_app()(standalone_mode=False) or 0
+        with _local_words(sys.argv[1:]) as words:
+            # Not standalone: usage errors, too, become one line.
+            status = build_app()(words, standalone_mode=False) or 0
         if status == _INTERRUPTED:  # typer turns Ctrl-C into this code, and says nothing
             raise KeyboardInterrupt
         sys.exit(status)

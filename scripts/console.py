@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+from data_prep.contracts.addresses import shown
+
 _SILENT = ContextVar("silent", default=False)
 
 
@@ -26,13 +28,13 @@ def say(text: str = "") -> None:
     """Show a line to the person at the terminal."""
     if _SILENT.get():
         return
-    sys.stderr.write(text + "\n")
+    sys.stderr.write(shown(text) + "\n")
     sys.stderr.flush()
 
 
 def emit(text: str) -> None:
     """Write a line of a result, which may be piped on, to stdout."""
-    sys.stdout.write(text + "\n")
+    sys.stdout.write(shown(text) + "\n")
     sys.stdout.flush()
 
 
@@ -44,8 +46,7 @@ def next_step(*commands: str) -> None:
 
 def emit_json(payload: Any) -> None:
     """Write a result for a program to stdout."""
-    sys.stdout.write(json.dumps(payload, indent=2, ensure_ascii=False, default=str) + "\n")
-    sys.stdout.flush()
+    emit(json.dumps(payload, indent=2, ensure_ascii=False, default=str))
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from data_prep.contracts.addresses import place_name
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
 from scripts import console
@@ -159,7 +160,7 @@ def _write(
         "members": [
             {
                 "system": member.name,
-                "folder": str(member.folder.resolve()),
+                "folder": place_name(member.folder),
                 "inference_id": member.info.get("inference_id"),
                 "cost": member.info.get("cost"),
             }

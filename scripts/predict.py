@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from data_prep.contracts.addresses import path_of, place_name
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
 from scripts import console
@@ -416,7 +417,7 @@ def _describe(model: Model, name: str | None) -> dict[str, Any]:
         "precision": model.precision,
         **({} if model.backend == "torch" else {"exported_from": model.training_id()}),
         **({"compiled": True} if model.compiled else {}),
-        "run": str(Path(info.get("folder", model.folder)).resolve()),
+        "run": place_name(path_of(str(info.get("folder", model.folder)))),
         "trained_on": sets_of_run(info),
         **({"seen_unknown": unknown} if (unknown := unknown_training_data(info)) else {}),
         **({} if model.tta is None else {"tta": model.tta}),
@@ -457,7 +458,7 @@ def run_of_export(model: Model) -> Path | None:
     """
     from data_prep.contracts.json_files import read_json
 
-    for run in (model.folder.absolute().parent.parent, Path(model.info["folder"])):
+    for run in (model.folder.absolute().parent.parent, path_of(model.info["folder"])):
         if (run / "run.json").is_file() and (run / "seen.parquet").is_file():
             facts = read_json(run / "run.json", "run")
             if all(model.info[key] == value for key, value in facts.items() if key in model.info):

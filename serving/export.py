@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from data_prep.contracts.addresses import place_name
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import provenance, whole_folder
 from data_prep.contracts.json_files import write_json
@@ -141,7 +142,7 @@ def _describe(loaded: LoadedRun, format: Format) -> ExportSpec:  # noqa: A002
         map_levels=tuple(loaded.levels.items()),
         run={
             **info,
-            "folder": str(run.folder.resolve()),
+            "folder": place_name(run.folder),
             "inference_id": model.training_id(),
             "flops": count_flops(network, size),
         },

@@ -19,6 +19,7 @@ import numpy as np
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import read_json, write_json
+from data_prep.contracts.mirror import borrowed
 from data_prep.images.image import DecodedImage, read_image
 from data_prep.images.radiograph import why_no_radiograph
 from serving.guard_images import (
@@ -227,8 +228,8 @@ def file_warnings(path: Path | str, image: DecodedImage | None = None) -> tuple[
         path: A file that `data_prep.images.image.read_image` reads.
         image: What it shows, where that was read already.
     """
-    path = Path(path)
-    reason, is_dicom = why_no_radiograph(path)
+    with borrowed(Path(path)) as file:
+        reason, is_dicom = why_no_radiograph(file)
     if is_dicom:
         found = [f"by its DICOM header no frontal chest X-ray: {reason}"] if reason else []
         return (*found, *([] if image is None else _orientation_warnings(image)))

@@ -68,11 +68,11 @@ def test_layout_stays_within_its_limits(
     lines = [layout.lines(name) for name in layout.trees]
     with capsys.disabled():
         print("", *(f"{what}: {figure}" for what, figure in house.report(layout).items()), sep="\n")
-    assert len(lines) <= 284
-    assert sum(lines) <= 68_800
+    assert len(lines) <= 287
+    assert sum(lines) <= 69_700
     assert max(lines) <= 600
     assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 39
-    assert len(layout.wide_names()) <= 532
+    assert len(layout.wide_names()) <= 545
     assert max(map(len, layout.imports.values())) <= 28
     assert sum(count <= 1 for count in layout.importers().values()) <= 83
 

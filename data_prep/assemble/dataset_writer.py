@@ -10,6 +10,7 @@ import pandas as pd
 
 from data_prep.audit.audit import MeasureShortcuts, audit
 from data_prep.audit.page import write_audit
+from data_prep.contracts.addresses import place_name
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import LOCK, make_folder, provenance
 from data_prep.contracts.json_files import read_json, write_json
@@ -151,7 +152,7 @@ def write_set(
     info = {
         "name": name,
         "source_format": tables.format,
-        "source_root": str(tables.root.resolve()),
+        "source_root": place_name(tables.root),
         "targets": tables.targets,
         "ids": ids,
         "settings": settings,

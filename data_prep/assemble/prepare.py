@@ -15,6 +15,7 @@ from data_prep.assemble.dataset_writer import JOURNAL, Made, begin_set, is_compl
 from data_prep.assemble.ingest import assemble, ingest, outdated_images
 from data_prep.assemble.summary import Summary, describe_changes, known_ids, summarise
 from data_prep.audit.audit import MeasureShortcuts
+from data_prep.contracts.addresses import place_name
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock, require_free_space
 from data_prep.contracts.pseudonyms import hide_paths, key_id, keyed_hash, read_id_key
@@ -176,7 +177,7 @@ def prepare(
             default = given.assign(image_id=given["image_id"].map(new_names)), how
     settings = {
         "source_format": format,
-        "source_root": str(source.resolve()),
+        "source_root": place_name(source),
         "source_id": _source_id(tables),
         **asdict(rule),
         **_user_choices(options, targets or {}, split, window, key),

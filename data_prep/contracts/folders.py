@@ -17,6 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
+from data_prep.contracts.addresses import shown
 from data_prep.contracts.errors import InputError
 
 _RECORDED = (
@@ -216,7 +217,7 @@ def provenance() -> dict[str, Any]:
         ['command', 'created', 'hardware', 'revision', 'versions']
     """
     return {
-        "command": " ".join(["cxr", *sys.argv[1:]]),
+        "command": shown(" ".join(["cxr", *sys.argv[1:]])),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "revision": _git_revision(),
         "versions": dict(_versions()),

@@ -14,6 +14,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import read_json, write_json
+from data_prep.contracts.mirror import is_there
 from data_prep.contracts.tables import frame_digest, read_table
 from data_prep.duplicates.near_duplicates import (
     PAIR_COLUMNS,
@@ -94,7 +95,7 @@ def _why_unreadable(dataset: DataSet) -> Unreadable | None:
         why = str(error).removeprefix(f"{dataset.folder}: ")
         return Unreadable(False, f"the images are not at hand: {why}", "")
     tried = paths.iloc[np.linspace(0, len(paths) - 1, _TRIED).astype(int)]
-    if any((dataset.source_root / name).is_file() for name in tried):
+    if any(is_there(dataset.source_root / name) for name in tried):
         return None
     text = f"the images are no longer in {dataset.source_root}"
     advice = "put them back, or prepare the set again from where they are now"

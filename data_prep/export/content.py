@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from data_prep.contracts.addresses import address_of
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.mirror import borrowed, is_there
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import read_table
 from data_prep.contracts.text_lookup import is_member
@@ -258,7 +260,7 @@ class AnnotationFolder:
             self.advance(1)
             return
         origin, place = self.dataset.image_path(image.image_id).resolve(), self.path / name
-        if not origin.is_file():
+        if not is_there(origin):
             raise InputError(f"{origin}: the image is gone; bring it back")
         place.parent.mkdir(parents=True, exist_ok=True)
         if self.renders:
@@ -266,10 +268,11 @@ class AnnotationFolder:
             size = (int(image.width or 0), int(image.height or 0)) if known else None
             self._tasks.append(RenderTask(origin, place, self.dataset.window, size))
             return
-        if self.mode == "link":
+        if self.mode == "link" and address_of(origin) is None:
             place.symlink_to(origin)
         else:
-            shutil.copyfile(origin, place)
+            with borrowed(origin) as file:
+                shutil.copyfile(file, place)
         self.advance(1)
 
     def render(self, workers: int) -> None:

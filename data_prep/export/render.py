@@ -13,7 +13,9 @@ import cv2
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
+from data_prep.contracts.mirror import borrowed
 from data_prep.contracts.workers import map_rows
+from data_prep.images.decoded_image import MAX_FILE_BYTES
 from data_prep.images.image import read_image
 
 SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
@@ -63,7 +65,8 @@ def render_all(tasks: Sequence[RenderTask], *, workers: int) -> Iterator[None]:
 def _render(task: RenderTask) -> str | None:
     """Write one image; returns what went wrong."""
     try:
-        pixels = read_image(task.origin, window=task.window).pixels
+        with borrowed(task.origin, MAX_FILE_BYTES) as path:
+            pixels = read_image(path, window=task.window).pixels
         height, width = pixels.shape
         if task.size is not None and task.size != (width, height):
             stated = " x ".join(map(str, task.size))

@@ -16,6 +16,8 @@ from pathlib import Path
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.mirror import borrowed
+from data_prep.contracts.object_store import StoreError
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member
@@ -35,6 +37,7 @@ from data_prep.formats.source import (
     no_roles,
     require_folder,
 )
+from data_prep.images.decoded_image import MAX_FILE_BYTES
 from data_prep.images.dicom_header import has_preamble
 from data_prep.images.radiograph import DicomFile, look_at_file
 
@@ -46,7 +49,18 @@ def _look_at_files(root: Path, skip: frozenset[str] = frozenset()) -> Iterator[D
     """Look at every file below a folder, whatever its name; hidden ones are passed over."""
     paths = [path for path in _list_files(root) if path not in skip]
     workers = cpu_count() if len(paths) > _FEW_FILES else 1
-    return map_rows(look_at_file, [(root, path) for path in paths], workers=workers, lost=_lost)
+    return map_rows(_look_at_file, [(root, path) for path in paths], workers=workers, lost=_lost)
+
+
+def _look_at_file(task: tuple[Path, str]) -> DicomFile:
+    root, path = task
+    try:
+        with borrowed(root / path, MAX_FILE_BYTES) as file:
+            return look_at_file(task, file)
+    except StoreError:
+        raise
+    except InputError as error:
+        return DicomFile(path, str(error).removeprefix(f"{root / path}: "))
 
 
 def _list_files(root: Path) -> list[str]:

@@ -17,8 +17,14 @@ import pydicom
 from PIL import Image, UnidentifiedImageError
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.mirror import borrowed
 from data_prep.formats.common import list_image_files
-from data_prep.images.decoded_image import plain_reason, require_file, require_size
+from data_prep.images.decoded_image import (
+    MAX_FILE_BYTES,
+    plain_reason,
+    require_file,
+    require_size,
+)
 
 _ROLE = re.compile(
     r"(?<![a-z])(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:ation)?)?)|(?P<test>test(?:ing)?)"
@@ -143,6 +149,11 @@ def name_images(paths: Iterable[str], root: Path) -> dict[str, str]:
 
 def image_size(path: Path) -> tuple[int, int]:
     """Width and height of an image, px, from its header alone, upright as its EXIF says."""
+    with borrowed(path, MAX_FILE_BYTES) as file:
+        return _size_of(file)
+
+
+def _size_of(path: Path) -> tuple[int, int]:
     require_file(path)
     try:
         with Image.open(path, formats=_FORMATS) as image:

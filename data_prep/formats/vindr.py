@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from data_prep.contracts.csv_text import first_line, read_text_csv, to_numbers
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.mirror import borrowed
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member, renamed
@@ -43,6 +44,7 @@ from data_prep.formats.source import (
     no_roles,
     require_format,
 )
+from data_prep.images.decoded_image import MAX_FILE_BYTES
 
 NO_FINDING = "no_finding"
 LOCAL_FINDINGS = (
@@ -183,7 +185,10 @@ def _read_image_sizes(images: pd.DataFrame, root: Path) -> pd.DataFrame:
         warnings.simplefilter("ignore")  # of large images: nothing is decoded here
         for image_id, path in zip(images["image_id"], images["path"], strict=True):
             try:
-                with Image.open(root / path, formats=_COPIES) as image:
+                with (
+                    borrowed(root / path, MAX_FILE_BYTES) as file,
+                    Image.open(file, formats=_COPIES) as image,
+                ):
                     rows.append((image_id, image.height, image.width))
             except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
                 continue  # DICOM, or broken: the decoder will say so

@@ -96,22 +96,22 @@ def why_no_radiograph(path: Path) -> tuple[str | None, bool]:
     return look_at_file((path.parent, path.name)).reason, True
 
 
-def look_at_file(task: tuple[Path, str]) -> DicomFile:
-    """Read one header, without the pixels."""
+def look_at_file(task: tuple[Path, str], copy: Path | None = None) -> DicomFile:
+    """Read one header, without the pixels; of a copy of the file, where there is one."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of odd values: those that count are checked here
-        return _look(*task)
+        return _look(task[1], copy or task[0] / task[1])
 
 
-def _look(root: Path, path: str) -> DicomFile:
+def _look(path: str, file: Path) -> DicomFile:
     try:
-        require_file(root / path)
-        header, pixels = _read_header(root / path)
+        require_file(file)
+        header, pixels = _read_header(file)
         facts = header_facts(header)
         reason = _why_no_radiograph(header, pixels, facts)
         names = {} if reason else _names(header, path)
     except InputError as error:
-        return DicomFile(path, str(error).removeprefix(f"{root / path}: "))
+        return DicomFile(path, str(error).removeprefix(f"{file}: "))
     except MemoryError:
         return DicomFile(path, "not enough memory to read its header")
     except Exception as error:  # noqa: BLE001 - pydicom raises all kinds on broken files

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
+from data_prep.contracts.addresses import path_of
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import read_json
+from data_prep.contracts.mirror import borrowed, folder_of
 from data_prep.contracts.schemas import REFERENCE_READER, SYNTHETIC
 from data_prep.contracts.tables import frame_digest, read_table, stored_table
 from data_prep.contracts.text_lookup import is_member, positions
@@ -83,13 +85,14 @@ class DataSet:
         Raises:
             InputError: The folder is not a complete data set.
         """
-        require_kind(Path(folder), "data set")
-        info = read_json(Path(folder) / "dataset.json", "dataset")
+        folder = folder_of(folder)
+        require_kind(folder, "data set")
+        info = read_json(folder / "dataset.json", "dataset")
         targets = {
             name: Target(name, tuple(spec["any_of"]), spec.get("display_name", name))
             for name, spec in info["targets"].items()
         }
-        return cls(Path(folder), info, targets)
+        return cls(folder, info, targets)
 
     def __repr__(self) -> str:
         counts = f"{counted(len(self.images), 'image')}, targets {', '.join(self.targets)}"
@@ -240,7 +243,7 @@ class DataSet:
     @property
     def source_root(self) -> Path:
         """The folder that the images' relative paths start from."""
-        return Path(self.info["source_root"])
+        return path_of(self.info["source_root"])
 
     @property
     def window(self) -> str | None:
@@ -267,9 +270,12 @@ class DataSet:
         Raises:
             InputError: The file is gone or cannot be decoded.
         """
-        from data_prep.images.image import read_image  # judging without pixels needs no decoder
+        # Judging without pixels needs no decoder.
+        from data_prep.images.decoded_image import MAX_FILE_BYTES
+        from data_prep.images.image import read_image
 
-        return read_image(self.image_path(image_id), window=self.window).pixels
+        with borrowed(self.image_path(image_id), MAX_FILE_BYTES) as path:
+            return read_image(path, window=self.window).pixels
 
     def store(self, size: int) -> PixelStore:
         """The pixel store at a size in pixels.

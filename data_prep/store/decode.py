@@ -14,7 +14,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.mirror import borrowed
+from data_prep.contracts.object_store import StoreError
 from data_prep.contracts.workers import map_rows
+from data_prep.images.decoded_image import MAX_FILE_BYTES
 from data_prep.images.image import DecodedImage, read_image
 from data_prep.images.image_facts import image_facts
 from data_prep.store.preprocess import Placement, letterbox
@@ -74,19 +77,26 @@ class DecodedRow:
 def decode_and_letterbox(task: DecodeTask) -> DecodedRow:
     """Decode one file and bring it to the wanted sizes."""
     try:
-        image = read_image(task.path, window=task.window)
+        with borrowed(task.path, MAX_FILE_BYTES) as path:
+            return _decode(task, path)
+    except StoreError:
+        raise
     except InputError as error:
         return DecodedRow(task.image_id, error=str(error))
+
+
+def _decode(task: DecodeTask, path: Path) -> DecodedRow:
+    image = read_image(path, window=task.window)
     height, width = image.pixels.shape
     return DecodedRow(
         task.image_id,
-        record={**image.record, **(_facts(task.path, image.pixels) if task.measure else {})},
+        record={**image.record, **(_facts(path, image.pixels) if task.measure else {})},
         height=height,
         width=width,
         spacing_row_mm=image.spacing_row_mm,
         spacing_col_mm=image.spacing_col_mm,
         header=image.header,
-        file_sha256=_sha256(task.path) if task.measure else "",
+        file_sha256=_sha256(path) if task.measure else "",
         squares={size: letterbox(image.pixels, size) for size in task.sizes},
     )
 
@@ -217,7 +227,10 @@ def read_loose(paths: Iterable[Path], *, workers: int = 0) -> Iterator[LooseImag
 
 def _read_one(path: Path) -> LooseImage:
     try:
-        return LooseImage(path, read_image(path))
+        with borrowed(path, MAX_FILE_BYTES) as file:
+            return LooseImage(path, read_image(file))
+    except StoreError:
+        raise
     except InputError as error:
         return LooseImage(path, problem=str(error))
 

@@ -9,6 +9,7 @@ import shlex
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from data_prep.contracts.addresses import path_of
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import plural
 
@@ -205,7 +206,7 @@ def _advice(folder: Path, found: Kind, wanted: Kind) -> str | None:
         return f"give its data set, {shlex.quote(str(known))}" if known else None
     if wanted.name == "run":
         if found.name == "predictions":
-            run = Path(str(_read(folder / found.marker).get("run") or ""))
+            run = path_of(str(_read(folder / found.marker).get("run") or ""))
             return f"give its run, {shlex.quote(str(run))}" if kind_of(run) else None
         if found.name == "data set":
             run = folder.parent / "retinanet"

@@ -10,9 +10,11 @@ from typing import Any, Protocol, Self
 import numpy as np
 import pandas as pd
 
+from data_prep.contracts.addresses import address_of
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock, require_free_space
 from data_prep.contracts.json_files import read_json
+from data_prep.contracts.mirror import shard_at_hand
 from data_prep.contracts.tables import read_table
 from data_prep.contracts.words import counted
 from data_prep.contracts.workers import cpu_count
@@ -86,12 +88,14 @@ class PixelStore:
         index: ``image_id, shard, row, scale_x, scale_y, offset_x, offset_y``.
         ids: Image ids, sorted, unique.
         pixels_id: Identifies the members and their geometry, 16 hexadecimal digits.
+        sha256: Of each shard by its name; empty in stores of before this was written.
     """
 
     def __init__(self, folder: Path, info: dict[str, Any], index: pd.DataFrame) -> None:
         self.folder, self.index = folder, index
         self.size, self.pixels_id = int(info["size"]), str(info["pixels_id"])
         self.ids = pd.Index(index["image_id"].sort_values(), name="image_id")
+        self.sha256: dict[str, str] = info.get("sha256", {})
         self._maps: dict[int, np.ndarray] = {}
 
     @classmethod
@@ -117,7 +121,8 @@ class PixelStore:
                 f"{info['n_images']}; delete the folder and run cxr prepare again"
             )
         for shard, images in zip(*np.unique(store.index["shard"], return_counts=True), strict=True):
-            store._require_shard(int(shard), int(images))
+            if address_of(folder) is None or (folder / shard_name(int(shard))).is_file():
+                store._require_shard(int(shard), int(images))
         return store
 
     def image(self, image_id: str) -> np.ndarray:
@@ -166,7 +171,12 @@ class PixelStore:
 
     def _shard(self, shard: int) -> np.ndarray:
         if shard not in self._maps:
-            self._maps[shard] = np.load(self.folder / shard_name(shard), mmap_mode="r")
+            name = shard_name(shard)
+            path = shard_at_hand(self.folder / name, self.sha256.get(name))
+            self._maps[shard] = np.load(path, mmap_mode="r")
+            if address_of(self.folder) is not None:  # what made room keeps it while it is mapped
+                there = {n for n in self._maps if (self.folder / shard_name(n)).is_file()}
+                self._maps = {n: held for n, held in self._maps.items() if n in there}
         return self._maps[shard]
 
     def _require_shard(self, shard: int, images: int) -> None:

@@ -24,7 +24,9 @@ from numpy.lib import format as npy_format
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import make_folder
-from data_prep.contracts.json_files import write_json
+from data_prep.contracts.json_files import read_json, write_json
+from data_prep.contracts.mirror import shard_at_hand
+from data_prep.contracts.object_store import file_digest
 from data_prep.contracts.tables import empty_table, frame_digest, read_table, write_table
 from data_prep.store.preprocess import Placement, store_spec
 
@@ -73,6 +75,7 @@ class PixelStoreWriter:
 
     def __init__(self, folder: Path, size: int) -> None:
         self.folder, self.size = make_folder(folder), size
+        self._sha256 = _read_hashes(self.folder / INFO_NAME)
         self._header_bytes = len(_shard_header(0, size))
         self._rows = self._resume()
         self._uncommitted: list[str] = []
@@ -120,6 +123,7 @@ class PixelStoreWriter:
             if not self._uncommitted:
                 (self.folder / INFO_NAME).unlink(missing_ok=True)
             file = self._open_shard(shard)
+            self._sha256.pop(shard_name(shard), None)
             file.seek(self._end(row))
             file.write(pixels.tobytes())
         place = (placement.scale_x, placement.scale_y, placement.offset_x, placement.offset_y)
@@ -156,8 +160,15 @@ class PixelStoreWriter:
             "size": self.size,
             "n_images": len(index),
             "pixels_id": frame_digest(index.assign(spec=spec), _IDENTITY),
+            "sha256": self._hashes(),
         }
         write_json(self.folder / INFO_NAME, INFO_KIND, content)
+
+    def _hashes(self) -> dict[str, str]:
+        """SHA-256 of each shard: of those written now, the others' are known."""
+        names = dict.fromkeys(shard_name(shard) for shard, *_ in self._rows.values())
+        known = self._sha256
+        return {n: known.get(n) or file_digest(self.folder / n, "sha256") for n in names}
 
     def _index(self) -> pd.DataFrame:
         columns = empty_table("pixel_index").columns
@@ -198,6 +209,8 @@ class PixelStoreWriter:
         rows = dict(sorted(rows.items(), key=lambda item: item[1][:2]))
         positions = [shard * SHARD_IMAGES + row for shard, row, *_ in rows.values()]
         ends = Counter(shard_name(shard) for shard, *_ in rows.values())
+        for name in ends:
+            shard_at_hand(self.folder / name, self._sha256.get(name))
         paths = {path.name: path for path in self.folder.glob("shard-*.npy")}
         whole = positions == list(range(len(rows))) and all(
             name in paths and paths[name].stat().st_size >= self._end(images)
@@ -217,6 +230,14 @@ class PixelStoreWriter:
     def _end(self, images: int) -> int:
         """Bytes of a shard with so many images."""
         return self._header_bytes + images * self.size**2
+
+
+def _read_hashes(path: Path) -> dict[str, str]:
+    """Hashes of the shards of a complete store; none of another."""
+    try:
+        return dict(read_json(path, INFO_KIND).get("sha256", {}))
+    except InputError:
+        return {}
 
 
 def _read_index(path: Path) -> dict[str, _Place]:

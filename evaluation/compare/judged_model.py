@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from data_prep.contracts.addresses import shown
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import provenance
 from data_prep.store.dataset import DataSet, Target
@@ -238,7 +239,7 @@ def comparison_provenance(
 def _system_facts(models: Sequence[JudgedModel]) -> dict[str, Any]:
     each = [
         {
-            "folder": str(model.predictions.folder),
+            "folder": shown(str(model.predictions.folder)),
             **{key: model.predictions.info.get(key) for key in _RECORDED},
             "trained_on": describe_training_data(model.predictions),
             "decision": model.decision.to_json(),

@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.special import stdtrit
 
+from data_prep.contracts.addresses import shown
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, provenance
 from data_prep.contracts.json_files import read_json, write_json
@@ -181,7 +182,7 @@ def write_folds(folds: Folds, table: pd.DataFrame, out: Path) -> None:
     figure.savefig(out / "folds.png", dpi=200)
     rows = table.astype(object).where(table.notna(), None)
     payload = {
-        "reports": [str(folder) for folder in folds.folders],
+        "reports": [shown(str(folder)) for folder in folds.folders],
         "splits": list(folds.splits),
         "n_images": list(folds.n_images),
         "systems": list(folds.systems),

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from data_prep.contracts.addresses import path_of
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import read_json
 from data_prep.contracts.tables import read_table
@@ -58,7 +58,7 @@ def training_sets(system: Predictions) -> list[tuple[str, str]]:
     stored = system.info.get("trained_on")
     if isinstance(stored, list):
         return [(str(each["name"]), str(each["content_id"])) for each in stored]
-    path = Path(str(system.info.get("run") or "")) / "run.json"
+    path = path_of(str(system.info.get("run") or "")) / "run.json"
     run = read_json(path, "run") if system.info.get("run") and path.is_file() else {}
     return [(str(each["name"]), str(each["content_id"])) for each in sets_of_run(run)]
 

@@ -1,0 +1,411 @@
+"""The verbs on an S3 server (moto, a process on loopback), and a line that cuts, slows and garbles.
+
+Whatever goes wrong between here and the store: what comes out equals what a local run gives, byte
+for byte but for times and places, or one line says what is wrong.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import io
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.request import urlopen
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from data_prep.contracts import object_store
+from data_prep.contracts.addresses import twin_of
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.mirror import borrowed, bring, shard_at_hand
+from data_prep.contracts.object_store import StoreError, end_uploads, fetch, listing, send
+from scripts import cli
+
+s3fs = pytest.importorskip("s3fs")
+pytest.importorskip("moto")
+
+# A client leaves the sockets of a line that was cut to the garbage collector.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+CONTENT = bytes(range(256)) * 1200  # several reads of the network
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of an S3 server that has a bucket `bkt`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = (tmp_path_factory.mktemp("moto") / "log").open("wb")
+    command = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
+    process = subprocess.Popen(command, stdout=log, stderr=log)
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline:
+            try:
+                urlopen(f"http://127.0.0.1:{port}/moto-api/", timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None, "moto ended"
+                time.sleep(0.1)
+        yield port
+    finally:
+        process.kill()
+        process.wait()
+        log.close()
+        with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+            gc.collect()
+
+
+class FaultyLine(threading.Thread):
+    """A line to a server on loopback, one request a connection, that fails as it is told.
+
+    Attributes:
+        fault: cut, short, garbled, slow, busy or none.
+        of: Requests whose first line holds this fail.
+        times: How many of them are left to fail.
+        at: The byte of the answer's body from which on it fails.
+    """
+
+    def __init__(self, server: int) -> None:
+        super().__init__(daemon=True)
+        self.server, self.fault, self.of, self.times, self.at = server, "none", "", 0, 0
+        self.requests: list[str] = []
+        self.loop = asyncio.new_event_loop()
+        self.ready = threading.Event()
+
+    def run(self) -> None:
+        self.loop.run_until_complete(self._serve())
+
+    async def _serve(self) -> None:
+        self.ended = asyncio.Event()
+        server = await asyncio.start_server(self._connected, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        self.ready.set()
+        await self.ended.wait()
+        server.close()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+    def end(self) -> None:
+        self.loop.call_soon_threadsafe(self.ended.set)
+        self.join()
+        self.loop.close()
+
+    def fail(self, fault: str, of: str, times: int, at: int = 0) -> None:
+        self.fault, self.of, self.times, self.at = fault, of, times, at
+
+    async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await self._answer(reader, writer)
+        except (ConnectionError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        first = head.split(b"\r\n")[0].decode()
+        self.requests.append(first)
+        fault = self.fault if self.times and self.of in first else "none"
+        self.times -= fault != "none"
+        if fault == "busy":
+            body = b"<Error><Code>SlowDown</Code><Message>Reduce the rate</Message></Error>"
+            start = f"HTTP/1.1 503 Slow Down\r\nContent-Length: {len(body)}\r\n".encode()
+            writer.write(start + b"Connection: close\r\n\r\n" + body)
+            await writer.drain()
+            return
+        there, to = await asyncio.open_connection("127.0.0.1", self.server)
+        lines = head[:-4].split(b"\r\n")
+        if any(line.lower().startswith(b"expect:") for line in lines):
+            writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        kept = [each for each in lines if not each.lower().startswith((b"expect:", b"connection:"))]
+        to.write(b"\r\n".join([*kept, b"Connection: close", b"", b""]))
+        pump = asyncio.ensure_future(self._pump(reader, to))
+        answer = await there.readuntil(b"\r\n\r\n")
+        if fault == "slow":
+            await asyncio.sleep(3)
+        body = await there.read(-1)
+        if fault == "garbled":
+            body = body[: self.at] + bytes([body[self.at] ^ 0x20]) + body[self.at + 1 :]
+        if fault in ("cut", "short"):
+            body = body[: self.at]
+        if fault == "short":
+            lines = [each for each in answer.split(b"\r\n") if b"ontent-" not in each]
+            answer = b"\r\n".join([lines[0], b"Content-Length: %d" % self.at, *lines[1:]])
+        writer.write(answer + body)
+        await writer.drain()
+        pump.cancel()
+        to.close()
+
+    @staticmethod
+    async def _pump(reader: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
+        while block := await reader.read(1 << 16):
+            to.write(block)
+            await to.drain()
+
+
+@pytest.fixture
+def line(server: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyLine]:
+    """A line to the server, to which all that is called `s3://` goes; patience is short."""
+    faulty = FaultyLine(server)
+    faulty.start()
+    faulty.ready.wait()
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-key")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{faulty.port}")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
+    monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(object_store, "_FIRST_PAUSE_S", 0.01)
+    config = {**object_store._S3["config_kwargs"], "read_timeout": 1}
+    config["retries"] = {"mode": "standard", "max_attempts": 1}
+    monkeypatch.setitem(object_store._S3, "config_kwargs", config)
+    s3fs.S3FileSystem.clear_instance_cache()
+    store = s3fs.S3FileSystem()
+    if store.exists("bkt"):
+        store.rm("bkt", recursive=True)
+    store.mkdir("bkt")
+    yield faulty
+    s3fs.S3FileSystem.clear_instance_cache()
+    faulty.end()
+
+
+@pytest.mark.parametrize(
+    ("fault", "of", "at"),
+    [
+        ("cut", "GET /bkt/a.png", 100_000), ("cut", "GET /bkt/a.png", 0),
+        ("short", "GET /bkt/a.png", 100_000), ("garbled", "GET /bkt/a.png", 200_001),
+        ("slow", "GET /bkt/a.png", 0), ("busy", "GET /bkt/a.png", 0), ("busy", "HEAD", 0),
+    ],
+)  # fmt: skip
+def test_an_image_arrives_as_it_is_whatever_the_line_does(line, fault, of, at):
+    s3fs.S3FileSystem().pipe_file("bkt/a.png", CONTENT)
+    path = twin_of("s3://bkt/a.png")
+    line.fail(fault, of, times=1, at=at)
+    with borrowed(path) as copy:
+        assert copy.read_bytes() == CONTENT
+    assert line.times == 0
+
+
+def test_a_garbled_shard_is_fetched_again(line):
+    store = s3fs.S3FileSystem()
+    store.pipe_file("bkt/d/pixels/x/shard-00000.npy", CONTENT)
+    path = bring("s3://bkt/d") / "pixels" / "x" / "shard-00000.npy"
+    assert not path.exists()
+    line.fail("garbled", "GET /bkt/d", times=2, at=5)
+    assert shard_at_hand(path, None).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    ("fault", "of"), [("busy", "PUT /bkt/out"), ("slow", "PUT /bkt/out"), ("busy", "HEAD /bkt/out")]
+)
+def test_a_file_is_sent_whole_whatever_the_line_does(line, tmp_path, fault, of):
+    (tmp_path / "a.parquet").write_bytes(CONTENT)
+    line.fail(fault, of, times=1)
+    send(tmp_path / "a.parquet", "s3://bkt/out/a.parquet")
+    assert line.times == 0
+    assert s3fs.S3FileSystem().cat_file("bkt/out/a.parquet") == CONTENT
+
+
+@pytest.mark.parametrize("fault", ["cut", "short", "slow", "busy", "garbled"])
+def test_a_line_that_stays_bad_is_said_in_one_line(line, tmp_path, monkeypatch, fault):
+    monkeypatch.setattr(object_store, "_PATIENCE_S", 0.3)
+    s3fs.S3FileSystem().pipe_file("bkt/a.png", CONTENT)
+    line.fail(fault, "GET /bkt/a.png", times=10_000, at=7)
+    with pytest.raises(StoreError, match=r"^s3://bkt/a\.png: .* \(tried for \d+ s\); check"):
+        fetch("s3://bkt/a.png", tmp_path / "a.png")
+    assert list(tmp_path.glob("*.png")) == list(tmp_path.glob(".*.tmp")) == []
+
+
+def test_uploads_that_a_killed_program_left_are_removed_and_those_of_others_are_not(line):
+    store = s3fs.S3FileSystem()
+    for key in ("out/data/big", "out/data-2/big"):
+        store.call_s3("create_multipart_upload", Bucket="bkt", Key=key)
+    assert end_uploads("s3://bkt/out/data") == 1
+    left = store.call_s3("list_multipart_uploads", Bucket="bkt")["Uploads"]
+    assert [upload["Key"] for upload in left] == ["out/data-2/big"]
+
+
+def run(*words: str) -> int:
+    """`cxr` in this process, so that its time counts once."""
+    before = sys.argv
+    sys.argv = ["cxr", *map(str, words)]
+    try:
+        cli.main()
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    finally:
+        sys.argv = before
+    return 0
+
+
+def test_what_will_not_change_is_said_at_once_and_without_a_secret(line, capsys, monkeypatch):
+    lines = {}
+    for address in ("s3://no-such-bucket/data", "s3://me:a-secret-key@bkt/data", "s3://bkt/none"):
+        assert run("show", address) == 2
+        lines[address] = capsys.readouterr().err
+    said = "".join(lines.values())
+    assert [text.count("\n") for text in lines.values()] == [1, 1, 1]
+    assert "s3://no-such-bucket/data: no such bucket" in said
+    assert "must hold no user and no password" in said
+    assert "cxr: s3://bkt/none: no such folder" in said
+    assert "secret" not in said
+    assert "cxr-remote" not in said
+
+
+@pytest.mark.parametrize("code", ["AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"])
+def test_a_store_that_refuses_is_asked_once(line, monkeypatch, code):
+    def refuse(*_: Any, **__: Any) -> None:
+        asked.append(1)
+        raise PermissionError(
+            f"An error occurred ({code}) when calling the ListObjectsV2 operation"
+        )
+
+    asked: list[int] = []
+    monkeypatch.setattr(s3fs.S3FileSystem, "find", refuse)
+    with pytest.raises(StoreError, match=rf"s3://bkt/a: access is denied \(.*{code}.*docs/scale"):
+        listing("s3://bkt/a")
+    assert asked == [1]
+
+
+def test_without_the_package_one_line_says_what_to_install(line, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    with pytest.raises(InputError, match=r"pip install 'cxr-compare\[cluster\]'"):
+        listing("s3://bkt/a")
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    """A source of 24 images, one of them broken, as CSV."""
+    folder = tmp_path / "source"
+    (folder / "images").mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    names = [f"i{number:02d}" for number in range(24)]
+    for number, name in enumerate(names):
+        pixels = rng.integers(0, 255, (40 + number, 48), np.uint8)
+        Image.fromarray(pixels).save(folder / "images" / f"{name}.png")
+        os.utime(folder / "images" / f"{name}.png", (10**9, 10**9))
+    (folder / "images" / "i07.png").write_bytes(b"\x89PNG and no more")
+    images = {"image_id": names, "patient_id": names, "path": [f"images/{n}.png" for n in names]}
+    pd.DataFrame(images).to_csv(folder / "images.csv", index=False)
+    states = ["present" if number % 3 else "absent" for number in range(24)]
+    labels = pd.DataFrame({"image_id": names, "finding": "opacity", "state": states})
+    labels.to_csv(folder / "labels.csv", index=False)
+    scores = pd.DataFrame({"image_id": names, "score": np.linspace(0.1, 0.9, 24)})
+    scores.drop(7).to_csv(tmp_path / "scores.csv", index=False)
+    return folder
+
+
+_PLACES = {"source_root", "created", "command", "when", "run", "folder"}
+
+
+def plain(name: str, content: bytes) -> Any:
+    """What of a file must be equal: all but times and places."""
+    if name.endswith(".json"):
+        return json.dumps(_without(json.loads(content)))
+    if ".decoded/" in name:
+        return pd.read_parquet(io.BytesIO(content)).drop(columns="file_mtime_ns").to_csv()
+    return content
+
+
+def _without(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _without(v) for k, v in value.items() if k not in _PLACES}
+    return [_without(each) for each in value] if isinstance(value, list) else value
+
+
+def chain(source: str, out: str, scores: Path) -> None:
+    """Data set, another split, audit, predictions of others and their thresholds."""
+    data, pred = f"{out}/data", f"{out}/pred"
+    few = ("--workers", "0", "--size", "32", "--name", "set")
+    assert run("prepare", source, data, "--format", "csv", *few) == 0
+    assert run("split", data, "--name", "other", "--seed", "3") == 0
+    assert run("check", data, "--no-pixels") in (0, 1)
+    assert run("import", scores, "--data", data, "--out", pred, "--name", "X") == 0
+    assert run("tune", pred, "--data", data) == 0
+    assert run("show", pred) == 0
+
+
+def test_the_verbs_give_on_s3_what_they_give_locally(line, source, tmp_path, capsys):
+    chain(str(source), str(tmp_path / "out"), tmp_path / "scores.csv")
+    local = {
+        path.relative_to(tmp_path / "out").as_posix(): path.read_bytes()
+        for path in (tmp_path / "out").rglob("*")
+        if path.is_file()
+    }
+    store = s3fs.S3FileSystem()
+    store.put(f"{source}/", "bkt/source/", recursive=True)
+    capsys.readouterr()
+    line.fail("busy", "/bkt/out", times=3)
+    chain("s3://bkt/source", "s3://bkt/out", tmp_path / "scores.csv")
+    said = capsys.readouterr()
+    remote = {name.removeprefix("bkt/out/"): store.cat_file(name) for name in store.find("bkt/out")}
+    assert remote.keys() == local.keys()
+    for name, content in remote.items():
+        assert plain(name, content) == plain(name, local[name]), name
+        assert b"cxr-remote" not in content, name
+        assert b"a-secret-key" not in content, name
+    assert json.loads(remote["data/dataset.json"])["source_root"] == "s3://bkt/source"
+    assert "s3://bkt/out/data: complete" in said.err
+    assert "cxr-remote" not in said.err + said.out
+    excluded = pd.read_parquet(io.BytesIO(remote["data/excluded.parquet"]))
+    assert excluded["path"].tolist() == ["images/i07.png"]
+    shutil.rmtree(tmp_path / "cache")
+    from cxr_compare import DataSet, Predictions
+
+    assert len(Predictions.open("s3://bkt/out/pred").scores) == 23
+    dataset = DataSet.open("s3://bkt/out/data")
+    assert dataset.read_original("i03").shape == (43, 48)
+    assert dataset.store(32).image("i03").shape == (32, 32)
+
+
+def test_a_store_that_fails_stops_prepare_instead_of_leaving_images_out(
+    line, source, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(object_store, "_PATIENCE_S", 0.2)
+    store = s3fs.S3FileSystem()
+    store.put(f"{source}/", "bkt/source/", recursive=True)
+    words = ("prepare", "s3://bkt/source", "s3://bkt/data", "--format", "csv", "--workers", "0")
+    line.fail("busy", "GET /bkt/source/images/i11.png", times=1000)
+    assert run(*words) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("cxr: s3://bkt/source/images/i11.png: ")
+    assert last.endswith("then run the same command again to go on")
+    assert store.find("bkt/data") == []
+    line.fail("none", "", times=0)
+    assert run(*words) == 0
+    excluded = pd.read_parquet(io.BytesIO(store.cat_file("bkt/data/excluded.parquet")))
+    assert excluded["path"].tolist() == ["images/i07.png"]
+
+
+def test_local_paths_import_no_package_for_stores(tmp_path):
+    code = (
+        "import sys; from scripts.cli import main; sys.argv = ['cxr', 'show', sys.argv[1]]\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "print({'fsspec', 'sqlite3', 's3fs'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
