@@ -241,7 +241,7 @@ def test_every_verb_has_help_by_its_short_name_too(verb: str) -> None:
 
 
 def test_the_shell_completes_verbs_and_names_of_configurations() -> None:
-    for typed, offered in (("cxr tr", "train"), ("cxr train retinanet_s", "retinanet_small")):
+    for typed, offered in (("cxr trai", "train"), ("cxr train retinanet_s", "retinanet_small")):
         words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
         asked = {"_CXR_COMPLETE": "complete_bash", **words}
         done = CliRunner().invoke(cli.build_app(), [], env=asked, prog_name="cxr")
