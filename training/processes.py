@@ -215,10 +215,12 @@ class Processes:
             torch.cuda.set_device(place.local_rank)
         try:
             store, rank, world_size = next(dist.rendezvous("env://", timeout=_SILENCE))
-            self._store = dist.PrefixStore("cxr", store)
+            # torchrun keeps the store when it starts the processes anew: not what they left there.
+            attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+            self._store = dist.PrefixStore(f"cxr{attempt}", store)
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if cuda else "gloo",
-                store=dist.PrefixStore("training", store),
+                store=dist.PrefixStore(f"training{attempt}", store),
                 rank=rank,
                 world_size=world_size,
                 timeout=_SILENCE,
