@@ -282,6 +282,55 @@ def test_what_follows_from_an_epoch_is_the_same_on_all_processes(
         assert both[name].tolist() == pytest.approx(one[name].tolist(), rel=0.05)
 
 
+_STEPS = """
+from training.best_epoch import EpochRecord
+ends = EpochRecord.on_train_batch_end
+def ends_and_says(self, trainer, module, outputs, batch, index):
+    print("STEP", outputs["losses"]["classification"], outputs["weight"])
+    ends(self, trainer, module, outputs, batch, index)
+EpochRecord.on_train_batch_end = ends_and_says
+"""
+_ANOTHER_DIGIT = """
+import torch
+from training import fit
+class Changed(fit.Loop):
+    def __init__(self, task, *others):
+        with torch.no_grad():
+            for weights in task.model.parameters():
+                weights.mul_(1 + 1e-7 * torch.randn_like(weights))
+        super().__init__(task, *others)
+fit.Loop = Changed
+"""
+
+
+@pytest.mark.long
+def test_two_processes_differ_from_one_as_one_does_whose_weights_change_in_the_seventh_digit(
+    data: Path, tmp_path: Path
+) -> None:
+    """DenseNet121 with AdamW at the quickstart's rate, where rounding grows with each step."""
+    keys = ["training.precision=fp32", "training.epochs=3"]
+    words = {n: _words("chexnet_quickstart", data, tmp_path / n, keys) for n in ("1", "1b", "2")}
+    one, changed = (
+        [losses for losses, _ in _steps(alone(words[name], tmp_path, before))]
+        for name, before in (("1", _STEPS), ("1b", _STEPS + _ANOTHER_DIGIT))
+    )
+    with launched(words["2"], torchrun(2), tmp_path, before=[_STEPS, _STEPS]) as two:
+        assert two.wait(600) == [0, 0]
+        shares = [_steps(said) for said in two.said()]
+    both = [
+        sum(loss * weight for loss, weight in step) / sum(weight for _, weight in step)
+        for step in zip(*shares, strict=True)
+    ]
+    assert both[0] == pytest.approx(one[0], rel=1e-5)
+    by_rounding = max(abs(b / a - 1) for a, b in zip(one, changed, strict=True))
+    assert max(abs(b / a - 1) for a, b in zip(one, both, strict=True)) < 3 * by_rounding
+
+
+def _steps(said: str) -> list[tuple[float, float]]:
+    """Loss and weight of each step."""
+    return [(float(a), float(b)) for a, b in re.findall(r"STEP (\S+) (\S+)", said)]
+
+
 def _start(data: Path, out: Path) -> subprocess.Popen[str]:
     words = _words("chexnet_quickstart", data, out, _CLASSIFIER)
     command = [sys.executable, "-P", "-m", "scripts.cli", *map(str, words), "--devices", "2"]
