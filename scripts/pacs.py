@@ -33,7 +33,7 @@ from scripts.answers import (
 if TYPE_CHECKING:
     from serving.answer import LoadedRun
     from serving.pacs.dicomweb import DicomWebArchive
-    from serving.pacs.dimse import Address, StorePeer
+    from serving.pacs.dimse import Address, StorePeer, Tls
     from serving.pacs.patience import Patience
     from serving.pacs.worker import Worker
 
@@ -55,6 +55,7 @@ class _Source:
         since: First study date, ``YYYYMMDD``.
         limit: Most images.
         watch: Seconds between two looks; None looks once.
+        tls: Certificates for DICOM's own network, or None.
     """
 
     url: str | None
@@ -64,6 +65,7 @@ class _Source:
     since: str | None
     limit: int | None
     watch: float | None
+    tls: Tls | None
 
 
 def pacs(
@@ -129,6 +131,18 @@ def pacs(
         list[str] | None,
         typer.Option(metavar="AE", help="AE title that may send to --listen. May be repeated."),
     ] = None,
+    tls_cert: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="PEM file with our key and certificate: --listen and --send-to AE@HOST:PORT use "
+            "TLS. Needs --tls-ca.",
+        ),
+    ] = None,
+    tls_ca: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="PEM file of who signs the certificates of DICOM peers."),
+    ] = None,
     policy: PolicyOption = None,
     backend: BackendOption = None,
     precision: PrecisionOption = None,
@@ -160,12 +174,18 @@ def pacs(
             raise InputError("pacs --listen: say with --send-to where results go")
     elif caller:
         raise InputError("pacs --dicomweb: --caller is for --listen; leave it out")
+    if (tls_cert is None) != (tls_ca is None):
+        raise InputError("pacs: TLS needs both --tls-cert and --tls-ca")
+    if tls_cert is not None and listen is None and (send_to is None or "://" in send_to):
+        raise InputError(
+            "pacs: --tls-cert is for --listen and --send-to AE@HOST:PORT; leave it out"
+        )
     if dry_run and watch is not None:
         raise InputError("pacs --watch: --dry-run looks once; leave one out")
     given_runs = parse_runs(runs)
     for name in _TALKATIVE:  # they log UIDs, addresses and header values
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    from serving.pacs.dimse import Address, require_title
+    from serving.pacs.dimse import Address, Tls, require_title
     from serving.pacs.patience import Patience
 
     own = None
@@ -173,8 +193,9 @@ def pacs(
         own = Address.parse(listen, "--listen", host="127.0.0.1")
     title = require_title(ae_title, "--ae-title") if own is None else own.title
     callers = [require_title(each, "--caller") for each in caller or []]
+    tls = Tls(tls_cert, tls_ca) if tls_cert and tls_ca else None
     source = _Source(
-        dicomweb, own, callers, _modalities(modality), _study_date(since), limit, watch
+        dicomweb, own, callers, _modalities(modality), _study_date(since), limit, watch, tls
     )
     waiting = Patience(patience, say=console.say)
     with warnings.catch_warnings(), _archives(source, send_to, title, waiting) as (archive, sink):
@@ -262,7 +283,7 @@ def _receive(source: _Source, worker: Worker, folder: Path) -> None:
 
     assert source.listen is not None  # noqa: S101 - one of the two sources is given
     inbox = Inbox(folder)
-    with listening(source.listen, inbox, source.callers):
+    with listening(source.listen, inbox, source.callers, source.tls):
         console.say(f"Receiving as {source.listen.shown}  (Ctrl-C ends it)")
         while True:
             try:
@@ -294,8 +315,8 @@ def _archives(
         variables = _VARIABLES if same else _SEND_VARIABLES
         sink = DicomWebArchive(str(send_to), Credentials.of(os.environ, variables), patience)
     else:
-        sink = StorePeer(Address.parse(str(send_to), "--send-to"), title, patience)
-    _warn_of_open_networks(source.listen, *dict.fromkeys([archive or sink, sink]))
+        sink = StorePeer(Address.parse(str(send_to), "--send-to"), title, patience, source.tls)
+    _warn_of_open_networks(source, *dict.fromkeys([archive or sink, sink]))
     with closing(sink):
         if archive is None or archive is sink:
             yield archive, sink
@@ -304,18 +325,18 @@ def _archives(
                 yield archive, sink
 
 
-def _warn_of_open_networks(listen: Address | None, *used: DicomWebArchive | StorePeer) -> None:
+def _warn_of_open_networks(source: _Source, *used: DicomWebArchive | StorePeer) -> None:
     """Say what others on the way could read."""
     from serving.pacs.dicomweb import DicomWebArchive, is_loopback
     from serving.pacs.dimse import StorePeer
 
-    peers = [listen] if listen else []
+    peers = [source.listen] if source.listen else []
     peers += [each.address for each in used if isinstance(each, StorePeer)]
     for peer in peers:
-        if not is_loopback(peer.host):
+        if source.tls is None and not is_loopback(peer.host):
             console.say(
                 f"{peer.shown}: WARNING: DICOM's own network neither encrypts nor asks for a "
-                "password; keep it inside the hospital's network"
+                "password; give --tls-cert and --tls-ca, or keep it inside the hospital's network"
             )
     urls = [each.shown for each in used if isinstance(each, DicomWebArchive)]
     for url in urls:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import socket
+import ssl
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, ALL_TRANSFER_SYNTAXES, evt
@@ -33,6 +36,7 @@ _RECEIVED = (
 )
 _SUCCESS, _DUPLICATE, _OUT_OF_RESOURCES = 0x0000, 0x0111, 0xA700
 _TIMEOUT = 60.0  # seconds
+_HANDSHAKE_SECONDS = 5.0  # one that says nothing holds up others for so long
 _TITLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,14}[\x21-\x7e])?")
 _TEMPORARY = ".part"
 
@@ -95,6 +99,64 @@ def require_title(title: str, option: str) -> str:
     return title
 
 
+class _Listening(ssl.SSLContext):
+    """The receiver's side of TLS, which does not wait forever for a caller to begin."""
+
+    def wrap_socket(self, sock: socket.socket, *given: Any, **named: Any) -> ssl.SSLSocket:
+        sock.settimeout(_HANDSHAKE_SECONDS)
+        try:
+            wrapped = super().wrap_socket(sock, *given, **named)
+        except OSError:
+            sock.close()
+            raise
+        if wrapped.version() is None:  # the caller was gone before it was listened to
+            wrapped.close()
+            raise ConnectionAbortedError
+        wrapped.settimeout(None)
+        return wrapped
+
+
+@dataclass(frozen=True)
+class Tls:
+    """TLS 1.2 or later; both sides show a certificate, and check the other's.
+
+    Attributes:
+        own: PEM file with our private key and our certificate.
+        authority: PEM file with the certificates of who signs those of peers.
+
+    Source:
+        DICOM PS3.15, B.9: the BCP 195 profile.
+    """
+
+    own: Path
+    authority: Path
+
+    def receiving(self) -> ssl.SSLContext:
+        """For `listening`; who shows no certificate of the authority does not get in."""
+        context = self._filled(_Listening(ssl.PROTOCOL_TLS_SERVER))
+        context.verify_mode = ssl.CERT_REQUIRED
+        return context
+
+    def sending(self) -> ssl.SSLContext:
+        """For `StorePeer`; the peer's certificate must hold the name that it is called by."""
+        return self._filled(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+
+    def _filled(self, context: ssl.SSLContext) -> ssl.SSLContext:
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        for option, path, load in (
+            ("--tls-cert", self.own, context.load_cert_chain),
+            ("--tls-ca", self.authority, context.load_verify_locations),
+        ):
+            try:
+                load(path)
+            except ssl.SSLError:
+                needed = "key and certificate" if option == "--tls-cert" else "certificates"
+                raise InputError(f"{option} {path}: holds no {needed} as PEM") from None
+            except OSError as error:
+                raise InputError(f"{option} {path}: {str(error.strerror).lower()}") from None
+        return context
+
+
 class StorePeer:
     """Sends results to an application entity.
 
@@ -102,11 +164,15 @@ class StorePeer:
         address: Of the peer.
         title: Our own AE title, which the peer may have to know.
         patience: How long the peer is waited for.
+        tls: Our certificate and who signs the peer's; None sends as it is.
     """
 
-    def __init__(self, address: Address, title: str, patience: Patience) -> None:
+    def __init__(
+        self, address: Address, title: str, patience: Patience, tls: Tls | None = None
+    ) -> None:
         self.shown = address.shown
         self.address, self._title, self._patience = address, title, patience
+        self._tls = tls and (tls.sending(), address.host)
 
     def close(self) -> None:
         """Each call has an association of its own, which it ends."""
@@ -129,13 +195,16 @@ class StorePeer:
         ):
             entity.add_requested_context(kind, syntax)
         peer = self.address
-        association = entity.associate(peer.host, peer.port, ae_title=peer.title)
+        association = entity.associate(
+            peer.host, peer.port, ae_title=peer.title, tls_args=self._tls
+        )
         if not association.is_established:
             if association.is_rejected:
                 raise OutageError(f"rejects the association of {self._title}")
             if association.acceptor.primitive is not None:
                 raise RefusedError(f"{self.shown}: takes neither reports nor Secondary Captures")
-            raise OutageError("refuses the connection or does not answer")
+            of_tls = "" if self._tls is None else ", or the certificates do not match"
+            raise OutageError(f"refuses the connection or does not answer{of_tls}")
         try:
             for each in results:
                 self._send(association, each)
@@ -203,7 +272,9 @@ class Inbox:
 
 
 @contextmanager
-def listening(address: Address, inbox: Inbox, callers: Sequence[str]) -> Iterator[Address]:
+def listening(
+    address: Address, inbox: Inbox, callers: Sequence[str], tls: Tls | None = None
+) -> Iterator[Address]:
     """Receive radiographs while the block runs.
 
     Other kinds of objects are refused when an association is made, so that the sender knows. An
@@ -213,12 +284,13 @@ def listening(address: Address, inbox: Inbox, callers: Sequence[str]) -> Iterato
         address: Where to listen, and our AE title, by which we must be called.
         inbox: Where images go.
         callers: AE titles that may send; any where empty.
+        tls: Our certificate and who signs those of senders; None receives as it comes.
 
     Yields:
         The address.
 
     Raises:
-        InputError: The port cannot be taken.
+        InputError: The port cannot be taken, or a certificate cannot be read.
     """
     entity = AE(ae_title=address.title)
     entity.require_called_aet = True
@@ -236,9 +308,13 @@ def listening(address: Address, inbox: Inbox, callers: Sequence[str]) -> Iterato
             return _OUT_OF_RESOURCES
         return _SUCCESS
 
+    context = None if tls is None else tls.receiving()
     try:
         server = entity.start_server(
-            (address.host, address.port), block=False, evt_handlers=[(evt.EVT_C_STORE, receive)]
+            (address.host, address.port),
+            block=False,
+            ssl_context=context,
+            evt_handlers=[(evt.EVT_C_STORE, receive)],
         )
     except OSError as error:
         reason = (error.strerror or str(error)).lower()

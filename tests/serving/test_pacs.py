@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import shutil
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -35,7 +38,7 @@ from serving.pacs.dicomweb import (
     Study,
     is_loopback,
 )
-from serving.pacs.dimse import Address, Inbox, StorePeer, listening
+from serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening
 from serving.pacs.journal import Journal, digest, job_id
 from serving.pacs.patience import OutageError, Patience, RefusedError, UnreachableError
 from serving.pacs.worker import Worker, pull, take_received
@@ -689,6 +692,65 @@ def test_a_peer_that_is_away_is_an_outage() -> None:
     peer = StorePeer(Address("PACS", "127.0.0.1", _free_port()), "CXR", patience(0, Clock()))
     with pytest.raises(UnreachableError, match="refuses the connection or does not answer"):
         peer.store([radiograph()])
+
+
+@pytest.fixture(scope="module")
+def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """PEM files: an authority, whom it signed, and a stranger who signed himself."""
+    if shutil.which("openssl") is None:
+        pytest.skip("no openssl on this machine")
+    folder = tmp_path_factory.mktemp("certificates")
+    found = {name: folder / f"{name}.pem" for name in ("authority", "known", "stranger")}
+    make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256",
+            "-nodes", "-days", "2"]  # fmt: skip
+    host = ["-addext", "subjectAltName=IP:127.0.0.1"]
+    signed = ["-CA", "ca.crt", "-CAkey", "ca.key"]
+    for name, more in (("ca", []), ("known", [*host, *signed]), ("stranger", host)):
+        files = ["-keyout", f"{name}.key", "-out", f"{name}.crt", "-subj", f"/CN={name}"]
+        subprocess.run([*make, *files, *more], cwd=folder, check=True, capture_output=True)
+    found["authority"].write_bytes((folder / "ca.crt").read_bytes())
+    for name in ("known", "stranger"):
+        parts = [(folder / f"{name}.{each}").read_bytes() for each in ("key", "crt")]
+        found[name].write_bytes(b"".join(parts))
+    return found
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_with_tls_both_sides_must_show_a_certificate_of_the_authority(
+    inbox: Inbox, certificates: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("serving.pacs.dimse._HANDSHAKE_SECONDS", 1.0)
+    known, stranger = (
+        Tls(certificates[name], certificates["authority"]) for name in ("known", "stranger")
+    )
+    away = patience(0, Clock())
+    with listening(Address("CXR", "127.0.0.1", _free_port()), inbox, [], known) as own:
+        silent = socket.create_connection((own.host, own.port))  # holds nobody up for long
+        for tls in (None, stranger):
+            with pytest.raises(UnreachableError):
+                StorePeer(own, "CT1", away, tls).store([radiograph()])
+        assert inbox.waiting() == []
+        by_name = Address(own.title, "localhost", own.port)  # the certificate names an address
+        with pytest.raises(UnreachableError, match="certificates do not match"):
+            StorePeer(by_name, "CT1", away, known).store([radiograph()])
+        StorePeer(own, "CT1", away, known).store([radiograph()])
+        assert len(inbox.waiting()) == 1
+        silent.close()
+    with (
+        listening(Address("CXR", "127.0.0.1", _free_port()), inbox, [], stranger) as own,
+        pytest.raises(UnreachableError),
+    ):
+        StorePeer(own, "CT1", away, known).store([radiograph()])
+    for each in gc.get_objects():  # pynetdicom leaves those of refused connections open
+        if isinstance(each, socket.socket):
+            each.close()
+
+
+def test_a_file_that_holds_no_certificate_is_named(tmp_path: Path) -> None:
+    (tmp_path / "a.pem").write_text("none")
+    for own, words in (("a.pem", "holds no key and certificate"), ("none", "no such file")):
+        with pytest.raises(InputError, match=f"--tls-cert .*{words}"):
+            Tls(tmp_path / own, tmp_path / "a.pem").sending()
 
 
 def test_a_half_written_image_is_not_taken_for_one(inbox: Inbox) -> None:
