@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from data_prep.contracts.addresses import shown
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.mirror import borrowed
 from data_prep.contracts.words import counted
@@ -448,7 +449,7 @@ class _Writer:
         """One file without an answer."""
         self._printer.leave_out(path, problem)
         if self._rows is not None:
-            self._rows.writerow({"image": str(path), "problem": problem})
+            self._rows.writerow({"image": shown(str(path)), "problem": shown(problem)})
         self.left_out += 1
 
     def _draw(self, answers: Sequence[Answer], folder: Path) -> None:
@@ -496,6 +497,7 @@ def _row(answer: Answer) -> dict[str, Any]:
     ]
     return {
         **{column: entry[column] for column in _COLUMNS if column in entry},
+        "image": shown(answer.image),
         "n_boxes": len(boxes),
         "boxes": ";".join(boxes),
         "warnings": "; ".join(entry["warnings"]),

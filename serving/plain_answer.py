@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_prep.contracts.addresses import shown as addressed
 from data_prep.contracts.words import counted
 from evaluation.decisions.decision_rule import CalledBox
 from evaluation.metrics.words import score_words
@@ -105,10 +106,10 @@ class AnswerPrinter:
             if self._as_json:
                 self._say(line)
             else:
-                sys.stdout.write(line + "\n")
+                sys.stdout.write(addressed(line) + "\n")
         for answer in answers:
             if not self._as_json:
-                sys.stdout.write(answer.line() + "\n")
+                sys.stdout.write(addressed(answer.line()) + "\n")
         self._emit([answer.to_json() for answer in answers])
 
     def leave_out(self, path: Path, problem: str) -> None:
@@ -124,7 +125,7 @@ class AnswerPrinter:
         for entry in entries:
             sys.stdout.write("[\n" if self._is_first else ",\n")
             self._is_first = False
-            sys.stdout.write(json.dumps(entry, ensure_ascii=False))
+            sys.stdout.write(addressed(json.dumps(entry, ensure_ascii=False)))
 
     def close(self) -> None:
         """End the JSON list."""

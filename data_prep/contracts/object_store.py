@@ -337,4 +337,4 @@ def _reason(error: Exception) -> str:
         'no route to http://***@host/a'
     """
     text = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-    return re.sub(r"\?\S*", "", re.sub(r"://[^/\s@]*@", "://***@", text))[:300]
+    return re.sub(r"\?[^\s\"']*", "", re.sub(r"://[^/\s@]*@", "://***@", text))[:300]
