@@ -65,6 +65,8 @@ BOUNDS = {
     "compare": Bound(610, 30),
     "folds": Bound(290, 4),
     "readers": Bound(260, 6),
+    "plan": Bound(360, 8),
+    "transfer": Bound(1200, 28),
     "overlay": Bound(360, 12),
     "export DATA": Bound(270, 12),
     "show": Bound(280, 10),
@@ -225,6 +227,8 @@ def _commands(folder: Path, count: int) -> dict[str, list[list[str]]]:
         "readers": [
             ["readers", str(source / "ratings.csv"), *at, "--out", str(folder / "readers")]
         ],
+        "plan": [["plan", str(one), str(two), *at, "--difference", "0.05"]],
+        "transfer": [["transfer", run, str(data), "--out", str(folder / "transferred")]],
         "overlay": [["overlay", str(one), *at, "--out", str(folder / "drawings"), "--limit", "5"]],
         "export DATA": [["export", str(data), str(folder / "coco"), "--format", "coco"]],
         "show": [["show", str(data)], ["show", report]],
