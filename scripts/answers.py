@@ -239,11 +239,11 @@ def open_runs(runs: Sequence[tuple[str | None, Path]], options: dict[str, Any]) 
     from dataclasses import replace
 
     from scripts.runtime import choose_device, runs_on_gpu, tune_cpu
-    from serving.backends import choose_engine
+    from serving.backends import choose_backend
 
     backend, precision, device = (options[key] for key in ("backend", "precision", "device"))
     gpu = backend == "auto" and runs_on_gpu(device)
-    engines = [choose_engine(path, backend, precision, gpu=gpu) for _, path in runs]
+    engines = [choose_backend(path, backend, precision, gpu=gpu) for _, path in runs]
     if backend == "auto":
         for words in dict.fromkeys(engine.words for engine in engines):
             console.say(words)

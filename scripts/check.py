@@ -7,6 +7,8 @@ from typing import Annotated
 
 import typer
 
+from scripts.engine_options import AddressOption, EngineOption
+
 _NOUNS = {"error": "error", "warning": "warning", "info": "note"}
 
 
@@ -24,6 +26,8 @@ def check(
         bool,
         typer.Option("--no-pixels", help="Read the tables only: faster, and no images shown."),
     ] = False,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
 ) -> None:
     """Audit a data set: leaking patients, copies, impossible boxes, shortcuts.
 
@@ -37,6 +41,7 @@ def check(
     require_kind(data, "data set")  # before what is heavy: a wrong folder is said at once
     from data_prep.audit.audit import audit
     from data_prep.audit.page import say_scope, write_audit
+    from data_prep.contracts.engines import open_engine
     from data_prep.contracts.folders import folder_lock
     from data_prep.contracts.words import counted
     from data_prep.store.dataset import DataSet
@@ -47,7 +52,10 @@ def check(
     dataset = DataSet.open(data)
     if split is not None:
         dataset.split(split)  # refuses a name that it does not have, before anything is measured
-    found = audit(dataset, pixels=not no_pixels, measure_shortcuts=measure_shortcuts)
+    with open_engine(engine, address=address) as workers:
+        found = audit(
+            dataset, pixels=not no_pixels, measure_shortcuts=measure_shortcuts, engine=workers
+        )
     with folder_lock(data):
         page = write_audit(dataset, found, data, pixels=not no_pixels)
     if split is not None:

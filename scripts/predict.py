@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -14,6 +14,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
 from scripts import console
 from scripts.answers import OVERLAYS, AnswerOutput, PolicyOption, show_answers
+from scripts.engine_options import AddressOption, EngineOption
 from scripts.next_steps import show_next
 from scripts.own_split import own_split
 
@@ -21,13 +22,14 @@ if TYPE_CHECKING:
     import numpy as np
 
     from classification.saliency import MapMethod
+    from data_prep.contracts.engines import Engine
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.predictions import Part, Predictions, PredictionWriter
-    from serving.backends import Engine
+    from serving.backends import ChosenBackend
     from serving.exported.exported_model import ExportedModel
     from serving.trained_model import TrainedModel
 
-    Model = TrainedModel | ExportedModel
+    Model: TypeAlias = TrainedModel | ExportedModel
 
 # Images in one file of a predictions folder: few files, and little to do again after Ctrl-C.
 PART_SIZE = 1024
@@ -135,6 +137,8 @@ def predict(
             "--compile", help="Let torch compile the network: a minute, then a little faster."
         ),
     ] = False,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
 ) -> None:
     """Answer for images, or predict the val and test images of a data set.
 
@@ -155,6 +159,7 @@ def predict(
     }  # fmt: skip
     for_data = {
         "split": split, "finding": finding, "tta": tta, "maps": maps != "cam", "compile": compile_,
+        "engine": engine != "local", "address": address,
     }  # fmt: skip
     if data is None:
         if given := [option for option, value in for_data.items() if value]:
@@ -176,14 +181,22 @@ def predict(
         raise InputError(f"predict: --{given[0]} is for images; leave out --data or --{given[0]}")
     if len(paths) != 1 or out is None:
         raise InputError("predict --data: give one run, and a folder for the predictions as --out")
+    from data_prep.contracts.engines import open_engine
     from data_prep.store.dataset import DataSet
     from scripts.runtime import runs_on_gpu
-    from serving.backends import choose_engine
+    from serving.backends import choose_backend
 
     run, dataset = Path(paths[0]), DataSet.open(data)
     split = own_split(split, [run], dataset)
     torch_alone = {"--tta": tta, f"--maps {maps}": maps != "cam", "--compile": compile_}
-    engine = choose_engine(
+    if engine == "ray":
+        if compile_ or device == "cuda":
+            option = "--compile" if compile_ else "--device cuda"
+            raise InputError(
+                f"{option}: --engine ray predicts on processors, as it is; leave it out"
+            )
+        device = "cpu"
+    chosen = choose_backend(
         run,
         backend,
         precision,
@@ -192,22 +205,24 @@ def predict(
         data=data,
     )
     if backend == "auto":
-        console.say(engine.words)
-    if engine.backend == "torch":
-        model: Model = _open_trained(engine, dataset, split, device, tta, maps, compile_)
+        console.say(chosen.words)
+    if chosen.backend == "torch":
+        model: Model = _open_trained(chosen, dataset, split, device, tta, maps, compile_)
     else:
         from serving.exported.exported_model import ExportedModel
 
-        model = ExportedModel.open(engine.folder)
+        model = ExportedModel.open(chosen.folder)
     if finding:
         model = model.with_names(_parse_names(finding))
-    predict_data_set(model, dataset, out, split, batch_size, name)
+    with open_engine(engine, address=address) as workers:
+        parts_by = workers if engine == "ray" else None
+        predict_data_set(model, dataset, out, split, batch_size, name, engine=parts_by)
     console.say(f"Predictions: {out}")
     show_next(out, data)
 
 
 def _open_trained(
-    engine: Engine,
+    chosen: ChosenBackend,
     dataset: DataSet,
     split: str,
     device: str,
@@ -217,13 +232,13 @@ def _open_trained(
 ) -> TrainedModel:
     from scripts.runtime import choose_device, tune_cpu
 
-    tune_cpu(megapixels=worth_of_training(engine.folder, dataset, split), device=device)
+    tune_cpu(megapixels=worth_of_training(chosen.folder, dataset, split), device=device)
     from data_prep.augment.views import View, parse_views
     from serving.trained_model import TrainedModel  # imports torch, which reads the settings then
 
     model = TrainedModel.open(
-        engine.folder,
-        precision="bf16" if engine.precision == "bf16" else "fp32",
+        chosen.folder,
+        precision="bf16" if chosen.precision == "bf16" else "fp32",
         device=choose_device(device),
         views=parse_views(tta) if tta else (View(),),
         maps=maps,
@@ -274,18 +289,21 @@ def predict_data_set(
     validation_of: Target | None = None,
     image_ids: Sequence[str] | None = None,
     known: Predictions | None = None,
+    engine: Engine | None = None,
 ) -> None:
     """Predict the val and test images of a split, or chosen ones, into a predictions folder.
 
     With `validation_of` the val images alone, for the operating point of that target. No cost is
     measured of those, nor of chosen images, as nobody compares them. What is `known` of the same
-    model already is taken over.
+    model already is taken over. An engine predicts in parts, the processors of this process
+    otherwise.
     """
     import numpy as np
     import pandas as pd
 
     from data_prep.store.predictions import PredictionWriter
     from scripts.train_images import open_store
+    from serving.part_predictor import predict_parts
 
     _require_labels(model, dataset)
     roles = dataset.split(split)
@@ -293,7 +311,7 @@ def predict_data_set(
     wanted = roles.loc[roles["role"].isin(asked), "image_id"].sort_values()
     if image_ids is not None:
         wanted = pd.Series(sorted(image_ids), dtype=wanted.dtype)
-    store = open_store(dataset, model.preprocess.size)
+    store = open_store(dataset, model.preprocess.size, engine)
     sizes = dataset.images[["image_id", "width", "height"]]
     info = _describe(model, name) | {
         "data_set": {
@@ -312,8 +330,13 @@ def predict_data_set(
         todo = pd.Index(wanted[~wanted.isin(writer.done)])
         title = "Predicting" if validation_of is None else "Predicting validation images"
         with console.progress(title, len(todo)) as advance:
-            parts = model.predict(store, todo, sizes, batch_size or model.batch_size)
-            write_parts(writer, parts, advance)
+            at_once = batch_size or model.batch_size
+            parts = (
+                model.predict(store, todo, sizes, at_once)
+                if engine is None
+                else predict_parts(engine, model, store, todo, sizes, at_once, PART_SIZE)
+            )
+            write_parts(writer, parts, advance, PART_SIZE)
         if validation_of is not None or image_ids is not None:
             _copy_seen(model, writer)
             return
@@ -485,20 +508,13 @@ def write_parts(
 
 def _join(parts: Iterable[Part], size: int) -> Iterator[Part]:
     """Gather batches into parts of about `size` images: one file each on the disk."""
-    import pandas as pd
-
-    from data_prep.store.predictions import Part
-
-    def joined(held: list[Part]) -> Part:
-        names = held[0].tables
-        tables = {n: pd.concat([p.tables[n] for p in held], ignore_index=True) for n in names}
-        return Part(pd.concat([p.images for p in held], ignore_index=True), tables)
+    from data_prep.store.predictions import joined_parts
 
     held: list[Part] = []
     for part in parts:
         held.append(part)
         if sum(len(p.images) for p in held) >= size:
-            yield joined(held)
+            yield joined_parts(held)
             held = []
     if held:
-        yield joined(held)
+        yield joined_parts(held)

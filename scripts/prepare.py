@@ -10,6 +10,7 @@ import typer
 
 from data_prep.contracts.errors import InputError
 from data_prep.store.folder_kinds import kind_of, require_kind
+from scripts.engine_options import AddressOption, EngineOption
 
 
 def prepare(
@@ -105,6 +106,8 @@ def prepare(
     workers: Annotated[
         int | None, typer.Option(min=0, help="Processes that decode; all processors if left out.")
     ] = None,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
 ) -> None:
     """Make a data set folder: tables, split by patient, audit.
@@ -119,6 +122,7 @@ def prepare(
     _require_sources(paths if several else [source_and_out(paths, out)[0]], prepared=several)
     from data_prep.assemble.combine import combine
     from data_prep.assemble.prepare import prepare as prepare_dataset
+    from data_prep.contracts.engines import open_engine
     from data_prep.formats.source import ReadOptions
     from data_prep.splits.split import SplitRule
     from data_prep.store.dataset import DataSet
@@ -128,45 +132,48 @@ def prepare(
 
     rule = SplitRule(val=val, test=test, folds=folds, seed=seed, method=method)
     targets = dict(read_target(text) for text in target or ())
-    if out is not None and len(paths) > 1:
-        if format is not None:
-            raise InputError("--format: prepared sets have none; leave it out, or leave out --out")
-        summary = combine(
-            paths,
-            out,
-            name=name,
-            rule=rule,
-            targets=targets,
-            measure_shortcuts=measure_shortcuts,
-        )
-        for side in size or ():
-            open_store(DataSet.open(out), side)
-    else:
-        source, out = source_and_out(paths, out)
-        summary = prepare_dataset(
-            source,
-            out,
-            format=format,
-            options=ReadOptions(
-                reference=reference,
-                labels=labels,
-                class_names=tuple(n.strip() for n in class_names.split(",") if n.strip()),
-                patient_pattern=patient_pattern,
-            ),
-            name=name,
-            sizes=size or (),
-            targets=targets,
-            rule=rule,
-            split=split,
-            window=window,
-            id_key=id_key,
-            keep_ids=keep_ids,
-            add=add,
-            strict=strict,
-            workers=workers,
-            progress=console.progress,
-            measure_shortcuts=measure_shortcuts,
-        )
+    with open_engine(engine, address=address, workers=workers) as decoders:
+        if out is not None and len(paths) > 1:
+            if format is not None:
+                raise InputError(
+                    "--format: prepared sets have none; leave it out, or leave out --out"
+                )
+            summary = combine(
+                paths,
+                out,
+                name=name,
+                rule=rule,
+                targets=targets,
+                measure_shortcuts=measure_shortcuts,
+            )
+            for side in size or ():
+                open_store(DataSet.open(out), side, decoders if engine == "ray" else None)
+        else:
+            source, out = source_and_out(paths, out)
+            summary = prepare_dataset(
+                source,
+                out,
+                format=format,
+                options=ReadOptions(
+                    reference=reference,
+                    labels=labels,
+                    class_names=tuple(n.strip() for n in class_names.split(",") if n.strip()),
+                    patient_pattern=patient_pattern,
+                ),
+                name=name,
+                sizes=size or (),
+                targets=targets,
+                rule=rule,
+                split=split,
+                window=window,
+                id_key=id_key,
+                keep_ids=keep_ids,
+                add=add,
+                strict=strict,
+                engine=decoders,
+                progress=console.progress,
+                measure_shortcuts=measure_shortcuts,
+            )
     for line in summary.lines:
         console.say(line)
     console.next_step(f"cxr check {shlex.quote(str(out))}")

@@ -11,6 +11,7 @@ from data_prep.contracts.errors import InputError
 from scripts import console
 
 if TYPE_CHECKING:
+    from data_prep.contracts.engines import Engine
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.pixel_store import PixelStore
 
@@ -50,7 +51,7 @@ def require_both_kinds(positive: pd.Series, role: str, what: str) -> None:
     )
 
 
-def open_store(dataset: DataSet, size: int) -> PixelStore:
+def open_store(dataset: DataSet, size: int, engine: Engine | None = None) -> PixelStore:
     """Open the pixel store of a size; decode what it lacks.
 
     Where another training is decoding the same pixels, wait for it: one does the work.
@@ -65,6 +66,7 @@ def open_store(dataset: DataSet, size: int) -> PixelStore:
             dataset.source_root,
             size,
             window=dataset.window,
+            engine=engine,
             progress=advance,
             before_wait=lambda: console.say(f"{title}: another cxr decodes them; waiting"),
         )

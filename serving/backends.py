@@ -43,7 +43,7 @@ def digest_run(folder: Path) -> hashlib._Hash:
     return digest
 
 
-class Engine(NamedTuple):
+class ChosenBackend(NamedTuple):
     """What predicts.
 
     Attributes:
@@ -59,7 +59,7 @@ class Engine(NamedTuple):
     words: str = ""
 
 
-def choose_engine(
+def choose_backend(
     folder: Path,
     backend: Backend | None = None,
     precision: Precision | None = None,
@@ -67,7 +67,7 @@ def choose_engine(
     needs_torch: str | None = None,
     gpu: bool = False,
     data: Path | None = None,
-) -> Engine:
+) -> ChosenBackend:
     """Choose what predicts, without loading it.
 
     Args:
@@ -105,17 +105,17 @@ def choose_engine(
             else "--precision int8: torch computes in fp32 or bf16; add --backend openvino or onnx"
         )
     reason = needs_torch or ("a GPU is here" if gpu else next(iter(problems), ""))
-    return Engine(folder, "torch", wanted, f"Back end: torch {wanted} ({reason})")
+    return ChosenBackend(folder, "torch", wanted, f"Back end: torch {wanted} ({reason})")
 
 
-def _exported(run: Path, format: Format, precision: Precision) -> Engine:  # noqa: A002
+def _exported(run: Path, format: Format, precision: Precision) -> ChosenBackend:  # noqa: A002
     folder = export_folder(run, format, precision)
-    return Engine(folder, format, precision, f"Back end: {format} {precision} ({folder})")
+    return ChosenBackend(folder, format, precision, f"Back end: {format} {precision} ({folder})")
 
 
 def _given_export(
     folder: Path, backend: Backend | None, precision: Precision | None, needs_torch: str | None
-) -> Engine:
+) -> ChosenBackend:
     spec = ExportSpec.read(folder)
     if needs_torch:
         raise InputError(f"{needs_torch}: torch alone can; give the run in place of {folder}")
@@ -126,7 +126,7 @@ def _given_export(
             f"--precision {precision}: {folder} computes in {spec.precision}; leave --precision out"
         )
     words = f"Back end: {spec.backend} ({folder})"
-    return Engine(folder, spec.format, spec.precision, words)
+    return ChosenBackend(folder, spec.format, spec.precision, words)
 
 
 def _why_not(

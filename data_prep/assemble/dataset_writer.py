@@ -11,6 +11,7 @@ import pandas as pd
 from data_prep.audit.audit import MeasureShortcuts, audit
 from data_prep.audit.page import write_audit
 from data_prep.contracts.addresses import place_name
+from data_prep.contracts.engines import Engine
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import LOCK, make_folder, provenance
 from data_prep.contracts.json_files import read_json, write_json
@@ -141,6 +142,7 @@ def write_set(
     settings: dict[str, Any],
     default: str | Made | None = None,
     measure_shortcuts: MeasureShortcuts | None = None,
+    engine: Engine | None = None,
 ) -> None:
     """Write every file of a data set but its pixels; ``dataset.json`` comes last and completes it.
 
@@ -165,7 +167,7 @@ def write_set(
     }
     dataset = DataSet(out, info, targets)
     dataset.images = tables.images  # not written yet
-    near = near_duplicates_of(dataset, decode)
+    near = near_duplicates_of(dataset, decode, engine=engine)
     splits = _make_splits(out, tables, image_links(decode, near), rule, default)
     info["notes"] = [*tables.notes, *_split_notes(splits)]
     (out / "dataset.json").unlink(missing_ok=True)  # a set being rewritten is not complete

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data_prep.contracts.engines import Engine
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, make_folder
 from data_prep.contracts.schemas import EDGE_TOLERANCE_PX, FIELD_WIDTH_MM, SCHEMAS
@@ -57,7 +58,7 @@ def ingest(
     again: Iterable[str] = (),
     sizes: Iterable[int] = (),
     window: str | None = None,
-    workers: int = 1,
+    engine: Engine,
     strict: bool = False,
     advance: Callable[[int], None] = lambda n: None,
 ) -> pd.DataFrame:
@@ -75,7 +76,8 @@ def ingest(
         complete = set.intersection(settled, *(s.done | unusable for s in stores.values()))
         todo = images[~is_member(images["image_id"], list(complete))].sort_values("image_id")
         advance(len(images) - len(todo))
-        rows = decode_all(_tasks(todo, root, tuple(stores), window), workers=workers)
+        tasks = _tasks(todo, root, tuple(stores), window)
+        rows = decode_all(tasks, engine=engine, reads=_some_files(todo, root))
         for row, path, labelled in zip(
             rows, todo["path"], _labelled_sizes(todo, boxes), strict=True
         ):
@@ -119,6 +121,11 @@ def _tasks(
 ) -> Iterable[DecodeTask]:
     pairs = zip(images["image_id"], images["path"], strict=True)
     return (DecodeTask(image_id, root / path, sizes, window=window) for image_id, path in pairs)
+
+
+def _some_files(images: pd.DataFrame, root: Path) -> list[Path]:
+    """The folder, and the first and the last file."""
+    return [root, *(root / path for path in images["path"].iloc[[0, -1][: len(images)]])]
 
 
 def _labelled_sizes(images: pd.DataFrame, boxes: pd.DataFrame) -> np.ndarray:

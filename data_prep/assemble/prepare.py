@@ -16,6 +16,7 @@ from data_prep.assemble.ingest import assemble, ingest, outdated_images
 from data_prep.assemble.summary import Summary, describe_changes, known_ids, summarise
 from data_prep.audit.audit import MeasureShortcuts
 from data_prep.contracts.addresses import place_name
+from data_prep.contracts.engines import Engine, LocalEngine
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock, require_free_space
 from data_prep.contracts.pseudonyms import hide_paths, key_id, keyed_hash, read_id_key
@@ -89,7 +90,7 @@ class _Effort:
 
     sizes: tuple[int, ...]
     strict: bool
-    workers: int
+    engine: Engine
     progress: Progress
     measure_shortcuts: MeasureShortcuts | None
 
@@ -123,6 +124,7 @@ def prepare(
     add: bool = False,
     strict: bool = False,
     workers: int | None = None,
+    engine: Engine | None = None,
     progress: Progress = _no_progress,
     measure_shortcuts: MeasureShortcuts | None = None,
 ) -> Summary:
@@ -148,6 +150,7 @@ def prepare(
             its pixels and its roles.
         strict: Stop at the first file or label that cannot be used, instead of leaving it out.
         workers: Processes that decode; all available processors by default.
+        engine: What decodes in their place: see `data_prep.contracts.engines.open_engine`.
         progress: ``progress(description, total)`` gives a context manager that yields
             ``advance(n)``.
         measure_shortcuts: As for `data_prep.audit.audit.audit`.
@@ -164,8 +167,8 @@ def prepare(
     sizes = tuple(dict.fromkeys(sizes))
     for size in sizes:
         require_size(size)
-    n_workers = cpu_count() if workers is None else workers
-    effort = _Effort(sizes, strict, n_workers, progress, measure_shortcuts)
+    engine = engine or LocalEngine(cpu_count() if workers is None else workers)
+    effort = _Effort(sizes, strict, engine, progress, measure_shortcuts)
     id_key = None if id_key is None else Path(id_key)
     key = _read_key(format, id_key, out, source, keep_ids)
     tables = with_targets(_read(source, format, options, strict), targets or {})
@@ -275,6 +278,7 @@ def _build(
         settings=plan.settings,
         default=plan.split,
         measure_shortcuts=effort.measure_shortcuts,
+        engine=effort.engine,
     )
 
 
@@ -296,7 +300,7 @@ def _ingest(
             again=again,
             sizes=effort.sizes,
             window=window,
-            workers=effort.workers,
+            engine=effort.engine,
             strict=effort.strict,
             advance=advance,
         )
@@ -319,7 +323,7 @@ def _add_stores(dataset: DataSet, tables: SourceTables, effort: _Effort) -> None
                 dataset.source_root,
                 size,
                 window=dataset.window,
-                workers=effort.workers,
+                engine=effort.engine,
                 progress=advance,
             )
 

@@ -31,6 +31,7 @@ from data_prep.audit.patients import (
 )
 from data_prep.audit.problem import SEVERITIES, Problem
 from data_prep.audit.shortcuts import check_shortcuts
+from data_prep.contracts.engines import Engine
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import read_json, write_json
 from data_prep.contracts.tables import empty_table, read_table
@@ -143,6 +144,7 @@ def audit(
     pixels: bool = True,
     near: NearDuplicates | None = None,
     measure_shortcuts: MeasureShortcuts | None = None,
+    engine: Engine | None = None,
 ) -> Audit:
     """Look for what would make results on a data set wrong.
 
@@ -155,6 +157,7 @@ def audit(
         measure_shortcuts: Of images, decode table and labels (a column a target) how well
             metadata and image borders predict each target: `evaluation.systems.shortcuts`. Left
             out: shortcuts are not audited.
+        engine: What decodes the images that look like copies, where they are many.
 
     Returns:
         Errors (patients in two roles, equal images that disagree, impossible boxes), warnings,
@@ -168,7 +171,7 @@ def audit(
     splits = _read_splits(dataset, split)
     labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})
     unseen = open_images(dataset)[1] if pixels else _NOT_ASKED
-    near = near or near_duplicates_of(dataset, decode, pixels=pixels)
+    near = near or near_duplicates_of(dataset, decode, pixels=pixels, engine=engine)
     shortcuts = measure_shortcuts(images, decode, labels) if measure_shortcuts else []
     leak = expected_image_leak(images)
     problems = [p for name, table in splits.items() for p in check_leaks(images, table, name)]

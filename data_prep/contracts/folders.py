@@ -195,7 +195,12 @@ def _git_revision() -> str | None:
 
 
 @cache
-def _versions() -> dict[str, str]:
+def package_versions() -> dict[str, str]:
+    """Versions of Python, of cxr-compare and of the packages that decide results.
+
+    Returns:
+        By name; a package that is not installed is left out.
+    """
     versions = {"python": platform.python_version()}
     for package in ("cxr-compare", *_RECORDED):
         try:
@@ -220,6 +225,6 @@ def provenance() -> dict[str, Any]:
         "command": shown(" ".join(["cxr", *sys.argv[1:]])),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "revision": _git_revision(),
-        "versions": dict(_versions()),
+        "versions": dict(package_versions()),
         "hardware": {"machine": platform.machine(), "cpus": len(os.sched_getaffinity(0))},
     }

@@ -17,7 +17,7 @@ from itertools import islice
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import BaseContext
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import cv2
 
@@ -173,10 +173,26 @@ def _one_by_one(
 ) -> Iterator[Result]:
     while pending:
         row, future = pending.popleft()
-        yield _alone(function, row, lost) if _died(future) else future.result()
+        if not _died(future):
+            yield future.result()
+            continue
+        survived, result = try_alone(function, row)
+        yield cast(Result, result) if survived else lost(row)
 
 
-def _alone(function: Callable[[Row], Result], row: Row, lost: Callable[[Row], Result]) -> Result:
+def try_alone(function: Callable[[Row], Result], row: Row) -> tuple[bool, Result | None]:
+    """Apply a function to a row in a process of its own.
+
+    Args:
+        function: As for `map_rows`.
+        row: What it is applied to.
+
+    Returns:
+        Whether the process survived it, and the result.
+
+    Raises:
+        RuntimeError: Worker processes cannot start at all.
+    """
     with _start_pool(1) as pool:
         try:
             pool.submit(cpu_count).result()
@@ -186,9 +202,9 @@ def _alone(function: Callable[[Row], Result], row: Row, lost: Callable[[Row], Re
                 'the call under `if __name__ == "__main__":`'
             ) from None
         try:
-            return pool.submit(function, row).result()
+            return True, pool.submit(function, row).result()
         except BrokenProcessPool:
-            return lost(row)
+            return False, None
 
 
 def _start_pool(workers: int) -> ProcessPoolExecutor:

@@ -10,8 +10,9 @@ correlates by 0.84 at most, that of the copies found by 0.97 to 1.00 in all but 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import cv2
 import numpy as np
@@ -40,6 +41,7 @@ SEARCH = f"{MAX_DISTANCE} {TRUSTED_DISTANCE} {NEAR_CORRELATION} {_SIDE} {_FINE_P
 PAIR_COLUMNS = ("image_id", "other_id", "distance", "turn", "correlation")
 
 Read = Callable[[str], np.ndarray]
+ReadMany = Callable[[Sequence[str]], Iterable[np.ndarray | None]]
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,11 @@ class NearDuplicates:
 
 
 def find_near_duplicates(
-    decode: pd.DataFrame, read: Read | None = None, *, max_images: int = _MAX_IMAGES
+    decode: pd.DataFrame,
+    read: Read | None = None,
+    *,
+    max_images: int = _MAX_IMAGES,
+    read_many: ReadMany | None = None,
 ) -> NearDuplicates:
     """Find copies that were brightened, compressed, resized, squashed, mirrored or inverted.
 
@@ -80,6 +86,8 @@ def find_near_duplicates(
         decode: Reads ``image_id, pixel_sha256, perceptual_hash``.
         read: Gives an image, uint8 ``(H, W)``, by its id, and raises `InputError` where it
             cannot; None looks at no pixels.
+        read_many: Gives several as `small_image`, None for those that cannot be read; by default
+            one after another by `read`.
         max_images: Most images to read, those first that the fingerprint cannot decide.
 
     Returns:
@@ -94,7 +102,9 @@ def find_near_duplicates(
     if "perceptual_hash" not in decode.columns or decode["perceptual_hash"].isna().all():
         decode = decode.assign(perceptual_hash=pd.Series(None, index=decode.index, dtype="str"))
     candidates, complete = _candidates(decode)
-    candidates = candidates.assign(correlation=_correlate(candidates, read, max_images))
+    if read_many is None and read is not None:
+        read_many = partial(map, partial(_read_small, read))
+    candidates = candidates.assign(correlation=_correlate(candidates, read_many, max_images))
     unseen = candidates["correlation"].isna()
     by_hash = unseen & (candidates["distance"] <= TRUSTED_DISTANCE)
     near = candidates[(candidates["correlation"] >= NEAR_CORRELATION) | by_hash]
@@ -192,28 +202,36 @@ def _as_bytes(texts: pd.Index) -> np.ndarray:
     return np.frombuffer(bytes.fromhex(digits.decode()), np.uint8).reshape(-1, HASH_BITS // 8)
 
 
-def _correlate(candidates: pd.DataFrame, read: Read | None, max_images: int) -> np.ndarray:
+def _correlate(candidates: pd.DataFrame, read_many: ReadMany | None, max_images: int) -> np.ndarray:
     """Likeness of each pair; NaN where an image could not or should not be read."""
     answer = np.full(len(candidates), np.nan)
-    if read is None:
+    if read_many is None:
         return answer
-    small: dict[str, np.ndarray | None] = {}
+    wanted: dict[str, None] = {}
+    rows = []
     settled = (candidates["distance"] <= TRUSTED_DISTANCE).to_numpy()
     first, second, turn = (candidates[c].to_numpy() for c in ("image_id", "other_id", "turn"))
     for row in np.argsort(settled, kind="stable"):
-        unread = [name for name in (first[row], second[row]) if name not in small]
-        if len(small) + len(unread) > max_images:
-            continue
-        small.update({name: _read_small(read, name) for name in unread})
+        unread = {first[row]: None, second[row]: None}
+        if len(wanted | unread) <= max_images:
+            wanted |= unread
+            rows.append(row)
+    small = dict(zip(wanted, read_many(list(wanted)), strict=True))
+    for row in rows:
         one, other = small[first[row]], small[second[row]]
         if one is not None and other is not None:
             answer[row] = _likeness(turned(one, turn[row]), other)
     return answer
 
 
+def small_image(pixels: np.ndarray) -> np.ndarray:
+    """What a search for copies keeps of an image: uint8 ``(128, 128)``."""
+    return squash(pixels, _SIDE)
+
+
 def _read_small(read: Read, image_id: str) -> np.ndarray | None:
     try:
-        return squash(read(image_id), _SIDE)
+        return small_image(read(image_id))
     except InputError:
         return None
 

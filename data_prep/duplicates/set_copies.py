@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from data_prep.contracts.engines import Engine
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import read_json, write_json
 from data_prep.contracts.mirror import is_there
@@ -22,6 +24,7 @@ from data_prep.duplicates.near_duplicates import (
     NearDuplicates,
     copies_from_pairs,
     find_near_duplicates,
+    small_image,
 )
 from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore
@@ -30,6 +33,7 @@ COPIES = "near_duplicates.json"
 """Name of what a search for copies found, in the folder of its data set."""
 _LEAST_STORE_PX = 128
 _TRIED = 3
+_WORTH_AN_ENGINE = 100  # files: starting a process costs as much as decoding these
 
 
 @dataclass(frozen=True)
@@ -118,7 +122,11 @@ def _smallest_store(dataset: DataSet) -> PixelStore | None:
 
 
 def near_duplicates_of(
-    dataset: DataSet, decode: pd.DataFrame | None = None, *, pixels: bool = True
+    dataset: DataSet,
+    decode: pd.DataFrame | None = None,
+    *,
+    pixels: bool = True,
+    engine: Engine | None = None,
 ) -> NearDuplicates:
     """The copies in a data set, as the audit reports them and as a split keeps them together.
 
@@ -128,6 +136,7 @@ def near_duplicates_of(
         dataset: The data set; its images are read where there are any.
         decode: Its decode table; read from the folder if left out.
         pixels: Whether to look at images, where what is kept does not say.
+        engine: What decodes files where they are many; None for this process.
 
     Returns:
         The copies.
@@ -143,10 +152,35 @@ def near_duplicates_of(
         return copies_from_pairs(
             decode, rows, known["candidates"], known["undecided"], known["complete"]
         )
-    near = find_near_duplicates(decode, read)
+    read_many = None
+    if engine is not None and read is not None and read.store is None:
+        read_many = partial(_read_files, read, engine)
+    near = find_near_duplicates(decode, read, read_many=read_many)
     if os.access(dataset.folder, os.W_OK):
         _keep(dataset.folder / COPIES, key, read.source if read else None, near)
     return near
+
+
+def _read_files(
+    reader: ImageReader, engine: Engine, image_ids: Sequence[str]
+) -> Iterator[np.ndarray | None]:
+    dataset = reader.dataset
+    files = [(dataset.image_path(image_id), dataset.window) for image_id in image_ids]
+    if len(files) < _WORTH_AN_ENGINE:
+        return map(_read_small_file, files)
+    return engine.map_rows(
+        _read_small_file, files, lost=lambda file: None, reads=[dataset.source_root]
+    )
+
+
+def _read_small_file(file: tuple[Path, str | None]) -> np.ndarray | None:
+    from data_prep.images.image import read_image  # judging without pixels needs no decoder
+
+    path, window = file
+    try:
+        return small_image(read_image(path, window=window).pixels)
+    except InputError:
+        return None
 
 
 def _key(decode: pd.DataFrame) -> str:

@@ -25,6 +25,8 @@ from data_prep.store.preprocess import Placement, letterbox
 if TYPE_CHECKING:
     import pandas as pd
 
+    from data_prep.contracts.engines import Engine
+
 
 @dataclass(frozen=True)
 class DecodeTask:
@@ -112,18 +114,21 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def decode_all(tasks: Iterable[DecodeTask], *, workers: int) -> Iterator[DecodedRow]:
+def decode_all(
+    tasks: Iterable[DecodeTask], *, engine: Engine, reads: Sequence[Path] = ()
+) -> Iterator[DecodedRow]:
     """Decode files in worker processes.
 
     Args:
         tasks: Read lazily.
-        workers: Processes; 0 and 1 work in this one.
+        engine: What runs them.
+        reads: As for `Engine.map_rows`.
 
     Yields:
         One row per task, in their order. A file that ends its worker process gives a row with
         an ``error``.
     """
-    return map_rows(decode_and_letterbox, tasks, workers=workers, lost=_lost)
+    return engine.map_rows(decode_and_letterbox, tasks, lost=_lost, reads=reads)
 
 
 _CRASHED = "the decoder crashed or ran out of memory on this file"

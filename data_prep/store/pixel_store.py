@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.addresses import address_of
+from data_prep.contracts.engines import Engine, LocalEngine
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock, require_free_space
 from data_prep.contracts.json_files import read_json
@@ -204,6 +205,7 @@ def build_pixel_store(
     *,
     window: str | None = None,
     workers: int | None = None,
+    engine: Engine | None = None,
     progress: Callable[[int], object] | None = None,
     before_wait: Callable[[], object] | None = None,
 ) -> PixelStore:
@@ -217,6 +219,7 @@ def build_pixel_store(
         window: Name of the DICOM window wanted, as `DataSet.window` has it.
         workers: Processes; by default as many as are worth starting; 0 and 1 work
             in this one.
+        engine: What decodes in their place.
         progress: Called with 1 for each image decoded.
         before_wait: As in `folder_lock`: another process may be building.
 
@@ -242,7 +245,8 @@ def build_pixel_store(
             workers = min(cpu_count(), len(missing) // _WORTH_A_WORKER)
         require_free_space(folder, len(missing) * size * size)
         tasks = _tasks(missing, source_root, size, window)
-        _add_all(writer, decode_all(tasks, workers=workers), size, progress)
+        decoded = decode_all(tasks, engine=engine or LocalEngine(workers), reads=[source_root])
+        _add_all(writer, decoded, size, progress)
     return PixelStore.open(folder)
 
 

@@ -44,6 +44,13 @@ class Part:
     tables: Mapping[str, pd.DataFrame]
 
 
+def joined_parts(parts: Sequence[Part]) -> Part:
+    """Several parts as one, of which each has the same tables."""
+    names = parts[0].tables
+    tables = {n: pd.concat([p.tables[n] for p in parts], ignore_index=True) for n in names}
+    return Part(pd.concat([p.images for p in parts], ignore_index=True), tables)
+
+
 def named_rows(table: pd.DataFrame, names: Mapping[str, str] | None) -> pd.DataFrame:
     """The rows of the findings that a model answers for, with their names there; None: all."""
     if names is None:

@@ -167,7 +167,13 @@ class ExportedModel:
         )
 
     def predict(
-        self, source: PixelSource, image_ids: pd.Index, sizes: pd.DataFrame, batch_size: int
+        self,
+        source: PixelSource,
+        image_ids: pd.Index,
+        sizes: pd.DataFrame,
+        batch_size: int,
+        *,
+        many: bool | None = None,
     ) -> Iterator[Part]:
         """Predict images batch by batch; memory does not grow with their number.
 
@@ -176,6 +182,7 @@ class ExportedModel:
             image_ids: Which images, in which order.
             sizes: ``image_id, width, height`` of the originals, px.
             batch_size: Images at a time.
+            many: Whether the network is loaded for many batches; None: if these are more than one.
 
         Yields:
             One part a batch.
@@ -184,7 +191,8 @@ class ExportedModel:
             [str(image_id) for image_id in image_ids[start : start + batch_size]]
             for start in range(0, len(image_ids), batch_size)
         ]
-        session = self.streaming(batch_size) if len(groups) > 1 else self.session
+        many = len(groups) > 1 if many is None else many
+        session = self.streaming(batch_size) if many else self.session
         from detection.frames import sizes_by_image
 
         by_image = sizes_by_image(sizes)

@@ -18,7 +18,7 @@ from data_prep.store.dataset import Target
 from data_prep.store.preprocess import Preprocess
 from serving import backends
 from serving.answer import LoadedRun
-from serving.backends import choose_engine, export_folder
+from serving.backends import choose_backend, export_folder
 from serving.export_graph import write_graph
 from serving.exported.exported_model import ExportedModel
 from serving.exported.spec import ExportSpec
@@ -67,18 +67,18 @@ def put(run: Path, spec: ExportSpec, *, card: bool = True) -> Path:
 
 def test_torch_is_taken_unless_another_is_asked_for(run: Path, spec: ExportSpec) -> None:
     put(run, spec)
-    assert choose_engine(run)[:3] == (run, "torch", "fp32")
-    assert choose_engine(run, "torch", "bf16")[:3] == (run, "torch", "bf16")
+    assert choose_backend(run)[:3] == (run, "torch", "fp32")
+    assert choose_backend(run, "torch", "bf16")[:3] == (run, "torch", "bf16")
 
 
 def test_auto_takes_openvino_before_onnx_before_torch(run: Path, spec: ExportSpec) -> None:
-    engine = choose_engine(run, "auto")
+    engine = choose_backend(run, "auto")
     assert engine.backend == "torch"
     assert f"cxr export {run} --format openvino)" in engine.words
     onnx = put(run, spec)
-    assert choose_engine(run, "auto")[:3] == (onnx, "onnx", "fp32")
+    assert choose_backend(run, "auto")[:3] == (onnx, "onnx", "fp32")
     openvino = put(run, replace(spec, format="openvino"))
-    engine = choose_engine(run, "auto")
+    engine = choose_backend(run, "auto")
     assert engine[:3] == (openvino, "openvino", "fp32")
     assert engine.words == f"Back end: openvino fp32 ({openvino})"
 
@@ -87,8 +87,8 @@ def test_auto_takes_torch_for_a_gpu_and_for_what_torch_alone_can(
     run: Path, spec: ExportSpec
 ) -> None:
     put(run, spec)
-    assert choose_engine(run, "auto", gpu=True).words == "Back end: torch fp32 (a GPU is here)"
-    assert choose_engine(run, "auto", needs_torch="--tta").backend == "torch"
+    assert choose_backend(run, "auto", gpu=True).words == "Back end: torch fp32 (a GPU is here)"
+    assert choose_backend(run, "auto", needs_torch="--tta").backend == "torch"
 
 
 def test_auto_leaves_out_a_runtime_that_is_not_installed(
@@ -97,9 +97,9 @@ def test_auto_leaves_out_a_runtime_that_is_not_installed(
     put(run, replace(spec, format="openvino"))
     onnx = put(run, spec)
     monkeypatch.setattr(backends, "find_spec", lambda name: None if name == "openvino" else name)
-    assert choose_engine(run, "auto").folder == onnx
+    assert choose_backend(run, "auto").folder == onnx
     with pytest.raises(InputError, match="openvino is not installed; pip install openvino"):
-        choose_engine(run, "openvino")
+        choose_backend(run, "openvino")
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_what_cannot_be_had_says_what_to_do(
     run: Path, backend: Any, precision: Any, options: Any, says: str
 ) -> None:
     with pytest.raises(InputError, match=says):
-        choose_engine(run, backend, precision, **options)
+        choose_backend(run, backend, precision, **options)
 
 
 def test_an_export_of_another_training_or_without_proof_is_not_taken(
@@ -126,13 +126,13 @@ def test_an_export_of_another_training_or_without_proof_is_not_taken(
 ) -> None:
     put(run, spec, card=False)
     with pytest.raises(InputError, match="was not proved against its run"):
-        choose_engine(run, "onnx")
+        choose_backend(run, "onnx")
     (run / "exports/onnx-fp32/card.json").write_text("{}")
-    assert choose_engine(run, "onnx").backend == "onnx"
+    assert choose_backend(run, "onnx").backend == "onnx"
     (run / "model.safetensors").write_bytes(b"trained anew")
     with pytest.raises(InputError, match="was made of another training than"):
-        choose_engine(run, "onnx")
-    assert choose_engine(run, "auto").backend == "torch"
+        choose_backend(run, "onnx")
+    assert choose_backend(run, "auto").backend == "torch"
 
 
 def test_an_export_made_on_a_processor_is_of_the_same_training_as_its_run_on_a_gpu(
@@ -148,13 +148,13 @@ def test_an_export_made_on_a_processor_is_of_the_same_training_as_its_run_on_a_g
 def test_an_export_itself_is_taken_as_it_is(run: Path, spec: ExportSpec) -> None:
     export = put(run, spec)
     for backend in (None, "auto", "onnx"):
-        assert choose_engine(export, backend)[:3] == (export, "onnx", "fp32")  # type: ignore[arg-type]
+        assert choose_backend(export, backend)[:3] == (export, "onnx", "fp32")  # type: ignore[arg-type]
     with pytest.raises(InputError, match=r"--backend torch: .* is for onnx; leave --backend out"):
-        choose_engine(export, "torch")
+        choose_backend(export, "torch")
     with pytest.raises(InputError, match=r"--precision int8: .* computes in fp32"):
-        choose_engine(export, None, "int8")
+        choose_backend(export, None, "int8")
     with pytest.raises(InputError, match="--maps layercam: torch alone can; give the run"):
-        choose_engine(export, needs_torch="--maps layercam")
+        choose_backend(export, needs_torch="--maps layercam")
 
 
 def test_an_export_answers_for_single_images_as_its_run(

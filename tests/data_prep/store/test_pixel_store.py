@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+from data_prep.contracts.engines import LocalEngine
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_table
 from data_prep.store import pixel_store, pixel_writer
@@ -332,7 +333,7 @@ def test_decoding_in_processes_gives_rows_in_order(
 ) -> None:
     root, table = source
     tasks = [DecodeTask(name, root / f"{name}.png", (SIZE, 64)) for name in table["image_id"]]
-    rows = list(decode_all(tasks, workers=2))
+    rows = list(decode_all(tasks, engine=LocalEngine(2)))
     assert [row.image_id for row in rows] == table["image_id"].tolist()
     assert [row.height for row in rows] == list(range(40, 52))
     assert {row.squares[64][0].shape for row in rows} == {(64, 64)}

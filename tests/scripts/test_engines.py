@@ -1,0 +1,329 @@
+"""`--engine ray` gives what `--engine local` gives, byte for byte, whatever dies meanwhile."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import operator
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+
+from classification.model import build_classifier
+from data_prep.assemble.prepare import prepare
+from data_prep.contracts import engines
+from data_prep.contracts.engines import Engine, open_engine
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.json_files import write_json
+from data_prep.contracts.tables import write_table
+from data_prep.store import decode
+from data_prep.store.dataset import DataSet
+from data_prep.store.preprocess import Preprocess
+from data_prep.synth.phantom import write_phantom
+from detection.model import build_retinanet
+from scripts import cli, console, predict
+from serving.trained_model import TrainedModel
+from training.run_folder import save_model
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZE, POISON = 32, "poison.png"
+# Decoding the file of this name ends the process, as a fault in a decoder's C code does.
+POISONED_DECODER = f"""
+import signal, sys, os
+from importlib.machinery import PathFinder
+class Poison:
+    def find_spec(self, name, path=None, target=None):
+        if name != "data_prep.images.image":
+            return None
+        spec = PathFinder.find_spec(name, path)
+        run = spec.loader.exec_module
+        def changed(module):
+            run(module)
+            read = module.read_image
+            def read_image(path, **options):
+                if path.name == {POISON!r}:
+                    os.kill(os.getpid(), signal.SIGSEGV)
+                return read(path, **options)
+            module.read_image = read_image
+        spec.loader.exec_module = changed
+        return spec
+sys.meta_path.insert(0, Poison())
+"""
+# Of these a file may tell when, by which command and how fast it was made.
+VARYING = {"created", "command", "cost"}
+
+
+@pytest.fixture(scope="module")
+def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    """One Ray for all tests: starting it takes longer than any of them."""
+    if find_spec("ray") is None:  # importing it would be too early for its settings
+        pytest.skip("Ray is not installed: the extra cluster")
+    hook = tmp_path_factory.mktemp("hook")
+    (hook / "sitecustomize.py").write_text(POISONED_DECODER)
+    path = os.pathsep.join([str(hook), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", path)
+        with open_engine("ray", workers=2) as engine:
+            yield engine
+
+
+def workers_of(process: int) -> list[int]:
+    """Ray's processes that work on tasks, of those that a process started."""
+    found = []
+    with suppress(OSError):
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            for child in map(int, (thread / "children").read_text().split()):
+                found += workers_of(child)
+                with suppress(OSError):
+                    if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"ray::_work"):
+                        found.append(child)
+    return found
+
+
+def test_order_is_kept_and_few_rows_are_under_way(ray: Engine) -> None:
+    taken = []
+
+    def rows() -> Iterator[partial]:
+        for number in range(60):
+            taken.append(number)
+            yield partial(time.sleep, 0.01) if number == 0 else partial(abs, -number)
+
+    answers = ray.map_rows(operator.call, rows(), lost=lambda row: -1)
+    assert next(answers) is None
+    assert len(taken) <= 2 * engines._CHUNKS_AHEAD * 2  # chunks of one row, until the first is back
+    assert list(answers) == list(range(1, 60))
+
+
+def test_rows_that_end_their_process_cost_those_rows_only(ray: Engine) -> None:
+    rows = [partial(os._exit, 1) if n in (5, 38) else partial(int, n) for n in range(40)]
+    answers = list(ray.map_rows(operator.call, rows, lost=lambda row: -1))
+    assert answers == [-1 if n in (5, 38) else n for n in range(40)]
+
+
+def test_a_programming_error_in_a_worker_keeps_its_type(ray: Engine) -> None:
+    with pytest.raises(ValueError, match="invalid literal") as failed:
+        list(ray.map_rows(int, ["1", "x", "3"], lost=lambda row: -1))
+    assert type(failed.value) is ValueError
+
+
+@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.long)])
+def test_workers_killed_at_random_lose_and_double_nothing(ray: Engine, kills: int) -> None:
+    chance, ended, killed = np.random.default_rng(20), threading.Event(), list[int]()
+
+    def kill() -> None:
+        while len(killed) < kills and not ended.wait(chance.uniform(0.05, 0.4)):
+            if victims := workers_of(os.getpid()):
+                killed.append(int(chance.choice(victims)))
+                with suppress(ProcessLookupError):
+                    os.kill(killed[-1], signal.SIGKILL)
+
+    def rows() -> Iterator[partial]:
+        number = 0
+        while len(killed) < kills or number < 300:
+            yield partial(hashlib.pbkdf2_hmac, "sha256", b"", number.to_bytes(4), 2000)
+            number += 1
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        answers = list(ray.map_rows(operator.call, rows(), lost=lambda row: b"lost"))
+    finally:
+        ended.set()
+        killer.join()
+    assert len(killed) == kills
+    assert answers == [row() for row in _first(len(answers))]
+
+
+def _first(count: int) -> list[partial]:
+    return [partial(hashlib.pbkdf2_hmac, "sha256", b"", n.to_bytes(4), 2000) for n in range(count)]
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """Digest of each file of a folder; JSON without what may differ."""
+    found: dict[str, Any] = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix == ".json":
+            found[name] = _settled(json.loads(path.read_text()))
+        elif path.is_file():
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def _settled(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _settled(each) for key, each in value.items() if key not in VARYING}
+    return [_settled(each) for each in value] if isinstance(value, list) else value
+
+
+def write_source(folder: Path) -> Path:
+    """Images of noise, one of which ends the process that decodes it and one of which is none."""
+    rng, folder = np.random.default_rng(0), folder / "source"
+    folder.mkdir()
+    names = [*(f"i{n:02d}.png" for n in range(30)), POISON, "torn.png"]
+    for name in names:
+        Image.fromarray(rng.integers(0, 255, (40, 50), np.uint8)).save(folder / name)
+    (folder / "torn.png").write_bytes(b"no image")
+    ids = [name[:-4] for name in names]
+    table = pd.DataFrame({"image_id": ids, "path": names, "patient_id": ids})
+    table.to_csv(folder / "images.csv", index=False)
+    states = [n % 3 == 0 for n in range(len(ids))]
+    labels = pd.DataFrame({"image_id": ids, "finding": "mass", "state": states})
+    labels.to_csv(folder / "labels.csv", index=False)
+    return folder
+
+
+def test_prepare_gives_the_same_bytes_and_lists_the_poisoned_image(
+    ray: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_source(tmp_path)
+    read_image = decode.read_image
+
+    def read(path: Path, **options: Any) -> Any:  # what the local pool says of a lost row
+        if path.name == POISON:
+            raise InputError(f"{path}: {decode._CRASHED}")
+        return read_image(path, **options)
+
+    monkeypatch.setattr(decode, "read_image", read)
+    for name, engine in (("local", None), ("ray", ray)):
+        (tmp_path / name).mkdir()
+        monkeypatch.chdir(tmp_path / name)  # paths are relative, as they are typed
+        prepare("../source", "set", format="csv", sizes=[SIZE], workers=1, engine=engine)
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+    excluded = pd.read_parquet(tmp_path / "ray/set/excluded.parquet").set_index("path")
+    assert sorted(excluded.index) == [POISON, "torn.png"]
+    assert "crashed" in excluded.loc[POISON, "reason"]
+
+
+@pytest.fixture(scope="module")
+def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantom")
+    write_phantom(folder / "source", n_images=40, seed=3, size=64)
+    prepare(folder / "source", folder / "data", format="rsna", sizes=[SIZE], workers=0)
+    return folder / "data"
+
+
+def untrained_run(kind: str, data: Path, run: Path) -> Path:
+    dataset = DataSet.open(data)
+    ids, target = dataset.ids, dataset.target()
+    run.mkdir()
+    torch.manual_seed(0)
+    if kind == "classifier":
+        model: Any = build_classifier("small_cnn", image_size=SIZE)
+    else:
+        model = build_retinanet(backbone="resnet18", fpn_channels=16, head_convs=1, image_size=SIZE)
+        torch.nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.5)
+    save_model(model, run)
+    (run / "config.toml").write_text("")
+    Preprocess(SIZE, 0.5, 0.25).to_json(run / "preprocess.json")
+    made_on = {"name": dataset.name, "content_id": ids["content_id"],
+               "labels_id": ids["labels_id"], "split": "default",
+               "split_id": ids["split_ids"]["default"]}  # fmt: skip
+    facts = {"name": kind, "model_kind": kind, "target": target.name,
+             "findings": list(target.any_of), "seed": 0, "data_set": made_on,
+             "pretrained": "none", "created": "today", "n_train": 20, "n_val": 4}  # fmt: skip
+    write_json(run / "run.json", "run", facts)
+    roles = dataset.split("default").merge(dataset.images[["image_id", "patient_id"]])
+    seen = roles.loc[roles["role"] != "test", ["image_id", "patient_id", "role"]]
+    write_table(seen, run / "seen.parquet", "seen")
+    return run
+
+
+@pytest.mark.parametrize("kind", ["classifier", "detector"])
+def test_predict_gives_the_same_tables_and_of_a_classifier_the_same_bytes(
+    ray: Engine, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    monkeypatch.setattr(predict, "PART_SIZE", 4)
+    model = TrainedModel.open(untrained_run(kind, phantom, tmp_path / "run"))
+    dataset = DataSet.open(phantom)
+    ids = dataset.images["image_id"].tolist()[:23]  # batches of 3: parts of 6, the last of 5
+    for name, engine in (("local", None), ("ray", ray)):
+        with console.silent():
+            predict.predict_data_set(
+                model, dataset, tmp_path / name, "default", 3, None, image_ids=ids, engine=engine
+            )
+    local = contents(tmp_path / "local")
+    assert len([name for name in local if "predicted_images.parquet/" in name]) == 4
+    if kind == "classifier":
+        assert contents(tmp_path / "ray") == local
+        return
+    boxes = [pd.read_parquet(tmp_path / name / "boxes.parquet") for name in ("local", "ray")]
+    pd.testing.assert_frame_equal(*boxes, rtol=0, atol=2e-5)  # rounding of another process
+    pixels = [name for name in local if not name.startswith("boxes.parquet")]
+    other = contents(tmp_path / "ray")
+    assert {name: other[name] for name in pixels} == {name: local[name] for name in pixels}
+
+
+def test_a_part_that_no_worker_survives_stops_predict_with_one_line(
+    ray: Engine, phantom: Path, tmp_path: Path
+) -> None:
+    from serving import part_predictor
+
+    images = part_predictor._Images(pd.Index(["a", "b"]), pd.DataFrame())
+    rows = ray.map_rows(partial(os._exit), [3], lost=lambda row: part_predictor._lost(images))
+    with pytest.raises(InputError, match="images 'a' to 'b' ended whenever it was tried"):
+        list(rows)
+
+
+def terms(**changed: Any) -> engines._Terms:
+    return engines._Terms(**{**vars(engines._Terms.of([])), **changed})
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"code": "another"}, "has other code of cxr-compare in .*; install the same version"),
+        ({"packages": (("numpy", "0.1"),)}, "has numpy .*, where the command runs it is 0.1"),
+        ({"packages": (("warp", "1.0"),)}, "has warp not installed, where .* it is 1.0"),
+        ({"reads": ("/no/such/place",)}, "cannot read /no/such/place; put it where all machines"),
+    ],
+)
+def test_a_machine_that_is_not_as_the_driver_s_is_named(changed: dict[str, Any], said: str) -> None:
+    engines._meet(terms())
+    with pytest.raises(
+        InputError, match=f"^--engine ray: the machine {os.uname().nodename} {said}"
+    ):
+        engines._meet(terms(**changed))
+
+
+def test_what_is_wrong_with_the_options_is_said_in_one_line(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
+) -> None:
+    source = write_source(tmp_path)
+    to_ray = ["--engine", "ray"]
+    verb = ["prepare", str(source), str(tmp_path / "set"), "--format", "csv"]
+    assert cxr(*verb, "--address", "auto") == 2
+    assert "--address: is for --engine ray" in capsys.readouterr().err
+    assert cxr("predict", "run", "image.png", *to_ray) == 2
+    assert "--engine is for a data set; add --data" in capsys.readouterr().err
+    assert cxr("predict", "run", "--data", phantom, "--out", "x", *to_ray, "--compile") == 2
+    assert "--compile: --engine ray predicts" in capsys.readouterr().err
+    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    for command in (verb, ["check", str(phantom)]):
+        assert cxr(*command, *to_ray) == 2
+        assert capsys.readouterr().err == (
+            "cxr: --engine ray: needs Ray; pip install 'cxr-compare[cluster]'\n"
+        )
+    assert not (tmp_path / "set").exists()
+
+
+def cxr(*arguments: object) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["cxr", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    return int(ended.value.code or 0)
