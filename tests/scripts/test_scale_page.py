@@ -1,4 +1,4 @@
-"""The jobs on docs/scale.md are taken by SLURM, torchrun and `cxr`."""
+"""The jobs on docs/scale.md are taken by SLURM, Ray, torchrun and `cxr`."""
 
 from __future__ import annotations
 
@@ -120,3 +120,21 @@ def test_slurm_job_ends_with_the_status_of_its_training(cluster: Path, status: i
 
 def test_torchrun_command_starts_a_training() -> None:
     _require_own(_torchrun(_words(_block("bash", "--out out/chexnet"))))
+
+
+def test_ray_job_prepares_with_ray_and_trains_with_torchrun() -> None:
+    words = _words(_block("bash", "ray job submit"))
+    place = words.index("--")
+    assert words[: place + 1] == [
+        "ray", "job", "submit", "--address", "http://ray-head:8265", "--entrypoint-num-gpus", "4",
+        "--",
+    ]  # fmt: skip
+    shell, option, script = words[place + 1 :]
+    assert (shell, option) == ("bash", "-c")
+    subprocess.run(["bash", "-n", "-c", script], check=True)
+    prepare, train = (_words(part) for part in script.split("&&"))
+    _require_own(prepare)
+    assert prepare[prepare.index("--engine") + 1] == "ray"
+    data = train[train.index("--data") + 1]
+    assert prepare[3] == data
+    _require_own(_torchrun(train))
