@@ -493,7 +493,7 @@ def write_parts(
     writer: PredictionWriter,
     batches: Iterable[Part],
     advance: Callable[[int], object],
-    size: int = PART_SIZE,
+    size: int,
 ) -> None:
     """Write predictions while the next ones are made; calls `advance` with what is predicted."""
     from data_prep.contracts.workers import write_behind

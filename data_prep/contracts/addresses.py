@@ -15,7 +15,7 @@ from data_prep.contracts.errors import InputError
 CACHE_VARIABLE = "CXR_CACHE"
 SCHEMES = (
     "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hdfs", "webhdfs", "oss", "oci", "sftp", "ssh",
-    "ftp", "smb", "webdav", "memory",
+    "smb", "webdav", "memory",
 )  # fmt: skip
 _ROOT = "cxr-remote"
 _ADDRESS = re.compile(rf"(?:{'|'.join(SCHEMES)})://[^,]*")

@@ -223,9 +223,9 @@ def test_copies_are_sought_once_and_again_where_more_can_be_read(worn_copy, tmp_
     prepare(source, folder, format="csv", workers=0)
     sought: list[object] = []
 
-    def seek(decode, read=None):
+    def seek(decode, read=None, **how):
         sought.append(read)
-        return find_near_duplicates(decode, read)
+        return find_near_duplicates(decode, read, **how)
 
     monkeypatch.setattr("data_prep.duplicates.set_copies.find_near_duplicates", seek)
     split(folder, "other", seed=3)

@@ -158,7 +158,7 @@ def test_one_image_imports_no_torch_no_pandera_and_no_matplotlib(
 def test_an_interrupted_prediction_goes_on_and_ends_as_one_that_was_not(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(predict.write_parts, "__defaults__", (4,))  # images a part
+    monkeypatch.setattr(predict, "PART_SIZE", 4)
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     words = ["predict", made.export, "--data", made.data, "--batch-size", 2, "--out"]
     assert cxr(*words, whole) == 0

@@ -178,8 +178,9 @@ def test_report_opens_by_its_link_where_the_server_asks_for_a_token(
 ) -> None:
     """The token is in no address, and no script can read what opens the report."""
     token = "a-token-of-this-test"  # noqa: S105
-    page_of_report = "<title>a</title><script>document.title = 'scripts run'</script>"
-    (tmp_path / "report.html").write_text(f"{page_of_report}<p style='color: red'>Report</p>")
+    head = "<link rel='icon' href='data:,'><title>a</title>"
+    script = "<script>document.title = 'scripts run'</script>"
+    (tmp_path / "report.html").write_text(f"{head}{script}<p style='color: red'>Report</p>")
     facts = {"inference_id": served[0].model.inference_id()}
     systems = {"data_set": {"name": "Set"}, "systems": {served[0].name: facts}}
     content = {
