@@ -99,6 +99,7 @@ def build_app() -> typer.Typer:
         serve,
         show,
         split,
+        sweep,
         synth,
         train,
         transfer,
@@ -121,6 +122,7 @@ def build_app() -> typer.Typer:
     app.command("split")(split.split)
     app.command("configs")(configs.configs)
     app.command("train")(train.train)
+    app.command("sweep")(sweep.sweep)
     app.command("predict")(predict.predict)
     app.command("import")(import_predictions.import_predictions)
     app.command("ensemble")(ensemble.ensemble)

@@ -44,6 +44,8 @@ def next_steps(folder: Path, data: Path | None = None) -> list[str]:
         return trainings(DataSet.open(folder))
     if kind.name == "run":
         return _after_run(folder, data)
+    if kind.name == "sweep":
+        return _after_sweep(folder, data)
     if kind.name == "predictions":
         return _after_predictions(folder, data)
     if kind.name == "report":
@@ -85,6 +87,17 @@ def _after_run(folder: Path, data: Path | None) -> list[str]:
         out = _free(folder, other.removesuffix("_small"))
         first = f"cxr train {other} --data {_word(data or 'DATA')} --out {_word(out)}"
     return [first, f"cxr predict {_word(folder)} IMAGE"]
+
+
+def _after_sweep(folder: Path, data: Path | None) -> list[str]:
+    """The best run against other models; where there are none, against what it began from."""
+    best, facts = folder / "best", facts_of(folder)
+    alike = [run for run in _beside(folder, "run") if _question(run) == _question(best)]
+    first, base = facts["best"]["number"], facts["as_it_stands"]
+    if not alike and base not in (None, first) and kind_of(run := folder / "trials" / "000"):
+        alike = [run]
+    steps = [comparison([best, *alike][:_MOST_SYSTEMS], folder, data)] if alike else []
+    return [*steps, f"cxr predict {_word(best)} IMAGE"]
 
 
 def _after_predictions(folder: Path, data: Path | None) -> list[str]:

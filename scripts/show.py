@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -95,6 +96,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "report": _report,
         "phantom": _phantom,
         "table of folds": lambda place: {"kind": "table of folds", "open": place / "folds.png"},
+        "sweep": _sweep,
         "reader study": lambda place: {"kind": "reader study", "open": place / "readers.html"},
     }
     if kind := kind_of(folder):
@@ -239,6 +241,24 @@ def _report(folder: Path) -> dict[str, Any]:
         "open": folder / PAGE,
         "target": metrics.get("target"),
         "systems": metrics.get("systems"),
+    }
+
+
+def _sweep(folder: Path) -> dict[str, Any]:
+    from data_prep.contracts.json_files import read_json
+    from evaluation.report.sweep_page import PAGE as SWEEP_PAGE
+    from evaluation.report.sweep_page import sentences
+
+    found = read_json(folder / "sweep.json", "sweep")
+    states = Counter(each["state"] for each in found["trials"])
+    return {
+        "kind": "sweep, complete",
+        "open": folder / SWEEP_PAGE,
+        "best run": folder / found["best"]["folder"],
+        "is": " ".join(sentences(found)),
+        "trials": ", ".join(f"{count} {state}" for state, count in states.items()),
+        "over": "; ".join(f"{key} {words}" for key, words in found["space"].items()),
+        "data set": found["data_set"],
     }
 
 

@@ -144,7 +144,7 @@ class _Asked(NamedTuple):
         """The configuration and the data set, checked."""
         from scripts.train_devices import require_shares
 
-        settings = _read(self.config, self.overrides)
+        settings = read_settings(self.config, self.overrides)
         if settings.training.loggers:
             from training.loggers import require_loggers
 
@@ -247,12 +247,12 @@ def _start(
 
     out, split = asked.out, settings.data.split
     target = dataset.target(settings.data.target, option=_TARGET)
-    started = _origin(settings, dataset, target)
+    started = origin(settings, dataset, target)
     settings = with_known_batch(settings, out)
     if _is_done(out, settings, started, asked.resume):
         console.say(f"{out}: this training has ended before")
         return None
-    started["despite_audit"] = _audit_errors(dataset, split, asked.despite_audit)
+    started["despite_audit"] = audit_errors(dataset, split, asked.despite_audit)
     _require_packaged_weights(settings)
     from scripts.train_images import open_store
 
@@ -307,7 +307,8 @@ def _megapixels(settings: Config, dataset: DataSet) -> float:
     return images * settings.training.epochs * settings.data.image_size**2 / 1e6
 
 
-def _read(config: str, overrides: list[str]) -> Config:
+def read_settings(config: str, overrides: list[str]) -> Config:
+    """The configuration of one model, by its file or name, with some keys replaced."""
     from configs.load import ConfigError, find_config, read_config
 
     try:
@@ -316,7 +317,7 @@ def _read(config: str, overrides: list[str]) -> Config:
         raise InputError(str(error)) from None
 
 
-def _origin(settings: Config, dataset: DataSet, target: Target) -> dict[str, Any]:
+def origin(settings: Config, dataset: DataSet, target: Target) -> dict[str, Any]:
     """What a resumed training must find unchanged."""
     split = settings.data.split
     dataset.split(split)  # refuses a name that it does not have
@@ -336,7 +337,7 @@ def _origin(settings: Config, dataset: DataSet, target: Target) -> dict[str, Any
     }
 
 
-def _audit_errors(dataset: DataSet, split: str, despite_audit: bool) -> list[str]:
+def audit_errors(dataset: DataSet, split: str, despite_audit: bool) -> list[str]:
     """Errors that the training goes on in spite of; refuses them where nobody said to go on."""
     from data_prep.audit.audit import require_sound
 

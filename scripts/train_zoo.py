@@ -92,7 +92,7 @@ def train_models(
             words = ["train", file, "--data", data, "--out", run, "--device", device]
             words += ["--devices", devices, "--resume" if resume else "--no-resume"]
             words += ["--despite-audit"] * despite_audit
-            problem = _problem(_run([str(word) for word in words]))
+            problem = problem_of(_run([str(word) for word in words]))
         outcomes.append(Outcome(model.name, run, problem))
     for line in _table(outcomes):
         console.say(line)
@@ -168,7 +168,13 @@ def _run(arguments: list[str]) -> int:
         child.wait()
 
 
-def _problem(status: int) -> str | None:
+def problem_of(status: int) -> str | None:
+    """What an exit status of `cxr train` says of it; None where all is well.
+
+    Example:
+        >>> problem_of(2), problem_of(-9)
+        ('failed with status 2', 'ended by SIGKILL, perhaps for want of memory')
+    """
     if status == _INTERRUPTED:
         raise KeyboardInterrupt
     if status == _TERMINATED:  # by its own exit status, or by the system's

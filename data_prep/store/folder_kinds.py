@@ -15,7 +15,7 @@ from data_prep.contracts.words import plural
 
 KindName = Literal[
     "data set", "run", "export", "predictions", "report", "phantom", "table of folds",
-    "reader study",
+    "reader study", "sweep",
 ]  # fmt: skip
 REPORT_MARKER = "metrics.json"
 
@@ -56,6 +56,7 @@ _KINDS = (
     Kind("phantom", "synth.json", ("synth.started.json",), "cxr synth"),
     Kind("table of folds", "folds.json", (), "cxr folds"),
     Kind("reader study", "readers.json", (), "cxr readers"),
+    Kind("sweep", "sweep.json", ("sweep.started.json",), "cxr sweep"),
 )
 MARKERS = tuple(kind.marker for kind in _KINDS)
 _MAY_LIST = os.R_OK | os.X_OK
@@ -211,7 +212,11 @@ def _advice(folder: Path, found: Kind, wanted: Kind) -> str | None:
         if found.name == "data set":
             run = folder.parent / "retinanet"
             return f"train first: cxr train retinanet_small --data {place} --out {run}"
+        if found.name == "sweep":
+            return f"give its best run, {shlex.quote(str(folder / 'best'))}"
     if wanted.name == "predictions":
+        if found.name == "sweep":
+            return f"give its best run, {shlex.quote(str(folder / 'best'))}"
         if found.name in ("run", "export"):
             data = shlex.quote(str(data_set_of(folder) or "DATA"))
             out = shlex.quote(f"{str(folder).rstrip('/')}-predictions")
@@ -231,7 +236,7 @@ def data_set_of(folder: Path) -> Path | None:
         The data set with the same content; None where there is none, or the folder names none.
     """
     kind = kind_of(folder)
-    if kind is None or kind.name not in ("run", "export", "predictions", "report"):
+    if kind is None or kind.name not in ("run", "export", "predictions", "report", "sweep"):
         return None
     facts = facts_of(folder)
     within = {"export": "run", "report": "provenance"}.get(kind.name)

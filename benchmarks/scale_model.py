@@ -1,0 +1,460 @@
+"""Simulate 1 to 256 workers against ten million images, fed with measured stage times.
+
+    python -m benchmarks.scale_model STAGES.json --write-docs docs/scale.md
+
+``STAGES.json`` holds, for each kind of work (``prepare``, ``predict``), a list of stages:
+``{"stage": "decode", "where": "worker", "seconds_per": "image", "seconds": 0.021}``, where
+
+- ``where`` is ``driver`` (one process that lists rows, sends chunks and gathers answers in their
+  order), ``worker``, or ``store`` (what the store itself takes; ``parallel`` requests at a time);
+- ``seconds_per`` is ``image``, ``chunk`` or ``job``; a ``job`` stage of the driver is done once;
+- ``bytes`` are fetched through the network by a stage of the store, ``bytes_written`` go back, and
+  ``requests`` an image (1 where left out) wait for the network's latency each;
+- ``cv`` is the coefficient of variation of a worker's seconds an image (0 where left out);
+- ``"when": "end"`` marks what the driver does after the last chunk, such as finishing tables.
+
+The simulation is of discrete events, one a stage and chunk. Workers hold one chunk at a time, the
+driver sends `AHEAD` chunks a worker before it gathers the oldest, as `data_prep.contracts.engines`
+does. The network is one link each way that all workers share.
+"""
+
+from __future__ import annotations
+
+import heapq
+import json
+from collections import deque
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import typer
+from matplotlib.figure import Figure
+
+from benchmarks.zoo_table import between
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import atomic_path
+
+IMAGES = 10_000_000
+WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+BANDWIDTHS = (1.0, 10.0, 100.0)  # Gbit/s
+CHUNKS = (8, 64, 256)  # images
+AHEAD = 3  # chunks under way a worker
+_CHUNK_SECONDS, _MOST_ROWS = 0.25, 256  # as the engine: work of one chunk, and its most images
+_LATENCY = 0.001  # s, of a request within a data centre
+_GOOD = 0.8  # of the ideal rate: as far a work is said to scale
+_SENSITIVITY_IMAGES = 1_000_000
+_MARKS = "growth model"
+PICTURE = "growth.png"
+_WORDS = {"driver": "driver", "worker": "workers", "store": "store", "down": "network, reading",
+          "up": "network, writing", "once": "what the driver does once"}  # fmt: skip
+Where = Literal["driver", "worker", "store"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of the work on an image, as in the module's docstring."""
+
+    stage: str
+    where: Where
+    seconds_per: Literal["image", "chunk", "job"]
+    seconds: float
+    bytes: float = 0.0
+    bytes_written: float = 0.0
+    requests: float = 1.0
+    parallel: int = 1
+    cv: float = 0.0
+    when: Literal["flow", "end"] = "flow"
+
+
+@dataclass(frozen=True)
+class Work:
+    """One kind of work, its machine room, and the stages that were measured.
+
+    Attributes:
+        name: prepare or predict.
+        stages: In any order.
+        chunk: Images that are sent at a time.
+        bandwidth: Of the network, each way, bytes a second.
+        latency: Of each request to the store, s.
+    """
+
+    name: str
+    stages: tuple[Stage, ...]
+    chunk: int
+    bandwidth: float = 10e9 / 8
+    latency: float = _LATENCY
+
+    def seconds(self, where: Where, per: str, when: str = "flow") -> float:
+        """Of all stages of a place, for an image, chunk or job."""
+        found = (
+            each.seconds
+            for each in self.stages
+            if (each.where, each.seconds_per, each.when) == (where, per, when)
+        )
+        return sum(found, 0.0)
+
+    @property
+    def demands(self) -> dict[str, float]:
+        """Seconds that an image takes of each place, were it alone there."""
+        moved = {"down": sum(s.bytes for s in self.stages) / self.bandwidth,
+                 "up": sum(s.bytes_written for s in self.stages) / self.bandwidth}  # fmt: skip
+        at_store = (s.seconds / s.parallel for s in self.stages if s.where == "store")
+        places: tuple[Where, ...] = ("driver", "worker")
+        own = {each: self.seconds(each, "image") + self.seconds(each, "chunk") / self.chunk
+               for each in places}  # fmt: skip
+        return {**own, "store": sum(at_store), **moved}
+
+    @property
+    def trip(self) -> float:
+        """Seconds that one worker takes for an image, with its way to the store and back."""
+        demands = self.demands
+        return demands["worker"] + demands["store"] + demands["down"] + demands["up"] + self.waits
+
+    @property
+    def waits(self) -> float:
+        """Seconds that an image's requests take to come and go, however free the store is."""
+        return self.latency * sum(each.requests for each in self.stages if each.where == "store")
+
+    def once(self, images: int) -> float:
+        """Seconds that the driver takes before and after the flow of chunks."""
+        ends = self.seconds("driver", "image", "end") * images
+        return ends + self.seconds("driver", "job") + self.seconds("driver", "job", "end")
+
+    def bound(self, workers: int, images: int) -> float:
+        """The most images a second: what the busiest place lets pass."""
+        demands = self.demands
+        shared = max(demands[each] for each in ("driver", "store", "down", "up"))
+        return 1 / (max(shared, self.trip / workers) + self.once(images) / images)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a simulation gave.
+
+    Attributes:
+        work: Its name.
+        workers: How many.
+        images: How many.
+        seconds: In all.
+        busy: The share of the time that each place was busy; of workers, the mean.
+    """
+
+    work: str
+    workers: int
+    images: int
+    seconds: float
+    busy: Mapping[str, float]
+
+    @property
+    def rate(self) -> float:
+        """Images a second."""
+        return self.images / self.seconds
+
+    @property
+    def bottleneck(self) -> str:
+        """The place that was busy for the largest share of the time."""
+        return max(self.busy, key=lambda place: self.busy[place])
+
+
+def read_stages(path: Path) -> tuple[list[Work], dict[str, Any]]:
+    """The kinds of work of a file of stage times, and the whole file.
+
+    Raises:
+        InputError: It is no such file; the line names what is wrong.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from None
+    works = []
+    for name, given in content.get("work", {}).items():
+        try:
+            stages = tuple(_stage(each) for each in given["stages"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(f"{path}: {name}: a stage is not as expected: {error}") from None
+        at_work = sum(s.seconds for s in stages if (s.where, s.seconds_per) == ("worker", "image"))
+        chunk = min(_MOST_ROWS, max(1, round(_CHUNK_SECONDS / max(at_work, 1e-9))))
+        works.append(Work(name, stages, given.get("chunk", chunk)))
+    if not works:
+        raise InputError(f"{path}: has no 'work'; benchmarks.scale writes such a file")
+    return works, content
+
+
+def _stage(given: Mapping[str, Any]) -> Stage:
+    known = {name: given[name] for name in Stage.__dataclass_fields__ if name in given}
+    stage = Stage(**known)
+    for name, values in (("where", ("driver", "worker", "store")),
+                         ("seconds_per", ("image", "chunk", "job"))):  # fmt: skip
+        if getattr(stage, name) not in values:
+            raise ValueError(f"{stage.stage}: {name} must be one of {', '.join(values)}")
+    if stage.seconds < 0 or (stage.where != "driver" and stage.seconds_per == "job"):
+        raise ValueError(f"{stage.stage}: seconds must be at least 0, and of a job the driver's")
+    if stage.where == "store" and stage.seconds_per != "image":
+        raise ValueError(f"{stage.stage}: seconds of the store are of an image")
+    return stage
+
+
+@dataclass
+class _Line:
+    """A place that serves one request after another, in the order in which they come."""
+
+    free: float = 0.0
+    busy: float = 0.0
+
+    def serve(self, now: float, seconds: float) -> float:
+        """When a request that comes now is done."""
+        self.free = max(self.free, now) + seconds
+        self.busy += seconds
+        return self.free
+
+
+@dataclass
+class _Room:
+    """What is under way: chunks that wait, idle workers, and the ends of chunks."""
+
+    idle: int
+    waiting: deque[int] = field(default_factory=deque)
+    ended: set[int] = field(default_factory=set)
+    events: list[tuple[float, int, str, int]] = field(default_factory=list)
+    count: int = 0
+
+    def at(self, time: float, what: str, chunk: int) -> None:
+        """Let something happen at a time; of equal times, what was said first."""
+        self.count += 1
+        heapq.heappush(self.events, (time, self.count, what, chunk))
+
+
+def simulate(work: Work, workers: int, images: int = IMAGES, *, seed: int = 0) -> Outcome:
+    """Simulate the work on so many images.
+
+    Args:
+        work: Its stages, its chunks and its network.
+        workers: How many work at a time.
+        images: How many there are.
+        seed: Of the times of workers, where they vary.
+
+    Example:
+        >>> stages = (Stage("decode", "worker", "image", 0.01),)
+        >>> round(simulate(Work("prepare", stages, chunk=10, latency=0.0), 4, 4000).rate)
+        400
+    """
+    chunks = -(-images // work.chunk)
+    sizes = np.full(chunks, work.chunk)
+    sizes[-1] = images - work.chunk * (chunks - 1)
+    at_work = _worker_seconds(work, sizes, seed)
+    demands = work.demands
+    send = work.seconds("driver", "chunk")
+    lines = {name: _Line() for name in ("store", "down", "up", "driver")}
+    room, pending = _Room(workers), deque[int]()
+    most, sent = AHEAD * workers, 0
+    room.at(work.seconds("driver", "job"), "driver", -1)
+    now = 0.0
+    while room.events:
+        now, _, what, chunk = heapq.heappop(room.events)
+        if what == "driver":  # it sends while there is room, then gathers the oldest
+            if lines["driver"].free > now:
+                continue  # busy; what it is at leads here again
+            if len(pending) < most and sent < chunks:
+                pending.append(sent)
+                room.at(lines["driver"].serve(now, send), "sent", sent)
+                sent += 1
+            elif pending and pending[0] in room.ended:
+                _gather(work, room, lines, pending, sizes, now)
+        elif what == "sent":
+            room.waiting.append(chunk)
+            room.at(now, "driver", -1)
+        elif what == "asked":
+            stored = lines["store"].serve(now, demands["store"] * sizes[chunk])
+            room.at(lines["down"].serve(stored, demands["down"] * sizes[chunk]), "has", chunk)
+        elif what == "has":
+            room.at(now + at_work[chunk], "made", chunk)
+        elif what == "made":
+            room.at(lines["up"].serve(now, demands["up"] * sizes[chunk]), "done", chunk)
+        elif what == "done":
+            room.idle += 1
+            room.ended.add(chunk)
+            if pending[0] == chunk and lines["driver"].free <= now:
+                room.at(now, "driver", -1)
+        while room.idle and room.waiting:
+            room.idle -= 1
+            chunk = room.waiting.popleft()
+            room.at(now + work.waits * float(sizes[chunk]), "asked", chunk)
+    end = work.seconds("driver", "image", "end") * images + work.seconds("driver", "job", "end")
+    total = now + end
+    busy = {name: line.busy / total for name, line in lines.items()}
+    trips = float(at_work.sum()) + (work.trip - demands["worker"]) * images
+    busy |= {"worker": trips / workers / total, "once": work.once(images) / total}
+    return Outcome(work.name, workers, images, total, busy)
+
+
+def _gather(
+    work: Work,
+    room: _Room,
+    lines: Mapping[str, _Line],
+    pending: deque[int],
+    sizes: np.ndarray,
+    now: float,
+) -> None:
+    """The driver takes the answers of its oldest chunk, and lists the rows of another one."""
+    chunk = pending.popleft()
+    room.ended.remove(chunk)
+    seconds = work.seconds("driver", "image") * float(sizes[chunk])
+    room.at(lines["driver"].serve(now, seconds), "driver", -1)
+
+
+def _worker_seconds(work: Work, sizes: np.ndarray, seed: int) -> np.ndarray:
+    """Seconds of each chunk in its worker: sums of gamma variables where images vary, s."""
+    rng = np.random.default_rng([seed, len(sizes)])
+    total = np.full(len(sizes), work.seconds("worker", "chunk"))
+    for each in work.stages:
+        if each.where != "worker" or each.seconds_per != "image":
+            continue
+        if each.cv:
+            shape = sizes / each.cv**2  # of a sum of as many gamma variables
+            total += rng.gamma(shape, each.seconds * each.cv**2)
+        else:
+            total += sizes * each.seconds
+    return total
+
+
+def growth_table(outcomes: Sequence[Outcome]) -> list[str]:
+    """Images a second, the share of the ideal, and what holds the work back, as Markdown."""
+    lines = [
+        "| work | workers | images/s | of the ideal | hours | busiest |",
+        "|---|---|---|---|---|---|",
+    ]
+    first = {each.work: each for each in reversed(outcomes)}
+    for each in outcomes:
+        ideal = first[each.work].rate / first[each.work].workers * each.workers
+        lines.append(
+            f"| {each.work} | {each.workers} | {_three(each.rate)} | {each.rate / ideal:.0%} | "
+            f"{_three(each.seconds / 3600)} | {_WORDS[each.bottleneck]}, "
+            f"{each.busy[each.bottleneck]:.0%} |".replace("%", " %")
+        )
+    return lines
+
+
+def sensitivity_table(works: Sequence[Work], images: int = _SENSITIVITY_IMAGES) -> list[str]:
+    """How far each work scales, by the network's bandwidth and the images of a chunk."""
+    lines = [
+        f"| work | Gbit/s | images a chunk | {_GOOD:.0%} of the ideal up to | "
+        f"images/s with {WORKERS[-1]} workers | busiest there |".replace("%", " %"),
+        "|---|---|---|---|---|---|",
+    ]
+    for work in works:
+        for gigabits in BANDWIDTHS:
+            for chunk in CHUNKS:
+                changed = replace(work, bandwidth=gigabits * 1e9 / 8, chunk=chunk)
+                grown = [simulate(changed, workers, images) for workers in WORKERS]
+                good = [g for g in grown if g.rate >= _GOOD * grown[0].rate * g.workers]
+                last = grown[-1]
+                lines.append(
+                    f"| {work.name} | {gigabits:g} | {chunk} | {good[-1].workers} workers | "
+                    f"{_three(last.rate)} | {_WORDS[last.bottleneck]} |"
+                )
+    return lines
+
+
+def measured_table(works: Sequence[Work], measured: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What the model says of what was measured: ``work, workers, images, images_per_second``."""
+    by_name = {work.name: work for work in works}
+    lines = [
+        "| work | workers | images | measured, images/s | simulated | ratio |",
+        "|---|---|---|---|---|---|",
+    ]
+    for each in measured:
+        if each["work"] not in by_name:
+            raise InputError(f"measured: there are no stages of '{each['work']}'")
+        simulated = simulate(by_name[each["work"]], each["workers"], each["images"]).rate
+        rate = each["images_per_second"]
+        lines.append(
+            f"| {each['work']} | {each['workers']} | {each['images']:,} | {_three(rate)} | "
+            f"{_three(simulated)} | {simulated / rate:.2f} |"
+        )
+    return lines
+
+
+def _three(value: float) -> str:
+    """A number with three digits.
+
+    Example:
+        >>> _three(12345.6), _three(0.01234)
+        ('12,300', '0.0123')
+    """
+    if value >= 100:
+        return f"{float(f'{value:.3g}'):,.0f}"
+    return f"{value:.3g}"
+
+
+_COLOURS = ("#D55E00", "#0072B2", "#009E73")
+
+
+def draw_growth(works: Sequence[Work], outcomes: Sequence[Outcome]) -> Figure:
+    """Images a second against workers on log-log axes, with the ideal line of each work."""
+    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
+    axes = figure.add_subplot(xscale="log", yscale="log")
+    for work, colour in zip(works, _COLOURS, strict=False):
+        own = [each for each in outcomes if each.work == work.name]
+        at = [each.workers for each in own]
+        ideal = [own[0].rate / own[0].workers * workers for workers in at]
+        axes.plot(at, ideal, color=colour, linewidth=1, linestyle=(0, (1, 2)))
+        axes.plot(at, [e.rate for e in own], color=colour, marker="o", label=work.name)
+        for place, each in enumerate(own):
+            if place == 0 or each.bottleneck != own[place - 1].bottleneck:
+                beside: dict[str, Any] = {"textcoords": "offset points", "xytext": (6, -12)}
+                words = _WORDS[each.bottleneck]
+                axes.annotate(words, (each.workers, each.rate), fontsize=8, color=colour, **beside)
+    axes.set_xticks(WORKERS, list(map(str, WORKERS)))
+    axes.minorticks_off()
+    axes.set(xlabel="Workers", ylabel="Images a second, simulated")
+    axes.grid(color="#D9DCD8")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, title="Dotted: ideal. Named: what is busiest from there on",
+                title_fontsize=8)  # fmt: skip
+    return figure
+
+
+def document(works: Sequence[Work], content: Mapping[str, Any], outcomes: Sequence[Outcome]) -> str:
+    """What stands between the marks of docs/scale.md."""
+    images = outcomes[0].images
+    lines = [
+        f"![Images a second against workers]({PICTURE})", "",
+        f"Simulated with the stage times of {content.get('machine', 'one machine')}: {images:,} "
+        f"images, {works[0].bandwidth * 8 / 1e9:g} Gbit/s each way, {works[0].latency * 1000:g} ms "
+        "a request; " + ", ".join(f"{w.chunk} images a chunk for {w.name}" for w in works) + ".",
+        "", *growth_table(outcomes), "",
+    ]  # fmt: skip
+    if measured := content.get("measured"):
+        lines += ["Held against what was measured:", "", *measured_table(works, measured), ""]
+    lines += [
+        f"With other networks and chunks, {_SENSITIVITY_IMAGES:,} images:", "",
+        *sensitivity_table(works),
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+def main(
+    stages: Annotated[Path, typer.Argument(help="Stage times that were measured, JSON.")],
+    write_docs: Annotated[
+        Path | None, typer.Option(help="Page whose growth is written, and the picture beside it.")
+    ] = None,
+    images: Annotated[int, typer.Option(min=1, help="How many there are.")] = IMAGES,
+) -> None:
+    """Simulate the growth of prepare and predict, and write it into a page."""
+    works, content = read_stages(stages)
+    outcomes = [simulate(work, workers, images) for work in works for workers in WORKERS]
+    if write_docs is None:
+        typer.echo("\n".join(growth_table(outcomes)))
+        return
+    text = document(works, content, outcomes)
+    with atomic_path(write_docs.with_name(PICTURE)) as temporary:
+        draw_growth(works, outcomes).savefig(temporary, dpi=150, format="png")
+    page = between(write_docs.read_text(encoding="utf-8"), _MARKS, text.split("\n"))
+    with atomic_path(write_docs) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,222 @@
+"""The page of a sweep: its answer in words, a chart a varied key, and the table of its trials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.ticker import LogLocator, MaxNLocator
+
+from data_prep.contracts.folders import atomic_path
+from data_prep.contracts.words import counted
+from evaluation.metrics.words import number
+from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample, to_svg
+from evaluation.report.templates import render
+
+PAGE = "sweep.html"
+_STATES = {
+    "complete": "trained",
+    "failed": "failed",
+    "pruned": "stopped early",
+    "repeated": "settings of another trial",
+    "unfinished": "not ended",
+}
+_TITLES = {"auroc": "AUROC", "ap50": "AP50", "ap": "AP", "average_precision": "average precision",
+           "val_loss": "loss"}  # fmt: skip
+_MOST_CATEGORY = 12  # letters of a value below an axis
+_NOTHING = np.empty(0)
+
+
+def write_page(sweep: Mapping[str, Any], folder: Path) -> Path:
+    """Write ``sweep.html``: one file that needs nothing but the trials' folders beside it.
+
+    Args:
+        sweep: What ``sweep.json`` holds.
+        folder: The sweep's.
+
+    Returns:
+        The page.
+    """
+    page = render(
+        "sweep.html.jinja",
+        name=sweep["name"],
+        kicker=f"Sweep · {sweep['name']} on {sweep['data_set']['name']} · "
+        f"{counted(len(sweep['trials']), 'trial')} over {counted(len(sweep['space']), 'key')}",
+        sentences=sentences(sweep),
+        charts=[(chart, to_svg(chart), _samples(chart)) for chart in _charts(sweep)],
+        columns=_columns(sweep),
+        rows=_rows(sweep),
+        space=sweep["space"],
+        provenance={**sweep["data_set"], "seed": sweep["sweep_seed"], **sweep["provenance"]},
+    )
+    with atomic_path(folder / PAGE) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return folder / PAGE
+
+
+def sentences(sweep: Mapping[str, Any]) -> list[str]:
+    """What a sweep found, the answer first, and how far it can be relied on.
+
+    Args:
+        sweep: What ``sweep.json`` holds.
+
+    Example:
+        >>> sentences({"best": None, "trials": [1, 2]})
+        ['None of 2 trials has a figure on validation yet.']
+    """
+    best, trials = sweep["best"], sweep["trials"]
+    if best is None:
+        return [f"None of {counted(len(trials), 'trial')} has a figure on validation yet."]
+    objective, spread = _TITLES[sweep["objective"]], sweep["spread"]
+    settings = ", ".join(f"{key} {short(text)}" for key, text in best["settings"].items())
+    low, middle, high = (number(spread[each]) for each in ("low", "median", "high"))
+    found = [
+        f"Trial {best['number']} is best on validation: {objective} {number(best['value'])} at "
+        f"epoch {best['best_epoch']}, with {settings}.",
+        f"{counted(spread['n'], 'trained trial')}: {objective} {low} to {high}, median {middle}.",
+    ]
+    if (base := sweep["as_it_stands"]) is not None and trials[base]["value"] is not None:
+        found.append(
+            f"The configuration as it stands, trial {base}: {number(trials[base]['value'])}."
+        )
+    found.append(
+        f"It was chosen as the best of {spread['n']} on the same validation images, so "
+        f"{number(best['value'])} is optimistic; cxr compare judges the run on test patients."
+    )
+    return found
+
+
+def short(text: str) -> str:
+    """A setting with three digits, to be read and not to be used.
+
+    Example:
+        >>> short("0.00031622776"), short("12345"), short("adamw")
+        ('0.000316', '12345', 'adamw')
+    """
+    if text.lstrip("-").isdigit():
+        return text
+    try:
+        return f"{float(text):.3g}"
+    except ValueError:
+        return text
+
+
+def _charts(sweep: Mapping[str, Any]) -> Iterator[Chart]:
+    """The objective by trial, then against each key."""
+    shown = [each for each in sweep["trials"] if each["state"] == "complete"]
+    values, objective = [each["value"] for each in shown], _TITLES[sweep["objective"]]
+    y = _numeric_axis(f"{objective} on validation", values)
+    best = sweep["best"] and sweep["best"]["number"]
+    if not shown:
+        return
+    numbers = [each["number"] for each in shown]
+    pick = np.minimum if sweep["direction"] == "minimize" else np.maximum
+    so_far = Curve("best so far", 1, np.asarray(numbers, float), pick.accumulate(values),
+                   in_steps=True)  # fmt: skip
+    points = [_point(each, each["number"], best) for each in shown]
+    trials = Curve("trial", 0, _NOTHING, _NOTHING, tuple(points))
+    words = f"{objective} of {counted(len(shown), 'trial')} in their order"
+    yield Chart(key="by-trial", title="Trials in their order", x=_numeric_axis("Trial", numbers),
+                y=y, curves=(trials, so_far), description=words)  # fmt: skip
+    for place, key in enumerate(sweep["space"]):
+        texts = [each["settings"][key] for each in shown]
+        axis, at = _setting_axis(key, texts, sweep["scales"][key])
+        points = [_point(each, x, best) for each, x in zip(shown, at, strict=True)]
+        yield Chart(
+            key=f"key-{place}",
+            title=key,
+            x=axis,
+            y=y,
+            curves=(Curve("trial", 0, _NOTHING, _NOTHING, tuple(points)),),
+            description=f"{objective} of each trial against {key}",
+        )
+
+
+def _samples(chart: Chart) -> list[tuple[str, str]]:
+    """The legend, of the first chart only: the others show the same points."""
+    if chart.key != "by-trial":
+        return []
+    return [(legend_sample(chart.key, 1), "best so far"),
+            (legend_sample(f"{chart.key}-best", marker="D"), "best trial")]  # fmt: skip
+
+
+def _point(trial: Mapping[str, Any], x: float, best: int | None) -> Point:
+    settings = ", ".join(f"{key} {short(text)}" for key, text in trial["settings"].items())
+    words = f"trial {trial['number']}: {number(trial['value'])} ({settings})"
+    return Point(x, trial["value"], words, "D" if trial["number"] == best else ".")
+
+
+def _numeric_axis(title: str, values: Sequence[float]) -> Axis:
+    """An axis around some numbers.
+
+    Example:
+        >>> [text for _, text in _numeric_axis("Trial", [0, 4]).ticks]
+        ['0', '1', '2', '3', '4']
+    """
+    low, high = (min(values), max(values)) if values else (0.0, 1.0)
+    margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
+    whole = all(float(value).is_integer() for value in values)
+    ticks = MaxNLocator(5, steps=[1, 2, 5, 10], integer=whole).tick_values(low, high)
+    low, high = low - margin, high + margin
+    return Axis(title, _within(ticks, low, high), low, high)
+
+
+def _log_axis(title: str, values: Sequence[float]) -> Axis:
+    low, high = min(values) / 1.12, max(values) * 1.12
+    for steps in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0)):
+        ticks = _within(LogLocator(subs=steps).tick_values(low, high), low, high)
+        if len(ticks) >= 3:
+            break
+    return Axis(title, ticks, low, high, "log")
+
+
+def _within(ticks: Iterable[float], low: float, high: float) -> tuple[tuple[float, str], ...]:
+    return tuple((float(tick), f"{tick:.4g}") for tick in ticks if low <= tick <= high)
+
+
+def _setting_axis(
+    key: str, texts: Sequence[str], scale: str | Sequence[str]
+) -> tuple[Axis, Sequence[float]]:
+    """An axis of a key, and where trials lie on it; listed values have equal distances."""
+    if scale == "log":
+        return _log_axis(f"{key}, log scale", numbers := list(map(float, texts))), numbers
+    if scale == "linear":
+        return _numeric_axis(key, numbers := list(map(float, texts))), numbers
+    ticks = tuple((place, _cut(name)) for place, name in enumerate(scale))
+    return Axis(key, ticks, -0.5, len(scale) - 0.5), [scale.index(text) for text in texts]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_CATEGORY else f"…{text[1 - _MOST_CATEGORY :]}"
+
+
+def _columns(sweep: Mapping[str, Any]) -> list[str]:
+    keys = [key.rpartition(".")[2].replace("_", " ") for key in sweep["space"]]
+    return ["Trial", _TITLES[sweep["objective"]], "Epoch", *keys, "Minutes", "Files", "What became"]
+
+
+def _rows(sweep: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The trials for the table, the best first and those without a figure last."""
+    best = sweep["best"] and sweep["best"]["number"]
+    sign = 1 if sweep["direction"] == "minimize" else -1
+    ordered = sorted(
+        sweep["trials"],
+        key=lambda each: (each["value"] is None, sign * (each["value"] or 0), each["number"]),
+    )
+    return [
+        {
+            "number": each["number"],
+            "best": each["number"] == best,
+            "value": "–" if each["value"] is None else number(each["value"], 4),
+            "epoch": f"{each['best_epoch']} of {each['epochs']}" if each["best_epoch"] else "–",
+            "settings": [short(each["settings"][key]) for key in sweep["space"]],
+            "minutes": "–" if each["seconds"] is None else f"{each['seconds'] / 60:.1f}",
+            "run": each["run"] if each["state"] in ("complete", "repeated") else None,
+            "log": f"{each['run']}.log",
+            "words": each["reason"] or _STATES[each["state"]],
+            "state": _STATES[each["state"]],
+        }
+        for each in ordered
+    ]

@@ -1,0 +1,364 @@
+"""`cxr sweep`: many trainings that differ in chosen keys, and which of them validates best."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.words import counted
+from data_prep.store.folder_kinds import require_kind
+from scripts import console
+from scripts.configs import config_names
+from scripts.next_steps import show_next
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from configs.search_space import Config, Dimension
+    from scripts.sweep_trials import Place, Plan, TrialRecord
+
+_STARTED, _SWEEP, _BEST = "sweep.started.json", "sweep.json", "best"
+_OWN = {_STARTED, _SWEEP, "sweep.html", _BEST, "trials", "study.journal", "study.journal.lock"}
+
+
+def sweep(
+    config: Annotated[
+        str,
+        typer.Argument(
+            help="A TOML file of a model, or the name of one that comes with the program.",
+            autocompletion=config_names,
+        ),
+    ],
+    data: Annotated[Path, typer.Option(help="Data set that cxr prepare made.")],
+    out: Annotated[Path, typer.Option(help="Folder of the sweep: trials, page and best run.")],
+    over: Annotated[
+        list[str],
+        typer.Option(
+            metavar="KEY=VALUES",
+            help="A key to vary: KEY=1e-4..1e-3 (from a tenfold range on a log scale, or as "
+            "log:1..4 or linear:1..40 say), KEY=8,16,32 or KEY=true,false. May be repeated.",
+        ),
+    ],
+    trials: Annotated[
+        int, typer.Option(min=1, help="Trainings in all; a larger number goes on with a sweep.")
+    ],
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Trials at a time, each a process with its own devices.")
+    ] = 1,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of what is tried.")] = 0,
+    pruning: Annotated[
+        bool,
+        typer.Option("--pruning", help="Stop a trial that is behind the median of the others."),
+    ] = False,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Replace a key in all trials."),
+    ] = None,
+    despite_audit: Annotated[
+        bool,
+        typer.Option(
+            "--despite-audit", help="Go on where the audit found what makes results wrong."
+        ),
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    devices: Annotated[
+        int, typer.Option(min=1, help="GPUs, or processes on the CPU, that share a trial's batch.")
+    ] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print sweep.json at the end.")] = False,
+) -> None:
+    """Train with several settings and keep the run with the best figure on validation.
+
+    Trials are compared by the figure that picks a run's best epoch; test images are not read. The
+    first trial is the configuration as it stands. May be interrupted: the same command goes on. One
+    trial at a time, a sweep gives the same again; several at a time depend on which ends first.
+
+    Example: cxr sweep chexnet_small --data out/data --out out/sweep --trials 8
+    --over training.learning_rate=1e-4..1e-3 --over training.batch_size=8,16
+    """
+    from scripts.answers import require_packages
+    from scripts.train import audit_errors, origin
+    from scripts.train_devices import follow_parent, require_shares
+
+    follow_parent()
+    require_packages("sweep", ("optuna",))
+    _require_started_once()
+    settings = _read_single(config, set_ or [])
+    space = _read_space(settings, over)
+    if settings.training.batch_size != "auto":
+        require_shares(settings.training.batch_size, devices)
+    require_kind(data, "data set")
+    from data_prep.store.dataset import DataSet
+
+    dataset = DataSet.open(data)
+    target = dataset.target(settings.data.target, option="--set data.target=NAME")
+    objective, direction = _objective(settings)
+    started = {
+        "config": _dump(settings),
+        "space": {each.key: each.words() for each in space},
+        "objective": objective,
+        "direction": direction,
+        "sweep_seed": seed,
+        "pruning": pruning,
+        **origin(settings, dataset, target),
+    }
+    before = _require_same(out, settings, started)
+    audit_errors(dataset, settings.data.split, despite_audit)
+    places = _places(device, devices, jobs)
+    from data_prep.contracts.folders import folder_lock, provenance
+    from data_prep.contracts.json_files import write_json
+    from scripts.sweep_trials import Plan
+
+    plan = Plan(
+        out, settings, space, data, objective, direction, seed, pruning, device, devices,
+        despite_audit,
+    )  # fmt: skip
+    with folder_lock(out):
+        if not before:
+            write_json(out / _STARTED, "sweep_started", {**started, **provenance()})
+        found = _run(plan, trials, places, started)
+    _say_result(plan, found)
+    show_next(out, data)
+    if as_json:
+        from data_prep.contracts.json_files import read_json
+
+        console.emit_json(read_json(out / _SWEEP, "sweep"))
+
+
+def _require_started_once() -> None:
+    """Refuse several processes of a launcher, which would all sweep the same folder."""
+    import os
+
+    from training.processes import Place
+
+    if place := Place.of(os.environ):
+        raise InputError(
+            f"sweep: {place.launcher} has started {place.world_size} processes, and a sweep starts "
+            "its trials itself; start it once, with --jobs"
+        )
+
+
+def _read_single(config: str, overrides: list[str]) -> Config:
+    """The configuration; refuses a list of them."""
+    from scripts.train import read_settings
+    from scripts.train_zoo import read_models
+
+    if read_models(config, overrides) is not None:
+        raise InputError(f"{config}: is a list of models; sweep one of them at a time")
+    return read_settings(config, overrides)
+
+
+def _read_space(settings: Config, over: Sequence[str]) -> list[Dimension]:
+    from configs.load import ConfigError
+    from configs.search_space import read_space
+
+    try:
+        return read_space(settings, over)
+    except ConfigError as error:
+        raise InputError(str(error)) from None
+
+
+def _dump(settings: Config) -> str:
+    from configs.load import dump_config
+
+    return dump_config(settings)
+
+
+def _objective(settings: Config) -> tuple[str, Any]:
+    """The figure on validation that trials are compared by, and whether a large one is good.
+
+    It is what picks a run's best epoch; where that is the last one whatever its figures, it is
+    what would by default.
+    """
+    monitor = settings.training.monitor
+    if monitor == "epoch":
+        monitor = type(settings.training).model_fields["monitor"].default
+    return monitor, "minimize" if monitor == "val_loss" else "maximize"
+
+
+def _require_same(out: Path, settings: Config, started: dict[str, Any]) -> bool:
+    """Whether a sweep was begun here; refuses another one, and a folder of something else."""
+    from configs.load import ConfigError, first_difference, parse_config
+    from data_prep.contracts.folders import LOCK
+    from data_prep.contracts.json_files import read_json
+
+    if not (out / _STARTED).is_file():
+        held = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
+        if foreign := [name for name in held if name not in {*_OWN, LOCK}]:
+            raise InputError(
+                f"{out}: is not empty (it holds '{foreign[0]}') and is no sweep; choose another "
+                "--out"
+            )
+        if out.exists() and not out.is_dir():
+            raise InputError(f"{out}: a file stands where a folder is needed")
+        return False
+    before = read_json(out / _STARTED, "sweep_started")
+    try:
+        difference = first_difference(parse_config(before["config"], str(out / _STARTED)), settings)
+    except ConfigError as error:
+        raise InputError(str(error)) from None
+    for part in ("space", "data_set"):
+        for key in (*before[part], *started[part]):
+            was, now = (each[part].get(key, "not there") for each in (before, started))
+            if was != now:
+                difference = difference or f"{key} was {was}, is now {now}"
+    for key, option in (("sweep_seed", "--seed"), ("pruning", "--pruning")):
+        if before[key] != started[key]:
+            difference = difference or f"{option} was {before[key]}, is now {started[key]}"
+    if difference:
+        raise InputError(
+            f"{out}: this sweep cannot go on with other settings or data: {difference}; give the "
+            "old ones, or choose another --out"
+        )
+    return True
+
+
+def _places(device: str, devices: int, jobs: int) -> list[Place]:
+    """What each of the trials at a time may use: its GPUs, or its share of the processors."""
+    import os
+
+    from scripts.runtime import calibrate_for, choose_device, runs_on_gpu
+    from scripts.sweep_trials import Place
+
+    if not runs_on_gpu(device):
+        if device not in ("auto", "cpu"):
+            choose_device(device, devices)  # refuses it
+        if jobs == 1:
+            return [Place({})]
+        from data_prep.contracts.workers import cpu_count
+
+        calibrate_for(math.inf, device)  # before they share the processors
+        threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cpu_count() // jobs)))
+        return [Place({"OMP_NUM_THREADS": threads})] * jobs
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
+    return [Place({"CUDA_VISIBLE_DEVICES": each}) for each in share_gpus(names, devices, jobs)]
+
+
+def share_gpus(names: Sequence[str], devices: int, jobs: int) -> list[str]:
+    """Which GPUs each of the trials at a time sees; small trials may share one.
+
+    Example:
+        >>> share_gpus(["0", "1", "2", "3"], devices=2, jobs=2)
+        ['0,1', '2,3']
+        >>> share_gpus(["0"], devices=1, jobs=2)
+        ['0', '0']
+    """
+    if devices == 1:
+        return [names[job % len(names)] for job in range(jobs)]
+    if jobs * devices > len(names):
+        raise InputError(
+            f"--jobs {jobs} with --devices {devices} need {jobs * devices} GPUs, torch finds "
+            f"{len(names)}; lower one of them"
+        )
+    return [",".join(names[job * devices : (job + 1) * devices]) for job in range(jobs)]
+
+
+def _run(
+    plan: Plan, trials: int, places: Sequence[Place], started: dict[str, Any]
+) -> dict[str, Any]:
+    """Train what is missing; write the page after each trial, and the rest at the end."""
+    from data_prep.contracts.json_files import write_json
+    from evaluation.report.sweep_page import write_page
+    from scripts.sweep_trials import open_study, records, run_trials
+
+    study = open_study(plan)
+    console.say(f"{plan.config.name}: {counted(trials, 'trial')}, {len(places)} at a time, over")
+    for each in plan.space:
+        console.say(f"  {each.key}: {each.words()}")
+
+    def conclude(number: int) -> None:
+        made = records(plan, study)
+        console.say(_trial_line(plan, made, number, trials))
+        write_page(_payload(plan, made, started), plan.folder)
+
+    run_trials(plan, study, trials, places, conclude)
+    made = records(plan, study)
+    payload = _payload(plan, made, started)
+    write_page(payload, plan.folder)
+    if payload["best"] is None:
+        raise InputError(
+            f"{plan.folder}: none of {counted(len(made), 'trial')} has a figure on validation; the "
+            f"last: {made[-1].reason}"
+        )
+    _keep_best(plan, payload["best"]["run"], plan.folder / _SWEEP)
+    write_json(plan.folder / _SWEEP, "sweep", payload)
+    if sum(1 for each in made if each.state != "unfinished") < min(trials, plan.most or trials):
+        last = made[-1]
+        raise InputError(
+            f"{plan.folder}: stopped, for the last trials all failed; trial {last.number}: "
+            f"{last.reason}; the same command goes on"
+        )
+    return payload
+
+
+def _keep_best(plan: Plan, run: str, record: Path) -> None:
+    """Copy the best run to where it is found by name, without what only resumes a training."""
+    import shutil
+
+    from data_prep.contracts.folders import LOCK, whole_folder
+    from data_prep.contracts.json_files import read_json
+
+    best = plan.folder / _BEST
+    if record.is_file() and best.is_dir():
+        if read_json(record, "sweep")["best"]["run"] == run:
+            return
+        shutil.rmtree(best)
+    with whole_folder(best) as folder:
+        without = shutil.ignore_patterns("checkpoints", LOCK)
+        shutil.copytree(plan.folder / run, folder, ignore=without, dirs_exist_ok=True)
+
+
+def _payload(plan: Plan, made: Sequence[TrialRecord], started: dict[str, Any]) -> dict[str, Any]:
+    """What `sweep.json` and the page hold."""
+    from data_prep.contracts.folders import provenance
+    from scripts.sweep_trials import as_it_stands, best_of
+
+    best = best_of(made, plan.direction)
+    values = [each.value for each in made if each.state == "complete" and each.value is not None]
+    spread = None
+    if values:
+        ends = {"low": min(values), "median": median(values), "high": max(values)}
+        spread = {"n": len(values), **ends}
+    return {
+        **{key: value for key, value in started.items() if key != "config"},
+        "scales": {each.key: each.scale for each in plan.space},
+        "as_it_stands": None if as_it_stands(plan) is None else 0,
+        "best": best and {**best._asdict(), "folder": _BEST},
+        "spread": spread,
+        "trials": [each._asdict() for each in made],
+        "provenance": provenance(),
+    }
+
+
+def _trial_line(plan: Plan, made: Sequence[TrialRecord], number: int, trials: int) -> str:
+    from evaluation.report.sweep_page import short
+    from scripts.sweep_trials import best_of
+
+    record = made[number]
+    settings = ", ".join(
+        f"{key.rpartition('.')[2]} {short(text)}" for key, text in record.settings.items()
+    )
+    figure = record.reason if record.value is None else f"{plan.objective} {record.value:.4f}"
+    state = "" if record.state == "complete" else f"{record.state}: "
+    best = best_of(made, plan.direction)
+    known = "" if best is None else f"; best {best.value:.4f} (trial {best.number})"
+    ended = sum(each.state != "unfinished" for each in made)
+    return f"{ended} of {trials}: trial {number} ({settings}) {state}{figure}{known}"
+
+
+def _say_result(plan: Plan, found: dict[str, Any]) -> None:
+    from evaluation.report.sweep_page import PAGE, sentences
+
+    if plan.most is not None and len(found["trials"]) >= plan.most:
+        console.say("Every combination has been tried")
+    for sentence in sentences(found):
+        console.say(sentence)
+    console.say(f"Best run: {plan.folder / _BEST}")
+    console.say(f"Page:     {plan.folder / PAGE}")

@@ -1,0 +1,492 @@
+"""The trials of `cxr sweep`: Optuna proposes settings, and `cxr train` trains each as a run."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import signal
+import subprocess
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import optuna
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from configs.load import ConfigError, dump_config
+from configs.search_space import (
+    Choice,
+    Config,
+    Dimension,
+    as_text,
+    combinations,
+    value_at,
+    with_values,
+)
+from data_prep.contracts.folders import atomic_path, make_folder
+from data_prep.contracts.json_files import read_json
+from scripts.runtime import own_command
+from scripts.train_devices import child_environment, interrupt
+from scripts.train_zoo import problem_of
+
+JOURNAL = "study.journal"
+TRIALS = "trials"
+MOST_FAILURES = 5  # in a row: what fails so often is not the settings' fault
+_STUDY = "sweep"
+_POLL = 0.2  # s
+_GRACE = 60.0  # s, to end after Ctrl-C
+_FIRST_PRUNED = 5  # trials are trained whole before others are held against them
+_FIRST_EPOCH = 2  # the first after which a trial may be stopped
+_SAID = "cxr: "
+_TERMINATED = 143
+
+State = Literal["complete", "failed", "pruned", "repeated", "unfinished"]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a sweep does, but for how many trials and how many at a time.
+
+    Attributes:
+        folder: The sweep's.
+        config: What trials have in common; the first trial is as it stands.
+        space: What they vary.
+        data: Their data set.
+        objective: The figure on validation that trials are compared by.
+        direction: Whether a large or a small one is good.
+        seed: Of the proposals.
+        pruning: Whether a trial that falls behind is stopped.
+        device: As of `cxr train`.
+        devices: Of one trial.
+        despite_audit: As of `cxr train`.
+    """
+
+    folder: Path
+    config: Config
+    space: Sequence[Dimension]
+    data: Path
+    objective: str
+    direction: Literal["maximize", "minimize"]
+    seed: int = 0
+    pruning: bool = False
+    device: str = "auto"
+    devices: int = 1
+    despite_audit: bool = False
+
+    def run_folder(self, number: int) -> Path:
+        """Where a trial's run lies."""
+        return self.folder / TRIALS / f"{number:03d}"
+
+    def log(self, number: int) -> Path:
+        """What a trial's process wrote to its terminal."""
+        return self.folder / TRIALS / f"{number:03d}.log"
+
+    @property
+    def most(self) -> int | None:
+        """How many different trials there are; None where they are countless."""
+        return combinations(self.space)
+
+
+class TrialRecord(NamedTuple):
+    """What became of a trial.
+
+    Attributes:
+        number: From 0.
+        state: Complete, failed, pruned, repeated (it has the settings of another), or unfinished.
+        value: The objective on validation; None where there is none.
+        best_epoch: The epoch that was kept.
+        epochs: How many were trained.
+        settings: What was varied, as TOML writes it, by key.
+        seconds: Of all epochs.
+        reason: Why it failed, was pruned or not trained; empty of a complete one.
+        run: Its folder, within the sweep's.
+    """
+
+    number: int
+    state: State
+    value: float | None
+    best_epoch: int | None
+    epochs: int | None
+    settings: dict[str, str]
+    seconds: float | None
+    reason: str
+    run: str
+
+
+def open_study(plan: Plan) -> optuna.Study:
+    """Open the sweep's study, or begin it; the caller holds the folder's lock."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    journal = plan.folder / JOURNAL
+    _mend(journal)
+    backend = JournalFileBackend(str(journal), lock_obj=_lock_of(journal))
+    return optuna.create_study(
+        storage=JournalStorage(backend),
+        study_name=_STUDY,
+        direction=plan.direction,
+        pruner=optuna.pruners.MedianPruner(_FIRST_PRUNED, n_warmup_steps=_FIRST_EPOCH),
+        load_if_exists=True,
+    )
+
+
+def _lock_of(journal: Path) -> JournalFileOpenLock:
+    # Not the symbolic link that Optuna would take: some file systems have none.
+    return JournalFileOpenLock(str(journal))
+
+
+def _mend(journal: Path) -> None:
+    """Take away what a kill at the wrong moment leaves: Optuna's lock, and half of a last line."""
+    journal.with_name(f"{journal.name}.lock").unlink(missing_ok=True)
+    if not journal.is_file():
+        return
+    content = journal.read_bytes()
+    if content and not content.endswith(b"\n"):
+        with atomic_path(journal) as temporary:
+            temporary.write_bytes(content[: content.rfind(b"\n") + 1])
+
+
+def records(plan: Plan, study: optuna.Study) -> list[TrialRecord]:
+    """Every trial that was begun, in order."""
+    return [
+        _record(plan, trial)
+        for trial in study.get_trials(deepcopy=False)
+        if trial.state != TrialState.WAITING
+    ]
+
+
+_STATES: dict[TrialState, State] = {
+    TrialState.COMPLETE: "complete",
+    TrialState.FAIL: "failed",
+    TrialState.PRUNED: "pruned",
+    TrialState.RUNNING: "unfinished",
+}
+
+
+def _record(plan: Plan, trial: FrozenTrial) -> TrialRecord:
+    noted = trial.user_attrs
+    settings = {key: as_text(value) for key, value in _values(plan, trial.params).items()}
+    run = plan.run_folder(noted.get("same_as", trial.number))
+    return TrialRecord(
+        number=trial.number,
+        state="repeated" if "same_as" in noted else _STATES[trial.state],
+        value=trial.value if trial.state == TrialState.COMPLETE else None,
+        best_epoch=noted.get("best_epoch"),
+        epochs=noted.get("epochs"),
+        settings=settings,
+        seconds=noted.get("seconds"),
+        reason=noted.get("reason", ""),
+        run=run.relative_to(plan.folder).as_posix(),
+    )
+
+
+def _values(plan: Plan, parameters: dict[str, Any]) -> dict[str, Any]:
+    """What Optuna proposed, as values of the configuration."""
+    return {
+        each.key: each.values[each.texts.index(parameters[each.key])]
+        if isinstance(each, Choice)
+        else parameters[each.key]
+        for each in plan.space
+    }
+
+
+def run_trials(
+    plan: Plan,
+    study: optuna.Study,
+    trials: int,
+    places: Sequence[Place],
+    on_trial: Callable[[int], None],
+) -> None:
+    """Train until a number of trials has ended; those that were interrupted first.
+
+    Args:
+        plan: What is varied.
+        study: Of `open_study`.
+        trials: How many there are in the end, with those of earlier calls.
+        places: One for each trial that runs at a time.
+        on_trial: Called with the number of each trial that has ended.
+
+    Raises:
+        KeyboardInterrupt: The user interrupted; unfinished trials go on in another call.
+    """
+    coming = _coming(plan, study, trials, on_trial, several=len(places) > 1)
+    running: dict[int, _Training] = {}
+    failures = 0
+    try:
+        while True:
+            for slot in (each for each in range(len(places)) if each not in running):
+                if failures < MOST_FAILURES and (trial := next(coming, None)) is not None:
+                    running[slot] = _Training(plan, trial, places[slot])
+            if not running:
+                return
+            time.sleep(_POLL)
+            for slot, training in [*running.items()]:
+                if training.has_ended():
+                    del running[slot]
+                    failed = _conclude(plan, study, training)
+                    failures = failures + 1 if failed else 0
+                    on_trial(training.trial.number)
+    finally:
+        _end([*running.values()])
+
+
+def _coming(
+    plan: Plan, study: optuna.Study, trials: int, on_trial: Callable[[int], None], *, several: bool
+) -> Iterator[Trial]:
+    """Trials to train: unfinished ones, then new ones until there are enough."""
+    unfinished = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    for trial in (Trial(study, each._trial_id) for each in unfinished):  # as Optuna makes them
+        if _has_settings(plan, study, trial, several):
+            yield trial
+        else:
+            on_trial(trial.number)
+    while (number := len(records(plan, study))) < trials:
+        if plan.most is not None and len(_taken(plan, study)) >= plan.most:
+            return
+        _enqueue(plan, study, number, trials)
+        trial = study.ask()
+        if _has_settings(plan, study, trial, several):
+            yield trial
+        else:
+            on_trial(trial.number)
+
+
+def _has_settings(plan: Plan, study: optuna.Study, trial: Trial, several: bool) -> bool:
+    """Propose a trial's settings and write them; False where there is nothing to train.
+
+    Random numbers follow from the seed and the trial's own number alone: a sweep that was
+    interrupted proposes what one that was not would have.
+    """
+    seed = int(np.random.SeedSequence([plan.seed, trial.number]).generate_state(1)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=several)
+    for each in plan.space:
+        _suggest(trial, each)  # what an interrupted call had proposed stays
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    alike = next((t for t in complete if t.params == trial.params), None)
+    if alike is not None:
+        _note(trial, same_as=alike.number, reason=f"as trial {alike.number}, not trained again")
+        study.tell(trial.number, alike.value)
+        return False
+    try:
+        _write_config(plan, trial)
+    except ConfigError as error:
+        _note(trial, reason=str(error))
+        study.tell(trial.number, state=TrialState.FAIL)
+        return False
+    return True
+
+
+def _suggest(trial: Trial, each: Dimension) -> None:
+    if isinstance(each, Choice):
+        trial.suggest_categorical(each.key, each.texts)
+    elif each.whole:
+        trial.suggest_int(each.key, int(each.low), int(each.high), log=each.log, step=each.step)
+    else:
+        trial.suggest_float(each.key, each.low, each.high, log=each.log)
+
+
+def _enqueue(plan: Plan, study: optuna.Study, number: int, trials: int) -> None:
+    """Settle the next trial's settings where they are not for Optuna to propose.
+
+    The first has the configuration's own; where there are no more combinations than trials, each
+    is tried once.
+    """
+    if study.get_trials(deepcopy=False, states=(TrialState.WAITING,)):
+        return  # an interrupted call had come so far
+    if number == 0 and (base := as_it_stands(plan)):
+        study.enqueue_trial(base)
+    elif plan.most is not None and plan.most <= trials:
+        study.enqueue_trial(_untried(plan, study))
+
+
+def as_it_stands(plan: Plan) -> dict[str, Any] | None:
+    """The configuration's own settings; None where one lies outside of what is varied."""
+    own = {each.key: value_at(plan.config, each.key) for each in plan.space}
+    if not all(each.holds(own[each.key]) for each in plan.space):
+        return None
+    return {e.key: as_text(own[e.key]) if isinstance(e, Choice) else own[e.key] for e in plan.space}
+
+
+def _taken(plan: Plan, study: optuna.Study) -> set[tuple[Any, ...]]:
+    """Settings that trials have."""
+    keys = [each.key for each in plan.space]
+    begun = (t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING)
+    return {tuple(trial.params.get(key) for key in keys) for trial in begun}
+
+
+def _untried(plan: Plan, study: optuna.Study) -> dict[str, Any]:
+    """The first combination of listed values that no trial has."""
+    taken = _taken(plan, study)
+    grid = itertools.product(*(each.texts for each in plan.space if isinstance(each, Choice)))
+    return dict(
+        zip(
+            (each.key for each in plan.space),
+            next(each for each in grid if each not in taken),
+            strict=True,
+        )
+    )
+
+
+def _write_config(plan: Plan, trial: Trial) -> None:
+    """Write what `cxr train` is given for a trial."""
+    name = f"{plan.config.name[:45]}, trial {trial.number}"
+    values = {"name": name, **_values(plan, trial.params)}
+    config = with_values(plan.config, values, f"trial {trial.number}")
+    with atomic_path(_config_file(plan, trial.number)) as temporary:
+        temporary.write_text(dump_config(config), encoding="utf-8")
+
+
+def _config_file(plan: Plan, number: int) -> Path:
+    return make_folder(plan.folder / TRIALS) / f"{number:03d}.toml"
+
+
+def _note(trial: Trial, **facts: Any) -> None:
+    for name, value in facts.items():
+        trial.set_user_attr(name, value)
+
+
+class Place(NamedTuple):
+    """Where one trial at a time is trained.
+
+    Attributes:
+        environment: What its process has in its environment beside this one's.
+    """
+
+    environment: dict[str, str]
+
+
+class _Training:
+    """A trial's `cxr train`, under way."""
+
+    def __init__(self, plan: Plan, trial: Trial, place: Place) -> None:
+        self.trial = trial
+        self.behind = ""  # why it was pruned
+        self._plan = plan
+        self._reported: set[int] = set()  # epochs
+        number = trial.number
+        words = ["train", _config_file(plan, number), "--data", plan.data]
+        words += ["--out", plan.run_folder(number), "--device", plan.device]
+        words += ["--devices", plan.devices, *["--despite-audit"] * plan.despite_audit]
+        self._process = start([str(word) for word in words], plan.log(number), place)
+
+    def has_ended(self) -> bool:
+        """Whether the process has ended; prunes one that falls behind."""
+        ended = self._process.poll() is not None
+        if self._plan.pruning and not self.behind and not ended:
+            self._prune_if_behind()
+        return ended
+
+    @property
+    def status(self) -> int:
+        """The exit status of the process, which has ended."""
+        return int(self._process.wait())
+
+    def _prune_if_behind(self) -> None:
+        for row in self._epochs():
+            epoch, figure = int(row["epoch"]), row[self._plan.objective]
+            if epoch in self._reported or not figure:
+                continue
+            self._reported.add(epoch)
+            self.trial.report(float(figure), step=epoch)
+            if self.trial.should_prune():
+                figure = f"{self._plan.objective} {float(figure):.3f}"
+                self.behind = f"epoch {epoch}: {figure} is behind the median of the others"
+                interrupt(self._process)
+                return
+
+    def _epochs(self) -> list[dict[str, str]]:
+        """The figures of the epochs so far."""
+        path = self._plan.run_folder(self.trial.number) / "metrics.csv"
+        if not path.is_file():
+            return []
+        with path.open(encoding="utf-8", newline="") as file:
+            return list(csv.DictReader(file))
+
+    def interrupt(self) -> None:
+        """Ask it to end, as Ctrl-C does."""
+        interrupt(self._process)
+
+    def wait(self, seconds: float) -> None:
+        """Wait for its end, no longer than some seconds."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(max(seconds, 0))
+
+    def kill(self) -> None:
+        """End it at once, where it has not ended."""
+        self._process.kill()
+        self._process.wait()
+
+
+def start(words: list[str], log: Path, place: Place) -> subprocess.Popen[bytes]:
+    """Start a `cxr` command whose output goes to a file, and which does not outlive this one."""
+    with log.open("ab") as output:
+        return subprocess.Popen(  # noqa: S603  our own command
+            own_command("scripts.cli", *words),
+            env={**child_environment(), **place.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            process_group=0,  # Ctrl-C comes to the parent alone, which passes it on once
+        )
+
+
+def _end(trainings: Sequence[_Training]) -> None:
+    """Interrupt what is still under way; each keeps its last whole epoch."""
+    until = time.monotonic() + _GRACE
+    try:
+        for each in trainings:
+            each.interrupt()
+        for each in trainings:
+            each.wait(until - time.monotonic())
+    finally:
+        for each in trainings:
+            each.kill()
+
+
+def _conclude(plan: Plan, study: optuna.Study, training: _Training) -> bool:
+    """Record what became of a trial; whether it failed."""
+    trial, status = training.trial, training.status
+    ended = plan.run_folder(trial.number) / "run.json"
+    if training.behind and not ended.is_file():
+        _note(trial, reason=training.behind)
+        study.tell(trial.number, state=TrialState.PRUNED)
+        return False
+    reason = _reason(status, plan.log(trial.number))
+    if reason is None:
+        info = read_json(ended, "run")
+        value = info["best_value"]
+        if info["monitor"] == "epoch":  # the last epoch is kept, whatever its figures
+            value = info["best_figures"][plan.objective]
+        _note(trial, **{key: info[key] for key in ("best_epoch", "epochs", "seconds")})
+        if value is not None:
+            study.tell(trial.number, value)
+            return False
+        reason = f"{plan.objective} is undefined on the validation images"
+    _note(trial, reason=reason)
+    study.tell(trial.number, state=TrialState.FAIL)
+    return True
+
+
+def _reason(status: int, log: Path) -> str | None:
+    """Why a training failed, in its own words where it had any; None where it did not fail."""
+    if status in (_TERMINATED, -signal.SIGTERM):  # as when a machine goes down: not its own fault
+        raise KeyboardInterrupt
+    problem = problem_of(status)  # ends all where the training was interrupted
+    if problem is None or status < 0:
+        return problem
+    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
+    return next((line for line in reversed(lines) if line.strip()), problem).removeprefix(_SAID)
+
+
+def best_of(made: Sequence[TrialRecord], direction: str) -> TrialRecord | None:
+    """The trial with the best value, the first of equals; None where none is complete."""
+    complete = [each for each in made if each.state == "complete" and each.value is not None]
+    sign = -1 if direction == "maximize" else 1
+    return min(complete, key=lambda each: sign * (each.value or 0.0), default=None)

@@ -1,0 +1,83 @@
+"""The page of a sweep shows every trial, escapes what it is told, and says what is optimistic."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from evaluation.report.sweep_page import PAGE, _columns, _rows, sentences, write_page
+
+LR, OPTIMISER = "training.learning_rate", "training.optimiser"
+
+
+def _trial(number: int, value: float | None, state: str = "complete", **more: Any) -> Any:
+    return {
+        "number": number, "state": state, "value": value, "best_epoch": value and 2,
+        "epochs": value and 3, "settings": {LR: f"{1e-4 * (number + 1)}", OPTIMISER: "adamw"},
+        "seconds": value and 90.0, "reason": "", "run": f"trials/{number:03d}", **more,
+    }  # fmt: skip
+
+
+def _page_of(trials: list[Any], direction: str = "maximize") -> dict[str, Any]:
+    complete = [each for each in trials if each["state"] == "complete"]
+    pick = max if direction == "maximize" else min
+    values = sorted(each["value"] for each in complete)
+    spread = {"n": len(values), "low": values[0], "median": 0.6, "high": values[-1]}
+    return {
+        "name": "Tiny <b>", "data_set": {"name": "RSNA"}, "trials": trials,
+        "space": {LR: "0.0001 to 0.01 on a log scale", OPTIMISER: "adamw, sgd"},
+        "scales": {LR: "log", OPTIMISER: ["adamw", "sgd"]}, "objective": "auroc",
+        "direction": direction, "sweep_seed": 0, "as_it_stands": 0, "spread": spread,
+        "best": pick(complete, key=lambda each: each["value"]), "provenance": {"command": "cxr"},
+    }  # fmt: skip
+
+
+TRIALS = [
+    _trial(0, 0.5),
+    _trial(1, None, "failed", reason="ended by SIGKILL <script>"),
+    _trial(2, 0.75),
+    _trial(3, 0.75, "repeated", reason="as trial 2, not trained again", run="trials/002"),
+    _trial(4, None, "unfinished"),
+]
+
+
+def test_the_answer_comes_first_and_its_optimism_last() -> None:
+    said = sentences(_page_of(TRIALS))
+    assert said[0].startswith("Trial 2 is best on validation: AUROC 0.750 at epoch 2, with")
+    assert "2 trained trials: AUROC 0.500 to 0.750, median 0.600." in said
+    assert "The configuration as it stands, trial 0: 0.500." in said
+    assert "chosen as the best of 2 on the same validation images" in said[-1]
+
+
+@pytest.mark.parametrize(
+    ("direction", "order"), [("maximize", [2, 3, 0, 1, 4]), ("minimize", [0, 2, 3, 1, 4])]
+)
+def test_the_best_trial_is_the_first_row_and_those_without_a_figure_the_last(
+    direction: str, order: list[int]
+) -> None:
+    sweep = _page_of(TRIALS, direction)
+    rows = _rows(sweep)
+    assert [row["number"] for row in rows] == order
+    assert [row["best"] for row in rows] == [True, *[False] * 4]
+    assert all(len(row["settings"]) == len(_columns(sweep)) - 6 for row in rows)
+
+
+def test_the_page_is_one_file_with_a_chart_a_key_and_escapes_what_it_shows(tmp_path: Path) -> None:
+    text = write_page(_page_of(TRIALS), tmp_path).read_text()
+    assert [path.name for path in tmp_path.iterdir()] == [PAGE]
+    assert text.count("data-chart=") == 3
+    assert "<b>failed</b>: ended by SIGKILL &lt;script&gt;" in text
+    assert "Sweep of Tiny &lt;b&gt;" in text
+    assert 'href="trials/002/"' in text
+    assert 'href="trials/001/"' not in text  # it has no run to show
+    assert 'href="trials/001.log"' in text
+    assert "http" not in text.replace("http://www.w3.org", "")
+
+
+def test_a_page_without_a_figure_says_so(tmp_path: Path) -> None:
+    sweep = {**_page_of(TRIALS), "trials": TRIALS[1:2], "best": None, "spread": None}
+    text = write_page(sweep, tmp_path).read_text()
+    assert "None of 1 trial has a figure on validation yet." in text
+    assert "data-chart=" not in text

@@ -1,0 +1,498 @@
+"""A sweep finds the best of its trials on validation, loses none, and trains none twice."""
+
+from __future__ import annotations
+
+import csv
+import filecmp
+import json
+import math
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from configs.load import read_config
+from data_prep.assemble.prepare import prepare
+from data_prep.contracts.errors import InputError
+from data_prep.store.dataset import DataSet
+from data_prep.store.folder_kinds import WrongFolderError, require_kind
+from data_prep.store.pixel_store import PixelStore
+from data_prep.synth.phantom import write_phantom
+from scripts.next_steps import next_steps
+from scripts.show import describe
+from scripts.sweep import share_gpus, sweep
+from scripts.train import train
+from training.run_folder import RunFolder
+
+pytest.importorskip("optuna")
+from scripts import sweep_trials
+
+ROOT = Path(__file__).resolve().parents[2]
+_CONFIG = """
+kind = "classifier"
+name = "Tiny"
+[data]
+image_size = 64
+[model]
+architecture = "small_cnn"
+[training]
+epochs = 1
+batch_size = 8
+learning_rate = 1e-3
+warmup_epochs = 0.0
+"""
+LR = "training.learning_rate"
+OVER = [f"{LR}=1e-4..1e-2", "training.optimiser=adamw,sgd"]
+Figure = Callable[[dict[str, Any]], float | int | str]
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep")
+    write_phantom(folder / "source", n_images=30, seed=3, size=96, prevalence=0.4)
+    prepare(folder / "source", folder / "data", format="rsna", sizes=[64], workers=0)
+    (folder / "tiny.toml").write_text(_CONFIG)
+    return folder / "data"
+
+
+def _sweep(data: Path, out: Path, over: list[str] = OVER, trials: int = 4, **more: Any) -> None:
+    sweep(str(data.parent / "tiny.toml"), data, out, over, trials, device="cpu", **more)
+
+
+def _made(out: Path) -> list[dict[str, Any]]:
+    """The trials, without what depends on the machine's speed."""
+    trials = json.loads((out / "sweep.json").read_text())["trials"]
+    return [{key: each[key] for key in each if key != "seconds"} for each in trials]
+
+
+class _Ended:
+    """A process that has ended."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+    def poll(self) -> int | None:
+        return self.status
+
+    def wait(self, timeout: float | None = None) -> int:
+        return self.status
+
+    def kill(self) -> None:
+        pass
+
+    def send_signal(self, number: int) -> None:
+        pass
+
+
+@pytest.fixture(scope="module")
+def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
+    """A sweep of three real trainings in this process, and the images that were read."""
+    read: set[str] = set()
+    image = PixelStore.image
+
+    def note(store: PixelStore, image_id: str) -> Any:
+        read.add(image_id)
+        return image(store, image_id)
+
+    def here(words: list[str], log: Path, place: Any) -> _Ended:
+        log.touch()
+        train(words[1], Path(words[3]), Path(words[5]), device="cpu")
+        return _Ended(0)
+
+    out = tmp_path_factory.mktemp("trained") / "sweep"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(PixelStore, "image", note)
+        patch.setattr(sweep_trials, "start", here)
+        patch.setattr(sweep_trials, "_POLL", 0.0)
+        _sweep(data, out, trials=3)
+    return out, read
+
+
+def test_the_best_trial_is_kept_as_an_ordinary_run(trained: tuple[Path, set[str]]) -> None:
+    out, _ = trained
+    found = json.loads((out / "sweep.json").read_text())
+    values = [each["value"] for each in found["trials"]]
+    runs = [RunFolder.open(out / each["run"]) for each in found["trials"]]
+    assert values == [run.info["best_value"] for run in runs]
+    assert found["best"]["value"] == max(values)
+    kept, own = out / "best", out / found["best"]["run"]
+    names = [path.name for path in own.iterdir() if path.is_file()]
+    assert "model.safetensors" in names
+    assert filecmp.cmpfiles(own, kept, names, shallow=False)[0] == names
+    assert not (kept / "checkpoints").exists()
+    assert RunFolder.open(kept).info["name"] == f"Tiny, trial {found['best']['number']}"
+
+
+def test_trials_have_what_was_proposed_and_the_first_is_the_configuration_itself(
+    trained: tuple[Path, set[str]],
+) -> None:
+    out, _ = trained
+    for place, trial in enumerate(_made(out)):
+        config = read_config(out / trial["run"] / "config.toml")
+        assert float(trial["settings"][LR]) == config.training.learning_rate
+        assert trial["settings"]["training.optimiser"] == config.training.optimiser
+        assert 1e-4 <= config.training.learning_rate <= 1e-2
+        assert (config.training.learning_rate == 1e-3) == (place == 0)
+
+
+def test_no_test_image_is_read(data: Path, trained: tuple[Path, set[str]]) -> None:
+    dataset = DataSet.open(data)
+    by_role = {role: set(dataset.image_ids(role)) for role in ("train", "val", "test")}
+    _, read = trained
+    assert by_role["test"]
+    assert by_role["train"] | by_role["val"] == read
+
+
+def test_a_sweep_says_that_its_figure_is_optimistic_and_what_comes_next(
+    data: Path, trained: tuple[Path, set[str]]
+) -> None:
+    out, _ = trained
+    facts = describe(out)
+    assert facts["kind"] == "sweep, complete"
+    assert "chosen as the best of 3 on the same validation images" in facts["is"]
+    assert (out / "sweep.html").read_text().count("is optimistic; cxr compare judges") == 1
+    best = json.loads((out / "sweep.json").read_text())["best"]["number"]
+    steps = next_steps(out, data)
+    assert steps[-1] == f"cxr predict {out}/best IMAGE"
+    rival = f"cxr compare {out}/best {out}/trials/000 --data {data} --out {out.parent}/report"
+    assert steps[:-1] == ([rival] if best else [])
+    with pytest.raises(WrongFolderError, match=r"is a sweep, not a run; give its best run, .*best"):
+        require_kind(out, "run")
+
+
+@pytest.fixture
+def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Trainings]:
+    """Trainings that take no time; their figure follows from their settings."""
+    trainings = _Trainings()
+    monkeypatch.setattr(sweep_trials, "start", trainings.start)
+    monkeypatch.setattr(sweep_trials, "_POLL", 0.0)
+    monkeypatch.setattr("evaluation.report.sweep_page.write_page", lambda sweep, folder: folder)
+    return trainings
+
+
+class _Trainings:
+    """In place of `cxr train`: notes what is trained, and writes what a sweep reads of a run."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.figure: Figure = lambda settings: 1 - abs(math.log10(settings["learning_rate"]) + 3)
+
+    def start(self, words: list[str], log: Path, place: Any) -> _Ended:
+        run = Path(words[5])
+        self.started.append(run.name)
+        settings = read_config(Path(words[1])).training.model_dump()
+        figure = self.figure(settings)
+        if isinstance(figure, str):
+            log.write_text(f"epoch 1 of 1\ncxr: {figure}\n\n")
+            return _Ended(2)
+        if isinstance(figure, int):
+            log.touch()
+            return _Ended(figure)
+        run.mkdir(exist_ok=True)
+        info = {"contract": "run", "schema_version": 1, "monitor": settings["monitor"],
+                "best_value": figure, "best_epoch": 1, "epochs": 1, "seconds": 1.0,
+                "best_figures": {"auroc": figure}}  # fmt: skip
+        (run / "run.json").write_text(json.dumps(info))
+        return _Ended(0)
+
+
+def test_a_sweep_interrupted_anywhere_ends_as_one_that_was_not(
+    data: Path, tmp_path: Path, pretended: _Trainings
+) -> None:
+    _sweep(data, tmp_path / "whole", trials=14)  # beyond the random ones
+    whole = _made(tmp_path / "whole")
+    assert [each["state"] for each in whole] == ["complete"] * 14
+    assert len({each["settings"][LR] for each in whole}) == 14
+
+    known, pretended.started = pretended.figure, []
+    for stop_at in (1, 4, 5, 13):
+
+        def figure(settings: dict[str, Any], stop_at: int = stop_at) -> float | int | str:
+            return 130 if int(pretended.started[-1]) == stop_at else known(settings)
+
+        pretended.figure = figure
+        with pytest.raises(KeyboardInterrupt):
+            _sweep(data, tmp_path / "parts", trials=14)
+    pretended.figure = known
+    _sweep(data, tmp_path / "parts", trials=14)
+    assert _made(tmp_path / "parts") == whole
+    once = [f"{n:03d}" for n in range(14) if n not in (1, 4, 5, 13)]
+    assert [name for name in pretended.started if name in once] == once
+    pretended.started = []
+    _sweep(data, tmp_path / "parts", trials=14)
+    assert pretended.started == []
+
+
+def test_half_a_line_and_a_lock_that_a_kill_left_are_cleared_away(
+    data: Path, tmp_path: Path, pretended: _Trainings
+) -> None:
+    _sweep(data, tmp_path / "whole", trials=5)
+    _sweep(data, tmp_path / "killed", trials=3)
+    journal = tmp_path / "killed" / "study.journal"
+    lines, more = (
+        (tmp_path / name / "study.journal").read_bytes().splitlines(keepends=True)
+        for name in ("killed", "whole")
+    )
+    # In the midst of proposing trial 3: it has one of its settings.
+    begun = [place for place, line in enumerate(more) if b'"op_code":5' in line][6]
+    journal.write_bytes(b"".join([*lines, *more[len(lines) : begun + 1], b'{"op_code":5,"wor']))
+    journal.with_name("study.journal.lock").touch()
+    _sweep(data, tmp_path / "killed", trials=5)
+    states = [each["state"] for each in _made(tmp_path / "killed")]
+    assert states == ["complete"] * 5
+    assert _made(tmp_path / "killed")[:3] == _made(tmp_path / "whole")[:3]
+
+
+def test_more_trials_go_on_with_a_sweep_and_a_better_one_takes_its_place(
+    data: Path, tmp_path: Path, pretended: _Trainings
+) -> None:
+    pretended.figure = lambda settings: 0.01 * len(pretended.started)
+    _sweep(data, tmp_path, trials=2)
+    assert json.loads((tmp_path / "sweep.json").read_text())["best"]["number"] == 1
+    (tmp_path / "best" / "mine.txt").write_text("kept while the run is the same")
+    _sweep(data, tmp_path, trials=2)
+    assert (tmp_path / "best" / "mine.txt").exists()
+    _sweep(data, tmp_path, trials=4)
+    assert pretended.started == ["000", "001", "002", "003"]
+    assert json.loads((tmp_path / "sweep.json").read_text())["best"]["number"] == 3
+    assert not (tmp_path / "best" / "mine.txt").exists()
+
+
+def test_a_trial_that_fails_is_listed_with_its_reason_and_not_tried_again(
+    data: Path, tmp_path: Path, pretended: _Trainings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fates: dict[str, float | int | str] = {
+        "000": 0.5, "001": "epoch 1: the training has diverged", "002": -9, "003": math.nan,
+        "004": 0.6,
+    }  # fmt: skip
+    pretended.figure = lambda settings: fates[pretended.started[-1]]
+    real = pretended.start
+
+    def start(words: list[str], log: Path, place: Any) -> _Ended:
+        ended = real(words, log, place)
+        path = Path(words[5]) / "run.json"  # what is undefined is null in a real one
+        if path.is_file():
+            path.write_text(path.read_text().replace("NaN", "null"))
+        return ended
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sweep_trials, "start", start)
+        _sweep(data, tmp_path, trials=5)
+        _sweep(data, tmp_path, trials=5)
+    assert pretended.started == list(fates)
+    made = _made(tmp_path)
+    assert [each["state"] for each in made] == ["complete", *["failed"] * 3, "complete"]
+    assert [each["reason"] for each in made[1:4]] == [
+        "epoch 1: the training has diverged",
+        "ended by SIGKILL, perhaps for want of memory",
+        "auroc is undefined on the validation images",
+    ]
+    assert "trial 1 (" in (said := capsys.readouterr().err)
+    assert "failed: epoch 1: the training has diverged; best 0.5000 (trial 0)" in said
+
+
+def test_a_sweep_stops_where_trials_fail_again_and_again(
+    data: Path, tmp_path: Path, pretended: _Trainings
+) -> None:
+    pretended.figure = lambda settings: "no space left on the disk"
+    with pytest.raises(InputError, match=r"none of 5 trials has a figure .* no space left"):
+        _sweep(data, tmp_path, trials=30)
+    assert len(pretended.started) == 5
+    pretended.figure = lambda settings: 0.5 if len(pretended.started) == 6 else "no space left"
+    with pytest.raises(InputError, match="the last trials all failed; trial 10: no space left"):
+        _sweep(data, tmp_path, trials=30)
+    assert (tmp_path / "best" / "run.json").is_file()
+
+
+def test_every_combination_of_listed_values_is_tried_once(
+    data: Path, tmp_path: Path, pretended: _Trainings, capsys: pytest.CaptureFixture[str]
+) -> None:
+    over = ["training.batch_size=4,8,16", "training.optimiser=adamw,sgd"]
+    _sweep(data, tmp_path, over, trials=9)
+    made = [tuple(each["settings"].values()) for each in _made(tmp_path)]
+    assert made[0] == ("8", "adamw")  # the configuration as it stands
+    assert len(made) == len(set(made)) == 6
+    assert "Every combination has been tried" in capsys.readouterr().err
+
+
+def test_settings_of_an_earlier_trial_are_not_trained_again(
+    data: Path, tmp_path: Path, pretended: _Trainings
+) -> None:
+    over = ["training.batch_size=4,8,16", "training.optimiser=adamw,sgd,adam"]
+    _sweep(data, tmp_path, over, trials=8, seed=1)
+    made = _made(tmp_path)
+    assert len(made) == 8
+    repeated = [each for each in made if each["state"] == "repeated"]
+    assert repeated, "eight draws of nine combinations: choose another seed"
+    for each in repeated:
+        first = next(one for one in made if one["settings"] == each["settings"])
+        assert (each["value"], each["run"]) == (first["value"], first["run"])
+        assert f"{each['number']:03d}" not in pretended.started
+
+
+def test_several_at_a_time_have_places_of_their_own_and_lose_nothing(
+    data: Path, tmp_path: Path, pretended: _Trainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    under_way: list[str] = []
+    most = [0]
+    real = pretended.start
+
+    class Slow(_Ended):
+        def __init__(self, name: str, ended: _Ended) -> None:
+            super().__init__(ended.status)
+            self.name, self.polls = name, 2
+            under_way.append(name)
+            most[0] = max(most[0], len(under_way))
+
+        def poll(self) -> int | None:
+            self.polls -= 1
+            if self.polls and self.name in under_way:
+                return None
+            under_way.remove(self.name)
+            return self.status
+
+    def start(words: list[str], log: Path, place: Any) -> _Ended:
+        assert place.environment == {"OMP_NUM_THREADS": "1"}
+        return Slow(Path(words[5]).name, real(words, log, place))
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(sweep_trials, "start", start)
+    _sweep(data, tmp_path, trials=7, jobs=3)
+    assert most == [3]
+    assert sorted(pretended.started) == [f"{n:03d}" for n in range(7)]
+    assert [each["state"] for each in _made(tmp_path)] == ["complete"] * 7
+
+
+def test_pruning_stops_a_trial_that_is_behind_the_median(
+    data: Path, tmp_path: Path, pretended: _Trainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signals: list[int] = []
+    real = pretended.start
+
+    class Epochs(_Ended):
+        """Writes an epoch's figure at each poll, four in all."""
+
+        def __init__(self, words: list[str], log: Path, place: Any) -> None:
+            super().__init__(0)
+            self.again = lambda: real(words, log, place)
+            self.run = Path(words[5])
+            self.run.mkdir()
+            self.figures: list[float] = []
+            self.level = 0.9 if len(pretended.started) < 5 else 0.5
+            pretended.figure = lambda settings: self.level
+
+        def poll(self) -> int | None:
+            if self.status or len(self.figures) == 4:
+                return self.status or self.again().status
+            self.figures.append(self.level + 0.01 * len(self.figures))
+            with (self.run / "metrics.csv").open("w") as file:
+                table = csv.writer(file)
+                table.writerows([("epoch", "auroc"), *enumerate(self.figures, 1)])
+            return None
+
+        def send_signal(self, number: int) -> None:
+            signals.append(number)
+            self.status = 130
+
+    monkeypatch.setattr(sweep_trials, "start", Epochs)
+    _sweep(data, tmp_path, trials=6, pruning=True)
+    made = _made(tmp_path)
+    assert [each["state"] for each in made] == ["complete"] * 5 + ["pruned"]
+    assert made[5]["reason"] == "epoch 2: auroc 0.510 is behind the median of the others"
+    assert made[5]["value"] is None
+    assert len(signals) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"over": [f"{LR}=1e-4..1e-1", OVER[1]]}, rf"{LR} was 0.0001 to 0.01 on a log scale, is"),
+        ({"over": OVER[:1]}, "training.optimiser was adamw, sgd, is now not there"),
+        ({"seed": 3}, "--seed was 0, is now 3"),
+        ({"pruning": True}, "--pruning was False, is now True"),
+        ({"set_": ["training.epochs=2"]}, "training.epochs was 1, is now 2"),
+    ],
+)
+def test_another_sweep_in_the_same_folder_is_refused(
+    data: Path,
+    trained: tuple[Path, set[str]],
+    pretended: _Trainings,
+    change: dict[str, Any],
+    says: str,
+) -> None:
+    with pytest.raises(InputError, match=f"this sweep cannot go on .*{says}"):
+        _sweep(data, trained[0], **{"trials": 9, **change})
+    assert pretended.started == []
+
+
+def test_another_data_set_is_refused(
+    data: Path, trained: tuple[Path, set[str]], tmp_path: Path, pretended: _Trainings
+) -> None:
+    started = json.loads((trained[0] / "sweep.started.json").read_text())
+    started["data_set"]["content_id"] = "of others"
+    (tmp_path / "sweep.started.json").write_text(json.dumps(started))
+    with pytest.raises(InputError, match=r"this sweep cannot go on .*content_id was of others"):
+        _sweep(data, tmp_path, trials=9)
+    assert pretended.started == []
+
+
+def test_what_cannot_be_swept_is_refused_before_anything_is_written(
+    data: Path, tmp_path: Path, pretended: _Trainings
+) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(InputError, match=r"--over training\.epoch=1,2: .* unknown key"):
+        _sweep(data, out, ["training.epoch=1,2"])
+    with pytest.raises(InputError, match="zoo_small: is a list of models; sweep one"):
+        sweep("zoo_small", data, out, OVER, 3)
+    with pytest.raises(InputError, match="has no target 'lump'"):
+        _sweep(data, out, set_=["data.target=lump"])
+    with pytest.raises(InputError, match="batch_size = 8 is the whole batch"):
+        _sweep(data, out, devices=3)
+    with pytest.raises(InputError, match="no such folder; give a data set"):
+        sweep("chexnet_small", tmp_path / "none", out, OVER, 3)
+    assert not out.exists()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "thesis.txt").touch()
+    with pytest.raises(InputError, match=r"is not empty .*thesis.txt.* and is no sweep"):
+        _sweep(data, tmp_path / "other")
+    assert pretended.started == []
+
+
+def test_several_processes_of_a_launcher_are_refused(
+    data: Path, tmp_path: Path, pretended: _Trainings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0",
+                        "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
+    with pytest.raises(InputError, match="torchrun has started 2 processes, and a sweep starts"):
+        _sweep(data, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_more_gpus_than_there_are_is_refused() -> None:
+    with pytest.raises(InputError, match="--jobs 2 with --devices 2 need 4 GPUs, torch finds 3"):
+        share_gpus(["0", "1", "2"], devices=2, jobs=2)
+
+
+@pytest.mark.long
+def test_a_killed_sweep_takes_its_trials_along_and_goes_on(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    words = ["sweep", data.parent / "tiny.toml", "--data", data, "--out", out, "--trials", "3",
+             "--jobs", "2", "--device", "cpu", "--over", OVER[0]]  # fmt: skip
+    command = [sys.executable, "-P", "-m", "scripts.cli", *map(str, words)]
+    killed = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    until = time.monotonic() + 300
+    while not [*out.glob("trials/*/config.toml")] and time.monotonic() < until:
+        time.sleep(0.1)
+    killed.send_signal(signal.SIGKILL)
+    killed.wait()
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    made = _made(out)
+    assert [each["state"] for each in made] == ["complete"] * 3
+    assert len([*out.glob("trials/*/run.json")]) == 3
