@@ -68,13 +68,13 @@ def test_layout_stays_within_its_limits(
     lines = [layout.lines(name) for name in layout.trees]
     with capsys.disabled():
         print("", *(f"{what}: {figure}" for what, figure in house.report(layout).items()), sep="\n")
-    assert len(lines) <= 290
-    assert sum(lines) <= 70_500
+    assert len(lines) <= 294
+    assert sum(lines) <= 72_000
     assert max(lines) <= 600
-    assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 40
-    assert len(layout.wide_names()) <= 551
+    assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 42
+    assert len(layout.wide_names()) <= 560
     assert max(map(len, layout.imports.values())) <= 28
-    assert sum(count <= 1 for count in layout.importers().values()) <= 84
+    assert sum(count <= 1 for count in layout.importers().values()) <= 88
 
 
 def test_no_files_import_each_other_in_a_circle(layout: Any) -> None:

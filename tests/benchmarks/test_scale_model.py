@@ -146,7 +146,6 @@ def test_the_page_holds_tables_a_picture_and_what_was_measured(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scale_model, "WORKERS", (1, 2, 64))
-    monkeypatch.setattr(scale_model, "_SENSITIVITY_IMAGES", 2000)
     page = tmp_path / "scale.md"
     page.write_text("before\n<!-- growth model -->\nold\n<!-- end of growth model -->\nafter\n")
     scale_model.main(_file(tmp_path), page, images=20_000)
