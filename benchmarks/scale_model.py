@@ -102,8 +102,10 @@ class Work:
                  "up": sum(s.bytes_written for s in self.stages) / self.bandwidth}  # fmt: skip
         at_store = (s.seconds / s.parallel for s in self.stages if s.where == "store")
         places: tuple[Where, ...] = ("driver", "worker")
-        own = {each: self.seconds(each, "image") + self.seconds(each, "chunk") / self.chunk
-               for each in places}  # fmt: skip
+        own = {
+            str(each): self.seconds(each, "image") + self.seconds(each, "chunk") / self.chunk
+            for each in places
+        }
         return {**own, "store": sum(at_store), **moved}
 
     @property
