@@ -1,0 +1,132 @@
+"""``python -m benchmarks.scale``: what Ray takes beside the local pool, and the driver's memory.
+
+A row is a PNG that a worker decodes, shrinks and answers with, as `cxr prepare` does with a file; a
+small one costs a fortieth of a radiograph, so that what an engine itself takes shows. Both engines
+work on the same rows with as many workers, in turn, each round in the other order; a Ray is started
+before and not counted.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import time
+from functools import partial
+from itertools import repeat
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import typer
+
+from data_prep.contracts.engines import EngineName, open_engine
+from data_prep.contracts.folders import provenance
+from data_prep.contracts.json_files import write_json
+from data_prep.contracts.workers import cpu_count
+from scripts import console
+
+_SMALL = 64  # px
+_NAMES: tuple[EngineName, ...] = ("local", "ray")
+
+app = typer.Typer(add_completion=False, no_args_is_help=True)
+
+
+def _png(side: int) -> bytes:
+    """A smooth image with noise."""
+    rng = np.random.default_rng(0)
+    grey = cv2.GaussianBlur(rng.normal(128, 60, (side, side)), (0, 0), 9) * 2
+    found, content = cv2.imencode(".png", (grey + rng.normal(0, 4, grey.shape)).astype(np.uint8))
+    assert found  # noqa: S101 - OpenCV writes PNG
+    return content.tobytes()
+
+
+def shrink(content: bytes) -> np.ndarray:
+    """Decode an image and make it small: the work on a row."""
+    grey = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if grey is None:
+        raise ValueError("a PNG of our own cannot be decoded")
+    return cv2.resize(grey, (_SMALL, _SMALL), interpolation=cv2.INTER_AREA)
+
+
+def _none(row: Any) -> None:
+    return None
+
+
+def _seconds(name: EngineName, rows: int, side: int) -> float:
+    """What the rows take once the engine's workers are there."""
+    content = _png(side)
+    with open_engine(name, workers=cpu_count()) as engine:
+        list(engine.map_rows(shrink, repeat(content, 64), lost=_none))  # starts them
+        began = time.perf_counter()
+        count = sum(1 for _ in engine.map_rows(shrink, repeat(content, rows), lost=_none))
+        took = time.perf_counter() - began
+    if count != rows:
+        raise RuntimeError(f"{name}: {count} results of {rows} rows")
+    return took
+
+
+@app.command()
+def engines(
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    rows: Annotated[int, typer.Option(min=100, help="Rows of each run.")] = 100_000,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each engine, in turn.")] = 3,
+    side: Annotated[int, typer.Option(min=16, help="Width and height of the PNG, px.")] = 256,
+) -> None:
+    """What Ray takes for the same rows, as a ratio to the local pool.
+
+    Example: python -m benchmarks.scale engines --out engines.json
+    """
+    taken: dict[str, list[float]] = {name: [] for name in _NAMES}
+    for number in range(rounds):
+        for name in _NAMES if number % 2 == 0 else _NAMES[::-1]:
+            taken[name].append(_seconds(name, rows, side))
+            console.say(f"{name}: {taken[name][-1]:.1f} s, {rows / taken[name][-1]:.0f} rows/s")
+    ratios = [ray / local for local, ray in zip(taken["local"], taken["ray"], strict=True)]
+    console.emit(
+        f"Ray / local: {np.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f}), "
+        f"{rows:,} rows of {side} px, {rounds} rounds, {cpu_count()} workers"
+    )
+    write_json(
+        out,
+        "engines",
+        {"rows": rows, "side": side, "seconds": taken, "ratios": ratios, **provenance()},
+    )
+
+
+def _peak_mib(name: EngineName, rows: int) -> float:
+    """The greatest resident memory of a driver, in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(_driver, (name, rows))
+
+
+def _driver(name: EngineName, rows: int) -> float:
+    with open_engine(name, workers=cpu_count()) as engine:
+        total = sum(1 for _ in engine.map_rows(partial(max, 0), range(rows), lost=_none))
+    if total != rows:
+        raise RuntimeError(f"{name}: {total} results of {rows} rows")
+    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) / 1024
+
+
+@app.command()
+def memory(
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    rows: Annotated[list[int] | None, typer.Option(help="Numbers of rows.")] = None,
+) -> None:
+    """The driver's peak memory by the number of rows, with each engine.
+
+    Example: python -m benchmarks.scale memory --out memory.json
+    """
+    counts = rows or [10_000, 100_000, 1_000_000]
+    found = [
+        {"engine": name, "rows": count, "mib": _peak_mib(name, count)}
+        for name in _NAMES
+        for count in counts
+    ]
+    for each in found:
+        console.emit(f"{each['engine']}: {each['mib']:.0f} MiB at {each['rows']:,} rows")
+    write_json(out, "driver memory", {"rows": found, **provenance()})
+
+
+if __name__ == "__main__":
+    app()
