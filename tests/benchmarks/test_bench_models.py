@@ -62,7 +62,7 @@ def test_both_detectors_are_one_network_with_the_same_output() -> None:
         torch.testing.assert_close(pairs[0][name], pairs[1][name], rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_quick_run_measures_the_machine_and_training(tmp_path: Path) -> None:
     out = tmp_path / "bench.json"
     bench(["machine", "training"], quick=True, out=out)

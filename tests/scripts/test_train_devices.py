@@ -135,7 +135,7 @@ def test_training_goes_on_whatever_ends_a_process_and_on_another_number_of_them(
     pd.testing.assert_frame_equal(first_epoch[columns], halves[columns][:1])  # was kept
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_slurm_job_of_the_page_learns_what_one_process_learns(data: Path, tmp_path: Path) -> None:
     """Its command on two nodes of one task each, a step accumulated of two batches there."""
     arguments = sbatch_words()
@@ -159,6 +159,7 @@ def test_slurm_job_of_the_page_learns_what_one_process_learns(data: Path, tmp_pa
     assert one["best_figures"]["ap50"] == pytest.approx(two_["best_figures"]["ap50"], rel=0.05)
 
 
+@pytest.mark.long
 def test_what_ends_one_process_is_said_once(data: Path, tmp_path: Path) -> None:
     words = _words("chexnet_quickstart", data, tmp_path / "run", _CLASSIFIER)
     with launched(words, torchrun(2), tmp_path, before=[_SOON, _NO_IMAGE]) as two:

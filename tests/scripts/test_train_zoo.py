@@ -257,12 +257,12 @@ def test_what_ends_the_list_ends_the_training_that_it_started(
     ],
 )
 def test_status_of_a_process_is_told_in_words(status: int, problem: str | None) -> None:
-    assert train_zoo._problem(status) == problem
+    assert train_zoo.problem_of(status) == problem
 
 
 def test_an_interruption_ends_the_whole_list() -> None:
     with pytest.raises(KeyboardInterrupt):
-        train_zoo._problem(130)
+        train_zoo.problem_of(130)
 
 
 def test_a_process_of_its_own_gives_its_status() -> None:
