@@ -13,6 +13,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -30,6 +31,7 @@ from typing import Any, Generic, Literal, Protocol, TypeVar
 import cv2
 
 from cxr_start import ROOMS
+from data_prep.contracts.addresses import address_of
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import package_versions
 from data_prep.contracts.workers import cpu_count, map_rows, try_alone
@@ -45,6 +47,7 @@ _MOST_ROWS = 256  # in a chunk
 _STORE_MIB = 128  # per processor, for answers that the driver has not fetched yet
 _LOOK_AGAIN = 5.0  # s after which the processors of a cluster are counted anew
 _STARTS = 3  # tries to start Ray
+_KNOCK_SECONDS = 20.0  # for a cluster's head to accept a connection
 _TRIALS = (
     20  # of a row alone, which a dead worker ends but not the row: that ends a process below it
 )
@@ -251,7 +254,8 @@ class _Terms:
 
     @classmethod
     def of(cls, reads: Sequence[Path]) -> _Terms:
-        here = tuple(str(path) for path in reads if path.exists())
+        # What lies in a store is fetched by each machine for itself.
+        here = tuple(str(path) for path in reads if address_of(path) is None and path.exists())
         return cls(_code_digest(), tuple(package_versions().items()), str(Path.cwd()), here)
 
 
@@ -304,14 +308,16 @@ class _Tasks:
         try:
             return self.ray.get(answer)
         except self.ray.exceptions.RayTaskError as error:
-            said = str(error)
+            cause, said = getattr(error, "cause", None), str(error)
+            if isinstance(cause, InputError):
+                raise cause from None
             if "failed to import" in said or "No module named" in said:
                 last = said.strip().splitlines()[-1]
                 raise InputError(
                     f"--engine ray: a machine of the cluster cannot import cxr-compare ({last}); "
                     "install the same version on all of them"
                 ) from None
-            raise getattr(error, "cause", None) or error from None
+            raise cause or error from None
         except self.deaths as error:
             raise _DiedError from error
 
@@ -350,6 +356,9 @@ def _meet_once(terms: _Terms) -> None:
     """
     with contextlib.suppress(OSError):  # relative paths are then missing, which is said below
         os.chdir(terms.folder)
+    # Before torch is imported: other tasks have the other processors, and sums that several threads
+    # share are rounded in another order.
+    os.environ["OMP_NUM_THREADS"] = "1"
     cv2.setNumThreads(1)
     name = f"--engine ray: the machine {os.uname().nodename}"
     if terms.code != _code_digest():
@@ -455,13 +464,28 @@ def _start(ray: ModuleType, workers: int | None, scratch: str) -> None:
 
 def _join(ray: ModuleType, address: str) -> None:
     try:
+        _knock(address)
         ray.init(address, **_QUIET)
-    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise InputError(
             f"--address {address}: cannot join a Ray cluster there ({reason}); start it with "
             "ray start, or leave --address out for one on this machine"
         ) from None
+
+
+def _knock(address: str) -> None:
+    """Find out at once whether anybody listens: Ray itself tries for more than five minutes.
+
+    Raises:
+        OSError: Nobody does.
+        ValueError: It is no address.
+    """
+    if address != "auto":
+        host, _, port = address.removeprefix("ray://").rpartition(":")
+        if not host or not port.isdigit():
+            raise ValueError("it is neither auto nor HOST:PORT")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
 
 
 def _end_processes(scratch: str) -> None:

@@ -109,6 +109,12 @@ def open_session(
         raise InputError(f"{folder}: cannot be loaded ({reason}); export the run again") from None
 
 
+def _threads() -> int:
+    """How many the user, or the engine that shares the processors, has set; 0 for none."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return int(text) if text.isdigit() else 0
+
+
 class _OnnxSession:
     """ONNX Runtime, on a GPU where its package has one."""
 
@@ -123,6 +129,7 @@ class _OnnxSession:
         # Threads that spin while they wait take the processor from whoever reads and writes.
         spins = "0" if many or shares else "1"
         options.add_session_config_entry("session.intra_op.allow_spinning", spins)
+        options.intra_op_num_threads = _threads()
         known = onnxruntime.get_available_providers()
         wanted = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider")
                   if name in known]  # fmt: skip
@@ -173,6 +180,8 @@ class _OpenVinoSession:
             "PERFORMANCE_HINT": "THROUGHPUT" if many else "LATENCY",
             "INFERENCE_PRECISION_HINT": "bf16" if halved or spec.precision == "bf16" else "f32",
         }
+        if threads := _threads():
+            settings["INFERENCE_NUM_THREADS"] = threads
         self._compiled: openvino.CompiledModel = core.compile_model(model, "CPU", settings)
         self._request = self._compiled.create_infer_request()
         self._outputs = OUTPUTS[spec.kind]

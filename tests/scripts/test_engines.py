@@ -41,11 +41,11 @@ from training.run_folder import save_model
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZE, POISON = 32, "poison.png"
-# Decoding the file of this name ends the process, as a fault in a decoder's C code does.
-POISONED_DECODER = f"""
-import signal, sys, os
+# For the start of each Python: does more whenever a file is decoded.
+_DECODER_HOOK = """
+import signal, sys, os, time
 from importlib.machinery import PathFinder
-class Poison:
+class Hook:
     def find_spec(self, name, path=None, target=None):
         if name != "data_prep.images.image":
             return None
@@ -55,30 +55,37 @@ class Poison:
             run(module)
             read = module.read_image
             def read_image(path, **options):
-                if path.name == {POISON!r}:
-                    os.kill(os.getpid(), signal.SIGSEGV)
+                DO
                 return read(path, **options)
             module.read_image = read_image
         spec.loader.exec_module = changed
         return spec
-sys.meta_path.insert(0, Poison())
+sys.meta_path.insert(0, Hook())
 """
+# As a fault in a decoder's C code does.
+POISONED = f"path.name == {POISON!r} and os.kill(os.getpid(), signal.SIGSEGV)"
 # Of these a file may tell when, by which command and how fast it was made.
 VARYING = {"created", "command", "cost"}
 
 
 @pytest.fixture(scope="module")
-def ray(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+def ray(
+    tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Engine]:
     """One Ray for all tests: starting it takes longer than any of them."""
     if find_spec("ray") is None:  # importing it would be too early for its settings
         pytest.skip("Ray is not installed: the extra cluster")
-    hook = tmp_path_factory.mktemp("hook")
-    (hook / "sitecustomize.py").write_text(POISONED_DECODER)
-    path = os.pathsep.join([str(hook), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    path = python_path(tmp_path_factory.mktemp("hook"), POISONED)
+    workers = 1 if request.config.getoption("-m") == "not long" else 2  # each imports torch
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", path)
-        with open_engine("ray", workers=2) as engine:
+        with open_engine("ray", workers=workers) as engine:
             yield engine
+
+
+def python_path(hook: Path, does: str) -> str:
+    (hook / "sitecustomize.py").write_text(_DECODER_HOOK.replace("DO", does))
+    return os.pathsep.join([str(hook), str(ROOT), os.environ.get("PYTHONPATH", "")])
 
 
 def workers_of(process: int) -> list[int]:
@@ -104,14 +111,14 @@ def test_order_is_kept_and_few_rows_are_under_way(ray: Engine) -> None:
 
     answers = ray.map_rows(operator.call, rows(), lost=lambda row: -1)
     assert next(answers) is None
-    assert len(taken) <= 2 * engines._CHUNKS_AHEAD * 2  # chunks of one row, until the first is back
+    assert len(taken) <= engines._CHUNKS_AHEAD * 2  # chunks of one row, until the first is back
     assert list(answers) == list(range(1, 60))
 
 
 def test_rows_that_end_their_process_cost_those_rows_only(ray: Engine) -> None:
-    rows = [partial(os._exit, 1) if n in (5, 38) else partial(int, n) for n in range(40)]
+    rows = [partial(os._exit, 1) if n == 38 else partial(int, n) for n in range(60)]
     answers = list(ray.map_rows(operator.call, rows, lost=lambda row: -1))
-    assert answers == [-1 if n in (5, 38) else n for n in range(40)]
+    assert answers == [-1 if n == 38 else n for n in range(60)]
 
 
 def test_a_programming_error_in_a_worker_keeps_its_type(ray: Engine) -> None:
@@ -120,9 +127,9 @@ def test_a_programming_error_in_a_worker_keeps_its_type(ray: Engine) -> None:
     assert type(failed.value) is ValueError
 
 
-@pytest.mark.parametrize("kills", [2, pytest.param(20, marks=pytest.mark.long)])
-def test_workers_killed_at_random_lose_and_double_nothing(ray: Engine, kills: int) -> None:
-    chance, ended, killed = np.random.default_rng(20), threading.Event(), list[int]()
+@pytest.mark.long
+def test_workers_killed_at_random_lose_and_double_nothing(ray: Engine) -> None:
+    chance, ended, killed, kills = np.random.default_rng(20), threading.Event(), list[int](), 20
 
     def kill() -> None:
         while len(killed) < kills and not ended.wait(chance.uniform(0.05, 0.4)):
@@ -243,8 +250,18 @@ def untrained_run(kind: str, data: Path, run: Path) -> Path:
     return run
 
 
-@pytest.mark.parametrize("kind", ["classifier", "detector"])
-def test_predict_gives_the_same_tables_and_of_a_classifier_the_same_bytes(
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """As in a worker: more threads share a convolution's sums, and round them otherwise."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("kind", ["detector", pytest.param("classifier", marks=pytest.mark.long)])
+@pytest.mark.usefixtures("one_thread")
+def test_predict_gives_the_same_bytes(
     ray: Engine, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     monkeypatch.setattr(predict, "PART_SIZE", 4)
@@ -258,14 +275,7 @@ def test_predict_gives_the_same_tables_and_of_a_classifier_the_same_bytes(
             )
     local = contents(tmp_path / "local")
     assert len([name for name in local if "predicted_images.parquet/" in name]) == 4
-    if kind == "classifier":
-        assert contents(tmp_path / "ray") == local
-        return
-    boxes = [pd.read_parquet(tmp_path / name / "boxes.parquet") for name in ("local", "ray")]
-    pd.testing.assert_frame_equal(*boxes, rtol=0, atol=2e-5)  # rounding of another process
-    pixels = [name for name in local if not name.startswith("boxes.parquet")]
-    other = contents(tmp_path / "ray")
-    assert {name: other[name] for name in pixels} == {name: local[name] for name in pixels}
+    assert contents(tmp_path / "ray") == local
 
 
 def test_a_part_that_no_worker_survives_stops_predict_with_one_line(
@@ -277,6 +287,12 @@ def test_a_part_that_no_worker_survives_stops_predict_with_one_line(
     rows = ray.map_rows(partial(os._exit), [3], lost=lambda row: part_predictor._lost(images))
     with pytest.raises(InputError, match="images 'a' to 'b' ended whenever it was tried"):
         list(rows)
+
+
+def test_what_lies_in_a_store_need_not_be_on_each_machine(tmp_path: Path) -> None:
+    inner = tmp_path / "cxr-remote" / "s3" / "bucket"
+    inner.mkdir(parents=True)
+    assert engines._Terms.of([inner, tmp_path]).reads == (str(tmp_path),)
 
 
 def terms(**changed: Any) -> engines._Terms:
@@ -292,7 +308,10 @@ def terms(**changed: Any) -> engines._Terms:
         ({"reads": ("/no/such/place",)}, "cannot read /no/such/place; put it where all machines"),
     ],
 )
-def test_a_machine_that_is_not_as_the_driver_s_is_named(changed: dict[str, Any], said: str) -> None:
+def test_a_machine_that_is_not_as_the_driver_s_is_named(
+    changed: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as a worker does, for good
     engines._meet(terms())
     with pytest.raises(
         InputError, match=f"^--engine ray: the machine {os.uname().nodename} {said}"

@@ -412,6 +412,31 @@ def test_a_store_that_fails_stops_prepare_instead_of_leaving_images_out(
     assert excluded["path"].tolist() == ["images/i07.png"]
 
 
+@pytest.mark.long
+def test_ray_decodes_from_s3_what_one_process_does_and_says_when_the_store_fails(
+    line, source, tmp_path, capsys
+):
+    pytest.importorskip("ray")
+    store = s3fs.S3FileSystem()
+    store.put(f"{source}/", "bkt/source/", recursive=True)
+    few = ("--format", "csv", "--size", "32", "--name", "set")
+    assert run("prepare", source, tmp_path / "local", *few, "--workers", "0") == 0
+    ray = (*few, "--engine", "ray")
+    line.fail("busy", "GET /bkt/source/images/i11.png", times=10_000)
+    assert run("prepare", "s3://bkt/source", "s3://bkt/data", *ray) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("cxr: s3://bkt/source/images/i11.png: ")
+    assert last.endswith("then run the same command again to go on")
+    line.fail("busy", "GET /bkt/source/images/", times=3)
+    assert run("prepare", "s3://bkt/source", "s3://bkt/data", *ray) == 0
+    remote = {
+        name.removeprefix("bkt/data/"): store.cat_file(name) for name in store.find("bkt/data")
+    }
+    for name, content in remote.items():
+        assert plain(name, content) == plain(name, (tmp_path / "local" / name).read_bytes()), name
+    assert len(remote) > 5
+
+
 def test_local_paths_import_no_package_for_stores(tmp_path):
     code = (
         "import sys; from scripts.cli import main; sys.argv = ['cxr', 'show', sys.argv[1]]\n"
