@@ -16,7 +16,7 @@ EngineOption = Annotated[
 AddressOption = Annotated[
     str | None,
     typer.Option(
-        help="Ray cluster to join: auto, HOST:PORT or ray://HOST:PORT; if left out, one is started "
-        "on this machine and ended."
+        help="Ray cluster to join: auto or HOST:PORT; if left out, one is started on this machine "
+        "and ended."
     ),
 ]

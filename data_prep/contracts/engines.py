@@ -109,8 +109,8 @@ def open_engine(
 
     Args:
         name: ``local``, or ``ray``, which needs the extra ``cluster``.
-        address: A Ray cluster to join: ``auto``, ``HOST:PORT`` or ``ray://HOST:PORT``. It is left
-            running. None starts one on this machine, at the first row, and ends it.
+        address: A Ray cluster to join: ``auto`` or ``HOST:PORT``. It is left running. None starts
+            one on this machine, at the first row, and ends it.
         workers: Rows, or chunks of rows, that are worked on at a time; None for all processors.
 
     Yields:
@@ -482,8 +482,8 @@ def _knock(address: str) -> None:
         ValueError: It is no address.
     """
     if address != "auto":
-        host, _, port = address.removeprefix("ray://").rpartition(":")
-        if not host or not port.isdigit():
+        host, _, port = address.rpartition(":")
+        if not host or "/" in host or not port.isdigit():
             raise ValueError("it is neither auto nor HOST:PORT")
         socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
 
