@@ -14,6 +14,7 @@ const MOST_TRIES = 6;
 const KEPT_PIXELS = 3;
 const LOCAL = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
 const STILL_SIDE = 700;  // px of an image in the PDF
+const STRIP = 34;  // px above an image of the PDF, for the name of the system
 const MOST_SAVED = 500;
 
 const viewer = new Viewer($("viewer"));
@@ -347,21 +348,22 @@ async function still(item) {
   const { systems } = item.answer;
   const scale = STILL_SIDE / Math.max(image.width, image.height);
   const pane = { width: Math.round(image.width * scale), height: Math.round(image.height * scale) };
-  const canvas = h("canvas", { width: pane.width * systems.length, height: pane.height });
+  const canvas = h("canvas", { width: pane.width * systems.length, height: STRIP + pane.height });
+  const sheet = canvas.getContext("2d");
+  sheet.fillRect(0, 0, canvas.width, canvas.height);
   const one = h("canvas", pane);
   systems.forEach((answer, place) => {
     paint(one.getContext("2d"), pane, image, { x: 0, y: 0, scale }, [{ answer, colour: colourOf(place), boxes: 1, map: MAP_OPACITY, chosen: null }], 1.3);
-    canvas.getContext("2d").drawImage(one, place * pane.width, 0);
-    caption(canvas.getContext("2d"), answer.system, place * pane.width + 8, colourOf(place));
+    sheet.drawImage(one, place * pane.width, STRIP);
+    caption(sheet, answer.system, place * pane.width + 8, colourOf(place));
   });
   return canvas.toDataURL("image/png").split(",")[1];
 }
 
-/** Whose marks a pane shows. */
+/** Whose marks a pane shows, above it: on the image it could cover a marker of the side. */
 function caption(context, words, x, colour) {
-  Object.assign(context, { font: "600 20px system-ui, sans-serif", lineJoin: "round", lineWidth: 5, strokeStyle: "#000", fillStyle: colour });
-  context.strokeText(words, x, 26);
-  context.fillText(words, x, 26);
+  Object.assign(context, { font: "600 20px system-ui, sans-serif", fillStyle: colour });
+  context.fillText(words, x, 24);
 }
 
 // Dialogs, keys and the rest
