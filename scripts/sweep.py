@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from configs.search_space import Config, Dimension
-    from scripts.sweep_trials import Place, Plan, TrialRecord
+    from scripts.child_runs import Machines
+    from scripts.sweep_trials import Plan, TrialRecord
 
 _STARTED, _SWEEP, _BEST = "sweep.started.json", "sweep.json", "best"
 _OWN = {_STARTED, _SWEEP, "sweep.html", _BEST, "trials", "study.journal", "study.journal.lock"}
@@ -108,11 +108,12 @@ def sweep(
     }
     before = _require_same(out, settings, started)
     audit_errors(dataset, settings.data.split, despite_audit)
-    places = _places(device, devices, jobs)
     from data_prep.contracts.folders import folder_lock, provenance
     from data_prep.contracts.json_files import write_json
+    from scripts.child_runs import ThisMachine, places
     from scripts.sweep_trials import Plan
 
+    machines = ThisMachine(places(device, devices, jobs))
     plan = Plan(
         out, settings, space, data, objective, direction, seed, pruning, device, devices,
         despite_audit,
@@ -120,7 +121,7 @@ def sweep(
     with folder_lock(out):
         if not before:
             write_json(out / _STARTED, "sweep_started", {**started, **provenance()})
-        found = _run(plan, trials, places, started)
+        found = _run(plan, trials, machines, started)
     _say_result(plan, found)
     show_next(out, data)
     if as_json:
@@ -217,59 +218,14 @@ def _require_same(out: Path, settings: Config, started: dict[str, Any]) -> bool:
     return True
 
 
-def _places(device: str, devices: int, jobs: int) -> list[Place]:
-    """What each of the trials at a time may use: its GPUs, or its share of the processors."""
-    import os
-
-    from scripts.runtime import calibrate_for, choose_device, runs_on_gpu
-    from scripts.sweep_trials import Place
-
-    if not runs_on_gpu(device):
-        if device not in ("auto", "cpu"):
-            choose_device(device, devices)  # refuses it
-        if jobs == 1:
-            return [Place({})]
-        from data_prep.contracts.workers import cpu_count
-
-        calibrate_for(math.inf, device)  # before they share the processors
-        threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cpu_count() // jobs)))
-        return [Place({"OMP_NUM_THREADS": threads})] * jobs
-    import torch
-
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    names = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
-    return [Place({"CUDA_VISIBLE_DEVICES": each}) for each in share_gpus(names, devices, jobs)]
-
-
-def share_gpus(names: Sequence[str], devices: int, jobs: int) -> list[str]:
-    """Which GPUs each of the trials at a time sees; small trials may share one.
-
-    Example:
-        >>> share_gpus(["0", "1", "2", "3"], devices=2, jobs=2)
-        ['0,1', '2,3']
-        >>> share_gpus(["0"], devices=1, jobs=2)
-        ['0', '0']
-    """
-    if devices == 1:
-        return [names[job % len(names)] for job in range(jobs)]
-    if jobs * devices > len(names):
-        raise InputError(
-            f"--jobs {jobs} with --devices {devices} need {jobs * devices} GPUs, torch finds "
-            f"{len(names)}; lower one of them"
-        )
-    return [",".join(names[job * devices : (job + 1) * devices]) for job in range(jobs)]
-
-
-def _run(
-    plan: Plan, trials: int, places: Sequence[Place], started: dict[str, Any]
-) -> dict[str, Any]:
+def _run(plan: Plan, trials: int, machines: Machines, started: dict[str, Any]) -> dict[str, Any]:
     """Train what is missing; write the page after each trial, and the rest at the end."""
     from data_prep.contracts.json_files import write_json
     from evaluation.report.sweep_page import write_page
     from scripts.sweep_trials import open_study, records, run_trials
 
     study = open_study(plan)
-    console.say(f"{plan.config.name}: {counted(trials, 'trial')}, {len(places)} at a time, over")
+    console.say(f"{plan.config.name}: {counted(trials, 'trial')}, {machines.jobs} at a time, over")
     for each in plan.space:
         console.say(f"  {each.key}: {each.words()}")
 
@@ -278,7 +234,7 @@ def _run(
         console.say(_trial_line(plan, made, number, trials))
         write_page(_payload(plan, made, started), plan.folder)
 
-    run_trials(plan, study, trials, places, conclude)
+    run_trials(plan, study, trials, machines, conclude)
     made = records(plan, study)
     payload = _payload(plan, made, started)
     write_page(payload, plan.folder)

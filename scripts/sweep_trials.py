@@ -4,12 +4,8 @@ from __future__ import annotations
 
 import csv
 import itertools
-import signal
-import subprocess
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -32,20 +28,13 @@ from configs.search_space import (
 )
 from data_prep.contracts.folders import atomic_path, make_folder
 from data_prep.contracts.json_files import read_json
-from scripts.runtime import own_command
-from scripts.train_devices import child_environment, interrupt
-from scripts.train_zoo import problem_of
+from scripts.child_runs import Command, Machines, Running, run_commands
 
 JOURNAL = "study.journal"
 TRIALS = "trials"
-MOST_FAILURES = 5  # in a row: what fails so often is not the settings' fault
 _STUDY = "sweep"
-_POLL = 0.2  # s
-_GRACE = 60.0  # s, to end after Ctrl-C
 _FIRST_PRUNED = 5  # trials are trained whole before others are held against them
 _FIRST_EPOCH = 2  # the first after which a trial may be stopped
-_SAID = "cxr: "
-_TERMINATED = 143
 
 State = Literal["complete", "failed", "pruned", "repeated", "unfinished"]
 
@@ -199,7 +188,7 @@ def run_trials(
     plan: Plan,
     study: optuna.Study,
     trials: int,
-    places: Sequence[Place],
+    machines: Machines,
     on_trial: Callable[[int], None],
 ) -> None:
     """Train until a number of trials has ended; those that were interrupted first.
@@ -208,31 +197,32 @@ def run_trials(
         plan: What is varied.
         study: Of `open_study`.
         trials: How many there are in the end, with those of earlier calls.
-        places: One for each trial that runs at a time.
+        machines: Where they are trained.
         on_trial: Called with the number of each trial that has ended.
 
     Raises:
         KeyboardInterrupt: The user interrupted; unfinished trials go on in another call.
     """
-    coming = _coming(plan, study, trials, on_trial, several=len(places) > 1)
-    running: dict[int, _Training] = {}
-    failures = 0
-    try:
-        while True:
-            for slot in (each for each in range(len(places)) if each not in running):
-                if failures < MOST_FAILURES and (trial := next(coming, None)) is not None:
-                    running[slot] = _Training(plan, trial, places[slot])
-            if not running:
-                return
-            time.sleep(_POLL)
-            for slot, training in [*running.items()]:
-                if training.has_ended():
-                    del running[slot]
-                    failed = _conclude(plan, study, training)
-                    failures = failures + 1 if failed else 0
-                    on_trial(training.trial.number)
-    finally:
-        _end([*running.values()])
+    under_way = _UnderWay(plan, study, on_trial)
+
+    def commands() -> Iterator[Command]:
+        for trial in _coming(plan, study, trials, on_trial, several=machines.jobs > 1):
+            under_way.trials[trial.number] = trial
+            yield _command(plan, trial.number)
+
+    run_commands(
+        commands(),
+        machines,
+        ended=under_way.conclude,
+        watch=under_way.prune_if_behind if plan.pruning else None,
+    )
+
+
+def _command(plan: Plan, number: int) -> Command:
+    words = ["train", _config_file(plan, number), "--data", plan.data]
+    words += ["--out", plan.run_folder(number), "--device", plan.device]
+    words += ["--devices", plan.devices, *["--despite-audit"] * plan.despite_audit]
+    return Command(str(number), [str(word) for word in words], plan.log(number))
 
 
 def _coming(
@@ -352,137 +342,68 @@ def _note(trial: Trial, **facts: Any) -> None:
         trial.set_user_attr(name, value)
 
 
-class Place(NamedTuple):
-    """Where one trial at a time is trained.
+class _UnderWay:
+    """What is known of the trials under way."""
 
-    Attributes:
-        environment: What its process has in its environment beside this one's.
-    """
+    def __init__(self, plan: Plan, study: optuna.Study, on_trial: Callable[[int], None]) -> None:
+        self.trials: dict[int, Trial] = {}
+        self._plan, self._study, self._on_trial = plan, study, on_trial
+        self._behind: dict[int, str] = {}  # why it was pruned
+        self._reported: set[tuple[int, int]] = set()  # trial, epoch
 
-    environment: dict[str, str]
-
-
-class _Training:
-    """A trial's `cxr train`, under way."""
-
-    def __init__(self, plan: Plan, trial: Trial, place: Place) -> None:
-        self.trial = trial
-        self.behind = ""  # why it was pruned
-        self._plan = plan
-        self._reported: set[int] = set()  # epochs
-        number = trial.number
-        words = ["train", _config_file(plan, number), "--data", plan.data]
-        words += ["--out", plan.run_folder(number), "--device", plan.device]
-        words += ["--devices", plan.devices, *["--despite-audit"] * plan.despite_audit]
-        self._process = start([str(word) for word in words], plan.log(number), place)
-
-    def has_ended(self) -> bool:
-        """Whether the process has ended; prunes one that falls behind."""
-        ended = self._process.poll() is not None
-        if self._plan.pruning and not self.behind and not ended:
-            self._prune_if_behind()
-        return ended
-
-    @property
-    def status(self) -> int:
-        """The exit status of the process, which has ended."""
-        return int(self._process.wait())
-
-    def _prune_if_behind(self) -> None:
-        for row in self._epochs():
+    def prune_if_behind(self, running: Running) -> None:
+        """Stop a trial with an epoch that is behind the others'."""
+        trial = self.trials[int(running.command.name)]
+        for row in _epochs(self._plan.run_folder(trial.number)):
             epoch, figure = int(row["epoch"]), row[self._plan.objective]
-            if epoch in self._reported or not figure:
+            if (trial.number, epoch) in self._reported or not figure:
                 continue
-            self._reported.add(epoch)
-            self.trial.report(float(figure), step=epoch)
-            if self.trial.should_prune():
+            self._reported.add((trial.number, epoch))
+            trial.report(float(figure), step=epoch)
+            if trial.should_prune():
                 figure = f"{self._plan.objective} {float(figure):.3f}"
-                self.behind = f"epoch {epoch}: {figure} is behind the median of the others"
-                interrupt(self._process)
+                said = f"epoch {epoch}: {figure} is behind the median of the others"
+                self._behind[trial.number] = said
+                running.stop()
                 return
 
-    def _epochs(self) -> list[dict[str, str]]:
-        """The figures of the epochs so far."""
-        path = self._plan.run_folder(self.trial.number) / "metrics.csv"
-        if not path.is_file():
-            return []
-        with path.open(encoding="utf-8", newline="") as file:
-            return list(csv.DictReader(file))
+    def conclude(self, running: Running) -> bool:
+        """Record what became of a trial; whether it failed."""
+        trial = self.trials.pop(int(running.command.name))
+        failed = self._conclude(trial, running)
+        self._on_trial(trial.number)
+        return failed
 
-    def interrupt(self) -> None:
-        """Ask it to end, as Ctrl-C does."""
-        interrupt(self._process)
-
-    def wait(self, seconds: float) -> None:
-        """Wait for its end, no longer than some seconds."""
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(max(seconds, 0))
-
-    def kill(self) -> None:
-        """End it at once, where it has not ended."""
-        self._process.kill()
-        self._process.wait()
-
-
-def start(words: list[str], log: Path, place: Place) -> subprocess.Popen[bytes]:
-    """Start a `cxr` command whose output goes to a file, and which does not outlive this one."""
-    with log.open("ab") as output:
-        return subprocess.Popen(  # noqa: S603  our own command
-            own_command("scripts.cli", *words),
-            env={**child_environment(), **place.environment},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            process_group=0,  # Ctrl-C comes to the parent alone, which passes it on once
-        )
-
-
-def _end(trainings: Sequence[_Training]) -> None:
-    """Interrupt what is still under way; each keeps its last whole epoch."""
-    until = time.monotonic() + _GRACE
-    try:
-        for each in trainings:
-            each.interrupt()
-        for each in trainings:
-            each.wait(until - time.monotonic())
-    finally:
-        for each in trainings:
-            each.kill()
-
-
-def _conclude(plan: Plan, study: optuna.Study, training: _Training) -> bool:
-    """Record what became of a trial; whether it failed."""
-    trial, status = training.trial, training.status
-    ended = plan.run_folder(trial.number) / "run.json"
-    if training.behind and not ended.is_file():
-        _note(trial, reason=training.behind)
-        study.tell(trial.number, state=TrialState.PRUNED)
-        return False
-    reason = _reason(status, plan.log(trial.number))
-    if reason is None:
-        info = read_json(ended, "run")
-        value = info["best_value"]
-        if info["monitor"] == "epoch":  # the last epoch is kept, whatever its figures
-            value = info["best_figures"][plan.objective]
-        _note(trial, **{key: info[key] for key in ("best_epoch", "epochs", "seconds")})
-        if value is not None:
-            study.tell(trial.number, value)
+    def _conclude(self, trial: Trial, running: Running) -> bool:
+        plan, study = self._plan, self._study
+        ended = plan.run_folder(trial.number) / "run.json"
+        if running.stopped and (running.status or not ended.is_file()):
+            _note(trial, reason=self._behind[trial.number])
+            study.tell(trial.number, state=TrialState.PRUNED)
             return False
-        reason = f"{plan.objective} is undefined on the validation images"
-    _note(trial, reason=reason)
-    study.tell(trial.number, state=TrialState.FAIL)
-    return True
+        reason = running.problem()
+        if reason is None:
+            info = read_json(ended, "run")
+            value = info["best_value"]
+            if info["monitor"] == "epoch":  # the last epoch is kept, whatever its figures
+                value = info["best_figures"][plan.objective]
+            _note(trial, **{key: info[key] for key in ("best_epoch", "epochs", "seconds")})
+            if value is not None:
+                study.tell(trial.number, value)
+                return False
+            reason = f"{plan.objective} is undefined on the validation images"
+        _note(trial, reason=reason)
+        study.tell(trial.number, state=TrialState.FAIL)
+        return True
 
 
-def _reason(status: int, log: Path) -> str | None:
-    """Why a training failed, in its own words where it had any; None where it did not fail."""
-    if status in (_TERMINATED, -signal.SIGTERM):  # as when a machine goes down: not its own fault
-        raise KeyboardInterrupt
-    problem = problem_of(status)  # ends all where the training was interrupted
-    if problem is None or status < 0:
-        return problem
-    lines = log.read_text(encoding="utf-8", errors="replace").split("\n")
-    return next((line for line in reversed(lines) if line.strip()), problem).removeprefix(_SAID)
+def _epochs(run: Path) -> list[dict[str, str]]:
+    """The figures of a run's epochs so far."""
+    path = run / "metrics.csv"
+    if not path.is_file():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
 
 
 def best_of(made: Sequence[TrialRecord], direction: str) -> TrialRecord | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from data_prep.contracts.errors import InputError
 from scripts import console
+from scripts.child_runs import problem_of
 from scripts.next_steps import comparison
 from scripts.runtime import own_command
 from scripts.train_devices import child_environment, interrupt, require_shares
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from configs.settings import ClassifierConfig
     from data_prep.store.dataset import DataSet
 
-_INTERRUPTED = 130
-_TERMINATED = 143
 _GRACE = 60.0  # s, to end after Ctrl-C
 _HEADINGS = ("model", "parameters", "that learn", "best epoch", "figure", "minutes", "")
 
@@ -166,23 +164,6 @@ def _run(arguments: list[str]) -> int:
     finally:
         child.kill()
         child.wait()
-
-
-def problem_of(status: int) -> str | None:
-    """What an exit status of `cxr train` says of it; None where all is well.
-
-    Example:
-        >>> problem_of(2), problem_of(-9)
-        ('failed with status 2', 'ended by SIGKILL, perhaps for want of memory')
-    """
-    if status == _INTERRUPTED:
-        raise KeyboardInterrupt
-    if status == _TERMINATED:  # by its own exit status, or by the system's
-        status = -signal.SIGTERM
-    if status < 0:
-        name = signal.Signals(-status).name
-        return f"ended by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
-    return f"failed with status {status}" if status else None
 
 
 def _table(outcomes: Sequence[Outcome]) -> list[str]:

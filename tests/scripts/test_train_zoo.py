@@ -22,7 +22,7 @@ from configs.load import parse_config
 from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.synth.phantom import write_phantom
-from scripts import train_zoo
+from scripts import child_runs, train_zoo
 from scripts.train import train
 from scripts.train_zoo import Outcome, _table
 from training.run_folder import RunFolder
@@ -257,12 +257,12 @@ def test_what_ends_the_list_ends_the_training_that_it_started(
     ],
 )
 def test_status_of_a_process_is_told_in_words(status: int, problem: str | None) -> None:
-    assert train_zoo.problem_of(status) == problem
+    assert child_runs.problem_of(status) == problem
 
 
 def test_an_interruption_ends_the_whole_list() -> None:
     with pytest.raises(KeyboardInterrupt):
-        train_zoo.problem_of(130)
+        child_runs.problem_of(130)
 
 
 def test_a_process_of_its_own_gives_its_status() -> None:

@@ -1,0 +1,298 @@
+"""`cxr` commands that another command runs, several at a time.
+
+Each is a process of its own with its GPUs or its share of the processors, and writes what it says
+to a file. One that fails leaves the others; none outlives the command that started it.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from data_prep.contracts.errors import InputError
+from scripts.runtime import calibrate_for, choose_device, own_command, runs_on_gpu
+from scripts.train_devices import child_environment, interrupt
+
+MOST_FAILURES = 5  # in a row: what fails so often is not the single command's fault
+_POLL = 0.2  # s
+_GRACE = 60.0  # s, to end after Ctrl-C
+_SAID = "cxr: "
+_INTERRUPTED, _TERMINATED = 130, 143
+
+
+class Command(NamedTuple):
+    """A `cxr` command.
+
+    Attributes:
+        name: Of its own among those that run.
+        words: Without `cxr`.
+        log: The file that its output is added to; its folder is there.
+    """
+
+    name: str
+    words: Sequence[str]
+    log: Path
+
+
+class Place(NamedTuple):
+    """Where one command at a time is run.
+
+    Attributes:
+        environment: What its process has in its environment beside this one's.
+    """
+
+    environment: Mapping[str, str]
+
+
+class Child(Protocol):
+    """The process of a command, here or on another machine."""
+
+    def poll(self) -> int | None:
+        """Its exit status; None while it runs."""
+
+    def interrupt(self) -> None:
+        """Ask it to end, as Ctrl-C does."""
+
+    def wait(self, seconds: float) -> None:
+        """Wait for its end, no longer than some seconds."""
+
+    def kill(self) -> None:
+        """End it at once, where it has not ended."""
+
+
+class Machines(Protocol):
+    """What runs commands: this machine, or a cluster.
+
+    Attributes:
+        jobs: How many at a time.
+    """
+
+    @property
+    def jobs(self) -> int:
+        """How many at a time."""
+
+    def start(self, command: Command, slot: int) -> Child:
+        """Start a command in one of the places, by its number from 0."""
+
+
+class ThisMachine(NamedTuple):
+    """Processes of this machine.
+
+    Attributes:
+        places: One for each command that runs at a time.
+    """
+
+    places: Sequence[Place]
+
+    @property
+    def jobs(self) -> int:
+        """As `Machines.jobs`."""
+        return len(self.places)
+
+    def start(self, command: Command, slot: int) -> Child:
+        """As `Machines.start`."""
+        return _Process(start(command.words, command.log, self.places[slot]))
+
+
+class _Process:
+    """A process of this machine."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    def interrupt(self) -> None:
+        interrupt(self._process)
+
+    def wait(self, seconds: float) -> None:
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(seconds)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+
+class Running:
+    """A command under way, or ended.
+
+    Attributes:
+        command: It.
+        status: Its exit status; None while it runs.
+        stopped: Whether `stop` has asked it to end.
+    """
+
+    def __init__(self, command: Command, child: Child) -> None:
+        self.command, self.child = command, child
+        self.status: int | None = None
+        self.stopped = False
+
+    def has_ended(self) -> bool:
+        """Whether it runs no more."""
+        self.status = self.child.poll()
+        return self.status is not None
+
+    def stop(self) -> None:
+        """End it early; what it has done stays, and the others go on."""
+        self.stopped = True
+        self.child.interrupt()
+
+    def problem(self) -> str | None:
+        """Why it failed, in its own words where it had any; None where it did not.
+
+        Raises:
+            KeyboardInterrupt: It was interrupted, and so are all.
+        """
+        status = self.status or 0
+        if status in (_TERMINATED, -signal.SIGTERM):  # as when a machine goes down
+            raise KeyboardInterrupt
+        problem = problem_of(status)
+        if problem is None or status < 0:
+            return problem
+        lines = self.command.log.read_text(encoding="utf-8", errors="replace").split("\n")
+        said = next((line for line in reversed(lines) if line.strip()), problem)
+        return said.removeprefix(_SAID)
+
+
+def run_commands(
+    commands: Iterable[Command],
+    machines: Machines,
+    *,
+    ended: Callable[[Running], bool],
+    watch: Callable[[Running], object] | None = None,
+) -> None:
+    """Run commands, as many at a time as there are places, and wait for all.
+
+    A command that goes on where it was, such as `cxr train`, makes the whole resumable: leave out
+    what has ended, and give the others again. After five failures in a row no more is started.
+
+    Args:
+        commands: Taken one by one, when a place is free.
+        machines: Where they run.
+        ended: Called with each that has ended, before another is taken; says whether it failed.
+        watch: Called with each that is under way, a few times a second.
+
+    Raises:
+        KeyboardInterrupt: The user interrupted, or one of them was; all have been.
+    """
+    coming = iter(commands)
+    running: dict[int, Running] = {}
+    failures = 0
+    try:
+        while True:
+            for slot in (each for each in range(machines.jobs) if each not in running):
+                if failures < MOST_FAILURES and (command := next(coming, None)) is not None:
+                    running[slot] = Running(command, machines.start(command, slot))
+            if not running:
+                return
+            time.sleep(_POLL)
+            for slot, each in [*running.items()]:
+                if each.has_ended():
+                    del running[slot]
+                    failures = failures + 1 if ended(each) else 0
+                elif watch is not None and not each.stopped:
+                    watch(each)
+    finally:
+        _end([each.child for each in running.values()])
+
+
+def _end(children: Sequence[Child]) -> None:
+    """Interrupt what is still under way; a training keeps its last whole epoch."""
+    until = time.monotonic() + _GRACE
+    try:
+        for each in children:
+            each.interrupt()
+        for each in children:
+            each.wait(max(until - time.monotonic(), 0.0))
+    finally:
+        for each in children:
+            each.kill()
+
+
+def start(words: Sequence[str], log: Path, place: Place) -> subprocess.Popen[bytes]:
+    """Start a `cxr` command whose output goes to a file, and which does not outlive this one."""
+    with log.open("ab") as output:
+        return subprocess.Popen(  # noqa: S603  our own command
+            own_command("scripts.cli", *words),
+            env={**child_environment(), **place.environment},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            process_group=0,  # Ctrl-C comes to the parent alone, which passes it on once
+        )
+
+
+def problem_of(status: int) -> str | None:
+    """What an exit status of a `cxr` command says of it; None where all is well.
+
+    Example:
+        >>> problem_of(2), problem_of(-9)
+        ('failed with status 2', 'ended by SIGKILL, perhaps for want of memory')
+    """
+    if status == _INTERRUPTED:
+        raise KeyboardInterrupt
+    if status == _TERMINATED:  # by its own exit status, or by the system's
+        status = -signal.SIGTERM
+    if status < 0:
+        name = signal.Signals(-status).name
+        return f"ended by {name}" + (", perhaps for want of memory" if name == "SIGKILL" else "")
+    return f"failed with status {status}" if status else None
+
+
+def places(device: str, devices: int, jobs: int) -> list[Place]:
+    """What each command at a time may use of this machine.
+
+    Args:
+        device: ``auto``, ``cpu`` or ``cuda``.
+        devices: GPUs of one command.
+        jobs: Commands at a time.
+
+    Returns:
+        For each its GPUs, or its share of the processors; of one command all processors.
+
+    Raises:
+        InputError: There are no such devices, or too few.
+    """
+    if not runs_on_gpu(device):
+        if device not in ("auto", "cpu"):
+            choose_device(device, devices)  # refuses it
+        if jobs == 1:
+            return [Place({})]
+        from data_prep.contracts.workers import cpu_count
+
+        calibrate_for(math.inf, device)  # before they share the processors
+        threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cpu_count() // jobs)))
+        return [Place({"OMP_NUM_THREADS": threads})] * jobs
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    names = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
+    return [Place({"CUDA_VISIBLE_DEVICES": each}) for each in share_gpus(names, devices, jobs)]
+
+
+def share_gpus(names: Sequence[str], devices: int, jobs: int) -> list[str]:
+    """Which GPUs each of the commands at a time sees; small ones may share one.
+
+    Example:
+        >>> share_gpus(["0", "1", "2", "3"], devices=2, jobs=2)
+        ['0,1', '2,3']
+        >>> share_gpus(["0"], devices=1, jobs=2)
+        ['0', '0']
+    """
+    if devices == 1:
+        return [names[job % len(names)] for job in range(jobs)]
+    if jobs * devices > len(names):
+        raise InputError(
+            f"--jobs {jobs} with --devices {devices} need {jobs * devices} GPUs, torch finds "
+            f"{len(names)}; lower one of them"
+        )
+    return [",".join(names[job * devices : (job + 1) * devices]) for job in range(jobs)]
