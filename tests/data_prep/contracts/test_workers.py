@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,31 @@ def test_row_that_ends_its_process_costs_that_row_only() -> None:
     rows = [partial(int, n) if n != 5 else partial(os._exit, 1) for n in range(12)]
     answers = list(map_rows(operator.call, rows, workers=2, lost=lambda row: -1))
     assert answers == [0, 1, 2, 3, 4, -1, 6, 7, 8, 9, 10, 11]
+
+
+def test_row_that_ends_its_process_among_many_sent_together_costs_that_row_only() -> None:
+    numbers = range(3000)  # as quick as these, they go by the hundred
+    rows = [partial(int, n) if n not in (1234, 2000) else partial(os._exit, 1) for n in numbers]
+    answers = list(map_rows(operator.call, rows, workers=2, lost=lambda row: -1))
+    assert answers == [n if n not in (1234, 2000) else -1 for n in numbers]
+
+
+def test_slow_rows_are_sent_one_by_one_and_quick_ones_together() -> None:
+    def most_under_way(row: partial[Any], count: int) -> int:
+        drawn = most = 0
+
+        def rows() -> Iterator[partial[Any]]:
+            nonlocal drawn
+            while drawn < count:
+                drawn += 1
+                yield row
+
+        for answered, _ in enumerate(map_rows(operator.call, rows(), workers=2, lost=int)):
+            most = max(most, drawn - answered)
+        return most
+
+    assert most_under_way(partial(time.sleep, 0.03), 24) <= 8
+    assert 8 < most_under_way(partial(int, 0), 5000) <= 8 * 256
 
 
 def test_programming_error_in_a_worker_is_not_hidden() -> None:
