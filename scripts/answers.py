@@ -45,7 +45,6 @@ PrecisionOption = Annotated[
     Literal["fp32", "bf16", "int8"] | None,
     typer.Option(help="What it computes in, as in cxr predict."),
 ]
-DeviceOption = Annotated[str, typer.Option(help="cpu, cuda, or auto.")]
 OVERLAYS = "predicted"
 _WORTH_WORKERS = 16  # files: starting a process costs as much as decoding a few
 _OVERLAY = "-overlay.png"  # end of each name

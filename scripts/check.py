@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from scripts.engine_options import AddressOption, EngineOption
+from scripts.options import AddressOption, EngineOption
 
 _NOUNS = {"error": "error", "warning": "warning", "info": "note"}
 

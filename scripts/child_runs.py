@@ -34,11 +34,13 @@ class Command(NamedTuple):
         name: Of its own among those that run.
         words: Without `cxr`.
         log: The file that its output is added to; its folder is there.
+        out: The folder that it writes, which one that another machine still runs may hold.
     """
 
     name: str
     words: Sequence[str]
     log: Path
+    out: Path | None = None
 
 
 class Place(NamedTuple):

@@ -14,8 +14,8 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
 from scripts import console
 from scripts.answers import OVERLAYS, AnswerOutput, PolicyOption, show_answers
-from scripts.engine_options import AddressOption, EngineOption
 from scripts.next_steps import show_next
+from scripts.options import AddressOption, DeviceOption, EngineOption
 from scripts.own_split import own_split
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ def predict(
             "another. fp32 if left out, for an export its own."
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto.")] = "auto",
+    device: DeviceOption = "auto",
     finding: Annotated[
         list[str] | None,
         typer.Option(

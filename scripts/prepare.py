@@ -10,7 +10,7 @@ import typer
 
 from data_prep.contracts.errors import InputError
 from data_prep.store.folder_kinds import kind_of, require_kind
-from scripts.engine_options import AddressOption, EngineOption
+from scripts.options import AddressOption, EngineOption
 
 
 def prepare(

@@ -15,13 +15,13 @@ from data_prep.contracts.errors import InputError
 from scripts import console
 from scripts.answers import (
     BackendOption,
-    DeviceOption,
     PolicyOption,
     PrecisionOption,
     open_runs,
     parse_runs,
     require_packages,
 )
+from scripts.options import DeviceOption
 
 if TYPE_CHECKING:
     from serving.web.settings import ServeSettings

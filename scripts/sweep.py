@@ -14,6 +14,13 @@ from data_prep.store.folder_kinds import require_kind
 from scripts import console
 from scripts.configs import config_names
 from scripts.next_steps import show_next
+from scripts.options import (
+    AddressOption,
+    DespiteAuditOption,
+    DeviceOption,
+    DevicesOption,
+    EngineOption,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -59,16 +66,11 @@ def sweep(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Replace a key in all trials."),
     ] = None,
-    despite_audit: Annotated[
-        bool,
-        typer.Option(
-            "--despite-audit", help="Go on where the audit found what makes results wrong."
-        ),
-    ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    devices: Annotated[
-        int, typer.Option(min=1, help="GPUs, or processes on the CPU, that share a trial's batch.")
-    ] = 1,
+    despite_audit: DespiteAuditOption = False,
+    device: DeviceOption = "auto",
+    devices: DevicesOption = 1,
+    engine: EngineOption = "local",
+    address: AddressOption = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print sweep.json at the end.")] = False,
 ) -> None:
     """Train with several settings and keep the run with the best figure on validation.
@@ -110,15 +112,20 @@ def sweep(
     audit_errors(dataset, settings.data.split, despite_audit)
     from data_prep.contracts.folders import folder_lock, provenance
     from data_prep.contracts.json_files import write_json
-    from scripts.child_runs import ThisMachine, places
+    from scripts.machines import open_machines
     from scripts.sweep_trials import Plan
 
-    machines = ThisMachine(places(device, devices, jobs))
     plan = Plan(
         out, settings, space, data, objective, direction, seed, pruning, device, devices,
         despite_audit,
     )  # fmt: skip
-    with folder_lock(out):
+    reads = (data, out / _STARTED)
+    with (
+        open_machines(
+            engine, address, device=device, devices=devices, jobs=jobs, reads=reads
+        ) as machines,
+        folder_lock(out),
+    ):
         if not before:
             write_json(out / _STARTED, "sweep_started", {**started, **provenance()})
         found = _run(plan, trials, machines, started)

@@ -222,7 +222,9 @@ def _command(plan: Plan, number: int) -> Command:
     words = ["train", _config_file(plan, number), "--data", plan.data]
     words += ["--out", plan.run_folder(number), "--device", plan.device]
     words += ["--devices", plan.devices, *["--despite-audit"] * plan.despite_audit]
-    return Command(str(number), [str(word) for word in words], plan.log(number))
+    return Command(
+        str(number), [str(word) for word in words], plan.log(number), plan.run_folder(number)
+    )
 
 
 def _coming(

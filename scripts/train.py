@@ -14,6 +14,7 @@ from networks.registry import network_names
 from scripts import console
 from scripts.configs import config_names
 from scripts.next_steps import show_next
+from scripts.options import DespiteAuditOption, DeviceOption, DevicesOption
 
 if TYPE_CHECKING:
     from configs.settings import ClassifierConfig, DetectorConfig
@@ -58,16 +59,9 @@ def train(
             help="Go on with an interrupted training of this configuration, or refuse its folder.",
         ),
     ] = True,
-    despite_audit: Annotated[
-        bool,
-        typer.Option(
-            "--despite-audit", help="Go on where the audit found what makes results wrong."
-        ),
-    ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    devices: Annotated[
-        int, typer.Option(min=1, help="GPUs, or processes on the CPU, that share each batch.")
-    ] = 1,
+    despite_audit: DespiteAuditOption = False,
+    device: DeviceOption = "auto",
+    devices: DevicesOption = 1,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print run.json at the end; of a list, all of them.")
     ] = False,

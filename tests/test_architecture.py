@@ -71,9 +71,9 @@ def test_layout_stays_within_its_limits(
     assert len(lines) <= 294
     assert sum(lines) <= 72_600
     assert max(lines) <= 600
-    assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 42
+    assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 43
     assert len(layout.wide_names()) <= 560
-    assert max(map(len, layout.imports.values())) <= 28
+    assert max(map(len, layout.imports.values())) <= 29
     assert sum(count <= 1 for count in layout.importers().values()) <= 88
 
 

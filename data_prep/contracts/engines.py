@@ -21,7 +21,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache, lru_cache
+from functools import cache, lru_cache, partial
 from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
@@ -165,6 +165,24 @@ class RayEngine:
         if self._ray is None:
             self._ray = self._cluster.enter_context(_connected(self._address, self._workers))
             self._tasks = _Tasks.of(self._ray)
+
+    def join(self, reads: Sequence[Path]) -> tuple[ModuleType, Callable[[], None]]:
+        """Give Ray itself, for work that is no map over rows.
+
+        Args:
+            reads: As of `Engine.map_rows`.
+
+        Returns:
+            Ray, connected; and what each of its workers calls first: it refuses a machine that is
+            not as this one, and stands in the same folder.
+
+        Raises:
+            InputError: There is no such cluster, or a machine of it is not as this one.
+        """
+        self.connect()
+        terms = _Terms.of(reads)
+        self._require_nodes(terms)
+        return self._tasks.ray, partial(_meet, terms)
 
     def map_rows(
         self,

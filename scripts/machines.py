@@ -1,0 +1,269 @@
+"""Where `cxr` commands run: processes of this machine, or a Ray cluster.
+
+In a cluster each is a process below a worker that holds its processors and GPUs. A worker or
+machine that dies takes its command along, which is then started again elsewhere and goes on where
+it was.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from data_prep.contracts.addresses import address_of
+from data_prep.contracts.engines import EngineName, RayEngine, open_engine
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import folder_lock
+from scripts.child_runs import Child, Command, Machines, Place, ThisMachine, places, start
+from scripts.train_devices import interrupt
+
+_MOST_DEATHS = 3  # of a command's workers; the next one's is its own fault
+_POLL = 0.2  # s
+_LISTEN = 0.5  # s that a worker waits for its command before it hears whether to interrupt it
+_PARTS = 10_000  # of a GPU, which Ray can tell apart
+_HOME = Path(__file__).resolve().parents[1]
+_ENDED_WITH_MACHINE = (143, -signal.SIGTERM)
+_FAILED, _INTERRUPTED = 2, 130
+
+
+class Share(NamedTuple):
+    """What one command takes of a machine.
+
+    Attributes:
+        processors: Whole ones.
+        gpus: Below 1 where several commands share one.
+        threads: Of torch on processors; None leaves the choice to the command.
+    """
+
+    processors: int
+    gpus: float = 0.0
+    threads: int | None = None
+
+
+def share_machines(
+    machines: Sequence[tuple[int, int]], device: str, devices: int, jobs: int
+) -> Share:
+    """What each of the commands at a time gets.
+
+    On GPUs that is its number of GPUs with their share of a machine's processors; where there are
+    fewer GPUs than commands, those of one GPU share them. On processors it is the largest equal
+    share with which all run at once.
+
+    Args:
+        machines: Processors and GPUs of each.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        devices: GPUs of one command.
+        jobs: Commands at a time.
+
+    Raises:
+        InputError: There are too few GPUs.
+
+    Example:
+        >>> share_machines([(8, 0), (8, 0)], "auto", devices=1, jobs=4)
+        Share(processors=4, gpus=0.0, threads=4)
+        >>> share_machines([(32, 4), (8, 0)], "auto", devices=2, jobs=2)
+        Share(processors=16, gpus=2.0, threads=None)
+        >>> share_machines([(8, 1)], "cuda", devices=1, jobs=3).gpus
+        0.3333
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise InputError(f"--device {device}: choose auto, cpu or cuda")
+    able = [(cpus, gpus) for cpus, gpus in machines if gpus >= devices]
+    if device == "cuda" and not able:
+        raise InputError(
+            f"--device cuda: no machine of the cluster has {devices} GPUs that Ray knows of"
+        )
+    if device == "cpu" or not able:
+        total = sum(cpus for cpus, _ in machines)
+        shares = range(max(1, total), 0, -1)
+        each = next((n for n in shares if sum(c // n for c, _ in machines) >= jobs), 1)
+        alone = each == max((cpus for cpus, _ in machines), default=1)
+        return Share(each, threads=None if alone else each)
+    room = sum(gpus // devices for _, gpus in able)
+    if devices > 1 and room < jobs:
+        raise InputError(
+            f"--jobs {jobs} with --devices {devices}: the machines of the cluster have GPUs for "
+            f"{room} at a time; lower one of them"
+        )
+    gpus = float(devices)
+    if room < jobs:
+        gpus = _PARTS // -(-jobs // room) / _PARTS
+    return Share(max(1, int(min(cpus / has for cpus, has in able) * gpus)), gpus)
+
+
+@contextmanager
+def open_machines(
+    engine: EngineName,
+    address: str | None,
+    *,
+    device: str,
+    devices: int,
+    jobs: int,
+    reads: Sequence[Path],
+) -> Iterator[Machines]:
+    """Give the machines that run commands for the block, and end what was started for it.
+
+    Args:
+        engine: ``local`` or ``ray``.
+        address: As of `data_prep.contracts.engines.open_engine`.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        devices: GPUs of one command.
+        jobs: Commands at a time.
+        reads: Folders and files that commands read or write, there when the first is started: all
+            machines of a cluster must see them under the same path.
+
+    Yields:
+        The machines.
+
+    Raises:
+        InputError: There is no such cluster or device. What a machine of a cluster lacks is said
+            when the first command is started.
+    """
+    for path in reads if engine == "ray" else ():
+        if place := address_of(path):
+            raise InputError(
+                f"{place}: lies in an object store, and --engine ray trains in folders that all "
+                "machines share; give such a folder, or leave --engine out"
+            )
+    with open_engine(engine, address=address) as opened:
+        if isinstance(opened, RayEngine):
+            yield _Cluster(opened, device, devices, jobs, reads)
+        else:
+            yield ThisMachine(places(device, devices, jobs))
+
+
+class _Cluster:
+    """A cluster that runs commands; see `Machines`."""
+
+    def __init__(
+        self, engine: RayEngine, device: str, devices: int, jobs: int, reads: Sequence[Path]
+    ) -> None:
+        self.jobs = jobs
+        self._engine, self._device, self._devices, self._reads = engine, device, devices, reads
+        self._begin: Callable[[Command], Any] | None = None
+        self._ray: Any = None
+
+    def start(self, command: Command, slot: int) -> Child:
+        """As `Machines.start`; Ray chooses the machine."""
+        if self._begin is None:
+            self._begin = self._join()
+        return _Distant(self._ray, self._begin, command)
+
+    def _join(self) -> Callable[[Command], Any]:
+        """Check the machines; returns what starts a worker for a command."""
+        ray, meet = self._engine.join(self._reads)
+        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        counts = [(int(each.get("CPU", 0)), int(each.get("GPU", 0))) for each in nodes]
+        able = [each for each in counts if each[0]]
+        share = share_machines(able, self._device, self._devices, self.jobs)
+        threads = os.environ.get("OMP_NUM_THREADS", share.threads)
+        environment = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
+        worker = ray.remote(num_cpus=share.processors, num_gpus=share.gpus)(_Worker)
+        self._ray = ray
+        return lambda command: worker.remote(meet, command, environment)
+
+
+class _Distant:
+    """A command in the cluster."""
+
+    def __init__(self, ray: Any, begin: Callable[[Command], Any], command: Command) -> None:
+        self._ray, self._begin, self._command = ray, begin, command
+        self._status: int | None = None
+        self._deaths, self._is_interrupted = 0, False
+        self._send()
+
+    def _send(self) -> None:
+        self._worker, self._is_there = self._begin(self._command), False
+        self._answer = self._worker.begin.remote()
+
+    def poll(self) -> int | None:
+        while self._status is None and self._ray.wait([self._answer], timeout=0)[0]:
+            try:
+                status = self._ray.get(self._answer)
+            except self._ray.exceptions.RayActorError:
+                status = _ENDED_WITH_MACHINE[0]
+            except self._ray.exceptions.RayTaskError as error:
+                raise getattr(error, "cause", None) or error from None
+            if status is None:
+                self._is_there = True
+                self._answer = self._worker.listen.remote()
+            elif status in _ENDED_WITH_MACHINE and not self._is_interrupted:
+                self._send_again()
+            else:
+                self._conclude(status)
+        return self._status
+
+    def _send_again(self) -> None:
+        self._deaths += 1
+        again = self._deaths < _MOST_DEATHS
+        said = "the command goes on in another" if again else f"as {self._deaths - 1} before it"
+        with self._command.log.open("a", encoding="utf-8") as log:
+            log.write(f"\ncxr: the worker or machine ended, perhaps for want of memory; {said}\n")
+        if again:
+            self._send()
+        else:
+            self._conclude(_FAILED)
+
+    def _conclude(self, status: int) -> None:
+        self._status = status
+        self._ray.kill(self._worker)  # which gives back what it held
+
+    def interrupt(self) -> None:
+        self._is_interrupted = True
+        if self._is_there:
+            self._worker.interrupt.remote()
+        elif self._status is None:  # it waits for a place, or has just got one
+            self._conclude(_INTERRUPTED)
+
+    def wait(self, seconds: float) -> None:
+        until = time.monotonic() + seconds
+        while self.poll() is None and time.monotonic() < until:
+            time.sleep(_POLL)
+
+    def kill(self) -> None:
+        if self._status is None:
+            self._conclude(-signal.SIGKILL)
+
+
+# ------------------------------------------------------------------------------ in the workers
+
+
+class _Worker:
+    """Runs a command, which does not outlive it."""
+
+    def __init__(
+        self, meet: Callable[[], None], command: Command, environment: Mapping[str, str]
+    ) -> None:
+        self._meet, self._command, self._environment = meet, command, environment
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def begin(self) -> None:
+        """Start it."""
+        self._meet()
+        # Ray sets it for what is computed here; the command chooses for itself.
+        os.environ.pop("OMP_NUM_THREADS", None)
+        path = os.pathsep.join(filter(None, (str(_HOME), os.environ.get("PYTHONPATH"))))
+        words, log, out = self._command.words, self._command.log, self._command.out
+        if out is not None:
+            # One that a killed driver has started may still write there, on another machine.
+            with folder_lock(out, before_wait=lambda: None):
+                pass
+        self._process = start(words, log, Place({**self._environment, "PYTHONPATH": path}))
+
+    def listen(self) -> int | None:
+        """Its exit status; None where it still runs after a moment."""
+        try:
+            return self._process.wait(_LISTEN) if self._process else None
+        except subprocess.TimeoutExpired:
+            return None
+
+    def interrupt(self) -> None:
+        """Interrupt it."""
+        if self._process is not None and self._process.poll() is None:
+            interrupt(self._process)

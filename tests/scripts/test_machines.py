@@ -1,0 +1,326 @@
+"""Commands get devices of their own, here or in a Ray cluster, and survive what dies there."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data_prep.assemble.prepare import prepare
+from data_prep.contracts.errors import InputError
+from data_prep.synth.phantom import write_phantom
+from scripts import child_runs
+from scripts.child_runs import Command, Machines, Running, ThisMachine, places, run_commands
+from scripts.machines import Share, open_machines, share_machines
+
+ROOT = Path(__file__).resolve().parents[2]
+has_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
+# For the start of each Python: in place of a `cxr` command, say which GPUs it sees, and when.
+_CHILD = """
+import os, sys, time
+if "scripts.cli" in sys.orig_argv:
+    start = time.monotonic()
+    time.sleep(float(sys.orig_argv[-1]))
+    print(os.environ.get("CUDA_VISIBLE_DEVICES"), start, time.monotonic(), flush=True)
+    os._exit(0)
+"""
+
+
+@pytest.fixture
+def children_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that say which GPUs they see, and when they ran."""
+    (tmp_path / "sitecustomize.py").write_text(_CHILD)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
+    monkeypatch.setattr(child_runs, "_POLL", 0.01)
+
+
+def told(folder: Path, machines: Machines, commands: int) -> list[tuple[str, float, float]]:
+    """What commands say that run on machines: GPUs, start and end."""
+    ran: list[Running] = []
+
+    def ended(running: Running) -> bool:
+        ran.append(running)
+        return running.problem() is not None
+
+    names = [f"{number}" for number in range(commands)]
+    run_commands((Command(n, ["0.2"], folder / f"{n}.log") for n in names), machines, ended=ended)
+    assert sorted(each.command.name for each in ran) == names
+    lines = [(folder / f"{name}.log").read_text().split() for name in names]
+    return [(gpus, float(start), float(end)) for gpus, start, end in lines]
+
+
+def most_at_a_time(gpu: str, found: list[tuple[str, float, float]]) -> int:
+    spans = [(start, end) for gpus, start, end in found if gpu in gpus.split(",")]
+    return max(sum(a <= start < b for a, b in spans) for start, _ in spans)
+
+
+@pytest.mark.parametrize(
+    ("visible", "devices", "jobs", "seen", "most"),
+    [
+        (None, 1, 3, {"0", "1", "2"}, 1),  # all that torch finds
+        ("4,GPU-6a,7", 1, 3, {"4", "GPU-6a", "7"}, 1),  # those of the job alone, as it calls them
+        ("4,5,6", 1, 4, {"4", "5", "6"}, 2),  # small ones share
+        ("4,5,6,7", 2, 2, {"4,5", "6,7"}, 1),
+    ],
+)
+@pytest.mark.usefixtures("children_tell")
+def test_each_process_sees_gpus_that_no_other_has_at_that_time(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    visible: str | None,
+    devices: int,
+    jobs: int,
+    seen: set[str],
+    most: int,
+) -> None:
+    monkeypatch.setattr(child_runs, "runs_on_gpu", lambda device: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = told(tmp_path, ThisMachine(places("auto", devices, jobs)), 2 * jobs)
+    assert {gpus for gpus, _, _ in found} == seen
+    gpus = {gpu for one in seen for gpu in one.split(",")}
+    assert max(most_at_a_time(gpu, found) for gpu in gpus) <= most
+
+
+@pytest.mark.parametrize(
+    ("machines", "options", "share"),
+    [
+        ([(2, 0)], ("cpu", 1, 1), Share(2)),  # all of it, as without a cluster
+        ([(2, 0)], ("cpu", 1, 2), Share(1, threads=1)),
+        ([(2, 0)], ("auto", 1, 9), Share(1, threads=1)),  # seven wait
+        ([(8, 0), (3, 0)], ("auto", 1, 3), Share(3, threads=3)),  # two here, one there
+        ([(8, 2), (64, 0)], ("cpu", 1, 1), Share(64)),
+        ([(8, 2), (64, 0)], ("auto", 1, 2), Share(4, 1.0)),
+        ([(8, 2), (64, 0)], ("cuda", 2, 1), Share(8, 2.0)),
+        ([(8, 2)], ("auto", 1, 4), Share(2, 0.5)),
+        ([(1, 2)], ("auto", 1, 2), Share(1, 1.0)),  # one at a time
+    ],
+)
+def test_a_cluster_is_shared_out_by_gpus_else_by_processors(
+    machines: list[tuple[int, int]], options: tuple[str, int, int], share: Share
+) -> None:
+    assert share_machines(machines, *options) == share
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("cuda", 3, 1), "no machine of the cluster has 3 GPUs that Ray knows of"),
+        (("auto", 2, 2), "the machines of the cluster have GPUs for 1 at a time; lower one"),
+        (("tpu", 1, 1), "--device tpu: choose auto, cpu or cuda"),
+    ],
+)
+def test_too_few_gpus_of_a_cluster_are_refused(options: tuple[str, int, int], says: str) -> None:
+    with pytest.raises(InputError, match=says):
+        share_machines([(8, 2), (8, 0)], *options)
+
+
+def test_folders_that_no_other_machine_sees_are_refused(tmp_path: Path) -> None:
+    twin = tmp_path / "cxr-remote" / "s3" / "bucket" / "data"
+    options: Any = {"device": "cpu", "devices": 1, "jobs": 1, "reads": [tmp_path, twin]}
+    with (
+        pytest.raises(InputError, match=r"^s3://bucket/data: lies in an object store"),
+        open_machines("ray", None, **options),
+    ):
+        pass
+    with (
+        pytest.raises(InputError, match="--address: is for --engine ray"),
+        open_machines("local", "auto", **options),
+    ):
+        pass
+
+
+def test_after_five_failures_in_a_row_no_more_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(child_runs, "_POLL", 0.0)
+    started: list[str] = []
+
+    class Fails:
+        jobs = 1
+
+        def start(self, command: Command, slot: int) -> Any:
+            started.append(command.name)
+            return type("Child", (), {"poll": lambda self: 0 if command.name == "2" else 2})()
+
+    run_commands(
+        (Command(str(number), [], tmp_path / "log") for number in range(20)),
+        Fails(),
+        ended=lambda running: running.status != 0,
+    )
+    assert started == [str(number) for number in range(8)]
+
+
+# ------------------------------------------------------------- sweeps in a Ray cluster, by hand
+
+TINY = """
+kind = "classifier"
+name = "Tiny"
+[data]
+image_size = 64
+[model]
+architecture = "small_cnn"
+[training]
+epochs = 5
+batch_size = 4
+learning_rate = 1e-3
+warmup_epochs = 0.0
+"""
+# For the start of each Python: an epoch takes long enough to be interrupted.
+SLOW = """
+import sys, time
+from importlib.machinery import PathFinder
+class Slow:
+    def find_spec(self, name, path=None, target=None):
+        if name != "training.plots":
+            return None
+        spec = PathFinder.find_spec(name, path)
+        run = spec.loader.exec_module
+        def changed(module):
+            run(module)
+            import training.loading as loading
+            load = loading.NamedBatches.__call__
+            def slowly(self, samples):
+                time.sleep(0.1)
+                return load(self, samples)
+            loading.NamedBatches.__call__ = slowly
+        spec.loader.exec_module = changed
+        return spec
+sys.meta_path.insert(0, Slow())
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("machines")
+    write_phantom(folder / "source", n_images=30, seed=3, size=96, prevalence=0.4)
+    prepare(folder / "source", folder / "data", format="rsna", sizes=[64], workers=0)
+    (folder / "tiny.toml").write_text(TINY)
+    (folder / "sitecustomize.py").write_text(SLOW)
+    return folder / "data"
+
+
+@pytest.fixture
+def sweeping(data: Path) -> Callable[..., subprocess.Popen[str]]:
+    """Starts a sweep in a process group of its own, as a shell does."""
+
+    def start(out: Path, *words: str, slow: bool = True) -> subprocess.Popen[str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        path = [str(ROOT), *[str(data.parent)] * slow]
+        verb = ["sweep", "tiny.toml", "--data", "data", "--out", str(out), "--trials", "2",
+                "--over", "training.learning_rate=1e-4..1e-2", "--device", "cpu"]  # fmt: skip
+        return subprocess.Popen(
+            [sys.executable, "-P", "-m", "scripts.cli", *verb, *words],
+            env={**kept, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"},
+            cwd=data.parent,  # paths are relative, as they are typed
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+
+    return start
+
+
+def processes(text: str) -> list[int]:
+    """Those whose command line holds a text."""
+    found = []
+    for each in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if text.encode() in (each / "cmdline").read_bytes().replace(b"\0", b" "):
+                found.append(int(each.name))
+    return found
+
+
+def wait_for(what: Callable[[], Any], seconds: float = 120) -> None:
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def parent_of(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def has_epoch(run: Path) -> bool:
+    table = run / "metrics.csv"
+    return table.is_file() and len(table.read_text().splitlines()) > 1
+
+
+def made(out: Path) -> list[dict[str, Any]]:
+    trials = json.loads((out / "sweep.json").read_text())["trials"]
+    return [{key: each[key] for key in each if key != "seconds"} for each in trials]
+
+
+@has_ray
+@pytest.mark.long
+def test_a_sweep_over_ray_trains_the_same_runs_as_one_of_this_machine(
+    tmp_path: Path, sweeping: Callable[..., subprocess.Popen[str]]
+) -> None:
+    for name, words in (("local", ()), ("ray", ("--engine", "ray"))):
+        command = sweeping(tmp_path / name, *words, slow=False)
+        _, said = command.communicate(timeout=1500)
+        assert command.returncode == 0, said
+    assert made(tmp_path / "ray") == made(tmp_path / "local")
+    for number in range(2):
+        weights = [
+            (tmp_path / name / f"trials/{number:03d}/model.safetensors").read_bytes()
+            for name in ("local", "ray")
+        ]
+        assert weights[0] == weights[1]
+
+
+@has_ray
+@pytest.mark.long
+def test_a_trial_whose_worker_is_killed_goes_on_in_another(
+    tmp_path: Path, sweeping: Callable[..., subprocess.Popen[str]]
+) -> None:
+    out = tmp_path / "out"
+    command = sweeping(out, "--engine", "ray", "--jobs", "2")
+    wait_for(lambda: has_epoch(out / "trials/000"))
+    (child,) = processes(f"scripts.cli train {out}/trials/000.toml")
+    os.kill(parent_of(child), signal.SIGKILL)
+    _, said = command.communicate(timeout=1500)
+    assert command.returncode == 0, said
+    assert [each["state"] for each in made(out)] == ["complete"] * 2
+    log = (out / "trials/000.log").read_text()
+    assert log.count("cxr: the worker or machine ended") == 1
+    assert log.count("epoch 1 of 5") == 1  # from its last whole epoch
+
+
+@has_ray
+@pytest.mark.long
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_sweep_that_is_ended_leaves_no_process_and_goes_on(
+    tmp_path: Path, sweeping: Callable[..., subprocess.Popen[str]], number: signal.Signals
+) -> None:
+    out = tmp_path / "out"
+    words = ("--engine", "ray", "--jobs", "2")
+    command = sweeping(out, *words)
+    wait_for(lambda: has_epoch(out / "trials/000"))
+    if number == signal.SIGINT:
+        os.killpg(command.pid, number)
+    else:
+        command.kill()
+    _, said = command.communicate(timeout=100)
+    if number == signal.SIGINT:
+        assert command.returncode == 130
+        assert said.splitlines()[-1] == "cxr: interrupted; run the same command again to go on"
+        assert processes(f"train {out}") == []
+        assert "interrupted; run the same command" in (out / "trials/000.log").read_text()
+    wait_for(lambda: not processes(f"train {out}"), 60)
+    again = sweeping(out, *words)
+    _, said = again.communicate(timeout=1500)
+    assert again.returncode == 0, said
+    assert [each["state"] for each in made(out)] == ["complete"] * 2
+    assert (out / "trials/000.log").read_text().count("epoch 1 of 5") == 1
