@@ -8,7 +8,6 @@ before and not counted.
 
 from __future__ import annotations
 
-import multiprocessing
 import time
 from functools import partial
 from itertools import repeat
@@ -19,16 +18,17 @@ import cv2
 import numpy as np
 import typer
 
+from benchmarks.scale_growth import ENGINES, growth, in_process, origin
+from benchmarks.worker import peak_gib
 from data_prep.contracts.engines import EngineName, open_engine
-from data_prep.contracts.folders import provenance
 from data_prep.contracts.json_files import write_json
 from data_prep.contracts.workers import cpu_count
 from scripts import console
 
 _SMALL = 64  # px
-_NAMES: tuple[EngineName, ...] = ("local", "ray")
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
+app.command()(growth)
 
 
 def _png(side: int) -> bytes:
@@ -76,9 +76,9 @@ def engines(
 
     Example: python -m benchmarks.scale engines --out engines.json
     """
-    taken: dict[str, list[float]] = {name: [] for name in _NAMES}
+    taken: dict[str, list[float]] = {name: [] for name in ENGINES}
     for number in range(rounds):
-        for name in _NAMES if number % 2 == 0 else _NAMES[::-1]:
+        for name in ENGINES if number % 2 == 0 else ENGINES[::-1]:
             taken[name].append(_seconds(name, rows, side))
             console.say(f"{name}: {taken[name][-1]:.1f} s, {rows / taken[name][-1]:.0f} rows/s")
     ratios = [ray / local for local, ray in zip(taken["local"], taken["ray"], strict=True)]
@@ -89,23 +89,17 @@ def engines(
     write_json(
         out,
         "engines",
-        {"rows": rows, "side": side, "seconds": taken, "ratios": ratios, **provenance()},
+        {"rows": rows, "side": side, "seconds": taken, "ratios": ratios, **origin()},
     )
 
 
-def _peak_mib(name: EngineName, rows: int) -> float:
-    """The greatest resident memory of a driver, in a process of its own."""
-    with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_driver, (name, rows))
-
-
 def _driver(name: EngineName, rows: int) -> float:
+    """The greatest resident memory of a driver, MiB."""
     with open_engine(name, workers=cpu_count()) as engine:
         total = sum(1 for _ in engine.map_rows(partial(max, 0), range(rows), lost=_none))
     if total != rows:
         raise RuntimeError(f"{name}: {total} results of {rows} rows")
-    status = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:")) / 1024
+    return peak_gib() * 1024
 
 
 @app.command()
@@ -119,13 +113,13 @@ def memory(
     """
     counts = rows or [10_000, 100_000, 1_000_000]
     found = [
-        {"engine": name, "rows": count, "mib": _peak_mib(name, count)}
-        for name in _NAMES
+        {"engine": name, "rows": count, "mib": in_process(partial(_driver, name, count))}
+        for name in ENGINES
         for count in counts
     ]
     for each in found:
         console.emit(f"{each['engine']}: {each['mib']:.0f} MiB at {each['rows']:,} rows")
-    write_json(out, "driver memory", {"rows": found, **provenance()})
+    write_json(out, "driver memory", {"rows": found, **origin()})
 
 
 if __name__ == "__main__":

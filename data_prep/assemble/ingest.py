@@ -174,6 +174,7 @@ class _Journal:
     def __init__(self, folder: Path) -> None:
         self.folder = make_folder(folder)
         self._rows: list[dict[str, Any]] = []
+        self._parts = len(list(self.folder.glob("part-*.parquet")))
 
     def add(self, outcome: dict[str, Any], before_writing: list[Callable[[], None]]) -> None:
         self._rows.append(outcome)
@@ -185,9 +186,9 @@ class _Journal:
             return
         for settle in before_writing:  # pixels first: a part promises that they are there
             settle()
-        number = len(list(self.folder.glob("part-*.parquet")))
-        with atomic_path(self.folder / f"part-{number:06d}.parquet") as temporary:
+        with atomic_path(self.folder / f"part-{self._parts:06d}.parquet") as temporary:
             _typed(pd.DataFrame(self._rows, dtype=object)).to_parquet(temporary, compression="zstd")
+        self._parts += 1
         self._rows = []
 
     def read(self) -> pd.DataFrame:

@@ -1,0 +1,367 @@
+"""``cxr prepare`` and ``cxr predict`` from a thousand to a million images, with both engines.
+
+Pictures cost too much here, so workers make up what they would answer, and the verbs do the rest:
+
+- ``prepare`` lists a source of three CSV files, sends rows to workers, gathers answers, keeps the
+  journal, and writes pixels of 32 px, tables, splits and audit; no file is decoded.
+- ``predict`` reads pixels, predicts them by the smallest network, and writes parts: up to a hundred
+  thousand images. The local engine is the command's own process, as in `cxr predict`.
+- ``gather`` is what the driver of ``cxr predict --engine ray`` does: it sends parts, and gathers
+  and writes answers, which repeat those to a worker's first batch.
+
+Each run has a process of its own, whose peak memory is the driver's: workers are not in it. The
+start of Ray, and of torch in its workers, is not counted; that of the local pool is.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import cache, partial
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated, Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import typer
+
+from benchmarks.worker import peak_gib
+from data_prep.contracts.engines import Engine, EngineName, open_engine
+from data_prep.contracts.folders import provenance
+from data_prep.contracts.json_files import write_json
+from data_prep.contracts.workers import cpu_count, processor_name
+from data_prep.store.decode import DecodedRow, DecodeTask, decode_and_letterbox
+from data_prep.store.predictions import Part
+from data_prep.store.preprocess import letterbox
+from scripts import console
+
+SEED = 0
+ENGINES: tuple[EngineName, ...] = ("local", "ray")
+_SIDE = 32  # px, of an image that is made up and of what the network sees
+_FIRST, _SLOPE_FROM = 1000, 10_000
+_POSITIVE = 1 / 3
+_MOST_PREDICTED = 100_000
+
+
+@dataclass(frozen=True)
+class Grown:
+    """What one verb took of so many images.
+
+    Attributes:
+        verb: prepare, predict or gather.
+        engine: local or ray.
+        images: How many.
+        seconds: From the call to its end, workers started before.
+        driver_seconds: Processor time of the driver.
+        peak_mib: Its greatest resident memory.
+        result: What came out, where engines must agree on it.
+    """
+
+    verb: str
+    engine: str
+    images: int
+    seconds: float
+    driver_seconds: float
+    peak_mib: float
+    result: str
+
+
+def origin() -> dict[str, Any]:
+    """Command, time, versions, hardware and seed of a measurement."""
+    found = provenance()
+    command = " ".join(["python", "-m", "benchmarks.scale", *sys.argv[1:]])
+    hardware = {**found["hardware"], "processor": processor_name()}
+    versions = {**found["versions"], "ray": version("ray")}
+    origins = {"command": command, "versions": versions, "hardware": hardware, "seed": SEED}
+    return {**found, **origins}
+
+
+def growth(
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    most: Annotated[int, typer.Option(min=_FIRST, help="Images of the largest set.")] = 1_000_000,
+) -> None:
+    """Time and memory of prepare and predict by the number of images, with each engine.
+
+    Example: python -m benchmarks.scale growth --out growth.json
+    """
+    found: list[Grown] = []
+    with tempfile.TemporaryDirectory(prefix="cxr-growth-") as name:
+        for count in _counts(most):
+            for each in _runs(Path(name) / str(count), Path(name) / "run", count):
+                console.say(_line(each))
+                found.append(each)
+                _write(out, found)
+    for (verb, engine), slope in slopes(found).items():
+        console.emit(f"{verb} --engine {engine}: time grows as images to the power of {slope:.3f}")
+
+
+def _runs(folder: Path, run: Path, count: int) -> Iterator[Grown]:
+    """Each verb and engine with so many images; the run is trained where there is none."""
+    write_source(folder / "source", count)
+    local, ray = ENGINES
+    data = folder / local  # is predicted
+    results = set()
+    for engine in ENGINES:
+        yield (prepared := in_process(partial(_prepare, engine, folder, count)))
+        results.add(prepared.result)
+    shutil.rmtree(folder / ray)
+    if not run.is_dir():
+        train(data, run)
+    few = [("predict", local), ("predict", ray)] if count <= _MOST_PREDICTED else []
+    for verb, engine in (*few, ("gather", ray)):
+        out = folder / "predicted"
+        yield (predicted := in_process(partial(_predict, verb, engine, run, data, out, count)))
+        results.add(predicted.result)
+        shutil.rmtree(out)
+    shutil.rmtree(folder)
+    if len(results) > 2 + bool(few):  # one of each verb: else times are worth nothing
+        raise RuntimeError(f"{count} images: the engines' results differ")
+
+
+def _write(out: Path, found: Sequence[Grown]) -> None:
+    rows = [{k: value for k, value in asdict(each).items() if k != "result"} for each in found]
+    fitted = [{"verb": v, "engine": e, "slope": slope} for (v, e), slope in slopes(found).items()]
+    write_json(out, "growth", {"rows": rows, "slopes": fitted, "slope_from": _SLOPE_FROM,
+                               "workers": cpu_count(), "side": _SIDE, **origin()})  # fmt: skip
+
+
+def _counts(most: int) -> list[int]:
+    """Tenfold steps up to the most.
+
+    Example:
+        >>> _counts(300_000)
+        [1000, 10000, 100000, 300000]
+    """
+    steps = [_FIRST]
+    while steps[-1] < most:
+        steps.append(min(most, steps[-1] * 10))
+    return steps
+
+
+def slopes(found: Sequence[Grown]) -> dict[tuple[str, str], float]:
+    """The exponent of images in the seconds of each verb and engine, by least squares of logs.
+
+    Smaller sets are left out, where what is done once weighs most.
+
+    Example:
+        >>> rows = [Grown("prepare", "ray", n, n / 100, 0, 0, "") for n in (10_000, 100_000)]
+        >>> round(slopes(rows)["prepare", "ray"], 6)
+        1.0
+    """
+    fits = {}
+    for key in dict.fromkeys((each.verb, each.engine) for each in found):
+        own = [f for f in found if (f.verb, f.engine) == key and f.images >= _SLOPE_FROM]
+        if len(own) > 1:
+            at, seconds = np.log([f.images for f in own]), np.log([f.seconds for f in own])
+            fits[key] = float(np.polyfit(at, seconds, 1)[0])
+    return fits
+
+
+def _line(each: Grown) -> str:
+    return (
+        f"{each.verb} --engine {each.engine}, {each.images:,} images: {each.seconds:.1f} s "
+        f"({each.images / each.seconds:.0f} a second), driver {each.driver_seconds:.1f} s of "
+        f"processor time, {each.peak_mib:.0f} MiB"
+    )
+
+
+def in_process(work: Callable[[], Any]) -> Any:
+    """Do something in a process of its own, which may have children."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(work).result()
+
+
+def write_source(folder: Path, count: int) -> None:
+    """Write the three CSV files of a source; its images are made up by who decodes them."""
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng([SEED, count])
+    ids = pd.Series([f"image-{number:07d}" for number in range(count)])
+    people = rng.integers(0, max(1, count // 3), count)  # three images each, as in NIH
+    frame = pd.DataFrame({"image_id": ids, "patient_id": [f"p{n:07d}" for n in people]})
+    frame.assign(path="images/" + ids + ".png").to_csv(folder / "images.csv", index=False)
+    positive = rng.random(count) < _POSITIVE
+    labels = pd.DataFrame({"image_id": ids, "finding": "opacity"})
+    states = np.where(positive, "present", "absent")
+    labels.assign(state=states).to_csv(folder / "labels.csv", index=False)
+    boxes = labels[positive].assign(x1=5, y1=6, x2=15, y2=20)
+    boxes.to_csv(folder / "boxes.csv", index=False)
+
+
+@dataclass(frozen=True)
+class MadeUp:
+    """An engine whose workers make up what they would decode or predict."""
+
+    engine: Engine
+
+    def map_rows(
+        self,
+        function: Callable[[Any], Any],
+        rows: Iterable[Any],
+        *,
+        lost: Callable[[Any], Any],
+        reads: Sequence[Path] = (),
+    ) -> Iterator[Any]:
+        """As `Engine.map_rows`."""
+        if function is decode_and_letterbox:
+            return self.engine.map_rows(made_up, rows, lost=lost)
+        if type(function).__name__ == "_PartPredictor":
+            return self.engine.map_rows(_Repeated(function), rows, lost=lost)
+        return self.engine.map_rows(function, rows, lost=lost, reads=reads)
+
+
+def made_up(task: DecodeTask) -> DecodedRow:
+    """What decoding an image of noise would give, another one for each name."""
+    row = _true_row()
+    digest = hashlib.sha256(task.image_id.encode()).digest()
+    rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
+    pixels = rng.integers(0, 256, (_SIDE, _SIDE), dtype=np.uint8)
+    own = {
+        "pixel_sha256": digest.hex(),
+        "perceptual_hash": digest[: len(row.record["perceptual_hash"]) // 2].hex(),
+    }
+    return replace(
+        row,
+        image_id=task.image_id,
+        record={**row.record, **own},
+        file_sha256=digest[::-1].hex(),
+        squares={size: letterbox(pixels, size) for size in task.sizes},
+    )
+
+
+@cache
+def _true_row() -> DecodedRow:
+    """What a real file gives, all columns with what a decoder writes into them."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "noise.png"
+        rng = np.random.default_rng(SEED)
+        cv2.imwrite(str(path), rng.integers(0, 256, (_SIDE, _SIDE), dtype=np.uint8))
+        row = decode_and_letterbox(DecodeTask("noise", path))
+    if row.error:
+        raise RuntimeError(row.error)
+    return row
+
+
+def _prepare(name: EngineName, folder: Path, count: int) -> Grown:
+    from data_prep.assemble.prepare import prepare
+    from data_prep.store.dataset import DataSet
+
+    with open_engine(name, workers=cpu_count()) as engine:
+        _start(engine, made_up, [DecodeTask(str(n), Path()) for n in range(64)])
+        watch = _Watch()
+        source, data = folder / "source", folder / name
+        prepare(source, data, format="csv", sizes=[_SIDE], engine=MadeUp(engine))
+        took = watch.read()
+    dataset = DataSet.open(data)
+    if len(dataset.images) != count:
+        raise RuntimeError(f"{data}: {len(dataset.images)} images of {count}")
+    return Grown("prepare", name, count, **took, result=str(dataset.ids))
+
+
+def train(data: Path, run: Path) -> None:
+    """Train the smallest network, for one epoch."""
+    settings = ["model.architecture=small_cnn", "model.weights=none", "training.epochs=1"]
+    settings += [f"data.image_size={_SIDE}", "training.batch_size=32", f"training.seed={SEED}"]
+    sets = [word for setting in settings for word in ("--set", setting)]
+    cxr("train", "chexnet", "--data", data, "--out", run, *sets)
+
+
+def cxr(*words: str | Path) -> None:
+    """Run a verb in a process of its own; RuntimeError with what it said where it fails."""
+    command = [sys.executable, "-P", "-m", "scripts.cli", *map(str, words)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)  # noqa: S603
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr[-500:]}")
+
+
+def _predict(verb: str, name: EngineName, run: Path, data: Path, out: Path, count: int) -> Grown:
+    from data_prep.store.dataset import DataSet
+    from data_prep.store.predictions import Predictions
+    from scripts.predict import predict_data_set
+    from scripts.runtime import tune_cpu
+
+    tune_cpu(megapixels=count * _SIDE**2 / 1e6 / 3, device="cpu")
+    from serving.trained_model import TrainedModel
+
+    dataset, model = DataSet.open(data), TrainedModel.open(run)
+    ids = list(dataset.images["image_id"])
+    with open_engine(name, workers=cpu_count()) as engine:
+        if name == "ray":
+            _start(engine, _import_torch, range(4 * cpu_count()))
+        parts_by: Engine | None = None  # as `cxr predict` does with the local one
+        if name == "ray":
+            parts_by = MadeUp(engine) if verb == "gather" else engine
+        watch = _Watch()
+        predict_data_set(model, dataset, out, "default", None, None, image_ids=ids, engine=parts_by)
+        took = watch.read()
+    scores = Predictions.open(out).scores
+    if len(scores) != count:
+        raise RuntimeError(f"{out}: {len(scores)} scores of {count} images")
+    result = f"{scores['score'].mean():.5f}" if verb == "predict" else ""
+    return Grown(verb, name, count, **took, result=result)
+
+
+@dataclass(frozen=True)
+class _Repeated:
+    """Predicts the first images that it gets, and answers the same for all others."""
+
+    predictor: Callable[[Any], Part]
+
+    def __call__(self, images: Any) -> Part:
+        first = _ANSWERS.get("first")
+        if first is None:
+            few = replace(images, ids=images.ids[:_BATCH], sizes=images.sizes[:_BATCH])
+            first = _ANSWERS["first"] = self.predictor(few)
+        ids = np.asarray(images.ids)
+
+        def repeated(frame: pd.DataFrame) -> pd.DataFrame:
+            return frame.iloc[np.arange(len(ids)) % len(frame)].assign(image_id=ids)
+
+        return Part(repeated(first.images), {n: repeated(t) for n, t in first.tables.items()})
+
+
+_ANSWERS: dict[str, Part] = {}  # of this worker
+_BATCH = 16
+
+
+def _import_torch(row: int) -> None:
+    """Let a worker import what it needs; slow enough that each of them gets a row."""
+    import serving.trained_model  # noqa: F401
+
+    time.sleep(0.2)
+
+
+def _start(engine: Engine, function: Callable[[Any], Any], rows: Iterable[Any]) -> None:
+    """Start an engine's workers."""
+    for _ in engine.map_rows(function, rows, lost=_none):
+        pass
+
+
+def _none(row: Any) -> None:
+    return None
+
+
+class _Watch:
+    """Time and memory of this process from here on."""
+
+    def __init__(self) -> None:
+        self._began, self._own = time.perf_counter(), time.process_time()
+
+    def read(self) -> Mapping[str, Any]:
+        """As `Grown` names it."""
+        return {
+            "seconds": time.perf_counter() - self._began,
+            "driver_seconds": time.process_time() - self._own,
+            "peak_mib": peak_gib() * 1024,
+        }

@@ -1,0 +1,31 @@
+"""Growth is measured with rows that the verbs take for real ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.scale_growth import Grown, MadeUp, slopes, write_source
+from data_prep.assemble.prepare import prepare
+from data_prep.contracts.engines import LocalEngine
+from data_prep.store.dataset import DataSet
+
+
+def test_made_up_rows_give_a_whole_data_set_without_copies(tmp_path: Path) -> None:
+    write_source(tmp_path / "source", 90)
+    engine = MadeUp(LocalEngine(1))
+    prepare(tmp_path / "source", tmp_path / "data", format="csv", sizes=[32], engine=engine)
+    dataset = DataSet.open(tmp_path / "data")
+    assert len(dataset.images) == 90
+    assert dataset.images["patient_id"].nunique() < 40
+    assert dataset.images["file_sha256"].is_unique
+    assert (tmp_path / "data" / "pixels").is_dir()
+
+
+def test_slopes_leave_out_small_sets_and_single_sizes() -> None:
+    def rows(verb: str, *counts: int) -> list[Grown]:
+        return [Grown(verb, "ray", n, n**1.2 + 5 * (n < 10_000), 0, 0, "") for n in counts]
+
+    found = slopes([*rows("prepare", 1000, 10_000, 100_000), *rows("predict", 1000, 10_000)])
+    assert found == {("prepare", "ray"): pytest.approx(1.2)}
