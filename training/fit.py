@@ -7,8 +7,9 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +21,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.plugins.environments import ClusterEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from training.best_epoch import (
@@ -240,6 +241,36 @@ class FitResult:
     stopped_early: bool
 
 
+@contextmanager
+def _depthwise_in_fp32(model: nn.Module) -> Iterator[None]:
+    """Learn depthwise convolutions in fp32 where all else is bf16, on a CPU.
+
+    Their gradient is oneDNN's slowest operation in bf16. A step took 0.49 of the processor time
+    with EfficientNet-Lite0, 0.54 with EfficientNet-B0, 0.71 with ShuffleNetV2, 0.75 with
+    MobileNetV2 and 0.89 with ConvNeXt-Tiny (160 px, batches of 8, one thread, torch 2.15).
+    Validation, which has no gradient, stays as it is.
+    """
+    depthwise = [
+        each
+        for each in model.modules()
+        if isinstance(each, nn.Conv2d) and 1 < each.groups == each.in_channels
+    ]
+    for each in depthwise:
+        each.forward = partial(_learn_in_fp32, each.forward)  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        for each in depthwise:
+            del each.forward
+
+
+def _learn_in_fp32(forward: Callable[[Tensor], Tensor], maps: Tensor) -> Tensor:
+    if not torch.is_grad_enabled():
+        return forward(maps)
+    with torch.autocast("cpu", enabled=False):
+        return forward(maps.float())
+
+
 def fit(
     task: Task,
     settings: FitSettings,
@@ -305,7 +336,13 @@ def fit(
     if checkpoint is not None:
         require_same_architecture(loop, checkpoint)
     cuda = range(torch.cuda.device_count()) if accelerator == "cuda" else ()
-    with _quiet(), _interruptible(), torch.random.fork_rng(cuda):
+    slow_in_bf16 = precision == "bf16" and accelerator == "cpu"
+    with (
+        _quiet(),
+        _interruptible(),
+        torch.random.fork_rng(cuda),
+        _depthwise_in_fp32(model) if slow_in_bf16 else nullcontext(),
+    ):
         trainer = _build_trainer(
             run.folder,
             # The record comes before the average: it must see averaged weights before they are
