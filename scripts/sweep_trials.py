@@ -356,22 +356,33 @@ class _UnderWay:
     def prune_if_behind(self, running: Running) -> None:
         """Stop a trial with an epoch that is behind the others'."""
         trial = self.trials[int(running.command.name)]
-        for row in _epochs(self._plan.run_folder(trial.number)):
-            epoch, figure = int(row["epoch"]), row[self._plan.objective]
-            if (trial.number, epoch) in self._reported or not figure:
-                continue
-            self._reported.add((trial.number, epoch))
-            trial.report(float(figure), step=epoch)
+        for epoch, figure in self._report(trial):
             if trial.should_prune():
-                figure = f"{self._plan.objective} {float(figure):.3f}"
-                said = f"epoch {epoch}: {figure} is behind the median of the others"
-                self._behind[trial.number] = said
+                said = f"{self._plan.objective} {figure:.3f} is behind the median of the others"
+                self._behind[trial.number] = f"epoch {epoch}: {said}"
                 running.stop()
                 return
+
+    def _report(self, trial: Trial) -> Iterator[tuple[int, float]]:
+        """Tell Optuna the figures of epochs that it does not know yet; each as it is told."""
+        path = self._plan.run_folder(trial.number) / "metrics.csv"
+        if not path.is_file():
+            return
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        for row in rows:
+            epoch, figure = int(row["epoch"]), row[self._plan.objective]
+            if (trial.number, epoch) not in self._reported and figure:
+                self._reported.add((trial.number, epoch))
+                trial.report(float(figure), step=epoch)
+                yield epoch, float(figure)
 
     def conclude(self, running: Running) -> bool:
         """Record what became of a trial; whether it failed."""
         trial = self.trials.pop(int(running.command.name))
+        if self._plan.pruning and not running.stopped:
+            for _ in self._report(trial):  # the last epochs, for trials to come
+                pass
         failed = self._conclude(trial, running)
         self._on_trial(trial.number)
         return failed
@@ -380,7 +391,8 @@ class _UnderWay:
         plan, study = self._plan, self._study
         ended = plan.run_folder(trial.number) / "run.json"
         if running.stopped and (running.status or not ended.is_file()):
-            _note(trial, reason=self._behind[trial.number])
+            epochs = sum(number == trial.number for number, _ in self._reported)
+            _note(trial, reason=self._behind[trial.number], epochs=epochs)
             study.tell(trial.number, state=TrialState.PRUNED)
             return False
         reason = running.problem()
@@ -397,15 +409,6 @@ class _UnderWay:
         _note(trial, reason=reason)
         study.tell(trial.number, state=TrialState.FAIL)
         return True
-
-
-def _epochs(run: Path) -> list[dict[str, str]]:
-    """The figures of a run's epochs so far."""
-    path = run / "metrics.csv"
-    if not path.is_file():
-        return []
-    with path.open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
 
 
 def best_of(made: Sequence[TrialRecord], direction: str) -> TrialRecord | None:

@@ -81,6 +81,9 @@ def sentences(sweep: Mapping[str, Any]) -> list[str]:
         found.append(
             f"The configuration as it stands, trial {base}: {number(trials[base]['value'])}."
         )
+    if pruned := [each["epochs"] for each in trials if each["state"] == "pruned"]:
+        epochs = counted(sum(pruned), "epoch") + " in all" * (len(pruned) > 1)
+        found.append(f"Pruning stopped {counted(len(pruned), 'trial')}, after {epochs}.")
     found.append(
         f"It was chosen as the best of {spread['n']} on the same validation images, so "
         f"{number(best['value'])} is optimistic; cxr compare judges the run on test patients."
@@ -210,7 +213,7 @@ def _rows(sweep: Mapping[str, Any]) -> list[dict[str, Any]]:
             "number": each["number"],
             "best": each["number"] == best,
             "value": "–" if each["value"] is None else number(each["value"], 4),
-            "epoch": f"{each['best_epoch']} of {each['epochs']}" if each["best_epoch"] else "–",
+            "epoch": _epochs(each),
             "settings": [short(each["settings"][key]) for key in sweep["space"]],
             "minutes": "–" if each["seconds"] is None else f"{each['seconds'] / 60:.1f}",
             "run": each["run"] if each["state"] in ("complete", "repeated") else None,
@@ -220,3 +223,10 @@ def _rows(sweep: Mapping[str, Any]) -> list[dict[str, Any]]:
         }
         for each in ordered
     ]
+
+
+def _epochs(trial: Mapping[str, Any]) -> str:
+    """The epoch that was kept, of how many; of a trial that was stopped, how many."""
+    if trial["best_epoch"]:
+        return f"{trial['best_epoch']} of {trial['epochs']}"
+    return f"– of {trial['epochs']}" if trial["epochs"] else "–"

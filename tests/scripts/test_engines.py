@@ -36,6 +36,8 @@ from data_prep.store.preprocess import Preprocess
 from data_prep.synth.phantom import write_phantom
 from detection.model import build_retinanet
 from scripts import cli, console, predict
+from scripts.child_runs import Command, Running, run_commands
+from scripts.machines import open_machines
 from serving.trained_model import TrainedModel
 from training.run_folder import save_model
 
@@ -346,3 +348,23 @@ def cxr(*arguments: object) -> int:
         with pytest.raises(SystemExit) as ended:
             cli.main()
     return int(ended.value.code or 0)
+
+
+@pytest.mark.usefixtures("ray")
+def test_commands_run_in_a_cluster_and_say_what_went_wrong(tmp_path: Path) -> None:
+    problems = {}
+
+    def ended(running: Running) -> bool:
+        problems[running.command.name] = running.problem()
+        return False
+
+    commands = [
+        Command(name, ["configs", name], tmp_path / f"{name}.txt", tmp_path / name)
+        for name in ("small_cnn", "no-such")
+    ]
+    with open_machines("ray", None, device="cpu", devices=1, jobs=1, reads=[tmp_path]) as machines:
+        run_commands(commands, machines, ended=ended)
+    assert problems["small_cnn"] is None
+    assert 'name = "Small CNN"' in (tmp_path / "small_cnn.txt").read_text()
+    assert "no-such" in str(problems["no-such"])
+    assert not (tmp_path / "small_cnn").exists()  # it was looked at for a lock, and left

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -213,22 +213,28 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def sweeping(data: Path) -> Callable[..., subprocess.Popen[str]]:
+def sweeping(data: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
     """Starts a sweep in a process group of its own, as a shell does."""
+    started = []
 
     def start(out: Path, *words: str, slow: bool = True) -> subprocess.Popen[str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
         path = [str(ROOT), *[str(data.parent)] * slow]
         verb = ["sweep", "tiny.toml", "--data", "data", "--out", str(out), "--trials", "2",
                 "--over", "training.learning_rate=1e-4..1e-2", "--device", "cpu"]  # fmt: skip
-        return subprocess.Popen(
+        command = subprocess.Popen(
             [sys.executable, "-P", "-m", "scripts.cli", *verb, *words],
             env={**kept, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"},
             cwd=data.parent,  # paths are relative, as they are typed
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
         )  # fmt: skip
+        started.append(command)
+        return command
 
-    return start
+    yield start
+    for command in started:
+        command.kill()
+        command.communicate()
 
 
 def processes(text: str) -> list[int]:
@@ -241,7 +247,7 @@ def processes(text: str) -> list[int]:
     return found
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 120) -> None:
+def wait_for(what: Callable[[], Any], seconds: float = 900) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end
@@ -260,6 +266,29 @@ def has_epoch(run: Path) -> bool:
 def made(out: Path) -> list[dict[str, Any]]:
     trials = json.loads((out / "sweep.json").read_text())["trials"]
     return [{key: each[key] for key in each if key != "seconds"} for each in trials]
+
+
+@has_ray
+@pytest.mark.long
+@pytest.mark.usefixtures("children_tell")
+def test_each_process_in_a_cluster_sees_gpus_that_ray_gave_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    import ray
+
+    ray.init("local", num_cpus=4, num_gpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        for jobs, most in ((2, 1), (4, 2)):  # small ones share
+            (folder := tmp_path / str(jobs)).mkdir()
+            options: Any = {"device": "auto", "devices": 1, "jobs": jobs, "reads": [tmp_path]}
+            with open_machines("ray", None, **options) as machines:
+                found = told(folder, machines, 4)
+            assert {gpus for gpus, _, _ in found} == {"0", "1"}
+            assert max(most_at_a_time(gpu, found) for gpu in "01") <= most
+    finally:
+        ray.shutdown()
 
 
 @has_ray
@@ -312,13 +341,13 @@ def test_a_sweep_that_is_ended_leaves_no_process_and_goes_on(
         os.killpg(command.pid, number)
     else:
         command.kill()
-    _, said = command.communicate(timeout=100)
+    _, said = command.communicate(timeout=300)
     if number == signal.SIGINT:
         assert command.returncode == 130
         assert said.splitlines()[-1] == "cxr: interrupted; run the same command again to go on"
         assert processes(f"train {out}") == []
         assert "interrupted; run the same command" in (out / "trials/000.log").read_text()
-    wait_for(lambda: not processes(f"train {out}"), 60)
+    wait_for(lambda: not processes(f"train {out}"), 200)
     again = sweeping(out, *words)
     _, said = again.communicate(timeout=1500)
     assert again.returncode == 0, said

@@ -51,6 +51,20 @@ def test_the_answer_comes_first_and_its_optimism_last() -> None:
     assert "chosen as the best of 2 on the same validation images" in said[-1]
 
 
+def test_what_pruning_saved_is_said() -> None:
+    stopped = {"state": "pruned", "reason": "epoch 2: behind"}
+    pruned = [
+        _trial(5, None, **{**stopped, "epochs": 2}),
+        _trial(6, None, **{**stopped, "epochs": 3}),
+    ]
+    sweep = _page_of([*TRIALS, *pruned])
+    assert "Pruning stopped 2 trials, after 5 epochs in all." in sentences(sweep)
+    assert [row["epoch"] for row in _rows(sweep)] == ["2 of 3"] * 3 + ["–"] * 2 + [
+        "– of 2",
+        "– of 3",
+    ]
+
+
 @pytest.mark.parametrize(
     ("direction", "order"), [("maximize", [2, 3, 0, 1, 4]), ("minimize", [0, 2, 3, 1, 4])]
 )
