@@ -258,9 +258,10 @@ def parent_of(process: int) -> int:
     return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
-def has_epoch(run: Path) -> bool:
+def has_epochs(run: Path) -> bool:
+    """Whether two epochs are in the table: then the first is in a checkpoint."""
     table = run / "metrics.csv"
-    return table.is_file() and len(table.read_text().splitlines()) > 1
+    return table.is_file() and len(table.read_text().splitlines()) > 2
 
 
 def made(out: Path) -> list[dict[str, Any]]:
@@ -316,7 +317,7 @@ def test_a_trial_whose_worker_is_killed_goes_on_in_another(
 ) -> None:
     out = tmp_path / "out"
     command = sweeping(out, "--engine", "ray", "--jobs", "2")
-    wait_for(lambda: has_epoch(out / "trials/000"))
+    wait_for(lambda: has_epochs(out / "trials/000"))
     (child,) = processes(f"scripts.cli train {out}/trials/000.toml")
     os.kill(parent_of(child), signal.SIGKILL)
     _, said = command.communicate(timeout=1500)
@@ -336,7 +337,7 @@ def test_a_sweep_that_is_ended_leaves_no_process_and_goes_on(
     out = tmp_path / "out"
     words = ("--engine", "ray", "--jobs", "2")
     command = sweeping(out, *words)
-    wait_for(lambda: has_epoch(out / "trials/000"))
+    wait_for(lambda: has_epochs(out / "trials/000"))
     if number == signal.SIGINT:
         os.killpg(command.pid, number)
     else:
