@@ -68,8 +68,8 @@ def test_layout_stays_within_its_limits(
     lines = [layout.lines(name) for name in layout.trees]
     with capsys.disabled():
         print("", *(f"{what}: {figure}" for what, figure in house.report(layout).items()), sep="\n")
-    assert len(lines) <= 294
-    assert sum(lines) <= 72_600
+    assert len(lines) <= 295
+    assert sum(lines) <= 73_050
     assert max(lines) <= 600
     assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 43
     assert len(layout.wide_names()) <= 560
