@@ -45,9 +45,10 @@ _CHUNKS_AHEAD = 3  # per processor: enough to keep it busy, few enough to bound 
 _CHUNK_SECONDS = 0.25  # of work in one task: some hundred times what Ray takes for it
 _MOST_ROWS = 256  # in a chunk
 _STORE_MIB = 128  # per processor, for answers that the driver has not fetched yet
-_LOOK_AGAIN = 5.0  # s after which the processors of a cluster are counted anew
+_LOOK_AGAIN = 5.0  # s after which a cluster's head and processors are looked at anew
 _STARTS = 3  # tries to start Ray
 _KNOCK_SECONDS = 20.0  # for a cluster's head to accept a connection
+_HEAD_SECONDS = 25.0  # for a head that restarts; Ray itself ends this process after 60, mute
 _TRIALS = (
     20  # of a row alone, which a dead worker ends but not the row: that ends a process below it
 )
@@ -218,6 +219,7 @@ class RayEngine:
         """How many chunks may be under way: the processors of a cluster come and go."""
         now = time.monotonic()
         if now - self._counted > _LOOK_AGAIN and self._ray is not None:
+            _require_head(self._ray)
             self._processors = int(self._ray.cluster_resources().get("CPU", 0))
             self._counted = now
         room = max(1, self._processors) * _CHUNKS_AHEAD
@@ -246,6 +248,8 @@ class RayEngine:
         try:
             survived, result = self._tasks.fetch(self._tasks.trial.remote(call, row))
         except _DiedError:  # whenever it was tried: with its machine, or for want of memory
+            if self._ray is not None:
+                _require_head(self._ray)  # else it is no row's fault
             return lost(row)
         return result if survived else lost(row)
 
@@ -302,7 +306,7 @@ class _Tasks:
     def of(cls, ray: ModuleType) -> _Tasks:
         errors = ray.exceptions
         deaths = ("WorkerCrashedError", "NodeDiedError", "OutOfMemoryError", "ObjectLostError",
-                  "LocalRayletDiedError", "TaskUnschedulableError")  # fmt: skip
+                  "TaskUnschedulableError")  # fmt: skip
         return cls(
             ray.remote(num_cpus=1, max_retries=0)(_work),
             ray.remote(num_cpus=1, max_retries=_TRIALS)(_work_alone),
@@ -322,9 +326,17 @@ class _Tasks:
 
         Raises:
             _DiedError: There will be no answer.
+            InputError: The task raised it, or the cluster has no head any more.
         """
+        while True:
+            try:
+                return self._fetched(answer)
+            except self.ray.exceptions.GetTimeoutError:
+                _require_head(self.ray)
+
+    def _fetched(self, answer: Any) -> Any:
         try:
-            return self.ray.get(answer)
+            return self.ray.get(answer, timeout=_LOOK_AGAIN)
         except self.ray.exceptions.RayTaskError as error:
             cause, said = getattr(error, "cause", None), str(error)
             if isinstance(cause, InputError):
@@ -338,6 +350,11 @@ class _Tasks:
             raise cause or error from None
         except self.deaths as error:
             raise _DiedError from error
+        except self.ray.exceptions.LocalRayletDiedError:  # no row's fault: nothing can be sent
+            raise InputError(
+                "--engine ray: the Ray on this machine has ended; start it again, then run the "
+                "same command again to go on"
+            ) from None
 
     def cancel(self, answer: Any) -> None:
         if self.ray.is_initialized():  # else all of them have ended
@@ -504,6 +521,26 @@ def _knock(address: str) -> None:
         if not host or "/" in host or not port.isdigit():
             raise ValueError("it is neither auto nor HOST:PORT")
         socket.create_connection((host.strip("[]"), int(port)), timeout=_KNOCK_SECONDS).close()
+
+
+def _require_head(ray: ModuleType) -> None:
+    """Check that a cluster has its head, which may be away for a while.
+
+    Raises:
+        InputError: It stays away.
+    """
+    address = ray.get_runtime_context().gcs_address
+    until = time.monotonic() + _HEAD_SECONDS
+    while True:
+        try:
+            return _knock(address)
+        except OSError:
+            if time.monotonic() > until:
+                raise InputError(
+                    f"--engine ray: the head of the cluster at {address} does not answer any "
+                    "more; run the same command again to go on, once it does"
+                ) from None
+        time.sleep(1)
 
 
 def _end_processes(scratch: str) -> None:

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import multiprocessing
+import os
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 from scripts.train_devices import _free_port
+
+ROOT = Path(__file__).resolve().parents[2]
 
 _FORK = multiprocessing.get_context("forkserver")
 _FORK.set_forkserver_preload(
@@ -37,6 +43,87 @@ plots._save = lambda figure, path: path.touch()
 from scripts.cli import main
 main()
 """
+# For the start of each Python: modules that behave otherwise.
+_HOOK = """
+import sys
+from importlib.machinery import PathFinder
+AFTER = {after!r}
+class Hook:
+    def find_spec(self, name, path=None, target=None):
+        if name not in AFTER:
+            return None
+        spec = PathFinder.find_spec(name, path)
+        run = spec.loader.exec_module
+        def changed(module):
+            run(module)
+            exec(AFTER[name], vars(module))
+        spec.loader.exec_module = changed
+        return spec
+sys.meta_path.insert(0, Hook())
+"""
+_DECODER = """
+import os, signal, time
+as_written = read_image
+def read_image(path, **options):
+    {does}
+    return as_written(path, **options)
+"""
+# Of these a file may tell when, by which command and how fast it was made.
+_VARYING = {"created", "command", "cost"}
+
+
+def hooked_path(folder: Path, decoding: str = "pass", **after: str) -> str:
+    """A `PYTHONPATH` to our code under which modules behave otherwise.
+
+    Args:
+        folder: For the hook.
+        decoding: What else is done to decode the file `path`.
+        after: What else is run when a module was imported, by its name with __ for a dot.
+    """
+    changed = {name.replace("__", "."): code for name, code in after.items()}
+    changed["data_prep.images.image"] = _DECODER.format(does=decoding)
+    (folder / "sitecustomize.py").write_text(_HOOK.format(after=changed))
+    return os.pathsep.join([str(folder), str(ROOT), os.environ.get("PYTHONPATH", "")])
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """Digest of each file of a folder; JSON without what may differ."""
+    found: dict[str, Any] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if path.suffix == ".json":
+            found[name] = _settled(json.loads(path.read_text()))
+        else:
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def _settled(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _settled(each) for key, each in value.items() if key not in _VARYING}
+    return [_settled(each) for each in value] if isinstance(value, list) else value
+
+
+def below(process: int) -> list[int]:
+    """Processes that a process started, and those that they did."""
+    found = []
+    with suppress(OSError):
+        for thread in Path(f"/proc/{process}/task").iterdir():
+            for child in map(int, (thread / "children").read_text().split()):
+                found += [child, *below(child)]
+    return found
+
+
+def command_line(process: int) -> str:
+    """What a process was started as; empty where it has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    return ""
+
+
+def workers_below(process: int) -> list[int]:
+    """Ray's processes that work on tasks, of those that a process started."""
+    return [each for each in below(process) if command_line(each).startswith("ray::_work")]
 
 
 def torchrun(world_size: int) -> Iterator[dict[str, str]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import operator
 import os
 import signal
@@ -38,36 +37,14 @@ from detection.model import build_retinanet
 from scripts import cli, console, predict
 from scripts.child_runs import Command, Running, run_commands
 from scripts.machines import open_machines
+from serving.exported.exported_model import ExportedModel
 from serving.trained_model import TrainedModel
+from tests.scripts.launched import contents, hooked_path, workers_below
 from training.run_folder import save_model
 
-ROOT = Path(__file__).resolve().parents[2]
 SIZE, POISON = 32, "poison.png"
-# For the start of each Python: does more whenever a file is decoded.
-_DECODER_HOOK = """
-import signal, sys, os, time
-from importlib.machinery import PathFinder
-class Hook:
-    def find_spec(self, name, path=None, target=None):
-        if name != "data_prep.images.image":
-            return None
-        spec = PathFinder.find_spec(name, path)
-        run = spec.loader.exec_module
-        def changed(module):
-            run(module)
-            read = module.read_image
-            def read_image(path, **options):
-                DO
-                return read(path, **options)
-            module.read_image = read_image
-        spec.loader.exec_module = changed
-        return spec
-sys.meta_path.insert(0, Hook())
-"""
 # As a fault in a decoder's C code does.
 POISONED = f"path.name == {POISON!r} and os.kill(os.getpid(), signal.SIGSEGV)"
-# Of these a file may tell when, by which command and how fast it was made.
-VARYING = {"created", "command", "cost"}
 
 
 @pytest.fixture(scope="module")
@@ -77,30 +54,12 @@ def ray(
     """One Ray for all tests: starting it takes longer than any of them."""
     if find_spec("ray") is None:  # importing it would be too early for its settings
         pytest.skip("Ray is not installed: the extra cluster")
-    path = python_path(tmp_path_factory.mktemp("hook"), POISONED)
+    path = hooked_path(tmp_path_factory.mktemp("hook"), POISONED)
     workers = 1 if request.config.getoption("-m") == "not long" else 2  # each imports torch
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", path)
         with open_engine("ray", workers=workers) as engine:
             yield engine
-
-
-def python_path(hook: Path, does: str) -> str:
-    (hook / "sitecustomize.py").write_text(_DECODER_HOOK.replace("DO", does))
-    return os.pathsep.join([str(hook), str(ROOT), os.environ.get("PYTHONPATH", "")])
-
-
-def workers_of(process: int) -> list[int]:
-    """Ray's processes that work on tasks, of those that a process started."""
-    found = []
-    with suppress(OSError):
-        for thread in Path(f"/proc/{process}/task").iterdir():
-            for child in map(int, (thread / "children").read_text().split()):
-                found += workers_of(child)
-                with suppress(OSError):
-                    if Path(f"/proc/{child}/cmdline").read_bytes().startswith(b"ray::_work"):
-                        found.append(child)
-    return found
 
 
 def test_order_is_kept_and_few_rows_are_under_way(ray: Engine) -> None:
@@ -135,7 +94,7 @@ def test_workers_killed_at_random_lose_and_double_nothing(ray: Engine) -> None:
 
     def kill() -> None:
         while len(killed) < kills and not ended.wait(chance.uniform(0.05, 0.4)):
-            if victims := workers_of(os.getpid()):
+            if victims := workers_below(os.getpid()):
                 killed.append(int(chance.choice(victims)))
                 with suppress(ProcessLookupError):
                     os.kill(killed[-1], signal.SIGKILL)
@@ -161,29 +120,11 @@ def _first(count: int) -> list[partial]:
     return [partial(hashlib.pbkdf2_hmac, "sha256", b"", n.to_bytes(4), 2000) for n in range(count)]
 
 
-def contents(folder: Path) -> dict[str, Any]:
-    """Digest of each file of a folder; JSON without what may differ."""
-    found: dict[str, Any] = {}
-    for path in sorted(folder.rglob("*")):
-        name = path.relative_to(folder).as_posix()
-        if path.suffix == ".json":
-            found[name] = _settled(json.loads(path.read_text()))
-        elif path.is_file():
-            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
-
-
-def _settled(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _settled(each) for key, each in value.items() if key not in VARYING}
-    return [_settled(each) for each in value] if isinstance(value, list) else value
-
-
-def write_source(folder: Path) -> Path:
+def write_source(folder: Path, n_images: int = 30) -> Path:
     """Images of noise, one of which ends the process that decodes it and one of which is none."""
     rng, folder = np.random.default_rng(0), folder / "source"
     folder.mkdir()
-    names = [*(f"i{n:02d}.png" for n in range(30)), POISON, "torn.png"]
+    names = [*(f"i{n:03d}.png" for n in range(n_images)), POISON, "torn.png"]
     for name in names:
         Image.fromarray(rng.integers(0, 255, (40, 50), np.uint8)).save(folder / name)
     (folder / "torn.png").write_bytes(b"no image")
@@ -266,18 +207,37 @@ def one_thread() -> Iterator[None]:
 def test_predict_gives_the_same_bytes(
     ray: Engine, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    monkeypatch.setattr(predict, "PART_SIZE", 4)
     model = TrainedModel.open(untrained_run(kind, phantom, tmp_path / "run"))
-    dataset = DataSet.open(phantom)
+    assert_same_predictions(model, DataSet.open(phantom), tmp_path, ray, monkeypatch)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("back_end", ["onnx", "openvino"])
+@pytest.mark.parametrize("kind", ["detector", "classifier"])
+def test_an_export_predicts_the_same_bytes(
+    ray: Engine, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str,
+    back_end: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    run = untrained_run(kind, phantom, tmp_path / "run")
+    assert cxr("export", run, tmp_path / "export", "--format", back_end) == 0
+    model = ExportedModel.open(tmp_path / "export")
+    assert_same_predictions(model, DataSet.open(phantom), tmp_path, ray, monkeypatch)
+
+
+def assert_same_predictions(
+    model: Any, dataset: DataSet, folder: Path, ray: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predict, "PART_SIZE", 4)
     ids = dataset.images["image_id"].tolist()[:23]  # batches of 3: parts of 6, the last of 5
     for name, engine in (("local", None), ("ray", ray)):
         with console.silent():
             predict.predict_data_set(
-                model, dataset, tmp_path / name, "default", 3, None, image_ids=ids, engine=engine
+                model, dataset, folder / name, "default", 3, None, image_ids=ids, engine=engine
             )
-    local = contents(tmp_path / "local")
+    local = contents(folder / "local")
     assert len([name for name in local if "predicted_images.parquet/" in name]) == 4
-    assert contents(tmp_path / "ray") == local
+    assert contents(folder / "ray") == local
 
 
 def test_a_part_that_no_worker_survives_stops_predict_with_one_line(

@@ -1,147 +1,204 @@
-"""`--engine ray` where the command is killed or interrupted, and where no cluster is to join."""
+"""`--engine ray` as commands: killed, interrupted, in a cluster that is joined and loses machines.
+
+A cluster here is several of Ray's raylets on this machine, each of which is a machine to it.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import re
+import secrets
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
+
+from data_prep.assemble.prepare import prepare
+from data_prep.synth.phantom import write_phantom
+from tests.scripts.launched import (
+    below,
+    command_line,
+    contents,
+    hooked_path,
+    workers_below,
+)
+from tests.scripts.test_engines import POISON, POISONED, SIZE, untrained_run, write_source
 
 pytestmark = [
     pytest.mark.long,
     pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed: extra cluster"),
 ]
-ROOT = Path(__file__).resolve().parents[2]
-# For the start of each Python: decoding takes long enough to be interrupted.
-SLOW_DECODER = """
-import sys, time
-from importlib.machinery import PathFinder
-class Slow:
-    def find_spec(self, name, path=None, target=None):
-        if name != "data_prep.images.image":
-            return None
-        spec = PathFinder.find_spec(name, path)
-        run = spec.loader.exec_module
-        def changed(module):
-            run(module)
-            read = module.read_image
-            def read_image(path, **options):
-                time.sleep(0.15)
-                return read(path, **options)
-            module.read_image = read_image
-        spec.loader.exec_module = changed
-        return spec
-sys.meta_path.insert(0, Slow())
-"""
 N_IMAGES = 120
-VARYING = {"created", "command", "cost"}
+SLOW = "time.sleep(0.15)"  # decoding takes long enough to be interrupted
+# Predicting, too, in parts of four images.
+SMALL_PARTS = "PART_SIZE = 4"
+SLOW_PARTS = """
+import time
+as_it_was = _PartPredictor.__call__
+def slowly(self, images):
+    time.sleep(0.4)
+    return as_it_was(self, images)
+_PartPredictor.__call__ = slowly
+"""
+# Starts a machine for each line that it reads, and ends them all with its input.
+CLUSTER = """
+import json, os, sys
+from ray.cluster_utils import Cluster
+cluster = Cluster()
+for line in sys.stdin:
+    environment, options = json.loads(line)
+    os.environ.update(environment)
+    node = cluster.add_node(
+        num_cpus=1, include_dashboard=False, object_store_memory=100 * 2**20,
+        node_ip_address="127.0.0.1", **options,
+    )
+    print(json.dumps([cluster.address, node.all_processes["raylet"][0].process.pid]), flush=True)
+cluster.shutdown()
+"""
 
 
-@pytest.fixture
-def surroundings(tmp_path: Path) -> dict[str, str]:
-    """Environment of the commands: decoding is slow, and Ray's own settings are unset."""
-    (tmp_path / "sitecustomize.py").write_text(SLOW_DECODER)
-    path = os.pathsep.join([str(tmp_path), str(ROOT)])
+def environment(path: str) -> dict[str, str]:
+    """Of a command: one thread, and Ray's own settings unset."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
     return {**kept, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 @pytest.fixture
-def source(tmp_path: Path) -> Path:
-    rng, folder = np.random.default_rng(0), tmp_path / "source"
-    folder.mkdir()
-    ids = [f"i{n:03d}" for n in range(N_IMAGES)]
-    for name in ids:
-        Image.fromarray(rng.integers(0, 255, (40, 50), np.uint8)).save(folder / f"{name}.png")
-    images = {"image_id": ids, "path": [f"{name}.png" for name in ids], "patient_id": ids}
-    pd.DataFrame(images).to_csv(folder / "images.csv", index=False)
-    states = [n % 3 == 0 for n in range(N_IMAGES)]
-    labels = {"image_id": ids, "finding": "mass", "state": states}
-    pd.DataFrame(labels).to_csv(folder / "labels.csv", index=False)
-    return folder
+def surroundings(tmp_path: Path) -> dict[str, str]:
+    return environment(hooked_path(tmp_path, f"{POISONED}; {SLOW}"))
 
 
-def contents(folder: Path) -> dict[str, Any]:
-    """Digest of each file of a folder; JSON without what may differ."""
-    found: dict[str, Any] = {}
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        name = path.relative_to(folder).as_posix()
-        if path.suffix == ".json":
-            found[name] = _settled(json.loads(path.read_text()))
-        else:
-            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
+class Machines:
+    """A cluster of raylets on the loopback device, for those who have its token."""
+
+    def __init__(self, surroundings: dict[str, str], folder: str) -> None:
+        self.surroundings = {
+            **surroundings,
+            "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_AUTH_MODE": "token",
+            "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # leaves 127.0.0.1 as it is
+            "RAY_raylet_start_wait_time_s": "300",
+        }  # fmt: skip
+        self.folder, self.address = folder, ""
+        with Path(folder, "log").open("w") as log:
+            self.starter = subprocess.Popen(
+                [sys.executable, "-c", CLUSTER],
+                env=self.surroundings, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log,
+                text=True, start_new_session=True,
+            )  # fmt: skip
+
+    def add(self, **variables: str) -> int:
+        """Start a machine of one processor, the first of which has the head; its raylet."""
+        assert self.starter.stdin is not None
+        assert self.starter.stdout is not None
+        options = {} if self.address else {"temp_dir": self.folder}
+        self.starter.stdin.write(json.dumps([variables, options]) + "\n")
+        self.starter.stdin.flush()
+        answer = self.starter.stdout.readline()
+        assert answer, Path(self.folder, "log").read_text()
+        self.address, raylet = json.loads(answer)
+        return int(raylet)
+
+    def end(self) -> None:
+        left = [self.starter.pid, *below(self.starter.pid)]
+        with suppress(subprocess.TimeoutExpired):
+            self.starter.communicate(timeout=30)
+        for process in left:
+            if self.folder in command_line(process):
+                os.kill(process, signal.SIGKILL)
 
 
-def _settled(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _settled(each) for key, each in value.items() if key not in VARYING}
-    return [_settled(each) for each in value] if isinstance(value, list) else value
+@pytest.fixture(scope="module")
+def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
+    hook = tmp_path_factory.mktemp("hook")
+    path = hooked_path(
+        hook,
+        f"{POISONED}; {SLOW}",
+        scripts__predict=SMALL_PARTS,
+        serving__part_predictor=SLOW_PARTS,
+    )
+    with cluster_of(environment(path)) as cluster:
+        cluster.add()
+        yield cluster
+
+
+@contextmanager
+def cluster_of(surroundings: dict[str, str]) -> Iterator[Machines]:
+    folder = tempfile.mkdtemp(prefix="cxr-ray-", dir="/tmp")  # short: sockets lie below it
+    cluster = Machines(surroundings, folder)
+    try:
+        yield cluster
+    finally:
+        cluster.end()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def end_machine(first: int) -> None:
+    """As a loss of power does: all its processes at once, without a word."""
+    os.kill(first, signal.SIGSTOP)  # it must not start others meanwhile
+    for process in [first, *below(first)]:
+        with suppress(ProcessLookupError):
+            os.kill(process, signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("phantom")
+    write_phantom(folder / "source", n_images=80, seed=3, size=64)
+    prepare(folder / "source", folder / "data", format="rsna", sizes=[SIZE], workers=0)
+    return folder / "data"
 
 
 def start(surroundings: dict[str, str], *words: object) -> subprocess.Popen[str]:
     """A command in a process group of its own, as a shell starts it."""
     return subprocess.Popen(
-        [sys.executable, "-P", "-m", *map(str, words)],
+        [sys.executable, "-P", "-m", "scripts.cli", *map(str, words)],
         env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         start_new_session=True,
     )  # fmt: skip
 
 
-def prepare(source: Path, out: str, *words: str) -> list[object]:
-    return ["scripts.cli", "prepare", source, source.parent / out, "--format", "csv", "--size",
-            "32", "--name", "set", *words]  # fmt: skip
+def ended(command: subprocess.Popen[str]) -> str:
+    """What a command that succeeds has said."""
+    _, said = command.communicate(timeout=300)
+    assert command.returncode == 0, said
+    return said
+
+
+def prepare_words(source: Path, out: str, *words: str) -> list[object]:
+    return ["prepare", source, source.parent / out, "--format", "csv", "--size", SIZE,
+            "--name", "set", *words]  # fmt: skip
 
 
 @pytest.fixture
-def expected(source: Path, surroundings: dict[str, str]) -> dict[str, Any]:
-    """What one process prepares."""
-    fast = {**surroundings, "PYTHONPATH": str(ROOT)}
-    command = start(fast, *prepare(source, "local", "--workers", "1"))
-    _, said = command.communicate(timeout=300)
-    assert command.returncode == 0, said
+def source(tmp_path: Path) -> Path:
+    return write_source(tmp_path, N_IMAGES)
+
+
+@pytest.fixture
+def expected(source: Path, tmp_path: Path) -> dict[str, Any]:
+    """What local processes prepare."""
+    (tmp_path / "poison").mkdir()
+    fast = environment(hooked_path(tmp_path / "poison", POISONED))
+    ended(start(fast, *prepare_words(source, "local", "--workers", "2")))
     return contents(source.parent / "local")
 
 
-def below(process: int) -> list[int]:
-    """Processes that a process started, and those that they did."""
-    found = []
-    with suppress(OSError):
-        for thread in Path(f"/proc/{process}/task").iterdir():
-            for child in map(int, (thread / "children").read_text().split()):
-                found += [child, *below(child)]
-    return found
-
-
-def command_line(process: int) -> str:
-    with suppress(OSError):
-        return Path(f"/proc/{process}/cmdline").read_bytes().replace(b"\0", b" ").decode()
-    return ""
-
-
-def wait_for(what: Callable[[], Any], seconds: float = 40) -> None:
+def wait_for(what: Callable[[], Any], seconds: float = 150) -> None:
     end = time.monotonic() + seconds
     while not what():
         assert time.monotonic() < end
         time.sleep(0.1)
-
-
-def at_work(process: int) -> bool:
-    return any(command_line(each).startswith("ray::_work") for each in below(process))
 
 
 def scratch_of(process: int) -> str:
@@ -160,9 +217,9 @@ def naming(text: str) -> list[str]:
 def test_the_same_command_goes_on_where_it_was_killed(
     source: Path, expected: dict[str, Any], surroundings: dict[str, str]
 ) -> None:
-    words = prepare(source, "ray", "--engine", "ray", "--workers", "2")
+    words = prepare_words(source, "ray", "--engine", "ray", "--workers", "2")
     command = start(surroundings, *words)
-    wait_for(lambda: at_work(command.pid))
+    wait_for(lambda: workers_below(command.pid))
     time.sleep(4)
     scratch = scratch_of(command.pid)
     os.kill(command.pid, signal.SIGKILL)
@@ -177,8 +234,10 @@ def test_the_same_command_goes_on_where_it_was_killed(
 def test_ctrl_c_is_said_in_one_line_and_leaves_no_process(
     source: Path, surroundings: dict[str, str]
 ) -> None:
-    command = start(surroundings, *prepare(source, "ray", "--engine", "ray", "--workers", "2"))
-    wait_for(lambda: at_work(command.pid))
+    command = start(
+        surroundings, *prepare_words(source, "ray", "--engine", "ray", "--workers", "2")
+    )
+    wait_for(lambda: workers_below(command.pid))
     time.sleep(2)
     scratch = scratch_of(command.pid)
     os.killpg(command.pid, signal.SIGINT)
@@ -193,10 +252,66 @@ def test_ctrl_c_is_said_in_one_line_and_leaves_no_process(
 def test_no_cluster_at_an_address_is_said_in_one_line(
     source: Path, surroundings: dict[str, str]
 ) -> None:
-    words = prepare(source, "ray", "--engine", "ray", "--address", "127.0.0.1:1")
+    words = prepare_words(source, "ray", "--engine", "ray", "--address", "127.0.0.1:1")
     command = start(surroundings, *words)
     out, said = command.communicate(timeout=60)
     assert command.returncode == 2
     assert said.startswith("cxr: --address 127.0.0.1:1: cannot join a Ray cluster there (")
     assert len(said.splitlines()) == 1
     assert out == ""
+
+
+def test_prepare_loses_nothing_with_a_machine_that_dies_and_uses_one_that_joins(
+    machines: Machines, source: Path, expected: dict[str, Any]
+) -> None:
+    dying = machines.add()
+    to_cluster = ("--engine", "ray", "--address", machines.address)
+    command = start(machines.surroundings, *prepare_words(source, "ray", *to_cluster))
+    wait_for(lambda: workers_below(dying))
+    time.sleep(2)
+    end_machine(dying)
+    joining = machines.add()
+    wait_for(lambda: workers_below(joining))
+    assert command.poll() is None
+    ended(command)
+    assert contents(source.parent / "ray") == expected
+    excluded = pd.read_parquet(source.parent / "ray/excluded.parquet").set_index("path")
+    assert sorted(excluded.index) == [POISON, "torn.png"]
+    assert "crashed" in excluded.loc[POISON, "reason"]
+    end_machine(joining)
+
+
+@pytest.mark.parametrize("kind", ["detector", "classifier"])
+def test_predict_loses_nothing_with_a_machine_that_dies(
+    machines: Machines, data: Path, tmp_path: Path, kind: str
+) -> None:
+    run, dying = untrained_run(kind, data, tmp_path / "run"), machines.add()
+    words = ["predict", run, "--data", data, "--batch-size", 2, "--out"]
+    to_cluster = ("--engine", "ray", "--address", machines.address)
+    command = start(machines.surroundings, *words, tmp_path / "ray", *to_cluster)
+    wait_for(lambda: workers_below(dying))
+    time.sleep(3)
+    assert command.poll() is None
+    end_machine(dying)
+    ended(command)
+    ended(start(machines.surroundings, *words, tmp_path / "local"))
+    assert contents(tmp_path / "ray") == contents(tmp_path / "local")
+    assert len(list((tmp_path / "ray/predicted_images.parquet").iterdir())) > 3
+
+
+def test_a_cluster_that_is_gone_is_said_in_one_line_and_costs_no_image(
+    source: Path, expected: dict[str, Any], surroundings: dict[str, str]
+) -> None:
+    with cluster_of(surroundings) as machines:
+        raylet = machines.add()
+        to_cluster = ("--engine", "ray", "--address", machines.address)
+        command = start(machines.surroundings, *prepare_words(source, "ray", *to_cluster))
+        wait_for(lambda: workers_below(raylet))
+        time.sleep(3)
+        end_machine(machines.starter.pid)
+        out, said = command.communicate(timeout=120)
+    assert command.returncode == 2
+    assert re.fullmatch(r"cxr: --engine ray: .* run the same command again to go on.*\n", said)
+    assert out == ""
+    ended(start(surroundings, *prepare_words(source, "ray", "--workers", "2")))
+    assert contents(source.parent / "ray") == expected
