@@ -66,7 +66,7 @@ BOUNDS = {
     "compare": Bound(610, 30),
     "folds": Bound(290, 4),
     "readers": Bound(260, 6),
-    "plan": Bound(360, 8),
+    "plan": Bound(340, 8),
     "transfer": Bound(1200, 28),
     "overlay": Bound(360, 12),
     "export DATA": Bound(270, 12),

@@ -136,7 +136,7 @@ def plan(
     if difference is None and half_width is None:
         wanted = "--difference, the smallest that would matter" if compares else "--half-width"
         raise InputError(f"plan: give {wanted}")
-    from evaluation.report.study_plan import Question, write_plan
+    from evaluation.report.study_plan import Question
 
     question = Question(difference, half_width, power, level, plans)
     for sentence in question.sentences():
@@ -145,6 +145,8 @@ def plan(
         console.say(_by_tables(one, power, level))
     found = {"basis": basis, **question.to_json()}
     if out is not None:
+        from evaluation.report.plan_charts import write_plan  # and matplotlib with it
+
         for path in write_plan(question, found, out):
             console.say(f"Picture: {path}")
     if as_json:

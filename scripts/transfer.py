@@ -18,6 +18,8 @@ from scripts.systems import open_model, predicts, split_name, system_folder
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import pandas as pd
+
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.predictions import Predictions
     from evaluation.decisions.decision import Decision
@@ -98,12 +100,16 @@ def transfer(
         opened, notes = _predict(systems, sets, out, equal, target or [])
         with console.progress("Judging", len(opened)) as advance:
             cells = []
+            judged: dict[str, JudgedSet] = {}
             for each in opened:
+                test = each.scored("test")
+                if each.data_set not in judged:
+                    judged[each.data_set] = _judged_set(each, test.image_ids)
                 cells.append(
                     judge_cell(
                         each.system,
                         each.data_set,
-                        each.scored("test"),
+                        test,
                         each.scored("val"),
                         each.decision,
                         home=each.home,
@@ -114,7 +120,7 @@ def transfer(
                     )
                 )
                 advance()
-        found = Transfer(_judged_sets(opened), with_drops(cells), policy, _notes(cells, notes))
+        found = Transfer(list(judged.values()), with_drops(cells), policy, _notes(cells, notes))
         page = write_transfer(found, out)
     for drop in findings(found):
         console.say(drop["text"])
@@ -294,17 +300,12 @@ def _target(dataset: DataSet, names: Sequence[str], targets: Sequence[str]) -> T
     return found[0]
 
 
-def _judged_sets(opened: Sequence[_Opened]) -> list[JudgedSet]:
+def _judged_set(opened: _Opened, image_ids: pd.Index) -> JudgedSet:
     from evaluation.report.transfer_page import JudgedSet
     from evaluation.systems.transfer import strongest_shortcut
 
-    found: dict[str, JudgedSet] = {}
-    for each in opened:
-        if each.data_set not in found:
-            ids = each.scored("test").image_ids
-            guess = strongest_shortcut(each.dataset, each.target, ids)
-            found[each.data_set] = JudgedSet(each.data_set, each.target.display_name, guess)
-    return list(found.values())
+    guess = strongest_shortcut(opened.dataset, opened.target, image_ids)
+    return JudgedSet(opened.data_set, opened.target.display_name, guess)
 
 
 def _notes(cells: Sequence[Cell], notes: Sequence[str]) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -179,26 +179,32 @@ def _columns(transfer: Transfer) -> tuple[str, ...]:
     return tuple(f"{each.name}: {each.finding}" for each in transfer.sets)
 
 
+def _per_system(transfer: Transfer, say: Callable[[Cell | None], str]) -> list[tuple[str, ...]]:
+    """A row a system: what is said of its cell on each data set."""
+    return [
+        (system, *(say(transfer.cell(system, data.name)) for data in transfer.sets))
+        for system in transfer.systems
+    ]
+
+
+def _auroc(cell: Cell | None) -> str:
+    if cell is None:
+        return "no such finding"
+    if cell.auroc is None:
+        return cell.note
+    return _estimate(cell.auroc) + (" home" if cell.home else " ▼ shown" if _falls(cell) else "")
+
+
 def _auroc_table(transfer: Transfer) -> Grid:
-    rows = []
-    for system in transfer.systems:
-        words = []
-        for data in transfer.sets:
-            cell = transfer.cell(system, data.name)
-            text = "no such finding" if cell is None else cell.note if cell.auroc is None else ""
-            if cell is not None and cell.auroc is not None:
-                text = _estimate(cell.auroc)
-                text += " home" if cell.home else " ▼ shown" if _falls(cell) else ""
-            words.append(text)
-        rows.append((system, *words))
     guesses = [
         "–" if (guess := each.shortcut) is None else f"{number(guess['auroc'])} by {guess['fact']}"
         for each in transfer.sets
     ]
     counts = [_counted(transfer, each.name) for each in transfer.sets]
-    rows += [("Best guess without the lungs", *guesses), ("Test images", *counts)]
+    below = (("Best guess without the lungs", *guesses), ("Test images", *counts))
+    rows = (*_per_system(transfer, _auroc), *below)
     lead = "AUROC with its 95 % interval by patient. ▼ shown: lower than at home, over all cells."
-    return Grid("AUROC", lead, ("System", *_columns(transfer)), tuple(rows))
+    return Grid("AUROC", lead, ("System", *_columns(transfer)), rows)
 
 
 def _counted(transfer: Transfer, data_set: str) -> str:
@@ -245,18 +251,15 @@ def _local(cell: Cell | None, wanted: int | None, metric: str) -> str:
     return number(mean) if wanted is None else f"{number(mean)} [{_ends(low, high)}]"
 
 
+def _calibration(cell: Cell | None) -> str:
+    if cell is None or cell.mean_probability is None:
+        return "–"
+    share = cell.n_positive / cell.n_images
+    return f"{cell.mean_probability:.0%} said, {share:.0%} are"
+
+
 def _calibration_table(transfer: Transfer) -> Grid:
-    rows = []
-    for system in transfer.systems:
-        words = []
-        for data in transfer.sets:
-            cell = transfer.cell(system, data.name)
-            if cell is None or cell.mean_probability is None:
-                words.append("–")
-            else:
-                share = cell.n_positive / cell.n_images
-                words.append(f"{cell.mean_probability:.0%} said, {share:.0%} are")
-        rows.append((system, *words))
+    rows = _per_system(transfer, _calibration)
     lead = "Mean calibrated probability, by the calibration from home, and the share of positives."
     columns = ("System", *_columns(transfer))
     return Grid("How many are called ill on the mean", lead, columns, tuple(rows))
