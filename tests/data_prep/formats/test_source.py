@@ -25,7 +25,7 @@ def by_pandas(path: Path) -> pd.DataFrame:
     return frame[(frame != "").any(axis=1)]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(lines, st.sampled_from(["\n", "\r\n"]), st.sampled_from(["", "\ufeff"]), st.booleans())
 def test_every_parser_reads_the_same(tmp_path_factory, lines, end, mark, open_end):
     path = tmp_path_factory.mktemp("csv") / "table.csv"
