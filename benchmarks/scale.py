@@ -19,6 +19,7 @@ import numpy as np
 import typer
 
 from benchmarks.scale_growth import ENGINES, growth, in_process, origin
+from benchmarks.scale_stages import stages
 from benchmarks.worker import peak_gib
 from data_prep.contracts.engines import EngineName, open_engine
 from data_prep.contracts.json_files import write_json
@@ -29,6 +30,7 @@ _SMALL = 64  # px
 
 app = typer.Typer(add_completion=False, no_args_is_help=True)
 app.command()(growth)
+app.command()(stages)
 
 
 def _png(side: int) -> bytes:

@@ -48,7 +48,7 @@ from scripts import console
 
 SEED = 0
 ENGINES: tuple[EngineName, ...] = ("local", "ray")
-_SIDE = 32  # px, of an image that is made up and of what the network sees
+SIDE = 32  # px, of an image that is made up and of what the network sees
 _FIRST, _SLOPE_FROM = 1000, 10_000
 _POSITIVE = 1 / 3
 _MOST_PREDICTED = 100_000
@@ -113,7 +113,7 @@ def _runs(folder: Path, run: Path, count: int) -> Iterator[Grown]:
     data = folder / local  # is predicted
     results = set()
     for engine in ENGINES:
-        yield (prepared := in_process(partial(_prepare, engine, folder, count)))
+        yield (prepared := in_process(partial(prepared_by, engine, folder, count)))
         results.add(prepared.result)
     shutil.rmtree(folder / ray)
     if not run.is_dir():
@@ -121,7 +121,7 @@ def _runs(folder: Path, run: Path, count: int) -> Iterator[Grown]:
     few = [("predict", local), ("predict", ray)] if count <= _MOST_PREDICTED else []
     for verb, engine in (*few, ("gather", ray)):
         out = folder / "predicted"
-        yield (predicted := in_process(partial(_predict, verb, engine, run, data, out, count)))
+        yield (predicted := in_process(partial(predicted_by, verb, engine, run, data, out, count)))
         results.add(predicted.result)
         shutil.rmtree(out)
     shutil.rmtree(folder)
@@ -133,7 +133,7 @@ def _write(out: Path, found: Sequence[Grown]) -> None:
     rows = [{k: value for k, value in asdict(each).items() if k != "result"} for each in found]
     fitted = [{"verb": v, "engine": e, "slope": slope} for (v, e), slope in slopes(found).items()]
     write_json(out, "growth", {"rows": rows, "slopes": fitted, "slope_from": _SLOPE_FROM,
-                               "workers": cpu_count(), "side": _SIDE, **origin()})  # fmt: skip
+                               "workers": cpu_count(), "side": SIDE, **origin()})  # fmt: skip
 
 
 def _counts(most: int) -> list[int]:
@@ -225,7 +225,7 @@ def made_up(task: DecodeTask) -> DecodedRow:
     row = _true_row()
     digest = hashlib.sha256(task.image_id.encode()).digest()
     rng = np.random.default_rng(int.from_bytes(digest[:8], "big"))
-    pixels = rng.integers(0, 256, (_SIDE, _SIDE), dtype=np.uint8)
+    pixels = rng.integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
     own = {
         "pixel_sha256": digest.hex(),
         "perceptual_hash": digest[: len(row.record["perceptual_hash"]) // 2].hex(),
@@ -245,22 +245,23 @@ def _true_row() -> DecodedRow:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "noise.png"
         rng = np.random.default_rng(SEED)
-        cv2.imwrite(str(path), rng.integers(0, 256, (_SIDE, _SIDE), dtype=np.uint8))
+        cv2.imwrite(str(path), rng.integers(0, 256, (SIDE, SIDE), dtype=np.uint8))
         row = decode_and_letterbox(DecodeTask("noise", path))
     if row.error:
         raise RuntimeError(row.error)
     return row
 
 
-def _prepare(name: EngineName, folder: Path, count: int) -> Grown:
+def prepared_by(name: EngineName, folder: Path, count: int) -> Grown:
+    """Prepare a folder's ``source``, of so many images, into the folder of the engine's name."""
     from data_prep.assemble.prepare import prepare
     from data_prep.store.dataset import DataSet
 
     with open_engine(name, workers=cpu_count()) as engine:
-        _start(engine, made_up, [DecodeTask(str(n), Path()) for n in range(64)])
-        watch = _Watch()
+        start(engine, made_up, [DecodeTask(str(n), Path()) for n in range(64)])
+        watch = Watch()
         source, data = folder / "source", folder / name
-        prepare(source, data, format="csv", sizes=[_SIDE], engine=MadeUp(engine))
+        prepare(source, data, format="csv", sizes=[SIDE], engine=MadeUp(engine))
         took = watch.read()
     dataset = DataSet.open(data)
     if len(dataset.images) != count:
@@ -271,7 +272,7 @@ def _prepare(name: EngineName, folder: Path, count: int) -> Grown:
 def train(data: Path, run: Path) -> None:
     """Train the smallest network, for one epoch."""
     settings = ["model.architecture=small_cnn", "model.weights=none", "training.epochs=1"]
-    settings += [f"data.image_size={_SIDE}", "training.batch_size=32", f"training.seed={SEED}"]
+    settings += [f"data.image_size={SIDE}", "training.batch_size=32", f"training.seed={SEED}"]
     sets = [word for setting in settings for word in ("--set", setting)]
     cxr("train", "chexnet", "--data", data, "--out", run, *sets)
 
@@ -285,24 +286,27 @@ def cxr(*words: str | Path) -> None:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr[-500:]}")
 
 
-def _predict(verb: str, name: EngineName, run: Path, data: Path, out: Path, count: int) -> Grown:
+def predicted_by(
+    verb: str, name: EngineName, run: Path, data: Path, out: Path, count: int
+) -> Grown:
+    """Predict a data set of so many images by a run, or only gather (``gather``) its answers."""
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
     from scripts.predict import predict_data_set
     from scripts.runtime import tune_cpu
 
-    tune_cpu(megapixels=count * _SIDE**2 / 1e6 / 3, device="cpu")
+    tune_cpu(megapixels=count * SIDE**2 / 1e6 / 3, device="cpu")
     from serving.trained_model import TrainedModel
 
     dataset, model = DataSet.open(data), TrainedModel.open(run)
     ids = list(dataset.images["image_id"])
     with open_engine(name, workers=cpu_count()) as engine:
         if name == "ray":
-            _start(engine, _import_torch, range(4 * cpu_count()))
+            start(engine, _import_torch, range(4 * cpu_count()))
         parts_by: Engine | None = None  # as `cxr predict` does with the local one
         if name == "ray":
             parts_by = MadeUp(engine) if verb == "gather" else engine
-        watch = _Watch()
+        watch = Watch()
         predict_data_set(model, dataset, out, "default", None, None, image_ids=ids, engine=parts_by)
         took = watch.read()
     scores = Predictions.open(out).scores
@@ -342,7 +346,7 @@ def _import_torch(row: int) -> None:
     time.sleep(0.2)
 
 
-def _start(engine: Engine, function: Callable[[Any], Any], rows: Iterable[Any]) -> None:
+def start(engine: Engine, function: Callable[[Any], Any], rows: Iterable[Any]) -> None:
     """Start an engine's workers."""
     for _ in engine.map_rows(function, rows, lost=_none):
         pass
@@ -352,7 +356,7 @@ def _none(row: Any) -> None:
     return None
 
 
-class _Watch:
+class Watch:
     """Time and memory of this process from here on."""
 
     def __init__(self) -> None:

@@ -1,8 +1,10 @@
 """Simulate 1 to 256 workers against ten million images, fed with measured stage times.
 
-    python -m benchmarks.scale_model STAGES.json --write-docs docs/scale.md
+    python -m benchmarks.scale_model STAGES.json --growth GROWTH.json --engines ENGINES.json
+        --write-docs docs/scale.md
 
-``STAGES.json`` holds, for each kind of work (``prepare``, ``predict``), a list of stages:
+`benchmarks.scale` writes all three files. ``STAGES.json`` holds, for each kind of work
+(``prepare``, ``predict``), a list of stages:
 ``{"stage": "decode", "where": "worker", "seconds_per": "image", "seconds": 0.021}``, where
 
 - ``where`` is ``driver`` (one process that lists rows, sends chunks and gathers answers in their
@@ -30,18 +32,22 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import typer
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks.scale_page import draw_measured, engines_lines, growth_lines
 from benchmarks.zoo_table import between
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
+from data_prep.contracts.json_files import read_json
+from data_prep.contracts.words import counted
 
 IMAGES = 10_000_000
 WORKERS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 BANDWIDTHS = (1.0, 10.0, 100.0)  # Gbit/s
 CHUNKS = (8, 64, 256)  # images
 AHEAD = 3  # chunks under way a worker
-_CHUNK_SECONDS, _MOST_ROWS = 0.25, 256  # as the engine: work of one chunk, and its most images
+_CHUNK_SECONDS, _MOST_ROWS = 0.25, 1024  # as the engine: work of one chunk, and its most images
 _LATENCY = 0.001  # s, of a request within a data centre
 _GOOD = 0.8  # of the ideal rate: as far a work is said to scale
 _SENSITIVITY_IMAGES = 1_000_000
@@ -393,10 +399,21 @@ def _three(value: float) -> str:
 _COLOURS = ("#D55E00", "#0072B2", "#009E73")
 
 
-def draw_growth(works: Sequence[Work], outcomes: Sequence[Outcome]) -> Figure:
+def draw_growth(
+    works: Sequence[Work], outcomes: Sequence[Outcome], growth: Mapping[str, Any] | None = None
+) -> Figure:
+    """What was measured, where it is given, and images a second against workers."""
+    figure = Figure(figsize=(6.4 if growth is None else 12.0, 4.6), layout="constrained")
+    both = figure.subplots(1, 1 if growth is None else 2, squeeze=False)[0]
+    if growth is not None:
+        draw_measured(both[0], growth)
+    _draw_simulated(both[-1], works, outcomes)
+    return figure
+
+
+def _draw_simulated(axes: Axes, works: Sequence[Work], outcomes: Sequence[Outcome]) -> None:
     """Images a second against workers on log-log axes, with the ideal line of each work."""
-    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
-    axes = figure.add_subplot(xscale="log", yscale="log")
+    axes.set(xscale="log", yscale="log")
     for work, colour in zip(works, _COLOURS, strict=False):
         own = [each for each in outcomes if each.work == work.name]
         at = [each.workers for each in own]
@@ -415,19 +432,57 @@ def draw_growth(works: Sequence[Work], outcomes: Sequence[Outcome]) -> Figure:
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False, title="Dotted: ideal. Named: what is busiest from there on",
                 title_fontsize=8)  # fmt: skip
-    return figure
 
 
-def document(works: Sequence[Work], content: Mapping[str, Any], outcomes: Sequence[Outcome]) -> str:
+def verdict(work: Work, outcomes: Sequence[Outcome]) -> str:
+    """Where a work stops scaling and why, from what was simulated of it."""
+    good = [g for g in outcomes if g.rate >= _GOOD * outcomes[0].rate * g.workers]
+    last, demands = outcomes[-1], work.demands
+    alone = {_WORDS[place]: 1 / demands[place] for place in ("driver", "store", "down", "up")
+             if demands[place] > 0}  # fmt: skip
+    alone[f"{last.workers} workers"] = last.workers / work.trip
+    limits = ", ".join(f"{_three(rate)} ({place})" for place, rate in alone.items())
+    once = work.once(last.images)
+    asked = sum(each.requests for each in work.stages if each.where == "store") * last.rate
+    moved = sum(each.bytes for each in work.stages) * last.rate
+    words = (
+        f"**{work.name}** keeps {_GOOD:.0%} of the ideal up to "
+        f"{counted(good[-1].workers, 'worker')}. With {last.workers} it makes {_three(last.rate)} "
+        f"images/s. Busiest: {_WORDS[last.bottleneck]}, {last.busy[last.bottleneck]:.0%} of the "
+        f"time. Images a second that each place lets pass alone: {limits}. What the driver does "
+        f"once for all images takes {_three(once / 3600)} of {_three(last.seconds / 3600)} hours. "
+        f"A store must then answer {_three(asked)} requests and send {_three(moved / 1e6)} MB a "
+        "second."
+    )
+    return words.replace("%", " %")
+
+
+def document(
+    works: Sequence[Work],
+    content: Mapping[str, Any],
+    outcomes: Sequence[Outcome],
+    growth: Mapping[str, Any] | None = None,
+    engines: Mapping[str, Any] | None = None,
+) -> str:
     """What stands between the marks of docs/scale.md."""
     images = outcomes[0].images
-    lines = [
-        f"![Images a second against workers]({PICTURE})", "",
-        f"Simulated with the stage times of {content.get('machine', 'one machine')}: {images:,} "
-        f"images, {works[0].bandwidth * 8 / 1e9:g} Gbit/s each way, {works[0].latency * 1000:g} ms "
-        "a request; " + ", ".join(f"{w.chunk} images a chunk for {w.name}" for w in works) + ".",
+    lines = [] if growth is None else growth_lines(growth)
+    lines += [] if engines is None else engines_lines(engines)
+    drawn = "Images a second against workers"
+    if growth is not None:
+        drawn = f"Seconds against images, measured; {drawn.lower()}, simulated"
+    measured_by = f" (`{content['command']}`)" if "command" in content else ""
+    lines += [
+        f"![{drawn}]({PICTURE})", "",
+        f"Simulated with the stage times of {content.get('machine', 'one machine')}{measured_by}: "
+        f"{images:,} images, {works[0].bandwidth * 8 / 1e9:g} Gbit/s each way, "
+        f"{works[0].latency * 1000:g} ms a request; "
+        + ", ".join(f"{w.chunk} images a chunk for {w.name}" for w in works)
+        + "." + _store_words(works),
         "", *growth_table(outcomes), "",
     ]  # fmt: skip
+    for work in works:
+        lines += [verdict(work, [each for each in outcomes if each.work == work.name]), ""]
     if measured := content.get("measured"):
         lines += ["Held against what was measured:", "", *measured_table(works, measured), ""]
     fewer = min(images, _SENSITIVITY_IMAGES)
@@ -436,22 +491,36 @@ def document(works: Sequence[Work], content: Mapping[str, Any], outcomes: Sequen
     return "\n".join(lines)
 
 
+def _store_words(works: Sequence[Work]) -> str:
+    """Whether the store's own time is in the simulation."""
+    known = any(s.seconds for work in works for s in work.stages if s.where == "store")
+    return "" if known else " What a store itself takes was not measured and is left at 0."
+
+
 def main(
     stages: Annotated[Path, typer.Argument(help="Stage times that were measured, JSON.")],
     write_docs: Annotated[
         Path | None, typer.Option(help="Page whose growth is written, and the picture beside it.")
     ] = None,
+    growth: Annotated[
+        Path | None, typer.Option(help="Times by the number of images that were measured, JSON.")
+    ] = None,
+    engines: Annotated[
+        Path | None, typer.Option(help="Ray beside the local pool as it was measured, JSON.")
+    ] = None,
     images: Annotated[int, typer.Option(min=1, help="How many there are.")] = IMAGES,
 ) -> None:
     """Simulate the growth of prepare and predict, and write it into a page."""
     works, content = read_stages(stages)
+    grown = None if growth is None else read_json(growth, "growth")
+    compared = None if engines is None else read_json(engines, "engines")
     outcomes = [simulate(work, workers, images) for work in works for workers in WORKERS]
     if write_docs is None:
         typer.echo("\n".join(growth_table(outcomes)))
         return
-    text = document(works, content, outcomes)
+    text = document(works, content, outcomes, grown, compared)
     with atomic_path(write_docs.with_name(PICTURE)) as temporary:
-        draw_growth(works, outcomes).savefig(temporary, dpi=150, format="png")
+        draw_growth(works, outcomes, grown).savefig(temporary, dpi=150, format="png")
     page = between(write_docs.read_text(encoding="utf-8"), _MARKS, text.split("\n"))
     with atomic_path(write_docs) as temporary:
         temporary.write_text(page, encoding="utf-8")

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 # Images in one file of a predictions folder: few files, and little to do again after Ctrl-C.
 PART_SIZE = 1024
+_MOST_SENT = 128  # images that a worker of an engine predicts before it answers
 LATENCY_IMAGES = 20
 _PREPROCESS = "preprocess.json"
 
@@ -334,7 +335,7 @@ def predict_data_set(
             parts = (
                 model.predict(store, todo, sizes, at_once)
                 if engine is None
-                else predict_parts(engine, model, store, todo, sizes, at_once, PART_SIZE)
+                else predict_parts(engine, model, store, todo, sizes, at_once, sent_size(at_once))
             )
             write_parts(writer, parts, advance, PART_SIZE)
         if validation_of is not None or image_ids is not None:
@@ -487,6 +488,18 @@ def run_of_export(model: Model) -> Path | None:
             if all(model.info[key] == value for key, value in facts.items() if key in model.info):
                 return run
     return None
+
+
+def sent_size(batch_size: int) -> int:
+    """Images that a worker predicts before it answers: whole batches, and files hold whole answers.
+
+    Example:
+        >>> sent_size(16), sent_size(48), sent_size(300)
+        (128, 96, 300)
+    """
+    of_file = -(-PART_SIZE // batch_size)
+    most = max(1, _MOST_SENT // batch_size)
+    return batch_size * max(n for n in range(1, most + 1) if of_file % n == 0)
 
 
 def write_parts(

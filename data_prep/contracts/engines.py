@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import pickle
 import secrets
 import shutil
 import signal
@@ -43,7 +44,7 @@ EngineName = Literal["local", "ray"]
 
 _CHUNKS_AHEAD = 3  # per processor: enough to keep it busy, few enough to bound memory
 _CHUNK_SECONDS = 0.25  # of work in one task: some hundred times what Ray takes for it
-_MOST_ROWS = 256  # in a chunk
+_MOST_ROWS = 1024  # in a chunk
 _STORE_MIB = 128  # per processor, for answers that the driver has not fetched yet
 _LOOK_AGAIN = 5.0  # s after which a cluster's head and processors are looked at anew
 _STARTS = 3  # tries to start Ray
@@ -205,7 +206,7 @@ class RayEngine:
         try:
             while chunk or pending:
                 while chunk and len(pending) < self._room():
-                    pending.append((chunk, self._tasks.work.remote(call, chunk)))
+                    pending.append((chunk, self._tasks.send(call, chunk)))
                     chunk = list(islice(source, n_rows))
                 held, answer = pending.popleft()
                 done = yield from self._answers(call, held, answer, lost)
@@ -230,12 +231,12 @@ class RayEngine:
     ) -> Any:
         """Yield the results of a chunk; returns the seconds that a row took."""
         try:
-            results, seconds = self._tasks.fetch(answer)
+            results, seconds = pickle.loads(self._tasks.fetch(answer))  # noqa: S301 - our worker's
         except _DiedError:
             if len(chunk) == 1:
                 yield self._tried_alone(call, chunk[0], lost)
             else:
-                single = [(row, self._tasks.work.remote(call, [row])) for row in chunk]
+                single = [(row, self._tasks.send(call, [row])) for row in chunk]
                 for row, its in single:
                     yield from self._answers(call, [row], its, lost)
             return _CHUNK_SECONDS  # whatever killed it: small chunks for a while
@@ -321,6 +322,9 @@ class _Tasks:
         task = self.ray.remote(num_cpus=0, max_retries=0, scheduling_strategy=there)(_meet)
         return task.remote(terms)
 
+    def send(self, call: _Call[Any, Any], rows: list[Any]) -> Any:
+        return self.work.remote(call, pickle.dumps(rows, protocol=pickle.HIGHEST_PROTOCOL))
+
     def fetch(self, answer: Any) -> Any:
         """Wait for a task.
 
@@ -364,12 +368,15 @@ class _Tasks:
 # ------------------------------------------------------------------------------ in the workers
 
 
-def _work(call: _Call[Row, Result], rows: list[Row]) -> tuple[list[Result], float]:
-    """Results of some rows, and the seconds that they took."""
+def _work(call: _Call[Row, Result], rows: bytes) -> bytes:
+    """Results of some rows, and the seconds that they took.
+
+    Both come pickled: Ray would handle every array in them apart, which takes longer.
+    """
     _meet(call.terms)
     start = time.perf_counter()
-    results = [call.function(row) for row in rows]
-    return results, time.perf_counter() - start
+    results = [call.function(row) for row in pickle.loads(rows)]  # noqa: S301 - our driver's
+    return pickle.dumps((results, time.perf_counter() - start), protocol=pickle.HIGHEST_PROTOCOL)
 
 
 def _work_alone(call: _Call[Row, Result], row: Row) -> tuple[bool, Result | None]:

@@ -123,7 +123,7 @@ def test_chunks_are_as_large_as_the_engine_would_make_them(tmp_path: Path) -> No
     (work,), _ = read_stages(_file(tmp_path))
     assert work.chunk == 12  # a quarter of a second
     (work,), _ = read_stages(_file(tmp_path, seconds=1e-6))
-    assert work.chunk == 256
+    assert work.chunk == 1024
 
 
 @pytest.mark.parametrize(

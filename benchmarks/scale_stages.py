@@ -1,0 +1,338 @@
+"""The stage times that `benchmarks.scale_model` simulates, in its format.
+
+Workers are timed on real files and a real network, in one thread; the driver by its processor time
+with Ray, on rows that are made up. A store on the same machine says nothing of a real one: bytes
+are counted, and its own seconds are left at 0, so that the network is what limits it. What one and
+two workers of a Ray do together is measured to hold the simulation against it.
+"""
+
+from __future__ import annotations
+
+import pickle
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from benchmarks.scale_growth import (
+    SIDE,
+    MadeUp,
+    in_process,
+    made_up,
+    origin,
+    predicted_by,
+    prepared_by,
+    start,
+    train,
+    write_source,
+)
+from data_prep.contracts.engines import Engine, LocalEngine, open_engine
+from data_prep.contracts.json_files import write_json
+from data_prep.contracts.workers import cpu_count, processor_name
+from data_prep.store.decode import DecodedRow, DecodeTask, decode_and_letterbox
+from scripts import console
+
+_WORKERS = (1, 2)
+_MADE_UP = 10_000  # rows for what the driver does
+_LARGE = 1000  # rows with pixels of a real size, for what the driver does with these
+_DECODE_SECONDS = 0.02  # that such a row takes, so that chunks are as large as real ones
+_WARM = 24  # rows before the clock starts
+_REQUESTS = 2.0  # of a store for a file: what it states of it, and the file
+_SHARD = 4096  # images
+Stage = dict[str, Any]
+
+
+def stages(
+    out: Annotated[Path, typer.Option(help="JSON file to write.")],
+    source: Annotated[Path, typer.Option(help="RSNA's folder, with DICOM files.")],
+    run: Annotated[Path, typer.Option(help="A trained run that predicts.")],
+    data: Annotated[Path, typer.Option(help="Data set with pixels of the run's size.")],
+    size: Annotated[int, typer.Option(min=16, help="Pixels that prepare writes, px.")] = 512,
+    images: Annotated[int, typer.Option(min=64, help="Files and images, at most.")] = 600,
+) -> None:
+    """Stage times of prepare and predict, and rates with one and two workers.
+
+    Example: python -m benchmarks.scale stages --out stages.json --source rsna --run run --data data
+    """
+    with tempfile.TemporaryDirectory(prefix="cxr-stages-") as name:
+        top = Path(name)
+        driver = _driver_stages(top, size)
+        prepare = [*in_process(partial(_file_stages, source, size, images)), *driver["prepare"]]
+        forward, part = in_process(partial(_network_stages, run, data, images))
+        work = {
+            "prepare": {"stages": prepare},
+            "predict": {"stages": [*forward, *driver["predict"]], "chunk": part},
+        }
+        measured = []
+        for workers in _WORKERS:
+            for measure in (
+                partial(_prepare_rate, source, top / "real", size, images, workers),
+                partial(_predict_rate, run, data, images, workers),
+            ):
+                measured.append(in_process(measure))
+                console.say(
+                    "{work}, {workers}: {images_per_second:.1f} a second".format(**measured[-1])
+                )
+                shutil.rmtree(top / "real", ignore_errors=True)
+    for kind, each in work.items():
+        for stage in each["stages"]:
+            console.say(f"{kind}: {stage['stage']}: {stage['seconds'] * 1000:.4g} ms")
+    write_json(out, "stages", {
+        "work": work, "measured": measured, "source": str(source), "run": str(run), "size": size,
+        "machine": f"{cpu_count()} processors of {processor_name()}", **origin(),
+    })  # fmt: skip
+
+
+# ---------------------------------------------------------------------------------- workers
+
+
+def _tasks(source: Path, size: int, images: int) -> list[DecodeTask]:
+    from data_prep.formats.registry import read_source
+    from data_prep.formats.source import ReadOptions
+
+    rows = read_source(source, "rsna", ReadOptions()).images.dropna(subset="path")[:images]
+    pairs = zip(rows["image_id"], rows["path"], strict=True)
+    return [DecodeTask(image_id, source / path, (size,)) for image_id, path in pairs]
+
+
+def _file_stages(source: Path, size: int, images: int) -> list[Stage]:
+    """Decoding, measuring and resizing, by what the row takes without the others; bytes."""
+    import cv2
+
+    cv2.setNumThreads(1)
+    tasks = _tasks(source, size, images)
+    for task in tasks[:_WARM]:
+        decode_and_letterbox(task)
+    kinds: dict[str, Callable[[DecodeTask], DecodeTask]] = {
+        "decode": partial(replace, sizes=(), measure=False),
+        "measure": partial(replace, sizes=()),
+        "all": replace,
+    }
+    taken: dict[str, list[float]] = {name: [] for name in kinds}
+    answers, files = [], []
+    for task in tasks:
+        for name, change in kinds.items():
+            began = time.process_time()
+            row = decode_and_letterbox(change(task))
+            taken[name].append(time.process_time() - began)
+        if row.error:
+            raise RuntimeError(row.error)
+        answers.append(len(pickle.dumps(row)))
+        files.append(task.path.stat().st_size)
+    mean = {name: float(np.mean(values)) for name, values in taken.items()}
+    cv = float(np.std(taken["all"]) / mean["all"])
+
+    def worker(stage: str, seconds: float) -> Stage:
+        return {"stage": stage, "where": "worker", "seconds_per": "image",
+                "seconds": max(seconds, 0.0), "cv": cv}  # fmt: skip
+
+    return [
+        worker("decode", mean["decode"]),
+        worker("measure", mean["measure"] - mean["decode"]),
+        worker("resize", mean["all"] - mean["measure"]),
+        _from_store("file and answer", float(np.mean(files)), _REQUESTS, float(np.mean(answers))),
+    ]
+
+
+def _from_store(stage: str, size: float, requests: float, answer: float) -> Stage:
+    return {"stage": stage, "where": "store", "seconds_per": "image", "seconds": 0.0,
+            "bytes": size, "bytes_written": answer, "requests": requests}  # fmt: skip
+
+
+def _parts(engine: Engine, run: Path, data: Path, images: int) -> tuple[Iterator[Any], int, int]:
+    """Predicted parts, how many images, and how many of them a part has."""
+    import pandas as pd
+
+    from data_prep.store.dataset import DataSet
+    from scripts.predict import sent_size
+    from scripts.train_images import open_store
+    from serving.part_predictor import predict_parts
+    from serving.trained_model import TrainedModel
+
+    dataset, model = DataSet.open(data), TrainedModel.open(run)
+    ids = pd.Index(dataset.images["image_id"].sort_values()[:images])
+    sizes = dataset.images[["image_id", "width", "height"]]
+    store = open_store(dataset, model.preprocess.size, None)
+    part = sent_size(model.batch_size)
+    parts = predict_parts(engine, model, store, ids, sizes, model.batch_size, part)
+    return parts, len(ids), part
+
+
+def _network_stages(run: Path, data: Path, images: int) -> tuple[list[Stage], int]:
+    """Reading pixels and predicting them, in one thread."""
+    import torch
+
+    from data_prep.store.preprocess import Preprocess
+
+    torch.set_num_threads(1)
+    parts, count, size = _parts(LocalEngine(1), run, data, images)
+    first = next(parts)  # opens model and store
+    began = time.process_time()
+    rest = list(parts)
+    taken = time.process_time() - began
+    seen = count - len(first.images)
+    if not rest:
+        raise RuntimeError(f"{data}: {count} images make one part; more are needed")
+    pixels = Preprocess.from_json(run / "preprocess.json").size ** 2
+    answer = sum(len(pickle.dumps(part)) for part in rest) / seen
+    forward = {"stage": "read and predict", "where": "worker", "seconds_per": "image",
+               "seconds": taken / seen}  # fmt: skip
+    return [forward, _from_store("pixels and answer", pixels, 1 / _SHARD, answer)], size
+
+
+# ----------------------------------------------------------------------------------- driver
+
+
+@dataclass
+class _Watched:
+    """An engine that notes the driver's processor time when decoding begins and ends."""
+
+    engine: Engine
+    at: list[float] = field(default_factory=list)
+
+    def map_rows(
+        self,
+        function: Callable[[Any], Any],
+        rows: Iterable[Any],
+        *,
+        lost: Callable[[Any], Any],
+        reads: Sequence[Path] = (),
+    ) -> Iterator[Any]:
+        """As `Engine.map_rows`."""
+        self.at.append(time.process_time())
+        yield from self.engine.map_rows(function, rows, lost=lost, reads=reads)
+        self.at.append(time.process_time())
+
+
+@dataclass(frozen=True)
+class _AsSlow:
+    """Rows made up as slowly as real ones are decoded: chunks and answers are then as large."""
+
+    engine: Engine
+
+    def map_rows(
+        self,
+        function: Callable[[Any], Any],
+        rows: Iterable[Any],
+        *,
+        lost: Callable[[Any], Any],
+        reads: Sequence[Path] = (),
+    ) -> Iterator[Any]:
+        """As `Engine.map_rows`."""
+        if function is decode_and_letterbox:
+            return self.engine.map_rows(_slowly, rows, lost=lost)
+        return self.engine.map_rows(function, rows, lost=lost, reads=reads)
+
+
+def _slowly(task: DecodeTask) -> DecodedRow:
+    time.sleep(_DECODE_SECONDS)
+    return made_up(task)
+
+
+def _driver_stages(top: Path, size: int) -> dict[str, list[Stage]]:
+    """What the driver does for an image and a chunk, and once for each image."""
+    chunk = in_process(_chunk_seconds)
+    write_source(top / "many", _MADE_UP)
+    write_source(top / "large", _LARGE)
+    listing, _, tables = in_process(partial(_phases, top / "many", top / "one", SIDE, MadeUp))
+    _, flow, _ = in_process(partial(_phases, top / "large", top / "two", size, _AsSlow))
+    in_chunk = round(0.25 / _DECODE_SECONDS)
+    train(top / "one", top / "run")
+    gathered = []
+    for count in (1000, _MADE_UP):
+        folder = top / f"predict-{count}"
+        write_source(folder / "source", count)
+        in_process(partial(prepared_by, "local", folder, count))
+        work = partial(
+            predicted_by, "gather", "ray", top / "run", folder / "local", folder / "out", count
+        )
+        gathered.append(in_process(work).driver_seconds)
+    an_image = (gathered[1] - gathered[0]) / (_MADE_UP - 1000)
+
+    def driver(stage: str, per: str, seconds: float, **more: Any) -> Stage:
+        return {"stage": stage, "where": "driver", "seconds_per": per,
+                "seconds": max(seconds, 0.0), **more}  # fmt: skip
+
+    return {
+        "prepare": [
+            driver("send", "chunk", chunk),
+            driver("gather and write", "image", flow / _LARGE - chunk / in_chunk),
+            driver("list", "image", listing / _MADE_UP, when="end"),
+            driver("tables, splits, audit", "image", tables / _MADE_UP, when="end"),
+        ],
+        "predict": [
+            driver("send", "chunk", chunk),
+            driver("gather and write", "image", an_image),
+            driver("begin and end", "job", gathered[0] - 1000 * an_image),
+        ],
+    }
+
+
+def _phases(
+    source: Path, out: Path, size: int, wrap: Callable[[Engine], Engine]
+) -> tuple[float, float, float]:
+    """The driver's processor time before, while and after rows are decoded."""
+    from data_prep.assemble.prepare import prepare
+
+    with open_engine("ray") as engine:
+        start(engine, made_up, [DecodeTask(str(n), Path()) for n in range(_WARM)])
+        watched = _Watched(engine)
+        began = time.process_time()
+        prepare(source, out, format="csv", sizes=[size], engine=wrap(watched))
+        ended = time.process_time()
+    first, second = watched.at[:2]
+    return first - began, second - first, ended - second
+
+
+def _chunk_seconds() -> float:
+    """The driver's processor time for a chunk: of rows as quick as can be, 256 of them."""
+    chunks = 400
+    with open_engine("ray") as engine:
+        start(engine, abs, range(4096))
+        began = time.process_time()
+        start(engine, abs, range(256 * chunks))
+        return (time.process_time() - began) / chunks
+
+
+# ------------------------------------------------------------------------------------ rates
+
+
+def _prepare_rate(source: Path, out: Path, size: int, images: int, workers: int) -> dict[str, Any]:
+    from data_prep.assemble.prepare import prepare
+    from data_prep.store.dataset import DataSet
+
+    with open_engine("ray", workers=workers) as engine:
+        start(engine, decode_and_letterbox, _tasks(source, size, _WARM * workers))
+        began = time.perf_counter()
+        prepare(source, out, format="rsna", sizes=[size], engine=engine)
+        seconds = time.perf_counter() - began
+    count = len(DataSet.open(out).images)
+    return _rate("prepare", workers, count, seconds)
+
+
+def _predict_rate(run: Path, data: Path, images: int, workers: int) -> dict[str, Any]:
+    with open_engine("ray", workers=workers) as engine:
+        warm, _, _ = _parts(engine, run, data, images)
+        start_all = list(warm)  # every worker opens model and store
+        parts, count, _ = _parts(engine, run, data, images)
+        began = time.perf_counter()
+        if len(list(parts)) != len(start_all):
+            raise RuntimeError(f"{data}: parts were lost")
+        seconds = time.perf_counter() - began
+    return _rate("predict", workers, count, seconds)
+
+
+def _rate(work: str, workers: int, images: int, seconds: float) -> dict[str, Any]:
+    return {
+        "work": work,
+        "workers": workers,
+        "images": images,
+        "images_per_second": images / seconds,
+    }
