@@ -68,13 +68,13 @@ def test_layout_stays_within_its_limits(
     lines = [layout.lines(name) for name in layout.trees]
     with capsys.disabled():
         print("", *(f"{what}: {figure}" for what, figure in house.report(layout).items()), sep="\n")
-    assert len(lines) <= 295
-    assert sum(lines) <= 73_050
+    assert len(lines) <= 298
+    assert sum(lines) <= 74_000
     assert max(lines) <= 600
     assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 43
-    assert len(layout.wide_names()) <= 560
+    assert len(layout.wide_names()) <= 562
     assert max(map(len, layout.imports.values())) <= 29
-    assert sum(count <= 1 for count in layout.importers().values()) <= 88
+    assert sum(count <= 1 for count in layout.importers().values()) <= 89
 
 
 def test_no_files_import_each_other_in_a_circle(layout: Any) -> None:

@@ -79,6 +79,7 @@ class Curve:
     y: Floats
     points: tuple[Point, ...] = ()
     faint: bool = False
+    dashed: bool | None = None  # in place of the dash of its position: solid, or dashed
     in_steps: bool = False  # level from each point up to the next
     figure: str = ""  # in words, for the legend
     band: tuple[Floats, Floats, Floats] | None = None  # x, and the interval of y there
@@ -114,14 +115,22 @@ class Chart:
         return left + width + (_NAMES_WIDTH if self.names_beside else _RIGHT), top + height + _BELOW
 
 
-def _draw(chart: Chart) -> Figure:
-    """Draw a chart; one without a curve says so.
+def _draw(*charts: Chart) -> Figure:
+    """Draw charts of one height side by side; one without a curve says so.
 
     The artist of the second curve has the gid ``curve-1``, of its first point ``curve-1-point-0``.
     """
-    (width, height), (left, top, wide, high) = chart.size, chart.frame
-    figure = Figure(figsize=(width / 72, height / 72))
-    axes = figure.add_axes((left / width, 1 - (top + high) / height, wide / width, high / height))
+    width, height = sum(chart.size[0] for chart in charts), charts[0].size[1]
+    figure, start = Figure(figsize=(width / 72, height / 72)), 0.0
+    for chart in charts:
+        left, top, wide, high = chart.frame
+        place = (start + left) / width, 1 - (top + high) / height, wide / width, high / height
+        _draw_plot(figure.add_axes(place), chart)
+        start += chart.size[0]
+    return figure
+
+
+def _draw_plot(axes: Axes, chart: Chart) -> None:
     _dress(axes, chart)
     if not chart.curves:
         axes.text(0.5, 0.5, "Nothing to draw", ha="center", color=_QUIET, transform=axes.transAxes)
@@ -141,7 +150,6 @@ def _draw(chart: Chart) -> Figure:
             axes.plot([point.x], [point.y], **style, clip_on=False, gid=gid, zorder=3)
     if chart.names_beside:
         _name_points(axes, chart)
-    return figure
 
 
 def system_colour(position: int) -> str:
@@ -172,11 +180,17 @@ def _draw_curve(axes: Axes, chart: Chart, curve: Curve, gid: str) -> None:
     (line,) = axes.plot(
         curve.x, curve.y, gid=gid, color=system_colour(curve.position),
         linewidth=1 if curve.faint else 2.2,
-        linestyle="-" if chart.names_beside else _dash(curve.position),
+        linestyle=_line_style(chart, curve),
         drawstyle="steps-post" if curve.in_steps else "default",
         dash_capstyle="butt", solid_capstyle="butt",
     )  # fmt: skip
     line.set_clip_box(TransformedBbox(Bbox([[-0.01, -0.01], [1.01, 1.01]]), axes.transAxes))
+
+
+def _line_style(chart: Chart, curve: Curve) -> Any:
+    if curve.dashed is not None:
+        return _DASHES[curve.dashed]
+    return "-" if chart.names_beside else _dash(curve.position)
 
 
 def _dash(position: int) -> Any:
@@ -282,9 +296,12 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     return written
 
 
-def draw_with_legend(chart: Chart, markers: Sequence[tuple[str, str]]) -> Figure:
-    """Draw a chart with a legend of systems and markers below, for a file that stands alone."""
-    figure = _draw(chart)
+def draw_with_legend(chart: Chart, markers: Sequence[tuple[str, str]], *beside: Chart) -> Figure:
+    """Draw a chart with a legend of systems and markers below, for a file that stands alone.
+
+    Other charts of the same systems can stand beside it.
+    """
+    figure = _draw(chart, *beside)
     axes = figure.axes[0]
     lines = {line.get_gid(): line for line in axes.lines}
     for number, curve in enumerate(chart.curves):

@@ -1,0 +1,475 @@
+"""What a learning-curve study holds, and what it says in words: never more than is shown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+from evaluation.metrics.registry import metric_title
+from evaluation.metrics.words import inside_sentence, listing, number
+from evaluation.statistics.bootstrap import Interval
+from evaluation.statistics.learning_curve import Crossing, LearningCurve, crossing
+from evaluation.statistics.mcnemar import holm
+from evaluation.statistics.ranking import Floats
+
+Kind = Literal["detector", "classifier", "mixed"]
+CURVE_METRICS = ("auroc", "average_precision", "localised_sensitivity", "froc_mean")
+"""What the arms are compared by; the answer at the head of the page is the first's."""
+KINDS: Mapping[Kind, str] = {
+    "detector": "detector", "classifier": "classifier", "mixed": "mixed arm",
+}  # fmt: skip
+"""Each arm in a sentence, and the order of colours."""
+MAIN: tuple[Kind, Kind] = ("detector", "classifier")
+"""The two that the curves are held against each other of."""
+EXTRAPOLATED = 2.0
+"""A fitted curve is followed to at most so many times the most images that were measured."""
+_ALPHA, _ENDLESS = 0.05, 1_000_000
+_DECIMALS = 6
+
+
+@dataclass(frozen=True)
+class Times:
+    """Seconds that annotation takes.
+
+    Attributes:
+        label: Of one image's label.
+        box: Of one box, on top of its image's label.
+        name: Of the two together, for a button.
+        sources: Who measured what, a line each.
+    """
+
+    label: float
+    box: float
+    name: str = "as given"
+    sources: tuple[str, ...] = ()
+
+    def hours(self, n_images: float, n_boxes: float) -> float:
+        """Hours for so many labels and boxes.
+
+        Example:
+            >>> Times(10, 40).hours(180, 45)
+            1.0
+        """
+        return (self.label * n_images + self.box * n_boxes) / 3600
+
+
+_READING = (
+    "14.8 s a label: from opening a chest radiograph to its report without AI, mean of 11 "
+    "radiologists (Shin et al. 2023). A report is more than a label."
+)
+_NOT_RADIOLOGISTS = "crowd workers on photographs, not radiologists"
+PRESETS = (
+    Times(
+        14.8, 34.5, "reading and drawn boxes",
+        (_READING, "34.5 s a box: 25.5 s to draw and 9.0 s to check it, medians (Su, Deng and "
+         f"Fei-Fei 2012, as Papadopoulos et al. 2017 sum them up); {_NOT_RADIOLOGISTS}."),
+    ),
+    Times(
+        14.8, 7.0, "reading and quick boxes",
+        (_READING, "7.0 s a box: clicks on the four outermost points of an object (Papadopoulos "
+         f"et al. 2017, extreme clicking); {_NOT_RADIOLOGISTS}."),
+    ),
+    Times(
+        1.0, 42.4, "crowd workers",
+        ("1 s a label: one class of one image, from 20 s for 20 classes (Bearman et al. 2016); "
+         f"{_NOT_RADIOLOGISTS}.",
+         "42.4 s a box: drawn, checked, and checked that none is missing, medians (Su, Deng and "
+         f"Fei-Fei 2012); {_NOT_RADIOLOGISTS}."),
+    ),
+)  # fmt: skip
+"""Times that others measured; a user's own belong in their place. The first are the default."""
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to annotate, and what is trained on it; a study has at most one of each kind.
+
+    Attributes:
+        kind: ``mixed``: all images have a label, some have boxes too.
+        name: Of what is trained, as "RetinaNet lite".
+        settings: Its configuration, in one line.
+        note: What else to know.
+    """
+
+    kind: Kind
+    name: str
+    settings: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure of one arm at one size: its mean over seeds and folds, and that of each seed."""
+
+    interval: Interval
+    seeds: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class SizePoint:
+    """One arm at one size.
+
+    Attributes:
+        kind: Of the arm.
+        share: Of the data set's images for training and validation.
+        n_images: How many these are, mean over folds and seeds.
+        n_boxes: Boxes drawn on them.
+        n_boxed: Images that somebody looked at for boxes.
+        n_positive: Positive images.
+        figures: By metric.
+    """
+
+    kind: Kind
+    share: float
+    n_images: float
+    n_boxes: float
+    n_boxed: float
+    n_positive: float
+    figures: Mapping[str, Figure]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """First arm minus second, at one size, on the same test patients."""
+
+    metric: str
+    share: float
+    first: Kind
+    second: Kind
+    gap: Interval
+    p_value: float | None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A difference among all sizes: its p-value is Holm's over them."""
+
+    n_images: float
+    gap: Interval
+    p_value: float | None
+
+    @property
+    def shown(self) -> bool:
+        """Whether the interval leaves 0 out and the adjusted p-value is below 0.05."""
+        return self.gap.excludes_zero and self.p_value is not None and self.p_value < _ALPHA
+
+
+@dataclass(frozen=True)
+class CurveStudy:
+    """What the page of `cxr curve` shows.
+
+    Attributes:
+        data_set: Display name.
+        target: Display name of what is judged.
+        folds: Names of the splits; each size is trained and judged in all of them.
+        n_seeds: Trainings of each arm, size and fold.
+        arms: In the order to show them.
+        points: Every arm at every size.
+        differences: Of two arms at one size.
+        fits: By metric, then by arm; all arms of a metric from one call.
+        absent: By metric and arm, why there is no figure.
+        times: Of annotation, for the charts as they are drawn first.
+        commands: What was run.
+        notes: Cautions.
+        provenance: As of `provenance`, with what else belongs there.
+    """
+
+    data_set: str
+    target: str
+    folds: Sequence[str]
+    n_seeds: int
+    arms: Sequence[Arm]
+    points: Sequence[SizePoint]
+    differences: Sequence[Difference] = ()
+    fits: Mapping[str, Mapping[Kind, LearningCurve]] = field(default_factory=dict)
+    absent: Mapping[tuple[str, Kind], str] = field(default_factory=dict)
+    times: Times = PRESETS[0]
+    commands: Sequence[str] = ()
+    notes: Sequence[str] = ()
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def metrics(self) -> list[str]:
+        """Those that any arm has, in the order of the page."""
+        held = {metric for point in self.points for metric in point.figures}
+        return [metric for metric in CURVE_METRICS if metric in held]
+
+    def sizes(self, kind: Kind) -> list[SizePoint]:
+        """The points of an arm, the smallest first."""
+        return sorted((p for p in self.points if p.kind == kind), key=lambda p: p.n_images)
+
+    def boxes_per_image(self, kind: Kind) -> float:
+        """Boxes drawn for an annotated image of an arm, over all its sizes."""
+        images = sum(point.n_images for point in self.sizes(kind))
+        return sum(point.n_boxes for point in self.sizes(kind)) / images if images else 0.0
+
+    def fitted(self, metric: str, kind: Kind) -> LearningCurve | None:
+        """An arm's curve, as the page holds it: with six decimals; `None` without a line."""
+        curve = self.fits.get(metric, {}).get(kind)
+        if curve is None or curve.line is None:
+            return None
+        line = round(curve.line[0], _DECIMALS), round(curve.line[1], _DECIMALS)
+        return replace(curve, line=line, draws=curve.draws.round(_DECIMALS))
+
+    def seconds_per_image(self, kind: Kind, times: Times | None) -> float:
+        """What an annotated image of an arm costs; 1 without times, to count images."""
+        return 1.0 if times is None else times.label + times.box * self.boxes_per_image(kind)
+
+    @property
+    def hours_at_hand(self) -> float:
+        """The longest time at which both main arms were measured, two digits, rounded down."""
+        ends = [
+            self.sizes(kind)[-1].n_images * self.seconds_per_image(kind, self.times) / 3600
+            for kind in MAIN
+            if self.sizes(kind)
+        ]
+        shortest = min(ends, default=1.0)
+        step = 10.0 ** (math.floor(math.log10(shortest)) - 1)
+        return round(math.floor(shortest / step + 1e-9) * step, 6)
+
+    def crossing(self, metric: str, times: Times | None = None) -> Crossing | None:
+        """Where detector and classifier cross, in images or in seconds; `None` without curves."""
+        first, second = (self.fitted(metric, kind) for kind in MAIN)
+        if first is None or second is None:
+            return None
+        costs = [self.seconds_per_image(kind, times) for kind in MAIN]
+        return crossing(first, second, (costs[0], costs[1]))
+
+    def pairs(self, metric: str) -> list[tuple[Kind, Kind]]:
+        """Which arms are compared, in the order of the differences."""
+        pairs = [(each.first, each.second) for each in self.differences if each.metric == metric]
+        return list(dict.fromkeys(pairs))
+
+    def compared(self, metric: str, first: Kind, second: Kind) -> list[Compared]:
+        """The differences of two arms at each size, the smallest first, with Holm's p-values."""
+        images = {point.share: point.n_images for point in self.sizes(first)}
+        pair = (metric, first, second)
+        rows = [e for e in self.differences if (e.metric, e.first, e.second) == pair]
+        rows.sort(key=lambda each: each.share)
+        adjusted = holm([each.p_value for each in rows])
+        return [
+            Compared(images[each.share], each.gap, p)
+            for each, p in zip(rows, adjusted, strict=True)
+        ]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A sentence, what it is about, and whether it says that something is shown."""
+
+    about: Literal["absent", "difference", "images", "time", "budget", "fit"]
+    text: str
+    shown: bool = False
+
+
+WORDS = {
+    "images": "number of images",
+    "time": "annotation time ({label} s a label, {box} s a box)",
+    "cross": "By {by}, the fitted {title} curves cross at {at} {unit} ({low} to {high}), where "
+    "both were measured: with less the {before} is ahead, with more the {after}.",
+    "open": "By {by}, a crossing of the fitted {title} curves is not shown: {why}.",
+    "apart": "there is no time at which both were measured",
+    "beyond": "its interval, {low} to {high} {unit}, reaches beyond the {start} to {end} at which "
+    "both were measured",
+    "outside": ", and the estimate, {at}, is extrapolated",
+    "endless": "beyond 1,000,000",
+    "budget": "{hours} hours are {first} images with boxes or {second} labelled images.",
+    "far": " No {title} is given there: the {arm} was measured with {start} to {end}.",
+    "budget_figures": " The fitted {title} is {first_figure} of the detector and {second_figure} "
+    "of the classifier: ",
+    "higher": "the {winner} is higher by {gap} ({low} to {high}).",
+    "undecided": "a difference is not shown ({gap}, {low} to {high}).",
+    "unclaimed": "a difference is not shown: {why}.",
+    "extrapolated": " Extrapolated: the {arm} was measured with {start} to {end}.",
+}
+"""Sentences that change with the times: for Python, and for the script of the page."""
+
+
+_ONCE = " This holds for these trained models: each was trained once."
+
+
+def findings(study: CurveStudy, metric: str) -> Iterator[Finding]:
+    """What a study says of one metric: what is missing, differences, crossings.
+
+    Args:
+        study: The study.
+        metric: One of its metrics.
+    """
+    title = title_in_sentence(metric)
+    for arm in study.arms:
+        if reason := study.absent.get((metric, arm.kind)):
+            yield Finding("absent", f"The {KINDS[arm.kind]} has no {title}: {reason}.")
+    for first, second in study.pairs(metric):
+        found = _difference(study.compared(metric, first, second), title, first, second)
+        once = _ONCE if study.n_seeds == 1 and found.shown else ""
+        yield replace(found, text=found.text + once)
+    yield from _misfits(study, metric)
+    for times in (None, study.times):
+        if (place := study.crossing(metric, times)) is not None:
+            yield _crossing(study, metric, times, place)
+    detector, classifier = (study.fitted(metric, kind) for kind in MAIN)
+    if detector is not None and classifier is not None:
+        yield _budget(study, metric, (detector, classifier))
+
+
+def title_in_sentence(metric: str) -> str:
+    """A metric inside a sentence.
+
+    Example:
+        >>> title_in_sentence("auroc"), title_in_sentence("average_precision")
+        ('AUROC', 'average precision')
+    """
+    return inside_sentence(metric_title(metric))
+
+
+def _misfits(study: CurveStudy, metric: str) -> Iterator[Finding]:
+    """Arms without a curve, and curves that their points depart from."""
+    for kind, curve in study.fits.get(metric, {}).items():
+        of = f"of the {KINDS[kind]}"
+        if curve.line is None:
+            yield Finding("fit", f"No curve {of} is fitted: {curve.reason}.")
+        elif not curve.fits:
+            text = f"The points {of} depart from a power law (p {_p(curve.lack_of_fit)})"
+            yield Finding("fit", f"{text}: its curve is drawn, and nothing is concluded from it.")
+
+
+def unclaimed(study: CurveStudy, metric: str) -> str:
+    """Why nothing is concluded from two fitted curves, whatever the times; empty if it may be."""
+    found = study.crossing(metric)
+    curves = [study.fitted(metric, kind) for kind in MAIN]
+    usable = all(curve is not None and curve.fits and curve.seeds == "random" for curve in curves)
+    return "" if found is None or usable else found.reason
+
+
+def never_crossing(study: CurveStudy, metric: str) -> str:
+    """Why no crossing is shown, whatever the times; empty where that depends on them."""
+    found = study.crossing(metric)
+    anywhere = found is not None and found.interval == (0.0, math.inf)
+    return found.reason if found and anywhere else unclaimed(study, metric)
+
+
+def _crossing(study: CurveStudy, metric: str, times: Times | None, found: Crossing) -> Finding:
+    """Where the curves of detector and classifier cross, or why that is not shown."""
+    scale = 1 if times is None else 3600
+    about: Literal["images", "time"] = "images" if times is None else "time"
+    by = WORDS["images"] if times is None else WORDS["time"].format(**_seconds(times))
+    values = {
+        "by": by,
+        "title": title_in_sentence(metric),
+        "unit": "images" if scale == 1 else "hours",
+    }
+    low, high = (amount_words(end / scale, about) for end in found.interval or (0.0, math.inf))
+    at = "" if found.effort is None else amount_words(found.effort / scale, about)
+    if found.shown:
+        before, after = MAIN if found.ahead == "second" else reversed(MAIN)
+        values |= {"at": at, "low": low, "high": high, "before": before, "after": after}
+        return Finding(about, WORDS["cross"].format(**values), shown=True)
+    why = never_crossing(study, metric)
+    if not why and found.measured is None:
+        why = WORDS["apart"]
+    elif not why and found.measured is not None:
+        start, end = (amount_words(each / scale, about) for each in found.measured)
+        why = WORDS["beyond"].format(low=low, high=high, start=start, end=end, **values)
+        why += WORDS["outside"].format(at=at) if found.extrapolated else ""
+    return Finding(about, WORDS["open"].format(why=why, **values))
+
+
+def _seconds(times: Times) -> dict[str, str]:
+    return {"label": f"{times.label:g}", "box": f"{times.box:g}"}
+
+
+def amount_words(value: float, about: Literal["images", "time"]) -> str:
+    """Images, or hours with two or three digits.
+
+    Example:
+        >>> [amount_words(each, "time") for each in (0.256, 2.56, 2560)]
+        ['0.26', '2.6', '2,560']
+    """
+    if value > _ENDLESS:
+        return WORDS["endless"]
+    digits = 0 if about == "images" or value >= 10 else 1 if value >= 1 else 2
+    return f"{value:,.{digits}f}"
+
+
+def _budget(study: CurveStudy, metric: str, curves: tuple[LearningCurve, LearningCurve]) -> Finding:
+    """What detector and classifier reach with the same time, by their fitted curves."""
+    seconds, title = study.hours_at_hand * 3600, title_in_sentence(metric)
+    images = [seconds / study.seconds_per_image(kind, study.times) for kind in MAIN]
+    first, second = (amount_words(n, "images") for n in images)
+    text = WORDS["budget"].format(hours=f"{study.hours_at_hand:g}", first=first, second=second)
+    figures, beyond = [], ""
+    for kind, curve, n in zip(MAIN, curves, images, strict=True):
+        start, end = float(curve.amounts[0]), float(curve.amounts[-1])
+        ends = {"start": amount_words(start, "images"), "end": amount_words(end, "images")}
+        if not start <= n <= EXTRAPOLATED * end:
+            text += WORDS["far"].format(title=title, arm=kind, **ends)
+            return Finding("budget", text)
+        if n > end:
+            beyond += WORDS["extrapolated"].format(arm=kind, **ends)
+        figures.append(_figures_at(curve, n))
+    gaps = figures[0] - figures[1]
+    gap = Interval(float(gaps[0]), *np.quantile(gaps[1:], [0.025, 0.975]).tolist())
+    text += WORDS["budget_figures"].format(
+        title=title, first_figure=number(figures[0][0]), second_figure=number(figures[1][0])
+    )
+    if why := unclaimed(study, metric):
+        return Finding("budget", text + WORDS["unclaimed"].format(why=why) + beyond)
+    if not gap.excludes_zero:
+        ends = {"gap": number(gap.estimate), "low": number(gap.low), "high": number(gap.high)}
+        return Finding("budget", text + WORDS["undecided"].format(**ends) + beyond)
+    low, high = sorted((abs(gap.low), abs(gap.high)))
+    ends = {"gap": number(abs(gap.estimate)), "low": number(low), "high": number(high)}
+    text += WORDS["higher"].format(winner=MAIN[gap.estimate < 0], **ends) + beyond
+    return Finding("budget", text, shown=True)
+
+
+def _figures_at(curve: LearningCurve, images: float) -> Floats:
+    """A curve's figure at a number of images, then that of each draw."""
+    lines = np.vstack([np.array(curve.line), curve.draws])
+    return np.asarray(1 - np.exp(np.minimum(lines[:, 0] - lines[:, 1] * math.log(images), 0.0)))
+
+
+def _difference(rows: Sequence[Compared], title: str, first: Kind, second: Kind) -> Finding:
+    """Where the one is higher, where the other, and where neither is shown to be."""
+    parts: list[str] = []
+    for winner, loser, sign in ((first, second, 1), (second, first, -1)):
+        found = [each for each in rows if each.shown and each.gap.estimate * sign > 0]
+        if found:
+            by = [f"{_gap(each.gap)} with {_images(each.n_images)}" for each in found]
+            word = " annotated images" if not parts else ""
+            parts.append(
+                f"the {KINDS[winner]}'s {title} is higher than the {KINDS[loser]}'s by "
+                f"{listing(by)}{word}"
+            )
+    rest = [_images(each.n_images) for each in rows if not each.shown]
+    if parts and rest:
+        parts.append(f"with {listing(rest)} a difference is not shown")
+    if not parts:
+        parts = [
+            f"a difference in {title} between the {KINDS[first]} and the {KINDS[second]} is not "
+            f"shown, with {_or(rest)} annotated images"
+        ]
+    text = "; ".join(parts)
+    return Finding("difference", f"{text[0].upper()}{text[1:]}.", any(e.shown for e in rows))
+
+
+def _gap(gap: Interval) -> str:
+    """The size of a difference that is shown, without its sign."""
+    low, high = sorted((abs(gap.low), abs(gap.high)))
+    return f"{number(abs(gap.estimate))} ({number(low)} to {number(high)})"
+
+
+def _p(value: float | None) -> str:
+    return "unknown" if value is None else "< 0.001" if value < 0.001 else f"= {value:.3f}"
+
+
+def _images(count: float) -> str:
+    return f"{count:,.0f}"
+
+
+def _or(words: Sequence[str]) -> str:
+    return listing(list(words)).replace(" and ", " or ")
