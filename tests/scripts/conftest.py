@@ -8,6 +8,9 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
+from data_prep.assemble.prepare import prepare
+from data_prep.synth.phantom import write_phantom
+
 
 @pytest.fixture(scope="module", autouse=True)
 def blank_plots() -> Iterator[None]:
@@ -24,3 +27,12 @@ def blank_plots() -> Iterator[None]:
 
 def _touch(figure: Figure, path: Path) -> None:
     path.touch()
+
+
+@pytest.fixture(scope="session")
+def drawn_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A prepared set of thirty drawn images at 96 and 64 px; whoever changes it makes a copy."""
+    folder = tmp_path_factory.mktemp("drawn")
+    write_phantom(folder / "source", n_images=30, seed=3, size=96, prevalence=0.4)
+    prepare(folder / "source", folder / "data", format="rsna", sizes=[96, 64], workers=0)
+    return folder / "data"

@@ -10,8 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from data_prep.assemble.prepare import prepare
-from data_prep.synth.phantom import write_phantom
 from detection.dataset import LesionBatch
 from detection.model import build_retinanet, training_losses, validation_losses
 from scripts import console
@@ -33,11 +31,8 @@ _EVERYTHING = [
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sampling")
-    write_phantom(folder / "source", n_images=30, seed=3, size=96, prevalence=0.4)
-    prepare(folder / "source", folder / "data", format="rsna", sizes=[96], workers=0)
-    return folder / "data"
+def data(drawn_set: Path) -> Path:
+    return drawn_set
 
 
 def _train(data: Path, out: Path, overrides: list[str], say: Any = None) -> None:

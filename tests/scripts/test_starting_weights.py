@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -10,13 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.splits.add_split import SplitRule, add_splits
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from data_prep.store.preprocess import Preprocess
-from data_prep.synth.phantom import write_phantom
 from evaluation.systems.eligibility import common_test_images
 from scripts.predict import predict
 from scripts.starting_weights import Start, leak_lines, merge_seen
@@ -34,12 +33,10 @@ _CLASSIFIER = [
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("start")
-    write_phantom(folder / "source", n_images=30, seed=3, size=96, prevalence=0.4)
-    prepare(folder / "source", folder / "data", format="rsna", sizes=[96, 64], workers=0)
-    add_splits(DataSet.open(folder / "data"), "other", SplitRule(seed=8))
-    return folder / "data"
+def data(drawn_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = shutil.copytree(drawn_set, tmp_path_factory.mktemp("start") / "data")
+    add_splits(DataSet.open(folder), "other", SplitRule(seed=8))
+    return folder
 
 
 @pytest.fixture(scope="module")

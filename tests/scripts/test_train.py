@@ -14,13 +14,11 @@ import torch
 from safetensors.torch import load_file
 
 from classification.model import build_classifier
-from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from data_prep.store.preprocess import Preprocess
-from data_prep.synth.phantom import write_phantom
 from detection.model import build_retinanet
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.tuning import tune
@@ -44,11 +42,8 @@ _DRAWN = plots._save  # elsewhere tests/scripts/conftest.py leaves plots empty
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("train")
-    write_phantom(folder / "source", n_images=30, seed=3, size=96, prevalence=0.4)
-    prepare(folder / "source", folder / "data", format="rsna", sizes=[96], workers=0)
-    return folder / "data"
+def data(drawn_set: Path) -> Path:
+    return drawn_set
 
 
 def _train(data: Path, out: Path, *overrides: str, config: str = "retinanet_quickstart") -> None:

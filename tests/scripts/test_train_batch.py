@@ -10,9 +10,7 @@ import pytest
 import torch
 
 from configs.load import parse_config
-from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
-from data_prep.synth.phantom import write_phantom
 from scripts import train_run
 from scripts.runtime import available_memory
 from scripts.train import train
@@ -26,11 +24,8 @@ _TINY = [
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("batch")
-    write_phantom(folder / "source", n_images=30, seed=3, size=96, prevalence=0.4)
-    prepare(folder / "source", folder / "data", format="rsna", sizes=[96], workers=0)
-    return folder / "data"
+def data(drawn_set: Path) -> Path:
+    return drawn_set
 
 
 def _train(data: Path, out: Path, *overrides: str) -> None:

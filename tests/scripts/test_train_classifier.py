@@ -15,11 +15,9 @@ from classification.dataset import ImageLabelDataset
 from classification.loss import _mix_pairs, _smooth, masked_cross_entropy
 from classification.model import build_classifier
 from configs.load import find_config, read_config
-from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.formats.nih import FINDINGS
 from data_prep.store.dataset import DataSet
-from data_prep.synth.phantom import write_phantom
 from networks.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
 from scripts import console
 from scripts.train import train
@@ -32,11 +30,8 @@ _KEYS = ["data.image_size=64", "model.architecture=small_cnn", "training.epochs=
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("classifier")
-    write_phantom(folder / "source", n_images=30, seed=3, size=96, prevalence=0.4)
-    prepare(folder / "source", folder / "data", format="rsna", sizes=[64], workers=0)
-    return folder / "data"
+def data(drawn_set: Path) -> Path:
+    return drawn_set
 
 
 def _train(data: Path, out: Path, *overrides: str) -> RunFolder:

@@ -20,9 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from configs.load import parse_config
-from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
-from data_prep.synth.phantom import write_phantom
 from scripts import child_runs, console, train_zoo
 from scripts.train import train
 from scripts.train_zoo import Outcome, _table
@@ -56,12 +54,10 @@ _ALL = ["first_one", "lost", "elsewhere", "last"]
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(drawn_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("zoo")
-    write_phantom(folder / "source", n_images=30, seed=3, size=96, prevalence=0.4)
-    prepare(folder / "source", folder / "data", format="rsna", sizes=[64], workers=0)
     (folder / "zoo.toml").write_text(_ZOO)
-    return folder / "data"
+    return shutil.copytree(drawn_set, folder / "data")
 
 
 @pytest.fixture
