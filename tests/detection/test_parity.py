@@ -72,11 +72,14 @@ def build_pair(version: str, *, backbone: str, norm: str, size: int, seed: int):
         image_size=size,
         anchor_sizes=COCO_ANCHORS,
     )
-    if backbone == "resnet18":
-        theirs = torchvision_small(version, norm, **transform_settings(size))
-    else:
-        none = {"weights": None, "weights_backbone": None, "num_classes": CLASSES}
-        theirs = PUBLISHED[version](**none, **transform_settings(size))
+    with pytest.MonkeyPatch.context() as patch:  # draws no values that ours replace below
+        for name in ("kaiming_normal_", "kaiming_uniform_", "normal_", "uniform_"):
+            patch.setattr(nn.init, name, lambda tensor, *_, **__: tensor)
+        if backbone == "resnet18":
+            theirs = torchvision_small(version, norm, **transform_settings(size))
+        else:
+            none = {"weights": None, "weights_backbone": None, "num_classes": CLASSES}
+            theirs = PUBLISHED[version](**none, **transform_settings(size))
     with torch.no_grad():  # scores spread widely, but for background's: so they are after training
         logits = ours.head.classification_head.cls_logits
         logits.weight.normal_(std=0.05)
