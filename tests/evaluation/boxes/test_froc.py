@@ -1,5 +1,7 @@
 """The RSNA 2018 score and FROC against plain loops, and by hand."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -16,29 +18,10 @@ from evaluation.boxes.froc import (
 from evaluation.boxes.iou import box_iou, pair_boxes
 from evaluation.metrics.registry import family
 from evaluation.statistics.bootstrap import Resamples
+from tests.evaluation.boxes.simulated import simulate as drawn
 
 CUTS = [0.1, 0.35, 0.6]
-
-
-def simulate(seed, n_images=16, decimals=None):
-    """Jittered finds of lesions on a third of the images, false boxes anywhere."""
-    rng = np.random.default_rng(seed)
-    ids = pd.Index([f"i{number:03d}" for number in range(n_images)])
-    truth, found = [], []
-    for image in ids:
-        for _ in range(rng.integers(1, 4) if rng.random() < 1 / 3 else 0):
-            x, y, w, h = rng.uniform([0, 0, 20, 20], [60, 60, 40, 40])
-            truth.append((image, x, y, x + w, y + h))
-            for _ in range(rng.integers(0, 3)):
-                dx, dy = rng.normal(0, 3, 2)
-                found.append((image, x + dx, y + dy, x + w + dx, y + h + dy, rng.beta(4, 2)))
-        for _ in range(rng.integers(0, 5)):
-            x, y, w, h = rng.uniform([0, 0, 10, 10], [60, 60, 40, 40])
-            found.append((image, x, y, x + w, y + h, rng.beta(1, 3)))
-    boxes = pd.DataFrame(found, columns=["image_id", *EDGES, "score"])
-    if decimals is not None:
-        boxes["score"] = boxes["score"].round(decimals)
-    return boxes, pd.DataFrame(truth, columns=["image_id", *EDGES]), ids
+simulate = partial(drawn, n_images=16)
 
 
 def rows_of(frame, image):

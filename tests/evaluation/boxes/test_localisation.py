@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -21,30 +22,10 @@ from evaluation.boxes.average_precision import (
     match_boxes,
 )
 from evaluation.statistics.bootstrap import Resamples
+from tests.evaluation.boxes.simulated import simulate as drawn
 
 CORNERS = ["x1", "y1", "x2", "y2"]
-
-
-def simulate(seed, n_images=60, decimals=None):
-    """True boxes on a third of the images; jittered finds and false boxes on all of them."""
-    rng = np.random.default_rng(seed)
-    ids = pd.Index([f"i{number:03d}" for number in range(n_images)])
-    truth, found = [], []
-    for image in ids:
-        for _ in range(rng.integers(1, 4) if rng.random() < 1 / 3 else 0):
-            x, y, w, h = rng.uniform([0, 0, 20, 20], [60, 60, 40, 40])
-            truth.append((image, x, y, x + w, y + h))
-            for _ in range(rng.integers(0, 3)):
-                dx, dy = rng.normal(0, 4, 2)
-                found.append((image, x + dx, y + dy, x + w + dx, y + h + dy, rng.beta(4, 2)))
-        for _ in range(rng.integers(0, 6)):
-            x, y, w, h = rng.uniform([0, 0, 10, 10], [60, 60, 40, 40])
-            found.append((image, x, y, x + w, y + h, rng.beta(1, 3)))
-    true = pd.DataFrame(truth, columns=["image_id", *CORNERS])
-    boxes = pd.DataFrame(found, columns=["image_id", *CORNERS, "score"])
-    if decimals is not None:
-        boxes["score"] = boxes["score"].round(decimals)
-    return boxes, true, ids
+simulate = partial(drawn, n_images=60, jitter=4, most_false=5)
 
 
 def by_hand(boxes, truth, ids, repeats=None):
