@@ -210,7 +210,9 @@ class RayEngine:
                     chunk = list(islice(source, n_rows))
                 held, answer = pending.popleft()
                 done = yield from self._answers(call, held, answer, lost)
-                n_rows = min(_MOST_ROWS, max(1, round(_CHUNK_SECONDS / max(done, 1e-6))))
+                # Rows differ, the first of all most: a chunk grows twofold at a time.
+                enough = round(_CHUNK_SECONDS / max(done, 1e-6))
+                n_rows = max(1, min(enough, 2 * n_rows, _MOST_ROWS))
                 del answer  # and with it what the cluster holds for it
         finally:
             for _, answer in pending:

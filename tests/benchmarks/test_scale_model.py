@@ -161,3 +161,29 @@ def test_the_page_holds_tables_a_picture_and_what_was_measured(
     assert row == f"| prepare | 2 | 1,000 | 95 | {1000 / (42 * 0.24 + 16e-4):.1f} | 1.04 |"
     assert row in document(works, content, [simulate(works[0], 1, 2000)])
     assert draw_growth(works, [simulate(works[0], n, 2000) for n in (1, 2)]).axes[0].lines
+
+
+def test_the_page_says_what_was_measured_and_where_a_work_stops_scaling() -> None:
+    rows = [
+        {"verb": "prepare", "engine": engine, "images": images, "seconds": images / 500,
+         "driver_seconds": images / 4000, "peak_mib": 300 + images / 1024}
+        for engine in ("local", "ray")
+        for images in (10_000, 100_000)
+    ]  # fmt: skip
+    slopes = [{"verb": "prepare", "engine": "ray", "slope": 1.0}]
+    measured = {"command": "python -m benchmarks.scale", "seed": 0,
+                "hardware": {"cpus": 2, "processor": "a test"}}  # fmt: skip
+    growth = {**measured, "rows": rows, "slopes": slopes, "slope_from": 10_000,
+              "workers": 2, "side": 32}  # fmt: skip
+    engines = {**measured, "rows": 100_000, "side": 256, "ratios": [1.1, 1.0, 1.05]}
+    outcomes = [simulate(ALL, workers, 20_000) for workers in (1, 4, 256)]
+    text = document([ALL], {}, outcomes, growth, engines)
+    assert "| `prepare` | ray | 100,000 | 200.0 | 500 | 0.25 | 398 |" in text
+    assert "to the power of 1.00 (`prepare`, ray)" in text
+    assert "1.0 KiB (`prepare`, local), 1.0 KiB (`prepare`, ray)" in text
+    assert "Ray took 1.05 times as long" in text
+    # 1 / (0.001 / 16 + 0.0002) by the driver; 0.0001 * 20,000 s of tables after the flow.
+    assert "keeps 80 % of the ideal up to 4 workers" in text
+    assert "Busiest: driver" in text
+    assert "3,810 (driver), 40,000 (store), 12,500 (network, reading)" in text
+    assert len(draw_growth([ALL], outcomes, growth).axes) == 2
