@@ -31,7 +31,7 @@ from data_prep.audit.problem import SEVERITIES, Problem
 from data_prep.audit.shortcuts import SHORTCUT_AUROC
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
-from data_prep.contracts.tables import read_table
+from data_prep.contracts.tables import empty_table, read_table
 from data_prep.contracts.words import counted
 from data_prep.duplicates.hash_search import CERTAIN_DISTANCE
 from data_prep.duplicates.near_duplicates import NEAR_CORRELATION, TRUSTED_DISTANCE
@@ -258,19 +258,22 @@ def _all_cases(dataset: DataSet, found: Audit) -> pd.DataFrame:
         for case in problem.cases
     ]
     cases = pd.DataFrame(rows, columns=["check", "severity", "split", "unit", "id"], dtype="str")
-    places = _text_places(dataset)
     is_text = cases["check"] == _TEXT_CHECK
+    places = _text_places(_read_decode(dataset) if is_text.any() else empty_table("decode"))
     ids = cases["id"].where(is_text)
     for column in TEXT_PLACE:
         cases[column.removeprefix("text_")] = ids.map(places[column]).round(1)
     return cases
 
 
-def _text_places(dataset: DataSet) -> pd.DataFrame:
-    """Where text is suspected, by image id; empty where the set was prepared before that."""
+def _read_decode(dataset: DataSet) -> pd.DataFrame:
     path = dataset.folder / "decode.parquet"
-    table = read_table(path, "decode") if path.exists() else pd.DataFrame({"image_id": []})
-    return table.set_index("image_id").reindex(columns=list(TEXT_PLACE)).astype("float64").dropna()
+    return read_table(path, "decode") if path.exists() else empty_table("decode")
+
+
+def _text_places(decode: pd.DataFrame) -> pd.DataFrame:
+    """Where text is suspected, by image id; empty where the set was prepared before that."""
+    return decode.set_index("image_id").reindex(columns=list(TEXT_PLACE)).astype("float64").dropna()
 
 
 @cache
@@ -315,16 +318,13 @@ class _Album:
         self.dataset = dataset
         if self.read is None:
             return
-        self.places = _text_places(dataset)
+        decode = _read_decode(dataset)
+        self.places, self.illegible = _text_places(decode), set(text_suspects(decode))
         self.rows = pd.Index(dataset.images["image_id"])
         self.sizes = dataset.images[["width", "height"]].astype("float64").to_numpy()
         self.boxes = dataset.boxes
         self.labels = {t.display_name: dataset.labels(t) for t in dataset.targets.values()}
         self.roles = self._roles(dataset)
-        decode = dataset.folder / "decode.parquet"
-        self.illegible: set[str] = set()
-        if decode.exists():
-            self.illegible = set(text_suspects(read_table(decode, "decode")))
 
     @staticmethod
     def _roles(dataset: DataSet) -> pd.Series:
