@@ -254,7 +254,12 @@ class _Worker:
             # One that a killed driver has started may still write there, on another machine.
             with folder_lock(out, before_wait=lambda: None):
                 pass
-        self._process = start(words, log, Place({**self._environment, "PYTHONPATH": path}))
+        # Ray blocks Ctrl-C in its workers, and what they start would never hear of it.
+        blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+        try:
+            self._process = start(words, log, Place({**self._environment, "PYTHONPATH": path}))
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
 
     def listen(self) -> int | None:
         """Its exit status; None where it still runs after a moment."""

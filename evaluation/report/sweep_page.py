@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ _STATES = {
 _TITLES = {"auroc": "AUROC", "ap50": "AP50", "ap": "AP", "average_precision": "average precision",
            "val_loss": "loss"}  # fmt: skip
 _MOST_CATEGORY = 12  # letters of a value below an axis
+_MOST_LETTERS = 34  # of all values below an axis
 _NOTHING = np.empty(0)
 
 
@@ -187,7 +189,11 @@ def _setting_axis(
         return _log_axis(f"{key}, log scale", numbers := list(map(float, texts))), numbers
     if scale == "linear":
         return _numeric_axis(key, numbers := list(map(float, texts))), numbers
-    ticks = tuple((place, _cut(name)) for place, name in enumerate(scale))
+    with suppress(ValueError):  # words keep the order in which they were given
+        scale = sorted(scale, key=float)
+    named = [_cut(name) for name in scale]
+    every = -(-sum(len(name) + 2 for name in named) // _MOST_LETTERS)  # so that none overlap
+    ticks = tuple((place, name) for place, name in enumerate(named) if place % every == 0)
     return Axis(key, ticks, -0.5, len(scale) - 0.5), [scale.index(text) for text in texts]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from evaluation.report.sweep_page import PAGE, _columns, _rows, sentences, write_page
+from evaluation.report.sweep_page import PAGE, _columns, _rows, _setting_axis, sentences, write_page
 
 LR, OPTIMISER = "training.learning_rate", "training.optimiser"
 
@@ -95,3 +95,13 @@ def test_a_page_without_a_figure_says_so(tmp_path: Path) -> None:
     text = write_page(sweep, tmp_path).read_text()
     assert "None of 1 trial has a figure on validation yet." in text
     assert "data-chart=" not in text
+
+
+def test_listed_values_lie_in_numeric_order_and_their_names_do_not_overlap() -> None:
+    listed = ["5e-4", "2e-4", "0.001", "0.002", "0.004", "0.0001", "1e-07", "1e-06", "1.0"]
+    axis, at = _setting_axis(LR, ["1.0", "1e-07", "5e-4"], listed)
+    assert at == [8, 0, 4]
+    assert [name for _, name in axis.ticks] == ["1e-07", "0.0001", "5e-4", "0.002", "1.0"]
+    assert [name for _, name in _setting_axis(OPTIMISER, ["sgd"], ["sgd", "adamw"])[0].ticks] == [
+        "sgd", "adamw",
+    ]  # fmt: skip
