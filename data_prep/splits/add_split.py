@@ -245,7 +245,7 @@ def add_splits(
     elif each_fold:
         how = {**how, "folds": "each fold validates once; the test set is one"}
         splits = {f"{name}-{k}": fold_split(split, k) for k in range(rule.folds)}
-    _write_splits(dataset.folder, splits, how, replaces=replaces)
+    write_splits(dataset.folder, splits, how, replaces=replaces)
     return {k: {"roles": count_roles(dataset, table), "how": how} for k, table in splits.items()}
 
 
@@ -286,9 +286,20 @@ def drawn_by(dataset: DataSet, name: str) -> dict[str, Any]:
     return {}
 
 
-def _write_splits(
+def write_splits(
     folder: Path, splits: dict[str, pd.DataFrame], how: How, *, replaces: bool
 ) -> None:
+    """Write splits by name, and their ids into ``dataset.json``.
+
+    Args:
+        folder: The data set.
+        splits: Tables by name.
+        how: How they were made, JSON-ready.
+        replaces: Whether all of them must be there, or none.
+
+    Raises:
+        InputError: One is there, or one to replace is not.
+    """
     with folder_lock(folder):
         # Read again under the lock: another command may have added a split meanwhile.
         info = read_json(folder / "dataset.json", "dataset")

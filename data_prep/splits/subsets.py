@@ -1,0 +1,134 @@
+"""Nested parts of a split, by patient: what a smaller study would have annotated."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import frame_digest, read_table
+from data_prep.duplicates.patient_groups import patient_groups
+from data_prep.duplicates.set_copies import near_duplicates_of
+from data_prep.splits.add_split import image_links, image_strata, write_splits
+from data_prep.store.dataset import DataSet, Target
+
+_ANNOTATED = ("train", "val")
+
+
+def nested_parts(
+    split: pd.DataFrame,
+    group: pd.Series,
+    strata: pd.Series,
+    shares: Sequence[float],
+    seed: int = 0,
+) -> dict[float, pd.DataFrame]:
+    """Keep a share of the patients who train and validate; test images stay as they are.
+
+    Patients of a stratum are put in a random order, and the orders of all strata are merged so that
+    each prefix holds every stratum in proportion. A share is a prefix: a smaller one lies within a
+    larger one, and a patient is in it with all images or with none.
+
+    Args:
+        split: The split table.
+        group: Name of each image's patients who stay together, indexed by ``image_id``.
+        strata: What is kept in proportion, indexed by ``image_id``; a patient counts for the last
+            in the alphabet of its images.
+        shares: Of the patients of each of the two roles, in (0, 1].
+        seed: Of the orders.
+
+    Returns:
+        A split table by share; images left out have the role ``unused``.
+
+    Example:
+        >>> ids = list("abcdefgh")
+        >>> split = pd.DataFrame({"image_id": ids, "role": ["train"] * 8, "fold": None})
+        >>> own, sick = pd.Series(ids, index=ids), pd.Series(list("nnnnssss"), index=ids)
+        >>> parts = nested_parts(split, own, sick, [0.25, 0.5])
+        >>> half = parts[0.5].query("role == 'train'")["image_id"]
+        >>> len(half), sorted(sick[half]), set(parts[0.25].query("role == 'train'").image_id) < {*half}
+        (4, ['n', 'n', 's', 's'], True)
+    """
+    if bad := [share for share in shares if not 0 < share <= 1]:
+        raise InputError(f"share {bad[0]:g}: give shares above 0 and up to 1, such as 0.25")
+    owner = split["image_id"].map(group)
+    places = {}
+    for role in _ANNOTATED:
+        of_role = pd.DataFrame({"group": owner, "stratum": split["image_id"].map(strata)})
+        of_role = of_role[split["role"] == role].fillna({"stratum": ""})
+        stratum = of_role.groupby("group", sort=True)["stratum"].max()  # of several: the last
+        # Each role and share must not depend on the others: a generator of its own.
+        rng = np.random.default_rng([seed, _ANNOTATED.index(role)])
+        places[role] = _places(stratum, rng)
+    parts = {}
+    for share in shares:
+        kept = split["role"].copy()
+        for role, place in places.items():
+            chosen = place.index[place < max(1, round(share * len(place)))]
+            kept[(split["role"] == role) & ~owner.isin(chosen)] = "unused"
+        parts[share] = split.assign(role=kept)
+    return parts
+
+
+def _places(stratum: pd.Series, rng: np.random.Generator) -> pd.Series:
+    """The place of each group, from 0, in an order whose prefixes hold every stratum alike."""
+    key = pd.Series(0.0, index=stratum.index)
+    for _, members in stratum.groupby(stratum, sort=True):
+        # A random start for each stratum: one of a single patient is not always in the same half.
+        ranks = rng.permutation(len(members)) + rng.random()
+        key[members.index] = ranks / len(members)
+    return key.rank(method="first").astype(int) - 1
+
+
+def part_name(split: str, seed: int, share: float) -> str:
+    """Name of the split that holds a part; the whole split is itself.
+
+    Example:
+        >>> part_name("fold-0", 2, 0.125), part_name("fold-0", 2, 1.0)
+        ('fold-0.part-0.125-seed-2', 'fold-0')
+    """
+    return split if share == 1 else f"{split}.part-{share:g}-seed-{seed}"
+
+
+def add_nested_parts(
+    dataset: DataSet, target: Target, split: str, shares: Sequence[float], seeds: Sequence[int]
+) -> dict[tuple[float, int], str]:
+    """Add the parts of a split to its data set; those that are there are checked, and stay.
+
+    Args:
+        dataset: The data set.
+        target: Whose positive and negative patients, and their classes, are kept in proportion.
+        split: What is a part of; its test images are those of all parts.
+        shares: See `nested_parts`.
+        seeds: One set of nested parts for each.
+
+    Returns:
+        Name of the split of each share and seed.
+
+    Raises:
+        InputError: A share is none, or a split of such a name holds something else.
+    """
+    whole = dataset.split(split)
+    decode = read_table(dataset.folder / "decode.parquet", "decode")
+    group = patient_groups(dataset.images, image_links(decode, near_duplicates_of(dataset, decode)))
+    label = dataset.labels(target).map({0.0: "negative", 1.0: "positive"}).fillna("")
+    classes = image_strata(dataset.images, dataset.findings)["class"].fillna("")
+    strata = label + " " + classes.reindex(label.index)
+    names, new = {}, {}
+    for seed in seeds:
+        for share, table in nested_parts(whole, group, strata, shares, seed).items():
+            name = names[share, seed] = part_name(split, seed, share)
+            known = dataset.ids["split_ids"].get(name)
+            if known is None:
+                new[name] = table
+            elif known != frame_digest(table, ["image_id", "role"]):
+                raise InputError(
+                    f"{dataset.folder}: split '{name}' is not the part of '{split}' that its name "
+                    "says; was the split drawn anew? Remove it from the folder's splits, or choose "
+                    "another --split"
+                )
+    if new:
+        how = {"method": f"nested parts of split '{split}', by patient"}
+        write_splits(dataset.folder, new, how, replaces=False)
+    return names

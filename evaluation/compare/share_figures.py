@@ -1,0 +1,173 @@
+"""Figures of systems that were trained on shares of a data set, and how they vary over patients.
+
+Each run is judged on the test images of its split, by the decision that its own validation images
+give. Splits that are folds test different patients: a figure is then the mean over folds, and
+patients are drawn within each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+
+from data_prep.contracts.errors import InputError
+from data_prep.store.dataset import DataSet, Target
+from data_prep.store.predictions import Predictions
+from evaluation.compare.scorecard import Scorecard
+from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.thresholds import POLICIES
+from evaluation.decisions.tuning import checked_decision
+from evaluation.metrics.evaluation_set import ALL, EvaluationSet, MetricKey
+from evaluation.metrics.registry import METRICS, why_undefined
+from evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
+from evaluation.statistics.ranking import Floats
+from evaluation.systems.eligibility import common_test_images
+
+
+class JudgedRun(NamedTuple):
+    """A run to judge.
+
+    Attributes:
+        split: Whose test images judge it.
+        part: The split that it learned from, whose validation images decide.
+        predictions: Of both.
+    """
+
+    split: str
+    part: str
+    predictions: Predictions
+
+
+@dataclass(frozen=True)
+class Figures:
+    """One metric of several systems.
+
+    Attributes:
+        metric: Its name.
+        values: One a system, the mean over splits; NaN where it is undefined, shape ``(systems,)``.
+        covariance: Over patients, shape ``(systems, systems)``.
+        reasons: Why a value is undefined, by system.
+    """
+
+    metric: str
+    values: Floats
+    covariance: Floats
+    reasons: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class ShareFigures:
+    """What `judge_shares` gives.
+
+    Attributes:
+        systems: Their names, in the order of all figures.
+        figures: By metric.
+        n_images: Test images, of all splits.
+        n_patients: Test patients, of all splits.
+        n_positive: Positive patients among them.
+    """
+
+    systems: tuple[str, ...]
+    figures: Mapping[str, Figures]
+    n_images: int
+    n_patients: int
+    n_positive: int
+
+
+def judge_shares(
+    systems: Mapping[str, Sequence[JudgedRun]],
+    dataset: DataSet,
+    target: Target,
+    metrics: Sequence[str],
+    *,
+    policy: str = POLICIES[0],
+    replicates: int = 1000,
+    seed: int = 0,
+    advance: Callable[[], None] = lambda: None,
+) -> ShareFigures:
+    """Judge systems, each with one run a split.
+
+    Args:
+        systems: The runs of each system; all have the same splits.
+        dataset: Labels, boxes and splits.
+        target: What is judged.
+        metrics: Names of the registry; those at a threshold are taken at that of `policy`.
+        policy: Whose threshold decides.
+        replicates: Bootstrap resamples of patients, from which the covariance follows.
+        seed: Of the resamples.
+        advance: Called after each run.
+
+    Raises:
+        InputError: A run has seen test patients or did not answer for all test images.
+    """
+    splits = list(dict.fromkeys(run.split for runs in systems.values() for run in runs))
+    keys = [_key(metric, policy) for metric in metrics]
+    values = np.full((len(splits), len(keys), len(systems)), np.nan)
+    drawn = np.full((len(splits), len(keys), len(systems), replicates), np.nan)
+    counts = np.zeros(3, dtype=int)
+    reasons: dict[str, dict[str, str]] = {metric: {} for metric in metrics}
+    for place, split in enumerate(splits):
+        runs = {name: run for name, each in systems.items() for run in each if run.split == split}
+        if len(runs) < len(systems):
+            lacking = next(name for name in systems if name not in runs)
+            raise InputError(f"{lacking} has no run of split '{split}', and others have")
+        predictions = {name: run.predictions for name, run in runs.items()}
+        judged, _ = common_test_images(predictions, dataset, target, split=split)
+        counts += len(judged.image_ids), judged.n_patients, _positive_patients(judged)
+        resamples = Resamples(judged.n_patients, replicates, seed, place)  # others for each split
+        for column, (name, run) in enumerate(runs.items()):
+            card = _judge(name, run, judged, dataset, target, policy)
+            estimates, missing = card.estimates(), card.missing()
+            resampled = cluster_bootstrap(card, resamples)
+            for row, (metric, key) in enumerate(zip(metrics, keys, strict=True)):
+                value = estimates.get(key)
+                if value is None:
+                    reasons[metric][name] = missing.get(key) or why_undefined(metric)
+                    continue
+                values[place, row, column] = value
+                drawn[place, row, column] = resampled[key]
+            advance()
+    means = values.mean(axis=0)  # undefined where one split is
+    figures = {
+        metric: Figures(metric, means[row], _covariance(drawn[:, row]), reasons[metric])
+        for row, metric in enumerate(metrics)
+    }
+    return ShareFigures(tuple(systems), figures, *map(int, counts))
+
+
+def _key(metric: str, policy: str) -> MetricKey:
+    return MetricKey(ALL, policy if "threshold" in METRICS[metric].needs else "", metric)
+
+
+def _positive_patients(judged: EvaluationSet) -> int:
+    return len(np.unique(judged.patients[judged.y_true]))
+
+
+def _judge(
+    name: str, run: JudgedRun, judged: EvaluationSet, dataset: DataSet, target: Target, policy: str
+) -> Scorecard:
+    decision, _ = checked_decision(name, run.predictions, dataset, target, run.part, [policy])
+    output = SystemOutput(
+        run.predictions, target, judged.image_ids, decision.boxes, dataset.images
+    )
+    return Scorecard.of(output, decision, replace(judged, tolerance=None))
+
+
+def _covariance(drawn: Floats) -> Floats:
+    """Of means over splits, whose patients are different, shape ``(splits, systems, replicates)``.
+
+    A resample without a positive patient defines nothing and is left out.
+    """
+    total = np.zeros((drawn.shape[1],) * 2)
+    for each in drawn:
+        defined = ~np.isnan(each).all(axis=1)
+        rows = each[defined]
+        whole = rows[:, ~np.isnan(rows).any(axis=0)]
+        part = np.full(total.shape, np.nan)
+        if whole.shape[1] > 1:
+            part[np.ix_(defined, defined)] = np.cov(whole)
+        total = total + part
+    return total / len(drawn) ** 2

@@ -1,0 +1,331 @@
+"""`cxr curve`: what boxes and labels buy, by how many images are annotated."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+
+import typer
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.words import counted
+from data_prep.store.folder_kinds import require_kind
+from scripts import console
+from scripts.configs import config_names
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from configs.settings import ClassifierConfig, DetectorConfig
+    from data_prep.store.dataset import DataSet, Target
+    from data_prep.store.predictions import Predictions
+    from evaluation.compare.share_figures import ShareFigures
+    from scripts.curve_runs import CurvePlan, CurveRun
+
+_STARTED, _RUNS = "curve.started.json", "runs"
+_METRICS = ("auroc", "average_precision", "localised_sensitivity", "froc_mean")
+
+
+def curve(
+    detector: Annotated[
+        str,
+        typer.Option(help="Configuration of the detector.", autocompletion=config_names),
+    ],
+    classifier: Annotated[
+        str,
+        typer.Option(help="Configuration of the classifier.", autocompletion=config_names),
+    ],
+    data: Annotated[Path, typer.Option(help="Data set that cxr prepare made.")],
+    out: Annotated[Path, typer.Option(help="Folder of the runs, the page and the figure.")],
+    sizes: Annotated[
+        str,
+        typer.Option(
+            help="Shares of the patients who train and validate; each lies within the next."
+        ),
+    ] = "0.125,0.25,0.5,1",
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Trainings of each, of other patients and other weights.")
+    ] = 3,
+    split: Annotated[
+        list[str] | None,
+        typer.Option(help="The split; given several times, folds that test different patients."),
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option(help="What is learned; left out where there is one target.")
+    ] = None,
+    mixed: Annotated[
+        bool,
+        typer.Option(
+            "--mixed",
+            help="A third arm: labels for all images, boxes for a share of them. The detector "
+            "starts from the classifier of all labels, and so has its network as backbone.",
+        ),
+    ] = False,
+    equal: Annotated[
+        Literal["steps", "epochs"],
+        typer.Option(
+            help="Whether a small share learns for as many steps as the whole, or epochs; "
+            "the configuration's epochs are those of the whole."
+        ),
+    ] = "steps",
+    label_seconds: Annotated[
+        float | None, typer.Option(min=0, help="Time to label an image; edited on the page, too.")
+    ] = None,
+    box_seconds: Annotated[
+        float | None, typer.Option(min=0, help="Time to draw a box; edited on the page, too.")
+    ] = None,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Trainings at a time, each a process with its own devices.")
+    ] = 1,
+    set_: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of both configurations."),
+    ] = None,
+    detector_set: Annotated[
+        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Replace a key of the detector's.")
+    ] = None,
+    classifier_set: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE", help="Replace a key of the classifier's."),
+    ] = None,
+    despite_audit: Annotated[
+        bool,
+        typer.Option(
+            "--despite-audit", help="Go on where the audit found what makes results wrong."
+        ),
+    ] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    replicates: Annotated[int, typer.Option(min=200, help="Bootstrap resamples.")] = 1000,
+    as_json: Annotated[bool, typer.Option("--json", help="Print curve.json at the end.")] = False,
+) -> None:
+    """Train both on growing shares of the patients: which is better, from how many images on?
+
+    Every share and seed is an ordinary run on an ordinary split, judged on the same test patients.
+    The page shows figures by annotated images and by annotation time. May be interrupted: the same
+    command goes on.
+
+    Example: cxr curve --detector retinanet_lite --classifier chexnet_small --data out/data
+    --out out/curve --sizes 0.25,0.5,1 --seeds 3
+    """
+    shares = _shares(sizes)
+    require_kind(data, "data set")
+    from data_prep.contracts.folders import folder_lock, make_folder, provenance
+    from data_prep.contracts.json_files import write_json
+    from data_prep.store.dataset import DataSet
+    from scripts.child_runs import ThisMachine, places
+    from scripts.curve_runs import CurvePlan, train_all
+    from scripts.train_devices import follow_parent
+
+    follow_parent()
+    dataset = DataSet.open(data)
+    settings = _settings(detector, [*(set_ or []), *(detector_set or [])], "detector")
+    other = _settings(classifier, [*(set_ or []), *(classifier_set or [])], "classifier")
+    judged = dataset.target(target or settings.data.target or other.data.target)
+    splits = split or ["default"]
+    _require_different_tests(dataset, splits)
+    configs = _configs(settings, other, judged, mixed)
+    started = _started(configs, shares, splits, equal, dataset, judged)
+    before = _require_same(out, started)
+    parts = _parts(dataset, judged, splits, shares, range(seeds))
+    plan = CurvePlan(out, data, *configs, shares, list(range(seeds)), parts, mixed, equal)
+    machines = ThisMachine(places(device, 1, jobs))
+    make_folder(out)
+    with folder_lock(out):
+        if not before:
+            write_json(out / _STARTED, "curve_started", {**started, **provenance()})
+        _say_plan(plan, len(machines.places))
+        options = ["--device", device, *["--despite-audit"] * despite_audit]
+        runs = [run for arm in _arms(plan) for run in plan.runs(arm)]
+        done = sum(run.has_ended for run in runs)
+
+        def conclude(run: CurveRun, problem: str | None) -> None:
+            nonlocal done
+            done += problem is None
+            console.say(f"{done} of {len(runs)}: {run.words}{problem and f': {problem}' or ''}")
+
+        if failed := train_all(plan, machines, options, conclude):
+            run, problem = failed[-1]
+            raise InputError(
+                f"{out}: {counted(len(failed), 'training')} failed; {run.words}: {problem} (see "
+                f"{run.folder}.log); the same command tries again"
+            )
+        predictions = {run.folder: _predict(run, dataset, judged, device) for run in runs}
+        page = _judge(plan, dataset, judged, predictions, replicates, label_seconds, box_seconds)
+    console.next_step(f"open {shlex.quote(str(page))} in a browser")
+    if as_json:
+        import json
+
+        console.emit_json(json.loads((out / "curve.json").read_text()))
+
+
+def _shares(sizes: str) -> list[float]:
+    """Read the shares, ascending.
+
+    Example:
+        >>> _shares("1,0.5")
+        [0.5, 1.0]
+    """
+    try:
+        shares = sorted({float(each) for each in sizes.split(",") if each.strip()})
+    except ValueError:
+        raise InputError(f"curve --sizes {sizes}: are not numbers, as 0.125,0.25,0.5,1") from None
+    if len(shares) < 2 or not 0 < shares[0] or shares[-1] > 1:
+        raise InputError(f"curve --sizes {sizes}: give two shares or more, above 0 and up to 1")
+    return shares
+
+
+def _settings(config: str, overrides: list[str], kind: str) -> DetectorConfig | ClassifierConfig:
+    """A configuration of the kind that an option asks for."""
+    from scripts.train import read_settings
+    from scripts.train_zoo import read_models
+
+    if read_models(config, overrides) is not None:
+        raise InputError(f"curve --{kind} {config}: is a list of models; choose one of them")
+    settings = read_settings(config, overrides)
+    if settings.kind != kind:
+        raise InputError(f"curve --{kind} {config}: is the configuration of a {settings.kind}")
+    return settings
+
+
+def _configs(
+    detector: DetectorConfig | ClassifierConfig,
+    classifier: DetectorConfig | ClassifierConfig,
+    target: Target,
+    mixed: bool,
+) -> tuple[DetectorConfig, ClassifierConfig]:
+    """Both configurations with what is judged as their target."""
+    from scripts.curve_runs import require_mixable
+
+    own, other = (
+        each.model_copy(update={"data": each.data.model_copy(update={"target": target.name})})
+        for each in (detector, classifier)
+    )
+    both = cast("DetectorConfig", own), cast("ClassifierConfig", other)
+    if mixed:
+        require_mixable(*both)
+    return both
+
+
+def _parts(
+    dataset: DataSet,
+    target: Target,
+    splits: Sequence[str],
+    shares: Sequence[float],
+    seeds: Sequence[int],
+) -> dict[tuple[str, float, int], str]:
+    """Draw the parts, and check that each can be learned from before any is."""
+    from data_prep.splits.subsets import add_nested_parts
+
+    parts = {}
+    for split in splits:
+        for (share, seed), part in add_nested_parts(dataset, target, split, shares, seeds).items():
+            parts[split, share, seed] = part
+    fresh = type(dataset).open(dataset.folder)
+    for (split, share, _), part in parts.items():
+        _require_learnable(fresh, target, part, f"a share of {share:g} of split '{split}'")
+    return parts
+
+
+def _require_different_tests(dataset: DataSet, splits: Sequence[str]) -> None:
+    """Refuse splits that test the same images: they are no folds of one study."""
+    seen: dict[str, str] = {}
+    for split in splits:
+        for image_id in dataset.image_ids("test", split):
+            if image_id in seen:
+                raise InputError(
+                    f"curve: splits '{seen[image_id]}' and '{split}' test the same images; give one"
+                    " split, or folds (cxr split --folds K --test-folds)"
+                )
+            seen[image_id] = split
+
+
+def _require_learnable(dataset: DataSet, target: Target, part: str, what: str) -> None:
+    from scripts.train_images import require_both_kinds
+
+    labels = dataset.labels(target)
+    boxed = dataset.boxes_trusted(target)
+    for role in ("train", "val"):
+        known = labels.reindex(dataset.image_ids(role, part).intersection(boxed)).dropna()
+        try:
+            require_both_kinds(known == 1, role, "images with a label and all boxes")
+        except InputError:
+            raise InputError(
+                f"curve: {what} leaves role '{role}' {counted(int((known == 1).sum()), 'positive')}"
+                f" and {counted(int((known == 0).sum()), 'negative image')}; give larger --sizes"
+            ) from None
+
+
+def _started(
+    configs: tuple[DetectorConfig, ClassifierConfig],
+    shares: Sequence[float],
+    splits: Sequence[str],
+    equal: str,
+    dataset: DataSet,
+    target: Target,
+) -> dict[str, Any]:
+    """What another call must find unchanged to go on."""
+    from configs.load import dump_config
+
+    split_ids = dataset.ids["split_ids"]
+    return {
+        "detector": dump_config(configs[0]),
+        "classifier": dump_config(configs[1]),
+        "sizes": list(shares),
+        "splits": {split: split_ids[split] for split in splits},
+        "target": target.name,
+        "equal": equal,
+        "data_set": {key: dataset.ids[key] for key in ("content_id", "labels_id")},
+    }
+
+
+def _require_same(out: Path, started: Mapping[str, Any]) -> bool:
+    """Whether a curve was begun here; refuses another one. Seeds and the third arm may be added."""
+    from data_prep.contracts.json_files import read_json
+    from evaluation.report.curve_page import PICTURE, STORED, TABLE, PAGE
+    from evaluation.report.files import require_only
+
+    if not (out / _STARTED).is_file():
+        require_only(out, {_STARTED, _RUNS, PAGE, STORED, TABLE, PICTURE}, "curve")
+        return False
+    before = read_json(out / _STARTED, "curve_started")
+    for key, now in started.items():
+        if before[key] != now:
+            what = f"--{key}" if key in ("detector", "classifier", "sizes", "target") else key
+            raise InputError(
+                f"{out}: holds a curve with another {what.replace('_', ' ')}; give the old one, or "
+                "choose another --out"
+            )
+    return True
+
+
+def _arms(plan: CurvePlan) -> list[Any]:
+    from scripts.curve_runs import ARMS
+
+    return [arm for arm in ARMS if arm != "mixed" or plan.mixed]
+
+
+def _say_plan(plan: CurvePlan, at_once: int) -> None:
+    n_runs = sum(len(plan.runs(arm)) for arm in _arms(plan))
+    shares = ", ".join(f"{share:g}" for share in plan.shares)
+    console.say(
+        f"{counted(n_runs, 'training')}, {at_once} at a time: {plan.detector.name} and "
+        f"{plan.classifier.name} on {shares} of the patients, {counted(len(plan.seeds), 'seed')}"
+    )
+
+
+def _predict(run: CurveRun, dataset: DataSet, target: Target, device: str) -> Predictions:
+    """The run's answers for its validation and test images."""
+    from data_prep.store.predictions import Predictions
+
+    if not (run.predictions / "predictions.json").is_file():
+        from scripts.predict import predict_data_set
+        from scripts.runtime import choose_device, tune_cpu
+
+        tune_cpu(device=device)
+        from serving.trained_model import TrainedModel
+
+        model = TrainedModel.open(run.folder, device=choose_device(device))
+        known = Predictions.open(model.run.validation)
+        predict_data_set(model, dataset, run.predictions, run.part, None, None, known=known)
+    return Predictions.open(run.predictions)

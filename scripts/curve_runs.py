@@ -1,0 +1,177 @@
+"""The trainings of `cxr curve`: which there are, their configurations, and running what is left."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import atomic_path, make_folder
+from scripts.child_runs import Command, Machines, Running, run_commands
+
+if TYPE_CHECKING:
+    from configs.settings import ClassifierConfig, DetectorConfig
+
+Arm = Literal["detector", "classifier", "mixed"]
+ARMS: tuple[Arm, ...] = ("classifier", "detector", "mixed")
+"""The mixed arm is the detector that starts from the classifier of all labels."""
+
+
+@dataclass(frozen=True)
+class CurveRun:
+    """One training.
+
+    Attributes:
+        arm: Detector, classifier or mixed.
+        split: The split whose test images judge it.
+        part: The split that it learns from, which holds a share of the other.
+        share: Of the patients.
+        seed: Of the part and of the weights.
+        folder: Its run folder; what its process says lies beside it.
+    """
+
+    arm: Arm
+    split: str
+    part: str
+    share: float
+    seed: int
+    folder: Path
+
+    @property
+    def predictions(self) -> Path:
+        """Where its predictions of validation and test images lie."""
+        return self.folder.with_name(f"{self.folder.name}.predictions")
+
+    @property
+    def words(self) -> str:
+        """How it is called in messages."""
+        return f"{self.arm}, {self.share:.4g} of {self.split}, seed {self.seed}"
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether its training is complete."""
+        return (self.folder / "run.json").is_file()
+
+
+@dataclass(frozen=True)
+class CurvePlan:
+    """All trainings of a curve.
+
+    Attributes:
+        folder: The curve's.
+        data: The data set.
+        detector: Its configuration.
+        classifier: Its configuration.
+        shares: Of the annotated patients, ascending.
+        seeds: From 0.
+        parts: Name of the split of each split, share and seed.
+        mixed: Whether there is the third arm.
+        equal: Whether all shares learn for as many ``steps`` or ``epochs``.
+    """
+
+    folder: Path
+    data: Path
+    detector: DetectorConfig
+    classifier: ClassifierConfig
+    shares: Sequence[float]
+    seeds: Sequence[int]
+    parts: Mapping[tuple[str, float, int], str]
+    mixed: bool
+    equal: Literal["steps", "epochs"]
+
+    def runs(self, arm: Arm) -> list[CurveRun]:
+        """The trainings of an arm; with all images boxed nothing is mixed."""
+        return [
+            self._run(arm, split, share, seed)
+            for (split, share, seed) in self.parts
+            if not (arm == "mixed" and (not self.mixed or share == max(self.shares)))
+        ]
+
+    def _run(self, arm: Arm, split: str, share: float, seed: int) -> CurveRun:
+        folder = self.folder / "runs" / split / f"{arm}-{share:g}-seed-{seed}"
+        return CurveRun(arm, split, self.parts[split, share, seed], share, seed, folder)
+
+    def config(self, run: CurveRun) -> DetectorConfig | ClassifierConfig:
+        """What a training is given."""
+        base = self.classifier if run.arm == "classifier" else self.detector
+        training = base.training
+        longer = max(self.shares) / run.share if self.equal == "steps" else 1.0
+        changed: dict[str, Any] = {
+            "name": f"{base.name[:40]}, {run.share:.4g}, seed {run.seed}",
+            "data": base.data.model_copy(update={"split": run.part}),
+            "training": training.model_copy(
+                update={
+                    "seed": run.seed,
+                    "epochs": math.ceil(training.epochs * longer),
+                    "warmup_epochs": training.warmup_epochs * longer,
+                }
+            ),
+        }
+        if run.arm == "mixed":
+            whole = self._run("classifier", run.split, max(self.shares), run.seed).folder
+            changed["model"] = self.detector.model.model_copy(update={"weights": str(whole)})
+        return base.model_copy(update=changed)
+
+
+def train_all(
+    plan: CurvePlan,
+    machines: Machines,
+    options: Sequence[str],
+    on_end: Callable[[CurveRun, str | None], None],
+) -> list[tuple[CurveRun, str]]:
+    """Train what has not ended; the mixed arm last, since it starts from classifiers.
+
+    Args:
+        plan: What there is to train.
+        machines: Where.
+        options: Of `cxr train`, beside those of each training.
+        on_end: Called with each that has ended, and why it failed, if it did.
+
+    Returns:
+        Those that failed, with the reason.
+    """
+    failed: list[tuple[CurveRun, str]] = []
+    for arms in (("classifier", "detector"), ("mixed",)):
+        runs = [run for arm in ARMS if arm in arms for run in plan.runs(arm)]
+        todo = {str(run.folder): run for run in runs if not run.has_ended}
+
+        def ended(running: Running, of: Mapping[str, CurveRun] = todo) -> bool:
+            run, problem = of[running.command.name], running.problem()
+            if problem is not None:
+                failed.append((run, problem))
+            on_end(run, problem)
+            return problem is not None
+
+        run_commands((_command(plan, run, options) for run in todo.values()), machines, ended=ended)
+        if failed:
+            break
+    return failed
+
+
+def _command(plan: CurvePlan, run: CurveRun, options: Sequence[str]) -> Command:
+    from configs.load import dump_config
+
+    make_folder(run.folder.parent)
+    file = run.folder.with_name(f"{run.folder.name}.toml")
+    with atomic_path(file) as temporary:
+        temporary.write_text(dump_config(plan.config(run)), encoding="utf-8")
+    words = ["train", file, "--data", plan.data, "--out", run.folder, *options]
+    log = run.folder.with_name(f"{run.folder.name}.log")
+    return Command(str(run.folder), [str(word) for word in words], log)
+
+
+def require_mixable(detector: DetectorConfig, classifier: ClassifierConfig) -> None:
+    """Refuse a detector that cannot start from the classifier.
+
+    Raises:
+        InputError: The two have different networks.
+    """
+    if detector.model.backbone != classifier.model.architecture:
+        raise InputError(
+            f"--mixed: the detector's backbone is {detector.model.backbone}, the classifier's "
+            f"network is {classifier.model.architecture}; a detector starts from a classifier of "
+            "the same network: --detector-set model.backbone=NAME, or leave out --mixed"
+        )
