@@ -87,6 +87,7 @@ def build_app() -> typer.Typer:
         check,
         compare,
         configs,
+        curve,
         ensemble,
         export,
         import_predictions,
@@ -123,6 +124,7 @@ def build_app() -> typer.Typer:
     app.command("configs")(configs.configs)
     app.command("train")(train.train)
     app.command("sweep")(sweep.sweep)
+    app.command("curve")(curve.curve)
     app.command("predict")(predict.predict)
     app.command("import")(import_predictions.import_predictions)
     app.command("ensemble")(ensemble.ensemble)

@@ -17,10 +17,11 @@ from scripts.configs import config_names
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from evaluation.report.curve_study import Times
+
     from configs.settings import ClassifierConfig, DetectorConfig
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.predictions import Predictions
-    from evaluation.compare.share_figures import ShareFigures
     from scripts.curve_runs import CurvePlan, CurveRun
 
 _STARTED, _RUNS = "curve.started.json", "runs"
@@ -142,7 +143,7 @@ def curve(
         def conclude(run: CurveRun, problem: str | None) -> None:
             nonlocal done
             done += problem is None
-            console.say(f"{done} of {len(runs)}: {run.words}{problem and f': {problem}' or ''}")
+            console.say(f"{done} of {len(runs)}: {run.words}{(problem and f': {problem}') or ''}")
 
         if failed := train_all(plan, machines, options, conclude):
             run, problem = failed[-1]
@@ -150,13 +151,32 @@ def curve(
                 f"{out}: {counted(len(failed), 'training')} failed; {run.words}: {problem} (see "
                 f"{run.folder}.log); the same command tries again"
             )
-        predictions = {run.folder: _predict(run, dataset, judged, device) for run in runs}
-        page = _judge(plan, dataset, judged, predictions, replicates, label_seconds, box_seconds)
+        with console.progress("Predicting runs", len(runs)) as advance:
+            predictions = {}
+            for run in runs:
+                predictions[run] = _predict(run, dataset, device)
+                advance()
+        from evaluation.report.curve_page import STORED, write_curve
+        from evaluation.report.curve_study import findings
+
+        from scripts.curve_study import build_study
+
+        study = build_study(
+            plan,
+            type(dataset).open(data),
+            judged,
+            predictions,
+            _times(label_seconds, box_seconds),
+            replicates=replicates,
+        )
+        page = write_curve(study, out)
+    for finding in findings(study, study.metrics[0]):
+        console.say(finding.text)
     console.next_step(f"open {shlex.quote(str(page))} in a browser")
     if as_json:
-        import json
+        from data_prep.contracts.json_files import read_json
 
-        console.emit_json(json.loads((out / "curve.json").read_text()))
+        console.emit_json(read_json(out / STORED, "curve"))
 
 
 def _shares(sizes: str) -> list[float]:
@@ -170,7 +190,7 @@ def _shares(sizes: str) -> list[float]:
         shares = sorted({float(each) for each in sizes.split(",") if each.strip()})
     except ValueError:
         raise InputError(f"curve --sizes {sizes}: are not numbers, as 0.125,0.25,0.5,1") from None
-    if len(shares) < 2 or not 0 < shares[0] or shares[-1] > 1:
+    if len(shares) < 2 or not shares[0] > 0 or shares[-1] > 1:
         raise InputError(f"curve --sizes {sizes}: give two shares or more, above 0 and up to 1")
     return shares
 
@@ -281,12 +301,13 @@ def _started(
 
 def _require_same(out: Path, started: Mapping[str, Any]) -> bool:
     """Whether a curve was begun here; refuses another one. Seeds and the third arm may be added."""
+    from evaluation.report.curve_page import FILES
+
     from data_prep.contracts.json_files import read_json
-    from evaluation.report.curve_page import PICTURE, STORED, TABLE, PAGE
     from evaluation.report.files import require_only
 
     if not (out / _STARTED).is_file():
-        require_only(out, {_STARTED, _RUNS, PAGE, STORED, TABLE, PICTURE}, "curve")
+        require_only(out, {_STARTED, _RUNS, *FILES}, "curve")
         return False
     before = read_json(out / _STARTED, "curve_started")
     for key, now in started.items():
@@ -314,7 +335,7 @@ def _say_plan(plan: CurvePlan, at_once: int) -> None:
     )
 
 
-def _predict(run: CurveRun, dataset: DataSet, target: Target, device: str) -> Predictions:
+def _predict(run: CurveRun, dataset: DataSet, device: str) -> Predictions:
     """The run's answers for its validation and test images."""
     from data_prep.store.predictions import Predictions
 
@@ -329,3 +350,14 @@ def _predict(run: CurveRun, dataset: DataSet, target: Target, device: str) -> Pr
         known = Predictions.open(model.run.validation)
         predict_data_set(model, dataset, run.predictions, run.part, None, None, known=known)
     return Predictions.open(run.predictions)
+
+
+def _times(label_seconds: float | None, box_seconds: float | None) -> Times:
+    """Annotation times as given; else the sourced ones that the page begins with."""
+    from evaluation.report.curve_study import PRESETS, Times
+
+    if label_seconds is None and box_seconds is None:
+        return PRESETS[0]
+    usual = PRESETS[0]
+    label = usual.label if label_seconds is None else label_seconds
+    return Times(label, usual.box if box_seconds is None else box_seconds)

@@ -15,7 +15,7 @@ from scripts.child_runs import Command, Machines, Running, run_commands
 if TYPE_CHECKING:
     from configs.settings import ClassifierConfig, DetectorConfig
 
-Arm = Literal["detector", "classifier", "mixed"]
+Arm = Literal["detector", "classifier", "mixed"]  # as evaluation.report.curve_study.Kind
 ARMS: tuple[Arm, ...] = ("classifier", "detector", "mixed")
 """The mixed arm is the detector that starts from the classifier of all labels."""
 
@@ -81,6 +81,11 @@ class CurvePlan:
     parts: Mapping[tuple[str, float, int], str]
     mixed: bool
     equal: Literal["steps", "epochs"]
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits, each with test images of its own."""
+        return list(dict.fromkeys(split for split, _, _ in self.parts))
 
     def runs(self, arm: Arm) -> list[CurveRun]:
         """The trainings of an arm; with all images boxed nothing is mixed."""

@@ -46,8 +46,8 @@ def nested_parts(
         >>> split = pd.DataFrame({"image_id": ids, "role": ["train"] * 8, "fold": None})
         >>> own, sick = pd.Series(ids, index=ids), pd.Series(list("nnnnssss"), index=ids)
         >>> parts = nested_parts(split, own, sick, [0.25, 0.5])
-        >>> half = parts[0.5].query("role == 'train'")["image_id"]
-        >>> len(half), sorted(sick[half]), set(parts[0.25].query("role == 'train'").image_id) < {*half}
+        >>> quarter, half = (set(parts[s].query("role == 'train'").image_id) for s in (0.25, 0.5))
+        >>> len(half), sorted(sick[list(half)]), quarter < half
         (4, ['n', 'n', 's', 's'], True)
     """
     if bad := [share for share in shares if not 0 < share <= 1]:

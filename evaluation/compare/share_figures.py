@@ -22,6 +22,7 @@ from evaluation.decisions.thresholds import POLICIES
 from evaluation.decisions.tuning import checked_decision
 from evaluation.metrics.evaluation_set import ALL, EvaluationSet, MetricKey
 from evaluation.metrics.registry import METRICS, why_undefined
+from evaluation.statistics.auroc_variance import ClusteredEstimate, over_seeds
 from evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
 from evaluation.statistics.ranking import Floats
 from evaluation.systems.eligibility import common_test_images
@@ -67,14 +68,29 @@ class ShareFigures:
         figures: By metric.
         n_images: Test images, of all splits.
         n_patients: Test patients, of all splits.
-        n_positive: Positive patients among them.
+        freedom: Degrees of freedom of the covariances: patients of the rarer class, without one a
+            split.
     """
 
     systems: tuple[str, ...]
     figures: Mapping[str, Figures]
     n_images: int
     n_patients: int
-    n_positive: int
+    freedom: float
+
+    def estimate(self, metric: str, *groups: Sequence[str]) -> ClusteredEstimate:
+        """A figure as the mean over the seeds of one group of systems, or the difference of two.
+
+        Args:
+            metric: Whose figures of these systems are all defined.
+            groups: Names of the systems that are seeds of one another.
+        """
+        found = self.figures[metric]
+        places = [[self.systems.index(name) for name in group] for group in groups]
+        rows = [place for group in places for place in group]
+        values = [[float(found.values[place]) for place in group] for group in places]
+        covariance = found.covariance[np.ix_(rows, rows)]
+        return over_seeds(values, covariance, self.freedom, bounded=len(groups) == 1)
 
 
 def judge_shares(
@@ -107,7 +123,7 @@ def judge_shares(
     keys = [_key(metric, policy) for metric in metrics]
     values = np.full((len(splits), len(keys), len(systems)), np.nan)
     drawn = np.full((len(splits), len(keys), len(systems), replicates), np.nan)
-    counts = np.zeros(3, dtype=int)
+    counts = np.zeros(4, dtype=int)
     reasons: dict[str, dict[str, str]] = {metric: {} for metric in metrics}
     for place, split in enumerate(splits):
         runs = {name: run for name, each in systems.items() for run in each if run.split == split}
@@ -116,7 +132,7 @@ def judge_shares(
             raise InputError(f"{lacking} has no run of split '{split}', and others have")
         predictions = {name: run.predictions for name, run in runs.items()}
         judged, _ = common_test_images(predictions, dataset, target, split=split)
-        counts += len(judged.image_ids), judged.n_patients, _positive_patients(judged)
+        counts += len(judged.image_ids), judged.n_patients, *_patients_of_classes(judged)
         resamples = Resamples(judged.n_patients, replicates, seed, place)  # others for each split
         for column, (name, run) in enumerate(runs.items()):
             card = _judge(name, run, judged, dataset, target, policy)
@@ -135,24 +151,27 @@ def judge_shares(
         metric: Figures(metric, means[row], _covariance(drawn[:, row]), reasons[metric])
         for row, metric in enumerate(metrics)
     }
-    return ShareFigures(tuple(systems), figures, *map(int, counts))
+    n_images, n_patients, *of_classes = map(int, counts)
+    freedom = max(min(of_classes) - len(splits), 1)
+    return ShareFigures(tuple(systems), figures, n_images, n_patients, freedom)
 
 
 def _key(metric: str, policy: str) -> MetricKey:
     return MetricKey(ALL, policy if "threshold" in METRICS[metric].needs else "", metric)
 
 
-def _positive_patients(judged: EvaluationSet) -> int:
-    return len(np.unique(judged.patients[judged.y_true]))
+def _patients_of_classes(judged: EvaluationSet) -> tuple[int, int]:
+    """Patients with a positive image, and those with a negative one."""
+    return len(np.unique(judged.patients[judged.y_true])), len(
+        np.unique(judged.patients[~judged.y_true])
+    )
 
 
 def _judge(
     name: str, run: JudgedRun, judged: EvaluationSet, dataset: DataSet, target: Target, policy: str
 ) -> Scorecard:
     decision, _ = checked_decision(name, run.predictions, dataset, target, run.part, [policy])
-    output = SystemOutput(
-        run.predictions, target, judged.image_ids, decision.boxes, dataset.images
-    )
+    output = SystemOutput(run.predictions, target, judged.image_ids, decision.boxes, dataset.images)
     return Scorecard.of(output, decision, replace(judged, tolerance=None))
 
 
