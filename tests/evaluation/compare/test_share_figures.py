@@ -1,0 +1,60 @@
+"""Figures of systems trained on shares: against the comparison of the same predictions."""
+
+import numpy as np
+import pytest
+
+from data_prep.contracts.errors import InputError
+from evaluation.compare.compare import compare_systems
+from evaluation.compare.share_figures import JudgedRun, judge_shares
+from evaluation.decisions.thresholds import POLICIES
+
+METRICS = ("auroc", "average_precision", "localised_sensitivity", "froc_mean")
+
+
+@pytest.fixture
+def judged(judged_set, predict):
+    """A detector, and two seeds of a classifier, judged on one split."""
+    systems = {
+        "boxes": predict("D", "boxes", seed=1),
+        "scores 0": predict("A", seed=2, maps=True),
+        "scores 1": predict("B", seed=3, maps=True),
+    }
+    runs = {name: [JudgedRun("default", "default", each)] for name, each in systems.items()}
+    return systems, judge_shares(runs, judged_set, judged_set.target(), METRICS, replicates=400)
+
+
+def test_figures_and_intervals_are_those_of_the_comparison(judged_set, judged) -> None:
+    systems, found = judged
+    compared = compare_systems(systems, judged_set, judged_set.target(), replicates=100).figures
+    for metric in METRICS:
+        policy = POLICIES[0] if metric == "localised_sensitivity" else ""
+        for place, name in enumerate(found.systems):
+            figure = compared.of(name, metric, policy).estimate
+            assert found.figures[metric].values[place] == pytest.approx(figure, nan_ok=True)
+    known = compared.of("boxes", "auroc")
+    ends = found.estimate("auroc", ["boxes"]).interval
+    assert ends == pytest.approx((known.low, known.high), abs=0.02)  # 400 resamples
+
+
+def test_a_group_is_the_mean_of_its_seeds_and_two_groups_their_difference(judged) -> None:
+    _, found = judged
+    one = found.estimate("auroc", ["boxes"], ["scores 0"])
+    two = found.estimate("auroc", ["scores 0", "scores 1"])
+    values = found.figures["auroc"].values
+    assert one.value == pytest.approx(values[0] - values[1])
+    assert two.value == pytest.approx((values[1] + values[2]) / 2)
+
+
+def test_a_figure_that_a_system_lacks_has_a_reason_and_no_covariance(judged_set, predict) -> None:
+    runs = {"plain": [JudgedRun("default", "default", predict("A", seed=2))]}
+    found = judge_shares(runs, judged_set, judged_set.target(), METRICS, replicates=200)
+    froc = found.figures["froc_mean"]
+    assert np.isnan(froc.values).all()
+    assert "neither boxes" in froc.reasons["plain"] or "no boxes" in froc.reasons["plain"]
+
+
+def test_a_system_without_a_run_of_a_split_is_refused(judged_set, predict) -> None:
+    one, other = predict("A", seed=2), predict("B", seed=3)
+    runs = {"A": [JudgedRun("default", "default", one)], "B": [JudgedRun("cv", "cv", other)]}
+    with pytest.raises(InputError, match="has no run of split"):
+        judge_shares(runs, judged_set, judged_set.target(), METRICS)

@@ -1,0 +1,210 @@
+"""`cxr curve` from the outside, with trainings that are made up."""
+
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.contracts.json_files import read_json
+from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import Predictions, PredictionWriter
+from scripts import cli
+from scripts.curve_runs import CurvePlan, CurveRun
+from scripts.prepare import prepare
+
+SIDE = 100  # px
+
+
+@pytest.fixture(scope="session")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Images of 240 patients without pixels; every third is positive and has a box."""
+    folder = tmp_path_factory.mktemp("curve")
+    ids = [f"i{number:03d}" for number in range(240)]
+    roles = np.resize(["train", "train", "val", "test"], 240)
+    sides = {"width": SIDE, "height": SIDE}
+    table = pd.DataFrame({"image_id": ids, "patient_id": ids, "split": roles, **sides})
+    table.to_csv(folder / "images.csv", index=False)
+    positive = np.arange(240) % 3 == 0
+    states = np.where(positive, "present", "absent")
+    labels = pd.DataFrame({"image_id": ids, "finding": "nodule", "state": states})
+    labels.to_csv(folder / "labels.csv", index=False)
+    boxes = labels[positive].drop(columns="state").assign(x1=20, y1=20, x2=50, y2=50)
+    boxes.to_csv(folder / "boxes.csv", index=False)
+    return folder
+
+
+@pytest.fixture
+def data(source: Path, tmp_path: Path) -> Path:
+    """A data set with a split of those patients."""
+    prepare([source, tmp_path / "data"], format="csv")
+    return tmp_path / "data"
+
+
+class MadeUp:
+    """Trainings that take no time, and whose skill grows with the images.
+
+    Attributes:
+        trained: What was trained, in order.
+        fails: Which trainings fail.
+    """
+
+    def __init__(self) -> None:
+        self.trained: list[CurveRun] = []
+        self.fails: Callable[[CurveRun], bool] = lambda run: False
+
+    def train_all(self, plan: CurvePlan, machines, options, on_end) -> list[tuple[CurveRun, str]]:
+        failed = []
+        for run in self._todo(plan):
+            plan.config(run)  # is one that can be written
+            if self.fails(run):
+                failed.append((run, "the disk is full"))
+            else:
+                run.folder.mkdir(parents=True)
+                (run.folder / "run.json").write_text("{}")
+                self.trained.append(run)
+            on_end(run, "the disk is full" if self.fails(run) else None)
+        return failed
+
+    def _todo(self, plan: CurvePlan) -> Iterator[CurveRun]:
+        for arm in ("classifier", "detector", "mixed"):
+            yield from (run for run in plan.runs(arm) if not run.has_ended)
+
+    def predict(self, run: CurveRun, dataset: DataSet, device: str) -> Predictions:
+        split = dataset.split(run.part)
+        ids = split.loc[split["role"].isin(["val", "test"]), "image_id"].to_numpy()
+        n = (split["role"].isin(["train", "val"])).sum()
+        positive = dataset.labels(dataset.target()).reindex(ids).to_numpy() == 1
+        boxed = run.arm != "classifier"
+        apart = np.log(n) * (0.6 if boxed else 0.4)
+        rng = np.random.default_rng([run.seed, int(n), boxed])
+        score = 1 / (1 + np.exp(2 - rng.normal(apart * positive, 1)))
+        info = {"system": run.arm, "kind": "boxes" if boxed else "scores",
+                "inference_id": str(run.folder), "data_set": {"content_id": dataset.ids["content_id"]}}  # fmt: skip
+        rows = {"image_id": ids, "finding": "nodule", "score": score}
+        tables = {"scores": pd.DataFrame(rows)}
+        if boxed:
+            tables = {"boxes": pd.DataFrame({**rows, "x1": 20.0, "y1": 20, "x2": 50, "y2": 50})}
+        if not (run.predictions / "predictions.json").is_file():
+            with PredictionWriter(run.predictions, info) as writer:
+                done = pd.DataFrame({"image_id": ids, "status": "ok", "reason": None})
+                writer.add(done, **tables)
+        return Predictions.open(run.predictions)
+
+
+@pytest.fixture
+def made_up(monkeypatch: pytest.MonkeyPatch) -> MadeUp:
+    """In place of trainings and their predictions."""
+    found = MadeUp()
+    monkeypatch.setattr("scripts.curve_runs.train_all", found.train_all)
+    monkeypatch.setattr("scripts.curve._predict", found.predict)
+    return found
+
+
+def cxr(*words: object) -> int:
+    """The exit status of a command."""
+    sys.argv = ["cxr", *map(str, words)]
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    return int(ended.value.code or 0)
+
+
+def curve(data: Path, *more: object) -> int:
+    """`cxr curve` with small models."""
+    models = ["--detector", "retinanet_small", "--classifier", "chexnet_small"]
+    out = ["--data", data, "--out", data.parent / "out", "--device", "cpu"]
+    return cxr("curve", *models, *out, "--replicates", 200, *more)
+
+
+def test_every_share_and_seed_is_trained_and_judged_once(data: Path, made_up: MadeUp) -> None:
+    assert curve(data, "--sizes", "0.25,0.5,1", "--seeds", 2) == 0
+    out = data.parent / "out"
+    shares = [(run.arm, run.share, run.seed) for run in made_up.trained]
+    assert len(set(shares)) == len(shares) == 12
+    found = read_json(out / "curve.json", "curve")
+    assert (out / "curve.html").is_file()
+    assert (out / "curve.csv").is_file()
+    table = pd.read_csv(out / "curve.csv")
+    of_quarter = table[(table["share"] == 0.25) & (table["metric"] == "auroc")]
+    assert set(of_quarter["n_images"]) == {45}  # of 180
+    assert of_quarter.set_index("arm")["n_boxes"].to_dict() == {"detector": 15, "classifier": 0}
+    assert found["provenance"]["data_set"]["name"] == "data"
+    splits = DataSet.open(data).ids["split_ids"]
+    assert sorted(splits) == [
+        "default",
+        *(f"default.part-{share}-seed-{seed}" for share in (0.25, 0.5) for seed in (0, 1)),
+    ]
+
+
+def test_another_call_adds_seeds_and_repeats_nothing(
+    data: Path, made_up: MadeUp, capsys: pytest.CaptureFixture
+) -> None:
+    assert curve(data, "--sizes", "0.5,1", "--seeds", 1) == 0
+    assert curve(data, "--sizes", "0.5,1", "--seeds", 2) == 0
+    assert [run.seed for run in made_up.trained] == [0] * 4 + [1] * 4
+    assert curve(data, "--sizes", "0.25,1") == 2
+    assert "holds a curve with another --sizes" in capsys.readouterr().err
+
+
+def test_a_training_that_fails_is_named_and_the_same_command_goes_on(
+    data: Path, made_up: MadeUp, capsys: pytest.CaptureFixture
+) -> None:
+    made_up.fails = lambda run: run.arm == "detector" and run.share == 1
+    assert curve(data, "--sizes", "0.5,1", "--seeds", 1) == 2
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "detector, 1 of default, seed 0: the disk is full" in said
+    assert not (data.parent / "out" / "curve.html").exists()
+    made_up.fails = lambda run: False
+    assert curve(data, "--sizes", "0.5,1", "--seeds", 1) == 0
+    assert made_up.trained[-1].arm == "detector"
+
+
+def test_small_shares_learn_for_as_many_steps_and_the_mixed_arm_starts_from_all_labels(
+    data: Path, made_up: MadeUp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = {}
+
+    def remember(plan: CurvePlan, *rest: object) -> list:
+        seen["plan"] = plan
+        return MadeUp.train_all(made_up, plan, *rest)
+
+    monkeypatch.setattr("scripts.curve_runs.train_all", remember)
+    same = ["--detector-set", "model.backbone=densenet121", "--set", "training.epochs=10"]
+    assert curve(data, "--sizes", "0.25,1", "--seeds", 1, "--mixed", *same) == 0
+    plan = seen["plan"]
+    (mixed,) = plan.runs("mixed")
+    assert mixed.share == 0.25
+    whole = next(run for run in plan.runs("classifier") if run.share == 1)
+    assert plan.config(mixed).model.weights == str(whole.folder)
+    assert plan.config(mixed).training.epochs == 40
+    assert plan.config(whole).training.epochs == 10
+    assert plan.config(mixed).data.split == "default.part-0.25-seed-0"
+    points = pd.read_csv(data.parent / "out" / "curve.csv").query("arm == 'mixed'")
+    assert set(points["n_images"]) == {180}
+    assert set(points["n_boxes"]) == {15}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--sizes", "a,1"], "are not numbers"),
+        (["--sizes", "1"], "give two shares or more"),
+        (["--sizes", "0.5,2"], "give two shares or more, above 0 and up to 1"),
+        (["--sizes", "0.01,1"], "leaves role 'train' 0 positives and 1 negative image"),
+        (["--detector", "chexnet_small"], "is the configuration of a classifier"),
+        (["--classifier", "zoo_small"], "is a list of models"),
+        (["--mixed"], "a detector starts from a classifier of the same network"),
+        (["--split", "default", "--split", "default"], "test the same images"),
+        (["--split", "none"], "has no split 'none'"),
+        (["--target", "mass"], "has no target 'mass'"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is(
+    data: Path, made_up: MadeUp, capsys: pytest.CaptureFixture, words: list[str], said: str
+) -> None:
+    assert curve(data, *words) == 2
+    assert said in capsys.readouterr().err
+    assert made_up.trained == []
+    assert not (data.parent / "out").exists()
