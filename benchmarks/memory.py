@@ -55,6 +55,7 @@ BOUNDS = {
     "split": Bound(360, 8),
     "train": Bound(1500, 30),
     "sweep": Bound(1600, 30),
+    "curve": Bound(1600, 30),
     "export RUN": Bound(1360, 4),
     "predict RUN --data": Bound(1400, 4),
     "predict RUN FOLDER": Bound(1400, 4),
@@ -221,6 +222,24 @@ def _commands(folder: Path, count: int) -> dict[str, list[list[str]]]:
                 "1",
                 "--over",
                 "training.learning_rate=1e-4..1e-3",
+                *sets,
+                "--despite-audit",
+            ]
+        ],
+        "curve": [
+            [
+                "curve",
+                "--detector",
+                "retinanet_quickstart",
+                "--classifier",
+                "chexnet_quickstart",
+                *at,
+                "--out",
+                str(folder / "curve"),
+                "--sizes",
+                "0.5,1",
+                "--seeds",
+                "1",
                 *sets,
                 "--despite-audit",
             ]

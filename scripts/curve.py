@@ -13,15 +13,16 @@ from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import require_kind
 from scripts import console
 from scripts.configs import config_names
+from scripts.options import AddressOption, DespiteAuditOption, DeviceOption, EngineOption
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from evaluation.report.curve_study import Times
-
     from configs.settings import ClassifierConfig, DetectorConfig
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.predictions import Predictions
+    from evaluation.report.curve_study import Times
+    from scripts.child_runs import Machines
     from scripts.curve_runs import CurvePlan, CurveRun
 
 _STARTED, _RUNS = "curve.started.json", "runs"
@@ -90,13 +91,10 @@ def curve(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE", help="Replace a key of the classifier's."),
     ] = None,
-    despite_audit: Annotated[
-        bool,
-        typer.Option(
-            "--despite-audit", help="Go on where the audit found what makes results wrong."
-        ),
-    ] = False,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    despite_audit: DespiteAuditOption = False,
+    device: DeviceOption = "auto",
+    engine: EngineOption = "local",
+    address: AddressOption = None,
     replicates: Annotated[int, typer.Option(min=200, help="Bootstrap resamples.")] = 1000,
     as_json: Annotated[bool, typer.Option("--json", help="Print curve.json at the end.")] = False,
 ) -> None:
@@ -114,8 +112,8 @@ def curve(
     from data_prep.contracts.folders import folder_lock, make_folder, provenance
     from data_prep.contracts.json_files import write_json
     from data_prep.store.dataset import DataSet
-    from scripts.child_runs import ThisMachine, places
-    from scripts.curve_runs import CurvePlan, train_all
+    from scripts.curve_runs import CurvePlan
+    from scripts.machines import open_machines
     from scripts.train_devices import follow_parent
 
     follow_parent()
@@ -130,27 +128,17 @@ def curve(
     before = _require_same(out, started)
     parts = _parts(dataset, judged, splits, shares, range(seeds))
     plan = CurvePlan(out, data, *configs, shares, list(range(seeds)), parts, mixed, equal)
-    machines = ThisMachine(places(device, 1, jobs))
     make_folder(out)
-    with folder_lock(out):
+    with (
+        open_machines(
+            engine, address, device=device, devices=1, jobs=jobs, reads=(data, out / _STARTED)
+        ) as machines,
+        folder_lock(out),
+    ):
         if not before:
             write_json(out / _STARTED, "curve_started", {**started, **provenance()})
-        _say_plan(plan, len(machines.places))
-        options = ["--device", device, *["--despite-audit"] * despite_audit]
-        runs = [run for arm in _arms(plan) for run in plan.runs(arm)]
-        done = sum(run.has_ended for run in runs)
-
-        def conclude(run: CurveRun, problem: str | None) -> None:
-            nonlocal done
-            done += problem is None
-            console.say(f"{done} of {len(runs)}: {run.words}{(problem and f': {problem}') or ''}")
-
-        if failed := train_all(plan, machines, options, conclude):
-            run, problem = failed[-1]
-            raise InputError(
-                f"{out}: {counted(len(failed), 'training')} failed; {run.words}: {problem} (see "
-                f"{run.folder}.log); the same command tries again"
-            )
+        runs = _train(plan, machines, ["--device", device, *["--despite-audit"] * despite_audit])
+        dataset = DataSet.open(data)  # with its new parts
         with console.progress("Predicting runs", len(runs)) as advance:
             predictions = {}
             for run in runs:
@@ -158,17 +146,10 @@ def curve(
                 advance()
         from evaluation.report.curve_page import STORED, write_curve
         from evaluation.report.curve_study import findings
-
         from scripts.curve_study import build_study
 
-        study = build_study(
-            plan,
-            type(dataset).open(data),
-            judged,
-            predictions,
-            _times(label_seconds, box_seconds),
-            replicates=replicates,
-        )
+        times = _times(label_seconds, box_seconds)
+        study = build_study(plan, dataset, judged, predictions, times, replicates=replicates)
         page = write_curve(study, out)
     for finding in findings(study, study.metrics[0]):
         console.say(finding.text)
@@ -177,6 +158,34 @@ def curve(
         from data_prep.contracts.json_files import read_json
 
         console.emit_json(read_json(out / STORED, "curve"))
+
+
+def _train(plan: CurvePlan, machines: Machines, options: Sequence[str]) -> list[CurveRun]:
+    """Train what has not ended; all runs of the plan."""
+    from scripts.curve_runs import train_all
+
+    runs = [run for arm in _arms(plan) for run in plan.runs(arm)]
+    done = sum(run.has_ended for run in runs)
+    shares = ", ".join(f"{share:g}" for share in plan.shares)
+    console.say(
+        f"{counted(len(runs), 'training')}, {machines.jobs} at a time: {plan.detector.name} and "
+        f"{plan.classifier.name} on {shares} of the patients, {counted(len(plan.seeds), 'seed')}"
+    )
+
+    def conclude(run: CurveRun, problem: str | None) -> None:
+        nonlocal done
+        done += problem is None
+        console.say(
+            f"{done} of {len(runs)}: {run.words}{'' if problem is None else f': {problem}'}"
+        )
+
+    if failed := train_all(plan, machines, options, conclude):
+        run, problem = failed[-1]
+        raise InputError(
+            f"{plan.folder}: {counted(len(failed), 'training')} failed; {run.words}: {problem} "
+            f"(see {run.folder}.log); the same command tries again"
+        )
+    return runs
 
 
 def _shares(sizes: str) -> list[float]:
@@ -301,9 +310,8 @@ def _started(
 
 def _require_same(out: Path, started: Mapping[str, Any]) -> bool:
     """Whether a curve was begun here; refuses another one. Seeds and the third arm may be added."""
-    from evaluation.report.curve_page import FILES
-
     from data_prep.contracts.json_files import read_json
+    from evaluation.report.curve_page import FILES
     from evaluation.report.files import require_only
 
     if not (out / _STARTED).is_file():
@@ -324,15 +332,6 @@ def _arms(plan: CurvePlan) -> list[Any]:
     from scripts.curve_runs import ARMS
 
     return [arm for arm in ARMS if arm != "mixed" or plan.mixed]
-
-
-def _say_plan(plan: CurvePlan, at_once: int) -> None:
-    n_runs = sum(len(plan.runs(arm)) for arm in _arms(plan))
-    shares = ", ".join(f"{share:g}" for share in plan.shares)
-    console.say(
-        f"{counted(n_runs, 'training')}, {at_once} at a time: {plan.detector.name} and "
-        f"{plan.classifier.name} on {shares} of the patients, {counted(len(plan.seeds), 'seed')}"
-    )
 
 
 def _predict(run: CurveRun, dataset: DataSet, device: str) -> Predictions:

@@ -5,17 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from evaluation.report.curve_study import (
-    CURVE_METRICS,
-    Arm,
-    CurveStudy,
-    Difference,
-    Figure,
-    Kind,
-    SizePoint,
-    Times,
-)
-from evaluation.statistics.learning_curve import LearningCurve, fit_learning_curves
 
 from configs.settings import ClassifierConfig, DetectorConfig
 from data_prep.contracts.folders import provenance
@@ -26,8 +15,19 @@ from evaluation.compare.share_figures import JudgedRun, ShareFigures, judge_shar
 from evaluation.compare.test_set_log import log_use
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.metrics.words import policy_words
+from evaluation.report.curve_study import (
+    CURVE_METRICS,
+    Arm,
+    CurveStudy,
+    Difference,
+    Figure,
+    Kind,
+    SizePoint,
+    Times,
+)
 from evaluation.statistics.auroc_variance import ClusteredEstimate
 from evaluation.statistics.bootstrap import Interval
+from evaluation.statistics.learning_curve import LearningCurve, fit_learning_curves
 from scripts import console
 from scripts.curve_runs import ARMS, CurvePlan, CurveRun
 

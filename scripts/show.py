@@ -98,6 +98,7 @@ def describe(folder: Path) -> dict[str, Any]:
         "table of folds": lambda place: {"kind": "table of folds", "open": place / "folds.png"},
         "sweep": _sweep,
         "reader study": lambda place: {"kind": "reader study", "open": place / "readers.html"},
+        "learning curve": _curve,
     }
     if kind := kind_of(folder):
         return readers[kind.name](folder)
@@ -259,6 +260,21 @@ def _sweep(folder: Path) -> dict[str, Any]:
         "trials": ", ".join(f"{count} {state}" for state, count in states.items()),
         "over": "; ".join(f"{key} {words}" for key, words in found["space"].items()),
         "data set": found["data_set"],
+    }
+
+
+def _curve(folder: Path) -> dict[str, Any]:
+    from data_prep.contracts.json_files import read_json
+    from evaluation.report.curve_page import PAGE as CURVE_PAGE
+    from evaluation.report.curve_page import STORED
+
+    found = read_json(folder / STORED, "curve")
+    metric = found["points"][0]["metric"]
+    return {
+        "kind": "learning curve, complete",
+        "open": folder / CURVE_PAGE,
+        "is": " ".join(each["text"] for each in found["findings"][metric]),
+        "data set": found["provenance"]["data_set"],
     }
 
 

@@ -15,7 +15,7 @@ from data_prep.contracts.words import plural
 
 KindName = Literal[
     "data set", "run", "export", "predictions", "report", "phantom", "table of folds",
-    "reader study", "sweep",
+    "reader study", "sweep", "learning curve",
 ]  # fmt: skip
 REPORT_MARKER = "metrics.json"
 
@@ -57,6 +57,7 @@ _KINDS = (
     Kind("table of folds", "folds.json", (), "cxr folds"),
     Kind("reader study", "readers.json", (), "cxr readers"),
     Kind("sweep", "sweep.json", ("sweep.started.json",), "cxr sweep"),
+    Kind("learning curve", "curve.html", ("curve.started.json",), "cxr curve"),
 )
 MARKERS = tuple(kind.marker for kind in _KINDS)
 _MAY_LIST = os.R_OK | os.X_OK

@@ -81,8 +81,9 @@ class MadeUp:
         apart = np.log(n) * (0.6 if boxed else 0.4)
         rng = np.random.default_rng([run.seed, int(n), boxed])
         score = 1 / (1 + np.exp(2 - rng.normal(apart * positive, 1)))
-        info = {"system": run.arm, "kind": "boxes" if boxed else "scores",
-                "inference_id": str(run.folder), "data_set": {"content_id": dataset.ids["content_id"]}}  # fmt: skip
+        made_on = {"content_id": dataset.ids["content_id"]}
+        info = {"system": run.arm, "kind": "boxes" if boxed else "scores", "data_set": made_on,
+                "inference_id": str(run.folder)}  # fmt: skip
         rows = {"image_id": ids, "finding": "nodule", "score": score}
         tables = {"scores": pd.DataFrame(rows)}
         if boxed:
