@@ -1,6 +1,6 @@
 """``python -m benchmarks.scale``: what Ray takes beside the local pool, and the driver's memory.
 
-A row is a PNG that a worker decodes, shrinks and answers with, as `cxr prepare` does with a file; a
+A row is the path of a PNG that a worker reads, shrinks and answers with, as in `cxr prepare`; a
 small one costs a fortieth of a radiograph, so that what an engine itself takes shows. Both engines
 work on the same rows with as many workers, in turn, each round in the other order; a Ray is started
 before and not counted.
@@ -12,6 +12,7 @@ import time
 from functools import partial
 from itertools import repeat
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Any
 
 import cv2
@@ -42,11 +43,11 @@ def _png(side: int) -> bytes:
     return content.tobytes()
 
 
-def shrink(content: bytes) -> np.ndarray:
-    """Decode an image and make it small: the work on a row."""
-    grey = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_GRAYSCALE)
+def shrink(path: Path) -> np.ndarray:
+    """Read an image and make it small: the work on a row."""
+    grey = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
     if grey is None:
-        raise ValueError("a PNG of our own cannot be decoded")
+        raise ValueError(f"{path}: cannot be decoded")
     return cv2.resize(grey, (_SMALL, _SMALL), interpolation=cv2.INTER_AREA)
 
 
@@ -56,11 +57,12 @@ def _none(row: Any) -> None:
 
 def _seconds(name: EngineName, rows: int, side: int) -> float:
     """What the rows take once the engine's workers are there."""
-    content = _png(side)
-    with open_engine(name, workers=cpu_count()) as engine:
-        list(engine.map_rows(shrink, repeat(content, 64), lost=_none))  # starts them
+    with TemporaryDirectory() as folder, open_engine(name, workers=cpu_count()) as engine:
+        path = Path(folder) / "image.png"
+        path.write_bytes(_png(side))
+        list(engine.map_rows(shrink, repeat(path, 64), lost=_none))  # starts them
         began = time.perf_counter()
-        count = sum(1 for _ in engine.map_rows(shrink, repeat(content, rows), lost=_none))
+        count = sum(1 for _ in engine.map_rows(shrink, repeat(path, rows), lost=_none))
         took = time.perf_counter() - began
     if count != rows:
         raise RuntimeError(f"{name}: {count} results of {rows} rows")
