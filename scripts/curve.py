@@ -107,7 +107,7 @@ def curve(
     Example: cxr curve --detector retinanet_lite --classifier chexnet_small --data out/data
     --out out/curve --sizes 0.25,0.5,1 --seeds 3
     """
-    shares = _shares(sizes)
+    shares, times = _shares(sizes), _times(label_seconds, box_seconds)
     require_kind(data, "data set")
     from data_prep.contracts.folders import folder_lock, make_folder, provenance
     from data_prep.contracts.json_files import write_json
@@ -148,7 +148,6 @@ def curve(
         from evaluation.report.curve_study import findings
         from scripts.curve_study import build_study
 
-        times = _times(label_seconds, box_seconds)
         study = build_study(plan, dataset, judged, predictions, times, replicates=replicates)
         page = write_curve(study, out)
     for finding in findings(study, study.metrics[0]):
@@ -355,6 +354,8 @@ def _times(label_seconds: float | None, box_seconds: float | None) -> Times:
     """Annotation times as given; else the sourced ones that the page begins with."""
     from evaluation.report.curve_study import PRESETS, Times
 
+    if label_seconds == 0:
+        raise InputError("curve --label-seconds 0: a label takes time; give seconds above 0")
     if label_seconds is None and box_seconds is None:
         return PRESETS[0]
     usual = PRESETS[0]

@@ -68,8 +68,8 @@ def test_layout_stays_within_its_limits(
     lines = [layout.lines(name) for name in layout.trees]
     with capsys.disabled():
         print("", *(f"{what}: {figure}" for what, figure in house.report(layout).items()), sep="\n")
-    assert len(lines) <= 298
-    assert sum(lines) <= 74_000
+    assert len(lines) <= 304
+    assert sum(lines) <= 76_000
     assert max(lines) <= 600
     assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 43
     assert len(layout.wide_names()) <= 562

@@ -192,6 +192,7 @@ def test_small_shares_learn_for_as_many_steps_and_the_mixed_arm_starts_from_all_
     [
         (["--sizes", "a,1"], "are not numbers"),
         (["--sizes", "1"], "give two shares or more"),
+        (["--label-seconds", "0"], "a label takes time"),
         (["--sizes", "0.5,2"], "give two shares or more, above 0 and up to 1"),
         (["--sizes", "0.01,1"], "leaves role 'train' 0 positives and 1 negative image"),
         (["--detector", "chexnet_small"], "is the configuration of a classifier"),
