@@ -72,9 +72,9 @@ def test_layout_stays_within_its_limits(
     assert sum(lines) <= 76_000
     assert max(lines) <= 600
     assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 43
-    assert len(layout.wide_names()) <= 562
+    assert len(layout.wide_names()) <= 576
     assert max(map(len, layout.imports.values())) <= 29
-    assert sum(count <= 1 for count in layout.importers().values()) <= 89
+    assert sum(count <= 1 for count in layout.importers().values()) <= 92
 
 
 def test_no_files_import_each_other_in_a_circle(layout: Any) -> None:
