@@ -37,6 +37,7 @@ from detection.model import build_retinanet
 from scripts import cli, console, predict
 from scripts.child_runs import Command, Running, run_commands
 from scripts.machines import open_machines
+from serving import part_predictor
 from serving.exported.exported_model import ExportedModel
 from serving.trained_model import TrainedModel
 from tests.scripts.launched import contents, hooked_path, workers_below
@@ -76,6 +77,7 @@ def test_order_is_kept_and_few_rows_are_under_way(ray: Engine) -> None:
     assert list(answers) == list(range(1, 60))
 
 
+@pytest.mark.long  # a poisoned image does the same, below
 def test_rows_that_end_their_process_cost_those_rows_only(ray: Engine) -> None:
     rows = [partial(os._exit, 1) if n == 38 else partial(int, n) for n in range(60)]
     answers = list(ray.map_rows(operator.call, rows, lost=lambda row: -1))
@@ -240,15 +242,9 @@ def assert_same_predictions(
     assert contents(folder / "ray") == local
 
 
-def test_a_part_that_no_worker_survives_stops_predict_with_one_line(
-    ray: Engine, phantom: Path, tmp_path: Path
-) -> None:
-    from serving import part_predictor
-
-    images = part_predictor._Images(pd.Index(["a", "b"]), pd.DataFrame())
-    rows = ray.map_rows(partial(os._exit), [3], lost=lambda row: part_predictor._lost(images))
+def test_a_part_that_no_worker_survives_stops_predict_with_one_line() -> None:
     with pytest.raises(InputError, match="images 'a' to 'b' ended whenever it was tried"):
-        list(rows)
+        part_predictor._lost(part_predictor._Images(pd.Index(["a", "b"]), pd.DataFrame()))
 
 
 def test_what_lies_in_a_store_need_not_be_on_each_machine(tmp_path: Path) -> None:
