@@ -88,6 +88,7 @@ class Machines:
             "RAY_AUTH_TOKEN": secrets.token_hex(32), "RAY_AUTH_MODE": "token",
             "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # leaves 127.0.0.1 as it is
             "RAY_raylet_start_wait_time_s": "300",
+            "RAY_agent_register_timeout_ms": "300000",
         }  # fmt: skip
         self.folder, self.address = folder, ""
         with Path(folder, "log").open("w") as log:
