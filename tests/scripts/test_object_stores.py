@@ -393,6 +393,50 @@ def test_the_verbs_give_on_s3_what_they_give_locally(line, source, tmp_path, cap
     assert dataset.store(32).image("i03").shape == (32, 32)
 
 
+@pytest.mark.long
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_the_verbs_give_on_google_s_protocol_what_they_give_locally(source, tmp_path, monkeypatch):
+    server = pytest.importorskip("gcp_storage_emulator.server")
+    gcsfs = pytest.importorskip("gcsfs")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setenv("STORAGE_EMULATOR_HOST", f"http://127.0.0.1:{port}")
+    monkeypatch.setenv("GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT", "false")  # asks by TLS, which it lacks
+    monkeypatch.setenv("NO_GCE_CHECK", "true")
+    monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
+    google = server.create_server("127.0.0.1", port, in_memory=True, default_bucket="bkt")
+    google.start()
+    try:
+        chain(str(source), str(tmp_path / "out"), tmp_path / "scores.csv")
+        store = gcsfs.GCSFileSystem(skip_instance_cache=True)
+        store.put(f"{source}/", "bkt/source/", recursive=True)
+        chain("gs://bkt/source", "gs://bkt/out", tmp_path / "scores.csv")
+        names = [name.removeprefix("bkt/out/") for name in store.find("bkt/out")]
+        remote = {name: store.cat_file(f"bkt/out/{name}") for name in names}
+    finally:
+        google.stop()
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    local = {path.relative_to(tmp_path / "out").as_posix(): path.read_bytes() for path in files}
+    assert remote.keys() == local.keys()
+    for name, content in remote.items():
+        assert plain(name, content) == plain(name, local[name]), name
+
+
+@pytest.mark.long
+def test_a_large_file_is_sent_in_parts_and_a_cut_part_again(line, tmp_path):
+    path, size = tmp_path / "large", 3 * object_store._PART_BYTES + 1
+    path.write_bytes(np.random.default_rng(0).bytes(size))
+    line.fail("cut", "partNumber=2", times=1)
+    assert send(path, "s3://bkt/out/large").size == size
+    parts = [each for each in line.requests if "partNumber=" in each]
+    assert {each.partition("partNumber=")[2].partition("&")[0] for each in parts} == set("1234")
+    assert line.times == 0
+    fetch("s3://bkt/out/large", tmp_path / "back")
+    assert (tmp_path / "back").read_bytes() == path.read_bytes()
+    assert end_uploads("s3://bkt/out") == 0
+
+
 def test_a_store_that_fails_stops_prepare_instead_of_leaving_images_out(
     line, source, tmp_path, monkeypatch, capsys
 ):
