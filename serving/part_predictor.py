@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
+from data_prep.contracts.addresses import twin_root
 from data_prep.contracts.engines import Engine
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.mirror import bring_named
 from data_prep.store.pixel_store import PixelStore
+from data_prep.store.pixel_writer import INFO_NAME
 from data_prep.store.predictions import Part, joined_parts
 
 if TYPE_CHECKING:
@@ -23,10 +27,27 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
+class _Folder:
+    """A folder that the command has at hand; another machine brings what lies in a store."""
+
+    path: Path
+    machine: str
+
+    def here(self) -> Path:
+        return self.path if self.machine == _machine() else bring_named(self.path)
+
+
+def _machine() -> str:
+    """What tells a machine, and a cache on it, from another."""
+    boot = Path("/proc/sys/kernel/random/boot_id")
+    return f"{os.uname().nodename} {boot.read_text() if boot.is_file() else ''} {twin_root()}"
+
+
+@dataclass(frozen=True)
 class _Opening:
     """How a worker opens the model that the command opened; hashable."""
 
-    folder: Path
+    folder: _Folder
     backend: str
     precision: Precision | str
     views: tuple[View, ...] = ()
@@ -47,7 +68,7 @@ class _PartPredictor:
     """Predicts the images of one part: a pure function of them."""
 
     model: _Opening
-    store: Path
+    store: _Folder
     batch_size: int
     many: bool
 
@@ -64,7 +85,15 @@ class _PartPredictor:
         return joined_parts(list(batches))
 
 
-_open_store = lru_cache(maxsize=1)(PixelStore.open)
+@lru_cache(maxsize=1)
+def _open_store(folder: _Folder) -> PixelStore:
+    path = folder.here()
+    if folder.path != path and not (path / INFO_NAME).is_file():
+        raise InputError(
+            f"{path}: is not in the store yet, where other machines look for it; predict this data "
+            "set once without --engine, or prepare it at this size"
+        )
+    return PixelStore.open(path)
 
 
 @lru_cache(maxsize=1)
@@ -72,7 +101,9 @@ def _open_trained(how: _Opening) -> TrainedModel:
     from serving.trained_model import TrainedModel
 
     precision: Literal["fp32", "bf16"] = "bf16" if how.precision == "bf16" else "fp32"
-    model = TrainedModel.open(how.folder, precision=precision, views=how.views, maps=how.maps)
+    model = TrainedModel.open(
+        how.folder.here(), precision=precision, views=how.views, maps=how.maps
+    )
     return model if how.names is None else model.with_names(dict(how.names))
 
 
@@ -80,7 +111,7 @@ def _open_trained(how: _Opening) -> TrainedModel:
 def _open_exported(how: _Opening) -> ExportedModel:
     from serving.exported.exported_model import ExportedModel
 
-    model = ExportedModel.open(how.folder)
+    model = ExportedModel.open(how.folder.here())
     return model if how.names is None else model.with_names(dict(how.names))
 
 
@@ -114,7 +145,10 @@ def predict_parts(
         InputError: A worker could not open model or store, or ended whenever it tried a part.
     """
     predictor = _PartPredictor(
-        _opening(model), store.folder, batch_size, many=len(image_ids) > batch_size
+        _opening(model),
+        _Folder(store.folder, _machine()),
+        batch_size,
+        many=len(image_ids) > batch_size,
     )
     step = -(-part_size // batch_size) * batch_size
     ordered = sizes.set_index("image_id").reindex(image_ids).rename_axis("image_id")
@@ -130,7 +164,7 @@ def predict_parts(
 def _opening(model: TrainedModel | ExportedModel) -> _Opening:
     names: Mapping[str, str] | None = model.names
     return _Opening(
-        model.folder,
+        _Folder(model.folder, _machine()),
         model.backend,
         model.precision,
         getattr(model, "views", ()),

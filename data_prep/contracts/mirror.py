@@ -237,6 +237,25 @@ def bring(address: str, *, alone: bool = True) -> Path:
     return twin
 
 
+def bring_named(path: Path) -> Path:
+    """A folder by the path that another machine gave it: brought, where it lies in a store.
+
+    Several processes of a machine may ask at a time, beside a command that works in the twin.
+
+    Raises:
+        InputError: There is no such bucket, no access, or no answer.
+
+    Example:
+        >>> bring_named(Path("/mnt/all/data"))
+        PosixPath('/mnt/all/data')
+    """
+    address = address_of(path)
+    if address is None:
+        return path
+    with _lock(f"bring {address}"):
+        return bring(address, alone=False)
+
+
 _SENDING = "sending after "
 
 

@@ -16,7 +16,8 @@ import pandas as pd
 from data_prep.contracts.engines import Engine
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import read_json, write_json
-from data_prep.contracts.mirror import is_there
+from data_prep.contracts.mirror import borrowed, is_there
+from data_prep.contracts.object_store import StoreError
 from data_prep.contracts.tables import frame_digest, read_table
 from data_prep.duplicates.near_duplicates import (
     PAIR_COLUMNS,
@@ -174,11 +175,16 @@ def _read_files(
 
 
 def _read_small_file(file: tuple[Path, str | None]) -> np.ndarray | None:
-    from data_prep.images.image import read_image  # judging without pixels needs no decoder
+    # Judging without pixels needs no decoder.
+    from data_prep.images.decoded_image import MAX_FILE_BYTES
+    from data_prep.images.image import read_image
 
     path, window = file
     try:
-        return small_image(read_image(path, window=window).pixels)
+        with borrowed(path, MAX_FILE_BYTES) as here:
+            return small_image(read_image(here, window=window).pixels)
+    except StoreError:  # no fault of the file
+        raise
     except InputError:
         return None
 

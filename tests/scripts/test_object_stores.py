@@ -33,7 +33,13 @@ from data_prep.contracts.addresses import twin_of
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.mirror import borrowed, bring, shard_at_hand
 from data_prep.contracts.object_store import StoreError, end_uploads, fetch, listing, send
+from data_prep.store.pixel_store import PixelStoreWriter
+from data_prep.store.preprocess import Placement
 from scripts import cli
+from serving import part_predictor
+from tests.scripts.launched import hooked_path
+from tests.scripts.test_engines import untrained_run
+from tests.scripts.test_ray_clusters import SMALL_PARTS, cluster_of, ended, environment, start
 
 s3fs = pytest.importorskip("s3fs")
 pytest.importorskip("moto")
@@ -330,7 +336,7 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
-_PLACES = {"source_root", "created", "command", "when", "run", "folder"}
+_PLACES = {"source_root", "created", "command", "when", "run", "folder", "cost"}
 
 
 def plain(name: str, content: bytes) -> Any:
@@ -479,6 +485,57 @@ def test_ray_decodes_from_s3_what_one_process_does_and_says_when_the_store_fails
     for name, content in remote.items():
         assert plain(name, content) == plain(name, (tmp_path / "local" / name).read_bytes()), name
     assert len(remote) > 5
+
+
+def test_another_machine_brings_the_folders_that_a_command_names(line, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 255, (5, 32, 32), np.uint8)
+    here = tmp_path / "made" / "pixels" / "letterbox-32"
+    with PixelStoreWriter(here, 32) as writer:
+        for number, image in enumerate(pixels):
+            writer.add(f"i{number}", image, Placement(1.0, 1.0, 0.0, 0.0))
+    elsewhere = Path("/home/her/cxr-remote/s3/bkt/data/pixels/letterbox-32")
+    folder = part_predictor._Folder(elsewhere, "her machine")
+    with pytest.raises(InputError, match="letterbox-32: is not in the store yet, where other"):
+        part_predictor._open_store(folder)
+    s3fs.S3FileSystem().put(f"{here}/", "bkt/data/pixels/letterbox-32/", recursive=True)
+    store = part_predictor._open_store(folder)
+    assert store.folder == twin_of("s3://bkt/data/pixels/letterbox-32")
+    assert np.array_equal(store.image("i3"), pixels[3])
+    own = part_predictor._Folder(elsewhere, part_predictor._machine())
+    assert own.here() == elsewhere
+
+
+@pytest.mark.long
+def test_machines_that_share_no_disk_prepare_and_predict_from_s3(line, source, tmp_path):
+    pytest.importorskip("ray")
+    hook, out = tmp_path / "hook", tmp_path / "out"
+    hook.mkdir()
+    surroundings = environment(hooked_path(hook, scripts__predict=SMALL_PARTS))
+    few = ("--format", "csv", "--size", "32", "--name", "set")
+    ended(start(surroundings, "prepare", source, out / "data", *few, "--workers", "1"))
+    run_folder = untrained_run("detector", out / "data", tmp_path / "run")
+    ids = ("--batch-size", "2", "--split", "default")
+    ended(start(surroundings, "predict", run_folder, "--data", out / "data", *ids, "--out",
+                out / "pred"))  # fmt: skip
+    store = s3fs.S3FileSystem()
+    store.put(f"{source}/", "bkt/source/", recursive=True)
+    store.put(f"{run_folder}/", "bkt/run/", recursive=True)
+    with cluster_of(surroundings) as machines:
+        for name in ("first", "second"):
+            machines.add(CXR_CACHE=str(tmp_path / name))
+        to_cluster = ("--engine", "ray", "--address", machines.address)
+        driver = machines.surroundings
+        ended(start(driver, "prepare", "s3://bkt/source", "s3://bkt/out/data", *few, *to_cluster))
+        words = ("s3://bkt/run", "--data", "s3://bkt/out/data", "--out", "s3://bkt/out/pred", *ids)
+        ended(start(driver, "predict", *words, *to_cluster))
+    remote = {name.removeprefix("bkt/out/"): store.cat_file(name) for name in store.find("bkt/out")}
+    local = [path for path in out.rglob("*") if path.is_file()]
+    assert remote.keys() == {path.relative_to(out).as_posix() for path in local}
+    for name, content in remote.items():
+        assert plain(name, content) == plain(name, (out / name).read_bytes()), name
+    for name in ("model.safetensors", "shard-00000.npy"):
+        assert list(tmp_path.glob(f"*/cxr-remote/s3/bkt/**/{name}"))
+    assert list((tmp_path / "first").rglob("*.npy")) + list((tmp_path / "second").rglob("*.npy"))
 
 
 def test_local_paths_import_no_package_for_stores(tmp_path):
