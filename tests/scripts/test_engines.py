@@ -73,7 +73,8 @@ def test_order_is_kept_and_few_rows_are_under_way(ray: Engine) -> None:
 
     answers = ray.map_rows(operator.call, rows(), lost=lambda row: -1)
     assert next(answers) is None
-    assert len(taken) <= engines._CHUNKS_AHEAD * 2  # chunks of one row, until the first is back
+    # Chunks of one row until the first is back, of up to two workers; and the next is at hand.
+    assert len(taken) <= engines._CHUNKS_AHEAD * 2 + 1
     assert list(answers) == list(range(1, 60))
 
 
