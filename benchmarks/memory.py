@@ -55,7 +55,7 @@ BOUNDS = {
     "split": Bound(360, 8),
     "train": Bound(1500, 30),
     "sweep": Bound(1600, 30),
-    "curve": Bound(1600, 30),
+    "curve": Bound(2000, 30),
     "export RUN": Bound(1360, 4),
     "predict RUN --data": Bound(1400, 4),
     "predict RUN FOLDER": Bound(1400, 4),
