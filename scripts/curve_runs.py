@@ -14,9 +14,9 @@ from scripts.child_runs import Command, Machines, Running, run_commands
 
 if TYPE_CHECKING:
     from configs.settings import ClassifierConfig, DetectorConfig
+    from evaluation.report.curve_study import Kind
 
-Arm = Literal["detector", "classifier", "mixed"]  # as evaluation.report.curve_study.Kind
-ARMS: tuple[Arm, ...] = ("classifier", "detector", "mixed")
+ARMS: tuple[Kind, ...] = ("classifier", "detector", "mixed")
 """The mixed arm is the detector that starts from the classifier of all labels."""
 
 
@@ -33,7 +33,7 @@ class CurveRun:
         folder: Its run folder; what its process says lies beside it.
     """
 
-    arm: Arm
+    arm: Kind
     split: str
     part: str
     share: float
@@ -87,7 +87,7 @@ class CurvePlan:
         """The splits, each with test images of its own."""
         return list(dict.fromkeys(split for split, _, _ in self.parts))
 
-    def runs(self, arm: Arm) -> list[CurveRun]:
+    def runs(self, arm: Kind) -> list[CurveRun]:
         """The trainings of an arm; with all images boxed nothing is mixed."""
         return [
             self._run(arm, split, share, seed)
@@ -95,7 +95,7 @@ class CurvePlan:
             if not (arm == "mixed" and (not self.mixed or share == max(self.shares)))
         ]
 
-    def _run(self, arm: Arm, split: str, share: float, seed: int) -> CurveRun:
+    def _run(self, arm: Kind, split: str, share: float, seed: int) -> CurveRun:
         folder = self.folder / "runs" / split / f"{arm}-{share:g}-seed-{seed}"
         return CurveRun(arm, split, self.parts[split, share, seed], share, seed, folder)
 
