@@ -18,6 +18,8 @@ from scripts.options import AddressOption, DespiteAuditOption, DeviceOption, Eng
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    import pandas as pd
+
     from configs.settings import ClassifierConfig, DetectorConfig
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.predictions import Predictions
@@ -250,8 +252,9 @@ def _parts(
         for (share, seed), part in add_nested_parts(dataset, target, split, shares, seeds).items():
             parts[split, share, seed] = part
     fresh = type(dataset).open(dataset.folder)
+    known = fresh.labels(target).reindex(fresh.boxes_trusted(target)).dropna() == 1
     for (split, share, _), part in parts.items():
-        _require_learnable(fresh, target, part, f"a share of {share:g} of split '{split}'")
+        _require_learnable(known, fresh.split(part), f"a share of {share:g} of split '{split}'")
     return parts
 
 
@@ -268,19 +271,20 @@ def _require_different_tests(dataset: DataSet, splits: Sequence[str]) -> None:
             seen[image_id] = split
 
 
-def _require_learnable(dataset: DataSet, target: Target, part: str, what: str) -> None:
+def _require_learnable(known: pd.Series, part: pd.DataFrame, what: str) -> None:
+    """Refuse a part of which a role lacks positive or negative images that are wholly boxed."""
     from scripts.train_images import require_both_kinds
 
-    labels = dataset.labels(target)
-    boxed = dataset.boxes_trusted(target)
     for role in ("train", "val"):
-        known = labels.reindex(dataset.image_ids(role, part).intersection(boxed)).dropna()
+        ids = part.loc[part["role"] == role, "image_id"]
+        positive = known[known.index.isin(ids)]
         try:
-            require_both_kinds(known == 1, role, "images with a label and all boxes")
+            require_both_kinds(positive, role, "images with a label and all boxes")
         except InputError:
+            n_positive = int(positive.sum())
             raise InputError(
-                f"curve: {what} leaves role '{role}' {counted(int((known == 1).sum()), 'positive')}"
-                f" and {counted(int((known == 0).sum()), 'negative image')}; give larger --sizes"
+                f"curve: {what} leaves role '{role}' {counted(n_positive, 'positive')} and "
+                f"{counted(len(positive) - n_positive, 'negative image')}; give larger --sizes"
             ) from None
 
 
