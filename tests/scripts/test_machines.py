@@ -325,7 +325,7 @@ def test_a_trial_whose_worker_is_killed_goes_on_in_another(
     assert [each["state"] for each in made(out)] == ["complete"] * 2
     log = (out / "trials/000.log").read_text()
     assert log.count("cxr: the worker or machine ended") == 1
-    assert log.count("epoch 1 of 5") == 1  # from its last whole epoch
+    assert log.count("epoch 1 of 5: loss") == 1  # from its last whole epoch
 
 
 @has_ray
