@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -97,14 +97,16 @@ def transfer(
     require_only(out, {PAGE, STORED, TABLE, _SYSTEMS}, "transfer")
     make_folder(out)
     with folder_lock(out):
-        opened, notes = _predict(systems, sets, out, equal, target or [])
+        opened, notes = _predict(systems, sets, out, equal, target or [], policy)
+        _log_uses(opened)
         with console.progress("Judging", len(opened)) as advance:
             cells = []
-            judged: dict[str, JudgedSet] = {}
+            widest: dict[str, tuple[_Opened, pd.Index]] = {}
             for each in opened:
                 test = each.scored("test")
-                if each.data_set not in judged:
-                    judged[each.data_set] = _judged_set(each, test.image_ids)
+                known = widest.get(each.data_set)
+                if known is None or len(known[1]) < len(test.image_ids):
+                    widest[each.data_set] = each, test.image_ids
                 cells.append(
                     judge_cell(
                         each.system,
@@ -120,7 +122,8 @@ def transfer(
                     )
                 )
                 advance()
-        found = Transfer(list(judged.values()), with_drops(cells), policy, _notes(cells, notes))
+        judged = [_judged_set(*each) for each in widest.values()]
+        found = Transfer(judged, with_drops(cells), policy, _notes(cells, notes))
         page = write_transfer(found, out)
     for drop in findings(found):
         console.say(drop["text"])
@@ -209,20 +212,23 @@ def _predict(
     out: Path,
     equal: Mapping[str, Sequence[str]],
     targets: Sequence[str],
+    policy: str,
 ) -> tuple[list[_Opened], list[str]]:
     """Predict every data set with every system; those without a name for its finding are noted."""
     from data_prep.store.predictions import Predictions
-    from evaluation.systems.eligibility import sets_of_run
+    from evaluation.systems.eligibility import check_data_set
     from scripts.predict import predict_data_set
     from scripts.runtime import choose_device, tune_cpu
 
+    if unknown := [each for each in targets if not any(each in s.targets for s in sets.values())]:
+        raise InputError(f"transfer --target {unknown[0]}: is a target of none of the data sets")
     tune_cpu()
+    decisions = {system: _decision_from_home(path, policy) for system, path in systems.items()}
+    models = {system: open_model(path, choose_device("auto")) for system, path in systems.items()}
+    splits, notes = _splits(systems, {s: model.info for s, model in models.items()}, sets)
     opened: list[_Opened] = []
-    notes: list[str] = []
     for system, path in systems.items():
-        model = open_model(path, choose_device("auto"))
-        made_on = {each["content_id"] for each in sets_of_run(model.info)}
-        decision = _decision_from_home(path)
+        model, decision = models[system], decisions[system]
         for name, dataset in sets.items():
             known = set(dataset.findings["finding"])
             names = {
@@ -234,8 +240,11 @@ def _predict(
                 notes.append(_no_name(system, model.learnt, name, known))
                 continue
             target = _target(dataset, list(names.values()), targets)
-            home = dataset.ids["content_id"] in made_on
-            split = own_split(None, [path] if home else [], dataset)
+            if target is None:
+                own = ", ".join(names.values())
+                notes.append(f"{system} on {name}: no target of {name} follows from {own} alone.")
+                continue
+            home, split = _is_home(model.info, dataset), splits[name, system]
             folder = out / _SYSTEMS / name / system
             called = (
                 model
@@ -250,6 +259,8 @@ def _predict(
                     f"{folder}: holds predictions of another training than {path}; remove it, or "
                     "choose another --out"
                 )
+            check_data_set(system, predictions, dataset)
+            _require_predicted(predictions, dataset, split)
             opened.append(
                 _Opened(system, name, home, predictions, dataset, target, split, decision)
             )
@@ -262,10 +273,78 @@ def _predict(
             notes.append(
                 f"The data set that {system} was trained on is not among these: no drop is told."
             )
+    if not opened:
+        raise InputError(f"transfer: no system can be judged on any data set. {' '.join(notes)}")
     return opened, notes
 
 
-def _decision_from_home(path: Path) -> Decision | None:
+def _is_home(info: Mapping[str, Any], dataset: DataSet) -> bool:
+    """Whether a run was trained on a data set; that of its starting weights is not its home."""
+    made_on = info.get("data_set") or {}
+    return bool(made_on.get("content_id") == dataset.ids["content_id"])
+
+
+def _splits(
+    systems: Mapping[str, Path], infos: Mapping[str, Mapping[str, Any]], sets: Mapping[str, DataSet]
+) -> tuple[dict[tuple[str, str], str], list[str]]:
+    """The split that each data set judges each system on, and what to know about it.
+
+    All systems are judged on the split of those that were trained there, where these have one.
+    """
+    from evaluation.systems.eligibility import sets_of_run
+
+    found: dict[tuple[str, str], str] = {}
+    notes = []
+    for name, dataset in sets.items():
+        at_home = [system for system in systems if _is_home(infos[system], dataset)]
+        own = {system: own_split(None, [systems[system]], dataset) for system in at_home}
+        common = own_split(None, [], dataset) if len(set(own.values())) != 1 else own[at_home[0]]
+        if len(set(own.values())) > 1:
+            each = ", ".join(f"{system} '{split}'" for system, split in own.items())
+            notes.append(
+                f"{name}: each system trained there is judged on the test images of its own split "
+                f"({each}), others on '{common}': compare them within one split only."
+            )
+        for system in systems:
+            found[name, system] = own.get(system, common)
+            learnt_on = (infos[system].get("data_set") or {}).get("split")
+            if system in at_home and learnt_on and learnt_on != own[system]:
+                notes.append(
+                    f"{system} learned on split '{learnt_on}', which {name} does not have: judged "
+                    f"on the test images of '{own[system]}' that it has not seen."
+                )
+            before = [each["content_id"] for each in sets_of_run(infos[system])]
+            if system not in at_home and dataset.ids["content_id"] in before:
+                notes.append(
+                    f"{system} began with weights that had learned from {name}, which is no "
+                    "external data set for it."
+                )
+    return found, notes
+
+
+def _require_predicted(predictions: Predictions, dataset: DataSet, split: str) -> None:
+    """Refuse predictions of an earlier call that are of another split's images."""
+    wanted = dataset.image_ids("test", split).append(dataset.image_ids("val", split))
+    lacking = wanted[~wanted.isin(predictions.images["image_id"])]
+    if len(lacking):
+        raise InputError(
+            f"{predictions.folder}: lacks {counted(len(lacking), 'image')} of split '{split}', "
+            f"first '{lacking[0]}'; remove it, and the same command predicts them"
+        )
+
+
+def _log_uses(opened: Sequence[_Opened]) -> None:
+    """Note each use of a split's test images beside it."""
+    from evaluation.compare.test_set_log import log_use
+
+    for split_of, dataset in {(o.data_set, o.split): o.dataset for o in opened}.items():
+        used = [each for each in opened if (each.data_set, each.split) == split_of]
+        for target in dict.fromkeys(each.target.name for each in used):
+            systems = {u.system: [u.predictions] for u in used if u.target.name == target}
+            log_use(dataset, split_of[1], target, systems)
+
+
+def _decision_from_home(path: Path, policy: str) -> Decision | None:
     """The decision that a run's training ended with, or that an export holds."""
     from data_prep.contracts.json_files import read_json
     from evaluation.decisions.decision import Decision
@@ -275,7 +354,11 @@ def _decision_from_home(path: Path) -> Decision | None:
         if len(stored) > 1:
             raise InputError(f"{folder}: holds several decisions; transfer judges runs of one")
         if stored:
-            return Decision.from_json(read_json(stored[0], "decision"))
+            decision = Decision.from_json(read_json(stored[0], "decision"))
+            if policy not in decision.thresholds:
+                held = ", ".join(decision.thresholds)
+                raise InputError(f"{stored[0]}: has no threshold by {policy}; --policy {held}")
+            return decision
     return None
 
 
@@ -286,12 +369,14 @@ def _no_name(system: str, learnt: Sequence[str], data: str, known: set[str]) -> 
     )
 
 
-def _target(dataset: DataSet, names: Sequence[str], targets: Sequence[str]) -> Target:
-    """What of a data set is judged: the target that a system's findings answer."""
+def _target(dataset: DataSet, names: Sequence[str], targets: Sequence[str]) -> Target | None:
+    """What of a data set is judged: the target that a system's findings answer, if there is one."""
     asked = [dataset.targets[name] for name in targets if name in dataset.targets]
     fitting = [each for each in dataset.targets.values() if set(each.any_of) <= set(names)]
     found = [each for each in asked if each in fitting] or fitting
-    if len(found) != 1:
+    if not found:
+        return None
+    if len(found) > 1:
         words = counted(len(fitting), "target")
         raise InputError(
             f"{dataset.folder}: {words} of its {', '.join(dataset.targets)} can be judged by "
@@ -311,9 +396,12 @@ def _judged_set(opened: _Opened, image_ids: pd.Index) -> JudgedSet:
 def _notes(cells: Sequence[Cell], notes: Sequence[str]) -> list[str]:
     """What to know first; images that were left out are counted."""
     left = [
-        f"{cell.system} on {cell.data_set}: {counted(cell.n_seen, 'test image')} left out, whose "
-        "patients it has seen."
+        f"{cell.system} on {cell.data_set}: {counted(count, 'test image')} left out, {why}."
         for cell in cells
-        if cell.n_seen
+        for count, why in (
+            (cell.n_seen, "whose patients it has seen"),
+            (cell.n_not_run, "which it could not read"),
+        )
+        if count
     ]
     return [*notes, *left]

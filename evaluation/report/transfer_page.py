@@ -23,6 +23,7 @@ from evaluation.statistics.bootstrap import Interval
 from evaluation.systems.transfer import Cell
 
 PAGE, STORED, TABLE = "transfer.html", "transfer.json", "transfer.csv"
+_OVER_PATIENTS, _OVER_CHOICES = "95 % over test patients", "90 % of choices of local patients"
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Transfer:
 def findings(transfer: Transfer) -> list[dict[str, Any]]:
     """Each drop in words, and whether it is shown: the shown ones first, the largest first."""
     found = []
+    n_drops = sum(cell.p_value is not None for cell in transfer.cells)
     for cell in transfer.cells:
         if cell.home or cell.auroc is None or cell.drop is None:
             continue
@@ -81,13 +83,24 @@ def findings(transfer: Transfer) -> list[dict[str, Any]]:
         if (ends := cell.drop.interval) is not None:
             low, high = sorted(abs(end) for end in ends) if min(ends) * max(ends) > 0 else ends
             text += f" ({number(low)} to {number(high)})"
-        words = "shown" if cell.drop_shown else "not shown: equal AUROCs can differ as much"
-        if cell.drop.interval is None:
-            words = f"{counted(cell.n_images, 'image')} are too few to tell"
+        words = _shown_words(cell, n_drops)
         found.append(
             {"text": f"{text}: {words}", "shown": cell.drop_shown, "size": abs(cell.drop.value)}
         )
     return sorted(found, key=lambda each: (not each["shown"], -each["size"]))
+
+
+def _shown_words(cell: Cell, n_drops: int) -> str:
+    """Whether a drop is shown; its interval is of it alone, its p-value of all drops at once."""
+    if cell.p_value is None or cell.drop is None:
+        return f"{counted(cell.n_images, 'image')} are too few to tell"
+    p = f"p {'< 0.001' if cell.p_value < 0.001 else f'= {cell.p_value:.3f}'}"
+    if cell.drop_shown:
+        return f"shown ({p})"
+    low, high = cell.drop.interval or (0.0, 0.0)
+    if low * high > 0:
+        return f"not shown over {counted(n_drops, 'drop')} ({p} by Holm; alone it would be)"
+    return f"not shown: equal AUROCs can differ as much ({p})"
 
 
 def write_transfer(transfer: Transfer, out: Path) -> Path:
@@ -119,26 +132,35 @@ def _tidy(cell: Cell) -> Iterator[dict[str, Any]]:
         "n_seen": cell.n_seen, "n_not_run": cell.n_not_run,
     }  # fmt: skip
 
-    def row(metric: str, threshold: str, estimate: float, low: Any, high: Any, **rest: Any) -> Any:
-        ends = [None if end is None or np.isnan(end) else float(end) for end in (low, high)]
+    def row(metric: str, threshold: str, *figures: float | None, of: str, **rest: Any) -> Any:
+        # JSON knows no NaN: what is undefined is null.
+        known = [None if each is None or np.isnan(each) else float(each) for each in figures]
         return {
-            **common, "metric": metric, "threshold": threshold, "estimate": estimate,
-            "low": ends[0], "high": ends[1], "note": cell.note, **rest,
+            **common, "metric": metric, "threshold": threshold, "estimate": known[0],
+            "low": known[1], "high": known[2], "interval": of, "note": cell.note, **rest,
         }  # fmt: skip
 
-    if cell.auroc is not None:
-        yield row("auroc", "", cell.auroc.value, *(cell.auroc.interval or (None, None)))
+    none = (None, None)
+    auroc = cell.auroc
+    ends = none if auroc is None else (auroc.interval or none)
+    value = None if auroc is None else auroc.value
+    yield row("auroc", "", value, *ends, of=_OVER_PATIENTS)
     if cell.drop is not None:
-        ends = cell.drop.interval or (None, None)
-        yield row("auroc_drop", "", cell.drop.value, *ends, p_value=cell.p_value)
+        ends = cell.drop.interval or none
+        drop = cell.drop.value, *ends
+        yield row("auroc_drop", "", *drop, of=_OVER_PATIENTS, p_holm=cell.p_value)
     for name, interval in cell.frozen.items():
-        yield row(name, "home", interval.estimate, interval.low, interval.high)
+        figures = interval.estimate, interval.low, interval.high
+        yield row(name, "home", *figures, of=_OVER_PATIENTS)
     for refit in cell.refits:
-        here = "local, all" if refit.positives is None else f"local, {refit.positives} positive"
-        for name, (mean, low, high) in refit.figures.items():
-            yield row(name, here, mean, low, high, labelled_images=refit.images)
-    if cell.auroc is None:
-        yield row("auroc", "", float("nan"), None, None)
+        whole = refit.positives is None
+        here = "local, all" if whole else f"local, {refit.positives} positive"
+        rest: dict[str, Any] = {
+            "of": _OVER_PATIENTS if whole else _OVER_CHOICES,
+            "labelled_images": refit.images, "n_choices": refit.n_draws,
+        }  # fmt: skip
+        for name, figures in refit.figures.items():
+            yield row(name, here, *figures, **rest)
 
 
 def _page(transfer: Transfer, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -196,15 +218,20 @@ def _auroc(cell: Cell | None) -> str:
 
 
 def _auroc_table(transfer: Transfer) -> Grid:
-    guesses = [
-        "–" if (guess := each.shortcut) is None else f"{number(guess['auroc'])} by {guess['fact']}"
-        for each in transfer.sets
-    ]
+    guesses = [_guess(each.shortcut) for each in transfer.sets]
     counts = [_counted(transfer, each.name) for each in transfer.sets]
     below = (("Best guess without the lungs", *guesses), ("Test images", *counts))
     rows = (*_per_system(transfer, _auroc), *below)
     lead = "AUROC with its 95 % interval by patient. ▼ shown: lower than at home, over all cells."
     return Grid("AUROC", lead, ("System", *_columns(transfer)), rows)
+
+
+def _guess(guess: Mapping[str, Any] | None) -> str:
+    if guess is None:
+        return "–"
+    low, high = guess["ci_low"], guess["ci_high"]
+    ends = "" if low is None else f" ({_ends(low, high)})"
+    return f"{number(guess['auroc'])}{ends} by {guess['fact']}"
 
 
 def _counted(transfer: Transfer, data_set: str) -> str:
@@ -248,21 +275,24 @@ def _local(cell: Cell | None, wanted: int | None, metric: str) -> str:
     if not found:
         return "–"
     mean, low, high = found[0].figures[metric]
-    return number(mean) if wanted is None else f"{number(mean)} [{_ends(low, high)}]"
+    if np.isnan([mean, low, high]).any():
+        return "–" if np.isnan(mean) else number(mean)
+    ends = _ends(low, high)
+    return f"{number(mean)} ({ends})" if wanted is None else f"{number(mean)} [{ends}]"
 
 
 def _calibration(cell: Cell | None) -> str:
     if cell is None or cell.mean_probability is None:
         return "–"
     share = cell.n_positive / cell.n_images
-    return f"{cell.mean_probability:.0%} said, {share:.0%} are"
+    return f"{cell.mean_probability:.0%}; {share:.0%} positive"
 
 
 def _calibration_table(transfer: Transfer) -> Grid:
     rows = _per_system(transfer, _calibration)
-    lead = "Mean calibrated probability, by the calibration from home, and the share of positives."
+    lead = "By the calibration from home; beside the share of images that are positive."
     columns = ("System", *_columns(transfer))
-    return Grid("How many are called ill on the mean", lead, columns, tuple(rows))
+    return Grid("Mean probability", lead, columns, tuple(rows))
 
 
 def _chart(transfer: Transfer) -> Chart:

@@ -121,7 +121,9 @@ class Refit:
         positives: Local positive patients; `None`: all of the validation images.
         images: Validation images that were labelled for it, on the mean.
         figures: Of `RATES` on the test images: the mean over the draws, and where 90 % of them
-            lie. It tells how much hangs on who the local patients are; the test set is held.
+            lie. It tells how much hangs on who the local patients are; the test set is held. Draws
+            of nearly all local positives are alike, so it is too narrow there. Of all validation
+            images, which are one choice: the figure with its 95 % interval over test patients.
         n_draws: Draws that gave a threshold.
     """
 
@@ -217,6 +219,8 @@ def judge_cell(
     threshold = None if decision is None else decision.thresholds[policy].threshold
     note = "" if threshold is not None else "no threshold from home"
     probability = None if decision is None else decision.probability(test.scores)
+    refits = [_refit(test, val, policy, wanted, draws, seed) for wanted in positives]
+    refits.append(_refit_on_all(test, val, policy, owner, n_patients, replicates, seed))
     return Cell(
         system,
         data_set,
@@ -226,11 +230,7 @@ def judge_cell(
         frozen={}
         if threshold is None
         else _rates_with_intervals(test, threshold, owner, n_patients, replicates, seed),
-        refits=tuple(
-            refit
-            for wanted in (*positives, None)
-            if (refit := _refit(test, val, policy, wanted, draws, seed)) is not None
-        ),
+        refits=tuple(refit for refit in refits if refit is not None),
         mean_probability=None if probability is None else float(probability.mean()),
         note=note,
     )
@@ -256,26 +256,39 @@ def _rates_with_intervals(
     return {name: percentile_interval(drawn[name], estimate=float(whole[name])) for name in RATES}
 
 
+def _refit_on_all(
+    test: Scored, val: Scored, policy: str, owner: Integers, n: int, replicates: int, seed: int
+) -> Refit | None:
+    """The threshold of all local validation images; `None` where they give none."""
+    if not val.has_both_classes:
+        return None
+    threshold = choose_threshold(val.y_true, val.scores, policy).threshold
+    if threshold is None:
+        return None
+    found = _rates_with_intervals(test, threshold, owner, n, replicates, seed)
+    figures = {name: (each.estimate, each.low, each.high) for name, each in found.items()}
+    return Refit(None, float(len(val.image_ids)), figures, 1)
+
+
 def _refit(
-    test: Scored, val: Scored, policy: str, positives: int | None, draws: int, seed: int
+    test: Scored, val: Scored, policy: str, positives: int, draws: int, seed: int
 ) -> Refit | None:
     """Thresholds by local patients; `None` where there are not so many positive ones."""
-    if not len(val.image_ids) or not val.has_both_classes:
+    if not val.has_both_classes:
         return None
     owner, n = cluster_index(val.patients)
     positive = np.zeros(n, dtype=bool)
     positive[owner[val.y_true]] = True
-    if positives is not None and positive.sum() < positives:
+    if positive.sum() < positives:
         return None
     rng = np.random.default_rng(seed)
     figures: list[list[float]] = []
     images = []
-    for _ in range(draws if positives is not None else 1):
+    for _ in range(draws):
+        order = rng.permutation(n)
+        last = np.flatnonzero(positive[order])[positives - 1]
         chosen = np.ones(n, dtype=bool)
-        if positives is not None:
-            order = rng.permutation(n)
-            last = np.flatnonzero(positive[order])[positives - 1]
-            chosen[order[last + 1 :]] = False
+        chosen[order[last + 1 :]] = False
         rows = chosen[owner]
         choice = choose_threshold(val.y_true[rows], val.scores[rows], policy)
         images.append(int(rows.sum()))
@@ -284,12 +297,11 @@ def _refit(
             figures.append([float(found[name]) for name in RATES])
     if not figures:
         return None
-    table = np.array(figures)
-    low, high = np.nanquantile(table, [0.05, 0.95], axis=0)
-    means = np.nanmean(table, axis=0)
-    spread = {
-        name: (float(means[at]), float(low[at]), float(high[at])) for at, name in enumerate(RATES)
-    }
+    spread = {}
+    for name, column in zip(RATES, np.array(figures).T, strict=True):
+        known = column[~np.isnan(column)]  # without a positive call precision is 0 / 0
+        ends = np.quantile(known, [0.05, 0.95]).tolist() if len(known) else [np.nan] * 2
+        spread[name] = (float(known.mean()) if len(known) else np.nan, *ends)
     return Refit(positives, float(np.mean(images)), spread, len(figures))
 
 
@@ -307,10 +319,10 @@ def with_drops(cells: Sequence[Cell]) -> list[Cell]:
         >>> round(found.drop.value, 3), found.drop_shown
         (0.1, True)
     """
-    at_home = {cell.system: cell.auroc for cell in cells if cell.home}
+    at_home = {cell.system: cell.auroc for cell in cells if cell.home and cell.auroc is not None}
     drops = [
         None
-        if cell.home or cell.auroc is None or at_home.get(cell.system) is None
+        if cell.home or cell.auroc is None or cell.system not in at_home
         else _difference(at_home[cell.system], cell.auroc)
         for cell in cells
     ]
@@ -321,8 +333,7 @@ def with_drops(cells: Sequence[Cell]) -> list[Cell]:
     ]
 
 
-def _difference(home: ClusteredEstimate | None, away: ClusteredEstimate) -> ClusteredEstimate:
-    assert home is not None  # noqa: S101 - the caller looked
+def _difference(home: ClusteredEstimate, away: ClusteredEstimate) -> ClusteredEstimate:
     value = home.value - away.value
     if not home.error or not away.error:
         return ClusteredEstimate(value, None, note=home.note or away.note)
@@ -335,6 +346,8 @@ def strongest_shortcut(
     dataset: DataSet, target: Target, image_ids: pd.Index
 ) -> dict[str, Any] | None:
     """The best guess without the lungs on some images: metadata or borders alone.
+
+    The best of several on the same images is somewhat too good.
 
     Returns:
         A row of `measure_shortcuts`; `None` where there are too few images for one.

@@ -3,15 +3,24 @@
 import json
 import sys
 from dataclasses import dataclass, replace
+from html import escape
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.json_files import write_json
 from data_prep.contracts.tables import write_table
+from data_prep.splits.add_split import add_splits
+from data_prep.splits.split import SplitRule
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
+from evaluation.decisions.decision import Decision
+from evaluation.decisions.thresholds import ThresholdChoice
 from scripts import cli
 from scripts.prepare import prepare
 from scripts.transfer import transfer
@@ -39,10 +48,17 @@ class Model:
     home: DataSet
     learnt: tuple[str, ...] = ("lung_opacity",)
     names: dict[str, str] | None = None
+    split: str = "default"
+    began_on: DataSet | None = None
+    lacks: int = 0
 
     @property
-    def info(self) -> dict[str, object]:
-        return {"data_set": {"name": "rsna", "content_id": self.home.ids["content_id"]}}
+    def info(self) -> dict[str, Any]:
+        made_on = {"name": "rsna", "content_id": self.home.ids["content_id"], "split": self.split}
+        if self.began_on is None:
+            return {"data_set": made_on}
+        before = {"name": "before", "content_id": self.began_on.ids["content_id"]}
+        return {"data_set": made_on, "started_from": {"data_set": before}}
 
     def with_names(self, names: dict[str, str]) -> "Model":
         return replace(self, names=names)
@@ -51,9 +67,10 @@ class Model:
         return f"as {self.names}"
 
     def predict(self, dataset: DataSet, out: Path, name: str) -> None:
-        ids = dataset.images["image_id"]
-        (finding,) = set(dataset.findings["finding"])
-        states = dataset.findings.set_index("image_id")["state"].reindex(ids) == "present"
+        ids = dataset.images["image_id"][self.lacks :]
+        (finding,) = (self.names or {name: name for name in self.learnt}).values()
+        rows = dataset.findings[dataset.findings["finding"] == finding]
+        states = rows.set_index("image_id")["state"].reindex(ids) == "present"
         apart = 3.0 if dataset.ids == self.home.ids else 0.5
         logit = np.random.default_rng(1).normal(apart * states, 1)
         info = {"system": name, "kind": "scores", "inference_id": self.inference_id(),
@@ -72,7 +89,7 @@ def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, P
     run = tmp_path / "run"
     run.mkdir()
     model = Model(DataSet.open(home))
-    monkeypatch.setattr("scripts.transfer.predicts", lambda path: path.name == "run")
+    monkeypatch.setattr("scripts.transfer.predicts", lambda path: path.name.startswith("run"))
     monkeypatch.setattr("scripts.transfer.open_model", lambda path, device: model)
     monkeypatch.setattr(
         "scripts.predict.predict_data_set",
@@ -95,7 +112,7 @@ def test_a_drop_is_told_where_two_findings_count_as_one_another(sets, tmp_path, 
         "as {'lung_opacity': 'pneumonia'}"
     )
     page = (out / "transfer.html").read_text()
-    assert drop["text"] in page
+    assert escape(drop["text"]) in page
     assert "no threshold from home" in (out / "transfer.csv").read_text()
     before = (out / "transfer.csv").read_bytes()
     transfer([f"CheXNet={run}", str(away)], data=[str(home)], **asked)
@@ -124,6 +141,100 @@ def test_patients_that_a_system_has_seen_are_left_out_and_counted(sets, tmp_path
     found = json.loads(capsys.readouterr().out)
     assert {row["n_seen"] for row in found["figures"] if row["data_set"] == "kermany"} == {7}
     assert any("7 test images left out" in note for note in found["notes"])
+
+
+def test_all_systems_are_judged_on_the_split_of_those_trained_there(
+    sets, tmp_path, monkeypatch, capsys
+):
+    home, away, run = sets
+    add_splits(DataSet.open(home), "own", SplitRule(val=0.3, test=0.3, folds=3))
+    for name in ("run", "run-away"):
+        (tmp_path / name).mkdir(exist_ok=True)
+    ids = DataSet.open(home).ids
+    made_on = {"content_id": ids["content_id"], "split": "own"}
+    write_json(run / "run.json", "run", {"data_set": made_on})
+    here = Model(DataSet.open(home), split="own")
+    there = Model(DataSet.open(away), ("pneumonia",), split="gone", began_on=DataSet.open(home))
+    monkeypatch.setattr(
+        "scripts.transfer.open_model", lambda path, device: here if path == run else there
+    )
+    given = [f"A={run}", f"B={tmp_path / 'run-away'}", str(home), str(away)]
+    asked = {"out": tmp_path / "out", "same": ["pneumonia=lung_opacity"], "replicates": 200}
+    transfer(given, as_json=True, **asked)
+    found = json.loads(capsys.readouterr().out)
+    uses = (home / "splits/own.looks.jsonl").read_text().splitlines()
+    assert list(json.loads(uses[0])["systems"]) == ["A", "B"]
+    assert len(uses) == 1
+    homes = {(row["system"], row["data_set"]) for row in found["figures"] if row["home"]}
+    assert homes == {("A", "rsna"), ("B", "kermany")}
+    notes = " ".join(found["notes"])
+    assert "B learned on split 'gone', which kermany does not have" in notes
+    assert "B began with weights that had learned from rsna" in notes
+
+
+def test_a_finding_is_judged_where_radiologists_of_vindr_named_it(
+    sets, tmp_path, monkeypatch, capsys
+):
+    home, _, run = sets
+    source = tmp_path / "vindr-source"
+    rng = np.random.default_rng(0)
+    for role, n in (("train", 3), ("test", 40)):
+        (source / role).mkdir(parents=True)
+        for place in range(n):
+            pixels = Image.fromarray(rng.integers(0, 255, (48, 48), np.uint8))
+            pixels.save(source / role / f"{role}{place}.png")
+    read = [f"train{place},R{reader},1,0,0" for place in range(3) for reader in (1, 2, 3)]
+    agreed = [f"test{n},{int(n % 3 == 0)},{int(n % 2)},{int(n % 3 and not n % 2)}"
+              for n in range(40)]  # fmt: skip
+    for name, columns, lines in (
+        ("image_labels_train", "image_id,rad_id,Pneumonia,Nodule/Mass,No finding", read),
+        ("image_labels_test", "image_id,Pneumonia,Nodule/Mass,No finding", agreed),
+    ):
+        (source / f"{name}.csv").write_text("\n".join([columns, *lines]) + "\n")
+    prepare([source, tmp_path / "vindr"], format="vindr")
+    capsys.readouterr()
+    given = [f"A={run}", str(home), str(tmp_path / "vindr")]
+    asked = {"out": tmp_path / "out", "same": ["lung_opacity=pneumonia"], "replicates": 200}
+    transfer(given, as_json=True, **asked)
+    found = json.loads(capsys.readouterr().out)
+    auroc = [row for row in found["figures"] if row["metric"] == "auroc"]
+    vindr = DataSet.open(tmp_path / "vindr")
+    positive = vindr.labels(vindr.target("pneumonia"))[vindr.image_ids("test")].sum()
+    assert 0 < positive < len(vindr.image_ids("test"))
+    assert {row["data_set"]: row["n_positive"] for row in auroc} == {"rsna": 20, "vindr": positive}
+
+
+def test_predictions_of_another_split_or_data_set_are_refused(sets, tmp_path, monkeypatch):
+    home, away, run = sets
+    out = tmp_path / "out"
+    of_others = Model(DataSet.open(home), lacks=1)
+    monkeypatch.setattr("scripts.transfer.open_model", lambda path, device: of_others)
+    with pytest.raises(InputError, match="lacks 1 image of split 'default'"):
+        transfer([str(run), str(home)], out=out)
+    here = Model(DataSet.open(home), ("pneumonia",))
+    monkeypatch.setattr("scripts.transfer.open_model", lambda path, device: here)
+    transfer([str(run), str(away)], out=out, replicates=200)
+    anew = data_set(tmp_path, "anew", "pneumonia", 1)
+    with pytest.raises(InputError, match="content_id"):
+        transfer([str(run), f"kermany={anew}"], out=out)
+
+
+def test_a_policy_that_training_did_not_store_is_named_with_those_it_did(sets, tmp_path):
+    home, _, run = sets
+    (run / "decisions").mkdir()
+    stored = Decision("lung_opacity", {}, thresholds={"max_f1": ThresholdChoice("max_f1", 0.5)})
+    write_json(run / "decisions/lung_opacity.json", "decision", stored.to_json())
+    with pytest.raises(InputError, match="has no threshold by youden; --policy max_f1"):
+        transfer([str(run), str(home)], out=tmp_path / "out", policy="youden")
+    assert not (tmp_path / "out/systems").exists()
+
+
+def test_where_nothing_can_be_judged_it_says_why(sets, tmp_path):
+    _, away, run = sets
+    with pytest.raises(InputError, match=r"no system can be judged.*learned lung_opacity"):
+        transfer([str(run), str(away)], out=tmp_path / "out")
+    with pytest.raises(InputError, match="--target pneumona: is a target of none"):
+        transfer([str(run), str(away)], out=tmp_path / "out", target=["pneumona"])
 
 
 @pytest.mark.parametrize(

@@ -54,6 +54,8 @@ def test_local_thresholds_follow_from_so_many_positive_patients():
     spread = [refit.figures["recall"][2] - refit.figures["recall"][1] for refit in (few, more)]
     assert spread[1] < spread[0]
     assert whole.figures["f1"][0] > 0.5  # the threshold from home calls nobody
+    mean, low, high = whole.figures["recall"]  # one choice: its interval is over test patients
+    assert low < mean < high
     assert judge(test, val, decided_at(5.0)).frozen["recall"].estimate == 0
 
 
