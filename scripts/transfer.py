@@ -216,7 +216,6 @@ def _predict(
 ) -> tuple[list[_Opened], list[str]]:
     """Predict every data set with every system; those without a name for its finding are noted."""
     from data_prep.store.predictions import Predictions
-    from evaluation.systems.eligibility import check_data_set
     from scripts.predict import predict_data_set
     from scripts.runtime import choose_device, tune_cpu
 
@@ -259,8 +258,6 @@ def _predict(
                     f"{folder}: holds predictions of another training than {path}; remove it, or "
                     "choose another --out"
                 )
-            check_data_set(system, predictions, dataset)
-            _require_predicted(predictions, dataset, split)
             opened.append(
                 _Opened(system, name, home, predictions, dataset, target, split, decision)
             )
@@ -320,17 +317,6 @@ def _splits(
                     "external data set for it."
                 )
     return found, notes
-
-
-def _require_predicted(predictions: Predictions, dataset: DataSet, split: str) -> None:
-    """Refuse predictions of an earlier call that are of another split's images."""
-    wanted = dataset.image_ids("test", split).append(dataset.image_ids("val", split))
-    lacking = wanted[~wanted.isin(predictions.images["image_id"])]
-    if len(lacking):
-        raise InputError(
-            f"{predictions.folder}: lacks {counted(len(lacking), 'image')} of split '{split}', "
-            f"first '{lacking[0]}'; remove it, and the same command predicts them"
-        )
 
 
 def _log_uses(opened: Sequence[_Opened]) -> None:

@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import empty_table, read_table
+from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
 from evaluation.decisions.decision import Decision
@@ -33,7 +35,7 @@ from evaluation.statistics.bootstrap import (
 )
 from evaluation.statistics.mcnemar import holm
 from evaluation.statistics.ranking import Floats, Integers, is_positive
-from evaluation.systems.eligibility import seen_images
+from evaluation.systems.eligibility import check_data_set, seen_images
 from evaluation.systems.shortcuts import measure_shortcuts
 
 RATES = ("recall", "specificity", "precision", "f1", "accuracy")
@@ -92,8 +94,19 @@ def score_unseen(
         target: What is judged, by its name here.
         role: ``val`` or ``test``.
         split: Name of the split.
+
+    Raises:
+        InputError: The predictions are of another data set, or of another split's images.
     """
-    known = dataset.labels(target).reindex(dataset.image_ids(role, split)).dropna()
+    check_data_set(system.name, system, dataset)
+    wanted = dataset.image_ids(role, split)
+    lacking = wanted[~wanted.isin(system.images["image_id"])]
+    if len(lacking):
+        raise InputError(
+            f"{system.folder}: lacks {counted(len(lacking), 'image')} of split '{split}', first "
+            f"'{lacking[0]}'; remove it, and the same command predicts them"
+        )
+    known = dataset.labels(target).reindex(wanted).dropna()
     ran = known.index.intersection(system.images_run).sort_values()
     patients = patients_of(dataset.images, ran)
     roles = ("train", "val") if role == "test" else ("train",)
