@@ -28,7 +28,7 @@ from data_prep.images.image import read_image
 from data_prep.store.dataset import DataSet
 from data_prep.synth.files import TRAIN_FOLDER
 from data_prep.synth.phantom import write_phantom
-from scripts.calibration import ProcessorTime
+from scripts.machines.calibration import ProcessorTime
 
 _MOST_NOISE = 0.1  # share of the processors that others may use during a sample that counts
 _TRIES = 4

@@ -1,7 +1,8 @@
 """What a calibration brings: training steps under its choice, under none, and under a short spin.
 
-Each set of settings has a process of its own, as `scripts.calibration` says why. The busy process
-beside which the second half is measured is this benchmark's own, so it does not count as noise.
+Each set of settings has a process of its own, as `scripts.machines.calibration` says why. The busy
+process beside which the second half is measured is this benchmark's own, so it does not count as
+noise.
 """
 
 from __future__ import annotations
@@ -18,7 +19,13 @@ from benchmarks.bench import Row, Setting
 from benchmarks.worker import Run
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.workers import cpu_count
-from scripts.calibration import Choice, ProcessorTime, TimingProcess, calibrate, computes_bf16
+from scripts.machines.calibration import (
+    Choice,
+    ProcessorTime,
+    TimingProcess,
+    calibrate,
+    computes_bf16,
+)
 
 _NETWORKS = ("RetinaNet", "CheXNet")  # about the size that the quickstart trains
 _BATCH, _SIDE, _STEPS = 8, 128, 2  # images, px, steps an answer
@@ -136,6 +143,6 @@ def _training(network: str, precision: str) -> Callable[[], object]:
 BLOCKS = {"calibration": (calibration_rows,)}
 
 if __name__ == "__main__":
-    from scripts.calibration_step import serve
+    from scripts.machines.calibration_step import serve
 
     serve(_training, most=1)

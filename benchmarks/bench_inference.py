@@ -38,7 +38,7 @@ from benchmarks.worker import Candidate, Run
 from classification.model import ImageClassifier
 from data_prep.contracts.errors import InputError
 from detection.retinanet import LesionRetinaNet
-from scripts.runtime import choose_device
+from scripts.machines.runtime import choose_device
 from serving.export_graph import anchors_of, write_graph
 from serving.exported.spec import EXPORT_FILE, PREPROCESS_FILE, ExportSpec
 from serving.quantise import quantise

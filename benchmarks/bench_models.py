@@ -36,8 +36,8 @@ from detection.dataset import LesionBatch
 from detection.model import build_retinanet
 from detection.model import training_losses as detector_losses
 from detection.retinanet import LesionRetinaNet
-from scripts.calibration import computes_bf16
-from scripts.runtime import calibrate_for, choose_device
+from scripts.machines.calibration import computes_bf16
+from scripts.machines.runtime import calibrate_for, choose_device
 from training.cost import count_flops
 from training.loop import read_losses
 from training.optimisation import FitSettings, build_optimiser

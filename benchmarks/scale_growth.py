@@ -292,8 +292,8 @@ def predicted_by(
     """Predict a data set of so many images by a run, or only gather (``gather``) its answers."""
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
+    from scripts.machines.runtime import tune_cpu
     from scripts.predict import predict_data_set
-    from scripts.runtime import tune_cpu
 
     tune_cpu(megapixels=count * SIDE**2 / 1e6 / 3, device="cpu")
     from serving.trained_model import TrainedModel

@@ -3,8 +3,9 @@
 ``python -m benchmarks.worker MODULE:FUNCTION ARGUMENTS [--tuned]`` calls a function, which sets up
 and returns the work. Every line on stdin, the least seconds to work for, is answered by a line of
 JSON. A peer has its own defaults of threads, spin and allocator; ``--tuned`` takes what
-`scripts.runtime.tune_cpu` settles, as `cxr train` and `cxr predict` do. Between two answers the
-process is stopped: threads of OpenMP and of ONNX Runtime spin for a while after their work.
+`scripts.machines.runtime.tune_cpu` settles, as `cxr train` and `cxr predict` do. Between two
+answers the process is stopped: threads of OpenMP and of ONNX Runtime spin for a while after their
+work.
 """
 
 from __future__ import annotations
@@ -159,7 +160,7 @@ def serve(name: str, arguments: dict[str, Any], *, tuned: bool) -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
     if tuned:
-        from scripts.runtime import tune_cpu
+        from scripts.machines.runtime import tune_cpu
 
         tune_cpu()
     module, function = name.split(":")

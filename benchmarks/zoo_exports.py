@@ -29,7 +29,7 @@ def export_all(
     """Export every complete run of a folder by each back end."""
     from data_prep.store.dataset import DataSet
     from scripts import console
-    from scripts.runtime import tune_cpu
+    from scripts.machines.runtime import tune_cpu
 
     tune_cpu()
     dataset = DataSet.open(data)
@@ -44,7 +44,7 @@ def export_all(
 def exported(run: Path, backend: str, dataset: Any) -> dict[str, Any]:
     """What became of an export: its verdict and measures by name, or why it was refused."""
     from data_prep.store.preprocess import Preprocess
-    from scripts.train_images import open_store
+    from scripts.training_runs.images import open_store
     from serving.backends import export_folder
     from serving.export import export_run
 

@@ -31,7 +31,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, provenance
 from data_prep.contracts.workers import processor_name
 from scripts import console
-from scripts.calibration import ProcessorTime
+from scripts.machines.calibration import ProcessorTime
 
 if TYPE_CHECKING:
     import torch
@@ -373,7 +373,7 @@ def _load_torchvision(folder: Path, images: np.ndarray) -> dict[tuple[str, str],
 
 
 def _load_torch(folder: Path, images: np.ndarray) -> dict[tuple[str, str], Work]:
-    from scripts.runtime import tune_cpu
+    from scripts.machines.runtime import tune_cpu
 
     tune_cpu()
     import torch

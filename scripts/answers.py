@@ -237,7 +237,7 @@ def open_runs(runs: Sequence[tuple[str | None, Path]], options: dict[str, Any]) 
     """Load the runs; those of one name are told apart by their folders."""
     from dataclasses import replace
 
-    from scripts.runtime import choose_device, runs_on_gpu, tune_cpu
+    from scripts.machines.runtime import choose_device, runs_on_gpu, tune_cpu
     from serving.backends import choose_backend
 
     backend, precision, device = (options[key] for key in ("backend", "precision", "device"))

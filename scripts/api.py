@@ -52,7 +52,7 @@ def load(
     """
     if not Path(run).is_dir():  # before torch is imported, which takes seconds
         raise InputError(f"{run}: no such folder; give the folder of a run of cxr train")
-    from scripts.runtime import choose_device, tune_cpu
+    from scripts.machines.runtime import choose_device, tune_cpu
 
     tune_cpu()
     from serving.answer import LoadedRun  # imports torch, which reads the settings then
@@ -95,7 +95,7 @@ def train(
     """
     from data_prep.store.dataset import DataSet
     from scripts.train import train as run_training
-    from scripts.train_zoo import read_models
+    from scripts.training_runs.zoo import read_models
 
     overrides = list(_overrides(settings))
     if read_models(str(config), overrides) is not None:
@@ -192,7 +192,7 @@ def compare(
         report_folder,
         write_comparison,
     )
-    from scripts.own_split import own_split
+    from scripts.options import own_split
 
     dataset = data if isinstance(data, DataSet) else DataSet.open(data)
     named = [(name, _folders(given)) for name, given in systems.items()]

@@ -24,7 +24,7 @@ from evaluation.report.files import (
 from scripts import console
 from scripts.asked_before import asked_before, question_of
 from scripts.next_steps import show_next
-from scripts.own_split import own_split
+from scripts.options import own_split
 from scripts.systems import open_seeds, split_seeds
 
 if TYPE_CHECKING:

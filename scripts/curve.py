@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.predictions import Predictions
     from evaluation.report.curve_study import Times
-    from scripts.child_runs import Machines
-    from scripts.curve_runs import CurvePlan, CurveRun
+    from scripts.machines.child_processes import Machines
+    from scripts.training_runs.curve_runs import CurvePlan, CurveRun
 
 _STARTED, _RUNS = "curve.started.json", "runs"
 _METRICS = ("auroc", "average_precision", "localised_sensitivity", "froc_mean")
@@ -114,9 +114,9 @@ def curve(
     from data_prep.contracts.folders import folder_lock, make_folder, provenance
     from data_prep.contracts.json_files import write_json
     from data_prep.store.dataset import DataSet
-    from scripts.curve_runs import CurvePlan
-    from scripts.machines import open_machines
-    from scripts.train_devices import follow_parent
+    from scripts.machines.cluster import open_machines
+    from scripts.machines.devices import follow_parent
+    from scripts.training_runs.curve_runs import CurvePlan
 
     follow_parent()
     dataset = DataSet.open(data)
@@ -148,7 +148,7 @@ def curve(
                 advance()
         from evaluation.report.curve_page import STORED, write_curve
         from evaluation.report.curve_study import findings
-        from scripts.curve_study import build_study
+        from scripts.training_runs.curve_study import build_study
 
         study = build_study(plan, dataset, judged, predictions, times, replicates=replicates)
         page = write_curve(study, out)
@@ -163,7 +163,7 @@ def curve(
 
 def _train(plan: CurvePlan, machines: Machines, options: Sequence[str]) -> list[CurveRun]:
     """Train what has not ended; all runs of the plan."""
-    from scripts.curve_runs import train_all
+    from scripts.training_runs.curve_runs import train_all
 
     runs = [run for arm in _arms(plan) for run in plan.runs(arm)]
     done = sum(run.has_ended for run in runs)
@@ -208,7 +208,7 @@ def _shares(sizes: str) -> list[float]:
 def _settings(config: str, overrides: list[str], kind: str) -> DetectorConfig | ClassifierConfig:
     """A configuration of the kind that an option asks for."""
     from scripts.train import read_settings
-    from scripts.train_zoo import read_models
+    from scripts.training_runs.zoo import read_models
 
     if read_models(config, overrides) is not None:
         raise InputError(f"curve --{kind} {config}: is a list of models; choose one of them")
@@ -225,7 +225,7 @@ def _configs(
     mixed: bool,
 ) -> tuple[DetectorConfig, ClassifierConfig]:
     """Both configurations with what is judged as their target."""
-    from scripts.curve_runs import require_mixable
+    from scripts.training_runs.curve_runs import require_mixable
 
     own, other = (
         each.model_copy(update={"data": each.data.model_copy(update={"target": target.name})})
@@ -273,7 +273,7 @@ def _require_different_tests(dataset: DataSet, splits: Sequence[str]) -> None:
 
 def _require_learnable(known: pd.Series, part: pd.DataFrame, what: str) -> None:
     """Refuse a part of which a role lacks positive or negative images that are wholly boxed."""
-    from scripts.train_images import require_both_kinds
+    from scripts.training_runs.images import require_both_kinds
 
     for role in ("train", "val"):
         ids = part.loc[part["role"] == role, "image_id"]
@@ -332,7 +332,7 @@ def _require_same(out: Path, started: Mapping[str, Any]) -> bool:
 
 
 def _arms(plan: CurvePlan) -> list[Any]:
-    from scripts.curve_runs import ARMS
+    from scripts.training_runs.curve_runs import ARMS
 
     return [arm for arm in ARMS if arm != "mixed" or plan.mixed]
 
@@ -342,8 +342,8 @@ def _predict(run: CurveRun, dataset: DataSet, device: str) -> Predictions:
     from data_prep.store.predictions import Predictions
 
     if not (run.predictions / "predictions.json").is_file():
+        from scripts.machines.runtime import choose_device, tune_cpu
         from scripts.predict import predict_data_set
-        from scripts.runtime import choose_device, tune_cpu
 
         tune_cpu(device=device)
         from serving.trained_model import TrainedModel

@@ -121,7 +121,7 @@ def _export_run(
 ) -> None:
     from data_prep.store.folder_kinds import require_kind
     from scripts import console
-    from scripts.runtime import tune_cpu
+    from scripts.machines.runtime import tune_cpu
 
     if precision not in _PRECISIONS:
         raise InputError(f"--precision {precision}: is none of {', '.join(_PRECISIONS)}")
@@ -129,7 +129,7 @@ def _export_run(
     tune_cpu()
     from data_prep.store.dataset import DataSet
     from data_prep.store.preprocess import Preprocess
-    from scripts.train_images import open_store
+    from scripts.training_runs.images import open_store
     from serving.backends import export_folder
     from serving.export import export_run
 

@@ -1,10 +1,17 @@
-"""Options that several verbs have: on what they compute, and where."""
+"""Options that several verbs have, and the split that they work on where none is named."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
+
+from data_prep.contracts.errors import InputError
+
+if TYPE_CHECKING:
+    from data_prep.store.dataset import DataSet
 
 EngineOption = Annotated[
     Literal["local", "ray"],
@@ -28,3 +35,34 @@ DespiteAuditOption = Annotated[
     bool,
     typer.Option("--despite-audit", help="Go on where the audit found what makes results wrong."),
 ]
+
+_USUAL_SPLIT = "default"
+
+
+def own_split(split: str | None, sources: Iterable[Path], dataset: DataSet) -> str:
+    """Name the split to work on.
+
+    A model that learned on one split and is judged on another has often learned from the images
+    that it is judged on, so the default is never another split than its own.
+    """
+    if split is not None:
+        return split
+    found = {source: _split_of(source, dataset) for source in sources}
+    names = sorted(set(found.values()))
+    if len(names) > 1:
+        each = ", ".join(f"{source} '{name}'" for source, name in found.items())
+        raise InputError(f"made on different splits: {each}; choose one with --split")
+    return names[0] if names else _USUAL_SPLIT
+
+
+def _split_of(source: Path, dataset: DataSet) -> str:
+    from data_prep.contracts.json_files import read_json
+
+    for name in ("predictions", "run", "export"):
+        if (source / f"{name}.json").is_file():
+            facts = read_json(source / f"{name}.json", name)
+            made_on = (facts["run"] if name == "export" else facts).get("data_set") or {}
+            here = made_on.get("content_id") == dataset.ids["content_id"]
+            known = made_on.get("split") in dataset.ids["split_ids"]
+            return str(made_on["split"]) if here and known else _USUAL_SPLIT
+    return _USUAL_SPLIT  # opening it reports what is wrong with it

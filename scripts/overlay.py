@@ -12,7 +12,7 @@ import typer
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
 from scripts import console
-from scripts.own_split import own_split
+from scripts.options import own_split
 
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet, Target

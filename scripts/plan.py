@@ -217,7 +217,7 @@ def _of_predictions(
     from data_prep.store.predictions import Predictions
     from evaluation.compare.compare import pilot_parts
     from evaluation.statistics.sample_size import PilotPlan
-    from scripts.own_split import own_split
+    from scripts.options import own_split
 
     if len(pilot) > 2:
         raise InputError("plan: compares two systems; give two folders, or one for --half-width")

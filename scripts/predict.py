@@ -15,8 +15,7 @@ from data_prep.contracts.words import counted
 from scripts import console
 from scripts.answers import OVERLAYS, AnswerOutput, PolicyOption, show_answers
 from scripts.next_steps import show_next
-from scripts.options import AddressOption, DeviceOption, EngineOption
-from scripts.own_split import own_split
+from scripts.options import AddressOption, DeviceOption, EngineOption, own_split
 
 if TYPE_CHECKING:
     import numpy as np
@@ -184,7 +183,7 @@ def predict(
         raise InputError("predict --data: give one run, and a folder for the predictions as --out")
     from data_prep.contracts.engines import open_engine
     from data_prep.store.dataset import DataSet
-    from scripts.runtime import runs_on_gpu
+    from scripts.machines.runtime import runs_on_gpu
     from serving.backends import choose_backend
 
     run, dataset = Path(paths[0]), DataSet.open(data)
@@ -231,7 +230,7 @@ def _open_trained(
     maps: MapMethod,
     compiled: bool,
 ) -> TrainedModel:
-    from scripts.runtime import choose_device, tune_cpu
+    from scripts.machines.runtime import choose_device, tune_cpu
 
     tune_cpu(megapixels=worth_of_training(chosen.folder, dataset, split), device=device)
     from data_prep.augment.views import View, parse_views
@@ -303,7 +302,7 @@ def predict_data_set(
     import pandas as pd
 
     from data_prep.store.predictions import PredictionWriter
-    from scripts.train_images import open_store
+    from scripts.training_runs.images import open_store
     from serving.part_predictor import predict_parts
 
     _require_labels(model, dataset)

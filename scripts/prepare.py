@@ -128,7 +128,7 @@ def prepare(
     from data_prep.store.dataset import DataSet
     from evaluation.systems.shortcuts import measure_shortcuts
     from scripts import console
-    from scripts.train_images import open_store
+    from scripts.training_runs.images import open_store
 
     rule = SplitRule(val=val, test=test, folds=folds, seed=seed, method=method)
     targets = dict(read_target(text) for text in target or ())

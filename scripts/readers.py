@@ -10,7 +10,7 @@ import typer
 
 from data_prep.contracts.errors import InputError
 from scripts import console
-from scripts.own_split import own_split
+from scripts.options import own_split
 from scripts.systems import split_name
 
 if TYPE_CHECKING:

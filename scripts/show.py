@@ -78,7 +78,7 @@ def _words(value: Any) -> str:
 
 def _machine(calibrate: bool) -> dict[str, Any]:
     """This machine, and its calibration."""
-    from scripts.calibration import describe_machine
+    from scripts.machines.calibration import describe_machine
 
     return describe_machine(anew=calibrate)
 

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from configs.search_space import Config, Dimension
-    from scripts.child_runs import Machines
-    from scripts.sweep_trials import Plan, TrialRecord
+    from scripts.machines.child_processes import Machines
+    from scripts.training_runs.sweep_trials import Plan, TrialRecord
 
 _STARTED, _SWEEP, _BEST = "sweep.started.json", "sweep.json", "best"
 _OWN = {_STARTED, _SWEEP, "sweep.html", _BEST, "trials", "study.journal", "study.journal.lock"}
@@ -83,8 +83,8 @@ def sweep(
     --over training.learning_rate=1e-4..1e-3 --over training.batch_size=8,16
     """
     from scripts.answers import require_packages
+    from scripts.machines.devices import follow_parent, require_shares
     from scripts.train import audit_errors, origin
-    from scripts.train_devices import follow_parent, require_shares
 
     follow_parent()
     require_packages("sweep", ("optuna",))
@@ -112,8 +112,8 @@ def sweep(
     audit_errors(dataset, settings.data.split, despite_audit)
     from data_prep.contracts.folders import folder_lock, provenance
     from data_prep.contracts.json_files import write_json
-    from scripts.machines import open_machines
-    from scripts.sweep_trials import Plan
+    from scripts.machines.cluster import open_machines
+    from scripts.training_runs.sweep_trials import Plan
 
     plan = Plan(
         out, settings, space, data, objective, direction, seed, pruning, device, devices,
@@ -153,7 +153,7 @@ def _require_started_once() -> None:
 def _read_single(config: str, overrides: list[str]) -> Config:
     """The configuration; refuses a list of them."""
     from scripts.train import read_settings
-    from scripts.train_zoo import read_models
+    from scripts.training_runs.zoo import read_models
 
     if read_models(config, overrides) is not None:
         raise InputError(f"{config}: is a list of models; sweep one of them at a time")
@@ -229,7 +229,7 @@ def _run(plan: Plan, trials: int, machines: Machines, started: dict[str, Any]) -
     """Train what is missing; write the page after each trial, and the rest at the end."""
     from data_prep.contracts.json_files import write_json
     from evaluation.report.sweep_page import write_page
-    from scripts.sweep_trials import open_study, records, run_trials
+    from scripts.training_runs.sweep_trials import open_study, records, run_trials
 
     study = open_study(plan)
     console.say(f"{plan.config.name}: {counted(trials, 'trial')}, {machines.jobs} at a time, over")
@@ -281,7 +281,7 @@ def _keep_best(plan: Plan, run: str, record: Path) -> None:
 def _payload(plan: Plan, made: Sequence[TrialRecord], started: dict[str, Any]) -> dict[str, Any]:
     """What `sweep.json` and the page hold."""
     from data_prep.contracts.folders import provenance
-    from scripts.sweep_trials import as_it_stands, best_of
+    from scripts.training_runs.sweep_trials import as_it_stands, best_of
 
     best = best_of(made, plan.direction)
     values = [each.value for each in made if each.state == "complete" and each.value is not None]
@@ -302,7 +302,7 @@ def _payload(plan: Plan, made: Sequence[TrialRecord], started: dict[str, Any]) -
 
 def _trial_line(plan: Plan, made: Sequence[TrialRecord], number: int, trials: int) -> str:
     from evaluation.report.sweep_page import short
-    from scripts.sweep_trials import best_of
+    from scripts.training_runs.sweep_trials import best_of
 
     record = made[number]
     settings = ", ".join(

@@ -68,8 +68,8 @@ def _open_system(
         return Predictions.open(path)
     from evaluation.decisions.decision import Decision
     from evaluation.decisions.tuning import tune
+    from scripts.machines.runtime import choose_device, tune_cpu
     from scripts.predict import predict_data_set, worth_of_training
-    from scripts.runtime import choose_device, tune_cpu
 
     folder = out / SYSTEMS / (name or system_folder(path))
     is_done = (folder / "predictions.json").is_file()
@@ -165,8 +165,8 @@ def predict_images(
     With a decision the run's validation images come along, from which it follows.
     """
     from data_prep.store.predictions import Predictions
+    from scripts.machines.runtime import choose_device, tune_cpu
     from scripts.predict import predict_data_set
-    from scripts.runtime import choose_device, tune_cpu
 
     tune_cpu()
     from serving.trained_model import TrainedModel

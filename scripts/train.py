@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from configs.settings import ClassifierConfig, DetectorConfig
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.pixel_store import PixelStore
-    from scripts.train_run import TrainingTask
+    from scripts.training_runs.run import TrainingTask
     from training.processes import Place, Processes
     from training.run_folder import RunFolder
 
@@ -74,8 +74,8 @@ def train(
 
     Example: cxr train retinanet_small --data out/data --out out/retinanet --set training.epochs=20
     """
-    from scripts.train_devices import follow_parent, own_place, run_on_devices
-    from scripts.train_zoo import read_models, train_models
+    from scripts.machines.devices import follow_parent, own_place, run_on_devices
+    from scripts.training_runs.zoo import read_models, train_models
 
     follow_parent()
     place = own_place(devices)
@@ -98,7 +98,7 @@ def train(
     settings, dataset = asked.opened(devices)
     work = 0.0 if (out / "run.json").is_file() else _megapixels(settings, dataset)
     if devices > 1:
-        from scripts.runtime import calibrate_for
+        from scripts.machines.runtime import calibrate_for
 
         calibrate_for(work, device)  # before they share the processors
         sets = [word for override in set_ or [] for word in ("--set", override)]
@@ -109,11 +109,11 @@ def train(
             raise SystemExit(status)  # what went wrong has been said
         _emit_run(out, as_json)
         return
-    from scripts.runtime import choose_device, tune_cpu
+    from scripts.machines.runtime import choose_device, tune_cpu
 
     tune_cpu(workers=settings.training.workers, megapixels=work, device=device)
     where = choose_device(device)
-    from scripts.train_run import complete_run
+    from scripts.training_runs.run import complete_run
 
     with ExitStack() as held:
         if (started := _start(asked, settings, dataset, where, 1, held)) is not None:
@@ -136,7 +136,7 @@ class _Asked(NamedTuple):
 
     def opened(self, processes: int) -> tuple[Config, DataSet]:
         """The configuration and the data set, checked."""
-        from scripts.train_devices import require_shares
+        from scripts.machines.devices import require_shares
 
         settings = read_settings(self.config, self.overrides)
         if settings.training.loggers:
@@ -152,8 +152,8 @@ class _Asked(NamedTuple):
 
 def _train_together(asked: _Asked, place: Place, as_json: bool) -> None:
     """Take part in a training of several processes; the first one leads, writes and speaks."""
-    from scripts.runtime import choose_device, tune_cpu
-    from scripts.train_devices import end_with_parent, started_by_us
+    from scripts.machines.devices import end_with_parent, started_by_us
+    from scripts.machines.runtime import choose_device, tune_cpu
 
     if started_by_us():
         end_with_parent()
@@ -211,7 +211,7 @@ def _lead_or_follow(
     started = processes.agree(begin if not place.rank else lambda: None)
     task = processes.agree(follow)
     if task is not None:
-        from scripts.train_run import complete_run
+        from scripts.training_runs.run import complete_run
 
         processes.share_fate(lambda: complete_run(*task, where, place))
 
@@ -223,7 +223,7 @@ def _lead_or_follow(
 
 
 def _is_list(asked: _Asked) -> bool:
-    from scripts.train_zoo import read_models
+    from scripts.training_runs.zoo import read_models
 
     return read_models(asked.config, asked.overrides) is not None
 
@@ -237,7 +237,7 @@ def _start(
     held: ExitStack,
 ) -> tuple[Config, TrainingTask, RunFolder] | None:
     """Make the run folder, and hold it for this command; None where its training has ended."""
-    from scripts.train_run import settle_batch, with_known_batch
+    from scripts.training_runs.run import settle_batch, with_known_batch
 
     out, split = asked.out, settings.data.split
     target = dataset.target(settings.data.target, option=_TARGET)
@@ -248,7 +248,7 @@ def _start(
         return None
     started["despite_audit"] = audit_errors(dataset, split, asked.despite_audit)
     _require_packaged_weights(settings)
-    from scripts.train_images import open_store
+    from scripts.training_runs.images import open_store
 
     store = open_store(dataset, settings.data.image_size)
     task = _build(settings, dataset, target, store)
@@ -265,8 +265,8 @@ def _joined(
     asked: _Asked, settings: Config, dataset: DataSet
 ) -> tuple[Config, TrainingTask, RunFolder] | None:
     """The training that the first process has started; None where it has ended."""
-    from scripts.train_images import open_store
-    from scripts.train_run import with_known_batch
+    from scripts.training_runs.images import open_store
+    from scripts.training_runs.run import with_known_batch
     from training.run_folder import RunFolder
 
     run = RunFolder.started_in(asked.out)
@@ -288,7 +288,7 @@ def _conclude(
 ) -> None:
     """Add what a trained run needs to answer: its decision on validation, and its guard."""
     from scripts.predict import freeze_decision
-    from scripts.train_images import add_guard
+    from scripts.training_runs.images import add_guard
 
     target, split = dataset.target(settings.data.target, option=_TARGET), settings.data.split
     freeze_decision(asked.out, dataset, target, split, device=where)
@@ -400,10 +400,10 @@ def _build(settings: Config, dataset: DataSet, target: Target, store: PixelStore
 
     augmentation = build_augmentation(**settings.augmentation.model_dump(exclude={"mosaic"}))
     if settings.kind == "detector":
-        from scripts.train_detector import DetectorTask
+        from scripts.training_runs.detector import DetectorTask
 
         return DetectorTask(settings, dataset, target, store, augmentation)
-    from scripts.train_classifier import ClassifierTask
+    from scripts.training_runs.classifier import ClassifierTask
 
     return ClassifierTask(settings, dataset, target, store, augmentation)
 
@@ -414,7 +414,7 @@ def _open_run(
     import pandas as pd
 
     from configs.load import dump_config
-    from scripts.starting_weights import leak_lines, merge_seen
+    from scripts.training_runs.starting_weights import leak_lines, merge_seen
     from training.run_folder import RunFolder
 
     if run := RunFolder.started_in(out):

@@ -12,7 +12,7 @@ import typer
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
 from scripts import console
-from scripts.own_split import own_split
+from scripts.options import own_split
 from scripts.systems import open_model, predicts, split_name, system_folder
 
 if TYPE_CHECKING:
@@ -216,8 +216,8 @@ def _predict(
 ) -> tuple[list[_Opened], list[str]]:
     """Predict every data set with every system; those without a name for its finding are noted."""
     from data_prep.store.predictions import Predictions
+    from scripts.machines.runtime import choose_device, tune_cpu
     from scripts.predict import predict_data_set
-    from scripts.runtime import choose_device, tune_cpu
 
     if unknown := [each for each in targets if not any(each in s.targets for s in sets.values())]:
         raise InputError(f"transfer --target {unknown[0]}: is a target of none of the data sets")

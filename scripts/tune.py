@@ -11,7 +11,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
 from scripts import console
 from scripts.next_steps import show_next
-from scripts.own_split import own_split
+from scripts.options import own_split
 
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet, Target
@@ -141,8 +141,8 @@ def _open(folder: Path, dataset: DataSet, target: Target, split: str) -> Predict
 
     if not is_run(folder):
         return Predictions.open(folder)
+    from scripts.machines.runtime import choose_device, tune_cpu
     from scripts.predict import predict_validation
-    from scripts.runtime import choose_device, tune_cpu
 
     tune_cpu()
     predictions = predict_validation(folder, dataset, target, split, device=choose_device("auto"))

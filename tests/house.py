@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import configparser
+import re
 import statistics
 import sys
 from collections import defaultdict
@@ -206,15 +207,19 @@ def tree(root: Path) -> str:
     lines = ["| folder | what it holds |", "|---|---|"]
     for room in _layers(config, "rooms"):
         lines.append(f"| **`{room}/`** | {_sentence(root / room)} |")
-        if (section := room.replace("_", "-")) in ("data-prep", "evaluation"):
-            names = _layers(config, section)
+        if config.has_section(_contract(section := room.replace("_", "-"))):
+            names = [name for name in _layers(config, section) if (root / room / name).is_dir()]
             lines += [f"| `{room}/{name}/` | {_sentence(root / room / name)} |" for name in names]
     return "\n".join(lines) + "\n"
 
 
+def _contract(name: str) -> str:
+    return f"importlinter:contract:{name}"
+
+
 def _layers(config: configparser.ConfigParser, contract: str) -> list[str]:
-    rows = config[f"importlinter:contract:{contract}"]["layers"].split("\n")
-    return [name.strip() for row in reversed(rows) if row for name in row.split("|")]
+    rows = config[_contract(contract)]["layers"].split("\n")
+    return [name.strip() for row in reversed(rows) if row for name in re.split("[|:]", row)]
 
 
 def _sentence(folder: Path) -> str:

@@ -20,7 +20,7 @@ from benchmarks.bench import Meter, Row, Sample, curve
 from benchmarks.report import as_lines, line_of
 from benchmarks.worker import Candidate, Run, Worker, peak_gib, timed
 from data_prep.contracts.errors import InputError
-from scripts.calibration import ProcessorTime
+from scripts.machines.calibration import ProcessorTime
 
 
 class FakeMachine(ProcessorTime):

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.__main__ import bench
-from scripts import calibration
+from scripts.machines import calibration
 
 
 @pytest.mark.long

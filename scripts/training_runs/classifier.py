@@ -22,8 +22,8 @@ from classification.model import ImageClassifier, build_classifier, freeze_for_e
 from classification.weights import start_from
 from evaluation.metrics.image_metrics import auroc, image_average_precision
 from scripts import console
-from scripts.starting_weights import Start, initialise
-from scripts.train_images import labelled_images
+from scripts.training_runs.images import labelled_images
+from scripts.training_runs.starting_weights import Start, initialise
 from training.optimisation import Unfreezing
 from training.sampling import balancing_weights
 

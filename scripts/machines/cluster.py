@@ -20,14 +20,22 @@ from data_prep.contracts.addresses import address_of
 from data_prep.contracts.engines import EngineName, RayEngine, open_engine
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock
-from scripts.child_runs import Child, Command, Machines, Place, ThisMachine, places, start
-from scripts.train_devices import interrupt
+from scripts.machines.child_processes import (
+    Child,
+    Command,
+    Machines,
+    Place,
+    ThisMachine,
+    places,
+    start,
+)
+from scripts.machines.devices import interrupt
 
 _MOST_DEATHS = 3  # of a command's workers; the next one's is its own fault
 _POLL = 0.2  # s
 _LISTEN = 0.5  # s that a worker waits for its command before it hears whether to interrupt it
 _PARTS = 10_000  # of a GPU, which Ray can tell apart
-_HOME = Path(__file__).resolve().parents[1]
+_HOME = Path(__file__).resolve().parents[2]
 _ENDED_WITH_MACHINE = (143, -signal.SIGTERM)
 _FAILED, _INTERRUPTED = 2, 130
 

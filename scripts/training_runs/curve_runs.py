@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, make_folder
-from scripts.child_runs import Command, Machines, Running, run_commands
+from scripts.machines.child_processes import Command, Machines, Running, run_commands
 
 if TYPE_CHECKING:
     from configs.settings import ClassifierConfig, DetectorConfig

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from data_prep.contracts.errors import InputError
-from scripts.runtime import calibrate_for, choose_device, own_command, runs_on_gpu
-from scripts.train_devices import child_environment, interrupt
+from scripts.machines.devices import child_environment, interrupt
+from scripts.machines.runtime import calibrate_for, choose_device, own_command, runs_on_gpu
 
 MOST_FAILURES = 5  # in a row: what fails so often is not the single command's fault
 _POLL = 0.2  # s

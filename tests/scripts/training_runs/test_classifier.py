@@ -21,8 +21,8 @@ from data_prep.store.dataset import DataSet
 from networks.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
 from scripts import console
 from scripts.train import train
-from scripts.train_classifier import ClassifierTask, Scored, _score_metrics
-from scripts.train_images import open_store
+from scripts.training_runs.classifier import ClassifierTask, Scored, _score_metrics
+from scripts.training_runs.images import open_store
 from serving.trained_model import BUILDERS
 from training.run_folder import RunFolder, load_model
 

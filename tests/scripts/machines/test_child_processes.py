@@ -19,11 +19,18 @@ import pytest
 from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.synth.phantom import write_phantom
-from scripts import child_runs
-from scripts.child_runs import Command, Machines, Running, ThisMachine, places, run_commands
-from scripts.machines import Share, open_machines, share_machines
+from scripts.machines import child_processes
+from scripts.machines.child_processes import (
+    Command,
+    Machines,
+    Running,
+    ThisMachine,
+    places,
+    run_commands,
+)
+from scripts.machines.cluster import Share, open_machines, share_machines
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 has_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 # For the start of each Python: in place of a `cxr` command, say which GPUs it sees, and when.
 _CHILD = """
@@ -41,7 +48,7 @@ def children_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Commands that say which GPUs they see, and when they ran."""
     (tmp_path / "sitecustomize.py").write_text(_CHILD)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
-    monkeypatch.setattr(child_runs, "_POLL", 0.01)
+    monkeypatch.setattr(child_processes, "_POLL", 0.01)
 
 
 def told(folder: Path, machines: Machines, commands: int) -> list[tuple[str, float, float]]:
@@ -83,7 +90,7 @@ def test_each_process_sees_gpus_that_no_other_has_at_that_time(
     seen: set[str],
     most: int,
 ) -> None:
-    monkeypatch.setattr(child_runs, "runs_on_gpu", lambda device: True)
+    monkeypatch.setattr(child_processes, "runs_on_gpu", lambda device: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
@@ -145,7 +152,7 @@ def test_folders_that_no_other_machine_sees_are_refused(tmp_path: Path) -> None:
 def test_after_five_failures_in_a_row_no_more_is_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(child_runs, "_POLL", 0.0)
+    monkeypatch.setattr(child_processes, "_POLL", 0.0)
     started: list[str] = []
 
     class Fails:

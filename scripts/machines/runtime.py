@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from data_prep.contracts.errors import InputError
-from scripts.calibration import Choice, computes_bf16, settle
 from scripts.console import say
+from scripts.machines.calibration import Choice, computes_bf16, settle
 
 
 def own_command(module: str, *arguments: object) -> list[str]:

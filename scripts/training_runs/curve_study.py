@@ -29,7 +29,7 @@ from evaluation.statistics.auroc_variance import ClusteredEstimate
 from evaluation.statistics.bootstrap import Interval
 from evaluation.statistics.learning_curve import LearningCurve, fit_learning_curves
 from scripts import console
-from scripts.curve_runs import ARMS, CurvePlan, CurveRun
+from scripts.training_runs.curve_runs import ARMS, CurvePlan, CurveRun
 
 _PAIRS: tuple[tuple[Kind, Kind], ...] = (("detector", "classifier"), ("mixed", "detector"))
 

@@ -21,12 +21,14 @@ import pytest
 
 from configs.load import parse_config
 from data_prep.contracts.errors import InputError
-from scripts import child_runs, console, train_zoo
+from scripts import console
+from scripts.machines import child_processes
 from scripts.train import train
-from scripts.train_zoo import Outcome, _table
+from scripts.training_runs import zoo
+from scripts.training_runs.zoo import Outcome, _table
 from training.run_folder import RunFolder
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 _ZOO = """
 kind = "zoo"
 [data]
@@ -78,7 +80,7 @@ def _run_here(patch: pytest.MonkeyPatch) -> list[str]:
             return 2
         return 0
 
-    patch.setattr(train_zoo, "_run", run)
+    patch.setattr(zoo, "_run", run)
     return trained
 
 
@@ -264,16 +266,16 @@ def test_what_ends_the_list_ends_the_training_that_it_started(
     ],
 )
 def test_status_of_a_process_is_told_in_words(status: int, problem: str | None) -> None:
-    assert child_runs.problem_of(status) == problem
+    assert child_processes.problem_of(status) == problem
 
 
 def test_an_interruption_ends_the_whole_list() -> None:
     with pytest.raises(KeyboardInterrupt):
-        child_runs.problem_of(130)
+        child_processes.problem_of(130)
 
 
 def test_a_process_of_its_own_gives_its_status() -> None:
-    assert train_zoo._run(["train", "no-such-configuration", "--data", "x", "--out", "y"]) == 2
+    assert zoo._run(["train", "no-such-configuration", "--data", "x", "--out", "y"]) == 2
 
 
 def test_failed_models_have_a_line_too() -> None:

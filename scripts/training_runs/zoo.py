@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from data_prep.contracts.errors import InputError
 from scripts import console
-from scripts.child_runs import problem_of
+from scripts.machines.child_processes import problem_of
+from scripts.machines.devices import child_environment, interrupt, require_shares
+from scripts.machines.runtime import own_command
 from scripts.next_steps import comparison
-from scripts.runtime import own_command
-from scripts.train_devices import child_environment, interrupt, require_shares
 
 if TYPE_CHECKING:
     from configs.settings import ClassifierConfig
@@ -67,7 +67,7 @@ def train_models(
     from configs.load import dump_config, folder_name
     from data_prep.contracts.folders import atomic_path
     from data_prep.store.dataset import DataSet
-    from scripts.runtime import choose_device
+    from scripts.machines.runtime import choose_device
     from training.run_folder import RunFolder
 
     dataset = DataSet.open(data)
@@ -112,7 +112,7 @@ def _require_one_that_can_learn(
 
     An error of one model leaves the others, so all are tried; most have the same settings.
     """
-    from scripts.train_images import labelled_images
+    from scripts.training_runs.images import labelled_images
 
     if not dataset.has_pixels:
         raise InputError(

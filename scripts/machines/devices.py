@@ -21,7 +21,7 @@ from typing import IO
 
 from data_prep.contracts.errors import InputError
 from scripts import console
-from scripts.runtime import own_command
+from scripts.machines.runtime import own_command
 from training.processes import GRACE, Place
 
 _STARTED = "CXR_STARTED"  # by us

@@ -11,10 +11,10 @@ import torch
 
 from configs.load import parse_config
 from data_prep.contracts.errors import InputError
-from scripts import train_run
-from scripts.runtime import available_memory
+from scripts.machines.runtime import available_memory
 from scripts.train import train
-from scripts.train_detector import DetectorTask
+from scripts.training_runs import run
+from scripts.training_runs.detector import DetectorTask
 from training.run_folder import RunFolder
 
 _TINY = [
@@ -35,7 +35,7 @@ def _train(data: Path, out: Path, *overrides: str) -> None:
 def test_batch_size_that_was_found_is_recorded_and_resumed_with(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_run, "_STEPS", 4)
+    monkeypatch.setattr(run, "_STEPS", 4)
     _train(data, tmp_path, "training.batch_size=auto")
     assert "batch size: 4 images" in capsys.readouterr().err
     config = parse_config(RunFolder.open(tmp_path).config, "config.toml")
@@ -80,7 +80,7 @@ def test_want_of_memory_says_the_batch_that_fits(
 def test_batch_beyond_the_free_memory_is_refused_before_anything_is_written(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_run, "available_memory", lambda: 400 * 2**20)
+    monkeypatch.setattr(run, "available_memory", lambda: 400 * 2**20)
     with pytest.raises(InputError, match=r"256 images would need more than the memory .* fit"):
         _train(data, tmp_path / "run", "training.batch_size=256")
     assert not (tmp_path / "run").exists()

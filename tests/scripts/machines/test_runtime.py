@@ -13,10 +13,9 @@ import torch
 
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
-from scripts import runtime
-from scripts.calibration import SWITCH, Choice
-from scripts.predict import worth_of_training
-from scripts.runtime import (
+from scripts.machines import runtime
+from scripts.machines.calibration import SWITCH, Choice
+from scripts.machines.runtime import (
     _settled,
     calibrate_for,
     choose_device,
@@ -24,6 +23,7 @@ from scripts.runtime import (
     describe_cpu,
     tune_cpu,
 )
+from scripts.predict import worth_of_training
 
 CHOICE = Choice(threads=6, spin=1_000, precision="fp32")
 
@@ -34,8 +34,8 @@ def calibrated(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     before = torch.get_num_threads()
     environment = {SWITCH: json.dumps(asdict(CHOICE))}
     monkeypatch.setattr("os.environ", environment)
-    monkeypatch.setattr("scripts.runtime._usable_cpus", lambda: 8)
-    monkeypatch.setattr("scripts.runtime._torch_is_loaded", lambda: False)
+    monkeypatch.setattr("scripts.machines.runtime._usable_cpus", lambda: 8)
+    monkeypatch.setattr("scripts.machines.runtime._torch_is_loaded", lambda: False)
     yield environment
     torch.set_num_threads(before)
     _settled.clear()
@@ -90,7 +90,7 @@ def test_the_users_own_settings_win(
 def test_a_spin_that_torch_can_no_longer_read_is_not_recorded(
     calibrated: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("scripts.runtime._torch_is_loaded", lambda: True)
+    monkeypatch.setattr("scripts.machines.runtime._torch_is_loaded", lambda: True)
     tune_cpu()
     told = describe_cpu()
     assert "GOMP_SPINCOUNT" not in calibrated
@@ -118,9 +118,10 @@ def test_only_long_work_on_processors_is_worth_a_calibration(
     monkeypatch: pytest.MonkeyPatch, megapixels: float, device: str, gpu: bool, worth: bool
 ) -> None:
     asked: list[bool] = []
-    monkeypatch.setattr("scripts.runtime._may_have_gpu", lambda: gpu)
+    monkeypatch.setattr("scripts.machines.runtime._may_have_gpu", lambda: gpu)
     monkeypatch.setattr(
-        "scripts.runtime.settle", lambda *, worth: asked.append(worth) or (Choice(), "left alone")
+        "scripts.machines.runtime.settle",
+        lambda *, worth: asked.append(worth) or (Choice(), "left alone"),
     )
     calibrate_for(megapixels, device)
     assert asked == [worth]
@@ -155,7 +156,7 @@ def test_fp16_is_for_cuda_alone() -> None:
 def test_auto_precision_follows_the_hardware(
     monkeypatch: pytest.MonkeyPatch, fast: bool, chosen: str
 ) -> None:
-    monkeypatch.setattr("scripts.runtime.computes_bf16", lambda: fast)
+    monkeypatch.setattr("scripts.machines.runtime.computes_bf16", lambda: fast)
     assert choose_precision("auto", "cpu") == chosen
     assert choose_precision("fp32", "cpu") == "fp32"
     assert choose_precision("bf16", "cpu") == "bf16"
@@ -164,7 +165,7 @@ def test_auto_precision_follows_the_hardware(
 def test_auto_precision_follows_the_calibration(
     monkeypatch: pytest.MonkeyPatch, calibrated: dict[str, str]
 ) -> None:
-    monkeypatch.setattr("scripts.runtime.computes_bf16", lambda: True)
+    monkeypatch.setattr("scripts.machines.runtime.computes_bf16", lambda: True)
     tune_cpu()
     assert choose_precision("auto", "cpu") == "fp32"
     assert choose_precision("bf16", "cpu") == "bf16"

@@ -18,8 +18,8 @@ from data_prep.store.predictions import Predictions
 from data_prep.store.preprocess import Preprocess
 from evaluation.systems.eligibility import common_test_images
 from scripts.predict import predict
-from scripts.starting_weights import Start, leak_lines, merge_seen
 from scripts.train import train
+from scripts.training_runs.starting_weights import Start, leak_lines, merge_seen
 from training.best_epoch import EpochRecord
 from training.run_folder import RunFolder
 

@@ -28,7 +28,7 @@ from configs.search_space import (
 )
 from data_prep.contracts.folders import atomic_path, make_folder
 from data_prep.contracts.json_files import read_json
-from scripts.child_runs import Command, Machines, Running, run_commands
+from scripts.machines.child_processes import Command, Machines, Running, run_commands
 
 JOURNAL = "study.journal"
 TRIALS = "trials"

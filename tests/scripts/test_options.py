@@ -8,7 +8,7 @@ import pytest
 
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
-from scripts.own_split import own_split
+from scripts.options import own_split
 from scripts.prepare import prepare
 from scripts.split import split
 

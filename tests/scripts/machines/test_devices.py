@@ -21,14 +21,14 @@ from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from data_prep.synth.phantom import write_phantom
-from scripts import train_devices
+from scripts.machines import devices
+from scripts.machines.devices import own_place, require_shares
 from scripts.train import _in_batches_of
-from scripts.train_devices import own_place, require_shares
 from tests.scripts.launched import alone, launched, slurm, torchrun, wait_for
 from tests.scripts.test_scale_page import sbatch_words
 from training.processes import Place
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 _CLASSIFIER = [
     "model.architecture=small_cnn", "training.batch_size=4", "training.epochs=3",
     "training.precision=fp32", "training.positive_share=0", "training.optimiser=sgd",
@@ -378,14 +378,14 @@ def test_batch_that_cannot_be_shared_names_one_that_can(batch_size: int, near: i
 
 
 def _watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *scripts: str) -> int:
-    monkeypatch.setattr(train_devices, "_REPORT_GRACE", 0.2)
+    monkeypatch.setattr(devices, "_REPORT_GRACE", 0.2)
     files = [(tmp_path / str(rank)).open("w+b") for rank in range(len(scripts))]
     started = [
         subprocess.Popen([sys.executable, "-c", script], stderr=file)
         for script, file in zip(scripts, files, strict=True)
     ]
     try:
-        return train_devices._watch(started, files)
+        return devices._watch(started, files)
     finally:
         for one, file in zip(started, files, strict=True):
             one.kill()

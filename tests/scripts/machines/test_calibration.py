@@ -15,8 +15,8 @@ import pytest
 import torch
 
 from data_prep.contracts.errors import InputError
-from scripts import calibration, calibration_step
-from scripts.calibration import (
+from scripts.machines import calibration, calibration_step
+from scripts.machines.calibration import (
     SWITCH,
     Calibration,
     Candidate,

@@ -1,4 +1,4 @@
-"""A process that times short pieces of training with given settings, for `scripts.calibration`.
+"""A process that times short pieces of training with given settings, for `calibration`.
 
 How long waiting threads spin is read once, when torch loads its OpenMP library, and freed memory
 is kept or not from the first large block on: each pair of these needs a process of its own. It
@@ -17,7 +17,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor, nn
 
-from scripts.runtime import keep_freed_memory
+from scripts.machines.runtime import keep_freed_memory
 
 _TIMED, _ENOUGH = 3, 0.1  # runs at most, and seconds behind which there is no further one
 _BATCH, _SIDE, _GROWTH = 8, 128, 16

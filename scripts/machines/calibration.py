@@ -2,7 +2,7 @@
 
 A candidate replaces what torch does by itself only where it is better by a clear margin, so a
 calibration is never worse than leaving the settings alone. Imports no torch: what it measures runs
-in `scripts.calibration_step`.
+in `scripts.machines.calibration_step`.
 """
 
 from __future__ import annotations
@@ -359,16 +359,16 @@ def _processes() -> Iterator[Timer]:
 
 
 class TimingProcess:
-    """A process that times pieces of work under settings, see `scripts.calibration_step`.
+    """A process that times pieces of work under settings, see `scripts.machines.calibration_step`.
 
     Args:
         spin: How long its waiting threads spin; None leaves that alone.
         keep_memory: Whether it keeps freed memory.
-        module: What it runs: a module that answers as `scripts.calibration_step` does.
+        module: What it runs: a module that answers as `scripts.machines.calibration_step` does.
     """
 
     def __init__(
-        self, spin: int | None, keep_memory: bool, module: str = "scripts.calibration_step"
+        self, spin: int | None, keep_memory: bool, module: str = "scripts.machines.calibration_step"
     ) -> None:
         self._child = subprocess.Popen(  # noqa: S603  our own command
             [sys.executable, "-P", "-m", module] + ["--keep-memory"] * keep_memory,

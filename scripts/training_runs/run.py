@@ -19,8 +19,8 @@ from configs.settings import ClassifierConfig, DetectorConfig
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
 from scripts import console
-from scripts.runtime import available_memory, choose_precision, describe_cpu
-from scripts.train_devices import require_shares
+from scripts.machines.devices import require_shares
+from scripts.machines.runtime import available_memory, choose_precision, describe_cpu
 from training.batch_size import is_out_of_memory, largest_batch
 from training.cost import PeakMemory, count_parameters, describe_device
 from training.fit import FitResult, Precision, fit
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from data_prep.augment.mosaic import DroppedBoxes
     from data_prep.store.preprocess import Preprocess
-    from scripts.starting_weights import Start
+    from scripts.training_runs.starting_weights import Start
 
 
 Config = DetectorConfig | ClassifierConfig

@@ -23,8 +23,8 @@ from detection.weights import start_from
 from evaluation.boxes.average_precision import average_precision
 from evaluation.metrics.image_metrics import auroc
 from scripts import console
-from scripts.starting_weights import Start, initialise
-from scripts.train_images import require_both_kinds
+from scripts.training_runs.images import require_both_kinds
+from scripts.training_runs.starting_weights import Start, initialise
 from training.sampling import EpochSums, HardNegatives, balancing_weights
 
 if TYPE_CHECKING:

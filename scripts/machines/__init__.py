@@ -1,0 +1,1 @@
+"""Where and how processes run: memory, threads, devices, child processes, a Ray cluster."""
