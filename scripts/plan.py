@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import isclose
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,11 +14,26 @@ from scripts import console
 from scripts.systems import split_seeds
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from evaluation.statistics.sample_size import AssumedPlan, CrossedPlan, PilotPlan, Plan
 
 _READERS = "readers.json"
+_CORRELATION, _WITHIN, _POWER = 0.5, 0.5, 0.8
+_MOST_PLANS = 9
+
+_KINDS = {
+    "assumed": "a study without a pilot",
+    "predictions": "a pilot of predictions",
+    "readers": "a pilot of cxr readers",
+}
+_OPTIONS = {  # what each kind of plan reads, besides what all of them do
+    "assumed": (
+        "auroc", "prevalence", "correlation", "images", "within", "seeds", "seed_deviation"
+    ),
+    "predictions": ("data", "target", "split", "seeds"),
+    "readers": ("readers",),
+}  # fmt: skip
 
 
 def plan(
@@ -39,11 +55,16 @@ def plan(
     ] = None,
     half_width: Annotated[
         float | None,
-        typer.Option(help="Plan for an interval that reaches so far to either side, too."),
+        typer.Option(help="Plan for an interval that has this half-width on the mean, too."),
     ] = None,
     power: Annotated[
-        float, typer.Option(min=0.05, max=0.999, help="How often the difference is to be shown.")
-    ] = 0.8,
+        float | None,
+        typer.Option(
+            min=0.05,
+            max=0.999,
+            help=f"How often the difference is to be shown; {_POWER:g} if left out.",
+        ),
+    ] = None,
     level: Annotated[
         float, typer.Option(min=0.5, max=0.999, help="Coverage of the interval: 1 - alpha.")
     ] = 0.95,
@@ -55,17 +76,31 @@ def plan(
         typer.Option(help="Assumed share of test patients who have the disease, as 0.3."),
     ] = None,
     correlation: Annotated[
-        float, typer.Option(help="Assumed correlation of the two systems' scores in a class.")
-    ] = 0.5,
-    images: Annotated[int, typer.Option(min=1, help="Assumed images of a patient.")] = 1,
-    within: Annotated[
-        float,
-        typer.Option(help="Assumed correlation of one system's scores of a patient's images."),
-    ] = 0.5,
-    seeds: Annotated[
-        int | None,
+        float | None,
         typer.Option(
-            min=1, help="Trainings of each system; the pilot's number, or 1, if left out."
+            help="Assumed correlation of the two systems' scores in a class; "
+            f"{_CORRELATION:g} if left out."
+        ),
+    ] = None,
+    images: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N[,N...]", help="Assumed images of a patient, as 1,2,4; 1 if left out."
+        ),
+    ] = None,
+    within: Annotated[
+        float | None,
+        typer.Option(
+            help="Assumed correlation of one system's scores of a patient's images; "
+            f"{_WITHIN:g} if left out."
+        ),
+    ] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N[,N...]",
+            help="Seeds with which each system is trained, as 1,3,5; the pilot's number, or 1, if "
+            "left out.",
         ),
     ] = None,
     seed_deviation: Annotated[
@@ -74,7 +109,10 @@ def plan(
     ] = None,
     readers: Annotated[
         str | None,
-        typer.Option(help="With a pilot of readers: numbers of readers to plan for, as 4,6,10."),
+        typer.Option(
+            metavar="N[,N...]",
+            help="With a pilot of readers: numbers of readers to plan for, as 4,6,10.",
+        ),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Data set of the pilot's predictions: its test patients.")
@@ -86,7 +124,7 @@ def plan(
         str | None, typer.Option(help="The split of the pilot; by default its own.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for the pictures and plan.json; new or a plan's.")
+        Path | None, typer.Option(help="Folder for the figures and plan.json; new or a plan's.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the plan as JSON.")] = False,
 ) -> None:
@@ -97,6 +135,8 @@ def plan(
 
     Example: cxr plan --auroc 0.85,0.80 --correlation 0.5 --prevalence 0.3
 
+    Example: cxr plan --auroc 0.85,0.80 --prevalence 0.3 --images 1,2,4
+
     Example: cxr plan out/retinanet-predictions out/chexnet-predictions --data out/data
     --difference 0.03
 
@@ -105,63 +145,96 @@ def plan(
     for name, value in (("--difference", difference), ("--half-width", half_width)):
         if value is not None and not 0 < value < 0.5:
             raise InputError(f"plan {name}: {value} is not between 0 and 0.5")
-    assumed = {"--auroc": auroc, "--prevalence": prevalence, "--seed-deviation": seed_deviation}
-    given = [name for name, value in assumed.items() if value is not None]
-    plans: dict[str, Plan]
+    kind = _kind(pilot)
+    given = {
+        "auroc": auroc, "prevalence": prevalence, "correlation": correlation, "images": images,
+        "within": within, "seeds": seeds, "seed_deviation": seed_deviation, "readers": readers,
+        "data": data, "target": target, "split": split,
+    }  # fmt: skip
+    _refuse_unread([name for name, value in given.items() if value is not None], kind, pilot)
+    plans: Mapping[str, Plan]
+    tables = ""
     if not pilot:
-        one = _assumed(auroc, prevalence, correlation, images, within, seeds, seed_deviation)
-        if readers is not None or data is not None:
-            raise InputError("plan: --readers and --data need a pilot; give its folder")
-        if difference is None and len(one.aurocs) == 2:
-            difference = abs(one.aurocs[0] - one.aurocs[1]) or None
-        plans, basis = {"": one}, _basis_assumed(one)
-        compares = len(one.aurocs) == 2
-    elif given:
-        raise InputError(f"plan: {given[0]} is assumed where there is no pilot; leave one out")
-    elif (Path(pilot[0]) / _READERS).is_file():
-        if pilot[1:] or data is not None or seeds is not None:
-            raise InputError("plan: a pilot of readers is one folder, without --data and --seeds")
+        assumed = _assumed(auroc, prevalence, correlation, images, within, seeds, seed_deviation)
+        plans, basis, one = assumed, _basis_assumed(assumed), next(iter(assumed.values()))
+        compares, own = len(one.aurocs) == 2, abs(one.aurocs[0] - one.aurocs[-1])
+        difference = difference or own or None
+        if own and isclose(difference or own, own):
+            tables = _by_tables(one, power or _POWER, level)
+    elif kind == "readers":
+        if pilot[1:]:
+            raise InputError("plan: a pilot of readers is one folder")
         crossed = _crossed(Path(pilot[0]), readers)
-        plans = {f"{counted(each.readers, 'reader')}": each for each in crossed}
+        plans = {counted(each.readers, "reader"): each for each in crossed}
         basis, compares = _basis_crossed(Path(pilot[0]), crossed[0]), True
     else:
         if data is None:
             raise InputError("plan: a pilot of predictions needs --data, its data set")
-        if readers is not None:
-            raise InputError(f"{pilot[0]}: no folder of cxr readers; --readers needs one")
         from_pilot, names = _of_predictions(pilot, data, target, split, seeds)
-        plans, basis, compares = {"": from_pilot}, _basis_pilot(from_pilot, names), len(names) == 2
+        plans, compares = from_pilot, len(names) == 2
+        basis = _basis_pilot(next(iter(from_pilot.values())), names)
+    if len(plans) > _MOST_PLANS:
+        raise InputError(f"plan: {len(plans)} studies are asked for; give at most {_MOST_PLANS}")
     if not compares and difference is not None:
         raise InputError("plan: one system has no difference; give two, or --half-width alone")
     if difference is None and half_width is None:
         wanted = "--difference, the smallest that would matter" if compares else "--half-width"
         raise InputError(f"plan: give {wanted}")
+    if difference is None and power is not None:
+        raise InputError("plan --power: is for a difference; give --difference, or leave it out")
     from evaluation.report.study_plan import Question
 
-    question = Question(difference, half_width, power, level, plans)
+    question = Question(difference, half_width, power or _POWER, level, plans)
     for sentence in question.sentences():
         console.say(sentence)
-    if not pilot and len(one.aurocs) == 2 and one.aurocs[0] != one.aurocs[1]:
-        console.say(_by_tables(one, power, level))
+    if tables:
+        console.say(tables)
     found = {"basis": basis, **question.to_json()}
     if out is not None:
         from evaluation.report.plan_charts import write_plan  # and matplotlib with it
 
         for path in write_plan(question, found, out):
-            console.say(f"Picture: {path}")
+            console.say(f"Figure: {path}")
     if as_json:
         console.emit_json(found)
+
+
+def _kind(pilot: Sequence[str] | None) -> str:
+    if not pilot:
+        return "assumed"
+    return "readers" if (Path(pilot[0]) / _READERS).is_file() else "predictions"
+
+
+def _refuse_unread(given: Sequence[str], kind: str, pilot: Sequence[str] | None) -> None:
+    """Refuse the first option that this kind of plan would not read."""
+    for name in given:
+        if name not in _OPTIONS[kind]:
+            option = f"--{name.replace('_', '-')}"
+            reads = " and ".join(_KINDS[each] for each in _KINDS if name in _OPTIONS[each])
+            this = _KINDS[kind] + (f" ({pilot[0]})" if pilot else "")
+            raise InputError(f"plan {option}: is for {reads}, not for {this}; leave it out")
+
+
+def _numbers(option: str, text: str, least: int) -> list[int]:
+    """Numbers with commas, each once."""
+    try:
+        numbers = [int(each) for each in text.split(",")]
+    except ValueError:
+        raise InputError(f"plan {option} {text}: are not numbers with commas") from None
+    if min(numbers) < least:
+        raise InputError(f"plan {option} {text}: give {least} or more")
+    return list(dict.fromkeys(numbers))
 
 
 def _assumed(
     auroc: str | None,
     prevalence: float | None,
-    correlation: float,
-    images: int,
-    within: float,
-    seeds: int | None,
+    correlation: float | None,
+    images: str | None,
+    within: float | None,
+    seeds: str | None,
     seed_deviation: float | None,
-) -> AssumedPlan:
+) -> dict[str, AssumedPlan]:
     from evaluation.statistics.sample_size import AssumedPlan
 
     if auroc is None or prevalence is None:
@@ -175,17 +248,41 @@ def _assumed(
     if not 0 < prevalence < 1:
         raise InputError(f"plan --prevalence {prevalence}: is not between 0 and 1")
     for name, value in (("--correlation", correlation), ("--within", within)):
-        if not 0 <= value < 1:
+        if value is not None and not 0 <= value < 1:
             raise InputError(f"plan {name} {value}: is not from 0 to below 1")
-    if seeds is not None and seeds > 1 and seed_deviation is None:
+    each_images = _numbers("--images", images or "1", 1)
+    each_seeds = _numbers("--seeds", seeds or "1", 1)
+    if correlation is not None and len(aurocs) == 1:
+        raise InputError("plan --correlation: is of two systems; leave it out, or give --auroc A,B")
+    if within is not None and max(each_images) == 1:
+        raise InputError(
+            "plan --within: is for several images of a patient; give --images, 2 or more"
+        )
+    if seed_deviation is None and max(each_seeds) > 1:
         raise InputError(
             "plan --seeds: how far trainings differ is not known; give --seed-deviation, as 0.01"
         )
-    if seed_deviation is not None and (seeds is None or seeds < 2):
+    if seed_deviation is not None and max(each_seeds) == 1:
         raise InputError("plan --seed-deviation: is for several trainings; give --seeds, 2 or more")
-    return AssumedPlan(
-        aurocs, prevalence, correlation, images, within, seeds or 1, seed_deviation or 0.0
-    )
+    correlation = _CORRELATION if correlation is None else correlation
+    within = _WITHIN if within is None else within
+    return {
+        _name(each_images, image, each_seeds, seed): AssumedPlan(
+            aurocs, prevalence, correlation, image, within, seed, seed_deviation or 0.0
+        )
+        for image in each_images
+        for seed in each_seeds
+    }
+
+
+def _name(each_images: Sequence[int], images: int, each_seeds: Sequence[int], seeds: int) -> str:
+    """What sets one plan apart from the others; empty where it is the only one."""
+    words = []
+    if len(each_images) > 1:
+        words.append(f"{counted(images, 'image')} a patient")
+    if len(each_seeds) > 1:
+        words.append(counted(seeds, "seed"))
+    return ", ".join(words)
 
 
 def _crossed(folder: Path, readers: str | None) -> list[CrossedPlan]:
@@ -200,19 +297,14 @@ def _crossed(folder: Path, readers: str | None) -> list[CrossedPlan]:
             f"{folder}: has no variance components; a pilot needs two modalities, each read by "
             "every reader"
         )
-    try:
-        numbers = [int(each) for each in readers.split(",")] if readers else [3, 5, 10]
-    except ValueError:
-        raise InputError(f"plan --readers {readers}: are not numbers with commas") from None
-    if min(numbers) < 2:
-        raise InputError(f"plan --readers {readers}: readers who stand for others are 2 or more")
+    numbers = _numbers("--readers", readers or "3,5,10", 2)
     share = pilot["n_positive"] / pilot["n_cases"]
     return [CrossedPlan(Components(**parts), pilot["n_cases"], share, number) for number in numbers]
 
 
 def _of_predictions(
-    pilot: Sequence[str], data: Path, target: str | None, split: str | None, seeds: int | None
-) -> tuple[PilotPlan, list[str]]:
+    pilot: Sequence[str], data: Path, target: str | None, split: str | None, seeds: str | None
+) -> tuple[dict[str, PilotPlan], list[str]]:
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
     from evaluation.compare.compare import pilot_parts
@@ -232,14 +324,23 @@ def _of_predictions(
     if len(opened) < len(named):
         raise InputError("plan: two systems have one name; give each its own: NAME=PATH")
     parts = pilot_parts(opened, dataset, judged, split=own)
-    planned = None if seeds is None else [seeds] * len(parts)
-    return PilotPlan(list(parts.values()), planned), list(parts)
+    of_systems = list(parts.values())
+    if seeds is None:
+        return {"": PilotPlan(of_systems)}, list(parts)
+    numbers = _numbers("--seeds", seeds, 1)
+    plans = {
+        _name([], 0, numbers, number): PilotPlan(of_systems, [number] * len(of_systems))
+        for number in numbers
+    }
+    return plans, list(parts)
 
 
-def _basis_assumed(plan: AssumedPlan) -> dict[str, Any]:
+def _basis_assumed(plans: Mapping[str, AssumedPlan]) -> dict[str, Any]:
     from dataclasses import asdict
 
-    return {"kind": "assumed", **asdict(plan)}
+    each = [asdict(plan) for plan in plans.values()]
+    several = {name: list(dict.fromkeys(one[name] for one in each)) for name in ("images", "seeds")}
+    return {"kind": "assumed", **each[0], **several}
 
 
 def _basis_crossed(folder: Path, plan: CrossedPlan) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from evaluation.report.study_plan import Question
 from evaluation.statistics.sample_size import fewest_patients
 
 STORED = "plan.json"
-_PICTURES = "figures"
+_FIGURES = "figures"
 _SHARES = (0.5, 1.0, 1.5)
 """Of the difference: whoever plans for one should see what a smaller one would take."""
 
@@ -30,17 +30,17 @@ def write_plan(question: Question, found: Mapping[str, Any], out: Path) -> list[
         out: The folder.
 
     Returns:
-        The pictures, as PNG.
+        The figures, as PNG.
 
     Raises:
         InputError: The folder holds something else.
     """
-    require_only(out, {STORED, _PICTURES}, "plan")
-    pictures = out / _PICTURES
-    pictures.mkdir(parents=True, exist_ok=True)
+    require_only(out, {STORED, _FIGURES}, "plan")
+    figures = out / _FIGURES
+    figures.mkdir(parents=True, exist_ok=True)
     drawn = []
     for chart in _charts(question):
-        drawn += save_figure(draw_with_legend(chart, []), pictures / f"{chart.key}.png")
+        drawn += save_figure(draw_with_legend(chart, []), figures / f"{chart.key}.png")
     write_json(out / STORED, "plan", {**found, "provenance": provenance()})
     return [path for path in drawn if path.suffix == ".png"]
 
@@ -49,7 +49,8 @@ def _charts(question: Question) -> Iterator[Chart]:
     known = [row["patients"] for row in question.rows if row["patients"]]
     if not known:
         return
-    low, high = max(min(known) / 5, 8), max(known) * 3
+    fewest = min(plan.least for plan in question.plans.values())
+    low, high = max(min(known) / 5, fewest, 8), max(known) * 3
     patients = np.unique(np.geomspace(low, high, 60).astype(int))
     axis = Axis("Test patients", _decades(low, high), low, high, "log")
     if question.difference is not None:
@@ -73,9 +74,9 @@ def _charts(question: Question) -> Iterator[Chart]:
     ticks = tuple((tick, f"{tick:g}".removeprefix("0") or "0") for tick in _steps(top))
     yield Chart(
         key="half_width",
-        title="How far the interval reaches to either side",
+        title="Half-width of the interval, on the mean",
         x=axis,
-        y=Axis(f"Half the {question.level:.0%} interval", ticks, 0.0, ticks[-1][0]),
+        y=Axis(f"Mean half-width of the {question.level:.0%} interval", ticks, 0.0, ticks[-1][0]),
         curves=widths,
         guides=()
         if question.half_width is None
@@ -101,7 +102,8 @@ def _power_curves(question: Question, patients: np.ndarray) -> Iterator[Curve]:
         points: tuple[Point, ...] = ()
         if study is not None and study.patients <= patients[-1]:
             points = (Point(study.patients, question.power, f"{study.patients:,} patients"),)
-        yield Curve(label, at, patients.astype(float), np.array(power), points)
+        figure = "" if study is None else f"({study.patients:,} patients)"
+        yield Curve(label, at, patients.astype(float), np.array(power), points, figure=figure)
 
 
 def _decades(low: float, high: float) -> tuple[tuple[float, str], ...]:

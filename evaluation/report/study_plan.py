@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from evaluation.statistics.sample_size import PilotPlan, Plan, Study, fewest_patients
+from evaluation.statistics.sample_size import (
+    AssumedPlan,
+    CrossedPlan,
+    PilotPlan,
+    Plan,
+    Study,
+    fewest_patients,
+)
 
 _POWERS = (0.5, 0.8, 0.9, 0.95)
 
@@ -18,7 +25,7 @@ class Question:
 
     Attributes:
         difference: The true difference that is to be shown.
-        half_width: How far an interval is to reach to either side.
+        half_width: Half the width that an interval is to have on the mean.
         power: How often the difference is to be shown.
         level: Coverage of the interval; ``1 - alpha`` of the test.
         plans: By name; one alone has an empty name.
@@ -35,13 +42,14 @@ class Question:
         """An answer for each plan, and for the difference at other powers, too."""
         found: list[dict[str, Any]] = []
         for name, plan in self.plans.items():
+            each = {"plan": name, **_design(plan)}
             if (difference := self.difference) is not None:
                 for power in sorted({self.power, *_POWERS}):
                     row = self._row(plan, self.shows(power, difference))
-                    found.append({"plan": name, "power": power, **row})
+                    found.append({**each, "power": power, **row})
             if (width := self.half_width) is not None:
                 row = self._row(plan, lambda study: study.half_width(self.level) <= width)
-                found.append({"plan": name, "wanted_half_width": width, **row})
+                found.append({**each, "wanted_half_width": width, **row})
         return found
 
     def shows(self, power: float, difference: float) -> Callable[[Study], bool]:
@@ -70,6 +78,12 @@ class Question:
                 continue
             text = (f"{row['plan']}: " if row["plan"] else "") + self._in_words(row)
             yield text[0].upper() + text[1:]
+        several = {max(row["seeds"]) > 1 for row in self.rows if "seeds" in row}
+        if len(several) == 2:
+            yield (
+                "With one seed the result is for these trained models alone, with several for the "
+                "way in which they were trained"
+            )
 
     def _in_words(self, row: Mapping[str, Any]) -> str:
         shown = "power" in row
@@ -80,14 +94,17 @@ class Question:
                 "for more of them"
             )
         who = f"{row['patients']:,} test patients, {row['positives']:,} of them positive"
+        if not row["plan"]:  # whose name would tell
+            who += _design_in_words(row)
         interval = f"{self.level:.0%} interval"
         if shown:
             text = (
                 f"a true difference of {self.difference:g} is shown in {self.power:.0%} of studies "
-                f"with {who}; the {interval} then reaches {row['half_width']:.3f} to either side"
+                f"with {who}; the {interval} then has a half-width of {row['half_width']:.3f} on "
+                "the mean"
             )
         else:
-            text = f"the {interval} reaches {self.half_width:g} to either side with {who}"
+            text = f"the {interval} has a half-width of {self.half_width:g} on the mean with {who}"
         if "patients_range" in row:
             low, high = (f"{each:,}" if each else "no number" for each in row["patients_range"])
             text += f". The pilot is not sure of its variance: from {low} to {high} patients"
@@ -103,3 +120,21 @@ class Question:
             "answer": list(self.sentences()),
             "studies": self.rows,
         }
+
+
+def _design(plan: Plan) -> dict[str, Any]:
+    """What a planned study has besides patients; seeds of each system."""
+    if isinstance(plan, AssumedPlan):
+        seeds = [plan.seeds] * len(plan.aurocs)
+        return {"images_of_a_patient": plan.images, "seeds": seeds}
+    if isinstance(plan, PilotPlan):
+        return {"images_of_a_patient": plan.images, "seeds": plan.seeds}
+    return {"readers": plan.readers} if isinstance(plan, CrossedPlan) else {}
+
+
+def _design_in_words(row: Mapping[str, Any]) -> str:
+    if "readers" in row:
+        return f", read by {row['readers']} readers"
+    images, seeds = row["images_of_a_patient"], list(dict.fromkeys(row["seeds"]))
+    each = "1 image each" if images == 1 else f"{images:.3g} images each"
+    return f", {each}" + (f", {' and '.join(map(str, seeds))} seeds" if seeds != [1] else "")

@@ -2,8 +2,10 @@
 
 The variance of a planned study comes from one of two places: from assumptions (AUROCs, correlation
 of the scores, prevalence), by the binormal model, or from a pilot's predictions, whose variance
-shrinks with the number of patients. Power is that of the test of `auroc_difference`: Student's t
-with the same degrees of freedom, hence the noncentral t distribution.
+shrinks with the number of patients. Power is that of the test of `auroc_difference`, which is
+Student's t, hence the noncentral t distribution. Its degrees of freedom under assumptions are those
+of both classes' patients; in a test they may be fewer (`AurocParts.freedom`), which simulated
+studies show to widen intervals by a few percent where a class has few patients.
 
 Studies with readers (`CrossedPlan`) follow Hillis, Obuchowski and Berbaum 2011.
 """
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -27,6 +29,8 @@ from evaluation.statistics.ranking import Floats
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
 _MOST_PATIENTS = 100_000_000
 """A plan that needs more than this is no plan."""
+_LEAST = 4
+"""Two patients of either class."""
 
 
 @dataclass(frozen=True)
@@ -38,12 +42,15 @@ class Study:
         positives: Those of them with the disease.
         error: Standard error that its difference, or its AUROC, will have.
         freedom: Degrees of freedom of its t test; infinite: the normal distribution.
+        auroc: Of the one system that is measured, whose interval is taken on the logit; `None`
+            where two are compared.
     """
 
     patients: int
     positives: int
     error: float
     freedom: float
+    auroc: float | None = None
 
     def power(self, difference: float, level: float = LEVEL) -> float:
         """How often a true difference is shown, by a two-sided test at ``1 - level``.
@@ -56,12 +63,27 @@ class Study:
         return power_of_t(difference / self.error, self.freedom, level)
 
     def half_width(self, level: float = LEVEL) -> float:
-        """Half the width that its interval is expected to have, on the scale of the AUROC."""
-        return float(scipy.special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
+        """Half the width of its interval on the mean; about half of such studies have more.
+
+        Example:
+            >>> round(Study(1000, 300, error=0.01, freedom=np.inf).half_width(), 4)
+            0.0196
+        """
+        reach = float(scipy.special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
+        if self.auroc is None:
+            return reach
+        reach /= self.auroc * (1 - self.auroc)
+        middle = scipy.special.logit(self.auroc)
+        low, high = scipy.special.expit([middle - reach, middle + reach])
+        return float(high - low) / 2
 
 
 class Plan(Protocol):
     """Tells what a study of any number of patients would be."""
+
+    @property
+    def least(self) -> int:
+        """The fewest patients that can be planned: two of either class."""
 
     def study(self, patients: int) -> Study:
         """The study with so many patients."""
@@ -239,7 +261,7 @@ class AssumedPlan:
     seed_deviation: float = 0.0
 
     def study(self, patients: int) -> Study:
-        """The study with so many patients; at least two of either class."""
+        """The study with so many patients, two of either class or more."""
         positives = min(max(round(patients * self.prevalence), 2), patients - 2)
         negatives = patients - positives
         covariance = binormal_auroc_covariance(
@@ -256,7 +278,13 @@ class AssumedPlan:
         freedom = (1 / counts).sum() ** 2 / (1 / (counts**2 * (counts - 1))).sum()
         between = [self.seed_deviation**2 if self.seeds > 1 else 0.0] * len(self.aurocs)
         seeds = [self.seeds] * len(self.aurocs)
-        return _with_seeds(patients, positives, over_patients, float(freedom), between, seeds)
+        study = _with_seeds(patients, positives, over_patients, float(freedom), between, seeds)
+        return replace(study, auroc=self.aurocs[0] if len(self.aurocs) == 1 else None)
+
+    @property
+    def least(self) -> int:
+        """The fewest patients that can be planned: two of either class."""
+        return _LEAST
 
 
 class PilotPlan:
@@ -296,13 +324,13 @@ class PilotPlan:
         self.positives = int((mean.images[:, 0] > 0).sum())
         self.images = float(mean.images.sum() / self.patients)
         self.effective = min(effective_patients(of_class) for of_class in mean.images.T)
+        self.seeds = list(seeds) if seeds is not None else [len(each) for each in systems]
         self._freedom = mean.freedom
         self._variance = mean.variance
         self._pilot_seeds = [len(each) for each in systems]
-        self._seeds = list(seeds) if seeds is not None else self._pilot_seeds
         self._scale = 1.0
         self._own, self._between = zip(*(_spread_of_seeds(each) for each in systems), strict=True)
-        if any(n > 1 for n in self._seeds) and any(n == 1 for n in self._pilot_seeds):
+        if any(n > 1 for n in self.seeds) and any(n == 1 for n in self._pilot_seeds):
             raise InputError(
                 "how trainings differ cannot be seen in one training: give the pilot two or more "
                 "seeds of each system (NAME=RUN,RUN), or plan for one"
@@ -314,16 +342,22 @@ class PilotPlan:
         # What seeds have in common stays; what is a seed's own goes down with their number.
         in_pilot = sum(own / n for own, n in zip(self._own, self._pilot_seeds, strict=True))
         over_patients = max(self._variance - in_pilot, 0.0)
-        over_patients += sum(own / n for own, n in zip(self._own, self._seeds, strict=True))
+        over_patients += sum(own / n for own, n in zip(self._own, self.seeds, strict=True))
         between = [
             found if planned > 1 else 0.0
-            for found, planned in zip(self._between, self._seeds, strict=True)
+            for found, planned in zip(self._between, self.seeds, strict=True)
         ]
         freedom = max(self._freedom * patients / self.patients, 1.0)
         positives = round(patients * self.positives / self.patients)
-        return _with_seeds(
-            patients, positives, over_patients * share, freedom, between, self._seeds
+        study = _with_seeds(
+            patients, positives, over_patients * share, freedom, between, self.seeds
         )
+        return replace(study, auroc=self.value if len(self.seeds) == 1 else None)
+
+    @property
+    def least(self) -> int:
+        """The fewest patients that can be planned: two of either class."""
+        return _with_two_of_a_class(self.positives / self.patients)
 
     def scaled(self, factor: float) -> PilotPlan:
         """The same with the pilot's variance over patients times a factor, of `variance_range`."""
@@ -335,6 +369,11 @@ class PilotPlan:
         """Interval of the true variance over patients, as factors of the pilot's estimate."""
         tails = scipy.special.chdtri(self._freedom, [(1 - level) / 2, (1 + level) / 2])
         return float(self._freedom / tails[0]), float(self._freedom / tails[1])
+
+
+def _with_two_of_a_class(positives: float) -> int:
+    """Patients of whom a share is positive, and of whom two of either class are expected."""
+    return max(_LEAST, int(np.ceil(2 / min(positives, 1 - positives) - 1e-9)))
 
 
 def _spread_of_seeds(seeds: Sequence[AurocParts]) -> tuple[float, float]:
@@ -404,16 +443,20 @@ class CrossedPlan:
         error = float(np.sqrt(2 / self.readers * total))
         return Study(patients, round(patients * self.positives), error, float(freedom))
 
+    @property
+    def least(self) -> int:
+        """The fewest cases that can be planned: two of either class."""
+        return _with_two_of_a_class(self.positives)
 
-def fewest_patients(plan: Plan, enough: Callable[[Study], bool], *, least: int = 4) -> Study | None:
+
+def fewest_patients(plan: Plan, enough: Callable[[Study], bool]) -> Study | None:
     """The smallest study that is enough; `None` where even the most that are thought of are not.
 
     Args:
         plan: What a study of so many patients would be.
         enough: Whether a study is; once it is, larger ones are as well.
-        least: Patients to begin with.
     """
-    high = least
+    high = least = plan.least
     while not enough(plan.study(high)):
         if high >= _MOST_PATIENTS:
             return None

@@ -67,7 +67,47 @@ def test_an_interval_can_be_planned_for_one_system_alone(capsys):
     )
 
 
-def test_a_pilot_gives_patients_and_how_sure_it_is_and_pictures(pilot, tmp_path, capsys):
+def test_the_half_width_is_called_the_mean_one(capsys):
+    plan(**ASSUMED, half_width=0.05)
+    power, interval = capsys.readouterr().err.splitlines()[:2]
+    assert power.endswith("the 95% interval then has a half-width of 0.035 on the mean")
+    assert interval.startswith("The 95% interval has a half-width of 0.05 on the mean with")
+
+
+def test_one_answer_for_each_number_of_images_and_seeds(capsys):
+    plan(**ASSUMED, images="1,4", seeds="1,3,5", seed_deviation=0.01, as_json=True)
+    found = capsys.readouterr()
+    studies = [row for row in json.loads(found.out)["studies"] if row["power"] == 0.8]
+    needed = {(row["images_of_a_patient"], *row["seeds"]): row["patients"] for row in studies}
+    assert list(needed) == [(i, s, s) for i in (1, 4) for s in (1, 3, 5)]
+    assert all(needed[4, s, s] < needed[1, s, s] for s in (1, 3, 5))
+    # One seed asks of this training alone; of the way of training, more seeds say more.
+    assert all(needed[i, 1, 1] < needed[i, 5, 5] < needed[i, 3, 3] for i in (1, 4))
+    assert "4 images a patient, 3 seeds: a true difference of 0.05 is shown" in found.err
+    assert "With one seed the result is for these trained models alone" in found.err
+
+
+def test_the_answer_names_images_and_seeds(capsys):
+    plan(**ASSUMED, images="2", seeds="3", seed_deviation=0.01)
+    assert "of them positive, 2 images each, 3 seeds; the 95%" in capsys.readouterr().err
+
+
+def test_the_tables_are_named_for_the_difference_of_the_aurocs_alone(capsys):
+    plan(**ASSUMED, difference=0.05)
+    assert "published tables" in capsys.readouterr().err
+    plan(**ASSUMED, difference=0.03)
+    assert "published tables" not in capsys.readouterr().err
+
+
+def test_a_pilot_of_several_seeds_tells_what_more_seeds_need(pilot, capsys):
+    data, (first, second) = pilot
+    plan([f"both={first},{second}"], data=data, half_width=0.2, seeds="4,8", as_json=True)
+    studies = json.loads(capsys.readouterr().out)["studies"]
+    assert [(row["plan"], row["seeds"]) for row in studies] == [("4 seeds", [4]), ("8 seeds", [8])]
+    assert studies[1]["patients"] < studies[0]["patients"]
+
+
+def test_a_pilot_gives_patients_and_how_sure_it_is_and_figures(pilot, tmp_path, capsys):
     data, systems = pilot
     plan(systems, data=data, difference=0.1, half_width=0.05, out=tmp_path / "plan", as_json=True)
     found = json.loads(capsys.readouterr().out)
@@ -114,10 +154,16 @@ def test_more_readers_need_fewer_cases(tmp_path, capsys):
         ("--auroc 0.8 --prevalence 0.3 --difference 0.1", "one system has no difference"),
         ("--auroc 0.8,0.7 --prevalence 0.3 --seeds 3", "give --seed-deviation, as 0.01"),
         ("--auroc 0.8,0.7 --prevalence 0.3 --correlation 1", "--correlation 1.0: is not from 0"),
-        ("--auroc 0.8,0.7 --prevalence 0.3 --readers 5", "need a pilot"),
+        (
+            "--auroc 0.8,0.7 --prevalence 0.3 --readers 5",
+            "for a pilot of cxr readers, not for a study without a pilot",
+        ),
         ("some --difference 0.1", "needs --data, its data set"),
-        ("some --auroc 0.8 --difference 0.1", "--auroc is assumed where there is no pilot"),
+        ("some --auroc 0.8 --difference 0.1", "--auroc: is for a study without a pilot"),
         ("--auroc 0.8,0.7 --prevalence 0.3 --difference 0.7", "--difference: 0.7 is not between"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --images 1,two", "--images 1,two: are not numbers"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --seeds 0", "--seeds 0: give 1 or more"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --images 1,2,3,4,5,6,7,8,9,10", "give at most 9"),
     ],
 )
 def test_what_does_not_fit_together_is_one_line(monkeypatch, capsys, arguments, words):
@@ -129,12 +175,45 @@ def test_what_does_not_fit_together_is_one_line(monkeypatch, capsys, arguments, 
     assert words in line
 
 
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        ("some --data d --images 3", "--images"),
+        ("some --data d --within 0.2", "--within"),
+        ("some --data d --correlation 0.5", "--correlation"),  # its default, but given
+        ("some --data d --seed-deviation 0.1", "--seed-deviation"),
+        ("some --data d --readers 5", "--readers"),
+        ("READERS --seeds 3", "--seeds"),
+        ("READERS --target t", "--target"),
+        ("READERS --images 2", "--images"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --target t", "--target"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --split s", "--split"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --data d", "--data"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --within 0.2", "--within"),
+        ("--auroc 0.8 --prevalence 0.3 --correlation 0.2 --half-width 0.1", "--correlation"),
+        ("--auroc 0.8 --prevalence 0.3 --power 0.9 --half-width 0.1", "--power"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --seeds 1 --seed-deviation 0.1", "--seed-deviation"),
+    ],
+)
+def test_an_option_that_would_not_be_read_is_refused(
+    monkeypatch, capsys, tmp_path, arguments, option
+):
+    (tmp_path / "readers.json").touch()
+    given = arguments.replace("READERS", str(tmp_path)).split()
+    monkeypatch.setattr(sys, "argv", ["cxr", "plan", *given])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert ended.value.code == 2
+    assert line.startswith(f"cxr: plan {option}: is ")
+
+
 def test_no_number_of_patients_makes_up_for_trainings_that_differ(capsys):
-    plan(**ASSUMED, difference=0.02, seeds=2, seed_deviation=0.05)
+    plan(**ASSUMED, difference=0.02, seeds="2", seed_deviation=0.05)
     assert "No number of patients shows the difference so often" in capsys.readouterr().err
 
 
-def test_a_picture_folder_of_something_else_is_refused(tmp_path):
+def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "report.html").touch()
     with pytest.raises(InputError, match="which no plan has"):
         plan(**ASSUMED, out=tmp_path)

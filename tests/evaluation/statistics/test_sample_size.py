@@ -93,14 +93,28 @@ def test_covariance_is_what_simulated_studies_vary_by():
     assert np.cov(figures.T) == pytest.approx(expected, rel=0.08)
 
 
-def power_of_simulated(plan, study, trials, seed):
+def simulated(plan, study, trials, seed):
+    """Share of the studies that show a difference, and the mean half-width of their intervals."""
     rng = np.random.default_rng(seed)
     assumed = {"correlation": plan.correlation, "images": plan.images, "within": plan.within}
-    shown = 0
+    shown, widths = 0, []
     for _ in range(trials):
         truth, scores, owner = drawn(rng, study.patients, study.positives, plan.aurocs, **assumed)
-        shown += auroc_difference(truth, *scores, owner).p_value < 0.05
-    return shown / trials
+        # Trainings of a system rank each class alike, and put positives further up or down.
+        apart = np.zeros((len(plan.aurocs), plan.seeds))
+        if plan.seeds > 1:
+            true = rng.normal(np.array(plan.aurocs)[:, None], plan.seed_deviation, apart.shape)
+            apart = np.sqrt(2) * (ndtri(true) - ndtri(np.array(plan.aurocs))[:, None])
+        found = auroc_over_seeds(
+            *(
+                [auroc_parts(truth, row + up * truth, owner, study.patients) for up in of_seeds]
+                for row, of_seeds in zip(scores[: len(apart)], apart, strict=True)
+            )
+        )
+        low, high = found.interval
+        widths.append((high - low) / 2)
+        shown += found.p_value < 0.05
+    return shown / trials, float(np.mean(widths))
 
 
 @pytest.mark.parametrize(
@@ -112,13 +126,33 @@ def power_of_simulated(plan, study, trials, seed):
         (AssumedPlan((0.85, 0.80), 0.5, 0.5), 0.8),
         (AssumedPlan((0.80, 0.70), 0.2, 0.3, images=3, within=0.5), 0.8),
         (AssumedPlan((0.90, 0.85), 0.1, 0.7), 0.9),
+        (AssumedPlan((0.85, 0.75), 0.3, 0.5, seeds=3, seed_deviation=0.02), 0.8),
     ],
 )
-def test_a_planned_study_shows_the_difference_as_often_as_planned(plan, power, trials):
+def test_a_planned_study_has_the_power_and_the_half_width_that_were_planned(plan, power, trials):
     gap = plan.aurocs[0] - plan.aurocs[1]
     study = fewest_patients(plan, lambda study: study.power(gap) >= power)
     noise = 3.5 * np.sqrt(power * (1 - power) / trials)
-    assert power_of_simulated(plan, study, trials, 11) == pytest.approx(power, abs=noise + 0.015)
+    shown, width = simulated(plan, study, trials, 11)
+    assert shown == pytest.approx(power, abs=noise + 0.015)
+    assert width == pytest.approx(study.half_width(), rel=0.03)
+
+
+@pytest.mark.parametrize(
+    "trials", [400, pytest.param(5000, marks=pytest.mark.long)], ids=["short", "whole"]
+)
+@pytest.mark.parametrize(
+    ("auroc", "prevalence", "half_width", "off"),
+    [(0.85, 0.3, 0.03, 0.02), (0.85, 0.3, 0.1, 0.06), (0.95, 0.1, 0.06, 0.15)],
+    ids=["as planned", "22 positives", "18 positives, far from 0.5"],
+)
+def test_the_interval_of_one_auroc_has_the_half_width_that_was_planned(
+    auroc, prevalence, half_width, off, trials
+):
+    plan = AssumedPlan((auroc,), prevalence)
+    study = fewest_patients(plan, lambda study: study.half_width() <= half_width)
+    _, width = simulated(plan, study, trials, 11)
+    assert width == pytest.approx(half_width, rel=off)
 
 
 def test_equal_systems_are_shown_to_differ_as_often_as_the_test_errs():
@@ -183,6 +217,27 @@ def test_the_variance_of_a_small_pilot_is_less_sure():
         assert plan.scaled(high).study(n).error == pytest.approx(plan.study(n).error * high**0.5)
         ranges.append(high / low)
     assert ranges[1] < ranges[0] / 2
+
+
+def test_a_study_has_two_patients_of_either_class_however_large_the_difference():
+    rng = np.random.default_rng(8)
+    truth, scores, owner = drawn(rng, 200, 20, (0.99, 0.51))
+    pilot = PilotPlan([[auroc_parts(truth, each, owner, 200)] for each in scores])
+    study = fewest_patients(pilot, lambda study: study.power(0.48) >= 0.1)
+    assert (study.patients, study.positives) == (20, 2)
+    readers = CrossedPlan(VAN_DYKE, 114, 0.96, 50)
+    study = fewest_patients(readers, lambda study: study.half_width() <= 0.9)
+    assert (study.patients, study.positives) == (50, 48)
+
+
+def test_the_interval_of_one_system_is_as_wide_as_on_the_logit_and_of_two_as_their_difference():
+    rng = np.random.default_rng(9)
+    truth, scores, owner = drawn(rng, 90, 30, (0.9, 0.8), 0.5)
+    parts = [auroc_parts(truth, each, owner, 90) for each in scores]
+    for systems in (parts[:1], parts):
+        low, high = auroc_over_seeds(*([each] for each in systems)).interval
+        study = PilotPlan([[each] for each in systems]).study(90)
+        assert study.half_width() == pytest.approx((high - low) / 2)
 
 
 def test_a_pilot_that_cannot_say_how_figures_vary_is_refused():
