@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -27,8 +27,6 @@ _MARKER_WORDS = {"s": "squares", ".": "dots", "D": "diamonds"}
 _CROSSING = 3  # its colour, which no arm has
 _CROSSING_MARKER = "P"
 _STEPS = 24
-Across = Callable[[float, float], float]
-"""Where so many images with so many boxes lie on the x axis."""
 
 
 def draw(study: CurveStudy, metric: str, times: Times | None = None) -> Chart:
@@ -36,15 +34,17 @@ def draw(study: CurveStudy, metric: str, times: Times | None = None) -> Chart:
 
     Solid lines are fitted within what was measured, dashed ones are extrapolated.
     """
-    across: Across = (lambda images, _: images) if times is None else times.hours
     drawn, unit = drawn_arms(study, metric), "images" if times is None else "hours"
-    curves = [curve for arm in drawn for curve in _curves(arm, across)]
+    curves = [curve for arm in drawn for curve in _curves(arm, times)]
     values = [x for curve in curves for x in curve.x if np.isfinite(x)]
     title = metric_title(metric)
+    across = "Annotated images" if times is None else "Annotation time, hours"
+    if times is None and any(arm["kind"] == "mixed" for arm in drawn):
+        across += f"; those with boxes of the {KINDS['mixed']}, which has labels for all"
     return Chart(
         key=f"{metric.replace('_', '-')}-{unit}",
         title=f"{title} against {'annotated images' if times is None else 'annotation time'}",
-        x=log_axis("Annotated images" if times is None else "Annotation time, hours", values),
+        x=log_axis(across, values),
         y=figure_axis(drawn, metric),
         curves=(*curves, *_crossing(study, metric, times)),
         description=f"{title} against {unit} of annotation; the table below holds the figures.",
@@ -93,8 +93,8 @@ def _point(point: SizePoint, metric: str) -> dict[str, Any]:
         f"{metric_title(metric)} {figure_words(figure)}"
     )
     ends = [figure.low, figure.high] if figure.bounded else [figure.estimate] * 2
-    return {"images": point.n_images, "boxes": point.n_boxes, "figure": figure.estimate,
-            "ends": ends, "words": words}  # fmt: skip
+    return {"images": point.n_images, "boxes": point.n_boxes, "grown": point.n_grown,
+            "figure": figure.estimate, "ends": ends, "words": words}  # fmt: skip
 
 
 def _line(curve: LearningCurve) -> dict[str, Any]:
@@ -108,18 +108,22 @@ def _line(curve: LearningCurve) -> dict[str, Any]:
             "measured": _STEPS}  # fmt: skip
 
 
-def _curves(arm: Mapping[str, Any], across: Across) -> Iterator[Curve]:
+def _curves(arm: Mapping[str, Any], times: Times | None) -> Iterator[Curve]:
     """The fit within what was measured, the rest of it, and the points with their intervals."""
     kind, position, points = arm["kind"], arm["position"], arm["points"]
     name = f"{KINDS[kind]}, {_MARKER_WORDS[MARKERS[kind]]}"
     if (line := arm["line"]) is not None:
-        x = np.array([across(n, n * arm["boxes"]) for n in line["images"]])
+        counts = line["images"]
+        x = np.array([n if times is None else times.hours(n, n * arm["boxes"]) for n in counts])
         y, end = np.array(line["figure"]), line["measured"]
         band = x, np.array(line["low"]), np.array(line["high"])
         yield Curve("", position, x[end - 1 :], y[end - 1 :], dashed=True)
         yield Curve(name, position, x[:end], y[:end], dashed=False, band=band)
         name = ""
-    at = [across(each["images"], each["boxes"]) for each in points]
+    at = [
+        each["grown"] if times is None else times.hours(each["images"], each["boxes"])
+        for each in points
+    ]
     x = np.repeat(at, 3)
     x[2::3] = np.nan
     y = np.array([value for each in points for value in (*each["ends"], np.nan)])

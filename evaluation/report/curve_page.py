@@ -26,6 +26,7 @@ from evaluation.report.curve_study import (
     SizePoint,
     Times,
     amount_words,
+    arm_against,
     findings,
     never_crossing,
     title_in_sentence,
@@ -227,10 +228,11 @@ def _differences(study: CurveStudy, metric: str) -> Grid | None:
     heads = [
         title
         for first, second in pairs
-        for title in (f"{KINDS[first].capitalize()} − {KINDS[second]}", "p, Holm")
+        for title in (f"{KINDS[first].capitalize()} − {arm_against(first, second)}", "p, Holm")
     ]
     title = f"Differences in {metric_title(metric)}"
-    return Grid(title, "", ("Annotated images", *heads), tuple(lines))
+    boxed = " (mixed arm: boxed)" if any("mixed" in pair for pair in pairs) else ""
+    return Grid(title, "", (f"Annotated images{boxed}", *heads), tuple(lines))
 
 
 def _p_words(found: Compared) -> str:

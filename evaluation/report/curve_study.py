@@ -74,11 +74,11 @@ PRESETS = (
          f"et al. 2017, extreme clicking); {_NOT_RADIOLOGISTS}."),
     ),
     Times(
-        1.0, 42.4, "crowd workers",
+        1.0, 42.0, "crowd workers",
         ("1 s a label: one class of one image, from 20 s for 20 classes (Bearman et al. 2016); "
          f"{_NOT_RADIOLOGISTS}.",
-         "42.4 s a box: drawn, checked, and checked that none is missing, medians (Su, Deng and "
-         f"Fei-Fei 2012); {_NOT_RADIOLOGISTS}."),
+         "42 s a box: drawn, checked, and checked that none is missing (Su, Deng and Fei-Fei "
+         f"2012, as Papadopoulos et al. 2016 sum them up); {_NOT_RADIOLOGISTS}."),
     ),
 )  # fmt: skip
 """Times that others measured; a user's own belong in their place. The first are the default."""
@@ -131,10 +131,18 @@ class SizePoint:
     n_positive: float
     figures: Mapping[str, Figure]
 
+    @property
+    def n_grown(self) -> float:
+        """The images that grow with the share: those with boxes where all have labels."""
+        return self.n_boxed if self.kind == "mixed" else self.n_images
+
 
 @dataclass(frozen=True)
 class Difference:
-    """First arm minus second, at one size, on the same test patients."""
+    """First arm minus second, at one size, on the same test patients.
+
+    All images of the mixed arm have labels, so the classifier it is held against has them, too.
+    """
 
     metric: str
     share: float
@@ -146,7 +154,13 @@ class Difference:
 
 @dataclass(frozen=True)
 class Compared:
-    """A difference among all sizes: its p-value is Holm's over them."""
+    """A difference among all sizes: its p-value is Holm's over them.
+
+    Attributes:
+        n_images: `SizePoint.n_grown` of the first arm.
+        gap: The difference.
+        p_value: Holm's.
+    """
 
     n_images: float
     gap: Interval
@@ -200,7 +214,7 @@ class CurveStudy:
 
     def sizes(self, kind: Kind) -> list[SizePoint]:
         """The points of an arm, the smallest first."""
-        return sorted((p for p in self.points if p.kind == kind), key=lambda p: p.n_images)
+        return sorted((p for p in self.points if p.kind == kind), key=lambda p: p.share)
 
     def boxes_per_image(self, kind: Kind) -> float:
         """Boxes drawn for an annotated image of an arm, over all its sizes."""
@@ -246,7 +260,7 @@ class CurveStudy:
 
     def compared(self, metric: str, first: Kind, second: Kind) -> list[Compared]:
         """The differences of two arms at each size, the smallest first, with Holm's p-values."""
-        images = {point.share: point.n_images for point in self.sizes(first)}
+        images = {point.share: point.n_grown for point in self.sizes(first)}
         pair = (metric, first, second)
         rows = [e for e in self.differences if (e.metric, e.first, e.second) == pair]
         rows.sort(key=lambda each: each.share)
@@ -433,16 +447,29 @@ def _figures_at(curve: LearningCurve, images: float) -> Floats:
     return np.asarray(1 - np.exp(np.minimum(lines[:, 0] - lines[:, 1] * math.log(images), 0.0)))
 
 
+def arm_against(first: Kind, second: Kind) -> str:
+    """The second arm of a difference in a sentence.
+
+    Example:
+        >>> arm_against("detector", "classifier"), arm_against("mixed", "classifier")
+        ('classifier', 'classifier of all labels')
+    """
+    whole = " of all labels" if (first, second) == ("mixed", "classifier") else ""
+    return f"{KINDS[second]}{whole}"
+
+
 def _difference(rows: Sequence[Compared], title: str, first: Kind, second: Kind) -> Finding:
     """Where the one is higher, where the other, and where neither is shown to be."""
     parts: list[str] = []
-    for winner, loser, sign in ((first, second, 1), (second, first, -1)):
+    unit = "boxed images" if first == "mixed" else "annotated images"
+    names = KINDS[first], arm_against(first, second)
+    for (winner, loser), sign in ((names, 1), (names[::-1], -1)):
         found = [each for each in rows if each.shown and each.gap.estimate * sign > 0]
         if found:
             by = [f"{_gap(each.gap)} with {_images(each.n_images)}" for each in found]
-            word = " annotated images" if not parts else ""
+            word = f" {unit}" if not parts else ""
             parts.append(
-                f"the {KINDS[winner]}'s {title} is higher than the {KINDS[loser]}'s by "
+                f"the {title} of the {winner} is higher than that of the {loser} by "
                 f"{listing(by)}{word}"
             )
     rest = [_images(each.n_images) for each in rows if not each.shown]
@@ -450,8 +477,8 @@ def _difference(rows: Sequence[Compared], title: str, first: Kind, second: Kind)
         parts.append(f"with {listing(rest)} a difference is not shown")
     if not parts:
         parts = [
-            f"a difference in {title} between the {KINDS[first]} and the {KINDS[second]} is not "
-            f"shown, with {_or(rest)} annotated images"
+            f"a difference in {title} between the {names[0]} and the {names[1]} is not shown, "
+            f"with {_or(rest)} {unit}"
         ]
     text = "; ".join(parts)
     return Finding("difference", f"{text[0].upper()}{text[1:]}.", any(e.shown for e in rows))

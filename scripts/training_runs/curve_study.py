@@ -31,7 +31,11 @@ from evaluation.statistics.learning_curve import LearningCurve, fit_learning_cur
 from scripts import console
 from scripts.training_runs.curve_runs import ARMS, CurvePlan, CurveRun
 
-_PAIRS: tuple[tuple[Kind, Kind], ...] = (("detector", "classifier"), ("mixed", "detector"))
+_PAIRS: tuple[tuple[Kind, Kind], ...] = (
+    ("detector", "classifier"),
+    ("mixed", "classifier"),
+    ("mixed", "detector"),
+)
 
 
 def build_study(
@@ -174,8 +178,11 @@ def _differences(plan: CurvePlan, judged: ShareFigures) -> list[Difference]:
         if not (plan.runs(first) and plan.runs(second)):
             continue
         for metric in CURVE_METRICS:
-            for share in (s for s in _shares(plan, first) if s in _shares(plan, second)):
-                groups = _seeds(plan, first, share), _seeds(plan, second, share)
+            for share in _shares(plan, first):
+                # What boxes add to labels: both have all labels.
+                whole = (first, second) == ("mixed", "classifier")
+                other = max(plan.shares) if whole else share
+                groups = _seeds(plan, first, share), _seeds(plan, second, other)
                 if all(_defined(judged, metric, names) for names in groups):
                     gap = judged.estimate(metric, *groups)
                     found.append(

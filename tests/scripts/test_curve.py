@@ -187,6 +187,22 @@ def test_small_shares_learn_for_as_many_steps_and_the_mixed_arm_starts_from_all_
     assert set(points["n_boxes"]) == {15}
 
 
+def test_what_boxes_add_to_labels_is_held_against_the_classifier_of_all_labels(
+    data: Path, made_up: MadeUp
+) -> None:
+    same = ["--detector-set", "model.backbone=densenet121"]
+    assert curve(data, "--sizes", "0.25,0.5,1", "--seeds", 2, "--mixed", *same) == 0
+    found = read_json(data.parent / "out" / "curve.json", "curve")
+    points = pd.read_csv(data.parent / "out" / "curve.csv").query("metric == 'auroc'")
+    known = points.set_index(["arm", "share"])["estimate"]
+    gaps = pd.DataFrame(found["differences"]).query("metric == 'auroc' and first == 'mixed'")
+    for second, share in (("classifier", [1.0, 1.0]), ("detector", [0.25, 0.5])):
+        of = gaps[gaps["second"] == second]
+        assert of["n_images"].tolist() == [45, 90]  # with boxes; all 180 have labels
+        expected = known["mixed"].loc[[0.25, 0.5]].to_numpy() - known[second].loc[share].to_numpy()
+        assert of["estimate"].to_numpy() == pytest.approx(expected)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [

@@ -59,7 +59,7 @@ def example(
         count = len(kinds) * len(sizes) * seeds
         covariance = error**2 * (0.7 + 0.3 * np.eye(count))
         curves = fit_learning_curves([sizes] * len(kinds), tables, covariance, 150, draws=draws)
-        fits[metric] = dict(zip(kinds, curves, strict=True))
+        fits[metric] = {k: c for k, c in zip(kinds, curves, strict=True) if k != "mixed"}
         reach = 1.96 * np.sqrt(error**2 + spread**2 / seeds)
         for kind, table in zip(kinds, tables, strict=True):
             for share, row in zip(shares, table, strict=True):
@@ -67,9 +67,15 @@ def example(
                 figure = Figure(Interval(mean, mean - reach, mean + reach), tuple(row.tolist()))
                 points.setdefault((kind, share), {})[metric] = figure
         gap_error = np.sqrt(0.6 * error**2 + 2 * spread**2 / seeds)
-        for first, second in (("detector", "classifier"), ("mixed", "detector")):
+        for first, second in (
+            ("detector", "classifier"),
+            ("mixed", "classifier"),
+            ("mixed", "detector"),
+        ):
             if first in kinds and second in kinds:
                 one, other = (tables[kinds.index(kind)].mean(axis=1) for kind in (first, second))
+                if (first, second) == ("mixed", "classifier"):
+                    other = np.repeat(other[-1], len(other))
                 for share, gap in zip(shares, (one - other).tolist(), strict=True):
                     ends = gap - 1.96 * gap_error, gap + 1.96 * gap_error
                     p = float(2 * scipy.special.ndtr(-abs(gap) / gap_error))
@@ -77,16 +83,19 @@ def example(
                         Difference(metric, share, first, second, Interval(gap, *ends), p)
                     )
     kinds = list(dict.fromkeys(kind for kind, _ in points))
-    boxed = {"detector": 1.0, "classifier": 0.0, "mixed": 0.25}
+    boxed = {"detector": 1.0, "classifier": 0.0, "mixed": 1.0}
+    labelled = dict.fromkeys(kinds, sizes) | {"mixed": np.repeat(sizes[-1], len(sizes))}
     return CurveStudy(
         **{
             "data_set": "RSNA", "target": "Lung opacity",
             "folds": [f"fold-{at}" for at in range(5)], "n_seeds": seeds,
             "arms": [Arm(kind, ARMS[kind][0], ARMS[kind][1]) for kind in kinds],
             "points": [
-                SizePoint(kind, share, n, 0.52 * n * boxed[kind], n * boxed[kind],
-                          0.32 * n, points[kind, share])
-                for kind in kinds for share, n in zip(shares, sizes.tolist(), strict=True)
+                SizePoint(kind, share, m, 0.52 * n * boxed[kind], n * boxed[kind],
+                          0.32 * m, points[kind, share])
+                for kind in kinds
+                for share, n, m in zip(
+                    shares, sizes.tolist(), labelled[kind].tolist(), strict=True)
             ],
             "differences": differences, "fits": fits,
             "absent": {("localised_sensitivity", "classifier"): NO_CUT},
@@ -109,15 +118,17 @@ def said(study, about, metric="auroc"):
 
 
 def test_each_direction_and_what_is_not_shown_is_said_with_its_sizes():
-    first, second = said(example(), "difference")
+    first, second, third = said(example(), "difference")
     assert re.fullmatch(
-        r"The detector's AUROC is higher than the classifier's by 0\.\d+ \(.*\) with 54 and "
-        r"0\.\d+ \(.*\) with 107 annotated images; the classifier's AUROC is higher than the "
-        r"detector's by 0\.\d+ \(.*\) with 430; with 215 a difference is not shown\.",
+        r"The AUROC of the detector is higher than that of the classifier by 0\.\d+ \(.*\) with 54 "
+        r"and 0\.\d+ \(.*\) with 107 annotated images; the AUROC of the classifier is higher than "
+        r"that of the detector by 0\.\d+ \(.*\) with 430; with 215 a difference is not shown\.",
         first.text,
     )
     assert first.shown
-    assert second.text.startswith("The mixed arm's AUROC is higher than the detector's by")
+    assert "AUROC of the classifier of all labels is higher than that of the mixed" in second.text
+    assert third.text.startswith("The AUROC of the mixed arm is higher than that of the detector")
+    assert " with 54 " in third.text, "the mixed arm's size is that of its boxed images"
 
 
 def test_holm_over_the_sizes_decides_not_each_size_alone():
@@ -186,7 +197,7 @@ def test_what_an_arm_lacks_is_said_with_the_reason():
 
 def test_points_that_are_no_power_law_give_a_curve_and_no_conclusion():
     study = example(error=0.002, spread=0.001, offset=(0.0, 0.05, 0.05, 0.0))
-    first, second, _ = said(study, "fit")
+    first, second = said(study, "fit")
     assert first.text.startswith("The points of the detector depart from a power law (p ")
     assert "nothing is concluded" in second.text
     assert "the points do not lie on a power law" in said(study, "time")[0].text
@@ -232,7 +243,7 @@ def test_the_page_is_one_file_that_needs_no_other_and_escapes_what_it_shows(writ
     assert "RSNA &lt;b&gt;" in text
     assert "RSNA <b>" not in text
     assert "Small networks." in text
-    assert "20 comparisons in all." in text
+    assert "28 comparisons in all." in text
     assert not re.search(r'(src|href)="(?!data:|#|curve\.(csv|json)")', text)
     assert "http" not in text.replace("http://www.w3.org", "")
 
@@ -252,8 +263,9 @@ def test_lines_are_dashed_only_beyond_what_was_measured(written):
     known = json.loads(
         re.search(r'id="study">(.*?)</script>', (folder / PAGE).read_text(), re.S)[1]
     )
-    for arm in known["metrics"]["auroc"]["arms"]:
-        line = arm["line"]
+    lines = [arm["line"] for arm in known["metrics"]["auroc"]["arms"] if arm["line"]]
+    assert len(lines) == 2
+    for line in lines:
         solid, dashed = line["images"][: line["measured"]], line["images"][line["measured"] :]
         assert (solid[0], solid[-1]) == (IMAGES[0], IMAGES[-1])
         assert dashed[0] > IMAGES[-1]
