@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -28,7 +29,16 @@ if TYPE_CHECKING:
     from scripts.training_runs.curve_runs import CurvePlan, CurveRun
 
 _STARTED, _RUNS = "curve.started.json", "runs"
-_METRICS = ("auroc", "average_precision", "localised_sensitivity", "froc_mean")
+_STATED = {
+    "detector": "--detector or its settings",
+    "classifier": "--classifier or its settings",
+    "sizes": "--sizes",
+    "splits": "--split",
+    "target": "--target",
+    "equal": "--equal",
+    "data_set": "data set",
+}  # fmt: skip
+"""What a curve is begun with, in messages."""
 
 
 def curve(
@@ -126,6 +136,8 @@ def curve(
     splits = split or ["default"]
     _require_different_tests(dataset, splits)
     configs = _configs(settings, other, judged, mixed)
+    if equal == "steps":
+        _require_countable(*configs)
     started = _started(configs, shares, splits, equal, dataset, judged)
     before = _require_same(out, started)
     parts = _parts(dataset, judged, splits, shares, range(seeds))
@@ -197,7 +209,8 @@ def _shares(sizes: str) -> list[float]:
         [0.5, 1.0]
     """
     try:
-        shares = sorted({float(each) for each in sizes.split(",") if each.strip()})
+        # Splits and runs are named by the share: as it is named, so it is.
+        shares = sorted({float(f"{float(each):g}") for each in sizes.split(",") if each.strip()})
     except ValueError:
         raise InputError(f"curve --sizes {sizes}: are not numbers, as 0.125,0.25,0.5,1") from None
     if len(shares) < 2 or not shares[0] > 0 or shares[-1] > 1:
@@ -237,6 +250,16 @@ def _configs(
     return both
 
 
+def _require_countable(*configs: DetectorConfig | ClassifierConfig) -> None:
+    """Refuse a schedule that waits for epochs where shares learn for as many steps."""
+    for config in configs:
+        if config.training.schedule == "plateau":
+            raise InputError(
+                f"curve: {config.name} has training.schedule = 'plateau', which waits for epochs, "
+                "and a small share has more of them; give --equal epochs, or another schedule"
+            )
+
+
 def _parts(
     dataset: DataSet,
     target: Target,
@@ -244,48 +267,84 @@ def _parts(
     shares: Sequence[float],
     seeds: Sequence[int],
 ) -> dict[tuple[str, float, int], str]:
-    """Draw the parts, and check that each can be learned from before any is."""
-    from data_prep.splits.subsets import add_nested_parts
+    """Draw the parts, check that each can be learned from and judged, and only then add them."""
+    from data_prep.splits.subsets import add_nested_parts, draw_nested_parts
 
-    parts = {}
-    for split in splits:
-        for (share, seed), part in add_nested_parts(dataset, target, split, shares, seeds).items():
-            parts[split, share, seed] = part
-    fresh = type(dataset).open(dataset.folder)
-    known = fresh.labels(target).reindex(fresh.boxes_trusted(target)).dropna() == 1
-    for (split, share, _), part in parts.items():
-        _require_learnable(known, fresh.split(part), f"a share of {share:g} of split '{split}'")
-    return parts
+    labels = dataset.labels(target).dropna() == 1
+    boxed = labels[labels.index.isin(dataset.boxes_trusted(target))]
+    if not boxed.any():
+        raise InputError(
+            f"curve: target '{target.name}' has no positive image whose lesions are all boxed; a "
+            "detector cannot learn it"
+        )
+    drawn = {split: draw_nested_parts(dataset, target, split, shares, seeds) for split in splits}
+    for split, parts in drawn.items():
+        _require_judgeable(labels, dataset.image_ids("test", split), split)
+        for (share, _), part in parts.items():
+            _require_learnable(boxed, part, split, share)
+        for seed in seeds:
+            _require_growing(boxed, {share: parts[share, seed] for share in shares}, split)
+    return {
+        (split, share, seed): name
+        for split, parts in drawn.items()
+        for (share, seed), name in add_nested_parts(dataset, split, parts).items()
+    }
 
 
 def _require_different_tests(dataset: DataSet, splits: Sequence[str]) -> None:
-    """Refuse splits that test the same images: they are no folds of one study."""
-    seen: dict[str, str] = {}
+    """Refuse splits that test the same patients: they are no folds of one study."""
+    images = dataset.images.set_index("image_id")["patient_id"]
+    owners = images.fillna(images.index.to_series())
+    seen: dict[str, set[str]] = {}
     for split in splits:
-        for image_id in dataset.image_ids("test", split):
-            if image_id in seen:
+        tested = set(owners.loc[dataset.image_ids("test", split)])
+        for other, known in seen.items():
+            if split == other or not known.isdisjoint(tested):
                 raise InputError(
-                    f"curve: splits '{seen[image_id]}' and '{split}' test the same images; give one"
-                    " split, or folds (cxr split --folds K --test-folds)"
+                    f"curve: splits '{other}' and '{split}' test images of the same patients; give "
+                    "one split, or folds (cxr split --folds K --test-folds)"
                 )
-            seen[image_id] = split
+        seen[split] = tested
 
 
-def _require_learnable(known: pd.Series, part: pd.DataFrame, what: str) -> None:
+def _require_judgeable(labels: pd.Series, test: pd.Index, split: str) -> None:
+    """Refuse a split whose test images cannot judge anything."""
+    judged = labels[labels.index.isin(test)]
+    n_positive = int(judged.sum())
+    if not 0 < n_positive < len(judged):
+        raise InputError(
+            f"curve: split '{split}' tests {counted(n_positive, 'positive')} and "
+            f"{counted(len(judged) - n_positive, 'negative image')}, and needs both; make another "
+            "split with cxr split"
+        )
+
+
+def _require_learnable(boxed: pd.Series, part: pd.DataFrame, split: str, share: float) -> None:
     """Refuse a part of which a role lacks positive or negative images that are wholly boxed."""
-    from scripts.training_runs.images import require_both_kinds
-
     for role in ("train", "val"):
-        ids = part.loc[part["role"] == role, "image_id"]
-        positive = known[known.index.isin(ids)]
-        try:
-            require_both_kinds(positive, role, "images with a label and all boxes")
-        except InputError:
-            n_positive = int(positive.sum())
+        positive = boxed[boxed.index.isin(part.loc[part["role"] == role, "image_id"])]
+        n_positive = int(positive.sum())
+        if not 0 < n_positive < len(positive):
+            advice = "give larger --sizes" if share < 1 else "make another split with cxr split"
             raise InputError(
-                f"curve: {what} leaves role '{role}' {counted(n_positive, 'positive')} and "
-                f"{counted(len(positive) - n_positive, 'negative image')}; give larger --sizes"
-            ) from None
+                f"curve: a share of {share:g} of split '{split}' leaves role '{role}' "
+                f"{counted(n_positive, 'positive')} and "
+                f"{counted(len(positive) - n_positive, 'negative image')} with all boxes; {advice}"
+            )
+
+
+def _require_growing(boxed: pd.Series, parts: Mapping[float, pd.DataFrame], split: str) -> None:
+    """Refuse shares so near to one another that they keep the same patients."""
+    counts = {}
+    for share, part in parts.items():
+        kept = part.loc[part["role"].isin(["train", "val"]), "image_id"]
+        counts[share] = int(boxed.index.isin(kept).sum())
+    for fewer, more in itertools.pairwise(sorted(counts)):
+        if counts[fewer] == counts[more]:
+            raise InputError(
+                f"curve --sizes: {fewer:g} and {more:g} keep the same patients of split '{split}'; "
+                "give sizes further apart"
+            )
 
 
 def _started(
@@ -323,10 +382,9 @@ def _require_same(out: Path, started: Mapping[str, Any]) -> bool:
     before = read_json(out / _STARTED, "curve_started")
     for key, now in started.items():
         if before[key] != now:
-            what = f"--{key}" if key in ("detector", "classifier", "sizes", "target") else key
             raise InputError(
-                f"{out}: holds a curve with another {what.replace('_', ' ')}; give the old one, or "
-                "choose another --out"
+                f"{out}: holds a curve of another {_STATED[key]}; give the old one, or choose "
+                "another --out"
             )
     return True
 
@@ -360,12 +418,18 @@ def _predict(run: CurveRun, dataset: DataSet, device: str) -> Predictions:
 
 def _times(label_seconds: float | None, box_seconds: float | None) -> Times:
     """Annotation times as given; else the sourced ones that the page begins with."""
-    from evaluation.report.curve_study import PRESETS, Times
+    from evaluation.report.curve_study import AS_GIVEN, PRESETS, Times
 
     if label_seconds == 0:
         raise InputError("curve --label-seconds 0: a label takes time; give seconds above 0")
     if label_seconds is None and box_seconds is None:
         return PRESETS[0]
     usual = PRESETS[0]
-    label = usual.label if label_seconds is None else label_seconds
-    return Times(label, usual.box if box_seconds is None else box_seconds)
+    own = label_seconds is not None, box_seconds is not None
+    return Times(
+        usual.label if label_seconds is None else label_seconds,
+        usual.box if box_seconds is None else box_seconds,
+        sources=tuple(
+            AS_GIVEN if given else source for given, source in zip(own, usual.sources, strict=True)
+        ),
+    )

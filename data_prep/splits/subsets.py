@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -91,10 +91,10 @@ def part_name(split: str, seed: int, share: float) -> str:
     return split if share == 1 else f"{split}.part-{share:g}-seed-{seed}"
 
 
-def add_nested_parts(
+def draw_nested_parts(
     dataset: DataSet, target: Target, split: str, shares: Sequence[float], seeds: Sequence[int]
-) -> dict[tuple[float, int], str]:
-    """Add the parts of a split to its data set; those that are there are checked, and stay.
+) -> dict[tuple[float, int], pd.DataFrame]:
+    """Draw the parts of a data set's split, see `nested_parts`; nothing is written.
 
     Args:
         dataset: The data set.
@@ -104,10 +104,7 @@ def add_nested_parts(
         seeds: One set of nested parts for each.
 
     Returns:
-        Name of the split of each share and seed.
-
-    Raises:
-        InputError: A share is none, or a split of such a name holds something else.
+        The split table of each share and seed.
     """
     whole = dataset.split(split)
     decode = read_table(dataset.folder / "decode.parquet", "decode")
@@ -115,19 +112,41 @@ def add_nested_parts(
     label = dataset.labels(target).map({0.0: "negative", 1.0: "positive"}).fillna("")
     classes = image_strata(dataset.images, dataset.findings)["class"].fillna("")
     strata = label + " " + classes.reindex(label.index)
+    return {
+        (share, seed): part
+        for seed in seeds
+        for share, part in nested_parts(whole, group, strata, shares, seed).items()
+    }
+
+
+def add_nested_parts(
+    dataset: DataSet, split: str, parts: Mapping[tuple[float, int], pd.DataFrame]
+) -> dict[tuple[float, int], str]:
+    """Add the parts of a split to its data set; those that are there are checked, and stay.
+
+    Args:
+        dataset: The data set.
+        split: What was drawn from.
+        parts: From `draw_nested_parts`.
+
+    Returns:
+        Name of the split of each share and seed.
+
+    Raises:
+        InputError: A split of such a name holds something else.
+    """
     names, new = {}, {}
-    for seed in seeds:
-        for share, table in nested_parts(whole, group, strata, shares, seed).items():
-            name = names[share, seed] = part_name(split, seed, share)
-            known = dataset.ids["split_ids"].get(name)
-            if known is None:
-                new[name] = table
-            elif known != frame_digest(table, ["image_id", "role"]):
-                raise InputError(
-                    f"{dataset.folder}: split '{name}' is not the part of '{split}' that its name "
-                    "says; was the split drawn anew? Remove it from the folder's splits, or choose "
-                    "another --split"
-                )
+    for (share, seed), table in parts.items():
+        name = names[share, seed] = part_name(split, seed, share)
+        known = dataset.ids["split_ids"].get(name)
+        if known is None:
+            new[name] = table
+        elif known != frame_digest(table, ["image_id", "role"]):
+            raise InputError(
+                f"{dataset.folder}: split '{name}' is not the part of '{split}' that its name "
+                "says; was the split drawn anew? Remove it from the folder's splits, or choose "
+                "another --split"
+            )
     if new:
         how = {"method": f"nested parts of split '{split}', by patient"}
         write_splits(dataset.folder, new, how, replaces=False)

@@ -70,6 +70,7 @@ class ShareFigures:
         n_patients: Test patients, of all splits.
         freedom: Degrees of freedom of the covariances: patients of the rarer class, without one a
             split.
+        notes: Which test images were left out, and why.
     """
 
     systems: tuple[str, ...]
@@ -77,6 +78,7 @@ class ShareFigures:
     n_images: int
     n_patients: int
     freedom: float
+    notes: tuple[str, ...] = ()
 
     def estimate(self, metric: str, *groups: Sequence[str]) -> ClusteredEstimate:
         """A figure as the mean over the seeds of one group of systems, or the difference of two.
@@ -117,7 +119,7 @@ def judge_shares(
         advance: Called after each run.
 
     Raises:
-        InputError: A run has seen test patients or did not answer for all test images.
+        InputError: A run has seen test patients, or none of a split's test images is judged.
     """
     splits = list(dict.fromkeys(run.split for runs in systems.values() for run in runs))
     keys = [_key(metric, policy) for metric in metrics]
@@ -125,13 +127,18 @@ def judge_shares(
     drawn = np.full((len(splits), len(keys), len(systems), replicates), np.nan)
     counts = np.zeros(4, dtype=int)
     reasons: dict[str, dict[str, str]] = {metric: {} for metric in metrics}
+    notes: list[str] = []
     for place, split in enumerate(splits):
         runs = {name: run for name, each in systems.items() for run in each if run.split == split}
         if len(runs) < len(systems):
             lacking = next(name for name in systems if name not in runs)
             raise InputError(f"{lacking} has no run of split '{split}', and others have")
         predictions = {name: run.predictions for name, run in runs.items()}
-        judged, _ = common_test_images(predictions, dataset, target, split=split)
+        # After hours of training, one image that a model cannot answer must not end everything.
+        judged, left_out = common_test_images(
+            predictions, dataset, target, split=split, images="common"
+        )
+        notes += [f"{split}: {note.text}" for note in left_out]
         counts += len(judged.image_ids), judged.n_patients, *_patients_of_classes(judged)
         resamples = Resamples(judged.n_patients, replicates, seed, place)  # others for each split
         for column, (name, run) in enumerate(runs.items()):
@@ -153,7 +160,7 @@ def judge_shares(
     }
     n_images, n_patients, *of_classes = map(int, counts)
     freedom = max(min(of_classes) - len(splits), 1)
-    return ShareFigures(tuple(systems), figures, n_images, n_patients, freedom)
+    return ShareFigures(tuple(systems), figures, n_images, n_patients, freedom, tuple(notes))
 
 
 def _key(metric: str, policy: str) -> MetricKey:

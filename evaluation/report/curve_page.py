@@ -16,6 +16,7 @@ from evaluation.metrics.registry import METRICS, metric_title
 from evaluation.metrics.words import DASH, listing, number
 from evaluation.report.curve_charts import MARKERS, draw, drawn_arms
 from evaluation.report.curve_study import (
+    AS_GIVEN,
     KINDS,
     MAIN,
     PRESETS,
@@ -189,13 +190,14 @@ def _cautions(study: CurveStudy) -> Iterator[str]:
     if len(study.metrics) > 1:
         first, *others = (metric_title(metric) for metric in study.metrics)
         yield (
-            f"p-values are corrected within a metric, not over {len(study.metrics)} metrics: "
-            f"{first} was named first, {listing(others)} are beside it."
+            f"p-values are corrected over the sizes of two arms and a metric, not over pairs of "
+            f"arms, nor over {len(study.metrics)} metrics: {first} was named first, "
+            f"{listing(others)} are beside it."
         )
     yield (
-        "Seconds a label and seconds a box come from others' measurements, most not of "
-        "radiologists: put your own in their place."
-        if study.times in PRESETS
+        "Seconds a label or a box that were not given to the command come from others' "
+        "measurements, most not of radiologists: put your own in their place."
+        if set(study.times.sources) - {AS_GIVEN}
         else "Seconds a label and seconds a box are as given to the command."
     )
 

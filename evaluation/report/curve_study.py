@@ -61,6 +61,8 @@ _READING = (
     "14.8 s a label: from opening a chest radiograph to its report without AI, mean of 11 "
     "radiologists (Shin et al. 2023). A report is more than a label."
 )
+AS_GIVEN = "As given to the command."
+"""The source of a time that the user gave."""
 _NOT_RADIOLOGISTS = "crowd workers on photographs, not radiologists"
 PRESETS = (
     Times(
@@ -116,9 +118,9 @@ class SizePoint:
     Attributes:
         kind: Of the arm.
         share: Of the data set's images for training and validation.
-        n_images: How many these are, mean over folds and seeds.
+        n_images: How many it learns from, mean over folds and seeds.
         n_boxes: Boxes drawn on them.
-        n_boxed: Images that somebody looked at for boxes.
+        n_boxed: Images whose boxes are complete, those without a lesion among them.
         n_positive: Positive images.
         figures: By metric.
     """

@@ -112,6 +112,7 @@ class CurvePlan:
                     "seed": run.seed,
                     "epochs": math.ceil(training.epochs * longer),
                     "warmup_epochs": training.warmup_epochs * longer,
+                    "patience": math.ceil(training.patience * longer),
                 }
             ),
         }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -66,7 +67,8 @@ def build_study(
         judged = judge_shares(
             systems, dataset, target, CURVE_METRICS, replicates=replicates, advance=advance
         )
-    points = _points(plan, dataset, target, judged)
+    counts = _counts(plan, dataset, target)
+    points = _points(plan, counts, judged)
     made = provenance()
     return CurveStudy(
         data_set=dataset.name,
@@ -80,7 +82,7 @@ def build_study(
         absent=_absent(plan, judged),
         times=times,
         commands=[made["command"]],
-        notes=_notes(plan, judged),
+        notes=_notes(plan, counts[max(counts)], judged),
         provenance=made | {"data_set": dataset.ids | {"name": dataset.name}},
     )
 
@@ -113,9 +115,8 @@ def _defined(judged: ShareFigures, metric: str, names: Sequence[str]) -> bool:
 
 
 def _points(
-    plan: CurvePlan, dataset: DataSet, target: Target, judged: ShareFigures
+    plan: CurvePlan, counts: Mapping[float, _Counts], judged: ShareFigures
 ) -> list[SizePoint]:
-    counts = _Annotated(plan, dataset, target)
     points = []
     for arm in (arm for arm in ARMS if plan.runs(arm)):
         for share in _shares(plan, arm):
@@ -131,40 +132,52 @@ def _points(
                 for metric in CURVE_METRICS
                 if _defined(judged, metric, names)
             }
-            points.append(counts.point(arm, share, figures))
+            points.append(_size_point(arm, share, counts, figures))
     return points
 
 
-class _Annotated:
-    """What was annotated for each part, the mean over splits and seeds."""
+class _Counts(NamedTuple):
+    """What was annotated at a share, means over splits and seeds."""
 
-    def __init__(self, plan: CurvePlan, dataset: DataSet, target: Target) -> None:
-        self._plan, self._dataset = plan, dataset
-        self._labels = dataset.labels(target)
-        self._boxes = dataset.target_boxes(target)["image_id"]
+    labelled: float
+    positive: float
+    boxed: float  # wholly, or known to have no lesion
+    boxed_positive: float
+    boxes: float
 
-    def point(self, arm: Kind, share: float, figures: Mapping[str, Figure]) -> SizePoint:
-        """A size of an arm; a classifier's images have no boxes, a mixed arm's all have labels."""
-        images, positive, boxes = self._counts(share)
-        boxed = images
-        if arm == "classifier":
-            boxes = boxed = 0.0
-        elif arm == "mixed":
-            images, positive, _ = self._counts(max(self._plan.shares))
-        return SizePoint(arm, share, images, boxes, boxed, positive, figures)
 
-    def _counts(self, share: float) -> tuple[float, float, float]:
-        """Images that train or validate, positive ones among them, and their boxes."""
-        parts = [part for (_, s, _), part in self._plan.parts.items() if s == share]
-        counts = []
-        for part in parts:
-            split = self._dataset.split(part)
-            ids = split.loc[split["role"].isin(["train", "val"]), "image_id"]
-            labels = self._labels.reindex(ids).dropna()
-            boxes = int(self._boxes.isin(labels.index).sum())
-            counts.append((len(labels), int((labels == 1).sum()), boxes))
-        means = np.mean(counts, axis=0)
-        return float(means[0]), float(means[1]), float(means[2])
+def _counts(plan: CurvePlan, dataset: DataSet, target: Target) -> dict[float, _Counts]:
+    """By share, what the images that train or validate have."""
+    labels = dataset.labels(target).dropna() == 1
+    trusted = labels[labels.index.isin(dataset.boxes_trusted(target))]
+    boxes = dataset.target_boxes(target)["image_id"]
+    found: dict[float, list[_Counts]] = {}
+    for (_, share, _), part in plan.parts.items():
+        split = dataset.split(part)
+        ids = split.loc[split["role"].isin(["train", "val"]), "image_id"]
+        labelled, boxed = (each[each.index.isin(ids)] for each in (labels, trusted))
+        n_boxes = int(boxes.isin(boxed.index).sum())
+        counts = len(labelled), int(labelled.sum()), len(boxed), int(boxed.sum()), n_boxes
+        found.setdefault(share, []).append(_Counts(*counts))
+    return {share: _Counts(*np.mean(each, axis=0).tolist()) for share, each in found.items()}
+
+
+def _size_point(
+    arm: Kind, share: float, counts: Mapping[float, _Counts], figures: Mapping[str, Figure]
+) -> SizePoint:
+    """A size of an arm: what it learns from.
+
+    A classifier takes labels; a detector images that are wholly boxed, or without a lesion; the
+    mixed arm all labels, and the boxes of its share.
+    """
+    own, whole = counts[share], counts[max(counts)]
+    if arm == "classifier":
+        return SizePoint(arm, share, own.labelled, 0.0, 0.0, own.positive, figures)
+    if arm == "detector":
+        images, positive = own.boxed, own.boxed_positive
+    else:
+        images, positive = whole.labelled, whole.positive
+    return SizePoint(arm, share, images, own.boxes, own.boxed, positive, figures)
 
 
 def _interval(estimate: ClusteredEstimate) -> Interval:
@@ -251,12 +264,12 @@ def _arm(plan: CurvePlan, kind: Kind) -> Arm:
     return Arm(kind, name, settings, note)
 
 
-def _notes(plan: CurvePlan, judged: ShareFigures) -> list[str]:
+def _notes(plan: CurvePlan, whole: _Counts, judged: ShareFigures) -> list[str]:
     """What to know of how it was made."""
-    length = {
-        "steps": "Every share learned for as many steps.",
-        "epochs": "Every share learned for as many epochs: a small one for fewer steps.",
-    }[plan.equal]
+    stops = any(each.training.patience for each in (plan.detector, plan.classifier))
+    length = "Every share learned for " + ("at most " if stops else "") + f"as many {plan.equal}"
+    length += ": a small one for fewer steps." if plan.equal == "epochs" else "."
+    length += " Trainings may stop early." if stops else ""
     notes = [
         f"Judged on {counted(judged.n_images, 'test image')} of "
         f"{counted(judged.n_patients, 'patient')}, the same for all. {length}",
@@ -265,8 +278,16 @@ def _notes(plan: CurvePlan, judged: ShareFigures) -> list[str]:
         f"Figures at a threshold are at that of each run's own validation images "
         f"({policy_words(POLICIES[0])}).",
         "Shares of a seed lie within one another and are the same for all arms; intervals take "
-        "trainings of different arms as independent, which makes them rather too wide.",
+        "trainings as independent. That makes those of differences between arms rather too wide.",
+        "All seeds draw from the same patients, the largest share from all of them: how other "
+        "patients to learn from would change a figure is in the intervals in part only.",
+        *judged.notes,
     ]
+    if whole.boxed < whole.labelled:
+        notes.append(
+            f"Of {whole.labelled:,.0f} labelled images {whole.boxed:,.0f} are wholly boxed or "
+            "without a lesion; the detector learns from these alone, the classifier from all."
+        )
     if len(plan.splits) > 1:
         notes.append(
             f"Figures are means over {len(plan.splits)} folds. Their training images overlap, "

@@ -1,5 +1,6 @@
-"""`cxr curve` from the outside, with trainings that are made up."""
+"""`cxr curve` from the outside: mostly with trainings that are made up."""
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from data_prep.contracts.json_files import read_json
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
+from data_prep.synth.phantom import write_phantom
 from scripts import cli
 from scripts.prepare import prepare
 from scripts.training_runs.curve_runs import CurvePlan, CurveRun
@@ -49,11 +51,13 @@ class MadeUp:
     Attributes:
         trained: What was trained, in order.
         fails: Which trainings fail.
+        unanswered: An image that all fail to answer.
     """
 
     def __init__(self) -> None:
         self.trained: list[CurveRun] = []
         self.fails: Callable[[CurveRun], bool] = lambda run: False
+        self.unanswered = ""
 
     def train_all(self, plan: CurvePlan, machines, options, on_end) -> list[tuple[CurveRun, str]]:
         failed = []
@@ -90,8 +94,12 @@ class MadeUp:
             tables = {"boxes": pd.DataFrame({**rows, "x1": 20.0, "y1": 20, "x2": 50, "y2": 50})}
         if not (run.predictions / "predictions.json").is_file():
             with PredictionWriter(run.predictions, info) as writer:
-                done = pd.DataFrame({"image_id": ids, "status": "ok", "reason": None})
-                writer.add(done, **tables)
+                failed = ids == self.unanswered
+                done = pd.DataFrame({
+                    "image_id": ids, "status": np.where(failed, "failed", "ok"),
+                    "reason": np.where(failed, "cannot be read", None),
+                })  # fmt: skip
+                writer.add(done, **{name: table[~failed] for name, table in tables.items()})
         return Predictions.open(run.predictions)
 
 
@@ -146,7 +154,7 @@ def test_another_call_adds_seeds_and_repeats_nothing(
     assert curve(data, "--sizes", "0.5,1", "--seeds", 2) == 0
     assert [run.seed for run in made_up.trained] == [0] * 4 + [1] * 4
     assert curve(data, "--sizes", "0.25,1") == 2
-    assert "holds a curve with another --sizes" in capsys.readouterr().err
+    assert "holds a curve of another --sizes" in capsys.readouterr().err
 
 
 def test_a_training_that_fails_is_named_and_the_same_command_goes_on(
@@ -180,6 +188,7 @@ def test_small_shares_learn_for_as_many_steps_and_the_mixed_arm_starts_from_all_
     whole = next(run for run in plan.runs("classifier") if run.share == 1)
     assert plan.config(mixed).model.weights == str(whole.folder)
     assert plan.config(mixed).training.epochs == 40
+    assert plan.config(mixed).training.patience == 4 * plan.detector.training.patience
     assert plan.config(whole).training.epochs == 10
     assert plan.config(mixed).data.split == "default.part-0.25-seed-0"
     points = pd.read_csv(data.parent / "out" / "curve.csv").query("arm == 'mixed'")
@@ -203,6 +212,63 @@ def test_what_boxes_add_to_labels_is_held_against_the_classifier_of_all_labels(
         assert of["estimate"].to_numpy() == pytest.approx(expected)
 
 
+def change(source: Path, to: Path, **tables: Callable[[pd.DataFrame], pd.DataFrame]) -> Path:
+    """A data set whose source has other tables."""
+    shutil.copytree(source, to / "changed")
+    for name, edit in tables.items():
+        file = to / "changed" / f"{name}.csv"
+        edit(pd.read_csv(file)).to_csv(file, index=False)
+    prepare([to / "changed", to / "data"], format="csv")
+    return to / "data"
+
+
+def test_a_detector_is_counted_by_the_images_whose_lesions_are_all_boxed(
+    source: Path, tmp_path: Path, made_up: MadeUp
+) -> None:
+    data = change(source, tmp_path, boxes=lambda boxes: boxes.iloc[::2])
+    assert curve(data, "--sizes", "0.5,1", "--seeds", 1) == 0
+    points = pd.read_csv(tmp_path / "out" / "curve.csv").query("metric == 'auroc' and share == 1")
+    points = points.set_index("arm")
+    assert points["n_images"].to_dict() == {"classifier": 180, "detector": 150}
+    assert points["n_positive"].to_dict() == {"classifier": 60, "detector": 30}
+    notes = read_json(tmp_path / "out" / "curve.json", "curve")["notes"]
+    assert any("Of 180 labelled images 150 are wholly boxed" in note for note in notes)
+
+
+def test_a_target_without_boxes_is_refused(
+    source: Path, tmp_path: Path, made_up: MadeUp, capsys: pytest.CaptureFixture
+) -> None:
+    data = change(source, tmp_path, boxes=lambda boxes: boxes.iloc[:0])
+    assert curve(data) == 2
+    assert "has no positive image whose lesions are all boxed" in capsys.readouterr().err
+
+
+def test_test_images_of_one_class_are_refused(
+    source: Path, tmp_path: Path, made_up: MadeUp, capsys: pytest.CaptureFixture
+) -> None:
+    def healthy(labels: pd.DataFrame) -> pd.DataFrame:
+        tested = np.resize([False, False, False, True], 240)
+        return labels.assign(state=labels["state"].mask(tested, "absent"))
+
+    tested = {f"i{number:03d}" for number in range(3, 240, 4)}
+    data = change(
+        source, tmp_path, labels=healthy, boxes=lambda each: each[~each["image_id"].isin(tested)]
+    )
+    assert curve(data) == 2
+    assert "split 'default' tests 0 positives and 60 negative images" in capsys.readouterr().err
+    assert list(DataSet.open(data).ids["split_ids"]) == ["default"], "refused before parts are kept"
+
+
+def test_an_image_that_a_model_cannot_answer_is_left_out_and_named(
+    data: Path, made_up: MadeUp
+) -> None:
+    made_up.unanswered = "i003"
+    assert curve(data, "--sizes", "0.5,1", "--seeds", 1) == 0
+    notes = read_json(data.parent / "out" / "curve.json", "curve")["notes"]
+    assert any("Judged on 59 test images" in note for note in notes)
+    assert any(note.startswith("default: ") and "1 of 60" in note for note in notes)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -210,11 +276,16 @@ def test_what_boxes_add_to_labels_is_held_against_the_classifier_of_all_labels(
         (["--sizes", "1"], "give two shares or more"),
         (["--label-seconds", "0"], "a label takes time"),
         (["--sizes", "0.5,2"], "give two shares or more, above 0 and up to 1"),
-        (["--sizes", "0.01,1"], "leaves role 'train' 0 positives and 1 negative image"),
+        (["--sizes", "0.01,1"], "leaves role 'train' 0 positives and 1 negative image with all"),
         (["--detector", "chexnet_small"], "is the configuration of a classifier"),
         (["--classifier", "zoo_small"], "is a list of models"),
         (["--mixed"], "a detector starts from a classifier of the same network"),
-        (["--split", "default", "--split", "default"], "test the same images"),
+        (["--split", "default", "--split", "default"], "test images of the same patients"),
+        (["--sizes", "0.5,0.501,1"], "0.5 and 0.501 keep the same patients of split 'default'"),
+        (
+            ["--set", "training.schedule=plateau", "--set", "training.monitor=auroc"],
+            "give --equal epochs",
+        ),
         (["--split", "none"], "has no split 'none'"),
         (["--target", "mass"], "has no target 'mass'"),
     ],
@@ -226,3 +297,28 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(
     assert said in capsys.readouterr().err
     assert made_up.trained == []
     assert not (data.parent / "out").exists()
+
+
+@pytest.mark.long
+def test_real_trainings_of_all_arms_two_at_a_time_give_a_page_and_are_not_repeated(
+    tmp_path: Path,
+) -> None:
+    write_phantom(tmp_path / "source", n_images=80, seed=3, size=64, prevalence=0.5)
+    prepare([tmp_path / "source", tmp_path / "data"], format="rsna", size=[64])
+    small = ["--set", "data.image_size=64", "--set", "training.epochs=1",
+             "--detector-set", "model.backbone=small_cnn", "--classifier-set",
+             "model.architecture=small_cnn", "--set", "model.weights=none"]  # fmt: skip
+    words = ["--sizes", "0.5,1", "--seeds", 2, "--mixed", "--jobs", 2, *small]
+    assert curve(tmp_path / "data", *words) == 0
+    out = tmp_path / "out"
+    runs = sorted(each.parent for each in out.glob("runs/default/*/run.json"))
+    assert len(runs) == 2 * (2 + 2 + 1)
+    table = pd.read_csv(out / "curve.csv")
+    assert set(table["arm"]) == {"detector", "classifier", "mixed"}
+    assert table["estimate"].between(0, 1).all()
+    before = {each: (each / "run.json").stat().st_mtime_ns for each in runs}
+    stored = read_json(out / "curve.json", "curve")
+    assert curve(tmp_path / "data", *words) == 0
+    assert {each: (each / "run.json").stat().st_mtime_ns for each in runs} == before
+    again = read_json(out / "curve.json", "curve")
+    assert (again["points"], again["curves"]) == (stored["points"], stored["curves"])
