@@ -246,7 +246,7 @@ def _p_words(found: Compared) -> str:
 
 def _columns(study: CurveStudy) -> list[str]:
     titles = [metric_title(metric) for metric in study.metrics]
-    return ["Annotated by", "Images", "Positive", "Looked at for boxes", "Boxes", "Hours", *titles]
+    return ["Annotated by", "Images", "Positive", "Boxed", "Boxes", "Hours", *titles]
 
 
 def _rows(study: CurveStudy) -> Iterator[dict[str, Any]]:

@@ -336,10 +336,11 @@ def title_in_sentence(metric: str) -> str:
     """A metric inside a sentence.
 
     Example:
-        >>> title_in_sentence("auroc"), title_in_sentence("average_precision")
-        ('AUROC', 'average precision')
+        >>> [title_in_sentence(each) for each in ("auroc", "average_precision", "froc_mean")]
+        ['AUROC', 'average precision', 'mean FROC']
     """
-    return inside_sentence(metric_title(metric))
+    title, _, kind = metric_title(metric).partition(", ")
+    return inside_sentence(f"{kind} {title}".strip())
 
 
 def _misfits(study: CurveStudy, metric: str) -> Iterator[Finding]:
