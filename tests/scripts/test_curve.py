@@ -229,10 +229,10 @@ def test_a_detector_is_counted_by_the_images_whose_lesions_are_all_boxed(
     assert curve(data, "--sizes", "0.5,1", "--seeds", 1) == 0
     points = pd.read_csv(tmp_path / "out" / "curve.csv").query("metric == 'auroc' and share == 1")
     points = points.set_index("arm")
-    assert points["n_images"].to_dict() == {"classifier": 180, "detector": 150}
-    assert points["n_positive"].to_dict() == {"classifier": 60, "detector": 30}
+    assert points["n_images"].to_dict() == {"classifier": 180, "detector": 160}
+    assert points["n_positive"].to_dict() == {"classifier": 60, "detector": 40}
     notes = read_json(tmp_path / "out" / "curve.json", "curve")["notes"]
-    assert any("Of 180 labelled images 150 are wholly boxed" in note for note in notes)
+    assert any("Of 180 labelled images 160 are wholly boxed" in note for note in notes)
 
 
 def test_a_target_without_boxes_is_refused(
