@@ -270,6 +270,12 @@ def _predict(
             notes.append(
                 f"The data set that {system} was trained on is not among these: no drop is told."
             )
+    for name in dict.fromkeys(each.data_set for each in opened):
+        if (sets[name].images["patient_id_source"] == "assumed_image").any():
+            notes.append(
+                f"{name} does not name all patients: an image without one counts as a patient, and "
+                "intervals are rather too short."
+            )
     if not opened:
         raise InputError(f"transfer: no system can be judged on any data set. {' '.join(notes)}")
     return opened, notes

@@ -202,6 +202,7 @@ def test_a_finding_is_judged_where_radiologists_of_vindr_named_it(
     positive = vindr.labels(vindr.target("pneumonia"))[vindr.image_ids("test")].sum()
     assert 0 < positive < len(vindr.image_ids("test"))
     assert {row["data_set"]: row["n_positive"] for row in auroc} == {"rsna": 20, "vindr": positive}
+    assert [note for note in found["notes"] if note.startswith("vindr does not name all patients")]
 
 
 def test_predictions_of_another_split_or_data_set_are_refused(sets, tmp_path, monkeypatch):
