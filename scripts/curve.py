@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -18,8 +17,6 @@ from scripts.options import AddressOption, DespiteAuditOption, DeviceOption, Eng
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    import pandas as pd
 
     from configs.settings import ClassifierConfig, DetectorConfig
     from data_prep.store.dataset import DataSet, Target
@@ -126,6 +123,7 @@ def curve(
     from data_prep.store.dataset import DataSet
     from scripts.machines.cluster import open_machines
     from scripts.machines.devices import follow_parent
+    from scripts.training_runs.curve_parts import add_parts, require_different_tests
     from scripts.training_runs.curve_runs import CurvePlan
 
     follow_parent()
@@ -134,14 +132,17 @@ def curve(
     other = _settings(classifier, [*(set_ or []), *(classifier_set or [])], "classifier")
     judged = dataset.target(target or settings.data.target or other.data.target)
     splits = split or ["default"]
-    _require_different_tests(dataset, splits)
+    require_different_tests(dataset, splits)
     configs = _configs(settings, other, judged, mixed)
     if equal == "steps":
         _require_countable(*configs)
     started = _started(configs, shares, splits, equal, dataset, judged)
     before = _require_same(out, started)
-    parts = _parts(dataset, judged, splits, shares, range(seeds))
-    plan = CurvePlan(out, data, *configs, shares, list(range(seeds)), parts, mixed, equal)
+    parts = add_parts(dataset, judged, splits, shares, range(seeds))
+    plan = CurvePlan(
+        folder=out, data=data, detector=configs[0], classifier=configs[1], shares=shares,
+        seeds=range(seeds), parts=parts, mixed=mixed, equal=equal,
+    )  # fmt: skip
     make_folder(out)
     with (
         open_machines(
@@ -175,9 +176,9 @@ def curve(
 
 def _train(plan: CurvePlan, machines: Machines, options: Sequence[str]) -> list[CurveRun]:
     """Train what has not ended; all runs of the plan."""
-    from scripts.training_runs.curve_runs import train_all
+    from scripts.training_runs.curve_runs import ARMS, train_all
 
-    runs = [run for arm in _arms(plan) for run in plan.runs(arm)]
+    runs = [run for arm in ARMS for run in plan.runs(arm)]
     done = sum(run.has_ended for run in runs)
     shares = ", ".join(f"{share:g}" for share in plan.shares)
     console.say(
@@ -260,93 +261,6 @@ def _require_countable(*configs: DetectorConfig | ClassifierConfig) -> None:
             )
 
 
-def _parts(
-    dataset: DataSet,
-    target: Target,
-    splits: Sequence[str],
-    shares: Sequence[float],
-    seeds: Sequence[int],
-) -> dict[tuple[str, float, int], str]:
-    """Draw the parts, check that each can be learned from and judged, and only then add them."""
-    from data_prep.splits.subsets import add_nested_parts, draw_nested_parts
-
-    labels = dataset.labels(target).dropna() == 1
-    boxed = labels[labels.index.isin(dataset.boxes_trusted(target))]
-    if not boxed.any():
-        raise InputError(
-            f"curve: target '{target.name}' has no positive image whose lesions are all boxed; a "
-            "detector cannot learn it"
-        )
-    drawn = {split: draw_nested_parts(dataset, target, split, shares, seeds) for split in splits}
-    for split, parts in drawn.items():
-        _require_judgeable(labels, dataset.image_ids("test", split), split)
-        for (share, _), part in parts.items():
-            _require_learnable(boxed, part, split, share)
-        for seed in seeds:
-            _require_growing(boxed, {share: parts[share, seed] for share in shares}, split)
-    return {
-        (split, share, seed): name
-        for split, parts in drawn.items()
-        for (share, seed), name in add_nested_parts(dataset, split, parts).items()
-    }
-
-
-def _require_different_tests(dataset: DataSet, splits: Sequence[str]) -> None:
-    """Refuse splits that test the same patients: they are no folds of one study."""
-    images = dataset.images.set_index("image_id")["patient_id"]
-    owners = images.fillna(images.index.to_series())
-    seen: dict[str, set[str]] = {}
-    for split in splits:
-        tested = set(owners.loc[dataset.image_ids("test", split)])
-        for other, known in seen.items():
-            if split == other or not known.isdisjoint(tested):
-                raise InputError(
-                    f"curve: splits '{other}' and '{split}' test images of the same patients; give "
-                    "one split, or folds (cxr split --folds K --test-folds)"
-                )
-        seen[split] = tested
-
-
-def _require_judgeable(labels: pd.Series, test: pd.Index, split: str) -> None:
-    """Refuse a split whose test images cannot judge anything."""
-    judged = labels[labels.index.isin(test)]
-    n_positive = int(judged.sum())
-    if not 0 < n_positive < len(judged):
-        raise InputError(
-            f"curve: split '{split}' tests {counted(n_positive, 'positive')} and "
-            f"{counted(len(judged) - n_positive, 'negative image')}, and needs both; make another "
-            "split with cxr split"
-        )
-
-
-def _require_learnable(boxed: pd.Series, part: pd.DataFrame, split: str, share: float) -> None:
-    """Refuse a part of which a role lacks positive or negative images that are wholly boxed."""
-    for role in ("train", "val"):
-        positive = boxed[boxed.index.isin(part.loc[part["role"] == role, "image_id"])]
-        n_positive = int(positive.sum())
-        if not 0 < n_positive < len(positive):
-            advice = "give larger --sizes" if share < 1 else "make another split with cxr split"
-            raise InputError(
-                f"curve: a share of {share:g} of split '{split}' leaves role '{role}' "
-                f"{counted(n_positive, 'positive')} and "
-                f"{counted(len(positive) - n_positive, 'negative image')} with all boxes; {advice}"
-            )
-
-
-def _require_growing(boxed: pd.Series, parts: Mapping[float, pd.DataFrame], split: str) -> None:
-    """Refuse shares so near to one another that they keep the same patients."""
-    counts = {}
-    for share, part in parts.items():
-        kept = part.loc[part["role"].isin(["train", "val"]), "image_id"]
-        counts[share] = int(boxed.index.isin(kept).sum())
-    for fewer, more in itertools.pairwise(sorted(counts)):
-        if counts[fewer] == counts[more]:
-            raise InputError(
-                f"curve --sizes: {fewer:g} and {more:g} keep the same patients of split '{split}'; "
-                "give sizes further apart"
-            )
-
-
 def _started(
     configs: tuple[DetectorConfig, ClassifierConfig],
     shares: Sequence[float],
@@ -387,12 +301,6 @@ def _require_same(out: Path, started: Mapping[str, Any]) -> bool:
                 "another --out"
             )
     return True
-
-
-def _arms(plan: CurvePlan) -> list[Any]:
-    from scripts.training_runs.curve_runs import ARMS
-
-    return [arm for arm in ARMS if arm != "mixed" or plan.mixed]
 
 
 def _predict(run: CurveRun, dataset: DataSet, device: str) -> Predictions:

@@ -278,7 +278,8 @@ def _notes(plan: CurvePlan, whole: _Counts, judged: ShareFigures) -> list[str]:
         f"Figures at a threshold are at that of each run's own validation images "
         f"({policy_words(POLICIES[0])}).",
         "Shares of a seed lie within one another and are the same for all arms; intervals take "
-        "trainings as independent. That makes those of differences between arms rather too wide.",
+        "trainings as independent. If those of a seed vary together, intervals of differences "
+        "between arms are rather too wide, those of a curve and of a crossing rather too narrow.",
         "All seeds draw from the same patients, the largest share from all of them: how other "
         "patients to learn from would change a figure is in the intervals in part only.",
         *judged.notes,
