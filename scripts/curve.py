@@ -123,8 +123,7 @@ def curve(
     from data_prep.store.dataset import DataSet
     from scripts.machines.cluster import open_machines
     from scripts.machines.devices import follow_parent
-    from scripts.training_runs.curve_parts import add_parts, require_different_tests
-    from scripts.training_runs.curve_runs import CurvePlan
+    from scripts.training_runs.curve_runs import CurvePlan, add_parts, require_different_tests
 
     follow_parent()
     dataset = DataSet.open(data)
