@@ -258,7 +258,7 @@ def to_svg(chart: Chart) -> str:
 
 
 def legend_sample(key: str, position: int | None = None, marker: str = "") -> str:
-    """Return a system's line, or a policy's marker, as inline SVG; ids begin with the key."""
+    """Return a system's line or marker, or a policy's marker, as SVG; ids begin with the key."""
     return re.sub(r'(id="|href="#|url\(#)', rf"\g<1>{key}-", _sample(position, marker))
 
 
@@ -269,7 +269,8 @@ def _sample(position: int | None, marker: str) -> str:
     axes = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, 16))
     axes.set_axis_off()
     if marker:
-        axes.plot([8], [8], **_marker_style(marker, _INK), clip_on=False)
+        colour = _INK if position is None else system_colour(position)
+        axes.plot([8], [8], **_marker_style(marker, colour), clip_on=False)
     elif position is not None:
         axes.plot([1, 35], [8, 8], color=system_colour(position), linestyle=_dash(position),
                   linewidth=2.2, dash_capstyle="butt")  # fmt: skip

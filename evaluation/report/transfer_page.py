@@ -24,6 +24,7 @@ from evaluation.systems.transfer import Cell
 
 PAGE, STORED, TABLE = "transfer.html", "transfer.json", "transfer.csv"
 _OVER_PATIENTS, _OVER_CHOICES = "95 % over test patients", "90 % of choices of local patients"
+_GUESS = "best guess without the lungs"
 
 
 @dataclass(frozen=True)
@@ -165,9 +166,10 @@ def _tidy(cell: Cell) -> Iterator[dict[str, Any]]:
 
 def _page(transfer: Transfer, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     chart = _chart(transfer)
+    markers = dict.fromkeys(transfer.systems, ".") | {_GUESS: "s"}
     legend = [
-        (legend_sample(chart.key, at), name)
-        for at, name in enumerate([*transfer.systems, "best guess without the lungs"])
+        (legend_sample(chart.key, at, marker), name)
+        for at, (name, marker) in enumerate(markers.items())
     ]
     return {
         "kicker": f"External validation · {counted(len(transfer.systems), 'system')} · "
@@ -312,7 +314,7 @@ def _chart(transfer: Transfer) -> Chart:
             x, y = [*x, to, to, np.nan], [*y, low, high, np.nan]
             label = f"{system} on {data.name}: AUROC {_estimate(cell.auroc)}"
             points.append(Point(to, cell.auroc.value, label, "D" if cell.home else "."))
-        curves.append(Curve(system, at, np.array(x), np.array(y), tuple(points)))
+        curves.append(Curve(system, at, np.array(x), np.array(y), tuple(points), dashed=False))
     guesses = tuple(
         Point(
             place + (n - 1) / 2 * 0.6 / n,
@@ -324,7 +326,7 @@ def _chart(transfer: Transfer) -> Chart:
         if each.shortcut is not None
     )
     nothing = np.empty(0)
-    curves.append(Curve("best guess without the lungs", n - 1, nothing, nothing, guesses))
+    curves.append(Curve(_GUESS, n - 1, nothing, nothing, guesses))
     lowest = min([0.5, *(value for curve in curves for value in curve.y if not np.isnan(value))])
     low = np.floor(lowest * 10) / 10
     ticks = tuple((float(t), f"{t:.1f}") for t in np.arange(low, 1.05, 0.1))
