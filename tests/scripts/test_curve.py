@@ -303,11 +303,11 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(
 def test_real_trainings_of_all_arms_two_at_a_time_give_a_page_and_are_not_repeated(
     tmp_path: Path,
 ) -> None:
-    write_phantom(tmp_path / "source", n_images=80, seed=3, size=64, prevalence=0.5)
-    prepare([tmp_path / "source", tmp_path / "data"], format="rsna", size=[64])
-    small = ["--set", "data.image_size=64", "--set", "training.epochs=1",
-             "--detector-set", "model.backbone=small_cnn", "--classifier-set",
-             "model.architecture=small_cnn", "--set", "model.weights=none"]  # fmt: skip
+    write_phantom(tmp_path / "source", n_images=80, seed=3, size=96, prevalence=0.5)
+    prepare([tmp_path / "source", tmp_path / "data"], format="rsna", size=[96])
+    small = ["--set", "data.image_size=96", "--set", "training.epochs=1",
+             "--detector-set", "model.backbone=mobilenet_v3_small", "--classifier-set",
+             "model.architecture=mobilenet_v3_small", "--set", "model.weights=none"]  # fmt: skip
     words = ["--sizes", "0.5,1", "--seeds", 2, "--mixed", "--jobs", 2, *small]
     assert curve(tmp_path / "data", *words) == 0
     out = tmp_path / "out"

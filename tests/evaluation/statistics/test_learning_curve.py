@@ -324,16 +324,18 @@ def test_many_simulated_studies_are_what_the_module_says(truth, patients, spread
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("seeds", "nested"), [(2, 0.0), (3, 0.5), (3, 0.8)])
+@pytest.mark.parametrize(
+    ("seeds", "nested", "patients"), [(2, 0.0, 150), (3, 0.5, 150), (3, 0.8, 150), (3, 0.8, 700)]
+)
 @pytest.mark.parametrize("truth", TRUTHS)
 def test_few_seeds_and_shares_that_vary_together_claim_no_crossing_that_is_not(
-    truth, seeds, nested
+    truth, seeds, nested, patients
 ):
     """Trainings of a seed vary together over its nested shares; with -s it prints the bands."""
-    found = simulated(truth, 150, seeds, CONSTANT, 1000, nested)
-    print(f"{truth}, 150 patients, {CONSTANT}, {seeds} seeds, nested {nested}: {found}")
+    found = simulated(truth, patients, seeds, CONSTANT, 1000, nested)
+    print(f"{truth}, {patients} patients, {CONSTANT}, {seeds} seeds, nested {nested}: {found}")
     noise = 3.5 * np.sqrt(0.05 * 0.95 / 1000)
     if truth != "cross inside":
         assert found["shown"] <= 0.025 + noise
     if found["crossing"] is not None:
-        assert found["crossing"] > 0.935 - noise
+        assert found["crossing"] > (0.935 if patients == 150 else 0.87) - noise
