@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
@@ -185,12 +186,16 @@ def _train(plan: CurvePlan, machines: Machines, options: Sequence[str]) -> list[
         f"{plan.classifier.name} on {shares} of the patients, {counted(len(plan.seeds), 'seed')}"
     )
 
+    before, began = done, time.monotonic()
+
     def conclude(run: CurveRun, problem: str | None) -> None:
         nonlocal done
         done += problem is None
-        console.say(
-            f"{done} of {len(runs)}: {run.words}{'' if problem is None else f': {problem}'}"
-        )
+        said = "" if problem is None else f": {problem}"
+        if problem is None and done - before >= machines.jobs and done < len(runs):
+            each = (time.monotonic() - began) / (done - before)
+            said = f"; {_left(each * (len(runs) - done))}"
+        console.say(f"{done} of {len(runs)}: {run.words}{said}")
 
     if failed := train_all(plan, machines, options, conclude):
         run, problem = failed[-1]
@@ -199,6 +204,19 @@ def _train(plan: CurvePlan, machines: Machines, options: Sequence[str]) -> list[
             f"(see {run.folder}.log); the same command tries again"
         )
     return runs
+
+
+def _left(seconds: float) -> str:
+    """How long the rest takes, if it takes as long as what has been.
+
+    Example:
+        >>> _left(20), _left(340), _left(12_000)
+        ('about a minute left', 'about 6 minutes left', 'about 3.3 hours left')
+    """
+    minutes = max(round(seconds / 60), 1)
+    if minutes > 90:
+        return f"about {seconds / 3600:.1f} hours left"
+    return f"about {'a minute' if minutes == 1 else f'{minutes} minutes'} left"
 
 
 def _shares(sizes: str) -> list[float]:

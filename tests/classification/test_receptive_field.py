@@ -21,7 +21,8 @@ HEAVY = ("resnet50", "resnet101", "resnet152", "vgg19", "vgg16_bn", "vgg19_bn", 
 HEAVY += tuple(f"efficientnet_b{n}" for n in range(1, 5))
 HEAVY += ("efficientnet_lite1", "efficientnet_lite2")
 ALL = [
-    pytest.param(name, stride, marks=[pytest.mark.slow] if name in HEAVY else [])
+    # Layers are those of the smaller members of a family.
+    pytest.param(name, stride, marks=[pytest.mark.long] if name in HEAVY else [])
     for name in network_names("classifier")
     for stride in NETWORKS[name].strides
 ]

@@ -38,11 +38,18 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def prepared(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set with a split of those patients; whoever changes it makes a copy."""
+    folder = tmp_path_factory.mktemp("prepared") / "data"
+    prepare([source, folder], format="csv")
+    return folder
+
+
 @pytest.fixture
-def data(source: Path, tmp_path: Path) -> Path:
-    """A data set with a split of those patients."""
-    prepare([source, tmp_path / "data"], format="csv")
-    return tmp_path / "data"
+def data(prepared: Path, tmp_path: Path) -> Path:
+    """A copy of the data set."""
+    return Path(shutil.copytree(prepared, tmp_path / "data"))
 
 
 class MadeUp:
@@ -107,6 +114,8 @@ class MadeUp:
 def made_up(monkeypatch: pytest.MonkeyPatch) -> MadeUp:
     """In place of trainings and their predictions."""
     found = MadeUp()
+    # Drawn in the tests of the page; here drawing would take half of the time.
+    monkeypatch.setattr("evaluation.report.curve_page.save_figure", lambda figure, path: [])
     monkeypatch.setattr("scripts.training_runs.curve_runs.train_all", found.train_all)
     monkeypatch.setattr("scripts.curve._predict", found.predict)
     return found
@@ -127,8 +136,13 @@ def curve(data: Path, *more: object) -> int:
     return cxr("curve", *models, *out, "--replicates", 200, *more)
 
 
-def test_every_share_and_seed_is_trained_and_judged_once(data: Path, made_up: MadeUp) -> None:
+def test_every_share_and_seed_is_trained_and_judged_once(
+    data: Path, made_up: MadeUp, capsys: pytest.CaptureFixture
+) -> None:
     assert curve(data, "--sizes", "0.25,0.5,1", "--seeds", 2) == 0
+    said = capsys.readouterr().err
+    assert "11 of 12: detector, 0.5 of default, seed 1; about a minute left" in said
+    assert "12 of 12: detector, 1 of default, seed 1\n" in said
     out = data.parent / "out"
     shares = [(run.arm, run.share, run.seed) for run in made_up.trained]
     assert len(set(shares)) == len(shares) == 12

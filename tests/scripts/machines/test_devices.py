@@ -94,15 +94,34 @@ def _require_equal(one: pd.DataFrame, other: pd.DataFrame) -> None:
         assert other[name].tolist() == pytest.approx(one[name].tolist(), rel=_LATER, abs=1e-7)
 
 
-@pytest.mark.slow
-def test_training_goes_on_whatever_ends_a_process_and_on_another_number_of_them(
-    data: Path, tmp_path: Path
-) -> None:
-    """One training in three commands: one process is killed, all are terminated, one ends it."""
-    whole, out, logs = tmp_path / "whole", tmp_path / "run", tmp_path / "logs"
-    alone(_words("chexnet_quickstart", data, whole, _CLASSIFIER), logs, _NO_DROPOUT)
-    words = _words("chexnet_quickstart", data, out, _CLASSIFIER)
+@pytest.fixture(scope="module")
+def whole(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing ended, of one process."""
+    folder = tmp_path_factory.mktemp("whole")
+    words = _words("chexnet_quickstart", data, folder / "run", _CLASSIFIER)
+    alone(words, folder / "logs", _NO_DROPOUT)
+    return folder / "run"
 
+
+def _require_continued(words: list[object], whole: Path, out: Path, logs: Path, last: int) -> None:
+    """One process goes on after the last epoch that two ended, and learns what one learns."""
+    (begun,) = _history(out)
+    said = alone(words, logs, _NO_DROPOUT)
+    assert "epoch 3 of 3: loss" in said
+    assert f"epoch {last} of 3: loss" not in said
+    assert {p.name for p in whole.iterdir()} == {p.name for p in out.iterdir()}
+    one, continued = _history(whole, out)
+    _require_equal(one, continued)
+    columns = list(_LOSSES)
+    pd.testing.assert_frame_equal(begun[columns], continued[columns][:last])  # was kept
+
+
+@pytest.mark.slow
+def test_training_goes_on_with_one_process_where_one_of_two_was_killed(
+    data: Path, whole: Path, tmp_path: Path
+) -> None:
+    out, logs = tmp_path / "run", tmp_path / "logs"
+    words = _words("chexnet_quickstart", data, out, _CLASSIFIER)
     before = [_NO_DROPOUT + _SOON, _NO_DROPOUT + _DIES]
     with launched(words, torchrun(2), logs, before) as two:
         assert two.wait() == [2, -signal.SIGKILL]
@@ -112,8 +131,15 @@ def test_training_goes_on_whatever_ends_a_process_and_on_another_number_of_them(
     assert "run the same command again to go on" in first
     assert "Traceback" not in first
     assert not second  # the others are silent
+    _require_continued(words, whole, out, logs, last=1)
 
-    (first_epoch,) = _history(out)
+
+@pytest.mark.long
+def test_training_goes_on_with_one_process_where_two_were_terminated(
+    data: Path, whole: Path, tmp_path: Path
+) -> None:
+    out, logs = tmp_path / "run", tmp_path / "logs"
+    words = _words("chexnet_quickstart", data, out, _CLASSIFIER)
     waits = _WAITS.format(path=str(tmp_path / "waits"))  # the other one for it, in a reduction
     with launched(words, torchrun(2), logs, before=[_NO_DROPOUT + waits, _NO_DROPOUT]) as two:
         wait_for(tmp_path / "waits", two)
@@ -124,15 +150,7 @@ def test_training_goes_on_whatever_ends_a_process_and_on_another_number_of_them(
     assert first.count("cxr: ended by SIGTERM") == 1, first
     assert not second
     assert not list(out.rglob("*.tmp*"))  # nothing is half written
-
-    said = alone(words, logs, _NO_DROPOUT)
-    assert "epoch 3 of 3: loss" in said
-    assert "epoch 2 of 3: loss" not in said
-    assert {p.name for p in whole.iterdir()} == {p.name for p in out.iterdir()}
-    one, halves = _history(whole, out)
-    _require_equal(one, halves)
-    columns = list(_LOSSES)
-    pd.testing.assert_frame_equal(first_epoch[columns], halves[columns][:1])  # was kept
+    _require_continued(words, whole, out, logs, last=2)
 
 
 @pytest.mark.long
@@ -173,8 +191,15 @@ def test_what_ends_one_process_is_said_once(data: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("config", "sets", "line"),
     [
-        ("no-such-config", [], "cxr: no-such-config: no such file"),
-        ("zoo", [], "cxr: zoo: is a list of models, which one process trains one after another"),
+        pytest.param(
+            "no-such-config", [], "cxr: no-such-config: no such file", marks=pytest.mark.long
+        ),
+        pytest.param(
+            "zoo",
+            [],
+            "cxr: zoo: is a list of models, which one process trains one after another",
+            marks=pytest.mark.long,
+        ),
         (
             "chexnet_quickstart",
             ["training.batch_size=5"],
