@@ -24,6 +24,11 @@ def pytest_collection() -> None:
     gc.disable()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest file first: at the end one worker would run it while the others wait."""
+    items.sort(key=lambda item: item.path.name != "test_end_to_end.py")
+
+
 def pytest_collection_finish() -> None:
     """Each training looks through all garbage twice: not again through what was imported."""
     gc.freeze()

@@ -29,7 +29,7 @@ HEAVY = (
     "efficientnet_b4", "inception_v3",
 )  # fmt: skip
 TORCHVISION = [
-    pytest.param(name, marks=pytest.mark.slow) if name in HEAVY else name
+    pytest.param(name, marks=pytest.mark.long) if name in HEAVY else name
     for name, network in NETWORKS.items()
     if network.classifier and isinstance(network.weights, str)
 ]
