@@ -24,7 +24,7 @@ from networks.registry import NETWORKS
 
 COMPACT = ("densenet121", "resnet18")
 HEAVY = (
-    "resnet34", "resnet50", "resnet101", "resnet152", "vgg19", "vgg16_bn", "vgg19_bn",
+    "resnet34", "resnet101", "resnet152", "vgg19", "vgg16_bn", "vgg19_bn",
     "mobilenet_v3_large", "efficientnet_b1", "efficientnet_b2", "efficientnet_b3",
     "efficientnet_b4", "inception_v3",
 )  # fmt: skip

@@ -17,7 +17,7 @@ from classification.receptive_field import Grid, trace_grid
 from data_prep.contracts.errors import InputError
 from networks.registry import NETWORKS, network_names
 
-HEAVY = ("resnet50", "resnet101", "resnet152", "vgg19", "vgg16_bn", "vgg19_bn", "inception_v3")
+HEAVY = ("resnet101", "resnet152", "vgg19", "vgg16_bn", "vgg19_bn", "inception_v3")
 HEAVY += tuple(f"efficientnet_b{n}" for n in range(1, 5))
 HEAVY += ("efficientnet_lite1", "efficientnet_lite2")
 ALL = [
