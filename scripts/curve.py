@@ -343,18 +343,8 @@ def _predict(run: CurveRun, dataset: DataSet, device: str) -> Predictions:
 
 def _times(label_seconds: float | None, box_seconds: float | None) -> Times:
     """Annotation times as given; else the sourced ones that the page begins with."""
-    from evaluation.report.curve_study import AS_GIVEN, PRESETS, Times
+    from evaluation.report.curve_study import Times
 
     if label_seconds == 0:
         raise InputError("curve --label-seconds 0: a label takes time; give seconds above 0")
-    if label_seconds is None and box_seconds is None:
-        return PRESETS[0]
-    usual = PRESETS[0]
-    own = label_seconds is not None, box_seconds is not None
-    return Times(
-        usual.label if label_seconds is None else label_seconds,
-        usual.box if box_seconds is None else box_seconds,
-        sources=tuple(
-            AS_GIVEN if given else source for given, source in zip(own, usual.sources, strict=True)
-        ),
-    )
+    return Times.given(label_seconds, box_seconds)

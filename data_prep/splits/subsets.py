@@ -92,30 +92,36 @@ def part_name(split: str, seed: int, share: float) -> str:
 
 
 def draw_nested_parts(
-    dataset: DataSet, target: Target, split: str, shares: Sequence[float], seeds: Sequence[int]
-) -> dict[tuple[float, int], pd.DataFrame]:
-    """Draw the parts of a data set's split, see `nested_parts`; nothing is written.
+    dataset: DataSet,
+    target: Target,
+    splits: Sequence[str],
+    shares: Sequence[float],
+    seeds: Sequence[int],
+) -> dict[str, dict[tuple[float, int], pd.DataFrame]]:
+    """Draw the parts of a data set's splits, see `nested_parts`; nothing is written.
 
     Args:
         dataset: The data set.
         target: Whose positive and negative patients, and their classes, are kept in proportion.
-        split: What is a part of; its test images are those of all parts.
+        splits: What is a part of each; its test images are those of all its parts.
         shares: See `nested_parts`.
         seeds: One set of nested parts for each.
 
     Returns:
-        The split table of each share and seed.
+        By split, the split table of each share and seed.
     """
-    whole = dataset.split(split)
     decode = read_table(dataset.folder / "decode.parquet", "decode")
     group = patient_groups(dataset.images, image_links(decode, near_duplicates_of(dataset, decode)))
     label = dataset.labels(target).map({0.0: "negative", 1.0: "positive"}).fillna("")
     classes = image_strata(dataset.images, dataset.findings)["class"].fillna("")
     strata = label + " " + classes.reindex(label.index)
     return {
-        (share, seed): part
-        for seed in seeds
-        for share, part in nested_parts(whole, group, strata, shares, seed).items()
+        split: {
+            (share, seed): part
+            for seed in seeds
+            for share, part in nested_parts(whole, group, strata, shares, seed).items()
+        }
+        for split, whole in ((split, dataset.split(split)) for split in splits)
     }
 
 

@@ -47,6 +47,26 @@ class Times:
     name: str = "as given"
     sources: tuple[str, ...] = ()
 
+    @classmethod
+    def given(cls, label: float | None, box: float | None) -> Times:
+        """Times as given, with the first of `PRESETS` for what is not.
+
+        Example:
+            >>> Times.given(None, 20).label == PRESETS[0].label, Times.given(5, 20).sources[0]
+            (True, 'As given to the command.')
+        """
+        usual = PRESETS[0]
+        if label is None and box is None:
+            return usual
+        return cls(
+            usual.label if label is None else label,
+            usual.box if box is None else box,
+            sources=tuple(
+                source if time is None else AS_GIVEN
+                for time, source in zip((label, box), usual.sources, strict=True)
+            ),
+        )
+
     def hours(self, n_images: float, n_boxes: float) -> float:
         """Hours for so many labels and boxes.
 
@@ -141,10 +161,7 @@ class SizePoint:
 
 @dataclass(frozen=True)
 class Difference:
-    """First arm minus second, at one size, on the same test patients.
-
-    All images of the mixed arm have labels, so the classifier it is held against has them, too.
-    """
+    """First arm minus second, at one size, on the same test patients."""
 
     metric: str
     share: float
@@ -152,6 +169,11 @@ class Difference:
     second: Kind
     gap: Interval
     p_value: float | None
+
+    @staticmethod
+    def with_all_labels(first: Kind, second: Kind) -> bool:
+        """Whether the second arm is that of all labels at each size: the mixed arm has them all."""
+        return (first, second) == ("mixed", "classifier")
 
 
 @dataclass(frozen=True)
@@ -457,8 +479,7 @@ def arm_against(first: Kind, second: Kind) -> str:
         >>> arm_against("detector", "classifier"), arm_against("mixed", "classifier")
         ('classifier', 'classifier of all labels')
     """
-    whole = " of all labels" if (first, second) == ("mixed", "classifier") else ""
-    return f"{KINDS[second]}{whole}"
+    return KINDS[second] + (" of all labels" if Difference.with_all_labels(first, second) else "")
 
 
 def _difference(rows: Sequence[Compared], title: str, first: Kind, second: Kind) -> Finding:

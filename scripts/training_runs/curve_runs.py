@@ -14,6 +14,7 @@ from data_prep.contracts.folders import atomic_path, make_folder
 from data_prep.contracts.words import counted
 from data_prep.splits.subsets import add_nested_parts, draw_nested_parts
 from data_prep.store.dataset import DataSet, Target
+from evaluation.decisions.system_output import patients_of
 from scripts.machines.child_processes import Command, Machines, Running, run_commands
 
 if TYPE_CHECKING:
@@ -218,7 +219,7 @@ def add_parts(
             f"curve: target '{target.name}' has no positive image whose lesions are all boxed; a "
             "detector cannot learn it"
         )
-    drawn = {split: draw_nested_parts(dataset, target, split, shares, seeds) for split in splits}
+    drawn = draw_nested_parts(dataset, target, splits, shares, seeds)
     for split, parts in drawn.items():
         _require_judgeable(labels, dataset.image_ids("test", split), split)
         for (share, _), part in parts.items():
@@ -234,11 +235,9 @@ def add_parts(
 
 def require_different_tests(dataset: DataSet, splits: Sequence[str]) -> None:
     """Refuse splits that test the same patients: they are no folds of one study."""
-    images = dataset.images.set_index("image_id")["patient_id"]
-    owners = images.fillna(images.index.to_series())
     seen: dict[str, set[str]] = {}
     for split in splits:
-        tested = set(owners.loc[dataset.image_ids("test", split)])
+        tested = set(patients_of(dataset.images, dataset.image_ids("test", split)))
         for other, known in seen.items():
             if split == other or not known.isdisjoint(tested):
                 raise InputError(
@@ -250,28 +249,32 @@ def require_different_tests(dataset: DataSet, splits: Sequence[str]) -> None:
 
 def _require_judgeable(labels: pd.Series, test: pd.Index, split: str) -> None:
     """Refuse a split whose test images cannot judge anything."""
-    judged = labels[labels.index.isin(test)]
-    n_positive = int(judged.sum())
-    if not 0 < n_positive < len(judged):
+    if lacking := _lacking_a_class(labels, test):
         raise InputError(
-            f"curve: split '{split}' tests {counted(n_positive, 'positive')} and "
-            f"{counted(len(judged) - n_positive, 'negative image')}, and needs both; make another "
-            "split with cxr split"
+            f"curve: split '{split}' tests {lacking}, and needs both; make another split with cxr "
+            "split"
         )
 
 
 def _require_learnable(boxed: pd.Series, part: pd.DataFrame, split: str, share: float) -> None:
     """Refuse a part of which a role lacks positive or negative images that are wholly boxed."""
     for role in ("train", "val"):
-        positive = boxed[boxed.index.isin(part.loc[part["role"] == role, "image_id"])]
-        n_positive = int(positive.sum())
-        if not 0 < n_positive < len(positive):
+        if lacking := _lacking_a_class(boxed, part.loc[part["role"] == role, "image_id"]):
             advice = "give larger --sizes" if share < 1 else "make another split with cxr split"
             raise InputError(
-                f"curve: a share of {share:g} of split '{split}' leaves role '{role}' "
-                f"{counted(n_positive, 'positive')} and "
-                f"{counted(len(positive) - n_positive, 'negative image')} with all boxes; {advice}"
+                f"curve: a share of {share:g} of split '{split}' leaves role '{role}' {lacking} "
+                f"with all boxes; {advice}"
             )
+
+
+def _lacking_a_class(labels: pd.Series, ids: pd.Index | pd.Series) -> str:
+    """How many of these images are of either class, if one has none; else nothing."""
+    of_ids = labels[labels.index.isin(ids)]
+    n_positive = int(of_ids.sum())
+    if 0 < n_positive < len(of_ids):
+        return ""
+    negative = counted(len(of_ids) - n_positive, "negative image")
+    return f"{counted(n_positive, 'positive')} and {negative}"
 
 
 def _require_growing(boxed: pd.Series, parts: Mapping[float, pd.DataFrame], split: str) -> None:

@@ -192,9 +192,7 @@ def _differences(plan: CurvePlan, judged: ShareFigures) -> list[Difference]:
             continue
         for metric in CURVE_METRICS:
             for share in _shares(plan, first):
-                # What boxes add to labels: both have all labels.
-                whole = (first, second) == ("mixed", "classifier")
-                other = max(plan.shares) if whole else share
+                other = max(plan.shares) if Difference.with_all_labels(first, second) else share
                 groups = _seeds(plan, first, share), _seeds(plan, second, other)
                 if all(_defined(judged, metric, names) for names in groups):
                     gap = judged.estimate(metric, *groups)
