@@ -225,7 +225,6 @@ def build_classifier(
     image_size: int = 224,
     last_stride: Literal[16, 32] = 32,
     dropout: float = 0.0,
-    prior: float | None = None,
     weights: Literal["imagenet"] | None = None,
     mean: float | None = None,
     std: float | None = None,
@@ -250,7 +249,6 @@ def build_classifier(
             the map of a 128 px image is then 8 x 8 instead of 4 x 4 cells, for more computing
             and the same parameters. InceptionV3 and ConvNeXt have 32 only, SqueezeNet 16 only.
         dropout: Share of pooled features dropped in training, in [0, 1).
-        prior: Score that an untrained model gives; None starts at 0.5.
         weights: None or ``imagenet``, downloaded on first use, or from an installed package.
             Weights from a file are loaded into the built model.
         mean: Mean of the pixels, in [0, 1]; None for what the network's published weights want,
@@ -274,8 +272,6 @@ def build_classifier(
         raise InputError(f"n_findings: expected at least 1, but got {n_findings}")
     if not 0 <= dropout < 1:
         raise InputError(f"dropout: expected a share from 0 to below 1, but got {dropout}")
-    if prior is not None and not 0 < prior < 1:
-        raise InputError(f"prior: expected a probability between 0 and 1, but got {prior}")
     if weights not in (None, "imagenet"):
         raise InputError(f"weights: expected none or imagenet, but got {weights!r}")
     if channels not in ("same", "imagenet"):
@@ -288,16 +284,13 @@ def build_classifier(
         load_features(trunk.layers, fetch_features(network), network, source=f"weights of {name}")
     preprocess = Preprocess(image_size, mean, std)
     model = ImageClassifier(trunk, n_findings, preprocess, dropout, channels)
-    nn.init.constant_(
-        model.classifier.bias, 0.0 if prior is None else float(torch.logit(torch.tensor(prior)))
-    )
+    nn.init.zeros_(model.classifier.bias)
     arguments = {
         "name": name,
         "n_findings": n_findings,
         "image_size": image_size,
         "last_stride": last_stride,
         "dropout": dropout,
-        "prior": prior,
         "mean": mean,
         "std": std,
         "channels": channels,

@@ -13,23 +13,14 @@ from typing import Annotated, Any, Literal, get_args
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
 
-from configs.settings import (
-    REMOVED_KEYS,
-    ClassifierConfig,
-    DetectorConfig,
-    Section,
-    TrainConfig,
-)
+from configs.settings import ClassifierConfig, DetectorConfig, Section, TrainConfig
+from data_prep.contracts.errors import InputError
 
 _FOLDER = Path(__file__).parent
 CONFIG_CLASSES: dict[str, type[BaseModel]] = {
     "detector": DetectorConfig,
     "classifier": ClassifierConfig,
 }
-
-
-class ConfigError(ValueError):
-    """A configuration that cannot be used; the message is one line: file, key, what to do."""
 
 
 def shipped_configs() -> list[str]:
@@ -57,7 +48,7 @@ def find_config(name: str) -> Path:
     """A configuration's file: a path, or the name of one that comes with the program.
 
     Raises:
-        ConfigError: Neither.
+        InputError: Neither.
 
     Example:
         >>> find_config("chexnet").name
@@ -68,7 +59,7 @@ def find_config(name: str) -> Path:
     known = [*shipped_configs(), *shipped_zoos()]
     if name in known:
         return _FOLDER / f"{name}.toml"
-    raise ConfigError(
+    raise InputError(
         f"{name}: no such file, and no configuration of that name; there are "
         f"{', '.join(known)} ('cxr configs' describes them){_nearest(name, known)}"
     )
@@ -86,14 +77,14 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> DetectorConfig | C
         The configuration, complete with defaults.
 
     Raises:
-        ConfigError: The file cannot be read, a key is unknown (names the nearest) or missing, or
+        InputError: The file cannot be read, a key is unknown (names the nearest) or missing, or
             a value has the wrong type or lies outside its range.
 
     Example:
         >>> read_config(find_config("chexnet"), ["training.epochs=3"]).training.epochs
         3
     """
-    content = _without_removed(_read_toml(path), str(path))
+    content = _read_toml(path)
     for override in overrides:
         _apply(content, override)
     return _check(content, str(path), {o.partition("=")[0].strip() for o in overrides})
@@ -103,7 +94,7 @@ def is_zoo(path: Path) -> bool:
     """Whether a file is a list of models, for `read_zoo`, by its ``kind``.
 
     Raises:
-        ConfigError: The file cannot be read.
+        InputError: The file cannot be read.
     """
     return _read_toml(path).get("kind") == "zoo"
 
@@ -120,7 +111,7 @@ def read_zoo(path: Path, overrides: Sequence[str] = ()) -> list[ClassifierConfig
         One whole configuration a model, in the order of the file.
 
     Raises:
-        ConfigError: As `read_config`; or the file has no models, or two whose names would make
+        InputError: As `read_config`; or the file has no models, or two whose names would make
             the same folder.
 
     Example:
@@ -129,22 +120,22 @@ def read_zoo(path: Path, overrides: Sequence[str] = ()) -> list[ClassifierConfig
     """
     shared = _read_toml(path)
     if shared.pop("kind", None) != "zoo":
-        raise ConfigError(f'{path}: kind must be "zoo" for a list of models')
+        raise InputError(f'{path}: kind must be "zoo" for a list of models')
     models = shared.pop("models", None)
     if not isinstance(models, list) or not models or not all(isinstance(m, dict) for m in models):
-        raise ConfigError(f"{path}: has no models; add a table [[models]] for each")
+        raise InputError(f"{path}: has no models; add a table [[models]] for each")
     keys = {override.partition("=")[0].strip() for override in overrides}
     configs: dict[str, ClassifierConfig] = {}
     for number, own in enumerate(models, 1):
         place = f"{path}: {own.get('name', f'model {number}')}"
         if "kind" in own:
-            raise ConfigError(f"{place}: kind: unknown key; all models of a zoo are classifiers")
+            raise InputError(f"{place}: kind: unknown key; all models of a zoo are classifiers")
         content = {**_merge(shared, own), "kind": "classifier"}
         for override in overrides:
             _apply(content, override)
         config = _check(content, place, keys)
         if (folder := folder_name(config.name)) in configs:
-            raise ConfigError(f"{place}: another model has this name, or one as good as it")
+            raise InputError(f"{place}: another model has this name, or one as good as it")
         configs[folder] = config
     return list(configs.values())
 
@@ -173,26 +164,9 @@ def _read_toml(path: Path) -> dict[str, Any]:
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
+        raise InputError(f"{path}: cannot be read ({error})") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: is not TOML: {error}") from None
-
-
-def _without_removed(content: dict[str, Any], place: str) -> dict[str, Any]:
-    """Leave out keys of earlier versions where they have no effect."""
-    kept = {key: dict(v) if isinstance(v, dict) else v for key, v in content.items()}
-    for key, off in REMOVED_KEYS.get(str(content.get("kind")), {}).items():
-        section, _, leaf = key.partition(".")
-        table = kept.get(section)
-        if not isinstance(table, dict) or leaf not in table:
-            continue
-        if off is not ... and table[leaf] != off:
-            raise ConfigError(
-                f"{place}: {key} = {table[leaf]!r}: this version no longer has this key, see "
-                "CHANGELOG.md; train a new run without it, or use the version that made this file"
-            )
-        del table[leaf]
-    return kept
+        raise InputError(f"{path}: is not TOML: {error}") from None
 
 
 def parse_config(text: str, place: str) -> DetectorConfig | ClassifierConfig:
@@ -203,12 +177,12 @@ def parse_config(text: str, place: str) -> DetectorConfig | ClassifierConfig:
         place: Where it comes from, for errors.
 
     Raises:
-        ConfigError: As `read_config`.
+        InputError: As `read_config`.
     """
     try:
-        return _check(_without_removed(tomllib.loads(text), place), place, set())
+        return _check(tomllib.loads(text), place, set())
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{place}: is not TOML: {error}") from None
+        raise InputError(f"{place}: is not TOML: {error}") from None
 
 
 def dump_config(config: BaseModel) -> str:
@@ -244,13 +218,13 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 def _apply(content: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not re.fullmatch(r"[\w.]+", key.strip()):
-        raise ConfigError(f"--set {override}: write it as section.key=value")
+        raise InputError(f"--set {override}: write it as section.key=value")
     *sections, leaf = key.strip().split(".")
     table = content
     for section in sections:
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
-            raise ConfigError(f"--set {override}: '{section}' is a value, not a section")
+            raise InputError(f"--set {override}: '{section}' is a value, not a section")
     table[leaf] = _parse_value(text.strip(), override)
 
 
@@ -261,7 +235,7 @@ def _parse_value(text: str, override: str) -> Any:
         except tomllib.TOMLDecodeError:
             if re.fullmatch(r"[\w ./~:+-]+", text):
                 return text  # a plain word or a path, which a shell would strip of its quotes
-    raise ConfigError(f"--set {override}: the value is not TOML; quote texts: key='\"text\"'")
+    raise InputError(f"--set {override}: the value is not TOML; quote texts: key='\"text\"'")
 
 
 def _check(content: dict[str, Any], path: str, overridden: set[str]) -> Any:
@@ -273,23 +247,23 @@ def _check(content: dict[str, Any], path: str, overridden: set[str]) -> Any:
     first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
     if first["type"].startswith("union_tag"):
         kinds = ", ".join(f'"{kind}"' for kind in CONFIG_CLASSES)
-        raise ConfigError(f"{path}: kind must be one of {kinds}, got {content.get('kind')!r}")
+        raise InputError(f"{path}: kind must be one of {kinds}, got {content.get('kind')!r}")
     keys = [str(part) for part in first["loc"][1:]]  # the first is the kind
     key = ".".join(keys)
     place = f"--set {key}" if key in overridden else f"{path}: {key}"
     if first["type"] == "extra_forbidden":
         known = _known_keys(CONFIG_CLASSES[content["kind"]])
-        raise ConfigError(f"{place}: unknown key{_suggestion(key, known)}")
+        raise InputError(f"{place}: unknown key{_suggestion(key, known)}")
     if first["type"] == "missing":
-        raise ConfigError(f"{place}: is missing; add it")
+        raise InputError(f"{place}: is missing; add it")
     if first["type"] == "value_error":  # a rule of ours, maybe over several keys, which it names
         rule = first["msg"].removeprefix("Value error, ")
         named = set(re.findall(r"\w+", rule))
         inside = sorted(o for o in overridden if o.startswith(f"{key}.".lstrip(".")))
         if given := [f"--set {o}" for o in inside if o.rpartition(".")[2] in named]:
             place = f"{' '.join(given)}: on {path}"
-        raise ConfigError(f"{place.removesuffix(': ')}: {rule}")
-    raise ConfigError(f"{place}: {_lower(first['msg'])}, got {first['input']!r}")
+        raise InputError(f"{place.removesuffix(': ')}: {rule}")
+    raise InputError(f"{place}: {_lower(first['msg'])}, got {first['input']!r}")
 
 
 def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
@@ -396,16 +370,16 @@ def read_protocol(path: Path) -> tuple[ProtocolFile, str]:
         The protocol, and the SHA-256 of the file.
 
     Raises:
-        ConfigError: The file cannot be read, a key is unknown (names the nearest) or missing, or
+        InputError: The file cannot be read, a key is unknown (names the nearest) or missing, or
             a value has the wrong type or lies outside its range.
     """
     try:
         content = path.read_bytes()
         keys = tomllib.loads(content.decode("utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
+        raise InputError(f"{path}: cannot be read ({error})") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: is not TOML: {error}") from None
+        raise InputError(f"{path}: is not TOML: {error}") from None
     try:
         return ProtocolFile(**keys), hashlib.sha256(content).hexdigest()
     except ValidationError as error:
@@ -414,8 +388,8 @@ def read_protocol(path: Path) -> tuple[ProtocolFile, str]:
     key = ".".join(str(part) for part in first["loc"])
     if first["type"] == "extra_forbidden":
         known = _known_keys(ProtocolFile)
-        raise ConfigError(f"{path}: {key}: unknown key{_suggestion(key, known)}")
+        raise InputError(f"{path}: {key}: unknown key{_suggestion(key, known)}")
     if first["type"] == "missing":
-        raise ConfigError(f"{path}: {key}: is missing; add it")
+        raise InputError(f"{path}: {key}: is missing; add it")
     message = first["msg"][:1].lower() + first["msg"][1:]
-    raise ConfigError(f"{path}: {key}: {message}, got {first['input']!r}")
+    raise InputError(f"{path}: {key}: {message}, got {first['input']!r}")

@@ -12,8 +12,9 @@ from typing import Any
 
 import tomli_w
 
-from configs.load import ConfigError, parse_config
+from configs.load import parse_config
 from configs.settings import ClassifierConfig, DetectorConfig
+from data_prep.contracts.errors import InputError
 
 Config = DetectorConfig | ClassifierConfig
 
@@ -140,7 +141,7 @@ def read_space(config: Config, over: Sequence[str]) -> list[Dimension]:
         A dimension a key, in the order given.
 
     Raises:
-        ConfigError: A key is unknown, not to be varied or given twice, a value is outside its
+        InputError: A key is unknown, not to be varied or given twice, a value is outside its
             limits, or no combination satisfies a rule over several keys. One line.
 
     Example:
@@ -150,12 +151,12 @@ def read_space(config: Config, over: Sequence[str]) -> list[Dimension]:
         ['0.0001 to 0.001 on a log scale']
     """
     if not over:
-        raise ConfigError(f"--over: a sweep needs a key to vary; {_FORM}")
+        raise InputError(f"--over: a sweep needs a key to vary; {_FORM}")
     space: list[Dimension] = []
     for text in over:
         dimension = _read_dimension(config, text)
         if dimension.key in (each.key for each in space):
-            raise ConfigError(f"--over {text}: {dimension.key} is given twice")
+            raise InputError(f"--over {text}: {dimension.key} is given twice")
         space.append(dimension)
     _require_possible(config, space, over)
     return space
@@ -170,7 +171,7 @@ def with_values(config: Config, values: Mapping[str, Any], place: str) -> Config
         place: For errors.
 
     Raises:
-        ConfigError: As `configs.load.read_config`.
+        InputError: As `configs.load.read_config`.
     """
     content = config.model_dump(exclude_none=True)
     for key, value in values.items():
@@ -179,7 +180,7 @@ def with_values(config: Config, values: Mapping[str, Any], place: str) -> Config
         for section in sections:
             table = table.setdefault(section, {})
             if not isinstance(table, dict):
-                raise ConfigError(f"{place}: '{section}' is a value, not a section")
+                raise InputError(f"{place}: '{section}' is a value, not a section")
         table[leaf] = value
     return parse_config(tomli_w.dumps(content), place)
 
@@ -213,11 +214,11 @@ def combinations(space: Sequence[Dimension]) -> int | None:
 def _read_dimension(config: Config, text: str) -> Dimension:
     key, equals, given = (part.strip() for part in text.partition("="))
     if not equals or not given or not re.fullmatch(r"[\w.]+", key):
-        raise ConfigError(f"--over {text}: {_FORM}")
+        raise InputError(f"--over {text}: {_FORM}")
     if why := _NOT_COMPARABLE.get(key):
-        raise ConfigError(f"--over {text}: {key} {why}; choose another key")
+        raise InputError(f"--over {text}: {key} {why}; choose another key")
     if key in _IN_THE_LOSS and config.training.monitor == "val_loss":
-        raise ConfigError(
+        raise InputError(
             f"--over {text}: {key} changes the loss itself, and training.monitor = 'val_loss' "
             "compares by it; choose a figure with --set training.monitor="
         )
@@ -228,7 +229,7 @@ def _read_dimension(config: Config, text: str) -> Dimension:
     if numbers and all(_is_number(each) for each in numbers):
         return _read_range(config, text, key, numbers, scale)
     if scale or (dots and any(_is_number(each) for each in numbers)):
-        raise ConfigError(f"--over {text}: a range has two numbers as its ends, as in 1e-4..1e-3")
+        raise InputError(f"--over {text}: a range has two numbers as its ends, as in 1e-4..1e-3")
     return _read_choice(text, key, given)
 
 
@@ -238,13 +239,13 @@ def _read_range(
     whole, step = _whole_numbers(config, text, key, numbers[0])
     low, high = numbers
     if not low < high:
-        raise ConfigError(f"--over {text}: the low end must be below the high end")
+        raise InputError(f"--over {text}: the low end must be below the high end")
     log = scale == "log" or (scale is None and low > 0 and high / low >= _LOG_FROM)
     if scale == "log" and low <= 0:
-        raise ConfigError(f"--over {text}: a log scale starts above 0; write linear: or raise it")
+        raise InputError(f"--over {text}: a log scale starts above 0; write linear: or raise it")
     if step > 1:
         if scale == "log":
-            raise ConfigError(
+            raise InputError(
                 f"--over {text}: {key} goes in steps of {step}, which a log scale does not; leave "
                 "log: out, or list values"
             )
@@ -258,12 +259,12 @@ def _whole_numbers(config: Config, text: str, key: str, value: Any) -> tuple[boo
     table = schema
     for part in key.split("."):
         if (field := table.get("properties", {}).get(part)) is None:
-            raise _problem(config, {key: value}, text) or ConfigError(f"--over {text}: {_FORM}")
+            raise _problem(config, {key: value}, text) or InputError(f"--over {text}: {_FORM}")
         table = schema["$defs"][field["$ref"].rpartition("/")[2]] if "$ref" in field else field
     kinds = [each for each in (table, *table.get("anyOf", ())) if "type" in each]
     numeric = [each for each in kinds if each["type"] in ("number", "integer")]
     if not numeric:
-        raise ConfigError(f"--over {text}: {key} is no number; list its values, as in a,b")
+        raise InputError(f"--over {text}: {key} is no number; list its values, as in a,b")
     whole = numeric[0]["type"] == "integer"
     return whole, int(numeric[0].get("multipleOf", 1)) if whole else 1
 
@@ -274,12 +275,12 @@ def _read_choice(text: str, key: str, given: str) -> Choice:
     except tomllib.TOMLDecodeError:  # plain words
         values = [_parse(word.strip()) for word in given.split(",")]
     if any(value == "" for value in values):
-        raise ConfigError(f"--over {text}: a value is empty; {_FORM}")
+        raise InputError(f"--over {text}: a value is empty; {_FORM}")
     choice = Choice(key, tuple(values))
     if len(values) < 2:
-        raise ConfigError(f"--over {text}: one value is no choice; use --set {text}, or list more")
+        raise InputError(f"--over {text}: one value is no choice; use --set {text}, or list more")
     if len(set(choice.texts)) < len(values):
-        raise ConfigError(f"--over {text}: a value is listed twice")
+        raise InputError(f"--over {text}: a value is listed twice")
     return choice
 
 
@@ -312,9 +313,9 @@ def _require_possible(config: Config, space: Sequence[Dimension], over: Sequence
                 raise problem
 
 
-def _problem(config: Config, values: Mapping[str, Any], text: str) -> ConfigError | None:
+def _problem(config: Config, values: Mapping[str, Any], text: str) -> InputError | None:
     try:
         with_values(config, values, f"--over {text}")
-    except ConfigError as error:
+    except InputError as error:
         return error
     return None

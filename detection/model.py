@@ -1,7 +1,7 @@
 """Build the detector, and its losses for training and validation."""
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -184,31 +184,6 @@ def build_retinanet(
     }
     model.architecture = {"kind": "detector", "name": "retinanet", "arguments": arguments}
     return model
-
-
-# Arguments of earlier versions that training alone used: the same weights give the same boxes.
-_REMOVED_ARGUMENTS = {
-    "prior", "focal_alpha", "focal_gamma", "box_weight", "matching", "matching_low",
-    "matching_high", "atss_top_k", "image_head", "image_head_weight", "image_head_mode",
-}  # fmt: skip
-
-
-def rebuild_retinanet(**arguments: Any) -> LesionRetinaNet:
-    """Build the detector that a run's ``model.json`` describes, also one of an earlier version.
-
-    Args:
-        **arguments: As recorded in `LesionRetinaNet.architecture`.
-
-    Raises:
-        InputError: The detector has an image head, which is no longer there.
-    """
-    if arguments.get("image_head"):
-        raise InputError(
-            "this detector has an image head, which this version no longer has (CHANGELOG.md); "
-            "train a new run without model.image_head, or use the version that made this one"
-        )
-    kept = {name: value for name, value in arguments.items() if name not in _REMOVED_ARGUMENTS}
-    return build_retinanet(**kept)
 
 
 def training_losses(model: LesionRetinaNet, batch: LesionBatch) -> dict[str, Tensor]:

@@ -303,12 +303,9 @@ def read_question(path: Path | None, margin: float | None, target: str | None) -
 
     if path is None:
         return Protocol(margin=margin)
-    from configs.load import ConfigError, read_protocol
+    from configs.load import read_protocol
 
-    try:
-        fixed, digest = read_protocol(path)
-    except ConfigError as error:
-        raise InputError(str(error)) from None
+    fixed, digest = read_protocol(path)
     for option, given, stands in (
         ("target", target, fixed.target),
         ("margin", margin, fixed.margin),

@@ -52,12 +52,7 @@ def configs(
             raise InputError("configs: --set changes one configuration; say which")
         _list(as_json)
         return
-    from configs.load import ConfigError
-
-    try:
-        text = read_text(name, set_ or [])
-    except ConfigError as error:
-        raise InputError(str(error)) from None
+    text = read_text(name, set_ or [])
     if as_json:
         import tomllib
 

@@ -161,13 +161,9 @@ def _read_single(config: str, overrides: list[str]) -> Config:
 
 
 def _read_space(settings: Config, over: Sequence[str]) -> list[Dimension]:
-    from configs.load import ConfigError
     from configs.search_space import read_space
 
-    try:
-        return read_space(settings, over)
-    except ConfigError as error:
-        raise InputError(str(error)) from None
+    return read_space(settings, over)
 
 
 def _dump(settings: Config) -> str:
@@ -190,7 +186,7 @@ def _objective(settings: Config) -> tuple[str, Any]:
 
 def _require_same(out: Path, settings: Config, started: dict[str, Any]) -> bool:
     """Whether a sweep was begun here; refuses another one, and a folder of something else."""
-    from configs.load import ConfigError, first_difference, parse_config
+    from configs.load import first_difference, parse_config
     from data_prep.contracts.folders import LOCK
     from data_prep.contracts.json_files import read_json
 
@@ -205,10 +201,7 @@ def _require_same(out: Path, settings: Config, started: dict[str, Any]) -> bool:
             raise InputError(f"{out}: a file stands where a folder is needed")
         return False
     before = read_json(out / _STARTED, "sweep_started")
-    try:
-        difference = first_difference(parse_config(before["config"], str(out / _STARTED)), settings)
-    except ConfigError as error:
-        raise InputError(str(error)) from None
+    difference = first_difference(parse_config(before["config"], str(out / _STARTED)), settings)
     for part in ("space", "data_set"):
         for key in (*before[part], *started[part]):
             was, now = (each[part].get(key, "not there") for each in (before, started))

@@ -303,12 +303,9 @@ def _megapixels(settings: Config, dataset: DataSet) -> float:
 
 def read_settings(config: str, overrides: list[str]) -> Config:
     """The configuration of one model, by its file or name, with some keys replaced."""
-    from configs.load import ConfigError, find_config, read_config
+    from configs.load import find_config, read_config
 
-    try:
-        return read_config(find_config(config), overrides)
-    except ConfigError as error:
-        raise InputError(str(error)) from None
+    return read_config(find_config(config), overrides)
 
 
 def origin(settings: Config, dataset: DataSet, target: Target) -> dict[str, Any]:
@@ -348,17 +345,14 @@ def audit_errors(dataset: DataSet, split: str, despite_audit: bool) -> list[str]
 
 def _is_done(out: Path, settings: Config, started: dict[str, Any], resume: bool) -> bool:
     """Whether there is nothing left to train; refuses what cannot be started or resumed."""
-    from configs.load import ConfigError, first_difference, parse_config
+    from configs.load import first_difference, parse_config
     from training.run_folder import RunFolder
 
     run = RunFolder.started_in(out)
     if run is None or not resume:
         RunFolder.require_free(out)
         return False
-    try:
-        before = parse_config(run.config, str(out / "config.toml"))
-    except ConfigError as error:
-        raise InputError(str(error)) from None
+    before = parse_config(run.config, str(out / "config.toml"))
     if difference := first_difference(_in_batches_of(settings, before), settings):
         raise InputError(
             f"{out}: cannot be resumed with another configuration: {difference}; give the old "

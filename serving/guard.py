@@ -207,7 +207,7 @@ class Guard:
         try:
             fit = _Fit(**{f.name: _unpack(content["arrays"][f.name]) for f in fields(_Fit)})
             _require_shapes(fit)
-            ages = content.get("ages")  # of older runs nothing is known
+            ages = content["ages"]
             if ages is not None and len(ages) != len(_AGE_GROUPS):
                 raise ValueError(f"ages of {len(ages)} groups, expected {len(_AGE_GROUPS)}")
             return cls(

@@ -31,7 +31,7 @@ from data_prep.store.preprocess import Preprocess
 from detection.dataset import LesionDataset
 from detection.dataset import collate as collate_lesions
 from detection.inference import predict_boxes
-from detection.model import rebuild_retinanet
+from detection.model import build_retinanet
 from detection.retinanet import LesionRetinaNet
 from evaluation.boxes.fusion import NAME, OVERLAP
 from serving.backends import digest_run
@@ -42,7 +42,7 @@ from training.run_folder import WEIGHTS_FILE, RunFolder, load_model
 
 Precision = Literal["fp32", "bf16"]
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
-    "retinanet": rebuild_retinanet,
+    "retinanet": build_retinanet,
     "classifier": build_classifier,
 }
 _MOST_IMAGES = 16  # at a time

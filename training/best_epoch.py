@@ -158,8 +158,7 @@ class EpochRecord(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take the history of the training that is resumed."""
         self.history = state_dict["history"]
-        # A checkpoint of an older version has no usual loss; the first epoch's mean is near it.
-        self._usual = state_dict.get("usual_loss") or self.history[0]["train_loss"]
+        self._usual = state_dict["usual_loss"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Stop at once where the resumed training had decided to; log what it had done."""

@@ -89,14 +89,14 @@ class PixelStore:
         index: ``image_id, shard, row, scale_x, scale_y, offset_x, offset_y``.
         ids: Image ids, sorted, unique.
         pixels_id: Identifies the members and their geometry, 16 hexadecimal digits.
-        sha256: Of each shard by its name; empty in stores of before this was written.
+        sha256: Of each shard by its name.
     """
 
     def __init__(self, folder: Path, info: dict[str, Any], index: pd.DataFrame) -> None:
         self.folder, self.index = folder, index
         self.size, self.pixels_id = int(info["size"]), str(info["pixels_id"])
         self.ids = pd.Index(index["image_id"].sort_values(), name="image_id")
-        self.sha256: dict[str, str] = info.get("sha256", {})
+        self.sha256: dict[str, str] = info["sha256"]
         self._maps: dict[int, np.ndarray] = {}
 
     @classmethod
@@ -110,11 +110,6 @@ class PixelStore:
             InputError: The store is missing, incomplete or damaged.
         """
         info = read_json(folder / INFO_NAME, INFO_KIND)
-        if info["spec"] != store_spec(int(info["size"])):
-            raise InputError(
-                f"{folder}: holds '{info['spec']}', and cxr no longer crops or enhances images; "
-                "delete the folder"
-            )
         store = cls(folder, info, read_table(folder / INDEX_NAME, "pixel_index"))
         if len(store.index) != info["n_images"]:
             raise InputError(

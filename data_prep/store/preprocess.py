@@ -193,16 +193,9 @@ class Preprocess:
         """Read ``preprocess.json``.
 
         Raises:
-            InputError: The file is missing, not of this kind, lacks a key, or asks for a lung crop
-                or a contrast enhancement, which this version does not have.
+            InputError: The file is missing, not of this kind, or lacks a key.
         """
         content = read_json(path, "preprocess")
-        for key in ("crop", "enhance"):
-            if content.get(key, "none") != "none":
-                raise InputError(
-                    f"{path}: the model learned from images with {key} '{content[key]}', which "
-                    f"cxr no longer offers; train it again without data.{key}"
-                )
         try:
             size, mean, std = (content[key] for key in ("size", "mean", "std"))
             return cls(int(size), float(mean), float(std))

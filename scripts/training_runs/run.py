@@ -14,7 +14,7 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
-from configs.load import ConfigError, parse_config
+from configs.load import parse_config
 from configs.settings import ClassifierConfig, DetectorConfig
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
@@ -100,10 +100,7 @@ def with_known_batch(settings: Config, out: Path) -> Config:
     run = RunFolder.started_in(out)
     if settings.training.batch_size != "auto" or run is None:
         return settings
-    try:
-        before = parse_config(run.config, str(out / "config.toml"))
-    except ConfigError as error:
-        raise InputError(str(error)) from None
+    before = parse_config(run.config, str(out / "config.toml"))
     return _with_batch(settings, before.training.batch_size)
 
 
@@ -270,7 +267,7 @@ def complete_run(
             "device_name": (f"{devices} x " if devices > 1 else "")
             + describe_device(torch.device(device)),
             **_seconds(result.history),
-            "processor_seconds": _processor_seconds(result),
+            "processor_seconds": round(sum(e["processor_seconds"] for e in result.history), 1),
             "seconds_since_resumed": round(time.perf_counter() - began, 1),
             "peak_memory_bytes": memory.read(),
             "boxes": None if dropped is None else dropped._asdict(),
@@ -355,7 +352,7 @@ def _fit(
 
 
 def _seconds(history: Sequence[dict[str, Any]]) -> dict[str, float]:
-    """Time of all epochs, and its parts; epochs of older versions have the whole only.
+    """Time of all epochs, and its parts.
 
     Example:
         >>> epoch = {"seconds": 9.0, "seconds_validation": 2.0, "seconds_checkpoint": 0.5}
@@ -363,7 +360,7 @@ def _seconds(history: Sequence[dict[str, Any]]) -> dict[str, float]:
         13.0
     """
     parts = ("seconds_validation", "seconds_checkpoint")
-    spent = {part: sum(row.get(part, 0.0) for row in history) for part in parts}
+    spent = {part: sum(row[part] for row in history) for part in parts}
     whole = sum(row["seconds"] for row in history)
     made = {"seconds": whole, "seconds_training": whole - sum(spent.values()), **spent}
     return {name: round(value, 1) for name, value in made.items()}
@@ -383,12 +380,6 @@ def _metrics(row: dict[str, Any]) -> dict[str, float]:
         for k, v in row.items()
         if k not in NOT_METRICS and not k.startswith(("train_", "val_"))
     }
-
-
-def _processor_seconds(result: FitResult) -> float | None:
-    """Of all epochs, without loading processes; None where an older version began the training."""
-    seconds = [row.get("processor_seconds") for row in result.history]
-    return None if None in seconds else round(sum(filter(None, seconds)), 1)
 
 
 def _figures(result: FitResult) -> dict[str, float | None]:

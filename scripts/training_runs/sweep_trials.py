@@ -16,7 +16,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from configs.load import ConfigError, dump_config
+from configs.load import dump_config
 from configs.search_space import (
     Choice,
     Config,
@@ -26,6 +26,7 @@ from configs.search_space import (
     value_at,
     with_values,
 )
+from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, make_folder
 from data_prep.contracts.json_files import read_json
 from scripts.machines.child_processes import Command, Machines, Running, run_commands
@@ -268,7 +269,7 @@ def _has_settings(plan: Plan, study: optuna.Study, trial: Trial, several: bool) 
         return False
     try:
         _write_config(plan, trial)
-    except ConfigError as error:
+    except InputError as error:
         _note(trial, reason=str(error))
         study.tell(trial.number, state=TrialState.FAIL)
         return False

@@ -39,13 +39,10 @@ class Outcome(NamedTuple):
 
 def read_models(config: str, overrides: Sequence[str]) -> list[ClassifierConfig] | None:
     """The models of a zoo's configuration; None where it is one of a single model."""
-    from configs.load import ConfigError, find_config, is_zoo, read_zoo
+    from configs.load import find_config, is_zoo, read_zoo
 
-    try:
-        path = find_config(config)
-        return read_zoo(path, overrides) if is_zoo(path) else None
-    except ConfigError as error:
-        raise InputError(str(error)) from None
+    path = find_config(config)
+    return read_zoo(path, overrides) if is_zoo(path) else None
 
 
 def train_models(
@@ -134,7 +131,7 @@ def _require_one_that_can_learn(
 
 def _has_ended(run: Path, model: ClassifierConfig) -> bool:
     """Whether this very training is complete, with the decision that ends it."""
-    from configs.load import ConfigError, first_difference, parse_config
+    from configs.load import first_difference, parse_config
     from training.run_folder import RunFolder
 
     before = RunFolder.started_in(run)
@@ -144,7 +141,7 @@ def _has_ended(run: Path, model: ClassifierConfig) -> bool:
         return False  # cxr train adds it
     try:
         return first_difference(parse_config(before.config, str(run)), model) is None
-    except ConfigError:
+    except InputError:
         return False  # cxr train reports why
 
 

@@ -162,12 +162,11 @@ def test_chexnet_is_densenet121_with_one_output_a_finding():
 def test_the_architecture_rebuilds_the_model(build_small):
     from classification.model import build_classifier
 
-    model = build_small(last_stride=16, dropout=0.3, prior=0.2)
+    model = build_small(last_stride=16, dropout=0.3)
     again = build_classifier(**model.architecture["arguments"])
     again.load_state_dict(model.state_dict())
     assert again.architecture == model.architecture
     assert again.dropout.p == 0.3
-    assert model.classifier.bias.sigmoid().tolist() == pytest.approx([0.2, 0.2])
 
 
 def test_bf16_gives_float32_logits_near_the_full_ones(build_small, batch):
@@ -194,7 +193,6 @@ def test_bf16_gives_float32_logits_near_the_full_ones(build_small, batch):
         ({"channels": "grey"}, "channels: expected same or imagenet"),
         ({"last_stride": 8}, "last_stride: expected 16 or 32"),
         ({"dropout": 1.0}, "dropout: expected a share"),
-        ({"prior": 0.0}, "prior: expected a probability"),
         ({"n_findings": 0}, "n_findings: expected at least 1"),
         ({"weights": "coco"}, "weights: expected none or imagenet"),
     ],

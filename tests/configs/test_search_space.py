@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from configs.load import ConfigError, find_config, read_config
+from configs.load import find_config, read_config
 from configs.search_space import Choice, Range, combinations, read_space, value_at, with_values
+from data_prep.contracts.errors import InputError
 
 CHEXNET = read_config(find_config("chexnet_small"))
 RETINANET = read_config(find_config("retinanet_small"))
@@ -78,16 +79,16 @@ def test_lists_and_booleans_are_values_too() -> None:
     ],
 )
 def test_a_wrong_key_or_value_is_one_line_that_names_it(text: str, says: str) -> None:
-    with pytest.raises(ConfigError, match=says) as caught:
+    with pytest.raises(InputError, match=says) as caught:
         read_space(CHEXNET, [text])
     assert str(caught.value).startswith("--over ")
     assert "\n" not in str(caught.value)
 
 
 def test_a_key_is_given_once_and_there_is_at_least_one() -> None:
-    with pytest.raises(ConfigError, match="is given twice"):
+    with pytest.raises(InputError, match="is given twice"):
         read_space(CHEXNET, [f"{LR}=1e-4..1e-3", f"{LR}=1,2"])
-    with pytest.raises(ConfigError, match="a sweep needs a key to vary"):
+    with pytest.raises(InputError, match="a sweep needs a key to vary"):
         read_space(CHEXNET, [])
 
 
@@ -99,7 +100,7 @@ def test_a_value_that_another_varied_key_makes_possible_is_taken() -> None:
 
 def test_a_loss_is_not_compared_where_its_own_weights_vary() -> None:
     config = read_config(find_config("chexnet_small"), ["training.monitor=val_loss"])
-    with pytest.raises(ConfigError, match="changes the loss itself"):
+    with pytest.raises(InputError, match="changes the loss itself"):
         read_space(config, ["training.positive_weight=1..4"])
     assert read_space(config, [f"{LR}=1e-4..1e-3"])
 
@@ -108,7 +109,7 @@ def test_values_replace_keys_and_are_checked_as_if_written() -> None:
     made = with_values(CHEXNET, {LR: 0.5, "name": "Trial"}, "trial 3")
     assert (value_at(made, LR), made.name) == (0.5, "Trial")
     assert made.training.epochs == CHEXNET.training.epochs
-    with pytest.raises(ConfigError, match=r"^trial 3: training\.learning_rate: .* got -1"):
+    with pytest.raises(InputError, match=r"^trial 3: training\.learning_rate: .* got -1"):
         with_values(CHEXNET, {LR: -1}, "trial 3")
 
 

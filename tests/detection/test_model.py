@@ -22,7 +22,6 @@ from detection.dataset import LesionDataset, collate
 from detection.decode_boxes import MAX_PER_FINDING, MIN_SCORE, NMS_IOU
 from detection.model import (
     build_retinanet,
-    rebuild_retinanet,
     torchvision_targets,
     training_losses,
     validation_losses,
@@ -275,62 +274,9 @@ def test_validation_runs_the_network_once_and_equals_both_modes(build_small, bat
     assert torch.equal(found[0]["boxes"], detections[0]["boxes"])
 
 
-OLD_ARGUMENTS = {  # of model.json before box_loss existed
-    "backbone": "resnet18",
-    "head": "v2",
-    "norm": "group",
-    "fpn_channels": 32,
-    "head_convs": 1,
-    "n_findings": 1,
-    "image_size": 64,
-    "anchor_sizes": [16, 32, 64, 128, 256],
-    "anchor_ratios": [0.5, 1.0, 2.0],
-    "trainable_layers": 5,
-    "mean": 0.449,
-    "std": 0.226,
-    "prior": 0.01,
-    "focal_alpha": 0.25,
-    "focal_gamma": 2.0,
-}
-LATER_ARGUMENTS = {  # and while matching and the image head existed
-    "box_loss": "auto",
-    "box_weight": 1.0,
-    "matching": "iou",
-    "matching_low": 0.4,
-    "matching_high": 0.5,
-    "atss_top_k": 9,
-    "image_head": False,
-    "image_head_weight": 0.5,
-    "image_head_mode": "multiply",
-}
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [
-        OLD_ARGUMENTS,
-        OLD_ARGUMENTS | LATER_ARGUMENTS,
-        OLD_ARGUMENTS | LATER_ARGUMENTS | {"matching": "atss", "focal_alpha": 0.5},  # in training
-    ],
-)
-def test_models_of_earlier_versions_still_open(build_small, batch, arguments):
-    torch.manual_seed(0)
-    model, default = rebuild_retinanet(**arguments), build_small(head="v2")
-    assert model.architecture == default.architecture
-    default.load_state_dict(model.state_dict())
-    first, second = training_losses(model, batch), training_losses(default, batch)
-    assert {k: v.item() for k, v in first.items()} == {k: v.item() for k, v in second.items()}
-    assert list(first) == ["classification", "bbox_regression"]
-
-
-def test_a_model_with_an_image_head_is_refused_in_one_line():
-    with pytest.raises(InputError, match=r"^this detector has an image head, .*train a new run"):
-        rebuild_retinanet(**OLD_ARGUMENTS, **LATER_ARGUMENTS | {"image_head": True})
-
-
 def test_a_model_opens_again_from_its_own_arguments(build_small):
     model = build_small(box_loss="ciou")
-    again = rebuild_retinanet(**model.architecture["arguments"])
+    again = build_retinanet(**model.architecture["arguments"])
     assert again.architecture == model.architecture
     again.load_state_dict(model.state_dict())
     assert again.head.regression_head.loss == "ciou"

@@ -183,17 +183,6 @@ def test_an_operating_point_of_another_precision_or_none_leaves_images_undecided
     assert "run the same cxr train command again" in str(bare.undecided_because)
 
 
-@pytest.mark.parametrize(("key", "value"), [("crop", "lungs"), ("enhance", "clahe")])
-def test_run_that_learned_from_cropped_or_enhanced_images_is_refused(
-    data: Path, ended: Path, tmp_path: Path, key: str, value: str
-) -> None:
-    shutil.copytree(ended, tmp_path / "run")
-    path = tmp_path / "run/preprocess.json"
-    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
-    with pytest.raises(InputError, match=f"{key} '{value}', .* train it again without data.{key}"):
-        predict([str(tmp_path / "run")], tmp_path / "out", data=data, device="cpu")
-
-
 @pytest.mark.parametrize("config", ["retinanet_lite", "efficientnet_lite"])
 def test_weights_that_are_not_installed_are_missed_before_pixels_are_decoded(
     data: Path, tmp_path: Path, config: str, monkeypatch: pytest.MonkeyPatch

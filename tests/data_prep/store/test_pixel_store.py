@@ -1,7 +1,6 @@
 """The pixel store: same bytes however it is built, survives kills, refuses to be half there."""
 
 import errno
-import json
 import os
 import pickle
 import subprocess
@@ -338,18 +337,6 @@ def test_decoding_in_processes_gives_rows_in_order(
     assert [row.height for row in rows] == list(range(40, 52))
     assert {row.squares[64][0].shape for row in rows} == {(64, 64)}
     assert len({row.file_sha256 for row in rows}) == 12
-
-
-def test_store_of_an_older_version_opens_if_its_images_were_only_resized(tmp_path: Path) -> None:
-    fill(tmp_path, range(3))
-    path = tmp_path / "pixels.json"
-    info = {**json.loads(path.read_text()), "crop": "none", "enhance": "none"}
-    path.write_text(json.dumps(info))
-    assert len(PixelStore.open(tmp_path).ids) == 3
-
-    path.write_text(json.dumps({**info, "spec": "letterbox-32-clahe", "enhance": "clahe"}))
-    with pytest.raises(InputError, match="no longer crops or enhances images; delete the folder"):
-        PixelStore.open(tmp_path)
 
 
 def test_loose_files_get_the_pixels_of_the_store(

@@ -116,19 +116,9 @@ def test_preprocess_survives_its_file(tmp_path: Path) -> None:
     assert Preprocess.from_json(tmp_path / "preprocess.json") == preprocess
 
 
-def test_file_of_an_older_run_without_crop_and_enhancement_opens(tmp_path: Path) -> None:
-    path = tmp_path / "preprocess.json"
-    Preprocess(512, mean=0.5, std=0.25).to_json(path)
-    old = {**json.loads(path.read_text()), "crop": "none", "enhance": "none"}
-    path.write_text(json.dumps(old))
-    assert Preprocess.from_json(path) == Preprocess(512, mean=0.5, std=0.25)
-
-
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("enhance", "clahe", "the model learned from images with enhance 'clahe', which cxr no"),
-        ("crop", "lungs", ".* no longer offers; train it again without data.crop"),
         ("size", "big", "must give size, mean and std"),
         ("mean", None, "must give size, mean and std"),
     ],
