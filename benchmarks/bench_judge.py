@@ -255,7 +255,7 @@ def judge(systems: Systems, n_replicates: int, seed: int) -> pd.DataFrame:
         card = Scorecard(judged, scores, choices, validation=kept, boxes=boxes, box_cut=cut)
         cards[name] = [card]
     resamples = Resamples(judged.n_patients, n_replicates, seed)
-    return resampled_figures("lesion", cards, resamples).figures.table()
+    return resampled_figures("lesion", cards, resamples).estimates.table()
 
 
 def image_figures(systems: Systems, n_replicates: int, seed: int) -> Floats:

@@ -280,7 +280,7 @@ class ComparisonResult:
     @property
     def findings(self) -> tuple[str, ...]:
         """Further comparisons, a sentence each."""
-        return tuple(finding.text for finding in self._answer.findings)
+        return tuple(conclusion.text for conclusion in self._answer.conclusions)
 
     @cached_property
     def _answer(self) -> Any:
@@ -373,7 +373,7 @@ class ComparisonResult:
             draw_overlay(
                 self.dataset.read_original(image_id),
                 self._cases.truth(image_id),
-                self._cases.readings(image_id),
+                self._cases.predictions(image_id),
                 finding=self.comparison.target.display_name,
                 title=image_id,
                 facts=facts.words(image_id),

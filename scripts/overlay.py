@@ -103,7 +103,7 @@ def overlay(
                     figure = draw_overlay(
                         dataset.read_original(image_id),
                         cases.truth(image_id),
-                        cases.readings(image_id),
+                        cases.predictions(image_id),
                         finding=shown.display_name,
                         title=image_id,
                         facts=facts.words(image_id),

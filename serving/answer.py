@@ -31,8 +31,8 @@ from evaluation.decisions.decision_rule import CalledBox
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.metrics.words import policy_words
-from evaluation.overlays.draw import as_figure, draw_readings
-from evaluation.overlays.reading import Reading
+from evaluation.overlays.draw import as_figure, draw_predictions
+from evaluation.overlays.prediction import ImagePrediction
 from evaluation.overlays.shapes import ActivationGrid, system_colour
 from evaluation.report.cases import map_levels, predicted_output
 from serving.backends import is_export
@@ -95,7 +95,9 @@ class Answer:
     undecided_because: str | None = None
     notes: tuple[str, ...] = ()
     finding_scores: Mapping[str, float] = field(default_factory=dict, repr=False)
-    reading: Reading = field(default_factory=lambda: Reading("", system_colour(0)), repr=False)
+    reading: ImagePrediction = field(
+        default_factory=lambda: ImagePrediction("", system_colour(0)), repr=False
+    )
     pixels: np.ndarray = field(default_factory=lambda: np.zeros((1, 1), np.uint8), repr=False)
 
     def __repr__(self) -> str:
@@ -166,7 +168,7 @@ def render_answers(answers: Sequence[Answer], *, panel: int = 480) -> np.ndarray
         for each in answers
         if each.undecided_because
     )
-    return draw_readings(
+    return draw_predictions(
         first.pixels,
         readings,
         findings=[each.finding for each in answers],
@@ -352,7 +354,7 @@ class LoadedRun:
             if key not in ran:
                 answers.append(InputError(f"{called}: the output of {self.name} is not finite"))
                 continue
-            reading = output.reading(key, system_colour(0))
+            reading = output.prediction(key, system_colour(0))
             of_file = None if of_files is None else of_files[place]
             answer = self._answer(
                 called,
@@ -384,7 +386,9 @@ class LoadedRun:
             of_file = () if called == _ARRAY else file_warnings(called, image)
         return of_file + (() if self.guard is None else self.guard.warnings(image, square=square))
 
-    def _answer(self, called: str, image: DecodedImage, reading: Reading, **known: Any) -> Answer:
+    def _answer(
+        self, called: str, image: DecodedImage, reading: ImagePrediction, **known: Any
+    ) -> Answer:
         return Answer(
             image=called,
             system=self.name,
@@ -415,7 +419,7 @@ def _read(image: str | Path | np.ndarray) -> tuple[str, DecodedImage]:
     return _ARRAY, DecodedImage(grey, decode_record(grey, []))
 
 
-def _called_boxes(findings: np.ndarray, reading: Reading) -> pd.DataFrame:
+def _called_boxes(findings: np.ndarray, reading: ImagePrediction) -> pd.DataFrame:
     """The boxes that count, each with its finding, by falling score."""
     counts = np.flatnonzero(reading.boxes[:, 4] >= reading.box_cut)
     order = counts[np.argsort(-reading.boxes[counts, 4], kind="stable")]

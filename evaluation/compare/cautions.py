@@ -10,7 +10,7 @@ import pandas as pd
 from data_prep.audit.audit import split_errors
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
-from evaluation.compare.figures import Figures, row_interval
+from evaluation.compare.estimates import Estimates, row_interval
 from evaluation.metrics.evaluation_set import Note
 from evaluation.metrics.words import ends_words, listing, number
 from evaluation.systems.eligibility import training_sets
@@ -81,7 +81,7 @@ class Background:
 
 def cautions(
     background: Background,
-    figures: Figures,
+    figures: Estimates,
     failures: pd.DataFrame,
     notes: Sequence[Note] = (),
 ) -> tuple[str, ...]:
@@ -109,7 +109,7 @@ def cautions(
     return tuple(parts)
 
 
-def _against_chance(figures: Figures) -> list[str]:
+def _against_chance(figures: Estimates) -> list[str]:
     """Systems whose AUROC's interval holds 0.5, or lies below it."""
     known = {name: figures.of(name, "auroc") for name in figures.systems}
     bounded = {name: each for name, each in known.items() if each.bounded}

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from evaluation.compare.figures import Figure, Figures, family_level
+from evaluation.compare.estimates import Estimate, Estimates, family_level
 from evaluation.metrics.words import ends_words, listing, number
 
 _ROUNDING = 1e-9
@@ -39,11 +39,13 @@ class Claim:
     metric: str
     policy: str
     values: tuple[float, float]
-    difference: Figure = field(default_factory=Figure)
+    difference: Estimate = field(default_factory=Estimate)
     comparisons: int = 1
 
     @classmethod
-    def of(cls, figures: Figures, first: str, second: str, metric: str, policy: str = "") -> Claim:
+    def of(
+        cls, figures: Estimates, first: str, second: str, metric: str, policy: str = ""
+    ) -> Claim:
         """The claim as a single comparison."""
         one, other = (figures.of(name, metric, policy).estimate for name in (first, second))
         difference = figures.difference(first, second, metric, policy)
@@ -106,7 +108,7 @@ class Claim:
         """The difference with the interval that the verdict rests on, or why there is none.
 
         Example:
-            >>> gap = Figure(0.1, 0.02, 0.18, family=((0.02, 0.18), (0.01, 0.19)))
+            >>> gap = Estimate(0.1, 0.02, 0.18, family=((0.02, 0.18), (0.01, 0.19)))
             >>> claims = [Claim("A", "B", each, "", (0.9, 0.8), gap) for each in ("auroc", "ap50")]
             >>> [each.gap_words for each in decide_together(claims)][0]
             'difference 0.100, 97.5 % interval 0.010 to 0.190'
@@ -132,8 +134,8 @@ def decide_together(claims: Sequence[Claim]) -> list[Claim]:
 
     Example:
         >>> wide, single = (-0.01, 0.09), (0.01, 0.07)
-        >>> weak = Figure(0.04, *single, family=(single, wide))
-        >>> strong = Figure(0.2, 0.1, 0.3, family=((0.1, 0.3), (0.08, 0.32)))
+        >>> weak = Estimate(0.04, *single, family=(single, wide))
+        >>> strong = Estimate(0.2, 0.1, 0.3, family=((0.1, 0.3), (0.08, 0.32)))
         >>> found = decide_together(
         ...     [Claim("A", "B", "auroc", "", (0.9, 0.9 - gap.estimate), gap)
         ...      for gap in (weak, strong)])
@@ -160,7 +162,7 @@ def group_words(claims: Sequence[Claim], titles: Sequence[str]) -> str:
     A coverage that all intervals have is told once.
 
     Example:
-        >>> shown = Claim("A", "B", "recall", "max_f1", (0.9, 0.4), Figure(0.5, 0.3, 0.7))
+        >>> shown = Claim("A", "B", "recall", "max_f1", (0.9, 0.4), Estimate(0.5, 0.3, 0.7))
         >>> group_words([shown], ["sensitivity"])
         'sensitivity 0.900 and 0.400 (difference 0.300 to 0.700), higher for A (95 % intervals)'
     """
@@ -185,7 +187,7 @@ def listed(claims: Sequence[Claim], *, gaps: bool) -> str:
     """The lower system of each claim, with its figure and, if wanted, the difference.
 
     Example:
-        >>> claim = Claim("A", "B", "auroc", "", (0.9, 0.8), Figure(0.1, 0.02, 0.18))
+        >>> claim = Claim("A", "B", "auroc", "", (0.9, 0.8), Estimate(0.1, 0.02, 0.18))
         >>> listed([claim], gaps=True)
         'B (0.800; difference 0.100, 95 % interval 0.020 to 0.180)'
     """

@@ -101,11 +101,11 @@ def compare_systems(
     drawn = resampled_figures(target.name, cards, resamples, advance=advance)
     by_unit = compare_units(models, judged, task, unit, resamples)
     clustered = clustered_auroc(cards)
-    figures = with_clustered_auroc(drawn.figures, clustered, cards)
-    tests = paired_tests(drawn.figures, cards, clustered, drawn.differences, by_unit.tests)
+    figures = with_clustered_auroc(drawn.estimates, clustered, cards)
+    tests = paired_tests(drawn.estimates, cards, clustered, drawn.differences, by_unit.tests)
     return Comparison(
         target=target,
-        figures=figures.merged(failures_as_wrong(figures, models, task, resamples)),
+        estimates=figures.merged(failures_as_wrong(figures, models, task, resamples)),
         tests=tests,
         failures=failure_table(models, judged, task, prevalence, resamples),
         systems={name: system_result(each, task) for name, each in models.items()},
@@ -113,7 +113,7 @@ def compare_systems(
         provenance=comparison_provenance(models, task, resamples),
         notes=[*notes, *of_models, *patient_notes(judged), *by_unit.notes, *_seed_notes(models)],
         protocol=protocol,
-        by_unit=by_unit.figures,
+        by_unit=by_unit.estimates,
         background=Background.of(
             dataset,
             split,

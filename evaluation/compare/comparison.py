@@ -13,7 +13,7 @@ from data_prep.contracts.words import counted
 from data_prep.store.dataset import Target
 from evaluation.boxes.froc import FrocCurve, Hit
 from evaluation.compare.cautions import Background, cautions
-from evaluation.compare.figures import Figures
+from evaluation.compare.estimates import Estimates
 from evaluation.compare.protocol import EXPLORATORY, Protocol
 from evaluation.compare.test_set_log import TestSetUses
 from evaluation.compare.verdict import Setting, Verdict, state_verdict
@@ -76,7 +76,7 @@ class Comparison:
     Attributes:
         target: What was judged.
         systems: By display name, in the order given; the first is the reference.
-        figures: Every figure with its interval, of systems and paired differences.
+        estimates: Every figure with its interval, of systems and paired differences.
         tests: Paired tests and intervals by other methods, see `evaluation.compare.paired_tests`.
         failures: In which groups and ways each system fails, see `failure_analysis`.
         decisions: One row per image and system: ``label``, ``score``, ``probability``,
@@ -92,14 +92,14 @@ class Comparison:
 
     target: Target
     systems: dict[str, SystemResult]
-    figures: Figures
+    estimates: Estimates
     decisions: pd.DataFrame
     notes: list[Note] = field(default_factory=list)
     provenance: dict[str, Any] = field(default_factory=dict)
     tests: pd.DataFrame = field(default_factory=pd.DataFrame)
     failures: pd.DataFrame = field(default_factory=pd.DataFrame)
     protocol: Protocol = EXPLORATORY
-    by_unit: Figures | None = None
+    by_unit: Estimates | None = None
     uses: TestSetUses | None = None
     background: Background = field(default_factory=Background)
 
@@ -115,12 +115,12 @@ class Comparison:
     @cached_property
     def metrics(self) -> pd.DataFrame:
         """The tidy table by image, one row a figure; a paired difference has system ``A - B``."""
-        return self.figures.table()
+        return self.estimates.table()
 
     @property
     def effective_patients(self) -> float | None:
         """Of the rarer class of the test images; `None` where unknown."""
-        return self.figures.of(self.names[0], "auroc").effective_patients
+        return self.estimates.of(self.names[0], "auroc").effective_patients
 
     @property
     def seeds(self) -> dict[str, int]:
@@ -155,7 +155,7 @@ class Comparison:
     def answer(self) -> Verdict:
         """The answer with its scope and the further comparisons, for the protocol's unit."""
         of_units = self.by_unit is not None and self.protocol.unit in ("study", "patient")
-        figures = self.by_unit if of_units and self.by_unit is not None else self.figures
+        figures = self.by_unit if of_units and self.by_unit is not None else self.estimates
         return state_verdict(
             figures,
             self.names,

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from evaluation.compare.figures import FAILURES_WRONG, Figure, Figures
+from evaluation.compare.estimates import FAILURES_WRONG, Estimate, Estimates
 from evaluation.compare.judged_model import ComparisonTask, JudgedModel
 from evaluation.compare.metrics_table import resampled_figures
 from evaluation.compare.paired_tests import clustered_auroc, resampled_tests, with_clustered_auroc
@@ -29,7 +29,7 @@ NONE_FAILED = "no image failed"
 class UnitComparison(NamedTuple):
     """Figures by study or patient, notes on them, and the bootstrap's tests of the differences."""
 
-    figures: Figures | None
+    estimates: Estimates | None
     notes: list[Note]
     tests: pd.DataFrame | None
 
@@ -54,7 +54,7 @@ def compare_units(
         for name, each in models.items()
     }
     drawn = resampled_figures(task.target.name, cards, resamples, unit=unit)
-    figures = _of_units(drawn.figures, cards)
+    figures = _of_units(drawn.estimates, cards)
     tests = resampled_tests(figures, drawn.differences)
     return UnitComparison(_with_thresholds(figures, cards), [note], tests)
 
@@ -86,7 +86,7 @@ def _unit_card(
     )
 
 
-def _of_units(figures: Figures, cards: Mapping[str, Sequence[Scorecard]]) -> Figures:
+def _of_units(figures: Estimates, cards: Mapping[str, Sequence[Scorecard]]) -> Estimates:
     """Without figures that need a place: they have no row by unit, not even one that says why."""
     each = [card for members in cards.values() for card in members]
     kept = {key.metric for card in each for key in card.estimates()}
@@ -97,7 +97,7 @@ def _of_units(figures: Figures, cards: Mapping[str, Sequence[Scorecard]]) -> Fig
         if key.policy and not METRICS[key.metric].boxed
     }
 
-    def chosen(held: Mapping[MetricKey, Figure]) -> dict[MetricKey, Figure]:
+    def chosen(held: Mapping[MetricKey, Estimate]) -> dict[MetricKey, Estimate]:
         return {key: figure for key, figure in held.items() if key.metric in kept}
 
     return replace(
@@ -107,12 +107,12 @@ def _of_units(figures: Figures, cards: Mapping[str, Sequence[Scorecard]]) -> Fig
     )
 
 
-def _with_thresholds(figures: Figures, cards: Mapping[str, Sequence[Scorecard]]) -> Figures:
+def _with_thresholds(figures: Estimates, cards: Mapping[str, Sequence[Scorecard]]) -> Estimates:
     """With the thresholds, which are not those by image; of several seeds the first's."""
     counts = next(iter(next(iter(figures.systems.values())).values())).counts
     thresholds = {
         name: {
-            MetricKey(ALL, policy, "threshold"): Figure(choice.threshold, counts=counts)
+            MetricKey(ALL, policy, "threshold"): Estimate(choice.threshold, counts=counts)
             for policy, choice in members[0].thresholds.items()
             if choice.threshold is not None
         }
@@ -135,11 +135,11 @@ def _note(units: Units, whole: EvaluationSet, judged: EvaluationSet, unit: Unit)
 
 
 def failures_as_wrong(
-    figures: Figures,
+    figures: Estimates,
     models: Mapping[str, Sequence[JudgedModel]],
     task: ComparisonTask,
     resamples: Resamples,
-) -> Figures:
+) -> Estimates:
     """Judge the systems on every image that any of them should have run on.
 
     An image that a model has no result for counts as wrong: a positive one is ranked below every
@@ -164,25 +164,27 @@ def failures_as_wrong(
         cards,
         replace(resamples, n_clusters=judged.n_patients),
         kept=lambda key: key.metric in _KEPT and key.subgroup == ALL,
-    ).figures
+    ).estimates
     found = with_clustered_auroc(found, clustered_auroc(cards), cards)
 
-    def counted(figure: Figure, names: tuple[str, ...]) -> Figure:
+    def counted(figure: Estimate, names: tuple[str, ...]) -> Estimate:
         words = _words({name: missing[name] for name in names})
         return replace(figure, note=f"{figure.note}; {words}" if figure.note else words)
 
     return _renamed(found, counted)
 
 
-def _of_all(figure: Figure) -> Figure:
+def _of_all(figure: Estimate) -> Estimate:
     """A figure as it is on all images; a note on one without a value says why, and stays."""
     return figure if figure.note else replace(figure, note=NONE_FAILED, of_all=True)
 
 
-def _renamed(figures: Figures, noted: Callable[[Figure, tuple[str, ...]], Figure]) -> Figures:
+def _renamed(
+    figures: Estimates, noted: Callable[[Estimate, tuple[str, ...]], Estimate]
+) -> Estimates:
     """The kept figures of all images under the subgroup's name, with other notes."""
 
-    def renamed(held: Mapping[MetricKey, Figure], *names: str) -> dict[MetricKey, Figure]:
+    def renamed(held: Mapping[MetricKey, Estimate], *names: str) -> dict[MetricKey, Estimate]:
         return {
             key._replace(subgroup=FAILURES_WRONG): noted(figure, names)
             for key, figure in held.items()

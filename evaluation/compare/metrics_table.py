@@ -20,13 +20,13 @@ import numpy as np
 from scipy.stats import beta
 
 from data_prep.contracts.errors import InputError
-from evaluation.compare.figures import (
+from evaluation.compare.estimates import (
     OVER_SEEDS,
-    Counts,
     Differences,
-    Figure,
-    Figures,
+    Estimate,
+    Estimates,
     IntervalKind,
+    SampleSize,
     family_level,
     family_sizes,
     is_chosen,
@@ -136,7 +136,7 @@ class SeedMean:
         return means
 
     def missing(self) -> dict[MetricKey, str]:
-        """Figures that a seed cannot have, with the reason."""
+        """Estimates that a seed cannot have, with the reason."""
         return {
             figure: f"seed {place + 1}: {reason}"
             for place, card in enumerate(self.cards)
@@ -201,9 +201,9 @@ def _means(drawn: _OfModels, seeds: Mapping[str, int]) -> dict[tuple[str, Metric
 
 
 class ResampledFigures(NamedTuple):
-    """Figures, and the replicates of their paired differences, or of seeds their estimates."""
+    """Estimates, and the replicates of their paired differences, or of seeds their estimates."""
 
-    figures: Figures
+    estimates: Estimates
     differences: Differences
 
 
@@ -298,7 +298,7 @@ def figures_of(
     held: Mapping[tuple[str, MetricKey], Floats] | None = None,
     seeds: tuple[_Seeds, _Seeds] | None = None,
     unit: str = "image",
-) -> Figures:
+) -> Estimates:
     """Put the estimates and replicates of all systems together.
 
     Args:
@@ -314,7 +314,7 @@ def figures_of(
     maker = _Maker(next(iter(cards.values())).judged, resamples, seeds)
     estimates = {name: card.estimates() for name, card in cards.items()}
     missing = {name: card.missing() for name, card in cards.items()}
-    systems: dict[str, dict[MetricKey, Figure]] = {}
+    systems: dict[str, dict[MetricKey, Estimate]] = {}
     for name, card in cards.items():
         systems[name] = {
             key: maker.figure(
@@ -330,8 +330,8 @@ def figures_of(
         systems[name] |= {
             key: maker.figure(key, None, None, reason) for key, reason in missing[name].items()
         }
-    figures = Figures(target, unit, systems, {})
-    differences: dict[tuple[str, str], dict[MetricKey, Figure]] = {}
+    figures = Estimates(target, unit, systems, {})
+    differences: dict[tuple[str, str], dict[MetricKey, Estimate]] = {}
     for pair in combinations(cards, 2):
         found = differences[pair] = {}
         for key in dict.fromkeys([*estimates[pair[0]], *missing[pair[0]]]):
@@ -366,7 +366,9 @@ def _gap(
     return None if one is None or other is None else one - other
 
 
-def _family_ends(drawn: Floats, n_systems: int, figure: Figure) -> tuple[tuple[float, float], ...]:
+def _family_ends(
+    drawn: Floats, n_systems: int, figure: Estimate
+) -> tuple[tuple[float, float], ...]:
     """Percentile intervals of a difference as one of 1, 2, 3, ... comparisons."""
     patients = None if figure.refitted else figure.effective_patients
     sizes = family_sizes(n_systems)
@@ -420,7 +422,7 @@ class _Maker:
         seeds: tuple[_Seeds, _Seeds] | None = None,
     ) -> None:
         self._judged, self._resamples, self._seeds = judged, resamples, seeds
-        self._counts: dict[tuple[bytes, str], Counts] = {}
+        self._counts: dict[tuple[bytes, str], SampleSize] = {}
 
     def figure(
         self,
@@ -431,10 +433,10 @@ class _Maker:
         *,
         held: Floats | None = None,
         cards: Mapping[str, Scorecard | SeedMean] | None = None,
-    ) -> Figure:
+    ) -> Estimate:
         """A figure of one system, or the difference of two; `held`: with thresholds held."""
         if estimate is None:
-            return Figure(note=note, counts=self._counts_of(key))
+            return Estimate(note=note, counts=self._counts_of(key))
         exact, systems = None, cards or {}
         alone = next(iter(systems.values())) if len(systems) == 1 else None
         if isinstance(alone, Scorecard):
@@ -461,7 +463,7 @@ class _Maker:
                 )
         if exact is not None and interval.unmoved:
             interval, method, kind = exact, EXACT_METHOD, "exact"
-        return Figure(
+        return Estimate(
             interval.estimate,
             interval.low,
             interval.high,
@@ -511,7 +513,7 @@ class _Maker:
             return replace(found, note=f"{found.note}; {_CALIBRATION_INSTEAD}")
         return found
 
-    def _counts_of(self, key: MetricKey) -> Counts:
+    def _counts_of(self, key: MetricKey) -> SampleSize:
         judged, chosen = self._judged, self._judged.population(key)
         share_of = METRICS[key.metric].share_of if key.metric in METRICS else None
         of_class = share_of if share_of in ("positive", "negative") else ""
@@ -522,7 +524,7 @@ class _Maker:
                 name: effective_patients(np.bincount(judged.patients[of]))
                 for name, of in of_classes.items()
             }
-            self._counts[cells] = Counts(
+            self._counts[cells] = SampleSize(
                 n_images=int(chosen.sum()),
                 n_patients=len(np.unique(judged.patients[chosen])),
                 n_positive=int(of_classes["positive"].sum()),

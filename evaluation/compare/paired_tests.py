@@ -11,13 +11,13 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri, stdtr
 
-from evaluation.compare.figures import (
+from evaluation.compare.estimates import (
     HELD,
     OVER_SEEDS,
     REFITTED,
     Differences,
-    Figure,
-    Figures,
+    Estimate,
+    Estimates,
     family_level,
     family_sizes,
     is_chosen,
@@ -73,7 +73,7 @@ def _percentile_p(replicates: Floats, patients: float | None = None) -> float | 
     return float(2 * stdtr(patients - 1, ndtri(p_value / 2) * np.sqrt((patients - 1) / patients)))
 
 
-def resampled_tests(figures: Figures, differences: Differences) -> pd.DataFrame:
+def resampled_tests(figures: Estimates, differences: Differences) -> pd.DataFrame:
     """Test every paired difference that the bootstrap has replicates of."""
     of_systems = [
         _resampled_test(figures, (name, ""), key, figure)
@@ -92,10 +92,10 @@ def resampled_tests(figures: Figures, differences: Differences) -> pd.DataFrame:
 
 
 def _resampled_test(
-    figures: Figures,
+    figures: Estimates,
     pair: tuple[str, str],
     key: MetricKey,
-    figure: Figure,
+    figure: Estimate,
     drawn: Floats | ClusteredEstimate | None = None,
 ) -> dict[str, Any]:
     row: dict[str, Any] = {
@@ -127,14 +127,14 @@ def _resampled_test(
     return row
 
 
-def _method(figure: Figure) -> str:
+def _method(figure: Estimate) -> str:
     """What a test by resampling is called."""
     if figure.kind == "seeds":
         return SEEDS_TEST
     return REFITTED_TEST if figure.refitted else BOOTSTRAP
 
 
-def _freedom(figure: Figure) -> float:
+def _freedom(figure: Estimate) -> float:
     """Degrees of freedom of a resampled figure: its effective patients less 1."""
     effective = figure.effective_patients
     return np.inf if effective is None else max(effective - 1, 1.0)
@@ -173,7 +173,7 @@ SEEDS_TEST = f"{OVER_SEEDS}; covariances of the {BOOTSTRAP.removesuffix(' percen
 
 
 def paired_tests(
-    figures: Figures,
+    figures: Estimates,
     cards: Mapping[str, Sequence[Scorecard]],
     clustered: ClusteredAuroc,
     differences: Differences | None = None,
@@ -394,12 +394,12 @@ def _shares_right(members: Sequence[Scorecard], policy: str) -> Floats | None:
 
 
 def with_clustered_auroc(
-    figures: Figures, clustered: ClusteredAuroc, cards: Mapping[str, Sequence[Scorecard]]
-) -> Figures:
+    figures: Estimates, clustered: ClusteredAuroc, cards: Mapping[str, Sequence[Scorecard]]
+) -> Estimates:
     """Give every AUROC Obuchowski's interval; where there is none, neither has the figure one."""
     levels = [family_level(size) for size in family_sizes(len(cards))]
 
-    def given(key: MetricKey, figure: Figure, pair: tuple[str, str]) -> Figure:
+    def given(key: MetricKey, figure: Estimate, pair: tuple[str, str]) -> Estimate:
         estimate = clustered.get(key.subgroup, {}).get(pair)
         if key.metric != "auroc" or estimate is None:
             return figure

@@ -18,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from evaluation.compare.figures import of_thresholds
+from evaluation.compare.estimates import of_thresholds
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.refit import ValidationScores, refit_thresholds
 from evaluation.statistics.bootstrap import (
@@ -121,7 +121,7 @@ class Shares:
         calls: Where given, shares that count called images are resampled at refitted thresholds.
         gaps: Topics whose groups are also held against the rest, as ``not GROUP`` in the same
             topic.
-        derived: Figures that follow from shares.
+        derived: Estimates that follow from shares.
     """
 
     n_patients: int

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation.compare.claims import Claim, decide_together, group_words, listed, same
-from evaluation.compare.figures import Figures
+from evaluation.compare.estimates import Estimates
 from evaluation.compare.protocol import (
     EXPLORATORY,
     Protocol,
@@ -69,13 +69,13 @@ IN_A_SENTENCE = 4
 HeadlineKind = Literal["decided", "open", "single", "unknown"]
 """A difference was shown; one was not shown; one system alone; no figure or no interval."""
 
-FindingKind = Literal["primary", "margin", "pair", "operating_point", "rest"]
+ConclusionKind = Literal["primary", "margin", "pair", "operating_point", "rest"]
 """The primary figure of a pair, or against a margin; another figure of a pair; all that a pair has
 at one threshold; a count of what was not shown."""
 
 
 @dataclass(frozen=True)
-class Finding:
+class Conclusion:
     """A sentence on one pair of systems.
 
     Attributes:
@@ -87,7 +87,7 @@ class Finding:
     """
 
     text: str
-    kind: FindingKind
+    kind: ConclusionKind
     claims: tuple[Claim, ...]
     decided: bool
     secondary: bool = False
@@ -100,7 +100,7 @@ class Verdict:
     Attributes:
         headline: The answer in one sentence.
         scope: How far it reaches.
-        findings: Further comparisons.
+        conclusions: Further comparisons.
         kind: What kind of answer it is.
         claims: The differences of the primary figure between all pairs, decided as one family.
         cautions: What may make it wrong, the most harmful first; shown right below the headline.
@@ -108,7 +108,7 @@ class Verdict:
 
     headline: str
     scope: str
-    findings: list[Finding]
+    conclusions: list[Conclusion]
     kind: HeadlineKind
     claims: tuple[Claim, ...] = ()
     cautions: tuple[str, ...] = ()
@@ -116,7 +116,7 @@ class Verdict:
     @property
     def open(self) -> bool:
         """Whether anything was left undecided."""
-        return self.kind == "open" or any(not finding.decided for finding in self.findings)
+        return self.kind == "open" or any(not conclusion.decided for conclusion in self.conclusions)
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ class Setting:
 
 
 def state_verdict(
-    figures: Figures,
+    figures: Estimates,
     systems: list[str],
     finding: str,
     *,
@@ -151,14 +151,14 @@ def state_verdict(
 
     Two systems differ only where the interval of their paired difference excludes 0; else they
     are "not shown to differ", which is not the same as equal. All pairs on the primary figure are
-    one family, all findings another: `decide_together`.
+    one family, all conclusions another: `decide_together`.
 
     Example:
         >>> import pandas as pd
         >>> rows = [("A", 0.9, 0.8, 0.95), ("B", 0.8, 0.7, 0.9), ("A - B", 0.1, -0.1, 0.2)]
         >>> frame = pd.DataFrame(rows, columns=["system", "estimate", "ci_low", "ci_high"])
         >>> frame = frame.assign(metric="auroc", policy="", subgroup="", n_images=50)
-        >>> print(state_verdict(Figures.from_table(frame), ["A", "B"], "Lung opacity").headline)
+        >>> print(state_verdict(Estimates.from_table(frame), ["A", "B"], "Lung opacity").headline)
         On these 50 test images, A and B were not shown to differ in AUROC for lung opacity: 0.900
         and 0.800, difference 0.100, 95 % interval −0.100 to 0.200.
     """
@@ -173,16 +173,16 @@ def state_verdict(
     asked = _Question(figures, systems, protocol, inside_sentence(finding))
     where = _opening(asked, setting)
     text, kind = _headline(asked, claims)
-    findings = _secondary(asked)
+    conclusions = _secondary(asked)
     if len(systems) > IN_A_SENTENCE or (len(systems) > 2 and protocol.partner):
-        findings = [*_primary_findings(asked, claims), *findings]
+        conclusions = [*_primary_conclusions(asked, claims), *conclusions]
     if len(systems) > IN_A_SENTENCE:
-        findings = _gather(findings)
-    findings = [*_against_margin(figures, systems, protocol), *findings]
+        conclusions = _gather(conclusions)
+    conclusions = [*_against_margin(figures, systems, protocol), *conclusions]
     return Verdict(
         headline=f"{where}, {text}.",
-        scope=_scope(PairTests(tests), systems, protocol, setting, claims, findings),
-        findings=findings,
+        scope=_scope(PairTests(tests), systems, protocol, setting, claims, conclusions),
+        conclusions=conclusions,
         kind=kind,
         claims=tuple(claims),
         cautions=setting.cautions,
@@ -192,7 +192,7 @@ def state_verdict(
 class _Question(NamedTuple):
     """What is told: the figures of which systems, and the finding inside a sentence."""
 
-    figures: Figures
+    figures: Estimates
     systems: list[str]
     protocol: Protocol
     finding: str
@@ -333,7 +333,7 @@ _SECONDARY = "Secondary, explains but does not confirm: "
 """Before every claim of a confirmatory report that is not of its primary figure."""
 
 
-def _secondary(asked: _Question) -> list[Finding]:
+def _secondary(asked: _Question) -> list[Conclusion]:
     """The figures that a verdict tells of beside the primary one, as one family."""
     figures, systems, protocol, _ = asked
     keys = [(name, "max_f1" if "threshold" in METRICS[name].needs else "")
@@ -358,8 +358,8 @@ def _secondary(asked: _Question) -> list[Finding]:
 
 
 def _tell(
-    figures: Figures, group: Sequence[Claim], kind: FindingKind, secondary: bool = False
-) -> Finding:
+    figures: Estimates, group: Sequence[Claim], kind: ConclusionKind, secondary: bool = False
+) -> Conclusion:
     """One or several figures of a pair in one sentence."""
     claim = group[0]
     pair, key = [claim.first, claim.second], (claim.metric, claim.policy)
@@ -371,14 +371,14 @@ def _tell(
         text = _pair_words(claim.falling, at)
     start = _SECONDARY if secondary else ""
     decided = any(each.decided for each in group)
-    return Finding(start + text, kind, tuple(group), decided, secondary)
+    return Conclusion(start + text, kind, tuple(group), decided, secondary)
 
 
 def _at_threshold(policy: str) -> str:
     return f" at the threshold for {policy_words(policy)}" if policy else ""
 
 
-def _chosen_on(figures: Figures, systems: Sequence[str], key: tuple[str, str]) -> str:
+def _chosen_on(figures: Estimates, systems: Sequence[str], key: tuple[str, str]) -> str:
     """How many positive validation images chose the thresholds; nothing where none was chosen."""
     counts = {figures.of(name, *key).n_chosen_on for name in systems} - {None}
     if not counts:
@@ -406,7 +406,7 @@ def _pair_words(claim: Claim, at: str) -> str:
             return f"{title}{at}: {first} {one}, {second} {other}, {gap}; no claim."
 
 
-def _primary_findings(asked: _Question, claims: list[Claim]) -> list[Finding]:
+def _primary_conclusions(asked: _Question, claims: list[Claim]) -> list[Conclusion]:
     """What the headline of many leaves out: the highest against each other, or every pair."""
     figures = asked.figures
     if not claims:
@@ -421,17 +421,19 @@ def _primary_findings(asked: _Question, claims: list[Claim]) -> list[Finding]:
     return [_tell(figures, [each], "primary") for each in tops if each.first == best]
 
 
-def _gather(findings: list[Finding]) -> list[Finding]:
+def _gather(conclusions: list[Conclusion]) -> list[Conclusion]:
     """What was decided in full, the rest as a count: the table has every figure."""
-    decided = [finding for finding in findings if finding.decided]
-    rest = [claim for finding in findings if not finding.decided for claim in finding.claims]
+    decided = [conclusion for conclusion in conclusions if conclusion.decided]
+    rest = [
+        claim for conclusion in conclusions if not conclusion.decided for claim in conclusion.claims
+    ]
     if not rest:
         return decided
     text = f"{len(rest)} further comparisons were not shown to differ; the table has their figures."
-    return [*decided, Finding(text, "rest", tuple(rest), decided=False)]
+    return [*decided, Conclusion(text, "rest", tuple(rest), decided=False)]
 
 
-def _against_margin(figures: Figures, systems: list[str], protocol: Protocol) -> list[Finding]:
+def _against_margin(figures: Estimates, systems: list[str], protocol: Protocol) -> list[Conclusion]:
     """Each other system against the first, on each primary figure, all at once in 95 %."""
     if protocol.margin is None:
         return []
@@ -445,7 +447,7 @@ def _against_margin(figures: Figures, systems: list[str], protocol: Protocol) ->
             title = METRICS[metric].inside + _at_threshold(policy)
             text = margin_words(systems[0], other, title, gap, protocol.margin, contrasts)
             decided = against_margin(gap, protocol.margin) not in ("open", "unknown")
-            found.append(Finding(text, "margin", (claim,), decided))
+            found.append(Conclusion(text, "margin", (claim,), decided))
     return found
 
 
@@ -455,7 +457,7 @@ def _scope(
     protocol: Protocol,
     setting: Setting,
     claims: Sequence[Claim],
-    findings: Sequence[Finding],
+    conclusions: Sequence[Conclusion],
 ) -> str:
     """How far the answer reaches, and how its intervals were widened."""
     same = {name: first for name, first in setting.same_training.items() if name in systems}
@@ -464,7 +466,12 @@ def _scope(
         f"{name} and {first} are one training run: their difference is of the export alone."
         for name, first in same.items()
     ]
-    told = [each for finding in findings if finding.kind != "margin" for each in finding.claims]
+    told = [
+        each
+        for conclusion in conclusions
+        if conclusion.kind != "margin"
+        for each in conclusion.claims
+    ]
     families = [("answer", claims), ("findings below", [e for e in told if e not in claims])]
     widened = [
         f"of the {name} for {size} comparisons"
@@ -481,7 +488,7 @@ def _scope(
     parts += _detectable(tests, systems, protocol)
     if tests.known or protocol.declared:
         parts.append(standing_words(protocol, setting.uses_before))
-    if any(each.secondary for each in findings):
+    if any(each.secondary for each in conclusions):
         parts.append(
             "Findings marked as secondary explain the answer; the protocol did not fix them, so "
             "they confirm nothing."

@@ -19,16 +19,16 @@ from markupsafe import Markup
 from PIL import Image, ImageDraw, ImageFont
 
 from data_prep.contracts.folders import atomic_path
-from evaluation.overlays.reading import (
+from evaluation.overlays.prediction import (
     KEY_SIZE,
+    ImagePrediction,
+    ImageTruth,
     KeyEntry,
-    Reading,
-    Truth,
     describe_score,
     describe_truth,
     legend,
     outcome,
-    reading_shapes,
+    prediction_shapes,
     truth_shapes,
 )
 from evaluation.overlays.shapes import TRUTH_COLOUR, Label, Points, Shape
@@ -175,8 +175,8 @@ _SIGNS = {"right": "✓", "wrong": "✗", "open": "–"}
 
 def draw_overlay(
     pixels: npt.NDArray[np.uint8],
-    truth: Truth,
-    readings: list[Reading],
+    truth: ImageTruth,
+    predictions: list[ImagePrediction],
     *,
     finding: str,
     title: str,
@@ -189,7 +189,7 @@ def draw_overlay(
     Args:
         pixels: Displayed 8-bit image, uint8, shape ``(H, W)``, original size.
         truth: What is known of the image.
-        readings: One per system, in the order of the panels.
+        predictions: One per system, in the order of the panels.
         finding: Display name of the target, for the words.
         title: The image id, below the plain image.
         facts: One more line there: view, window, inversion.
@@ -201,11 +201,6 @@ def draw_overlay(
 
     Raises:
         ValueError: The image is not a grey uint8 array.
-
-    Example:
-        >>> plain = np.zeros((64, 64), np.uint8)
-        >>> draw_overlay(plain, Truth(0.0), [], finding="Opacity", title="a", panel=64).shape[1]
-        146
     """
     if pixels.ndim != 2 or pixels.dtype != np.uint8:
         raise ValueError(f"expected grey uint8 (H, W), but got {pixels.dtype} {pixels.shape}")
@@ -214,21 +209,21 @@ def draw_overlay(
         _draw_panel(pixels, [], panel),
         _draw_panel(pixels, truth_shapes(truth), panel),
         *(
-            _draw_panel(pixels, reading_shapes(each, truth, size, faint=faint), panel)
-            for each in readings
+            _draw_panel(pixels, prediction_shapes(each, truth, size, faint=faint), panel)
+            for each in predictions
         ),
     ]
     captions = [
         ("Image", None, title, facts),
         ("Truth", TRUTH_COLOUR, describe_truth(truth, finding), ""),
-        *(_caption(reading, truth) for reading in readings),
+        *(_caption(prediction, truth) for prediction in predictions),
     ]
     return _panel_figure(panels, captions)
 
 
-def draw_readings(
+def draw_predictions(
     pixels: npt.NDArray[np.uint8],
-    readings: Sequence[Reading],
+    predictions: Sequence[ImagePrediction],
     *,
     findings: Sequence[str],
     title: str,
@@ -240,7 +235,7 @@ def draw_readings(
 
     Args:
         pixels: As for `draw_overlay`.
-        readings: One per system, in the order of the panels.
+        predictions: One per system, in the order of the panels.
         findings: Display name of what each system is asked for.
         title: The image's name, below the plain image.
         warnings: What speaks against the answers; written below the panels.
@@ -252,17 +247,17 @@ def draw_readings(
 
     Example:
         >>> plain = np.zeros((64, 64), np.uint8)
-        >>> draw_readings(plain, [], findings=[], title="a", panel=64).shape[1]
+        >>> draw_predictions(plain, [], findings=[], title="a", panel=64).shape[1]
         76
     """
     size = pixels.shape[1], pixels.shape[0]
-    shapes = [[], *(reading_shapes(each, None, size, faint=False) for each in readings)]
+    shapes = [[], *(prediction_shapes(each, None, size, faint=False) for each in predictions)]
     panels = [_at_least_wide(_draw_panel(pixels, each, panel), panel * 2 // 3) for each in shapes]
     facts = f"{size[0]} x {size[1]} px"
-    captions = [("Image", None, title, facts), *map(_answer, readings, findings)]
+    captions = [("Image", None, title, facts), *map(_answer, predictions, findings)]
     figure = _panel_figure(panels, captions)
     text = max(9, min(round(panels[0].shape[1] / 30), 26))
-    strip = _legend_strip(legend(readings), warnings, note, figure.shape[1], text)
+    strip = _legend_strip(legend(predictions), warnings, note, figure.shape[1], text)
     return np.vstack([figure, strip])
 
 
@@ -272,11 +267,16 @@ def _at_least_wide(image: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.u
     return np.pad(image, ((0, 0), (lacking // 2, lacking - lacking // 2), (0, 0)))
 
 
-def _answer(reading: Reading, finding: str) -> tuple[str, str, str, str]:
+def _answer(prediction: ImagePrediction, finding: str) -> tuple[str, str, str, str]:
     """The caption of a system's panel: what it says of the finding, and by which score."""
-    called = {True: "POSITIVE", False: "negative", None: "undecided"}[reading.decision]
-    sure = "" if reading.probability is None else f", probability {reading.probability:.2f}"
-    return reading.system, reading.colour, f"{finding}: {called}{sure}", describe_score(reading)
+    called = {True: "POSITIVE", False: "negative", None: "undecided"}[prediction.decision]
+    sure = "" if prediction.probability is None else f", probability {prediction.probability:.2f}"
+    return (
+        prediction.system,
+        prediction.colour,
+        f"{finding}: {called}{sure}",
+        describe_score(prediction),
+    )
 
 
 def _legend_strip(
@@ -369,12 +369,14 @@ def to_png(image: npt.NDArray[np.uint8], path: Path) -> None:
         Image.fromarray(image).save(temporary, format="PNG", compress_level=3)
 
 
-def _caption(reading: Reading, truth: Truth) -> tuple[str, str, str, str]:
-    sign, words = outcome(reading, truth)
-    score = describe_score(reading)
-    if reading.grid is not None and reading.contours:
-        score += f"; contours {', '.join(f'{each:.0%}'.rstrip('%') for each in reading.contours)} %"
-    return reading.system, reading.colour, f"{_SIGNS[sign]} {words}", score
+def _caption(prediction: ImagePrediction, truth: ImageTruth) -> tuple[str, str, str, str]:
+    sign, words = outcome(prediction, truth)
+    score = describe_score(prediction)
+    if prediction.grid is not None and prediction.contours:
+        score += (
+            f"; contours {', '.join(f'{each:.0%}'.rstrip('%') for each in prediction.contours)} %"
+        )
+    return prediction.system, prediction.colour, f"{_SIGNS[sign]} {words}", score
 
 
 def _panel_figure(

@@ -1,4 +1,4 @@
-"""From a comparison to one image: its truth and every system's reading of it."""
+"""From a comparison to one image: its truth and every system's prediction of it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from evaluation.boxes.map_boxes import map_grid, map_points
 from evaluation.decisions.decision_rule import box_cut
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.tuning import checked_decision
-from evaluation.overlays.reading import Reading, Truth
+from evaluation.overlays.prediction import ImagePrediction, ImageTruth
 from evaluation.overlays.shapes import ActivationGrid, contour_levels, system_colour
 from evaluation.statistics.ranking import is_positive
 
@@ -79,7 +79,7 @@ class DrawnOutput:
         ids = self._map_columns.get("image_id", ())
         return {str(image): row for row, image in enumerate(ids)}
 
-    def reading(self, image_id: str, colour: str) -> Reading:
+    def prediction(self, image_id: str, colour: str) -> ImagePrediction:
         """Return this system's view of an image; empty where it gave none."""
         row: dict[str, Any] = {}
         if image_id in self.decisions.index:
@@ -87,7 +87,7 @@ class DrawnOutput:
             row = {name: column[place] for name, column in self._columns.items()}
         boxes = self._boxes_of(image_id)
         decision = _flag(row.get("decision"))
-        return Reading(
+        return ImagePrediction(
             system=self.name,
             colour=colour,
             score=_real(row.get("score")),
@@ -134,7 +134,7 @@ class DrawnOutput:
 
 @dataclass(frozen=True)
 class CaseSource:
-    """Truth and readings of any image, one image at a time."""
+    """Truth and predictions of any image, one image at a time."""
 
     labels: pd.Series
     truth_boxes: pd.DataFrame
@@ -143,7 +143,7 @@ class CaseSource:
     systems: tuple[DrawnOutput, ...]
     readers: pd.DataFrame = field(default_factory=pd.DataFrame)
 
-    def truth(self, image_id: str) -> Truth:
+    def truth(self, image_id: str) -> ImageTruth:
         """Return what is known of an image."""
         label = float(self.labels.get(image_id, math.nan))
         kind = self.kinds.get(image_id, "")
@@ -151,7 +151,9 @@ class CaseSource:
         if image_id in self.boxed:
             on_image = self.truth_boxes["image_id"] == image_id
             boxes = self.truth_boxes.loc[on_image, EDGES].to_numpy(dtype=np.float64)
-        return Truth(label, boxes, kind if isinstance(kind, str) else "", self._drawn(image_id))
+        return ImageTruth(
+            label, boxes, kind if isinstance(kind, str) else "", self._drawn(image_id)
+        )
 
     def _drawn(self, image_id: str) -> dict[str, npt.NDArray[np.float64]]:
         """The boxes of each reader who read this image; a reader who saw nothing has none."""
@@ -163,10 +165,10 @@ class CaseSource:
             for reader, rows in drawn.groupby("reader")
         }
 
-    def readings(self, image_id: str) -> list[Reading]:
+    def predictions(self, image_id: str) -> list[ImagePrediction]:
         """Return every system's view of an image, in the order of the panels."""
         return [
-            system.reading(image_id, system_colour(position))
+            system.prediction(image_id, system_colour(position))
             for position, system in enumerate(self.systems)
         ]
 
@@ -323,7 +325,7 @@ def read_systems(
 
     Args:
         systems: Predictions by display name, in the order of the panels.
-        dataset: Truth and split.
+        dataset: ImageTruth and split.
         target: What is shown.
         image_ids: The images.
         policy: Threshold policy.

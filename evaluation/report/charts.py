@@ -169,7 +169,7 @@ def policy_markers(policies: Sequence[str]) -> list[tuple[str, str]]:
 
 
 def _read_systems(comparison: Comparison) -> list[_System]:
-    figures, failures, protocol = comparison.figures, comparison.failures, comparison.protocol
+    figures, failures, protocol = comparison.estimates, comparison.failures, comparison.protocol
     policy, decisions = _coverage_policy(comparison), comparison.decisions
     wanted = {
         "primary": (protocol.metric, protocol.policy),

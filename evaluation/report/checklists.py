@@ -107,7 +107,7 @@ class _Run:
             negative=int((labels < 1).sum()),
             made=IntervalFacts.of(comparison),
             has_subgroups=any(
-                key.subgroup not in (ALL, VERSUS_NORMAL) for _, key, _ in comparison.figures
+                key.subgroup not in (ALL, VERSUS_NORMAL) for _, key, _ in comparison.estimates
             ),
         )
 
@@ -181,6 +181,6 @@ def _partitions(dataset: DataSet, split: str) -> str:
 
 
 def _measures(comparison: Comparison) -> list[str]:
-    held = comparison.figures.systems.values()
+    held = comparison.estimates.systems.values()
     known = {key.metric for each in held for key, figure in each.items() if figure.known}
     return [METRICS[each].inside for each in highlighted("abstract") if each in known]

@@ -63,7 +63,7 @@ def cost_table(comparison: Comparison) -> pd.DataFrame:
     for name, result in comparison.systems.items():
         row: dict[str, Any] = {"system": name, "policy": policy}
         for metric, at in _chosen(policy):
-            found = comparison.figures.of(name, metric, at)
+            found = comparison.estimates.of(name, metric, at)
             row |= {
                 metric: found.estimate,
                 f"{metric}_low": found.low,
@@ -86,7 +86,7 @@ def _figures(comparison: Comparison) -> list[tuple[str, list[str]]]:
     """How well each does, without intervals: those stand in the tables above."""
     policy, rows = _policy(comparison), []
     for metric, at in _chosen(policy):
-        found = [comparison.figures.of(name, metric, at) for name in comparison.systems]
+        found = [comparison.estimates.of(name, metric, at) for name in comparison.systems]
         if any(each.known for each in found):
             title = metric_title(metric) + (f", {policy_words(at)}" if at else "")
             rows.append((title, [number(each.estimate) for each in found]))
@@ -98,7 +98,7 @@ def _gains(comparison: Comparison) -> list[tuple[str, list[str]]]:
     first, *others = comparison.systems
     rows = []
     for metric in highlighted("gain"):
-        gaps = [comparison.figures.difference(name, first, metric) for name in others]
+        gaps = [comparison.estimates.difference(name, first, metric) for name in others]
         if any(gap.known for gap in gaps):
             texts = [f"{number(gap.estimate)} ({ends_words(gap) or 'no interval'})" for gap in gaps]
             rows.append((f"{metric_title(metric)} gain over {first}", [DASH, *texts]))

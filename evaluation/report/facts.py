@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from evaluation.compare.comparison import Comparison
-    from evaluation.compare.figures import Figure, IntervalKind
+    from evaluation.compare.estimates import Estimate, IntervalKind
 
 
 def decision_rows(comparison: Comparison) -> list[Row]:
@@ -100,7 +100,7 @@ class IntervalFacts:
     @classmethod
     def of(cls, comparison: Comparison) -> IntervalFacts:
         """Read them from the tables of a comparison."""
-        figures = comparison.figures
+        figures = comparison.estimates
         single, paired = _bounded(figures.systems), _bounded(figures.differences)
         tests = comparison.tests
         return cls(
@@ -115,7 +115,7 @@ class IntervalFacts:
         )
 
 
-def _bounded(held: Mapping[Any, Mapping[MetricKey, Figure]]) -> list[Figure]:
+def _bounded(held: Mapping[Any, Mapping[MetricKey, Estimate]]) -> list[Estimate]:
     """The figures of all images that have an interval."""
     return [
         figure
@@ -128,7 +128,9 @@ def _bounded(held: Mapping[Any, Mapping[MetricKey, Figure]]) -> list[Figure]:
 def meanings(comparison: Comparison) -> list[tuple[str, str]]:
     """Return name and meaning of every metric in the report, and of the words around them."""
     present = {
-        key.metric for _, key, figure in comparison.figures if key.subgroup == ALL and figure.known
+        key.metric
+        for _, key, figure in comparison.estimates
+        if key.subgroup == ALL and figure.known
     }
     made = IntervalFacts.of(comparison)
     metrics = [

@@ -18,14 +18,14 @@ from data_prep.contracts.folders import make_folder
 from evaluation.boxes.map_boxes import cell_words
 from evaluation.metrics.words import listing
 from evaluation.overlays.draw import draw_overlay, fit_panel, to_png, to_svg
-from evaluation.overlays.reading import (
-    Reading,
-    Truth,
+from evaluation.overlays.prediction import (
+    ImagePrediction,
+    ImageTruth,
     describe_score,
     describe_truth,
     outcome,
     outcome_kind,
-    reading_shapes,
+    prediction_shapes,
     truth_shapes,
 )
 from evaluation.overlays.shapes import TRUTH_COLOUR, Label, Shape
@@ -318,14 +318,14 @@ def _draw_cases(
                 missing.append(image_id)
                 continue
             stem = f"{category.key}-{position + 1:02d}"
-            truth, readings = source.truth(image_id), source.readings(image_id)
+            truth, predictions = source.truth(image_id), source.predictions(image_id)
             words = facts.words(image_id)
             figure = draw_overlay(
-                pixels, truth, readings, finding=finding, title=image_id, facts=words
+                pixels, truth, predictions, finding=finding, title=image_id, facts=words
             )
             to_png(figure, folder / f"{stem}.png")
             case = _draw_case(
-                image_id, pixels, truth, readings, finding=finding, anchor=stem, most=most
+                image_id, pixels, truth, predictions, finding=finding, anchor=stem, most=most
             )
             cases.append(replace(case, facts=words, gap=(gaps or {}).get(image_id, 0.0)))
             if progress is not None:
@@ -337,8 +337,8 @@ def _draw_cases(
 def _draw_case(
     image_id: str,
     pixels: npt.NDArray[np.uint8],
-    truth: Truth,
-    readings: list[Reading],
+    truth: ImageTruth,
+    predictions: list[ImagePrediction],
     *,
     finding: str,
     anchor: str,
@@ -356,7 +356,7 @@ def _draw_case(
             to_svg(truth_shapes(truth)),
             colour=TRUTH_COLOUR,
         ),
-        *(_panel(image_id, reading, truth, (width, height)) for reading in readings),
+        *(_panel(image_id, prediction, truth, (width, height)) for prediction in predictions),
     ]
     return DrawnCase(
         image_id,
@@ -366,43 +366,47 @@ def _draw_case(
         height,
         _embed(pixels, most),
         tuple(panels),
-        outcomes=tuple(outcome_kind(reading, truth) for reading in readings),
+        outcomes=tuple(outcome_kind(prediction, truth) for prediction in predictions),
         lesion=_largest_lesion(truth, width * height),
     )
 
 
-def _largest_lesion(truth: Truth, area: int) -> float | None:
+def _largest_lesion(truth: ImageTruth, area: int) -> float | None:
     if truth.boxes is None or not len(truth.boxes):
         return None
     sides = truth.boxes[:, 2:4] - truth.boxes[:, :2]
     return round(float(sides.prod(axis=1).max()) / area * 100, 2)
 
 
-def _panel(image_id: str, reading: Reading, truth: Truth, size: tuple[int, int]) -> Panel:
-    sign, words = outcome(reading, truth)
-    score = describe_score(reading)
+def _panel(
+    image_id: str, prediction: ImagePrediction, truth: ImageTruth, size: tuple[int, int]
+) -> Panel:
+    sign, words = outcome(prediction, truth)
+    score = describe_score(prediction)
     small = [
         shape
-        for shape in reading_shapes(reading, truth, size, line=_LINE)
+        for shape in prediction_shapes(prediction, truth, size, line=_LINE)
         if isinstance(shape, Shape) or shape.layer == "map"  # scores need a large panel
     ]
-    large = reading_shapes(reading, truth, size, line=_FINE_LINE)
+    large = prediction_shapes(prediction, truth, size, line=_FINE_LINE)
     fine = [shape for shape in large if isinstance(shape, Label)]
     return Panel(
-        reading.system,
+        prediction.system,
         words,
-        f"{reading.system} on {image_id}: {words}, {score}",
+        f"{prediction.system} on {image_id}: {words}, {score}",
         to_svg(small) + to_svg(fine, "words fine"),
-        colour=reading.colour,
+        colour=prediction.colour,
         sign=sign,
         score=score,
-        brief=_brief(reading, truth, size),
+        brief=_brief(prediction, truth, size),
     )
 
 
-def _brief(reading: Reading, truth: Truth, size: tuple[int, int]) -> Markup:
-    first = np.argsort(-reading.boxes[:, 4], kind="stable")[:_BRIEF_BOXES]
-    shapes = reading_shapes(replace(reading, boxes=reading.boxes[first]), truth, size, faint=False)
+def _brief(prediction: ImagePrediction, truth: ImageTruth, size: tuple[int, int]) -> Markup:
+    first = np.argsort(-prediction.boxes[:, 4], kind="stable")[:_BRIEF_BOXES]
+    shapes = prediction_shapes(
+        replace(prediction, boxes=prediction.boxes[first]), truth, size, faint=False
+    )
     return to_svg([shape for shape in shapes if isinstance(shape, Shape)])
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from evaluation.compare.figures import FAILURES_WRONG, row_interval
+from evaluation.compare.estimates import FAILURES_WRONG, row_interval
 from evaluation.metrics.evaluation_set import ALL, MetricKey
 from evaluation.metrics.image_metrics import classification_metrics
 from evaluation.metrics.registry import highlighted, metric_title
@@ -125,7 +125,7 @@ def _agreement(right: pd.DataFrame, first: str, second: str, policy: str) -> Gri
 def subgroups(comparison: Comparison, policy: str) -> list[Grid]:
     """Return, metric by metric, the figures in each subgroup with intervals, without p-values."""
     # Where nothing failed, the figures with failures counted as wrong are those of all images.
-    known = {key: figure for _, key, figure in comparison.figures if not figure.of_all}
+    known = {key: figure for _, key, figure in comparison.estimates if not figure.of_all}
     groups = [
         each
         for each in dict.fromkeys(key.subgroup for key in known)
@@ -141,7 +141,7 @@ def subgroups(comparison: Comparison, policy: str) -> list[Grid]:
 
 
 def _subgroup_grid(comparison: Comparison, metric: str, policy: str, groups: list[str]) -> Grid:
-    systems, figures = comparison.names, comparison.figures
+    systems, figures = comparison.names, comparison.estimates
     lines = []
     for group in groups:
         cells = [figures.of(name, metric, policy, subgroup=group) for name in systems]
@@ -181,7 +181,7 @@ def published(comparison: Comparison, sources: Collection[str], policy: str) -> 
     rows = []
     for each in figures:
         found = [
-            comparison.figures.of(name, each.metric, at)
+            comparison.estimates.of(name, each.metric, at)
             for name in comparison.systems
             for at in ("", policy)
         ]
@@ -369,7 +369,7 @@ def _shortcuts(comparison: Comparison) -> Grid | None:
         for row in table.to_dict("records")
     ]
     rows += [
-        (name, figure_words(comparison.figures.of(name, "auroc"))) for name in comparison.systems
+        (name, figure_words(comparison.estimates.of(name, "auroc"))) for name in comparison.systems
     ]
     lead = sentence("shortcuts")
     return Grid("Shortcuts", lead, ("Guessed from, or system", "AUROC"), tuple(rows))
@@ -450,7 +450,7 @@ def transfer_table(comparison: Comparison) -> Grid | None:
             cells = []
             for metric, _ in _RATES:
                 promised = then[metric]
-                now = comparison.figures.of(name, metric, policy)
+                now = comparison.estimates.of(name, metric, policy)
                 held = promised is None or not now.bounded or now.low <= promised <= now.high
                 cells += [number(promised), figure_words(now) + ("" if held else _OUTSIDE)]
             rows.append((f"{name}, threshold for {policy_words(policy)}", *cells))

@@ -198,7 +198,7 @@ class _Example:
     case: DrawnCase
 
     @property
-    def readings(self) -> tuple[Panel, ...]:
+    def predictions(self) -> tuple[Panel, ...]:
         """What each system shows; before these stand the plain image and the truth."""
         return self.case.panels[2:]
 
@@ -255,7 +255,7 @@ def _render_report(
         "report.html.jinja",
         **_titles(comparison, dataset.name),
         details=DETAILS,
-        counts=image_count(comparison.figures),
+        counts=image_count(comparison.estimates),
         verdict=comparison.answer,
         strip=opening_strip(comparison),
         notes=[note for note in comparison.notes if not (note.caution or note.of_decisions)],

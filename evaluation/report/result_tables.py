@@ -62,7 +62,7 @@ def write_tables(comparison: Comparison, out: Path, question: dict[str, Any] | N
             "headline": answer.headline,
             "kind": answer.kind,
             "cautions": list(answer.cautions),
-            "findings": [finding.text for finding in answer.findings],
+            "findings": [conclusion.text for conclusion in answer.conclusions],
             "scope": answer.scope,
         },
         "systems": comparison.names,
@@ -136,7 +136,7 @@ def _latex_table(comparison: Comparison, table: MetricTable) -> str:
 
 def _caption(comparison: Comparison) -> str:
     """What was judged, and on how many images."""
-    finding, counts = comparison.target.display_name, image_count(comparison.figures)
+    finding, counts = comparison.target.display_name, image_count(comparison.estimates)
     return f"{listing(comparison.names)} on {inside_sentence(finding)}" + (
         f": {counts}." if counts else "."
     )

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from evaluation.compare.comparison import Comparison, SystemResult
-    from evaluation.compare.figures import Figure, Figures
+    from evaluation.compare.estimates import Estimate, Estimates
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ def summary_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Metr
         rows: Those wanted; without any the six of the metric registry that a system has.
     """
     policy = main_policy(policies_of(comparison), comparison.protocol.policy)
-    known = {key for held in comparison.figures.systems.values() for key in held}
+    known = {key for held in comparison.estimates.systems.values() for key in held}
     keys = []
     for row in rows or map(TableRow, highlighted("summary")):
         at = row.policy or (policy if "threshold" in METRICS[row.metric].needs else "")
@@ -199,7 +199,7 @@ class OpeningStrip:
 
 def opening_strip(comparison: Comparison) -> OpeningStrip:
     """Return the opening chart of a report."""
-    names, figures, protocol = comparison.names, comparison.figures, comparison.protocol
+    names, figures, protocol = comparison.names, comparison.estimates, comparison.protocol
     several = bool(protocol.partner)
     titles = [f": {METRICS[metric].inside}" if several else "" for metric in protocol.metrics]
     of = list(zip(protocol.keys, titles, strict=True))
@@ -231,7 +231,7 @@ def _axis_ends(axis: tuple[float, float]) -> str:
     return f"{number(axis[0], 2)} to {number(axis[1], 2)}"
 
 
-def image_count(figures: Figures) -> str:
+def image_count(figures: Estimates) -> str:
     """Return on how many images and patients the figures of all images are; empty where unknown."""
     held = (figures.of(name, EXPLORATORY.metric).counts for name in figures.systems)
     counts = next((each for each in held if each.n_images), None)
@@ -256,7 +256,7 @@ def unit_tables(comparison: Comparison) -> tuple[str, list[MetricTable]]:
             if key.metric == "threshold"
         }
         systems[name] = replace(result, thresholds=thresholds)
-    by_unit = replace(comparison, figures=figures, systems=systems)
+    by_unit = replace(comparison, estimates=figures, systems=systems)
     parts: tuple[Part, ...] = ("first", "further")
     tables = [metric_table(by_unit, part) for part in parts]
     return figures.unit, [table for table in tables if table.sections]
@@ -266,7 +266,7 @@ def _section(
     comparison: Comparison, keys: list[MetricKey], contrasts: list[tuple[str, str]]
 ) -> Section:
     """Figures on the same images at the same policy, their differences on one axis."""
-    figures, subgroup, policy = comparison.figures, keys[0].subgroup, keys[0].policy
+    figures, subgroup, policy = comparison.estimates, keys[0].subgroup, keys[0].policy
     gaps = [
         figures.difference(*pair, key.metric, policy, subgroup=subgroup)
         for key in keys
@@ -308,7 +308,7 @@ def _section(
 
 def _count(comparison: Comparison, key: MetricKey) -> str:
     """How many images the figures of a section are computed on."""
-    figures = comparison.figures
+    figures = comparison.estimates
     held = (each[key].counts for each in figures.systems.values() if key in each)
     counts = next((each for each in held if each.n_images), None)
     if counts is None:
@@ -316,7 +316,7 @@ def _count(comparison: Comparison, key: MetricKey) -> str:
     return f"{counts.n_images:,} {_units(figures)}, {counts.n_positive:,} positive"
 
 
-def _units(figures: Figures) -> str:
+def _units(figures: Estimates) -> str:
     return {"study": "studies", "patient": "patients"}.get(figures.unit, "images")
 
 
@@ -331,7 +331,7 @@ def _figure_keys(comparison: Comparison, part: Part) -> list[MetricKey]:
         key
         for subgroup in (ALL, *SUBGROUPS)
         for name in comparison.names
-        for key in comparison.figures.systems.get(name, ())
+        for key in comparison.estimates.systems.get(name, ())
         if key.subgroup == subgroup and _part_of(key, comparison) == part
     )
     subgroups = [ALL, *SUBGROUPS]
@@ -392,7 +392,7 @@ def _whiskers(
     return placed, (round(low, 4), round(high, 4))
 
 
-def _cell(figure: Figure, whisker: Whisker | None = None) -> Cell:
+def _cell(figure: Estimate, whisker: Whisker | None = None) -> Cell:
     held = "" if figure.held is None else f"held: {ends_words(Interval(0, *figure.held))}"
     return Cell(
         number(figure.estimate), ends_words(figure), figure.note, whisker, figure.known, held
@@ -462,7 +462,7 @@ def difference_tests(comparison: Comparison) -> Grid | None:
     if not rows:
         return None
     lead = sentence("difference_tests")
-    columns = ("Figure", "Difference", "Method", "Estimate", "p", "p (Holm)", "Detectable")
+    columns = ("Figure", "Difference", "Method", "Figure", "p", "p (Holm)", "Detectable")
     return Grid("Tests of the differences", lead, columns, tuple(rows))
 
 
@@ -480,13 +480,13 @@ def every_pair(comparison: Comparison) -> Grid | None:
                 continue
             at = (key.metric, key.policy)
             for first, second in combinations(systems, 2):
-                gap = comparison.figures.difference(first, second, *at)
+                gap = comparison.estimates.difference(first, second, *at)
                 p_value = known.p_value(first, second, at)
                 words = figure_words(gap), _p_words(p_value)
                 if gap.known:
                     rows.append((_what(*at), f"{first} − {second}", *words))
     lead = sentence("every_pair", n_pairs)
-    columns = ("Figure", "Difference", "Estimate", "p (Holm, all pairs)")
+    columns = ("Figure", "Difference", "Figure", "p (Holm, all pairs)")
     return Grid("Every pair of systems", lead, columns, tuple(rows)) if rows else None
 
 

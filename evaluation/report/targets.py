@@ -10,7 +10,7 @@ import pandas as pd
 
 from data_prep.contracts.folders import atomic_path
 from data_prep.contracts.json_files import read_json
-from evaluation.compare.figures import Figures
+from evaluation.compare.estimates import Estimates
 from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.report.files import METRICS, METRICS_TABLE, PAGE
 from evaluation.report.grids import figure_words
@@ -61,7 +61,7 @@ def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> 
 
 
 def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> _TargetSection:
-    by_image = Figures.from_table(table[table["unit"] == "image"])
+    by_image = Estimates.from_table(table[table["unit"] == "image"])
     systems = list(payload["systems"])
     rows = [
         (

@@ -16,7 +16,7 @@ from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet, Target, dataset_ids
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.compare.comparison import Comparison, SystemResult
-from evaluation.compare.figures import Figure, Figures
+from evaluation.compare.estimates import Estimate, Estimates
 from evaluation.metrics.evaluation_set import Note
 
 SIDE = 64
@@ -102,11 +102,11 @@ def widen():
     return with_families
 
 
-def with_families(figures: Figures, sizes: int = 60) -> Figures:
-    """Figures as from a table, with intervals for families: widened as those of a normal figure."""
+def with_families(figures: Estimates, sizes: int = 60) -> Estimates:
+    """As from a table, with intervals for families: widened as those of a normal figure."""
     reach = [norm.isf(0.025 / size) / norm.isf(0.025) for size in range(1, sizes + 1)]
 
-    def widened(figure: Figure) -> Figure:
+    def widened(figure: Estimate) -> Estimate:
         below, above = figure.estimate - figure.low, figure.high - figure.estimate
         ends = [(figure.estimate - r * below, figure.estimate + r * above) for r in reach]
         return replace(figure, family=tuple(ends)) if figure.bounded else figure
@@ -146,7 +146,7 @@ def make_comparison() -> Comparison:
                 cost={"parameters": 6_954_000, "flops": None, "latency_ms": None},
             ),
         },
-        figures=with_families(Figures.from_table(_metrics())),
+        estimates=with_families(Estimates.from_table(_metrics())),
         decisions=decisions,
         notes=[Note("left_out", "3 test images have no known label for Lung opacity.")],
         provenance={

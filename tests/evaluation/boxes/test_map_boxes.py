@@ -86,7 +86,7 @@ def test_a_classifier_enters_the_table_of_places(classifier, predict, judged_set
     places += [f"iobb_{kind}_{t}" for kind in ("accuracy", "false_marks") for t in (10, 25, 50)]
     for name in systems:
         for metric in places:
-            assert comparison.figures.of(name, metric).estimate is not None, metric
+            assert comparison.estimates.of(name, metric).estimate is not None, metric
 
 
 def test_a_classifier_has_a_level_and_a_cut(classifier, judged_set, target):

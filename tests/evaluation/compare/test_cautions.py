@@ -14,7 +14,7 @@ from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet
 from evaluation.compare.cautions import Background, cautions
 from evaluation.compare.compare import compare_systems
-from evaluation.compare.figures import Figures, family_sizes
+from evaluation.compare.estimates import Estimates, family_sizes
 from evaluation.metrics.evaluation_set import Note
 from evaluation.report.checklists import checklists
 from evaluation.systems.eligibility import describe_training_data, training_sets
@@ -24,7 +24,7 @@ NO_FAILURES = pd.DataFrame()
 
 
 def told(make_metrics, rows, failures=NO_FAILURES, *, audit=(), **background):
-    figures = Figures.from_table(
+    figures = Estimates.from_table(
         make_metrics([(name, "", "auroc", *row) for name, row in rows.items()])
     )
     return cautions(Background("rsna", audit=audit, **background), figures, failures)
@@ -64,7 +64,7 @@ def test_systems_above_chance_get_no_caution(make_metrics):
 
 
 def test_the_worst_stands_first_and_notes_of_caution_last(make_metrics):
-    figures = Figures.from_table(make_metrics([("A", "", "auroc", 0.5, 0.4, 0.6)]))
+    figures = Estimates.from_table(make_metrics([("A", "", "auroc", 0.5, 0.4, 0.6)]))
     background = Background("rsna", 3, ("a leak",), {"A": ("phantom",)})
     notes = [Note("few_patients", "Few patients."), Note("seeds", "Means over seeds.")]
     said = cautions(background, figures, NO_FAILURES, notes)
@@ -99,7 +99,7 @@ def test_a_guess_without_the_lungs_is_held_against_each_system(predict, judged_s
     found = compare_systems(systems, data, data.target(), replicates=20)
     rows = found.failures[found.failures["topic"] == BEYOND_SHORTCUT]
     assert rows["system"].tolist() == ["A", "B"]
-    gaps = [figure for figure in found.figures.differences["A", "B"].values() if figure.bounded]
+    gaps = [figure for figure in found.estimates.differences["A", "B"].values() if figure.bounded]
     assert gaps
     for gap in gaps:  # each can be one of as many comparisons as a report tells, and only widens
         widths = [gap.within(size).high - gap.within(size).low for size in family_sizes(2)]

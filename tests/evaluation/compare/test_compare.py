@@ -14,7 +14,7 @@ from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.average_precision import average_precision
 from evaluation.compare.compare import compare_systems
-from evaluation.compare.figures import COLUMNS
+from evaluation.compare.estimates import COLUMNS
 from evaluation.compare.metrics_table import figures_of
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.choices import TuningOptions

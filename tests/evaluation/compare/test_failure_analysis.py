@@ -11,13 +11,13 @@ from data_prep.store.predictions import Predictions
 from evaluation.boxes.error_types import error_kinds, lesions_reached
 from evaluation.boxes.iou import pair_boxes
 from evaluation.compare.compare import compare_systems
+from evaluation.compare.estimates import FAILURES_WRONG
 from evaluation.compare.failure_analysis import (
     SHORTCUT,
     _trusted_spacing,
     image_groups,
     lesion_groups,
 )
-from evaluation.compare.figures import FAILURES_WRONG
 from evaluation.compare.judged_again import NONE_FAILED
 from evaluation.compare.shares import (
     TREAT_ALL,

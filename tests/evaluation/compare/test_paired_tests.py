@@ -10,8 +10,8 @@ from scipy.stats import binomtest, norm, t
 from data_prep.contracts.errors import InputError
 from evaluation.compare.compare import compare_systems, name_models
 from evaluation.compare.comparison import patient_notes
+from evaluation.compare.estimates import OVER_SEEDS, REFITTED, Estimates, family_level
 from evaluation.compare.failure_analysis import _auroc_of_groups
-from evaluation.compare.figures import OVER_SEEDS, REFITTED, Figures, family_level
 from evaluation.compare.metrics_table import (
     EXACT_METHOD,
     SeedMean,
@@ -66,7 +66,7 @@ def card(judged, seed, skill=1.2, threshold=0.5):
 
 
 def pairs_of(cards):
-    figures = Figures("opacity", "image", {name: {} for name in cards}, {})
+    figures = Estimates("opacity", "image", {name: {} for name in cards}, {})
     return paired_tests(figures, cards, clustered_auroc(cards))
 
 
@@ -404,5 +404,5 @@ def test_the_table_counts_effective_patients_of_the_class_that_a_figure_is_a_sha
         ("recall", positive), ("specificity", negative), ("f1", min(positive, negative)),
     ):  # fmt: skip
         assert figures.of("A", metric, "max_f1").effective_patients == pytest.approx(expected)
-    again = Figures.from_table(figures.table())
+    again = Estimates.from_table(figures.table())
     assert again.of("A", "recall", "max_f1").effective_patients == pytest.approx(positive)

@@ -8,7 +8,7 @@ import pytest
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.compare import compare_systems
-from evaluation.compare.figures import Figures
+from evaluation.compare.estimates import Estimates
 from evaluation.compare.protocol import EXPLORATORY, Protocol, margin_words, standing_words
 from evaluation.compare.test_set_log import TestSetUses, _uses_file, log_use
 from evaluation.compare.verdict import Setting, state_verdict
@@ -22,7 +22,7 @@ from scripts.systems import split_seeds
 @pytest.fixture
 def verdict_of(widen):
     def verdict(metrics, *arguments, **options):
-        return state_verdict(widen(Figures.from_table(metrics)), *arguments, **options)
+        return state_verdict(widen(Estimates.from_table(metrics)), *arguments, **options)
 
     return verdict
 
@@ -118,16 +118,16 @@ def test_a_margin_is_held_against_intervals_of_all_contrasts_at_once(make_metric
     rows += [(f"A - {name}", "", "auroc", 0.01, -0.02, 0.04) for name in "BC"]
     protocol = Protocol(margin=0.05, declared=True)
     figures = with_simultaneous(
-        Figures.from_table(make_metrics(rows)), {"B": (-0.03, 0.0499), "C": (-0.03, 0.0501)}
+        Estimates.from_table(make_metrics(rows)), {"B": (-0.03, 0.0499), "C": (-0.03, 0.0501)}
     )
     told = state_verdict(figures, list("ABC"), "X", protocol=protocol)
-    texts = [finding.text for finding in told.findings]
+    texts = [conclusion.text for conclusion in told.conclusions]
     assert "B is equivalent to A within the margin of 0.0500" in texts[0]
     assert "97.5 % interval −0.0499 to 0.0300, Bonferroni over 2 contrasts" in texts[0]
     assert "C was not shown to be non-inferior to A" in texts[1]
-    unwidened = Figures.from_table(make_metrics(rows))
+    unwidened = Estimates.from_table(make_metrics(rows))
     plain = state_verdict(unwidened, list("ABC"), "X", protocol=protocol)
-    assert "cannot be held against the margin" in plain.findings[0].text
+    assert "cannot be held against the margin" in plain.conclusions[0].text
 
 
 def test_what_a_protocol_did_not_fix_is_marked_as_secondary(make_metrics, verdict_of):
@@ -137,13 +137,13 @@ def test_what_a_protocol_did_not_fix_is_marked_as_secondary(make_metrics, verdic
     rows += [("A - B", "", m, 0.2, 0.1, 0.3) for m in ("auroc", "average_precision")]
     fixed = Protocol(margin=0.05, declared=True)
     told = verdict_of(make_metrics(rows), ["A", "B"], "X", protocol=fixed)
-    assert told.findings[0].text.startswith("AUROC: B is worse than A")
-    assert told.findings[1].text.startswith(
+    assert told.conclusions[0].text.startswith("AUROC: B is worse than A")
+    assert told.conclusions[1].text.startswith(
         "Secondary, explains but does not confirm: Average precision was higher for A"
     )
     assert "they confirm nothing" in told.scope
     free = verdict_of(make_metrics(rows), ["A", "B"], "X")
-    assert not any("Secondary" in finding.text for finding in free.findings)
+    assert not any("Secondary" in conclusion.text for conclusion in free.conclusions)
 
 
 def test_a_primary_figure_that_a_system_cannot_have_is_refused_before_the_look(predict, judged_set):
@@ -186,8 +186,8 @@ def test_the_protocols_figure_decides_and_its_margin_is_judged(make_metrics, ver
     assert "A had the higher F1 at the threshold for best F1 for x: 0.800, B 0.600" in (
         verdict.headline
     )
-    assert "B is worse than A by more than the margin" in verdict.findings[0].text
-    assert "confirm: AUROC was not shown to differ" in verdict.findings[1].text
+    assert "B is worse than A by more than the margin" in verdict.conclusions[0].text
+    assert "confirm: AUROC was not shown to differ" in verdict.conclusions[1].text
     assert "Confirmatory" in verdict.scope
     assert "looked at 2 times before" in verdict.scope
 

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import binomtest
 from sklearn import metrics as oracle
 
-from evaluation.compare.figures import HELD, REFITTED, Figures
+from evaluation.compare.estimates import HELD, REFITTED, Estimates
 from evaluation.compare.judged_again import _failure_card
 from evaluation.compare.judged_model import ComparisonTask
 from evaluation.compare.metrics_table import EXACT_METHOD, figures_of, resampled_figures
@@ -123,10 +123,10 @@ def test_the_interval_is_that_of_a_loop_that_chooses_and_judges_anew(judged, dra
             rows = np.repeat(np.arange(N), of_test[judged.patients])
             values.append((card.scores[rows] >= cut)[judged.y_true[rows]].mean())
         recalls[name] = np.array(values)
-    figure = found.figures.of("A", "recall", "max_f1")
+    figure = found.estimates.of("A", "recall", "max_f1")
     ends = np.quantile(recalls["A"], [0.025, 0.975])
     assert (figure.low, figure.high) == pytest.approx(tuple(ends), abs=1e-12)
-    gap = found.figures.difference("A", "B", "recall", "max_f1")
+    gap = found.estimates.difference("A", "B", "recall", "max_f1")
     ends = np.quantile(recalls["A"] - recalls["B"], [0.025, 0.975])
     assert (gap.low, gap.high) == pytest.approx(tuple(ends), abs=1e-12)
     assert gap.method.endswith(REFITTED)
@@ -138,29 +138,29 @@ def test_beside_it_stand_the_interval_with_thresholds_held_and_what_chose_them(j
         name: [Scorecard(judged, pd.Series(card.scores, judged.image_ids), card.thresholds)]
         for name, (card,) in cards.items()
     }
-    plain = resampled_figures("opacity", bare, resamples).figures
+    plain = resampled_figures("opacity", bare, resamples).estimates
     for policy in ("max_f1", "sensitivity>=0.80"):
         for pair in (("A", "B"), ("B", "A")):
-            figure = found.figures.difference(*pair, "specificity", policy)
+            figure = found.estimates.difference(*pair, "specificity", policy)
             held = plain.difference(*pair, "specificity", policy)
             assert figure.held == pytest.approx((held.low, held.high))
             assert held.method.endswith(HELD)
             assert figure.high - figure.low > held.high - held.low
             assert figure.n_chosen_on == cards["A"][0].validation.n_positive
-    declared = found.figures.of("A", "recall", "threshold=0.5")
+    declared = found.estimates.of("A", "recall", "threshold=0.5")
     expected = plain.of("A", "recall", "threshold=0.5")
     assert (declared.low, declared.high) == (expected.low, expected.high)
     assert (declared.held, declared.n_chosen_on) == (None, None)
     assert REFITTED not in declared.method
     assert HELD not in declared.method
-    auroc = found.figures.of("A", "average_precision")
+    auroc = found.estimates.of("A", "average_precision")
     assert (auroc.held, auroc.n_chosen_on) == (None, None)
 
 
 def test_the_table_keeps_both_intervals(drawn):
-    table = drawn[2].figures.table()
-    again = Figures.from_table(table)
-    for name, key, figure in drawn[2].figures:
+    table = drawn[2].estimates.table()
+    again = Estimates.from_table(table)
+    for name, key, figure in drawn[2].estimates:
         if " - " not in name:
             read = again.of(name, key.metric, key.policy, subgroup=key.subgroup)
             assert (read.held, read.n_chosen_on) == (figure.held, figure.n_chosen_on)
@@ -172,7 +172,7 @@ def test_the_table_keeps_both_intervals(drawn):
 
 def test_the_refitted_test_of_decisions_stands_first_and_mcnemar_says_what_it_holds(drawn):
     cards, _, found = drawn
-    tests = paired_tests(found.figures, cards, clustered_auroc(cards), found.differences)
+    tests = paired_tests(found.estimates, cards, clustered_auroc(cards), found.differences)
     tests = tests[tests["subgroup"] == ALL]
     for metric in ("recall", "specificity", "accuracy"):
         rows = tests[(tests["metric"] == metric) & (tests["policy"] == "max_f1")]
@@ -205,7 +205,7 @@ def recall_of(validation_scores, test_scores, replicates=400):
     scores = pd.Series(test_scores, judged.image_ids)
     card = Scorecard(judged, scores, {"max_f1": choice}, validation=kept)
     drawn = resampled_figures("sick", {"A": [card]}, Resamples(20, replicates, seed=1))
-    return drawn.figures.of("A", "recall", "max_f1")
+    return drawn.estimates.of("A", "recall", "max_f1")
 
 
 EXACT_TEN = tuple(binomtest(10, 10).proportion_ci(method="exact"))  # (0.69, 1)
@@ -246,7 +246,7 @@ def test_where_validation_often_gives_no_threshold_there_is_no_interval():
         validation=kept,
     )
     drawn = resampled_figures("sick", {"A": [card]}, Resamples(20, 400))
-    figure = drawn.figures.of("A", "accuracy", "max_f1")
+    figure = drawn.estimates.of("A", "accuracy", "max_f1")
     assert not figure.bounded
     assert f"undefined in {lost} of 400 resamples" in figure.note
     assert "thresholds were refitted" in figure.note
@@ -271,12 +271,12 @@ def test_a_floor_set_by_an_extreme_score_has_no_refitted_interval(judged):
     n_positive = cards["A"][0].validation.n_positive
     assert 20 <= n_positive < 40
     drawn = resampled_figures("opacity", cards, Resamples(judged.n_patients, 60))
-    gap = drawn.figures.difference("A", "B", "specificity", policy)
+    gap = drawn.estimates.difference("A", "B", "specificity", policy)
     assert gap.known
     assert not gap.bounded
     assert f"allows 1 of {n_positive} validation positives to be missed" in gap.note
     assert gap.held is not None
-    tests = paired_tests(drawn.figures, cards, clustered_auroc(cards), drawn.differences)
+    tests = paired_tests(drawn.estimates, cards, clustered_auroc(cards), drawn.differences)
     refitted = tests[(tests["method"] == REFITTED_TEST) & (tests["metric"] == "specificity")]
     assert refitted["p_value"].isna().all()
 
@@ -298,8 +298,8 @@ def test_shares_of_called_images_are_refitted_as_the_figures_are(judged, drawn):
     table = shares.table(["A", "B"], resamples).set_index(["topic", "metric", "system"])
     for metric in ("recall", "specificity"):
         for system, figure in (
-            ("A", found.figures.of("A", metric, "max_f1")),
-            ("A - B", found.figures.difference("A", "B", metric, "max_f1")),
+            ("A", found.estimates.of("A", metric, "max_f1")),
+            ("A - B", found.estimates.difference("A", "B", metric, "max_f1")),
         ):
             row = table.loc[("whole", metric, system)]
             assert row["estimate"] == pytest.approx(figure.estimate)

@@ -25,7 +25,7 @@ def judged(judged_set, predict):
 
 def test_figures_and_intervals_are_those_of_the_comparison(judged_set, judged) -> None:
     systems, found = judged
-    compared = compare_systems(systems, judged_set, judged_set.target(), replicates=100).figures
+    compared = compare_systems(systems, judged_set, judged_set.target(), replicates=100).estimates
     for metric in METRICS:
         policy = POLICIES[0] if metric == "localised_sensitivity" else ""
         for place, name in enumerate(found.systems):

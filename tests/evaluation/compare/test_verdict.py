@@ -8,7 +8,7 @@ import pytest
 
 from evaluation.compare.claims import Claim, decide_together
 from evaluation.compare.compare import compare_systems
-from evaluation.compare.figures import Figure, Figures
+from evaluation.compare.estimates import Estimate, Estimates
 from evaluation.compare.protocol import Protocol
 from evaluation.compare.verdict import Setting, state_verdict
 from evaluation.metrics.words import policy_words
@@ -17,7 +17,7 @@ from evaluation.metrics.words import policy_words
 @pytest.fixture
 def verdict_of(widen):
     def verdict(metrics, *arguments, **options):
-        return state_verdict(widen(Figures.from_table(metrics)), *arguments, **options)
+        return state_verdict(widen(Estimates.from_table(metrics)), *arguments, **options)
 
     return verdict
 
@@ -164,8 +164,8 @@ def test_three_systems_of_equal_scores_are_called_equal_from_the_images_on(predi
     answer = compare_systems(systems, judged_set, judged_set.target(), replicates=20).answer
     assert "A, B and C had the same AUROC for lung opacity: 0." in answer.headline
     assert "highest" not in answer.headline
-    assert not any(finding.decided for finding in answer.findings)
-    assert {c.standing for finding in answer.findings for c in finding.claims} == {"same"}
+    assert not any(conclusion.decided for conclusion in answer.conclusions)
+    assert {c.standing for conclusion in answer.conclusions for c in conclusion.claims} == {"same"}
 
 
 def test_many_systems_are_named_in_one_sentence_and_only_what_was_shown_follows(
@@ -181,7 +181,7 @@ def test_many_systems_are_named_in_one_sentence_and_only_what_was_shown_follows(
     verdict = verdict_of(table(make_metrics, scores, gaps), list("ABCDE"), "X")
     assert "shown to exceed E (0.500) and it was not shown to differ from B" in verdict.headline
     assert "interval" not in verdict.headline
-    texts = [finding.text for finding in verdict.findings]
+    texts = [conclusion.text for conclusion in verdict.conclusions]
     assert [text.startswith("AUROC was higher for A than for E") for text in texts] == [True, False]
     assert texts[1].startswith("3 further comparisons were not shown to differ")
 
@@ -251,7 +251,7 @@ def test_of_three_systems_and_two_halves_each_pair_is_told(make_metrics, verdict
     frame = halves(make_metrics, (gaps, gaps), "ABC")
     verdict = verdict_of(frame, ["A", "B", "C"], "X", protocol=HALVES)
     assert "A than C and B than C; no other pair was" in verdict.headline
-    assert [finding.decided for finding in verdict.findings] == [False, True, True]
+    assert [conclusion.decided for conclusion in verdict.conclusions] == [False, True, True]
 
 
 def test_sensitivity_and_specificity_are_one_sentence(make_metrics, verdict_of):
@@ -262,7 +262,7 @@ def test_sensitivity_and_specificity_are_one_sentence(make_metrics, verdict_of):
         ("A - B", "max_f1", "recall", 0.47, 0.3, 0.6),
         ("A - B", "max_f1", "specificity", -0.43, -0.6, -0.3),
     ]  # fmt: skip
-    told = verdict_of(make_metrics(rows), ["A", "B"], "X").findings
+    told = verdict_of(make_metrics(rows), ["A", "B"], "X").conclusions
     assert len(told) == 1
     assert told[0].text.startswith(
         "A and B at the threshold for best F1: sensitivity (recall) 0.980 and 0.510 (difference "
@@ -284,7 +284,7 @@ def random_figures(rng, widen, make_metrics, names):
             ends = (gap - half, gap + half * rng.uniform(0.2, 1)) if rng.random() < 0.95 else (
                 float("nan"), float("nan"))  # fmt: skip
             rows.append((f"{one} - {other}", *key, gap, *ends))
-    return widen(Figures.from_table(make_metrics(rows)))
+    return widen(Estimates.from_table(make_metrics(rows)))
 
 
 QUOTED = re.compile(r"(−?\d\.\d+) to (−?\d\.\d+)")
@@ -303,7 +303,7 @@ def test_no_sentence_contradicts_the_interval_that_it_quotes(make_metrics, widen
         # Of several systems each "was shown" or "was not shown" is a claim of its own.
         parts = re.split(r"(?:;|,| and) (?:it|[A-D]) was ", verdict.headline)
         sentences = parts[1:] or parts
-        sentences += [part for each in verdict.findings for part in each.text.split("; ")]
+        sentences += [part for each in verdict.conclusions for part in each.text.split("; ")]
         for sentence in sentences:
             claims_more = re.search(r"higher|shown to exceed", sentence)
             claims_none = re.search(r"not shown to|the same", sentence)
@@ -333,7 +333,9 @@ def test_a_family_is_decided_as_holm_decides_its_p_values():
         ends = [[(gap - 0.01 * z, gap + 0.01 * z) for k in range(1, size + 1)
                  for z in [norm.isf(0.025 / k)]] for gap in gaps]  # fmt: skip
         claims = [
-            Claim("A", "B", "auroc", "", (0.5 + gap, 0.5), Figure(gap, *own[0], family=tuple(own)))
+            Claim(
+                "A", "B", "auroc", "", (0.5 + gap, 0.5), Estimate(gap, *own[0], family=tuple(own))
+            )
             for gap, own in zip(gaps, ends, strict=True)
         ]
         found = [claim.decided for claim in decide_together(claims)]
@@ -347,7 +349,7 @@ def test_a_finding_names_its_threshold_and_what_chose_it(make_metrics, verdict_o
     rows = [("A", "max_f1", "recall", 0.8, 0.7, 0.9), ("B", "max_f1", "recall", 0.6, 0.5, 0.7),
             ("A - B", "max_f1", "recall", 0.2, 0.1, 0.3)]  # fmt: skip
     chosen = make_metrics(rows).assign(n_validation_positive=22)
-    finding = verdict_of(chosen, ["B", "A"], "X").findings[0]
+    finding = verdict_of(chosen, ["B", "A"], "X").conclusions[0]
     at = f"at the threshold for {policy_words('max_f1')} (chosen on 22 positive validation images):"
     assert at in finding.text
     assert finding.claims[0].leader == "A"

@@ -42,7 +42,7 @@ def test_untuned_system_stays_undecided(systems, judged_set, target):
     ids = judged_set.image_ids("test")[:5]
     reader = read_systems(systems, judged_set, target, list(ids), policy="max_f1")
     for image_id in ids:
-        detector, classifier = reader.readings(image_id)
+        detector, classifier = reader.predictions(image_id)
         assert detector.decision is None
         assert detector.box_cut == 0.5
         assert classifier.grid is not None
@@ -61,12 +61,12 @@ def test_tuned_system_is_read_as_compare_judges_it(tuned, judged_set, target):
     reader = read_systems(tuned, judged_set, target, ids, policy="max_f1")
     table = comparison.decisions.set_index(["system", "image_id"])
     for image_id in ids:
-        for reading in reader.readings(image_id):
-            row = table.loc[(reading.system, image_id)]
-            assert reading.score == row["score"]
-            assert reading.decision == row["decision_max_f1"]
+        for prediction in reader.predictions(image_id):
+            row = table.loc[(prediction.system, image_id)]
+            assert prediction.score == row["score"]
+            assert prediction.decision == row["decision_max_f1"]
             for mine, name in (
-                (reading.localised, "localised"), (reading.within_cell, "localised_tolerant"),
+                (prediction.localised, "localised"), (prediction.within_cell, "localised_tolerant"),
             ):  # fmt: skip
                 assert mine == (None if pd.isna(row[name]) else bool(row[name]))
 

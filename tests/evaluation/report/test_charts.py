@@ -11,7 +11,7 @@ from PIL import Image
 
 from evaluation.boxes.froc import HITS, FrocCurve
 from evaluation.compare.compare import compare_systems
-from evaluation.compare.figures import Figures
+from evaluation.compare.estimates import Estimates
 from evaluation.metrics.registry import family
 from evaluation.report.charts import _sensitivity_at, report_charts, save_figures
 from evaluation.report.plot import Axis, Chart, Curve, Point, _draw, draw_with_legend, to_svg
@@ -224,14 +224,14 @@ def test_a_comparison_has_every_rate_with_interval_and_curve(judged_set, predict
     for hit in HITS:
         names = family(f"froc_{hit}")
         assert [curve.name for curve in charts_of(found)[f"froc-{hit}"].curves] == ["A", "B"]
-        at = [found.figures.of("A", name) for name in names]
+        at = [found.estimates.of("A", name) for name in names]
         assert all(figure.bounded for figure in at)
         rising = [figure.estimate for figure in at[1:]]
         assert rising == sorted(rising)
         assert at[0].estimate == pytest.approx(np.mean(rising))
         assert rising == pytest.approx(_sensitivity_at(found.systems["A"].froc[hit]))
-        assert found.figures.difference("A", "B", names[-1]).known
-        assert found.figures.of("C", names[0]).note.startswith("the system gives no")
+        assert found.estimates.difference("A", "B", names[-1]).known
+        assert found.estimates.of("C", names[0]).note.startswith("the system gives no")
     titles = [row.title for part in metric_table(found, "rates").sections for row in part.rows]
     assert titles[:2] == ["FROC, at 1/8", "FROC, at 1/4"]
     assert len(titles) == 14
@@ -279,7 +279,7 @@ def test_each_group_of_figures_has_its_own_axis_and_says_on_how_many_images(comp
     metrics = comparison.metrics.copy()
     wide = (metrics["policy"] == "max_f1") & (metrics["system"] == "RetinaNet - CheXNet")
     metrics.loc[wide, "ci_high"] = 0.42
-    table = metric_table(replace(comparison, figures=Figures.from_table(metrics)))
+    table = metric_table(replace(comparison, estimates=Estimates.from_table(metrics)))
     assert [part.axis for part in table.sections[:2]] == ["−0.10 to 0.10", "−0.45 to 0.45"]
     assert {part.count for part in table.sections} == {"12 images, 6 positive"}
 

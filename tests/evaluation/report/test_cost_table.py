@@ -11,7 +11,7 @@ from matplotlib.text import Text
 
 from data_prep.contracts.json_files import read_json
 from evaluation.compare.comparison import SystemResult
-from evaluation.compare.figures import Figures
+from evaluation.compare.estimates import Estimates
 from evaluation.report.charts import cost_charts
 from evaluation.report.cost_table import COST_KEYS, cost_rows, cost_table
 from evaluation.report.plot import _draw
@@ -39,7 +39,7 @@ def with_systems(comparison, figures, costs):
         ]
     )
     systems = {name: SystemResult(cost=costs.get(name, {})) for name in figures}
-    return replace(comparison, systems=systems, figures=Figures.from_table(metrics))
+    return replace(comparison, systems=systems, estimates=Estimates.from_table(metrics))
 
 
 def zoo(comparison, count):

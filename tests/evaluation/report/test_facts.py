@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evaluation.compare.compare import compare_systems
-from evaluation.compare.figures import Figures
+from evaluation.compare.estimates import Estimates
 from evaluation.compare.metrics_table import EXACT_METHOD
 from evaluation.decisions.choices import TuningOptions
 from evaluation.decisions.search import Search
@@ -63,7 +63,7 @@ def test_a_search_is_told_with_what_is_left_of_it_held_out(searched):
 def test_froc_and_the_rsna_score_are_judged_with_a_search_and_without(searched):
     for name in ("A", "B"):
         for metric in ("froc_mean", "rsna_score"):
-            figure = searched.figures.of(name, metric)
+            figure = searched.estimates.of(name, metric)
             assert figure.low < figure.estimate < figure.high
 
 
@@ -130,7 +130,9 @@ def test_a_measure_that_no_system_has_is_not_explained(comparison):
     assert "AP50" in dict(meanings(comparison))
     metrics = comparison.metrics.copy()
     metrics.loc[metrics["metric"] == "ap50", "estimate"] = np.nan
-    assert "AP50" not in dict(meanings(replace(comparison, figures=Figures.from_table(metrics))))
+    assert "AP50" not in dict(
+        meanings(replace(comparison, estimates=Estimates.from_table(metrics)))
+    )
 
 
 @pytest.mark.parametrize(
@@ -163,7 +165,7 @@ def with_ways(comparison, auroc, paired=None, others=None):
     metrics.loc[of & ~single, "ci_method"] = paired or auroc
     if others is not None:
         metrics.loc[~of, "ci_method"] = others
-    return replace(comparison, figures=Figures.from_table(metrics))
+    return replace(comparison, estimates=Estimates.from_table(metrics))
 
 
 def test_an_interval_is_explained_as_it_was_made(comparison):

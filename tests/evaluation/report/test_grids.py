@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from evaluation.compare.compare import compare_systems
-from evaluation.compare.figures import Figures
+from evaluation.compare.estimates import Estimates
 from evaluation.compare.shares import FAILURE_COLUMNS
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.metrics.evaluation_set import Note
@@ -52,7 +52,7 @@ def test_subgroup_that_nobody_named_here_is_shown(comparison, make_metrics):
             ("RetinaNet - CheXNet", "", "auroc", 0.1, -0.1, 0.3)]  # fmt: skip
     extra = make_metrics(rows).assign(subgroup="x_scanner=mobile", n_images=7, n_positive=3)
     metrics = pd.concat([comparison.metrics, extra], ignore_index=True)
-    (grid,) = subgroups(replace(comparison, figures=Figures.from_table(metrics)), "max_f1")
+    (grid,) = subgroups(replace(comparison, estimates=Estimates.from_table(metrics)), "max_f1")
     assert grid.rows == (
         ("x scanner=mobile", "7 (3 positive)", "0.700 (0.600 to 0.800)", "0.600 (0.500 to 0.700)",
          "0.100 (−0.100 to 0.300)"),
@@ -134,7 +134,9 @@ def test_measures_are_those_that_this_report_has(comparison, image_set):
     assert lacks in methods_paragraph(comparison, image_set)
     metrics = comparison.metrics.copy()
     metrics.loc[metrics["metric"] == "ap50", "estimate"] = np.nan
-    text = methods_paragraph(replace(comparison, figures=Figures.from_table(metrics)), image_set)
+    text = methods_paragraph(
+        replace(comparison, estimates=Estimates.from_table(metrics)), image_set
+    )
     assert has in text
     assert lacks not in text
 
@@ -325,8 +327,8 @@ def test_table_gives_the_rates_of_validation_at_the_threshold_that_test_was_judg
 def test_a_rate_that_the_interval_on_test_does_not_hold_is_marked(shifted, make_metrics):
     metrics = make_metrics([("CheXNet", "max_f1", "specificity", 0.4, 0.3, 0.6),
                             ("CheXNet", "max_f1", "recall", 0.9, 0.7, 1.0)])  # fmt: skip
-    figures = Figures.from_table(metrics)
-    first = transfer_table(replace(shifted, figures=figures)).rows[0]
+    figures = Estimates.from_table(metrics)
+    first = transfer_table(replace(shifted, estimates=figures)).rows[0]
     assert first[4].endswith("▲")  # 0.750 on validation
     assert not first[2].endswith("▲")  # 1.000 on validation
 

@@ -15,11 +15,11 @@ import pytest
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.comparison import SystemResult
-from evaluation.compare.figures import Figure, Figures
+from evaluation.compare.estimates import Estimate, Estimates
 from evaluation.compare.protocol import Protocol
 from evaluation.metrics.evaluation_set import Note
 from evaluation.overlays.draw import draw_overlay
-from evaluation.overlays.reading import Truth
+from evaluation.overlays.prediction import ImageTruth
 from evaluation.report.gallery import CASES_PER_CATEGORY, MAX_IMAGE_BYTES, _draw_case
 from evaluation.report.report import MAX_BYTES, write_report
 from evaluation.report.tables import opening_strip, table_rows
@@ -150,7 +150,7 @@ def test_rows_of_the_first_table_are_those_asked_for(comparison, image_set, repo
 def test_threshold_says_what_chose_it_and_its_held_interval_is_folded(
     comparison, image_set, report_folder
 ):
-    figures = comparison.figures.systems["CheXNet"]
+    figures = comparison.estimates.systems["CheXNet"]
     for key in [key for key in figures if key.policy == "max_f1"]:
         figures[key] = replace(figures[key], held=(0.6251, 0.7249), n_chosen_on=1234)
     html = write_report(comparison, image_set, report_folder).read_text()
@@ -282,7 +282,7 @@ def test_nothing_tuned_at_all_still_gives_a_report(comparison, image_set, report
         result.confusion.clear()
     metrics = comparison.metrics
     kept = (metrics["policy"] == "") & metrics["metric"].isin(["auroc", "average_precision"])
-    comparison = replace(comparison, figures=Figures.from_table(metrics[kept]))
+    comparison = replace(comparison, estimates=Estimates.from_table(metrics[kept]))
     html = write_report(comparison, image_set, report_folder).read_text()
     assert "No system has a threshold" in html
     assert "No localisation can be judged" in html
@@ -290,9 +290,9 @@ def test_nothing_tuned_at_all_still_gives_a_report(comparison, image_set, report
 
 
 def test_undefined_figure_shows_its_reason(comparison, image_set, report_folder):
-    figures = comparison.figures.systems["CheXNet"]
+    figures = comparison.estimates.systems["CheXNet"]
     for key in [key for key in figures if key.metric == "precision"]:
-        figures[key] = Figure(note="no image is called positive")
+        figures[key] = Estimate(note="no image is called positive")
     html = write_report(comparison, image_set, report_folder).read_text()
     assert '<b>–</b><small class="note">no image is called positive</small>' in html
 
@@ -388,9 +388,9 @@ def test_cell_size_of_a_map_stands_beside_the_figures_of_places_and_the_cases(ht
 
 def test_worst_image_keeps_to_its_share():
     noise = np.random.default_rng(0).integers(0, 256, (1024, 1024), dtype=np.uint8)
-    case = _draw_case("a", noise, Truth(0.0), [], finding="F", anchor="a")
+    case = _draw_case("a", noise, ImageTruth(0.0), [], finding="F", anchor="a")
     assert len(case.data_url) < MAX_IMAGE_BYTES * 4 / 3 + 100
-    less = _draw_case("a", noise, Truth(0.0), [], finding="F", anchor="a", most=60_000)
+    less = _draw_case("a", noise, ImageTruth(0.0), [], finding="F", anchor="a", most=60_000)
     assert len(less.data_url) < 60_000 * 4 / 3 + 100
 
 
@@ -404,7 +404,7 @@ def test_three_systems_stand_side_by_side(comparison, image_set, report_folder):
     three = replace(
         comparison,
         systems={**comparison.systems, "Reader": SystemResult()},
-        figures=Figures.from_table(
+        estimates=Estimates.from_table(
             pd.concat([third(comparison.metrics), other], ignore_index=True)
         ),
         decisions=third(comparison.decisions),

@@ -10,7 +10,7 @@ import pytest
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.comparison import SystemResult
-from evaluation.compare.figures import Figures
+from evaluation.compare.estimates import Estimates
 from evaluation.report.result_tables import (
     _latex_table,
     _markdown_table,
@@ -99,7 +99,7 @@ def test_name_with_latex_in_it_stays_a_name(comparison):
     name = "50%_{net} & \\input{x}"
     metrics = comparison.metrics.replace({"system": {"RetinaNet": name}})
     renamed = replace(
-        comparison, systems={name: SystemResult()}, figures=Figures.from_table(metrics)
+        comparison, systems={name: SystemResult()}, estimates=Estimates.from_table(metrics)
     )
     text = _latex_table(renamed, summary_table(renamed))
     assert r"50\%\_\{net\} \& \textbackslash{}input\{x\}" in text
@@ -117,7 +117,7 @@ def test_markdown_table_holds_the_figures_and_the_verdict(comparison):
 def test_pipe_in_a_name_breaks_no_markdown(comparison):
     metrics = comparison.metrics.replace({"system": {"RetinaNet": "a|b"}})
     renamed = replace(
-        comparison, systems={"a|b": SystemResult()}, figures=Figures.from_table(metrics)
+        comparison, systems={"a|b": SystemResult()}, estimates=Estimates.from_table(metrics)
     )
     text = _markdown_table(renamed, summary_table(renamed))
     assert r"| a\|b |" in text
@@ -172,7 +172,7 @@ def test_latex_table_compiles_with_booktabs_alone(comparison, tmp_path):
     name = "50%_{net} & \\input{x} ≥ −1"
     metrics = comparison.metrics.replace({"system": {"RetinaNet": name}})
     systems = {name: SystemResult(), "CheXNet": SystemResult()}
-    renamed = replace(comparison, systems=systems, figures=Figures.from_table(metrics))
+    renamed = replace(comparison, systems=systems, estimates=Estimates.from_table(metrics))
     write_table_files(renamed, tmp_path)
     (tmp_path / "paper.tex").write_text(
         "\\documentclass{article}\n\\usepackage{booktabs}\n\\begin{document}\n"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import ndtr
 
-from evaluation.compare.figures import Figure
+from evaluation.compare.estimates import Estimate
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.statistics.auroc_variance import auroc_parts
 from tests.evaluation.simulation.makers import (
@@ -58,12 +58,12 @@ class Case:
     share: float = 1.0
 
 
-def _claimed(differences: Sequence[Figure]) -> float:
+def _claimed(differences: Sequence[Estimate]) -> float:
     """Whether any difference is claimed, as a sentence claims it."""
     return float(any(each.excludes_zero for each in differences))
 
 
-def _held(differences: Sequence[Figure]) -> float:
+def _held(differences: Sequence[Estimate]) -> float:
     """The same by the intervals that hold the thresholds; NaN where there are none."""
     ends = [getattr(each, "held", None) for each in differences]
     if all(end is None for end in ends):
@@ -76,11 +76,11 @@ def _sentences(found: Judged) -> Found:
     headline = found.verdict.headline
     told = " was better than " in headline or "shown to exceed" in headline
     told = told or found.verdict.kind == "decided"
-    finding = any(each.decided for each in found.verdict.findings)
+    finding = any(each.decided for each in found.verdict.conclusions)
     return {"headline": float(told), "finding": float(finding), "any": float(told or finding)}
 
 
-def _covers(figure: Figure, truth: float) -> float:
+def _covers(figure: Estimate, truth: float) -> float:
     return float(figure.low <= truth <= figure.high) if figure.bounded else np.nan
 
 
@@ -121,7 +121,7 @@ def _threshold_case(
                 validation, test, [1, 1], replicates=REPLICATES, seed=int(rng.integers(2**31)),
                 tested=rng.random() < _TESTED,
             )  # fmt: skip
-            figure = found.figures.of("A", "recall", "max_f1")
+            figure = found.estimates.of("A", "recall", "max_f1")
             threshold = found.thresholds["A"][0]["max_f1"]
             held = getattr(figure, "held", None) or (figure.low, figure.high)
             at_this = np.nan if threshold is None else recall_at(skill, threshold)
@@ -177,8 +177,8 @@ def _auroc_case(
                 sample(rng), sample(rng), [1, 1], replicates=REPLICATES,
                 seed=int(rng.integers(2**31)), policies=(),
             )  # fmt: skip
-            figures = [found.figures.of(each, "auroc") for each in "AB"]
-            gap = found.figures.difference("A", "B", "auroc")
+            figures = [found.estimates.of(each, "auroc") for each in "AB"]
+            gap = found.estimates.difference("A", "B", "auroc")
             return {
                 **_sentences(found),
                 "covers": float(np.mean([_covers(figure, truth) for figure in figures])),
@@ -231,8 +231,8 @@ def _seed_case(k: int, between: float, n_test: int = 200, share: float = 1.0) ->
                 **_sentences(found),
                 "auroc": _claimed(found.pairs("auroc")),
                 **_at_thresholds(found),
-                "auroc covers": _covers(found.figures.of("A", "auroc"), true_auroc),
-                "recall covers": _covers(found.figures.of("A", "recall", "max_f1"), true_recall),
+                "auroc covers": _covers(found.estimates.of("A", "auroc"), true_auroc),
+                "recall covers": _covers(found.estimates.of("A", "recall", "max_f1"), true_recall),
             }
 
         return measure
@@ -295,7 +295,7 @@ def _power_case(first: float, second: float, n_test: int, clusters: str = "one")
             each: Found = {}
             for name, policy in (("auroc", ""), ("f1", "max_f1"), ("recall", "max_f1"),
                                  ("matched_recall_90", "")):  # fmt: skip
-                gap = found.figures.difference("A", "B", name, policy)
+                gap = found.estimates.difference("A", "B", name, policy)
                 if gap.known:
                     each[f"{name} right"] = float(gap.excludes_zero and gap.estimate > 0)
                     each[f"{name} wrong"] = float(gap.excludes_zero and gap.estimate < 0)

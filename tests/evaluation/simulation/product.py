@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation.compare.cautions import Background, cautions
-from evaluation.compare.figures import HELD, Figure, Figures
+from evaluation.compare.estimates import HELD, Estimate, Estimates
 from evaluation.compare.metrics_table import resampled_figures
 from evaluation.compare.paired_tests import clustered_auroc, paired_tests, with_clustered_auroc
 from evaluation.compare.scorecard import Scorecard
@@ -36,7 +36,7 @@ class Judged:
     """A comparison of simulated systems, named A, B, ... in the order of their scores."""
 
     systems: list[str]
-    figures: Figures
+    estimates: Estimates
     tests: pd.DataFrame
     verdict: Verdict
     thresholds: dict[str, list[dict[str, float | None]]]
@@ -60,7 +60,7 @@ class Judged:
     @property
     def matched(self) -> list[str]:
         """Metrics at matched sensitivity or specificity, which need no validation images."""
-        known = next(iter(self.figures.systems.values()))
+        known = next(iter(self.estimates.systems.values()))
         return [key.metric for key in known if "matched" in key.metric]
 
     @property
@@ -68,11 +68,11 @@ class Judged:
         """Whether the opening says that a system was not shown to beat guessing."""
         return "chance" in " ".join(self.verdict.cautions)
 
-    def pairs(self, metric: str, policy: str = "") -> list[Figure]:
+    def pairs(self, metric: str, policy: str = "") -> list[Estimate]:
         """The difference of each pair of systems."""
         names = self.systems
         return [
-            self.figures.difference(first, second, metric, policy)
+            self.estimates.difference(first, second, metric, policy)
             for place, first in enumerate(names)
             for second in names[place + 1 :]
         ]
@@ -118,10 +118,10 @@ def judge(
     resamples = Resamples(judged.n_patients, replicates, seed)
     drawn = resampled_figures("finding", cards, resamples, kept=_kept)
     clustered = clustered_auroc(cards)
-    figures = with_clustered_auroc(drawn.figures, clustered, cards)
+    figures = with_clustered_auroc(drawn.estimates, clustered, cards)
     tests = pd.DataFrame()
     if tested:
-        tests = paired_tests(drawn.figures, cards, clustered, drawn.differences)
+        tests = paired_tests(drawn.estimates, cards, clustered, drawn.differences)
     counts = dict(zip(names, seeds, strict=True))
     setting = Setting(counts, cautions=cautions(Background(), figures, pd.DataFrame()))
     verdict = state_verdict(figures, names, "Finding", tests=tests, setting=setting)

@@ -1,7 +1,6 @@
 """One image, seen four ways: plain, the truth, and what each system says, on one window.
 
-A :class:`Reading` is what one system says of one image; :func:`reading_shapes` decides how it
-looks, for the PNG files and for the report alike.
+`prediction_shapes` decides how a prediction looks, for the PNG files and for the report alike.
 """
 
 from collections.abc import Sequence
@@ -50,7 +49,7 @@ _NO_BOXES: npt.NDArray[np.float64] = np.empty((0, 4))
 
 
 @dataclass(frozen=True)
-class Truth:
+class ImageTruth:
     """What is known of one image.
 
     Args:
@@ -67,7 +66,7 @@ class Truth:
 
 
 @dataclass(frozen=True)
-class Reading:
+class ImagePrediction:
     """What one system says of one image.
 
     Args:
@@ -101,11 +100,11 @@ class Reading:
     within_cell: bool | None = None
 
 
-def truth_shapes(truth: Truth) -> list[Shape]:
+def truth_shapes(truth: ImageTruth) -> list[Shape]:
     """Return the lesions as closed boxes; those of single readers are thin.
 
     Example:
-        >>> [shape.layer for shape in truth_shapes(Truth(1.0, np.array([[1, 2, 3, 4]])))]
+        >>> [shape.layer for shape in truth_shapes(ImageTruth(1.0, np.array([[1, 2, 3, 4]])))]
         ['truth']
     """
     boxes = _NO_BOXES if truth.boxes is None else truth.boxes
@@ -117,9 +116,9 @@ def truth_shapes(truth: Truth) -> list[Shape]:
     return thin + [Shape("truth", (rectangle(box),), TRUTH_COLOUR) for box in boxes]
 
 
-def reading_shapes(
-    reading: Reading,
-    truth: Truth | None,
+def prediction_shapes(
+    prediction: ImagePrediction,
+    truth: ImageTruth | None,
     size: tuple[int, int],
     *,
     faint: bool = True,
@@ -132,33 +131,38 @@ def reading_shapes(
     five most confident of them, in a layer of their own.
 
     Args:
-        reading: The system's view.
+        prediction: The system's view.
         truth: The lesions, for the corners and for solid or dashed; None draws all boxes solid.
         size: Width and height of the image in original pixels; sizes the cross and the texts.
         faint: Whether the boxes below the cut are wanted.
         line: Height of a line of text, of the longer side.
 
     Example:
-        >>> reading = Reading("A", "#E69F00", boxes=np.array([[0, 0, 4, 4, 0.9]]), box_cut=0.5)
-        >>> box, score = reading_shapes(reading, Truth(0.0), (64, 64))
+        >>> boxes = np.array([[0, 0, 4, 4, 0.9]])
+        >>> prediction = ImagePrediction("A", "#E69F00", boxes=boxes, box_cut=0.5)
+        >>> box, score = prediction_shapes(prediction, ImageTruth(0.0), (64, 64))
         >>> box.dashed, score.text
         (True, '0.90')
     """
     lesions = _NO_BOXES if truth is None or truth.boxes is None else truth.boxes
     side = max(size)
     shapes: list[Shape | Label] = []
-    if reading.grid is not None and reading.grid.levels:  # a map without contours is not drawn
-        seen = [each for each in map_shapes(reading.grid, reading.colour) if _shows(each, size)]
-        shapes += seen or _no_evidence(reading.colour, size, side * line)
+    if (
+        prediction.grid is not None and prediction.grid.levels
+    ):  # a map without contours is not drawn
+        seen = [
+            each for each in map_shapes(prediction.grid, prediction.colour) if _shows(each, size)
+        ]
+        shapes += seen or _no_evidence(prediction.colour, size, side * line)
     shapes += [
         Shape("truth", corner_brackets(box), TRUTH_COLOUR, width=1.5, closed=False)
         for box in lesions
     ]
     judged = None if truth is None else lesions
-    shapes += _box_shapes(reading, judged, size, faint=faint, line=side * line)
-    if reading.point is not None and reading.decision is not False:
-        arms = cross(*reading.point, arm=side / 48)
-        shapes.append(Shape("point", arms, reading.colour, width=2.4, closed=False))
+    shapes += _box_shapes(prediction, judged, size, faint=faint, line=side * line)
+    if prediction.point is not None and prediction.decision is not False:
+        arms = cross(*prediction.point, arm=side / 48)
+        shapes.append(Shape("point", arms, prediction.colour, width=2.4, closed=False))
     return shapes
 
 
@@ -185,7 +189,7 @@ def _no_evidence(colour: str, size: tuple[int, int], line: float) -> list[Label]
 
 
 def _box_shapes(
-    reading: Reading,
+    prediction: ImagePrediction,
     lesions: npt.NDArray[np.float64] | None,
     size: tuple[int, int],
     *,
@@ -193,8 +197,8 @@ def _box_shapes(
     line: float,
 ) -> list[Shape | Label]:
     """Return the boxes, the faint ones first so that they lie below; solid without lesions."""
-    ordered = reading.boxes[np.argsort(-reading.boxes[:, 4], kind="stable")]
-    full = ordered[:, 4] >= reading.box_cut
+    ordered = prediction.boxes[np.argsort(-prediction.boxes[:, 4], kind="stable")]
+    full = ordered[:, 4] >= prediction.box_cut
     below = ordered[~full][:_MAX_FAINT_BOXES] if faint else _NO_BOXES
     thin = [Shape("faint", (rectangle(box),), FAINT_COLOUR, width=1.0, rim=0.8) for box in below]
     called = ordered[full][:_MAX_FULL_BOXES]
@@ -202,9 +206,11 @@ def _box_shapes(
     for box in called[::-1]:
         centre = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
         dashed = lesions is not None and not on_lesion(*centre, lesions)
-        strong.append(Shape("boxes", (rectangle(box),), reading.colour, width=2.4, dashed=dashed))
+        strong.append(
+            Shape("boxes", (rectangle(box),), prediction.colour, width=2.4, dashed=dashed)
+        )
     scores = [
-        *(("boxes", box, f"{box[4]:.2f}", reading.colour) for box in called),
+        *(("boxes", box, f"{box[4]:.2f}", prediction.colour) for box in called),
         *(("faint", box, f"{box[4]:.2f}", FAINT_COLOUR) for box in below),
     ]
     return [*thin, *strong, *place_labels(scores, size, line)]
@@ -221,28 +227,28 @@ KEY_SIZE = (32, 22)
 _KEY_WIDTH = 30.0  # of lines; drawn about 2 px wide
 
 
-def legend(readings: Sequence[Reading]) -> list[KeyEntry]:
+def legend(predictions: Sequence[ImagePrediction]) -> list[KeyEntry]:
     """Say what each system's shapes mean, where no truth is drawn.
 
     Example:
-        >>> [entry.words for entry in legend([Reading("A", "#E69F00")])]
+        >>> [entry.words for entry in legend([ImagePrediction("A", "#E69F00")])]
         ['A: box with its score', 'A: centre of its highest-scoring box']
     """
     entries = []
-    for reading in readings:
-        colour, name = reading.colour, reading.system
+    for prediction in predictions:
+        colour, name = prediction.colour, prediction.system
         box = Shape("boxes", (rectangle([4, 3, 28, 19]),), colour, width=_KEY_WIDTH, rim=0)
         point = Shape("point", cross(16, 11, 7), colour, width=_KEY_WIDTH, closed=False, rim=0)
-        if reading.grid is None:
+        if prediction.grid is None:
             entries += [
                 KeyEntry((box,), f"{name}: box with its score"),
                 KeyEntry((point,), f"{name}: centre of its highest-scoring box"),
             ]
             continue
-        if not reading.contours:
+        if not prediction.contours:
             entries.append(KeyEntry((), f"{name}: activation map not drawn, its scale is unknown"))
             continue
-        shares = ", ".join(f"{each:.0%}".rstrip("%") for each in reading.contours)
+        shares = ", ".join(f"{each:.0%}".rstrip("%") for each in prediction.contours)
         rings = tuple(
             Shape("map", (_ellipse(16, 11, *radii),), colour, width=_KEY_WIDTH / 2, tint=0.2, rim=0)
             for radii in ((14, 9), (9.5, 6), (5, 3))
@@ -261,86 +267,73 @@ def _ellipse(x: float, y: float, across: float, down: float) -> Points:
     return np.column_stack([x + across * np.cos(angle), y + down * np.sin(angle)])
 
 
-def outcome_kind(reading: Reading, truth: Truth) -> str:
-    """Name the outcome of one image in one system: a key of `OUTCOMES`.
-
-    Example:
-        >>> outcome_kind(Reading("A", "#E69F00", decision=True, localised=False), Truth(1.0))
-        'misplaced'
-    """
-    if reading.decision is None:
+def outcome_kind(prediction: ImagePrediction, truth: ImageTruth) -> str:
+    """Name the outcome of one image in one system: a key of `OUTCOMES`."""
+    if prediction.decision is None:
         return "undecided"
     if np.isnan(truth.label):
         return "unknown"
     if truth.label < 1:
-        return "alarm" if reading.decision else "clear"
-    if not reading.decision:
+        return "alarm" if prediction.decision else "clear"
+    if not prediction.decision:
         return "missed"
-    if reading.localised is None:
+    if prediction.localised is None:
         return "found"
-    return "placed" if reading.localised else "misplaced"
+    return "placed" if prediction.localised else "misplaced"
 
 
-def outcome(reading: Reading, truth: Truth) -> tuple[str, str]:
+def outcome(prediction: ImagePrediction, truth: ImageTruth) -> tuple[str, str]:
     """Say in words the outcome of one image in one system, and with which sign.
 
     Returns:
         The sign (``right``, ``wrong`` or ``open``) and the words.
-
-    Example:
-        >>> outcome(Reading("A", "#E69F00", decision=True, localised=False), Truth(1.0))
-        ('wrong', 'right image, wrong place')
-        >>> outcome(Reading("A", "#E69F00", decision=False), Truth(0.0))
-        ('right', 'correctly clear')
     """
-    kind = outcome_kind(reading, truth)
+    kind = outcome_kind(prediction, truth)
     sign, words = OUTCOMES[kind]
-    near = kind == "misplaced" and reading.within_cell
+    near = kind == "misplaced" and prediction.within_cell
     return sign, f"{words} (within one map cell)" if near else words
 
 
-def describe_score(reading: Reading) -> str:
+def describe_score(prediction: ImagePrediction) -> str:
     """Return the score beside its threshold.
 
     Example:
-        >>> describe_score(Reading("A", "#E69F00", score=0.83, threshold=0.31))
+        >>> describe_score(ImagePrediction("A", "#E69F00", score=0.83, threshold=0.31))
         'score 0.830 ≥ 0.310'
     """
-    if reading.score is None:
+    if prediction.score is None:
         return "no score"
-    score = score_words(reading.score)
-    if reading.threshold is None:
-        return f"score {score}, no threshold{_left_out(reading)}"
-    sign = "≥" if reading.score >= reading.threshold else "<"
-    limit = score_words(reading.threshold)
-    if score == limit and reading.score != reading.threshold:
-        score, limit = f"{reading.score:.7g}", f"{reading.threshold:.7g}"
-    return f"score {score} {sign} {limit}{_left_out(reading)}"
+    score = score_words(prediction.score)
+    if prediction.threshold is None:
+        return f"score {score}, no threshold{_left_out(prediction)}"
+    sign = "≥" if prediction.score >= prediction.threshold else "<"
+    limit = score_words(prediction.threshold)
+    if score == limit and prediction.score != prediction.threshold:
+        score, limit = f"{prediction.score:.7g}", f"{prediction.threshold:.7g}"
+    return f"score {score} {sign} {limit}{_left_out(prediction)}"
 
 
-def _left_out(reading: Reading) -> str:
+def _left_out(prediction: ImagePrediction) -> str:
     """How many of the boxes that count are drawn, where that is not all of them."""
-    count = int((reading.boxes[:, 4] >= reading.box_cut).sum())
+    count = int((prediction.boxes[:, 4] >= prediction.box_cut).sum())
     return f"; {_MAX_FULL_BOXES} of {count} boxes" if count > _MAX_FULL_BOXES else ""
 
 
-def describe_truth(truth: Truth, finding: str) -> str:
+def describe_truth(truth: ImageTruth, finding: str) -> str:
     """Return the truth of an image in words.
 
     Example:
-        >>> describe_truth(Truth(1.0, np.zeros((2, 4))), "Lung opacity")
+        >>> describe_truth(ImageTruth(1.0, np.zeros((2, 4))), "Lung opacity")
         'Lung opacity: present, 2 boxes'
-        >>> describe_truth(Truth(0.0, kind="not_normal"), "Lung opacity")
+        >>> describe_truth(ImageTruth(0.0, kind="not_normal"), "Lung opacity")
         'Lung opacity: absent (not normal)'
-        >>> describe_truth(Truth(1.0, np.zeros((1, 4)), readers={"R8": np.zeros((2, 4))}), "Nodule")
-        'Nodule: present, 1 box; R8 2 boxes'
     """
     words = f"{finding}: {_state(truth)}"
     single = [f"{reader} {_boxes(len(boxes))}" for reader, boxes in truth.readers.items()]
     return f"{words}; {', '.join(single)}" if single else words
 
 
-def _state(truth: Truth) -> str:
+def _state(truth: ImageTruth) -> str:
     if np.isnan(truth.label):
         return "unknown"
     if truth.label < 1:

@@ -9,13 +9,13 @@ from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet
 from evaluation.decisions.decision_rule import box_cut
 from evaluation.overlays.draw import _draw_panel, draw_overlay, to_png, to_svg
-from evaluation.overlays.reading import (
-    Reading,
-    Truth,
+from evaluation.overlays.prediction import (
+    ImagePrediction,
+    ImageTruth,
     describe_score,
     describe_truth,
     outcome,
-    reading_shapes,
+    prediction_shapes,
     truth_shapes,
 )
 from evaluation.overlays.shapes import (
@@ -42,11 +42,11 @@ LEVELS = (1.0, 2.0, 3.0)
 
 
 def drawn_shapes(*args, **options):
-    return [each for each in reading_shapes(*args, **options) if isinstance(each, Shape)]
+    return [each for each in prediction_shapes(*args, **options) if isinstance(each, Shape)]
 
 
 def texts(*args, **options):
-    return [each for each in reading_shapes(*args, **options) if isinstance(each, Label)]
+    return [each for each in prediction_shapes(*args, **options) if isinstance(each, Label)]
 
 
 def blob(height: float) -> np.ndarray:
@@ -98,34 +98,36 @@ def test_broken_map_values_do_not_draw():
 
 def test_boxes_below_the_threshold_are_thin_grey_and_few():
     boxes = np.array([[0, 0, 9, 9, score] for score in np.linspace(0.01, 0.4, 9)])
-    reading = Reading("A", COLOUR, boxes=boxes, box_cut=0.39)
-    shapes = drawn_shapes(reading, Truth(0.0), SIZE)
+    prediction = ImagePrediction("A", COLOUR, boxes=boxes, box_cut=0.39)
+    shapes = drawn_shapes(prediction, ImageTruth(0.0), SIZE)
     faint = [shape for shape in shapes if shape.colour == FAINT_COLOUR]
     assert [shape.layer for shape in faint] == ["faint"] * 5  # a layer that is shown on demand
-    assert len(drawn_shapes(reading, Truth(0.0), SIZE, faint=False)) == 1
+    assert len(drawn_shapes(prediction, ImageTruth(0.0), SIZE, faint=False)) == 1
     assert len(shapes) == 6
     assert all(shape.width < shapes[-1].width for shape in faint)
 
 
 def test_png_shows_boxes_below_the_threshold_when_asked_to():
-    reading = Reading("A", COLOUR, boxes=np.array([[8, 8, 40, 40, 0.1]]), box_cut=0.5)
+    prediction = ImagePrediction("A", COLOUR, boxes=np.array([[8, 8, 40, 40, 0.1]]), box_cut=0.5)
     plain = np.zeros((64, 64), np.uint8)
     options = {"finding": "F", "title": "a", "panel": 96}
-    drawn = [draw_overlay(plain, Truth(0.0), [reading], **options, faint=on) for on in (0, 1)]
+    drawn = [
+        draw_overlay(plain, ImageTruth(0.0), [prediction], **options, faint=on) for on in (0, 1)
+    ]
     system = slice(-102, -6)  # the last panel
     assert not drawn[0][6:102, system].any()
     assert drawn[1][6:102, system].any()
 
 
 def test_box_exactly_at_the_cut_is_drawn_in_full():
-    reading = Reading("A", COLOUR, boxes=np.array([[0, 0, 9, 9, 0.3]]), box_cut=0.3)
-    assert drawn_shapes(reading, Truth(0.0), SIZE)[0].colour == COLOUR
+    prediction = ImagePrediction("A", COLOUR, boxes=np.array([[0, 0, 9, 9, 0.3]]), box_cut=0.3)
+    assert drawn_shapes(prediction, ImageTruth(0.0), SIZE)[0].colour == COLOUR
 
 
 def test_called_boxes_bear_their_scores():
     boxes = np.array([[10, 10, 30, 30, 0.914], [40, 40, 60, 60, 0.02]])
-    reading = Reading("A", COLOUR, boxes=boxes, box_cut=0.5)
-    shown = [(each.layer, each.text) for each in texts(reading, Truth(0.0), SIZE)]
+    prediction = ImagePrediction("A", COLOUR, boxes=boxes, box_cut=0.5)
+    shown = [(each.layer, each.text) for each in texts(prediction, ImageTruth(0.0), SIZE)]
     assert shown == [("boxes", "0.91"), ("faint", "0.02")]
 
 
@@ -152,7 +154,9 @@ def test_text_without_a_free_place_is_left_out():
 
 def test_contour_beyond_the_image_is_no_evidence_on_it():
     grid = ActivationGrid(blob(4.0), (-64.0, -64.0, 0.0, 0.0), LEVELS)
-    assert [each.text for each in texts(Reading("A", COLOUR, grid=grid), Truth(1.0), SIZE)] == [
+    assert [
+        each.text for each in texts(ImagePrediction("A", COLOUR, grid=grid), ImageTruth(1.0), SIZE)
+    ] == [
         "no evidence above",
         "the first contour",
     ]
@@ -160,10 +164,12 @@ def test_contour_beyond_the_image_is_no_evidence_on_it():
 
 def test_empty_map_says_that_it_is_empty():
     quiet, loud = (ActivationGrid(blob(height), FRAME, LEVELS) for height in (0.5, 4.0))
-    words = [each.text for each in texts(Reading("A", COLOUR, grid=quiet), Truth(1.0), SIZE)]
+    words = [
+        each.text for each in texts(ImagePrediction("A", COLOUR, grid=quiet), ImageTruth(1.0), SIZE)
+    ]
     assert words == ["no evidence above", "the first contour"]
-    assert texts(Reading("A", COLOUR, grid=loud), Truth(1.0), SIZE) == []
-    assert texts(Reading("A", COLOUR), Truth(1.0), SIZE) == []  # a system without maps
+    assert texts(ImagePrediction("A", COLOUR, grid=loud), ImageTruth(1.0), SIZE) == []
+    assert texts(ImagePrediction("A", COLOUR), ImageTruth(1.0), SIZE) == []  # a system without maps
 
 
 def test_text_is_drawn_where_it_is_placed():
@@ -176,9 +182,9 @@ def test_text_is_drawn_where_it_is_placed():
 
 
 def test_right_and_wrong_boxes_differ_by_line_not_only_by_colour():
-    truth = Truth(1.0, np.array([[10.0, 10.0, 30.0, 30.0]]))
+    truth = ImageTruth(1.0, np.array([[10.0, 10.0, 30.0, 30.0]]))
     boxes = np.array([[12, 12, 28, 28, 0.9], [40, 40, 60, 60, 0.8]])
-    shapes = drawn_shapes(Reading("A", COLOUR, boxes=boxes, box_cut=0.5), truth, SIZE)
+    shapes = drawn_shapes(ImagePrediction("A", COLOUR, boxes=boxes, box_cut=0.5), truth, SIZE)
     dashed = {tuple(shape.paths[0][0]): shape.dashed for shape in shapes if shape.layer == "boxes"}
     assert dashed == {(12.0, 12.0): False, (40.0, 40.0): True}
 
@@ -197,8 +203,8 @@ def test_right_and_wrong_boxes_differ_by_line_not_only_by_colour():
     ],
 )
 def test_sign_says_what_became_of_the_image(decision, label, localised, sign, why):
-    reading = Reading("A", COLOUR, decision=decision, localised=localised)
-    assert outcome(reading, Truth(label))[0] == sign, why
+    prediction = ImagePrediction("A", COLOUR, decision=decision, localised=localised)
+    assert outcome(prediction, ImageTruth(label))[0] == sign, why
 
 
 @pytest.mark.parametrize(
@@ -211,16 +217,18 @@ def test_sign_says_what_became_of_the_image(decision, label, localised, sign, wh
     ],
 )
 def test_a_wrong_place_says_when_it_is_within_one_cell(localised, within_cell, words):
-    reading = Reading("A", COLOUR, decision=True, localised=localised, within_cell=within_cell)
-    assert outcome(reading, Truth(1.0))[1] == words
+    prediction = ImagePrediction(
+        "A", COLOUR, decision=True, localised=localised, within_cell=within_cell
+    )
+    assert outcome(prediction, ImageTruth(1.0))[1] == words
 
 
 def test_score_at_the_threshold_reads_as_positive():
-    assert "≥" in describe_score(Reading("A", COLOUR, score=0.5, threshold=0.5))
+    assert "≥" in describe_score(ImagePrediction("A", COLOUR, score=0.5, threshold=0.5))
 
 
 def test_two_different_numbers_never_read_the_same():
-    words = describe_score(Reading("A", COLOUR, score=0.50001, threshold=0.50002))
+    words = describe_score(ImagePrediction("A", COLOUR, score=0.50001, threshold=0.50002))
     assert words == "score 0.50001 < 0.50002"
 
 
@@ -239,8 +247,12 @@ def test_boxes_in_full_follow_the_decision(decision, threshold, cut, why):
 
 def test_text_stays_outside_the_image():
     pixels = np.full((64, 64), 90, np.uint8)
-    reading = Reading("A system of a very long name, longer than its panel", COLOUR, score=0.1)
-    figure = draw_overlay(pixels, Truth(0.0), [reading], finding="Opacity", title="x", panel=96)
+    prediction = ImagePrediction(
+        "A system of a very long name, longer than its panel", COLOUR, score=0.1
+    )
+    figure = draw_overlay(
+        pixels, ImageTruth(0.0), [prediction], finding="Opacity", title="x", panel=96
+    )
     assert (figure[6 : 6 + 96, 6 : 6 + 96] == 90).all()
     assert figure.shape[0] > 96
     assert (figure[-1] == 255).all()
@@ -248,15 +260,15 @@ def test_text_stays_outside_the_image():
 
 def test_every_panel_shows_the_same_window():
     pixels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64).astype(np.uint8)
-    readings = [Reading("A", COLOUR), Reading("B", COLOUR)]
-    figure = draw_overlay(pixels, Truth(0.0), readings, finding="F", title="x", panel=64)
+    predictions = [ImagePrediction("A", COLOUR), ImagePrediction("B", COLOUR)]
+    figure = draw_overlay(pixels, ImageTruth(0.0), predictions, finding="F", title="x", panel=64)
     panels = [figure[6:70, 6 + at * 70 : 70 + at * 70] for at in range(4)]
     assert all((panel == panels[0]).all() for panel in panels)
 
 
 def test_aspect_of_the_image_is_kept():
     figure = draw_overlay(
-        np.zeros((100, 50), np.uint8), Truth(0.0), [], finding="F", title="x", panel=80
+        np.zeros((100, 50), np.uint8), ImageTruth(0.0), [], finding="F", title="x", panel=80
     )
     assert figure.shape[1] == 2 * (40 + 6) + 6
 
@@ -264,7 +276,7 @@ def test_aspect_of_the_image_is_kept():
 @pytest.mark.parametrize("pixels", [np.zeros((4, 4, 3), np.uint8), np.zeros((4, 4), np.uint16)])
 def test_image_that_is_not_8_bit_grey_is_refused(pixels):
     with pytest.raises(ValueError, match="expected grey uint8"):
-        draw_overlay(pixels, Truth(0.0), [], finding="F", title="x")
+        draw_overlay(pixels, ImageTruth(0.0), [], finding="F", title="x")
 
 
 def test_raster_and_vector_draw_the_box_at_the_same_place():
@@ -290,14 +302,14 @@ def test_boxes_of_a_map_are_all_meant(comparison):
     decisions = comparison.decisions.query("system == 'CheXNet'").set_index("image_id")
     decisions = decisions.assign(decision=decisions["decision_max_f1"])
     output = DrawnOutput("CheXNet", decisions, boxes, maps, {0.5: 1.0}, threshold=0.5)
-    assert output.reading("p01", COLOUR).box_cut == 0.0
-    assert output.reading("p02", COLOUR).box_cut == np.inf
+    assert output.prediction("p01", COLOUR).box_cut == 0.0
+    assert output.prediction("p02", COLOUR).box_cut == np.inf
 
 
 def test_image_without_any_output_reads_as_empty(comparison):
     output = DrawnOutput("A", comparison.decisions.iloc[:0], comparison.systems["CheXNet"].boxes)
-    reading = output.reading("p01", COLOUR)
-    assert (reading.score, reading.decision, len(reading.boxes)) == (None, None, 0)
+    prediction = output.prediction("p01", COLOUR)
+    assert (prediction.score, prediction.decision, len(prediction.boxes)) == (None, None, 0)
 
 
 def test_overlay_survives_the_way_to_disk(tmp_path):
@@ -349,15 +361,15 @@ def test_overlay_says_how_its_greys_came_about(decoded, words):
 def test_facts_stand_below_the_plain_image():
     plain = np.zeros((64, 64), np.uint8)
     options = {"finding": "F", "title": "a", "panel": 300}
-    bare = draw_overlay(plain, Truth(0.0), [], **options)
-    told = draw_overlay(plain, Truth(0.0), [], facts="PA, inverted", **options)
+    bare = draw_overlay(plain, ImageTruth(0.0), [], **options)
+    told = draw_overlay(plain, ImageTruth(0.0), [], facts="PA, inverted", **options)
     assert bare.shape == told.shape
     assert (bare != told).any()
 
 
 def test_flood_of_boxes_is_bounded_and_counted():
     boxes = np.array([[0, 0, 9, 9, score] for score in np.linspace(0.5, 0.9, 30)])
-    reading = Reading("A", COLOUR, score=0.9, threshold=0.3, boxes=boxes, box_cut=0.3)
-    assert len(drawn_shapes(reading, Truth(0.0), SIZE)) == 8
-    assert describe_score(reading) == "score 0.900 ≥ 0.300; 8 of 30 boxes"
-    assert describe_score(replace(reading, boxes=boxes[:8])) == "score 0.900 ≥ 0.300"
+    prediction = ImagePrediction("A", COLOUR, score=0.9, threshold=0.3, boxes=boxes, box_cut=0.3)
+    assert len(drawn_shapes(prediction, ImageTruth(0.0), SIZE)) == 8
+    assert describe_score(prediction) == "score 0.900 ≥ 0.300; 8 of 30 boxes"
+    assert describe_score(replace(prediction, boxes=boxes[:8])) == "score 0.900 ≥ 0.300"

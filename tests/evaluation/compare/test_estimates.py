@@ -6,15 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation.compare.figures import COLUMNS, FAILURES_WRONG, Counts, Figure, Figures
+from evaluation.compare.estimates import COLUMNS, FAILURES_WRONG, Estimate, Estimates, SampleSize
 from evaluation.metrics.evaluation_set import ALL, MetricKey
 
 AUROC = MetricKey(ALL, "", "auroc")
-COUNTS = Counts(n_images=9, n_patients=7, n_positive=3)
+COUNTS = SampleSize(n_images=9, n_patients=7, n_positive=3)
 
 
 def figure(estimate, **rest):
-    return Figure(
+    return Estimate(
         estimate, estimate - 0.1, estimate + 0.2, method="exact (Clopper-Pearson)", kind="exact",
         counts=COUNTS, **rest,
     )  # fmt: skip
@@ -24,8 +24,8 @@ def figure(estimate, **rest):
 def figures():
     gap = figure(0.1, family=((0.0, 0.3), (-0.05, 0.35)))
     failed = AUROC._replace(subgroup=FAILURES_WRONG)
-    undefined = Figure(note="no image is called positive", counts=COUNTS)
-    return Figures(
+    undefined = Estimate(note="no image is called positive", counts=COUNTS)
+    return Estimates(
         "opacity",
         "image",
         {
@@ -48,7 +48,7 @@ def test_table_holds_every_figure_and_those_on_other_images_at_its_end(figures):
 
 def test_table_gives_the_same_figures_again_also_of_names_with_a_dash(figures):
     table = pd.read_csv(StringIO(figures.table().to_csv(index=False)))
-    again = Figures.from_table(table)
+    again = Estimates.from_table(table)
     for name, each in figures.systems.items():
         assert {key: repr(held) for key, held in each.items()} == {
             key: repr(held) for key, held in again.systems[name].items()

@@ -38,7 +38,7 @@ _NAMED_FIRST: dict[str, IntervalKind] = {
 """How ``ci_method`` of a stored table begins, for methods other than the bootstrap."""
 
 
-class Counts(NamedTuple):
+class SampleSize(NamedTuple):
     """What a figure is computed on; by study or patient ``n_images`` counts these.
 
     ``effective_patients`` is of the class that the figure is a share of, or of the rarer one;
@@ -52,7 +52,7 @@ class Counts(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Figure(Interval):
+class Estimate(Interval):
     """One figure of one system, or of the difference of two.
 
     Attributes:
@@ -71,7 +71,7 @@ class Figure(Interval):
 
     method: str = ""
     kind: IntervalKind | None = None
-    counts: Counts = field(default_factory=Counts)
+    counts: SampleSize = field(default_factory=SampleSize)
     family: tuple[tuple[float, float], ...] = ()
     of_all: bool = False
     held: tuple[float, float] | None = None
@@ -80,10 +80,10 @@ class Figure(Interval):
 
     @property
     def effective_patients(self) -> float | None:
-        """See `Counts`; `None` where unknown."""
+        """See `SampleSize`; `None` where unknown."""
         return self.counts.effective_patients
 
-    def reversed(self) -> Figure:
+    def reversed(self) -> Estimate:
         """Return the same difference, taken the other way round."""
         return replace(
             self,
@@ -94,7 +94,7 @@ class Figure(Interval):
             held=None if self.held is None else (-self.held[1], -self.held[0]),
         )
 
-    def within(self, comparisons: int) -> Figure:
+    def within(self, comparisons: int) -> Estimate:
         """The figure with its interval as one of so many comparisons; without one where unknown."""
         if comparisons == 1 or not self.bounded:
             return self
@@ -153,7 +153,7 @@ def family_sizes(n_systems: int) -> range:
 
 
 @dataclass(frozen=True)
-class Figures:
+class Estimates:
     """Every figure of a comparison by image, study or patient.
 
     Attributes:
@@ -165,41 +165,41 @@ class Figures:
 
     target: str
     unit: str
-    systems: Mapping[str, Mapping[MetricKey, Figure]]
-    differences: Mapping[tuple[str, str], Mapping[MetricKey, Figure]]
+    systems: Mapping[str, Mapping[MetricKey, Estimate]]
+    differences: Mapping[tuple[str, str], Mapping[MetricKey, Estimate]]
 
     def __repr__(self) -> str:
         count = sum(map(len, self.systems.values()))
-        return f"<Figures of {' and '.join(self.systems)} by {self.unit}: {count:,}>"
+        return f"<Estimates of {' and '.join(self.systems)} by {self.unit}: {count:,}>"
 
     @property
     def contrast_level(self) -> float:
         """Coverage of each interval, so that all contrasts with the reference hold at once."""
         return family_level(len(self.systems) - 1)
 
-    def of(self, system: str, metric: str, policy: str = "", *, subgroup: str = ALL) -> Figure:
+    def of(self, system: str, metric: str, policy: str = "", *, subgroup: str = ALL) -> Estimate:
         """A system's figure; undefined where there is none."""
         known = self.systems.get(system, {})
-        return known.get(MetricKey(subgroup, policy, metric), Figure())
+        return known.get(MetricKey(subgroup, policy, metric), Estimate())
 
     def difference(
         self, first: str, second: str, metric: str, policy: str = "", *, subgroup: str = ALL
-    ) -> Figure:
+    ) -> Estimate:
         """The paired difference first - second, whichever way round it is stored."""
         key = MetricKey(subgroup, policy, metric)
-        stored = self.differences.get((first, second), {}).get(key, Figure())
+        stored = self.differences.get((first, second), {}).get(key, Estimate())
         if stored.known or stored.note:
             return stored
-        return self.differences.get((second, first), {}).get(key, Figure()).reversed()
+        return self.differences.get((second, first), {}).get(key, Estimate()).reversed()
 
-    def __iter__(self) -> Iterator[tuple[str, MetricKey, Figure]]:
+    def __iter__(self) -> Iterator[tuple[str, MetricKey, Estimate]]:
         """Every figure with its display name, systems before differences."""
         for name, figures in self.systems.items():
             yield from ((name, key, figure) for key, figure in figures.items())
         for pair, figures in self.differences.items():
             yield from ((_BETWEEN.join(pair), key, figure) for key, figure in figures.items())
 
-    def merged(self, other: Figures) -> Figures:
+    def merged(self, other: Estimates) -> Estimates:
         """These figures, and those of the same systems on other images."""
         return replace(
             self,
@@ -235,8 +235,8 @@ class Figures:
         return table.astype({"n_validation_positive": "Int64"})
 
     @classmethod
-    def from_table(cls, table: pd.DataFrame) -> Figures:
-        """Figures out of the tidy table of one target and unit, as it lies in a report's folder.
+    def from_table(cls, table: pd.DataFrame) -> Estimates:
+        """Estimates out of the tidy table of one target and unit, as it lies in a report's folder.
 
         Args:
             table: Some or all of the columns of `COLUMNS`; ``system``, ``metric`` and
@@ -245,7 +245,7 @@ class Figures:
         Example:
             >>> rows = [("A", 0.9), ("B", 0.8), ("A - B", 0.1)]
             >>> table = pd.DataFrame(rows, columns=["system", "estimate"]).assign(metric="auroc")
-            >>> round(Figures.from_table(table).difference("B", "A", "auroc").estimate, 3)
+            >>> round(Estimates.from_table(table).difference("B", "A", "auroc").estimate, 3)
             -0.1
         """
         rows: list[dict[str, Any]] = [
@@ -254,10 +254,10 @@ class Figures:
         ]
         names = dict.fromkeys(row["system"] for row in rows)
         pairs = {name: pair for name in names if (pair := _pair(name, names)) is not None}
-        systems: dict[str, dict[MetricKey, Figure]] = {
+        systems: dict[str, dict[MetricKey, Estimate]] = {
             name: {} for name in names if name not in pairs
         }
-        differences: dict[tuple[str, str], dict[MetricKey, Figure]] = {
+        differences: dict[tuple[str, str], dict[MetricKey, Estimate]] = {
             pair: {} for pair in pairs.values()
         }
         for row in rows:
@@ -267,7 +267,7 @@ class Figures:
             chosen_on = row.get("n_validation_positive")
             ends = row.get("ci_low_held"), row.get("ci_high_held")
             figures = differences[pairs[name]] if name in pairs else systems[name]
-            figures[key] = Figure(
+            figures[key] = Estimate(
                 estimate=float(row.get("estimate", np.nan)),
                 low=float(row.get("ci_low", np.nan)),
                 high=float(row.get("ci_high", np.nan)),
@@ -285,13 +285,13 @@ class Figures:
         return cls(first.get("target", ""), first.get("unit", "image"), systems, differences)
 
 
-def _counts(row: Mapping[str, Any]) -> Counts:
-    n_images, n_patients, n_positive = (int(row.get(name, 0)) for name in Counts._fields[:3])
-    return Counts(n_images, n_patients, n_positive, row.get("effective_patients"))
+def _counts(row: Mapping[str, Any]) -> SampleSize:
+    n_images, n_patients, n_positive = (int(row.get(name, 0)) for name in SampleSize._fields[:3])
+    return SampleSize(n_images, n_patients, n_positive, row.get("effective_patients"))
 
 
 def _at_the_end(row: Mapping[str, Any]) -> bool:
-    """Figures on other images, and thresholds, stand after all others."""
+    """Estimates on other images, and thresholds, stand after all others."""
     return row["subgroup"] == FAILURES_WRONG or row["metric"] == "threshold"
 
 
