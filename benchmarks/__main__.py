@@ -23,18 +23,14 @@ GROUPS = {
     "predict": "benchmarks.bench_inference",
     "data": "benchmarks.bench_data",
     "evaluation": "benchmarks.bench_judge",
-    "calibration": "benchmarks.bench_calibration",
 }
 """The module of each group; its ``BLOCKS`` are functions that yield rows, one after the other."""
-_BY_HAND = {"calibration"}  # takes minutes, and its peers are our own other settings
 
 
 def bench(
     groups: Annotated[
         list[str] | None,
-        typer.Argument(
-            help=f"What to measure: {', '.join(GROUPS)}. All but calibration if left out."
-        ),
+        typer.Argument(help=f"What to measure: {', '.join(GROUPS)}. All if left out."),
     ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Prepared data set whose images are used.")
@@ -72,9 +68,9 @@ def bench(
 
     Example: python -m benchmarks data --source ~/rsna --out bench.json
     """
-    names = list(dict.fromkeys(groups or [name for name in GROUPS if name not in _BY_HAND]))
+    names = list(dict.fromkeys(groups or GROUPS))
     unknown = [name for name in names if name not in GROUPS]
-    if not quick and set(names) - _BY_HAND:  # shares of the peak need it
+    if not quick:  # shares of the peak need it
         names = list(dict.fromkeys(["machine", *names]))
     if unknown:
         raise InputError(f"bench: no group '{unknown[0]}'; choose from {', '.join(GROUPS)}")

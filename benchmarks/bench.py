@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -28,7 +29,6 @@ from data_prep.images.image import read_image
 from data_prep.store.dataset import DataSet
 from data_prep.synth.files import TRAIN_FOLDER
 from data_prep.synth.phantom import write_phantom
-from scripts.machines.calibration import ProcessorTime
 
 _MOST_NOISE = 0.1  # share of the processors that others may use during a sample that counts
 _TRIES = 4
@@ -39,6 +39,45 @@ _WAIT_SECONDS = 1.0
 _MOST_IMAGES = 200
 _SCRATCH_BYTES = 4 << 30
 _PEERS = ("scikit-learn", "pycocotools", "faster-coco-eval", "onnxruntime", "openvino", "nncf")
+
+
+class ProcessorTime:
+    """The processors that this process may use, and their clocks, read from ``/proc``."""
+
+    now, sleep = staticmethod(time.perf_counter), staticmethod(time.sleep)
+
+    def __init__(self) -> None:
+        self._names = {f"cpu{number}" for number in os.sched_getaffinity(0)}
+        self._tick = 1 / os.sysconf("SC_CLK_TCK")
+        self.cpus = len(self._names)
+
+    def busy(self) -> float | None:
+        """Processor time that all processes have used, s; None without ``/proc/stat``."""
+        try:
+            lines = Path("/proc/stat").read_text(encoding="ascii").splitlines()
+        except OSError:
+            return None
+        ours = [line.split() for line in lines if line.split()[0] in self._names]
+        # user, nice, system; not idle and waiting; interrupts of two kinds, stolen time
+        return self._tick * sum(sum(map(int, [*x[1:4], *x[6:9]])) for x in ours)
+
+    def own(self) -> float:
+        """Processor time of this process, its living descendants and their ended children, s."""
+        parents: dict[int, int] = {}
+        used: dict[int, int] = {}
+        for entry in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):  # it ended meanwhile
+                text = (entry / "stat").read_text(encoding="utf-8", errors="replace")
+                # The name stands in brackets and may hold anything, brackets and spaces included.
+                fields = text.rpartition(")")[2].split()
+                parents[int(entry.name)] = int(fields[1])
+                used[int(entry.name)] = sum(map(int, fields[11:15]))
+
+        def descends(pid: int) -> bool:
+            return pid == os.getpid() or (pid > 1 and descends(parents.get(pid, 0)))
+
+        return self._tick * sum(used[pid] for pid in used if descends(pid))
+
 
 Timer = Callable[[float], Timed]
 """Works for at least so many seconds."""

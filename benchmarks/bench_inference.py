@@ -23,7 +23,6 @@ from benchmarks.bench import Row, Setting
 from benchmarks.bench_data import plain_square
 from benchmarks.bench_models import (
     Size,
-    calibrate_once,
     classifier_floats,
     classifier_twins,
     detector_floats,
@@ -60,7 +59,6 @@ _VERB_EXPORTS = ("openvino bf16", "openvino int8")
 def network_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     """Pixels in memory to tables of predictions, against torchvision's eager network."""
     device = choose_device()
-    calibrate_once(setting, device)
     note = (
         "inference: ours is from store pixels to tables of boxes in the image's px, or of scores "
         "and activation maps; torchvision's from float32 images in memory to boxes or scores; "

@@ -36,8 +36,7 @@ from detection.dataset import LesionBatch
 from detection.model import build_retinanet
 from detection.model import training_losses as detector_losses
 from detection.retinanet import LesionRetinaNet
-from scripts.machines.calibration import computes_bf16
-from scripts.machines.runtime import calibrate_for, choose_device
+from scripts.machines.runtime import choose_device, computes_bf16
 from training.cost import count_flops
 from training.loop import read_losses
 from training.optimisation import FitSettings, build_optimiser
@@ -45,7 +44,6 @@ from training.optimisation import FitSettings, build_optimiser
 _LEARNING_RATE = 1e-5  # small: weights that run away would change what a step costs
 _LARGE = 10_000  # boxes: torchvision keeps 300 in all, ours 100 for each finding
 _PRECISIONS = ("fp32", "bf16")
-_LONG_TRAINING = 1000.0  # megapixels: worth a calibration
 
 
 class Size(NamedTuple):
@@ -130,7 +128,6 @@ def peak(kind: str, precision: str, device: str, small: bool) -> Run:
 def training_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     """One optimiser step of both networks against torchvision's reference."""
     device = choose_device()
-    calibrate_once(setting, device)
     note = (
         "training: ours is the step of `cxr train` without Lightning's loop, in channels_last; "
         "torchvision is contiguous fp32 as its references/detection; live batch norm, all layers "
@@ -150,12 +147,6 @@ def training_rows(setting: Setting) -> Iterator[dict[str, Any]]:
             work = f"training step on {device}, {size}"
             rows.append(Row(work, "images/s", ours, peer, bound=bound, note=note))
         yield from setting.meter.measure(candidates, rows)
-
-
-def calibrate_once(setting: Setting, device: str) -> None:
-    """Let the machine be calibrated, as before a long training; processes then find the choice."""
-    if not setting.quick:
-        calibrate_for(_LONG_TRAINING, device)
 
 
 def precisions(device: str) -> tuple[str, ...]:

@@ -28,7 +28,6 @@ _TITLES = {
     "predict": "The whole of `cxr predict`",
     "data": "Images and tables",
     "evaluation": "Evaluation",
-    "calibration": "Settings of this machine",
 }
 _INTRO = """# How fast
 

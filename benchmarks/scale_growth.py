@@ -295,7 +295,7 @@ def predicted_by(
     from scripts.machines.runtime import tune_cpu
     from scripts.predict import predict_data_set
 
-    tune_cpu(megapixels=count * SIDE**2 / 1e6 / 3, device="cpu")
+    tune_cpu()
     from serving.trained_model import TrainedModel
 
     dataset, model = DataSet.open(data), TrainedModel.open(run)

@@ -27,11 +27,11 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, cast
 import numpy as np
 import typer
 
+from benchmarks.bench import ProcessorTime
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, provenance
 from data_prep.contracts.workers import processor_name
 from scripts import console
-from scripts.machines.calibration import ProcessorTime
 
 if TYPE_CHECKING:
     import torch

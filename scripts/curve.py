@@ -328,7 +328,7 @@ def _predict(run: CurveRun, dataset: DataSet, device: str) -> Predictions:
         from scripts.machines.runtime import choose_device, tune_cpu
         from scripts.predict import predict_data_set
 
-        tune_cpu(device=device)
+        tune_cpu()
         from serving.trained_model import TrainedModel
 
         model = TrainedModel.open(run.folder, device=choose_device(device))

@@ -232,7 +232,7 @@ def _open_trained(
 ) -> TrainedModel:
     from scripts.machines.runtime import choose_device, tune_cpu
 
-    tune_cpu(megapixels=worth_of_training(chosen.folder, dataset, split), device=device)
+    tune_cpu()
     from data_prep.augment.views import View, parse_views
     from serving.trained_model import TrainedModel  # imports torch, which reads the settings then
 
@@ -247,17 +247,6 @@ def _open_trained(
     if compiled:
         console.say(f"Compiled in {model.warm_up(model.batch_size):.0f} s")
     return model
-
-
-def worth_of_training(run: Path, dataset: DataSet, split: str) -> float:
-    """Megapixels whose training takes as long as predicting a split's val and test images."""
-    from data_prep.store.preprocess import Preprocess
-
-    if not (run / _PREPROCESS).is_file():
-        return 0.0  # opening it reports what is wrong with it
-    size = Preprocess.from_json(run / _PREPROCESS).size
-    images = sum(len(dataset.image_ids(role, split)) for role in ("val", "test"))
-    return images * size**2 / 1e6 / 3
 
 
 def _parse_names(given: list[str]) -> dict[str, str]:

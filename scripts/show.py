@@ -32,10 +32,7 @@ def show(
         Path | None, typer.Argument(help="A data set, run, predictions or report folder.")
     ] = None,
     machine: Annotated[
-        bool, typer.Option("--machine", help="This machine, and the settings chosen for it.")
-    ] = False,
-    calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="With --machine: measure it anew, some seconds.")
+        bool, typer.Option("--machine", help="This machine: processor, memory, torch.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
 ) -> None:
@@ -43,24 +40,17 @@ def show(
 
     Example: cxr show out/data
     """
-    if (folder is None) != machine or (calibrate and not machine):
-        raise InputError("show: give a folder, or --machine, which may have --calibrate")
-    facts = _machine(calibrate) if folder is None else describe(folder)
+    if (folder is None) != machine:
+        raise InputError("show: give a folder, or --machine")
+    facts = _machine() if folder is None else describe(folder)
     if as_json:
         console.emit_json(facts)
         return
-    table = facts.pop("table") if machine else []
-    for key in ("settings", "kept") if machine else ():  # for programs; the choice says both
-        facts.pop(key, None)
     width = max(len(key) for key in facts)
     for key, value in facts.items():
         console.say(f"{key:>{width}}  {_words(value)}")
     if folder is not None:
         show_next(folder)
-    for row in table:
-        console.say(
-            f"{row['ms']:>9.1f} ms  {row['ratio']:5.2f}x  {row['work']:5}  {row['settings']}"
-        )
 
 
 def _words(value: Any) -> str:
@@ -76,11 +66,23 @@ def _words(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-def _machine(calibrate: bool) -> dict[str, Any]:
-    """This machine, and its calibration."""
-    from scripts.machines.calibration import describe_machine
+def _machine() -> dict[str, Any]:
+    """What a report of a fault should say of the machine."""
+    import os
+    from importlib import metadata
 
-    return describe_machine(anew=calibrate)
+    from data_prep.contracts.workers import cpu_count, processor_name
+    from scripts.machines.runtime import computes_bf16
+
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return {
+        "processor": processor_name(),
+        "usable processors": cpu_count(),
+        "memory": f"{memory:.1f} GiB",
+        "torch": metadata.version("torch"),
+        "bf16 instructions": "yes" if computes_bf16() else "no",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "-"),
+    }
 
 
 def describe(folder: Path) -> dict[str, Any]:

@@ -69,13 +69,12 @@ def _open_system(
     from evaluation.decisions.decision import Decision
     from evaluation.decisions.tuning import tune
     from scripts.machines.runtime import choose_device, tune_cpu
-    from scripts.predict import predict_data_set, worth_of_training
+    from scripts.predict import predict_data_set
 
     folder = out / SYSTEMS / (name or system_folder(path))
     is_done = (folder / "predictions.json").is_file()
-    known = is_done or is_export(path)  # an export's runtime chooses its own settings
-    tune_cpu(megapixels=0.0 if known else worth_of_training(path, dataset, split))
-    model = open_model(path, choose_device("auto"))  # imports torch, which reads the settings then
+    tune_cpu()
+    model = open_model(path, choose_device("auto"))
     if not is_done:
         predict_data_set(model, dataset, folder, split, None, name)
     elif Predictions.open(folder).info["inference_id"] != model.inference_id():

@@ -96,11 +96,7 @@ def train(
         )
         return
     settings, dataset = asked.opened(devices)
-    work = 0.0 if (out / "run.json").is_file() else _megapixels(settings, dataset)
     if devices > 1:
-        from scripts.machines.runtime import calibrate_for
-
-        calibrate_for(work, device)  # before they share the processors
         sets = [word for override in set_ or [] for word in ("--set", override)]
         words = ["train", config, "--data", data, "--out", out, *sets]
         words += ["--resume" if resume else "--no-resume", "--device", device]
@@ -111,7 +107,7 @@ def train(
         return
     from scripts.machines.runtime import choose_device, tune_cpu
 
-    tune_cpu(workers=settings.training.workers, megapixels=work, device=device)
+    tune_cpu(workers=settings.training.workers)
     where = choose_device(device)
     from scripts.training_runs.run import complete_run
 
@@ -168,7 +164,7 @@ def _train_together(asked: _Asked, place: Place, as_json: bool) -> None:
     except InputError as error:
         problem = error
     workers = 0 if opened is None else opened[0].training.workers
-    tune_cpu(workers=workers, shared_by=place.local_world_size, device=asked.device)
+    tune_cpu(workers=workers, shared_by=place.local_world_size)
     from training.processes import Processes
 
     def checked() -> tuple[Config, DataSet, Literal["cpu", "cuda"]]:
@@ -293,12 +289,6 @@ def _conclude(
     target, split = dataset.target(settings.data.target, option=_TARGET), settings.data.split
     freeze_decision(asked.out, dataset, target, split, device=where)
     add_guard(asked.out, dataset, split, settings.data.image_size)
-
-
-def _megapixels(settings: Config, dataset: DataSet) -> float:
-    """What is trained on in all epochs."""
-    images = len(dataset.image_ids("train", settings.data.split))
-    return images * settings.training.epochs * settings.data.image_size**2 / 1e6
 
 
 def read_settings(config: str, overrides: list[str]) -> Config:

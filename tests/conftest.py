@@ -3,7 +3,6 @@
 import atexit
 import gc
 import importlib.util
-import os
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -14,9 +13,6 @@ import pytest
 # The same examples every time: a test that fails once must fail again.
 hypothesis.settings.register_profile("repeatable", derandomize=True, deadline=None)
 hypothesis.settings.load_profile("repeatable")
-
-# Settings that depend on the machine, and seconds to measure it, are no part of a test.
-os.environ.setdefault("CXR_CALIBRATION", "off")
 
 
 def pytest_collection() -> None:

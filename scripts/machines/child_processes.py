@@ -6,7 +6,6 @@ to a file. One that fails leaves the others; none outlives the command that star
 
 from __future__ import annotations
 
-import math
 import os
 import signal
 import subprocess
@@ -18,7 +17,7 @@ from typing import NamedTuple, Protocol
 
 from data_prep.contracts.errors import InputError
 from scripts.machines.devices import child_environment, interrupt
-from scripts.machines.runtime import calibrate_for, choose_device, own_command, runs_on_gpu
+from scripts.machines.runtime import choose_device, own_command, runs_on_gpu
 
 MOST_FAILURES = 5  # in a row: what fails so often is not the single command's fault
 _POLL = 0.2  # s
@@ -271,7 +270,6 @@ def places(device: str, devices: int, jobs: int) -> list[Place]:
             return [Place({})]
         from data_prep.contracts.workers import cpu_count
 
-        calibrate_for(math.inf, device)  # before they share the processors
         threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cpu_count() // jobs)))
         return [Place({"OMP_NUM_THREADS": threads})] * jobs
     import torch

@@ -7,11 +7,10 @@ import os
 import shutil
 import sys
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 from data_prep.contracts.errors import InputError
 from scripts.console import say
-from scripts.machines.calibration import Choice, computes_bf16, settle
 
 
 def own_command(module: str, *arguments: object) -> list[str]:
@@ -32,82 +31,28 @@ _MEMORY_GROUPS = (  # limit and use, of control groups 2 and 1
         "/sys/fs/cgroup/memory/memory.usage_in_bytes",
     ),
 )
-_WORTH_MEGAPIXELS = 15  # of training: half a minute on two processors
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
 _NVIDIA_NODE = "/dev/nvidiactl"
 _GPU_NODES = (_NVIDIA_NODE, "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, either under WSL
 
 
-class _CpuSettings(NamedTuple):
-    """How this process uses the processors, and where each setting comes from."""
+def tune_cpu(*, workers: int = 0, shared_by: int = 1) -> None:
+    """Keep freed memory, and leave loaders and other processes their share of the processors.
 
-    threads: int
-    spin: str | None
-    keep_memory: bool
-    precision: Literal["fp32", "bf16"] | None
-    origins: dict[str, str]
-
-
-_settled: list[_CpuSettings] = []  # the last that this process took
-
-
-def tune_cpu(
-    *, workers: int = 0, shared_by: int = 1, megapixels: float = 0.0, device: str = "auto"
-) -> None:
-    """Take what a calibration chose for this machine, and share the processors.
-
-    Call it before torch is imported, which reads how long waiting threads spin. What the user has
-    set (``OMP_NUM_THREADS``, ``GOMP_SPINCOUNT``, ``OMP_WAIT_POLICY``) always counts. Two pools of
-    threads on the same cores wait for each other, so torch gets what loaders leave.
+    Two pools of threads on the same cores wait for each other. ``OMP_NUM_THREADS`` overrides.
 
     Args:
         workers: Processes that load, for each of those that share the processors.
         shared_by: Processes that share them.
-        megapixels: To be trained on, in all epochs; where they are many, a machine that was never
-            measured is measured first. Prediction takes a third of the time of training.
-        device: Where to compute; a GPU needs no calibration.
     """
-    choice, origin = calibrate_for(megapixels, device)
-    origins = dict.fromkeys(("threads", "spin", "keep_memory", "precision"), origin)
-    if choice.keep_memory:
-        keep_freed_memory()
-    own_spin = str(choice.spin)  # which an earlier call, or the parent process, may have set
-    users = [
-        name
-        for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")
-        if os.environ.get(name, own_spin) != own_spin
-    ]
-    if users:
-        origins["spin"] = users[0]
-    elif choice.spin and "GOMP_SPINCOUNT" not in os.environ:
-        if _torch_is_loaded():  # as in a notebook: it has read what was set before
-            origins["spin"] = "left alone: torch was imported before"
-        else:
-            os.environ["GOMP_SPINCOUNT"] = own_spin
+    _keep_freed_memory()
     import cv2
     import torch
 
     # One thread each: at these sizes more cost more than they give.
     cv2.setNumThreads(1)
-    if "OMP_NUM_THREADS" in os.environ:
-        origins["threads"] = "OMP_NUM_THREADS"
-    elif choice.threads or workers or shared_by > 1:
-        cpus = _usable_cpus()
-        best = min(choice.threads or cpus, cpus)
-        torch.set_num_threads(max(1, min(best // shared_by, cpus // shared_by - workers)))
-    spin = os.environ.get("GOMP_SPINCOUNT")
-    _settled[:] = [
-        _CpuSettings(torch.get_num_threads(), spin, choice.keep_memory, choice.precision, origins)
-    ]
-
-
-def calibrate_for(megapixels: float, device: str) -> tuple[Choice, str]:
-    """The choice for this machine, which is measured where the work is worth it; see `tune_cpu`."""
-    worth = megapixels >= _WORTH_MEGAPIXELS and not (device != "cpu" and _may_have_gpu())
-    return settle(worth=worth)
-
-
-def _torch_is_loaded() -> bool:
-    return "torch" in sys.modules
+    if "OMP_NUM_THREADS" not in os.environ and (workers or shared_by > 1):
+        torch.set_num_threads(max(1, _usable_cpus() // shared_by - workers))
 
 
 def _may_have_gpu() -> bool:
@@ -127,7 +72,7 @@ def _usable_cpus() -> int:
     return cpu_count()
 
 
-def keep_freed_memory() -> None:
+def _keep_freed_memory() -> None:
     """Keep freed memory for the next batch: by itself, glibc maps large blocks anew each time."""
     if sys.platform != "linux":
         return
@@ -207,13 +152,20 @@ def choose_precision(
     if name != "auto":
         return name
     if device == "cpu":
-        chosen = _settled[0].precision if _settled else None
-        return chosen or ("bf16" if computes_bf16() else "fp32")
+        return "bf16" if computes_bf16() else "fp32"
     import torch
 
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
-def describe_cpu() -> dict[str, Any]:
-    """What `tune_cpu` settled, and where it comes from, for the record of a run."""
-    return _settled[0]._asdict() if _settled else {}
+def computes_bf16() -> bool:
+    """Whether the processor has instructions for bf16."""
+    info = Path("/proc/cpuinfo")
+    if not info.is_file():
+        return False
+    flags = [
+        line.partition(":")[2].split()
+        for line in info.read_text(encoding="utf-8").splitlines()
+        if line.lower().startswith(("flags", "features"))
+    ]
+    return bool(flags) and bool(_BF16_FLAGS & set(flags[0]))

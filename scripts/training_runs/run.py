@@ -20,7 +20,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
 from scripts import console
 from scripts.machines.devices import require_shares
-from scripts.machines.runtime import available_memory, choose_precision, describe_cpu
+from scripts.machines.runtime import available_memory, choose_precision
 from training.batch_size import is_out_of_memory, largest_batch
 from training.cost import PeakMemory, count_parameters, describe_device
 from training.fit import FitResult, Precision, fit
@@ -261,7 +261,7 @@ def complete_run(
             "parameters": parameters,
             "trainable_parameters": learned,
             "precision": precision,
-            "cpu_settings": describe_cpu() | {"workers": how.workers},
+            "cpu_settings": {"threads": torch.get_num_threads(), "workers": how.workers},
             "device": device,
             "devices": devices,
             "device_name": (f"{devices} x " if devices > 1 else "")

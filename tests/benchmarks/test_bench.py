@@ -16,11 +16,10 @@ from typing import Any
 import pytest
 
 from benchmarks.__main__ import bench
-from benchmarks.bench import Meter, Row, Sample, curve
+from benchmarks.bench import Meter, ProcessorTime, Row, Sample, curve
 from benchmarks.report import as_lines, line_of
 from benchmarks.worker import Candidate, Run, Worker, peak_gib, timed
 from data_prep.contracts.errors import InputError
-from scripts.machines.calibration import ProcessorTime
 
 
 class FakeMachine(ProcessorTime):

@@ -172,6 +172,14 @@ def test_show_names_the_verb_that_completes_a_folder(tmp_path: Path, left: str, 
         show.describe(tmp_path)
 
 
+def test_show_tells_what_machine_this_is(capsys: pytest.CaptureFixture[str]) -> None:
+    show.show(machine=True, as_json=True)
+    machine = json.loads(capsys.readouterr().out)
+    assert machine["usable processors"] == len(os.sched_getaffinity(0))
+    assert machine["bf16 instructions"] in ("yes", "no")
+    assert machine["torch"] == metadata.version("torch")
+
+
 def test_show_tells_how_an_export_was_held_against_its_run(tmp_path: Path) -> None:
     measures = (
         Measure("validation images", "AUROC falls by", 0.01, 0.02, 0.9, 0.89),

@@ -2,136 +2,39 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
 
 from data_prep.contracts.errors import InputError
-from data_prep.store.preprocess import Preprocess
 from scripts.machines import runtime
-from scripts.machines.calibration import SWITCH, Choice
-from scripts.machines.runtime import (
-    _settled,
-    calibrate_for,
-    choose_device,
-    choose_precision,
-    describe_cpu,
-    tune_cpu,
-)
-from scripts.predict import worth_of_training
-
-CHOICE = Choice(threads=6, spin=1_000, precision="fp32")
-
-
-@pytest.fixture
-def calibrated(monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
-    """The environment of a process on a machine of eight processors that takes `CHOICE`."""
-    before = torch.get_num_threads()
-    environment = {SWITCH: json.dumps(asdict(CHOICE))}
-    monkeypatch.setattr("os.environ", environment)
-    monkeypatch.setattr("scripts.machines.runtime._usable_cpus", lambda: 8)
-    monkeypatch.setattr("scripts.machines.runtime._torch_is_loaded", lambda: False)
-    yield environment
-    torch.set_num_threads(before)
-    _settled.clear()
+from scripts.machines.runtime import choose_device, choose_precision, tune_cpu
 
 
 @pytest.mark.parametrize(
     ("workers", "shared_by", "threads"),
     [
-        pytest.param(0, 1, 6, id="as calibrated"),
-        pytest.param(1, 1, 6, id="a loader takes what is left"),
+        pytest.param(0, 1, 6, id="one process keeps torch's own"),
         pytest.param(3, 1, 5, id="loaders leave less"),
         pytest.param(9, 1, 1, id="never none"),
-        pytest.param(0, 2, 3, id="two processes share"),
+        pytest.param(0, 2, 4, id="two processes share"),
         pytest.param(2, 2, 2, id="two processes with loaders"),
     ],
 )
+@pytest.mark.parametrize("users_own", [False, True])
 def test_torch_gets_the_processors_that_others_leave(
-    calibrated: dict[str, str], workers: int, shared_by: int, threads: int
+    monkeypatch: pytest.MonkeyPatch, workers: int, shared_by: int, threads: int, users_own: bool
 ) -> None:
-    tune_cpu(workers=workers, shared_by=shared_by)
-    assert torch.get_num_threads() == threads
-    assert calibrated["GOMP_SPINCOUNT"] == "1000"
-    told = describe_cpu()
-    assert (told["threads"], told["spin"]) == (threads, "1000")
-    assert told["origins"]["threads"] == told["origins"]["spin"] == "calibration, not kept"
-
-
-@pytest.mark.parametrize(
-    ("own", "threads", "spin", "origin"),
-    [
-        ({"OMP_NUM_THREADS": "1"}, 2, "1000", {"threads": "OMP_NUM_THREADS"}),
-        ({"GOMP_SPINCOUNT": "5"}, 6, "5", {"spin": "GOMP_SPINCOUNT"}),
-        ({"OMP_WAIT_POLICY": "ACTIVE"}, 6, None, {"spin": "OMP_WAIT_POLICY"}),
-    ],
-)
-def test_the_users_own_settings_win(
-    calibrated: dict[str, str],
-    own: dict[str, str],
-    threads: int,
-    spin: str | None,
-    origin: dict[str, str],
-) -> None:
-    torch.set_num_threads(2)  # as torch reads it from the environment
-    calibrated |= own
-    for _ in range(2):  # a second call in the same process settles the same
-        tune_cpu()
-        assert torch.get_num_threads() == threads
-        assert calibrated.get("GOMP_SPINCOUNT") == spin
-        assert origin.items() <= describe_cpu()["origins"].items()
-
-
-def test_a_spin_that_torch_can_no_longer_read_is_not_recorded(
-    calibrated: dict[str, str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("scripts.machines.runtime._torch_is_loaded", lambda: True)
-    tune_cpu()
-    told = describe_cpu()
-    assert "GOMP_SPINCOUNT" not in calibrated
-    assert (told["spin"], told["threads"]) == (None, 6)
-    assert told["origins"]["spin"] == "left alone: torch was imported before"
-
-
-def test_without_a_calibration_all_is_left_alone(calibrated: dict[str, str]) -> None:
-    torch.set_num_threads(2)
-    calibrated[SWITCH] = "off"
-    tune_cpu()
-    assert torch.get_num_threads() == 2
-    assert "GOMP_SPINCOUNT" not in calibrated
-    assert set(describe_cpu()["origins"].values()) == {"left alone"}
-    tune_cpu(workers=3)
-    assert torch.get_num_threads() == 5  # of eight
-
-
-@pytest.mark.parametrize(
-    ("megapixels", "device", "gpu", "worth"),
-    [(14, "cpu", False, False), (16, "auto", False, True), (16, "auto", True, False),
-     (16, "cpu", True, True)],
-)  # fmt: skip
-def test_only_long_work_on_processors_is_worth_a_calibration(
-    monkeypatch: pytest.MonkeyPatch, megapixels: float, device: str, gpu: bool, worth: bool
-) -> None:
-    asked: list[bool] = []
-    monkeypatch.setattr("scripts.machines.runtime._may_have_gpu", lambda: gpu)
-    monkeypatch.setattr(
-        "scripts.machines.runtime.settle",
-        lambda *, worth: asked.append(worth) or (Choice(), "left alone"),
-    )
-    calibrate_for(megapixels, device)
-    assert asked == [worth]
-
-
-def test_predicting_is_worth_a_third_of_training_as_many_images(tmp_path: Path) -> None:
-    dataset = SimpleNamespace(image_ids=lambda role, split: range({"val": 100, "test": 200}[role]))
-    assert worth_of_training(tmp_path, dataset, "default") == 0.0  # no run: reported when opened
-    Preprocess(1000, 0.5, 0.25).to_json(tmp_path / "preprocess.json")
-    assert worth_of_training(tmp_path, dataset, "default") == 100.0
+    monkeypatch.setattr("os.environ", {"OMP_NUM_THREADS": "6"} if users_own else {})
+    monkeypatch.setattr(runtime, "_usable_cpus", lambda: 8)
+    before = torch.get_num_threads()
+    torch.set_num_threads(6)
+    try:
+        tune_cpu(workers=workers, shared_by=shared_by)
+        assert torch.get_num_threads() == (6 if users_own else threads)
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_unknown_device_is_refused() -> None:
@@ -159,15 +62,6 @@ def test_auto_precision_follows_the_hardware(
     monkeypatch.setattr("scripts.machines.runtime.computes_bf16", lambda: fast)
     assert choose_precision("auto", "cpu") == chosen
     assert choose_precision("fp32", "cpu") == "fp32"
-    assert choose_precision("bf16", "cpu") == "bf16"
-
-
-def test_auto_precision_follows_the_calibration(
-    monkeypatch: pytest.MonkeyPatch, calibrated: dict[str, str]
-) -> None:
-    monkeypatch.setattr("scripts.machines.runtime.computes_bf16", lambda: True)
-    tune_cpu()
-    assert choose_precision("auto", "cpu") == "fp32"
     assert choose_precision("bf16", "cpu") == "bf16"
 
 
