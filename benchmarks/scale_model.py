@@ -36,7 +36,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.scale_page import draw_measured, engines_lines, growth_lines
-from benchmarks.zoo_table import between
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
 from data_prep.contracts.json_files import read_json
@@ -327,6 +326,23 @@ def _worker_seconds(work: Work, sizes: np.ndarray, seed: int) -> np.ndarray:
     return total
 
 
+def _between(page: str, name: str, lines: Sequence[str]) -> str:
+    r"""A page with other lines between the marks of a name.
+
+    Raises:
+        InputError: The page lacks the marks.
+
+    Example:
+        >>> _between("a\n<!-- x -->\nold\n<!-- end of x -->\nb", "x", ["new"])
+        'a\n<!-- x -->\n\nnew\n\n<!-- end of x -->\nb'
+    """
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    if begin not in page or end not in page:
+        raise InputError(f"the page lacks the lines {begin} and {end}")
+    before, _, rest = page.partition(begin)
+    return before + "\n".join([begin, "", *lines, "", end]) + rest.partition(end)[2]
+
+
 def growth_table(outcomes: Sequence[Outcome]) -> list[str]:
     """Images a second, the share of the ideal, and what holds the work back, as Markdown."""
     lines = [
@@ -521,7 +537,7 @@ def main(
     text = document(works, content, outcomes, grown, compared)
     with atomic_path(write_docs.with_name(PICTURE)) as temporary:
         draw_growth(works, outcomes, grown).savefig(temporary, dpi=150, format="png")
-    page = between(write_docs.read_text(encoding="utf-8"), _MARKS, text.split("\n"))
+    page = _between(write_docs.read_text(encoding="utf-8"), _MARKS, text.split("\n"))
     with atomic_path(write_docs) as temporary:
         temporary.write_text(page, encoding="utf-8")
 

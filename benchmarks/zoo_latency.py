@@ -1,4 +1,4 @@
-"""Images a second of every network of `zoo.toml` by back end, against torchvision's own in eager.
+"""Images a second of every network of docs/zoo.md by back end, against torchvision's own in eager.
 
     python -m benchmarks.zoo_latency prepare GRAPHS              exports each network, once
     python -m benchmarks.zoo_latency measure GRAPHS --out FILE   on a quiet machine
@@ -58,17 +58,13 @@ Work = Callable[[Iterator[np.ndarray]], int]
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 
-def zoo_networks() -> list[str]:
-    """The networks that `zoo.toml` names, each once; frozen ones compute the same.
-
-    Example:
-        >>> len(zoo_networks()), zoo_networks()[0]
-        (17, 'densenet121')
-    """
-    from configs.load import find_config, read_zoo
-
-    models = read_zoo(find_config("zoo"), ["model.weights=none", "model.trainable=all"])
-    return list(dict.fromkeys(model.model.architecture for model in models))
+NETWORKS = (
+    "densenet121", "vgg16", "vgg19", "resnet50", "resnet101", "resnet152", "inception_v3",
+    "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "efficientnet_b0",
+    "efficientnet_b1", "efficientnet_b2", "efficientnet_b3", "efficientnet_b4", "convnext_tiny",
+    "small_cnn",
+)  # fmt: skip
+"""Those of docs/zoo.md."""
 
 
 @app.command()
@@ -88,7 +84,7 @@ def prepare(
     from training.run_folder import save_model
 
     images = _images(_CALIBRATION_IMAGES, size)
-    for name in network or zoo_networks():
+    for name in network or NETWORKS:
         folder, began = graphs / name, time.process_time()
         if (folder / "network.json").is_file():
             continue
@@ -130,7 +126,7 @@ def measure(
 ) -> None:
     """Measure all networks; the figures of those that were measured are kept at every step."""
     machine, began = ProcessorTime(), time.perf_counter()
-    names = network or [name for name in zoo_networks() if (graphs / name).is_dir()]
+    names = network or [name for name in NETWORKS if (graphs / name).is_dir()]
     rows: list[dict[str, Any]] = []
     with ExitStack() as stack:
         workers = {kind: _Worker(kind) for kind in dict.fromkeys(c.split()[0] for c in CANDIDATES)}

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import tomli_w
-from pydantic import BaseModel
 
 from configs.load import (
     CONFIG_CLASSES,
     find_config,
     read_config,
-    read_zoo,
     shipped_configs,
-    shipped_zoos,
 )
 from configs.settings import ClassifierConfig, DetectorConfig
 
@@ -24,12 +22,12 @@ _FOR = "# For: "  # the line of a shipped file that says which machine and purpo
 
 
 class Summary(NamedTuple):
-    """A shipped configuration in short; of a list of models, what they share.
+    """A shipped configuration in short.
 
     Attributes:
         name: As ``cxr train`` takes it.
-        kind: detector, classifier, or zoo: a list of classifiers.
-        network: The network, or how many.
+        kind: detector or classifier.
+        network: The network.
         image_size: px, a side.
         epochs: At most.
         weights: What it starts from.
@@ -46,36 +44,28 @@ class Summary(NamedTuple):
 
 
 def summaries() -> list[Summary]:
-    """Every shipped configuration, detectors first and lists of models last.
+    """Every shipped configuration, detectors first.
 
     Example:
-        >>> [each.network for each in summaries() if each.name == "retinanet"]
+        >>> [summary.network for summary in summaries() if summary.name == "retinanet"]
         ['resnet50']
     """
-    found = [_summary(name, [read_config(find_config(name))]) for name in shipped_configs()]
-    zoos = [_summary(name, read_zoo(find_config(name))) for name in shipped_zoos()]
-    return [*sorted(found, key=lambda each: each.kind, reverse=True), *zoos]
+    found = [_summary(find_config(name)) for name in shipped_configs()]
+    return sorted(found, key=lambda summary: summary.kind, reverse=True)
 
 
-def _summary(name: str, configs: Sequence[DetectorConfig | ClassifierConfig]) -> Summary:
-    first = configs[0]
-    networks = [_network(config) for config in configs]
-    lines = find_config(name).read_text(encoding="utf-8").splitlines()
+def _summary(path: Path) -> Summary:
+    config = read_config(path)
+    lines = path.read_text(encoding="utf-8").splitlines()
     return Summary(
-        name,
-        "zoo" if configs[1:] else first.kind,
-        f"{len(networks)} networks" if configs[1:] else networks[0],
-        first.data.image_size,
-        first.training.epochs,
-        first.model.weights,
+        path.stem,
+        config.kind,
+        config.model.network,
+        config.data.image_size,
+        config.training.epochs,
+        config.model.weights,
         next(line.removeprefix(_FOR) for line in lines if line.startswith(_FOR)),
     )
-
-
-def _network(config: DetectorConfig | ClassifierConfig) -> str:
-    if isinstance(config, DetectorConfig):
-        return config.model.backbone
-    return config.model.architecture
 
 
 class Key(NamedTuple):
@@ -146,7 +136,6 @@ def _number(value: float) -> str:
 _KIND = {
     "detector": "learns from boxes",
     "classifier": "learns from image labels",
-    "zoo": "a list of classifiers, each trained into a folder of its own",
 }
 
 
@@ -166,57 +155,15 @@ def annotated(config: DetectorConfig | ClassifierConfig) -> str:
         'clip = 1.0  # largest gradient norm; 0 does not clip (at least 0)'
     """
     content = config.model_dump()
-    lines = [*_head(config.kind), _line("name", config.name, _name_comment(config)), ""]
-    return "\n".join([*lines, *_tables(config.kind, content, set())]) + "\n"
-
-
-def annotated_zoo(configs: Sequence[ClassifierConfig]) -> str:
-    """A list of models as TOML: what they share with a comment on each key, then what differs.
-
-    Args:
-        configs: From `read_zoo`.
-
-    Returns:
-        Text that `read_zoo` reads back as the same models.
-    """
-    contents = [config.model_dump() for config in configs]
-    apart = {
-        (key.section, key.name)
-        for key in _keys("classifier")
-        if any(_at(content, key) != _at(contents[0], key) for content in contents)
-    }
-    lines = [*_head("zoo"), "", *_tables("classifier", contents[0], apart)]
-    for content in contents:
-        lines += ["", "[[models]]", _line("name", content["name"])]
-        for section, name in sorted(apart):
-            if (value := content[section][name]) is not None:
-                lines.append(_line(f"{section}.{name}", value))
+    lines = [
+        _line("kind", config.kind, _KIND[config.kind]),
+        _line("name", config.name, str(type(config).model_fields["name"].description)),
+    ]
+    for key in _keys(config.kind):
+        if f"[{key.section}]" not in lines:
+            lines += ["", f"[{key.section}]"]
+        lines.append(_line(key.name, content[key.section][key.name], _comment(key)))
     return "\n".join(lines) + "\n"
-
-
-def _head(kind: str) -> list[str]:
-    return [_line("kind", kind, _KIND[kind])]
-
-
-def _name_comment(config: BaseModel) -> str:
-    return str(type(config).model_fields["name"].description)
-
-
-def _tables(kind: str, content: dict[str, Any], without: set[tuple[str, str]]) -> list[str]:
-    """The sections' lines, a blank one between them."""
-    lines: list[str] = []
-    for section in _SECTIONS:
-        lines += ["", f"[{section}]"] if lines else [f"[{section}]"]
-        lines += [
-            _line(key.name, _at(content, key), _comment(key))
-            for key in _keys(kind)
-            if key.section == section and (section, key.name) not in without
-        ]
-    return lines
-
-
-def _at(content: dict[str, Any], key: Key) -> Any:
-    return content[key.section][key.name]
 
 
 def _comment(key: Key) -> str:

@@ -24,24 +24,13 @@ CONFIG_CLASSES: dict[str, type[BaseModel]] = {
 
 
 def shipped_configs() -> list[str]:
-    """Names of the configurations of one model that come with the program.
+    """Names of the configurations that come with the program.
 
     Example:
         >>> "retinanet" in shipped_configs()
         True
     """
-    names = {path.stem for path in _FOLDER.glob("*.toml")}
-    return sorted(names.difference(shipped_zoos()))
-
-
-def shipped_zoos() -> list[str]:
-    """Names of the lists of models that come with the program.
-
-    Example:
-        >>> shipped_zoos()
-        ['zoo', 'zoo_small']
-    """
-    return sorted(path.stem for path in _FOLDER.glob("zoo*.toml"))
+    return sorted(path.stem for path in _FOLDER.glob("*.toml"))
 
 
 def find_config(name: str) -> Path:
@@ -56,7 +45,7 @@ def find_config(name: str) -> Path:
     """
     if Path(name).is_file():
         return Path(name)
-    known = [*shipped_configs(), *shipped_zoos()]
+    known = shipped_configs()
     if name in known:
         return _FOLDER / f"{name}.toml"
     raise InputError(
@@ -88,76 +77,6 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> DetectorConfig | C
     for override in overrides:
         _apply(content, override)
     return _check(content, str(path), {o.partition("=")[0].strip() for o in overrides})
-
-
-def is_zoo(path: Path) -> bool:
-    """Whether a file is a list of models, for `read_zoo`, by its ``kind``.
-
-    Raises:
-        InputError: The file cannot be read.
-    """
-    return _read_toml(path).get("kind") == "zoo"
-
-
-def read_zoo(path: Path, overrides: Sequence[str] = ()) -> list[ClassifierConfig]:
-    """Read and check a list of classifiers that share most of their settings.
-
-    Args:
-        path: A TOML file of ``kind = "zoo"``: the sections of a classifier for all of them, then a
-            table ``[[models]]`` each, with its name and what differs.
-        overrides: As in `read_config`; they hold for every model.
-
-    Returns:
-        One whole configuration a model, in the order of the file.
-
-    Raises:
-        InputError: As `read_config`; or the file has no models, or two whose names would make
-            the same folder.
-
-    Example:
-        >>> [config.model.architecture for config in read_zoo(find_config("zoo_small"))][:2]
-        ['densenet121', 'resnet18']
-    """
-    shared = _read_toml(path)
-    if shared.pop("kind", None) != "zoo":
-        raise InputError(f'{path}: kind must be "zoo" for a list of models')
-    models = shared.pop("models", None)
-    if not isinstance(models, list) or not models or not all(isinstance(m, dict) for m in models):
-        raise InputError(f"{path}: has no models; add a table [[models]] for each")
-    keys = {override.partition("=")[0].strip() for override in overrides}
-    configs: dict[str, ClassifierConfig] = {}
-    for number, own in enumerate(models, 1):
-        place = f"{path}: {own.get('name', f'model {number}')}"
-        if "kind" in own:
-            raise InputError(f"{place}: kind: unknown key; all models of a zoo are classifiers")
-        content = {**_merge(shared, own), "kind": "classifier"}
-        for override in overrides:
-            _apply(content, override)
-        config = _check(content, place, keys)
-        if (folder := folder_name(config.name)) in configs:
-            raise InputError(f"{place}: another model has this name, or one as good as it")
-        configs[folder] = config
-    return list(configs.values())
-
-
-def folder_name(name: str) -> str:
-    """What a model's folder is called: its name without what a path could not hold.
-
-    Example:
-        >>> folder_name("DenseNet121, frozen")
-        'densenet121_frozen'
-    """
-    return re.sub(r"[^\w.-]+", "_", name.lower()).strip("_.") or "model"
-
-
-def _merge(shared: dict[str, Any], own: dict[str, Any]) -> dict[str, Any]:
-    """Tables merged key by key; of anything else the own one."""
-    merged = {**shared, **own}
-    for key, value in own.items():
-        if isinstance(value, dict) and isinstance(shared.get(key), dict):
-            merged[key] = _merge(shared[key], value)
-    # Not the same tables: an override would change them for every model at once.
-    return {k: _merge(v, {}) if isinstance(v, dict) else v for k, v in merged.items()}
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -85,6 +85,11 @@ class DetectorModelSettings(Section):
         default="auto", description="auto: l1 in head v1, giou in v2"
     )
 
+    @property
+    def network(self) -> str:
+        """Name of the network in the registry."""
+        return self.backbone
+
     @model_validator(mode="after")
     def _frozen_needs_weights(self) -> Self:
         if self.norm == "frozen" and self.weights == "none":
@@ -107,6 +112,11 @@ class ClassifierModelSettings(Section):
     trainable: Literal["all", "head", "head_first", "stages"] = Field(
         default="all", description="what learns; the rest stays as its weights have it"
     )
+
+    @property
+    def network(self) -> str:
+        """Name of the network in the registry, or of timm's."""
+        return self.architecture
 
     @model_validator(mode="after")
     def _frozen_needs_weights(self) -> Self:

@@ -95,11 +95,8 @@ def train(
     """
     from data_prep.store.dataset import DataSet
     from scripts.train import train as run_training
-    from scripts.training_runs.zoo import read_models
 
     overrides = list(_overrides(settings))
-    if read_models(str(config), overrides) is not None:
-        raise InputError(f"{config}: is a list of models; train one at a time, or use cxr train")
     folder = data.folder if isinstance(data, DataSet) else Path(data)
     with console.silent(not progress):
         run_training(

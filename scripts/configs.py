@@ -66,14 +66,11 @@ def configs(
 
 def read_text(name: str, overrides: list[str]) -> str:
     """A configuration in full, from its name, its file, or the run that it trained."""
-    from configs.describe import annotated, annotated_zoo
-    from configs.load import find_config, is_zoo, read_config, read_zoo
+    from configs.describe import annotated
+    from configs.load import find_config, read_config
 
     of_run = Path(name) / "config.toml"
-    path = of_run if of_run.is_file() else find_config(name)
-    if is_zoo(path):
-        return annotated_zoo(read_zoo(path, overrides))
-    return annotated(read_config(path, overrides))
+    return annotated(read_config(of_run if of_run.is_file() else find_config(name), overrides))
 
 
 def _list(as_json: bool) -> None:

@@ -239,10 +239,7 @@ def _shares(sizes: str) -> list[float]:
 def _settings(config: str, overrides: list[str], kind: str) -> DetectorConfig | ClassifierConfig:
     """A configuration of the kind that an option asks for."""
     from scripts.train import read_settings
-    from scripts.training_runs.zoo import read_models
 
-    if read_models(config, overrides) is not None:
-        raise InputError(f"curve --{kind} {config}: is a list of models; choose one of them")
     settings = read_settings(config, overrides)
     if settings.kind != kind:
         raise InputError(f"curve --{kind} {config}: is the configuration of a {settings.kind}")

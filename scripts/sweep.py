@@ -25,7 +25,7 @@ from scripts.options import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from configs.search_space import Config, Dimension
+    from configs.search_space import Config
     from scripts.machines.child_processes import Machines
     from scripts.training_runs.sweep_trials import Plan, TrialRecord
 
@@ -82,15 +82,17 @@ def sweep(
     Example: cxr sweep chexnet_small --data out/data --out out/sweep --trials 8
     --over training.learning_rate=1e-4..1e-3 --over training.batch_size=8,16
     """
+    from configs.load import dump_config
+    from configs.search_space import read_space
     from scripts.answers import require_packages
     from scripts.machines.devices import follow_parent, require_shares
-    from scripts.train import audit_errors, origin
+    from scripts.train import audit_errors, origin, read_settings
 
     follow_parent()
     require_packages("sweep", ("optuna",))
     _require_started_once()
-    settings = _read_single(config, set_ or [])
-    space = _read_space(settings, over)
+    settings = read_settings(config, set_ or [])
+    space = read_space(settings, over)
     if settings.training.batch_size != "auto":
         require_shares(settings.training.batch_size, devices)
     require_kind(data, "data set")
@@ -100,7 +102,7 @@ def sweep(
     target = dataset.target(settings.data.target, option="--set data.target=NAME")
     objective, direction = _objective(settings)
     started = {
-        "config": _dump(settings),
+        "config": dump_config(settings),
         "space": {each.key: each.words() for each in space},
         "objective": objective,
         "direction": direction,
@@ -148,28 +150,6 @@ def _require_started_once() -> None:
             f"sweep: {place.launcher} has started {place.world_size} processes, and a sweep starts "
             "its trials itself; start it once, with --jobs"
         )
-
-
-def _read_single(config: str, overrides: list[str]) -> Config:
-    """The configuration; refuses a list of them."""
-    from scripts.train import read_settings
-    from scripts.training_runs.zoo import read_models
-
-    if read_models(config, overrides) is not None:
-        raise InputError(f"{config}: is a list of models; sweep one of them at a time")
-    return read_settings(config, overrides)
-
-
-def _read_space(settings: Config, over: Sequence[str]) -> list[Dimension]:
-    from configs.search_space import read_space
-
-    return read_space(settings, over)
-
-
-def _dump(settings: Config) -> str:
-    from configs.load import dump_config
-
-    return dump_config(settings)
 
 
 def _objective(settings: Config) -> tuple[str, Any]:

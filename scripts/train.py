@@ -35,13 +35,13 @@ def train(
     config: Annotated[
         str,
         typer.Argument(
-            help="A TOML file, of a model or of a list of them, or the name of one that comes with "
-            "the program: 'cxr configs' lists them, 'cxr configs NAME' shows one with every key.",
+            help="A TOML file, or the name of one that comes with the program: 'cxr configs' lists "
+            "them, 'cxr configs NAME' shows one with every key.",
             autocompletion=config_names,
         ),
     ],
     data: Annotated[Path, typer.Option(help="Data set that cxr prepare made.")],
-    out: Annotated[Path, typer.Option(help="Run folder to make; of a list, their folder.")],
+    out: Annotated[Path, typer.Option(help="Run folder to make.")],
     set_: Annotated[
         list[str] | None,
         typer.Option(
@@ -62,38 +62,21 @@ def train(
     despite_audit: DespiteAuditOption = False,
     device: DeviceOption = "auto",
     devices: DevicesOption = 1,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print run.json at the end; of a list, all of them.")
-    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print run.json at the end.")] = False,
 ) -> None:
     """Train a detector or a classifier, and keep the weights of its best epoch.
 
-    May be interrupted: the same command goes on behind the last whole epoch. A list of models, such
-    as zoo, is trained one after another, each into a folder of its own; one that fails leaves the
-    others, and the exit status is then 1.
+    May be interrupted: the same command goes on behind the last whole epoch.
 
     Example: cxr train retinanet_small --data out/data --out out/retinanet --set training.epochs=20
     """
     from scripts.machines.devices import follow_parent, own_place, run_on_devices
-    from scripts.training_runs.zoo import read_models, train_models
 
     follow_parent()
     place = own_place(devices)
     asked = _Asked(config, set_ or [], data, out, resume, despite_audit, device)
     if place is not None:
         _train_together(asked, place, as_json)
-        return
-    if (models := read_models(config, set_ or [])) is not None:
-        train_models(
-            models,
-            data,
-            out,
-            resume=resume,
-            despite_audit=despite_audit,
-            device=device,
-            devices=devices,
-            as_json=as_json,
-        )
         return
     settings, dataset = asked.opened(devices)
     if devices > 1:
@@ -155,11 +138,6 @@ def _train_together(asked: _Asked, place: Place, as_json: bool) -> None:
         end_with_parent()
     problem, opened = None, None
     try:
-        if _is_list(asked):
-            raise InputError(
-                f"{asked.config}: is a list of models, which one process trains one after another; "
-                "start each by itself, with its own configuration"
-            )
         opened = asked.opened(place.world_size)
     except InputError as error:
         problem = error
@@ -216,12 +194,6 @@ def _lead_or_follow(
             _conclude(asked, settings, dataset, where)
 
     processes.agree(conclude)  # a scheduler may end them all when the first of them ends
-
-
-def _is_list(asked: _Asked) -> bool:
-    from scripts.training_runs.zoo import read_models
-
-    return read_models(asked.config, asked.overrides) is not None
 
 
 def _start(

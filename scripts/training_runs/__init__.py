@@ -1,1 +1,1 @@
-"""How runs are trained: one, with its images and figures; many, for a zoo, a sweep or a curve."""
+"""How runs are trained: one, with its images and figures; many, for a sweep or a curve."""

@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _FORK = multiprocessing.get_context("forkserver")
 _FORK.set_forkserver_preload(
     [
-        "scripts.cli", "scripts.train", "scripts.training_runs.run", "scripts.training_runs.zoo",
+        "scripts.cli", "scripts.train", "scripts.training_runs.run",
         "scripts.training_runs.classifier", "scripts.training_runs.detector",
         "scripts.training_runs.images", "scripts.pacs", "scripts.compare", "scripts.readers",
         "scripts.serve", "scripts.show", "scripts.predict",

@@ -292,7 +292,6 @@ def test_an_image_that_a_model_cannot_answer_is_left_out_and_named(
         (["--sizes", "0.5,2"], "give two shares or more, above 0 and up to 1"),
         (["--sizes", "0.01,1"], "leaves role 'train' 0 positives and 1 negative image with all"),
         (["--detector", "chexnet_small"], "is the configuration of a classifier"),
-        (["--classifier", "zoo_small"], "is a list of models"),
         (["--mixed"], "a detector starts from a classifier of the same network"),
         (["--split", "default", "--split", "default"], "test images of the same patients"),
         (["--sizes", "0.5,0.501,1"], "0.5 and 0.501 keep the same patients of split 'default'"),

@@ -450,8 +450,6 @@ def test_what_cannot_be_swept_is_refused_before_anything_is_written(
     out = tmp_path / "out"
     with pytest.raises(InputError, match=r"--over training\.epoch=1,2: .* unknown key"):
         _sweep(data, out, ["training.epoch=1,2"])
-    with pytest.raises(InputError, match="zoo_small: is a list of models; sweep one"):
-        sweep("zoo_small", data, out, OVER, 3)
     with pytest.raises(InputError, match="has no target 'lump'"):
         _sweep(data, out, set_=["data.target=lump"])
     with pytest.raises(InputError, match="batch_size = 8 is the whole batch"):

@@ -361,3 +361,22 @@ def test_a_sweep_that_is_ended_leaves_no_process_and_goes_on(
     assert again.returncode == 0, said
     assert [each["state"] for each in made(out)] == ["complete"] * 2
     assert (out / "trials/000.log").read_text().count("epoch 1 of 5") == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "problem"),
+    [
+        (0, None),
+        (2, "failed with status 2"),
+        (-9, "ended by SIGKILL, perhaps for want of memory"),
+        (-15, "ended by SIGTERM"),
+        (143, "ended by SIGTERM"),
+    ],
+)
+def test_status_of_a_process_is_told_in_words(status: int, problem: str | None) -> None:
+    assert child_processes.problem_of(status) == problem
+
+
+def test_a_command_that_was_interrupted_interrupts_the_others() -> None:
+    with pytest.raises(KeyboardInterrupt):
+        child_processes.problem_of(130)

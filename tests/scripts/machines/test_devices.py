@@ -194,12 +194,6 @@ def test_what_ends_one_process_is_said_once(data: Path, tmp_path: Path) -> None:
         pytest.param(
             "no-such-config", [], "cxr: no-such-config: no such file", marks=pytest.mark.long
         ),
-        pytest.param(
-            "zoo",
-            [],
-            "cxr: zoo: is a list of models, which one process trains one after another",
-            marks=pytest.mark.long,
-        ),
         (
             "chexnet_quickstart",
             ["training.batch_size=5"],
