@@ -32,6 +32,7 @@ from evaluation.compare.paired_tests import (
     paired_tests,
 )
 from evaluation.compare.scorecard import Scorecard
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.metrics.evaluation_set import EvaluationSet, MetricKey
 from evaluation.metrics.registry import family
@@ -120,7 +121,7 @@ def test_every_resampled_figure_has_an_adjusted_p_value_by_image_and_by_patient(
 ):
     systems = {name: predict(name, seed=seed) for seed, name in enumerate("ABC")}
     comparison = compare_systems(
-        systems, judged_set, judged_set.target(), replicates=200, unit="patient"
+        systems, TestSet(judged_set, judged_set.target()), replicates=200, unit="patient"
     )
     for table in (comparison.metrics, comparison.by_unit.table()):
         rows = table[table["system"].str.contains(" - ") & table["ci_low"].notna()]
@@ -190,7 +191,7 @@ def test_the_spread_between_seeds_widens_groups_their_differences_and_gaps(judge
 
 def test_the_table_takes_its_auroc_intervals_from_the_patients(predict, judged_set):
     systems = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
-    comparison = compare_systems(systems, judged_set, judged_set.target(), replicates=100)
+    comparison = compare_systems(systems, TestSet(judged_set, judged_set.target()), replicates=100)
     table, tests = comparison.metrics, comparison.tests
     for subgroup in ("all", "vs_normal"):
         of = {"metric": "auroc", "subgroup": subgroup}
@@ -213,8 +214,8 @@ def test_seeds_are_averaged_and_their_spread_is_in_every_interval(predict, judge
     for place, system in enumerate(several):
         system.info["seed"] = place
     systems = {"A": several, "B": predict("B", seed=9)}
-    comparison = compare_systems(systems, judged_set, target, replicates=200)
-    one = compare_systems({"A": several[0]}, judged_set, target, replicates=200)
+    comparison = compare_systems(systems, TestSet(judged_set, target), replicates=200)
+    one = compare_systems({"A": several[0]}, TestSet(judged_set, target), replicates=200)
     ids = judged_set.image_ids("test")
     y_true = judged_set.labels(target).reindex(ids).to_numpy()
     each = [

@@ -23,6 +23,7 @@ from evaluation.compare.protocol import EXPLORATORY
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.shares import Calls, ShareName, Shares, add_at_prevalence
 from evaluation.decisions.refit import ValidationScores, refit_thresholds
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import ThresholdChoice, choose_threshold
 from evaluation.decisions.tuning import tune
 from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, EvaluationSet, MetricKey
@@ -322,10 +323,10 @@ def test_a_failed_image_stays_wrong_at_every_refitted_threshold(predict, judged_
     target, ids = judged_set.target(), judged_set.image_ids("test").sort_values()
     failed = ids[:30]
     system = predict("A", seed=1, skip=failed)
-    model = SimpleNamespace(predictions=system, decision=tune(system, judged_set, target))
+    model = SimpleNamespace(predictions=system, decision=tune(system, TestSet(judged_set, target)))
     labels = judged_set.labels(target)
-    judged = describe_images(judged_set, target, ids, labels)
-    task = ComparisonTask(judged_set, target, "default", EXPLORATORY)
+    judged = describe_images(TestSet(judged_set, target), ids, labels)
+    task = ComparisonTask(TestSet(judged_set, target), EXPLORATORY)
     card = _failure_card(model, judged, task)
     kept, wrong = card.validation.scores, card.scores[:30]
     assert len(set(judged.y_true[:30])) == 2
