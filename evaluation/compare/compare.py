@@ -9,6 +9,7 @@ from data_prep.store.predictions import Predictions
 from evaluation.compare.cautions import Background
 from evaluation.compare.comparison import Comparison, patient_notes
 from evaluation.compare.failure_analysis import check_analysis, failure_table
+from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.judged_again import compare_units, failures_as_wrong
 from evaluation.compare.judged_model import (
     ComparisonTask,
@@ -19,7 +20,6 @@ from evaluation.compare.judged_model import (
     scorecards,
     system_result,
 )
-from evaluation.compare.metrics_table import resampled_figures
 from evaluation.compare.paired_tests import (
     clustered_auroc,
     paired_tests,

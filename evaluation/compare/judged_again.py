@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from evaluation.compare.estimates import FAILURES_WRONG, Estimate, Estimates
+from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.judged_model import ComparisonTask, JudgedModel
-from evaluation.compare.metrics_table import resampled_figures
 from evaluation.compare.paired_tests import clustered_auroc, resampled_tests, with_clustered_auroc
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.system_output import SystemOutput

@@ -15,7 +15,7 @@ from data_prep.store.predictions import Predictions
 from evaluation.boxes.average_precision import average_precision
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import COLUMNS
-from evaluation.compare.metrics_table import figures_of
+from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.choices import TuningOptions
 from evaluation.decisions.reduction import reduce_boxes
@@ -31,7 +31,6 @@ from evaluation.report.tables import unit_tables
 from evaluation.statistics.bootstrap import (
     NO_WIDTH,
     Resamples,
-    cluster_bootstrap,
     expanded_level,
 )
 
@@ -370,9 +369,7 @@ def test_one_patient_gives_estimates_without_intervals():
         truth=pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2"]),
     )
     card = Scorecard(judged, pd.Series([0.9, 0.1]), {})
-    resamples = Resamples(1, 10)
-    drawn = {("A", name): v for name, v in cluster_bootstrap(card, resamples).items()}
-    table = figures_of("opacity", {"A": card}, drawn, resamples).table()
+    table = resampled_figures("opacity", {"A": [card]}, Resamples(1, 10)).estimates.table()
     row = table[table["metric"] == "auroc"].iloc[0]
     assert row.estimate == 1.0
     assert np.isnan(row.ci_low)

@@ -12,11 +12,10 @@ from evaluation.compare.compare import compare_systems, name_models
 from evaluation.compare.comparison import patient_notes
 from evaluation.compare.estimates import OVER_SEEDS, REFITTED, Estimates, family_level
 from evaluation.compare.failure_analysis import _auroc_of_groups
-from evaluation.compare.metrics_table import (
+from evaluation.compare.intervals import (
     EXACT_METHOD,
-    SeedMean,
+    SystemCards,
     _clopper_pearson,
-    figures_of,
     resampled_figures,
 )
 from evaluation.compare.paired_tests import (
@@ -35,9 +34,8 @@ from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.metrics.evaluation_set import EvaluationSet, MetricKey
-from evaluation.metrics.registry import family
 from evaluation.statistics.auroc_variance import auroc_difference, auroc_parts
-from evaluation.statistics.bootstrap import BOOTSTRAP, NO_WIDTH, Resamples, cluster_bootstrap
+from evaluation.statistics.bootstrap import BOOTSTRAP, NO_WIDTH, Resamples
 from evaluation.statistics.mcnemar import holm
 
 N = 240
@@ -280,7 +278,7 @@ def test_equal_seeds_are_no_surer_than_their_patients_and_shares_stay_below_1(ju
 
 
 def test_a_figure_that_a_seed_lacks_is_undefined(judged):
-    mean = SeedMean([card(judged, 1), card(judged, 2, threshold=None)])
+    mean = SystemCards([card(judged, 1), card(judged, 2, threshold=None)])
     assert mean.estimates()[MetricKey("all", "max_f1", "f1")] is None
     assert mean.missing()[MetricKey("all", "max_f1", "f1")].startswith("seed 2: no threshold")
     assert mean.estimates()[MetricKey("all", "", "auroc")] is not None
@@ -341,12 +339,8 @@ def table(scores, copies=1):
         pd.Series(np.repeat(scores, copies), index=ids),
         {"max_f1": ThresholdChoice("max_f1", 0.5)},
     )
-    resamples = Resamples(10, 300, seed=1)
-    drawn = cluster_bootstrap(
-        lambda w: {("A", f): v for f, v in card(w).items() if f.metric not in family("counts")},
-        resamples,
-    )
-    found = figures_of("sick", {"A": card}, drawn, resamples).table()
+    estimates, _ = resampled_figures("sick", {"A": [card]}, Resamples(10, 300, seed=1))
+    found = estimates.table()
     return found[found["policy"] == "max_f1"].set_index("metric")
 
 

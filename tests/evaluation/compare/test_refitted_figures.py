@@ -9,9 +9,9 @@ from scipy.stats import binomtest
 from sklearn import metrics as oracle
 
 from evaluation.compare.estimates import HELD, REFITTED, Estimates
+from evaluation.compare.intervals import EXACT_METHOD, SystemCards, _resampled, resampled_figures
 from evaluation.compare.judged_again import _failure_card
 from evaluation.compare.judged_model import ComparisonTask
-from evaluation.compare.metrics_table import EXACT_METHOD, figures_of, resampled_figures
 from evaluation.compare.paired_tests import (
     MCNEMAR,
     REFITTED_TEST,
@@ -258,8 +258,11 @@ def test_where_validation_often_gives_no_threshold_there_is_no_interval():
 def test_a_figure_that_resampling_shifts_says_what_to_read_instead(judged):
     probability = drawn_scores(judged.y_true, 5)
     card = Scorecard(judged, pd.Series(probability), {}, probability=probability)
-    shifted = {("A", MetricKey(ALL, "", name)): np.linspace(5, 6, 100) for name in ("ece", "auroc")}
-    found = figures_of("sick", {"A": card}, shifted, Resamples(judged.n_patients, 100))
+    shifted = {
+        ("A", 0, MetricKey(ALL, "", name)): np.linspace(5, 6, 100) for name in ("ece", "auroc")
+    }
+    resamples = Resamples(judged.n_patients, 100)
+    found = _resampled("sick", {"A": SystemCards([card])}, shifted, {}, resamples).estimates
     ece, auroc = found.of("A", "ece"), found.of("A", "auroc")
     assert not ece.bounded
     assert ece.note.endswith("of calibration, read Brier score, slope and in the large")
