@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from configs.settings import ClassifierConfig, DetectorConfig
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.predictions import Predictions
-    from evaluation.report.curve_study import Times
+    from evaluation.studies.curve_results import Times
     from scripts.machines.child_processes import Machines
     from scripts.training_runs.curve_runs import CurvePlan, CurveRun
 
@@ -159,14 +159,14 @@ def curve(
             for run in runs:
                 predictions[run] = _predict(run, dataset, device)
                 advance()
-        from evaluation.report.curve_page import STORED, write_curve
-        from evaluation.report.curve_study import findings
+        from evaluation.studies.curve_page import STORED, write_curve
+        from evaluation.studies.curve_results import statements
         from scripts.training_runs.curve_study import build_study
 
         study = build_study(plan, dataset, judged, predictions, times, replicates=replicates)
         page = write_curve(study, out)
-    for finding in findings(study, study.metrics[0]):
-        console.say(finding.text)
+    for statement in statements(study, study.metrics[0]):
+        console.say(statement.text)
     console.next_step(f"open {shlex.quote(str(page))} in a browser")
     if as_json:
         from data_prep.contracts.json_files import read_json
@@ -301,8 +301,8 @@ def _started(
 def _require_same(out: Path, started: Mapping[str, Any]) -> bool:
     """Whether a curve was begun here; refuses another one. Seeds and the third arm may be added."""
     from data_prep.contracts.json_files import read_json
-    from evaluation.report.curve_page import FILES
     from evaluation.report.files import require_only
+    from evaluation.studies.curve_page import FILES
 
     if not (out / _STARTED).is_file():
         require_only(out, {_STARTED, _RUNS, *FILES}, "curve")
@@ -340,7 +340,7 @@ def _predict(run: CurveRun, dataset: DataSet, device: str) -> Predictions:
 
 def _times(label_seconds: float | None, box_seconds: float | None) -> Times:
     """Annotation times as given; else the sourced ones that the page begins with."""
-    from evaluation.report.curve_study import Times
+    from evaluation.studies.curve_results import Times
 
     if label_seconds == 0:
         raise InputError("curve --label-seconds 0: a label takes time; give seconds above 0")

@@ -16,7 +16,7 @@ from scripts.systems import split_name
 if TYPE_CHECKING:
     import pandas as pd
 
-    from evaluation.decisions.test_set import TestSet
+    from data_prep.store.dataset import DataSet, Target
 
 
 def readers(
@@ -80,14 +80,15 @@ def readers(
     if given is None or (truth is not None and data is not None):
         raise InputError("readers: give either --truth TRUTH.csv or --data DATA")
     from data_prep.contracts.folders import folder_lock, make_folder
-    from evaluation.readers.analysis import analyse_readers
-    from evaluation.readers.page import PAGE, STORED, TABLE, findings, write_readers
-    from evaluation.readers.study import build_study, read_truth, truth_of
     from evaluation.report.files import require_only
+    from evaluation.studies.reader_analysis import analyse_readers
+    from evaluation.studies.reader_page import statements, write_readers
+    from evaluation.studies.readings import build_study, read_truth, truth_of
+    from evaluation.studies.study_page import study_files
 
-    require_only(out, {PAGE, STORED, TABLE}, "reader study")
+    require_only(out, study_files("readers"), "reader study")
     judged = open_target(given, target) if truth is None else None
-    known = truth_of(judged) if judged else read_truth(given)
+    known = truth_of(*judged) if judged else read_truth(given)
     read = [read_one(each, key) for each in ratings]
     systems = read_systems(system or [], judged, read, policy)
     study = build_study(known, read, systems, positive_from=positive_from)
@@ -95,27 +96,26 @@ def readers(
     make_folder(out)
     with folder_lock(out):
         page = write_readers(analysis, out)
-    for found in findings(analysis):
-        console.say(found.text)
+    for statement in statements(analysis):
+        console.say(statement.text)
     console.next_step(f"open {shlex.quote(str(page))} in a browser")
     if as_json:
         import json
 
-        console.emit_json(json.loads((out / STORED).read_text()))
+        console.emit_json(json.loads((out / "readers.json").read_text()))
 
 
-def open_target(data: Path, target: str | None) -> TestSet:
+def open_target(data: Path, target: str | None) -> tuple[DataSet, Target]:
     """Open a data set and choose what is judged."""
     from data_prep.store.dataset import DataSet
-    from evaluation.decisions.test_set import TestSet
 
     dataset = DataSet.open(data)
-    return TestSet(dataset, dataset.target(target))
+    return dataset, dataset.target(target)
 
 
 def read_one(ratings: str, key: Path | None) -> pd.DataFrame:
     """Read one file of readings: a table, or with a key the form of a blind study."""
-    from evaluation.readers.study import read_form, read_ratings
+    from evaluation.studies.readings import read_form, read_ratings
 
     if key is None:
         return read_ratings(Path(ratings))
@@ -128,17 +128,15 @@ def read_one(ratings: str, key: Path | None) -> pd.DataFrame:
 
 def read_systems(
     named: list[str],
-    judged: TestSet | None,
+    judged: tuple[DataSet, Target] | None,
     read: list[pd.DataFrame],
     policy: str,
 ) -> dict[str, pd.DataFrame]:
     """Read stand-alone systems on the cases that readers read."""
-    from dataclasses import replace
-
     import pandas as pd
 
     from data_prep.store.predictions import Predictions, is_predictions_folder
-    from evaluation.readers.study import predicted_system, read_system
+    from evaluation.studies.readings import predicted_system, read_system
 
     cases = pd.Index(pd.concat([each["case"] for each in read]).unique(), name="image_id")
     systems: dict[str, pd.DataFrame] = {}
@@ -151,8 +149,8 @@ def read_systems(
             continue
         if judged is None:
             raise InputError(f"--system {each}: a predictions folder needs --data, not --truth")
-        test_set = replace(judged, split=own_split(None, [path], judged.dataset))
+        split = own_split(None, [path], judged[0])
         systems[name] = predicted_system(
-            Predictions.open(path), name, test_set, cases, policy=policy
+            Predictions.open(path), name, *judged, cases, split=split, policy=policy
         )
     return systems

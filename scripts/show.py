@@ -249,8 +249,8 @@ def _report(folder: Path) -> dict[str, Any]:
 
 def _sweep(folder: Path) -> dict[str, Any]:
     from data_prep.contracts.json_files import read_json
-    from evaluation.report.sweep_page import PAGE as SWEEP_PAGE
-    from evaluation.report.sweep_page import sentences
+    from evaluation.studies.sweep_page import PAGE as SWEEP_PAGE
+    from evaluation.studies.sweep_page import sentences
 
     found = read_json(folder / "sweep.json", "sweep")
     states = Counter(each["state"] for each in found["trials"])
@@ -267,8 +267,8 @@ def _sweep(folder: Path) -> dict[str, Any]:
 
 def _curve(folder: Path) -> dict[str, Any]:
     from data_prep.contracts.json_files import read_json
-    from evaluation.report.curve_page import PAGE as CURVE_PAGE
-    from evaluation.report.curve_page import STORED
+    from evaluation.studies.curve_page import PAGE as CURVE_PAGE
+    from evaluation.studies.curve_page import STORED
 
     found = read_json(folder / STORED, "curve")
     metric = found["points"][0]["metric"]

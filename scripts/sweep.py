@@ -201,7 +201,7 @@ def _require_same(out: Path, settings: Config, started: dict[str, Any]) -> bool:
 def _run(plan: Plan, trials: int, machines: Machines, started: dict[str, Any]) -> dict[str, Any]:
     """Train what is missing; write the page after each trial, and the rest at the end."""
     from data_prep.contracts.json_files import write_json
-    from evaluation.report.sweep_page import write_page
+    from evaluation.studies.sweep_page import write_page
     from scripts.training_runs.sweep_trials import open_study, records, run_trials
 
     study = open_study(plan)
@@ -274,7 +274,7 @@ def _payload(plan: Plan, made: Sequence[TrialRecord], started: dict[str, Any]) -
 
 
 def _trial_line(plan: Plan, made: Sequence[TrialRecord], number: int, trials: int) -> str:
-    from evaluation.report.sweep_page import short
+    from evaluation.studies.sweep_page import short
     from scripts.training_runs.sweep_trials import best_of
 
     record = made[number]
@@ -290,7 +290,7 @@ def _trial_line(plan: Plan, made: Sequence[TrialRecord], number: int, trials: in
 
 
 def _say_result(plan: Plan, found: dict[str, Any]) -> None:
-    from evaluation.report.sweep_page import PAGE, sentences
+    from evaluation.studies.sweep_page import PAGE, sentences
 
     if plan.most is not None and len(found["trials"]) >= plan.most:
         console.say("Every combination has been tried")

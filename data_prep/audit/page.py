@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache
 from importlib import metadata
 from itertools import groupby
 from pathlib import Path
@@ -15,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from pydicom.uid import UID_dictionary
 
 from data_prep.audit.audit import AUDIT
@@ -31,6 +29,7 @@ from data_prep.audit.problem import SEVERITIES, Problem
 from data_prep.audit.shortcuts import SHORTCUT_AUROC
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
+from data_prep.contracts.pages import template_environment, write_html
 from data_prep.contracts.tables import empty_table, read_table
 from data_prep.contracts.words import counted
 from data_prep.duplicates.hash_search import CERTAIN_DISTANCE
@@ -244,10 +243,7 @@ def write_audit(dataset: DataSet, found: Audit, folder: Path, *, pixels: bool = 
     found.write(folder / AUDIT)
     with atomic_path(folder / CASES_NAME) as path:
         _all_cases(dataset, found).to_csv(path, index=False)
-    html = _render_audit(dataset, found, pixels=pixels)
-    with atomic_path(folder / PAGE_NAME) as path:
-        path.write_text(html, encoding="utf-8")
-    return folder / PAGE_NAME
+    return write_html(folder / PAGE_NAME, _render_audit(dataset, found, pixels=pixels))
 
 
 def _all_cases(dataset: DataSet, found: Audit) -> pd.DataFrame:
@@ -276,20 +272,14 @@ def _text_places(decode: pd.DataFrame) -> pd.DataFrame:
     return decode.set_index("image_id").reindex(columns=list(TEXT_PLACE)).astype("float64").dropna()
 
 
-@cache
-def _template() -> Template:
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined)
-    return environment.get_template("audit.jinja")
-
-
 def _render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str:
     """Return the page as HTML."""
     titles = {name: target.display_name for name, target in dataset.targets.items()}
     album = _Album(dataset, pixels)
     problems = [(problem, album.cases(problem)) for problem in found.problems]
     facts = found.facts
-    return _template().render(
+    page = template_environment(Path(__file__).parent).get_template("audit.jinja")
+    return page.render(
         name=dataset.name,
         scope=say_scope(found.checked),
         verdict=_verdict(found.counts),

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.contracts.errors import InputError
+from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
-from evaluation.decisions.test_set import TestSet
 
 
 @dataclass(frozen=True)
@@ -69,15 +69,24 @@ class TestSetUses:
         }
 
 
+def _uses_file(dataset: DataSet, split: str) -> Path:
+    """Where the uses of a split are logged: one JSON object a line."""
+    return dataset.folder / "splits" / f"{split}.looks.jsonl"
+
+
 def log_use(
-    test_set: TestSet,
+    dataset: DataSet,
+    split: str,
+    target: str,
     systems: Mapping[str, Sequence[Predictions]],
     protocol: str | None = None,
 ) -> TestSetUses:
     """Add a use to the log of a split.
 
     Args:
-        test_set: What is judged; the folder of its data set gets the line.
+        dataset: Its folder gets the line.
+        split: Name of the split.
+        target: What is judged.
         systems: What is compared, each system's training seeds.
         protocol: SHA-256 of the protocol's file, where there is one.
 
@@ -87,13 +96,11 @@ def log_use(
     Raises:
         InputError: The log is damaged: a use that cannot be counted is not forgotten.
     """
-    # One JSON object a line.
-    path = test_set.dataset.folder / "splits" / f"{test_set.split}.looks.jsonl"
-    split_id = test_set.ids["split_id"]
+    path, split_id = _uses_file(dataset, split), dataset.ids["split_ids"].get(split)
     entry = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "split_id": split_id,
-        "target": test_set.target.name,
+        "target": target,
         "systems": {
             name: [str(each.info.get("inference_id")) for each in members]
             for name, members in systems.items()

@@ -20,7 +20,6 @@ from evaluation.boxes.box_rule import AS_STORED
 from evaluation.boxes.map_boxes import map_grid, map_points
 from evaluation.decisions.decision_rule import box_cut
 from evaluation.decisions.system_output import SystemOutput
-from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import checked_decision
 from evaluation.overlays.prediction import ImagePrediction, ImageTruth
 from evaluation.overlays.shapes import ActivationGrid, contour_levels, system_colour
@@ -313,10 +312,12 @@ def _display_words(decoded: dict[str, Any]) -> str:
 
 def read_systems(
     systems: Mapping[str, Predictions],
-    test_set: TestSet,
+    dataset: DataSet,
+    target: Target,
     image_ids: Sequence[str],
     *,
     policy: str,
+    split: str = "default",
 ) -> CaseSource:
     """Prepare chosen images for drawing, at one policy's thresholds.
 
@@ -324,17 +325,19 @@ def read_systems(
 
     Args:
         systems: Predictions by display name, in the order of the panels.
-        test_set: What is shown, and the split that the systems were tuned on.
+        dataset: ImageTruth and split.
+        target: What is shown.
         image_ids: The images.
         policy: Threshold policy.
+        split: The split that the systems were tuned on.
 
     Raises:
         InputError: A stored decision is not what validation gives, lacks the policy, or no
             system ran on an image.
     """
     wanted = pd.Index(image_ids, name="image_id")
-    images, target = test_set.images.set_index("image_id"), test_set.target
-    truth_boxes, labels, boxed = test_set.true_boxes, test_set.labels, test_set.boxes_trusted
+    images = dataset.images.set_index("image_id")
+    truth_boxes, labels = dataset.target_boxes(target), dataset.labels(target)
     outputs, cells = [], []
     for name, system in systems.items():
         ids = wanted[wanted.isin(system.images_run)]
@@ -342,10 +345,10 @@ def read_systems(
             raise InputError(f"{system.folder}: {name} ran on none of the images asked for")
         decision = None
         if system.decision(target.name) is not None:
-            decision, _ = checked_decision(name, system, test_set, ())
+            decision, _ = checked_decision(name, system, dataset, target, split, ())
             _check_policy(system, decision, policy)
         boxes = AS_STORED if decision is None else decision.boxes
-        evidence = SystemOutput.of(system, test_set, ids, boxes)
+        evidence = SystemOutput(system, target, ids, boxes, dataset.images)
         levels = None if evidence.gives_boxes else map_levels(system, target, decision)
         output = predicted_output(name, evidence, decision, policy, levels=levels)
         outputs.append(output)
@@ -353,9 +356,10 @@ def read_systems(
         cells.append(pd.DataFrame(np.zeros((len(ids), 2)) if of_maps is None else of_maps, ids))
     tolerance = pd.concat(cells).groupby(level=0).max().reindex(wanted).fillna(0.0)
     for output in outputs:
-        _locate(output, labels, truth_boxes, boxed, tolerance)
+        _locate(output, labels, truth_boxes, dataset.boxes_trusted(target), tolerance)
     kinds = images["x_class"] if "x_class" in images else pd.Series(dtype=object)
-    readers = _single_readers(test_set.dataset, target)
+    boxed = dataset.boxes_trusted(target)
+    readers = _single_readers(dataset, target)
     return CaseSource(labels, truth_boxes, boxed, kinds, tuple(outputs), readers)
 
 

@@ -10,6 +10,7 @@ import pandas as pd
 
 from data_prep.contracts.folders import atomic_path
 from data_prep.contracts.json_files import read_json
+from data_prep.contracts.pages import write_html
 from evaluation.compare.estimates import Estimates
 from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.report.files import METRICS, METRICS_TABLE, PAGE
@@ -55,9 +56,7 @@ def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> 
         pd.concat(list(tables.values()), ignore_index=True).to_csv(temporary, index=False)
     sections = [_section(target, read[target.name], tables[target.name]) for target in targets]
     page = render("targets.html.jinja", data_name=data_name, sections=sections)
-    with atomic_path(out / PAGE) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return out / PAGE
+    return write_html(out / PAGE, page)
 
 
 def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> _TargetSection:

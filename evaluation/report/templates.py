@@ -6,27 +6,30 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 
+from data_prep.contracts.pages import template_environment
 from evaluation.metrics.words import listing, number, policy_words, score_words
+
+_HERE = Path(__file__).parent
 
 
 @cache
-def _environment(autoescape: bool) -> Environment:
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=autoescape,  # noqa: S701 - off for plain text only
-        undefined=StrictUndefined,
-    )
-    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "sort_keys": True}
+def _environment(*folders: Path, autoescape: bool = True) -> Environment:
+    environment = template_environment(*folders, _HERE, autoescape=autoescape)
     filters = (listing, number, policy_words, score_words)
-    environment.filters.update({each.__name__: each for each in filters})
+    environment.filters.update({word.__name__: word for word in filters})
     return environment
 
 
 def render(template: str, **values: Any) -> str:
     """Return a page as HTML; every value is escaped."""
-    return _environment(autoescape=True).get_template(template).render(**values)
+    return render_from(_HERE, template, **values)
+
+
+def render_from(folder: Path, template: str, **values: Any) -> str:
+    """Return a page whose template lies in another folder."""
+    return _environment(folder).get_template(template).render(**values)
 
 
 def sentence(macro: str, *values: Any, template: str = "words.txt.jinja") -> str:

@@ -115,7 +115,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> MadeUp:
     """In place of trainings and their predictions."""
     found = MadeUp()
     # Drawn in the tests of the page; here drawing would take half of the time.
-    monkeypatch.setattr("evaluation.report.curve_page.save_figure", lambda figure, path: [])
+    monkeypatch.setattr("evaluation.studies.curve_page.save_figure", lambda figure, path: [])
     monkeypatch.setattr("scripts.training_runs.curve_runs.train_all", found.train_all)
     monkeypatch.setattr("scripts.curve._predict", found.predict)
     return found

@@ -172,7 +172,7 @@ def pretended(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Trainings]:
     trainings = _Trainings()
     monkeypatch.setattr(child_processes, "start", trainings.start)
     monkeypatch.setattr(child_processes, "_POLL", 0.0)
-    monkeypatch.setattr("evaluation.report.sweep_page.write_page", lambda sweep, folder: folder)
+    monkeypatch.setattr("evaluation.studies.sweep_page.write_page", lambda sweep, folder: folder)
     return trainings
 
 

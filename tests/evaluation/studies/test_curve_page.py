@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 import scipy
 
-from evaluation.report.curve_page import FILES, PAGE, STORED, TABLE, write_curve
-from evaluation.report.curve_study import (
+from evaluation.statistics.bootstrap import Interval
+from evaluation.statistics.learning_curve import fit_learning_curves
+from evaluation.studies.curve_page import FILES, PAGE, STORED, write_curve
+from evaluation.studies.curve_results import (
     PRESETS,
     Arm,
     CurveStudy,
@@ -19,10 +21,8 @@ from evaluation.report.curve_study import (
     Figure,
     SizePoint,
     Times,
-    findings,
+    statements,
 )
-from evaluation.statistics.bootstrap import Interval
-from evaluation.statistics.learning_curve import fit_learning_curves
 
 NO_CUT = "its maps have no cut from validation"
 SHARES = (0.125, 0.25, 0.5, 1.0)
@@ -114,7 +114,7 @@ ARMS = {
 
 
 def said(study, about, metric="auroc"):
-    return [each for each in findings(study, metric) if each.about == about]
+    return [each for each in statements(study, metric) if each.about == about]
 
 
 def test_each_direction_and_what_is_not_shown_is_said_with_its_sizes():
@@ -190,7 +190,7 @@ def test_one_training_is_said_to_be_one_and_gives_no_crossing():
 
 
 def test_what_an_arm_lacks_is_said_with_the_reason():
-    found = list(findings(example(), "localised_sensitivity"))
+    found = list(statements(example(), "localised_sensitivity"))
     assert found[0].text == (f"The classifier has no localised sensitivity: {NO_CUT}.")
     assert {each.about for each in found} == {"absent", "difference"}  # no curve to cross
 
@@ -254,7 +254,7 @@ def test_every_finding_stands_on_the_page_without_its_script(written):
         re.sub(r"<script.*?</script>", "", (folder / PAGE).read_text(), flags=re.S)
     )
     for metric in study.metrics:
-        for each in findings(study, metric):
+        for each in statements(study, metric):
             assert each.text in text
 
 
@@ -274,7 +274,7 @@ def test_lines_are_dashed_only_beyond_what_was_measured(written):
 
 def test_the_table_and_the_json_hold_every_point_with_its_seeds(written):
     study, folder = written
-    rows = list(csv.DictReader((folder / TABLE).read_text().splitlines()))
+    rows = list(csv.DictReader((folder / "curve.csv").read_text().splitlines()))
     assert len(rows) == sum(len(point.figures) for point in study.points)
     row = rows[0]
     assert np.mean([float(row[f"seed_{at}"]) for at in range(3)]) == pytest.approx(
@@ -310,7 +310,7 @@ def test_the_script_says_what_python_says_at_other_times(tmp_path, browser, run,
     link = f"{page.as_uri()}#label={times.label}&box={times.box}&hours={other.hours_at_hand}"
     shown = html.unescape(run(browser, tmp_path / "profile", "--dump-dom", link))
     for metric in study.metrics:
-        for each in findings(other, metric):
+        for each in statements(other, metric):
             if each.about in ("time", "budget"):
                 sign = "decided" if each.shown else "open"
                 item = rf'<li class="{sign}" data-say="{each.about}" data-metric="{metric}">'

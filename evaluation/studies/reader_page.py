@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.folders import atomic_path, provenance
-from data_prep.contracts.json_files import write_json
+from data_prep.contracts.folders import provenance
 from data_prep.contracts.words import counted
 from evaluation.metrics.image_metrics import rates
 from evaluation.metrics.registry import METRICS, metric_title
 from evaluation.metrics.words import listing, number
-from evaluation.readers.analysis import DECIDED, ReaderAnalysis, StudyRow
-from evaluation.readers.study import ONLY_MODALITY
 from evaluation.report.grids import Grid
-from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample, to_svg
-from evaluation.report.templates import render
+from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
 from evaluation.statistics.ranking import Floats, curves
+from evaluation.studies.reader_analysis import DECIDED, ReaderAnalysis, StudyRow
+from evaluation.studies.readings import ONLY_MODALITY
+from evaluation.studies.study_page import Section, ShownChart, Statement, StudyPage, write_study
 
-PAGE, TABLE, STORED = "readers.html", "readers.csv", "readers.json"
 _FEW = 20
 _STEPS = np.linspace(0.0, 1.0, 401)
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One comparison in words, and whether a difference is shown."""
-
-    text: str
-    decided: bool
 
 
 def write_readers(analysis: ReaderAnalysis, out: Path) -> Path:
@@ -46,12 +36,11 @@ def write_readers(analysis: ReaderAnalysis, out: Path) -> Path:
     Returns:
         The page.
     """
-    found, notes = findings(analysis), _notes(analysis)
-    with atomic_path(out / TABLE) as temporary:
-        pd.DataFrame([asdict(row) for row in analysis.rows]).to_csv(temporary, index=False)
-    payload = {
-        "answer": found[0].text,
-        "findings": [asdict(each) for each in found],
+    rows = [asdict(row) for row in analysis.rows]
+    sentences, notes = statements(analysis), _notes(analysis)
+    stored = {
+        "answer": sentences[0].text,
+        "findings": [{"text": each.text, "decided": each.shown} for each in sentences],
         "readers": analysis.readers,
         "cases": analysis.cases,
         "level": analysis.level,
@@ -59,19 +48,15 @@ def write_readers(analysis: ReaderAnalysis, out: Path) -> Path:
         "n_cases": len(analysis.study.truth),
         "n_patients": int(analysis.study.truth["patient"].nunique()),
         "n_positive": int(analysis.study.truth["label"].sum()),
-        "figures": [asdict(row) for row in analysis.rows],
+        "figures": rows,
         "crossed": dict(_crossed(analysis)),
         "notes": notes,
         "provenance": provenance(),
     }
-    write_json(out / STORED, "readers", payload)
-    page = render("readers.html.jinja", **_page(analysis, found, notes))
-    with atomic_path(out / PAGE) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return out / PAGE
+    return write_study(out, "readers", rows, stored, _page(analysis, notes).render())
 
 
-def findings(analysis: ReaderAnalysis) -> list[Finding]:
+def statements(analysis: ReaderAnalysis) -> list[Statement]:
     """Every comparison of the primary metric in words; without one the means of the readers.
 
     A difference is claimed only where the interval that holds for all comparisons at once excludes
@@ -79,13 +64,12 @@ def findings(analysis: ReaderAnalysis) -> list[Finding]:
     """
     differences = analysis.of("difference", analysis.primary)
     if differences:
-        return [Finding(_compared(analysis, row), row.decided) for row in differences]
+        return [Statement(_compared(analysis, row), row.decided) for row in differences]
     title = METRICS[analysis.primary].inside
     return [
-        Finding(
+        Statement(
             f"{_who(row.first)} had a mean {title} of {number(row.estimate)} "
-            f"({_interval(analysis, row.ci_low, row.ci_high)}), {_scope(analysis, row)}.",
-            decided=False,
+            f"({_interval(analysis, row.ci_low, row.ci_high)}), {_scope(analysis, row)}."
         )
         for row in analysis.of("mean", analysis.primary)
     ]
@@ -250,33 +234,85 @@ def _plain(overall: dict[str, Any]) -> dict[str, Any]:
     return overall | {"freedom": [upper, None if np.isinf(lower) else lower]}
 
 
-def _page(analysis: ReaderAnalysis, found: list[Finding], notes: list[str]) -> dict[str, Any]:
-    study, truth = analysis.study, analysis.study.truth
-    drawn = _chart(analysis)
+def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
+    study, truth, chart = analysis.study, analysis.study.truth, _chart(analysis)
+    first, *further = statements(analysis)
+    n_compared = len(analysis.of("difference", analysis.primary))
+    scope = [] if first.shown or not n_compared else [_NOT_EQUAL]
+    if n_compared > 1:
+        scope.append(f"Intervals here hold for all {n_compared} comparisons at once (Bonferroni).")
     names = [*study.modalities, *dict.fromkeys(study.systems["reader"])]
-    n_readers = study.readings["reader"].nunique()
-    others = [metric for metric in analysis.metrics if metric != analysis.primary]
-    return {
-        "kicker": f"Reader study · {counted(n_readers, 'reader')} · "
+    legend = [(legend_sample(chart.key, at), _title(name)) for at, name in enumerate(names)]
+    figures = _figure_table(analysis, analysis.primary)
+    others = [
+        _figure_table(analysis, metric) for metric in analysis.metrics if metric != analysis.primary
+    ]
+    differences, components = _difference_table(analysis), _component_table(analysis)
+    sections = [
+        Section(
+            "figures",
+            f"{figures.title} of each reader",
+            charts=[ShownChart(chart, legend)],
+            beside=figures,
+            note=f"In brackets: {_percent(analysis.level)} interval.",
+            folded={"Other figures of each reader": others} if others else {},
+        )
+    ]
+    if differences.rows:
+        lead = (
+            "Each interval and p-value is of that comparison alone. Only "
+            f"{METRICS[analysis.primary].inside} decides the answer above; other figures are "
+            "exploratory."
+        )
+        sections.append(Section("differences", differences.title, lead, tables=[differences]))
+    return StudyPage(
+        title="Reader study",
+        kicker=f"Reader study · {counted(study.readings['reader'].nunique(), 'reader')} · "
         f"{counted(len(truth), 'case')} of {counted(truth['patient'].nunique(), 'patient')}, "
         f"{truth['label'].sum():,} positive",
-        "findings": found,
-        "compared": bool(analysis.of("difference", analysis.primary)),
-        "notes": notes,
-        "chart": drawn,
-        "drawing": to_svg(drawn),
-        "legend": [(legend_sample(drawn.key, at), _title(name)) for at, name in enumerate(names)],
-        "figures": _figure_table(analysis, analysis.primary),
-        "others": [_figure_table(analysis, metric) for metric in others],
-        "differences": _difference_table(analysis),
-        "components": _component_table(analysis),
-        "primary": METRICS[analysis.primary].inside,
-        "readers": analysis.readers,
-        "cases": analysis.cases,
-        "level": _percent(analysis.level),
-        "n_compared": len(analysis.of("difference", analysis.primary)),
-        "provenance": provenance(),
-    }
+        answer=first.text,
+        scope=[" ".join(scope)] if scope else [],
+        statements=further,
+        signs=n_compared > 0,
+        notes=notes,
+        sections=sections,
+        methods=_methods(analysis),
+        details=[(components, _COMPONENTS)] if components.rows else [],
+    )
+
+
+_NOT_EQUAL = "Not shown to differ is not the same as equal."
+_COMPONENTS = (
+    "Var(R): readers. Var(TR): readers by modalities. Cov1: same reader, other modality. Cov2: "
+    "other reader, same modality. Cov3: both differ. A negative variance is estimated as it stands."
+)
+
+
+def _methods(analysis: ReaderAnalysis) -> list[str]:
+    readers, cases = analysis.readers, analysis.cases
+    return [
+        f"Analysis of Obuchowski and Rockette (1995) with the degrees of freedom of Hillis (2007): "
+        f"readers {readers}, cases {cases}. "
+        + (
+            "Random readers: the result is for readers like these, and its interval includes how "
+            "readers differ. "
+            if readers == "random"
+            else "Fixed readers: the result is for these readers only. "
+        )
+        + (
+            "Random cases: the result is for cases like these."
+            if cases == "random"
+            else "Fixed cases: the result is for these cases only."
+        ),
+        "AUROC is the area under the trapezoidal ROC curve; equal ratings count half. Variances "
+        "and covariances over cases are by jackknife: each patient is left out with all cases.",
+        "Where not all readers read with both modalities of a pair, the pair is analysed over the "
+        "readers who did; with fewer than two of them, readers are nested in modalities "
+        "(Obuchowski, Gallas and Hillis 2012). The table of differences names the design.",
+        "A stand-alone system is judged as it is, on the same cases: its figure varies with the "
+        "cases, not with readers (Chakraborty 2017; method 1T-RRRC of RJafroc).",
+        "Intervals are symmetric; intervals of single figures are cut at 0 and 1.",
+    ]
 
 
 def _figure_table(analysis: ReaderAnalysis, metric: str) -> Grid:
@@ -381,7 +417,7 @@ def _chart(analysis: ReaderAnalysis) -> Chart:
         curves=tuple(drawn),
         guides=(((0, 1), (0, 1)),),
         guide_label="guessing",
-        description=f"{title}: {findings(analysis)[0].text}",
+        description=f"{title}: {statements(analysis)[0].text}",
         note=(note if study.has_ratings else "") + (marks if study.has_decisions else ""),
     )
 

@@ -12,7 +12,6 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from evaluation.metrics.image_metrics import rates
-from evaluation.readers.study import ReaderStudy
 from evaluation.statistics.bootstrap import LEVEL, cluster_index
 from evaluation.statistics.obuchowski_rockette import (
     Effect,
@@ -23,6 +22,7 @@ from evaluation.statistics.obuchowski_rockette import (
     jackknife_covariance,
 )
 from evaluation.statistics.ranking import Floats, RankedScores
+from evaluation.studies.readings import ReaderStudy
 
 Kind = Literal["reader", "system", "mean", "difference"]
 

@@ -9,11 +9,11 @@ import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
-from evaluation.readers import analysis as analysis_module
-from evaluation.readers.analysis import analyse_readers
-from evaluation.readers.page import findings, write_readers
-from evaluation.readers.study import build_study, read_ratings, read_system, read_truth
 from evaluation.statistics.auroc_variance import auroc_parts
+from evaluation.studies import reader_analysis as analysis_module
+from evaluation.studies.reader_analysis import analyse_readers
+from evaluation.studies.reader_page import statements, write_readers
+from evaluation.studies.readings import build_study, read_ratings, read_system, read_truth
 from scripts.readers import readers as verb
 
 N = 60
@@ -109,7 +109,7 @@ def test_readers_who_read_with_one_modality_only_leave_the_pair_as_it_was():
     more = build_study(truth_frame(), [*tables, reading("X", "m0", 0.2, 99)], {})
     row = analyse_readers(more).of("difference", "auroc")[0]
     assert (row.estimate, row.std_error) == (alone.estimate, alone.std_error)
-    answer = findings(analyse_readers(more))[0].text
+    answer = statements(analyse_readers(more))[0].text
     assert not re.search(r"“m0” \(0", answer)  # the mean of m0 is of other readers
 
 
@@ -139,7 +139,7 @@ def test_a_system_is_held_against_readers_on_the_cases_that_they_read():
         "m0", "AI", "readers against a stand-alone system"
     )  # fmt: skip
     assert row.decided
-    answer = findings(result)[0].text
+    answer = statements(result)[0].text
     assert re.match(r"AI \(0\.\d+\) had a higher AUROC than readers \(“m0”: 0\.\d+\)", answer)
     assert answer.endswith("for readers and cases like these.")
 
@@ -150,10 +150,10 @@ def test_a_claim_rests_on_the_interval_of_all_comparisons():
     result = analyse_readers(build_study(truth_frame(), tables, {}))
     rows = result.of("difference", "auroc")
     assert len(rows) == 3
-    for row, found in zip(rows, findings(result), strict=True):
+    for row, found in zip(rows, statements(result), strict=True):
         assert row.ci_low_all < row.ci_low
-        assert found.decided == (row.ci_low_all > 0 or row.ci_high_all < 0)
-        assert ("was higher" in found.text) == found.decided
+        assert found.shown == (row.ci_low_all > 0 or row.ci_high_all < 0)
+        assert ("was higher" in found.text) == found.shown
         assert "simultaneous 95 % interval of 3 comparisons" in found.text
     alone = [(row.ci_low > 0 or row.ci_high < 0) and not row.decided for row in rows]
     assert any(alone)
@@ -169,7 +169,7 @@ def test_a_claim_rests_on_the_interval_of_all_comparisons():
 )
 def test_the_answer_says_what_is_random(options, ending):
     result = analyse_readers(build_study(truth_frame(), crossed(), {}), **options)
-    assert findings(result)[0].text.endswith(ending)
+    assert statements(result)[0].text.endswith(ending)
 
 
 def test_decisions_alone_are_judged_by_balanced_accuracy_never_by_half_of_it():

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from evaluation.report.sweep_page import PAGE, _columns, _rows, _setting_axis, sentences, write_page
+from evaluation.studies.sweep_page import (
+    PAGE,
+    _columns,
+    _rows,
+    _setting_axis,
+    sentences,
+    write_page,
+)
 
 LR, OPTIMISER = "training.learning_rate", "training.optimiser"
 

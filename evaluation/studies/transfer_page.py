@@ -8,21 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
-from data_prep.contracts.folders import atomic_path, provenance
-from data_prep.contracts.json_files import write_json
+from data_prep.contracts.folders import provenance
 from data_prep.contracts.words import counted
 from evaluation.metrics.registry import metric_title
 from evaluation.metrics.words import number, policy_words
 from evaluation.report.grids import Grid
-from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample, to_svg
-from evaluation.report.templates import render
+from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
 from evaluation.statistics.auroc_variance import ClusteredEstimate
 from evaluation.statistics.bootstrap import Interval
+from evaluation.studies.study_page import Section, ShownChart, Statement, StudyPage, write_study
 from evaluation.systems.transfer import Cell
 
-PAGE, STORED, TABLE = "transfer.html", "transfer.json", "transfer.csv"
 _OVER_PATIENTS, _OVER_CHOICES = "95 % over test patients", "90 % of choices of local patients"
 _GUESS = "best guess without the lungs"
 
@@ -69,9 +66,13 @@ class Transfer:
         return next(found, None)
 
 
-def findings(transfer: Transfer) -> list[dict[str, Any]]:
+def drops(transfer: Transfer) -> list[Statement]:
     """Each drop in words, and whether it is shown: the shown ones first, the largest first."""
-    found = []
+    return [statement for statement, _ in _sized_drops(transfer)]
+
+
+def _sized_drops(transfer: Transfer) -> list[tuple[Statement, float]]:
+    sized = []
     n_drops = sum(cell.p_value is not None for cell in transfer.cells)
     for cell in transfer.cells:
         if cell.home or cell.auroc is None or cell.drop is None:
@@ -84,11 +85,9 @@ def findings(transfer: Transfer) -> list[dict[str, Any]]:
         if (ends := cell.drop.interval) is not None:
             low, high = sorted(abs(end) for end in ends) if min(ends) * max(ends) > 0 else ends
             text += f" ({number(low)} to {number(high)})"
-        words = _shown_words(cell, n_drops)
-        found.append(
-            {"text": f"{text}: {words}", "shown": cell.drop_shown, "size": abs(cell.drop.value)}
-        )
-    return sorted(found, key=lambda each: (not each["shown"], -each["size"]))
+        statement = Statement(f"{text}: {_shown_words(cell, n_drops)}", cell.drop_shown)
+        sized.append((statement, abs(cell.drop.value)))
+    return sorted(sized, key=lambda item: (not item[0].shown, -item[1]))
 
 
 def _shown_words(cell: Cell, n_drops: int) -> str:
@@ -107,22 +106,18 @@ def _shown_words(cell: Cell, n_drops: int) -> str:
 def write_transfer(transfer: Transfer, out: Path) -> Path:
     """Write ``transfer.csv``, ``transfer.json`` and, last, ``transfer.html``; return the page."""
     rows = [row for cell in transfer.cells for row in _tidy(cell)]
-    with atomic_path(out / TABLE) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
-    found = findings(transfer)
-    payload = {
-        "findings": found,
+    stored = {
+        "findings": [
+            {"text": drop.text, "shown": drop.shown, "size": size}
+            for drop, size in _sized_drops(transfer)
+        ],
         "notes": list(transfer.notes),
         "policy": transfer.policy,
-        "sets": [vars(each) for each in transfer.sets],
+        "sets": [vars(data) for data in transfer.sets],
         "figures": rows,
         "provenance": provenance(),
     }
-    write_json(out / STORED, "transfer", payload)
-    page = render("transfer.html.jinja", **_page(transfer, found))
-    with atomic_path(out / PAGE) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return out / PAGE
+    return write_study(out, "transfer", rows, stored, _page(transfer).render())
 
 
 def _tidy(cell: Cell) -> Iterator[dict[str, Any]]:
@@ -164,28 +159,60 @@ def _tidy(cell: Cell) -> Iterator[dict[str, Any]]:
             yield row(name, here, *figures, **rest)
 
 
-def _page(transfer: Transfer, found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    chart = _chart(transfer)
+def _page(transfer: Transfer) -> StudyPage:
+    chart, statements = _chart(transfer), drops(transfer)
     markers = dict.fromkeys(transfer.systems, ".") | {_GUESS: "s"}
     legend = [
         (legend_sample(chart.key, at, marker), name)
         for at, (name, marker) in enumerate(markers.items())
     ]
-    return {
-        "kicker": f"External validation · {counted(len(transfer.systems), 'system')} · "
+    first, *others = statements or [Statement("No system was judged both at home and elsewhere")]
+    rates = {name: _rate_table(transfer, name) for name in ("recall", "specificity", "f1")}
+    further = [_rate_table(transfer, name) for name in ("precision", "accuracy")]
+    return StudyPage(
+        title="External validation",
+        kicker=f"External validation · {counted(len(transfer.systems), 'system')} · "
         f"{counted(len(transfer.sets), 'data set')}",
-        "findings": found,
-        "notes": transfer.notes,
-        "chart": chart,
-        "drawing": to_svg(chart),
-        "legend": legend,
-        "auroc": _auroc_table(transfer),
-        "frozen": [_rate_table(transfer, name) for name in ("recall", "specificity", "f1")],
-        "others": [_rate_table(transfer, name) for name in ("precision", "accuracy")],
-        "calibration": _calibration_table(transfer),
-        "policy": policy_words(transfer.policy),
-        "provenance": provenance(),
-    }
+        answer=first.text,
+        scope=[_SCOPE] if statements else [],
+        statements=others,
+        notes=transfer.notes,
+        sections=[
+            Section("auroc", "Where each system finds the disease",
+                    charts=[ShownChart(chart, legend)], tables=[_auroc_table(transfer)]),
+            Section("decisions", "Decisions: the threshold from home, and thresholds chosen there",
+                    lead=f"Policy: {policy_words(transfer.policy)}. {_BRACKETS}",
+                    tables=[*rates.values(), _calibration_table(transfer)],
+                    folded={"Precision and accuracy": further}),
+        ],
+        methods=_METHODS,
+    )  # fmt: skip
+
+
+_SCOPE = "Over all drops of this page at once (Holm). Not shown is not the same as none."
+_BRACKETS = (
+    "In round brackets the 95 % interval over test patients. A threshold chosen there is chosen on "
+    "validation patients, labelled one by one until so many were positive; in square brackets "
+    "where 90 % of such choices lie, on the same test images: too narrow where nearly all positive "
+    "validation patients are among them. How many choices gave a threshold is in transfer.csv."
+)
+_METHODS = (
+    "Each system is judged on a data set's test images of known label, without patients that it "
+    "was trained or selected on: their number is in transfer.csv. Systems of one column can so be "
+    "judged on different images; cxr compare judges them on the same. Who was seen is told by "
+    "patient and image name: copies under other names are not found.",
+    "Boxes become one score an image, and scores become probabilities, by the rules that each "
+    "system's home gave.",
+    "Intervals are over test patients: each system is one training, and another one of the same "
+    "recipe would differ.",
+    "AUROC with its variance by patient (Obuchowski 1997). A drop is a difference of two sets of "
+    "patients: the variances add up, with Welch's degrees of freedom, and p-values are Holm's over "
+    "all drops. A drop can come of other machines and patients, of other labels, of an easier or "
+    "harder mix of cases, or of a shortcut that is missing there: the page cannot tell which.",
+    "The best guess without the lungs is the strongest of view, sex, age, file facts and image "
+    "borders, learned on four fifths of the patients of the test images and judged on the rest; as "
+    "the best of several on the same images it is somewhat too good.",
+)
 
 
 def _estimate(figure: ClusteredEstimate | None) -> str:

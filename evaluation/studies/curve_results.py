@@ -15,6 +15,7 @@ from evaluation.statistics.bootstrap import Interval
 from evaluation.statistics.learning_curve import Crossing, LearningCurve, crossing
 from evaluation.statistics.mcnemar import holm
 from evaluation.statistics.ranking import Floats
+from evaluation.studies.study_page import Statement
 
 Kind = Literal["detector", "classifier", "mixed"]
 CURVE_METRICS = ("auroc", "average_precision", "localised_sensitivity", "froc_mean")
@@ -295,15 +296,6 @@ class CurveStudy:
         ]
 
 
-@dataclass(frozen=True)
-class Finding:
-    """A sentence, what it is about, and whether it says that something is shown."""
-
-    about: Literal["absent", "difference", "images", "time", "budget", "fit"]
-    text: str
-    shown: bool = False
-
-
 WORDS = {
     "images": "number of images",
     "time": "annotation time ({label} s a label, {box} s a box)",
@@ -330,7 +322,7 @@ WORDS = {
 _ONCE = " This holds for these trained models: each was trained once."
 
 
-def findings(study: CurveStudy, metric: str) -> Iterator[Finding]:
+def statements(study: CurveStudy, metric: str) -> Iterator[Statement]:
     """What a study says of one metric: what is missing, differences, crossings.
 
     Args:
@@ -340,7 +332,7 @@ def findings(study: CurveStudy, metric: str) -> Iterator[Finding]:
     title = title_in_sentence(metric)
     for arm in study.arms:
         if reason := study.absent.get((metric, arm.kind)):
-            yield Finding("absent", f"The {KINDS[arm.kind]} has no {title}: {reason}.")
+            yield Statement(f"The {KINDS[arm.kind]} has no {title}: {reason}.", about="absent")
     for first, second in study.pairs(metric):
         found = _difference(study.compared(metric, first, second), title, first, second)
         once = _ONCE if study.n_seeds == 1 and found.shown else ""
@@ -365,15 +357,18 @@ def title_in_sentence(metric: str) -> str:
     return inside_sentence(f"{kind} {title}".strip())
 
 
-def _misfits(study: CurveStudy, metric: str) -> Iterator[Finding]:
+def _misfits(study: CurveStudy, metric: str) -> Iterator[Statement]:
     """Arms without a curve, and curves that their points depart from."""
     for kind, curve in study.fits.get(metric, {}).items():
         of = f"of the {KINDS[kind]}"
         if curve.line is None:
-            yield Finding("fit", f"No curve {of} is fitted: {curve.reason}.")
+            yield Statement(f"No curve {of} is fitted: {curve.reason}.", about="fit")
         elif not curve.fits:
-            text = f"The points {of} depart from a power law (p {_p(curve.lack_of_fit)})"
-            yield Finding("fit", f"{text}: its curve is drawn, and nothing is concluded from it.")
+            yield Statement(
+                f"The points {of} depart from a power law (p {_p(curve.lack_of_fit)}): its curve "
+                "is drawn, and nothing is concluded from it.",
+                about="fit",
+            )
 
 
 def unclaimed(study: CurveStudy, metric: str) -> str:
@@ -391,7 +386,7 @@ def never_crossing(study: CurveStudy, metric: str) -> str:
     return found.reason if found and anywhere else unclaimed(study, metric)
 
 
-def _crossing(study: CurveStudy, metric: str, times: Times | None, found: Crossing) -> Finding:
+def _crossing(study: CurveStudy, metric: str, times: Times | None, found: Crossing) -> Statement:
     """Where the curves of detector and classifier cross, or why that is not shown."""
     scale = 1 if times is None else 3600
     about: Literal["images", "time"] = "images" if times is None else "time"
@@ -406,7 +401,7 @@ def _crossing(study: CurveStudy, metric: str, times: Times | None, found: Crossi
     if found.shown:
         before, after = MAIN if found.ahead == "second" else reversed(MAIN)
         values |= {"at": at, "low": low, "high": high, "before": before, "after": after}
-        return Finding(about, WORDS["cross"].format(**values), shown=True)
+        return Statement(WORDS["cross"].format(**values), True, about)
     why = never_crossing(study, metric)
     if not why and found.measured is None:
         why = WORDS["apart"]
@@ -414,7 +409,7 @@ def _crossing(study: CurveStudy, metric: str, times: Times | None, found: Crossi
         start, end = (amount_words(each / scale, about) for each in found.measured)
         why = WORDS["beyond"].format(low=low, high=high, start=start, end=end, **values)
         why += WORDS["outside"].format(at=at) if found.extrapolated else ""
-    return Finding(about, WORDS["open"].format(why=why, **values))
+    return Statement(WORDS["open"].format(why=why, **values), about=about)
 
 
 def _seconds(times: Times) -> dict[str, str]:
@@ -434,7 +429,9 @@ def amount_words(value: float, about: Literal["images", "time"]) -> str:
     return f"{value:,.{digits}f}"
 
 
-def _budget(study: CurveStudy, metric: str, curves: tuple[LearningCurve, LearningCurve]) -> Finding:
+def _budget(
+    study: CurveStudy, metric: str, curves: tuple[LearningCurve, LearningCurve]
+) -> Statement:
     """What detector and classifier reach with the same time, by their fitted curves."""
     seconds, title = study.hours_at_hand * 3600, title_in_sentence(metric)
     images = [seconds / study.seconds_per_image(kind, study.times) for kind in MAIN]
@@ -446,7 +443,7 @@ def _budget(study: CurveStudy, metric: str, curves: tuple[LearningCurve, Learnin
         ends = {"start": amount_words(start, "images"), "end": amount_words(end, "images")}
         if not start <= n <= EXTRAPOLATED * end:
             text += WORDS["far"].format(title=title, arm=kind, **ends)
-            return Finding("budget", text)
+            return Statement(text, about="budget")
         if n > end:
             beyond += WORDS["extrapolated"].format(arm=kind, **ends)
         figures.append(_figures_at(curve, n))
@@ -456,14 +453,14 @@ def _budget(study: CurveStudy, metric: str, curves: tuple[LearningCurve, Learnin
         title=title, first_figure=number(figures[0][0]), second_figure=number(figures[1][0])
     )
     if why := unclaimed(study, metric):
-        return Finding("budget", text + WORDS["unclaimed"].format(why=why) + beyond)
+        return Statement(text + WORDS["unclaimed"].format(why=why) + beyond, about="budget")
     if not gap.excludes_zero:
         ends = {"gap": number(gap.estimate), "low": number(gap.low), "high": number(gap.high)}
-        return Finding("budget", text + WORDS["undecided"].format(**ends) + beyond)
+        return Statement(text + WORDS["undecided"].format(**ends) + beyond, about="budget")
     low, high = sorted((abs(gap.low), abs(gap.high)))
     ends = {"gap": number(abs(gap.estimate)), "low": number(low), "high": number(high)}
     text += WORDS["higher"].format(winner=MAIN[gap.estimate < 0], **ends) + beyond
-    return Finding("budget", text, shown=True)
+    return Statement(text, True, "budget")
 
 
 def _figures_at(curve: LearningCurve, images: float) -> Floats:
@@ -482,7 +479,7 @@ def arm_against(first: Kind, second: Kind) -> str:
     return KINDS[second] + (" of all labels" if Difference.with_all_labels(first, second) else "")
 
 
-def _difference(rows: Sequence[Compared], title: str, first: Kind, second: Kind) -> Finding:
+def _difference(rows: Sequence[Compared], title: str, first: Kind, second: Kind) -> Statement:
     """Where the one is higher, where the other, and where neither is shown to be."""
     parts: list[str] = []
     unit = "boxed images" if first == "mixed" else "annotated images"
@@ -505,7 +502,8 @@ def _difference(rows: Sequence[Compared], title: str, first: Kind, second: Kind)
             f"with {_or(rest)} {unit}"
         ]
     text = "; ".join(parts)
-    return Finding("difference", f"{text[0].upper()}{text[1:]}.", any(e.shown for e in rows))
+    shown = any(row.shown for row in rows)
+    return Statement(f"{text[0].upper()}{text[1:]}.", shown, "difference")
 
 
 def _gap(gap: Interval) -> str:

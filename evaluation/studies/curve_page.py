@@ -7,15 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
-from data_prep.contracts.folders import atomic_path
-from data_prep.contracts.json_files import write_json
 from data_prep.contracts.words import counted
 from evaluation.metrics.registry import METRICS, metric_title
 from evaluation.metrics.words import DASH, listing, number
-from evaluation.report.curve_charts import MARKERS, draw, drawn_arms
-from evaluation.report.curve_study import (
+from evaluation.report.grids import Grid, figure_words
+from evaluation.report.plot import draw_with_legend, save_figure, to_svg
+from evaluation.studies.curve_charts import MARKERS, draw, drawn_arms
+from evaluation.studies.curve_results import (
     AS_GIVEN,
     KINDS,
     MAIN,
@@ -23,22 +21,19 @@ from evaluation.report.curve_study import (
     WORDS,
     Compared,
     CurveStudy,
-    Finding,
     SizePoint,
     Times,
     amount_words,
     arm_against,
-    findings,
     never_crossing,
+    statements,
     title_in_sentence,
     unclaimed,
 )
-from evaluation.report.grids import Grid, figure_words
-from evaluation.report.plot import draw_with_legend, save_figure, to_svg
-from evaluation.report.templates import render
+from evaluation.studies.study_page import Statement, StudyPage, study_files, write_study
 
-PAGE, STORED, TABLE, FIGURE = "curve.html", "curve.json", "curve.csv", "curve.png"
-FILES = frozenset({PAGE, STORED, TABLE, *(f"curve.{kind}" for kind in ("png", "pdf", "svg"))})
+PAGE, STORED, FIGURE = "curve.html", "curve.json", "curve.png"
+FILES = study_files("curve") | {f"curve.{kind}" for kind in ("png", "pdf", "svg")}
 """What `write_curve` writes, for those who refuse a folder with anything else."""
 
 
@@ -53,18 +48,13 @@ def write_curve(study: CurveStudy, out: Path) -> Path:
         The page.
     """
     rows = list(_tidy(study))
-    with atomic_path(out / TABLE) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
-    found = {metric: list(findings(study, metric)) for metric in study.metrics}
-    write_json(out / STORED, "curve", _stored(study, rows, found))
+    said = {metric: list(statements(study, metric)) for metric in study.metrics}
     if study.metrics:
         metric = study.metrics[0]
         charts = draw(study, metric), draw(study, metric, study.times)
         save_figure(draw_with_legend(charts[0], [], charts[1]), out / FIGURE)
-    page = render("curve.html.jinja", **_page(study, found))
-    with atomic_path(out / PAGE) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return out / PAGE
+    html = _page(study, said).render("curve.html.jinja", **_own_parts(study, said))
+    return write_study(out, "curve", rows, _stored(study, rows, said), html)
 
 
 def _tidy(study: CurveStudy) -> Iterator[dict[str, Any]]:
@@ -89,7 +79,7 @@ def _known(value: float) -> float | None:
 
 
 def _stored(
-    study: CurveStudy, rows: list[dict[str, Any]], found: Mapping[str, list[Finding]]
+    study: CurveStudy, rows: list[dict[str, Any]], said: Mapping[str, list[Statement]]
 ) -> dict[str, Any]:
     """All of the study, for programs."""
     differences = [
@@ -113,7 +103,7 @@ def _stored(
         "folds": list(study.folds),
         "n_seeds": study.n_seeds,
         "arms": [vars(arm) for arm in study.arms],
-        "findings": {metric: [vars(each) for each in of] for metric, of in found.items()},
+        "findings": {metric: [vars(each) for each in of] for metric, of in said.items()},
         "points": rows,
         "differences": differences,
         "absent": [{"metric": m, "arm": a, "reason": why} for (m, a), why in study.absent.items()],
@@ -141,19 +131,29 @@ def _finite(value: float | None) -> float | None:
     return value if value is not None and math.isfinite(value) else None
 
 
-def _page(study: CurveStudy, found: Mapping[str, list[Finding]]) -> dict[str, Any]:
-    first = study.metrics[0] if study.metrics else ""
-    differences = [each for each in found.get(first, ()) if each.about == "difference"]
+def _page(study: CurveStudy, said: Mapping[str, list[Statement]]) -> StudyPage:
+    first = said[study.metrics[0]] if study.metrics else []
+    differences = [statement for statement in first if statement.about == "difference"]
     folds, seeds = counted(len(study.folds), "fold"), counted(study.n_seeds, "seed")
+    scope = _scope(study)
+    return StudyPage(
+        title=f"What do boxes buy? {study.target} on {study.data_set}",
+        kicker=f"What do boxes buy? · {study.target} on {study.data_set} · {folds}, {seeds}",
+        answer=differences[0].text if differences else _NO_ANSWER,
+        scope=[scope] if scope else [],
+        statements=[statement for statement in first if statement.about in ("images", "time")],
+        notes=[*study.notes, *_cautions(study)],
+        provenance=study.provenance,
+        skip_to="curves",
+    )
+
+
+def _own_parts(study: CurveStudy, said: Mapping[str, list[Statement]]) -> dict[str, Any]:
+    """What the template of this page shows besides the frame."""
     return {
         "study": study,
-        "kicker": f"What do boxes buy? · {study.target} on {study.data_set} · {folds}, {seeds}",
-        "answer": differences[0].text if differences else _NO_ANSWER,
-        "first": first,
-        "head": [each for each in found.get(first, ()) if each.about in ("images", "time")],
-        "scope": _scope(study),
-        "notes": [*study.notes, *_cautions(study)],
-        "metrics": [_of_metric(study, metric, found[metric]) for metric in study.metrics],
+        "first": study.metrics[0] if study.metrics else "",
+        "metrics": [_of_metric(study, metric, said[metric]) for metric in study.metrics],
         "legend": [
             (list(KINDS).index(arm.kind), MARKERS[arm.kind], KINDS[arm.kind], arm)
             for arm in study.arms
@@ -202,15 +202,14 @@ def _cautions(study: CurveStudy) -> Iterator[str]:
     )
 
 
-def _of_metric(study: CurveStudy, metric: str, found: list[Finding]) -> dict[str, Any]:
+def _of_metric(study: CurveStudy, metric: str, said: list[Statement]) -> dict[str, Any]:
     charts = [draw(study, metric), draw(study, metric, study.times)]
     return {
         "name": metric,
         "title": metric_title(metric),
         "meaning": METRICS[metric].meaning,
-        "findings": found,
+        "findings": said,
         "charts": [(chart, to_svg(chart)) for chart in charts],
-        "crosses": any(each.shown for each in found if each.about in ("images", "time")),
         "differences": _differences(study, metric),
     }
 

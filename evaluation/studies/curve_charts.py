@@ -9,7 +9,10 @@ from typing import Any
 import numpy as np
 
 from evaluation.metrics.registry import metric_title
-from evaluation.report.curve_study import (
+from evaluation.report.grids import figure_words
+from evaluation.report.plot import Axis, Chart, Curve, Point
+from evaluation.statistics.learning_curve import LearningCurve
+from evaluation.studies.curve_results import (
     EXTRAPOLATED,
     KINDS,
     MAIN,
@@ -18,9 +21,6 @@ from evaluation.report.curve_study import (
     SizePoint,
     Times,
 )
-from evaluation.report.grids import figure_words
-from evaluation.report.plot import Axis, Chart, Curve, Point
-from evaluation.statistics.learning_curve import LearningCurve
 
 MARKERS: Mapping[Kind, str] = {"detector": "s", "classifier": ".", "mixed": "D"}
 _MARKER_WORDS = {"s": "squares", ".": "dots", "D": "diamonds"}

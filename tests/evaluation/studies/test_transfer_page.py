@@ -8,8 +8,8 @@ import pytest
 
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.report.transfer_page import JudgedSet, Transfer, findings, write_transfer
 from evaluation.statistics.auroc_variance import ClusteredEstimate
+from evaluation.studies.transfer_page import JudgedSet, Transfer, drops, write_transfer
 from evaluation.systems.transfer import Cell, Scored, judge_cell, with_drops
 
 SHORTCUT = {"auroc": 0.8, "ci_low": 0.7, "ci_high": 0.88, "fact": "view"}
@@ -61,7 +61,7 @@ def test_a_drop_that_only_all_of_them_together_hide_is_not_called_nothing():
     names = [f"set {place}" for place in range(3)]
     cells = with_drops([cell("home", 0.9), *(cell(name, 0.855) for name in names)])
     sets = [JudgedSet(name, "Opacity", None) for name in ("home", *names)]
-    for found in findings(Transfer(sets, cells, "max_f1", [])):
-        assert not found["shown"]
-        assert "not shown over 3 drops (p = 0.1" in found["text"]
-        assert "equal AUROCs" not in found["text"]
+    for drop in drops(Transfer(sets, cells, "max_f1", [])):
+        assert not drop.shown
+        assert "not shown over 3 drops (p = 0.1" in drop.text
+        assert "equal AUROCs" not in drop.text

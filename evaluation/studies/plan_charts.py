@@ -12,8 +12,8 @@ from data_prep.contracts.folders import provenance
 from data_prep.contracts.json_files import write_json
 from evaluation.report.files import require_only
 from evaluation.report.plot import Axis, Chart, Curve, Point, draw_with_legend, save_figure
-from evaluation.report.study_plan import Question
 from evaluation.statistics.sample_size import fewest_patients
+from evaluation.studies.study_plan import Question
 
 STORED = "plan.json"
 _FIGURES = "figures"

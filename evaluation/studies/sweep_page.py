@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from data_prep.contracts.folders import atomic_path
+from data_prep.contracts.pages import write_html
 from data_prep.contracts.words import counted
 from evaluation.metrics.words import number
-from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample, to_svg
-from evaluation.report.templates import render
+from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
+from evaluation.studies.study_page import Section, ShownChart, StudyPage
 
 PAGE = "sweep.html"
 _STATES = {
@@ -41,21 +41,23 @@ def write_page(sweep: Mapping[str, Any], folder: Path) -> Path:
     Returns:
         The page.
     """
-    page = render(
-        "sweep.html.jinja",
-        name=sweep["name"],
+    answer, *further = sentences(sweep)
+    charts = [ShownChart(chart, _samples(chart)) for chart in _charts(sweep)]
+    page = StudyPage(
+        title=f"Sweep of {sweep['name']}",
         kicker=f"Sweep · {sweep['name']} on {sweep['data_set']['name']} · "
         f"{counted(len(sweep['trials']), 'trial')} over {counted(len(sweep['space']), 'key')}",
-        sentences=sentences(sweep),
-        charts=[(chart, to_svg(chart), _samples(chart)) for chart in _charts(sweep)],
-        columns=_columns(sweep),
-        rows=_rows(sweep),
-        space=sweep["space"],
+        answer=answer,
+        scope=further[:-1],
+        notes=further[-1:],
+        sections=[Section("charts", "Trials", charts=charts)] if charts else [],
         provenance={**sweep["data_set"], "seed": sweep["sweep_seed"], **sweep["provenance"]},
+        skip_to="charts",
     )
-    with atomic_path(folder / PAGE) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return folder / PAGE
+    html = page.render(
+        "sweep.html.jinja", columns=_columns(sweep), rows=_rows(sweep), space=sweep["space"]
+    )
+    return write_html(folder / PAGE, html)
 
 
 def sentences(sweep: Mapping[str, Any]) -> list[str]:

@@ -1,1 +1,0 @@
-"""Reader studies: several readers by several modalities, and readers against systems."""

@@ -1,0 +1,126 @@
+"""The frame of every study: what its page says, and the files that are written with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from data_prep.contracts.folders import atomic_path, provenance
+from data_prep.contracts.json_files import write_json
+from data_prep.contracts.pages import write_html
+from evaluation.report.grids import Grid
+from evaluation.report.plot import Chart, to_svg
+from evaluation.report.templates import render_from
+
+_HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A sentence of a study, whether it says that something is shown, and what it is about."""
+
+    text: str
+    shown: bool = False
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class ShownChart:
+    """A chart of a page with its legend: samples and their words."""
+
+    chart: Chart
+    legend: Sequence[tuple[str, str]] = ()
+
+    @property
+    def drawing(self) -> str:
+        """The chart as SVG."""
+        return to_svg(self.chart)
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a page: charts, maybe with a table beside them, and the other tables below.
+
+    Attributes:
+        key: Its anchor.
+        title: Heading.
+        lead: Sentences below the heading.
+        charts: With their legends.
+        beside: A table at the right of the charts.
+        note: Below that table.
+        tables: In the order to show them; one with the section's title needs none of its own.
+        folded: Further tables by the words that open them.
+    """
+
+    key: str
+    title: str
+    lead: str = ""
+    charts: Sequence[ShownChart] = ()
+    beside: Grid | None = None
+    note: str = ""
+    tables: Sequence[Grid] = ()
+    folded: Mapping[str, Sequence[Grid]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class StudyPage:
+    """What the page of a study says, from its answer to its methods.
+
+    Attributes:
+        title: Of the window.
+        kicker: What was studied, on how much.
+        answer: The heading.
+        scope: How far the answer reaches, a paragraph each.
+        statements: Below the answer; each carries a sign where `signs` says so.
+        notes: What to know before one relies on it.
+        sections: Charts and tables.
+        methods: A point each.
+        details: Tables at the end of the methods, each with a note below.
+        provenance: As of `provenance`.
+        signs: Whether statements say that something is shown or not.
+        skip_to: What the first link leads to, in words.
+    """
+
+    title: str
+    kicker: str
+    answer: str
+    scope: Sequence[str] = ()
+    statements: Sequence[Statement] = ()
+    notes: Sequence[str] = ()
+    sections: Sequence[Section] = ()
+    methods: Sequence[str] = ()
+    details: Sequence[tuple[Grid, str]] = ()
+    provenance: Mapping[str, Any] = field(default_factory=provenance)
+    signs: bool = True
+    skip_to: str = "figures"
+
+    def render(self, template: str = "study.html.jinja", **values: Any) -> str:
+        """Return the page as HTML; a template of its own fills further blocks of the frame."""
+        return render_from(_HERE, template, page=self, **values)
+
+
+def study_files(kind: str) -> set[str]:
+    """Names of what `write_study` writes."""
+    return {f"{kind}.{ending}" for ending in ("html", "json", "csv")}
+
+
+def write_study(
+    out: Path, kind: str, rows: Sequence[Mapping[str, Any]], stored: Mapping[str, Any], html: str
+) -> Path:
+    """Write ``KIND.csv``, ``KIND.json`` and, last, ``KIND.html``; return the page.
+
+    Args:
+        out: The folder; it exists.
+        kind: Of the study, as "curve".
+        rows: Of the CSV.
+        stored: What the JSON holds.
+        html: From `StudyPage.render`.
+    """
+    with atomic_path(out / f"{kind}.csv") as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)
+    write_json(out / f"{kind}.json", kind, dict(stored))
+    return write_html(out / f"{kind}.html", html)
