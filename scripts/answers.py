@@ -6,6 +6,7 @@ Nothing heavy is imported before the paths are known to be right and one image c
 from __future__ import annotations
 
 import csv
+import json
 import os
 import shutil
 import subprocess
@@ -25,12 +26,12 @@ from data_prep.contracts.mirror import borrowed
 from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import folders_within, kind_begun, kind_of, require_kind
 from scripts import console
+from scripts.options import split_name
 
 if TYPE_CHECKING:
     from data_prep.store.decode import LooseImage
     from serving.answer import Answer, LoadedRun
     from serving.dicom_objects.instance import Algorithm
-    from serving.plain_answer import AnswerPrinter
 
 # Options of the verbs that answer image by image: predict IMAGE, serve and pacs.
 PolicyOption = Annotated[
@@ -49,10 +50,6 @@ OVERLAYS = "predicted"
 _WORTH_WORKERS = 16  # files: starting a process costs as much as decoding a few
 _OVERLAY = "-overlay.png"  # end of each name
 _REPORT, _CAPTURE = "-sr.dcm", "-sc.dcm"
-_COLUMNS = (
-    "image", "system", "finding", "decision", "probability", "score", "policy", "threshold",
-    "n_boxes", "boxes", "warnings", "problem",
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -152,8 +149,8 @@ def _sort_paths(paths: Sequence[str]) -> tuple[list[tuple[str | None, Path]], li
     runs: list[tuple[str | None, Path]] = []
     sources = []
     for text in paths:
-        name, path = parse_run(text)
-        if is_run(path):
+        name, path = _named_path(text)
+        if _is_run(path):
             runs.append((name, path))
         elif name is not None:
             raise InputError(f"{text}: {path} is not a run; NAME=PATH names a folder of cxr train")
@@ -168,29 +165,27 @@ def _sort_paths(paths: Sequence[str]) -> tuple[list[tuple[str | None, Path]], li
     return runs, sources
 
 
-def parse_run(text: str) -> tuple[str | None, Path]:
-    """Read PATH or NAME=PATH; None for no name."""
-    name, equals, rest = text.partition("=")
-    named = bool(equals) and not Path(text).exists()
-    path = Path(rest) if named else Path(text)
-    if not path.exists():
-        raise InputError(f"{path}: no such file or folder")
-    return (name if named else None), path
-
-
 def parse_runs(texts: Sequence[str]) -> list[tuple[str | None, Path]]:
     """Read PATH or NAME=PATH of verbs that take runs and exports alone.
 
     Raises:
         InputError: A path is neither.
     """
-    given = [parse_run(text) for text in texts]
-    for _, path in given:
-        if not is_run(path):
+    runs = [_named_path(text) for text in texts]
+    for _, path in runs:
+        if not _is_run(path):
             raise InputError(
                 f"{path}: is neither a run of cxr train nor an export of one; give such a folder"
             )
-    return given
+    return runs
+
+
+def _named_path(text: str) -> tuple[str | None, Path]:
+    """``PATH`` or ``NAME=PATH`` of what must be there."""
+    name, path = split_name(text)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    return name, path
 
 
 def require_packages(verb: str, modules: Sequence[str]) -> None:
@@ -203,14 +198,14 @@ def require_packages(verb: str, modules: Sequence[str]) -> None:
             )
 
 
-def is_run(path: Path) -> bool:
+def _is_run(path: Path) -> bool:
     """Whether a path is a run, which must then be complete; refuses other folders of cxr."""
     if not path.is_dir():
         return False
     kind, begun = kind_of(path), kind_begun(path)
     if kind is not None and kind.name == "export":
         return True
-    if "run" in (each.name for each in (kind, begun) if each):
+    if "run" in (folder.name for folder in (kind, begun) if folder):
         require_kind(path, "run")
         return True
     if kind is not None and kind.name == "data set":
@@ -359,8 +354,7 @@ class _DicomWriter:
                         self.others += 1
                         return
                 source = Source.of(read_source(local))
-            plain = [answer.plain for answer in answers]
-            report = to_bytes(structured_report(source, plain, self.algorithms))
+            report = to_bytes(structured_report(source, answers, self.algorithms))
             capture = to_bytes(overlay_capture(source, answers, self.algorithms))
         except InputError as error:
             console.say(f"no DICOM objects of {path}: {error}")
@@ -414,12 +408,10 @@ class _Writer:
     _last: Path | None = None
     _table: IO[str] | None = None
     _rows: Any = None
-    _printer: AnswerPrinter = field(init=False)
+    _is_first: bool = True
 
     def __enter__(self) -> _Writer:
-        from serving.plain_answer import AnswerPrinter
 
-        self._printer = AnswerPrinter(self.output.as_json, console.say)
         if self.output.overlays is not None:
             from data_prep.contracts.folders import make_folder
 
@@ -429,15 +421,20 @@ class _Writer:
 
             make_folder(self.output.csv.parent)
             self._table = _unfinished(self.output.csv).open("w", newline="", encoding="utf-8")
-            self._rows = csv.DictWriter(self._table, _COLUMNS)
+            from serving.answer import ANSWER_COLUMNS
+
+            self._rows = csv.DictWriter(self._table, (*ANSWER_COLUMNS, "problem"))
             self._rows.writeheader()
         return self
 
     def write(self, answers: Sequence[Answer]) -> None:
         """One image, answered by each system."""
-        self._printer.write([answer.plain for answer in answers])
+        self._print(answers)
         if self._rows is not None:
-            self._rows.writerows(_row(answer) for answer in answers)
+            from serving.answer import answer_row
+
+            for answer in answers:
+                self._rows.writerow(answer_row({**answer.to_dict(), "image": shown(answer.image)}))
         if self.output.overlays is not None:
             self._draw(answers, self.output.overlays)
         if self.objects is not None:
@@ -446,10 +443,36 @@ class _Writer:
 
     def leave_out(self, path: Path, problem: str) -> None:
         """One file without an answer."""
-        self._printer.leave_out(path, problem)
+        console.say(f"left out: {problem}")
+        self._emit([{"image": str(path), "problem": problem}])
         if self._rows is not None:
             self._rows.writerow({"image": shown(str(path)), "problem": shown(problem)})
         self.left_out += 1
+
+    def _print(self, answers: Sequence[Answer]) -> None:
+        """What stands beside the answers, then a line each; or JSON alone on stdout."""
+        remarks = [("WARNING", text) for answer in answers for text in answer.warnings]
+        remarks += [("NOTE", text) for answer in answers for text in answer.notes]
+        for kind, text in dict.fromkeys(remarks):
+            line = f"{answers[0].image}  {kind}: {text}"
+            if self.output.as_json:
+                console.say(line)
+            else:
+                sys.stdout.write(shown(line) + "\n")
+        if self.output.as_json:
+            self._emit([answer.to_dict() for answer in answers])
+            return
+        sys.stdout.writelines(shown(str(answer)) + "\n" for answer in answers)
+        sys.stdout.flush()
+
+    def _emit(self, entries: Sequence[dict[str, Any]]) -> None:
+        """Append to the JSON list on stdout, where that is wanted."""
+        if not self.output.as_json:
+            return
+        for entry in entries:
+            sys.stdout.write("[\n" if self._is_first else ",\n")
+            self._is_first = False
+            sys.stdout.write(shown(json.dumps(entry, ensure_ascii=False)))
 
     def _draw(self, answers: Sequence[Answer], folder: Path) -> None:
         from evaluation.overlays.draw import to_png
@@ -460,7 +483,8 @@ class _Writer:
         self._last = path
 
     def __exit__(self, *error: object) -> None:
-        self._printer.close()
+        if self.output.as_json:
+            sys.stdout.write("[]\n" if self._is_first else "\n]\n")
         self._close_table(complete=error[0] is None)
         if error[0] is None and self.objects is not None:
             self.objects.close()
@@ -485,22 +509,6 @@ class _Writer:
 
 def _unfinished(table: Path) -> Path:
     return table.with_name(f"{table.name}.unfinished")
-
-
-def _row(answer: Answer) -> dict[str, Any]:
-    """An answer as a row of the table."""
-    entry = answer.to_json()
-    boxes = [
-        ",".join(f"{box[edge]:.1f}" for edge in ("x1", "y1", "x2", "y2")) + f",{box['score']:.4f}"
-        for box in entry["boxes"]
-    ]
-    return {
-        **{column: entry[column] for column in _COLUMNS if column in entry},
-        "image": shown(answer.image),
-        "n_boxes": len(boxes),
-        "boxes": ";".join(boxes),
-        "warnings": "; ".join(entry["warnings"]),
-    }
 
 
 def _open_viewer(path: Path) -> None:

@@ -78,7 +78,7 @@ def export(
 
     An exported run is proved first: its boxes, scores, maps and decisions are held against those
     of the run, and it is kept only where they agree; the differences are in its card.json. It
-    predicts as a run does (cxr predict EXPORT IMAGE), or without cxr: python EXPORT/predict.pyz.
+    predicts as a run does (cxr predict EXPORT IMAGE), also where no torch is installed.
 
     Of a data set it says what the format cannot hold; cxr prepare reads coco and voc back without
     loss. The folder appears whole or not at all.

@@ -66,3 +66,18 @@ def _split_of(source: Path, dataset: DataSet) -> str:
             known = made_on.get("split") in dataset.ids["split_ids"]
             return str(made_on["split"]) if here and known else _USUAL_SPLIT
     return _USUAL_SPLIT  # opening it reports what is wrong with it
+
+
+def split_name(system: str) -> tuple[str | None, Path]:
+    """Split ``NAME=PATH``; a bare path, and one that is there as it stands, has no name.
+
+    Example:
+        >>> split_name("A=out/a"), split_name("out/a")
+        (('A', PosixPath('out/a')), (None, PosixPath('out/a')))
+    """
+    name, equals, path = system.partition("=")
+    if not equals or Path(system).exists():
+        return None, Path(system)
+    if not name or not path:
+        raise InputError(f"{system}: expected NAME=PATH")
+    return name, Path(path)

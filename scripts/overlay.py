@@ -73,7 +73,7 @@ def overlay(
     from data_prep.store.dataset import DataSet
     from evaluation.overlays.draw import draw_overlay, to_png
     from evaluation.report.cases import ImageFacts, read_systems
-    from scripts.systems import split_name
+    from scripts.options import split_name
 
     dataset = DataSet.open(data)
     shown = dataset.target(target)
@@ -169,7 +169,8 @@ def open_systems(
 ) -> dict[str, Predictions]:
     """Open systems given as ``PATH`` or ``NAME=PATH``; a run predicts the images into `scratch`."""
     from data_prep.store.predictions import Predictions
-    from scripts.systems import is_run, predict_images, split_name
+    from scripts.options import split_name
+    from scripts.systems import is_run, predict_images
 
     opened: dict[str, Predictions] = {}
     for number, each in enumerate(systems):

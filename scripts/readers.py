@@ -10,8 +10,7 @@ import typer
 
 from data_prep.contracts.errors import InputError
 from scripts import console
-from scripts.options import own_split
-from scripts.systems import split_name
+from scripts.options import own_split, split_name
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from data_prep.contracts.errors import InputError
 from evaluation.report.files import SYSTEMS
+from scripts.options import split_name
 from serving.backends import is_export
 
 if TYPE_CHECKING:
@@ -16,21 +17,6 @@ if TYPE_CHECKING:
     from serving.trained_model import TrainedModel
 
 _EXPORTS = "exports"  # within a run's folder, see serving.backends
-
-
-def split_name(system: str) -> tuple[str | None, Path]:
-    """Split ``NAME=PATH``; a bare path has no name.
-
-    Example:
-        >>> split_name("A=out/a"), split_name("out/a")
-        (('A', PosixPath('out/a')), (None, PosixPath('out/a')))
-    """
-    name, equals, path = system.partition("=")
-    if not equals:
-        return None, Path(system)
-    if not name or not path:
-        raise InputError(f"{system}: expected NAME=PATH")
-    return name, Path(path)
 
 
 def split_seeds(system: str) -> tuple[str | None, list[Path]]:

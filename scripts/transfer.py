@@ -12,8 +12,8 @@ import typer
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
 from scripts import console
-from scripts.options import own_split
-from scripts.systems import open_model, predicts, split_name, system_folder
+from scripts.options import own_split, split_name
+from scripts.systems import open_model, predicts, system_folder
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

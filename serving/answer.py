@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,24 +19,24 @@ from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import read_json
+from data_prep.contracts.schemas import EDGES
+from data_prep.contracts.words import counted
 from data_prep.images.decoded_image import DecodedImage, decode_record, grey_from_rgb
 from data_prep.images.image import read_image
 from data_prep.store.dataset import Target
 from data_prep.store.decode import LoosePixels
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.box_rule import AS_STORED
+from evaluation.decisions.decided_output import decide, map_levels
 from evaluation.decisions.decision import Decision
-from evaluation.decisions.decision_rule import CalledBox
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.thresholds import POLICIES
-from evaluation.metrics.words import policy_words
+from evaluation.metrics.words import policy_words, score_words
 from evaluation.overlays.draw import as_figure, draw_predictions
 from evaluation.overlays.prediction import ImagePrediction
 from evaluation.overlays.shapes import ActivationGrid, system_colour
-from evaluation.report.cases import map_levels, predicted_output
 from serving.backends import is_export
 from serving.guard import GUARD_NAME, Guard, file_warnings, image_notes
-from serving.plain_answer import PlainAnswer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,6 +45,16 @@ if TYPE_CHECKING:
     from serving.trained_model import Precision, TrainedModel
     from training.run_folder import RunFolder
 
+ANSWER_COLUMNS = (
+    "image", "system", "finding", "decision", "probability", "score", "policy", "threshold",
+    "n_boxes", "boxes", "warnings",
+)  # fmt: skip
+"""Columns of an answer in the tables of ``cxr predict --csv`` and of a visit to ``cxr serve``."""
+BOX_COLUMNS = ("finding", *EDGES, "score")
+"""Columns of an answer's boxes."""
+_DECISIONS = {True: "positive", False: "negative", None: None}
+_SHOWN_BOXES = 3  # in a line of text
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 _ARRAY = "array"  # what pixels without a file are called
 _NOTEBOOK_PANEL = 360  # px
 _NOTE = (
@@ -77,7 +86,7 @@ class Answer:
         notes: What was done to show the image, such as an inversion; speaks not against it.
         finding_scores: Score of each finding that the model learnt: a classifier's own, the highest
             box of a detector, 0 without one.
-        reading: What the overlay shows.
+        prediction: What the overlay shows.
         pixels: The image as displayed, uint8 (H, W).
     """
 
@@ -95,13 +104,53 @@ class Answer:
     undecided_because: str | None = None
     notes: tuple[str, ...] = ()
     finding_scores: Mapping[str, float] = field(default_factory=dict, repr=False)
-    reading: ImagePrediction = field(
+    prediction: ImagePrediction = field(
         default_factory=lambda: ImagePrediction("", system_colour(0)), repr=False
     )
     pixels: np.ndarray = field(default_factory=lambda: np.zeros((1, 1), np.uint8), repr=False)
 
     def __repr__(self) -> str:
-        return f"<Answer: {self.line()}>"
+        return f"<Answer: {self}>"
+
+    def __str__(self) -> str:
+        """The answer in one line, as the terminal shows it."""
+        called = (_DECISIONS[self.decision] or "undecided").upper()
+        parts = [self.image, self.system, called if self.decision else called.lower()]
+        if self.probability is not None:
+            parts.append(f"probability {self.probability:.2f}")
+        limit = "" if self.threshold is None else f" (threshold {score_words(self.threshold)})"
+        parts.append(f"score {score_words(self.score)}{limit}")
+        if len(self.boxes):
+            parts.append(self._boxes_in_words())
+        return "  ".join(parts)
+
+    def _boxes_in_words(self) -> str:
+        words = [
+            f"{box.x1:.0f},{box.y1:.0f}-{box.x2:.0f},{box.y2:.0f} ({box.score:.2f})"
+            for box in self.boxes.head(_SHOWN_BOXES).itertuples()
+        ]
+        count = len(self.boxes)
+        if count > _SHOWN_BOXES:
+            words.append(f"{count - _SHOWN_BOXES} more")
+        return f"{counted(count, 'box')}: {', '.join(words)}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The answer for a program, ready for JSON."""
+        return {
+            "image": self.image,
+            "system": self.system,
+            "kind": self.kind,
+            "finding": self.finding,
+            "decision": _DECISIONS[self.decision],
+            "undecided_because": self.undecided_because,
+            "probability": self.probability,
+            "score": self.score,
+            "policy": self.policy,
+            "threshold": self.threshold,
+            "boxes": self.boxes[list(BOX_COLUMNS)].to_dict("records"),
+            "warnings": list(self.warnings),
+            "notes": list(self.notes),
+        }
 
     def _repr_png_(self) -> bytes:
         """The image beside what the system shows on it, in a notebook."""
@@ -112,39 +161,43 @@ class Answer:
     @property
     def map(self) -> ActivationGrid | None:
         """A classifier's activation map, with its frame in the original; None for a detector."""
-        return self.reading.grid
-
-    @cached_property
-    def plain(self) -> PlainAnswer:
-        """The same without what is drawn."""
-        boxes = self.boxes[list(CalledBox._fields)].itertuples(index=False, name=None)
-        return PlainAnswer(
-            self.image,
-            self.system,
-            self.kind,
-            self.finding,
-            self.score,
-            self.probability,
-            self.policy,
-            self.threshold,
-            self.decision,
-            tuple(CalledBox(*box) for box in boxes),
-            self.warnings,
-            self.undecided_because,
-            self.notes,
-        )
-
-    def line(self) -> str:
-        """The answer as the terminal shows it."""
-        return self.plain.line()
-
-    def to_json(self) -> dict[str, Any]:
-        """The answer for a program."""
-        return self.plain.to_json()
+        return self.prediction.grid
 
     def figure(self) -> Figure:
         """The image beside what the system shows on it, with a legend."""
         return draw_answers([self])
+
+
+def answer_row(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """An answer as a row of a CSV file; text that a spreadsheet would run is quoted.
+
+    Args:
+        entry: Keys and values as of `Answer.to_dict`, some of them.
+
+    Returns:
+        The values of `ANSWER_COLUMNS`.
+
+    Example:
+        >>> row = answer_row({"image": "=1.png", "score": 0.5, "warnings": ["odd", "dark"],
+        ...                   "boxes": [{"x1": 8, "y1": 0, "x2": 16, "y2": 8, "score": 0.5}]})
+        >>> row["image"], row["n_boxes"], row["boxes"], row["warnings"]
+        ("'=1.png", 1, '8.0,0.0,16.0,8.0,0.5000', 'odd; dark')
+    """
+    boxes = [
+        ",".join(f"{box[edge]:.1f}" for edge in EDGES) + f",{box['score']:.4f}"
+        for box in entry.get("boxes", [])
+    ]
+    row = {column: entry.get(column) for column in ANSWER_COLUMNS} | {
+        "n_boxes": len(boxes),
+        "boxes": ";".join(boxes),
+        "warnings": "; ".join(entry.get("warnings", [])),
+    }
+    return {column: inert_cell(value) for column, value in row.items()}
+
+
+def inert_cell(value: object) -> object:
+    """A cell of a CSV file that no spreadsheet takes for a formula."""
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def render_answers(answers: Sequence[Answer], *, panel: int = 480) -> np.ndarray:
@@ -158,20 +211,21 @@ def render_answers(answers: Sequence[Answer], *, panel: int = 480) -> np.ndarray
         RGB image, uint8, shape ``(h, w, 3)``.
     """
     first = answers[0]
-    readings = [
-        replace(each.reading, colour=system_colour(place)) for place, each in enumerate(answers)
+    predictions = [
+        replace(answer.prediction, colour=system_colour(position))
+        for position, answer in enumerate(answers)
     ]
-    policies = dict.fromkeys(policy_words(each.policy) for each in answers)
-    warnings = dict.fromkeys(text for each in answers for text in each.warnings)
+    policies = dict.fromkeys(policy_words(answer.policy) for answer in answers)
+    warnings = dict.fromkeys(text for answer in answers for text in answer.warnings)
     warnings |= dict.fromkeys(
-        f"{each.system} is undecided: {each.undecided_because}"
-        for each in answers
-        if each.undecided_because
+        f"{answer.system} is undecided: {answer.undecided_because}"
+        for answer in answers
+        if answer.undecided_because
     )
     return draw_predictions(
         first.pixels,
-        readings,
-        findings=[each.finding for each in answers],
+        predictions,
+        findings=[answer.finding for answer in answers],
         title=Path(first.image).name,
         warnings=list(warnings),
         note=_NOTE.format(policy="; ".join(policies)),
@@ -337,34 +391,45 @@ class LoadedRun:
             of_files: What `file_warnings` said of each. None: each is called by its path, and the
                 file is looked at.
         """
-        originals = {str(place): image.pixels for place, (_, image) in enumerate(images)}
+        originals = {str(row): image.pixels for row, (_, image) in enumerate(images)}
         source = LoosePixels.of(originals, self.model.preprocess.size)
         (part,) = self.model.predict(source, source.ids, source.sizes, len(source.ids))
         ran = pd.Index(part.images.loc[part.images["status"] == "ok", "image_id"])
-        given = Predictions.in_memory({"system": self.name, "kind": self.model.kind}, part.tables)
-        rule = AS_STORED if self.decision is None else self.decision.boxes
-        evidence = SystemOutput(given, self.target, ran, rule, source.sizes)
-        output = predicted_output(
-            self.name, evidence, self.decision, self.policy, levels=self.levels
+        predictions = Predictions.in_memory(
+            {"system": self.name, "kind": self.model.kind}, part.tables
         )
+        rule = AS_STORED if self.decision is None else self.decision.boxes
+        evidence = SystemOutput(predictions, self.target, ran, rule, source.sizes)
+        output = decide(self.name, evidence, self.decision, self.policy, levels=self.levels)
         scores = _finding_scores(part.tables, self.model.findings)
         answers: list[Answer | InputError] = []
-        for place, (called, image) in enumerate(images):
-            key = str(place)
+        for row, (called, image) in enumerate(images):
+            key = str(row)
             if key not in ran:
                 answers.append(InputError(f"{called}: the output of {self.name} is not finite"))
                 continue
-            reading = output.prediction(key, system_colour(0))
-            of_file = None if of_files is None else of_files[place]
-            answer = self._answer(
-                called,
-                image,
-                reading,
-                boxes=_called_boxes(output.findings_of(key), reading),
-                warnings=self.warnings(called, image, of_file, source.image(key)),
-                finding_scores=scores.get(key, dict.fromkeys(self.model.findings, 0.0)),
+            prediction = output.prediction(key, system_colour(0))
+            of_file = None if of_files is None else of_files[row]
+            answers.append(
+                Answer(
+                    image=called,
+                    system=self.name,
+                    kind=self.model.kind,
+                    finding=self.target.display_name,
+                    score=cast(float, prediction.score),
+                    probability=prediction.probability,
+                    policy=self.policy,
+                    threshold=prediction.threshold,
+                    decision=prediction.decision,
+                    boxes=_called_boxes(output.findings_of(key), prediction),
+                    warnings=self.warnings(called, image, of_file, source.image(key)),
+                    undecided_because=self.undecided_because,
+                    notes=image_notes(image),
+                    finding_scores=scores.get(key, dict.fromkeys(self.model.findings, 0.0)),
+                    prediction=prediction,
+                    pixels=image.pixels,
+                )
             )
-            answers.append(answer)
         return answers
 
     def warnings(
@@ -386,26 +451,6 @@ class LoadedRun:
             of_file = () if called == _ARRAY else file_warnings(called, image)
         return of_file + (() if self.guard is None else self.guard.warnings(image, square=square))
 
-    def _answer(
-        self, called: str, image: DecodedImage, reading: ImagePrediction, **known: Any
-    ) -> Answer:
-        return Answer(
-            image=called,
-            system=self.name,
-            kind=self.model.kind,
-            finding=self.target.display_name,
-            score=cast(float, reading.score),
-            probability=reading.probability,
-            policy=self.policy,
-            threshold=reading.threshold,
-            decision=reading.decision,
-            undecided_because=self.undecided_because,
-            notes=image_notes(image),
-            reading=reading,
-            pixels=image.pixels,
-            **known,
-        )
-
 
 def _read(image: str | Path | np.ndarray) -> tuple[str, DecodedImage]:
     if not isinstance(image, np.ndarray):
@@ -419,11 +464,11 @@ def _read(image: str | Path | np.ndarray) -> tuple[str, DecodedImage]:
     return _ARRAY, DecodedImage(grey, decode_record(grey, []))
 
 
-def _called_boxes(findings: np.ndarray, reading: ImagePrediction) -> pd.DataFrame:
+def _called_boxes(findings: np.ndarray, prediction: ImagePrediction) -> pd.DataFrame:
     """The boxes that count, each with its finding, by falling score."""
-    counts = np.flatnonzero(reading.boxes[:, 4] >= reading.box_cut)
-    order = counts[np.argsort(-reading.boxes[counts, 4], kind="stable")]
-    x1, y1, x2, y2, scores = reading.boxes[order].T
+    counts = np.flatnonzero(prediction.boxes[:, 4] >= prediction.box_cut)
+    order = counts[np.argsort(-prediction.boxes[counts, 4], kind="stable")]
+    x1, y1, x2, y2, scores = prediction.boxes[order].T
     return pd.DataFrame(
         {"finding": findings[order], "x1": x1, "y1": y1, "x2": x2, "y2": y2, "score": scores}
     )
@@ -434,13 +479,13 @@ def _finding_scores(
 ) -> dict[str, dict[str, float]]:
     """By image the score of each finding, in the order of the model's."""
     rows = tables["scores"] if "scores" in tables else tables["boxes"]
-    found: dict[str, dict[str, float]] = {}
+    scores: dict[str, dict[str, float]] = {}
     for image_id, finding, score in zip(
         rows["image_id"], rows["finding"], rows["score"], strict=True
     ):
-        of_image = found.setdefault(str(image_id), dict.fromkeys(findings, 0.0))
+        of_image = scores.setdefault(str(image_id), dict.fromkeys(findings, 0.0))
         of_image[finding] = max(of_image[finding], float(score))
-    return found
+    return scores
 
 
 def _target(run: RunFolder) -> Target:

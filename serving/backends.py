@@ -13,7 +13,7 @@ from serving.exported.spec import EXPORT_FILE, ExportSpec, Format, Precision
 
 Backend = Literal["torch", "onnx", "openvino", "auto"]
 CARD_FILE = "card.json"
-_PACKAGES: dict[Format, str] = {"openvino": "openvino", "onnx": "onnxruntime"}  # fastest first
+PACKAGES: dict[Format, str] = {"openvino": "openvino", "onnx": "onnxruntime"}  # fastest first
 _HASH_BLOCK = 1 << 20
 
 
@@ -94,7 +94,7 @@ def choose_backend(
         return _exported(folder, backend, wanted)
     problems = []
     if backend == "auto" and not (needs_torch or gpu):
-        for format in _PACKAGES:  # noqa: A001
+        for format in PACKAGES:  # noqa: A001
             if (problem := _why_not(folder, format, wanted, data)) is None:
                 return _exported(folder, format, wanted)
             problems.append(problem)
@@ -149,8 +149,8 @@ def _why_not(
         return f"{folder}: was not proved against its run; remove it and run {command}"
     if ExportSpec.read(folder).run.get("inference_id") != _run_id(run):
         return f"{folder}: was made of another training than {run}; remove it and run {command}"
-    if find_spec(_PACKAGES[format]) is None:
-        package = _PACKAGES[format]
+    if find_spec(PACKAGES[format]) is None:
+        package = PACKAGES[format]
         return f"--backend {format}: {package} is not installed; pip install {package}"
     from serving.exported.session import computes_bf16  # numpy: not for cxr --help
 

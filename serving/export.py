@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +18,23 @@ from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore
 from detection.retinanet import LesionRetinaNet
 from serving.answer import LoadedRun
-from serving.backends import CARD_FILE
+from serving.backends import CARD_FILE, PACKAGES
 from serving.export_graph import anchors_of, write_graph
 from serving.exported.exported_model import ExportedModel
-from serving.exported.program import write_program
 from serving.exported.session import computes_bf16, open_session
 from serving.exported.spec import PREPROCESS_FILE, ExportSpec, Format, Precision
 from serving.guard import GUARD_NAME
 from serving.parity import Proof, prove
 from serving.quantise import calibration_images, quantise
 from training.cost import count_flops
+
+REQUIREMENTS_FILE = "requirements.txt"
+# What `cxr predict EXPORT IMAGE` imports; tests/serving/test_bare.py runs it with no other package.
+_PREDICTS_WITH = (
+    "contourpy", "markupsafe", "matplotlib", "numpy", "opencv-python-headless", "pandas", "pillow",
+    "pyarrow", "pycocotools", "pydicom", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg",
+    "python-gdcm", "rich", "scipy", "typer",
+)  # fmt: skip
 
 
 def export_run(
@@ -62,7 +70,7 @@ def export_run(
             quantise(folder, spec, store.image, training)
         _copy_companions(loaded, folder)
         spec = replace(spec, precision=precision)
-        write_program(folder, format)
+        write_requirements(folder, format)
         spec.write(folder)
         proof = prove(
             loaded.trained,
@@ -76,6 +84,17 @@ def export_run(
         proof.require(str(out))
         _write_card(folder, loaded, spec, proof, training)
     return proof
+
+
+def write_requirements(folder: Path, format: Format) -> None:  # noqa: A002
+    """Write ``requirements.txt``: what predicting needs beside this package, as installed here."""
+    lines = []
+    for name in (*_PREDICTS_WITH, PACKAGES[format]):
+        try:
+            lines.append(f"{name}=={metadata.version(name)}\n")
+        except metadata.PackageNotFoundError:  # a runtime for GPUs has another name
+            lines.append(f"{name}\n")
+    (folder / REQUIREMENTS_FILE).write_text("".join(lines), encoding="utf-8")
 
 
 def _require_possible(

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
 from pydicom import uid
 from pydicom.dataset import Dataset, FileDataset
@@ -89,22 +87,21 @@ def _read_jpeg2000(start: bytes) -> Codestream | None:
 
 
 DECODERS: dict[str, tuple[str, ...]] = {
-    uid.JPEGBaseline8Bit: ("pillow", "gdcm", "opencv"),
+    uid.JPEGBaseline8Bit: ("pillow", "gdcm"),
     uid.JPEGExtended12Bit: ("pillow", "gdcm-12bit"),
     uid.JPEGLossless: ("gdcm",),
     uid.JPEGLosslessSV1: ("gdcm",),
     uid.JPEGLSLossless: ("pyjpegls", "gdcm"),
     uid.JPEGLSNearLossless: ("pyjpegls", "gdcm"),
-    uid.JPEG2000Lossless: ("pylibjpeg", "gdcm", "opencv"),
-    uid.JPEG2000: ("pylibjpeg", "gdcm", "opencv"),
+    uid.JPEG2000Lossless: ("pylibjpeg", "gdcm"),
+    uid.JPEG2000: ("pylibjpeg", "gdcm"),
     uid.HTJ2KLossless: ("pylibjpeg",),
     uid.HTJ2KLosslessRPCL: ("pylibjpeg",),
     uid.HTJ2K: ("pylibjpeg",),
     uid.RLELossless: ("pydicom",),
 }
 """Decoders per transfer syntax, tried in this order: libraries differ by a grey level or two, and
-Pillow's libjpeg-turbo is four times as fast as the rest. OpenCV stands in where no other is
-installed."""
+Pillow's libjpeg-turbo is four times as fast as the rest."""
 
 _PACKAGES = {
     "pillow": "pillow", "gdcm": "python-gdcm", "gdcm-12bit": "python-gdcm", "pyjpegls": "pyjpegls",
@@ -141,10 +138,9 @@ def decode_first_frame(
     for name in names:
         if name == "pillow" and deep:  # its libjpeg is built for 8 bits
             continue
-        if name == "opencv" and reasons:  # what another decoder refuses is damaged
-            continue
         try:
-            values, meaning = _decoder(name)(header, name)
+            decode = _by_gdcm_12_bit if name == "gdcm-12bit" else _by_pydicom
+            values, meaning = decode(header, name)
         except ModuleNotFoundError:
             missing.append(name)
             continue
@@ -162,11 +158,6 @@ def decode_first_frame(
         )
     tried = "; ".join(reasons)
     raise InputError(f"{path}: {syntax.name} cannot be decoded ({tried}); store it uncompressed")
-
-
-def _decoder(name: str) -> Callable[[FileDataset, str], tuple[np.ndarray, str]]:
-    own = {"gdcm-12bit": _by_gdcm_12_bit, "opencv": _by_opencv}
-    return own.get(name, _by_pydicom)
 
 
 def _by_pydicom(header: FileDataset, name: str) -> tuple[np.ndarray, str]:
@@ -203,24 +194,6 @@ def _by_pillow(header: FileDataset) -> np.ndarray:
     if inside is None or values.shape != (inside.height, inside.width):
         raise ValueError("it is damaged")
     return values
-
-
-def _by_opencv(header: FileDataset, name: str) -> tuple[np.ndarray, str]:
-    """Decode grey JPEG of 8 bits, or JPEG 2000 of up to 16, without sign."""
-    frame, inside = _first_frame(header)
-    is_jpeg = frame[:2] == b"\xff\xd8"
-    if inside is None or inside.samples != 1 or header.PixelRepresentation:
-        raise ModuleNotFoundError(name)  # another decoder can
-    if is_jpeg and inside.bits > 8:
-        raise ModuleNotFoundError(name)
-    scan = frame.find(b"\xff\xda") if is_jpeg else len(frame.rstrip(b"\0")) - 2
-    if frame.find(b"\xff\xd9", scan) < 0:
-        raise ValueError("image file is truncated")
-    values = cv2.imdecode(np.frombuffer(frame, np.uint8), cv2.IMREAD_UNCHANGED)
-    if values is None or values.shape != (inside.height, inside.width):
-        raise ValueError("it is damaged")
-    kind = np.uint8 if header.BitsAllocated == 8 else np.uint16
-    return np.asarray(values, kind), str(header.PhotometricInterpretation)
 
 
 def _has_adobe_marker(header: FileDataset) -> bool:

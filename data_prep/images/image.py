@@ -7,7 +7,6 @@ import struct
 import warnings
 import zlib
 from dataclasses import replace
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,7 +29,6 @@ from data_prep.images.decoded_image import (
 from data_prep.images.dicom import read_dicom
 from data_prep.images.dicom_display import HIGH_PERCENTILE, LOW_PERCENTILE
 from data_prep.images.dicom_header import starts_like_dicom
-from data_prep.images.opencv_image import read_by_opencv
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -78,8 +76,6 @@ def read_image(path: Path | str, *, window: str | None = None, deep: bool = Fals
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            if find_spec("PIL") is None:
-                return _read_without_pillow(path, deep=deep)
             return _read(path, start, caught, deep=deep)
         except InputError:
             raise
@@ -145,31 +141,6 @@ def _read_by_pillow(
     decoder = f"pillow-{kind.lower()}"
     shown = _decoded(pixels, notes, decoder, bits, stored_mode, turn, white_is_zero, colour)
     return replace(shown, deep=whole_depth)
-
-
-def _read_without_pillow(path: Path, *, deep: bool) -> DecodedImage:
-    stored = read_by_opencv(path)
-    notes, values = list(stored.notes), stored.values
-    if values.ndim == 3 and values.dtype == np.uint16:
-        one = _deep_grey(values)
-        notes.append(_CUT_TO_8_BITS if one is None else _DEEP_GREY)
-        values = (values >> 8).astype(np.uint8) if one is None else one
-    if stored.turn in range(2, 9):
-        notes.append(_TURNED)
-    values = turn_upright(values, stored.turn)
-    bits, colour = 8 * values.dtype.itemsize, 0.0
-    if values.ndim == 2:
-        grey = values
-    else:
-        rgb = _laid_on_black(values, notes) if values.shape[2] == 4 else values
-        grey, colour = _luma(rgb, notes, was_grey=stored.grey)
-    negative = stored.white_is_zero and bits > 8
-    pixels, whole_depth = _shown(grey, notes, negative=negative, deep=deep)
-    mode = {2: "L" if bits == 8 else "I;16", 3: "RGB"}[values.ndim]
-    decoder = f"opencv-{stored.kind.lower()}"
-    white_is_zero = stored.white_is_zero
-    image = _decoded(pixels, notes, decoder, bits, mode, stored.turn, white_is_zero, colour)
-    return replace(image, deep=whole_depth)
 
 
 def _shown(

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Self
 
+import numpy.typing as npt
+
+from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
+from evaluation.boxes.box_rule import AS_STORED, BoxRule
+from evaluation.boxes.map_boxes import MapBoxRule
 from evaluation.decisions.choices import TuningOptions
-from evaluation.decisions.decision_rule import DecisionRule, broken
+from evaluation.decisions.reduction import Reduction
 from evaluation.decisions.referral import Referral
 from evaluation.decisions.refit import ValidationScores
 from evaluation.decisions.search import Search
+from evaluation.decisions.thresholds import POLICIES, ThresholdChoice
+from evaluation.statistics.calibration import Calibration, calibration_from_json
+from evaluation.statistics.ranking import Floats
 
 _SAME = 1e-7  # fits of earlier versions ended some 1e-9 from their optimum
 
@@ -42,10 +50,18 @@ def _first_difference(first: Any, second: Any, place: str = "") -> str | None:
 
 
 @dataclass(frozen=True)
-class Decision(DecisionRule):
-    """What validation chose for one system and target: the rule, and how it was chosen.
+class Decision:
+    """How a system's raw output becomes scores, decisions and boxes, as validation chose it.
 
     Attributes:
+        target: The target's name.
+        chosen_on: Ids of the predictions, labels and split it was chosen on, and counts.
+        reduction: How a detector's boxes become an image score; `None` for image scores.
+        boxes: How a detector's stored boxes become the ones that are judged.
+        calibration: Score to probability; `None` where validation cannot give it.
+        map_scale: Low and high end of the map scale, raw; `None` without maps.
+        map_boxes: How maps become boxes; `None` without maps.
+        thresholds: A choice per policy.
         box_cut: Score from which boxes are called in the RSNA score; `None` where validation has
             no lesion to choose it by.
         search: What was searched and what it gave; `None` without a search.
@@ -57,6 +73,14 @@ class Decision(DecisionRule):
         chosen_scores: What the thresholds were chosen on, by image, study or patient; not stored.
     """
 
+    target: str
+    chosen_on: dict[str, Any]
+    reduction: Reduction | None = None
+    boxes: BoxRule = AS_STORED
+    calibration: Calibration | None = None
+    map_scale: tuple[float, float] | None = None
+    map_boxes: MapBoxRule | None = None
+    thresholds: dict[str, ThresholdChoice] = field(default_factory=dict)
     box_cut: float | None = None
     search: dict[str, Any] | None = None
     validation: dict[str, dict[str, float | None]] = field(default_factory=dict)
@@ -79,6 +103,29 @@ class Decision(DecisionRule):
     def searched(self) -> Search | None:
         """The search that gave it, to run it again."""
         return Search.from_json(self.search)
+
+    def probability(self, scores: npt.ArrayLike) -> Floats | None:
+        """The calibrated probability of image scores; `None` where validation cannot give it."""
+        return None if self.calibration is None else self.calibration.probability(scores)
+
+    def policy(self, wanted: str | None, where: object) -> str:
+        """The policy that decides: the one wanted, else `max_f1` or the first there is.
+
+        Args:
+            wanted: A policy's name, or `None`.
+            where: The folder, for the message.
+
+        Raises:
+            InputError: There is no operating point for the one wanted.
+        """
+        if wanted is None:
+            return POLICIES[0] if POLICIES[0] in self.thresholds else next(iter(self.thresholds))
+        if wanted not in self.thresholds:
+            raise InputError(
+                f"{where}: has no operating point for the policy '{wanted}'; it has "
+                f"{', '.join(self.thresholds)}: choose one of them"
+            )
+        return wanted
 
     def to_json(self) -> dict[str, Any]:
         """The content of ``decisions/<target>.json``."""
@@ -113,14 +160,23 @@ class Decision(DecisionRule):
         """Read what `to_json` wrote.
 
         Raises:
-            InputError: A key is missing or holds another type, or the decision holds a search
-                over map boxes, as versions before made.
+            InputError: A key is missing or holds another type.
         """
-        rule = super().from_json(payload)
         try:
+            scale, level = payload["map_scale"], payload["map_box_level"]
             policies = payload["policies"]
-            return replace(
-                rule,
+            return cls(
+                target=payload["target"],
+                chosen_on=dict(payload["chosen_on"]),
+                reduction=Reduction.from_json(payload["reduction"]),
+                boxes=BoxRule.from_json(payload["box_fusion"]),
+                calibration=calibration_from_json(payload["calibration"]),
+                map_scale=(scale[0], scale[1]) if scale else None,
+                map_boxes=None if level is None else MapBoxRule(level),
+                thresholds={
+                    name: ThresholdChoice(name, spec["threshold"], spec["reason"])
+                    for name, spec in policies.items()
+                },
                 options=TuningOptions.from_json(payload.get("asked")),
                 box_cut=payload.get("box_cut"),
                 search=payload.get("search"),
@@ -131,7 +187,7 @@ class Decision(DecisionRule):
                 referral={n: Referral(**r) for n, r in payload.get("referral", {}).items()},
             )
         except (KeyError, TypeError, IndexError) as error:
-            raise broken(error) from None
+            raise InputError(f"decision: broken at {error}; run cxr tune again") from None
 
     def difference(self, other: Decision) -> str | None:
         """The first place where a stored decision and one derived now differ, or `None`.

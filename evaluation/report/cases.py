@@ -17,119 +17,17 @@ from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.tables import read_table
 from evaluation.boxes.average_precision import localised
 from evaluation.boxes.box_rule import AS_STORED
-from evaluation.boxes.map_boxes import map_grid, map_points
-from evaluation.decisions.decision_rule import box_cut
+from evaluation.decisions.decided_output import DecidedOutput, decide, levels_at, map_levels
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.tuning import checked_decision
 from evaluation.overlays.prediction import ImagePrediction, ImageTruth
-from evaluation.overlays.shapes import ActivationGrid, contour_levels, system_colour
-from evaluation.statistics.ranking import is_positive
+from evaluation.overlays.shapes import system_colour
 
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.predictions import Predictions
     from evaluation.compare.comparison import Comparison
     from evaluation.decisions.decision import Decision
-
-
-@dataclass(frozen=True)
-class DrawnOutput:
-    """What one system gave on all images, indexed by image for quick looking up.
-
-    Attributes:
-        name: Display name.
-        decisions: ``score`` and, as far as known, ``probability``, ``decision``, ``localised``,
-            ``point_x``, ``point_y``; a row an image.
-        boxes: ``image_id``, corners, ``score``; a detector's ``finding``, too.
-        maps: Rows of the maps table, one per image; `None` without maps.
-        levels: Contours: raw map value by probability; see `contour_levels`.
-        calibrated: Whether those are calibrated probabilities; else they are scores.
-        threshold: On the score; `None` where undecided.
-    """
-
-    name: str
-    decisions: pd.DataFrame
-    boxes: pd.DataFrame
-    maps: pd.DataFrame | None = None
-    levels: dict[float, float] = field(default_factory=dict)
-    calibrated: bool = False
-    threshold: float | None = None
-
-    # A row of a table takes longer to find by pandas than all that is then done with it.
-    @cached_property
-    def _columns(self) -> dict[str, npt.NDArray[Any]]:
-        return {str(name): column.to_numpy() for name, column in self.decisions.items()}
-
-    @cached_property
-    def _corners(self) -> npt.NDArray[np.float64]:
-        return self.boxes[[*EDGES, "score"]].to_numpy(dtype=np.float64)
-
-    @cached_property
-    def _box_rows(self) -> dict[str, npt.NDArray[np.intp]]:
-        grouped = self.boxes.groupby("image_id", sort=False).indices
-        return {str(image): np.asarray(rows, np.intp) for image, rows in grouped.items()}
-
-    @cached_property
-    def _map_columns(self) -> dict[str, npt.NDArray[Any]]:
-        maps = pd.DataFrame() if self.maps is None else self.maps
-        return {str(name): column.to_numpy() for name, column in maps.items()}
-
-    @cached_property
-    def _map_rows(self) -> dict[str, int]:
-        ids = self._map_columns.get("image_id", ())
-        return {str(image): row for row, image in enumerate(ids)}
-
-    def prediction(self, image_id: str, colour: str) -> ImagePrediction:
-        """Return this system's view of an image; empty where it gave none."""
-        row: dict[str, Any] = {}
-        if image_id in self.decisions.index:
-            place = self.decisions.index.get_loc(image_id)
-            row = {name: column[place] for name, column in self._columns.items()}
-        boxes = self._boxes_of(image_id)
-        decision = _flag(row.get("decision"))
-        return ImagePrediction(
-            system=self.name,
-            colour=colour,
-            score=_real(row.get("score")),
-            threshold=self.threshold,
-            probability=_real(row.get("probability")),
-            decision=decision,
-            boxes=boxes,
-            box_cut=self._cut(boxes, decision),
-            grid=self._grid_of(image_id),
-            contours=tuple(self.levels),
-            point=_point(row),
-            localised=_flag(row.get("localised")),
-            within_cell=_flag(row.get("localised_tolerant")),
-        )
-
-    def _cut(self, boxes: npt.NDArray[np.float64], decision: bool | None) -> float:
-        """Boxes cut out of a map are all meant: their level was chosen on validation."""
-        if self.maps is not None:
-            return math.inf if decision is False else 0.0
-        return box_cut(boxes[:, 4], decision, self.threshold)
-
-    def _boxes_of(self, image_id: str) -> npt.NDArray[np.float64]:
-        rows = self._box_rows.get(image_id)
-        if rows is None:
-            return np.empty((0, 5))
-        return self._corners[rows]
-
-    def findings_of(self, image_id: str) -> npt.NDArray[Any]:
-        """The finding of each box of an image; one cut out of a map has the map's."""
-        rows = self._box_rows.get(image_id, np.zeros(0, np.intp))
-        if "finding" in self.boxes:
-            return self.boxes["finding"].to_numpy()[rows]
-        row = self._map_rows.get(image_id)
-        return np.repeat("" if row is None else self._map_columns["finding"][row], len(rows))
-
-    def _grid_of(self, image_id: str) -> ActivationGrid | None:
-        row = self._map_rows.get(image_id)
-        if row is None:
-            return None
-        one = {name: column[row] for name, column in self._map_columns.items()}
-        x1, y1, x2, y2 = (float(one[corner]) for corner in EDGES)
-        return ActivationGrid(map_grid(one), (x1, y1, x2, y2), tuple(self.levels.values()))
 
 
 @dataclass(frozen=True)
@@ -140,7 +38,7 @@ class CaseSource:
     truth_boxes: pd.DataFrame
     boxed: pd.Index
     kinds: pd.Series
-    systems: tuple[DrawnOutput, ...]
+    systems: tuple[DecidedOutput, ...]
     readers: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def truth(self, image_id: str) -> ImageTruth:
@@ -205,7 +103,7 @@ def read_cases(comparison: Comparison, dataset: DataSet, policy: str) -> CaseSou
     )
 
 
-def _compared_output(comparison: Comparison, name: str, policy: str) -> DrawnOutput:
+def _compared_output(comparison: Comparison, name: str, policy: str) -> DecidedOutput:
     decisions = comparison.decisions
     rows = decisions[decisions["system"] == name].drop_duplicates("image_id")
     column = f"decision_{policy}"
@@ -214,12 +112,12 @@ def _compared_output(comparison: Comparison, name: str, policy: str) -> DrawnOut
     result = comparison.systems[name]
     probabilities, calibrated = _probabilities(rows)
     empty = pd.DataFrame(columns=["image_id", *EDGES, "score"])
-    return DrawnOutput(
+    return DecidedOutput(
         name=name,
         decisions=rows,
         boxes=empty if result.boxes is None else result.boxes,
         maps=result.maps,
-        levels=_levels(result.maps, probabilities),
+        levels=levels_at(result.maps, probabilities),
         calibrated=calibrated,
         threshold=result.thresholds.get(policy),
     )
@@ -229,27 +127,6 @@ def _probabilities(rows: pd.DataFrame) -> tuple[pd.Series, bool]:
     """The probabilities of the images, or their scores where none are calibrated."""
     calibrated = "probability" in rows and bool(rows["probability"].notna().any())
     return rows["probability" if calibrated else "score"], calibrated
-
-
-def _levels(maps: pd.DataFrame | None, probabilities: pd.Series) -> dict[float, float]:
-    """Where a system's contours lie, from its own probabilities of the images with maps."""
-    if maps is None:
-        return {}
-    peaks = map_points(maps, probabilities.index)["peak"]
-    return contour_levels(peaks, probabilities)
-
-
-def _real(value: Any) -> float | None:
-    return None if value is None or pd.isna(value) else float(value)
-
-
-def _flag(value: Any) -> bool | None:
-    return None if value is None or pd.isna(value) else bool(value)
-
-
-def _point(row: Any) -> tuple[float, float] | None:
-    x, y = _real(row.get("point_x")), _real(row.get("point_y"))
-    return None if x is None or y is None else (x, y)
 
 
 _VOI = {
@@ -350,7 +227,7 @@ def read_systems(
         boxes = AS_STORED if decision is None else decision.boxes
         evidence = SystemOutput(system, target, ids, boxes, dataset.images)
         levels = None if evidence.gives_boxes else map_levels(system, target, decision)
-        output = predicted_output(name, evidence, decision, policy, levels=levels)
+        output = decide(name, evidence, decision, policy, levels=levels)
         outputs.append(output)
         of_maps = evidence.cells()
         cells.append(pd.DataFrame(np.zeros((len(ids), 2)) if of_maps is None else of_maps, ids))
@@ -372,57 +249,8 @@ def _check_policy(system: Predictions, decision: Decision, policy: str) -> None:
         )
 
 
-def map_levels(
-    predictions: Predictions, target: Target, decision: Decision | None
-) -> dict[float, float]:
-    """Where a system's contours lie: by its probabilities of all images of a folder.
-
-    So an image looks the same whatever other images are drawn.
-    """
-    of_all = SystemOutput(predictions, target, predictions.images_run)
-    scores = of_all.scores(None if decision is None else decision.reduction)
-    probability = None if decision is None else decision.probability(scores)
-    values = scores if probability is None else pd.Series(probability, scores.index)
-    return _levels(of_all.maps, values)
-
-
-def predicted_output(
-    name: str,
-    evidence: SystemOutput,
-    decision: Decision | None,
-    policy: str,
-    *,
-    levels: dict[float, float] | None = None,
-) -> DrawnOutput:
-    """Score, decide and point on the images of the evidence.
-
-    Args:
-        name: Display name.
-        evidence: What the system says of the images.
-        decision: What validation chose; `None` leaves all undecided.
-        policy: One of the decision's.
-        levels: Where contours lie; see `map_levels`.
-    """
-    scores = evidence.scores(None if decision is None else decision.reduction)
-    table = pd.DataFrame({"score": scores})
-    threshold = None if decision is None else decision.thresholds[policy].threshold
-    table["decision"] = None if threshold is None else is_positive(scores, threshold)
-    probability = None if decision is None else decision.probability(scores)
-    if probability is not None:
-        table["probability"] = probability
-    points = evidence.points()
-    if points is not None:
-        table[["point_x", "point_y"]] = points.to_numpy(dtype=np.float64)
-    maps = None if evidence.gives_boxes else evidence.maps
-    scale, cut = (None, None) if decision is None else (decision.map_scale, decision.map_boxes)
-    boxes = evidence.finding_boxes if evidence.gives_boxes else evidence.boxes(scores, scale, cut)
-    drawn = pd.DataFrame(columns=["image_id", *EDGES, "score"]) if boxes is None else boxes
-    calibrated = maps is not None and probability is not None
-    return DrawnOutput(name, table, drawn, maps, levels or {}, calibrated, threshold)
-
-
 def _locate(
-    output: DrawnOutput,
+    output: DecidedOutput,
     labels: pd.Series,
     truth_boxes: pd.DataFrame,
     boxed: pd.Index,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import highdicom.sr as hd
 import numpy as np
@@ -11,7 +12,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from data_prep.contracts.errors import InputError
-from evaluation.decisions.decision_rule import CalledBox
+from serving.answer import Answer
 from serving.dicom_objects.finding_codes import finding_code, private_code, private_scheme
 from serving.dicom_objects.instance import (
     RESEARCH_USE,
@@ -26,7 +27,6 @@ from serving.dicom_objects.instance import (
     software_version,
     stamp,
 )
-from serving.plain_answer import PlainAnswer
 
 SCORE = private_code("score", "Score of the system, 0 to 1")
 PROBABILITY = private_code("probability", "Calibrated probability of the finding")
@@ -46,7 +46,7 @@ _LONG_TEXT = 1024  # characters
 
 def structured_report(
     source: Source,
-    answers: Sequence[PlainAnswer],
+    answers: Sequence[Answer],
     algorithms: Sequence[Algorithm],
     *,
     made: datetime | None = None,
@@ -86,8 +86,8 @@ def structured_report(
         identified = _identified(algorithm)
         groups.append(_image_group(answer, identified, source, report_uid))
         groups += [
-            _box_group(box, place, answer, identified, source, report_uid)
-            for place, box in enumerate(answer.boxes, start=1)
+            _box_group(box, number, answer, identified, source, report_uid)
+            for number, box in enumerate(answer.boxes.itertuples(), start=1)
         ]
     made = made or datetime.now()
     with single_names_allowed():
@@ -107,7 +107,7 @@ def structured_report(
 
 
 def _document(
-    groups: Sequence[hd.Template], source: Source, answers: Sequence[PlainAnswer]
+    groups: Sequence[hd.Template], source: Source, answers: Sequence[Answer]
 ) -> hd.MeasurementReport:
     observer = hd.ObserverContext(
         observer_type=codes.DCM.Device,
@@ -135,7 +135,7 @@ def _document(
 
 
 def _image_group(
-    answer: PlainAnswer, identified: hd.AlgorithmIdentification, source: Source, report_uid: str
+    answer: Answer, identified: hd.AlgorithmIdentification, source: Source, report_uid: str
 ) -> hd.MeasurementsAndQualitativeEvaluations:
     values = [(SCORE, answer.score), (PROBABILITY, answer.probability)]
     values.append((THRESHOLD, answer.threshold))
@@ -159,9 +159,9 @@ def _image_group(
 
 
 def _box_group(
-    box: CalledBox,
-    place: int,
-    answer: PlainAnswer,
+    box: Any,
+    number: int,
+    answer: Answer,
     identified: hd.AlgorithmIdentification,
     source: Source,
     report_uid: str,
@@ -171,7 +171,7 @@ def _box_group(
     y1, y2 = (min(max(y, 0.0), float(header.Rows)) for y in (box.y1, box.y2))
     corners = np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2], [x1, y1]])
     return hd.PlanarROIMeasurementsAndQualitativeEvaluations(
-        tracking_identifier=_tracking(answer.system, f"box {place}", report_uid),
+        tracking_identifier=_tracking(answer.system, f"box {number}", report_uid),
         referenced_region=_region(source, hd.GraphicTypeValues.POLYLINE, corners),
         finding_type=finding_code(box.finding),
         algorithm_id=identified,
@@ -213,7 +213,7 @@ def _measured(name: hd.CodedConcept, value: float) -> hd.Measurement:
     return hd.Measurement(name=name, value=float(value), unit=_NO_UNITS)
 
 
-def _decided(answer: PlainAnswer) -> hd.QualitativeEvaluation:
+def _decided(answer: Answer) -> hd.QualitativeEvaluation:
     return hd.QualitativeEvaluation(name=DECISION, value=_DECISIONS[answer.decision])
 
 

@@ -1,1 +1,1 @@
-"""An export predicts here without torch, single images also without pandas."""
+"""An export predicts here without torch."""

@@ -193,7 +193,7 @@ class Worker:
         try:
             source = Source.of(header)
             results = [
-                structured_report(source, [each.plain for each in told], self._algorithms),
+                structured_report(source, told, self._algorithms),
                 overlay_capture(source, told, self._algorithms),
             ]
         except InputError as error:
@@ -213,7 +213,7 @@ class Worker:
         for text in warned:
             self._emit(f"{_called(image)}  WARNING: {text}")
         for answer in told:
-            self._emit(answer.line())
+            self._emit(str(answer))
 
     def _why_not(self, header: Dataset, path: Path) -> str | None:
         """Why a file is none to answer for; nothing of its header is quoted but its modality."""

@@ -122,8 +122,7 @@ def _dicom_objects(
     made: dict[str, str] = {}
     try:
         if "sr" in wanted:
-            plain = [answer.plain for answer in answers]
-            made["sr"] = _base64(to_bytes(structured_report(source, plain, algorithms)))
+            made["sr"] = _base64(to_bytes(structured_report(source, answers, algorithms)))
         if "sc" in wanted:
             made["sc"] = _base64(to_bytes(overlay_capture(source, answers, algorithms)))
     except InputError as error:

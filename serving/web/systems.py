@@ -14,7 +14,6 @@ from serving.answer import Answer, LoadedRun
 from serving.dicom_objects.instance import Algorithm
 from serving.web.schemas import (
     ActivationMap,
-    Box,
     FindingScore,
     Frame,
     ReportFigures,
@@ -56,23 +55,14 @@ class ServedSystem:
 
     def describe(self, answer: Answer, *, maps: bool) -> SystemAnswer:
         """One answer as the interface gives it."""
-        entry = answer.to_json()
+        shared = {k: v for k, v in answer.to_dict().items() if k in SystemAnswer.model_fields}
         scores = answer.finding_scores.items()
         return SystemAnswer(
-            system=answer.system,
-            kind=entry["kind"],
+            **shared,
             model_id=self._model_id,
             backend=self.run.model.backend,
-            finding=answer.finding,
-            decision=entry["decision"],
-            undecided_because=answer.undecided_because,
-            probability=answer.probability,
-            score=answer.score,
-            policy=answer.policy,
-            threshold=answer.threshold,
             threshold_probability=self._probability,
             findings=[FindingScore(finding=name, score=score) for name, score in scores],
-            boxes=[Box(**box) for box in entry["boxes"]],
             map=self._map(answer) if maps else None,
         )
 

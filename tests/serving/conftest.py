@@ -24,8 +24,8 @@ from evaluation.decisions.reduction import Reduction
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.statistics.calibration import PlattScaling
 from serving.answer import LoadedRun
+from serving.export import write_requirements
 from serving.export_graph import anchors_of, write_graph
-from serving.exported.program import write_program
 from serving.exported.spec import ANCHORS_FILE, PREPROCESS_FILE, ExportSpec
 from serving.guard import GUARD_NAME, Guard, _Fit
 from serving.guard_images import MEASURES
@@ -81,7 +81,7 @@ def systems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, L
         folder.mkdir()
         network, preprocess, decision = _network(kind), Preprocess(SIZE, 0.5, 0.25), _decision(kind)
         write_graph(network, folder, "onnx")
-        write_program(folder, "onnx")
+        write_requirements(folder, "onnx")
         preprocess.to_json(folder / PREPROCESS_FILE)
         _guard().write(folder / GUARD_NAME)
         (folder / "decisions").mkdir()

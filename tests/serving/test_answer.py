@@ -93,20 +93,20 @@ def answer(**changed: Any) -> Answer:
 
 
 def test_a_line_says_decision_probability_and_boxes_and_shortens_long_lists() -> None:
-    assert answer().line() == (
+    assert str(answer()) == (
         "film.png  RetinaNet  POSITIVE  probability 0.83  score 0.900 (threshold 0.410)  4 boxes: "
         "10,20-30,41 (0.90), 10,20-30,41 (0.80), 10,20-30,41 (0.70), 1 more"
     )
     none = answer().boxes[:0]
-    assert answer(decision=False, score=0.1, probability=0.04, boxes=none).line() == (
+    assert str(answer(decision=False, score=0.1, probability=0.04, boxes=none)) == (
         "film.png  RetinaNet  negative  probability 0.04  score 0.100 (threshold 0.410)"
     )
     undecided = answer(decision=None, probability=None, threshold=None, boxes=none)
-    assert undecided.line() == "film.png  RetinaNet  undecided  score 0.900"
+    assert str(undecided) == "film.png  RetinaNet  undecided  score 0.900"
 
 
 def test_an_answer_is_plain_json() -> None:
-    entry = json.loads(json.dumps(answer(warnings=("odd",)).to_json()))
+    entry = json.loads(json.dumps(answer(warnings=("odd",)).to_dict()))
     assert entry["decision"] == "positive"
     assert entry["boxes"][0] == {
         "finding": "lung_opacity", "x1": 10.4, "y1": 20.0, "x2": 30.0, "y2": 40.6, "score": 0.9,

@@ -33,10 +33,9 @@ from data_prep.contracts.errors import InputError
 from data_prep.formats.nih import FINDINGS as NIH_FINDINGS
 from data_prep.formats.vindr import LOCAL_FINDINGS
 from data_prep.images.image import read_image
-from evaluation.decisions.decision_rule import CalledBox
 from networks.public_checkpoints import XRAYVISION_FINDINGS
 from scripts.answers import AnswerOutput, show_answers
-from serving.answer import Answer, LoadedRun
+from serving.answer import BOX_COLUMNS, Answer, LoadedRun
 from serving.dicom_objects.finding_codes import PRIVATE_SCHEME, finding_code
 from serving.dicom_objects.instance import Algorithm, Source, read_source, result_uid, to_bytes
 from serving.dicom_objects.secondary_capture import overlay_capture, secondary_capture
@@ -48,20 +47,24 @@ from serving.dicom_objects.structured_report import (
     THRESHOLD,
     structured_report,
 )
-from serving.plain_answer import PlainAnswer
 
 MADE = datetime(2026, 11, 22, 1, 2, 3)
 DETECTOR = Algorithm("RetinaNet", "0123456789abcdef", "torch fp32", "max_f1", 0.25)
 CLASSIFIER = Algorithm("CheXNet", "fedcba9876543210", "openvino int8", "max_f1", 0.5)
-BOXES = (
-    CalledBox("lung_opacity", 2.5, 4.25, 10.0, 20.0, 0.8123456789),
-    CalledBox("hernia", 16.0, 2.0, 32.0, 40.0, 0.3),
+
+
+def boxes(*rows: tuple[str, float, float, float, float, float]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=list(BOX_COLUMNS))
+
+
+BOXES = boxes(
+    ("lung_opacity", 2.5, 4.25, 10.0, 20.0, 0.8123456789), ("hernia", 16.0, 2.0, 32.0, 40.0, 0.3)
 )
-FOUND = PlainAnswer(
+FOUND = Answer(
     "a.dcm", "RetinaNet", "boxes", "Lung opacity", 0.8123456789, 0.64, "max_f1", 0.25, True, BOXES
 )
-CLEAR = PlainAnswer(
-    "a.dcm", "CheXNet", "scores", "Pneumonia", 0.1, 0.05, "max_f1", 0.5, False, (),
+CLEAR = Answer(
+    "a.dcm", "CheXNet", "scores", "Pneumonia", 0.1, 0.05, "max_f1", 0.5, False, boxes(),
     ("looks like a lateral view",),
 )  # fmt: skip
 UNDECIDED = replace(
@@ -110,7 +113,7 @@ def raw(keyword: str, value: bytes, charset: str | None = None) -> Callable[[], 
     return make
 
 
-def report(source: Dataset, *answers: PlainAnswer) -> Dataset:
+def report(source: Dataset, *answers: Answer) -> Dataset:
     algorithms = [DETECTOR if each.kind == "boxes" else CLASSIFIER for each in answers]
     return structured_report(Source.of(source), answers, algorithms, made=MADE)
 
@@ -158,7 +161,7 @@ def test_highdicom_reads_back_the_same_boxes_scores_and_decisions(both: Dataset)
         ("233604007", "Pneumonia"),
         "Negative",
     )
-    for box, group in zip(BOXES, boxes, strict=True):
+    for box, group in zip(BOXES.itertuples(), boxes, strict=True):
         corners = [
             [box.x1, box.y1], [box.x2, box.y1], [box.x2, box.y2], [box.x1, box.y2], [box.x1, box.y1]
         ]  # fmt: skip
@@ -200,7 +203,7 @@ def test_an_undecided_answer_is_said_as_such() -> None:
 
 
 def test_a_box_that_rounding_took_beyond_the_border_ends_there() -> None:
-    wide = replace(FOUND, boxes=(CalledBox("mass", -0.001, 0.0, 32.001, 40.001, 0.5),))
+    wide = replace(FOUND, boxes=boxes(("mass", -0.001, 0.0, 32.001, 40.001, 0.5)))
     _, (box,) = groups_of(report(header(), wide))
     assert box.roi.value[:, 0].tolist() == [0, 32, 32, 0, 0]
     assert box.roi.value[:, 1].tolist() == [0, 0, 40, 40, 0]
@@ -245,10 +248,9 @@ def test_a_capture_of_a_lossy_source_says_so() -> None:
 
 
 def test_no_name_of_a_file_is_burned_into_the_overlay() -> None:
-    boxes = pd.DataFrame([BOXES[0]])
     answer = Answer(
-        "Doe_Jane.dcm", "RetinaNet", "boxes", "Lung opacity", 0.8, 0.6, "max_f1", 0.25, True, boxes,
-        pixels=np.full((40, 32), 90, np.uint8),
+        "Doe_Jane.dcm", "RetinaNet", "boxes", "Lung opacity", 0.8, 0.6, "max_f1", 0.25, True,
+        BOXES[:1], pixels=np.full((40, 32), 90, np.uint8),
     )  # fmt: skip
     one, other = (
         overlay_capture(Source.of(header()), [replace(answer, image=name)], [DETECTOR], made=MADE)
@@ -553,12 +555,12 @@ def test_every_real_x_ray_gets_both_objects_without_an_error(
             height, width = read_image(path).pixels.shape
         except InputError:
             continue
-        box = CalledBox("lung_opacity", 0.0, 1.5, float(width), float(height), 0.75)
+        box = boxes(("lung_opacity", 0.0, 1.5, float(width), float(height), 0.75))
         source = read_source(path)
         try:
             taken = Source.of(source)
             assert Source.from_json(json.loads(json.dumps(taken.to_json()))) == taken
-            sent = report(source, replace(FOUND, boxes=(box,)))
+            sent = report(source, replace(FOUND, boxes=box))
         except InputError:
             refused += 1
             continue

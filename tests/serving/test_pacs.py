@@ -842,7 +842,7 @@ def test_addresses_are_checked_before_anything_is_opened(
     arguments: str,
     words: str,
 ) -> None:
-    monkeypatch.setattr("scripts.answers.is_run", lambda path: True)
+    monkeypatch.setattr("scripts.answers._is_run", lambda path: True)
     monkeypatch.setattr(sys, "argv", ["cxr", "pacs", str(run_folder), *arguments.split()])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -859,7 +859,7 @@ def test_open_networks_are_warned_of(
     def ended(*arguments: object) -> None:
         raise InputError("as far as this test goes")
 
-    monkeypatch.setattr("scripts.answers.is_run", lambda path: True)
+    monkeypatch.setattr("scripts.answers._is_run", lambda path: True)
     monkeypatch.setattr("scripts.pacs.open_runs", ended)
     for places, warnings in (
         (["--dicomweb", "http://pacs.example/d"], 1),

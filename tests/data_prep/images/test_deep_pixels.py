@@ -14,7 +14,6 @@ from PIL import Image
 from pydicom.dataset import Dataset
 from pydicom.pixels import apply_modality_lut
 
-from data_prep.images import image as image_files
 from data_prep.images.decoded_image import DeepPixels
 from data_prep.images.image import read_image
 
@@ -163,21 +162,6 @@ def test_a_deep_file_is_turned_and_inverted_like_its_8_bits(tmp_path: Path) -> N
     assert image.deep is not None
     assert image.record["inverted"]
     np.testing.assert_allclose(as_8_bits(image.deep), image.pixels, atol=1)
-
-
-def test_without_pillow_the_depth_is_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Image.fromarray(RAMP).save(tmp_path / "a.png")
-    Image.fromarray((RAMP >> 4).astype(np.uint8)).save(tmp_path / "b.png")
-    with_pillow = [read_image(tmp_path / name, deep=True).deep for name in ("a.png", "b.png")]
-    monkeypatch.setattr(image_files, "find_spec", lambda name: None)
-    for name, known in zip(("a.png", "b.png"), with_pillow, strict=True):
-        deep = read_image(tmp_path / name, deep=True).deep
-        assert deep is not None
-        assert known is not None
-        np.testing.assert_array_equal(deep.values, known.values)
-        assert (deep.low, deep.high) == (known.low, known.high)
 
 
 def test_floating_point_values_that_are_not_finite_are_at_the_ends() -> None:

@@ -101,13 +101,6 @@ def test_a_search_on_a_classifier_is_refused(maps, predict, judged_set, target):
         tune(predict("B", maps=maps), judged_set, target, search=Search("default", "ap50"))
 
 
-def test_a_decision_of_a_search_over_map_boxes_is_refused(classifier, judged_set, target):
-    payload = tune(classifier, judged_set, target).to_json()
-    assert Decision.from_json(payload | {"map_boxes": None}).map_boxes is not None
-    with pytest.raises(InputError, match="run cxr tune again"):
-        Decision.from_json(payload | {"map_boxes": {"level": 0.3, "level_of": "peak"}})
-
-
 def maps_of(*grids, frame=(0.0, 0.0, 80.0, 80.0)):
     rows = []
     for number, grid in enumerate(grids):

@@ -7,7 +7,7 @@ from PIL import Image
 
 from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet
-from evaluation.decisions.decision_rule import box_cut
+from evaluation.decisions.decided_output import box_cut
 from evaluation.overlays.draw import _draw_panel, draw_overlay, to_png, to_svg
 from evaluation.overlays.prediction import (
     ImagePrediction,
@@ -30,7 +30,7 @@ from evaluation.overlays.shapes import (
 )
 from evaluation.report.cases import (
     CaseSource,
-    DrawnOutput,
+    DecidedOutput,
     _display_words,
     _single_readers,
 )
@@ -301,13 +301,13 @@ def test_boxes_of_a_map_are_all_meant(comparison):
     boxes = comparison.systems["RetinaNet"].boxes
     decisions = comparison.decisions.query("system == 'CheXNet'").set_index("image_id")
     decisions = decisions.assign(decision=decisions["decision_max_f1"])
-    output = DrawnOutput("CheXNet", decisions, boxes, maps, {0.5: 1.0}, threshold=0.5)
+    output = DecidedOutput("CheXNet", decisions, boxes, maps, {0.5: 1.0}, threshold=0.5)
     assert output.prediction("p01", COLOUR).box_cut == 0.0
     assert output.prediction("p02", COLOUR).box_cut == np.inf
 
 
 def test_image_without_any_output_reads_as_empty(comparison):
-    output = DrawnOutput("A", comparison.decisions.iloc[:0], comparison.systems["CheXNet"].boxes)
+    output = DecidedOutput("A", comparison.decisions.iloc[:0], comparison.systems["CheXNet"].boxes)
     prediction = output.prediction("p01", COLOUR)
     assert (prediction.score, prediction.decision, len(prediction.boxes)) == (None, None, 0)
 

@@ -1,0 +1,223 @@
+"""What one system says of images at its decision: scores, decisions, boxes, maps and points.
+
+`decide` makes it of a system's output, for one image as for many; a comparison brings its own.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from data_prep.contracts.schemas import EDGES
+from evaluation.boxes.map_boxes import map_grid, map_points
+from evaluation.decisions.system_output import SystemOutput
+from evaluation.overlays.prediction import ImagePrediction
+from evaluation.overlays.shapes import ActivationGrid, contour_levels
+from evaluation.statistics.ranking import Floats, is_positive
+
+if TYPE_CHECKING:
+    from data_prep.store.dataset import Target
+    from data_prep.store.predictions import Predictions
+    from evaluation.decisions.decision import Decision
+
+_UNDECIDED_CUT = 0.5
+
+
+@dataclass(frozen=True)
+class DecidedOutput:
+    """What one system gave on all images, indexed by image for quick looking up.
+
+    Attributes:
+        name: Display name.
+        decisions: ``score`` and, as far as known, ``probability``, ``decision``, ``localised``,
+            ``point_x``, ``point_y``; a row an image.
+        boxes: ``image_id``, corners, ``score``; a detector's ``finding``, too.
+        maps: Rows of the maps table, one per image; `None` without maps.
+        levels: Contours: raw map value by probability; see `contour_levels`.
+        calibrated: Whether those are calibrated probabilities; else they are scores.
+        threshold: On the score; `None` where undecided.
+    """
+
+    name: str
+    decisions: pd.DataFrame
+    boxes: pd.DataFrame
+    maps: pd.DataFrame | None = None
+    levels: dict[float, float] = field(default_factory=dict)
+    calibrated: bool = False
+    threshold: float | None = None
+
+    # A row of a table takes longer to find by pandas than all that is then done with it.
+    @cached_property
+    def _columns(self) -> dict[str, npt.NDArray[Any]]:
+        return {str(name): column.to_numpy() for name, column in self.decisions.items()}
+
+    @cached_property
+    def _corners(self) -> npt.NDArray[np.float64]:
+        return self.boxes[[*EDGES, "score"]].to_numpy(dtype=np.float64)
+
+    @cached_property
+    def _box_rows(self) -> dict[str, npt.NDArray[np.intp]]:
+        grouped = self.boxes.groupby("image_id", sort=False).indices
+        return {str(image): np.asarray(rows, np.intp) for image, rows in grouped.items()}
+
+    @cached_property
+    def _map_columns(self) -> dict[str, npt.NDArray[Any]]:
+        maps = pd.DataFrame() if self.maps is None else self.maps
+        return {str(name): column.to_numpy() for name, column in maps.items()}
+
+    @cached_property
+    def _map_rows(self) -> dict[str, int]:
+        ids = self._map_columns.get("image_id", ())
+        return {str(image): row for row, image in enumerate(ids)}
+
+    def prediction(self, image_id: str, colour: str) -> ImagePrediction:
+        """Return this system's view of an image; empty where it gave none."""
+        row: dict[str, Any] = {}
+        if image_id in self.decisions.index:
+            place = self.decisions.index.get_loc(image_id)
+            row = {name: column[place] for name, column in self._columns.items()}
+        boxes = self._boxes_of(image_id)
+        decision = _flag(row.get("decision"))
+        return ImagePrediction(
+            system=self.name,
+            colour=colour,
+            score=_real(row.get("score")),
+            threshold=self.threshold,
+            probability=_real(row.get("probability")),
+            decision=decision,
+            boxes=boxes,
+            box_cut=self._cut(boxes, decision),
+            grid=self._grid_of(image_id),
+            contours=tuple(self.levels),
+            point=_point(row),
+            localised=_flag(row.get("localised")),
+            within_cell=_flag(row.get("localised_tolerant")),
+        )
+
+    def _cut(self, boxes: npt.NDArray[np.float64], decision: bool | None) -> float:
+        """Boxes cut out of a map are all meant: their level was chosen on validation."""
+        if self.maps is not None:
+            return math.inf if decision is False else 0.0
+        return box_cut(boxes[:, 4], decision, self.threshold)
+
+    def _boxes_of(self, image_id: str) -> npt.NDArray[np.float64]:
+        rows = self._box_rows.get(image_id)
+        if rows is None:
+            return np.empty((0, 5))
+        return self._corners[rows]
+
+    def findings_of(self, image_id: str) -> npt.NDArray[Any]:
+        """The finding of each box of an image; one cut out of a map has the map's."""
+        rows = self._box_rows.get(image_id, np.zeros(0, np.intp))
+        if "finding" in self.boxes:
+            return self.boxes["finding"].to_numpy()[rows]
+        row = self._map_rows.get(image_id)
+        return np.repeat("" if row is None else self._map_columns["finding"][row], len(rows))
+
+    def _grid_of(self, image_id: str) -> ActivationGrid | None:
+        row = self._map_rows.get(image_id)
+        if row is None:
+            return None
+        one = {name: column[row] for name, column in self._map_columns.items()}
+        x1, y1, x2, y2 = (float(one[corner]) for corner in EDGES)
+        return ActivationGrid(map_grid(one), (x1, y1, x2, y2), tuple(self.levels.values()))
+
+
+def decide(
+    name: str,
+    evidence: SystemOutput,
+    decision: Decision | None,
+    policy: str,
+    *,
+    levels: dict[float, float] | None = None,
+) -> DecidedOutput:
+    """Score, decide and point on the images of the evidence.
+
+    Args:
+        name: Display name.
+        evidence: What the system says of the images.
+        decision: What validation chose; `None` leaves all undecided.
+        policy: One of the decision's.
+        levels: Where contours lie; see `map_levels`.
+    """
+    scores = evidence.scores(None if decision is None else decision.reduction)
+    table = pd.DataFrame({"score": scores})
+    threshold = None if decision is None else decision.thresholds[policy].threshold
+    table["decision"] = None if threshold is None else is_positive(scores, threshold)
+    probability = None if decision is None else decision.probability(scores)
+    if probability is not None:
+        table["probability"] = probability
+    points = evidence.points()
+    if points is not None:
+        table[["point_x", "point_y"]] = points.to_numpy(dtype=np.float64)
+    maps = None if evidence.gives_boxes else evidence.maps
+    scale, cut = (None, None) if decision is None else (decision.map_scale, decision.map_boxes)
+    boxes = evidence.finding_boxes if evidence.gives_boxes else evidence.boxes(scores, scale, cut)
+    drawn = pd.DataFrame(columns=["image_id", *EDGES, "score"]) if boxes is None else boxes
+    calibrated = maps is not None and probability is not None
+    return DecidedOutput(name, table, drawn, maps, levels or {}, calibrated, threshold)
+
+
+def map_levels(
+    predictions: Predictions, target: Target, decision: Decision | None
+) -> dict[float, float]:
+    """Where a system's contours lie: by its probabilities of all images of a folder.
+
+    So an image looks the same whatever other images are drawn.
+    """
+    of_all = SystemOutput(predictions, target, predictions.images_run)
+    scores = of_all.scores(None if decision is None else decision.reduction)
+    probability = None if decision is None else decision.probability(scores)
+    values = scores if probability is None else pd.Series(probability, scores.index)
+    return levels_at(of_all.maps, values)
+
+
+def levels_at(maps: pd.DataFrame | None, probabilities: pd.Series) -> dict[float, float]:
+    """Where a system's contours lie, from its own probabilities of the images with maps."""
+    if maps is None:
+        return {}
+    peaks = map_points(maps, probabilities.index)["peak"]
+    return contour_levels(peaks, probabilities)
+
+
+def box_cut(scores: Floats, decision: bool | None, threshold: float | None) -> float:
+    """The score from which a detector's boxes count.
+
+    A positive image shows the box that decided and every box at or above the threshold; a
+    negative one shows none, whatever rule reduced the boxes to the image's score.
+
+    Args:
+        scores: Of the image's boxes.
+        decision: On the image; `None` undecided.
+        threshold: On the image's score.
+
+    Example:
+        >>> scores = np.array([0.4, 0.2])
+        >>> box_cut(scores, True, 0.6), box_cut(scores, True, 0.3), box_cut(scores, False, 0.3)
+        (0.4, 0.3, inf)
+    """
+    if decision is None:
+        return _UNDECIDED_CUT
+    if not decision:
+        return math.inf
+    highest = float(scores.max(initial=0.0))
+    return highest if threshold is None else min(threshold, highest)
+
+
+def _real(value: Any) -> float | None:
+    return None if value is None or pd.isna(value) else float(value)
+
+
+def _flag(value: Any) -> bool | None:
+    return None if value is None or pd.isna(value) else bool(value)
+
+
+def _point(row: Any) -> tuple[float, float] | None:
+    x, y = _real(row.get("point_x")), _real(row.get("point_y"))
+    return None if x is None or y is None else (x, y)

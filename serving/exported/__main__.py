@@ -1,8 +1,0 @@
-"""``python -m serving.exported``: see `serving.exported.answers`."""
-
-import sys
-
-from serving.exported.answers import main
-
-if __name__ == "__main__":
-    sys.exit(main())
