@@ -24,7 +24,7 @@ from benchmarks.worker import Candidate, Run, Timed, Worker, timed
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import provenance, require_free_space
 from data_prep.contracts.workers import cpu_count, processor_name
-from data_prep.formats.common import list_image_files
+from data_prep.formats.source import list_image_files
 from data_prep.images.image import read_image
 from data_prep.store.dataset import DataSet
 from data_prep.synth.files import TRAIN_FOLDER

@@ -16,7 +16,7 @@ from data_prep.contracts.folders import make_folder, provenance
 from data_prep.contracts.json_files import write_json
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import empty_table, write_table
-from data_prep.formats.common import one_target_each
+from data_prep.formats.source import one_target_each
 from data_prep.images.fingerprint import HASH_BITS
 from data_prep.splits.add_split import write_split
 from data_prep.store.dataset import DataSet, dataset_ids

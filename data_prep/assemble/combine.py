@@ -21,8 +21,7 @@ from data_prep.contracts.schemas import REFERENCE_READER, SCHEMAS
 from data_prep.contracts.tables import frame_digest, read_table
 from data_prep.contracts.text_lookup import is_member
 from data_prep.contracts.words import counted
-from data_prep.formats.common import display_name
-from data_prep.formats.source import SourceTables
+from data_prep.formats.source import SourceTables, display_name
 from data_prep.splits.split import SplitRule
 from data_prep.store.dataset import DataSet
 

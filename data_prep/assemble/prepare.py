@@ -23,9 +23,8 @@ from data_prep.contracts.pseudonyms import hide_paths, key_id, keyed_hash, read_
 from data_prep.contracts.tables import frame_digest
 from data_prep.contracts.text_lookup import is_member, renamed
 from data_prep.contracts.workers import cpu_count
-from data_prep.formats.common import with_targets
 from data_prep.formats.registry import read_source
-from data_prep.formats.source import ReadOptions, SourceTables
+from data_prep.formats.source import ReadOptions, SourceTables, with_targets
 from data_prep.splits.given_split import read_split_file
 from data_prep.splits.split import SplitRule
 from data_prep.store.dataset import DataSet

@@ -17,12 +17,15 @@ from data_prep.contracts.text_lookup import is_member
 _ARROW_NUMBER = pd.ArrowDtype(pa.float64())
 
 
-def read_text_csv(path: Path, required: Iterable[str]) -> pd.DataFrame:
+def read_text_csv(
+    path: Path, required: Iterable[str], optional: Iterable[str] = ()
+) -> pd.DataFrame:
     """Read a CSV file as text, so that ``00019124`` keeps its zeros and ``NA`` stays a name.
 
     Args:
         path: A ``.csv`` or ``.csv.gz`` file, UTF-8 with or without a byte order mark.
         required: Columns that must be there.
+        optional: Columns that are added, empty, where they are not there.
 
     Returns:
         All columns as stripped text, empty where the cell is empty; row ``i`` is line ``i + 2``.
@@ -48,6 +51,8 @@ def read_text_csv(path: Path, required: Iterable[str]) -> pd.DataFrame:
             f"{path}: column '{missing[0]}' is missing; found {', '.join(frame.columns)}{hint}"
         )
     frame = frame.apply(lambda column: column.str.strip())
+    for column in set(optional) - set(frame.columns):
+        frame[column] = ""
     return frame[(frame != "").any(axis=1)]  # a blank line is nothing, but keeps its number
 
 
@@ -103,12 +108,17 @@ def to_numbers(text: pd.Series, path: Path, column: str) -> pd.Series:
     if numbers.isna().sum() == known.isna().sum():
         return numbers
     bad = numbers.isna() & ~is_member(text.str.lower(), ["", "nan", "na", "null", "none"])
-    if bad.any():
-        value = text[bad].iloc[0]
-        raise InputError(f"{path}: line {first_line(bad)}: {column}={value!r} is not a number")
+    refuse_line(bad, path, " is not a number", text.rename(column))
     return numbers
 
 
 def first_line(bad: pd.Series) -> int:
     """The line of a CSV file, as read by `read_text_csv`, on which a flag is first set."""
     return int(bad.index[bad.to_numpy()][0]) + 2
+
+
+def refuse_line(bad: pd.Series, path: Path, reason: str, cells: pd.Series | None = None) -> None:
+    """Refuse a CSV file for the first line on which a flag is set, with that line's cell."""
+    if bad.any():
+        cell = "" if cells is None else f"{cells.name}={cells[bad].iloc[0]!r}"
+        raise InputError(f"{path}: line {first_line(bad)}: {cell}{reason}")

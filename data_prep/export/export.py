@@ -14,7 +14,7 @@ from data_prep.contracts.words import counted
 from data_prep.export.content import AnnotationContent, AnnotationFolder, content_of
 from data_prep.export.render import SUFFIXES
 from data_prep.export.writers import write_coco, write_kaggle, write_voc, write_yolo
-from data_prep.formats.common import IMAGE_SUFFIXES
+from data_prep.formats.source import IMAGE_SUFFIXES
 from data_prep.store.dataset import DataSet
 
 IMAGE_MODES = ("none", *SUFFIXES, "link", "copy")

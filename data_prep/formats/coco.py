@@ -33,11 +33,12 @@ from data_prep.formats.label_files import (
     stated_size,
     to_edges,
 )
-from data_prep.formats.match_images import ImageIndex, files_below, role_of
+from data_prep.formats.match_images import ImageIndex, role_of
 from data_prep.formats.source import (
     Format,
     ReadOptions,
     SourceTables,
+    files_below,
     has_match,
     require_format,
 )

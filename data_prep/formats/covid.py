@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -20,26 +21,24 @@ import pandas as pd
 
 from data_prep.contracts.csv_text import read_text_csv, to_numbers
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import REFERENCE_READER
-from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member
 from data_prep.contracts.words import counted
-from data_prep.formats.common import (
+from data_prep.formats.source import (
+    NO_PIXELS,
+    Format,
+    ReadOptions,
+    SourceBuilder,
+    SourceTables,
     display_name,
     finding_name,
-    list_image_files,
-    patients_from_names,
-    require_unique_stems,
-)
-from data_prep.formats.source import (
-    Exclusions,
-    Format,
-    SourceTables,
     has_columns,
     has_file,
-    no_roles,
+    list_image_files,
     normal_views,
+    patients_from_names,
+    reference_rows,
     require_format,
+    require_unique_stems,
 )
 
 COVID = "covid_19"
@@ -53,20 +52,21 @@ _UNKNOWN = {"", "todo", "unknown", "unclear"}
 _PLATFORMS = ("github.com", "kaggle.com")
 
 
-def _covid_targets(findings: set[str]) -> dict[str, dict[str, Any]]:
+def _covid_targets(findings: Iterable[str]) -> dict[str, dict[str, Any]]:
     """A target for each finding that is worth judging; rare germs stay findings only.
 
     Example:
-        >>> _covid_targets({"covid_19", "legionella"})
+        >>> _covid_targets(["covid_19", "legionella"])
         {'covid_19': {'any_of': ['covid_19'], 'display_name': 'COVID-19'}}
     """
+    names = set(findings)
     return {
         name: {
             "any_of": [name],
             "display_name": "COVID-19" if name == COVID else display_name(name),
         }
         for name in _JUDGED
-        if name in findings
+        if name in names
     }
 
 
@@ -90,8 +90,7 @@ def _origin_of(address: str) -> str:
 
 def _origins_of(addresses: pd.Series) -> pd.Series:
     """`_origin_of` each address; missing where there is none."""
-    known = {address: _origin_of(address) for address in addresses.unique()}
-    origins = addresses.map(known)
+    origins = addresses.map({address: _origin_of(address) for address in addresses.unique()})
     return origins.where(origins != "").astype("str")
 
 
@@ -114,15 +113,15 @@ _LATERAL = ["L", "LL", "RL", "LATERAL"]
 _SLICES = ["AXIAL", "CORONAL", "SAGITTAL", "CT"]
 
 
-def _read_collection(source: Path) -> SourceTables:
+def _read_collection(builder: SourceBuilder) -> SourceTables:
     """Read a folder with ``metadata.csv`` in the form of the COVID-19 image data collection."""
-    path = source / METADATA
+    path, notes, out = builder.root / METADATA, builder.notes, builder.out
     text = _lower_columns(read_text_csv(path, ())).drop_duplicates()
     text = text.rename(columns={"imagename": "filename"})
     missing = {"patientid", "finding", "filename"} - set(text.columns)
     if missing:
-        found = ", ".join(text.columns)
-        raise InputError(f"{path}: column '{min(missing)}' is missing; found {found}")
+        columns = ", ".join(text.columns)
+        raise InputError(f"{path}: column '{min(missing)}' is missing; found {columns}")
     for column in {"view", "modality", "folder", "sex", "age", "offset", "url"} - set(text.columns):
         text[column] = "images" if column == "folder" else ""
     ids = text["filename"].str.replace(r"\.\w+$", "", regex=True)
@@ -142,34 +141,30 @@ def _read_collection(source: Path) -> SourceTables:
         }
     )
     modality = text["modality"].str.upper()
-    out = Exclusions("labels")
     out.add(ids[is_member(view, _SLICES) | (modality == "CT")], "a CT slice, no radiograph")
     out.add(ids[is_member(view, _LATERAL)], "lateral view")
     out.add(ids[~is_member(modality, [*_RADIOGRAPHS, "CT"])], "of another modality than X-ray")
     parts = {cell: _path_findings(cell) for cell in text["finding"].unique()}
     mixed = [cell for cell, names in parts.items() if "no_finding" in names and len(names) > 1]
     out.add(ids[is_member(text["finding"], mixed)], "'No Finding' beside a finding")
-    notes: list[str] = []
-    images, excluded = _with_files(images, source, METADATA, out, notes)
-    images = _with_patients(images, "covid_collection", notes)
+    images, paths = _with_files(images, METADATA, builder)
+    images = _with_patients(images, "covid_collection", builder)
     findings = _findings_of_paths(text.assign(image_id=ids), parts, images["image_id"])
     covid = findings.loc[findings["finding"] == COVID, "state"]
     n_present, n_absent = int((covid == "present").sum()), int((covid == "absent").sum())
     notes.append(
         f"COVID-19 is present on {n_present} and absent on {n_absent} of "
-        f"{counted(len(images), 'image')}; on "
-        "the others, which have another finding or none named, it is unknown"
+        f"{counted(len(images), 'image')}; on the others, which have another finding or none "
+        "named, it is unknown"
     )
-    return _tables(source, images, findings, excluded, notes)
+    return builder.tables(images, findings, _covid_targets(findings["finding"]), paths=paths)
 
 
-def _read_hannover(source: Path) -> SourceTables:
+def _read_hannover(builder: SourceBuilder) -> SourceTables:
     """Read the COVID-19 image repository of Hannover Medical School."""
-    path = source / HANNOVER
-    text = read_text_csv(path, ("patient_id", "image_id", "projection", "modality"))
-    text = text.drop_duplicates()
-    for column in {"sex", "age", "admission_offset"} - set(text.columns):
-        text[column] = ""
+    path, out = builder.root / HANNOVER, builder.out
+    required = ("patient_id", "image_id", "projection", "modality")
+    text = read_text_csv(path, required, ("sex", "age", "admission_offset")).drop_duplicates()
     images = pd.DataFrame(
         {
             "image_id": text["image_id"],
@@ -184,28 +179,18 @@ def _read_hannover(source: Path) -> SourceTables:
             ),
         }
     )
-    out = Exclusions("labels")
     slices = ~is_member(images["x_modality"], _RADIOGRAPHS)
     out.add(images.loc[slices, "image_id"], "of another modality than X-ray")
     out.add(images.loc[images["view"] == "LL", "image_id"], "lateral view")
-    notes: list[str] = []
-    images, excluded = _with_files(images, source, HANNOVER, out, notes)
-    images = _with_patients(images, "hannover", notes)
-    findings = pd.DataFrame(
-        {
-            "image_id": images["image_id"],
-            "finding": COVID,
-            "reader": REFERENCE_READER,
-            "state": "present",
-            "origin": "folder",
-        }
-    )
-    notes.append(
+    images, paths = _with_files(images, HANNOVER, builder)
+    images = _with_patients(images, "hannover", builder)
+    findings = reference_rows(images["image_id"], COVID, state="present", origin="folder")
+    builder.notes.append(
         f"WARNING: all {counted(images['patient_id'].nunique(), 'patient', 'have')} COVID-19, so "
-        "the target has "
-        "no negative: combine it with another set (cxr prepare A B --out C) to judge anything"
+        "the target has no negative: combine it with another set (cxr prepare A B --out C) to "
+        "judge anything"
     )
-    return _tables(source, images, findings, excluded, notes)
+    return builder.tables(images, findings, _covid_targets([COVID]), paths=paths)
 
 
 def _lower_columns(text: pd.DataFrame) -> pd.DataFrame:
@@ -215,13 +200,14 @@ def _lower_columns(text: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_files(
-    images: pd.DataFrame, source: Path, table: str, out: Exclusions, notes: list[str]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
+    images: pd.DataFrame, table: str, builder: SourceBuilder
+) -> tuple[pd.DataFrame, dict[str, str]]:
     """Keep the rows with a file, or, where no file is there at all, every row without one.
 
-    Images of other folders than the table names (masks, drawings) are no part of the set.
+    Images of other folders than the table names (masks, drawings) are no part of the set. Gives
+    the path of each row's image, too.
     """
-    ids = images["image_id"]
+    source, out, ids = builder.root, builder.out, images["image_id"]
     out.add(ids[ids.duplicated()], f"two rows in {table}")
     folders = images["path"].str.rsplit("/", n=1).str[0].unique()
     files = list_image_files(source)
@@ -232,25 +218,22 @@ def _with_files(
         out.add(files.loc[~is_member(files["path"], images["path"]), "path"], f"no row in {table}")
     elif len(files):
         raise InputError(f"{source}: none of its {len(files)} images is listed in {table}")
-    excluded = out.table(dict(zip(ids, images["path"], strict=True)))
     kept = out.keep(images).reset_index(drop=True)
     if kept.empty:
-        why = excluded["reason"].iloc[0] if len(excluded) else "it lists none"
+        why = next(iter(out.reasons.values()), "it lists none")
         raise InputError(f"{source / table}: leaves no image; {why}")
     if not there.any():
-        notes.append("no image is there: a data set without pixels, to judge predictions on only")
+        builder.notes.append(NO_PIXELS)
         kept["path"] = pd.Series(None, index=kept.index, dtype="str")
-    return kept, excluded
+    return kept, dict(zip(ids, images["path"], strict=True))
 
 
-def _with_patients(images: pd.DataFrame, name_space: str, notes: list[str]) -> pd.DataFrame:
+def _with_patients(images: pd.DataFrame, name_space: str, builder: SourceBuilder) -> pd.DataFrame:
     """Turn ``patient`` into ``patient_id`` and its source; add ``source``."""
     given = images["patient"] != ""
     if not given.all():
-        notes.append(
-            f"WARNING: the table names no patient for {counted(int((~given).sum()), 'image')}, so "
-            "each counts "
-            "as a patient of its own"
+        builder.warn_of_own_patients(
+            f"the table names no patient for {counted(int((~given).sum()), 'image')}"
         )
     patient = images["patient"].where(given, "image-" + images["image_id"])
     images.insert(1, "patient_id", f"{name_space}:" + patient)
@@ -271,29 +254,8 @@ def _findings_of_paths(
     present = named[named["name"] != "no_finding"].assign(state="present")
     every = pd.DataFrame({"name": sorted({COVID, *present["name"]})}, dtype="str")
     absent = healthy.merge(every, how="cross").assign(state="absent")
-    findings = pd.concat([present, absent], ignore_index=True).rename(columns={"name": "finding"})
-    return findings.assign(reader=REFERENCE_READER, origin="reader")
-
-
-def _tables(
-    source: Path,
-    images: pd.DataFrame,
-    findings: pd.DataFrame,
-    excluded: pd.DataFrame,
-    notes: list[str],
-) -> SourceTables:
-    return SourceTables(
-        format="covid",
-        root=source,
-        images=images,
-        findings=findings[["image_id", "finding", "reader", "state", "origin"]],
-        boxes=empty_table("boxes"),
-        box_coverage=empty_table("box_coverage"),
-        excluded=excluded,
-        targets=_covid_targets(set(findings["finding"])),
-        split=no_roles(),
-        notes=tuple(notes),
-    )
+    rows = pd.concat([present, absent], ignore_index=True)
+    return reference_rows(rows["image_id"], rows["name"], state=rows["state"], origin="reader")
 
 
 _HOLDER, _OLD_HOLDER = "COVID-19_Radiography_Dataset", "COVID-19 Radiography Database"
@@ -312,19 +274,20 @@ _PUBLISHED = r"(?i)^(covid(?:-19)?|lung_opacity|normal|viral pneumonia)[-_ ]?\(?
 _SOURCE_COLUMNS = ("FILE NAME", "URL")
 
 
-def _read_covid(source: Path, patient_pattern: str | None = None) -> SourceTables:
+def _read_covid(source: Path, options: ReadOptions) -> SourceTables:
     """Read the tables, or the folders, of a COVID-19 set; no pixel is decoded."""
     require_format(source, COVID_SETS)
+    builder, pattern = SourceBuilder("covid", source), options.patient_pattern
     base = next((source / name for name in HOLDERS if _class_folders(source / name)), None)
     if base is not None:
-        return _read_radiography(source, base, patient_pattern)
+        return _read_radiography(builder, base, pattern)
     tables = {METADATA: _read_collection, HANNOVER: _read_hannover}
     name = next((name for name in tables if (source / name).is_file()), None)
     if name is None:
         raise InputError(f"{source}: holds no folder COVID with images; unpack the download there")
-    if patient_pattern is not None:
+    if pattern is not None:
         raise InputError(f"{source / name}: names the patients; leave --patient-pattern out")
-    return tables[name](source)
+    return tables[name](builder)
 
 
 def _class_folders(folder: Path) -> list[str]:
@@ -332,60 +295,43 @@ def _class_folders(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     names = sorted(p.name for p in folder.iterdir() if p.is_dir())
-    known = [name for name in names if finding_name(name) in _CLASSES]
-    return known if COVID in {_CLASSES[finding_name(name)] for name in known} else []
+    classes = [name for name in names if finding_name(name) in _CLASSES]
+    return classes if COVID in {_CLASSES[finding_name(name)] for name in classes} else []
 
 
-def _read_radiography(source: Path, base: Path, pattern: str | None) -> SourceTables:
-    notes: list[str] = []
-    files, excluded = _list_labelled(source, base, notes)
+def _read_radiography(builder: SourceBuilder, base: Path, pattern: str | None) -> SourceTables:
+    files = _list_labelled(builder, base)
     images = files[["image_id"]].join(
         patients_from_names(
             files["name"], pattern, "covid_radiography", image_ids=files["image_id"]
         )
     )
-    images["source"] = "covid_radiography"
-    images["path"] = files["path"]
-    images["x_class"] = files["x_class"]
+    images = images.assign(source="covid_radiography", path=files["path"], x_class=files["x_class"])
     n_unknown = int((images["patient_id_source"] == "assumed_image").sum())
     if n_unknown:
-        notes.append(
-            f"WARNING: nobody published the patients, so each of {counted(n_unknown, 'image')} "
-            "counts as a "
-            "patient of its own: the same person may be in training and test, and figures come out "
-            "too good"
+        builder.warn_of_own_patients(
+            "nobody published the patients", which=f"each of {counted(n_unknown, 'image')}"
         )
-    origins = _origins(files, base, notes)
+    origins = _origins(files, base, builder.notes)
     if origins is not None:
         images["x_origin"] = origins
-    return SourceTables(
-        format="covid",
-        root=source,
-        images=images,
-        findings=_findings_of_folders(images),
-        boxes=empty_table("boxes"),
-        box_coverage=empty_table("box_coverage"),
-        excluded=excluded,
-        targets=_covid_targets(set(images["x_class"])),
-        split=no_roles(),
-        notes=tuple(notes),
-    )
+    return builder.tables(images, _findings_of_folders(images), _covid_targets(images["x_class"]))
 
 
-def _list_labelled(source: Path, base: Path, notes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """``image_id, path, folder, name, x_class`` of the usable images, and the others."""
+def _list_labelled(builder: SourceBuilder, base: Path) -> pd.DataFrame:
+    """``image_id, path, folder, name, x_class`` of the usable images."""
+    source, out = builder.root, builder.out
     files = list_image_files(source, base.relative_to(source).as_posix())
     prefix = "" if base == source else f"{base.relative_to(source).as_posix()}/"
     files["inside"] = files["path"].str.removeprefix(prefix)
     masks = files["inside"].str.lower().str.contains("/masks/", regex=False)
     if masks.any():
-        notes.append(f"{int(masks.sum())} masks are no radiographs: left out")
+        builder.notes.append(f"{int(masks.sum())} masks are no radiographs: left out")
     files = files[~masks].reset_index(drop=True)
     files = files.join(files["inside"].str.extract(_PLACE))
     files["x_class"] = files["folder"].fillna("").map(finding_name).map(_CLASSES).astype("str")
     named = files["name"].fillna("").str.extract(_PUBLISHED)[0]
     named_class = named.fillna("").map(finding_name).map(_CLASSES).astype("str")
-    out = Exclusions("labels")
     out.add(files.loc[files["x_class"].isna(), "path"], "not in the folder of a class")
     against = named_class.notna() & (named_class != files["x_class"])
     out.add(files.loc[against, "path"], "named as of another class than its folder")
@@ -396,7 +342,7 @@ def _list_labelled(source: Path, base: Path, notes: list[str]) -> tuple[pd.DataF
     if kept.empty:
         raise InputError(f"{base}: the folders of its classes hold no image; unpack them there")
     require_unique_stems(kept.assign(stem=kept["image_id"]), source)
-    return kept, out.table({})
+    return kept
 
 
 def _findings_of_folders(images: pd.DataFrame) -> pd.DataFrame:
@@ -408,9 +354,8 @@ def _findings_of_folders(images: pd.DataFrame) -> pd.DataFrame:
     normal = images.loc[classes == "normal", ["image_id"]]
     every = pd.DataFrame({"finding": there}, dtype="str")
     absent = normal.merge(every, how="cross").assign(state="absent")
-    findings = pd.concat([present, absent], ignore_index=True)
-    findings = findings.assign(reader=REFERENCE_READER, origin="folder")
-    return findings[["image_id", "finding", "reader", "state", "origin"]]
+    rows = pd.concat([present, absent], ignore_index=True)
+    return reference_rows(rows["image_id"], rows["finding"], state=rows["state"], origin="folder")
 
 
 def _origins(images: pd.DataFrame, base: Path, notes: list[str]) -> pd.Series | None:
@@ -423,10 +368,10 @@ def _origins(images: pd.DataFrame, base: Path, notes: list[str]) -> pd.Series | 
             parts.append(_read_origins(path).assign(folder=folder))
     if not parts:
         return None
-    known = pd.concat(parts).drop_duplicates(["folder", "name"])
+    sources = pd.concat(parts).drop_duplicates(["folder", "name"])
     # The tables write NORMAL-1 and COVID1 for Normal-1.png and COVID-1.png.
     wanted = images[["folder"]].assign(name=_plain(images["name"]))
-    origins = wanted.merge(known, on=["folder", "name"], how="left")["x_origin"].astype("str")
+    origins = wanted.merge(sources, on=["folder", "name"], how="left")["x_origin"].astype("str")
     notes.append(_origin_note(origins, images["x_class"]))
     return origins
 
@@ -436,8 +381,7 @@ def _origin_note(origins: pd.Series, classes: pd.Series) -> str:
     telling = int((n_classes == 1).sum())
     return (
         f"WARNING: {telling} of {counted(len(origins), 'image')} come from a source (x_origin) "
-        "that gave one "
-        "class only, so a system may learn the source instead of the disease; "
+        "that gave one class only, so a system may learn the source instead of the disease; "
         f"{counted(int(origins.isna().sum()), 'image', 'have')} no known source"
     )
 
@@ -488,7 +432,7 @@ COVID_SETS = Format(
     title="three COVID-19 sets",
     folder="the folders `COVID/` and `Normal/`; or `metadata.csv`; or `data.csv` with `png/`",
     detect=_looks_like_covid,
-    read=lambda source, options: _read_covid(source, options.patient_pattern),
+    read=_read_covid,
     options=("patient_pattern",),
     sources=(
         "kaggle.com/datasets/tawsifurrahman/covid19-radiography-database",

@@ -19,13 +19,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.csv_text import first_line, read_text_csv, to_numbers
+from data_prep.contracts.csv_text import read_text_csv, refuse_line, to_numbers
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER, ROLES
 from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member, renamed
 from data_prep.contracts.words import counted
-from data_prep.formats.common import one_target_each
 from data_prep.formats.label_files import (
     FINDING_KEY,
     STATE_WORDS,
@@ -34,11 +33,15 @@ from data_prep.formats.label_files import (
     with_boxed_findings,
 )
 from data_prep.formats.source import (
-    Exclusions,
     Format,
+    ReadOptions,
+    SourceBuilder,
     SourceTables,
     has_file,
+    no_roles,
     normal_views,
+    one_target_each,
+    reference_rows,
     require_format,
 )
 
@@ -47,44 +50,44 @@ _NUMBERS = ("height", "width", "age_years", "spacing_row_mm", "spacing_col_mm")
 _TEXTS = ("image_id", "patient_id", "path", "view", "sex", "study_id", "split")
 
 
-def _read_csv_set(source: Path) -> SourceTables:
+def _read_csv_set(source: Path, _: ReadOptions) -> SourceTables:
     """Read ``images.csv``, ``labels.csv`` and, where there is one, ``boxes.csv``."""
     require_format(source, CSV)
-    notes: list[str] = []
-    images, roles = _read_images(source / IMAGES, source.resolve().name, notes)
+    builder = SourceBuilder("csv", source)
+    notes, out = builder.notes, builder.out
+    images, roles = _read_images(source / IMAGES, source.resolve().name, builder)
     labels = _read_labels(source / LABELS, notes)
     boxes = _read_boxes(source / BOXES, notes)
-    out = _contradictions(images, labels, boxes)
+    _rule_out(builder, images, labels, boxes)
     with_path = images[images["path"].notna()]
-    excluded = out.table(dict(zip(with_path["image_id"], with_path["path"], strict=True)))
     images, boxes, roles = out.keep(images), out.keep(boxes), out.keep(roles)
     if images.empty:
-        raise InputError(f"{source / LABELS}: rules out every image; {excluded['reason'].iloc[0]}")
+        raise InputError(
+            f"{source / LABELS}: rules out every image; {next(iter(out.reasons.values()))}"
+        )
     findings = with_boxed_findings(out.keep(labels), boxes)
     unlabelled = int((~is_member(images["image_id"], findings["image_id"])).sum())
     if unlabelled:
         notes.append(
             f"{counted(unlabelled, 'image', 'have')} no row in {LABELS}: unknown, not negative"
         )
-    return SourceTables(
-        format="csv",
-        root=source,
-        images=images,
-        findings=findings,
+    return builder.tables(
+        images,
+        findings,
+        one_target_each(findings["finding"].unique()),
+        paths=dict(zip(with_path["image_id"], with_path["path"], strict=True)),
         boxes=boxes,
         box_coverage=coverage_of_boxed_findings(findings, boxes),
-        excluded=excluded,
-        targets=one_target_each(findings["finding"].unique()),
         split=roles,
-        notes=tuple(notes),
     )
 
 
 def _read_images(
-    path: Path, name_space: str, notes: list[str]
+    path: Path, name_space: str, builder: SourceBuilder
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The ``images`` table, and ``image_id, role`` where the file has a ``split`` column."""
-    text = _without_repeats(read_text_csv(path, ("image_id",)), path, ["image_id"], notes)
+    text = read_text_csv(path, ("image_id",), ("patient_id", "path"))
+    text = _without_repeats(text, path, ["image_id"], builder.notes)
     if text.empty:
         raise InputError(f"{path}: lists no image")
     free = [c for c in text.columns if c.startswith("x_")]
@@ -94,8 +97,6 @@ def _read_images(
             f"{path}: unknown column '{unknown[0]}'; call it 'x_{unknown[0]}' to keep it for "
             "subgroups, or remove it"
         )
-    for column in {"patient_id", "path"} - set(text.columns):
-        text[column] = ""
     images = text[["image_id", *free]].copy()
     given = text["patient_id"]
     spaced = given.where(given.str.contains(":"), f"{name_space}:" + given)
@@ -103,11 +104,8 @@ def _read_images(
     images["patient_id_source"] = np.where(given != "", "given", "assumed_image")
     n_assumed = int((given == "").sum())
     if n_assumed:
-        notes.append(
-            f"WARNING: {path.name} gives no patient_id for {counted(n_assumed, 'image')}, so each "
-            "counts as a "
-            "patient of its own: the same person may be in training and test, and figures come "
-            "out too good"
+        builder.warn_of_own_patients(
+            f"{path.name} gives no patient_id for {counted(n_assumed, 'image')}"
         )
     images["source"] = name_space
     images["path"] = _relative_paths(text["path"], path)
@@ -127,19 +125,14 @@ def _without_repeats(
 ) -> pd.DataFrame:
     """Drop exact repeats with a note; an empty key, or a key in two versions, is an error."""
     for column in key:
-        empty = text[column] == ""
-        if empty.any():
-            raise InputError(f"{path}: line {first_line(empty)}: {column} is empty; fill it in")
+        refuse_line(text[column] == "", path, f"{column} is empty; fill it in")
     candidates = text[text.duplicated(key, keep=False)]  # comparing whole rows takes far longer
     repeated = candidates.duplicated()
     versions = candidates[~repeated]
     twice = versions.duplicated(key)
-    if key == ["image_id"] and twice.any():
-        name = versions.loc[twice, "image_id"].iloc[0]
-        raise InputError(
-            f"{path}: line {first_line(twice)}: image_id {name!r} appears more than once "
-            "with different values; keep one line"
-        )
+    if key == ["image_id"]:
+        reason = " appears more than once with different values; keep one line"
+        refuse_line(twice, path, reason, versions["image_id"])
     if not repeated.any():
         return text
     notes.append(f"{path.name}: {int(repeated.sum())} repeated rows, kept once")
@@ -151,24 +144,16 @@ def _relative_paths(text: pd.Series, path: Path) -> pd.Series:
     outside = text.str.startswith(("/", "~", "\\")) | text.str.contains(
         r"(?:^|[/\\])\.\.(?:[/\\]|$)", regex=True
     )
-    if outside.any():
-        raise InputError(
-            f"{path}: line {first_line(outside)}: path {text[outside].iloc[0]!r} must be "
-            "relative and inside the folder of images.csv"
-        )
+    refuse_line(outside, path, " must be relative and inside the folder of images.csv", text)
     return text.where(text != "")
 
 
 def _given_roles(text: pd.DataFrame, images: pd.DataFrame, path: Path) -> pd.DataFrame:
     if "split" not in text.columns or (text["split"] == "").all():
-        return pd.DataFrame({"image_id": [], "role": []}, dtype="str")
+        return no_roles()
     role = text["split"].str.lower().replace({"valid": "val", "validation": "val"})
-    wrong = ~role.isin(ROLES)
-    if wrong.any():
-        raise InputError(
-            f"{path}: line {first_line(wrong)}: split={text['split'][wrong].iloc[0]!r}; expected "
-            f"one of {', '.join(ROLES)} on every line, or no split column"
-        )
+    expected = f"; expected one of {', '.join(ROLES)} on every line, or no split column"
+    refuse_line(~role.isin(ROLES), path, expected, text["split"])
     roles = pd.DataFrame({"image_id": text["image_id"], "role": role}).reset_index(drop=True)
     pairs = pd.DataFrame({"patient": images["patient_id"].to_numpy(), "role": roles["role"]})
     pairs = pairs[pairs["role"] != "unused"].drop_duplicates()
@@ -186,16 +171,12 @@ def _given_roles(text: pd.DataFrame, images: pd.DataFrame, path: Path) -> pd.Dat
 def _read_labels(path: Path, notes: list[str]) -> pd.DataFrame:
     text = _without_repeats(read_text_csv(path, (*FINDING_KEY, "state")), path, FINDING_KEY, notes)
     state = renamed(text["state"].str.lower(), STATE_WORDS)
-    wrong = state.isna()
-    if wrong.any():
-        raise InputError(
-            f"{path}: line {first_line(wrong)}: state={text['state'][wrong].iloc[0]!r}; expected "
-            "present, absent or uncertain (or 1, 0)"
-        )
+    expected = "; expected present, absent or uncertain (or 1, 0)"
+    refuse_line(state.isna(), path, expected, text["state"])
     if text.empty:
         raise InputError(f"{path}: has no label")
-    labels = text[FINDING_KEY].assign(reader=REFERENCE_READER, state=state, origin="consensus")
-    return labels[~labels.duplicated([*FINDING_KEY, "state"])].reset_index(drop=True)
+    rows = reference_rows(text["image_id"], text["finding"], state=state, origin="consensus")
+    return rows[~rows.duplicated([*FINDING_KEY, "state"])].reset_index(drop=True)
 
 
 def _read_boxes(path: Path, notes: list[str]) -> pd.DataFrame:
@@ -207,16 +188,17 @@ def _read_boxes(path: Path, notes: list[str]) -> pd.DataFrame:
     return text[FINDING_KEY].assign(**edges, reader=REFERENCE_READER).reset_index(drop=True)
 
 
-def _contradictions(images: pd.DataFrame, labels: pd.DataFrame, boxes: pd.DataFrame) -> Exclusions:
+def _rule_out(
+    builder: SourceBuilder, images: pd.DataFrame, labels: pd.DataFrame, boxes: pd.DataFrame
+) -> None:
     """Rule out images whose label cannot be right; a wrong box is a wrong label."""
-    out = Exclusions("labels")
+    out = builder.out
     if images["path"].notna().any():
         out.add(images.loc[images["path"].isna(), "image_id"], f"no path in {IMAGES}")
     for frame, name in ((labels, LABELS), (boxes, BOXES)):
         strangers = frame.loc[~is_member(frame["image_id"], images["image_id"]), "image_id"]
         out.add(strangers, f"row in {name}, but not in {IMAGES}")
-    rule_out_contradictions(out, labels, boxes)
-    return out
+    rule_out_contradictions(builder, labels, boxes)
 
 
 CSV = Format(
@@ -224,5 +206,5 @@ CSV = Format(
     title="CSV files of your own",
     folder="`images.csv`, `labels.csv` and, where there are boxes, `boxes.csv`",
     detect=has_file("images.csv", "labels.csv"),
-    read=lambda source, _: _read_csv_set(source),
+    read=_read_csv_set,
 )

@@ -7,7 +7,6 @@ identifiers unless they are replaced (`data_prep.contracts.pseudonyms`).
 
 from __future__ import annotations
 
-import os
 from collections import Counter
 from collections.abc import Iterator
 from itertools import islice
@@ -23,7 +22,6 @@ from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member
 from data_prep.contracts.words import counted
 from data_prep.contracts.workers import cpu_count, map_rows
-from data_prep.formats.common import one_target_each
 from data_prep.formats.dicom_labels import find_rows, read_label_table
 from data_prep.formats.label_files import (
     coverage_of_boxed_findings,
@@ -31,10 +29,12 @@ from data_prep.formats.label_files import (
     with_boxed_findings,
 )
 from data_prep.formats.source import (
-    Exclusions,
     Format,
+    ReadOptions,
+    SourceBuilder,
     SourceTables,
-    no_roles,
+    files_below,
+    one_target_each,
     require_folder,
 )
 from data_prep.images.decoded_image import MAX_FILE_BYTES
@@ -47,7 +47,7 @@ _FEW_FILES = 5000  # a header takes 0.6 ms, starting worker processes some secon
 
 def _look_at_files(root: Path, skip: frozenset[str] = frozenset()) -> Iterator[DicomFile]:
     """Look at every file below a folder, whatever its name; hidden ones are passed over."""
-    paths = [path for path in _list_files(root) if path not in skip]
+    paths = [path for path in sorted(files_below(root)) if path not in skip]
     workers = cpu_count() if len(paths) > _FEW_FILES else 1
     return map_rows(_look_at_file, [(root, path) for path in paths], workers=workers, lost=_lost)
 
@@ -63,16 +63,6 @@ def _look_at_file(task: tuple[Path, str]) -> DicomFile:
         return DicomFile(path, str(error).removeprefix(f"{root / path}: "))
 
 
-def _list_files(root: Path) -> list[str]:
-    """All files below a folder but hidden ones, relative to it, with ``/``, sorted."""
-    found = []
-    for place, folders, names in os.walk(root):
-        folders[:] = [f for f in folders if not f.startswith((".", "__MACOSX"))]
-        inside = Path(place).relative_to(root)
-        found += [(inside / name).as_posix() for name in names if not name.startswith(".")]
-    return sorted(found)
-
-
 def _lost(task: tuple[Path, str]) -> DicomFile:
     return DicomFile(task[1], "reading its header crashed or ran out of memory")
 
@@ -81,9 +71,10 @@ _SAME_PATIENT_EVERYWHERE = 0.5
 _ENOUGH_TO_TELL = 20
 
 
-def _read_dicom_tree(source: Path, labels: Path | None = None) -> SourceTables:
+def _read_dicom_tree(source: Path, options: ReadOptions) -> SourceTables:
     """Read the headers of every file below a folder; no pixel is decoded."""
     require_folder(source)
+    labels = options.labels
     table = read_label_table(labels) if labels else None
     skip = frozenset(_inside(labels, source))
     seen = _without_second_copies(list(_look_at_files(source, skip)))
@@ -93,7 +84,8 @@ def _read_dicom_tree(source: Path, labels: Path | None = None) -> SourceTables:
             f"{source}: no chest radiograph among {counted(len(seen), 'file')}; {_reasons(seen)}"
         )
     files = pd.DataFrame(taken).drop(columns="reason")
-    notes = _notes(seen, files)
+    builder = SourceBuilder("dicom", source, notes=_notes(seen, files))
+    notes, out = builder.notes, builder.out
     left_out = pd.DataFrame(
         {
             "path": [file.path for file in seen if file.reason],
@@ -101,15 +93,14 @@ def _read_dicom_tree(source: Path, labels: Path | None = None) -> SourceTables:
             "reason": [file.reason for file in seen if file.reason],
         }
     ).astype("str")
-    images = _images(files, notes)
-    out = Exclusions("labels")
-    findings, boxes = empty_table("findings"), empty_table("boxes")
+    images = _images(files, builder)
+    findings, boxed = empty_table("findings"), {}
     if table is None:
         notes.append("no --labels: no image has a label, so nothing can be trained or judged")
     else:
-        stated, boxed = find_rows(table, files, source, notes)
-        rule_out_contradictions(out, stated, boxed)
-        boxes = out.keep(boxed).assign(reader=REFERENCE_READER)
+        stated, boxes = find_rows(table, files, source, notes)
+        rule_out_contradictions(builder, stated, boxes)
+        boxes = out.keep(boxes).assign(reader=REFERENCE_READER)
         stated = out.keep(stated).assign(reader=REFERENCE_READER, origin="consensus")
         findings = with_boxed_findings(stated.astype("str"), boxes)
         images = out.keep(images)
@@ -118,20 +109,14 @@ def _read_dicom_tree(source: Path, labels: Path | None = None) -> SourceTables:
         unknown = int((~is_member(images["image_id"], findings["image_id"])).sum())
         if unknown:
             notes.append(f"{counted(unknown, 'image', 'have')} no label: unknown, not negative")
-    paths = dict(zip(files["image_id"], files["path"], strict=True))
-    return SourceTables(
-        format="dicom",
-        root=source,
-        images=images,
-        findings=findings,
-        boxes=boxes,
-        box_coverage=coverage_of_boxed_findings(findings, boxes)
-        if len(findings)
-        else empty_table("box_coverage"),
-        excluded=pd.concat([left_out, out.table(paths)], ignore_index=True),
-        targets=one_target_each(findings["finding"]),
-        split=no_roles(),
-        notes=tuple(notes),
+        boxed = {"boxes": boxes, "box_coverage": coverage_of_boxed_findings(findings, boxes)}
+    return builder.tables(
+        images,
+        findings,
+        one_target_each(findings["finding"]),
+        paths=dict(zip(files["image_id"], files["path"], strict=True)),
+        excluded=left_out,
+        **boxed,
     )
 
 
@@ -153,23 +138,21 @@ def _without_second_copies(seen: list[DicomFile]) -> list[DicomFile]:
     return kept
 
 
-def _images(files: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
+def _images(files: pd.DataFrame, builder: SourceBuilder) -> pd.DataFrame:
     """The ``images`` table; of the header's names it holds image, patient and study alone."""
     given = files["patient"] != ""
     study = files["study"] != ""
     assumed = ("study-" + files["study"]).where(study, "image-" + files["image_id"])
     patient = files["patient"].where(given, assumed)
     if not given.all():
-        notes.append(
-            f"WARNING: {counted(int((~given).sum()), 'image', 'carry')} no PatientID, so each of "
-            "their studies "
-            "counts as a patient of its own: the same person may be in training and test, and "
-            "figures come out too good"
+        builder.warn_of_own_patients(
+            f"{counted(int((~given).sum()), 'image', 'carry')} no PatientID",
+            which="each of their studies",
         )
     most = patient[given].value_counts()
     share = int(most.iloc[0]) / len(files) if len(most) else 0.0
     if share > _SAME_PATIENT_EVERYWHERE and len(files) >= _ENOUGH_TO_TELL:
-        notes.append(
+        builder.notes.append(
             f"WARNING: one PatientID is on {share:.0%} of the images: where an anonymiser gave all "
             "the same, no split by patient can be drawn"
         )
@@ -195,10 +178,10 @@ def _notes(seen: list[DicomFile], files: pd.DataFrame) -> list[str]:
     for column, what in (("view", "view"), ("states_chest", "body part")):
         unknown = files[column].isna() | (files[column] == False)  # noqa: E712 - bool or text
         if unknown.any():
+            taken = "frontal" if what == "view" else "chests"
             notes.append(
                 f"{counted(int(unknown.sum()), 'image', 'do')} not state the {what}: taken as "
-                + ("frontal" if what == "view" else "chests")
-                + "; look at them"
+                f"{taken}; look at them"
             )
     return notes
 
@@ -220,6 +203,6 @@ DICOM = Format(
     title="any tree of DICOM files",
     folder="DICOM files, whatever their names, with a table of labels given by `--labels`",
     detect=_holds_dicom,
-    read=lambda source, options: _read_dicom_tree(source, options.labels),
+    read=_read_dicom_tree,
     options=("labels",),
 )

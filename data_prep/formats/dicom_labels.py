@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.csv_text import first_line, read_text_csv, to_numbers
+from data_prep.contracts.csv_text import read_text_csv, refuse_line, to_numbers
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.text_lookup import is_member, renamed
-from data_prep.formats.common import finding_name
 from data_prep.formats.label_files import FINDING_KEY, STATE_WORDS
+from data_prep.formats.source import finding_name
 
 # What a column may be called, its letters and digits alone; the most exact kind of key comes first.
 _KEY_NAMES = {
@@ -83,9 +83,7 @@ def _long_rows(text: pd.DataFrame, path: Path) -> pd.DataFrame:
     if given and len(given) < len(EDGES):
         lacking = next(c for c in EDGES if c not in given)
         raise InputError(f"{path}: column '{lacking}' is missing; a box needs {', '.join(EDGES)}")
-    nameless = text["finding"] == ""
-    if nameless.any():
-        raise InputError(f"{path}: line {first_line(nameless)}: finding is empty; fill it in")
+    refuse_line(text["finding"] == "", path, "finding is empty; fill it in")
     edges = {c: to_numbers(text[c], path, c) if given else np.nan for c in EDGES}
     rows = pd.DataFrame(
         {
@@ -96,9 +94,7 @@ def _long_rows(text: pd.DataFrame, path: Path) -> pd.DataFrame:
         }
     )
     silent = (rows["state"] == "") & rows[EDGES].isna().all(axis=1)
-    if silent.any():
-        line = first_line(silent)
-        raise InputError(f"{path}: line {line}: neither a state nor a box; fill in the state")
+    refuse_line(silent, path, "neither a state nor a box; fill in the state")
     return rows
 
 
@@ -129,12 +125,11 @@ def _wide_rows(text: pd.DataFrame, path: Path) -> pd.DataFrame:
 
 def _states(text: pd.Series, path: Path, column: str) -> pd.Series:
     states = renamed(text.str.lower(), {**STATE_WORDS, "": ""})
-    wrong = states.isna()
-    if wrong.any():
-        raise InputError(
-            f"{path}: line {first_line(wrong)}: column '{column}' holds no state; expected 1, 0, "
-            "-1, present, absent, uncertain or nothing. Call a column that is no finding 'x_...'"
-        )
+    reason = (
+        f"column '{column}' holds no state; expected 1, 0, -1, present, absent, uncertain or "
+        "nothing. Call a column that is no finding 'x_...'"
+    )
+    refuse_line(states.isna(), path, reason)
     return states
 
 

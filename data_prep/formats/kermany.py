@@ -18,23 +18,21 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import REFERENCE_READER
-from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member
 from data_prep.contracts.words import counted
-from data_prep.formats.common import (
-    display_name,
-    list_image_files,
-    patients_from_names,
-    require_unique_stems,
-)
 from data_prep.formats.source import (
-    Exclusions,
     Format,
+    ReadOptions,
+    SourceBuilder,
     SourceTables,
+    display_name,
     has_file,
+    list_image_files,
     no_roles,
+    patients_from_names,
+    reference_rows,
     require_format,
+    require_unique_stems,
 )
 
 FINDING, BACTERIAL, VIRAL = "pneumonia", "bacterial_pneumonia", "viral_pneumonia"
@@ -51,51 +49,52 @@ _CLASSES = {"bacteria": "bacterial", "virus": "viral"}
 _SMALL_VAL = 100
 
 
-def _read_kermany(source: Path, patient_pattern: str | None = None) -> SourceTables:
+def _read_kermany(source: Path, options: ReadOptions) -> SourceTables:
     """List the images and read labels, roles and patients from their paths."""
     require_format(source, KERMANY)
-    notes: list[str] = []
-    files, excluded = _list_labelled(source, notes)
-    images = pd.DataFrame({"image_id": files["image_id"]})
-    images = images.join(_patients(files, patient_pattern, notes))
-    images["source"] = "kermany"
-    images["path"] = files["path"]
-    images["view"] = "AP"
-    images["x_class"] = files["x_class"]
-    notes.append("children of one to five years, all anteroposterior: not to be read as adults")
-    return SourceTables(
-        format="kermany",
-        root=source,
-        images=images,
-        findings=_findings(files),
-        boxes=empty_table("boxes"),
-        box_coverage=empty_table("box_coverage"),
-        excluded=excluded,
-        targets={
+    builder = SourceBuilder("kermany", source)
+    files = _list_labelled(source, builder)
+    pattern = options.patient_pattern or _PATIENT
+    patients = patients_from_names(files["name"], pattern, "kermany", image_ids=files["image_id"])
+    n_unknown = int((patients["patient_id_source"] == "assumed_image").sum())
+    if n_unknown:
+        builder.warn_of_own_patients(
+            f"the names of {n_unknown} images do not tell the patient",
+            remedy="--patient-pattern finds them",
+        )
+    images = files[["image_id"]].join(patients)
+    images = images.assign(
+        source="kermany", path=files["path"], view="AP", x_class=files["x_class"]
+    )
+    builder.notes.append(
+        "children of one to five years, all anteroposterior: not to be read as adults"
+    )
+    return builder.tables(
+        images,
+        _findings(files),
+        {
             name: {"any_of": [name], "display_name": display_name(name)}
             for name in (FINDING, BACTERIAL, VIRAL)
         },
-        split=no_roles(),
-        official=_official(files, images["patient_id"], notes),
-        notes=tuple(notes),
+        official=_official(files, images["patient_id"], builder.notes),
     )
 
 
-def _list_labelled(source: Path, notes: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """``image_id, path, role, folder, name, x_class`` of the usable images, and the others."""
+def _list_labelled(source: Path, builder: SourceBuilder) -> pd.DataFrame:
+    """``image_id, path, role, folder, name, x_class`` of the usable images."""
     holders = (*_ROLES, "NORMAL", "PNEUMONIA")
     prefix = "" if any((source / name).is_dir() for name in holders) else f"{NESTED}/"
     files = list_image_files(source)
     files["inside"] = files["path"].str.removeprefix(prefix)
     copies = files["inside"].str.startswith(f"{NESTED}/")  # Kaggle's archive holds the set twice
     if copies.any():
-        notes.append(
+        builder.notes.append(
             f"{counted(int(copies.sum()), 'image', 'are')} below a second {NESTED} folder: left out"
         )
     files = files[~copies].reset_index(drop=True)
     files = files.join(files["inside"].str.extract(_PLACE))
     kind = files["name"].str.lower().str.extract(_KIND)[0]
-    out = Exclusions("labels")
+    out = builder.out
     out.add(files.loc[files["folder"].isna(), "path"], "not in a NORMAL or PNEUMONIA folder")
     in_normal = files["folder"] == "NORMAL"
     out.add(files.loc[in_normal & kind.notna(), "path"], "in NORMAL, but named as a pneumonia")
@@ -111,20 +110,7 @@ def _list_labelled(source: Path, notes: list[str]) -> tuple[pd.DataFrame, pd.Dat
     if kept.empty:
         raise InputError(f"{source}: its NORMAL and PNEUMONIA folders hold no image; unpack them")
     require_unique_stems(kept.assign(stem=kept["image_id"]), source)
-    return kept, out.table({})
-
-
-def _patients(files: pd.DataFrame, pattern: str | None, notes: list[str]) -> pd.DataFrame:
-    patients = patients_from_names(
-        files["name"], pattern or _PATIENT, "kermany", image_ids=files["image_id"]
-    )
-    n_unknown = int((patients["patient_id_source"] == "assumed_image").sum())
-    if n_unknown:
-        notes.append(
-            f"WARNING: the names of {n_unknown} images do not tell the patient, so each counts as "
-            "a patient of its own (--patient-pattern finds them)"
-        )
-    return patients
+    return kept
 
 
 def _findings(files: pd.DataFrame) -> pd.DataFrame:
@@ -137,18 +123,9 @@ def _findings(files: pd.DataFrame) -> pd.DataFrame:
     }
     parts = []
     for finding, answer in answers.items():
-        known = answer.dropna().astype(bool)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "image_id": files["image_id"].loc[known.index],
-                    "finding": finding,
-                    "reader": REFERENCE_READER,
-                    "state": np.where(known, "present", "absent"),
-                    "origin": "folder",
-                }
-            )
-        )
+        stated = answer.dropna().astype(bool)
+        ids, state = files["image_id"].loc[stated.index], np.where(stated, "present", "absent")
+        parts.append(reference_rows(ids, finding, state=state, origin="folder"))
     return pd.concat(parts, ignore_index=True)
 
 
@@ -184,7 +161,7 @@ KERMANY = Format(
     detect=has_file(
         "PNEUMONIA", *(f"{p}{role}/PNEUMONIA" for p in ("", f"{NESTED}/") for role in _ROLES)
     ),
-    read=lambda source, options: _read_kermany(source, options.patient_pattern),
+    read=_read_kermany,
     options=("patient_pattern",),
     sources=(
         "kaggle.com/datasets/paultimothymooney/chest-xray-pneumonia",

@@ -15,17 +15,25 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGE_TOLERANCE_PX, EDGES, REFERENCE_READER
 from data_prep.contracts.text_lookup import is_member
 from data_prep.contracts.words import counted, counted_phrase
-from data_prep.formats.common import finding_name, one_target_each, patients_from_names
 from data_prep.formats.cxr_extension import LabelRows, as_number
 from data_prep.formats.match_images import name_images
-from data_prep.formats.source import VIEW_NAMES, Exclusions, SourceTables, no_roles
+from data_prep.formats.source import (
+    VIEW_NAMES,
+    Exclusions,
+    SourceBuilder,
+    SourceTables,
+    finding_name,
+    no_roles,
+    one_target_each,
+    patients_from_names,
+    reference_rows,
+)
 
 FREE_KEYS = ("patient_id", "study_id", "view", "sex", "age_years")
 """What a label file may say of an image in plain words, beside its labels."""
@@ -67,10 +75,10 @@ def stated_size(given: Any) -> int | None:
 
 
 def _images_table(
-    images: dict[str, dict[str, Any]], root: Path, pattern: str | None, notes: list[str]
+    images: dict[str, dict[str, Any]], pattern: str | None, builder: SourceBuilder
 ) -> pd.DataFrame:
     """Make the images table."""
-    space = root.resolve().name
+    root, space = builder.root, builder.root.resolve().name
     paths = pd.Series(list(images), dtype="str")
     facts = pd.DataFrame(list(images.values()), index=paths.index)
     facts = facts.dropna(axis="columns", how="all")
@@ -97,11 +105,9 @@ def _images_table(
     )
     assumed = int((facts["patient_id_source"] == "assumed_image").sum())
     if assumed:
-        notes.append(
-            f"WARNING: the patient of {counted(assumed, 'image')} is not known, so each counts as "
-            "a patient "
-            "of its own: the same person may be in training and test, and figures come out too "
-            "good. Give --patient-pattern if the file names tell the patient"
+        builder.warn_of_own_patients(
+            f"the patient of {counted(assumed, 'image')} is not known",
+            remedy="Give --patient-pattern if the file names tell the patient",
         )
     facts["source"] = facts["source"].fillna(space)
     return facts.assign(image_id=ids, path=paths)
@@ -117,16 +123,13 @@ STATE_WORDS = {
 """How people write a state, in lower case."""
 
 
-def rule_out_contradictions(out: Exclusions, labels: pd.DataFrame, boxes: pd.DataFrame) -> None:
-    """Rule out images whose label cannot be right; a wrong box is a wrong label."""
+def rule_out_contradictions(
+    builder: SourceBuilder, labels: pd.DataFrame, boxes: pd.DataFrame
+) -> None:
+    """Rule out images whose label cannot be right."""
+    out = builder.out
     out.add(labels.loc[labels.duplicated(FINDING_KEY), "image_id"], "two states for one finding")
-    ids, edges = boxes["image_id"].to_numpy(), boxes[EDGES].to_numpy(dtype="float64")
-    out.add(ids[~np.isfinite(edges).all(axis=1)], "box with a missing or infinite number")
-    out.add(
-        ids[(edges[:, 0] >= edges[:, 2]) | (edges[:, 1] >= edges[:, 3])],
-        "box of zero or negative size (x1, y1, x2, y2 is expected, not x, y, width, height)",
-    )
-    out.add(ids[(edges < 0).any(axis=1)], "box outside the image")
+    builder.rule_out_boxes(boxes, " (x1, y1, x2, y2 is expected, not x, y, width, height)")
     absent = labels.loc[labels["state"] == "absent", FINDING_KEY].drop_duplicates()
     contradicted = boxes.merge(absent, on=FINDING_KEY)["image_id"]
     out.add(contradicted, "box of a finding that is labelled absent")
@@ -149,7 +152,7 @@ def coverage_of_boxed_findings(labels: pd.DataFrame, boxes: pd.DataFrame) -> pd.
     present = labels.loc[labels["state"] == "present", FINDING_KEY]
     boxed = present.merge(boxes[FINDING_KEY].drop_duplicates(), on=FINDING_KEY)
     complete = pd.concat([absent, boxed])
-    return complete.assign(reader=REFERENCE_READER, coverage="all").reset_index(drop=True)
+    return reference_rows(complete["image_id"], complete["finding"], coverage="all")
 
 
 NO_FINDING = frozenset({"no_finding", "no_findings", "normal", "healthy", "background"})
@@ -212,38 +215,35 @@ class LabelFiles:
         if self.without_pixels and not self.without_pixels >= set(self.images):
             self.out.add(sorted(self.without_pixels), "no such image")
         self._require_any(root)
-        notes: list[str] = []
-        images = _images_table(self.images, root, pattern, notes)
+        builder = SourceBuilder(format, root)
+        images = _images_table(self.images, pattern, builder)
         ids = dict(zip(images["path"], images["image_id"], strict=True))
-        out = Exclusions(self.out.stage)
+        out = builder.out
         out.reasons = {ids.get(path, path): reason for path, reason in self.out.reasons.items()}
         boxes = self._boxes(ids, out)
         findings, coverage = self._labels(ids, boxes)
-        _rule_out(out, findings, coverage, boxes)
+        _rule_out(builder, findings, coverage, boxes)
         images, boxes, coverage = out.keep(images), out.keep(boxes), out.keep(coverage)
         findings = _with_boxed(out.keep(findings), boxes)
-        excluded = out.table({image_id: path for path, image_id in ids.items()})
+        paths = {image_id: path for path, image_id in ids.items()}
         if images.empty or findings.empty:
-            first = excluded.iloc[0] if len(excluded) else None
-            why = "no label" if first is None else f"{first['path']}: {first['reason']}"
-            raise InputError(f"{root}: no image can be used; {why}")
+            reasons = (f"{paths.get(name, name)}: {why}" for name, why in out.reasons.items())
+            raise InputError(f"{root}: no image can be used; {next(reasons, 'no label')}")
         unknown = images.loc[~is_member(images["image_id"], findings["image_id"]), ["image_id"]]
         self.seen["images have no label: unknown, not negative; left unused"] = len(unknown)
         official = self._official(images, ids)
         if self.without_pixels:
             images["path"] = pd.Series(index=images.index, dtype="str")
-        return SourceTables(
-            format=format,
-            root=root,
-            images=images,
-            findings=findings,
+        builder.notes[:0] = [counted_phrase(n, text) for text, n in self.seen.items() if n]
+        return builder.tables(
+            images,
+            findings,
+            self.targets or one_target_each(findings["finding"]),
+            paths=paths,
             boxes=boxes,
             box_coverage=coverage,
-            excluded=excluded,
-            targets=self.targets or one_target_each(findings["finding"]),
             split=unknown.assign(role="unused").reset_index(drop=True),
             official=official,
-            notes=(*(counted_phrase(n, text) for text, n in self.seen.items() if n), *notes),
         )
 
     def _require_any(self, root: Path) -> None:
@@ -299,16 +299,13 @@ class LabelFiles:
 
     def _official(self, images: pd.DataFrame, ids: dict[str, str]) -> pd.DataFrame:
         """The published role of every image; nothing where no two roles are published."""
-        given = pd.DataFrame(
-            [(ids[path], role) for path, role in self.roles if path in ids],
-            columns=["image_id", "role"],
-            dtype="str",
-        ).drop_duplicates()
-        given = given[is_member(given["image_id"], images["image_id"])]
-        repeated = given["image_id"].duplicated(keep=False)
-        both = int(given.loc[repeated, "image_id"].nunique())
+        rows = [(path, role) for path, role in self.roles if path in ids]
+        published = _frame(rows, ["image_id", "role"], ids).drop_duplicates()
+        published = published[is_member(published["image_id"], images["image_id"])]
+        repeated = published["image_id"].duplicated(keep=False)
+        both = int(published.loc[repeated, "image_id"].nunique())
         self.seen["images have two roles in the published split: unused in it"] = both
-        role = given[~repeated].set_index("image_id")["role"]
+        role = published[~repeated].set_index("image_id")["role"]
         if role[role != "unused"].nunique() < 2:
             return no_roles()
         roles = images["image_id"].map(role).fillna("unused").astype("str")
@@ -335,16 +332,16 @@ def _with_boxed(findings: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFrame:
 
 
 def _rule_out(
-    out: Exclusions, findings: pd.DataFrame, coverage: pd.DataFrame, boxes: pd.DataFrame
+    builder: SourceBuilder, findings: pd.DataFrame, coverage: pd.DataFrame, boxes: pd.DataFrame
 ) -> None:
     """Rule out images whose reference labels cannot be right."""
     labels = findings[findings["reader"] == REFERENCE_READER]
-    rule_out_contradictions(out, labels, boxes[boxes["reader"] == REFERENCE_READER])
+    rule_out_contradictions(builder, labels, boxes[boxes["reader"] == REFERENCE_READER])
     present = labels.loc[labels["state"] == "present", _KEY]
     whole = coverage.loc[coverage["coverage"] == "all", _KEY].merge(present, on=_KEY)
     boxed = boxes[_KEY].drop_duplicates()
-    found = whole.merge(boxed, on=_KEY, how="left", indicator=True)
-    out.add(
-        found.loc[found["_merge"] == "left_only", "image_id"],
+    merged = whole.merge(boxed, on=_KEY, how="left", indicator=True)
+    builder.out.add(
+        merged.loc[merged["_merge"] == "left_only", "image_id"],
         "labelled present with every lesion boxed, but has no box",
     )

@@ -6,7 +6,6 @@ the same name. Only images below the source folder are ever found.
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 from collections.abc import Iterable
@@ -18,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.mirror import borrowed
-from data_prep.formats.common import list_image_files
+from data_prep.formats.source import list_image_files
 from data_prep.images.decoded_image import (
     MAX_FILE_BYTES,
     plain_reason,
@@ -49,19 +48,6 @@ def role_of(text: str) -> str | None:
         if match:
             return match.lastgroup
     return None
-
-
-def files_below(root: Path, suffix: str) -> list[str]:
-    """Relative paths of the files below a folder that end so, in order; hidden ones left out."""
-    found = []
-    for place, folders, names in os.walk(root):
-        folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
-        found += [
-            (Path(place) / name).relative_to(root).as_posix()
-            for name in sorted(names)
-            if name.lower().endswith(suffix) and not name.startswith(".")
-        ]
-    return found
 
 
 def read_lines(path: Path) -> list[str]:

@@ -14,26 +14,28 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.csv_text import first_line, read_text_csv, to_numbers
+from data_prep.contracts.csv_text import first_line, read_text_csv, refuse_line, to_numbers
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member
 from data_prep.contracts.words import counted
-from data_prep.formats.common import (
-    finding_name,
-    list_image_files,
-    one_target_each,
-    require_unique_stems,
-)
 from data_prep.formats.source import (
+    NO_PIXELS,
     Exclusions,
     Format,
+    ReadOptions,
+    SourceBuilder,
     SourceTables,
+    finding_name,
     has_match,
+    list_image_files,
     no_roles,
     normal_views,
+    one_target_each,
+    reference_rows,
     require_format,
+    require_unique_stems,
 )
 
 FINDINGS = (
@@ -52,8 +54,8 @@ _BOX = ["Bbox [x", "y", "w", "h]"]
 
 def find_entries(folder: Path) -> Path | None:
     """Find ``Data_Entry_2017``; the corrected table of 2020 comes before that of 2017."""
-    found = [p for p in folder.glob("Data_Entry_2017*") if p.name.endswith((".csv", ".csv.gz"))]
-    return min(found, key=lambda p: ("v2020" not in p.name, p.name), default=None)
+    paths = [p for p in folder.glob("Data_Entry_2017*") if p.name.endswith((".csv", ".csv.gz"))]
+    return min(paths, key=lambda p: ("v2020" not in p.name, p.name), default=None)
 
 
 def _read_entries(path: Path) -> pd.DataFrame:
@@ -84,11 +86,7 @@ def _read_entries(path: Path) -> pd.DataFrame:
 def _ages(text: pd.Series, path: Path) -> pd.Series:
     parts = text.str.upper().str.extract(r"^(\d+(?:\.\d+)?)([YMWD]?)$")
     bad = parts[0].isna() & (text != "")
-    if bad.any():
-        value = text[bad].iloc[0]
-        raise InputError(
-            f"{path}: line {first_line(bad)}: Patient Age={value!r}; expected years, or 058Y"
-        )
+    refuse_line(bad, path, "; expected years, or 058Y", text)
     return parts[0].astype("float64") * parts[1].map(_YEARS).astype("float64")
 
 
@@ -116,11 +114,7 @@ def _read_boxes(path: Path) -> pd.DataFrame:
     text = read_text_csv(path, ("Image Index", "Finding Label", *_BOX))
     findings = text["Finding Label"].map(finding_name).replace(_BOX_NAMES)
     unknown = ~findings.isin(FINDINGS)
-    if unknown.any():
-        raise InputError(
-            f"{path}: line {first_line(unknown)}: Finding Label="
-            f"{text['Finding Label'][unknown].iloc[0]!r} is none of the 14 findings"
-        )
+    refuse_line(unknown, path, " is none of the 14 findings", text["Finding Label"])
     x, y, width, height = (to_numbers(text[c], path, c) for c in _BOX)
     return pd.DataFrame(
         {
@@ -170,52 +164,39 @@ SIDE = 1024
 # A model learns the findings of its target: with this one all 14, as CheXNet did.
 ANY, _ANY_SHOWN = "any_finding", {"display_name": "Any finding"}
 _OLDEST = 120
-_KEY = ["image_id", "finding"]
 
 
-def _read_nih(source: Path) -> SourceTables:
+def _read_nih(source: Path, _: ReadOptions) -> SourceTables:
     """Read the tables of NIH ChestX-ray14; no pixel is decoded."""
     require_format(source, NIH)
     path = find_entries(source)
     if path is None:
         raise InputError(f"{source}: holds no Data_Entry_2017 table; put it there")
-    notes: list[str] = []
-    entries = _without_repeats(_read_entries(path), path, notes)
+    builder = SourceBuilder("nih", source)
+    notes, out = builder.notes, builder.out
+    entries = builder.without_repeats(_read_entries(path), path.name)
+    if entries.empty:
+        raise InputError(f"{path}: lists no image")
     named, contradictory = _present_findings(entries, path)
     boxes = _known_boxes(source, entries, notes)
     files = list_image_files(source)
     require_unique_stems(files, source)
-    out = _contradictions(entries, boxes, named)
+    _rule_out(builder, entries, boxes, named)
     out.add(entries.loc[contradictory, "image_id"], "'No Finding' beside a finding")
     _match_files(entries, files, path, source, out)
     kept = ~is_member(entries["image_id"], list(out.reasons))
     boxes = out.keep(boxes)
     images = _images(entries[kept], files, boxes, notes)
-    return SourceTables(
-        format="nih",
-        root=source,
-        images=images,
-        findings=_findings(images["image_id"], named[kept], notes),
+    boxed = boxes[["image_id", "finding"]].drop_duplicates()
+    return builder.tables(
+        images,
+        _findings(images["image_id"], named[kept], notes),
+        {**one_target_each(FINDINGS), ANY: {"any_of": list(FINDINGS), **_ANY_SHOWN}},
+        paths=dict(zip(files["stem"], files["path"], strict=True)),
         boxes=boxes,
-        box_coverage=boxes[_KEY]
-        .drop_duplicates()
-        .assign(reader=REFERENCE_READER, coverage="all")
-        .reset_index(drop=True),
-        excluded=out.table(dict(zip(files["stem"], files["path"], strict=True))),
-        targets={**one_target_each(FINDINGS), ANY: {"any_of": list(FINDINGS), **_ANY_SHOWN}},
-        split=no_roles(),
+        box_coverage=reference_rows(boxed["image_id"], boxed["finding"], coverage="all"),
         official=_official(source, images["image_id"], notes),
-        notes=tuple(notes),
     )
-
-
-def _without_repeats(entries: pd.DataFrame, path: Path, notes: list[str]) -> pd.DataFrame:
-    once = entries.drop_duplicates()
-    if len(once) < len(entries):
-        notes.append(f"{path.name}: {len(entries) - len(once)} repeated rows, kept once")
-    if once.empty:
-        raise InputError(f"{path}: lists no image")
-    return once
 
 
 def _known_boxes(source: Path, entries: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
@@ -234,27 +215,23 @@ def _known_boxes(source: Path, entries: pd.DataFrame, notes: list[str]) -> pd.Da
     return boxes[listed].assign(reader=REFERENCE_READER).reset_index(drop=True)
 
 
-def _contradictions(entries: pd.DataFrame, boxes: pd.DataFrame, named: np.ndarray) -> Exclusions:
-    """Rule out images whose rows cannot be right; a wrong box is a wrong label."""
-    out = Exclusions("labels")
-    ids = entries["image_id"]
+def _rule_out(
+    builder: SourceBuilder, entries: pd.DataFrame, boxes: pd.DataFrame, named: np.ndarray
+) -> None:
+    """Rule out images whose rows cannot be right."""
+    out, ids = builder.out, entries["image_id"]
     out.add(ids[ids.duplicated()], "two different rows in Data_Entry")
     digits = ids.str.extract(r"^(\d{8})_\d+$")[0]
     out.add(ids[digits.isna()], "name does not begin with the 8 digits of a patient")
     number = entries["patient_number"]
     disagree = digits.notna() & number.notna() & (digits.astype("float64") != number)
     out.add(ids[disagree], "patient in the name disagrees with Patient ID")
-    edges = boxes[["x1", "y1", "x2", "y2"]].to_numpy(dtype="float64")
+    builder.rule_out_boxes(boxes)
     boxed = boxes["image_id"].to_numpy()
-    out.add(boxed[~np.isfinite(edges).all(axis=1)], "box with a missing or infinite number")
-    flat = (edges[:, 0] >= edges[:, 2]) | (edges[:, 1] >= edges[:, 3])
-    out.add(boxed[flat], "box of zero or negative size")
-    out.add(boxed[(edges < 0).any(axis=1)], "box outside the image")
     first = ~ids.duplicated().to_numpy()
     rows = pd.Index(ids[first]).get_indexer(boxed)
     columns = pd.Index(FINDINGS).get_indexer(pd.Index(boxes["finding"]))
     out.add(boxed[~named[first][rows, columns]], "box of a finding that is not labelled present")
-    return out
 
 
 def _match_files(
@@ -266,8 +243,7 @@ def _match_files(
     listed = is_member(images["stem"], entries["image_id"])
     if not listed.any():
         raise InputError(
-            f"{source}: none of its {len(images)} images is listed in {path.name}; "
-            "give the "
+            f"{source}: none of its {len(images)} images is listed in {path.name}; give the "
             "folder of the NIH images"
         )
     out.add(images.loc[~listed, "stem"], f"no row in {path.name}")
@@ -289,7 +265,7 @@ def _images(
     for column in ("height", "width"):
         images[column] = pd.Series(SIDE, index=images.index, dtype="Int64").where(sized)
     if images["path"].isna().all():
-        notes.append("no image is there: a data set without pixels, to judge predictions on only")
+        notes.append(NO_PIXELS)
     impossible = int((images.get("age_years", pd.Series(dtype="float64")) > _OLDEST).sum())
     if impossible:
         notes.append(
@@ -300,8 +276,7 @@ def _images(
         n_boxed = boxes["image_id"].nunique()
         notes.append(
             f"{len(boxes)} official boxes on {n_boxed} of {counted(len(images), 'image')}; a "
-            "positive image "
-            "without a box counts as not boxed"
+            "positive image without a box counts as not boxed"
         )
     return images
 
@@ -313,14 +288,11 @@ def _findings(ids: pd.Series, named: np.ndarray, notes: list[str]) -> pd.DataFra
         notes.append(
             f"{counted(int((~labelled).sum()), 'image', 'have')} no label: unknown, not negative"
         )
-    return pd.DataFrame(
-        {
-            "image_id": np.repeat(ids.to_numpy(dtype=object)[labelled], len(FINDINGS)),
-            "finding": np.tile(np.array(FINDINGS, dtype=object), int(labelled.sum())),
-            "reader": REFERENCE_READER,
-            "state": np.where(named[labelled, :-1].ravel(), "present", "absent"),
-            "origin": "report_nlp",
-        }
+    return reference_rows(
+        np.repeat(ids.to_numpy(dtype=object)[labelled], len(FINDINGS)),
+        np.tile(np.array(FINDINGS, dtype=object), int(labelled.sum())),
+        state=np.where(named[labelled, :-1].ravel(), "present", "absent"),
+        origin="report_nlp",
     ).astype("str")
 
 
@@ -336,8 +308,7 @@ def _official(source: Path, ids: pd.Series, notes: list[str]) -> pd.DataFrame:
     if both.any():
         raise InputError(
             f"{source}: {counted(int(both.sum()), 'image', 'are')} in both {TRAIN_LIST} and "
-            f"{TEST_LIST}; correct "
-            "the lists"
+            f"{TEST_LIST}; correct the lists"
         )
     role = np.select([is_member(ids, train), is_member(ids, test)], ["train", "test"], "unused")
     return pd.DataFrame({"image_id": ids, "role": role}).reset_index(drop=True)
@@ -348,6 +319,6 @@ NIH = Format(
     title="NIH ChestX-ray14",
     folder="`Data_Entry_2017*.csv`, and the images in any folders below",
     detect=has_match("Data_Entry_2017*.csv", "Data_Entry_2017*.csv.gz"),
-    read=lambda source, _: _read_nih(source),
+    read=_read_nih,
     sources=("nihcc.app.box.com/v/ChestXray-NIHCC", "kaggle.com/datasets/nih-chest-xrays/data"),
 )

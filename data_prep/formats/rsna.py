@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.csv_text import first_line, read_text_csv, to_numbers
+from data_prep.contracts.csv_text import read_text_csv, refuse_line, to_numbers
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import read_json
 from data_prep.contracts.schemas import REFERENCE_READER, SYNTHETIC
@@ -24,9 +24,12 @@ from data_prep.formats.nih import find_entries, read_field_sizes
 from data_prep.formats.source import (
     Exclusions,
     Format,
+    ReadOptions,
+    SourceBuilder,
     SourceTables,
     has_file,
     normal_views,
+    reference_rows,
     require_format,
 )
 
@@ -46,9 +49,7 @@ def _read_labels(path: Path) -> pd.DataFrame:
     text = read_text_csv(path, ("patientId", *BOX_EDGES, "Target"))
     numbers = {c: to_numbers(text[c], path, c) for c in (*BOX_EDGES, "Target")}
     labels = pd.DataFrame({"image_id": text["patientId"], **numbers})
-    nameless = labels["image_id"] == ""
-    if nameless.any():
-        raise InputError(f"{path}: line {first_line(nameless)}: patientId is empty; fill it in")
+    refuse_line(labels["image_id"] == "", path, "patientId is empty; fill it in")
     return labels.reset_index(drop=True)
 
 
@@ -56,25 +57,15 @@ def _read_classes(path: Path) -> pd.DataFrame:
     """Read ``stage_2_detailed_class_info.csv`` as ``image_id, x_class``, one row a row."""
     text = read_text_csv(path, ("patientId", "class"))
     classes = text["class"].map(CLASSES)
-    unknown = classes.isna()
-    if unknown.any():
-        raise InputError(
-            f"{path}: line {first_line(unknown)}: class={text['class'][unknown].iloc[0]!r}; "
-            f"expected one of {', '.join(CLASSES)}"
-        )
+    refuse_line(classes.isna(), path, f"; expected one of {', '.join(CLASSES)}", text["class"])
     return pd.DataFrame({"image_id": text["patientId"], "x_class": classes.astype("str")})
 
 
 def _read_mapping(path: Path, name_space: str = "nih") -> pd.DataFrame:
     """Read the mapping from RSNA images to NIH images."""
     text = read_text_csv(path, ("patientId", "nih_image"))
-    repeated = text["patientId"].duplicated()
-    if repeated.any():
-        name = text["patientId"][repeated].iloc[0]
-        raise InputError(
-            f"{path}: line {first_line(repeated)}: patientId {name!r} is mapped twice; keep one "
-            "line"
-        )
+    ids = text["patientId"]
+    refuse_line(ids.duplicated(), path, " is mapped twice; keep one line", ids)
     claimed_twice = text["nih_image"].duplicated(keep=False)
     if "mse" in text.columns:
         # With the difference known, an image claimed twice is told by it: one of a pair is
@@ -104,9 +95,7 @@ def _read_headers(path: Path) -> pd.DataFrame:
 
     Its PixelSpacing is left out: that of NIH's original file, not of the 1024 px one.
     """
-    text = read_text_csv(path, ("PatientID",))
-    for column in {"ViewPosition", "PatientSex", "PatientAge"} - set(text.columns):
-        text[column] = ""
+    text = read_text_csv(path, ("PatientID",), ("ViewPosition", "PatientSex", "PatientAge"))
     people = pd.DataFrame(
         {
             "image_id": text["PatientID"],
@@ -115,13 +104,9 @@ def _read_headers(path: Path) -> pd.DataFrame:
             "age_years": to_numbers(text["PatientAge"], path, "PatientAge"),
         }
     ).drop_duplicates()
-    repeated = people["image_id"].duplicated()
-    if repeated.any():
-        name = people["image_id"][repeated].iloc[0]
-        raise InputError(
-            f"{path}: line {first_line(repeated)}: PatientID {name!r} appears more than once "
-            "with different values; keep one line"
-        )
+    ids = people["image_id"].rename("PatientID")
+    twice = " appears more than once with different values; keep one line"
+    refuse_line(ids.duplicated(), path, twice, ids)
     return people.reset_index(drop=True)
 
 
@@ -140,7 +125,7 @@ PHANTOM = "synth.json"
 SIDE = 1024
 
 
-def _read_rsna(source: Path) -> SourceTables:
+def _read_rsna(source: Path, _: ReadOptions) -> SourceTables:
     """Read the tables of an RSNA stage 2 folder; no pixel is decoded."""
     require_format(source, RSNA)
     labels = _read_labels(source / LABELS)
@@ -210,43 +195,42 @@ def _rsna_tables(
     people: pd.DataFrame | None = None,
 ) -> SourceTables:
     """Join the source's tables and rule out what contradicts itself."""
-    notes: list[str] = []
-    rows = labels.drop_duplicates()
-    if len(rows) < len(labels):
-        notes.append(f"{LABELS}: {len(labels) - len(rows)} repeated rows, kept once")
-    out = _contradictions(rows, train, classes)
+    builder = SourceBuilder("rsna", root)
+    notes, out = builder.notes, builder.out
+    rows = builder.without_repeats(labels, LABELS)
+    _rule_out(out, rows, train, classes)
     images = out.keep(pd.concat([train, test], ignore_index=True).drop_duplicates("image_id"))
     images["source"] = SYNTHETIC if (root / PHANTOM).exists() else "rsna"
     images = _with_classes(images, classes, notes)
-    images = _with_patients(images, mapping, set(test["image_id"]), notes)
+    images = _with_patients(images, mapping, set(test["image_id"]), builder)
     if field_sizes is not None and mapping is not None:
-        known = mapping[["image_id", "nih_image"]].merge(field_sizes, on="nih_image")
-        images = images.merge(known.drop(columns="nih_image"), on="image_id", how="left")
+        sizes = mapping[["image_id", "nih_image"]].merge(field_sizes, on="nih_image")
+        images = images.merge(sizes.drop(columns="nih_image"), on="image_id", how="left")
     if people is not None:
         images = images.merge(people, on="image_id", how="left")
     if images["path"].isna().all():
         notes.append(f"{TRAIN_IMAGES}: not there: a data set without pixels, to judge on only")
         images["height"] = images["width"] = pd.array([SIDE] * len(images), dtype="Int64")
     rows = out.keep(rows)
-    return SourceTables(
-        format="rsna",
-        root=root,
-        images=images,
-        findings=_findings(rows),
+    one = rows.drop_duplicates("image_id")
+    state = np.where(one["Target"] == 1, "present", "absent")
+    # All lesions are boxed, except on a positive image that came without any box.
+    complete = rows[(rows["Target"] == 0) | rows["x"].notna()].drop_duplicates("image_id")
+    return builder.tables(
+        images,
+        reference_rows(one["image_id"], FINDING, state=state, origin="consensus"),
+        TARGETS,
+        paths=dict(train.dropna()[["image_id", "path"]].to_numpy().tolist()),
         boxes=_boxes(rows),
-        box_coverage=_coverage(rows),
-        excluded=out.table(dict(train.dropna()[["image_id", "path"]].to_numpy().tolist())),
-        targets=TARGETS,
+        box_coverage=reference_rows(complete["image_id"], FINDING, coverage="all"),
         split=out.keep(test[["image_id"]].assign(role="unused")),
-        notes=tuple(notes),
     )
 
 
-def _contradictions(
-    rows: pd.DataFrame, train: pd.DataFrame, classes: pd.DataFrame | None
-) -> Exclusions:
+def _rule_out(
+    out: Exclusions, rows: pd.DataFrame, train: pd.DataFrame, classes: pd.DataFrame | None
+) -> None:
     """Rule out images whose label cannot be right; a wrong box is a wrong label."""
-    out = Exclusions("labels")
     ids, edges = rows["image_id"], rows[BOX_EDGES]
     out.add(train.loc[~is_member(train["image_id"], ids), "image_id"], f"no row in {LABELS}")
     out.add(ids[~is_member(ids, train["image_id"])], f"row in {LABELS}, but no image file")
@@ -260,13 +244,12 @@ def _contradictions(
     out.add(ids[(edges[["width", "height"]] <= 0).any(axis=1)], "box of zero or negative size")
     out.add(ids[(edges[["x", "y"]] < 0).any(axis=1)], "box outside the image")
     if classes is None:
-        return out
+        return
     kinds = classes.drop_duplicates()
     out.add(kinds.loc[kinds["image_id"].duplicated(), "image_id"], f"two classes in {CLASS_INFO}")
     opaque = ids.map(kinds.drop_duplicates("image_id").set_index("image_id")["x_class"])
     disagree = opaque.notna() & ((opaque == "lung_opacity") != (rows["Target"] == 1))
     out.add(ids[disagree], f"Target disagrees with {CLASS_INFO}")
-    return out
 
 
 def _with_classes(
@@ -279,7 +262,10 @@ def _with_classes(
 
 
 def _with_patients(
-    images: pd.DataFrame, mapping: pd.DataFrame | None, unlabelled: set[str], notes: list[str]
+    images: pd.DataFrame,
+    mapping: pd.DataFrame | None,
+    unlabelled: set[str],
+    builder: SourceBuilder,
 ) -> pd.DataFrame:
     """Add ``patient_id`` and its source; a labelled image of unknown patient makes a note."""
     columns = ["image_id", "patient_id", "patient_id_source"]
@@ -291,31 +277,16 @@ def _with_patients(
     images.loc[unknown, "patient_id_source"] = "assumed_image"
     n_labelled = int((unknown & ~is_member(images["image_id"], unlabelled)).sum())
     if n_labelled:
-        notes.append(
-            f"WARNING: the patient of {counted(n_labelled, 'image')} is not known, so each counts "
-            "as a patient"
-            " of its own: the same person may be in training and test, and figures come out too"
-            f" good. Put the public {MAPPING} (columns patientId, nih_image) into the folder"
+        builder.warn_of_own_patients(
+            f"the patient of {counted(n_labelled, 'image')} is not known",
+            remedy=f"Put the public {MAPPING} (columns patientId, nih_image) into the folder",
         )
     n_doubtful = int((images["patient_id_source"] == "mapped_unverified").sum())
     if n_doubtful:
-        notes.append(
+        builder.notes.append(
             f"{counted(n_doubtful, 'image', 'have')} a doubtful patient: used for training only"
         )
     return images
-
-
-def _findings(rows: pd.DataFrame) -> pd.DataFrame:
-    one = rows.drop_duplicates("image_id")
-    return pd.DataFrame(
-        {
-            "image_id": one["image_id"],
-            "finding": FINDING,
-            "reader": REFERENCE_READER,
-            "state": np.where(one["Target"] == 1, "present", "absent"),
-            "origin": "consensus",
-        }
-    ).reset_index(drop=True)
 
 
 def _boxes(rows: pd.DataFrame) -> pd.DataFrame:
@@ -333,24 +304,11 @@ def _boxes(rows: pd.DataFrame) -> pd.DataFrame:
     ).reset_index(drop=True)
 
 
-def _coverage(rows: pd.DataFrame) -> pd.DataFrame:
-    """All lesions are boxed, except on a positive image that came without any box."""
-    complete = rows[(rows["Target"] == 0) | rows["x"].notna()].drop_duplicates("image_id")
-    return pd.DataFrame(
-        {
-            "image_id": complete["image_id"],
-            "finding": FINDING,
-            "reader": REFERENCE_READER,
-            "coverage": "all",
-        }
-    ).reset_index(drop=True)
-
-
 RSNA = Format(
     name="rsna",
     title="RSNA Pneumonia Detection Challenge 2018",
     folder="`stage_2_train_labels.csv`, with `stage_2_train_images/` where there are pixels",
     detect=has_file(TRAIN_IMAGES, LABELS),
-    read=lambda source, _: _read_rsna(source),
+    read=_read_rsna,
     sources=("kaggle.com/c/rsna-pneumonia-detection-challenge",),
 )

@@ -1,15 +1,22 @@
-"""What every format hands to `cxr prepare`, and what the registry knows of a format."""
+"""What every format hands to `cxr prepare`, and what several formats need on the way.
+
+Names of findings, targets, files in folders, patients in names, and the builder of the tables.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member, renamed
 
@@ -92,10 +99,10 @@ class SourceTables:
             ``field_width_mm`` and ``field_height_mm``, where there, are the true size of what the
             image shows; they become the pixel spacing once the image's size is known.
         findings: The ``findings`` table.
+        targets: Name of a target -> ``{"any_of": [...], "display_name": ...}``.
         boxes: The ``boxes`` table, not yet checked against the size of the images.
         box_coverage: The ``box_coverage`` table.
         excluded: Files and images that the labels rule out: ``path, stage, reason``.
-        targets: Name of a target -> ``{"any_of": [...], "display_name": ...}``.
         split: ``image_id, role`` where the source fixes the role; other images are drawn.
         official: ``image_id, role`` of the publisher's own split, which becomes the split
             ``official`` beside the drawn one; empty where there is none.
@@ -106,11 +113,11 @@ class SourceTables:
     root: Path
     images: pd.DataFrame
     findings: pd.DataFrame
-    boxes: pd.DataFrame
-    box_coverage: pd.DataFrame
-    excluded: pd.DataFrame
     targets: dict[str, dict[str, Any]]
-    split: pd.DataFrame
+    boxes: pd.DataFrame = field(default_factory=lambda: empty_table("boxes"))
+    box_coverage: pd.DataFrame = field(default_factory=lambda: empty_table("box_coverage"))
+    excluded: pd.DataFrame = field(default_factory=lambda: empty_table("excluded"))
+    split: pd.DataFrame = field(default_factory=no_roles)
     official: pd.DataFrame = field(default_factory=no_roles)
     notes: tuple[str, ...] = ()
 
@@ -164,7 +171,7 @@ class Exclusions:
             return frame
         return frame[~is_member(frame["image_id"], list(self.reasons))].reset_index(drop=True)
 
-    def table(self, paths: dict[str, str]) -> pd.DataFrame:
+    def table(self, paths: Mapping[str, str]) -> pd.DataFrame:
         """The ``excluded`` table; an image without a known path is listed by its id."""
         if not self.reasons:
             return empty_table("excluded")
@@ -175,6 +182,77 @@ class Exclusions:
                 "reason": list(self.reasons.values()),
             }
         )
+
+
+@dataclass
+class SourceBuilder:
+    """What a format gathers on its way to `SourceTables`: notes, and images that are ruled out."""
+
+    format: str
+    root: Path
+    notes: list[str] = field(default_factory=list)
+    out: Exclusions = field(default_factory=lambda: Exclusions("labels"))
+
+    def warn_of_own_patients(self, why: str, *, which: str = "each", remedy: str = "") -> None:
+        """Note that images of unknown patients count as patients of their own."""
+        self.notes.append(
+            f"WARNING: {why}, so {which} counts as a patient of its own: the same person may be in "
+            "training and test, and figures come out too good" + (f". {remedy}" if remedy else "")
+        )
+
+    def without_repeats(self, rows: pd.DataFrame, file: str) -> pd.DataFrame:
+        """Rows of a file, exact repeats dropped with a note."""
+        once = rows.drop_duplicates()
+        if len(once) < len(rows):
+            self.notes.append(f"{file}: {len(rows) - len(once)} repeated rows, kept once")
+        return once
+
+    def rule_out_boxes(self, boxes: pd.DataFrame, hint: str = "") -> None:
+        """Rule out images with an impossible box: a wrong box is a wrong label."""
+        ids, edges = boxes["image_id"].to_numpy(), boxes[EDGES].to_numpy(dtype="float64")
+        self.out.add(ids[~np.isfinite(edges).all(axis=1)], "box with a missing or infinite number")
+        flat = (edges[:, 0] >= edges[:, 2]) | (edges[:, 1] >= edges[:, 3])
+        self.out.add(ids[flat], f"box of zero or negative size{hint}")
+        self.out.add(ids[(edges < 0).any(axis=1)], "box outside the image")
+
+    def tables(
+        self,
+        images: pd.DataFrame,
+        findings: pd.DataFrame,
+        targets: dict[str, dict[str, Any]],
+        *,
+        paths: Mapping[str, str] | None = None,
+        **tables: pd.DataFrame,
+    ) -> SourceTables:
+        """Put the tables together.
+
+        Args:
+            images: The images that are not ruled out.
+            findings: Of these images.
+            targets: As in `SourceTables`.
+            paths: Path of an image by its id, to list what was ruled out.
+            tables: Other tables of `SourceTables`; ``excluded`` comes before what was ruled out.
+        """
+        ruled_out = self.out.table(paths or {})
+        earlier = tables.pop("excluded", None)
+        if earlier is not None:
+            ruled_out = pd.concat([earlier, ruled_out], ignore_index=True)
+        return SourceTables(
+            format=self.format,
+            root=self.root,
+            images=images,
+            findings=findings,
+            targets=targets,
+            excluded=ruled_out,
+            notes=tuple(self.notes),
+            **tables,
+        )
+
+
+def reference_rows(image_ids: Any, finding: Any, **columns: Any) -> pd.DataFrame:
+    """Rows of the reference reader: ``image_id, finding, reader`` and the columns given."""
+    rows = {"image_id": image_ids, "finding": finding, "reader": REFERENCE_READER, **columns}
+    return pd.DataFrame(rows).reset_index(drop=True)
 
 
 def normal_views(text: pd.Series) -> pd.Series:
@@ -198,3 +276,122 @@ def require_format(source: Path, format: Format) -> None:  # noqa: A002 - the op
                 f"{source}: not in {format.name} format, but {folder} is; give that folder"
             )
     raise WrongFormatError(f"{source}: not in {format.name} format")
+
+
+NO_PIXELS = "no image is there: a data set without pixels, to judge predictions on only"
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
+
+
+def finding_name(text: str) -> str:
+    """Bring a published label to the form of a finding: lower case, words joined by ``_``.
+
+    Example:
+        >>> finding_name("Pleural Thickening"), finding_name("Nodule/Mass")
+        ('pleural_thickening', 'nodule_mass')
+    """
+    return re.sub(r"[^a-z0-9]+", "_", text.strip().lower()).strip("_")
+
+
+def display_name(finding: str) -> str:
+    """A finding as people read it.
+
+    Example:
+        >>> display_name("pleural_thickening")
+        'Pleural thickening'
+    """
+    return finding.replace("_", " ").capitalize()
+
+
+def one_target_each(findings: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """A target of its own for each finding, in alphabetical order.
+
+    Example:
+        >>> one_target_each(["mass"])
+        {'mass': {'any_of': ['mass'], 'display_name': 'Mass'}}
+    """
+    return {
+        name: {"any_of": [name], "display_name": display_name(name)}
+        for name in sorted(set(findings))
+    }
+
+
+def with_targets(tables: SourceTables, targets: Mapping[str, Sequence[str]]) -> SourceTables:
+    """Add the user's own targets to those of the format; one of the same name is replaced.
+
+    Args:
+        tables: As a format gave them.
+        targets: Name -> findings of which any makes it positive.
+
+    Raises:
+        InputError: A target has no member, or a finding that the source does not have.
+    """
+    findings = set(tables.findings["finding"]) | {
+        member for target in tables.targets.values() for member in target["any_of"]
+    }
+    added = {}
+    for name, members in targets.items():
+        unknown = [member for member in members if member not in findings]
+        if unknown or not members:
+            raise InputError(
+                f"--target {name}: finding '{', '.join(unknown)}' is not in the source; it has "
+                f"{', '.join(sorted(findings)) or 'none'}"
+            )
+        added[name] = {"any_of": list(members), "display_name": display_name(name)}
+    return replace(tables, targets={**tables.targets, **added})
+
+
+def files_below(root: Path, suffixes: str | tuple[str, ...] = "", folder: str = ".") -> list[str]:
+    """Relative paths of the files below a folder that end so; hidden ones are passed over."""
+    paths = []
+    for below, folders, names in os.walk(root / folder):
+        folders[:] = sorted(f for f in folders if not f.startswith((".", "__MACOSX")))
+        inside = Path(below).relative_to(root)
+        paths += [
+            (inside / name).as_posix()
+            for name in sorted(names)
+            if name.lower().endswith(suffixes) and not name.startswith(".")
+        ]
+    return paths
+
+
+def list_image_files(root: Path, folder: str = ".") -> pd.DataFrame:
+    """``path, stem`` of the images below a folder, known by the suffix of their names."""
+    paths = sorted(files_below(root, IMAGE_SUFFIXES, folder))
+    return pd.DataFrame({"path": paths, "stem": [Path(p).stem for p in paths]}, dtype="str")
+
+
+def require_unique_stems(images: pd.DataFrame, root: Path) -> None:
+    """Refuse two images whose names give one image id."""
+    repeated = images["stem"].duplicated(keep=False)
+    if repeated.any():
+        first = images.loc[repeated].sort_values(["stem", "path"])["path"].iloc[:2].tolist()
+        raise InputError(f"{root}: {first[0]} and {first[1]} have one id; keep one of them")
+
+
+def patients_from_names(
+    names: pd.Series, pattern: str | None, name_space: str, image_ids: pd.Series
+) -> pd.DataFrame:
+    r"""Find the patient of each image in a file's name.
+
+    Example:
+        >>> names = pd.Series(["00019124_092.png", "x.png"])
+        >>> patients_from_names(names, r"(?P<nih>\d{8})_", "ward", names)["patient_id"].tolist()
+        ['nih:00019124', 'ward:x.png']
+    """
+    assumed = name_space + ":" + image_ids.astype("str")
+    if pattern is None:
+        return pd.DataFrame({"patient_id": assumed, "patient_id_source": "assumed_image"})
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise InputError(f"--patient-pattern {pattern!r}: {error}") from None
+    if compiled.groups < 1:
+        raise InputError(f"--patient-pattern {pattern!r}: put brackets around the patient's part")
+    space = next(iter(compiled.groupindex), name_space)
+    patients = names.map(lambda name: m[1] if (m := compiled.search(name)) else None).astype("str")
+    return pd.DataFrame(
+        {
+            "patient_id": (space + ":" + patients).fillna(assumed),
+            "patient_id_source": patients.notna().map({True: "given", False: "assumed_image"}),
+        }
+    )

@@ -15,19 +15,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
-from data_prep.contracts.csv_text import first_line, read_text_csv, to_numbers
+from data_prep.contracts.csv_text import read_text_csv, refuse_line, to_numbers
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.mirror import borrowed
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member, renamed
 from data_prep.contracts.words import counted
-from data_prep.formats.common import (
-    finding_name,
-    list_image_files,
-    one_target_each,
-    require_unique_stems,
-)
 from data_prep.formats.label_files import FINDING_KEY, STATE_WORDS
 from data_prep.formats.reader_consensus import (
     reference_boxes,
@@ -36,13 +30,18 @@ from data_prep.formats.reader_consensus import (
     require_rule,
 )
 from data_prep.formats.source import (
-    Exclusions,
     Format,
+    ReadOptions,
+    SourceBuilder,
     SourceTables,
+    finding_name,
     has_columns,
     has_match,
+    list_image_files,
     no_roles,
+    one_target_each,
     require_format,
+    require_unique_stems,
 )
 from data_prep.images.decoded_image import MAX_FILE_BYTES
 
@@ -139,17 +138,16 @@ def _with_origin(rows: pd.DataFrame, by_readers: bool) -> pd.DataFrame:
 
 def _lower_keys(text: pd.DataFrame, path: Path, required: tuple[str, ...]) -> pd.DataFrame:
     """Bring the names of the columns that are no findings to lower case: some have ``rad_ID``."""
-    known = {"image_id", "rad_id", "class_name", *_CSV_EDGES}
-    text = text.rename(columns=lambda c: c.lower() if c.lower() in known else c)
+    keys = {"image_id", "rad_id", "class_name", *_CSV_EDGES}
+    text = text.rename(columns=lambda c: c.lower() if c.lower() in keys else c)
     for column in required:
         if column not in text.columns:
             raise InputError(
                 f"{path}: column '{column}' is missing; found {', '.join(text.columns)}"
             )
     for column in ("image_id", "rad_id"):
-        if column in required and (text[column] == "").any():
-            line = first_line(text[column] == "")
-            raise InputError(f"{path}: line {line}: {column} is empty; fill it in")
+        if column in required:
+            refuse_line(text[column] == "", path, f"{column} is empty; fill it in")
     return text
 
 
@@ -172,8 +170,7 @@ def _read_original_sizes(paths: list[Path]) -> pd.DataFrame:
         table = pd.DataFrame({"image_id": text["image_id"], **sizes})
         sides = table[["height", "width"]]
         wrong = ((sides <= 0) | np.isinf(sides)).any(axis=1)
-        if wrong.any():
-            raise InputError(f"{path}: line {first_line(wrong)}: a side is no number of pixels")
+        refuse_line(wrong, path, "a side is no number of pixels")
         tables.append(table)
     return pd.concat(tables, ignore_index=True).drop_duplicates("image_id", ignore_index=True)
 
@@ -219,18 +216,18 @@ class _Part:
     label_file: str | None
 
 
-def _read_vindr(source: Path, reference: str = "majority") -> SourceTables:
+def _read_vindr(source: Path, options: ReadOptions) -> SourceTables:
     """Read the tables of VinDr-CXR; no pixel is decoded."""
     require_format(source, VINDR)
-    notes: list[str] = []
+    builder = SourceBuilder("vindr", source)
+    notes, out = builder.notes, builder.out
     train, test = _read_part(source, "train", notes), _read_part(source, "test", notes)
     if train.images.empty and test.images.empty:
         raise InputError(f"{source}: train/ and test/ hold no images; unpack the download there")
     files = pd.concat([train.images, test.images], ignore_index=True)
     require_unique_stems(files.rename(columns={"image_id": "stem"}), source)
-    out = Exclusions("labels")
     for part in (train, test):
-        _rule_out(out, part)
+        _rule_out(builder, part)
     images = out.keep(files)
     if images.empty:
         reason = next(iter(out.reasons.values()))
@@ -239,20 +236,15 @@ def _read_vindr(source: Path, reference: str = "majority") -> SourceTables:
     findings = findings[findings["finding"] != NO_FINDING]
     boxes = out.keep(pd.concat([train.boxes, test.boxes], ignore_index=True))
     boxes = _in_pixels_of_the_files(boxes, images, source, notes)
-    findings, boxes, coverage = _with_reference(findings, boxes, reference, notes)
+    findings, boxes, coverage = _with_reference(findings, boxes, options.reference, notes)
     unlabelled = images.loc[~is_member(images["image_id"], findings["image_id"]), "image_id"]
     official = pd.concat([train.images.assign(role="train"), test.images.assign(role="test")])
     consensus = findings.loc[findings["origin"] == "consensus", "image_id"]
     read_alone = findings.loc[findings["origin"] == "reader", "image_id"]
     labelled_by = np.where(is_member(images["image_id"], read_alone), "readers", "consensus")
-    notes.append(
-        "WARNING: VinDr-CXR names no patients, so each image counts as a patient of its own: should"
-        " the same person be in training and test, figures come out too good"
-    )
-    return SourceTables(
-        format="vindr",
-        root=source,
-        images=images.assign(
+    builder.warn_of_own_patients("VinDr-CXR names no patients", which="each image")
+    return builder.tables(
+        images.assign(
             patient_id="vindr:" + images["image_id"],
             patient_id_source="assumed_image",
             source="vindr",
@@ -261,16 +253,15 @@ def _read_vindr(source: Path, reference: str = "majority") -> SourceTables:
                 is_member(images["image_id"], pd.concat([consensus, read_alone]))
             ),
         ),
-        findings=findings,
+        findings,
+        _targets(findings),
+        paths=dict(zip(files["image_id"], files["path"], strict=True)),
         boxes=boxes,
         box_coverage=coverage,
-        excluded=out.table(dict(zip(files["image_id"], files["path"], strict=True))),
-        targets=_targets(findings),
         split=pd.DataFrame({"image_id": unlabelled, "role": "unused"}).reset_index(drop=True),
         official=out.keep(official[["image_id", "role"]])
         if train.label_file and test.label_file
         else no_roles(),
-        notes=tuple(notes),
     )
 
 
@@ -291,11 +282,11 @@ def _read_part(source: Path, name: str, notes: list[str]) -> _Part:
     elif annotations is not None:
         findings = _findings_from_annotations(annotations, by_readers=by_readers)
     boxes = empty_table("boxes") if annotations is None else annotations
-    known = findings["image_id"].drop_duplicates()
-    if len(known) and images.empty:
-        notes.append(f"{name}/: holds no images, so the labels of {len(known)} are left out")
+    labelled = findings["image_id"].drop_duplicates()
+    if len(labelled) and images.empty:
+        notes.append(f"{name}/: holds no images, so the labels of {len(labelled)} are left out")
         findings, boxes = findings.iloc[:0], boxes.iloc[:0]
-    if len(images) and not len(known):
+    if len(images) and not len(labelled):
         notes.append(f"{counted(len(images), 'image')} of {name}/ without labels: unused")
     told_by = labels or marks
     return _Part(
@@ -307,15 +298,15 @@ def _read_part(source: Path, name: str, notes: list[str]) -> _Part:
 
 
 def _find(source: Path, name: str) -> Path | None:
-    places = (source / "annotations" / name, source / name)
-    return next((path for path in places if path.is_file()), None)
+    paths = (source / "annotations" / name, source / name)
+    return next((path for path in paths if path.is_file()), None)
 
 
-def _rule_out(out: Exclusions, part: _Part) -> None:
+def _rule_out(builder: SourceBuilder, part: _Part) -> None:
     """Rule out images that lack a file or a label, or whose readers contradict themselves."""
     if part.label_file is None:
         return
-    images, findings, boxes = part.images["image_id"], part.findings, part.boxes
+    out, images, findings, boxes = builder.out, part.images["image_id"], part.findings, part.boxes
     labelled = findings["image_id"].drop_duplicates()
     out.add(images[~is_member(images, labelled)], f"no row in {part.label_file}")
     for rows in (labelled, boxes["image_id"]):
@@ -326,11 +317,7 @@ def _rule_out(out: Exclusions, part: _Part) -> None:
     key = ["image_id", "reader"]
     both = said.loc[nothing, key].merge(said.loc[~nothing, key].drop_duplicates(), on=key)
     out.add(both["image_id"], "a reader says both 'No finding' and a finding")
-    ids, edges = boxes["image_id"].to_numpy(), boxes[EDGES].to_numpy(dtype="float64")
-    out.add(ids[~np.isfinite(edges).all(axis=1)], "box with a missing or infinite number")
-    flat = (edges[:, 0] >= edges[:, 2]) | (edges[:, 1] >= edges[:, 3])
-    out.add(ids[flat], "box of zero or negative size")
-    out.add(ids[(edges < 0).any(axis=1)], "box outside the image")
+    builder.rule_out_boxes(boxes)
     absent = findings.loc[findings["state"] == "absent", _ROW]
     contradicted = boxes.merge(absent.drop_duplicates(), on=_ROW)["image_id"]
     out.add(contradicted, "box of a finding that its reader labels absent")
@@ -427,7 +414,7 @@ VINDR = Format(
     folder="`annotations_*.csv` and `image_labels_*.csv`, there or in `annotations/`; or Kaggle's "
     "`train.csv`",
     detect=lambda folder: _has_tables(folder) or _has_tables(folder / "annotations"),
-    read=lambda source, options: _read_vindr(source, options.reference),
+    read=_read_vindr,
     options=("reference",),
     sources=(
         "physionet.org/content/vindr-cxr",

@@ -27,7 +27,6 @@ from data_prep.formats.cxr_extension import KEY, read_set_facts
 from data_prep.formats.label_files import LabelFiles, class_finding
 from data_prep.formats.match_images import (
     ImageIndex,
-    files_below,
     image_size,
     read_lines,
     role_of,
@@ -36,6 +35,7 @@ from data_prep.formats.source import (
     Format,
     ReadOptions,
     SourceTables,
+    files_below,
     has_file,
     has_match,
     require_format,

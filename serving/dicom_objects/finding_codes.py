@@ -7,7 +7,7 @@ import hashlib
 from highdicom.coding_schemes import CodingSchemeIdentificationItem
 from highdicom.sr import CodedConcept
 
-from data_prep.formats.common import display_name, finding_name
+from data_prep.formats.source import display_name, finding_name
 
 PRIVATE_SCHEME = "99CXRCOMPARE"
 _MOST_VALUE, _MOST_MEANING = 16, 64  # characters of a code and of its meaning

@@ -15,7 +15,7 @@ from data_prep.assemble.prepare import prepare
 from data_prep.audit.audit import find_leaks
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import empty_table, read_table
-from data_prep.formats.source import SourceTables, no_roles
+from data_prep.formats.source import SourceTables
 from data_prep.splits.split import SplitRule
 from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import build_pixel_store
@@ -285,11 +285,7 @@ def rows(image_id: str, states: dict[str, str], reader: str = "reference") -> pd
 
 def merge(asked: dict[str, pd.DataFrame], wanted: dict, **tables: pd.DataFrame) -> SourceTables:
     findings = pd.concat(asked.values(), ignore_index=True)
-    names = ("boxes", "box_coverage", "excluded")
-    joined = SourceTables(
-        "combined", Path(), empty_table("images"), findings,
-        *(tables.get(name, empty_table(name)) for name in names), {}, no_roles(),
-    )  # fmt: skip
+    joined = SourceTables("combined", Path(), empty_table("images"), findings, {}, **tables)
     own = {part: {} for part in asked}
     return _merge_targets(joined, own, asked, wanted)
 

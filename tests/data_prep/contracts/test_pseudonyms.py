@@ -19,8 +19,7 @@ from data_prep.contracts.pseudonyms import (
     read_id_key,
 )
 from data_prep.contracts.tables import write_table
-from data_prep.formats.common import one_target_each
-from data_prep.formats.source import SourceTables
+from data_prep.formats.source import SourceTables, one_target_each
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
 SECRETS = ("DOE^JANE", "4711-0815", "1.2.840.99.1", "1.2.840.99.2", "1.2.840.77", "SMITH", "jane")

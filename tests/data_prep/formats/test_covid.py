@@ -1,18 +1,23 @@
 """The COVID-19 reader: three layouts, what counts as known, what is no frontal radiograph."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from openpyxl import Workbook
 
 from data_prep.contracts.errors import InputError
-from data_prep.formats.covid import _origin_of, _path_findings, _read_covid, _read_origins
+from data_prep.formats.covid import _origin_of, _path_findings, _read_origins
 from data_prep.formats.registry import read_source
-from data_prep.formats.source import ReadOptions
+from data_prep.formats.source import ReadOptions, SourceTables
 
 CLASSES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
 COLLECTION = "patientid,offset,sex,age,finding,view,modality,folder,filename,url"
 HANNOVER = "patient_id,image_id,sex,age,admission_offset,modality,projection"
+
+
+def read(source: Path, **options: Any) -> SourceTables:
+    return read_source(source, "covid", ReadOptions(**options))
 
 
 def touch(folder: Path, *names: str) -> Path:
@@ -56,7 +61,7 @@ def reasons(tables) -> dict[str, str]:
 
 
 def test_a_class_folder_says_nothing_of_other_findings_and_normal_excludes_all(tmp_path):
-    tables = _read_covid(write_radiography(tmp_path))
+    tables = read(write_radiography(tmp_path))
     assert states(tables, "COVID-1") == {"covid_19": "present"}
     assert states(tables, "Lung_Opacity-1") == {"lung_opacity": "present"}
     assert states(tables, "Viral Pneumonia-1") == {"viral_pneumonia": "present"}
@@ -71,7 +76,7 @@ def test_a_class_folder_says_nothing_of_other_findings_and_normal_excludes_all(t
 
 
 def test_masks_are_never_images(tmp_path):
-    tables = _read_covid(write_radiography(tmp_path))
+    tables = read(write_radiography(tmp_path))
     assert len(tables.images) == 4
     assert not tables.images["path"].str.contains("masks").any()
     assert any("4 masks" in note for note in tables.notes)
@@ -81,30 +86,30 @@ def test_masks_are_never_images(tmp_path):
 @pytest.mark.parametrize("depth", [1, 2])
 def test_the_folders_that_kaggle_puts_around_it_are_seen_through(tmp_path, depth):
     write_radiography(tmp_path.joinpath(*["COVID-19_Radiography_Dataset"] * depth))
-    assert len(_read_covid(tmp_path).images) == 4
+    assert len(read(tmp_path).images) == 4
 
 
 def test_a_download_that_was_not_unpacked_is_refused(tmp_path):
     touch(tmp_path, "COVID-19_Radiography_Dataset/archive.zip")
     with pytest.raises(InputError, match="no folder COVID with images; unpack"):
-        _read_covid(tmp_path)
+        read(tmp_path)
 
 
 def test_older_releases_and_the_folder_above_are_read(tmp_path):
     above = "COVID-19 Radiography Database"
     source = touch(tmp_path, f"{above}/COVID-19/COVID-19 (1).png", f"{above}/NORMAL/NORMAL (1).png")
-    tables = _read_covid(source)
+    tables = read(source)
     assert states(tables, "COVID-19 (1)") == {"covid_19": "present"}
     assert states(tables, "NORMAL (1)") == {"covid_19": "absent"}
     assert tables.images["path"].str.startswith(above).all()
 
 
 def test_patients_are_assumed_loudly_unless_a_pattern_finds_them(tmp_path):
-    tables = _read_covid(write_radiography(tmp_path))
+    tables = read(write_radiography(tmp_path))
     assert set(tables.images["patient_id_source"]) == {"assumed_image"}
     assert "covid_radiography:COVID-1" in set(tables.images["patient_id"])
     assert any(note.startswith("WARNING: nobody published the patients") for note in tables.notes)
-    tables = _read_covid(tmp_path, r"-(\d+)")
+    tables = read(tmp_path, patient_pattern=r"-(\d+)")
     assert set(tables.images["patient_id"]) == {"covid_radiography:1"}
 
 
@@ -119,7 +124,7 @@ def test_origins_are_found_whatever_the_case_of_the_names(tmp_path):
         source / "COVID.metadata.xlsx",
         [header, ("COVID1", "PNG", "256*256", "https://SIRM.org/a/b"), (None, None, None, None)],
     )
-    tables = _read_covid(source)
+    tables = read(source)
     origins = tables.images.set_index("image_id")["x_origin"]
     assert origins["Normal-1"] == "kaggle.com/c/rsna-pneumonia"
     assert origins["COVID-1"] == "sirm.org"
@@ -132,7 +137,7 @@ def test_a_source_that_gave_two_classes_does_not_tell_them_apart(tmp_path):
     for name in ("COVID", "Normal"):
         rows = [("FILE NAME", "URL"), (f"{name}-1", "https://eurorad.org/x")]
         write_workbook(source / f"{name}.metadata.xlsx", rows)
-    assert any("0 of 4 images come from a source" in note for note in _read_covid(source).notes)
+    assert any("0 of 4 images come from a source" in note for note in read(source).notes)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +160,7 @@ def test_a_workbook_of_something_else_names_the_missing_column(tmp_path, rows):
 
 def test_images_outside_the_classes_or_against_their_name_are_left_out(tmp_path):
     source = touch(write_radiography(tmp_path), "Figures/a.png", "COVID/images/Normal-7.png")
-    assert reasons(_read_covid(source)) == {
+    assert reasons(read(source)) == {
         "Figures/a.png": "not in the folder of a class",
         "COVID/images/Normal-7.png": "named as of another class than its folder",
     }
@@ -163,16 +168,16 @@ def test_images_outside_the_classes_or_against_their_name_are_left_out(tmp_path)
 
 def test_an_added_image_changes_no_other_id(tmp_path):
     source = touch(tmp_path, "COVID/scan.png", "Normal/Normal-3.png")
-    before = set(_read_covid(source).images["image_id"])
+    before = set(read(source).images["image_id"])
     assert before == {"COVID/scan", "Normal-3"}
     touch(source, "Normal/scan.png", "COVID/COVID-3.png")
-    assert before < set(_read_covid(source).images["image_id"])
+    assert before < set(read(source).images["image_id"])
 
 
 def test_empty_class_folders_are_refused(tmp_path):
     (tmp_path / "COVID" / "images").mkdir(parents=True)
     with pytest.raises(InputError, match="hold no image"):
-        _read_covid(tmp_path)
+        read(tmp_path)
 
 
 # The image data collection
@@ -189,7 +194,7 @@ def test_each_part_of_the_published_path_is_a_finding_and_the_rest_is_unknown(tm
         ],
     )
     touch(source, "images/a.jpg", "images/b.png", "images/c.png", "images/d.png")
-    tables = _read_covid(source)
+    tables = read(source)
     assert states(tables, "a") == dict.fromkeys(
         ("pneumonia", "viral_pneumonia", "covid_19"), "present"
     )
@@ -212,7 +217,7 @@ def test_patients_views_and_times_come_from_the_table(tmp_path):
             ",,,,No Finding,PA,X-ray,images,b.jpg,",
         ],
     )
-    images = _read_covid(touch(source, "images/a.jpg", "images/b.jpg")).images.set_index("image_id")
+    images = read(touch(source, "images/a.jpg", "images/b.jpg")).images.set_index("image_id")
     wanted = ["patient_id", "view", "sex", "age_years", "x_view", "x_offset_days", "x_origin"]
     assert images.loc["a", wanted].tolist() == [
         "covid_collection:2", "AP", "M", 65, "AP semi erect", 3, "sirm.org",
@@ -235,7 +240,7 @@ def test_what_is_no_frontal_radiograph_is_left_out(tmp_path, view, modality, rea
         f"2,0,M,65,COVID-19,{view},{modality},images,a.jpg,",
         "3,0,M,65,COVID-19,PA,X-ray,images,b.jpg,",
     ]
-    tables = _read_covid(touch(write_collection(tmp_path, rows), "images/a.jpg", "images/b.jpg"))
+    tables = read(touch(write_collection(tmp_path, rows), "images/a.jpg", "images/b.jpg"))
     assert tables.images["image_id"].tolist() == ["b"]
     assert reason in reasons(tables)["images/a.jpg"]
 
@@ -247,7 +252,7 @@ def test_images_without_a_row_are_left_out_and_masks_beside_them_ignored(tmp_pat
     ]
     source = write_collection(tmp_path, rows)
     touch(source, "images/a.jpg", "images/stray.jpg", "annotations/lungVAE-masks/a_mask.png")
-    tables = _read_covid(source)
+    tables = read(source)
     assert reasons(tables) == {
         "images/lost.jpg": "row in metadata.csv, but no image",
         "images/stray.jpg": "no row in metadata.csv",
@@ -255,7 +260,7 @@ def test_images_without_a_row_are_left_out_and_masks_beside_them_ignored(tmp_pat
 
 
 def test_the_table_alone_is_a_set_without_pixels(tmp_path):
-    tables = _read_covid(write_collection(tmp_path, ["2,0,M,65,COVID-19,PA,X-ray,images,a.jpg,"]))
+    tables = read(write_collection(tmp_path, ["2,0,M,65,COVID-19,PA,X-ray,images,a.jpg,"]))
     assert tables.images["path"].isna().all()
     assert any("without pixels" in note for note in tables.notes)
 
@@ -269,7 +274,7 @@ def test_contradicting_rows_exclude_their_image(tmp_path):
         "4,0,M,65,COVID-19,PA,X-ray,images,c.jpg,",
     ]
     source = touch(write_collection(tmp_path, rows), *(f"images/{n}.jpg" for n in "abc"))
-    tables = _read_covid(source)
+    tables = read(source)
     assert tables.images["image_id"].tolist() == ["c"]
     assert set(tables.excluded["reason"]) == {
         "two rows in metadata.csv",
@@ -284,14 +289,14 @@ def test_early_and_kindred_tables_are_read(tmp_path):
         ["1,,,PA,COVID-19,a.jpg,https://radiopaedia.org/cases/x"],
         "Patientid,offset,sex,view,finding,filename, url",
     )
-    tables = _read_covid(touch(first, "images/a.jpg"))
+    tables = read(touch(first, "images/a.jpg"))
     assert tables.images["x_origin"].tolist() == ["radiopaedia.org"]
     kindred = write_collection(
         tmp_path / "kindred",
         ["ANON1,No finding,PA,X-ray,CR.1.2.png", "ANON2,,PA,X-ray,CR.1.3.png"],
         "patientid,finding,view,modality,imagename",
     )
-    tables = _read_covid(touch(kindred, "images/CR.1.2.png", "images/CR.1.3.png"))
+    tables = read(touch(kindred, "images/CR.1.2.png", "images/CR.1.3.png"))
     assert states(tables, "CR.1.2") == {"covid_19": "absent"}
     assert states(tables, "CR.1.3") == {}
 
@@ -299,19 +304,19 @@ def test_early_and_kindred_tables_are_read(tmp_path):
 def test_a_missing_column_is_named(tmp_path):
     write_collection(tmp_path, ["1,COVID-19"], "patientid,finding")
     with pytest.raises(InputError, match=r"metadata.csv: column 'filename' is missing"):
-        _read_covid(tmp_path)
+        read(tmp_path)
 
 
 def test_images_of_another_set_are_refused(tmp_path):
     source = write_collection(tmp_path, ["2,0,M,65,COVID-19,PA,X-ray,images,a.jpg,"])
     with pytest.raises(InputError, match=r"none of its 1 images is listed in metadata\.csv"):
-        _read_covid(touch(source, "images/b.jpg"))
+        read(touch(source, "images/b.jpg"))
 
 
 def test_a_pattern_beside_named_patients_is_refused(tmp_path):
     source = write_collection(tmp_path, ["2,0,M,65,COVID-19,PA,X-ray,images,a.jpg,"])
     with pytest.raises(InputError, match="leave --patient-pattern out"):
-        _read_covid(source, r"(\d)")
+        read(source, patient_pattern=r"(\d)")
 
 
 @pytest.mark.parametrize(
@@ -351,7 +356,7 @@ def test_an_origin_is_the_host_or_the_set_on_a_platform(address, origin):
 def test_hannover_has_patients_but_no_negative(tmp_path):
     rows = ["p1,a,m,,0,CR,ap", "p1,b,m,71,-3,DX,pa", "p2,c,f,,2,CT,", "p2,d,f,,2,CR,lateral"]
     (tmp_path / "data.csv").write_text("\n".join([HANNOVER, *rows]) + "\n")
-    tables = _read_covid(touch(tmp_path, *(f"png/{n}.png" for n in "abcde"), "nii/a.nii.gz"))
+    tables = read(touch(tmp_path, *(f"png/{n}.png" for n in "abcde"), "nii/a.nii.gz"))
     images = tables.images.set_index("image_id")
     assert images["patient_id"].to_dict() == {"a": "hannover:p1", "b": "hannover:p1"}
     wanted = ["view", "sex", "age_years", "x_modality", "x_admission_offset_days"]
@@ -372,7 +377,7 @@ def test_a_folder_of_another_kind_is_refused_with_the_likely_one(tmp_path):
 
 
 def test_real_images_give_the_known_numbers(shared_data):
-    tables = _read_covid(shared_data / "covid_hannover")
+    tables = read(shared_data / "covid_hannover")
     assert (len(tables.images), tables.images["patient_id"].nunique()) == (30, 5)
     assert tables.images["view"].value_counts().to_dict() == {"AP": 29, "PA": 1}
     assert (tables.findings["state"] == "present").all()

@@ -6,10 +6,15 @@ import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
-from data_prep.formats.csv_tables import _read_csv_set
+from data_prep.formats.registry import read_source
+from data_prep.formats.source import ReadOptions, SourceTables
 
 IMAGES = "image_id,patient_id\na,p1\nb,p1\nc,p2\n"
 LABELS = "image_id,finding,state\na,mass,present\nb,mass,absent\nc,mass,uncertain\n"
+
+
+def read(source: Path) -> SourceTables:
+    return read_source(source, "csv", ReadOptions())
 
 
 def write_set(folder: Path, images: str = IMAGES, labels: str = LABELS, boxes: str = "") -> Path:
@@ -22,7 +27,7 @@ def write_set(folder: Path, images: str = IMAGES, labels: str = LABELS, boxes: s
 
 
 def test_a_set_without_pixels_has_patients_labels_and_a_target(tmp_path):
-    tables = _read_csv_set(write_set(tmp_path / "ward"))
+    tables = read(write_set(tmp_path / "ward"))
     assert tables.images["path"].isna().all()
     assert tables.images["patient_id"].tolist() == ["ward:p1", "ward:p1", "ward:p2"]
     assert tables.findings["state"].tolist() == ["present", "absent", "uncertain"]
@@ -32,21 +37,19 @@ def test_a_set_without_pixels_has_patients_labels_and_a_target(tmp_path):
 
 def test_a_name_space_that_is_given_stays(tmp_path):
     images = "image_id,patient_id\na,nih:00019124\n"
-    tables = _read_csv_set(write_set(tmp_path, images, "image_id,finding,state\na,mass,1\n"))
+    tables = read(write_set(tmp_path, images, "image_id,finding,state\na,mass,1\n"))
     assert tables.images["patient_id"].tolist() == ["nih:00019124"]
 
 
 def test_leading_zeros_byte_order_marks_and_the_name_NA_survive(tmp_path):
     images = "\ufeffimage_id,patient_id\n0012,NA\n"
-    tables = _read_csv_set(
-        write_set(tmp_path / "s", images, "image_id,finding,state\n0012,mass,0\n")
-    )
+    tables = read(write_set(tmp_path / "s", images, "image_id,finding,state\n0012,mass,0\n"))
     assert tables.images[["image_id", "patient_id"]].iloc[0].tolist() == ["0012", "s:NA"]
 
 
 def test_missing_patients_are_assumed_and_that_is_said_loudly(tmp_path):
     images = "image_id\na\nb\nc\n"
-    tables = _read_csv_set(write_set(tmp_path, images))
+    tables = read(write_set(tmp_path, images))
     assert set(tables.images["patient_id_source"]) == {"assumed_image"}
     assert tables.images["patient_id"].is_unique
     assert any(note.startswith("WARNING") for note in tables.notes)
@@ -55,14 +58,14 @@ def test_missing_patients_are_assumed_and_that_is_said_loudly(tmp_path):
 def test_boxes_cover_the_images_they_stand_on_and_the_negatives(tmp_path):
     labels = LABELS + "c,nodule,present\n"
     boxes = "image_id,x1,y1,x2,y2,finding\na,1,2,3,4,mass\n"
-    tables = _read_csv_set(write_set(tmp_path, labels=labels, boxes=boxes))
+    tables = read(write_set(tmp_path, labels=labels, boxes=boxes))
     covered = set(zip(tables.box_coverage["image_id"], tables.box_coverage["finding"], strict=True))
     assert covered == {("a", "mass"), ("b", "mass")}  # nobody boxed nodules
 
 
 def test_a_box_without_a_label_is_a_present_finding(tmp_path):
     boxes = "image_id,x1,y1,x2,y2,finding\nc,1,2,3,4,nodule\n"
-    findings = _read_csv_set(write_set(tmp_path, boxes=boxes)).findings
+    findings = read(write_set(tmp_path, boxes=boxes)).findings
     row = findings[findings["finding"] == "nodule"].iloc[0]
     assert (row["image_id"], row["state"], row["origin"]) == ("c", "present", "boxes")
 
@@ -80,7 +83,7 @@ def test_a_box_without_a_label_is_a_present_finding(tmp_path):
 )
 def test_a_wrong_box_excludes_its_image(tmp_path, box, reason):
     boxes = f"image_id,x1,y1,x2,y2,finding\n{box}\n"
-    tables = _read_csv_set(write_set(tmp_path, boxes=boxes))
+    tables = read(write_set(tmp_path, boxes=boxes))
     assert tables.excluded["path"].tolist() == [box[0]]
     assert reason in tables.excluded["reason"].iloc[0]
     assert box[0] not in set(tables.images["image_id"])
@@ -88,7 +91,7 @@ def test_a_wrong_box_excludes_its_image(tmp_path, box, reason):
 
 
 def test_two_states_for_one_finding_exclude_the_image(tmp_path):
-    tables = _read_csv_set(write_set(tmp_path, labels=LABELS + "a,mass,absent\n"))
+    tables = read(write_set(tmp_path, labels=LABELS + "a,mass,absent\n"))
     assert tables.excluded["reason"].tolist() == ["two states for one finding"]
 
 
@@ -98,10 +101,10 @@ def test_two_states_for_one_finding_exclude_the_image(tmp_path):
         ("image_id;patient_id\na;p\n", LABELS, "'image_id' is missing.*save it with commas"),
         ("patient_id\np\n", LABELS, "column 'image_id' is missing"),
         ("image_id,ward\na,3\n", LABELS, "unknown column 'ward'; call it 'x_ward'"),
-        ("image_id,sex\na,F\na,M\n", LABELS, "line 3: image_id 'a' appears more than once"),
+        ("image_id,sex\na,F\na,M\n", LABELS, "line 3: image_id='a' appears more than once"),
         ("image_id,sex\n,F\n", LABELS, "line 2: image_id is empty"),
         ("image_id,height\na,tall\n", LABELS, "line 2: height='tall' is not a number"),
-        ("image_id,path\na,../a.png\n", LABELS, "line 2: path '../a.png' must be relative"),
+        ("image_id,path\na,../a.png\n", LABELS, "line 2: path='../a.png' must be relative"),
         ("image_id,path\na,/etc/a.png\n", LABELS, "must be relative"),
         ("image_id,split\na,train\nb,\n", LABELS, "line 3: split=''"),
         ("image_id,split\na,testing\n", LABELS, "line 2: split='testing'"),
@@ -115,19 +118,19 @@ def test_two_states_for_one_finding_exclude_the_image(tmp_path):
 )
 def test_a_malformed_table_is_one_line_that_names_the_place(tmp_path, images, labels, message):
     with pytest.raises(InputError, match=message) as caught:
-        _read_csv_set(write_set(tmp_path, images, labels))
+        read(write_set(tmp_path, images, labels))
     assert "\n" not in str(caught.value)
 
 
 def test_a_patient_in_two_given_roles_is_refused(tmp_path):
     images = "image_id,patient_id,split\na,p1,train\nb,p1,test\nc,p2,test\n"
     with pytest.raises(InputError, match="p1' has images in train and test"):
-        _read_csv_set(write_set(tmp_path, images))
+        read(write_set(tmp_path, images))
 
 
 def test_the_given_split_is_read(tmp_path):
     images = "image_id,patient_id,split\na,p1,Train\nb,p1,train\nc,p2,validation\n"
-    assert _read_csv_set(write_set(tmp_path, images)).split["role"].tolist() == [
+    assert read(write_set(tmp_path, images)).split["role"].tolist() == [
         "train",
         "train",
         "val",
@@ -135,7 +138,7 @@ def test_the_given_split_is_read(tmp_path):
 
 
 def test_repeated_lines_count_once_and_are_told(tmp_path):
-    tables = _read_csv_set(write_set(tmp_path, IMAGES + "c,p2\n", LABELS + "\n\na,mass,present\n"))
+    tables = read(write_set(tmp_path, IMAGES + "c,p2\n", LABELS + "\n\na,mass,present\n"))
     assert len(tables.images) == len(tables.findings) == 3
     assert len([note for note in tables.notes if "kept once" in note]) == 2
 
@@ -146,6 +149,6 @@ def test_real_chexnet_truth_becomes_a_set_without_pixels(tmp_path, shared_data):
     images = pd.DataFrame({"image_id": ids, "patient_id": "nih:" + ids.str[:8]})
     labels = pd.DataFrame({"image_id": ids, "finding": "lung_opacity", "state": truth["Target"]})
     source = write_set(tmp_path, images.to_csv(index=False), labels.to_csv(index=False))
-    tables = _read_csv_set(source)
+    tables = read(source)
     assert len(tables.images) == 3_553
     assert (tables.findings["state"] == "present").sum() == 732

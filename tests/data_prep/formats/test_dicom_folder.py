@@ -18,17 +18,18 @@ from pydicom.sequence import Sequence
 from data_prep.contracts.errors import InputError
 from data_prep.formats import dicom_folder as dicom_tree
 from data_prep.formats.dicom_folder import (
-    _list_files,
     _look_at_files,
-    _read_dicom_tree,
 )
 from data_prep.formats.dicom_labels import read_label_table
 from data_prep.formats.registry import _likely_format, read_source
-from data_prep.formats.rsna import _read_rsna
-from data_prep.formats.source import ReadOptions
+from data_prep.formats.source import ReadOptions, SourceTables, files_below
 from data_prep.images.radiograph import look_at_file, why_no_radiograph
 
 PIXELS = np.arange(64 * 64, dtype=np.uint16).tobytes()
+
+
+def read(source: Path, **options: Any) -> SourceTables:
+    return read_source(source, "dicom", ReadOptions(**options))
 
 
 def write_file(path: Path, *, syntax: str = uid.ExplicitVRLittleEndian, **elements: Any) -> Path:
@@ -195,7 +196,7 @@ def test_every_file_is_looked_at_whatever_its_name_and_a_pipe_is_not_waited_for(
         "notes.txt": "is not a DICOM file",
         "pipe.dcm": "is not a file",
     }
-    assert _list_files(tmp_path) == list(found)
+    assert sorted(files_below(tmp_path)) == list(found)
 
 
 def test_workers_find_the_same_as_one_process(
@@ -240,7 +241,7 @@ def test_ids_are_those_of_the_header_and_a_second_copy_is_left_out(tmp_path: Pat
     write_file(tmp_path / "c", SOPInstanceUID="1.2.3", PatientID=None, StudyInstanceUID="9.9")
     write_file(tmp_path / "d", SOPInstanceUID=None, PatientID="", StudyInstanceUID=None)
     write_file(tmp_path / "e", SOPInstanceUID="../../etc")
-    tables = _read_dicom_tree(tmp_path)
+    tables = read(tmp_path)
     rows = tables.images.set_index("path")
     assert rows.loc["a", ["image_id", "patient_id", "study_id"]].tolist() == [
         "1.2.1",
@@ -263,7 +264,7 @@ def test_what_the_header_leaves_open_is_counted(tmp_path: Path) -> None:
     write_file(tmp_path / "a", ViewPosition=None, BodyPartExamined=None)
     write_file(tmp_path / "b", PatientID="p2")
     (tmp_path / "c.txt").write_text("x")
-    notes = " ".join(_read_dicom_tree(tmp_path).notes)
+    notes = " ".join(read(tmp_path).notes)
     assert "2 of 3 files are taken as chest radiographs; left out: 1 x is not a DICOM" in notes
     assert "1 image does not state the view" in notes
     assert "1 image does not state the body part" in notes
@@ -273,22 +274,22 @@ def test_what_the_header_leaves_open_is_counted(tmp_path: Path) -> None:
 def test_one_patient_id_for_all_is_warned_of(tmp_path: Path) -> None:
     for number in range(20):
         write_file(tmp_path / f"{number}", PatientID="ANONYMOUS")
-    notes = _read_dicom_tree(tmp_path).notes
+    notes = read(tmp_path).notes
     assert any("one PatientID is on 100% of the images" in note for note in notes)
     assert "ANONYMOUS" not in " ".join(notes)
 
 
 def test_a_folder_without_a_radiograph_says_what_is_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such folder"):
-        _read_dicom_tree(tmp_path / "gone")
+        read(tmp_path / "gone")
     with pytest.raises(InputError, match="the folder is empty"):
-        _read_dicom_tree(tmp_path)
+        read(tmp_path)
     for number in range(3):
         write_file(tmp_path / f"{number}", Modality="CT")
     (tmp_path / "x").write_text("x")
     message = "no chest radiograph among 4 files; 3 x no radiograph: its modality is CT, 1 x is not"
     with pytest.raises(InputError, match=message):
-        _read_dicom_tree(tmp_path)
+        read(tmp_path)
 
 
 def labelled(folder: Path, table: str) -> Any:
@@ -298,7 +299,7 @@ def labelled(folder: Path, table: str) -> Any:
         names = {"SOPInstanceUID": f"1.2.{ord(name[3])}", "PatientID": patient}
         write_file(folder / "tree" / name, **names, **elements)
     (folder / "labels.csv").write_text(table)
-    return _read_dicom_tree(folder / "tree", folder / "labels.csv")
+    return read(folder / "tree", labels=folder / "labels.csv")
 
 
 def states(tables: Any) -> dict[tuple[str, str], str]:
@@ -418,7 +419,7 @@ def test_a_tree_is_known_by_content(tmp_path: Path) -> None:
 
 
 def test_the_odd_files_are_sorted_as_their_images_say(shared_data: Path) -> None:
-    tables = _read_dicom_tree(shared_data / "dicom_odd")
+    tables = read(shared_data / "dicom_odd")
     # Five chests, and what states neither modality nor body part: teeth and three test patterns.
     assert sorted(path.split("__")[1] for path in tables.images["path"]) == [
         "1.2.276.0.7230010.3.1.4.8323329.6904.1517875201.850819.dcm",
@@ -457,7 +458,10 @@ def test_rsna_as_a_tree_has_the_labels_of_the_rsna_reader(
             box = f"{x},{y},{x + width},{y + height}"
         lines.append(f"{row['patientId']},Lung Opacity,{row['Target']},{box}")
     (tmp_path / "labels.csv").write_text("\n".join(lines))
-    found, known = _read_dicom_tree(tree, tmp_path / "labels.csv"), _read_rsna(source)
+    found, known = (
+        read(tree, labels=tmp_path / "labels.csv"),
+        read_source(source, "rsna", ReadOptions()),
+    )
     names = found.images.set_index("image_id")["path"]
     for table in ("findings", "boxes", "box_coverage"):
         key = ["image_id", *(["x1", "y1"] if table == "boxes" else [])]

@@ -1,11 +1,13 @@
 """The Kermany reader: labels from folders and names, children kept whole, stable ids."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from data_prep.contracts.errors import InputError
-from data_prep.formats.kermany import _read_kermany
+from data_prep.formats.registry import read_source
+from data_prep.formats.source import ReadOptions, SourceTables
 
 USUAL = (
     "train/PNEUMONIA/person1_bacteria_1.jpeg",
@@ -15,6 +17,10 @@ USUAL = (
     "val/NORMAL/NORMAL2-IM-1427-0001.jpeg",
     "test/PNEUMONIA/person1_virus_6.jpeg",
 )
+
+
+def read(source: Path, **options: Any) -> SourceTables:
+    return read_source(source, "kermany", ReadOptions(**options))
 
 
 def write_source(folder: Path, names: tuple[str, ...] = USUAL) -> Path:
@@ -35,7 +41,7 @@ def column(tables, name: str) -> dict[str, str]:
 
 
 def test_the_folder_is_the_label_and_the_name_tells_the_kind(tmp_path):
-    tables = _read_kermany(write_source(tmp_path))
+    tables = read(write_source(tmp_path))
     assert {i for i, s in states(tables, "pneumonia").items() if s == "present"} == {
         "person1_bacteria_1",
         "person7_virus_12",
@@ -51,7 +57,7 @@ def test_the_folder_is_the_label_and_the_name_tells_the_kind(tmp_path):
 
 def test_a_kind_that_the_name_does_not_say_is_unknown(tmp_path):
     names = ("PNEUMONIA/scan1.jpeg", "NORMAL/scan1.jpeg")
-    tables = _read_kermany(write_source(tmp_path, names))
+    tables = read(write_source(tmp_path, names))
     assert states(tables, "pneumonia")["PNEUMONIA/scan1"] == "present"
     assert states(tables, "bacterial_pneumonia") == {"NORMAL/scan1": "absent"}
     assert column(tables, "x_class")["PNEUMONIA/scan1"] == "pneumonia"
@@ -59,7 +65,7 @@ def test_a_kind_that_the_name_does_not_say_is_unknown(tmp_path):
 
 def test_patients_come_from_the_names(tmp_path):
     extra = ("train/PNEUMONIA/BACTERIA-1008087-0001.jpeg", "train/PNEUMONIA/VIRUS-1008087-02.jpeg")
-    tables = _read_kermany(write_source(tmp_path, USUAL + extra))
+    tables = read(write_source(tmp_path, USUAL + extra))
     patients = column(tables, "patient_id")
     assert patients["person1_bacteria_1"] == patients["person1_virus_6"] == "kermany:person1"
     assert patients["IM-0115-0001"] == "kermany:IM-0115"
@@ -70,17 +76,17 @@ def test_patients_come_from_the_names(tmp_path):
 
 def test_names_without_a_patient_are_said_loudly_and_a_pattern_helps(tmp_path):
     source = write_source(tmp_path, ("PNEUMONIA/kid7-a.png", "NORMAL/kid8-a.png"))
-    tables = _read_kermany(source)
+    tables = read(source)
     assert set(column(tables, "patient_id_source").values()) == {"assumed_image"}
     assert any(note.startswith("WARNING") and "2 images" in note for note in tables.notes)
-    tables = _read_kermany(source, r"kid(\d+)")
+    tables = read(source, patient_pattern=r"kid(\d+)")
     assert set(column(tables, "patient_id").values()) == {"kermany:7", "kermany:8"}
 
 
 @pytest.mark.parametrize("above", ["", "chest_xray/"])
 def test_every_published_level_gives_the_same_set(tmp_path, above):
     source = write_source(tmp_path, tuple(above + name for name in USUAL))
-    tables = _read_kermany(source)
+    tables = read(source)
     assert len(tables.images) == len(USUAL)
     assert (
         column(tables, "path")["person1_virus_6"] == f"{above}test/PNEUMONIA/person1_virus_6.jpeg"
@@ -94,7 +100,7 @@ def test_the_second_copy_and_the_litter_of_the_archive_are_ignored(tmp_path):
         "__MACOSX/train/NORMAL/._IM-0115-0001.jpeg",
         "train/NORMAL/.DS_Store",
     )
-    tables = _read_kermany(write_source(tmp_path, USUAL + litter))
+    tables = read(write_source(tmp_path, USUAL + litter))
     assert len(tables.images) == len(USUAL)
     assert tables.excluded.empty
     assert any("1 image is below a second chest_xray" in note for note in tables.notes)
@@ -106,7 +112,7 @@ def test_a_strange_folder_or_a_name_against_its_folder_is_left_out_with_the_reas
         "train/NORMAL/person3_virus_1.jpeg",
         "train/PNEUMONIA/NORMAL2-IM-0001-0001.jpeg",
     )
-    tables = _read_kermany(write_source(tmp_path, USUAL + names))
+    tables = read(write_source(tmp_path, USUAL + names))
     assert len(tables.images) == len(USUAL)
     assert dict(zip(tables.excluded["path"], tables.excluded["reason"], strict=True)) == {
         names[0]: "not in a NORMAL or PNEUMONIA folder",
@@ -117,9 +123,9 @@ def test_a_strange_folder_or_a_name_against_its_folder_is_left_out_with_the_reas
 
 def test_an_added_file_changes_no_other_id(tmp_path):
     names = ("train/NORMAL/scan.jpeg", "train/PNEUMONIA/person1_virus_1.jpeg")
-    before = column(_read_kermany(write_source(tmp_path, names)), "path")
+    before = column(read(write_source(tmp_path, names)), "path")
     added = ("train/PNEUMONIA/scan.jpeg", "test/NORMAL/scan.jpeg", "val/NORMAL/IM-0001-0001.jpeg")
-    after = column(_read_kermany(write_source(tmp_path, added)), "path")
+    after = column(read(write_source(tmp_path, added)), "path")
     assert len(after) == 5
     assert before.items() <= after.items()
 
@@ -127,11 +133,11 @@ def test_an_added_file_changes_no_other_id(tmp_path):
 def test_two_images_of_one_published_name_are_refused(tmp_path):
     names = (*USUAL, "test/NORMAL/IM-0115-0001.jpeg")
     with pytest.raises(InputError, match=r"test/NORMAL/.* and train/NORMAL/.* have one id"):
-        _read_kermany(write_source(tmp_path, names))
+        read(write_source(tmp_path, names))
 
 
 def test_folders_are_the_official_split_and_what_is_wrong_with_it_is_counted(tmp_path):
-    tables = _read_kermany(write_source(tmp_path))
+    tables = read(write_source(tmp_path))
     roles = dict(zip(tables.official["image_id"], tables.official["role"], strict=True))
     assert roles["person1_virus_6"] == "test"
     assert roles["NORMAL2-IM-1427-0001"] == "val"
@@ -144,17 +150,17 @@ def test_folders_are_the_official_split_and_what_is_wrong_with_it_is_counted(tmp
 
 def test_without_roles_there_is_no_official_split(tmp_path):
     names = ("PNEUMONIA/person1_virus_1.jpeg", "NORMAL/IM-0001-0001.jpeg")
-    assert _read_kermany(write_source(tmp_path, names)).official.empty
+    assert read(write_source(tmp_path, names)).official.empty
 
 
 def test_empty_folders_are_refused(tmp_path):
     (tmp_path / "train" / "PNEUMONIA").mkdir(parents=True)
     with pytest.raises(InputError, match="hold no image"):
-        _read_kermany(tmp_path)
+        read(tmp_path)
 
 
 def test_real_images_give_the_known_numbers(shared_data):
-    tables = _read_kermany(shared_data / "kermany_224")
+    tables = read(shared_data / "kermany_224")
     assert (len(tables.images), tables.images["patient_id"].nunique()) == (4_358, 2_355)
     assert tables.images["x_class"].value_counts().to_dict() == {
         "bacterial": 2_045,
@@ -165,4 +171,4 @@ def test_real_images_give_the_known_numbers(shared_data):
     warning = next(note for note in tables.notes if note.startswith("WARNING"))
     assert "125 of 2355 patients" in warning
     assert "test (235 of 475 images), 0 of them with the same kind" in warning
-    assert len(_read_kermany(shared_data / "kermany_full").images) == 24
+    assert len(read(shared_data / "kermany_full").images) == 24

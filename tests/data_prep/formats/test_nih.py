@@ -7,7 +7,9 @@ import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
-from data_prep.formats.nih import FINDINGS, _read_entries, _read_nih, find_entries
+from data_prep.formats.nih import FINDINGS, _read_entries, find_entries
+from data_prep.formats.registry import read_source
+from data_prep.formats.source import ReadOptions, SourceTables
 
 HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -15,6 +17,10 @@ HEADER = (
 )
 BOX_HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
 A, B = "00000001_000", "00000002_000"
+
+
+def read(source: Path) -> SourceTables:
+    return read_source(source, "nih", ReadOptions())
 
 
 def row(name: str, labels: str = "No Finding", *, patient: str = "", age: str = "57") -> str:
@@ -47,7 +53,7 @@ def states(tables, image_id: str) -> dict[str, str]:
 
 def test_listed_findings_are_present_and_all_others_absent(tmp_path):
     rows = [row(A, "Cardiomegaly|Pleural_Thickening|Cardiomegaly"), row(B)]
-    tables = _read_nih(write_source(tmp_path, rows))
+    tables = read(write_source(tmp_path, rows))
     assert set(states(tables, A)) == set(states(tables, B)) == set(FINDINGS)
     assert {f for f, s in states(tables, A).items() if s == "present"} == {
         "cardiomegaly",
@@ -61,7 +67,7 @@ def test_listed_findings_are_present_and_all_others_absent(tmp_path):
 
 
 def test_an_empty_label_is_unknown_and_not_negative(tmp_path):
-    tables = _read_nih(write_source(tmp_path, [row(A, ""), row(B)]))
+    tables = read(write_source(tmp_path, [row(A, ""), row(B)]))
     assert states(tables, A) == {}
     assert A in set(tables.images["image_id"])
     assert any("1 image has no label" in note for note in tables.notes)
@@ -69,7 +75,7 @@ def test_an_empty_label_is_unknown_and_not_negative(tmp_path):
 
 def test_an_unknown_label_names_its_line(tmp_path):
     with pytest.raises(InputError, match=r"line 3: .*'covid_19' is none of the 14"):
-        _read_nih(write_source(tmp_path, [row(A), row(B, "Mass|COVID-19")]))
+        read(write_source(tmp_path, [row(A), row(B, "Mass|COVID-19")]))
 
 
 @pytest.mark.parametrize(
@@ -78,23 +84,23 @@ def test_an_unknown_label_names_its_line(tmp_path):
 )
 def test_ages_of_both_tables_are_read_and_impossible_ones_kept(tmp_path, text, years):
     source = write_source(tmp_path, [row(A, age=text)])
-    age = _read_nih(source).images["age_years"].iloc[0]
+    age = read(source).images["age_years"].iloc[0]
     assert pd.isna(age) if years is None else age == pytest.approx(years)
 
 
 def test_impossible_ages_are_counted_in_a_note(tmp_path):
-    tables = _read_nih(write_source(tmp_path, [row(A, age="411Y"), row(B)]))
+    tables = read(write_source(tmp_path, [row(A, age="411Y"), row(B)]))
     assert any("1 image has an age above 120" in note for note in tables.notes)
 
 
 def test_an_age_that_is_none_names_its_line(tmp_path):
     with pytest.raises(InputError, match="line 2: Patient Age='old'"):
-        _read_nih(write_source(tmp_path, [row(A, age="old")]))
+        read(write_source(tmp_path, [row(A, age="old")]))
 
 
 def test_the_patient_is_in_the_name_and_a_row_that_says_otherwise_is_left_out(tmp_path):
     rows = [row(A), row("00000001_001"), row(B, patient="7"), row("x", patient="1")]
-    tables = _read_nih(write_source(tmp_path, rows))
+    tables = read(write_source(tmp_path, rows))
     assert tables.images["patient_id"].tolist() == ["nih:00000001"] * 2
     assert set(tables.images["patient_id_source"]) == {"given"}
     assert dict(zip(tables.excluded["path"], tables.excluded["reason"], strict=True)) == {
@@ -104,7 +110,7 @@ def test_the_patient_is_in_the_name_and_a_row_that_says_otherwise_is_left_out(tm
 
 
 def test_person_view_and_true_size_come_from_the_table(tmp_path):
-    image = _read_nih(write_source(tmp_path, [row(A)])).images.iloc[0]
+    image = read(write_source(tmp_path, [row(A)])).images.iloc[0]
     assert image[["view", "sex", "age_years", "x_follow_up"]].tolist() == ["PA", "M", 57, 3]
     assert image["field_width_mm"] == pytest.approx(2682 * 0.143)
     assert image["field_height_mm"] == pytest.approx(2749 * 0.143)
@@ -113,7 +119,7 @@ def test_person_view_and_true_size_come_from_the_table(tmp_path):
 def test_a_trailing_comma_in_the_2017_header_shifts_nothing(tmp_path):
     path = tmp_path / "Data_Entry_2017.csv"
     path.write_text(f"{HEADER},\n{row(A, 'Mass')},\n")
-    tables = _read_nih(tmp_path)
+    tables = read(tmp_path)
     assert states(tables, A)["mass"] == "present"
     assert tables.images["field_height_mm"].iloc[0] == pytest.approx(2749 * 0.143)
 
@@ -129,7 +135,7 @@ def test_the_corrected_table_is_preferred_and_gz_is_read(tmp_path):
 def test_official_boxes_become_corners_and_infiltrate_is_infiltration(tmp_path):
     rows = [row(A, "Infiltration|Mass"), row(B, "Mass")]
     boxes = [f"{A}.png,Infiltrate,10.5,20,30,40", f"{A}.png,Infiltrate,1,2,3,4"]
-    tables = _read_nih(write_source(tmp_path, rows, boxes=boxes))
+    tables = read(write_source(tmp_path, rows, boxes=boxes))
     assert set(tables.boxes["finding"]) == {"infiltration"}
     assert tables.boxes[["x1", "y1", "x2", "y2"]].to_numpy().tolist() == [
         [10.5, 20, 40.5, 60],
@@ -140,7 +146,7 @@ def test_official_boxes_become_corners_and_infiltrate_is_infiltration(tmp_path):
 def test_only_officially_boxed_findings_count_as_boxed(tmp_path):
     rows = [row(A, "Infiltration|Mass"), row(B, "Mass")]
     boxes = [f"{A}.png,Infiltrate,1,2,3,4", f"{A}.png,Infiltrate,5,6,3,4"]
-    coverage = _read_nih(write_source(tmp_path, rows, boxes=boxes)).box_coverage
+    coverage = read(write_source(tmp_path, rows, boxes=boxes)).box_coverage
     assert coverage[["image_id", "finding", "coverage"]].to_numpy().tolist() == [
         [A, "infiltration", "all"]
     ]
@@ -153,7 +159,7 @@ def test_boxed_images_must_have_the_size_that_the_boxes_are_in(tmp_path):
         boxes=[f"{A}.png,Mass,1,2,3,4"],
         image_files=(f"images/{A}.png", f"images/{B}.png"),
     )
-    images = _read_nih(source).images.set_index("image_id")
+    images = read(source).images.set_index("image_id")
     assert images.loc[A, ["height", "width"]].tolist() == [1024, 1024]
     assert images.loc[B, ["height", "width"]].isna().all()
 
@@ -169,7 +175,7 @@ def test_boxed_images_must_have_the_size_that_the_boxes_are_in(tmp_path):
 )
 def test_a_box_that_cannot_be_right_excludes_its_image(tmp_path, box, reason):
     source = write_source(tmp_path, [row(A, "Mass"), row(B)], boxes=[f"{A}.png,{box}"])
-    tables = _read_nih(source)
+    tables = read(source)
     assert tables.images["image_id"].tolist() == [B]
     assert reason in tables.excluded["reason"].iloc[0]
     assert tables.boxes.empty
@@ -179,19 +185,19 @@ def test_a_box_that_cannot_be_right_excludes_its_image(tmp_path, box, reason):
 def test_a_box_of_an_unknown_finding_names_its_line(tmp_path):
     source = write_source(tmp_path, [row(A)], boxes=[f"{A}.png,Granuloma,1,2,3,4"])
     with pytest.raises(InputError, match="line 2: Finding Label='Granuloma'"):
-        _read_nih(source)
+        read(source)
 
 
 def test_two_versions_of_a_row_exclude_the_image_and_repeats_count_once(tmp_path):
     rows = [row(A, "Mass"), row(A), row(B), row(B)]
-    tables = _read_nih(write_source(tmp_path, rows))
+    tables = read(write_source(tmp_path, rows))
     assert tables.images["image_id"].tolist() == [B]
     assert tables.excluded["reason"].tolist() == ["two different rows in Data_Entry"]
     assert any("1 repeated rows" in note for note in tables.notes)
 
 
 def test_no_finding_beside_a_finding_excludes_the_image(tmp_path):
-    tables = _read_nih(write_source(tmp_path, [row(A, "No Finding|Mass"), row(B)]))
+    tables = read(write_source(tmp_path, [row(A, "No Finding|Mass"), row(B)]))
     assert tables.excluded["reason"].tolist() == ["'No Finding' beside a finding"]
 
 
@@ -205,7 +211,7 @@ def test_images_lie_in_several_folders_and_strays_are_left_out(tmp_path):
             "images_002/images/00000009_000.png",
         ),
     )
-    tables = _read_nih(source)
+    tables = read(source)
     assert tables.images["path"].tolist() == [
         f"images_001/images/{A}.png",
         f"images_002/images/{B}.png",
@@ -216,7 +222,7 @@ def test_images_lie_in_several_folders_and_strays_are_left_out(tmp_path):
 
 
 def test_without_any_image_it_is_a_set_without_pixels(tmp_path):
-    tables = _read_nih(write_source(tmp_path, [row(A), row(B)]))
+    tables = read(write_source(tmp_path, [row(A), row(B)]))
     assert tables.images["path"].isna().all()
     assert tables.images["width"].tolist() == [1024, 1024]
     assert tables.excluded.empty
@@ -225,16 +231,16 @@ def test_without_any_image_it_is_a_set_without_pixels(tmp_path):
 def test_images_of_another_set_are_refused(tmp_path):
     source = write_source(tmp_path, [row(A)], image_files=("images/photo.png",))
     with pytest.raises(InputError, match=r"none of its 1 images is listed in Data_Entry"):
-        _read_nih(source)
+        read(source)
 
 
 def test_official_lists_become_the_official_split(tmp_path):
     source = write_source(tmp_path, [row(A), row(B), row("00000003_000")])
-    assert _read_nih(source).official.empty
+    assert read(source).official.empty
     (source / "train_val_list.txt").write_text(f"{A}.png\n")
-    assert any("needs both" in note for note in _read_nih(source).notes)
+    assert any("needs both" in note for note in read(source).notes)
     (source / "test_list.txt").write_text(f"{B}.png\n00000099_000.png\n")
-    official = _read_nih(source).official
+    official = read(source).official
     assert dict(zip(official["image_id"], official["role"], strict=True)) == {
         A: "train",
         B: "test",
@@ -247,18 +253,18 @@ def test_an_image_in_both_official_lists_is_refused(tmp_path):
     for name in ("train_val_list.txt", "test_list.txt"):
         (source / name).write_text(f"{A}.png\n")
     with pytest.raises(InputError, match="1 image is in both"):
-        _read_nih(source)
+        read(source)
 
 
 def test_real_images_with_official_boxes(shared_data):
-    tables = _read_nih(shared_data / "nih")
+    tables = read(shared_data / "nih")
     assert (len(tables.images), len(tables.boxes), len(tables.excluded)) == (24, 9, 0)
     assert tables.box_coverage["image_id"].nunique() == 9
     assert tables.images["path"].str.startswith("images/").all()
 
 
 def test_the_full_public_table_gives_the_published_numbers(shared_data):
-    tables = _read_nih(shared_data / "reference_csv")
+    tables = read(shared_data / "reference_csv")
     assert (len(tables.images), tables.images["patient_id"].nunique()) == (112_120, 30_805)
     assert len(tables.findings) == 14 * 112_120
     present = tables.findings.loc[tables.findings["state"] == "present", "finding"].value_counts()

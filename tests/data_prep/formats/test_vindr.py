@@ -1,6 +1,7 @@
 """The VinDr reader: who read what, what becomes the reference, and boxes of resized copies."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,7 @@ from PIL import Image
 from data_prep.contracts.errors import InputError
 from data_prep.formats import vindr as reader_vindr
 from data_prep.formats.registry import _likely_format, read_source
-from data_prep.formats.source import ReadOptions
-from data_prep.formats.vindr import _read_vindr
+from data_prep.formats.source import ReadOptions, SourceTables
 
 CLASSES = "Cardiomegaly,Nodule/Mass,Pneumonia,{other},No finding"
 TRAIN = [
@@ -33,6 +33,10 @@ TRAIN_BOXES = [
 ]
 TEST = ["t,0,1,0,1,0", "u,0,0,0,0,1"]
 TEST_BOXES = ["t,Nodule/Mass,1.5,2.25,30,40", "u,No finding,,,,"]
+
+
+def read(source: Path, **options: Any) -> SourceTables:
+    return read_source(source, "vindr", ReadOptions(**options))
 
 
 def write_physionet(
@@ -88,7 +92,7 @@ def reference_boxes(tables, image_id: str) -> list[list[float]]:
 
 
 def test_every_reader_is_kept_beside_the_reference_by_majority(tmp_path):
-    tables = _read_vindr(write_physionet(tmp_path))
+    tables = read(write_physionet(tmp_path))
     assert set(tables.findings["reader"]) == {"R8", "R9", "R10", "reference"}
     assert states(tables, "R9") == {
         ("a", "cardiomegaly"): "present",
@@ -114,7 +118,7 @@ def test_every_reader_is_kept_beside_the_reference_by_majority(tmp_path):
 
 def test_the_consensus_of_the_test_images_is_the_reference_as_it_stands(tmp_path):
     for rule in ("majority", "all", "reader:R8"):
-        tables = _read_vindr(write_physionet(tmp_path), rule)
+        tables = read(write_physionet(tmp_path), reference=rule)
         assert reference_boxes(tables, "t") == [[1.5, 2.25, 30, 40]]
         assert states(tables, "reference")["t", "other_diseases"] == "present"  # column of one s
         rows = tables.findings[tables.findings["image_id"] == "t"]
@@ -131,14 +135,14 @@ def test_the_consensus_of_the_test_images_is_the_reference_as_it_stands(tmp_path
     ],
 )
 def test_the_rule_of_the_reference_is_the_users(tmp_path, rule, cardiomegaly, nodule, boxes):
-    tables = _read_vindr(write_physionet(tmp_path), rule)
+    tables = read(write_physionet(tmp_path), reference=rule)
     reference = states(tables, "reference")
     assert (reference["a", "cardiomegaly"], reference["a", "nodule_mass"]) == (cardiomegaly, nodule)
     assert sorted(reference_boxes(tables, "a")) == boxes
 
 
 def test_local_findings_are_covered_for_each_reader_and_global_ones_for_none(tmp_path):
-    tables = _read_vindr(write_physionet(tmp_path), "all")
+    tables = read(write_physionet(tmp_path), reference="all")
     keys = ["image_id", "finding", "reader"]
     covered = set(tables.box_coverage[keys].itertuples(index=False, name=None))
     assert ("b", "cardiomegaly", "R8") in covered
@@ -150,7 +154,7 @@ def test_local_findings_are_covered_for_each_reader_and_global_ones_for_none(tmp
 
 
 def test_physionets_split_is_official_and_nobody_is_known_as_a_patient(tmp_path):
-    tables = _read_vindr(write_physionet(tmp_path))
+    tables = read(write_physionet(tmp_path))
     assert dict(tables.official.to_numpy()) == {
         "a": "train",
         "b": "train",
@@ -177,7 +181,7 @@ def test_kaggles_lines_say_who_read_an_image_and_what_he_did_not_mark(tmp_path):
         "a,No finding,14,R10,,,,",
         *(f"b,No finding,14,{reader},,,," for reader in ("R8", "R9", "R10")),
     ]
-    tables = _read_vindr(write_kaggle(tmp_path, lines))
+    tables = read(write_kaggle(tmp_path, lines))
     assert states(tables, "R10") == {
         ("a", "cardiomegaly"): "absent",
         ("b", "cardiomegaly"): "absent",
@@ -193,7 +197,7 @@ def test_boxes_are_scaled_to_copies_whose_original_size_is_known(tmp_path):
     lines = ["a,Cardiomegaly,3,R8,1000,600,2000,1500", "b,No finding,14,R8,,,,"]
     write_kaggle(tmp_path, lines, size=(256, 128))
     (tmp_path / "train_meta.csv").write_text("image_id,dim0,dim1\na,2560,2048\nb,2560,2048\n")
-    tables = _read_vindr(tmp_path)
+    tables = read(tmp_path)
     assert reference_boxes(tables, "a") == [[125, 30, 250, 75]]  # x / 8, y / 20
     assert any("1 boxed images are not of the size" in note for note in tables.notes)
 
@@ -201,7 +205,7 @@ def test_boxes_are_scaled_to_copies_whose_original_size_is_known(tmp_path):
 def test_boxes_beyond_images_of_unknown_original_are_refused(tmp_path):
     write_kaggle(tmp_path, ["a,Cardiomegaly,3,R8,1000,600,2000,1500"], size=(256, 256))
     with pytest.raises(InputError, match=r"train/a\.png reach out of it, .* train_meta\.csv"):
-        _read_vindr(tmp_path)
+        read(tmp_path)
 
 
 def test_boxes_that_were_resized_with_the_images_are_not_scaled_twice(tmp_path, monkeypatch):
@@ -209,7 +213,7 @@ def test_boxes_that_were_resized_with_the_images_are_not_scaled_twice(tmp_path, 
     lines = ["a,Cardiomegaly,3,R8,100,60,200,150", "b,Cardiomegaly,3,R8,10,60,255,150"]
     write_kaggle(tmp_path, lines, size=(256, 256))
     (tmp_path / "train_meta.csv").write_text("image_id,dim0,dim1\na,2560,2048\nb,2560,2048\n")
-    assert reference_boxes(_read_vindr(tmp_path), "a") == [[100, 60, 200, 150]]
+    assert reference_boxes(read(tmp_path), "a") == [[100, 60, 200, 150]]
 
 
 @pytest.mark.parametrize(
@@ -226,7 +230,7 @@ def test_boxes_that_were_resized_with_the_images_are_not_scaled_twice(tmp_path, 
     ],
 )
 def test_what_contradicts_itself_is_left_out_with_the_reason(tmp_path, labels, boxes, reason):
-    tables = _read_vindr(write_physionet(tmp_path, labels=labels, boxes=boxes))
+    tables = read(write_physionet(tmp_path, labels=labels, boxes=boxes))
     assert len(tables.excluded) == 1
     assert reason in tables.excluded["reason"].item()
     lost = Path(tables.excluded["path"].item()).stem
@@ -244,18 +248,18 @@ def test_what_contradicts_itself_is_left_out_with_the_reason(tmp_path, labels, b
 )
 def test_an_unknown_reference_is_refused(tmp_path, rule, message):
     with pytest.raises(InputError, match=message):
-        _read_vindr(write_physionet(tmp_path), rule)
+        read(write_physionet(tmp_path), reference=rule)
 
 
 def test_a_cell_that_is_no_label_is_named(tmp_path):
     labels = [*TRAIN[:-1], "b,R10,0,2,0,0,0"]
     with pytest.raises(InputError, match=r"image_labels_train.csv: line 7: Nodule/Mass='2'"):
-        _read_vindr(write_physionet(tmp_path, labels=labels))
+        read(write_physionet(tmp_path, labels=labels))
 
 
 def test_images_that_the_chosen_reader_did_not_read_are_unknown(tmp_path):
     source = write_physionet(tmp_path, labels=TRAIN[:5], boxes=TRAIN_BOXES[:6])
-    tables = _read_vindr(source, "reader:R10")
+    tables = read(source, reference="reader:R10")
     assert ("b", "cardiomegaly") not in states(tables, "reference")
     assert any("1 image was not read by R10" in note for note in tables.notes)
 
@@ -264,7 +268,7 @@ def test_a_part_without_images_or_without_labels_is_said(tmp_path):
     source = write_physionet(tmp_path)
     for path in (source / "test").iterdir():
         path.unlink()
-    tables = _read_vindr(source)
+    tables = read(source)
     assert set(tables.images["image_id"]) == {"a", "b"}
     assert tables.excluded.empty
     assert any(note.startswith("test/: holds no images") for note in tables.notes)
@@ -275,7 +279,7 @@ def test_labels_without_annotations_leave_nothing_covered(tmp_path):
     source = write_physionet(tmp_path)
     for path in (source / "annotations").glob("annotations_*.csv"):
         path.unlink()
-    tables = _read_vindr(source)
+    tables = read(source)
     assert tables.boxes.empty
     assert tables.box_coverage.empty
     assert states(tables, "reference")["a", "cardiomegaly"] == "present"
@@ -290,7 +294,7 @@ def test_only_vindr_takes_a_reference(tmp_path):
 
 
 def test_dtypes_are_those_of_the_tables(tmp_path):
-    tables = _read_vindr(write_physionet(tmp_path))
+    tables = read(write_physionet(tmp_path))
     for frame in (tables.findings, tables.boxes, tables.box_coverage, tables.images):
         for column in frame.columns:
             kind = "float64" if column in ("x1", "y1", "x2", "y2") else "str"

@@ -58,11 +58,8 @@ def make_tables(n_patients: int = 60, split: pd.DataFrame | None = None) -> Sour
         for name, flags in (("mass", ill), ("edema", np.arange(n) % 10 == 0))
     )
     target = {"mass": {"any_of": ["mass"], "display_name": "Mass"}}
-    tables = [empty_table(name) for name in ("boxes", "box_coverage", "excluded")]
-    return SourceTables(
-        "csv", Path("/nowhere"), images, findings, *tables, target,
-        no_roles() if split is None else split,
-    )  # fmt: skip
+    split = no_roles() if split is None else split
+    return SourceTables("csv", Path("/nowhere"), images, findings, target, split=split)
 
 
 def make_set(folder: Path, **options) -> DataSet:
