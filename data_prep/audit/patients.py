@@ -80,15 +80,7 @@ def contrasting_pairs(rows: pd.DataFrame, group: str, column: str) -> pd.DataFra
 
 
 def aligned(labels: pd.DataFrame, image_ids: pd.Series) -> np.ndarray:
-    """The labels of the images named, NaN for one that has none.
-
-    Args:
-        labels: One column a target (1.0, 0.0, NaN), indexed by ``image_id``.
-        image_ids: Text, shape ``(N,)``.
-
-    Returns:
-        float64, shape ``(N, targets)``.
-    """
+    """The labels of the images named, NaN for one that has none."""
     rows = positions(image_ids, labels.index)
     values = labels.to_numpy(dtype="float64")
     found = values[rows] if len(values) else np.full((len(rows), values.shape[1]), np.nan)

@@ -42,19 +42,7 @@ class RenderTask:
 
 
 def render_all(tasks: Sequence[RenderTask], *, workers: int) -> Iterator[None]:
-    """Render images at their original size, so that boxes hold as they are.
-
-    Args:
-        tasks: One an image; the folders of their places exist.
-        workers: Processes; 0 and 1 work in this one.
-
-    Yields:
-        None, once an image.
-
-    Raises:
-        InputError: A file is gone, cannot be decoded, or is not of the size that the tables state;
-            or the disk is full.
-    """
+    """Render images at their original size, so that boxes hold as they are."""
     workers = min(workers, 1 + len(tasks) // _ROWS_A_WORKER)
     for error in map_rows(_render, tasks, workers=workers, lost=_lost):
         if error is not None:

@@ -224,15 +224,7 @@ class SourceBuilder:
         paths: Mapping[str, str] | None = None,
         **tables: pd.DataFrame,
     ) -> SourceTables:
-        """Put the tables together.
-
-        Args:
-            images: The images that are not ruled out.
-            findings: Of these images.
-            targets: As in `SourceTables`.
-            paths: Path of an image by its id, to list what was ruled out.
-            tables: Other tables of `SourceTables`; ``excluded`` comes before what was ruled out.
-        """
+        """Put the tables together."""
         ruled_out = self.out.table(paths or {})
         earlier = tables.pop("excluded", None)
         if earlier is not None:

@@ -74,11 +74,7 @@ def find_text_line(pixels: np.ndarray) -> TextLine:
 
 
 def _parts(strokes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Connected strokes that may be letters, by x, and how many letters each may be.
-
-    Returns:
-        ``x, y, width, height``, float64, ``(N, 4)``; and float64 ``(N,)``.
-    """
+    """Connected strokes that may be letters, by x, and how many letters each may be."""
     noise = _percentile(strokes[::7, ::7], 0.95)
     least = max(_CONTRAST, _NOISE_FACTOR * noise)
     mask = cv2.threshold(strokes, least, 255, cv2.THRESH_BINARY)[1]

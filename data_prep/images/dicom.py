@@ -159,11 +159,7 @@ def _refuse_inflation(path: Path) -> None:
 
 
 def require_inflated(where: object, deflated: bytes, most: int) -> None:
-    """Refuse content that is more than `most` bytes inside, without holding it.
-
-    Raises:
-        TooLargeError: It is.
-    """
+    """Refuse content that is more than `most` bytes inside, without holding it."""
     inflater, inflated, pending = zlib.decompressobj(-zlib.MAX_WBITS), 0, deflated
     while pending and not inflater.eof:
         inflated += len(inflater.decompress(pending, _STEP))

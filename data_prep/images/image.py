@@ -251,11 +251,7 @@ _COLOUR_SIDE = 64  # px at which colours are measured
 
 
 def _scaled(values: np.ndarray, notes: list[str]) -> tuple[np.ndarray, tuple[float, float]]:
-    """Stretch deep values to 8 bits by percentiles; 12 bits in a 16-bit file stay visible.
-
-    Returns:
-        The pixels; the values that became black and white.
-    """
+    """Stretch deep values to 8 bits by percentiles; 12 bits in a 16-bit file stay visible."""
     known = values
     if np.issubdtype(values.dtype, np.floating):
         known = values[np.isfinite(values)]

@@ -289,17 +289,7 @@ def drawn_by(dataset: DataSet, name: str) -> dict[str, Any]:
 def write_splits(
     folder: Path, splits: dict[str, pd.DataFrame], how: How, *, replaces: bool
 ) -> None:
-    """Write splits by name, and their ids into ``dataset.json``.
-
-    Args:
-        folder: The data set.
-        splits: Tables by name.
-        how: How they were made, JSON-ready.
-        replaces: Whether all of them must be there, or none.
-
-    Raises:
-        InputError: One is there, or one to replace is not.
-    """
+    """Write splits by name, and their ids into ``dataset.json``."""
     with folder_lock(folder):
         # Read again under the lock: another command may have added a split meanwhile.
         info = read_json(folder / "dataset.json", "dataset")

@@ -30,17 +30,6 @@ def nested_parts(
     each prefix holds every stratum in proportion. A share is a prefix: a smaller one lies within a
     larger one, and a patient is in it with all images or with none.
 
-    Args:
-        split: The split table.
-        group: Name of each image's patients who stay together, indexed by ``image_id``.
-        strata: What is kept in proportion, indexed by ``image_id``; a patient counts for the last
-            in the alphabet of its images.
-        shares: Of the patients of each of the two roles, in (0, 1].
-        seed: Of the orders.
-
-    Returns:
-        A split table by share; images left out have the role ``unused``.
-
     Example:
         >>> ids = list("abcdefgh")
         >>> split = pd.DataFrame({"image_id": ids, "role": ["train"] * 8, "fold": None})
