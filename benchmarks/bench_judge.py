@@ -19,7 +19,7 @@ from evaluation.boxes.average_precision import (
     average_precision,
     match_boxes,
 )
-from evaluation.compare.metrics_table import resampled_figures
+from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.refit import ValidationScores, refit_thresholds
 from evaluation.decisions.thresholds import POLICIES, choose_threshold

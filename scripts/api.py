@@ -180,6 +180,7 @@ def compare(
         InputError: As in `compare_systems`, or a folder holds something else.
     """
     from data_prep.store.dataset import DataSet
+    from evaluation.decisions.test_set import TestSet
     from evaluation.report.tables import table_rows
     from scripts.asked_before import asked_before, question_of
     from scripts.compare import (
@@ -194,9 +195,10 @@ def compare(
     dataset = data if isinstance(data, DataSet) else DataSet.open(data)
     named = [(name, _folders(given)) for name, given in systems.items()]
     asked = read_question(None if protocol is None else Path(protocol), margin, target)
-    judged = dataset.target(asked.target or target, option="target=NAME")
+    chosen = dataset.target(asked.target or target, option="target=NAME")
     rows = table_rows(metrics)
     split = own_split(split, [path for _, paths in named for path in paths], dataset)
+    test_set = TestSet(dataset, chosen, split)
     further = further_policies(policies, rows)
     shared: dict[str, Any] = {
         "images": images, "replicates": replicates, "seed": seed, "prevalence": prevalence,
@@ -205,8 +207,7 @@ def compare(
 
     def judge(folder: Path) -> Comparison:
         return judge_systems(
-            named, dataset, judged, folder, split=split, protocol=asked, extra_policies=further,
-            **shared,
+            named, test_set, folder, protocol=asked, extra_policies=further, **shared,
         )  # fmt: skip
 
     if out is None:
@@ -216,7 +217,7 @@ def compare(
 
     def question() -> dict[str, Any]:
         return question_of(
-            named, dataset, judged, out, split, **shared, cases=cases, thumbnails=thumbnails,
+            named, test_set, out, **shared, cases=cases, thumbnails=thumbnails,
             metrics=",".join(metrics) or None, margin=margin, policies=further,
             protocol=asked.file_sha256,
         )  # fmt: skip

@@ -14,33 +14,30 @@ from scripts.systems import predicts, system_folder
 from serving.backends import is_export
 
 if TYPE_CHECKING:
-    from data_prep.store.dataset import DataSet, Target
+    from evaluation.decisions.test_set import TestSet
 
 Named = Sequence[tuple[str | None, list[Path]]]
 
 
-def question_of(
-    named: Named, dataset: DataSet, target: Target, out: Path, split: str, **options: Any
-) -> dict[str, Any]:
+def question_of(named: Named, test_set: TestSet, out: Path, **options: Any) -> dict[str, Any]:
     """A comparison's question as a report keeps it: systems with their decisions, data, options.
 
     Args:
         named: Name and folders of each system.
-        dataset: What is judged on.
-        target: What is judged.
+        test_set: What is judged.
         out: Report folder; it holds the predictions of systems that were given as runs.
-        split: Name of the split.
         **options: All else that changes the report.
     """
+    target, ids = test_set.target.name, test_set.ids
     return {
         "systems": {
             label: [_digest(files) for files in members]
-            for label, members in _files_of(named, target.name, out).items()
+            for label, members in _files_of(named, target, out).items()
         },
-        "target": target.name,
-        "data_set": dataset.ids["content_id"],
-        "labels": dataset.ids["labels_id"],
-        "split": dataset.ids["split_ids"].get(split),
+        "target": target,
+        "data_set": ids["content_id"],
+        "labels": ids["labels_id"],
+        "split": ids["split_id"],
         "options": {**options},
     }
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from data_prep.store.predictions import Predictions
     from evaluation.compare.comparison import Comparison
     from evaluation.compare.protocol import Protocol
+    from evaluation.decisions.test_set import TestSet
     from evaluation.report.tables import TableRow
 
 
@@ -127,6 +128,7 @@ def compare(
 
     require_kind(data, "data set")  # before what is heavy: a wrong folder is said at once
     from data_prep.store.dataset import DataSet
+    from evaluation.decisions.test_set import TestSet
     from evaluation.report.tables import table_rows
 
     rows = table_rows((metrics or "").split(","))
@@ -149,27 +151,24 @@ def compare(
         def check(target: Target, members: list[str]) -> None:
             if not overwrite:
                 each, folder = [split_seeds(member) for member in members], out / target.name
-                asked_before(folder, question_of(each, dataset, target, folder, split, **question))
+                of_one = TestSet(dataset, target, split)
+                asked_before(folder, question_of(each, of_one, folder, **question))
 
         page = compare_each(judge, check, systems, dataset, wanted, out, split)
         console.say(f"All targets: {page}")
         if as_json:
             console.emit_json({"targets": {t.name: str(out / t.name) for t in wanted}})
         return
-    judged = wanted[0]
-    if not overwrite and asked_before(
-        out, question_of(named, dataset, judged, out, split, **question)
-    ):
+    test_set = TestSet(dataset, wanted[0], split)
+    if not overwrite and asked_before(out, question_of(named, test_set, out, **question)):
         console.say(f"{out}: this report exists already; --overwrite makes it anew")
         _show_report(out, as_json)
         return
     with report_folder(out):
         comparison = judge_systems(
             named,
-            dataset,
-            judged,
+            test_set,
             out,
-            split=split,
             protocol=asked,
             images=images,
             replicates=replicates,
@@ -182,7 +181,7 @@ def compare(
             comparison,
             dataset,
             out,
-            question=question_of(named, dataset, judged, out, split, **question),
+            question=question_of(named, test_set, out, **question),
             seed=seed,
             cases=cases,
             rows=rows,
@@ -223,11 +222,9 @@ def further_policies(policies: Sequence[str], rows: Sequence[TableRow]) -> list[
 
 def judge_systems(
     named: Sequence[tuple[str | None, list[Path]]],
-    dataset: DataSet,
-    target: Target,
+    test_set: TestSet,
     out: Path,
     *,
-    split: str,
     protocol: Protocol,
     replicates: int,
     **options: Any,
@@ -236,10 +233,8 @@ def judge_systems(
 
     Args:
         named: Name and folders of each system; runs are predicted and tuned first.
-        dataset: Labels and split.
-        target: What is judged.
+        test_set: What is judged.
         out: Where the predictions of runs go.
-        split: Name of the split.
         protocol: The question.
         replicates: Bootstrap resamples.
         **options: Further ones of `compare_systems`.
@@ -249,23 +244,21 @@ def judge_systems(
 
     opened: dict[str, list[Predictions]] = {}
     for name, paths in named:
-        members = open_seeds(name, paths, dataset, target, out, split)
+        members = open_seeds(name, paths, test_set, out)
         opened[name or members[0].name] = members
     if len(opened) < len(named):
         raise InputError("compare: two systems have one name; give each its own: NAME=PATH")
     with console.progress("Resampling patients", replicates) as advance:
         comparison = compare_systems(
             opened,
-            dataset,
-            target,
-            split=split,
+            test_set,
             protocol=protocol,
             replicates=replicates,
             advance=advance,
             **options,
         )
     # Once the figures exist they count as seen, whatever becomes of the report.
-    uses = log_use(dataset, split, target.name, opened, protocol.file_sha256)
+    uses = log_use(test_set, opened, protocol.file_sha256)
     return comparison.with_uses(uses)
 
 
@@ -342,11 +335,13 @@ def compare_each(
     split: str,
 ) -> Path:
     """Compare the same systems on every target, each into a folder of its own."""
+    from evaluation.decisions.test_set import TestSet
     from evaluation.report.targets import write_targets_page
 
     _require_folder(out, [target.name for target in targets])
     with folder_lock(out):
-        predicted = [_predicted(system, dataset, targets[0], out, split) for system in systems]
+        test_set = TestSet(dataset, targets[0], split)
+        predicted = [_predicted(system, test_set, out) for system in systems]
         for target in targets:
             check(target, predicted)
         # Without its page the folder is incomplete, whatever an earlier run had left.
@@ -364,12 +359,12 @@ def _require_folder(out: Path, targets: list[str]) -> None:
         raise InputError(f"compare: a target cannot be called '{reserved[0]}'; compare it alone")
 
 
-def _predicted(system: str, dataset: DataSet, target: Target, out: Path, split: str) -> str:
+def _predicted(system: str, test_set: TestSet, out: Path) -> str:
     """The system as predictions folders, so that no run is predicted once per target."""
     from scripts.systems import open_seeds, split_seeds
 
     name, paths = split_seeds(system)
-    opened = open_seeds(name, paths, dataset, target, out, split)
+    opened = open_seeds(name, paths, test_set, out)
     folders = ",".join(str(each.folder) for each in opened)
     return f"{name or opened[0].name}={folders}"
 

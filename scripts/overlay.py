@@ -15,8 +15,9 @@ from scripts import console
 from scripts.options import own_split
 
 if TYPE_CHECKING:
-    from data_prep.store.dataset import DataSet, Target
+    from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
+    from evaluation.decisions.test_set import TestSet
 
 
 def overlay(
@@ -71,6 +72,7 @@ def overlay(
     require_kind(data, "data set")  # before what is heavy: a wrong folder is said at once
     from data_prep.contracts.folders import make_folder
     from data_prep.store.dataset import DataSet
+    from evaluation.decisions.test_set import TestSet
     from evaluation.overlays.draw import draw_overlay, to_png
     from evaluation.report.cases import ImageFacts, read_systems
     from scripts.options import split_name
@@ -94,8 +96,9 @@ def overlay(
     else:
         files = [out / file_name(image_id) for image_id in image_ids]
         with TemporaryDirectory() as scratch:
-            opened = open_systems(systems, dataset, shown, image_ids, split, Path(scratch))
-            cases = read_systems(opened, dataset, shown, image_ids, policy=policy, split=split)
+            test_set = TestSet(dataset, shown, split)
+            opened = open_systems(systems, test_set, image_ids, Path(scratch))
+            cases = read_systems(opened, test_set, image_ids, policy=policy)
             make_folder(out)
             facts = ImageFacts(dataset)
             with console.progress("Drawing", len(image_ids)) as advance:
@@ -160,12 +163,7 @@ def choose_images(
 
 
 def open_systems(
-    systems: list[str],
-    dataset: DataSet,
-    target: Target,
-    image_ids: list[str],
-    split: str,
-    scratch: Path,
+    systems: list[str], test_set: TestSet, image_ids: list[str], scratch: Path
 ) -> dict[str, Predictions]:
     """Open systems given as ``PATH`` or ``NAME=PATH``; a run predicts the images into `scratch`."""
     from data_prep.store.predictions import Predictions
@@ -177,8 +175,8 @@ def open_systems(
         name, path = split_name(each)
         if is_run(path):
             folder = scratch / str(number)
-            predictions = predict_images(path, dataset, target, image_ids, split, folder)
-            if predictions.decision(target.name) is None:
+            predictions = predict_images(path, test_set, image_ids, folder)
+            if predictions.decision(test_set.target.name) is None:
                 console.say(
                     f"{path}: has no decision for these labels, so it is shown undecided; the same "
                     "cxr train command adds one"

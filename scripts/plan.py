@@ -308,6 +308,7 @@ def _of_predictions(
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
     from evaluation.compare.compare import pilot_parts
+    from evaluation.decisions.test_set import TestSet
     from evaluation.statistics.sample_size import PilotPlan
     from scripts.options import own_split
 
@@ -315,7 +316,6 @@ def _of_predictions(
         raise InputError("plan: compares two systems; give two folders, or one for --half-width")
     named = [split_seeds(each) for each in pilot]
     dataset = DataSet.open(data)
-    judged = dataset.target(target)
     own = own_split(split, [path for _, paths in named for path in paths], dataset)
     opened = {}
     for name, paths in named:
@@ -323,7 +323,7 @@ def _of_predictions(
         opened[name or members[0].name] = members
     if len(opened) < len(named):
         raise InputError("plan: two systems have one name; give each its own: NAME=PATH")
-    parts = pilot_parts(opened, dataset, judged, split=own)
+    parts = pilot_parts(opened, TestSet(dataset, dataset.target(target), own))
     of_systems = list(parts.values())
     if seeds is None:
         return {"": PilotPlan(of_systems)}, list(parts)

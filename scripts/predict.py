@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from data_prep.contracts.engines import Engine
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.predictions import Part, Predictions, PredictionWriter
+    from evaluation.decisions.test_set import TestSet
     from serving.backends import ChosenBackend
     from serving.exported.exported_model import ExportedModel
     from serving.trained_model import TrainedModel
@@ -334,12 +335,7 @@ def predict_data_set(
 
 
 def predict_validation(
-    run: Path,
-    dataset: DataSet,
-    target: Target,
-    split: str,
-    *,
-    device: Literal["cpu", "cuda"] = "cpu",
+    run: Path, test_set: TestSet, *, device: Literal["cpu", "cuda"] = "cpu"
 ) -> Predictions:
     """A run's predictions of its validation images, in the run's folder; made where absent."""
     from data_prep.store.predictions import Predictions
@@ -350,17 +346,15 @@ def predict_validation(
         from serving.trained_model import TrainedModel
 
         model = TrainedModel.open(run, device=device)
-        predict_data_set(model, dataset, folder, split, None, None, validation_of=target)
+        predict_data_set(
+            model, test_set.dataset, folder, test_set.split, None, None,
+            validation_of=test_set.target,
+        )  # fmt: skip
     return Predictions.open(folder)
 
 
 def freeze_decision(
-    run: Path,
-    dataset: DataSet,
-    target: Target,
-    split: str,
-    *,
-    device: Literal["cpu", "cuda"] = "cpu",
+    run: Path, test_set: TestSet, *, device: Literal["cpu", "cuda"] = "cpu"
 ) -> None:
     """Choose the decision by which a run answers for single images; the last step of training.
 
@@ -369,14 +363,14 @@ def freeze_decision(
     """
     from training.run_folder import RunFolder
 
-    if RunFolder(run).decision_file(target.name).is_file():
+    if RunFolder(run).decision_file(test_set.target.name).is_file():
         return
     from evaluation.decisions.thresholds import POLICIES
     from evaluation.decisions.tuning import tune
 
-    predictions = predict_validation(run, dataset, target, split, device=device)
-    decision = tune(predictions, dataset, target, split=split)
-    predictions.write_decision(target.name, decision.to_json())
+    predictions = predict_validation(run, test_set, device=device)
+    decision = tune(predictions, test_set)
+    predictions.write_decision(test_set.target.name, decision.to_json())
     policy = POLICIES[0]
     chosen = decision.thresholds[policy]
     point = (

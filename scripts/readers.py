@@ -15,7 +15,7 @@ from scripts.options import own_split, split_name
 if TYPE_CHECKING:
     import pandas as pd
 
-    from data_prep.store.dataset import DataSet, Target
+    from evaluation.decisions.test_set import TestSet
 
 
 def readers(
@@ -87,7 +87,7 @@ def readers(
 
     require_only(out, study_files("readers"), "reader study")
     judged = open_target(given, target) if truth is None else None
-    known = truth_of(*judged) if judged else read_truth(given)
+    known = truth_of(judged) if judged else read_truth(given)
     read = [read_one(each, key) for each in ratings]
     systems = read_systems(system or [], judged, read, policy)
     study = build_study(known, read, systems, positive_from=positive_from)
@@ -104,12 +104,13 @@ def readers(
         console.emit_json(json.loads((out / "readers.json").read_text()))
 
 
-def open_target(data: Path, target: str | None) -> tuple[DataSet, Target]:
+def open_target(data: Path, target: str | None) -> TestSet:
     """Open a data set and choose what is judged."""
     from data_prep.store.dataset import DataSet
+    from evaluation.decisions.test_set import TestSet
 
     dataset = DataSet.open(data)
-    return dataset, dataset.target(target)
+    return TestSet(dataset, dataset.target(target))
 
 
 def read_one(ratings: str, key: Path | None) -> pd.DataFrame:
@@ -127,11 +128,13 @@ def read_one(ratings: str, key: Path | None) -> pd.DataFrame:
 
 def read_systems(
     named: list[str],
-    judged: tuple[DataSet, Target] | None,
+    judged: TestSet | None,
     read: list[pd.DataFrame],
     policy: str,
 ) -> dict[str, pd.DataFrame]:
     """Read stand-alone systems on the cases that readers read."""
+    from dataclasses import replace
+
     import pandas as pd
 
     from data_prep.store.predictions import Predictions, is_predictions_folder
@@ -148,8 +151,8 @@ def read_systems(
             continue
         if judged is None:
             raise InputError(f"--system {each}: a predictions folder needs --data, not --truth")
-        split = own_split(None, [path], judged[0])
+        test_set = replace(judged, split=own_split(None, [path], judged.dataset))
         systems[name] = predicted_system(
-            Predictions.open(path), name, *judged, cases, split=split, policy=policy
+            Predictions.open(path), name, test_set, cases, policy=policy
         )
     return systems

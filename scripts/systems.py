@@ -11,8 +11,8 @@ from scripts.options import split_name
 from serving.backends import is_export
 
 if TYPE_CHECKING:
-    from data_prep.store.dataset import DataSet, Target
     from data_prep.store.predictions import Predictions
+    from evaluation.decisions.test_set import TestSet
     from serving.exported.exported_model import ExportedModel
     from serving.trained_model import TrainedModel
 
@@ -34,19 +34,16 @@ def split_seeds(system: str) -> tuple[str | None, list[Path]]:
 
 
 def open_seeds(
-    name: str | None, paths: list[Path], dataset: DataSet, target: Target, out: Path, split: str
+    name: str | None, paths: list[Path], test_set: TestSet, out: Path
 ) -> list[Predictions]:
     """Open every training seed of a system, see `_open_system`; of several each has its number."""
     called = [f"{name}-{place + 1}" for place in range(len(paths))] if paths[1:] else [name]
     return [
-        _open_system(path, dataset, target, out, split, label)
-        for path, label in zip(paths, called, strict=True)
+        _open_system(path, test_set, out, label) for path, label in zip(paths, called, strict=True)
     ]
 
 
-def _open_system(
-    path: Path, dataset: DataSet, target: Target, out: Path, split: str, name: str | None
-) -> Predictions:
+def _open_system(path: Path, test_set: TestSet, out: Path, name: str | None) -> Predictions:
     """Open predictions; a run or export is predicted (into ``systems``) and tuned first."""
     from data_prep.store.predictions import Predictions
 
@@ -57,6 +54,7 @@ def _open_system(
     from scripts.machines.runtime import choose_device, tune_cpu
     from scripts.predict import predict_data_set
 
+    dataset, target, split = test_set.dataset, test_set.target, test_set.split
     folder = out / SYSTEMS / (name or system_folder(path))
     is_done = (folder / "predictions.json").is_file()
     tune_cpu()
@@ -70,13 +68,13 @@ def _open_system(
         )
     predictions = Predictions.open(folder)
     if predictions.decision(target.name) is None:
-        options: dict[str, Any] = {"split": split}
+        options: dict[str, Any] = {}
         chosen_with = None if is_export(path) else model.inference_id()
-        if own := decision_of_run(path, chosen_with, dataset, target, split):
+        if own := decision_of_run(path, chosen_with, test_set):
             as_run = Decision.from_json(own)  # chosen anew: other batches, other last digits
             options |= {"policies": tuple(as_run.thresholds), "search": as_run.searched}
             options["options"] = as_run.options
-        decision = tune(predictions, dataset, target, **options)
+        decision = tune(predictions, test_set, **options)
         predictions.write_decision(target.name, decision.to_json())
     return predictions
 
@@ -116,7 +114,7 @@ def is_run(path: Path) -> bool:
 
 
 def decision_of_run(
-    run: Path, inference_id: str | None, dataset: DataSet, target: Target, split: str
+    run: Path, inference_id: str | None, test_set: TestSet
 ) -> dict[str, Any] | None:
     """What a run decides by, where it was chosen for the same predictions, labels and split.
 
@@ -126,15 +124,13 @@ def decision_of_run(
     from data_prep.contracts.json_files import read_json
 
     within = Path() if is_export(run) else Path("validation")
-    path = run / within / "decisions" / f"{target.name}.json"
+    path = run / within / "decisions" / f"{test_set.target.name}.json"
     if not path.is_file():
         return None
     decision = read_json(path, "decision")
     same = {
         **({} if inference_id is None else {"inference_id": inference_id}),
-        "content_id": dataset.ids["content_id"],
-        "labels_id": dataset.ids["labels_id"],
-        "split_id": dataset.ids["split_ids"][split],
+        **{key: test_set.ids[key] for key in ("content_id", "labels_id", "split_id")},
     }
     hidden = {"schema_version", "contract"}
     if {key: decision["chosen_on"].get(key) for key in same} != same:
@@ -142,9 +138,7 @@ def decision_of_run(
     return {key: value for key, value in decision.items() if key not in hidden}
 
 
-def predict_images(
-    run: Path, dataset: DataSet, target: Target, image_ids: list[str], split: str, folder: Path
-) -> Predictions:
+def predict_images(run: Path, test_set: TestSet, image_ids: list[str], folder: Path) -> Predictions:
     """Predict chosen images with a run into a folder, decided as the run decides.
 
     With a decision the run's validation images come along, from which it follows.
@@ -157,10 +151,11 @@ def predict_images(
     from serving.trained_model import TrainedModel
 
     model = TrainedModel.open(run, device=choose_device("auto"))
-    decision = decision_of_run(run, model.inference_id(), dataset, target, split)
+    decision = decision_of_run(run, model.inference_id(), test_set)
     known = None if decision is None else Predictions.open(model.run.validation)
+    dataset, split = test_set.dataset, test_set.split
     predict_data_set(model, dataset, folder, split, None, None, image_ids=image_ids, known=known)
     predictions = Predictions.open(folder)
     if decision is not None:
-        predictions.write_decision(target.name, decision)
+        predictions.write_decision(test_set.target.name, decision)
     return predictions

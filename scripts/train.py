@@ -255,11 +255,12 @@ def _conclude(
     asked: _Asked, settings: Config, dataset: DataSet, where: Literal["cpu", "cuda"]
 ) -> None:
     """Add what a trained run needs to answer: its decision on validation, and its guard."""
+    from evaluation.decisions.test_set import TestSet
     from scripts.predict import freeze_decision
     from scripts.training_runs.images import add_guard
 
     target, split = dataset.target(settings.data.target, option=_TARGET), settings.data.split
-    freeze_decision(asked.out, dataset, target, split, device=where)
+    freeze_decision(asked.out, TestSet(dataset, target, split), device=where)
     add_guard(asked.out, dataset, split, settings.data.image_size)
 
 

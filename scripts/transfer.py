@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.predictions import Predictions
     from evaluation.decisions.decision import Decision
+    from evaluation.decisions.test_set import TestSet
     from evaluation.studies.transfer_page import JudgedSet
     from evaluation.systems.transfer import Cell, Scored
 
@@ -140,17 +141,13 @@ class _Opened:
     data_set: str
     home: bool
     predictions: Predictions
-    dataset: DataSet
-    target: Target
-    split: str
+    test_set: TestSet
     decision: Decision | None
 
     def scored(self, role: str) -> Scored:
         from evaluation.systems.transfer import score_unseen
 
-        return score_unseen(
-            self.predictions, self.decision, self.dataset, self.target, role=role, split=self.split
-        )
+        return score_unseen(self.predictions, self.decision, self.test_set, role=role)
 
 
 def _numbers(positives: str) -> list[int]:
@@ -214,6 +211,7 @@ def _predict(
 ) -> tuple[list[_Opened], list[str]]:
     """Predict every data set with every system; those without a name for its finding are noted."""
     from data_prep.store.predictions import Predictions
+    from evaluation.decisions.test_set import TestSet
     from scripts.machines.runtime import choose_device, tune_cpu
     from scripts.predict import predict_data_set
 
@@ -257,7 +255,7 @@ def _predict(
                     "choose another --out"
                 )
             opened.append(
-                _Opened(system, name, home, predictions, dataset, target, split, decision)
+                _Opened(system, name, home, predictions, TestSet(dataset, target, split), decision)
             )
         if decision is None:
             notes.append(
@@ -327,11 +325,12 @@ def _log_uses(opened: Sequence[_Opened]) -> None:
     """Note each use of a split's test images beside it."""
     from evaluation.compare.test_set_log import log_use
 
-    for split_of, dataset in {(o.data_set, o.split): o.dataset for o in opened}.items():
-        used = [each for each in opened if (each.data_set, each.split) == split_of]
-        for target in dict.fromkeys(each.target.name for each in used):
-            systems = {u.system: [u.predictions] for u in used if u.target.name == target}
-            log_use(dataset, split_of[1], target, systems)
+    used: dict[tuple[str, str, str], list[_Opened]] = {}
+    for one in opened:
+        key = one.data_set, one.test_set.split, one.test_set.target.name
+        used.setdefault(key, []).append(one)
+    for same in used.values():
+        log_use(same[0].test_set, {one.system: [one.predictions] for one in same})
 
 
 def _decision_from_home(path: Path, policy: str) -> Decision | None:
@@ -379,8 +378,8 @@ def _judged_set(opened: _Opened, image_ids: pd.Index) -> JudgedSet:
     from evaluation.studies.transfer_page import JudgedSet
     from evaluation.systems.transfer import strongest_shortcut
 
-    guess = strongest_shortcut(opened.dataset, opened.target, image_ids)
-    return JudgedSet(opened.data_set, opened.target.display_name, guess)
+    guess = strongest_shortcut(opened.test_set, image_ids)
+    return JudgedSet(opened.data_set, opened.test_set.target.display_name, guess)
 
 
 def _notes(cells: Sequence[Cell], notes: Sequence[str]) -> list[str]:

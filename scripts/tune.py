@@ -14,9 +14,9 @@ from scripts.next_steps import show_next
 from scripts.options import own_split
 
 if TYPE_CHECKING:
-    from data_prep.store.dataset import DataSet, Target
     from data_prep.store.predictions import Predictions
     from evaluation.decisions.decision import Decision
+    from evaluation.decisions.test_set import TestSet
 
 
 def tune(
@@ -100,6 +100,7 @@ def tune(
     from data_prep.store.dataset import DataSet
     from evaluation.decisions.choices import TuningOptions
     from evaluation.decisions.search import Search
+    from evaluation.decisions.test_set import TestSet
     from evaluation.decisions.thresholds import POLICIES, check_policy
     from evaluation.decisions.tuning import tune as choose
     from evaluation.systems.eligibility import learned_validation
@@ -110,23 +111,23 @@ def tune(
     chosen = TuningOptions(calibration, tuple(dict.fromkeys(reduction or ())), refer)
     dataset = DataSet.open(data)
     split = own_split(split, [predictions], dataset)
-    judged = dataset.target(target)
-    system = _open(predictions, dataset, judged, split)
+    test_set = TestSet(dataset, dataset.target(target), split)
+    system = _open(predictions, test_set)
     wanted = Search(search, objective or "auroc") if search else None
-    options: dict[str, Any] = {"split": split, "policies": policies, "options": chosen}
+    options: dict[str, Any] = {"policies": policies, "options": chosen}
     if wanted is None:
-        decision = choose(system, dataset, judged, **options)
+        decision = choose(system, test_set, **options)
     else:
         with console.progress("Searching", wanted.n_steps) as advance:
-            decision = choose(system, dataset, judged, **options, search=wanted, advance=advance)
+            decision = choose(system, test_set, **options, search=wanted, advance=advance)
     if not decision.chosen_on["n_images"]:
         raise InputError(
             f"{predictions}: holds no val image of split '{split}' with a known label, so nothing "
             "can be chosen; cxr compare gives threshold-free figures without tuning"
         )
-    path = system.write_decision(judged.name, decision.to_json())
+    path = system.write_decision(test_set.target.name, decision.to_json())
     _tell(system.name, decision)
-    for note in learned_validation(system.name, system, dataset, judged, split):
+    for note in learned_validation(system.name, system, test_set):
         console.say(f"  {note.text}")
     console.say(f"Decision: {path}")
     show_next(predictions, data)
@@ -134,7 +135,7 @@ def tune(
         console.emit_json(decision.to_json())
 
 
-def _open(folder: Path, dataset: DataSet, target: Target, split: str) -> Predictions:
+def _open(folder: Path, test_set: TestSet) -> Predictions:
     """Open predictions; of a run those of its validation images, made where absent."""
     from data_prep.store.predictions import Predictions
     from scripts.systems import is_run
@@ -145,9 +146,9 @@ def _open(folder: Path, dataset: DataSet, target: Target, split: str) -> Predict
     from scripts.predict import predict_validation
 
     tune_cpu()
-    predictions = predict_validation(folder, dataset, target, split, device=choose_device("auto"))
+    predictions = predict_validation(folder, test_set, device=choose_device("auto"))
     made_on = predictions.info["data_set"]
-    if (made_on["content_id"], made_on["split"]) != (dataset.ids["content_id"], split):
+    if (made_on["content_id"], made_on["split"]) != (test_set.ids["content_id"], test_set.split):
         raise InputError(
             f"{folder}: its validation images are of split '{made_on['split']}' of "
             f"'{made_on['name']}'; to tune it on others, predict them first with cxr predict --data"

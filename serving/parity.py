@@ -25,6 +25,7 @@ from evaluation.boxes.average_precision import average_precision
 from evaluation.boxes.iou import box_iou
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.metrics.image_metrics import auroc
 from evaluation.statistics.ranking import is_positive
@@ -497,11 +498,10 @@ def _compare_answers(
         _fall(case, "AUROC falls by", area, other_area),
     ]
     if original.output.kind == "boxes":
-        judged = describe_images(dataset, target, known, labels)
+        test_set = TestSet(dataset, target)
+        judged = describe_images(test_set, known, labels)
         boxed = known[judged.boxes_trusted]
-        boxes = [
-            SystemOutput(said, target, boxed, decision.boxes, dataset.images) for said in sides
-        ]
+        boxes = [SystemOutput.of(said, test_set, boxed, decision.boxes) for said in sides]
         precision, other_precision = (
             average_precision(each.predicted_boxes, judged.truth, boxed)["ap50"] for each in boxes
         )

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import pandas as pd
 
 from data_prep.audit.audit import split_errors
-from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from evaluation.compare.estimates import Estimates, row_interval
+from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.evaluation_set import Note
 from evaluation.metrics.words import ends_words, listing, number
 from evaluation.systems.eligibility import training_sets
@@ -39,16 +39,15 @@ class Background:
     @classmethod
     def of(
         cls,
-        dataset: DataSet,
-        split: str,
+        test_set: TestSet,
         image_ids: pd.Index,
         systems: Mapping[str, Sequence[Predictions]],
     ) -> Background:
         """Read it from the data set's folder and from the predictions."""
-        images = dataset.images
+        dataset, images = test_set.dataset, test_set.images
         judged = images["image_id"].isin(image_ids).to_numpy()
         here = dataset.ids["content_id"]
-        errors = split_errors(dataset, split)
+        errors = split_errors(dataset, test_set.split)
         sets = {
             name: [each for one in models for each in training_sets(one) if each[1] != here]
             for name, models in systems.items()

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from data_prep.contracts.errors import InputError
-from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
 from evaluation.compare.cautions import Background
 from evaluation.compare.comparison import Comparison, patient_notes
 from evaluation.compare.failure_analysis import check_analysis, failure_table
+from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.judged_again import compare_units, failures_as_wrong
 from evaluation.compare.judged_model import (
     ComparisonTask,
@@ -20,7 +20,6 @@ from evaluation.compare.judged_model import (
     scorecards,
     system_result,
 )
-from evaluation.compare.metrics_table import resampled_figures
 from evaluation.compare.paired_tests import (
     clustered_auroc,
     paired_tests,
@@ -28,6 +27,7 @@ from evaluation.compare.paired_tests import (
     with_clustered_auroc,
 )
 from evaluation.compare.protocol import EXPLORATORY, Protocol
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.decisions.units import Unit
 from evaluation.metrics.evaluation_set import Note
@@ -38,10 +38,8 @@ from evaluation.systems.eligibility import Images, common_test_images, training_
 
 def compare_systems(
     systems: Mapping[str, Predictions | Sequence[Predictions]],
-    dataset: DataSet,
-    target: Target,
+    test_set: TestSet,
     *,
-    split: str = "default",
     images: Images = "all",
     policies: Sequence[str] = POLICIES,
     replicates: int = 2000,
@@ -60,9 +58,7 @@ def compare_systems(
     Args:
         systems: Predictions by display name, in the order to show them, the reference system
             first; several training seeds of one system as a sequence.
-        dataset: Labels, boxes and split.
-        target: What is judged.
-        split: Name of the split.
+        test_set: What is judged.
         images: ``all`` refuses systems that ran on different test images; ``common`` takes the
             images that all ran on.
         policies: Policies for systems that are not tuned yet.
@@ -87,36 +83,35 @@ def compare_systems(
     systems = {name: systems[name] for name in protocol.in_order(systems)}
     policies = tuple(dict.fromkeys((*policies, *filter(None, [protocol.policy]))))
     unit = protocol.unit_of(unit)
-    check_analysis(dataset.images, protocol.subgroups, prevalence)
+    check_analysis(test_set.images, protocol.subgroups, prevalence)
     named = name_models(systems)
     predictions = {label: each for models in named.values() for label, each in models.items()}
-    judged, notes = common_test_images(predictions, dataset, target, split=split, images=images)
-    task = ComparisonTask(dataset, target, split, protocol)
+    judged, notes = common_test_images(predictions, test_set, images=images)
+    task = ComparisonTask(test_set, protocol)
     models, of_models = judge_models(named, judged, task, policies, extra_policies)
     cards = scorecards(models)
     require_primary_metric(
         protocol, {model.name: model.card for each in models.values() for model in each}
     )
     resamples = Resamples(judged.n_patients, replicates, seed)
-    drawn = resampled_figures(target.name, cards, resamples, advance=advance)
+    drawn = resampled_figures(test_set.target.name, cards, resamples, advance=advance)
     by_unit = compare_units(models, judged, task, unit, resamples)
     clustered = clustered_auroc(cards)
     figures = with_clustered_auroc(drawn.estimates, clustered, cards)
     tests = paired_tests(drawn.estimates, cards, clustered, drawn.differences, by_unit.tests)
     return Comparison(
-        target=target,
+        target=test_set.target,
         estimates=figures.merged(failures_as_wrong(figures, models, task, resamples)),
         tests=tests,
         failures=failure_table(models, judged, task, prevalence, resamples),
         systems={name: system_result(each, task) for name, each in models.items()},
-        decisions=decisions_table(models, dataset),
+        decisions=decisions_table(models, test_set.dataset),
         provenance=comparison_provenance(models, task, resamples),
         notes=[*notes, *of_models, *patient_notes(judged), *by_unit.notes, *_seed_notes(models)],
         protocol=protocol,
         by_unit=by_unit.estimates,
         background=Background.of(
-            dataset,
-            split,
+            test_set,
             judged.image_ids,
             {name: list(each.values()) for name, each in named.items()},
         ),
@@ -125,18 +120,13 @@ def compare_systems(
 
 def pilot_parts(
     systems: Mapping[str, Predictions | Sequence[Predictions]],
-    dataset: DataSet,
-    target: Target,
-    *,
-    split: str = "default",
+    test_set: TestSet,
 ) -> dict[str, list[AurocParts]]:
     """What each test patient adds to each system's AUROC: what a further study is planned from.
 
     Args:
         systems: See `compare_systems`.
-        dataset: Labels, boxes and split.
-        target: What is judged.
-        split: Name of the split.
+        test_set: What is judged.
 
     Returns:
         By system, one for each training seed.
@@ -146,12 +136,14 @@ def pilot_parts(
     """
     named = name_models(systems)
     predictions = {label: each for models in named.values() for label, each in models.items()}
-    judged, _ = common_test_images(predictions, dataset, target, split=split)
-    task = ComparisonTask(dataset, target, split, EXPLORATORY)
+    judged, _ = common_test_images(predictions, test_set)
+    task = ComparisonTask(test_set, EXPLORATORY)
     models, _ = judge_models(named, judged, task, POLICIES)
     parts = parts_by_system(scorecards(models))
     if len(parts) < len(named):
-        raise InputError(f"{dataset.folder}: the test images of {target.name} are of one class")
+        raise InputError(
+            f"{test_set.dataset.folder}: the test images of {test_set.target.name} are of one class"
+        )
     return parts
 
 

@@ -13,7 +13,6 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import FIELD_WIDTH_MM
 from data_prep.contracts.tables import empty_table, read_table
-from data_prep.store.dataset import DataSet, Target
 from evaluation.boxes.error_types import error_kinds, lesions_reached
 from evaluation.boxes.iou import BoxPairs, pair_boxes
 from evaluation.compare.judged_model import ComparisonTask, JudgedModel, scorecards
@@ -29,6 +28,7 @@ from evaluation.compare.shares import (
     add_net_benefit,
     check_prevalence,
 )
+from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.evaluation_set import EvaluationSet
 from evaluation.statistics.auroc_variance import (
     FEW_PATIENTS,
@@ -307,13 +307,13 @@ def failure_table(
     cards, protocol = scorecards(models), task.protocol
     table = _where_each_fails(
         cards,
-        task.dataset.images,
+        task.test_set.images,
         resamples,
         policy=main_policy(list(next(iter(cards.values()))[0].thresholds), protocol.policy),
         subgroups=protocol.subgroups,
         prevalence=prevalence,
     )
-    shortcuts = _shortcut_rows(task.dataset, task.target, judged, cards)
+    shortcuts = _shortcut_rows(task.test_set, judged, cards)
     return pd.concat([table, shortcuts], ignore_index=True)
 
 
@@ -432,8 +432,7 @@ def _ordered_truth(judged: EvaluationSet) -> pd.DataFrame:
 
 
 def _shortcut_rows(
-    dataset: DataSet,
-    target: Target,
+    test_set: TestSet,
     judged: EvaluationSet,
     cards: Mapping[str, Sequence[Scorecard]],
 ) -> pd.DataFrame:
@@ -442,10 +441,11 @@ def _shortcut_rows(
     Each guess is learned on four fifths of these images' patients and judged on the rest, in
     turn: a system that does not beat it has not shown that it reads the lungs.
     """
-    images = _images_of(judged, dataset.images)
-    path = dataset.folder / "decode.parquet"
+    images = _images_of(judged, test_set.images)
+    path = test_set.dataset.folder / "decode.parquet"
     decode = read_table(path, "decode") if path.exists() else empty_table("decode")
-    truth = pd.DataFrame({target.name: judged.y_true.astype(np.float64)}, index=judged.image_ids)
+    positive = judged.y_true.astype(np.float64)
+    truth = pd.DataFrame({test_set.target.name: positive}, index=judged.image_ids)
     systems = {name: [card.scores for card in each] for name, each in cards.items()}
     found = [
         row

@@ -10,8 +10,8 @@ import numpy as np
 import pandas as pd
 
 from evaluation.compare.estimates import FAILURES_WRONG, Estimate, Estimates
+from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.judged_model import ComparisonTask, JudgedModel
-from evaluation.compare.metrics_table import resampled_figures
 from evaluation.compare.paired_tests import clustered_auroc, resampled_tests, with_clustered_auroc
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.system_output import SystemOutput
@@ -44,16 +44,15 @@ def compare_units(
     """Every image-level figure by study or patient."""
     if unit == "image":
         return UnitComparison(None, [], None)
-    dataset = task.dataset
-    labels = dataset.labels(task.target).reindex(dataset.image_ids("test", task.split))
-    units = group_images(dataset.images, labels, judged.image_ids, unit)
+    test_set = task.test_set
+    units = group_images(test_set.images, test_set.labels_of("test"), judged.image_ids, unit)
     whole = judged_units(judged, units)
     note = _note(units, whole, judged, unit)
     cards = {
         name: [_unit_card(model, units, whole, task, unit) for model in each]
         for name, each in models.items()
     }
-    drawn = resampled_figures(task.target.name, cards, resamples, unit=unit)
+    drawn = resampled_figures(test_set.target.name, cards, resamples, unit=unit)
     figures = _of_units(drawn.estimates, cards)
     tests = resampled_tests(figures, drawn.differences)
     return UnitComparison(_with_thresholds(figures, cards), [note], tests)
@@ -65,9 +64,7 @@ def _unit_card(
     chosen, output = model.decision, model.output
     rule = tune(
         model.predictions,
-        task.dataset,
-        task.target,
-        split=task.split,
+        task.test_set,
         policies=list(chosen.thresholds),
         search=chosen.searched,
         options=chosen.options,
@@ -146,21 +143,20 @@ def failures_as_wrong(
     image and called negative, a negative one above every image and called positive.
     """
     predictions = {model.name: model.predictions for each in models.values() for model in each}
-    expected = attempted_images(predictions, task.dataset, task.target, task.split)
+    expected = attempted_images(predictions, task.test_set)
     missing = {
         name: [len(expected.difference(model.predictions.images_run)) for model in each]
         for name, each in models.items()
     }
     if not any(count for counts in missing.values() for count in counts):
         return _renamed(figures, lambda figure, names: _of_all(figure))
-    dataset, target = task.dataset, task.target
-    judged = describe_images(dataset, target, expected, dataset.labels(target))
+    judged = describe_images(task.test_set, expected, task.test_set.labels)
     cards = {
         name: [_failure_card(model, judged, task) for model in each]
         for name, each in models.items()
     }
     found = resampled_figures(
-        target.name,
+        task.test_set.target.name,
         cards,
         replace(resamples, n_clusters=judged.n_patients),
         kept=lambda key: key.metric in _KEPT and key.subgroup == ALL,
@@ -201,7 +197,7 @@ def _renamed(
 def _failure_card(model: JudgedModel, judged: EvaluationSet, task: ComparisonTask) -> Scorecard:
     system, decision = model.predictions, model.decision
     ran = judged.image_ids[judged.image_ids.isin(system.images_run)]
-    output = SystemOutput(system, task.target, ran, decision.boxes, task.dataset.images)
+    output = SystemOutput.of(system, task.test_set, ran, decision.boxes)
     known = output.scores(decision.reduction)
     scores = known.reindex(judged.image_ids)
     failed = scores.isna().to_numpy()

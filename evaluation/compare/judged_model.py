@@ -13,13 +13,14 @@ import pandas as pd
 from data_prep.contracts.addresses import shown
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import provenance
-from data_prep.store.dataset import DataSet, Target
+from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from evaluation.compare.comparison import SystemResult
 from evaluation.compare.protocol import Protocol
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import checked_decision, validation_scores
 from evaluation.metrics.evaluation_set import ALL, EvaluationSet, MetricKey, Note
 from evaluation.metrics.registry import why_undefined
@@ -30,18 +31,9 @@ from evaluation.systems.eligibility import describe_training_data, learned_valid
 
 @dataclass(frozen=True)
 class ComparisonTask:
-    """What systems are judged on.
+    """What systems are judged on, and the question."""
 
-    Attributes:
-        dataset: Labels, boxes and split.
-        target: What is judged.
-        split: Name of the split.
-        protocol: The question.
-    """
-
-    dataset: DataSet
-    target: Target
-    split: str
+    test_set: TestSet
     protocol: Protocol
 
 
@@ -81,10 +73,7 @@ def judge_models(
     for system, models in systems.items():
         for name, predictions in models.items():
             decision, of_model = _decide(name, predictions, task, policies, extra_policies)
-            images = task.dataset.images
-            output = SystemOutput(
-                predictions, task.target, judged.image_ids, decision.boxes, images
-            )
+            output = SystemOutput.of(predictions, task.test_set, judged.image_ids, decision.boxes)
             made[system, name] = decision, output
             notes += of_model
     cells = [size for _, output in made.values() if (size := output.cells()) is not None]
@@ -103,11 +92,9 @@ def _decide(
     policies: Sequence[str],
     extra_policies: Sequence[str],
 ) -> tuple[Decision, list[Note]]:
-    dataset, target, policy = task.dataset, task.target, task.protocol.policy
-    decision, notes = checked_decision(
-        name, predictions, dataset, target, task.split, policies, extra_policies
-    )
-    notes = [*notes, *learned_validation(name, predictions, dataset, target, task.split)]
+    policy = task.protocol.policy
+    decision, notes = checked_decision(name, predictions, task.test_set, policies, extra_policies)
+    notes = [*notes, *learned_validation(name, predictions, task.test_set)]
     if policy and policy not in decision.thresholds:
         raise InputError(
             f"{predictions.folder}: the protocol asks for policy '{policy}', {name} is "
@@ -164,9 +151,7 @@ def system_result(models: Sequence[JudgedModel], task: ComparisonTask) -> System
         cost=dict(model.predictions.info.get("cost") or {}),
         froc=card.froc(),
         coverage={policy: left.curve() for policy, left in card.referred.items()},
-        validation=validation_scores(
-            model.predictions, decision, task.dataset, task.target, task.split
-        ),
+        validation=validation_scores(model.predictions, decision, task.test_set),
         seeds=None if one_unknown else len(models),
     )
 
@@ -221,10 +206,10 @@ def comparison_provenance(
     models: Mapping[str, Sequence[JudgedModel]], task: ComparisonTask, resamples: Resamples
 ) -> dict[str, Any]:
     """Ids, seeds, versions and what each system was trained on, as `Comparison.provenance`."""
-    dataset, protocol = task.dataset, task.protocol
+    dataset, protocol = task.test_set.dataset, task.protocol
     systems = {name: _system_facts(each) for name, each in models.items()}
     return provenance() | {
-        "data_set": {"name": dataset.name, **dataset.ids, "split": task.split},
+        "data_set": {"name": dataset.name, **dataset.ids, "split": task.test_set.split},
         "bootstrap": {
             "replicates": resamples.n_replicates,
             "seed": resamples.seed,

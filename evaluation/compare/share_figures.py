@@ -18,6 +18,7 @@ from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.decisions.tuning import checked_decision
 from evaluation.metrics.evaluation_set import ALL, EvaluationSet, MetricKey
@@ -135,14 +136,13 @@ def judge_shares(
             raise InputError(f"{lacking} has no run of split '{split}', and others have")
         predictions = {name: run.predictions for name, run in runs.items()}
         # After hours of training, one image that a model cannot answer must not end everything.
-        judged, left_out = common_test_images(
-            predictions, dataset, target, split=split, images="common"
-        )
+        test_set = TestSet(dataset, target, split)
+        judged, left_out = common_test_images(predictions, test_set, images="common")
         notes += [f"{split}: {note.text}" for note in left_out]
         counts += len(judged.image_ids), judged.n_patients, *_patients_of_classes(judged)
         resamples = Resamples(judged.n_patients, replicates, seed, place)  # others for each split
         for column, (name, run) in enumerate(runs.items()):
-            card = _judge(name, run, judged, dataset, target, policy)
+            card = _judge(name, run, judged, replace(test_set, split=run.part), policy)
             estimates, missing = card.estimates(), card.missing()
             resampled = cluster_bootstrap(card, resamples)
             for row, (metric, key) in enumerate(zip(metrics, keys, strict=True)):
@@ -175,10 +175,10 @@ def _patients_of_classes(judged: EvaluationSet) -> tuple[int, int]:
 
 
 def _judge(
-    name: str, run: JudgedRun, judged: EvaluationSet, dataset: DataSet, target: Target, policy: str
+    name: str, run: JudgedRun, judged: EvaluationSet, test_set: TestSet, policy: str
 ) -> Scorecard:
-    decision, _ = checked_decision(name, run.predictions, dataset, target, run.part, [policy])
-    output = SystemOutput(run.predictions, target, judged.image_ids, decision.boxes, dataset.images)
+    decision, _ = checked_decision(name, run.predictions, test_set, [policy])
+    output = SystemOutput.of(run.predictions, test_set, judged.image_ids, decision.boxes)
     return Scorecard.of(output, decision, replace(judged, tolerance=None))
 
 

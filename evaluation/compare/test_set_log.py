@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.contracts.errors import InputError
-from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
+from evaluation.decisions.test_set import TestSet
 
 
 @dataclass(frozen=True)
@@ -69,24 +69,15 @@ class TestSetUses:
         }
 
 
-def _uses_file(dataset: DataSet, split: str) -> Path:
-    """Where the uses of a split are logged: one JSON object a line."""
-    return dataset.folder / "splits" / f"{split}.looks.jsonl"
-
-
 def log_use(
-    dataset: DataSet,
-    split: str,
-    target: str,
+    test_set: TestSet,
     systems: Mapping[str, Sequence[Predictions]],
     protocol: str | None = None,
 ) -> TestSetUses:
     """Add a use to the log of a split.
 
     Args:
-        dataset: Its folder gets the line.
-        split: Name of the split.
-        target: What is judged.
+        test_set: What is judged; the folder of its data set gets the line.
         systems: What is compared, each system's training seeds.
         protocol: SHA-256 of the protocol's file, where there is one.
 
@@ -96,11 +87,13 @@ def log_use(
     Raises:
         InputError: The log is damaged: a use that cannot be counted is not forgotten.
     """
-    path, split_id = _uses_file(dataset, split), dataset.ids["split_ids"].get(split)
+    # One JSON object a line.
+    path = test_set.dataset.folder / "splits" / f"{test_set.split}.looks.jsonl"
+    split_id = test_set.ids["split_id"]
     entry = {
         "when": datetime.now(UTC).isoformat(timespec="seconds"),
         "split_id": split_id,
-        "target": target,
+        "target": test_set.target.name,
         "systems": {
             name: [str(each.info.get("inference_id")) for each in members]
             for name, members in systems.items()

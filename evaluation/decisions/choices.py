@@ -10,7 +10,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.store.dataset import DataSet
 from evaluation.boxes.average_precision import WeightedAveragePrecision, match_boxes
 from evaluation.boxes.froc import WeightedRsnaScore
 from evaluation.boxes.iou import pair_boxes
@@ -18,6 +17,7 @@ from evaluation.boxes.map_boxes import MAP_BOX_LEVELS, MapBoxRule, map_scale
 from evaluation.decisions.reduction import CANDIDATES, Reduction, Rule, cross_fit
 from evaluation.decisions.search import search_space
 from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.image_metrics import auroc
 from evaluation.statistics.auroc_variance import auroc_difference
 from evaluation.statistics.calibration import (
@@ -173,13 +173,13 @@ def calibrate(
 
 
 def choose_box_cut(
-    output: SystemOutput, boxes: pd.DataFrame | None, dataset: DataSet
+    output: SystemOutput, boxes: pd.DataFrame | None, test_set: TestSet
 ) -> float | None:
     """The cut with the highest RSNA score on validation; among equals the lowest."""
     if boxes is None:
         return None
-    judged = output.image_ids.intersection(dataset.boxes_trusted(output.target)).sort_values()
-    pairs = pair_boxes(boxes, dataset.target_boxes(output.target), judged)
+    judged = output.image_ids.intersection(test_set.boxes_trusted).sort_values()
+    pairs = pair_boxes(boxes, test_set.true_boxes, judged)
     if not pairs.n_true.any():
         return None
     cuts = search_space("full").cuts
@@ -189,18 +189,17 @@ def choose_box_cut(
 
 
 def choose_map_boxes(
-    output: SystemOutput, scores: pd.Series, dataset: DataSet
+    output: SystemOutput, scores: pd.Series, test_set: TestSet
 ) -> tuple[tuple[float, float] | None, MapBoxRule | None, list[dict[str, Any]]]:
     """The map scale, and the level at which its boxes reach the highest AP50."""
     if output.gives_boxes or output.maps is None:
         return None, None, []
     scale = map_scale(output.maps)
-    judged = output.image_ids.intersection(dataset.boxes_trusted(output.target)).sort_values()
-    truth = dataset.target_boxes(output.target)
+    judged = output.image_ids.intersection(test_set.boxes_trusted).sort_values()
     level, best_figure, tried = _DEFAULT_LEVEL, 0.0, []
     for candidate in MAP_BOX_LEVELS:
         boxes = MapBoxRule(candidate).apply(output.maps, scores, scale)
-        matches = match_boxes(boxes, truth, judged, [0.5])
+        matches = match_boxes(boxes, test_set.true_boxes, judged, [0.5])
         every = np.zeros(len(judged), dtype=np.int64)
         figure = WeightedAveragePrecision(matches, every, 1)(np.ones((1, 1), dtype=np.int64))[0, 0]
         tried.append({"map_box_level": candidate, "ap50": None if np.isnan(figure) else figure})

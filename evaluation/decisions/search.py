@@ -17,14 +17,14 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES
-from data_prep.store.dataset import DataSet
 from evaluation.boxes.average_precision import WeightedAveragePrecision, match_pairs
 from evaluation.boxes.box_rule import BoxRule, FusedBoxes, group_boxes, image_limits
 from evaluation.boxes.froc import WeightedFroc, WeightedRsnaScore
 from evaluation.boxes.fusion import Confidence, scale_boxes
 from evaluation.boxes.iou import BoxPairs, TrueBoxes, pair_ranked, rank_boxes, true_boxes
 from evaluation.decisions.reduction import CANDIDATES, Reduction, reduce_ranked
-from evaluation.decisions.system_output import SystemOutput, patients_of
+from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.metrics.image_metrics import confusion_counts, rates
 from evaluation.statistics.cross_validation import Chosen, choose, patient_folds
@@ -167,17 +167,17 @@ class SearchImages:
     sizes: pd.DataFrame
 
     @classmethod
-    def of(cls, output: SystemOutput, y_true: pd.Series, dataset: DataSet) -> SearchImages:
+    def of(cls, output: SystemOutput, y_true: pd.Series, test_set: TestSet) -> SearchImages:
         """A detector's validation images, in folds of their patients, with its stored boxes."""
-        target, ids, positive = output.target, output.image_ids, y_true.to_numpy() == 1
+        ids, positive = output.image_ids, y_true.to_numpy() == 1
         return cls(
             image_ids=ids,
             y_true=positive,
-            folds=patient_folds(patients_of(dataset.images, ids), positive),
-            trusted=np.asarray(ids.isin(dataset.boxes_trusted(target))),
-            truth=dataset.target_boxes(target),
-            boxes=output.predictions.rows("boxes", target.any_of, ids),
-            sizes=dataset.images,
+            folds=patient_folds(test_set.patients(ids), positive),
+            trusted=np.asarray(ids.isin(test_set.boxes_trusted)),
+            truth=test_set.true_boxes,
+            boxes=output.predictions.rows("boxes", output.target.any_of, ids),
+            sizes=test_set.images,
         )
 
     @cached_property

@@ -10,13 +10,13 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
-from data_prep.duplicates.patient_groups import patient_groups
 from data_prep.store.dataset import Target
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.average_precision import deciding_points
 from evaluation.boxes.box_rule import AS_STORED, BoxRule
 from evaluation.boxes.map_boxes import MapBoxRule, cell_sizes, map_points
 from evaluation.decisions.reduction import Reduction, combine_findings, reduce_boxes
+from evaluation.decisions.test_set import TestSet
 from evaluation.statistics.ranking import Floats
 
 
@@ -37,6 +37,17 @@ class SystemOutput:
     image_ids: pd.Index
     rule: BoxRule = AS_STORED
     sizes: pd.DataFrame | None = None
+
+    @classmethod
+    def of(
+        cls,
+        predictions: Predictions,
+        test_set: TestSet,
+        image_ids: pd.Index,
+        rule: BoxRule = AS_STORED,
+    ) -> SystemOutput:
+        """On images of a data set."""
+        return cls(predictions, test_set.target, image_ids, rule, test_set.images)
 
     @property
     def gives_boxes(self) -> bool:
@@ -148,8 +159,3 @@ class SystemOutput:
         if self.maps is None or scale is None or rule is None:
             return None
         return rule.apply(self.maps, scores, scale)
-
-
-def patients_of(images: pd.DataFrame, image_ids: pd.Index) -> np.ndarray:
-    """Patient of each image, shape ``(N,)``, in the order of `image_ids`."""
-    return patient_groups(images).reindex(image_ids).to_numpy(dtype=str)

@@ -15,7 +15,6 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.box_rule import AS_STORED
 from evaluation.decisions.choices import (
@@ -33,7 +32,8 @@ from evaluation.decisions.reduction import Reduction
 from evaluation.decisions.referral import Referral, choose_referral, doubt_of
 from evaluation.decisions.refit import ValidationScores
 from evaluation.decisions.search import Search, SearchImages, SearchResult, run_search
-from evaluation.decisions.system_output import SystemOutput, patients_of
+from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import (
     POLICIES,
     ThresholdChoice,
@@ -98,63 +98,55 @@ class _JudgedScores:
     folds: npt.NDArray[np.int64] | None
 
 
-def _validation_rows(
-    predictions: Predictions, dataset: DataSet, target: Target, split: str
-) -> _ValidationRows:
+def _validation_rows(predictions: Predictions, test_set: TestSet) -> _ValidationRows:
     """Find the validation images of a split that a decision may be chosen on."""
-    labels = dataset.labels(target).reindex(dataset.image_ids("val", split))
+    labels = test_set.labels_of("val")
     known = labels.dropna()
     ran = known.index.intersection(predictions.images_run).sort_values()
     y_true = known.reindex(ran)
     counts = {
         "role": "val",
         "n_images": len(ran),
-        "n_patients": cluster_index(patients_of(dataset.images, ran))[1],
+        "n_patients": cluster_index(test_set.patients(ran))[1],
         "n_positive": int(y_true.sum()),
         "n_not_run": len(known) - len(ran),
     }
     return _ValidationRows(labels, y_true, counts)
 
 
-def validation_scores(
-    system: Predictions, decision: Decision, dataset: DataSet, target: Target, split: str
-) -> pd.DataFrame:
+def validation_scores(system: Predictions, decision: Decision, test_set: TestSet) -> pd.DataFrame:
     """Score the validation images as the test images are scored.
 
     Args:
         system: Its predictions.
         decision: Its reduction and fusion.
-        dataset: Labels and split.
-        target: What is judged.
-        split: Name of the split.
+        test_set: What is judged.
 
     Returns:
         ``label`` and ``score`` by image id; empty where it ran on no validation image.
     """
-    rows = _validation_rows(system, dataset, target, split)
+    rows = _validation_rows(system, test_set)
     if not len(rows.image_ids):
         return pd.DataFrame({"label": [], "score": []}, dtype=np.float64)
-    output = SystemOutput(system, target, rows.image_ids, decision.boxes, dataset.images)
+    output = SystemOutput.of(system, test_set, rows.image_ids, decision.boxes)
     return pd.DataFrame({"label": rows.y_true, "score": output.scores(decision.reduction)})
 
 
 def _score_images(
     output: SystemOutput,
     rows: _ValidationRows,
-    dataset: DataSet,
+    test_set: TestSet,
     search: Search | None,
     options: TuningOptions,
     advance: _Advance,
 ) -> _ScoredImages:
     """Choose how boxes become an image score; a search chooses their fusion and scale, too."""
-    folds, patients = None, patients_of(dataset.images, rows.image_ids)
+    folds, patients = None, test_set.patients(rows.image_ids)
     if options.reductions or options.calibration == CHOOSE:
         folds = patient_folds(patients, rows.y_true.to_numpy() == 1)
     if search is not None:
-        found = run_search(SearchImages.of(output, rows.y_true, dataset), search, advance)
-        fused = SystemOutput(
-            output.predictions, output.target, rows.image_ids, found.rule, dataset.images
-        )
+        found = run_search(SearchImages.of(output, rows.y_true, test_set), search, advance)
+        fused = SystemOutput.of(output.predictions, test_set, rows.image_ids, found.rule)
         reduced = ReducedScores(found.reduction, fused.scores(found.reduction), found.best)
         return _ScoredImages(fused, reduced, found, folds)
     if options.reductions and folds is not None:
@@ -167,17 +159,17 @@ def _score_images(
 def _gather_units(
     scored: _ScoredImages,
     rows: _ValidationRows,
-    dataset: DataSet,
+    test_set: TestSet,
     unit: Unit,
     options: TuningOptions,
 ) -> _JudgedScores:
     """Turn images into studies or patients, which score as the highest of their images."""
     y_true, scores, folds = rows.y_true, scored.reduced.scores, scored.folds
     spread = scored.output.spread() if options.refer else None
-    patients = patients_of(dataset.images, rows.image_ids)
+    patients = test_set.patients(rows.image_ids)
     if unit == "image":
         return _JudgedScores(y_true, scores, patients, spread, folds)
-    units = group_images(dataset.images, rows.labels, rows.image_ids, unit)
+    units = group_images(test_set.images, rows.labels, rows.image_ids, unit)
 
     def highest(values: pd.Series) -> pd.Series:
         return pd.Series(units.highest(values), units.names)
@@ -211,10 +203,8 @@ _CHOSEN_ON = ("inference_id", "content_id", "labels_id", "split", "split_id")
 
 def tune(
     predictions: Predictions,
-    dataset: DataSet,
-    target: Target,
+    test_set: TestSet,
     *,
-    split: str = "default",
     policies: Sequence[str] = POLICIES,
     search: Search | None = None,
     options: TuningOptions | None = None,
@@ -229,9 +219,7 @@ def tune(
 
     Args:
         predictions: The system.
-        dataset: Labels and split.
-        target: What is judged.
-        split: Name of the split whose ``val`` images are used.
+        test_set: What is judged; the ``val`` images of its split are used.
         policies: See `evaluation.decisions.thresholds.check_policy`.
         search: What to search, and for what; by default boxes stay as they are stored.
         options: What else is chosen: calibration, reductions, referral.
@@ -248,21 +236,21 @@ def tune(
     """
     options = options or TuningOptions()
     _check_boxes(predictions, search, options)
-    rows = _validation_rows(predictions, dataset, target, split)
-    chosen_on = _decision_ids(predictions, dataset, split) | rows.counts
-    output = SystemOutput(predictions, target, rows.image_ids)
+    rows = _validation_rows(predictions, test_set)
+    chosen_on = _decision_ids(predictions, test_set) | rows.counts
+    target, output = test_set.target, SystemOutput(predictions, test_set.target, rows.image_ids)
     if not len(rows.image_ids):
-        reason = f"the system ran on no validation image of split '{split}'"
+        reason = f"the system ran on no validation image of split '{test_set.split}'"
         none = {policy: _without_validation(policy, reason) for policy in policies}
         reduction = Reduction("max") if output.gives_boxes else None
         return Decision(
             target.name, chosen_on, reduction=reduction, thresholds=none, options=options
         )
-    scored = _score_images(output, rows, dataset, search, options, advance)
+    scored = _score_images(output, rows, test_set, search, options, advance)
     output, found, scores = scored.output, scored.found, scored.reduced.scores
-    scale, rule, tried = choose_map_boxes(output, scores, dataset)
+    scale, rule, tried = choose_map_boxes(output, scores, test_set)
     boxes = output.boxes(scores, scale, rule)
-    judged = _gather_units(scored, rows, dataset, unit, options)
+    judged = _gather_units(scored, rows, test_set, unit, options)
     calibration, losses = _calibrate_scores(judged, scored, options, unit)
     by_losses = {} if losses is None else {"calibration": losses}
     by_rules = {} if scored.reduced.record is None else {"reduction": scored.reduced.record}
@@ -274,7 +262,7 @@ def tune(
         chosen_on=chosen_on,
         reduction=scored.reduced.reduction,
         boxes=found.rule if found else AS_STORED,
-        box_cut=found.cut if found else choose_box_cut(output, boxes, dataset),
+        box_cut=found.cut if found else choose_box_cut(output, boxes, test_set),
         search=found.record | ({} if options.calibration else by_losses) if found else None,
         calibration=calibration,
         map_scale=scale,
@@ -309,9 +297,7 @@ def _check_boxes(predictions: Predictions, search: Search | None, options: Tunin
 def checked_decision(
     name: str,
     system: Predictions,
-    dataset: DataSet,
-    target: Target,
-    split: str,
+    test_set: TestSet,
     policies: Sequence[str],
     extra_policies: Sequence[str] = (),
 ) -> tuple[Decision, list[Note]]:
@@ -320,9 +306,7 @@ def checked_decision(
     Args:
         name: Display name, for messages.
         system: Its predictions.
-        dataset: Labels and split.
-        target: What is judged.
-        split: Name of the split.
+        test_set: What is judged.
         policies: Used where no decision is stored.
         extra_policies: Used in any case.
 
@@ -332,10 +316,10 @@ def checked_decision(
     Raises:
         InputError: The stored decision was chosen on something else, or differs.
     """
-    payload = system.decision(target.name)
+    payload = system.decision(test_set.target.name)
     if payload is None:
         wanted = list(dict.fromkeys((*policies, *extra_policies)))
-        derived = tune(system, dataset, target, split=split, policies=wanted)
+        derived = tune(system, test_set, policies=wanted)
         if not derived.chosen_on["n_images"]:
             given = any(choice.threshold is not None for choice in derived.thresholds.values())
             declared = ", and declared thresholds," if given else ""
@@ -344,7 +328,7 @@ def checked_decision(
         text = f"{name} was not tuned before: its decision is derived here."
         return derived, [Note("not_tuned", text)]
     stored = Decision.from_json(payload)
-    here = _decision_ids(system, dataset, split)
+    here = _decision_ids(system, test_set)
     for key in _CHOSEN_ON:
         if stored.chosen_on.get(key) != here[key]:
             raise InputError(
@@ -353,9 +337,7 @@ def checked_decision(
             )
     derived = tune(
         system,
-        dataset,
-        target,
-        split=split,
+        test_set,
         policies=list(dict.fromkeys((*stored.thresholds, *extra_policies))),
         search=stored.searched,
         options=stored.options,
@@ -391,16 +373,9 @@ def _choose_referrals(
     }
 
 
-def _decision_ids(predictions: Predictions, dataset: DataSet, split: str) -> dict[str, Any]:
+def _decision_ids(predictions: Predictions, test_set: TestSet) -> dict[str, Any]:
     """What a decision is bound to: `_CHOSEN_ON`."""
-    ids = dataset.ids
-    return {
-        "inference_id": predictions.info.get("inference_id"),
-        "content_id": ids["content_id"],
-        "labels_id": ids["labels_id"],
-        "split": split,
-        "split_id": ids.get("split_ids", {}).get(split),
-    }
+    return {"inference_id": predictions.info.get("inference_id"), **test_set.ids}
 
 
 def _validation_figures(

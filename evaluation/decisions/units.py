@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from evaluation.decisions.system_output import patients_of
+from evaluation.decisions.test_set import patients_of
 from evaluation.metrics.evaluation_set import EvaluationSet
 from evaluation.statistics.ranking import Floats
 

@@ -19,6 +19,7 @@ from evaluation.boxes.average_precision import localised
 from evaluation.boxes.box_rule import AS_STORED
 from evaluation.decisions.decided_output import DecidedOutput, decide, levels_at, map_levels
 from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import checked_decision
 from evaluation.overlays.prediction import ImagePrediction, ImageTruth
 from evaluation.overlays.shapes import system_colour
@@ -189,12 +190,10 @@ def _display_words(decoded: dict[str, Any]) -> str:
 
 def read_systems(
     systems: Mapping[str, Predictions],
-    dataset: DataSet,
-    target: Target,
+    test_set: TestSet,
     image_ids: Sequence[str],
     *,
     policy: str,
-    split: str = "default",
 ) -> CaseSource:
     """Prepare chosen images for drawing, at one policy's thresholds.
 
@@ -202,19 +201,17 @@ def read_systems(
 
     Args:
         systems: Predictions by display name, in the order of the panels.
-        dataset: ImageTruth and split.
-        target: What is shown.
+        test_set: What is shown, and the split that the systems were tuned on.
         image_ids: The images.
         policy: Threshold policy.
-        split: The split that the systems were tuned on.
 
     Raises:
         InputError: A stored decision is not what validation gives, lacks the policy, or no
             system ran on an image.
     """
     wanted = pd.Index(image_ids, name="image_id")
-    images = dataset.images.set_index("image_id")
-    truth_boxes, labels = dataset.target_boxes(target), dataset.labels(target)
+    images, target = test_set.images.set_index("image_id"), test_set.target
+    truth_boxes, labels, boxed = test_set.true_boxes, test_set.labels, test_set.boxes_trusted
     outputs, cells = [], []
     for name, system in systems.items():
         ids = wanted[wanted.isin(system.images_run)]
@@ -222,10 +219,10 @@ def read_systems(
             raise InputError(f"{system.folder}: {name} ran on none of the images asked for")
         decision = None
         if system.decision(target.name) is not None:
-            decision, _ = checked_decision(name, system, dataset, target, split, ())
+            decision, _ = checked_decision(name, system, test_set, ())
             _check_policy(system, decision, policy)
         boxes = AS_STORED if decision is None else decision.boxes
-        evidence = SystemOutput(system, target, ids, boxes, dataset.images)
+        evidence = SystemOutput.of(system, test_set, ids, boxes)
         levels = None if evidence.gives_boxes else map_levels(system, target, decision)
         output = decide(name, evidence, decision, policy, levels=levels)
         outputs.append(output)
@@ -233,10 +230,9 @@ def read_systems(
         cells.append(pd.DataFrame(np.zeros((len(ids), 2)) if of_maps is None else of_maps, ids))
     tolerance = pd.concat(cells).groupby(level=0).max().reindex(wanted).fillna(0.0)
     for output in outputs:
-        _locate(output, labels, truth_boxes, dataset.boxes_trusted(target), tolerance)
+        _locate(output, labels, truth_boxes, boxed, tolerance)
     kinds = images["x_class"] if "x_class" in images else pd.Series(dtype=object)
-    boxed = dataset.boxes_trusted(target)
-    readers = _single_readers(dataset, target)
+    readers = _single_readers(test_set.dataset, target)
     return CaseSource(labels, truth_boxes, boxed, kinds, tuple(outputs), readers)
 
 

@@ -462,7 +462,7 @@ def difference_tests(comparison: Comparison) -> Grid | None:
     if not rows:
         return None
     lead = sentence("difference_tests")
-    columns = ("Figure", "Difference", "Method", "Figure", "p", "p (Holm)", "Detectable")
+    columns = ("Figure", "Difference", "Method", "Estimate", "p", "p (Holm)", "Detectable")
     return Grid("Tests of the differences", lead, columns, tuple(rows))
 
 
@@ -486,7 +486,7 @@ def every_pair(comparison: Comparison) -> Grid | None:
                 if gap.known:
                     rows.append((_what(*at), f"{first} − {second}", *words))
     lead = sentence("every_pair", n_pairs)
-    columns = ("Figure", "Difference", "Figure", "p (Holm, all pairs)")
+    columns = ("Figure", "Difference", "Estimate", "p (Holm, all pairs)")
     return Grid("Every pair of systems", lead, columns, tuple(rows)) if rows else None
 
 

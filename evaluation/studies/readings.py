@@ -12,9 +12,9 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
-from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
-from evaluation.decisions.system_output import SystemOutput, patients_of
+from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import checked_decision
 from evaluation.overlays.reader_study import read_review
 from evaluation.statistics.ranking import is_positive
@@ -79,12 +79,10 @@ def read_truth(path: Path) -> pd.DataFrame:
     return truth.set_index("case")
 
 
-def truth_of(dataset: DataSet, target: Target) -> pd.DataFrame:
+def truth_of(test_set: TestSet) -> pd.DataFrame:
     """The truth of a data set's images as `read_truth` gives it, where the label is known."""
-    labels = dataset.labels(target).dropna()
-    truth = pd.DataFrame(
-        {"label": labels == 1, "patient": patients_of(dataset.images, labels.index)}
-    )
+    labels = test_set.labels.dropna()
+    truth = pd.DataFrame({"label": labels == 1, "patient": test_set.patients(labels.index)})
     return truth.rename_axis("case")
 
 
@@ -122,11 +120,9 @@ def read_system(path: Path, name: str) -> pd.DataFrame:
 def predicted_system(
     predictions: Predictions,
     name: str,
-    dataset: DataSet,
-    target: Target,
+    test_set: TestSet,
     cases: pd.Index,
     *,
-    split: str,
     policy: str,
 ) -> pd.DataFrame:
     """A system's scores and decisions as `read_system` gives them, from its predictions.
@@ -134,22 +130,20 @@ def predicted_system(
     Args:
         predictions: Of the images that readers read.
         name: Display name.
-        dataset: The same data.
-        target: What is judged.
+        test_set: What is judged; the threshold is chosen on its validation images.
         cases: Images that the readers read.
-        split: On whose validation images the threshold is chosen.
         policy: Of the threshold.
 
     Raises:
         InputError: A case is not one of the split's test images, the system did not run on it, or
             the decision is not what validation gives.
     """
-    roles = dataset.split(split).set_index("image_id")["role"].reindex(cases)
+    roles = test_set.dataset.split(test_set.split).set_index("image_id")["role"].reindex(cases)
     learned = roles[roles != "test"]
     if len(learned):
         raise InputError(
-            f"system {name}: case '{learned.index[0]}' is no test image of split '{split}' "
-            f"({len(learned)} such cases), so it is no fair judge of the system"
+            f"system {name}: case '{learned.index[0]}' is no test image of split "
+            f"'{test_set.split}' ({len(learned)} such cases), so it is no fair judge of the system"
         )
     missing = cases[~cases.isin(predictions.images_run)]
     if len(missing):
@@ -157,8 +151,8 @@ def predicted_system(
             f"{predictions.folder}: {name} did not run on case '{missing[0]}' ({len(missing)} such "
             "cases that readers read)"
         )
-    decision, _ = checked_decision(name, predictions, dataset, target, split, (policy,))
-    output = SystemOutput(predictions, target, cases, decision.boxes, dataset.images)
+    decision, _ = checked_decision(name, predictions, test_set, (policy,))
+    output = SystemOutput.of(predictions, test_set, cases, decision.boxes)
     scores = output.scores(decision.reduction)
     table = pd.DataFrame({"reader": name, "modality": "", "case": cases, "rating": scores.values})
     choice = decision.thresholds.get(policy)

@@ -14,9 +14,9 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import read_json
 from data_prep.contracts.tables import read_table
 from data_prep.contracts.words import counted
-from data_prep.store.dataset import DataSet, Target
+from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
-from evaluation.decisions.system_output import patients_of
+from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.evaluation_set import EvaluationSet, Note
 from evaluation.statistics.bootstrap import cluster_index
 
@@ -112,7 +112,7 @@ def unknown_training_data(started: Mapping[str, Any]) -> list[str]:
 
 
 def _refuse_seen_patients(
-    name: str, system: Predictions, dataset: DataSet, image_ids: pd.Index
+    name: str, system: Predictions, test_set: TestSet, image_ids: pd.Index
 ) -> list[Note]:
     """Refuse test images of patients that a system was fitted or selected on."""
     seen = _seen(system)
@@ -127,7 +127,7 @@ def _refuse_seen_patients(
         )
         for member in unknown
     ]
-    patients = patients_of(dataset.images, image_ids)
+    patients = test_set.patients(image_ids)
     leaked = _used(seen[seen["role"].isin(["train", "val"])], image_ids, patients)
     if leaked.any():
         shown = ", ".join(sorted(set(patients[leaked]))[:_SHOWN])
@@ -140,9 +140,7 @@ def _refuse_seen_patients(
     return notes
 
 
-def learned_validation(
-    name: str, system: Predictions, dataset: DataSet, target: Target, split: str
-) -> list[Note]:
+def learned_validation(name: str, system: Predictions, test_set: TestSet) -> list[Note]:
     """Note validation images that a system was fitted on: it knows them too well to choose on.
 
     The figures on test stay honest, but thresholds and calibration are of scores surer than those
@@ -153,9 +151,7 @@ def learned_validation(
     Args:
         name: Display name.
         system: Its predictions.
-        dataset: Labels and split.
-        target: What is judged.
-        split: Name of the split whose ``val`` images choose.
+        test_set: What is judged; the ``val`` images of its split choose.
 
     Returns:
         A note, or nothing.
@@ -163,14 +159,14 @@ def learned_validation(
     seen = _seen(system)
     if seen is None:
         return []
-    known = dataset.labels(target).reindex(dataset.image_ids("val", split)).dropna().index
-    fitted = _used(seen[seen["role"] == "train"], known, patients_of(dataset.images, known))
+    known = test_set.labels_of("val").dropna().index
+    fitted = _used(seen[seen["role"] == "train"], known, test_set.patients(known))
     if not fitted.any():
         return []
     text = (
         f"{name} learned from patients of {int(fitted.sum())} of the {len(known)} validation "
-        f"images of split '{split}': its thresholds and calibration are of scores surer than on "
-        "new images."
+        f"images of split '{test_set.split}': its thresholds and calibration are of scores surer "
+        "than on new images."
     )
     return [Note("validation", text)]
 
@@ -215,20 +211,13 @@ Images = Literal["all", "common"]
 
 
 def common_test_images(
-    systems: Mapping[str, Predictions],
-    dataset: DataSet,
-    target: Target,
-    *,
-    split: str = "default",
-    images: Images = "all",
+    systems: Mapping[str, Predictions], test_set: TestSet, *, images: Images = "all"
 ) -> tuple[EvaluationSet, list[Note]]:
     """The test images of known label that all systems are scored on.
 
     Args:
         systems: Predictions by display name.
-        dataset: Labels, boxes and split.
-        target: What is judged.
-        split: Name of the split whose ``test`` images are used.
+        test_set: What is judged.
         images: ``all`` refuses systems that ran on different images, ``common`` goes on with
             those that all ran on.
 
@@ -240,13 +229,13 @@ def common_test_images(
             another data set, or a system has seen a patient of these images.
     """
     for name, system in systems.items():
-        check_data_set(name, system, dataset)
-    labels = dataset.labels(target).reindex(dataset.image_ids("test", split))
+        check_data_set(name, system, test_set.dataset)
+    labels = test_set.labels_of("test")
     known = labels.dropna()
     notes: list[Note] = []
     if len(known) < len(labels):
-        unknown = len(labels) - len(known)
-        text = f"{counted(unknown, 'test image', 'have')} no known label for {target.display_name}."
+        unknown = counted(len(labels) - len(known), "test image", "have")
+        text = f"{unknown} no known label for {test_set.target.display_name}."
         notes.append(Note("left_out", text))
     ran = {
         name: known.index.intersection(system.images_run, sort=False)
@@ -269,35 +258,32 @@ def common_test_images(
         notes.append(Note("left_out", text))
     if not len(common):
         raise InputError(
-            f"no test image of split '{split}' with a known label was run by "
+            f"no test image of split '{test_set.split}' with a known label was run by "
             f"{' and '.join(systems)}; predict the test images of this data set"
         )
     common = common.sort_values()
     for name, system in systems.items():
-        notes += _refuse_seen_patients(name, system, dataset, common)
-    return describe_images(dataset, target, common, known), notes
+        notes += _refuse_seen_patients(name, system, test_set, common)
+    return describe_images(test_set, common, known), notes
 
 
-def describe_images(
-    dataset: DataSet, target: Target, image_ids: pd.Index, labels: pd.Series
-) -> EvaluationSet:
+def describe_images(test_set: TestSet, image_ids: pd.Index, labels: pd.Series) -> EvaluationSet:
     """What is true of images that are judged.
 
     Args:
-        dataset: Its tables.
-        target: What is judged.
+        test_set: What is judged.
         image_ids: Images of known label, sorted.
         labels: 1.0 or 0.0, indexed by image id.
     """
-    patients, n_patients = cluster_index(patients_of(dataset.images, image_ids))
-    truth = dataset.target_boxes(target)
-    table = dataset.images.set_index("image_id").reindex(image_ids)
+    patients, n_patients = cluster_index(test_set.patients(image_ids))
+    truth = test_set.true_boxes
+    table = test_set.images.set_index("image_id").reindex(image_ids)
     return EvaluationSet(
         image_ids=image_ids,
         y_true=labels.reindex(image_ids).to_numpy() == 1,
         patients=patients,
         n_patients=n_patients,
-        boxes_trusted=dataset.boxes_trusted(target).get_indexer(image_ids) >= 0,
+        boxes_trusted=test_set.boxes_trusted.get_indexer(image_ids) >= 0,
         truth=truth[image_ids.get_indexer(pd.Index(truth["image_id"])) >= 0].reset_index(drop=True),
         x_class=table.get("x_class"),
     )
@@ -334,18 +320,9 @@ def _difference_line(ran: Mapping[str, pd.Index]) -> str:
     )
 
 
-def attempted_images(
-    systems: Mapping[str, Predictions], dataset: DataSet, target: Target, split: str
-) -> pd.Index:
-    """Test images of known label that any system ran or failed on, sorted.
-
-    Args:
-        systems: Predictions by name.
-        dataset: Labels and split.
-        target: What is judged.
-        split: Name of the split.
-    """
-    labels = dataset.labels(target).reindex(dataset.image_ids("test", split)).dropna()
+def attempted_images(systems: Mapping[str, Predictions], test_set: TestSet) -> pd.Index:
+    """Test images of known label that any system ran or failed on, sorted."""
+    labels = test_set.labels_of("test").dropna()
     attempted = pd.Index([]).append([pd.Index(s.images["image_id"]) for s in systems.values()])
     return labels.index[labels.index.isin(attempted)].sort_values()
 

@@ -18,10 +18,11 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import empty_table, read_table
 from data_prep.contracts.words import counted
-from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
+from evaluation.boxes.box_rule import AS_STORED
 from evaluation.decisions.decision import Decision
-from evaluation.decisions.system_output import SystemOutput, patients_of
+from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.metrics.image_metrics import rates
 from evaluation.statistics.auroc_variance import ClusteredEstimate, auroc_parts
@@ -79,41 +80,38 @@ class Scored:
 def score_unseen(
     system: Predictions,
     decision: Decision | None,
-    dataset: DataSet,
-    target: Target,
+    test_set: TestSet,
     *,
     role: str,
-    split: str = "default",
 ) -> Scored:
     """Score a role's images of known label, without patients that the system has seen.
 
     Args:
         system: Its predictions of this data set.
         decision: Its own, from home: how boxes become one score; `None`: the highest.
-        dataset: Labels and split.
-        target: What is judged, by its name here.
+        test_set: What is judged, by its name here.
         role: ``val`` or ``test``.
-        split: Name of the split.
 
     Raises:
         InputError: The predictions are of another data set, or of another split's images.
     """
-    check_data_set(system.name, system, dataset)
-    wanted = dataset.image_ids(role, split)
+    check_data_set(system.name, system, test_set.dataset)
+    wanted = test_set.image_ids(role)
     lacking = wanted[~wanted.isin(system.images["image_id"])]
     if len(lacking):
         raise InputError(
-            f"{system.folder}: lacks {counted(len(lacking), 'image')} of split '{split}', first "
-            f"'{lacking[0]}'; remove it, and the same command predicts them"
+            f"{system.folder}: lacks {counted(len(lacking), 'image')} of split "
+            f"'{test_set.split}', first '{lacking[0]}'; remove it, and the same command predicts "
+            "them"
         )
-    known = dataset.labels(target).reindex(wanted).dropna()
+    known = test_set.labels.reindex(wanted).dropna()
     ran = known.index.intersection(system.images_run).sort_values()
-    patients = patients_of(dataset.images, ran)
+    patients = test_set.patients(ran)
     roles = ("train", "val") if role == "test" else ("train",)
     seen = seen_images(system, ran, patients, roles)
     ids = ran[~seen]
-    output = SystemOutput(
-        system, target, ids, *(() if decision is None else (decision.boxes, dataset.images))
+    output = SystemOutput.of(
+        system, test_set, ids, AS_STORED if decision is None else decision.boxes
     )
     scores = output.scores(None if decision is None else decision.reduction)
     return Scored(
@@ -355,9 +353,7 @@ def _difference(home: ClusteredEstimate, away: ClusteredEstimate) -> ClusteredEs
     return ClusteredEstimate(value, float(np.sqrt(variances.sum())), float(freedom))
 
 
-def strongest_shortcut(
-    dataset: DataSet, target: Target, image_ids: pd.Index
-) -> dict[str, Any] | None:
+def strongest_shortcut(test_set: TestSet, image_ids: pd.Index) -> dict[str, Any] | None:
     """The best guess without the lungs on some images: metadata or borders alone.
 
     The best of several on the same images is somewhat too good.
@@ -365,9 +361,9 @@ def strongest_shortcut(
     Returns:
         A row of `measure_shortcuts`; `None` where there are too few images for one.
     """
-    path = dataset.folder / "decode.parquet"
+    path = test_set.dataset.folder / "decode.parquet"
     decode = read_table(path, "decode") if path.exists() else empty_table("decode")
-    images = dataset.images[dataset.images["image_id"].isin(image_ids)]
-    labels = pd.DataFrame({target.name: dataset.labels(target).reindex(image_ids)})
+    images = test_set.images[test_set.images["image_id"].isin(image_ids)]
+    labels = pd.DataFrame({test_set.target.name: test_set.labels.reindex(image_ids)})
     rows = measure_shortcuts(images, decode, labels)
     return next((row for row in rows if row["kind"] not in _OF_LUNGS), None)

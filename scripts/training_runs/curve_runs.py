@@ -14,7 +14,7 @@ from data_prep.contracts.folders import atomic_path, make_folder
 from data_prep.contracts.words import counted
 from data_prep.splits.subsets import add_nested_parts, draw_nested_parts
 from data_prep.store.dataset import DataSet, Target
-from evaluation.decisions.system_output import patients_of
+from evaluation.decisions.test_set import patients_of
 from scripts.machines.child_processes import Command, Machines, Running, run_commands
 
 if TYPE_CHECKING:

@@ -14,6 +14,7 @@ from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
 from evaluation.compare.share_figures import JudgedRun, ShareFigures, judge_shares
 from evaluation.compare.test_set_log import log_use
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.metrics.words import policy_words
 from evaluation.statistics.auroc_variance import ClusteredEstimate
@@ -62,7 +63,7 @@ def build_study(
     for split in plan.splits:
         used = {name: [r.predictions for r in runs if r.split == split]
                 for name, runs in systems.items()}  # fmt: skip
-        log_use(dataset, split, target.name, used)
+        log_use(TestSet(dataset, target, split), used)
     with console.progress("Judging", len(predictions)) as advance:
         judged = judge_shares(
             systems, dataset, target, CURVE_METRICS, replicates=replicates, advance=advance

@@ -13,6 +13,7 @@ import cxr_compare
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import tune
 from scripts.compare import compare
 from scripts.prepare import prepare
@@ -68,7 +69,7 @@ def test_a_finished_report_answers_the_same_question_and_refuses_another(made, c
         ask("b")
     assert ask(seed=1, overwrite=True) > first
     dataset = DataSet.open(made / "data")
-    tuned = tune(Predictions.open(made / "a"), dataset, dataset.target(), split="default")
+    tuned = tune(Predictions.open(made / "a"), TestSet(dataset, dataset.target()))
     Predictions.open(made / "a").write_decision(tuned.target, tuned.to_json())
     with pytest.raises(InputError, match="and a has been trained, predicted or tuned since"):
         ask(seed=1)

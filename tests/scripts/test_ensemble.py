@@ -12,6 +12,7 @@ from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.compare.compare import compare_systems
+from evaluation.decisions.test_set import TestSet
 from evaluation.report.cost_table import cost_rows
 from scripts.ensemble import ensemble
 from scripts.prepare import prepare
@@ -92,7 +93,7 @@ def test_an_ensemble_is_compared_with_its_member_at_gain_and_cost(
         n: Predictions.open(f) for n, f in (("One", folders[0]), ("Three", tmp_path / "all"))
     }
     dataset = DataSet.open(data)
-    comparison = compare_systems(systems, dataset, dataset.target(), replicates=100)
+    comparison = compare_systems(systems, TestSet(dataset, dataset.target()), replicates=100)
     rows = {row.title: [cell.text for cell in row.cells] for row in cost_rows(comparison)}
     assert rows["Parameters"] == ["3.0 million", "9.0 million (3.0 times)"]
     assert rows["Time per image"] == ["5.0 ms", "15.0 ms (3.0 times)"]

@@ -13,6 +13,7 @@ from data_prep.export.export import export_annotations
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from evaluation.compare.compare import compare_systems
+from evaluation.decisions.test_set import TestSet
 from evaluation.systems import imported
 from scripts.import_predictions import import_predictions
 from scripts.prepare import prepare
@@ -360,7 +361,7 @@ def test_the_published_chexnet_scores_as_three_systems(shared_data, tmp_path):
             ignore_unknown=True,
         )
         systems[finding] = Predictions.open(tmp_path / finding)
-    comparison = compare_systems(systems, dataset, dataset.target(), replicates=200)
+    comparison = compare_systems(systems, TestSet(dataset, dataset.target()), replicates=200)
     rows = comparison.metrics.query("metric == 'auroc' and subgroup == 'all'")
     auroc = rows.set_index("system")["estimate"].round(4)
     assert auroc[list(systems)].tolist() == [0.7891, 0.8161, 0.8017]

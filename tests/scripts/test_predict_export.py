@@ -22,6 +22,7 @@ from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
 from data_prep.store.preprocess import Preprocess
 from data_prep.synth.phantom import write_phantom
+from evaluation.decisions.test_set import TestSet
 from scripts import cli, console, predict
 from serving.answer import LoadedRun
 from training.run_folder import save_model
@@ -73,7 +74,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         "seen",
     )
     with console.silent():
-        predict.freeze_decision(run, dataset, target, "default")
+        predict.freeze_decision(run, TestSet(dataset, target))
         assert cxr("export", run, "--format", "openvino") == 0
     return Made(data, run, run / "exports" / "openvino-fp32")
 

@@ -21,6 +21,7 @@ from data_prep.store.predictions import Predictions
 from data_prep.store.preprocess import Preprocess
 from detection.model import build_retinanet
 from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import tune
 from scripts import console
 from scripts.predict import predict
@@ -105,7 +106,7 @@ def test_a_run_answers_for_files_as_predict_tune_and_compare_do(
     dataset, target = DataSet.open(data), DataSet.open(data).target()
     predict([str(whole[1])], tmp_path / "set", data=data, device="cpu")
     system = Predictions.open(tmp_path / "set")
-    decision, ids = tune(system, dataset, target), pd.Index(system.images_run)
+    decision, ids = tune(system, TestSet(dataset, target)), pd.Index(system.images_run)
     output = SystemOutput(system, target, ids, decision.boxes, dataset.images)
     scores = output.scores(decision.reduction)
     boxes = output.boxes(scores, decision.map_scale, decision.map_boxes)
@@ -228,7 +229,7 @@ def test_ended_run_without_an_operating_point_gets_what_predict_and_tune_choose(
     frozen = Predictions.open(RunFolder(again).validation)
     assert set(frozen.images_run) == set(dataset.image_ids("val"))
     predict([str(again)], tmp_path / "set", data=data, device="cpu")
-    chosen = tune(Predictions.open(tmp_path / "set"), dataset, dataset.target()).to_json()
+    chosen = tune(Predictions.open(tmp_path / "set"), TestSet(dataset, dataset.target())).to_json()
     stored = frozen.decision("opacity")
     assert stored
     assert {key: stored[key] for key in chosen} == json.loads(json.dumps(chosen))

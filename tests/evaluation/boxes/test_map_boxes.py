@@ -23,6 +23,7 @@ from evaluation.boxes.map_boxes import (
 from evaluation.compare.compare import compare_systems
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.search import Search
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import checked_decision, tune
 from evaluation.overlays.shapes import ActivationGrid, map_shapes
 
@@ -73,15 +74,15 @@ def classifier(predict):
 
 
 def test_a_classifier_enters_the_table_of_places(classifier, predict, judged_set, target):
-    decision = tune(classifier, judged_set, target)
+    decision = tune(classifier, TestSet(judged_set, target))
     classifier.write_decision(target.name, decision.to_json())
     read = Decision.from_json(classifier.decision(target.name))
     assert read.map_boxes == decision.map_boxes
-    checked, notes = checked_decision("C", classifier, judged_set, target, "default", ())
+    checked, notes = checked_decision("C", classifier, TestSet(judged_set, target), ())
     assert checked.map_boxes == decision.map_boxes
     assert notes == []
     systems = {"A": predict("A", "boxes", seed=1), "C": classifier}
-    comparison = compare_systems(systems, judged_set, target, replicates=50)
+    comparison = compare_systems(systems, TestSet(judged_set, target), replicates=50)
     places = ["ap50", "rsna_score", "froc_mean", "pointing_accuracy"]
     places += [f"iobb_{kind}_{t}" for kind in ("accuracy", "false_marks") for t in (10, 25, 50)]
     for name in systems:
@@ -90,7 +91,7 @@ def test_a_classifier_enters_the_table_of_places(classifier, predict, judged_set
 
 
 def test_a_classifier_has_a_level_and_a_cut(classifier, judged_set, target):
-    decision = tune(classifier, judged_set, target)
+    decision = tune(classifier, TestSet(judged_set, target))
     assert decision.to_json()["map_box_level"] == decision.map_boxes.level
     assert decision.box_cut is not None
 
@@ -98,7 +99,7 @@ def test_a_classifier_has_a_level_and_a_cut(classifier, judged_set, target):
 @pytest.mark.parametrize("maps", [True, False])
 def test_a_search_on_a_classifier_is_refused(maps, predict, judged_set, target):
     with pytest.raises(InputError, match="no boxes to search; tune it without --search"):
-        tune(predict("B", maps=maps), judged_set, target, search=Search("default", "ap50"))
+        tune(predict("B", maps=maps), TestSet(judged_set, target), search=Search("default", "ap50"))
 
 
 def maps_of(*grids, frame=(0.0, 0.0, 80.0, 80.0)):

@@ -15,6 +15,7 @@ from data_prep.store.dataset import DataSet
 from evaluation.compare.cautions import Background, cautions
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import Estimates, family_sizes
+from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.evaluation_set import Note
 from evaluation.report.checklists import checklists
 from evaluation.systems.eligibility import describe_training_data, training_sets
@@ -96,7 +97,7 @@ def viewed(judged_set, truth_in_view):
 def test_a_guess_without_the_lungs_is_held_against_each_system(predict, judged_set, truth_in_view):
     data = viewed(judged_set, truth_in_view)
     systems = {"A": predict("A", seed=1, skill=3.0), "B": [predict("B", seed=2, skill=3.0)]}
-    found = compare_systems(systems, data, data.target(), replicates=20)
+    found = compare_systems(systems, TestSet(data, data.target()), replicates=20)
     rows = found.failures[found.failures["topic"] == BEYOND_SHORTCUT]
     assert rows["system"].tolist() == ["A", "B"]
     gaps = [figure for figure in found.estimates.differences["A", "B"].values() if figure.bounded]
@@ -118,7 +119,9 @@ def test_a_guess_without_the_lungs_is_held_against_each_system(predict, judged_s
 def checked(judged_set, problems=(), split_ids=None):
     facts = {"split_ids": judged_set.ids["split_ids"] if split_ids is None else split_ids}
     Audit(tuple(problems), {}, facts).write(judged_set.folder / "audit.json")
-    return Background.of(judged_set, "default", judged_set.images["image_id"], {})
+    return Background.of(
+        TestSet(judged_set, judged_set.target()), judged_set.images["image_id"], {}
+    )
 
 
 def test_errors_of_the_audit_stand_below_the_answer_and_in_the_checklist(
@@ -131,7 +134,7 @@ def test_errors_of_the_audit_stand_below_the_answer_and_in_the_checklist(
     background = checked(judged_set, [leak, elsewhere, mild])
     assert background.audit == ("split 'default': patient in more than one role (3 patients)",)
     found = compare_systems(
-        {"A": predict("A", seed=1)}, judged_set, judged_set.target(), replicates=20
+        {"A": predict("A", seed=1)}, TestSet(judged_set, judged_set.target()), replicates=20
     )
     assert found.answer.cautions[0].startswith("The audit of this data set found an error: split")
     stard, _ = checklists(replace(comparison, background=background), image_set)
@@ -141,7 +144,12 @@ def test_errors_of_the_audit_stand_below_the_answer_and_in_the_checklist(
 
 
 def test_only_an_audit_of_this_very_split_clears_it(judged_set):
-    assert Background.of(judged_set, "default", judged_set.images["image_id"], {}).audit is None
+    assert (
+        Background.of(
+            TestSet(judged_set, judged_set.target()), judged_set.images["image_id"], {}
+        ).audit
+        is None
+    )
     assert "was not checked" in Background().audit_words
     assert checked(judged_set).audit == ()
     assert checked(judged_set, split_ids={"default": "drawn before"}).audit is None

@@ -15,11 +15,12 @@ from data_prep.store.predictions import Predictions
 from evaluation.boxes.average_precision import average_precision
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import COLUMNS
-from evaluation.compare.metrics_table import figures_of
+from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.choices import TuningOptions
 from evaluation.decisions.reduction import reduce_boxes
-from evaluation.decisions.system_output import SystemOutput, patients_of
+from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.test_set import TestSet, patients_of
 from evaluation.decisions.tuning import tune
 from evaluation.decisions.units import _unit_names, group_images
 from evaluation.metrics.evaluation_set import EvaluationSet, Note
@@ -30,7 +31,6 @@ from evaluation.report.tables import unit_tables
 from evaluation.statistics.bootstrap import (
     NO_WIDTH,
     Resamples,
-    cluster_bootstrap,
     expanded_level,
 )
 
@@ -57,12 +57,12 @@ def figure(comparison, system, metric, policy="", subgroup="all"):
 
 
 def test_every_figure_agrees_with_its_oracle(systems, judged_set, target):
-    comparison = compare_systems(systems, judged_set, target, replicates=100)
+    comparison = compare_systems(systems, TestSet(judged_set, target), replicates=100)
     ids = judged_set.image_ids("test")
     y_true = judged_set.labels(target).reindex(ids).to_numpy()
     truth = judged_set.target_boxes(target)
     for name, system in systems.items():
-        decision = tune(system, judged_set, target)
+        decision = tune(system, TestSet(judged_set, target))
         scores = SystemOutput(system, target, ids).scores(decision.reduction).to_numpy()
         assert figure(comparison, name, "auroc").estimate == pytest.approx(
             oracle.roc_auc_score(y_true, scores), abs=1e-12
@@ -104,7 +104,7 @@ def test_every_figure_agrees_with_its_oracle(systems, judged_set, target):
 def test_the_replicates_of_an_estimate_surround_it_and_a_difference_is_paired(
     systems, judged_set, target
 ):
-    comparison = compare_systems(systems, judged_set, target, replicates=300)
+    comparison = compare_systems(systems, TestSet(judged_set, target), replicates=300)
     rows = comparison.metrics[comparison.metrics["ci_method"] != ""]
     assert {"auroc", "f1", "ap50", "localised_sensitivity", "pointing_accuracy"} <= {
         *rows["metric"]
@@ -121,7 +121,7 @@ def test_a_system_against_itself_differs_by_exactly_nothing(predict, judged_set,
     first = predict("A", "scores", seed=3)
     shutil.copytree(tmp_path / "A", tmp_path / "B")
     pair = {"A": first, "B": Predictions.open(tmp_path / "B")}
-    comparison = compare_systems(pair, judged_set, target, replicates=50)
+    comparison = compare_systems(pair, TestSet(judged_set, target), replicates=50)
     gaps = comparison.metrics[comparison.metrics["system"] == "A - B"]
     known = gaps[gaps["estimate"].notna()]
     assert len(known) > 10
@@ -135,7 +135,7 @@ def test_a_system_against_itself_differs_by_exactly_nothing(predict, judged_set,
 
 
 def test_the_tidy_table_names_the_population_of_each_figure(systems, judged_set, target):
-    comparison = compare_systems(systems, judged_set, target, replicates=20)
+    comparison = compare_systems(systems, TestSet(judged_set, target), replicates=20)
     assert comparison.metrics.columns.tolist() == list(COLUMNS)
     whole = figure(comparison, "CheXNet", "auroc")
     normal = figure(comparison, "CheXNet", "auroc", subgroup="vs_normal")
@@ -152,7 +152,7 @@ def test_the_tidy_table_names_the_population_of_each_figure(systems, judged_set,
 def test_images_without_detections_stay_in_every_table(predict, judged_set, target):
     # The known mistake: silent images dropped, so that they cost nothing.
     system = predict("RetinaNet", "boxes", seed=1)
-    comparison = compare_systems({"RetinaNet": system}, judged_set, target, replicates=20)
+    comparison = compare_systems({"RetinaNet": system}, TestSet(judged_set, target), replicates=20)
     silent = ~comparison.decisions["image_id"].isin(
         comparison.systems["RetinaNet"].boxes["image_id"]
     )
@@ -164,7 +164,7 @@ def test_images_without_detections_stay_in_every_table(predict, judged_set, targ
 
 def test_test_labels_cannot_move_a_threshold(predict, judged_set, target):
     system = predict("CheXNet", "scores", seed=2)
-    before = tune(system, judged_set, target)
+    before = tune(system, TestSet(judged_set, target))
     test = judged_set.image_ids("test")
     findings = read_table(judged_set.folder / "findings.parquet", "findings")
     flipped = findings["image_id"].isin(test)
@@ -172,7 +172,7 @@ def test_test_labels_cannot_move_a_threshold(predict, judged_set, target):
         {"present": "absent", "absent": "present"}
     )
     write_table(findings, judged_set.folder / "findings.parquet", "findings")
-    after = tune(system, type(judged_set).open(judged_set.folder), target)
+    after = tune(system, TestSet(type(judged_set).open(judged_set.folder), target))
     assert after.thresholds == before.thresholds
     assert after.calibration == before.calibration
 
@@ -182,7 +182,9 @@ def test_intervals_are_those_of_a_plain_loop_that_draws_patients_and_not_images(
 ):
     # The known mistake: a bootstrap by image, which takes images of one patient for new evidence.
     system = predict("CheXNet", "scores", seed=2)
-    comparison = compare_systems({"CheXNet": system}, judged_set, target, replicates=150, seed=9)
+    comparison = compare_systems(
+        {"CheXNet": system}, TestSet(judged_set, target), replicates=150, seed=9
+    )
     ids = judged_set.image_ids("test").sort_values()
     images = judged_set.images.set_index("image_id").loc[ids]
     y_true = judged_set.labels(target).reindex(ids).to_numpy()
@@ -206,12 +208,12 @@ def test_different_images_are_refused_and_listed(predict, judged_set, target):
     test = judged_set.image_ids("test")
     pair = {"A": predict("A", seed=1, skip=test[:7]), "B": predict("B", seed=2, skip=test[-1:])}
     with pytest.raises(InputError) as refusal:
-        compare_systems(pair, judged_set, target)
+        compare_systems(pair, TestSet(judged_set, target))
     message = str(refusal.value)
     assert f"A lacks 7 that others ran on ({', '.join(test[:5])}, ...)" in message
     assert f"B lacks 1 that others ran on ({test[-1]})" in message
     assert "--images common" in message
-    comparison = compare_systems(pair, judged_set, target, images="common", replicates=20)
+    comparison = compare_systems(pair, TestSet(judged_set, target), images="common", replicates=20)
     assert figure(comparison, "A", "auroc").n_images == 92
     assert any("92 test images that all systems ran on" in note.text for note in comparison.notes)
 
@@ -224,7 +226,9 @@ def test_images_that_a_system_failed_on_are_not_run(predict, judged_set, target)
     images.loc[images["image_id"] == one, ["status", "reason"]] = ["failed", "out of memory"]
     write_table(images, part, "predicted_images")
     with pytest.raises(InputError, match=rf"B lacks 1 that others ran on \({one}\)"):
-        compare_systems({"A": whole, "B": Predictions.open(lost.folder)}, judged_set, target)
+        compare_systems(
+            {"A": whole, "B": Predictions.open(lost.folder)}, TestSet(judged_set, target)
+        )
 
 
 def test_a_system_that_has_seen_test_patients_is_refused(predict, judged_set, target):
@@ -238,9 +242,9 @@ def test_a_system_that_has_seen_test_patients_is_refused(predict, judged_set, ta
     )  # fmt: skip
     write_table(seen, system.folder / "seen.parquet", "seen")
     with pytest.raises(InputError, match="A has seen 1 patient of 2 test images"):
-        compare_systems({"A": system}, judged_set, target)
+        compare_systems({"A": system}, TestSet(judged_set, target))
     write_table(seen.assign(patient_id="other:1"), system.folder / "seen.parquet", "seen")
-    comparison = compare_systems({"A": system}, judged_set, target, replicates=20)
+    comparison = compare_systems({"A": system}, TestSet(judged_set, target), replicates=20)
     assert not any("unknown" in note.text for note in comparison.notes)
     facts = comparison.provenance["systems"]["A"]
     assert facts["trained_on"] == {"train": "1 images of 1 patients"}
@@ -250,36 +254,36 @@ def test_predictions_of_another_data_set_or_of_loose_files_are_refused(predict, 
     system = predict("A")
     system.info["data_set"] = {"content_id": "other"}
     with pytest.raises(InputError, match="content_id other"):
-        compare_systems({"A": system}, judged_set, target)
+        compare_systems({"A": system}, TestSet(judged_set, target))
     system.info["data_set"] = None
     with pytest.raises(InputError, match="loose files"):
-        compare_systems({"A": system}, judged_set, target)
+        compare_systems({"A": system}, TestSet(judged_set, target))
 
 
 def test_a_stored_threshold_that_validation_does_not_give_is_refused(predict, judged_set, target):
     system = predict("A")
-    path = system.write_decision("opacity", tune(system, judged_set, target).to_json())
-    compare_systems({"A": system}, judged_set, target, replicates=20)
+    path = system.write_decision("opacity", tune(system, TestSet(judged_set, target)).to_json())
+    compare_systems({"A": system}, TestSet(judged_set, target), replicates=20)
     payload = read_json(path, "decision")
     payload["policies"]["max_f1"]["threshold"] += 0.01
     write_json(path, "decision", payload)
     with pytest.raises(InputError, match=r"policies\.max_f1\.threshold.*run cxr tune again"):
-        compare_systems({"A": system}, judged_set, target)
+        compare_systems({"A": system}, TestSet(judged_set, target))
 
 
 @pytest.mark.parametrize("key", ["inference_id", "labels_id", "split_id", "content_id"])
 def test_a_decision_chosen_on_something_else_is_refused(predict, judged_set, target, key):
     system = predict("A")
-    payload = tune(system, judged_set, target).to_json()
+    payload = tune(system, TestSet(judged_set, target)).to_json()
     payload["chosen_on"] = payload["chosen_on"] | {key: "another"}
     system.write_decision("opacity", payload)
     with pytest.raises(InputError, match=f"chosen with {key} another"):
-        compare_systems({"A": system}, judged_set, target)
+        compare_systems({"A": system}, TestSet(judged_set, target))
 
 
 def test_without_validation_rows_only_threshold_free_figures(predict, judged_set, target):
     system = predict("A", "boxes", roles=("test",))
-    comparison = compare_systems({"A": system}, judged_set, target, replicates=20)
+    comparison = compare_systems({"A": system}, TestSet(judged_set, target), replicates=20)
     assert figure(comparison, "A", "auroc").estimate > 0.5
     row = figure(comparison, "A", "f1", "max_f1")
     assert np.isnan(row.estimate)
@@ -293,8 +297,7 @@ def test_without_validation_rows_only_threshold_free_figures(predict, judged_set
 def test_a_system_without_maps_has_no_place_and_says_so(predict, judged_set, target):
     comparison = compare_systems(
         {"A": predict("A", "boxes", seed=1), "B": predict("B", "scores", seed=2)},
-        judged_set,
-        target,
+        TestSet(judged_set, target),
         replicates=20,
     )
     assert figure(comparison, "B", "pointing_accuracy").note == (
@@ -308,9 +311,9 @@ def test_a_policy_that_only_one_system_is_tuned_for_gives_no_difference(
     predict, judged_set, target
 ):
     pair = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
-    youden = tune(pair["A"], judged_set, target, policies=["youden"])
+    youden = tune(pair["A"], TestSet(judged_set, target), policies=["youden"])
     pair["A"].write_decision("opacity", youden.to_json())
-    comparison = compare_systems(pair, judged_set, target, replicates=20)
+    comparison = compare_systems(pair, TestSet(judged_set, target), replicates=20)
     row = figure(comparison, "A - B", "precision", "youden")
     assert np.isnan(row.estimate)
     assert row.note == "B: not tuned for this policy"
@@ -323,7 +326,7 @@ def test_localisation_is_judged_only_where_boxes_are_trusted(predict, judged_set
     coverage.loc[coverage.index[positive_test][:5], "coverage"] = "some"
     write_table(coverage, judged_set.folder / "box_coverage.parquet", "box_coverage")
     dataset = type(judged_set).open(judged_set.folder)
-    comparison = compare_systems({"A": system}, dataset, target, replicates=20)
+    comparison = compare_systems({"A": system}, TestSet(dataset, target), replicates=20)
     assert figure(comparison, "A", "ap50").n_images == 95
     assert figure(comparison, "A", "auroc").n_images == 100
     known = comparison.decisions["localised"].notna().sum()
@@ -331,7 +334,7 @@ def test_localisation_is_judged_only_where_boxes_are_trusted(predict, judged_set
 
 
 def test_the_written_tables_read_back(systems, judged_set, target, tmp_path):
-    comparison = compare_systems(systems, judged_set, target, replicates=20)
+    comparison = compare_systems(systems, TestSet(judged_set, target), replicates=20)
     write_tables(comparison, tmp_path / "report")
     payload = read_json(tmp_path / "report" / "metrics.json", "metrics")
     assert "NaN" not in (tmp_path / "report" / "metrics.json").read_text()
@@ -349,7 +352,9 @@ def test_the_written_tables_read_back(systems, judged_set, target, tmp_path):
 
 
 def test_a_comparison_is_the_same_each_time(systems, judged_set, target):
-    first, second = (compare_systems(systems, judged_set, target, replicates=30) for _ in range(2))
+    first, second = (
+        compare_systems(systems, TestSet(judged_set, target), replicates=30) for _ in range(2)
+    )
     pd.testing.assert_frame_equal(first.metrics, second.metrics)
     pd.testing.assert_frame_equal(first.decisions, second.decisions)
 
@@ -364,9 +369,7 @@ def test_one_patient_gives_estimates_without_intervals():
         truth=pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2"]),
     )
     card = Scorecard(judged, pd.Series([0.9, 0.1]), {})
-    resamples = Resamples(1, 10)
-    drawn = {("A", name): v for name, v in cluster_bootstrap(card, resamples).items()}
-    table = figures_of("opacity", {"A": card}, drawn, resamples).table()
+    table = resampled_figures("opacity", {"A": [card]}, Resamples(1, 10)).estimates.table()
     row = table[table["metric"] == "auroc"].iloc[0]
     assert row.estimate == 1.0
     assert np.isnan(row.ci_low)
@@ -421,10 +424,12 @@ def chosen(table, **keys):
 def test_figures_by_patient_are_those_of_the_highest_scores(predict, judged_set, tmp_path):
     target = judged_set.target()
     systems = {"A": predict("A", seed=1), "B": predict("B", "boxes", seed=2)}
-    comparison = compare_systems(systems, judged_set, target, replicates=100, unit="patient")
+    comparison = compare_systems(
+        systems, TestSet(judged_set, target), replicates=100, unit="patient"
+    )
     ids, by_patient = judged_set.image_ids("test"), {}
     for name, system in systems.items():
-        rule = tune(system, judged_set, target, unit="patient")
+        rule = tune(system, TestSet(judged_set, target), unit="patient")
         table = pd.DataFrame(
             {"patient": patients_of(judged_set.images, ids),
              "label": judged_set.labels(target).reindex(ids).to_numpy(),
@@ -468,7 +473,7 @@ def test_one_image_a_patient_gives_the_figures_by_image(predict, judged_set):
     write_table(images.assign(study_id=studies), judged_set.folder / "images.parquet", "images")
     opened = type(judged_set).open(judged_set.folder)
     comparison = compare_systems(
-        {"A": predict("A", seed=1)}, opened, opened.target(), replicates=60, unit="study"
+        {"A": predict("A", seed=1)}, TestSet(opened, opened.target()), replicates=60, unit="study"
     )
     keys = ["system", "subgroup", "policy", "metric"]
     both = comparison.metrics.merge(comparison.by_unit.table(), on=keys, suffixes=("", "_unit"))
@@ -482,9 +487,11 @@ def test_one_image_a_patient_gives_the_figures_by_image(predict, judged_set):
 def test_what_was_asked_of_tune_holds_in_compare(predict, judged_set):
     target, system = judged_set.target(), predict("A", "boxes", seed=1)
     options = TuningOptions(calibration="temperature", reductions=("top_k", "learned"), refer=0.2)
-    decision = tune(system, judged_set, target, options=options)
+    decision = tune(system, TestSet(judged_set, target), options=options)
     system.write_decision("opacity", decision.to_json())
-    comparison = compare_systems({"A": system}, judged_set, target, replicates=100, unit="patient")
+    comparison = compare_systems(
+        {"A": system}, TestSet(judged_set, target), replicates=100, unit="patient"
+    )
     for table in (comparison.metrics, comparison.by_unit.table()):
         for metric in ("coverage", "accuracy_covered", "aurc"):
             row = chosen(table, system="A", metric=metric, policy="max_f1", subgroup="all")

@@ -27,6 +27,7 @@ from evaluation.compare.shares import (
     _predictive_values,
     net_benefit,
 )
+from evaluation.decisions.test_set import TestSet
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.systems.eligibility import unknown_training_data
 
@@ -152,7 +153,7 @@ def compared(predict, judged_set):
     images["age_years"] = rng.uniform(20, 90, len(images))
     systems = {"A": predict("A", "boxes", seed=1), "B": predict("B", seed=2, maps=True)}
     return compare_systems(
-        systems, judged_set, judged_set.target(), replicates=100, prevalence=0.02
+        systems, TestSet(judged_set, judged_set.target()), replicates=100, prevalence=0.02
     )
 
 
@@ -242,7 +243,7 @@ def test_images_that_every_system_failed_on_are_refused_too(predict, judged_set)
     two = judged_set.image_ids("test")[:2]
     pair = {name: fail(predict(name, seed=n), two) for n, name in enumerate("AB")}
     with pytest.raises(InputError, match=rf"A failed on 2 test images \({two[0]}, {two[1]}\)"):
-        compare_systems(pair, judged_set, judged_set.target())
+        compare_systems(pair, TestSet(judged_set, judged_set.target()))
 
 
 def test_a_failure_counts_as_wrong_for_the_system_that_failed(predict, judged_set):
@@ -250,8 +251,8 @@ def test_a_failure_counts_as_wrong_for_the_system_that_failed(predict, judged_se
     whole, part = predict("A", seed=1), predict("B", seed=2)
     lost = test[:10]
     pair = {"A": whole, "B": fail(part, lost)}
-    comparison = compare_systems(pair, judged_set, target, images="common", replicates=100)
-    alone = compare_systems({"A": whole}, judged_set, target, replicates=100).metrics
+    comparison = compare_systems(pair, TestSet(judged_set, target), images="common", replicates=100)
+    alone = compare_systems({"A": whole}, TestSet(judged_set, target), replicates=100).metrics
     table = comparison.metrics
     of = {"metric": "accuracy", "policy": "max_f1"}
     wrong = figure_of(table, system="B", subgroup=FAILURES_WRONG, **of)
@@ -275,7 +276,9 @@ def test_a_failure_counts_as_wrong_for_the_system_that_failed(predict, judged_se
 
 def test_without_failures_the_row_is_there_and_says_so(predict, judged_set):
     systems = {"A": predict("A", seed=1)}
-    table = compare_systems(systems, judged_set, judged_set.target(), replicates=50).metrics
+    table = compare_systems(
+        systems, TestSet(judged_set, judged_set.target()), replicates=50
+    ).metrics
     row = figure_of(table, system="A", subgroup=FAILURES_WRONG, metric="recall", policy="max_f1")
     of_all = figure_of(table, system="A", subgroup="all", metric="recall", policy="max_f1")
     assert (row["estimate"], row["ci_low"]) == (of_all["estimate"], of_all["ci_low"])
@@ -289,6 +292,8 @@ def test_weights_of_unknown_training_make_a_report_say_unknown(predict, judged_s
     run = {"seed": 1, "started_from": {"weights": "run-1", "started_from":
            {"weights": "found.pth", "trained_on": "unknown"}}}  # fmt: skip
     system.info["seen_unknown"] = unknown_training_data(run)
-    comparison = compare_systems({"A": system}, judged_set, judged_set.target(), replicates=20)
+    comparison = compare_systems(
+        {"A": system}, TestSet(judged_set, judged_set.target()), replicates=20
+    )
     assert any("What found.pth in A was trained on is unknown" in n.text for n in comparison.notes)
     assert comparison.provenance["systems"]["A"]["trained_on"]["unknown"] == "found.pth"

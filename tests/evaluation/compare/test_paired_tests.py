@@ -12,11 +12,10 @@ from evaluation.compare.compare import compare_systems, name_models
 from evaluation.compare.comparison import patient_notes
 from evaluation.compare.estimates import OVER_SEEDS, REFITTED, Estimates, family_level
 from evaluation.compare.failure_analysis import _auroc_of_groups
-from evaluation.compare.metrics_table import (
+from evaluation.compare.intervals import (
     EXACT_METHOD,
-    SeedMean,
+    SystemCards,
     _clopper_pearson,
-    figures_of,
     resampled_figures,
 )
 from evaluation.compare.paired_tests import (
@@ -32,11 +31,11 @@ from evaluation.compare.paired_tests import (
     paired_tests,
 )
 from evaluation.compare.scorecard import Scorecard
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.metrics.evaluation_set import EvaluationSet, MetricKey
-from evaluation.metrics.registry import family
 from evaluation.statistics.auroc_variance import auroc_difference, auroc_parts
-from evaluation.statistics.bootstrap import BOOTSTRAP, NO_WIDTH, Resamples, cluster_bootstrap
+from evaluation.statistics.bootstrap import BOOTSTRAP, NO_WIDTH, Resamples
 from evaluation.statistics.mcnemar import holm
 
 N = 240
@@ -120,7 +119,7 @@ def test_every_resampled_figure_has_an_adjusted_p_value_by_image_and_by_patient(
 ):
     systems = {name: predict(name, seed=seed) for seed, name in enumerate("ABC")}
     comparison = compare_systems(
-        systems, judged_set, judged_set.target(), replicates=200, unit="patient"
+        systems, TestSet(judged_set, judged_set.target()), replicates=200, unit="patient"
     )
     for table in (comparison.metrics, comparison.by_unit.table()):
         rows = table[table["system"].str.contains(" - ") & table["ci_low"].notna()]
@@ -190,7 +189,7 @@ def test_the_spread_between_seeds_widens_groups_their_differences_and_gaps(judge
 
 def test_the_table_takes_its_auroc_intervals_from_the_patients(predict, judged_set):
     systems = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
-    comparison = compare_systems(systems, judged_set, judged_set.target(), replicates=100)
+    comparison = compare_systems(systems, TestSet(judged_set, judged_set.target()), replicates=100)
     table, tests = comparison.metrics, comparison.tests
     for subgroup in ("all", "vs_normal"):
         of = {"metric": "auroc", "subgroup": subgroup}
@@ -213,8 +212,8 @@ def test_seeds_are_averaged_and_their_spread_is_in_every_interval(predict, judge
     for place, system in enumerate(several):
         system.info["seed"] = place
     systems = {"A": several, "B": predict("B", seed=9)}
-    comparison = compare_systems(systems, judged_set, target, replicates=200)
-    one = compare_systems({"A": several[0]}, judged_set, target, replicates=200)
+    comparison = compare_systems(systems, TestSet(judged_set, target), replicates=200)
+    one = compare_systems({"A": several[0]}, TestSet(judged_set, target), replicates=200)
     ids = judged_set.image_ids("test")
     y_true = judged_set.labels(target).reindex(ids).to_numpy()
     each = [
@@ -279,7 +278,7 @@ def test_equal_seeds_are_no_surer_than_their_patients_and_shares_stay_below_1(ju
 
 
 def test_a_figure_that_a_seed_lacks_is_undefined(judged):
-    mean = SeedMean([card(judged, 1), card(judged, 2, threshold=None)])
+    mean = SystemCards([card(judged, 1), card(judged, 2, threshold=None)])
     assert mean.estimates()[MetricKey("all", "max_f1", "f1")] is None
     assert mean.missing()[MetricKey("all", "max_f1", "f1")].startswith("seed 2: no threshold")
     assert mean.estimates()[MetricKey("all", "", "auroc")] is not None
@@ -340,12 +339,8 @@ def table(scores, copies=1):
         pd.Series(np.repeat(scores, copies), index=ids),
         {"max_f1": ThresholdChoice("max_f1", 0.5)},
     )
-    resamples = Resamples(10, 300, seed=1)
-    drawn = cluster_bootstrap(
-        lambda w: {("A", f): v for f, v in card(w).items() if f.metric not in family("counts")},
-        resamples,
-    )
-    found = figures_of("sick", {"A": card}, drawn, resamples).table()
+    estimates, _ = resampled_figures("sick", {"A": [card]}, Resamples(10, 300, seed=1))
+    found = estimates.table()
     return found[found["policy"] == "max_f1"].set_index("metric")
 
 

@@ -10,8 +10,9 @@ from data_prep.contracts.errors import InputError
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import Estimates
 from evaluation.compare.protocol import EXPLORATORY, Protocol, margin_words, standing_words
-from evaluation.compare.test_set_log import TestSetUses, _uses_file, log_use
+from evaluation.compare.test_set_log import TestSetUses, log_use
 from evaluation.compare.verdict import Setting, state_verdict
+from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.evaluation_set import Note
 from evaluation.metrics.registry import METRICS
 from evaluation.statistics.bootstrap import Interval
@@ -88,7 +89,7 @@ def test_the_halves_of_an_operating_point_may_be_named_either_way_round():
 def test_every_metric_that_a_table_holds_has_a_record(predict, judged_set):
     systems = {"A": predict("A", "boxes", seed=1)}
     comparison = compare_systems(
-        systems, judged_set, judged_set.target(), replicates=50, unit="patient"
+        systems, TestSet(judged_set, judged_set.target()), replicates=50, unit="patient"
     )
     held = {*comparison.metrics["metric"], *comparison.by_unit.table()["metric"]}
     assert held <= set(METRICS)
@@ -152,10 +153,10 @@ def test_a_primary_figure_that_a_system_cannot_have_is_refused_before_the_look(p
     for keys, lacking in (({"metric": "ap50"}, "ap50"), (both, "precision")):
         protocol = Protocol(**keys, declared=True)
         with pytest.raises(InputError, match=f"primary figure '{lacking}' is undefined for"):
-            compare_systems(systems, judged_set, judged_set.target(), protocol=protocol)
-    assert not _uses_file(judged_set, "default").exists()
+            compare_systems(systems, TestSet(judged_set, judged_set.target()), protocol=protocol)
+    assert not (judged_set.folder / "splits" / "default.looks.jsonl").exists()
     explored = compare_systems(
-        {"B": systems["B"]}, judged_set, judged_set.target(), replicates=50,
+        {"B": systems["B"]}, TestSet(judged_set, judged_set.target()), replicates=50,
         protocol=Protocol(metric="ap50"),
     )  # fmt: skip
     assert "is undefined" in explored.verdict
@@ -195,7 +196,7 @@ def test_the_protocols_figure_decides_and_its_margin_is_judged(make_metrics, ver
 def test_without_a_protocol_a_tested_report_says_that_it_explores(predict, judged_set):
     systems = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
     target = judged_set.target()
-    comparison = compare_systems(systems, judged_set, target, replicates=50)
+    comparison = compare_systems(systems, TestSet(judged_set, target), replicates=50)
     scope = comparison.answer.scope
     assert "Exploratory: no protocol" in scope
     assert "these two trained models" in scope
@@ -206,7 +207,7 @@ def test_without_a_protocol_a_tested_report_says_that_it_explores(predict, judge
         metric="specificity", partner="recall", policy="youden", reference="B", declared=True,
         file_sha256="x",
     )  # fmt: skip
-    fixed = compare_systems(systems, judged_set, target, replicates=50, protocol=protocol)
+    fixed = compare_systems(systems, TestSet(judged_set, target), replicates=50, protocol=protocol)
     assert fixed.names == ["B", "A"]
     assert "recall) at the threshold for best sensitivity + specificity" in fixed.verdict
     assert fixed.provenance["protocol"]["analysis"] == "confirmatory"
@@ -216,26 +217,26 @@ def test_what_cannot_be_reported_is_refused_before_the_work(predict, judged_set)
     systems, target = {"A": predict("A", seed=1)}, judged_set.target()
     ward = Protocol(subgroups=("ward",), declared=True)
     with pytest.raises(InputError, match="subgroup 'ward': the images have no such column"):
-        compare_systems(systems, judged_set, target, protocol=ward)
+        compare_systems(systems, TestSet(judged_set, target), protocol=ward)
     with pytest.raises(InputError, match="--prevalence 1: must lie above 0 and below 1"):
-        compare_systems(systems, judged_set, target, prevalence=1.0)
+        compare_systems(systems, TestSet(judged_set, target), prevalence=1.0)
 
 
 def test_a_policy_that_a_stored_decision_lacks_is_refused(predict, judged_set):
     from evaluation.decisions.tuning import tune
 
     system, target = predict("A", seed=1), judged_set.target()
-    system.write_decision(target.name, tune(system, judged_set, target).to_json())
+    system.write_decision(target.name, tune(system, TestSet(judged_set, target)).to_json())
     protocol = Protocol(metric="f1", policy="youden", declared=True)
     with pytest.raises(InputError, match="asks for policy 'youden', A is tuned for max_f1"):
-        compare_systems({"A": system}, judged_set, target, protocol=protocol)
+        compare_systems({"A": system}, TestSet(judged_set, target), protocol=protocol)
 
 
 def test_a_protocol_for_patients_is_answered_for_patients(predict, judged_set):
     systems = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
     protocol = Protocol(unit="patient", declared=True)
     comparison = compare_systems(
-        systems, judged_set, judged_set.target(), replicates=50, protocol=protocol
+        systems, TestSet(judged_set, judged_set.target()), replicates=50, protocol=protocol
     )
     assert comparison.verdict.startswith("On these 50 test patients")
     with pytest.raises(InputError, match="--unit study: the protocol's unit is 'patient'"):
@@ -245,38 +246,38 @@ def test_a_protocol_for_patients_is_answered_for_patients(predict, judged_set):
 
 def test_every_use_is_counted_and_none_is_forgotten(predict, judged_set):
     systems = {"A": [predict("A", seed=1)]}
-    once = log_use(judged_set, "default", "opacity", systems)
+    once = log_use(TestSet(judged_set, judged_set.target()), systems)
     assert once.words == ("The test images of this split were used once, with 1 set of systems.")
     fixed = "abc"
     others = {"B": [predict("B", seed=2)]}
-    twice = log_use(judged_set, "default", "opacity", others, fixed)
+    twice = log_use(TestSet(judged_set, judged_set.target()), others, fixed)
     assert (len(twice.entries), twice.before_protocol) == (2, 1)
-    again = log_use(judged_set, "default", "opacity", others, fixed)
+    again = log_use(TestSet(judged_set, judged_set.target()), others, fixed)
     assert (len(again.entries), again.before_protocol) == (3, 1)
     assert "3 times, with 2 different sets of systems" in again.words
-    lines = _uses_file(judged_set, "default").read_text().splitlines()
+    lines = (judged_set.folder / "splits" / "default.looks.jsonl").read_text().splitlines()
     assert [json.loads(line)["protocol"] for line in lines] == [None, "abc", "abc"]
     assert json.loads(lines[1])["systems"] == {"B": ["B-2"]}
 
 
 def test_uses_of_a_split_that_was_drawn_anew_do_not_count(predict, judged_set):
     systems = {"A": [predict("A", seed=1)]}
-    log_use(judged_set, "default", "opacity", systems)
+    log_use(TestSet(judged_set, judged_set.target()), systems)
     judged_set.ids["split_ids"]["default"] = "s2"
-    anew = log_use(judged_set, "default", "opacity", systems)
+    anew = log_use(TestSet(judged_set, judged_set.target()), systems)
     assert len(anew.entries) == 1
-    assert len(_uses_file(judged_set, "default").read_text().splitlines()) == 2
+    assert len((judged_set.folder / "splits" / "default.looks.jsonl").read_text().splitlines()) == 2
 
 
 def test_a_damaged_record_is_refused(predict, judged_set):
-    _uses_file(judged_set, "default").write_text("nonsense\n")
+    (judged_set.folder / "splits" / "default.looks.jsonl").write_text("nonsense\n")
     with pytest.raises(InputError, match="line 1 is not a record of a look"):
-        log_use(judged_set, "default", "opacity", {"A": [predict("A")]})
+        log_use(TestSet(judged_set, judged_set.target()), {"A": [predict("A")]})
 
 
 def test_a_record_that_cannot_be_written_is_told(predict, judged_set):
-    _uses_file(judged_set, "default").mkdir()  # even root cannot write there
-    uses = log_use(judged_set, "default", "opacity", {"A": [predict("A")]})
+    (judged_set.folder / "splits" / "default.looks.jsonl").mkdir()  # even root cannot write there
+    uses = log_use(TestSet(judged_set, judged_set.target()), {"A": [predict("A")]})
     assert "is unknown" in uses.words
     assert uses.before_protocol is None
     assert uses.to_json()["count"] is None

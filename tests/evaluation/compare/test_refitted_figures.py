@@ -9,9 +9,9 @@ from scipy.stats import binomtest
 from sklearn import metrics as oracle
 
 from evaluation.compare.estimates import HELD, REFITTED, Estimates
+from evaluation.compare.intervals import EXACT_METHOD, SystemCards, _resampled, resampled_figures
 from evaluation.compare.judged_again import _failure_card
 from evaluation.compare.judged_model import ComparisonTask
-from evaluation.compare.metrics_table import EXACT_METHOD, figures_of, resampled_figures
 from evaluation.compare.paired_tests import (
     MCNEMAR,
     REFITTED_TEST,
@@ -23,6 +23,7 @@ from evaluation.compare.protocol import EXPLORATORY
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.shares import Calls, ShareName, Shares, add_at_prevalence
 from evaluation.decisions.refit import ValidationScores, refit_thresholds
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import ThresholdChoice, choose_threshold
 from evaluation.decisions.tuning import tune
 from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, EvaluationSet, MetricKey
@@ -257,8 +258,11 @@ def test_where_validation_often_gives_no_threshold_there_is_no_interval():
 def test_a_figure_that_resampling_shifts_says_what_to_read_instead(judged):
     probability = drawn_scores(judged.y_true, 5)
     card = Scorecard(judged, pd.Series(probability), {}, probability=probability)
-    shifted = {("A", MetricKey(ALL, "", name)): np.linspace(5, 6, 100) for name in ("ece", "auroc")}
-    found = figures_of("sick", {"A": card}, shifted, Resamples(judged.n_patients, 100))
+    shifted = {
+        ("A", 0, MetricKey(ALL, "", name)): np.linspace(5, 6, 100) for name in ("ece", "auroc")
+    }
+    resamples = Resamples(judged.n_patients, 100)
+    found = _resampled("sick", {"A": SystemCards([card])}, shifted, {}, resamples).estimates
     ece, auroc = found.of("A", "ece"), found.of("A", "auroc")
     assert not ece.bounded
     assert ece.note.endswith("of calibration, read Brier score, slope and in the large")
@@ -322,10 +326,10 @@ def test_a_failed_image_stays_wrong_at_every_refitted_threshold(predict, judged_
     target, ids = judged_set.target(), judged_set.image_ids("test").sort_values()
     failed = ids[:30]
     system = predict("A", seed=1, skip=failed)
-    model = SimpleNamespace(predictions=system, decision=tune(system, judged_set, target))
+    model = SimpleNamespace(predictions=system, decision=tune(system, TestSet(judged_set, target)))
     labels = judged_set.labels(target)
-    judged = describe_images(judged_set, target, ids, labels)
-    task = ComparisonTask(judged_set, target, "default", EXPLORATORY)
+    judged = describe_images(TestSet(judged_set, target), ids, labels)
+    task = ComparisonTask(TestSet(judged_set, target), EXPLORATORY)
     card = _failure_card(model, judged, task)
     kept, wrong = card.validation.scores, card.scores[:30]
     assert len(set(judged.y_true[:30])) == 2

@@ -6,6 +6,7 @@ import pytest
 from data_prep.contracts.errors import InputError
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.share_figures import JudgedRun, judge_shares
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import POLICIES
 
 METRICS = ("auroc", "average_precision", "localised_sensitivity", "froc_mean")
@@ -25,7 +26,9 @@ def judged(judged_set, predict):
 
 def test_figures_and_intervals_are_those_of_the_comparison(judged_set, judged) -> None:
     systems, found = judged
-    compared = compare_systems(systems, judged_set, judged_set.target(), replicates=100).estimates
+    compared = compare_systems(
+        systems, TestSet(judged_set, judged_set.target()), replicates=100
+    ).estimates
     for metric in METRICS:
         policy = POLICIES[0] if metric == "localised_sensitivity" else ""
         for place, name in enumerate(found.systems):

@@ -14,7 +14,8 @@ from evaluation.boxes.iou import pair_boxes
 from evaluation.compare.compare import compare_systems
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.search import Search, SearchImages, run_search, search_space
-from evaluation.decisions.system_output import SystemOutput, patients_of
+from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.test_set import TestSet, patients_of
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.decisions.tuning import checked_decision, tune
 from evaluation.metrics.image_metrics import classification_metrics
@@ -38,7 +39,9 @@ def detector(predict):
 def laid_out(detector, judged_set, target):
     ids = judged_set.image_ids("val")
     output = SystemOutput(detector, target, ids)
-    return SearchImages.of(output, judged_set.labels(target).reindex(ids), judged_set)
+    return SearchImages.of(
+        output, judged_set.labels(target).reindex(ids), TestSet(judged_set, target)
+    )
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -89,7 +92,7 @@ def test_lesions_drawn_too_large_are_scaled_back(predict, judged_set, target):
     boxes[["x1", "y1"]] = boxes[["x1", "y1"]].clip(lower=0)
     write_table(boxes, part, "predicted_boxes")
     system.__dict__.pop("boxes")
-    decision = tune(system, judged_set, target, search=Search("boxes", "rsna"))
+    decision = tune(system, TestSet(judged_set, target), search=Search("boxes", "rsna"))
     assert decision.boxes.scale < 0.95
     assert decision.search["chosen"]["folds"] > decision.search["boxes_as_stored"]["folds"]
 
@@ -158,25 +161,25 @@ def test_every_setting_is_counted_and_every_step_told(objective, laid_out):
 def test_the_decision_is_derived_again_whole_and_a_hand_picked_one_refused(
     detector, judged_set, target
 ):
-    decision = tune(detector, judged_set, target, search=Search("default", "ap50"))
+    decision = tune(detector, TestSet(judged_set, target), search=Search("default", "ap50"))
     detector.write_decision("opacity", decision.to_json())
     stored = Decision.from_json(detector.decision("opacity"))
     assert stored.difference(decision) is None
-    checked, notes = checked_decision("A", detector, judged_set, target, "default", ())
+    checked, notes = checked_decision("A", detector, TestSet(judged_set, target), ())
     assert (checked.boxes, notes) == (decision.boxes, [])
     forged = decision.to_json()
     forged["box_fusion"] = {**decision.boxes.scaled(0.5).to_json()}
     detector.write_decision("opacity", forged)
     with pytest.raises(InputError, match=r"box_fusion\S* .*run cxr tune again"):
-        checked_decision("A", detector, judged_set, target, "default", ())
+        checked_decision("A", detector, TestSet(judged_set, target), ())
 
 
 def test_compare_judges_the_boxes_that_the_search_chose(predict, judged_set, target):
     detector = predict("A", "boxes", seed=1)
-    decision = tune(detector, judged_set, target, search=Search("default", "ap50"))
+    decision = tune(detector, TestSet(judged_set, target), search=Search("default", "ap50"))
     assert decision.boxes.changes_boxes
     detector.write_decision("opacity", decision.to_json())
-    comparison = compare_systems({"A": detector}, judged_set, target, replicates=100)
+    comparison = compare_systems({"A": detector}, TestSet(judged_set, target), replicates=100)
     tested = judged_set.image_ids("test")
     boxes = SystemOutput(
         detector, target, tested, decision.boxes, judged_set.images
@@ -188,20 +191,20 @@ def test_compare_judges_the_boxes_that_the_search_chose(predict, judged_set, tar
 
 
 def test_the_search_never_reads_a_test_image(predict, judged_set, target):
-    whole = tune(predict("A", "boxes", seed=1), judged_set, target, search=Search())
+    whole = tune(predict("A", "boxes", seed=1), TestSet(judged_set, target), search=Search())
     tested = judged_set.image_ids("test")
     part = predict("B", "boxes", seed=1, skip=())
     boxes = part.boxes[~part.boxes["image_id"].isin(tested)]
     write_table(boxes, part.folder / "boxes.parquet" / "part-00000.parquet", "predicted_boxes")
     part.__dict__.pop("boxes")
-    alone = tune(part, judged_set, target, search=Search())
+    alone = tune(part, TestSet(judged_set, target), search=Search())
     assert alone.search == whole.search
     assert alone.thresholds == whole.thresholds
 
 
 def test_a_system_without_boxes_is_refused(predict, judged_set, target):
     with pytest.raises(InputError, match="tune it without --search"):
-        tune(predict("C", "scores"), judged_set, target, search=Search())
+        tune(predict("C", "scores"), TestSet(judged_set, target), search=Search())
 
 
 def test_without_lesions_only_image_objectives_remain(detector, judged_set, target, laid_out):

@@ -16,7 +16,8 @@ from evaluation.boxes.map_boxes import MAP_BOX_LEVELS
 from evaluation.decisions.choices import TuningOptions, choose_reduction
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.reduction import CANDIDATES, cross_fit
-from evaluation.decisions.system_output import SystemOutput, patients_of
+from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.test_set import TestSet, patients_of
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.decisions.tuning import checked_decision, tune
 from evaluation.statistics.calibration import PlattScaling, clipped_logit, fit_platt
@@ -44,7 +45,7 @@ def test_every_rule_is_tried_and_recorded_and_luck_does_not_displace_the_highest
     predict, judged_set, target
 ):
     system = predict("A", "boxes", seed=1)
-    decision = tune(system, judged_set, target)
+    decision = tune(system, TestSet(judged_set, target))
     ids = judged_set.image_ids("val")
     y_true = judged_set.labels(target).reindex(ids)
     output = SystemOutput(system, target, ids)
@@ -92,7 +93,7 @@ def test_among_equal_rules_the_simplest_wins():
 
 def test_the_rsna_score_gets_the_cut_that_is_best_on_validation(predict, judged_set, target):
     system = predict("A", "boxes", seed=1)
-    chosen = tune(system, judged_set, target).box_cut
+    chosen = tune(system, TestSet(judged_set, target)).box_cut
     ids = judged_set.image_ids("val")
     boxes = SystemOutput(system, target, ids).predicted_boxes
     pairs = pair_boxes(boxes, judged_set.target_boxes(target), ids)
@@ -106,7 +107,7 @@ def test_the_rsna_score_gets_the_cut_that_is_best_on_validation(predict, judged_
 
 def test_a_decision_survives_its_file(predict, judged_set, target):
     for system in (predict("A", "boxes", seed=1), predict("B", "scores", seed=2, maps=True)):
-        decision = tune(system, judged_set, target)
+        decision = tune(system, TestSet(judged_set, target))
         system.write_decision("opacity", decision.to_json())
         stored = Decision.from_json(system.decision("opacity"))
         assert stored.difference(decision) is None
@@ -114,7 +115,7 @@ def test_a_decision_survives_its_file(predict, judged_set, target):
 
 
 def test_a_difference_names_its_place(predict, judged_set, target):
-    decision = tune(predict("A", "boxes", seed=1), judged_set, target)
+    decision = tune(predict("A", "boxes", seed=1), TestSet(judged_set, target))
     other = dataclasses.replace(decision, calibration=PlattScaling(1.0, 0.0))
     assert decision.difference(other).startswith("calibration.intercept: ")
     fewer = dataclasses.replace(decision, tried=decision.tried[:-1])
@@ -125,13 +126,13 @@ def test_a_decision_without_a_level_of_its_own_for_no_box_opens_and_asks_to_tune
     predict, judged_set, target
 ):
     system = predict("A", "boxes", seed=1)
-    old = tune(system, judged_set, target).to_json()
+    old = tune(system, TestSet(judged_set, target)).to_json()
     assert 0 < old["calibration"].pop("no_box") < 1
     opened = Decision.from_json(old)
     assert opened.probability([0.0])[0] == pytest.approx(opened.probability([1e-4])[0])
     system.write_decision("opacity", old)
     with pytest.raises(InputError, match=r"\(calibration\.no_box.*run cxr tune again") as raised:
-        checked_decision("A", system, judged_set, target, "default", ["max_f1"])
+        checked_decision("A", system, TestSet(judged_set, target), ["max_f1"])
     assert "\n" not in str(raised.value)
 
 
@@ -142,7 +143,7 @@ def test_a_broken_file_is_refused():
 
 def test_validation_figures_are_those_at_the_threshold(predict, judged_set, target):
     system = predict("A", "scores", seed=2)
-    decision = tune(system, judged_set, target)
+    decision = tune(system, TestSet(judged_set, target))
     ids = judged_set.image_ids("val")
     y_true = judged_set.labels(target).reindex(ids)
     called = (
@@ -157,16 +158,16 @@ def test_validation_figures_are_those_at_the_threshold(predict, judged_set, targ
 
 
 def test_only_a_classifier_with_maps_gets_a_map_scale_and_a_level(predict, judged_set, target):
-    with_maps = tune(predict("A", maps=True), judged_set, target)
+    with_maps = tune(predict("A", maps=True), TestSet(judged_set, target))
     assert with_maps.map_scale[0] == 0.0
     assert with_maps.map_boxes.level in MAP_BOX_LEVELS
     assert max(entry["ap50"] for entry in with_maps.tried) > 0
-    without = tune(predict("B"), judged_set, target)
+    without = tune(predict("B"), TestSet(judged_set, target))
     assert (without.map_scale, without.map_boxes, without.tried) == (None, None, [])
 
 
 def test_a_system_without_validation_rows_chooses_nothing(predict, judged_set, target):
-    decision = tune(predict("A", "boxes", roles=("test",)), judged_set, target)
+    decision = tune(predict("A", "boxes", roles=("test",)), TestSet(judged_set, target))
     assert {choice.threshold for choice in decision.thresholds.values()} == {None}
     assert decision.calibration is None
     assert decision.tried == []
@@ -177,7 +178,7 @@ def test_a_missing_score_is_refused(predict, judged_set, target):
     scores = system.folder / "scores.parquet" / "part-00000.parquet"
     scores.unlink()
     with pytest.raises(InputError, match="100 images ran without a score for lung_opacity"):
-        tune(system, judged_set, target)
+        tune(system, TestSet(judged_set, target))
 
 
 def test_platt_scaling_is_the_logistic_regression_of_the_logit():
@@ -222,12 +223,12 @@ def test_what_is_asked_for_is_done_recorded_and_derived_again(predict, judged_se
     options = TuningOptions(
         calibration="choose", reductions=("max", "noisy_or", "learned"), refer=0.2
     )
-    decision = tune(system, judged_set, target, options=options)
+    decision = tune(system, TestSet(judged_set, target), options=options)
     system.write_decision("opacity", decision.to_json())
     stored = Decision.from_json(system.decision("opacity"))
     assert stored == decision
     assert stored.options == options
-    again = tune(system, judged_set, target, options=stored.options)
+    again = tune(system, TestSet(judged_set, target), options=stored.options)
     assert stored.difference(again) is None
     assert decision.choices["reduction"]["settings_tried"] == 8 == len(decision.tried)
     assert set(decision.choices["calibration"]) == {
@@ -241,7 +242,9 @@ def test_thresholds_of_a_learned_rule_come_from_scores_of_unseen_patients(
     predict, judged_set, target
 ):
     system = predict("A", "boxes", seed=1)
-    decision = tune(system, judged_set, target, options=TuningOptions(reductions=("learned",)))
+    decision = tune(
+        system, TestSet(judged_set, target), options=TuningOptions(reductions=("learned",))
+    )
     ids = judged_set.image_ids("val")
     y_true = judged_set.labels(target).reindex(ids)
     output = SystemOutput(system, target, ids)
@@ -257,7 +260,7 @@ def test_thresholds_of_a_learned_rule_come_from_scores_of_unseen_patients(
 
 @pytest.mark.parametrize("unit", ["image", "patient"])
 def test_a_decision_keeps_what_its_thresholds_were_chosen_on(predict, judged_set, target, unit):
-    decision = tune(predict("A", seed=1), judged_set, target, unit=unit)
+    decision = tune(predict("A", seed=1), TestSet(judged_set, target), unit=unit)
     kept = decision.chosen_scores
     for policy, choice in decision.thresholds.items():
         assert choose_threshold(kept.y_true, kept.scores, policy) == choice
@@ -270,13 +273,13 @@ def test_a_decision_keeps_what_its_thresholds_were_chosen_on(predict, judged_set
 @pytest.mark.parametrize("method", ["none", "temperature", "platt", "isotonic"])
 def test_a_given_calibration_is_taken(predict, judged_set, target, method):
     decision = tune(
-        predict("A", seed=1), judged_set, target, options=TuningOptions(calibration=method)
+        predict("A", seed=1), TestSet(judged_set, target), options=TuningOptions(calibration=method)
     )
     assert decision.to_json()["calibration"]["method"] == method
 
 
 def test_a_decision_stored_before_there_were_more_figures_still_holds(predict, judged_set, target):
-    decision = tune(predict("A", "boxes", seed=1), judged_set, target)
+    decision = tune(predict("A", "boxes", seed=1), TestSet(judged_set, target))
     old = decision.to_json()
     for key in ("asked", "choices", "referral"):
         del old[key]
@@ -292,7 +295,7 @@ def test_a_decision_stored_before_there_were_more_figures_still_holds(predict, j
 
 def test_a_patient_scores_as_the_highest_of_its_images(predict, judged_set, target):
     system = predict("A", seed=1)
-    decision = tune(system, judged_set, target, unit="patient")
+    decision = tune(system, TestSet(judged_set, target), unit="patient")
     ids = judged_set.image_ids("val")
     table = pd.DataFrame(
         {"patient": patients_of(judged_set.images, ids),
@@ -309,7 +312,9 @@ def test_a_patient_scores_as_the_highest_of_its_images(predict, judged_set, targ
 
 def test_a_declared_threshold_needs_no_validation(predict, judged_set, target):
     decision = tune(
-        predict("A", roles=("test",)), judged_set, target, policies=("max_f1", "threshold=0.3")
+        predict("A", roles=("test",)),
+        TestSet(judged_set, target),
+        policies=("max_f1", "threshold=0.3"),
     )
     assert decision.thresholds["threshold=0.3"].threshold == 0.3
     assert decision.thresholds["max_f1"].threshold is None
@@ -330,4 +335,4 @@ def test_an_impossible_wish_is_refused(wishes, message):
 
 def test_a_classifier_has_no_boxes_to_reduce(predict, judged_set, target):
     with pytest.raises(InputError, match="no boxes to reduce"):
-        tune(predict("A"), judged_set, target, options=TuningOptions(reductions=("max",)))
+        tune(predict("A"), TestSet(judged_set, target), options=TuningOptions(reductions=("max",)))

@@ -24,6 +24,7 @@ from evaluation.boxes.iou import pair_boxes
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.protocol import Protocol
 from evaluation.decisions.referral import ReferralFigures
+from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.documents import SCHEMA, TABLE, _metrics_page, _metrics_schema
 from evaluation.metrics.image_metrics import classification_metrics, confusion_counts, rates
 from evaluation.metrics.metric import Metric
@@ -157,7 +158,7 @@ def test_a_new_record_is_all_that_a_new_metric_needs(informedness, predict, judg
     systems = {"A": predict("A", "boxes", seed=1), "B": predict("B", seed=2)}
     protocol = Protocol(metric=name, policy="max_f1")
     found = compare_systems(
-        systems, judged_set, judged_set.target(), replicates=50, protocol=protocol
+        systems, TestSet(judged_set, judged_set.target()), replicates=50, protocol=protocol
     )
     rows = found.metrics.set_index(["subgroup", "system", "policy", "metric"])["estimate"]
     at = ("all", "A", "max_f1")

@@ -6,6 +6,7 @@ from PIL import Image
 from data_prep.contracts.errors import InputError
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.compare.compare import compare_systems
+from evaluation.decisions.test_set import TestSet
 from evaluation.overlays.reader_study import read_review, write_reader_study
 from evaluation.systems.imported import read_imported
 
@@ -39,7 +40,9 @@ def test_filled_form_comes_back_as_a_reader_and_is_judged(study, judged_set, tmp
     with PredictionWriter(tmp_path / "reader", info) as writer:
         writer.add(imported.images, scores=imported.rows)
     reader = Predictions.open(tmp_path / "reader")
-    found = compare_systems({"Reader": reader}, judged_set, judged_set.target(), replicates=20)
+    found = compare_systems(
+        {"Reader": reader}, TestSet(judged_set, judged_set.target()), replicates=20
+    )
     figure = found.metrics.query("system == 'Reader' and metric == 'auroc' and subgroup == 'all'")
     assert figure["estimate"].iloc[0] == 1.0  # she saw everything
 

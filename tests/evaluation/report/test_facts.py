@@ -7,9 +7,10 @@ import pytest
 
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import Estimates
-from evaluation.compare.metrics_table import EXACT_METHOD
+from evaluation.compare.intervals import EXACT_METHOD
 from evaluation.decisions.choices import TuningOptions
 from evaluation.decisions.search import Search
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import tune
 from evaluation.report.cost_table import cost_rows
 from evaluation.report.facts import IntervalFacts, decision_rows, meanings
@@ -44,9 +45,9 @@ def searched(predict, judged_set):
     target = judged_set.target()
     systems = {name: predict(name, "boxes", seed=seed) for seed, name in ((1, "A"), (2, "B"))}
     for name, search in (("A", Search("boxes", "rsna")), ("B", None)):
-        decision = tune(systems[name], judged_set, target, search=search)
+        decision = tune(systems[name], TestSet(judged_set, target), search=search)
         systems[name].write_decision("opacity", decision.to_json())
-    return compare_systems(systems, judged_set, target, replicates=100)
+    return compare_systems(systems, TestSet(judged_set, target), replicates=100)
 
 
 def test_a_search_is_told_with_what_is_left_of_it_held_out(searched):
@@ -69,7 +70,7 @@ def test_froc_and_the_rsna_score_are_judged_with_a_search_and_without(searched):
 
 def test_without_a_search_nothing_is_said_of_one(predict, judged_set):
     systems = {"A": predict("A", "boxes", seed=1)}
-    comparison = compare_systems(systems, judged_set, judged_set.target(), replicates=100)
+    comparison = compare_systems(systems, TestSet(judged_set, judged_set.target()), replicates=100)
     assert "Search" not in as_table(decision_rows(comparison))
 
 
@@ -80,10 +81,10 @@ def test_what_was_asked_of_validation_is_told_with_what_it_was_chosen_by(predict
         (detector, TuningOptions(calibration="choose", reductions=("max", "learned"), refer=0.1)),
         (classifier, TuningOptions(calibration="isotonic")),
     ):
-        decision = tune(system, judged_set, target, options=options)
+        decision = tune(system, TestSet(judged_set, target), options=options)
         system.write_decision("opacity", decision.to_json())
     systems = {"A": detector, "B": classifier}
-    comparison = compare_systems(systems, judged_set, target, replicates=100)
+    comparison = compare_systems(systems, TestSet(judged_set, target), replicates=100)
     table = as_table(decision_rows(comparison))
     assert table["Rules for boxes"][0].startswith(
         "2 tried, by AUROC: mean over 5 folds of patients"
@@ -100,9 +101,11 @@ def test_what_was_asked_of_validation_is_told_with_what_it_was_chosen_by(predict
 
 def test_the_weights_of_a_learned_rule_are_told(predict, judged_set):
     system, target = predict("A", "boxes", seed=1), judged_set.target()
-    decision = tune(system, judged_set, target, options=TuningOptions(reductions=("learned",)))
+    decision = tune(
+        system, TestSet(judged_set, target), options=TuningOptions(reductions=("learned",))
+    )
     system.write_decision("opacity", decision.to_json())
-    comparison = compare_systems({"A": system}, judged_set, target, replicates=100)
+    comparison = compare_systems({"A": system}, TestSet(judged_set, target), replicates=100)
     told = as_table(decision_rows(comparison))["Image score"][0]
     assert told.startswith("logistic regression learned on validation: intercept ")
     assert "boxes from 0.2" in told
@@ -110,10 +113,10 @@ def test_the_weights_of_a_learned_rule_are_told(predict, judged_set):
 
 def test_a_further_policy_is_judged_beside_the_stored_ones(predict, judged_set):
     tuned, untuned, target = predict("A", seed=1), predict("B", seed=2), judged_set.target()
-    decision = tune(tuned, judged_set, target, policies=("youden",))
+    decision = tune(tuned, TestSet(judged_set, target), policies=("youden",))
     tuned.write_decision("opacity", decision.to_json())
     comparison = compare_systems(
-        {"A": tuned, "B": untuned}, judged_set, target, replicates=100,
+        {"A": tuned, "B": untuned}, TestSet(judged_set, target), replicates=100,
         extra_policies=("threshold=0.3", "cost:5/1"),
     )  # fmt: skip
     assert list(comparison.systems["A"].thresholds) == ["youden", "threshold=0.3", "cost:5/1"]

@@ -3,6 +3,7 @@
 import pytest
 
 from evaluation.compare.compare import compare_systems
+from evaluation.decisions.test_set import TestSet
 from evaluation.report.tables import _p_words, difference_tests, every_pair
 
 
@@ -10,7 +11,7 @@ from evaluation.report.tables import _p_words, difference_tests, every_pair
 def three(judged_set, predict):
     systems = {name: predict(name, seed=seed, skill=skill)
                for name, seed, skill in (("A", 1, 0.5), ("B", 2, 2.5), ("C", 3, 1.0))}  # fmt: skip
-    return compare_systems(systems, judged_set, judged_set.target(), replicates=100)
+    return compare_systems(systems, TestSet(judged_set, judged_set.target()), replicates=100)
 
 
 def test_comparison_without_tests_shows_none(comparison):

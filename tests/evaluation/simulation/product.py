@@ -10,7 +10,7 @@ import pandas as pd
 
 from evaluation.compare.cautions import Background, cautions
 from evaluation.compare.estimates import HELD, Estimate, Estimates
-from evaluation.compare.metrics_table import resampled_figures
+from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.paired_tests import clustered_auroc, paired_tests, with_clustered_auroc
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.verdict import Setting, Verdict, state_verdict

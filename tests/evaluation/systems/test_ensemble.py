@@ -9,6 +9,7 @@ from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.tables import write_table
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.decisions.choices import TuningOptions
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import tune
 from evaluation.metrics.evaluation_set import Note
 from evaluation.systems.eligibility import common_test_images, describe_training_data
@@ -190,7 +191,7 @@ def test_a_member_that_does_not_tell_what_it_has_seen_is_named(detectors, judged
         writer.add(detectors[0].images, boxes=detectors[0].boxes)
         write_table(seen, tmp_path / "E" / "seen.parquet", "seen")
     system = Predictions.open(tmp_path / "E")
-    _, notes = common_test_images({"E": system}, judged_set, judged_set.target())
+    _, notes = common_test_images({"E": system}, TestSet(judged_set, judged_set.target()))
     told = "What D2 in E was trained on is unknown: test images may not be new to it."
     assert Note("training", told) in notes
     assert describe_training_data(system)["unknown"] == "D2"
@@ -227,7 +228,7 @@ def test_the_spread_of_an_ensemble_becomes_doubt(predict, judged_set, tmp_path):
     with PredictionWriter(tmp_path / "both", info) as writer:
         writer.add(joined.images, **joined.tables)
     system, target = Predictions.open(tmp_path / "both"), judged_set.target()
-    decision = tune(system, judged_set, target, options=TuningOptions(refer=0.2))
+    decision = tune(system, TestSet(judged_set, target), options=TuningOptions(refer=0.2))
     assert {each.by for each in decision.referral.values()} == {"spread"}
     ids = judged_set.image_ids("val")
     spread = joined.tables["scores"].set_index("image_id")["spread"].reindex(ids)

@@ -16,6 +16,7 @@ from data_prep.splits.add_split import SplitRule, add_splits
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from data_prep.store.preprocess import Preprocess
+from evaluation.decisions.test_set import TestSet
 from evaluation.systems.eligibility import common_test_images
 from scripts.predict import predict
 from scripts.train import train
@@ -108,7 +109,7 @@ def test_detector_whose_start_saw_test_patients_is_not_compared(
     predict([str(started.folder)], tmp_path / "predictions", data=data, device="cpu")
     dataset, system = DataSet.open(data), Predictions.open(tmp_path / "predictions")
     with pytest.raises(InputError, match=r"RetinaNet has seen \d+ patients of \d+ test images"):
-        common_test_images({"RetinaNet": system}, dataset, dataset.target())
+        common_test_images({"RetinaNet": system}, TestSet(dataset, dataset.target()))
 
 
 def test_chain_of_runs_forgets_nothing_and_is_told_beforehand(

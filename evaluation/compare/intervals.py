@@ -1,0 +1,457 @@
+"""Estimates, intervals and paired differences of every figure, and why one is missing.
+
+Every resample draws validation patients, too, the same for all systems, and chooses thresholds
+again on these: a figure at a chosen threshold varies as it would had other patients been at hand
+to choose and to judge. Beside such an interval stands the one with thresholds held.
+
+Of several training seeds of one system figures are means, and intervals are Obuchowski and
+Rockette's, with the replicates' covariances between all seeds of all systems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import beta
+
+from data_prep.contracts.errors import InputError
+from evaluation.compare.estimates import (
+    OVER_SEEDS,
+    Differences,
+    Estimate,
+    Estimates,
+    IntervalKind,
+    SampleSize,
+    family_level,
+    family_sizes,
+    is_chosen,
+    of_thresholds,
+)
+from evaluation.compare.scorecard import Scorecard
+from evaluation.decisions.refit import refit_thresholds
+from evaluation.metrics.evaluation_set import EvaluationSet, MetricKey
+from evaluation.metrics.registry import METRICS, family, why_undefined
+from evaluation.statistics.auroc_variance import (
+    ClusteredEstimate,
+    effective_patients,
+    over_seeds,
+)
+from evaluation.statistics.bootstrap import (
+    LEVEL,
+    NO_WIDTH,
+    Interval,
+    Resamples,
+    cluster_bootstrap,
+    expanded_level,
+    percentile_interval,
+)
+from evaluation.statistics.ranking import Floats
+
+EXACT_METHOD = "exact (Clopper-Pearson), patients as trials"
+_NOT_TUNED = "not tuned for this policy"
+_CHOICE_UNSURE = "thresholds were refitted: other validation patients would have chosen otherwise"
+_CALIBRATION_INSTEAD = "of calibration, read Brier score, slope and in the large"
+_ONE_PATIENT = "one patient gives no interval"
+
+_OfModels = Mapping[tuple[str, int, MetricKey], Floats]
+"""Replicates by system, seed and figure."""
+
+
+class Resampled(NamedTuple):
+    """Estimates, and the replicates of their paired differences, or of seeds their estimates."""
+
+    estimates: Estimates
+    differences: Differences
+
+
+def resampled_figures(
+    target: str,
+    cards: Mapping[str, Sequence[Scorecard]],
+    resamples: Resamples,
+    *,
+    unit: str = "image",
+    kept: Callable[[MetricKey], bool] = lambda key: key.metric not in family("counts"),
+    advance: Callable[[int], None] | None = None,
+) -> Resampled:
+    """Resample the patients of all models at once, for the figures of their systems."""
+    systems = {name: SystemCards(members) for name, members in cards.items()}
+    drawn, held = _draw(cards, resamples, kept, advance)
+    return _resampled(target, systems, drawn, held, resamples, unit)
+
+
+def _resampled(
+    target: str,
+    systems: Mapping[str, SystemCards],
+    drawn: _OfModels,
+    held: _OfModels,
+    resamples: Resamples,
+    unit: str = "image",
+) -> Resampled:
+    """Put the estimates and replicates of all systems together; `held`: at held thresholds."""
+    replicates = _Replicates(drawn, systems)
+    maker = _EstimateMaker(systems, replicates, _Replicates(held, systems), resamples)
+    values = {name: system.estimates() for name, system in systems.items()}
+    missing = {name: system.missing() for name, system in systems.items()}
+    of_systems = {
+        name: {
+            key: maker.estimate([name], key, value, why_undefined(key.metric))
+            for key, value in values[name].items()
+        }
+        | {key: maker.estimate([name], key, None, why) for key, why in missing[name].items()}
+        for name in systems
+    }
+    estimates: dict[tuple[str, str], dict[MetricKey, Estimate]] = {}
+    differences: dict[tuple[str, str], dict[MetricKey, Floats | ClusteredEstimate]] = {}
+    for pair in combinations(systems, 2):
+        estimates[pair], differences[pair] = {}, {}
+        for key in dict.fromkeys([*values[pair[0]], *missing[pair[0]]]):
+            if key.metric in family("counts"):
+                continue
+            one, other = (values[name].get(key) for name in pair)
+            gap = None if one is None or other is None else one - other
+            why = _why_no_difference(key, pair, values, missing)
+            estimate = estimates[pair][key] = maker.estimate(pair, key, gap, why)
+            of_seeds = replicates.over_seeds(pair, key, estimate.effective_patients)
+            of_gap = replicates.of(pair, key) if of_seeds is None else of_seeds
+            if of_gap is not None:
+                differences[pair][key] = of_gap
+    return Resampled(Estimates(target, unit, of_systems, estimates), differences)
+
+
+def _why_no_difference(
+    key: MetricKey,
+    pair: Sequence[str],
+    values: Mapping[str, Mapping[MetricKey, float | None]],
+    missing: Mapping[str, Mapping[MetricKey, str]],
+) -> str:
+    reasons = []
+    for name in pair:
+        if values[name].get(key) is None:
+            reason = why_undefined(key.metric) if key in values[name] else _NOT_TUNED
+            reasons.append(f"{name}: {missing[name].get(key, reason)}")
+    return "; ".join(reasons)
+
+
+@dataclass(frozen=True)
+class SystemCards:
+    """The scorecards of one system, one a training seed, on the same images."""
+
+    cards: Sequence[Scorecard]
+
+    @cached_property
+    def by_seed(self) -> list[dict[MetricKey, float | None]]:
+        """The figures of each seed."""
+        return [card.estimates() for card in self.cards]
+
+    def estimates(self) -> dict[MetricKey, float | None]:
+        """Means over the seeds; undefined where any seed's figure is."""
+        means: dict[MetricKey, float | None] = {}
+        for key in dict.fromkeys(key for figures in self.by_seed for key in figures):
+            values = [figures.get(key) for figures in self.by_seed]
+            known = [value for value in values if value is not None]
+            means[key] = float(np.mean(known)) if len(known) == len(values) else None
+        return means
+
+    def missing(self) -> dict[MetricKey, str]:
+        """Figures that a seed cannot have, with the reason."""
+        if len(self.cards) == 1:
+            return self.cards[0].missing()
+        return {
+            key: f"seed {seed}: {reason}"
+            for seed, card in enumerate(self.cards, start=1)
+            for key, reason in card.missing().items()
+        }
+
+
+def _draw(
+    cards: Mapping[str, Sequence[Scorecard]],
+    resamples: Resamples,
+    kept: Callable[[MetricKey], bool],
+    advance: Callable[[int], None] | None,
+) -> tuple[_OfModels, _OfModels]:
+    """Replicates of every figure, and of those at refitted thresholds with thresholds held."""
+    models = {(name, seed): card for name, each in cards.items() for seed, card in enumerate(each)}
+    refitted = refit_thresholds(
+        {
+            model: (card.validation, policies)
+            for model, card in models.items()
+            if card.validation is not None and (policies := card.chosen_policies)
+        },
+        resamples,
+    )
+    columns = [(model, policy) for model, chosen in refitted.items() for policy in chosen]
+    beside = [refitted[model][policy] for model, policy in columns]
+
+    def statistic(
+        weights: np.ndarray, thresholds: Floats | None = None
+    ) -> dict[tuple[str, int, MetricKey, bool], Floats]:
+        of_models: dict[tuple[str, int], dict[str, Floats]] = {model: {} for model in models}
+        if thresholds is not None:
+            for (model, policy), column in zip(columns, thresholds.T, strict=True):
+                of_models[model][policy] = column
+        drawn: dict[tuple[str, int, MetricKey, bool], Floats] = {}
+        for model, card in models.items():
+            replicates = card.replicates(weights, of_models[model])
+            for held, figures in enumerate(replicates):
+                drawn |= {(*model, k, held == 1): v for k, v in figures.items() if kept(k)}
+        return drawn
+
+    drawn = cluster_bootstrap(
+        statistic, resamples, advance, np.column_stack(beside) if beside else None
+    )
+    return (
+        {(name, seed, key): v for (name, seed, key, held), v in drawn.items() if not held},
+        {(name, seed, key): v for (name, seed, key, held), v in drawn.items() if held},
+    )
+
+
+class _Replicates:
+    """Replicates of the figures of systems, and of the differences of two."""
+
+    def __init__(self, drawn: _OfModels, systems: Mapping[str, SystemCards]) -> None:
+        self._drawn, self._systems = drawn, systems
+
+    def _columns(self, name: str, key: MetricKey) -> list[Floats] | None:
+        """One a seed; `None` where a seed has none."""
+        seeds = range(len(self._systems[name].cards))
+        columns = [self._drawn.get((name, seed, key)) for seed in seeds]
+        known = [column for column in columns if column is not None]
+        return known if len(known) == len(columns) else None
+
+    def of(self, names: Sequence[str], key: MetricKey) -> Floats | None:
+        """Of the mean over a system's seeds, or of the difference of two systems."""
+        means = []
+        for name in names:
+            columns = self._columns(name, key)
+            if columns is None:
+                return None
+            means.append(columns[0] if len(columns) == 1 else np.mean(columns, axis=0))
+        return means[0] if len(means) == 1 else np.asarray(means[0] - means[1])
+
+    def over_seeds(
+        self, names: Sequence[str], key: MetricKey, effective: float | None
+    ) -> ClusteredEstimate | None:
+        """A system's figure, or the difference of two, after Obuchowski and Rockette.
+
+        The covariances over patients are those of the replicates. So where thresholds are
+        refitted, the luck of their choice is in them, which leaving out test patients in turn
+        would not show. `None` where no system has several seeds, or a seed lacks the figure.
+        """
+        if all(len(self._systems[name].cards) == 1 for name in names):
+            return None
+        seeds = [[figures.get(key) for figures in self._systems[name].by_seed] for name in names]
+        values = [[value for value in of_one if value is not None] for of_one in seeds]
+        columns = [self._columns(name, key) for name in names]
+        known = [column for of_one in columns if of_one is not None for column in of_one]
+        if None in columns or [*map(len, values)] != [*map(len, seeds)]:
+            return None
+        table = np.column_stack(known)
+        table = table[~np.isnan(table).any(axis=1)]
+        if len(table) < 2:
+            return None
+        metric = METRICS[key.metric]
+        return over_seeds(
+            values,
+            np.cov(table.T),
+            max((effective or np.inf) - 1, 1.0),
+            bounded=len(names) == 1 and metric.share_of is not None,
+            span=np.inf if metric.unbounded else 1.0,
+        )
+
+
+class _EstimateMaker:
+    """Makes estimates of one system, or of the difference of two."""
+
+    def __init__(
+        self,
+        systems: Mapping[str, SystemCards],
+        drawn: _Replicates,
+        held: _Replicates,
+        resamples: Resamples,
+    ) -> None:
+        self._systems, self._drawn, self._held = systems, drawn, held
+        self._resamples = resamples
+        self._judged = next(iter(systems.values())).cards[0].judged
+        self._sizes: dict[tuple[bytes, str], SampleSize] = {}
+
+    def estimate(
+        self, names: Sequence[str], key: MetricKey, value: float | None, why_none: str
+    ) -> Estimate:
+        """The estimate with its interval; without a value with the reason."""
+        if value is None:
+            return Estimate(note=why_none, counts=self._size(key))
+        models = [card for name in names for card in self._systems[name].cards]
+        drawn, drawn_held = self._drawn.of(names, key), self._held.of(names, key)
+        refitted = drawn_held is not None
+        interval = self._interval(key, value, drawn, refitted=refitted)
+        if refitted and (reason := _too_few(key.policy, models)):
+            interval = Interval(value, note=f"no interval: {reason}")
+        held = self._interval(key, value, drawn_held)
+        method, exact, of_seeds = self._resamples.method, None, None
+        kind: IntervalKind = "bootstrap"
+        if len(models) > len(names):
+            kind = "seeds"
+            method = f"{OVER_SEEDS}; covariances of {self._resamples.n_replicates} resamples"
+            interval, of_seeds = self._over_seeds(self._drawn, names, key, interval)
+            held, _ = self._over_seeds(self._held, names, key, held)
+        elif len(names) == 1:
+            exact = _exact_interval(models[0], key, value)
+        method += of_thresholds(key.policy, refitted=refitted)
+        if exact is not None and held.unmoved:
+            held = exact
+            if interval.bounded:  # no resample of test patients moved it: it is not that narrow
+                low, high = min(interval.low, exact.low), max(interval.high, exact.high)
+                interval = replace(interval, low=low, high=high)
+                method += f"; {EXACT_METHOD}"
+        if exact is not None and interval.unmoved:
+            interval, method, kind = exact, EXACT_METHOD, "exact"
+        family_ends: tuple[tuple[float, float], ...] = ()
+        if len(names) == 2 and interval.bounded and of_seeds is not None:
+            levels = [family_level(size) for size in family_sizes(len(self._systems))]
+            family_ends = of_seeds.intervals_at(levels)
+        elif len(names) == 2 and interval.bounded and drawn is not None:
+            family_ends = self._family_ends(drawn, self._patients(key, refitted=refitted))
+        return Estimate(
+            interval.estimate,
+            interval.low,
+            interval.high,
+            interval.note,
+            method=method if interval.bounded else "",
+            kind=kind if interval.bounded else None,
+            counts=self._size(key),
+            family=family_ends,
+            held=(held.low, held.high) if held.bounded else None,
+            n_chosen_on=_chosen_on(key.policy, models),
+            refitted=refitted,
+        )
+
+    def _over_seeds(
+        self, replicates: _Replicates, names: Sequence[str], key: MetricKey, interval: Interval
+    ) -> tuple[Interval, ClusteredEstimate | None]:
+        """The interval over seeds, where replicates of the mean have one; inside their bounds."""
+        drawn = replicates.of(names, key)
+        if drawn is None or not interval.bounded:
+            return interval, None
+        estimate = replicates.over_seeds(names, key, self._size(key).effective_patients)
+        if estimate is None or estimate.interval is None:
+            return replace(interval, low=np.nan, high=np.nan, note=NO_WIDTH), None
+        low, high = estimate.interval
+        if len(names) == 1 and np.nanmin(drawn) >= 0:
+            low = max(low, 0.0)
+            high = min(high, 1.0) if np.nanmax(drawn) <= 1 else high
+        return replace(interval, low=low, high=high), estimate
+
+    def _interval(
+        self, key: MetricKey, value: float, drawn: Floats | None, *, refitted: bool = False
+    ) -> Interval:
+        if drawn is None:
+            return Interval(value)
+        if self._judged.n_patients < 2:
+            return Interval(value, note=_ONE_PATIENT)
+        level = expanded_level(LEVEL, self._patients(key, refitted=refitted))
+        interval = percentile_interval(drawn, level, estimate=value)
+        if refitted and not interval.bounded and not interval.unmoved:
+            return replace(interval, note=f"{interval.note}; {_CHOICE_UNSURE}")
+        if key.metric in family("calibration") and interval.shifted:
+            return replace(interval, note=f"{interval.note}; {_CALIBRATION_INSTEAD}")
+        return interval
+
+    def _patients(self, key: MetricKey, *, refitted: bool) -> float | None:
+        """For which percentiles are expanded: refitted thresholds widen beyond what these ask."""
+        return None if refitted else self._size(key).effective_patients
+
+    def _family_ends(
+        self, drawn: Floats, patients: float | None
+    ) -> tuple[tuple[float, float], ...]:
+        """Percentile intervals of a difference as one of 1, 2, 3, ... comparisons."""
+        sizes = family_sizes(len(self._systems))
+        tails = [(1 - expanded_level(family_level(size), patients)) / 2 for size in sizes]
+        ends = np.quantile(drawn[~np.isnan(drawn)], [*tails, *(1 - tail for tail in tails)])
+        return tuple(zip(ends[: len(tails)].tolist(), ends[len(tails) :].tolist(), strict=True))
+
+    def _size(self, key: MetricKey) -> SampleSize:
+        judged, chosen = self._judged, self._judged.population(key)
+        share_of = METRICS[key.metric].share_of if key.metric in METRICS else None
+        of_class = share_of if share_of in ("positive", "negative") else ""
+        population = chosen.tobytes(), of_class
+        if population not in self._sizes:
+            self._sizes[population] = _sample_size(judged, chosen, of_class)
+        return self._sizes[population]
+
+
+def _sample_size(judged: EvaluationSet, chosen: np.ndarray, of_class: str) -> SampleSize:
+    of_classes = {"positive": chosen & judged.y_true, "negative": chosen & ~judged.y_true}
+    effective = {
+        name: effective_patients(np.bincount(judged.patients[images]))
+        for name, images in of_classes.items()
+    }
+    return SampleSize(
+        n_images=int(chosen.sum()),
+        n_patients=len(np.unique(judged.patients[chosen])),
+        n_positive=int(of_classes["positive"].sum()),
+        effective_patients=effective.get(of_class, min(effective.values())),
+    )
+
+
+def _chosen_on(policy: str, models: Sequence[Scorecard]) -> int | None:
+    """The fewest positives that any of the thresholds was chosen on; `None` where unknown."""
+    if not is_chosen(policy):
+        return None
+    known = [model.validation.n_positive for model in models if model.validation is not None]
+    return min(known) if known and len(known) == len(models) else None
+
+
+def _too_few(policy: str, models: Sequence[Scorecard]) -> str:
+    """Why resamples cannot say how far a threshold varies; empty where they can."""
+    reasons = (card.validation.too_few_for(policy) for card in models if card.validation)
+    return next(filter(None, reasons), "")
+
+
+def _clopper_pearson(hits: int, trials: int, level: float = LEVEL) -> Interval:
+    """The exact interval of a proportion.
+
+    Source:
+        Clopper and Pearson 1934.
+
+    Example:
+        >>> interval = _clopper_pearson(10, 10)
+        >>> round(interval.low, 4), interval.high
+        (0.6915, 1.0)
+    """
+    if not 0 <= hits <= trials or not trials:
+        raise InputError(f"clopper_pearson: {hits} hits of {trials} trials; give at least one")
+    tail = (1 - level) / 2
+    low = float(beta.ppf(tail, hits, trials - hits + 1)) if hits else 0.0
+    high = float(beta.ppf(1 - tail, hits + 1, trials - hits)) if hits < trials else 1.0
+    return Interval(hits / trials, low, high)
+
+
+def _exact_interval(card: Scorecard, key: MetricKey, value: float) -> Interval | None:
+    """The interval of a proportion that is 0 or 1.
+
+    All images that count are then decided alike, so a patient is one trial, right or wrong with
+    all of them: more trials than patients would promise more than was seen.
+    """
+    judged = card.judged
+    called = card.called(key.policy) if key.policy else None
+    share_of = METRICS[key.metric].share_of
+    if share_of is None or value not in (0.0, 1.0):
+        return None
+    counted = {
+        "all": np.ones_like(judged.y_true),
+        "positive": judged.y_true,
+        "negative": ~judged.y_true,
+        "called": called,
+        "not_called": None if called is None else ~called,
+    }[share_of]
+    if counted is None:
+        return None
+    patients = np.unique(judged.patients[counted & judged.population(key)])
+    if len(patients) < 2:  # one patient gives no interval here, by any method
+        return None
+    return _clopper_pearson(len(patients) if value else 0, len(patients))
