@@ -60,8 +60,10 @@ def _build_trainer(
     if place is not None:
         # By name: Lightning would ask SLURM, also where SLURM started something else.
         plugins.append(_Launched(place))
-        # Buffers are the same everywhere, and processes validate different numbers of batches.
-        strategy = DDPStrategy(broadcast_buffers=False)
+        # All validate with the first one's batch norm: DDP hands its statistics over before each
+        # training batch and the first validation batch, and not before the others, of which
+        # processes have different numbers.
+        strategy = DDPStrategy()
     return Trainer(
         accelerator=accelerator,
         devices=1 if place is None else place.local_world_size,
@@ -215,8 +217,6 @@ _EXPECTED = (
     r".*isinstance\(treespec, LeafSpec\)` is deprecated.*",
     # In fp16 the first steps are skipped until the loss is scaled low enough.
     r".*lr_scheduler.step\(\)` before `optimizer.step\(\).*",
-    # Its new name is not known to older versions of torch.
-    r".*`broadcast_buffers` is deprecated.*",
     # `srun` is there, and something else started this process.
     r".*The `srun` command is available.*",
     # More devices than are used.
@@ -303,8 +303,8 @@ def fit(
         resume: Go on from the folder's checkpoint, where there is one.
         accelerator: Where to train.
         place: This process among several, which `Processes` has connected; each calls this with
-            loaders of its share of each batch. Gradients and live batch norm are those of the
-            whole batch.
+            loaders of its share of each batch. Gradients are those of the whole batch, and so
+            are the statistics of live batch norm on CUDA; on CPUs each process measures its share.
         loggers: Get the figures of each epoch, see `training.best_epoch.build_loggers`.
         progress: Called with the number of batches done, training and validation alike.
         on_epoch: Called with each epoch's row of figures.
@@ -327,7 +327,8 @@ def fit(
     world_size = 1
     if place is not None:
         world_size = place.world_size
-        share_batch_statistics(model.train(), accelerator)
+        if accelerator == "cuda":
+            share_batch_statistics(model.train())
     images = int(train_loader.batch_size or 1) * world_size * settings.accumulate
     sampler = train_loader.sampler
     spare = sampler.ends_with_spare if isinstance(sampler, SeededSampler) else lambda: False

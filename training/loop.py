@@ -8,8 +8,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-import torch.distributed as dist
-import torch.nn.functional as F  # noqa: N812
 from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -194,95 +192,26 @@ def _shown(values: dict[str, float]) -> str:
     return ", ".join(f"{name}={value:.4g}" for name, value in values.items())
 
 
-_SHARED_BY_TORCH = ("cuda",)
+def has_live_batch_norm(model: nn.Module) -> bool:
+    """Whether a model in training mode has batch norms that are not frozen."""
+    return any(isinstance(layer, _BatchNorm) and layer.training for layer in model.modules())
 
 
-def share_batch_statistics(model: nn.Module, device: str) -> nn.Module:
-    """Make live batch norms measure the whole batch, not one process's share of it.
+def share_batch_statistics(model: nn.Module) -> nn.Module:
+    """Make live batch norms measure the batch of all processes; for CUDA alone, as torch's are.
 
     Norms that are in evaluation mode are frozen and stay as they are. Names of weights do not
-    change. On CUDA they become torch's own `SyncBatchNorm`, which CPUs do not have.
-
-    Args:
-        model: In training mode, but for what is frozen; changed in place.
-        device: ``cpu`` or ``cuda``, where it will learn.
+    change.
 
     Example:
         >>> layers = nn.BatchNorm2d(3), nn.BatchNorm2d(3).eval()
-        >>> net = share_batch_statistics(nn.Sequential(*layers), "cuda")
+        >>> net = share_batch_statistics(nn.Sequential(*layers))
         >>> [type(layer).__name__ for layer in net]
         ['SyncBatchNorm', 'BatchNorm2d']
     """
     for name, child in model.named_children():
         if not isinstance(child, _BatchNorm):
-            share_batch_statistics(child, device)
-        elif child.training and device in _SHARED_BY_TORCH:
-            setattr(model, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
+            share_batch_statistics(child)
         elif child.training:
-            child.__class__ = _SharedBatchNorm
+            setattr(model, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))
     return model
-
-
-class _SharedBatchNorm(_BatchNorm):
-    """`BatchNorm2d` of a batch that several processes share."""
-
-    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002  torch's name
-        """Any number of dimensions."""
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
-        """Normalise; while learning, by the statistics of all processes' images."""
-        if not (self.training and dist.is_initialized()):
-            return super().forward(input)
-        output, mean, variance, count = _Normalise.apply(input, self.weight, self.bias, self.eps)
-        counter = self.num_batches_tracked
-        if self.running_mean is not None and self.running_var is not None and counter is not None:
-            counter.add_(1)
-            momentum = 1.0 / float(counter) if self.momentum is None else self.momentum
-            unbiased = variance * (count / (count - 1).clamp(min=1))
-            self.running_mean.lerp_(mean, momentum)
-            self.running_var.lerp_(unbiased, momentum)
-        return output
-
-
-class _Normalise(torch.autograd.Function):
-    """Batch normalisation whose sums run over all processes, forward and backward."""
-
-    @staticmethod
-    def forward(
-        ctx: Any, values: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Normalised values, and mean, variance and number of values of each channel."""
-        axes = [axis for axis in range(values.dim()) if axis != 1]
-        # In float64: millions of values lose digits in float32, and a variance loses most.
-        wide = values.double()
-        own_count = wide.new_tensor([values.numel() / values.shape[1]])
-        sums = torch.cat([wide.sum(axes), wide.square().sum(axes), own_count])
-        dist.all_reduce(sums)
-        of_values, of_squares = (sums[:-1] / sums[-1]).chunk(2)
-        count = sums[-1].float()
-        mean = of_values.float()
-        variance = (of_squares - of_values.square()).clamp(min=0).float()
-        ctx.axes, ctx.shape = axes, [-1 if axis == 1 else 1 for axis in range(values.dim())]
-        ctx.save_for_backward(values, weight, mean, (variance + eps).rsqrt(), count)
-        ctx.mark_non_differentiable(mean, variance, count)
-        output = F.batch_norm(values, mean, variance, weight, bias, False, 0.0, eps)
-        return output, mean, variance, count
-
-    @staticmethod
-    def backward(
-        ctx: Any, gradient: Tensor, *unused: Tensor
-    ) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
-        """Gradients: of the values by all processes' sums, of weight and bias by its own."""
-        values, weight, mean, scale, count = ctx.saved_tensors
-        shape = ctx.shape
-        slope = gradient.float()
-        normal = (values.float() - mean.view(shape)) * scale.view(shape)
-        of_both = [part.sum(ctx.axes, dtype=torch.float64) for part in (slope, slope * normal)]
-        of_bias, of_weight = (part.float() for part in of_both)
-        sums = torch.stack(of_both)
-        dist.all_reduce(sums)
-        means = (sums / count).float().unbind()
-        factor = scale if weight is None else scale * weight
-        slope = slope - means[0].view(shape) - normal * means[1].view(shape)
-        of_values = (slope * factor.view(shape)).to(values.dtype)
-        return of_values, *((None, None) if weight is None else (of_weight, of_bias)), None

@@ -26,7 +26,7 @@ from training.cost import PeakMemory, count_parameters, describe_device
 from training.fit import FitResult, Precision, fit
 from training.loading import NamedBatches, NamedRows, require_loaded
 from training.loggers import NOT_METRICS, build_loggers
-from training.loop import Task
+from training.loop import Task, has_live_batch_norm
 from training.optimisation import FitSettings
 from training.plots import draw_batch, draw_curves
 from training.processes import Place, gather
@@ -227,6 +227,11 @@ def complete_run(
         f"({int(task.positive.sum())} positive), {counted(len(task.val), 'validation image')}; "
         f"{precision} on {device}" + (f", {devices} share a batch" if devices > 1 else "")
     )
+    if devices > 1 and device == "cpu" and has_live_batch_norm(task.model.train()):
+        console.say(
+            f"note: on CPUs batch norm measures each of the {devices} processes' own share of a "
+            "batch, so what is learned depends on their number; group and frozen norms do not"
+        )
     first = place is None or place.rank == 0
     if first:
         _draw_first_batch(task, settings, run)
