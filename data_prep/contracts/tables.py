@@ -1,17 +1,17 @@
 """The tables on disk: one owner for reading, writing and checking them.
 
-Every table is validated when it is written and when it is read; a broken rule, which pandera finds,
-is an `InputError` that names the table, the rule, the row and the value. Files appear whole or not
-at all: each is written beside its place and renamed.
+Every table is validated when it is written and when it is read; a broken rule is an `InputError`
+that names the table, the rule, the row and the value. Files appear whole or not at all: each is
+written beside its place and renamed.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,10 +21,7 @@ import pyarrow.parquet as pq
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
 from data_prep.contracts.json_files import SCHEMA_VERSION
-from data_prep.contracts.schemas import SCHEMAS, Column, Rule, Schema
-
-if TYPE_CHECKING:
-    import pandera.pandas
+from data_prep.contracts.schemas import EDGES, SCHEMAS, Column, Rule, Schema
 
 __all__ = [
     "InputError",
@@ -60,72 +57,66 @@ unused; row 0, image_id 'a': role='trian'
     unknown = [c for c in frame.columns if c not in schema.columns] if not schema.free else []
     if unknown:
         raise InputError(f"{label}: unknown column '{unknown[0]}'; remove it")
-    typed = typed_table(frame, name, label)
-    if _keeps_rules(typed, schema):
-        return typed
-    import pandera.errors  # half a second, taken only where there is something to explain
-
-    try:
-        # Lazy: pandera then reports each failing value with its row.
-        return _checker(name).validate(typed, lazy=True)
-    except pandera.errors.SchemaErrors as error:
-        raise InputError(f"{label}: {_first_failure(error, typed)}") from None
-
-
-def _keeps_rules(frame: pd.DataFrame, schema: Schema) -> bool:
-    """Whether a typed frame keeps every rule for certain: pandera looks at it again where not."""
     if not frame.columns.is_unique:
-        return False
-    try:
-        for name, column in schema.columns.items():
-            if name in frame.columns and not _keeps_column(frame[name], column):
-                return False
-        if schema.unique and frame.duplicated(list(schema.unique)).any():
-            return False
-        return all(rule.holds(frame).all() for rule in schema.rules)
-    except TypeError:  # a list is none, say
-        return False
+        repeated = frame.columns[frame.columns.duplicated()][0]
+        raise InputError(f"{label}: column '{repeated}' appears twice; remove one")
+    typed = typed_table(frame, name, label)
+    broken = _broken_rule(typed, schema)
+    if broken is not None:
+        raise InputError(f"{label}: {broken}")
+    return typed
 
 
-def _keeps_column(values: pd.Series, column: Column) -> bool:
+def _broken_rule(frame: pd.DataFrame, schema: Schema) -> str | None:
+    """The first rule that a typed frame breaks, with its row and value; None where it keeps all."""
+    for name, column in schema.columns.items():
+        if name in frame.columns and (broken := _broken_in_column(frame, name, column)):
+            return broken
+    keys = list(schema.unique)
+    if keys and (row := _first(frame.duplicated(keys, keep=False))) is not None:
+        return f"{' + '.join(keys)} must be unique; {_place(frame, row)} repeats one"
+    for rule in schema.rules:
+        if (row := _first(~_holds(rule, frame))) is not None:
+            shown = [c for c in (*EDGES, "grid_h", "grid_w") if c in frame.columns]
+            values = ", ".join(f"{c}={frame[c][row]:g}" for c in shown)
+            return f"{rule.words}; {_place(frame, row)}: {values}"
+    return None
+
+
+def _broken_in_column(frame: pd.DataFrame, name: str, column: Column) -> str | None:
+    values = frame[name]
     if column.type is None and values.dtype != object:
-        return False
-    missing = values.isna()
-    if missing.any():
+        return f"{name} must hold lists, got {values.dtype}"
+    row = _first(values.isna())
+    if row is not None:
         if not column.nullable:
-            return False
-        values = values[~missing]
-    return values.empty or all(rule.holds(values).all() for rule in column.rules)
+            return f"{name} must not be missing; {_place(frame, row)}"
+        values = values.dropna()
+    for rule in column.rules:
+        if (row := _first(~_holds(rule, values))) is not None:
+            value = values.iloc[row]
+            value = value.item() if isinstance(value, np.generic) else value
+            place = _place(frame, int(values.index[row]))
+            return f"{name} must be {rule.words}; {place}: {name}={value!r}"
+    return None
 
 
-@cache
-def _checker(name: str) -> pandera.pandas.DataFrameSchema:
-    """A table's schema as pandera checks it."""
-    import pandera.pandas as pandera
+def _holds(rule: Rule, values: Any) -> np.ndarray:
+    """For each row whether it keeps a rule; none does where the rule cannot be asked at all."""
+    try:
+        return np.asarray(rule.holds(values), dtype=bool)
+    except TypeError:  # a list is none, say
+        return np.zeros(len(values), dtype=bool)
 
-    def checks(rules: Iterable[Rule]) -> list[pandera.Check]:
-        return [pandera.Check(rule.holds, error=rule.words) for rule in rules]
 
-    # Text has no type of pandera: it would ask for pandas' NA strings, and `==` on those gives no
-    # boolean.
-    types: dict[str | None, Any] = {"str": None, None: object}
-    schema = SCHEMAS[name]
-    columns = {
-        column: pandera.Column(
-            types.get(spec.type, spec.type),
-            checks(spec.rules),
-            required=spec.required,
-            nullable=spec.nullable,
-        )
-        for column, spec in schema.columns.items()
-    }
-    return pandera.DataFrameSchema(
-        columns,
-        checks=checks(schema.rules),
-        unique=list(schema.unique) or None,
-        strict=not schema.free,
-        coerce=False,
-    )
+def _first(flags: pd.Series | np.ndarray) -> int | None:
+    """The first row that is flagged."""
+    rows = np.asarray(flags)
+    return int(rows.argmax()) if rows.any() else None
+
+
+def _place(frame: pd.DataFrame, row: int) -> str:
+    return f"row {row}" + (f", image_id {frame['image_id'][row]!r}" if "image_id" in frame else "")
 
 
 def typed_table(frame: pd.DataFrame, name: str, label: str = "") -> pd.DataFrame:
@@ -155,27 +146,6 @@ def typed_table(frame: pd.DataFrame, name: str, label: str = "") -> pd.DataFrame
             place = f"{label or name}: column '{column}'"
             raise InputError(f"{place} must be {target}: {error}") from None
     return typed
-
-
-def _first_failure(error: pandera.errors.SchemaErrors, frame: pd.DataFrame) -> str:
-    case = error.failure_cases.iloc[0]
-    check, column = str(case["check"]), case["column"]
-    if pd.isna(case["index"]):
-        return f"{column}: {check}, got {case['failure_case']!r}"
-    row = int(case["index"])
-    values = frame.loc[row]
-    place = f"row {row}" + (f", image_id {values['image_id']!r}" if "image_id" in values else "")
-    if check == "multiple_fields_uniqueness":
-        keys = [str(c) for c in error.schema.unique or []]
-        return f"{' + '.join(keys)} must be unique; {place} repeats one"
-    if check == "not_nullable":
-        return f"{column} must not be missing; {place}"
-    if case["schema_context"] == "Column":
-        value = values[column]
-        value = value.item() if isinstance(value, np.generic) else value
-        return f"{column} must be {check}; {place}: {column}={value!r}"
-    shown = [c for c in ("x1", "y1", "x2", "y2", "grid_h", "grid_w") if c in frame.columns]
-    return f"{check}; {place}: " + ", ".join(f"{c}={values[c]:g}" for c in shown)
 
 
 def empty_table(name: str) -> pd.DataFrame:

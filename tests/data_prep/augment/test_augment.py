@@ -290,7 +290,7 @@ def test_reading_pixels_does_not_import_albumentations_pandas_or_torch() -> None
     # Worker processes start with this module; 1.7 s each is what albumentations would cost.
     program = (
         "import sys, data_prep.store.decode; "
-        "slow = {'albumentations', 'pandas', 'torch', 'pandera'}; "
+        "slow = {'albumentations', 'pandas', 'torch'}; "
         "print(sorted(slow & set(sys.modules)))"
     )
     answer = subprocess.run(
