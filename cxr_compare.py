@@ -55,9 +55,9 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from evaluation.statistics.mcnemar import mcnemar_test as mcnemar_test
     from evaluation.systems.imported import import_predictions as import_predictions
     from evaluation.systems.shortcuts import measure_shortcuts as measure_shortcuts
-    from scripts.api import compare as compare
     from scripts.api import load as load
     from scripts.api import train as train
+    from scripts.compare import compare as compare
     from serving.answer import draw_answers as draw_answers
     from training.fit import fit as fit
     from training.run_folder import RunFolder as RunFolder
@@ -69,7 +69,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "load": "scripts.api",
     "train": "scripts.api",
-    "compare": "scripts.api",
+    "compare": "scripts.compare",
     "draw_answers": "serving.answer",
     "InputError": "data_prep.contracts.errors",
     "DataSet": "data_prep.store.dataset",

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, Any
 from data_prep.contracts.addresses import place_name
 from data_prep.contracts.errors import InputError
 from evaluation.report.files import METRICS, SYSTEMS
-from scripts.systems import predicts, system_folder
+from scripts.systems import System, predicts, system_folder
 from serving.backends import is_export
 
 if TYPE_CHECKING:
     from evaluation.decisions.test_set import TestSet
 
-Named = Sequence[tuple[str | None, list[Path]]]
 
-
-def question_of(named: Named, test_set: TestSet, out: Path, **options: Any) -> dict[str, Any]:
+def question_of(
+    systems: Sequence[System], test_set: TestSet, out: Path, **options: Any
+) -> dict[str, Any]:
     """A comparison's question as a report keeps it: systems with their decisions, data, options.
 
     Args:
-        named: Name and folders of each system.
+        systems: Name and folders of each.
         test_set: What is judged.
         out: Report folder; it holds the predictions of systems that were given as runs.
         **options: All else that changes the report.
@@ -32,7 +32,7 @@ def question_of(named: Named, test_set: TestSet, out: Path, **options: Any) -> d
     return {
         "systems": {
             label: [_digest(files) for files in members]
-            for label, members in _files_of(named, target, out).items()
+            for label, members in _files_of(systems, target, out).items()
         },
         "target": target,
         "data_set": ids["content_id"],
@@ -42,10 +42,10 @@ def question_of(named: Named, test_set: TestSet, out: Path, **options: Any) -> d
     }
 
 
-def _files_of(named: Named, target: str, out: Path) -> dict[str, list[list[Path]]]:
+def _files_of(systems: Sequence[System], target: str, out: Path) -> dict[str, list[list[Path]]]:
     """By system the files of each of its seeds that tell one training, or one tuning, apart."""
     found: dict[str, list[list[Path]]] = {}
-    for name, paths in named:
+    for name, paths in systems:
         members = []
         for number, path in enumerate(paths, 1):
             marker, predicted = path / "predictions.json", path

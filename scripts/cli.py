@@ -1,15 +1,16 @@
-"""The `cxr` command: one verb a module, each imported with nothing heavy."""
+"""The `cxr` command: each verb's options, arguments and help follow from its function."""
 
 from __future__ import annotations
 
 import errno
+import inspect
 import os
 import platform
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import metadata
+from importlib import import_module, metadata
 from types import FrameType
 from typing import Annotated, Any
 
@@ -21,11 +22,25 @@ import cxr_compare
 from cxr_start import require_own_rooms
 from data_prep.contracts.addresses import addresses_in
 from data_prep.contracts.errors import InputError
-from scripts.console import emit, say
+from scripts.console import emit, emit_json, next_step, say
+from scripts.runner import Parameter, Result, description, parameters_of, verb_name
+
+# In the order of the work; each a function of the module of the same name.
+VERBS = (
+    "synth", "prepare", "check", "split", "configs", "train", "sweep", "curve", "predict",
+    "import_predictions", "ensemble", "tune", "compare", "folds", "readers", "transfer", "plan",
+    "overlay", "pacs", "export", "serve", "show",
+)  # fmt: skip
 
 _INTERRUPTED, _TERMINATED = 130, 143
 # A full disk or a forbidden file, wherever met, is the machine's doing and not our bug.
 _MACHINE_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def verb_function(name: str) -> Callable[..., Any]:
+    """The function of a verb."""
+    function: Callable[..., Any] = getattr(import_module(f"scripts.{name}"), name)
+    return function
 
 
 def _refuse_intruders() -> None:
@@ -83,31 +98,6 @@ class _Program(TyperGroup):
 
 def build_app() -> typer.Typer:
     """Assemble the verbs; each module imports heavy libraries inside its function only."""
-    from scripts import (
-        check,
-        compare,
-        configs,
-        curve,
-        ensemble,
-        export,
-        import_predictions,
-        overlay,
-        pacs,
-        plan,
-        predict,
-        prepare,
-        readers,
-        serve,
-        show,
-        split,
-        sweep,
-        synth,
-        train,
-        transfer,
-        tune,
-    )
-    from scripts import compare as folds
-
     app = typer.Typer(
         name="cxr",
         cls=_Program,
@@ -117,29 +107,87 @@ def build_app() -> typer.Typer:
         rich_markup_mode=None,  # rich alone takes 0.2 s to import
     )
     app.callback()(_program)
-    app.command("synth")(synth.synth)
-    app.command("prepare")(prepare.prepare)
-    app.command("check")(check.check)
-    app.command("split")(split.split)
-    app.command("configs")(configs.configs)
-    app.command("train")(train.train)
-    app.command("sweep")(sweep.sweep)
-    app.command("curve")(curve.curve)
-    app.command("predict")(predict.predict)
-    app.command("import")(import_predictions.import_predictions)
-    app.command("ensemble")(ensemble.ensemble)
-    app.command("tune")(tune.tune)
-    app.command("compare")(compare.compare)
-    app.command("folds")(folds.folds)
-    app.command("readers")(readers.readers)
-    app.command("transfer")(transfer.transfer)
-    app.command("plan")(plan.plan)
-    app.command("overlay")(overlay.overlay)
-    app.command("pacs")(pacs.pacs)
-    app.command("export")(export.export)
-    app.command("serve")(serve.serve)
-    app.command("show")(show.show)
+    for name in VERBS:
+        function = verb_function(name)
+        is_verb = hasattr(function, "__wrapped__")
+        app.command(verb_name(function))(_command(function) if is_verb else function)
     return app
+
+
+def _command(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A verb as typer takes it: the same parameters, and the words of the docstring."""
+    parameters = parameters_of(function)
+
+    def command(**words: Any) -> int:
+        as_json = words.pop("as_json")
+        values = {name: value for name, value in words.items() if value not in (None, [])}
+        positional = inspect.signature(function).parameters
+        variadic = [
+            item
+            for name, declared in positional.items()
+            if declared.kind is inspect.Parameter.VAR_POSITIONAL
+            for item in values.pop(name, [])
+        ]
+        return _show(function(*variadic, **values, progress=True), as_json)
+
+    declared = [
+        inspect.Parameter(
+            parameter.name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=_default(parameter),
+            annotation=_annotation(parameter),
+        )
+        for parameter in parameters
+    ]
+    as_json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+    declared.append(
+        inspect.Parameter(
+            "as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=as_json
+        )
+    )
+    body, examples = description(function)
+    command.__name__ = function.__name__
+    command.__doc__ = "\n\n".join([body, *(f"Example: {example}" for example in examples)])
+    command.__signature__ = inspect.Signature(declared)  # type: ignore[attr-defined]
+    command.__annotations__ = {each.name: each.annotation for each in declared}
+    return command
+
+
+def _default(parameter: Parameter) -> Any:
+    """Ends of lists and empty tuples mean absent, as an option that is not given does."""
+    if parameter.default is inspect.Parameter.empty:
+        return inspect.Parameter.empty
+    return None if parameter.several else parameter.default
+
+
+def _annotation(parameter: Parameter) -> Any:
+    argument = parameter.argument
+    shared: dict[str, Any] = {"help": parameter.words, "metavar": argument.metavar}
+    if parameter.type in (int, float):
+        shared |= {"min": argument.least, "max": argument.most}
+    if argument.names is not None:
+        shared["autocompletion"] = argument.names
+    kind: Any = list[parameter.type] if parameter.several else parameter.type  # type: ignore[name-defined]
+    if parameter.default is None or (parameter.several and not parameter.is_required):
+        kind = kind | None
+    if parameter.positional:
+        return Annotated[kind, typer.Argument(**shared)]
+    name = parameter.option
+    if parameter.type is bool and parameter.default:
+        name = f"{name}/{name.replace('--', '--no-')}"
+    return Annotated[kind, typer.Option(name, **shared)]
+
+
+def _show(result: Any, as_json: bool) -> int:
+    """Show what a verb returned; its exit status."""
+    if result is None:
+        return 0
+    if text := str(result):
+        say(text)
+    next_step(*getattr(result, "next_steps", ()))
+    if as_json and isinstance(result, Result):
+        emit_json(result.to_dict())
+    return int(getattr(result, "exit_status", 0))
 
 
 def _usage_line(error: TyperException) -> str:

@@ -9,9 +9,26 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from data_prep.contracts.errors import InputError
+from scripts.runner import AnyPath, Argument
 
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet
+
+DataFolder = Annotated[AnyPath, Argument(kind="data set")]
+
+
+def read_names(value: str | Iterable[str]) -> tuple[str, ...]:
+    """Names with commas between them, or several of them.
+
+    Example:
+        >>> read_names("precision, recall,"), read_names(["f1"])
+        (('precision', 'recall'), ('f1',))
+    """
+    texts = [value] if isinstance(value, str) else value
+    return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
+
+
+Names = Annotated[tuple[str, ...], Argument(read=read_names)]
 
 EngineOption = Annotated[
     Literal["local", "ray"],

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, TypeAlias
 
 from data_prep.contracts.errors import InputError
 from evaluation.report.files import SYSTEMS
 from scripts.options import split_name
+from scripts.runner import Argument
 from serving.backends import is_export
 
 if TYPE_CHECKING:
@@ -33,14 +35,65 @@ def split_seeds(system: str) -> tuple[str | None, list[Path]]:
     return name, [Path(one) for one in each]
 
 
-def open_seeds(
-    name: str | None, paths: list[Path], test_set: TestSet, out: Path
-) -> list[Predictions]:
-    """Open every training seed of a system, see `_open_system`; of several each has its number."""
-    called = [f"{name}-{place + 1}" for place in range(len(paths))] if paths[1:] else [name]
-    return [
-        _open_system(path, test_set, out, label) for path, label in zip(paths, called, strict=True)
-    ]
+class System(NamedTuple):
+    """A system that a command names: its display name, and the folder of each training seed."""
+
+    name: str | None
+    paths: list[Path]
+
+
+class _InFolder(Protocol):
+    """What lies in a folder: predictions, or a run."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+
+
+Source: TypeAlias = str | Path | _InFolder
+
+
+def read_systems(
+    value: str | Path | Sequence[str | Path] | Mapping[str, Source | Sequence[Source]],
+) -> list[System]:
+    """Systems from words, or by name.
+
+    Example:
+        >>> read_systems(["A=out/a,out/b"]) == read_systems({"A": ["out/a", Path("out/b")]})
+        True
+    """
+    if isinstance(value, Mapping):
+        return [System(name, _folders(source)) for name, source in value.items()]
+    words = [value] if isinstance(value, str | Path) else value
+    return [System(*split_seeds(str(word))) for word in words]
+
+
+def _folders(source: Source | Sequence[Source]) -> list[Path]:
+    sources = [source] if isinstance(source, str) or not isinstance(source, Sequence) else source
+    return [Path(one if isinstance(one, str | Path) else one.folder) for one in sources]
+
+
+if TYPE_CHECKING:
+    Systems: TypeAlias = Any  # words, or sources by name: a verb gets a list of `System`
+else:
+    Systems = Annotated[list[str], Argument(read=read_systems)]
+
+
+def open_systems(
+    systems: Sequence[System], test_set: TestSet, out: Path
+) -> dict[str, list[Predictions]]:
+    """Open each system's training seeds by its name; runs are predicted into ``out/systems``."""
+    opened: dict[str, list[Predictions]] = {}
+    for name, paths in systems:
+        names = [f"{name}-{number}" for number in range(1, len(paths) + 1)] if paths[1:] else [name]
+        members = [
+            _open_system(path, test_set, out, member_name)
+            for path, member_name in zip(paths, names, strict=True)
+        ]
+        opened[name or members[0].name] = members
+    if len(opened) < len(systems):
+        raise InputError("compare: two systems have one name; give each its own: NAME=PATH")
+    return opened
 
 
 def _open_system(path: Path, test_set: TestSet, out: Path, name: str | None) -> Predictions:

@@ -64,13 +64,13 @@ def layout(house: ModuleType) -> Any:
 def test_layout_stays_within_its_limits(layout: Any) -> None:
     """Limits are a little above what was measured when they were set; `tests/house.py` tells it."""
     lines = [layout.lines(name) for name in layout.trees]
-    assert len(lines) <= 303
+    assert len(lines) <= 306
     assert sum(lines) <= 76_000
     assert max(lines) <= 600
     assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 30
-    assert len(layout.wide_names()) <= 634
-    assert max(map(len, layout.imports.values())) <= 29
-    assert sum(count <= 1 for count in layout.importers().values()) <= 91
+    assert len(layout.wide_names()) <= 660
+    assert max(map(len, layout.imports.values())) <= 30
+    assert sum(count <= 1 for count in layout.importers().values()) <= 95
 
 
 def test_no_files_import_each_other_in_a_circle(layout: Any) -> None:

@@ -6,11 +6,13 @@ import errno
 import fcntl
 import os
 import platform
+import shlex
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -181,6 +183,19 @@ def require_free_space(folder: Path, need_bytes: int) -> None:
         )
 
 
+_ASKED = ContextVar("asked", default="")
+
+
+@contextmanager
+def asked_as(command: str) -> Iterator[None]:
+    """Record what is made in the block as made by a command, also where Python asked for it."""
+    before = _ASKED.set(command)
+    try:
+        yield
+    finally:
+        _ASKED.reset(before)
+
+
 @cache
 def _git_revision() -> str | None:
     repository = Path(__file__).resolve().parents[2]
@@ -222,7 +237,7 @@ def provenance() -> dict[str, Any]:
         ['command', 'created', 'hardware', 'revision', 'versions']
     """
     return {
-        "command": shown(" ".join(["cxr", *sys.argv[1:]])),
+        "command": shown(_ASKED.get() or shlex.join(["cxr", *sys.argv[1:]])),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "revision": _git_revision(),
         "versions": dict(package_versions()),

@@ -42,10 +42,8 @@ def write_tables(comparison: Comparison, out: Path, question: dict[str, Any] | N
         InputError: The folder cannot be written.
     """
     make_folder(out)
-    of_units = None if comparison.by_unit is None else comparison.by_unit.table()
-    metrics = pd.concat([comparison.metrics, of_units], ignore_index=True)
     with atomic_path(out / METRICS_TABLE) as temporary:
-        metrics.to_csv(temporary, index=False)
+        _all_units(comparison).to_csv(temporary, index=False)
     tables = {
         TESTS_TABLE: comparison.tests,
         WHERE_TABLE: comparison.failures,
@@ -55,8 +53,14 @@ def write_tables(comparison: Comparison, out: Path, question: dict[str, Any] | N
         with atomic_path(out / name) as temporary:
             table.to_csv(temporary, index=False)
     write_table(comparison.decisions, out / DECISIONS, "decisions")
+    asked = {} if question is None else {"question": question}
+    write_json(out / METRICS, "metrics", metrics_json(comparison) | asked)
+
+
+def metrics_json(comparison: Comparison) -> dict[str, Any]:
+    """What ``metrics.json`` holds, but for how the report was asked for."""
     answer = comparison.answer
-    payload = {
+    return {
         "target": comparison.target.name,
         "answer": {
             "headline": answer.headline,
@@ -69,7 +73,7 @@ def write_tables(comparison: Comparison, out: Path, question: dict[str, Any] | N
         "thresholds": {name: each.thresholds for name, each in comparison.systems.items()},
         "costs": {name: each.cost for name, each in comparison.systems.items()},
         "notes": [note.text for note in comparison.notes],
-        "metrics": _records(metrics),
+        "metrics": _records(_all_units(comparison)),
         "coverage": {
             name: {policy: curve._asdict() for policy, curve in each.coverage.items()}
             for name, each in comparison.systems.items()
@@ -77,9 +81,13 @@ def write_tables(comparison: Comparison, out: Path, question: dict[str, Any] | N
         "tests": _records(comparison.tests),
         "where": _records(comparison.failures),
         "provenance": comparison.provenance,
-        **({} if question is None else {"question": question}),
     }
-    write_json(out / METRICS, "metrics", payload)
+
+
+def _all_units(comparison: Comparison) -> pd.DataFrame:
+    """The tidy table by image and, where asked for, by study or patient."""
+    of_units = None if comparison.by_unit is None else comparison.by_unit.table()
+    return pd.concat([comparison.metrics, of_units], ignore_index=True)
 
 
 def _records(table: pd.DataFrame) -> list[dict[str, Any]]:

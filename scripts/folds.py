@@ -1,0 +1,42 @@
+"""`cxr folds`: the mean over the folds of a cross-validation."""
+
+from __future__ import annotations
+
+from data_prep.contracts.folders import make_folder
+from evaluation.report.files import require_only
+from scripts.runner import AnyPath, Outcome, verb
+
+_MARKER, _PLOT = "folds.json", "folds.png"
+_FILES = {"folds.csv", "folds.md", _PLOT, _MARKER}
+
+
+@verb
+def folds(reports: list[AnyPath], *, out: AnyPath) -> Outcome:
+    """Mean over the folds of a cross-validation, with intervals, of every figure and difference.
+
+    Each report judges the same systems on another fold: cxr split --folds 5 --test-folds, then
+    train, predict, tune and compare with --split NAME-0, NAME-1, ...
+
+    Args:
+        reports: Report folders, one a fold.
+        out: Folder for the table and the plot.
+
+    Returns:
+        The table; `str` of it is Markdown.
+
+    Raises:
+        InputError: The reports do not judge the same systems on different folds.
+
+    Example:
+        cxr folds out/report-0 out/report-1 out/report-2 --out out/folds
+    """
+    require_only(out, _FILES, "table of folds")
+    from evaluation.report.folds import folds_markdown, read_folds, summarise_folds, write_folds
+
+    read = read_folds(reports)
+    table = summarise_folds(read.figures)
+    make_folder(out)
+    (out / _MARKER).unlink(missing_ok=True)
+    write_folds(read, table, out)
+    text = f"{folds_markdown(read, table)}\nPlot: {out / _PLOT}"
+    return Outcome(text, file=out / _MARKER, page=out / _PLOT)

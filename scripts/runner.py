@@ -1,0 +1,322 @@
+"""The runner: what all verbs share, so that a verb is one typed function with one docstring.
+
+`verb` turns a function into what `cxr_compare` exports; `scripts/cli.py` derives the command from
+the same signature and docstring. Of each call the runner checks the arguments, names a wrong folder
+before anything heavy is imported, brings folders from object stores and sends what was made, and
+keeps the record of what was asked, which every folder stores.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache, wraps
+from pathlib import Path
+from types import NoneType, SimpleNamespace, UnionType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    ParamSpec,
+    Protocol,
+    TypeAlias,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+    runtime_checkable,
+)
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import asked_as
+from data_prep.store.folder_kinds import KindName, require_kind
+from scripts import console
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+if TYPE_CHECKING:
+    AnyPath: TypeAlias = Any  # a text, a Path, or what lies in a folder: a verb gets a Path
+else:
+    AnyPath = Path
+
+
+@dataclass(frozen=True)
+class Argument:
+    """What a parameter's type does not say; the metadata of an ``Annotated`` type.
+
+    Attributes:
+        kind: The folder must be a complete one of this kind.
+        read: Makes the value from words of the command line, or from what Python hands over.
+        least: Smallest value.
+        most: Largest value.
+        metavar: What stands for the value in the help.
+        names: Offered by the shell's completion.
+    """
+
+    kind: KindName | None = None
+    read: Callable[[Any], Any] | None = None
+    least: float | None = None
+    most: float | None = None
+    metavar: str | None = None
+    names: Callable[[], list[str]] | None = None
+
+
+@runtime_checkable
+class Result(Protocol):
+    """What a verb returns: `str` of it is what the terminal shows."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``--json`` prints."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a verb found or wrote, where no noun of its own holds it.
+
+    Attributes:
+        text: What the terminal shows.
+        payload: What ``--json`` prints, where no file holds it.
+        file: The JSON that marks the folder complete.
+        page: What to look at.
+        next_steps: Commands that usually follow.
+        exit_status: 1 where the work found a problem.
+    """
+
+    text: str
+    payload: Any = None
+    file: Path | None = None
+    page: Path | None = None
+    next_steps: tuple[str, ...] = ()
+    exit_status: int = 0
+
+    def __post_init__(self) -> None:
+        if self.page is not None and not self.next_steps:
+            viewer = " in a browser" if self.page.suffix == ".html" else ""
+            step = f"open {shlex.quote(str(self.page))}{viewer}"
+            object.__setattr__(self, "next_steps", (step,))
+
+    def __str__(self) -> str:
+        return self.text
+
+    def to_dict(self) -> Any:
+        """The content of the file, or what was found."""
+        return self.payload if self.file is None else json.loads(self.file.read_text())
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter of a verb, as the command line, the reference and the checks need it.
+
+    Attributes:
+        name: Of the function's parameter.
+        type: Without ``None`` and metadata; of a list, that of its items.
+        default: `inspect.Parameter.empty` where it must be given.
+        positional: Given by its position; all others are options.
+        several: Takes any number of values.
+        argument: What the type does not say.
+        words: Its description.
+    """
+
+    name: str
+    type: Any
+    default: Any
+    positional: bool
+    several: bool
+    argument: Argument
+    words: str
+
+    @property
+    def option(self) -> str:
+        """The option's name on the command line."""
+        return "--" + self.name.strip("_").replace("_", "-")
+
+    @property
+    def is_required(self) -> bool:
+        """Whether it has no default."""
+        return self.default is inspect.Parameter.empty
+
+    @property
+    def choices(self) -> tuple[str, ...]:
+        """The values of a ``Literal``; empty of any other type."""
+        return get_args(self.type) if get_origin(self.type) is Literal else ()
+
+
+def verb(function: Callable[P, R]) -> Callable[P, R]:
+    """Make a function a verb: its arguments are checked before it is entered.
+
+    Paths may be texts or anything with a ``folder``. A verb says nothing from Python, unless the
+    keyword ``progress`` is true.
+
+    Raises:
+        InputError: A folder is of another kind, a value is out of its range, or none of the
+            choices.
+    """
+    signature = inspect.signature(function)
+
+    @wraps(function)
+    def run(*args: Any, progress: bool = False, **keywords: Any) -> R:
+        bound = signature.bind(*args, **keywords)
+        bound.apply_defaults()
+        record = command_line(run, bound.arguments)
+        with console.silent(not progress), asked_as(record), _at_hand(bound.arguments) as given:
+            for parameter in parameters_of(function):
+                bound.arguments[parameter.name] = _checked(parameter, given[parameter.name])
+            return function(*bound.args, **bound.kwargs)
+
+    keyword = inspect.Parameter(
+        "progress", inspect.Parameter.KEYWORD_ONLY, default=False, annotation="bool"
+    )
+    run.__signature__ = signature.replace(  # type: ignore[attr-defined]
+        parameters=[*signature.parameters.values(), keyword]
+    )
+    return run  # type: ignore[return-value]
+
+
+@contextmanager
+def _at_hand(arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    yield arguments
+
+
+@cache
+def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
+    """The parameters of a verb in the order of its signature."""
+    function = inspect.unwrap(function)
+    # What it returns is heavy to import, so only for type checkers.
+    declared_types = SimpleNamespace(
+        __annotations__={n: a for n, a in function.__annotations__.items() if n != "return"}
+    )
+    hints = get_type_hints(declared_types, function.__globals__, include_extras=True)
+    described = described_arguments(function)
+    parameters = []
+    for name, declared in inspect.signature(function).parameters.items():
+        hint, argument = hints[name], Argument()
+        for _ in range(2):  # Annotated[X | None, ...], or Annotated[X, ...] | None
+            if get_origin(hint) is Annotated:
+                hint, *extras = get_args(hint)
+                argument = next((e for e in extras if isinstance(e, Argument)), argument)
+            if get_origin(hint) in (Union, UnionType):
+                hint = next(kind for kind in get_args(hint) if kind is not NoneType)
+        listed = get_origin(hint) in (list, Sequence, Mapping, dict, tuple)
+        several = listed or declared.kind is inspect.Parameter.VAR_POSITIONAL
+        if listed:
+            hint = str if argument.read else get_args(hint)[0]
+        parameters.append(
+            Parameter(
+                name=name,
+                type=str if argument.read else hint,
+                default=declared.default,
+                positional=declared.kind is not inspect.Parameter.KEYWORD_ONLY,
+                several=several,
+                argument=argument,
+                words=described[name],
+            )
+        )
+    return tuple(parameters)
+
+
+def _checked(parameter: Parameter, value: Any) -> Any:
+    """A value as the verb takes it."""
+    if value is None:
+        return None
+    if parameter.argument.read is not None:
+        return parameter.argument.read(value)
+    if parameter.several:
+        items = [value] if isinstance(value, str | Path) or hasattr(value, "folder") else value
+        return (
+            type(value)(items)
+            if isinstance(value, tuple)
+            else [_checked_item(parameter, item) for item in items]
+        )
+    return _checked_item(parameter, value)
+
+
+def _checked_item(parameter: Parameter, value: Any) -> Any:
+    option, argument = parameter.option, parameter.argument
+    if parameter.type is Path:
+        value = Path(getattr(value, "folder", value))
+        if argument.kind is not None:
+            require_kind(value, argument.kind)
+    if parameter.choices and value not in parameter.choices:
+        raise InputError(f"{option} {value}: is none of {', '.join(parameter.choices)}")
+    for limit, beyond, word in (
+        (argument.least, lambda end: value < end, "at least"),
+        (argument.most, lambda end: value > end, "at most"),
+    ):
+        if limit is not None and beyond(limit):
+            raise InputError(f"{option} {value}: must be {word} {limit:g}")
+    return value
+
+
+def command_line(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
+    """The command that asks the same: what a folder records, also of a call from Python."""
+    words = ["cxr", verb_name(function)]
+    options: list[str] = []
+    for parameter in parameters_of(function):
+        value = arguments[parameter.name]
+        if parameter.positional:
+            words += _words(value)
+        elif value is None or value == parameter.default:
+            continue
+        elif isinstance(value, bool):
+            options.append(parameter.option if value else parameter.option.replace("--", "--no-"))
+        else:
+            options += [word for text in _words(value) for word in (parameter.option, text)]
+    return shlex.join([*words, *options])
+
+
+def _words(value: Any) -> list[str]:
+    """A value as words of a command line."""
+    if value is None:
+        return []
+    if isinstance(value, Mapping):
+        return [f"{key}={','.join(_words(item))}" for key, item in value.items()]
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [word for item in value for word in _words(item)]
+    return [str(getattr(value, "folder", value))]
+
+
+def verb_name(function: Callable[..., Any]) -> str:
+    """Its name on the command line: the module's, but for those that are Python's own words."""
+    return {"import_predictions": "import"}.get(function.__name__, function.__name__)
+
+
+def described_arguments(function: Callable[..., Any]) -> dict[str, str]:
+    """What the docstring's section ``Args`` says of each parameter."""
+    described: dict[str, str] = {}
+    name = ""
+    for line in _section(function, "Args").splitlines():
+        text = line.strip()
+        if line.startswith("    ") and not line.startswith("     ") and ": " in text:
+            name, _, text = text.partition(": ")
+            name = name.lstrip("*")
+        described[name] = f"{described.get(name, '')} {text}".strip()
+    return described
+
+
+def description(function: Callable[..., Any]) -> tuple[str, list[str]]:
+    """What a verb does, in paragraphs, and its examples of a command."""
+    text = inspect.getdoc(function) or ""
+    body = text.partition("\nArgs:\n")[0].strip()
+    examples = [" ".join(part.split()) for part in _section(function, "Example").split("\n\n")]
+    return body, [example for example in examples if example]
+
+
+def _section(function: Callable[..., Any], title: str) -> str:
+    """The indented lines below a title of a Google docstring."""
+    lines: list[str] = []
+    inside = False
+    for line in (inspect.getdoc(function) or "").splitlines():
+        if line == f"{title}:":
+            inside = True
+        elif line and not line.startswith(" "):
+            inside = False
+        elif inside:
+            lines.append(line)
+    return "\n".join(lines)
