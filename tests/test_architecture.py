@@ -68,8 +68,8 @@ def test_layout_stays_within_its_limits(layout: Any) -> None:
     assert sum(lines) <= 76_000
     assert max(lines) <= 600
     assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 30
-    assert len(layout.wide_names()) <= 660
-    assert max(map(len, layout.imports.values())) <= 30
+    assert len(layout.wide_names()) <= 700
+    assert max(map(len, layout.imports.values())) <= 40
     assert sum(count <= 1 for count in layout.importers().values()) <= 95
 
 
