@@ -152,7 +152,7 @@ def _parts(engine: Engine, run: Path, data: Path, images: int) -> tuple[Iterator
 
     from data_prep.store.dataset import DataSet
     from scripts.predict import sent_size
-    from scripts.training_runs.images import open_store
+    from scripts.prepare import open_store
     from serving.part_predictor import predict_parts
     from serving.trained_model import TrainedModel
 

@@ -129,7 +129,7 @@ def _export_run(
     tune_cpu()
     from data_prep.store.dataset import DataSet
     from data_prep.store.preprocess import Preprocess
-    from scripts.training_runs.images import open_store
+    from scripts.prepare import open_store
     from serving.backends import export_folder
     from serving.export import export_run
 

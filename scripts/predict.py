@@ -292,7 +292,7 @@ def predict_data_set(
     import pandas as pd
 
     from data_prep.store.predictions import PredictionWriter
-    from scripts.training_runs.images import open_store
+    from scripts.prepare import open_store
     from serving.part_predictor import predict_parts
 
     _require_labels(model, dataset)

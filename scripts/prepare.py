@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from data_prep.contracts.errors import InputError
 from data_prep.store.folder_kinds import kind_of, require_kind
+from scripts import console
 from scripts.options import AddressOption, EngineOption
+
+if TYPE_CHECKING:
+    from data_prep.contracts.engines import Engine
+    from data_prep.store.dataset import DataSet
+    from data_prep.store.pixel_store import PixelStore
 
 
 def prepare(
@@ -127,8 +133,6 @@ def prepare(
     from data_prep.splits.split import SplitRule
     from data_prep.store.dataset import DataSet
     from evaluation.systems.shortcuts import measure_shortcuts
-    from scripts import console
-    from scripts.training_runs.images import open_store
 
     rule = SplitRule(val=val, test=test, folds=folds, seed=seed, method=method)
     targets = dict(read_target(text) for text in target or ())
@@ -224,3 +228,24 @@ def read_target(text: str) -> tuple[str, tuple[str, ...]]:
     if not name.strip() or not findings:
         raise InputError(f"--target {text!r}: write NAME=FINDING,FINDING")
     return name.strip(), findings
+
+
+def open_store(dataset: DataSet, size: int, engine: Engine | None = None) -> PixelStore:
+    """Open the pixel store of a size; decode what it lacks.
+
+    Where another training is decoding the same pixels, wait for it: one does the work.
+    """
+    from data_prep.store.pixel_store import build_pixel_store
+
+    title = f"Pixels at {size} px"
+    with console.progress(title, len(dataset.images)) as advance:
+        return build_pixel_store(
+            dataset.folder,
+            dataset.image_files,
+            dataset.source_root,
+            size,
+            window=dataset.window,
+            engine=engine,
+            progress=advance,
+            before_wait=lambda: console.say(f"{title}: another cxr decodes them; waiting"),
+        )

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
     from configs.settings import ClassifierConfig, DetectorConfig
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.pixel_store import PixelStore
-    from scripts.training_runs.run import TrainingTask
     from training.processes import Place, Processes
+    from training.run import Hardware
     from training.run_folder import RunFolder
+    from training.task import TrainingTask
 
     Config = DetectorConfig | ClassifierConfig
 
@@ -92,11 +93,12 @@ def train(
 
     tune_cpu(workers=settings.training.workers)
     where = choose_device(device)
-    from scripts.training_runs.run import complete_run
+    from training.run import complete_run
 
     with ExitStack() as held:
         if (started := _start(asked, settings, dataset, where, 1, held)) is not None:
-            complete_run(*started, where)
+            hardware = _hardware(settings, where, 1)
+            complete_run(*started, hardware, say=console.say, progress=console.progress)
     _conclude(asked, settings, dataset, where)
     _say_results(out, data)
     _emit_run(out, as_json)
@@ -185,9 +187,13 @@ def _lead_or_follow(
     started = processes.agree(begin if not place.rank else lambda: None)
     task = processes.agree(follow)
     if task is not None:
-        from scripts.training_runs.run import complete_run
+        from training.run import complete_run
 
-        processes.share_fate(lambda: complete_run(*task, where, place))
+        def complete() -> None:
+            hardware = _hardware(settings, where, place.world_size)
+            complete_run(*task, hardware, place, say=console.say, progress=console.progress)
+
+        processes.share_fate(complete)
 
     def conclude() -> None:
         if not place.rank:
@@ -205,18 +211,20 @@ def _start(
     held: ExitStack,
 ) -> tuple[Config, TrainingTask, RunFolder] | None:
     """Make the run folder, and hold it for this command; None where its training has ended."""
-    from scripts.training_runs.run import settle_batch, with_known_batch
+    from scripts.machines.devices import require_shares
+    from training.run import choose_batch_size, resumed_batch_size
 
     out, split = asked.out, settings.data.split
     target = dataset.target(settings.data.target, option=_TARGET)
     started = origin(settings, dataset, target)
-    settings = with_known_batch(settings, out)
+    settings = resumed_batch_size(settings, out)
     if _is_done(out, settings, started, asked.resume):
         console.say(f"{out}: this training has ended before")
         return None
+    require_shares(settings.training.batch_size, processes)
     started["despite_audit"] = audit_errors(dataset, split, asked.despite_audit)
     _require_packaged_weights(settings)
-    from scripts.training_runs.images import open_store
+    from scripts.prepare import open_store
 
     store = open_store(dataset, settings.data.image_size)
     task = _build(settings, dataset, target, store)
@@ -224,7 +232,8 @@ def _start(
     from training.cost import count_parameters
 
     require_free_space(out, _BYTES_PER_PARAMETER * count_parameters(task.model)[0])
-    settings = settle_batch(settings, task, where, processes)
+    hardware = _hardware(settings, where, processes)
+    settings = choose_batch_size(settings, task, hardware, console.say)
     held.enter_context(folder_lock(out))
     return settings, task, _open_run(out, settings, dataset, task, started)
 
@@ -233,8 +242,8 @@ def _joined(
     asked: _Asked, settings: Config, dataset: DataSet
 ) -> tuple[Config, TrainingTask, RunFolder] | None:
     """The training that the first process has started; None where it has ended."""
-    from scripts.training_runs.images import open_store
-    from scripts.training_runs.run import with_known_batch
+    from scripts.prepare import open_store
+    from training.run import resumed_batch_size
     from training.run_folder import RunFolder
 
     run = RunFolder.started_in(asked.out)
@@ -247,7 +256,7 @@ def _joined(
         return None
     target = dataset.target(settings.data.target, option=_TARGET)
     store = open_store(dataset, settings.data.image_size)
-    settings = with_known_batch(settings, asked.out)
+    settings = resumed_batch_size(settings, asked.out)
     return settings, _build(settings, dataset, target, store), run
 
 
@@ -257,7 +266,6 @@ def _conclude(
     """Add what a trained run needs to answer: its decision on validation, and its guard."""
     from evaluation.decisions.test_set import TestSet
     from scripts.predict import freeze_decision
-    from scripts.training_runs.images import add_guard
 
     target, split = dataset.target(settings.data.target, option=_TARGET), settings.data.split
     freeze_decision(asked.out, TestSet(dataset, target, split), device=where)
@@ -353,16 +361,19 @@ def _require_packaged_weights(settings: Config) -> None:
 
 
 def _build(settings: Config, dataset: DataSet, target: Target, store: PixelStore) -> TrainingTask:
-    from data_prep.augment.augment import build_augmentation
+    from training.run import build_task
 
-    augmentation = build_augmentation(**settings.augmentation.model_dump(exclude={"mosaic"}))
-    if settings.kind == "detector":
-        from scripts.training_runs.detector import DetectorTask
+    task = build_task(settings, dataset, target, store)
+    for note in task.notes:
+        console.say(note)
+    return task
 
-        return DetectorTask(settings, dataset, target, store, augmentation)
-    from scripts.training_runs.classifier import ClassifierTask
 
-    return ClassifierTask(settings, dataset, target, store, augmentation)
+def _hardware(settings: Config, device: Literal["cpu", "cuda"], devices: int) -> Hardware:
+    from scripts.machines.runtime import choose_precision
+    from training.run import Hardware
+
+    return Hardware(device, devices, choose_precision(settings.training.precision, device))
 
 
 def _open_run(
@@ -371,8 +382,8 @@ def _open_run(
     import pandas as pd
 
     from configs.load import dump_config
-    from scripts.training_runs.starting_weights import leak_lines, merge_seen
     from training.run_folder import RunFolder
+    from training.starting_weights import leak_lines, merge_seen
 
     if run := RunFolder.started_in(out):
         return run
@@ -412,3 +423,31 @@ def _say_results(out: Path, data: Path) -> None:
     console.say(f"Run:      {out}")
     console.say(f"Figures:  {out / 'curves.png'}  {out / 'batch.png'}")
     show_next(out, data)
+
+
+def add_guard(run: Path, dataset: DataSet, split: str, size: int) -> None:
+    """Learn what is no frontal chest X-ray from a run's training images; one that is there stays.
+
+    Args:
+        run: Run folder; gets ``guard.json``.
+        dataset: What the run was trained on.
+        split: Likewise.
+        size: Side of the run's images, px.
+    """
+    from scripts.prepare import open_store
+    from serving.guard import GUARD_NAME, MIN_IMAGES, MIN_PATIENTS, Guard, fit_guard
+
+    path = run / GUARD_NAME
+    if path.is_file():
+        Guard.read(path)  # refuses a damaged one
+        return
+    images = dataset.images.set_index("image_id").loc[dataset.image_ids("train", split)]
+    guard = fit_guard(open_store(dataset, size), images["patient_id"], images.get("age_years"))
+    if guard is None:
+        console.say(
+            f"No guard against other images: learning it takes {MIN_IMAGES} training images of "
+            f"{MIN_PATIENTS} patients"
+        )
+        return
+    guard.write(path)
+    console.say(f"Guard: {guard.images} training images tell what is no frontal chest X-ray")

@@ -281,7 +281,7 @@ def test_ctrl_c_in_prepare_leaves_a_folder_that_goes_on(tmp_path: Path, shared_d
 # is answered by forks of one process that has imported them; the others start as they do elsewhere.
 SERVER = """
 import os, signal, socket, sys
-import evaluation.report.report, lightning.pytorch, scripts.compare, scripts.training_runs.run
+import evaluation.report.report, lightning.pytorch, scripts.compare, training.run
 from scripts.cli import main
 
 signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for the forks

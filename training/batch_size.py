@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
@@ -152,3 +154,29 @@ def _forward(model: nn.Module, batch: Any, losses: _Losses, precision: str) -> T
     kind = torch.float16 if precision == "fp16" else torch.bfloat16
     with torch.autocast(device.type, kind, enabled=precision != "fp32"):
         return torch.stack([*losses(model, batch).values()]).sum()
+
+
+_MEMORY_GROUPS = (  # limit and use, of control groups 2 and 1
+    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
+    (
+        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
+        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
+    ),
+)
+
+
+def available_memory() -> int:
+    """Bytes that this process may still take: what is free, and what its container grants."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+        if "MemAvailable" in lines:
+            free = 1024 * int(lines["MemAvailable"].split()[0])
+    for limit, used in _MEMORY_GROUPS:
+        try:
+            granted = int(Path(limit).read_text()) - int(Path(used).read_text())
+        except (OSError, ValueError):  # no such group, or "max"
+            continue
+        free = min(free, max(granted, 0))
+    return free

@@ -24,13 +24,6 @@ def own_command(module: str, *arguments: object) -> list[str]:
 
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
-_MEMORY_GROUPS = (  # limit and use, of control groups 2 and 1
-    ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory.current"),
-    (
-        "/sys/fs/cgroup/memory/memory.limit_in_bytes",
-        "/sys/fs/cgroup/memory/memory.usage_in_bytes",
-    ),
-)
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
 _NVIDIA_NODE = "/dev/nvidiactl"
 _GPU_NODES = (_NVIDIA_NODE, "/dev/kfd", "/dev/dxg")  # NVIDIA, AMD, either under WSL
@@ -82,23 +75,6 @@ def _keep_freed_memory() -> None:
         return
     mallopt(_M_MMAP_MAX, 0)
     mallopt(_M_TRIM_THRESHOLD, -1)
-
-
-def available_memory() -> int:
-    """Bytes that this process may still take: what is free, and what its container grants."""
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        lines = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
-        if "MemAvailable" in lines:
-            free = 1024 * int(lines["MemAvailable"].split()[0])
-    for limit, used in _MEMORY_GROUPS:
-        try:
-            granted = int(Path(limit).read_text()) - int(Path(used).read_text())
-        except (OSError, ValueError):  # no such group, or "max"
-            continue
-        free = min(free, max(granted, 0))
-    return free
 
 
 def choose_device(name: str = "auto", devices: int = 1) -> Literal["cpu", "cuda"]:

@@ -1,1 +1,1 @@
-"""How runs are trained: one, with its images and figures; many, for a sweep or a curve."""
+"""Many runs of `cxr train`, for a sweep or a curve."""

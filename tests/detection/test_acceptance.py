@@ -17,7 +17,7 @@ from detection.dataset import LesionDataset, collate
 from detection.model import build_retinanet, training_losses
 from scripts.machines.runtime import choose_precision
 from scripts.train import train
-from scripts.training_runs.detector import _detection_metrics, _validate
+from training.detector import _detection_metrics, _validate
 from training.optimisation import FitSettings, build_optimiser, build_schedule
 from training.run_folder import RunFolder
 

@@ -21,9 +21,9 @@ ROOT = Path(__file__).resolve().parents[2]
 _FORK = multiprocessing.get_context("forkserver")
 _FORK.set_forkserver_preload(
     [
-        "scripts.cli", "scripts.train", "scripts.training_runs.run",
-        "scripts.training_runs.classifier", "scripts.training_runs.detector",
-        "scripts.training_runs.images", "scripts.pacs", "scripts.compare", "scripts.readers",
+        "scripts.cli", "scripts.train", "training.run",
+        "training.classifier", "training.detector",
+        "scripts.pacs", "scripts.compare", "scripts.readers",
         "scripts.serve", "scripts.show", "scripts.predict",
         "data_prep.augment.augment", "data_prep.audit.audit", "classification.inference",
         "detection.inference", "serving.trained_model", "serving.guard", "pyarrow.dataset",

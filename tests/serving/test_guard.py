@@ -24,7 +24,7 @@ from data_prep.store.dataset import DataSet
 from data_prep.store.preprocess import Placement, letterbox
 from data_prep.synth.phantom import write_phantom
 from scripts import console
-from scripts.training_runs.images import add_guard
+from scripts.train import add_guard
 from serving import guard as guards
 from serving.guard import GUARD_NAME, Guard, file_warnings, fit_guard, image_notes
 

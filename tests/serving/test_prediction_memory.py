@@ -96,7 +96,7 @@ def test_an_export_is_described_without_torch_which_takes_600_mib() -> None:
     info = {"name": "CheXNet", "seed": 0, "inference_id": "1", "started_from": None}
     code = (
         "import sys; from types import SimpleNamespace as Model\n"
-        "from scripts.training_runs import images; from serving.exported import exported_model\n"
+        "from scripts.prepare import open_store; from serving.exported import exported_model\n"
         "from scripts.predict import _describe\n"
         f"model = Model(info={info!r}, backend='openvino', precision='fp32', kind='scores', "
         "findings=['opacity'], names=None, compiled=False, tta=None, maps='cam', folder='exported',"

@@ -1,92 +1,73 @@
-"""The inner part of `cxr train`: loaders, the fit, and what stays in the run folder."""
+"""A run: its batch, its loaders, the fit, and what stays in the run folder."""
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
-import numpy as np
-import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
 from configs.load import parse_config
-from configs.settings import ClassifierConfig, DetectorConfig
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
-from scripts import console
-from scripts.machines.devices import require_shares
-from scripts.machines.runtime import available_memory, choose_precision
-from training.batch_size import is_out_of_memory, largest_batch
+from training.batch_size import available_memory, is_out_of_memory, largest_batch
+from training.classifier import ClassifierTask
 from training.cost import PeakMemory, count_parameters, describe_device
+from training.detector import DetectorTask
 from training.fit import FitResult, Precision, fit
 from training.loading import NamedBatches, NamedRows, require_loaded
 from training.loggers import NOT_METRICS, build_loggers
-from training.loop import Task, has_live_batch_norm
+from training.loop import has_live_batch_norm
 from training.optimisation import FitSettings
 from training.plots import draw_batch, draw_curves
 from training.processes import Place, gather
 from training.run_folder import RunFolder, save_architecture, save_model
 from training.sampling import SeededSampler
+from training.task import Config, TrainingTask
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from data_prep.augment.mosaic import DroppedBoxes
+    from data_prep.store.dataset import DataSet, Target
+    from data_prep.store.pixel_store import PixelStore
     from data_prep.store.preprocess import Preprocess
-    from scripts.training_runs.starting_weights import Start
+
+Say = Callable[[str], None]
+ShowProgress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
-Config = DetectorConfig | ClassifierConfig
+class Hardware(NamedTuple):
+    """What a training computes on: how many devices of which kind, in which precision."""
+
+    device: Literal["cpu", "cuda"]
+    devices: int
+    precision: Precision
 
 
-class ImageRows(Protocol):
-    """A data set of torch whose rows are images."""
+def build_task(
+    settings: Config, dataset: DataSet, target: Target, store: PixelStore
+) -> TrainingTask:
+    """The training that a configuration describes, its model initialised.
 
-    image_ids: pd.Index
+    Args:
+        settings: The configuration.
+        dataset: What it is trained on.
+        target: What is learned.
+        store: Pixels of the size that the configuration gives.
 
-    def __len__(self) -> int:
-        """Number of images."""
-
-    def __getitem__(self, key: Any) -> Any:
-        """One sample, by row or by (row, seed)."""
-
-
-class TrainingTask(Task, Protocol):
-    """A model, its images, and its ways to learn and to be measured.
-
-    Attributes:
-        findings: What it learns to find, in the order of its outputs.
-        positive: Which training images have a finding, bool, shape ``(len(train),)``.
-        draw_weights: How often each training image is drawn, for `SeededSampler`; None: once.
-        start: The weights that it starts from; None for random or published ones.
+    Raises:
+        InputError: A role lacks images of either kind, or the weights to start from do not fit.
     """
+    from data_prep.augment.augment import build_augmentation
 
-    findings: tuple[str, ...]
-    positive: np.ndarray
-    draw_weights: Any
-    start: Start | None
-
-    @property
-    def train(self) -> ImageRows:
-        """Training images; takes ``(row, seed)``."""
-
-    @property
-    def val(self) -> ImageRows:
-        """Validation images."""
-
-    def collate(self, samples: Sequence[Any]) -> Any:
-        """Samples to a batch."""
-
-    def describe(self, batch: Any) -> tuple[list[str], list[np.ndarray] | None]:
-        """Captions and boxes for the figure of a batch."""
-
-    def dropped_boxes(self, history: Sequence[dict[str, Any]]) -> DroppedBoxes | None:
-        """What became of the training boxes under augmentation; None where none were counted."""
+    augmentation = build_augmentation(**settings.augmentation.model_dump(exclude={"mosaic"}))
+    if settings.kind == "detector":
+        return DetectorTask(settings, dataset, target, store, augmentation)
+    return ClassifierTask(settings, dataset, target, store, augmentation)
 
 
 _MOST = 256  # images: beyond it no device is faster, and learning is slower
@@ -95,8 +76,8 @@ _SHARE = 0.8  # of the free memory: the system and the loaders need some
 _BYTES_PER_PIXEL = 24_000  # more than any of the models here needs for an image
 
 
-def with_known_batch(settings: Config, out: Path) -> Config:
-    """Where a batch size was found before, take it: a run is resumed as it began."""
+def resumed_batch_size(settings: Config, out: Path) -> Config:
+    """The configuration with the batch size that a run in `out` found for ``auto``."""
     run = RunFolder.started_in(out)
     if settings.training.batch_size != "auto" or run is None:
         return settings
@@ -110,77 +91,57 @@ def _with_batch(settings: Config, batch_size: int | str) -> Config:
     return settings.model_copy(update={"training": training})
 
 
-def settle_batch(
-    settings: Config, task: TrainingTask, device: Literal["cpu", "cuda"], devices: int
-) -> Config:
+def choose_batch_size(settings: Config, task: TrainingTask, hardware: Hardware, say: Say) -> Config:
     """Find the batch size where it is ``auto``; else check that a CPU's memory has room for it."""
     batch_size = settings.training.batch_size
     if batch_size == "auto":
-        most = max(devices, min(_MOST, len(task.train) // _STEPS))
-        found = _largest(settings, task, device, devices, most)
-        if not found:
-            raise InputError(_nothing_fits(settings))
-        console.say(
-            f"batch size: {found} images (memory, {_MOST} or {_STEPS} steps an epoch end it); "
+        most = max(hardware.devices, min(_MOST, len(task.train) // _STEPS))
+        fitting = _largest(settings, task, hardware, most)
+        if not fitting:
+            raise _too_large(settings, 0)
+        say(
+            f"batch size: {fitting} images (memory, {_MOST} or {_STEPS} steps an epoch end it); "
             f"training.learning_rate stays {settings.training.learning_rate:g}"
         )
-        return _with_batch(settings, found)
+        return _with_batch(settings, fitting)
     # A CPU that runs out of memory ends the training without a word. Where the batch is far from
     # that, nothing is measured.
     guess = batch_size * settings.data.image_size**2 * _BYTES_PER_PIXEL
-    if device == "cpu" and guess > available_memory():
-        found = _largest(settings, task, device, devices, batch_size)
-        if 2 * found <= batch_size:
-            raise _too_large(settings, found, "would need more than the memory that is free")
+    if hardware.device == "cpu" and guess > available_memory():
+        fitting = _largest(settings, task, hardware, batch_size)
+        if 2 * fitting <= batch_size:
+            raise _too_large(settings, fitting, "would need more than the memory that is free")
     return settings
 
 
-def _too_large(settings: Config, found: int, what: str) -> InputError:
+def _too_large(settings: Config, fitting: int, what: str = "") -> InputError:
     """The error with the batch that fits (0: none does), and how to learn as before with it."""
-    if not found:
-        return InputError(_nothing_fits(settings))
+    if not fitting:
+        return InputError(
+            f"training.batch_size: not even one image of {settings.data.image_size} px fits in "
+            "memory; choose a smaller data.image_size or a smaller model"
+        )
     training = settings.training
-    more = -(-int(training.batch_size) // found) * training.accumulate
+    more = -(-int(training.batch_size) // fitting) * training.accumulate
     return InputError(
-        f"training.batch_size: {training.batch_size} images {what}, {found} fit; choose another "
-        f"--out and add --set training.batch_size={found} --set training.accumulate={more}, which "
-        "learns from as many images a step"
+        f"training.batch_size: {training.batch_size} images {what}, {fitting} fit; choose another "
+        f"--out and add --set training.batch_size={fitting} --set training.accumulate={more}, "
+        "which learns from as many images a step"
     )
 
 
-def _fitting_batch(
-    settings: Config,
-    task: TrainingTask,
-    device: Literal["cpu", "cuda"],
-    devices: int,
-) -> int:
-    """The batch that fits where half of the configured one is the most; 0 where none does."""
-    task.model.zero_grad(set_to_none=True)
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.empty_cache()
-    half = max(devices, int(settings.training.batch_size) // 2)
-    return _largest(settings, task, device, devices, half)
-
-
-def _largest(
-    settings: Config,
-    task: TrainingTask,
-    device: Literal["cpu", "cuda"],
-    devices: int,
-    most: int,
-) -> int:
-    """Images of a whole batch: as many on each device as fit there."""
-    each = largest_batch(
+def _largest(settings: Config, task: TrainingTask, hardware: Hardware, most: int) -> int:
+    """Images of a whole batch that fits, `most` at most: as many on each device as fit there."""
+    share = largest_batch(
         task.model,
         _first_batch_of(task, settings.training.seed),
         task.training_losses,
-        limit=max(1, most // devices),
-        device=device,
-        precision=choose_precision(settings.training.precision, device),
-        budget=int(_SHARE * available_memory() / devices),
+        limit=max(1, most // hardware.devices),
+        device=hardware.device,
+        precision=hardware.precision,
+        budget=int(_SHARE * available_memory() / hardware.devices),
     )
-    return each * devices
+    return share * hardware.devices
 
 
 def _first_batch_of(task: TrainingTask, seed: int) -> Callable[[int], Any]:
@@ -195,40 +156,49 @@ def _first_batch_of(task: TrainingTask, seed: int) -> Callable[[int], Any]:
     return make
 
 
-def _nothing_fits(settings: Config) -> str:
-    return (
-        f"training.batch_size: not even one image of {settings.data.image_size} px fits in memory; "
-        "choose a smaller data.image_size or a smaller model"
-    )
-
-
 def complete_run(
     settings: Config,
     task: TrainingTask,
     run: RunFolder,
-    device: Literal["cpu", "cuda"],
+    hardware: Hardware,
     place: Place | None = None,
+    *,
+    say: Say,
+    progress: ShowProgress,
 ) -> None:
     """Train, and complete the run folder: weights, history, figures, `run.json` last.
 
     Of several processes the first does all that is not learning; the others only learn.
+
+    Args:
+        settings: With a batch size that all devices share equally.
+        task: What is trained.
+        run: Its folder.
+        hardware: What it is trained on.
+        place: Of this process among several; None where it trains alone.
+        say: Shows a line.
+        progress: Shows how far a work is, by its name and its length.
+
+    Raises:
+        InputError: There are fewer validation images than processes, the batch does not fit in
+            memory, or the training diverged.
     """
     how = settings.training
-    devices = 1 if place is None else place.world_size
-    require_shares(how.batch_size, devices)
+    device, devices, precision = hardware
     if len(task.val) < devices:
         raise InputError(
             f"split: role 'val' has {counted(len(task.val), 'image')} for {devices} processes; "
             "start fewer, or make another split with cxr split"
         )
-    precision = gather(choose_precision(how.precision, device))[0]  # nodes may differ
-    console.say(
+    precision = gather(precision)[0]  # nodes may differ
+    hardware = hardware._replace(precision=precision)
+    say(
         f"{settings.name}: {counted(len(task.train), 'training image')} "
         f"({int(task.positive.sum())} positive), {counted(len(task.val), 'validation image')}; "
         f"{precision} on {device}" + (f", {devices} share a batch" if devices > 1 else "")
     )
     if devices > 1 and device == "cpu" and has_live_batch_norm(task.model.train()):
-        console.say(
+        say(
             f"note: on CPUs batch norm measures each of the {devices} processes' own share of a "
             "batch, so what is learned depends on their number; group and frozen norms do not"
         )
@@ -239,11 +209,11 @@ def complete_run(
         save_architecture(task.model, run.folder)
         cast("Preprocess", task.model.preprocess).to_json(run.folder / "preprocess.json")
     began, memory = time.perf_counter(), PeakMemory(task.model, device)
-    result = _fit_or_explain(settings, task, run, device, precision, place)
+    result = _fit_or_explain(settings, task, run, hardware, place, say, progress)
     if not first:
         return
     if dropped := task.dropped_boxes(result.history):
-        console.say(f"augmentation: {dropped.sentence()}, in all epochs together")
+        say(f"augmentation: {dropped.sentence()}, in all epochs together")
     save_model(task.model, run.folder)
     parameters, learned = count_parameters(task.model)
     draw_curves(
@@ -296,31 +266,39 @@ def _fit_or_explain(
     settings: Config,
     task: TrainingTask,
     run: RunFolder,
-    device: Literal["cpu", "cuda"],
-    precision: Precision,
+    hardware: Hardware,
     place: Place | None,
+    say: Say,
+    progress: ShowProgress,
 ) -> FitResult:
     try:
-        return _fit(settings, task, run, device, precision, place)
+        return _fit(settings, task, run, hardware, place, say, progress)
     except InputError:
         raise
     except Exception as error:
         if not is_out_of_memory(error):
             raise
     # Outside of the handler: the error holds the memory that is to be measured.
-    found = _fitting_batch(settings, task, device, 1 if place is None else place.world_size)
-    raise _too_large(settings, found, "do not fit in memory")
+    task.model.zero_grad(set_to_none=True)
+    gc.collect()
+    if hardware.device == "cuda":
+        torch.cuda.empty_cache()
+    half = max(hardware.devices, int(settings.training.batch_size) // 2)
+    fitting = _largest(settings, task, hardware, half)
+    raise _too_large(settings, fitting, "do not fit in memory")
 
 
 def _fit(
     settings: Config,
     task: TrainingTask,
     run: RunFolder,
-    device: Literal["cpu", "cuda"],
-    precision: Precision,
+    hardware: Hardware,
     place: Place | None,
+    say: Say,
+    progress: ShowProgress,
 ) -> FitResult:
     how = settings.training
+    device = hardware.device
     rank, processes = (0, 1) if place is None else (place.rank, place.world_size)
     share = int(how.batch_size) // processes
     loading: dict[str, Any] = {
@@ -339,20 +317,20 @@ def _fit(
     train_loader: DataLoader[Any] = DataLoader(rows, sampler=sampler, **loading)
     val_loader: DataLoader[Any] = DataLoader(val_rows, sampler=range(first, end), **loading)
     batches = how.epochs * (-(-len(rows) // int(how.batch_size)) + len(val_loader))
-    with console.progress("Training, batches", batches) as advance:
+    with progress("Training, batches", batches) as advance:
         return fit(
             task,
             FitSettings.of(how),
             train_loader=train_loader,
             val_loader=val_loader,
             run=run,
-            precision=precision,
+            precision=hardware.precision,
             resume=True,
             accelerator=device,
             place=place,
             loggers=() if rank else build_loggers(how.loggers, run),
             progress=advance,
-            on_epoch=lambda row: console.say(_line(row, how.epochs)),
+            on_epoch=lambda row: say(_line(row, how.epochs)),
         )
 
 

@@ -20,10 +20,10 @@ from data_prep.formats.nih import FINDINGS
 from data_prep.store.dataset import DataSet
 from networks.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
 from scripts import console
+from scripts.prepare import open_store
 from scripts.train import train
-from scripts.training_runs.classifier import ClassifierTask, Scored, _score_metrics
-from scripts.training_runs.images import open_store
 from serving.trained_model import BUILDERS
+from training.classifier import ClassifierTask, Scored, _score_metrics
 from training.run_folder import RunFolder, load_model
 
 _KEYS = ["data.image_size=64", "model.architecture=small_cnn", "training.epochs=3"]

@@ -1,4 +1,4 @@
-"""The classifier's side of `cxr train`: which images, which losses, which figures."""
+"""A classifier's training: which images, which losses, which figures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -21,17 +22,19 @@ from classification.loss import (
 from classification.model import ImageClassifier, build_classifier, freeze_for_epoch
 from classification.weights import start_from
 from evaluation.metrics.image_metrics import auroc, image_average_precision
-from scripts import console
-from scripts.training_runs.images import labelled_images
-from scripts.training_runs.starting_weights import Start, initialise
 from training.optimisation import Unfreezing
 from training.sampling import balancing_weights
+from training.starting_weights import Start, initialise
+from training.task import require_both_kinds
 
 if TYPE_CHECKING:
     from configs.settings import ClassifierConfig
     from data_prep.augment.augment import Augmentation
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.pixel_store import PixelStore
+
+
+_STATES = {"present": 1.0, "absent": 0.0}
 
 
 class Scored(NamedTuple):
@@ -58,7 +61,7 @@ class ClassifierTask:
         augmentation: Augmentation | None,
     ) -> None:
         self.findings = target.any_of
-        labels, ids = labelled_images(dataset, target, config.data.split)
+        labels, ids = _labelled_images(dataset, target, config.data.split)
         self.train = ImageLabelDataset(store, ids["train"], labels, self.findings, augmentation)
         self.val = ImageLabelDataset(store, ids["val"], labels, self.findings)
         self.positive = (self.train.targets == 1).any(axis=1)
@@ -67,6 +70,7 @@ class ClassifierTask:
         self._training = config.training
         self._criterion = _criterion(config.training.positive_weight, self.train.targets)
         self.start = Start.open(config.model.weights)
+        self.notes: list[str] = []
         self.model = self._build_model(config, store.size)
         trainable = config.model.trainable
         freeze = partial(freeze_for_epoch, self.model, trainable)
@@ -79,7 +83,8 @@ class ClassifierTask:
         arguments = config.model.model_dump(exclude={"trainable"})
         weights, start = arguments.pop("weights"), self.start
         if start is not None:
-            arguments |= _pixels(start, size)
+            arguments |= _pixels(start)
+            self.notes += start.pixel_notes(size)
         model = initialise(
             build_classifier,
             "none" if start else weights,
@@ -90,10 +95,9 @@ class ClassifierTask:
             **arguments,
         )
         if start is not None:
-            known = {"findings": start.findings, "own_findings": self.findings}
-            console.say(
-                start_from(model, start.state, source=weights, network=start.network, **known)
-            )
+            findings = {"findings": start.findings, "own_findings": self.findings}
+            note = start_from(model, start.state, source=weights, network=start.network, **findings)
+            self.notes.append(note)
         return model
 
     def collate(self, samples: Sequence[Any]) -> LabelBatch:
@@ -138,9 +142,30 @@ class ClassifierTask:
         """None: a classifier has no boxes."""
 
 
-def _pixels(start: Start, size: int) -> dict[str, Any]:
+def _labelled_images(
+    dataset: DataSet, target: Target, split: str
+) -> tuple[pd.DataFrame, dict[str, pd.Index]]:
+    """Labels, and the images that are learned from and validated on."""
+    labels = _finding_labels(dataset, target)
+    ids = {
+        role: dataset.image_ids(role, split).intersection(labels.index) for role in ("train", "val")
+    }
+    for role, chosen in ids.items():
+        require_both_kinds((labels.loc[chosen] == 1).any(axis=1), role, "images with a label")
+    return labels, ids
+
+
+def _finding_labels(dataset: DataSet, target: Target) -> pd.DataFrame:
+    """Labels by ``image_id``, a column a finding: 1 present, 0 absent, NaN unknown."""
+    rows = dataset.findings[dataset.findings["finding"].isin(target.any_of)]
+    rows = rows.assign(label=rows["state"].map(_STATES)).dropna(subset="label")
+    labels = rows.pivot(index="image_id", columns="finding", values="label")
+    return labels.reindex(columns=list(target.any_of))
+
+
+def _pixels(start: Start) -> dict[str, Any]:
     """Arguments of `build_classifier` that bring pixels as the starting weights learned them."""
-    arguments: dict[str, Any] = {**start.pixels(size)}
+    arguments: dict[str, Any] = {**start.normalisation}
     if start.run is not None:
         return {**arguments, "channels": start.arguments.get("channels", "same")}
     public = start.public

@@ -20,9 +20,9 @@ from evaluation.decisions.test_set import TestSet
 from evaluation.systems.eligibility import common_test_images
 from scripts.predict import predict
 from scripts.train import train
-from scripts.training_runs.starting_weights import Start, leak_lines, merge_seen
 from training.best_epoch import EpochRecord
 from training.run_folder import RunFolder
+from training.starting_weights import Start, leak_lines, merge_seen
 
 _DETECTOR = [
     "data.image_size=96", "training.epochs=1", "model.fpn_channels=16", "model.head_convs=1",

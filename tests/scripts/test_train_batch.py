@@ -11,10 +11,10 @@ import torch
 
 from configs.load import parse_config
 from data_prep.contracts.errors import InputError
-from scripts.machines.runtime import available_memory
 from scripts.train import train
-from scripts.training_runs import run
-from scripts.training_runs.detector import DetectorTask
+from training import run
+from training.batch_size import available_memory
+from training.detector import DetectorTask
 from training.run_folder import RunFolder
 
 _TINY = [

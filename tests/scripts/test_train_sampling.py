@@ -14,7 +14,7 @@ from detection.dataset import LesionBatch
 from detection.model import build_retinanet, training_losses, validation_losses
 from scripts import console
 from scripts.train import train
-from scripts.training_runs.detector import _scored_losses
+from training.detector import _scored_losses
 from training.run_folder import RunFolder
 
 _SMALL = [

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from data_prep.contracts.json_files import read_json
 from data_prep.store.preprocess import Preprocess
 from networks.public_checkpoints import PublicCheckpoint, recognise
-from scripts import console
 from training.run_folder import ARCHITECTURE_FILE, WEIGHTS_FILE, RunFolder, read_weights
 
 if TYPE_CHECKING:
@@ -90,15 +89,20 @@ class Start:
             return None
         return recognise({key: tuple(value.shape) for key, value in self.state.items()})
 
-    def pixels(self, size: int) -> dict[str, float]:
-        """How pixels are normalised for these weights; shows what differs from their training."""
-        was, public = self.preprocess, self.public
-        known = was or public
-        if known is None:
-            return {}
+    @property
+    def normalisation(self) -> dict[str, float]:
+        """Mean and standard deviation of the pixels that it learned; empty where not known."""
+        learned = self.preprocess or self.public
+        return {} if learned is None else {"mean": learned.mean, "std": learned.std}
+
+    def pixel_notes(self, size: int) -> list[str]:
+        """How its pixels were, and what of it differs from a training at a size; a line or none."""
+        was, public, pixels = self.preprocess, self.public, self.normalisation
+        if not pixels:
+            return []
         lines = [
-            f"{self.source}: pixels are normalised as it learned them, mean {known.mean:g}, "
-            f"std {known.std:g}"
+            f"{self.source}: pixels are normalised as it learned them, mean {pixels['mean']:g}, "
+            f"std {pixels['std']:g}"
         ]
         if public:
             lines.append(
@@ -107,8 +111,7 @@ class Start:
             )
         if was and was.size != size:
             lines.append(f"it learned at {was.size} px, this training is at {size} px")
-        console.say("; ".join(lines))
-        return {"mean": known.mean, "std": known.std}
+        return ["; ".join(lines)]
 
     @property
     def seen(self) -> pd.DataFrame | None:

@@ -1,4 +1,4 @@
-"""The detector's side of `cxr train`: which images, which losses, which figures."""
+"""A detector's training: which images, which losses, which figures."""
 
 from __future__ import annotations
 
@@ -22,10 +22,9 @@ from detection.retinanet import LesionRetinaNet
 from detection.weights import start_from
 from evaluation.boxes.average_precision import average_precision
 from evaluation.metrics.image_metrics import auroc
-from scripts import console
-from scripts.training_runs.images import require_both_kinds
-from scripts.training_runs.starting_weights import Start, initialise
 from training.sampling import EpochSums, HardNegatives, balancing_weights
+from training.starting_weights import Start, initialise
+from training.task import require_both_kinds
 
 if TYPE_CHECKING:
     from configs.settings import DetectorConfig
@@ -78,6 +77,7 @@ class DetectorTask:
         self.val = LesionDataset(store, ids["val"], boxes, self.findings)
         self.positive = boxed["train"].to_numpy()
         self.start = Start.open(config.model.weights)
+        self.notes: list[str] = []
         self.model = self._build_model(config, store.size)
         share, hard = config.training.positive_share, config.training.hard_negatives
         weights = balancing_weights(self.positive, share) if share else None
@@ -94,7 +94,8 @@ class DetectorTask:
         arguments = config.model.model_dump()
         weights, start = arguments.pop("weights"), self.start
         if start is not None:
-            arguments |= start.pixels(size)
+            arguments |= start.normalisation
+            self.notes += start.pixel_notes(size)
         model = initialise(
             build_retinanet,
             "none" if start else weights,
@@ -104,8 +105,8 @@ class DetectorTask:
             **arguments,
         )
         if start is not None:
-            known = {"findings": start.findings, "own_findings": self.findings}
-            console.say(start_from(model, start.state, source=weights, **known))
+            findings = {"findings": start.findings, "own_findings": self.findings}
+            self.notes.append(start_from(model, start.state, source=weights, **findings))
         return model
 
     def collate(self, samples: Sequence[Any]) -> LesionBatch:
