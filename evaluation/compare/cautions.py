@@ -41,15 +41,20 @@ class Background:
         cls,
         test_set: TestSet,
         image_ids: pd.Index,
-        systems: Mapping[str, Sequence[Predictions]],
+        systems: Mapping[str, Mapping[str, Predictions]],
     ) -> Background:
         """Read it from the data set's folder and from the predictions."""
         dataset, images = test_set.dataset, test_set.images
         judged = images["image_id"].isin(image_ids).to_numpy()
         here = dataset.ids["content_id"]
         errors = split_errors(dataset, test_set.split)
-        sets = {
-            name: [each for one in models for each in training_sets(one) if each[1] != here]
+        trained_on = {
+            name: [
+                title
+                for model in models.values()
+                for title, content in training_sets(model)
+                if content != here
+            ]
             for name, models in systems.items()
         }
         return cls(
@@ -57,9 +62,7 @@ class Background:
             synthetic=int((dataset.synthetic.to_numpy() & judged).sum()),
             audit=None if errors is None else tuple(problem.said for problem in errors),
             elsewhere={
-                name: tuple(dict.fromkeys(title for title, _ in each))
-                for name, each in sets.items()
-                if each
+                name: tuple(dict.fromkeys(titles)) for name, titles in trained_on.items() if titles
             },
         )
 

@@ -4,33 +4,34 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from data_prep.contracts.errors import InputError
 from data_prep.store.predictions import Predictions
 from evaluation.compare.cautions import Background
-from evaluation.compare.comparison import Comparison, patient_notes
+from evaluation.compare.comparison import (
+    Comparison,
+    SystemResult,
+    comparison_provenance,
+    decisions_table,
+    patient_notes,
+)
 from evaluation.compare.failure_analysis import check_analysis, failure_table
 from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.judged_again import compare_units, failures_as_wrong
-from evaluation.compare.judged_model import (
-    ComparisonTask,
-    comparison_provenance,
-    decisions_table,
-    judge_models,
-    require_primary_metric,
-    scorecards,
-    system_result,
-)
 from evaluation.compare.paired_tests import (
     clustered_auroc,
     paired_tests,
-    parts_by_system,
+    seed_parts,
     with_clustered_auroc,
 )
 from evaluation.compare.protocol import EXPLORATORY, Protocol
+from evaluation.compare.scorecard import Models, cards_of, judge_models
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.decisions.units import Unit
-from evaluation.metrics.evaluation_set import Note
+from evaluation.metrics.evaluation_set import ALL, MetricKey, Note
+from evaluation.metrics.registry import why_undefined
 from evaluation.statistics.auroc_variance import AurocParts
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.systems.eligibility import Images, common_test_images, training_id
@@ -85,36 +86,28 @@ def compare_systems(
     unit = protocol.unit_of(unit)
     check_analysis(test_set.images, protocol.subgroups, prevalence)
     named = name_models(systems)
-    predictions = {label: each for models in named.values() for label, each in models.items()}
-    judged, notes = common_test_images(predictions, test_set, images=images)
-    task = ComparisonTask(test_set, protocol)
-    models, of_models = judge_models(named, judged, task, policies, extra_policies)
-    cards = scorecards(models)
-    require_primary_metric(
-        protocol, {model.name: model.card for each in models.values() for model in each}
-    )
+    judged, notes = common_test_images(_by_label(named), test_set, images=images)
+    models, of_models = judge_models(named, judged, test_set, policies, extra_policies)
+    _check_protocol(protocol, models)
+    cards = cards_of(models)
     resamples = Resamples(judged.n_patients, replicates, seed)
     drawn = resampled_figures(test_set.target.name, cards, resamples, advance=advance)
-    by_unit = compare_units(models, judged, task, unit, resamples)
+    by_unit = compare_units(models, judged, test_set, unit, resamples)
     clustered = clustered_auroc(cards)
-    figures = with_clustered_auroc(drawn.estimates, clustered, cards)
+    estimates = with_clustered_auroc(drawn.estimates, clustered, cards)
     tests = paired_tests(drawn.estimates, cards, clustered, drawn.differences, by_unit.tests)
     return Comparison(
         target=test_set.target,
-        estimates=figures.merged(failures_as_wrong(figures, models, task, resamples)),
+        estimates=estimates.merged(failures_as_wrong(estimates, models, test_set, resamples)),
         tests=tests,
-        failures=failure_table(models, judged, task, prevalence, resamples),
-        systems={name: system_result(each, task) for name, each in models.items()},
-        decisions=decisions_table(models, test_set.dataset),
-        provenance=comparison_provenance(models, task, resamples),
+        failures=failure_table(models, test_set, protocol, prevalence, resamples),
+        systems={name: SystemResult.of(each, test_set) for name, each in models.items()},
+        decisions=decisions_table(models, test_set.images),
+        provenance=comparison_provenance(models, test_set, protocol, resamples),
         notes=[*notes, *of_models, *patient_notes(judged), *by_unit.notes, *_seed_notes(models)],
         protocol=protocol,
         by_unit=by_unit.estimates,
-        background=Background.of(
-            test_set,
-            judged.image_ids,
-            {name: list(each.values()) for name, each in named.items()},
-        ),
+        background=Background.of(test_set, judged.image_ids, named),
     )
 
 
@@ -135,11 +128,14 @@ def pilot_parts(
         InputError: As `compare_systems`; or the test images are all of one class.
     """
     named = name_models(systems)
-    predictions = {label: each for models in named.values() for label, each in models.items()}
-    judged, _ = common_test_images(predictions, test_set)
-    task = ComparisonTask(test_set, EXPLORATORY)
-    models, _ = judge_models(named, judged, task, POLICIES)
-    parts = parts_by_system(scorecards(models))
+    judged, _ = common_test_images(_by_label(named), test_set)
+    models, _ = judge_models(named, judged, test_set, POLICIES)
+    everything = np.ones(len(judged.y_true), dtype=bool)
+    parts = {
+        name: part
+        for name, members in cards_of(models).items()
+        if (part := seed_parts(members, everything)) is not None
+    }
     if len(parts) < len(named):
         raise InputError(
             f"{test_set.dataset.folder}: the test images of {test_set.target.name} are of one class"
@@ -152,23 +148,60 @@ def name_models(
 ) -> dict[str, dict[str, Predictions]]:
     """Name every trained model of every system."""
     named: dict[str, dict[str, Predictions]] = {}
-    for name, given in systems.items():
-        each = list(given) if isinstance(given, Sequence) else [given]
-        if not each:
+    for name, predictions in systems.items():
+        seeds = list(predictions) if isinstance(predictions, Sequence) else [predictions]
+        if not seeds:
             raise InputError(f"compare: system {name} has no predictions")
-        _check_seeds(name, each)
-        labels = (
-            [name] if len(each) == 1 else [f"{name} #{place + 1}" for place in range(len(each))]
-        )
-        named[name] = dict(zip(labels, each, strict=True))
-    labels = [label for models in named.values() for label in models]
-    if len(set(labels)) < len(labels):
+        _check_seeds(name, seeds)
+        several = len(seeds) > 1
+        named[name] = {
+            f"{name} #{number}" if several else name: seed
+            for number, seed in enumerate(seeds, start=1)
+        }
+    if len(_by_label(named)) < sum(map(len, named.values())):
         raise InputError("compare: a system is called as a seed of another; rename it")
     return named
 
 
-def _seed_notes(systems: Mapping[str, Sequence[object]]) -> list[Note]:
-    """Tell of systems with several seeds; models by system."""
+def _by_label(named: Mapping[str, Mapping[str, Predictions]]) -> dict[str, Predictions]:
+    """All models of all systems."""
+    return {label: seed for models in named.values() for label, seed in models.items()}
+
+
+def _check_protocol(protocol: Protocol, models: Models) -> None:
+    """Refuse models that lack the protocol's policy or, where it is declared, the primary figure.
+
+    An exploratory comparison is not refused for a figure: its answer says that there is none.
+    """
+    for model in (model for members in models.values() for model in members):
+        if protocol.policy and protocol.policy not in model.decision.thresholds:
+            raise InputError(
+                f"{model.predictions.folder}: the protocol asks for policy '{protocol.policy}', "
+                f"{model.name} is tuned for {', '.join(model.decision.thresholds)}; run cxr tune "
+                "again with it"
+            )
+        if not protocol.declared:
+            continue
+        weights = np.ones((1, model.card.judged.n_patients), dtype=np.int16)
+        figures = model.card(weights)  # without pycocotools, which is slow and agrees
+        for metric, policy in protocol.keys:
+            key = MetricKey(ALL, policy, metric)
+            if key in figures and not np.isnan(figures[key][0]):
+                continue
+            undefined = why_undefined(metric) if key in figures else _NEVER
+            raise InputError(
+                f"protocol: the primary figure '{metric}' is undefined for {model.name}: "
+                f"{model.card.missing().get(key) or undefined}; "
+                "compare systems that have it, or fix another metric; no figure was shown, "
+                "and no use of the test set was logged"
+            )
+
+
+_NEVER = "nothing on validation gives it (a score cut comes from boxes, cxr tune --search)"
+
+
+def _seed_notes(systems: Models) -> list[Note]:
+    """Tell of systems with several seeds."""
     return [
         Note(
             "seeds",

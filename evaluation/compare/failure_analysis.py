@@ -14,10 +14,10 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import FIELD_WIDTH_MM
 from data_prep.contracts.tables import empty_table, read_table
 from evaluation.boxes.error_types import error_kinds, lesions_reached
-from evaluation.boxes.iou import BoxPairs, pair_boxes
-from evaluation.compare.judged_model import ComparisonTask, JudgedModel, scorecards
-from evaluation.compare.paired_tests import EXACT_AUROC, OBUCHOWSKI
-from evaluation.compare.scorecard import Scorecard
+from evaluation.boxes.iou import pair_boxes
+from evaluation.compare.paired_tests import EXACT_AUROC, OBUCHOWSKI, seed_parts
+from evaluation.compare.protocol import Protocol
+from evaluation.compare.scorecard import Cards, Models, Scorecard, cards_of, judged_of
 from evaluation.compare.shares import (
     FAILURE_COLUMNS,
     Calls,
@@ -68,28 +68,27 @@ def image_groups(images: pd.DataFrame, columns: Sequence[str] = ()) -> dict[str,
         >>> {name: groups.tolist() for name, groups in image_groups(table).items()}
         {'sex': ['F', '', 'M'], 'age_band': ['60 to 79', '18 to 39', '']}
     """
-    found: dict[str, Groups] = {}
+    groups_of: dict[str, Groups] = {}
     for column in dict.fromkeys("age_band" if c == "age_years" else c for c in columns or _DEFAULT):
         source = "age_years" if column == "age_band" else column
         if source not in images:
             if columns:
-                known = ", ".join(
-                    str(c) for c in images if c not in ("image_id", "path", "file_sha256")
-                )
-                raise InputError(f"subgroup '{column}': the images have no such column; {known}")
+                hidden = ("image_id", "path", "file_sha256")
+                names = ", ".join(str(name) for name in images if name not in hidden)
+                raise InputError(f"subgroup '{column}': the images have no such column; {names}")
             continue
         values = _age_bands(images[source]) if column == "age_band" else images[source]
         groups = values.astype(object).where(values.notna(), "").astype(str).to_numpy(object)
-        names = set(groups) - {""}
-        if len(names) > MOST_GROUPS:
+        n_groups = len(set(groups) - {""})
+        if n_groups > MOST_GROUPS:
             if columns:
                 raise InputError(
-                    f"subgroup '{column}': has {len(names)} values; at most {MOST_GROUPS} are shown"
+                    f"subgroup '{column}': has {n_groups} values; at most {MOST_GROUPS} are shown"
                 )
             continue
-        if len(names) > 1 or (columns and names):
-            found[column] = groups
-    return found
+        if n_groups > 1 or (columns and n_groups):
+            groups_of[column] = groups
+    return groups_of
 
 
 def _age_bands(years: pd.Series) -> pd.Series:
@@ -108,7 +107,7 @@ def lesion_groups(
     height, width = (images[name].to_numpy(np.float64)[image] for name in ("height", "width"))
     share = sides.prod(axis=1) / (height * width)
     count = np.bincount(image, minlength=len(images))[image]
-    found: dict[str, Groups] = {
+    groups_of: dict[str, Groups] = {
         "lesion_size": _cut(share, SIZE_EDGES, _SIZE_NAMES),
         "lesion_count": np.array(["1", "2", "3 or more"], dtype=object)[np.minimum(count, 3) - 1],
         "third": _cut(centre[:, 1] / height, (1 / 3, 2 / 3), ("upper", "middle", "lower")),
@@ -118,11 +117,11 @@ def lesion_groups(
     if not np.isnan(spacing).all():
         millimetres = np.sqrt((sides * spacing).prod(axis=1))
         sizes = _cut(millimetres, SIZE_EDGES_MM, _SIZE_NAMES_MM)
-        found["lesion_size_mm"] = np.where(np.isnan(millimetres), "", sizes)
+        groups_of["lesion_size_mm"] = np.where(np.isnan(millimetres), "", sizes)
     if "view" in images:
         views = images["view"].astype(object)
-        found["view"] = views.where(views.notna(), "").to_numpy(object)[image]
-    return {topic: groups for topic, groups in found.items() if len(set(groups) - {""}) > 1}
+        groups_of["view"] = views.where(views.notna(), "").to_numpy(object)[image]
+    return {topic: groups for topic, groups in groups_of.items() if len(set(groups) - {""}) > 1}
 
 
 def _trusted_spacing(images: pd.DataFrame) -> Floats:
@@ -153,11 +152,14 @@ def _images_of(judged: EvaluationSet, images: pd.DataFrame) -> pd.DataFrame:
     return rows.reindex(judged.image_ids).reset_index()
 
 
-def _auroc_of_groups(
-    cards: Mapping[str, Sequence[Scorecard]],
-    groups: Mapping[str, npt.NDArray[np.object_]],
-    judged: EvaluationSet,
-) -> pd.DataFrame:
+def _members(of_row: Groups) -> Iterator[tuple[str, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
+    """Each group with its rows, and the rows of all other groups."""
+    for group in sorted(set(of_row) - {""}):
+        inside = of_row == group
+        yield group, inside, ~inside & (of_row != "")
+
+
+def _auroc_of_groups(cards: Cards, groups: Mapping[str, Groups]) -> pd.DataFrame:
     """AUROC in every group, its paired difference between systems, and its gap to the rest.
 
     Source:
@@ -165,45 +167,27 @@ def _auroc_of_groups(
         the degrees of freedom of the group with fewer. Of
         several training seeds: Obuchowski and Rockette, see `over_seeds`.
     """
-    rows = []
+    rows, judged = [], judged_of(cards)
+    first, *others = cards
     for topic, of_image in groups.items():
-        for group in sorted(set(of_image) - {""}):
-            inside = of_image == group
-            outside = ~inside & (of_image != "")
-            parts = {name: _parts(members, judged, inside) for name, members in cards.items()}
-            rest = {name: _parts(members, judged, outside) for name, members in cards.items()}
+        for group, inside, outside in _members(of_image):
+            parts = {name: seed_parts(members, inside) for name, members in cards.items()}
             known = {name: part for name, part in parts.items() if part is not None}
-            count = int((judged.y_true & inside).sum()), int(inside.sum())
-            held = len(np.unique(judged.patients[inside]))
+            n_patients = len(np.unique(judged.patients[inside]))
+            counts = int((judged.y_true & inside).sum()), int(inside.sum()), n_patients
             of = {"topic": topic, "group": group}
             for name, part in known.items():
-                rows.append(_estimated(auroc_over_seeds(part), name, of, (*count, held)))
-            first = next(iter(cards))
-            for second in list(cards)[1:]:
+                rows.append(_estimated(auroc_over_seeds(part), name, of, counts))
+            for second in others:
                 if first in known and second in known:
                     gap = auroc_over_seeds(known[first], known[second])
-                    rows.append(_estimated(gap, f"{first} - {second}", of, (*count, held)))
+                    rows.append(_estimated(gap, f"{first} - {second}", of, counts))
             for name, part in known.items():
-                other = rest[name]
-                if other is not None:
-                    gap = _between_groups(part, other)
+                rest = seed_parts(cards[name], outside)
+                if rest is not None:
                     named = of | {"group": f"{group} - rest"}
-                    rows.append(_estimated(gap, name, named, (None, None, None)))
+                    rows.append(_estimated(_between_groups(part, rest), name, named))
     return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
-
-
-def _parts(
-    members: Sequence[Scorecard], judged: EvaluationSet, chosen: npt.NDArray[np.bool_]
-) -> list[AurocParts] | None:
-    """What patients add to the AUROC of each seed; `None` where a class is absent."""
-    each = [
-        auroc_parts(
-            judged.y_true[chosen], card.scores[chosen], judged.patients[chosen], judged.n_patients
-        )
-        for card in members
-    ]
-    known = [part for part in each if part is not None]
-    return known if known and len(known) == len(each) else None
 
 
 def _between_groups(inside: Sequence[AurocParts], rest: Sequence[AurocParts]) -> ClusteredEstimate:
@@ -228,7 +212,7 @@ def _estimated(
     estimate: ClusteredEstimate,
     system: str,
     of: Mapping[str, str],
-    counts: tuple[int | None, int | None, int | None],
+    counts: tuple[int | None, int | None, int | None] = (None, None, None),
 ) -> dict[str, Any]:
     low, high = estimate.interval or (np.nan, np.nan)
     return {
@@ -247,27 +231,24 @@ def _estimated(
     }
 
 
-def _combined_auroc(
-    cards: Mapping[str, Sequence[Scorecard]],
-    probabilities: Mapping[str, Floats | None],
-    judged: EvaluationSet,
-) -> pd.DataFrame:
+def _combined_auroc(cards: Cards) -> pd.DataFrame:
     """AUROC of the mean probability of two systems, and what it gains over each of them."""
-    rows = []
+    rows, judged = [], judged_of(cards)
     of = {"topic": "combined", "group": ""}
     counts = int(judged.y_true.sum()), len(judged.y_true), judged.n_patients
+
+    def parts_of(scores: Floats) -> AurocParts | None:
+        return auroc_parts(judged.y_true, scores, judged.patients, judged.n_patients)
+
     for pair in combinations(cards, 2):
-        one, two = (probabilities[name] for name in pair)
-        if one is None or two is None:
-            continue
-        joined = auroc_parts(judged.y_true, (one + two) / 2, judged.patients, judged.n_patients)
+        one, two = (cards[name][0].probability for name in pair)
+        joined = None if one is None or two is None else parts_of((one + two) / 2)
         if joined is None:
             continue
         named = f"mean of {pair[0]} and {pair[1]}"
         rows.append(_estimated(joined.estimate(), named, of, counts))
         for name in pair:
-            scores = cards[name][0].scores
-            alone = auroc_parts(judged.y_true, scores, judged.patients, judged.n_patients)
+            alone = parts_of(cards[name][0].scores)
             if alone is not None:
                 gain = (joined - alone).estimate()
                 rows.append(_estimated(gain, f"{named} - {name}", of, counts))
@@ -297,40 +278,18 @@ def check_analysis(
 
 
 def failure_table(
-    models: Mapping[str, Sequence[JudgedModel]],
-    judged: EvaluationSet,
-    task: ComparisonTask,
+    models: Models,
+    test_set: TestSet,
+    protocol: Protocol,
     prevalence: float | None,
     resamples: Resamples,
 ) -> pd.DataFrame:
-    """Where each system fails, with the shortcut baseline beside."""
-    cards, protocol = scorecards(models), task.protocol
-    table = _where_each_fails(
-        cards,
-        task.test_set.images,
-        resamples,
-        policy=main_policy(list(next(iter(cards.values()))[0].thresholds), protocol.policy),
-        subgroups=protocol.subgroups,
-        prevalence=prevalence,
-    )
-    shortcuts = _shortcut_rows(task.test_set, judged, cards)
-    return pd.concat([table, shortcuts], ignore_index=True)
-
-
-def _where_each_fails(
-    cards: Mapping[str, Sequence[Scorecard]],
-    images: pd.DataFrame,
-    resamples: Resamples,
-    *,
-    policy: str,
-    subgroups: Sequence[str] = (),
-    prevalence: float | None = None,
-) -> pd.DataFrame:
-    """Say in which groups, and in which way, each system fails."""
-    probabilities = {name: members[0].probability for name, members in cards.items()}
-    judged = next(iter(cards.values()))[0].judged
-    rows = _images_of(judged, images)
-    groups = image_groups(rows, subgroups)
+    """In which groups, and in which way, each system fails, with the shortcut baseline beside."""
+    cards = cards_of(models)
+    judged = judged_of(cards)
+    policy = main_policy(list(next(iter(cards.values()))[0].thresholds), protocol.policy)
+    rows = _images_of(judged, test_set.images)
+    groups = image_groups(rows, protocol.subgroups)
     shares = Shares(judged.n_patients, Calls(cards, policy, resamples), gaps=set(groups))
     for name, members in cards.items():
         of_groups = _shares_of_groups(members, groups, policy)
@@ -342,13 +301,14 @@ def _where_each_fails(
     add_at_prevalence(shares, cards, policy, prevalence)
     tables = [
         shares.table(list(cards), resamples),
-        _auroc_of_groups(cards, groups, judged),
-        _combined_auroc(cards, probabilities, judged),
+        _auroc_of_groups(cards, groups),
+        _combined_auroc(cards),
+        _shortcut_rows(test_set, judged, cards),
     ]
-    kept = [table for table in tables if len(table)]
-    if not kept:
+    filled = [table for table in tables if len(table)]
+    if not filled:
         return pd.DataFrame(columns=list(FAILURE_COLUMNS))
-    return pd.concat(kept, ignore_index=True)[list(FAILURE_COLUMNS)]
+    return pd.concat(filled, ignore_index=True)[list(FAILURE_COLUMNS)]
 
 
 _Share = tuple[ShareName, npt.ArrayLike, npt.ArrayLike, npt.NDArray[np.int64], npt.ArrayLike | None]
@@ -356,35 +316,31 @@ _Share = tuple[ShareName, npt.ArrayLike, npt.ArrayLike, npt.NDArray[np.int64], n
 
 
 def _shares_of_groups(
-    cards: Sequence[Scorecard],
-    groups: Mapping[str, npt.NDArray[np.object_]],
-    policy: str,
+    cards: Sequence[Scorecard], groups: Mapping[str, Groups], policy: str
 ) -> Iterator[_Share]:
     judged = cards[0].judged
-    called = [card.called(policy) for card in cards]
-    known = [each for each in called if each is not None]
-    if len(known) < len(cards):
+    calls = [called for card in cards if (called := card.called(policy)) is not None]
+    if len(calls) < len(cards):
         return
-    positive = np.mean(known, axis=0)  # over seeds
+    positive = np.mean(calls, axis=0)  # over seeds
     boxed = judged.y_true & judged.boxes_trusted
     ones = np.ones(len(positive))
     figures: dict[str, tuple[Floats, npt.NDArray[np.bool_], Floats | None]] = {
         "recall": (positive, judged.y_true, ones),
         "specificity": (1 - positive, ~judged.y_true, -ones),
     }
-    placed = [card.localised for card in cards if card.localised is not None]
-    if len(placed) == len(cards):
-        found = [call & place for call, place in zip(known, placed, strict=True)]
-        of_one = placed[0].astype(np.float64) if len(cards) == 1 else None  # places of one seed
-        figures["localised_sensitivity"] = (np.mean(found, axis=0), boxed, of_one)
+    on_lesion = [card.localised for card in cards if card.localised is not None]
+    if len(on_lesion) == len(cards):
+        hits = [called & hit for called, hit in zip(calls, on_lesion, strict=True)]
+        # Only of one seed does a call add a fixed share: the points of seeds differ.
+        per_call = on_lesion[0].astype(np.float64) if len(cards) == 1 else None
+        figures["localised_sensitivity"] = (np.mean(hits, axis=0), boxed, per_call)
     for topic, of_image in groups.items():
-        for group in sorted(set(of_image) - {""}):
-            inside = of_image == group
-            outside = ~inside & (of_image != "")
+        for group, inside, outside in _members(of_image):
             for metric, (value, of, per_call) in figures.items():
-                for chosen, called_ in ((inside, group), (outside, f"not {group}")):
+                for chosen, name in ((inside, group), (outside, f"not {group}")):
                     mask = of & chosen
-                    key = ShareName(topic, called_, policy, metric)
+                    key = ShareName(topic, name, policy, metric)
                     added = None if per_call is None else per_call * mask
                     yield key, value * mask, mask, judged.patients, added
 
@@ -392,35 +348,28 @@ def _shares_of_groups(
 def _shares_of_lesions(members: Sequence[Scorecard], rows: pd.DataFrame) -> Iterator[_Share]:
     """Kinds of error, and lesions reached by kind of lesion, means over seeds."""
     judged = members[0].judged
-    pairs = [_pairs(each) for each in members]
-    known = [(p, each.box_cut) for p, each in zip(pairs, members, strict=True) if p is not None]
-    if len(known) < len(members) or not known[0][0].n_true.sum():
+    ids = judged.image_ids[judged.boxes_trusted]
+    matched = [
+        (pair_boxes(card.boxes, judged.truth, ids), card.box_cut)
+        for card in members
+        if card.boxes is not None and card.box_cut is not None
+    ]
+    if len(matched) < len(members) or not matched[0][0].n_true.sum():
         return
     patients = judged.patients[judged.boxes_trusted]
-    kinds = [error_kinds(p, cut) for p, cut in known if cut is not None]
-    mean = {kind: np.mean([each[kind] for each in kinds], axis=0) for kind in kinds[0]}
+    kinds = [error_kinds(pairs, cut) for pairs, cut in matched]
+    mean = {kind: np.mean([of_seed[kind] for of_seed in kinds], axis=0) for kind in kinds[0]}
     ones = np.ones(len(patients))
     for kind in (*_PER_LESION, *_PER_IMAGE):
         of = mean["lesions"] if kind in _PER_LESION else ones
         yield ShareName("errors", "", "", kind), mean[kind], of, patients, None
-    reached = np.mean([lesions_reached(p, cut) for p, cut in known if cut is not None], axis=0)
-    first = known[0][0]
-    image = first.true_image
-    truth = _ordered_truth(judged)
+    reached = np.mean([lesions_reached(pairs, cut) for pairs, cut in matched], axis=0)
+    image = matched[0][0].true_image
     trusted = rows[judged.boxes_trusted].reset_index(drop=True)
-    groups = lesion_groups(truth, image, trusted)
-    for topic, of_lesion in groups.items():
-        for group in sorted(set(of_lesion) - {""}):
-            chosen = of_lesion == group
+    for topic, of_lesion in lesion_groups(_ordered_truth(judged), image, trusted).items():
+        for group, chosen, _ in _members(of_lesion):
             key = ShareName(f"lesions by {topic}", group, "", "lesion_recall")
             yield key, reached * chosen, chosen, patients[image], None
-
-
-def _pairs(card: Scorecard) -> BoxPairs | None:
-    judged = card.judged
-    if card.boxes is None or card.box_cut is None:
-        return None
-    return pair_boxes(card.boxes, judged.truth, judged.image_ids[judged.boxes_trusted])
 
 
 def _ordered_truth(judged: EvaluationSet) -> pd.DataFrame:
@@ -434,7 +383,7 @@ def _ordered_truth(judged: EvaluationSet) -> pd.DataFrame:
 def _shortcut_rows(
     test_set: TestSet,
     judged: EvaluationSet,
-    cards: Mapping[str, Sequence[Scorecard]],
+    cards: Cards,
 ) -> pd.DataFrame:
     """Guess the label of the judged images from view, sex, age, file, grey level and edge alone.
 
@@ -447,44 +396,48 @@ def _shortcut_rows(
     positive = judged.y_true.astype(np.float64)
     truth = pd.DataFrame({test_set.target.name: positive}, index=judged.image_ids)
     systems = {name: [card.scores for card in each] for name, each in cards.items()}
-    found = [
+    guesses = [
         row
         for row in measure_shortcuts(images, decode, truth, systems=systems)
         if row["kind"] != _LEFT_OUT
     ]
-    common = {"policy": "", "metric": "auroc", "n_patients": judged.n_patients}
-    rows: list[dict[str, Any]] = [
-        common
-        | {
-            "topic": SHORTCUT,
-            "group": row["fact"],
-            "system": SHORTCUT,
-            "estimate": row["auroc"],
-            "ci_low": row["ci_low"],
-            "ci_high": row["ci_high"],
-            "ci_method": _SHORTCUT_METHOD if row["ci_low"] is not None else "",
-            "count": row["n_positive"],
-            "of": row["n_images"],
-            "note": f"known of {row['n_known']} images",
+
+    def row_of(guess: Mapping[str, Any], **rest: Any) -> dict[str, Any]:
+        return {
+            "policy": "",
+            "metric": "auroc",
+            "n_patients": judged.n_patients,
+            "group": guess["fact"],
+            "ci_method": _SHORTCUT_METHOD if rest["ci_low"] is not None else "",
+            "count": guess["n_positive"],
+            "of": guess["n_images"],
+            **rest,
         }
-        for row in found
+
+    rows = [
+        row_of(
+            guess,
+            topic=SHORTCUT,
+            system=SHORTCUT,
+            estimate=guess["auroc"],
+            ci_low=guess["ci_low"],
+            ci_high=guess["ci_high"],
+            note=f"known of {guess['n_known']} images",
+        )
+        for guess in guesses
     ]
-    held = [row for row in found if "beyond" in row and row["kind"] != _OF_LUNGS]
-    for name, gap in held[0]["beyond"].items() if held else ():  # the strongest comes first
+    compared = [row for row in guesses if "beyond" in row and row["kind"] != _OF_LUNGS]
+    for name, gap in compared[0]["beyond"].items() if compared else ():  # the strongest is first
         low, high = gap.interval or (None, None)
         rows.append(
-            common
-            | {
-                "topic": BEYOND_SHORTCUT,
-                "group": held[0]["fact"],
-                "system": name,
-                "estimate": gap.value,
-                "ci_low": low,
-                "ci_high": high,
-                "ci_method": _SHORTCUT_METHOD if low is not None else "",
-                "count": held[0]["n_positive"],
-                "of": held[0]["n_images"],
-                "note": "over pairs of images in one fold",
-            }
+            row_of(
+                compared[0],
+                topic=BEYOND_SHORTCUT,
+                system=name,
+                estimate=gap.value,
+                ci_low=low,
+                ci_high=high,
+                note="over pairs of images in one fold",
+            )
         )
     return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))

@@ -32,7 +32,7 @@ from evaluation.compare.estimates import (
     is_chosen,
     of_thresholds,
 )
-from evaluation.compare.scorecard import Scorecard
+from evaluation.compare.scorecard import Cards, Scorecard
 from evaluation.decisions.refit import refit_thresholds
 from evaluation.metrics.evaluation_set import EvaluationSet, MetricKey
 from evaluation.metrics.registry import METRICS, family, why_undefined
@@ -71,7 +71,7 @@ class Resampled(NamedTuple):
 
 def resampled_figures(
     target: str,
-    cards: Mapping[str, Sequence[Scorecard]],
+    cards: Cards,
     resamples: Resamples,
     *,
     unit: str = "image",
@@ -169,7 +169,7 @@ class SystemCards:
 
 
 def _draw(
-    cards: Mapping[str, Sequence[Scorecard]],
+    cards: Cards,
     resamples: Resamples,
     kept: Callable[[MetricKey], bool],
     advance: Callable[[int], None] | None,

@@ -11,10 +11,10 @@ import pandas as pd
 
 from evaluation.compare.estimates import FAILURES_WRONG, Estimate, Estimates
 from evaluation.compare.intervals import resampled_figures
-from evaluation.compare.judged_model import ComparisonTask, JudgedModel
 from evaluation.compare.paired_tests import clustered_auroc, resampled_tests, with_clustered_auroc
-from evaluation.compare.scorecard import Scorecard
+from evaluation.compare.scorecard import Cards, JudgedModel, Models, Scorecard
 from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import tune
 from evaluation.decisions.units import Unit, Units, group_images, judged_units
 from evaluation.metrics.evaluation_set import ALL, EvaluationSet, MetricKey, Note
@@ -35,21 +35,20 @@ class UnitComparison(NamedTuple):
 
 
 def compare_units(
-    models: Mapping[str, Sequence[JudgedModel]],
+    models: Models,
     judged: EvaluationSet,
-    task: ComparisonTask,
+    test_set: TestSet,
     unit: Unit,
     resamples: Resamples,
 ) -> UnitComparison:
     """Every image-level figure by study or patient."""
     if unit == "image":
         return UnitComparison(None, [], None)
-    test_set = task.test_set
     units = group_images(test_set.images, test_set.labels_of("test"), judged.image_ids, unit)
     whole = judged_units(judged, units)
     note = _note(units, whole, judged, unit)
     cards = {
-        name: [_unit_card(model, units, whole, task, unit) for model in each]
+        name: [_unit_card(model, units, whole, test_set, unit) for model in each]
         for name, each in models.items()
     }
     drawn = resampled_figures(test_set.target.name, cards, resamples, unit=unit)
@@ -59,12 +58,12 @@ def compare_units(
 
 
 def _unit_card(
-    model: JudgedModel, units: Units, whole: EvaluationSet, task: ComparisonTask, unit: Unit
+    model: JudgedModel, units: Units, whole: EvaluationSet, test_set: TestSet, unit: Unit
 ) -> Scorecard:
     chosen, output = model.decision, model.output
     rule = tune(
         model.predictions,
-        task.test_set,
+        test_set,
         policies=list(chosen.thresholds),
         search=chosen.searched,
         options=chosen.options,
@@ -83,7 +82,7 @@ def _unit_card(
     )
 
 
-def _of_units(figures: Estimates, cards: Mapping[str, Sequence[Scorecard]]) -> Estimates:
+def _of_units(figures: Estimates, cards: Cards) -> Estimates:
     """Without figures that need a place: they have no row by unit, not even one that says why."""
     each = [card for members in cards.values() for card in members]
     kept = {key.metric for card in each for key in card.estimates()}
@@ -104,7 +103,7 @@ def _of_units(figures: Estimates, cards: Mapping[str, Sequence[Scorecard]]) -> E
     )
 
 
-def _with_thresholds(figures: Estimates, cards: Mapping[str, Sequence[Scorecard]]) -> Estimates:
+def _with_thresholds(figures: Estimates, cards: Cards) -> Estimates:
     """With the thresholds, which are not those by image; of several seeds the first's."""
     counts = next(iter(next(iter(figures.systems.values())).values())).counts
     thresholds = {
@@ -133,8 +132,8 @@ def _note(units: Units, whole: EvaluationSet, judged: EvaluationSet, unit: Unit)
 
 def failures_as_wrong(
     figures: Estimates,
-    models: Mapping[str, Sequence[JudgedModel]],
-    task: ComparisonTask,
+    models: Models,
+    test_set: TestSet,
     resamples: Resamples,
 ) -> Estimates:
     """Judge the systems on every image that any of them should have run on.
@@ -143,20 +142,20 @@ def failures_as_wrong(
     image and called negative, a negative one above every image and called positive.
     """
     predictions = {model.name: model.predictions for each in models.values() for model in each}
-    expected = attempted_images(predictions, task.test_set)
+    expected = attempted_images(predictions, test_set)
     missing = {
         name: [len(expected.difference(model.predictions.images_run)) for model in each]
         for name, each in models.items()
     }
     if not any(count for counts in missing.values() for count in counts):
         return _renamed(figures, lambda figure, names: _of_all(figure))
-    judged = describe_images(task.test_set, expected, task.test_set.labels)
+    judged = describe_images(test_set, expected, test_set.labels)
     cards = {
-        name: [_failure_card(model, judged, task) for model in each]
+        name: [_failure_card(model, judged, test_set) for model in each]
         for name, each in models.items()
     }
     found = resampled_figures(
-        task.test_set.target.name,
+        test_set.target.name,
         cards,
         replace(resamples, n_clusters=judged.n_patients),
         kept=lambda key: key.metric in _KEPT and key.subgroup == ALL,
@@ -194,10 +193,10 @@ def _renamed(
     )
 
 
-def _failure_card(model: JudgedModel, judged: EvaluationSet, task: ComparisonTask) -> Scorecard:
+def _failure_card(model: JudgedModel, judged: EvaluationSet, test_set: TestSet) -> Scorecard:
     system, decision = model.predictions, model.decision
     ran = judged.image_ids[judged.image_ids.isin(system.images_run)]
-    output = SystemOutput.of(system, task.test_set, ran, decision.boxes)
+    output = SystemOutput.of(system, test_set, ran, decision.boxes)
     known = output.scores(decision.reduction)
     scores = known.reindex(judged.image_ids)
     failed = scores.isna().to_numpy()

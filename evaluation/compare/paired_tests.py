@@ -22,7 +22,7 @@ from evaluation.compare.estimates import (
     family_sizes,
     is_chosen,
 )
-from evaluation.compare.scorecard import Scorecard
+from evaluation.compare.scorecard import Cards, Scorecard, judged_of
 from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, EvaluationSet, MetricKey
 from evaluation.metrics.registry import METRICS
 from evaluation.statistics.auroc_variance import (
@@ -174,7 +174,7 @@ SEEDS_TEST = f"{OVER_SEEDS}; covariances of the {BOOTSTRAP.removesuffix(' percen
 
 def paired_tests(
     figures: Estimates,
-    cards: Mapping[str, Sequence[Scorecard]],
+    cards: Cards,
     clustered: ClusteredAuroc,
     differences: Differences | None = None,
     more: pd.DataFrame | None = None,
@@ -188,7 +188,7 @@ def paired_tests(
     Source:
         Obuchowski 1997 and 1998; DeLong et al. 1988; McNemar 1947; Holm 1979.
     """
-    judged = next(iter(cards.values()))[0].judged
+    judged = judged_of(cards)
     rows = _Rows(figures.target, next(iter(cards)), figures.contrast_level)
     for subgroup, chosen in _subgroups(judged).items():
         _auroc_rows(rows, subgroup, cards, chosen, clustered)
@@ -212,52 +212,46 @@ ClusteredAuroc = Mapping[str, Mapping[tuple[str, str], ClusteredEstimate]]
 """Obuchowski's estimates by subgroup and pair; of one system the second of the pair is empty."""
 
 
-def clustered_auroc(cards: Mapping[str, Sequence[Scorecard]]) -> ClusteredAuroc:
+def clustered_auroc(cards: Cards) -> ClusteredAuroc:
     """The AUROC of every system and its paired differences, clustered by patient.
 
     Source:
         Obuchowski 1997.
     """
-    judged = next(iter(cards.values()))[0].judged
-    return {
-        subgroup: _estimates(cards, chosen, judged.patients[chosen], judged.n_patients)
-        for subgroup, chosen in _subgroups(judged).items()
-    }
+    subgroups = _subgroups(judged_of(cards))
+    return {subgroup: _aurocs(cards, chosen) for subgroup, chosen in subgroups.items()}
 
 
-def _estimates(
-    cards: Mapping[str, Sequence[Scorecard]], chosen: np.ndarray, clusters: np.ndarray, n: int
+def _aurocs(
+    cards: Cards, chosen: np.ndarray, *, by_image: bool = False
 ) -> dict[tuple[str, str], ClusteredEstimate]:
     """AUROC of every system, then of every pair; a system that lacks it is left out."""
-    parts = _parts(cards, chosen, clusters, n)
-    found = {(name, ""): auroc_over_seeds(part) for name, part in parts.items()}
+    of_systems = {
+        name: seed_parts(members, chosen, by_image=by_image) for name, members in cards.items()
+    }
+    parts = {name: part for name, part in of_systems.items() if part is not None}
+    aurocs = {(name, ""): auroc_over_seeds(part) for name, part in parts.items()}
     for pair in combinations(parts, 2):
-        found[pair] = auroc_over_seeds(parts[pair[0]], parts[pair[1]])
-    return found
+        aurocs[pair] = auroc_over_seeds(parts[pair[0]], parts[pair[1]])
+    return aurocs
 
 
-def parts_by_system(cards: Mapping[str, Sequence[Scorecard]]) -> dict[str, list[AurocParts]]:
-    """What each patient adds to the AUROC of each system, one per training seed.
+def seed_parts(
+    members: Sequence[Scorecard], chosen: np.ndarray, *, by_image: bool = False
+) -> list[AurocParts] | None:
+    """What patients, or single images, add to the AUROC of each seed on the chosen images.
 
-    A system whose images are all of one class is left out.
+    `None` where a class is absent.
     """
-    judged = next(iter(cards.values()))[0].judged
-    return _parts(cards, np.ones(len(judged.y_true), bool), judged.patients, judged.n_patients)
-
-
-def _parts(
-    cards: Mapping[str, Sequence[Scorecard]], chosen: np.ndarray, clusters: np.ndarray, n: int
-) -> dict[str, list[AurocParts]]:
-    parts: dict[str, list[AurocParts]] = {}
-    for name, members in cards.items():
-        each = [
-            auroc_parts(card.judged.y_true[chosen], card.scores[chosen], clusters, n)
-            for card in members
-        ]
-        known = [part for part in each if part is not None]
-        if len(known) == len(each):
-            parts[name] = known
-    return parts
+    judged = members[0].judged
+    clusters, n_clusters = judged.patients[chosen], judged.n_patients
+    if by_image:
+        n_clusters = int(chosen.sum())
+        clusters = np.arange(n_clusters)
+    y_true = judged.y_true[chosen]
+    parts = [auroc_parts(y_true, card.scores[chosen], clusters, n_clusters) for card in members]
+    known = [part for part in parts if part is not None]
+    return known if known and len(known) == len(parts) else None
 
 
 @dataclass
@@ -297,15 +291,15 @@ class _Rows:
 def _auroc_rows(
     rows: _Rows,
     subgroup: str,
-    cards: Mapping[str, Sequence[Scorecard]],
+    cards: Cards,
     chosen: np.ndarray,
     clustered: ClusteredAuroc,
 ) -> None:
-    judged = next(iter(cards.values()))[0].judged
+    judged = judged_of(cards)
     n_images = int(chosen.sum())
     n_patients = len(np.unique(judged.patients[chosen]))
     of = {"subgroup": subgroup, "policy": "", "metric": "auroc"}
-    by_image = _estimates(cards, chosen, np.arange(n_images), n_images)
+    by_image = _aurocs(cards, chosen, by_image=True)
     for method, independent, estimates in (
         (OBUCHOWSKI, "patients", clustered[subgroup]),
         (DELONG, "images", by_image),
@@ -322,11 +316,9 @@ def _auroc_rows(
             )
 
 
-def _decision_rows(
-    rows: _Rows, subgroup: str, cards: Mapping[str, Sequence[Scorecard]], judged_on: np.ndarray
-) -> None:
+def _decision_rows(rows: _Rows, subgroup: str, cards: Cards, judged_on: np.ndarray) -> None:
     """Clustered and exact McNemar at every policy that both systems have a threshold for."""
-    judged = next(iter(cards.values()))[0].judged
+    judged = judged_of(cards)
     policies = dict.fromkeys(p for members in cards.values() for p in members[0].thresholds)
     refitted = {p for each in cards.values() for card in each for p in card.chosen_policies}
     of_share = {"all": judged_on, "positive": judged_on & judged.y_true}
@@ -393,9 +385,7 @@ def _shares_right(members: Sequence[Scorecard], policy: str) -> Floats | None:
     return np.stack(right)
 
 
-def with_clustered_auroc(
-    figures: Estimates, clustered: ClusteredAuroc, cards: Mapping[str, Sequence[Scorecard]]
-) -> Estimates:
+def with_clustered_auroc(figures: Estimates, clustered: ClusteredAuroc, cards: Cards) -> Estimates:
     """Give every AUROC Obuchowski's interval; where there is none, neither has the figure one."""
     levels = [family_level(size) for size in family_sizes(len(cards))]
 

@@ -1,4 +1,4 @@
-"""All figures of one system on the judged images, under any patient weights.
+"""A trained model on the judged images, and all its figures under any patient weights.
 
 With all weights 1 a scorecard gives the estimates, with the weights of a resample a replicate:
 one definition of each figure serves both. A replicate of a figure at a chosen threshold is taken
@@ -9,6 +9,7 @@ threshold held.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from data_prep.store.predictions import Predictions
 from evaluation.boxes.average_precision import (
     WeightedAveragePrecision,
     coco_figures,
@@ -36,8 +38,16 @@ from evaluation.decisions.decision import Decision
 from evaluation.decisions.referral import Referral, ReferralFigures, doubt_of
 from evaluation.decisions.refit import ValidationScores
 from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import ThresholdChoice, check_policy
-from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, EvaluationSet, MetricKey
+from evaluation.decisions.tuning import checked_decision
+from evaluation.metrics.evaluation_set import (
+    ALL,
+    VERSUS_NORMAL,
+    EvaluationSet,
+    MetricKey,
+    Note,
+)
 from evaluation.metrics.image_metrics import confusion_counts, rates
 from evaluation.metrics.metric import NEEDS, Need
 from evaluation.metrics.registry import MATCHED_PERCENT, METRICS, family
@@ -51,18 +61,16 @@ from evaluation.statistics.ranking import (
     RankingSums,
     is_positive,
 )
+from evaluation.systems.eligibility import learned_validation
 
 
 class Replicates(NamedTuple):
-    """Figures on resamples of patients, each shape ``(R,)``.
-
-    Attributes:
-        figures: Every figure; where thresholds were refitted, at these.
-        held: Figures at a policy whose threshold was refitted, with the threshold held.
-    """
+    """Figures on resamples of patients, each shape ``(R,)``."""
 
     figures: dict[MetricKey, Floats]
+    """Every figure; where thresholds were refitted, at these."""
     held: dict[MetricKey, Floats]
+    """Figures at a policy whose threshold was refitted, with the threshold held."""
 
 
 _Counts = dict[tuple[str, str], Floats]
@@ -393,3 +401,64 @@ def _without(need: Need, policy: str, metrics: Iterable[str]) -> dict[MetricKey,
 def _share(part: Floats, whole: Floats) -> Floats:
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(part / whole)
+
+
+Cards = Mapping[str, Sequence[Scorecard]]
+"""By system, one a training seed."""
+
+
+@dataclass(frozen=True)
+class JudgedModel:
+    """A trained model on the judged images: what validation chose, its output, its figures."""
+
+    name: str  # that of its system, with the number of the seed where there are several
+    predictions: Predictions
+    decision: Decision
+    output: SystemOutput
+    card: Scorecard
+
+
+Models = Mapping[str, Sequence[JudgedModel]]
+"""By system, one a training seed."""
+
+
+def judge_models(
+    systems: Mapping[str, Mapping[str, Predictions]],
+    judged: EvaluationSet,
+    test_set: TestSet,
+    policies: Sequence[str],
+    extra_policies: Sequence[str] = (),
+) -> tuple[Models, list[Note]]:
+    """Derive every model's decision and score it on the judged images.
+
+    A figure of places with the tolerance of one cell has the same tolerance for all models: that
+    of the coarsest map on each image.
+    """
+    notes: list[Note] = []
+    outputs: dict[tuple[str, str], tuple[Decision, SystemOutput]] = {}
+    for system, models in systems.items():
+        for name, predictions in models.items():
+            decision, of_model = checked_decision(
+                name, predictions, test_set, policies, extra_policies
+            )
+            output = SystemOutput.of(predictions, test_set, judged.image_ids, decision.boxes)
+            outputs[system, name] = decision, output
+            notes += [*of_model, *learned_validation(name, predictions, test_set)]
+    cells = [size for _, output in outputs.values() if (size := output.cells()) is not None]
+    judged = replace(judged, tolerance=np.max(cells, axis=0) if cells else None)
+    judged_models: dict[str, list[JudgedModel]] = {system: [] for system in systems}
+    for (system, name), (decision, output) in outputs.items():
+        card = Scorecard.of(output, decision, judged)
+        model = JudgedModel(name, systems[system][name], decision, output, card)
+        judged_models[system].append(model)
+    return judged_models, notes
+
+
+def cards_of(models: Models) -> Cards:
+    """The scorecards of each system, one a training seed."""
+    return {name: [model.card for model in members] for name, members in models.items()}
+
+
+def judged_of(cards: Cards) -> EvaluationSet:
+    """The images that all scorecards are of."""
+    return next(iter(cards.values()))[0].judged

@@ -19,7 +19,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.estimates import of_thresholds
-from evaluation.compare.scorecard import Scorecard
+from evaluation.compare.scorecard import Cards, Scorecard, judged_of
 from evaluation.decisions.refit import ValidationScores, refit_thresholds
 from evaluation.statistics.bootstrap import (
     Interval,
@@ -72,10 +72,8 @@ class Calls:
         thresholds: Refitted, a column a seed of these systems; `None` without any.
     """
 
-    def __init__(
-        self, cards: Mapping[str, Sequence[Scorecard]], policy: str, resamples: Resamples
-    ) -> None:
-        self.patients = next(iter(cards.values()))[0].judged.patients
+    def __init__(self, cards: Cards, policy: str, resamples: Resamples) -> None:
+        self.patients = judged_of(cards).patients
         self.held: dict[str, Floats] = {}
         self.unsure: dict[str, str] = {}
         chosen: dict[tuple[str, int], tuple[ValidationScores, list[str]]] = {}
@@ -308,14 +306,14 @@ def _kappa(
         return np.asarray((observed - chance) / np.where(chance < 1, 1 - chance, np.nan))
 
 
-def add_agreement(shares: Shares, cards: Mapping[str, Sequence[Scorecard]], policy: str) -> None:
+def add_agreement(shares: Shares, cards: Cards, policy: str) -> None:
     """Add what every pair of systems agrees on, of the first seed of each.
 
     Images that both, one or none gets right (topic ``right_wrong``; all images, positive ones,
     negative ones), Cohen's kappa of the calls (topic ``agreement``), and sensitivity and
     specificity if an image were called positive by either or by both (topic ``combined``).
     """
-    judged = next(iter(cards.values()))[0].judged
+    judged = judged_of(cards)
     truth, patients = judged.y_true, judged.patients
     everything = np.ones(len(truth), dtype=bool)
     populations = {"all": everything, "positive": truth, "negative": ~truth}
@@ -435,7 +433,7 @@ def check_prevalence(prevalence: float | None) -> None:
 
 def add_at_prevalence(
     shares: Shares,
-    cards: Mapping[str, Sequence[Scorecard]],
+    cards: Cards,
     policy: str,
     prevalence: float | None,
 ) -> None:

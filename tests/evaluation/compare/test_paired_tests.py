@@ -164,7 +164,7 @@ def test_intervals_of_all_contrasts_at_once_are_bonferronis(judged):
 def test_the_spread_between_seeds_widens_groups_their_differences_and_gaps(judged):
     of_image = np.where(np.arange(N) % 2 == 0, "F", "M").astype(object)
     seeds = [card(judged, 1, skill=0.3), card(judged, 1, skill=2.0)]
-    several = _auroc_of_groups({"A": seeds, "B": [card(judged, 2)]}, {"sex": of_image}, judged)
+    several = _auroc_of_groups({"A": seeds, "B": [card(judged, 2)]}, {"sex": of_image})
     inside = of_image == "F"
     values, parts = [], []
     for chosen in (inside, ~inside):

@@ -11,7 +11,6 @@ from sklearn import metrics as oracle
 from evaluation.compare.estimates import HELD, REFITTED, Estimates
 from evaluation.compare.intervals import EXACT_METHOD, SystemCards, _resampled, resampled_figures
 from evaluation.compare.judged_again import _failure_card
-from evaluation.compare.judged_model import ComparisonTask
 from evaluation.compare.paired_tests import (
     MCNEMAR,
     REFITTED_TEST,
@@ -19,7 +18,6 @@ from evaluation.compare.paired_tests import (
     clustered_auroc,
     paired_tests,
 )
-from evaluation.compare.protocol import EXPLORATORY
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.shares import Calls, ShareName, Shares, add_at_prevalence
 from evaluation.decisions.refit import ValidationScores, refit_thresholds
@@ -326,11 +324,10 @@ def test_a_failed_image_stays_wrong_at_every_refitted_threshold(predict, judged_
     target, ids = judged_set.target(), judged_set.image_ids("test").sort_values()
     failed = ids[:30]
     system = predict("A", seed=1, skip=failed)
-    model = SimpleNamespace(predictions=system, decision=tune(system, TestSet(judged_set, target)))
-    labels = judged_set.labels(target)
-    judged = describe_images(TestSet(judged_set, target), ids, labels)
-    task = ComparisonTask(TestSet(judged_set, target), EXPLORATORY)
-    card = _failure_card(model, judged, task)
+    test_set = TestSet(judged_set, target)
+    model = SimpleNamespace(predictions=system, decision=tune(system, test_set))
+    judged = describe_images(test_set, ids, test_set.labels)
+    card = _failure_card(model, judged, test_set)
     kept, wrong = card.validation.scores, card.scores[:30]
     assert len(set(judged.y_true[:30])) == 2
     assert (wrong[judged.y_true[:30]] < kept.min()).all()
