@@ -29,6 +29,7 @@ from benchmarks.worker import Candidate, Run
 from classification.dataset import LabelBatch
 from classification.loss import training_losses as classifier_losses
 from classification.model import ImageClassifier, build_chexnet
+from configs.settings import TrainingSettings
 from data_prep.images.image import read_image
 from data_prep.store.preprocess import letterbox
 from detection.backbone import group_norm
@@ -39,7 +40,7 @@ from detection.retinanet import LesionRetinaNet
 from scripts.machines.runtime import choose_device, computes_bf16
 from training.cost import count_flops
 from training.loop import read_losses
-from training.optimisation import FitSettings, build_optimiser
+from training.optimisation import build_optimiser
 
 _LEARNING_RATE = 1e-5  # small: weights that run away would change what a step costs
 _LARGE = 10_000  # boxes: torchvision keeps 300 in all, ours 100 for each finding
@@ -199,7 +200,7 @@ def _our_step(
     batch: Any,
     device: str,
     precision: str,
-    how: FitSettings,
+    how: TrainingSettings,
 ) -> Run:
     """The step that `cxr train` runs, images in main memory to updated weights."""
     optimiser = build_optimiser(model.train(), how)
@@ -335,13 +336,26 @@ def classifier_floats(model: ImageClassifier, images: Tensor) -> Tensor:
 
 def classifier_step(model: ImageClassifier, batch: LabelBatch, device: str, precision: str) -> Run:
     """Our step with AdamW."""
-    how = FitSettings(learning_rate=_LEARNING_RATE, weight_decay=1e-4, clip=1.0)
+    how = TrainingSettings(
+        epochs=1,
+        batch_size=len(batch.images),
+        learning_rate=_LEARNING_RATE,
+        weight_decay=1e-4,
+        clip=1.0,
+        monitor="val_loss",
+    )
     return _our_step(model, classifier_losses, batch, device, precision, how)
 
 
 def detector_step(model: LesionRetinaNet, batch: LesionBatch, device: str, precision: str) -> Run:
     """Our step with SGD."""
-    how = FitSettings(optimiser="sgd", learning_rate=_LEARNING_RATE)
+    how = TrainingSettings(
+        epochs=1,
+        batch_size=len(batch.images),
+        optimiser="sgd",
+        learning_rate=_LEARNING_RATE,
+        monitor="val_loss",
+    )
     return _our_step(model, detector_losses, batch, device, precision, how)
 
 

@@ -11,8 +11,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from training.optimisation import FitSettings, build_optimiser
-
 _CPU_MESSAGES = ("can't allocate memory", "not enough memory")
 _STATES = 5  # gradient, two moments, average, and the copy that a checkpoint makes
 _TRANSIENT = 1.5  # gradients of activations, beside what is saved for them
@@ -136,7 +134,8 @@ def _step_fits(
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
     try:
-        optimiser = build_optimiser(model, FitSettings(learning_rate=1e-12))
+        # Two moments: the most that an optimiser here keeps.
+        optimiser = torch.optim.AdamW(model.parameters(), lr=1e-12, fused=True)
         _forward(model, make_batch(size).to(device), losses, precision).backward()
         optimiser.step()
     except Exception as error:

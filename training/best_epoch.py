@@ -19,11 +19,12 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from safetensors.torch import save
 from torch import nn
 
+from configs.settings import TrainingSettings
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
 from training.loggers import log_row, log_start
 from training.loop import Loop
-from training.optimisation import FitSettings, Mode, Plateau
+from training.optimisation import Mode, Plateau, monitor_mode
 from training.processes import gather
 from training.run_folder import RunFolder
 
@@ -133,7 +134,7 @@ class EpochRecord(Callback):
         self,
         run: RunFolder,
         validation_metrics: Metrics,
-        settings: FitSettings,
+        settings: TrainingSettings,
         *,
         progress: Callable[[int], None] | None,
         on_epoch: Callable[[Row], None] | None,
@@ -141,7 +142,7 @@ class EpochRecord(Callback):
         self._run = run
         self._metrics = validation_metrics
         self._settings = settings
-        self._rule: tuple[str, Mode] = (settings.monitor, settings.mode)
+        self._rule: tuple[str, Mode] = (settings.monitor, monitor_mode(settings.monitor))
         self._progress = progress or (lambda n: None)
         self._on_epoch = on_epoch or (lambda row: None)
         self.history: list[Row] = []

@@ -24,6 +24,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from configs.settings import TrainingSettings
 from training.best_epoch import (
     EpochRecord,
     Row,
@@ -32,7 +33,7 @@ from training.best_epoch import (
     require_same_architecture,
 )
 from training.loop import Loop, Task, share_batch_statistics
-from training.optimisation import FitSettings
+from training.optimisation import monitor_mode
 from training.processes import Place
 from training.run_folder import RunFolder
 from training.sampling import SeededSampler
@@ -273,7 +274,7 @@ def _learn_in_fp32(forward: Callable[[Tensor], Tensor], maps: Tensor) -> Tensor:
 
 def fit(
     task: Task,
-    settings: FitSettings,
+    settings: TrainingSettings,
     *,
     train_loader: DataLoader,
     val_loader: DataLoader,
@@ -357,7 +358,7 @@ def fit(
             place=place,
         )
         trainer.fit(loop, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
-    best = best_row(record.history, settings.monitor, settings.mode)
+    best = best_row(record.history, settings.monitor, monitor_mode(settings.monitor))
     model.load_state_dict(load_file(run.best_weights(best["epoch"])))
     model.eval()
     return FitResult(

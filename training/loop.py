@@ -12,9 +12,10 @@ from lightning.pytorch import Callback, LightningModule
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from configs.settings import TrainingSettings
 from data_prep.contracts.errors import InputError
 from training.loading import naming, require_loaded
-from training.optimisation import FitSettings, build_optimiser, build_schedule
+from training.optimisation import build_optimiser, build_schedule
 from training.processes import add_up, gather
 
 Losses = dict[str, Tensor]
@@ -74,7 +75,7 @@ class Loop(LightningModule):
     def __init__(
         self,
         task: Task,
-        settings: FitSettings,
+        settings: TrainingSettings,
         advice: Callable[[], str],
         step_images: int,
         ends_with_spare: Callable[[], bool],

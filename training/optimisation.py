@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, fields
-from typing import Literal, Self
+from typing import Literal
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
+from configs.settings import TrainingSettings
 from data_prep.contracts.errors import InputError
 
 Mode = Literal["min", "max"]
@@ -22,100 +22,61 @@ _FALL = 0.1  # what ``step`` and ``plateau`` multiply the rate by
 _PLATEAU_PATIENCE = 3  # epochs without improvement before ``plateau`` falls
 
 
-@dataclass(frozen=True)
-class FitSettings:
-    """How a model is trained: what `training.fit.fit` reads of a configuration.
-
-    Args:
-        epochs: Most epochs to train.
-        seed: Seed of what the model itself draws while training, such as dropout.
-        monitor: Figure that picks the best epoch: a metric, of which more is better, or
-            ``val_loss``.
-        patience: Epochs without improvement before stopping; 0 trains all epochs.
-        optimiser: ``adamw``, ``adam`` (whose decay is a part of the gradient), ``sgd`` (with
-            Nesterov momentum) or ``rmsprop``.
-        learning_rate: Peak learning rate.
-        weight_decay: Decay of weight matrices and kernels; biases and norms are never decayed.
-        momentum: Of SGD and RMSprop; Adam and AdamW ignore it.
-        schedule: ``one_cycle`` rises over the warm-up and falls to almost 0; ``cosine`` rises
-            linearly over the warm-up, then falls along a cosine to 0; ``step`` rises likewise,
-            then falls to a tenth after two thirds and again after eleven twelfths of the training;
-            ``plateau`` rises likewise, then falls to a tenth whenever the monitored figure has
-            not improved for 3 epochs; ``constant`` stays after the warm-up.
-        warmup_epochs: Length of the rise, in epochs; may be a fraction.
-        accumulate: Batches that make one optimiser step.
-        clip: Largest gradient norm; 0 leaves gradients alone.
-        ema_decay: Decay of the moving average of the weights that is validated and kept; 0
-            keeps the weights themselves.
-    """
-
-    epochs: int = 1
-    seed: int = 0
-    monitor: str = "val_loss"
-    patience: int = 0
-    optimiser: Literal["adamw", "adam", "sgd", "rmsprop"] = "adamw"
-    learning_rate: float = 1e-3
-    weight_decay: float = 0.01
-    momentum: float = 0.9
-    schedule: Literal["one_cycle", "cosine", "step", "plateau", "constant"] = "one_cycle"
-    warmup_epochs: float = 1.0
-    accumulate: int = 1
-    clip: float = 0.0
-    ema_decay: float = 0.0
-
-    @classmethod
-    def of(cls, section: object) -> Self:
-        """Take the settings from a section of a configuration that has them all.
-
-        Example:
-            >>> FitSettings.of(FitSettings(epochs=3)).epochs
-            3
-        """
-        return cls(**{field.name: getattr(section, field.name) for field in fields(cls)})
-
-    @property
-    def mode(self) -> Mode:
-        """Whether a small or a large value of the monitored figure is good."""
-        return "min" if self.monitor == "val_loss" else "max"
+def monitor_mode(monitor: str) -> Mode:
+    """Whether a small or a large value of the monitored figure is good."""
+    return "min" if monitor == "val_loss" else "max"
 
 
-def build_optimiser(model: nn.Module, how: FitSettings, *, fused: bool = True) -> Optimizer:
+def build_optimiser(
+    model: nn.Module, settings: TrainingSettings, *, fused: bool = True
+) -> Optimizer:
     """Make the optimiser over all parameters that learn."""
     learning = [p for p in model.parameters() if p.requires_grad]
     if not learning:
         raise ValueError("Expected a model with parameters that learn but all are frozen")
     # Decaying a norm's scale or a bias only fights the loss: it does not make the net smoother.
     groups = [
-        {"params": [p for p in learning if p.ndim > 1], "weight_decay": how.weight_decay},
+        {"params": [p for p in learning if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in learning if p.ndim <= 1], "weight_decay": 0.0},
     ]
     groups = [group for group in groups if group["params"]]
     # Fused: half the time of a step on small CPUs, where it is a tenth of all (measured).
-    if how.optimiser == "sgd":
-        nesterov = how.momentum > 0
+    if settings.optimiser == "sgd":
+        nesterov = settings.momentum > 0
         return torch.optim.SGD(
-            groups, lr=how.learning_rate, momentum=how.momentum, nesterov=nesterov, fused=fused
+            groups,
+            lr=settings.learning_rate,
+            momentum=settings.momentum,
+            nesterov=nesterov,
+            fused=fused,
         )
-    if how.optimiser == "rmsprop":
+    if settings.optimiser == "rmsprop":
         # Smoothed over ten steps, as Keras does, from where the recipes with it come.
-        return torch.optim.RMSprop(groups, lr=how.learning_rate, alpha=0.9, momentum=how.momentum)
-    if how.optimiser == "adam":
-        return torch.optim.Adam(groups, lr=how.learning_rate, fused=fused)
-    return torch.optim.AdamW(groups, lr=how.learning_rate, fused=fused)
-
-
-def build_schedule(optimiser: Optimizer, how: FitSettings, steps: int) -> LRScheduler:
-    """Make the learning-rate schedule, stepped after each optimiser step."""
-    if how.schedule == "one_cycle":
-        # At least one falling step: OneCycleLR divides by the length of the fall.
-        rise = min(max(how.warmup_epochs / how.epochs, 1 / steps), 0.9)
-        return OneCycleLR(
-            optimiser, max_lr=how.learning_rate, total_steps=steps + 1, pct_start=rise
+        return torch.optim.RMSprop(
+            groups, lr=settings.learning_rate, alpha=0.9, momentum=settings.momentum
         )
-    warmup = round(how.warmup_epochs / how.epochs * steps)
-    if how.schedule == "plateau":
+    if settings.optimiser == "adam":
+        return torch.optim.Adam(groups, lr=settings.learning_rate, fused=fused)
+    return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=fused)
+
+
+def build_schedule(optimiser: Optimizer, settings: TrainingSettings, steps: int) -> LRScheduler:
+    """Make the learning-rate schedule, stepped after each optimiser step.
+
+    ``one_cycle`` falls to almost 0 after the warm-up, ``cosine`` to 0 along a cosine, ``step`` to
+    a tenth after two thirds and again after eleven twelfths of the training, ``plateau`` to a
+    tenth whenever the monitored figure has not improved for 3 epochs; ``constant`` stays.
+    """
+    if settings.schedule == "one_cycle":
+        # At least one falling step: OneCycleLR divides by the length of the fall.
+        rise = min(max(settings.warmup_epochs / settings.epochs, 1 / steps), 0.9)
+        return OneCycleLR(
+            optimiser, max_lr=settings.learning_rate, total_steps=steps + 1, pct_start=rise
+        )
+    warmup = round(settings.warmup_epochs / settings.epochs * steps)
+    if settings.schedule == "plateau":
         return Plateau(optimiser, warmup, patience=_PLATEAU_PATIENCE, factor=_FALL)
-    name = how.schedule
+    name = settings.schedule
     return LambdaLR(optimiser, lambda step: _learning_rate_factor(step, steps, warmup, name))
 
 

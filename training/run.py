@@ -24,7 +24,6 @@ from training.fit import FitResult, Precision, fit
 from training.loading import NamedBatches, NamedRows, require_loaded
 from training.loggers import NOT_METRICS, build_loggers
 from training.loop import has_live_batch_norm
-from training.optimisation import FitSettings
 from training.plots import draw_batch, draw_curves
 from training.processes import Place, gather
 from training.run_folder import RunFolder, save_architecture, save_model
@@ -320,7 +319,7 @@ def _fit(
     with progress("Training, batches", batches) as advance:
         return fit(
             task,
-            FitSettings.of(how),
+            how,
             train_loader=train_loader,
             val_loader=val_loader,
             run=run,

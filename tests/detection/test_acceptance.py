@@ -17,8 +17,9 @@ from detection.dataset import LesionDataset, collate
 from detection.model import build_retinanet, training_losses
 from scripts.machines.runtime import choose_precision
 from scripts.train import train
+from tests.training.settings import training_settings
 from training.detector import _detection_metrics, _validate
-from training.optimisation import FitSettings, build_optimiser, build_schedule
+from training.optimisation import build_optimiser, build_schedule
 from training.run_folder import RunFolder
 
 _SIDE, _STEPS = 192, 160
@@ -69,7 +70,7 @@ def test_eight_real_images_are_learned_by_heart(shared_data: Path) -> None:
         head_convs=2,
         image_size=_SIDE,
     ).to(memory_format=torch.channels_last)
-    how = FitSettings(learning_rate=2e-3, warmup_epochs=0.2)
+    how = training_settings(learning_rate=2e-3, warmup_epochs=0.2)
     optimiser = build_optimiser(model, how)
     schedule = build_schedule(optimiser, how, _STEPS)
     bf16 = choose_precision("auto", "cpu") == "bf16"

@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader, Dataset
 
+from configs.settings import TrainingSettings
 from data_prep.contracts.errors import InputError
+from tests.training.settings import training_settings
 from training.fit import FitResult, _RampedAverage, fit
 from training.loading import NamedBatches
 from training.loop import Loop
-from training.optimisation import FitSettings, Unfreezing
+from training.optimisation import Unfreezing
 from training.run_folder import RunFolder
 from training.sampling import SeededSampler
 
@@ -107,7 +109,7 @@ _OF_SETTINGS = ("monitor", "epochs", "patience")
 def _fit(
     folder: Path,
     model: nn.Module | None = None,
-    settings: FitSettings = FitSettings(learning_rate=0.05),  # noqa: B008  frozen
+    settings: TrainingSettings = training_settings(learning_rate=0.05),  # noqa: B008  frozen
     **changes: Any,
 ) -> FitResult:
     rows = _Rows(24)
@@ -119,7 +121,7 @@ def _fit(
         ),
         "val_loader": DataLoader(rows, batch_size=8, collate_fn=_collate),
     }
-    settings = replace(settings, **{"epochs": 4, **own})
+    settings = settings.model_copy(update={"epochs": 4, **own})
     return fit(task, settings, run=_run(folder), **{**loaders, **changes})
 
 
@@ -150,12 +152,12 @@ def _constant(outputs: list[Tensor]) -> dict[str, float]:
 
 
 _HOW = {
-    "one cycle": FitSettings(learning_rate=0.05),
-    "sgd, cosine, accumulated, clipped": FitSettings(
+    "one cycle": training_settings(learning_rate=0.05),
+    "sgd, cosine, accumulated, clipped": training_settings(
         optimiser="sgd", schedule="cosine", learning_rate=0.1, accumulate=2, clip=0.5
     ),
-    "averaged weights": FitSettings(learning_rate=0.05, ema_decay=0.9),
-    "plateau": FitSettings(schedule="plateau", learning_rate=0.5),
+    "averaged weights": training_settings(learning_rate=0.05, ema_decay=0.9),
+    "plateau": training_settings(schedule="plateau", learning_rate=0.5),
 }
 _TIMES = ["seconds", "processor_seconds", "seconds_validation", "seconds_checkpoint"]
 _STALLED: dict[str, Any] = {"epochs": 6, "monitor": "figure", "validation_metrics": _constant}
@@ -206,7 +208,7 @@ def test_step_learns_the_mean_over_its_images_in_however_many_batches(
             model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
         sampler = SeededSampler(21, seed=3)
         loader = DataLoader(_Rows(21), batch_size=size, sampler=sampler, collate_fn=_collate)
-        how = FitSettings(
+        how = training_settings(
             optimiser="sgd", schedule="constant", learning_rate=0.1, accumulate=batches, clip=0.2
         )
         result = _fit(tmp_path / f"{size}", model, how, train_loader=loader)
@@ -510,7 +512,7 @@ def test_bf16_learns_depthwise_convolutions_in_fp32_and_validates_them_in_bf16(
             return self.last(maps[:, :, 0, 0])
 
     model = Columns()
-    settings = FitSettings(learning_rate=0.05, ema_decay=0.9 if averages else 0.0)
+    settings = training_settings(learning_rate=0.05, ema_decay=0.9 if averages else 0.0)
     _fit(tmp_path, model, settings, epochs=2, precision="bf16")
     bf16 = torch.bfloat16
     assert seen["depthwise"] == {(True, torch.float32), (False, bf16)}
@@ -543,7 +545,7 @@ def test_fp16_skips_a_step_that_overflows_and_halves_the_scale(
         return overflowing(model, batch)
 
     overflowing = _overflowing(2.0**15, range(2, 4))  # scale 65,536 at first: both batches
-    how = FitSettings(optimiser=optimiser, learning_rate=0.05, clip=1.0)
+    how = training_settings(optimiser=optimiser, learning_rate=0.05, clip=1.0)
     _fit(tmp_path, model, epochs=1, training_losses=losses, precision="fp16", settings=how)
     moved = [not torch.equal(a, b) for a, b in pairwise(after)]
     assert moved == [True, False, True, True]  # the second is skipped, the third fits at half
@@ -599,7 +601,7 @@ def test_average_of_weights_is_the_formula_on_each_and_counters_are_copied() -> 
 def test_batch_goes_to_a_gpu_without_waiting_and_an_unreadable_one_is_told() -> None:
     asked: list[Any] = []
     batch = SimpleNamespace(to=lambda *place, **how: asked.append((place, how)))
-    loop = Loop(_Task(_model()), FitSettings(), lambda: "", 1, lambda: False)
+    loop = Loop(_Task(_model()), training_settings(), lambda: "", 1, lambda: False)
     gpu = torch.device("cuda")
     loop.transfer_batch_to_device(batch, gpu, 0)
     assert asked == [((gpu,), {"non_blocking": True})]

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from data_prep.contracts.errors import InputError
+from tests.training.settings import training_settings
 from training.fit import fit
 from training.loggers import build_loggers, require_loggers
-from training.optimisation import FitSettings
 from training.run_folder import RunFolder
 from training.sampling import SeededSampler
 
@@ -70,7 +70,7 @@ def _fit(run: RunFolder, loggers: list[Logger], **changes: Any) -> nn.Module:
     )
     fit(
         task,
-        FitSettings(schedule="constant", learning_rate=0.1, epochs=epochs),
+        training_settings(schedule="constant", learning_rate=0.1, epochs=epochs),
         train_loader=DataLoader(
             _Rows(), batch_size=3, sampler=SeededSampler(6, seed=0), collate_fn=_Batch
         ),

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from training.optimisation import FitSettings, Plateau, build_optimiser, build_schedule
+from configs.settings import TrainingSettings
+from tests.training.settings import training_settings
+from training.optimisation import Plateau, build_optimiser, build_schedule
 
 
-def _rates(how: FitSettings, epochs: int, steps: int) -> list[float]:
+def _rates(how: TrainingSettings, epochs: int, steps: int) -> list[float]:
     optimiser = build_optimiser(nn.Linear(2, 1), how)
-    schedule = build_schedule(optimiser, replace(how, epochs=epochs), steps)
+    schedule = build_schedule(optimiser, how.model_copy(update={"epochs": epochs}), steps)
     rates = []
     for _ in range(steps):
         rates.append(optimiser.param_groups[0]["lr"])
@@ -24,7 +25,7 @@ def _rates(how: FitSettings, epochs: int, steps: int) -> list[float]:
 
 
 def test_one_cycle_rises_to_the_peak_after_the_warm_up_and_ends_near_nothing() -> None:
-    rates = _rates(FitSettings(learning_rate=1.0, warmup_epochs=2), epochs=10, steps=100)
+    rates = _rates(training_settings(learning_rate=1.0, warmup_epochs=2), epochs=10, steps=100)
     assert max(rates) == pytest.approx(1.0, abs=0.01)
     assert 18 <= rates.index(max(rates)) <= 21
     assert rates[0] < 0.05
@@ -32,7 +33,7 @@ def test_one_cycle_rises_to_the_peak_after_the_warm_up_and_ends_near_nothing() -
 
 
 def test_cosine_rises_linearly_and_falls_to_nothing() -> None:
-    how = FitSettings(schedule="cosine", learning_rate=1.0, warmup_epochs=1)
+    how = training_settings(schedule="cosine", learning_rate=1.0, warmup_epochs=1)
     rates = _rates(how, epochs=10, steps=100)
     assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
     assert rates[55] == pytest.approx(0.5, abs=0.01)
@@ -40,12 +41,12 @@ def test_cosine_rises_linearly_and_falls_to_nothing() -> None:
 
 
 def test_constant_stays_after_the_warm_up() -> None:
-    how = FitSettings(schedule="constant", learning_rate=0.5, warmup_epochs=0)
+    how = training_settings(schedule="constant", learning_rate=0.5, warmup_epochs=0)
     assert set(_rates(how, epochs=3, steps=12)) == {0.5}
 
 
 def test_step_rises_and_falls_at_each_milestone_of_the_training() -> None:
-    how = FitSettings(schedule="step", learning_rate=1.0, warmup_epochs=1)
+    how = training_settings(schedule="step", learning_rate=1.0, warmup_epochs=1)
     rates = _rates(how, epochs=10, steps=40)
     assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
     assert rates[4:27] == [1.0] * 23
@@ -72,7 +73,7 @@ def test_plateau_falls_as_torchs_own(mode: Any, patience: int) -> None:
 
 
 def test_plateau_rises_first_and_stays_lowered_in_later_steps() -> None:
-    how = FitSettings(schedule="plateau", learning_rate=1.0, warmup_epochs=1, epochs=3)
+    how = training_settings(schedule="plateau", learning_rate=1.0, warmup_epochs=1, epochs=3)
     assert _rates(how, epochs=3, steps=12) == pytest.approx([0.25, 0.5, 0.75, *[1.0] * 9])
     optimiser = build_optimiser(nn.Linear(2, 1), how)
     schedule = build_schedule(optimiser, how, 12)
@@ -92,7 +93,7 @@ def test_plateau_rises_first_and_stays_lowered_in_later_steps() -> None:
 def test_warm_up_longer_than_the_training_is_harmless(
     schedule: Any, epochs: int, steps: int
 ) -> None:
-    how = FitSettings(schedule=schedule, learning_rate=1.0, warmup_epochs=5)
+    how = training_settings(schedule=schedule, learning_rate=1.0, warmup_epochs=5)
     rates = _rates(how, epochs, steps)
     assert all(0 <= rate <= 1 for rate in rates)
 
@@ -100,7 +101,7 @@ def test_warm_up_longer_than_the_training_is_harmless(
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
 def test_biases_and_norms_do_not_decay(optimiser: Any) -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.GroupNorm(1, 2))
-    how = FitSettings(optimiser=optimiser, weight_decay=0.1)
+    how = training_settings(optimiser=optimiser, weight_decay=0.1)
     decays = {
         parameter.ndim: group["weight_decay"]
         for group in build_optimiser(model, how).param_groups
@@ -112,17 +113,17 @@ def test_biases_and_norms_do_not_decay(optimiser: Any) -> None:
 def test_frozen_weights_are_left_out() -> None:
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     model[0].requires_grad_(False)
-    groups = build_optimiser(model, FitSettings()).param_groups
+    groups = build_optimiser(model, training_settings()).param_groups
     assert sum(len(group["params"]) for group in groups) == 2
 
 
 def test_a_model_that_cannot_learn_is_refused() -> None:
     with pytest.raises(ValueError, match="all are frozen"):
-        build_optimiser(nn.Linear(1, 1).requires_grad_(False), FitSettings())
+        build_optimiser(nn.Linear(1, 1).requires_grad_(False), training_settings())
 
 
 def test_sgd_without_momentum_works() -> None:
-    optimiser = build_optimiser(nn.Linear(1, 1), FitSettings(optimiser="sgd", momentum=0.0))
+    optimiser = build_optimiser(nn.Linear(1, 1), training_settings(optimiser="sgd", momentum=0.0))
     assert isinstance(optimiser, torch.optim.SGD)
 
 
@@ -138,7 +139,7 @@ def test_sgd_without_momentum_works() -> None:
 def test_each_optimiser_is_torchs_own_and_lowers_a_loss(name: Any, kind: type) -> None:
     torch.manual_seed(0)
     net = nn.Linear(4, 1)
-    how = FitSettings(optimiser=name, learning_rate=0.05, weight_decay=0.0, momentum=0.5)
+    how = training_settings(optimiser=name, learning_rate=0.05, weight_decay=0.0, momentum=0.5)
     optimiser = build_optimiser(net, how)
     assert type(optimiser) is kind
     inputs = torch.randn(64, 4)
@@ -157,7 +158,7 @@ def test_fused_sgd_steps_as_torchs_plain_one_to_rounding() -> None:
     torch.manual_seed(0)
     nets = [nn.Linear(64, 64) for _ in range(2)]
     nets[1].load_state_dict(nets[0].state_dict())
-    how = FitSettings(optimiser="sgd", weight_decay=0.1)
+    how = training_settings(optimiser="sgd", weight_decay=0.1)
     optimisers = [
         build_optimiser(net, how, fused=fused)
         for net, fused in zip(nets, (True, False), strict=True)
@@ -173,7 +174,7 @@ def test_fused_sgd_steps_as_torchs_plain_one_to_rounding() -> None:
 
 
 def test_rmsprop_takes_the_momentum_and_decays_kernels_only() -> None:
-    how = FitSettings(optimiser="rmsprop", momentum=0.3, weight_decay=0.1)
+    how = training_settings(optimiser="rmsprop", momentum=0.3, weight_decay=0.1)
     groups = build_optimiser(nn.Linear(2, 2), how).param_groups
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]
     assert {(group["momentum"], group["alpha"]) for group in groups} == {(0.3, 0.9)}
