@@ -17,7 +17,7 @@ from data_prep.contracts.json_files import write_json
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import empty_table, write_table
 from data_prep.formats.source import one_target_each
-from data_prep.images.fingerprint import HASH_BITS
+from data_prep.images.image_facts import HASH_BITS
 from data_prep.splits.add_split import write_split
 from data_prep.store.dataset import DataSet, dataset_ids
 

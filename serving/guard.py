@@ -20,8 +20,8 @@ import numpy as np
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import read_json, write_json
 from data_prep.contracts.mirror import borrowed
+from data_prep.images.dicom_header import why_no_radiograph
 from data_prep.images.image import DecodedImage, read_image
-from data_prep.images.radiograph import why_no_radiograph
 from serving.guard_images import (
     MEASURES,
     STATISTICS_VERSION,

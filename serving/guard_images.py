@@ -13,7 +13,7 @@ from functools import cache
 import cv2
 import numpy as np
 
-from data_prep.images.fingerprint import grey_ranks
+from data_prep.images.image_facts import grey_ranks
 from data_prep.store.preprocess import letterbox
 
 STATISTICS_VERSION = 1

@@ -29,8 +29,7 @@ from data_prep.audit.patients import (
     find_duplicates,
     find_leaks,
 )
-from data_prep.audit.problem import SEVERITIES, Problem
-from data_prep.audit.shortcuts import check_shortcuts
+from data_prep.audit.problem import SEVERITIES, Problem, check_shortcuts
 from data_prep.contracts.engines import Engine
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import read_json, write_json

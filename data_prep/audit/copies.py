@@ -21,7 +21,7 @@ from data_prep.contracts.text_lookup import is_member
 from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import NearDuplicates
 from data_prep.duplicates.set_copies import ImageReader, open_reader
-from data_prep.images.burned_in_text import TEXT_LINE_CHARACTERS
+from data_prep.images.image_facts import TEXT_LINE_CHARACTERS
 from data_prep.store.dataset import DataSet
 
 _PATIENTS = "find out whose image it is and correct the ids, or remove one of the two"

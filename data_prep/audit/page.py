@@ -25,8 +25,7 @@ from data_prep.audit.copies import (
     thumbnail,
 )
 from data_prep.audit.counts import MISSING
-from data_prep.audit.problem import SEVERITIES, Problem
-from data_prep.audit.shortcuts import SHORTCUT_AUROC
+from data_prep.audit.problem import SEVERITIES, SHORTCUT_AUROC, Problem
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
 from data_prep.contracts.pages import template_environment, write_html
@@ -34,8 +33,7 @@ from data_prep.contracts.tables import empty_table, read_table
 from data_prep.contracts.words import counted
 from data_prep.duplicates.hash_search import CERTAIN_DISTANCE
 from data_prep.duplicates.near_duplicates import NEAR_CORRELATION, TRUSTED_DISTANCE
-from data_prep.images.burned_in_text import TEXT_LINE_CHARACTERS, find_text_line
-from data_prep.images.image_facts import TEXT_PLACE
+from data_prep.images.image_facts import TEXT_LINE_CHARACTERS, TEXT_PLACE, find_text_line
 from data_prep.store.dataset import DataSet
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import pandas as pd
 
 from data_prep.audit.problem import Problem
 from data_prep.contracts.text_lookup import is_member, positions
-from data_prep.duplicates.patient_groups import patient_groups
+from data_prep.duplicates.near_duplicates import patient_groups
 
 OLDEST_YEARS = 120.0
 SMALLEST_SIDE = 128

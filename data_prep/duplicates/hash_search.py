@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from data_prep.images.fingerprint import WORD_BITS, WORDS, inverted_words
+from data_prep.images.image_facts import WORD_BITS, WORDS, inverted_words
 
 CERTAIN_DISTANCE = 15
 """Pairs that differ in at most so many bits are found without exception."""

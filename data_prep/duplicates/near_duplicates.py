@@ -6,6 +6,8 @@ if grey curve, size, aspect, JPEG quality (30 and up) or noise were changed or t
 broad borders added. No pair of different images was taken for copies, among 16 million pairs of
 that trial and 9.7 million of RSNA and Kermany (5,232 of them of one patient): their detail
 correlates by 0.84 at most, that of the copies found by 0.97 to 1.00 in all but a few.
+
+Also here: which images are of one patient, by id or by a shared copy.
 """
 
 from __future__ import annotations
@@ -18,13 +20,14 @@ import cv2
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import scipy  # whose parts load when they are first used
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
 from data_prep.duplicates.hash_search import close_pairs
-from data_prep.images.fingerprint import HASH_BITS, TURNS, grey_ranks, squash, turned
+from data_prep.images.image_facts import HASH_BITS, TURNS, grey_ranks, squash, turned
 
 NEAR_CORRELATION = 0.85
 """Images whose fine detail correlates by as much are copies of one image."""
@@ -50,7 +53,7 @@ class NearDuplicates:
 
     Attributes:
         pairs: ``image_id, other_id, distance`` (bits), ``turn`` (what was done to the second, a
-            key of `data_prep.images.fingerprint.TURNS`), ``correlation`` (missing where the pixels
+            key of `data_prep.images.image_facts.TURNS`), ``correlation`` (missing where the pixels
             were not looked at).
         groups: ``group, image_id``: images that are copies of each other by way of the pairs,
             with the equal images of each.
@@ -252,3 +255,52 @@ def _groups(decode: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     component = connected_components(graph, directed=False)[1][:n]
     groups = pd.DataFrame({"group": pd.factorize(component)[0], "image_id": nodes})
     return groups.sort_values(["group", "image_id"], ignore_index=True)
+
+
+Links = pd.Series | pd.DataFrame | None
+"""Keys of images, indexed by ``image_id``: images that share one are of one patient."""
+
+
+def patient_groups(images: pd.DataFrame, links: Links = None) -> pd.Series:
+    """Name the patient group of each image: its patient, or the first of several linked patients.
+
+    Args:
+        images: Reads ``image_id``, ``patient_id``.
+        links: Keys of each image, a column a kind of key; patients who share one (an image that
+            stands under two names) are one group.
+
+    Returns:
+        Group names, indexed by ``image_id``, sorted by it.
+
+    Example:
+        >>> images = pd.DataFrame({"image_id": list("abc"), "patient_id": list("wvu")})
+        >>> patient_groups(images, pd.Series({"a": "one image", "b": "one image"})).tolist()
+        ['v', 'v', 'u']
+    """
+    patient = images.set_index("image_id")["patient_id"].sort_index()
+    codes, names = pd.factorize(patient, sort=True)
+    # Patients and keys are the two kinds of nodes of one graph; its components are the groups.
+    starts, ends, n_nodes = [codes[:0]], [codes[:0]], len(names)
+    for keys in key_columns(links):
+        key_codes, unique = pd.factorize(keys.reindex(patient.index))
+        known = key_codes >= 0
+        starts.append(codes[known])
+        ends.append(key_codes[known] + n_nodes)
+        n_nodes += len(unique)
+    if n_nodes == len(names):
+        return patient
+    edges = (np.concatenate(starts), np.concatenate(ends))
+    ones = np.ones(len(edges[0]), dtype=np.int8)
+    graph = scipy.sparse.coo_array((ones, edges), shape=(n_nodes, n_nodes))
+    groups = scipy.sparse.csgraph.connected_components(graph, directed=False)[1]
+    component = groups[: len(names)]
+    first = pd.Series(np.arange(len(names))).groupby(component).transform("min").to_numpy()
+    return pd.Series(np.asarray(names)[first[codes]], index=patient.index)
+
+
+def key_columns(links: Links) -> list[pd.Series]:
+    """The keys that link images, one Series a kind of key, indexed by ``image_id``."""
+    if links is None:
+        return []
+    frame = pd.DataFrame(links)
+    return [frame[column] for column in frame.columns]

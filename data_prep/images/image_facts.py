@@ -1,18 +1,295 @@
-"""What is measured on every decoded image, for the audit: columns of the decode table."""
+"""What is measured on every decoded image: columns of the decode table.
+
+A fingerprint that copies share, a line of burned-in text, and the greys of the border.
+"""
 
 from __future__ import annotations
 
+from functools import cache
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import cv2
 import numpy as np
 
-from data_prep.images.burned_in_text import TEXT_LINE_CHARACTERS, find_text_line
-from data_prep.images.fingerprint import perceptual_hash
-
 if TYPE_CHECKING:
     import pandas as pd
+
+HASH_BITS = 256
+WORDS = 4
+WORD_BITS = HASH_BITS // WORDS
+TURNS: dict[str, tuple[bool, bool, bool]] = {
+    "as it is": (False, False, False),
+    "mirrored": (False, True, False),
+    "upside down": (False, False, True),
+    "turned by 180 degrees": (False, True, True),
+    "negative": (True, False, False),
+    "negative, mirrored": (True, True, False),
+    "negative, upside down": (True, False, True),
+    "negative, turned by 180 degrees": (True, True, True),
+}
+"""What may have been done to a copy: negative, mirrored left to right, mirrored top to bottom."""
+
+_HASH_SIDE = 64
+_LOWEST = 5.0
+_FLAT_STEP = 2  # grey values: an image of fewer shows nothing but noise
+
+
+def perceptual_hash(pixels: np.ndarray) -> str | None:
+    """Fingerprint an image, so that copies are told although their bytes differ: 256 bits.
+
+    A copy here is the same image stored again: brightened, darkened or windowed otherwise (any
+    rising grey curve), compressed with loss, resized, squashed to another aspect ratio; also
+    mirrored, turned by 180 degrees or shown as a negative. Cropped, shifted and obliquely
+    turned copies, and local contrast enhancement, are beyond it.
+
+    The image is squashed to 64 x 64, each grey value is replaced by its rank (so the grey curve
+    does not matter), and the signs of 256 low frequencies of its cosine transform are kept.
+    Chest X-rays all share their lowest frequencies, so those below `_LOWEST` half waves an
+    image are left out.
+
+    The bits stand in four words of 64, by the parity of the frequency in x and y, because then
+    the words say how a copy was turned: mirroring inverts the words that are odd in x, turning
+    upside down those that are odd in y, and a negative inverts all.
+
+    Imports no pandas: worker processes start with this module, and start fast.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> image = cv2.GaussianBlur(rng.integers(0, 256, (200, 200), dtype=np.uint8), (0, 0), 5)
+        >>> brighter = (image // 2 + 90).astype(np.uint8)
+        >>> _hash_distance(perceptual_hash(image), perceptual_hash(brighter))[0] < 10
+        True
+        >>> _hash_distance(perceptual_hash(image), perceptual_hash(255 - image[:, ::-1]))[1]
+        'negative, mirrored'
+    """
+    small = squash(pixels, _HASH_SIDE)
+    if int(small.max()) - int(small.min()) < _FLAT_STEP:
+        return None
+    waves = cv2.dct(grey_ranks(small)).ravel()
+    return np.packbits(waves[_frequencies()] > 0).tobytes().hex()
+
+
+def _hash_distance(one: str, other: str) -> tuple[int, str]:
+    """Bits by which two fingerprints differ, in the turn of the image that makes them fewest."""
+    bits = np.frombuffer(bytes.fromhex(one), np.uint8) ^ np.frombuffer(
+        bytes.fromhex(other), np.uint8
+    )
+    differ = np.bitwise_count(bits).reshape(WORDS, -1).sum(axis=1, dtype=int)
+    distances = np.where(inverted_words(), WORD_BITS - differ, differ).sum(axis=1)
+    turn = int(distances.argmin())
+    return int(distances[turn]), list(TURNS)[turn]
+
+
+def inverted_words() -> np.ndarray:
+    """Which words of the fingerprint each turn inverts.
+
+    Returns:
+        bool, shape ``(8, 4)``: the turns in the order of `TURNS`, the words.
+    """
+    negative, mirrored, upside_down = np.array(list(TURNS.values())).T[:, :, None]
+    odd_x, odd_y = np.array([[0, 0, 1, 1], [0, 1, 0, 1]], dtype=bool)
+    return negative ^ (mirrored & odd_x) ^ (upside_down & odd_y)
+
+
+def turned(pixels: np.ndarray, turn: str) -> np.ndarray:
+    """Turn an image.
+
+    Args:
+        pixels: uint8, shape ``(H, W)``.
+        turn: A key of `TURNS`.
+
+    Returns:
+        uint8, shape ``(H, W)``.
+    """
+    negative, mirrored, upside_down = TURNS[turn]
+    shown = pixels[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
+    return 255 - shown if negative else shown
+
+
+def squash(pixels: np.ndarray, side: int) -> np.ndarray:
+    """Average an image down to a small square, whatever its aspect ratio.
+
+    Args:
+        pixels: uint8, shape ``(H, W)``.
+        side: Side of the square, px.
+
+    Returns:
+        uint8, shape ``(side, side)``.
+    """
+    height, width = pixels.shape
+    whole = (max(width // side, 1) * side, max(height // side, 1) * side)
+    if whole != (width, height):
+        # To a whole multiple first: averaging over whole pixels is ten times faster.
+        pixels = cv2.resize(pixels, whole, interpolation=cv2.INTER_LINEAR)
+    return cv2.resize(pixels, (side, side), interpolation=cv2.INTER_AREA)
+
+
+def grey_ranks(pixels: np.ndarray) -> np.ndarray:
+    """Replace each grey value by its middle rank: what is left does not know the grey curve.
+
+    Args:
+        pixels: uint8, any shape.
+
+    Returns:
+        float32 of the same shape, within -0.5 and 0.5, mean 0.
+
+    Example:
+        >>> grey_ranks(np.array([[10, 200], [10, 30]], np.uint8)).tolist()
+        [[-0.25, 0.375], [-0.25, 0.125]]
+    """
+    counts = np.bincount(pixels.ravel(), minlength=256)
+    ranks = (np.cumsum(counts) - counts / 2) / pixels.size - 0.5
+    return ranks.astype(np.float32)[pixels]
+
+
+@cache
+def _frequencies() -> np.ndarray:
+    """Places in the flat transform of the frequencies kept, word by word, each lowest first."""
+    x, y = np.meshgrid(np.arange(_HASH_SIDE), np.arange(_HASH_SIDE))
+    radius = np.hypot(x, y)
+    words = []
+    for odd_x in (0, 1):
+        for odd_y in (0, 1):
+            fits = (x % 2 == odd_x) & (y % 2 == odd_y) & (radius >= _LOWEST)
+            order = np.argsort(np.where(fits, radius, np.inf), axis=None, kind="stable")
+            words.append(order[:WORD_BITS])
+    return np.concatenate(words)
+
+
+TEXT_LINE_CHARACTERS = 7
+"""From this many characters on, an image has a line of text that a person should look at."""
+
+_TEXT_SIDE = 1024  # px; larger images are shrunk to it
+_STROKE = 11  # px: strokes are thinner, ribs are not
+_CONTRAST = 40  # levels of a stroke above or below what is around it, at the least
+_NOISE_FACTOR = 2.0  # and this many times what 95 % of the image stay under
+_HEIGHTS = (5, 48)  # px of a letter
+_MOST_PARTS = 600  # an image with more is noise or a mesh; the tallest are looked at
+_MOST_CROSSED = 0.9  # quantile of a part's rows by the strokes that they cross
+
+
+class TextLine(NamedTuple):
+    """The longest line of text on an image.
+
+    Attributes:
+        characters: How many it seems to have.
+        box: ``x1, y1, x2, y2`` around them, px of the image; None without a character.
+    """
+
+    characters: float
+    box: tuple[float, float, float, float] | None
+
+
+def find_text_line(pixels: np.ndarray) -> TextLine:
+    """Find the longest line of text, whatever it says.
+
+    Strokes of letters are thin and stand out from what is around them, letters of a line have
+    one height and one baseline and follow each other closely: nothing is read, letters are
+    counted. Side markers (L, R) and "AP" are too short to count as a line; "PORTABLE" is one.
+    Letters that touch are one part, and count as many as its rows cross strokes: the lead of a
+    pacemaker is as wide as several letters, and a row crosses it once or twice.
+
+    Args:
+        pixels: uint8, shape ``(H, W)``.
+
+    Returns:
+        The line. One of fewer than `TEXT_LINE_CHARACTERS` may be bones, wires or a side marker.
+
+    Example:
+        >>> image = np.full((200, 400), 30, np.uint8)
+        >>> find_text_line(image)
+        TextLine(characters=0.0, box=None)
+        >>> named = cv2.putText(image, "DOE JANE 1957", (20, 100), 0, 1.0, 255, 2)
+        >>> line = find_text_line(named)
+        >>> line.characters >= TEXT_LINE_CHARACTERS, line.box
+        (True, (26.0, 79.0, 218.0, 100.0))
+    """
+    scale = min(_TEXT_SIDE / max(pixels.shape), 1.0)
+    height, width = pixels.shape
+    if scale < 1:
+        size = (max(1, round(width * scale)), max(1, round(height * scale)))
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+    kernel = np.ones((_STROKE, _STROKE), np.uint8)
+    bright, dark = (
+        _longest_line(*_parts(cv2.morphologyEx(pixels, operation, kernel)))
+        for operation in (cv2.MORPH_TOPHAT, cv2.MORPH_BLACKHAT)
+    )
+    line = max(bright, dark, key=lambda line: line.characters)
+    if line.box is None:
+        return line
+    x1, y1, x2, y2 = (edge / scale for edge in line.box)
+    return line._replace(box=(x1, y1, min(x2, float(width)), min(y2, float(height))))
+
+
+def _parts(strokes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Connected strokes that may be letters, by x, and how many letters each may be."""
+    noise = _percentile(strokes[::7, ::7], 0.95)
+    least = max(_CONTRAST, _NOISE_FACTOR * noise)
+    mask = cv2.threshold(strokes, least, 255, cv2.THRESH_BINARY)[1]
+    contours = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)[0]
+    parts = np.array([cv2.boundingRect(contour) for contour in contours], np.float64).reshape(-1, 4)
+    width, height = parts[:, 2], parts[:, 3]
+    low, high = _HEIGHTS
+    letters = (height >= low) & (height <= high) & (width <= 3 * height) & (width >= 0.08 * height)
+    parts = parts[letters]
+    parts = parts[np.argsort(-parts[:, 3], kind="stable")[:_MOST_PARTS]]
+    parts = parts[np.argsort(parts[:, 0], kind="stable")]
+    letters_wide = np.maximum(1, np.round(parts[:, 2] / (0.8 * parts[:, 3])))
+    for part in np.flatnonzero(letters_wide > 1):
+        x, y, width, height = parts[part].astype(int)
+        crossed = _strokes_crossed(mask[y : y + height, x : x + width])
+        letters_wide[part] = max(1.0, min(letters_wide[part], crossed))
+    return parts, letters_wide
+
+
+def _strokes_crossed(mask: np.ndarray) -> float:
+    """How many strokes nearly the busiest of its rows crosses."""
+    ink = mask > 0
+    starts = (ink[:, 1:] & ~ink[:, :-1]).sum(axis=1) + ink[:, 0]
+    return _percentile(starts, _MOST_CROSSED)
+
+
+def _percentile(values: np.ndarray, share: float) -> float:
+    """What NumPy's `percentile` gives, without its overhead, which a small part does not repay.
+
+    Example:
+        >>> _percentile(np.array([1, 2, 9, 4]), 0.5)
+        3.0
+    """
+    place = (values.size - 1) * share
+    below = int(place)
+    ends = [below, min(below + 1, values.size - 1)]
+    low, high = (float(value) for value in np.partition(values, ends, axis=None)[ends])
+    share = place - below
+    return low + (high - low) * share if share < 0.5 else high - (high - low) * (1 - share)
+
+
+def _longest_line(parts: np.ndarray, letters_wide: np.ndarray) -> TextLine:
+    """The most characters on a path from part to part, each to the right of the one before."""
+    if not len(parts):
+        return TextLine(0.0, None)
+    x, y, width, height = parts.T
+    taller = np.maximum(height[:, None], height)
+    gap = x - (x + width)[:, None]
+    follows = (x > x[:, None]) & (gap >= -0.3 * taller) & (gap <= 1.4 * taller)
+    alike = taller <= 1.6 * np.minimum(height[:, None], height)
+    on_top = np.abs(y[:, None] - y) <= 0.3 * taller
+    on_base = np.abs((y + height)[:, None] - (y + height)) <= 0.3 * taller
+    linked = follows & alike & (on_top | on_base)
+    length, before = letters_wide.copy(), np.full(len(parts), -1)
+    for part in range(1, len(parts)):
+        earlier = np.flatnonzero(linked[:part, part])
+        if len(earlier):
+            before[part] = earlier[length[earlier].argmax()]
+            length[part] += length[before[part]]
+    path = [int(length.argmax())]
+    while before[path[-1]] >= 0:
+        path.append(int(before[path[-1]]))
+    line = parts[path]
+    left_top, right_bottom = line[:, :2].min(axis=0), (line[:, :2] + line[:, 2:]).max(axis=0)
+    x1, y1, x2, y2 = np.concatenate([left_top, right_bottom]).tolist()
+    return TextLine(float(np.round(length.max())), (x1, y1, x2, y2))
 
 
 TEXT_PLACE = ("text_x1", "text_y1", "text_x2", "text_y2")

@@ -9,7 +9,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import frame_digest, read_table
-from data_prep.duplicates.patient_groups import patient_groups
+from data_prep.duplicates.near_duplicates import patient_groups
 from data_prep.duplicates.set_copies import near_duplicates_of
 from data_prep.splits.add_split import image_links, image_strata, write_splits
 from data_prep.store.dataset import DataSet, Target

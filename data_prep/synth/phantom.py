@@ -17,14 +17,15 @@ from data_prep.contracts.folders import atomic_path, folder_lock, make_folder, r
 from data_prep.contracts.json_files import read_json, write_json
 from data_prep.contracts.workers import map_rows
 from data_prep.synth.files import (
+    FLAWS_CSV,
     TEST_FOLDER,
     TRAIN_FOLDER,
     image_record,
+    plant_flaws,
     rsna_tables,
     write_csv,
     write_image,
 )
-from data_prep.synth.flaws import FLAWS_CSV, plant_flaws
 from data_prep.synth.lesions import BOX_FRACTION, CONTRAST_TO_NOISE, Contrast
 from data_prep.synth.rendering import count_images, draw_image, draw_patient
 

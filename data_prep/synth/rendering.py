@@ -9,13 +9,17 @@ from numpy.typing import NDArray
 
 from data_prep.synth.anatomy import Anatomy, Canvas, Field, blur, draw_anatomy
 from data_prep.synth.chest import draw_chest, power_law_texture
-from data_prep.synth.distractors import (
+from data_prep.synth.lesions import (
+    Contrast,
+    Lesion,
+    Site,
+    add_lesions,
     alter_anatomy,
     draw_acute,
     draw_chronic,
     draw_distractors,
+    draw_sites,
 )
-from data_prep.synth.lesions import Contrast, Lesion, Site, add_lesions, draw_sites
 
 View = Literal["PA", "AP"]
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.duplicates.patient_groups import patient_groups
+from data_prep.duplicates.near_duplicates import patient_groups
 from data_prep.store.dataset import DataSet, Target
 
 

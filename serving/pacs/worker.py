@@ -14,9 +14,8 @@ from pydicom.dataset import Dataset
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
 from data_prep.images.decoded_image import DecodedImage
-from data_prep.images.dicom_header import header_facts
+from data_prep.images.dicom_header import header_facts, why_no_radiograph
 from data_prep.images.image import read_image
-from data_prep.images.radiograph import why_no_radiograph
 from serving.answer import Answer, LoadedRun
 from serving.dicom_objects.instance import SOFTWARE, Algorithm, Source, read_source
 from serving.dicom_objects.secondary_capture import overlay_capture

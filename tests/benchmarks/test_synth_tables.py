@@ -11,7 +11,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_table
 from data_prep.duplicates.near_duplicates import find_near_duplicates
 from data_prep.formats.source import no_roles
-from data_prep.images.fingerprint import _hash_distance
+from data_prep.images.image_facts import _hash_distance
 from data_prep.splits.add_split import SplitRule, draw_split, image_links
 from data_prep.store.dataset import DataSet
 

@@ -14,8 +14,8 @@ from data_prep.duplicates.near_duplicates import (
     linked_images,
 )
 from data_prep.images.decoded_image import pixel_digest
-from data_prep.images.fingerprint import TURNS, inverted_words, perceptual_hash, turned
 from data_prep.images.image import read_image
+from data_prep.images.image_facts import TURNS, inverted_words, perceptual_hash, turned
 
 
 def random_hashes(n: int, seed: int = 0) -> np.ndarray:

@@ -19,11 +19,11 @@ from data_prep.contracts.errors import InputError
 from data_prep.formats import dicom_folder as dicom_tree
 from data_prep.formats.dicom_folder import (
     _look_at_files,
+    read_label_table,
 )
-from data_prep.formats.dicom_labels import read_label_table
 from data_prep.formats.registry import _likely_format, read_source
 from data_prep.formats.source import ReadOptions, SourceTables, files_below
-from data_prep.images.radiograph import look_at_file, why_no_radiograph
+from data_prep.images.dicom_header import look_at_file, why_no_radiograph
 
 PIXELS = np.arange(64 * 64, dtype=np.uint16).tobytes()
 

@@ -16,9 +16,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageDraw, ImageFont
 
-from data_prep.images.burned_in_text import TEXT_LINE_CHARACTERS, find_text_line
 from data_prep.images.image import read_image
-from data_prep.images.image_facts import TEXT_PLACE, image_facts
+from data_prep.images.image_facts import (
+    TEXT_LINE_CHARACTERS,
+    TEXT_PLACE,
+    find_text_line,
+    image_facts,
+)
 from data_prep.synth.phantom import write_phantom
 
 _FONTS = Path(matplotlib.get_data_path()) / "fonts/ttf"

@@ -13,8 +13,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 from data_prep.contracts.errors import InputError
 from data_prep.images.decoded_image import plain_reason
 from data_prep.images.dicom import read_dicom
-from data_prep.images.dicom_header import burned_in_annotation, header_facts
-from data_prep.images.radiograph import look_at_file
+from data_prep.images.dicom_header import burned_in_annotation, header_facts, look_at_file
 
 NAME = "JANE"
 WRITTEN = (

@@ -6,16 +6,16 @@ import cv2
 import numpy as np
 import pytest
 
-from data_prep.images.fingerprint import (
+from data_prep.images.image import read_image
+from data_prep.images.image_facts import (
     TURNS,
     _hash_distance,
     grey_ranks,
+    image_facts,
     perceptual_hash,
     squash,
     turned,
 )
-from data_prep.images.image import read_image
-from data_prep.images.image_facts import image_facts
 
 N_IMAGES = 25
 

@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from sklearn.model_selection import StratifiedGroupKFold
 
 from data_prep.contracts.errors import InputError
-from data_prep.splits.balance import _equal_folds, balanced_parts
 from data_prep.splits.split import (
     METHODS,
     SplitRule,
+    _equal_folds,
+    balanced_parts,
     extend_split,
     fold_as_test,
     fold_split,

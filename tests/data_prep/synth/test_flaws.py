@@ -8,7 +8,7 @@ import pydicom
 import pytest
 from pydicom.errors import InvalidDicomError
 
-from data_prep.synth.flaws import FLAWS_CSV
+from data_prep.synth.files import FLAWS_CSV
 from data_prep.synth.phantom import write_phantom
 
 

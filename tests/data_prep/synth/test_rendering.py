@@ -12,7 +12,7 @@ from data_prep.duplicates.near_duplicates import (
     find_near_duplicates,
 )
 from data_prep.images.decoded_image import pixel_digest
-from data_prep.images.fingerprint import perceptual_hash, squash
+from data_prep.images.image_facts import perceptual_hash, squash
 from data_prep.synth import lesions as synth_lesions
 from data_prep.synth import rendering
 from data_prep.synth.anatomy import Canvas, blur

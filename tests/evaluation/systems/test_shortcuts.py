@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from data_prep.audit.counts import expected_image_leak
-from data_prep.audit.shortcuts import check_shortcuts
+from data_prep.audit.problem import check_shortcuts
 from evaluation.statistics.cross_validation import MOST_FOLDS, patient_folds
 from evaluation.systems.shortcuts import (
     Fact,
