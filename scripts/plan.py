@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from math import isclose
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.words import counted
 from scripts import console
 from scripts.systems import split_seeds
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from evaluation.statistics.sample_size import AssumedPlan, CrossedPlan, PilotPlan, Plan
+    from evaluation.studies.study_plan import Basis
 
 _READERS = "readers.json"
 _CORRELATION, _WITHIN, _POWER = 0.5, 0.5, 0.8
@@ -152,51 +151,49 @@ def plan(
         "data": data, "target": target, "split": split,
     }  # fmt: skip
     _refuse_unread([name for name, value in given.items() if value is not None], kind, pilot)
-    plans: Mapping[str, Plan]
-    tables = ""
+    from evaluation.statistics.sample_size import AssumedPlan
+    from evaluation.studies.study_plan import (
+        StudyPlan,
+        plans_of_readers,
+        published_tables,
+        write_plan,
+    )
+
     if not pilot:
-        assumed = _assumed(auroc, prevalence, correlation, images, within, seeds, seed_deviation)
-        plans, basis, one = assumed, _basis_assumed(assumed), next(iter(assumed.values()))
-        compares, own = len(one.aurocs) == 2, abs(one.aurocs[0] - one.aurocs[-1])
-        difference = difference or own or None
-        if own and isclose(difference or own, own):
-            tables = _by_tables(one, power or _POWER, level)
+        basis = _assumed(auroc, prevalence, correlation, images, within, seeds, seed_deviation)
     elif kind == "readers":
         if pilot[1:]:
             raise InputError("plan: a pilot of readers is one folder")
-        crossed = _crossed(Path(pilot[0]), readers)
-        plans = {counted(each.readers, "reader"): each for each in crossed}
-        basis, compares = _basis_crossed(Path(pilot[0]), crossed[0]), True
+        basis = plans_of_readers(Path(pilot[0]), _numbers("--readers", readers or "3,5,10", 2))
+    elif data is None:
+        raise InputError("plan: a pilot of predictions needs --data, its data set")
     else:
-        if data is None:
-            raise InputError("plan: a pilot of predictions needs --data, its data set")
-        from_pilot, names = _of_predictions(pilot, data, target, split, seeds)
-        plans, compares = from_pilot, len(names) == 2
-        basis = _basis_pilot(next(iter(from_pilot.values())), names)
-    if len(plans) > _MOST_PLANS:
-        raise InputError(f"plan: {len(plans)} studies are asked for; give at most {_MOST_PLANS}")
-    if not compares and difference is not None:
+        basis = _of_predictions(pilot, data, target, split, seeds)
+    if len(basis.plans) > _MOST_PLANS:
+        words = f"plan: {len(basis.plans)} studies are asked for; give at most {_MOST_PLANS}"
+        raise InputError(words)
+    first = next(iter(basis.plans.values()))
+    own = abs(first.aurocs[0] - first.aurocs[-1]) if isinstance(first, AssumedPlan) else 0.0
+    difference = difference or own or None
+    if not basis.compares and difference is not None:
         raise InputError("plan: one system has no difference; give two, or --half-width alone")
     if difference is None and half_width is None:
-        wanted = "--difference, the smallest that would matter" if compares else "--half-width"
+        wanted = (
+            "--difference, the smallest that would matter" if basis.compares else "--half-width"
+        )
         raise InputError(f"plan: give {wanted}")
     if difference is None and power is not None:
         raise InputError("plan --power: is for a difference; give --difference, or leave it out")
-    from evaluation.studies.study_plan import Question
-
-    question = Question(difference, half_width, power or _POWER, level, plans)
-    for sentence in question.sentences():
+    planned = StudyPlan(difference, half_width, power or _POWER, level, basis)
+    for sentence in planned.sentences():
         console.say(sentence)
-    if tables:
-        console.say(tables)
-    found = {"basis": basis, **question.to_json()}
+    if isinstance(first, AssumedPlan) and own and isclose(difference or own, own):
+        console.say(published_tables(first, power or _POWER, level))
     if out is not None:
-        from evaluation.studies.plan_charts import write_plan  # and matplotlib with it
-
-        for path in write_plan(question, found, out):
+        for path in write_plan(planned, out):
             console.say(f"Figure: {path}")
     if as_json:
-        console.emit_json(found)
+        console.emit_json(planned.to_dict())
 
 
 def _kind(pilot: Sequence[str] | None) -> str:
@@ -234,8 +231,8 @@ def _assumed(
     within: float | None,
     seeds: str | None,
     seed_deviation: float | None,
-) -> dict[str, AssumedPlan]:
-    from evaluation.statistics.sample_size import AssumedPlan
+) -> Basis:
+    from evaluation.studies.study_plan import plans_assumed
 
     if auroc is None or prevalence is None:
         raise InputError("plan: without a pilot give --auroc A,B and --prevalence")
@@ -250,66 +247,39 @@ def _assumed(
     for name, value in (("--correlation", correlation), ("--within", within)):
         if value is not None and not 0 <= value < 1:
             raise InputError(f"plan {name} {value}: is not from 0 to below 1")
-    each_images = _numbers("--images", images or "1", 1)
-    each_seeds = _numbers("--seeds", seeds or "1", 1)
+    n_images = _numbers("--images", images or "1", 1)
+    n_seeds = _numbers("--seeds", seeds or "1", 1)
     if correlation is not None and len(aurocs) == 1:
         raise InputError("plan --correlation: is of two systems; leave it out, or give --auroc A,B")
-    if within is not None and max(each_images) == 1:
+    if within is not None and max(n_images) == 1:
         raise InputError(
             "plan --within: is for several images of a patient; give --images, 2 or more"
         )
-    if seed_deviation is None and max(each_seeds) > 1:
+    if seed_deviation is None and max(n_seeds) > 1:
         raise InputError(
             "plan --seeds: how far trainings differ is not known; give --seed-deviation, as 0.01"
         )
-    if seed_deviation is not None and max(each_seeds) == 1:
+    if seed_deviation is not None and max(n_seeds) == 1:
         raise InputError("plan --seed-deviation: is for several trainings; give --seeds, 2 or more")
-    correlation = _CORRELATION if correlation is None else correlation
-    within = _WITHIN if within is None else within
-    return {
-        _name(each_images, image, each_seeds, seed): AssumedPlan(
-            aurocs, prevalence, correlation, image, within, seed, seed_deviation or 0.0
-        )
-        for image in each_images
-        for seed in each_seeds
-    }
-
-
-def _name(each_images: Sequence[int], images: int, each_seeds: Sequence[int], seeds: int) -> str:
-    """What sets one plan apart from the others; empty where it is the only one."""
-    words = []
-    if len(each_images) > 1:
-        words.append(f"{counted(images, 'image')} a patient")
-    if len(each_seeds) > 1:
-        words.append(counted(seeds, "seed"))
-    return ", ".join(words)
-
-
-def _crossed(folder: Path, readers: str | None) -> list[CrossedPlan]:
-    from data_prep.contracts.json_files import read_json
-    from evaluation.statistics.obuchowski_rockette import Components
-    from evaluation.statistics.sample_size import CrossedPlan
-
-    pilot = read_json(folder / _READERS, "readers")
-    parts = (pilot["crossed"].get(pilot["primary"]) or {}).get("components")
-    if parts is None:
-        raise InputError(
-            f"{folder}: has no variance components; a pilot needs two modalities, each read by "
-            "every reader"
-        )
-    numbers = _numbers("--readers", readers or "3,5,10", 2)
-    share = pilot["n_positive"] / pilot["n_cases"]
-    return [CrossedPlan(Components(**parts), pilot["n_cases"], share, number) for number in numbers]
+    return plans_assumed(
+        aurocs,
+        prevalence,
+        correlation=_CORRELATION if correlation is None else correlation,
+        images=n_images,
+        within=_WITHIN if within is None else within,
+        seeds=n_seeds,
+        seed_deviation=seed_deviation or 0.0,
+    )
 
 
 def _of_predictions(
     pilot: Sequence[str], data: Path, target: str | None, split: str | None, seeds: str | None
-) -> tuple[dict[str, PilotPlan], list[str]]:
+) -> Basis:
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
     from evaluation.compare.compare import pilot_parts
     from evaluation.decisions.test_set import TestSet
-    from evaluation.statistics.sample_size import PilotPlan
+    from evaluation.studies.study_plan import plans_of_predictions
     from scripts.options import own_split
 
     if len(pilot) > 2:
@@ -324,62 +294,4 @@ def _of_predictions(
     if len(opened) < len(named):
         raise InputError("plan: two systems have one name; give each its own: NAME=PATH")
     parts = pilot_parts(opened, TestSet(dataset, dataset.target(target), own))
-    of_systems = list(parts.values())
-    if seeds is None:
-        return {"": PilotPlan(of_systems)}, list(parts)
-    numbers = _numbers("--seeds", seeds, 1)
-    plans = {
-        _name([], 0, numbers, number): PilotPlan(of_systems, [number] * len(of_systems))
-        for number in numbers
-    }
-    return plans, list(parts)
-
-
-def _basis_assumed(plans: Mapping[str, AssumedPlan]) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    each = [asdict(plan) for plan in plans.values()]
-    several = {name: list(dict.fromkeys(one[name] for one in each)) for name in ("images", "seeds")}
-    return {"kind": "assumed", **each[0], **several}
-
-
-def _basis_crossed(folder: Path, plan: CrossedPlan) -> dict[str, Any]:
-    from dataclasses import asdict
-
-    return {
-        "kind": "readers",
-        "pilot": str(folder),
-        "pilot_cases": plan.pilot_cases,
-        "share_positive": plan.positives,
-        "components": asdict(plan.components),
-    }
-
-
-def _basis_pilot(plan: PilotPlan, names: list[str]) -> dict[str, Any]:
-    return {
-        "kind": "pilot",
-        "systems": names,
-        "pilot_patients": plan.patients,
-        "pilot_positives": plan.positives,
-        "images_of_a_patient": plan.images,
-        "variance_factors": list(plan.variance_range()),
-    }
-
-
-def _by_tables(plan: AssumedPlan, power: float, level: float) -> str:
-    """What the published tables would ask for, in words: a reviewer may expect their number."""
-    from evaluation.statistics.sample_size import obuchowski_positives
-
-    positives = obuchowski_positives(
-        plan.aurocs,
-        correlation=plan.correlation,
-        negatives_per_positive=(1 - plan.prevalence) / plan.prevalence,
-        power=power,
-        level=level,
-    )
-    return (
-        f"The published tables (Obuchowski and McClish 1997; one image a patient, one training) "
-        f"ask for {round(positives / plan.prevalence):,} patients, {round(positives):,} of them "
-        "positive, for the difference of these two AUROCs: they leave out a covariance, see "
-        "docs/plan.md"
-    )
+    return plans_of_predictions(parts, [] if seeds is None else _numbers("--seeds", seeds, 1))

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.words import counted
 from scripts import console
 from scripts.options import own_split, split_name
 from scripts.systems import open_model, predicts, system_folder
@@ -18,14 +16,8 @@ from scripts.systems import open_model, predicts, system_folder
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import pandas as pd
-
-    from data_prep.store.dataset import DataSet, Target
-    from data_prep.store.predictions import Predictions
-    from evaluation.decisions.decision import Decision
-    from evaluation.decisions.test_set import TestSet
-    from evaluation.studies.transfer_page import JudgedSet
-    from evaluation.systems.transfer import Cell, Scored
+    from data_prep.store.dataset import DataSet
+    from evaluation.studies.transfer_analysis import SystemOnSet
 
 _SYSTEMS = "systems"
 _POSITIVES = (10, 50)
@@ -86,68 +78,26 @@ def transfer(
     from data_prep.contracts.folders import folder_lock, make_folder
     from evaluation.report.files import require_only
     from evaluation.studies.study_page import study_files
-    from evaluation.studies.transfer_page import (
-        Transfer,
-        drops,
-        write_transfer,
-    )
-    from evaluation.systems.transfer import judge_cell, with_drops
+    from evaluation.studies.transfer_analysis import judge_transfer
+    from evaluation.studies.transfer_page import drops, write_transfer
 
     require_only(out, {*study_files("transfer"), _SYSTEMS}, "transfer")
     make_folder(out)
     with folder_lock(out):
-        opened, notes = _predict(systems, sets, out, equal, target or [], policy)
-        _log_uses(opened)
-        with console.progress("Judging", len(opened)) as advance:
-            cells = []
-            widest: dict[str, tuple[_Opened, pd.Index]] = {}
-            for each in opened:
-                test = each.scored("test")
-                known = widest.get(each.data_set)
-                if known is None or len(known[1]) < len(test.image_ids):
-                    widest[each.data_set] = each, test.image_ids
-                cells.append(
-                    judge_cell(
-                        each.system,
-                        each.data_set,
-                        test,
-                        each.scored("val"),
-                        each.decision,
-                        home=each.home,
-                        policy=policy,
-                        positives=numbers,
-                        replicates=replicates,
-                        seed=seed,
-                    )
-                )
-                advance()
-        judged = [_judged_set(*each) for each in widest.values()]
-        found = Transfer(judged, with_drops(cells), policy, _notes(cells, notes))
-        page = write_transfer(found, out)
-    for drop in drops(found):
+        judged, notes = _predict(systems, sets, out, equal, target or [], policy)
+        with console.progress("Judging", len(judged)) as advance:
+            result = judge_transfer(
+                judged, policy=policy, positives=numbers, replicates=replicates, seed=seed,
+                notes=notes, advance=advance,
+            )  # fmt: skip
+        page = write_transfer(result, out)
+    for drop in drops(result):
         console.say(drop.text)
     console.next_step(f"open {shlex.quote(str(page))} in a browser")
     if as_json:
         import json
 
         console.emit_json(json.loads((out / "transfer.json").read_text()))
-
-
-@dataclass(frozen=True)
-class _Opened:
-    """One system's predictions of one data set."""
-
-    system: str
-    data_set: str
-    home: bool
-    predictions: Predictions
-    test_set: TestSet
-    decision: Decision | None
-
-    def scored(self, role: str) -> Scored:
-        from evaluation.systems.transfer import score_unseen
-
-        return score_unseen(self.predictions, self.decision, self.test_set, role=role)
 
 
 def _numbers(positives: str) -> list[int]:
@@ -208,38 +158,41 @@ def _predict(
     equal: Mapping[str, Sequence[str]],
     targets: Sequence[str],
     policy: str,
-) -> tuple[list[_Opened], list[str]]:
+) -> tuple[list[SystemOnSet], list[str]]:
     """Predict every data set with every system; those without a name for its finding are noted."""
     from data_prep.store.predictions import Predictions
     from evaluation.decisions.test_set import TestSet
+    from evaluation.studies.transfer_analysis import (
+        SystemOnSet,
+        decision_from_home,
+        is_home,
+        names_here,
+        target_here,
+    )
     from scripts.machines.runtime import choose_device, tune_cpu
     from scripts.predict import predict_data_set
 
     if unknown := [each for each in targets if not any(each in s.targets for s in sets.values())]:
         raise InputError(f"transfer --target {unknown[0]}: is a target of none of the data sets")
     tune_cpu()
-    decisions = {system: _decision_from_home(path, policy) for system, path in systems.items()}
+    decisions = {system: decision_from_home(path, policy) for system, path in systems.items()}
     models = {system: open_model(path, choose_device("auto")) for system, path in systems.items()}
     splits, notes = _splits(systems, {s: model.info for s, model in models.items()}, sets)
-    opened: list[_Opened] = []
+    opened: list[SystemOnSet] = []
     for system, path in systems.items():
         model, decision = models[system], decisions[system]
         for name, dataset in sets.items():
             known = set(dataset.findings["finding"])
-            names = {
-                own: next(n for n in (own, *equal.get(own, ())) if n in known)
-                for own in model.learnt
-                if known & {own, *equal.get(own, ())}
-            }
+            names = names_here(model.learnt, known, equal)
             if not names:
                 notes.append(_no_name(system, model.learnt, name, known))
                 continue
-            target = _target(dataset, list(names.values()), targets)
+            target = target_here(dataset, names.values(), targets)
             if target is None:
                 own = ", ".join(names.values())
                 notes.append(f"{system} on {name}: no target of {name} follows from {own} alone.")
                 continue
-            home, split = _is_home(model.info, dataset), splits[name, system]
+            home, split = is_home(model.info, dataset), splits[name, system]
             folder = out / _SYSTEMS / name / system
             called = (
                 model
@@ -255,7 +208,9 @@ def _predict(
                     "choose another --out"
                 )
             opened.append(
-                _Opened(system, name, home, predictions, TestSet(dataset, target, split), decision)
+                SystemOnSet(
+                    system, name, home, predictions, TestSet(dataset, target, split), decision
+                )
             )
         if decision is None:
             notes.append(
@@ -277,12 +232,6 @@ def _predict(
     return opened, notes
 
 
-def _is_home(info: Mapping[str, Any], dataset: DataSet) -> bool:
-    """Whether a run was trained on a data set; that of its starting weights is not its home."""
-    made_on = info.get("data_set") or {}
-    return bool(made_on.get("content_id") == dataset.ids["content_id"])
-
-
 def _splits(
     systems: Mapping[str, Path], infos: Mapping[str, Mapping[str, Any]], sets: Mapping[str, DataSet]
 ) -> tuple[dict[tuple[str, str], str], list[str]]:
@@ -290,12 +239,13 @@ def _splits(
 
     All systems are judged on the split of those that were trained there, where these have one.
     """
+    from evaluation.studies.transfer_analysis import is_home
     from evaluation.systems.eligibility import sets_of_run
 
     found: dict[tuple[str, str], str] = {}
     notes = []
     for name, dataset in sets.items():
-        at_home = [system for system in systems if _is_home(infos[system], dataset)]
+        at_home = [system for system in systems if is_home(infos[system], dataset)]
         own = {system: own_split(None, [systems[system]], dataset) for system in at_home}
         common = own_split(None, [], dataset) if len(set(own.values())) != 1 else own[at_home[0]]
         if len(set(own.values())) > 1:
@@ -321,76 +271,8 @@ def _splits(
     return found, notes
 
 
-def _log_uses(opened: Sequence[_Opened]) -> None:
-    """Note each use of a split's test images beside it."""
-    from evaluation.compare.test_set_log import log_use
-
-    used: dict[tuple[str, str, str], list[_Opened]] = {}
-    for one in opened:
-        key = one.data_set, one.test_set.split, one.test_set.target.name
-        used.setdefault(key, []).append(one)
-    for same in used.values():
-        log_use(same[0].test_set, {one.system: [one.predictions] for one in same})
-
-
-def _decision_from_home(path: Path, policy: str) -> Decision | None:
-    """The decision that a run's training ended with, or that an export holds."""
-    from data_prep.contracts.json_files import read_json
-    from evaluation.decisions.decision import Decision
-
-    for folder in (path / "decisions", path / "validation" / "decisions"):
-        stored = sorted(folder.glob("*.json"))
-        if len(stored) > 1:
-            raise InputError(f"{folder}: holds several decisions; transfer judges runs of one")
-        if stored:
-            decision = Decision.from_json(read_json(stored[0], "decision"))
-            if policy not in decision.thresholds:
-                held = ", ".join(decision.thresholds)
-                raise InputError(f"{stored[0]}: has no threshold by {policy}; --policy {held}")
-            return decision
-    return None
-
-
 def _no_name(system: str, learnt: Sequence[str], data: str, known: set[str]) -> str:
     return (
         f"{system} learned {', '.join(learnt)}, which {data} does not label (it has "
         f"{', '.join(sorted(known))}); --same {learnt[0]}=NAME, where one of these means the same."
     )
-
-
-def _target(dataset: DataSet, names: Sequence[str], targets: Sequence[str]) -> Target | None:
-    """What of a data set is judged: the target that a system's findings answer, if there is one."""
-    asked = [dataset.targets[name] for name in targets if name in dataset.targets]
-    fitting = [each for each in dataset.targets.values() if set(each.any_of) <= set(names)]
-    found = [each for each in asked if each in fitting] or fitting
-    if not found:
-        return None
-    if len(found) > 1:
-        words = counted(len(fitting), "target")
-        raise InputError(
-            f"{dataset.folder}: {words} of its {', '.join(dataset.targets)} can be judged by "
-            f"{', '.join(names)}; choose one with --target"
-        )
-    return found[0]
-
-
-def _judged_set(opened: _Opened, image_ids: pd.Index) -> JudgedSet:
-    from evaluation.studies.transfer_page import JudgedSet
-    from evaluation.systems.transfer import strongest_shortcut
-
-    guess = strongest_shortcut(opened.test_set, image_ids)
-    return JudgedSet(opened.data_set, opened.test_set.target.display_name, guess)
-
-
-def _notes(cells: Sequence[Cell], notes: Sequence[str]) -> list[str]:
-    """What to know first; images that were left out are counted."""
-    left = [
-        f"{cell.system} on {cell.data_set}: {counted(count, 'test image')} left out, {why}."
-        for cell in cells
-        for count, why in (
-            (cell.n_seen, "whose patients it has seen"),
-            (cell.n_not_run, "which it could not read"),
-        )
-        if count
-    ]
-    return [*notes, *left]

@@ -34,7 +34,7 @@ _LEAST = 4
 
 
 @dataclass(frozen=True)
-class Study:
+class PlannedStudy:
     """A study as it is planned: what its estimate varies by.
 
     Attributes:
@@ -56,7 +56,7 @@ class Study:
         """How often a true difference is shown, by a two-sided test at ``1 - level``.
 
         Example:
-            >>> study = Study(1000, 300, error=0.01, freedom=np.inf)
+            >>> study = PlannedStudy(1000, 300, error=0.01, freedom=np.inf)
             >>> round(study.power(0.028), 2), round(study.power(0.0), 3)
             (0.8, 0.05)
         """
@@ -66,7 +66,7 @@ class Study:
         """Half the width of its interval on the mean; about half of such studies have more.
 
         Example:
-            >>> round(Study(1000, 300, error=0.01, freedom=np.inf).half_width(), 4)
+            >>> round(PlannedStudy(1000, 300, error=0.01, freedom=np.inf).half_width(), 4)
             0.0196
         """
         reach = float(scipy.special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
@@ -85,7 +85,7 @@ class Plan(Protocol):
     def least(self) -> int:
         """The fewest patients that can be planned: two of either class."""
 
-    def study(self, patients: int) -> Study:
+    def study(self, patients: int) -> PlannedStudy:
         """The study with so many patients."""
 
 
@@ -260,7 +260,7 @@ class AssumedPlan:
     seeds: int = 1
     seed_deviation: float = 0.0
 
-    def study(self, patients: int) -> Study:
+    def study(self, patients: int) -> PlannedStudy:
         """The study with so many patients, two of either class or more."""
         positives = min(max(round(patients * self.prevalence), 2), patients - 2)
         negatives = patients - positives
@@ -336,7 +336,7 @@ class PilotPlan:
                 "seeds of each system (NAME=RUN,RUN), or plan for one"
             )
 
-    def study(self, patients: int) -> Study:
+    def study(self, patients: int) -> PlannedStudy:
         """The study with so many patients, and as large a share of positives as in the pilot."""
         share = self.patients / patients * self._scale
         # What seeds have in common stays; what is a seed's own goes down with their number.
@@ -398,13 +398,13 @@ def _with_seeds(
     freedom: float,
     between: Sequence[float],
     seeds: Sequence[int],
-) -> Study:
+) -> PlannedStudy:
     """Add what differs between trainings: readers nested in systems, see `analyse_nested`."""
     of_seeds = [each / n for each, n in zip(between, seeds, strict=True)]
     total = over_patients + sum(of_seeds)
     spread = over_patients**2 / freedom
     spread += sum(each**2 / (n - 1) for each, n in zip(of_seeds, seeds, strict=True) if n > 1)
-    return Study(patients, positives, float(np.sqrt(total)), float(total**2 / spread))
+    return PlannedStudy(patients, positives, float(np.sqrt(total)), float(total**2 / spread))
 
 
 @dataclass(frozen=True)
@@ -432,7 +432,7 @@ class CrossedPlan:
     positives: float
     readers: int
 
-    def study(self, patients: int) -> Study:
+    def study(self, patients: int) -> PlannedStudy:
         """The study with so many cases."""
         parts, share = self.components, self.pilot_cases / patients
         both = max(parts.cov2 - parts.cov3, 0.0)
@@ -441,7 +441,7 @@ class CrossedPlan:
         total = own + share * self.readers * both
         freedom = (self.readers - 1) * (total / own) ** 2
         error = float(np.sqrt(2 / self.readers * total))
-        return Study(patients, round(patients * self.positives), error, float(freedom))
+        return PlannedStudy(patients, round(patients * self.positives), error, float(freedom))
 
     @property
     def least(self) -> int:
@@ -449,7 +449,7 @@ class CrossedPlan:
         return _with_two_of_a_class(self.positives)
 
 
-def fewest_patients(plan: Plan, enough: Callable[[Study], bool]) -> Study | None:
+def fewest_patients(plan: Plan, enough: Callable[[PlannedStudy], bool]) -> PlannedStudy | None:
     """The smallest study that is enough; `None` where even the most that are thought of are not.
 
     Args:

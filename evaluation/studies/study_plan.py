@@ -1,47 +1,189 @@
-"""A planned study in words and as JSON."""
+"""A planned study: from what it follows, its answers in words and as JSON, and its charts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import provenance
+from data_prep.contracts.json_files import read_json, write_json
+from data_prep.contracts.words import counted
+from evaluation.report.files import require_only
+from evaluation.report.plot import Axis, Chart, Curve, Point, draw_with_legend, save_figure
+from evaluation.statistics.obuchowski_rockette import Components
 from evaluation.statistics.sample_size import (
     AssumedPlan,
     CrossedPlan,
     PilotPlan,
     Plan,
-    Study,
+    PlannedStudy,
     fewest_patients,
+    obuchowski_positives,
 )
 
+STORED, READERS = "plan.json", "readers.json"
+_FIGURES = "figures"
 _POWERS = (0.5, 0.8, 0.9, 0.95)
+_SHARES = (0.5, 1.0, 1.5)
+"""Of the difference: whoever plans for one should see what a smaller one would take."""
 
 
 @dataclass(frozen=True)
-class Question:
-    """What is asked of one planned study or of several.
+class Basis:
+    """What a study is planned from.
+
+    Attributes:
+        plans: By name; one alone has an empty name.
+        compares: Whether two systems or modalities are compared.
+        facts: As `plan.json` holds them.
+    """
+
+    plans: Mapping[str, Plan]
+    compares: bool
+    facts: Mapping[str, Any]
+
+
+def plans_assumed(
+    aurocs: Sequence[float],
+    prevalence: float,
+    *,
+    correlation: float,
+    images: Sequence[int],
+    within: float,
+    seeds: Sequence[int],
+    seed_deviation: float,
+) -> Basis:
+    """A study that follows from assumptions: a plan for each number of images and of seeds.
+
+    Args:
+        aurocs: Of one system, or of two.
+        prevalence: Share of patients who have the disease.
+        correlation: Of the two systems' scores in a class.
+        images: Numbers of images of a patient.
+        within: Correlation of one system's scores of a patient's images.
+        seeds: Numbers of seeds with which each system is trained.
+        seed_deviation: Standard deviation of the AUROC between trainings.
+    """
+    plans = {
+        _plan_name(images, n_images, seeds, n_seeds): AssumedPlan(
+            tuple(aurocs), prevalence, correlation, n_images, within, n_seeds, seed_deviation
+        )
+        for n_images in images
+        for n_seeds in seeds
+    }
+    first = asdict(next(iter(plans.values())))
+    several = {"images": list(images), "seeds": list(seeds)}
+    return Basis(plans, len(aurocs) == 2, {"kind": "assumed", **first, **several})
+
+
+def plans_of_readers(folder: Path, readers: Sequence[int]) -> Basis:
+    """A study that follows from a pilot of `cxr readers`: a plan for each number of readers.
+
+    Raises:
+        InputError: The pilot has no variance components.
+    """
+    pilot = read_json(folder / READERS, "readers")
+    parts = (pilot["crossed"].get(pilot["primary"]) or {}).get("components")
+    if parts is None:
+        raise InputError(
+            f"{folder}: has no variance components; a pilot needs two modalities, each read by "
+            "every reader"
+        )
+    share = pilot["n_positive"] / pilot["n_cases"]
+    facts = {
+        "kind": "readers",
+        "pilot": str(folder),
+        "pilot_cases": pilot["n_cases"],
+        "share_positive": share,
+        "components": parts,
+    }
+    plans = {
+        counted(number, "reader"): CrossedPlan(Components(**parts), pilot["n_cases"], share, number)
+        for number in readers
+    }
+    return Basis(plans, True, facts)
+
+
+def plans_of_predictions(parts: Mapping[str, Any], seeds: Sequence[int]) -> Basis:
+    """A study that follows from a pilot of predictions.
+
+    Args:
+        parts: By system, from `pilot_parts`.
+        seeds: Numbers of seeds to plan for; none: the pilot's own.
+    """
+    systems = list(parts.values())
+    plans = {
+        _plan_name([], 0, seeds, number): PilotPlan(systems, [number] * len(systems))
+        for number in seeds
+    } or {"": PilotPlan(systems)}
+    first = next(iter(plans.values()))
+    facts = {
+        "kind": "pilot",
+        "systems": list(parts),
+        "pilot_patients": first.patients,
+        "pilot_positives": first.positives,
+        "images_of_a_patient": first.images,
+        "variance_factors": list(first.variance_range()),
+    }
+    return Basis(plans, len(systems) == 2, facts)
+
+
+def _plan_name(all_images: Sequence[int], images: int, all_seeds: Sequence[int], seeds: int) -> str:
+    """What sets one plan apart from the others; empty where it is the only one."""
+    words = []
+    if len(all_images) > 1:
+        words.append(f"{counted(images, 'image')} a patient")
+    if len(all_seeds) > 1:
+        words.append(counted(seeds, "seed"))
+    return ", ".join(words)
+
+
+def published_tables(plan: AssumedPlan, power: float, level: float) -> str:
+    """What the published tables would ask for, in words: a reviewer may expect their number."""
+    positives = obuchowski_positives(
+        plan.aurocs,
+        correlation=plan.correlation,
+        negatives_per_positive=(1 - plan.prevalence) / plan.prevalence,
+        power=power,
+        level=level,
+    )
+    return (
+        f"The published tables (Obuchowski and McClish 1997; one image a patient, one training) "
+        f"ask for {round(positives / plan.prevalence):,} patients, {round(positives):,} of them "
+        "positive, for the difference of these two AUROCs: they leave out a covariance, see "
+        "docs/plan.md"
+    )
+
+
+@dataclass(frozen=True)
+class StudyPlan:
+    """What is asked of one planned study or of several, and the answers.
 
     Attributes:
         difference: The true difference that is to be shown.
         half_width: Half the width that an interval is to have on the mean.
         power: How often the difference is to be shown.
         level: Coverage of the interval; ``1 - alpha`` of the test.
-        plans: By name; one alone has an empty name.
+        basis: What it is planned from.
     """
 
     difference: float | None
     half_width: float | None
     power: float
     level: float
-    plans: Mapping[str, Plan]
+    basis: Basis
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """An answer for each plan, and for the difference at other powers, too."""
         found: list[dict[str, Any]] = []
-        for name, plan in self.plans.items():
+        for name, plan in self.basis.plans.items():
             each = {"plan": name, **_design(plan)}
             if (difference := self.difference) is not None:
                 for power in sorted({self.power, *_POWERS}):
@@ -52,11 +194,11 @@ class Question:
                 found.append({**each, "wanted_half_width": width, **row})
         return found
 
-    def shows(self, power: float, difference: float) -> Callable[[Study], bool]:
+    def shows(self, power: float, difference: float) -> Callable[[PlannedStudy], bool]:
         """Whether a difference of this size is shown so often."""
         return lambda study: study.power(difference, self.level) >= power
 
-    def _row(self, plan: Plan, enough: Callable[[Study], bool]) -> dict[str, Any]:
+    def _row(self, plan: Plan, enough: Callable[[PlannedStudy], bool]) -> dict[str, Any]:
         study = fewest_patients(plan, enough)
         if study is None:
             return {"patients": None}
@@ -110,9 +252,10 @@ class Question:
             text += f". The pilot is not sure of its variance: from {low} to {high} patients"
         return text
 
-    def to_json(self) -> dict[str, Any]:
-        """The question and its answers."""
+    def to_dict(self) -> dict[str, Any]:
+        """The question and its answers, as `plan.json` holds them."""
         return {
+            "basis": dict(self.basis.facts),
             "difference": self.difference,
             "half_width": self.half_width,
             "power": self.power,
@@ -138,3 +281,102 @@ def _design_in_words(row: Mapping[str, Any]) -> str:
     images, seeds = row["images_of_a_patient"], list(dict.fromkeys(row["seeds"]))
     each = "1 image each" if images == 1 else f"{images:.3g} images each"
     return f", {each}" + (f", {' and '.join(map(str, seeds))} seeds" if seeds != [1] else "")
+
+
+def write_plan(plan: StudyPlan, out: Path) -> list[Path]:
+    """Write ``figures/`` and, last, ``plan.json`` into a folder that is new or of a plan.
+
+    Args:
+        plan: The question and its answers.
+        out: The folder.
+
+    Returns:
+        The figures, as PNG.
+
+    Raises:
+        InputError: The folder holds something else.
+    """
+    require_only(out, {STORED, _FIGURES}, "plan")
+    figures = out / _FIGURES
+    figures.mkdir(parents=True, exist_ok=True)
+    drawn = []
+    for chart in _charts(plan):
+        drawn += save_figure(draw_with_legend(chart, []), figures / f"{chart.key}.png")
+    write_json(out / STORED, "plan", {**plan.to_dict(), "provenance": provenance()})
+    return [path for path in drawn if path.suffix == ".png"]
+
+
+def _charts(question: StudyPlan) -> Iterator[Chart]:
+    known = [row["patients"] for row in question.rows if row["patients"]]
+    if not known:
+        return
+    fewest = min(plan.least for plan in question.basis.plans.values())
+    low, high = max(min(known) / 5, fewest, 8), max(known) * 3
+    patients = np.unique(np.geomspace(low, high, 60).astype(int))
+    axis = Axis("Test patients", _decades(low, high), low, high, "log")
+    if question.difference is not None:
+        curves = tuple(_power_curves(question, patients))
+        yield Chart(
+            key="power",
+            title="How often the difference is shown",
+            x=axis,
+            y=Axis("Power"),
+            curves=curves,
+            guides=(((low, high), (question.power, question.power)),),
+            guide_label=f"{question.power:.0%}",
+            description="; ".join(question.sentences()),
+        )
+    widths = tuple(
+        Curve(name or "planned study", at, patients.astype(float), np.array(heights))
+        for at, (name, plan) in enumerate(question.basis.plans.items())
+        for heights in [[plan.study(int(n)).half_width(question.level) for n in patients]]
+    )
+    top = float(max(curve.y.max() for curve in widths))
+    ticks = tuple((tick, f"{tick:g}".removeprefix("0") or "0") for tick in _steps(top))
+    yield Chart(
+        key="half_width",
+        title="Half-width of the interval, on the mean",
+        x=axis,
+        y=Axis(f"Mean half-width of the {question.level:.0%} interval", ticks, 0.0, ticks[-1][0]),
+        curves=widths,
+        guides=()
+        if question.half_width is None
+        else (((low, high), (question.half_width, question.half_width)),),
+        guide_label="" if question.half_width is None else f"{question.half_width:g}",
+        description="; ".join(question.sentences()),
+    )
+
+
+def _power_curves(question: StudyPlan, patients: np.ndarray) -> Iterator[Curve]:
+    difference = question.difference or 0.0
+    several = len(question.basis.plans) > 1
+    each = [
+        (name, plan, share)
+        for name, plan in question.basis.plans.items()
+        for share in ((1.0,) if several else _SHARES)
+    ]
+    for at, (name, plan, share) in enumerate(each):
+        true = difference * share
+        power = [plan.study(int(n)).power(true, question.level) for n in patients]
+        label = name if several else f"difference {true:g}"
+        study = fewest_patients(plan, question.shows(question.power, true))
+        points: tuple[Point, ...] = ()
+        if study is not None and study.patients <= patients[-1]:
+            points = (Point(study.patients, question.power, f"{study.patients:,} patients"),)
+        figure = "" if study is None else f"({study.patients:,} patients)"
+        yield Curve(label, at, patients.astype(float), np.array(power), points, figure=figure)
+
+
+def _decades(low: float, high: float) -> tuple[tuple[float, str], ...]:
+    """Ticks at 1, 2 and 5 times the powers of ten, fewer over many decades."""
+    decades = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
+    steps = (1, 2, 5) if high / low < 100 else (1,)
+    ticks = [step * 10.0**decade for decade in decades for step in steps]
+    return tuple((tick, f"{tick:,.0f}") for tick in ticks if low <= tick <= high)
+
+
+def _steps(top: float) -> list[float]:
+    """Four or five round ticks from 0 to at least `top`."""
+    size = 10.0 ** np.floor(np.log10(top))
+    step = next(size * each / 10 for each in (2, 2.5, 5, 10, 20, 25) if size * each / 10 * 5 >= top)
+    return [float(round(step * n, 10)) for n in range(int(np.ceil(top / step)) + 1)]

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,52 +17,10 @@ from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
 from evaluation.statistics.auroc_variance import ClusteredEstimate
 from evaluation.statistics.bootstrap import Interval
 from evaluation.studies.study_page import Section, ShownChart, Statement, StudyPage, write_study
-from evaluation.systems.transfer import Cell
+from evaluation.studies.transfer_analysis import Transfer, TransferCell
 
 _OVER_PATIENTS, _OVER_CHOICES = "95 % over test patients", "90 % of choices of local patients"
 _GUESS = "best guess without the lungs"
-
-
-@dataclass(frozen=True)
-class JudgedSet:
-    """A data set of the table.
-
-    Attributes:
-        name: Display name.
-        finding: What is judged there, by its name there.
-        shortcut: The best guess without the lungs, a row of `measure_shortcuts`.
-    """
-
-    name: str
-    finding: str
-    shortcut: Mapping[str, Any] | None
-
-
-@dataclass(frozen=True)
-class Transfer:
-    """What the page holds.
-
-    Attributes:
-        sets: The data sets, in the order to show them.
-        cells: Of `judge_cell` and `with_drops`.
-        policy: Whose threshold decides.
-        notes: What to know first.
-    """
-
-    sets: Sequence[JudgedSet]
-    cells: Sequence[Cell]
-    policy: str
-    notes: Sequence[str]
-
-    @property
-    def systems(self) -> list[str]:
-        """Names of the systems, in their order."""
-        return list(dict.fromkeys(cell.system for cell in self.cells))
-
-    def cell(self, system: str, data_set: str) -> Cell | None:
-        """One system on one data set; `None` where its finding has no name there."""
-        found = (c for c in self.cells if (c.system, c.data_set) == (system, data_set))
-        return next(found, None)
 
 
 def drops(transfer: Transfer) -> list[Statement]:
@@ -90,7 +47,7 @@ def _sized_drops(transfer: Transfer) -> list[tuple[Statement, float]]:
     return sorted(sized, key=lambda item: (not item[0].shown, -item[1]))
 
 
-def _shown_words(cell: Cell, n_drops: int) -> str:
+def _shown_words(cell: TransferCell, n_drops: int) -> str:
     """Whether a drop is shown; its interval is of it alone, its p-value of all drops at once."""
     if cell.p_value is None or cell.drop is None:
         return f"{counted(cell.n_images, 'image')} are too few to tell"
@@ -120,7 +77,7 @@ def write_transfer(transfer: Transfer, out: Path) -> Path:
     return write_study(out, "transfer", rows, stored, _page(transfer).render())
 
 
-def _tidy(cell: Cell) -> Iterator[dict[str, Any]]:
+def _tidy(cell: TransferCell) -> Iterator[dict[str, Any]]:
     """A cell as rows: figure, threshold, estimate and interval."""
     common = {
         "system": cell.system, "data_set": cell.data_set, "home": cell.home,
@@ -230,7 +187,9 @@ def _columns(transfer: Transfer) -> tuple[str, ...]:
     return tuple(f"{each.name}: {each.finding}" for each in transfer.sets)
 
 
-def _per_system(transfer: Transfer, say: Callable[[Cell | None], str]) -> list[tuple[str, ...]]:
+def _per_system(
+    transfer: Transfer, say: Callable[[TransferCell | None], str]
+) -> list[tuple[str, ...]]:
     """A row a system: what is said of its cell on each data set."""
     return [
         (system, *(say(transfer.cell(system, data.name)) for data in transfer.sets))
@@ -238,7 +197,7 @@ def _per_system(transfer: Transfer, say: Callable[[Cell | None], str]) -> list[t
     ]
 
 
-def _auroc(cell: Cell | None) -> str:
+def _auroc(cell: TransferCell | None) -> str:
     if cell is None:
         return "no such finding"
     if cell.auroc is None:
@@ -274,7 +233,7 @@ def _counted(transfer: Transfer, data_set: str) -> str:
     return f"{text}; {', '.join(fewer)}" if fewer else text
 
 
-def _falls(cell: Cell) -> bool:
+def _falls(cell: TransferCell) -> bool:
     return cell.drop_shown and cell.drop is not None and cell.drop.value > 0
 
 
@@ -292,14 +251,14 @@ def _rate_table(transfer: Transfer, metric: str) -> Grid:
     return Grid(metric_title(metric), "", ("System", *_columns(transfer)), tuple(rows))
 
 
-def _frozen(cell: Cell | None, metric: str) -> str:
+def _frozen(cell: TransferCell | None, metric: str) -> str:
     found: Interval | None = None if cell is None else cell.frozen.get(metric)
     if found is None or not found.known:
         return "–"
     return number(found.estimate) + (f" ({_ends(found.low, found.high)})" if found.bounded else "")
 
 
-def _local(cell: Cell | None, wanted: int | None, metric: str) -> str:
+def _local(cell: TransferCell | None, wanted: int | None, metric: str) -> str:
     found = [] if cell is None else [r for r in cell.refits if r.positives == wanted]
     if not found:
         return "–"
@@ -310,7 +269,7 @@ def _local(cell: Cell | None, wanted: int | None, metric: str) -> str:
     return f"{number(mean)} ({ends})" if wanted is None else f"{number(mean)} [{ends}]"
 
 
-def _calibration(cell: Cell | None) -> str:
+def _calibration(cell: TransferCell | None) -> str:
     if cell is None or cell.mean_probability is None:
         return "–"
     share = cell.n_positive / cell.n_images

@@ -9,8 +9,15 @@ import pytest
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.statistics.auroc_variance import ClusteredEstimate
-from evaluation.studies.transfer_page import JudgedSet, Transfer, drops, write_transfer
-from evaluation.systems.transfer import Cell, Scored, judge_cell, with_drops
+from evaluation.studies.transfer_analysis import (
+    JudgedSet,
+    Scored,
+    Transfer,
+    TransferCell,
+    judge_cell,
+    with_drops,
+)
+from evaluation.studies.transfer_page import drops, write_transfer
 
 SHORTCUT = {"auroc": 0.8, "ci_low": 0.7, "ci_high": 0.88, "fact": "view"}
 
@@ -55,7 +62,7 @@ def test_rows_say_what_their_interval_is_over(tmp_path):
 
 def test_a_drop_that_only_all_of_them_together_hide_is_not_called_nothing():
     def cell(data_set, value):
-        return Cell("A", data_set, data_set == "home",
+        return TransferCell("A", data_set, data_set == "home",
                     auroc=ClusteredEstimate(value, 0.015, 200, bounded=True))  # fmt: skip
 
     names = [f"set {place}" for place in range(3)]

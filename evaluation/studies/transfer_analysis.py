@@ -7,8 +7,9 @@ is the AUROC at home minus that elsewhere: two sets of patients, so the variance
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.json_files import read_json
 from data_prep.contracts.tables import empty_table, read_table
 from data_prep.contracts.words import counted
+from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.box_rule import AS_STORED
+from evaluation.compare.test_set_log import log_use
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import TestSet
@@ -145,7 +149,7 @@ class Refit:
 
 
 @dataclass(frozen=True)
-class Cell:
+class TransferCell:
     """One system on one data set.
 
     Attributes:
@@ -201,7 +205,7 @@ def judge_cell(
     replicates: int = 2000,
     draws: int = 200,
     seed: int = 0,
-) -> Cell:
+) -> TransferCell:
     """Judge one system on one data set; its drop follows from `with_drops`.
 
     Args:
@@ -225,14 +229,14 @@ def judge_cell(
     if not test.has_both_classes:
         absent = "negative" if test.y_true.any() else "positive"
         note = f"no {absent} test image that {system} has not seen"
-        return Cell(system, data_set, home, **found, note=note)
+        return TransferCell(system, data_set, home, **found, note=note)
     parts = auroc_parts(test.y_true, test.scores, owner, n_patients)
     threshold = None if decision is None else decision.thresholds[policy].threshold
     note = "" if threshold is not None else "no threshold from home"
     probability = None if decision is None else decision.probability(test.scores)
     refits = [_refit(test, val, policy, wanted, draws, seed) for wanted in positives]
     refits.append(_refit_on_all(test, val, policy, owner, n_patients, replicates, seed))
-    return Cell(
+    return TransferCell(
         system,
         data_set,
         home,
@@ -316,7 +320,7 @@ def _refit(
     return Refit(positives, float(np.mean(images)), spread, len(figures))
 
 
-def with_drops(cells: Sequence[Cell]) -> list[Cell]:
+def with_drops(cells: Sequence[TransferCell]) -> list[TransferCell]:
     """Add each drop from home, and its p-value by Holm over all of them.
 
     Source:
@@ -324,8 +328,8 @@ def with_drops(cells: Sequence[Cell]) -> list[Cell]:
         1997) and Welch's degrees of freedom; Holm 1979.
 
     Example:
-        >>> home = Cell("A", "rsna", True, auroc=ClusteredEstimate(0.9, 0.01, 100, True))
-        >>> away = Cell("A", "nih", False, auroc=ClusteredEstimate(0.8, 0.02, 50, True))
+        >>> home = TransferCell("A", "rsna", True, auroc=ClusteredEstimate(0.9, 0.01, 100, True))
+        >>> away = TransferCell("A", "nih", False, auroc=ClusteredEstimate(0.8, 0.02, 50, True))
         >>> found = with_drops([home, away])[1]
         >>> round(found.drop.value, 3), found.drop_shown
         (0.1, True)
@@ -339,7 +343,7 @@ def with_drops(cells: Sequence[Cell]) -> list[Cell]:
     ]
     adjusted = holm([None if drop is None else drop.p_value for drop in drops])
     return [
-        Cell(**{**vars(cell), "drop": drop, "p_value": p_value})
+        TransferCell(**{**vars(cell), "drop": drop, "p_value": p_value})
         for cell, drop, p_value in zip(cells, drops, adjusted, strict=True)
     ]
 
@@ -367,3 +371,181 @@ def strongest_shortcut(test_set: TestSet, image_ids: pd.Index) -> dict[str, Any]
     labels = pd.DataFrame({test_set.target.name: test_set.labels.reindex(image_ids)})
     rows = measure_shortcuts(images, decode, labels)
     return next((row for row in rows if row["kind"] not in _OF_LUNGS), None)
+
+
+@dataclass(frozen=True)
+class JudgedSet:
+    """A data set of the table.
+
+    Attributes:
+        name: Display name.
+        finding: What is judged there, by its name there.
+        shortcut: The best guess without the lungs, a row of `measure_shortcuts`.
+    """
+
+    name: str
+    finding: str
+    shortcut: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What the page holds.
+
+    Attributes:
+        sets: The data sets, in the order to show them.
+        cells: Every system on every data set.
+        policy: Whose threshold decides.
+        notes: What to know first.
+    """
+
+    sets: Sequence[JudgedSet]
+    cells: Sequence[TransferCell]
+    policy: str
+    notes: Sequence[str]
+
+    @property
+    def systems(self) -> list[str]:
+        """Names of the systems, in their order."""
+        return list(dict.fromkeys(cell.system for cell in self.cells))
+
+    def cell(self, system: str, data_set: str) -> TransferCell | None:
+        """One system on one data set; `None` where its finding has no name there."""
+        found = (c for c in self.cells if (c.system, c.data_set) == (system, data_set))
+        return next(found, None)
+
+
+@dataclass(frozen=True)
+class SystemOnSet:
+    """A system's predictions of a data set, its decision from home, and whether that is home."""
+
+    system: str
+    data_set: str
+    home: bool
+    predictions: Predictions
+    test_set: TestSet
+    decision: Decision | None
+
+    def scored(self, role: str) -> Scored:
+        """What it scored of a role's images that it has not seen."""
+        return score_unseen(self.predictions, self.decision, self.test_set, role=role)
+
+
+def judge_transfer(
+    judged: Sequence[SystemOnSet],
+    *,
+    policy: str,
+    positives: Sequence[int],
+    replicates: int = 2000,
+    seed: int = 0,
+    notes: Sequence[str] = (),
+    advance: Callable[[], object] = lambda: None,
+) -> Transfer:
+    """Judge systems on data sets; each use of a split's test images is noted beside it.
+
+    Args:
+        judged: What each system predicted of each data set.
+        policy: Whose threshold decides, and is chosen anew.
+        positives: Numbers of local positive patients to choose thresholds on.
+        replicates: Bootstrap resamples of patients.
+        seed: Of the bootstrap and of the local draws.
+        notes: What is known beforehand.
+        advance: Called after each system and data set.
+    """
+    _log_uses(judged)
+    cells = []
+    widest: dict[str, tuple[TestSet, pd.Index]] = {}
+    for one in judged:
+        test = one.scored("test")
+        if one.data_set not in widest or len(widest[one.data_set][1]) < len(test.image_ids):
+            widest[one.data_set] = one.test_set, test.image_ids
+        cells.append(
+            judge_cell(
+                one.system, one.data_set, test, one.scored("val"), one.decision, home=one.home,
+                policy=policy, positives=positives, replicates=replicates, seed=seed,
+            )
+        )  # fmt: skip
+        advance()
+    sets = [
+        JudgedSet(name, test_set.target.display_name, strongest_shortcut(test_set, image_ids))
+        for name, (test_set, image_ids) in widest.items()
+    ]
+    left_out = [
+        f"{cell.system} on {cell.data_set}: {counted(count, 'test image')} left out, {why}."
+        for cell in cells
+        for count, why in (
+            (cell.n_seen, "whose patients it has seen"),
+            (cell.n_not_run, "which it could not read"),
+        )
+        if count
+    ]
+    return Transfer(sets, with_drops(cells), policy, [*notes, *left_out])
+
+
+def _log_uses(judged: Sequence[SystemOnSet]) -> None:
+    used: dict[tuple[str, str, str], list[SystemOnSet]] = {}
+    for one in judged:
+        key = one.data_set, one.test_set.split, one.test_set.target.name
+        used.setdefault(key, []).append(one)
+    for same in used.values():
+        log_use(same[0].test_set, {one.system: [one.predictions] for one in same})
+
+
+def is_home(info: Mapping[str, Any], dataset: DataSet) -> bool:
+    """Whether a run was trained on a data set; that of its starting weights is not its home."""
+    made_on = info.get("data_set") or {}
+    return bool(made_on.get("content_id") == dataset.ids["content_id"])
+
+
+def decision_from_home(path: Path, policy: str) -> Decision | None:
+    """The decision that a run's training ended with, or that an export holds.
+
+    Raises:
+        InputError: There are several, or it has no threshold by the policy.
+    """
+    for folder in (path / "decisions", path / "validation" / "decisions"):
+        stored = sorted(folder.glob("*.json"))
+        if len(stored) > 1:
+            raise InputError(f"{folder}: holds several decisions; transfer judges runs of one")
+        if stored:
+            decision = Decision.from_json(read_json(stored[0], "decision"))
+            if policy not in decision.thresholds:
+                held = ", ".join(decision.thresholds)
+                raise InputError(f"{stored[0]}: has no threshold by {policy}; --policy {held}")
+            return decision
+    return None
+
+
+def names_here(
+    learnt: Sequence[str], labelled: Collection[str], same: Mapping[str, Sequence[str]]
+) -> dict[str, str]:
+    """What a data set calls the findings that a system learned, where it labels them.
+
+    Example:
+        >>> names_here(["opacity", "mass"], ["pneumonia"], {"opacity": ["pneumonia"]})
+        {'opacity': 'pneumonia'}
+    """
+    names = {own: [own, *same.get(own, ())] for own in learnt}
+    return {
+        own: next(name for name in called if name in labelled)
+        for own, called in names.items()
+        if not set(called).isdisjoint(labelled)
+    }
+
+
+def target_here(dataset: DataSet, names: Collection[str], asked: Sequence[str]) -> Target | None:
+    """What of a data set is judged: the target that a system's findings answer, if there is one.
+
+    Raises:
+        InputError: There are several, and none of them is asked for.
+    """
+    wanted = [dataset.targets[name] for name in asked if name in dataset.targets]
+    fitting = [target for target in dataset.targets.values() if set(target.any_of) <= set(names)]
+    chosen = [target for target in wanted if target in fitting] or fitting
+    if len(chosen) > 1:
+        raise InputError(
+            f"{dataset.folder}: {counted(len(fitting), 'target')} of its "
+            f"{', '.join(dataset.targets)} can be judged by {', '.join(names)}; choose one with "
+            "--target"
+        )
+    return chosen[0] if chosen else None

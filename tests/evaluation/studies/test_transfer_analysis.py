@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score, recall_score, roc_auc_score
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.statistics.auroc_variance import ClusteredEstimate
-from evaluation.systems.transfer import Cell, Scored, judge_cell, with_drops
+from evaluation.studies.transfer_analysis import Scored, TransferCell, judge_cell, with_drops
 
 
 def scored(rng, n, auroc=0.8, share=0.4, images=1):
@@ -78,7 +78,7 @@ def test_a_set_of_one_class_says_so():
 def test_drops_are_of_independent_sets_and_corrected_over_all():
     def cell(system, home, value, error):
         auroc = ClusteredEstimate(value, error, 200, bounded=True)
-        return Cell(system, "home" if home else "away", home, auroc=auroc)
+        return TransferCell(system, "home" if home else "away", home, auroc=auroc)
 
     cells = with_drops(
         [cell("A", True, 0.9, 0.01), cell("A", False, 0.86, 0.015),
