@@ -15,10 +15,16 @@ from PIL import Image
 from data_prep.contracts.errors import InputError
 from serving.answer import Answer, render_answers
 from serving.dicom_objects.instance import Algorithm, Source, to_bytes
-from serving.web.reader import Busy, Reader
-from serving.web.schemas import RESEARCH_USE, AnalyzeAnswer, DicomObjects, ImageFacts
+from serving.web.batcher import Batcher, Busy
+from serving.web.schemas import (
+    RESEARCH_USE,
+    AnalyzeAnswer,
+    DicomObjects,
+    ImageFacts,
+    Refused,
+)
 from serving.web.systems import ServedSystem, disagreement, versions_of
-from serving.web.uploads import Decoded, Decoder, Refused
+from serving.web.uploads import Decoded, Decoder
 
 if TYPE_CHECKING:
     from serving.web.metrics import Metrics
@@ -33,13 +39,13 @@ class Analysis:
     Attributes:
         systems: What answers, in the order of the answers.
         decoder: Reads uploads.
-        reader: Asks the systems.
+        batcher: Asks the systems.
         metrics: Counts decisions.
     """
 
     systems: Sequence[ServedSystem]
     decoder: Decoder
-    reader: Reader
+    batcher: Batcher
     metrics: Metrics
 
     async def analyze(
@@ -59,10 +65,10 @@ class Analysis:
         wanted = include & {"sr", "sc"}
         if wanted:
             _require_highdicom()
-        with self.reader.coming():
+        with self.batcher.coming():
             decoded = await self.decoder.decode(content, source=bool(wanted))
         try:
-            answers = await self.reader.answer(name, decoded.image, decoded.warnings)
+            answers = await self.batcher.answer(name, decoded.image, decoded.warnings)
         except InputError as error:
             raise Refused(422, "not_finite", str(error).removeprefix(f"{name}: ")) from None
         except Busy as busy:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import ExitStack, asynccontextmanager, suppress
 from importlib import metadata
 from pathlib import Path
@@ -27,11 +26,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from data_prep.images.decoded_image import DecodedImage, decode_record
 from serving.answer import LoadedRun
 from serving.web.analysis import Analysis, Include, too_busy
+from serving.web.batcher import Batcher, Busy, Places
 from serving.web.files import Files
 from serving.web.gate import REPORT_FILES, Gate, ReportCookie, with_security_headers
-from serving.web.history import as_csv, as_pdf
 from serving.web.metrics import CONTENT_TYPE, Metrics
-from serving.web.reader import Busy, Places, Reader
 from serving.web.report_figures import report_figures, validation_figures
 from serving.web.schemas import (
     ERRORS,
@@ -39,14 +37,16 @@ from serving.web.schemas import (
     AnalyzeAnswer,
     ExampleFacts,
     ExamplesAnswer,
-    HistoryEntry,
     Limits,
     ModelsAnswer,
+    Refused,
     StateAnswer,
+    VisitEntry,
 )
 from serving.web.settings import ServeSettings
 from serving.web.systems import ServedSystem, versions_of
-from serving.web.uploads import Decoder, Refused
+from serving.web.uploads import Decoder
+from serving.web.visit import as_csv
 
 _LOG = logging.getLogger("cxr.serve")
 _LONGEST_NAME = 120
@@ -92,8 +92,8 @@ _PIXELS: dict[str, Any] = {
     },
 }
 _T = TypeVar("_T")
-_History = Annotated[
-    list[HistoryEntry], Body(description="Answers of /v1/analyze.", min_length=1, max_length=500)
+_Visit = Annotated[
+    list[VisitEntry], Body(description="Answers of /v1/analyze.", min_length=1, max_length=500)
 ]
 
 
@@ -119,19 +119,19 @@ class _State:
         self.places = Places(under_way, max(_MOST_BYTES, settings.max_bytes))
         self.reports = Places(_MOST_REPORTS, _MOST_REPORTS * settings.max_bytes)
         self.status: Literal["ok", "starting", "stopping"] = "starting"
-        self.metrics = Metrics(lambda: self.reader.waiting)
-        self.reader = Reader(
+        self.metrics = Metrics(lambda: self.batcher.waiting)
+        self.batcher = Batcher(
             [each.run for each in systems],
             queue_size=settings.queue,
             batch=settings.batch,
             on_batch=self.metrics.count_batch,
         )
-        self.analysis = Analysis(systems, self.decoder, self.reader, self.metrics)
+        self.analysis = Analysis(systems, self.decoder, self.batcher, self.metrics)
 
     async def warm_up(self) -> None:
         """Answer for a blank image, so that the first request need not wait for it."""
         blank = np.zeros((64, 64), np.uint8)
-        await self.reader.answer("blank", DecodedImage(blank, decode_record(blank, [])))
+        await self.batcher.answer("blank", DecodedImage(blank, decode_record(blank, [])))
         if self.status == "starting":
             self.status = "ok"
 
@@ -174,7 +174,7 @@ def build_app(
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_middleware(Gate, settings=settings, cookie=state.cookie)
-    app.add_middleware(_Journal, state=state)  # outermost: it counts what the gate refuses, too
+    app.add_middleware(_RequestLog, state=state)  # outermost: it counts what the gate refuses, too
     return app
 
 
@@ -182,13 +182,13 @@ def build_app(
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state: _State = app.state.server
     await state.decoder.start()
-    state.reader.start()
+    state.batcher.start()
     warming = asyncio.create_task(state.warm_up())
     try:
         yield
     finally:
         state.status = "stopping"
-        await asyncio.to_thread(state.reader.stop)
+        await asyncio.to_thread(state.batcher.stop)
         await state.decoder.stop()
         warming.cancel()
 
@@ -276,24 +276,9 @@ async def pixels(request: Request) -> Response:
     "/v1/report.csv", tags=["reports"], response_class=Response,
     responses={**ERRORS, 200: {"content": {"text/csv": {}}}},
 )  # fmt: skip
-async def report_csv(entries: _History) -> Response:
+async def report_csv(entries: _Visit) -> Response:
     """Answers as a table: a row an image and system. Nothing is kept."""
     return _download(as_csv(entries), "text/csv; charset=utf-8", "answers.csv")
-
-
-@_reports.post(
-    "/v1/report.pdf", tags=["reports"], response_class=Response,
-    responses={**ERRORS, 200: {"content": {"application/pdf": {}}}},
-)  # fmt: skip
-async def report_pdf(request: Request, entries: _History) -> Response:
-    """Answers as pages to print, one an image, with its overlay where that is sent along."""
-    unwanted = threading.Event()
-    try:
-        work = asyncio.to_thread(as_pdf, entries, lambda: not unwanted.is_set())
-        content = await _unless_gone(request, work, _state(request).settings.seconds)
-    finally:
-        unwanted.set()
-    return _download(content, "application/pdf", "answers.pdf")
 
 
 @_router.get("/healthz", tags=["state"])
@@ -446,20 +431,13 @@ def _not_now(state: _State) -> Refused:
     return Refused(503, state.status, message, {"Retry-After": "5"})
 
 
-def _error(
-    status: int, code: str, message: str, headers: Mapping[str, str] | None = None
-) -> JSONResponse:
-    body = {"error": {"code": code, "message": message}}
-    return JSONResponse(body, status, headers=headers and dict(headers))
-
-
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)  # noqa: S101
     return _error_of(error)
 
 
 def _error_of(refused: Refused) -> Response:
-    return _error(refused.status, refused.code, refused.message, refused.headers)
+    return JSONResponse(refused.body, refused.status, headers=refused.headers or None)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -468,17 +446,17 @@ async def _http_error(request: Request, error: Exception) -> Response:
     codes = {404: "not_found", 405: "method_not_allowed"}
     status = error.status_code
     message = words.get(status, str(error.detail))
-    return _error(status, codes.get(status, "refused"), message, error.headers)
+    return _error_of(Refused(status, codes.get(status, "refused"), message, error.headers))
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     first = error.errors()[0]
-    place = " ".join(str(each) for each in first["loc"])
-    return _error(400, "bad_input", f"{place}: {first['msg']}")
+    place = " ".join(map(str, first["loc"]))
+    return _error_of(Refused(400, "bad_input", f"{place}: {first['msg']}"))
 
 
-class _Journal:
+class _RequestLog:
     """Gives each request an id, counts it, and logs id, route, status and seconds alone.
 
     Args:
@@ -514,7 +492,7 @@ class _Journal:
             _LOG.error("%s failed: %s", request_id, _where(error))
             if not begun:
                 words = f"something went wrong; the log names it as {request_id}"
-                await _error(500, "internal", words)(scope, receive, noting)
+                await _error_of(Refused(500, "internal", words))(scope, receive, noting)
         seconds = time.monotonic() - start
         route = getattr(scope.get("route"), "path", "none")
         self._state.metrics.count(route, status, seconds)

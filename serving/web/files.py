@@ -6,7 +6,7 @@ from pathlib import Path
 
 from fastapi.responses import FileResponse, Response
 
-from serving.web.uploads import Refused
+from serving.web.schemas import Refused
 
 _PAGE = Path(__file__).with_name("page")
 _KINDS = {

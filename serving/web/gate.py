@@ -20,6 +20,7 @@ from ipaddress import IPv6Address, ip_address
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from serving.web.schemas import Refused
 from serving.web.settings import ServeSettings
 
 OPEN_PATHS = ("/", "/healthz", "/readyz")
@@ -69,17 +70,6 @@ def with_security_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[
     added = [(name, value) for name, value in ((_CACHE, b"no-store"), *_HEADERS) if name not in own]
     ours = {name for name, _ in added}
     return [*((name, value) for name, value in given if name.lower() not in ours), *added]
-
-
-class _Denied(Exception):  # noqa: N818 - an answer
-    """A request that is refused; never seen outside."""
-
-    def __init__(
-        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message = status, code, message
-        self.headers = dict(headers or {})
 
 
 class RateLimit:
@@ -138,13 +128,13 @@ class _Progress:
         read: Bytes of its body.
         whole: Whether all of it came.
         begun: Whether the response has begun.
-        denied: Why its body is not read on, else None.
+        refused: Why its body is not read on, else None.
     """
 
     read: int = 0
     whole: bool = False
     begun: bool = False
-    denied: _Denied | None = None
+    refused: Refused | None = None
 
 
 class ReportCookie:
@@ -208,8 +198,8 @@ class Gate:
     async def _pass_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             self._require(scope)
-        except _Denied as denied:
-            await _answer(denied, receive, send)
+        except Refused as refused:
+            await _answer(refused, receive, send)
             return
         progress = _Progress()
         deadline = asyncio.get_running_loop().time() + self._seconds
@@ -218,7 +208,7 @@ class Gate:
             return await self._receive(receive, progress, deadline)
 
         async def noting(message: Message) -> None:
-            if progress.denied is not None and not progress.begun:
+            if progress.refused is not None and not progress.begun:
                 return  # what the application says of a body that it could not read
             progress.begun = True
             await send(message)
@@ -226,36 +216,36 @@ class Gate:
         try:
             async with asyncio.timeout(2 * self._seconds) as limit:
                 await self._app(scope, limited, noting)
-        except _Denied as denied:
-            progress.denied = denied
+        except Refused as refused:
+            progress.refused = refused
         except TimeoutError:
             if not limit.expired():
                 raise
-            progress.denied = _Denied(
+            progress.refused = Refused(
                 504, "too_slow", f"no answer within {self._seconds:g} seconds; try again"
             )
-        if progress.denied is not None and not progress.begun:
-            await _answer(progress.denied, receive, send)
+        if progress.refused is not None and not progress.begun:
+            await _answer(progress.refused, receive, send)
 
     async def _receive(self, receive: Receive, progress: _Progress, deadline: float) -> Message:
-        if progress.denied is not None:
-            raise progress.denied
+        if progress.refused is not None:
+            raise progress.refused
         if progress.whole:
             return await receive()
         try:
             async with asyncio.timeout_at(deadline):
                 message = await receive()
         except TimeoutError:
-            progress.denied = _Denied(
+            progress.refused = Refused(
                 408, "slow_request", f"the file did not arrive within {self._seconds:g} seconds"
             )
-            raise progress.denied from None
+            raise progress.refused from None
         if message["type"] == "http.request":
             progress.read += len(message.get("body", b""))
             progress.whole = not message.get("more_body", False)
             if progress.read > self._most:
-                progress.denied = self._too_large()
-                raise progress.denied
+                progress.refused = self._too_large()
+                raise progress.refused
         return message
 
     def _require(self, scope: Scope) -> None:
@@ -266,12 +256,12 @@ class Gate:
         method = scope["method"]
         if method not in _METHODS:
             words = f"no {method if method.isalpha() else 'such method'} here"
-            raise _Denied(405, "method_not_allowed", words, {"Allow": ", ".join(_METHODS)})
+            raise Refused(405, "method_not_allowed", words, {"Allow": ", ".join(_METHODS)})
         client = scope.get("client")
         wait = self._limit.wait(client[0] if client else "")
         if wait > 0:
             again = {"Retry-After": str(int(wait) + 1)}
-            raise _Denied(429, "rate", "too many requests; wait and try again", again)
+            raise Refused(429, "rate", "too many requests; wait and try again", again)
         if method == "POST":
             _require_same_origin(headers, host)
         self._require_token(method, scope["path"], headers)
@@ -283,7 +273,7 @@ class Gate:
         host = hosts[0].decode("latin-1").lower() if len(hosts) == 1 else ""
         name, port = _split_host(host)
         if (name, "") not in self._hosts and (name, port) not in self._hosts:
-            raise _Denied(
+            raise Refused(
                 403, "host", "this server is not called so; start it with --allow-host NAME"
             )
         return host
@@ -301,23 +291,25 @@ class Gate:
             words = "send the token of this server: Authorization: Bearer TOKEN"
             if is_report:
                 words = f"open the report from the page of this server, or {words}"
-            raise _Denied(401, "token", words, {"WWW-Authenticate": 'Bearer realm="cxr"'})
+            raise Refused(401, "token", words, {"WWW-Authenticate": 'Bearer realm="cxr"'})
 
-    def _too_large(self) -> _Denied:
+    def _too_large(self) -> Refused:
         limit = self._most / 2**20
-        return _Denied(413, "too_large", f"larger than the limit of {limit:,.4g} MiB a request")
+        return Refused(413, "too_large", f"larger than the limit of {limit:,.4g} MiB a request")
 
 
 def _require_same_origin(headers: Mapping[bytes, list[bytes]], host: str) -> None:
     """Refuse what another page sends; programs name no origin."""
-    denied = _Denied(403, "origin", "sent by a page of another origin; use the page of this server")
+    refused = Refused(
+        403, "origin", "sent by a page of another origin; use the page of this server"
+    )
     for origin in headers.get(b"origin", []):
         scheme, _, rest = origin.decode("latin-1").lower().partition("://")
         if scheme not in ("http", "https") or rest != host:
-            raise denied
+            raise refused
     for site in headers.get(b"sec-fetch-site", []):
         if site.lower() not in (b"same-origin", b"none"):
-            raise denied
+            raise refused
 
 
 def _split_host(host: str) -> tuple[str, str]:
@@ -336,19 +328,19 @@ def _split_host(host: str) -> tuple[str, str]:
     return name.removesuffix("."), port
 
 
-async def _answer(denied: _Denied, receive: Receive, send: Send) -> None:
+async def _answer(refused: Refused, receive: Receive, send: Send) -> None:
     """Send the refusal; a client that sends on is listened to for a while, or it would miss it."""
-    body = json.dumps({"error": {"code": denied.code, "message": denied.message}}).encode()
+    body = json.dumps(refused.body).encode()
     headers = {
         "Content-Type": "application/json",
         "Content-Length": str(len(body)),
         "Connection": "close",
-        **denied.headers,
+        **refused.headers,
     }
     raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
-    await send({"type": "http.response.start", "status": denied.status, "headers": raw})
+    await send({"type": "http.response.start", "status": refused.status, "headers": raw})
     await send({"type": "http.response.body", "body": body, "more_body": True})
-    if denied.status != 408:
+    if refused.status != 408:
         with suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_SECONDS):
                 await _drain(receive)

@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 RESEARCH_USE = "Research use only, not a medical device."
+_MOST_SYSTEMS = 32
+_LONGEST_TEXT = 4000  # of an answer that comes back in a visit: a table repeats it in each row
+_File = Annotated[str, Field(max_length=1 << 29)]  # base64
 
 
-_MOST_SYSTEMS, _MOST_PARTS, _LONGEST_TEXT = 32, 1000, 4000
+class Refused(Exception):  # noqa: N818 - an answer
+    """A request that gets no answer.
+
+    Attributes:
+        status: Of HTTP.
+        code: For programs.
+        message: For people: one line that says what to do.
+        headers: Of the response.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+        self.headers = dict(headers or {})
+
+    @property
+    def body(self) -> dict[str, Any]:
+        """JSON of an `ErrorAnswer`."""
+        return {"error": {"code": self.code, "message": self.message}}
 
 
 class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+    model_config = ConfigDict(
+        extra="forbid", protected_namespaces=(), allow_inf_nan=False, str_max_length=_LONGEST_TEXT
+    )
 
 
 class ErrorBody(_Model):
@@ -111,8 +137,8 @@ class ImageFacts(_Model):
 class DicomObjects(_Model):
     """DICOM files for a PACS, base64."""
 
-    sr: str | None = Field(description="Structured report, TID 1500.", examples=[None])
-    sc: str | None = Field(description="Secondary Capture with the overlay.", examples=[None])
+    sr: _File | None = Field(description="Structured report, TID 1500.", examples=[None])
+    sc: _File | None = Field(description="Secondary Capture with the overlay.", examples=[None])
 
 
 class AnalyzeAnswer(_Model):
@@ -128,7 +154,7 @@ class AnalyzeAnswer(_Model):
         examples=[False],
     )
     systems: list[SystemAnswer]
-    overlay_png: str | None = Field(description="base64, with include=overlay.", examples=[None])
+    overlay_png: _File | None = Field(description="base64, with include=overlay.", examples=[None])
     dicom: DicomObjects | None = Field(
         description="With include=sr or include=sc.", examples=[None]
     )
@@ -136,32 +162,13 @@ class AnalyzeAnswer(_Model):
     research_use: str = Field(examples=[RESEARCH_USE])
 
 
-class KeptImage(ImageFacts):
-    """The image of an answer that comes back."""
+class VisitEntry(AnalyzeAnswer):
+    """An answer that a client kept, and when it came; what else it sends along is ignored."""
 
-    model_config = ConfigDict(str_max_length=_LONGEST_TEXT)
+    model_config = ConfigDict(extra="ignore")
 
-
-class KeptSystem(SystemAnswer):
-    """What a system said, as it comes back: as much of it as a page can take."""
-
-    model_config = ConfigDict(str_max_length=_LONGEST_TEXT)
-
-    findings: list[FindingScore] = Field(max_length=_MOST_PARTS)
-    boxes: list[Box] = Field(max_length=_MOST_PARTS)
-
-
-class HistoryEntry(AnalyzeAnswer):
-    """An answer that a client kept, and when it came."""
-
-    model_config = ConfigDict(extra="ignore", str_max_length=_LONGEST_TEXT)
-
-    image: KeptImage
     warnings: list[str] = Field(max_length=_MOST_SYSTEMS, examples=[[]])
-    systems: list[KeptSystem] = Field(max_length=_MOST_SYSTEMS)  # type: ignore[assignment]
-    overlay_png: str | None = Field(
-        default=None, max_length=1 << 29, description="base64", examples=[None]
-    )
+    systems: list[SystemAnswer] = Field(max_length=_MOST_SYSTEMS)
     time: str = Field(default="", max_length=40, examples=["2026-11-22 01:10"])
 
 

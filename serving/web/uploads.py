@@ -24,6 +24,7 @@ from data_prep.images.decoded_image import MAX_PIXELS, DecodedImage, DeepPixels
 from data_prep.images.dicom_header import starts_like_dicom
 from serving.dicom_objects.instance import Source
 from serving.web.decode_worker import ANSWERED, ASKED, READY
+from serving.web.schemas import Refused
 
 _LOG = logging.getLogger("cxr.serve")
 _START_SECONDS = 60.0
@@ -47,24 +48,6 @@ _ZIP_END, _ZIP_ENTRY = b"PK\x05\x06", b"PK\x01\x02"
 _ZIP_TAIL = 22 + 65535  # bytes from which a zip archive can be found, with its comment
 _PDF_START = 1024  # bytes within which readers of PDF look for its start
 _GIVE = "give a DICOM, PNG, JPEG or TIFF file"
-
-
-class Refused(Exception):  # noqa: N818 - an answer
-    """A request that gets no answer.
-
-    Attributes:
-        status: Of HTTP.
-        code: For programs.
-        message: For people: one line that says what to do.
-        headers: Of the response.
-    """
-
-    def __init__(
-        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
-    ) -> None:
-        super().__init__(message)
-        self.status, self.code, self.message = status, code, message
-        self.headers = dict(headers or {})
 
 
 @dataclass(frozen=True)
@@ -101,7 +84,7 @@ def format_of(content: bytes) -> str:
         >>> format_of(b"<svg xmlns='http://www.w3.org/2000/svg'/>")
         Traceback (most recent call last):
         ...
-        serving.web.uploads.Refused: text or markup is no image; give a DICOM, PNG, JPEG or ...
+        serving.web.schemas.Refused: text or markup is no image; give a DICOM, PNG, JPEG or ...
     """
     if not content:
         raise Refused(400, "empty", f"the file is empty; {_GIVE}")

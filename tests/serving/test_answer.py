@@ -19,9 +19,18 @@ from data_prep.store.dataset import Target
 from data_prep.store.preprocess import Preprocess
 from scripts import answers
 from scripts.answers import AnswerOutput, show_answers
-from serving.answer import Answer, LoadedRun, draw_answers, render_answers
+from serving.answer import (
+    ANSWER_COLUMNS,
+    Answer,
+    LoadedRun,
+    answer_row,
+    draw_answers,
+    render_answers,
+)
 from serving.trained_model import TrainedModel
+from serving.web.visit import VISIT_COLUMNS
 
+ROOT = Path(__file__).resolve().parents[2]
 TARGET = Target("opacity", ("lung_opacity",), "Lung opacity")
 
 
@@ -112,6 +121,17 @@ def test_an_answer_is_plain_json() -> None:
         "finding": "lung_opacity", "x1": 10.4, "y1": 20.0, "x2": 30.0, "y2": 40.6, "score": 0.9,
     }  # fmt: skip
     assert entry["warnings"] == ["odd"]
+
+
+def test_both_tables_of_answers_have_the_columns_that_the_page_names() -> None:
+    page = (ROOT / "docs/formats.md").read_text()
+    assert f"`{', '.join((*ANSWER_COLUMNS, 'problem'))}`" in page
+    assert f"`{', '.join(VISIT_COLUMNS[len(ANSWER_COLUMNS) :])}`" in page
+    assert VISIT_COLUMNS[: len(ANSWER_COLUMNS)] == ANSWER_COLUMNS
+    row = answer_row(answer(image="=1+1.png", warnings=("odd", "dark")).to_dict())
+    assert tuple(row) == ANSWER_COLUMNS
+    assert (row["image"], row["n_boxes"], row["warnings"]) == ("'=1+1.png", 4, "odd; dark")
+    assert row["boxes"].startswith("10.4,20.0,30.0,40.6,0.9000;")
 
 
 @pytest.mark.parametrize("size", [(120, 90), (8, 2000), (2000, 8)], ids=str)

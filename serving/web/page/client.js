@@ -79,10 +79,10 @@ export async function openReport() {
   if (sessionStorage.getItem(KEY)) await request("/report/open", { method: "POST" });
 }
 
-/** A file made of answers: `csv` or `pdf`. The server keeps nothing of them. */
-export async function report(kind, entries) {
+/** A table made of answers. The server keeps nothing of them. */
+export async function visitTable(entries) {
   const options = { method: "POST", body: JSON.stringify(entries), headers: { "Content-Type": "application/json" } };
-  return (await request(`/v1/report.${kind}`, options)).blob();
+  return (await request("/v1/report.csv", options)).blob();
 }
 
 /** The image before any window: `values` (uint16 rows), and what the file shows as black and white. */

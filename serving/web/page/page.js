@@ -4,7 +4,6 @@ import { card, opening, spoken, systemsPage } from "./answers.js";
 import * as client from "./client.js";
 import { Refusal } from "./client.js";
 import { $, bytes, counted, h, listing, save, say } from "./dom.js";
-import { MAP_OPACITY, colourOf, develop, paint } from "./draw.js";
 import { dropped, pasted, sorted } from "./files.js";
 import { entry, summary, table } from "./visit.js";
 import { Viewer } from "./viewer.js";
@@ -13,8 +12,6 @@ const AT_ONCE = 2;
 const MOST_TRIES = 6;
 const KEPT_PIXELS = 3;
 const LOCAL = ["localhost", "127.0.0.1", "[::1]"].includes(location.hostname);
-const STILL_SIDE = 700;  // px of an image in the PDF
-const STRIP = 34;  // px above an image of the PDF, for the name of the system
 const MOST_SAVED = 500;
 
 const viewer = new Viewer($("viewer"));
@@ -283,7 +280,7 @@ function renderVisit() {
   $("visit-count").textContent = summary(visit);
   $("visit-table").replaceChildren(...table(visit, known.systems, current, show));
   const done = visit.some((item) => item.answer);
-  for (const id of ["save-csv", "save-pdf"]) $(id).disabled = !done || Boolean(running);
+  $("save-csv").disabled = !done || Boolean(running);
   $("clear").disabled = Boolean(running);
 }
 
@@ -314,56 +311,20 @@ function another() {
 
 const stamp = () => new Date().toISOString().slice(0, 16).replace(/[:T]/g, "-");
 
-/** Have the server make a file of the answers of this visit; those without an answer are left out. */
-async function saveVisit(kind) {
-  const button = $(`save-${kind}`);
-  const words = button.textContent;
+/** Have the server make a table of the answers of this visit; those without an answer are left out. */
+async function saveVisit() {
   const answered = visit.filter((item) => item.answer).slice(-MOST_SAVED);
-  button.disabled = true;
+  $("save-csv").disabled = true;
   notice("");
   try {
-    const entries = [];
-    let room = known.limits.bytes * 0.9;
-    for (const item of answered) {
-      button.textContent = `Image ${entries.length + 1} of ${answered.length}`;
-      const overlay = kind === "pdf" && room > 0 ? await still(item) : null;
-      room -= overlay?.length ?? 0;
-      entries.push(entry(item, room >= 0 ? overlay : null));
-    }
-    save(await client.report(kind, entries), `cxr-visit-${stamp()}.${kind}`);
-    say(`${kind.toUpperCase()} saved.`);
+    save(await client.visitTable(answered.map(entry)), `cxr-visit-${stamp()}.csv`);
+    say("CSV saved.");
   } catch (error) {
     if (!(error instanceof Refusal)) throw error;
     notice(`Nothing was saved. ${error.message}`);
   } finally {
-    button.textContent = words;
     render();
   }
-}
-
-/** An image with its marks, each system beside the other, as PNG in base64. */
-async function still(item) {
-  const loaded = await pixels(item);
-  const image = { ...loaded, canvas: develop(loaded, { low: loaded.low, high: loaded.high, invert: false }) };
-  const { systems } = item.answer;
-  const scale = STILL_SIDE / Math.max(image.width, image.height);
-  const pane = { width: Math.round(image.width * scale), height: Math.round(image.height * scale) };
-  const canvas = h("canvas", { width: pane.width * systems.length, height: STRIP + pane.height });
-  const sheet = canvas.getContext("2d");
-  sheet.fillRect(0, 0, canvas.width, canvas.height);
-  const one = h("canvas", pane);
-  systems.forEach((answer, place) => {
-    paint(one.getContext("2d"), pane, image, { x: 0, y: 0, scale }, [{ answer, colour: colourOf(place), boxes: 1, map: MAP_OPACITY, chosen: null }], 1.3);
-    sheet.drawImage(one, place * pane.width, STRIP);
-    caption(sheet, answer.system, place * pane.width + 8, colourOf(place));
-  });
-  return canvas.toDataURL("image/png").split(",")[1];
-}
-
-/** Whose marks a pane shows, above it: on the image it could cover a marker of the side. */
-function caption(context, words, x, colour) {
-  Object.assign(context, { font: "600 20px system-ui, sans-serif", fillStyle: colour });
-  context.fillText(words, x, 24);
 }
 
 // Dialogs, keys and the rest
@@ -418,8 +379,8 @@ function listen() {
   on("another", another);
   on("previous", () => step(-1));
   on("next", () => step(1));
-  on("save-csv", () => saveVisit("csv"));
-  on("save-pdf", () => saveVisit("pdf"));
+  on("save-csv", saveVisit);
+  on("print", () => print());
   on("clear", () => { visit = []; pixelsOf = new Map(); another(); });
   on("open-systems", () => openSystems());
   on("open-help", () => $("help").showModal());

@@ -40,8 +40,8 @@ export function summary(visit) {
   return `${visit.length} ${visit.length === 1 ? "image" : "images"}${parts.length ? `: ${parts.join(", ")}` : ""}`;
 }
 
-/** What the server makes a table or pages of: the answers, without maps. */
-export function entry(item, overlay = null) {
+/** What the server makes a table of: the answers, without maps. */
+export function entry(item) {
   const systems = item.answer.systems.map((each) => ({ ...each, map: null }));
-  return { ...item.answer, systems, overlay_png: overlay, dicom: null, time: item.at };
+  return { ...item.answer, systems, time: item.at };
 }

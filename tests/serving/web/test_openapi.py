@@ -20,7 +20,7 @@ def document(client: Any) -> Any:
 
 ROUTES = (
     ("GET", "/v1/models"), ("POST", "/v1/analyze"), ("POST", "/v1/pixels"),
-    ("POST", "/v1/report.csv"), ("POST", "/v1/report.pdf"), ("GET", "/healthz"),
+    ("POST", "/v1/report.csv"), ("GET", "/healthz"),
     ("GET", "/readyz"), ("GET", "/examples"),
 )  # fmt: skip
 

@@ -45,7 +45,7 @@ class Places:
         ...         pass
         Traceback (most recent call last):
         ...
-        serving.web.reader.Busy: the queue is full
+        serving.web.batcher.Busy: the queue is full
     """
 
     def __init__(self, most: int, most_bytes: int) -> None:
@@ -74,11 +74,11 @@ class _Waiting:
     loop: asyncio.AbstractEventLoop
     result: asyncio.Future[list[Answer]]
 
-    def settle(self, outcome: list[Answer] | Exception) -> None:
+    def deliver(self, outcome: list[Answer] | Exception) -> None:
         """Hand over the outcome, unless nobody waits for it any more."""
-        self.loop.call_soon_threadsafe(self._settle, outcome)
+        self.loop.call_soon_threadsafe(self._set, outcome)
 
-    def _settle(self, outcome: list[Answer] | Exception) -> None:
+    def _set(self, outcome: list[Answer] | Exception) -> None:
         if self.result.done():
             return
         if isinstance(outcome, Exception):
@@ -87,7 +87,7 @@ class _Waiting:
             self.result.set_result(outcome)
 
 
-class Reader:
+class Batcher:
     """Answers for images, several at a time where several wait.
 
     Args:
@@ -110,7 +110,7 @@ class Reader:
         self._ended = threading.Event()
         self._coming = 0
         self._seconds = 0.1  # of an image, a moving average
-        self._thread = threading.Thread(target=self._run, name="reader", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
 
     def start(self) -> None:
         """Begin to answer."""
@@ -121,7 +121,7 @@ class Reader:
         self._ended.set()
         self._thread.join()
         while not self._queue.empty():
-            self._queue.get_nowait().settle(Busy(1))
+            self._queue.get_nowait().deliver(Busy(1))
 
     @property
     def waiting(self) -> int:
@@ -178,27 +178,27 @@ class Reader:
             except queue.Empty:
                 if left <= 0:
                     break
-        return [each for each in some if not each.result.done()]
+        return [request for request in some if not request.result.done()]
 
     def _answer(self, some: Sequence[_Waiting]) -> None:
         start = time.monotonic()
         try:
-            outcomes = self._read(some)
+            outcomes = self._ask(some)
         except Exception as error:  # noqa: BLE001 - whoever waits gets it
             if len(some) > 1:  # one image must not take the answers of others along
-                for each in some:
-                    self._answer([each])
+                for request in some:
+                    self._answer([request])
                 return
             outcomes = [error]
         seconds = time.monotonic() - start
         self._seconds += 0.1 * (seconds / len(some) - self._seconds)
         self._on_batch(len(some), seconds)
-        for each, outcome in zip(some, outcomes, strict=True):
-            each.settle(outcome)
+        for request, outcome in zip(some, outcomes, strict=True):
+            request.deliver(outcome)
 
-    def _read(self, some: Sequence[_Waiting]) -> list[list[Answer] | Exception]:
-        images = [(each.called, each.image) for each in some]
-        of_files = [each.of_file for each in some]
+    def _ask(self, some: Sequence[_Waiting]) -> list[list[Answer] | Exception]:
+        images = [(request.called, request.image) for request in some]
+        of_files = [request.of_file for request in some]
         by_system = [system.answer(images, of_files) for system in self._systems]
         outcomes: list[list[Answer] | Exception] = []
         for answers in zip(*by_system, strict=True):

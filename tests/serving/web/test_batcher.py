@@ -12,7 +12,7 @@ import pytest
 
 from data_prep.contracts.errors import InputError
 from data_prep.images.decoded_image import DecodedImage
-from serving.web.reader import Busy, Reader
+from serving.web.batcher import Batcher, Busy
 
 
 class System:
@@ -36,11 +36,11 @@ class System:
 IMAGE = DecodedImage(np.zeros((1, 1), np.uint8), {})
 
 
-async def asked(reader: Reader, called: str) -> Any:
+async def asked(reader: Batcher, called: str) -> Any:
     return await reader.answer(called, IMAGE, (called,))
 
 
-async def begin(reader: Reader, system: System, *names: str) -> list[asyncio.Task[Any]]:
+async def begin(reader: Batcher, system: System, *names: str) -> list[asyncio.Task[Any]]:
     """Ask for the first image, and for the others while it is at work."""
     tasks = [asyncio.create_task(asked(reader, names[0]))]
     await asyncio.sleep(0)
@@ -53,7 +53,7 @@ async def begin(reader: Reader, system: System, *names: str) -> list[asyncio.Tas
 def run(scenario: Any, **given: int) -> System:
     """Play a scenario with a reader of two systems, the second of which is asked last."""
     system = System()
-    reader = Reader([system, system], **{"queue_size": 3, "batch": 2, **given})  # type: ignore[list-item, arg-type]
+    reader = Batcher([system, system], **{"queue_size": 3, "batch": 2, **given})  # type: ignore[list-item, arg-type]
     reader.start()
     try:
         asyncio.run(scenario(reader, system))
@@ -64,7 +64,7 @@ def run(scenario: Any, **given: int) -> System:
 
 
 def test_what_waits_is_answered_in_batches_and_each_gets_its_own() -> None:
-    async def scenario(reader: Reader, system: System) -> None:
+    async def scenario(reader: Batcher, system: System) -> None:
         tasks = await begin(reader, system, "a", "b", "c", "d")
         assert reader.waiting == 3
         system.go.set()
@@ -76,9 +76,9 @@ def test_what_waits_is_answered_in_batches_and_each_gets_its_own() -> None:
 def test_a_batch_waits_for_what_is_being_decoded_but_not_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("serving.web.reader._LONGEST_WAIT", 10.0)
+    monkeypatch.setattr("serving.web.batcher._LONGEST_WAIT", 10.0)
 
-    async def scenario(reader: Reader, system: System) -> None:
+    async def scenario(reader: Batcher, system: System) -> None:
         system.go.set()
         reader._seconds = 10.0
         with reader.coming():
@@ -94,7 +94,7 @@ def test_a_batch_waits_for_what_is_being_decoded_but_not_for_long(
 
 
 def test_one_more_than_may_wait_is_refused_and_told_when_to_come_again() -> None:
-    async def scenario(reader: Reader, system: System) -> None:
+    async def scenario(reader: Batcher, system: System) -> None:
         tasks = await begin(reader, system, "a", "b", "c", "d")
         with pytest.raises(Busy) as busy:
             await asked(reader, "e")
@@ -107,7 +107,7 @@ def test_one_more_than_may_wait_is_refused_and_told_when_to_come_again() -> None
 
 
 def test_what_nobody_waits_for_any_more_is_never_looked_at() -> None:
-    async def scenario(reader: Reader, system: System) -> None:
+    async def scenario(reader: Batcher, system: System) -> None:
         tasks = await begin(reader, system, "a", "b", "c")
         tasks[1].cancel()
         await asyncio.sleep(0)
@@ -118,7 +118,7 @@ def test_what_nobody_waits_for_any_more_is_never_looked_at() -> None:
 
 
 def test_an_image_that_fails_takes_no_other_along() -> None:
-    async def scenario(reader: Reader, system: System) -> None:
+    async def scenario(reader: Batcher, system: System) -> None:
         tasks = await begin(reader, system, "a", "breaks", "b", "wrong")
         system.go.set()
         found = await asyncio.gather(*tasks, return_exceptions=True)
@@ -130,7 +130,7 @@ def test_an_image_that_fails_takes_no_other_along() -> None:
 
 
 def test_what_waits_at_the_end_is_refused() -> None:
-    async def scenario(reader: Reader, system: System) -> None:
+    async def scenario(reader: Batcher, system: System) -> None:
         tasks = await begin(reader, system, "a", "b", "c", "d")
         stopping = asyncio.create_task(asyncio.to_thread(reader.stop))
         await asyncio.sleep(0.01)
