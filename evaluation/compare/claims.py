@@ -25,10 +25,6 @@ class Claim:
     """A difference of two systems, and the interval on which all that is said of it rests.
 
     Attributes:
-        first: A system.
-        second: Another.
-        metric: Of which the difference is.
-        policy: Threshold policy; empty without a threshold.
         values: The figures of both systems.
         difference: First - second; its interval covers `level`.
         comparisons: How many comparisons the interval is widened for.
@@ -82,12 +78,7 @@ class Claim:
 
     @property
     def level_words(self) -> str:
-        """Coverage of the interval, in per cent.
-
-        Example:
-            >>> Claim("A", "B", "auroc", "", (0.9, 0.8), comparisons=3).level_words
-            '98.3 %'
-        """
+        """Coverage of the interval, in per cent."""
         return f"{100 * self.level:.3g} %"
 
     @property
@@ -142,36 +133,31 @@ def decide_together(claims: Sequence[Claim]) -> list[Claim]:
         >>> [(each.decided, each.level) for each in found]
         [(True, 0.95), (True, 0.975)]
     """
-    found = list(claims)
-    left = [place for place, claim in enumerate(claims) if claim.difference.bounded]
+    decided = list(claims)
+    left = [position for position, claim in enumerate(claims) if claim.difference.bounded]
     while left:
         size = len(left)
-        for place in left:
-            gap = claims[place].difference.within(size)
-            found[place] = replace(claims[place], difference=gap, comparisons=size)
-        still = [place for place in left if not found[place].decided]
+        for position in left:
+            gap = claims[position].difference.within(size)
+            decided[position] = replace(claims[position], difference=gap, comparisons=size)
+        still = [position for position in left if not decided[position].decided]
         if len(still) == size:
             break
         left = still
-    return found
+    return decided
 
 
 def group_words(claims: Sequence[Claim], titles: Sequence[str]) -> str:
     """Both figures of each claim of one pair, and which system it is higher for.
 
     A coverage that all intervals have is told once.
-
-    Example:
-        >>> shown = Claim("A", "B", "recall", "max_f1", (0.9, 0.4), Estimate(0.5, 0.3, 0.7))
-        >>> group_words([shown], ["sensitivity"])
-        'sensitivity 0.900 and 0.400 (difference 0.300 to 0.700), higher for A (95 % intervals)'
     """
     said = {
         "same": "equal here, not shown to differ",
         "open": "not shown to differ",
         "unknown": "no claim",
     }
-    levels = {each.level_words for each in claims if each.difference.bounded}
+    levels = {claim.level_words for claim in claims if claim.difference.bounded}
     parts = []
     for claim, title in zip(claims, titles, strict=True):
         end = f"higher for {claim.leader}" if claim.decided else said[claim.standing]
@@ -184,16 +170,10 @@ def group_words(claims: Sequence[Claim], titles: Sequence[str]) -> str:
 
 
 def listed(claims: Sequence[Claim], *, gaps: bool) -> str:
-    """The lower system of each claim, with its figure and, if wanted, the difference.
-
-    Example:
-        >>> claim = Claim("A", "B", "auroc", "", (0.9, 0.8), Estimate(0.1, 0.02, 0.18))
-        >>> listed([claim], gaps=True)
-        'B (0.800; difference 0.100, 95 % interval 0.020 to 0.180)'
-    """
+    """The lower system of each claim, with its figure and, if wanted, the difference."""
     return listing(
         [
-            f"{each.second} ({number(each.values[1])}{'; ' + each.gap_words if gaps else ''})"
-            for each in claims
+            f"{claim.second} ({number(claim.values[1])}{'; ' + claim.gap_words if gaps else ''})"
+            for claim in claims
         ]
     )

@@ -98,7 +98,7 @@ def compare_systems(
     tests = paired_tests(drawn.estimates, cards, clustered, drawn.differences, by_unit.tests)
     return Comparison(
         target=test_set.target,
-        estimates=estimates.merged(failures_as_wrong(estimates, models, test_set, resamples)),
+        estimates=failures_as_wrong(estimates, models, test_set, resamples),
         tests=tests,
         failures=failure_table(models, test_set, protocol, prevalence, resamples),
         systems={name: SystemResult.of(each, test_set) for name, each in models.items()},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
@@ -152,6 +152,9 @@ def family_sizes(n_systems: int) -> range:
     return range(1, max(10, n_systems) * (n_systems - 1) + 1)
 
 
+_ByKey = Mapping[MetricKey, Estimate]
+
+
 @dataclass(frozen=True)
 class Estimates:
     """Every figure of a comparison by image, study or patient.
@@ -179,8 +182,7 @@ class Estimates:
 
     def of(self, system: str, metric: str, policy: str = "", *, subgroup: str = ALL) -> Estimate:
         """A system's figure; undefined where there is none."""
-        known = self.systems.get(system, {})
-        return known.get(MetricKey(subgroup, policy, metric), Estimate())
+        return self.systems.get(system, {}).get(MetricKey(subgroup, policy, metric), Estimate())
 
     def difference(
         self, first: str, second: str, metric: str, policy: str = "", *, subgroup: str = ALL
@@ -194,19 +196,38 @@ class Estimates:
 
     def __iter__(self) -> Iterator[tuple[str, MetricKey, Estimate]]:
         """Every figure with its display name, systems before differences."""
-        for name, figures in self.systems.items():
-            yield from ((name, key, figure) for key, figure in figures.items())
-        for pair, figures in self.differences.items():
-            yield from ((_BETWEEN.join(pair), key, figure) for key, figure in figures.items())
+        named = [*self.systems.items()]
+        named += [(_BETWEEN.join(pair), of_pair) for pair, of_pair in self.differences.items()]
+        for name, estimates in named:
+            yield from ((name, key, estimate) for key, estimate in estimates.items())
 
-    def merged(self, other: Estimates) -> Estimates:
-        """These figures, and those of the same systems on other images."""
+    def changed(
+        self, change: Callable[[tuple[str, ...], MetricKey, Estimate], Estimate | None]
+    ) -> Estimates:
+        """Each estimate of one system, or of the difference of two, changed; `None` drops it."""
+
+        def of(names: tuple[str, ...], estimates: _ByKey) -> dict[MetricKey, Estimate]:
+            new = {key: change(names, key, estimate) for key, estimate in estimates.items()}
+            return {key: estimate for key, estimate in new.items() if estimate is not None}
+
         return replace(
             self,
-            systems={name: {**self.systems[name], **other.systems[name]} for name in self.systems},
+            systems={name: of((name,), each) for name, each in self.systems.items()},
+            differences={pair: of(pair, each) for pair, each in self.differences.items()},
+        )
+
+    def merged(self, other: Estimates, subgroup: str) -> Estimates:
+        """These, and those of the same systems on all images of another set, as a subgroup."""
+
+        def joined(estimates: _ByKey, more: _ByKey) -> dict[MetricKey, Estimate]:
+            return {**estimates, **{k._replace(subgroup=subgroup): e for k, e in more.items()}}
+
+        return replace(
+            self,
+            systems={n: joined(each, other.systems[n]) for n, each in self.systems.items()},
             differences={
-                pair: {**self.differences[pair], **other.differences[pair]}
-                for pair in self.differences
+                pair: joined(each, other.differences[pair])
+                for pair, each in self.differences.items()
             },
         )
 
@@ -236,11 +257,9 @@ class Estimates:
 
     @classmethod
     def from_table(cls, table: pd.DataFrame) -> Estimates:
-        """Estimates out of the tidy table of one target and unit, as it lies in a report's folder.
+        """Read estimates from the tidy table of one target and unit, as a report's folder has it.
 
-        Args:
-            table: Some or all of the columns of `COLUMNS`; ``system``, ``metric`` and
-                ``estimate`` at least.
+        Needs ``system``, ``metric`` and ``estimate`` of the columns.
 
         Example:
             >>> rows = [("A", 0.9), ("B", 0.8), ("A - B", 0.1)]
@@ -262,32 +281,33 @@ class Estimates:
         }
         for row in rows:
             key = MetricKey(row.get("subgroup") or ALL, row.get("policy", ""), row["metric"])
-            name, method = row["system"], str(row.get("ci_method", ""))
-            kind = _NAMED_FIRST.get(method.partition(" ")[0], "bootstrap") if method else None
-            chosen_on = row.get("n_validation_positive")
-            ends = row.get("ci_low_held"), row.get("ci_high_held")
-            figures = differences[pairs[name]] if name in pairs else systems[name]
-            figures[key] = Estimate(
-                estimate=float(row.get("estimate", np.nan)),
-                low=float(row.get("ci_low", np.nan)),
-                high=float(row.get("ci_high", np.nan)),
-                note=row.get("note", ""),
-                method=method,
-                kind=kind,
-                held=None
-                if ends[0] is None or ends[1] is None
-                else (float(ends[0]), float(ends[1])),
-                n_chosen_on=None if chosen_on is None else int(chosen_on),
-                refitted=REFITTED in method,
-                counts=_counts(row),
-            )
+            name = row["system"]
+            estimates = differences[pairs[name]] if name in pairs else systems[name]
+            estimates[key] = _from_row(row)
         first = rows[0] if rows else {}
         return cls(first.get("target", ""), first.get("unit", "image"), systems, differences)
 
 
-def _counts(row: Mapping[str, Any]) -> SampleSize:
+def _from_row(row: Mapping[str, Any]) -> Estimate:
+    """An estimate of a stored table, whose row leaves out what is missing."""
+    method = str(row.get("ci_method", ""))
+    kind = _NAMED_FIRST.get(method.partition(" ")[0], "bootstrap") if method else None
+    ends = [row.get("ci_low_held"), row.get("ci_high_held")]
+    low, high = (np.nan if end is None else float(end) for end in ends)
+    n_chosen_on = row.get("n_validation_positive")
     n_images, n_patients, n_positive = (int(row.get(name, 0)) for name in SampleSize._fields[:3])
-    return SampleSize(n_images, n_patients, n_positive, row.get("effective_patients"))
+    return Estimate(
+        estimate=float(row.get("estimate", np.nan)),
+        low=float(row.get("ci_low", np.nan)),
+        high=float(row.get("ci_high", np.nan)),
+        note=row.get("note", ""),
+        method=method,
+        kind=kind,
+        held=None if None in ends else (low, high),
+        n_chosen_on=None if n_chosen_on is None else int(n_chosen_on),
+        refitted=REFITTED in method,
+        counts=SampleSize(n_images, n_patients, n_positive, row.get("effective_patients")),
+    )
 
 
 def _at_the_end(row: Mapping[str, Any]) -> bool:
@@ -312,8 +332,8 @@ def _missing(value: object) -> bool:
 def _pair(name: str, names: Mapping[str, None]) -> tuple[str, str] | None:
     """The two systems that a name is the difference of; `None` for one system."""
     parts = name.split(_BETWEEN)
-    for place in range(1, len(parts)):
-        first, second = _BETWEEN.join(parts[:place]), _BETWEEN.join(parts[place:])
+    for end in range(1, len(parts)):
+        first, second = _BETWEEN.join(parts[:end]), _BETWEEN.join(parts[end:])
         if first in names and second in names:
             return first, second
     return None

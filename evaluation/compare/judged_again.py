@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -52,9 +52,9 @@ def compare_units(
         for name, each in models.items()
     }
     drawn = resampled_figures(test_set.target.name, cards, resamples, unit=unit)
-    figures = _of_units(drawn.estimates, cards)
-    tests = resampled_tests(figures, drawn.differences)
-    return UnitComparison(_with_thresholds(figures, cards), [note], tests)
+    estimates = _of_units(drawn.estimates, cards)
+    tests = resampled_tests(estimates, drawn.differences)
+    return UnitComparison(_with_thresholds(estimates, cards), [note], tests)
 
 
 def _unit_card(
@@ -82,25 +82,17 @@ def _unit_card(
     )
 
 
-def _of_units(figures: Estimates, cards: Cards) -> Estimates:
+def _of_units(estimates: Estimates, cards: Cards) -> Estimates:
     """Without figures that need a place: they have no row by unit, not even one that says why."""
-    each = [card for members in cards.values() for card in members]
-    kept = {key.metric for card in each for key in card.estimates()}
+    all_cards = [card for members in cards.values() for card in members]
+    kept = {key.metric for card in all_cards for key in card.estimates()}
     kept |= {
         key.metric
-        for card in each
+        for card in all_cards
         for key in card.missing()
         if key.policy and not METRICS[key.metric].boxed
     }
-
-    def chosen(held: Mapping[MetricKey, Estimate]) -> dict[MetricKey, Estimate]:
-        return {key: figure for key, figure in held.items() if key.metric in kept}
-
-    return replace(
-        figures,
-        systems={name: chosen(held) for name, held in figures.systems.items()},
-        differences={pair: chosen(held) for pair, held in figures.differences.items()},
-    )
+    return estimates.changed(lambda _, key, estimate: estimate if key.metric in kept else None)
 
 
 def _with_thresholds(figures: Estimates, cards: Cards) -> Estimates:
@@ -131,12 +123,9 @@ def _note(units: Units, whole: EvaluationSet, judged: EvaluationSet, unit: Unit)
 
 
 def failures_as_wrong(
-    figures: Estimates,
-    models: Models,
-    test_set: TestSet,
-    resamples: Resamples,
+    estimates: Estimates, models: Models, test_set: TestSet, resamples: Resamples
 ) -> Estimates:
-    """Judge the systems on every image that any of them should have run on.
+    """Add the systems' figures on every image that any of them should have run on.
 
     An image that a model has no result for counts as wrong: a positive one is ranked below every
     image and called negative, a negative one above every image and called positive.
@@ -144,53 +133,41 @@ def failures_as_wrong(
     predictions = {model.name: model.predictions for each in models.values() for model in each}
     expected = attempted_images(predictions, test_set)
     missing = {
-        name: [len(expected.difference(model.predictions.images_run)) for model in each]
-        for name, each in models.items()
+        name: [len(expected.difference(model.predictions.images_run)) for model in members]
+        for name, members in models.items()
     }
-    if not any(count for counts in missing.values() for count in counts):
-        return _renamed(figures, lambda figure, names: _of_all(figure))
+    if any(count for counts in missing.values() for count in counts):
+        again = _with_failures(models, test_set, expected, resamples)
+    else:
+        again = estimates
+
+    def noted(names: tuple[str, ...], key: MetricKey, estimate: Estimate) -> Estimate | None:
+        if not _judged_with_failures(key):
+            return None
+        if again is not estimates:
+            words = _words({name: missing[name] for name in names})
+            return replace(estimate, note=f"{estimate.note}; {words}" if estimate.note else words)
+        # A note on an estimate without a value says why, and stays.
+        return estimate if estimate.note else replace(estimate, note=NONE_FAILED, of_all=True)
+
+    return estimates.merged(again.changed(noted), FAILURES_WRONG)
+
+
+def _judged_with_failures(key: MetricKey) -> bool:
+    return key.metric in _KEPT and key.subgroup == ALL
+
+
+def _with_failures(
+    models: Models, test_set: TestSet, expected: pd.Index, resamples: Resamples
+) -> Estimates:
     judged = describe_images(test_set, expected, test_set.labels)
     cards = {
-        name: [_failure_card(model, judged, test_set) for model in each]
-        for name, each in models.items()
+        name: [_failure_card(model, judged, test_set) for model in members]
+        for name, members in models.items()
     }
-    found = resampled_figures(
-        test_set.target.name,
-        cards,
-        replace(resamples, n_clusters=judged.n_patients),
-        kept=lambda key: key.metric in _KEPT and key.subgroup == ALL,
-    ).estimates
-    found = with_clustered_auroc(found, clustered_auroc(cards), cards)
-
-    def counted(figure: Estimate, names: tuple[str, ...]) -> Estimate:
-        words = _words({name: missing[name] for name in names})
-        return replace(figure, note=f"{figure.note}; {words}" if figure.note else words)
-
-    return _renamed(found, counted)
-
-
-def _of_all(figure: Estimate) -> Estimate:
-    """A figure as it is on all images; a note on one without a value says why, and stays."""
-    return figure if figure.note else replace(figure, note=NONE_FAILED, of_all=True)
-
-
-def _renamed(
-    figures: Estimates, noted: Callable[[Estimate, tuple[str, ...]], Estimate]
-) -> Estimates:
-    """The kept figures of all images under the subgroup's name, with other notes."""
-
-    def renamed(held: Mapping[MetricKey, Estimate], *names: str) -> dict[MetricKey, Estimate]:
-        return {
-            key._replace(subgroup=FAILURES_WRONG): noted(figure, names)
-            for key, figure in held.items()
-            if key.subgroup == ALL and key.metric in _KEPT
-        }
-
-    return replace(
-        figures,
-        systems={name: renamed(held, name) for name, held in figures.systems.items()},
-        differences={pair: renamed(held, *pair) for pair, held in figures.differences.items()},
-    )
+    of_patients = replace(resamples, n_clusters=judged.n_patients)
+    drawn = resampled_figures(test_set.target.name, cards, of_patients, kept=_judged_with_failures)
+    return with_clustered_auroc(drawn.estimates, clustered_auroc(cards), cards)
 
 
 def _failure_card(model: JudgedModel, judged: EvaluationSet, test_set: TestSet) -> Scorecard:
@@ -214,7 +191,7 @@ def _failure_card(model: JudgedModel, judged: EvaluationSet, test_set: TestSet) 
 def _words(missing: Mapping[str, Sequence[int]]) -> str:
     """How many images count as wrong, of a system or of both in a difference."""
     counts = [
-        f"{name}: {' and '.join(map(str, each))} images without a result"
-        for name, each in missing.items()
+        f"{name}: {' and '.join(map(str, of_seeds))} images without a result"
+        for name, of_seeds in missing.items()
     ]
     return ", ".join(counts) + ", counted as wrong"

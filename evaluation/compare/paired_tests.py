@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
 
@@ -73,71 +73,68 @@ def _percentile_p(replicates: Floats, patients: float | None = None) -> float | 
     return float(2 * stdtr(patients - 1, ndtri(p_value / 2) * np.sqrt((patients - 1) / patients)))
 
 
-def resampled_tests(figures: Estimates, differences: Differences) -> pd.DataFrame:
+def resampled_tests(estimates: Estimates, differences: Differences) -> pd.DataFrame:
     """Test every paired difference that the bootstrap has replicates of."""
-    of_systems = [
-        _resampled_test(figures, (name, ""), key, figure)
-        for name, each in figures.systems.items()
-        for key, figure in each.items()
-        if key.metric == "auroc" and figure.known
+    rows = [
+        _resampled_test(estimates, (name, ""), key, estimate)
+        for name, of_system in estimates.systems.items()
+        for key, estimate in of_system.items()
+        if key.metric == "auroc" and estimate.known
     ]
-    of_pairs = [
-        _resampled_test(figures, pair, key, figure, differences.get(pair, {}).get(key))
-        for pair, each in figures.differences.items()
-        for key, figure in each.items()
-        if figure.known
+    rows += [
+        _resampled_test(estimates, pair, key, estimate, differences.get(pair, {}).get(key))
+        for pair, of_pair in estimates.differences.items()
+        for key, estimate in of_pair.items()
+        if estimate.known
     ]
-    rows = [*of_systems, *of_pairs]
-    return pd.DataFrame(rows, columns=list(TEST_COLUMNS)).astype(dict.fromkeys(_NUMBERS, "float64"))
+    return _test_table(rows)
+
+
+def _test_table(rows: Sequence[Mapping[Any, Any]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows, columns=list(TEST_COLUMNS))
+    return table.astype(dict.fromkeys(_NUMBERS, "float64"))
 
 
 def _resampled_test(
-    figures: Estimates,
+    estimates: Estimates,
     pair: tuple[str, str],
     key: MetricKey,
-    figure: Estimate,
+    estimate: Estimate,
     drawn: Floats | ClusteredEstimate | None = None,
 ) -> dict[str, Any]:
+    method = SEEDS_TEST if estimate.kind == "seeds" else BOOTSTRAP
+    if estimate.refitted and estimate.kind != "seeds":
+        method = REFITTED_TEST
     row: dict[str, Any] = {
-        "target": figures.target,
-        "unit": figures.unit,
+        "target": estimates.target,
+        "unit": estimates.unit,
         **key._asdict(),
         "first": pair[0],
         "second": pair[1],
-        "method": _method(figure),
+        "method": method,
         "independent": "patients",
-        "estimate": figure.estimate,
-        "ci_low": figure.low,
-        "ci_high": figure.high,
-        "n_images": figure.counts.n_images,
-        "n_patients": figure.counts.n_patients,
-        "note": figure.note,
+        "estimate": estimate.estimate,
+        "ci_low": estimate.low,
+        "ci_high": estimate.high,
+        "n_images": estimate.counts.n_images,
+        "n_patients": estimate.counts.n_patients,
+        "note": estimate.note,
     }
-    if drawn is not None and figure.bounded:
-        if isinstance(drawn, ClusteredEstimate):
-            error, p_value, reach = drawn.error, drawn.p_value, drawn.detectable
-        else:
-            error = float(np.nanstd(drawn, ddof=1))
-            p_value = _percentile_p(drawn, None if figure.refitted else figure.effective_patients)
-            reach = smallest_detectable(error, freedom=_freedom(figure))
-        row |= {"standard_error": error, "p_value": p_value, "detectable": reach}
-        if pair[0] == next(iter(figures.systems)):
-            wide = figure.within(len(figures.systems) - 1)
-            row |= {"ci_low_all": wide.low, "ci_high_all": wide.high}
+    if drawn is None or not estimate.bounded:
+        return row
+    if isinstance(drawn, ClusteredEstimate):
+        error, p_value, reach = drawn.error, drawn.p_value, drawn.detectable
+    else:
+        patients = estimate.effective_patients
+        freedom = np.inf if patients is None else max(patients - 1, 1.0)
+        error = float(np.nanstd(drawn, ddof=1))
+        p_value = _percentile_p(drawn, None if estimate.refitted else patients)
+        reach = smallest_detectable(error, freedom=freedom)
+    row |= {"standard_error": error, "p_value": p_value, "detectable": reach}
+    if pair[0] == next(iter(estimates.systems)):
+        wide = estimate.within(len(estimates.systems) - 1)
+        row |= {"ci_low_all": wide.low, "ci_high_all": wide.high}
     return row
-
-
-def _method(figure: Estimate) -> str:
-    """What a test by resampling is called."""
-    if figure.kind == "seeds":
-        return SEEDS_TEST
-    return REFITTED_TEST if figure.refitted else BOOTSTRAP
-
-
-def _freedom(figure: Estimate) -> float:
-    """Degrees of freedom of a resampled figure: its effective patients less 1."""
-    effective = figure.effective_patients
-    return np.inf if effective is None else max(effective - 1, 1.0)
 
 
 def _adjusted(tables: Sequence[pd.DataFrame], reference: str) -> pd.DataFrame:
@@ -145,20 +142,18 @@ def _adjusted(tables: Sequence[pd.DataFrame], reference: str) -> pd.DataFrame:
 
     A family is of one unit, subgroup, policy, metric and method.
     """
-    records: list[dict[Any, Any]] = [row for each in tables for row in each.to_dict("records")]
-    families: dict[tuple[str, ...], list[int]] = {}
-    for place, row in enumerate(records):
+    rows: list[dict[Any, Any]] = [row for table in tables for row in table.to_dict("records")]
+    families: dict[tuple[str, ...], list[dict[Any, Any]]] = {}
+    for row in rows:
         if row["second"]:
-            families.setdefault(tuple(row[key] for key in _FAMILY), []).append(place)
-    for members in families.values():
-        with_reference = [place for place in members if records[place]["first"] == reference]
-        for column, places in (("p_holm", with_reference), ("p_holm_pairs", members)):
-            values = [records[place]["p_value"] for place in places]
-            found = holm([None if pd.isna(p) else float(p) for p in values])
-            for place, p in zip(places, found, strict=True):
-                records[place][column] = p
-    table = pd.DataFrame(records, columns=list(TEST_COLUMNS))
-    return table.astype(dict.fromkeys(_NUMBERS, "float64"))
+            families.setdefault(tuple(row[key] for key in _FAMILY), []).append(row)
+    for pairs in families.values():
+        with_reference = [row for row in pairs if row["first"] == reference]
+        for column, members in (("p_holm", with_reference), ("p_holm_pairs", pairs)):
+            values = [None if pd.isna(row["p_value"]) else float(row["p_value"]) for row in members]
+            for row, p_value in zip(members, holm(values), strict=True):
+                row[column] = p_value
+    return _test_table(rows)
 
 
 OBUCHOWSKI = "Obuchowski 1997, clustered by patient"
@@ -173,7 +168,7 @@ SEEDS_TEST = f"{OVER_SEEDS}; covariances of the {BOOTSTRAP.removesuffix(' percen
 
 
 def paired_tests(
-    figures: Estimates,
+    estimates: Estimates,
     cards: Cards,
     clustered: ClusteredAuroc,
     differences: Differences | None = None,
@@ -189,12 +184,12 @@ def paired_tests(
         Obuchowski 1997 and 1998; DeLong et al. 1988; McNemar 1947; Holm 1979.
     """
     judged = judged_of(cards)
-    rows = _Rows(figures.target, next(iter(cards)), figures.contrast_level)
+    rows = _Rows(estimates.target, next(iter(cards)), estimates.contrast_level)
     for subgroup, chosen in _subgroups(judged).items():
         _auroc_rows(rows, subgroup, cards, chosen, clustered)
         _decision_rows(rows, subgroup, cards, chosen)
-    own = pd.DataFrame(rows.found, columns=list(TEST_COLUMNS))
-    drawn = resampled_tests(figures, differences or {})
+    own = pd.DataFrame(rows.rows, columns=list(TEST_COLUMNS))
+    drawn = resampled_tests(estimates, differences or {})
     decides = drawn["method"].isin([REFITTED_TEST, SEEDS_TEST])
     decides &= drawn["policy"].map(is_chosen).astype(bool)
     tables = [drawn[decides], own, drawn[~decides], *([] if more is None else [more])]
@@ -256,20 +251,18 @@ def seed_parts(
 
 @dataclass
 class _Rows:
-    """Rows under way."""
+    """Rows of tests by another method than the bootstrap; `level`: of all contrasts at once."""
 
     target: str
     reference: str
     level: float
-
-    def __post_init__(self) -> None:
-        self.found: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = field(default_factory=list)
 
     def add(self, estimate: ClusteredEstimate, pair: tuple[str, str], **rest: Any) -> None:
         """Add a row: an estimate with what follows from it, and what it is of."""
         low, high = estimate.interval or (None, None)
-        differs = bool(pair[1])
-        wide = estimate.interval_at(self.level) if differs and pair[0] == self.reference else None
+        of_two = bool(pair[1])
+        wide = estimate.interval_at(self.level) if of_two and pair[0] == self.reference else None
         row = {
             "target": self.target,
             "unit": "image",
@@ -281,39 +274,29 @@ class _Rows:
             "ci_low_all": wide[0] if wide else None,
             "ci_high_all": wide[1] if wide else None,
             "standard_error": estimate.error,
-            "p_value": estimate.p_value if differs else None,
-            "detectable": estimate.detectable if differs else None,
+            "p_value": estimate.p_value if of_two else None,
+            "detectable": estimate.detectable if of_two else None,
             "note": estimate.note,
         }
-        self.found.append(row | rest)
+        self.rows.append(row | rest)
 
 
 def _auroc_rows(
-    rows: _Rows,
-    subgroup: str,
-    cards: Cards,
-    chosen: np.ndarray,
-    clustered: ClusteredAuroc,
+    rows: _Rows, subgroup: str, cards: Cards, chosen: np.ndarray, clustered: ClusteredAuroc
 ) -> None:
-    judged = judged_of(cards)
-    n_images = int(chosen.sum())
-    n_patients = len(np.unique(judged.patients[chosen]))
-    of = {"subgroup": subgroup, "policy": "", "metric": "auroc"}
-    by_image = _aurocs(cards, chosen, by_image=True)
-    for method, independent, estimates in (
+    of = {
+        "subgroup": subgroup,
+        "policy": "",
+        "metric": "auroc",
+        "n_images": int(chosen.sum()),
+        "n_patients": len(np.unique(judged_of(cards).patients[chosen])),
+    }
+    for method, independent, aurocs in (
         (OBUCHOWSKI, "patients", clustered[subgroup]),
-        (DELONG, "images", by_image),
+        (DELONG, "images", _aurocs(cards, chosen, by_image=True)),
     ):
-        for pair, estimate in estimates.items():
-            rows.add(
-                estimate,
-                pair,
-                **of,
-                n_images=n_images,
-                n_patients=n_patients,
-                method=method,
-                independent=independent,
-            )
+        for pair, estimate in aurocs.items():
+            rows.add(estimate, pair, **of, method=method, independent=independent)
 
 
 def _decision_rows(rows: _Rows, subgroup: str, cards: Cards, judged_on: np.ndarray) -> None:
@@ -321,8 +304,11 @@ def _decision_rows(rows: _Rows, subgroup: str, cards: Cards, judged_on: np.ndarr
     judged = judged_of(cards)
     policies = dict.fromkeys(p for members in cards.values() for p in members[0].thresholds)
     refitted = {p for each in cards.values() for card in each for p in card.chosen_policies}
-    of_share = {"all": judged_on, "positive": judged_on & judged.y_true}
-    of_share["negative"] = judged_on & ~judged.y_true
+    of_share = {
+        "all": judged_on,
+        "positive": judged_on & judged.y_true,
+        "negative": judged_on & ~judged.y_true,
+    }
     populations = {
         metric.name: of_share[metric.share_of]
         for metric in METRICS.values()
@@ -330,48 +316,33 @@ def _decision_rows(rows: _Rows, subgroup: str, cards: Cards, judged_on: np.ndarr
     }
     for policy in policies:
         right = {name: _shares_right(members, policy) for name, members in cards.items()}
-        for first, second in combinations(cards, 2):
-            shares = [right[first], right[second]]
-            if shares[0] is None or shares[1] is None:
+        held = f", {HELD}" if policy in refitted else ""
+        for pair in combinations(cards, 2):
+            one, other = (right[name] for name in pair)
+            if one is None or other is None:
                 continue
             for metric, chosen in populations.items():
-                if chosen.any():
-                    of = {"subgroup": subgroup, "policy": policy, "metric": metric}
-                    _test_decisions(
-                        rows,
-                        of,
-                        (first, second),
-                        (shares[0], shares[1]),
-                        chosen,
-                        judged,
-                        f", {HELD}" if policy in refitted else "",
-                    )
-
-
-def _test_decisions(
-    rows: _Rows,
-    of: dict[str, str],
-    pair: tuple[str, str],
-    shares: tuple[Floats, Floats],
-    chosen: np.ndarray,
-    judged: EvaluationSet,
-    thresholds: str,
-) -> None:
-    """Add both tests; `thresholds` says what they do with thresholds, for their names."""
-    patients = judged.patients[chosen]
-    right = [share[:, chosen] for share in shares]
-    test = clustered_mcnemar(right[0], right[1], patients, judged.n_patients)
-    counts = {
-        "first_only": test.first_only,
-        "second_only": test.second_only,
-        "n_images": test.n_images,
-        "n_patients": len(np.unique(patients)),
-    }
-    clustered = {"method": MCNEMAR + thresholds, "independent": "patients", "p_value": test.p_value}
-    rows.add(test.difference, pair, **of, **counts, **clustered)
-    if test.p_exact is not None:
-        exact = {"method": EXACT + thresholds, "independent": "images", "p_value": test.p_exact}
-        rows.add(ClusteredEstimate(test.difference.value, None), pair, **of, **counts, **exact)
+                if not chosen.any():
+                    continue
+                patients = judged.patients[chosen]
+                test = clustered_mcnemar(
+                    one[:, chosen], other[:, chosen], patients, judged.n_patients
+                )
+                of = {
+                    "subgroup": subgroup,
+                    "policy": policy,
+                    "metric": metric,
+                    "first_only": test.first_only,
+                    "second_only": test.second_only,
+                    "n_images": test.n_images,
+                    "n_patients": len(np.unique(patients)),
+                }
+                by_patient = {"method": MCNEMAR + held, "independent": "patients"}
+                rows.add(test.difference, pair, **of, **by_patient, p_value=test.p_value)
+                if test.p_exact is not None:
+                    value = ClusteredEstimate(test.difference.value, None)
+                    by_image = {"method": EXACT + held, "independent": "images"}
+                    rows.add(value, pair, **of, **by_image, p_value=test.p_exact)
 
 
 def _shares_right(members: Sequence[Scorecard], policy: str) -> Floats | None:
@@ -385,41 +356,30 @@ def _shares_right(members: Sequence[Scorecard], policy: str) -> Floats | None:
     return np.stack(right)
 
 
-def with_clustered_auroc(figures: Estimates, clustered: ClusteredAuroc, cards: Cards) -> Estimates:
+def with_clustered_auroc(
+    estimates: Estimates, clustered: ClusteredAuroc, cards: Cards
+) -> Estimates:
     """Give every AUROC Obuchowski's interval; where there is none, neither has the figure one."""
     levels = [family_level(size) for size in family_sizes(len(cards))]
 
-    def given(key: MetricKey, figure: Estimate, pair: tuple[str, str]) -> Estimate:
-        estimate = clustered.get(key.subgroup, {}).get(pair)
-        if key.metric != "auroc" or estimate is None:
-            return figure
-        if estimate.interval is None:
-            return replace(figure, low=np.nan, high=np.nan, method="", kind=None, family=())
-        if estimate.exact:
-            low, high = estimate.interval
-            return replace(
-                figure, low=low, high=high, note="", method=EXACT_AUROC, kind="exact", family=()
-            )
-        several = any(len(cards[name]) > 1 for name in pair if name)
+    def with_interval(names: tuple[str, ...], key: MetricKey, estimate: Estimate) -> Estimate:
+        pair = (*names, "")[:2]
+        auroc = clustered.get(key.subgroup, {}).get((pair[0], pair[1]))
+        if key.metric != "auroc" or auroc is None:
+            return estimate
+        if auroc.interval is None:
+            return replace(estimate, low=np.nan, high=np.nan, method="", kind=None, family=())
+        low, high = auroc.interval
+        bounded = replace(estimate, low=low, high=high, note="", family=())
+        if auroc.exact:
+            return replace(bounded, method=EXACT_AUROC, kind="exact")
+        several = any(len(cards[name]) > 1 for name in names)
         method = OVER_SEEDS if several else OBUCHOWSKI
         return replace(
-            figure,
-            low=estimate.interval[0],
-            high=estimate.interval[1],
-            note="",
-            method=method if pair[1] else f"{method} (on the logit)",
+            bounded,
+            method=method if len(names) == 2 else f"{method} (on the logit)",
             kind="seeds" if several else "obuchowski",
-            family=estimate.intervals_at(levels) if pair[1] else (),
+            family=auroc.intervals_at(levels) if len(names) == 2 else (),
         )
 
-    return replace(
-        figures,
-        systems={
-            name: {key: given(key, figure, (name, "")) for key, figure in each.items()}
-            for name, each in figures.systems.items()
-        },
-        differences={
-            pair: {key: given(key, figure, pair) for key, figure in each.items()}
-            for pair, each in figures.differences.items()
-        },
-    )
+    return estimates.changed(with_interval)

@@ -51,13 +51,7 @@ class Protocol:
     file_sha256: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a question that no figure answers.
-
-        Raises:
-            InputError: A metric is unknown or more of it is not better, it is one half of an
-                operating point without the other, its policy is missing or too much, the unit has
-                no such figure, or the margin is not above 0.
-        """
+        """Refuse a question that no figure answers."""
         for metric in self.metrics:
             self._check_metric(metric)
         if self.policy:
@@ -68,7 +62,7 @@ class Protocol:
 
     def _check_metric(self, name: str) -> None:
         if name not in METRICS:
-            able = [each for each in METRICS if not _why_not_alone(each)]
+            able = [metric for metric in METRICS if not _why_not_alone(metric)]
             raise InputError(f"protocol: no metric '{name}'; there are {', '.join(able)}")
         metric = METRICS[name]
         if why := metric.why_not_primary:
@@ -113,11 +107,7 @@ class Protocol:
         return listing([METRICS[metric].inside for metric in self.metrics]) + at
 
     def in_order(self, systems: Mapping[str, Any]) -> list[str]:
-        """The systems' names, the reference first.
-
-        Raises:
-            InputError: The reference is none of them.
-        """
+        """The systems' names, the reference first; an InputError where it is none of them."""
         names = list(systems)
         if self.reference is None:
             return names
@@ -129,11 +119,7 @@ class Protocol:
         return [self.reference, *(name for name in names if name != self.reference)]
 
     def unit_of(self, requested: Unit) -> Unit:
-        """What a decision is made for: as the protocol fixed it, else as requested.
-
-        Raises:
-            InputError: The two contradict each other.
-        """
+        """What a decision is made for: as the protocol fixed it, else as requested."""
         if self.unit is None or self.unit == requested:
             return requested
         if requested != "image":
@@ -155,8 +141,6 @@ def _why_not_alone(metric: str) -> str:
     Example:
         >>> _why_not_alone("auroc"), _why_not_alone("brier")
         ('', 'lower is better')
-        >>> _why_not_alone("npv")[:74]
-        'is one half of an operating point, which calling more or fewer images posi'
     """
     record = METRICS[metric]
     if record.why_not_primary or not record.partners:
@@ -205,19 +189,10 @@ def against_margin(gap: Interval, margin: float) -> Standing:
 def margin_words(
     reference: str, other: str, title: str, gap: Interval, margin: float, contrasts: int = 1
 ) -> str:
-    """Say whether a system is non-inferior or equivalent to the reference.
-
-    Source:
-        As `against_margin`; Bonferroni's inequality.
-
-    Example:
-        >>> from evaluation.statistics.bootstrap import Interval
-        >>> margin_words("A", "B", "F1", Interval(-0.01, -0.03, 0.01), 0.05).split(":")[1]
-        ' B is equivalent to A within the margin of 0.050'
-    """
-    standing, begun = against_margin(gap, margin), title[:1].upper() + title[1:]
+    """Say whether a system is non-inferior or equivalent to the reference."""
+    standing, subject = against_margin(gap, margin), title[:1].upper() + title[1:]
     if standing == "unknown":
-        return f"{begun}: {other} and {reference} cannot be held against the margin: no interval."
+        return f"{subject}: {other} and {reference} cannot be held against the margin: no interval."
     digits = _telling_digits((gap.low, gap.high), margin)
     ends = f"{number(gap.low, digits)} to {number(gap.high, digits)}"
     several = f", Bonferroni over {contrasts} contrasts" if contrasts > 1 else ""
@@ -228,7 +203,7 @@ def margin_words(
         "open": f"was not shown to be non-inferior to {reference} by",
     }[standing]
     return (
-        f"{begun}: {other} {claim} the margin of {number(margin, digits)}: difference {other} − "
+        f"{subject}: {other} {claim} the margin of {number(margin, digits)}: difference {other} − "
         f"{reference} {number(gap.estimate, digits)} ({100 - 5 / contrasts:.4g} % interval "
         f"{ends}{several})."
     )
@@ -248,12 +223,7 @@ def _telling_digits(ends: tuple[float, float], margin: float) -> int:
 
 
 def standing_words(protocol: Protocol, uses_before: int | None) -> str:
-    """Say whether a report confirms or explores.
-
-    Example:
-        >>> standing_words(EXPLORATORY, None)
-        'Exploratory: no protocol fixed the question beforehand.'
-    """
+    """Say whether a report confirms or explores."""
     if not protocol.declared:
         return "Exploratory: no protocol fixed the question beforehand."
     parts = [f"primary figure {protocol.title}"]

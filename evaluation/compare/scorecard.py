@@ -251,10 +251,8 @@ class Scorecard:
     def replicates(self, weights: Integers, thresholds: Mapping[str, Floats]) -> Replicates:
         """Every figure for every row of patient weights, at thresholds of that row where given.
 
-        Args:
-            weights: How often each patient counts, shape ``(R, patients)``.
-            thresholds: By policy, shape ``(R,)``, NaN where a row has none; of other policies the
-                threshold is held.
+        `weights` say how often each patient counts, ``(R, patients)``; `thresholds` are by policy,
+        ``(R,)``, NaN where a row has none; of other policies the threshold is held.
         """
         ranked, normal = self._ranked.sums(weights), None
         figures = _of_ranking(ALL, ranked)

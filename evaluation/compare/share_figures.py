@@ -30,52 +30,37 @@ from evaluation.systems.eligibility import common_test_images
 
 
 class JudgedRun(NamedTuple):
-    """A run to judge.
+    """A run to judge."""
 
-    Attributes:
-        split: Whose test images judge it.
-        part: The split that it learned from, whose validation images decide.
-        predictions: Of both.
-    """
-
-    split: str
-    part: str
-    predictions: Predictions
+    split: str  # whose test images judge it
+    part: str  # the split that it learned from, whose validation images decide
+    predictions: Predictions  # of both
 
 
-@dataclass(frozen=True)
-class Figures:
-    """One metric of several systems.
+class _MetricValues(NamedTuple):
+    """One metric of several systems."""
 
-    Attributes:
-        metric: Its name.
-        values: One a system, the mean over splits; NaN where it is undefined, shape ``(systems,)``.
-        covariance: Over patients, shape ``(systems, systems)``.
-        reasons: Why a value is undefined, by system.
-    """
-
-    metric: str
-    values: Floats
-    covariance: Floats
-    reasons: Mapping[str, str]
+    values: Floats  # means over splits, NaN where undefined, (systems,)
+    covariance: Floats  # over patients, (systems, systems)
+    reasons: Mapping[str, str]  # why a value is undefined, by system
 
 
 @dataclass(frozen=True)
 class ShareFigures:
-    """What `judge_shares` gives.
+    """What `judge_shares` gives, of all splits.
 
     Attributes:
         systems: Their names, in the order of all figures.
         figures: By metric.
-        n_images: Test images, of all splits.
-        n_patients: Test patients, of all splits.
+        n_images: Test images.
+        n_patients: Test patients.
         freedom: Degrees of freedom of the covariances: patients of the rarer class, without one a
             split.
         notes: Which test images were left out, and why.
     """
 
     systems: tuple[str, ...]
-    figures: Mapping[str, Figures]
+    figures: Mapping[str, _MetricValues]
     n_images: int
     n_patients: int
     freedom: float
@@ -84,15 +69,13 @@ class ShareFigures:
     def estimate(self, metric: str, *groups: Sequence[str]) -> ClusteredEstimate:
         """A figure as the mean over the seeds of one group of systems, or the difference of two.
 
-        Args:
-            metric: Whose figures of these systems are all defined.
-            groups: Names of the systems that are seeds of one another.
+        All of them have the figure; `groups`: names of the systems that are seeds of one another.
         """
-        found = self.figures[metric]
-        places = [[self.systems.index(name) for name in group] for group in groups]
-        rows = [place for group in places for place in group]
-        values = [[float(found.values[place]) for place in group] for group in places]
-        covariance = found.covariance[np.ix_(rows, rows)]
+        figure = self.figures[metric]
+        members = [[self.systems.index(name) for name in group] for group in groups]
+        rows = [row for group in members for row in group]
+        values = [[float(figure.values[row]) for row in group] for group in members]
+        covariance = figure.covariance[np.ix_(rows, rows)]
         return over_seeds(values, covariance, self.freedom, bounded=len(groups) == 1)
 
 
@@ -129,7 +112,7 @@ def judge_shares(
     counts = np.zeros(4, dtype=int)
     reasons: dict[str, dict[str, str]] = {metric: {} for metric in metrics}
     notes: list[str] = []
-    for place, split in enumerate(splits):
+    for number, split in enumerate(splits):
         runs = {name: run for name, each in systems.items() for run in each if run.split == split}
         if len(runs) < len(systems):
             lacking = next(name for name in systems if name not in runs)
@@ -140,7 +123,7 @@ def judge_shares(
         judged, left_out = common_test_images(predictions, test_set, images="common")
         notes += [f"{split}: {note.text}" for note in left_out]
         counts += len(judged.image_ids), judged.n_patients, *_patients_of_classes(judged)
-        resamples = Resamples(judged.n_patients, replicates, seed, place)  # others for each split
+        resamples = Resamples(judged.n_patients, replicates, seed, number)  # others for each split
         for column, (name, run) in enumerate(runs.items()):
             card = _judge(name, run, judged, replace(test_set, split=run.part), policy)
             estimates, missing = card.estimates(), card.missing()
@@ -150,12 +133,12 @@ def judge_shares(
                 if value is None:
                     reasons[metric][name] = missing.get(key) or why_undefined(metric)
                     continue
-                values[place, row, column] = value
-                drawn[place, row, column] = resampled[key]
+                values[number, row, column] = value
+                drawn[number, row, column] = resampled[key]
             advance()
     means = values.mean(axis=0)  # undefined where one split is
     figures = {
-        metric: Figures(metric, means[row], _covariance(drawn[:, row]), reasons[metric])
+        metric: _MetricValues(means[row], _covariance(drawn[:, row]), reasons[metric])
         for row, metric in enumerate(metrics)
     }
     n_images, n_patients, *of_classes = map(int, counts)
@@ -167,11 +150,9 @@ def _key(metric: str, policy: str) -> MetricKey:
     return MetricKey(ALL, policy if "threshold" in METRICS[metric].needs else "", metric)
 
 
-def _patients_of_classes(judged: EvaluationSet) -> tuple[int, int]:
+def _patients_of_classes(judged: EvaluationSet) -> list[int]:
     """Patients with a positive image, and those with a negative one."""
-    return len(np.unique(judged.patients[judged.y_true])), len(
-        np.unique(judged.patients[~judged.y_true])
-    )
+    return [len(np.unique(judged.patients[of])) for of in (judged.y_true, ~judged.y_true)]
 
 
 def _judge(
@@ -188,9 +169,9 @@ def _covariance(drawn: Floats) -> Floats:
     A resample without a positive patient defines nothing and is left out.
     """
     total = np.zeros((drawn.shape[1],) * 2)
-    for each in drawn:
-        defined = ~np.isnan(each).all(axis=1)
-        rows = each[defined]
+    for of_split in drawn:
+        defined = ~np.isnan(of_split).all(axis=1)
+        rows = of_split[defined]
         whole = rows[:, ~np.isnan(rows).any(axis=0)]
         part = np.full(total.shape, np.nan)
         if whole.shape[1] > 1:

@@ -47,6 +47,8 @@ class ShareName(NamedTuple):
 
 Key = tuple[str, ShareName]
 """A system and what a share is of; a share without a topic only serves others."""
+_Values = Mapping[Key, tuple[float, Floats]]
+"""Estimate and replicates of each share."""
 
 
 class Derived(NamedTuple):
@@ -60,10 +62,7 @@ class Derived(NamedTuple):
 class Calls:
     """Which images each system calls positive, and in each resample at refitted thresholds.
 
-    Args:
-        cards: One per training seed of each system.
-        policy: Of the thresholds.
-        resamples: Of test patients; validation patients are drawn beside, as for every figure.
+    Validation patients are drawn beside the test patients, as for every figure.
 
     Attributes:
         patients: Of each image, shape ``(N,)``.
@@ -76,38 +75,44 @@ class Calls:
         self.patients = judged_of(cards).patients
         self.held: dict[str, Floats] = {}
         self.unsure: dict[str, str] = {}
-        chosen: dict[tuple[str, int], tuple[ValidationScores, list[str]]] = {}
+        chosen_on: dict[tuple[str, int], tuple[ValidationScores, list[str]]] = {}
         self._scores: dict[str, list[Floats]] = {}
         for name, members in cards.items():
-            calls = [card.called(policy) for card in members]
-            known = [called for called in calls if called is not None]
+            calls = [called for c in members if (called := c.called(policy)) is not None]
             kept = [c.validation for c in members if c.validation and policy in c.chosen_policies]
-            if len(known) < len(members) or len(kept) < len(members):
+            if len(calls) < len(members) or len(kept) < len(members):
                 continue
-            chosen |= {(name, seed): (each, [policy]) for seed, each in enumerate(kept)}
+            chosen_on |= {(name, seed): (scores, [policy]) for seed, scores in enumerate(kept)}
             self._scores[name] = [card.scores for card in members]
-            self.held[name] = np.mean(known, axis=0)
+            self.held[name] = np.mean(calls, axis=0)
             self.unsure[name] = next(filter(None, (v.too_few_for(policy) for v in kept)), "")
-        self._columns = list(chosen)
-        drawn = refit_thresholds(chosen, resamples)
-        each = [drawn[model][policy] for model in self._columns]
-        self.thresholds = np.column_stack(each) if each else None
+        self._columns = [name for name, _ in chosen_on]
+        refitted = [
+            of_model[policy] for of_model in refit_thresholds(chosen_on, resamples).values()
+        ]
+        self.thresholds = np.column_stack(refitted) if refitted else None
 
     def called(self, system: str, thresholds: Floats) -> npt.NDArray[np.float32]:
         """The share of a system's seeds that call an image, shape ``(R, N)``, NaN without one.
 
-        Args:
-            system: One that has refitted thresholds.
-            thresholds: Rows of the attribute of this name.
+        `thresholds` are rows of the attribute of this name.
         """
-        places = [place for place, (name, _) in enumerate(self._columns) if name == system]
-        each = [
-            is_positive(scores, thresholds[:, place, None])
-            for place, scores in zip(places, self._scores[system], strict=True)
+        of_seeds = thresholds[:, [name == system for name in self._columns]]
+        calls = [
+            is_positive(scores, column[:, None])
+            for scores, column in zip(self._scores[system], of_seeds.T, strict=True)
         ]
-        called = np.asarray(np.mean(each, axis=0, dtype=np.float32))
-        called[np.isnan(thresholds[:, places]).any(axis=1)] = np.nan
+        called = np.asarray(np.mean(calls, axis=0, dtype=np.float32))
+        called[np.isnan(of_seeds).any(axis=1)] = np.nan
         return called
+
+
+class _Share(NamedTuple):
+    """Counts by patient, and what an image adds if it is called."""
+
+    counted: Floats
+    of: Floats
+    per_call: Floats | None
 
 
 @dataclass
@@ -119,16 +124,14 @@ class Shares:
         calls: Where given, shares that count called images are resampled at refitted thresholds.
         gaps: Topics whose groups are also held against the rest, as ``not GROUP`` in the same
             topic.
-        derived: Estimates that follow from shares.
+        derived: Figures that follow from shares.
     """
 
     n_patients: int
     calls: Calls | None = None
     gaps: set[str] = field(default_factory=set)
     derived: list[Derived] = field(default_factory=list)
-    _numerators: dict[Key, Floats] = field(default_factory=dict)
-    _denominators: dict[Key, Floats] = field(default_factory=dict)
-    _per_call: dict[Key, Floats] = field(default_factory=dict)
+    _shares: dict[Key, _Share] = field(default_factory=dict)
 
     def add(
         self,
@@ -140,36 +143,25 @@ class Shares:
         per_call: npt.ArrayLike | None = None,
     ) -> None:
         """Add a share of images or lesions; `per_call`: what an image adds if it is called."""
-        if per_call is not None and self.calls is not None and system in self.calls.held:
-            self._per_call[system, name] = np.asarray(per_call, dtype=np.float64)
-        for store, values in ((self._numerators, counted), (self._denominators, of)):
-            weights = np.asarray(values, dtype=np.float64)
-            sums = np.bincount(patients, weights, minlength=self.n_patients)
-            store[system, name] = np.asarray(sums, dtype=np.float64)
+        if self.calls is None or system not in self.calls.held:
+            per_call = None
+        by_patient, total = (
+            np.asarray(
+                np.bincount(patients, np.asarray(values, np.float64), minlength=self.n_patients),
+                np.float64,
+            )
+            for values in (counted, of)
+        )
+        added = None if per_call is None else np.asarray(per_call, dtype=np.float64)
+        self._shares[system, name] = _Share(by_patient, total, added)
 
     def table(self, systems: Sequence[str], resamples: Resamples) -> pd.DataFrame:
         """Estimate every share, its paired difference to the first system's, and its gap."""
-        keys = list(self._numerators)
-        if not keys:
+        if not self._shares:
             return pd.DataFrame(columns=list(FAILURE_COLUMNS))
-        numerators = np.stack([self._numerators[key] for key in keys], axis=1)
-        # Many shares are of the same images: every distinct denominator is summed once.
-        places: dict[bytes, int] = {}
-        of = [places.setdefault(self._denominators[key].tobytes(), len(places)) for key in keys]
-        denominators = np.stack([np.frombuffer(each) for each in places], axis=1)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            whole = numerators.sum(axis=0) / denominators.sum(axis=0)[of]
-        drawn = self._replicates(keys, numerators, denominators, of, resamples)
-        values = {key: (float(whole[i]), drawn[:, i]) for i, key in enumerate(keys)}
-        for derived in self.derived:
-            parts = [values[key] for key in derived.of]
-            estimate = float(derived.compute(*(part[0] for part in parts)))
-            values[derived.key] = estimate, derived.compute(*(part[1] for part in parts))
+        values = self._values(resamples)
         keys = [key for key in values if key[1].topic]
-        rows = []
-        for key in keys:
-            counts = self._counts_of(key)
-            rows.append(self._row([key], key, *values[key], resamples, counts))
+        rows = [self._row([key], key, *values[key], resamples) for key in keys]
         for first, name in keys:
             others = systems[1:] if first == systems[0] else ()
             rows += [
@@ -183,36 +175,45 @@ class Shares:
                 rows.append(self._gap(values, (system, name), (system, rest), resamples))
         return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
 
-    def _counts_of(self, key: Key) -> tuple[float | None, float | None, int | None]:
-        if key not in self._numerators:
-            return None, None, None
-        of = self._denominators[key]
-        return float(self._numerators[key].sum()), float(of.sum()), int((of > 0).sum())
+    def _values(self, resamples: Resamples) -> _Values:
+        """Estimate and replicates of every share, and of what follows from them."""
+        shares = list(self._shares.values())
+        counts = np.stack([share.counted for share in shares], axis=1)
+        # Many shares are of the same images: every distinct denominator is summed once.
+        columns: dict[bytes, int] = {}
+        of = [columns.setdefault(share.of.tobytes(), len(columns)) for share in shares]
+        totals = np.stack([np.frombuffer(column) for column in columns], axis=1)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            whole = counts.sum(axis=0) / totals.sum(axis=0)[of]
+        drawn = self._replicates(counts, totals, of, resamples)
+        values = {key: (float(whole[i]), drawn[:, i]) for i, key in enumerate(self._shares)}
+        for derived in self.derived:
+            parts = [values[key] for key in derived.of]
+            estimate = float(derived.compute(*(part[0] for part in parts)))
+            values[derived.key] = estimate, derived.compute(*(part[1] for part in parts))
+        return values
 
     def _replicates(
-        self,
-        keys: Sequence[Key],
-        numerators: Floats,
-        denominators: Floats,
-        of: Sequence[int],
-        resamples: Resamples,
+        self, counts: Floats, totals: Floats, of: Sequence[int], resamples: Resamples
     ) -> Floats:
         """Every share on every resample, shape ``(R, shares)``."""
         # Percentiles need no more digits than single precision has, and come twice as fast.
-        table, whole = numerators.astype(np.float32), denominators.astype(np.float32)
+        table, whole = counts.astype(np.float32), totals.astype(np.float32)
         calls, per_call = self.calls, {}
         if calls is not None and calls.thresholds is not None:
             for system, held in calls.held.items():
-                places = [
-                    i for i, key in enumerate(keys) if key[0] == system and key in self._per_call
-                ]
-                each = [self._per_call[keys[place]] for place in places]
-                if not each:
+                added = {
+                    column: share.per_call
+                    for column, ((name, _), share) in enumerate(self._shares.items())
+                    if name == system and share.per_call is not None
+                }
+                if not added:
                     continue
-                per_call[system] = places, np.stack(each, axis=1).astype(np.float32)  # (N, K)
-                for place, added in zip(places, each, strict=True):  # what no call adds is left
-                    table[:, place] -= np.bincount(
-                        calls.patients, added * held, minlength=self.n_patients
+                table_of_images = np.stack(list(added.values()), axis=1)  # (N, K)
+                per_call[system] = list(added), table_of_images.astype(np.float32)
+                for column, values in added.items():  # what no call adds is left
+                    table[:, column] -= np.bincount(
+                        calls.patients, values * held, minlength=self.n_patients
                     )
 
         def statistic(
@@ -222,8 +223,8 @@ class Shares:
             counted = used @ table
             if calls is not None and thresholds is not None:
                 of_image = np.take(used, calls.patients, axis=1)
-                for system, (places, added) in per_call.items():
-                    counted[:, places] += (of_image * calls.called(system, thresholds)) @ added
+                for system, (columns, added) in per_call.items():
+                    counted[:, columns] += (of_image * calls.called(system, thresholds)) @ added
             with np.errstate(invalid="ignore", divide="ignore"):
                 shares = counted / (used @ whole)[:, of]
             return {"share": np.asarray(shares, dtype=np.float64)}
@@ -232,18 +233,12 @@ class Shares:
         return cluster_bootstrap(statistic, resamples, beside=beside)["share"]
 
     def _refitted(self, key: Key) -> bool:
-        if key in self._per_call:
-            return True
+        if key in self._shares:
+            return self._shares[key].per_call is not None
         return any(d.key == key and all(map(self._refitted, d.of)) for d in self.derived)
 
     def _row(
-        self,
-        keys: Sequence[Key],
-        named: Key,
-        estimate: float,
-        drawn: Floats,
-        resamples: Resamples,
-        counts: tuple[float | None, float | None, int | None] = (None, None, None),
+        self, keys: Sequence[Key], named: Key, estimate: float, drawn: Floats, resamples: Resamples
     ) -> dict[str, Any]:
         """A row of the table; `keys`: the share, or the two that it is the difference of."""
         refitted = all(map(self._refitted, keys))
@@ -254,6 +249,7 @@ class Shares:
             unsure = [reason for system, _ in keys if (reason := self.calls.unsure.get(system))]
             interval = Interval(note=f"no interval: {unsure[0]}") if unsure else interval
         method = resamples.method + of_thresholds(named[1].policy, refitted=refitted)
+        share = self._shares.get(keys[0]) if len(keys) == 1 else None
         return {
             **named[1]._asdict(),
             "system": named[0],
@@ -261,18 +257,14 @@ class Shares:
             "ci_low": interval.low,
             "ci_high": interval.high,
             "ci_method": method if interval.bounded else "",
-            "count": counts[0],
-            "of": counts[1],
-            "n_patients": counts[2],
+            "count": None if share is None else float(share.counted.sum()),
+            "of": None if share is None else float(share.of.sum()),
+            "n_patients": None if share is None else int((share.of > 0).sum()),
             "note": interval.note,
         }
 
     def _gap(
-        self,
-        values: Mapping[Key, tuple[float, Floats]],
-        first: Key,
-        second: Key,
-        resamples: Resamples,
+        self, values: _Values, first: Key, second: Key, resamples: Resamples
     ) -> dict[str, Any]:
         """A paired difference: between systems on one group, or between groups of one system."""
         (one, drawn_one), (two, drawn_two) = values[first], values[second]
@@ -296,9 +288,7 @@ def _kappa(
         >>> round(float(_kappa(20, 5, 10, 50)), 3)
         0.4
     """
-    a, b, c, total = (
-        np.asarray(each, dtype=np.float64) for each in (both, only_first, only_second, n)
-    )
+    a, b, c, total = (np.asarray(x, np.float64) for x in (both, only_first, only_second, n))
     with np.errstate(invalid="ignore", divide="ignore"):
         first, second = (a + b) / total, (a + c) / total
         observed = 1 - (b + c) / total
@@ -318,8 +308,7 @@ def add_agreement(shares: Shares, cards: Cards, policy: str) -> None:
     everything = np.ones(len(truth), dtype=bool)
     populations = {"all": everything, "positive": truth, "negative": ~truth}
     for first, second in combinations(cards, 2):
-        calls = [card.called(policy) for card in (cards[first][0], cards[second][0])]
-        one, two = calls
+        one, two = (cards[name][0].called(policy) for name in (first, second))
         if one is None or two is None:
             continue
         pair = f"{first} & {second}"
@@ -390,13 +379,13 @@ def add_net_benefit(shares: Shares, name: str, members: Sequence[Scorecard]) -> 
     """
     judged = members[0].judged
     ones = np.ones(len(judged.y_true))
-    calibrated = [each.probability for each in members if each.probability is not None]
-    kinds = {"net_benefit": [each.scores for each in members]}
+    calibrated = [card.probability for card in members if card.probability is not None]
+    kinds = {"net_benefit": [card.scores for card in members]}
     if len(calibrated) == len(members):
         kinds["net_benefit_calibrated"] = calibrated
     for risk in RISKS:
-        for metric, each in kinds.items():
-            worth = np.mean([_benefits(judged.y_true, p, risk) for p in each], axis=0)
+        for metric, of_seeds in kinds.items():
+            worth = np.mean([_benefits(judged.y_true, p, risk) for p in of_seeds], axis=0)
             key = ShareName("decision_curve", f"{risk:g}", "", metric)
             shares.add(name, key, worth, ones, judged.patients)
         every = _benefits(judged.y_true, ones, risk)
@@ -431,23 +420,17 @@ def check_prevalence(prevalence: float | None) -> None:
         raise InputError(f"--prevalence {prevalence:g}: must lie above 0 and below 1")
 
 
-def add_at_prevalence(
-    shares: Shares,
-    cards: Cards,
-    policy: str,
-    prevalence: float | None,
-) -> None:
+def add_at_prevalence(shares: Shares, cards: Cards, policy: str, prevalence: float | None) -> None:
     """Add PPV and NPV at the user's prevalence, and the cost curve, of each system.
 
     Source:
         Drummond and Holte 2006, cost curves.
     """
     for name, members in cards.items():
-        calls = [card.called(policy) for card in members]
-        known = [called for called in calls if called is not None]
-        if len(known) < len(members):
+        calls = [called for card in members if (called := card.called(policy)) is not None]
+        if len(calls) < len(members):
             continue
-        judged, called = members[0].judged, np.mean(known, axis=0)
+        judged, called = members[0].judged, np.mean(calls, axis=0)
         needed = []
         for metric, value, of, per_call in (
             ("recall", called, judged.y_true, 1),
@@ -463,8 +446,9 @@ def add_at_prevalence(
             continue
         for metric in ("ppv", "npv"):
             key = ShareName("prevalence", f"{prevalence:g}", policy, metric)
-            compute = partial(_predictive, metric, prevalence)
-            shares.derived.append(Derived((name, key), needed, compute))
+            shares.derived.append(
+                Derived((name, key), needed, partial(_predictive, metric, prevalence))
+            )
 
 
 def _cost(cost_share: float, recall: Floats, specificity: Floats) -> Floats:

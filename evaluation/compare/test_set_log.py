@@ -45,12 +45,7 @@ class TestSetUses:
 
     @property
     def words(self) -> str:
-        """The count in words.
-
-        Example:
-            >>> TestSetUses([{"systems": {"A": ["x"]}}, {"systems": {"A": ["x"]}}]).words
-            'The test images of this split were used 2 times, with 1 set of systems.'
-        """
+        """The count in words."""
         if self.problem:
             return self.problem
         systems = {json.dumps(entry.get("systems"), sort_keys=True) for entry in self.entries}

@@ -26,11 +26,7 @@ from evaluation.metrics.words import ends_words, inside_sentence, listing, numbe
 
 @dataclass(frozen=True)
 class PairTests:
-    """The tests of pairs of systems on all images.
-
-    Attributes:
-        table: From `paired_tests`; `None` or empty where there are none.
-    """
+    """The tests of pairs of systems on all images, as `paired_tests` gives them."""
 
     table: pd.DataFrame | None
 
@@ -152,15 +148,6 @@ def state_verdict(
     Two systems differ only where the interval of their paired difference excludes 0; else they
     are "not shown to differ", which is not the same as equal. All pairs on the primary figure are
     one family, all conclusions another: `decide_together`.
-
-    Example:
-        >>> import pandas as pd
-        >>> rows = [("A", 0.9, 0.8, 0.95), ("B", 0.8, 0.7, 0.9), ("A - B", 0.1, -0.1, 0.2)]
-        >>> frame = pd.DataFrame(rows, columns=["system", "estimate", "ci_low", "ci_high"])
-        >>> frame = frame.assign(metric="auroc", policy="", subgroup="", n_images=50)
-        >>> print(state_verdict(Estimates.from_table(frame), ["A", "B"], "Lung opacity").headline)
-        On these 50 test images, A and B were not shown to differ in AUROC for lung opacity: 0.900
-        and 0.800, difference 0.100, 95 % interval −0.100 to 0.200.
     """
     setting = setting or Setting()
     claims = decide_together(
