@@ -39,17 +39,11 @@ _WORTH_AN_ENGINE = 100  # files: starting a process costs as much as decoding th
 
 @dataclass(frozen=True)
 class Unreadable:
-    """Why the files of a data set cannot be read.
+    """Why the files of a data set cannot be read."""
 
-    Attributes:
-        lost: Whether they should be there; false where their place is not known on purpose.
-        text: Why.
-        advice: What to do.
-    """
-
-    lost: bool
-    text: str
-    advice: str
+    lost: bool  # whether they should be there; false where their place is not known on purpose
+    text: str  # why
+    advice: str  # what to do
 
 
 class ImageReader:

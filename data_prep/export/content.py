@@ -31,23 +31,14 @@ MISREAD = (
 
 
 class ImageEntry(NamedTuple):
-    """What every label file says of an image.
+    """What every label file says of an image."""
 
-    Attributes:
-        image_id: Its id.
-        stem: The id as a file's name.
-        file: Path of the image file as the tables have it; None without pixels.
-        width: px, None if unknown.
-        height: px, None if unknown.
-        role: In the split that is exported; None without one.
-    """
-
-    image_id: str
-    stem: str
-    file: str | None
-    width: int | None
-    height: int | None
-    role: str | None
+    image_id: str  # its id
+    stem: str  # the id as a file's name
+    file: str | None  # path of the image file as the tables have it; None without pixels
+    width: int | None  # px, None if unknown
+    height: int | None  # px, None if unknown
+    role: str | None  # in the split that is exported; None without one
 
 
 @dataclass(frozen=True)

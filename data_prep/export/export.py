@@ -30,21 +30,13 @@ WRITERS: dict[str, Callable[[AnnotationContent, AnnotationFolder], None]] = {
 
 @dataclass(frozen=True)
 class ExportSummary:
-    """What was written.
+    """What was written."""
 
-    Attributes:
-        format: Name of the format.
-        folder: Where it is.
-        n_images: Images of the data set.
-        n_boxes: Boxes of the reader whose labels were written.
-        cannot: What the format could not say, one sentence each.
-    """
-
-    format: str
-    folder: Path
-    n_images: int
-    n_boxes: int
-    cannot: tuple[str, ...]
+    format: str  # name of the format
+    folder: Path  # where it is
+    n_images: int  # images of the data set
+    n_boxes: int  # boxes of the reader whose labels were written
+    cannot: tuple[str, ...]  # what the format could not say, one sentence each
 
     @property
     def payload(self) -> dict[str, Any]:

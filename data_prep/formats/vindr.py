@@ -201,19 +201,12 @@ _ENOUGH_TO_TELL = 20
 
 @dataclass(frozen=True)
 class _Part:
-    """The training or the test images, what is said of them, and by whom.
+    """The training or the test images, what is said of them, and by whom."""
 
-    Attributes:
-        images: ``image_id, path``.
-        findings: With ``reader`` and ``origin``; ``no_finding`` included.
-        boxes: Rows of the annotations that name a finding.
-        label_file: Name of the file that says which images are labelled; None for none.
-    """
-
-    images: pd.DataFrame
-    findings: pd.DataFrame
-    boxes: pd.DataFrame
-    label_file: str | None
+    images: pd.DataFrame  # ``image_id, path``
+    findings: pd.DataFrame  # with ``reader`` and ``origin``; ``no_finding`` included
+    boxes: pd.DataFrame  # rows of the annotations that name a finding
+    label_file: str | None  # name of the file that says which images are labelled; None for none
 
 
 def _read_vindr(source: Path, options: ReadOptions) -> SourceTables:

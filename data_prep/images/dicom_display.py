@@ -17,17 +17,11 @@ _SIGN = 1 << 15  # of a 16-bit number
 
 @dataclass(frozen=True)
 class LookupTable:
-    """A table that turns values into other values.
+    """A table that turns values into other values."""
 
-    Attributes:
-        first: Value that the first entry stands for.
-        entries: int64, shape ``(N,)``, each 0 to 65,535.
-        bits: Depth of the entries as the header states it, 1 to 16.
-    """
-
-    first: int
-    entries: np.ndarray
-    bits: int
+    first: int  # value that the first entry stands for
+    entries: np.ndarray  # int64, shape ``(N,)``, each 0 to 65,535
+    bits: int  # depth of the entries as the header states it, 1 to 16
 
     def look_up(self, values: np.ndarray) -> np.ndarray:
         """Look values up; those outside the table get its first or last entry.

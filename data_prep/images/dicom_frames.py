@@ -24,19 +24,12 @@ _JP2_BOXES = 1 << 16  # most bytes that may come before the codestream
 
 
 class Codestream(NamedTuple):
-    """The header of a compressed image.
+    """The header of a compressed image."""
 
-    Attributes:
-        width: Columns, px.
-        height: Rows, px.
-        bits: Bits of one value.
-        samples: Values of one pixel: 1 grey, 3 colour.
-    """
-
-    width: int
-    height: int
-    bits: int
-    samples: int
+    width: int  # columns, px
+    height: int  # rows, px
+    bits: int  # bits of one value
+    samples: int  # values of one pixel: 1 grey, 3 colour
 
 
 def read_codestream(frame: bytes) -> Codestream | None:

@@ -21,19 +21,12 @@ REPORT_MARKER = "metrics.json"
 
 
 class Kind(NamedTuple):
-    """A kind of folder.
+    """A kind of folder."""
 
-    Attributes:
-        name: How messages call it.
-        marker: The file that is written last.
-        begun: What an unfinished one holds.
-        verb: The command that makes it.
-    """
-
-    name: KindName
-    marker: str
-    begun: tuple[str, ...]
-    verb: str
+    name: KindName  # how messages call it
+    marker: str  # the file that is written last
+    begun: tuple[str, ...]  # what an unfinished one holds
+    verb: str  # the command that makes it
 
     @property
     def with_article(self) -> str:

@@ -169,59 +169,32 @@ _BORDER_SHARES = np.r_[0.3, 0.5, np.ones(15), 0.6, 0.3][:, None]  # an apex stay
 
 @dataclass(frozen=True)
 class Skeleton:
-    """The bones of one chest; lengths in image widths.
+    """The bones of one chest; lengths in image widths."""
 
-    Attributes:
-        bone: Density of bone, 1 is usual; falls with age.
-        backs: Number of back ribs a side.
-        back_contrast: Density of the back ribs among the bones.
-        back_gap: Distance between two back ribs on the spine.
-        back_slope: How far a back rib falls on its way to the side.
-        back_shift: How much lower the back ribs start.
-        arch: How far a back rib rises beside the spine, 1 is usual.
-        fronts: Number of front ribs a side.
-        front_contrast: Density of the front ribs among the bones.
-        front_gap: Distance between two front ribs.
-        front_slope: How far a front rib falls towards the middle, 1 is usual.
-        front_shift: How much lower the front ribs start.
-        rib_width: Thickness of a rib.
-        jitter: How much lower each rib pair lies than in a regular cage, `(13,)`.
-        collar_shift: How much lower the collar bones lie.
-        collar_slope: How far a collar bone rises to the side, 1 is usual.
-        collar_width: Thickness of a collar bone.
-        blade: How far from the middle the shoulder blade reaches in, 1 is usual.
-        arm: How far the arm is from the trunk, 1 is usual.
-        spine: Density of the spine among the bones' surroundings, 1 is usual.
-        spine_width: Thickness of the spine.
-        spine_bend: Sideways bends of the spine at neck, chest and belly, `(3,)`.
-        disc_gap: Distance between two discs.
-        disc_shift: Height of the first disc.
-    """
-
-    bone: float
-    backs: int
-    back_contrast: float
-    back_gap: float
-    back_slope: float
-    back_shift: float
-    arch: float
-    fronts: int
-    front_contrast: float
-    front_gap: float
-    front_slope: float
-    front_shift: float
-    rib_width: float
-    jitter: Points
-    collar_shift: float
-    collar_slope: float
-    collar_width: float
-    blade: float
-    arm: float
-    spine: float
-    spine_width: float
-    spine_bend: Points
-    disc_gap: float
-    disc_shift: float
+    bone: float  # density of bone, 1 is usual; falls with age
+    backs: int  # number of back ribs a side
+    back_contrast: float  # density of the back ribs among the bones
+    back_gap: float  # distance between two back ribs on the spine
+    back_slope: float  # how far a back rib falls on its way to the side
+    back_shift: float  # how much lower the back ribs start
+    arch: float  # how far a back rib rises beside the spine, 1 is usual
+    fronts: int  # number of front ribs a side
+    front_contrast: float  # density of the front ribs among the bones
+    front_gap: float  # distance between two front ribs
+    front_slope: float  # how far a front rib falls towards the middle, 1 is usual
+    front_shift: float  # how much lower the front ribs start
+    rib_width: float  # thickness of a rib
+    jitter: Points  # how much lower each rib pair lies than in a regular cage, `(13,)`
+    collar_shift: float  # how much lower the collar bones lie
+    collar_slope: float  # how far a collar bone rises to the side, 1 is usual
+    collar_width: float  # thickness of a collar bone
+    blade: float  # how far from the middle the shoulder blade reaches in, 1 is usual
+    arm: float  # how far the arm is from the trunk, 1 is usual
+    spine: float  # density of the spine among the bones' surroundings, 1 is usual
+    spine_width: float  # thickness of the spine
+    spine_bend: Points  # sideways bends of the spine at neck, chest and belly, `(3,)`
+    disc_gap: float  # distance between two discs
+    disc_shift: float  # height of the first disc
 
 
 def _draw_skeleton(rng: np.random.Generator, age: int) -> Skeleton:
@@ -255,67 +228,36 @@ def _draw_skeleton(rng: np.random.Generator, age: int) -> Skeleton:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """The shape of one chest; lengths in image widths, see `Canvas`.
+    """The shape of one chest; lengths in image widths, see `Canvas`."""
 
-    Attributes:
-        half_width: Inner half width of the rib cage at its widest.
-        skew: Share by which the left half is wider than the mean, the right one narrower.
-        taper: How pointed the cage is, 1 is usual; below it barrel-shaped.
-        top: Height of the lung apices.
-        base: Height of the right diaphragm's dome.
-        base_drop: How much lower the left dome lies.
-        dome: How much the diaphragm is domed, 1 is usual.
-        sinus: Depth of the costophrenic angle, 1 is usual.
-        inner: Width of what lies between the lungs, 1 is usual.
-        hilum: Height of the lung roots as share of the lung's, from above.
-        heart: Size of the heart, 1 is usual.
-        heart_height: Height of the heart, 1 is usual.
-        heart_shift: How far the heart lies to the patient's left of the usual place.
-        aorta: Size of the aortic arch, 1 is usual.
-        turn: How far the spine lies beside the middle, since the patient is turned.
-        body: Outer half width of the trunk.
-        shoulder: How much lower the shoulders lie.
-        neck: Half width of the neck.
-        breast: Size of the breast shadows, 0 is none.
-        breast_drop: How much lower they lie.
-        skeleton: The bones.
-        gas: Size of the gas bubble in the stomach, 0 is none.
-        bowel: Further bubbles in the belly: across, down from the diaphragm, radius; `(N, 3)`.
-        borders: How the lungs' outlines leave the usual ones, right and left, `(2, 19, 2)`.
-        flanks: Likewise the trunk's, `(2, 10, 2)`.
-        hila: Size of the right and the left lung root, 1 is usual, `(2,)`.
-        vessel: Density of the vessels, 1 is usual.
-        vessels: Per generation, the branches of both vascular trees, `(N, 3, 2)`.
-    """
-
-    half_width: float
-    skew: float
-    taper: float
-    top: float
-    base: float
-    base_drop: float
-    dome: float
-    sinus: float
-    inner: float
-    hilum: float
-    heart: float
-    heart_height: float
-    heart_shift: float
-    aorta: float
-    turn: float
-    body: float
-    shoulder: float
-    neck: float
-    breast: float
-    breast_drop: float
-    skeleton: Skeleton
-    gas: float
-    bowel: Points
-    borders: Points
-    flanks: Points
-    hila: Points
-    vessel: float
-    vessels: tuple[Points, ...]
+    half_width: float  # inner half width of the rib cage at its widest
+    skew: float  # share by which the left half is wider than the mean, the right one narrower
+    taper: float  # how pointed the cage is, 1 is usual; below it barrel-shaped
+    top: float  # height of the lung apices
+    base: float  # height of the right diaphragm's dome
+    base_drop: float  # how much lower the left dome lies
+    dome: float  # how much the diaphragm is domed, 1 is usual
+    sinus: float  # depth of the costophrenic angle, 1 is usual
+    inner: float  # width of what lies between the lungs, 1 is usual
+    hilum: float  # height of the lung roots as share of the lung's, from above
+    heart: float  # size of the heart, 1 is usual
+    heart_height: float  # height of the heart, 1 is usual
+    heart_shift: float  # how far the heart lies to the patient's left of the usual place
+    aorta: float  # size of the aortic arch, 1 is usual
+    turn: float  # how far the spine lies beside the middle, since the patient is turned
+    body: float  # outer half width of the trunk
+    shoulder: float  # how much lower the shoulders lie
+    neck: float  # half width of the neck
+    breast: float  # size of the breast shadows, 0 is none
+    breast_drop: float  # how much lower they lie
+    skeleton: Skeleton  # the bones
+    gas: float  # size of the gas bubble in the stomach, 0 is none
+    bowel: Points  # further bubbles in the belly: across, down from the diaphragm, radius; `(N, 3)`
+    borders: Points  # how the lungs' outlines leave the usual ones, right and left, `(2, 19, 2)`
+    flanks: Points  # likewise the trunk's, `(2, 10, 2)`
+    hila: Points  # size of the right and the left lung root, 1 is usual, `(2,)`
+    vessel: float  # density of the vessels, 1 is usual
+    vessels: tuple[Points, ...]  # per generation, the branches of both vascular trees, `(N, 3, 2)`
 
     @property
     def hilum_y(self) -> float:

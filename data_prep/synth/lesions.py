@@ -38,25 +38,15 @@ _REACH = 3.0  # a lesion's window, in radii to each side
 
 @dataclass(frozen=True)
 class Site:
-    """Where and how a patient can fall ill, in thorax units.
+    """Where and how a patient can fall ill, in thorax units."""
 
-    Attributes:
-        kind: `focal` or `veil`.
-        side: -1 is the patient's right lung (the image's left), 1 the left.
-        across: 0 at the midline, 1 at the chest wall.
-        down: 0 at the apex, 1 at the diaphragm.
-        radius: Mean radius, image widths.
-        aspect: Height over width.
-        seed: Of the irregular outline and of a veil's texture.
-    """
-
-    kind: Kind
-    side: int
-    across: float
-    down: float
-    radius: float
-    aspect: float
-    seed: int
+    kind: Kind  # `focal` or `veil`
+    side: int  # -1 is the patient's right lung (the image's left), 1 the left
+    across: float  # 0 at the midline, 1 at the chest wall
+    down: float  # 0 at the apex, 1 at the diaphragm
+    radius: float  # mean radius, image widths
+    aspect: float  # height over width
+    seed: int  # of the irregular outline and of a veil's texture
 
 
 @dataclass(frozen=True)

@@ -208,27 +208,16 @@ _TEST_SHARE = 0.02
 
 @dataclass(frozen=True)
 class Chunk:
-    """A worker's job: some patients' images, and the part file that says they are written.
+    """A worker's job: some patients' images, and the part file that says they are written."""
 
-    Attributes:
-        folder: Where the images go.
-        part: The part file: the images' records as JSON.
-        patients: Pairs of patient index and number of images.
-        labelled: Whether the images belong to the labelled set.
-        seed: The set's seed.
-        size: Side of an image in px.
-        contrast: Of the lesions.
-        prevalence: Expected share of images with lesions.
-    """
-
-    folder: Path
-    part: Path
-    patients: tuple[tuple[int, int], ...]
-    labelled: bool
-    seed: int
-    size: int
-    contrast: Contrast
-    prevalence: float
+    folder: Path  # where the images go
+    part: Path  # the part file: the images' records as JSON
+    patients: tuple[tuple[int, int], ...]  # pairs of patient index and number of images
+    labelled: bool  # whether the images belong to the labelled set
+    seed: int  # the set's seed
+    size: int  # side of an image in px
+    contrast: Contrast  # of the lesions
+    prevalence: float  # expected share of images with lesions
 
     @property
     def n_images(self) -> int:

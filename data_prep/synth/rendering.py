@@ -35,52 +35,30 @@ _PURPOSES = ("count", "body", "illness", "chronic", "image", "acute", "noise", "
 
 @dataclass(frozen=True)
 class Patient:
-    """A phantom patient; the same on each of their images.
+    """A phantom patient; the same on each of their images."""
 
-    Attributes:
-        seed: The set's seed.
-        index: The patient's number in the set.
-        sex: `F` or `M`.
-        age: Years.
-        n_images: How many images there are of the patient.
-        anatomy: The chest.
-        chronic: Distractors on each image.
-        sites: Where the patient falls ill.
-        illness: Probability that an image shows lesions.
-        bedridden: Probability that an image is taken at the bedside (AP).
-    """
-
-    seed: int
-    index: int
-    sex: str
-    age: int
-    n_images: int
-    anatomy: Anatomy
-    chronic: tuple[str, ...]
-    sites: tuple[Site, ...]
-    illness: float
-    bedridden: float
+    seed: int  # the set's seed
+    index: int  # the patient's number in the set
+    sex: str  # `F` or `M`
+    age: int  # years
+    n_images: int  # how many images there are of the patient
+    anatomy: Anatomy  # the chest
+    chronic: tuple[str, ...]  # distractors on each image
+    sites: tuple[Site, ...]  # where the patient falls ill
+    illness: float  # probability that an image shows lesions
+    bedridden: float  # probability that an image is taken at the bedside (AP)
 
 
 @dataclass(frozen=True)
 class SynthImage:
-    """An image and its truth.
+    """An image and its truth."""
 
-    Attributes:
-        pixels: uint8 `(size, size)`.
-        view: `PA` or `AP`.
-        lesions: Empty for a negative image.
-        distractors: Names, sorted.
-        spacing_mm: Size of a pixel.
-        jpeg: Whether to store it JPEG-compressed.
-    """
-
-    pixels: NDArray[np.uint8]
-    view: View
-    lesions: list[Lesion]
-    distractors: tuple[str, ...]
-    spacing_mm: float
-    jpeg: bool
+    pixels: NDArray[np.uint8]  # uint8 `(size, size)`
+    view: View  # `PA` or `AP`
+    lesions: list[Lesion]  # empty for a negative image
+    distractors: tuple[str, ...]  # names, sorted
+    spacing_mm: float  # size of a pixel
+    jpeg: bool  # whether to store it JPEG-compressed
 
 
 def count_images(seed: int, index: int) -> int:
