@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.assemble.dataset_writer import begin_set, is_complete, write_set
+from data_prep.assemble.dataset_writer import Plan, begin_set, is_complete, write_set
 from data_prep.assemble.summary import Summary, summarise
 from data_prep.audit.audit import MeasureShortcuts
 from data_prep.contracts.addresses import place_name
@@ -245,9 +245,7 @@ def combine(
                 out,
                 tables,
                 decode,
-                name=title,
-                rule=rule,
-                settings=settings,
+                Plan(title, rule, settings),
                 measure_shortcuts=measure_shortcuts,
             )
     return summarise(DataSet.open(out), already_complete=complete)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,40 +29,41 @@ Made = tuple[pd.DataFrame, dict[str, Any]]
 """A split table, and a JSON-ready mapping that says how it was made."""
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What the user wants of a set; another plan is another set."""
+
+    name: str
+    rule: SplitRule
+    settings: dict[str, Any]  # all that was asked for, JSON-ready
+    split: str | Made | None = None  # the default split: "official", or one of the user's
+    window: str | None = None  # of DICOM files
+    key: bytes | None = None  # replaces ids and paths
+
+
 def _make_splits(
-    folder: Path,
-    tables: SourceTables,
-    linked: pd.Series | None,
-    rule: SplitRule,
-    default: str | Made | None = None,
+    folder: Path, tables: SourceTables, linked: pd.Series | None, plan: Plan
 ) -> dict[str, Made]:
     """Make the splits of a data set, or bring those it has to its present images."""
     made: dict[str, Made] = {}
     for path in sorted((folder / "splits").glob("*.json")):
-        made[path.stem] = _grow(path, tables, linked, rule)
+        made[path.stem] = _grow(path, tables, linked, plan.rule)
     if "official" not in made and len(tables.official):
         strata = image_strata(tables.images, tables.findings)
         made["official"] = official_split(
-            tables.official, tables.images, linked, rule, strata=strata
+            tables.official, tables.images, linked, plan.rule, strata=strata
         )
-    if "default" not in made:
-        made["default"] = _default(tables, rule, default, made, linked)
+    if "default" in made:
+        return made
+    if plan.split is None:
+        images, findings = tables.images, tables.findings
+        made["default"] = draw_split(images, findings, tables.split, plan.rule, linked)
+    elif isinstance(plan.split, tuple):
+        split, how = plan.split
+        made["default"] = split[is_member(split["image_id"], tables.images["image_id"])], how
+    else:
+        made["default"] = made["official"]
     return made
-
-
-def _default(
-    tables: SourceTables,
-    rule: SplitRule,
-    default: str | Made | None,
-    made: dict[str, Made],
-    linked: pd.Series | None,
-) -> Made:
-    if default is None:
-        return draw_split(tables.images, tables.findings, tables.split, rule, linked)
-    if isinstance(default, tuple):
-        split, how = default
-        return split[is_member(split["image_id"], tables.images["image_id"])], how
-    return made["official"]
 
 
 def _grow(path: Path, tables: SourceTables, linked: pd.Series | None, rule: SplitRule) -> Made:
@@ -136,11 +138,8 @@ def write_set(
     out: Path,
     tables: SourceTables,
     decode: pd.DataFrame,
+    plan: Plan,
     *,
-    name: str,
-    rule: SplitRule,
-    settings: dict[str, Any],
-    default: str | Made | None = None,
     measure_shortcuts: MeasureShortcuts | None = None,
     engine: Engine | None = None,
 ) -> None:
@@ -152,13 +151,13 @@ def write_set(
         **dataset_ids(tables.images, tables.findings, tables.boxes, tables.box_coverage)
     }
     info = {
-        "name": name,
+        "name": plan.name,
         "source_format": tables.format,
         "source_root": place_name(tables.root),
         "targets": tables.targets,
         "ids": ids,
-        "settings": settings,
-        **({"id_key": settings["id_key"]} if "id_key" in settings else {}),
+        "settings": plan.settings,
+        **({"id_key": plan.settings["id_key"]} if "id_key" in plan.settings else {}),
         **provenance(),
     }
     targets = {
@@ -168,7 +167,7 @@ def write_set(
     dataset = DataSet(out, info, targets)
     dataset.images = tables.images  # not written yet
     near = near_duplicates_of(dataset, decode, engine=engine)
-    splits = _make_splits(out, tables, image_links(decode, near), rule, default)
+    splits = _make_splits(out, tables, image_links(decode, near), plan)
     info["notes"] = [*tables.notes, *_split_notes(splits)]
     (out / "dataset.json").unlink(missing_ok=True)  # a set being rewritten is not complete
     contents = {

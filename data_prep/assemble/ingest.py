@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
-from dataclasses import replace
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from data_prep.assemble.dataset_writer import JOURNAL
+from data_prep.audit.audit import MeasureShortcuts
 from data_prep.contracts.engines import Engine
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import atomic_path, make_folder
+from data_prep.contracts.folders import atomic_path, make_folder, require_free_space
 from data_prep.contracts.schemas import EDGE_TOLERANCE_PX, FIELD_WIDTH_MM, SCHEMAS
 from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member
@@ -48,46 +50,54 @@ OUTCOME_TYPES: dict[str, str] = {
 }
 
 
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How the images are read and audited; it does not change the set that comes out."""
+
+    sizes: tuple[int, ...]
+    strict: bool
+    engine: Engine
+    progress: Progress
+    measure_shortcuts: MeasureShortcuts | None
+
+
 def ingest(
-    images: pd.DataFrame,
-    boxes: pd.DataFrame,
-    root: Path,
-    out: Path,
-    *,
-    journal: Path,
-    again: Iterable[str] = (),
-    sizes: Iterable[int] = (),
-    window: str | None = None,
-    engine: Engine,
-    strict: bool = False,
-    advance: Callable[[int], None] = lambda n: None,
-) -> pd.DataFrame:
-    """Decode the images that the journal does not have yet."""
-    parts = _Journal(journal)
-    known = parts.read()
-    known = known[~is_member(known["image_id"], list(again))]
-    unusable = set(known.loc[known["error"].notna(), "image_id"])
+    tables: SourceTables, out: Path, effort: Effort, again: pd.Series, window: str | None
+) -> pd.DataFrame | None:
+    """Decode the images that the journal does not have yet, and those named; None without files."""
+    images, root = tables.images, tables.root
+    if images["path"].isna().all():
+        return None
+    # A row of all tables takes less than 1,000 bytes.
+    require_free_space(out, len(images) * (1000 + sum(size * size for size in effort.sizes)))
+    parts = _Journal(out / JOURNAL)
+    earlier = parts.read()
+    earlier = earlier[~is_member(earlier["image_id"], again)]
+    unusable = set(earlier.loc[earlier["error"].notna(), "image_id"])
     with ExitStack() as stack:
+        advance = stack.enter_context(effort.progress("Reading images", len(images)))
         stores = {
             size: stack.enter_context(PixelStoreWriter(out / "pixels" / store_spec(size), size))
-            for size in dict.fromkeys(sizes)
+            for size in effort.sizes
         }
-        settled = set(known["image_id"])
-        complete = set.intersection(settled, *(s.done | unusable for s in stores.values()))
+        decoded = set(earlier["image_id"])
+        complete = set.intersection(decoded, *(s.done | unusable for s in stores.values()))
         todo = images[~is_member(images["image_id"], list(complete))].sort_values("image_id")
         advance(len(images) - len(todo))
         tasks = _tasks(todo, root, tuple(stores), window)
-        rows = decode_all(tasks, engine=engine, reads=_some_files(todo, root))
-        for row, path, labelled in zip(
-            rows, todo["path"], _labelled_sizes(todo, boxes), strict=True
-        ):
+        rows = decode_all(tasks, engine=effort.engine, reads=_some_files(todo, root))
+        sizes = _labelled_sizes(todo, tables.boxes)
+        for row, path, labelled in zip(rows, todo["path"], sizes, strict=True):
             outcome = _outcome(row, root / path, labelled)
-            if strict and outcome["error"]:
+            if effort.strict and outcome["error"]:
                 raise InputError(f"{outcome['error']}: {row.image_id} (--strict)")
             if not outcome["error"]:
                 for size, store in stores.items():
                     store.add(row.image_id, *row.squares[size])
-            if row.image_id not in settled:
+            if row.image_id not in decoded:
                 parts.add(outcome, before_writing=[s.commit for s in stores.values()])
             advance(1)
         parts.flush(before_writing=[s.commit for s in stores.values()])
@@ -95,10 +105,11 @@ def ingest(
     return outcomes[is_member(outcomes["image_id"], images["image_id"])].reset_index(drop=True)
 
 
-def outdated_images(images: pd.DataFrame, root: Path, journal: Path) -> pd.DataFrame:
+def outdated_images(images: pd.DataFrame, root: Path, out: Path) -> pd.DataFrame:
     """Find images whose file is another one than when it was decoded, or could not be used."""
-    known = _Journal(journal).read() if journal.is_dir() else _typed(pd.DataFrame({"image_id": []}))
-    rows = known.merge(images[["image_id", "path"]].dropna(), on="image_id")
+    journal, nothing = out / JOURNAL, pd.DataFrame({"image_id": []})
+    decoded = _Journal(journal).read() if journal.is_dir() else _typed(nothing)
+    rows = decoded.merge(images[["image_id", "path"]].dropna(), on="image_id")
     now = [_file_state(root / path) for path in rows["path"]]
     stated = rows[["file_bytes", "file_mtime_ns"]].fillna(-1).astype("int64").to_numpy()
     usable = rows["error"].isna().to_numpy()
@@ -184,8 +195,8 @@ class _Journal:
     def flush(self, before_writing: list[Callable[[], None]]) -> None:
         if not self._rows:
             return
-        for settle in before_writing:  # pixels first: a part promises that they are there
-            settle()
+        for commit in before_writing:  # pixels first: a part promises that they are there
+            commit()
         with atomic_path(self.folder / f"part-{self._parts:06d}.parquet") as temporary:
             _typed(pd.DataFrame(self._rows, dtype=object)).to_parquet(temporary, compression="zstd")
         self._parts += 1

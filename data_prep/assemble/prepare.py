@@ -5,20 +5,20 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from data_prep.assemble.dataset_writer import JOURNAL, Made, begin_set, is_complete, write_set
-from data_prep.assemble.ingest import assemble, ingest, outdated_images
+from data_prep.assemble.dataset_writer import Made, Plan, begin_set, is_complete, write_set
+from data_prep.assemble.ingest import Effort, Progress, assemble, ingest, outdated_images
 from data_prep.assemble.summary import Summary, describe_changes, known_ids, summarise
 from data_prep.audit.audit import MeasureShortcuts
 from data_prep.contracts.addresses import place_name
 from data_prep.contracts.engines import Engine, LocalEngine
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import folder_lock, require_free_space
+from data_prep.contracts.folders import folder_lock
 from data_prep.contracts.pseudonyms import hide_paths, key_id, keyed_hash, read_id_key
 from data_prep.contracts.tables import frame_digest
 from data_prep.contracts.text_lookup import is_member, renamed
@@ -34,14 +34,8 @@ from data_prep.store.preprocess import require_size
 
 def _source_id(tables: SourceTables) -> str:
     """Digest all that the source holds."""
-    frames = [
-        tables.images,
-        tables.findings,
-        tables.boxes,
-        tables.split,
-        tables.excluded,
-        tables.official,
-    ]
+    names = ("images", "findings", "boxes", "split", "excluded", "official")
+    frames = [getattr(tables, name) for name in names]
     parts = [frame_digest(frame.astype("str"), frame.columns) for frame in frames]
     return frame_digest(pd.DataFrame({"part": parts}), ["part"])
 
@@ -76,34 +70,8 @@ def _user_choices(
     return extras
 
 
-Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
-
-
 def _no_progress(description: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
     return nullcontext(lambda n: None)
-
-
-@dataclass(frozen=True)
-class _Effort:
-    """How the images are read and audited; it does not change the set that comes out."""
-
-    sizes: tuple[int, ...]
-    strict: bool
-    engine: Engine
-    progress: Progress
-    measure_shortcuts: MeasureShortcuts | None
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What the user wants of the set; another plan is another set."""
-
-    name: str
-    rule: SplitRule
-    split: str | Made | None
-    window: str | None
-    key: bytes | None
-    settings: dict[str, Any]
 
 
 def prepare(
@@ -167,7 +135,7 @@ def prepare(
     for size in sizes:
         require_size(size)
     engine = engine or LocalEngine(cpu_count() if workers is None else workers)
-    effort = _Effort(sizes, strict, engine, progress, measure_shortcuts)
+    effort = Effort(sizes, strict, engine, progress, measure_shortcuts)
     id_key = None if id_key is None else Path(id_key)
     key = _read_key(format, id_key, out, source, keep_ids)
     tables = with_targets(_read(source, format, options, strict), targets or {})
@@ -184,11 +152,11 @@ def prepare(
         **asdict(rule),
         **_user_choices(options, targets or {}, split, window, key),
     }
-    plan = _Plan(name or out.resolve().name, rule, default, window, key, settings)
+    plan = Plan(name or out.resolve().name, rule, settings, default, window, key)
     is_complete(out, settings, add=add)  # refuses a wrong folder before a lock is put into it
     with folder_lock(out):
         complete = is_complete(out, settings, add=add)
-        outdated = outdated_images(tables.images, tables.root, out / JOURNAL)
+        outdated = outdated_images(tables.images, tables.root, out)
         changes: tuple[str, ...] = ()
         if not complete or (add and len(outdated)):
             before = known_ids(out)
@@ -250,7 +218,7 @@ def _user_split(split: str | Path | None, tables: SourceTables, strict: bool) ->
 
 
 def _build(
-    tables: SourceTables, out: Path, plan: _Plan, effort: _Effort, again: pd.DataFrame
+    tables: SourceTables, out: Path, plan: Plan, effort: Effort, again: pd.DataFrame
 ) -> None:
     """Write every file of the data set; ``dataset.json`` comes last and completes it."""
     begin_set(out, plan.settings)
@@ -258,7 +226,8 @@ def _build(
         kept = {store_folder(out, size) for size in effort.sizes}
         for folder in set((out / "pixels").glob("*")) - kept:
             shutil.rmtree(folder)
-    tables, decode = assemble(tables, _ingest(tables, out, effort, again["image_id"], plan.window))
+    outcomes = ingest(tables, out, effort, again["image_id"], plan.window)
+    tables, decode = assemble(tables, outcomes)
     if tables.images.empty:
         first = tables.excluded.iloc[0]
         raise InputError(f"{tables.root}: no usable image; {first['path']}: {first['reason']}")
@@ -272,40 +241,13 @@ def _build(
         out,
         tables,
         decode,
-        name=plan.name,
-        rule=plan.rule,
-        settings=plan.settings,
-        default=plan.split,
+        plan,
         measure_shortcuts=effort.measure_shortcuts,
         engine=effort.engine,
     )
 
 
-def _ingest(
-    tables: SourceTables, out: Path, effort: _Effort, again: pd.Series, window: str | None
-) -> pd.DataFrame | None:
-    if tables.images["path"].isna().all():
-        return None
-    n_images = len(tables.images)
-    # A row of all tables takes less than 1,000 bytes.
-    require_free_space(out, n_images * (1000 + sum(size * size for size in effort.sizes)))
-    with effort.progress("Reading images", n_images) as advance:
-        return ingest(
-            tables.images,
-            tables.boxes,
-            tables.root,
-            out,
-            journal=out / JOURNAL,
-            again=again,
-            sizes=effort.sizes,
-            window=window,
-            engine=effort.engine,
-            strict=effort.strict,
-            advance=advance,
-        )
-
-
-def _add_stores(dataset: DataSet, tables: SourceTables, effort: _Effort) -> None:
+def _add_stores(dataset: DataSet, tables: SourceTables, effort: Effort) -> None:
     """Build the wanted pixel stores that are not complete yet."""
     if effort.sizes and not dataset.has_pixels:
         raise InputError(f"{dataset.folder}: the source gives no images, so --size does not apply")
@@ -347,16 +289,14 @@ def _pseudonymise(tables: SourceTables, key: bytes) -> tuple[SourceTables, dict[
     def hide(frame: pd.DataFrame) -> pd.DataFrame:
         return frame.assign(image_id=renamed(frame["image_id"], names))
 
+    names_of_tables = ("findings", "boxes", "box_coverage", "split", "official")
+    labels: dict[str, Any] = {name: hide(getattr(tables, name)) for name in names_of_tables}
     hidden = replace(
         tables,
         images=hide(images),
-        findings=hide(tables.findings),
-        boxes=hide(tables.boxes),
-        box_coverage=hide(tables.box_coverage),
         # An image without a file is listed there by its id, which is hidden as a path is.
         excluded=hide_paths(tables.excluded, key),
-        split=hide(tables.split),
-        official=hide(tables.official),
+        **labels,
     )
     return hidden, {**names, **people}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.assemble.dataset_writer import begin_set, write_set
+from data_prep.assemble.dataset_writer import Plan, begin_set, write_set
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import read_json
 from data_prep.contracts.tables import empty_table
@@ -66,9 +66,7 @@ def make_set(folder: Path, **options) -> DataSet:
     folder.mkdir()
     begin_set(folder, {})
     rule = SplitRule()
-    write_set(
-        folder, make_tables(**options), empty_table("decode"), name="set", rule=rule, settings={}
-    )
+    write_set(folder, make_tables(**options), empty_table("decode"), Plan("set", rule, {}))
     return DataSet.open(folder)
 
 
