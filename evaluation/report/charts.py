@@ -69,7 +69,6 @@ class _System:
     patients: npt.NDArray[Any]  # of the test images
     rates: Mapping[str, list[Interval]]  # lesions found at each of FROC_RATES, by prefix
     net_benefit: _Line | None  # by risk
-    expected_cost: _Line | None  # by the share that misses make
 
     def curve(self, x: Floats, y: Floats, points: Sequence[Point] = (), **options: Any) -> Curve:
         """Return a curve in this system's name and colour."""
@@ -88,7 +87,6 @@ def report_charts(comparison: Comparison) -> list[Chart]:
         _coverage_chart(systems, _coverage_policy(comparison), prevalence),
         *(_transfer_chart(systems, policies, label) for label in (0, 1)),
         _net_benefit_chart(systems, _all_positive(comparison)),
-        _cost_curve_chart(systems),
     ]
     return [chart for chart in charts if chart.curves]
 
@@ -189,7 +187,6 @@ def _read_systems(comparison: Comparison) -> list[_System]:
             decisions.loc[decisions["system"] == name, "patient_id"].to_numpy(),
             {prefix: [figures.of(name, each) for each in at] for prefix, at in prefixes.items()},
             _curve_of(failures, "decision_curve", name, _benefit(failures)),
-            _curve_of(failures, "cost_curve", name, "expected_cost"),
         )
         for position, (name, result) in enumerate(comparison.systems.items())
     ]
@@ -510,20 +507,6 @@ def _net_benefit_chart(systems: Sequence[_System], all_positive: _Line | None) -
         guide_label="calling every image positive, or none (0)",
         description="Decision curves: net benefit against the risk from which one would act.",
     )  # fmt: skip
-
-
-def _cost_curve_chart(systems: Sequence[_System]) -> Chart:
-    ticks = tuple((tick, str(tick)) for tick in (0.0, 0.15, 0.3, 0.45, 0.6))
-    return Chart(
-        key="cost",
-        title="Cost curve",
-        x=Axis("Share of the cost that misses make"),
-        y=Axis("Expected cost", ticks, 0, 0.6),
-        curves=tuple(each.curve(*each.expected_cost) for each in systems if each.expected_cost),
-        guides=(((0, 0.5, 1), (0, 0.5, 0)),),
-        guide_label="calling all images alike, whichever is cheaper",
-        description="Cost curves: expected cost against the share that misses make of it.",
-    )
 
 
 def _cost_chart(

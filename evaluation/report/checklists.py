@@ -11,7 +11,7 @@ from data_prep.contracts.words import counted
 from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, Note, NoteKind
 from evaluation.metrics.registry import METRICS, highlighted
 from evaluation.report.facts import IntervalFacts
-from evaluation.report.grids import Grid
+from evaluation.report.table import Table
 from evaluation.report.templates import sentence
 
 if TYPE_CHECKING:
@@ -29,13 +29,13 @@ _LEAD = (
 )
 
 
-def checklists(comparison: Comparison, dataset: DataSet) -> list[Grid]:
+def checklists(comparison: Comparison, dataset: DataSet) -> list[Table]:
     """Return both checklists."""
     run = _Run.of(comparison, dataset)
     heads = ("Item", "Asks for", "In this run")
     lists = tomllib.loads(_ITEMS.read_text(encoding="utf-8"))["checklist"]
     return [
-        Grid(
+        Table.of(
             each["title"],
             _LEAD,
             heads,

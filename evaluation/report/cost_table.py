@@ -10,7 +10,7 @@ from evaluation.compare.failure_analysis import main_policy
 from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.metrics.words import DASH, ends_words, number, policy_words
 from evaluation.report.charts import policies_of
-from evaluation.report.tables import Cell, Row
+from evaluation.report.table import Row
 
 if TYPE_CHECKING:
     from evaluation.compare.comparison import Comparison
@@ -54,7 +54,7 @@ def cost_rows(comparison: Comparison) -> list[Row]:
     if joined:
         rows.insert(0, ("Made of", [str(cost.get("made_of") or "one model") for cost in costs]))
         rows += _gains(comparison)
-    return [Row(title, tuple(map(Cell, texts))) for title, texts in _figures(comparison) + rows]
+    return [(title, *texts) for title, texts in _figures(comparison) + rows]
 
 
 def cost_table(comparison: Comparison) -> pd.DataFrame:

@@ -15,7 +15,7 @@ from evaluation.metrics.evaluation_set import ALL, MetricKey
 from evaluation.metrics.registry import in_reading_order
 from evaluation.metrics.words import DASH, policy_words
 from evaluation.report.charts import policies_of
-from evaluation.report.tables import Cell, Row
+from evaluation.report.table import Row
 from evaluation.report.templates import sentence
 from evaluation.statistics.bootstrap import MOST_UNDEFINED
 
@@ -44,11 +44,11 @@ def decision_rows(comparison: Comparison) -> list[Row]:
         ("Probability", partial(sentence, "probability"), DASH),
         ("Referred to a reader", partial(sentence, "referral"), "none"),
     )
-    rows = []
+    rows: list[Row] = []
     for title, describe, nothing in described:
         texts = [describe(each) for each in decisions]
         if any(texts):
-            rows.append(Row(title, tuple(Cell(text or nothing) for text in texts)))
+            rows.append((title, *(text or nothing for text in texts)))
     return rows
 
 

@@ -27,6 +27,15 @@ from evaluation.report.cost_table import cost_rows
 from evaluation.report.exploration import exploration
 from evaluation.report.facts import MethodFacts, decision_rows, meanings
 from evaluation.report.files import CASES_PAGES, DETAILS, FIGURES, MOST_THUMBNAILS, OVERLAYS, PAGE
+from evaluation.report.further_tables import (
+    agreement,
+    error_bars,
+    group_tables,
+    published,
+    subgroups,
+    transfer_table,
+    where_tables,
+)
 from evaluation.report.gallery import (
     CASES_PER_CATEGORY,
     DrawnCase,
@@ -37,17 +46,9 @@ from evaluation.report.gallery import (
     disagreement,
     select_cases,
 )
-from evaluation.report.grids import (
-    agreement,
-    error_bars,
-    group_tables,
-    published,
-    subgroups,
-    transfer_table,
-    where_tables,
-)
 from evaluation.report.plot import to_svg
 from evaluation.report.result_tables import write_table_files
+from evaluation.report.table import Row, Table
 from evaluation.report.tables import (
     confusion_matrices,
     difference_tests,
@@ -276,6 +277,10 @@ def _render_report(
 
 def _folded(comparison: Comparison, policy: str, sources: set[str]) -> dict[str, Any]:
     """Return the tables and lists of the folded part."""
+
+    def by_system(title: str, rows: Sequence[Row]) -> Table:
+        return Table.of(title, "", ("", *comparison.names), rows, len(comparison.names))
+
     return {
         "table": metric_table(comparison),
         "further": metric_table(comparison, "further"),
@@ -291,8 +296,10 @@ def _folded(comparison: Comparison, policy: str, sources: set[str]) -> dict[str,
         "where": where_tables(comparison),
         "groups": group_tables(comparison),
         "confusion": confusion_matrices(comparison),
-        "cost": cost_rows(comparison),
-        "decisions": decision_rows(comparison),
+        "cost": by_system("Figures, size and time of each system", cost_rows(comparison)),
+        "decisions": by_system(
+            "What validation images chose for each system", decision_rows(comparison)
+        ),
         "meanings": meanings(comparison),
         "how": MethodFacts.of(comparison),
     }

@@ -25,7 +25,8 @@ from evaluation.report.files import (
     TESTS_TABLE,
     WHERE_TABLE,
 )
-from evaluation.report.tables import Cell, MetricTable, TableRow, image_count, summary_table
+from evaluation.report.table import Table
+from evaluation.report.tables import TableRow, image_count, summary_table
 
 
 def write_tables(comparison: Comparison, out: Path, question: dict[str, Any] | None = None) -> None:
@@ -119,9 +120,9 @@ def write_table_files(
     return [out / name for name in texts]
 
 
-def _latex_table(comparison: Comparison, table: MetricTable) -> str:
+def _latex_table(comparison: Comparison, table: Table) -> str:
     """Return a table with caption and label that needs the package booktabs and nothing else."""
-    heads = ["", *table.systems, *table.contrasts]
+    heads = ["", *table.columns[1:]]
     caption = f"{_caption(comparison)} Figures with 95 % intervals."
     lines = [
         r"% needs \usepackage{booktabs}",
@@ -160,9 +161,9 @@ def _latex_text(text: str) -> str:
     return "".join(_LATEX.get(letter, letter) for letter in text)
 
 
-def _markdown_table(comparison: Comparison, table: MetricTable) -> str:
+def _markdown_table(comparison: Comparison, table: Table) -> str:
     """Return the same table as Markdown, with what it rests on above."""
-    heads = ["", *table.systems, *table.contrasts]
+    heads = ["", *table.columns[1:]]
     answer = comparison.answer
     lines = [
         f"{comparison.target.display_name}: {answer.headline}",
@@ -186,29 +187,23 @@ def summary_frame(comparison: Comparison, rows: Sequence[TableRow] = ()) -> pd.D
         rows: Those wanted; without any the usual six.
     """
     table = summary_table(comparison, rows)
-    rows_of = [(section.title, row) for section in table.sections for row in section.rows]
-    index = pd.MultiIndex.from_tuples([(title, row.title) for title, row in rows_of])
-    texts = [[_words(cell) for cell in row.cells] for _, row in rows_of]
-    return pd.DataFrame(texts, index=index, columns=[*table.systems, *table.contrasts])
+    index = [(group.title, row[0]) for group in table.groups for row in group.rows]
+    texts = [list(map(str, row[1:])) for row in table.rows]
+    return pd.DataFrame(
+        texts, index=pd.MultiIndex.from_tuples(index), columns=list(table.columns[1:])
+    )
 
 
-def _groups(table: MetricTable) -> list[tuple[str, list[list[str]]]]:
+def _groups(table: Table) -> list[tuple[str, list[list[str]]]]:
     """Title and rows of every section."""
     groups = []
-    for section in table.sections:
+    for group in table.groups:
         limits = [
-            f"{name} {limit}"
-            for name, limit in zip(table.systems, section.thresholds, strict=False)
+            f"{name} {limit}" for name, limit in zip(table.systems, group.thresholds, strict=False)
         ]
-        title = ", ".join(part for part in (section.title, section.count) if part)
-        title += f" ({'; '.join(limits)})" if limits else ""
-        rows = [[row.title, *map(_words, row.cells)] for row in section.rows]
-        groups.append((title, rows))
+        title = group.heading + (f" ({'; '.join(limits)})" if limits else "")
+        groups.append((title, [list(map(str, row)) for row in group.rows]))
     return groups
-
-
-def _words(cell: Cell) -> str:
-    return f"{cell.text} ({cell.ends})" if cell.ends else cell.text
 
 
 def _markdown_row(cells: list[str]) -> str:

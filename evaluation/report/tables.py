@@ -27,101 +27,36 @@ from evaluation.metrics.registry import (
 )
 from evaluation.metrics.words import ends_words, number, policy_words, score_words
 from evaluation.report.charts import policies_of
-from evaluation.report.grids import SUBGROUPS, Grid, figure_words
+from evaluation.report.further_tables import SUBGROUPS
+from evaluation.report.table import Cell, Row, RowGroup, Table, Whisker, figure_words
 from evaluation.report.templates import sentence
 from evaluation.statistics.bootstrap import Interval
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from evaluation.compare.comparison import Comparison, SystemResult
     from evaluation.compare.estimates import Estimate, Estimates
 
 
-@dataclass(frozen=True)
-class Whisker:
-    """A dot with its interval on a shared axis, all in percent of the axis."""
-
-    low: float
-    dot: float
-    high: float
-    decided: bool = False
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One figure: its text, its interval below, and a whisker where it is a difference."""
-
-    text: str
-    ends: str = ""
-    note: str = ""
-    whisker: Whisker | None = None
-    known: bool = True
-    held: str = ""  # the interval with thresholds held
-
-
-@dataclass(frozen=True)
-class Row:
-    """One metric: a cell per system, then one per difference."""
-
-    title: str
-    cells: tuple[Cell, ...]
-
-
-@dataclass(frozen=True)
-class Section:
-    """Rows that share a threshold policy."""
-
-    title: str
-    count: str
-    thresholds: tuple[str, ...]
-    rows: tuple[Row, ...]
-    axis: str
-    chosen_on: tuple[str, ...] = ()  # how many validation positives each threshold
-
-
-@dataclass(frozen=True)
-class MetricTable:
-    """Systems and paired differences side by side."""
-
-    systems: tuple[str, ...]
-    contrasts: tuple[str, ...]
-    sections: tuple[Section, ...]
-
-    @property
-    def has_whiskers(self) -> bool:
-        """Whether any difference has an interval to draw."""
-        return any(section.axis for section in self.sections)
-
-    @property
-    def known(self) -> bool:
-        """Whether any figure is defined."""
-        return any(cell.known for cell in self._cells())
-
-    @property
-    def reasons(self) -> str:
-        """Why figures are undefined, each reason once."""
-        notes = dict.fromkeys(cell.note for cell in self._cells() if cell.note)
-        return "; ".join(notes)
-
-    def _cells(self) -> Iterator[Cell]:
-        return (cell for part in self.sections for row in part.rows for cell in row.cells)
-
-
-def metric_table(comparison: Comparison, part: Part = "first") -> MetricTable:
+def metric_table(comparison: Comparison, part: Part = "first") -> Table:
     """Arrange the figures with their intervals and paired differences."""
     return _table(comparison, _figure_keys(comparison, part))
 
 
-def _table(comparison: Comparison, keys: Sequence[MetricKey]) -> MetricTable:
+def _table(comparison: Comparison, keys: Sequence[MetricKey]) -> Table:
     systems = comparison.names
     contrasts = [(systems[0], other) for other in systems[1:]]
     groups: dict[tuple[str, str], list[MetricKey]] = {}
     for key in keys:
         groups.setdefault((key.subgroup, key.policy), []).append(key)
-    sections = [_section(comparison, group, contrasts) for group in groups.values()]
-    names = tuple(f"{first} − {second}" for first, second in contrasts)
-    return MetricTable(tuple(systems), names, tuple(sections))
+    names = (f"{first} − {second}" for first, second in contrasts)
+    return Table(
+        title="",
+        columns=("Figure", *systems, *names),
+        groups=tuple(_row_group(comparison, group, contrasts) for group in groups.values()),
+        n_systems=len(systems),
+    )
 
 
 class TableRow(NamedTuple):
@@ -158,7 +93,7 @@ def table_rows(wanted: Sequence[str]) -> tuple[TableRow, ...]:
     return tuple(dict.fromkeys(rows))
 
 
-def summary_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> MetricTable:
+def summary_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Table:
     """Arrange the few figures that a paper's table holds.
 
     Args:
@@ -243,7 +178,7 @@ def image_count(figures: Estimates) -> str:
     )
 
 
-def unit_tables(comparison: Comparison) -> tuple[str, list[MetricTable]]:
+def unit_tables(comparison: Comparison) -> tuple[str, list[Table]]:
     """Return ``study`` or ``patient`` with its tables; empty where only images were judged."""
     figures = comparison.by_unit
     if figures is None:
@@ -259,12 +194,12 @@ def unit_tables(comparison: Comparison) -> tuple[str, list[MetricTable]]:
     by_unit = replace(comparison, estimates=figures, systems=systems)
     parts: tuple[Part, ...] = ("first", "further")
     tables = [metric_table(by_unit, part) for part in parts]
-    return figures.unit, [table for table in tables if table.sections]
+    return figures.unit, [table for table in tables if table.groups]
 
 
-def _section(
+def _row_group(
     comparison: Comparison, keys: list[MetricKey], contrasts: list[tuple[str, str]]
-) -> Section:
+) -> RowGroup:
     """Figures on the same images at the same policy, their differences on one axis."""
     figures, subgroup, policy = comparison.estimates, keys[0].subgroup, keys[0].policy
     gaps = [
@@ -278,9 +213,9 @@ def _section(
         around_zero=True,
     )
     differences = iter([_cell(gap, whisker) for gap, whisker in zip(gaps, placed, strict=True)])
-    rows = []
+    rows: list[Row] = []
     for key in keys:
-        cells = [
+        cells: list[Cell] = [
             _cell(figures.of(name, key.metric, policy, subgroup=subgroup))
             for name in comparison.systems
         ]
@@ -288,7 +223,7 @@ def _section(
         for _ in contrasts:
             cell = next(differences)
             cells.append(replace(cell, note="") if explained else cell)
-        rows.append(Row(metric_title(key.metric), tuple(cells)))
+        rows.append((metric_title(key.metric), *cells))
     title = SUBGROUPS.get(subgroup) or policy_words(policy)
     limits: tuple[str, ...] = ()
     if policy:
@@ -303,7 +238,7 @@ def _section(
         "" if n is None else f"chosen on {n:,} positive validation {_units(figures)}"
         for n in counts
     )
-    return Section(title, _count(comparison, keys[0]), limits, tuple(rows), words, chosen)
+    return RowGroup(tuple(rows), title, _count(comparison, keys[0]), limits, chosen, words)
 
 
 def _count(comparison: Comparison, key: MetricKey) -> str:
@@ -440,7 +375,7 @@ def confusion_matrices(comparison: Comparison) -> list[tuple[str, list[Confusion
 _DECIDES = " (decides)"
 
 
-def difference_tests(comparison: Comparison) -> Grid | None:
+def difference_tests(comparison: Comparison) -> Table | None:
     """Return the tests of differences on all images that have several, figure by figure."""
     table = _of_images(comparison.tests)
     if table.empty:
@@ -463,10 +398,10 @@ def difference_tests(comparison: Comparison) -> Grid | None:
         return None
     lead = sentence("difference_tests")
     columns = ("Figure", "Difference", "Method", "Estimate", "p", "p (Holm)", "Detectable")
-    return Grid("Tests of the differences", lead, columns, tuple(rows))
+    return Table.of("Tests of the differences", lead, columns, tuple(rows))
 
 
-def every_pair(comparison: Comparison) -> Grid | None:
+def every_pair(comparison: Comparison) -> Table | None:
     """Return the differences of every pair, where there are more than two systems."""
     systems = comparison.names
     if len(systems) < 3:
@@ -487,7 +422,7 @@ def every_pair(comparison: Comparison) -> Grid | None:
                     rows.append((_what(*at), f"{first} − {second}", *words))
     lead = sentence("every_pair", n_pairs)
     columns = ("Figure", "Difference", "Estimate", "p (Holm, all pairs)")
-    return Grid("Every pair of systems", lead, columns, tuple(rows)) if rows else None
+    return Table.of("Every pair of systems", lead, columns, tuple(rows)) if rows else None
 
 
 def _p_words(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +13,7 @@ from data_prep.contracts.pages import write_html
 from evaluation.compare.estimates import Estimates
 from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.report.files import METRICS, METRICS_TABLE, PAGE
-from evaluation.report.grids import figure_words
+from evaluation.report.table import Table, figure_words
 from evaluation.report.tables import image_count
 from evaluation.report.templates import render
 
@@ -22,18 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from data_prep.store.dataset import Target
-
-
-@dataclass(frozen=True)
-class _TargetSection:
-    """One target on the page."""
-
-    title: str
-    link: str
-    count: str
-    systems: list[str]
-    rows: list[tuple[str, list[str]]]
-    notes: list[str]
 
 
 def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> Path:
@@ -59,21 +46,19 @@ def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> 
     return write_html(out / PAGE, page)
 
 
-def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> _TargetSection:
+def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
+    """One target on the page."""
     by_image = Estimates.from_table(table[table["unit"] == "image"])
     systems = list(payload["systems"])
     rows = [
-        (
-            metric_title(metric),
-            [figure_words(by_image.of(name, metric)) for name in systems],
-        )
+        (metric_title(metric), *(figure_words(by_image.of(name, metric)) for name in systems))
         for metric in highlighted("targets")
     ]
-    return _TargetSection(
-        title=target.display_name,
-        link=f"{target.name}/{PAGE}",
-        count=image_count(by_image),
-        systems=systems,
-        rows=rows,
-        notes=list(dict.fromkeys([*payload["answer"]["cautions"], *payload["notes"]])),
-    )
+    title = f"Figures for {target.display_name}"
+    return {
+        "title": target.display_name,
+        "link": f"{target.name}/{PAGE}",
+        "count": image_count(by_image),
+        "table": Table.of(title, "", ("Figure", *systems), rows, len(systems)),
+        "notes": list(dict.fromkeys([*payload["answer"]["cautions"], *payload["notes"]])),
+    }

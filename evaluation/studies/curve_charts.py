@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from evaluation.metrics.registry import metric_title
-from evaluation.report.grids import figure_words
 from evaluation.report.plot import Axis, Chart, Curve, Point
+from evaluation.report.table import figure_words
 from evaluation.statistics.learning_curve import LearningCurve
 from evaluation.studies.curve_results import (
     EXTRAPOLATED,

@@ -10,8 +10,8 @@ from typing import Any
 from data_prep.contracts.words import counted
 from evaluation.metrics.registry import METRICS, metric_title
 from evaluation.metrics.words import DASH, listing, number
-from evaluation.report.grids import Grid, figure_words
 from evaluation.report.plot import draw_with_legend, save_figure, to_svg
+from evaluation.report.table import Table, figure_words
 from evaluation.studies.curve_charts import MARKERS, draw, drawn_arms
 from evaluation.studies.curve_results import (
     AS_GIVEN,
@@ -214,7 +214,7 @@ def _of_metric(study: CurveStudy, metric: str, said: list[Statement]) -> dict[st
     }
 
 
-def _differences(study: CurveStudy, metric: str) -> Grid | None:
+def _differences(study: CurveStudy, metric: str) -> Table | None:
     pairs = {pair: study.compared(metric, *pair) for pair in study.pairs(metric)}
     sizes = sorted({each.n_images for rows in pairs.values() for each in rows})
     lines = []
@@ -233,7 +233,7 @@ def _differences(study: CurveStudy, metric: str) -> Grid | None:
     ]
     title = f"Differences in {metric_title(metric)}"
     boxed = " (mixed arm: boxed)" if any("mixed" in pair for pair in pairs) else ""
-    return Grid(title, "", (f"Annotated images{boxed}", *heads), tuple(lines))
+    return Table.of(title, "", (f"Annotated images{boxed}", *heads), tuple(lines))
 
 
 def _p_words(found: Compared) -> str:

@@ -15,8 +15,8 @@ from data_prep.contracts.words import counted
 from evaluation.metrics.image_metrics import rates
 from evaluation.metrics.registry import METRICS, metric_title
 from evaluation.metrics.words import listing, number
-from evaluation.report.grids import Grid
 from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
+from evaluation.report.table import Table
 from evaluation.statistics.ranking import Floats, curves
 from evaluation.studies.reader_analysis import DECIDED, ReaderAnalysis, StudyRow
 from evaluation.studies.readings import ONLY_MODALITY
@@ -315,7 +315,7 @@ def _methods(analysis: ReaderAnalysis) -> list[str]:
     ]
 
 
-def _figure_table(analysis: ReaderAnalysis, metric: str) -> Grid:
+def _figure_table(analysis: ReaderAnalysis, metric: str) -> Table:
     """Readers by modalities and systems; the last row has means and systems with intervals."""
     study = analysis.study
     single = {
@@ -334,7 +334,7 @@ def _figure_table(analysis: ReaderAnalysis, metric: str) -> Grid:
         *(f"{row.first}, system" for row in systems),
     )
     name = "Mean of readers, or system" if systems else "Mean of readers"
-    return Grid(metric_title(metric), "", columns, (*rows, (name, *last)))
+    return Table.of(metric_title(metric), "", columns, (*rows, (name, *last)))
 
 
 def _with_ends(row: StudyRow) -> str:
@@ -343,7 +343,7 @@ def _with_ends(row: StudyRow) -> str:
     return f"{number(row.estimate)} ({number(row.ci_low)} to {number(row.ci_high)})"
 
 
-def _difference_table(analysis: ReaderAnalysis) -> Grid:
+def _difference_table(analysis: ReaderAnalysis) -> Table:
     rows = [
         (
             metric_title(row.metric), f"{_title(row.first)} − {_title(row.second)}",
@@ -357,7 +357,7 @@ def _difference_table(analysis: ReaderAnalysis) -> Grid:
         "Figure", "Comparison", "Difference", f"{_percent(analysis.level)} interval",
         "Standard error", "Degrees of freedom", "p", "Design",
     )  # fmt: skip
-    return Grid("Differences", "", columns, tuple(rows))
+    return Table.of("Differences", "", columns, tuple(rows))
 
 
 def _ends(low: float | None, high: float | None) -> str:
@@ -376,7 +376,7 @@ def _p_words(p_value: float | None) -> str:
     return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
 
 
-def _component_table(analysis: ReaderAnalysis) -> Grid:
+def _component_table(analysis: ReaderAnalysis) -> Table:
     rows = []
     for metric, study in analysis.crossed.items():
         if study.components is None:
@@ -391,7 +391,7 @@ def _component_table(analysis: ReaderAnalysis) -> Grid:
         rows.append((metric_title(metric), words, *(f"{value:.3g}" for value in parts)))
     columns = ("Figure", "All modalities equal", "Var(R)", "Var(TR)", "Cov1", "Cov2", "Cov3",
                "Var(error)")  # fmt: skip
-    return Grid("Overall test and variance components", "", columns, tuple(rows))
+    return Table.of("Overall test and variance components", "", columns, tuple(rows))
 
 
 def _chart(analysis: ReaderAnalysis) -> Chart:

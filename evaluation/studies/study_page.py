@@ -12,8 +12,8 @@ import pandas as pd
 from data_prep.contracts.folders import atomic_path, provenance
 from data_prep.contracts.json_files import write_json
 from data_prep.contracts.pages import write_html
-from evaluation.report.grids import Grid
 from evaluation.report.plot import Chart, to_svg
+from evaluation.report.table import Table
 from evaluation.report.templates import render_from
 
 _HERE = Path(__file__).parent
@@ -60,10 +60,10 @@ class Section:
     title: str
     lead: str = ""
     charts: Sequence[ShownChart] = ()
-    beside: Grid | None = None
+    beside: Table | None = None
     note: str = ""
-    tables: Sequence[Grid] = ()
-    folded: Mapping[str, Sequence[Grid]] = field(default_factory=dict)
+    tables: Sequence[Table] = ()
+    folded: Mapping[str, Sequence[Table]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,7 +93,7 @@ class StudyPage:
     notes: Sequence[str] = ()
     sections: Sequence[Section] = ()
     methods: Sequence[str] = ()
-    details: Sequence[tuple[Grid, str]] = ()
+    details: Sequence[tuple[Table, str]] = ()
     provenance: Mapping[str, Any] = field(default_factory=provenance)
     signs: bool = True
     skip_to: str = "figures"

@@ -12,8 +12,8 @@ from data_prep.contracts.folders import provenance
 from data_prep.contracts.words import counted
 from evaluation.metrics.registry import metric_title
 from evaluation.metrics.words import number, policy_words
-from evaluation.report.grids import Grid
 from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
+from evaluation.report.table import Table
 from evaluation.statistics.auroc_variance import ClusteredEstimate
 from evaluation.statistics.bootstrap import Interval
 from evaluation.studies.study_page import Section, ShownChart, Statement, StudyPage, write_study
@@ -205,13 +205,13 @@ def _auroc(cell: TransferCell | None) -> str:
     return _estimate(cell.auroc) + (" home" if cell.home else " ▼ shown" if _falls(cell) else "")
 
 
-def _auroc_table(transfer: Transfer) -> Grid:
+def _auroc_table(transfer: Transfer) -> Table:
     guesses = [_guess(each.shortcut) for each in transfer.sets]
     counts = [_counted(transfer, each.name) for each in transfer.sets]
     below = (("Best guess without the lungs", *guesses), ("Test images", *counts))
     rows = (*_per_system(transfer, _auroc), *below)
     lead = "AUROC with its 95 % interval by patient. ▼ shown: lower than at home, over all cells."
-    return Grid("AUROC", lead, ("System", *_columns(transfer)), rows)
+    return Table.of("AUROC", lead, ("System", *_columns(transfer)), rows)
 
 
 def _guess(guess: Mapping[str, Any] | None) -> str:
@@ -237,7 +237,7 @@ def _falls(cell: TransferCell) -> bool:
     return cell.drop_shown and cell.drop is not None and cell.drop.value > 0
 
 
-def _rate_table(transfer: Transfer, metric: str) -> Grid:
+def _rate_table(transfer: Transfer, metric: str) -> Table:
     """A figure at the threshold from home, and at local ones; a row a system and threshold."""
     known = {refit.positives for cell in transfer.cells for refit in cell.refits}
     numbers = sorted(known, key=lambda wanted: (wanted is None, wanted))  # all of them last
@@ -248,7 +248,7 @@ def _rate_table(transfer: Transfer, metric: str) -> Grid:
         for wanted in numbers:
             how = "all validation images here" if wanted is None else f"{wanted} positives here"
             rows.append((f"{system}, {how}", *(_local(cell, wanted, metric) for cell in cells)))
-    return Grid(metric_title(metric), "", ("System", *_columns(transfer)), tuple(rows))
+    return Table.of(metric_title(metric), "", ("System", *_columns(transfer)), tuple(rows))
 
 
 def _frozen(cell: TransferCell | None, metric: str) -> str:
@@ -276,11 +276,11 @@ def _calibration(cell: TransferCell | None) -> str:
     return f"{cell.mean_probability:.0%}; {share:.0%} positive"
 
 
-def _calibration_table(transfer: Transfer) -> Grid:
+def _calibration_table(transfer: Transfer) -> Table:
     rows = _per_system(transfer, _calibration)
     lead = "By the calibration from home; beside the share of images that are positive."
     columns = ("System", *_columns(transfer))
-    return Grid("Mean probability", lead, columns, tuple(rows))
+    return Table.of("Mean probability", lead, columns, tuple(rows))
 
 
 def _chart(transfer: Transfer) -> Chart:

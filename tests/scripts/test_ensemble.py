@@ -94,7 +94,7 @@ def test_an_ensemble_is_compared_with_its_member_at_gain_and_cost(
     }
     dataset = DataSet.open(data)
     comparison = compare_systems(systems, TestSet(dataset, dataset.target()), replicates=100)
-    rows = {row.title: [cell.text for cell in row.cells] for row in cost_rows(comparison)}
+    rows = {row[0]: list(row[1:]) for row in cost_rows(comparison)}
     assert rows["Parameters"] == ["3.0 million", "9.0 million (3.0 times)"]
     assert rows["Time per image"] == ["5.0 ms", "15.0 ms (3.0 times)"]
     gain = float(rows["AP50 gain over One"][1].split()[0])

@@ -454,7 +454,7 @@ def test_figures_by_patient_are_those_of_the_highest_scores(predict, judged_set,
     }
     unit, tables = unit_tables(comparison)
     assert unit == "patient"
-    section = next(s for s in tables[0].sections if "best F1" in s.title)
+    section = next(s for s in tables[0].groups if "best F1" in s.title)
     assert section.count.startswith("50 patients, ")
     assert section.thresholds[0] == f"score ≥ {score_words(by_patient['A'])}"
     assert any("By patient: 50 patients of 100 images" in note.text for note in comparison.notes)

@@ -170,7 +170,7 @@ def test_a_new_record_is_all_that_a_new_metric_needs(informedness, predict, judg
     )
     assert tests["p_value"].notna().all()
     assert "informedness" in found.verdict
-    shown = [row.title for section in metric_table(found).sections for row in section.rows]
+    shown = [row[0] for section in metric_table(found).groups for row in section.rows]
     assert metric_title(name) in shown
     assert f"| `{name}` | Informedness |" in _metrics_page()
     schema = _metrics_schema(json.loads((ROOT / SCHEMA).read_text()))

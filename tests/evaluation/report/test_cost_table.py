@@ -26,7 +26,7 @@ KNOWN = {
 
 
 def as_table(rows):
-    return {row.title: [cell.text for cell in row.cells] for row in rows}
+    return {row[0]: list(row[1:]) for row in rows}
 
 
 def with_systems(comparison, figures, costs):

@@ -18,7 +18,7 @@ from evaluation.report.templates import sentence
 
 
 def as_table(rows):
-    return {row.title: [cell.text for cell in row.cells] for row in rows}
+    return {row[0]: list(row[1:]) for row in rows}
 
 
 def test_costs_of_single_models_are_told_as_they_are(comparison):

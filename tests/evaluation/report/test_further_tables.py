@@ -16,7 +16,7 @@ from evaluation.metrics.evaluation_set import Note
 from evaluation.report.charts import report_charts
 from evaluation.report.checklists import UNKNOWN, checklists, methods_paragraph
 from evaluation.report.facts import decision_rows
-from evaluation.report.grids import (
+from evaluation.report.further_tables import (
     _published_figures,
     agreement,
     error_bars,
@@ -148,8 +148,8 @@ def test_nothing_to_choose_is_not_told_as_a_count_of_zero(comparison, image_set)
     comparison.provenance["systems"]["CheXNet"]["decision"] = decision
     _, claim = checklists(comparison, image_set)
     assert "CheXNet: settings tried on validation: nothing to choose" in answers(claim)["26"]
-    (row,) = [row for row in decision_rows(comparison) if row.title == "Settings tried"]
-    assert row.cells[1].text == "nothing to choose: its scores are taken as they are"
+    (row,) = [row for row in decision_rows(comparison) if row[0] == "Settings tried"]
+    assert row[2] == "nothing to choose: its scores are taken as they are"
 
 
 def test_methods_paragraph_states_no_unknown_as_fact(comparison, image_set):
@@ -212,8 +212,6 @@ def told(comparison, columns):
             row("lesions by lesion_size", "up to 2 %", name, "lesion_recall", 0.2 + shift, 3.0),
             row("decision_curve", "0.1", name, "net_benefit_calibrated", 0.2 + shift),
             row("decision_curve", "0.5", name, "net_benefit_calibrated", 0.1 + shift),
-            row("cost_curve", "0", name, "expected_cost", 0.2 + shift),
-            row("cost_curve", "1", name, "expected_cost", 0.3 + shift),
         ]
     rows += [
         row("decision_curve", "0.1", "call every image positive", "net_benefit", 0.1),
@@ -278,13 +276,9 @@ def test_decision_curve_lies_where_its_figures_are(told):
     assert chart.guides[0][1].tolist() == [0.1]  # calling every image positive
 
 
-def test_cost_curve_is_drawn_for_the_systems_alone(told):
-    assert [curve.name for curve in charts_of(told)["cost"].curves] == ["RetinaNet", "CheXNet"]
-
-
 def test_comparison_without_these_figures_shows_none(comparison):
     assert where_tables(comparison) == group_tables(comparison) == error_bars(comparison) == []
-    assert not {"net-benefit", "cost"} & set(charts_of(comparison))
+    assert "net-benefit" not in charts_of(comparison)
 
 
 def test_every_topic_of_a_real_comparison_is_shown(judged_set, predict):
@@ -303,7 +297,6 @@ def test_every_topic_of_a_real_comparison_is_shown(judged_set, predict):
     assert kinds["Missed lesion"][0].count == pytest.approx(counts["missed", "Detector"])
     assert kinds["Box on background"][1].count == pytest.approx(counts["background", "Classifier"])
     assert len(charts_of(found)["net-benefit"].curves) == 2
-    assert len(charts_of(found)["cost"].curves) == 2
 
 
 def transfer_charts(comparison):

@@ -1,4 +1,4 @@
-"""The report's plainer tables: agreement, subgroups, published figures."""
+"""Further tables of the report: agreement, groups of images, lesions, errors, published figures."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from evaluation.compare.estimates import FAILURES_WRONG, row_interval
 from evaluation.metrics.evaluation_set import ALL, MetricKey
 from evaluation.metrics.image_metrics import classification_metrics
 from evaluation.metrics.registry import highlighted, metric_title
-from evaluation.metrics.words import ends_words, number, policy_words
+from evaluation.metrics.words import number, policy_words
 from evaluation.report.charts import policies_of
+from evaluation.report.table import Table, figure_words
 from evaluation.report.templates import sentence
 from evaluation.statistics.bootstrap import Interval
 
@@ -77,17 +78,7 @@ SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
 """Titles of the subgroups that the main table shows."""
 
 
-@dataclass(frozen=True)
-class Grid:
-    """A table of words."""
-
-    title: str
-    lead: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-
-def agreement(comparison: Comparison, policy: str) -> list[Grid]:
+def agreement(comparison: Comparison, policy: str) -> list[Table]:
     """Count, for the first system against each other one, who is right on which images."""
     column = f"decision_{policy}"
     if column not in comparison.decisions:
@@ -102,7 +93,7 @@ def agreement(comparison: Comparison, policy: str) -> list[Grid]:
     return [_agreement(wide[[first, name]].dropna(), first, name, policy) for name in known]
 
 
-def _agreement(right: pd.DataFrame, first: str, second: str, policy: str) -> Grid:
+def _agreement(right: pd.DataFrame, first: str, second: str, policy: str) -> Table:
     label = right.index.get_level_values("label") >= 1
     cases = (
         ("Both right", True, True),
@@ -117,12 +108,12 @@ def _agreement(right: pd.DataFrame, first: str, second: str, policy: str) -> Gri
         rows.append((title, *(f"{int(count):,}" for count in counts)))
     lead = sentence("agreement", policy)
     columns = ("Decision", "Positive images", "Negative images", "All")
-    return Grid(
+    return Table.of(
         f"{first} and {second}: images right together and alone", lead, columns, tuple(rows)
     )
 
 
-def subgroups(comparison: Comparison, policy: str) -> list[Grid]:
+def subgroups(comparison: Comparison, policy: str) -> list[Table]:
     """Return, metric by metric, the figures in each subgroup with intervals, without p-values."""
     # Where nothing failed, the figures with failures counted as wrong are those of all images.
     known = {key: figure for _, key, figure in comparison.estimates if not figure.of_all}
@@ -131,7 +122,7 @@ def subgroups(comparison: Comparison, policy: str) -> list[Grid]:
         for each in dict.fromkeys(key.subgroup for key in known)
         if each not in (ALL, *SUBGROUPS)
     ]
-    grids: list[Grid] = []
+    grids: list[Table] = []
     for metric in highlighted("subgroups"):
         for at in ("", policy):
             present = [group for group in groups if MetricKey(group, at, metric) in known]
@@ -140,7 +131,7 @@ def subgroups(comparison: Comparison, policy: str) -> list[Grid]:
     return grids
 
 
-def _subgroup_grid(comparison: Comparison, metric: str, policy: str, groups: list[str]) -> Grid:
+def _subgroup_grid(comparison: Comparison, metric: str, policy: str, groups: list[str]) -> Table:
     systems, figures = comparison.names, comparison.estimates
     lines = []
     for group in groups:
@@ -156,26 +147,10 @@ def _subgroup_grid(comparison: Comparison, metric: str, policy: str, groups: lis
     title = metric_title(metric)
     title += f" at the threshold for {policy_words(policy)}" if policy else ""
     gaps = [f"{systems[0]} − {name}" for name in systems[1:]]
-    return Grid(title, "", ("Subgroup", "Images", *systems, *gaps), tuple(lines))
+    return Table.of(title, "", ("Subgroup", "Images", *systems, *gaps), tuple(lines))
 
 
-def figure_words(figure: Interval) -> str:
-    """Return a figure with its interval, or why there is none.
-
-    Example:
-        >>> figure_words(Interval(0.5, 0.4, 0.6))
-        '0.500 (0.400 to 0.600)'
-    """
-    if not figure.known:
-        return f"– ({figure.note})" if figure.note else "–"
-    return (
-        f"{number(figure.estimate)} ({ends_words(figure)})"
-        if figure.bounded
-        else number(figure.estimate)
-    )
-
-
-def published(comparison: Comparison, sources: Collection[str], policy: str) -> Grid | None:
+def published(comparison: Comparison, sources: Collection[str], policy: str) -> Table | None:
     """Return published figures on the same data or finding beside the measured ones."""
     figures = _related_figures(sources, comparison.target.any_of)
     rows = []
@@ -201,7 +176,7 @@ def published(comparison: Comparison, sources: Collection[str], policy: str) -> 
     lead = sentence("published")
     columns = ("Published", "Figure", "There", *(f"{name}, here" for name in comparison.systems),
                "Data and source", "Comparable?")  # fmt: skip
-    return Grid("Published figures", lead, columns, tuple(rows))
+    return Table.of("Published figures", lead, columns, tuple(rows))
 
 
 _OWN_TABLES = frozenset(
@@ -217,7 +192,7 @@ _ERRORS = {
 }
 
 
-def where_tables(comparison: Comparison) -> list[Grid]:
+def where_tables(comparison: Comparison) -> list[Table]:
     """Return kinds of lesion, combination, predictive values and shortcuts."""
     if comparison.failures.empty:
         return []
@@ -225,7 +200,7 @@ def where_tables(comparison: Comparison) -> list[Grid]:
     return [grid for table in tables if (grid := table(comparison)) is not None]
 
 
-def group_tables(comparison: Comparison) -> list[Grid]:
+def group_tables(comparison: Comparison) -> list[Table]:
     """Return, metric by metric, the figures in each group of images and their gap to the rest."""
     table = comparison.failures
     if table.empty:
@@ -238,7 +213,7 @@ def group_tables(comparison: Comparison) -> list[Grid]:
     ]
 
 
-def _group_table(comparison: Comparison, table: pd.DataFrame, metric: str) -> Grid:
+def _group_table(comparison: Comparison, table: pd.DataFrame, metric: str) -> Table:
     systems = comparison.names
     rows = []
     whole = table[~table["group"].str.endswith(" - rest")]
@@ -256,7 +231,7 @@ def _group_table(comparison: Comparison, table: pd.DataFrame, metric: str) -> Gr
         *systems,
         *(f"{name}: group minus all other images" for name in systems),
     )
-    return Grid(title, "", columns, tuple(rows))
+    return Table.of(title, "", columns, tuple(rows))
 
 
 @dataclass(frozen=True)
@@ -313,7 +288,7 @@ def error_bars(comparison: Comparison) -> list[tuple[str, str, list[ErrorBar]]]:
     ]
 
 
-def _lesions(comparison: Comparison) -> Grid | None:
+def _lesions(comparison: Comparison) -> Table | None:
     table = comparison.failures
     found = table[table["topic"].str.startswith(_LESIONS) & table["system"].isin(comparison.names)]
     if found.empty:
@@ -326,10 +301,10 @@ def _lesions(comparison: Comparison) -> Grid | None:
         rows.append((title, _of(found, topic, group, "lesion_recall"), *map(figure_words, cells)))
     lead = sentence("lesions")
     heads = ("Lesion", "Lesions", *comparison.systems, *_contrasts(comparison, printed=True))
-    return Grid("Kinds of lesion", lead, heads, tuple(rows))
+    return Table.of("Kinds of lesion", lead, heads, tuple(rows))
 
 
-def _together(comparison: Comparison) -> Grid | None:
+def _together(comparison: Comparison) -> Table | None:
     table = comparison.failures
     pairs = table[table["topic"].isin(["combined", "agreement"])]
     if pairs.empty:
@@ -348,10 +323,10 @@ def _together(comparison: Comparison) -> Grid | None:
         )
     lead = sentence("together")
     heads = ("Pair", "Kappa", *(metric_title(metric) for metric in metrics[1:]))
-    return Grid("Agreement and combination", lead, heads, tuple(rows))
+    return Table.of("Agreement and combination", lead, heads, tuple(rows))
 
 
-def _at_prevalence(comparison: Comparison) -> Grid | None:
+def _at_prevalence(comparison: Comparison) -> Table | None:
     table = comparison.failures[comparison.failures["topic"] == "prevalence"]
     if table.empty:
         return None
@@ -360,7 +335,7 @@ def _at_prevalence(comparison: Comparison) -> Grid | None:
     return _by_system(comparison, "prevalence", names, "At the given prevalence", lead)
 
 
-def _shortcuts(comparison: Comparison) -> Grid | None:
+def _shortcuts(comparison: Comparison) -> Table | None:
     table = comparison.failures[comparison.failures["topic"] == "shortcut"]
     if table.empty:
         return None
@@ -372,12 +347,12 @@ def _shortcuts(comparison: Comparison) -> Grid | None:
         (name, figure_words(comparison.estimates.of(name, "auroc"))) for name in comparison.systems
     ]
     lead = sentence("shortcuts")
-    return Grid("Shortcuts", lead, ("Guessed from, or system", "AUROC"), tuple(rows))
+    return Table.of("Shortcuts", lead, ("Guessed from, or system", "AUROC"), tuple(rows))
 
 
 def _by_system(
     comparison: Comparison, topic: str, names: dict[str, str], title: str, lead: str
-) -> Grid | None:
+) -> Table | None:
     """A grid with a row per metric and a column per system and contrast."""
     table = comparison.failures[comparison.failures["topic"] == topic]
     if table.empty:
@@ -390,7 +365,7 @@ def _by_system(
             cells = [_first(here[here["system"] == name]) for name in columns]
             rows.append((words, *map(figure_words, cells)))
     heads = ("Figure", *comparison.systems, *_contrasts(comparison, printed=True))
-    return Grid(title, lead, heads, tuple(rows))
+    return Table.of(title, lead, heads, tuple(rows))
 
 
 def _contrasts(comparison: Comparison, *, printed: bool = False) -> tuple[str, ...]:
@@ -435,7 +410,7 @@ def _of(table: pd.DataFrame, topic: str, group: str, metric: str) -> str:
     return f"{int(known.iloc[0]):,}" if len(known) else number(None)
 
 
-def transfer_table(comparison: Comparison) -> Grid | None:
+def transfer_table(comparison: Comparison) -> Table | None:
     """Return the rates at each frozen threshold on validation and on test; None without any."""
     rows = []
     for name, result in comparison.systems.items():
@@ -456,7 +431,7 @@ def transfer_table(comparison: Comparison) -> Grid | None:
             rows.append((f"{name}, threshold for {policy_words(policy)}", *cells))
     if not rows:
         return None
-    return Grid(
+    return Table.of(
         "Validation-to-test transfer",
         sentence("transfer"),
         (
