@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,39 +21,30 @@ from data_prep.store.decode import LoosePixels
 from data_prep.store.pixel_store import PixelSource
 from data_prep.store.predictions import Predictions
 from data_prep.store.preprocess import letterbox
+from detection.decode_boxes import MAX_PER_FINDING, MIN_SCORE, Found, decode_boxes
 from evaluation.boxes.average_precision import average_precision
 from evaluation.boxes.iou import box_iou
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import TestSet
-from evaluation.decisions.thresholds import POLICIES
 from evaluation.metrics.image_metrics import auroc
 from evaluation.statistics.ranking import is_positive
 from evaluation.systems.eligibility import describe_images
-
-if TYPE_CHECKING:
-    from detection.decode_boxes import Found
 
 # Float32 on both sides: what is left is the order in which sums are rounded. The quickstart's
 # trained networks differ by 9e-7 in a score and 2e-5 px in a corner; RetinaNet R50 at 512 px with
 # random weights, which amplify, by 2e-5 and 0.015 px. A wrong layer, colour, size or anchor shows
 # as 0.01 and 1 px or more: the limits lie between.
-SCORE_LIMIT = 1e-3
-"""Largest difference of a score, and how near a threshold a decision may change."""
-CORNER_LIMIT = 0.05
-"""Largest difference of a box's corner, px of the network's image."""
-MAP_LIMIT = 1e-3
-"""Largest difference of a map, as a share of the largest value of the original's maps."""
-UNMATCHED_LIMIT = 0.01
-"""Share of boxes without a partner: two that overlap by just the limit of suppression, or have one
-score, may be kept by one side and dropped by the other."""
-
-# Lower precision gives other numbers; what counts is what becomes of the answers.
-DROP_LIMIT = 0.02
-"""Largest fall of AUROC and of AP50 on validation images; two trainings that differ in their seed
-alone lie further apart."""
-CHANGED_LIMIT = 0.05
-"""Largest share of validation images whose decision changes at the frozen threshold."""
+_SCORE_LIMIT = 1e-3  # also how near a threshold a decision may change
+_CORNER_LIMIT = 0.05  # px of the network's image
+_MAP_LIMIT = 1e-3  # as a share of the largest value of the original's maps
+# Share of boxes without a partner: two that overlap by just the limit of suppression, or have one
+# score, may be kept by one side and dropped by the other.
+_UNMATCHED_LIMIT = 0.01
+# Lower precision gives other numbers; what counts is what becomes of the answers. Two trainings
+# that differ in their seed alone lie further apart.
+_DROP_LIMIT = 0.02  # of AUROC and of AP50 on validation images
+_CHANGED_LIMIT = 0.05  # share of validation images whose decision changes at the frozen threshold
 
 _SAME_BOX = 0.9  # IoU of one box computed twice; the corners' limit is far stricter
 _MOST_IMAGES = 16  # of validation that a float32 export is compared on
@@ -65,16 +56,7 @@ _LEAST_PASSING = 0.25  # share of candidates that stay below the least score, to
 
 @dataclass(frozen=True)
 class Measure:
-    """One figure of a proof.
-
-    Attributes:
-        case: On what it was measured.
-        name: What was measured.
-        value: The difference.
-        limit: The largest that is kept; None: for the record.
-        original: The run's own figure, where there is one.
-        exported: That of the export.
-    """
+    """One figure of a proof: a difference, the largest that is kept, and the figures compared."""
 
     case: str
     name: str
@@ -103,126 +85,40 @@ class Measure:
 
 @dataclass(frozen=True)
 class Proof:
-    """How far an export's answers lie from those of its run.
-
-    Attributes:
-        precision: What the export computes in.
-        images: What both were asked, in words.
-        measures: The figures.
-    """
+    """How far an export's answers lie from those of its run on some images, named in words."""
 
     precision: str
     images: str
     measures: tuple[Measure, ...]
 
     @property
-    def failures(self) -> tuple[Measure, ...]:
-        """The figures beyond their limits."""
-        return tuple(each for each in self.measures if not each.holds)
+    def _failures(self) -> list[Measure]:
+        return [measure for measure in self.measures if not measure.holds]
 
     def require(self, what: str) -> None:
-        """Refuse an export that answers otherwise than its run.
-
-        Args:
-            what: The export, for the message.
-
-        Raises:
-            InputError: A figure lies beyond its limit; the line gives the figures, and advice.
-        """
-        if not self.failures:
+        """Refuse an export, named `what`, of which a figure lies beyond its limit."""
+        if not self._failures:
             return
-        found = "; ".join(each.words() for each in self.failures)
         advice = (
             "this is a fault of the exporter or of the runtime: try the other --format, and report "
             "the line"
-            if self.precision == "fp32"
-            else "export it with --precision fp32"
-            + (" or bf16" if self.precision == "int8" else "")
         )
+        if self.precision != "fp32":
+            further = " or bf16" if self.precision == "int8" else ""
+            advice = f"export it with --precision fp32{further}"
+        figures = "; ".join(measure.words() for measure in self._failures)
         raise InputError(
-            f"{what}: is not kept, it answers otherwise than its run: {found}; {advice}"
+            f"{what}: is not kept, it answers otherwise than its run: {figures}; {advice}"
         )
 
     def to_json(self) -> dict[str, Any]:
         """For the export's card."""
         return {
-            "verdict": "kept" if not self.failures else "refused",
+            "verdict": "refused" if self._failures else "kept",
             "precision": self.precision,
             "images": self.images,
-            "measures": [asdict(each) | {"holds": each.holds} for each in self.measures],
+            "measures": [asdict(measure) | {"holds": measure.holds} for measure in self.measures],
         }
-
-
-class BoxDifference(NamedTuple):
-    """How two sets of boxes differ.
-
-    Attributes:
-        boxes: How many matter on the side that has more.
-        unmatched: How many of both sides that matter have no partner.
-        score: Largest difference of matched scores.
-        corner: Largest difference of matched corners, px.
-    """
-
-    boxes: int
-    unmatched: int
-    score: float
-    corner: float
-
-
-def match_found(first: Found, second: Found, *, most: int) -> BoxDifference:
-    """Match the boxes that two systems found on an image, each to the one that overlaps it most.
-
-    Boxes of one label are assigned so that the sum of their IoU is largest; a pair counts from an
-    IoU of 0.9 on. Where a side has as many boxes of a label as it may have, its least score is
-    where the list was cut: a box that is no surer than that, but for twice the difference of
-    scores, may be missing on the other side.
-
-    Args:
-        first: Boxes with scores and labels.
-        second: Likewise.
-        most: Boxes of one label that a system gives at most.
-
-    Example:
-        >>> from detection.decode_boxes import Found
-        >>> boxes = np.array([[0, 0, 8, 8], [4, 4, 9, 9]], np.float32)
-        >>> scores, labels = np.array([0.5, 0.5], np.float32), np.array([1, 1])
-        >>> swapped = Found(boxes[::-1], scores, labels, True)
-        >>> match_found(Found(boxes, scores, labels, True), swapped, most=100)
-        BoxDifference(boxes=2, unmatched=0, score=0.0, corner=0.0)
-    """
-    total = BoxDifference(0, 0, 0.0, 0.0)
-    for label in np.union1d(first.labels, second.labels):
-        sides = [(f.boxes[f.labels == label], f.scores[f.labels == label]) for f in (first, second)]
-        (boxes, scores), (others, other_scores) = sides
-        one, two = _assign(boxes, others)
-        apart = _apart(scores[one], other_scores[two])
-        cuts = [float(s.min()) for _, s in sides if len(s) >= most]
-        least = max(cuts) + 2 * apart if cuts else -np.inf
-        lacking = [np.delete(scores, one), np.delete(other_scores, two)]
-        total = BoxDifference(
-            total.boxes + max(int((scores > least).sum()), int((other_scores > least).sum())),
-            total.unmatched + sum(int((each > least).sum()) for each in lacking),
-            max(total.score, apart),
-            max(total.corner, _apart(boxes[one], others[two])),
-        )
-    return total
-
-
-def _assign(boxes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of both sides that are one box."""
-    count, other_count = len(boxes), len(others)
-    pairs = np.indices((count, other_count)).reshape(2, -1)
-    with np.errstate(invalid="ignore"):
-        overlap = box_iou(boxes[pairs[0]].astype(np.float64), others[pairs[1]].astype(np.float64))
-    iou = np.nan_to_num(overlap).reshape(count, other_count)
-    one, two = linear_sum_assignment(iou, maximize=True)
-    same = iou[one, two] >= _SAME_BOX
-    return one[same], two[same]
-
-
-def _apart(one: np.ndarray, two: np.ndarray) -> float:
-    """The largest difference; NaN where there is one."""
-    return float(np.abs(one.astype(np.float64) - two).max(initial=0.0))
 
 
 def prove(
@@ -255,14 +151,11 @@ def prove(
     if exported.precision == "fp32":
         case = "phantom images" if store is None else "validation images"
         images = _phantoms(original.preprocess.size) if store is None else _some(store, validation)
-        measures = [
-            *_compare_same(case, original, exported, images, decision, target),
-            *_compare_same(
-                "a black image", original, exported, np.zeros_like(images[:1]), decision, target
-            ),
-        ]
+        measures = []
+        for name, shown in ((case, images), ("a black image", np.zeros_like(images[:1]))):
+            measures += _same_answers(name, original, exported, shown, decision, target)
         if original.kind == "boxes":
-            measures += _compare_limits(original, exported, images)
+            measures += _same_at_limits(original, exported, images)
         return Proof("fp32", counted(len(images), case.removesuffix("s")), tuple(measures))
     if dataset is None or store is None:
         raise InputError(
@@ -276,10 +169,9 @@ def prove(
         )
     ids = pd.Index(sorted(validation), name="image_id")
     sizes = dataset.images[["image_id", "width", "height"]]
-    first, second = (_ask(system, store, ids, sizes) for system in (original, exported))
-    measures = _compare_answers(first, second, dataset, target, decision, ids)
+    answers = [_ask(system, store, ids, sizes) for system in (original, exported)]
     words = counted(len(ids), "validation image") + f" of “{dataset.name}”"
-    return Proof(exported.precision, words, tuple(measures))
+    return Proof(exported.precision, words, tuple(_falls(answers, dataset, target, decision, ids)))
 
 
 def _phantoms(size: int) -> np.ndarray:
@@ -294,24 +186,19 @@ def _phantoms(size: int) -> np.ndarray:
 
 
 def _some(store: PixelSource, ids: Sequence[str]) -> np.ndarray:
-    """Pixels of images evenly spaced among the given, uint8 (N, S, S)."""
-    chosen = np.linspace(0, len(ids) - 1, min(_MOST_IMAGES, len(ids))).astype(int)
-    return np.stack([store.image(sorted(ids)[place]) for place in chosen])
+    """Pixels of images evenly spaced among these, uint8 (N, S, S)."""
+    rows = np.linspace(0, len(ids) - 1, min(_MOST_IMAGES, len(ids))).astype(int)
+    return np.stack([store.image(sorted(ids)[row]) for row in rows])
 
 
-class _Said(NamedTuple):
-    """What a system says of images, in memory.
-
-    Attributes:
-        output: Boxes, or scores and maps.
-        ran: The images whose output was finite.
-    """
+class _Answers(NamedTuple):
+    """What a system says of images, and the images of which that is finite."""
 
     output: Predictions
     ran: pd.Index
 
 
-def _ask(system: Any, source: PixelSource, ids: pd.Index, sizes: pd.DataFrame) -> _Said:
+def _ask(system: Any, source: PixelSource, ids: pd.Index, sizes: pd.DataFrame) -> _Answers:
     parts = list(system.predict(source, ids, sizes, _BATCH))
     tables = {
         name: pd.concat([part.tables[name] for part in parts], ignore_index=True)
@@ -319,10 +206,10 @@ def _ask(system: Any, source: PixelSource, ids: pd.Index, sizes: pd.DataFrame) -
     }
     images = pd.concat([part.images for part in parts])
     ran = pd.Index(images.loc[images["status"] == "ok", "image_id"], name="image_id")
-    return _Said(Predictions.in_memory({"system": "", "kind": system.kind}, tables), ran)
+    return _Answers(Predictions.in_memory({"system": "", "kind": system.kind}, tables), ran)
 
 
-def _compare_same(
+def _same_answers(
     case: str,
     original: Any,
     exported: Any,
@@ -332,98 +219,140 @@ def _compare_same(
 ) -> list[Measure]:
     """Boxes, scores, maps and decisions of images, which must be the same."""
     source = LoosePixels.of({f"{i:03d}": image for i, image in enumerate(images)}, images.shape[1])
-    one, two = (_ask(each, source, source.ids, source.sizes) for each in (original, exported))
+    one, two = (_ask(system, source, source.ids, source.sizes) for system in (original, exported))
     ran = one.ran.intersection(two.ran)
     failed = len(one.ran.symmetric_difference(two.ran))
+    outputs = (one.output, two.output)
     measures = [Measure(case, "images that one side alone can answer:", failed, 0)]
     if original.kind == "boxes":
         names = original.findings
-        pairs = [(_found(one.output, i, names), _found(two.output, i, names)) for i in ran]
-        measures += _box_measures(case, pairs)
+        pairs = [tuple(_boxes_of(output, image, names) for output in outputs) for image in ran]
+        measures += _same_boxes(case, pairs)
     else:
-        measures += _score_measures(case, one.output, two.output, original.findings, ran)
-    if decision is not None:
-        measures += _same_decisions(case, one.output, two.output, ran, decision, target)
-    return measures
-
-
-def _score_measures(
-    case: str, first: Predictions, second: Predictions, findings: Sequence[str], ran: pd.Index
-) -> list[Measure]:
-    keys = ["image_id", "finding"]
-    (scores, maps), (other_scores, other_maps) = (
-        [said.rows(name, findings, ran).sort_values(keys) for name in ("scores", "maps")]
-        for said in (first, second)
-    )
-    apart = _apart(scores["score"].to_numpy(), other_scores["score"].to_numpy())
-    one, two = (np.stack([np.asarray(v) for v in table["values"]]) for table in (maps, other_maps))
-    share = _apart(one, two) / max(float(np.abs(one).max()), _LEAST_MAP)
-    return [
-        Measure(case, "scores differ by", apart, SCORE_LIMIT),
-        Measure(case, "maps differ, as a share of their largest value, by", share, MAP_LIMIT),
-    ]
-
-
-def _found(said: Predictions, image_id: str, findings: Sequence[str]) -> Found:
-    from detection.decode_boxes import Found
-
-    rows = said.rows("boxes", findings, pd.Index([image_id]))
-    labels = pd.Index(findings).get_indexer(pd.Index(rows["finding"])) + 1
-    return Found(rows[EDGES].to_numpy(), rows["score"].to_numpy(), labels, finite=True)
-
-
-def _box_measures(case: str, pairs: Iterable[tuple[Found, Found]]) -> list[Measure]:
-    from detection.decode_boxes import MAX_PER_FINDING
-
-    each = [match_found(one, two, most=MAX_PER_FINDING) for one, two in pairs]
-    boxes, lacking = (sum(values) for values in list(zip(*each, strict=True))[:2])
-    share = lacking / max(2 * boxes, 1)
-    return [
-        Measure(case, "boxes compared:", boxes),
-        Measure(case, "share of boxes without a partner:", share, UNMATCHED_LIMIT),
-        Measure(case, "scores of boxes differ by", max(f.score for f in each), SCORE_LIMIT),
-        Measure(case, "corners differ, in px, by", max(f.corner for f in each), CORNER_LIMIT),
-    ]
-
-
-def _image_scores(
-    said: Predictions, ids: pd.Index, decision: Decision, target: Target
-) -> np.ndarray:
-    output = SystemOutput(said, target, ids, decision.boxes)
-    return output.scores(decision.reduction).to_numpy(np.float64)
-
-
-def _same_decisions(
-    case: str,
-    first: Predictions,
-    second: Predictions,
-    ids: pd.Index,
-    decision: Decision,
-    target: Target,
-) -> list[Measure]:
-    """Image scores, and decisions by every policy but those of scores just at a threshold."""
-    one, two = (_image_scores(said, ids, decision, target) for said in (first, second))
+        scores, maps = (
+            [
+                output.rows(table, original.findings, ran).sort_values(["image_id", "finding"])
+                for output in outputs
+            ]
+            for table in ("scores", "maps")
+        )
+        apart = _apart(*(table["score"].to_numpy() for table in scores))
+        grids = [np.stack([np.asarray(values) for values in table["values"]]) for table in maps]
+        share = _apart(*grids) / max(float(np.abs(grids[0]).max()), _LEAST_MAP)
+        measures += [
+            Measure(case, "scores differ by", apart, _SCORE_LIMIT),
+            Measure(case, "maps differ, as a share of their largest value, by", share, _MAP_LIMIT),
+        ]
+    if decision is None:
+        return measures
+    first, second = (_image_scores(output, ran, decision, target) for output in outputs)
     changed = 0
     for choice in decision.thresholds.values():
-        if choice.threshold is not None:
-            clear = np.abs(one - choice.threshold) > SCORE_LIMIT
-            called = [is_positive(each, choice.threshold) for each in (one, two)]
+        if choice.threshold is not None:  # a score just at it may lie on either side
+            clear = np.abs(first - choice.threshold) > _SCORE_LIMIT
+            called = [is_positive(scores, choice.threshold) for scores in (first, second)]
             changed += int(((called[0] != called[1]) & clear).sum())
     return [
-        Measure(case, "image scores differ by", _apart(one, two), SCORE_LIMIT),
+        *measures,
+        Measure(case, "image scores differ by", _apart(first, second), _SCORE_LIMIT),
         Measure(case, "decisions changed:", changed, 0),
     ]
 
 
-def _compare_limits(original: Any, exported: Any, images: np.ndarray) -> list[Measure]:
+def _boxes_of(output: Predictions, image_id: str, findings: Sequence[str]) -> Found:
+    rows = output.rows("boxes", findings, pd.Index([image_id]))
+    labels = pd.Index(findings).get_indexer(pd.Index(rows["finding"])) + 1
+    return Found(rows[EDGES].to_numpy(), rows["score"].to_numpy(), labels, finite=True)
+
+
+def _image_scores(
+    output: Predictions, ids: pd.Index, decision: Decision, target: Target
+) -> np.ndarray:
+    scores = SystemOutput(output, target, ids, decision.boxes).scores(decision.reduction)
+    return scores.to_numpy(np.float64)
+
+
+def _same_boxes(case: str, pairs: Iterable[Sequence[Found]]) -> list[Measure]:
+    differences = [match_found(one, two, most=MAX_PER_FINDING) for one, two in pairs]
+    boxes, unmatched, scores, corners = zip(*differences, strict=True)
+    share = sum(unmatched) / max(2 * sum(boxes), 1)
+    return [
+        Measure(case, "boxes compared:", sum(boxes)),
+        Measure(case, "share of boxes without a partner:", share, _UNMATCHED_LIMIT),
+        Measure(case, "scores of boxes differ by", max(scores), _SCORE_LIMIT),
+        Measure(case, "corners differ, in px, by", max(corners), _CORNER_LIMIT),
+    ]
+
+
+class BoxDifference(NamedTuple):
+    """How two sets of boxes differ, of those that matter."""
+
+    boxes: int  # of the side that has more
+    unmatched: int  # of both sides
+    score: float  # largest difference of matched scores
+    corner: float  # of matched corners, px
+
+
+def match_found(first: Found, second: Found, *, most: int) -> BoxDifference:
+    """Match the boxes that two systems found on an image, each to the one that overlaps it most.
+
+    Boxes of one label are assigned so that the sum of their IoU is largest; a pair counts from an
+    IoU of 0.9 on. Where a side has `most` boxes of a label, its least score is where the list was
+    cut: a box that is no surer than that, but for twice the difference of scores, may be missing
+    on the other side.
+
+    Example:
+        >>> boxes = np.array([[0, 0, 8, 8], [4, 4, 9, 9]], np.float32)
+        >>> scores, labels = np.array([0.5, 0.5], np.float32), np.array([1, 1])
+        >>> swapped = Found(boxes[::-1], scores, labels, True)
+        >>> match_found(Found(boxes, scores, labels, True), swapped, most=100)
+        BoxDifference(boxes=2, unmatched=0, score=0.0, corner=0.0)
+    """
+    total = BoxDifference(0, 0, 0.0, 0.0)
+    for label in np.union1d(first.labels, second.labels):
+        sides = [(f.boxes[f.labels == label], f.scores[f.labels == label]) for f in (first, second)]
+        (boxes, scores), (others, other_scores) = sides
+        one, two = _assign(boxes, others)
+        apart = _apart(scores[one], other_scores[two])
+        cuts = [float(values.min()) for _, values in sides if len(values) >= most]
+        least = max(cuts) + 2 * apart if cuts else -np.inf
+        lacking = [np.delete(scores, one), np.delete(other_scores, two)]
+        total = BoxDifference(
+            total.boxes + max(int((scores > least).sum()), int((other_scores > least).sum())),
+            total.unmatched + sum(int((values > least).sum()) for values in lacking),
+            max(total.score, apart),
+            max(total.corner, _apart(boxes[one], others[two])),
+        )
+    return total
+
+
+def _assign(boxes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of both sides that are one box."""
+    pairs = np.indices((len(boxes), len(others))).reshape(2, -1)
+    with np.errstate(invalid="ignore"):
+        overlap = box_iou(boxes[pairs[0]].astype(np.float64), others[pairs[1]].astype(np.float64))
+    iou = np.nan_to_num(overlap).reshape(len(boxes), len(others))
+    one, two = linear_sum_assignment(iou, maximize=True)
+    same = iou[one, two] >= _SAME_BOX
+    return one[same], two[same]
+
+
+def _apart(one: np.ndarray, two: np.ndarray) -> float:
+    """The largest difference; NaN where there is one."""
+    return float(np.abs(one.astype(np.float64) - two).max(initial=0.0))
+
+
+def _same_at_limits(original: Any, exported: Any, images: np.ndarray) -> list[Measure]:
     """No detection, and every limit of decoding reached: all logits are moved by a constant.
 
     The run's side is decoded by torchvision: on a CPU runs and exports share one decoder.
     """
-    from detection.decode_boxes import MIN_SCORE, decode_boxes
+    import torch
 
-    theirs, ours = _raw(original, images), exported.session.run(images[:, None])
-    logits = theirs.outputs["cls_logits"].numpy()[..., 1:]
+    with torch.inference_mode():
+        heads = original.model.run_heads(torch.from_numpy(images[:, None]))
+    outputs = exported.session.run(images[:, None])
+    logits = heads.outputs["cls_logits"].numpy()[..., 1:]
     least = float(np.log(MIN_SCORE / (1 - MIN_SCORE)))
     shifts = {
         "images without a detection": least - 1.0 - float(logits.max()),
@@ -431,30 +360,28 @@ def _compare_limits(original: Any, exported: Any, images: np.ndarray) -> list[Me
     }
     measures: list[Measure] = []
     for case, shift in shifts.items():
-        moved = theirs.outputs | {"cls_logits": theirs.outputs["cls_logits"] + shift}
-        first = _decode_by_torchvision(original.model, theirs._replace(outputs=moved))
+        moved = heads.outputs | {"cls_logits": heads.outputs["cls_logits"] + shift}
+        first = _decode_by_torchvision(original.model, heads._replace(outputs=moved))
         second = decode_boxes(
-            ours["logits"] + np.float32(shift),
-            ours["offsets"],
+            outputs["logits"] + np.float32(shift),
+            outputs["offsets"],
             exported.anchors,
             exported.spec.level_sizes,
             exported.spec.size,
         )
-        measures += _box_measures(case, zip(first, second, strict=True))
+        measures += _same_boxes(case, zip(first, second, strict=True))
     return measures
 
 
 def _decode_by_torchvision(model: Any, heads: Any) -> list[Found]:
     """The best boxes of each finding by the method that `LesionRetinaNet` inherits."""
-    from detection.decode_boxes import MAX_PER_FINDING, Found
-
     logits = heads.outputs["cls_logits"].clone()
     logits[..., 0] = -np.inf  # background, which torchvision would return
     levels = {
         name: list(values.split(heads.level_sizes, dim=1))
         for name, values in (heads.outputs | {"cls_logits": logits}).items()
     }
-    anchors = [list(each.split(heads.level_sizes)) for each in heads.anchors]
+    anchors = [list(of_image.split(heads.level_sizes)) for of_image in heads.anchors]
     decoded = []
     for image in model.postprocess_detections(levels, anchors, heads.image_sizes):
         boxes, scores, labels = (image[name].numpy() for name in ("boxes", "scores", "labels"))
@@ -464,57 +391,47 @@ def _decode_by_torchvision(model: Any, heads: Any) -> list[Found]:
     return decoded
 
 
-def _raw(original: Any, images: np.ndarray) -> Any:
-    """What a detector's heads give before boxes are decoded."""
-    import torch
-
-    with torch.inference_mode():
-        return original.model.run_heads(torch.from_numpy(images[:, None]))
-
-
-def _compare_answers(
-    original: _Said,
-    exported: _Said,
+def _falls(
+    answers: Sequence[_Answers],
     dataset: DataSet,
     target: Target,
     decision: Decision,
     ids: pd.Index,
 ) -> list[Measure]:
-    """AUROC, AP50 and decisions on validation images of known label."""
+    """AUROC, AP50 and decisions on validation images of known label, of run and export."""
     case = "validation images"
     labels = dataset.labels(target).reindex(ids).dropna()
-    lost = len(original.ran.difference(exported.ran))
-    known = labels.index.intersection(original.ran).intersection(exported.ran).sort_values()
-    sides = (original.output, exported.output)
-    scores = [_image_scores(said, known, decision, target) for said in sides]
-    area, other_area = (auroc(labels.reindex(known), each) for each in scores)
-    if area is None or other_area is None:
+    ran, ran_exported = (answer.ran for answer in answers)
+    outputs = [answer.output for answer in answers]
+    judged = labels.index.intersection(ran).intersection(ran_exported).sort_values()
+    scores = [_image_scores(output, judged, decision, target) for output in outputs]
+    areas = [auroc(labels.reindex(judged), values) for values in scores]
+    if None in areas:
         raise InputError(
             f"{dataset.folder}: the validation images of the run are all of one kind; AUROC, by "
             "which an export is judged, needs positive and negative ones"
         )
-    measures = [
-        Measure(case, "images that the export cannot answer:", lost, 0),
-        _fall(case, "AUROC falls by", area, other_area),
-    ]
-    if original.output.kind == "boxes":
+    lost = len(ran.difference(ran_exported))
+    measures = [Measure(case, "images that the export cannot answer:", lost, 0)]
+    figures = {"AUROC falls by": areas}
+    if outputs[0].kind == "boxes":
         test_set = TestSet(dataset, target)
-        judged = describe_images(test_set, known, labels)
-        boxed = known[judged.boxes_trusted]
-        boxes = [SystemOutput.of(said, test_set, boxed, decision.boxes) for said in sides]
-        precision, other_precision = (
-            average_precision(each.predicted_boxes, judged.truth, boxed)["ap50"] for each in boxes
-        )
-        if precision is not None and other_precision is not None:
-            measures.append(_fall(case, "AP50 falls by", precision, other_precision))
-    policy = POLICIES[0] if POLICIES[0] in decision.thresholds else next(iter(decision.thresholds))
-    cut = decision.thresholds[policy].threshold
-    if cut is not None:
-        called = [is_positive(each, cut) for each in scores]
+        truth = describe_images(test_set, judged, labels)
+        boxed = judged[truth.boxes_trusted]
+        figures["AP50 falls by"] = [
+            average_precision(
+                SystemOutput.of(output, test_set, boxed, decision.boxes).predicted_boxes,
+                truth.truth,
+                boxed,
+            )["ap50"]
+            for output in outputs
+        ]
+    for name, (before, after) in figures.items():
+        if before is not None and after is not None:
+            measures.append(Measure(case, name, before - after, _DROP_LIMIT, before, after))
+    threshold = decision.thresholds[decision.policy(None, dataset.folder)].threshold
+    if threshold is not None:
+        called = [is_positive(values, threshold) for values in scores]
         share = float(np.mean(called[0] != called[1]))
-        measures.append(Measure(case, "share of decisions changed:", share, CHANGED_LIMIT))
+        measures.append(Measure(case, "share of decisions changed:", share, _CHANGED_LIMIT))
     return [*measures, Measure(case, "image scores differ by", _apart(*scores))]
-
-
-def _fall(case: str, name: str, original: float, exported: float) -> Measure:
-    return Measure(case, name, original - exported, DROP_LIMIT, original, exported)
