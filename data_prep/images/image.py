@@ -6,7 +6,6 @@ import math
 import struct
 import warnings
 import zlib
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,6 +42,7 @@ _MAGIC = {
 _EXIF_ORIENTATION = 0x0112
 _TIFF_PHOTOMETRIC = 0x0106
 _BLOCK = 1 << 20  # pixels
+_COLOUR_SIDE = 64  # px at which colours are measured
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, IndexError,
            KeyError, TypeError, AttributeError, OverflowError)  # fmt: skip
 
@@ -121,26 +121,35 @@ def _read_by_pillow(
         turn = image.getexif().get(_EXIF_ORIENTATION, 1)
         white_is_zero = kind == "TIFF" and image.getexif().get(_TIFF_PHOTOMETRIC) == 0
         if "icc_profile" in image.info:
-            notes.append(_PROFILE_IGNORED)
+            notes.append("colour profile ignored")
         image.load()
         upright = ImageOps.exif_transpose(image)
     values: np.ndarray | None = None
     if cut_to_8_bits:
         values = _deep_grey(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED))
-        notes.append(_CUT_TO_8_BITS if values is None else _DEEP_GREY)
+        cut = "16-bit colour cut to 8 bits"
+        notes.append(cut if values is None else "16-bit grey stored as colour")
     if turn in range(2, 9):
-        notes.append(_TURNED)
+        notes.append("turned as its EXIF says")
     if values is None:
         values, bits, colour = _grey(upright, notes)
     else:
-        values, bits, colour = turn_upright(values, turn), 16, 0.0
+        values, bits, colour = _turn_upright(values, turn), 16, 0.0
     negative = white_is_zero and stored_mode not in ("1", "L")  # those, Pillow has inverted
     pixels, whole_depth = _shown(values, notes, negative=negative, deep=deep)
     caught[:] = [m for m in caught if m.category is not Image.DecompressionBombWarning]
     notes += [plain_reason(message) for message in caught]
-    decoder = f"pillow-{kind.lower()}"
-    shown = _decoded(pixels, notes, decoder, bits, stored_mode, turn, white_is_zero, colour)
-    return replace(shown, deep=whole_depth)
+    record = decode_record(
+        pixels,
+        notes,
+        decoder=f"pillow-{kind.lower()}",
+        bits=bits,
+        photometric=stored_mode,
+        voi="percentiles" if bits > 8 else None,
+        inverted=white_is_zero,
+        orientation=f"exif-{turn}" if turn in range(2, 9) else None,
+    )
+    return DecodedImage(pixels, record, header={}, colour=colour, deep=whole_depth)
 
 
 def _shown(
@@ -153,35 +162,6 @@ def _shown(
         pixels, ends = _scaled(values, notes)
     whole_depth = DeepPixels.of(values, *ends, negative=negative) if deep else None
     return (255 - pixels if negative else pixels), whole_depth
-
-
-def _decoded(
-    pixels: np.ndarray,
-    notes: list[str],
-    decoder: str,
-    bits: int,
-    mode: str,
-    turn: int,
-    white_is_zero: bool,
-    colour: float,
-) -> DecodedImage:
-    record = decode_record(
-        pixels,
-        notes,
-        decoder=decoder,
-        bits=bits,
-        photometric=mode,
-        voi="percentiles" if bits > 8 else None,
-        inverted=white_is_zero,
-        orientation=f"exif-{turn}" if turn in range(2, 9) else None,
-    )
-    return DecodedImage(pixels, record, header={}, colour=colour)
-
-
-_PROFILE_IGNORED = "colour profile ignored"
-_CUT_TO_8_BITS = "16-bit colour cut to 8 bits"
-_TURNED = "turned as its EXIF says"
-_DEEP_GREY = "16-bit grey stored as colour"
 
 
 def _holds_deep_colour(image: Image.Image) -> bool:
@@ -202,11 +182,11 @@ def _deep_grey(values: np.ndarray | None) -> np.ndarray | None:
     return grey
 
 
-def turn_upright(values: np.ndarray, turn: int) -> np.ndarray:
+def _turn_upright(values: np.ndarray, turn: int) -> np.ndarray:
     """Turn or mirror an image as its EXIF orientation says.
 
     Example:
-        >>> turn_upright(np.array([[1, 2]]), 6).tolist()
+        >>> _turn_upright(np.array([[1, 2]]), 6).tolist()
         [[1], [2]]
     """
     quarters = {3: 2, 6: 3, 7: 2, 8: 1}.get(turn, 0)
@@ -245,9 +225,6 @@ def _luma(rgb: np.ndarray, notes: list[str], *, was_grey: bool) -> tuple[np.ndar
     sides = (min(_COLOUR_SIDE, side) for side in rgb.shape[1::-1])
     small = cv2.resize(rgb, tuple(sides), interpolation=cv2.INTER_AREA)
     return grey_from_rgb(rgb), float(np.ptp(small.astype(np.int16), axis=2).mean())
-
-
-_COLOUR_SIDE = 64  # px at which colours are measured
 
 
 def _scaled(values: np.ndarray, notes: list[str]) -> tuple[np.ndarray, tuple[float, float]]:

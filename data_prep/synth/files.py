@@ -26,8 +26,9 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
-from data_prep.synth.lesions import Contrast
+from data_prep.synth.lesions import CONTRAST_TO_NOISE, Contrast
 from data_prep.synth.rendering import Patient, SynthImage, draw_image, draw_patient
 
 TRAIN_FOLDER = "stage_2_train_images"
@@ -206,6 +207,37 @@ def write_csv(frame: pd.DataFrame, path: Path) -> None:
         frame.to_csv(temporary, index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
 
 
+@dataclass(frozen=True)
+class PhantomArguments:
+    """What a phantom is made from; the same arguments give the same bytes."""
+
+    n_images: int
+    seed: int
+    size: int
+    contrast: Contrast
+    prevalence: float
+    flaws: bool
+
+    def __post_init__(self) -> None:
+        rules = (
+            (self.n_images >= 1, f"n_images must be at least 1, got {self.n_images}"),
+            (self.seed >= 0, f"seed must not be negative, got {self.seed}"),
+            (64 <= self.size <= 4096, f"size must lie in 64 to 4096 px, got {self.size}"),
+            (
+                self.contrast in CONTRAST_TO_NOISE,
+                f"contrast must be one of {', '.join(CONTRAST_TO_NOISE)}, got {self.contrast!r}",
+            ),
+            (0 < self.prevalence < 1, f"prevalence must lie in (0, 1), got {self.prevalence}"),
+            (
+                not self.flaws or self.n_images >= 20,
+                f"flaws need at least 20 images to hide among, got {self.n_images}",
+            ),
+        )
+        for holds, message in rules:
+            if not holds:
+                raise InputError(f"synth: {message}")
+
+
 FLAWS_CSV = "planted_flaws.csv"
 _FIRST_FLAWED_PATIENT = 2_000_000
 _FLAW_STREAM = 7  # beside the patients' streams, which have two words of entropy
@@ -219,10 +251,7 @@ class _Garden:
 
     folder: Path
     records: list[dict[str, Any]]
-    seed: int
-    size: int
-    contrast: Contrast
-    prevalence: float
+    arguments: PhantomArguments
     rng: np.random.Generator
     planted: list[dict[str, str]] = field(default_factory=list)
     fresh: int = 0
@@ -237,33 +266,30 @@ class _Garden:
 
     def redraw(self, record: dict[str, Any]) -> tuple[Patient, SynthImage]:
         """An image of the set once more: the same pixels."""
-        patient = draw_patient(self.seed, int(record["nih_patient"]) - 1, self.prevalence)
-        return patient, draw_image(patient, record["number"], self.size, self.contrast)
+        return self._draw(int(record["nih_patient"]) - 1, record["number"])
 
     def draw_fresh(self) -> tuple[dict[str, Any], Patient, SynthImage]:
         """An image that the set does not have yet."""
-        patient = draw_patient(self.seed, _FIRST_FLAWED_PATIENT + self.fresh, self.prevalence)
+        patient, image = self._draw(_FIRST_FLAWED_PATIENT + self.fresh, 0)
         self.fresh += 1
-        image = draw_image(patient, 0, self.size, self.contrast)
-        return image_record(self.seed, patient, 0, image), patient, image
+        return image_record(self.arguments.seed, patient, 0, image), patient, image
+
+    def _draw(self, patient_index: int, number: int) -> tuple[Patient, SynthImage]:
+        asked = self.arguments
+        patient = draw_patient(asked.seed, patient_index, asked.prevalence)
+        return patient, draw_image(patient, number, asked.size, asked.contrast)
 
 
 def plant_flaws(
-    folder: Path,
-    records: list[dict[str, Any]],
-    *,
-    seed: int,
-    size: int,
-    contrast: Contrast,
-    prevalence: float,
+    folder: Path, records: list[dict[str, Any]], arguments: PhantomArguments
 ) -> tuple[dict[str, pd.DataFrame], pd.DataFrame]:
     """Add flawed images to a phantom, and flawed rows to its tables.
 
     Nothing that is there is changed, so that planting again gives the same.
     """
-    rng = np.random.default_rng(np.random.SeedSequence([seed, 0, _FLAW_STREAM]))
+    rng = np.random.default_rng(np.random.SeedSequence([arguments.seed, 0, _FLAW_STREAM]))
     ordered = sorted(records, key=lambda record: record["patientId"])
-    garden = _Garden(folder, ordered, seed, size, contrast, prevalence, rng)
+    garden = _Garden(folder, ordered, arguments, rng)
     sources = [ordered[i] for i in rng.permutation(len(ordered))[: 3 * _COPIES]]
     _plant_duplicates(garden, sources)
     _plant_bad_files(garden)
@@ -275,7 +301,7 @@ def plant_flaws(
 def _plant_duplicates(garden: _Garden, sources: list[dict[str, Any]]) -> None:
     added = []
     for number, record in enumerate(sources):
-        copy = make_image_id(garden.seed, "copy", number)
+        copy = make_image_id(garden.arguments.seed, "copy", number)
         patient, image = garden.redraw(record)
         # The mapping's key for a stranger: a number that no patient of the set has.
         stranger = f"{_FIRST_FLAWED_PATIENT + 1_000_000 + number:08d}"
@@ -327,7 +353,7 @@ def _plant_bad_files(garden: _Garden) -> None:
 
 def _plant_bad_rows(garden: _Garden, tables: dict[str, pd.DataFrame]) -> None:
     labels, classes = tables[_LABELS], tables[_CLASSES]
-    size = float(garden.size)
+    size = float(garden.arguments.size)
     boxes = {
         "box_outside": (size - 10.0, size - 10.0, 40.0, 40.0),
         "box_zero_size": (0.3 * size, 0.4 * size, 0.0, 20.0),

@@ -20,6 +20,7 @@ from data_prep.synth.files import (
     FLAWS_CSV,
     TEST_FOLDER,
     TRAIN_FOLDER,
+    PhantomArguments,
     image_record,
     plant_flaws,
     rsna_tables,
@@ -32,37 +33,6 @@ from data_prep.synth.rendering import count_images, draw_image, draw_patient
 _JSON = "synth.json"
 _KIND = "synth"
 _STARTED = "synth.started.json"
-
-
-@dataclass(frozen=True)
-class _Arguments:
-    """What a phantom is made from; the same arguments give the same bytes."""
-
-    n_images: int
-    seed: int
-    size: int
-    contrast: Contrast
-    prevalence: float
-    flaws: bool
-
-    def __post_init__(self) -> None:
-        rules = (
-            (self.n_images >= 1, f"n_images must be at least 1, got {self.n_images}"),
-            (self.seed >= 0, f"seed must not be negative, got {self.seed}"),
-            (64 <= self.size <= 4096, f"size must lie in 64 to 4096 px, got {self.size}"),
-            (
-                self.contrast in CONTRAST_TO_NOISE,
-                f"contrast must be one of {', '.join(CONTRAST_TO_NOISE)}, got {self.contrast!r}",
-            ),
-            (0 < self.prevalence < 1, f"prevalence must lie in (0, 1), got {self.prevalence}"),
-            (
-                not self.flaws or self.n_images >= 20,
-                f"flaws need at least 20 images to hide among, got {self.n_images}",
-            ),
-        )
-        for holds, message in rules:
-            if not holds:
-                raise InputError(f"synth: {message}")
 
 
 @dataclass(frozen=True)
@@ -116,7 +86,7 @@ def write_phantom(
             writes it, or the disk is full.
     """
     out = Path(out)
-    arguments = _Arguments(n_images, seed, size, contrast, prevalence, flaws)
+    arguments = PhantomArguments(n_images, seed, size, contrast, prevalence, flaws)
     advance = progress or (lambda n: None)
     counts = _counts_of_complete(out, arguments)
     if counts is not None:
@@ -126,9 +96,7 @@ def write_phantom(
     require_free_space(out, int(n_images * size**2 * 0.6))
     with folder_lock(out):
         _begin(out, arguments)
-        chunks = _plan_chunks(
-            out, n_images=n_images, seed=seed, size=size, contrast=contrast, prevalence=prevalence
-        )
+        chunks = _plan_chunks(out, arguments)
         missing = [chunk for chunk in chunks if not chunk.part.exists()]
         advance(sum(chunk.n_images for chunk in chunks) - sum(c.n_images for c in missing))
         for n_written in _write_chunks(missing, workers):
@@ -137,7 +105,7 @@ def write_phantom(
     return Summary(folder=out, already_complete=False, **counts)
 
 
-def _counts_of_complete(out: Path, arguments: _Arguments) -> dict[str, int] | None:
+def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int] | None:
     """The counts of a complete phantom; None for a folder to begin or to go on with."""
     # A dot file is a lock or a temporary file that a killed run left.
     if not out.exists() or (out.is_dir() and all(p.name[0] == "." for p in out.iterdir())):
@@ -156,13 +124,13 @@ def _counts_of_complete(out: Path, arguments: _Arguments) -> dict[str, int] | No
     raise InputError(f"{out}: not an empty folder and not a phantom; choose another folder")
 
 
-def _begin(out: Path, arguments: _Arguments) -> None:
+def _begin(out: Path, arguments: PhantomArguments) -> None:
     write_json(out / _STARTED, _KIND, {"arguments": asdict(arguments)})
     for name in (TRAIN_FOLDER, TEST_FOLDER, PARTS_FOLDER):
         make_folder(out / name)
 
 
-def _finish(out: Path, arguments: _Arguments, chunks: list[Chunk]) -> dict[str, int]:
+def _finish(out: Path, arguments: PhantomArguments, chunks: list[_Chunk]) -> dict[str, int]:
     """Write tables, flaws, and last of all the JSON that marks the folder complete."""
     records = [record for chunk in chunks if chunk.labelled for record in chunk.records()]
     counts = {
@@ -174,14 +142,7 @@ def _finish(out: Path, arguments: _Arguments, chunks: list[Chunk]) -> dict[str, 
         "n_flaws": 0,
     }
     if arguments.flaws:
-        tables, planted = plant_flaws(
-            out,
-            records,
-            seed=arguments.seed,
-            size=arguments.size,
-            contrast=arguments.contrast,
-            prevalence=arguments.prevalence,
-        )
+        tables, planted = plant_flaws(out, records, arguments)
         write_csv(planted, out / FLAWS_CSV)
         counts["n_flaws"] = len(planted)
     else:
@@ -207,17 +168,14 @@ _TEST_SHARE = 0.02
 
 
 @dataclass(frozen=True)
-class Chunk:
+class _Chunk:
     """A worker's job: some patients' images, and the part file that says they are written."""
 
     folder: Path  # where the images go
     part: Path  # the part file: the images' records as JSON
     patients: tuple[tuple[int, int], ...]  # pairs of patient index and number of images
     labelled: bool  # whether the images belong to the labelled set
-    seed: int  # the set's seed
-    size: int  # side of an image in px
-    contrast: Contrast  # of the lesions
-    prevalence: float  # expected share of images with lesions
+    arguments: PhantomArguments
 
     @property
     def n_images(self) -> int:
@@ -239,20 +197,16 @@ def count_test_images(n_images: int) -> int:
     return max(2, round(_TEST_SHARE * n_images))
 
 
-def _plan_chunks(
-    out: Path, *, n_images: int, seed: int, size: int, contrast: Contrast, prevalence: float
-) -> list[Chunk]:
+def _plan_chunks(out: Path, arguments: PhantomArguments) -> list[_Chunk]:
     """Share the patients out, in a way that does not depend on the number of workers."""
-    chunks = []
+    chunks, n_images = [], arguments.n_images
     for labelled, first, wanted, name, folder in (
         (True, 0, n_images, "train", TRAIN_FOLDER),
         (False, _FIRST_TEST_PATIENT, count_test_images(n_images), "test", TEST_FOLDER),
     ):
-        for number, patients in enumerate(_share(seed, first, wanted)):
+        for number, patients in enumerate(_share(arguments.seed, first, wanted)):
             part = out / PARTS_FOLDER / f"{name}-{number:05d}.json"
-            chunks.append(
-                Chunk(out / folder, part, patients, labelled, seed, size, contrast, prevalence)
-            )
+            chunks.append(_Chunk(out / folder, part, patients, labelled, arguments))
     return chunks
 
 
@@ -268,15 +222,15 @@ def _share(seed: int, first: int, wanted: int) -> Iterator[tuple[tuple[int, int]
             patients, gathered = [], 0
 
 
-def _write_chunk(chunk: Chunk) -> int:
+def _write_chunk(chunk: _Chunk) -> int:
     """Draw and write a chunk's images, then its part file; a pure function of the chunk."""
-    records = []
+    records, arguments = [], chunk.arguments
     with _one_cv2_thread():
         for index, count in chunk.patients:
-            patient = draw_patient(chunk.seed, index, chunk.prevalence)
+            patient = draw_patient(arguments.seed, index, arguments.prevalence)
             for number in range(count):
-                image = draw_image(patient, number, chunk.size, chunk.contrast)
-                record = image_record(chunk.seed, patient, number, image)
+                image = draw_image(patient, number, arguments.size, arguments.contrast)
+                record = image_record(arguments.seed, patient, number, image)
                 write_image(chunk.folder / f"{record['patientId']}.dcm", patient, image)
                 records.append(record)
     with atomic_path(chunk.part) as temporary:
@@ -295,12 +249,12 @@ def _one_cv2_thread() -> Iterator[None]:
         cv2.setNumThreads(before)
 
 
-def _write_chunks(chunks: list[Chunk], workers: int) -> Iterator[int]:
+def _write_chunks(chunks: list[_Chunk], workers: int) -> Iterator[int]:
     """Write chunks with `workers` processes; 1 works in this one."""
     yield from map_rows(_write_chunk, chunks, workers=min(workers, len(chunks)), lost=_lost)
 
 
-def _lost(chunk: Chunk) -> int:
+def _lost(chunk: _Chunk) -> int:
     raise InputError(
         f"{chunk.folder}: a worker was ended from outside (out of memory?); run the same command "
         "again with fewer --workers"

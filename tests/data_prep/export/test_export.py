@@ -25,16 +25,12 @@ from data_prep.contracts.json_files import write_json
 from data_prep.contracts.tables import empty_table, write_table
 from data_prep.export.content import file_stems
 from data_prep.export.export import export_annotations
-from data_prep.formats.coco import _read_coco
-from data_prep.formats.rsna import _read_rsna
+from data_prep.formats.registry import read_source
 from data_prep.formats.source import ReadOptions, SourceTables
-from data_prep.formats.voc import _read_voc
-from data_prep.formats.yolo import _read_yolo
 from data_prep.store.dataset import DataSet, Target, dataset_ids
 
 EDGES = ["x1", "y1", "x2", "y2"]
 KEY = ["image_id", "finding", "reader"]
-READ = {"coco": _read_coco, "voc": _read_voc, "yolo": _read_yolo}
 TARGETS = {"any": {"any_of": ["mass", "nodule"], "display_name": "Any lesion"}}
 
 Labels = dict[tuple[str, str, str], tuple[str | None, str | None, list[list[float]]]]
@@ -124,7 +120,7 @@ def dataset(tmp_path: Path) -> DataSet:
 
 
 def read(out: Path, format: str) -> SourceTables:  # noqa: A002
-    return READ[format](out, ReadOptions())
+    return read_source(out, format, ReadOptions())
 
 
 def labels_of(tables: SourceTables) -> tuple[dict, dict, list]:
@@ -260,7 +256,7 @@ def test_kaggle_reads_back_as_the_challenge(tmp_path):
     dataset = DataSet(dataset.folder, dataset.info, {})
     dataset.targets["opacity"] = Target("opacity", ("lung_opacity",), "Lung opacity")
     summary = export_annotations(dataset, tmp_path / "out", "kaggle", images="link")
-    tables = _read_rsna(tmp_path / "out")
+    tables = read(tmp_path / "out", "rsna")
     states, covered, boxes = labels_of(tables)
     assert states == {k: v[0] for k, v in labels.items() if k[0] != "c"}
     assert covered == {k: "all" for k in labels if k[0] in "ab"}
