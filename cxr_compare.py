@@ -39,8 +39,8 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from detection.inference import predict_boxes as predict_boxes
     from detection.model import build_retinanet as build_retinanet
     from evaluation.boxes.average_precision import average_precision as average_precision
-    from evaluation.boxes.average_precision import match_boxes as match_boxes
     from evaluation.boxes.map_boxes import boxes_from_map as boxes_from_map
+    from evaluation.boxes.matching import match_boxes as match_boxes
     from evaluation.compare.compare import compare_systems as compare_systems
     from evaluation.compare.shares import net_benefit as net_benefit
     from evaluation.decisions.decision import Decision as Decision
@@ -107,7 +107,7 @@ _HOMES = {
     "confusion_counts": "evaluation.metrics.image_metrics",
     "draw_overlay": "evaluation.overlays.draw",
     "import_predictions": "evaluation.systems.imported",
-    "match_boxes": "evaluation.boxes.average_precision",
+    "match_boxes": "evaluation.boxes.matching",
     "mcnemar_test": "evaluation.statistics.mcnemar",
     "measure_shortcuts": "evaluation.systems.shortcuts",
     "net_benefit": "evaluation.compare.shares",

@@ -14,11 +14,8 @@ import pandas as pd
 from benchmarks.bench import Row, Setting, curve
 from benchmarks.worker import Candidate, Run
 from data_prep.contracts.schemas import EDGES
-from evaluation.boxes.average_precision import (
-    WeightedAveragePrecision,
-    average_precision,
-    match_boxes,
-)
+from evaluation.boxes.average_precision import WeightedAveragePrecision, average_precision
+from evaluation.boxes.matching import match_boxes
 from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.refit import ValidationScores, refit_thresholds

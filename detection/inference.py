@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
+from data_prep.contracts.boxes import Boxes
 from data_prep.store.preprocess import Placement
 from detection.dataset import LesionBatch
 from detection.frames import PredictedBoxes, boxes_frames, sizes_by_image
@@ -57,19 +58,17 @@ def predict_boxes(
                 torch.inference_mode(),
                 torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"),
             ):
-                found = model(batch.images.to(device, non_blocking=True))
-            yield boxes_frames(batch.image_ids, _to_numpy(found), findings, placement, sizes)
+                detections = model(batch.images.to(device, non_blocking=True))
+            yield boxes_frames(batch.image_ids, _to_numpy(detections), findings, placement, sizes)
 
 
-def _to_numpy(found: Sequence[Mapping[str, Tensor]]) -> list[dict[str, np.ndarray]]:
+def _to_numpy(detections: Sequence[Mapping[str, Tensor]]) -> list[Boxes | None]:
     """The detections of a batch; from a GPU they come in one piece, not image by image."""
-    finite = torch.stack([image["finite"] for image in found]).cpu().numpy()
-    ends = np.cumsum([len(image["scores"]) for image in found])[:-1]
-    split = {
-        name: np.split(torch.cat([image[name] for image in found]).cpu().numpy(), ends)
+    finite = torch.stack([image["finite"] for image in detections]).cpu().numpy()
+    ends = np.cumsum([len(image["scores"]) for image in detections])[:-1]
+    parts = [
+        np.split(torch.cat([image[name] for image in detections]).cpu().numpy(), ends)
         for name in ("boxes", "scores", "labels")
-    }
-    return [
-        {"finite": ok, **{name: parts[place] for name, parts in split.items()}}
-        for place, ok in enumerate(finite)
     ]
+    images = zip(finite, *parts, strict=True)
+    return [Boxes(*arrays) if ok else None for ok, *arrays in images]

@@ -14,6 +14,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import batched_nms, clip_boxes_to_image
 
+from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
 from detection.decode_boxes import (
@@ -240,16 +241,22 @@ class LesionRetinaNet(RetinaNet):
                 return _decode_together(logits, offsets, heads, self.box_coder)
         size = heads.image_sizes[0][0]
         anchors = heads.anchors[0].numpy()
-        found = decode_boxes(logits.numpy(), offsets.numpy(), anchors, heads.level_sizes, size)
-        return [
-            {
-                "boxes": torch.from_numpy(image.boxes),
-                "scores": torch.from_numpy(image.scores),
-                "labels": torch.from_numpy(image.labels),
-                "finite": torch.tensor(image.finite),
-            }
-            for image in found
-        ]
+        decoded = decode_boxes(logits.numpy(), offsets.numpy(), anchors, heads.level_sizes, size)
+        return [_as_tensors(boxes) for boxes in decoded]
+
+
+def _as_tensors(boxes: Boxes | None) -> dict[str, Tensor]:
+    """One image of `Detections`; `None` where the network's output is not finite."""
+    if boxes is None:
+        none = {"boxes": torch.zeros((0, 4)), "scores": torch.zeros(0)}
+        labels = torch.zeros(0, dtype=torch.int64)
+        return none | {"labels": labels, "finite": torch.tensor(False)}
+    return {
+        "boxes": torch.from_numpy(boxes.corners),
+        "scores": torch.from_numpy(boxes.scores),
+        "labels": torch.from_numpy(boxes.labels),
+        "finite": torch.tensor(True),
+    }
 
 
 def _decode_together(

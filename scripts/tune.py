@@ -52,7 +52,7 @@ def tune(
     reduction: Annotated[
         list[str] | None,
         typer.Option(
-            help="How boxes become an image score: max, top_k, noisy_or or learned; of several "
+            help="How boxes become an image score: max, top_k or noisy_or; of several "
             "given the best by the mean AUROC over folds of validation patients. By default max, "
             "unless the AUROC of top_k or noisy_or is higher there by more than chance."
         ),
@@ -64,11 +64,10 @@ def tune(
         ),
     ] = None,
     search: Annotated[
-        Literal["default", "boxes", "full"] | None,
+        Literal["default", "boxes"] | None,
         typer.Option(
-            help="Try fusions (NMS, soft-NMS, weighted box fusion), box scales, reductions and "
-            "score cuts on a detector's stored boxes: default, boxes (fusion and scale only) or "
-            "full."
+            help="Try fusions (NMS, weighted box fusion), box scales, reductions and score cuts "
+            "on a detector's stored boxes: default, or boxes (fusion and scale only)."
         ),
     ] = None,
     objective: Annotated[
@@ -93,7 +92,7 @@ def tune(
     --objective ap50
     """
     if objective is not None and search is None:
-        raise InputError("tune: --objective is for a search; add --search default, boxes or full")
+        raise InputError("tune: --objective is for a search; add --search default or boxes")
     from data_prep.store.folder_kinds import require_kind
 
     require_kind(data, "data set")  # before what is heavy: a wrong folder is said at once

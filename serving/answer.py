@@ -26,7 +26,7 @@ from data_prep.images.image import read_image
 from data_prep.store.dataset import Target
 from data_prep.store.decode import LoosePixels
 from data_prep.store.predictions import Predictions
-from evaluation.boxes.box_rule import AS_STORED
+from evaluation.boxes.fusion import AS_STORED
 from evaluation.decisions.decided_output import decide, map_levels
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.system_output import SystemOutput

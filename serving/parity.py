@@ -13,17 +13,16 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import linear_sum_assignment
 
+from data_prep.contracts.boxes import Boxes, box_iou
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.decode import LoosePixels
 from data_prep.store.pixel_store import PixelSource
 from data_prep.store.predictions import Predictions
 from data_prep.store.preprocess import letterbox
-from detection.decode_boxes import MAX_PER_FINDING, MIN_SCORE, Found, decode_boxes
+from detection.decode_boxes import MAX_PER_FINDING, MIN_SCORE, decode_boxes
 from evaluation.boxes.average_precision import average_precision
-from evaluation.boxes.iou import box_iou
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import TestSet
@@ -259,10 +258,10 @@ def _same_answers(
     ]
 
 
-def _boxes_of(output: Predictions, image_id: str, findings: Sequence[str]) -> Found:
+def _boxes_of(output: Predictions, image_id: str, findings: Sequence[str]) -> Boxes:
     rows = output.rows("boxes", findings, pd.Index([image_id]))
     labels = pd.Index(findings).get_indexer(pd.Index(rows["finding"])) + 1
-    return Found(rows[EDGES].to_numpy(), rows["score"].to_numpy(), labels, finite=True)
+    return Boxes.from_table(rows, labels)
 
 
 def _image_scores(
@@ -272,7 +271,7 @@ def _image_scores(
     return scores.to_numpy(np.float64)
 
 
-def _same_boxes(case: str, pairs: Iterable[Sequence[Found]]) -> list[Measure]:
+def _same_boxes(case: str, pairs: Iterable[Sequence[Boxes]]) -> list[Measure]:
     differences = [match_found(one, two, most=MAX_PER_FINDING) for one, two in pairs]
     boxes, unmatched, scores, corners = zip(*differences, strict=True)
     share = sum(unmatched) / max(2 * sum(boxes), 1)
@@ -293,7 +292,7 @@ class BoxDifference(NamedTuple):
     corner: float  # of matched corners, px
 
 
-def match_found(first: Found, second: Found, *, most: int) -> BoxDifference:
+def match_found(first: Boxes, second: Boxes, *, most: int) -> BoxDifference:
     """Match the boxes that two systems found on an image, each to the one that overlaps it most.
 
     Boxes of one label are assigned so that the sum of their IoU is largest; a pair counts from an
@@ -302,19 +301,18 @@ def match_found(first: Found, second: Found, *, most: int) -> BoxDifference:
     on the other side.
 
     Example:
-        >>> boxes = np.array([[0, 0, 8, 8], [4, 4, 9, 9]], np.float32)
-        >>> scores, labels = np.array([0.5, 0.5], np.float32), np.array([1, 1])
-        >>> swapped = Found(boxes[::-1], scores, labels, True)
-        >>> match_found(Found(boxes, scores, labels, True), swapped, most=100)
+        >>> corners = np.array([[0, 0, 8, 8], [4, 4, 9, 9]], np.float32)
+        >>> boxes = Boxes(corners, np.array([0.5, 0.5], np.float32), np.array([1, 1]))
+        >>> match_found(boxes, boxes[::-1], most=100)
         BoxDifference(boxes=2, unmatched=0, score=0.0, corner=0.0)
     """
     total = BoxDifference(0, 0, 0.0, 0.0)
     for label in np.union1d(first.labels, second.labels):
-        sides = [(f.boxes[f.labels == label], f.scores[f.labels == label]) for f in (first, second)]
-        (boxes, scores), (others, other_scores) = sides
+        sides = [boxes[boxes.labels == label] for boxes in (first, second)]
+        (boxes, scores), (others, other_scores) = ((side.corners, side.scores) for side in sides)
         one, two = _assign(boxes, others)
         apart = _apart(scores[one], other_scores[two])
-        cuts = [float(values.min()) for _, values in sides if len(values) >= most]
+        cuts = [float(side.scores.min()) for side in sides if len(side) >= most]
         least = max(cuts) + 2 * apart if cuts else -np.inf
         lacking = [np.delete(scores, one), np.delete(other_scores, two)]
         total = BoxDifference(
@@ -328,10 +326,7 @@ def match_found(first: Found, second: Found, *, most: int) -> BoxDifference:
 
 def _assign(boxes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows of both sides that are one box."""
-    pairs = np.indices((len(boxes), len(others))).reshape(2, -1)
-    with np.errstate(invalid="ignore"):
-        overlap = box_iou(boxes[pairs[0]].astype(np.float64), others[pairs[1]].astype(np.float64))
-    iou = np.nan_to_num(overlap).reshape(len(boxes), len(others))
+    iou = box_iou(boxes.astype(np.float64)[:, None], others.astype(np.float64))
     one, two = linear_sum_assignment(iou, maximize=True)
     same = iou[one, two] >= _SAME_BOX
     return one[same], two[same]
@@ -362,18 +357,20 @@ def _same_at_limits(original: Any, exported: Any, images: np.ndarray) -> list[Me
     for case, shift in shifts.items():
         moved = heads.outputs | {"cls_logits": heads.outputs["cls_logits"] + shift}
         first = _decode_by_torchvision(original.model, heads._replace(outputs=moved))
-        second = decode_boxes(
+        decoded = decode_boxes(
             outputs["logits"] + np.float32(shift),
             outputs["offsets"],
             exported.anchors,
             exported.spec.level_sizes,
             exported.spec.size,
         )
+        none = Boxes(np.zeros((0, 4)), np.zeros(0), np.zeros(0))
+        second = [none if boxes is None else boxes for boxes in decoded]
         measures += _same_boxes(case, zip(first, second, strict=True))
     return measures
 
 
-def _decode_by_torchvision(model: Any, heads: Any) -> list[Found]:
+def _decode_by_torchvision(model: Any, heads: Any) -> list[Boxes]:
     """The best boxes of each finding by the method that `LesionRetinaNet` inherits."""
     logits = heads.outputs["cls_logits"].clone()
     logits[..., 0] = -np.inf  # background, which torchvision would return
@@ -387,7 +384,7 @@ def _decode_by_torchvision(model: Any, heads: Any) -> list[Found]:
         boxes, scores, labels = (image[name].numpy() for name in ("boxes", "scores", "labels"))
         of_labels = [np.flatnonzero(labels == label + 1) for label in range(model.n_findings)]
         kept = np.concatenate([rows[:MAX_PER_FINDING] for rows in of_labels])
-        decoded.append(Found(boxes[kept], scores[kept], labels[kept], finite=True))
+        decoded.append(Boxes(boxes, scores, labels)[kept])
     return decoded
 
 

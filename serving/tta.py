@@ -19,6 +19,7 @@ from torch.nn import functional
 from classification.loss import scores_of
 from classification.model import ImageClassifier
 from data_prep.augment.views import View
+from data_prep.contracts.boxes import Boxes
 from detection.decode_boxes import MAX_PER_FINDING, MIN_SCORE
 from detection.retinanet import LesionRetinaNet
 from evaluation.boxes.fusion import best_box_fusion
@@ -81,28 +82,25 @@ class _MultiViewDetector(nn.Module):
         )
         shown = (corners[:, 2:] > corners[:, :2]).all(axis=1)
         fused = best_box_fusion(
-            corners[shown],
-            scores[shown],
-            groups[shown],
+            Boxes(corners, scores, groups)[shown],
             models=models[shown],
             weights=[1.0] * len(self.views),
         )
-        return [self._of_image(image, *fused, finite[image]) for image in range(n_images)]
+        return [self._of_image(image, fused, finite[image]) for image in range(n_images)]
 
-    def _of_image(
-        self, image: int, corners: np.ndarray, scores: np.ndarray, groups: np.ndarray, ok: Tensor
-    ) -> dict[str, Tensor]:
+    def _of_image(self, image: int, boxes: Boxes, ok: Tensor) -> dict[str, Tensor]:
         first = image * (self.n_findings + 1)
         rows = []
         for group in range(first + 1, first + self.n_findings + 1):
-            start, stop = np.searchsorted(groups, [group, group + 1])  # by falling score
-            rows.append(np.arange(start, stop)[scores[start:stop] >= MIN_SCORE][:MAX_PER_FINDING])
-        kept = np.concatenate(rows)
-        kept = kept[np.argsort(-scores[kept], kind="stable")]
+            start, stop = np.searchsorted(boxes.labels, [group, group + 1])  # by falling score
+            sure = boxes.scores[start:stop] >= MIN_SCORE
+            rows.append(np.arange(start, stop)[sure][:MAX_PER_FINDING])
+        kept = boxes[np.concatenate(rows)]
+        kept = kept[np.argsort(-kept.scores, kind="stable")]
         return {
-            "boxes": torch.from_numpy(corners[kept]),
-            "scores": torch.from_numpy(scores[kept]),
-            "labels": torch.from_numpy(groups[kept] - first),
+            "boxes": torch.from_numpy(kept.corners),
+            "scores": torch.from_numpy(kept.scores),
+            "labels": torch.from_numpy(kept.labels - first),
             "finite": ok,
         }
 

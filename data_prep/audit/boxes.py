@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.audit.problem import Problem, Severity
+from data_prep.contracts.boxes import box_iou
 from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.text_lookup import is_member, positions
 
@@ -94,8 +95,7 @@ def _overlapping(boxes: pd.DataFrame) -> np.ndarray:
     keys = [pd.factorize(boxes[column])[0] for column in _KEY]
     order = np.lexsort(keys)
     image, finding, reader = (key[order] for key in keys)
-    x1, y1, x2, y2 = boxes[EDGES].to_numpy(dtype="float64")[order].T
-    area = (x2 - x1) * (y2 - y1)
+    corners = boxes[EDGES].to_numpy(dtype="float64")[order]
     live, step, found = np.arange(len(boxes)), 1, [np.empty(0, dtype=np.int64)]
     while len(live):
         live = live[live + step < len(boxes)]
@@ -103,10 +103,7 @@ def _overlapping(boxes: pd.DataFrame) -> np.ndarray:
         alike = (image[live] == image[other]) & (finding[live] == finding[other])
         live = live[alike & (reader[live] == reader[other])]
         other = live + step
-        across = np.minimum(x2[live], x2[other]) - np.maximum(x1[live], x1[other])
-        down = np.minimum(y2[live], y2[other]) - np.maximum(y1[live], y1[other])
-        shared = across.clip(0) * down.clip(0)
-        same = shared > SAME_BOX_IOU * (area[live] + area[other] - shared)
+        same = box_iou(corners[live], corners[other]) > SAME_BOX_IOU
         found.append(order[other[same]])
         step += 1
     return np.concatenate(found)

@@ -7,6 +7,7 @@ import re
 import numpy as np
 import pandas as pd
 
+from data_prep.contracts.boxes import box_iou
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.text_lookup import is_member
@@ -113,7 +114,7 @@ def _same_lesions(boxes: pd.DataFrame, iou: float = SAME_LESION_IOU) -> np.ndarr
     reader, edges = ordered["reader"].to_numpy(), ordered[EDGES].to_numpy(dtype="float64")
     wanted = (first < second) & (reader[first] != reader[second])
     first, second = first[wanted], second[wanted]
-    overlap = _overlap(edges[first], edges[second])
+    overlap = box_iou(edges[first], edges[second])
     near = overlap > iou
     first, second, overlap = first[near], second[near], overlap[near]
     lesion = {box: {box} for box in range(len(ordered))}
@@ -125,14 +126,6 @@ def _same_lesions(boxes: pd.DataFrame, iou: float = SAME_LESION_IOU) -> np.ndarr
     number = np.empty(len(ordered), dtype="int64")
     number[ordered.index.to_numpy()] = [min(lesion[box]) for box in range(len(ordered))]
     return number
-
-
-def _overlap(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes pair by pair, float64 ``(N,)`` from two ``(N, 4)``."""
-    sides = np.minimum(one[:, 2:], other[:, 2:]) - np.maximum(one[:, :2], other[:, :2])
-    shared = np.clip(sides, 0, None).prod(axis=1)
-    areas = [(box[:, 2:] - box[:, :2]).prod(axis=1) for box in (one, other)]
-    return np.asarray(shared / (areas[0] + areas[1] - shared))
 
 
 def reference_coverage(

@@ -1,16 +1,12 @@
-"""Match predicted to true boxes once; average precision under any image weights after that.
+"""COCO's average precision: under any image weights, and as pycocotools itself computes it.
 
-The rules are COCO's: boxes of an image are visited in falling score (equal scores in the order
-of their rows), each takes the free true box of highest IoU if that reaches the threshold (among
-equal IoU the later true box), negative images take part. Average precision is COCO's
-101-point interpolation.
+Boxes of an image are visited in falling score (equal scores in the order of their rows), each
+takes the free true box of highest IoU if that reaches the threshold (among equal IoU the later
+true box), negative images take part. Average precision is COCO's 101-point interpolation.
 """
 
 import contextlib
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -19,126 +15,11 @@ import pandas as pd
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from data_prep.contracts.schemas import EDGES
-from evaluation.boxes.iou import MAX_BOXES, BoxPairs, box_iou, pair_boxes
+from evaluation.boxes.matching import IOU_THRESHOLDS, MAX_BOXES, BoxMatches, BoxPairs, pair_boxes
 from evaluation.statistics.bootstrap import RunningRows, SegmentSums
 from evaluation.statistics.ranking import Floats, Integers
 
-__all__ = [
-    "IOU_THRESHOLDS",
-    "MAX_BOXES",
-    "BoxMatches",
-    "WeightedAveragePrecision",
-    "box_iou",
-    "match_boxes",
-    "match_pairs",
-]
-
-IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RECALL_POINTS = np.linspace(0.0, 1.0, 101)
-
-
-@dataclass(frozen=True)
-class BoxMatches:
-    """Predicted boxes in falling score with what each of them hit.
-
-    Attributes:
-        hit: Whether a box found a true box, shape ``(boxes, thresholds)``.
-        image: Position of the box's image in the ids that were matched, shape ``(boxes,)``.
-        score: Falling, shape ``(boxes,)``.
-        n_true: True boxes per image, shape ``(images,)``.
-        iou_thresholds: Shape ``(thresholds,)``.
-    """
-
-    hit: npt.NDArray[np.bool_]
-    image: npt.NDArray[np.int64]
-    score: Floats
-    n_true: npt.NDArray[np.int64]
-    iou_thresholds: Floats
-
-
-def match_boxes(
-    boxes: pd.DataFrame,
-    truth: pd.DataFrame,
-    image_ids: pd.Index,
-    iou_thresholds: Sequence[float] | Floats = IOU_THRESHOLDS,
-) -> BoxMatches:
-    """Match predicted to true boxes image by image, at several IoU thresholds at once.
-
-    Args:
-        boxes: Predicted boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px),
-            ``score``. The 100 most confident of an image count. Other images are ignored.
-        truth: True boxes, same columns without ``score``. Other images are ignored.
-        image_ids: Every image judged, with and without boxes, unique, in the order in which
-            equal scores of different images are ranked.
-        iou_thresholds: A match needs at least this IoU.
-
-    Returns:
-        The matches.
-
-    Example:
-        >>> corners = {"x1": [0.0], "y1": [0.0], "x2": [4.0], "y2": [2.0]}
-        >>> true = pd.DataFrame({"image_id": ["a"], **corners})
-        >>> found = true.assign(x2=3.0, score=0.9)
-        >>> match_boxes(found, true, pd.Index(["a"]), [0.5, 0.75, 0.8]).hit.tolist()
-        [[True, True, False]]
-    """
-    return match_pairs(pair_boxes(boxes, truth, image_ids), iou_thresholds)
-
-
-def match_pairs(
-    pairs: BoxPairs, iou_thresholds: Sequence[float] | Floats = IOU_THRESHOLDS
-) -> BoxMatches:
-    """Match boxes whose overlaps are known; see `match_boxes`.
-
-    Args:
-        pairs: Every predicted with every true box of its image.
-        iou_thresholds: A match needs at least this IoU.
-    """
-    thresholds = np.asarray(iou_thresholds, dtype=np.float64)
-    boxes = pairs.boxes
-    near = pairs.iou >= thresholds.min(initial=1.0)
-    n_true = int(pairs.n_true.sum())
-    hit = _greedy(
-        pairs.box[near], pairs.true[near], pairs.iou[near], boxes.rank, n_true, thresholds
-    )
-    falling = np.argsort(-boxes.score, kind="stable")
-    return BoxMatches(
-        hit[falling], boxes.image[falling], boxes.score[falling], pairs.n_true, thresholds
-    )
-
-
-def _greedy(
-    box_of_pair: Integers,
-    true_of_pair: Integers,
-    iou: Floats,
-    rank: Integers,
-    n_true: int,
-    thresholds: Floats,
-) -> npt.NDArray[np.bool_]:
-    """Let the boxes choose, one rank at a time but all images and thresholds at once."""
-    hit = np.zeros((len(rank), len(thresholds)), dtype=bool)
-    taken = np.zeros((n_true, len(thresholds)), dtype=bool)
-    order = np.argsort(rank[box_of_pair], kind="stable")
-    box_of_pair, true_of_pair, iou = box_of_pair[order], true_of_pair[order], iou[order]
-    pair_rank = rank[box_of_pair]
-    edges = np.append(np.flatnonzero(np.append(True, pair_rank[1:] != pair_rank[:-1])), len(iou))
-    for start, stop in pairwise(edges):
-        box, true = box_of_pair[start:stop], true_of_pair[start:stop]
-        if not len(box):
-            continue
-        open_to = (iou[start:stop, None] >= thresholds) & ~taken[true]  # (pairs, thresholds)
-        worth = np.where(open_to, iou[start:stop, None], -1.0)
-        first = np.flatnonzero(np.append(True, box[1:] != box[:-1]))
-        best = np.maximum.reduceat(worth, first, axis=0)  # (boxes, thresholds)
-        of_box = np.cumsum(np.append(True, box[1:] != box[:-1])) - 1
-        # Among equal IoU the later true box, as pycocotools.
-        place = np.where(open_to & (worth == best[of_box]), np.arange(len(box))[:, None], -1)
-        chosen = np.maximum.reduceat(place, first, axis=0)
-        which, threshold = np.nonzero(chosen >= 0)
-        hit[box[first][which], threshold] = True
-        taken[true[chosen[which, threshold]], threshold] = True
-    return hit
 
 
 class WeightedAveragePrecision:
@@ -155,6 +36,7 @@ class WeightedAveragePrecision:
     Example:
         >>> corners = {"x1": [0.0], "y1": [0.0], "x2": [4.0], "y2": [2.0]}
         >>> true = pd.DataFrame({"image_id": ["a"], **corners})
+        >>> from evaluation.boxes.matching import match_boxes
         >>> matches = match_boxes(true.assign(score=0.9), true, pd.Index(["a"]))
         >>> figure = WeightedAveragePrecision(matches, np.array([0]), 1)
         >>> figure(np.ones((1, 1), dtype=int)).round(6).tolist()
@@ -262,7 +144,7 @@ def coco_figures(pairs: BoxPairs) -> dict[str, float | None]:
     Returns:
         ``ap50`` and ``ap`` in [0, 1]; `None` where no image has a true box.
     """
-    n_true, boxes = len(pairs.true_image), pairs.boxes
+    n_true, boxes = len(pairs.truth.image), pairs.boxes
     if not n_true:
         return {"ap50": None, "ap": None}
     if not len(boxes.score):
@@ -281,8 +163,8 @@ def _matched(pairs: BoxPairs) -> npt.NDArray[np.bool_]:
         return hit
     boxes, scores = pairs.boxes, pairs.boxes.score[near]
     found = _annotations(boxes.image[near], boxes.corners[near], scores)
-    judged = np.isin(pairs.true_image, images)
-    true = _annotations(pairs.true_image[judged], pairs.true_corners[judged])
+    judged = np.isin(pairs.truth.image, images)
+    true = _annotations(pairs.truth.image[judged], pairs.truth.corners[judged])
     judge = COCOeval(_coco(true, images), _coco(found, images), "bbox")
     _ask_for_all_sizes(judge, MAX_BOXES)
     judge.evaluate()
@@ -340,66 +222,3 @@ def _coco(annotations: list[dict[str, Any]], images: Integers) -> COCO:
     }
     coco.createIndex()
     return coco
-
-
-def deciding_points(boxes: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
-    """The centre of each image's most confident box.
-
-    Among equal scores the box nearest the top left decides, whatever the order of the rows.
-
-    Args:
-        boxes: Predicted boxes, original px.
-        image_ids: Images wanted, unique, shape ``(N,)``.
-
-    Returns:
-        ``point_x`` and ``point_y`` in original px, one row per image in the order of
-        `image_ids`; NaN where an image has no box.
-
-    Example:
-        >>> boxes = pd.DataFrame(
-        ...     {"image_id": "a", "x1": [0, 4], "y1": [0, 4], "x2": [2, 8], "y2": [2, 8],
-        ...      "score": [0.2, 0.9]})
-        >>> deciding_points(boxes, pd.Index(["a"])).to_dict("list")
-        {'point_x': [6.0], 'point_y': [6.0]}
-    """
-    highest = boxes.groupby("image_id")["score"].transform("max")
-    tied = boxes[boxes["score"] == highest].sort_values(["y1", "x1", "y2", "x2"])
-    top = tied.drop_duplicates("image_id").set_index("image_id")
-    points = pd.DataFrame(
-        {"point_x": (top["x1"] + top["x2"]) / 2, "point_y": (top["y1"] + top["y2"]) / 2}
-    )
-    return points.reindex(image_ids).astype(np.float64)
-
-
-def localised(
-    points: pd.DataFrame, truth: pd.DataFrame, tolerance: Floats | None = None
-) -> npt.NDArray[np.bool_]:
-    """Whether each image's point lies in one of its true boxes, borders included.
-
-    Args:
-        points: ``point_x``, ``point_y`` in original px, indexed by image id; NaN is a miss.
-        truth: True boxes, original px.
-        tolerance: By how much a box is widened on each side, across and down, original px, shape
-            ``(len(points), 2)``; `None`: not at all.
-
-    Returns:
-        Shape ``(len(points),)``, in its order.
-
-    Example:
-        >>> true = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [4], "y2": [4]})
-        >>> points = pd.DataFrame({"point_x": [4.0, 1], "point_y": [2.0, 1]}, index=["a", "b"])
-        >>> localised(points, true).tolist()
-        [True, False]
-        >>> points.loc["a"] = 5.5, 2.0  # 1.5 px beside the box
-        >>> [localised(points, true, np.full((2, 2), by)).tolist()[0] for by in (1.0, 1.5)]
-        [False, True]
-    """
-    row = points.index.get_indexer(pd.Index(truth["image_id"]))
-    wanted = row >= 0
-    row, corners = row[wanted], truth[EDGES].to_numpy(np.float64)[wanted]
-    at = points[["point_x", "point_y"]].to_numpy(np.float64)[row]
-    slack = 0.0 if tolerance is None else tolerance[row]
-    inside = ((at >= corners[:, :2] - slack) & (at <= corners[:, 2:] + slack)).all(axis=1)
-    result = np.zeros(len(points), dtype=bool)
-    result[row[inside]] = True
-    return result

@@ -8,8 +8,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from evaluation.boxes.average_precision import match_pairs
-from evaluation.boxes.iou import BoxPairs
+from evaluation.boxes.matching import BoxPairs, match_pairs
 from evaluation.statistics.bootstrap import RunningRows, SegmentSums, per_cluster
 from evaluation.statistics.ranking import Floats, Integers, is_positive
 
@@ -44,20 +43,20 @@ class WeightedIobb:
         thresholds: Sequence[float] = IOBB_THRESHOLDS,
     ) -> None:
         owner, called = np.asarray(clusters), is_positive(pairs.boxes.score, cut)
-        corners, true = pairs.boxes.corners[pairs.box], pairs.true_corners[pairs.true]
+        corners, true = pairs.boxes.corners[pairs.box], pairs.truth.corners[pairs.true]
         shared = np.minimum(corners[:, 2:], true[:, 2:]) - np.maximum(corners[:, :2], true[:, :2])
         area = np.prod(corners[:, 2:] - corners[:, :2], axis=1)
         iobb = np.prod(np.maximum(shared, 0), axis=1) / area
-        found = np.zeros((len(pairs.true_image), len(thresholds)), dtype=bool)
+        found = np.zeros((len(pairs.truth.image), len(thresholds)), dtype=bool)
         false = np.repeat(called[:, None], len(thresholds), axis=1)
         for column, least in enumerate(thresholds):
             on = (iobb >= least) & called[pairs.box]
             found[pairs.true[on], column] = True
             false[pairs.box[on], column] = False
-        self._found = per_cluster(found, owner[pairs.true_image], n_clusters)
+        self._found = per_cluster(found, owner[pairs.truth.image], n_clusters)
         self._false = per_cluster(false, owner[pairs.boxes.image], n_clusters)
         self._images = np.bincount(owner, minlength=n_clusters)
-        self._lesions = np.bincount(owner, weights=pairs.n_true, minlength=n_clusters)
+        self._lesions = np.bincount(owner, weights=pairs.truth.per_image, minlength=n_clusters)
 
     def __call__(self, weights: Integers) -> Floats:
         """The figures per weighting.
@@ -108,7 +107,7 @@ class WeightedRsnaScore:
         self, pairs: BoxPairs, clusters: Integers, n_clusters: int, cuts: Sequence[float] | Floats
     ) -> None:
         matches = match_pairs(pairs, _RSNA_IOU)
-        n_images, n_cuts = len(pairs.n_true), len(cuts)
+        n_images, n_cuts = len(pairs.truth.per_image), len(cuts)
         # A box is called at the cuts up to its score: count by the highest, add up from behind.
         last = np.searchsorted(np.asarray(cuts), matches.score, side="right")
         cell = matches.image * (n_cuts + 1) + last
@@ -118,7 +117,7 @@ class WeightedRsnaScore:
             table = counted.reshape(n_images, n_cuts + 1)
             return np.asarray(table[:, :0:-1].cumsum(axis=1)[:, ::-1], dtype=np.float64)
 
-        total = at_cuts() + pairs.n_true[:, None]  # calls and lesions, (images, cuts)
+        total = at_cuts() + pairs.truth.per_image[:, None]  # calls and lesions, (images, cuts)
         value = np.zeros((n_images, n_cuts))
         for hit in matches.hit.T:
             found = at_cuts(hit.astype(np.float64))
@@ -144,7 +143,7 @@ def _hits(pairs: BoxPairs, hit: Hit) -> npt.NDArray[np.bool_]:
     """Which pairs are a mark that finds a lesion, shape ``(pairs,)``."""
     if hit == "iou":
         return np.asarray(pairs.iou >= _FROC_IOU)
-    mark, lesion = pairs.boxes.corners[pairs.box], pairs.true_corners[pairs.true]
+    mark, lesion = pairs.boxes.corners[pairs.box], pairs.truth.corners[pairs.true]
     centre = (mark[:, :2] + mark[:, 2:]) / 2
     return np.asarray(((centre >= lesion[:, :2]) & (centre <= lesion[:, 2:])).all(axis=1))
 
@@ -152,7 +151,7 @@ def _hits(pairs: BoxPairs, hit: Hit) -> npt.NDArray[np.bool_]:
 def _first_finds(pairs: BoxPairs, hit: Hit) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """The highest score that finds each lesion (-inf: none), and which marks are false."""
     near = _hits(pairs, hit)
-    best = np.full(len(pairs.true_image), -np.inf)
+    best = np.full(len(pairs.truth.image), -np.inf)
     np.maximum.at(best, pairs.true[near], pairs.boxes.score[pairs.box[near]])
     false = np.ones(len(pairs.boxes.score), dtype=bool)
     false[pairs.box[near]] = False
@@ -183,14 +182,14 @@ class WeightedFroc:
         best, false = _first_finds(pairs, hit)
         found = np.flatnonzero(best > -np.inf)
         found = found[np.argsort(-best[found], kind="stable")]
-        self._finder = owner[pairs.true_image[found]]
+        self._finder = owner[pairs.truth.image[found]]
         # A false mark is called wherever a lesion of no higher score is: add up over lesions.
         segment = np.searchsorted(-best[found], -boxes.score[false], side="left")
         of_box = owner[boxes.image[false]]
         counted = segment < len(found)
         self._false = SegmentSums(segment[counted], of_box[counted], len(found), n_clusters)
         self._images = np.bincount(owner, minlength=n_clusters)
-        self._lesions = np.bincount(owner, weights=pairs.n_true, minlength=n_clusters)
+        self._lesions = np.bincount(owner, weights=pairs.truth.per_image, minlength=n_clusters)
 
     def figures(self, weights: Integers) -> Floats:
         """The figures per weighting.
@@ -241,14 +240,14 @@ def froc_curve(pairs: BoxPairs, hit: Hit = "iou") -> FrocCurve:
 
     Example:
         >>> import pandas as pd
-        >>> from evaluation.boxes.iou import pair_boxes
+        >>> from evaluation.boxes.matching import pair_boxes
         >>> true = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [9], "y2": [9]})
         >>> marks = pd.concat([true.assign(score=0.4), true.assign(score=0.8, image_id="b")])
         >>> curve = froc_curve(pair_boxes(marks, true, pd.Index(["a", "b"])))
         >>> curve.false_marks.tolist(), curve.sensitivity.tolist()
         ([0.0, 0.5, 0.5], [0.0, 1.0, 1.0])
     """
-    if not len(pairs.true_image):
+    if not len(pairs.truth.image):
         return FrocCurve(np.empty(0), np.empty(0))
     best, false = _first_finds(pairs, hit)
     rising = np.sort(-best[best > -np.inf])
@@ -256,6 +255,6 @@ def froc_curve(pairs: BoxPairs, hit: Hit = "iou") -> FrocCurve:
     found = np.searchsorted(rising, cuts, side="right")
     called = np.searchsorted(wrong, cuts, side="right")
     return FrocCurve(
-        np.concatenate([[0], called, [len(wrong)]]) / len(pairs.n_true),
+        np.concatenate([[0], called, [len(wrong)]]) / len(pairs.truth.per_image),
         np.concatenate([[0], found, [len(rising)]]) / len(best),
     )

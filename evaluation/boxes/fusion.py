@@ -1,31 +1,39 @@
-"""Fuse overlapping boxes: NMS, soft-NMS, weighted box fusion, and scaling, in numpy.
+"""How stored boxes become the boxes that are judged: fusion, then scale.
 
-Boxes of one group (an image and a finding) only ever meet each other, see
-`evaluation.boxes.fusion`.
+Boxes of different labels (image and finding) never meet. Validation chooses the rule of one
+system; an ensemble fuses the boxes of several.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
+from data_prep.contracts.boxes import Boxes, box_iou, suppress
 from data_prep.contracts.errors import InputError
 from evaluation.statistics.ranking import Floats, Integers
 
+if TYPE_CHECKING:
+    import pandas as pd
+
+Confidence = Literal["avg", "max"]
 _ROWS_AT_ONCE = 512  # such tables stay in the processor's cache
+_LEAST = 1e-12  # a box of score 0 still has a place
 
 
-def _box_tables(groups: Integers, scores: Floats) -> Iterator[npt.NDArray[np.int64]]:
-    """Positions of the boxes of each group, most confident first, -1 beyond: shape ``(R, K)``."""
-    order = np.lexsort((-scores, groups))
+def _box_tables(boxes: Boxes) -> Iterator[npt.NDArray[np.int64]]:
+    """Rows of the boxes of each label, most confident first, -1 beyond: shape ``(R, K)``."""
+    labels = boxes.labels
+    order = np.lexsort((-boxes.scores, labels))
     if not len(order):
         return
-    edge = np.flatnonzero(np.diff(groups[order], prepend=groups[order[0]] - 1))
+    edge = np.flatnonzero(np.diff(labels[order], prepend=labels[order[0]] - 1))
     counts = np.diff(np.append(edge, len(order)))
-    by_size = np.argsort(counts, kind="stable")  # groups of like size share a table
+    by_size = np.argsort(counts, kind="stable")  # labels of like size share a table
     for start in range(0, len(by_size), _ROWS_AT_ONCE):
         rows = by_size[start : start + _ROWS_AT_ONCE]
         slot = np.arange(counts[rows].max())
@@ -33,110 +41,33 @@ def _box_tables(groups: Integers, scores: Floats) -> Iterator[npt.NDArray[np.int
         yield np.where(there, order[np.where(there, edge[rows, None] + slot, 0)], -1)
 
 
-def _box_sides(corners: Floats, place: Integers) -> Floats:
+def _box_sides(corners: Floats, table: Integers) -> Floats:
     """Corners as ``(4, R, K)``."""
-    return np.ascontiguousarray(np.moveaxis(corners[place], -1, 0))
+    return np.ascontiguousarray(np.moveaxis(corners[table], -1, 0))
 
 
 def _overlaps(one: Floats, others: Floats) -> Floats:
     """IoU of one box a row with the others of the row; sides first."""
-    across = np.minimum(one[2], others[2]) - np.maximum(one[0], others[0])
-    down = np.minimum(one[3], others[3]) - np.maximum(one[1], others[1])
-    shared = np.maximum(across, 0) * np.maximum(down, 0)
-    area = (one[2] - one[0]) * (one[3] - one[1])
-    areas = (others[2] - others[0]) * (others[3] - others[1])
-    whole = area + areas - shared
-    return np.asarray(np.divide(shared, whole, out=np.zeros_like(whole), where=whole > 0))
+    return box_iou(np.moveaxis(one, 0, -1), np.moveaxis(others, 0, -1))
 
 
-Confidence = Literal["avg", "max"]
-_LEAST = 1e-12  # a box of score 0 still has a place
-
-
-def nms(
-    corners: Floats, scores: Floats, groups: Integers, *, iou_threshold: float
-) -> npt.NDArray[np.bool_]:
-    """Keep a box unless a more confident kept one of its group overlaps it more than allowed.
-
-    Source:
-        Greedy non-maximum suppression, as in torchvision and ensemble-boxes.
-
-    Example:
-        >>> boxes = np.array([[0.0, 0, 4, 4], [0, 0, 4, 3], [9, 9, 10, 10]])
-        >>> nms(boxes, np.array([0.5, 0.9, 0.1]), np.zeros(3, int), iou_threshold=0.5).tolist()
-        [False, True, True]
-    """
-    kept = np.zeros(len(scores), dtype=bool)
-    for place in _box_tables(groups, scores):
-        alive = place >= 0
-        sides = _box_sides(corners, place)
-        for slot in range(place.shape[1] - 1):
-            rows = np.flatnonzero(alive[:, slot])
-            if not len(rows):
-                continue
-            rest = sides[:, rows, slot + 1 :]
-            overlap = _overlaps(sides[:, rows, slot, None], rest)
-            alive[rows, slot + 1 :] &= overlap <= iou_threshold
-        kept[place[alive]] = True
-    return kept
-
-
-def soft_nms(
-    corners: Floats,
-    scores: Floats,
-    groups: Integers,
-    *,
-    method: Literal["linear", "gaussian"] = "gaussian",
-    iou_threshold: float = 0.3,
-    sigma: float = 0.5,
-    min_score: float = 0.001,
-) -> Floats:
-    """Lower the score of a box for each more confident one that it overlaps.
-
-    ``linear`` multiplies by ``1 - IoU`` where the IoU is above the threshold, ``gaussian`` by
-    ``exp(-IoU^2 / sigma)`` always.
-
-    Source:
-        Bodla et al. 2017, Soft-NMS.
-
-    Example:
-        >>> boxes = np.array([[0.0, 0, 4, 4], [0, 0, 4, 3]])
-        >>> soft_nms(boxes, np.array([0.8, 0.4]), np.zeros(2, int), method="linear").tolist()
-        [0.8, 0.1]
-    """
-    lowered = np.zeros(len(scores))
-    for place in _box_tables(groups, scores):
-        every = np.arange(len(place))
-        left = np.where(place >= 0, scores[place], -1.0)  # -1: chosen already, or not there
-        sides = _box_sides(corners, place)
-        for _ in range(place.shape[1]):
-            best = left.argmax(axis=1)
-            value = left[every, best]
-            going = value >= min_score
-            if not going.any():
-                break
-            lowered[place[every, best][going]] = value[going]
-            left[every, best] = -1.0
-            overlap = _overlaps(sides[:, every, best, None], sides)
-            if method == "linear":
-                factor = np.where(overlap > iou_threshold, 1 - overlap, 1.0)
-            else:
-                factor = np.exp(-(overlap * overlap) / sigma)
-            np.multiply(left, factor, out=left, where=left > 0)
-    return lowered
+def _by_label(parts: Sequence[Boxes], like: Boxes) -> Boxes:
+    """All parts together, by label and falling score; without any, none."""
+    parts = [like[:0], *parts]
+    names = ("corners", "scores", "labels")
+    fused = Boxes(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+    return fused[np.lexsort((-fused.scores, fused.labels))]
 
 
 def weighted_box_fusion(
-    corners: Floats,
-    scores: Floats,
-    groups: Integers,
+    boxes: Boxes,
     *,
     models: Integers | None = None,
     weights: Sequence[float] | None = None,
     iou_threshold: float = 0.55,
     min_score: float = 0.0,
     confidence: Confidence = "avg",
-) -> tuple[Floats, Floats, Integers]:
+) -> Boxes:
     """Replace each cluster of overlapping boxes by their mean, weighted by score.
 
     Boxes come in falling ``score x weight``; each joins the fused box that it overlaps most, if
@@ -145,9 +76,7 @@ def weighted_box_fusion(
     ``max`` it is the highest.
 
     Args:
-        corners: Shape ``(N, 4)`` xyxy, original px.
-        scores: Shape ``(N,)``.
-        groups: The group of each box, shape ``(N,)``.
+        boxes: Only those of one label are fused.
         models: The model of each box as an index from 0, shape ``(N,)``; one model by default.
         weights: A weight above 0 per model; 1 by default.
         iou_threshold: A box joins a cluster when its IoU with it is above this.
@@ -155,8 +84,7 @@ def weighted_box_fusion(
         confidence: How scores combine.
 
     Returns:
-        Corners ``(M, 4)``, scores ``(M,)`` in [0, 1] and groups ``(M,)`` of the fused boxes, by
-        group and falling score.
+        The fused boxes by label and falling score, which is in [0, 1].
 
     Raises:
         InputError: A model has no weight, or a weight is not above 0.
@@ -165,45 +93,41 @@ def weighted_box_fusion(
         Solovyev, Wang and Gabruseva 2021, as in ensemble-boxes.
 
     Example:
-        >>> boxes = np.array([[0.0, 0, 4, 4], [0, 0, 4, 3]])
-        >>> fused = weighted_box_fusion(boxes, np.array([0.9, 0.3]), np.zeros(2, int))
-        >>> [part.round(3).tolist() for part in fused]
-        [[[0.0, 0.0, 4.0, 3.75]], [0.6], [0]]
+        >>> corners = np.array([[0.0, 0, 4, 4], [0, 0, 4, 3]])
+        >>> fused = weighted_box_fusion(Boxes(corners, np.array([0.9, 0.3]), np.zeros(2, int)))
+        >>> fused.corners.round(3).tolist(), fused.scores.round(3).tolist()
+        ([[0.0, 0.0, 4.0, 3.75]], [0.6])
     """
-    weight, model = _model_weights(models, weights, len(scores))
-    entering = np.flatnonzero(scores >= min_score)
-    corners, groups = corners[entering], groups[entering]
-    weighed = scores[entering] * weight[model[entering]]
-    fused: list[tuple[Floats, Floats, Integers]] = [
-        (np.empty((0, 4)), np.empty(0), np.empty(0, dtype=groups.dtype))
-    ]
-    for place in _box_tables(groups, weighed):
-        sides, total, highest, count = _clusters(corners, weighed, place, iou_threshold)
+    weight, model = _model_weights(models, weights, len(boxes))
+    entering = np.flatnonzero(boxes.scores >= min_score)
+    weighed = replace(boxes, scores=boxes.scores * weight[model])[entering]
+    fused = []
+    for table in _box_tables(weighed):
+        sides, total, highest, count = _clusters(weighed, table, iou_threshold)
         row, column = np.nonzero(count)
-        boxes, sum_of, most = count[row, column], total[row, column], highest[row, column]
+        joined, sum_of, most = count[row, column], total[row, column], highest[row, column]
         if confidence == "max":
             score = most / weight.max()
         else:
-            score = sum_of / boxes * np.minimum(len(weight), boxes) / weight.sum()
-        fused.append((sides[:, row, column].T, np.minimum(score, 1.0), groups[place[row, 0]]))
-    box, score, group = (np.concatenate(part) for part in zip(*fused, strict=True))
-    order = np.lexsort((-score, group))
-    return box[order], score[order], group[order]
+            score = sum_of / joined * np.minimum(len(weight), joined) / weight.sum()
+        labels = weighed.labels[table[row, 0]]
+        fused.append(Boxes(sides[:, row, column].T, np.minimum(score, 1.0), labels))
+    return _by_label(fused, weighed)
 
 
 def _clusters(
-    corners: Floats, weighed: Floats, place: Integers, iou_threshold: float
+    boxes: Boxes, table: Integers, iou_threshold: float
 ) -> tuple[Floats, Floats, Floats, Integers]:
     """Cluster the boxes of each row: fused sides ``(4, R, K)``, sum, highest and count."""
-    rows, slots = place.shape
-    sides = _box_sides(corners, place)
-    score = np.where(place >= 0, np.maximum(weighed[place], _LEAST), 0.0)
+    rows, slots = table.shape
+    sides = _box_sides(boxes.corners, table)
+    score = np.where(table >= 0, np.maximum(boxes.scores[table], _LEAST), 0.0)
     fused, summed = np.zeros((4, rows, slots)), np.zeros((4, rows, slots))
     total, highest = np.zeros((rows, slots)), np.zeros((rows, slots))
     count = np.zeros((rows, slots), dtype=np.int64)
     used = np.zeros(rows, dtype=np.int64)  # clusters of a row so far
     for slot in range(slots):
-        there = np.flatnonzero(place[:, slot] >= 0)
+        there = np.flatnonzero(table[:, slot] >= 0)
         box, open_to = sides[:, there, slot], int(used.max())
         target = used[there].copy()
         if open_to:
@@ -270,14 +194,12 @@ OVERLAP = 0.5
 
 
 def best_box_fusion(
-    corners: Floats,
-    scores: Floats,
-    groups: Integers,
+    boxes: Boxes,
     *,
     models: Integers,
     weights: Sequence[float],
     iou_threshold: float = OVERLAP,
-) -> tuple[Floats, Floats, Integers]:
+) -> Boxes:
     """Let the most confident box gather each model's best box that overlaps it; drop the others.
 
     It is non-maximum suppression across models, whose winner is not kept as it is but becomes the
@@ -289,59 +211,44 @@ def best_box_fusion(
     pull the score down, and what does not join remains beside it as a false alarm.
 
     Args:
-        corners: Shape ``(N, 4)`` xyxy, original px.
-        scores: Shape ``(N,)``, at least 0.
-        groups: The group of each box, an image and a finding, shape ``(N,)``.
+        boxes: Only those of one label are fused.
         models: The model of each box as an index from 0, shape ``(N,)``.
         weights: A weight above 0 per model.
         iou_threshold: Boxes whose IoU with the most confident one is above it are of one lesion.
 
     Returns:
-        Corners ``(M, 4)``, scores ``(M,)`` and groups ``(M,)`` of the fused boxes, by group and
-        falling score.
+        The fused boxes by label and falling score.
 
     Raises:
         InputError: A model has no weight, or a weight is not above 0.
 
     Example:
-        >>> boxes = np.array([[0.0, 0, 4, 4], [0, 0, 4, 3], [0, 0, 4, 3.5]])
-        >>> fused = best_box_fusion(
-        ...     boxes, np.array([0.9, 0.3, 0.2]), np.zeros(3, int), models=np.array([0, 1, 1]),
-        ...     weights=[1, 1],
-        ... )
-        >>> [part.round(3).tolist() for part in fused]
-        [[[0.0, 0.0, 4.0, 3.75]], [0.6], [0]]
+        >>> corners = np.array([[0.0, 0, 4, 4], [0, 0, 4, 3], [0, 0, 4, 3.5]])
+        >>> boxes = Boxes(corners, np.array([0.9, 0.3, 0.2]), np.zeros(3, int))
+        >>> fused = best_box_fusion(boxes, models=np.array([0, 1, 1]), weights=[1, 1])
+        >>> fused.corners.round(3).tolist(), fused.scores.round(3).tolist()
+        ([[0.0, 0.0, 4.0, 3.75]], [0.6])
     """
-    weight, models = _model_weights(models, weights, len(scores))
-    weighed = scores * weight[models]
-    fused: list[tuple[Floats, Floats, Integers]] = [
-        (np.empty((0, 4)), np.empty(0), np.empty(0, dtype=groups.dtype))
-    ]
-    for place in _box_tables(groups, weighed):
-        for rows, sides, total in _gather(
-            corners, weighed, models, place, len(weight), iou_threshold
-        ):
-            fused.append((sides.T, total / weight.sum(), groups[place[rows, 0]]))
-    box, score, group = (np.concatenate(part) for part in zip(*fused, strict=True))
-    order = np.lexsort((-score, group))
-    return box[order], score[order], group[order]
+    weight, models = _model_weights(models, weights, len(boxes))
+    weighed = replace(boxes, scores=boxes.scores * weight[models])
+    fused = []
+    for table in _box_tables(weighed):
+        for rows, sides, total in _gather(weighed, models, table, len(weight), iou_threshold):
+            labels = boxes.labels[table[rows, 0]]
+            fused.append(Boxes(sides.T, total / weight.sum(), labels))
+    return _by_label(fused, boxes)
 
 
 def _gather(
-    corners: Floats,
-    weighed: Floats,
-    models: Integers,
-    place: Integers,
-    n_models: int,
-    iou_threshold: float,
+    boxes: Boxes, models: Integers, table: Integers, n_models: int, iou_threshold: float
 ) -> list[tuple[npt.NDArray[np.int64], Floats, Floats]]:
     """For each slot: the rows whose box there leads, fused sides ``(4, R)``, summed scores."""
-    alive = place >= 0
-    sides = _box_sides(corners, place)
-    score = np.where(alive, np.maximum(weighed[place], np.finfo(float).tiny), 0.0)
-    model = np.where(alive, models[place], -1)
-    found = []
-    for slot in range(place.shape[1]):
+    alive = table >= 0
+    sides = _box_sides(boxes.corners, table)
+    score = np.where(alive, np.maximum(boxes.scores[table], np.finfo(float).tiny), 0.0)
+    model = np.where(alive, models[table], -1)
+    fused = []
+    for slot in range(table.shape[1]):
         rows = np.flatnonzero(alive[:, slot])
         if not len(rows):
             continue
@@ -355,6 +262,148 @@ def _gather(
             value = np.where(own.any(axis=1), score[rows, slot + first], 0.0)
             total += value
             summed += value * rest[:, np.arange(len(rows)), first]
-        found.append((rows, summed / total, total))
+        fused.append((rows, summed / total, total))
         alive[rows, slot:] &= ~near
-    return found
+    return fused
+
+
+Method = Literal["none", "nms", "wbf"]
+LEAST_SCORE = 0.001
+"""Boxes below it are not kept, as in every predictions folder."""
+
+
+@dataclass(frozen=True)
+class BoxRule:
+    """A fusion of the boxes of one image and finding, with its settings, and a box scale.
+
+    Attributes:
+        method: ``none`` takes the stored boxes.
+        iou: Overlap above which boxes meet; not for ``none``.
+        min_score: Boxes below it do not enter ``wbf``.
+        confidence: How ``wbf`` combines scores.
+        scale: Factor on width and height, about the centre; boxes are clipped to the image.
+    """
+
+    method: Method = "none"
+    iou: float | None = None
+    min_score: float = 0.0
+    confidence: Confidence = "avg"
+    scale: float = 1.0
+
+    @property
+    def changes_boxes(self) -> bool:
+        """Whether judged boxes differ from the stored ones."""
+        return self.method != "none" or self.scale != 1.0
+
+    def to_json(self) -> dict[str, Any] | None:
+        """What a decision's ``box_fusion`` holds; `None` for the stored boxes as they are."""
+        return asdict(self) if self.changes_boxes else None
+
+    @classmethod
+    def from_json(cls, payload: dict[str, Any] | None) -> BoxRule:
+        """Read what `to_json` wrote.
+
+        Raises:
+            InputError: The method or a key is unknown.
+        """
+        if payload is None:
+            return cls()
+        if payload.get("method") not in get_args(Method) or set(payload) - set(asdict(cls())):
+            raise InputError(f"decision: box_fusion {payload} is not known; run cxr tune again")
+        return cls(**payload)
+
+    @property
+    def words(self) -> str:
+        """The rule as the report and the terminal say it.
+
+        Example:
+            >>> BoxRule("nms", iou=0.3, scale=0.87).words
+            'non-maximum suppression at IoU 0.3, boxes scaled to 87 %'
+        """
+        words = {
+            "none": "as stored",
+            "nms": f"non-maximum suppression at IoU {self.iou or 0.0:g}",
+            "wbf": f"weighted box fusion at IoU {self.iou or 0.0:g}",
+        }[self.method]
+        if self.method == "wbf":
+            words += ", highest score" if self.confidence == "max" else ", mean score"
+            words += f", of boxes from {self.min_score:g}" if self.min_score else ""
+        return words if self.scale == 1 else f"{words}, boxes scaled to {100 * self.scale:.0f} %"
+
+    def fuse(self, boxes: Boxes) -> Boxes:
+        """Fuse the boxes of each label; the scale is not applied yet."""
+        if self.method == "wbf":
+            fused = weighted_box_fusion(
+                boxes,
+                iou_threshold=self.iou or 0.0,
+                min_score=self.min_score,
+                confidence=self.confidence,
+            )
+            return fused[fused.scores >= LEAST_SCORE]
+        if self.method == "nms":
+            return boxes[np.sort(suppress(boxes, self.iou or 0.0))]
+        return boxes
+
+    def apply(self, boxes: pd.DataFrame, sizes: pd.DataFrame | None = None) -> pd.DataFrame:
+        """Make the judged boxes from the stored ones.
+
+        Args:
+            boxes: ``image_id``, ``finding``, corners in original px, ``score``.
+            sizes: ``image_id``, ``width``, ``height`` of the originals, px; boxes are clipped to
+                them.
+
+        Returns:
+            The same columns.
+
+        Example:
+            >>> import pandas as pd
+            >>> row = {"image_id": "a", "finding": "x", "x1": 0.0, "y1": 0.0, "x2": 4.0, "y2": 4.0}
+            >>> BoxRule(scale=0.5).apply(pd.DataFrame([row | {"score": 0.9}]))[["x1", "x2"]].values
+            array([[1., 3.]])
+        """
+        if not self.changes_boxes:
+            return boxes
+        labels, images, findings = label_boxes(boxes)
+        fused = self.fuse(Boxes.from_table(boxes, labels))
+        return named_boxes(fused, images, findings, sizes, scale=self.scale)
+
+
+AS_STORED = BoxRule()
+"""Boxes as the predictions folder holds them."""
+
+
+def label_boxes(boxes: pd.DataFrame) -> tuple[Integers, pd.Index, pd.Index]:
+    """Number the image and finding of each box: only boxes of one number can meet.
+
+    Args:
+        boxes: ``image_id``, ``finding``.
+
+    Returns:
+        ``image x findings + finding`` of each box, the images and the findings, both sorted.
+    """
+    import pandas as pd
+
+    image, images = pd.factorize(boxes["image_id"], sort=True)
+    finding, findings = pd.factorize(boxes["finding"], sort=True)
+    return image * max(len(findings), 1) + finding, pd.Index(images), pd.Index(findings)
+
+
+def named_boxes(
+    boxes: Boxes,
+    images: pd.Index,
+    findings: pd.Index,
+    sizes: pd.DataFrame | None,
+    *,
+    scale: float = 1.0,
+) -> pd.DataFrame:
+    """Boxes numbered by `label_boxes` as a table, scaled and clipped to their images."""
+    image, finding = np.divmod(boxes.labels, max(len(findings), 1))
+    limits = None if sizes is None else image_limits(sizes, images)[image]
+    scaled = replace(boxes, corners=scale_boxes(boxes.corners, scale, limits))
+    return scaled.to_table(images[image], findings[finding])
+
+
+def image_limits(sizes: pd.DataFrame, image_ids: pd.Index) -> Floats:
+    """Width and height of images, px, NaN where unknown: shape ``(N, 2)``."""
+    table = sizes.set_index("image_id")[["width", "height"]].reindex(image_ids)
+    return table.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import cv2
 import numpy as np
 
-from evaluation.boxes.box_rule import LEAST_SCORE
+from evaluation.boxes.fusion import LEAST_SCORE
 from evaluation.statistics.ranking import Floats, Integers
 
 if TYPE_CHECKING:

@@ -13,8 +13,7 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import FIELD_WIDTH_MM
 from data_prep.contracts.tables import empty_table, read_table
-from evaluation.boxes.error_types import error_kinds, lesions_reached
-from evaluation.boxes.iou import pair_boxes
+from evaluation.boxes.matching import error_kinds, lesions_reached, pair_boxes
 from evaluation.compare.paired_tests import EXACT_AUROC, OBUCHOWSKI, seed_parts
 from evaluation.compare.protocol import Protocol
 from evaluation.compare.scorecard import Cards, Models, Scorecard, cards_of, judged_of
@@ -354,7 +353,7 @@ def _shares_of_lesions(members: Sequence[Scorecard], rows: pd.DataFrame) -> Iter
         for card in members
         if card.boxes is not None and card.box_cut is not None
     ]
-    if len(matched) < len(members) or not matched[0][0].n_true.sum():
+    if len(matched) < len(members) or not matched[0][0].truth.per_image.sum():
         return
     patients = judged.patients[judged.boxes_trusted]
     kinds = [error_kinds(pairs, cut) for pairs, cut in matched]
@@ -364,7 +363,7 @@ def _shares_of_lesions(members: Sequence[Scorecard], rows: pd.DataFrame) -> Iter
         of = mean["lesions"] if kind in _PER_LESION else ones
         yield ShareName("errors", "", "", kind), mean[kind], of, patients, None
     reached = np.mean([lesions_reached(pairs, cut) for pairs, cut in matched], axis=0)
-    image = matched[0][0].true_image
+    image = matched[0][0].truth.image
     trusted = rows[judged.boxes_trusted].reset_index(drop=True)
     for topic, of_lesion in lesion_groups(_ordered_truth(judged), image, trusted).items():
         for group, chosen, _ in _members(of_lesion):

@@ -18,12 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.store.predictions import Predictions
-from evaluation.boxes.average_precision import (
-    WeightedAveragePrecision,
-    coco_figures,
-    localised,
-    match_pairs,
-)
+from evaluation.boxes.average_precision import WeightedAveragePrecision, coco_figures
 from evaluation.boxes.froc import (
     HITS,
     FrocCurve,
@@ -33,7 +28,7 @@ from evaluation.boxes.froc import (
     WeightedRsnaScore,
     froc_curve,
 )
-from evaluation.boxes.iou import BoxPairs, pair_boxes
+from evaluation.boxes.matching import BoxPairs, localised, match_pairs, pair_boxes
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.referral import Referral, ReferralFigures, doubt_of
 from evaluation.decisions.refit import ValidationScores

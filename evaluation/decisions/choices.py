@@ -10,12 +10,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from evaluation.boxes.average_precision import WeightedAveragePrecision, match_boxes
+from evaluation.boxes.average_precision import WeightedAveragePrecision
 from evaluation.boxes.froc import WeightedRsnaScore
-from evaluation.boxes.iou import pair_boxes
 from evaluation.boxes.map_boxes import MAP_BOX_LEVELS, MapBoxRule, map_scale
-from evaluation.decisions.reduction import CANDIDATES, Reduction, Rule, cross_fit
-from evaluation.decisions.search import search_space
+from evaluation.boxes.matching import match_boxes, pair_boxes
+from evaluation.decisions.reduction import CANDIDATES, Reduction, Rule
+from evaluation.decisions.search import BOX_CUTS
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.image_metrics import auroc
@@ -84,7 +84,7 @@ class ReducedScores:
 
     Attributes:
         reduction: `None` for a system that gives image scores.
-        scores: Of the validation images; those of a learned rule come from the other folds.
+        scores: Of the validation images.
         tried: Every setting with its figure.
         record: How it was chosen, where the options name rules.
     """
@@ -128,17 +128,9 @@ def choose_reduction(
 def choose_among(
     output: SystemOutput, y_true: pd.Series, rules: tuple[str, ...], folds: Integers
 ) -> ReducedScores:
-    """The reduction with the highest mean AUROC over folds of patients; among equals the simpler.
-
-    A learned rule scores each fold as the other folds taught it; what it then scores other images
-    with is learned on all of them.
-    """
+    """The reduction with the highest mean AUROC over folds of patients; of equals the simpler."""
     settings = [candidate for candidate in CANDIDATES if candidate.rule in rules]
     columns = [output.scores(setting).to_numpy() for setting in settings]
-    if "learned" in rules:
-        learned, unseen = cross_fit(output.predicted_boxes, y_true, folds)
-        settings.append(learned)
-        columns.append(unseen)
     n_folds = int(folds.max()) + 1
     weights = np.vstack([np.eye(n_folds), np.ones(n_folds)]).astype(np.int64)
     figures = [RankedScores(y_true, column, folds).auroc(weights) for column in columns]
@@ -180,12 +172,11 @@ def choose_box_cut(
         return None
     judged = output.image_ids.intersection(test_set.boxes_trusted).sort_values()
     pairs = pair_boxes(boxes, test_set.true_boxes, judged)
-    if not pairs.n_true.any():
+    if not pairs.truth.per_image.any():
         return None
-    cuts = search_space("full").cuts
     every = np.zeros(len(judged), dtype=np.int64)
-    scores = WeightedRsnaScore(pairs, every, 1, cuts)(np.ones((1, 1), dtype=np.int64))[0]
-    return cuts[int(np.nanargmax(scores))]
+    scores = WeightedRsnaScore(pairs, every, 1, BOX_CUTS)(np.ones((1, 1), dtype=np.int64))[0]
+    return BOX_CUTS[int(np.nanargmax(scores))]
 
 
 def choose_map_boxes(

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
-from evaluation.boxes.box_rule import AS_STORED, BoxRule
+from evaluation.boxes.fusion import AS_STORED, BoxRule
 from evaluation.boxes.map_boxes import MapBoxRule
 from evaluation.decisions.choices import TuningOptions
 from evaluation.decisions.reduction import Reduction

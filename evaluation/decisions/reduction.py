@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
-import numpy.typing as npt
+import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from evaluation.statistics.calibration import clipped_logit
-from evaluation.statistics.logistic import fit_logistic, sigmoid
+from data_prep.contracts.text_lookup import positions
 from evaluation.statistics.ranking import Floats, Integers
 
-if TYPE_CHECKING:
-    import pandas as pd
-
-Rule = Literal["max", "noisy_or", "top_k", "learned"]
+Rule = Literal["max", "noisy_or", "top_k"]
 _TOP_K = 3
-_COUNT_FLOORS = (0.05, 0.2)
-"""Scores from which a learned rule counts boxes."""
 
 
 @dataclass(frozen=True)
@@ -29,54 +23,23 @@ class Reduction:
     Attributes:
         rule: How the box scores of an image combine.
         min_score: Boxes below it do not take part (noisy-or over 300 boxes at 0.01 is 0.95).
-        weights: Of a learned rule: the intercept, then one per column of `_box_features`.
     """
 
     rule: Rule
     min_score: float = 0.0
-    weights: tuple[float, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """For ``decisions/<target>.json``."""
-        facts = {"rule": self.rule, "min_score": self.min_score}
-        return facts | {"weights": list(self.weights)} if self.weights else facts
+        return {"rule": self.rule, "min_score": self.min_score}
 
     @classmethod
     def from_json(cls, payload: dict[str, Any] | None) -> Reduction | None:
         """Read what `to_json` wrote."""
         if not payload:
             return None
-        return cls(payload["rule"], payload["min_score"], tuple(payload.get("weights", ())))
-
-    def reduce(self, rows: Integers, scores: Floats, n_images: int) -> Floats:
-        """One score per image, shape ``(n_images,)``; see `reduce_boxes`.
-
-        Args:
-            rows: Image of each box as an index from 0, shape ``(N,)``.
-            scores: In [0, 1], shape ``(N,)``.
-            n_images: Images under evaluation.
-
-        Raises:
-            InputError: A learned rule has not as many weights as features.
-
-        Example:
-            >>> Reduction("noisy_or").reduce(np.array([1, 1]), np.array([0.5, 0.75]), 2).tolist()
-            [0.0, 0.875]
-        """
-        # By image, the most confident box first: the result cannot depend on the order of rows.
-        order = np.lexsort((-scores, rows))
-        rows, scores = rows[order], scores[order]
-        if self.rule != "learned":
-            return reduce_ranked(rows, scores, n_images, rule=self.rule, min_score=self.min_score)
-        features = _ranked_features(rows, scores, n_images)
-        if len(self.weights) != features.shape[1] + 1:
-            raise InputError(
-                f"a learned reduction needs {features.shape[1] + 1} weights, got "
-                f"{len(self.weights)}"
-            )
-        reduced = sigmoid(self.weights[0] + features @ np.array(self.weights[1:]))
-        reduced[np.bincount(rows, minlength=n_images) == 0] = 0.0
-        return reduced
+        if payload["rule"] not in get_args(Rule):
+            raise InputError(f"decision: unknown reduction {payload['rule']!r}; run cxr tune again")
+        return cls(payload["rule"], payload["min_score"])
 
 
 CANDIDATES = (
@@ -93,20 +56,18 @@ def reduce_boxes(
     *,
     rule: Rule = "max",
     min_score: float = 0.0,
-    weights: tuple[float, ...] = (),
 ) -> pd.Series:
     """Reduce lesion boxes to one score per image.
 
     ``max`` takes the most confident box; ``noisy_or`` takes ``1 - prod(1 - score)``; ``top_k``
-    is the sum of the three most confident scores divided by three, so that missing boxes count 0;
-    ``learned`` is logistic in `_box_features`. An image without boxes scores 0.
+    is the sum of the three most confident scores divided by three, so that missing boxes count 0.
+    An image without boxes scores 0.
 
     Args:
         boxes: Predicted boxes; reads ``image_id`` and ``score`` (in [0, 1]). May be empty.
         image_ids: Every image under evaluation, unique, shape ``(N,)``.
         rule: How box scores combine.
         min_score: Boxes with a lower score are left out first.
-        weights: Of a learned rule; see `Reduction`.
 
     Returns:
         Scores in [0, 1], float64, shape ``(N,)``, in the order of ``image_ids``.
@@ -119,44 +80,21 @@ def reduce_boxes(
         ``max``: the multiple-instance assumption, Dietterich et al. 1997.
 
     Example:
-        >>> import pandas as pd
         >>> boxes = pd.DataFrame({"image_id": ["a", "a"], "score": [0.5, 0.75]})
         >>> reduce_boxes(boxes, pd.Index(["a", "b"]), rule="noisy_or").tolist()
         [0.875, 0.0]
         >>> reduce_boxes(boxes, pd.Index(["a", "b"]), rule="top_k").round(4).tolist()
         [0.4167, 0.0]
     """
-    import pandas as pd
-
     if rule not in get_args(Rule):
         raise InputError(f"unknown reduction rule {rule!r}: use {', '.join(get_args(Rule))}")
     rows, scores = _rows_and_scores(boxes, image_ids)
-    reduced = Reduction(rule, min_score, weights).reduce(rows, scores, len(image_ids))
-    return pd.Series(reduced, index=image_ids, name="score")
-
-
-def _box_features(boxes: pd.DataFrame, image_ids: pd.Index) -> Floats:
-    """What a learned rule sees of each image.
-
-    Example:
-        >>> import pandas as pd
-        >>> boxes = pd.DataFrame({"image_id": ["a", "a"], "score": [0.5, 0.1]})
-        >>> _box_features(boxes, pd.Index(["a"])).round(2).tolist()
-        [[0.0, -2.2, -9.21, 1.1, 0.69]]
-    """
-    rows, scores = _rows_and_scores(boxes, image_ids)
+    # By image, the most confident box first: the result cannot depend on the order of rows.
     order = np.lexsort((-scores, rows))
-    return _ranked_features(rows[order], scores[order], len(image_ids))
-
-
-def _ranked_features(rows: Integers, scores: Floats, n_images: int) -> Floats:
-    """`_box_features` of boxes that are sorted already, as in `reduce_ranked`."""
-    top = np.zeros((n_images, _TOP_K))
-    rank = np.arange(len(rows)) - np.searchsorted(rows, rows, side="left")
-    first = rank < _TOP_K
-    top[rows[first], rank[first]] = scores[first]
-    counts = [np.bincount(rows[scores >= floor], minlength=n_images) for floor in _COUNT_FLOORS]
-    return np.column_stack([clipped_logit(top), np.log1p(np.column_stack(counts))])
+    reduced = reduce_ranked(
+        rows[order], scores[order], len(image_ids), rule=rule, min_score=min_score
+    )
+    return pd.Series(reduced, index=image_ids, name="score")
 
 
 def reduce_ranked(
@@ -187,8 +125,6 @@ def reduce_ranked(
 
 def _rows_and_scores(boxes: pd.DataFrame, image_ids: pd.Index) -> tuple[np.ndarray, np.ndarray]:
     """Position of each box's image in `image_ids`, and its score, both checked."""
-    from data_prep.contracts.text_lookup import positions
-
     if not image_ids.is_unique:
         repeated = image_ids[image_ids.duplicated()][0]
         raise InputError(f"image ids must be unique; {repeated!r} repeats")
@@ -212,7 +148,6 @@ def combine_findings(
     """One score per image from the scores of a target's findings: the highest of them.
 
     Example:
-        >>> import pandas as pd
         >>> rows = pd.DataFrame({"image_id": ["a", "a"], "finding": ["x", "y"], "score": [0.1, 1]})
         >>> combine_findings(rows, pd.Index(["a"]), ("x", "y")).tolist()
         [1.0]
@@ -220,69 +155,3 @@ def combine_findings(
     members = scores[scores["finding"].isin(findings)]
     highest = members.groupby("image_id")["score"].max()
     return highest.reindex(image_ids).astype(np.float64).rename("score")
-
-
-_STRENGTH = 1.0  # of the ridge penalty on standardised features, as scikit-learn's default
-
-
-def _fit_learned(features: Floats, y_true: npt.NDArray[np.bool_]) -> Reduction:
-    """Fit the rule.
-
-    Example:
-        >>> features = np.array([[-2.0, 0.0], [2.0, 0.0]] * 20)
-        >>> _fit_learned(features, np.array([False, True] * 20)).weights[1] > 0
-        True
-    """
-    if not y_true.any() or y_true.all():
-        raise InputError("--reduction learned: needs positive and negative images in each fold")
-    mean, scale = features.mean(axis=0), features.std(axis=0)
-    scale = np.where(scale > 0, scale, 1.0)
-    design = np.column_stack([np.ones(len(features)), (features - mean) / scale])
-    ridge = np.append(0.0, np.full(features.shape[1], _STRENGTH))
-    fit = fit_logistic(
-        design, np.ones((1, len(features))), design[y_true].sum(axis=0)[None], ridge=ridge
-    )
-    weights = fit.coefficients[0, 1:] / scale
-    intercept = float(fit.coefficients[0, 0] - weights @ mean)
-    return Reduction("learned", weights=(intercept, *(float(w) for w in weights)))
-
-
-def cross_fit(
-    boxes: pd.DataFrame, y_true: pd.Series, folds: Integers
-) -> tuple[Reduction, npt.NDArray[np.float64]]:
-    """Learn the rule on all images, and score each fold by what the others taught.
-
-    Source:
-        The cross-fitted score is that of stacked generalisation, Wolpert 1992.
-    """
-    ids, truth = y_true.index, y_true.to_numpy() == 1
-    features = _box_features(boxes, ids)
-    unseen = np.zeros(len(ids))
-    for fold in np.unique(folds):
-        held = folds == fold
-        rule = _fit_learned(features[~held], truth[~held])
-        scored = reduce_boxes(
-            boxes[boxes["image_id"].isin(ids[held])],
-            ids[held],
-            rule="learned",
-            weights=rule.weights,
-        )
-        unseen[held] = scored.to_numpy()
-    return _fit_learned(features, truth), unseen
-
-
-def words_of(weights: tuple[float, ...]) -> str:
-    """What each weight is for, in words.
-
-    Example:
-        >>> words_of((0.5, 1.0, 0.0, 0.0, 0.25, -0.5)).split(", ")[:2]
-        ['intercept 0.50', 'log-odds of box 1: 1.00']
-    """
-    names = [f"log-odds of box {rank}: " for rank in range(1, _TOP_K + 1)]
-    names += [f"log(1 + boxes from {floor:g}): " for floor in _COUNT_FLOORS]
-    words = [f"{name}{weight:.2f}" for name, weight in zip(names, weights[1:], strict=True)]
-    return (
-        ", ".join([f"intercept {weights[0]:.2f}", *words])
-        .replace("-", "−")
-        .replace("log−odds", "log-odds")
-    )

@@ -7,7 +7,7 @@ matches, and all folds come from one weighted figure. The figures are those that
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -15,13 +15,25 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import EDGES
-from evaluation.boxes.average_precision import WeightedAveragePrecision, match_pairs
-from evaluation.boxes.box_rule import BoxRule, FusedBoxes, group_boxes, image_limits
+from evaluation.boxes.average_precision import WeightedAveragePrecision
 from evaluation.boxes.froc import WeightedFroc, WeightedRsnaScore
-from evaluation.boxes.fusion import Confidence, scale_boxes
-from evaluation.boxes.iou import BoxPairs, TrueBoxes, pair_ranked, rank_boxes, true_boxes
+from evaluation.boxes.fusion import (
+    BoxRule,
+    Confidence,
+    image_limits,
+    label_boxes,
+    scale_boxes,
+)
+from evaluation.boxes.matching import (
+    BoxPairs,
+    TrueBoxes,
+    match_pairs,
+    pair_ranked,
+    rank_boxes,
+    true_boxes,
+)
 from evaluation.decisions.reduction import CANDIDATES, Reduction, reduce_ranked
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import TestSet
@@ -30,12 +42,14 @@ from evaluation.metrics.image_metrics import confusion_counts, rates
 from evaluation.statistics.cross_validation import Chosen, choose, patient_folds
 from evaluation.statistics.ranking import Floats, Integers, RankedScores
 
-SpaceName = Literal["default", "boxes", "full"]
+SpaceName = Literal["default", "boxes"]
 Objective = Literal["auroc", "f1", "ap50", "rsna", "froc"]
 _OF_IMAGES = ("auroc", "f1")
 _CONFIDENCES: tuple[Confidence, ...] = ("max", "avg")
 _FAINT = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03)
 """Score cuts for detectors whose scores are low throughout."""
+BOX_CUTS = tuple(sorted({*_FAINT, *(np.arange(1, 100) / 100).tolist()}))
+"""Scores from which boxes may be called in the RSNA score, where nothing is searched."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +57,7 @@ class Search:
     """What is searched, and for what.
 
     Attributes:
-        space: ``default``, ``boxes`` (fusion and scale only, images by their best box) or
-            ``full``.
+        space: ``default``, or ``boxes`` (fusion and scale only, images by their best box).
         objective: The figure that decides.
     """
 
@@ -101,47 +114,24 @@ def search_space(name: SpaceName) -> Space:
     """The settings of a named space.
 
     Example:
-        >>> space = search_space("full")
+        >>> space = search_space("default")
         >>> len(space.fusions), len(space.scales), len(space.reductions), len(space.cuts)
-        (62, 21, 15, 102)
+        (14, 9, 8, 25)
     """
-    if name == "full":
-        fusions = (
-            *(BoxRule("nms", iou=i / 20) for i in range(11, 0, -1)),
-            *(BoxRule("soft_nms_linear", iou=i) for i in (0.5, 0.4, 0.3, 0.2, 0.1)),
-            *(BoxRule("soft_nms_gaussian", sigma=s) for s in (0.1, 0.2, 0.3, 0.5, 0.7)),
-            *_weighted((0.55, 0.5, 0.4, 0.3, 0.2), (0.0, 0.01, 0.05, 0.1)),
-        )
-        floors = (0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1, 0.07, 0.05, 0.03, 0.02, 0.01, 0.001)
-        noisy = tuple(Reduction("noisy_or", floor) for floor in floors)
-        reductions = (Reduction("max"), Reduction("top_k"), *noisy)
-        # Whole hundredths, so that a scale reads back as it was written.
-        scales, cuts = range(70, 111, 2), np.arange(1, 100) / 100
-    else:
-        fusions = (
-            *(BoxRule("nms", iou=i) for i in (0.5, 0.4, 0.3, 0.2, 0.1)),
-            *(BoxRule("soft_nms_linear", iou=i) for i in (0.5, 0.3)),
-            *(BoxRule("soft_nms_gaussian", sigma=s) for s in (0.1, 0.3, 0.5)),
-            *_weighted((0.5, 0.3), (0.0, 0.05)),
-        )
-        reductions = CANDIDATES if name == "default" else (Reduction("max"),)
-        scales, cuts = range(70, 111, 5), np.arange(1, 20) / 20
-    nearest = sorted(scales, key=lambda percent: (abs(percent - 100), percent))
-    return Space(
-        fusions=(BoxRule(), *fusions),
-        scales=tuple(percent / 100 for percent in nearest),
-        reductions=reductions,
-        cuts=tuple(sorted({*_FAINT, *cuts.tolist()})),
-    )
-
-
-def _weighted(overlaps: tuple[float, ...], floors: tuple[float, ...]) -> list[BoxRule]:
-    return [
+    weighted = [
         BoxRule("wbf", iou=overlap, min_score=floor, confidence=confidence)
-        for overlap in overlaps
-        for floor in floors
+        for overlap in (0.5, 0.3)
+        for floor in (0.0, 0.05)
         for confidence in _CONFIDENCES
     ]
+    # Whole hundredths, so that a scale reads back as it was written.
+    nearest = sorted(range(70, 111, 5), key=lambda percent: (abs(percent - 100), percent))
+    return Space(
+        fusions=(BoxRule(), *(BoxRule("nms", iou=i) for i in (0.5, 0.4, 0.3, 0.2, 0.1)), *weighted),
+        scales=tuple(percent / 100 for percent in nearest),
+        reductions=CANDIDATES if name == "default" else (Reduction("max"),),
+        cuts=tuple(sorted({*_FAINT, *(np.arange(1, 20) / 20).tolist()})),
+    )
 
 
 @dataclass(frozen=True)
@@ -196,28 +186,26 @@ class SearchImages:
         return true_boxes(self.truth, self.image_ids[self.trusted])
 
     @cached_property
-    def grouped(self) -> tuple[FusedBoxes, npt.NDArray[np.int64], Floats]:
-        """The stored boxes, the image of each group, and the size of each image."""
-        groups, images, findings = group_boxes(self.boxes)
-        corners = self.boxes[EDGES].to_numpy(np.float64)
-        stored = FusedBoxes(corners, self.boxes["score"].to_numpy(np.float64), groups)
-        place = self.image_ids.get_indexer(images)
-        return stored, np.repeat(place, len(findings)), image_limits(self.sizes, self.image_ids)
+    def labelled(self) -> tuple[Boxes, npt.NDArray[np.int64], Floats]:
+        """The stored boxes, the image of each label, and the size of each image."""
+        labels, images, findings = label_boxes(self.boxes)
+        image = np.repeat(self.image_ids.get_indexer(images), len(findings))
+        return Boxes.from_table(self.boxes, labels), image, image_limits(self.sizes, self.image_ids)
 
-    def fuse(self, rule: BoxRule) -> tuple[FusedBoxes, Integers]:
+    def fuse(self, rule: BoxRule) -> tuple[Boxes, Integers]:
         """Boxes fused by a rule, not scaled, and the position of each one's image."""
-        stored, image_of_group, _ = self.grouped
-        fused = rule.fuse(*stored)
-        return fused, image_of_group[fused.groups]
+        stored, image_of_label, _ = self.labelled
+        fused = rule.fuse(stored)
+        return fused, image_of_label[fused.labels]
 
-    def pairs(self, fused: FusedBoxes, image: Integers, rule: BoxRule) -> BoxPairs:
+    def pairs(self, fused: Boxes, image: Integers, rule: BoxRule) -> BoxPairs:
         """Boxes scaled and paired with the lesions of the trusted images."""
         corners = fused.corners
         if rule.changes_boxes:
-            corners = scale_boxes(corners, rule.scale, self.grouped[2][image])
+            corners = scale_boxes(corners, rule.scale, self.labelled[2][image])
         judged = np.where(self.trusted, np.cumsum(self.trusted) - 1, -1)[image]
         n_judged = int(self.trusted.sum())
-        return pair_ranked(rank_boxes(judged, fused.scores, corners, n_judged), self.lesions)
+        return pair_ranked(rank_boxes(Boxes(corners, fused.scores, judged), n_judged), self.lesions)
 
 
 class _Setting(NamedTuple):
@@ -310,7 +298,7 @@ def _best(
     for fusion in fusions:
         fused, image = images.fuse(fusion)
         for scale in scales:
-            rule = fusion.scaled(scale)
+            rule = replace(fusion, scale=scale)
             if objective in _OF_IMAGES:
                 found = _of_images(images, objective, rule, fused.scores, image, space)
             else:

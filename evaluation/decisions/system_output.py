@@ -12,9 +12,9 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import Target
 from data_prep.store.predictions import Predictions
-from evaluation.boxes.average_precision import deciding_points
-from evaluation.boxes.box_rule import AS_STORED, BoxRule
+from evaluation.boxes.fusion import AS_STORED, BoxRule
 from evaluation.boxes.map_boxes import MapBoxRule, cell_sizes, map_points
+from evaluation.boxes.matching import deciding_points
 from evaluation.decisions.reduction import Reduction, combine_findings, reduce_boxes
 from evaluation.decisions.test_set import TestSet
 from evaluation.statistics.ranking import Floats
@@ -99,7 +99,6 @@ class SystemOutput:
                 self.image_ids,
                 rule=chosen.rule,
                 min_score=chosen.min_score,
-                weights=chosen.weights,
             )
         combined = combine_findings(self._finding_scores, self.image_ids, self.target.any_of)
         if combined.isna().any():

@@ -16,7 +16,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.store.predictions import Predictions
-from evaluation.boxes.box_rule import AS_STORED
+from evaluation.boxes.fusion import AS_STORED
 from evaluation.decisions.choices import (
     CHOOSE,
     ReducedScores,

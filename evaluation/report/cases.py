@@ -15,8 +15,8 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.tables import read_table
-from evaluation.boxes.average_precision import localised
-from evaluation.boxes.box_rule import AS_STORED
+from evaluation.boxes.fusion import AS_STORED
+from evaluation.boxes.matching import localised
 from evaluation.decisions.decided_output import DecidedOutput, decide, levels_at, map_levels
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import TestSet

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from evaluation.boxes.box_rule import BoxRule
+from evaluation.boxes.fusion import BoxRule
 from evaluation.boxes.map_boxes import MapBoxRule, cell_words
 from evaluation.compare.paired_tests import MCNEMAR
-from evaluation.decisions.reduction import words_of
 from evaluation.decisions.thresholds import check_policy
 from evaluation.metrics.evaluation_set import ALL, MetricKey
 from evaluation.metrics.registry import in_reading_order
@@ -58,9 +57,7 @@ def _box_words(decision: dict[str, Any]) -> str:
 
 
 def _reduction_words(decision: dict[str, Any]) -> str:
-    rule = decision.get("reduction") or {}
-    learned = words_of(tuple(rule["weights"])) if rule.get("rule") == "learned" else ""
-    return sentence("reduction", decision, learned)
+    return sentence("reduction", decision)
 
 
 def _map_box_words(decision: dict[str, Any]) -> str:

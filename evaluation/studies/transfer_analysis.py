@@ -22,7 +22,7 @@ from data_prep.contracts.tables import empty_table, read_table
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
-from evaluation.boxes.box_rule import AS_STORED
+from evaluation.boxes.fusion import AS_STORED
 from evaluation.compare.test_set_log import log_use
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.system_output import SystemOutput

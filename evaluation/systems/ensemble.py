@@ -11,15 +11,23 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
+from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES, ROLES
 from data_prep.contracts.tables import read_table
 from data_prep.contracts.text_lookup import is_member
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
-from evaluation.boxes.box_rule import LEAST_SCORE, group_boxes, image_limits
-from evaluation.boxes.fusion import NAME, OVERLAP, best_box_fusion, scale_boxes, weighted_box_fusion
-from evaluation.boxes.iou import MAX_BOXES
+from evaluation.boxes.fusion import (
+    LEAST_SCORE,
+    NAME,
+    OVERLAP,
+    best_box_fusion,
+    label_boxes,
+    named_boxes,
+    weighted_box_fusion,
+)
+from evaluation.boxes.matching import MAX_BOXES
 from evaluation.statistics.ranking import Floats
 from evaluation.systems.eligibility import SEEN_FILE, check_data_set, training_id
 
@@ -146,31 +154,25 @@ def join_detectors(
     parts = [member.boxes.assign(model=number) for number, member in enumerate(members)]
     boxes = pd.concat(parts, ignore_index=True)
     boxes = boxes[_of_images_that_ran(boxes, images)]
-    groups, names, findings = group_boxes(boxes)
+    labels, names, findings = label_boxes(boxes)
     iou = _IOU[fusion] if iou_threshold is None else iou_threshold
     fuse = best_box_fusion if fusion == "best" else weighted_box_fusion
-    corners, scores, groups = fuse(
-        boxes[EDGES].to_numpy(np.float64),
-        boxes["score"].to_numpy(np.float64),
-        groups,
+    fused = fuse(
+        Boxes.from_table(boxes, labels),
         models=boxes["model"].to_numpy(),
         weights=weight,
         iou_threshold=iou,
     )
-    # Sorted by group and falling score: the place within the group is the rank.
-    first = np.searchsorted(groups, groups, side="left")
-    kept = (np.arange(len(groups)) - first < MAX_BOXES) & (scores >= LEAST_SCORE)
-    image, finding = np.divmod(groups[kept], max(len(findings), 1))
-    limits = image_limits(dataset.images, names)[image]
-    fused = pd.DataFrame({"image_id": names[image], "finding": findings[finding]})
-    fused[EDGES] = scale_boxes(corners[kept], 1.0, limits)
-    fused["score"] = scores[kept]
+    # Sorted by label and falling score: the place within the label is the rank.
+    rank = np.arange(len(fused)) - np.searchsorted(fused.labels, fused.labels, side="left")
+    kept = fused[(rank < MAX_BOXES) & (fused.scores >= LEAST_SCORE)]
+    table = named_boxes(kept, names, findings, dataset.images)
     share, tops = np.array(weight) / sum(weight), _top_scores(members, images)
     return Joined(
         "boxes",
         images,
         # Beside the fused boxes, for doubt: how far the members' own image scores lie apart.
-        {"boxes": fused, "scores": _mean_scores(_every_finding(members, images), tops, share)},
+        {"boxes": table, "scores": _mean_scores(_every_finding(members, images), tops, share)},
         made_of=f"{_names_of(members)}: {_FUSIONS[fusion]} at IoU {iou:g}",
         settings={"method": fusion, "iou": iou, "weights": weight},
     )

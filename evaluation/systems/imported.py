@@ -27,8 +27,8 @@ from data_prep.formats.match_images import read_lines
 from data_prep.formats.source import finding_name
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
-from evaluation.boxes.box_rule import LEAST_SCORE
-from evaluation.boxes.iou import MAX_BOXES
+from evaluation.boxes.fusion import LEAST_SCORE
+from evaluation.boxes.matching import MAX_BOXES
 from evaluation.overlays.reader_study import read_review
 from evaluation.systems.prediction_files import (
     FRAME,

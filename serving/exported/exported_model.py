@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import numpy as np
 
+from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.workers import processor_name, read_ahead
 from data_prep.store.preprocess import Frame, Placement, Preprocess, frame_in_original
-from detection.decode_boxes import Found, decode_boxes
+from detection.decode_boxes import decode_boxes
 from evaluation.statistics.logistic import sigmoid
 from serving.exported.session import Arrays, Session, open_session
 from serving.exported.spec import (
@@ -156,7 +157,7 @@ class ExportedModel:
         anchors: np.ndarray = np.load(path, allow_pickle=False)
         return anchors
 
-    def decode(self, outputs: Arrays) -> list[Found]:
+    def decode(self, outputs: Arrays) -> list[Boxes | None]:
         """A detector's outputs as boxes in store px."""
         return decode_boxes(
             outputs["logits"],
@@ -212,8 +213,7 @@ class ExportedModel:
         from detection.frames import boxes_frames
 
         if self.kind == "boxes":
-            found = [each._asdict() for each in self.decode(output)]
-            boxes = boxes_frames(image_ids, found, self.learnt, placement, sizes)
+            boxes = boxes_frames(image_ids, self.decode(output), self.learnt, placement, sizes)
             return Part(boxes.images, {"boxes": named_rows(boxes.boxes, self.names)})
         frame = cast(Frame, self.spec.map_frame)
         frames = [frame_in_original(frame, placement(image_id)) for image_id in image_ids]

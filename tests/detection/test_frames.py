@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import validate_table
 from data_prep.store.preprocess import Placement
@@ -22,18 +23,19 @@ SIZES = pd.DataFrame(
 )
 
 
-def detections(seed: int, count: int, *, finite: bool = True) -> dict[str, np.ndarray]:
+def detections(seed: int, count: int, *, finite: bool = True) -> Boxes | None:
+    if not finite:
+        return None
     rng = np.random.default_rng(seed)
     corners = rng.uniform(-10, 74, (count, 2, 2)).astype(np.float32)  # some lie in the border
-    return {
-        "boxes": np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1),
-        "scores": rng.uniform(0.001, 1, count).astype(np.float32),
-        "labels": rng.integers(1, len(FINDINGS) + 1, count),
-        "finite": np.array(finite),
-    }
+    return Boxes(
+        np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1),
+        rng.uniform(0.001, 1, count).astype(np.float32),
+        rng.integers(1, len(FINDINGS) + 1, count),
+    )
 
 
-def frames(found: dict[str, dict[str, np.ndarray]]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def frames(found: dict[str, Boxes | None]) -> tuple[pd.DataFrame, pd.DataFrame]:
     places = PLACES.__getitem__
     return boxes_frames(list(found), list(found.values()), FINDINGS, places, sizes_by_image(SIZES))
 
@@ -44,8 +46,8 @@ def test_a_batch_is_its_images_one_by_one_to_the_last_bit() -> None:
     for (name, image), (_, width, height) in zip(
         found.items(), SIZES.itertuples(index=False), strict=True
     ):
-        moved = PLACES[name].to_original(image["boxes"].astype(np.float64), width, height)
-        for box, score, label in zip(moved, image["scores"], image["labels"], strict=True):
+        moved = PLACES[name].to_original(image.corners.astype(np.float64), width, height)
+        for box, score, label in zip(moved, image.scores, image.labels, strict=True):
             if box[0] < box[2] and box[1] < box[3]:
                 rows.append((name, FINDINGS[label - 1], *box, float(score)))
     _, boxes = frames(found)

@@ -148,11 +148,11 @@ def test_tune_says_how_it_calibrated_and_what_it_refers(data, predictions, capsy
     assert f"refer by nearness, from {cut:.4g} on" in shown
 
 
-def test_tune_learns_a_rule_from_boxes_and_says_what_it_beat(data, detector, capsys):
-    tune(detector, data=data, reduction=["max", "learned"])
+def test_tune_chooses_among_the_rules_given_and_says_by_what(data, detector, capsys):
+    tune(detector, data=data, reduction=["max", "top_k"])
     stored = Predictions.open(detector).decision("opacity")
-    assert stored["asked"]["reductions"] == ["max", "learned"]
-    assert [entry["rule"] for entry in stored["tried"]] == ["max", "learned"]
+    assert stored["asked"]["reductions"] == ["max", "top_k"]
+    assert [entry["rule"] for entry in stored["tried"]] == ["max", "top_k"]
     assert "of 2 settings, 5 folds of patients: AUROC " in capsys.readouterr().err
 
 

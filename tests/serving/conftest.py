@@ -17,7 +17,7 @@ from data_prep.contracts.json_files import write_json
 from data_prep.store.dataset import Target
 from data_prep.store.preprocess import Preprocess
 from detection.model import build_retinanet
-from evaluation.boxes.box_rule import BoxRule
+from evaluation.boxes.fusion import BoxRule
 from evaluation.boxes.map_boxes import MapBoxRule
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.reduction import Reduction

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -11,10 +12,11 @@ import pandas as pd
 import pytest
 import torch
 
+from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import Target
 from data_prep.store.preprocess import Preprocess
-from detection.decode_boxes import Found, decode_boxes
+from detection.decode_boxes import decode_boxes
 from detection.model import build_retinanet
 from detection.retinanet import LesionRetinaNet
 from evaluation.decisions.decision import Decision
@@ -26,33 +28,29 @@ SIZE = 64
 TARGET = Target("opacity", ("mass", "nodule"), "Opacity")
 
 
-def boxes_of(count: int, seed: int = 0) -> Found:
+def boxes_of(count: int, seed: int = 0) -> Boxes:
     """Boxes of two labels; every tenth score repeats."""
     rng = np.random.default_rng(seed)
     corners = rng.uniform(0, 40, (count, 2))
     boxes = np.hstack([corners, corners + rng.uniform(4, 20, (count, 2))]).astype(np.float32)
     scores = np.sort(np.round(rng.uniform(0.01, 1, count), 1))[::-1].astype(np.float32)
-    return Found(boxes, scores, rng.integers(1, 3, count), finite=True)
-
-
-def picked(found: Found, rows: Any) -> Found:
-    return Found(found.boxes[rows], found.scores[rows], found.labels[rows], finite=True)
+    return Boxes(boxes, scores, rng.integers(1, 3, count))
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_rows_of_equal_score_may_change_places(seed: int) -> None:
     found = boxes_of(60, seed)
     order = np.random.default_rng(seed).permutation(60)
-    apart = match_found(found, picked(found, order), most=100)
+    apart = match_found(found, found[order], most=100)
     assert apart == (60, 0, 0.0, 0.0)
 
 
 def test_the_largest_difference_of_scores_and_corners_is_found() -> None:
     found = boxes_of(20)
-    moved = Found(found.boxes.copy(), found.scores.copy(), found.labels, finite=True)
-    moved.boxes[7, 2] += 0.125
+    moved = Boxes(found.corners.copy(), found.scores.copy(), found.labels)
+    moved.corners[7, 2] += 0.125
     moved.scores[3] += 0.25
-    apart = match_found(found, picked(moved, np.arange(20)[::-1]), most=100)
+    apart = match_found(found, moved[np.arange(20)[::-1]], most=100)
     assert apart.unmatched == 0
     assert apart.score == pytest.approx(0.25)
     assert apart.corner == pytest.approx(0.125, abs=1e-5)
@@ -60,7 +58,7 @@ def test_the_largest_difference_of_scores_and_corners_is_found() -> None:
 
 def test_a_box_of_another_finding_is_no_partner() -> None:
     found = boxes_of(1)
-    other = found._replace(labels=3 - found.labels)
+    other = replace(found, labels=3 - found.labels)
     assert match_found(found, other, most=100).unmatched == 2
 
 
@@ -76,9 +74,9 @@ def test_a_box_of_another_finding_is_no_partner() -> None:
 def test_a_box_without_a_partner_counts_unless_the_list_was_cut_there(
     lost: int, most: int, unmatched: int, reason: str
 ) -> None:
-    found = boxes_of(30)._replace(labels=np.ones(30, int))
+    found = replace(boxes_of(30), labels=np.ones(30, int))
     rest = np.delete(np.arange(30), lost)
-    assert match_found(found, picked(found, rest), most=most).unmatched == unmatched, reason
+    assert match_found(found, found[rest], most=most).unmatched == unmatched, reason
 
 
 class Store:
@@ -184,10 +182,10 @@ class Detector(Answers):
             with torch.inference_mode():
                 told = self.model(torch.from_numpy(images))
             names = ("boxes", "scores", "labels")
-            found = [Found(*(each[n].numpy() for n in names), finite=True) for each in told]
+            found = [Boxes(*(each[name].numpy() for name in names)) for each in told]
         tables = []
         for name, each in zip(image_ids, found, strict=True):
-            table = pd.DataFrame(each.boxes.astype(float), columns=["x1", "y1", "x2", "y2"])
+            table = pd.DataFrame(each.corners.astype(float), columns=["x1", "y1", "x2", "y2"])
             names = np.array(TARGET.any_of, object)[each.labels - 1]
             tables.append(table.assign(image_id=name, finding=names, score=each.scores))
         images = pd.DataFrame({"image_id": list(image_ids), "status": "ok", "reason": ""})
@@ -223,7 +221,7 @@ def test_a_detector_whose_boxes_lie_elsewhere_is_refused(network: LesionRetinaNe
 @pytest.mark.parametrize(
     ("name", "value", "refused"),
     [
-        ("_LARGEST_IOU", 0.5, "share of boxes without a partner: .* on images at every limit"),
+        ("NMS_IOU", 0.5, "share of boxes without a partner: .* on images at every limit"),
         ("_LARGEST_GROWTH", 0.0, "on images at every limit"),
     ],
 )

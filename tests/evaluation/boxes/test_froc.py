@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data_prep.contracts.boxes import box_iou
 from data_prep.contracts.schemas import EDGES
 from evaluation.boxes.froc import (
     FROC_RATES,
@@ -15,7 +16,7 @@ from evaluation.boxes.froc import (
     WeightedRsnaScore,
     froc_curve,
 )
-from evaluation.boxes.iou import box_iou, pair_boxes
+from evaluation.boxes.matching import pair_boxes
 from evaluation.metrics.registry import family
 from evaluation.statistics.bootstrap import Resamples
 from tests.evaluation.boxes.simulated import simulate as drawn

@@ -1,26 +1,38 @@
-"""Fusion of boxes against ensemble-boxes, and by hand."""
+"""From stored boxes to judged boxes: fusion against ensemble-boxes, and by hand."""
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from data_prep.contracts.boxes import Boxes, box_iou, suppress
 from data_prep.contracts.errors import InputError
-from evaluation.boxes.fusion import best_box_fusion, nms, scale_boxes, soft_nms, weighted_box_fusion
-from evaluation.boxes.iou import box_iou
+from data_prep.contracts.schemas import EDGES
+from evaluation.boxes.fusion import (
+    AS_STORED,
+    BoxRule,
+    best_box_fusion,
+    scale_boxes,
+    weighted_box_fusion,
+)
 
-oracle_nms = pytest.importorskip("ensemble_boxes.ensemble_boxes_nms")
 oracle_wbf = pytest.importorskip("ensemble_boxes.ensemble_boxes_wbf")
 
 
-def simulate(seed, n_groups=6, most=40, decimals=None):
-    """Crowded boxes in the unit square: many overlap; groups of unlike size, rows mixed."""
+def simulate(seed, n_labels=6, most=40, n_models=3):
+    """Crowded boxes in the unit square: many overlap; labels of unlike size, rows mixed."""
     rng = np.random.default_rng(seed)
-    groups = rng.permutation(np.repeat(np.arange(n_groups) * 3, rng.integers(1, most, n_groups)))
-    centre = rng.uniform(0.3, 0.7, (len(groups), 2))
-    half = rng.uniform(0.08, 0.25, (len(groups), 2))
-    scores = rng.uniform(0.01, 1.0, len(groups))
-    if decimals is not None:
-        scores = scores.round(decimals)
-    return np.hstack([centre - half, centre + half]), scores, groups
+    labels = rng.permutation(np.repeat(np.arange(n_labels) * 3, rng.integers(1, most, n_labels)))
+    centre = rng.uniform(0.3, 0.7, (len(labels), 2))
+    half = rng.uniform(0.08, 0.25, (len(labels), 2))
+    scores = rng.uniform(0.01, 1.0, len(labels))
+    models = rng.integers(0, n_models, len(labels))
+    models[:n_models] = np.arange(n_models)
+    return Boxes(np.hstack([centre - half, centre + half]), scores, labels), models
+
+
+def boxes_of(corners, scores, labels=None):
+    labels = np.zeros(len(scores), int) if labels is None else np.array(labels)
+    return Boxes(np.array(corners, dtype=float).reshape(-1, 4), np.array(scores, float), labels)
 
 
 def as_rows(corners, scores):
@@ -29,60 +41,32 @@ def as_rows(corners, scores):
     return rows[np.lexsort(rows.round(9).T)]
 
 
-@pytest.mark.parametrize("seed", range(3))
-@pytest.mark.parametrize("iou_threshold", [0.1, 0.3, 0.6])
-def test_nms_keeps_what_the_oracle_keeps(seed, iou_threshold):
-    corners, scores, groups = simulate(seed)
-    kept = nms(corners, scores, groups, iou_threshold=iou_threshold)
-    assert 0 < kept.sum() < len(kept)
-    for group in np.unique(groups):
-        mine = groups == group
-        # Not compiled: that takes numba longer than all calls together.
-        oracle = oracle_nms.nms_float_fast.py_func
-        expected = oracle(corners[mine], scores[mine], iou_threshold)
-        assert set(np.flatnonzero(kept[mine])) == set(expected)
-
-
-@pytest.mark.parametrize("seed", range(5))
-@pytest.mark.parametrize(("method", "code"), [("linear", 1), ("gaussian", 2)])
-def test_soft_nms_lowers_scores_as_the_oracle_does(seed, method, code):
-    corners, scores, groups = simulate(seed)
-    lowered = soft_nms(
-        corners, scores, groups, method=method, iou_threshold=0.4, sigma=0.3, min_score=0.02
-    )
-    for group in np.unique(groups):
-        mine = np.flatnonzero(groups == group)
-        theirs = scores[mine].copy()  # the oracle lowers its argument, in its own order
-        kept = oracle_nms.cpu_soft_nms_float(corners[mine], theirs, 0.4, 0.3, 0.02, code)
-        expected = np.zeros(len(mine))
-        expected[kept] = theirs[theirs > 0.02]
-        np.testing.assert_allclose(lowered[mine], expected, atol=1e-12)
+def assert_equal(one, other):
+    for name in ("corners", "scores", "labels"):
+        np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("confidence", ["avg", "max"])
 @pytest.mark.parametrize("weights", [None, [2.0, 1.0, 0.5]])
 def test_weighted_box_fusion_equals_the_oracle(seed, confidence, weights):
-    corners, scores, groups = simulate(seed)
-    models = np.random.default_rng(seed).integers(0, 3, len(scores))
-    models[:3] = [0, 1, 2]
+    boxes, models = simulate(seed)
     fused = weighted_box_fusion(
-        corners, scores, groups, models=models, weights=weights, iou_threshold=0.5,
-        min_score=0.05, confidence=confidence,
+        boxes, models=models, weights=weights, iou_threshold=0.5, min_score=0.05,
+        confidence=confidence,
     )  # fmt: skip
-    assert len(fused[0]) < (scores >= 0.05).sum()
-    for group in np.unique(groups):
-        mine = [(groups == group) & (models == model) for model in range(3)]
-        boxes, expected, _ = oracle_wbf.weighted_boxes_fusion(
-            [corners[m] for m in mine], [scores[m] for m in mine],
-            [np.zeros(m.sum()) for m in mine], weights=weights, iou_thr=0.5, skip_box_thr=0.05,
-            conf_type=confidence,
+    assert len(fused) < (boxes.scores >= 0.05).sum()
+    for label in np.unique(boxes.labels):
+        mine = [boxes[(boxes.labels == label) & (models == model)] for model in range(3)]
+        corners, expected, _ = oracle_wbf.weighted_boxes_fusion(
+            [m.corners for m in mine], [m.scores for m in mine], [np.zeros(len(m)) for m in mine],
+            weights=weights, iou_thr=0.5, skip_box_thr=0.05, conf_type=confidence,
         )  # fmt: skip
-        ours = fused[2] == group
-        assert (np.diff(fused[1][ours]) <= 0).all()
+        ours = fused[fused.labels == label]
+        assert (np.diff(ours.scores) <= 0).all()
         np.testing.assert_allclose(
-            as_rows(fused[0][ours], fused[1][ours]),
-            as_rows(boxes, np.minimum(expected, 1.0)),  # the oracle's scores can pass 1
+            as_rows(ours.corners, ours.scores),
+            as_rows(corners, np.minimum(expected, 1.0)),  # the oracle's scores can pass 1
             atol=1e-6,
         )
 
@@ -90,70 +74,41 @@ def test_weighted_box_fusion_equals_the_oracle(seed, confidence, weights):
 def test_equal_scores_and_equal_boxes_agree_with_the_oracle():
     # Three models that say the same: every score is tied.
     far = np.column_stack([np.arange(5) * 0.2, np.zeros(5), np.arange(5) * 0.2 + 0.1, np.ones(5)])
-    thrice, equal = np.tile(far, (3, 1)), np.full(15, 0.5)
-    models = np.repeat([0, 1, 2], 5)
-    box, score, _ = weighted_box_fusion(thrice, equal, np.zeros(15, int), models=models)
-    theirs = oracle_wbf.weighted_boxes_fusion([far] * 3, [equal[:5]] * 3, [np.zeros(5)] * 3)
-    np.testing.assert_allclose(as_rows(box, score), as_rows(*theirs[:2]), atol=1e-6)
-    kept = nms(thrice, equal, np.zeros(15, int), iou_threshold=0.5)
-    assert np.flatnonzero(kept).tolist() == [0, 1, 2, 3, 4]  # the earlier row among equals
-    lowered = soft_nms(thrice, equal, np.zeros(15, int), method="linear", iou_threshold=0.5)
-    assert lowered.tolist() == [0.5] * 5 + [0.0] * 10
+    thrice = boxes_of(np.tile(far, (3, 1)), np.full(15, 0.5))
+    fused = weighted_box_fusion(thrice, models=np.repeat([0, 1, 2], 5))
+    theirs = oracle_wbf.weighted_boxes_fusion([far] * 3, [np.full(5, 0.5)] * 3, [np.zeros(5)] * 3)
+    np.testing.assert_allclose(
+        as_rows(fused.corners, fused.scores), as_rows(*theirs[:2]), atol=1e-6
+    )
 
 
-def test_groups_never_meet_and_their_order_does_not_matter():
-    corners, scores, groups = simulate(8)
-    for fuse in (
-        lambda c, s, g: nms(c, s, g, iou_threshold=0.3).astype(float),
-        lambda c, s, g: soft_nms(c, s, g),
-    ):
-        together = fuse(corners, scores, groups)
-        for group in np.unique(groups):
-            mine = groups == group
-            np.testing.assert_array_equal(
-                together[mine], fuse(corners[mine], scores[mine], groups[mine])
-            )
-        order = np.random.default_rng(0).permutation(len(scores))
-        np.testing.assert_array_equal(
-            together[order], fuse(corners[order], scores[order], groups[order])
-        )
-
-
-def test_more_groups_than_one_table_holds(monkeypatch):
-    corners, scores, groups = simulate(9, n_groups=20, most=8)
-    whole = weighted_box_fusion(corners, scores, groups)
+def test_more_labels_than_one_table_holds(monkeypatch):
+    boxes, _ = simulate(9, n_labels=20, most=8)
+    whole = weighted_box_fusion(boxes)
     monkeypatch.setattr("evaluation.boxes.fusion._ROWS_AT_ONCE", 3)
-    for part, again in zip(whole, weighted_box_fusion(corners, scores, groups), strict=True):
-        np.testing.assert_array_equal(part, again)
+    assert_equal(weighted_box_fusion(boxes), whole)
 
 
 def test_no_box_is_no_box():
-    none, empty = np.empty((0, 4)), np.empty(0)
-    groups = np.empty(0, dtype=np.int64)
-    assert nms(none, empty, groups, iou_threshold=0.5).shape == (0,)
-    assert soft_nms(none, empty, groups).shape == (0,)
-    assert [len(part) for part in weighted_box_fusion(none, empty, groups)] == [0, 0, 0]
-    faint = weighted_box_fusion(
-        np.array([[0.0, 0, 1, 1]]), np.array([0.1]), np.zeros(1, int), min_score=0.5
-    )
-    assert faint[0].shape == (0, 4)
+    none = boxes_of([], [])
+    assert len(weighted_box_fusion(none)) == 0
+    assert len(best_box_fusion(none, models=np.empty(0, int), weights=[1])) == 0
+    faint = weighted_box_fusion(boxes_of([[0, 0, 1, 1]], [0.1]), min_score=0.5)
+    assert faint.corners.shape == (0, 4)
 
 
 def test_a_fused_score_never_passes_one():
-    same = np.tile([[0.0, 0, 1, 1]], (2, 1))
-    _, score, _ = weighted_box_fusion(
-        same, np.array([1.0, 1.0]), np.zeros(2, int), models=np.array([0, 0]), weights=[2.0, 1.0]
-    )
-    assert score.tolist() == [1.0]
+    same = boxes_of(np.tile([[0.0, 0, 1, 1]], (2, 1)), [1.0, 1.0])
+    fused = weighted_box_fusion(same, models=np.array([0, 0]), weights=[2.0, 1.0])
+    assert fused.scores.tolist() == [1.0]
 
 
+@pytest.mark.parametrize("fuse", [weighted_box_fusion, best_box_fusion])
 @pytest.mark.parametrize(("weights", "told"), [([1.0], "2 models but 1"), ([1.0, 0.0], "above 0")])
-def test_wrong_weights_are_refused(weights, told):
-    boxes = np.array([[0.0, 0, 1, 1]] * 2)
+def test_a_missing_or_empty_weight_is_refused(fuse, weights, told):
+    boxes = boxes_of([[0, 0, 1, 1]] * 2, [1.0, 1.0])
     with pytest.raises(InputError, match=told):
-        weighted_box_fusion(
-            boxes, np.ones(2), np.zeros(2, int), models=np.array([0, 1]), weights=weights
-        )
+        fuse(boxes, models=np.array([0, 1]), weights=weights)
 
 
 def test_boxes_scale_about_their_centre_and_stay_in_the_image():
@@ -164,32 +119,20 @@ def test_boxes_scale_about_their_centre_and_stay_in_the_image():
     assert scale_boxes(corners, 1.0) is corners
 
 
-def simulate_two_systems(seed, n_groups=6, most=40, n_models=3):
-    """Crowded boxes in the unit square: many overlap; groups of unlike size, rows mixed."""
-    rng = np.random.default_rng(seed)
-    groups = rng.permutation(np.repeat(np.arange(n_groups) * 3, rng.integers(1, most, n_groups)))
-    centre = rng.uniform(0.3, 0.7, (len(groups), 2))
-    half = rng.uniform(0.08, 0.25, (len(groups), 2))
-    scores = rng.uniform(0.01, 1.0, len(groups))
-    models = rng.integers(0, n_models, len(groups))
-    return np.hstack([centre - half, centre + half]), scores, groups, models
-
-
-def by_definition(corners, scores, models, weights, iou_threshold):
-    """One group: rows of score and corners, in the order in which their leaders are found."""
-    weighed = scores * np.array(weights)[models]
+def by_definition(boxes, models, weights, iou_threshold):
+    """One label: rows of score and corners, in the order in which their leaders are found."""
+    weighed = boxes.scores * np.array(weights)[models]
     left = list(np.argsort(-weighed, kind="stable"))
     rows = []
     while left:
-        leader = left[0]
-        overlap = box_iou(corners[[leader] * len(left)], corners[left])
+        overlap = box_iou(boxes.corners[left[0]], boxes.corners[left])
         near = [box for box, iou in zip(left, overlap, strict=True) if iou > iou_threshold]
         best = {}
         for box in near:  # by falling score
             best.setdefault(models[box], box)
         chosen = list(best.values())
         total = weighed[chosen].sum()
-        rows.append([total / sum(weights), *(weighed[chosen] @ corners[chosen] / total)])
+        rows.append([total / sum(weights), *(weighed[chosen] @ boxes.corners[chosen] / total)])
         left = [box for box in left if box not in near]
     return np.array(rows)
 
@@ -197,73 +140,103 @@ def by_definition(corners, scores, models, weights, iou_threshold):
 @pytest.mark.parametrize("seed", range(5))
 @pytest.mark.parametrize("iou_threshold", [0.0, 0.3, 0.6])
 @pytest.mark.parametrize("weights", [[1.0, 1.0, 1.0], [2.0, 1.0, 0.5]])
-def test_each_group_is_fused_as_defined(seed, iou_threshold, weights):
-    corners, scores, groups, models = simulate_two_systems(seed)
-    boxes, fused, of = best_box_fusion(
-        corners, scores, groups, models=models, weights=weights, iou_threshold=iou_threshold
-    )
-    assert 0 < len(fused) < len(scores)
-    assert set(of) == set(groups)
-    for group in np.unique(groups):
-        mine = groups == group
-        expected = by_definition(corners[mine], scores[mine], models[mine], weights, iou_threshold)
+def test_each_label_is_fused_as_defined(seed, iou_threshold, weights):
+    boxes, models = simulate(seed)
+    fused = best_box_fusion(boxes, models=models, weights=weights, iou_threshold=iou_threshold)
+    assert 0 < len(fused) < len(boxes)
+    assert set(fused.labels) == set(boxes.labels)
+    for label in np.unique(boxes.labels):
+        mine = boxes.labels == label
+        expected = by_definition(boxes[mine], models[mine], weights, iou_threshold)
         expected = expected[np.argsort(-expected[:, 0], kind="stable")]
-        found = np.column_stack([fused[of == group], boxes[of == group]])
+        ours = fused[fused.labels == label]
+        found = np.column_stack([ours.scores, ours.corners])
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12)
 
 
 def test_one_model_alone_is_non_maximum_suppression():
-    corners, scores, groups, models = simulate_two_systems(7, n_models=1)
-    boxes, fused, _ = best_box_fusion(corners, scores, groups, models=models, weights=[1.0])
-    kept = nms(corners, scores, groups, iou_threshold=0.5)
-    assert 0 < kept.sum() < len(kept)
-    order = np.lexsort((-scores[kept], groups[kept]))
-    np.testing.assert_allclose(fused, scores[kept][order], rtol=1e-12)
-    np.testing.assert_allclose(boxes, corners[kept][order], rtol=1e-12)
+    boxes, models = simulate(7, n_models=1)
+    fused = best_box_fusion(boxes, models=models, weights=[1.0])
+    kept = boxes[suppress(boxes, 0.5)]
+    assert 0 < len(kept) < len(boxes)
+    np.testing.assert_allclose(fused.scores, kept.scores, rtol=1e-12)
+    np.testing.assert_allclose(fused.corners, kept.corners, rtol=1e-12)
 
 
 def test_faint_boxes_of_a_model_beside_its_best_change_nothing():
-    corners = np.array([[0.0, 0, 10, 10], [0, 0, 10, 9]])
-    alone = best_box_fusion(
-        corners, np.array([0.8, 0.6]), np.zeros(2, int), models=np.array([0, 1]), weights=[1, 1]
-    )
-    beside = np.vstack([corners, [[0.0, 0, 10, 8], [1, 0, 10, 10]]])
-    crowded = best_box_fusion(
-        beside, np.array([0.8, 0.6, 0.1, 0.05]), np.zeros(4, int),
-        models=np.array([0, 1, 1, 0]), weights=[1, 1],
-    )  # fmt: skip
-    for one, other in zip(alone, crowded, strict=True):
-        np.testing.assert_array_equal(one, other)
-    assert alone[1] == pytest.approx([0.7])
+    corners = [[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 8], [1, 0, 10, 10]]
+    crowded, models = boxes_of(corners, [0.8, 0.6, 0.1, 0.05]), np.array([0, 1, 1, 0])
+    alone = best_box_fusion(crowded[:2], models=models[:2], weights=[1, 1])
+    assert_equal(best_box_fusion(crowded, models=models, weights=[1, 1]), alone)
+    assert alone.scores == pytest.approx([0.7])
 
 
 def test_what_one_model_of_two_sees_has_half_its_score():
-    boxes, score, _ = best_box_fusion(
-        np.array([[0.0, 0, 4, 4], [8, 8, 9, 9]]), np.array([0.6, 0.4]), np.zeros(2, int),
-        models=np.array([0, 1]), weights=[1, 1],
-    )  # fmt: skip
-    assert score == pytest.approx([0.3, 0.2])
-    np.testing.assert_allclose(boxes, [[0, 0, 4, 4], [8, 8, 9, 9]])
+    boxes = boxes_of([[0, 0, 4, 4], [8, 8, 9, 9]], [0.6, 0.4])
+    fused = best_box_fusion(boxes, models=np.array([0, 1]), weights=[1, 1])
+    assert fused.scores == pytest.approx([0.3, 0.2])
+    np.testing.assert_allclose(fused.corners, boxes.corners)
 
 
-def test_nothing_and_boxes_without_area_or_score_come_through():
-    none = best_box_fusion(
-        np.empty((0, 4)), np.empty(0), np.empty(0, int), models=np.empty(0, int), weights=[1]
-    )
-    assert [len(part) for part in none] == [0, 0, 0]
-    boxes, score, _ = best_box_fusion(
-        np.array([[1.0, 1, 1, 5], [0, 0, 2, 2]]), np.array([0.5, 0.0]), np.array([0, 1]),
-        models=np.zeros(2, int), weights=[1],
-    )  # fmt: skip
-    np.testing.assert_allclose(boxes, [[1, 1, 1, 5], [0, 0, 2, 2]])
-    assert score == pytest.approx([0.5, 0.0])
+def test_boxes_without_area_or_score_come_through():
+    boxes = boxes_of([[1, 1, 1, 5], [0, 0, 2, 2]], [0.5, 0.0], [0, 1])
+    fused = best_box_fusion(boxes, models=np.zeros(2, int), weights=[1])
+    np.testing.assert_allclose(fused.corners, boxes.corners)
+    assert fused.scores == pytest.approx([0.5, 0.0])
 
 
-@pytest.mark.parametrize(
-    ("weights", "message"), [([1.0], "2 models but 1 weights"), ([1.0, 0.0], "number above 0")]
+RULES = (
+    BoxRule("nms", iou=0.3),
+    BoxRule("wbf", iou=0.5, min_score=0.05, confidence="max", scale=1.1),
 )
-def test_a_missing_or_empty_weight_is_refused(weights, message):
-    with pytest.raises(InputError, match=message):
-        best_box_fusion(
-            np.zeros((2, 4)), np.ones(2), np.zeros(2, int), models=np.array([0, 1]), weights=weights
-        )
+
+
+def boxes(*rows):
+    """Rows ``image, finding, x1, x2, score``, 10 px high."""
+    frame = pd.DataFrame(rows, columns=["image_id", "finding", "x1", "x2", "score"], dtype=object)
+    frame = frame.astype({"x1": float, "x2": float, "score": float})
+    return frame.assign(y1=0.0, y2=10.0)[["image_id", "finding", *EDGES, "score"]]
+
+
+@pytest.mark.parametrize("rule", [*RULES, AS_STORED, BoxRule(scale=0.9)])
+def test_a_rule_survives_its_file_and_can_be_said(rule):
+    assert BoxRule.from_json(rule.to_json()) == rule
+    assert rule.words
+    assert "scaled" in rule.words or rule.scale == 1
+
+
+@pytest.mark.parametrize("payload", [{"method": "soft_nms_linear"}, {"method": "nms", "colour": 1}])
+def test_an_unknown_rule_is_refused(payload):
+    with pytest.raises(InputError, match="run cxr tune again"):
+        BoxRule.from_json(payload)
+
+
+def test_stored_boxes_are_not_touched():
+    stored = boxes(("b", "x", 0, 10, 0.2), ("a", "x", 0, 10, 0.9))
+    assert AS_STORED.apply(stored) is stored
+
+
+def test_findings_and_images_never_meet():
+    stored = boxes(("a", "x", 0, 10, 0.9), ("a", "y", 0, 10, 0.8), ("b", "x", 0, 10, 0.7))
+    for rule in RULES:
+        judged = rule.apply(stored.sample(frac=1, random_state=0))
+        kept = judged.sort_values("score", ascending=False)
+        assert list(zip(kept["image_id"], kept["finding"], strict=True)) == [
+            ("a", "x"), ("a", "y"), ("b", "x")
+        ]  # fmt: skip
+        np.testing.assert_allclose(kept["score"], [0.9, 0.8, 0.7])
+
+
+def test_scaled_boxes_keep_to_their_own_image():
+    stored = boxes(("a", "x", 0, 100, 0.9), ("b", "x", 0, 100, 0.9))
+    sizes = pd.DataFrame({"image_id": ["b", "a"], "width": [100, pd.NA], "height": [10, pd.NA]})
+    judged = BoxRule(scale=2.0).apply(stored, sizes.astype({"width": "Int64", "height": "Int64"}))
+    assert judged[EDGES].to_numpy().tolist() == [[0, 0, 150, 15], [0, 0, 100, 10]]
+
+
+def test_no_boxes_stay_none():
+    stored = boxes(("a", "x", 0, 10, 0.9))
+    for rule in RULES:
+        judged = rule.apply(stored.iloc[:0])
+        assert judged.empty
+        assert judged.columns.tolist() == stored.columns.tolist()

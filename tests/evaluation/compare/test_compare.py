@@ -486,7 +486,7 @@ def test_one_image_a_patient_gives_the_figures_by_image(predict, judged_set):
 
 def test_what_was_asked_of_tune_holds_in_compare(predict, judged_set):
     target, system = judged_set.target(), predict("A", "boxes", seed=1)
-    options = TuningOptions(calibration="temperature", reductions=("top_k", "learned"), refer=0.2)
+    options = TuningOptions(calibration="temperature", reductions=("top_k", "noisy_or"), refer=0.2)
     decision = tune(system, TestSet(judged_set, target), options=options)
     system.write_decision("opacity", decision.to_json())
     comparison = compare_systems(

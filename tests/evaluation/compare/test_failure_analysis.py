@@ -8,8 +8,7 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.predictions import Predictions
-from evaluation.boxes.error_types import error_kinds, lesions_reached
-from evaluation.boxes.iou import pair_boxes
+from evaluation.boxes.matching import error_kinds, lesions_reached, pair_boxes
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import FAILURES_WRONG
 from evaluation.compare.failure_analysis import (

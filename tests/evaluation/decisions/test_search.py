@@ -8,9 +8,9 @@ import pytest
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import write_table
 from evaluation.boxes.average_precision import average_precision
-from evaluation.boxes.box_rule import AS_STORED
 from evaluation.boxes.froc import WeightedFroc, WeightedRsnaScore
-from evaluation.boxes.iou import pair_boxes
+from evaluation.boxes.fusion import AS_STORED
+from evaluation.boxes.matching import pair_boxes
 from evaluation.compare.compare import compare_systems
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.search import Search, SearchImages, run_search, search_space
@@ -135,7 +135,7 @@ def test_nothing_defined_is_told_as_undefined():
 
 
 def test_every_space_begins_with_the_stored_boxes_and_repeats_nothing():
-    for name in ("default", "boxes", "full"):
+    for name in ("default", "boxes"):
         space = search_space(name)
         assert space.fusions[0] == AS_STORED
         assert space.scales[0] == 1.0
@@ -168,7 +168,7 @@ def test_the_decision_is_derived_again_whole_and_a_hand_picked_one_refused(
     checked, notes = checked_decision("A", detector, TestSet(judged_set, target), ())
     assert (checked.boxes, notes) == (decision.boxes, [])
     forged = decision.to_json()
-    forged["box_fusion"] = {**decision.boxes.scaled(0.5).to_json()}
+    forged["box_fusion"] = replace(decision.boxes, scale=0.5).to_json()
     detector.write_decision("opacity", forged)
     with pytest.raises(InputError, match=r"box_fusion\S* .*run cxr tune again"):
         checked_decision("A", detector, TestSet(judged_set, target), ())
@@ -214,7 +214,7 @@ def test_without_lesions_only_image_objectives_remain(detector, judged_set, targ
         run_search(bare, Search("boxes", "froc"))
 
 
-@pytest.mark.parametrize("wrong", [("vast", "auroc"), ("full", "iou")])
+@pytest.mark.parametrize("wrong", [("full", "auroc"), ("boxes", "iou")])
 def test_unknown_words_are_refused(wrong):
     with pytest.raises(InputError, match="choose one of"):
         Search(*wrong)

@@ -11,17 +11,16 @@ from sklearn.linear_model import LogisticRegression
 
 from data_prep.contracts.errors import InputError
 from evaluation.boxes.froc import WeightedRsnaScore
-from evaluation.boxes.iou import pair_boxes
 from evaluation.boxes.map_boxes import MAP_BOX_LEVELS
+from evaluation.boxes.matching import pair_boxes
 from evaluation.decisions.choices import TuningOptions, choose_reduction
 from evaluation.decisions.decision import Decision
-from evaluation.decisions.reduction import CANDIDATES, cross_fit
+from evaluation.decisions.reduction import CANDIDATES
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import TestSet, patients_of
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.decisions.tuning import checked_decision, tune
 from evaluation.statistics.calibration import PlattScaling, clipped_logit, fit_platt
-from evaluation.statistics.cross_validation import patient_folds
 
 
 @pytest.fixture
@@ -220,9 +219,7 @@ def test_one_class_gives_no_probability():
 
 def test_what_is_asked_for_is_done_recorded_and_derived_again(predict, judged_set, target):
     system = predict("A", "boxes", seed=1)
-    options = TuningOptions(
-        calibration="choose", reductions=("max", "noisy_or", "learned"), refer=0.2
-    )
+    options = TuningOptions(calibration="choose", reductions=("max", "noisy_or"), refer=0.2)
     decision = tune(system, TestSet(judged_set, target), options=options)
     system.write_decision("opacity", decision.to_json())
     stored = Decision.from_json(system.decision("opacity"))
@@ -230,32 +227,12 @@ def test_what_is_asked_for_is_done_recorded_and_derived_again(predict, judged_se
     assert stored.options == options
     again = tune(system, TestSet(judged_set, target), options=stored.options)
     assert stored.difference(again) is None
-    assert decision.choices["reduction"]["settings_tried"] == 8 == len(decision.tried)
+    assert decision.choices["reduction"]["settings_tried"] == 7 == len(decision.tried)
     assert set(decision.choices["calibration"]) == {
         "as_it_is", "temperature", "platt", "isotonic",
     }  # fmt: skip
     assert decision.referral["max_f1"].by == "nearness"
     assert decision.referral["max_f1"].cut < 1
-
-
-def test_thresholds_of_a_learned_rule_come_from_scores_of_unseen_patients(
-    predict, judged_set, target
-):
-    system = predict("A", "boxes", seed=1)
-    decision = tune(
-        system, TestSet(judged_set, target), options=TuningOptions(reductions=("learned",))
-    )
-    ids = judged_set.image_ids("val")
-    y_true = judged_set.labels(target).reindex(ids)
-    output = SystemOutput(system, target, ids)
-    folds = patient_folds(patients_of(judged_set.images, ids), y_true.to_numpy() == 1)
-    whole, unseen = cross_fit(output.predicted_boxes, y_true, folds)
-    assert decision.reduction == whole
-    assert decision.thresholds["max_f1"] == choose_threshold(y_true, unseen, "max_f1")
-    seen = output.scores(whole)
-    assert oracle.roc_auc_score(y_true, seen) != oracle.roc_auc_score(y_true, unseen)
-    # Thresholds are refitted on resamples of the same scores.
-    np.testing.assert_array_equal(decision.chosen_scores.scores, unseen)
 
 
 @pytest.mark.parametrize("unit", ["image", "patient"])

@@ -20,7 +20,7 @@ from evaluation.boxes.froc import (
     WeightedFroc,
     WeightedIobb,
 )
-from evaluation.boxes.iou import pair_boxes
+from evaluation.boxes.matching import pair_boxes
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.protocol import Protocol
 from evaluation.decisions.referral import ReferralFigures

@@ -78,7 +78,7 @@ def test_what_was_asked_of_validation_is_told_with_what_it_was_chosen_by(predict
     detector, classifier = predict("A", "boxes", seed=1), predict("B", seed=2)
     target = judged_set.target()
     for system, options in (
-        (detector, TuningOptions(calibration="choose", reductions=("max", "learned"), refer=0.1)),
+        (detector, TuningOptions(calibration="choose", reductions=("max", "top_k"), refer=0.1)),
         (classifier, TuningOptions(calibration="isotonic")),
     ):
         decision = tune(system, TestSet(judged_set, target), options=options)
@@ -97,18 +97,6 @@ def test_what_was_asked_of_validation_is_told_with_what_it_was_chosen_by(predict
         "on validation",
         "none",
     ]
-
-
-def test_the_weights_of_a_learned_rule_are_told(predict, judged_set):
-    system, target = predict("A", "boxes", seed=1), judged_set.target()
-    decision = tune(
-        system, TestSet(judged_set, target), options=TuningOptions(reductions=("learned",))
-    )
-    system.write_decision("opacity", decision.to_json())
-    comparison = compare_systems({"A": system}, TestSet(judged_set, target), replicates=100)
-    told = as_table(decision_rows(comparison))["Image score"][0]
-    assert told.startswith("logistic regression learned on validation: intercept ")
-    assert "boxes from 0.2" in told
 
 
 def test_a_further_policy_is_judged_beside_the_stored_ones(predict, judged_set):

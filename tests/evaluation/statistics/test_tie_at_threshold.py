@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from evaluation.boxes.froc import WeightedRsnaScore
-from evaluation.boxes.iou import pair_boxes
+from evaluation.boxes.matching import pair_boxes
 from evaluation.compare.shares import net_benefit
 from evaluation.decisions.thresholds import choose_threshold, threshold_candidates
 from evaluation.metrics.image_metrics import confusion_counts, rates

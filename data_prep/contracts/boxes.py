@@ -1,0 +1,141 @@
+"""Boxes as arrays: the record, their overlap, and which of them one lesion needs; numpy alone.
+
+Corners are ``xyxy`` with continuous edges. Between steps boxes are rows of a table instead
+(`data_prep.contracts.schemas`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_BLOCK = 64  # boxes at a time: few of them are kept, and most are needed by none
+
+
+@dataclass(frozen=True, eq=False)
+class Boxes:
+    """Boxes with their scores and labels, row by row.
+
+    Attributes:
+        corners: Shape ``(N, 4)`` xyxy; px of the original or of the pixel store, as said where
+            they come from.
+        scores: In [0, 1], shape ``(N,)``.
+        labels: Whole numbers, shape ``(N,)``: the finding of each box, or its image and finding.
+
+    Example:
+        >>> corners = np.array([[0.0, 0, 4, 4], [2, 2, 4, 4]])
+        >>> boxes = Boxes(corners, np.array([0.9, 0.2]), np.ones(2))
+        >>> len(boxes), boxes[boxes.scores >= 0.5].corners.tolist()
+        (2, [[0.0, 0.0, 4.0, 4.0]])
+    """
+
+    corners: np.ndarray
+    scores: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+    def __getitem__(self, rows: Any) -> Boxes:
+        return Boxes(self.corners[rows], self.scores[rows], self.labels[rows])
+
+    @classmethod
+    def from_table(cls, table: pd.DataFrame, labels: np.ndarray) -> Boxes:
+        """The rows of a boxes table: ``x1, y1, x2, y2, score``, original px.
+
+        Args:
+            table: May be empty.
+            labels: Of its rows, shape ``(N,)``.
+        """
+        from data_prep.contracts.schemas import EDGES
+
+        corners = table[EDGES].to_numpy(np.float64)
+        return cls(corners, table["score"].to_numpy(np.float64), np.asarray(labels))
+
+    def to_table(self, image_ids: Any, findings: Any) -> pd.DataFrame:
+        """``image_id, finding, x1, y1, x2, y2, score``; an image and a finding for each box."""
+        import pandas as pd
+
+        from data_prep.contracts.schemas import EDGES
+
+        table = pd.DataFrame({"image_id": image_ids, "finding": findings})
+        return table.assign(**dict(zip(EDGES, self.corners.T, strict=True)), score=self.scores)
+
+
+def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Intersection over union, box by box; shapes are broadcast.
+
+    Args:
+        boxes: xyxy, shape ``(..., 4)``.
+        others: Likewise, in the same pixels.
+
+    Returns:
+        Shape ``(...)``; 0 for two boxes without area.
+
+    Example:
+        >>> boxes = np.array([[0.0, 0, 2, 2], [1, 0, 3, 2]])
+        >>> box_iou(boxes[:, None], boxes).round(3).tolist()
+        [[1.0, 0.333], [0.333, 1.0]]
+    """
+    x1, y1, x2, y2 = np.moveaxis(boxes, -1, 0)
+    left, top, right, bottom = np.moveaxis(others, -1, 0)
+    across = np.maximum(np.minimum(x2, right) - np.maximum(x1, left), 0)
+    down = np.maximum(np.minimum(y2, bottom) - np.maximum(y1, top), 0)
+    shared = across * down
+    whole = (x2 - x1) * (y2 - y1) + (right - left) * (bottom - top) - shared
+    overlap: np.ndarray = np.divide(shared, whole, out=np.zeros_like(whole), where=whole > 0)
+    return overlap
+
+
+def suppress(boxes: Boxes, iou_threshold: float, most: int | None = None) -> np.ndarray:
+    """Greedy non-maximum suppression among boxes of one label.
+
+    A box is kept unless a kept one of higher score (of equal scores the earlier row) overlaps it
+    by more than the threshold. Compared in double precision, as torchvision does.
+
+    Args:
+        boxes: Those of different labels do not meet.
+        iou_threshold: The largest IoU of two boxes that are both kept.
+        most: Boxes of a label that are kept at most.
+
+    Returns:
+        Rows that are kept, by label and falling score.
+
+    Example:
+        >>> corners = np.array([[0.0, 0, 4, 4], [0, 0, 4, 3], [9, 9, 10, 10]])
+        >>> boxes = Boxes(corners, np.array([0.5, 0.9, 0.1]), np.zeros(3, int))
+        >>> suppress(boxes, 0.5).tolist()
+        [1, 2]
+    """
+    order = np.lexsort((-boxes.scores, boxes.labels))
+    labels = boxes.labels[order]
+    starts = np.flatnonzero(labels[1:] != labels[:-1]) + 1
+    kept = [
+        rows[_kept(boxes.corners[rows], np.float64(iou_threshold), most)]
+        for rows in np.split(order, starts)
+    ]
+    return np.concatenate(kept)
+
+
+def _kept(corners: np.ndarray, iou_threshold: np.float64, most: int | None) -> np.ndarray:
+    """Block by block: what a box of an earlier block overlaps falls at once, the rest in turn."""
+    kept = np.zeros(0, np.intp)
+    for start in range(0, len(corners), _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, len(corners)))
+        if len(kept):
+            taken = box_iou(corners[kept][:, None], corners[rows]) > iou_threshold
+            rows = rows[~taken.any(axis=0)]
+        near = box_iou(corners[rows][:, None], corners[rows]) > iou_threshold
+        alive = np.ones(len(rows), bool)
+        for row in range(len(rows)):
+            if alive[row]:
+                alive[row + 1 :] &= ~near[row, row + 1 :]
+        kept = np.concatenate([kept, rows[alive]])
+        if most is not None and len(kept) >= most:
+            break
+    return kept[:most]

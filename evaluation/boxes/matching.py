@@ -1,0 +1,382 @@
+"""Which predicted boxes hit which true ones: paired once, then matched, sorted by error, pointed.
+
+Average precision, the RSNA score and FROC (`average_precision` and `froc` beside) stand on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from data_prep.contracts.boxes import Boxes, box_iou
+from data_prep.contracts.schemas import EDGES
+from data_prep.contracts.text_lookup import positions
+from evaluation.statistics.ranking import Floats, Integers, is_positive
+
+MAX_BOXES = 100
+"""Predicted boxes of an image that count, the most confident."""
+IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
+FOREGROUND_IOU, BACKGROUND_IOU = 0.5, 0.1
+_REACHED_IOU = 0.2
+"""A lesion is reached by a called box that overlaps it this much, as in FROC."""
+Counts = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class RankedBoxes:
+    """Boxes by image and falling score; equal scores in the order of their rows.
+
+    Attributes:
+        image: Position of the box's image, shape ``(N,)``.
+        rank: Position within the image, 0 the most confident, below `MAX_BOXES`.
+        score: Shape ``(N,)``.
+        corners: Shape ``(N, 4)`` xyxy, original px.
+    """
+
+    image: npt.NDArray[np.int64]
+    rank: npt.NDArray[np.int64]
+    score: Floats
+    corners: Floats
+
+
+@dataclass(frozen=True)
+class TrueBoxes:
+    """True boxes by image.
+
+    Attributes:
+        image: Position of the box's image, rising, shape ``(N,)``.
+        corners: Shape ``(N, 4)`` xyxy, original px.
+        per_image: How many an image has, shape ``(images,)``.
+    """
+
+    image: npt.NDArray[np.int64]
+    corners: Floats
+    per_image: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class BoxPairs:
+    """Every predicted with every true box of its image.
+
+    Attributes:
+        boxes: The predicted boxes.
+        truth: The true boxes.
+        box: Predicted box of each pair, rising, shape ``(pairs,)``.
+        true: True box of each pair, shape ``(pairs,)``.
+        iou: Shape ``(pairs,)``.
+    """
+
+    boxes: RankedBoxes
+    truth: TrueBoxes
+    box: npt.NDArray[np.int64]
+    true: npt.NDArray[np.int64]
+    iou: Floats
+
+
+def rank_boxes(boxes: Boxes, n_images: int) -> RankedBoxes:
+    """Order boxes by image (their labels; -1: not judged) and falling score, 100 an image."""
+    image = boxes.labels
+    order = np.lexsort((-boxes.scores, image))
+    order = order[image[order] >= 0]
+    ordered = np.asarray(image[order], dtype=np.int64)
+    counts = np.bincount(ordered, minlength=n_images)
+    rank = np.arange(len(ordered)) - (np.cumsum(counts) - counts)[ordered]
+    kept = rank < MAX_BOXES
+    order = order[kept]
+    return RankedBoxes(ordered[kept], rank[kept], boxes.scores[order], boxes.corners[order])
+
+
+def true_boxes(truth: pd.DataFrame, image_ids: pd.Index) -> TrueBoxes:
+    """Lay true boxes out by image; those of other images are left out."""
+    image = image_ids.get_indexer(pd.Index(truth["image_id"]))
+    judged = image >= 0
+    order = np.argsort(image[judged], kind="stable")
+    image = image[judged][order]
+    corners = truth[EDGES].to_numpy(np.float64)[judged][order]
+    return TrueBoxes(image, corners, np.bincount(image, minlength=len(image_ids)))
+
+
+def pair_ranked(boxes: RankedBoxes, truth: TrueBoxes) -> BoxPairs:
+    """Pair boxes of the same images and measure how far they overlap."""
+    first_true = np.cumsum(truth.per_image) - truth.per_image
+    partners = truth.per_image[boxes.image]
+    box = np.repeat(np.arange(len(boxes.image)), partners)
+    within = np.arange(len(box)) - np.repeat(np.cumsum(partners) - partners, partners)
+    true = first_true[boxes.image[box]] + within
+    iou = box_iou(boxes.corners[box], truth.corners[true])
+    return BoxPairs(boxes, truth, box, true, iou)
+
+
+def pair_boxes(boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index) -> BoxPairs:
+    """Pair predicted and true boxes of the images judged.
+
+    Args:
+        boxes: ``image_id``, corners in original px, ``score``; other images are ignored.
+        truth: The same columns without ``score``.
+        image_ids: Every image judged, unique.
+
+    Example:
+        >>> corners = {"x1": [0.0], "y1": [0.0], "x2": [4.0], "y2": [2.0]}
+        >>> true = pd.DataFrame({"image_id": ["a"], **corners})
+        >>> pair_boxes(true.assign(score=0.9, x2=2.0), true, pd.Index(["a"])).iou.tolist()
+        [0.5]
+    """
+    predicted = Boxes.from_table(boxes, positions(boxes["image_id"], image_ids))
+    return pair_ranked(rank_boxes(predicted, len(image_ids)), true_boxes(truth, image_ids))
+
+
+@dataclass(frozen=True)
+class BoxMatches:
+    """Predicted boxes in falling score with what each of them hit.
+
+    Attributes:
+        hit: Whether a box found a true box, shape ``(boxes, thresholds)``.
+        image: Position of the box's image in the ids that were matched, shape ``(boxes,)``.
+        score: Falling, shape ``(boxes,)``.
+        n_true: True boxes per image, shape ``(images,)``.
+        iou_thresholds: Shape ``(thresholds,)``.
+    """
+
+    hit: npt.NDArray[np.bool_]
+    image: npt.NDArray[np.int64]
+    score: Floats
+    n_true: npt.NDArray[np.int64]
+    iou_thresholds: Floats
+
+
+def match_boxes(
+    boxes: pd.DataFrame,
+    truth: pd.DataFrame,
+    image_ids: pd.Index,
+    iou_thresholds: Sequence[float] | Floats = IOU_THRESHOLDS,
+) -> BoxMatches:
+    """Match predicted to true boxes image by image, at several IoU thresholds at once.
+
+    Args:
+        boxes: Predicted boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px),
+            ``score``. The 100 most confident of an image count. Other images are ignored.
+        truth: True boxes, same columns without ``score``. Other images are ignored.
+        image_ids: Every image judged, with and without boxes, unique, in the order in which
+            equal scores of different images are ranked.
+        iou_thresholds: A match needs at least this IoU.
+
+    Returns:
+        The matches.
+
+    Example:
+        >>> corners = {"x1": [0.0], "y1": [0.0], "x2": [4.0], "y2": [2.0]}
+        >>> true = pd.DataFrame({"image_id": ["a"], **corners})
+        >>> found = true.assign(x2=3.0, score=0.9)
+        >>> match_boxes(found, true, pd.Index(["a"]), [0.5, 0.75, 0.8]).hit.tolist()
+        [[True, True, False]]
+    """
+    return match_pairs(pair_boxes(boxes, truth, image_ids), iou_thresholds)
+
+
+def match_pairs(
+    pairs: BoxPairs, iou_thresholds: Sequence[float] | Floats = IOU_THRESHOLDS
+) -> BoxMatches:
+    """Match boxes whose overlaps are known; see `match_boxes`.
+
+    Args:
+        pairs: Every predicted with every true box of its image.
+        iou_thresholds: A match needs at least this IoU.
+    """
+    thresholds = np.asarray(iou_thresholds, dtype=np.float64)
+    boxes = pairs.boxes
+    near = pairs.iou >= thresholds.min(initial=1.0)
+    n_true = int(pairs.truth.per_image.sum())
+    hit = _greedy(
+        pairs.box[near], pairs.true[near], pairs.iou[near], boxes.rank, n_true, thresholds
+    )
+    falling = np.argsort(-boxes.score, kind="stable")
+    return BoxMatches(
+        hit[falling], boxes.image[falling], boxes.score[falling], pairs.truth.per_image, thresholds
+    )
+
+
+def _greedy(
+    box_of_pair: Integers,
+    true_of_pair: Integers,
+    iou: Floats,
+    rank: Integers,
+    n_true: int,
+    thresholds: Floats,
+) -> npt.NDArray[np.bool_]:
+    """Let the boxes choose, one rank at a time but all images and thresholds at once."""
+    hit = np.zeros((len(rank), len(thresholds)), dtype=bool)
+    taken = np.zeros((n_true, len(thresholds)), dtype=bool)
+    order = np.argsort(rank[box_of_pair], kind="stable")
+    box_of_pair, true_of_pair, iou = box_of_pair[order], true_of_pair[order], iou[order]
+    pair_rank = rank[box_of_pair]
+    edges = np.append(np.flatnonzero(np.append(True, pair_rank[1:] != pair_rank[:-1])), len(iou))
+    for start, stop in pairwise(edges):
+        box, true = box_of_pair[start:stop], true_of_pair[start:stop]
+        if not len(box):
+            continue
+        open_to = (iou[start:stop, None] >= thresholds) & ~taken[true]  # (pairs, thresholds)
+        worth = np.where(open_to, iou[start:stop, None], -1.0)
+        first = np.flatnonzero(np.append(True, box[1:] != box[:-1]))
+        best = np.maximum.reduceat(worth, first, axis=0)  # (boxes, thresholds)
+        of_box = np.cumsum(np.append(True, box[1:] != box[:-1])) - 1
+        # Among equal IoU the later true box, as pycocotools.
+        place = np.where(open_to & (worth == best[of_box]), np.arange(len(box))[:, None], -1)
+        chosen = np.maximum.reduceat(place, first, axis=0)
+        which, threshold = np.nonzero(chosen >= 0)
+        hit[box[first][which], threshold] = True
+        taken[true[chosen[which, threshold]], threshold] = True
+    return hit
+
+
+def error_kinds(pairs: BoxPairs, cut: float) -> dict[str, Counts]:
+    """Count lesions and called boxes by outcome, image by image.
+
+    Called boxes choose in falling score, each the unmatched lesion of highest IoU of at least 0.5.
+    Of the others, one that overlaps a lesion by at least 0.5 is a duplicate, one between 0.1 and
+    0.5 a poor box, the rest are background. A lesion that nobody took is missed, unless it is the
+    one that a poor box overlaps most.
+
+    Args:
+        pairs: Every predicted with every true box of its image.
+        cut: Boxes from this score are called.
+
+    Returns:
+        ``lesions``, ``found``, ``poorly_boxed``, ``missed`` (they add up to the lesions) and
+        ``poor_box``, ``duplicate``, ``background``, each per image, shape ``(images,)``.
+
+    Source:
+        Bolya et al. 2020, TIDE, for one class: no classification errors.
+
+    Example:
+        >>> true = pd.DataFrame({"image_id": ["a"], "x1": [0.], "y1": [0.], "x2": [9.], "y2": [9.]})
+        >>> boxes = pd.concat([true.assign(score=0.9), true.assign(score=0.8)])
+        >>> kinds = error_kinds(pair_boxes(boxes, true, pd.Index(["a"])), 0.5)
+        >>> {name: int(count[0]) for name, count in kinds.items() if count[0]}
+        {'lesions': 1, 'found': 1, 'duplicate': 1}
+    """
+    n_images = len(pairs.truth.per_image)
+    called = is_positive(pairs.boxes.score, cut)
+    kept = called[pairs.box]
+    box, true, iou = pairs.box[kept], pairs.true[kept], pairs.iou[kept]
+    taken, right = _take(box, true, iou, len(pairs.truth.image), len(called))
+    best = np.zeros(len(called))
+    np.maximum.at(best, box, iou)
+    wrong = called & ~right
+    poor = wrong & (best >= BACKGROUND_IOU) & (best < FOREGROUND_IOU)
+    nearest = poor[box] & (iou == best[box])
+    covered = np.zeros(len(taken), dtype=bool)
+    covered[true[nearest]] = True
+
+    def of_lesions(chosen: npt.NDArray[np.bool_]) -> Counts:
+        return np.bincount(pairs.truth.image[chosen], minlength=n_images)
+
+    def of_boxes(chosen: npt.NDArray[np.bool_]) -> Counts:
+        return np.bincount(pairs.boxes.image[chosen], minlength=n_images)
+
+    return {
+        "lesions": np.asarray(pairs.truth.per_image, dtype=np.int64),
+        "found": of_lesions(taken),
+        "poorly_boxed": of_lesions(covered & ~taken),
+        "missed": of_lesions(~taken & ~covered),
+        "poor_box": of_boxes(poor),
+        "duplicate": of_boxes(wrong & (best >= FOREGROUND_IOU)),
+        "background": of_boxes(wrong & (best < BACKGROUND_IOU)),
+    }
+
+
+def _take(
+    box: Counts, true: Counts, iou: npt.NDArray[np.float64], n_true: int, n_boxes: int
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Which lesions are taken and which boxes took one; boxes stand in falling score."""
+    taken, right = np.zeros(n_true, dtype=bool), np.zeros(n_boxes, dtype=bool)
+    near = iou >= FOREGROUND_IOU
+    box, true, iou = box[near], true[near], iou[near]
+    order = np.lexsort((-iou, box))  # few pairs reach 0.5, so a loop will do
+    for one, lesion in zip(box[order].tolist(), true[order].tolist(), strict=True):
+        if not right[one] and not taken[lesion]:
+            taken[lesion] = right[one] = True
+    return taken, right
+
+
+def lesions_reached(pairs: BoxPairs, cut: float) -> npt.NDArray[np.bool_]:
+    """Which lesions a called box overlaps by at least 0.2.
+
+    Args:
+        pairs: Every predicted with every true box of its image.
+        cut: Boxes from this score are called.
+
+    Returns:
+        Shape ``(lesions,)``, in the order of ``pairs.truth.image``.
+    """
+    near = (pairs.iou >= _REACHED_IOU) & is_positive(pairs.boxes.score[pairs.box], cut)
+    reached = np.zeros(len(pairs.truth.image), dtype=bool)
+    reached[pairs.true[near]] = True
+    return reached
+
+
+def deciding_points(boxes: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
+    """The centre of each image's most confident box.
+
+    Among equal scores the box nearest the top left decides, whatever the order of the rows.
+
+    Args:
+        boxes: Predicted boxes, original px.
+        image_ids: Images wanted, unique, shape ``(N,)``.
+
+    Returns:
+        ``point_x`` and ``point_y`` in original px, one row per image in the order of
+        `image_ids`; NaN where an image has no box.
+
+    Example:
+        >>> boxes = pd.DataFrame(
+        ...     {"image_id": "a", "x1": [0, 4], "y1": [0, 4], "x2": [2, 8], "y2": [2, 8],
+        ...      "score": [0.2, 0.9]})
+        >>> deciding_points(boxes, pd.Index(["a"])).to_dict("list")
+        {'point_x': [6.0], 'point_y': [6.0]}
+    """
+    highest = boxes.groupby("image_id")["score"].transform("max")
+    tied = boxes[boxes["score"] == highest].sort_values(["y1", "x1", "y2", "x2"])
+    top = tied.drop_duplicates("image_id").set_index("image_id")
+    points = pd.DataFrame(
+        {"point_x": (top["x1"] + top["x2"]) / 2, "point_y": (top["y1"] + top["y2"]) / 2}
+    )
+    return points.reindex(image_ids).astype(np.float64)
+
+
+def localised(
+    points: pd.DataFrame, truth: pd.DataFrame, tolerance: Floats | None = None
+) -> npt.NDArray[np.bool_]:
+    """Whether each image's point lies in one of its true boxes, borders included.
+
+    Args:
+        points: ``point_x``, ``point_y`` in original px, indexed by image id; NaN is a miss.
+        truth: True boxes, original px.
+        tolerance: By how much a box is widened on each side, across and down, original px, shape
+            ``(len(points), 2)``; `None`: not at all.
+
+    Returns:
+        Shape ``(len(points),)``, in its order.
+
+    Example:
+        >>> true = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [4], "y2": [4]})
+        >>> points = pd.DataFrame({"point_x": [4.0, 1], "point_y": [2.0, 1]}, index=["a", "b"])
+        >>> localised(points, true).tolist()
+        [True, False]
+        >>> points.loc["a"] = 5.5, 2.0  # 1.5 px beside the box
+        >>> [localised(points, true, np.full((2, 2), by)).tolist()[0] for by in (1.0, 1.5)]
+        [False, True]
+    """
+    row = points.index.get_indexer(pd.Index(truth["image_id"]))
+    wanted = row >= 0
+    row, corners = row[wanted], truth[EDGES].to_numpy(np.float64)[wanted]
+    at = points[["point_x", "point_y"]].to_numpy(np.float64)[row]
+    slack = 0.0 if tolerance is None else tolerance[row]
+    inside = ((at >= corners[:, :2] - slack) & (at <= corners[:, 2:] + slack)).all(axis=1)
+    result = np.zeros(len(points), dtype=bool)
+    result[row[inside]] = True
+    return result
