@@ -1,4 +1,4 @@
-"""What a sweep varies: keys of a configuration, each with the values that trials may take."""
+"""What a sweep varies: keys of a configuration, each with Optuna's distribution of its values."""
 
 from __future__ import annotations
 
@@ -7,16 +7,23 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import tomli_w
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
 
 from configs.load import parse_config
 from configs.settings import ClassifierConfig, DetectorConfig
 from data_prep.contracts.errors import InputError
 
 Config = DetectorConfig | ClassifierConfig
+Space = Mapping[str, BaseDistribution]
+"""By key, in the order given; listed values are TOML, which no distribution reads."""
 
 _LOG_FROM = 10.0  # times the low end: from there on each power of ten is as likely as another
 _MOST_COMBINATIONS = 500  # of ends and listed values that are tried on rules over several keys
@@ -32,103 +39,7 @@ _NOT_COMPARABLE = {
 _IN_THE_LOSS = ("model.box_loss", "model.head", "training.positive_weight")
 
 
-@dataclass(frozen=True)
-class Range:
-    """Numbers between two ends, which are among them.
-
-    Attributes:
-        key: Of the configuration.
-        low: The low end.
-        high: The high end.
-        log: Whether logarithms are drawn evenly, not the numbers themselves.
-        whole: Whether numbers are whole.
-        step: Between whole numbers.
-    """
-
-    key: str
-    low: float
-    high: float
-    log: bool
-    whole: bool
-    step: int = 1
-
-    @property
-    def ends(self) -> tuple[Any, ...]:
-        """Values that stand for all when they are checked."""
-        return self.low, self.high
-
-    @property
-    def scale(self) -> str:
-        """Which numbers are drawn evenly."""
-        return "log" if self.log else "linear"
-
-    def words(self) -> str:
-        """The range as a person would say it."""
-        scale = " on a log scale" if self.log else f" in steps of {self.step}" * (self.step > 1)
-        return f"{self.low:g} to {self.high:g}{scale}"
-
-    def holds(self, value: Any) -> bool:
-        """Whether a value lies in the range."""
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not (number and self.low <= value <= self.high):
-            return False
-        return not self.whole or (value - self.low) % self.step == 0
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Listed values.
-
-    Attributes:
-        key: Of the configuration.
-        values: At least two, all different.
-    """
-
-    key: str
-    values: tuple[Any, ...]
-
-    @property
-    def ends(self) -> tuple[Any, ...]:
-        """Values to check: all."""
-        return self.values
-
-    @property
-    def texts(self) -> tuple[str, ...]:
-        """Each value as TOML writes it, texts without quotes."""
-        return tuple(map(as_text, self.values))
-
-    @property
-    def scale(self) -> tuple[str, ...]:
-        """The values, in words and in their order."""
-        return self.texts
-
-    def words(self) -> str:
-        """The values as a person would say them."""
-        return ", ".join(self.texts)
-
-    def holds(self, value: Any) -> bool:
-        """Whether a value is listed."""
-        return value is not None and as_text(value) in self.texts
-
-
-Dimension = Range | Choice
-
-
-def as_text(value: Any) -> str:
-    """A value as TOML writes it, a text without quotes.
-
-    Example:
-        >>> as_text(True), as_text("adamw"), as_text(0.001)
-        ('true', 'adamw', '0.001')
-    """
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list):
-        return f"[{', '.join(map(as_text, value))}]"
-    return tomli_w.dumps({"x": value}).removeprefix("x = ").strip()
-
-
-def read_space(config: Config, over: Sequence[str]) -> list[Dimension]:
+def read_space(config: Config, over: Sequence[str]) -> dict[str, BaseDistribution]:
     """Read what a sweep varies and check it against the keys of a configuration.
 
     Args:
@@ -138,7 +49,7 @@ def read_space(config: Config, over: Sequence[str]) -> list[Dimension]:
             as in TOML, plain words without quotes.
 
     Returns:
-        A dimension a key, in the order given.
+        A distribution a key, in the order given.
 
     Raises:
         InputError: A key is unknown, not to be varied or given twice, a value is outside its
@@ -147,19 +58,83 @@ def read_space(config: Config, over: Sequence[str]) -> list[Dimension]:
     Example:
         >>> from configs.load import find_config, read_config
         >>> config = read_config(find_config("chexnet"))
-        >>> [d.words() for d in read_space(config, ["training.learning_rate=1e-4..1e-3"])]
-        ['0.0001 to 0.001 on a log scale']
+        >>> read_space(config, ["training.learning_rate=1e-4..1e-3"])
+        {'training.learning_rate': FloatDistribution(high=0.001, log=True, low=0.0001, step=None)}
     """
     if not over:
         raise InputError(f"--over: a sweep needs a key to vary; {_FORM}")
-    space: list[Dimension] = []
+    space: dict[str, BaseDistribution] = {}
     for text in over:
-        dimension = _read_dimension(config, text)
-        if dimension.key in (each.key for each in space):
-            raise InputError(f"--over {text}: {dimension.key} is given twice")
-        space.append(dimension)
+        key, distribution = _read_one(config, text)
+        if key in space:
+            raise InputError(f"--over {text}: {key} is given twice")
+        space[key] = distribution
     _require_possible(config, space, over)
     return space
+
+
+def in_words(distribution: BaseDistribution) -> str:
+    """A distribution as a person would say it.
+
+    Example:
+        >>> in_words(IntDistribution(32, 256, step=32))
+        '32 to 256 in steps of 32'
+    """
+    if isinstance(distribution, CategoricalDistribution):
+        return ", ".join(scale_of(distribution))
+    ends = f"{distribution.low:g} to {distribution.high:g}"
+    if distribution.log:
+        return f"{ends} on a log scale"
+    return ends + f" in steps of {distribution.step}" * ((distribution.step or 1) > 1)
+
+
+def scale_of(distribution: BaseDistribution) -> str | list[str]:
+    """How values lie on an axis: ``log``, ``linear``, or those that are listed."""
+    if isinstance(distribution, CategoricalDistribution):
+        return [shown(tomllib.loads(choice)["x"]) for choice in distribution.choices]
+    return "log" if distribution.log else "linear"
+
+
+def values_of(proposed: Mapping[str, Any]) -> dict[str, Any]:
+    """What Optuna proposed, as values of the configuration.
+
+    Example:
+        >>> values_of({"model.dropout": 0.1, "training.optimiser": 'x = "sgd"'})
+        {'model.dropout': 0.1, 'training.optimiser': 'sgd'}
+    """
+    return {k: tomllib.loads(v)["x"] if isinstance(v, str) else v for k, v in proposed.items()}
+
+
+def proposal_of(config: Config, space: Space) -> dict[str, Any] | None:
+    """A configuration's own values as Optuna proposes them; None where one is not in the space."""
+    proposed = {}
+    for key, distribution in space.items():
+        value = value_at(config, key)
+        if isinstance(distribution, CategoricalDistribution):
+            if value is None or (value := _toml(value)) not in distribution.choices:
+                return None
+        elif isinstance(value, str) or value is None or not distribution._contains(value):
+            return None
+        proposed[key] = value
+    return proposed
+
+
+def shown(value: Any) -> str:
+    """A value as TOML writes it, a text without quotes.
+
+    Example:
+        >>> shown(True), shown("adamw"), shown(0.001)
+        ('true', 'adamw', '0.001')
+    """
+    if isinstance(value, str):
+        return value
+    if isinstance(value, list):
+        return f"[{', '.join(map(shown, value))}]"
+    return _toml(value).removeprefix("x = ")
+
+
+def _toml(value: Any) -> str:
+    return tomli_w.dumps({"x": value}).strip()
 
 
 def with_values(config: Config, values: Mapping[str, Any], place: str) -> Config:
@@ -199,21 +174,20 @@ def value_at(config: Config, key: str) -> Any:
     return value
 
 
-def combinations(space: Sequence[Dimension]) -> int | None:
+def combinations(space: Space) -> int | None:
     """How many different trials there are; None where a range makes them countless.
 
     Example:
-        >>> combinations([Choice("a", (1, 2)), Choice("b", (True, False))])
-        4
+        >>> combinations({"a": CategoricalDistribution(("x = 1", "x = 2"))})
+        2
     """
-    if any(isinstance(each, Range) for each in space):
-        return None
-    return math.prod(len(each.ends) for each in space)
+    listed = [d for d in space.values() if isinstance(d, CategoricalDistribution)]
+    return math.prod(len(d.choices) for d in listed) if len(listed) == len(space) else None
 
 
-def _read_dimension(config: Config, text: str) -> Dimension:
-    key, equals, given = (part.strip() for part in text.partition("="))
-    if not equals or not given or not re.fullmatch(r"[\w.]+", key):
+def _read_one(config: Config, text: str) -> tuple[str, BaseDistribution]:
+    key, equals, values = (part.strip() for part in text.partition("="))
+    if not equals or not values or not re.fullmatch(r"[\w.]+", key):
         raise InputError(f"--over {text}: {_FORM}")
     if why := _NOT_COMPARABLE.get(key):
         raise InputError(f"--over {text}: {key} {why}; choose another key")
@@ -222,66 +196,67 @@ def _read_dimension(config: Config, text: str) -> Dimension:
             f"--over {text}: {key} changes the loss itself, and training.monitor = 'val_loss' "
             "compares by it; choose a figure with --set training.monitor="
         )
-    matched = _PREFIX.fullmatch(given)
-    scale, ends = (matched[1], matched[2]) if matched else (None, given)
+    matched = _PREFIX.fullmatch(values)
+    scale, ends = (matched[1], matched[2]) if matched else (None, values)
     low, dots, high = (part.strip() for part in ends.partition(".."))
     numbers = [_parse(low), _parse(high)] if dots else []
-    if numbers and all(_is_number(each) for each in numbers):
-        return _read_range(config, text, key, numbers, scale)
-    if scale or (dots and any(_is_number(each) for each in numbers)):
+    if numbers and all(map(_is_number, numbers)):
+        return key, _read_range(config, text, key, numbers, scale)
+    if scale or any(map(_is_number, numbers)):
         raise InputError(f"--over {text}: a range has two numbers as its ends, as in 1e-4..1e-3")
-    return _read_choice(text, key, given)
+    return key, _read_choices(text, values)
 
 
 def _read_range(
     config: Config, text: str, key: str, numbers: Sequence[Any], scale: str | None
-) -> Range:
-    whole, step = _whole_numbers(config, text, key, numbers[0])
+) -> BaseDistribution:
+    step = _step_of(config, text, key, numbers[0])
     low, high = numbers
     if not low < high:
         raise InputError(f"--over {text}: the low end must be below the high end")
     log = scale == "log" or (scale is None and low > 0 and high / low >= _LOG_FROM)
     if scale == "log" and low <= 0:
         raise InputError(f"--over {text}: a log scale starts above 0; write linear: or raise it")
-    if step > 1:
-        if scale == "log":
-            raise InputError(
-                f"--over {text}: {key} goes in steps of {step}, which a log scale does not; leave "
-                "log: out, or list values"
-            )
-        log = False
-    return Range(key, low, high, log, whole, step)
+    if step is None:
+        return FloatDistribution(low, high, log=log)
+    if step > 1 and scale == "log":
+        raise InputError(
+            f"--over {text}: {key} goes in steps of {step}, which a log scale does not; leave "
+            "log: out, or list values"
+        )
+    for end in numbers:  # what Optuna would round
+        whole = isinstance(end, int) and end % step == 0
+        if not whole and (problem := _problem(config, {key: end}, text)):
+            raise problem
+    return IntDistribution(low, high, log=log and step == 1, step=step)
 
 
-def _whole_numbers(config: Config, text: str, key: str, value: Any) -> tuple[bool, int]:
-    """Whether a key takes whole numbers only, and their step; refuses one that takes none."""
+def _step_of(config: Config, text: str, key: str, value: Any) -> int | None:
+    """Between the whole numbers that a key takes; None where it takes others, too."""
     schema: dict[str, Any] = type(config).model_json_schema()
     table = schema
     for part in key.split("."):
         if (field := table.get("properties", {}).get(part)) is None:
             raise _problem(config, {key: value}, text) or InputError(f"--over {text}: {_FORM}")
         table = schema["$defs"][field["$ref"].rpartition("/")[2]] if "$ref" in field else field
-    kinds = [each for each in (table, *table.get("anyOf", ())) if "type" in each]
-    numeric = [each for each in kinds if each["type"] in ("number", "integer")]
-    if not numeric:
-        raise InputError(f"--over {text}: {key} is no number; list its values, as in a,b")
-    whole = numeric[0]["type"] == "integer"
-    return whole, int(numeric[0].get("multipleOf", 1)) if whole else 1
+    for kind in (table, *table.get("anyOf", ())):
+        if kind.get("type") in ("number", "integer"):
+            return int(kind.get("multipleOf", 1)) if kind["type"] == "integer" else None
+    raise InputError(f"--over {text}: {key} is no number; list its values, as in a,b")
 
 
-def _read_choice(text: str, key: str, given: str) -> Choice:
+def _read_choices(text: str, listed: str) -> CategoricalDistribution:
     try:
-        values = tomllib.loads(f"values = [{given}]")["values"]
+        values = tomllib.loads(f"values = [{listed}]")["values"]
     except tomllib.TOMLDecodeError:  # plain words
-        values = [_parse(word.strip()) for word in given.split(",")]
+        values = [_parse(word.strip()) for word in listed.split(",")]
     if any(value == "" for value in values):
         raise InputError(f"--over {text}: a value is empty; {_FORM}")
-    choice = Choice(key, tuple(values))
     if len(values) < 2:
         raise InputError(f"--over {text}: one value is no choice; use --set {text}, or list more")
-    if len(set(choice.texts)) < len(values):
+    if len(set(map(shown, values))) < len(values):
         raise InputError(f"--over {text}: a value is listed twice")
-    return choice
+    return CategoricalDistribution([_toml(value) for value in values])
 
 
 def _parse(text: str) -> Any:
@@ -297,17 +272,24 @@ def _is_number(value: Any) -> bool:
     return number and math.isfinite(value)
 
 
-def _require_possible(config: Config, space: Sequence[Dimension], over: Sequence[str]) -> None:
+def _ends(distribution: BaseDistribution) -> Sequence[Any]:
+    """Values that stand for all when they are checked."""
+    if isinstance(distribution, CategoricalDistribution):
+        return [tomllib.loads(choice)["x"] for choice in distribution.choices]
+    return distribution.low, distribution.high
+
+
+def _require_possible(config: Config, space: Space, over: Sequence[str]) -> None:
     """Refuse a value that breaks a rule with whatever the other keys may be."""
-    for dimension, text in zip(space, over, strict=True):
-        others = [each for each in space if each is not dimension]
-        for value in dimension.ends:
-            if (problem := _problem(config, {dimension.key: value}, text)) is None:
+    for key, text in zip(space, over, strict=True):
+        others = [other for other in space if other != key]
+        for value in _ends(space[key]):
+            if (problem := _problem(config, {key: value}, text)) is None:
                 continue
-            grid = itertools.product(*(each.ends for each in others))
+            grid = itertools.product(*(_ends(space[other]) for other in others))
             for rest in itertools.islice(grid, _MOST_COMBINATIONS):
-                values = {each.key: one for each, one in zip(others, rest, strict=True)}
-                if _problem(config, {**values, dimension.key: value}, text) is None:
+                values = dict(zip(others, rest, strict=True))
+                if _problem(config, {**values, key: value}, text) is None:
                     break
             else:
                 raise problem

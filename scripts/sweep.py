@@ -23,11 +23,11 @@ from scripts.options import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from configs.search_space import Config
     from scripts.machines.child_processes import Machines
-    from scripts.training_runs.sweep_trials import Plan, TrialRecord
+    from training.sweep import Sweep, SweepPlan
 
 _STARTED, _SWEEP, _BEST = "sweep.started.json", "sweep.json", "best"
 _OWN = {_STARTED, _SWEEP, "sweep.html", _BEST, "trials", "study.journal", "study.journal.lock"}
@@ -82,8 +82,6 @@ def sweep(
     Example: cxr sweep chexnet_small --data out/data --out out/sweep --trials 8
     --over training.learning_rate=1e-4..1e-3 --over training.batch_size=8,16
     """
-    from configs.load import dump_config
-    from configs.search_space import read_space
     from scripts.answers import require_packages
     from scripts.machines.devices import follow_parent, require_shares
     from scripts.train import audit_errors, origin, read_settings
@@ -92,6 +90,9 @@ def sweep(
     require_packages("sweep", ("optuna",))
     _require_started_once()
     settings = read_settings(config, set_ or [])
+    from configs.load import dump_config
+    from configs.search_space import in_words, read_space
+
     space = read_space(settings, over)
     if settings.training.batch_size != "auto":
         require_shares(settings.training.batch_size, devices)
@@ -103,7 +104,7 @@ def sweep(
     objective, direction = _objective(settings)
     started = {
         "config": dump_config(settings),
-        "space": {each.key: each.words() for each in space},
+        "space": {key: in_words(distribution) for key, distribution in space.items()},
         "objective": objective,
         "direction": direction,
         "sweep_seed": seed,
@@ -115,12 +116,11 @@ def sweep(
     from data_prep.contracts.folders import folder_lock, provenance
     from data_prep.contracts.json_files import write_json
     from scripts.machines.cluster import open_machines
-    from scripts.training_runs.sweep_trials import Plan
+    from training.sweep import Sweep, SweepPlan
 
-    plan = Plan(
-        out, settings, space, data, objective, direction, seed, pruning, device, devices,
-        despite_audit,
-    )  # fmt: skip
+    plan = SweepPlan(out, settings, space, objective, direction, seed, pruning)
+    options = ["--device", device, "--devices", str(devices)]
+    options += ["--despite-audit"] * despite_audit
     reads = (data, out / _STARTED)
     with (
         open_machines(
@@ -130,8 +130,8 @@ def sweep(
     ):
         if not before:
             write_json(out / _STARTED, "sweep_started", {**started, **provenance()})
-        found = _run(plan, trials, machines, started)
-    _say_result(plan, found)
+        result = _run(Sweep(plan), trials, machines, started, data, options)
+    _say_result(plan, result)
     show_next(out, data)
     if as_json:
         from data_prep.contracts.json_files import read_json
@@ -198,103 +198,149 @@ def _require_same(out: Path, settings: Config, started: dict[str, Any]) -> bool:
     return True
 
 
-def _run(plan: Plan, trials: int, machines: Machines, started: dict[str, Any]) -> dict[str, Any]:
+def _run(
+    sweep: Sweep,
+    trials: int,
+    machines: Machines,
+    started: dict[str, Any],
+    data: Path,
+    options: Sequence[str],
+) -> dict[str, Any]:
     """Train what is missing; write the page after each trial, and the rest at the end."""
     from data_prep.contracts.json_files import write_json
     from evaluation.studies.sweep_page import write_page
-    from scripts.training_runs.sweep_trials import open_study, records, run_trials
+    from scripts.machines.child_processes import Command, Running, run_commands
 
-    study = open_study(plan)
+    plan = sweep.plan
     console.say(f"{plan.config.name}: {counted(trials, 'trial')}, {machines.jobs} at a time, over")
-    for each in plan.space:
-        console.say(f"  {each.key}: {each.words()}")
+    for key, words in started["space"].items():
+        console.say(f"  {key}: {words}")
 
-    def conclude(number: int) -> None:
-        made = records(plan, study)
-        console.say(_trial_line(plan, made, number, trials))
-        write_page(_payload(plan, made, started), plan.folder)
+    def show(number: int) -> None:
+        records = sweep.records()
+        console.say(_trial_line(plan, records, number, trials))
+        write_page(_payload(plan, records, started), plan.folder)
 
-    run_trials(plan, study, trials, machines, conclude)
-    made = records(plan, study)
-    payload = _payload(plan, made, started)
+    def commands() -> Iterator[Command]:
+        for number, config in sweep.propose(trials, several=machines.jobs > 1):
+            if config is None:
+                show(number)
+                continue
+            run = sweep.run_folder(number)
+            words = ["train", str(config), "--data", str(data), "--out", str(run), *options]
+            yield Command(str(number), words, run.with_suffix(".log"), run)
+
+    def ended(running: Running) -> bool:
+        number = int(running.command.name)
+        if running.stopped and (running.status or not _has_ended(sweep.run_folder(number))):
+            sweep.prune(number)
+            failed = False
+        else:
+            failed = sweep.conclude(number, running.problem())
+        show(number)
+        return failed
+
+    def watch(running: Running) -> None:
+        if sweep.falls_behind(int(running.command.name)):
+            running.stop()
+
+    run_commands(commands(), machines, ended=ended, watch=watch if plan.pruning else None)
+    records = sweep.records()
+    payload = _payload(plan, records, started)
     write_page(payload, plan.folder)
     if payload["best"] is None:
         raise InputError(
-            f"{plan.folder}: none of {counted(len(made), 'trial')} has a figure on validation; the "
-            f"last: {made[-1].reason}"
+            f"{plan.folder}: none of {counted(len(records), 'trial')} has a figure on validation; "
+            f"the last: {records[-1]['reason']}"
         )
-    _keep_best(plan, payload["best"]["run"], plan.folder / _SWEEP)
+    _keep_best(plan.folder, payload["best"]["run"])
     write_json(plan.folder / _SWEEP, "sweep", payload)
-    if sum(1 for each in made if each.state != "unfinished") < min(trials, plan.most or trials):
-        last = made[-1]
+    ended = sum(record["state"] != "unfinished" for record in records)
+    if ended < min(trials, plan.most or trials):
+        last = records[-1]
         raise InputError(
-            f"{plan.folder}: stopped, for the last trials all failed; trial {last.number}: "
-            f"{last.reason}; the same command goes on"
+            f"{plan.folder}: stopped, for the last trials all failed; trial {last['number']}: "
+            f"{last['reason']}; the same command goes on"
         )
     return payload
 
 
-def _keep_best(plan: Plan, run: str, record: Path) -> None:
+def _has_ended(run: Path) -> bool:
+    return (run / "run.json").is_file()
+
+
+def _keep_best(folder: Path, run: str) -> None:
     """Copy the best run to where it is found by name, without what only resumes a training."""
     import shutil
 
     from data_prep.contracts.folders import LOCK, whole_folder
     from data_prep.contracts.json_files import read_json
 
-    best = plan.folder / _BEST
+    best, record = folder / _BEST, folder / _SWEEP
     if record.is_file() and best.is_dir():
         if read_json(record, "sweep")["best"]["run"] == run:
             return
         shutil.rmtree(best)
-    with whole_folder(best) as folder:
+    with whole_folder(best) as copy:
         without = shutil.ignore_patterns("checkpoints", LOCK)
-        shutil.copytree(plan.folder / run, folder, ignore=without, dirs_exist_ok=True)
+        shutil.copytree(folder / run, copy, ignore=without, dirs_exist_ok=True)
 
 
-def _payload(plan: Plan, made: Sequence[TrialRecord], started: dict[str, Any]) -> dict[str, Any]:
+def _payload(
+    plan: SweepPlan, records: Sequence[dict[str, Any]], started: dict[str, Any]
+) -> dict[str, Any]:
     """What `sweep.json` and the page hold."""
+    from configs.search_space import proposal_of, scale_of
     from data_prep.contracts.folders import provenance
-    from scripts.training_runs.sweep_trials import as_it_stands, best_of
 
-    best = best_of(made, plan.direction)
-    values = [each.value for each in made if each.state == "complete" and each.value is not None]
+    best = _best_of(records, plan.direction)
+    values = [record["value"] for record in records if record["state"] == "complete"]
     spread = None
     if values:
         ends = {"low": min(values), "median": median(values), "high": max(values)}
         spread = {"n": len(values), **ends}
     return {
         **{key: value for key, value in started.items() if key != "config"},
-        "scales": {each.key: each.scale for each in plan.space},
-        "as_it_stands": None if as_it_stands(plan) is None else 0,
-        "best": best and {**best._asdict(), "folder": _BEST},
+        "scales": {key: scale_of(distribution) for key, distribution in plan.space.items()},
+        "as_it_stands": None if proposal_of(plan.config, plan.space) is None else 0,
+        "best": best and {**best, "folder": _BEST},
         "spread": spread,
-        "trials": [each._asdict() for each in made],
+        "trials": records,
         "provenance": provenance(),
     }
 
 
-def _trial_line(plan: Plan, made: Sequence[TrialRecord], number: int, trials: int) -> str:
+def _best_of(records: Sequence[dict[str, Any]], direction: str) -> dict[str, Any] | None:
+    """The trial with the best value, the first of equals; None where none is complete."""
+    complete = [record for record in records if record["state"] == "complete"]
+    pick = max if direction == "maximize" else min
+    return pick(complete, key=lambda record: record["value"], default=None)
+
+
+def _trial_line(
+    plan: SweepPlan, records: Sequence[dict[str, Any]], number: int, trials: int
+) -> str:
     from evaluation.studies.sweep_page import short
-    from scripts.training_runs.sweep_trials import best_of
 
-    record = made[number]
+    record = records[number]
     settings = ", ".join(
-        f"{key.rpartition('.')[2]} {short(text)}" for key, text in record.settings.items()
+        f"{key.rpartition('.')[2]} {short(text)}" for key, text in record["settings"].items()
     )
-    figure = record.reason if record.value is None else f"{plan.objective} {record.value:.4f}"
-    state = "" if record.state == "complete" else f"{record.state}: "
-    best = best_of(made, plan.direction)
-    known = "" if best is None else f"; best {best.value:.4f} (trial {best.number})"
-    ended = sum(each.state != "unfinished" for each in made)
-    return f"{ended} of {trials}: trial {number} ({settings}) {state}{figure}{known}"
+    value = record["value"]
+    figure = record["reason"] if value is None else f"{plan.objective} {value:.4f}"
+    state = "" if record["state"] == "complete" else f"{record['state']}: "
+    best = _best_of(records, plan.direction)
+    so_far = "" if best is None else f"; best {best['value']:.4f} (trial {best['number']})"
+    ended = sum(record["state"] != "unfinished" for record in records)
+    return f"{ended} of {trials}: trial {number} ({settings}) {state}{figure}{so_far}"
 
 
-def _say_result(plan: Plan, found: dict[str, Any]) -> None:
+def _say_result(plan: SweepPlan, result: dict[str, Any]) -> None:
     from evaluation.studies.sweep_page import PAGE, sentences
 
-    if plan.most is not None and len(found["trials"]) >= plan.most:
+    if plan.most is not None and len(result["trials"]) >= plan.most:
         console.say("Every combination has been tried")
-    for sentence in sentences(found):
+    for sentence in sentences(result):
         console.say(sentence)
     console.say(f"Best run: {plan.folder / _BEST}")
     console.say(f"Page:     {plan.folder / PAGE}")

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
+pytest.importorskip("optuna")
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
 from configs.load import find_config, read_config
-from configs.search_space import Choice, Range, combinations, read_space, value_at, with_values
+from configs.search_space import (
+    combinations,
+    in_words,
+    proposal_of,
+    read_space,
+    value_at,
+    values_of,
+    with_values,
+)
 from data_prep.contracts.errors import InputError
 
 CHEXNET = read_config(find_config("chexnet_small"))
@@ -16,38 +29,48 @@ LR = "training.learning_rate"
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (f"{LR}=1e-4..1e-3", Range(LR, 1e-4, 1e-3, log=True, whole=False)),  # tenfold
-        (f"{LR}=1e-4..5e-4", Range(LR, 1e-4, 5e-4, log=False, whole=False)),
-        (f"{LR}=linear:1e-4..1e-3", Range(LR, 1e-4, 1e-3, log=False, whole=False)),
-        (f"{LR}=log:1e-4..5e-4", Range(LR, 1e-4, 5e-4, log=True, whole=False)),
-        ("model.dropout=0..0.5", Range("model.dropout", 0, 0.5, log=False, whole=False)),
-        ("training.batch_size=8..64", Range("training.batch_size", 8, 64, log=False, whole=True)),
-        ("training.epochs=2..40", Range("training.epochs", 2, 40, log=True, whole=True)),
-        (  # the key's own step, which a log scale has not
-            "data.image_size=32..512",
-            Range("data.image_size", 32, 512, log=False, whole=True, step=32),
-        ),
-        ("training.batch_size=8, 16", Choice("training.batch_size", (8, 16))),
-        ("training.optimiser=adamw,sgd", Choice("training.optimiser", ("adamw", "sgd"))),
-        (
-            "training.positive_weight=1,balanced",
-            Choice("training.positive_weight", (1, "balanced")),
-        ),
-        ("model.weights=../a.pth,../b.pth", Choice("model.weights", ("../a.pth", "../b.pth"))),
+        (f"{LR}=1e-4..1e-3", FloatDistribution(1e-4, 1e-3, log=True)),  # tenfold
+        (f"{LR}=1e-4..5e-4", FloatDistribution(1e-4, 5e-4)),
+        (f"{LR}=linear:1e-4..1e-3", FloatDistribution(1e-4, 1e-3)),
+        (f"{LR}=log:1e-4..5e-4", FloatDistribution(1e-4, 5e-4, log=True)),
+        ("model.dropout=0..0.5", FloatDistribution(0, 0.5)),
+        ("training.batch_size=8..64", IntDistribution(8, 64)),
+        ("training.epochs=2..40", IntDistribution(2, 40, log=True)),
+        # The key's own step, which a log scale has not.
+        ("data.image_size=32..512", IntDistribution(32, 512, step=32)),
     ],
 )
-def test_a_key_with_its_values(text: str, expected: Range | Choice) -> None:
-    assert read_space(CHEXNET, [text]) == [expected]
+def test_a_key_with_its_range(text: str, expected: object) -> None:
+    (distribution,) = read_space(CHEXNET, [text]).values()
+    assert distribution == expected
 
 
-def test_lists_and_booleans_are_values_too() -> None:
-    given = [
-        "model.anchor_sizes=[8,16,32,64,128],[4,8,16,32,64]",
-        "augmentation.stretch=true,false",
-    ]
-    anchors, stretch = read_space(RETINANET, given)
-    assert anchors.words() == "[8, 16, 32, 64, 128], [4, 8, 16, 32, 64]"
-    assert stretch.ends == (True, False)
+@pytest.mark.parametrize(
+    ("config", "text", "values"),
+    [
+        (CHEXNET, "training.batch_size=8, 16", [8, 16]),
+        (CHEXNET, "training.optimiser=adamw,sgd", ["adamw", "sgd"]),
+        (CHEXNET, "training.positive_weight=1,balanced", [1, "balanced"]),
+        (CHEXNET, "model.weights=../a.pth,../b.pth", ["../a.pth", "../b.pth"]),
+        (RETINANET, "augmentation.stretch=true,false", [True, False]),
+        (
+            RETINANET,
+            "model.anchor_sizes=[8,16,32,64,128],[4,8,16,32,64]",
+            [[8, 16, 32, 64, 128], [4, 8, 16, 32, 64]],
+        ),
+    ],
+)
+def test_a_key_with_listed_values(config: Any, text: str, values: list[object]) -> None:
+    ((key, distribution),) = read_space(config, [text]).items()
+    assert isinstance(distribution, CategoricalDistribution)
+    assert [values_of({key: choice})[key] for choice in distribution.choices] == values
+
+
+def test_listed_lists_are_shown_as_toml_writes_them() -> None:
+    (anchors,) = read_space(
+        RETINANET, ["model.anchor_sizes=[8,16,32,64,128],[4,8,16,32,64]"]
+    ).values()
+    assert in_words(anchors) == "[8, 16, 32, 64, 128], [4, 8, 16, 32, 64]"
 
 
 @pytest.mark.parametrize(
@@ -113,9 +136,18 @@ def test_values_replace_keys_and_are_checked_as_if_written() -> None:
         with_values(CHEXNET, {LR: -1}, "trial 3")
 
 
-def test_a_range_holds_its_ends_and_steps_and_nothing_else() -> None:
-    (size,) = read_space(CHEXNET, ["data.image_size=96..224"])
-    assert [value for value in (64, 96, 100, 224, 256, "96", True, None) if size.holds(value)] == [
-        96,
-        224,
-    ]
+@pytest.mark.parametrize(
+    ("over", "proposal"),
+    [
+        ("data.image_size=96..224", {"data.image_size": 224}),
+        ("data.image_size=96..192", None),
+        ("training.batch_size=8,16", {"training.batch_size": "x = 8"}),
+        ("training.batch_size=4,16", None),
+    ],
+)
+def test_a_configuration_is_a_trial_where_its_values_are_in_the_space(
+    over: str, proposal: object
+) -> None:
+    assert proposal_of(CHEXNET, read_space(CHEXNET, [over])) == proposal
+    auto = read_config(find_config("chexnet_small"), ["training.batch_size=auto"])
+    assert proposal_of(auto, read_space(auto, ["training.batch_size=8..16"])) is None
