@@ -17,14 +17,15 @@ from scripts.configs import config_names
 from scripts.options import AddressOption, DespiteAuditOption, DeviceOption, EngineOption
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from configs.settings import ClassifierConfig, DetectorConfig
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.predictions import Predictions
+    from evaluation.studies.curve_judged import CurveDesign
     from evaluation.studies.curve_results import Times
     from scripts.machines.child_processes import Machines
-    from scripts.training_runs.curve_runs import CurvePlan, CurveRun
+    from training.curve import CurvePlan, CurveRun
 
 _STARTED, _RUNS = "curve.started.json", "runs"
 _STATED = {
@@ -124,7 +125,7 @@ def curve(
     from data_prep.store.dataset import DataSet
     from scripts.machines.cluster import open_machines
     from scripts.machines.devices import follow_parent
-    from scripts.training_runs.curve_runs import CurvePlan, add_parts, require_different_tests
+    from training.curve import CurvePlan, add_parts, require_different_tests
 
     follow_parent()
     dataset = DataSet.open(data)
@@ -154,16 +155,22 @@ def curve(
             write_json(out / _STARTED, "curve_started", {**started, **provenance()})
         runs = _train(plan, machines, ["--device", device, *["--despite-audit"] * despite_audit])
         dataset = DataSet.open(data)  # with its new parts
+        predictions = {}
         with console.progress("Predicting runs", len(runs)) as advance:
-            predictions = {}
             for run in runs:
-                predictions[run] = _predict(run, dataset, device)
+                predictions[run.arm, run.split, run.share, run.seed] = _predict(
+                    run, dataset, device
+                )
                 advance()
+        from evaluation.studies.curve_judged import build_study
         from evaluation.studies.curve_page import STORED, write_curve
         from evaluation.studies.curve_results import statements
-        from scripts.training_runs.curve_study import build_study
 
-        study = build_study(plan, dataset, judged, predictions, times, replicates=replicates)
+        with console.progress("Judging", len(predictions)) as advance:
+            study = build_study(
+                _design(plan), dataset, judged, predictions, times, replicates=replicates,
+                advance=advance,
+            )  # fmt: skip
         page = write_curve(study, out)
     for statement in statements(study, study.metrics[0]):
         console.say(statement.text)
@@ -176,34 +183,94 @@ def curve(
 
 def _train(plan: CurvePlan, machines: Machines, options: Sequence[str]) -> list[CurveRun]:
     """Train what has not ended; all runs of the plan."""
-    from scripts.training_runs.curve_runs import ARMS, train_all
+    from training.curve import ARMS
 
     runs = [run for arm in ARMS for run in plan.runs(arm)]
-    done = sum(run.has_ended for run in runs)
+    done = before = sum(run.has_ended for run in runs)
     shares = ", ".join(f"{share:g}" for share in plan.shares)
     console.say(
         f"{counted(len(runs), 'training')}, {machines.jobs} at a time: {plan.detector.name} and "
         f"{plan.classifier.name} on {shares} of the patients, {counted(len(plan.seeds), 'seed')}"
     )
+    began = time.monotonic()
 
-    before, began = done, time.monotonic()
-
-    def conclude(run: CurveRun, problem: str | None) -> None:
+    def show(run: CurveRun, problem: str | None) -> None:
         nonlocal done
         done += problem is None
-        said = "" if problem is None else f": {problem}"
+        more = "" if problem is None else f": {problem}"
         if problem is None and done - before >= machines.jobs and done < len(runs):
-            each = (time.monotonic() - began) / (done - before)
-            said = f"; {_left(each * (len(runs) - done))}"
-        console.say(f"{done} of {len(runs)}: {run.words}{said}")
+            seconds = (time.monotonic() - began) / (done - before)
+            more = f"; {_left(seconds * (len(runs) - done))}"
+        console.say(f"{done} of {len(runs)}: {run.words}{more}")
 
-    if failed := train_all(plan, machines, options, conclude):
+    if failed := _train_all(plan, machines, options, show):
         run, problem = failed[-1]
         raise InputError(
             f"{plan.folder}: {counted(len(failed), 'training')} failed; {run.words}: {problem} "
             f"(see {run.folder}.log); the same command tries again"
         )
     return runs
+
+
+def _train_all(
+    plan: CurvePlan,
+    machines: Machines,
+    options: Sequence[str],
+    show: Callable[[CurveRun, str | None], None],
+) -> list[tuple[CurveRun, str]]:
+    """Train what has not ended, the mixed arm last, since it starts from classifiers.
+
+    Returns those that failed, with the reason.
+    """
+    from scripts.machines.child_processes import Command, Running, run_commands
+
+    failed: list[tuple[CurveRun, str]] = []
+    for arms in (("classifier", "detector"), ("mixed",)):
+        runs = [run for arm in arms for run in plan.runs(arm)]
+        missing = {str(run.folder): run for run in runs if not run.has_ended}
+
+        def ended(running: Running, of: Mapping[str, CurveRun] = missing) -> bool:
+            run, problem = of[running.command.name], running.problem()
+            if problem is not None:
+                failed.append((run, problem))
+            show(run, problem)
+            return problem is not None
+
+        def command(run: CurveRun) -> Command:
+            words = ["train", plan.write_config(run), "--data", plan.data, "--out", run.folder]
+            log = run.folder.with_name(f"{run.folder.name}.log")
+            return Command(str(run.folder), [*map(str, words), *options], log)
+
+        run_commands(map(command, missing.values()), machines, ended=ended)
+        if failed:
+            break
+    return failed
+
+
+def _design(plan: CurvePlan) -> CurveDesign:
+    """What was trained, in words."""
+    from evaluation.studies.curve_judged import CurveDesign
+    from evaluation.studies.curve_results import Arm
+    from training.curve import ARMS
+
+    arms = {}
+    for kind in (arm for arm in ARMS if plan.runs(arm)):
+        config = plan.classifier if kind == "classifier" else plan.detector
+        settings = (
+            f"{config.model.network}, {config.data.image_size} px, weights {config.model.weights}, "
+            f"{counted(config.training.epochs, 'epoch')} of the whole, batches of "
+            f"{config.training.batch_size}, learning rate {config.training.learning_rate:g}"
+        )
+        name, note = config.name, ""
+        if kind == "mixed":
+            name = f"{name} from {plan.classifier.name}"
+            note = "Starts from the classifier of all labels; boxes on a share of the images."
+        arms[kind] = Arm(kind, name, settings, note)
+    stops = plan.detector.training.patience or plan.classifier.training.patience
+    length = "Every share learned for " + ("at most " if stops else "") + f"as many {plan.equal}"
+    length += ": a small one for fewer steps." if plan.equal == "epochs" else "."
+    length += " Trainings may stop early." if stops else ""
+    return CurveDesign(arms, plan.shares, plan.seeds, plan.parts, length)
 
 
 def _left(seconds: float) -> str:
@@ -253,7 +320,7 @@ def _configs(
     mixed: bool,
 ) -> tuple[DetectorConfig, ClassifierConfig]:
     """Both configurations with what is judged as their target."""
-    from scripts.training_runs.curve_runs import require_mixable
+    from training.curve import require_mixable
 
     own, other = (
         each.model_copy(update={"data": each.data.model_copy(update={"target": target.name})})

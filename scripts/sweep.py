@@ -255,8 +255,8 @@ def _run(
         )
     _keep_best(plan.folder, payload["best"]["run"])
     write_json(plan.folder / _SWEEP, "sweep", payload)
-    ended = sum(record["state"] != "unfinished" for record in records)
-    if ended < min(trials, plan.most or trials):
+    n_ended = sum(record["state"] != "unfinished" for record in records)
+    if n_ended < min(trials, plan.most or trials):
         last = records[-1]
         raise InputError(
             f"{plan.folder}: stopped, for the last trials all failed; trial {last['number']}: "

@@ -161,13 +161,15 @@ class Sweep:
             if other.params == trial.params:
                 trial.set_user_attr("same_as", other.number)
                 reason = f"as trial {other.number}, not trained again"
-                return self._end(trial, value=other.value, reason=reason)
+                self._end(trial, value=other.value, reason=reason)
+                return None
         name = f"{plan.config.name[:45]}, trial {trial.number}"
         values = {"name": name, **values_of(trial.params)}
         try:
             config = with_values(plan.config, values, f"trial {trial.number}")
         except InputError as error:
-            return self._end(trial, reason=str(error))
+            self._end(trial, reason=str(error))
+            return None
         run = self.run_folder(trial.number)
         file = make_folder(run.parent) / f"{run.name}.toml"
         with atomic_path(file) as temporary:

@@ -15,7 +15,7 @@ from data_prep.store.predictions import Predictions, PredictionWriter
 from data_prep.synth.phantom import write_phantom
 from scripts import cli
 from scripts.prepare import prepare
-from scripts.training_runs.curve_runs import CurvePlan, CurveRun
+from training.curve import CurvePlan, CurveRun
 
 SIDE = 100  # px
 
@@ -116,7 +116,7 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> MadeUp:
     found = MadeUp()
     # Drawn in the tests of the page; here drawing would take half of the time.
     monkeypatch.setattr("evaluation.studies.curve_page.save_figure", lambda figure, path: [])
-    monkeypatch.setattr("scripts.training_runs.curve_runs.train_all", found.train_all)
+    monkeypatch.setattr("scripts.curve._train_all", found.train_all)
     monkeypatch.setattr("scripts.curve._predict", found.predict)
     return found
 
@@ -193,7 +193,7 @@ def test_small_shares_learn_for_as_many_steps_and_the_mixed_arm_starts_from_all_
         seen["plan"] = plan
         return MadeUp.train_all(made_up, plan, *rest)
 
-    monkeypatch.setattr("scripts.training_runs.curve_runs.train_all", remember)
+    monkeypatch.setattr("scripts.curve._train_all", remember)
     same = ["--detector-set", "model.backbone=densenet121", "--set", "training.epochs=10"]
     assert curve(data, "--sizes", "0.25,1", "--seeds", 1, "--mixed", *same) == 0
     plan = seen["plan"]

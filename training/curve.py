@@ -1,28 +1,28 @@
-"""The trainings of `cxr curve`: what each learns from, its configuration, and running the rest."""
+"""The trainings of `cxr curve`: what each learns from, and its configuration."""
 
 from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from configs.load import dump_config
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, make_folder
 from data_prep.contracts.words import counted
+from data_prep.duplicates.patient_groups import patient_groups
 from data_prep.splits.subsets import add_nested_parts, draw_nested_parts
 from data_prep.store.dataset import DataSet, Target
-from evaluation.decisions.test_set import patients_of
-from scripts.machines.child_processes import Command, Machines, Running, run_commands
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from configs.settings import ClassifierConfig, DetectorConfig
-    from evaluation.studies.curve_results import Kind
 
+Kind = Literal["detector", "classifier", "mixed"]
 ARMS: tuple[Kind, ...] = ("classifier", "detector", "mixed")
 """The mixed arm is the detector that starts from the classifier of all labels."""
 
@@ -128,52 +128,12 @@ class CurvePlan:
             changed["model"] = self.detector.model.model_copy(update={"weights": str(whole)})
         return base.model_copy(update=changed)
 
-
-def train_all(
-    plan: CurvePlan,
-    machines: Machines,
-    options: Sequence[str],
-    on_end: Callable[[CurveRun, str | None], None],
-) -> list[tuple[CurveRun, str]]:
-    """Train what has not ended; the mixed arm last, since it starts from classifiers.
-
-    Args:
-        plan: What there is to train.
-        machines: Where.
-        options: Of `cxr train`, beside those of each training.
-        on_end: Called with each that has ended, and why it failed, if it did.
-
-    Returns:
-        Those that failed, with the reason.
-    """
-    failed: list[tuple[CurveRun, str]] = []
-    for arms in (("classifier", "detector"), ("mixed",)):
-        runs = [run for arm in ARMS if arm in arms for run in plan.runs(arm)]
-        todo = {str(run.folder): run for run in runs if not run.has_ended}
-
-        def ended(running: Running, of: Mapping[str, CurveRun] = todo) -> bool:
-            run, problem = of[running.command.name], running.problem()
-            if problem is not None:
-                failed.append((run, problem))
-            on_end(run, problem)
-            return problem is not None
-
-        run_commands((_command(plan, run, options) for run in todo.values()), machines, ended=ended)
-        if failed:
-            break
-    return failed
-
-
-def _command(plan: CurvePlan, run: CurveRun, options: Sequence[str]) -> Command:
-    from configs.load import dump_config
-
-    make_folder(run.folder.parent)
-    file = run.folder.with_name(f"{run.folder.name}.toml")
-    with atomic_path(file) as temporary:
-        temporary.write_text(dump_config(plan.config(run)), encoding="utf-8")
-    words = ["train", file, "--data", plan.data, "--out", run.folder, *options]
-    log = run.folder.with_name(f"{run.folder.name}.log")
-    return Command(str(run.folder), [str(word) for word in words], log)
+    def write_config(self, run: CurveRun) -> Path:
+        """Write what a training is given beside its folder."""
+        file = make_folder(run.folder.parent) / f"{run.folder.name}.toml"
+        with atomic_path(file) as temporary:
+            temporary.write_text(dump_config(self.config(run)), encoding="utf-8")
+        return file
 
 
 def require_mixable(detector: DetectorConfig, classifier: ClassifierConfig) -> None:
@@ -236,8 +196,9 @@ def add_parts(
 def require_different_tests(dataset: DataSet, splits: Sequence[str]) -> None:
     """Refuse splits that test the same patients: they are no folds of one study."""
     seen: dict[str, set[str]] = {}
+    patients = patient_groups(dataset.images)
     for split in splits:
-        tested = set(patients_of(dataset.images, dataset.image_ids("test", split)))
+        tested = set(patients.reindex(dataset.image_ids("test", split)))
         for other, known in seen.items():
             if split == other or not known.isdisjoint(tested):
                 raise InputError(

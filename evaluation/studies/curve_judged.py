@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from configs.settings import ClassifierConfig, DetectorConfig
 from data_prep.contracts.folders import provenance
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet, Target
@@ -30,8 +30,6 @@ from evaluation.studies.curve_results import (
     SizePoint,
     Times,
 )
-from scripts import console
-from scripts.training_runs.curve_runs import ARMS, CurvePlan, CurveRun
 
 _PAIRS: tuple[tuple[Kind, Kind], ...] = (
     ("detector", "classifier"),
@@ -40,50 +38,79 @@ _PAIRS: tuple[tuple[Kind, Kind], ...] = (
 )
 
 
+@dataclass(frozen=True)
+class CurveDesign:
+    """What was trained.
+
+    Attributes:
+        arms: In words, by kind.
+        shares: Of the annotated patients, ascending.
+        seeds: From 0.
+        parts: Name of the split of each split, share and seed.
+        length: How long each share learned, in a sentence.
+    """
+
+    arms: Mapping[Kind, Arm]
+    shares: Sequence[float]
+    seeds: Sequence[int]
+    parts: Mapping[tuple[str, float, int], str]
+    length: str
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits, each with test images of its own."""
+        return list(dict.fromkeys(split for split, _, _ in self.parts))
+
+
 def build_study(
-    plan: CurvePlan,
+    design: CurveDesign,
     dataset: DataSet,
     target: Target,
-    predictions: Mapping[CurveRun, Predictions],
+    predictions: Mapping[tuple[Kind, str, float, int], Predictions],
     times: Times,
     *,
     replicates: int,
+    advance: Callable[..., None],
 ) -> CurveStudy:
     """Judge all runs on the test images, and fit the curves.
 
     Args:
-        plan: What was trained.
+        design: What was trained.
         dataset: Labels, boxes and splits.
         target: What is judged.
-        predictions: Of each run.
+        predictions: Of each run, by arm, split, share and seed.
         times: Of annotation, that the page begins with.
         replicates: Bootstrap resamples of patients.
+        advance: Called after each run that is judged.
     """
-    systems = _systems(plan, predictions)
-    for split in plan.splits:
-        used = {name: [r.predictions for r in runs if r.split == split]
-                for name, runs in systems.items()}  # fmt: skip
-        log_use(TestSet(dataset, target, split), used)
-    with console.progress("Judging", len(predictions)) as advance:
-        judged = judge_shares(
-            systems, dataset, target, CURVE_METRICS, replicates=replicates, advance=advance
-        )
-    counts = _counts(plan, dataset, target)
-    points = _points(plan, counts, judged)
+    systems: dict[str, list[JudgedRun]] = {}
+    used: dict[str, dict[str, Predictions]] = {}
+    for (arm, split, share, seed), answers in predictions.items():
+        name = _name(arm, share, seed)
+        part = design.parts[split, share, seed]
+        systems.setdefault(name, []).append(JudgedRun(split, part, answers))
+        used.setdefault(split, {})[name] = answers
+    for split, by_name in used.items():
+        log_use(TestSet(dataset, target, split), {name: [p] for name, p in by_name.items()})
+    judged = judge_shares(
+        systems, dataset, target, CURVE_METRICS, replicates=replicates, advance=advance
+    )
+    counts = _counts(design, dataset, target)
+    points = _points(design, counts, judged)
     made = provenance()
     return CurveStudy(
         data_set=dataset.name,
         target=target.display_name,
-        folds=plan.splits,
-        n_seeds=len(plan.seeds),
-        arms=[_arm(plan, arm) for arm in ARMS if plan.runs(arm)],
+        folds=design.splits,
+        n_seeds=len(design.seeds),
+        arms=list(design.arms.values()),
         points=points,
-        differences=_differences(plan, judged),
-        fits=_fits(plan, judged, points),
-        absent=_absent(plan, judged),
+        differences=_differences(design, judged),
+        fits=_fits(design, judged, points),
+        absent=_absent(design, judged),
         times=times,
         commands=[made["command"]],
-        notes=_notes(plan, counts[max(counts)], judged),
+        notes=_notes(design, counts[max(counts)], judged),
         provenance=made | {"data_set": dataset.ids | {"name": dataset.name}},
     )
 
@@ -92,22 +119,12 @@ def _name(arm: str, share: float, seed: int) -> str:
     return f"{arm}, {share:g}, seed {seed}"
 
 
-def _seeds(plan: CurvePlan, arm: str, share: float) -> list[str]:
-    return [_name(arm, share, seed) for seed in plan.seeds]
+def _seeds(design: CurveDesign, arm: str, share: float) -> list[str]:
+    return [_name(arm, share, seed) for seed in design.seeds]
 
 
-def _systems(
-    plan: CurvePlan, predictions: Mapping[CurveRun, Predictions]
-) -> dict[str, list[JudgedRun]]:
-    systems: dict[str, list[JudgedRun]] = {}
-    for run, each in predictions.items():
-        of_share = systems.setdefault(_name(run.arm, run.share, run.seed), [])
-        of_share.append(JudgedRun(run.split, run.part, each))
-    return systems
-
-
-def _shares(plan: CurvePlan, arm: str) -> list[float]:
-    return [share for share in plan.shares if arm != "mixed" or share < max(plan.shares)]
+def _shares(design: CurveDesign, arm: str) -> list[float]:
+    return [share for share in design.shares if arm != "mixed" or share < max(design.shares)]
 
 
 def _defined(judged: ShareFigures, metric: str, names: Sequence[str]) -> bool:
@@ -116,12 +133,12 @@ def _defined(judged: ShareFigures, metric: str, names: Sequence[str]) -> bool:
 
 
 def _points(
-    plan: CurvePlan, counts: Mapping[float, _Counts], judged: ShareFigures
+    design: CurveDesign, counts: Mapping[float, _Counts], judged: ShareFigures
 ) -> list[SizePoint]:
     points = []
-    for arm in (arm for arm in ARMS if plan.runs(arm)):
-        for share in _shares(plan, arm):
-            names = _seeds(plan, arm, share)
+    for arm in design.arms:
+        for share in _shares(design, arm):
+            names = _seeds(design, arm, share)
             figures = {
                 metric: Figure(
                     _interval(judged.estimate(metric, names)),
@@ -147,13 +164,13 @@ class _Counts(NamedTuple):
     boxes: float
 
 
-def _counts(plan: CurvePlan, dataset: DataSet, target: Target) -> dict[float, _Counts]:
+def _counts(design: CurveDesign, dataset: DataSet, target: Target) -> dict[float, _Counts]:
     """By share, what the images that train or validate have."""
     labels = dataset.labels(target).dropna() == 1
     trusted = labels[labels.index.isin(dataset.boxes_trusted(target))]
     boxes = dataset.target_boxes(target)["image_id"]
     found: dict[float, list[_Counts]] = {}
-    for (_, share, _), part in plan.parts.items():
+    for (_, share, _), part in design.parts.items():
         split = dataset.split(part)
         ids = split.loc[split["role"].isin(["train", "val"]), "image_id"]
         labelled, boxed = (each[each.index.isin(ids)] for each in (labels, trusted))
@@ -186,15 +203,15 @@ def _interval(estimate: ClusteredEstimate) -> Interval:
     return Interval(estimate.value, low, high, estimate.note)
 
 
-def _differences(plan: CurvePlan, judged: ShareFigures) -> list[Difference]:
+def _differences(design: CurveDesign, judged: ShareFigures) -> list[Difference]:
     found = []
     for first, second in _PAIRS:
-        if not (plan.runs(first) and plan.runs(second)):
+        if not {first, second} <= design.arms.keys():
             continue
         for metric in CURVE_METRICS:
-            for share in _shares(plan, first):
-                other = max(plan.shares) if Difference.with_all_labels(first, second) else share
-                groups = _seeds(plan, first, share), _seeds(plan, second, other)
+            for share in _shares(design, first):
+                other = max(design.shares) if Difference.with_all_labels(first, second) else share
+                groups = _seeds(design, first, share), _seeds(design, second, other)
                 if all(_defined(judged, metric, names) for names in groups):
                     gap = judged.estimate(metric, *groups)
                     found.append(
@@ -204,7 +221,7 @@ def _differences(plan: CurvePlan, judged: ShareFigures) -> list[Difference]:
 
 
 def _fits(
-    plan: CurvePlan, judged: ShareFigures, points: Sequence[SizePoint]
+    design: CurveDesign, judged: ShareFigures, points: Sequence[SizePoint]
 ) -> dict[str, dict[Kind, LearningCurve]]:
     """Curves of detector and classifier; all images of the mixed arm are annotated at each size."""
     arms: tuple[Kind, ...] = ("detector", "classifier")
@@ -215,7 +232,7 @@ def _fits(
         if not held:
             continue
         rows = [
-            [[judged.systems.index(name) for name in _seeds(plan, arm, s)] for s in plan.shares]
+            [[judged.systems.index(name) for name in _seeds(design, arm, s)] for s in design.shares]
             for arm in held
         ]
         order = np.concatenate([np.ravel(each) for each in rows])
@@ -235,43 +252,21 @@ def _any(reasons: Mapping[str, str], systems: Sequence[str], arm: str) -> bool:
     return any(name.startswith(f"{arm},") and name not in reasons for name in systems)
 
 
-def _absent(plan: CurvePlan, judged: ShareFigures) -> dict[tuple[str, Kind], str]:
+def _absent(design: CurveDesign, judged: ShareFigures) -> dict[tuple[str, Kind], str]:
     """Why an arm has no figure at any size."""
     return {
         (metric, arm): next(r for name, r in found.reasons.items() if name.startswith(f"{arm},"))
         for metric, found in judged.figures.items()
-        for arm in ARMS
-        if plan.runs(arm) and not _any(found.reasons, judged.systems, arm)
+        for arm in design.arms
+        if not _any(found.reasons, judged.systems, arm)
     }
 
 
-def _arm(plan: CurvePlan, kind: Kind) -> Arm:
-    config: DetectorConfig | ClassifierConfig = (
-        plan.classifier if kind == "classifier" else plan.detector
-    )
-    model = config.model.model_dump()
-    network = model.get("backbone") or model["architecture"]
-    name = config.name if kind != "mixed" else f"{config.name} from {plan.classifier.name}"
-    settings = (
-        f"{network}, {config.data.image_size} px, weights {model['weights']}, "
-        f"{counted(config.training.epochs, 'epoch')} of the whole, batches of "
-        f"{config.training.batch_size}, learning rate {config.training.learning_rate:g}"
-    )
-    note = ""
-    if kind == "mixed":
-        note = "Starts from the classifier of all labels; boxes on a share of the images."
-    return Arm(kind, name, settings, note)
-
-
-def _notes(plan: CurvePlan, whole: _Counts, judged: ShareFigures) -> list[str]:
+def _notes(design: CurveDesign, whole: _Counts, judged: ShareFigures) -> list[str]:
     """What to know of how it was made."""
-    stops = any(each.training.patience for each in (plan.detector, plan.classifier))
-    length = "Every share learned for " + ("at most " if stops else "") + f"as many {plan.equal}"
-    length += ": a small one for fewer steps." if plan.equal == "epochs" else "."
-    length += " Trainings may stop early." if stops else ""
     notes = [
         f"Judged on {counted(judged.n_images, 'test image')} of "
-        f"{counted(judged.n_patients, 'patient')}, the same for all. {length}",
+        f"{counted(judged.n_patients, 'patient')}, the same for all. {design.length}",
         "Annotated images are those that train and those that validate: thresholds and the share "
         "of each are chosen on the latter.",
         f"Figures at a threshold are at that of each run's own validation images "
@@ -288,9 +283,9 @@ def _notes(plan: CurvePlan, whole: _Counts, judged: ShareFigures) -> list[str]:
             f"Of {whole.labelled:,.0f} labelled images {whole.boxed:,.0f} are wholly boxed or "
             "without a lesion; the detector learns from these alone, the classifier from all."
         )
-    if len(plan.splits) > 1:
+    if len(design.splits) > 1:
         notes.append(
-            f"Figures are means over {len(plan.splits)} folds. Their training images overlap, "
+            f"Figures are means over {len(design.splits)} folds. Their training images overlap, "
             "which intervals do not know."
         )
     return notes

@@ -1,1 +1,0 @@
-"""Many runs of `cxr train`, for a sweep or a curve."""
