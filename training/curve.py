@@ -13,7 +13,7 @@ from configs.load import dump_config
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, make_folder
 from data_prep.contracts.words import counted
-from data_prep.duplicates.patient_groups import patient_groups
+from data_prep.duplicates.near_duplicates import patient_groups
 from data_prep.splits.subsets import add_nested_parts, draw_nested_parts
 from data_prep.store.dataset import DataSet, Target
 
