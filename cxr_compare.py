@@ -53,11 +53,11 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from evaluation.statistics.auroc_variance import auroc_difference as auroc_difference
     from evaluation.statistics.bootstrap import cluster_bootstrap as cluster_bootstrap
     from evaluation.statistics.mcnemar import mcnemar_test as mcnemar_test
-    from evaluation.systems.imported import import_predictions as import_predictions
     from evaluation.systems.shortcuts import measure_shortcuts as measure_shortcuts
     from scripts.api import load as load
     from scripts.api import train as train
     from scripts.compare import compare as compare
+    from scripts.import_predictions import import_predictions as import_predictions
     from serving.answer import draw_answers as draw_answers
     from training.fit import fit as fit
     from training.run_folder import RunFolder as RunFolder
@@ -106,7 +106,7 @@ _HOMES = {
     "compare_systems": "evaluation.compare.compare",
     "confusion_counts": "evaluation.metrics.image_metrics",
     "draw_overlay": "evaluation.overlays.draw",
-    "import_predictions": "evaluation.systems.imported",
+    "import_predictions": "scripts.import_predictions",
     "match_boxes": "evaluation.boxes.matching",
     "mcnemar_test": "evaluation.statistics.mcnemar",
     "measure_shortcuts": "evaluation.systems.shortcuts",

@@ -21,7 +21,7 @@ _SECTIONS = ("data", "model", "augmentation", "training")
 _FOR = "# For: "  # the line of a shipped file that says which machine and purpose it suits
 
 
-class Summary(NamedTuple):
+class ConfigSummary(NamedTuple):
     """A shipped configuration in short.
 
     Attributes:
@@ -43,7 +43,7 @@ class Summary(NamedTuple):
     suits: str
 
 
-def summaries() -> list[Summary]:
+def summaries() -> list[ConfigSummary]:
     """Every shipped configuration, detectors first.
 
     Example:
@@ -54,10 +54,10 @@ def summaries() -> list[Summary]:
     return sorted(found, key=lambda summary: summary.kind, reverse=True)
 
 
-def _summary(path: Path) -> Summary:
+def _summary(path: Path) -> ConfigSummary:
     config = read_config(path)
     lines = path.read_text(encoding="utf-8").splitlines()
-    return Summary(
+    return ConfigSummary(
         path.stem,
         config.kind,
         config.model.network,

@@ -54,13 +54,15 @@ def find_config(name: str) -> Path:
     )
 
 
-def read_config(path: Path, overrides: Sequence[str] = ()) -> DetectorConfig | ClassifierConfig:
+def read_config(
+    path: Path, overrides: Sequence[str] | Mapping[str, Any] = ()
+) -> DetectorConfig | ClassifierConfig:
     """Read and check a configuration.
 
     Args:
         path: A TOML file.
-        overrides: ``section.key=value``, each replacing what the file says; values as in TOML,
-            plain words without quotes.
+        overrides: What replaces the file's values, by ``section.key``; or texts
+            ``section.key=value``, values as in TOML, plain words without quotes.
 
     Returns:
         The configuration, complete with defaults.
@@ -74,9 +76,10 @@ def read_config(path: Path, overrides: Sequence[str] = ()) -> DetectorConfig | C
         3
     """
     content = _read_toml(path)
-    for override in overrides:
-        _apply(content, override)
-    return _check(content, str(path), {o.partition("=")[0].strip() for o in overrides})
+    values = overrides if isinstance(overrides, Mapping) else dict(map(_parsed, overrides))
+    for key, value in values.items():
+        _replace(content, key, value)
+    return _check(content, str(path), set(values))
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -134,17 +137,22 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _apply(content: dict[str, Any], override: str) -> None:
-    key, equals, text = override.partition("=")
-    if not equals or not re.fullmatch(r"[\w.]+", key.strip()):
-        raise InputError(f"--set {override}: write it as section.key=value")
-    *sections, leaf = key.strip().split(".")
+def _replace(content: dict[str, Any], key: str, value: Any) -> None:
+    *sections, leaf = key.split(".")
     table = content
     for section in sections:
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
-            raise InputError(f"--set {override}: '{section}' is a value, not a section")
-    table[leaf] = _parse_value(text.strip(), override)
+            raise InputError(f"--set {key}: '{section}' is a value, not a section")
+    table[leaf] = value
+
+
+def _parsed(override: str) -> tuple[str, Any]:
+    """Key and value of ``section.key=value``."""
+    key, equals, text = (part.strip() for part in override.partition("="))
+    if not equals or not re.fullmatch(r"[\w.]+", key):
+        raise InputError(f"--set {override}: write it as section.key=value")
+    return key, _parse_value(text, override)
 
 
 def _parse_value(text: str, override: str) -> Any:

@@ -23,7 +23,8 @@ from cxr_start import require_own_rooms
 from data_prep.contracts.addresses import addresses_in
 from data_prep.contracts.errors import InputError
 from scripts.console import emit, emit_json, next_step, say
-from scripts.runner import Parameter, Result, description, parameters_of, verb_name
+from scripts.next_steps import next_steps
+from scripts.runner import Parameter, description, parameters_of, verb_name
 
 # In the order of the work; each a function of the module of the same name.
 VERBS = (
@@ -182,10 +183,13 @@ def _show(result: Any, as_json: bool) -> int:
     """Show what a verb returned; its exit status."""
     if result is None:
         return 0
-    if text := str(result):
-        say(text)
-    next_step(*getattr(result, "next_steps", ()))
-    if as_json and isinstance(result, Result):
+    piped = getattr(result, "piped", False)
+    if (text := str(result)) and not (piped and as_json):
+        (emit if piped else say)(text)
+    folder = getattr(result, "folder", None)
+    steps = getattr(result, "next_steps", None)
+    next_step(*(next_steps(folder) if steps is None and folder else steps or ()))
+    if as_json:
         emit_json(result.to_dict())
     return int(getattr(result, "exit_status", 0))
 

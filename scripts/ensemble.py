@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-
-import typer
 
 from data_prep.contracts.addresses import place_name
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.words import counted
 from scripts import console
-from scripts.next_steps import show_next
+from scripts.options import DataFolder
+from scripts.runner import AnyPath, Argument, verb
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
     from evaluation.systems.ensemble import Joined
@@ -21,51 +20,43 @@ if TYPE_CHECKING:
 _PART_SIZE = 1024  # images in one file of a predictions folder, as `cxr predict` writes them
 
 
+@verb
 def ensemble(
-    predictions: Annotated[
-        list[Path], typer.Argument(help="Predictions folders of folds, seeds or rivals.")
-    ],
-    data: Annotated[Path, typer.Option(help="Data set that cxr prepare made.")],
-    out: Annotated[Path, typer.Option(help="Predictions folder to make.")],
-    name: Annotated[
-        str | None, typer.Option(help="Name of the system in the report; the members' if absent.")
-    ] = None,
-    weights: Annotated[
-        str | None, typer.Option(help="A weight per member, with commas; all 1 by default.")
-    ] = None,
-    fusion: Annotated[
-        Literal["best", "wbf"] | None,
-        typer.Option(
-            help="How boxes join: each detector's best box of a lesion, the default, or all (WBF)."
-        ),
-    ] = None,
-    iou: Annotated[
-        float | None,
-        typer.Option(
-            min=0.0,
-            max=1.0,
-            help="Boxes that overlap more belong together; 0.5, with wbf 0.55, if absent.",
-        ),
-    ] = None,
-    gate: Annotated[
-        Literal["multiply"] | None,
-        typer.Option(
-            help="One detector and one classifier: its score multiplies those of the boxes."
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
-) -> None:
+    predictions: list[AnyPath],
+    *,
+    data: DataFolder,
+    out: AnyPath,
+    name: str | None = None,
+    weights: str | None = None,
+    fusion: Literal["best", "wbf"] | None = None,
+    iou: Annotated[float | None, Argument(least=0.0, most=1.0)] = None,
+    gate: Literal["multiply"] | None = None,
+) -> Predictions:
     """Join systems: detectors by fusion of their boxes, classifiers by mean probability.
 
     The result is a predictions folder that names its members, sums their cost and remembers every
     patient that any of them has seen. An image that failed in one member failed.
 
-    Example: cxr ensemble out/fold0-predictions out/fold1-predictions --data out/data
-    --out out/ensemble-predictions --name "RetinaNet x 2"
-    """
-    from data_prep.store.folder_kinds import require_kind
+    Args:
+        predictions: Predictions folders of folds, seeds or rivals.
+        data: Data set that cxr prepare made.
+        out: Predictions folder to make.
+        name: Name of the system in the report; the members' if absent.
+        weights: A weight per member, with commas; all 1 by default.
+        fusion: How boxes join: each detector's best box of a lesion, the default, or all (WBF).
+        iou: Boxes that overlap more belong together; 0.5, with wbf 0.55, if absent.
+        gate: One detector and one classifier: its score multiplies those of the boxes.
 
-    require_kind(data, "data set")  # before what is heavy: a wrong folder is said at once
+    Returns:
+        The predictions folder.
+
+    Raises:
+        InputError: The members do not fit each other or the options.
+
+    Example:
+        cxr ensemble out/fold0-predictions out/fold1-predictions --data out/data
+        --out out/ensemble-predictions --name "RetinaNet x 2"
+    """
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
     from evaluation.systems.ensemble import check_members, gate_boxes, sort_members
@@ -77,22 +68,14 @@ def ensemble(
     if gate is None:
         joined = _join(members, dataset, _numbers(weights), fusion, iou)
     else:
-        given = {"--weights": weights, "--fusion": fusion, "--iou": iou}
-        if unused := [option for option, value in given.items() if value is not None]:
+        options = {"--weights": weights, "--fusion": fusion, "--iou": iou}
+        if unused := [option for option, value in options.items() if value is not None]:
             raise InputError(f"ensemble: {unused[0]} is not for --gate; leave it out")
         joined, facts = gate_boxes(*sort_members(members)), {"gate": {"rule": gate}}
-    info = _write(members, joined, out, name or _default_name(members, gate), facts)
+    _write(members, joined, out, name or _default_name(members, gate), facts)
     for note in joined.notes:
         console.say(note)
-    rows = len(joined.tables[joined.kind])
-    ran = int((joined.images["status"] == "ok").sum())
-    console.say(
-        f"{info['system']}: {joined.made_of}; {rows:,} {joined.kind} on {counted(ran, 'image')}"
-    )
-    console.say(f"Predictions: {out}")
-    show_next(out, data)
-    if as_json:
-        console.emit_json({"folder": str(out), "images": ran, **info})
+    return Predictions.open(out)
 
 
 def _numbers(weights: str | None) -> list[float] | None:
@@ -138,8 +121,8 @@ def _write(
     out: Path,
     name: str,
     facts: dict[str, Any],
-) -> dict[str, Any]:
-    """Write the predictions folder; returns the content of its ``predictions.json``."""
+) -> None:
+    """Write the predictions folder."""
     from data_prep.contracts.folders import provenance
     from data_prep.contracts.tables import write_table
     from data_prep.store.predictions import PredictionWriter
@@ -189,4 +172,3 @@ def _write(
             )
         if seen is not None:
             write_table(seen, out / SEEN_FILE, "seen")
-    return info

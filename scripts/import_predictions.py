@@ -2,67 +2,33 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING
 
-import typer
+from scripts.options import DataFolder
+from scripts.runner import AnyPath, verb
 
-from data_prep.contracts.words import counted
-from scripts import console
-from scripts.next_steps import show_next
+if TYPE_CHECKING:
+    from data_prep.store.predictions import Predictions
 
 
+@verb
 def import_predictions(
-    file: Annotated[
-        Path,
-        typer.Argument(
-            help="CSV of scores or boxes, COCO results JSON, or a folder of YOLO prediction files."
-        ),
-    ],
-    data: Annotated[Path, typer.Option(help="Data set that cxr prepare made.")],
-    out: Annotated[Path, typer.Option(help="Predictions folder to make.")],
-    name: Annotated[str, typer.Option(help="Name of the system in the report.")],
-    finding: Annotated[
-        str | None,
-        typer.Option(help="Finding of rows that name none; may be left out where there is one."),
-    ] = None,
-    image_column: Annotated[str, typer.Option(help="CSV column of image ids.")] = "image_id",
-    score_column: Annotated[str, typer.Option(help="CSV column of scores.")] = "score",
-    finding_column: Annotated[str, typer.Option(help="CSV column of findings.")] = "finding",
-    images: Annotated[
-        str,
-        typer.Option(
-            help="Boxes only. all: an image without a box was run and had nothing; listed: only "
-            "images with a box or a file were run; FILE: these too, a name a line."
-        ),
-    ] = "all",
-    class_names: Annotated[
-        str | None,
-        typer.Option(
-            help="YOLO only: names of the classes, with commas, in the order of their numbers; or "
-            "the data.yaml that names them. By default data.yaml in the folder or above."
-        ),
-    ] = None,
-    split: Annotated[str, typer.Option(help="Its val and test images are expected.")] = "default",
-    ignore_unknown: Annotated[
-        bool,
-        typer.Option(
-            "--ignore-unknown",
-            help="Leave out images and findings that the data set does not have.",
-        ),
-    ] = False,
-    coco_truth: Annotated[
-        Path | None,
-        typer.Option(help="COCO annotation file that the results' image and category ids are of."),
-    ] = None,
-    key: Annotated[
-        Path | None,
-        typer.Option(
-            help="key.csv of the blind study (cxr overlay --blind) that FILE is read for."
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
-) -> None:
+    file: AnyPath,
+    *,
+    data: DataFolder,
+    out: AnyPath,
+    name: str,
+    finding: str | None = None,
+    image_column: str = "image_id",
+    score_column: str = "score",
+    finding_column: str = "finding",
+    images: str = "all",
+    class_names: str | None = None,
+    split: str = "default",
+    ignore_unknown: bool = False,
+    coco_truth: AnyPath | None = None,
+    key: AnyPath | None = None,
+) -> Predictions:
     """Import predictions of any other software, or a radiologist's readings.
 
     CSV: image_id,score[,finding] or image_id,x1,y1,x2,y2,score[,finding], boxes in pixels of the
@@ -70,19 +36,41 @@ def import_predictions(
     as Ultralytics writes them with save_txt=True save_conf=True. Scores lie between 0 and 1. Boxes
     are taken as they are, without suppression.
 
-    Example: cxr import preds.csv --data out/data --out out/other --name "CheXNet, published"
-    --image-column "Image Index" --score-column prob_Pneumonia
+    Args:
+        file: CSV of scores or boxes, COCO results JSON, or a folder of YOLO prediction files.
+        data: Data set that cxr prepare made.
+        out: Predictions folder to make.
+        name: Name of the system in the report.
+        finding: Finding of rows that name none; may be left out where there is one.
+        image_column: CSV column of image ids.
+        score_column: CSV column of scores.
+        finding_column: CSV column of findings.
+        images: Boxes only. all: an image without a box was run and had nothing; listed: only
+            images with a box or a file were run; FILE: these too, a name a line.
+        class_names: YOLO only: names of the classes, with commas, in the order of their numbers;
+            or the data.yaml that names them. By default data.yaml in the folder or above.
+        split: Its val and test images are expected.
+        ignore_unknown: Leave out images and findings that the data set does not have.
+        coco_truth: COCO annotation file that the results' image and category ids are of.
+        key: key.csv of the blind study (cxr overlay --blind) that FILE is read for.
 
-    Example: cxr import runs/detect/predict --data out/data --out out/yolo --name YOLO
-    --class-names out/yolo-set/data.yaml
+    Returns:
+        The predictions folder.
+
+    Raises:
+        InputError: A row is wrong, an image unknown or missing; names file, row and value.
+
+    Example:
+        cxr import preds.csv --data out/data --out out/other --name "CheXNet, published"
+        --image-column "Image Index" --score-column prob_Pneumonia
+
+        cxr import runs/detect/predict --data out/data --out out/yolo --name YOLO
+        --class-names out/yolo-set/data.yaml
     """
-    from data_prep.store.folder_kinds import require_kind
+    from evaluation.systems.imported import ColumnNames, import_file
+    from scripts.console import say
 
-    require_kind(data, "data set")  # before what is heavy: a wrong folder is said at once
-    from evaluation.systems.imported import ColumnNames
-    from evaluation.systems.imported import import_predictions as import_from
-
-    predictions = import_from(
+    predictions = import_file(
         file,
         data,
         out,
@@ -96,13 +84,6 @@ def import_predictions(
         coco_truth=coco_truth,
         key=key,
     )
-    info = predictions.info
-    rows = predictions.boxes if predictions.kind == "boxes" else predictions.scores
-    ran = len(predictions.images_run)
-    for note in info["notes"]:
-        console.say(note)
-    console.say(f"{name}: {len(rows)} {predictions.kind} on {counted(ran, 'image')}")
-    console.say(f"Predictions: {out}")
-    show_next(out, data)
-    if as_json:
-        console.emit_json({"folder": str(out), "images": ran, **info})
+    for note in predictions.info["notes"]:
+        say(note)
+    return predictions

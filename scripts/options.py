@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
@@ -29,6 +29,62 @@ def read_names(value: str | Iterable[str]) -> tuple[str, ...]:
 
 
 Names = Annotated[tuple[str, ...], Argument(read=read_names)]
+
+
+def read_settings(value: str | Sequence[str] | Mapping[str, Any]) -> list[str] | dict[str, Any]:
+    """Keys of a configuration: texts ``section.key=value``, or values by section and key.
+
+    Example:
+        >>> read_settings({"training": {"epochs": 2}, "model.weights": Path("a.pth")})
+        {'training.epochs': 2, 'model.weights': 'a.pth'}
+    """
+    if not isinstance(value, Mapping):
+        return [value] if isinstance(value, str) else list(value)
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            inner = read_settings(item)
+            flat |= {f"{key}.{name}": part for name, part in dict(inner).items()}
+        else:
+            flat[key] = str(item) if isinstance(item, Path) else item
+    return flat
+
+
+if TYPE_CHECKING:
+    Settings: TypeAlias = Any  # texts, or a mapping of keys and values
+else:
+    Settings = Annotated[list[str] | None, Argument(read=read_settings, metavar="KEY=VALUE")]
+
+
+def config_names() -> list[str]:
+    """Names of the shipped configurations, for the shell to complete; reads no file."""
+    import configs
+
+    return sorted(path.stem for path in Path(configs.__path__[0]).glob("*.toml"))
+
+
+Engine = Annotated[
+    Literal["local", "ray"],
+    Argument(
+        words="Where the work is done: processes of this machine, or a Ray cluster "
+        "(cxr-compare[cluster]; docs/scale.md)."
+    ),
+]
+Address = Annotated[
+    str | None,
+    Argument(
+        words="Ray cluster to join: auto or HOST:PORT; if left out, one is started on this machine "
+        "and ended."
+    ),
+]
+Device = Annotated[str, Argument(words="auto, cpu or cuda.")]
+Devices = Annotated[
+    int,
+    Argument(least=1, words="GPUs, or processes on the CPU, that share each batch."),
+]
+DespiteAudit = Annotated[
+    bool, Argument(words="Go on where the audit found what makes results wrong.")
+]
 
 EngineOption = Annotated[
     Literal["local", "ray"],

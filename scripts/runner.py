@@ -23,14 +23,12 @@ from typing import (
     Any,
     Literal,
     ParamSpec,
-    Protocol,
     TypeAlias,
     TypeVar,
     Union,
     get_args,
     get_origin,
     get_type_hints,
-    runtime_checkable,
 )
 
 from data_prep.contracts.errors import InputError
@@ -58,6 +56,8 @@ class Argument:
         most: Largest value.
         metavar: What stands for the value in the help.
         names: Offered by the shell's completion.
+        option: Its name on the command line, where that is one of Python's own words.
+        words: Its description, where the docstring has none: of options that many verbs share.
     """
 
     kind: KindName | None = None
@@ -66,14 +66,8 @@ class Argument:
     most: float | None = None
     metavar: str | None = None
     names: Callable[[], list[str]] | None = None
-
-
-@runtime_checkable
-class Result(Protocol):
-    """What a verb returns: `str` of it is what the terminal shows."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """What ``--json`` prints."""
+    option: str = ""
+    words: str = ""
 
 
 @dataclass(frozen=True)
@@ -87,6 +81,7 @@ class Outcome:
         page: What to look at.
         next_steps: Commands that usually follow.
         exit_status: 1 where the work found a problem.
+        piped: Whether the text is the result, for another program to read.
     """
 
     text: str
@@ -95,6 +90,7 @@ class Outcome:
     page: Path | None = None
     next_steps: tuple[str, ...] = ()
     exit_status: int = 0
+    piped: bool = False
 
     def __post_init__(self) -> None:
         if self.page is not None and not self.next_steps:
@@ -135,7 +131,7 @@ class Parameter:
     @property
     def option(self) -> str:
         """The option's name on the command line."""
-        return "--" + self.name.strip("_").replace("_", "-")
+        return self.argument.option or "--" + self.name.strip("_").replace("_", "-")
 
     @property
     def is_required(self) -> bool:
@@ -215,7 +211,7 @@ def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
                 positional=declared.kind is not inspect.Parameter.KEYWORD_ONLY,
                 several=several,
                 argument=argument,
-                words=described[name],
+                words=described.get(name) or argument.words,
             )
         )
     return tuple(parameters)

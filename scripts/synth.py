@@ -2,68 +2,60 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
-from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
+from scripts import console
+from scripts.runner import AnyPath, Argument, verb
 
-
-class ContrastChoice(StrEnum):
-    """How well the lesions can be seen."""
-
-    MIXED = "mixed"
-    HIGH = "high"
+if TYPE_CHECKING:
+    from data_prep.synth.phantom import PhantomSummary
 
 
+@verb
 def synth(
-    out: Annotated[Path, typer.Argument(help="Folder to write: new, empty, or one to go on with.")],
-    images: Annotated[int, typer.Option(help="Number of labelled images.")] = 2000,
-    size: Annotated[int, typer.Option(help="Side of an image, px; 1024 is the challenge's.")] = 256,
-    seed: Annotated[int, typer.Option(help="The same seed gives the same bytes.")] = 0,
-    contrast: Annotated[
-        ContrastChoice,
-        typer.Option(help="mixed: lesions from below to well above the noise; high: only clear."),
-    ] = ContrastChoice.MIXED,
-    prevalence: Annotated[float, typer.Option(help="Expected share of images with lesions.")] = 0.3,
-    flaws: Annotated[
-        bool, typer.Option("--flaws", help="Also plant duplicates, leaks, bad boxes and files.")
-    ] = False,
-    workers: Annotated[int, typer.Option(min=0, help="Processes; 0 takes one per core.")] = 0,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the counts as JSON.")] = False,
-) -> None:
+    out: AnyPath,
+    *,
+    images: int = 2000,
+    size: int = 256,
+    seed: int = 0,
+    contrast: Literal["mixed", "high"] = "mixed",
+    prevalence: float = 0.3,
+    flaws: bool = False,
+    workers: Annotated[int, Argument(least=0)] = 0,
+) -> PhantomSummary:
     """Write synthetic chest X-rays with known lesions, in the RSNA challenge's layout.
 
-    Example: cxr synth phantom --images 2000 --size 256 --seed 1
-    """
-    from dataclasses import asdict
+    Args:
+        out: Folder to write: new, empty, or one to go on with.
+        images: Number of labelled images.
+        size: Side of an image, px; 1024 is the challenge's.
+        seed: The same seed gives the same bytes.
+        contrast: mixed: lesions from below to well above the noise; high: only clear.
+        prevalence: Expected share of images with lesions.
+        flaws: Also plant duplicates, leaks, bad boxes and files.
+        workers: Processes; 0 takes one per core.
 
-    from data_prep.contracts.words import counted
+    Returns:
+        What the folder holds.
+
+    Raises:
+        InputError: The folder holds something else, or a phantom of other arguments.
+
+    Example:
+        cxr synth phantom --images 2000 --size 256 --seed 1
+    """
     from data_prep.contracts.workers import cpu_count
     from data_prep.synth.phantom import count_test_images, write_phantom
-    from scripts import console
-    from scripts.next_steps import show_next
 
     with console.progress("Drawing images", images + count_test_images(images)) as advance:
-        summary = write_phantom(
+        return write_phantom(
             out,
             n_images=images,
             seed=seed,
             size=size,
-            contrast=contrast.value,
+            contrast=contrast,
             prevalence=prevalence,
             flaws=flaws,
             workers=workers or cpu_count(),
             progress=advance,
         )
-    if summary.already_complete:
-        console.say(f"{out}: already complete, nothing to do")
-    console.say(
-        f"{counted(summary.n_images, 'image')} of {counted(summary.n_patients, 'patient')}, "
-        f"{summary.n_positive} with lesions ({counted(summary.n_boxes, 'box')}), "
-        f"{summary.n_test_images} unlabelled"
-        + (f", {counted(summary.n_flaws, 'planted flaw')}" if summary.n_flaws else "")
-    )
-    show_next(out)
-    if as_json:
-        console.emit_json(asdict(summary))

@@ -43,12 +43,37 @@ __all__ = ["Audit", "Problem", "audit", "check_boxes", "find_duplicates", "find_
 
 AUDIT = "audit.json"
 """Name of what programs read of an audit, in the folder of its data set."""
+PAGE = "audit.html"
 _NOT_ASKED = Problem(
     "pictures_skipped", "info", "the images were not looked at (--no-pixels)", 1, unit="run"
 )
 MeasureShortcuts = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame], list[dict[str, Any]]]
 _CONTENT = ("content_id", "labels_id")
 _WORTH_SAYING = 0.01  # share of test images that a split by image would leak
+
+
+def count_words(count: int, thing: str) -> str:
+    """A count with its noun, as in ``1 split`` and ``1,200 images``."""
+    return f"{count:,} {thing.removesuffix('s') if count == 1 else thing}"
+
+
+def say_scope(checked: dict[str, int]) -> str:
+    """What an audit checked, as counts with their nouns.
+
+    Args:
+        checked: As in `data_prep.audit.audit.Audit`.
+
+    Returns:
+        The counts, joined by commas.
+
+    Example:
+        >>> say_scope({"images": 3, "pictures": 2, "splits": 1})
+        '3 images, 2 decoded images, 1 split'
+    """
+    names = {"pictures": "decoded images"}
+    return ", ".join(
+        count_words(count, names.get(thing, thing)) for thing, count in checked.items()
+    )
 
 
 @dataclass(frozen=True)
@@ -61,15 +86,34 @@ class Audit:
         facts: Figures to read results against, JSON-ready: ``prevalence``, ``shortcuts``,
             ``split_by_image``, ``images``, ``copies``; and of what was looked at ``content_id``,
             ``labels_id`` and ``split_ids``.
+        folder: The data set that has the page.
+        strict: Whether a warning, too, is a failure.
+        next_steps: Commands that usually follow.
     """
 
     problems: tuple[Problem, ...]
     checked: dict[str, int]
     facts: dict[str, Any] = field(default_factory=dict)
+    folder: Path | None = field(default=None, compare=False)
+    strict: bool = field(default=False, compare=False)
+    next_steps: tuple[str, ...] = field(default=(), compare=False)
 
     def __repr__(self) -> str:
         found = ", ".join(f"{severity} {n}" for severity, n in self.counts.items())
         return f"<Audit of {counted(self.checked.get('images', 0), 'image')}: {found}>"
+
+    def __str__(self) -> str:
+        lines = []
+        for problem in self.problems:
+            lines.append(problem.line)
+            if problem.advice and problem.severity != "info":
+                lines.append(f"    what to do: {problem.advice}")
+        nouns = {"info": "note"}
+        counts = ", ".join(counted(n, nouns.get(level, level)) for level, n in self.counts.items())
+        summary = f"checked {say_scope(self.checked)}: {counts}"
+        if self.folder is None:
+            return "\n".join([*lines, summary])
+        return "\n".join([*lines, f"{self.folder}: {summary}", f"Page: {self.folder / PAGE}"])
 
     def _repr_html_(self) -> str:
         """What was found as a table, in a notebook."""
@@ -97,7 +141,11 @@ class Audit:
         return not self.counts["error"]
 
     @property
-    def payload(self) -> dict[str, Any]:
+    def exit_status(self) -> int:
+        """1 where something is wrong; where strict, of a warning, too."""
+        return int(not self.passed or (self.strict and bool(self.counts["warning"])))
+
+    def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         found = [asdict(replace(problem, cases=())) for problem in self.problems]
         for row in found:
@@ -117,7 +165,7 @@ class Audit:
 
     def write(self, path: Path) -> None:
         """Write ``audit.json``."""
-        write_json(path, "audit", self.payload)
+        write_json(path, "audit", self.to_dict())
 
     @classmethod
     def read(cls, path: Path) -> Self:

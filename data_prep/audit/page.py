@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from pydicom.uid import UID_dictionary
 
-from data_prep.audit.audit import AUDIT
+from data_prep.audit.audit import AUDIT, PAGE, say_scope
 from data_prep.audit.copies import (
     ILLEGIBLE_PX,
     THUMBNAIL_PX,
@@ -157,29 +157,6 @@ def _syntax(value: str) -> str:
     return str(UID_dictionary.get(value, (value,))[0])
 
 
-def _counted(count: int, thing: str) -> str:
-    """A count with its noun, as in ``1 split`` and ``1,200 images``."""
-    return f"{count:,} {thing.removesuffix('s') if count == 1 else thing}"
-
-
-def say_scope(checked: dict[str, int]) -> str:
-    """What an audit checked, as counts with their nouns.
-
-    Args:
-        checked: As in `data_prep.audit.audit.Audit`.
-
-    Returns:
-        The counts, joined by commas.
-
-    Example:
-        >>> say_scope({"images": 3, "pictures": 2, "splits": 1})
-        '3 images, 2 decoded images, 1 split'
-    """
-    names = {"pictures": "decoded images"}
-    return ", ".join(_counted(count, names.get(thing, thing)) for thing, count in checked.items())
-
-
-PAGE_NAME = "audit.html"
 CASES_NAME = "audit_cases.csv"
 _MAX_IMAGES = 60  # beside those with burned-in text
 _TEXT_CHECK = "burned_in_text"
@@ -241,7 +218,7 @@ def write_audit(dataset: DataSet, found: Audit, folder: Path, *, pixels: bool = 
     found.write(folder / AUDIT)
     with atomic_path(folder / CASES_NAME) as path:
         _all_cases(dataset, found).to_csv(path, index=False)
-    return write_html(folder / PAGE_NAME, _render_audit(dataset, found, pixels=pixels))
+    return write_html(folder / PAGE, _render_audit(dataset, found, pixels=pixels))
 
 
 def _all_cases(dataset: DataSet, found: Audit) -> pd.DataFrame:

@@ -221,6 +221,19 @@ class Predictions:
         of = f"'{self.name}': {self.kind} on {counted(len(self.images), 'image')}"
         return f"<Predictions of {of}, {self.folder}>"
 
+    def __str__(self) -> str:
+        rows = self.boxes if self.kind == "boxes" else self.scores
+        joined = self.info["cost"].get("made_of") if self.info.get("cost") else None
+        made_of = f"{joined}; " if joined else ""
+        ran = counted(len(self.images_run), "image")
+        return (
+            f"{self.name}: {made_of}{len(rows):,} {self.kind} on {ran}\nPredictions: {self.folder}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``predictions.json`` says, the folder, and how many images ran."""
+        return {"folder": str(self.folder), "images": len(self.images_run), **self.info}
+
     @property
     def name(self) -> str:
         """The system's display name."""

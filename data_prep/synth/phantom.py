@@ -15,6 +15,7 @@ import cv2
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, folder_lock, make_folder, require_free_space
 from data_prep.contracts.json_files import read_json, write_json
+from data_prep.contracts.words import counted
 from data_prep.contracts.workers import map_rows
 from data_prep.synth.files import (
     FLAWS_CSV,
@@ -36,7 +37,7 @@ _STARTED = "synth.started.json"
 
 
 @dataclass(frozen=True)
-class Summary:
+class PhantomSummary:
     """What a phantom folder holds."""
 
     folder: Path
@@ -47,6 +48,20 @@ class Summary:
     n_test_images: int
     n_flaws: int
     already_complete: bool
+
+    def __str__(self) -> str:
+        done_before = f"{self.folder}: already complete, nothing to do\n"
+        flaws = f", {counted(self.n_flaws, 'planted flaw')}" if self.n_flaws else ""
+        return (
+            f"{done_before if self.already_complete else ''}"
+            f"{counted(self.n_images, 'image')} of {counted(self.n_patients, 'patient')}, "
+            f"{self.n_positive} with lesions ({counted(self.n_boxes, 'box')}), "
+            f"{self.n_test_images} unlabelled{flaws}"
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+        return asdict(self)
 
 
 def write_phantom(
@@ -60,7 +75,7 @@ def write_phantom(
     flaws: bool = False,
     workers: int = 1,
     progress: Callable[[int], None] | None = None,
-) -> Summary:
+) -> PhantomSummary:
     """Write a synthetic chest X-ray set in RSNA layout.
 
     The same arguments give the same bytes (with the same versions of numpy, opencv and pydicom),
@@ -91,7 +106,7 @@ def write_phantom(
     counts = _counts_of_complete(out, arguments)
     if counts is not None:
         advance(counts["n_images"] + counts["n_test_images"])
-        return Summary(folder=out, already_complete=True, **counts)
+        return PhantomSummary(folder=out, already_complete=True, **counts)
     # JPEG takes about a third of a byte per pixel; a fifth of the images is not compressed.
     require_free_space(out, int(n_images * size**2 * 0.6))
     with folder_lock(out):
@@ -102,7 +117,7 @@ def write_phantom(
         for n_written in _write_chunks(missing, workers):
             advance(n_written)
         counts = _finish(out, arguments, chunks)
-    return Summary(folder=out, already_complete=False, **counts)
+    return PhantomSummary(folder=out, already_complete=False, **counts)
 
 
 def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int] | None:

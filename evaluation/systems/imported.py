@@ -38,13 +38,13 @@ from evaluation.systems.prediction_files import (
     read_source,
 )
 
-__all__ = ["ColumnNames", "import_predictions", "read_imported"]
+__all__ = ["ColumnNames", "import_file", "read_imported"]
 
 _SHOWN = 5
 _ROUNDING = 0.01  # px that shares of few digits may reach beyond their image
 
 
-def import_predictions(
+def import_file(
     source: str | Path | pd.DataFrame,
     data: str | Path | DataSet,
     out: str | Path,
@@ -89,7 +89,7 @@ def import_predictions(
             outside [0, 1], an impossible box, or repeats a score.
 
     Example:
-        >>> import_predictions("no-such.csv", "data", "out", name="Other")
+        >>> import_file("no-such.csv", "data", "out", name="Other")
         Traceback (most recent call last):
         ...
         data_prep.store.folder_kinds.WrongFolderError: data: no such folder; ...
@@ -165,7 +165,7 @@ def read_imported(
     coco_truth: Path | None = None,
     key: Path | None = None,
 ) -> ImportedPredictions:
-    """Read predictions and check every row; arguments and errors as of `import_predictions`.
+    """Read predictions and check every row; arguments and errors as of `import_file`.
 
     Returns:
         The predictions, with notes on what was left out or assumed.

@@ -187,9 +187,7 @@ def test_a_bad_line_of_yolo_is_refused_by_file_and_line(yolo, tmp_path, text, op
 def test_a_table_in_python_is_imported_like_a_file(data, tmp_path):
     frame = pd.DataFrame({"image_id": ["c", "d"], "p": [0.25, 1]}, index=["one", "two"])
     columns = imported.ColumnNames(score="p")
-    found = imported.import_predictions(
-        frame, str(data), tmp_path / "out", name="Table", columns=columns
-    )
+    found = imported.import_file(frame, str(data), tmp_path / "out", name="Table", columns=columns)
     assert found.scores["score"].tolist() == [0.25, 1.0]
     assert found.info["imported_from"] == "DataFrame"
     for wrong, message in (
@@ -198,7 +196,7 @@ def test_a_table_in_python_is_imported_like_a_file(data, tmp_path):
         (frame.rename(columns={"p": "q"}), "the DataFrame: column 'p' is missing; it has image_id"),
     ):
         with pytest.raises(InputError, match=message):
-            imported.import_predictions(wrong, data, tmp_path / "no", name="T", columns=columns)
+            imported.import_file(wrong, data, tmp_path / "no", name="T", columns=columns)
     assert not (tmp_path / "no").exists()
 
 
@@ -231,7 +229,7 @@ def test_boxes_come_back_the_same_by_every_way(data, tmp_path):
                "d": str(tmp_path / "yolo")}  # fmt: skip
     for name, source in sources.items():
         known = {"coco_truth": truth} if name == "c" else {}
-        found = imported.import_predictions(source, data, tmp_path / name, name=name, **known)
+        found = imported.import_file(source, data, tmp_path / name, name=name, **known)
         assert found.boxes[["image_id", "finding", "score"]].equals(
             boxes[["image_id", "finding", "score"]].astype(found.boxes.dtypes[:2].to_dict())
         )
