@@ -19,7 +19,6 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from classification.model import build_chexnet as build_chexnet
     from classification.model import build_classifier as build_classifier
     from data_prep.assemble.combine import combine as combine
-    from data_prep.assemble.prepare import prepare as prepare
     from data_prep.audit.audit import audit as audit
     from data_prep.audit.patients import find_duplicates as find_duplicates
     from data_prep.audit.patients import find_leaks as find_leaks
@@ -58,6 +57,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from scripts.api import train as train
     from scripts.compare import compare as compare
     from scripts.import_predictions import import_predictions as import_predictions
+    from scripts.prepare import prepare as prepare
     from serving.answer import draw_answers as draw_answers
     from training.fit import fit as fit
     from training.run_folder import RunFolder as RunFolder
@@ -82,7 +82,7 @@ _HOMES = {
     "find_leaks": "data_prep.audit.patients",
     "find_near_duplicates": "data_prep.duplicates.near_duplicates",
     "open_engine": "data_prep.contracts.engines",
-    "prepare": "data_prep.assemble.prepare",
+    "prepare": "scripts.prepare",
     "read_dicom": "data_prep.images.dicom",
     "read_image": "data_prep.images.image",
     "SplitRule": "data_prep.splits.split",

@@ -58,13 +58,13 @@ def trainings(dataset: DataSet, split: str = "default") -> list[str]:
 
     Where the audit found an error, what removes it comes first, since training would stop.
     """
+    from data_prep.audit.audit import PAGE as AUDIT_PAGE
     from data_prep.audit.audit import redraw_command, split_errors
-    from data_prep.audit.page import PAGE_NAME
 
     if errors := split_errors(dataset, split):
         if any(problem.split for problem in errors):
             return [redraw_command(dataset.folder, split)]
-        return [f"open {_word(dataset.folder / PAGE_NAME)} in a browser"]
+        return [f"open {_word(dataset.folder / AUDIT_PAGE)} in a browser"]
     chosen = "" if split == "default" else f" --set data.split={_word(split)}"
     names = ["chexnet", *(["retinanet"] if len(dataset.boxes) else [])]
     if not dataset.has_pixels or not len(dataset.targets):

@@ -31,7 +31,7 @@ def read_names(value: str | Iterable[str]) -> tuple[str, ...]:
 Names = Annotated[tuple[str, ...], Argument(read=read_names)]
 
 
-def read_settings(value: str | Sequence[str] | Mapping[str, Any]) -> list[str] | dict[str, Any]:
+def read_settings(value: str | Sequence[str] | Mapping[str, Any]) -> Any:
     """Keys of a configuration: texts ``section.key=value``, or values by section and key.
 
     Example:
@@ -43,8 +43,7 @@ def read_settings(value: str | Sequence[str] | Mapping[str, Any]) -> list[str] |
     flat: dict[str, Any] = {}
     for key, item in value.items():
         if isinstance(item, Mapping):
-            inner = read_settings(item)
-            flat |= {f"{key}.{name}": part for name, part in dict(inner).items()}
+            flat |= read_settings({f"{key}.{name}": part for name, part in item.items()})
         else:
             flat[key] = str(item) if isinstance(item, Path) else item
     return flat

@@ -3,131 +3,119 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
-
-import typer
 
 from data_prep.contracts.errors import InputError
 from data_prep.store.folder_kinds import kind_of, require_kind
 from scripts import console
-from scripts.options import AddressOption, EngineOption
+from scripts.options import Address, Engine, Names
+from scripts.runner import AnyPath, Argument, verb
 
 if TYPE_CHECKING:
-    from data_prep.contracts.engines import Engine
+    from data_prep.contracts.engines import Engine as OpenEngine
     from data_prep.store.dataset import DataSet
     from data_prep.store.pixel_store import PixelStore
 
 
+def read_targets(
+    value: Sequence[str] | Mapping[str, Sequence[str]],
+) -> dict[str, tuple[str, ...]]:
+    """Targets of the user's own, from texts NAME=FINDING,FINDING or by name.
+
+    Example:
+        >>> read_targets(["opacity=lung_opacity,pneumonia"])
+        {'opacity': ('lung_opacity', 'pneumonia')}
+    """
+    if isinstance(value, Mapping):
+        return {name: tuple(findings) for name, findings in value.items()}
+    return dict(map(_read_target, [value] if isinstance(value, str) else value))
+
+
+@verb
 def prepare(
-    paths: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="SOURCE OUT",
-            help="Folder of the data set as it was published, and the data set folder to make; "
-            "with --out instead: prepared sets to put into one.",
-        ),
-    ],
-    format: Annotated[  # noqa: A002 - the option's own name
-        str | None,
-        typer.Option(
-            help="rsna, csv, nih, vindr, kermany, covid, voc, yolo, coco or dicom (docs/formats.md "
-            "says what the folder of each holds)."
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder to make, where several prepared sets come in.")
-    ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="Name in reports; the folder's name if left out.")
-    ] = None,
-    size: Annotated[
-        list[int] | None,
-        typer.Option(help="Also store the pixels at this size, px; may be repeated."),
-    ] = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="A target of your own, NAME=FINDING,FINDING: positive if any is present; may be "
-            "repeated."
-        ),
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="Default split: 'official' (the publisher's), or a CSV of yours (image_id or "
-            "patient_id, role). Drawn by patient if left out."
-        ),
-    ] = None,
-    val: Annotated[float, typer.Option(help="Share of patients for validation.")] = 0.15,
-    test: Annotated[float, typer.Option(help="Share of patients for test.")] = 0.2,
-    folds: Annotated[int, typer.Option(help="Number of folds for cross-validation.")] = 5,
-    seed: Annotated[int, typer.Option(help="Seed of the split.")] = 0,
-    method: Annotated[
-        str,
-        typer.Option(
-            help="balanced (roles alike in class, source and view) or hash (a patient's role never "
-            "changes, whatever is added)."
-        ),
-    ] = "balanced",
-    reference: Annotated[
-        str,
-        typer.Option(
-            help="Where several readers read an image: majority, any, all or reader:NAME (vindr)."
-        ),
-    ] = "majority",
-    labels: Annotated[
-        Path | None, typer.Option(help="CSV of labels that lies elsewhere (dicom).")
-    ] = None,
-    class_names: Annotated[
-        str, typer.Option(help="Names of the numbered classes, comma between (yolo).")
-    ] = "",
-    patient_pattern: Annotated[
-        str | None,
-        typer.Option(
-            help=r"Regular expression that finds the patient in a file's name, as in "
-            r"'(?P<nih>\d{8})_' (kermany, covid, voc, yolo, coco)."
-        ),
-    ] = None,
-    window: Annotated[
-        str | None,
-        typer.Option(help="Name of the DICOM window to show; a file's first if left out."),
-    ] = None,
-    id_key: Annotated[
-        Path | None,
-        typer.Option(
-            help="Replace ids and paths by hashes keyed by this file, kept outside the folder; "
-            "made if it is not there."
-        ),
-    ] = None,
-    keep_ids: Annotated[
-        bool, typer.Option("--keep-ids", help="The DICOM files carry no real ids: keep them.")
-    ] = False,
-    add: Annotated[
-        bool, typer.Option("--add", help="Take what is new in the source into a complete set.")
-    ] = False,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Stop at the first file or label that is unusable.")
-    ] = False,
-    workers: Annotated[
-        int | None, typer.Option(min=0, help="Processes that decode; all processors if left out.")
-    ] = None,
-    engine: EngineOption = "local",
-    address: AddressOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-) -> None:
-    """Make a data set folder: tables, split by patient, audit.
+    *paths: AnyPath,
+    format: str | None = None,  # noqa: A002 - the option's own name
+    out: AnyPath | None = None,
+    name: str | None = None,
+    size: list[int] | None = None,
+    target: Annotated[Mapping[str, Sequence[str]] | None, Argument(read=read_targets)] = None,
+    split: str | None = None,
+    val: float = 0.15,
+    test: float = 0.2,
+    folds: int = 5,
+    seed: int = 0,
+    method: str = "balanced",
+    reference: str = "majority",
+    labels: AnyPath | None = None,
+    class_names: Names = (),
+    patient_pattern: str | None = None,
+    window: str | None = None,
+    id_key: AnyPath | None = None,
+    keep_ids: bool = False,
+    add: bool = False,
+    strict: bool = False,
+    workers: Annotated[int | None, Argument(least=0)] = None,
+    engine: Engine = "local",
+    address: Address = None,
+) -> DataSet:
+    r"""Make a data set folder: tables, split by patient, audit.
 
     May be interrupted: the same command goes on where it stopped.
 
-    Example: cxr prepare ~/rsna sets/rsna --format rsna --size 512
+    Args:
+        *paths: Folder of the data set as it was published, and the data set folder to make; with
+            --out instead: prepared sets to put into one.
+        format: rsna, csv, nih, vindr, kermany, covid, voc, yolo, coco or dicom (docs/formats.md
+            says what the folder of each holds).
+        out: Folder to make, where several prepared sets come in.
+        name: Name in reports; the folder's name if left out.
+        size: Also store the pixels at this size, px; may be repeated.
+        target: A target of your own, NAME=FINDING,FINDING: positive if any is present; may be
+            repeated.
+        split: Default split: 'official' (the publisher's), or a CSV of yours (image_id or
+            patient_id, role). Drawn by patient if left out.
+        val: Share of patients for validation.
+        test: Share of patients for test.
+        folds: Number of folds for cross-validation.
+        seed: Seed of the split.
+        method: balanced (roles alike in class, source and view) or hash (a patient's role never
+            changes, whatever is added).
+        reference: Where several readers read an image: majority, any, all or reader:NAME (vindr).
+        labels: CSV of labels that lies elsewhere (dicom).
+        class_names: Names of the numbered classes, comma between (yolo).
+        patient_pattern: Regular expression that finds the patient in a file's name, as in
+            '(?P<nih>\d{8})_' (kermany, covid, voc, yolo, coco).
+        window: Name of the DICOM window to show; a file's first if left out.
+        id_key: Replace ids and paths by hashes keyed by this file, kept outside the folder; made
+            if it is not there.
+        keep_ids: The DICOM files carry no real ids: keep them.
+        add: Take what is new in the source into a complete set.
+        strict: Stop at the first file or label that is unusable.
+        workers: Processes that decode; all processors if left out.
 
-    Example: cxr prepare sets/rsna sets/nih --out sets/both --target opacity=lung_opacity,pneumonia
+    Returns:
+        The data set; its `summary` says what came in and what was left out.
+
+    Raises:
+        InputError: The source is not of this format, holds nothing usable, or has changed; the
+            folder holds something else; or, if strict, anything would be left out.
+
+    Example:
+        cxr prepare ~/rsna sets/rsna --format rsna --size 512
+
+        cxr prepare sets/rsna sets/nih --out sets/both --target opacity=lung_opacity,pneumonia
     """
     several = out is not None and len(paths) > 1
-    _require_sources(paths if several else [source_and_out(paths, out)[0]], prepared=several)
+    if several and format is not None:
+        raise InputError("--format: prepared sets have none; leave it out, or leave out --out")
+    source: Path | None
+    folder: Path
+    source, folder = (None, Path(out)) if several else source_and_out(list(paths), out)
+    _require_sources(list(paths) if source is None else [source], prepared=several)
     from data_prep.assemble.combine import combine
-    from data_prep.assemble.prepare import prepare as prepare_dataset
+    from data_prep.assemble.prepare import prepare as prepare_source
     from data_prep.contracts.engines import open_engine
     from data_prep.formats.source import ReadOptions
     from data_prep.splits.split import SplitRule
@@ -135,38 +123,32 @@ def prepare(
     from evaluation.systems.shortcuts import measure_shortcuts
 
     rule = SplitRule(val=val, test=test, folds=folds, seed=seed, method=method)
-    targets = dict(read_target(text) for text in target or ())
     with open_engine(engine, address=address, workers=workers) as decoders:
-        if out is not None and len(paths) > 1:
-            if format is not None:
-                raise InputError(
-                    "--format: prepared sets have none; leave it out, or leave out --out"
-                )
+        if source is None:
             summary = combine(
                 paths,
-                out,
+                folder,
                 name=name,
                 rule=rule,
-                targets=targets,
+                targets=target or {},
                 measure_shortcuts=measure_shortcuts,
             )
             for side in size or ():
-                open_store(DataSet.open(out), side, decoders if engine == "ray" else None)
+                open_store(DataSet.open(folder), side, decoders if engine == "ray" else None)
         else:
-            source, out = source_and_out(paths, out)
-            summary = prepare_dataset(
+            summary = prepare_source(
                 source,
-                out,
+                folder,
                 format=format,
                 options=ReadOptions(
                     reference=reference,
                     labels=labels,
-                    class_names=tuple(n.strip() for n in class_names.split(",") if n.strip()),
+                    class_names=class_names,
                     patient_pattern=patient_pattern,
                 ),
                 name=name,
                 sizes=size or (),
-                targets=targets,
+                targets=target or {},
                 rule=rule,
                 split=split,
                 window=window,
@@ -178,11 +160,10 @@ def prepare(
                 progress=console.progress,
                 measure_shortcuts=measure_shortcuts,
             )
-    for line in summary.lines:
-        console.say(line)
-    console.next_step(f"cxr check {shlex.quote(str(out))}")
-    if as_json:
-        console.emit_json(summary.payload)
+    dataset = DataSet.open(folder)
+    dataset.summary = summary
+    dataset.next_steps = (f"cxr check {shlex.quote(str(folder))}",)
+    return dataset
 
 
 def _require_sources(sources: list[Path], *, prepared: bool) -> None:
@@ -216,11 +197,11 @@ def source_and_out(paths: list[Path], out: Path | None) -> tuple[Path, Path]:
     )
 
 
-def read_target(text: str) -> tuple[str, tuple[str, ...]]:
+def _read_target(text: str) -> tuple[str, tuple[str, ...]]:
     """Read NAME=FINDING,FINDING.
 
     Example:
-        >>> read_target("opacity=lung_opacity,pneumonia")
+        >>> _read_target("opacity=lung_opacity,pneumonia")
         ('opacity', ('lung_opacity', 'pneumonia'))
     """
     name, _, members = text.partition("=")
@@ -230,7 +211,7 @@ def read_target(text: str) -> tuple[str, tuple[str, ...]]:
     return name.strip(), findings
 
 
-def open_store(dataset: DataSet, size: int, engine: Engine | None = None) -> PixelStore:
+def open_store(dataset: DataSet, size: int, engine: OpenEngine | None = None) -> PixelStore:
     """Open the pixel store of a size; decode what it lacks.
 
     Where another training is decoding the same pixels, wait for it: one does the work.

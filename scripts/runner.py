@@ -224,12 +224,9 @@ def _checked(parameter: Parameter, value: Any) -> Any:
     if parameter.argument.read is not None:
         return parameter.argument.read(value)
     if parameter.several:
-        items = [value] if isinstance(value, str | Path) or hasattr(value, "folder") else value
-        return (
-            type(value)(items)
-            if isinstance(value, tuple)
-            else [_checked_item(parameter, item) for item in items]
-        )
+        alone = isinstance(value, str | Path) or hasattr(value, "folder")
+        items = [_checked_item(parameter, item) for item in ([value] if alone else value)]
+        return tuple(items) if isinstance(value, tuple) else items
     return _checked_item(parameter, value)
 
 

@@ -66,8 +66,7 @@ class Summary:
         """What `cxr prepare` says, in a notebook."""
         return f"<pre>{html.escape(chr(10).join(self.lines))}</pre>"
 
-    @property
-    def payload(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         return {
             "folder": str(self.folder),
@@ -79,7 +78,7 @@ class Summary:
             "roles": self.roles,
             "excluded": self.excluded.to_dict("records"),
             "notes": list(self.notes),
-            "audit": self.audit.payload,
+            "audit": self.audit.to_dict(),
             "already_complete": self.already_complete,
             "changes": list(self.changes),
         }

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import html
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -61,11 +62,29 @@ def dataset_ids(
     }
 
 
+class Summary(Protocol):
+    """What was said when a data set was made: what came in, what was left out, the audit."""
+
+    @property
+    def lines(self) -> list[str]:
+        """As lines of text."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON."""
+
+
 @dataclass
 class DataSet:
     """A complete data set folder, read lazily.
 
     Only the reference reader's findings and boxes are used for training and judging.
+
+    Attributes:
+        folder: Where it lies.
+        info: What ``dataset.json`` says.
+        targets: By name.
+        summary: What came in and what was left out, where it has just been made.
+        next_steps: Commands that usually follow.
 
     Example:
         >>> DataSet.open("no-such-folder")
@@ -77,6 +96,8 @@ class DataSet:
     folder: Path
     info: dict[str, Any]
     targets: dict[str, Target] = field(default_factory=dict)
+    summary: Summary | None = field(default=None, repr=False, compare=False)
+    next_steps: tuple[str, ...] | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def open(cls, folder: str | Path) -> DataSet:
@@ -97,6 +118,16 @@ class DataSet:
     def __repr__(self) -> str:
         counts = f"{counted(len(self.images), 'image')}, targets {', '.join(self.targets)}"
         return f"<DataSet '{self.name}': {counts}, {self.folder}>"
+
+    def __str__(self) -> str:
+        return repr(self) if self.summary is None else "\n".join(self.summary.lines)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(str(self))}</pre>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What came in and was left out, where it has just been made; else ``dataset.json``."""
+        return self.info if self.summary is None else self.summary.to_dict()
 
     @property
     def name(self) -> str:

@@ -121,7 +121,7 @@ def test_prepare_joining_and_check_all_measure_shortcuts(tmp_path):
         labels = pd.DataFrame({"image_id": ids, "finding": "mass", "state": [1, 0] * 30})
         labels.to_csv(source / "labels.csv", index=False)
         sets.append(tmp_path / f"set-{name}")
-        prepare_verb([source, sets[-1]], format="csv", workers=1)
+        prepare_verb(source, sets[-1], format="csv", workers=1)
     prepare_verb(sets, out=tmp_path / "both")
     for folder in (*sets, tmp_path / "both"):
         made = json.loads((folder / "audit.json").read_text())

@@ -31,7 +31,7 @@ def made(tmp_path):
     pd.DataFrame({"image_id": ids, "finding": "opacity", "state": states}).to_csv(
         tmp_path / "source" / "labels.csv", index=False
     )
-    prepare([tmp_path / "source", tmp_path / "data"], format="csv")
+    prepare(tmp_path / "source", tmp_path / "data", format="csv")
     content = DataSet.open(tmp_path / "data").ids["content_id"]
     info = {
         "system": "A",
@@ -111,7 +111,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     labels = pd.DataFrame(rows, columns=["image_id", "finding", "state"])
     labels.to_csv(source / "labels.csv", index=False)
-    prepare([source, folder / "data"], format="csv")
+    prepare(source, folder / "data", format="csv")
     return folder / "data"
 
 

@@ -42,7 +42,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prepared(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set with a split of those patients; whoever changes it makes a copy."""
     folder = tmp_path_factory.mktemp("prepared") / "data"
-    prepare([source, folder], format="csv")
+    prepare(source, folder, format="csv")
     return folder
 
 
@@ -232,7 +232,7 @@ def change(source: Path, to: Path, **tables: Callable[[pd.DataFrame], pd.DataFra
     for name, edit in tables.items():
         file = to / "changed" / f"{name}.csv"
         edit(pd.read_csv(file)).to_csv(file, index=False)
-    prepare([to / "changed", to / "data"], format="csv")
+    prepare(to / "changed", to / "data", format="csv")
     return to / "data"
 
 
@@ -317,7 +317,7 @@ def test_real_trainings_of_all_arms_two_at_a_time_give_a_page_and_are_not_repeat
     tmp_path: Path,
 ) -> None:
     write_phantom(tmp_path / "source", n_images=80, seed=3, size=96, prevalence=0.5)
-    prepare([tmp_path / "source", tmp_path / "data"], format="rsna", size=[96])
+    prepare(tmp_path / "source", tmp_path / "data", format="rsna", size=[96])
     small = ["--set", "data.image_size=96", "--set", "training.epochs=1",
              "--detector-set", "model.backbone=mobilenet_v3_small", "--classifier-set",
              "model.architecture=mobilenet_v3_small", "--set", "model.weights=none"]  # fmt: skip

@@ -36,7 +36,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     boxes = pd.DataFrame([(i, *LESION) for i in ids[::2]], columns=["image_id", *"abcd"])
     boxes.columns = ["image_id", "x1", "y1", "x2", "y2"]
     boxes.assign(finding="opacity").to_csv(source / "boxes.csv", index=False)
-    prepare([source, folder / "data"], format="csv")
+    prepare(source, folder / "data", format="csv")
     return folder / "data"
 
 

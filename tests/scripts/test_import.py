@@ -34,7 +34,7 @@ def write_source(folder: Path, finding: str = "opacity") -> Path:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("set")
-    prepare([write_source(folder / "source"), folder / "data"], format="csv")
+    prepare(write_source(folder / "source"), folder / "data", format="csv")
     return folder / "data"
 
 
@@ -311,7 +311,7 @@ def test_ids_that_look_like_numbers_keep_their_zeros(tmp_path):
         table = pd.read_csv(source / name)
         table["image_id"] = table["image_id"].map(lambda letter: f"00{ord(letter)}")
         table.to_csv(source / name, index=False)
-    prepare([source, tmp_path / "data"], format="csv")
+    prepare(source, tmp_path / "data", format="csv")
     (tmp_path / "p.csv").write_text("image_id,score\n0099,0.5\n")
     import_predictions(
         tmp_path / "p.csv", data=tmp_path / "data", out=tmp_path / "out", name="Other"
@@ -345,7 +345,7 @@ def test_the_published_chexnet_scores_as_three_systems(shared_data, tmp_path):
     states = truth["Target"].map({1: "present", 0: "absent"})
     labels = {"image_id": truth["Image Index"], "finding": "lung_opacity", "state": states}
     pd.DataFrame(labels).to_csv(source / "labels.csv", index=False)
-    prepare([source, tmp_path / "data"], format="csv")
+    prepare(source, tmp_path / "data", format="csv")
     dataset = DataSet.open(tmp_path / "data")
     systems = {}
     for finding in ("Pneumonia", "Consolidation", "Infiltration"):

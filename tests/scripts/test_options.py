@@ -25,7 +25,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
     pd.DataFrame({"image_id": ids, "finding": "opacity", "state": states}).to_csv(
         folder / "source" / "labels.csv", index=False
     )
-    prepare([folder / "source", folder / "data"], format="csv")
+    prepare(folder / "source", folder / "data", format="csv")
     split(folder / "data", name="cv", val=0.2, test=0.2, seed=1)
     return DataSet.open(folder / "data")
 

@@ -33,7 +33,7 @@ def pilot(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     states = np.where(positive, "present", "absent")
     labels = pd.DataFrame({"image_id": ids, "finding": "opacity", "state": states})
     labels.to_csv(source / "labels.csv", index=False)
-    prepare([source, folder / "data"], format="csv")
+    prepare(source, folder / "data", format="csv")
     dataset = DataSet.open(folder / "data")
     written = []
     for system, apart in (("A", 1.5), ("B", 1.0)):

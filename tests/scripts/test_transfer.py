@@ -37,7 +37,7 @@ def data_set(folder: Path, name: str, finding: str, seed: int, *, patients: int 
     states = ["present" if number % 6 < 2 else "absent" for number in range(patients)]
     labels = pd.DataFrame({"image_id": ids, "finding": finding, "state": states})
     labels.to_csv(source / "labels.csv", index=False)
-    prepare([source, folder / name], format="csv")
+    prepare(source, folder / name, format="csv")
     return folder / name
 
 
@@ -191,7 +191,7 @@ def test_a_finding_is_judged_where_radiologists_of_vindr_named_it(
         ("image_labels_test", "image_id,Pneumonia,Nodule/Mass,No finding", agreed),
     ):
         (source / f"{name}.csv").write_text("\n".join([columns, *lines]) + "\n")
-    prepare([source, tmp_path / "vindr"], format="vindr")
+    prepare(source, tmp_path / "vindr", format="vindr")
     capsys.readouterr()
     given = [f"A={run}", str(home), str(tmp_path / "vindr")]
     asked = {"out": tmp_path / "out", "same": ["lung_opacity=pneumonia"], "replicates": 200}

@@ -31,7 +31,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pd.DataFrame({"image_id": ids, "finding": "opacity", "state": states}).to_csv(
         source / "labels.csv", index=False
     )
-    prepare([source, folder / "data"], format="csv")
+    prepare(source, folder / "data", format="csv")
     return folder / "data"
 
 
