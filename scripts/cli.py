@@ -119,17 +119,16 @@ def _command(function: Callable[..., Any]) -> Callable[..., Any]:
     """A verb as typer takes it: the same parameters, and the words of the docstring."""
     parameters = parameters_of(function)
 
+    variadic = [
+        name
+        for name, declared in inspect.signature(function).parameters.items()
+        if declared.kind is inspect.Parameter.VAR_POSITIONAL
+    ]
+
     def command(**words: Any) -> int:
-        as_json = words.pop("as_json")
         values = {name: value for name, value in words.items() if value not in (None, [])}
-        positional = inspect.signature(function).parameters
-        variadic = [
-            item
-            for name, declared in positional.items()
-            if declared.kind is inspect.Parameter.VAR_POSITIONAL
-            for item in values.pop(name, [])
-        ]
-        return _show(function(*variadic, **values, progress=True), as_json)
+        positional = [item for name in variadic for item in values.pop(name, [])]
+        return run_verb(function, *positional, **values)
 
     declared = [
         inspect.Parameter(
@@ -179,8 +178,11 @@ def _annotation(parameter: Parameter) -> Any:
     return Annotated[kind, typer.Option(name, **shared)]
 
 
-def _show(result: Any, as_json: bool) -> int:
-    """Show what a verb returned; its exit status."""
+def run_verb(
+    function: Callable[..., Any], *arguments: Any, as_json: bool = False, **options: Any
+) -> int:
+    """Run a verb as a command does, and show what it returns; the exit status."""
+    result = function(*arguments, **options, progress=True)
     if result is None:
         return 0
     piped = getattr(result, "piped", False)

@@ -112,7 +112,7 @@ def prepare(
         raise InputError("--format: prepared sets have none; leave it out, or leave out --out")
     source: Path | None
     folder: Path
-    source, folder = (None, Path(out)) if several else source_and_out(list(paths), out)
+    source, folder = (None, Path(str(out))) if several else source_and_out(list(paths), out)
     _require_sources(list(paths) if source is None else [source], prepared=several)
     from data_prep.assemble.combine import combine
     from data_prep.assemble.prepare import prepare as prepare_source

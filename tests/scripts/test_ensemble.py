@@ -14,6 +14,7 @@ from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.compare.compare import compare_systems
 from evaluation.decisions.test_set import TestSet
 from evaluation.report.cost_table import cost_rows
+from scripts.cli import run_verb
 from scripts.ensemble import ensemble
 from scripts.prepare import prepare
 
@@ -80,7 +81,8 @@ def test_an_ensemble_is_compared_with_its_member_at_gain_and_cost(
     how, words, data, member, tmp_path, capsys
 ):
     folders = [member("A", seed=1), member("B", seed=2), member("C", seed=3)]
-    ensemble(folders, data=data, out=tmp_path / "all", name="Three", as_json=True, **how)
+    options = {"data": data, "out": tmp_path / "all", "name": "Three", **how}
+    run_verb(ensemble, folders, as_json=True, **options)
     shown = capsys.readouterr()
     assert f"Three: A + B + C: {words}; " in shown.err
     info = Predictions.open(tmp_path / "all").info

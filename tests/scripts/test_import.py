@@ -15,6 +15,7 @@ from data_prep.store.predictions import Predictions
 from evaluation.compare.compare import compare_systems
 from evaluation.decisions.test_set import TestSet
 from evaluation.systems import imported
+from scripts.cli import run_verb
 from scripts.import_predictions import import_predictions
 from scripts.prepare import prepare
 
@@ -45,7 +46,8 @@ def run(data: Path, tmp_path: Path):
     def run(text: str, name: str = "preds.csv", **options) -> Predictions:
         file = tmp_path / name
         file.write_text(text)
-        import_predictions(file, data=data, out=tmp_path / "out", name="Other", **options)
+        options = {"data": data, "out": tmp_path / "out", "name": "Other", **options}
+        run_verb(import_predictions, file, **options)
         return Predictions.open(tmp_path / "out")
 
     return run
@@ -118,7 +120,9 @@ def yolo(data: Path, tmp_path: Path):
             (tmp_path / "predict" / "labels").mkdir(parents=True, exist_ok=True)
             (tmp_path / "predict" / name).write_text(text)
         out = tmp_path / "out"
-        import_predictions(tmp_path / "predict", data=data, out=out, name="YOLO", **options)
+        run_verb(
+            import_predictions, tmp_path / "predict", data=data, out=out, name="YOLO", **options
+        )
         return Predictions.open(out)
 
     return yolo

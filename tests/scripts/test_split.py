@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +11,10 @@ import pytest
 from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
-from scripts.split import split
+from scripts.cli import run_verb
+from scripts.split import split as split_verb
+
+split = partial(run_verb, split_verb)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +75,7 @@ def test_a_file_is_followed_and_its_gaps_are_said(data, tmp_path, capsys):
 
 
 def test_the_test_set_of_another_split_can_be_kept(data):
-    split(data, name="val-2", keep_test="default", seed=2)
+    split(data, name="val-2", keep_test_of="default", seed=2)
     dataset = DataSet.open(data)
     assert dataset.image_ids("test", "val-2").equals(dataset.image_ids("test"))
     assert not dataset.image_ids("val", "val-2").equals(dataset.image_ids("val"))
@@ -87,11 +91,11 @@ def test_by_hash_is_another_draw(data):
     ("options", "message"),
     [
         ({"file": Path("s.csv"), "val": 0.1}, "--val has no meaning with --file"),
-        ({"keep_test": "default", "test": 0.1}, "--test has no meaning with --from"),
+        ({"keep_test_of": "default", "test": 0.1}, "--test has no meaning with --from"),
         ({"test_folds": True, "folds": 5, "val": 0.1}, "--val has no meaning with --test-folds"),
         ({"strict": True}, "--strict has no meaning without --file"),
         ({"test_folds": True}, "say how many with --folds"),
-        ({"keep_test": "default", "folds": 5, "test_folds": True}, "leave out"),
+        ({"keep_test_of": "default", "folds": 5, "test_folds": True}, "leave out"),
         ({"val": 0.6, "test": 0.6}, "at most 1"),
         ({"method": "random"}, "balanced or hash"),
         ({"name": "default"}, "'default' is there"),
