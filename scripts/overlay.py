@@ -73,8 +73,8 @@ def overlay(
     from data_prep.contracts.folders import make_folder
     from data_prep.store.dataset import DataSet
     from evaluation.decisions.test_set import TestSet
-    from evaluation.overlays.draw import draw_overlay, to_png
-    from evaluation.report.cases import ImageFacts, read_systems
+    from evaluation.overlays.draw import to_png
+    from evaluation.report.cases import read_systems
     from scripts.options import split_name
 
     dataset = DataSet.open(data)
@@ -100,20 +100,9 @@ def overlay(
             opened = open_systems(systems, test_set, image_ids, Path(scratch))
             cases = read_systems(opened, test_set, image_ids, policy=policy)
             make_folder(out)
-            facts = ImageFacts(dataset)
             with console.progress("Drawing", len(image_ids)) as advance:
                 for image_id, file in zip(image_ids, files, strict=True):
-                    figure = draw_overlay(
-                        dataset.read_original(image_id),
-                        cases.truth(image_id),
-                        cases.predictions(image_id),
-                        finding=shown.display_name,
-                        title=image_id,
-                        facts=facts.words(image_id),
-                        panel=panel,
-                        faint=faint,
-                    )
-                    to_png(figure, file)
+                    to_png(cases.draw(image_id, panel=panel, faint=faint), file)
                     advance()
         console.say(f"Overlays: {counted(len(files), 'image')} in {out}")
         console.next_step(f"open {shlex.quote(str(files[0]))}")

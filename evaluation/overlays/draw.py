@@ -6,6 +6,7 @@ the font's file, and a figure where one is asked for.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -367,6 +368,14 @@ def to_png(image: npt.NDArray[np.uint8], path: Path) -> None:
     """
     with atomic_path(path) as temporary:
         Image.fromarray(image).save(temporary, format="PNG", compress_level=3)
+
+
+def encode_webp(pixels: npt.NDArray[np.uint8], side: int, *, quality: int, method: int) -> bytes:
+    """A grey image as WebP, its longer side at most `side` pixels; never enlarged."""
+    small, _ = fit_panel(pixels, min(side, max(pixels.shape)))
+    buffer = io.BytesIO()
+    Image.fromarray(small).save(buffer, format="WEBP", quality=quality, method=method)
+    return buffer.getvalue()
 
 
 def _caption(prediction: ImagePrediction, truth: ImageTruth) -> tuple[str, str, str, str]:

@@ -15,14 +15,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, make_folder
 from data_prep.contracts.schemas import EDGES
 from evaluation.compare.failure_analysis import image_groups
 from evaluation.metrics.words import policy_words
-from evaluation.overlays.draw import fit_panel
+from evaluation.overlays.draw import encode_webp
 from evaluation.overlays.shapes import TRUTH_COLOUR, system_colour
 from evaluation.report.charts import policies_of
 from evaluation.report.exploration import explore_thresholds
@@ -154,13 +153,7 @@ class _ImageTable:
         drawn: Mapping[str, Sequence[str]],
         gaps: Mapping[str, float],
     ) -> dict[str, Any]:
-        """The table as the page's script reads it.
-
-        Args:
-            sizes: Width and height of the images with a thumbnail, by their place.
-            drawn: Page and anchor by image.
-            gaps: Disagreement by image.
-        """
+        """The table as the page's script reads it; `sizes`: of thumbnails, by row, width first."""
         places = explore_thresholds(self._comparison)[1].reindex(self.ids)
         target = self._comparison.target
         truth = self._dataset.target_boxes(target)
@@ -295,9 +288,9 @@ def _write_thumbnails(
             pixels = dataset.read_original(str(ids[place]))
         except InputError:
             return None
-        small, _ = fit_panel(pixels, min(THUMBNAIL_SIDE, max(pixels.shape)))
         # Numbered, as ids may hold slashes; without a temporary file, as the page names it last.
-        Image.fromarray(small).save(folder / f"{place:05d}.webp", quality=_QUALITY, method=2)
+        small = encode_webp(pixels, THUMBNAIL_SIDE, quality=_QUALITY, method=2)
+        (folder / f"{place:05d}.webp").write_bytes(small)
         return pixels.shape[1], pixels.shape[0]
 
     sizes = {}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import io
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -11,13 +10,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 from markupsafe import Markup
-from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import make_folder
 from evaluation.boxes.map_boxes import cell_words
 from evaluation.metrics.words import listing
-from evaluation.overlays.draw import draw_overlay, fit_panel, to_png, to_svg
+from evaluation.overlays.draw import encode_webp, to_png, to_svg
 from evaluation.overlays.prediction import (
     ImagePrediction,
     ImageTruth,
@@ -29,14 +27,12 @@ from evaluation.overlays.prediction import (
     truth_shapes,
 )
 from evaluation.overlays.shapes import TRUTH_COLOUR, Label, Shape
-from evaluation.report.cases import ImageFacts
 from evaluation.report.files import CASES_PAGE, PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from data_prep.store.dataset import DataSet
     from evaluation.report.cases import CaseSource
 
 
@@ -123,62 +119,53 @@ def disagreement(decisions: pd.DataFrame, systems: list[str]) -> dict[str, float
 def _arrange(decisions: pd.DataFrame, systems: list[str], policy: str) -> _Table:
     column = f"decision_{policy}"
     decided = decisions[decisions["label"].notna()]
-    names = tuple(
+    names = [
         name for name in systems if decided.loc[decided["system"] == name, column].notna().any()
-    )
+    ]
     decided = decided[decided["system"].isin(names)].drop_duplicates(["image_id", "system"])
-    called = decided.pivot(index="image_id", columns="system", values=column).reindex(
-        columns=list(names)
-    )
-    called = called.dropna().sort_index()
 
     def matrix(name: str) -> pd.DataFrame:
         wide = decided.pivot(index="image_id", columns="system", values=name)
-        return wide.reindex(index=called.index, columns=list(names))
+        return wide.reindex(columns=names)
 
-    first = decided.drop_duplicates("image_id").set_index("image_id").reindex(called.index)
-    calls = called.to_numpy(dtype=bool)
-    placed = matrix("localised") if "localised" in decided else called * np.nan
-    wrong = placed.map(lambda value: not pd.isna(value) and not bool(value)).to_numpy(dtype=bool)
+    called = matrix(column).dropna().sort_index()
+    ids, calls = called.index, called.to_numpy(dtype=bool)
+    first = decided.drop_duplicates("image_id").set_index("image_id").reindex(ids)
+    hit = matrix("localised").reindex(ids) if "localised" in decided else called * np.nan
+    wrong = hit.map(lambda value: not pd.isna(value) and not bool(value)).to_numpy(dtype=bool)
     kinds = first["x_class"].fillna("") if "x_class" in first else pd.Series("", first.index)
+    ranks = matrix("score").reindex(ids).rank(pct=True).fillna(0.0)
     return _Table(
-        image_ids=called.index.to_numpy(dtype=object),
-        systems=names,
+        image_ids=ids.to_numpy(dtype=object),
+        systems=tuple(names),
         label=first["label"].to_numpy(dtype=np.float64),
         called=calls,
-        confidence=matrix("score").rank(pct=True).fillna(0.0).to_numpy(dtype=np.float64),
+        confidence=ranks.to_numpy(dtype=np.float64),
         misplaced=wrong & calls,
         kind=kinds.to_numpy(dtype=object),
     )
 
 
+def _all(table: _Table, one: str, two: str, more: str) -> str:
+    """Who is meant by all systems, with the words for one, two and more of them."""
+    words = {1: f"{table.systems[0]} {one}", 2: f"Both {two}"}
+    return words.get(len(table.systems), f"All {more}")
+
+
 def _misses(table: _Table, count: int) -> list[_Category]:
     """Positive images that all miss, and those that exactly one system finds."""
-    found = table.called.sum(axis=1)
+    n_found = table.called.sum(axis=1)
     positive = table.label == 1
-    all_miss = {1: f"{table.systems[0]} misses it", 2: "Both miss it"}.get(
-        len(table.systems), "All miss it"
-    )
-    categories = [
-        _pick(
-            table,
-            "all-miss",
-            all_miss,
-            positive & (found == 0),
-            -table.confidence.mean(axis=1),
-            count,
-            "lowest scores first",
-        )
-    ]
+    title = _all(table, "misses it", "miss it", "miss it")
+    missed, strength = positive & (n_found == 0), -table.confidence.mean(axis=1)
+    categories = [_pick(table, "all-miss", title, missed, strength, count, "lowest scores first")]
     if len(table.systems) == 1:
         return categories
     for position, name in enumerate(table.systems):
-        only = positive & (found == 1) & table.called[:, position]
+        own = table.confidence[:, position]
+        only = positive & (n_found == 1) & table.called[:, position]
         only &= ~table.misplaced[:, position]  # those are shown as "wrong place"
-        others = (table.confidence.sum(axis=1) - table.confidence[:, position]) / (
-            len(table.systems) - 1
-        )
-        gap = table.confidence[:, position] - others
+        gap = own - (table.confidence.sum(axis=1) - own) / (len(table.systems) - 1)
         key, title = f"only-{position + 1}", f"Only {name} finds it, in the right place"
         categories.append(_pick(table, key, title, only, gap, count, "widest gap in rank first"))
     return categories
@@ -195,16 +182,13 @@ def _false_alarms(table: _Table, count: int) -> list[_Category]:
     """False alarms, on normal and on abnormal images apart where the set says so."""
     alarm = (table.label == 0) & table.called.any(axis=1)
     strength = np.where(table.called, table.confidence, 0).max(axis=1, initial=0)
-    groups = [
-        ("normal", "False alarms on normal images", table.kind == "normal"),
-        (
-            "not-normal",
-            "False alarms on images that are abnormal in another way",
-            table.kind == "not_normal",
-        ),
-    ]
-    rest = ~(groups[0][2] | groups[1][2])
-    groups.append(("other", "False alarms", rest))
+    normal, not_normal = table.kind == "normal", table.kind == "not_normal"
+    other = "False alarms on images that are abnormal in another way"
+    groups = (
+        ("normal", "False alarms on normal images", normal),
+        ("not-normal", other, not_normal),
+        ("other", "False alarms", ~(normal | not_normal)),
+    )
     order = "highest ranks first"
     return [
         _pick(table, f"alarm-{key}", title, alarm & group, strength, count, order)
@@ -221,12 +205,9 @@ def _agreement(table: _Table, count: int, rng: np.random.Generator) -> _Category
     for label, size in ((1, (count + 1) // 2), (0, count // 2)):
         members = np.flatnonzero(right & (table.label == label))
         halves += list(members[np.argsort(chance[members], kind="stable")][:size])
-    who = {1: f"{table.systems[0]} is right", 2: "Both are right"}.get(
-        len(table.systems), "All are right"
-    )
     return _Category(
         "agreement",
-        f"{who}: a random sample",
+        f"{_all(table, 'is right', 'are right', 'are right')}: a random sample",
         "drawn at random with a fixed seed, half of them positive",
         tuple(str(table.image_ids[row]) for row in halves),
         int(right.sum()),
@@ -294,13 +275,10 @@ _Drawn = list[tuple[_Category, list[DrawnCase]]]
 def _draw_cases(
     categories: list[_Category],
     source: CaseSource,
-    dataset: DataSet,
-    *,
-    finding: str,
     folder: Path,
-    gaps: Mapping[str, float] | None = None,
-    most: int = MAX_IMAGE_BYTES,
-    progress: Callable[..., None] | None = None,
+    gaps: Mapping[str, float],
+    most: int,
+    progress: Callable[..., None] | None,
 ) -> tuple[_Drawn, list[str]]:
     """Draw every case of every category, one image in memory at a time.
 
@@ -308,26 +286,27 @@ def _draw_cases(
     """
     make_folder(folder)
     drawn, missing = [], []
-    facts = ImageFacts(dataset)
     for category in categories:
         cases = []
         for position, image_id in enumerate(category.image_ids):
             try:
-                pixels = dataset.read_original(image_id)
+                pixels = source.test_set.dataset.read_original(image_id)
             except InputError:
                 missing.append(image_id)
                 continue
-            stem = f"{category.key}-{position + 1:02d}"
-            truth, predictions = source.truth(image_id), source.predictions(image_id)
-            words = facts.words(image_id)
-            figure = draw_overlay(
-                pixels, truth, predictions, finding=finding, title=image_id, facts=words
-            )
-            to_png(figure, folder / f"{stem}.png")
+            anchor = f"{category.key}-{position + 1:02d}"
+            to_png(source.draw(image_id, pixels), folder / f"{anchor}.png")
             case = _draw_case(
-                image_id, pixels, truth, predictions, finding=finding, anchor=stem, most=most
+                image_id,
+                pixels,
+                source.truth(image_id),
+                source.predictions(image_id),
+                finding=source.test_set.target.display_name,
+                anchor=anchor,
+                most=most,
             )
-            cases.append(replace(case, facts=words, gap=(gaps or {}).get(image_id, 0.0)))
+            facts, gap = source.facts(image_id), gaps.get(image_id, 0.0)
+            cases.append(replace(case, facts=facts, gap=gap))
             if progress is not None:
                 progress()
         drawn.append((category, cases))
@@ -346,16 +325,11 @@ def _draw_case(
 ) -> DrawnCase:
     """Draw one case as SVG over one embedded image."""
     height, width = pixels.shape
-    truth_words = describe_truth(truth, finding)
+    words = describe_truth(truth, finding)
+    alt, drawing = f"truth on {image_id}: {words}", to_svg(truth_shapes(truth))
     panels = [
         Panel("Image", "", f"chest X-ray {image_id}", Markup("")),
-        Panel(
-            "Truth",
-            truth_words,
-            f"truth on {image_id}: {truth_words}",
-            to_svg(truth_shapes(truth)),
-            colour=TRUTH_COLOUR,
-        ),
+        Panel("Truth", words, alt, drawing, colour=TRUTH_COLOUR),
         *(_panel(image_id, prediction, truth, (width, height)) for prediction in predictions),
     ]
     return DrawnCase(
@@ -411,14 +385,13 @@ def _brief(prediction: ImagePrediction, truth: ImageTruth, size: tuple[int, int]
 
 
 def _embed(pixels: npt.NDArray[np.uint8], most: int) -> str:
-    """Return the image as a data URL, coarser where it would take more than its share."""
+    """The image as a data URL, coarser where it would take more than its share."""
+    encoded = b""
     for side, quality in _ENCODINGS:
-        small, _ = fit_panel(pixels, min(side, max(pixels.shape)))
-        buffer = io.BytesIO()
-        Image.fromarray(small).save(buffer, format="WEBP", quality=quality, method=3)
-        if buffer.tell() <= most:
+        encoded = encode_webp(pixels, side, quality=quality, method=3)
+        if len(encoded) <= most:
             break
-    return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return "data:image/webp;base64," + base64.b64encode(encoded).decode()
 
 
 IN_REPORT = 4
@@ -445,12 +418,7 @@ class Gallery:
 
     @classmethod
     def empty(cls, reason: str) -> Gallery:
-        """Return a gallery without cases.
-
-        Example:
-            >>> Gallery.empty("No pixels.").reason
-            'No pixels.'
-        """
+        """A gallery without cases."""
         return cls(reason=reason)
 
     @property
@@ -462,26 +430,16 @@ class Gallery:
 def build_galleries(
     categories: list[_Category],
     source: CaseSource,
-    dataset: DataSet,
     *,
-    finding: str,
     policy: str,
     folder: Path,
-    gaps: Mapping[str, float] | None = None,
+    gaps: Mapping[str, float],
     progress: Callable[..., None] | None = None,
 ) -> list[Gallery]:
     """Draw the cases and lay them on pages."""
     fullest = max(IN_REPORT * len(categories), _ON_PAGE)
-    drawn, missing = _draw_cases(
-        categories,
-        source,
-        dataset,
-        finding=finding,
-        folder=folder,
-        gaps=gaps,
-        most=min(MAX_IMAGE_BYTES, _ALL_IMAGES_BYTES // max(fullest, 1)),
-        progress=progress,
-    )
+    most = min(MAX_IMAGE_BYTES, _ALL_IMAGES_BYTES // fullest)
+    drawn, missing = _draw_cases(categories, source, folder, gaps, most, progress)
     intro = "Choose an id to open a case with its scores, an image to enlarge it."
     if missing:
         intro += f" Left out, as the file could not be read: {', '.join(missing)}."
@@ -498,15 +456,7 @@ def build_galleries(
 
 
 def _lay_out(drawn: _Drawn, *, in_report: int = IN_REPORT, on_page: int = _ON_PAGE) -> list[_Drawn]:
-    """Put the first cases of each category on the first page and fill further ones in order.
-
-    Example:
-        >>> pages = _lay_out([("missed", list("abcde")), ("alarm", list("fg"))],
-        ...                 in_report=1, on_page=3)
-        >>> pages[0], pages[1], pages[2]
-        ([('missed', ['a']), ('alarm', ['f'])], [('missed', ['b', 'c', 'd'])], \
-[('missed', ['e']), ('alarm', ['g'])])
-    """
+    """Put the first cases of each category on the first page and fill further ones in order."""
     pages: list[_Drawn] = [[(category, cases[:in_report]) for category, cases in drawn]]
     room = 0
     for category, cases in drawn:

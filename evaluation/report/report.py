@@ -174,8 +174,6 @@ def _draw_galleries(
     return build_galleries(
         categories,
         read_cases(comparison, dataset, policy),
-        dataset,
-        finding=comparison.target.display_name,
         policy=policy,
         folder=out / OVERLAYS,
         gaps=disagreement(decisions, systems),

@@ -17,8 +17,8 @@ from data_prep.contracts.errors import InputError
 from evaluation.compare.comparison import Comparison
 from evaluation.compare.failure_analysis import main_policy
 from evaluation.decisions.test_set import TestSet
-from evaluation.overlays.draw import as_figure, draw_overlay
-from evaluation.report.cases import CaseSource, ImageFacts, read_cases
+from evaluation.overlays.draw import as_figure
+from evaluation.report.cases import CaseSource, read_cases
 from evaluation.report.charts import policies_of, policy_markers, report_charts
 from evaluation.report.files import METRICS, PAGE
 from evaluation.report.gallery import select_cases
@@ -167,22 +167,11 @@ class Report:
         Raises:
             InputError: One was not judged, or its file cannot be read.
         """
-        judged, facts = set(self.decisions["image_id"]), ImageFacts(self.test_set.dataset)
+        judged = set(self.decisions["image_id"])
         for image_id in image_ids:
             if image_id not in judged:
                 raise InputError(f"image '{image_id}' is none of the test images that were judged")
-        return as_figure([
-            draw_overlay(
-                self.test_set.dataset.read_original(image_id),
-                self._cases.truth(image_id),
-                self._cases.predictions(image_id),
-                finding=self.comparison.target.display_name,
-                title=image_id,
-                facts=facts.words(image_id),
-                panel=panel,
-            )
-            for image_id in image_ids
-        ])  # fmt: skip
+        return as_figure([self._cases.draw(image_id, panel=panel) for image_id in image_ids])
 
     @cached_property
     def _cases(self) -> CaseSource:

@@ -7,7 +7,8 @@ from PIL import Image
 
 from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet
-from evaluation.decisions.decided_output import box_cut
+from evaluation.decisions.decided_output import DecidedOutput, box_cut
+from evaluation.decisions.test_set import TestSet
 from evaluation.overlays.draw import _draw_panel, draw_overlay, to_png, to_svg
 from evaluation.overlays.prediction import (
     ImagePrediction,
@@ -28,12 +29,7 @@ from evaluation.overlays.shapes import (
     place_labels,
     rectangle,
 )
-from evaluation.report.cases import (
-    CaseSource,
-    DecidedOutput,
-    _display_words,
-    _single_readers,
-)
+from evaluation.report.cases import CaseSource, _display_words
 
 COLOUR = "#56B4E9"
 FRAME = (0.0, 0.0, 64.0, 64.0)
@@ -323,8 +319,8 @@ def test_overlay_survives_the_way_to_disk(tmp_path):
 
 def test_single_readers_are_drawn_thin_and_named(judged_set):
     folder, target = judged_set.folder, judged_set.target()
-    assert _single_readers(judged_set, target).empty
     image_id = judged_set.boxes["image_id"].iloc[0]
+    assert CaseSource(TestSet(judged_set, target), ()).truth(image_id).readers == {}
     findings = pd.read_parquet(folder / "findings.parquet")
     boxes = pd.read_parquet(folder / "boxes.parquet")
     mine = findings[findings["image_id"] == image_id]
@@ -334,10 +330,7 @@ def test_single_readers_are_drawn_thin_and_named(judged_set):
     write_table(findings, folder / "findings.parquet", "findings")
     write_table(boxes, folder / "boxes.parquet", "boxes")
     dataset = DataSet.open(folder)
-    reader = CaseSource(
-        dataset.labels(target), dataset.target_boxes(target), dataset.boxes_trusted(target),
-        pd.Series(dtype=object), (), _single_readers(dataset, target),
-    )  # fmt: skip
+    reader = CaseSource(TestSet(dataset, target), ())
     truth = reader.truth(image_id)
     assert describe_truth(truth, "F") == "F: present, 1 box; R1 2 boxes, R2 0 boxes"
     assert [shape.width for shape in truth_shapes(truth)] == [1.0, 1.0, 2.0]

@@ -56,11 +56,11 @@ def quick(request, monkeypatch):
     """Charts as PNG take a second a report; only the tests that ask for them draw them."""
     if "figures_lie" not in request.node.name:
         monkeypatch.setattr("evaluation.report.report.save_figures", lambda *given: [])
-    monkeypatch.setattr("evaluation.report.gallery.draw_overlay", small_overlay)
+    monkeypatch.setattr("evaluation.report.cases.draw_overlay", small_overlay)
 
 
 def small_overlay(*args, **options):
-    return draw_overlay(*args, **options, panel=64)
+    return draw_overlay(*args, **{**options, "panel": 64})
 
 
 def pages(folder):
@@ -80,7 +80,7 @@ def read_only(hand_made, tmp_path_factory):
     folder = tmp_path_factory.mktemp("read-only") / "report"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("evaluation.report.report.save_figures", lambda *given: [])
-        patch.setattr("evaluation.report.gallery.draw_overlay", small_overlay)
+        patch.setattr("evaluation.report.cases.draw_overlay", small_overlay)
         write_report(*hand_made(), folder)
     return folder
 
