@@ -441,11 +441,8 @@ class LoadedRun:
     ) -> tuple[str, ...]:
         """What speaks against an answer: its header where it is a file, and how it looks.
 
-        Args:
-            called: Its path, or ``array``.
-            image: What it shows.
-            of_file: What `file_warnings` said; None looks at the file.
-            square: The image at the model's size, where that was made already.
+        `of_file` is what `file_warnings` said, None to look at the file; `square` the image at the
+        model's size, where that was made already.
         """
         if of_file is None:
             of_file = () if called == _ARRAY else file_warnings(called, image)

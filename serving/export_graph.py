@@ -82,13 +82,7 @@ class _ClassifierGraph(nn.Module):
 
 
 def write_graph(model: nn.Module, folder: Path, format: Format) -> None:  # noqa: A002
-    """Write a network into a folder in a format, in float32, and a detector's anchors.
-
-    Args:
-        model: `LesionRetinaNet` or `ImageClassifier`, on the CPU.
-        folder: Existing folder.
-        format: ``onnx`` or ``openvino``.
-    """
+    """Write a network into a folder in a format, in float32, and a detector's anchors."""
     graph: nn.Module
     grey = _for_grey(model)
     if isinstance(grey, LesionRetinaNet):

@@ -37,22 +37,7 @@ def calibration_images(
     most: int = CALIBRATION_IMAGES,
     seed: int = 0,
 ) -> list[str]:
-    """Choose the images that the ranges are measured on: of the run's training images alone.
-
-    Args:
-        seen: The run's ``image_id, patient_id, role``.
-        dataset: What the run was trained on.
-        split: The run's split, whose roles must agree.
-        most: How many at most.
-        seed: Of the choice.
-
-    Returns:
-        Image ids, sorted.
-
-    Raises:
-        InputError: The data set has none of the training images, or one of them has another role in
-            the split.
-    """
+    """Choose the images that the ranges are measured on: of the run's training images alone."""
     trained = seen[seen["role"] == "train"]
     known = sorted(set(trained["image_id"]) & set(dataset.images["image_id"]))
     if not known:
@@ -76,19 +61,12 @@ def quantise(
 ) -> None:
     """Turn an export's float32 network into one of 8-bit integers, in its place.
 
+    `image` gives the store pixels of an image, uint8 (S, S).
+
     Weights have a scale for each channel, activations one for each layer. The first convolution
     stays in float32: it has few of the network's operations, and the faint contrasts of X-rays are
     lost in 8 bits there. Of 188 validation images of the quickstart 9 changed their decision with
     it in 8 bits (CheXNet and RetinaNet alike), and 1 and 4 without.
-
-    Args:
-        folder: The export, with its float32 network.
-        spec: What it is.
-        image: Gives the store pixels of an image, uint8 (S, S).
-        image_ids: From `calibration_images`.
-
-    Raises:
-        InputError: nncf is not installed.
 
     Source:
         Post-training quantisation with fast bias correction, NNCF (Kozlov et al. 2020).

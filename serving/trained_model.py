@@ -116,11 +116,7 @@ class TrainedModel:
         return cls(run, model, preprocess, precision, device, views, maps, compiled=compiled)
 
     def with_names(self, names: Mapping[str, str]) -> TrainedModel:
-        """The same model for some of its findings, under the names that a data set gives them.
-
-        Raises:
-            InputError: It did not learn one of them, or two would have one name.
-        """
+        """The same model for some of its findings, under the names that a data set gives them."""
         require_names(names, self.learnt, self.run.folder)
         return replace(self, names=names)
 
@@ -205,9 +201,8 @@ class TrainedModel:
     def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
         """What the model costs: its size, what training took, one image measured now at batch 1.
 
-        Args:
-            sample_images: Real ones, uint8 (N, S, S): decoding boxes takes longer where there are
-                more. Noise by default.
+        Of `sample_images`, uint8 (N, S, S), noise by default: decoding boxes takes longer where
+        there are more.
         """
         size = self.preprocess.size
         images = None if sample_images is None else torch.from_numpy(sample_images).unsqueeze(1)
@@ -240,14 +235,7 @@ class TrainedModel:
     ) -> Iterator[Part]:
         """Predict images batch by batch, reading ahead; memory does not grow with their number.
 
-        Args:
-            source: Pixels.
-            image_ids: Which images, in which order.
-            sizes: ``image_id, width, height`` of the originals, px.
-            batch_size: Images at a time.
-
-        Yields:
-            One part a batch.
+        `sizes` holds ``image_id, width, height`` of the originals, px.
         """
         shared: dict[str, Any] = {
             "placement": source.placement,

@@ -99,11 +99,6 @@ def result_uid(source_uid: str, kind: Kind, algorithms: Sequence[Algorithm]) -> 
 
     What is sent twice is so the same instance, which an archive keeps once.
 
-    Args:
-        source_uid: SOP Instance UID of the source image.
-        kind: Of object.
-        algorithms: The systems, in their order.
-
     Example:
         >>> system = Algorithm("CheXNet", "0123456789abcdef", "torch fp32", "max_f1", 0.5)
         >>> result_uid("1.2.3", "sr", [system]) == result_uid("1.2.3", "sr", [system])

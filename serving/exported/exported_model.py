@@ -66,21 +66,13 @@ class ExportedModel:
 
     @classmethod
     def open(cls, folder: str | Path) -> ExportedModel:
-        """Open a complete export; the network is loaded when it first predicts.
-
-        Raises:
-            InputError: The folder is no complete export, or a file is damaged.
-        """
+        """Open a complete export; the network is loaded when it first predicts."""
         folder = Path(folder)
         spec = ExportSpec.read(folder)
         return cls(folder, spec, Preprocess.from_json(folder / PREPROCESS_FILE))
 
     def with_names(self, names: Mapping[str, str]) -> ExportedModel:
-        """The same model for some of its findings, under the names that a data set gives them.
-
-        Raises:
-            InputError: It did not learn one of them, or two would have one name.
-        """
+        """The same model for some of its findings, under the names that a data set gives them."""
         require_names(names, self.learnt, self.folder)
         return replace(self, names=names)
 
@@ -178,15 +170,8 @@ class ExportedModel:
     ) -> Iterator[Part]:
         """Predict images batch by batch; memory does not grow with their number.
 
-        Args:
-            source: Pixels.
-            image_ids: Which images, in which order.
-            sizes: ``image_id, width, height`` of the originals, px.
-            batch_size: Images at a time.
-            many: Whether the network is loaded for many batches; None: if these are more than one.
-
-        Yields:
-            One part a batch.
+        `sizes` holds ``image_id, width, height`` of the originals, px. The network is loaded for
+        `many` batches under way at once, by default where there are several.
         """
         groups = [
             [str(image_id) for image_id in image_ids[start : start + batch_size]]
@@ -228,9 +213,8 @@ class ExportedModel:
     def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
         """What the export costs: its size, what training took, one image measured now at batch 1.
 
-        Args:
-            sample_images: Real ones, uint8 (N, S, S): decoding boxes takes longer where there are
-                more. Noise by default.
+        Of `sample_images`, uint8 (N, S, S), noise by default: decoding boxes takes longer where
+        there are more.
         """
         size = self.spec.size
         if sample_images is None:

@@ -53,14 +53,9 @@ def _core() -> openvino.Core:
 
 
 class Session(Protocol):
-    """A network that is loaded and ready.
+    """A network that is loaded and ready."""
 
-    Attributes:
-        package: The runtime and its version, such as ``openvino 2026.4.1``.
-        device: Where it computes.
-    """
-
-    package: str
+    package: str  # the runtime and its version, such as ``openvino 2026.4.1``
     device: str
 
     def run(self, images: np.ndarray) -> Arrays:

@@ -69,11 +69,7 @@ class ExportSpec:
 
     @classmethod
     def read(cls, folder: Path | str) -> ExportSpec:
-        """Read a folder's ``export.json``.
-
-        Raises:
-            InputError: It is missing, damaged, or of a format that this version does not know.
-        """
+        """Read a folder's ``export.json``."""
         path = Path(folder) / EXPORT_FILE
         content = read_json(path, "export")
         try:
@@ -106,16 +102,7 @@ class ExportSpec:
 
 
 def require_names(names: Mapping[str, str], learnt: Sequence[str], folder: Path) -> None:
-    """Check the names under which a model shall answer for its findings.
-
-    Args:
-        names: What each is called, by the name that the model learnt.
-        learnt: All that it learnt.
-        folder: Where the model lies, for the message.
-
-    Raises:
-        InputError: It did not learn one of them, or two would have one name.
-    """
+    """Check the names under which a model shall answer for its findings."""
     for own, name in names.items():
         if own not in learnt:
             raise InputError(f"--finding {own}: {folder} learnt {', '.join(learnt)}")

@@ -55,9 +55,6 @@ class Credentials:
     def of(cls, environment: Mapping[str, str], prefix: str) -> Credentials:
         """Read ``PREFIX_TOKEN``, or ``PREFIX_USER`` and ``PREFIX_PASSWORD``.
 
-        Raises:
-            InputError: There are both, or half of a pair.
-
         Example:
             >>> Credentials.of({"CXR_PACS_USER": "reader"}, "CXR_PACS")
             Traceback (most recent call last):
@@ -91,15 +88,10 @@ class Credentials:
 
 @dataclass(frozen=True)
 class Study:
-    """A study of an archive.
-
-    Attributes:
-        uid: Its StudyInstanceUID.
-        instances: How many it has; None where the archive does not say.
-    """
+    """A study of an archive."""
 
     uid: str
-    instances: int | None
+    instances: int | None  # None where the archive does not say
 
 
 @dataclass(frozen=True)
@@ -151,13 +143,8 @@ class DicomWebArchive:
         self._session.close()
 
     def studies(self, modalities: Sequence[str], since: str | None = None) -> list[Study]:
-        """List the studies that hold one of some modalities, each once.
-
-        Args:
-            modalities: Such as ``CR``.
-            since: First study date, ``YYYYMMDD``; None for any.
-        """
-        found: dict[str, Study] = {}
+        """List the studies that hold one of some modalities, each once, from a ``YYYYMMDD`` on."""
+        studies: dict[str, Study] = {}
         for modality in modalities:
             filters = {"ModalitiesInStudy": modality}
             if since:
@@ -170,18 +157,15 @@ class DicomWebArchive:
 
             for uid, entry in self._list(page, _STUDY, "the list of studies").items():
                 count = _value(entry, _COUNT)
-                found[uid] = Study(uid, None if count is None else int(count))
-        return list(found.values())
+                studies[uid] = Study(uid, None if count is None else int(count))
+        return list(studies.values())
 
     def images(
         self, study: str, modalities: Sequence[str], ours: str
     ) -> Iterator[ArchivedImage | LeftOut]:
         """List the images of a study, and what is left out of it by what the list says.
 
-        Args:
-            study: Its UID.
-            modalities: Those that are taken; a series without one is taken, too.
-            ours: Manufacturer of what this program makes, which is never answered for again.
+        A series without a modality is taken; what `ours` is the manufacturer of never is.
         """
 
         def series_page(offset: int) -> list[dict[str, Any]]:
@@ -212,27 +196,17 @@ class DicomWebArchive:
                 yield ArchivedImage(study, series, uid)
 
     def fetch(self, image: ArchivedImage) -> Dataset:
-        """Fetch an image as the archive stores it.
-
-        Raises:
-            RefusedError: The archive does not give it.
-            InputError: The archive cannot be worked with.
-        """
-        found = self._ask(
+        """Fetch an image as the archive stores it."""
+        dataset = self._ask(
             lambda: self._client.retrieve_instance(image.study, image.series, image.uid),
             "an image",
         )
-        if str(found.get("SOPInstanceUID", "")).strip(" \0") != image.uid:
+        if str(dataset.get("SOPInstanceUID", "")).strip(" \0") != image.uid:
             raise RefusedError(f"{self.shown}: gave another image than was asked for")
-        return found
+        return dataset
 
     def store(self, results: Sequence[Dataset]) -> None:
-        """Store results; what the archive has already counts as stored.
-
-        Raises:
-            RefusedError: The archive does not take one of them.
-            InputError: The archive cannot be worked with.
-        """
+        """Store results; what the archive has already counts as stored."""
         answer = self._ask(lambda: self._store(results), "results")
         failed = [
             int(item.get("FailureReason", 0))
@@ -261,16 +235,16 @@ class DicomWebArchive:
         self, page: Callable[[int], list[dict[str, Any]]], key: str, what: str
     ) -> dict[str, dict[str, Any]]:
         """All pages of a list, by UID; an archive that does not know pages gives one."""
-        found: dict[str, dict[str, Any]] = {}
+        entries_by_uid: dict[str, dict[str, Any]] = {}
         while True:
-            offset = len(found)
+            offset = len(entries_by_uid)
             entries = self._ask(lambda offset=offset: page(offset), what)  # type: ignore[misc]
             try:
-                found |= {str(uid): each for each in entries if (uid := _value(each, key))}
+                entries_by_uid |= {str(uid): e for e in entries if (uid := _value(e, key))}
             except (AttributeError, TypeError):
                 raise InputError(f"{self.shown}: {_NO_DICOMWEB}") from None
-            if len(found) == offset:
-                return found
+            if len(entries_by_uid) == offset:
+                return entries_by_uid
 
     def _ask(self, request: Callable[[], Result], what: str) -> Result:
         """Send a request, patiently, and say in one line what came of it instead."""

@@ -43,13 +43,7 @@ _TEMPORARY = ".part"
 
 @dataclass(frozen=True)
 class Address:
-    """A DICOM application entity.
-
-    Attributes:
-        title: Its AE title.
-        host: Its name or address.
-        port: Its TCP port.
-    """
+    """A DICOM application entity."""
 
     title: str
     host: str
@@ -58,9 +52,6 @@ class Address:
     @classmethod
     def parse(cls, text: str, option: str, *, host: str | None = None) -> Address:
         """Read ``AE@host:port``, or ``AE:port`` where there is a usual host.
-
-        Raises:
-            InputError: It is something else.
 
         Example:
             >>> Address.parse("ORTHANC@pacs.example:4242", "--send-to")
@@ -87,11 +78,7 @@ class Address:
 
 
 def require_title(title: str, option: str) -> str:
-    """Check an AE title (PS3.5, VR AE).
-
-    Raises:
-        InputError: It is none.
-    """
+    """Check an AE title (PS3.5, VR AE)."""
     if not _TITLE.fullmatch(title) or "\\" in title:
         raise InputError(
             f"{option} {title}: an AE title has 1 to 16 ASCII characters and no backslash"
@@ -178,12 +165,7 @@ class StorePeer:
         """Each call has an association of its own, which it ends."""
 
     def store(self, results: Sequence[Dataset]) -> None:
-        """Store results; what the peer has already counts as stored.
-
-        Raises:
-            RefusedError: The peer does not take one of them.
-            UnreachableError: The peer stayed away.
-        """
+        """Store results; what the peer has already counts as stored."""
         self._patience.run(lambda: self._store(results), self.shown)
 
     def _store(self, results: Sequence[Dataset]) -> None:

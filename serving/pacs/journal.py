@@ -40,12 +40,7 @@ def digest(uid: str) -> str:
 
 
 def job_id(systems: Sequence[dict[str, Any]], destination: str) -> str:
-    """A job: the same systems whose results go to the same place. Other ones answer anew.
-
-    Args:
-        systems: Facts that tell each system from others, ready for JSON.
-        destination: Where results go.
-    """
+    """A job: the same systems whose results go to the same place. Other ones answer anew."""
     text = json.dumps([*systems, destination], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
@@ -64,16 +59,7 @@ class Journal:
 
     @classmethod
     def open(cls, path: Path, job: str, *, dry_run: bool = False) -> Self:
-        """Open or begin a journal.
-
-        Args:
-            path: Its file.
-            job: Of `job_id`.
-            dry_run: Whether nothing is kept: a copy in memory is written.
-
-        Raises:
-            InputError: It is no journal, of another version, in use, or cannot be written.
-        """
+        """Open or begin a journal; with `dry_run` a copy in memory is written."""
         if path.is_dir():
             raise InputError(f"--journal {path}: is a folder; name a file in it")
         try:
@@ -117,8 +103,8 @@ class Journal:
 
     def is_result(self, image: str) -> bool:
         """Whether an image is a result that was made here, by any job."""
-        found = self._connection.execute("SELECT 1 FROM results WHERE result = ?", (image,))
-        return found.fetchone() is not None
+        rows = self._connection.execute("SELECT 1 FROM results WHERE result = ?", (image,))
+        return rows.fetchone() is not None
 
     def fetch(self, image: str) -> None:
         """An image has come."""
@@ -149,7 +135,7 @@ class Journal:
             failed = self._connection.execute(
                 "DELETE FROM images WHERE job = ? AND state = 'failed'", (self._job,)
             )
-            if failed.rowcount:  # some study with one of them is settled, maybe
+            if failed.rowcount:  # a study may have been finished with one of them
                 self._connection.execute("DELETE FROM studies WHERE job = ?", (self._job,))
 
     def counts(self) -> dict[str, int]:
@@ -159,12 +145,12 @@ class Journal:
         )
         return dict(rows.fetchall())
 
-    def is_settled(self, study: str, instances: int) -> bool:
+    def is_finished(self, study: str, instances: int) -> bool:
         """Whether nothing was left to do in a study when it had as many instances."""
-        known = self._value("SELECT instances FROM studies WHERE job = ? AND study = ?", study)
-        return known == instances
+        stored = self._value("SELECT instances FROM studies WHERE job = ? AND study = ?", study)
+        return stored == instances
 
-    def settle(self, study: str, instances: int) -> None:
+    def finish(self, study: str, instances: int) -> None:
         """Nothing is left to do in a study as long as it has as many instances."""
         with self._connection:
             self._connection.execute(

@@ -66,16 +66,7 @@ class Patience:
     clock: Callable[[], float] = time.monotonic
 
     def run(self, attempt: Callable[[], Result], archive: str) -> Result:
-        """Try until it goes well.
-
-        Args:
-            attempt: May be called several times; raises `OutageError` where it may go well later.
-            archive: As it is shown.
-
-        Raises:
-            UnreachableError: The archive stayed away.
-            RefusedError: It answers, but fails at this every time.
-        """
+        """Call `attempt` until it raises no `OutageError`."""
         end = self.clock() + self.seconds
         wait, count = _FIRST_WAIT, 0
         while True:

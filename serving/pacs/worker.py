@@ -109,7 +109,7 @@ class Worker:
         self._modalities, self._strict = modalities, strict
         self._say, self._emit = say, emit
         self._algorithms = [Algorithm.of(run) for run in systems]
-        job = job_id([asdict(each) for each in self._algorithms], destination)
+        job = job_id([asdict(system) for system in self._algorithms], destination)
         self.journal = open_journal(job)
         self.tally = Tally()
         self.batch_size = min(run.model.batch_size for run in systems)
@@ -120,7 +120,7 @@ class Worker:
             return True
         done = self.journal.is_done(image)
         now = (self.tally.answered, self.tally.skipped, self.tally.failed)
-        if done and not any(image in each for each in now):
+        if done and not any(image in images for images in now):
             self.tally.done_before.add(image)
         return done
 
@@ -136,15 +136,10 @@ class Worker:
         self._say(f"{_called(image)}: {reason}")
 
     def work(self, files: Iterable[tuple[str, Path]], *, keep_failed: bool = False) -> None:
-        """Deal with files one after another, some at a time where several are there.
+        """Deal with files, each with the digest of its image's UID, some at a time.
 
-        Args:
-            files: The digest of each image's UID, and its file, which is removed once nothing is
-                left to do for it.
-            keep_failed: Whether the files of what failed stay, to be tried by another run.
-
-        Raises:
-            InputError: The archive cannot be reached, or refuses to work with us.
+        A file is removed once nothing is left to do for it; with `keep_failed` what failed stays,
+        to be tried by another run.
         """
         files = iter(files)
         while batch := list(islice(files, self.batch_size)):
@@ -168,8 +163,8 @@ class Worker:
                 self.fail(image, _without_path(error, path))
         if not readable:
             return
-        given = [(str(path), decoded) for _, path, _, decoded in readable]
-        by_system = [run.answer(given) for run in self._systems]
+        images = [(str(path), decoded) for _, path, _, decoded in readable]
+        by_system = [run.answer(images) for run in self._systems]
         for (image, path, header, _), answers in zip(
             readable, zip(*by_system, strict=True), strict=True
         ):
@@ -179,26 +174,26 @@ class Worker:
         self, image: str, path: Path, header: Dataset, answers: Sequence[Answer | InputError]
     ) -> None:
         """Make and send the results of one image."""
-        told: list[Answer] = []
+        given: list[Answer] = []
         for answer in answers:
             if isinstance(answer, InputError):
                 self.fail(image, _without_path(answer, path))
                 return
-            told.append(replace(answer, image=_called(image)))
-        warned = list(dict.fromkeys(text for answer in told for text in answer.warnings))
+            given.append(replace(answer, image=_called(image)))
+        warned = list(dict.fromkeys(text for answer in given for text in answer.warnings))
         if warned and self._strict:
             self.skip(image, warned[0])
             return
         try:
             source = Source.of(header)
             results = [
-                structured_report(source, told, self._algorithms),
-                overlay_capture(source, told, self._algorithms),
+                structured_report(source, given, self._algorithms),
+                overlay_capture(source, given, self._algorithms),
             ]
         except InputError as error:
             self.fail(image, str(error))
             return
-        uids = [digest(str(each.SOPInstanceUID)) for each in results]
+        uids = [digest(str(result.SOPInstanceUID)) for result in results]
         self.journal.answer(image, uids)
         if self._archive is not None:
             try:
@@ -211,7 +206,7 @@ class Worker:
         self.tally.results.update(uids)
         for text in warned:
             self._emit(f"{_called(image)}  WARNING: {text}")
-        for answer in told:
+        for answer in given:
             self._emit(str(answer))
 
     def _why_not(self, header: Dataset, path: Path) -> str | None:
@@ -233,19 +228,7 @@ def pull(
     since: str | None,
     limit: int | None,
 ) -> None:
-    """Fetch what is new in an archive, study by study, and answer for it.
-
-    Args:
-        archive: Where images come from.
-        worker: Answers for them.
-        folder: For the images while they are worked on.
-        modalities: Those that are taken.
-        since: First study date, ``YYYYMMDD``.
-        limit: Most images to fetch; None for all.
-
-    Raises:
-        InputError: The archive cannot be worked with.
-    """
+    """Fetch what is new in an archive, study by study, and answer for it."""
     worker.work(islice(_fetched(archive, worker, folder, modalities, since), limit))
 
 
@@ -258,21 +241,21 @@ def _fetched(
 ) -> Iterator[tuple[str, Path]]:
     for study in archive.studies(modalities, since):
         key = digest(study.uid)
-        if study.instances is not None and worker.journal.is_settled(key, study.instances):
+        if study.instances is not None and worker.journal.is_finished(key, study.instances):
             worker.tally.unchanged.add(key)
             continue
-        found = 0
+        new = 0
         for item in archive.images(study.uid, modalities, SOFTWARE):
             image = digest(item.uid)
             if isinstance(item, LeftOut):
                 worker.tally.skipped[image] = item.reason
             elif not worker.is_done(image):
-                found += 1
+                new += 1
                 if path := _fetch(archive, item, worker, folder / f"{image}.dcm"):
                     yield image, path
-        # What was found is dealt with by now or a batch later: the next listing tells.
-        if not found and study.instances is not None:
-            worker.journal.settle(key, study.instances)
+        # What is new is dealt with by now or a batch later: the next listing tells.
+        if not new and study.instances is not None:
+            worker.journal.finish(key, study.instances)
 
 
 def _fetch(

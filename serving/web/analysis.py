@@ -34,14 +34,7 @@ Include = Literal["overlay", "maps", "sr", "sc"]
 
 @dataclass(frozen=True)
 class Analysis:
-    """What answers for an upload.
-
-    Attributes:
-        systems: What answers, in the order of the answers.
-        decoder: Reads uploads.
-        batcher: Asks the systems.
-        metrics: Counts decisions.
-    """
+    """What answers for an upload."""
 
     systems: Sequence[ServedSystem]
     decoder: Decoder
@@ -51,17 +44,7 @@ class Analysis:
     async def analyze(
         self, request_id: str, name: str, content: bytes, include: frozenset[Include]
     ) -> AnalyzeAnswer:
-        """Answer for one upload.
-
-        Args:
-            request_id: Of the request.
-            name: As the client called the file; echoed and drawn, never opened.
-            content: The file.
-            include: What else is wanted.
-
-        Raises:
-            Refused: It gets no answer.
-        """
+        """Answer for one upload."""
         wanted = include & {"sr", "sc"}
         if wanted:
             _require_highdicom()

@@ -142,16 +142,7 @@ def build_app(
     *,
     report: Path | None = None,
 ) -> FastAPI:
-    """The server of some systems.
-
-    Args:
-        systems: What answers, in the order of the answers.
-        settings: Its limits.
-        report: Folder of a report of ``cxr compare`` with figures of these systems.
-
-    Raises:
-        InputError: The report judges none of the systems.
-    """
+    """The server of some systems."""
     figures = [None for _ in systems] if report is None else report_figures(systems, report)
     served = [
         ServedSystem(run, known or validation_figures(run), _REPORT_URL if known else None)
@@ -457,12 +448,7 @@ async def _invalid(request: Request, error: Exception) -> Response:
 
 
 class _RequestLog:
-    """Gives each request an id, counts it, and logs id, route, status and seconds alone.
-
-    Args:
-        app: What answers.
-        state: Whose figures count it.
-    """
+    """Gives each request an id, counts it, and logs id, route, status and seconds alone."""
 
     def __init__(self, app: ASGIApp, state: _State) -> None:
         self._app, self._state = app, state

@@ -20,11 +20,7 @@ _LONGEST_WAIT = 0.05  # seconds that the first image of a batch waits for others
 
 
 class Busy(Exception):  # noqa: N818 - an outcome, not a fault
-    """As many images wait as may wait.
-
-    Attributes:
-        retry_after: Seconds after which it is worth trying again.
-    """
+    """As many images wait as may wait; worth trying again after so many seconds."""
 
     def __init__(self, retry_after: int) -> None:
         super().__init__("the queue is full")
@@ -33,10 +29,6 @@ class Busy(Exception):  # noqa: N818 - an outcome, not a fault
 
 class Places:
     """Bounds what is under way, before its bytes are taken: requests, and their bytes.
-
-    Args:
-        most: Requests.
-        most_bytes: Bytes of all of them together; one request alone may have more.
 
     Example:
         >>> places = Places(2, 100)
@@ -90,11 +82,7 @@ class _Waiting:
 class Batcher:
     """Answers for images, several at a time where several wait.
 
-    Args:
-        systems: What answers, in the order of the answers.
-        queue_size: Images that may wait.
-        batch: Images at a time.
-        on_batch: Told of each batch how many images it had, and its seconds.
+    Of each batch `on_batch` is told how many images it had, and its seconds.
     """
 
     def __init__(
@@ -140,17 +128,7 @@ class Batcher:
     async def answer(
         self, called: str, image: DecodedImage, of_file: tuple[str, ...] = ()
     ) -> list[Answer]:
-        """What each system says of an image. Cancelled, it is dropped from the queue.
-
-        Args:
-            called: What the image is called; never opened.
-            image: What it shows.
-            of_file: What the file itself says against it.
-
-        Raises:
-            Busy: Too many images wait.
-            InputError: A network's output is not finite.
-        """
+        """What each system says of an image. Cancelled, it is dropped from the queue."""
         loop = asyncio.get_running_loop()
         waiting = _Waiting(called, image, of_file, loop, loop.create_future())
         try:

@@ -30,12 +30,7 @@ _REPORT_POLICY = (
 
 
 class Files:
-    """Files by the name that clients give; a name that is not in a list leads nowhere.
-
-    Args:
-        examples: Folder of example images; those of the page where it is None.
-        report: Folder of a report of ``cxr compare``, or None.
-    """
+    """Files by the name that clients give; a name that is not in a list leads nowhere."""
 
     def __init__(self, examples: Path | None, report: Path | None) -> None:
         self._page = _listed(_PAGE, deep=False)

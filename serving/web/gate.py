@@ -75,10 +75,6 @@ def with_security_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[
 class RateLimit:
     """A token bucket for each client address; the table is bounded, the idlest is forgotten.
 
-    Args:
-        rate: Requests a second; 0 for no limit.
-        clock: Seconds.
-
     Example:
         >>> limit = RateLimit(1.0, clock=lambda: 0.0)
         >>> [limit.wait("192.0.2.1") for _ in range(21)][-2:], limit.wait("192.0.2.2")
@@ -122,19 +118,12 @@ def _network(address: str) -> str:
 
 @dataclass
 class _Progress:
-    """How far a request has come.
+    """How far a request has come."""
 
-    Attributes:
-        read: Bytes of its body.
-        whole: Whether all of it came.
-        begun: Whether the response has begun.
-        refused: Why its body is not read on, else None.
-    """
-
-    read: int = 0
-    whole: bool = False
-    begun: bool = False
-    refused: Refused | None = None
+    read: int = 0  # bytes of its body
+    whole: bool = False  # whether all of it came
+    begun: bool = False  # whether the response has begun
+    refused: Refused | None = None  # why its body is not read on
 
 
 class ReportCookie:
@@ -164,13 +153,8 @@ class Gate:
     """ASGI middleware that lets a request in or answers 401, 403, 405, 408, 413, 429 or 504.
 
     A body that grows too large or comes too slowly is cut off while it is read, whatever the
-    application makes of that.
-
-    Args:
-        app: What answers.
-        settings: Hosts, token and limits. Where others than this machine can reach the server
-            and it has no token, nobody gets in.
-        cookie: What opens the report where there is a token; None for one that nobody has.
+    application makes of that. Where others than this machine can reach the server and it has no
+    token, nobody gets in.
     """
 
     def __init__(

@@ -14,9 +14,6 @@ _IMAGES = (1, 2, 4, 8, 16, 32)
 class Metrics:
     """The figures of one server.
 
-    Args:
-        waiting: Tells how many images wait.
-
     Example:
         >>> metrics = Metrics(lambda: 3)
         >>> metrics.count("/v1/analyze", 200, 0.1)

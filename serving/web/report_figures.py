@@ -22,24 +22,16 @@ _FLATTERING = "Threshold and weights were chosen on these images: on new ones ex
 
 
 def report_figures(systems: Sequence[LoadedRun], folder: Path) -> list[ReportFigures | None]:
-    """The figures of each system on its test images; None for one that the report does not judge.
-
-    Args:
-        systems: What is served.
-        folder: Made by ``cxr compare``.
-
-    Raises:
-        InputError: The folder is no report, or judges none of them.
-    """
+    """The figures of each system on its test images; None where the report does not judge it."""
     content = read_json(folder / REPORT_MARKER, "metrics")
     judged = content["provenance"]["systems"]
-    found = [_figures_of(run, content, judged) for run in systems]
-    if all(each is None for each in found):
+    figures = [_figures_of(run, content, judged) for run in systems]
+    if all(of_system is None for of_system in figures):
         raise InputError(
             f"--report {folder}: judges {', '.join(judged)}, none of them a training that is "
             "served; give the report of these runs, or leave it out"
         )
-    return found
+    return figures
 
 
 def validation_figures(run: LoadedRun) -> ReportFigures | None:

@@ -14,14 +14,7 @@ _File = Annotated[str, Field(max_length=1 << 29)]  # base64
 
 
 class Refused(Exception):  # noqa: N818 - an answer
-    """A request that gets no answer.
-
-    Attributes:
-        status: Of HTTP.
-        code: For programs.
-        message: For people: one line that says what to do.
-        headers: Of the response.
-    """
+    """A request that gets no answer."""
 
     def __init__(
         self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None

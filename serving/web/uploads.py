@@ -52,31 +52,17 @@ _GIVE = "give a DICOM, PNG, JPEG or TIFF file"
 
 @dataclass(frozen=True)
 class Decoded:
-    """An upload that was read.
-
-    Attributes:
-        image: What it shows; ``deep`` where that was asked for.
-        format: ``DICOM``, ``PNG``, ``JPEG`` or ``TIFF``.
-        bits: Of a stored value.
-        warnings: What `serving.guard.file_warnings` says of it.
-        source: What DICOM objects take from it, where that was asked for.
-    """
+    """An upload that was read."""
 
     image: DecodedImage
     format: str
-    bits: int
-    warnings: tuple[str, ...]
+    bits: int  # of a stored value
+    warnings: tuple[str, ...]  # of `serving.guard.file_warnings`
     source: Source | None = None
 
 
 def format_of(content: bytes) -> str:
     r"""Tell the type of an upload by its content alone; only still images of one type pass.
-
-    Returns:
-        ``DICOM``, ``PNG``, ``JPEG`` or ``TIFF``.
-
-    Raises:
-        Refused: It is of another type, holds another file behind its image, or is animated.
 
     Example:
         >>> format_of(b"\xff\xd8\xff\xe0")
@@ -199,12 +185,7 @@ class _Worker:
     async def ask(
         self, content: bytes, *, deep: bool, source: bool
     ) -> tuple[dict[str, Any], bytes]:
-        """Have a file decoded.
-
-        Raises:
-            EOFError: The process ended.
-            OSError: Likewise.
-        """
+        """Have a file decoded."""
         assert self._running.stdin is not None  # noqa: S101 - a pipe was asked for
         os.ftruncate(self._upload, 0)
         os.pwrite(self._upload, content, 0)
@@ -247,15 +228,7 @@ class _Worker:
 
 
 class Decoder:
-    """Processes that decode uploads; one that takes too long or ends is replaced.
-
-    Args:
-        workers: How many.
-        seconds: Within which a file must be decoded.
-        max_bytes: Largest file.
-        max_pixels: Most pixels of an image.
-        waiting: Files that may wait for a process or be decoded; more are refused.
-    """
+    """Processes that decode uploads; one that takes too long or ends is replaced."""
 
     def __init__(
         self,
@@ -274,11 +247,7 @@ class Decoder:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     async def start(self) -> None:
-        """Start the processes.
-
-        Raises:
-            RuntimeError: One does not start.
-        """
+        """Start the processes."""
         await asyncio.gather(*(self._add() for _ in range(self._workers)))
 
     async def stop(self) -> None:
@@ -296,16 +265,7 @@ class Decoder:
         return sorted(worker.pid for worker in self._all)
 
     async def decode(self, content: bytes, *, source: bool = False) -> Decoded:
-        """Read an upload as the image that a viewer would show.
-
-        Args:
-            content: The upload.
-            source: Whether DICOM objects are to be made of it.
-
-        Raises:
-            Refused: 413 too large, 415 of another type, 422 not to be read or not to be referred
-                to, 400 where objects are wanted of what is no DICOM file, or 429 busy.
-        """
+        """Read an upload as the image that a viewer would show."""
         return await self._decode(content, source=source)
 
     async def deep(self, content: bytes) -> Decoded:
