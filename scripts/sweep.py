@@ -143,11 +143,11 @@ def _require_started_once() -> None:
     """Refuse several processes of a launcher, which would all sweep the same folder."""
     import os
 
-    from training.processes import Place
+    from training.processes import Rank
 
-    if place := Place.of(os.environ):
+    if rank := Rank.of(os.environ):
         raise InputError(
-            f"sweep: {place.launcher} has started {place.world_size} processes, and a sweep starts "
+            f"sweep: {rank.launcher} has started {rank.world_size} processes, and a sweep starts "
             "its trials itself; start it once, with --jobs"
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from configs.settings import ClassifierConfig, DetectorConfig
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.pixel_store import PixelStore
-    from training.processes import Place, Processes
+    from training.processes import Rank
     from training.run import Hardware
     from training.run_folder import RunFolder
     from training.task import TrainingTask
@@ -71,37 +71,31 @@ def train(
 
     Example: cxr train retinanet_small --data out/data --out out/retinanet --set training.epochs=20
     """
-    from scripts.machines.devices import follow_parent, own_place, run_on_devices
+    from scripts.machines.devices import follow_parent, own_rank, run_on_devices
 
     follow_parent()
-    place = own_place(devices)
+    rank = own_rank(devices)
     asked = _Asked(config, set_ or [], data, out, resume, despite_audit, device)
-    if place is not None:
-        _train_together(asked, place, as_json)
-        return
-    settings, dataset = asked.opened(devices)
-    if devices > 1:
+    if rank is None and devices > 1:
+        asked.opened(devices)  # refuses what is wrong before anything is started
         sets = [word for override in set_ or [] for word in ("--set", override)]
         words = ["train", config, "--data", data, "--out", out, *sets]
         words += ["--resume" if resume else "--no-resume", "--device", device]
         words += ["--despite-audit"] * despite_audit
         if status := run_on_devices([*map(str, words), "--devices", str(devices)], devices):
             raise SystemExit(status)  # what went wrong has been said
-        _emit_run(out, as_json)
-        return
-    from scripts.machines.runtime import choose_device, tune_cpu
+    else:
+        try:
+            with console.silent(rank is not None and rank.rank > 0):
+                _train(asked, rank)
+        except KeyboardInterrupt:
+            if rank is not None and rank.rank:
+                raise SystemExit(_INTERRUPTED) from None  # the first one says it
+            raise
+    if as_json and (rank is None or rank.rank == 0):
+        from data_prep.contracts.json_files import read_json
 
-    tune_cpu(workers=settings.training.workers)
-    where = choose_device(device)
-    from training.run import complete_run
-
-    with ExitStack() as held:
-        if (started := _start(asked, settings, dataset, where, 1, held)) is not None:
-            hardware = _hardware(settings, where, 1)
-            complete_run(*started, hardware, say=console.say, progress=console.progress)
-    _conclude(asked, settings, dataset, where)
-    _say_results(out, data)
-    _emit_run(out, as_json)
+        console.emit_json(read_json(out / "run.json", "run"))
 
 
 class _Asked(NamedTuple):
@@ -131,83 +125,44 @@ class _Asked(NamedTuple):
         return settings, DataSet.open(self.data)
 
 
-def _train_together(asked: _Asked, place: Place, as_json: bool) -> None:
-    """Take part in a training of several processes; the first one leads, writes and speaks."""
-    from scripts.machines.devices import end_with_parent, started_by_us
-    from scripts.machines.runtime import choose_device, tune_cpu
-
-    if started_by_us():
-        end_with_parent()
-    problem, opened = None, None
-    try:
-        opened = asked.opened(place.world_size)
-    except InputError as error:
-        problem = error
-    workers = 0 if opened is None else opened[0].training.workers
-    tune_cpu(workers=workers, shared_by=place.local_world_size)
+def _train(asked: _Asked, rank: Rank | None) -> None:
+    """Train, alone or as one of several processes, of which the first leads, writes and speaks."""
+    from scripts.machines.runtime import choose_device, choose_precision, tune_cpu
     from training.processes import Processes
 
-    def checked() -> tuple[Config, DataSet, Literal["cpu", "cuda"]]:
-        if opened is None:
-            raise cast(InputError, problem)
-        return *opened, choose_device(asked.device, place.local_world_size)
+    world_size, node_size = (1, 1) if rank is None else (rank.world_size, rank.local_world_size)
+    processes = Processes(rank)
+    settings, dataset = processes.agree(lambda: asked.opened(world_size))
+    tune_cpu(workers=settings.training.workers, shared_by=node_size)
+    from training.run import Hardware, complete_run
 
-    try:
-        with console.silent(place.rank > 0), ExitStack() as held:
-            processes = Processes(place)
-            settings, dataset, where = processes.agree(checked)
-            _lead_or_follow(asked, settings, dataset, where, processes, held)
-            if not place.rank:
-                _say_results(asked.out, asked.data)
-            processes.leave()
-    except KeyboardInterrupt:
-        if place.rank:
-            raise SystemExit(_INTERRUPTED) from None  # the first one says it
-        raise
-    if not place.rank:
-        _emit_run(asked.out, as_json)
+    def choose_hardware() -> Hardware:
+        device = choose_device(asked.device, node_size)
+        return Hardware(device, world_size, choose_precision(settings.training.precision, device))
 
-
-def _lead_or_follow(
-    asked: _Asked,
-    settings: Config,
-    dataset: DataSet,
-    where: Literal["cpu", "cuda"],
-    processes: Processes,
-    held: ExitStack,
-) -> None:
-    place = processes.place
-
-    def begin() -> tuple[Config, TrainingTask, RunFolder] | None:
-        return _start(asked, settings, dataset, where, place.world_size, held)
-
-    def follow() -> tuple[Config, TrainingTask, RunFolder] | None:
-        return started if not place.rank else _joined(asked, settings, dataset)
-
-    started = processes.agree(begin if not place.rank else lambda: None)
-    task = processes.agree(follow)
-    if task is not None:
-        from training.run import complete_run
-
-        def complete() -> None:
-            hardware = _hardware(settings, where, place.world_size)
-            complete_run(*task, hardware, place, say=console.say, progress=console.progress)
-
-        processes.share_fate(complete)
-
-    def conclude() -> None:
-        if not place.rank:
-            _conclude(asked, settings, dataset, where)
-
-    processes.agree(conclude)  # a scheduler may end them all when the first of them ends
+    hardware = processes.agree(choose_hardware)
+    with ExitStack() as held:
+        started = processes.first(lambda: _start(asked, settings, dataset, hardware, held))
+        task = processes.agree(
+            lambda: started if processes.is_first else _joined(asked, settings, dataset)
+        )
+        if task is not None:
+            say, progress = console.say, console.progress
+            processes.together(
+                lambda: complete_run(*task, hardware, rank, say=say, progress=progress)
+            )
+        # The others wait: a scheduler may end them all when the first of them ends.
+        processes.first(lambda: _conclude(asked, settings, dataset, hardware.device))
+    if processes.is_first:
+        _say_results(asked.out, asked.data)
+    processes.leave()
 
 
 def _start(
     asked: _Asked,
     settings: Config,
     dataset: DataSet,
-    where: Literal["cpu", "cuda"],
-    processes: int,
+    hardware: Hardware,
     held: ExitStack,
 ) -> tuple[Config, TrainingTask, RunFolder] | None:
     """Make the run folder, and hold it for this command; None where its training has ended."""
@@ -221,7 +176,7 @@ def _start(
     if _is_done(out, settings, started, asked.resume):
         console.say(f"{out}: this training has ended before")
         return None
-    require_shares(settings.training.batch_size, processes)
+    require_shares(settings.training.batch_size, hardware.devices)
     started["despite_audit"] = audit_errors(dataset, split, asked.despite_audit)
     _require_packaged_weights(settings)
     from scripts.prepare import open_store
@@ -232,7 +187,6 @@ def _start(
     from training.cost import count_parameters
 
     require_free_space(out, _BYTES_PER_PARAMETER * count_parameters(task.model)[0])
-    hardware = _hardware(settings, where, processes)
     settings = choose_batch_size(settings, task, hardware, console.say)
     held.enter_context(folder_lock(out))
     return settings, task, _open_run(out, settings, dataset, task, started)
@@ -369,13 +323,6 @@ def _build(settings: Config, dataset: DataSet, target: Target, store: PixelStore
     return task
 
 
-def _hardware(settings: Config, device: Literal["cpu", "cuda"], devices: int) -> Hardware:
-    from scripts.machines.runtime import choose_precision
-    from training.run import Hardware
-
-    return Hardware(device, devices, choose_precision(settings.training.precision, device))
-
-
 def _open_run(
     out: Path, settings: Config, dataset: DataSet, task: TrainingTask, started: dict[str, Any]
 ) -> RunFolder:
@@ -401,13 +348,6 @@ def _open_run(
         started = {**started, "started_from": start.record()}
         seen = merge_seen(seen, start.seen, start.name)
     return RunFolder.create(out, config=dump_config(settings), seen=seen, started=started)
-
-
-def _emit_run(out: Path, as_json: bool) -> None:
-    if as_json:
-        from data_prep.contracts.json_files import read_json
-
-        console.emit_json(read_json(out / "run.json", "run"))
 
 
 def _say_results(out: Path, data: Path) -> None:

@@ -18,7 +18,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import MixedPrecision
-from lightning.pytorch.plugins.environments import ClusterEnvironment
+from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from safetensors.torch import load_file
 from torch import Tensor, nn
@@ -34,7 +34,7 @@ from training.best_epoch import (
 )
 from training.loop import Loop, Task, share_batch_statistics
 from training.optimisation import monitor_mode
-from training.processes import Place
+from training.processes import Rank
 from training.run_folder import RunFolder
 from training.sampling import SeededSampler
 
@@ -50,7 +50,7 @@ def _build_trainer(
     accumulate: int,
     precision: Precision,
     accelerator: str,
-    place: Place | None,
+    rank: Rank | None,
 ) -> Trainer:
     """Lightning's loop and devices; what it would log, show or save by itself is off."""
     plugins: list[Any] = [WholeFiles()]
@@ -58,16 +58,16 @@ def _build_trainer(
         scaler = torch.amp.GradScaler(accelerator)
         plugins.append(MixedPrecision("16-mixed", accelerator, scaler))
     strategy: Any = "auto"
-    if place is not None:
+    if rank is not None:
         # By name: Lightning would ask SLURM, also where SLURM started something else.
-        plugins.append(_Launched(place))
+        plugins.append(_Environment())
         # All validate with the first one's batch norm: DDP hands its statistics over before each
         # training batch and the first validation batch, and not before the others, of which
         # processes have different numbers.
         strategy = DDPStrategy()
     return Trainer(
         accelerator=accelerator,
-        devices=1 if place is None else place.local_world_size,
+        devices=1 if rank is None else rank.local_world_size,
         strategy=strategy,
         # fp16 is set by the plugin.
         precision={"fp32": "32-true", "bf16": "bf16-mixed"}.get(precision),  # type: ignore[arg-type]
@@ -87,51 +87,11 @@ def _build_trainer(
     )
 
 
-class _Launched(ClusterEnvironment):
-    """Tells Lightning what the launcher said; `Processes` has connected them already."""
+class _Environment(TorchElasticEnvironment):
+    """torchrun's variables, which `Processes` has set whoever started this process."""
 
-    def __init__(self, place: Place) -> None:
-        super().__init__()
-        self._place = place
-
-    creates_processes_externally = True
-
-    @property
-    def main_address(self) -> str:
-        """Where the first process is reached."""
-        return self._place.address
-
-    @property
-    def main_port(self) -> int:
-        """Likewise."""
-        return self._place.port
-
-    @staticmethod
-    def detect() -> bool:
-        """Never by itself."""
-        return False
-
-    def world_size(self) -> int:
-        """Number of processes."""
-        return self._place.world_size
-
-    def set_world_size(self, size: int) -> None:
-        """Nothing: the launcher knows it."""
-
-    def global_rank(self) -> int:
-        """This one among all."""
-        return self._place.rank
-
-    def set_global_rank(self, rank: int) -> None:
-        """Nothing: the launcher knows it."""
-
-    def local_rank(self) -> int:
-        """This one among those of its node."""
-        return self._place.local_rank
-
-    def node_rank(self) -> int:
-        """Its node."""
-        return 0 if self._place.rank == self._place.local_rank else 1
+    def validate_settings(self, num_devices: int, num_nodes: int) -> None:
+        """Nothing: nodes may have different numbers of processes."""
 
 
 class _OwnSignals(Callback):
@@ -282,7 +242,7 @@ def fit(
     precision: Precision = "fp32",
     resume: bool = False,
     accelerator: Literal["cpu", "cuda"] = "cpu",
-    place: Place | None = None,
+    rank: Rank | None = None,
     loggers: Sequence[Logger] = (),
     progress: Callable[[int], None] | None = None,
     on_epoch: Callable[[Row], None] | None = None,
@@ -303,7 +263,7 @@ def fit(
         precision: ``fp32``, or autocast to ``bf16`` or ``fp16`` with weights in fp32.
         resume: Go on from the folder's checkpoint, where there is one.
         accelerator: Where to train.
-        place: This process among several, which `Processes` has connected; each calls this with
+        rank: This process among several, which `Processes` has connected; each calls this with
             loaders of its share of each batch. Gradients are those of the whole batch, and so
             are the statistics of live batch norm on CUDA; on CPUs each process measures its share.
         loggers: Get the figures of each epoch, see `training.best_epoch.build_loggers`.
@@ -326,8 +286,8 @@ def fit(
     )
     model.to(memory_format=torch.channels_last)
     world_size = 1
-    if place is not None:
-        world_size = place.world_size
+    if rank is not None:
+        world_size = rank.world_size
         if accelerator == "cuda":
             share_batch_statistics(model.train())
     images = int(train_loader.batch_size or 1) * world_size * settings.accumulate
@@ -355,7 +315,7 @@ def fit(
             accumulate=settings.accumulate,
             precision=precision,
             accelerator=accelerator,
-            place=place,
+            rank=rank,
         )
         trainer.fit(loop, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
     best = best_row(record.history, settings.monitor, monitor_mode(settings.monitor))

@@ -1,6 +1,6 @@
 """The processes of one training: who started them, what they agree on, and what ends them.
 
-Imports no torch by itself: who is one of several must be known before torch is set up.
+Imports no torch by itself, so that a wrong folder is named before.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from data_prep.contracts.errors import InputError
 
@@ -29,13 +29,13 @@ GRACE = 6.0  # s: who ended the other process may be about to end this one
 
 
 @dataclass(frozen=True)
-class Place:
+class Rank:
     """One process among those of a training.
 
     Attributes:
         rank: From 0; the first one writes and speaks.
         world_size: Number of processes on all nodes.
-        local_rank: Place among the processes of this node, which is its GPU.
+        local_rank: Among the processes of this node, which is its GPU.
         local_world_size: Number of processes of this node.
         address: Where the first process is reached.
         port: Likewise.
@@ -50,13 +50,16 @@ class Place:
     port: int
     launcher: str
 
+    def __str__(self) -> str:
+        return f"process {self.rank + 1} of {self.world_size}"
+
     @classmethod
-    def of(cls, environment: Mapping[str, str]) -> Place | None:
-        """The place that a launcher's variables give; None where there is one process only.
+    def of(cls, environment: Mapping[str, str]) -> Rank | None:
+        """What a launcher's variables give; None where there is one process only.
 
         torchrun's variables count before SLURM's: torchrun may run inside a SLURM job. Of SLURM
         those of the step count: a batch script that starts one process without ``srun`` has a job
-        of several tasks and is one process.
+        of several tasks and is one process. (Lightning's environments take the job's.)
 
         Args:
             environment: ``RANK``, ``WORLD_SIZE``, ``LOCAL_RANK``, ``MASTER_ADDR``,
@@ -66,84 +69,87 @@ class Place:
             InputError: A variable is missing or no number, or the ranks do not fit.
 
         Example:
-            >>> Place.of({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1",
-            ...           "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}).rank
+            >>> Rank.of({"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1",
+            ...          "MASTER_ADDR": "node1", "MASTER_PORT": "29500"}).rank
             1
             >>> slurm = {"SLURM_PROCID": "5", "SLURM_STEP_NUM_TASKS": "8", "SLURM_LOCALID": "1",
             ...          "SLURM_NODEID": "1", "SLURM_STEP_TASKS_PER_NODE": "4(x2)",
             ...          "SLURM_STEP_NODELIST": "gpu[07-08]", "SLURM_JOB_ID": "42"}
-            >>> place = Place.of(slurm)
-            >>> place.rank, place.local_rank, place.local_world_size, place.address, place.port
+            >>> rank = Rank.of(slurm)
+            >>> rank.rank, rank.local_rank, rank.local_world_size, rank.address, rank.port
             (5, 1, 4, 'gpu07', 15042)
-            >>> Place.of({}) is None
+            >>> Rank.of({}) is None
             True
         """
         if "RANK" in environment and "WORLD_SIZE" in environment:
-            place = cls._of_torchrun(environment)
+            launcher, size = "torchrun", "WORLD_SIZE"
         elif "SLURM_STEP_NUM_TASKS" in environment:
-            place = cls._of_slurm(environment)
+            launcher, size = "slurm", "SLURM_STEP_NUM_TASKS"
         else:
             return None
-        if not 0 <= place.rank < place.world_size or place.local_rank < 0:
+        variables = _Variables(environment, launcher)
+        if (world_size := variables.number(size)) == 1:
+            return None
+        read = cls._of_torchrun if launcher == "torchrun" else cls._of_slurm
+        rank = read(variables, world_size)
+        if not 0 <= rank.rank < world_size or rank.local_rank < 0:
             raise InputError(
-                f"{place.launcher}: process {place.rank} of {place.world_size} is none of them; "
+                f"{launcher}: process {rank.rank} of {world_size} is none of them; "
                 "are RANK and WORLD_SIZE, or SLURM's variables, left from another command?"
             )
-        return place if place.world_size > 1 else None
+        return rank
 
     @classmethod
-    def _of_torchrun(cls, environment: Mapping[str, str]) -> Place:
-        world_size = _number(environment, "WORLD_SIZE", "torchrun")
-        alone = world_size == 1
+    def _of_torchrun(cls, variables: _Variables, world_size: int) -> Rank:
         return cls(
-            rank=_number(environment, "RANK", "torchrun"),
+            rank=variables.number("RANK"),
             world_size=world_size,
-            local_rank=_number(environment, "LOCAL_RANK", "torchrun", 0 if alone else None),
-            local_world_size=_number(environment, "LOCAL_WORLD_SIZE", "torchrun", world_size),
-            address=_text(environment, "MASTER_ADDR", "torchrun", "localhost" if alone else None),
-            port=_number(environment, "MASTER_PORT", "torchrun", 0 if alone else None),
+            local_rank=variables.number("LOCAL_RANK"),
+            local_world_size=variables.number("LOCAL_WORLD_SIZE", world_size),
+            address=variables.text("MASTER_ADDR"),
+            port=variables.number("MASTER_PORT"),
             launcher="torchrun",
         )
 
     @classmethod
-    def _of_slurm(cls, environment: Mapping[str, str]) -> Place:
-        nodes = environment.get("SLURM_STEP_NODELIST") or environment.get("SLURM_NODELIST", "")
-        counts = environment.get("SLURM_STEP_TASKS_PER_NODE", "1")
-        node = _number(environment, "SLURM_NODEID", "slurm", 0)
+    def _of_slurm(cls, variables: _Variables, world_size: int) -> Rank:
+        nodes = variables.text("SLURM_STEP_NODELIST", "") or variables.text("SLURM_NODELIST", "")
+        tasks = _tasks_by_node(variables.text("SLURM_STEP_TASKS_PER_NODE", "1"))
         first, many = _PORTS
-        step = _number(environment, "SLURM_STEP_ID", "slurm", 0)  # steps of a job may run at once
-        port = first + (_number(environment, "SLURM_JOB_ID", "slurm", 0) + 131 * step) % many
+        step = variables.number("SLURM_STEP_ID", 0)  # steps of a job may run at once
+        port = first + (variables.number("SLURM_JOB_ID", 0) + 131 * step) % many
         return cls(
-            rank=_number(environment, "SLURM_PROCID", "slurm"),
-            world_size=_number(environment, "SLURM_STEP_NUM_TASKS", "slurm"),
-            local_rank=_number(environment, "SLURM_LOCALID", "slurm"),
-            local_world_size=_tasks_by_node(counts)[node],
-            address=environment.get("MASTER_ADDR") or _first_node(nodes),
-            port=_number(environment, "MASTER_PORT", "slurm", port),
+            rank=variables.number("SLURM_PROCID"),
+            world_size=world_size,
+            local_rank=variables.number("SLURM_LOCALID"),
+            local_world_size=tasks[variables.number("SLURM_NODEID", 0)],
+            address=variables.text("MASTER_ADDR", "") or _first_node(nodes),
+            port=variables.number("MASTER_PORT", port),
             launcher="slurm",
         )
 
 
-def _text(
-    environment: Mapping[str, str], name: str, launcher: str, default: str | None = None
-) -> str:
-    value = environment.get(name, default)
-    if value is None:
-        raise InputError(
-            f"{launcher}: the environment lacks {name}; start every process with {launcher}, or "
-            "unset RANK and WORLD_SIZE to train in one process"
-        )
-    return value
+class _Variables(NamedTuple):
+    """A launcher's variables of the environment."""
 
+    environment: Mapping[str, str]
+    launcher: str
 
-def _number(
-    environment: Mapping[str, str], name: str, launcher: str, default: int | None = None
-) -> int:
-    text = _text(environment, name, launcher, None if default is None else str(default))
-    try:
-        return int(text)
-    except ValueError:
-        raise InputError(f"{launcher}: {name}={text} is no number") from None
+    def text(self, name: str, default: str | None = None) -> str:
+        value = self.environment.get(name, default)
+        if value is None:
+            raise InputError(
+                f"{self.launcher}: the environment lacks {name}; start every process with "
+                f"{self.launcher}, or unset RANK and WORLD_SIZE to train in one process"
+            )
+        return value
+
+    def number(self, name: str, default: int | None = None) -> int:
+        text = self.text(name, None if default is None else str(default))
+        try:
+            return int(text)
+        except ValueError:
+            raise InputError(f"{self.launcher}: {name}={text} is no number") from None
 
 
 def _tasks_by_node(text: str) -> list[int]:
@@ -190,39 +196,43 @@ class Processes:
     """The processes of one training, this one among them; all of them make it.
 
     Args:
-        place: Of this one.
+        rank: Of this one; None where it is alone, and does all without asking another.
 
     Raises:
         InputError: The others cannot be reached.
     """
 
-    def __init__(self, place: Place) -> None:
+    def __init__(self, rank: Rank | None) -> None:
+        self._rank = rank
+        self.is_first = rank is None or rank.rank == 0
+        if rank is None:
+            return
         import torch
         import torch.distributed as dist
 
-        self.place = place
-        os.environ |= {
-            "MASTER_ADDR": place.address,
-            "MASTER_PORT": str(place.port),
-            "RANK": str(place.rank),
-            "WORLD_SIZE": str(place.world_size),
+        os.environ |= {  # what Lightning's TorchElasticEnvironment reads, whoever started this
+            "MASTER_ADDR": rank.address,
+            "MASTER_PORT": str(rank.port),
+            "RANK": str(rank.rank),
+            "LOCAL_RANK": str(rank.local_rank),
+            "WORLD_SIZE": str(rank.world_size),
         }
-        if place.local_world_size == place.world_size:
+        if rank.local_world_size == rank.world_size:
             # All on this machine: needs no network and no host name.
             os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
-        cuda = torch.cuda.is_available() and place.local_rank < torch.cuda.device_count()
+        cuda = torch.cuda.is_available() and rank.local_rank < torch.cuda.device_count()
         if cuda:
-            torch.cuda.set_device(place.local_rank)
+            torch.cuda.set_device(rank.local_rank)
         try:
-            store, rank, world_size = next(dist.rendezvous("env://", timeout=_SILENCE))
+            store = next(dist.rendezvous("env://", timeout=_SILENCE))[0]
             # torchrun keeps the store when it starts the processes anew: not what they left there.
             attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
             self._store = dist.PrefixStore(f"cxr{attempt}", store)
             dist.init_process_group(
                 "cpu:gloo,cuda:nccl" if cuda else "gloo",
                 store=dist.PrefixStore(f"training{attempt}", store),
-                rank=rank,
-                world_size=world_size,
+                rank=rank.rank,
+                world_size=rank.world_size,
                 timeout=_SILENCE,
             )
             self._waiting: Any = dist.new_group(backend="gloo", timeout=_PATIENCE)
@@ -230,9 +240,9 @@ class Processes:
             if not is_lost_process(error):
                 raise
             raise InputError(
-                f"process {place.rank + 1} of {place.world_size}: the first one cannot be reached "
-                f"at {place.address} port {place.port} ({_first_line(error)}); is the port free, "
-                "and reachable from this node? MASTER_PORT chooses another"
+                f"{rank}: the first one cannot be reached at {rank.address} port {rank.port} "
+                f"({_first_line(error)}); is the port free, and reachable from this node? "
+                "MASTER_PORT chooses another"
             ) from None
 
     def agree(self, work: Callable[[], Value]) -> Value:
@@ -244,89 +254,90 @@ class Processes:
             InputError: In the first process, if it failed anywhere.
             SystemExit: In the others, without a word.
         """
+        rank = self._rank
+        if rank is None:
+            return work()
         try:
             value, problem = work(), None
         except InputError as error:
             problem = error
-        said = self._gather_lines("" if problem is None else str(problem) or "failed")
-        first = next((rank for rank, line in enumerate(said) if line), None)
-        if first is None:
+        said = self._gather_lines(rank, "" if problem is None else str(problem) or "failed")
+        failed = next((number for number, line in enumerate(said) if line), None)
+        if failed is None:
             return value
-        if self.place.rank:
+        if not self.is_first:
             raise SystemExit(2)
         if problem is not None:
             raise problem
-        raise InputError(f"process {first + 1} of {self.place.world_size}: {said[first]}")
+        raise InputError(f"process {failed + 1} of {rank.world_size}: {said[failed]}")
 
-    def share_fate(self, work: Callable[[], Value]) -> Value:
+    def first(self, work: Callable[[], Value]) -> Value | None:
+        """Do something in the first process while the others wait, with None; see `agree`."""
+        return self.agree(work if self.is_first else lambda: None)
+
+    def together(self, work: Callable[[], Value]) -> Value:
         """Do what the processes do together: where one of them ends, the others end soon.
 
         Raises:
             InputError: It failed here, or another process is lost and did not say why.
             SystemExit: It failed in another process, which says why.
         """
+        rank = self._rank
+        if rank is None:
+            return work()
         try:
             return work()
         except InputError as error:
-            self._store.set(f"problem{self.place.rank}", str(error))
-            if self._all_failed() and self.place.rank:
+            self._store.set(f"problem{rank.rank}", str(error))
+            until = time.monotonic() + _SAME  # all may fail of the same, which one of them can say
+            while (failed := self._failed(rank)) < rank.world_size and time.monotonic() < until:
+                time.sleep(_POLL)
+            if failed == rank.world_size and not self.is_first:
                 raise SystemExit(2) from None
             raise
         except Exception as error:
+            # The promise of one line: a lost process is told once, without a traceback.
             if not is_lost_process(error):
                 raise
             time.sleep(GRACE)
-            if self._any_failed():
+            if self._failed(rank):
                 raise SystemExit(2) from None
             raise InputError(
-                f"process {self.place.rank + 1} of {self.place.world_size}: another process of "
-                f"this training has ended or no longer answers ({_first_line(error)}); run the "
-                "same command again to go on"
+                f"{rank}: another process of this training has ended or no longer answers "
+                f"({_first_line(error)}); run the same command again to go on"
             ) from None
 
     def leave(self) -> None:
         """End the group, once all of them have done their work."""
-        import torch.distributed as dist
+        if self._rank is not None:
+            import torch.distributed as dist
 
-        dist.destroy_process_group()
+            dist.destroy_process_group()
 
-    def _gather_lines(self, line: str) -> list[str]:
+    def _gather_lines(self, rank: Rank, line: str) -> list[str]:
         import torch
         import torch.distributed as dist
 
         text = line.encode()[:_LINE]
         own = torch.tensor([*text, *bytes(_LINE - len(text))], dtype=torch.uint8)
-        shares = [torch.zeros_like(own) for _ in range(self.place.world_size)]
+        shares = [torch.zeros_like(own) for _ in range(rank.world_size)]
 
-        def gather() -> None:
+        def gather_shares() -> None:
             handle: Any = dist.all_gather(shares, own, group=self._waiting, async_op=True)
-            while not handle.is_completed():  # signals are heard between the looks
+            while not handle.is_completed():  # Ctrl-C and SIGTERM are heard between the looks
                 time.sleep(_POLL)
             handle.wait()
 
-        self.share_fate(gather)
+        self.together(gather_shares)
         lines = [bytes(share.tolist()).rstrip(b"\0") for share in shares]
         return [line.decode(errors="replace") for line in lines]
 
-    def _all_failed(self) -> bool:
-        """Whether all processes fail within a moment: of the same, which one of them can say."""
-        names = [f"problem{rank}" for rank in range(self.place.world_size)]
-        until = time.monotonic() + _SAME
-        while time.monotonic() < until:
-            if self._has(names):
-                return True
-            time.sleep(_POLL)
-        return False
-
-    def _any_failed(self) -> bool:
-        ranks = range(self.place.world_size)
-        return any(self._has([f"problem{rank}"]) for rank in ranks)
-
-    def _has(self, names: list[str]) -> bool:
+    def _failed(self, rank: Rank) -> int:
+        """How many processes have said what ended them."""
         try:
-            return bool(self._store.check(names))
+            return sum(self._store.check([f"problem{n}"]) for n in range(rank.world_size))
         except RuntimeError:  # the first process kept it, and is gone
-            return False
+            return 0
 
 
 def gather(value: Value) -> list[Value]:

@@ -25,7 +25,7 @@ from training.loading import NamedBatches, NamedRows, require_loaded
 from training.loggers import NOT_METRICS, build_loggers
 from training.loop import has_live_batch_norm
 from training.plots import draw_batch, draw_curves
-from training.processes import Place, gather
+from training.processes import Rank, gather
 from training.run_folder import RunFolder, save_architecture, save_model
 from training.sampling import SeededSampler
 from training.task import Config, TrainingTask
@@ -160,7 +160,7 @@ def complete_run(
     task: TrainingTask,
     run: RunFolder,
     hardware: Hardware,
-    place: Place | None = None,
+    rank: Rank | None = None,
     *,
     say: Say,
     progress: ShowProgress,
@@ -174,7 +174,7 @@ def complete_run(
         task: What is trained.
         run: Its folder.
         hardware: What it is trained on.
-        place: Of this process among several; None where it trains alone.
+        rank: This process among several; None where it trains alone.
         say: Shows a line.
         progress: Shows how far a work is, by its name and its length.
 
@@ -201,14 +201,14 @@ def complete_run(
             f"note: on CPUs batch norm measures each of the {devices} processes' own share of a "
             "batch, so what is learned depends on their number; group and frozen norms do not"
         )
-    first = place is None or place.rank == 0
+    first = rank is None or rank.rank == 0
     if first:
         _draw_first_batch(task, settings, run)
         # Now: of a training that diverges the best weights are of use only with these beside them.
         save_architecture(task.model, run.folder)
         cast("Preprocess", task.model.preprocess).to_json(run.folder / "preprocess.json")
     began, memory = time.perf_counter(), PeakMemory(task.model, device)
-    result = _fit_or_explain(settings, task, run, hardware, place, say, progress)
+    result = _fit_or_explain(settings, task, run, hardware, rank, say, progress)
     if not first:
         return
     if dropped := task.dropped_boxes(result.history):
@@ -266,12 +266,12 @@ def _fit_or_explain(
     task: TrainingTask,
     run: RunFolder,
     hardware: Hardware,
-    place: Place | None,
+    rank: Rank | None,
     say: Say,
     progress: ShowProgress,
 ) -> FitResult:
     try:
-        return _fit(settings, task, run, hardware, place, say, progress)
+        return _fit(settings, task, run, hardware, rank, say, progress)
     except InputError:
         raise
     except Exception as error:
@@ -292,13 +292,13 @@ def _fit(
     task: TrainingTask,
     run: RunFolder,
     hardware: Hardware,
-    place: Place | None,
+    rank: Rank | None,
     say: Say,
     progress: ShowProgress,
 ) -> FitResult:
     how = settings.training
     device = hardware.device
-    rank, processes = (0, 1) if place is None else (place.rank, place.world_size)
+    number, processes = (0, 1) if rank is None else (rank.rank, rank.world_size)
     share = int(how.batch_size) // processes
     loading: dict[str, Any] = {
         "batch_size": share,
@@ -309,10 +309,10 @@ def _fit(
     }
     rows, val_rows = (NamedRows(part, part.image_ids) for part in (task.train, task.val))
     sampler = SeededSampler(
-        len(rows), seed=how.seed, weights=task.draw_weights, rank=rank, world_size=processes,
+        len(rows), seed=how.seed, weights=task.draw_weights, rank=number, world_size=processes,
         share=share,
     )  # fmt: skip
-    first, end = (len(val_rows) * part // processes for part in (rank, rank + 1))
+    first, end = (len(val_rows) * part // processes for part in (number, number + 1))
     train_loader: DataLoader[Any] = DataLoader(rows, sampler=sampler, **loading)
     val_loader: DataLoader[Any] = DataLoader(val_rows, sampler=range(first, end), **loading)
     batches = how.epochs * (-(-len(rows) // int(how.batch_size)) + len(val_loader))
@@ -326,8 +326,8 @@ def _fit(
             precision=hardware.precision,
             resume=True,
             accelerator=device,
-            place=place,
-            loggers=() if rank else build_loggers(how.loggers, run),
+            rank=rank,
+            loggers=() if number else build_loggers(how.loggers, run),
             progress=advance,
             on_epoch=lambda row: say(_line(row, how.epochs)),
         )

@@ -22,9 +22,8 @@ from typing import IO
 from data_prep.contracts.errors import InputError
 from scripts import console
 from scripts.machines.runtime import own_command
-from training.processes import GRACE, Place
+from training.processes import GRACE, Rank
 
-_STARTED = "CXR_STARTED"  # by us
 _PARENT = "CXR_ENDS_WITH"
 _POLL = 0.1  # s
 _REPORT_GRACE = GRACE / 3  # s: the first process may be about to report the same by itself
@@ -33,14 +32,14 @@ _INTERRUPTED, _TERMINATED = 130, 143
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 
 
-def own_place(devices: int) -> Place | None:
-    """This process's place among those of one training; None outside of such.
+def own_rank(devices: int) -> Rank | None:
+    """This process among those of one training; None where it is alone.
 
     Args:
         devices: What the command asks for, which must be what its launcher started.
     """
-    place = Place.of(os.environ)
-    if place is None:
+    rank = Rank.of(os.environ)
+    if rank is None:
         tasks = os.environ.get("SLURM_NTASKS", "1")
         if tasks not in ("1", str(devices)) and "SLURM_STEP_NUM_TASKS" not in os.environ:
             console.say(
@@ -48,17 +47,12 @@ def own_place(devices: int) -> Place | None:
                 "srun to use them all"
             )
         return None
-    if devices not in (1, place.world_size):
+    if devices not in (1, rank.world_size):
         raise InputError(
-            f"--devices {devices}: {place.launcher} has started {place.world_size} processes; "
+            f"--devices {devices}: {rank.launcher} has started {rank.world_size} processes; "
             "leave --devices out"
         )
-    return place
-
-
-def started_by_us() -> bool:
-    """Whether another `cxr train` has started this process as one of several."""
-    return _STARTED in os.environ
+    return rank
 
 
 def require_shares(batch_size: int | str, devices: int) -> None:
@@ -75,22 +69,17 @@ def require_shares(batch_size: int | str, devices: int) -> None:
         )
 
 
-def end_with_parent() -> None:
-    """Let the system end this process when its parent process is gone."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def child_environment() -> dict[str, str]:
     """Environment of a `cxr` command that must not outlive this process, see `follow_parent`."""
     return {**os.environ, _PARENT: str(os.getpid())}
 
 
 def follow_parent() -> None:
-    """End with the parent process, where that one requires it."""
+    """Let the system end this process with its parent, where that one requires it."""
     parent = os.environ.pop(_PARENT, None)  # not for the processes that this one starts
     if parent is not None:
-        end_with_parent()
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != int(parent):  # it had ended before
             raise KeyboardInterrupt
 
@@ -135,7 +124,7 @@ def run_on_devices(arguments: Sequence[str], devices: int) -> int:
 
 def _environment(rank: int, devices: int, port: int) -> dict[str, str]:
     return {
-        **os.environ,
+        **child_environment(),
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
@@ -143,7 +132,6 @@ def _environment(rank: int, devices: int, port: int) -> dict[str, str]:
         "LOCAL_RANK": str(rank),
         "WORLD_SIZE": str(devices),
         "LOCAL_WORLD_SIZE": str(devices),
-        _STARTED: "1",
     }
 
 

@@ -22,11 +22,11 @@ from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from data_prep.synth.phantom import write_phantom
 from scripts.machines import devices
-from scripts.machines.devices import own_place, require_shares
+from scripts.machines.devices import own_rank, require_shares
 from scripts.train import _in_batches_of
 from tests.scripts.launched import alone, launched, slurm, torchrun, wait_for
 from tests.scripts.test_scale_page import sbatch_words
-from training.processes import Place
+from training.processes import Rank
 
 ROOT = Path(__file__).resolve().parents[3]
 _LIVE_NORM = [
@@ -227,14 +227,14 @@ def test_one_process_of_a_launcher_is_an_ordinary_one(
     monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], devices: int, found: None
 ) -> None:
     monkeypatch.setattr(os, "environ", environment)
-    assert own_place(devices) is found
+    assert own_rank(devices) is found
 
 
 def test_job_of_several_tasks_that_started_one_process_is_told_about_srun(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(os, "environ", {"SLURM_NTASKS": "4"})
-    own_place(1)
+    own_rank(1)
     assert "this SLURM job has 4 tasks, and one of them trains" in capsys.readouterr().err
 
 
@@ -242,11 +242,11 @@ def test_devices_beside_a_launcher_are_refused_unless_they_are_as_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(os, "environ", next(slurm(4, nodes=2)))
-    place = own_place(4)
-    assert place is not None
-    assert (place.world_size, place.local_world_size) == (4, 2)
+    rank = own_rank(4)
+    assert rank is not None
+    assert (rank.world_size, rank.local_world_size) == (4, 2)
     with pytest.raises(InputError, match="--devices 2: slurm has started 4 processes; leave"):
-        own_place(2)
+        own_rank(2)
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_launcher_variables_that_do_not_fit_are_refused(
     environment: dict[str, str], message: str
 ) -> None:
     with pytest.raises(InputError, match=message):
-        Place.of(environment)
+        Rank.of(environment)
 
 
 @pytest.mark.parametrize(
