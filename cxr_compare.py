@@ -23,7 +23,6 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from data_prep.audit.patients import find_duplicates as find_duplicates
     from data_prep.audit.patients import find_leaks as find_leaks
     from data_prep.augment.augment import augment as augment
-    from data_prep.contracts.engines import open_engine as open_engine
     from data_prep.contracts.errors import InputError as InputError
     from data_prep.duplicates.near_duplicates import find_near_duplicates as find_near_duplicates
     from data_prep.export.export import export_annotations as export_annotations
@@ -34,6 +33,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from data_prep.store.dataset import DataSet as DataSet
     from data_prep.store.predictions import Predictions as Predictions
     from data_prep.synth.phantom import write_phantom as write_phantom
+    from data_prep.work.engine import open_engine as open_engine
     from detection.dataset import LesionDataset as LesionDataset
     from detection.inference import predict_boxes as predict_boxes
     from detection.model import build_retinanet as build_retinanet
@@ -81,7 +81,7 @@ _HOMES = {
     "find_duplicates": "data_prep.audit.patients",
     "find_leaks": "data_prep.audit.patients",
     "find_near_duplicates": "data_prep.duplicates.near_duplicates",
-    "open_engine": "data_prep.contracts.engines",
+    "open_engine": "data_prep.work.engine",
     "prepare": "scripts.prepare",
     "read_dicom": "data_prep.images.dicom",
     "read_image": "data_prep.images.image",

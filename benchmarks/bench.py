@@ -23,12 +23,12 @@ from typing import Any
 from benchmarks.worker import Candidate, Run, Timed, Worker, timed
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import provenance, require_free_space
-from data_prep.contracts.workers import cpu_count, processor_name
 from data_prep.formats.source import list_image_files
 from data_prep.images.image import read_image
 from data_prep.store.dataset import DataSet
 from data_prep.synth.files import TRAIN_FOLDER
 from data_prep.synth.phantom import write_phantom
+from data_prep.work.pool import cpu_count, processor_name
 
 _MOST_NOISE = 0.1  # share of the processors that others may use during a sample that counts
 _TRIES = 4

@@ -22,11 +22,11 @@ from benchmarks.worker import Candidate, Run
 from data_prep.contracts import tables
 from data_prep.contracts.json_files import read_json, write_json
 from data_prep.contracts.text_lookup import is_member
-from data_prep.contracts.workers import cpu_count
 from data_prep.store import pixel_writer as stored
 from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore, build_pixel_store
 from data_prep.store.preprocess import letterbox
+from data_prep.work.pool import cpu_count
 
 _PREPARED, _ROUNDS = 400, 3  # with fewer images one would time the start of processes
 _BATCH = 8

@@ -22,9 +22,9 @@ import typer
 from benchmarks.scale_growth import ENGINES, growth, in_process, origin
 from benchmarks.scale_stages import stages
 from benchmarks.worker import peak_gib
-from data_prep.contracts.engines import EngineName, open_engine
 from data_prep.contracts.json_files import write_json
-from data_prep.contracts.workers import cpu_count
+from data_prep.work.engine import EngineName, open_engine
+from data_prep.work.pool import cpu_count
 from scripts import console
 
 _SMALL = 64  # px
@@ -60,9 +60,9 @@ def _seconds(name: EngineName, rows: int, side: int) -> float:
     with TemporaryDirectory() as folder, open_engine(name, workers=cpu_count()) as engine:
         path = Path(folder) / "image.png"
         path.write_bytes(_png(side))
-        list(engine.map_rows(shrink, repeat(path, 64), lost=_none))  # starts them
+        list(engine.map_rows(shrink, repeat(path, 64), on_crash=_none))  # starts them
         began = time.perf_counter()
-        count = sum(1 for _ in engine.map_rows(shrink, repeat(path, rows), lost=_none))
+        count = sum(1 for _ in engine.map_rows(shrink, repeat(path, rows), on_crash=_none))
         took = time.perf_counter() - began
     if count != rows:
         raise RuntimeError(f"{name}: {count} results of {rows} rows")
@@ -100,7 +100,7 @@ def engines(
 def _driver(name: EngineName, rows: int) -> float:
     """The greatest resident memory of a driver, MiB."""
     with open_engine(name, workers=cpu_count()) as engine:
-        total = sum(1 for _ in engine.map_rows(partial(max, 0), range(rows), lost=_none))
+        total = sum(1 for _ in engine.map_rows(partial(max, 0), range(rows), on_crash=_none))
     if total != rows:
         raise RuntimeError(f"{name}: {total} results of {rows} rows")
     return peak_gib() * 1024

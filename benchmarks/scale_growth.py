@@ -37,13 +37,13 @@ import pandas as pd
 import typer
 
 from benchmarks.worker import peak_gib
-from data_prep.contracts.engines import Engine, EngineName, open_engine
 from data_prep.contracts.folders import provenance
 from data_prep.contracts.json_files import write_json
-from data_prep.contracts.workers import cpu_count, processor_name
 from data_prep.store.decode import DecodedRow, DecodeTask, decode_and_letterbox
 from data_prep.store.predictions import Part
 from data_prep.store.preprocess import letterbox
+from data_prep.work.engine import Engine, EngineName, open_engine
+from data_prep.work.pool import cpu_count, processor_name
 from scripts import console
 
 SEED = 0
@@ -209,15 +209,15 @@ class MadeUp:
         function: Callable[[Any], Any],
         rows: Iterable[Any],
         *,
-        lost: Callable[[Any], Any],
+        on_crash: Callable[[Any], Any],
         reads: Sequence[Path] = (),
     ) -> Iterator[Any]:
         """As `Engine.map_rows`."""
         if function is decode_and_letterbox:
-            return self.engine.map_rows(made_up, rows, lost=lost)
+            return self.engine.map_rows(made_up, rows, on_crash=on_crash)
         if type(function).__name__ == "_PartPredictor":
-            return self.engine.map_rows(_Repeated(function), rows, lost=lost)
-        return self.engine.map_rows(function, rows, lost=lost, reads=reads)
+            return self.engine.map_rows(_Repeated(function), rows, on_crash=on_crash)
+        return self.engine.map_rows(function, rows, on_crash=on_crash, reads=reads)
 
 
 def made_up(task: DecodeTask) -> DecodedRow:
@@ -348,7 +348,7 @@ def _import_torch(row: int) -> None:
 
 def start(engine: Engine, function: Callable[[Any], Any], rows: Iterable[Any]) -> None:
     """Start an engine's workers."""
-    for _ in engine.map_rows(function, rows, lost=_none):
+    for _ in engine.map_rows(function, rows, on_crash=_none):
         pass
 
 

@@ -16,7 +16,7 @@
 - ``"when": "end"`` marks what the driver does after the last chunk, such as finishing tables.
 
 The simulation is of discrete events, one a stage and chunk. Workers hold one chunk at a time, the
-driver sends `AHEAD` chunks a worker before it gathers the oldest, as `data_prep.contracts.engines`
+driver sends `AHEAD` chunks a worker before it gathers the oldest, as `data_prep.work.engine`
 does. The network is one link each way that all workers share.
 """
 

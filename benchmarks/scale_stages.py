@@ -33,10 +33,10 @@ from benchmarks.scale_growth import (
     train,
     write_source,
 )
-from data_prep.contracts.engines import Engine, LocalEngine, open_engine
 from data_prep.contracts.json_files import write_json
-from data_prep.contracts.workers import cpu_count, processor_name
 from data_prep.store.decode import DecodedRow, DecodeTask, decode_and_letterbox
+from data_prep.work.engine import Engine, open_engine
+from data_prep.work.pool import LocalEngine, cpu_count, processor_name
 from scripts import console
 
 _WORKERS = (1, 2)
@@ -202,12 +202,12 @@ class _Watched:
         function: Callable[[Any], Any],
         rows: Iterable[Any],
         *,
-        lost: Callable[[Any], Any],
+        on_crash: Callable[[Any], Any],
         reads: Sequence[Path] = (),
     ) -> Iterator[Any]:
         """As `Engine.map_rows`."""
         self.at.append(time.process_time())
-        yield from self.engine.map_rows(function, rows, lost=lost, reads=reads)
+        yield from self.engine.map_rows(function, rows, on_crash=on_crash, reads=reads)
         self.at.append(time.process_time())
 
 
@@ -222,13 +222,13 @@ class _AsSlow:
         function: Callable[[Any], Any],
         rows: Iterable[Any],
         *,
-        lost: Callable[[Any], Any],
+        on_crash: Callable[[Any], Any],
         reads: Sequence[Path] = (),
     ) -> Iterator[Any]:
         """As `Engine.map_rows`."""
         if function is decode_and_letterbox:
-            return self.engine.map_rows(_slowly, rows, lost=lost)
-        return self.engine.map_rows(function, rows, lost=lost, reads=reads)
+            return self.engine.map_rows(_slowly, rows, on_crash=on_crash)
+        return self.engine.map_rows(function, rows, on_crash=on_crash, reads=reads)
 
 
 def _slowly(task: DecodeTask) -> DecodedRow:
@@ -324,7 +324,7 @@ def _predict_rate(run: Path, data: Path, images: int, workers: int) -> dict[str,
         parts, count, _ = _parts(engine, run, data, images)
         began = time.perf_counter()
         if len(list(parts)) != len(start_all):
-            raise RuntimeError(f"{data}: parts were lost")
+            raise RuntimeError(f"{data}: parts were on_crash")
         seconds = time.perf_counter() - began
     return _rate("predict", workers, count, seconds)
 

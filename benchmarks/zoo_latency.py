@@ -30,7 +30,7 @@ import typer
 from benchmarks.bench import ProcessorTime
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, provenance
-from data_prep.contracts.workers import processor_name
+from data_prep.work.pool import processor_name
 from scripts import console
 
 if TYPE_CHECKING:

@@ -20,11 +20,11 @@ from typing import IO, TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from data_prep.contracts.addresses import shown
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.mirror import borrowed
 from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import folders_within, kind_begun, kind_of, require_kind
+from data_prep.work.addresses import shown
+from data_prep.work.local_copies import open_image
 from scripts import console
 from scripts.options import split_name
 
@@ -100,8 +100,8 @@ def show_answers(
         runs = [(options["name"], runs[0][1])]
     if output.dicom is not None and find_spec("highdicom") is None:
         raise InputError("--dicom: needs highdicom; pip install 'cxr-compare[dicom]'")
-    from data_prep.contracts.workers import cpu_count, write_behind
     from data_prep.store.decode import find_files, read_loose
+    from data_prep.work.pool import cpu_count, write_behind
 
     files = [path for path in find_files(sources) if not _is_output(path, output)]
     if not files:
@@ -348,7 +348,7 @@ class _DicomWriter:
 
         path = Path(answers[0].image)
         try:
-            with borrowed(path) as local:
+            with open_image(path) as local:
                 with local.open("rb") as file:
                     if not starts_like_dicom(file.read(132)):
                         self.others += 1

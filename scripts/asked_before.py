@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.contracts.addresses import place_name
 from data_prep.contracts.errors import InputError
+from data_prep.work.addresses import recorded_path
 from evaluation.report.files import METRICS, SYSTEMS
 from scripts.systems import System, predicts, system_folder
 from serving.backends import is_export
@@ -54,7 +54,7 @@ def _files_of(systems: Sequence[System], target: str, out: Path) -> dict[str, li
                 marker = path / ("export.json" if is_export(path) else "run.json")
                 predicted = out / SYSTEMS / seed
             members.append([marker, predicted / "decisions" / f"{target}.json"])
-        found[name or place_name(paths[0])] = members
+        found[name or recorded_path(paths[0])] = members
     return found
 
 

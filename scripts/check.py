@@ -45,9 +45,9 @@ def check(
 
     from data_prep.audit.audit import audit
     from data_prep.audit.page import write_audit
-    from data_prep.contracts.engines import open_engine
     from data_prep.contracts.folders import folder_lock
     from data_prep.store.dataset import DataSet
+    from data_prep.work.engine import open_engine
     from evaluation.systems.shortcuts import measure_shortcuts
     from scripts.next_steps import trainings
 

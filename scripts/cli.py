@@ -18,10 +18,8 @@ import typer
 from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
-import cxr_compare
-from cxr_start import require_own_rooms
-from data_prep.contracts.addresses import addresses_in
 from data_prep.contracts.errors import InputError
+from data_prep.work.addresses import addresses_in, shown
 from scripts.console import emit, emit_json, next_step, say
 from scripts.next_steps import next_steps
 from scripts.runner import Parameter, description, parameters_of, verb_name
@@ -44,19 +42,12 @@ def verb_function(name: str) -> Callable[..., Any]:
     return function
 
 
-def _refuse_intruders() -> None:
-    """Check that the rooms are this project's own: their names are common words."""
-    try:
-        require_own_rooms()
-    except ImportError as error:
-        raise InputError(str(error)) from None
-
-
 def _show_version(asked: bool) -> None:
     """Say what runs, by what is installed: nothing heavy is imported for it."""
     if not asked:
         return
-    versions = [f"cxr-compare {cxr_compare.__version__}", f"Python {platform.python_version()}"]
+    own = metadata.version("cxr-compare")
+    versions = [f"cxr-compare {own}", f"Python {platform.python_version()}"]
     for package in ("torch", "torchvision"):
         try:
             versions.append(f"{package} {metadata.version(package)}")
@@ -263,19 +254,19 @@ def _bug_behind(stopped: BaseException) -> EOFError | None:
 @contextmanager
 def _local_words(words: list[str]) -> Iterator[list[str]]:
     """The command line with local folders for what lies in object stores; these cost nothing."""
-    if not any(map(addresses_in, words)):
+    if not addresses_in(words):
         yield words
         return
-    from data_prep.contracts.mirror import remote_folders
+    from data_prep.work.local_copies import local_folders
 
-    with remote_folders(words, say) as local:
-        yield local
+    with local_folders({"words": words}, say) as arguments:
+        yield arguments["words"]
 
 
 def _run() -> None:
     try:
-        _refuse_intruders()
         with _local_words(sys.argv[1:]) as words:
+            sys.argv[1:] = map(shown, words)  # what is recorded as the command
             # Not standalone: usage errors, too, become one line.
             status = build_app()(words, standalone_mode=False) or 0
         if status == _INTERRUPTED:  # typer turns Ctrl-C into this code, and says nothing

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-from data_prep.contracts.addresses import shown
+from data_prep.work.addresses import shown
 
 _SILENT = ContextVar("silent", default=False)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from data_prep.contracts.addresses import place_name
 from data_prep.contracts.errors import InputError
+from data_prep.work.addresses import recorded_path
 from scripts import console
 from scripts.options import DataFolder
 from scripts.runner import AnyPath, Argument, verb
@@ -143,7 +143,7 @@ def _write(
         "members": [
             {
                 "system": member.name,
-                "folder": place_name(member.folder),
+                "folder": recorded_path(member.folder),
                 "inference_id": member.info.get("inference_id"),
                 "cost": member.info.get("cost"),
             }

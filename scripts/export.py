@@ -163,9 +163,9 @@ def _export_labels(
             f"{format} is for data sets"
         )
     require_kind(data, "data set")
-    from data_prep.contracts.workers import cpu_count
     from data_prep.export.export import export_annotations
     from data_prep.store.dataset import DataSet
+    from data_prep.work.pool import cpu_count
     from scripts import console
 
     dataset = DataSet.open(data)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 import typer
 
-from data_prep.contracts.addresses import path_of, place_name
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
+from data_prep.work.addresses import path_of, recorded_path
 from scripts import console
 from scripts.answers import OVERLAYS, AnswerOutput, PolicyOption, show_answers
 from scripts.next_steps import show_next
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     import numpy as np
 
     from classification.saliency import MapMethod
-    from data_prep.contracts.engines import Engine
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.predictions import Part, Predictions, PredictionWriter
+    from data_prep.work.engine import Engine
     from evaluation.decisions.test_set import TestSet
     from serving.backends import ChosenBackend
     from serving.exported.exported_model import ExportedModel
@@ -182,8 +182,8 @@ def predict(
         raise InputError(f"predict: --{given[0]} is for images; leave out --data or --{given[0]}")
     if len(paths) != 1 or out is None:
         raise InputError("predict --data: give one run, and a folder for the predictions as --out")
-    from data_prep.contracts.engines import open_engine
     from data_prep.store.dataset import DataSet
+    from data_prep.work.engine import open_engine
     from scripts.machines.runtime import runs_on_gpu
     from serving.backends import choose_backend
 
@@ -423,7 +423,7 @@ def _describe(model: Model, name: str | None) -> dict[str, Any]:
         "precision": model.precision,
         **({} if model.backend == "torch" else {"exported_from": model.training_id()}),
         **({"compiled": True} if model.compiled else {}),
-        "run": place_name(path_of(str(info.get("folder", model.folder)))),
+        "run": recorded_path(path_of(str(info.get("folder", model.folder)))),
         "trained_on": sets_of_run(info),
         **({"seen_unknown": unknown} if (unknown := unknown_training_data(info)) else {}),
         **({} if model.tta is None else {"tta": model.tta}),
@@ -491,7 +491,7 @@ def write_parts(
     size: int,
 ) -> None:
     """Write predictions while the next ones are made; calls `advance` with what is predicted."""
-    from data_prep.contracts.workers import write_behind
+    from data_prep.work.pool import write_behind
 
     def counted() -> Iterator[Part]:
         for batch in batches:

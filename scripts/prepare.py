@@ -14,9 +14,10 @@ from scripts.options import Address, Engine, Names
 from scripts.runner import AnyPath, Argument, verb
 
 if TYPE_CHECKING:
-    from data_prep.contracts.engines import Engine as OpenEngine
     from data_prep.store.dataset import DataSet
     from data_prep.store.pixel_store import PixelStore
+    from data_prep.work.engine import Engine
+    from data_prep.work.engine import Engine as OpenEngine
 
 
 def read_targets(
@@ -116,10 +117,10 @@ def prepare(
     _require_sources(list(paths) if source is None else [source], prepared=several)
     from data_prep.assemble.combine import combine
     from data_prep.assemble.prepare import prepare as prepare_source
-    from data_prep.contracts.engines import open_engine
     from data_prep.formats.source import ReadOptions
     from data_prep.splits.split import SplitRule
     from data_prep.store.dataset import DataSet
+    from data_prep.work.engine import open_engine
     from evaluation.systems.shortcuts import measure_shortcuts
 
     rule = SplitRule(val=val, test=test, folds=folds, seed=seed, method=method)

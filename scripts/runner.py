@@ -34,6 +34,7 @@ from typing import (
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import asked_as
 from data_prep.store.folder_kinds import KindName, require_kind
+from data_prep.work.addresses import addresses_in, shown
 from scripts import console
 
 P = ParamSpec("P")
@@ -160,7 +161,7 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
     def run(*args: Any, progress: bool = False, **keywords: Any) -> R:
         bound = signature.bind(*args, **keywords)
         bound.apply_defaults()
-        record = command_line(run, bound.arguments)
+        record = shown(command_line(run, bound.arguments))
         with console.silent(not progress), asked_as(record), _at_hand(bound.arguments) as given:
             for parameter in parameters_of(function):
                 bound.arguments[parameter.name] = _checked(parameter, given[parameter.name])
@@ -177,7 +178,14 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def _at_hand(arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    yield arguments
+    """The arguments with local folders for what lies in object stores; others cost nothing."""
+    if not addresses_in(dict(arguments)):
+        yield arguments
+        return
+    from data_prep.work.local_copies import local_folders
+
+    with local_folders(arguments, console.say) as local:
+        yield local
 
 
 @cache

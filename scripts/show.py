@@ -71,7 +71,7 @@ def _machine() -> dict[str, Any]:
     import os
     from importlib import metadata
 
-    from data_prep.contracts.workers import cpu_count, processor_name
+    from data_prep.work.pool import cpu_count, processor_name
     from scripts.machines.runtime import computes_bf16
 
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30

@@ -44,8 +44,8 @@ def synth(
     Example:
         cxr synth phantom --images 2000 --size 256 --seed 1
     """
-    from data_prep.contracts.workers import cpu_count
     from data_prep.synth.phantom import count_test_images, write_phantom
+    from data_prep.work.pool import cpu_count
 
     with console.progress("Drawing images", images + count_test_images(images)) as advance:
         return write_phantom(

@@ -9,13 +9,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from data_prep.contracts.addresses import place_name
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import provenance, whole_folder
 from data_prep.contracts.json_files import write_json
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore
+from data_prep.work.addresses import recorded_path
 from detection.retinanet import LesionRetinaNet
 from serving.answer import LoadedRun
 from serving.backends import CARD_FILE, PACKAGES
@@ -161,7 +161,7 @@ def _describe(loaded: LoadedRun, format: Format) -> ExportSpec:  # noqa: A002
         map_levels=tuple(loaded.levels.items()),
         run={
             **info,
-            "folder": place_name(run.folder),
+            "folder": recorded_path(run.folder),
             "inference_id": model.training_id(),
             "flops": count_flops(network, size),
         },

@@ -19,9 +19,9 @@ import numpy as np
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import read_json, write_json
-from data_prep.contracts.mirror import borrowed
 from data_prep.images.dicom_header import why_no_radiograph
 from data_prep.images.image import DecodedImage, read_image
+from data_prep.work.local_copies import open_image
 from serving.guard_images import (
     MEASURES,
     STATISTICS_VERSION,
@@ -228,7 +228,7 @@ def file_warnings(path: Path | str, image: DecodedImage | None = None) -> tuple[
         path: A file that `data_prep.images.image.read_image` reads.
         image: What it shows, where that was read already.
     """
-    with borrowed(Path(path)) as file:
+    with open_image(Path(path)) as file:
         reason, is_dicom = why_no_radiograph(file)
     if is_dicom:
         found = [f"by its DICOM header no frontal chest X-ray: {reason}"] if reason else []

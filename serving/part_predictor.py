@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from data_prep.contracts.addresses import twin_root
-from data_prep.contracts.engines import Engine
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.mirror import bring_named
 from data_prep.store.pixel_store import PixelStore
 from data_prep.store.pixel_writer import INFO_NAME
 from data_prep.store.predictions import Part, joined_parts
+from data_prep.work.addresses import address_of
+from data_prep.work.engine import Engine
+from data_prep.work.local_copies import local_folder
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,27 +26,10 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class _Folder:
-    """A folder that the command has at hand; another machine brings what lies in a store."""
-
-    path: Path
-    machine: str
-
-    def here(self) -> Path:
-        return self.path if self.machine == _machine() else bring_named(self.path)
-
-
-def _machine() -> str:
-    """What tells a machine, and a cache on it, from another."""
-    boot = Path("/proc/sys/kernel/random/boot_id")
-    return f"{os.uname().nodename} {boot.read_text() if boot.is_file() else ''} {twin_root()}"
-
-
-@dataclass(frozen=True)
 class _Opening:
     """How a worker opens the model that the command opened; hashable."""
 
-    folder: _Folder
+    folder: Path
     backend: str
     precision: Precision | str
     views: tuple[View, ...] = ()
@@ -68,27 +50,27 @@ class _PartPredictor:
     """Predicts the images of one part: a pure function of them."""
 
     model: _Opening
-    store: _Folder
+    store: Path
     batch_size: int
     many: bool
 
     def __call__(self, images: _Images) -> Part:
-        store = _open_store(self.store)
-        if self.model.backend == "torch":
-            batches = _open_trained(self.model).predict(
-                store, images.ids, images.sizes, self.batch_size
-            )
-        else:
-            batches = _open_exported(self.model).predict(
-                store, images.ids, images.sizes, self.batch_size, many=self.many
-            )
-        return joined_parts(list(batches))
+        store, model = _open_store(self.store), _open_model(self.model)
+        options = {} if self.model.backend == "torch" else {"many": self.many}
+        return joined_parts(
+            list(model.predict(store, images.ids, images.sizes, self.batch_size, **options))
+        )
+
+
+def _here(folder: Path) -> Path:
+    """A folder of the command's machine on this one, which fetches what lies in a store."""
+    return local_folder(address_of(folder) or folder)
 
 
 @lru_cache(maxsize=1)
-def _open_store(folder: _Folder) -> PixelStore:
-    path = folder.here()
-    if folder.path != path and not (path / INFO_NAME).is_file():
+def _open_store(folder: Path) -> PixelStore:
+    path = _here(folder)
+    if path != folder and not (path / INFO_NAME).is_file():
         raise InputError(
             f"{path}: is not in the store yet, where other machines look for it; predict this data "
             "set once without --engine, or prepare it at this size"
@@ -97,21 +79,19 @@ def _open_store(folder: _Folder) -> PixelStore:
 
 
 @lru_cache(maxsize=1)
-def _open_trained(how: _Opening) -> TrainedModel:
-    from serving.trained_model import TrainedModel
+def _open_model(how: _Opening) -> TrainedModel | ExportedModel:
+    model: TrainedModel | ExportedModel
+    if how.backend == "torch":
+        from serving.trained_model import TrainedModel
 
-    precision: Literal["fp32", "bf16"] = "bf16" if how.precision == "bf16" else "fp32"
-    model = TrainedModel.open(
-        how.folder.here(), precision=precision, views=how.views, maps=how.maps
-    )
-    return model if how.names is None else model.with_names(dict(how.names))
+        precision: Literal["fp32", "bf16"] = "bf16" if how.precision == "bf16" else "fp32"
+        model = TrainedModel.open(
+            _here(how.folder), precision=precision, views=how.views, maps=how.maps
+        )
+    else:
+        from serving.exported.exported_model import ExportedModel
 
-
-@lru_cache(maxsize=1)
-def _open_exported(how: _Opening) -> ExportedModel:
-    from serving.exported.exported_model import ExportedModel
-
-    model = ExportedModel.open(how.folder.here())
+        model = ExportedModel.open(_here(how.folder))
     return model if how.names is None else model.with_names(dict(how.names))
 
 
@@ -144,12 +124,15 @@ def predict_parts(
     Raises:
         InputError: A worker could not open model or store, or ended whenever it tried a part.
     """
-    predictor = _PartPredictor(
-        _opening(model),
-        _Folder(store.folder, _machine()),
-        batch_size,
-        many=len(image_ids) > batch_size,
+    opening = _Opening(
+        model.folder,
+        model.backend,
+        model.precision,
+        getattr(model, "views", ()),
+        cast("MapMethod", model.maps),
+        None if model.names is None else tuple(model.names.items()),
     )
+    predictor = _PartPredictor(opening, store.folder, batch_size, len(image_ids) > batch_size)
     step = -(-part_size // batch_size) * batch_size
     ordered = sizes.set_index("image_id").reindex(image_ids).rename_axis("image_id")
 
@@ -158,22 +141,10 @@ def predict_parts(
             of_part = ordered.iloc[start : start + step].reset_index()
             yield _Images(image_ids[start : start + step], of_part)
 
-    return engine.map_rows(predictor, parts(), lost=_lost, reads=[model.folder, store.folder])
+    return engine.map_rows(predictor, parts(), on_crash=_refuse, reads=[model.folder, store.folder])
 
 
-def _opening(model: TrainedModel | ExportedModel) -> _Opening:
-    names: Mapping[str, str] | None = model.names
-    return _Opening(
-        _Folder(model.folder, _machine()),
-        model.backend,
-        model.precision,
-        getattr(model, "views", ()),
-        cast("MapMethod", model.maps),
-        None if names is None else tuple(names.items()),
-    )
-
-
-def _lost(images: _Images) -> Part:
+def _refuse(images: _Images) -> Part:
     raise InputError(
         f"the process that predicts images '{images.ids[0]}' to '{images.ids[-1]}' ended whenever "
         "it was tried, for want of memory perhaps; run the same command again to go on"

@@ -23,11 +23,11 @@ from classification.model import ImageClassifier, build_classifier
 from classification.saliency import MapMethod
 from data_prep.augment.views import View
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.workers import read_ahead
 from data_prep.store.decode import LoosePixels
 from data_prep.store.pixel_store import PixelSource
 from data_prep.store.predictions import Part, named_rows
 from data_prep.store.preprocess import Preprocess
+from data_prep.work.pool import read_ahead
 from detection.dataset import LesionDataset
 from detection.dataset import collate as collate_lesions
 from detection.inference import predict_boxes

@@ -13,7 +13,6 @@ import pandas as pd
 from data_prep.assemble.dataset_writer import Plan, begin_set, is_complete, write_set
 from data_prep.assemble.summary import Summary, summarise
 from data_prep.audit.audit import MeasureShortcuts
-from data_prep.contracts.addresses import place_name
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock
 from data_prep.contracts.pseudonyms import hide_paths, key_from_environment
@@ -24,6 +23,7 @@ from data_prep.contracts.words import counted
 from data_prep.formats.source import SourceTables, display_name
 from data_prep.splits.split import SplitRule
 from data_prep.store.dataset import DataSet
+from data_prep.work.addresses import recorded_path
 
 Targets = Mapping[str, Mapping[str, Any]]
 
@@ -222,7 +222,7 @@ def combine(
     hidden = {d.info["id_key"] for d in sets.values() if "id_key" in d.info}
     settings: dict[str, Any] = {
         "source_format": "combined",
-        "source_root": place_name(root),
+        "source_root": recorded_path(root),
         "source_parts": {label: i["content_id"] for label, i in ids.items()},
         "source_id": frame_digest(
             parts.set_axis(["content", "labels"], axis=1), ["content", "labels"]

@@ -11,8 +11,6 @@ import pandas as pd
 
 from data_prep.audit.audit import MeasureShortcuts, audit
 from data_prep.audit.page import write_audit
-from data_prep.contracts.addresses import place_name
-from data_prep.contracts.engines import Engine
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import LOCK, make_folder, provenance
 from data_prep.contracts.json_files import read_json, write_json
@@ -24,6 +22,8 @@ from data_prep.splits.add_split import draw_split, image_links, image_strata, wr
 from data_prep.splits.given_split import official_split
 from data_prep.splits.split import SplitRule, extend_split
 from data_prep.store.dataset import DataSet, Target, dataset_ids
+from data_prep.work.addresses import recorded_path
+from data_prep.work.engine import Engine
 
 Made = tuple[pd.DataFrame, dict[str, Any]]
 """A split table, and a JSON-ready mapping that says how it was made."""
@@ -153,7 +153,7 @@ def write_set(
     info = {
         "name": plan.name,
         "source_format": tables.format,
-        "source_root": place_name(tables.root),
+        "source_root": recorded_path(tables.root),
         "targets": tables.targets,
         "ids": ids,
         "settings": plan.settings,

@@ -19,7 +19,6 @@ import pandas as pd
 
 from data_prep.assemble.dataset_writer import JOURNAL
 from data_prep.audit.audit import MeasureShortcuts
-from data_prep.contracts.engines import Engine
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, make_folder, require_free_space
 from data_prep.contracts.schemas import EDGE_TOLERANCE_PX, FIELD_WIDTH_MM, SCHEMAS
@@ -29,6 +28,7 @@ from data_prep.formats.source import SourceTables
 from data_prep.store.decode import DecodedRow, DecodeTask, decode_all
 from data_prep.store.pixel_writer import PixelStoreWriter
 from data_prep.store.preprocess import store_spec
+from data_prep.work.engine import Engine
 
 _PART_ROWS = 256
 

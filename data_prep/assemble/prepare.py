@@ -15,14 +15,11 @@ from data_prep.assemble.dataset_writer import Made, Plan, begin_set, is_complete
 from data_prep.assemble.ingest import Effort, Progress, assemble, ingest, outdated_images
 from data_prep.assemble.summary import Summary, describe_changes, known_ids, summarise
 from data_prep.audit.audit import MeasureShortcuts
-from data_prep.contracts.addresses import place_name
-from data_prep.contracts.engines import Engine, LocalEngine
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock
 from data_prep.contracts.pseudonyms import hide_paths, key_id, keyed_hash, read_id_key
 from data_prep.contracts.tables import frame_digest
 from data_prep.contracts.text_lookup import is_member, renamed
-from data_prep.contracts.workers import cpu_count
 from data_prep.formats.registry import read_source
 from data_prep.formats.source import ReadOptions, SourceTables, with_targets
 from data_prep.splits.given_split import read_split_file
@@ -30,6 +27,9 @@ from data_prep.splits.split import SplitRule
 from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore, build_pixel_store, store_folder
 from data_prep.store.preprocess import require_size
+from data_prep.work.addresses import recorded_path
+from data_prep.work.engine import Engine
+from data_prep.work.pool import LocalEngine, cpu_count
 
 
 def _source_id(tables: SourceTables) -> str:
@@ -117,7 +117,7 @@ def prepare(
             its pixels and its roles.
         strict: Stop at the first file or label that cannot be used, instead of leaving it out.
         workers: Processes that decode; all available processors by default.
-        engine: What decodes in their place: see `data_prep.contracts.engines.open_engine`.
+        engine: What decodes in their place: see `data_prep.work.engine.open_engine`.
         progress: ``progress(description, total)`` gives a context manager that yields
             ``advance(n)``.
         measure_shortcuts: As for `data_prep.audit.audit.audit`.
@@ -147,7 +147,7 @@ def prepare(
             default = given.assign(image_id=given["image_id"].map(new_names)), how
     settings = {
         "source_format": format,
-        "source_root": place_name(source),
+        "source_root": recorded_path(source),
         "source_id": _source_id(tables),
         **asdict(rule),
         **_user_choices(options, targets or {}, split, window, key),

@@ -30,7 +30,6 @@ from data_prep.audit.patients import (
     find_leaks,
 )
 from data_prep.audit.problem import SEVERITIES, Problem, check_shortcuts
-from data_prep.contracts.engines import Engine
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import read_json, write_json
 from data_prep.contracts.tables import empty_table, read_table
@@ -38,6 +37,7 @@ from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import NearDuplicates
 from data_prep.duplicates.set_copies import near_duplicates_of
 from data_prep.store.dataset import DataSet
+from data_prep.work.engine import Engine
 
 __all__ = ["Audit", "Problem", "audit", "check_boxes", "find_duplicates", "find_leaks"]
 

@@ -1,1 +1,1 @@
-"""Errors, table schemas, reading and writing tables, folders, pseudonyms, worker processes."""
+"""Errors, table schemas, reading and writing tables, folders, JSON, pseudonyms, words."""

@@ -19,7 +19,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
 
-from data_prep.contracts.addresses import shown
 from data_prep.contracts.errors import InputError
 
 _RECORDED = (
@@ -237,7 +236,7 @@ def provenance() -> dict[str, Any]:
         ['command', 'created', 'hardware', 'revision', 'versions']
     """
     return {
-        "command": shown(_ASKED.get() or shlex.join(["cxr", *sys.argv[1:]])),
+        "command": _ASKED.get() or shlex.join(["cxr", *sys.argv[1:]]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "revision": _git_revision(),
         "versions": dict(package_versions()),

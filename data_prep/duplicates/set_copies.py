@@ -13,11 +13,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.engines import Engine
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import read_json, write_json
-from data_prep.contracts.mirror import borrowed, is_there
-from data_prep.contracts.object_store import StoreError
 from data_prep.contracts.tables import frame_digest, read_table
 from data_prep.duplicates.near_duplicates import (
     PAIR_COLUMNS,
@@ -29,6 +26,9 @@ from data_prep.duplicates.near_duplicates import (
 )
 from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore
+from data_prep.work.engine import Engine
+from data_prep.work.local_copies import is_there, open_image
+from data_prep.work.object_store import StoreError
 
 COPIES = "near_duplicates.json"
 """Name of what a search for copies found, in the folder of its data set."""
@@ -164,7 +164,7 @@ def _read_files(
     if len(files) < _WORTH_AN_ENGINE:
         return map(_read_small_file, files)
     return engine.map_rows(
-        _read_small_file, files, lost=lambda file: None, reads=[dataset.source_root]
+        _read_small_file, files, on_crash=lambda file: None, reads=[dataset.source_root]
     )
 
 
@@ -175,7 +175,7 @@ def _read_small_file(file: tuple[Path, str | None]) -> np.ndarray | None:
 
     path, window = file
     try:
-        with borrowed(path, MAX_FILE_BYTES) as here:
+        with open_image(path, MAX_FILE_BYTES) as here:
             return small_image(read_image(here, window=window).pixels)
     except StoreError:  # no fault of the file
         raise

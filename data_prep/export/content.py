@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from data_prep.contracts.addresses import address_of
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.mirror import borrowed, is_there
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import read_table
 from data_prep.contracts.text_lookup import is_member
 from data_prep.export.render import SUFFIXES, RenderTask, render_all
 from data_prep.formats.source import IMAGE_SUFFIXES
 from data_prep.store.dataset import DataSet
+from data_prep.work.addresses import address_of
+from data_prep.work.local_copies import is_there, open_image
 
 _TABLES = ("findings", "boxes", "box_coverage")
 _KEY = ["image_id", "finding"]
@@ -262,7 +262,7 @@ class AnnotationFolder:
         if self.mode == "link" and address_of(origin) is None:
             place.symlink_to(origin)
         else:
-            with borrowed(origin) as file:
+            with open_image(origin) as file:
                 shutil.copyfile(file, place)
         self.advance(1)
 

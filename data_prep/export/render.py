@@ -13,10 +13,10 @@ import cv2
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
-from data_prep.contracts.mirror import borrowed
-from data_prep.contracts.workers import map_rows
 from data_prep.images.decoded_image import MAX_FILE_BYTES
 from data_prep.images.image import read_image
+from data_prep.work.local_copies import open_image
+from data_prep.work.pool import LocalEngine
 
 SUFFIXES = {"png": ".png", "jpeg": ".jpg"}
 """Suffix of a rendered file by the name of its format."""
@@ -44,7 +44,7 @@ class RenderTask:
 def render_all(tasks: Sequence[RenderTask], *, workers: int) -> Iterator[None]:
     """Render images at their original size, so that boxes hold as they are."""
     workers = min(workers, 1 + len(tasks) // _ROWS_A_WORKER)
-    for error in map_rows(_render, tasks, workers=workers, lost=_lost):
+    for error in LocalEngine(workers).map_rows(_render, tasks, on_crash=_crashed):
         if error is not None:
             raise InputError(error)
         yield
@@ -53,7 +53,7 @@ def render_all(tasks: Sequence[RenderTask], *, workers: int) -> Iterator[None]:
 def _render(task: RenderTask) -> str | None:
     """Write one image; returns what went wrong."""
     try:
-        with borrowed(task.origin, MAX_FILE_BYTES) as path:
+        with open_image(task.origin, MAX_FILE_BYTES) as path:
             pixels = read_image(path, window=task.window).pixels
         height, width = pixels.shape
         if task.size is not None and task.size != (width, height):
@@ -68,5 +68,5 @@ def _render(task: RenderTask) -> str | None:
     return None
 
 
-def _lost(task: RenderTask) -> str:
+def _crashed(task: RenderTask) -> str:
     return f"{task.origin}: the decoder crashed or ran out of memory on this file"

@@ -20,13 +20,10 @@ import pandas as pd
 
 from data_prep.contracts.csv_text import read_text_csv, refuse_line, to_numbers
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.mirror import borrowed
-from data_prep.contracts.object_store import StoreError
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member, renamed
 from data_prep.contracts.words import counted
-from data_prep.contracts.workers import cpu_count, map_rows
 from data_prep.formats.label_files import (
     FINDING_KEY,
     STATE_WORDS,
@@ -46,6 +43,9 @@ from data_prep.formats.source import (
 )
 from data_prep.images.decoded_image import MAX_FILE_BYTES
 from data_prep.images.dicom_header import DicomFile, has_preamble, look_at_file
+from data_prep.work.local_copies import open_image
+from data_prep.work.object_store import StoreError
+from data_prep.work.pool import LocalEngine, cpu_count
 
 # What a column may be called, its letters and digits alone; the most exact kind of key comes first.
 _KEY_NAMES = {
@@ -231,13 +231,15 @@ def _look_at_files(root: Path, skip: frozenset[str] = frozenset()) -> Iterator[D
     """Look at every file below a folder, whatever its name; hidden ones are passed over."""
     paths = [path for path in sorted(files_below(root)) if path not in skip]
     workers = cpu_count() if len(paths) > _FEW_FILES else 1
-    return map_rows(_look_at_file, [(root, path) for path in paths], workers=workers, lost=_lost)
+    return LocalEngine(workers).map_rows(
+        _look_at_file, [(root, path) for path in paths], on_crash=_crashed
+    )
 
 
 def _look_at_file(task: tuple[Path, str]) -> DicomFile:
     root, path = task
     try:
-        with borrowed(root / path, MAX_FILE_BYTES) as file:
+        with open_image(root / path, MAX_FILE_BYTES) as file:
             return look_at_file(task, file)
     except StoreError:
         raise
@@ -245,7 +247,7 @@ def _look_at_file(task: tuple[Path, str]) -> DicomFile:
         return DicomFile(path, str(error).removeprefix(f"{root / path}: "))
 
 
-def _lost(task: tuple[Path, str]) -> DicomFile:
+def _crashed(task: tuple[Path, str]) -> DicomFile:
     return DicomFile(task[1], "reading its header crashed or ran out of memory")
 
 

@@ -16,7 +16,6 @@ import pydicom
 from PIL import Image, UnidentifiedImageError
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.mirror import borrowed
 from data_prep.formats.source import list_image_files
 from data_prep.images.decoded_image import (
     MAX_FILE_BYTES,
@@ -24,6 +23,7 @@ from data_prep.images.decoded_image import (
     require_file,
     require_size,
 )
+from data_prep.work.local_copies import open_image
 
 _ROLE = re.compile(
     r"(?<![a-z])(?:(?P<train>train(?:ing)?)|(?P<val>val(?:id(?:ation)?)?)|(?P<test>test(?:ing)?)"
@@ -135,7 +135,7 @@ def name_images(paths: Iterable[str], root: Path) -> dict[str, str]:
 
 def image_size(path: Path) -> tuple[int, int]:
     """Width and height of an image, px, from its header alone, upright as its EXIF says."""
-    with borrowed(path, MAX_FILE_BYTES) as file:
+    with open_image(path, MAX_FILE_BYTES) as file:
         return _size_of(file)
 
 

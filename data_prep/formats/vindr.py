@@ -17,7 +17,6 @@ from PIL import Image, UnidentifiedImageError
 
 from data_prep.contracts.csv_text import read_text_csv, refuse_line, to_numbers
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.mirror import borrowed
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member, renamed
@@ -44,6 +43,7 @@ from data_prep.formats.source import (
     require_unique_stems,
 )
 from data_prep.images.decoded_image import MAX_FILE_BYTES
+from data_prep.work.local_copies import open_image
 
 NO_FINDING = "no_finding"
 LOCAL_FINDINGS = (
@@ -183,7 +183,7 @@ def _read_image_sizes(images: pd.DataFrame, root: Path) -> pd.DataFrame:
         for image_id, path in zip(images["image_id"], images["path"], strict=True):
             try:
                 with (
-                    borrowed(root / path, MAX_FILE_BYTES) as file,
+                    open_image(root / path, MAX_FILE_BYTES) as file,
                     Image.open(file, formats=_COPIES) as image,
                 ):
                     rows.append((image_id, image.height, image.width))

@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.addresses import path_of
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import read_json
-from data_prep.contracts.mirror import borrowed, folder_of
 from data_prep.contracts.schemas import REFERENCE_READER, SYNTHETIC
 from data_prep.contracts.tables import frame_digest, read_table, stored_table
 from data_prep.contracts.text_lookup import is_member, positions
 from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import require_kind
+from data_prep.work.addresses import path_of
+from data_prep.work.local_copies import local_folder, open_image
 
 if TYPE_CHECKING:
     from data_prep.store.pixel_store import PixelStore
@@ -106,7 +106,7 @@ class DataSet:
         Raises:
             InputError: The folder is not a complete data set.
         """
-        folder = folder_of(folder)
+        folder = local_folder(folder)
         require_kind(folder, "data set")
         info = read_json(folder / "dataset.json", "dataset")
         targets = {
@@ -305,7 +305,7 @@ class DataSet:
         from data_prep.images.decoded_image import MAX_FILE_BYTES
         from data_prep.images.image import read_image
 
-        with borrowed(self.image_path(image_id), MAX_FILE_BYTES) as path:
+        with open_image(self.image_path(image_id), MAX_FILE_BYTES) as path:
             return read_image(path, window=self.window).pixels
 
     def store(self, size: int) -> PixelStore:

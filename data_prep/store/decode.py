@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.mirror import borrowed
-from data_prep.contracts.object_store import StoreError
-from data_prep.contracts.workers import map_rows
 from data_prep.images.decoded_image import MAX_FILE_BYTES
 from data_prep.images.image import DecodedImage, read_image
 from data_prep.images.image_facts import image_facts
 from data_prep.store.preprocess import Placement, letterbox
+from data_prep.work.local_copies import open_image
+from data_prep.work.object_store import StoreError
+from data_prep.work.pool import LocalEngine
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from data_prep.contracts.engines import Engine
+    from data_prep.work.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class DecodedRow:
 def decode_and_letterbox(task: DecodeTask) -> DecodedRow:
     """Decode one file and bring it to the wanted sizes."""
     try:
-        with borrowed(task.path, MAX_FILE_BYTES) as path:
+        with open_image(task.path, MAX_FILE_BYTES) as path:
             return _decode(task, path)
     except StoreError:
         raise
@@ -128,13 +128,13 @@ def decode_all(
         One row per task, in their order. A file that ends its worker process gives a row with
         an ``error``.
     """
-    return engine.map_rows(decode_and_letterbox, tasks, lost=_lost, reads=reads)
+    return engine.map_rows(decode_and_letterbox, tasks, on_crash=_crashed, reads=reads)
 
 
 _CRASHED = "the decoder crashed or ran out of memory on this file"
 
 
-def _lost(task: DecodeTask) -> DecodedRow:
+def _crashed(task: DecodeTask) -> DecodedRow:
     return DecodedRow(task.image_id, error=f"{task.path}: {_CRASHED}")
 
 
@@ -227,12 +227,12 @@ def read_loose(paths: Iterable[Path], *, workers: int = 0) -> Iterator[LooseImag
         paths: Read lazily.
         workers: Processes that decode ahead; 0 and 1 work in this one.
     """
-    return map_rows(_read_one, paths, workers=workers, lost=_lost_file)
+    return LocalEngine(workers).map_rows(_read_one, paths, on_crash=_crashed_file)
 
 
 def _read_one(path: Path) -> LooseImage:
     try:
-        with borrowed(path, MAX_FILE_BYTES) as file:
+        with open_image(path, MAX_FILE_BYTES) as file:
             return LooseImage(path, read_image(file))
     except StoreError:
         raise
@@ -240,5 +240,5 @@ def _read_one(path: Path) -> LooseImage:
         return LooseImage(path, problem=str(error))
 
 
-def _lost_file(path: Path) -> LooseImage:
+def _crashed_file(path: Path) -> LooseImage:
     return LooseImage(path, problem=f"{path}: {_CRASHED}")

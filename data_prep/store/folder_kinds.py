@@ -9,9 +9,9 @@ import shlex
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from data_prep.contracts.addresses import path_of
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import plural
+from data_prep.work.addresses import path_of
 
 KindName = Literal[
     "data set", "run", "export", "predictions", "report", "phantom", "table of folds",

@@ -10,15 +10,11 @@ from typing import Any, Protocol, Self
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.addresses import address_of
-from data_prep.contracts.engines import Engine, LocalEngine
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock, require_free_space
 from data_prep.contracts.json_files import read_json
-from data_prep.contracts.mirror import shard_at_hand
 from data_prep.contracts.tables import read_table
 from data_prep.contracts.words import counted
-from data_prep.contracts.workers import cpu_count
 from data_prep.store.decode import DecodedRow, DecodeTask, decode_all
 from data_prep.store.pixel_writer import (
     INDEX_NAME,
@@ -28,6 +24,10 @@ from data_prep.store.pixel_writer import (
     shard_name,
 )
 from data_prep.store.preprocess import Placement, store_spec
+from data_prep.work.addresses import address_of
+from data_prep.work.engine import Engine
+from data_prep.work.local_copies import fetch_shard
+from data_prep.work.pool import LocalEngine, cpu_count
 
 
 class PixelSource(Protocol):
@@ -168,7 +168,7 @@ class PixelStore:
     def _shard(self, shard: int) -> np.ndarray:
         if shard not in self._maps:
             name = shard_name(shard)
-            path = shard_at_hand(self.folder / name, self.sha256.get(name))
+            path = fetch_shard(self.folder / name, self.sha256.get(name))
             self._maps[shard] = np.load(path, mmap_mode="r")
             if address_of(self.folder) is not None:  # what made room keeps it while it is mapped
                 there = {n for n in self._maps if (self.folder / shard_name(n)).is_file()}

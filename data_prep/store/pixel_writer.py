@@ -25,10 +25,10 @@ from numpy.lib import format as npy_format
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import make_folder
 from data_prep.contracts.json_files import read_json, write_json
-from data_prep.contracts.mirror import shard_at_hand
-from data_prep.contracts.object_store import file_digest
 from data_prep.contracts.tables import empty_table, frame_digest, read_table, write_table
 from data_prep.store.preprocess import Placement, store_spec
+from data_prep.work.local_copies import fetch_shard
+from data_prep.work.object_store import file_digest
 
 SHARD_IMAGES = 4096
 INDEX_NAME, INFO_NAME, INFO_KIND = "index.parquet", "pixels.json", "pixels"
@@ -210,7 +210,7 @@ class PixelStoreWriter:
         positions = [shard * SHARD_IMAGES + row for shard, row, *_ in rows.values()]
         ends = Counter(shard_name(shard) for shard, *_ in rows.values())
         for name in ends:
-            shard_at_hand(self.folder / name, self._sha256.get(name))
+            fetch_shard(self.folder / name, self._sha256.get(name))
         paths = {path.name: path for path in self.folder.glob("shard-*.npy")}
         whole = positions == list(range(len(rows))) and all(
             name in paths and paths[name].stat().st_size >= self._end(images)

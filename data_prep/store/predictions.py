@@ -19,11 +19,11 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import LOCK, folder_lock, make_folder
 from data_prep.contracts.json_files import read_json, write_json
-from data_prep.contracts.mirror import folder_of
 from data_prep.contracts.tables import read_table, stored_table, typed_table, write_table
 from data_prep.contracts.text_lookup import is_member
 from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import require_kind
+from data_prep.work.local_copies import local_folder
 
 # Folder of parts -> the table that each part holds.
 _TABLES = {
@@ -213,7 +213,7 @@ class Predictions:
         Raises:
             InputError: The folder is not complete.
         """
-        folder = folder_of(folder)
+        folder = local_folder(folder)
         require_kind(folder, "predictions")
         return cls(folder, read_json(folder / "predictions.json", "predictions"))
 

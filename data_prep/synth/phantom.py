@@ -16,7 +16,6 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, folder_lock, make_folder, require_free_space
 from data_prep.contracts.json_files import read_json, write_json
 from data_prep.contracts.words import counted
-from data_prep.contracts.workers import map_rows
 from data_prep.synth.files import (
     FLAWS_CSV,
     TEST_FOLDER,
@@ -30,6 +29,7 @@ from data_prep.synth.files import (
 )
 from data_prep.synth.lesions import BOX_FRACTION, CONTRAST_TO_NOISE, Contrast
 from data_prep.synth.rendering import count_images, draw_image, draw_patient
+from data_prep.work.pool import LocalEngine
 
 _JSON = "synth.json"
 _KIND = "synth"
@@ -266,10 +266,12 @@ def _one_cv2_thread() -> Iterator[None]:
 
 def _write_chunks(chunks: list[_Chunk], workers: int) -> Iterator[int]:
     """Write chunks with `workers` processes; 1 works in this one."""
-    yield from map_rows(_write_chunk, chunks, workers=min(workers, len(chunks)), lost=_lost)
+    yield from LocalEngine(min(workers, len(chunks))).map_rows(
+        _write_chunk, chunks, on_crash=_crashed
+    )
 
 
-def _lost(chunk: _Chunk) -> int:
+def _crashed(chunk: _Chunk) -> int:
     raise InputError(
         f"{chunk.folder}: a worker was ended from outside (out of memory?); run the same command "
         "again with fewer --workers"

@@ -11,10 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.contracts.addresses import shown
 from data_prep.contracts.folders import provenance
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import Target
+from data_prep.work.addresses import shown
 from evaluation.boxes.froc import FrocCurve, Hit
 from evaluation.compare.cautions import Background, cautions
 from evaluation.compare.estimates import Estimates

@@ -12,13 +12,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.special import stdtrit
 
-from data_prep.contracts.addresses import shown
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, provenance
 from data_prep.contracts.json_files import read_json, write_json
 from data_prep.contracts.tables import read_table
 from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import require_kind
+from data_prep.work.addresses import shown
 from evaluation.metrics.evaluation_set import ALL
 from evaluation.metrics.registry import family, metric_title
 from evaluation.metrics.words import number, policy_words

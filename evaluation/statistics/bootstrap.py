@@ -21,7 +21,7 @@ import numpy.typing as npt
 import scipy  # whose parts load when they are first used
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.workers import cpu_count
+from data_prep.work.pool import cpu_count
 from evaluation.statistics.ranking import Floats, Integers
 
 Name = TypeVar("Name", bound=Hashable)

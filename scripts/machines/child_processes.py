@@ -268,7 +268,7 @@ def places(device: str, devices: int, jobs: int) -> list[Place]:
             choose_device(device, devices)  # refuses it
         if jobs == 1:
             return [Place({})]
-        from data_prep.contracts.workers import cpu_count
+        from data_prep.work.pool import cpu_count
 
         threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cpu_count() // jobs)))
         return [Place({"OMP_NUM_THREADS": threads})] * jobs

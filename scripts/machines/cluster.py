@@ -13,13 +13,15 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from data_prep.contracts.addresses import address_of
-from data_prep.contracts.engines import EngineName, RayEngine, open_engine
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock
+from data_prep.work.addresses import address_of
+from data_prep.work.engine import EngineName, RayEngine, open_engine, result_of
+from data_prep.work.pool import CrashError
 from scripts.machines.child_processes import (
     Child,
     Command,
@@ -33,7 +35,6 @@ from scripts.machines.devices import interrupt
 
 _MOST_DEATHS = 3  # of a command's workers; the next one's is its own fault
 _POLL = 0.2  # s
-_LISTEN = 0.5  # s that a worker waits for its command before it hears whether to interrupt it
 _PARTS = 10_000  # of a GPU, which Ray can tell apart
 _HOME = Path(__file__).resolve().parents[2]
 _ENDED_WITH_MACHINE = (143, -signal.SIGTERM)
@@ -90,9 +91,9 @@ def share_machines(
     if device == "cpu" or not able:
         total = sum(cpus for cpus, _ in machines)
         shares = range(max(1, total), 0, -1)
-        each = next((n for n in shares if sum(c // n for c, _ in machines) >= jobs), 1)
-        alone = each == max((cpus for cpus, _ in machines), default=1)
-        return Share(each, threads=None if alone else each)
+        share = next((n for n in shares if sum(c // n for c, _ in machines) >= jobs), 1)
+        alone = share == max((cpus for cpus, _ in machines), default=1)
+        return Share(share, threads=None if alone else share)
     room = sum(gpus // devices for _, gpus in able)
     if devices > 1 and room < jobs:
         raise InputError(
@@ -119,7 +120,7 @@ def open_machines(
 
     Args:
         engine: ``local`` or ``ray``.
-        address: As of `data_prep.contracts.engines.open_engine`.
+        address: As of `data_prep.work.engine.open_engine`.
         device: ``auto``, ``cpu`` or ``cuda``.
         devices: GPUs of one command.
         jobs: Commands at a time.
@@ -134,10 +135,10 @@ def open_machines(
             when the first command is started.
     """
     for path in reads if engine == "ray" else ():
-        if place := address_of(path):
+        if folder_address := address_of(path):
             raise InputError(
-                f"{place}: lies in an object store, and --engine ray trains in folders that all "
-                "machines share; give such a folder, or leave --engine out"
+                f"{folder_address}: lies in an object store, and --engine ray trains in folders "
+                "that all machines share; give such a folder, or leave --engine out"
             )
     with open_engine(engine, address=address) as opened:
         if isinstance(opened, RayEngine):
@@ -154,80 +155,60 @@ class _Cluster:
     ) -> None:
         self.jobs = jobs
         self._engine, self._device, self._devices, self._reads = engine, device, devices, reads
-        self._begin: Callable[[Command], Any] | None = None
-        self._ray: Any = None
+        self._share: Share | None = None
 
     def start(self, command: Command, slot: int) -> Child:
         """As `Machines.start`; Ray chooses the machine."""
-        if self._begin is None:
-            self._begin = self._join()
-        return _Distant(self._ray, self._begin, command)
-
-    def _join(self) -> Callable[[Command], Any]:
-        """Check the machines; returns what starts a worker for a command."""
-        ray, meet = self._engine.join(self._reads)
-        nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-        counts = [(int(each.get("CPU", 0)), int(each.get("GPU", 0))) for each in nodes]
-        able = [each for each in counts if each[0]]
-        share = share_machines(able, self._device, self._devices, self.jobs)
+        ray = self._engine.connect()
+        if self._share is None:
+            nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+            counts = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
+            able = [count for count in counts if count[0]]
+            self._share = share_machines(able, self._device, self._devices, self.jobs)
+        share = self._share
         threads = os.environ.get("OMP_NUM_THREADS", share.threads)
         environment = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
-        worker = ray.remote(num_cpus=share.processors, num_gpus=share.gpus)(_Worker)
-        self._ray = ray
-        return lambda command: worker.remote(meet, command, environment)
+        options = {"num_cpus": share.processors, "num_gpus": share.gpus, "max_retries": 0}
+        run = partial(_run, environment=environment)
+        return _Task(ray, lambda: self._engine.start(run, command, self._reads, **options), command)
 
 
-class _Distant:
-    """A command in the cluster."""
+class _Task:
+    """A command in the cluster; see `Child`."""
 
-    def __init__(self, ray: Any, begin: Callable[[Command], Any], command: Command) -> None:
+    def __init__(self, ray: Any, begin: Callable[[], Any], command: Command) -> None:
         self._ray, self._begin, self._command = ray, begin, command
+        self._answer, self._deaths, self._is_interrupted = begin(), 0, False
         self._status: int | None = None
-        self._deaths, self._is_interrupted = 0, False
-        self._send()
-
-    def _send(self) -> None:
-        self._worker, self._is_there = self._begin(self._command), False
-        self._answer = self._worker.begin.remote()
 
     def poll(self) -> int | None:
-        while self._status is None and self._ray.wait([self._answer], timeout=0)[0]:
+        if self._status is None and self._ray.wait([self._answer], timeout=0)[0]:
             try:
-                status = self._ray.get(self._answer)
-            except self._ray.exceptions.RayActorError:
+                status = result_of(self._ray, self._answer, timeout=_POLL)
+            except CrashError:
                 status = _ENDED_WITH_MACHINE[0]
-            except self._ray.exceptions.RayTaskError as error:
-                raise getattr(error, "cause", None) or error from None
-            if status is None:
-                self._is_there = True
-                self._answer = self._worker.listen.remote()
-            elif status in _ENDED_WITH_MACHINE and not self._is_interrupted:
-                self._send_again()
+            except self._ray.exceptions.TaskCancelledError:
+                status = _INTERRUPTED
+            if status in _ENDED_WITH_MACHINE and not self._is_interrupted:
+                self._start_again()
             else:
-                self._conclude(status)
+                self._status = status
         return self._status
 
-    def _send_again(self) -> None:
+    def _start_again(self) -> None:
         self._deaths += 1
         again = self._deaths < _MOST_DEATHS
-        said = "the command goes on in another" if again else f"as {self._deaths - 1} before it"
+        what = "the command goes on in another" if again else f"as {self._deaths - 1} before it"
         with self._command.log.open("a", encoding="utf-8") as log:
-            log.write(f"\ncxr: the worker or machine ended, perhaps for want of memory; {said}\n")
+            log.write(f"\ncxr: the worker or machine ended, perhaps for want of memory; {what}\n")
         if again:
-            self._send()
+            self._answer = self._begin()
         else:
-            self._conclude(_FAILED)
-
-    def _conclude(self, status: int) -> None:
-        self._status = status
-        self._ray.kill(self._worker)  # which gives back what it held
+            self._status = _FAILED
 
     def interrupt(self) -> None:
         self._is_interrupted = True
-        if self._is_there:
-            self._worker.interrupt.remote()
-        elif self._status is None:  # it waits for a place, or has just got one
-            self._conclude(_INTERRUPTED)
+        self._cancel(force=False)
 
     def wait(self, seconds: float) -> None:
         until = time.monotonic() + seconds
@@ -236,47 +217,33 @@ class _Distant:
 
     def kill(self) -> None:
         if self._status is None:
-            self._conclude(-signal.SIGKILL)
+            self._cancel(force=True)
+            self._status = -signal.SIGKILL
+
+    def _cancel(self, *, force: bool) -> None:
+        if self._status is None and self._ray.is_initialized():
+            self._ray.cancel(self._answer, force=force)
 
 
-# ------------------------------------------------------------------------------ in the workers
-
-
-class _Worker:
-    """Runs a command, which does not outlive it."""
-
-    def __init__(
-        self, meet: Callable[[], None], command: Command, environment: Mapping[str, str]
-    ) -> None:
-        self._meet, self._command, self._environment = meet, command, environment
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def begin(self) -> None:
-        """Start it."""
-        self._meet()
-        # Ray sets it for what is computed here; the command chooses for itself.
-        os.environ.pop("OMP_NUM_THREADS", None)
-        path = os.pathsep.join(filter(None, (str(_HOME), os.environ.get("PYTHONPATH"))))
-        words, log, out = self._command.words, self._command.log, self._command.out
-        if out is not None:
-            # One that a killed driver has started may still write there, on another machine.
-            with folder_lock(out, before_wait=lambda: None):
-                pass
-        # Ray blocks Ctrl-C in its workers, and what they start would never hear of it.
-        blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+def _run(command: Command, environment: Mapping[str, str]) -> int:
+    """Run a command below a worker, which it does not outlive; returns its exit status."""
+    # Ray sets it for what is computed here; the command chooses for itself.
+    os.environ.pop("OMP_NUM_THREADS", None)
+    path = os.pathsep.join(filter(None, (str(_HOME), os.environ.get("PYTHONPATH"))))
+    if command.out is not None:
+        # One that a killed driver has started may still write there, on another machine.
+        with folder_lock(command.out, before_wait=lambda: None):
+            pass
+    # Ray blocks Ctrl-C in its workers, and what they start would never hear of it.
+    blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    try:
+        process = start(command.words, command.log, Place({**environment, "PYTHONPATH": path}))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+    while True:
         try:
-            self._process = start(words, log, Place({**self._environment, "PYTHONPATH": path}))
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-
-    def listen(self) -> int | None:
-        """Its exit status; None where it still runs after a moment."""
-        try:
-            return self._process.wait(_LISTEN) if self._process else None
-        except subprocess.TimeoutExpired:
-            return None
-
-    def interrupt(self) -> None:
-        """Interrupt it."""
-        if self._process is not None and self._process.poll() is None:
-            interrupt(self._process)
+            return process.wait(_POLL)
+        except subprocess.TimeoutExpired:  # Ray's interruption is heard between two waits
+            continue
+        except KeyboardInterrupt:
+            interrupt(process)

@@ -60,7 +60,7 @@ def runs_on_gpu(device: str) -> bool:
 
 def _usable_cpus() -> int:
     """Processors that this process may use, which can be fewer than the machine has."""
-    from data_prep.contracts.workers import cpu_count
+    from data_prep.work.pool import cpu_count
 
     return cpu_count()
 

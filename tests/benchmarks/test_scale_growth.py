@@ -8,8 +8,8 @@ import pytest
 
 from benchmarks.scale_growth import Grown, MadeUp, slopes, write_source
 from data_prep.assemble.prepare import prepare
-from data_prep.contracts.engines import LocalEngine
 from data_prep.store.dataset import DataSet
+from data_prep.work.pool import LocalEngine
 
 
 def test_made_up_rows_give_a_whole_data_set_without_copies(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ def test_a_folder_of_the_same_name_is_named_as_intruder(tmp_path: Path) -> None:
     (tmp_path / "training" / "__init__.py").write_text("")
     code = (
         f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]\n"
-        "from scripts.cli import main; sys.argv = ['cxr', '--help']; main()"
+        "from cxr_start import main; sys.argv = ['cxr', '--help']; main()"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True

@@ -24,8 +24,6 @@ from PIL import Image
 
 from classification.model import build_classifier
 from data_prep.assemble.prepare import prepare
-from data_prep.contracts import engines
-from data_prep.contracts.engines import Engine, open_engine
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import write_json
 from data_prep.contracts.tables import write_table
@@ -33,6 +31,8 @@ from data_prep.store import decode
 from data_prep.store.dataset import DataSet
 from data_prep.store.preprocess import Preprocess
 from data_prep.synth.phantom import write_phantom
+from data_prep.work import engine as engine_module
+from data_prep.work.engine import Engine, open_engine
 from detection.model import build_retinanet
 from scripts import cli, console, predict
 from scripts.machines.child_processes import Command, Running, run_commands
@@ -71,23 +71,23 @@ def test_order_is_kept_and_few_rows_are_under_way(ray: Engine) -> None:
             taken.append(number)
             yield partial(time.sleep, 0.01) if number == 0 else partial(abs, -number)
 
-    answers = ray.map_rows(operator.call, rows(), lost=lambda row: -1)
+    answers = ray.map_rows(operator.call, rows(), on_crash=lambda row: -1)
     assert next(answers) is None
     # Chunks of one row until the first is back, of up to two workers; and the next is at hand.
-    assert len(taken) <= engines._CHUNKS_AHEAD * 2 + 1
+    assert len(taken) <= engine_module._CHUNKS_AHEAD * 2 + 1
     assert list(answers) == list(range(1, 60))
 
 
 @pytest.mark.long  # a poisoned image does the same, below
 def test_rows_that_end_their_process_cost_those_rows_only(ray: Engine) -> None:
     rows = [partial(os._exit, 1) if n == 38 else partial(int, n) for n in range(60)]
-    answers = list(ray.map_rows(operator.call, rows, lost=lambda row: -1))
+    answers = list(ray.map_rows(operator.call, rows, on_crash=lambda row: -1))
     assert answers == [-1 if n == 38 else n for n in range(60)]
 
 
 def test_a_programming_error_in_a_worker_keeps_its_type(ray: Engine) -> None:
     with pytest.raises(ValueError, match="invalid literal") as failed:
-        list(ray.map_rows(int, ["1", "x", "3"], lost=lambda row: -1))
+        list(ray.map_rows(int, ["1", "x", "3"], on_crash=lambda row: -1))
     assert type(failed.value) is ValueError
 
 
@@ -111,7 +111,7 @@ def test_workers_killed_at_random_lose_and_double_nothing(ray: Engine) -> None:
     killer = threading.Thread(target=kill)
     killer.start()
     try:
-        answers = list(ray.map_rows(operator.call, rows(), lost=lambda row: b"lost"))
+        answers = list(ray.map_rows(operator.call, rows(), on_crash=lambda row: b"lost"))
     finally:
         ended.set()
         killer.join()
@@ -245,17 +245,17 @@ def assert_same_predictions(
 
 def test_a_part_that_no_worker_survives_stops_predict_with_one_line() -> None:
     with pytest.raises(InputError, match="images 'a' to 'b' ended whenever it was tried"):
-        part_predictor._lost(part_predictor._Images(pd.Index(["a", "b"]), pd.DataFrame()))
+        part_predictor._refuse(part_predictor._Images(pd.Index(["a", "b"]), pd.DataFrame()))
 
 
 def test_what_lies_in_a_store_need_not_be_on_each_machine(tmp_path: Path) -> None:
     inner = tmp_path / "cxr-remote" / "s3" / "bucket"
     inner.mkdir(parents=True)
-    assert engines._Terms.of([inner, tmp_path]).reads == (str(tmp_path),)
+    assert engine_module._Requirements.of([inner, tmp_path]).reads == (str(tmp_path),)
 
 
-def terms(**changed: Any) -> engines._Terms:
-    return engines._Terms(**{**vars(engines._Terms.of([])), **changed})
+def requirements(**changed: Any) -> engine_module._Requirements:
+    return engine_module._Requirements(**{**vars(engine_module._Requirements.of([])), **changed})
 
 
 @pytest.mark.parametrize(
@@ -271,11 +271,11 @@ def test_a_machine_that_is_not_as_the_driver_s_is_named(
     changed: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as a worker does, for good
-    engines._meet(terms())
+    engine_module._check_machine(requirements())
     with pytest.raises(
         InputError, match=f"^--engine ray: the machine {os.uname().nodename} {said}"
     ):
-        engines._meet(terms(**changed))
+        engine_module._check_machine(requirements(**changed))
 
 
 def test_what_is_wrong_with_the_options_is_said_in_one_line(
@@ -290,7 +290,7 @@ def test_what_is_wrong_with_the_options_is_said_in_one_line(
     assert "--engine is for a data set; add --data" in capsys.readouterr().err
     assert cxr("predict", "run", "--data", phantom, "--out", "x", *to_ray, "--compile") == 2
     assert "--compile: --engine ray predicts" in capsys.readouterr().err
-    monkeypatch.setattr(engines, "find_spec", lambda name: None)
+    monkeypatch.setattr(engine_module, "find_spec", lambda name: None)
     for command in (verb, ["check", str(phantom)]):
         assert cxr(*command, *to_ray) == 2
         assert capsys.readouterr().err == (

@@ -28,13 +28,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep.contracts import object_store
-from data_prep.contracts.addresses import twin_of
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.mirror import borrowed, bring, shard_at_hand
-from data_prep.contracts.object_store import StoreError, end_uploads, fetch, listing, send
 from data_prep.store.pixel_store import PixelStoreWriter
 from data_prep.store.preprocess import Placement
+from data_prep.work import object_store
+from data_prep.work.addresses import local_path
+from data_prep.work.local_copies import fetch_shard, local_folder, open_image
+from data_prep.work.object_store import StoreError, end_uploads, fetch, list_files, send
 from scripts import cli
 from serving import part_predictor
 from tests.scripts.launched import hooked_path
@@ -209,9 +209,9 @@ def line(server: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
 )  # fmt: skip
 def test_an_image_arrives_as_it_is_whatever_the_line_does(line, fault, of, at):
     s3fs.S3FileSystem().pipe_file("bkt/a.png", CONTENT)
-    path = twin_of("s3://bkt/a.png")
+    path = local_path("s3://bkt/a.png")
     line.fail(fault, of, times=1, at=at)
-    with borrowed(path) as copy:
+    with open_image(path) as copy:
         assert copy.read_bytes() == CONTENT
     assert line.times == 0
 
@@ -219,10 +219,10 @@ def test_an_image_arrives_as_it_is_whatever_the_line_does(line, fault, of, at):
 def test_a_garbled_shard_is_fetched_again(line):
     store = s3fs.S3FileSystem()
     store.pipe_file("bkt/d/pixels/x/shard-00000.npy", CONTENT)
-    path = bring("s3://bkt/d") / "pixels" / "x" / "shard-00000.npy"
+    path = local_folder("s3://bkt/d") / "pixels" / "x" / "shard-00000.npy"
     assert not path.exists()
     line.fail("garbled", "GET /bkt/d", times=2, at=5)
-    assert shard_at_hand(path, None).read_bytes() == CONTENT
+    assert fetch_shard(path, None).read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize(
@@ -304,14 +304,14 @@ def test_a_store_that_refuses_is_asked_once(line, monkeypatch, code):
     asked: list[int] = []
     monkeypatch.setattr(s3fs.S3FileSystem, "find", refuse)
     with pytest.raises(StoreError, match=rf"s3://bkt/a: access is denied \(.*{code}.*docs/scale"):
-        listing("s3://bkt/a")
+        list_files("s3://bkt/a")
     assert asked == [1]
 
 
 def test_without_the_package_one_line_says_what_to_install(line, monkeypatch):
     monkeypatch.setitem(sys.modules, "fsspec", None)
     with pytest.raises(InputError, match=r"pip install 'cxr-compare\[cluster\]'"):
-        listing("s3://bkt/a")
+        list_files("s3://bkt/a")
 
 
 @pytest.fixture
@@ -494,15 +494,12 @@ def test_another_machine_brings_the_folders_that_a_command_names(line, tmp_path)
         for number, image in enumerate(pixels):
             writer.add(f"i{number}", image, Placement(1.0, 1.0, 0.0, 0.0))
     elsewhere = Path("/home/her/cxr-remote/s3/bkt/data/pixels/letterbox-32")
-    folder = part_predictor._Folder(elsewhere, "her machine")
     with pytest.raises(InputError, match="letterbox-32: is not in the store yet, where other"):
-        part_predictor._open_store(folder)
+        part_predictor._open_store(elsewhere)
     s3fs.S3FileSystem().put(f"{here}/", "bkt/data/pixels/letterbox-32/", recursive=True)
-    store = part_predictor._open_store(folder)
-    assert store.folder == twin_of("s3://bkt/data/pixels/letterbox-32")
+    store = part_predictor._open_store(elsewhere)
+    assert store.folder == local_path("s3://bkt/data/pixels/letterbox-32")
     assert np.array_equal(store.image("i3"), pixels[3])
-    own = part_predictor._Folder(elsewhere, part_predictor._machine())
-    assert own.here() == elsewhere
 
 
 @pytest.mark.long

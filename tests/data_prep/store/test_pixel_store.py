@@ -13,7 +13,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep.contracts.engines import LocalEngine
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_table
 from data_prep.store import pixel_store, pixel_writer
@@ -31,6 +30,7 @@ from data_prep.store.pixel_store import (
     store_folder,
 )
 from data_prep.store.preprocess import Placement, letterbox
+from data_prep.work.pool import LocalEngine
 
 SIZE = 32
 HERE = Placement(1.0, 1.0, 0.0, 0.0)

@@ -1,7 +1,7 @@
-"""The one module that talks to object stores: list, fetch, send and remove, tried again or said.
+"""The one module that talks to object stores: list, fetch, send and remove files by fsspec.
 
-By fsspec, which finds credentials in the environment's usual places; none is ever an argument, and
-none is shown. What the store says of a file (size, MD5) is held against what arrives.
+fsspec finds credentials in the environment's usual places; none is ever an argument, and none is
+shown. What may pass is tried again; size and MD5 as the store states them are checked.
 """
 
 from __future__ import annotations
@@ -52,23 +52,16 @@ class _DamagedError(OSError):
     """A file arrived otherwise than its store says it is."""
 
 
-class Stated(NamedTuple):
-    """What a store says of a file.
+class Stored(NamedTuple):
+    """What a store says of a file."""
 
-    Attributes:
-        size: Bytes.
-        version: Tells this content from any other that the name had or will have.
-        md5: Of the content, 32 hexadecimal digits; None where the store does not say it.
-        changed_ns: When it was written, ns since 1970; 0 where the store does not say it.
-    """
-
-    size: int
-    version: str
-    md5: str | None
-    changed_ns: int
+    size: int  # bytes
+    version: str  # tells this content from any other that the name had or will have
+    md5: str | None  # 32 hexadecimal digits; None where the store does not say it
+    changed_ns: int  # since 1970; 0 where the store does not say it
 
 
-def listing(url: str) -> dict[str, Stated]:
+def list_files(url: str) -> dict[str, Stored]:
     """All files below an address, by their names relative to it; one file alone has the name ''.
 
     Raises:
@@ -76,50 +69,34 @@ def listing(url: str) -> dict[str, Stated]:
         InputError: A name cannot be a file's here.
     """
     store, root = _store(url)
+    in_memory = "memory" in store.protocol
+    bucket, _, folder = root.strip("/").partition("/")
 
     def ask() -> dict[str, dict[str, Any]]:
         try:
             return store.find(root, detail=True)
         except FileNotFoundError:
-            if "/" not in root.strip("/") and store.protocol != "memory":
+            if not folder and not in_memory:
                 raise
             return {}
 
-    found = _tried(url, ask)
-    if not found:
-        _require_bucket(store, root, url)
-    stated = {}
-    for name, info in found.items():
+    listed = _tried(url, ask)
+    if not listed and not in_memory and not _tried(url, lambda: store.exists(bucket)):
+        raise StoreError(f"{url}: no such bucket; check the address")
+    files = {}
+    for name, info in listed.items():
         if info.get("type") == "directory" or name.endswith("/"):
             continue
         inner = name.removeprefix(root.rstrip("/")).strip("/")
-        if name.rstrip("/") != root.rstrip("/") and not _is_plain(inner):
+        if inner and any(part in ("", ".", "..") or "\0" in part for part in inner.split("/")):
             raise InputError(
                 f"{url}: holds {name!r}, which cannot be a file's name here; rename it"
             )
-        stated[inner] = _stated(info)
-    return stated
+        files[inner] = _stored(info)
+    return files
 
 
-def _is_plain(name: str) -> bool:
-    """Whether a key names a file below a folder, and nothing else.
-
-    Example:
-        >>> _is_plain("a/b.png"), _is_plain("a/../../b"), _is_plain("a//b")
-        (True, False, False)
-    """
-    return all(part not in ("", ".", "..") and "\0" not in part for part in name.split("/"))
-
-
-def _require_bucket(store: Any, root: str, url: str) -> None:
-    """An address under which nothing lies yet is a folder to make, in a bucket that is there."""
-    bucket = root.strip("/").partition("/")[0]
-    if "memory" in store.protocol or not _tried(url, lambda: not store.exists(bucket)):
-        return
-    raise StoreError(f"{url}: no such bucket; check the address")
-
-
-def stated_of(url: str) -> Stated:
+def describe(url: str) -> Stored:
     """What the store says of one file.
 
     Raises:
@@ -127,79 +104,76 @@ def stated_of(url: str) -> Stated:
         StoreError: No access, no answer.
     """
     store, name = _store(url)
-    return _stated(_tried(url, lambda: store.info(name), missing=True))
+    return _stored(_tried(url, lambda: store.info(name), missing=True))
 
 
 _NO_MD5: set[str] = set()  # buckets whose ETags are no MD5: they are encrypted by a key
 
 
-def fetch(url: str, path: Path, stated: Stated | None = None) -> Stated:
-    """Bring one file to a path, where it appears whole or not at all.
+def fetch(url: str, path: Path, stored: Stored | None = None) -> Stored:
+    """Fetch one file to a path, where it appears whole or not at all; its folder exists.
 
     An MD5 that differs is fetched again. Where the same bytes arrive twice, it was no MD5.
 
     Args:
         url: The file.
-        path: Where to put it; its folder exists.
-        stated: What the store said of it before, if known.
+        path: Where to put it.
+        stored: What the store has just said of it, which saves a request.
 
     Returns:
-        What the store says of what was fetched.
+        What the store says of it.
 
     Raises:
-        FileNotFoundError: It is gone.
+        FileNotFoundError: There is none.
         StoreError: No access, no answer, or it arrives damaged every time.
     """
     store, name = _store(url)
     bucket, arrived = name.strip("/").partition("/")[0], set()
-    known = [stated]
 
-    def bring() -> Stated:
-        now = known.pop() or _stated(store.info(name))
-        known.append(None)  # it may have been replaced: another attempt asks anew
+    def get() -> Stored:
+        nonlocal stored
+        # It may have been replaced meanwhile: another attempt asks anew.
+        expected, stored = stored or _stored(store.info(name)), None
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             store.get_file(name, str(temporary))
             size = temporary.stat().st_size
-            if size != now.size:
-                raise _DamagedError(f"{size:,} of {now.size:,} bytes arrived")
-            if now.md5 is not None and bucket not in _NO_MD5:
+            if size != expected.size:
+                raise _DamagedError(f"{size:,} of {expected.size:,} bytes arrived")
+            if expected.md5 is not None and bucket not in _NO_MD5:
                 md5 = file_digest(temporary, "md5")
-                if md5 != now.md5 and md5 not in arrived:
+                if md5 != expected.md5 and md5 not in arrived:
                     arrived.add(md5)
                     raise _DamagedError("what arrived is not what is stored: its MD5 differs")
-                if md5 != now.md5:
+                if md5 != expected.md5:
                     _NO_MD5.add(bucket)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
-        return now
+        return expected
 
-    return _tried(url, bring, missing=True)
+    return _tried(url, get, missing=True)
 
 
-def send(path: Path, url: str) -> Stated:
+def send(path: Path, url: str) -> Stored:
     """Write one file to a store, where it appears whole or not at all.
-
-    Returns:
-        What the store says of it now.
 
     Raises:
         StoreError: No access, no answer, or the store holds something else afterwards.
     """
     store, name = _store(url)
 
-    def put() -> Stated:
+    def put() -> Stored:
         size = path.stat().st_size
         if "/" in name.strip("/") and "s3" not in store.protocol:
             with suppress(FileExistsError):
                 store.makedirs(name.rpartition("/")[0], exist_ok=True)
         options = {"chunksize": _PART_BYTES} if "s3" in store.protocol else {}
         store.put_file(str(path), name, **options)
-        now = _stated(store.info(name))
-        if now.size != size:
-            raise _DamagedError(f"{now.size:,} of {size:,} bytes were stored")
-        return now
+        stored = _stored(store.info(name))
+        if stored.size != size:
+            raise _DamagedError(f"{stored.size:,} of {size:,} bytes were stored")
+        return stored
 
     return _tried(url, put)
 
@@ -222,14 +196,10 @@ def end_uploads(url: str) -> int:
     bucket, _, prefix = name.strip("/").partition("/")
 
     def end() -> int:
-        begun = store.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/")
-        for upload in (uploads := begun.get("Uploads", [])):
-            store.call_s3(
-                "abort_multipart_upload",
-                Bucket=bucket,
-                Key=upload["Key"],
-                UploadId=upload["UploadId"],
-            )
+        listed = store.call_s3("list_multipart_uploads", Bucket=bucket, Prefix=f"{prefix}/")
+        for upload in (uploads := listed.get("Uploads", [])):
+            names = {"Key": upload["Key"], "UploadId": upload["UploadId"]}
+            store.call_s3("abort_multipart_upload", Bucket=bucket, **names)
         return len(uploads)
 
     return _tried(url, end)
@@ -260,7 +230,7 @@ def _store(url: str) -> tuple[Any, str]:
     return store, str(store._strip_protocol(url))
 
 
-def _stated(info: dict[str, Any]) -> Stated:
+def _stored(info: dict[str, Any]) -> Stored:
     etag = str(info.get("ETag") or info.get("etag") or "").strip('"')
     md5 = etag if re.fullmatch(r"[0-9a-f]{32}", etag) else None
     if (encoded := info.get("md5Hash")) is not None:
@@ -271,7 +241,7 @@ def _stated(info: dict[str, Any]) -> Stated:
     changed = _nanoseconds(when)
     generation = info.get("generation") or ""
     size = int(info.get("size") or 0)
-    return Stated(size, f"{etag or md5 or ''}/{generation}/{size}/{changed}", md5, changed)
+    return Stored(size, f"{etag or md5 or ''}/{generation}/{size}/{changed}", md5, changed)
 
 
 def _nanoseconds(when: Any) -> int:

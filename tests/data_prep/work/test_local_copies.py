@@ -1,10 +1,12 @@
-"""Remote folders through their twins, on fsspec's store in memory: nothing lost or half whole."""
+"""Local copies of folders in a store, on fsspec's in memory: nothing is lost or half whole."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import fsspec
@@ -12,16 +14,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts import mirror
-from data_prep.contracts.addresses import address_of, twin_of
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock
 from data_prep.contracts.json_files import write_json
-from data_prep.contracts.mirror import borrowed, bring, remote_folders, shard_at_hand
 from data_prep.store.pixel_store import PixelStore
 from data_prep.store.pixel_writer import PixelStoreWriter
 from data_prep.store.predictions import Predictions, PredictionWriter, image_status
 from data_prep.store.preprocess import Placement
+from data_prep.work import local_copies, object_store
+from data_prep.work.addresses import address_of, local_path
+from data_prep.work.local_copies import fetch_shard, local_folder, local_folders, open_image
 
 DATA = "memory://bkt/data"
 
@@ -44,58 +46,65 @@ def held(store: dict) -> dict[str, bytes]:
     return {name.removeprefix("/bkt/data/"): file.getvalue() for name, file in store.items()}
 
 
+@contextmanager
+def working(*words: str) -> Iterator[list[str]]:
+    """A command whose arguments are these; they come with local folders for addresses."""
+    with local_folders({"words": list(words)}) as arguments:
+        yield arguments["words"]
+
+
 def killed(address: str, work) -> None:
-    """A command that works in a twin and is killed: nothing is sent, nothing is cleaned up."""
-    work(bring(address))
+    """A command that is killed: nothing is sent, nothing is cleaned up."""
+    work(local_folder(address))
 
 
 def test_small_files_come_at_once_and_images_when_they_are_read(store):
     put("labels.csv", b"a,b\n")
     put("images/1.dcm", b"\1" * 5000)
-    twin = bring(DATA)
-    assert (twin / "labels.csv").read_bytes() == b"a,b\n"
-    stand_in = twin / "images" / "1.dcm"
-    assert stand_in.stat().st_size == 5000
-    assert not stand_in.read_bytes().strip(b"\0")
-    with borrowed(stand_in, 5000) as copy:
-        assert copy.read_bytes() == b"\1" * 5000
-        assert copy.stat().st_mtime_ns == stand_in.stat().st_mtime_ns
-        assert copy.name == "1.dcm"
-    assert not copy.exists()
-    assert not stand_in.read_bytes().strip(b"\0")
+    copy = local_folder(DATA)
+    assert (copy / "labels.csv").read_bytes() == b"a,b\n"
+    placeholder = copy / "images" / "1.dcm"
+    assert placeholder.stat().st_size == 5000
+    assert not placeholder.read_bytes().strip(b"\0")
+    with open_image(placeholder, 5000) as image:
+        assert image.read_bytes() == b"\1" * 5000
+        assert image.stat().st_mtime_ns == placeholder.stat().st_mtime_ns
+        assert image.name == "1.dcm"
+    assert not image.exists()
+    assert not placeholder.read_bytes().strip(b"\0")
 
 
-def test_an_image_is_read_where_there_is_no_twin(store, tmp_path):
+def test_an_image_is_read_where_there_is_no_local_copy(store, tmp_path):
     """A worker on another machine has the path alone, made in another user's home."""
     put("images/1.dcm", b"pixels")
     path = Path("/home/other/.cache/cxr-compare/cxr-remote/memory/bkt/data/images/1.dcm")
-    with borrowed(path) as copy:
+    with open_image(path) as copy:
         assert copy.read_bytes() == b"pixels"
 
 
 def test_a_large_image_is_refused_before_it_is_fetched_and_a_lost_one_by_its_name(store):
     put("a.png", b"0123456789")
-    twin = bring(DATA)
+    copy = local_folder(DATA)
     for name, reason in (("a.png", "0 MiB is larger than the limit"), ("b.png", "no such file")):
-        with pytest.raises(InputError, match=f"{name}: {reason}"), borrowed(twin / name, 9):
+        with pytest.raises(InputError, match=f"{name}: {reason}"), open_image(copy / name, 9):
             pytest.fail("was fetched")
 
 
 def test_what_goes_wrong_with_a_borrowed_image_names_the_image(store):
     put("a.png", b"no image")
-    path = bring(DATA) / "a.png"
-    with pytest.raises(InputError) as caught, borrowed(path) as copy:
+    path = local_folder(DATA) / "a.png"
+    with pytest.raises(InputError) as caught, open_image(path) as copy:
         raise InputError(f"{copy}: is no image")
     assert str(caught.value) == f"{path}: is no image"
 
 
 @pytest.mark.parametrize("key", ["../../escaped.csv", "a/../../b.csv", "a//b.csv", "./c.csv"])
-def test_a_key_cannot_leave_the_twin(store, key):
+def test_a_key_cannot_leave_the_local_copy(store, key):
     fs = fsspec.filesystem("memory")
     put("good.csv", b"")
     fs.store[f"/bkt/data/{key}"] = fs.store["/bkt/data/good.csv"]
     with pytest.raises(InputError, match="cannot be a file's name here"):
-        bring(DATA)
+        local_folder(DATA)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +114,7 @@ def test_a_key_cannot_leave_the_twin(store, key):
 )  # fmt: skip
 def test_an_address_with_a_password_is_refused_without_being_repeated(address):
     with pytest.raises(InputError) as caught:
-        twin_of(address)
+        local_path(address)
     assert "secret" not in str(caught.value)
     assert "KEY" not in str(caught.value)
 
@@ -114,14 +123,14 @@ def test_what_a_command_changes_is_sent_and_what_it_only_reads_is_not(store, mon
     put("images.parquet", b"table")
     put("a.png", b"image")
     sent = []
-    real = mirror.send
-    monkeypatch.setattr(mirror, "send", lambda p, url: sent.append(p.name) or real(p, url))
-    with remote_folders([DATA]) as (folder,):
+    real = object_store.send
+    monkeypatch.setattr(object_store, "send", lambda p, url: sent.append(p.name) or real(p, url))
+    with working(DATA) as (folder,):
         assert Path(folder, "images.parquet").read_bytes() == b"table"
         with folder_lock(Path(folder)):
             pass
     assert sent == []
-    with remote_folders([f"A={DATA},{DATA}"]) as (word,):
+    with working(f"A={DATA},{DATA}") as (word,):
         folder = word.removeprefix("A=").split(",")[0]
         assert word == f"A={folder},{folder}"
         Path(folder, "audit.html").write_bytes(b"page")
@@ -148,10 +157,10 @@ def test_a_folder_looks_complete_at_no_moment_that_it_is_not(store, monkeypatch)
         for name in ("images.parquet", "boxes.parquet", "dataset.json"):
             (folder / name).write_bytes(content)
 
-    monkeypatch.setattr(mirror, "send", note(mirror.send))
-    monkeypatch.setattr(mirror, "remove", note(mirror.remove))
+    monkeypatch.setattr(object_store, "send", note(object_store.send))
+    monkeypatch.setattr(object_store, "remove", note(object_store.remove))
     for content in (b"old", b"new!"):
-        with remote_folders([DATA]) as (folder,):
+        with working(DATA) as (folder,):
             write(Path(folder), content)
     assert len(states) == 7
     for state in states:
@@ -161,15 +170,15 @@ def test_a_folder_looks_complete_at_no_moment_that_it_is_not(store, monkeypatch)
 
 
 def test_parts_are_sent_while_the_work_goes_on_and_growing_files_at_its_end(store, monkeypatch):
-    monkeypatch.setattr(mirror, "_SEND_EVERY_S", 0.02)
-    with remote_folders([DATA]) as (folder,):
+    monkeypatch.setattr(local_copies, "_SEND_EVERY_S", 0.02)
+    with working(DATA) as (folder,):
         Path(folder, "shard-00000.npy").parent.mkdir(parents=True, exist_ok=True)
         Path(folder, "shard-00000.npy").write_bytes(b"growing")
         Path(folder, "part-0.parquet").write_bytes(b"done")
         for _ in range(500):
             if "part-0.parquet" in held(store):
                 break
-            mirror.time.sleep(0.01)
+            time.sleep(0.01)
         assert held(store) == {"part-0.parquet": b"done"}
     assert held(store).keys() == {"part-0.parquet", "shard-00000.npy"}
 
@@ -190,7 +199,7 @@ def test_a_killed_prediction_goes_on_where_it_was_and_loses_and_doubles_nothing(
 
     killed(DATA, begin)
     assert not store
-    with remote_folders([DATA]) as (folder,), PredictionWriter(Path(folder), info) as writer:
+    with working(DATA) as (folder,), PredictionWriter(Path(folder), info) as writer:
         assert writer.done == {"a", "b"}
         add(writer, "c")
     shutil.rmtree(os.environ["CXR_CACHE"])
@@ -201,11 +210,11 @@ def test_a_killed_prediction_goes_on_where_it_was_and_loses_and_doubles_nothing(
 
 def test_what_another_machine_has_completed_wins_over_work_that_was_never_sent(store):
     killed(
-        DATA, lambda twin: twin.mkdir(parents=True) or (twin / "part-9.parquet").write_bytes(b"")
+        DATA, lambda copy: copy.mkdir(parents=True) or (copy / "part-9.parquet").write_bytes(b"")
     )
     put("part-0.parquet", b"theirs")
     put("dataset.json", b"{}")
-    with remote_folders([DATA]) as (folder,):
+    with working(DATA) as (folder,):
         assert {p.name for p in Path(folder).iterdir()} == {"part-0.parquet", "dataset.json"}
     assert held(store) == {"part-0.parquet": b"theirs", "dataset.json": b"{}"}
 
@@ -215,31 +224,31 @@ def test_a_rewriting_that_was_killed_is_not_mixed_with_what_the_store_has(store)
     put("images.parquet", b"old")
     put("dataset.json", b"{}")
 
-    def rewrite(twin: Path) -> None:
-        (twin / "dataset.json").unlink()
-        (twin / "images.parquet").write_bytes(b"new rows")
+    def rewrite(copy: Path) -> None:
+        (copy / "dataset.json").unlink()
+        (copy / "images.parquet").write_bytes(b"new rows")
 
     killed(DATA, rewrite)
-    twin = bring(DATA)
-    assert (twin / "images.parquet").read_bytes() == b"new rows"
-    assert not (twin / "dataset.json").exists()
+    copy = local_folder(DATA)
+    assert (copy / "images.parquet").read_bytes() == b"new rows"
+    assert not (copy / "dataset.json").exists()
 
 
 def test_a_kill_between_sending_and_noting_it_sends_again_or_not_at_all(store, monkeypatch):
-    real = mirror.send
+    real = object_store.send
 
     def die(path: Path, url: str):
         real(path, url)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mirror, "send", die)
-    bring(DATA).mkdir(parents=True)
+    monkeypatch.setattr(object_store, "send", die)
+    local_folder(DATA).mkdir(parents=True)
     for name in ("a.csv", "b.csv"):
-        (twin_of(DATA) / name).write_bytes(name.encode())
-    with pytest.raises(KeyboardInterrupt), remote_folders([DATA]):
+        (local_path(DATA) / name).write_bytes(name.encode())
+    with pytest.raises(KeyboardInterrupt), working(DATA):
         pass
-    monkeypatch.setattr(mirror, "send", real)
-    with remote_folders([DATA]):
+    monkeypatch.setattr(object_store, "send", real)
+    with working(DATA):
         pass
     assert held(store) == {"a.csv": b"a.csv", "b.csv": b"b.csv"}
 
@@ -249,11 +258,11 @@ def test_whoever_empties_the_cache_does_not_empty_the_store(store, part):
     for name in ("sub/a.csv", "b.csv", "dataset.json", "sub/c.png", "pixels/x/shard-00000.npy"):
         put(name, b"kept")
     before = held(store)
-    root = bring(DATA).parents[2]
+    root = local_folder(DATA).parents[2]
     shutil.rmtree(root / part)
-    with remote_folders([DATA]) as (folder,):
+    with working(DATA) as (folder,):
         assert Path(folder, "sub", "a.csv").read_bytes() == b"kept"
-    with remote_folders([DATA]) as (folder,):
+    with working(DATA) as (folder,):
         shutil.rmtree(folder)
     assert held(store) == before
 
@@ -261,12 +270,12 @@ def test_whoever_empties_the_cache_does_not_empty_the_store(store, part):
 def test_what_is_removed_there_goes_here_and_what_is_new_comes(store):
     put("a.csv", b"1")
     put("b.csv", b"1")
-    twin = bring(DATA)
+    copy = local_folder(DATA)
     put("b.csv", b"22")
     put("c.csv", b"3")
     del store["/bkt/data/a.csv"]
-    bring(DATA)
-    assert {p.name: p.read_bytes() for p in twin.iterdir()} == {"b.csv": b"22", "c.csv": b"3"}
+    local_folder(DATA)
+    assert {p.name: p.read_bytes() for p in copy.iterdir()} == {"b.csv": b"22", "c.csv": b"3"}
 
 
 def write_store(folder: Path, images: int) -> None:
@@ -283,7 +292,7 @@ def shards(store, monkeypatch, tmp_path) -> Path:
     write_store(tmp_path / "letterbox-16", 12)
     for path in (tmp_path / "letterbox-16").iterdir():
         put(f"pixels/letterbox-16/{path.name}", path.read_bytes())
-    return twin_of(DATA) / "pixels" / "letterbox-16"
+    return local_path(DATA) / "pixels" / "letterbox-16"
 
 
 def names_here(folder: Path) -> set[str]:
@@ -291,7 +300,7 @@ def names_here(folder: Path) -> set[str]:
 
 
 def test_shards_come_when_they_are_read_and_the_least_used_goes(shards, monkeypatch):
-    bring(DATA)
+    local_folder(DATA)
     size = 4 * 16 * 16 + 128
     monkeypatch.setenv("CXR_CACHE_GIB", repr(2.5 * size / 2**30))
     pixels = PixelStore.open(shards)
@@ -309,7 +318,7 @@ def test_a_shard_that_is_not_what_was_written_is_refused(shards, store):
     name = "pixels/letterbox-16/shard-00001.npy"
     content = held(store)[name]
     put(name, content[:-1] + b"\xff")
-    bring(DATA)
+    local_folder(DATA)
     pixels = PixelStore.open(shards)
     assert pixels.image("00000")[0, 0] == 0
     with pytest.raises(InputError, match=r"shard-00001\.npy: is not what was written \(its SHA"):
@@ -317,15 +326,8 @@ def test_a_shard_that_is_not_what_was_written_is_refused(shards, store):
     assert names_here(shards) == {"shard-00000.npy"}
 
 
-def test_an_old_store_without_hashes_is_taken(shards, store):
-    bring(DATA)
-    info = (shards / "pixels.json").read_text().replace('"sha256"', '"other"')
-    (shards / "pixels.json").write_text(info)
-    assert PixelStore.open(shards).image("00007")[0, 0] == 7
-
-
 def test_a_remote_store_grows_by_the_images_that_it_lacks(shards, store, tmp_path):
-    with remote_folders([DATA]):
+    with working(DATA):
         write_store(shards, 14)
     write_store(tmp_path / "local", 14)
     remote = {k: v for k, v in held(store).items() if "/shard-" in k or "index" in k}
@@ -335,7 +337,7 @@ def test_a_remote_store_grows_by_the_images_that_it_lacks(shards, store, tmp_pat
     assert remote == {name: local[name] for name in remote}
     assert len(remote) == 5
     shutil.rmtree(os.environ["CXR_CACHE"])
-    bring(DATA)
+    local_folder(DATA)
     assert PixelStore.open(shards).image("00013")[0, 0] == 13
 
 
@@ -343,13 +345,13 @@ def test_a_remote_store_grows_by_the_images_that_it_lacks(shards, store, tmp_pat
 def test_a_wrong_limit_of_the_cache_is_said_before_anything_is_fetched(store, monkeypatch, limit):
     monkeypatch.setenv("CXR_CACHE_GIB", limit)
     wrong = pytest.raises(InputError, match=f"CXR_CACHE_GIB={limit}: give a number of GiB")
-    with wrong, remote_folders([DATA]):
+    with wrong, working(DATA):
         pytest.fail("went on")
 
 
 def test_a_launched_process_beside_the_first_sends_nothing(store, monkeypatch):
     monkeypatch.setenv("RANK", "1")
-    with remote_folders([DATA]) as (folder,):
+    with working(DATA) as (folder,):
         Path(folder).mkdir(parents=True)
         write_json(Path(folder) / "run.json", "run", {})
     assert not store
@@ -357,7 +359,7 @@ def test_a_launched_process_beside_the_first_sends_nothing(store, monkeypatch):
 
 def test_local_shards_and_images_are_themselves(tmp_path):
     path = tmp_path / "shard-00000.npy"
-    assert shard_at_hand(path, None) is path
-    with borrowed(path) as same:
+    assert fetch_shard(path, None) is path
+    with open_image(path) as same:
         assert same is path
     assert address_of(path) is None

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from data_prep.contracts.workers import map_rows, read_ahead, write_behind
+from data_prep.work.pool import LocalEngine, read_ahead, write_behind
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -26,7 +26,7 @@ def test_order_is_kept_and_rows_are_read_lazily() -> None:
             taken.append(number)
             yield -number
 
-    answers = map_rows(abs, rows(), workers=2, lost=lambda row: -1)
+    answers = LocalEngine(2).map_rows(abs, rows(), on_crash=lambda row: -1)
     assert next(answers) == 0
     assert len(taken) <= 9
     assert list(answers) == list(range(1, 100))
@@ -36,14 +36,14 @@ def test_row_that_ends_its_process_costs_that_row_only() -> None:
     # Workers cannot import a test module, so the rows themselves say what to do; leaving the
     # process at once is what a crash in a decoder written in C does.
     rows = [partial(int, n) if n != 5 else partial(os._exit, 1) for n in range(12)]
-    answers = list(map_rows(operator.call, rows, workers=2, lost=lambda row: -1))
+    answers = list(LocalEngine(2).map_rows(operator.call, rows, on_crash=lambda row: -1))
     assert answers == [0, 1, 2, 3, 4, -1, 6, 7, 8, 9, 10, 11]
 
 
 def test_row_that_ends_its_process_among_many_sent_together_costs_that_row_only() -> None:
     numbers = range(3000)  # as quick as these, they go by the hundred
     rows = [partial(int, n) if n not in (1234, 2000) else partial(os._exit, 1) for n in numbers]
-    answers = list(map_rows(operator.call, rows, workers=2, lost=lambda row: -1))
+    answers = list(LocalEngine(2).map_rows(operator.call, rows, on_crash=lambda row: -1))
     assert answers == [n if n not in (1234, 2000) else -1 for n in numbers]
 
 
@@ -57,7 +57,7 @@ def test_slow_rows_are_sent_one_by_one_and_quick_ones_together() -> None:
                 drawn += 1
                 yield row
 
-        for answered, _ in enumerate(map_rows(operator.call, rows(), workers=2, lost=int)):
+        for answered, _ in enumerate(LocalEngine(2).map_rows(operator.call, rows(), on_crash=int)):
             most = max(most, drawn - answered)
         return most
 
@@ -67,7 +67,7 @@ def test_slow_rows_are_sent_one_by_one_and_quick_ones_together() -> None:
 
 def test_programming_error_in_a_worker_is_not_hidden() -> None:
     with pytest.raises(ValueError, match="invalid literal"):
-        list(map_rows(int, ["1", "x", "3"], workers=2, lost=lambda row: -1))
+        list(LocalEngine(2).map_rows(int, ["1", "x", "3"], on_crash=lambda row: -1))
 
 
 def test_a_folder_that_is_called_like_a_module_ends_no_worker(tmp_path: Path) -> None:
@@ -75,8 +75,8 @@ def test_a_folder_that_is_called_like_a_module_ends_no_worker(tmp_path: Path) ->
     (tmp_path / "pydicom" / "__init__.py").write_text("raise SystemExit('the wrong pydicom')")
     code = (
         f"import sys; sys.path[0] = {str(ROOT)!r}\n"  # as an installed command: not this folder
-        "from data_prep.contracts.workers import map_rows\n"
-        "print(list(map_rows(abs, [-2, -1], workers=2, lost=lambda row: None)))"
+        "from data_prep.work.engine import LocalEngine\n"
+        "print(list(LocalEngine(2).map_rows(abs, [-2, -1], on_crash=lambda row: None)))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False

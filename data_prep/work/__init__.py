@@ -1,0 +1,1 @@
+"""Where work runs and where bytes lie: rows in processes or Ray, folders in object stores."""

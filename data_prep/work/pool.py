@@ -1,0 +1,331 @@
+"""Rows worked on in processes of this machine, and chunk by chunk in those of any machine.
+
+A decoder in C can end its process on a broken file: the rows that were under way are then tried
+again one by one, so that one bad file costs one row and not the job.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from contextvars import copy_context
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing import forkserver, resource_tracker
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar, cast
+
+import cv2
+
+Row = TypeVar("Row")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class LocalEngine:
+    """Processes of this machine.
+
+    Attributes:
+        workers: How many; 0 and 1 work in this process, without protection from crashes.
+
+    Example:
+        >>> list(LocalEngine(1).map_rows(abs, [-2, 1], on_crash=lambda row: 0))
+        [2, 1]
+    """
+
+    workers: int
+
+    def map_rows(
+        self,
+        function: Callable[[Row], Result],
+        rows: Iterable[Row],
+        *,
+        on_crash: Callable[[Row], Result],
+        reads: Sequence[Path] = (),
+    ) -> Iterator[Result]:
+        """As `data_prep.work.engine.Engine.map_rows`.
+
+        Raises:
+            RuntimeError: Worker processes cannot start at all.
+        """
+        if self.workers <= 1:
+            yield from map(function, rows)
+            return
+        yield from map_in_chunks(_Pool(function, self.workers), rows, on_crash)
+
+
+def cpu_count() -> int:
+    """Processors that this process may use; containers and schedulers grant fewer than exist."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def processor_name() -> str:
+    """The processor's model, such as ``AMD EPYC 9654``; its kind where the system names none."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+# ----------------------------------------------------------------------- chunks of rows
+
+
+class CrashError(Exception):
+    """A worker process or its machine ended, and the answer with it."""
+
+
+class Workers(Protocol[Row, Result]):
+    """Processes that apply one function to chunks of rows."""
+
+    chunk_seconds: float  # of work in a chunk: many times what sending it takes
+    most_rows: int  # in a chunk
+
+    def room(self) -> int:
+        """How many chunks may be under way: enough to keep all busy, few enough for memory."""
+
+    def send(self, rows: list[Row]) -> Any:
+        """Start work on a chunk; what is returned goes to `receive`."""
+
+    def receive(self, answer: Any) -> tuple[list[Result], float]:
+        """Wait for the results of a chunk, and the seconds that they took; or `CrashError`."""
+
+    def try_alone(self, row: Row) -> tuple[bool, Result | None]:
+        """Whether a process of its own survives a row, and the result."""
+
+    def end(self, answers: list[Any]) -> None:
+        """Drop what is still under way."""
+
+
+def map_in_chunks(
+    workers: Workers[Row, Result], rows: Iterable[Row], on_crash: Callable[[Row], Result]
+) -> Iterator[Result]:
+    """Apply the function of some workers to rows; see `data_prep.work.engine.Engine`."""
+    source, pending, n_rows = iter(rows), deque[tuple[list[Row], Any]](), 1
+    try:
+        while True:
+            while len(pending) < workers.room() and (chunk := list(islice(source, n_rows))):
+                pending.append((chunk, workers.send(chunk)))
+            if not pending:
+                return
+            chunk, answer = pending.popleft()
+            try:
+                results, seconds = workers.receive(answer)
+            except CrashError:
+                yield from _one_by_one(workers, chunk, on_crash)
+                n_rows = 1
+                continue
+            del answer  # and with it what a cluster holds for it
+            # Rows differ, the first of all most: a chunk grows twofold at a time.
+            enough = round(workers.chunk_seconds * len(results) / max(seconds, 1e-6))
+            n_rows = max(1, min(enough, 2 * n_rows, workers.most_rows))
+            yield from results
+    finally:
+        workers.end([answer for _, answer in pending])
+
+
+def _one_by_one(
+    workers: Workers[Row, Result], rows: list[Row], on_crash: Callable[[Row], Result]
+) -> Iterator[Result]:
+    for row in rows:
+        try:
+            yield workers.receive(workers.send([row]))[0][0]
+        except CrashError:
+            survived, result = workers.try_alone(row)
+            yield cast(Result, result) if survived else on_crash(row)
+
+
+def apply_timed(
+    function: Callable[[Row], Result], rows: Iterable[Row]
+) -> tuple[list[Result], float]:
+    """Results of some rows, and the seconds that they took."""
+    start = time.perf_counter()
+    return [function(row) for row in rows], time.perf_counter() - start
+
+
+# ----------------------------------------------------------------- processes of this machine
+
+
+class _Pool(Generic[Row, Result]):
+    """Worker processes of this machine; see `Workers`."""
+
+    chunk_seconds, most_rows = 0.02, 256
+
+    def __init__(self, function: Callable[[Row], Result], workers: int) -> None:
+        self._function, self._workers = function, workers
+        self._pool = _start_pool(workers)
+
+    def room(self) -> int:
+        return 4 * self._workers
+
+    def send(self, rows: list[Row]) -> Future[tuple[list[Result], float]]:
+        try:
+            return self._pool.submit(apply_timed, self._function, rows)
+        except BrokenProcessPool:
+            self.end([])
+            self._pool = _start_pool(self._workers)
+            return self._pool.submit(apply_timed, self._function, rows)
+
+    def receive(self, answer: Future[tuple[list[Result], float]]) -> tuple[list[Result], float]:
+        try:
+            return answer.result()
+        except BrokenProcessPool:
+            raise CrashError from None
+
+    def try_alone(self, row: Row) -> tuple[bool, Result | None]:
+        return try_alone(self._function, row)
+
+    def end(self, answers: list[Any]) -> None:
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+
+def try_alone(function: Callable[[Row], Result], row: Row) -> tuple[bool, Result | None]:
+    """Apply a function to a row in a process of its own.
+
+    Returns:
+        Whether the process survived it, and the result.
+
+    Raises:
+        RuntimeError: Worker processes cannot start at all.
+    """
+    with _start_pool(1) as pool:
+        try:
+            pool.submit(cpu_count).result()
+        except BrokenProcessPool:
+            raise RuntimeError(
+                "worker processes cannot start; use workers=1, and in a script of your own keep "
+                'the call under `if __name__ == "__main__":`'
+            ) from None
+        try:
+            return True, pool.submit(function, row).result()
+        except BrokenProcessPool:
+            return False, None
+
+
+def _start_pool(workers: int) -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(workers, mp_context=_context(), initializer=_begin_worker)
+
+
+def _context() -> BaseContext:
+    """Start workers from a small server: forks of a process with threads can hang for ever."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["data_prep.store.decode"])
+    _start_server()
+    return context
+
+
+def _start_server() -> None:
+    """Start the server deaf to Ctrl-C, as its forks then are: it is the parent's to handle.
+
+    Else it, or a worker that is not ready yet, dies of it amid an import and shows where. It must
+    not import from the user's folder either, as Python by itself would: a folder there that is
+    called like a module of some library ends it.
+    """
+    with _environment("PYTHONSAFEPATH", "1"):
+        resource_tracker.ensure_running()  # first: its own start lets the signal through again
+        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            forkserver.ensure_running()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, held)
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+def _begin_worker() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    cv2.setNumThreads(1)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """A killed parent cannot end its workers: they would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
+
+
+# ------------------------------------------------------------ threads beside the work
+
+_END = object()
+
+
+def read_ahead(rows: Iterable[Row], *, most: int = 2) -> Iterator[Row]:
+    """Draw rows in a thread of their own while the caller works on those before.
+
+    Args:
+        rows: Read in that thread alone, one after another.
+        most: How many are drawn before they are asked for.
+
+    Yields:
+        The rows in their order. What goes wrong with one is raised in its place.
+
+    Example:
+        >>> list(read_ahead(range(4)))
+        [0, 1, 2, 3]
+    """
+    source, context = iter(rows), copy_context()  # a thread begins without the caller's
+
+    def draw() -> Any:
+        return context.run(next, source, _END)
+
+    with ThreadPoolExecutor(1, "read-ahead") as reader:
+        pending = deque(reader.submit(draw) for _ in range(most))
+        try:
+            while (row := pending.popleft().result()) is not _END:
+                pending.append(reader.submit(draw))
+                yield row
+        finally:
+            reader.shutdown(cancel_futures=True)
+
+
+def write_behind(write: Callable[[Row], object], rows: Iterable[Row]) -> None:
+    """Write each row in a thread of its own while the next one is made.
+
+    One row at most waits for the one before it. However it ends, what was begun is written to its
+    end before this returns or raises.
+
+    Args:
+        write: Called with one row after another, in their order.
+        rows: Made in the caller's thread.
+
+    Example:
+        >>> written: list[int] = []
+        >>> write_behind(written.append, range(3))
+        >>> written
+        [0, 1, 2]
+    """
+    call = copy_context().run
+    with ThreadPoolExecutor(1, "write-behind") as writer:
+        last: Future[object] | None = None
+        for row in rows:
+            if last is not None:
+                last.result()
+            last = writer.submit(call, write, row)
+        if last is not None:
+            last.result()
