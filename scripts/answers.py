@@ -107,9 +107,16 @@ def show_answers(
     if not files:
         raise InputError(f"{paths[-1]}: holds the output of an earlier call alone; give images")
     left_out: list[LooseImage] = []
-    first = next((each for each in read_loose(files) if not _is_bad(each, left_out)), None)
+    first: LooseImage | None = None
+    for file in read_loose(files):  # until one could be read: models are not loaded for nothing
+        if file.problem is None:
+            first = file
+            break
+        left_out.append(file)
     if first is None:
-        raise InputError(_none_answered(left_out, len(files)))
+        reason = str(left_out[0].problem)
+        many = f"none of {len(files)} files is an image; the first: "
+        raise InputError(reason if len(files) == 1 else many + reason)
     loaded = open_runs(runs, options)
     others = files[len(left_out) + 1 :]
     # Processes: they decode while the networks compute.
@@ -119,11 +126,10 @@ def show_answers(
         batch_size = min(run.model.batch_size for run in loaded)
     objects = None if output.dicom is None else _DicomWriter.begin(output.dicom, loaded)
     with _Writer(output, objects) as writer:
-        for each in left_out:
-            writer.leave_out(each.path, str(each.problem))
-        answered = (
-            (some, _answer(loaded, some)) for some in _batches(chain([first], stream), batch_size)
-        )
+        for file in left_out:
+            writer.leave_out(file.path, str(file.problem))
+        batches = _batches(chain([first], stream), batch_size)
+        answered = ((batch, _answer(loaded, batch)) for batch in batches)
         write_behind(lambda batch: _write_batch(*batch, writer, strict=strict), answered)
     if not writer.answered:
         raise InputError(f"none of {counted(len(files), 'file')} was answered; see above")
@@ -217,17 +223,6 @@ def _is_run(path: Path) -> bool:
     return False
 
 
-def _is_bad(file: LooseImage, bad: list[LooseImage]) -> bool:
-    if file.problem is not None:
-        bad.append(file)
-    return file.problem is not None
-
-
-def _none_answered(bad: Sequence[LooseImage], count: int) -> str:
-    first = str(bad[0].problem)
-    return first if count == 1 else f"none of {count} files is an image; the first: {first}"
-
-
 def open_runs(runs: Sequence[tuple[str | None, Path]], options: dict[str, Any]) -> list[LoadedRun]:
     """Load the runs; those of one name are told apart by their folders."""
     from dataclasses import replace
@@ -287,8 +282,8 @@ _OfImage = tuple["Answer | InputError", ...]
 
 def _answer(runs: Sequence[LoadedRun], files: Sequence[LooseImage]) -> list[_OfImage]:
     """What each run says of each file that could be read."""
-    good = [(str(each.path), each.image) for each in files if each.image is not None]
-    by_run = [run.answer(good) for run in runs] if good else []
+    images = [(str(file.path), file.image) for file in files if file.image is not None]
+    by_run = [run.answer(images) for run in runs] if images else []
     return list(zip(*by_run, strict=True))
 
 
@@ -296,39 +291,31 @@ def _write_batch(
     files: Sequence[LooseImage], answered: Sequence[_OfImage], writer: _Writer, *, strict: bool
 ) -> None:
     of_image = iter(answered)
-    for each in files:
-        if each.image is None:
-            writer.leave_out(each.path, str(each.problem))
+    for file in files:
+        if file.image is None:
+            writer.leave_out(file.path, str(file.problem))
             continue
-        answers = next(of_image)
-        failed = [answer for answer in answers if isinstance(answer, InputError)]
-        warned = [text for answer in answers if not isinstance(answer, InputError)
-                  for text in answer.warnings]  # fmt: skip
+        outcomes = next(of_image)
+        answers = [answer for answer in outcomes if not isinstance(answer, InputError)]
+        failed = [error for error in outcomes if isinstance(error, InputError)]
+        warned = [text for answer in answers for text in answer.warnings]
         if failed:
-            writer.leave_out(each.path, str(failed[0]))
+            writer.leave_out(file.path, str(failed[0]))
         elif strict and warned:
-            writer.leave_out(each.path, f"{each.path}: {warned[0]}; refused by --strict")
+            writer.leave_out(file.path, f"{file.path}: {warned[0]}; refused by --strict")
         else:
-            writer.write([one for one in answers if not isinstance(one, InputError)])
+            writer.write(answers)
 
 
 @dataclass
 class _DicomWriter:
-    """Writes what was answered for DICOM images as DICOM objects into a folder.
-
-    Attributes:
-        folder: Where they go.
-        algorithms: The systems.
-        written: Images so far.
-        refused: DICOM images so far that no object can refer to.
-        others: Images so far that are no DICOM.
-    """
+    """Writes what was answered for DICOM images as DICOM objects into a folder."""
 
     folder: Path
     algorithms: list[Algorithm]
-    written: int = 0
-    refused: int = 0
-    others: int = 0
+    written: int = 0  # images so far
+    refused: int = 0  # DICOM images so far that no object can refer to
+    others: int = 0  # images so far that are no DICOM
     _stems: set[str] = field(default_factory=set)
 
     @classmethod
@@ -367,14 +354,8 @@ class _DicomWriter:
 
     def close(self) -> None:
         """Say what was written."""
-        without = [
-            words
-            for count, words in (
-                (self.refused, f"{self.refused} refused, see above"),
-                (self.others, f"{self.others} no DICOM"),
-            )
-            if count
-        ]
+        without = [f"{self.refused} refused, see above"] if self.refused else []
+        without += [f"{self.others} no DICOM"] if self.others else []
         note = f" ({'; '.join(without)})" if without else ""
         console.say(f"DICOM objects of {counted(self.written, 'image')}: {self.folder}{note}")
 
@@ -391,19 +372,12 @@ def _free_stem(stem: str, taken: set[str]) -> str:
 
 @dataclass
 class _Writer:
-    """Prints, draws and writes answers as they come.
-
-    Attributes:
-        output: Where they go.
-        objects: Writes DICOM objects, or None.
-        answered: Images so far.
-        left_out: Files so far.
-    """
+    """Prints, draws and writes answers as they come."""
 
     output: AnswerOutput
     objects: _DicomWriter | None = None
-    answered: int = 0
-    left_out: int = 0
+    answered: int = 0  # images so far
+    left_out: int = 0  # files so far
     _stems: set[str] = field(default_factory=set)
     _last: Path | None = None
     _table: IO[str] | None = None
@@ -412,17 +386,14 @@ class _Writer:
 
     def __enter__(self) -> _Writer:
 
-        if self.output.overlays is not None:
-            from data_prep.contracts.folders import make_folder
+        from data_prep.contracts.folders import make_folder
+        from serving.answer import ANSWER_COLUMNS
 
+        if self.output.overlays is not None:
             make_folder(self.output.overlays)
         if self.output.csv is not None:
-            from data_prep.contracts.folders import make_folder
-
             make_folder(self.output.csv.parent)
             self._table = _unfinished(self.output.csv).open("w", newline="", encoding="utf-8")
-            from serving.answer import ANSWER_COLUMNS
-
             self._rows = csv.DictWriter(self._table, (*ANSWER_COLUMNS, "problem"))
             self._rows.writeheader()
         return self

@@ -146,27 +146,24 @@ class Guard:
         path: Path | str | None = None,
         square: np.ndarray | None = None,
     ) -> tuple[str, ...]:
-        """Say what speaks against a frontal chest X-ray.
+        """Say what speaks against a frontal chest X-ray, in sentences without a full stop.
 
         Args:
             image: As `data_prep.images.image.read_image` gives it, or its pixels.
             path: The file that it was read from, for what `file_warnings` says of it.
             square: The image letterboxed, where that was made already; used if of the guard's size.
-
-        Returns:
-            Sentences without a full stop; empty where nothing does.
         """
+        decoded = image if isinstance(image, DecodedImage) else None
         pixels = image.pixels if isinstance(image, DecodedImage) else image
         if square is not None and square.shape == (self.size, self.size):
             pixels = square
-        known = image if isinstance(image, DecodedImage) else None
-        found = [] if path is None else list(file_warnings(path, known))
-        found += [] if known is None else self._age_warnings(known.header.get("age_years"))
+        warnings = [] if path is None else list(file_warnings(path, decoded))
+        warnings += [] if decoded is None else self._age_warnings(decoded.header.get("age_years"))
         if self.score(pixels) >= self.limit:
-            found.append("does not look like the frontal chest X-rays that trained this run")
             turned = (words for words, turn in _TURNS if self.score(turn(pixels)) < self.limit)
-            found[-1] += "".join(f" ({words})" for words in list(turned)[:1])
-        return tuple(found)
+            words = "does not look like the frontal chest X-rays that trained this run"
+            warnings.append(words + "".join(f" ({turn})" for turn in list(turned)[:1]))
+        return tuple(warnings)
 
     def _age_warnings(self, age: float | None) -> list[str]:
         if age is None or self.ages is None:
@@ -231,8 +228,8 @@ def file_warnings(path: Path | str, image: DecodedImage | None = None) -> tuple[
     with open_image(Path(path)) as file:
         reason, is_dicom = why_no_radiograph(file)
     if is_dicom:
-        found = [f"by its DICOM header no frontal chest X-ray: {reason}"] if reason else []
-        return (*found, *([] if image is None else _orientation_warnings(image)))
+        warnings = [f"by its DICOM header no frontal chest X-ray: {reason}"] if reason else []
+        return (*warnings, *([] if image is None else _orientation_warnings(image)))
     colour = (image or read_image(path)).colour
     return ("a colour image; X-rays are grey",) if colour >= _COLOURED else ()
 
@@ -245,11 +242,7 @@ def _orientation_warnings(image: DecodedImage) -> list[str]:
 
 
 def image_notes(image: DecodedImage) -> tuple[str, ...]:
-    """What was done to show an image, where a reader should know; nothing speaks against it.
-
-    Args:
-        image: As `data_prep.images.image.read_image` gives it.
-    """
+    """What was done to show an image, where a reader should know; nothing speaks against it."""
     if not image.record["inverted"]:
         return ()
     kind = " (MONOCHROME1)" if image.record["photometric"] == "MONOCHROME1" else ""
