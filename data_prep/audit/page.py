@@ -47,27 +47,12 @@ _WORDS = {
     "warning": ("may affect results", "may affect results"),
     "info": ("worth knowing", "worth knowing"),
 }
-
-METHODS = (
-    "Shortcuts: a logistic model of one fact (numbers may bend at their terciles, categories with "
-    "fewer than 20 images are one, a missing value is a category) is fitted on four fifths of the "
-    "patients and judged on the rest, in turn; pairs of images within a fifth are compared. The "
-    "95 % interval is DeLong's, summed by patient, on the logit. Sibling images: the mean label of "
-    "the same patient's other images, the overall mean where there is none. Outer tenth: the mean "
-    "greys of 16 pieces around the image, four a side, in one such model: what is seen of it "
-    "where little lung lies (after Maguolo and Nanni, 2021).",
-    "Split by image: of N images, m drawn for test; an image of a patient with k images has all "
-    "siblings in test with probability (m−1)…(m−k+1) / ((N−1)…(N−k+1)), given that it is "
-    "itself. The expected share of leaking test images is 1 minus the mean of that.",
-    "Equal images: the same SHA-256 of the decoded pixels.",
-    "Copies that are not equal: a fingerprint of 256 bits (signs of low frequencies of the ranked "
-    "grey values) proposes pairs, also mirrored, upside down and as negatives; every pair that "
-    f"differs in at most {CERTAIN_DISTANCE} bits is proposed. Then the pixels decide: fine detail "
-    f"at 128 × 128 must correlate by {NEAR_CORRELATION:g}. Without pixels, pairs within "
-    f"{TRUSTED_DISTANCE} bits count. Cropped, shifted or obliquely turned copies are not found.",
-    "Burned-in text: as the DICOM header says, or where at least "
-    f"{TEXT_LINE_CHARACTERS} shapes like characters stand in a line; nothing is read.",
-)
+_LIMITS = {
+    "certain_bits": CERTAIN_DISTANCE,
+    "trusted_bits": TRUSTED_DISTANCE,
+    "correlation": f"{NEAR_CORRELATION:g}",
+    "characters": TEXT_LINE_CHARACTERS,
+}
 
 
 def _verdict(counts: dict[str, int]) -> str:
@@ -79,14 +64,13 @@ def _verdict(counts: dict[str, int]) -> str:
         >>> _verdict({"error": 0, "warning": 1, "info": 3})
         'No error was found; 1 warning may affect results.'
     """
-    errors, warnings = counts["error"], counts["warning"]
-    noun = "warning" if warnings == 1 else "warnings"
+    errors, warnings = counts["error"], counted(counts["warning"], "warning")
     if errors:
-        verb = "error invalidates" if errors == 1 else "errors invalidate"
-        more = f"; {warnings} {noun} may affect them" if warnings else ""
-        return f"{errors} {verb} results on this data set{more}."
-    if warnings:
-        return f"No error was found; {warnings} {noun} may affect results."
+        more = f"; {warnings} may affect them" if counts["warning"] else ""
+        verb = _WORDS["error"][errors > 1]
+        return f"{counted(errors, 'error')} {verb} on this data set{more}."
+    if counts["warning"]:
+        return f"No error was found; {warnings} may affect results."
     return "No error was found that invalidates results."
 
 
@@ -120,29 +104,24 @@ def _image_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     images, copies = facts.get("pictures", {}), facts.get("copies")
     rows = []
     if sizes := images.get("sizes"):
-        rows.append(
-            (
-                "Size, px (width × height)",
-                f"{sizes['smallest']} to {sizes['largest']}; {sizes['different']:,} different; "
-                f"{sizes['commonest_share']:.0%} are {sizes['commonest']}".replace(" x ", " × "),
-            )
+        text = (
+            f"{sizes['smallest']} to {sizes['largest']}; {sizes['different']:,} different; "
+            f"{sizes['commonest_share']:.0%} are {sizes['commonest']}"
         )
+        rows.append(("Size, px (width × height)", text.replace(" x ", " × ")))
     if field := images.get("field_width_mm"):
         low, middle, high = field["quartiles"]
         text = f"{middle:.0f} mm (quartiles {low:.0f} to {high:.0f}), known of {field['n_known']:,}"
         rows.append(("Field width", text))
     for name, counts in images.get("files", {}).items():
-        names = {value: _syntax(value) if name == "transfer_syntax" else value for value in counts}
-        listed = ", ".join(f"{names[value]}: {n:,}" for value, n in counts.items())
-        if set(counts) == {MISSING}:
-            continue
-        rows.append((name.replace("_", " ").capitalize(), listed))
+        if set(counts) != {MISSING}:
+            words = _syntax if name == "transfer_syntax" else str
+            listed = ", ".join(f"{words(value)}: {n:,}" for value, n in counts.items())
+            rows.append((name.replace("_", " ").capitalize(), listed))
     if copies and copies["pictures"]:
-        rows += [
-            ("Equal pixels", _groups(copies["equal_pixels"])),
-            ("Equal files", _groups(copies["equal_bytes"])),
-            ("Copies that are not equal", _groups(copies["near"])),
-        ]
+        kinds = {"equal_pixels": "Equal pixels", "equal_bytes": "Equal files",
+                 "near": "Copies that are not equal"}  # fmt: skip
+        rows += [(title, _groups(copies[kind])) for kind, title in kinds.items()]
     return rows
 
 
@@ -175,42 +154,32 @@ _CONTENTS = (
 
 @dataclass(frozen=True)
 class _Shown:
-    """An image on the page.
+    """An image on the page; sizes and boxes are in px of the original."""
 
-    Attributes:
-        image_id: Its name; empty where another image beside it has it.
-        label: What it is, for those who do not see it.
-        source: A ``data:`` address.
-        width: Of the original, px, as `boxes` are.
-        height: Likewise.
-        shown_width: On the page, px.
-        shown_height: Likewise.
-        boxes: ``x, y, width, height``.
-        words: Role and labels.
-    """
-
-    image_id: str
-    label: str
-    source: str
+    image_id: str  # empty where another image beside it has it
+    label: str  # for those who do not see it
+    source: str  # a ``data:`` address
+    longest: int  # side on the page, px
     width: float
     height: float
-    shown_width: int
-    shown_height: int
-    boxes: list[tuple[float, float, float, float]]
-    words: str
+    boxes: list[tuple[float, float, float, float]]  # x, y, width, height
+    words: str = ""  # role and labels
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """Width and height on the page."""
+        scale = self.longest / max(self.width, self.height)
+        return max(round(self.width * scale), 1), max(round(self.height * scale), 1)
 
 
 def write_audit(dataset: DataSet, found: Audit, folder: Path, *, pixels: bool = True) -> Path:
-    """Write ``audit.json``, ``audit_cases.csv`` and ``audit.html``.
+    """Write ``audit.json``, ``audit_cases.csv`` and, last, ``audit.html``; return the page.
 
     Args:
         dataset: The data set that was audited.
         found: What `data_prep.audit.audit.audit` found.
         folder: Where to write; it exists.
         pixels: Whether to show images.
-
-    Returns:
-        The page, written last.
 
     Raises:
         InputError: The disk is full or the folder may not be written.
@@ -230,10 +199,10 @@ def _all_cases(dataset: DataSet, found: Audit) -> pd.DataFrame:
     ]
     cases = pd.DataFrame(rows, columns=["check", "severity", "split", "unit", "id"], dtype="str")
     is_text = cases["check"] == _TEXT_CHECK
-    places = _text_places(_read_decode(dataset) if is_text.any() else empty_table("decode"))
+    corners = _text_corners(_read_decode(dataset) if is_text.any() else empty_table("decode"))
     ids = cases["id"].where(is_text)
     for column in TEXT_PLACE:
-        cases[column.removeprefix("text_")] = ids.map(places[column]).round(1)
+        cases[column.removeprefix("text_")] = ids.map(corners[column]).round(1)
     return cases
 
 
@@ -242,7 +211,7 @@ def _read_decode(dataset: DataSet) -> pd.DataFrame:
     return read_table(path, "decode") if path.exists() else empty_table("decode")
 
 
-def _text_places(decode: pd.DataFrame) -> pd.DataFrame:
+def _text_corners(decode: pd.DataFrame) -> pd.DataFrame:
     """Where text is suspected, by image id; empty where the set was prepared before that."""
     return decode.set_index("image_id").reindex(columns=list(TEXT_PLACE)).astype("float64").dropna()
 
@@ -269,7 +238,7 @@ def _render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str
         unknown=_unknown(facts.get("prevalence", [])),
         prevalences=_prevalences(facts.get("prevalence", []), titles),
         images=_image_rows(facts),
-        methods=METHODS,
+        limits=_LIMITS,
         version=_version(),
     )
 
@@ -284,7 +253,7 @@ class _Album:
         if self.read is None:
             return
         decode = _read_decode(dataset)
-        self.places, self.illegible = _text_places(decode), set(text_suspects(decode))
+        self.texts, self.illegible = _text_corners(decode), set(text_suspects(decode))
         self.rows = pd.Index(dataset.images["image_id"])
         self.sizes = dataset.images[["width", "height"]].astype("float64").to_numpy()
         self.boxes = dataset.boxes
@@ -300,19 +269,18 @@ class _Album:
 
     def cases(self, problem: Problem) -> list[list[_Shown]]:
         """The images of a problem, one list a case; none where there are no pixels."""
-        shown = []
-        if problem.check == _TEXT_CHECK:
+        of_text = problem.check == _TEXT_CHECK
+        if of_text:
             self.left += 2 * len(problem.pictures)
-        for case in problem.pictures:
-            if problem.check == _TEXT_CHECK:
-                images = self._show_text(case[0])
-            else:
-                images = [self._show(image_id) for image_id in case]
-            shown.append([image for image in images if image is not None])
+        cases = [
+            self._show_text(case[0]) if of_text else [self._show(image_id) for image_id in case]
+            for case in problem.pictures
+        ]
+        shown = [[image for image in case if image is not None] for case in cases]
         return [case for case in shown if case]
 
     def _show_text(self, image_id: str) -> list[_Shown | None]:
-        """The whole image, too small to be read, with the place; and a crop around the place."""
+        """The whole image, too small to be read, with a frame; and a crop around the text."""
         image = self._show(image_id)
         if image is None:
             return []
@@ -320,16 +288,17 @@ class _Album:
             pixels = self.dataset.read_original(image_id)
         except InputError:
             return [image]  # the audit has said that images are gone
-        place = self._text_place(image_id, pixels)
-        if place is None:
+        corners = self._text_corners_of(image_id, pixels)
+        if corners is None:
             return [image]
-        x1, y1, x2, y2 = place
-        return [replace(image, boxes=[(x1, y1, x2 - x1, y2 - y1)]), _crop(image_id, pixels, place)]
+        x1, y1, x2, y2 = corners
+        framed = replace(image, boxes=[(x1, y1, x2 - x1, y2 - y1)])
+        return [framed, _crop(image_id, pixels, corners)]
 
-    def _text_place(self, image_id: str, pixels: np.ndarray) -> tuple[float, ...] | None:
-        """``x1, y1, x2, y2`` in px; None where only the header speaks of text."""
-        if image_id in self.places.index:
-            return tuple(self.places.loc[image_id])
+    def _text_corners_of(self, image_id: str, pixels: np.ndarray) -> tuple[float, ...] | None:
+        """``x1, y1, x2, y2`` in px; `None` where only the header speaks of text."""
+        if image_id in self.texts.index:
+            return tuple(self.texts.loc[image_id])
         line = find_text_line(pixels)
         return line.box if line.characters >= TEXT_LINE_CHARACTERS else None
 
@@ -346,15 +315,9 @@ class _Album:
         if np.isnan(width) or np.isnan(height):
             height, width = (float(side) for side in pixels.shape)
         return _Shown(
-            image_id,
-            f"Image {image_id}",
-            thumbnail(pixels, longest),
-            width,
-            height,
-            *_fitted(width, height, longest),
-            self._boxes_of(image_id),
-            self._words(image_id),
-        )
+            image_id, f"Image {image_id}", thumbnail(pixels, longest), longest, width, height,
+            self._boxes_of(image_id), self._words(image_id),
+        )  # fmt: skip
 
     def _boxes_of(self, image_id: str) -> list[tuple[float, float, float, float]]:
         rows = self.boxes[self.boxes["image_id"] == image_id]
@@ -371,29 +334,16 @@ class _Album:
         return f"{role}: {label}" if isinstance(role, str) else label
 
 
-def _fitted(width: float, height: float, longest: int) -> tuple[int, int]:
-    """Width and height at which the longer side has a length, px."""
-    scale = longest / max(width, height)
-    return max(round(width * scale), 1), max(round(height * scale), 1)
-
-
-def _crop(image_id: str, pixels: np.ndarray, place: tuple[float, ...]) -> _Shown:
+def _crop(image_id: str, pixels: np.ndarray, corners: tuple[float, ...]) -> _Shown:
     """What lies around a line of text, with a frame around the line."""
-    x1, y1, x2, y2 = place
+    x1, y1, x2, y2 = corners
     margin = max(_CROP_HEIGHTS * (y2 - y1), _LEAST_MARGIN)
     left, top = int(max(x1 - margin, 0)), int(max(y1 - margin, 0))
     crop = pixels[top : int(y2 + margin), left : int(x2 + margin)]
     height, width = crop.shape
-    return _Shown(
-        "",
-        f"Suspected text of image {image_id}",
-        thumbnail(crop, _CROP_PX),
-        width,
-        height,
-        *_fitted(width, height, _CROP_PX),
-        [(x1 - left - 2, y1 - top - 2, x2 - x1 + 4, y2 - y1 + 4)],
-        "",
-    )
+    frame = (x1 - left - 2, y1 - top - 2, x2 - x1 + 4, y2 - y1 + 4)
+    label, source = f"Suspected text of image {image_id}", thumbnail(crop, _CROP_PX)
+    return _Shown("", label, source, _CROP_PX, width, height, [frame])
 
 
 def _charts(rows: list[dict[str, Any]], titles: dict[str, str]) -> list[tuple[str, list[Any]]]:
@@ -403,8 +353,7 @@ def _charts(rows: list[dict[str, Any]], titles: dict[str, str]) -> list[tuple[st
         entries = list(group)
         note = (
             f"{counted(entries[0]['n_images'], 'image')}, {entries[0]['n_positive']:,} positive. "
-            "Axis from "
-            f"{_AXIS[0]} to {_AXIS[1]:.0f}, dashed: chance. Whiskers: 95 % interval."
+            f"Axis from {_AXIS[0]} to {_AXIS[1]:.0f}, dashed: chance. Whiskers: 95 % interval."
         )
         bars = [{**_bar(row), "note": note} for row in entries]
         charts.append((titles.get(target, target), bars))

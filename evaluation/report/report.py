@@ -22,10 +22,7 @@ from evaluation.report.charts import (
     report_charts,
     save_figures,
 )
-from evaluation.report.checklists import checklists, methods_paragraph
-from evaluation.report.cost_table import cost_rows
 from evaluation.report.exploration import exploration
-from evaluation.report.facts import MethodFacts, decision_rows, meanings
 from evaluation.report.files import CASES_PAGES, DETAILS, FIGURES, MOST_THUMBNAILS, OVERLAYS, PAGE
 from evaluation.report.further_tables import (
     agreement,
@@ -46,8 +43,15 @@ from evaluation.report.gallery import (
     disagreement,
     select_cases,
 )
+from evaluation.report.methods import (
+    MethodFacts,
+    checklists,
+    decision_rows,
+    meanings,
+    methods_paragraph,
+)
 from evaluation.report.plot import to_svg
-from evaluation.report.result_tables import write_table_files
+from evaluation.report.result_tables import cost_rows, write_table_files
 from evaluation.report.table import Row, Table
 from evaluation.report.tables import (
     confusion_matrices,

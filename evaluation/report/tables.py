@@ -94,12 +94,7 @@ def table_rows(wanted: Sequence[str]) -> tuple[TableRow, ...]:
 
 
 def summary_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Table:
-    """Arrange the few figures that a paper's table holds.
-
-    Args:
-        comparison: The figures.
-        rows: Those wanted; without any the six of the metric registry that a system has.
-    """
+    """Arrange the rows wanted; without any the six of the metric registry that a system has."""
     policy = main_policy(policies_of(comparison), comparison.protocol.policy)
     known = {key for held in comparison.estimates.systems.values() for key in held}
     keys = []

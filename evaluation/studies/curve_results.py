@@ -109,14 +109,7 @@ PRESETS = (
 
 @dataclass(frozen=True)
 class Arm:
-    """One way to annotate, and what is trained on it; a study has at most one of each kind.
-
-    Attributes:
-        kind: ``mixed``: all images have a label, some have boxes too.
-        name: Of what is trained, as "RetinaNet lite".
-        settings: Its configuration, in one line.
-        note: What else to know.
-    """
+    """One way to annotate, and what is trained on it; a study has at most one of each kind."""
 
     kind: Kind
     name: str
@@ -179,13 +172,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Compared:
-    """A difference among all sizes: its p-value is Holm's over them.
-
-    Attributes:
-        n_images: `SizePoint.n_grown` of the first arm.
-        gap: The difference.
-        p_value: Holm's.
-    """
+    """A difference among all sizes: its p-value is Holm's over them."""
 
     n_images: float
     gap: Interval
@@ -323,12 +310,7 @@ _ONCE = " This holds for these trained models: each was trained once."
 
 
 def statements(study: CurveStudy, metric: str) -> Iterator[Statement]:
-    """What a study says of one metric: what is missing, differences, crossings.
-
-    Args:
-        study: The study.
-        metric: One of its metrics.
-    """
+    """What a study says of one metric: what is missing, differences, crossings."""
     title = title_in_sentence(metric)
     for arm in study.arms:
         if reason := study.absent.get((metric, arm.kind)):

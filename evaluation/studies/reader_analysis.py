@@ -84,23 +84,14 @@ class StudyRow:
 
 @dataclass(frozen=True)
 class ReaderAnalysis:
-    """A study's results.
-
-    Attributes:
-        study: What was analysed.
-        readers: Random or fixed.
-        cases: Random or fixed.
-        level: Of the intervals.
-        rows: Every figure.
-        crossed: By metric the analysis of all modalities, where all readers read with each.
-    """
+    """A study's results."""
 
     study: ReaderStudy
     readers: Effect
     cases: Effect
     level: float
     rows: tuple[StudyRow, ...]
-    crossed: dict[str, OrAnalysis]
+    crossed: dict[str, OrAnalysis]  # by metric, where all readers read with each modality
 
     @property
     def metrics(self) -> list[str]:

@@ -27,15 +27,7 @@ _STEPS = np.linspace(0.0, 1.0, 401)
 
 
 def write_readers(analysis: ReaderAnalysis, out: Path) -> Path:
-    """Write ``readers.csv``, ``readers.json`` and, last, ``readers.html``.
-
-    Args:
-        analysis: From `analyse_readers`.
-        out: An existing folder.
-
-    Returns:
-        The page.
-    """
+    """Write ``readers.csv``, ``readers.json`` and, last, ``readers.html``."""
     rows = [asdict(row) for row in analysis.rows]
     sentences, notes = statements(analysis), _notes(analysis)
     stored = {

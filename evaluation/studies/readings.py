@@ -29,18 +29,11 @@ _SAME = {"case": ("image_id",), "rating": ("score",), "patient": ("patient_id",)
 
 @dataclass(frozen=True)
 class ReaderStudy:
-    """Checked readings of the same cases, with their truth.
+    """Checked readings of the same cases, with their truth."""
 
-    Attributes:
-        truth: ``label`` (bool) and ``patient`` by ``case``: the cases that somebody read.
-        readings: ``reader``, ``modality``, ``case`` and ``rating``, ``decision`` (0 or 1) or both.
-        systems: As `readings`, of stand-alone systems under their name as ``reader``.
-        notes: What was left out or assumed, a sentence each.
-    """
-
-    truth: pd.DataFrame
-    readings: pd.DataFrame
-    systems: pd.DataFrame
+    truth: pd.DataFrame  # label (bool) and patient by case, of cases that somebody read
+    readings: pd.DataFrame  # reader, modality, case and rating, decision (0 or 1) or both
+    systems: pd.DataFrame  # the same of stand-alone systems, by name as reader
     notes: tuple[str, ...] = ()
 
     @property

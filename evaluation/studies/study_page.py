@@ -111,15 +111,7 @@ def study_files(kind: str) -> set[str]:
 def write_study(
     out: Path, kind: str, rows: Sequence[Mapping[str, Any]], stored: Mapping[str, Any], html: str
 ) -> Path:
-    """Write ``KIND.csv``, ``KIND.json`` and, last, ``KIND.html``; return the page.
-
-    Args:
-        out: The folder; it exists.
-        kind: Of the study, as "curve".
-        rows: Of the CSV.
-        stored: What the JSON holds.
-        html: From `StudyPage.render`.
-    """
+    """Write ``KIND.csv``, ``KIND.json`` and, last, ``KIND.html``; return the page."""
     with atomic_path(out / f"{kind}.csv") as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
     write_json(out / f"{kind}.json", kind, dict(stored))

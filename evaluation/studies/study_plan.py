@@ -36,16 +36,10 @@ _SHARES = (0.5, 1.0, 1.5)
 
 @dataclass(frozen=True)
 class Basis:
-    """What a study is planned from.
+    """What a study is planned from."""
 
-    Attributes:
-        plans: By name; one alone has an empty name.
-        compares: Whether two systems or modalities are compared.
-        facts: As `plan.json` holds them.
-    """
-
-    plans: Mapping[str, Plan]
-    compares: bool
+    plans: Mapping[str, Plan]  # by name; one alone has an empty name
+    compares: bool  # two systems or modalities
     facts: Mapping[str, Any]
 
 
@@ -111,12 +105,7 @@ def plans_of_readers(folder: Path, readers: Sequence[int]) -> Basis:
 
 
 def plans_of_predictions(parts: Mapping[str, Any], seeds: Sequence[int]) -> Basis:
-    """A study that follows from a pilot of predictions.
-
-    Args:
-        parts: By system, from `pilot_parts`.
-        seeds: Numbers of seeds to plan for; none: the pilot's own.
-    """
+    """A study that follows from a pilot of predictions; without `seeds` the pilot's own number."""
     systems = list(parts.values())
     plans = {
         _plan_name([], 0, seeds, number): PilotPlan(systems, [number] * len(systems))
@@ -163,20 +152,12 @@ def published_tables(plan: AssumedPlan, power: float, level: float) -> str:
 
 @dataclass(frozen=True)
 class StudyPlan:
-    """What is asked of one planned study or of several, and the answers.
-
-    Attributes:
-        difference: The true difference that is to be shown.
-        half_width: Half the width that an interval is to have on the mean.
-        power: How often the difference is to be shown.
-        level: Coverage of the interval; ``1 - alpha`` of the test.
-        basis: What it is planned from.
-    """
+    """What is asked of one planned study or of several, and the answers."""
 
     difference: float | None
     half_width: float | None
     power: float
-    level: float
+    level: float  # coverage of the interval; 1 - alpha of the test
     basis: Basis
 
     @cached_property
@@ -285,13 +266,6 @@ def _design_in_words(row: Mapping[str, Any]) -> str:
 
 def write_plan(plan: StudyPlan, out: Path) -> list[Path]:
     """Write ``figures/`` and, last, ``plan.json`` into a folder that is new or of a plan.
-
-    Args:
-        plan: The question and its answers.
-        out: The folder.
-
-    Returns:
-        The figures, as PNG.
 
     Raises:
         InputError: The folder holds something else.

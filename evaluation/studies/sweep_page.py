@@ -32,15 +32,7 @@ _NOTHING = np.empty(0)
 
 
 def write_page(sweep: Mapping[str, Any], folder: Path) -> Path:
-    """Write ``sweep.html``: one file that needs nothing but the trials' folders beside it.
-
-    Args:
-        sweep: What ``sweep.json`` holds.
-        folder: The sweep's.
-
-    Returns:
-        The page.
-    """
+    """Write ``sweep.html``: one file that needs nothing but the trials' folders beside it."""
     answer, *further = sentences(sweep)
     charts = [ShownChart(chart, _samples(chart)) for chart in _charts(sweep)]
     page = StudyPage(
@@ -62,9 +54,6 @@ def write_page(sweep: Mapping[str, Any], folder: Path) -> Path:
 
 def sentences(sweep: Mapping[str, Any]) -> list[str]:
     """What a sweep found, the answer first, and how far it can be relied on.
-
-    Args:
-        sweep: What ``sweep.json`` holds.
 
     Example:
         >>> sentences({"best": None, "trials": [1, 2]})

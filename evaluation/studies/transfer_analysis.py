@@ -51,23 +51,14 @@ _OF_LUNGS = ("picture", "siblings")
 
 @dataclass(frozen=True)
 class Scored:
-    """A system's scores of images of known label.
-
-    Attributes:
-        image_ids: Shape ``(N,)``.
-        y_true: bool, shape ``(N,)``.
-        scores: Shape ``(N,)``.
-        patients: A name per image, shape ``(N,)``.
-        n_seen: Images left out, as the system has seen their patients.
-        n_not_run: Images left out, as the system gave no answer.
-    """
+    """A system's scores of images of known label; all of shape ``(N,)``."""
 
     image_ids: pd.Index
     y_true: npt.NDArray[np.bool_]
     scores: Floats
     patients: npt.NDArray[np.str_]
-    n_seen: int = 0
-    n_not_run: int = 0
+    n_seen: int = 0  # images left out, as the system has seen their patients
+    n_not_run: int = 0  # images left out, as the system gave no answer
 
     @property
     def has_both_classes(self) -> bool:
@@ -89,12 +80,6 @@ def score_unseen(
     role: str,
 ) -> Scored:
     """Score a role's images of known label, without patients that the system has seen.
-
-    Args:
-        system: Its predictions of this data set.
-        decision: Its own, from home: how boxes become one score; `None`: the highest.
-        test_set: What is judged, by its name here.
-        role: ``val`` or ``test``.
 
     Raises:
         InputError: The predictions are of another data set, or of another split's images.
@@ -150,25 +135,7 @@ class Refit:
 
 @dataclass(frozen=True)
 class TransferCell:
-    """One system on one data set.
-
-    Attributes:
-        system: Its name.
-        data_set: Its name.
-        home: Whether the system was trained on it.
-        n_images: Test images judged.
-        n_patients: Their patients.
-        n_positive: Positive images.
-        n_seen: Test images left out, whose patients the system has seen.
-        n_not_run: Test images left out without an answer.
-        auroc: With its interval by patient; `None` where a class is absent.
-        frozen: `RATES` at the threshold from home.
-        refits: Thresholds chosen here.
-        drop: AUROC at home minus here; `None` at home, or where home is not judged.
-        p_value: Of no drop, Holm's over all drops of the table.
-        mean_probability: By the calibration from home; beside the share that is positive.
-        note: Why figures are missing.
-    """
+    """One system on one data set."""
 
     system: str
     data_set: str
@@ -179,11 +146,11 @@ class TransferCell:
     n_seen: int = 0
     n_not_run: int = 0
     auroc: ClusteredEstimate | None = None
-    frozen: dict[str, Interval] = field(default_factory=dict)
+    frozen: dict[str, Interval] = field(default_factory=dict)  # at the threshold from home
     refits: tuple[Refit, ...] = ()
-    drop: ClusteredEstimate | None = None
-    p_value: float | None = None
-    mean_probability: float | None = None
+    drop: ClusteredEstimate | None = None  # AUROC at home minus here
+    p_value: float | None = None  # of no drop, Holm's over all drops of the table
+    mean_probability: float | None = None  # by the calibration from home
     note: str = ""
 
     @property
@@ -208,18 +175,7 @@ def judge_cell(
 ) -> TransferCell:
     """Judge one system on one data set; its drop follows from `with_drops`.
 
-    Args:
-        system: Display name.
-        data_set: Display name.
-        test: What it scored of the test images.
-        val: Of the validation images, on which local thresholds are chosen.
-        decision: From home.
-        home: Whether it was trained on this data set.
-        policy: Whose threshold decides, and is chosen anew.
-        positives: Numbers of local positive patients to choose a threshold on.
-        replicates: Bootstrap resamples of patients.
-        draws: Of local patients.
-        seed: Of both.
+    Local thresholds are chosen on `val`, `draws` times for each number of positive patients.
     """
     owner, n_patients = cluster_index(test.patients)
     found: dict[str, Any] = {
@@ -361,9 +317,6 @@ def strongest_shortcut(test_set: TestSet, image_ids: pd.Index) -> dict[str, Any]
     """The best guess without the lungs on some images: metadata or borders alone.
 
     The best of several on the same images is somewhat too good.
-
-    Returns:
-        A row of `measure_shortcuts`; `None` where there are too few images for one.
     """
     path = test_set.dataset.folder / "decode.parquet"
     decode = read_table(path, "decode") if path.exists() else empty_table("decode")
@@ -375,13 +328,7 @@ def strongest_shortcut(test_set: TestSet, image_ids: pd.Index) -> dict[str, Any]
 
 @dataclass(frozen=True)
 class JudgedSet:
-    """A data set of the table.
-
-    Attributes:
-        name: Display name.
-        finding: What is judged there, by its name there.
-        shortcut: The best guess without the lungs, a row of `measure_shortcuts`.
-    """
+    """A data set, what is judged there, and the best guess without the lungs."""
 
     name: str
     finding: str
@@ -390,14 +337,7 @@ class JudgedSet:
 
 @dataclass(frozen=True)
 class Transfer:
-    """What the page holds.
-
-    Attributes:
-        sets: The data sets, in the order to show them.
-        cells: Every system on every data set.
-        policy: Whose threshold decides.
-        notes: What to know first.
-    """
+    """Every system on every data set, and what to know first."""
 
     sets: Sequence[JudgedSet]
     cells: Sequence[TransferCell]

@@ -13,7 +13,7 @@ from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.compare.compare import compare_systems
 from evaluation.decisions.test_set import TestSet
-from evaluation.report.cost_table import cost_rows
+from evaluation.report.result_tables import cost_rows
 from scripts.cli import run_verb
 from scripts.ensemble import ensemble
 from scripts.prepare import prepare

@@ -17,7 +17,7 @@ from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import Estimates, family_sizes
 from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.evaluation_set import Note
-from evaluation.report.checklists import checklists
+from evaluation.report.methods import checklists
 from evaluation.systems.eligibility import describe_training_data, training_sets
 from evaluation.systems.shortcuts import BEYOND_SHORTCUT
 

@@ -13,9 +13,8 @@ from data_prep.contracts.json_files import read_json
 from evaluation.compare.comparison import SystemResult
 from evaluation.compare.estimates import Estimates
 from evaluation.report.charts import cost_charts
-from evaluation.report.cost_table import COST_KEYS, cost_rows, cost_table
 from evaluation.report.plot import _draw
-from evaluation.report.result_tables import write_tables
+from evaluation.report.result_tables import COST_KEYS, cost_rows, cost_table, write_tables
 
 KNOWN = {
     "parameters": 6_954_000, "trainable_parameters": 1_025, "flops": 5.7e9,

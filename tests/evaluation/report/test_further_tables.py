@@ -14,8 +14,6 @@ from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.evaluation_set import Note
 from evaluation.report.charts import report_charts
-from evaluation.report.checklists import UNKNOWN, checklists, methods_paragraph
-from evaluation.report.facts import decision_rows
 from evaluation.report.further_tables import (
     _published_figures,
     agreement,
@@ -26,6 +24,7 @@ from evaluation.report.further_tables import (
     transfer_table,
     where_tables,
 )
+from evaluation.report.methods import UNKNOWN, checklists, decision_rows, methods_paragraph
 from evaluation.report.plot import _draw
 
 

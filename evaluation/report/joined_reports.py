@@ -1,4 +1,4 @@
-"""What the reports on the folds of a cross-validation say together: means over folds."""
+"""What several reports say together: the folds of a cross-validation, or several targets."""
 
 from __future__ import annotations
 
@@ -15,19 +15,28 @@ from scipy.special import stdtrit
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, provenance
 from data_prep.contracts.json_files import read_json, write_json
+from data_prep.contracts.pages import write_html
 from data_prep.contracts.tables import read_table
 from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import require_kind
 from data_prep.work.addresses import shown
+from evaluation.compare.estimates import Estimates
 from evaluation.metrics.evaluation_set import ALL
-from evaluation.metrics.registry import family, metric_title
+from evaluation.metrics.registry import family, highlighted, metric_title
 from evaluation.metrics.words import number, policy_words
-from evaluation.report.files import DECISIONS, METRICS
+from evaluation.report.files import DECISIONS, METRICS, METRICS_TABLE, PAGE
 from evaluation.report.plot import system_colour
+from evaluation.report.table import Table, figure_words
+from evaluation.report.tables import image_count
+from evaluation.report.templates import render
 from evaluation.statistics.bootstrap import LEVEL
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.axes import Axes
+
+    from data_prep.store.dataset import Target
 
 
 KEYS = ["target", "unit", "subgroup", "system", "policy", "metric"]
@@ -35,16 +44,7 @@ KEYS = ["target", "unit", "subgroup", "system", "policy", "metric"]
 
 @dataclass(frozen=True)
 class Folds:
-    """Reports on several folds of one data set.
-
-    Attributes:
-        folders: Where each lies.
-        splits: Name of each one's split.
-        systems: Judged in each, in order.
-        figures: A row a fold and figure: `KEYS`, ``fold`` (position), ``estimate``.
-        n_images: Test images of each.
-        provenance: Of each.
-    """
+    """Reports on several folds of one data set."""
 
     folders: tuple[Path, ...]
     splits: tuple[str, ...]
@@ -166,13 +166,7 @@ _HEADLINES = (  # metric and policy, as the figure and the Markdown table show t
 
 
 def write_folds(folds: Folds, table: pd.DataFrame, out: Path) -> None:
-    """Write ``folds.csv``, ``folds.md``, ``folds.png`` and, last, ``folds.json``.
-
-    Args:
-        folds: From `evaluation.report.folds.read_folds`.
-        table: From `evaluation.report.folds.summarise_folds`.
-        out: An existing folder.
-    """
+    """Write ``folds.csv``, ``folds.md``, ``folds.png`` and, last, ``folds.json``."""
     with atomic_path(out / "folds.csv") as temporary:
         table.to_csv(temporary, index=False)
     with atomic_path(out / "folds.md") as temporary:
@@ -263,3 +257,44 @@ def _panel(axes: Axes, folds: Folds, table: pd.DataFrame, metric: str, policy: s
     axes.tick_params(axis="x", labelsize=7)
     axes.grid(axis="x", color="#E3E3E3", linewidth=0.6)
     axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> Path:
+    """Join the reports below a folder: ``metrics.csv`` over all, and ``report.html`` last.
+
+    Args:
+        out: Folder that holds a report per target, each in a folder of the target's name.
+        targets: In the order to show them.
+        data_name: Name of the data set.
+
+    Returns:
+        The page.
+
+    Raises:
+        InputError: A target's report is not complete.
+    """
+    read = {target.name: read_json(out / target.name / METRICS, "metrics") for target in targets}
+    tables = {name: pd.DataFrame(payload["metrics"]) for name, payload in read.items()}
+    with atomic_path(out / METRICS_TABLE) as temporary:
+        pd.concat(list(tables.values()), ignore_index=True).to_csv(temporary, index=False)
+    sections = [_section(target, read[target.name], tables[target.name]) for target in targets]
+    page = render("targets.html.jinja", data_name=data_name, sections=sections)
+    return write_html(out / PAGE, page)
+
+
+def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
+    """One target on the page."""
+    by_image = Estimates.from_table(table[table["unit"] == "image"])
+    systems = list(payload["systems"])
+    rows = [
+        (metric_title(metric), *(figure_words(by_image.of(name, metric)) for name in systems))
+        for metric in highlighted("targets")
+    ]
+    title = f"Figures for {target.display_name}"
+    return {
+        "title": target.display_name,
+        "link": f"{target.name}/{PAGE}",
+        "count": image_count(by_image),
+        "table": Table.of(title, "", ("Figure", *systems), rows, len(systems)),
+        "notes": list(dict.fromkeys([*payload["answer"]["cautions"], *payload["notes"]])),
+    }

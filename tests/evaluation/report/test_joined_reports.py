@@ -10,7 +10,12 @@ from scipy import stats
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import write_json
 from data_prep.contracts.tables import write_table
-from evaluation.report.folds import folds_markdown, read_folds, summarise_folds, write_folds
+from evaluation.report.joined_reports import (
+    folds_markdown,
+    read_folds,
+    summarise_folds,
+    write_folds,
+)
 
 FIGURES = {"auroc": (0.80, 0.90, 0.85), "ap50": (0.30, 0.40, 0.50), "rsna_score": (0.1, None, 0.2)}
 

@@ -12,8 +12,8 @@ from evaluation.decisions.choices import TuningOptions
 from evaluation.decisions.search import Search
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import tune
-from evaluation.report.cost_table import cost_rows
-from evaluation.report.facts import IntervalFacts, decision_rows, meanings
+from evaluation.report.methods import IntervalFacts, decision_rows, meanings
+from evaluation.report.result_tables import cost_rows
 from evaluation.report.templates import sentence
 
 
