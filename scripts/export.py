@@ -5,75 +5,35 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
-
-import typer
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from data_prep.contracts.errors import InputError
+from data_prep.store.folder_kinds import require_kind
+from scripts import console
+from scripts.options import DataFolder
+from scripts.runner import AnyPath, Argument, Outcome, verb
 
 if TYPE_CHECKING:
+    from data_prep.export.export import ExportSummary
     from serving.exported.spec import Format, Precision
 
 _RUN_FORMATS = ("onnx", "openvino")
-_PRECISIONS = ("fp32", "bf16", "int8")
 
 
+@verb
 def export(
-    source: Annotated[
-        Path, typer.Argument(metavar="RUN|DATA", help="Run of cxr train, or data set.")
-    ],
-    out: Annotated[
-        Path | None,
-        typer.Argument(help="Folder to make. Of a run RUN/exports/FORMAT-PRECISION by default."),
-    ] = None,
-    format: Annotated[  # noqa: A002 - the option's own name
-        str,
-        typer.Option(
-            help="Of a run: onnx or openvino. Of a data set: coco, voc, yolo, or kaggle (CSV of "
-            "the RSNA challenge)."
-        ),
-    ] = "",
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            help="Of a run: fp32, bf16 (openvino alone) or int8; the last two need --data. fp32 if "
-            "left out."
-        ),
-    ] = None,
-    data: Annotated[
-        Path | None,
-        typer.Option(
-            help="Of a run: the data set that it was trained on. Its validation images judge the "
-            "export, its training images calibrate int8. Without it fp32 is judged on phantoms."
-        ),
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(help="Of a data set: also write the roles of this split, as 'default'."),
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            help="Of a data set: the findings of this target only; kaggle holds one target."
-        ),
-    ] = None,
-    reader: Annotated[str | None, typer.Option(help="Of a data set: whose labels.")] = None,
-    images: Annotated[
-        str | None,
-        typer.Option(
-            help="Of a data set: images beside the labels: png or jpeg (rendered in 8 bits, as the "
-            "models see them, of the original's size), link, copy or none. By default png for "
-            "yolo, jpeg for voc, none for coco and kaggle."
-        ),
-    ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=0, help="Of a data set: processes that render; all processors if left out."
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON.")] = False,
-) -> None:
+    source: Annotated[AnyPath, Argument(metavar="RUN|DATA")],
+    out: AnyPath | None = None,
+    *,
+    format: str = "",  # noqa: A002 - the option's own name
+    precision: Literal["fp32", "bf16", "int8"] | None = None,
+    data: DataFolder | None = None,
+    split: str | None = None,
+    target: str | None = None,
+    reader: str | None = None,
+    images: str | None = None,
+    workers: Annotated[int | None, Argument(least=0)] = None,
+) -> Outcome | ExportSummary:
     """Write a run as a folder that predicts without torch, or a data set's labels for others.
 
     An exported run is proved first: its boxes, scores, maps and decisions are held against those
@@ -83,27 +43,50 @@ def export(
     Of a data set it says what the format cannot hold; cxr prepare reads coco and voc back without
     loss. The folder appears whole or not at all.
 
-    Example: cxr export out/chexnet --format openvino --precision int8 --data out/data
+    Args:
+        source: Run of cxr train, or data set.
+        out: Folder to make. Of a run RUN/exports/FORMAT-PRECISION by default.
+        format: Of a run: onnx or openvino. Of a data set: coco, voc, yolo, or kaggle (CSV of the
+            RSNA challenge).
+        precision: Of a run: bf16 is for openvino alone; bf16 and int8 need --data. fp32 if left
+            out.
+        data: Of a run: the data set that it was trained on. Its validation images judge the
+            export, its training images calibrate int8. Without it fp32 is judged on phantoms.
+        split: Of a data set: also write the roles of this split, as 'default'.
+        target: Of a data set: the findings of this target only; kaggle holds one target.
+        reader: Of a data set: whose labels.
+        images: Of a data set: images beside the labels: png or jpeg (rendered in 8 bits, as the
+            models see them, of the original's size), link, copy or none. By default png for yolo,
+            jpeg for voc, none for coco and kaggle.
+        workers: Of a data set: processes that render; all processors if left out.
 
-    Example: cxr export data/rsna out/rsna-yolo --format yolo --split default
+    Returns:
+        What was written, and how far an export's answers lie from its run's.
+
+    Raises:
+        InputError: The export answers otherwise than its run, or the options do not fit.
+
+    Example:
+        cxr export out/chexnet --format openvino --precision int8 --data out/data
+
+        cxr export data/rsna out/rsna-yolo --format yolo --split default
     """
     if not format:
         raise InputError(
             f"export: --format is missing: {', '.join(_RUN_FORMATS)} for a run; coco, voc, "
             "yolo or kaggle for a data set"
         )
-    for_runs = {"precision": precision, "data": data}
     for_data = {
         "split": split, "target": target, "reader": reader, "images": images, "workers": workers,
     }  # fmt: skip
     if format in _RUN_FORMATS:
         _refuse(for_data, f"is for a data set's labels, not for --format {format}")
-        _export_run(source, out, cast("Format", format), precision or "fp32", data, as_json)
-        return
+        return _export_run(source, out, cast("Format", format), precision or "fp32", data)
+    for_runs = {"precision": precision, "data": data}
     _refuse(for_runs, f"is for a run; --format {format} writes a data set's labels")
     if out is None:
         raise InputError("export: give the folder to make behind the data set")
-    _export_labels(source, out, format, {**for_data, "reader": reader or "reference"}, as_json)
+    return _export_labels(source, out, format, {**for_data, "reader": reader or "reference"})
 
 
 def _refuse(options: Mapping[str, object], why: str) -> None:
@@ -115,17 +98,12 @@ def _export_run(
     run: Path,
     out: Path | None,
     format: Format,  # noqa: A002
-    precision: str,
+    precision: Precision,
     data: Path | None,
-    as_json: bool,
-) -> None:
-    from data_prep.store.folder_kinds import require_kind
-    from scripts import console
+) -> Outcome:
+    require_kind(run, "run")
     from scripts.machines.runtime import tune_cpu
 
-    if precision not in _PRECISIONS:
-        raise InputError(f"--precision {precision}: is none of {', '.join(_PRECISIONS)}")
-    require_kind(run, "run")
     tune_cpu()
     from data_prep.store.dataset import DataSet
     from data_prep.store.preprocess import Preprocess
@@ -133,30 +111,26 @@ def _export_run(
     from serving.backends import export_folder
     from serving.export import export_run
 
-    chosen = cast("Precision", precision)
-    out = out or export_folder(run, format, chosen)
+    out = out or export_folder(run, format, precision)
     dataset = None if data is None else DataSet.open(data)
     size = Preprocess.from_json(run / "preprocess.json").size
     store = None if dataset is None else open_store(dataset, size)
     console.say(f"Exporting as {format} {precision}, and holding it against the run")
-    proof = export_run(run, out, format, chosen, dataset, store)
-    for measure in proof.measures:
-        console.say(f"  {measure.words()}")
-    console.say(f"Export: {out}")
-    console.next_step(f"cxr predict {shlex.quote(str(out))} IMAGE")
-    if as_json:
-        console.emit_json({"export": str(out), **proof.to_json()})
+    proof = export_run(run, out, format, precision, dataset, store)
+    measures = [f"  {measure.words()}" for measure in proof.measures]
+    return Outcome(
+        "\n".join([*measures, f"Export: {out}"]),
+        {"export": str(out), **proof.to_json()},
+        next_steps=(f"cxr predict {shlex.quote(str(out))} IMAGE",),
+    )
 
 
 def _export_labels(
     data: Path,
     out: Path,
     format: str,  # noqa: A002
-    options: Mapping[str, object],
-    as_json: bool,
-) -> None:
-    from data_prep.store.folder_kinds import require_kind
-
+    options: dict[str, Any],
+) -> ExportSummary:
     if (data / "run.json").is_file():
         raise InputError(
             f"{data}: is a run, which --format {' or '.join(_RUN_FORMATS)} exports; --format "
@@ -166,18 +140,9 @@ def _export_labels(
     from data_prep.export.export import export_annotations
     from data_prep.store.dataset import DataSet
     from data_prep.work.pool import cpu_count
-    from scripts import console
 
     dataset = DataSet.open(data)
     if options["workers"] is None:
         options = {**options, "workers": cpu_count()}
     with console.progress("Writing", len(dataset.images)) as advance:
-        summary = export_annotations(dataset, out, format, advance=advance, **options)  # type: ignore[arg-type]
-    for line in summary.lines:
-        console.say(line)
-    console.next_step(
-        f"cxr import PREDICTIONS --data {shlex.quote(str(data))} --name NAME --out OUT, for what "
-        "another program predicts"
-    )
-    if as_json:
-        console.emit_json(summary.payload)
+        return export_annotations(dataset, out, format, advance=advance, **options)

@@ -5,9 +5,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
@@ -20,37 +18,37 @@ from data_prep.store.folder_kinds import (
     kind_of,
 )
 from evaluation.report.files import METRICS, PAGE
-from scripts import console
-from scripts.next_steps import show_next
+from scripts.next_steps import next_steps
+from scripts.runner import AnyPath, Outcome, verb
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def show(
-    folder: Annotated[
-        Path | None, typer.Argument(help="A data set, run, predictions or report folder.")
-    ] = None,
-    machine: Annotated[
-        bool, typer.Option("--machine", help="This machine: processor, memory, torch.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for a program.")] = False,
-) -> None:
+@verb
+def show(folder: AnyPath | None = None, *, machine: bool = False) -> Outcome:
     """Say what a folder holds and whether it is complete; or, with --machine, what this machine is.
 
-    Example: cxr show out/data
+    Args:
+        folder: A data set, run, predictions or report folder.
+        machine: This machine: processor, memory, torch.
+
+    Returns:
+        Facts by name.
+
+    Raises:
+        InputError: It is not a cxr folder, or is unfinished.
+
+    Example:
+        cxr show out/data
     """
     if (folder is None) != machine:
         raise InputError("show: give a folder, or --machine")
     facts = _machine() if folder is None else describe(folder)
-    if as_json:
-        console.emit_json(facts)
-        return
     width = max(len(key) for key in facts)
-    for key, value in facts.items():
-        console.say(f"{key:>{width}}  {_words(value)}")
-    if folder is not None:
-        show_next(folder)
+    lines = [f"{key:>{width}}  {_words(value)}" for key, value in facts.items()]
+    steps = () if folder is None else tuple(next_steps(folder))
+    return Outcome("\n".join(lines), facts, next_steps=steps)
 
 
 def _words(value: Any) -> str:

@@ -38,8 +38,7 @@ class ExportSummary:
     n_boxes: int  # boxes of the reader whose labels were written
     cannot: tuple[str, ...]  # what the format could not say, one sentence each
 
-    @property
-    def payload(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The same for a program, ready for JSON."""
         return {
             "format": self.format,
@@ -49,14 +48,18 @@ class ExportSummary:
             "cannot_say": list(self.cannot),
         }
 
-    @property
-    def lines(self) -> list[str]:
-        """For the terminal: what was lost, then what was written."""
+    def __str__(self) -> str:
         done = f"{counted(self.n_images, 'image')}, {counted(self.n_boxes, 'box')}"
-        return [
-            *(f"{self.format}: {line}" for line in self.cannot),
-            f"{self.folder}: {done} in {self.format} format",
-        ]
+        lost = [f"{self.format}: {line}" for line in self.cannot]
+        return "\n".join([*lost, f"{self.folder}: {done} in {self.format} format"])
+
+    @property
+    def next_steps(self) -> tuple[str, ...]:
+        """What to do with it."""
+        return (
+            "cxr import PREDICTIONS --data DATA --name NAME --out OUT, for what another program "
+            "predicts",
+        )
 
 
 def export_annotations(
