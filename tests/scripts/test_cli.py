@@ -173,7 +173,7 @@ def test_show_names_the_verb_that_completes_a_folder(tmp_path: Path, left: str, 
 
 
 def test_show_tells_what_machine_this_is(capsys: pytest.CaptureFixture[str]) -> None:
-    show.show(machine=True, as_json=True)
+    cli.run_verb(show.show, machine=True, as_json=True)
     machine = json.loads(capsys.readouterr().out)
     assert machine["usable processors"] == len(os.sched_getaffinity(0))
     assert machine["bf16 instructions"] in ("yes", "no")
@@ -309,7 +309,11 @@ def test_show_lists_what_a_folder_above_holds(tmp_path: Path) -> None:
 
 
 def test_show_names_weights_and_what_a_run_answers_by(tmp_path: Path) -> None:
-    write_json(tmp_path / "run.json", "run", {"name": "A", "seed": 0, "stopped_early": False})
+    write_json(
+        tmp_path / "run.json",
+        "run",
+        {"name": "A", "model_kind": "detector", "seed": 0, "stopped_early": False},
+    )
     (tmp_path / "model.safetensors").write_bytes(bytes(1_500_000))
     shown = done_by("show", str(tmp_path)).stderr
     assert f"weights  {tmp_path / 'model.safetensors'} (1.5 MB)" in shown
