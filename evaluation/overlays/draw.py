@@ -46,19 +46,9 @@ _DPI = 100  # of a figure of matplotlib
 
 
 def fit_panel(pixels: npt.NDArray[np.uint8], panel: int) -> tuple[npt.NDArray[np.uint8], float]:
-    """Resize an image so that its longer side has ``panel`` pixels, keeping the aspect.
+    """Resize a grey image so that its longer side has ``panel`` pixels, keeping the aspect.
 
-    Args:
-        pixels: Grey image, uint8, shape ``(H, W)``.
-        panel: Longer side in pixels.
-
-    Returns:
-        The resized image and the scale (panel px per original px).
-
-    Example:
-        >>> small, scale = fit_panel(np.zeros((200, 100), np.uint8), 50)
-        >>> small.shape, scale
-        ((50, 25), 0.25)
+    Gives the scale, too (panel px per original px).
     """
     height, width = pixels.shape
     scale = panel / max(height, width)
@@ -70,12 +60,7 @@ def fit_panel(pixels: npt.NDArray[np.uint8], panel: int) -> tuple[npt.NDArray[np
 def _draw_panel(
     pixels: npt.NDArray[np.uint8], shapes: Sequence[Shape | Label], panel: int
 ) -> npt.NDArray[np.uint8]:
-    """Draw shapes, given in original pixels, over a grey image; ``panel`` is its longer side.
-
-    Example:
-        >>> _draw_panel(np.zeros((8, 8), np.uint8), [], 16).shape
-        (16, 16, 3)
-    """
+    """Draw shapes, given in original pixels, over a grey image; ``panel`` is its longer side."""
     grey, scale = fit_panel(pixels, panel)
     canvas = np.repeat(grey[:, :, None], 3, axis=2)
     unit = panel / _REFERENCE
@@ -139,12 +124,7 @@ def _stroke(canvas: npt.NDArray[np.uint8], paths: list[Points], shape: Shape, un
 
 
 def _dashes(line: Points, unit: float = 1.0) -> list[Points]:
-    """Cut a polyline into dashes of 9 px with gaps of 7 px (times ``unit``).
-
-    Example:
-        >>> [dash.tolist() for dash in _dashes(np.array([[0.0, 0.0], [20.0, 0.0]]))]
-        [[[0.0, 0.0], [9.0, 0.0]], [[16.0, 0.0], [20.0, 0.0]]]
-    """
+    """Cut a polyline into dashes of 9 px with gaps of 7 px (times ``unit``)."""
     on, off = (length * unit for length in _DASH)
     steps = np.hypot(*np.diff(line, axis=0).T)
     distance = np.concatenate([[0.0], np.cumsum(steps)])
@@ -210,8 +190,8 @@ def draw_overlay(
         _draw_panel(pixels, [], panel),
         _draw_panel(pixels, truth_shapes(truth), panel),
         *(
-            _draw_panel(pixels, prediction_shapes(each, truth, size, faint=faint), panel)
-            for each in predictions
+            _draw_panel(pixels, prediction_shapes(one, truth, size, faint=faint), panel)
+            for one in predictions
         ),
     ]
     captions = [
@@ -245,15 +225,11 @@ def draw_predictions(
 
     Returns:
         RGB image, uint8.
-
-    Example:
-        >>> plain = np.zeros((64, 64), np.uint8)
-        >>> draw_predictions(plain, [], findings=[], title="a", panel=64).shape[1]
-        76
     """
     size = pixels.shape[1], pixels.shape[0]
-    shapes = [[], *(prediction_shapes(each, None, size, faint=False) for each in predictions)]
-    panels = [_at_least_wide(_draw_panel(pixels, each, panel), panel * 2 // 3) for each in shapes]
+    shapes = [[], *(prediction_shapes(one, None, size, faint=False) for one in predictions)]
+    drawn = [_draw_panel(pixels, of_panel, panel) for of_panel in shapes]
+    panels = [_at_least_wide(image, panel * 2 // 3) for image in drawn]
     facts = f"{size[0]} x {size[1]} px"
     captions = [("Image", None, title, facts), *map(_answer, predictions, findings)]
     figure = _panel_figure(panels, captions)
@@ -306,9 +282,9 @@ def _legend_strip(
     for entries_of_line in lines:
         for entry, left in entries_of_line:
             canvas.paste(_swatch(entry, swatch), (edge + left, top))
-            place = (edge + left + swatch + size // 2, top)
+            corner = (edge + left + swatch + size // 2, top)
             words = _fit(entry.words, plain, room - left - swatch - size // 2)
-            pen.text(place, words, _INK, font=plain)
+            pen.text(corner, words, _INK, font=plain)
         top += line
     for row in noted:
         pen.text((edge, top), row, _QUIET, font=plain)
@@ -335,15 +311,7 @@ def _wrap(text: str, font: ImageFont.FreeTypeFont, width: float) -> list[str]:
 
 
 def as_figure(images: Sequence[npt.NDArray[np.uint8]]) -> Figure:
-    """Drawn images one below the other as a figure of matplotlib, pixel for pixel.
-
-    Args:
-        images: RGB, uint8, shape ``(h, w, 3)``, at least one.
-
-    Example:
-        >>> as_figure([np.zeros((50, 200, 3), np.uint8)] * 2).get_size_inches().tolist()
-        [2.0, 1.0]
-    """
+    """Drawn RGB images one below the other as a figure of matplotlib, pixel for pixel."""
     width = max(image.shape[1] for image in images)
     rows = [
         np.pad(image, ((0, 0), (0, width - image.shape[1]), (0, 0)), constant_values=255)
@@ -360,12 +328,7 @@ def as_figure(images: Sequence[npt.NDArray[np.uint8]]) -> Figure:
 
 
 def to_png(image: npt.NDArray[np.uint8], path: Path) -> None:
-    """Write an image as PNG.
-
-    Args:
-        image: RGB, uint8, shape ``(h, w, 3)``.
-        path: File to write; its folder must exist.
-    """
+    """Write an RGB image as PNG."""
     with atomic_path(path) as temporary:
         Image.fromarray(image).save(temporary, format="PNG", compress_level=3)
 
@@ -425,8 +388,8 @@ def _write(
     bold, plain = _font(size, bold=True), _font(size)
     pen.text((left + indent, top + size * 0.4), _fit(name, bold, width - indent), _INK, font=bold)
     for row, line in enumerate(lines):
-        place = (left, top + size * (1.85 + 1.35 * row))
-        pen.text(place, _fit(line, plain, width), _INK if row == 0 else _QUIET, font=plain)
+        start = (left, top + size * (1.85 + 1.35 * row))
+        pen.text(start, _fit(line, plain, width), _INK if row == 0 else _QUIET, font=plain)
 
 
 def _fit(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
@@ -454,19 +417,10 @@ _SVG_DASH = "6 4"
 
 
 def to_svg(shapes: Sequence[Shape | Label], text_class: str = "words") -> Markup:
-    """Return the shapes as SVG elements in original pixels.
+    """The shapes as SVG elements in original pixels, drawn in their order.
 
-    Strokes keep their width in screen pixels however large the image is shown.
-
-    Args:
-        shapes: In original pixels, drawn in this order.
-        text_class: Class of the texts.
-
-    Example:
-        >>> import numpy as np
-        >>> line = Shape("truth", (np.array([[0, 0], [9, 4.26]]),), "#F0E442", closed=False)
-        >>> print(to_svg([line]).count("M0 0L9 4.3"))
-        2
+    Strokes keep their width in screen pixels however large the image is shown. `text_class` is
+    the class of the texts.
     """
     return Markup("").join(
         _text_element(each, text_class) if isinstance(each, Label) else _element(each)
@@ -475,13 +429,7 @@ def to_svg(shapes: Sequence[Shape | Label], text_class: str = "words") -> Markup
 
 
 def _path_data(paths: tuple[Points, ...], *, closed: bool) -> str:
-    """Return polylines as the ``d`` of an SVG path, rounded to 0.1 px.
-
-    Example:
-        >>> import numpy as np
-        >>> _path_data((np.array([[0, 0], [2, 0], [2, 1.04]]),), closed=True)
-        'M0 0L2 0L2 1Z'
-    """
+    """Polylines as the ``d`` of an SVG path, rounded to 0.1 px."""
     end = "Z" if closed else ""
     return "".join(
         "M" + "L".join(f"{x:.1f} {y:.1f}".replace(".0", "") for x, y in path) + end

@@ -50,19 +50,13 @@ _NO_BOXES: npt.NDArray[np.float64] = np.empty((0, 4))
 
 @dataclass(frozen=True)
 class ImageTruth:
-    """What is known of one image.
+    """What is known of one image; lesions are ``xyxy`` in original pixels, ``(N, 4)``."""
 
-    Args:
-        label: 1 present, 0 absent, NaN unknown.
-        boxes: Lesions ``xyxy`` in original pixels, ``(N, 4)``; None where nobody drew them.
-        kind: A word for the kind of image (``normal``, ``not_normal``), or "".
-        readers: Lesions as each single reader drew them, ``(N, 4)`` each, beside the reference.
-    """
-
-    label: float
-    boxes: npt.NDArray[np.float64] | None = None
-    kind: str = ""
+    label: float  # 1 present, 0 absent, NaN unknown
+    boxes: npt.NDArray[np.float64] | None = None  # None where nobody drew them
+    kind: str = ""  # of image: normal, not_normal, or ""
     readers: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    """Lesions as each single reader drew them, beside the reference."""
 
 
 @dataclass(frozen=True)
@@ -101,12 +95,7 @@ class ImagePrediction:
 
 
 def truth_shapes(truth: ImageTruth) -> list[Shape]:
-    """Return the lesions as closed boxes; those of single readers are thin.
-
-    Example:
-        >>> [shape.layer for shape in truth_shapes(ImageTruth(1.0, np.array([[1, 2, 3, 4]])))]
-        ['truth']
-    """
+    """The lesions as closed boxes; those of single readers are thin."""
     boxes = _NO_BOXES if truth.boxes is None else truth.boxes
     thin = [
         Shape("truth", (rectangle(box),), TRUTH_COLOUR, width=1.0, rim=0.8)
@@ -124,25 +113,12 @@ def prediction_shapes(
     faint: bool = True,
     line: float = 1 / 20,
 ) -> list[Shape | Label]:
-    """Return one system's map, boxes and scored point, with the truth as thin corners.
+    """One system's map, boxes and scored point, with the truth as thin corners.
 
-    A box whose centre lies on a lesion is solid, any other is dashed; each of the eight most
-    confident boxes from the cut on bears its score. Boxes below the cut are thin and grey, the
-    five most confident of them, in a layer of their own.
-
-    Args:
-        prediction: The system's view.
-        truth: The lesions, for the corners and for solid or dashed; None draws all boxes solid.
-        size: Width and height of the image in original pixels; sizes the cross and the texts.
-        faint: Whether the boxes below the cut are wanted.
-        line: Height of a line of text, of the longer side.
-
-    Example:
-        >>> boxes = np.array([[0, 0, 4, 4, 0.9]])
-        >>> prediction = ImagePrediction("A", "#E69F00", boxes=boxes, box_cut=0.5)
-        >>> box, score = prediction_shapes(prediction, ImageTruth(0.0), (64, 64))
-        >>> box.dashed, score.text
-        (True, '0.90')
+    A box whose centre lies on a lesion is solid, any other is dashed; without a truth all are
+    solid. Each of the eight most confident boxes from the cut on bears its score. Boxes below the
+    cut are thin and grey, the five most confident of them, in a layer of their own. `size` is that
+    of the image, width first, original px; `line` the height of a text, of the longer side.
     """
     lesions = _NO_BOXES if truth is None or truth.boxes is None else truth.boxes
     side = max(size)
@@ -228,12 +204,7 @@ _KEY_WIDTH = 30.0  # of lines; drawn about 2 px wide
 
 
 def legend(predictions: Sequence[ImagePrediction]) -> list[KeyEntry]:
-    """Say what each system's shapes mean, where no truth is drawn.
-
-    Example:
-        >>> [entry.words for entry in legend([ImagePrediction("A", "#E69F00")])]
-        ['A: box with its score', 'A: centre of its highest-scoring box']
-    """
+    """Say what each system's shapes mean, where no truth is drawn."""
     entries = []
     for prediction in predictions:
         colour, name = prediction.colour, prediction.system
@@ -283,11 +254,7 @@ def outcome_kind(prediction: ImagePrediction, truth: ImageTruth) -> str:
 
 
 def outcome(prediction: ImagePrediction, truth: ImageTruth) -> tuple[str, str]:
-    """Say in words the outcome of one image in one system, and with which sign.
-
-    Returns:
-        The sign (``right``, ``wrong`` or ``open``) and the words.
-    """
+    """What became of one image in one system: ``right``, ``wrong`` or ``open``, and the words."""
     kind = outcome_kind(prediction, truth)
     sign, words = OUTCOMES[kind]
     near = kind == "misplaced" and prediction.within_cell
@@ -295,12 +262,7 @@ def outcome(prediction: ImagePrediction, truth: ImageTruth) -> tuple[str, str]:
 
 
 def describe_score(prediction: ImagePrediction) -> str:
-    """Return the score beside its threshold.
-
-    Example:
-        >>> describe_score(ImagePrediction("A", "#E69F00", score=0.83, threshold=0.31))
-        'score 0.830 ≥ 0.310'
-    """
+    """The score beside its threshold."""
     if prediction.score is None:
         return "no score"
     score = score_words(prediction.score)
@@ -320,14 +282,7 @@ def _left_out(prediction: ImagePrediction) -> str:
 
 
 def describe_truth(truth: ImageTruth, finding: str) -> str:
-    """Return the truth of an image in words.
-
-    Example:
-        >>> describe_truth(ImageTruth(1.0, np.zeros((2, 4))), "Lung opacity")
-        'Lung opacity: present, 2 boxes'
-        >>> describe_truth(ImageTruth(0.0, kind="not_normal"), "Lung opacity")
-        'Lung opacity: absent (not normal)'
-    """
+    """The truth of an image in words."""
     words = f"{finding}: {_state(truth)}"
     single = [f"{reader} {_boxes(len(boxes))}" for reader, boxes in truth.readers.items()]
     return f"{words}; {', '.join(single)}" if single else words

@@ -69,7 +69,7 @@ def write_reader_study(
     """
     if (out / "review.csv").exists():
         raise InputError(f"{out}: holds a study already; choose another --out")
-    order = [str(each) for each in np.random.default_rng(seed).permutation(list(image_ids))]
+    order = [str(name) for name in np.random.default_rng(seed).permutation(list(image_ids))]
     digits = max(3, len(str(len(order))))
     numbers = [f"{position:0{digits}d}" for position in range(1, len(order) + 1)]
     make_folder(out / "panels")

@@ -22,6 +22,8 @@ TRUTH_COLOUR = "#F0E442"
 FAINT_COLOUR = "#C8C8C8"
 _SYSTEM_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73")
 """On dark X-rays, in the order of the systems; source: Okabe and Ito 2008."""
+CHART_COLOURS = ("#D55E00", "#0072B2", "#CC79A7", "#009E73")
+"""The same systems on white."""
 
 
 @dataclass(frozen=True)
@@ -40,30 +42,17 @@ class Shape:
 
 @dataclass(frozen=True)
 class Label:
-    """A short text on the image, one line high, in the look of its shape.
-
-    Args:
-        layer: As of a `Shape`.
-        text: What stands there.
-        corner: Upper left corner in original pixels.
-        size: Height of the line in original pixels.
-        colour: ``#RRGGBB``.
-    """
+    """A short text on the image, one line high, as its shape looks; lengths in original px."""
 
     layer: str
     text: str
-    corner: tuple[float, float]
-    size: float
+    corner: tuple[float, float]  # upper left
+    size: float  # height of the line
     colour: str
 
     @property
     def width(self) -> float:
-        """About how wide the text is: figures are six tenths as wide as a line is high.
-
-        Example:
-            >>> Label("boxes", "0.83", (0, 0), 10.0, "#E69F00").width
-            24.0
-        """
+        """About how wide the text is: figures are six tenths as wide as a line is high."""
         return _GLYPH * self.size * len(self.text)
 
 
@@ -78,17 +67,9 @@ def place_labels(
     """Put a text at a corner of each box, inside the image and clear of the texts before it.
 
     Above the upper left corner where there is room, else below the lower left one, else inside
-    the box, else at its right end; a text without a free place is left out.
-
-    Args:
-        wanted: Layer, box ``xyxy``, text and colour, the most important first.
-        image: Width and height, original pixels.
-        size: Height of a line, original pixels.
-
-    Example:
-        >>> box = np.array([0.0, 0.0, 50.0, 50.0])
-        >>> place_labels([("boxes", box, "0.9", "#E69F00")], (100.0, 100.0), 10.0)[0].corner
-        (0.0, 50.0)
+    the box, else at its right end; a text without a free place is left out. `wanted`: layer, box
+    ``xyxy``, text and colour, the most important first; `image`: width and height; `size`: of a
+    line; all lengths in original pixels.
     """
     width, height = image
     placed: list[Label] = []
@@ -102,10 +83,8 @@ def place_labels(
             for x, y in corners
             if 0 <= y <= height - size
         ]
-        free = (each for each in options if not any(_meet(each, other) for other in placed))
-        chosen = next(free, None)
-        if chosen is not None:
-            placed.append(chosen)
+        free = [option for option in options if not any(_meet(option, other) for other in placed)]
+        placed += free[:1]
     return placed
 
 
@@ -117,33 +96,18 @@ def _meet(one: Label, other: Label) -> bool:
 
 
 def system_colour(position: int) -> str:
-    """Return the colour of the system at this position on X-rays (repeats after four).
-
-    Example:
-        >>> system_colour(0), system_colour(4)
-        ('#E69F00', '#E69F00')
-    """
+    """The colour of the system at this position on X-rays (repeats after four)."""
     return _SYSTEM_COLOURS[position % len(_SYSTEM_COLOURS)]
 
 
 def rectangle(box: Sequence[float] | npt.NDArray[np.float64]) -> Points:
-    """Return the four corners of an ``xyxy`` box, clockwise from the top left.
-
-    Example:
-        >>> rectangle([0, 0, 2, 1]).tolist()
-        [[0.0, 0.0], [2.0, 0.0], [2.0, 1.0], [0.0, 1.0]]
-    """
+    """The four corners of an ``xyxy`` box, clockwise from the top left."""
     x1, y1, x2, y2 = (float(edge) for edge in box[:4])
     return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
 
 
 def corner_brackets(box: Sequence[float] | npt.NDArray[np.float64]) -> tuple[Points, ...]:
-    """Return the four corners of a box as open angles: a truth that does not hide a finding.
-
-    Example:
-        >>> corner_brackets([0, 0, 40, 80])[0].tolist()
-        [[0.0, 10.0], [0.0, 0.0], [10.0, 0.0]]
-    """
+    """The four corners of a box as open angles: a truth that does not hide a finding."""
     x1, y1, x2, y2 = (float(edge) for edge in box[:4])
     arm = min(x2 - x1, y2 - y1) / 4
     corners = ((x1, y1, 1, 1), (x2, y1, -1, 1), (x2, y2, -1, -1), (x1, y2, 1, -1))
@@ -154,12 +118,7 @@ def corner_brackets(box: Sequence[float] | npt.NDArray[np.float64]) -> tuple[Poi
 
 
 def cross(x: float, y: float, arm: float) -> tuple[Points, ...]:
-    """Return an upright cross centred on a point, ``arm`` original pixels each way.
-
-    Example:
-        >>> [path.tolist() for path in cross(5, 5, 1)]
-        [[[4.0, 5.0], [6.0, 5.0]], [[5.0, 4.0], [5.0, 6.0]]]
-    """
+    """An upright cross centred on a point, ``arm`` original pixels each way."""
     return (
         np.array([[x - arm, y], [x + arm, y]], dtype=np.float64),
         np.array([[x, y - arm], [x, y + arm]], dtype=np.float64),
@@ -167,12 +126,7 @@ def cross(x: float, y: float, arm: float) -> tuple[Points, ...]:
 
 
 def on_lesion(x: float, y: float, truth: npt.NDArray[np.float64]) -> bool:
-    """Say whether a point lies in any truth box, borders included.
-
-    Example:
-        >>> on_lesion(10, 5, np.array([[0, 0, 10, 10]])), on_lesion(11, 5, np.empty((0, 4)))
-        (True, False)
-    """
+    """Whether a point lies in any truth box, borders included."""
     inside = (truth[:, 0] <= x) & (x <= truth[:, 2]) & (truth[:, 1] <= y) & (y <= truth[:, 3])
     return bool(inside.any())
 
@@ -189,71 +143,52 @@ def contour_levels(peaks: npt.ArrayLike, probabilities: npt.ArrayLike) -> dict[f
 
     A class activation map adds up to a logit, so one of its values alone is no probability. The
     system's own probabilities say what a value means: rising regression of the images'
-    probabilities on the peaks of their maps. No label is read.
+    probabilities on the peaks of their maps.
 
-    Args:
-        peaks: Highest value of each image's map, raw; NaN is left out.
-        probabilities: The system's probability of each of these images, likewise.
-
-    Returns:
-        Raw value by probability, for those of `CONTOUR_PROBABILITIES` that some map reaches with
-        a value that speaks for the finding (above 0).
+    No label is read. `peaks`: highest raw value of each image's map, NaN is left out;
+    `probabilities`: the system's of each of these images. Gives the raw value by probability, for
+    those of `CONTOUR_PROBABILITIES` that some map reaches with a value above 0, which speaks for
+    the finding.
 
     Example:
         >>> contour_levels([1.0, 2.0, 3.0, 4.0], [0.1, 0.2, 0.6, 0.7])
         {0.25: 3.0, 0.5: 3.0}
     """
-    peak, probability = (np.asarray(each, dtype=np.float64) for each in (peaks, probabilities))
+    peak, probability = (np.asarray(values, np.float64) for values in (peaks, probabilities))
     known = np.isfinite(peak) & np.isfinite(probability)
     if not known.any():
         return {}
     rising, inverse, counts = np.unique(peak[known], return_inverse=True, return_counts=True)
     means = np.bincount(inverse, probability[known]) / counts
     expected = scipy.optimize.isotonic_regression(means, weights=counts).x
-    found = {}
-    for wanted in CONTOUR_PROBABILITIES:
-        reached = rising[(expected >= wanted) & (rising > 0)]
+    levels = {}
+    for contour in CONTOUR_PROBABILITIES:
+        reached = rising[(expected >= contour) & (rising > 0)]
         if len(reached):
-            found[wanted] = float(reached[0])
-    return found
+            levels[contour] = float(reached[0])
+    return levels
 
 
 @dataclass(frozen=True)
 class ActivationGrid:
-    """One activation map and where its contours lie.
+    """One activation map and where its contours lie."""
 
-    Args:
-        values: Raw contributions, shape ``(grid_h, grid_w)``.
-        frame: The grid's outer frame ``xyxy`` in original pixels.
-        levels: Raw values of the contours, rising; fixed for a system.
-    """
-
-    values: npt.NDArray[np.float64]
-    frame: tuple[float, float, float, float]
-    levels: tuple[float, ...]
+    values: npt.NDArray[np.float64]  # raw contributions, (grid_h, grid_w)
+    frame: tuple[float, float, float, float]  # outer frame xyxy, original px
+    levels: tuple[float, ...]  # raw values of the contours, rising; fixed for a system
 
     @property
     def cell(self) -> tuple[float, float]:
-        """Width and height of one cell in original pixels.
-
-        Example:
-            >>> ActivationGrid(np.zeros((2, 4)), (0, 0, 8, 8), (1.0,)).cell
-            (2.0, 4.0)
-        """
+        """Width and height of one cell in original pixels."""
         x1, y1, x2, y2 = self.frame
         rows, columns = self.values.shape
         return (x2 - x1) / columns, (y2 - y1) / rows
 
 
 def map_shapes(grid: ActivationGrid, colour: str) -> list[Shape]:
-    """Return the map's tinted areas and contour lines; none where it stays below the first.
+    """The map's tinted areas and contour lines; none where it stays below the first.
 
     Nothing is normalised per image: two images with equal values look equal.
-
-    Example:
-        >>> quiet = ActivationGrid(np.full((4, 4), 0.1), (0, 0, 64, 64), (0.5, 1.0))
-        >>> map_shapes(quiet, "#56B4E9")
-        []
     """
     x, y, z = _refine(grid)
     generator = contourpy.contour_generator(x, y, z, fill_type=contourpy.FillType.OuterOffset)

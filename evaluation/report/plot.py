@@ -17,6 +17,7 @@ import numpy.typing as npt
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox, TransformedBbox
 
+from evaluation.overlays.shapes import CHART_COLOURS
 from evaluation.statistics.ranking import Floats
 
 if TYPE_CHECKING:
@@ -24,14 +25,12 @@ if TYPE_CHECKING:
 
     from matplotlib.axes import Axes
 
-_COLOURS = ("#D55E00", "#0072B2", "#CC79A7", "#009E73")  # of Okabe and Ito, on white
-
 MARKERS = ("o", "^", "s", "D", "v", "P")
 """Markers of the policies, in their order; ``"."`` is a plain dot."""
 
 _INK, _QUIET, _LINE, _PAPER = "#1A2027", "#59636E", "#D9DCD8", "#FFFFFF"
 _THEME = {
-    **{colour.lower(): f"var(--s{place})" for place, colour in enumerate(_COLOURS)},
+    **{colour.lower(): f"var(--s{place})" for place, colour in enumerate(CHART_COLOURS)},
     _INK.lower(): "var(--ink)", _QUIET.lower(): "var(--quiet)",
     _LINE.lower(): "var(--line)", _PAPER.lower(): "var(--paper)",
 }  # fmt: skip
@@ -154,7 +153,7 @@ def _draw_plot(axes: Axes, chart: Chart) -> None:
 
 def system_colour(position: int) -> str:
     """Return the colour of a system in PNG files, by its place among the systems."""
-    return _COLOURS[position % len(_COLOURS)]
+    return CHART_COLOURS[position % len(CHART_COLOURS)]
 
 
 def _dress(axes: Axes, chart: Chart) -> None:
@@ -195,7 +194,7 @@ def _line_style(chart: Chart, curve: Curve) -> Any:
 
 def _dash(position: int) -> Any:
     """A dash that no other system of the same colour has, for the first sixteen."""
-    return _DASHES[(position + position // len(_COLOURS)) % len(_DASHES)]
+    return _DASHES[(position + position // len(CHART_COLOURS)) % len(_DASHES)]
 
 
 def _marker_style(marker: str, colour: str) -> dict[str, Any]:
