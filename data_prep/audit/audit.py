@@ -169,11 +169,7 @@ class Audit:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read ``audit.json``.
-
-        Raises:
-            InputError: It is missing or of another kind.
-        """
+        """Read ``audit.json``."""
         content = read_json(path, "audit")
         problems = tuple(_problem(row) for row in content["problems"])
         return cls(problems, content["checked"], content.get("facts", {}))

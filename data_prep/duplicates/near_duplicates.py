@@ -125,15 +125,7 @@ def copies_from_pairs(
 
 
 def linked_images(decode: pd.DataFrame, groups: pd.DataFrame) -> pd.Series:
-    """A key of each image that copies share, equal or not, as a split wants it.
-
-    Args:
-        decode: Reads ``image_id, pixel_sha256``.
-        groups: Of `NearDuplicates`.
-
-    Returns:
-        Text, indexed by ``image_id``.
-    """
+    """A key of each image that copies share, equal or not, as a split wants it."""
     keys = decode.set_index("image_id")["pixel_sha256"]
     near = "near-" + groups.set_index("image_id")["group"].astype("str")
     return near.reindex(keys.index).astype("str").fillna(keys)

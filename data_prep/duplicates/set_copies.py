@@ -73,14 +73,7 @@ class ImageReader:
 
 
 def open_reader(dataset: DataSet) -> tuple[ImageReader | None, Unreadable | None]:
-    """Find out where the images can be read: from a pixel store, else from their files.
-
-    Args:
-        dataset: A data set that has images.
-
-    Returns:
-        What reads an image by its id, None where nothing does; and why the files cannot be read.
-    """
+    """Find out where the images can be read: from a pixel store, else from their files."""
     store = _smallest_store(dataset)
     lacking = _why_unreadable(dataset)
     return (ImageReader(dataset, store) if store or lacking is None else None), lacking
@@ -126,15 +119,6 @@ def near_duplicates_of(
     """The copies in a data set, as the audit reports them and as a split keeps them together.
 
     What was found is kept in the folder and used again as long as the images are the same.
-
-    Args:
-        dataset: The data set; its images are read where there are any.
-        decode: Its decode table; read from the folder if left out.
-        pixels: Whether to look at images, where what is kept does not say.
-        engine: What decodes files where they are many; None for this process.
-
-    Returns:
-        The copies.
     """
     if decode is None:
         decode = read_table(dataset.folder / "decode.parquet", "decode")

@@ -57,17 +57,7 @@ class LabelRows:
 def write_objects(
     images: pd.DataFrame, findings: pd.DataFrame, boxes: pd.DataFrame, box_coverage: pd.DataFrame
 ) -> Iterator[dict[str, Any]]:
-    """Make the object of each image.
-
-    Args:
-        images: The images table.
-        findings: The findings table, of the reference and of any other readers.
-        boxes: The boxes table; the reference's boxes are passed over.
-        box_coverage: The box_coverage table, of the same readers.
-
-    Yields:
-        One object a row of `images`, in their order.
-    """
+    """Make the object of each image."""
     labels: dict[str, dict[str, dict[str, dict[str, str]]]] = {}
     for frame in (findings, box_coverage):
         columns = [c for c in ("state", "origin", "coverage") if c in frame.columns]

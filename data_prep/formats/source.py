@@ -308,15 +308,7 @@ def one_target_each(findings: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def with_targets(tables: SourceTables, targets: Mapping[str, Sequence[str]]) -> SourceTables:
-    """Add the user's own targets to those of the format; one of the same name is replaced.
-
-    Args:
-        tables: As a format gave them.
-        targets: Name -> findings of which any makes it positive.
-
-    Raises:
-        InputError: A target has no member, or a finding that the source does not have.
-    """
+    """Add the user's own targets to those of the format; one of the same name is replaced."""
     findings = set(tables.findings["finding"]) | {
         member for target in tables.targets.values() for member in target["any_of"]
     }

@@ -148,17 +148,7 @@ def pixel_digest(pixels: np.ndarray) -> str:
 
 
 def require_size(path: Path, width: int, height: int) -> None:
-    """Refuse an image by the size that its header states, before memory is taken for it.
-
-    Args:
-        path: File, for the message.
-        width: Columns, in pixels.
-        height: Rows, in pixels.
-
-    Raises:
-        InputError: A side is below 1.
-        TooLargeError: A side is above `MAX_SIDE`, or the area is above `MAX_PIXELS`.
-    """
+    """Refuse an image by the size that its header states, before memory is taken for it."""
     if min(width, height) < 1:
         raise InputError(f"{path}: its header says {width} x {height} px; not an image")
     if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
@@ -169,14 +159,7 @@ def require_size(path: Path, width: int, height: int) -> None:
 
 
 def require_file(path: Path) -> int:
-    """Check that a file is there and of a size worth reading.
-
-    Returns:
-        Its size in bytes.
-
-    Raises:
-        InputError: It is missing, empty, not a file, or larger than `MAX_FILE_BYTES`.
-    """
+    """Check that a file is there and of a size worth reading."""
     try:
         size = path.stat().st_size
     except OSError as error:

@@ -82,41 +82,21 @@ def _hash_distance(one: str, other: str) -> tuple[int, str]:
 
 
 def inverted_words() -> np.ndarray:
-    """Which words of the fingerprint each turn inverts.
-
-    Returns:
-        bool, shape ``(8, 4)``: the turns in the order of `TURNS`, the words.
-    """
+    """Which words of the fingerprint each turn inverts."""
     negative, mirrored, upside_down = np.array(list(TURNS.values())).T[:, :, None]
     odd_x, odd_y = np.array([[0, 0, 1, 1], [0, 1, 0, 1]], dtype=bool)
     return negative ^ (mirrored & odd_x) ^ (upside_down & odd_y)
 
 
 def turned(pixels: np.ndarray, turn: str) -> np.ndarray:
-    """Turn an image.
-
-    Args:
-        pixels: uint8, shape ``(H, W)``.
-        turn: A key of `TURNS`.
-
-    Returns:
-        uint8, shape ``(H, W)``.
-    """
+    """Turn an image."""
     negative, mirrored, upside_down = TURNS[turn]
     shown = pixels[:: -1 if upside_down else 1, :: -1 if mirrored else 1]
     return 255 - shown if negative else shown
 
 
 def squash(pixels: np.ndarray, side: int) -> np.ndarray:
-    """Average an image down to a small square, whatever its aspect ratio.
-
-    Args:
-        pixels: uint8, shape ``(H, W)``.
-        side: Side of the square, px.
-
-    Returns:
-        uint8, shape ``(side, side)``.
-    """
+    """Average an image down to a small square, whatever its aspect ratio."""
     height, width = pixels.shape
     whole = (max(width // side, 1) * side, max(height // side, 1) * side)
     if whole != (width, height):
@@ -189,12 +169,6 @@ def find_text_line(pixels: np.ndarray) -> TextLine:
     counted. Side markers (L, R) and "AP" are too short to count as a line; "PORTABLE" is one.
     Letters that touch are one part, and count as many as its rows cross strokes: the lead of a
     pacemaker is as wide as several letters, and a row crosses it once or twice.
-
-    Args:
-        pixels: uint8, shape ``(H, W)``.
-
-    Returns:
-        The line. One of fewer than `TEXT_LINE_CHARACTERS` may be bones, wires or a side marker.
 
     Example:
         >>> image = np.full((200, 400), 30, np.uint8)

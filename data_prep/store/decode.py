@@ -117,17 +117,7 @@ def _sha256(path: Path) -> str:
 def decode_all(
     tasks: Iterable[DecodeTask], *, engine: Engine, reads: Sequence[Path] = ()
 ) -> Iterator[DecodedRow]:
-    """Decode files in worker processes.
-
-    Args:
-        tasks: Read lazily.
-        engine: What runs them.
-        reads: As for `Engine.map_rows`.
-
-    Yields:
-        One row per task, in their order. A file that ends its worker process gives a row with
-        an ``error``.
-    """
+    """Decode files in worker processes; one that ends its process gives a row with an error."""
     return engine.map_rows(decode_and_letterbox, tasks, on_crash=_crashed, reads=reads)
 
 

@@ -56,11 +56,6 @@ class PixelStoreWriter:
     Leaving the block normally completes the store. Leaving it by an exception, Ctrl-C included,
     keeps what was added and leaves the store incomplete: the next writer goes on from there.
 
-    Args:
-        folder: The store's folder; made if absent. One writer at a time: hold its lock or that
-            of the data set.
-        size: Side of the squares, in px.
-
     Attributes:
         done: Ids of the images that are in the store.
 
@@ -103,17 +98,7 @@ class PixelStoreWriter:
         return set(self._rows)
 
     def add(self, image_id: str, pixels: np.ndarray, placement: Placement) -> None:
-        """Append an image; one that is in the store already is replaced.
-
-        Args:
-            image_id: Name of the image.
-            pixels: uint8, shape ``(size, size)``.
-            placement: Where the original lies in it.
-
-        Raises:
-            ValueError: The image has another shape or type.
-            InputError: The disk is full.
-        """
+        """Append an image; one that is in the store already is replaced."""
         if pixels.shape != (self.size, self.size) or pixels.dtype != np.uint8:
             wanted = f"uint8 ({self.size}, {self.size})"
             raise ValueError(f"pixels must be {wanted}, got {pixels.dtype} {pixels.shape}")
@@ -133,11 +118,7 @@ class PixelStoreWriter:
             self.commit()
 
     def commit(self) -> None:
-        """Put everything added so far on the disk, so that a kill cannot lose it.
-
-        Raises:
-            InputError: The disk is full.
-        """
+        """Put everything added so far on the disk, so that a kill cannot lose it."""
         if not self._uncommitted:
             return
         with _disk_errors(self.folder):

@@ -206,11 +206,7 @@ class Preprocess:
 
 
 def require_size(size: int) -> None:
-    """Check the side of a square that a model or a pixel store may have, px.
-
-    Raises:
-        InputError: It is too small or too large.
-    """
+    """Check the side of a square that a model or a pixel store may have, px."""
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise InputError(f"image size {size} px; choose {MIN_SIZE} to {MAX_SIZE}")
 
