@@ -52,7 +52,7 @@ _CONTENT = ("content_id", "labels_id")
 _WORTH_SAYING = 0.01  # share of test images that a split by image would leak
 
 
-def count_words(count: int, thing: str) -> str:
+def _count_words(count: int, thing: str) -> str:
     """A count with its noun, as in ``1 split`` and ``1,200 images``."""
     return f"{count:,} {thing.removesuffix('s') if count == 1 else thing}"
 
@@ -72,7 +72,7 @@ def say_scope(checked: dict[str, int]) -> str:
     """
     names = {"pictures": "decoded images"}
     return ", ".join(
-        count_words(count, names.get(thing, thing)) for thing, count in checked.items()
+        _count_words(count, names.get(thing, thing)) for thing, count in checked.items()
     )
 
 

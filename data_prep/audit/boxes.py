@@ -11,9 +11,9 @@ from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.text_lookup import is_member, positions
 
 # The smallest RSNA box has sides of 40 px on 1024, the largest covers 48 % of its image.
-TINY_SIDE = 0.01
-HUGE_AREA = 0.6
-SAME_BOX_IOU = 0.9
+_TINY_SIDE = 0.01
+_HUGE_AREA = 0.6
+_SAME_BOX_IOU = 0.9
 _REDRAW = "draw the box again, or remove it"
 _WHICH = "ask who labelled it: either the box or the label is wrong"
 _KEY = ["image_id", "finding", "reader"]
@@ -51,8 +51,8 @@ def _check_geometry(boxes: pd.DataFrame, images: pd.DataFrame) -> list[Problem]:
     finite = np.isfinite(edges).all(axis=1)
     real = finite & (x1 < x2) & (y1 < y2)
     outside = real & ((x1 < 0) | (y1 < 0) | (x2 > width) | (y2 > height))
-    narrow = np.minimum((x2 - x1) / width, (y2 - y1) / height) < TINY_SIDE
-    vast = (x2 - x1) * (y2 - y1) / (width * height) > HUGE_AREA
+    narrow = np.minimum((x2 - x1) / width, (y2 - y1) / height) < _TINY_SIDE
+    vast = (x2 - x1) * (y2 - y1) / (width * height) > _HUGE_AREA
     kinds: list[tuple[str, Severity, str, np.ndarray]] = [
         ("box_not_finite", "error", "box with a missing or infinite edge", ~finite),
         ("box_empty", "error", "box without area", finite & ~real),
@@ -60,13 +60,13 @@ def _check_geometry(boxes: pd.DataFrame, images: pd.DataFrame) -> list[Problem]:
         (
             "box_tiny",
             "warning",
-            f"box with a side below {TINY_SIDE:.0%} of the image: a slip of the mouse?",
+            f"box with a side below {_TINY_SIDE:.0%} of the image: a slip of the mouse?",
             real & ~outside & narrow,
         ),
         (
             "box_huge",
             "warning",
-            f"box that covers more than {HUGE_AREA:.0%} of the image: does it outline a lesion?",
+            f"box that covers more than {_HUGE_AREA:.0%} of the image: does it outline a lesion?",
             real & ~outside & vast,
         ),
     ]
@@ -83,7 +83,7 @@ def _check_repeats(boxes: pd.DataFrame) -> list[Problem]:
         Problem.of(
             "box_repeated",
             "warning",
-            f"two boxes overlap by IoU above {SAME_BOX_IOU:g}, so one lesion counts as two",
+            f"two boxes overlap by IoU above {_SAME_BOX_IOU:g}, so one lesion counts as two",
             boxes["image_id"].to_numpy()[_overlapping(boxes)],
             advice="keep one of the two",
         )
@@ -103,7 +103,7 @@ def _overlapping(boxes: pd.DataFrame) -> np.ndarray:
         alike = (image[live] == image[other]) & (finding[live] == finding[other])
         live = live[alike & (reader[live] == reader[other])]
         other = live + step
-        same = box_iou(corners[live], corners[other]) > SAME_BOX_IOU
+        same = box_iou(corners[live], corners[other]) > _SAME_BOX_IOU
         found.append(order[other[same]])
         step += 1
     return np.concatenate(found)

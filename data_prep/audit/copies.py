@@ -132,7 +132,7 @@ def _problem(
 
 
 _REASONS_SHOWN = 20
-TEXT_SHOWN = 24
+_TEXT_SHOWN = 24
 """Images with burned-in text that the page shows; all are in its CSV."""
 
 
@@ -159,7 +159,7 @@ def check_burned_in_text(decode: pd.DataFrame) -> list[Problem]:
             suspects,
             advice="look at each; leave out or black out what identifies a person",
             pairs=suspects.to_frame(),
-            shown=TEXT_SHOWN,
+            shown=_TEXT_SHOWN,
         )
     ]
 

@@ -14,11 +14,11 @@ from data_prep.audit.patients import OLDEST_YEARS, aligned
 from data_prep.contracts.schemas import ROLES
 from data_prep.contracts.text_lookup import positions
 
-AGE_BANDS = ((0, 5), (5, 18), (18, 40), (40, 60), (60, 80), (80, OLDEST_YEARS + 1))
-TEST_SHARE = 0.2
+_AGE_BANDS = ((0, 5), (5, 18), (18, 40), (40, 60), (60, 80), (80, OLDEST_YEARS + 1))
+_TEST_SHARE = 0.2
 MISSING = "missing"
 _IMPOSSIBLE = "impossible"
-_BAND_NAMES = [f"{low} to {high - 1:g}" for low, high in AGE_BANDS[:-1]] + ["80 and above"]
+_BAND_NAMES = [f"{low} to {high - 1:g}" for low, high in _AGE_BANDS[:-1]] + ["80 and above"]
 _ORDERS = {"role": ROLES, "age": [*_BAND_NAMES, _IMPOSSIBLE]}
 _VALUES_SHOWN = 20
 _Z95 = float(ndtri(0.975))
@@ -79,7 +79,7 @@ def count_prevalence(
     return sorted(rows, key=lambda row: order.index(str(row["target"])))
 
 
-def expected_image_leak(images: pd.DataFrame, test: float = TEST_SHARE) -> dict[str, Any]:
+def expected_image_leak(images: pd.DataFrame, test: float = _TEST_SHARE) -> dict[str, Any]:
     """How many test images would have a sibling in training if images were split, not patients.
 
     Drawing ``m`` of ``N`` images for test, an image of a patient with ``k`` images has all its
@@ -163,7 +163,7 @@ def _roles(images: pd.DataFrame, split: pd.DataFrame) -> pd.Series:
 
 
 def _age_bands(ages: pd.Series) -> pd.Series:
-    edges = [low for low, _ in AGE_BANDS] + [AGE_BANDS[-1][1]]
+    edges = [low for low, _ in _AGE_BANDS] + [_AGE_BANDS[-1][1]]
     place = np.searchsorted(edges, ages.to_numpy(dtype="float64", na_value=np.nan), "right")
     words = pd.array([_IMPOSSIBLE, *_BAND_NAMES, _IMPOSSIBLE, None], dtype="str")
     place = np.where(ages.isna(), len(words) - 1, place)

@@ -9,7 +9,7 @@ import numpy as np
 
 from data_prep.contracts.errors import InputError
 
-GRID = 32
+_GRID = 32
 """A view's side is a multiple of this, px: what networks of five halvings want."""
 _SCALES = (0.5, 2.0)
 
@@ -48,7 +48,7 @@ class View:
 
     def canvas(self, size: int) -> int:
         """Side of the square that it is laid into, px."""
-        return size if self.scale == 1.0 else -(-self.content(size) // GRID) * GRID
+        return size if self.scale == 1.0 else -(-self.content(size) // _GRID) * _GRID
 
     def offset(self, size: int) -> int:
         """Black columns to the left, and rows above, px."""

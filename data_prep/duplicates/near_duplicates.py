@@ -31,7 +31,7 @@ from data_prep.images.image_facts import HASH_BITS, TURNS, grey_ranks, squash, t
 
 NEAR_CORRELATION = 0.85
 """Images whose fine detail correlates by as much are copies of one image."""
-MAX_DISTANCE = 40
+_MAX_DISTANCE = 40
 """Bits by which the fingerprints of candidates may differ."""
 TRUSTED_DISTANCE = 20
 """Pairs so close count as copies where pixels cannot be looked at: none of 9.7 million pairs of
@@ -39,12 +39,12 @@ different images came below 42."""
 
 _SIDE, _FINE_PX, _COARSE_PX = 128, 1.0, 8.0
 _MAX_IMAGES = 2_000
-SEARCH = f"{MAX_DISTANCE} {TRUSTED_DISTANCE} {NEAR_CORRELATION} {_SIDE} {_FINE_PX} {_COARSE_PX}"
+SEARCH = f"{_MAX_DISTANCE} {TRUSTED_DISTANCE} {NEAR_CORRELATION} {_SIDE} {_FINE_PX} {_COARSE_PX}"
 """All limits of the search as text: what was found under others is found anew."""
 PAIR_COLUMNS = ("image_id", "other_id", "distance", "turn", "correlation")
 
 Read = Callable[[str], np.ndarray]
-ReadMany = Callable[[Sequence[str]], Iterable[np.ndarray | None]]
+_ReadMany = Callable[[Sequence[str]], Iterable[np.ndarray | None]]
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def find_near_duplicates(
     read: Read | None = None,
     *,
     max_images: int = _MAX_IMAGES,
-    read_many: ReadMany | None = None,
+    read_many: _ReadMany | None = None,
 ) -> NearDuplicates:
     """Find copies that were brightened, compressed, resized, squashed, mirrored or inverted.
 
@@ -166,7 +166,7 @@ def _candidates(decode: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
     first_of = np.full(len(texts), len(ids))
     np.minimum.at(first_of, code, np.arange(len(ids)))
     repeated = np.flatnonzero(first_of[code] != np.arange(len(ids)))
-    close = close_pairs(_as_bytes(texts), MAX_DISTANCE)
+    close = close_pairs(_as_bytes(texts), _MAX_DISTANCE)
     first = np.concatenate([first_of[code[repeated]], first_of[close.first]])
     second = np.concatenate([repeated, first_of[close.second]])
     none = np.zeros(len(repeated), dtype=int)
@@ -197,7 +197,9 @@ def _as_bytes(texts: pd.Index) -> np.ndarray:
     return np.frombuffer(bytes.fromhex(digits.decode()), np.uint8).reshape(-1, HASH_BITS // 8)
 
 
-def _correlate(candidates: pd.DataFrame, read_many: ReadMany | None, max_images: int) -> np.ndarray:
+def _correlate(
+    candidates: pd.DataFrame, read_many: _ReadMany | None, max_images: int
+) -> np.ndarray:
     """Likeness of each pair; NaN where an image could not or should not be read."""
     answer = np.full(len(candidates), np.nan)
     if read_many is None:

@@ -30,7 +30,7 @@ from data_prep.work.engine import Engine
 from data_prep.work.local_copies import is_there, open_image
 from data_prep.work.object_store import StoreError
 
-COPIES = "near_duplicates.json"
+_COPIES = "near_duplicates.json"
 """Name of what a search for copies found, in the folder of its data set."""
 _LEAST_STORE_PX = 128
 _TRIED = 3
@@ -125,7 +125,7 @@ def near_duplicates_of(
     with_images = pixels and dataset.images["path"].notna().any()
     read = open_reader(dataset)[0] if with_images else None
     key = _key(decode)
-    known = _read_kept(dataset.folder / COPIES, key)
+    known = _read_kept(dataset.folder / _COPIES, key)
     if known is not None and (read is None or _is_settled(known, read.source)):
         rows = pd.DataFrame(known["pairs"], columns=list(PAIR_COLUMNS))
         return copies_from_pairs(
@@ -136,7 +136,7 @@ def near_duplicates_of(
         read_many = partial(_read_files, read, engine)
     near = find_near_duplicates(decode, read, read_many=read_many)
     if os.access(dataset.folder, os.W_OK):
-        _keep(dataset.folder / COPIES, key, read.source if read else None, near)
+        _keep(dataset.folder / _COPIES, key, read.source if read else None, near)
     return near
 
 

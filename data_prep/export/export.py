@@ -17,7 +17,7 @@ from data_prep.export.writers import write_coco, write_kaggle, write_voc, write_
 from data_prep.formats.source import IMAGE_SUFFIXES
 from data_prep.store.dataset import DataSet
 
-IMAGE_MODES = ("none", *SUFFIXES, "link", "copy")
+_IMAGE_MODES = ("none", *SUFFIXES, "link", "copy")
 _USUAL_MODES = {"yolo": "png", "voc": "jpeg"}  # without images their readers load nothing
 _BYTES_A_PIXEL = {"png": 1.0, "jpeg": 0.5}  # at most, nearly
 WRITERS: dict[str, Callable[[AnnotationContent, AnnotationFolder], None]] = {
@@ -101,8 +101,8 @@ def export_annotations(
         raise InputError(f"--format {format}: use one of {', '.join(WRITERS)}")
     if images is None:
         images = _USUAL_MODES.get(format, "none") if dataset.has_pixels else "none"
-    if images not in IMAGE_MODES:
-        raise InputError(f"--images {images}: use one of {', '.join(IMAGE_MODES)}")
+    if images not in _IMAGE_MODES:
+        raise InputError(f"--images {images}: use one of {', '.join(_IMAGE_MODES)}")
     if images != "none" and not dataset.has_pixels:
         raise InputError(f"{dataset.folder}: has no image files; leave out --images {images}")
     if format == "kaggle":

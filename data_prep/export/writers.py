@@ -185,7 +185,7 @@ def _lost_in_kaggle(
         folder.cannot.append(f"cannot say {', '.join(missing)}, unless the images' headers do")
 
 
-IMAGES_FOLDER = "JPEGImages"
+_IMAGES_FOLDER = "JPEGImages"
 
 
 def write_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
@@ -194,9 +194,9 @@ def write_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
     objects = write_objects(content.images, **content.labels)
     for image, facts in zip(content.entries(), objects, strict=True):
         root = ElementTree.Element("annotation")
-        _add(root, "folder", IMAGES_FOLDER)
+        _add(root, "folder", _IMAGES_FOLDER)
         name = folder.file_name_of(image)
-        folder.put_image(image, f"{IMAGES_FOLDER}/{name}")
+        folder.put_image(image, f"{_IMAGES_FOLDER}/{name}")
         if image.file is not None and folder.mode == "none":
             name = PurePosixPath(image.file).name
             _add(root, "path", image.file)

@@ -259,7 +259,7 @@ def _findings_of_paths(
 
 
 _HOLDER, _OLD_HOLDER = "COVID-19_Radiography_Dataset", "COVID-19 Radiography Database"
-HOLDERS = ("", _HOLDER, f"{_HOLDER}/{_HOLDER}", _OLD_HOLDER)  # Kaggle's archive nests them
+_HOLDERS = ("", _HOLDER, f"{_HOLDER}/{_HOLDER}", _OLD_HOLDER)  # Kaggle's archive nests them
 _CLASSES = {
     "covid": COVID,
     "covid_19": COVID,
@@ -278,7 +278,7 @@ def _read_covid(source: Path, options: ReadOptions) -> SourceTables:
     """Read the tables, or the folders, of a COVID-19 set; no pixel is decoded."""
     require_format(source, COVID_SETS)
     builder, pattern = SourceBuilder("covid", source), options.patient_pattern
-    base = next((source / name for name in HOLDERS if _class_folders(source / name)), None)
+    base = next((source / name for name in _HOLDERS if _class_folders(source / name)), None)
     if base is not None:
         return _read_radiography(builder, base, pattern)
     tables = {METADATA: _read_collection, HANNOVER: _read_hannover}

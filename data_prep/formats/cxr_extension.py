@@ -26,7 +26,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import ORIGINS, PATIENT_SOURCES, REFERENCE_READER, STATES, VIEWS
 
 KEY = "cxr"
-VERSION = 1
+_VERSION = 1
 _TEXTS = ("image_id", "patient_id", "patient_id_source", "source", "study_id", "view", "sex")
 _NUMBERS = ("age_years", "spacing_row_mm", "spacing_col_mm")
 _ALLOWED = {"patient_id_source": PATIENT_SOURCES, "view": VIEWS}
@@ -125,13 +125,13 @@ def read_object(given: Any, image: str, where: str) -> tuple[dict[str, Any], Lab
 
 def write_set_facts(targets: dict[str, dict[str, Any]], **known: Any) -> dict[str, Any]:
     """What is said once of a whole set: version, targets, and where the labels come from."""
-    return {"version": VERSION, **known, "targets": targets}
+    return {"version": _VERSION, **known, "targets": targets}
 
 
 def read_set_facts(given: Any, where: str) -> dict[str, Any]:
     """Read what `write_set_facts` wrote."""
     found = _mapping(given, where)
-    _require(found.get("version") == VERSION, f"{where}: version", f"{VERSION} to be read here")
+    _require(found.get("version") == _VERSION, f"{where}: version", f"{_VERSION} to be read here")
     targets = {}
     for name, target in _mapping(found.get("targets", {}), f"{where}: targets").items():
         place = f"{where}: targets: {name}"

@@ -60,7 +60,7 @@ _KEY_NAMES = {
 
 
 @dataclass(frozen=True)
-class LabelTable:
+class _LabelTable:
     """A label table as it was read.
 
     Attributes:
@@ -77,7 +77,7 @@ class LabelTable:
     passed_over: tuple[str, ...]
 
 
-def read_label_table(path: Path) -> LabelTable:
+def _read_label_table(path: Path) -> _LabelTable:
     """Read a label table in either form."""
     text = read_text_csv(path, ())
     plain = {c: re.sub(r"[^a-z0-9]", "", c.lower()) for c in text.columns}
@@ -97,7 +97,7 @@ def read_label_table(path: Path) -> LabelTable:
     if text.empty:
         raise InputError(f"{path}: no row names an image")
     rows = _long_rows(text, path) if "finding" in text.columns else _wide_rows(text, path)
-    return LabelTable(path, key, rows.reset_index(drop=True), tuple(passed_over))
+    return _LabelTable(path, key, rows.reset_index(drop=True), tuple(passed_over))
 
 
 def _long_rows(text: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -161,8 +161,8 @@ def _states(text: pd.Series, path: Path, column: str) -> pd.Series:
     return states
 
 
-def find_rows(
-    table: LabelTable, files: pd.DataFrame, root: Path, notes: list[str]
+def _find_rows(
+    table: _LabelTable, files: pd.DataFrame, root: Path, notes: list[str]
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Give the rows of a label table to the images that they name."""
     names = _names(files, table.key)
@@ -259,7 +259,7 @@ def _read_dicom_tree(source: Path, options: ReadOptions) -> SourceTables:
     """Read the headers of every file below a folder; no pixel is decoded."""
     require_folder(source)
     labels = options.labels
-    table = read_label_table(labels) if labels else None
+    table = _read_label_table(labels) if labels else None
     skip = frozenset(_inside(labels, source))
     seen = _without_second_copies(list(_look_at_files(source, skip)))
     taken = [file for file in seen if file.reason is None]
@@ -282,7 +282,7 @@ def _read_dicom_tree(source: Path, options: ReadOptions) -> SourceTables:
     if table is None:
         notes.append("no --labels: no image has a label, so nothing can be trained or judged")
     else:
-        stated, boxes = find_rows(table, files, source, notes)
+        stated, boxes = _find_rows(table, files, source, notes)
         rule_out_contradictions(builder, stated, boxes)
         boxes = out.keep(boxes).assign(reader=REFERENCE_READER)
         stated = out.keep(stated).assign(reader=REFERENCE_READER, origin="consensus")

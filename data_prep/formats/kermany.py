@@ -36,7 +36,7 @@ from data_prep.formats.source import (
 )
 
 FINDING, BACTERIAL, VIRAL = "pneumonia", "bacterial_pneumonia", "viral_pneumonia"
-NESTED = "chest_xray"
+_NESTED = "chest_xray"
 _ROLES = ("train", "val", "test")
 _PLACE = r"^(?:(?P<role>train|val|test)/)?(?P<folder>NORMAL|PNEUMONIA)/(?P<name>[^/]+)\.\w+$"
 _PATIENT = (
@@ -83,13 +83,14 @@ def _read_kermany(source: Path, options: ReadOptions) -> SourceTables:
 def _list_labelled(source: Path, builder: SourceBuilder) -> pd.DataFrame:
     """``image_id, path, role, folder, name, x_class`` of the usable images."""
     holders = (*_ROLES, "NORMAL", "PNEUMONIA")
-    prefix = "" if any((source / name).is_dir() for name in holders) else f"{NESTED}/"
+    prefix = "" if any((source / name).is_dir() for name in holders) else f"{_NESTED}/"
     files = list_image_files(source)
     files["inside"] = files["path"].str.removeprefix(prefix)
-    copies = files["inside"].str.startswith(f"{NESTED}/")  # Kaggle's archive holds the set twice
+    copies = files["inside"].str.startswith(f"{_NESTED}/")  # Kaggle's archive holds the set twice
     if copies.any():
         builder.notes.append(
-            f"{counted(int(copies.sum()), 'image', 'are')} below a second {NESTED} folder: left out"
+            f"{counted(int(copies.sum()), 'image', 'are')} below a second {_NESTED} folder: left "
+            "out"
         )
     files = files[~copies].reset_index(drop=True)
     files = files.join(files["inside"].str.extract(_PLACE))
@@ -159,7 +160,7 @@ KERMANY = Format(
     title="Kermany's paediatric X-rays",
     folder="`train`, `val` and `test` with `NORMAL/` and `PNEUMONIA/`, or those two alone",
     detect=has_file(
-        "PNEUMONIA", *(f"{p}{role}/PNEUMONIA" for p in ("", f"{NESTED}/") for role in _ROLES)
+        "PNEUMONIA", *(f"{p}{role}/PNEUMONIA" for p in ("", f"{_NESTED}/") for role in _ROLES)
     ),
     read=_read_kermany,
     options=("patient_pattern",),

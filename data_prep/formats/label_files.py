@@ -35,7 +35,7 @@ from data_prep.formats.source import (
     reference_rows,
 )
 
-FREE_KEYS = ("patient_id", "study_id", "view", "sex", "age_years")
+_FREE_KEYS = ("patient_id", "study_id", "view", "sex", "age_years")
 """What a label file may say of an image in plain words, beside its labels."""
 
 _SEXES = {"M": "M", "MALE": "M", "F": "F", "FEMALE": "F", "O": "O", "OTHER": "O"}
@@ -52,7 +52,7 @@ def plain_facts(given: dict[str, Any]) -> dict[str, Any]:
     """
     words = {
         key: str(given[key]).strip()
-        for key in FREE_KEYS
+        for key in _FREE_KEYS
         if isinstance(given.get(key), str | int | float)
     }
     facts: dict[str, Any] = {key: words.get(key) for key in ("patient_id", "study_id")}

@@ -13,18 +13,18 @@ from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.text_lookup import is_member
 from data_prep.formats.label_files import FINDING_KEY
 
-RULES = ("majority", "any", "all")
-SAME_LESION_IOU = 0.4
+_RULES = ("majority", "any", "all")
+_SAME_LESION_IOU = 0.4
 """Boxes of two readers that overlap by more than this are the same lesion to them."""
 
 
 def require_rule(rule: str, readers: pd.Series) -> str | None:
     """Check what the user said of the reference."""
-    if rule in RULES:
+    if rule in _RULES:
         return None
     kind, _, name = rule.partition(":")
     if kind != "reader" or not name:
-        raise InputError(f"--reference {rule!r}: use {', '.join(RULES)} or reader:NAME")
+        raise InputError(f"--reference {rule!r}: use {', '.join(_RULES)} or reader:NAME")
     known = sorted(
         readers.unique(), key=lambda text: ([int(n) for n in re.findall(r"\d+", text)], text)
     )
@@ -92,7 +92,7 @@ def reference_boxes(
     return kept.assign(reader=pd.Series(REFERENCE_READER, index=kept.index, dtype="str"))
 
 
-def _same_lesions(boxes: pd.DataFrame, iou: float = SAME_LESION_IOU) -> np.ndarray:
+def _same_lesions(boxes: pd.DataFrame, iou: float = _SAME_LESION_IOU) -> np.ndarray:
     """Tell which boxes of several readers are of one lesion.
 
     Greedy: of all pairs of boxes of one image and finding by different readers, the one that

@@ -40,14 +40,14 @@ CLASSES = {
 }
 # Mean squared grey-level difference above which the public match of an RSNA image to an NIH image
 # is doubtful: 98 of 26,684; the others lie far below.
-DOUBTFUL_MSE = 20.0
-BOX_EDGES = ["x", "y", "width", "height"]
+_DOUBTFUL_MSE = 20.0
+_BOX_EDGES = ["x", "y", "width", "height"]
 
 
 def _read_labels(path: Path) -> pd.DataFrame:
     """Read ``stage_2_train_labels.csv``."""
-    text = read_text_csv(path, ("patientId", *BOX_EDGES, "Target"))
-    numbers = {c: to_numbers(text[c], path, c) for c in (*BOX_EDGES, "Target")}
+    text = read_text_csv(path, ("patientId", *_BOX_EDGES, "Target"))
+    numbers = {c: to_numbers(text[c], path, c) for c in (*_BOX_EDGES, "Target")}
     labels = pd.DataFrame({"image_id": text["patientId"], **numbers})
     refuse_line(labels["image_id"] == "", path, "patientId is empty; fill it in")
     return labels.reset_index(drop=True)
@@ -71,7 +71,7 @@ def _read_mapping(path: Path, name_space: str = "nih") -> pd.DataFrame:
         # With the difference known, an image claimed twice is told by it: one of a pair is
         # near 1 and the other near 90, or both are one image, published twice.
         mse = to_numbers(text["mse"], path, "mse")
-        doubtful = ~(mse <= DOUBTFUL_MSE)
+        doubtful = ~(mse <= _DOUBTFUL_MSE)
     else:
         doubtful = claimed_twice
     return pd.DataFrame(
@@ -120,7 +120,7 @@ TEST_IMAGES = "stage_2_test_images"
 LABELS = "stage_2_train_labels.csv"
 CLASS_INFO = "stage_2_detailed_class_info.csv"
 MAPPING = "rsna_to_nih.csv"
-PHANTOM = "synth.json"
+_PHANTOM = "synth.json"
 # Side of the published images, px.
 SIDE = 1024
 
@@ -161,9 +161,9 @@ def _train_images(source: Path, labels: pd.DataFrame) -> pd.DataFrame:
 
 def _name_space(source: Path) -> str:
     """Whose patient numbers the mapping gives: NIH's, or those of one phantom."""
-    if not (source / PHANTOM).exists():
+    if not (source / _PHANTOM).exists():
         return "nih"
-    return f"phantom-{read_json(source / PHANTOM, 'synth')['arguments']['seed']}"
+    return f"phantom-{read_json(source / _PHANTOM, 'synth')['arguments']['seed']}"
 
 
 def _list_images(source: Path, folder: str) -> pd.DataFrame:
@@ -200,7 +200,7 @@ def _rsna_tables(
     rows = builder.without_repeats(labels, LABELS)
     _rule_out(out, rows, train, classes)
     images = out.keep(pd.concat([train, test], ignore_index=True).drop_duplicates("image_id"))
-    images["source"] = SYNTHETIC if (root / PHANTOM).exists() else "rsna"
+    images["source"] = SYNTHETIC if (root / _PHANTOM).exists() else "rsna"
     images = _with_classes(images, classes, notes)
     images = _with_patients(images, mapping, set(test["image_id"]), builder)
     if field_sizes is not None and mapping is not None:
@@ -231,7 +231,7 @@ def _rule_out(
     out: Exclusions, rows: pd.DataFrame, train: pd.DataFrame, classes: pd.DataFrame | None
 ) -> None:
     """Rule out images whose label cannot be right; a wrong box is a wrong label."""
-    ids, edges = rows["image_id"], rows[BOX_EDGES]
+    ids, edges = rows["image_id"], rows[_BOX_EDGES]
     out.add(train.loc[~is_member(train["image_id"], ids), "image_id"], f"no row in {LABELS}")
     out.add(ids[~is_member(ids, train["image_id"])], f"row in {LABELS}, but no image file")
     out.add(ids[~rows["Target"].isin([0, 1])], "Target is neither 0 nor 1")

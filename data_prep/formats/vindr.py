@@ -46,7 +46,7 @@ from data_prep.images.decoded_image import MAX_FILE_BYTES
 from data_prep.work.local_copies import open_image
 
 NO_FINDING = "no_finding"
-LOCAL_FINDINGS = (
+_LOCAL_FINDINGS = (
     "aortic_enlargement", "atelectasis", "calcification", "cardiomegaly", "clavicle_fracture",
     "consolidation", "edema", "emphysema", "enlarged_pa", "ild", "infiltration", "lung_cavity",
     "lung_cyst", "lung_opacity", "mediastinal_shift", "nodule_mass", "other_lesion",
@@ -193,7 +193,7 @@ def _read_image_sizes(images: pd.DataFrame, root: Path) -> pd.DataFrame:
     return sizes.astype(_SIZE_TYPES)
 
 
-ABNORMAL = "any_finding"
+_ABNORMAL = "any_finding"
 _ROW = [*FINDING_KEY, "reader"]
 # From so many boxed images on, boxes that all fit into resized copies were resized with them.
 _ENOUGH_TO_TELL = 20
@@ -373,7 +373,7 @@ def _with_reference(
         )
     findings = pd.concat([findings, made], ignore_index=True)
     boxes = pd.concat([boxes[[*FINDING_KEY, *EDGES, "reader"]], fused], ignore_index=True)
-    named = pd.Series(LOCAL_FINDINGS if len(boxes) else (), dtype="str")
+    named = pd.Series(_LOCAL_FINDINGS if len(boxes) else (), dtype="str")
     localised = pd.concat([named, boxes["finding"].drop_duplicates()])
     coverage = reference_coverage(findings, boxes, localised)
     present = made[(made["state"] == "present") & is_member(made["finding"], localised)]
@@ -390,7 +390,7 @@ def _targets(findings: pd.DataFrame) -> dict[str, dict[str, object]]:
     names = sorted(findings["finding"].unique())
     return {
         **one_target_each(names),
-        ABNORMAL: {"any_of": names, "display_name": "Any finding"},
+        _ABNORMAL: {"any_of": names, "display_name": "Any finding"},
     }
 
 

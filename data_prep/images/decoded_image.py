@@ -16,7 +16,7 @@ import numpy as np
 
 from data_prep.contracts.errors import InputError
 
-MAX_SIDE = 10_000
+_MAX_SIDE = 10_000
 """Longest side accepted, in pixels; the largest radiography plates have about 5,000."""
 MAX_PIXELS = 100_000_000
 """Most pixels accepted in one image."""
@@ -34,7 +34,7 @@ def lower_pixel_limit(pixels: int) -> None:
     MAX_PIXELS = min(MAX_PIXELS, pixels)
 
 
-DECODE_COLUMNS = (
+_DECODE_COLUMNS = (
     "transfer_syntax", "decoder", "bits", "photometric", "modality_transform", "voi",
     "window_center", "window_width", "inverted", "orientation", "pixel_sha256", "warnings",
     "burned_in_annotation",
@@ -126,20 +126,20 @@ class DecodedImage:
 
 def decode_record(pixels: np.ndarray, notes: Iterable[str], **known: Any) -> dict[str, Any]:
     """Complete a record of the decode table."""
-    record: dict[str, Any] = dict.fromkeys(DECODE_COLUMNS)
+    record: dict[str, Any] = dict.fromkeys(_DECODE_COLUMNS)
     record.update(known)
     record["inverted"] = bool(known.get("inverted", False))
-    record["pixel_sha256"] = pixel_digest(pixels)
+    record["pixel_sha256"] = _pixel_digest(pixels)
     record["warnings"] = "; ".join(dict.fromkeys(notes)) or None
     return record
 
 
-def pixel_digest(pixels: np.ndarray) -> str:
+def _pixel_digest(pixels: np.ndarray) -> str:
     """SHA-256 of an image's shape and values: equal images in different files agree.
 
     Example:
         >>> flat = np.zeros((2, 3), np.uint8)
-        >>> pixel_digest(flat) == pixel_digest(flat.T)
+        >>> _pixel_digest(flat) == _pixel_digest(flat.T)
         False
     """
     digest = hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]}:".encode())
@@ -151,9 +151,9 @@ def require_size(path: Path, width: int, height: int) -> None:
     """Refuse an image by the size that its header states, before memory is taken for it."""
     if min(width, height) < 1:
         raise InputError(f"{path}: its header says {width} x {height} px; not an image")
-    if max(width, height) > MAX_SIDE or width * height > MAX_PIXELS:
+    if max(width, height) > _MAX_SIDE or width * height > MAX_PIXELS:
         raise TooLargeError(
-            f"{path}: {width} x {height} px is larger than the limit of {MAX_SIDE:,} px a side "
+            f"{path}: {width} x {height} px is larger than the limit of {_MAX_SIDE:,} px a side "
             f"and {MAX_PIXELS / 10**6:g} megapixels; make it smaller"
         )
 

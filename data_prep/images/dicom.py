@@ -155,10 +155,10 @@ def _refuse_inflation(path: Path) -> None:
         return
     with path.open("rb") as file:
         file.seek(start)
-        require_inflated(path, file.read(), MAX_FILE_BYTES)
+        _require_inflated(path, file.read(), MAX_FILE_BYTES)
 
 
-def require_inflated(where: object, deflated: bytes, most: int) -> None:
+def _require_inflated(where: object, deflated: bytes, most: int) -> None:
     """Refuse content that is more than `most` bytes inside, without holding it."""
     inflater, inflated, pending = zlib.decompressobj(-zlib.MAX_WBITS), 0, deflated
     while pending and not inflater.eof:

@@ -16,7 +16,7 @@ _SIGN = 1 << 15  # of a 16-bit number
 
 
 @dataclass(frozen=True)
-class LookupTable:
+class _LookupTable:
     """A table that turns values into other values."""
 
     first: int  # value that the first entry stands for
@@ -27,7 +27,7 @@ class LookupTable:
         """Look values up; those outside the table get its first or last entry.
 
         Example:
-            >>> LookupTable(10, np.array([0, 5, 9]), 4).look_up(np.array([3, 11, 11.6, 40]))
+            >>> _LookupTable(10, np.array([0, 5, 9]), 4).look_up(np.array([3, 11, 11.6, 40]))
             array([0, 5, 9, 9])
         """
         index = np.clip(np.rint(values) - self.first_for(values), 0, self.entries.size - 1)
@@ -39,7 +39,7 @@ class LookupTable:
         return self.first - 2 * _SIGN if self.first >= _SIGN and signed else self.first
 
 
-def _read_table(item: Dataset, header: Dataset) -> LookupTable:
+def _read_table(item: Dataset, header: Dataset) -> _LookupTable:
     """Read one item of a LUT sequence.
 
     pydicom's own functions take depths of 8 and 16 bits only; 10 and 12 are common.
@@ -61,7 +61,7 @@ def _read_table(item: Dataset, header: Dataset) -> LookupTable:
         entries = np.atleast_1d(np.asarray(stored, dtype=np.int64)) & 0xFFFF
     if entries.size < count:
         raise ValueError(f"lookup table has {entries.size} entries, its descriptor says {count}")
-    return LookupTable(first, entries[:count].astype(np.int64), min(max(bits, 1), 16))
+    return _LookupTable(first, entries[:count].astype(np.int64), min(max(bits, 1), 16))
 
 
 LOW_PERCENTILE, HIGH_PERCENTILE = 0.1, 99.9
@@ -141,7 +141,9 @@ def _voi_lut(
     return _fraction(table.look_up(values), table, "VOI", notes), {"voi": "lut"}
 
 
-def _fraction(looked_up: np.ndarray, table: LookupTable, name: str, notes: list[str]) -> np.ndarray:
+def _fraction(
+    looked_up: np.ndarray, table: _LookupTable, name: str, notes: list[str]
+) -> np.ndarray:
     """Entries of a table as a share of the most that it can hold."""
     bits, needed = table.bits, max(int(table.entries.max()).bit_length(), 1)
     if needed != bits:
@@ -170,13 +172,13 @@ def _window(
     if center is None or width is None:
         return None
     function = str(header.get("VOILUTFunction") or "LINEAR").strip().upper()
-    if function not in WINDOW_FUNCTIONS:
+    if function not in _WINDOW_FUNCTIONS:
         notes.append("unknown VOI LUT function, LINEAR used")
         function = "LINEAR"
     if width <= 0 or (function == "LINEAR" and width < 1):
         notes.append(f"window width {width:g} ignored")
         return None
-    shown = WINDOW_FUNCTIONS[function](values, center, width)
+    shown = _WINDOW_FUNCTIONS[function](values, center, width)
     present = np.rint(np.clip(shown, 0, 1) * 255)[count() > 0]
     if present.size > 1 and np.ptp(present) == 0:
         notes.append(f"window {center:g}/{width:g} shows nothing of this image and was ignored")
@@ -208,7 +210,7 @@ def _sigmoid_window(values: np.ndarray, center: float, width: float) -> np.ndarr
     return 1.0 / (1.0 + np.exp(exponent))
 
 
-WINDOW_FUNCTIONS = {
+_WINDOW_FUNCTIONS = {
     "LINEAR": _linear_window,
     "LINEAR_EXACT": _linear_exact_window,
     "SIGMOID": _sigmoid_window,

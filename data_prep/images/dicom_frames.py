@@ -23,7 +23,7 @@ _STANDALONE = frozenset(range(0xD0, 0xDA))  # restarts, start and end: not befor
 _JP2_BOXES = 1 << 16  # most bytes that may come before the codestream
 
 
-class Codestream(NamedTuple):
+class _Codestream(NamedTuple):
     """The header of a compressed image."""
 
     width: int  # columns, px
@@ -32,7 +32,7 @@ class Codestream(NamedTuple):
     samples: int  # values of one pixel: 1 grey, 3 colour
 
 
-def read_codestream(frame: bytes) -> Codestream | None:
+def _read_codestream(frame: bytes) -> _Codestream | None:
     r"""Read the header of a JPEG, JPEG-LS or JPEG 2000 codestream.
 
     Source:
@@ -41,8 +41,8 @@ def read_codestream(frame: bytes) -> Codestream | None:
     Example:
         >>> frame = bytes([0xFF, 0xC0, 0, 11, 8, 0, 64, 0, 32, 1, 1, 17, 0])
         >>> scan = bytes([0xFF, 0xDA, 0, 8, 1, 1, 0, 0, 63, 0])
-        >>> read_codestream(b"\xff\xd8" + frame + scan)
-        Codestream(width=32, height=64, bits=8, samples=1)
+        >>> _read_codestream(b"\xff\xd8" + frame + scan)
+        _Codestream(width=32, height=64, bits=8, samples=1)
     """
     if frame[:2] == b"\xff\xd8":
         return _read_jpeg(frame)
@@ -50,7 +50,7 @@ def read_codestream(frame: bytes) -> Codestream | None:
     return _read_jpeg2000(frame[start : start + 64]) if start >= 0 else None
 
 
-def _read_jpeg(frame: bytes) -> Codestream | None:
+def _read_jpeg(frame: bytes) -> _Codestream | None:
     """Walk from segment to segment up to the scan: GDCM ends its process where one is broken."""
     position, found = 2, None
     while position + 9 < len(frame):
@@ -66,17 +66,17 @@ def _read_jpeg(frame: bytes) -> Codestream | None:
             bits, samples = frame[position + 4], frame[position + 9]
             height = int.from_bytes(frame[position + 5 : position + 7], "big")
             width = int.from_bytes(frame[position + 7 : position + 9], "big")
-            found = Codestream(width, height, bits, samples)
+            found = _Codestream(width, height, bits, samples)
         position += 2 + int.from_bytes(frame[position + 2 : position + 4], "big")
     return None
 
 
-def _read_jpeg2000(start: bytes) -> Codestream | None:
+def _read_jpeg2000(start: bytes) -> _Codestream | None:
     if len(start) < 43:
         return None
     right, bottom, left, top = (int.from_bytes(start[at : at + 4], "big") for at in (8, 12, 16, 20))
     samples = int.from_bytes(start[40:42], "big")
-    return Codestream(right - left, bottom - top, (start[42] & 0x7F) + 1, samples)
+    return _Codestream(right - left, bottom - top, (start[42] & 0x7F) + 1, samples)
 
 
 DECODERS: dict[str, tuple[str, ...]] = {
@@ -226,10 +226,10 @@ def _by_gdcm_12_bit(header: FileDataset, name: str) -> tuple[np.ndarray, str]:
     return np.minimum(values, (1 << int(header.BitsStored)) - 1).astype(np.uint16), meaning
 
 
-def _first_frame(header: Dataset) -> tuple[bytes, Codestream | None]:
+def _first_frame(header: Dataset) -> tuple[bytes, _Codestream | None]:
     frames = int(header.get("NumberOfFrames") or 1)
     frame = get_frame(header.PixelData, 0, number_of_frames=frames)
-    return frame, read_codestream(frame)
+    return frame, _read_codestream(frame)
 
 
 def _require_whole(path: Path, header: Dataset) -> None:
@@ -243,14 +243,14 @@ def _require_whole(path: Path, header: Dataset) -> None:
         raise InputError(f"{path}: is cut short: {present:,} of {expected:,} bytes of pixels")
 
 
-def _require_honest(path: Path, header: Dataset) -> Codestream | None:
+def _require_honest(path: Path, header: Dataset) -> _Codestream | None:
     """Refuse a compressed image that is not the one that the header announces; read its header.
 
     None for RLE, which says nothing about itself.
     """
     frame, inside = _first_frame(header)
     samples, bits = int(header.get("SamplesPerPixel") or 1), int(header.BitsAllocated)
-    said = Codestream(int(header.Columns), int(header.Rows), bits, samples)
+    said = _Codestream(int(header.Columns), int(header.Rows), bits, samples)
     if len(frame) > 2 * samples * bits // 8 * said.width * said.height + (1 << 20):
         raise InputError(f"{path}: its compressed data are larger than the image; it is damaged")
     if header.file_meta.TransferSyntaxUID == uid.RLELossless:
@@ -268,7 +268,7 @@ def _require_honest(path: Path, header: Dataset) -> Codestream | None:
     return inside
 
 
-def _say(image: Codestream) -> str:
+def _say(image: _Codestream) -> str:
     colour = {1: "grey", 3: "colour"}.get(image.samples, f"{image.samples} channels")
     return f"{image.width} x {image.height} px, {colour}, {image.bits} bits"
 

@@ -149,7 +149,7 @@ _MOST_PARTS = 600  # an image with more is noise or a mesh; the tallest are look
 _MOST_CROSSED = 0.9  # quantile of a part's rows by the strokes that they cross
 
 
-class TextLine(NamedTuple):
+class _TextLine(NamedTuple):
     """The longest line of text on an image.
 
     Attributes:
@@ -161,7 +161,7 @@ class TextLine(NamedTuple):
     box: tuple[float, float, float, float] | None
 
 
-def find_text_line(pixels: np.ndarray) -> TextLine:
+def find_text_line(pixels: np.ndarray) -> _TextLine:
     """Find the longest line of text, whatever it says.
 
     Strokes of letters are thin and stand out from what is around them, letters of a line have
@@ -173,7 +173,7 @@ def find_text_line(pixels: np.ndarray) -> TextLine:
     Example:
         >>> image = np.full((200, 400), 30, np.uint8)
         >>> find_text_line(image)
-        TextLine(characters=0.0, box=None)
+        _TextLine(characters=0.0, box=None)
         >>> named = cv2.putText(image, "DOE JANE 1957", (20, 100), 0, 1.0, 255, 2)
         >>> line = find_text_line(named)
         >>> line.characters >= TEXT_LINE_CHARACTERS, line.box
@@ -239,10 +239,10 @@ def _percentile(values: np.ndarray, share: float) -> float:
     return low + (high - low) * share if share < 0.5 else high - (high - low) * (1 - share)
 
 
-def _longest_line(parts: np.ndarray, letters_wide: np.ndarray) -> TextLine:
+def _longest_line(parts: np.ndarray, letters_wide: np.ndarray) -> _TextLine:
     """The most characters on a path from part to part, each to the right of the one before."""
     if not len(parts):
-        return TextLine(0.0, None)
+        return _TextLine(0.0, None)
     x, y, width, height = parts.T
     taller = np.maximum(height[:, None], height)
     gap = x - (x + width)[:, None]
@@ -263,14 +263,14 @@ def _longest_line(parts: np.ndarray, letters_wide: np.ndarray) -> TextLine:
     line = parts[path]
     left_top, right_bottom = line[:, :2].min(axis=0), (line[:, :2] + line[:, 2:]).max(axis=0)
     x1, y1, x2, y2 = np.concatenate([left_top, right_bottom]).tolist()
-    return TextLine(float(np.round(length.max())), (x1, y1, x2, y2))
+    return _TextLine(float(np.round(length.max())), (x1, y1, x2, y2))
 
 
 TEXT_PLACE = ("text_x1", "text_y1", "text_x2", "text_y2")
 """Columns of the decode table that say where a suspected line of text is, px of the original."""
-SHARE = 0.1
+_SHARE = 0.1
 _PIECES_A_SIDE = 4
-N_PIECES = 4 * _PIECES_A_SIDE
+_N_PIECES = 4 * _PIECES_A_SIDE
 
 
 def _border_greys(pixels: np.ndarray) -> str:
@@ -285,7 +285,7 @@ def _border_greys(pixels: np.ndarray) -> str:
         >>> _border_greys(image)
         'ff000000000000000000000000000000'
     """
-    rows, columns = (max(1, round(side * SHARE)) for side in pixels.shape)
+    rows, columns = (max(1, round(side * _SHARE)) for side in pixels.shape)
     between = pixels[rows:-rows] if len(pixels) > 2 * rows else pixels
     across, along = _pieces(pixels.shape[1]), _pieces(len(between))
     greys = [_mean(row[:, a:b]) for row in (pixels[:rows], pixels[-rows:]) for a, b in across]
@@ -322,12 +322,12 @@ def read_border_greys(column: pd.Series) -> np.ndarray:
         >>> read_border_greys(pd.Series(["ff" * 16, None]))[:, 0].tolist()
         [255.0, nan]
     """
-    greys = np.full((len(column), N_PIECES), np.nan, np.float32)
+    greys = np.full((len(column), _N_PIECES), np.nan, np.float32)
     known = column.notna().to_numpy()
     texts = column[known]
-    if (texts.str.len() != 2 * N_PIECES).any():
-        raise ValueError(f"Expected {2 * N_PIECES} hexadecimal digits an image")
-    greys[known] = np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(-1, N_PIECES)
+    if (texts.str.len() != 2 * _N_PIECES).any():
+        raise ValueError(f"Expected {2 * _N_PIECES} hexadecimal digits an image")
+    greys[known] = np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(-1, _N_PIECES)
     return greys
 
 

@@ -80,7 +80,7 @@ def role_lines(roles: Mapping[str, Mapping[str, int]]) -> list[str]:
     return lines
 
 
-Linked = pd.Series | pd.DataFrame | None
+_Linked = pd.Series | pd.DataFrame | None
 How = dict[str, Any]
 
 
@@ -148,7 +148,7 @@ def draw_split(
     findings: pd.DataFrame,
     given: pd.DataFrame,
     rule: SplitRule,
-    linked: Linked = None,
+    linked: _Linked = None,
 ) -> tuple[pd.DataFrame, How]:
     """Split a data set by patient, or follow the roles that it came with.
 

@@ -20,7 +20,7 @@ from data_prep.splits.split import (
     unverified,
 )
 
-ROLE_WORDS = {
+_ROLE_WORDS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "val"),
     **dict.fromkeys(("test", "testing"), "test"),
@@ -173,7 +173,7 @@ def read_split_file(
 
 
 def _roles(text: pd.Series, path: Path) -> pd.Series:
-    roles = text.str.lower().map(ROLE_WORDS)
+    roles = text.str.lower().map(_ROLE_WORDS)
     if roles.isna().any():
         line, value = first_line(roles.isna()), text[roles.isna()].iloc[0]
         raise InputError(f"{path}: line {line}: role={value!r}; use train, val, test or unused")
@@ -185,7 +185,7 @@ def _folds(text: pd.DataFrame, path: Path) -> pd.Series:
         return pd.Series(pd.NA, index=text.index, dtype="Int64")
     folds = to_numbers(text["fold"], path, "fold")
     wrong = folds.notna() & ((folds < 0) | (folds % 1 != 0) | (folds > 1e6))
-    judged = text["role"].str.lower().map(ROLE_WORDS)
+    judged = text["role"].str.lower().map(_ROLE_WORDS)
     wrong |= folds.notna() & is_member(judged, ["test", "unused"])
     if wrong.any():
         raise InputError(

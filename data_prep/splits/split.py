@@ -177,11 +177,11 @@ def _unevenness(
     return round(float(((found[used] - expected) ** 2 / expected).sum()), 6)
 
 
-def hash_places(names: Iterable[str], seed: int, purpose: str) -> np.ndarray:
+def _hash_places(names: Iterable[str], seed: int, purpose: str) -> np.ndarray:
     """Place each name in [0, 1) by a keyed hash: whatever other names there are, it stays.
 
     Example:
-        >>> hash_places(["nih:00000001"], 0, "role").round(4).tolist()
+        >>> _hash_places(["nih:00000001"], 0, "role").round(4).tolist()
         [0.5362]
     """
     key = f"{purpose}:{seed}".encode()
@@ -364,8 +364,10 @@ def draw_roles(
         foldless[:] = True
     shares = np.array([rule.test, rule.val, max(1 - rule.test - rule.val, 0.0)])
     if rule.method == "hash":
-        drawn = np.searchsorted(shares.cumsum()[:2], hash_places(names, rule.seed, "role"), "right")
-        drawn_fold = (hash_places(names, rule.seed, "fold") * n_folds).astype(int)
+        drawn = np.searchsorted(
+            shares.cumsum()[:2], _hash_places(names, rule.seed, "role"), "right"
+        )
+        drawn_fold = (_hash_places(names, rule.seed, "fold") * n_folds).astype(int)
         role, fold = np.where(is_held, role, drawn), np.where(fold < 0, drawn_fold, fold)
     else:
         rng = np.random.default_rng(rule.seed)

@@ -17,7 +17,7 @@ from data_prep.store.dataset import DataSet, Target
 _ANNOTATED = ("train", "val")
 
 
-def nested_parts(
+def _nested_parts(
     split: pd.DataFrame,
     group: pd.Series,
     strata: pd.Series,
@@ -34,7 +34,7 @@ def nested_parts(
         >>> ids = list("abcdefgh")
         >>> split = pd.DataFrame({"image_id": ids, "role": ["train"] * 8, "fold": None})
         >>> own, sick = pd.Series(ids, index=ids), pd.Series(list("nnnnssss"), index=ids)
-        >>> parts = nested_parts(split, own, sick, [0.25, 0.5])
+        >>> parts = _nested_parts(split, own, sick, [0.25, 0.5])
         >>> quarter, half = (set(parts[s].query("role == 'train'").image_id) for s in (0.25, 0.5))
         >>> len(half), sorted(sick[list(half)]), quarter < half
         (4, ['n', 'n', 's', 's'], True)
@@ -70,11 +70,11 @@ def _places(stratum: pd.Series, rng: np.random.Generator) -> pd.Series:
     return key.rank(method="first").astype(int) - 1
 
 
-def part_name(split: str, seed: int, share: float) -> str:
+def _part_name(split: str, seed: int, share: float) -> str:
     """Name of the split that holds a part; the whole split is itself.
 
     Example:
-        >>> part_name("fold-0", 2, 0.125), part_name("fold-0", 2, 1.0)
+        >>> _part_name("fold-0", 2, 0.125), _part_name("fold-0", 2, 1.0)
         ('fold-0.part-0.125-seed-2', 'fold-0')
     """
     return split if share == 1 else f"{split}.part-{share:g}-seed-{seed}"
@@ -87,13 +87,13 @@ def draw_nested_parts(
     shares: Sequence[float],
     seeds: Sequence[int],
 ) -> dict[str, dict[tuple[float, int], pd.DataFrame]]:
-    """Draw the parts of a data set's splits, see `nested_parts`; nothing is written.
+    """Draw the parts of a data set's splits, see `_nested_parts`; nothing is written.
 
     Args:
         dataset: The data set.
         target: Whose positive and negative patients, and their classes, are kept in proportion.
         splits: What is a part of each; its test images are those of all its parts.
-        shares: See `nested_parts`.
+        shares: See `_nested_parts`.
         seeds: One set of nested parts for each.
 
     Returns:
@@ -108,7 +108,7 @@ def draw_nested_parts(
         split: {
             (share, seed): part
             for seed in seeds
-            for share, part in nested_parts(whole, group, strata, shares, seed).items()
+            for share, part in _nested_parts(whole, group, strata, shares, seed).items()
         }
         for split, whole in ((split, dataset.split(split)) for split in splits)
     }
@@ -132,7 +132,7 @@ def add_nested_parts(
     """
     names, new = {}, {}
     for (share, seed), table in parts.items():
-        name = names[share, seed] = part_name(split, seed, share)
+        name = names[share, seed] = _part_name(split, seed, share)
         known = dataset.ids["split_ids"].get(name)
         if known is None:
             new[name] = table

@@ -24,10 +24,10 @@ from data_prep.work.local_copies import local_folder, open_image
 if TYPE_CHECKING:
     from data_prep.store.pixel_store import PixelStore
 
-IMAGE_ID_COLUMNS = ("image_id", "patient_id", "file_sha256", "height", "width")
+_IMAGE_ID_COLUMNS = ("image_id", "patient_id", "file_sha256", "height", "width")
 LABEL_COLUMNS = ("image_id", "finding", "reader", "state")
 BOX_COLUMNS = ("image_id", "finding", "x1", "y1", "x2", "y2", "reader")
-COVERAGE_COLUMNS = ("image_id", "finding", "reader", "coverage")
+_COVERAGE_COLUMNS = ("image_id", "finding", "reader", "coverage")
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,10 @@ def dataset_ids(
     labels = [
         frame_digest(findings, LABEL_COLUMNS),
         frame_digest(boxes, BOX_COLUMNS),
-        frame_digest(coverage, COVERAGE_COLUMNS),
+        frame_digest(coverage, _COVERAGE_COLUMNS),
     ]
     return {
-        "content_id": frame_digest(images, IMAGE_ID_COLUMNS),
+        "content_id": frame_digest(images, _IMAGE_ID_COLUMNS),
         "labels_id": frame_digest(pd.DataFrame({"part": labels}), ["part"]),
     }
 

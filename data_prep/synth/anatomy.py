@@ -168,7 +168,7 @@ _BORDER_SHARES = np.r_[0.3, 0.5, np.ones(15), 0.6, 0.3][:, None]  # an apex stay
 
 
 @dataclass(frozen=True)
-class Skeleton:
+class _Skeleton:
     """The bones of one chest; lengths in image widths."""
 
     bone: float  # density of bone, 1 is usual; falls with age
@@ -197,8 +197,8 @@ class Skeleton:
     disc_shift: float  # height of the first disc
 
 
-def _draw_skeleton(rng: np.random.Generator, age: int) -> Skeleton:
-    return Skeleton(
+def _draw_skeleton(rng: np.random.Generator, age: int) -> _Skeleton:
+    return _Skeleton(
         bone=rng.uniform(0.75, 1.25) * (1.12 - 0.004 * max(age - 30, 0)),
         backs=int(rng.integers(9, 12)),
         back_contrast=rng.uniform(0.45, 1.35),
@@ -250,7 +250,7 @@ class Anatomy:
     neck: float  # half width of the neck
     breast: float  # size of the breast shadows, 0 is none
     breast_drop: float  # how much lower they lie
-    skeleton: Skeleton  # the bones
+    skeleton: _Skeleton  # the bones
     gas: float  # size of the gas bubble in the stomach, 0 is none
     bowel: Points  # further bubbles in the belly: across, down from the diaphragm, radius; `(N, 3)`
     borders: Points  # how the lungs' outlines leave the usual ones, right and left, `(2, 19, 2)`

@@ -8,14 +8,14 @@ from data_prep.synth.anatomy import Anatomy, Canvas, Field, Points, blur, curve,
 # Attenuation in the phantom's own unit: 1 is a trunk's thickness of soft tissue.
 LUNG = 0.60  # what air takes away
 HEART = 0.30
-MEDIASTINUM = 0.15
+_MEDIASTINUM = 0.15
 SPINE = 0.10
-RIB_BACK = 0.105
-RIB_FRONT = 0.060
-CLAVICLE = 0.12
-VESSEL = 0.13
-ABDOMEN = 0.20
-BREAST = 0.075
+_RIB_BACK = 0.105
+_RIB_FRONT = 0.060
+_CLAVICLE = 0.12
+_VESSEL = 0.13
+_ABDOMEN = 0.20
+_BREAST = 0.075
 
 
 def draw_chest(canvas: Canvas, anatomy: Anatomy, *, portable: bool) -> tuple[Field, Field]:
@@ -54,7 +54,7 @@ def _soft_tissue(canvas: Canvas, anatomy: Anatomy) -> Field:
         ]
         breasts = canvas.fill(*discs)
         dome = np.sqrt(canvas.soften(breasts, 0.03)) * canvas.soften(breasts, 0.004)
-        thickness += BREAST * dome
+        thickness += _BREAST * dome
     return thickness
 
 
@@ -65,7 +65,7 @@ def _middle(canvas: Canvas, anatomy: Anatomy) -> Field:
     axis = curve((turn, -0.3), (neck, top), (chest, 0.5), (belly, 1.3), steps=40)
     mask = canvas.blank()
     canvas.stroke(mask, [axis], 0.085 * anatomy.inner)
-    middle = MEDIASTINUM * canvas.soften(to_field(mask), 0.014)
+    middle = _MEDIASTINUM * canvas.soften(to_field(mask), 0.014)
     mask = canvas.blank()
     canvas.stroke(mask, [axis], width)
     spine = canvas.soften(to_field(mask), 0.005)
@@ -92,7 +92,7 @@ def _middle(canvas: Canvas, anatomy: Anatomy) -> Field:
 def _below_the_diaphragm(canvas: Canvas, anatomy: Anatomy, lungs: Field) -> Field:
     rows = np.arange(canvas.size, dtype=np.float32)[:, None] / canvas.size
     depth = np.clip((rows - np.float32(anatomy.base - 0.04)) / np.float32(0.20), 0, 1)
-    trunk = ABDOMEN * depth * (1 - lungs)
+    trunk = _ABDOMEN * depth * (1 - lungs)
     bubbles = [ellipse(x * anatomy.half_width, anatomy.base + y, 1.3 * r, r)
                for x, y, r in anatomy.bowel]  # fmt: skip
     if anatomy.gas:
@@ -109,11 +109,11 @@ def _bones(canvas: Canvas, anatomy: Anatomy, lungs: Field, lift: float) -> Field
     backs = [anatomy.posterior_rib(i, s) for i in range(skeleton.backs) for s in sides]
     fronts = [anatomy.anterior_rib(i, s) for i in range(skeleton.fronts) for s in sides]
     collars = [anatomy.clavicle(s, lift) for s in sides]
-    ribs = skeleton.back_contrast * RIB_BACK * _draw_hollow(canvas, backs, skeleton.rib_width)
-    ribs += skeleton.front_contrast * RIB_FRONT * _draw_hollow(canvas, fronts, skeleton.rib_width)
+    ribs = skeleton.back_contrast * _RIB_BACK * _draw_hollow(canvas, backs, skeleton.rib_width)
+    ribs += skeleton.front_contrast * _RIB_FRONT * _draw_hollow(canvas, fronts, skeleton.rib_width)
     # Where there is no air around it, a rib hardly shows.
     ribs *= 0.35 + 0.65 * canvas.soften(lungs, 0.02)
-    bones = ribs + CLAVICLE * _draw_hollow(canvas, collars, skeleton.collar_width)
+    bones = ribs + _CLAVICLE * _draw_hollow(canvas, collars, skeleton.collar_width)
     reach, top, blade = anatomy.body, anatomy.top + anatomy.shoulder, skeleton.blade
     arms = canvas.blank()
     for side in sides:
@@ -146,7 +146,7 @@ def _vessels(canvas: Canvas, anatomy: Anatomy) -> Field:
     hila = [ellipse(side * 0.082, anatomy.hilum_y + 0.015, 0.030 * size, 0.055 * size, -side * 0.3)
             for side, size in zip((-1, 1), anatomy.hila, strict=True)]  # fmt: skip
     field = to_field(mask) + 0.7 * canvas.soften(canvas.fill(*hila), 0.012)
-    return anatomy.vessel * VESSEL * blur(field, canvas.width_px(0.0022))
+    return anatomy.vessel * _VESSEL * blur(field, canvas.width_px(0.0022))
 
 
 def power_law_texture(size: int, rng: np.random.Generator, slope: float = 0.0) -> Field:

@@ -34,21 +34,21 @@ from data_prep.synth.rendering import Patient, SynthImage, draw_image, draw_pati
 TRAIN_FOLDER = "stage_2_train_images"
 TEST_FOLDER = "stage_2_test_images"
 NORMAL = "Normal"
-NOT_NORMAL = "No Lung Opacity / Not Normal"
-OPACITY = "Lung Opacity"
+_NOT_NORMAL = "No Lung Opacity / Not Normal"
+_OPACITY = "Lung Opacity"
 
 LABEL_COLUMNS = ["patientId", "x", "y", "width", "height", "Target"]
-CLASS_COLUMNS = ["patientId", "class"]
-MAPPING_COLUMNS = ["patientId", "nih_image", "nih_patient"]
+_CLASS_COLUMNS = ["patientId", "class"]
+_MAPPING_COLUMNS = ["patientId", "nih_image", "nih_patient"]
 _IMPLEMENTATION_UID = "2.25.269859063425217341036811452331427203761"
 _JPEG_QUALITY = 95
 
 
-def make_image_id(seed: int, patient: int | str, number: int) -> str:
+def _make_image_id(seed: int, patient: int | str, number: int) -> str:
     """The name of an image, in the form of the challenge's `patientId`.
 
     Example:
-        >>> make_image_id(seed=0, patient=7, number=1)
+        >>> _make_image_id(seed=0, patient=7, number=1)
         '...-...-4...-...-...'
     """
     digest = hashlib.blake2b(f"{seed}/{patient}/{number}".encode(), digest_size=16).digest()
@@ -133,7 +133,7 @@ def image_record(seed: int, patient: Patient, number: int, image: SynthImage) ->
     """What the tables say about an image, JSON-ready."""
     nih_patient = f"{patient.index + 1:08d}"
     return {
-        "patientId": make_image_id(seed, patient.index, number),
+        "patientId": _make_image_id(seed, patient.index, number),
         "nih_image": f"{nih_patient}_{number:03d}.png",
         "nih_patient": nih_patient,
         "number": number,
@@ -174,11 +174,11 @@ def rsna_tables(records: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
     ordered = sorted(records, key=lambda record: record["patientId"])
     rows = [row for record in ordered for row in _rows(record)]
     frame = pd.DataFrame(rows)
-    mapping = frame[MAPPING_COLUMNS].drop_duplicates(ignore_index=True)
+    mapping = frame[_MAPPING_COLUMNS].drop_duplicates(ignore_index=True)
     truth = frame.drop(columns=["Target", "nih_image"])
     return {
         "stage_2_train_labels.csv": frame[LABEL_COLUMNS],
-        "stage_2_detailed_class_info.csv": frame[CLASS_COLUMNS],
+        "stage_2_detailed_class_info.csv": frame[_CLASS_COLUMNS],
         "rsna_to_nih.csv": mapping,
         "truth.csv": truth,
     }
@@ -197,8 +197,8 @@ def _rows(record: dict[str, Any]) -> list[dict[str, Any]]:
 def _class_of(record: dict[str, Any]) -> str:
     """The challenge's class of an image record."""
     if record["lesions"]:
-        return OPACITY
-    return NOT_NORMAL if record["distractors"] else NORMAL
+        return _OPACITY
+    return _NOT_NORMAL if record["distractors"] else NORMAL
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
@@ -301,7 +301,7 @@ def plant_flaws(
 def _plant_duplicates(garden: _Garden, sources: list[dict[str, Any]]) -> None:
     added = []
     for number, record in enumerate(sources):
-        copy = make_image_id(garden.arguments.seed, "copy", number)
+        copy = _make_image_id(garden.arguments.seed, "copy", number)
         patient, image = garden.redraw(record)
         # The mapping's key for a stranger: a number that no patient of the set has.
         stranger = f"{_FIRST_FLAWED_PATIENT + 1_000_000 + number:08d}"
@@ -367,7 +367,7 @@ def _plant_bad_rows(garden: _Garden, tables: dict[str, pd.DataFrame]) -> None:
     rows, names = [], []
     for (flaw, box), host in zip(boxes.items(), hosts, strict=True):
         rows.append([host, *box, 1])
-        names.append([host, OPACITY])
+        names.append([host, _OPACITY])
         garden.note(flaw, str(host), detail=" ".join(f"{value:g}" for value in box))
     for _ in range(2):
         missing = str(uuid.UUID(bytes=garden.rng.bytes(16), version=4))

@@ -16,18 +16,18 @@ Kind = Literal["focal", "veil"]
 Contrast = Literal["mixed", "high"]
 
 # Difficulty of the phantom: the knobs. Contrast-to-noise is drawn log-uniformly in its range, then
-# cut where a lesion would be denser than AIRLESS (about 8 to 10 times the noise): the further the
+# cut where a lesion would be denser than _AIRLESS (about 8 to 10 times the noise): the further the
 # upper end lies beyond that, the more dense lesions there are. Raising the lower end, or
-# LESIONS_PER_IMAGE, leaves fewer images on which nothing can be seen and both systems learn faster.
+# _LESIONS_PER_IMAGE, leaves fewer images on which nothing can be seen: both systems learn faster.
 CONTRAST_TO_NOISE: dict[Contrast, dict[Kind, tuple[float, float]]] = {
     "mixed": {"focal": (0.8, 30.0), "veil": (0.8, 20.0)},
     "high": {"focal": (8.0, 18.0), "veil": (6.0, 12.0)},
 }
-CONTRAST_SKEW = 0.55  # 1 is log-uniform; below it dense lesions are more frequent than faint ones
+_CONTRAST_SKEW = 0.55  # 1 is log-uniform; below it dense lesions are more frequent than faint ones
 RADIUS: dict[Kind, tuple[float, float]] = {"focal": (0.045, 0.090), "veil": (0.100, 0.180)}
-FOCAL_SHARE = 0.5
-LESIONS_PER_IMAGE = (0.40, 0.35, 0.25)  # shares of positive images with 1, 2 and 3
-AIRLESS = 0.8 * LUNG  # the most that a lesion adds: lung that holds hardly any air
+_FOCAL_SHARE = 0.5
+_LESIONS_PER_IMAGE = (0.40, 0.35, 0.25)  # shares of positive images with 1, 2 and 3
+_AIRLESS = 0.8 * LUNG  # the most that a lesion adds: lung that holds hardly any air
 BOX_FRACTION = 0.3  # a box spans where a lesion adds more than this share of its own peak
 
 CANDIDATES = 12  # places a patient can fall ill at; a follow-up image shows the same ones first
@@ -67,7 +67,7 @@ def draw_sites(rng: np.random.Generator) -> tuple[Site, ...]:
 
 
 def _draw_site(rng: np.random.Generator) -> Site:
-    kind: Kind = "focal" if rng.random() < FOCAL_SHARE else "veil"
+    kind: Kind = "focal" if rng.random() < _FOCAL_SHARE else "veil"
     low, high = RADIUS[kind]
     return Site(
         kind=kind,
@@ -95,7 +95,7 @@ def add_lesions(
     lesion, of what the image shows there at the lesion's scale and below (ribs, vessels, texture,
     quantum noise).
     """
-    wanted = 1 + int(rng.choice(len(LESIONS_PER_IMAGE), p=LESIONS_PER_IMAGE))
+    wanted = 1 + int(rng.choice(len(_LESIONS_PER_IMAGE), p=_LESIONS_PER_IMAGE))
     draws = rng.random(len(sites))
     clean = attenuation.copy()
     taken = np.zeros(visible.shape, dtype=bool)
@@ -109,9 +109,9 @@ def add_lesions(
         if (extent & taken[window.slices]).any():
             continue
         low, high = CONTRAST_TO_NOISE[contrast][site.kind]
-        ratio = float(low * (high / low) ** (draw**CONTRAST_SKEW))
+        ratio = float(low * (high / low) ** (draw**_CONTRAST_SKEW))
         noise = _local_noise(clean[window.slices], extent)
-        ratio = min(ratio, AIRLESS / noise)
+        ratio = min(ratio, _AIRLESS / noise)
         attenuation[window.slices] += np.float32(ratio * noise) * shape
         taken[window.slices] |= extent
         x, y, width, height = cv2.boundingRect(extent.astype(np.uint8))
@@ -198,22 +198,22 @@ def _local_noise(clean: Field, extent: np.ndarray) -> float:
 
 
 # Of the patient: on each of the patient's images.
-CHRONIC = ("pacemaker", "big_heart", "scar", "granuloma", "nipples", "raised_diaphragm")
+_CHRONIC = ("pacemaker", "big_heart", "scar", "granuloma", "nipples", "raised_diaphragm")
 # Of the day: drawn anew for each image.
-ACUTE = ("central_line", "ecg_leads", "tube")
-CHRONIC_RATE = 0.42
-ACUTE_RATE = 0.20
+_ACUTE = ("central_line", "ecg_leads", "tube")
+_CHRONIC_RATE = 0.42
+_ACUTE_RATE = 0.20
 _METAL = 0.55
 
 
 def draw_chronic(rng: np.random.Generator) -> tuple[str, ...]:
     """Which lasting distractors a patient has; often none."""
-    return _draw_some(rng, CHRONIC, CHRONIC_RATE)
+    return _draw_some(rng, _CHRONIC, _CHRONIC_RATE)
 
 
 def draw_acute(rng: np.random.Generator) -> tuple[str, ...]:
     """Which distractors one image has beside the lasting ones; often none."""
-    return _draw_some(rng, ACUTE, ACUTE_RATE)
+    return _draw_some(rng, _ACUTE, _ACUTE_RATE)
 
 
 def _draw_some(rng: np.random.Generator, names: tuple[str, ...], rate: float) -> tuple[str, ...]:

@@ -141,7 +141,7 @@ def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int
 
 def _begin(out: Path, arguments: PhantomArguments) -> None:
     write_json(out / _STARTED, _KIND, {"arguments": asdict(arguments)})
-    for name in (TRAIN_FOLDER, TEST_FOLDER, PARTS_FOLDER):
+    for name in (TRAIN_FOLDER, TEST_FOLDER, _PARTS_FOLDER):
         make_folder(out / name)
 
 
@@ -172,11 +172,11 @@ def _finish(out: Path, arguments: PhantomArguments, chunks: list[_Chunk]) -> dic
     }
     write_json(out / _JSON, _KIND, payload)
     (out / _STARTED).unlink()
-    shutil.rmtree(out / PARTS_FOLDER)
+    shutil.rmtree(out / _PARTS_FOLDER)
     return counts
 
 
-PARTS_FOLDER = ".parts"
+_PARTS_FOLDER = ".parts"
 _IMAGES_PER_CHUNK = 24
 _FIRST_TEST_PATIENT = 1_000_000_000  # far from the labelled ones
 _TEST_SHARE = 0.02
@@ -220,7 +220,7 @@ def _plan_chunks(out: Path, arguments: PhantomArguments) -> list[_Chunk]:
         (False, _FIRST_TEST_PATIENT, count_test_images(n_images), "test", TEST_FOLDER),
     ):
         for number, patients in enumerate(_share(arguments.seed, first, wanted)):
-            part = out / PARTS_FOLDER / f"{name}-{number:05d}.json"
+            part = out / _PARTS_FOLDER / f"{name}-{number:05d}.json"
             chunks.append(_Chunk(out / folder, part, patients, labelled, arguments))
     return chunks
 

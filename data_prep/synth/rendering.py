@@ -24,10 +24,10 @@ from data_prep.synth.lesions import (
 View = Literal["PA", "AP"]
 
 # Difficulty of the phantom: noise, in attenuation units (see chest.py).
-TEXTURE = {"PA": 0.022, "AP": 0.026}
-QUANTUM = {"PA": 0.010, "AP": 0.014}
+_TEXTURE = {"PA": 0.022, "AP": 0.026}
+_QUANTUM = {"PA": 0.010, "AP": 0.014}
 _TEXTURE_SPREAD = 0.25  # deviation of the logarithm of either noise between images
-IMAGES_PER_PATIENT = (0.45, 0.30, 0.25)  # shares of patients with 1, 2 and 3
+_IMAGES_PER_PATIENT = (0.45, 0.30, 0.25)  # shares of patients with 1, 2 and 3
 # How unevenly illness is spread over patients: Beta(concentration * prevalence, ...).
 _CONCENTRATION = 2.0
 _PURPOSES = ("count", "body", "illness", "chronic", "image", "acute", "noise", "lesions")
@@ -69,7 +69,7 @@ def count_images(seed: int, index: int) -> int:
         True
     """
     rng = _generator(seed, index, "count")
-    return 1 + int(rng.choice(3, p=IMAGES_PER_PATIENT))
+    return 1 + int(rng.choice(3, p=_IMAGES_PER_PATIENT))
 
 
 def _generator(seed: int, index: int, purpose: str, number: int = 0) -> np.random.Generator:
@@ -175,7 +175,7 @@ def _breathe(anatomy: Anatomy, rng: np.random.Generator, view: View) -> Anatomy:
 
 def _add_noise(attenuation: Field, visible: Field, view: View, rng: np.random.Generator) -> None:
     size = attenuation.shape[0]
-    strength = TEXTURE[view] * np.exp(rng.normal(0, _TEXTURE_SPREAD))
+    strength = _TEXTURE[view] * np.exp(rng.normal(0, _TEXTURE_SPREAD))
     texture = power_law_texture(size, rng, rng.normal(0, 0.25)) * (0.5 + 0.5 * visible)
     attenuation += np.float32(strength) * texture
     # Quanta are counted on a detector of 256 elements' grain whatever the image's size.
@@ -183,7 +183,7 @@ def _add_noise(attenuation: Field, visible: Field, view: View, rng: np.random.Ge
     if size > 256:
         sigma = 0.35 * size / 256
         grain = blur(grain, sigma) * np.float32(2 * np.sqrt(np.pi) * sigma)
-    attenuation += np.float32(QUANTUM[view] * np.exp(rng.normal(0, _TEXTURE_SPREAD))) * grain
+    attenuation += np.float32(_QUANTUM[view] * np.exp(rng.normal(0, _TEXTURE_SPREAD))) * grain
 
 
 def _develop(attenuation: Field, rng: np.random.Generator, view: View) -> NDArray[np.uint8]:

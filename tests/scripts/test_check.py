@@ -16,7 +16,7 @@ from data_prep.audit.audit import require_sound
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.duplicates.near_duplicates import (
-    MAX_DISTANCE,
+    _MAX_DISTANCE,
     TRUSTED_DISTANCE,
     find_near_duplicates,
 )
@@ -171,7 +171,7 @@ def test_a_split_keeps_together_the_copies_that_the_audit_sees(worn_copy, tmp_pa
     prepare(worn_copy, folder, format="csv", workers=0)
     (pair,) = json.loads((folder / "near_duplicates.json").read_text())["pairs"]
     assert pair[:2] == ["i00", "i11"]
-    assert TRUSTED_DISTANCE < pair[2] <= MAX_DISTANCE, "beyond what the fingerprint alone decides"
+    assert TRUSTED_DISTANCE < pair[2] <= _MAX_DISTANCE, "beyond what the fingerprint alone decides"
     for seed in range(8):
         add_splits(DataSet.open(folder), f"seed-{seed}", SplitRule(seed=seed))
     check(folder)

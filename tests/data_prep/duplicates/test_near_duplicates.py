@@ -13,7 +13,7 @@ from data_prep.duplicates.near_duplicates import (
     find_near_duplicates,
     linked_images,
 )
-from data_prep.images.decoded_image import pixel_digest
+from data_prep.images.decoded_image import _pixel_digest
 from data_prep.images.image import read_image
 from data_prep.images.image_facts import TURNS, inverted_words, perceptual_hash, turned
 
@@ -80,7 +80,7 @@ class ImageSet:
         self.decode = pd.DataFrame(
             {
                 "image_id": list(arrays),
-                "pixel_sha256": [pixel_digest(pixels) for pixels in arrays.values()],
+                "pixel_sha256": [_pixel_digest(pixels) for pixels in arrays.values()],
                 "perceptual_hash": [perceptual_hash(pixels) for pixels in arrays.values()],
             }
         )

@@ -19,7 +19,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.formats import dicom_folder as dicom_tree
 from data_prep.formats.dicom_folder import (
     _look_at_files,
-    read_label_table,
+    _read_label_table,
 )
 from data_prep.formats.registry import _likely_format, read_source
 from data_prep.formats.source import ReadOptions, SourceTables, files_below
@@ -408,7 +408,7 @@ def test_a_label_table_in_the_tree_is_no_file_of_it(tmp_path: Path) -> None:
     (tmp_path / "labels.csv").write_text("file,mass\na,1\n")
     options = ReadOptions(labels=tmp_path / "labels.csv")
     assert read_source(tmp_path, "dicom", options).excluded.empty
-    assert read_label_table(tmp_path / "labels.csv").key == "file"
+    assert _read_label_table(tmp_path / "labels.csv").key == "file"
 
 
 def test_a_tree_is_known_by_content(tmp_path: Path) -> None:

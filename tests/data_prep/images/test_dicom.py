@@ -169,7 +169,7 @@ def test_record_says_what_was_done(write_dicom: WriteDicom, tmp_path: Path) -> N
 
     record = read_dicom(path).record
 
-    assert tuple(record) == decoded_image.DECODE_COLUMNS
+    assert tuple(record) == decoded_image._DECODE_COLUMNS
     assert len(record.pop("pixel_sha256")) == 64
     assert record == {
         "transfer_syntax": uid.ExplicitVRLittleEndian,

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from data_prep.audit.problem import check_shortcuts
-from data_prep.images.image_facts import N_PIECES, _border_greys, read_border_greys
+from data_prep.images.image_facts import _N_PIECES, _border_greys, read_border_greys
 from evaluation.systems.shortcuts import measure_shortcuts
 
 N = 400
@@ -47,7 +47,7 @@ def test_pieces_go_along_the_top_the_bottom_and_the_sides() -> None:
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (3, 2), (7, 400), (10_000, 12)])
 def test_any_shape_has_all_its_pieces(shape: tuple[int, int]) -> None:
-    assert _border_greys(np.full(shape, 9, np.uint8)) == "09" * N_PIECES
+    assert _border_greys(np.full(shape, 9, np.uint8)) == "09" * _N_PIECES
 
 
 def test_the_middle_does_not_count() -> None:

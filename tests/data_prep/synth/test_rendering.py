@@ -11,7 +11,7 @@ from data_prep.duplicates.near_duplicates import (
     _detail,
     find_near_duplicates,
 )
-from data_prep.images.decoded_image import pixel_digest
+from data_prep.images.decoded_image import _pixel_digest
 from data_prep.images.image_facts import perceptual_hash, squash
 from data_prep.synth import lesions as synth_lesions
 from data_prep.synth import rendering
@@ -97,7 +97,7 @@ def test_a_patients_status_can_change(images: pd.DataFrame) -> None:
 def test_the_lesion_is_all_that_differs_and_the_box_is_its_extent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(synth_lesions, "LESIONS_PER_IMAGE", (1.0, 0.0, 0.0))
+    monkeypatch.setattr(synth_lesions, "_LESIONS_PER_IMAGE", (1.0, 0.0, 0.0))
     kinds = set()
     for index in range(200):
         patient = draw_patient(2, index, 0.3)
@@ -182,7 +182,7 @@ def search(shown: dict[str, np.ndarray]) -> NearDuplicates:
     decode = pd.DataFrame(
         {
             "image_id": list(shown),
-            "pixel_sha256": [pixel_digest(pixels) for pixels in shown.values()],
+            "pixel_sha256": [_pixel_digest(pixels) for pixels in shown.values()],
             "perceptual_hash": [perceptual_hash(pixels) for pixels in shown.values()],
         }
     )
