@@ -178,7 +178,7 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
 
 @contextmanager
 def _at_hand(arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The arguments with local folders for what lies in object stores; others cost nothing."""
+    """The arguments with local folders for those in object stores, which cost nothing else."""
     if not addresses_in(dict(arguments)):
         yield arguments
         return
