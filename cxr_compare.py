@@ -41,12 +41,12 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from evaluation.boxes.map_boxes import boxes_from_map as boxes_from_map
     from evaluation.boxes.matching import match_boxes as match_boxes
     from evaluation.compare.compare import compare_systems as compare_systems
-    from evaluation.compare.shares import net_benefit as net_benefit
     from evaluation.decisions.decision import Decision as Decision
     from evaluation.decisions.reduction import reduce_boxes as reduce_boxes
     from evaluation.decisions.thresholds import choose_threshold as choose_threshold
     from evaluation.metrics.image_metrics import classification_metrics as classification_metrics
     from evaluation.metrics.image_metrics import confusion_counts as confusion_counts
+    from evaluation.metrics.image_metrics import net_benefit as net_benefit
     from evaluation.overlays.draw import draw_overlay as draw_overlay
     from evaluation.report.report import write_report as write_report
     from evaluation.statistics.auroc_variance import auroc_difference as auroc_difference
@@ -110,7 +110,7 @@ _HOMES = {
     "match_boxes": "evaluation.boxes.matching",
     "mcnemar_test": "evaluation.statistics.mcnemar",
     "measure_shortcuts": "evaluation.systems.shortcuts",
-    "net_benefit": "evaluation.compare.shares",
+    "net_benefit": "evaluation.metrics.image_metrics",
     "reduce_boxes": "evaluation.decisions.reduction",
     "write_report": "evaluation.report.report",
     "RunFolder": "training.run_folder",

@@ -1,4 +1,4 @@
-"""Boxes as arrays: the record, their overlap, and which of them one lesion needs; numpy alone.
+"""Boxes as arrays: the record, their overlap, and which of them one lesion needs.
 
 Corners are ``xyxy`` with continuous edges. Between steps boxes are rows of a table instead
 (`data_prep.contracts.schemas`).
@@ -7,12 +7,12 @@ Corners are ``xyxy`` with continuous edges. Between steps boxes are rows of a ta
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
-if TYPE_CHECKING:
-    import pandas as pd
+from data_prep.contracts.schemas import EDGES
 
 _BLOCK = 64  # boxes at a time: few of them are kept, and most are needed by none
 
@@ -52,17 +52,11 @@ class Boxes:
             table: May be empty.
             labels: Of its rows, shape ``(N,)``.
         """
-        from data_prep.contracts.schemas import EDGES
-
         corners = table[EDGES].to_numpy(np.float64)
         return cls(corners, table["score"].to_numpy(np.float64), np.asarray(labels))
 
     def to_table(self, image_ids: Any, findings: Any) -> pd.DataFrame:
         """``image_id, finding, x1, y1, x2, y2, score``; an image and a finding for each box."""
-        import pandas as pd
-
-        from data_prep.contracts.schemas import EDGES
-
         table = pd.DataFrame({"image_id": image_ids, "finding": findings})
         return table.assign(**dict(zip(EDGES, self.corners.T, strict=True)), score=self.scores)
 

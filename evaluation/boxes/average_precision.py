@@ -138,9 +138,6 @@ def coco_figures(pairs: BoxPairs) -> dict[str, float | None]:
     A box that overlaps no true box by half can match none, so pycocotools is asked which of the
     others match, which are few, and then for the precision of all of them.
 
-    Args:
-        pairs: Every predicted with every true box of its image.
-
     Returns:
         ``ap50`` and ``ap`` in [0, 1]; `None` where no image has a true box.
     """

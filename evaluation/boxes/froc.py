@@ -7,8 +7,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
-from evaluation.boxes.matching import BoxPairs, match_pairs
+from evaluation.boxes.matching import BoxPairs, match_pairs, pair_boxes
 from evaluation.statistics.bootstrap import RunningRows, SegmentSums, per_cluster
 from evaluation.statistics.ranking import Floats, Integers, is_positive
 
@@ -224,29 +225,38 @@ class FrocCurve(NamedTuple):
     sensitivity: Floats
 
 
-def froc_curve(pairs: BoxPairs, hit: Hit = "iou") -> FrocCurve:
+def froc(
+    boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index, *, hit: Hit = "iou"
+) -> FrocCurve:
     """Sensitivity against false positives per image, a point per score that adds a lesion.
 
     Args:
-        pairs: Boxes of the images judged.
-        hit: What finds a lesion.
+        boxes: Predicted boxes: ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px),
+            ``score``. The 100 most confident of an image count. Other images are ignored.
+        truth: True boxes, the same columns without ``score``.
+        image_ids: Every image judged, with and without boxes, unique.
+        hit: What finds a lesion: ``iou``, an overlap of at least 0.2; ``centre``, the centre of a
+            box that lies in it.
 
     Returns:
-        Both figures start at 0, and the last point calls every mark. Empty where no image has a
+        Both figures start at 0, and the last point calls every box. Empty where no image has a
         true box.
 
     Source:
         Chakraborty 1989.
 
     Example:
-        >>> import pandas as pd
-        >>> from evaluation.boxes.matching import pair_boxes
         >>> true = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [9], "y2": [9]})
         >>> marks = pd.concat([true.assign(score=0.4), true.assign(score=0.8, image_id="b")])
-        >>> curve = froc_curve(pair_boxes(marks, true, pd.Index(["a", "b"])))
+        >>> curve = froc(marks, true, pd.Index(["a", "b"]))
         >>> curve.false_marks.tolist(), curve.sensitivity.tolist()
         ([0.0, 0.5, 0.5], [0.0, 1.0, 1.0])
     """
+    return froc_curve(pair_boxes(boxes, truth, image_ids), hit)
+
+
+def froc_curve(pairs: BoxPairs, hit: Hit = "iou") -> FrocCurve:
+    """See `froc`; of boxes that are paired already."""
     if not len(pairs.truth.image):
         return FrocCurve(np.empty(0), np.empty(0))
     best, false = _first_finds(pairs, hit)

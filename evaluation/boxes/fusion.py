@@ -8,17 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from data_prep.contracts.boxes import Boxes, box_iou, suppress
 from data_prep.contracts.errors import InputError
 from evaluation.statistics.ranking import Floats, Integers
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Confidence = Literal["avg", "max"]
 _ROWS_AT_ONCE = 512  # such tables stay in the processor's cache
@@ -85,9 +83,6 @@ def weighted_box_fusion(
 
     Returns:
         The fused boxes by label and falling score, which is in [0, 1].
-
-    Raises:
-        InputError: A model has no weight, or a weight is not above 0.
 
     Source:
         Solovyev, Wang and Gabruseva 2021, as in ensemble-boxes.
@@ -301,11 +296,7 @@ class BoxRule:
 
     @classmethod
     def from_json(cls, payload: dict[str, Any] | None) -> BoxRule:
-        """Read what `to_json` wrote.
-
-        Raises:
-            InputError: The method or a key is unknown.
-        """
+        """Read what `to_json` wrote."""
         if payload is None:
             return cls()
         if payload.get("method") not in get_args(Method) or set(payload) - set(asdict(cls())):
@@ -352,11 +343,7 @@ class BoxRule:
             sizes: ``image_id``, ``width``, ``height`` of the originals, px; boxes are clipped to
                 them.
 
-        Returns:
-            The same columns.
-
         Example:
-            >>> import pandas as pd
             >>> row = {"image_id": "a", "finding": "x", "x1": 0.0, "y1": 0.0, "x2": 4.0, "y2": 4.0}
             >>> BoxRule(scale=0.5).apply(pd.DataFrame([row | {"score": 0.9}]))[["x1", "x2"]].values
             array([[1., 3.]])
@@ -375,14 +362,9 @@ AS_STORED = BoxRule()
 def label_boxes(boxes: pd.DataFrame) -> tuple[Integers, pd.Index, pd.Index]:
     """Number the image and finding of each box: only boxes of one number can meet.
 
-    Args:
-        boxes: ``image_id``, ``finding``.
-
     Returns:
         ``image x findings + finding`` of each box, the images and the findings, both sorted.
     """
-    import pandas as pd
-
     image, images = pd.factorize(boxes["image_id"], sort=True)
     finding, findings = pd.factorize(boxes["finding"], sort=True)
     return image * max(len(findings), 1) + finding, pd.Index(images), pd.Index(findings)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
+import pandas as pd
 
+from data_prep.contracts.schemas import EDGES
 from evaluation.boxes.fusion import LEAST_SCORE
 from evaluation.statistics.ranking import Floats, Integers
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 _UPSAMPLING = 8
 MAP_BOX_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -25,9 +24,6 @@ Frame = tuple[float, float, float, float]
 
 def map_grid(row: Mapping[str, Any]) -> Floats:
     """The raw values of one row of the maps table, shape ``(grid_h, grid_w)``.
-
-    Args:
-        row: Its columns by name.
 
     Example:
         >>> map_grid({"grid_h": 1, "grid_w": 2, "values": [0.5, 1.0]}).tolist()
@@ -101,14 +97,11 @@ def map_points(maps: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
         NaN where an image has no map.
 
     Example:
-        >>> import pandas as pd
         >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
         ...     "values": [[0.0, 3.0]], "x1": [0.0], "y1": [0.0], "x2": [8.0], "y2": [8.0]})
         >>> map_points(maps, pd.Index(["a"])).to_dict("list")
         {'point_x': [6.0], 'point_y': [4.0], 'peak': [3.0]}
     """
-    import pandas as pd
-
     peaks = {image_id: _map_peak(grid, frame) for image_id, grid, frame in _each(maps)}
     rows = [peaks.get(str(image_id), (np.nan, np.nan, np.nan)) for image_id in image_ids]
     columns = ["point_x", "point_y", "peak"]
@@ -126,14 +119,11 @@ def cell_sizes(maps: pd.DataFrame, image_ids: pd.Index) -> Floats:
         Original px, shape ``(N, 2)``, in the order of `image_ids`; 0 where an image has no map.
 
     Example:
-        >>> import pandas as pd
         >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [8], "grid_w": [4],
         ...     "x1": [0.0], "y1": [0.0], "x2": [64.0], "y2": [64.0]})
         >>> cell_sizes(maps, pd.Index(["b", "a"])).tolist()
         [[0.0, 0.0], [16.0, 8.0]]
     """
-    import pandas as pd
-
     sizes = pd.DataFrame(
         {
             "image_id": maps["image_id"],
@@ -148,7 +138,6 @@ def cell_words(maps: pd.DataFrame) -> str:
     """Say how many cells a system's maps have, and how large one is.
 
     Example:
-        >>> import pandas as pd
         >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [8], "grid_w": [8],
         ...     "x1": [0.0], "y1": [0.0], "x2": [256.0], "y2": [256.0]})
         >>> cell_words(maps)
@@ -175,7 +164,6 @@ def map_scale(maps: pd.DataFrame) -> tuple[float, float]:
         Low and high end, raw units, low < high.
 
     Example:
-        >>> import pandas as pd
         >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
         ...     "values": [[0.0, 3.0]], "x1": [0.0], "y1": [0.0], "x2": [8.0], "y2": [8.0]})
         >>> map_scale(maps)
@@ -289,17 +277,12 @@ def boxes_from_map(
         Zhou et al. 2016 cut each map at 20 % of its own maximum; here the level is one for all.
 
     Example:
-        >>> import pandas as pd
         >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
         ...     "values": [[0.0, 4.0]], "x1": [0.0], "y1": [0.0], "x2": [16.0], "y2": [8.0]})
         >>> boxes_from_map(maps, pd.Series({"a": 0.5}), scale=(0.0, 4.0), level=0.5)
           image_id   x1   y1    x2   y2  score
         0        a  8.0  0.0  16.0  8.0    0.5
     """
-    import pandas as pd
-
-    from data_prep.contracts.schemas import EDGES
-
     rule = MapBoxRule(level)
     image_ids: list[str] = []
     corners, points = [np.empty((0, 4))], [np.empty(0)]

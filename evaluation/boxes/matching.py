@@ -181,12 +181,7 @@ def match_boxes(
 def match_pairs(
     pairs: BoxPairs, iou_thresholds: Sequence[float] | Floats = IOU_THRESHOLDS
 ) -> BoxMatches:
-    """Match boxes whose overlaps are known; see `match_boxes`.
-
-    Args:
-        pairs: Every predicted with every true box of its image.
-        iou_thresholds: A match needs at least this IoU.
-    """
+    """Match boxes whose overlaps are known; see `match_boxes`."""
     thresholds = np.asarray(iou_thresholds, dtype=np.float64)
     boxes = pairs.boxes
     near = pairs.iou >= thresholds.min(initial=1.0)
@@ -240,10 +235,6 @@ def error_kinds(pairs: BoxPairs, cut: float) -> dict[str, Counts]:
     Of the others, one that overlaps a lesion by at least 0.5 is a duplicate, one between 0.1 and
     0.5 a poor box, the rest are background. A lesion that nobody took is missed, unless it is the
     one that a poor box overlaps most.
-
-    Args:
-        pairs: Every predicted with every true box of its image.
-        cut: Boxes from this score are called.
 
     Returns:
         ``lesions``, ``found``, ``poorly_boxed``, ``missed`` (they add up to the lesions) and
@@ -305,10 +296,6 @@ def _take(
 
 def lesions_reached(pairs: BoxPairs, cut: float) -> npt.NDArray[np.bool_]:
     """Which lesions a called box overlaps by at least 0.2.
-
-    Args:
-        pairs: Every predicted with every true box of its image.
-        cut: Boxes from this score are called.
 
     Returns:
         Shape ``(lesions,)``, in the order of ``pairs.truth.image``.

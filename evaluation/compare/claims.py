@@ -8,6 +8,7 @@ from typing import Literal
 
 from evaluation.compare.estimates import Estimate, Estimates, family_level
 from evaluation.metrics.words import ends_words, listing, number
+from evaluation.statistics.multiplicity import step_down
 
 _ROUNDING = 1e-9
 
@@ -115,13 +116,9 @@ class Claim:
 def decide_together(claims: Sequence[Claim]) -> list[Claim]:
     """Give each claim of a family the interval by which Holm's method decides it.
 
-    All open claims are held against intervals of ``1 - 0.05 / number open``; those that exclude 0
-    are shown with them and leave, and the rest are held again against narrower ones, until none
-    excludes 0. So what is said and the interval beside it never contradict each other, and in 95 %
-    of cases no claim of the family is false. Claims without an interval are not of the family.
-
-    Source:
-        Holm 1979, written in intervals.
+    See `step_down`; a claim is shown where its interval excludes 0. So what is said and the
+    interval beside it never contradict each other, and in 95 % of cases no claim of the family is
+    false. Claims without an interval are not of the family.
 
     Example:
         >>> wide, single = (-0.01, 0.09), (0.01, 0.07)
@@ -133,17 +130,16 @@ def decide_together(claims: Sequence[Claim]) -> list[Claim]:
         >>> [(each.decided, each.level) for each in found]
         [(True, 0.95), (True, 0.975)]
     """
+    bounded = [position for position, claim in enumerate(claims) if claim.difference.bounded]
+
+    def widened(position: int, size: int) -> Claim:
+        gap = claims[position].difference.within(size)
+        return replace(claims[position], difference=gap, comparisons=size)
+
+    sizes = step_down(len(bounded), lambda number, size: widened(bounded[number], size).decided)
     decided = list(claims)
-    left = [position for position, claim in enumerate(claims) if claim.difference.bounded]
-    while left:
-        size = len(left)
-        for position in left:
-            gap = claims[position].difference.within(size)
-            decided[position] = replace(claims[position], difference=gap, comparisons=size)
-        still = [position for position in left if not decided[position].decided]
-        if len(still) == size:
-            break
-        left = still
+    for position, size in zip(bounded, sizes, strict=True):
+        decided[position] = widened(position, size)
     return decided
 
 

@@ -33,7 +33,8 @@ from evaluation.statistics.auroc_variance import (
     smallest_detectable,
 )
 from evaluation.statistics.bootstrap import BOOTSTRAP
-from evaluation.statistics.mcnemar import clustered_mcnemar, holm
+from evaluation.statistics.mcnemar import clustered_mcnemar
+from evaluation.statistics.multiplicity import holm
 from evaluation.statistics.ranking import Floats
 
 TEST_COLUMNS = (

@@ -21,6 +21,7 @@ from data_prep.contracts.errors import InputError
 from evaluation.compare.estimates import of_thresholds
 from evaluation.compare.scorecard import Cards, Scorecard, judged_of
 from evaluation.decisions.refit import ValidationScores, refit_thresholds
+from evaluation.metrics.image_metrics import benefits
 from evaluation.statistics.bootstrap import (
     Interval,
     Resamples,
@@ -348,30 +349,6 @@ COST_SHARES = tuple(round(0.1 * step, 1) for step in range(11))
 TREAT_ALL = "call every image positive"
 
 
-def net_benefit(y_true: npt.ArrayLike, probability: npt.ArrayLike, risk: float) -> float:
-    """True positives per image less false positives, weighted by the odds of the risk.
-
-    Args:
-        y_true: Labels, shape ``(N,)``.
-        probability: Of the positive class, shape ``(N,)``; at or above the risk is positive.
-        risk: From which a user would act, in (0, 1).
-
-    Source:
-        Vickers and Elkin 2006, decision curve analysis.
-
-    Example:
-        >>> net_benefit([1, 0, 0, 1], [0.9, 0.6, 0.1, 0.2], 0.5)
-        0.0
-    """
-    truth = np.asarray(y_true, dtype=bool)
-    return float(_benefits(truth, np.asarray(probability, dtype=np.float64), risk).mean())
-
-
-def _benefits(truth: npt.NDArray[np.bool_], probability: Floats, risk: float) -> Floats:
-    called = is_positive(probability, risk)
-    return np.asarray(np.where(called, np.where(truth, 1.0, -risk / (1 - risk)), 0.0))
-
-
 def add_net_benefit(shares: Shares, name: str, members: Sequence[Scorecard]) -> None:
     """Add the decision curve of a system, of its scores as they are and calibrated on validation.
 
@@ -385,10 +362,10 @@ def add_net_benefit(shares: Shares, name: str, members: Sequence[Scorecard]) -> 
         kinds["net_benefit_calibrated"] = calibrated
     for risk in RISKS:
         for metric, of_seeds in kinds.items():
-            worth = np.mean([_benefits(judged.y_true, p, risk) for p in of_seeds], axis=0)
+            worth = np.mean([benefits(judged.y_true, p, risk) for p in of_seeds], axis=0)
             key = ShareName("decision_curve", f"{risk:g}", "", metric)
             shares.add(name, key, worth, ones, judged.patients)
-        every = _benefits(judged.y_true, ones, risk)
+        every = benefits(judged.y_true, ones, risk)
         key = ShareName("decision_curve", f"{risk:g}", "", "net_benefit")
         shares.add(TREAT_ALL, key, every, ones, judged.patients)
 

@@ -151,9 +151,6 @@ class ThresholdRefit:
         clusters: Patient of each score as an index from 0, shape ``(M,)``.
         n_clusters: How many patients weights are given for.
 
-    Raises:
-        InputError: A policy is unknown.
-
     Example:
         >>> validation = ValidationScores([0, 0, 1, 1], [0.125, 0.375, 0.25, 0.75], list("abcd"))
         >>> refit = ThresholdRefit(validation, ["max_f1"], np.arange(4), 4)

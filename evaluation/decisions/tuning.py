@@ -115,16 +115,7 @@ def _validation_rows(predictions: Predictions, test_set: TestSet) -> _Validation
 
 
 def validation_scores(system: Predictions, decision: Decision, test_set: TestSet) -> pd.DataFrame:
-    """Score the validation images as the test images are scored.
-
-    Args:
-        system: Its predictions.
-        decision: Its reduction and fusion.
-        test_set: What is judged.
-
-    Returns:
-        ``label`` and ``score`` by image id; empty where it ran on no validation image.
-    """
+    """Score the validation images as the test images are scored."""
     rows = _validation_rows(system, test_set)
     if not len(rows.image_ids):
         return pd.DataFrame({"label": [], "score": []}, dtype=np.float64)
@@ -301,21 +292,7 @@ def checked_decision(
     policies: Sequence[str],
     extra_policies: Sequence[str] = (),
 ) -> tuple[Decision, list[Note]]:
-    """A system's decision, derived from its validation rows and held against the stored one.
-
-    Args:
-        name: Display name, for messages.
-        system: Its predictions.
-        test_set: What is judged.
-        policies: Used where no decision is stored.
-        extra_policies: Used in any case.
-
-    Returns:
-        The decision and notes on it.
-
-    Raises:
-        InputError: The stored decision was chosen on something else, or differs.
-    """
+    """A system's decision, derived from its validation rows and held against the stored one."""
     payload = system.decision(test_set.target.name)
     if payload is None:
         wanted = list(dict.fromkeys((*policies, *extra_policies)))

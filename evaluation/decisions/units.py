@@ -82,9 +82,6 @@ def group_images(images: pd.DataFrame, labels: pd.Series, image_ids: pd.Index, u
         labels: Of all images of the part of the split that is judged; NaN where unknown.
         image_ids: The images of known label that are judged, shape ``(N,)``.
         unit: See `_unit_names`.
-
-    Raises:
-        InputError: See `_unit_names`.
     """
     names = _unit_names(images, image_ids, unit)
     unknown = pd.Index(labels.index[labels.isna().to_numpy()])

@@ -131,11 +131,7 @@ Calibration = _RawScores | PlattScaling | _IsotonicScaling
 
 
 def calibration_from_json(payload: dict[str, Any] | None) -> Calibration | None:
-    """Read what ``to_json`` of a calibration wrote.
-
-    Raises:
-        KeyError: Something is missing.
-    """
+    """Read what ``to_json`` of a calibration wrote."""
     if not payload:
         return None
     if payload["method"] == "none":
@@ -212,9 +208,6 @@ def fit_calibration(
         y_true: Labels, 0 or 1, shape ``(N,)``.
         y_score: Scores in [0, 1], shape ``(N,)``.
 
-    Raises:
-        InputError: The method is unknown, or labels or scores are not valid.
-
     Example:
         >>> fit_calibration("none", [0, 1], [0.2, 0.7]).probability([0.0, 0.25]).tolist()
         [0.0, 0.25]
@@ -240,9 +233,6 @@ def fit_platt(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | N
 
     Returns:
         The scaling, or `None` where one of the classes is absent.
-
-    Raises:
-        InputError: Labels or scores are not one valid value per image.
 
     Source:
         Platt 1999; pool of adjacent violators, Ayer et al. 1955.
@@ -313,12 +303,6 @@ def choose_calibration(
         y_score: Scores in [0, 1], shape ``(N,)``.
         folds: Fold of each image, shape ``(N,)``.
         methods: What to choose from, the simpler first.
-
-    Returns:
-        The calibration, learned on all images, and the mean log loss of each choice.
-
-    Raises:
-        InputError: Labels or scores are not one valid value per image, or one class is absent.
 
     Example:
         >>> wrong_way = [0.9, 0.8, 0.2, 0.1] * 10

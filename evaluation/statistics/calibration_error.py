@@ -166,9 +166,6 @@ class CalibrationFigures:
         probability: Of the positive class, in [0, 1], shape ``(N,)``.
         clusters: Cluster (patient) of each image as an index from 0; each its own if left out.
 
-    Raises:
-        InputError: A probability lies outside [0, 1].
-
     Source:
         Brier 1950; Naeini, Cooper and Hauskrecht 2015 (ECE); Cox 1958 and Van Calster et al. 2019
         (slope, intercept, in the large).

@@ -127,9 +127,6 @@ def patient_folds(
         Fold of each image, shape ``(N,)``. With labels there are as many folds as both kinds have
         patients, at most 5, without always 5.
 
-    Raises:
-        InputError: With labels, there are fewer than two patients of either kind.
-
     Example:
         >>> patient_folds(np.array(["a", "a", "b", "c", "d"]), np.array([1, 0, 1, 0, 0], bool))
         array([1, 1, 0, 1, 0])

@@ -157,25 +157,3 @@ def _exact_mcnemar(first_only: int, second_only: int) -> float:
     """
     n = first_only + second_only
     return min(1.0, 2 * float(bdtr(min(first_only, second_only), n, 0.5)))
-
-
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's adjusted p-values of a family of tests, in its order.
-
-    Args:
-        p_values: `None` for a test that could not be made; it does not count.
-
-    Source:
-        Holm 1979.
-
-    Example:
-        >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
-        [0.03, 0.06, 0.06]
-    """
-    known = [(p, place) for place, p in enumerate(p_values) if p is not None]
-    adjusted: list[float | None] = [None] * len(p_values)
-    highest = 0.0
-    for rank, (p, place) in enumerate(sorted(known)):
-        highest = max(highest, min(1.0, p * (len(known) - rank)))
-        adjusted[place] = highest
-    return adjusted

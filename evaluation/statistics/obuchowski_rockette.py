@@ -152,9 +152,6 @@ def jackknife_covariance(replicates: npt.ArrayLike) -> Floats:
     Returns:
         Shape ``(figures, figures)``.
 
-    Raises:
-        InputError: A figure has fewer than two cases.
-
     Source:
         Efron and Stein 1981.
 
@@ -192,10 +189,6 @@ def analyse_crossed(
         covariance: Over cases, of the figures row by row, shape ``(systems x readers,) x 2``.
         readers: Whether conclusions hold for readers like these, or for these readers.
         cases: Likewise for cases.
-
-    Raises:
-        InputError: Shapes do not fit, values are not finite, there is one reader, or readers and
-            cases are both fixed.
 
     Example:
         >>> study = analyse_crossed([[0.80, 0.84], [0.86, 0.86]], np.eye(4) * 4e-4)
@@ -249,10 +242,6 @@ def analyse_nested(
         least: Whether the mean square between readers is at least ``Var(error) - Cov2``, which it
             is expected to be where readers do not differ: their variance is not below 0. Two or
             three readers are often closer together than that by chance.
-
-    Raises:
-        InputError: Shapes do not fit, values are not finite, a random system has one reader, or
-            nothing is random.
 
     Example:
         Three readers against a program that nobody else would run differently:

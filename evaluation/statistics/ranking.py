@@ -31,9 +31,6 @@ def check_truth_and_scores(
     Returns:
         The labels as booleans and the scores as float64, both shape ``(N,)``.
 
-    Raises:
-        InputError: The shapes differ, a label is neither 0 nor 1, or a score is not finite.
-
     Example:
         >>> check_truth_and_scores([0, 1], [0.2, 0.7])[0].tolist()
         [False, True]

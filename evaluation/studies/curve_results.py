@@ -13,7 +13,7 @@ from evaluation.metrics.registry import metric_title
 from evaluation.metrics.words import inside_sentence, listing, number
 from evaluation.statistics.bootstrap import Interval
 from evaluation.statistics.learning_curve import Crossing, LearningCurve, crossing
-from evaluation.statistics.mcnemar import holm
+from evaluation.statistics.multiplicity import holm
 from evaluation.statistics.ranking import Floats
 from evaluation.studies.study_page import Statement
 

@@ -38,7 +38,7 @@ from evaluation.statistics.bootstrap import (
     per_cluster,
     percentile_interval,
 )
-from evaluation.statistics.mcnemar import holm
+from evaluation.statistics.multiplicity import holm
 from evaluation.statistics.ranking import Floats, Integers, is_positive
 from evaluation.systems.eligibility import check_data_set, seen_images
 from evaluation.systems.shortcuts import measure_shortcuts

@@ -26,15 +26,7 @@ _SHOWN = 5
 
 
 def describe_training_data(system: Predictions) -> dict[str, str] | str:
-    """What a system is known to have learned from, in words, by role.
-
-    Args:
-        system: Its predictions.
-
-    Returns:
-        The data sets, where known, and how many images of how many patients it was fitted and
-        selected on, or ``"unknown"``.
-    """
+    """What a system is known to have learned from, in words, by role."""
     seen = _seen(system)
     if seen is None:
         return "unknown"
@@ -213,21 +205,7 @@ Images = Literal["all", "common"]
 def common_test_images(
     systems: Mapping[str, Predictions], test_set: TestSet, *, images: Images = "all"
 ) -> tuple[EvaluationSet, list[Note]]:
-    """The test images of known label that all systems are scored on.
-
-    Args:
-        systems: Predictions by display name.
-        test_set: What is judged.
-        images: ``all`` refuses systems that ran on different images, ``common`` goes on with
-            those that all ran on.
-
-    Returns:
-        The images, and notes on what was left out.
-
-    Raises:
-        InputError: The systems' images differ, there is no image left, predictions belong to
-            another data set, or a system has seen a patient of these images.
-    """
+    """The test images of known label that all systems are scored on."""
     for name, system in systems.items():
         check_data_set(name, system, test_set.dataset)
     labels = test_set.labels_of("test")

@@ -165,11 +165,7 @@ def read_imported(
     coco_truth: Path | None = None,
     key: Path | None = None,
 ) -> ImportedPredictions:
-    """Read predictions and check every row; arguments and errors as of `import_file`.
-
-    Returns:
-        The predictions, with notes on what was left out or assumed.
-    """
+    """Read predictions and check every row; arguments and errors as of `import_file`."""
     where = FRAME if isinstance(source, pd.DataFrame) else str(source)
     names = columns or ColumnNames()
     if key is not None and isinstance(source, Path):

@@ -18,15 +18,9 @@ from evaluation.compare.failure_analysis import (
     lesion_groups,
 )
 from evaluation.compare.judged_again import NONE_FAILED
-from evaluation.compare.shares import (
-    TREAT_ALL,
-    ShareName,
-    Shares,
-    _kappa,
-    _predictive_values,
-    net_benefit,
-)
+from evaluation.compare.shares import TREAT_ALL, ShareName, Shares, _kappa, _predictive_values
 from evaluation.decisions.test_set import TestSet
+from evaluation.metrics.image_metrics import net_benefit
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.systems.eligibility import unknown_training_data
 

@@ -36,7 +36,7 @@ from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.metrics.evaluation_set import EvaluationSet, MetricKey
 from evaluation.statistics.auroc_variance import auroc_difference, auroc_parts
 from evaluation.statistics.bootstrap import BOOTSTRAP, NO_WIDTH, Resamples
-from evaluation.statistics.mcnemar import holm
+from evaluation.statistics.multiplicity import holm
 
 N = 240
 

@@ -5,7 +5,8 @@ import pytest
 from scipy.stats import binomtest, chi2
 
 from data_prep.contracts.errors import InputError
-from evaluation.statistics.mcnemar import _exact_mcnemar, clustered_mcnemar, holm, mcnemar_test
+from evaluation.statistics.mcnemar import _exact_mcnemar, clustered_mcnemar, mcnemar_test
+from evaluation.statistics.multiplicity import holm
 
 
 @pytest.mark.parametrize(("first_only", "second_only"), [(6, 0), (9, 4), (5, 5), (121, 59)])

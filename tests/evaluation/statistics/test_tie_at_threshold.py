@@ -6,9 +6,8 @@ import pytest
 
 from evaluation.boxes.froc import WeightedRsnaScore
 from evaluation.boxes.matching import pair_boxes
-from evaluation.compare.shares import net_benefit
 from evaluation.decisions.thresholds import choose_threshold, threshold_candidates
-from evaluation.metrics.image_metrics import confusion_counts, rates
+from evaluation.metrics.image_metrics import confusion_counts, net_benefit, rates
 from evaluation.report.exploration import _explore_thresholds
 from evaluation.statistics.ranking import is_positive
 
