@@ -86,17 +86,11 @@ def largest_batch(
 def _reckon(
     model: nn.Module, saved_bytes: Callable[[int], int], small: int, large: int
 ) -> Callable[[int], int]:
-    """Memory of a training step by batch size, from what two batches save.
-
-    Example:
-        >>> need = _reckon(nn.Linear(1, 1), lambda size: 1000 + 100 * size, 2, 4)
-        >>> need(10) - need(9)
-        150
-    """
+    """Memory of a training step by batch size, from what two batches save."""
     state = _STATES * sum(p.numel() * p.element_size() for p in model.parameters())
     first = saved_bytes(small)
-    each = (saved_bytes(large) - first) / (large - small) if large > small else first / small
-    return lambda size: int(state + _TRANSIENT * (first + each * (size - small)))
+    image = (saved_bytes(large) - first) / (large - small) if large > small else first / small
+    return lambda size: int(state + _TRANSIENT * (first + image * (size - small)))
 
 
 def _double(fits: Callable[[int], bool], limit: int) -> int:

@@ -30,12 +30,12 @@ from training.run_folder import RunFolder
 
 
 class WholeFiles(TorchCheckpointIO):
-    """Lightning's checkpoint file, beside its place first: an interruption leaves the old one."""
+    """Lightning's checkpoint file, whole or not at all: an interruption leaves the old one."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None
     ) -> None:
-        """Write a checkpoint."""
+        """Write a checkpoint beside the old one, then replace that."""
         # By way of memory: torch turns a full disk into an error about its own file format.
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
@@ -53,12 +53,12 @@ def require_same_architecture(module: nn.Module, checkpoint: Path) -> None:
             f"{checkpoint}: cannot be read ({reason}); train again in a new folder"
         ) from None
     own = {name: tuple(value.shape) for name, value in module.state_dict().items()}
-    found = {name: tuple(value.shape) for name, value in saved.items()}
-    for name in sorted(own.keys() | found.keys()):
-        if own.get(name) != found.get(name):
+    theirs = {name: tuple(value.shape) for name, value in saved.items()}
+    for name in sorted(own.keys() | theirs.keys()):
+        if own.get(name) != theirs.get(name):
             raise InputError(
                 f"{checkpoint}: is of another architecture: '{name.removeprefix('model.')}' has "
-                f"shape {found.get(name)} there and {own.get(name)} in this model; train in a "
+                f"shape {theirs.get(name)} there and {own.get(name)} in this model; train in a "
                 "new folder"
             )
 
@@ -87,10 +87,6 @@ def _has_exploded(losses: Sequence[float], usual: float) -> bool:
     """Whether every batch of an epoch lost more than `_EXPLODED` times what is usual.
 
     One bad batch is an image to look at; a whole epoch of them is a learning rate too high.
-
-    Example:
-        >>> _has_exploded([20.0, 30.0], 1.0), _has_exploded([0.5, 30.0], 1.0)
-        (True, False)
     """
     return min(losses, default=0.0) > max(_EXPLODED * usual, _HARMLESS)
 
@@ -111,13 +107,7 @@ def best_row(history: Sequence[Row], monitor: str, mode: Mode) -> Row:
 
 
 def _has_stalled(history: Sequence[Row], monitor: str, mode: Mode, patience: int) -> bool:
-    """Whether the monitored figure has not improved for `patience` epochs; never where that is 0.
-
-    Example:
-        >>> history = [{"epoch": 1, "loss": 0.5}, {"epoch": 2, "loss": 0.6}]
-        >>> _has_stalled(history, "loss", "min", 1), _has_stalled(history, "loss", "min", 2)
-        (True, False)
-    """
+    """Whether the monitored figure has not improved for `patience` epochs; 0 is never."""
     if not patience or not history:
         return False
     return history[-1]["epoch"] - best_row(history, monitor, mode)["epoch"] >= patience
@@ -200,7 +190,7 @@ class EpochRecord(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure; keep the weights (the averaged ones, where there is an average) if best."""
-        trained, validated, found = zip(
+        trained, validated, outputs = zip(
             *gather((self._train, self._val, self._outputs)), strict=True
         )
         train, val = _Means.of(trained), _Means.of(validated)
@@ -212,8 +202,8 @@ class EpochRecord(Callback):
         self._require_health(row, train.losses)  # first: scores may not be finite either
         if trainer.is_global_zero:
             rate = trainer.optimizers[0].param_groups[0]["lr"]
-            outputs = [output for share in found for output in share]
-            row = {**row, **self._metrics(outputs), "learning_rate": rate}
+            figures = self._metrics([output for share in outputs for output in share])
+            row = {**row, **figures, "learning_rate": rate}
         row = trainer.strategy.broadcast(row)
         self._require_monitor(row)
         self.history = [*self.history, row]
@@ -224,7 +214,7 @@ class EpochRecord(Callback):
                 temporary.write_bytes(save({k: v.contiguous() for k, v in weights.items()}))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the epoch: checkpoint first, since all else follows from it.
+        """Write the epoch: checkpoint first, since a resumed training writes all else from it.
 
         Its own time is not known before it is written: the checkpoint has the time until then, the
         history that of the writing, too.

@@ -39,13 +39,7 @@ class Latency:
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
-    """Count a model's parameters.
-
-    Args:
-        model: Any.
-
-    Returns:
-        All, and those that learn. Frozen batch norm has none: its numbers are buffers.
+    """All parameters of a model, and those that learn; frozen batch norm has none.
 
     Example:
         >>> count_parameters(nn.Linear(3, 2))
@@ -137,14 +131,7 @@ def _to_cpu(output: object) -> None:
 
 
 def describe_device(device: torch.device) -> str:
-    """Name a device as a reader of a report wants it, such as ``AMD EPYC 9654, 2 threads``.
-
-    Args:
-        device: CPU or GPU.
-
-    Returns:
-        Its model name; the kind of device where the system does not name it.
-    """
+    """A device's model name, such as ``AMD EPYC 9654, 2 threads``; else its kind."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
     if device.type != "cpu":

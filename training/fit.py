@@ -95,9 +95,9 @@ class _Environment(TorchElasticEnvironment):
 
 
 class _OwnSignals(Callback):
-    """Keeps the program's way to end: Lightning would first talk to the other processes.
+    """The promise of signals: SIGTERM ends this process at once, as the program has set.
 
-    They may be in the middle of something else, and would wait for each other.
+    Lightning would first talk to the other processes, which may be in the middle of something else.
     """
 
     def __init__(self) -> None:
@@ -137,7 +137,7 @@ class _RampedAverage:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Let Ctrl-C reach the caller: Lightning exits the process and goes deaf to the signal."""
+    """The promise of signals: Ctrl-C reaches the caller, where Lightning would exit the process."""
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
@@ -189,7 +189,7 @@ _EXPECTED = (
 class FitResult:
     """What came of a training.
 
-    Args:
+    Attributes:
         best_epoch: Epoch whose weights were kept, from 1.
         best_value: The monitored figure there.
         history: One row per epoch, as in `metrics.csv`.
@@ -212,17 +212,17 @@ def _depthwise_in_fp32(model: nn.Module) -> Iterator[None]:
     Validation, which has no gradient, stays as it is.
     """
     depthwise = [
-        each
-        for each in model.modules()
-        if isinstance(each, nn.Conv2d) and 1 < each.groups == each.in_channels
+        layer
+        for layer in model.modules()
+        if isinstance(layer, nn.Conv2d) and 1 < layer.groups == layer.in_channels
     ]
-    for each in depthwise:
-        each.forward = partial(_learn_in_fp32, each.forward)  # type: ignore[method-assign]
+    for layer in depthwise:
+        layer.forward = partial(_learn_in_fp32, layer.forward)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        for each in depthwise:
-            del each.forward
+        for layer in depthwise:
+            del layer.forward
 
 
 def _learn_in_fp32(forward: Callable[[Tensor], Tensor], maps: Tensor) -> Tensor:
@@ -317,6 +317,7 @@ def fit(
             accelerator=accelerator,
             rank=rank,
         )
+        # The promise of bit-exact resuming: all state comes from the checkpoint of a whole epoch.
         trainer.fit(loop, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
     best = best_row(record.history, settings.monitor, monitor_mode(settings.monitor))
     model.load_state_dict(load_file(run.best_weights(best["epoch"])))

@@ -33,14 +33,7 @@ _PACKAGES = {  # what each imports, of its pip extra
 
 
 def require_loggers(names: Sequence[str]) -> None:
-    """Refuse a logger whose package is not installed, before anything is trained.
-
-    Args:
-        names: Of ``training.loggers``; each is the name of a pip extra.
-
-    Raises:
-        InputError: A package is missing.
-    """
+    """Refuse a logger whose package is not installed, before anything is trained."""
     for name in names:
         for package in _PACKAGES[name]:
             spec = importlib.util.find_spec(package)
@@ -90,19 +83,19 @@ def _mlflow(run: RunFolder) -> Logger:
     server = os.environ.get("MLFLOW_TRACKING_URI")
     tracking = server or f"sqlite:///{folder / 'mlflow.db'}"
     client = MlflowClient(tracking)
-    experiment, found = client.get_experiment_by_name(_PROJECT), []
+    experiment, earlier = client.get_experiment_by_name(_PROJECT), []
     if experiment is not None:
         mine = f"tags.{_RUN_TAG} = '{identity}'"
-        found = client.search_runs([experiment.experiment_id], mine, max_results=1)
-    for earlier in found:
-        client.update_run(earlier.info.run_id, status="RUNNING")
+        earlier = client.search_runs([experiment.experiment_id], mine, max_results=1)
+    for run_before in earlier:
+        client.update_run(run_before.info.run_id, status="RUNNING")
     return MLFlowLogger(
         _PROJECT,
         run_name=folder.name,
         tracking_uri=tracking,
         tags={_RUN_TAG: identity},
         artifact_location=None if server else (folder / "mlflow").as_uri(),
-        run_id=found[0].info.run_id if found else None,
+        run_id=earlier[0].info.run_id if earlier else None,
     )
 
 
@@ -150,9 +143,9 @@ def log_start(
     """Hand over the settings and, of a training that is resumed, the epochs that a logger lacks."""
     for logger in loggers:
         logger.log_hyperparams(settings)
-        known = _logged_epochs(logger) if history else set()
+        logged = _logged_epochs(logger) if history else set()
         for row in history:
-            if row["epoch"] not in known:
+            if row["epoch"] not in logged:
                 log_row([logger], row)
 
 
@@ -176,12 +169,7 @@ def log_row(loggers: Sequence[Logger], row: dict[str, Any]) -> None:
 
 
 def _scalars(row: dict[str, Any]) -> dict[str, float]:
-    """An epoch's finite figures under the names by which TensorBoard groups them.
-
-    Example:
-        >>> _scalars({"epoch": 1, "train_loss": 0.5, "val_loss": 0.6, "ap50": 0.1, "seconds": 9.0})
-        {'train/loss': 0.5, 'val/loss': 0.6, 'val/ap50': 0.1, 'seconds': 9.0}
-    """
+    """An epoch's finite figures as ``train/loss``, ``val/ap50``: so TensorBoard groups them."""
     named = {}
     for key, value in row.items():
         group, _, rest = key.partition("_")

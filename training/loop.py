@@ -16,7 +16,7 @@ from configs.settings import TrainingSettings
 from data_prep.contracts.errors import InputError
 from training.loading import naming, require_loaded
 from training.optimisation import build_optimiser, build_schedule
-from training.processes import add_up, gather
+from training.processes import gather, reduce_over_processes
 
 Losses = dict[str, Tensor]
 
@@ -112,9 +112,10 @@ class Loop(LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> dict[str, Any]:
         """Losses of a batch; refuses to learn from one that is not finite."""
         self._since_step += require_loaded(batch).image_ids
-        # By step, not by epoch: a loader draws too when it starts, a resumed one at another time.
-        place = [self._settings.seed, self.current_epoch, batch_idx, self.global_rank]
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+        # The promise of bit-exact resuming. By step, not by epoch: a loader draws too when it
+        # starts, a resumed one at another time.
+        step = [self._settings.seed, self.current_epoch, batch_idx, self.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(step).generate_state(1)[0]))
         with naming(batch.image_ids, f"epoch {self.current_epoch + 1}: learning"):
             losses = self._task.training_losses(self.model, batch)
             values = read_losses(losses)
@@ -139,8 +140,9 @@ class Loop(LightningModule):
             self._weigh_gradient()
         limit = self._settings.clip
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), limit or math.inf)
-        # Where the loss is scaled, a step that overflows is skipped and the scale halved, at first
-        # several times; a gradient that overflows even at scale 1 is not finite by itself.
+        # The promise of fp16: where the loss is scaled, a step that overflows is skipped and the
+        # scale halved, at first several times; a gradient that overflows even at scale 1 is not
+        # finite by itself.
         skipped = self._scaler is not None and self._scaler.get_scale() > 1
         if not bool(torch.isfinite(norm)) and not skipped:
             images = [name for share in gather(self._since_step) for name in share]
@@ -149,7 +151,10 @@ class Loop(LightningModule):
 
     def _weigh_gradient(self) -> None:
         """Make it that of a mean over the images that there were: an epoch's last are fewer."""
-        weight, self._weight = add_up(self._weight), 0.0
+        # The promise of shares: each process and batch weighs by its images, so that several
+        # processes learn what one learns.
+        own = torch.tensor(self._weight, dtype=torch.float64)
+        weight, self._weight = float(reduce_over_processes(own)), 0.0
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         if gradients and weight not in (0.0, float(self._step_images)):
             torch._foreach_mul_(gradients, self._step_images / weight)

@@ -24,14 +24,7 @@ _LINES = ("#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 def draw_curves(
     history: Sequence[dict[str, Any]], path: Path, *, monitor: str, best_epoch: int
 ) -> None:
-    """Draw losses and metrics by epoch, the kept epoch marked.
-
-    Args:
-        history: One row per epoch, as in `metrics.csv`.
-        path: PNG to write.
-        monitor: The figure that picked the best epoch.
-        best_epoch: Epoch whose weights were kept.
-    """
+    """Draw losses and metrics by epoch as a PNG, the kept epoch marked."""
     epochs = [row["epoch"] for row in history]
     figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
@@ -86,15 +79,15 @@ def draw_batch(
     rows = math.ceil(shown / columns)
     figure = Figure(figsize=(2.8 * columns, 3.05 * rows), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    for place, axes in enumerate(figure.subplots(rows, columns, squeeze=False).flat):
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
         axes.set_axis_off()
-        if place >= shown:
-            continue
+    for row, axes in zip(range(shown), grid, strict=False):
         # Continuous edges: pixel i covers i to i + 1, as box coordinates do.
-        height, width = images[place].shape
-        axes.imshow(images[place], cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
-        axes.set_title(captions[place], fontsize=8)
-        for x1, y1, x2, y2 in () if boxes is None else boxes[place]:
+        height, width = images[row].shape
+        axes.imshow(images[row], cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0))
+        axes.set_title(captions[row], fontsize=8)
+        for x1, y1, x2, y2 in () if boxes is None else boxes[row]:
             axes.add_patch(Rectangle((x1, y1), x2 - x1, y2 - y1, fill=False, ec=_BOX, lw=1.5))
     _save(figure, path)
 

@@ -11,9 +11,12 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from data_prep.contracts.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Value = TypeVar("Value")
 
@@ -341,9 +344,7 @@ class Processes:
 
 
 def gather(value: Value) -> list[Value]:
-    """What each process has, in the order of the processes; alone, a list of one.
-
-    Every process must call it.
+    """What each process has, in the order of the processes; every process must call it.
 
     Example:
         >>> gather("alone")
@@ -358,21 +359,20 @@ def gather(value: Value) -> list[Value]:
     return values
 
 
-def add_up(value: float) -> float:
-    """The sum of a number over all processes; every process must call it.
+def reduce_over_processes(values: Tensor, *, largest: bool = False) -> Tensor:
+    """The sum, or the largest, of each value over all processes; every process must call it.
 
-    Example:
-        >>> add_up(2.0)
-        2.0
+    Args:
+        values: On the CPU.
+        largest: The largest in place of the sum.
     """
-    import torch
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):
-        return value
-    total = torch.tensor(value, dtype=torch.float64)
-    dist.all_reduce(total)
-    return float(total)
+        return values
+    reduced = values.clone()
+    dist.all_reduce(reduced, dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM)
+    return reduced
 
 
 def _first_line(error: BaseException) -> str:

@@ -59,7 +59,7 @@ def save_architecture(model: nn.Module, folder: Path) -> None:
 
 
 def load_model(folder: Path, builders: Mapping[str, Callable[..., nn.Module]]) -> nn.Module:
-    """Build the model that a folder describes and load its weights.
+    """Build the model that `save_model` described and load its weights.
 
     Args:
         folder: Made by `save_model`.
@@ -152,26 +152,25 @@ def _load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | P
     """Load weights that must fit a model exactly."""
     own = model.state_dict()
     # Batch norm's step counters are absent from frozen layers and old files, and change nothing.
-    given = {key: value for key, value in state.items() if not _is_counter(key)}
-    wanted = {key: value for key, value in own.items() if not _is_counter(key)}
-    shared = [key for key in wanted if key in given]
-    problems = {
-        "missing": [key for key in wanted if key not in given],
-        "unexpected": [key for key in given if key not in wanted],
+    expected = {key: value for key, value in own.items() if not _is_counter(key)}
+    weights = {key: value for key, value in state.items() if not _is_counter(key)}
+    differences = {
+        "missing": [key for key in expected if key not in weights],
+        "unexpected": [key for key in weights if key not in expected],
         "of another shape": [
-            f"{key} {tuple(given[key].shape)} instead of {tuple(wanted[key].shape)}"
-            for key in shared
-            if given[key].shape != wanted[key].shape
+            f"{key} {tuple(weights[key].shape)} instead of {tuple(value.shape)}"
+            for key, value in expected.items()
+            if key in weights and weights[key].shape != value.shape
         ],
     }
-    found = [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in problems.items() if keys]
-    if found:
+    lines = [f"{len(keys)} {kind} ({_first(keys)})" for kind, keys in differences.items() if keys]
+    if lines:
         raise InputError(
-            f"{source}: weights of another architecture: {'; '.join(found)}; check the model's "
+            f"{source}: weights of another architecture: {'; '.join(lines)}; check the model's "
             "settings, or take the file that belongs to them"
         )
     counters = {key: value for key, value in state.items() if _is_counter(key) and key in own}
-    model.load_state_dict({**own, **given, **counters})
+    model.load_state_dict({**own, **weights, **counters})
 
 
 def _is_counter(key: str) -> bool:
@@ -187,11 +186,7 @@ _CONFIG, _STARTED, _RUN = "config.toml", "started.json", "run.json"
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run: its configuration, what it saw, its history, checkpoints and weights.
-
-    Args:
-        folder: Where it lies.
-    """
+    """A run: its configuration, what it saw, its history, checkpoints and weights."""
 
     folder: Path
 
@@ -228,11 +223,7 @@ class RunFolder:
 
     @staticmethod
     def require_free(folder: str | Path) -> None:
-        """Refuse a folder that holds anything.
-
-        Raises:
-            InputError: It holds a run, or something else; the message says which.
-        """
+        """Refuse a folder that holds a run, or anything else."""
         folder = Path(folder)
         if folder.exists() and not folder.is_dir():
             raise InputError(f"{folder}: a file stands where a folder is needed")
@@ -335,11 +326,7 @@ class RunFolder:
             pd.DataFrame(list(rows)).to_csv(temporary, index=False, float_format="%.6g")
 
     def complete(self, payload: dict[str, Any]) -> None:
-        """Write `run.json`, which marks the run complete.
-
-        Args:
-            payload: Results and settings; what was recorded at the start is added.
-        """
+        """Write `run.json`, which marks the run complete; what `create` recorded is added."""
         write_json(self.folder / _RUN, "run", {**self.started, **payload})
 
     def _write_text(self, name: str, text: str) -> None:

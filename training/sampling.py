@@ -8,24 +8,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import torch.distributed
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import Sampler
+
+from training.processes import reduce_over_processes
 
 
 class EpochSums(Callback):
     """Adds up counts while an epoch trains; they are there when its figures are measured.
 
-    Args:
-        names: What is counted.
-
-    Example:
-        >>> sums = EpochSums(["boxes", "dropped"])
-        >>> sums.add({"boxes": 3, "dropped": 1})
-        >>> sums.add({"boxes": 2})
-        >>> sums.join()
-        {'boxes': 5, 'dropped': 1}
+    Attributes:
+        joined: The sums of the last epoch, over all processes.
     """
 
     def __init__(self, names: list[str]) -> None:
@@ -37,16 +31,6 @@ class EpochSums(Callback):
         """Add the counts of a batch."""
         for name, count in counts.items():
             self._counts[name] += count
-
-    def join(self) -> dict[str, int]:
-        """The sums so far, over all processes."""
-        counts = torch.tensor(list(self._counts.values()), dtype=torch.int64)
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-            counts = counts.to(device)
-            torch.distributed.all_reduce(counts)
-        self.joined = dict(zip(self._counts, counts.tolist(), strict=True))
-        return self.joined
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin anew: what was added before, such as by a search of the batch size, is no part."""
@@ -67,7 +51,8 @@ class EpochSums(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Join before the record reads the figures: this callback comes before it."""
-        self.join()
+        counts = reduce_over_processes(torch.tensor([*self._counts.values()], dtype=torch.int64))
+        self.joined = dict(zip(self._counts, counts.tolist(), strict=True))
 
 
 _HARDEST = 0.2  # share of the negatives seen so far that count as hard
@@ -84,10 +69,6 @@ class HardNegatives(Callback):
     scores, evenly, and the rest of these draws to all negatives, as without hard negatives.
     Positive images keep their share. In the first epoch nothing is known and nothing is hard.
 
-    Scores change at the end of an epoch only, before its checkpoint is written, and live in it: a
-    resumed training draws what it would have drawn. With several processes the scores of all of
-    them are joined first, so that all draw alike.
-
     Args:
         image_ids: The rows of the training set.
         negative: Which rows have no finding, bool, shape ``(N,)``.
@@ -101,7 +82,7 @@ class HardNegatives(Callback):
         >>> ids = pd.Index(["a", "b", "c"])
         >>> hard = HardNegatives(ids, np.array([False, True, True]), np.ones(3), share=0.5)
         >>> hard.see(["b", "c"], torch.tensor([0.9, 0.2]))
-        >>> hard.settle()
+        >>> hard.end_epoch()
         >>> hard.weights().tolist()
         [1.0, 1.5, 0.5]
     """
@@ -117,37 +98,27 @@ class HardNegatives(Callback):
         self._new = self._scores.clone()
 
     def see(self, image_ids: Sequence[str], scores: Tensor) -> None:
-        """Take the scores of some negative images of a batch.
-
-        Args:
-            image_ids: Which.
-            scores: Their most confident finding, in [0, 1], shape ``(B,)``; one that is not
-                finite is left aside.
-        """
+        """Take the scores of some negative images of a batch, in [0, 1]; NaN is left aside."""
         rows = self._image_ids.get_indexer(pd.Index(image_ids))
-        found = scores.detach().double().cpu().nan_to_num(nan=_UNSEEN)
-        np.maximum.at(self._new.numpy(), rows, found.numpy())
+        finite = scores.detach().double().cpu().nan_to_num(nan=_UNSEEN)
+        np.maximum.at(self._new.numpy(), rows, finite.numpy())
 
-    def settle(self) -> None:
-        """Let the scores of this epoch count; called at its end."""
-        if torch.distributed.is_available() and torch.distributed.is_initialized():
-            device = "cuda" if torch.distributed.get_backend() == "nccl" else "cpu"
-            joined = self._new.to(device)
-            torch.distributed.all_reduce(joined, torch.distributed.ReduceOp.MAX)
-            self._new = joined.cpu()
-        self._scores = torch.where(self._new > _UNSEEN, self._new, self._scores)
+    def end_epoch(self) -> None:
+        """Let the scores of this epoch replace the older ones; all processes then know the same."""
+        new = reduce_over_processes(self._new, largest=True)
+        self._scores = torch.where(new > _UNSEEN, new, self._scores)
         self._new = torch.full_like(self._new, _UNSEEN)
 
     def weights(self) -> np.ndarray:
         """How often to draw each row in the next epoch, for `SeededSampler`, ``(N,)``."""
         scores = self._scores.numpy()
-        known = np.flatnonzero(self._negative & (scores > _UNSEEN))
+        seen = np.flatnonzero(self._negative & (scores > _UNSEEN))
         mass = self._weights[self._negative].sum()
-        if not len(known) or not mass:
+        if not len(seen) or not mass:
             return self._weights
         # Stable: among equal scores the earlier row is the harder one, on every machine.
-        order = known[np.argsort(-scores[known], kind="stable")]
-        hard = order[: max(1, round(_HARDEST * len(known)))]
+        order = seen[np.argsort(-scores[seen], kind="stable")]
+        hard = order[: max(1, round(_HARDEST * len(seen)))]
         weights = np.where(self._negative, self._weights * (1 - self._share), self._weights)
         weights[hard] += self._share * mass / len(hard)
         return weights
@@ -157,11 +128,11 @@ class HardNegatives(Callback):
         self._new = torch.full_like(self._new, _UNSEEN)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Settle before the checkpoint is written: this callback comes before the record."""
-        self.settle()
+        """Before the checkpoint is written: this callback comes before the record."""
+        self.end_epoch()
 
     def state_dict(self) -> dict[str, Any]:
-        """The scores, for the checkpoint."""
+        """The scores, so that a resumed training draws what it would have drawn."""
         return {"scores": self._scores}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -181,7 +152,7 @@ class SeededSampler(Sampler[tuple[int, int]]):
         weights: How often to draw each row relative to the others, shape ``(n_rows,)``, finite
             and at least 0; rows are then drawn with replacement. None draws each row once. A
             function is called for them at the start of each epoch.
-        rank: Index of this process; None takes that of `torch.distributed` when the epoch starts.
+        rank: Of this process among several.
         world_size: Number of processes. Together they draw each batch that one process would
             draw, and nothing twice but what `ends_with_spare` says.
         share: Images of a batch that each process gets.
@@ -203,8 +174,8 @@ class SeededSampler(Sampler[tuple[int, int]]):
         *,
         seed: int,
         weights: np.ndarray | Callable[[], np.ndarray] | None = None,
-        rank: int | None = None,
-        world_size: int | None = None,
+        rank: int = 0,
+        world_size: int = 1,
         share: int = 1,
     ) -> None:
         if n_rows < 1:
@@ -228,17 +199,16 @@ class SeededSampler(Sampler[tuple[int, int]]):
         All processes must take each step. The one row that such a process draws beyond its share
         is in the last batch already, so the loss must leave it out.
         """
-        rank, world_size = self._process()
-        most = -(-self._n_rows // world_size)
-        own = len(range(rank, self._n_rows, world_size))
+        most = -(-self._n_rows // self._world_size)
+        own = len(range(self._rank, self._n_rows, self._world_size))
         return own < most and own % self._share == 0
 
     def __len__(self) -> int:
-        rank, world_size = self._process()
-        return len(range(rank, self._n_rows, world_size)) + self.ends_with_spare()
+        return len(range(self._rank, self._n_rows, self._world_size)) + self.ends_with_spare()
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        rank, world_size = self._process()
+        # Of seed and epoch alone: what makes a resumed training, and one on another number of
+        # processes, draw the same.
         rng = np.random.default_rng([self._seed, self._epoch])
         shares = self._shares if self._weights is None else _shares(self._weights(), self._n_rows)
         if shares is None:
@@ -246,19 +216,10 @@ class SeededSampler(Sampler[tuple[int, int]]):
         else:
             rows = rng.choice(self._n_rows, size=self._n_rows, p=shares)
         seeds = rng.integers(2**63, size=self._n_rows)
-        for position in range(rank, rank + len(self) * world_size, world_size):
+        end = self._rank + len(self) * self._world_size
+        for position in range(self._rank, end, self._world_size):
             drawn = min(position, self._n_rows - 1)  # of a spare: the last one
             yield int(rows[drawn]), int(seeds[drawn])
-
-    def _process(self) -> tuple[int, int]:
-        # Read late: Lightning starts the process group after the loaders are built.
-        running = torch.distributed.is_available() and torch.distributed.is_initialized()
-        rank, world_size = self._rank, self._world_size
-        if rank is None:
-            rank = torch.distributed.get_rank() if running else 0
-        if world_size is None:
-            world_size = torch.distributed.get_world_size() if running else 1
-        return rank, world_size
 
 
 def _shares(weights: np.ndarray, n_rows: int) -> np.ndarray:

@@ -127,10 +127,10 @@ def hard(share: float = 0.5) -> HardNegatives:
 
 
 def test_the_most_mistaken_fifth_gets_its_share_and_positives_keep_theirs() -> None:
-    known = hard(share=0.25)
-    known.see(list(IDS[10:]), torch.linspace(0.0, 0.9, 10))
-    known.settle()
-    weights = known.weights()
+    negatives = hard(share=0.25)
+    negatives.see(list(IDS[10:]), torch.linspace(0.0, 0.9, 10))
+    negatives.end_epoch()
+    weights = negatives.weights()
     assert weights.sum() == pytest.approx(1.0)
     assert weights[:10].sum() == pytest.approx(0.4)
     n_hard = round(0.2 * 10)
@@ -139,34 +139,34 @@ def test_the_most_mistaken_fifth_gets_its_share_and_positives_keep_theirs() -> N
 
 
 def test_nothing_changes_before_an_epoch_has_ended() -> None:
-    known = hard()
-    before = known.weights()
-    known.see(["i15"], torch.tensor([0.9]))
-    np.testing.assert_array_equal(known.weights(), before)
-    known.settle()
-    assert known.weights().argmax() == 15
+    negatives = hard()
+    before = negatives.weights()
+    negatives.see(["i15"], torch.tensor([0.9]))
+    np.testing.assert_array_equal(negatives.weights(), before)
+    negatives.end_epoch()
+    assert negatives.weights().argmax() == 15
 
 
 def test_of_several_draws_the_worst_counts_and_a_newer_epoch_replaces_it() -> None:
-    known = hard()
-    known.see(["i12", "i13", "i12"], torch.tensor([0.9, 0.5, 0.1]))
-    known.settle()
-    assert known.weights().argmax() == 12
-    known.see(["i12"], torch.tensor([0.2]))
-    known.settle()
-    assert known.weights().argmax() == 13, "which was not drawn again and keeps its score"
+    negatives = hard()
+    negatives.see(["i12", "i13", "i12"], torch.tensor([0.9, 0.5, 0.1]))
+    negatives.end_epoch()
+    assert negatives.weights().argmax() == 12
+    negatives.see(["i12"], torch.tensor([0.2]))
+    negatives.end_epoch()
+    assert negatives.weights().argmax() == 13, "which was not drawn again and keeps its score"
 
 
 def test_a_score_that_is_not_finite_is_left_aside() -> None:
-    known = hard()
-    known.see(["i12"], torch.tensor([float("nan")]))
-    known.settle()
-    np.testing.assert_array_equal(known.weights(), hard().weights())
+    negatives = hard()
+    negatives.see(["i12"], torch.tensor([float("nan")]))
+    negatives.end_epoch()
+    np.testing.assert_array_equal(negatives.weights(), hard().weights())
 
 
 def test_a_resumed_training_draws_what_it_would_have_drawn() -> None:
-    known, resumed = hard(), hard()
-    known.see(list(IDS[10:]), torch.rand(10, generator=torch.Generator().manual_seed(0)))
-    known.settle()
-    resumed.load_state_dict(known.state_dict())
-    np.testing.assert_array_equal(resumed.weights(), known.weights())
+    negatives, resumed = hard(), hard()
+    negatives.see(list(IDS[10:]), torch.rand(10, generator=torch.Generator().manual_seed(0)))
+    negatives.end_epoch()
+    resumed.load_state_dict(negatives.state_dict())
+    np.testing.assert_array_equal(resumed.weights(), negatives.weights())
