@@ -30,7 +30,6 @@ from serving.web.batcher import Batcher, Busy, Places
 from serving.web.files import Files
 from serving.web.gate import REPORT_FILES, Gate, ReportCookie, with_security_headers
 from serving.web.metrics import CONTENT_TYPE, Metrics
-from serving.web.report_figures import report_figures, validation_figures
 from serving.web.schemas import (
     ERRORS,
     RESEARCH_USE,
@@ -44,7 +43,12 @@ from serving.web.schemas import (
     VisitEntry,
 )
 from serving.web.settings import ServeSettings
-from serving.web.systems import ServedSystem, versions_of
+from serving.web.systems import (
+    ServedSystem,
+    report_figures,
+    validation_figures,
+    versions_of,
+)
 from serving.web.uploads import Decoder
 from serving.web.visit import as_csv
 

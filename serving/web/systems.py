@@ -1,19 +1,26 @@
-"""What a server says of its systems, and of one image, in the words of its schemas."""
+"""What a server says of its systems, how they did, and of one image, as its schemas name it."""
 
 from __future__ import annotations
 
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib import metadata
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.json_files import read_json
+from data_prep.store.folder_kinds import REPORT_MARKER
+from evaluation.metrics.registry import metric_title
 from evaluation.systems.eligibility import sets_of_run
 from serving.answer import Answer, LoadedRun
 from serving.dicom_objects.instance import Algorithm
 from serving.web.schemas import (
     ActivationMap,
+    Figure,
     FindingScore,
     Frame,
     ReportFigures,
@@ -21,6 +28,13 @@ from serving.web.schemas import (
     SystemFacts,
 )
 
+_OF_FIGURES = ("metric", "estimate", "ci_low", "ci_high", "policy")
+_OF_SCORES = ("auroc", "average_precision", "ece")
+_OF_DECISIONS = ("recall", "specificity", "precision", "localised_sensitivity")
+_SAME_TRAINING = (
+    "Measured with another back end or precision of the same training, not with this one."
+)
+_FLATTERING = "Threshold and weights were chosen on these images: on new ones expect less."
 _PACKAGES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
 
 
@@ -47,7 +61,7 @@ class ServedSystem:
             precision=run.model.precision,
             model_id=self._model_id,
             image_size=run.model.preprocess.size,
-            trained_on=[str(each["name"]) for each in sets_of_run(run.model.info)],
+            trained_on=[str(data["name"]) for data in sets_of_run(run.model.info)],
             guard=run.guard is not None,
             report=report,
             report_url=report_url,
@@ -92,7 +106,7 @@ def disagreement(answers: Sequence[SystemAnswer]) -> bool | None:
 @cache
 def versions_of(backends: frozenset[str]) -> dict[str, str]:
     """The versions of what answers."""
-    packages = ["cxr-compare", "numpy", *(_PACKAGES[each] for each in sorted(backends))]
+    packages = ["cxr-compare", "numpy", *(_PACKAGES[backend] for backend in sorted(backends))]
     versions = {"python": platform.python_version()}
     return versions | {package: metadata.version(package) for package in packages}
 
@@ -106,3 +120,86 @@ def _operating_point(run: LoadedRun) -> tuple[float | None, float | None]:
         return None, None
     probability = run.decision.probability(np.array([threshold]))
     return threshold, None if probability is None else float(probability[0])
+
+
+def report_figures(systems: Sequence[LoadedRun], folder: Path) -> list[ReportFigures | None]:
+    """The figures of each system on its test images; None where the report does not judge it."""
+    content = read_json(folder / REPORT_MARKER, "metrics")
+    judged = content["provenance"]["systems"]
+    figures = [_figures_of(run, content, judged) for run in systems]
+    if all(of_system is None for of_system in figures):
+        raise InputError(
+            f"--report {folder}: judges {', '.join(judged)}, none of them a training that is "
+            "served; give the report of these runs, or leave it out"
+        )
+    return figures
+
+
+def validation_figures(run: LoadedRun) -> ReportFigures | None:
+    """What training measured on its validation images; None where the run has no decision."""
+    decision = run.decision
+    if decision is None:
+        return None
+    best = run.model.info.get("best_figures") or {}
+    at_threshold = decision.validation.get(run.policy) or {}
+    chosen_on, made_on = decision.chosen_on, run.model.info.get("data_set") or {}
+    return ReportFigures(
+        images="validation",
+        data_set=made_on.get("name"),
+        n_images=chosen_on.get("n_images"),
+        n_patients=chosen_on.get("n_patients"),
+        n_positive=chosen_on.get("n_positive"),
+        figures=[
+            *_plain(best, _OF_SCORES, ""),
+            *_plain(at_threshold, _OF_DECISIONS, run.policy),
+        ],
+        cautions=[_FLATTERING],
+    )
+
+
+def _figures_of(
+    run: LoadedRun, content: Mapping[str, Any], judged: Mapping[str, Mapping[str, Any]]
+) -> ReportFigures | None:
+    own, training = run.model.inference_id(), run.model.training_id()
+    name = next((name for name, facts in judged.items() if _ids(facts) & {own, training}), None)
+    if name is None or content["target"] != run.target.name:
+        return None
+    rows = [
+        row
+        for row in content["metrics"]
+        if (row["system"], row["unit"], row["subgroup"]) == (name, "image", "all")
+    ]
+    wanted = [(metric, "") for metric in _OF_SCORES]
+    wanted += [(metric, run.policy) for metric in _OF_DECISIONS]
+    by_key = {(row["metric"], row["policy"]): row for row in rows}
+    first = rows[0] if rows else {}
+    cautions = [str(words) for words in content["answer"]["cautions"]]
+    if judged[name].get("inference_id") != own:
+        cautions.append(_SAME_TRAINING)
+    return ReportFigures(
+        images="test",
+        data_set=content["provenance"]["data_set"]["name"],
+        n_images=first.get("n_images"),
+        n_patients=first.get("n_patients"),
+        n_positive=first.get("n_positive"),
+        figures=[_figure(by_key[key]) for key in wanted if key in by_key],
+        cautions=cautions,
+    )
+
+
+def _ids(facts: Mapping[str, Any]) -> set[str]:
+    ids = (facts.get(key) for key in ("inference_id", "training_id", "exported_from"))
+    return {str(value) for value in ids if value}
+
+
+def _figure(row: Mapping[str, Any]) -> Figure:
+    values: dict[str, Any] = {name: row.get(name) for name in _OF_FIGURES}
+    return Figure(title=metric_title(row["metric"]), **values)
+
+
+def _plain(figures: Mapping[str, Any], metrics: Iterable[str], policy: str) -> list[Figure]:
+    return [
+        _figure({"metric": metric, "estimate": figures[metric], "policy": policy})
+        for metric in metrics
+        if figures.get(metric) is not None
+    ]

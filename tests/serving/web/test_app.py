@@ -26,8 +26,8 @@ from scripts import cli
 from serving.answer import LoadedRun
 from serving.web.app import build_app
 from serving.web.batcher import Places
-from serving.web.report_figures import report_figures
 from serving.web.settings import ServeSettings
+from serving.web.systems import report_figures
 
 Png = Callable[[int], bytes]
 
