@@ -1,16 +1,14 @@
 """The registry of networks: what the detector and the classifier may stand on, one record each.
 
 Free of torch and of the other rooms, for configurations check names against it. The builders, the
-errors and the table in docs/weights.md read it; the table is written anew by
-``python -m networks.registry docs/weights.md``.
+errors and the table in docs/weights.md read it (`python tests/documents.py`
+writes the table).
 """
 
 from __future__ import annotations
 
 import difflib
-import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 ModelKind = Literal["detector", "classifier"]
@@ -176,40 +174,3 @@ def describe_unknown(name: object, kind: ModelKind) -> str:
     return f"must be one of {', '.join(known)}{other}, got {name!r}" + (
         f"; did you mean '{near[0]}'?" if near else ""
     )
-
-
-_BEGIN, _END = "<!-- networks -->", "<!-- end of networks -->"
-
-
-def _networks_table() -> str:
-    """The registry as a Markdown table."""
-    lines = [
-        "| name | network | detector | classifier, px a map cell | smallest image, px | ImageNet "
-        "weights from |",
-        "|---|---|---|---|---|---|",
-    ]
-    for network in NETWORKS.values():
-        weights = network.weights
-        source = weights.requirement if isinstance(weights, PackagedWeights) else "torchvision"
-        cells = [
-            f"`{network.name}`",
-            network.title,
-            "yes" if network.detector else "",
-            " or ".join(str(s) for s in reversed(network.strides)) if network.classifier else "",
-            str(max(network.min_size, 32)),
-            f"`{source}`" if isinstance(weights, PackagedWeights) else source if weights else "",
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def with_table(page: str) -> str:
-    """A page whose table of networks, between the two marks, is that of the registry."""
-    before, _, rest = page.partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    return f"{before}{_BEGIN}\n\n{_networks_table()}\n\n{_END}{after}"
-
-
-if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    path.write_text(with_table(path.read_text(encoding="utf-8")), encoding="utf-8")

@@ -22,7 +22,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.work.addresses import addresses_in, shown
 from scripts.console import emit, emit_json, next_step, say
 from scripts.next_steps import next_steps
-from scripts.runner import Parameter, description, parameters_of, verb_name
+from scripts.runner import Parameter, command_name, description, parameters_of
 
 # In the order of the work; each a function of the module of the same name.
 VERBS = (
@@ -102,7 +102,7 @@ def build_app() -> typer.Typer:
     for name in VERBS:
         function = verb_function(name)
         is_verb = hasattr(function, "__wrapped__")
-        app.command(verb_name(function))(_command(function) if is_verb else function)
+        app.command(command_name(function))(_command(function) if is_verb else function)
     return app
 
 
@@ -110,15 +110,9 @@ def _command(function: Callable[..., Any]) -> Callable[..., Any]:
     """A verb as typer takes it: the same parameters, and the words of the docstring."""
     parameters = parameters_of(function)
 
-    variadic = [
-        name
-        for name, declared in inspect.signature(function).parameters.items()
-        if declared.kind is inspect.Parameter.VAR_POSITIONAL
-    ]
-
     def command(**words: Any) -> int:
         values = {name: value for name, value in words.items() if value not in (None, [])}
-        positional = [item for name in variadic for item in values.pop(name, [])]
+        positional = [item for p in parameters if p.variadic for item in values.pop(p.name, [])]
         return run_verb(function, *positional, **values)
 
     declared = [

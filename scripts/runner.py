@@ -116,6 +116,7 @@ class Parameter:
         type: Without ``None`` and metadata; of a list, that of its items.
         default: `inspect.Parameter.empty` where it must be given.
         positional: Given by its position; all others are options.
+        variadic: Takes the rest of what is given by position.
         several: Takes any number of values.
         argument: What the type does not say.
         words: Its description.
@@ -125,6 +126,7 @@ class Parameter:
     type: Any
     default: Any
     positional: bool
+    variadic: bool
     several: bool
     argument: Argument
     words: str
@@ -217,6 +219,7 @@ def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
                 type=str if argument.read else hint,
                 default=declared.default,
                 positional=declared.kind is not inspect.Parameter.KEYWORD_ONLY,
+                variadic=declared.kind is inspect.Parameter.VAR_POSITIONAL,
                 several=several,
                 argument=argument,
                 words=described.get(name) or argument.words,
@@ -257,7 +260,7 @@ def _checked_item(parameter: Parameter, value: Any) -> Any:
 
 def command_line(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
     """The command that asks the same: what a folder records, also of a call from Python."""
-    words = ["cxr", verb_name(function)]
+    words = ["cxr", command_name(function)]
     options: list[str] = []
     for parameter in parameters_of(function):
         value = arguments[parameter.name]
@@ -283,7 +286,7 @@ def _words(value: Any) -> list[str]:
     return [str(getattr(value, "folder", value))]
 
 
-def verb_name(function: Callable[..., Any]) -> str:
+def command_name(function: Callable[..., Any]) -> str:
     """Its name on the command line: the module's, but for those that are Python's own words."""
     return {"import_predictions": "import"}.get(function.__name__, function.__name__)
 
@@ -292,7 +295,7 @@ def described_arguments(function: Callable[..., Any]) -> dict[str, str]:
     """What the docstring's section ``Args`` says of each parameter."""
     described: dict[str, str] = {}
     name = ""
-    for line in _section(function, "Args").splitlines():
+    for line in section(function, "Args").splitlines():
         text = line.strip()
         if line.startswith("    ") and not line.startswith("     ") and ": " in text:
             name, _, text = text.partition(": ")
@@ -305,11 +308,11 @@ def description(function: Callable[..., Any]) -> tuple[str, list[str]]:
     """What a verb does, in paragraphs, and its examples of a command."""
     text = inspect.getdoc(function) or ""
     body = text.partition("\nArgs:\n")[0].strip()
-    examples = [" ".join(part.split()) for part in _section(function, "Example").split("\n\n")]
+    examples = [" ".join(part.split()) for part in section(function, "Example").split("\n\n")]
     return body, [example for example in examples if example]
 
 
-def _section(function: Callable[..., Any], title: str) -> str:
+def section(function: Callable[..., Any], title: str) -> str:
     """The indented lines below a title of a Google docstring."""
     lines: list[str] = []
     inside = False

@@ -43,12 +43,23 @@ def shared_data() -> Path:
     return SHARED_DATA
 
 
-@pytest.fixture(scope="session")
-def house() -> ModuleType:
-    """The measures of the layout, from ``tests/house.py``: the tests are no package."""
-    spec = importlib.util.spec_from_file_location("house", Path(__file__).with_name("house.py"))
+def _module(name: str) -> ModuleType:
+    """A program beside this file: the tests are no package."""
+    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
     assert spec
     assert spec.loader
-    module = sys.modules["house"] = importlib.util.module_from_spec(spec)
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def house() -> ModuleType:
+    """The measures of the layout, ``tests/house.py``."""
+    return _module("house")
+
+
+@pytest.fixture(scope="session")
+def documents() -> ModuleType:
+    """What writes the generated parts of the documents, ``tests/documents.py``."""
+    return _module("documents")

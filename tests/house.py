@@ -1,7 +1,6 @@
 """What the layout of the project measures: modules, names, imports, and the way of a score.
 
     python tests/house.py [ROOT]        the figures
-    python tests/house.py --tree        write the tree of docs/architecture.md again
 
 `tests/test_architecture.py` holds the figures to their limits.
 """
@@ -9,8 +8,6 @@
 from __future__ import annotations
 
 import ast
-import configparser
-import re
 import statistics
 import sys
 from collections import defaultdict
@@ -197,47 +194,7 @@ def report(house: House) -> dict[str, str]:
     return figures
 
 
-TREE_START, TREE_END = "<!-- tree: python tests/house.py --tree -->\n", "<!-- end of the tree -->\n"
-
-
-def tree(root: Path) -> str:
-    """Every room and subfolder with its docstring, from what others import to what imports all."""
-    config = configparser.ConfigParser()
-    config.read(root / "setup.cfg")
-    lines = ["| folder | what it holds |", "|---|---|"]
-    for room in _layers(config, "rooms"):
-        lines.append(f"| **`{room}/`** | {_sentence(root / room)} |")
-        if config.has_section(_contract(section := room.replace("_", "-"))):
-            names = [name for name in _layers(config, section) if (root / room / name).is_dir()]
-            lines += [f"| `{room}/{name}/` | {_sentence(root / room / name)} |" for name in names]
-    return "\n".join(lines) + "\n"
-
-
-def _contract(name: str) -> str:
-    return f"importlinter:contract:{name}"
-
-
-def _layers(config: configparser.ConfigParser, contract: str) -> list[str]:
-    rows = config[_contract(contract)]["layers"].split("\n")
-    return [name.strip() for row in reversed(rows) if row for name in re.split("[|:]", row)]
-
-
-def _sentence(folder: Path) -> str:
-    return ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
-
-
-def with_tree(page: str, root: Path) -> str:
-    """The page with its tree written anew."""
-    head, _, rest = page.partition(TREE_START)
-    return head + TREE_START + "\n" + tree(root) + "\n" + TREE_END + rest.partition(TREE_END)[2]
-
-
 if __name__ == "__main__":
-    here = Path(__file__).resolve().parents[1]
-    if sys.argv[1:] == ["--tree"]:
-        page = here / "docs" / "architecture.md"
-        page.write_text(with_tree(page.read_text(), here))
-        sys.exit()
-    where = Path(sys.argv[1]) if len(sys.argv) > 1 else here
+    where = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parents[1]
     for what, figure in report(House.read(where)).items():
         sys.stdout.write(f"{what:45s} {figure}\n")

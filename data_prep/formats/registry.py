@@ -1,14 +1,12 @@
 """The formats that `cxr prepare` reads: detection, help and the table in the docs follow from here.
 
-A new format is a module with a `Format` record, its line here, and its test. Then write the docs
-table anew: ``python -m data_prep.formats.registry docs/formats.md``.
+A new format is a module with a `Format` record, its line here, and its test. Then
+``python tests/documents.py`` writes the table of the docs anew.
 """
 
 from __future__ import annotations
 
-import re
 import shlex
-import sys
 from dataclasses import fields
 from pathlib import Path
 
@@ -30,7 +28,6 @@ FORMATS: dict[str, Format] = {
     record.name: record
     for record in (RSNA, CSV, NIH, VINDR, KERMANY, COVID_SETS, VOC, YOLO, COCO, DICOM)
 }
-_TABLE = re.compile(r"(?<=<!-- formats -->\n).*?(?=<!-- end of formats -->)", re.DOTALL)
 
 
 def read_source(source: Path, format: str | None, options: ReadOptions) -> SourceTables:  # noqa: A002
@@ -114,24 +111,3 @@ def _formats_with(option: str) -> list[str]:
         ['vindr']
     """
     return [name for name, known in FORMATS.items() if option in known.options]
-
-
-def _formats_table() -> str:
-    """The table of docs/formats.md, as Markdown."""
-    lines = ["| `--format` | what it is | the folder holds | options |", "|---|---|---|---|"]
-    for name, known in FORMATS.items():
-        places = ", ".join(f"[{n}](https://{at})" for n, at in enumerate(known.sources, start=1))
-        title = known.title + (f" ({places})" if places else "")
-        options = ", ".join(f"`--{option.replace('_', '-')}`" for option in known.options)
-        lines.append(f"| [`{name}`](#{name}) | {title} | {known.folder} | {options} |")
-    return "\n".join(lines) + "\n"
-
-
-def _with_formats_table(text: str) -> str:
-    """A page with the present table between its two marks."""
-    return _TABLE.sub(lambda _: _formats_table(), text)
-
-
-if __name__ == "__main__":
-    page = Path(sys.argv[1])
-    page.write_text(_with_formats_table(page.read_text(encoding="utf-8")), encoding="utf-8")

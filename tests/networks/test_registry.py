@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from torchvision import models
 from typer.testing import CliRunner
 
-from networks.registry import NETWORKS, network_names, with_table
+from networks.registry import NETWORKS, network_names
 from scripts.cli import build_app
 
-PAGE = Path(__file__).parents[2] / "docs/weights.md"
 PUBLISHED = [name for name, network in NETWORKS.items() if isinstance(network.weights, str)]
-
-
-def test_table_in_the_documentation_is_the_registry() -> None:
-    page = PAGE.read_text(encoding="utf-8")
-    assert page == with_table(page), "python -m networks.registry docs/weights.md"
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -11,7 +11,6 @@ from data_prep.formats.registry import (
     FORMATS,
     _formats_with,
     _likely_format,
-    _with_formats_table,
     read_source,
     unprepared,
 )
@@ -38,11 +37,8 @@ def test_help_names_the_formats_that_take_an_option(option):
     assert named.split(", ") == _formats_with(option)
 
 
-def test_docs_table_is_that_of_the_registry():
+def test_docs_have_a_section_on_every_format():
     page = (ROOT / "docs" / "formats.md").read_text()
-    assert page == _with_formats_table(page), (
-        "run python -m data_prep.formats.registry docs/formats.md"
-    )
     assert all(f"\n## {name}\n" in page for name in FORMATS)
 
 

@@ -25,7 +25,6 @@ from evaluation.compare.compare import compare_systems
 from evaluation.compare.protocol import Protocol
 from evaluation.decisions.referral import ReferralFigures
 from evaluation.decisions.test_set import TestSet
-from evaluation.metrics.documents import SCHEMA, TABLE, _metrics_page, _metrics_schema
 from evaluation.metrics.image_metrics import classification_metrics, confusion_counts, rates
 from evaluation.metrics.metric import Metric
 from evaluation.metrics.registry import (
@@ -127,13 +126,6 @@ def test_a_title_inside_a_sentence_keeps_the_capitals_of_names_alone():
     assert {metric: METRICS[metric].inside for metric in expected} == expected
 
 
-def test_documents_are_those_of_the_registry():
-    command = "run: python -m evaluation.metrics.documents"
-    assert (ROOT / TABLE).read_text(encoding="utf-8") == _metrics_page(), command
-    schema = json.loads((ROOT / SCHEMA).read_text(encoding="utf-8"))
-    assert _metrics_schema(schema) == schema, command
-
-
 @pytest.fixture
 def informedness(monkeypatch):
     """A metric that the project does not have: one record, and nothing else."""
@@ -151,7 +143,7 @@ def informedness(monkeypatch):
     return metric
 
 
-def test_a_new_record_is_all_that_a_new_metric_needs(informedness, predict, judged_set):
+def test_a_new_record_is_all_that_a_new_metric_needs(informedness, predict, judged_set, documents):
     name = informedness.name
     assert classification_metrics([0, 1, 1], [0.1, 0.5, 0.2], 0.5)[name] == 0.5
     assert classification_metrics([1], [0.5], 0.5)[name] is None
@@ -172,7 +164,7 @@ def test_a_new_record_is_all_that_a_new_metric_needs(informedness, predict, judg
     assert "informedness" in found.verdict
     shown = [row[0] for section in metric_table(found).groups for row in section.rows]
     assert metric_title(name) in shown
-    assert f"| `{name}` | Informedness |" in _metrics_page()
-    schema = _metrics_schema(json.loads((ROOT / SCHEMA).read_text()))
+    assert f"| `{name}` | Informedness |" in documents.metrics_page()
+    schema = documents.metrics_schema(json.loads((ROOT / documents.SCHEMA).read_text()))
     rows_of = schema["properties"]["metrics"]["items"]["properties"]
     assert name in rows_of["metric"]["enum"]

@@ -1,0 +1,266 @@
+"""The parts of the documents that follow from the code.
+
+    python tests/documents.py        writes all of them
+
+`tests/test_documents.py` holds the documents to them.
+"""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import inspect
+import json
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from configs.describe import key_table
+from data_prep.formats.registry import FORMATS
+from evaluation.metrics.metric import NEEDS, Direction, Metric, Share
+from evaluation.metrics.registry import METRICS, in_reading_order
+from networks.registry import NETWORKS, PackagedWeights
+from scripts.cli import VERBS, verb_function
+from scripts.runner import Parameter, command_name, description, parameters_of, section
+
+ROOT = Path(__file__).resolve().parents[1]
+COMMAND = "run: python tests/documents.py"
+SCHEMA = "docs/metrics.schema.json"
+
+
+def generated() -> dict[str, str]:
+    """Every generated document as it should be, by its path below the checkout."""
+    parts: dict[str, dict[str, Callable[[], str]]] = {
+        "docs/architecture.md": {"tree": tree},
+        "docs/formats.md": {"formats": formats_table},
+        "docs/weights.md": {
+            "networks": networks_table, "classifier keys": lambda: key_table("classifier")
+        },
+        "docs/detector.md": {"detector keys": lambda: key_table("detector")},
+    }  # fmt: skip
+    pages = {
+        path: with_parts(_read(path), {name: part() for name, part in own.items()})
+        for path, own in parts.items()
+    }
+    schema = json.dumps(metrics_schema(json.loads(_read(SCHEMA))), indent=2, ensure_ascii=False)
+    pages |= {"docs/metrics.md": metrics_page(), SCHEMA: schema + "\n"}
+    return pages | {"docs/reference.md": reference_page()}
+
+
+def _read(path: str) -> str:
+    return (ROOT / path).read_text(encoding="utf-8")
+
+
+def with_parts(page: str, parts: dict[str, str]) -> str:
+    """The page with each part between ``<!-- NAME -->`` and ``<!-- end of NAME -->`` replaced."""
+    for name, text in parts.items():
+        start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        head, found, rest = page.partition(start)
+        _, closed, tail = rest.partition(end)
+        if not (found and closed):
+            raise SystemExit(f"a page lacks the marks {start.strip()} and {end}")
+        page = f"{head}{start}\n{text.strip()}\n\n{end}{tail}"
+    return page
+
+
+# ---------------------------------------------------------------------- the tree of folders
+
+
+def tree() -> str:
+    """Every room and subfolder with its docstring, from what others import to what imports all."""
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    lines = ["| folder | what it holds |", "|---|---|"]
+    for room in _layers(config, "rooms"):
+        lines.append(f"| **`{room}/`** | {_sentence(ROOT / room)} |")
+        if config.has_section(_contract(contract := room.replace("_", "-"))):
+            names = [name for name in _layers(config, contract) if (ROOT / room / name).is_dir()]
+            lines += [f"| `{room}/{name}/` | {_sentence(ROOT / room / name)} |" for name in names]
+    return "\n".join(lines)
+
+
+def _contract(name: str) -> str:
+    return f"importlinter:contract:{name}"
+
+
+def _layers(config: configparser.ConfigParser, contract: str) -> list[str]:
+    rows = config[_contract(contract)]["layers"].split("\n")
+    return [name.strip() for row in reversed(rows) if row for name in re.split("[|:]", row)]
+
+
+def _sentence(folder: Path) -> str:
+    return ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or ""
+
+
+# ---------------------------------------------------------------------- registries
+
+
+def formats_table() -> str:
+    """The formats that ``cxr prepare`` reads."""
+    lines = ["| `--format` | what it is | the folder holds | options |", "|---|---|---|---|"]
+    for name, known in FORMATS.items():
+        places = ", ".join(f"[{n}](https://{at})" for n, at in enumerate(known.sources, start=1))
+        title = known.title + (f" ({places})" if places else "")
+        options = ", ".join(f"`--{option.replace('_', '-')}`" for option in known.options)
+        lines.append(f"| [`{name}`](#{name}) | {title} | {known.folder} | {options} |")
+    return "\n".join(lines)
+
+
+def networks_table() -> str:
+    """The registry of networks."""
+    lines = [
+        "| name | network | detector | classifier, px a map cell | smallest image, px | ImageNet "
+        "weights from |",
+        "|---|---|---|---|---|---|",
+    ]
+    for network in NETWORKS.values():
+        weights = network.weights
+        source = weights.requirement if isinstance(weights, PackagedWeights) else "torchvision"
+        cells = [
+            f"`{network.name}`",
+            network.title,
+            "yes" if network.detector else "",
+            " or ".join(str(s) for s in reversed(network.strides)) if network.classifier else "",
+            str(max(network.min_size, 32)),
+            f"`{source}`" if isinstance(weights, PackagedWeights) else source if weights else "",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+_INTRODUCTION = """\
+# Metrics
+
+Every metric of a report, by its short name in `metrics.csv` and `metrics.json`. An undefined
+figure is empty and its note says why; it is never 0. A threshold, a score cut and a calibration
+are chosen on validation images. Only a metric where higher is better can be the primary one of a
+protocol, and one half of an operating point only together with the other: {halves}.
+
+`python tests/documents.py` writes this page and `metrics.schema.json` from
+`evaluation/metrics/registry.py`.
+
+| name | title | meaning | better | computed on | undefined when |
+|---|---|---|---|---|---|
+"""
+_BETTER: dict[Direction, str] = {"higher": "higher", "lower": "lower", "none": "–"}
+_IMAGES: dict[Share | None, str] = {
+    None: "all images",
+    "all": "all images",
+    "positive": "positive images",
+    "negative": "negative images",
+    "called": "images called positive",
+    "not_called": "images called negative",
+}
+
+
+def metrics_page() -> str:
+    """``docs/metrics.md``: a row a metric."""
+    rows = [
+        (
+            f"`{metric.name}`",
+            metric.title,
+            metric.meaning,
+            _BETTER.get(metric.direction, f"ideal: {metric.ideal}"),
+            _population(metric),
+            "; ".join([metric.undefined, *(NEEDS[need] for need in metric.needs)]),
+        )
+        for metric in in_reading_order()
+    ]
+    lines = ["| " + " | ".join(cell.replace("|", r"\|") for cell in row) + " |" for row in rows]
+    halves = "; ".join(
+        f"`{metric.name}` with {' or '.join(f'`{partner}`' for partner in able)}"
+        for metric in in_reading_order()
+        if not metric.why_not_primary
+        if (able := [name for name in metric.partners if not METRICS[name].why_not_primary])
+    )
+    return _INTRODUCTION.format(halves=halves) + "\n".join(lines) + "\n"
+
+
+def _population(metric: Metric) -> str:
+    images = _IMAGES[metric.share_of]
+    return f"{images.removeprefix('all ')} whose lesions are all boxed" if metric.boxed else images
+
+
+def metrics_schema(schema: dict[str, Any]) -> dict[str, Any]:
+    """The JSON schema of ``metrics.json`` with the names of all metrics in it."""
+    written: dict[str, Any] = json.loads(json.dumps(schema))
+    for table in ("metrics", "tests"):
+        written["properties"][table]["items"]["properties"]["metric"] = {
+            "type": "string",
+            "description": "Short name; docs/metrics.md says what each is.",
+            "enum": list(METRICS),
+        }
+    return written
+
+
+# ---------------------------------------------------------------------- verbs
+
+
+_REFERENCE = """\
+# Reference
+
+Every verb, as a command and as a function: `cxr NAME` and `cxr_compare.NAME` are one definition
+(`scripts/NAME.py`). Arguments without a dash are given by position; on the command line a list is
+an option given several times. From Python, paths are texts, `Path`s or what lies in a folder, and
+nothing is printed unless `progress=True`. Bad input raises `cxr_compare.InputError` with the line
+that the command prints before it ends with exit code 2; `--json` prints `to_dict()` of what the
+function returns. `python tests/documents.py` writes this page from the functions' docstrings.
+"""
+
+
+def reference_page() -> str:
+    """``docs/reference.md``: every verb with its arguments."""
+    return "\n".join([_REFERENCE, *(_verb(verb_function(name)) for name in VERBS)])
+
+
+def _verb(function: Callable[..., Any]) -> str:
+    body, examples = description(function)
+    rows = [
+        f"| `{_argument(parameter)}` | {_default(parameter)} | {_cell(parameter.words)} |"
+        for parameter in parameters_of(function)
+    ]
+    returns = " ".join(section(function, "Returns").split())
+    return "\n".join([
+        f"## {command_name(function)}",
+        "",
+        f"`cxr_compare.{function.__name__}`. {body}",
+        "",
+        "| argument | default | what it is |",
+        "|---|---|---|",
+        *rows,
+        "",
+        *([f"Returns: {returns}", ""] if returns else []),
+        "```bash",
+        *examples,
+        "```",
+        "",
+    ])  # fmt: skip
+
+
+def _argument(parameter: Parameter) -> str:
+    return parameter.name if parameter.positional else parameter.option
+
+
+def _default(parameter: Parameter) -> str:
+    if parameter.default is inspect.Parameter.empty:
+        return "" if parameter.variadic else "required"
+    return "" if parameter.default in (None, (), "") else f"`{parameter.default}`"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", r"\|")
+
+
+def stale() -> Iterator[str]:
+    """Documents that are not as they should be."""
+    for path, text in generated().items():
+        if not (ROOT / path).is_file() or _read(path) != text:
+            yield path
+
+
+if __name__ == "__main__":
+    for page in stale():
+        (ROOT / page).write_text(generated()[page], encoding="utf-8")
+        sys.stdout.write(f"{page}: written\n")
