@@ -158,12 +158,16 @@ def save_figures(comparison: Comparison, charts: Sequence[Chart], folder: Path) 
 
 def policies_of(comparison: Comparison) -> list[str]:
     """Return every policy that any system has a confusion matrix for, in order."""
-    return list(dict.fromkeys(p for each in comparison.systems.values() for p in each.confusion))
+    return list(
+        dict.fromkeys(p for system in comparison.systems.values() for p in system.confusion)
+    )
 
 
 def policy_markers(policies: Sequence[str]) -> list[tuple[str, str]]:
     """Return the marker of each policy and its words for a legend."""
-    return [(_marker(each, policies), f"threshold: {policy_words(each)}") for each in policies]
+    return [
+        (_marker(policy, policies), f"threshold: {policy_words(policy)}") for policy in policies
+    ]
 
 
 def _read_systems(comparison: Comparison) -> list[_System]:
@@ -203,7 +207,9 @@ def _arrays(frame: pd.DataFrame) -> dict[str, Floats]:
 
 
 def _coverage_policy(comparison: Comparison) -> str:
-    policies = list(dict.fromkeys(p for each in comparison.systems.values() for p in each.coverage))
+    policies = list(
+        dict.fromkeys(p for system in comparison.systems.values() for p in system.coverage)
+    )
     return "max_f1" if "max_f1" in policies else next(iter(policies), "")
 
 
@@ -307,7 +313,9 @@ def _rates(tp: int, fp: int, tn: int, fn: int) -> dict[str, float]:
 
 
 def _in_words(systems: Sequence[_System], metric: str, title: str) -> str:
-    parts = (f"{each.name}: {title} {number(each.figures[metric].estimate)}" for each in systems)
+    parts = (
+        f"{system.name}: {title} {number(system.figures[metric].estimate)}" for system in systems
+    )
     return "; ".join(parts) + "."
 
 

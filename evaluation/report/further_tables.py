@@ -54,7 +54,7 @@ def _published_figures() -> tuple[Published, ...]:
         {key: tuple(value) if isinstance(value, list) else value for key, value in each.items()}
         for each in tomllib.loads(text)["figure"]
     ]
-    return tuple(Published(**each) for each in figures)
+    return tuple(Published(**figure) for figure in figures)
 
 
 def _related_figures(sources: Collection[str], findings: Collection[str]) -> list[Published]:
@@ -268,7 +268,7 @@ def error_bars(comparison: Comparison) -> list[tuple[str, str, list[ErrorBar]]]:
             **{end: table[end] * scale for end in ("estimate", "ci_low", "ci_high")}
         ).to_dict("records")
     }
-    longest = np.nanmax([list(each) for each in counts.values()]) or 1.0
+    longest = np.nanmax([list(count) for count in counts.values()]) or 1.0
 
     def bar(position: int, name: str, numbers: tuple[float, float, float]) -> ErrorBar:
         length, low, high = (100 * float(each) / longest for each in numbers)

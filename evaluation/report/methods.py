@@ -51,7 +51,7 @@ def decision_rows(comparison: Comparison) -> list[Row]:
     )
     rows: list[Row] = []
     for title, describe, nothing in described:
-        texts = [describe(each) for each in decisions]
+        texts = [describe(decision) for decision in decisions]
         if any(texts):
             rows.append((title, *(text or nothing for text in texts)))
     return rows
@@ -107,8 +107,8 @@ def _bounded(held: Mapping[Any, Mapping[MetricKey, Estimate]]) -> list[Estimate]
     """The figures of all images that have an interval."""
     return [
         figure
-        for each in held.values()
-        for key, figure in each.items()
+        for item in held.values()
+        for key, figure in item.items()
         if key.subgroup == ALL and figure.kind is not None
     ]
 
@@ -316,5 +316,5 @@ def _partitions(dataset: DataSet, split: str) -> str:
 
 def _measures(comparison: Comparison) -> list[str]:
     held = comparison.estimates.systems.values()
-    known = {key.metric for each in held for key, figure in each.items() if figure.known}
+    known = {key.metric for item in held for key, figure in item.items() if figure.known}
     return [METRICS[each].inside for each in highlighted("abstract") if each in known]

@@ -250,7 +250,7 @@ def to_svg(chart: Chart) -> str:
         for number, curve in enumerate(chart.curves)
         for place, point in enumerate(curve.points)
     }
-    frame = " ".join(f"{each:g}" for each in chart.frame)
+    frame = " ".join(f"{end:g}" for end in chart.frame)
     attributes = {"role": "img", "aria-label": chart.description, "data-chart": chart.key,
                   "data-frame": frame}  # fmt: skip
     return _inline(_draw(chart), chart.key, attributes, labels)

@@ -268,7 +268,7 @@ def _render_report(
         main_charts=list(drawn(first)),
         gallery=galleries[0],
         **_folded(comparison, policy, sources),
-        further_charts=list(drawn([each for each in charts if each not in first])),
+        further_charts=list(drawn([chart for chart in charts if chart not in first])),
         cost_charts=list(drawn(cost_charts(comparison))),
         exploration=exploration(comparison),
         place=place,

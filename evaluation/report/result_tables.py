@@ -253,7 +253,7 @@ def cost_rows(comparison: Comparison) -> list[Row]:
     Where a system is made of others, their cost is summed, and what each system gains over the
     first stands beside it.
     """
-    costs = [each.cost for each in comparison.systems.values()]
+    costs = [system.cost for system in comparison.systems.values()]
     joined = any(cost.get("made_of") for cost in costs)
     first = costs[0] if joined and costs else {}
     rows = [
@@ -298,9 +298,9 @@ def _figures(comparison: Comparison) -> list[tuple[str, list[str]]]:
     policy, rows = _policy(comparison), []
     for metric, at in _chosen(policy):
         found = [comparison.estimates.of(name, metric, at) for name in comparison.systems]
-        if any(each.known for each in found):
+        if any(item.known for item in found):
             title = metric_title(metric) + (f", {policy_words(at)}" if at else "")
-            rows.append((title, [number(each.estimate) for each in found]))
+            rows.append((title, [number(item.estimate) for item in found]))
     return rows
 
 

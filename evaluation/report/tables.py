@@ -164,7 +164,7 @@ def _axis_ends(axis: tuple[float, float]) -> str:
 def image_count(figures: Estimates) -> str:
     """Return on how many images and patients the figures of all images are; empty where unknown."""
     held = (figures.of(name, EXPLORATORY.metric).counts for name in figures.systems)
-    counts = next((each for each in held if each.n_images), None)
+    counts = next((item for item in held if item.n_images), None)
     if counts is None:
         return ""
     return (
@@ -239,8 +239,8 @@ def _row_group(
 def _count(comparison: Comparison, key: MetricKey) -> str:
     """How many images the figures of a section are computed on."""
     figures = comparison.estimates
-    held = (each[key].counts for each in figures.systems.values() if key in each)
-    counts = next((each for each in held if each.n_images), None)
+    held = (system[key].counts for system in figures.systems.values() if key in system)
+    counts = next((item for item in held if item.n_images), None)
     if counts is None:
         return ""
     return f"{counts.n_images:,} {_units(figures)}, {counts.n_positive:,} positive"
@@ -299,7 +299,9 @@ def _whiskers(
         >>> placed[0].dot, axis
         (75.0, (-0.2, 0.2))
     """
-    ends = [end for each in intervals if each.bounded for end in (each.low, each.high)]
+    ends = [
+        end for interval in intervals if interval.bounded for end in (interval.low, interval.high)
+    ]
     if not ends:
         return [None] * len(intervals), (0.0, 1.0)
     step = 0.05
@@ -314,10 +316,15 @@ def _whiskers(
         return round((value - low) / (high - low) * 100, 2)
 
     placed = [
-        Whisker(place(each.low), place(each.estimate), place(each.high), each.excludes_zero)
-        if each.bounded
+        Whisker(
+            place(interval.low),
+            place(interval.estimate),
+            place(interval.high),
+            interval.excludes_zero,
+        )
+        if interval.bounded
         else None
-        for each in intervals
+        for interval in intervals
     ]
     return placed, (round(low, 4), round(high, 4))
 

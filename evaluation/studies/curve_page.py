@@ -176,7 +176,7 @@ _NO_ANSWER = "No two arms were compared"
 
 def _scope(study: CurveStudy) -> str:
     """How many comparisons, and what counts as shown."""
-    sizes = len({each.share for each in study.differences})
+    sizes = len({difference.share for difference in study.differences})
     if not sizes:
         return ""
     count = len(study.differences)
@@ -221,12 +221,12 @@ def _of_metric(study: CurveStudy, metric: str, said: list[Statement]) -> dict[st
 
 def _differences(study: CurveStudy, metric: str) -> Table | None:
     pairs = {pair: study.compared(metric, *pair) for pair in study.pairs(metric)}
-    sizes = sorted({each.n_images for rows in pairs.values() for each in rows})
+    sizes = sorted({row.n_images for rows in pairs.values() for row in rows})
     lines = []
     for size in sizes:
         cells = [f"{size:,.0f}"]
         for rows in pairs.values():
-            held = next((each for each in rows if each.n_images == size), None)
+            held = next((row for row in rows if row.n_images == size), None)
             cells += ["", ""] if held is None else [figure_words(held.gap), _p_words(held)]
         lines.append(tuple(cells))
     if not lines:
@@ -261,7 +261,7 @@ def _rows(study: CurveStudy) -> Iterator[dict[str, Any]]:
             yield {
                 "position": list(KINDS).index(arm.kind),
                 "arm": KINDS[arm.kind],
-                "counts": [f"{each:,.0f}" for each in counts],
+                "counts": [f"{count:,.0f}" for count in counts],
                 "images": point.n_images,
                 "boxes": point.n_boxes,
                 "hours": amount_words(study.times.hours(point.n_images, point.n_boxes), "time"),
@@ -278,7 +278,7 @@ def _figure_cell(study: CurveStudy, point: SizePoint, metric: str) -> str:
 
 def _presets(study: CurveStudy) -> list[Times]:
     """The times as given first, then what others measured."""
-    return [study.times, *(each for each in PRESETS if each != study.times)]
+    return [study.times, *(times for times in PRESETS if times != study.times)]
 
 
 def _for_script(study: CurveStudy) -> dict[str, Any]:
@@ -396,14 +396,14 @@ def _curves(arm: Mapping[str, Any], times: Times | None) -> Iterator[Curve]:
         yield Curve(name, position, x[:end], y[:end], dashed=False, band=band)
         name = ""
     at = [
-        each["grown"] * _APART[kind]
+        point["grown"] * _APART[kind]
         if times is None
-        else times.hours(each["images"], each["boxes"])
-        for each in points
+        else times.hours(point["images"], point["boxes"])
+        for point in points
     ]
     x = np.repeat(at, 3)
     x[2::3] = np.nan
-    y = np.array([value for each in points for value in (*each["ends"], np.nan)])
+    y = np.array([value for point in points for value in (*point["ends"], np.nan)])
     marks = tuple(
         Point(place, each["figure"], each["words"], MARKERS[kind])
         for place, each in zip(at, points, strict=True)
@@ -415,7 +415,7 @@ def figure_axis(drawn: Iterable[Mapping[str, Any]], metric: str) -> Axis:
     """The axis of a metric, the same in both charts: around every interval and fitted curve."""
     ends: list[float] = []
     for arm in drawn:
-        ends += [end for each in arm["points"] for end in (each["figure"], *each["ends"])]
+        ends += [end for point in arm["points"] for end in (point["figure"], *point["ends"])]
         ends += arm["line"]["figure"] if arm["line"] else []
     low, high = max(0.0, min(ends)), min(1.0, max(ends))
     step = next(s for s in (0.01, 0.02, 0.05, 0.1, 0.2, 1.0) if (high - low) / s <= 6)

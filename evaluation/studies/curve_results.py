@@ -267,7 +267,11 @@ class CurveStudy:
 
     def pairs(self, metric: str) -> list[tuple[Kind, Kind]]:
         """Which arms are compared, in the order of the differences."""
-        pairs = [(each.first, each.second) for each in self.differences if each.metric == metric]
+        pairs = [
+            (difference.first, difference.second)
+            for difference in self.differences
+            if difference.metric == metric
+        ]
         return list(dict.fromkeys(pairs))
 
     def compared(self, metric: str, first: Kind, second: Kind) -> list[Compared]:
@@ -276,7 +280,7 @@ class CurveStudy:
         pair = (metric, first, second)
         rows = [e for e in self.differences if (e.metric, e.first, e.second) == pair]
         rows.sort(key=lambda each: each.share)
-        adjusted = holm([each.p_value for each in rows])
+        adjusted = holm([row.p_value for row in rows])
         return [
             Compared(images[each.share], each.gap, p)
             for each, p in zip(rows, adjusted, strict=True)
@@ -469,7 +473,7 @@ def _difference(rows: Sequence[Compared], title: str, first: Kind, second: Kind)
     for (winner, loser), sign in ((names, 1), (names[::-1], -1)):
         found = [each for each in rows if each.shown and each.gap.estimate * sign > 0]
         if found:
-            by = [f"{_gap(each.gap)} with {_images(each.n_images)}" for each in found]
+            by = [f"{_gap(item.gap)} with {_images(item.n_images)}" for item in found]
             word = f" {unit}" if not parts else ""
             parts.append(
                 f"the {title} of the {winner} is higher than that of the {loser} by "

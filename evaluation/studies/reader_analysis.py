@@ -135,7 +135,7 @@ def analyse_readers(
     """
     if readers == cases == "fixed":
         raise InputError("readers and cases are both fixed, so nothing varies; let one be random")
-    most = max(len(study.readers(each)) for each in study.modalities)
+    most = max(len(study.readers(modality)) for modality in study.modalities)
     if readers == "random" and most < 2:
         raise InputError("one reader cannot stand for others: take --readers fixed")
     chosen = (*(RATED if study.has_ratings else ()), *(DECIDED if study.has_decisions else ()))
@@ -226,7 +226,7 @@ class _MetricStudy:
     def _all_crossed(self) -> OrAnalysis | None:
         modalities = self.study.modalities
         readers = self.study.readers(modalities[0])
-        same = all(set(self.study.readers(each)) == set(readers) for each in modalities)
+        same = all(set(self.study.readers(modality)) == set(readers) for modality in modalities)
         return self._crossed(modalities, readers) if same and len(readers) > 1 else None
 
     def _crossed(self, modalities: Sequence[str], readers: Sequence[str]) -> OrAnalysis:
@@ -255,7 +255,7 @@ class _MetricStudy:
             estimate = self.crossed.differences[modalities.index(first), modalities.index(second)]
             return estimate, self._of(first) + self._of(second), "crossed"
         readers = [set(self.study.readers(each)) for each in (first, second)]
-        both = [each for each in self.study.readers(first) if each in readers[1]]
+        both = [reader for reader in self.study.readers(first) if reader in readers[1]]
         if len(both) > 1:
             places = [self.places[each, name] for name in (first, second) for each in both]
             design = f"crossed, by the {len(both)} of {len(set.union(*readers))} readers with both"

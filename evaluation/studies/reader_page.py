@@ -32,7 +32,7 @@ def write_readers(analysis: ReaderAnalysis, out: Path) -> Path:
     sentences, notes = statements(analysis), _notes(analysis)
     stored = {
         "answer": sentences[0].text,
-        "findings": [{"text": each.text, "decided": each.shown} for each in sentences],
+        "findings": [{"text": sentence.text, "decided": sentence.shown} for sentence in sentences],
         "readers": analysis.readers,
         "cases": analysis.cases,
         "level": analysis.level,
@@ -177,7 +177,7 @@ def _scope(analysis: ReaderAnalysis, row: StudyRow) -> str:
 def _alone(analysis: ReaderAnalysis) -> list[str]:
     """Modalities that only one reader read with."""
     study = analysis.study
-    return [each for each in study.modalities if len(study.readers(each)) == 1]
+    return [modality for modality in study.modalities if len(study.readers(modality)) == 1]
 
 
 def _notes(analysis: ReaderAnalysis) -> list[str]:

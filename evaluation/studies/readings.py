@@ -209,7 +209,7 @@ def build_study(
 
 def _joined(readings: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """All readings in one table; each file has the same of rating and decision."""
-    has = [tuple(name for name in _VALUES if name in each) for each in readings]
+    has = [tuple(name for name in _VALUES if name in reading) for reading in readings]
     if len(set(has)) > 1:
         raise InputError(
             "the files of readings differ: "

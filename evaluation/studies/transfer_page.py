@@ -87,7 +87,9 @@ def _tidy(cell: TransferCell) -> Iterator[dict[str, Any]]:
 
     def row(metric: str, threshold: str, *figures: float | None, of: str, **rest: Any) -> Any:
         # JSON knows no NaN: what is undefined is null.
-        known = [None if each is None or np.isnan(each) else float(each) for each in figures]
+        known = [
+            None if figure is None or np.isnan(figure) else float(figure) for figure in figures
+        ]
         return {
             **common, "metric": metric, "threshold": threshold, "estimate": known[0],
             "low": known[1], "high": known[2], "interval": of, "note": cell.note, **rest,
@@ -184,7 +186,7 @@ def _ends(low: float, high: float) -> str:
 
 
 def _columns(transfer: Transfer) -> tuple[str, ...]:
-    return tuple(f"{each.name}: {each.finding}" for each in transfer.sets)
+    return tuple(f"{data.name}: {data.finding}" for data in transfer.sets)
 
 
 def _per_system(
@@ -206,8 +208,8 @@ def _auroc(cell: TransferCell | None) -> str:
 
 
 def _auroc_table(transfer: Transfer) -> Table:
-    guesses = [_guess(each.shortcut) for each in transfer.sets]
-    counts = [_counted(transfer, each.name) for each in transfer.sets]
+    guesses = [_guess(data.shortcut) for data in transfer.sets]
+    counts = [_counted(transfer, data.name) for data in transfer.sets]
     below = (("Best guess without the lungs", *guesses), ("Test images", *counts))
     rows = (*_per_system(transfer, _auroc), *below)
     lead = "AUROC with its 95 % interval by patient. ▼ shown: lower than at home, over all cells."
