@@ -99,9 +99,9 @@ def readers(
         console.say(statement.text)
     console.next_step(f"open {shlex.quote(str(page))} in a browser")
     if as_json:
-        import json
+        from data_prep.contracts.json_files import read_json
 
-        console.emit_json(json.loads((out / "readers.json").read_text()))
+        console.emit_json(read_json(out / "readers.json", "readers"))
 
 
 def open_target(data: Path, target: str | None) -> TestSet:

@@ -95,9 +95,9 @@ def transfer(
         console.say(drop.text)
     console.next_step(f"open {shlex.quote(str(page))} in a browser")
     if as_json:
-        import json
+        from data_prep.contracts.json_files import read_json
 
-        console.emit_json(json.loads((out / "transfer.json").read_text()))
+        console.emit_json(read_json(out / "transfer.json", "transfer"))
 
 
 def _numbers(positives: str) -> list[int]:

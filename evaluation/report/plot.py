@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import threading
 import xml.etree.ElementTree as ET
@@ -56,6 +57,20 @@ class Axis:
     low: float = 0.0
     high: float = 1.0
     scale: Literal["linear", "log", "logit"] = "linear"
+
+
+def log_axis(title: str, low: float, high: float) -> Axis:
+    """A logarithmic axis with ticks at 1, 2 and 5 times the powers of ten, fewer over many.
+
+    Example:
+        >>> [words for _, words in log_axis("Images", 40.0, 2500.0).ticks]
+        ['50', '100', '200', '500', '1,000', '2,000']
+    """
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if high / low <= 100 else (1,)
+    ticks = [step * 10.0**decade for decade in decades for step in steps]
+    words = {t: f"{t:,.0f}" if t >= 1 else f"{t:.6f}".rstrip("0") for t in ticks}
+    return Axis(title, tuple((t, words[t]) for t in ticks if low <= t <= high), low, high, "log")
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,16 @@ import numpy as np
 from data_prep.contracts.words import counted
 from evaluation.metrics.registry import METRICS, metric_title
 from evaluation.metrics.words import DASH, listing, number
-from evaluation.report.plot import Axis, Chart, Curve, Point, draw_with_legend, save_figure, to_svg
+from evaluation.report.plot import (
+    Axis,
+    Chart,
+    Curve,
+    Point,
+    draw_with_legend,
+    log_axis,
+    save_figure,
+    to_svg,
+)
 from evaluation.report.table import Table, figure_words
 from evaluation.statistics.learning_curve import LearningCurve
 from evaluation.studies.curve_results import (
@@ -73,14 +82,10 @@ def _tidy(study: CurveStudy) -> Iterator[dict[str, Any]]:
                     "n_boxes": point.n_boxes, "n_boxed": point.n_boxed,
                     "n_positive": point.n_positive,
                     "hours": study.times.hours(point.n_images, point.n_boxes),
-                    "metric": metric, "estimate": _known(each.estimate), "low": _known(each.low),
-                    "high": _known(each.high), "note": each.note,
+                    "metric": metric, "estimate": _finite(each.estimate), "low": _finite(each.low),
+                    "high": _finite(each.high), "note": each.note,
                     **{f"seed_{at}": value for at, value in enumerate(figure.seeds)},
                 }  # fmt: skip
-
-
-def _known(value: float) -> float | None:
-    return None if value != value else value
 
 
 def _stored(
@@ -89,8 +94,8 @@ def _stored(
     """All of the study, for programs."""
     differences = [
         {"metric": metric, "first": first, "second": second, "n_images": each.n_images,
-         "estimate": _known(each.gap.estimate), "low": _known(each.gap.low),
-         "high": _known(each.gap.high), "p_holm": each.p_value, "shown": each.shown}
+         "estimate": _finite(each.gap.estimate), "low": _finite(each.gap.low),
+         "high": _finite(each.gap.high), "p_holm": each.p_value, "shown": each.shown}
         for metric in study.metrics
         for first, second in study.pairs(metric)
         for each in study.compared(metric, first, second)
@@ -319,7 +324,7 @@ def draw(study: CurveStudy, metric: str, times: Times | None = None) -> Chart:
     return Chart(
         key=f"{metric.replace('_', '-')}-{unit}",
         title=f"{title} against {'annotated images' if times is None else 'annotation time'}",
-        x=log_axis(across, values),
+        x=log_axis(across, min(values) / 1.15, max(values) * 1.15),
         y=figure_axis(drawn, metric),
         curves=(*curves, *_crossing(study, metric, times)),
         description=f"{title} against {unit} of annotation; the table below holds the figures.",
@@ -423,24 +428,3 @@ def figure_axis(drawn: Iterable[Mapping[str, Any]], metric: str) -> Axis:
     ticks = [round(n * step, 2) for n in range(first, max(last, first + 1) + 1)]
     words = tuple((tick, f"{tick:.{2 if step < 0.1 else 1}f}") for tick in ticks)
     return Axis(metric_title(metric), words, ticks[0], ticks[-1])
-
-
-def log_axis(title: str, values: Iterable[float]) -> Axis:
-    """An axis around some numbers above 0; ticks at 1, 2 and 5 times the powers of ten."""
-    held = list(values)
-    low, high = min(held) / 1.15, max(held) * 1.15
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if high / low <= 100 else (1,)
-    every = [step * 10.0**decade for decade in decades for step in steps]
-    ticks = tuple((tick, _tick(tick)) for tick in every if low <= tick <= high)
-    return Axis(title, ticks, low, high, "log")
-
-
-def _tick(value: float) -> str:
-    """A tick in words.
-
-    Example:
-        >>> _tick(0.05), _tick(2.0), _tick(2000.0)
-        ('0.05', '2', '2,000')
-    """
-    return f"{value:,.0f}" if value >= 1 else f"{value:.6f}".rstrip("0")

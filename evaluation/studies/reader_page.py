@@ -28,9 +28,15 @@ _STEPS = np.linspace(0.0, 1.0, 401)
 
 def write_readers(analysis: ReaderAnalysis, out: Path) -> Path:
     """Write ``readers.csv``, ``readers.json`` and, last, ``readers.html``."""
-    rows = [asdict(row) for row in analysis.rows]
-    sentences, notes = statements(analysis), _notes(analysis)
-    stored = {
+    stored = readers_dict(analysis)
+    page = _page(analysis, stored["notes"])
+    return write_study(out, "readers", stored["figures"], stored, page.render())
+
+
+def readers_dict(analysis: ReaderAnalysis) -> dict[str, Any]:
+    """All of a reader study, as ``readers.json`` holds it."""
+    sentences = statements(analysis)
+    return {
         "answer": sentences[0].text,
         "findings": [{"text": sentence.text, "decided": sentence.shown} for sentence in sentences],
         "readers": analysis.readers,
@@ -40,12 +46,11 @@ def write_readers(analysis: ReaderAnalysis, out: Path) -> Path:
         "n_cases": len(analysis.study.truth),
         "n_patients": int(analysis.study.truth["patient"].nunique()),
         "n_positive": int(analysis.study.truth["label"].sum()),
-        "figures": rows,
+        "figures": [asdict(row) for row in analysis.rows],
         "crossed": dict(_crossed(analysis)),
-        "notes": notes,
+        "notes": _notes(analysis),
         "provenance": provenance(),
     }
-    return write_study(out, "readers", rows, stored, _page(analysis, notes).render())
 
 
 def statements(analysis: ReaderAnalysis) -> list[Statement]:

@@ -15,7 +15,15 @@ from data_prep.contracts.folders import provenance
 from data_prep.contracts.json_files import read_json, write_json
 from data_prep.contracts.words import counted
 from evaluation.report.files import require_only
-from evaluation.report.plot import Axis, Chart, Curve, Point, draw_with_legend, save_figure
+from evaluation.report.plot import (
+    Axis,
+    Chart,
+    Curve,
+    Point,
+    draw_with_legend,
+    log_axis,
+    save_figure,
+)
 from evaluation.statistics.obuchowski_rockette import Components
 from evaluation.statistics.sample_size import (
     AssumedPlan,
@@ -287,7 +295,7 @@ def _charts(question: StudyPlan) -> Iterator[Chart]:
     fewest = min(plan.least for plan in question.basis.plans.values())
     low, high = max(min(known) / 5, fewest, 8), max(known) * 3
     patients = np.unique(np.geomspace(low, high, 60).astype(int))
-    axis = Axis("Test patients", _decades(low, high), low, high, "log")
+    axis = log_axis("Test patients", low, high)
     if question.difference is not None:
         curves = tuple(_power_curves(question, patients))
         yield Chart(
@@ -339,14 +347,6 @@ def _power_curves(question: StudyPlan, patients: np.ndarray) -> Iterator[Curve]:
             points = (Point(study.patients, question.power, f"{study.patients:,} patients"),)
         figure = "" if study is None else f"({study.patients:,} patients)"
         yield Curve(label, at, patients.astype(float), np.array(power), points, figure=figure)
-
-
-def _decades(low: float, high: float) -> tuple[tuple[float, str], ...]:
-    """Ticks at 1, 2 and 5 times the powers of ten, fewer over many decades."""
-    decades = np.arange(np.floor(np.log10(low)), np.ceil(np.log10(high)) + 1)
-    steps = (1, 2, 5) if high / low < 100 else (1,)
-    ticks = [step * 10.0**decade for decade in decades for step in steps]
-    return tuple((tick, f"{tick:,.0f}") for tick in ticks if low <= tick <= high)
 
 
 def _steps(top: float) -> list[float]:

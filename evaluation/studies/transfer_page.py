@@ -62,8 +62,13 @@ def _shown_words(cell: TransferCell, n_drops: int) -> str:
 
 def write_transfer(transfer: Transfer, out: Path) -> Path:
     """Write ``transfer.csv``, ``transfer.json`` and, last, ``transfer.html``; return the page."""
-    rows = [row for cell in transfer.cells for row in _tidy(cell)]
-    stored = {
+    stored = transfer_dict(transfer)
+    return write_study(out, "transfer", stored["figures"], stored, _page(transfer).render())
+
+
+def transfer_dict(transfer: Transfer) -> dict[str, Any]:
+    """All of a transfer, as ``transfer.json`` holds it."""
+    return {
         "findings": [
             {"text": drop.text, "shown": drop.shown, "size": size}
             for drop, size in _sized_drops(transfer)
@@ -71,10 +76,9 @@ def write_transfer(transfer: Transfer, out: Path) -> Path:
         "notes": list(transfer.notes),
         "policy": transfer.policy,
         "sets": [vars(data) for data in transfer.sets],
-        "figures": rows,
+        "figures": [row for cell in transfer.cells for row in _tidy(cell)],
         "provenance": provenance(),
     }
-    return write_study(out, "transfer", rows, stored, _page(transfer).render())
 
 
 def _tidy(cell: TransferCell) -> Iterator[dict[str, Any]]:
