@@ -19,7 +19,7 @@ COMPUTED_BY = {
     "decision": "evaluation.metrics.image_metrics:rates",
     "counts": "evaluation.metrics.image_metrics:confusion_counts",
     "calibration": "evaluation.statistics.calibration_error:CalibrationFigures.figures",
-    "point": "evaluation.boxes.average_precision:localised",
+    "point": "evaluation.boxes.matching:localised",
     "coco": "evaluation.boxes.average_precision:coco_figures",
     "froc_iou": "evaluation.boxes.froc:WeightedFroc.figures",
     "froc_centre": "evaluation.boxes.froc:WeightedFroc.figures",
