@@ -132,14 +132,7 @@ class RayEngine:
         self._ray: ModuleType | None = None
 
     def connect(self) -> ModuleType:
-        """Join or start the cluster; by itself that happens at the first row.
-
-        Returns:
-            Ray, connected.
-
-        Raises:
-            InputError: There is no such cluster, or its Ray or Python is of another version.
-        """
+        """Ray, once the cluster is joined or started; by itself that happens at the first row."""
         if self._ray is None:
             self._ray = self._cluster.enter_context(_connected(self._address, self._workers))
             if not self._ray.cluster_resources().get("CPU"):
@@ -215,14 +208,7 @@ class _Tasks(Generic[Row, Result]):
 
 
 def result_of(ray: ModuleType, answer: Any, *, timeout: float) -> Any:
-    """The result of a task.
-
-    Raises:
-        CrashError: Its process or machine ended.
-        GetTimeoutError: Of Ray: there is none after so many seconds.
-        InputError: The Ray on this machine ended, or a machine cannot import our code.
-        Exception: What the task raised.
-    """
+    """The result of a task, or what it raised; `CrashError` where its process or machine ended."""
     errors = ray.exceptions
     deaths = (errors.WorkerCrashedError, errors.NodeDiedError, errors.OutOfMemoryError,
               errors.ObjectLostError, errors.TaskUnschedulableError)  # fmt: skip

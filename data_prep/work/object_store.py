@@ -62,12 +62,7 @@ class Stored(NamedTuple):
 
 
 def list_files(url: str) -> dict[str, Stored]:
-    """All files below an address, by their names relative to it; one file alone has the name ''.
-
-    Raises:
-        StoreError: No such bucket, no access, no answer.
-        InputError: A name cannot be a file's here.
-    """
+    """All files below an address, by their names relative to it; one file alone has the name ''."""
     store, root = _store(url)
     in_memory = "memory" in store.protocol
     bucket, _, folder = root.strip("/").partition("/")
@@ -97,12 +92,7 @@ def list_files(url: str) -> dict[str, Stored]:
 
 
 def describe(url: str) -> Stored:
-    """What the store says of one file.
-
-    Raises:
-        FileNotFoundError: There is none.
-        StoreError: No access, no answer.
-    """
+    """What the store says of one file; FileNotFoundError where there is none."""
     store, name = _store(url)
     return _stored(_tried(url, lambda: store.info(name), missing=True))
 
@@ -113,19 +103,8 @@ _NO_MD5: set[str] = set()  # buckets whose ETags are no MD5: they are encrypted 
 def fetch(url: str, path: Path, stored: Stored | None = None) -> Stored:
     """Fetch one file to a path, where it appears whole or not at all; its folder exists.
 
-    An MD5 that differs is fetched again. Where the same bytes arrive twice, it was no MD5.
-
-    Args:
-        url: The file.
-        path: Where to put it.
-        stored: What the store has just said of it, which saves a request.
-
-    Returns:
-        What the store says of it.
-
-    Raises:
-        FileNotFoundError: There is none.
-        StoreError: No access, no answer, or it arrives damaged every time.
+    What the store has just said of it saves a request. An MD5 that differs is fetched again; where
+    the same bytes arrive twice, it was no MD5.
     """
     store, name = _store(url)
     bucket, arrived = name.strip("/").partition("/")[0], set()
@@ -156,11 +135,7 @@ def fetch(url: str, path: Path, stored: Stored | None = None) -> Stored:
 
 
 def send(path: Path, url: str) -> Stored:
-    """Write one file to a store, where it appears whole or not at all.
-
-    Raises:
-        StoreError: No access, no answer, or the store holds something else afterwards.
-    """
+    """Write one file to a store, where it appears whole or not at all."""
     store, name = _store(url)
 
     def put() -> Stored:

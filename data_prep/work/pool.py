@@ -16,7 +16,6 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from contextvars import copy_context
 from dataclasses import dataclass
 from itertools import islice
@@ -53,11 +52,7 @@ class LocalEngine:
         on_crash: Callable[[Row], Result],
         reads: Sequence[Path] = (),
     ) -> Iterator[Result]:
-        """As `data_prep.work.engine.Engine.map_rows`.
-
-        Raises:
-            RuntimeError: Worker processes cannot start at all.
-        """
+        """As `data_prep.work.engine.Engine.map_rows`."""
         if self.workers <= 1:
             yield from map(function, rows)
             return
@@ -191,14 +186,7 @@ class _Pool(Generic[Row, Result]):
 
 
 def try_alone(function: Callable[[Row], Result], row: Row) -> tuple[bool, Result | None]:
-    """Apply a function to a row in a process of its own.
-
-    Returns:
-        Whether the process survived it, and the result.
-
-    Raises:
-        RuntimeError: Worker processes cannot start at all.
-    """
+    """Whether a process of its own survives applying a function to a row, and the result."""
     with _start_pool(1) as pool:
         try:
             pool.submit(cpu_count).result()
@@ -234,26 +222,19 @@ def _start_server() -> None:
     not import from the user's folder either, as Python by itself would: a folder there that is
     called like a module of some library ends it.
     """
-    with _environment("PYTHONSAFEPATH", "1"):
+    before = os.environ.get("PYTHONSAFEPATH")
+    os.environ["PYTHONSAFEPATH"] = "1"
+    try:
         resource_tracker.ensure_running()  # first: its own start lets the signal through again
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         try:
             forkserver.ensure_running()
         finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, held)
-
-
-@contextmanager
-def _environment(name: str, value: str) -> Iterator[None]:
-    before = os.environ.get(name)
-    os.environ[name] = value
-    try:
-        yield
+            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     finally:
-        if before is None:
-            del os.environ[name]
-        else:
-            os.environ[name] = before
+        del os.environ["PYTHONSAFEPATH"]
+        if before is not None:
+            os.environ["PYTHONSAFEPATH"] = before
 
 
 def _begin_worker() -> None:
