@@ -430,7 +430,9 @@ def test_the_verbs_give_on_google_s_protocol_what_they_give_locally(source, tmp_
 
 
 @pytest.mark.long
-def test_a_large_file_is_sent_in_parts_and_a_cut_part_again(line, tmp_path):
+def test_a_large_file_is_sent_in_parts_and_a_cut_part_again(line, tmp_path, monkeypatch):
+    patient = {**object_store._S3["config_kwargs"], "read_timeout": 20}  # moto joins the parts
+    monkeypatch.setitem(object_store._S3, "config_kwargs", patient)
     path, size = tmp_path / "large", 3 * object_store._PART_BYTES + 1
     path.write_bytes(np.random.default_rng(0).bytes(size))
     line.fail("cut", "partNumber=2", times=1)
