@@ -45,12 +45,14 @@ def find_config(name: str) -> Path:
     """
     if Path(name).is_file():
         return Path(name)
-    known = shipped_configs()
-    if name in known:
+    names = shipped_configs()
+    if name in names:
         return _FOLDER / f"{name}.toml"
+    near = difflib.get_close_matches(name, names, n=1)
+    meant = f"; did you mean '{near[0]}'?" if near else ""
     raise InputError(
         f"{name}: no such file, and no configuration of that name; there are "
-        f"{', '.join(known)} ('cxr configs' describes them){_nearest(name, known)}"
+        f"{', '.join(names)} ('cxr configs' describes them){meant}"
     )
 
 
@@ -84,11 +86,17 @@ def read_config(
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
+    return _parse_toml(text, str(path))
+
+
+def _parse_toml(text: str, place: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: is not TOML: {error}") from None
+        raise InputError(f"{place}: is not TOML: {error}") from None
 
 
 def parse_config(text: str, place: str) -> DetectorConfig | ClassifierConfig:
@@ -101,10 +109,7 @@ def parse_config(text: str, place: str) -> DetectorConfig | ClassifierConfig:
     Raises:
         InputError: As `read_config`.
     """
-    try:
-        return _check(tomllib.loads(text), place, set())
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{place}: is not TOML: {error}") from None
+    return _check(_parse_toml(text, place), place, set())
 
 
 def dump_config(config: BaseModel) -> str:
@@ -178,11 +183,6 @@ def _check(content: dict[str, Any], path: str, overridden: set[str]) -> Any:
     keys = [str(part) for part in first["loc"][1:]]  # the first is the kind
     key = ".".join(keys)
     place = f"--set {key}" if key in overridden else f"{path}: {key}"
-    if first["type"] == "extra_forbidden":
-        known = _known_keys(CONFIG_CLASSES[content["kind"]])
-        raise InputError(f"{place}: unknown key{_suggestion(key, known)}")
-    if first["type"] == "missing":
-        raise InputError(f"{place}: is missing; add it")
     if first["type"] == "value_error":  # a rule of ours, maybe over several keys, which it names
         rule = first["msg"].removeprefix("Value error, ")
         named = set(re.findall(r"\w+", rule))
@@ -190,7 +190,17 @@ def _check(content: dict[str, Any], path: str, overridden: set[str]) -> Any:
         if given := [f"--set {o}" for o in inside if o.rpartition(".")[2] in named]:
             place = f"{' '.join(given)}: on {path}"
         raise InputError(f"{place.removesuffix(': ')}: {rule}")
-    raise InputError(f"{place}: {_lower(first['msg'])}, got {first['input']!r}")
+    raise InputError(f"{place}: {_problem(first, key, CONFIG_CLASSES[content['kind']])}")
+
+
+def _problem(error: Mapping[str, Any], key: str, model: type[BaseModel]) -> str:
+    """What pydantic says of a key, in one line."""
+    if error["type"] == "extra_forbidden":
+        return f"unknown key{_suggestion(key, _known_keys(model))}"
+    if error["type"] == "missing":
+        return "is missing; add it"
+    message = error["msg"]
+    return f"{message[:1].lower()}{message[1:]}, got {error['input']!r}"
 
 
 def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
@@ -249,15 +259,6 @@ def _suggestion(key: str, known: list[str]) -> str:
     return f"; known here: {', '.join(siblings or known)}"
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    found = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean '{found[0]}'?" if found else ""
-
-
-def _lower(message: str) -> str:
-    return message[:1].lower() + message[1:]
-
-
 Name = Annotated[str, Field(min_length=1)]
 
 
@@ -300,23 +301,11 @@ def read_protocol(path: Path) -> tuple[ProtocolFile, str]:
         InputError: The file cannot be read, a key is unknown (names the nearest) or missing, or
             a value has the wrong type or lies outside its range.
     """
+    keys = _read_toml(path)
     try:
-        content = path.read_bytes()
-        keys = tomllib.loads(content.decode("utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
-    except tomllib.TOMLDecodeError as error:
-        raise InputError(f"{path}: is not TOML: {error}") from None
-    try:
-        return ProtocolFile(**keys), hashlib.sha256(content).hexdigest()
+        return ProtocolFile(**keys), hashlib.sha256(path.read_bytes()).hexdigest()
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False)
-    first = min(errors, key=lambda each: each["type"] != "extra_forbidden")
+    first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in first["loc"])
-    if first["type"] == "extra_forbidden":
-        known = _known_keys(ProtocolFile)
-        raise InputError(f"{path}: {key}: unknown key{_suggestion(key, known)}")
-    if first["type"] == "missing":
-        raise InputError(f"{path}: {key}: is missing; add it")
-    message = first["msg"][:1].lower() + first["msg"][1:]
-    raise InputError(f"{path}: {key}: {message}, got {first['input']!r}")
+    raise InputError(f"{path}: {key}: {_problem(first, key, ProtocolFile)}")

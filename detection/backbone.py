@@ -79,7 +79,9 @@ NORMS: dict[str, Callable[[nn.BatchNorm2d], nn.Module]] = {
 def build_body(name: str, norm: str) -> nn.Module:
     """A detector's backbone without pooling and classifier, random, with a kind of normalisation.
 
-    MobileNet and EfficientNet keep the 1 x 1 convolution before the pooling: it is pretrained.
+    It must build on torch's meta device too, where strides and channels are measured, and its
+    direct children must be its layers in the order of the forward. MobileNet and EfficientNet keep
+    the 1 x 1 convolution before the pooling: it is pretrained.
     """
     if name not in network_names("detector"):
         raise InputError(f"backbone: {describe_unknown(name, 'detector')}")
@@ -119,20 +121,37 @@ def _body_layers(name: str) -> tuple[_Layer, ...]:
         _Layer(name='layer4', stride=32, channels=512)
     """
     layers = []
-    with torch.device("meta"):  # shapes only: nothing is computed, no random number drawn
-        body = build_body(name, "batch").eval()
-        pixels = torch.empty(1, 3, _PROBE, _PROBE)
-        for child, layer in body.named_children():
+    body = _shapes_only(name).eval()
+    pixels = torch.empty(1, 3, _PROBE, _PROBE, device="meta")
+    for child, layer in body.named_children():
+        try:
             pixels = layer(pixels)
             layers.append(_Layer(child, _PROBE // pixels.shape[-1], pixels.shape[1]))
+        except Exception as error:
+            raise TypeError(
+                f"{name}: the direct children of a body from detection.backbone.build_body must be "
+                f"its layers in the order of the forward, each reading what the one before gives; "
+                f"'{child}' does not ({type(error).__name__}: {error})"
+            ) from error
     return tuple(layers)
+
+
+def _shapes_only(name: str) -> nn.Module:
+    """A body without content: nothing is computed, no random number drawn."""
+    with torch.device("meta"):
+        try:
+            return build_body(name, "batch")
+        except RuntimeError as error:  # as torch calls it
+            raise TypeError(
+                f"{name}: detection.backbone.build_body must build on torch's meta device, which "
+                f"has shapes and no values, and something reads or draws values there: {error}"
+            ) from error
 
 
 @cache
 def body_shapes(name: str) -> dict[str, tuple[int, ...]]:
     """Shapes of a body's tensors with batch norm, without its step counters."""
-    with torch.device("meta"):
-        state = build_body(name, "batch").state_dict()
+    state = _shapes_only(name).state_dict()
     return {k: tuple(v.shape) for k, v in state.items() if not k.endswith("num_batches_tracked")}
 
 

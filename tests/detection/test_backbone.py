@@ -45,8 +45,8 @@ PARAMETERS = {
     "efficientnet_lite1": (4_135_680, 0),
     "efficientnet_lite2": (4_811_072, 0),
 }
-# Deeper or wider twins of another one here, which builds them by the same lines.
-TWINS = (
+# Deeper or wider than another one here, which the same lines build.
+VARIANTS = (
     "resnet34",
     "resnet101",
     "efficientnet_b1",
@@ -87,7 +87,7 @@ def test_every_backbone_of_the_registry_is_counted_here() -> None:
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(n, marks=pytest.mark.long) if n in TWINS else n for n in PARAMETERS],
+    [pytest.param(n, marks=pytest.mark.long) if n in VARIANTS else n for n in PARAMETERS],
 )
 def test_detector_on_each_backbone_sees_five_levels_and_learns(name: str) -> None:
     model = build_retinanet(
@@ -263,3 +263,35 @@ def test_looking_for_strides_draws_no_random_number() -> None:
     _body_layers.cache_clear()
     _body_layers("resnet18")
     assert torch.equal(torch.rand(1), expected)
+
+
+class _ReadsItsWeights(nn.Sequential):
+    def __init__(self) -> None:
+        super().__init__(nn.Conv2d(3, 8, 3, stride=2))
+        self.scale = float(self[0].weight.detach().mean())  # type: ignore[union-attr, arg-type]
+
+
+class _OutOfOrder(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.last, self.first = nn.Conv2d(8, 8, 3), nn.Conv2d(3, 8, 3)
+
+
+@pytest.mark.parametrize(
+    ("features", "says"),
+    [
+        (_ReadsItsWeights, "resnet18: .*build_body must build on torch's meta device, .* values"),
+        (_OutOfOrder, "resnet18: the direct children of a body .* order of the forward.*'last'"),
+    ],
+)
+def test_a_body_that_cannot_be_measured_says_what_a_body_must_be(
+    features: type[nn.Module], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Network(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.features = features()
+
+    monkeypatch.setattr("detection.backbone.build_network", lambda name: Network())
+    with pytest.raises(TypeError, match=says):
+        _body_layers.__wrapped__("resnet18")
