@@ -102,14 +102,7 @@ class ImageLabelDataset(Dataset[LabelSample]):
         return len(self.image_ids)
 
     def __getitem__(self, key: int | tuple[int, int]) -> LabelSample:
-        """Read one image.
-
-        Args:
-            key: Its row, or (row, seed) to augment; equal seeds give equal images.
-
-        Returns:
-            The image with its targets.
-        """
+        """One image by its row, or by (row, seed) augmented; equal seeds give equal images."""
         row, seed = key if isinstance(key, tuple) else (key, None)
         image_id = str(self.image_ids[row])
         pixels = self.store.image(image_id)
@@ -146,14 +139,7 @@ def _targets(
 
 
 def collate(samples: Sequence[LabelSample]) -> LabelBatch:
-    """Stack samples into a batch, for `DataLoader`'s ``collate_fn``.
-
-    Args:
-        samples: B samples of one store size.
-
-    Returns:
-        The batch; it owns its memory.
-    """
+    """Stack samples of one store size into a batch, which owns its memory."""
     return LabelBatch(
         [sample.image_id for sample in samples],
         stack_pixels(samples),

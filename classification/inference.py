@@ -21,12 +21,8 @@ def activation_map(model: ImageClassifier, images: Tensor) -> Tensor:
     The mean of a map plus the finding's bias is its logit. Maps are not rescaled: on a healthy
     image they stay low, and two images may be compared.
 
-    Args:
-        model: The classifier; its mode stays as it is.
-        images: uint8 (B, 1, S, S), store pixels.
-
-    Returns:
-        float32 (B, K, h, w), h = S / 32 (or / 16 with ``last_stride=16``), rounded up.
+    Of store pixels, uint8 (B, 1, S, S): float32 (B, K, h, w), h = S / 32 (or / 16 with
+    ``last_stride=16``), rounded up. The model's mode stays as it is.
 
     Source:
         Zhou et al. 2016, Learning Deep Features for Discriminative Localization.

@@ -65,15 +65,10 @@ Criterion = Callable[[Tensor, Tensor], Tensor]  # (logits, targets) -> scalar
 def masked_cross_entropy(
     logits: Tensor, targets: Tensor, pos_weight: Tensor | None = None
 ) -> Tensor:
-    """Mean binary cross entropy over the known targets.
+    """Mean binary cross entropy over the known targets; 0, without gradient, where none is.
 
-    Args:
-        logits: float (B, K).
-        targets: float32 (B, K): 1 present, 0 absent, between them in part, NaN unknown.
-        pos_weight: float (K,): weight of each finding's positives; None for 1.
-
-    Returns:
-        A scalar, float32; 0 (with zero gradients) where nothing is known.
+    Logits and targets are (B, K): 1 present, 0 absent, between them in part, NaN unknown;
+    `pos_weight` (K,) weighs each finding's positives.
 
     Example:
         >>> nan = float("nan")
@@ -87,10 +82,6 @@ def masked_cross_entropy(
     loss = F.binary_cross_entropy_with_logits(
         logits.float(), targets.nan_to_num(0.0), pos_weight=weight, reduction="none"
     )
-    return _mean_of_known(loss, known)
-
-
-def _mean_of_known(loss: Tensor, known: Tensor) -> Tensor:
     return (loss * known).sum() / known.sum().clamp(min=1)
 
 
@@ -129,8 +120,8 @@ def training_losses(
         model: In training mode.
         batch: Images with their targets; all of them may be unknown.
         criterion: Logits and targets to a loss.
-        smoothing: As in `classification.loss.smooth`.
-        mixup: As ``alpha`` of `classification.loss.mix_pairs`; 0 mixes nothing.
+        smoothing: Share of each target that moves to one half.
+        mixup: Alpha of the Beta that weighs pairs; 0 mixes nothing.
 
     Returns:
         ``classification``, a scalar.
@@ -163,12 +154,5 @@ def validation_losses(
 
 
 def scores_of(logits: Tensor) -> Tensor:
-    """Sigmoid in float64: in float32 every logit above 17 ties at a score of exactly 1.
-
-    Args:
-        logits: float (B, K).
-
-    Returns:
-        float64 (B, K), in [0, 1].
-    """
+    """Sigmoid in float64: in float32 every logit above 17 ties at a score of exactly 1."""
     return logits.double().sigmoid()

@@ -18,8 +18,8 @@ from data_prep.store.preprocess import Preprocess
 from networks.inference import require_store_pixels
 
 # ImageNet's normalisation by colour, in [0, 1]: what published networks learned with.
-COLOUR_MEAN = (0.485, 0.456, 0.406)
-COLOUR_STD = (0.229, 0.224, 0.225)
+_COLOUR_MEAN = (0.485, 0.456, 0.406)
+_COLOUR_STD = (0.229, 0.224, 0.225)
 
 
 class ImageClassifier(nn.Module):
@@ -56,7 +56,7 @@ class ImageClassifier(nn.Module):
         self._tiles = trunk.tiles
         self._frozen: tuple[nn.Module, ...] = ()
         self.by_colour = channels == "imagenet"
-        mean, std = torch.tensor(COLOUR_MEAN), torch.tensor(COLOUR_STD)
+        mean, std = torch.tensor(_COLOUR_MEAN), torch.tensor(_COLOUR_STD)
         # From the grey normalisation to that of each colour; no weights, so in no file.
         for name, value in (
             ("gain", preprocess.std / std),
@@ -109,15 +109,7 @@ class ImageClassifier(nn.Module):
     def early_features(self, images: Tensor) -> Tensor:
         """The feature maps before the last halving, of at least twice as many cells a side.
 
-        Args:
-            images: uint8 (B, 1, S, S), store pixels.
-
-        Returns:
-            (B, C, h, w).
-
-        Raises:
-            InputError: The images are not of the size that the model was built for, or the network
-                is no sequence of layers.
+        Refuses images of another size, and a network that is no sequence of layers.
         """
         layers: nn.Module = self.trunk[: self._before_halving[0]]  # type: ignore[index]
         maps: Tensor = layers(self._pixels(images))
@@ -133,14 +125,7 @@ class ImageClassifier(nn.Module):
         return self._before_halving[1].frame(height, width)
 
     def logits(self, features: Tensor) -> Tensor:
-        """Pool the feature maps and weigh them, in float32 also under autocast.
-
-        Args:
-            features: float32 (B, C, h, w), from `features`.
-
-        Returns:
-            float32 (B, K).
-        """
+        """Pool feature maps (B, C, h, w) to logits (B, K), in float32 also under autocast."""
         with torch.autocast(features.device.type, enabled=False):
             return self.classifier(self.dropout(features.mean(dim=(2, 3))))
 
@@ -148,13 +133,7 @@ class ImageClassifier(nn.Module):
         """Class activation maps: what each place adds to each logit.
 
         A map's mean plus the finding's bias is the finding's logit; nothing is rescaled, so maps
-        of different images share one scale.
-
-        Args:
-            features: float32 (B, C, h, w), from `features`.
-
-        Returns:
-            float32 (B, K, h, w), in units of the logit.
+        of different images share one scale. Of `features` (B, C, h, w): (B, K, h, w), float32.
 
         Source:
             Zhou et al. 2016, Learning Deep Features for Discriminative Localization.
@@ -186,11 +165,7 @@ class ImageClassifier(nn.Module):
         return Grid(self._stride, self._centre).frame(height, width)
 
     def freeze(self, frozen: Collection[str]) -> None:
-        """Keep children of the trunk as they are, batch norm's statistics included.
-
-        Args:
-            frozen: Names of the trunk's children that shall not learn; all others do.
-        """
+        """Keep some children of the trunk, batch norm's statistics included; all others learn."""
         parts = dict(self.trunk.named_children())
         for parameter in self.parameters():
             parameter.requires_grad_(True)
@@ -207,14 +182,7 @@ class ImageClassifier(nn.Module):
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of a batch.
-
-        Args:
-            images: uint8 (B, 1, S, S), store pixels.
-
-        Returns:
-            float32 (B, K).
-        """
+        """Logits, float32 (B, K), of store pixels, uint8 (B, 1, S, S)."""
         return self.logits(self.features(images))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -66,23 +66,15 @@ class LesionBatch:
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LesionBatch:
         """The same batch on another device."""
-        return LesionBatch(
-            self.image_ids,
-            self.images.to(device, non_blocking=non_blocking),
-            [boxes.to(device, non_blocking=non_blocking) for boxes in self.boxes],
-            [labels.to(device, non_blocking=non_blocking) for labels in self.labels],
-            self.dropped,
-        )
+        return self._with(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> LesionBatch:
         """The same batch in page-locked memory; `DataLoader` calls this."""
-        return LesionBatch(
-            self.image_ids,
-            self.images.pin_memory(),
-            [boxes.pin_memory() for boxes in self.boxes],
-            [labels.pin_memory() for labels in self.labels],
-            self.dropped,
-        )
+        return self._with(Tensor.pin_memory)
+
+    def _with(self, move: Callable[[Tensor], Tensor]) -> LesionBatch:
+        boxes, labels = list(map(move, self.boxes)), list(map(move, self.labels))
+        return LesionBatch(self.image_ids, move(self.images), boxes, labels, self.dropped)
 
 
 class LesionDataset(Dataset[LesionSample]):
@@ -143,14 +135,7 @@ class LesionDataset(Dataset[LesionSample]):
         return len(self.image_ids)
 
     def __getitem__(self, key: int | tuple[int, int]) -> LesionSample:
-        """Read one image.
-
-        Args:
-            key: Its row, or (row, seed) to augment; equal seeds give equal images.
-
-        Returns:
-            The image with its boxes, store px.
-        """
+        """One image by its row, or by (row, seed) augmented; equal seeds give equal images."""
         row, seed = key if isinstance(key, tuple) else (key, None)
         sample = self._plain(row)
         if seed is None:
@@ -217,14 +202,7 @@ def _check_boxes(table: pd.DataFrame, findings: tuple[str, ...]) -> None:
 
 
 def collate(samples: Sequence[LesionSample]) -> LesionBatch:
-    """Stack samples into a batch, for `DataLoader`'s ``collate_fn``.
-
-    Args:
-        samples: B samples of one store size.
-
-    Returns:
-        The batch; it owns its memory.
-    """
+    """Stack samples of one store size into a batch, which owns its memory."""
     return LesionBatch(
         [sample.image_id for sample in samples],
         stack_pixels(samples),

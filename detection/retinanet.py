@@ -191,11 +191,7 @@ class LesionRetinaNet(RetinaNet):
     def run_heads(self, images: Tensor) -> HeadPass:
         """Run backbone and heads once, for any of the methods below.
 
-        Args:
-            images: uint8 (B, 1, S, S), store pixels.
-
-        Returns:
-            Head outputs and anchors in float32, whatever autocast does inside.
+        Outputs and anchors are float32, whatever autocast does inside.
         """
         batch = self.transform(images)
         features = list(self.backbone(batch.tensors).values())
@@ -208,16 +204,7 @@ class LesionRetinaNet(RetinaNet):
         return HeadPass(outputs, anchors, sizes, batch.image_sizes)
 
     def losses(self, heads: HeadPass, targets: Targets) -> dict[str, Tensor]:
-        """The losses, in float32.
-
-        Args:
-            heads: From `run_heads`.
-            targets: As in `forward`; images without boxes are welcome.
-
-        Returns:
-            ``classification`` and ``bbox_regression`` as in torchvision; scalars, each a mean over
-            the images.
-        """
+        """``classification`` and ``bbox_regression`` as in torchvision, means over the images."""
         with torch.autocast(heads.anchors[0].device.type, enabled=False):
             return self.compute_loss(targets, heads.outputs, heads.anchors)
 

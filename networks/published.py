@@ -20,12 +20,7 @@ from networks.registry import NETWORKS, Network, PackagedWeights
 
 
 def build_network(name: str, **arguments: Any) -> nn.Module:
-    """Build a network of torchvision's or an EfficientNet-Lite, whole, with random weights.
-
-    Args:
-        name: A key of `networks.registry.NETWORKS`.
-        **arguments: For torchvision's builder.
-    """
+    """Build a network of the registry, whole, with random weights; arguments are torchvision's."""
     if NETWORKS[name].family == "efficientnet_lite":
         return EfficientNetLite(name)
     return models.get_model(name, weights=None, **arguments)
@@ -84,12 +79,6 @@ def fetch_imagenet(network: Network) -> dict[str, Tensor]:
 
 def fetch_weights(source: WeightsEnum | PackagedWeights) -> dict[str, Tensor]:
     """Read a published weights file: torchvision's is downloaded where torch's cache lacks it.
-
-    Args:
-        source: Which file.
-
-    Returns:
-        Its tensors by name, on the CPU.
 
     Raises:
         InputError: The file is not in the cache and cannot be downloaded, its package is not

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torchvision.models import densenet121, resnet18, resnet50, squeezenet1_1
 
-from classification.model import COLOUR_MEAN, COLOUR_STD, ImageClassifier, build_classifier
+from classification.model import _COLOUR_MEAN, _COLOUR_STD, ImageClassifier, build_classifier
 from classification.weights import start_from
 from data_prep.contracts.errors import InputError
 from networks.public_checkpoints import (
@@ -105,7 +105,7 @@ def test_a_public_chexnet_gives_its_own_scores_here(
     own = ["pneumonia", "hernia", "lung_opacity"]
     said = start_from(model, state, source="file", own_findings=own)
     assert said.endswith("its last layer for pneumonia, hernia; it starts anew for lung_opacity")
-    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (COLOUR_MEAN, COLOUR_STD))
+    mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (_COLOUR_MEAN, _COLOUR_STD))
     with torch.no_grad():
         expected = chexnet((IMAGES.expand(-1, 3, -1, -1) / 255 - mean) / std)
         scores = model(IMAGES).sigmoid()
