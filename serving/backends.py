@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple, get_args
 from data_prep.contracts.errors import InputError
 from serving.exported.spec import EXPORT_FILE, ExportSpec, Format, Precision
 
-Backend = Literal["torch", "onnx", "openvino", "auto"]
+_Backend = Literal["torch", "onnx", "openvino", "auto"]
 CARD_FILE = "card.json"
 PACKAGES: dict[Format, str] = {"openvino": "openvino", "onnx": "onnxruntime"}  # fastest first
 _HASH_BLOCK = 1 << 20
@@ -61,7 +61,7 @@ class ChosenBackend(NamedTuple):
 
 def choose_backend(
     folder: Path,
-    backend: Backend | None = None,
+    backend: _Backend | None = None,
     precision: Precision | None = None,
     *,
     needs_torch: str | None = None,
@@ -114,7 +114,7 @@ def _exported(run: Path, format: Format, precision: Precision) -> ChosenBackend:
 
 
 def _given_export(
-    folder: Path, backend: Backend | None, precision: Precision | None, needs_torch: str | None
+    folder: Path, backend: _Backend | None, precision: Precision | None, needs_torch: str | None
 ) -> ChosenBackend:
     spec = ExportSpec.read(folder)
     if needs_torch:
@@ -137,7 +137,7 @@ def _why_not(
 ) -> str | None:
     """Why an export of a run cannot predict here; None where it can."""
     if format not in get_args(Format):
-        raise InputError(f"--backend {format}: choose {', '.join(get_args(Backend))}")
+        raise InputError(f"--backend {format}: choose {', '.join(get_args(_Backend))}")
     folder = export_folder(run, format, precision)
     source = "DATA" if data is None else shlex.quote(str(data))
     command = f"cxr export {shlex.quote(str(run))} --format {format}" + (

@@ -283,7 +283,7 @@ def _same_boxes(case: str, pairs: Iterable[Sequence[Boxes]]) -> list[Measure]:
     ]
 
 
-class BoxDifference(NamedTuple):
+class _BoxDifference(NamedTuple):
     """How two sets of boxes differ, of those that matter."""
 
     boxes: int  # of the side that has more
@@ -292,7 +292,7 @@ class BoxDifference(NamedTuple):
     corner: float  # of matched corners, px
 
 
-def match_found(first: Boxes, second: Boxes, *, most: int) -> BoxDifference:
+def match_found(first: Boxes, second: Boxes, *, most: int) -> _BoxDifference:
     """Match the boxes that two systems found on an image, each to the one that overlaps it most.
 
     Boxes of one label are assigned so that the sum of their IoU is largest; a pair counts from an
@@ -304,9 +304,9 @@ def match_found(first: Boxes, second: Boxes, *, most: int) -> BoxDifference:
         >>> corners = np.array([[0, 0, 8, 8], [4, 4, 9, 9]], np.float32)
         >>> boxes = Boxes(corners, np.array([0.5, 0.5], np.float32), np.array([1, 1]))
         >>> match_found(boxes, boxes[::-1], most=100)
-        BoxDifference(boxes=2, unmatched=0, score=0.0, corner=0.0)
+        _BoxDifference(boxes=2, unmatched=0, score=0.0, corner=0.0)
     """
-    total = BoxDifference(0, 0, 0.0, 0.0)
+    total = _BoxDifference(0, 0, 0.0, 0.0)
     for label in np.union1d(first.labels, second.labels):
         sides = [boxes[boxes.labels == label] for boxes in (first, second)]
         (boxes, scores), (others, other_scores) = ((side.corners, side.scores) for side in sides)
@@ -315,7 +315,7 @@ def match_found(first: Boxes, second: Boxes, *, most: int) -> BoxDifference:
         cuts = [float(side.scores.min()) for side in sides if len(side) >= most]
         least = max(cuts) + 2 * apart if cuts else -np.inf
         lacking = [np.delete(scores, one), np.delete(other_scores, two)]
-        total = BoxDifference(
+        total = _BoxDifference(
             total.boxes + max(int((scores > least).sum()), int((other_scores > least).sum())),
             total.unmatched + sum(int((values > least).sum()) for values in lacking),
             max(total.score, apart),

@@ -21,8 +21,8 @@ from data_prep.store.dataset import DataSet
 from serving.exported.session import without_telemetry
 from serving.exported.spec import INPUT, MODEL_FILES, ExportSpec
 
-CALIBRATION_IMAGES = 300
-"""Images measured on at most; more change the ranges little, and take their time."""
+# Images measured on at most; more change the ranges little, and take their time.
+_CALIBRATION_IMAGES = 300
 _GATES = {"Sigmoid", "HardSigmoid", "HSigmoid", "Swish", "HSwish"}
 # Beside gates, as EfficientNet and MobileNetV3 have them, these take longer in integers, because of
 # the conversions around them: both were 1.3 times as fast with them in bf16.
@@ -34,7 +34,7 @@ def calibration_images(
     dataset: DataSet,
     split: str,
     *,
-    most: int = CALIBRATION_IMAGES,
+    most: int = _CALIBRATION_IMAGES,
     seed: int = 0,
 ) -> list[str]:
     """Choose the images that the ranges are measured on: of the run's training images alone."""

@@ -202,7 +202,7 @@ class ExportedModel:
             return Part(boxes.images, {"boxes": named_rows(boxes.boxes, self.names)})
         frame = cast(Frame, self.spec.map_frame)
         frames = [frame_in_original(frame, placement(image_id)) for image_id in image_ids]
-        shares = scores_of(output["logits"])
+        shares = _scores_of(output["logits"])
         scored = scores_frames(image_ids, shares, output["maps"], "cam", self.learnt, frames)
         tables = {
             "scores": named_rows(scored.scores, self.names),
@@ -250,11 +250,11 @@ class ExportedModel:
         }
 
 
-def scores_of(logits: np.ndarray) -> np.ndarray:
+def _scores_of(logits: np.ndarray) -> np.ndarray:
     """Sigmoid in float64, as `classification.loss.scores_of` for tensors.
 
     Example:
-        >>> scores_of(np.array([0.0, 800.0, -800.0], np.float32)).tolist()
+        >>> _scores_of(np.array([0.0, 800.0, -800.0], np.float32)).tolist()
         [0.5, 1.0, 0.0]
     """
     return sigmoid(logits.astype(np.float64))

@@ -27,7 +27,7 @@ from serving.pacs.patience import RefusedError
 if TYPE_CHECKING:
     from serving.pacs.dimse import Inbox
 
-OWN_RESULT = f"a result of {SOFTWARE}"
+_OWN_RESULT = f"a result of {SOFTWARE}"
 
 
 class Archive(Protocol):
@@ -212,7 +212,7 @@ class Worker:
     def _why_not(self, header: Dataset, path: Path) -> str | None:
         """Why a file is none to answer for; nothing of its header is quoted but its modality."""
         if str(header.get("Manufacturer", "")).strip() == SOFTWARE:
-            return OWN_RESULT
+            return _OWN_RESULT
         modality = header_facts(header)["modality"]
         if modality is not None and modality not in self._modalities:
             return f"its modality is {modality}"

@@ -23,8 +23,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from serving.web.schemas import Refused
 from serving.web.settings import ServeSettings
 
-OPEN_PATHS = ("/", "/healthz", "/readyz")
-"""Paths that need no token, beside the files of the page: it asks for the token."""
+# Paths that need no token, beside the files of the page: it asks for the token.
+_OPEN_PATHS = ("/", "/healthz", "/readyz")
 REPORT_FILES = "/report/"
 """Where the files of the report lie: the only path that a cookie opens, and only to be read."""
 _PAGE_FILES = "/page/"
@@ -263,7 +263,7 @@ class Gate:
         return host
 
     def _require_token(self, method: str, path: str, headers: Mapping[bytes, list[bytes]]) -> None:
-        if self._token is None or path in OPEN_PATHS or path.startswith(_PAGE_FILES):
+        if self._token is None or path in _OPEN_PATHS or path.startswith(_PAGE_FILES):
             return
         is_report = path.startswith(REPORT_FILES) and method != "POST"
         if is_report and self._cookie.is_in(headers.get(b"cookie", [])):
