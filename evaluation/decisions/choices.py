@@ -52,8 +52,8 @@ class TuningOptions:
 
     def __post_init__(self) -> None:
         if self.calibration not in (None, CHOOSE, *METHODS):
-            known = ", ".join((*METHODS, CHOOSE))
-            raise InputError(f"--calibration {self.calibration}: use one of {known}")
+            methods = ", ".join((*METHODS, CHOOSE))
+            raise InputError(f"--calibration {self.calibration}: use one of {methods}")
         for rule in self.reductions:
             if rule not in get_args(Rule):
                 raise InputError(f"--reduction {rule}: use one of {', '.join(get_args(Rule))}")
@@ -159,8 +159,8 @@ def calibrate(
 ) -> tuple[Calibration | None, dict[str, float] | None]:
     """Learn the calibration that a user names."""
     if method != CHOOSE or folds is None:
-        known = "none" if method == CHOOSE else method
-        return fit_calibration(known, y_true, scores), None  # type: ignore[arg-type]
+        usable = "none" if method == CHOOSE else method
+        return fit_calibration(usable, y_true, scores), None  # type: ignore[arg-type]
     return choose_calibration(y_true, scores, folds, METHODS)
 
 

@@ -145,12 +145,6 @@ def refit_thresholds(
 class ThresholdRefit:
     """The thresholds of one system on resampled validation patients.
 
-    Args:
-        validation: What its thresholds are chosen on.
-        policies: As `check_policy` reads them.
-        clusters: Patient of each score as an index from 0, shape ``(M,)``.
-        n_clusters: How many patients weights are given for.
-
     Example:
         >>> validation = ValidationScores([0, 0, 1, 1], [0.125, 0.375, 0.25, 0.75], list("abcd"))
         >>> refit = ThresholdRefit(validation, ["max_f1"], np.arange(4), 4)

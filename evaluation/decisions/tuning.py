@@ -232,7 +232,12 @@ def tune(
     target, output = test_set.target, SystemOutput(predictions, test_set.target, rows.image_ids)
     if not len(rows.image_ids):
         reason = f"the system ran on no validation image of split '{test_set.split}'"
-        none = {policy: _without_validation(policy, reason) for policy in policies}
+        none = {
+            policy: choose_threshold([], [], policy)
+            if check_policy(policy).kind == "threshold"
+            else ThresholdChoice(policy, None, reason)
+            for policy in policies
+        }
         reduction = Reduction("max") if output.gives_boxes else None
         return Decision(
             target.name, chosen_on, reduction=reduction, thresholds=none, options=options
@@ -328,12 +333,6 @@ def checked_decision(
     return derived, []  # it agrees, and holds what an older program did not write yet
 
 
-def _without_validation(policy: str, reason: str) -> ThresholdChoice:
-    if check_policy(policy).kind == "threshold":
-        return choose_threshold([], [], policy)
-    return ThresholdChoice(policy, None, reason)
-
-
 def _choose_referrals(
     scores: pd.Series,
     spread: pd.Series | None,
@@ -342,9 +341,9 @@ def _choose_referrals(
 ) -> dict[str, Referral]:
     if share is None:
         return {}
-    by, known = ("nearness", None) if spread is None else ("spread", spread.to_numpy())
+    by, of_images = ("nearness", None) if spread is None else ("spread", spread.to_numpy())
     return {
-        name: choose_referral(doubt_of(scores, choice.threshold, known), share, by)
+        name: choose_referral(doubt_of(scores, choice.threshold, of_images), share, by)
         for name, choice in thresholds.items()
         if choice.threshold is not None
     }

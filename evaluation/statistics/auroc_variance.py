@@ -170,10 +170,6 @@ def without_leverage(added: Floats, images: Floats) -> Floats:
     from the mean is too small by 1 minus that share. The sum of squares is the jackknife's
     variance of the mean.
 
-    Args:
-        added: Per patient, the sum of its images' deviations from the mean, over all images.
-        images: Images of each patient; at least two patients have some.
-
     Source:
         Mancl and DeRouen 2001; MacKinnon and White 1985 (HC3).
 
