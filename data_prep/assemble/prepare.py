@@ -100,24 +100,12 @@ def prepare(
     Every image is decoded once. The work may be killed at any moment: the same call goes on
     where it stopped. A complete folder is left as it is, but gets the pixel stores it lacks.
 
-    Args:
-        source: The data set as its publisher gives it.
-        out: Folder to make; new, empty, or begun by the same call.
-        format: A name of `data_prep.formats.registry.FORMATS`.
-        options: What the reader should know beside the folder.
-        name: The data set's name in reports; the folder's name by default.
+    Args, beside those that ``cxr prepare`` has and explains:
+        options: What the format should know beside the folder.
         sizes: Sides of pixel stores to build now, px; a training builds the one it needs.
         targets: Targets of the user's own: name -> findings of which any makes it positive.
         rule: How the default split is drawn.
-        split: The default split instead: ``official``, or a CSV of the user's.
-        window: Name of the DICOM window to show, where a file has several; the first by default.
-        id_key: File of the key by which ids and paths are replaced; made where there is none.
-        keep_ids: Allows ``dicom`` without a key: its ids name nobody.
-        add: Take what is new or mended in the source into a complete folder; what it has keeps
-            its pixels and its roles.
-        strict: Stop at the first file or label that cannot be used, instead of leaving it out.
-        workers: Processes that decode; all available processors by default.
-        engine: What decodes in their place: see `data_prep.work.engine.open_engine`.
+        engine: What decodes in place of workers: see `data_prep.work.engine.open_engine`.
         progress: ``progress(description, total)`` gives a context manager that yields
             ``advance(n)``.
         measure_shortcuts: As for `data_prep.audit.audit.audit`.

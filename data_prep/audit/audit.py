@@ -246,8 +246,8 @@ def audit(
         "pictures": describe_images(images, decode),
         "copies": _describe_copies(images, decode, near),
     }
-    found = sorted((p for p in problems if p.count), key=lambda p: SEVERITIES.index(p.severity))
-    return Audit(tuple(_with_redraw(p, dataset.folder) for p in found), checked, facts)
+    ordered = sorted((p for p in problems if p.count), key=lambda p: SEVERITIES.index(p.severity))
+    return Audit(tuple(_with_redraw(p, dataset.folder) for p in ordered), checked, facts)
 
 
 def _with_redraw(problem: Problem, folder: Path) -> Problem:
@@ -315,10 +315,10 @@ def split_errors(dataset: DataSet, split: str) -> tuple[Problem, ...] | None:
     path = dataset.folder / AUDIT
     if not path.is_file():
         return None
-    found = Audit.read(path)
-    looked = found.facts.get("split_ids", {}).get(split) == dataset.ids["split_ids"].get(split)
+    kept = Audit.read(path)
+    looked = kept.facts.get("split_ids", {}).get(split) == dataset.ids["split_ids"].get(split)
     names = ("", split) if looked else ("",)
-    errors = tuple(p for p in found.problems if p.severity == "error" and p.split in names)
+    errors = tuple(p for p in kept.problems if p.severity == "error" and p.split in names)
     return errors if errors or looked else None
 
 
@@ -367,9 +367,9 @@ def _quick_errors(dataset: DataSet, split: str) -> tuple[Problem, ...]:
     table = dataset.split(split)
     nothing = pd.DataFrame(index=pd.Index(dataset.images["image_id"]))
     decode = _read_or_empty(dataset, "decode")
-    found = check_leaks(dataset.images, table, split)
-    found += check_duplicates(dataset.images, decode, nothing, {split: table})
-    errors = [p for p in found if p.count and p.severity == "error" and p.split == split]
+    problems = check_leaks(dataset.images, table, split)
+    problems += check_duplicates(dataset.images, decode, nothing, {split: table})
+    errors = [p for p in problems if p.count and p.severity == "error" and p.split == split]
     return tuple(_with_redraw(problem, dataset.folder) for problem in errors)
 
 

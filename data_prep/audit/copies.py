@@ -75,8 +75,8 @@ def check_near_duplicates(
         "look for blank or placeholder images and leave them out",
         "search",
     )
-    found = _check(near.groups, images, labels, splits, "near", what, "warning", note)
-    return [*found, undecided, cut]
+    problems = _check(near.groups, images, labels, splits, "near", what, "warning", note)
+    return [*problems, undecided, cut]
 
 
 def _check(
@@ -106,8 +106,8 @@ def _check(
         text = f"{what} is labelled differently for '{target}'"
         problems.append(_problem(f"{kind}_label", severity, text, apart, "label", _LABELS))
     # Where each image counts as a patient of its own, two ids contradict nothing.
-    known = twins[(twins["patient_id_source"] != "assumed_image").to_numpy()]
-    apart = differing(known, "group", "patient_id")
+    named = twins[(twins["patient_id_source"] != "assumed_image").to_numpy()]
+    apart = differing(named, "group", "patient_id")
     text = f"{what} under more than one patient: one of the patient ids is wrong"
     problems.append(_problem(f"{kind}_patients", severity, text, apart, "patient_id", _PATIENTS))
     rest = twins[~is_member(twins["image_id"], apart["image_id"])]
@@ -172,14 +172,14 @@ def check_excluded(excluded: pd.DataFrame) -> list[Problem]:
     code, kinds = pd.factorize(reasons)
     common = pd.Series(code).value_counts().index[:_REASONS_SHOWN]
     problems = []
-    for place in sorted(int(kind) for kind in common):
-        rows = excluded[code == place]
-        missing = "no image file" in str(kinds[place])
+    for kind_code in sorted(int(kind) for kind in common):
+        rows = excluded[code == kind_code]
+        missing = "no image file" in str(kinds[kind_code])
         problems.append(
             Problem.of(
                 f"excluded_{rows['stage'].iloc[0]}",
                 "info" if missing else "warning",
-                f"left out when prepared: {kinds[place]}",
+                f"left out when prepared: {kinds[kind_code]}",
                 rows["path"],
                 advice="make sure that this is no surprise, else mend the source and prepare again",
                 unit="file",

@@ -62,17 +62,17 @@ def count_prevalence(
         people = _patients_by_value(codes, patient, len(names))
         n_images = np.bincount(codes, minlength=len(names))
         for target, truth in truths.items():
-            known = np.bincount(codes[~np.isnan(truth)], minlength=len(names))
+            labelled = np.bincount(codes[~np.isnan(truth)], minlength=len(names))
             positive = np.bincount(codes[truth == 1], minlength=len(names))
-            for place, name in enumerate(names):
+            for number, name in enumerate(names):
                 rows.append(
                     {
                         "target": target,
                         "by": by,
                         "value": name,
-                        "n_images": int(n_images[place]),
-                        "n_patients": int(people[place]),
-                        **_share(int(positive[place]), int(known[place])),
+                        "n_images": int(n_images[number]),
+                        "n_patients": int(people[number]),
+                        **_share(int(positive[number]), int(labelled[number])),
                     }
                 )
     order = list(truths)
@@ -114,20 +114,20 @@ def expected_image_leak(images: pd.DataFrame, test: float = _TEST_SHARE) -> dict
 
 def describe_images(images: pd.DataFrame, decode: pd.DataFrame) -> dict[str, Any]:
     """Sizes, spacing, and how the files store their images."""
-    known = images[["width", "height"]].dropna().astype("int64")
+    sized = images[["width", "height"]].dropna().astype("int64")
     facts: dict[str, Any] = {"sizes": None, "field_width_mm": None, "files": {}}
-    if len(known):
-        sides = known["width"] * 100_000 + known["height"]
-        area = known["width"] * known["height"]
+    if len(sized):
+        sides = sized["width"] * 100_000 + sized["height"]
+        area = sized["width"] * sized["height"]
         values, counts = np.unique(sides, return_counts=True)
         common = int(values[counts.argmax()])
         facts["sizes"] = {
-            "smallest": _size(known, int(area.argmin())),
+            "smallest": _size(sized, int(area.argmin())),
             "median_side": float(np.sqrt(area.median())),
-            "largest": _size(known, int(area.argmax())),
+            "largest": _size(sized, int(area.argmax())),
             "different": len(values),
             "commonest": f"{common // 100_000} x {common % 100_000}",
-            "commonest_share": float(counts.max() / len(known)),
+            "commonest_share": float(counts.max() / len(sized)),
         }
     if "spacing_col_mm" in images.columns:
         field = (images["spacing_col_mm"] * images["width"].astype("float64")).dropna()
@@ -158,16 +158,16 @@ def _share(n_positive: int, n_known: int) -> dict[str, Any]:
 
 
 def _roles(images: pd.DataFrame, split: pd.DataFrame) -> pd.Series:
-    place = positions(images["image_id"], split["image_id"])
-    return pd.Series(split["role"].array.take(place, allow_fill=True), index=images.index)
+    rows = positions(images["image_id"], split["image_id"])
+    return pd.Series(split["role"].array.take(rows, allow_fill=True), index=images.index)
 
 
 def _age_bands(ages: pd.Series) -> pd.Series:
     edges = [low for low, _ in _AGE_BANDS] + [_AGE_BANDS[-1][1]]
-    place = np.searchsorted(edges, ages.to_numpy(dtype="float64", na_value=np.nan), "right")
+    band = np.searchsorted(edges, ages.to_numpy(dtype="float64", na_value=np.nan), "right")
     words = pd.array([_IMPOSSIBLE, *_BAND_NAMES, _IMPOSSIBLE, None], dtype="str")
-    place = np.where(ages.isna(), len(words) - 1, place)
-    return pd.Series(words.take(place), index=ages.index)
+    band = np.where(ages.isna(), len(words) - 1, band)
+    return pd.Series(words.take(band), index=ages.index)
 
 
 def _common_values(values: pd.Series, order: Sequence[str] = ()) -> tuple[list[str], np.ndarray]:
@@ -175,19 +175,19 @@ def _common_values(values: pd.Series, order: Sequence[str] = ()) -> tuple[list[s
     codes, uniques = pd.factorize(values)
     texts = [str(value) for value in uniques]
     counts = np.bincount(codes[codes >= 0], minlength=len(texts))
-    known = {text: place for place, text in enumerate(order)}
+    rank = {text: position for position, text in enumerate(order)}
     kept = sorted(
         np.argsort(-counts, kind="stable")[:_VALUES_SHOWN],
-        key=lambda place: (known.get(texts[place], len(known)), texts[place]),
+        key=lambda position: (rank.get(texts[position], len(rank)), texts[position]),
     )
-    names = [texts[place] for place in kept]
+    names = [texts[position] for position in kept]
     place_of = np.full(len(texts) + 1, len(names))
     place_of[kept] = np.arange(len(names))
     place_of[-1] = len(names) + 1  # code -1: missing
-    place = place_of[codes]
-    used, place = np.unique(place, return_inverse=True)
+    position = place_of[codes]
+    used, position = np.unique(position, return_inverse=True)
     every = [*names, "other", MISSING]
-    return [every[value] for value in used], place
+    return [every[value] for value in used], position
 
 
 def _patients_by_value(codes: np.ndarray, patient: np.ndarray, n_values: int) -> np.ndarray:

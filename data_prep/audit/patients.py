@@ -55,20 +55,20 @@ def find_duplicates(images: pd.DataFrame, column: str = "pixel_sha256") -> pd.Da
         >>> find_duplicates(images)["image_id"].tolist()
         ['a', 'c']
     """
-    known = images.loc[images[column].notna(), ["image_id", column]]
-    repeated = known[known[column].duplicated(keep=False)].sort_values("image_id")
+    present = images.loc[images[column].notna(), ["image_id", column]]
+    repeated = present[present[column].duplicated(keep=False)].sort_values("image_id")
     groups = repeated.assign(group=pd.factorize(repeated[column])[0])[["group", "image_id"]]
     return groups.sort_values(["group", "image_id"], ignore_index=True)
 
 
 def differing(rows: pd.DataFrame, group: str, column: str) -> pd.DataFrame:
     """The rows of the groups in which a column has more than one value; missing is none."""
-    known = rows[rows[column].notna()]
-    group_codes = pd.factorize(known[group])[0]
-    values = pd.DataFrame({"group": group_codes, "value": pd.factorize(known[column])[0]})
+    present = rows[rows[column].notna()]
+    group_codes = pd.factorize(present[group])[0]
+    values = pd.DataFrame({"group": group_codes, "value": pd.factorize(present[column])[0]})
     lowest = values.groupby("group")["value"].transform("min").to_numpy()
     highest = values.groupby("group")["value"].transform("max").to_numpy()
-    return known[lowest != highest]
+    return present[lowest != highest]
 
 
 def contrasting_pairs(rows: pd.DataFrame, group: str, column: str) -> pd.DataFrame:
@@ -83,9 +83,9 @@ def aligned(labels: pd.DataFrame, image_ids: pd.Series) -> np.ndarray:
     """The labels of the images named, NaN for one that has none."""
     rows = positions(image_ids, labels.index)
     values = labels.to_numpy(dtype="float64")
-    found = values[rows] if len(values) else np.full((len(rows), values.shape[1]), np.nan)
-    found[rows < 0] = np.nan
-    return found
+    chosen = values[rows] if len(values) else np.full((len(rows), values.shape[1]), np.nan)
+    chosen[rows < 0] = np.nan
+    return chosen
 
 
 def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Problem]:
@@ -93,7 +93,7 @@ def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Pr
     leaks = find_leaks(images, split)
     missing = images.loc[~is_member(images["image_id"], split["image_id"]), "image_id"]
     unknown = split.loc[~is_member(split["image_id"], images["image_id"]), "image_id"]
-    found = [
+    problems = [
         Problem.of(
             "patient_leak",
             "error",
@@ -111,7 +111,7 @@ def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Pr
             unit="foreign image",
         ),
     ]
-    return [replace(each, split=name) for each in found]
+    return [replace(problem, split=name) for problem in problems]
 
 
 def check_roles(split: pd.DataFrame, labels: pd.DataFrame, name: str) -> list[Problem]:

@@ -71,8 +71,8 @@ class Problem:
         if pairs is not None:
             images = tuple(tuple(map(str, row)) for row in pairs.head(shown).to_numpy())
         every = tuple(unique)
-        found = cls(check, severity, message, len(unique), examples, advice, unit, images)
-        return replace(found, cases=every)
+        problem = cls(check, severity, message, len(unique), examples, advice, unit, images)
+        return replace(problem, cases=every)
 
     @property
     def said(self) -> str:

@@ -69,15 +69,15 @@ def close_pairs(hashes: np.ndarray, max_distance: int) -> ClosePairs:
     n = len(hashes)
     words = np.ascontiguousarray(hashes).view(np.uint64).reshape(n, WORDS)
     dealt = _deal_bits(hashes)
-    found = [np.empty(0, np.int64)]
+    codes_of_tables = [np.empty(0, np.int64)]
     complete = True
     for band in range(_BANDS):
         for left_out in range(_BYTES):
             chosen = [band * _BYTES + byte for byte in range(_BYTES) if byte != left_out]
             pairs, whole = _pairs_of_table(_keys(dealt[:, chosen]), words, max_distance)
-            found.append(pairs)
+            codes_of_tables.append(pairs)
             complete &= whole
-    codes = np.unique(np.concatenate(found))
+    codes = np.unique(np.concatenate(codes_of_tables))
     first, second = codes // max(n, 1), codes % max(n, 1)
     distance, turn = _turned_distances(words[first] ^ words[second])
     return ClosePairs(first, second, distance, turn, complete)
@@ -117,15 +117,15 @@ def _pairs_of_table(
     table = np.sort(keys << np.uint64(40) | np.arange(n, dtype=np.uint64))
     keys, rows = table >> np.uint64(40), (table & np.uint64((1 << 40) - 1)).astype(np.int64)
     live, step, budget = np.arange(n), 1, max(_PAIRS_PER_TABLE * n, _PAIRS_AT_LEAST)
-    found: list[np.ndarray] = []
+    codes: list[np.ndarray] = []
     while True:
         live = live[live + step < n]
         live = live[keys[live] == keys[live + step]]
         if not len(live):
-            return np.concatenate([np.empty(0, np.int64), *found]), True
+            return np.concatenate([np.empty(0, np.int64), *codes]), True
         budget -= len(live)
         if budget < 0:
-            return np.concatenate([np.empty(0, np.int64), *found]), False
+            return np.concatenate([np.empty(0, np.int64), *codes]), False
         for start in range(0, len(live), _CHUNK):
             part = live[start : start + _CHUNK]
             one, other = rows[part], rows[part + step]
@@ -134,7 +134,7 @@ def _pairs_of_table(
             least = np.minimum(counts, WORD_BITS - counts).sum(axis=1, dtype=np.int16)
             one, other = one[least <= max_distance], other[least <= max_distance]
             near = _turned_distances(words[one] ^ words[other])[0] <= max_distance
-            found.append(np.minimum(one, other)[near] * n + np.maximum(one, other)[near])
+            codes.append(np.minimum(one, other)[near] * n + np.maximum(one, other)[near])
         step += 1
 
 

@@ -157,12 +157,12 @@ def _detail(pixels: np.ndarray) -> np.ndarray:
 def _candidates(decode: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
     """Pairs of images with like fingerprints; of equal images only the first takes part."""
     whole = (decode["perceptual_hash"].str.len() == HASH_BITS // 4).to_numpy(dtype=bool)
-    known = decode.loc[whole, ["image_id", "pixel_sha256", "perceptual_hash"]]
-    if not known["image_id"].is_monotonic_increasing:  # as it is in a table of ours
-        known = known.sort_values("image_id")
-    known = known[~known["pixel_sha256"].duplicated()]
-    code, texts = pd.factorize(known["perceptual_hash"])
-    ids = known["image_id"].array
+    images = decode.loc[whole, ["image_id", "pixel_sha256", "perceptual_hash"]]
+    if not images["image_id"].is_monotonic_increasing:  # as it is in a table of ours
+        images = images.sort_values("image_id")
+    images = images[~images["pixel_sha256"].duplicated()]
+    code, texts = pd.factorize(images["perceptual_hash"])
+    ids = images["image_id"].array
     first_of = np.full(len(texts), len(ids))
     np.minimum.at(first_of, code, np.arange(len(ids)))
     repeated = np.flatnonzero(first_of[code] != np.arange(len(ids)))
@@ -277,9 +277,9 @@ def patient_groups(images: pd.DataFrame, links: Links = None) -> pd.Series:
     starts, ends, n_nodes = [codes[:0]], [codes[:0]], len(names)
     for keys in key_columns(links):
         key_codes, unique = pd.factorize(keys.reindex(patient.index))
-        known = key_codes >= 0
-        starts.append(codes[known])
-        ends.append(key_codes[known] + n_nodes)
+        has_key = key_codes >= 0
+        starts.append(codes[has_key])
+        ends.append(key_codes[has_key] + n_nodes)
         n_nodes += len(unique)
     if n_nodes == len(names):
         return patient

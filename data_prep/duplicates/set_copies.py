@@ -65,10 +65,10 @@ class ImageReader:
         if self.store is None or image_id not in self.stored:
             return self.dataset.read_original(image_id)
         width, height = self.sizes[self.rows.get_loc(image_id)].tolist()
-        place = self.store.placement(image_id)
-        left, top = round(place.offset_x), round(place.offset_y)
-        right = left + max(round(width * place.scale_x), 1)
-        bottom = top + max(round(height * place.scale_y), 1)
+        placement = self.store.placement(image_id)
+        left, top = round(placement.offset_x), round(placement.offset_y)
+        right = left + max(round(width * placement.scale_x), 1)
+        bottom = top + max(round(height * placement.scale_y), 1)
         return np.asarray(self.store.image(image_id)[top:bottom, left:right])
 
 
@@ -96,14 +96,14 @@ def _why_unreadable(dataset: DataSet) -> Unreadable | None:
 
 def _smallest_store(dataset: DataSet) -> PixelStore | None:
     """The smallest plain pixel store that still shows what there is to see."""
-    found = {}
+    folders = {}
     for folder in (dataset.folder / "pixels").glob("letterbox-*"):
         size = re.fullmatch(r"letterbox-(\d+)", folder.name)
         if size and int(size[1]) >= _LEAST_STORE_PX:
-            found[int(size[1])] = folder
-    for size_px in sorted(found):
+            folders[int(size[1])] = folder
+    for size_px in sorted(folders):
         try:
-            return PixelStore.open(found[size_px])
+            return PixelStore.open(folders[size_px])
         except InputError:
             continue  # begun and not complete; the files have the images too
     return None
@@ -125,11 +125,11 @@ def near_duplicates_of(
     with_images = pixels and dataset.images["path"].notna().any()
     read = open_reader(dataset)[0] if with_images else None
     key = _key(decode)
-    known = _read_kept(dataset.folder / _COPIES, key)
-    if known is not None and (read is None or _is_settled(known, read.source)):
-        rows = pd.DataFrame(known["pairs"], columns=list(PAIR_COLUMNS))
+    kept = _read_kept(dataset.folder / _COPIES, key)
+    if kept is not None and (read is None or _images_add_nothing(kept, read.source)):
+        rows = pd.DataFrame(kept["pairs"], columns=list(PAIR_COLUMNS))
         return copies_from_pairs(
-            decode, rows, known["candidates"], known["undecided"], known["complete"]
+            decode, rows, kept["candidates"], kept["undecided"], kept["complete"]
         )
     read_many = None
     if engine is not None and read is not None and read.store is None:
@@ -178,16 +178,16 @@ def _read_kept(path: Path, key: str) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        found = read_json(path, "near_duplicates")
+        kept = read_json(path, "near_duplicates")
     except InputError:
         return None  # of another version: the search makes it anew
-    return found if found["key"] == key else None
+    return kept if kept["key"] == key else None
 
 
-def _is_settled(known: dict[str, Any], source: str) -> bool:
+def _images_add_nothing(kept: dict[str, Any], source: str) -> bool:
     """Whether reading the images now would say nothing new."""
-    looked = all(row[-1] is not None for row in known["pairs"]) and not known["undecided"]
-    return looked or known["pixels"] == source
+    looked = all(row[-1] is not None for row in kept["pairs"]) and not kept["undecided"]
+    return looked or kept["pixels"] == source
 
 
 def _keep(path: Path, key: str, pixels: str | None, near: NearDuplicates) -> None:

@@ -106,12 +106,12 @@ _Labels = dict[str, tuple[list[tuple[float, ...]], bool]]
 
 def _read_coco(source: Path, options: ReadOptions) -> SourceTables:
     """Read the COCO files of a folder."""
-    found = LabelFiles()
+    gathered = LabelFiles()
     files, others = [], []
     for path in files_below(source, ".json"):
         content = read_json_file(source / path)
         if isinstance(content, dict) and isinstance(content.get("images"), list):
-            files.append(_CocoFile(source, path, content, found))
+            files.append(_CocoFile(source, path, content, gathered))
         else:
             others.append(path)
     if not files:
@@ -119,13 +119,13 @@ def _read_coco(source: Path, options: ReadOptions) -> SourceTables:
         if not others:
             raise InputError(f"{source}: holds no JSON file but hidden ones")
         raise InputError(f"{source / others[0]}: not COCO: it has no list of images")
-    found.seen["JSON files are not COCO: passed over"] += len(others)
+    gathered.seen["JSON files are not COCO: passed over"] += len(others)
     used = {category for file in files for category in file.used_categories()}
     images = ImageIndex(source)
     earlier: dict[str, tuple[str, _Labels]] = {}
     for file in files:
         file.read(images, used, earlier)
-    return found.tables("coco", source, options.patient_pattern)
+    return gathered.tables("coco", source, options.patient_pattern)
 
 
 @dataclass
@@ -135,7 +135,7 @@ class _CocoFile:
     root: Path
     path: str
     content: dict[str, Any]
-    found: LabelFiles
+    gathered: LabelFiles
     names: dict[str, str] = field(default_factory=dict)  # category id -> name
     groups: set[str] = field(default_factory=set)
 
@@ -179,7 +179,7 @@ class _CocoFile:
         if not isinstance(info, dict) or KEY not in info:
             return None
         facts = read_set_facts(info[KEY], f"{self.root / self.path}: info: {KEY}")
-        self.found.targets |= facts["targets"]
+        self.gathered.targets |= facts["targets"]
         return facts
 
     def _images(
@@ -195,7 +195,7 @@ class _CocoFile:
                 raise self._fail(f"images[{number}]", "must have an id and a file_name")
             if not has_pixels:
                 matches = [name]
-                self.found.without_pixels.add(name)
+                self.gathered.without_pixels.add(name)
             else:
                 matches = files.by_name(name, folders, role)
             file = matches[0] if len(matches) == 1 else f"{self.path}: {name}"
@@ -205,13 +205,15 @@ class _CocoFile:
                     if matches
                     else "no such image"
                 )
-                self.found.out.add([file], fits)
+                self.gathered.out.add([file], fits)
                 continue
             if key in images and images[key] != (file, image):
-                self.found.out.add([file, images[key][0]], f"image id {key} appears more than once")
+                self.gathered.out.add(
+                    [file, images[key][0]], f"image id {key} appears more than once"
+                )
             images[key] = (file, image)
             if role:
-                self.found.roles.append((file, role))
+                self.gathered.roles.append((file, role))
         return images
 
     def _labels(
@@ -220,7 +222,7 @@ class _CocoFile:
         """What the annotations say, by image id; one that cannot be read excludes its image."""
         labels: dict[str, _Labels] = {}
         listed = {_id_text(image.get("id")) for image in self.content["images"]}
-        out, seen, ids = self.found.out, self.found.seen, set()
+        out, seen, ids = self.gathered.out, self.gathered.seen, set()
         for number, item in enumerate(self.content["annotations"]):
             key, category = _id_text(item.get("image_id")), _id_text(item.get("category_id"))
             if key is None or category is None:
@@ -268,7 +270,7 @@ class _CocoFile:
                     said[finding] = (said[finding][0], False)
         else:
             absent = set(findings.values())
-        self.found.classes.setdefault(file, ())
+        self.gathered.classes.setdefault(file, ())
         silent = sorted(str(finding) for finding in absent if finding not in said)
         return {**said, **{finding: ([], True) for finding in silent}}
 
@@ -283,7 +285,7 @@ class _CocoFile:
         is_new = file not in earlier
         before, known = earlier.get(file, (self.path, {}))
         if any(sorted(known[f][0]) != sorted(said[f][0]) for f in known.keys() & said.keys()):
-            self.found.out.add([file], f"boxed differently in {before} and {self.path}")
+            self.gathered.out.add([file], f"boxed differently in {before} and {self.path}")
             return
         new = {finding: label for finding, label in said.items() if finding not in known}
         earlier[file] = (before, {**known, **new})
@@ -292,18 +294,18 @@ class _CocoFile:
             place = f"{self.root / self.path}: image {_id_text(image['id'])}: {KEY}"
             own, rows = read_object(image[KEY], file, place)
             facts |= own
-            self.found.rows.add(rows)
+            self.gathered.rows.add(rows)
         else:
             facts |= plain_facts(image)
-        self.found.images.setdefault(file, facts)
-        if file in self.found.classes:
-            names = {*self.found.classes[file], *new}
-            self.found.classes[file] = tuple(sorted(names))
+        self.gathered.images.setdefault(file, facts)
+        if file in self.gathered.classes:
+            names = {*self.gathered.classes[file], *new}
+            self.gathered.classes[file] = tuple(sorted(names))
         for finding, (boxes, whole) in new.items():
             if not whole:
-                self.found.partial.add((file, finding))
+                self.gathered.partial.add((file, finding))
             for box in boxes:
-                self.found.add_box(file, finding, box)
+                self.gathered.add_box(file, finding, box)
 
     def _items(self, name: str, *, required: bool = True) -> list[dict[str, Any]]:
         items = self.content.get(name, None if required else [])

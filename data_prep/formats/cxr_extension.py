@@ -72,9 +72,11 @@ def write_objects(
     ].itertuples(index=False, name=None):
         drawn.setdefault(image_id, {}).setdefault(reader, []).append(box)
     free = [c for c in images.columns if c.startswith("x_")]
-    known = [c for c in (*_TEXTS, *_NUMBERS, *free) if c in images.columns]
-    for row in images[known].itertuples(index=False, name=None):
-        facts = {k: _plain(v) for k, v in zip(known, row, strict=True) if not _is_missing(v)}
+    columns_there = [c for c in (*_TEXTS, *_NUMBERS, *free) if c in images.columns]
+    for row in images[columns_there].itertuples(index=False, name=None):
+        facts = {
+            k: _plain(v) for k, v in zip(columns_there, row, strict=True) if not _is_missing(v)
+        }
         of_image, boxes_of_image = labels.get(row[0], {}), drawn.get(row[0], {})
         facts["findings"] = of_image.get(REFERENCE_READER, {})
         readers = sorted((set(of_image) | set(boxes_of_image)) - {REFERENCE_READER})

@@ -134,9 +134,9 @@ def _wide_rows(text: pd.DataFrame, path: Path) -> pd.DataFrame:
     edges = [c for c in EDGES if c in text.columns]
     if edges:
         raise InputError(f"{path}: column '{edges[0]}' is of a box, but no column says the finding")
-    named = [c for c in text.columns if c != "key"]
-    findings = [finding_name(c) for c in named]
-    if not named:
+    columns_named = [c for c in text.columns if c != "key"]
+    findings = [finding_name(c) for c in columns_named]
+    if not columns_named:
         raise InputError(f"{path}: has no finding; add finding, state or one column a finding")
     repeated = sorted({f for f in findings if findings.count(f) > 1})
     if repeated:
@@ -145,7 +145,7 @@ def _wide_rows(text: pd.DataFrame, path: Path) -> pd.DataFrame:
         pd.DataFrame(
             {"key": text["key"], "finding": finding, "state": _states(text[column], path, column)}
         )
-        for column, finding in zip(named, findings, strict=True)
+        for column, finding in zip(columns_named, findings, strict=True)
     ]
     rows = pd.concat(columns, ignore_index=True)
     return rows[rows["state"] != ""].assign(**dict.fromkeys(EDGES, np.nan))

@@ -92,10 +92,12 @@ class ImageIndex:
         if not parts:
             return []
         last = parts[-1]
-        found = self._by_name.get(last.lower()) or self._by_stem.get(posixpath.splitext(last)[0])
-        if found and len(found) > 1 and role:
-            found = [path for path in found if role_of(posixpath.dirname(path)) == role] or found
-        return found or []
+        matches = self._by_name.get(last.lower()) or self._by_stem.get(posixpath.splitext(last)[0])
+        if matches and len(matches) > 1 and role:
+            matches = [
+                path for path in matches if role_of(posixpath.dirname(path)) == role
+            ] or matches
+        return matches or []
 
     def _is_unlisted(self, path: str) -> bool:
         """A file that the label names exactly is an image whatever its suffix, or without one."""
@@ -109,9 +111,9 @@ class ImageIndex:
     def by_stem(self, stem: str, folders: Iterable[str]) -> list[str]:
         """Find an image that has the name of a label file."""
         for folder in folders:
-            found = self._by_place.get((folder, stem))
-            if found:
-                return found
+            matches = self._by_place.get((folder, stem))
+            if matches:
+                return matches
         return self._by_stem.get(stem, [])
 
 

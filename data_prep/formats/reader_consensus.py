@@ -25,11 +25,13 @@ def require_rule(rule: str, readers: pd.Series) -> str | None:
     kind, _, name = rule.partition(":")
     if kind != "reader" or not name:
         raise InputError(f"--reference {rule!r}: use {', '.join(_RULES)} or reader:NAME")
-    known = sorted(
+    readers_there = sorted(
         readers.unique(), key=lambda text: ([int(n) for n in re.findall(r"\d+", text)], text)
     )
-    if name not in known:
-        raise InputError(f"--reference {rule}: no such reader; there are {', '.join(known)}")
+    if name not in readers_there:
+        raise InputError(
+            f"--reference {rule}: no such reader; there are {', '.join(readers_there)}"
+        )
     return name
 
 
@@ -118,8 +120,8 @@ def _same_lesions(boxes: pd.DataFrame, iou: float = _SAME_LESION_IOU) -> np.ndar
     near = overlap > iou
     first, second, overlap = first[near], second[near], overlap[near]
     lesion = {box: {box} for box in range(len(ordered))}
-    for place in np.argsort(-overlap, kind="stable"):  # only pairs that overlap: few
-        one, other = lesion[first[place]], lesion[second[place]]
+    for pair in np.argsort(-overlap, kind="stable"):  # only pairs that overlap: few
+        one, other = lesion[first[pair]], lesion[second[pair]]
         if one is not other and {reader[b] for b in one}.isdisjoint(reader[b] for b in other):
             one |= other
             lesion.update(dict.fromkeys(other, one))

@@ -1,6 +1,7 @@
 """The formats that `cxr prepare` reads: detection, help and the table in the docs follow from here.
 
-A new format is a module with a `Format` record, its line here, and its test. Then
+A new format is a module with a `Format` record, its line here, and its test. Its ``read`` gathers
+notes and exclusions in a `SourceBuilder`, which then makes the tables. Then
 ``python tests/documents.py`` writes the table of the docs anew.
 """
 
@@ -58,8 +59,8 @@ def read_source(source: Path, format: str | None, options: ReadOptions) -> Sourc
         )
         raise InputError(f"{source}: {what}; {advice}")
     for option in fields(options):
-        given = getattr(options, option.name)
-        if given != option.default and option.name not in FORMATS[format].options:
+        value = getattr(options, option.name)
+        if value != option.default and option.name not in FORMATS[format].options:
             raise InputError(
                 f"--{option.name.replace('_', '-')}: means nothing to --format {format}; "
                 f"only {', '.join(_formats_with(option.name))} uses it"
@@ -77,7 +78,7 @@ def read_source(source: Path, format: str | None, options: ReadOptions) -> Sourc
 
 def _likely_format(folder: Path) -> str | None:
     """The likely ``--format`` of an existing folder; None where nothing fits."""
-    return next((name for name, known in FORMATS.items() if known.detect(folder)), None)
+    return next((name for name, record in FORMATS.items() if record.detect(folder)), None)
 
 
 def unprepared(folder: Path) -> str | None:
@@ -89,17 +90,17 @@ def unprepared(folder: Path) -> str | None:
     Returns:
         What it looks like and the command that prepares it; None where no format fits.
     """
-    name, place = _likely_format(folder), folder
+    name, where = _likely_format(folder), folder
     if name in (None, DICOM.name):  # any tree with DICOM files in it fits that
         for below in sorted(path for path in folder.iterdir() if path.is_dir()):
             if (inner := _likely_format(below)) not in (None, DICOM.name):
-                name, place = inner, below
+                name, where = inner, below
                 break
     if name is None:
         return None
     return (
         f"looks like a raw download ({name}: {FORMATS[name].title}); run: cxr prepare "
-        f"{shlex.quote(str(place))} out/data --format {name}"
+        f"{shlex.quote(str(where))} out/data --format {name}"
     )
 
 
@@ -110,4 +111,4 @@ def _formats_with(option: str) -> list[str]:
         >>> _formats_with("reference")
         ['vindr']
     """
-    return [name for name, known in FORMATS.items() if option in known.options]
+    return [name for name, record in FORMATS.items() if option in record.options]

@@ -52,7 +52,7 @@ def _read_voc(source: Path, options: ReadOptions) -> SourceTables:
     if not files:
         require_format(source, VOC)
         raise InputError(f"{source}: holds no XML file")
-    found, index = LabelFiles(), ImageIndex(source)
+    gathered, index = LabelFiles(), ImageIndex(source)
     stated: dict[str, str] = {}  # image -> its XML file
     for path in files:
         image = _near(path, index)
@@ -61,23 +61,23 @@ def _read_voc(source: Path, options: ReadOptions) -> SourceTables:
             image = _image(path, root, index)
             if image in stated:
                 raise InputError(f"{stated[image]} labels the same image")
-            _gather(root, source / path, image, found)
+            _gather(root, source / path, image, gathered)
         except InputError as error:
             reason = str(error).removeprefix(f"{source / path}: ")
-            found.out.add([image or path], f"{path}: {reason}")
+            gathered.out.add([image or path], f"{path}: {reason}")
         else:
             stated[image] = path
-    names = tuple(sorted({row[1] for row in found.rows.boxes}))
-    found.classes = dict.fromkeys(found.classes, names)
+    names = tuple(sorted({row[1] for row in gathered.rows.boxes}))
+    gathered.classes = dict.fromkeys(gathered.classes, names)
     places = {posixpath.dirname(image) for image in stated}
     for image in index.paths:
         if posixpath.dirname(image) in places:
-            found.images.setdefault(image, {})
-    found.roles = _roles(source, found, stated)
+            gathered.images.setdefault(image, {})
+    gathered.roles = _roles(source, gathered, stated)
     if (source / SET_FACTS).is_file():
         facts = read_set_facts(read_json_file(source / SET_FACTS), str(source / SET_FACTS))
-        found.targets = facts["targets"]
-    return found.tables("voc", source, options.patient_pattern)
+        gathered.targets = facts["targets"]
+    return gathered.tables("voc", source, options.patient_pattern)
 
 
 class _NoDocumentType(ElementTree.TreeBuilder):
@@ -109,7 +109,7 @@ def _parse(path: Path) -> ElementTree.Element:
     return root
 
 
-def _gather(root: ElementTree.Element, path: Path, image: str, found: LabelFiles) -> None:
+def _gather(root: ElementTree.Element, path: Path, image: str, gathered: LabelFiles) -> None:
     """Gather what one file says of its image: all of it, or nothing where a part is wrong."""
     facts: dict[str, Any] = {
         side: stated_size(_text(root, f"size/{side}")) for side in ("height", "width")
@@ -137,11 +137,11 @@ def _gather(root: ElementTree.Element, path: Path, image: str, found: LabelFiles
         rows.boxes.append((image, finding, REFERENCE_READER, *edges))
         for flag in ("difficult", "truncated"):
             flags[f"objects are marked {flag}: read like the others"] += _text(item, flag) == "1"
-    found.seen.update(flags)
-    found.images[image] = facts
-    found.rows.add(rows)
+    gathered.seen.update(flags)
+    gathered.images[image] = facts
+    gathered.rows.add(rows)
     if not own:
-        found.classes[image] = ()
+        gathered.classes[image] = ()
 
 
 def _text(element: ElementTree.Element, tag: str) -> str:
@@ -163,10 +163,10 @@ def _image(path: str, root: ElementTree.Element, index: ImageIndex) -> str:
     parent = posixpath.dirname(folder)
     places = [*(posixpath.join(parent, word) for word in _PLACES), folder, parent]
     names = [text for tag in ("path", "filename") if (text := _text(root, tag))]
-    matches = [found for name in names if (found := index.by_name(name, places))]
+    matches = [paths for name in names if (paths := index.by_name(name, places))]
     near = _near(path, index)
     if near is not None:
-        stated = next((found[0] for found in matches if len(found) == 1), near)
+        stated = next((paths[0] for paths in matches if len(paths) == 1), near)
         if _stem(stated) != _stem(near):
             raise InputError(f"has the name of {near}, but says that it is of {stated}")
         return near
@@ -177,10 +177,10 @@ def _image(path: str, root: ElementTree.Element, index: ImageIndex) -> str:
     return matches[0][0]
 
 
-def _roles(root: Path, found: LabelFiles, told: dict[str, str]) -> list[tuple[str, str]]:
+def _roles(root: Path, gathered: LabelFiles, told: dict[str, str]) -> list[tuple[str, str]]:
     """The published role of each image: from the lists of ImageSets, else by folder."""
     by_stem: dict[str, list[str]] = {}
-    for image in found.images:
+    for image in gathered.images:
         for stem in {_stem(image), _stem(told.get(image, image))}:
             by_stem.setdefault(stem, []).append(image)
     roles = []
@@ -191,7 +191,7 @@ def _roles(root: Path, found: LabelFiles, told: dict[str, str]) -> list[tuple[st
                 roles += [(image, role) for image in by_stem.get(line.strip(), ())]
     return roles or [
         (image, role)
-        for image in found.images
+        for image in gathered.images
         if (role := role_of(posixpath.dirname(told.get(image, image))))
     ]
 

@@ -48,14 +48,14 @@ _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
 def _read_yamls(root: Path) -> dict[str, dict[str, Any]]:
     """Read the YAML files of a folder that describe a YOLO data set."""
     paths = [p for p in sorted(root.iterdir()) if p.suffix.lower() in (".yaml", ".yml")]
-    found = {}
+    gathered = {}
     for path in sorted(paths, key=lambda p: p.stem != "data"):
         content = _read_yaml(path)
         if isinstance(content, dict) and "names" in content:
             if "kpt_shape" in content:
                 raise InputError(f"{path}: describes key points (kpt_shape); boxes are read here")
-            found[path.name] = content
-    return found
+            gathered[path.name] = content
+    return gathered
 
 
 def _read_yaml(path: Path) -> Any:
@@ -80,16 +80,16 @@ def _class_names(
     """The name of each class number."""
     if given:
         return dict(enumerate(given))
-    found = {path: _names_of(content, root / path) for path, content in yamls.items()}
-    if not found:
+    gathered = {path: _names_of(content, root / path) for path, content in yamls.items()}
+    if not gathered:
         places = [p for p in files_below(root, "") if posixpath.basename(p) in _NAME_FILES]
-        found = {path: _listed_names(root / path) for path in places}
-    if not found:
+        gathered = {path: _listed_names(root / path) for path in places}
+    if not gathered:
         raise InputError(
             f"{root}: the names of the classes are not there (data.yaml, classes.txt or obj.names);"
             " give --class-names, in the order of their numbers"
         )
-    first, *others = found.items()
+    first, *others = gathered.items()
     for path, names in others:
         if names != first[1]:
             raise InputError(
@@ -151,7 +151,7 @@ def _read_boxes(lines: list[str]) -> list[tuple[int, tuple[float, ...], bool]]:
         >>> _read_boxes(["0 0.5 0.5 0.2 0.4", "1 .1 .1 .3 .1 .2 .5"])
         [(0, (0.4, 0.3, 0.6, 0.7), False), (1, (0.1, 0.1, 0.3, 0.5), True)]
     """
-    found = []
+    gathered = []
     for number, line in enumerate(lines, start=1):
         words = line.split()
         if not words:
@@ -168,8 +168,8 @@ def _read_boxes(lines: list[str]) -> list[tuple[int, tuple[float, ...], bool]]:
             raise InputError(f"line {number}: a number is missing or infinite")
         if not values[0].is_integer() or values[0] < 0:
             raise InputError(f"line {number}: {words[0]} is no class number")
-        found.append((int(values[0]), *_edges(values[1:], words[1:], number)))
-    return found
+        gathered.append((int(values[0]), *_edges(values[1:], words[1:], number)))
+    return gathered
 
 
 def _edges(values: list[float], words: list[str], number: int) -> tuple[tuple[float, ...], bool]:
@@ -200,10 +200,10 @@ def _read_yolo(source: Path, options: ReadOptions) -> SourceTables:
     if index is None or not labels:
         require_format(source, YOLO)
         raise InputError(f"{source}: no label file (.txt) has the name of an image")
-    found = LabelFiles()
+    gathered = LabelFiles()
     yamls = _read_yamls(source)
     names = _class_names(source, options.class_names, yamls)
-    own = _set_facts(source, yamls, found)
+    own = _set_facts(source, yamls, gathered)
     findings = {n: name if own else class_finding(name, str(source)) for n, name in names.items()}
     classes = tuple(sorted(set(findings.values())))
     for text, images in labels.items():
@@ -213,17 +213,17 @@ def _read_yolo(source: Path, options: ReadOptions) -> SourceTables:
             reason = f"label file whose name fits {counted(len(images), 'image')}"
         elif not images:
             reason = "label file without an image"
-        elif image in found.classes:
+        elif image in gathered.classes:
             reason = "two label files have its name"
         if reason:
-            found.out.add([image], reason)
+            gathered.out.add([image], reason)
             continue
-        found.classes[image] = classes
-        _read_label(source, text, image, findings, found)
-    for image in _beside(index, found):
-        found.images.setdefault(image, {})
-    found.roles = _roles(source, yamls, found, {p[0]: t for t, p in labels.items() if p})
-    return found.tables("yolo", source, options.patient_pattern)
+        gathered.classes[image] = classes
+        _read_label(source, text, image, findings, gathered)
+    for image in _beside(index, gathered):
+        gathered.images.setdefault(image, {})
+    gathered.roles = _roles(source, yamls, gathered, {p[0]: t for t, p in labels.items() if p})
+    return gathered.tables("yolo", source, options.patient_pattern)
 
 
 def _match(root: Path, index: ImageIndex) -> dict[str, list[str]]:
@@ -262,11 +262,11 @@ def _image_folders(folder: str) -> list[str]:
 
 
 def _read_label(
-    root: Path, text: str, image: str, findings: dict[int, str], found: LabelFiles
+    root: Path, text: str, image: str, findings: dict[int, str], gathered: LabelFiles
 ) -> None:
     """Gather what one label file says of its image; one that cannot be read excludes it."""
     facts: dict[str, Any] = {}
-    found.images[image] = facts
+    gathered.images[image] = facts
     try:
         boxes = _read_boxes(read_lines(root / text))
         unnamed = next((number for number, *_ in boxes if number not in findings), None)
@@ -281,30 +281,30 @@ def _read_label(
         ) from None
     except InputError as error:
         reason = str(error).removeprefix(f"{root / text}: ").removeprefix(f"{root / image}: ")
-        found.out.add([image], f"{text}: {reason}")
+        gathered.out.add([image], f"{text}: {reason}")
         return
     sides = (facts.get("width", 0), facts.get("height", 0)) * 2
     for number, shares, is_polygon in boxes:
         edges = [share * side for share, side in zip(shares, sides, strict=True)]
-        found.add_box(image, findings[number], edges)
-        found.seen["polygons: the box around each is taken"] += is_polygon
+        gathered.add_box(image, findings[number], edges)
+        gathered.seen["polygons: the box around each is taken"] += is_polygon
 
 
 def _set_facts(
-    root: Path, yamls: dict[str, dict[str, Any]], found: LabelFiles
+    root: Path, yamls: dict[str, dict[str, Any]], gathered: LabelFiles
 ) -> dict[str, Any] | None:
     """What `cxr export` says of the whole set in ``data.yaml``; None in anybody else's."""
     for path, content in yamls.items():
         if KEY in content:
             facts = read_set_facts(content[KEY], f"{root / path}: {KEY}")
-            found.targets = facts["targets"]
+            gathered.targets = facts["targets"]
             return facts
     return None
 
 
-def _beside(index: ImageIndex, found: LabelFiles) -> list[str]:
+def _beside(index: ImageIndex, gathered: LabelFiles) -> list[str]:
     """Images where labelled ones lie, or in the same place under another role."""
-    places = {_without_role(posixpath.dirname(path)) for path in found.classes}
+    places = {_without_role(posixpath.dirname(path)) for path in gathered.classes}
     return [path for path in index.paths if _without_role(posixpath.dirname(path)) in places]
 
 
@@ -314,11 +314,11 @@ def _without_role(folder: str) -> str:
 
 
 def _roles(
-    root: Path, yamls: dict[str, dict[str, Any]], found: LabelFiles, texts: dict[str, str]
+    root: Path, yamls: dict[str, dict[str, Any]], gathered: LabelFiles, texts: dict[str, str]
 ) -> list[tuple[str, str]]:
     """The published role of each image: by place in ``data.yaml`` or a list, else by folder."""
-    known = set(found.images)
-    for path in found.images:
+    known = set(gathered.images)
+    for path in gathered.images:
         known.update(_places(path))
     given: dict[str, set[str]] = {}
     for place, role in _published_places(root, yamls):
@@ -328,7 +328,7 @@ def _roles(
         if end is not None:  # the longest end that is here: the rest is another machine's
             given.setdefault(end, set()).add(role)
     roles = []
-    for path in found.images:
+    for path in gathered.images:
         said = {role for place in _places(path) for role in given.get(place, ())}
         if not said:
             folders = (posixpath.dirname(path), posixpath.dirname(texts.get(path, "")))
