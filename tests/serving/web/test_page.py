@@ -141,6 +141,12 @@ def test_page_shows_what_the_interface_answers_and_its_marks_toggle(page: _Page)
     page.click("[data-kind=map]")
     assert without != before == page.pixels(mapped)
 
+    page.browser.call("Emulation.setEmulatedMedia", media="print")
+    visible = "['#viewer', '.card', '#visit-table', '.use', '#save-csv', '#another', '.tools']"
+    printed = page.run(f"{visible}.map((what) => document.querySelector(what).checkVisibility())")
+    page.browser.call("Emulation.setEmulatedMedia", media="")
+    assert printed == [True] * 4 + [False] * 3  # the image, its answers and the visit, no button
+
     page.click("#another")
     assert page.run("document.querySelector('#start').checkVisibility()")
     assert page.text("#visit-count").startswith("1 image")
