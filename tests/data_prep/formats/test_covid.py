@@ -140,14 +140,11 @@ def test_a_source_that_gave_two_classes_does_not_tell_them_apart(tmp_path):
     assert any("0 of 4 images come from a source" in note for note in read(source).notes)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [(b"no workbook", "not readable as a workbook"), (b"", "not readable as a workbook")],
-)
-def test_a_broken_workbook_is_one_clear_line(tmp_path, content, message):
+@pytest.mark.parametrize("content", [b"no workbook", b""])
+def test_a_broken_workbook_is_one_clear_line(tmp_path, content):
     path = tmp_path / "COVID.metadata.xlsx"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match="not readable as a workbook"):
         _read_origins(path)
 
 
