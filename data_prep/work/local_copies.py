@@ -217,6 +217,10 @@ def _local_files(copy: Path) -> dict[Path, tuple[int, int]]:
     return states
 
 
+def _is_shard(path: Path) -> bool:
+    return _SHARD.fullmatch(path.name) is not None
+
+
 def _url(path: Path) -> str:
     return str(address_of(path))
 
@@ -241,7 +245,7 @@ def _fetch_folder(address: str, *, alone: bool) -> None:
         # A kill may have come between sending a file and noting that.
         sent = {p for p in changed if p in unsent and _has_content(p, stored[p])}
         if sent.issuperset(changed):
-            manifest |= {p: _Entry(*local[p], stored[p].version, lazy=False) for p in sent}
+            manifest |= {p: _Entry(*local[p], stored[p].version, _is_shard(p)) for p in sent}
             unsent -= sent
         elif alone:
             for path in unsent:
@@ -256,7 +260,7 @@ def _fetch_folder(address: str, *, alone: bool) -> None:
         for path, file in stored.items():
             entry = manifest.get(path)
             if entry is not None and entry.version == file.version:
-                is_here = path in local or _SHARD.fullmatch(path.name)
+                is_here = path in local or _is_shard(path)
                 # Work that was not sent, and goes on, has removed what marks the folder complete.
                 if is_here or (unsent and not entry.lazy and path.suffix == ".json"):
                     continue
@@ -281,7 +285,7 @@ def _take(copy: Path, wanted: dict[Path, Stored]) -> Iterator[tuple[Path, _Entry
     small = []
     for path, stored in wanted.items():
         make_folder(path.parent)
-        if _SHARD.fullmatch(path.name):
+        if _is_shard(path):
             path.unlink(missing_ok=True)
             yield path, _Entry(stored.size, stored.changed_ns, stored.version, lazy=True)
         elif path != copy and _IMAGE.fullmatch(path.name):
@@ -502,10 +506,11 @@ def _send_changes(address: str, *, last: bool) -> tuple[int, int]:
                 del manifest[path]
             for path in sorted(changed, key=lambda p: (local[p][1], p.suffix == ".json", p)):
                 stored = object_store.send(path, _url(path))
-                manifest[path] = _Entry(*local[path], stored.version, lazy=False)
-                if _SHARD.fullmatch(path.name) and _state(path) == local[path]:
+                state, is_shard = local[path], _is_shard(path)
+                if is_shard and _state(path) == state:
                     os.utime(path, ns=(time.time_ns(), stored.changed_ns))
-                    manifest[path] = _Entry(*_state(path), stored.version, lazy=True)
+                    state = _state(path)
+                manifest[path] = _Entry(*state, stored.version, lazy=is_shard)
         finally:
             _write_manifest(before, manifest)
     return len(changed), sum(local[p][0] for p in changed)

@@ -243,14 +243,18 @@ def test_a_kill_between_sending_and_noting_it_sends_again_or_not_at_all(store, m
 
     monkeypatch.setattr(object_store, "send", die)
     local_folder(DATA).mkdir(parents=True)
-    for name in ("a.csv", "b.csv"):
+    names = ("shard-00000.npy", "a.csv", "b.csv")
+    for name in names:
         (local_path(DATA) / name).write_bytes(name.encode())
     with pytest.raises(KeyboardInterrupt), working(DATA):
         pass
     monkeypatch.setattr(object_store, "send", real)
     with working(DATA):
         pass
-    assert held(store) == {"a.csv": b"a.csv", "b.csv": b"b.csv"}
+    (local_path(DATA) / "shard-00000.npy").unlink()  # as where room is made
+    with working(DATA):
+        pass
+    assert held(store) == {name: name.encode() for name in names}
 
 
 @pytest.mark.parametrize("part", ["", "memory/bkt/data", "memory/bkt/data/sub"])
