@@ -61,16 +61,42 @@ def layout(house: ModuleType) -> Any:
     return house.House.read(ROOT)
 
 
-def test_layout_stays_within_its_limits(layout: Any) -> None:
-    """Limits are a little above what was measured when they were set; `tests/house.py` tells it."""
-    lines = [layout.lines(name) for name in layout.trees]
-    assert len(lines) <= 306
-    assert sum(lines) <= 76_000
-    assert max(lines) <= 600
-    assert max(len(list(folder.glob("*.py"))) for folder in FOLDERS) <= 30
-    assert len(layout.wide_names()) <= 700
-    assert max(map(len, layout.imports.values())) <= 40
-    assert sum(count <= 1 for count in layout.importers().values()) <= 95
+# What was reached. A row may fall, never rise: what needs more takes as much away first, or its
+# issue says how much room it brings. A row that has fallen is lowered here in the same change.
+LIMITS = {
+    "lines": 76_000,
+    "modules": 400,
+    "longest module": 600,
+    "plumbing, %": 40,
+    "names used outside their subfolder": 700,
+    "public names": 1_300,
+    "modules importing more than 16 others": 30,
+    "imports inside functions": 600,
+    "functions over 80 lines": 30,
+    "modules with at most one importer": 100,
+    "lines of tests": 52_000,
+    "files that a score passes": 100,
+    "visits of a score to files": 600,
+}
+
+
+def test_no_figure_of_the_layout_rises(layout: Any, house: ModuleType) -> None:
+    figures = house.rows(layout)
+    assert figures.keys() == LIMITS.keys()
+    table = "\n".join(f"{name:42s} {figures[name]:>9,} of {LIMITS[name]:,}" for name in LIMITS)
+    print(f"\n{table}")
+    exceeded = [name for name in LIMITS if figures[name] > LIMITS[name]]
+    added = house.added(ROOT, layout, exceeded)
+    assert not exceeded, (
+        f"risen: {', '.join(exceeded)}\n{table}\n{added}\nTake as much away elsewhere (merge a "
+        "module into its one caller, make a name private, move an import to the top); a limit is "
+        "raised only by the room that an issue brings, and the change says so."
+    )
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: str(p.relative_to(ROOT)))
+def test_a_folder_is_small_enough_to_look_through(folder: Path) -> None:
+    assert len(list(folder.glob("*.py"))) <= 34
 
 
 def test_no_files_import_each_other_in_a_circle(layout: Any) -> None:

@@ -35,9 +35,7 @@ def test_every_path_argument_takes_text() -> None:
         for parameter in inspect.signature(function).parameters.values()
         if re.search(r"\bPath", str(parameter.annotation))  # a verb's are all of any kind
     }
-    assert {"DataSet.open(folder)", "Predictions.open(folder)", "RunFolder.open(folder)"} <= {
-        *paths
-    }
+    assert {"DataSet.open(folder)", "Predictions.open(folder)"} <= {*paths}
     refused = [
         name
         for name, kind in paths.items()
@@ -46,9 +44,7 @@ def test_every_path_argument_takes_text() -> None:
     assert not refused
 
 
-@pytest.mark.parametrize(
-    "opens", [cxr_compare.DataSet, cxr_compare.Predictions, cxr_compare.RunFolder]
-)
+@pytest.mark.parametrize("opens", [cxr_compare.DataSet, cxr_compare.Predictions])
 def test_a_folder_given_as_text_is_refused_like_one_given_as_path(opens: Any) -> None:
     said = []
     for folder in ("no/such/folder", Path("no/such/folder")):
@@ -67,7 +63,25 @@ def test_editors_and_type_checkers_see_the_names_that_are_there() -> None:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-    assert shown == cxr_compare._HOMES
+    assert shown == cxr_compare._HOMES | {"metrics": "evaluation.metrics"}
+
+
+def test_metrics_are_functions_of_arrays_with_an_example_each() -> None:
+    from cxr_compare import metrics
+
+    for name in metrics.__all__:
+        member = getattr(metrics, name)
+        if inspect.isfunction(member):
+            assert "Example:" in (inspect.getdoc(member) or ""), name
+    assert metrics.average_precision([0, 1], [0.1, 0.9]) == 1.0
+
+
+def test_every_verb_of_the_command_line_is_a_function_of_the_same_definition() -> None:
+    from scripts.cli import VERBS, verb_function
+
+    converted = [name for name in VERBS if hasattr(verb_function(name), "__wrapped__")]
+    for name in converted:
+        assert getattr(cxr_compare, name) is verb_function(name)
 
 
 def test_an_audit_shows_its_problems_as_a_table_and_escapes_them() -> None:

@@ -168,9 +168,9 @@ class Audit:
         write_json(path, "audit", self.to_dict())
 
     @classmethod
-    def read(cls, path: Path) -> Self:
+    def read(cls, path: str | Path) -> Self:
         """Read ``audit.json``."""
-        content = read_json(path, "audit")
+        content = read_json(Path(path), "audit")
         problems = tuple(_problem(row) for row in content["problems"])
         return cls(problems, content["checked"], content.get("facts", {}))
 

@@ -1,0 +1,36 @@
+"""Metrics as functions of arrays: what `cxr_compare.metrics` offers.
+
+Example:
+    >>> from cxr_compare import metrics
+    >>> metrics.auroc([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.8])
+    0.875
+"""
+
+from evaluation.boxes.average_precision import average_precision as box_average_precision
+from evaluation.boxes.froc import froc
+from evaluation.boxes.matching import match_boxes
+from evaluation.metrics.image_metrics import (
+    auroc,
+    classification_metrics,
+    confusion_counts,
+    net_benefit,
+)
+from evaluation.metrics.image_metrics import image_average_precision as average_precision
+from evaluation.statistics.auroc_variance import auroc_difference
+from evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
+from evaluation.statistics.mcnemar import mcnemar_test
+
+__all__ = [
+    "Resamples",
+    "auroc",
+    "auroc_difference",
+    "average_precision",
+    "box_average_precision",
+    "classification_metrics",
+    "cluster_bootstrap",
+    "confusion_counts",
+    "froc",
+    "match_boxes",
+    "mcnemar_test",
+    "net_benefit",
+]
