@@ -87,16 +87,9 @@ def cautions(
     failures: pd.DataFrame,
     notes: Sequence[Note] = (),
 ) -> tuple[str, ...]:
-    """What may make the answer wrong, the most harmful first.
-
-    Args:
-        background: What is known of the data.
-        figures: Of every system.
-        failures: With the shortcut baselines, see `failure_analysis`.
-        notes: The cautions among them are told as they are.
-    """
+    """What may make the answer wrong, the most harmful first; of the notes their cautions."""
     parts = [
-        f"The audit of this data set found an error: {each}." for each in background.audit or ()
+        f"The audit of this data set found an error: {error}." for error in background.audit or ()
     ]
     if background.data_name and background.audit is None:
         parts.append(
@@ -113,19 +106,19 @@ def cautions(
 
 def _against_chance(figures: Estimates) -> list[str]:
     """Systems whose AUROC's interval holds 0.5, or lies below it."""
-    known = {name: figures.of(name, "auroc") for name in figures.systems}
-    bounded = {name: each for name, each in known.items() if each.bounded}
+    aurocs = {name: figures.of(name, "auroc") for name in figures.systems}
+    bounded = {name: auroc for name, auroc in aurocs.items() if auroc.bounded}
     groups = {
-        "not shown to be better than chance": {
-            name: each for name, each in bounded.items() if each.low <= _CHANCE <= each.high
-        },
-        "worse than chance": {name: each for name, each in bounded.items() if each.high < _CHANCE},
+        "not shown to be better than chance": [
+            name for name, auroc in bounded.items() if auroc.low <= _CHANCE <= auroc.high
+        ],
+        "worse than chance": [name for name, auroc in bounded.items() if auroc.high < _CHANCE],
     }
     parts = []
-    for said, found in groups.items():
+    for said, names in groups.items():
         values = [
-            f"{name} ({number(each.estimate)}, 95 % interval {ends_words(each)})"
-            for name, each in found.items()
+            f"{name} ({number(aurocs[name].estimate)}, 95 % interval {ends_words(aurocs[name])})"
+            for name in names
         ]
         if values:
             were = "was" if len(values) == 1 else "were"

@@ -101,7 +101,7 @@ def compare_systems(
         estimates=failures_as_wrong(estimates, models, test_set, resamples),
         tests=tests,
         failures=failure_table(models, test_set, protocol, prevalence, resamples),
-        systems={name: SystemResult.of(each, test_set) for name, each in models.items()},
+        systems={name: SystemResult.of(seeds, test_set) for name, seeds in models.items()},
         decisions=decisions_table(models, test_set.images),
         provenance=comparison_provenance(models, test_set, protocol, resamples),
         notes=[*notes, *of_models, *patient_notes(judged), *by_unit.notes, *_seed_notes(models)],
@@ -216,11 +216,11 @@ def _seed_notes(systems: Models) -> list[Note]:
 def _check_seeds(name: str, members: Sequence[Predictions]) -> None:
     """Refuse the same training twice, which would make a recipe look steadier than it is."""
     ids = [training_id(member.info) for member in members]
-    for place, known in enumerate(ids):
-        if known in ids[:place]:
+    for position, training in enumerate(ids):
+        if training in ids[:position]:
             raise InputError(
-                f"{members[place].folder}: {name} has these predictions already "
-                f"({members[ids.index(known)].folder}), or an export of the same run; give each "
+                f"{members[position].folder}: {name} has these predictions already "
+                f"({members[ids.index(training)].folder}), or an export of the same run; give each "
                 "training seed once"
             )
     kinds = {member.kind for member in members}

@@ -394,7 +394,7 @@ def _shortcut_rows(
     decode = read_table(path, "decode") if path.exists() else empty_table("decode")
     positive = judged.y_true.astype(np.float64)
     truth = pd.DataFrame({test_set.target.name: positive}, index=judged.image_ids)
-    systems = {name: [card.scores for card in each] for name, each in cards.items()}
+    systems = {name: [card.scores for card in members] for name, members in cards.items()}
     guesses = [
         row
         for row in measure_shortcuts(images, decode, truth, systems=systems)

@@ -175,7 +175,7 @@ def _draw(
     advance: Callable[[int], None] | None,
 ) -> tuple[_OfModels, _OfModels]:
     """Replicates of every figure, and of those at refitted thresholds with thresholds held."""
-    models = {(name, seed): card for name, each in cards.items() for seed, card in enumerate(each)}
+    models = {(n, seed): card for n, members in cards.items() for seed, card in enumerate(members)}
     refitted = refit_thresholds(
         {
             model: (card.validation, policies)

@@ -48,8 +48,8 @@ def compare_units(
     whole = judged_units(judged, units)
     note = _note(units, whole, judged, unit)
     cards = {
-        name: [_unit_card(model, units, whole, test_set, unit) for model in each]
-        for name, each in models.items()
+        name: [_unit_card(model, units, whole, test_set, unit) for model in members]
+        for name, members in models.items()
     }
     drawn = resampled_figures(test_set.target.name, cards, resamples, unit=unit)
     estimates = _of_units(drawn.estimates, cards)
@@ -130,7 +130,7 @@ def failures_as_wrong(
     An image that a model has no result for counts as wrong: a positive one is ranked below every
     image and called negative, a negative one above every image and called positive.
     """
-    predictions = {model.name: model.predictions for each in models.values() for model in each}
+    predictions = {m.name: m.predictions for members in models.values() for m in members}
     expected = attempted_images(predictions, test_set)
     missing = {
         name: [len(expected.difference(model.predictions.images_run)) for model in members]
@@ -174,10 +174,10 @@ def _failure_card(model: JudgedModel, judged: EvaluationSet, test_set: TestSet) 
     system, decision = model.predictions, model.decision
     ran = judged.image_ids[judged.image_ids.isin(system.images_run)]
     output = SystemOutput.of(system, test_set, ran, decision.boxes)
-    known = output.scores(decision.reduction)
-    scores = known.reindex(judged.image_ids)
+    scored = output.scores(decision.reduction)
+    scores = scored.reindex(judged.image_ids)
     failed = scores.isna().to_numpy()
-    lowest, highest = (known.min(), known.max()) if len(known) else (0.0, 1.0)
+    lowest, highest = (scored.min(), scored.max()) if len(scored) else (0.0, 1.0)
     thresholds = [c.threshold for c in decision.thresholds.values() if c.threshold is not None]
     if decision.chosen_scores is not None:  # between these every refitted threshold lies
         thresholds += decision.chosen_scores.scores.tolist()

@@ -304,7 +304,7 @@ def _decision_rows(rows: _Rows, subgroup: str, cards: Cards, judged_on: np.ndarr
     """Clustered and exact McNemar at every policy that both systems have a threshold for."""
     judged = judged_of(cards)
     policies = dict.fromkeys(p for members in cards.values() for p in members[0].thresholds)
-    refitted = {p for each in cards.values() for card in each for p in card.chosen_policies}
+    refitted = {p for members in cards.values() for card in members for p in card.chosen_policies}
     of_share = {
         "all": judged_on,
         "positive": judged_on & judged.y_true,

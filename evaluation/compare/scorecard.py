@@ -116,10 +116,10 @@ class Scorecard:
                 self._on_lesion[_TOLERANT] = widened
         self._ranked = RankedScores(judged.y_true, self.scores, judged.patients)
         self._ranked_normal = self._against_normal()
-        self._found: dict[str, FallingScores] = {}
+        self._hits: dict[str, FallingScores] = {}
         for kind, on_lesion in self._on_lesion.items():
-            found = judged.y_true & judged.boxes_trusted & on_lesion
-            self._found[kind] = FallingScores(self.scores[found], judged.patients[found])
+            hits = judged.y_true & judged.boxes_trusted & on_lesion
+            self._hits[kind] = FallingScores(self.scores[hits], judged.patients[hits])
         self._calibration: CalibrationFigures | None = None
         if probability is not None:
             self._calibration = CalibrationFigures(judged.y_true, probability, judged.patients)
@@ -163,16 +163,16 @@ class Scorecard:
     def _refer(
         self, referrals: Mapping[str, Referral], spread: Floats | None
     ) -> dict[str, ReferralFigures]:
-        found = {}
+        figures = {}
         for policy, referral in referrals.items():
             called, threshold = self.called(policy), self.thresholds[policy].threshold
             if called is None or threshold is None:
                 continue
             doubt = doubt_of(self.scores, threshold, spread if referral.by == "spread" else None)
-            found[policy] = ReferralFigures(
+            figures[policy] = ReferralFigures(
                 self.judged.y_true, called, doubt, referral.cut, self.judged.patients
             )
-        return found
+        return figures
 
     def _against_normal(self) -> RankedScores | None:
         chosen = self.judged.versus_normal
@@ -287,14 +287,14 @@ class Scorecard:
         counts: _Counts = {}
         if not thresholds:
             return counts
-        found = {kind: images.sums(weights) for kind, images in self._found.items()}
-        for policy, each in thresholds.items():
-            counts |= {(policy, name): count for name, count in ranked.counts(each).items()}
+        sums = {kind: images.sums(weights) for kind, images in self._hits.items()}
+        for policy, cuts in thresholds.items():
+            counts |= {(policy, name): count for name, count in ranked.counts(cuts).items()}
             if normal is not None:
-                of_normal = normal.counts(each)
+                of_normal = normal.counts(cuts)
                 counts |= {(policy, f"normal_{name}"): of_normal[name] for name in ("fp", "tn")}
-            for kind, images in self._found.items():
-                counts[policy, f"found{kind}"] = images.called(found[kind], each)
+            for kind, images in self._hits.items():
+                counts[policy, f"found{kind}"] = images.called(sums[kind], cuts)
         return counts
 
     def _at_thresholds(self, counts: _Counts, policies: Iterable[str]) -> dict[MetricKey, Floats]:
@@ -306,8 +306,8 @@ class Scorecard:
             of_policy = {name: counts[policy, name] for name in family("counts")}
             values = {**rates(**of_policy), **of_policy}
             for kind in self._on_lesion:
-                found = _share(counts[policy, f"found{kind}"], counts["", "boxed"])
-                values[f"localised_sensitivity{kind}"] = found
+                share = _share(counts[policy, f"found{kind}"], counts["", "boxed"])
+                values[f"localised_sensitivity{kind}"] = share
             figures |= {MetricKey(ALL, policy, metric): v for metric, v in values.items()}
             if (policy, "normal_fp") in counts:
                 normal = {"fp": counts[policy, "normal_fp"], "tn": counts[policy, "normal_tn"]}
@@ -343,7 +343,7 @@ class Scorecard:
         if self.boxes is None:
             # Figures of called boxes have no row where nothing chose a cut.
             missing |= _without(
-                "boxes", "", (each for each in METRICS if _needs(each) == {"boxes"})
+                "boxes", "", (metric for metric in METRICS if _needs(metric) == {"boxes"})
             )
         missing |= self._without_place("", (m for m in family("point") if not _at_threshold(m)))
         if self._calibration is None:

@@ -90,7 +90,7 @@ def log_use(
         "split_id": split_id,
         "target": test_set.target.name,
         "systems": {
-            name: [str(each.info.get("inference_id")) for each in members]
+            name: [str(seed.info.get("inference_id")) for seed in members]
             for name, members in systems.items()
         },
         "protocol": protocol,
@@ -109,7 +109,7 @@ def log_use(
         )
         return TestSetUses((), problem, protocol)
     # A split drawn anew under the same name has other test images: uses of the old do not count.
-    entries = [each for each in _parse(lines, path) if each.get("split_id") == split_id]
+    entries = [entry for entry in _parse(lines, path) if entry.get("split_id") == split_id]
     return TestSetUses(entries, "", protocol)
 
 

@@ -238,8 +238,8 @@ def _of_one(asked: _Question) -> str:
     name, protocol = asked.systems[0], asked.protocol
     scores = [asked.figures.of(name, *key) for key in protocol.keys]
     values = [
-        number(each.estimate) + (f" (95 % interval {ends_words(each)})" if each.bounded else "")
-        for each in scores
+        number(score.estimate) + (f" (95 % interval {ends_words(score)})" if score.bounded else "")
+        for score in scores
     ]
     was = "were" if protocol.partner else "was"
     return f"the {asked.title} of {name} for {asked.finding} {was} {listing(values)}"
@@ -273,12 +273,12 @@ def _of_many(asked: _Question, claims: list[Claim]) -> tuple[str, HeadlineKind]:
     if len(tops) == len(systems):
         said = f"{listing(tops)} had the same {asked.title} for {finding}"
         return f"{said}: {number(best)}", "open"
-    between = {frozenset((each.first, each.second)): each.falling for each in claims}
+    between = {frozenset((claim.first, claim.second)): claim.falling for claim in claims}
     gaps, parts, undecided = len(systems) <= IN_A_SENTENCE, [], len(tops) > 1
     for top in tops:
-        found = [between[frozenset((top, name))] for name in ranked if name not in tops]
-        shown = [each for each in found if each.decided]
-        rest = [each for each in found if not each.decided]
+        against = [between[frozenset((top, name))] for name in ranked if name not in tops]
+        shown = [claim for claim in against if claim.decided]
+        rest = [claim for claim in against if not claim.decided]
         undecided |= bool(rest)
         it = "it" if len(tops) == 1 else top
         parts += [f"{it} was shown to exceed {listed(shown, gaps=gaps)}"] if shown else []
@@ -335,9 +335,9 @@ def _secondary(asked: _Question) -> list[Conclusion]:
     )
     # Halves of one operating point stand in one sentence: each alone would praise a threshold.
     groups: dict[tuple[str, str, str], list[Claim]] = {}
-    for each in claims:
-        half = bool(METRICS[each.metric].partners)
-        groups.setdefault((each.second, each.policy, "" if half else each.metric), []).append(each)
+    for claim in claims:
+        alone = "" if METRICS[claim.metric].partners else claim.metric
+        groups.setdefault((claim.second, claim.policy, alone), []).append(claim)
     return [
         _tell(figures, group, "pair" if metric else "operating_point", protocol.declared)
         for (_, _, metric), group in groups.items()
@@ -352,12 +352,12 @@ def _tell(
     pair, key = [claim.first, claim.second], (claim.metric, claim.policy)
     at = _at_threshold(claim.policy) + _chosen_on(figures, pair, key)
     if kind == "operating_point" or len(group) > 1:
-        titles = [METRICS[each.metric].inside for each in group]
+        titles = [METRICS[one.metric].inside for one in group]
         text = f"{claim.first} and {claim.second}{at}: {group_words(group, titles)}."
     else:
         text = _pair_words(claim.falling, at)
     start = _SECONDARY if secondary else ""
-    decided = any(each.decided for each in group)
+    decided = any(one.decided for one in group)
     return Conclusion(start + text, kind, tuple(group), decided, secondary)
 
 
@@ -371,7 +371,7 @@ def _chosen_on(figures: Estimates, systems: Sequence[str], key: tuple[str, str])
     if not counts:
         return ""
     things = {"study": "studies", "patient": "patients"}.get(figures.unit, "images")
-    numbers = listing([f"{count:,}" for count in sorted(each for each in counts if each)])
+    numbers = listing([f"{count:,}" for count in sorted(count for count in counts if count)])
     return f" (chosen on {numbers} positive validation {things})"
 
 
@@ -400,12 +400,12 @@ def _primary_conclusions(asked: _Question, claims: list[Claim]) -> list[Conclusi
         return []
     if asked.protocol.partner:
         return [
-            _tell(figures, claims[place : place + 2], "primary")
-            for place in range(0, len(claims), 2)
+            _tell(figures, claims[start : start + 2], "primary")
+            for start in range(0, len(claims), 2)
         ]
-    tops = [each.falling for each in claims]
-    best = max(tops, key=lambda each: each.values[0]).first
-    return [_tell(figures, [each], "primary") for each in tops if each.first == best]
+    falling = [claim.falling for claim in claims]
+    best = max(falling, key=lambda claim: claim.values[0]).first
+    return [_tell(figures, [claim], "primary") for claim in falling if claim.first == best]
 
 
 def _gather(conclusions: list[Conclusion]) -> list[Conclusion]:
@@ -425,7 +425,7 @@ def _against_margin(figures: Estimates, systems: list[str], protocol: Protocol) 
     if protocol.margin is None:
         return []
     contrasts = (len(systems) - 1) * len(protocol.metrics)
-    found = []
+    conclusions = []
     for other in systems[1:]:
         for metric, policy in protocol.keys:
             claim = Claim.of(figures, other, systems[0], metric, policy)
@@ -434,8 +434,8 @@ def _against_margin(figures: Estimates, systems: list[str], protocol: Protocol) 
             title = METRICS[metric].inside + _at_threshold(policy)
             text = margin_words(systems[0], other, title, gap, protocol.margin, contrasts)
             decided = against_margin(gap, protocol.margin) not in ("open", "unknown")
-            found.append(Conclusion(text, "margin", (claim,), decided))
-    return found
+            conclusions.append(Conclusion(text, "margin", (claim,), decided))
+    return conclusions
 
 
 def _scope(
@@ -463,11 +463,11 @@ def _scope(
     widened = [
         f"of the {name} for {size} comparisons"
         for name, family in families
-        if (size := sum(each.difference.bounded for each in family)) > 1
+        if (size := sum(claim.difference.bounded for claim in family)) > 1
     ]
     if widened:
         parts.append(f"The intervals {listing(widened)} are widened by Holm's method.")
-    if any(each.difference.refitted for each in told):
+    if any(claim.difference.refitted for claim in told):
         parts.append(
             "At a chosen threshold they include that other validation patients would have given "
             "another threshold; the full table also has those with the thresholds held."
@@ -475,7 +475,7 @@ def _scope(
     parts += _detectable(tests, systems, protocol)
     if tests.known or protocol.declared:
         parts.append(standing_words(protocol, setting.uses_before))
-    if any(each.secondary for each in conclusions):
+    if any(conclusion.secondary for conclusion in conclusions):
         parts.append(
             "Findings marked as secondary explain the answer; the protocol did not fix them, so "
             "they confirm nothing."

@@ -271,7 +271,7 @@ def _legend_strip(
             lines, across = [*lines, []], 0
         lines[-1].append((entry, across))
         across += wide
-    warned = [row for each in warnings for row in _wrap(f"Warning: {each}", bold, room)]
+    warned = [row for text in warnings for row in _wrap(f"Warning: {text}", bold, room)]
     noted = _wrap(note, plain, room)
     height = line * (len(warned) + len(lines) + len(noted)) + edge
     canvas = Image.new("RGB", (width, height), _PAPER)
@@ -346,7 +346,7 @@ def _caption(prediction: ImagePrediction, truth: ImageTruth) -> tuple[str, str, 
     score = describe_score(prediction)
     if prediction.grid is not None and prediction.contours:
         score += (
-            f"; contours {', '.join(f'{each:.0%}'.rstrip('%') for each in prediction.contours)} %"
+            f"; contours {', '.join(f'{share:.0%}'.rstrip('%') for share in prediction.contours)} %"
         )
     return prediction.system, prediction.colour, f"{_SIGNS[sign]} {words}", score
 
@@ -423,8 +423,8 @@ def to_svg(shapes: Sequence[Shape | Label], text_class: str = "words") -> Markup
     the class of the texts.
     """
     return Markup("").join(
-        _text_element(each, text_class) if isinstance(each, Label) else _element(each)
-        for each in shapes
+        _text_element(shape, text_class) if isinstance(shape, Label) else _element(shape)
+        for shape in shapes
     )
 
 

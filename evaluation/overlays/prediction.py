@@ -127,7 +127,7 @@ def prediction_shapes(
         prediction.grid is not None and prediction.grid.levels
     ):  # a map without contours is not drawn
         seen = [
-            each for each in map_shapes(prediction.grid, prediction.colour) if _shows(each, size)
+            area for area in map_shapes(prediction.grid, prediction.colour) if _shows(area, size)
         ]
         shapes += seen or _no_evidence(prediction.colour, size, side * line)
     shapes += [
@@ -219,7 +219,7 @@ def legend(predictions: Sequence[ImagePrediction]) -> list[KeyEntry]:
         if not prediction.contours:
             entries.append(KeyEntry((), f"{name}: activation map not drawn, its scale is unknown"))
             continue
-        shares = ", ".join(f"{each:.0%}".rstrip("%") for each in prediction.contours)
+        shares = ", ".join(f"{share:.0%}".rstrip("%") for share in prediction.contours)
         rings = tuple(
             Shape("map", (_ellipse(16, 11, *radii),), colour, width=_KEY_WIDTH / 2, tint=0.2, rim=0)
             for radii in ((14, 9), (9.5, 6), (5, 3))

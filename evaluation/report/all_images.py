@@ -119,14 +119,14 @@ class _ImageTable:
         """Column, names of its groups, and each image's group (-1 where unknown)."""
         images = self._dataset.images.drop_duplicates("image_id").set_index("image_id")
         images = images.reindex(self.ids).reset_index()
-        found = dict(image_groups(images))
+        groups = dict(image_groups(images))
         asked = tuple(self._comparison.protocol.subgroups)
-        found |= image_groups(images, asked) if asked else {}
+        groups |= image_groups(images, asked) if asked else {}
         if _CLASS in images:
             kinds = images[_CLASS].astype(object)
-            found = {_CLASS: kinds.where(kinds.notna(), "").to_numpy(object), **found}
+            groups = {_CLASS: kinds.where(kinds.notna(), "").to_numpy(object), **groups}
         tables = []
-        for column, of_image in found.items():
+        for column, of_image in groups.items():
             names = sorted({str(name) for name in of_image} - {""})
             if len(names) > 1:
                 tables.append((column, names, pd.Index(names).get_indexer(pd.Index(of_image))))
@@ -161,7 +161,7 @@ class _ImageTable:
         shown = list(sizes)
         return {
             "ids": self.ids.astype(str).tolist(),
-            "label": [None if np.isnan(each) else int(each) for each in self.label],
+            "label": [None if np.isnan(label) else int(label) for label in self.label],
             "gap": [gaps.get(str(image_id), 0.0) for image_id in self.ids],
             "policies": {policy: policy_words(policy) for policy in self.policies},
             "policy": self._policy,
@@ -222,7 +222,7 @@ class _ImageTable:
 def _figures(values: pd.Series) -> list[float | None]:
     """Six digits each, which tell thresholds apart."""
     numbers = values.astype("float64").to_numpy(np.float64)
-    return [None if np.isnan(each) else float(f"{each:.6g}") for each in numbers]
+    return [None if np.isnan(value) else float(f"{value:.6g}") for value in numbers]
 
 
 def _places(rows: pd.DataFrame) -> list[int | None] | None:
