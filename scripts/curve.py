@@ -37,7 +37,7 @@ _STATED = {
     "equal": "--equal",
     "data_set": "data set",
 }  # fmt: skip
-"""What a curve is begun with, in messages."""
+"""What a curve was started with, in messages."""
 
 
 def curve(
@@ -366,7 +366,7 @@ def _started(
 
 
 def _require_same(out: Path, started: Mapping[str, Any]) -> bool:
-    """Whether a curve was begun here; refuses another one. Seeds and the third arm may be added."""
+    """Whether a curve was started here; refuses another. Seeds and the third arm may be added."""
     from data_prep.contracts.json_files import read_json
     from evaluation.report.files import require_only
     from evaluation.studies.curve_page import FILES

@@ -165,7 +165,7 @@ def _objective(settings: Config) -> tuple[str, Any]:
 
 
 def _require_same(out: Path, settings: Config, started: dict[str, Any]) -> bool:
-    """Whether a sweep was begun here; refuses another one, and a folder of something else."""
+    """Whether a sweep was started here; refuses another one, and a folder of something else."""
     from configs.load import first_difference, parse_config
     from data_prep.contracts.folders import LOCK
     from data_prep.contracts.json_files import read_json
