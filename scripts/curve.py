@@ -123,8 +123,8 @@ def curve(
     from data_prep.contracts.folders import folder_lock, make_folder, provenance
     from data_prep.contracts.json_files import write_json
     from data_prep.store.dataset import DataSet
+    from scripts.machines.child_processes import follow_parent
     from scripts.machines.cluster import open_machines
-    from scripts.machines.devices import follow_parent
     from training.curve import CurvePlan, add_parts, require_different_tests
 
     follow_parent()

@@ -83,7 +83,8 @@ def sweep(
     --over training.learning_rate=1e-4..1e-3 --over training.batch_size=8,16
     """
     from scripts.answers import require_packages
-    from scripts.machines.devices import follow_parent, require_shares
+    from scripts.machines.child_processes import follow_parent
+    from scripts.machines.devices import require_shares
     from scripts.train import audit_errors, origin, read_settings
 
     follow_parent()

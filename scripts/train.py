@@ -71,7 +71,8 @@ def train(
 
     Example: cxr train retinanet_small --data out/data --out out/retinanet --set training.epochs=20
     """
-    from scripts.machines.devices import follow_parent, own_rank, run_on_devices
+    from scripts.machines.child_processes import follow_parent
+    from scripts.machines.devices import own_rank, run_on_devices
 
     follow_parent()
     rank = own_rank(devices)

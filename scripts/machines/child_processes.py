@@ -6,23 +6,26 @@ to a file. One that fails leaves the others; none outlives the command that star
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import IO, NamedTuple, Protocol
 
 from data_prep.contracts.errors import InputError
-from scripts.machines.devices import child_environment, interrupt
-from scripts.machines.runtime import choose_device, own_command, runs_on_gpu
+from scripts.machines.runtime import choose_device, runs_on_gpu
 
 MOST_FAILURES = 5  # in a row: what fails so often is not the single command's fault
 _POLL = 0.2  # s
 _GRACE = 60.0  # s, to end after Ctrl-C
 _SAID = "cxr: "
+_PARENT = "CXR_ENDS_WITH"
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 _INTERRUPTED, _TERMINATED = 130, 143
 
 
@@ -40,16 +43,6 @@ class Command(NamedTuple):
     words: Sequence[str]
     log: Path
     out: Path | None = None
-
-
-class Place(NamedTuple):
-    """Where one command at a time is run.
-
-    Attributes:
-        environment: What its process has in its environment beside this one's.
-    """
-
-    environment: Mapping[str, str]
 
 
 class Child(Protocol):
@@ -80,26 +73,28 @@ class Machines(Protocol):
         """How many at a time."""
 
     def start(self, command: Command, slot: int) -> Child:
-        """Start a command in one of the places, by its number from 0."""
+        """Start a command in one of the slots, by its number from 0."""
 
 
 class ThisMachine(NamedTuple):
     """Processes of this machine.
 
     Attributes:
-        places: One for each command that runs at a time.
+        environments: For each command that runs at a time what its process has in its environment
+            beside this one's, see `share_devices`.
     """
 
-    places: Sequence[Place]
+    environments: Sequence[Mapping[str, str]]
 
     @property
     def jobs(self) -> int:
         """As `Machines.jobs`."""
-        return len(self.places)
+        return len(self.environments)
 
     def start(self, command: Command, slot: int) -> Child:
         """As `Machines.start`."""
-        return _Process(start(command.words, command.log, self.places[slot]))
+        with command.log.open("ab") as output:
+            return _Process(start(command.words, self.environments[slot], output))
 
 
 class _Process:
@@ -190,46 +185,63 @@ def run_commands(
     failures = 0
     try:
         while True:
-            for slot in (each for each in range(machines.jobs) if each not in running):
+            for slot in (slot for slot in range(machines.jobs) if slot not in running):
                 if failures < MOST_FAILURES and (command := next(coming, None)) is not None:
                     running[slot] = Running(command, machines.start(command, slot))
             if not running:
                 return
             time.sleep(_POLL)
-            for slot, each in [*running.items()]:
-                if each.has_ended():
+            for slot, run in [*running.items()]:
+                if run.has_ended():
                     del running[slot]
-                    failures = failures + 1 if ended(each) else 0
-                elif watch is not None and not each.stopped:
-                    watch(each)
+                    failures = failures + 1 if ended(run) else 0
+                elif watch is not None and not run.stopped:
+                    watch(run)
     finally:
-        _end([each.child for each in running.values()])
+        _end([run.child for run in running.values()])
 
 
 def _end(children: Sequence[Child]) -> None:
     """Interrupt what is still under way; a training keeps its last whole epoch."""
     until = time.monotonic() + _GRACE
     try:
-        for each in children:
-            each.interrupt()
-        for each in children:
-            each.wait(max(until - time.monotonic(), 0.0))
+        for child in children:
+            child.interrupt()
+        for child in children:
+            child.wait(max(until - time.monotonic(), 0.0))
     finally:
-        for each in children:
-            each.kill()
+        for child in children:
+            child.kill()
 
 
-def start(words: Sequence[str], log: Path, place: Place) -> subprocess.Popen[bytes]:
-    """Start a `cxr` command whose output goes to a file, and which does not outlive this one."""
-    with log.open("ab") as output:
-        return subprocess.Popen(  # noqa: S603  our own command
-            own_command("scripts.cli", *words),
-            env={**child_environment(), **place.environment},
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            process_group=0,  # Ctrl-C comes to the parent alone, which passes it on once
-        )
+def start(
+    words: Sequence[str], environment: Mapping[str, str], output: IO[bytes] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a `cxr` command that does not outlive this one; without a file it writes here."""
+    return subprocess.Popen(  # noqa: S603  our own command
+        [sys.executable, "-P", "-m", "scripts.cli", *words],
+        env={**os.environ, _PARENT: str(os.getpid()), **environment},
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        process_group=0,  # Ctrl-C comes to the parent alone, which passes it on once
+    )
+
+
+def follow_parent() -> None:
+    """End with the command that `start`ed this process, if one did."""
+    parent = os.environ.pop(_PARENT, None)  # not for the processes that this one starts
+    if parent is not None:
+        if sys.platform == "linux":
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() != int(parent):  # it had ended before
+            raise KeyboardInterrupt
+
+
+def interrupt(process: subprocess.Popen[bytes]) -> None:
+    """Ask a `cxr` command to end, as Ctrl-C or SIGTERM does."""
+    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # in a background job; there, too
+    process.send_signal(signal.SIGTERM if ignored else signal.SIGINT)
 
 
 def problem_of(status: int) -> str | None:
@@ -249,8 +261,8 @@ def problem_of(status: int) -> str | None:
     return f"failed with status {status}" if status else None
 
 
-def places(device: str, devices: int, jobs: int) -> list[Place]:
-    """What each command at a time may use of this machine.
+def share_devices(device: str, devices: int, jobs: int) -> list[dict[str, str]]:
+    """The environment of each command at a time: what it may use of this machine.
 
     Args:
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -267,16 +279,16 @@ def places(device: str, devices: int, jobs: int) -> list[Place]:
         if device not in ("auto", "cpu"):
             choose_device(device, devices)  # refuses it
         if jobs == 1:
-            return [Place({})]
+            return [{}]
         from data_prep.work.pool import cpu_count
 
         threads = os.environ.get("OMP_NUM_THREADS", str(max(1, cpu_count() // jobs)))
-        return [Place({"OMP_NUM_THREADS": threads})] * jobs
+        return [{"OMP_NUM_THREADS": threads}] * jobs
     import torch
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
-    return [Place({"CUDA_VISIBLE_DEVICES": each}) for each in share_gpus(names, devices, jobs)]
+    return [{"CUDA_VISIBLE_DEVICES": gpus} for gpus in share_gpus(names, devices, jobs)]
 
 
 def share_gpus(names: Sequence[str], devices: int, jobs: int) -> list[str]:

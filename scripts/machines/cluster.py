@@ -26,12 +26,11 @@ from scripts.machines.child_processes import (
     Child,
     Command,
     Machines,
-    Place,
     ThisMachine,
-    places,
+    interrupt,
+    share_devices,
     start,
 )
-from scripts.machines.devices import interrupt
 
 _MOST_DEATHS = 3  # of a command's workers; the next one's is its own fault
 _POLL = 0.2  # s
@@ -144,7 +143,7 @@ def open_machines(
         if isinstance(opened, RayEngine):
             yield _Cluster(opened, device, devices, jobs, reads)
         else:
-            yield ThisMachine(places(device, devices, jobs))
+            yield ThisMachine(share_devices(device, devices, jobs))
 
 
 class _Cluster:
@@ -237,7 +236,8 @@ def _run(command: Command, environment: Mapping[str, str]) -> int:
     # Ray blocks Ctrl-C in its workers, and what they start would never hear of it.
     blocked = signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     try:
-        process = start(command.words, command.log, Place({**environment, "PYTHONPATH": path}))
+        with command.log.open("ab") as output:
+            process = start(command.words, {**environment, "PYTHONPATH": path}, output)
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     while True:

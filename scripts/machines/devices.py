@@ -7,7 +7,6 @@ the others is kept and shown only where one of them fails first.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -21,15 +20,13 @@ from typing import IO
 
 from data_prep.contracts.errors import InputError
 from scripts import console
-from scripts.machines.runtime import own_command
+from scripts.machines.child_processes import interrupt, start
 from training.processes import GRACE, Rank
 
-_PARENT = "CXR_ENDS_WITH"
 _POLL = 0.1  # s
 _REPORT_GRACE = GRACE / 3  # s: the first process may be about to report the same by itself
 _GRACE = 60.0  # s, to end after Ctrl-C
 _INTERRUPTED, _TERMINATED = 130, 143
-_PR_SET_PDEATHSIG = 1  # of Linux's prctl.h
 
 
 def own_rank(devices: int) -> Rank | None:
@@ -69,62 +66,32 @@ def require_shares(batch_size: int | str, devices: int) -> None:
         )
 
 
-def child_environment() -> dict[str, str]:
-    """Environment of a `cxr` command that must not outlive this process, see `follow_parent`."""
-    return {**os.environ, _PARENT: str(os.getpid())}
-
-
-def follow_parent() -> None:
-    """Let the system end this process with its parent, where that one requires it."""
-    parent = os.environ.pop(_PARENT, None)  # not for the processes that this one starts
-    if parent is not None:
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() != int(parent):  # it had ended before
-            raise KeyboardInterrupt
-
-
-def interrupt(started: subprocess.Popen[bytes]) -> None:
-    """Ask a `cxr` command to end, as Ctrl-C or SIGTERM does."""
-    ignored = signal.getsignal(signal.SIGINT) == signal.SIG_IGN  # in a background job; there, too
-    started.send_signal(signal.SIGTERM if ignored else signal.SIGINT)
-
-
 def run_on_devices(arguments: Sequence[str], devices: int) -> int:
     """Run one `cxr` command in several processes that form one training."""
-    command = own_command("scripts.cli", *arguments)
     port = _free_port()
     with ExitStack() as stack:
         logs = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(devices)]
         processes = [
-            subprocess.Popen(  # noqa: S603  our own command
-                command,
-                env=_environment(rank, devices, port),
-                stdin=subprocess.DEVNULL,
-                stdout=logs[rank] if rank else None,
-                stderr=logs[rank] if rank else None,
-                process_group=0,  # Ctrl-C comes here alone, and is passed on once
-            )
+            start(arguments, _environment(rank, devices, port), logs[rank] if rank else None)
             for rank in range(devices)
         ]
         try:
             return _watch(processes, logs)
         except KeyboardInterrupt:
-            for started in processes:
-                interrupt(started)
+            for process in processes:
+                interrupt(process)
             _wait(processes, _GRACE)
             if (status := processes[0].poll()) in (_INTERRUPTED, _TERMINATED):
                 return status  # it has reported it
             raise
         finally:
-            for started in processes:
-                started.kill()
-                started.wait()
+            for process in processes:
+                process.kill()
+                process.wait()
 
 
 def _environment(rank: int, devices: int, port: int) -> dict[str, str]:
     return {
-        **child_environment(),
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
@@ -143,7 +110,7 @@ def _free_port() -> int:
 
 def _watch(processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[bytes]]) -> int:
     while True:
-        codes = [started.poll() for started in processes]
+        codes = [process.poll() for process in processes]
         failed = next((rank for rank, code in enumerate(codes) if code), None)
         if failed is not None:
             break
@@ -171,7 +138,7 @@ def _watch(processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[bytes]]) 
 def _wait(processes: list[subprocess.Popen[bytes]], seconds: float) -> bool:
     """Whether all end within some seconds."""
     until = time.monotonic() + seconds
-    while any(started.poll() is None for started in processes):
+    while any(process.poll() is None for process in processes):
         if time.monotonic() > until:
             return False
         time.sleep(_POLL)

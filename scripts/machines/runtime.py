@@ -12,17 +12,6 @@ from typing import Literal
 from data_prep.contracts.errors import InputError
 from scripts.console import say
 
-
-def own_command(module: str, *arguments: object) -> list[str]:
-    """The command that runs one of our modules with this Python.
-
-    Example:
-        >>> own_command("scripts.cli", "show", 3)[1:]
-        ['-P', '-m', 'scripts.cli', 'show', '3']
-    """
-    return [sys.executable, "-P", "-m", module, *map(str, arguments)]
-
-
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
 _NVIDIA_NODE = "/dev/nvidiactl"

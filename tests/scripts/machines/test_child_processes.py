@@ -25,8 +25,8 @@ from scripts.machines.child_processes import (
     Machines,
     Running,
     ThisMachine,
-    places,
     run_commands,
+    share_devices,
 )
 from scripts.machines.cluster import Share, open_machines, share_machines
 
@@ -95,7 +95,7 @@ def test_each_process_sees_gpus_that_no_other_has_at_that_time(
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-    found = told(tmp_path, ThisMachine(places("auto", devices, jobs)), 2 * jobs)
+    found = told(tmp_path, ThisMachine(share_devices("auto", devices, jobs)), 2 * jobs)
     assert {gpus for gpus, _, _ in found} == seen
     gpus = {gpu for one in seen for gpu in one.split(",")}
     assert max(most_at_a_time(gpu, found) for gpu in gpus) <= most
