@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -100,8 +100,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
         read.add(image_id)
         return image(store, image_id)
 
-    def here(words: list[str], log: Path, place: Any) -> _Ended:
-        log.touch()
+    def here(words: list[str], environment: dict[str, str], log: IO[bytes]) -> _Ended:
         train(words[1], Path(words[3]), Path(words[5]), device="cpu")
         return _Ended(0)
 
@@ -183,16 +182,15 @@ class _Trainings:
         self.started: list[str] = []
         self.figure: Figure = lambda settings: 1 - abs(math.log10(settings["learning_rate"]) + 3)
 
-    def start(self, words: list[str], log: Path, place: Any) -> _Ended:
+    def start(self, words: list[str], environment: dict[str, str], log: IO[bytes]) -> _Ended:
         run = Path(words[5])
         self.started.append(run.name)
         settings = read_config(Path(words[1])).training.model_dump()
         figure = self.figure(settings)
         if isinstance(figure, str):
-            log.write_text(f"epoch 1 of 1\ncxr: {figure}\n\n")
+            log.write(f"epoch 1 of 1\ncxr: {figure}\n\n".encode())
             return _Ended(2)
         if isinstance(figure, int):
-            log.touch()
             return _Ended(figure)
         run.mkdir(exist_ok=True)
         info = {"contract": "run", "schema_version": 1, "monitor": settings["monitor"],
@@ -274,8 +272,8 @@ def test_a_trial_that_fails_is_listed_with_its_reason_and_not_tried_again(
     pretended.figure = lambda settings: fates[pretended.started[-1]]
     real = pretended.start
 
-    def start(words: list[str], log: Path, place: Any) -> _Ended:
-        ended = real(words, log, place)
+    def start(words: list[str], environment: dict[str, str], log: IO[bytes]) -> _Ended:
+        ended = real(words, environment, log)
         path = Path(words[5]) / "run.json"  # what is undefined is null in a real one
         if path.is_file():
             path.write_text(path.read_text().replace("NaN", "null"))
@@ -357,9 +355,9 @@ def test_several_at_a_time_have_places_of_their_own_and_lose_nothing(
             under_way.remove(self.name)
             return self.status
 
-    def start(words: list[str], log: Path, place: Any) -> _Ended:
-        assert place.environment == {"OMP_NUM_THREADS": "1"}
-        return Slow(Path(words[5]).name, real(words, log, place))
+    def start(words: list[str], environment: dict[str, str], log: IO[bytes]) -> _Ended:
+        assert environment == {"OMP_NUM_THREADS": "1"}
+        return Slow(Path(words[5]).name, real(words, environment, log))
 
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.setattr(child_processes, "start", start)
@@ -378,9 +376,9 @@ def test_pruning_stops_a_trial_that_is_behind_the_median(
     class Epochs(_Ended):
         """Writes an epoch's figure at each poll, four in all."""
 
-        def __init__(self, words: list[str], log: Path, place: Any) -> None:
+        def __init__(self, words: list[str], environment: dict[str, str], log: IO[bytes]) -> None:
             super().__init__(0)
-            self.again = lambda: real(words, log, place)
+            self.again = lambda: real(words, environment, log)
             self.run = Path(words[5])
             self.run.mkdir()
             self.figures: list[float] = []
