@@ -1,1 +1,1 @@
-"""IoU, average precision, FROC, error types, fusion, boxes from maps."""
+"""Which boxes hit, average precision, FROC, error types, fusion, boxes from maps."""
