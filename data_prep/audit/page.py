@@ -136,7 +136,7 @@ def _syntax(value: str) -> str:
     return str(UID_dictionary.get(value, (value,))[0])
 
 
-CASES_NAME = "audit_cases.csv"
+_CASES_NAME = "audit_cases.csv"
 _MAX_IMAGES = 60  # beside those with burned-in text
 _TEXT_CHECK = "burned_in_text"
 _CROP_PX = 220  # longest side of a crop around a line of text
@@ -185,7 +185,7 @@ def write_audit(dataset: DataSet, found: Audit, folder: Path, *, pixels: bool = 
         InputError: The disk is full or the folder may not be written.
     """
     found.write(folder / AUDIT)
-    with atomic_path(folder / CASES_NAME) as path:
+    with atomic_path(folder / _CASES_NAME) as path:
         _all_cases(dataset, found).to_csv(path, index=False)
     return write_html(folder / PAGE, _render_audit(dataset, found, pixels=pixels))
 
@@ -231,7 +231,7 @@ def _render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str
         tally=_tally(found.counts),
         contents=[entry for entry in _CONTENTS if entry[0] != "findings" or problems],
         problems=problems,
-        cases_name=CASES_NAME,
+        cases_name=_CASES_NAME,
         text_check=_TEXT_CHECK,
         charts=_charts(facts.get("shortcuts", []), titles),
         leak_words=_leak_words(facts.get("split_by_image")),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from evaluation.compare.comparison import Comparison
 
 
-MOST_STEPS = 400
+_MOST_STEPS = 400
 """Positions of a slider; a screen shows no finer curve."""
 
 
@@ -43,7 +43,7 @@ def _explore_thresholds(
     systems: list[str],
     thresholds: Mapping[str, Mapping[str, float | None]],
     *,
-    most_steps: int = MOST_STEPS,
+    most_steps: int = _MOST_STEPS,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
     """Count, for each system, what is called positive at each of some hundred thresholds.
 

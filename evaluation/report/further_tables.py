@@ -235,7 +235,7 @@ def _group_table(comparison: Comparison, table: pd.DataFrame, metric: str) -> Ta
 
 
 @dataclass(frozen=True)
-class ErrorBar:
+class _ErrorBar:
     """How often a system made one kind of error: lengths in percent of the longest bar."""
 
     system: str
@@ -246,7 +246,7 @@ class ErrorBar:
     high: float | None
 
 
-def error_bars(comparison: Comparison) -> list[tuple[str, str, list[ErrorBar]]]:
+def error_bars(comparison: Comparison) -> list[tuple[str, str, list[_ErrorBar]]]:
     """Return kind of error, its meaning and a bar a system; empty where no system has boxes.
 
     All kinds are counts on the test images, so that they share one axis.
@@ -270,10 +270,10 @@ def error_bars(comparison: Comparison) -> list[tuple[str, str, list[ErrorBar]]]:
     }
     longest = np.nanmax([list(count) for count in counts.values()]) or 1.0
 
-    def bar(position: int, name: str, numbers: tuple[float, float, float]) -> ErrorBar:
+    def bar(position: int, name: str, numbers: tuple[float, float, float]) -> _ErrorBar:
         length, low, high = (100 * float(each) / longest for each in numbers)
         ends = (None, None) if math.isnan(low) else (low, high)
-        return ErrorBar(name, position, float(numbers[0]), length, *ends)
+        return _ErrorBar(name, position, float(numbers[0]), length, *ends)
 
     return [
         (title, meaning, bars)

@@ -107,7 +107,7 @@ def summary_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Tabl
 
 
 @dataclass(frozen=True)
-class StripRow:
+class _StripRow:
     """One line of the opening chart: a system, or (position None) the paired difference."""
 
     name: str
@@ -118,16 +118,16 @@ class StripRow:
 
 
 @dataclass(frozen=True)
-class OpeningStrip:
+class _OpeningStrip:
     """The opening chart: the primary figure on one axis, differences on their own."""
 
     title: str
-    rows: tuple[StripRow, ...]
+    rows: tuple[_StripRow, ...]
     axis: str
     difference_axis: str
 
 
-def opening_strip(comparison: Comparison) -> OpeningStrip:
+def opening_strip(comparison: Comparison) -> _OpeningStrip:
     """Return the opening chart of a report."""
     names, figures, protocol = comparison.names, comparison.estimates, comparison.protocol
     several = bool(protocol.partner)
@@ -137,7 +137,7 @@ def opening_strip(comparison: Comparison) -> OpeningStrip:
     placed, axis = _whiskers(scores)
     labels = [(name + title, position) for _, title in of for position, name in enumerate(names)]
     rows = [
-        StripRow(label, position, number(score.estimate), ends_words(score), whisker)
+        _StripRow(label, position, number(score.estimate), ends_words(score), whisker)
         for (label, position), score, whisker in zip(labels, scores, placed, strict=True)
         if whisker is not None
     ]
@@ -145,11 +145,11 @@ def opening_strip(comparison: Comparison) -> OpeningStrip:
     placed, difference_axis = _whiskers(gaps, around_zero=True)
     pairs = [f"{names[0]} − {name}{title}" for _, title in of for name in names[1:]]
     differences = [
-        StripRow(label, None, number(gap.estimate), ends_words(gap), whisker)
+        _StripRow(label, None, number(gap.estimate), ends_words(gap), whisker)
         for label, gap, whisker in zip(pairs, gaps, placed, strict=True)
         if whisker is not None
     ]
-    return OpeningStrip(
+    return _OpeningStrip(
         title=protocol.title[0].upper() + protocol.title[1:],
         rows=(*rows, *differences),
         axis=_axis_ends(axis),
@@ -337,7 +337,7 @@ def _cell(figure: Estimate, whisker: Whisker | None = None) -> Cell:
 
 
 @dataclass(frozen=True)
-class ConfusionMatrix:
+class _ConfusionMatrix:
     """Counts of one system at one policy; no counts where it has no threshold."""
 
     system: str
@@ -353,13 +353,13 @@ class ConfusionMatrix:
         return {name: f"{count:,}" for name, count in (self.counts or {}).items()}
 
 
-def confusion_matrices(comparison: Comparison) -> list[tuple[str, list[ConfusionMatrix]]]:
+def confusion_matrices(comparison: Comparison) -> list[tuple[str, list[_ConfusionMatrix]]]:
     """Return, by policy in words, one matrix per system."""
     return [
         (
             policy_words(policy),
             [
-                ConfusionMatrix(
+                _ConfusionMatrix(
                     name,
                     position,
                     policy,

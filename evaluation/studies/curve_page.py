@@ -295,7 +295,7 @@ def _for_script(study: CurveStudy) -> dict[str, Any]:
         metrics[metric] = {
             "title": metric_title(metric),
             "name": title_in_sentence(metric),
-            "arms": drawn_arms(study, metric),
+            "arms": _drawn_arms(study, metric),
             "y": {"low": y.low, "high": y.high, "ticks": y.ticks},
             "unclaimed": unclaimed(study, metric),
             "never": never_crossing(study, metric),
@@ -314,7 +314,7 @@ def draw(study: CurveStudy, metric: str, times: Times | None = None) -> Chart:
 
     Solid lines are fitted within what was measured, dashed ones are extrapolated.
     """
-    drawn, unit = drawn_arms(study, metric), "images" if times is None else "hours"
+    drawn, unit = _drawn_arms(study, metric), "images" if times is None else "hours"
     curves = [curve for arm in drawn for curve in _curves(arm, times)]
     values = [x for curve in curves for x in curve.x if np.isfinite(x)]
     title = metric_title(metric)
@@ -325,7 +325,7 @@ def draw(study: CurveStudy, metric: str, times: Times | None = None) -> Chart:
         key=f"{metric.replace('_', '-')}-{unit}",
         title=f"{title} against {'annotated images' if times is None else 'annotation time'}",
         x=log_axis(across, min(values) / 1.15, max(values) * 1.15),
-        y=figure_axis(drawn, metric),
+        y=_figure_axis(drawn, metric),
         curves=(*curves, *_crossing(study, metric, times)),
         description=f"{title} against {unit} of annotation; the table below holds the figures.",
     )
@@ -346,7 +346,7 @@ def _crossing(study: CurveStudy, metric: str, times: Times | None) -> Iterator[C
     yield Curve("crossing with interval", _CROSSING, x, np.full(2, height), (point,), dashed=False)
 
 
-def drawn_arms(study: CurveStudy, metric: str) -> list[dict[str, Any]]:
+def _drawn_arms(study: CurveStudy, metric: str) -> list[dict[str, Any]]:
     """What the charts of a metric are drawn from, for JSON: of each arm its points and its fit."""
     found = []
     for arm in study.arms:
@@ -416,7 +416,7 @@ def _curves(arm: Mapping[str, Any], times: Times | None) -> Iterator[Curve]:
     yield Curve(name, position, x, y, marks, faint=True, dashed=False)
 
 
-def figure_axis(drawn: Iterable[Mapping[str, Any]], metric: str) -> Axis:
+def _figure_axis(drawn: Iterable[Mapping[str, Any]], metric: str) -> Axis:
     """The axis of a metric, the same in both charts: around every interval and fitted curve."""
     ends: list[float] = []
     for arm in drawn:

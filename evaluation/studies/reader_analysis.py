@@ -26,7 +26,7 @@ from evaluation.studies.readings import ReaderStudy
 
 Kind = Literal["reader", "system", "mean", "difference"]
 
-RATED = ("auroc",)
+_RATED = ("auroc",)
 DECIDED = ("balanced_accuracy", "recall", "specificity", "accuracy", "f1")
 _ROWS_AT_ONCE = 256  # of jackknife weights, which are as wide as there are patients
 
@@ -138,7 +138,7 @@ def analyse_readers(
     most = max(len(study.readers(modality)) for modality in study.modalities)
     if readers == "random" and most < 2:
         raise InputError("one reader cannot stand for others: take --readers fixed")
-    chosen = (*(RATED if study.has_ratings else ()), *(DECIDED if study.has_decisions else ()))
+    chosen = (*(_RATED if study.has_ratings else ()), *(DECIDED if study.has_decisions else ()))
     rows: list[StudyRow] = []
     crossed = {}
     for metric in chosen:
@@ -156,7 +156,7 @@ class _MetricStudy:
         self, study: ReaderStudy, metric: str, readers: Effect, cases: Effect, level: float
     ) -> None:
         self.study, self.metric, self.cases, self.level = study, metric, cases, level
-        needed = "rating" if metric in RATED else "decision"
+        needed = "rating" if metric in _RATED else "decision"
         systems = study.systems
         systems = systems[systems[needed].notna()] if needed in systems else systems.iloc[:0]
         tables = pd.concat([study.readings, systems])
@@ -302,7 +302,7 @@ def _left_out(
     """
     truth = labels.loc[rows["case"]].to_numpy(dtype=bool)
     present, owner = np.unique(patients.loc[rows["case"]], return_inverse=True)
-    if metric in RATED:
+    if metric in _RATED:
         ranked = RankedScores(truth, rows["rating"].to_numpy(np.float64), owner)
         values = _left_out_auroc(ranked, len(present))
     else:

@@ -72,7 +72,7 @@ class Scored:
         )
 
 
-def score_unseen(
+def _score_unseen(
     system: Predictions,
     decision: Decision | None,
     test_set: TestSet,
@@ -114,7 +114,7 @@ def score_unseen(
 
 
 @dataclass(frozen=True)
-class Refit:
+class _Refit:
     """Thresholds chosen on local patients, found one by one until so many were positive.
 
     Attributes:
@@ -147,7 +147,7 @@ class TransferCell:
     n_not_run: int = 0
     auroc: ClusteredEstimate | None = None
     frozen: dict[str, Interval] = field(default_factory=dict)  # at the threshold from home
-    refits: tuple[Refit, ...] = ()
+    refits: tuple[_Refit, ...] = ()
     drop: ClusteredEstimate | None = None  # AUROC at home minus here
     p_value: float | None = None  # of no drop, Holm's over all drops of the table
     mean_probability: float | None = None  # by the calibration from home
@@ -229,7 +229,7 @@ def _rates_with_intervals(
 
 def _refit_on_all(
     test: Scored, val: Scored, policy: str, owner: Integers, n: int, replicates: int, seed: int
-) -> Refit | None:
+) -> _Refit | None:
     """The threshold of all local validation images; `None` where they give none."""
     if not val.has_both_classes:
         return None
@@ -238,12 +238,12 @@ def _refit_on_all(
         return None
     found = _rates_with_intervals(test, threshold, owner, n, replicates, seed)
     figures = {name: (each.estimate, each.low, each.high) for name, each in found.items()}
-    return Refit(None, float(len(val.image_ids)), figures, 1)
+    return _Refit(None, float(len(val.image_ids)), figures, 1)
 
 
 def _refit(
     test: Scored, val: Scored, policy: str, positives: int, draws: int, seed: int
-) -> Refit | None:
+) -> _Refit | None:
     """Thresholds by local patients; `None` where there are not so many positive ones."""
     if not val.has_both_classes:
         return None
@@ -273,7 +273,7 @@ def _refit(
         known = column[~np.isnan(column)]  # without a positive call precision is 0 / 0
         ends = np.quantile(known, [0.05, 0.95]).tolist() if len(known) else [np.nan] * 2
         spread[name] = (float(known.mean()) if len(known) else np.nan, *ends)
-    return Refit(positives, float(np.mean(images)), spread, len(figures))
+    return _Refit(positives, float(np.mean(images)), spread, len(figures))
 
 
 def with_drops(cells: Sequence[TransferCell]) -> list[TransferCell]:
@@ -313,7 +313,7 @@ def _difference(home: ClusteredEstimate, away: ClusteredEstimate) -> ClusteredEs
     return ClusteredEstimate(value, float(np.sqrt(variances.sum())), float(freedom))
 
 
-def strongest_shortcut(test_set: TestSet, image_ids: pd.Index) -> dict[str, Any] | None:
+def _strongest_shortcut(test_set: TestSet, image_ids: pd.Index) -> dict[str, Any] | None:
     """The best guess without the lungs on some images: metadata or borders alone.
 
     The best of several on the same images is somewhat too good.
@@ -368,7 +368,7 @@ class SystemOnSet:
 
     def scored(self, role: str) -> Scored:
         """What it scored of a role's images that it has not seen."""
-        return score_unseen(self.predictions, self.decision, self.test_set, role=role)
+        return _score_unseen(self.predictions, self.decision, self.test_set, role=role)
 
 
 def judge_transfer(
@@ -407,7 +407,7 @@ def judge_transfer(
         )  # fmt: skip
         advance()
     sets = [
-        JudgedSet(name, test_set.target.display_name, strongest_shortcut(test_set, image_ids))
+        JudgedSet(name, test_set.target.display_name, _strongest_shortcut(test_set, image_ids))
         for name, (test_set, image_ids) in widest.items()
     ]
     left_out = [
