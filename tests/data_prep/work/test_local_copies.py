@@ -282,6 +282,17 @@ def test_what_is_removed_there_goes_here_and_what_is_new_comes(store):
     assert {p.name: p.read_bytes() for p in copy.iterdir()} == {"b.csv": b"22", "c.csv": b"3"}
 
 
+def test_a_folder_and_one_inside_it_know_the_same(store, monkeypatch):
+    put("sub/a.csv", b"1")
+    local_folder(DATA)
+    with working(f"{DATA}/sub") as (inner,):
+        Path(inner, "a.csv").write_bytes(b"22")
+    monkeypatch.setattr(object_store, "send", lambda *_: pytest.fail("was sent before"))
+    with working(DATA) as (folder,):
+        assert Path(folder, "sub", "a.csv").read_bytes() == b"22"
+    assert held(store) == {"sub/a.csv": b"22"}
+
+
 def write_store(folder: Path, images: int) -> None:
     with PixelStoreWriter(folder, 16) as writer:
         for number in range(images):
