@@ -19,6 +19,7 @@ from data_prep.store.dataset import DataSet, Target, dataset_ids
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.compare.comparison import Comparison, SystemResult
 from evaluation.compare.estimates import Estimate, Estimates
+from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.evaluation_set import Note
 
 SIDE = 64
@@ -243,6 +244,11 @@ SIDE_PX = 100
 def judged_set(judged_folder, tmp_path):
     """A data set folder without pixels: 240 images of 120 patients, a third positive, boxed."""
     return DataSet.open(shutil.copytree(judged_folder, tmp_path / "set"))
+
+
+@pytest.fixture
+def test_set(judged_set):
+    return TestSet(judged_set, judged_set.target())
 
 
 @pytest.fixture(scope="session")

@@ -125,7 +125,7 @@ def checked(judged_set, problems=(), split_ids=None):
 
 
 def test_errors_of_the_audit_stand_below_the_answer_and_in_the_checklist(
-    predict, judged_set, image_set, comparison
+    predict, test_set, judged_set, image_set, comparison
 ):
     leak = Problem("patient_leak", "error", "split 'default': patient in more than one role", 3, (),
                    unit="patient", split="default")  # fmt: skip
@@ -133,9 +133,7 @@ def test_errors_of_the_audit_stand_below_the_answer_and_in_the_checklist(
     mild = replace(leak, severity="warning", message="view")
     background = checked(judged_set, [leak, elsewhere, mild])
     assert background.audit == ("split 'default': patient in more than one role (3 patients)",)
-    found = compare_systems(
-        {"A": predict("A", seed=1)}, TestSet(judged_set, judged_set.target()), replicates=20
-    )
+    found = compare_systems({"A": predict("A", seed=1)}, test_set, replicates=20)
     assert found.answer.cautions[0].startswith("The audit of this data set found an error: split")
     stard, _ = checklists(replace(comparison, background=background), image_set)
     rows = " ".join(row[2] for row in stard.rows)
@@ -143,13 +141,8 @@ def test_errors_of_the_audit_stand_below_the_answer_and_in_the_checklist(
     assert "each patient has one role" not in rows
 
 
-def test_only_an_audit_of_this_very_split_clears_it(judged_set):
-    assert (
-        Background.of(
-            TestSet(judged_set, judged_set.target()), judged_set.images["image_id"], {}
-        ).audit
-        is None
-    )
+def test_only_an_audit_of_this_very_split_clears_it(test_set, judged_set):
+    assert Background.of(test_set, judged_set.images["image_id"], {}).audit is None
     assert "was not checked" in Background().audit_words
     assert checked(judged_set).audit == ()
     assert checked(judged_set, split_ids={"default": "drawn before"}).audit is None

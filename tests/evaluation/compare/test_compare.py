@@ -56,13 +56,13 @@ def figure(comparison, system, metric, policy="", subgroup="all"):
     return chosen.iloc[0]
 
 
-def test_every_figure_agrees_with_its_oracle(systems, judged_set, target):
-    comparison = compare_systems(systems, TestSet(judged_set, target), replicates=100)
+def test_every_figure_agrees_with_its_oracle(systems, test_set, judged_set, target):
+    comparison = compare_systems(systems, test_set, replicates=100)
     ids = judged_set.image_ids("test")
     y_true = judged_set.labels(target).reindex(ids).to_numpy()
     truth = judged_set.target_boxes(target)
     for name, system in systems.items():
-        decision = tune(system, TestSet(judged_set, target))
+        decision = tune(system, test_set)
         scores = SystemOutput(system, target, ids).scores(decision.reduction).to_numpy()
         assert figure(comparison, name, "auroc").estimate == pytest.approx(
             oracle.roc_auc_score(y_true, scores), abs=1e-12
@@ -101,10 +101,8 @@ def test_every_figure_agrees_with_its_oracle(systems, judged_set, target):
         assert (mine["localised_tolerant"].dropna() >= mine["localised"].dropna()).all()
 
 
-def test_the_replicates_of_an_estimate_surround_it_and_a_difference_is_paired(
-    systems, judged_set, target
-):
-    comparison = compare_systems(systems, TestSet(judged_set, target), replicates=300)
+def test_the_replicates_of_an_estimate_surround_it_and_a_difference_is_paired(systems, test_set):
+    comparison = compare_systems(systems, test_set, replicates=300)
     rows = comparison.metrics[comparison.metrics["ci_method"] != ""]
     assert {"auroc", "f1", "ap50", "localised_sensitivity", "pointing_accuracy"} <= {
         *rows["metric"]
@@ -116,12 +114,12 @@ def test_the_replicates_of_an_estimate_surround_it_and_a_difference_is_paired(
     assert gap.estimate == pytest.approx(alone[0].estimate - alone[1].estimate)
 
 
-def test_a_system_against_itself_differs_by_exactly_nothing(predict, judged_set, target, tmp_path):
+def test_a_system_against_itself_differs_by_exactly_nothing(predict, test_set, tmp_path):
     # Only the same resamples for both can give this.
     first = predict("A", "scores", seed=3)
     shutil.copytree(tmp_path / "A", tmp_path / "B")
     pair = {"A": first, "B": Predictions.open(tmp_path / "B")}
-    comparison = compare_systems(pair, TestSet(judged_set, target), replicates=50)
+    comparison = compare_systems(pair, test_set, replicates=50)
     gaps = comparison.metrics[comparison.metrics["system"] == "A - B"]
     known = gaps[gaps["estimate"].notna()]
     assert len(known) > 10
@@ -134,8 +132,8 @@ def test_a_system_against_itself_differs_by_exactly_nothing(predict, judged_set,
     assert (known.loc[~unsure, "note"] == NO_WIDTH).all()
 
 
-def test_the_tidy_table_names_the_population_of_each_figure(systems, judged_set, target):
-    comparison = compare_systems(systems, TestSet(judged_set, target), replicates=20)
+def test_the_tidy_table_names_the_population_of_each_figure(systems, test_set, judged_set):
+    comparison = compare_systems(systems, test_set, replicates=20)
     assert comparison.metrics.columns.tolist() == list(COLUMNS)
     whole = figure(comparison, "CheXNet", "auroc")
     normal = figure(comparison, "CheXNet", "auroc", subgroup="vs_normal")
@@ -149,10 +147,10 @@ def test_the_tidy_table_names_the_population_of_each_figure(systems, judged_set,
     assert normal.estimate == pytest.approx(expected)
 
 
-def test_images_without_detections_stay_in_every_table(predict, judged_set, target):
+def test_images_without_detections_stay_in_every_table(predict, test_set):
     # The known mistake: silent images dropped, so that they cost nothing.
     system = predict("RetinaNet", "boxes", seed=1)
-    comparison = compare_systems({"RetinaNet": system}, TestSet(judged_set, target), replicates=20)
+    comparison = compare_systems({"RetinaNet": system}, test_set, replicates=20)
     silent = ~comparison.decisions["image_id"].isin(
         comparison.systems["RetinaNet"].boxes["image_id"]
     )
@@ -162,9 +160,9 @@ def test_images_without_detections_stay_in_every_table(predict, judged_set, targ
     assert sum(comparison.systems["RetinaNet"].confusion["max_f1"].values()) == 100
 
 
-def test_test_labels_cannot_move_a_threshold(predict, judged_set, target):
+def test_test_labels_cannot_move_a_threshold(predict, test_set, judged_set, target):
     system = predict("CheXNet", "scores", seed=2)
-    before = tune(system, TestSet(judged_set, target))
+    before = tune(system, test_set)
     test = judged_set.image_ids("test")
     findings = read_table(judged_set.folder / "findings.parquet", "findings")
     flipped = findings["image_id"].isin(test)
@@ -178,13 +176,11 @@ def test_test_labels_cannot_move_a_threshold(predict, judged_set, target):
 
 
 def test_intervals_are_those_of_a_plain_loop_that_draws_patients_and_not_images(
-    predict, judged_set, target
+    predict, test_set, judged_set, target
 ):
     # The known mistake: a bootstrap by image, which takes images of one patient for new evidence.
     system = predict("CheXNet", "scores", seed=2)
-    comparison = compare_systems(
-        {"CheXNet": system}, TestSet(judged_set, target), replicates=150, seed=9
-    )
+    comparison = compare_systems({"CheXNet": system}, test_set, replicates=150, seed=9)
     ids = judged_set.image_ids("test").sort_values()
     images = judged_set.images.set_index("image_id").loc[ids]
     y_true = judged_set.labels(target).reindex(ids).to_numpy()
@@ -204,21 +200,21 @@ def test_intervals_are_those_of_a_plain_loop_that_draws_patients_and_not_images(
     assert found.ci_high - found.ci_low > held[1] - held[0]  # with the choice of the threshold
 
 
-def test_different_images_are_refused_and_listed(predict, judged_set, target):
+def test_different_images_are_refused_and_listed(predict, test_set, judged_set):
     test = judged_set.image_ids("test")
     pair = {"A": predict("A", seed=1, skip=test[:7]), "B": predict("B", seed=2, skip=test[-1:])}
     with pytest.raises(InputError) as refusal:
-        compare_systems(pair, TestSet(judged_set, target))
+        compare_systems(pair, test_set)
     message = str(refusal.value)
     assert f"A lacks 7 that others ran on ({', '.join(test[:5])}, ...)" in message
     assert f"B lacks 1 that others ran on ({test[-1]})" in message
     assert "--images common" in message
-    comparison = compare_systems(pair, TestSet(judged_set, target), images="common", replicates=20)
+    comparison = compare_systems(pair, test_set, images="common", replicates=20)
     assert figure(comparison, "A", "auroc").n_images == 92
     assert any("92 test images that all systems ran on" in note.text for note in comparison.notes)
 
 
-def test_images_that_a_system_failed_on_are_not_run(predict, judged_set, target):
+def test_images_that_a_system_failed_on_are_not_run(predict, test_set, judged_set):
     whole, lost = predict("A", seed=1), predict("B", seed=2)
     part = lost.folder / "predicted_images.parquet" / "part-00000.parquet"
     images = read_table(part, "predicted_images")
@@ -226,12 +222,10 @@ def test_images_that_a_system_failed_on_are_not_run(predict, judged_set, target)
     images.loc[images["image_id"] == one, ["status", "reason"]] = ["failed", "out of memory"]
     write_table(images, part, "predicted_images")
     with pytest.raises(InputError, match=rf"B lacks 1 that others ran on \({one}\)"):
-        compare_systems(
-            {"A": whole, "B": Predictions.open(lost.folder)}, TestSet(judged_set, target)
-        )
+        compare_systems({"A": whole, "B": Predictions.open(lost.folder)}, test_set)
 
 
-def test_a_system_that_has_seen_test_patients_is_refused(predict, judged_set, target):
+def test_a_system_that_has_seen_test_patients_is_refused(predict, test_set, judged_set):
     system = predict("A", seed=1)
     test = judged_set.image_ids("test")
     images = judged_set.images.set_index("image_id")
@@ -242,48 +236,48 @@ def test_a_system_that_has_seen_test_patients_is_refused(predict, judged_set, ta
     )  # fmt: skip
     write_table(seen, system.folder / "seen.parquet", "seen")
     with pytest.raises(InputError, match="A has seen 1 patient of 2 test images"):
-        compare_systems({"A": system}, TestSet(judged_set, target))
+        compare_systems({"A": system}, test_set)
     write_table(seen.assign(patient_id="other:1"), system.folder / "seen.parquet", "seen")
-    comparison = compare_systems({"A": system}, TestSet(judged_set, target), replicates=20)
+    comparison = compare_systems({"A": system}, test_set, replicates=20)
     assert not any("unknown" in note.text for note in comparison.notes)
     facts = comparison.provenance["systems"]["A"]
     assert facts["trained_on"] == {"train": "1 images of 1 patients"}
 
 
-def test_predictions_of_another_data_set_or_of_loose_files_are_refused(predict, judged_set, target):
+def test_predictions_of_another_data_set_or_of_loose_files_are_refused(predict, test_set):
     system = predict("A")
     system.info["data_set"] = {"content_id": "other"}
     with pytest.raises(InputError, match="content_id other"):
-        compare_systems({"A": system}, TestSet(judged_set, target))
+        compare_systems({"A": system}, test_set)
     system.info["data_set"] = None
     with pytest.raises(InputError, match="loose files"):
-        compare_systems({"A": system}, TestSet(judged_set, target))
+        compare_systems({"A": system}, test_set)
 
 
-def test_a_stored_threshold_that_validation_does_not_give_is_refused(predict, judged_set, target):
+def test_a_stored_threshold_that_validation_does_not_give_is_refused(predict, test_set):
     system = predict("A")
-    path = system.write_decision("opacity", tune(system, TestSet(judged_set, target)).to_json())
-    compare_systems({"A": system}, TestSet(judged_set, target), replicates=20)
+    path = system.write_decision("opacity", tune(system, test_set).to_json())
+    compare_systems({"A": system}, test_set, replicates=20)
     payload = read_json(path, "decision")
     payload["policies"]["max_f1"]["threshold"] += 0.01
     write_json(path, "decision", payload)
     with pytest.raises(InputError, match=r"policies\.max_f1\.threshold.*run cxr tune again"):
-        compare_systems({"A": system}, TestSet(judged_set, target))
+        compare_systems({"A": system}, test_set)
 
 
 @pytest.mark.parametrize("key", ["inference_id", "labels_id", "split_id", "content_id"])
-def test_a_decision_chosen_on_something_else_is_refused(predict, judged_set, target, key):
+def test_a_decision_chosen_on_something_else_is_refused(predict, test_set, key):
     system = predict("A")
-    payload = tune(system, TestSet(judged_set, target)).to_json()
+    payload = tune(system, test_set).to_json()
     payload["chosen_on"] = payload["chosen_on"] | {key: "another"}
     system.write_decision("opacity", payload)
     with pytest.raises(InputError, match=f"chosen with {key} another"):
-        compare_systems({"A": system}, TestSet(judged_set, target))
+        compare_systems({"A": system}, test_set)
 
 
-def test_without_validation_rows_only_threshold_free_figures(predict, judged_set, target):
+def test_without_validation_rows_only_threshold_free_figures(predict, test_set):
     system = predict("A", "boxes", roles=("test",))
-    comparison = compare_systems({"A": system}, TestSet(judged_set, target), replicates=20)
+    comparison = compare_systems({"A": system}, test_set, replicates=20)
     assert figure(comparison, "A", "auroc").estimate > 0.5
     row = figure(comparison, "A", "f1", "max_f1")
     assert np.isnan(row.estimate)
@@ -294,10 +288,10 @@ def test_without_validation_rows_only_threshold_free_figures(predict, judged_set
     assert comparison.decisions["decision_max_f1"].isna().all()
 
 
-def test_a_system_without_maps_has_no_place_and_says_so(predict, judged_set, target):
+def test_a_system_without_maps_has_no_place_and_says_so(predict, test_set):
     comparison = compare_systems(
         {"A": predict("A", "boxes", seed=1), "B": predict("B", "scores", seed=2)},
-        TestSet(judged_set, target),
+        test_set,
         replicates=20,
     )
     assert figure(comparison, "B", "pointing_accuracy").note == (
@@ -307,13 +301,11 @@ def test_a_system_without_maps_has_no_place_and_says_so(predict, judged_set, tar
     assert comparison.systems["B"].boxes is None
 
 
-def test_a_policy_that_only_one_system_is_tuned_for_gives_no_difference(
-    predict, judged_set, target
-):
+def test_a_policy_that_only_one_system_is_tuned_for_gives_no_difference(predict, test_set):
     pair = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
-    youden = tune(pair["A"], TestSet(judged_set, target), policies=["youden"])
+    youden = tune(pair["A"], test_set, policies=["youden"])
     pair["A"].write_decision("opacity", youden.to_json())
-    comparison = compare_systems(pair, TestSet(judged_set, target), replicates=20)
+    comparison = compare_systems(pair, test_set, replicates=20)
     row = figure(comparison, "A - B", "precision", "youden")
     assert np.isnan(row.estimate)
     assert row.note == "B: not tuned for this policy"
@@ -333,8 +325,8 @@ def test_localisation_is_judged_only_where_boxes_are_trusted(predict, judged_set
     assert known == int(positive_test.sum()) - 5
 
 
-def test_the_written_tables_read_back(systems, judged_set, target, tmp_path):
-    comparison = compare_systems(systems, TestSet(judged_set, target), replicates=20)
+def test_the_written_tables_read_back(systems, test_set, tmp_path):
+    comparison = compare_systems(systems, test_set, replicates=20)
     write_tables(comparison, tmp_path / "report")
     payload = read_json(tmp_path / "report" / "metrics.json", "metrics")
     assert "NaN" not in (tmp_path / "report" / "metrics.json").read_text()
@@ -351,10 +343,8 @@ def test_the_written_tables_read_back(systems, judged_set, target, tmp_path):
     np.testing.assert_allclose(frame["estimate"], comparison.metrics["estimate"])
 
 
-def test_a_comparison_is_the_same_each_time(systems, judged_set, target):
-    first, second = (
-        compare_systems(systems, TestSet(judged_set, target), replicates=30) for _ in range(2)
-    )
+def test_a_comparison_is_the_same_each_time(systems, test_set):
+    first, second = (compare_systems(systems, test_set, replicates=30) for _ in range(2))
     pd.testing.assert_frame_equal(first.metrics, second.metrics)
     pd.testing.assert_frame_equal(first.decisions, second.decisions)
 
@@ -484,14 +474,12 @@ def test_one_image_a_patient_gives_the_figures_by_image(predict, judged_set):
     )
 
 
-def test_what_was_asked_of_tune_holds_in_compare(predict, judged_set):
-    target, system = judged_set.target(), predict("A", "boxes", seed=1)
+def test_what_was_asked_of_tune_holds_in_compare(predict, test_set, judged_set):
+    system = predict("A", "boxes", seed=1)
     options = TuningOptions(calibration="temperature", reductions=("top_k", "noisy_or"), refer=0.2)
-    decision = tune(system, TestSet(judged_set, target), options=options)
+    decision = tune(system, test_set, options=options)
     system.write_decision("opacity", decision.to_json())
-    comparison = compare_systems(
-        {"A": system}, TestSet(judged_set, target), replicates=100, unit="patient"
-    )
+    comparison = compare_systems({"A": system}, test_set, replicates=100, unit="patient")
     for table in (comparison.metrics, comparison.by_unit.table()):
         for metric in ("coverage", "accuracy_covered", "aurc"):
             row = chosen(table, system="A", metric=metric, policy="max_f1", subgroup="all")

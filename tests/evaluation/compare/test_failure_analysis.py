@@ -232,20 +232,20 @@ def figure_of(table, **keys):
     return table.iloc[0]
 
 
-def test_images_that_every_system_failed_on_are_refused_too(predict, judged_set):
+def test_images_that_every_system_failed_on_are_refused_too(predict, test_set, judged_set):
     two = judged_set.image_ids("test")[:2]
     pair = {name: fail(predict(name, seed=n), two) for n, name in enumerate("AB")}
     with pytest.raises(InputError, match=rf"A failed on 2 test images \({two[0]}, {two[1]}\)"):
-        compare_systems(pair, TestSet(judged_set, judged_set.target()))
+        compare_systems(pair, test_set)
 
 
-def test_a_failure_counts_as_wrong_for_the_system_that_failed(predict, judged_set):
-    target, test = judged_set.target(), judged_set.image_ids("test")
+def test_a_failure_counts_as_wrong_for_the_system_that_failed(predict, test_set, judged_set):
+    test = judged_set.image_ids("test")
     whole, part = predict("A", seed=1), predict("B", seed=2)
     lost = test[:10]
     pair = {"A": whole, "B": fail(part, lost)}
-    comparison = compare_systems(pair, TestSet(judged_set, target), images="common", replicates=100)
-    alone = compare_systems({"A": whole}, TestSet(judged_set, target), replicates=100).metrics
+    comparison = compare_systems(pair, test_set, images="common", replicates=100)
+    alone = compare_systems({"A": whole}, test_set, replicates=100).metrics
     table = comparison.metrics
     of = {"metric": "accuracy", "policy": "max_f1"}
     wrong = figure_of(table, system="B", subgroup=FAILURES_WRONG, **of)
@@ -267,26 +267,22 @@ def test_a_failure_counts_as_wrong_for_the_system_that_failed(predict, judged_se
     assert gap["ci_low"] < gap["estimate"] < gap["ci_high"]
 
 
-def test_without_failures_the_row_is_there_and_says_so(predict, judged_set):
+def test_without_failures_the_row_is_there_and_says_so(predict, test_set):
     systems = {"A": predict("A", seed=1)}
-    table = compare_systems(
-        systems, TestSet(judged_set, judged_set.target()), replicates=50
-    ).metrics
+    table = compare_systems(systems, test_set, replicates=50).metrics
     row = figure_of(table, system="A", subgroup=FAILURES_WRONG, metric="recall", policy="max_f1")
     of_all = figure_of(table, system="A", subgroup="all", metric="recall", policy="max_f1")
     assert (row["estimate"], row["ci_low"]) == (of_all["estimate"], of_all["ci_low"])
     assert row["note"] == NONE_FAILED
 
 
-def test_weights_of_unknown_training_make_a_report_say_unknown(predict, judged_set):
+def test_weights_of_unknown_training_make_a_report_say_unknown(predict, test_set):
     system = predict("A", seed=1)
     nobody = pd.DataFrame({"image_id": ["x"], "patient_id": ["other:1"], "role": ["train"]})
     write_table(nobody, system.folder / "seen.parquet", "seen")
     run = {"seed": 1, "started_from": {"weights": "run-1", "started_from":
            {"weights": "found.pth", "trained_on": "unknown"}}}  # fmt: skip
     system.info["seen_unknown"] = unknown_training_data(run)
-    comparison = compare_systems(
-        {"A": system}, TestSet(judged_set, judged_set.target()), replicates=20
-    )
+    comparison = compare_systems({"A": system}, test_set, replicates=20)
     assert any("What found.pth in A was trained on is unknown" in n.text for n in comparison.notes)
     assert comparison.provenance["systems"]["A"]["trained_on"]["unknown"] == "found.pth"

@@ -114,13 +114,9 @@ def test_holm_counts_the_contrasts_with_the_reference_per_metric(judged):
     np.testing.assert_allclose(pair["p_holm"], pair["p_value"])
 
 
-def test_every_resampled_figure_has_an_adjusted_p_value_by_image_and_by_patient(
-    predict, judged_set
-):
+def test_every_resampled_figure_has_an_adjusted_p_value_by_image_and_by_patient(predict, test_set):
     systems = {name: predict(name, seed=seed) for seed, name in enumerate("ABC")}
-    comparison = compare_systems(
-        systems, TestSet(judged_set, judged_set.target()), replicates=200, unit="patient"
-    )
+    comparison = compare_systems(systems, test_set, replicates=200, unit="patient")
     for table in (comparison.metrics, comparison.by_unit.table()):
         rows = table[table["system"].str.contains(" - ") & table["ci_low"].notna()]
         rows = rows[~rows["subgroup"].isin(["failures_wrong"])]
@@ -187,9 +183,9 @@ def test_the_spread_between_seeds_widens_groups_their_differences_and_gaps(judge
     assert (pair["ci_high"] - pair["ci_low"]) / 2 > 1.96 * np.sqrt(values[0].var(ddof=1) / 2)
 
 
-def test_the_table_takes_its_auroc_intervals_from_the_patients(predict, judged_set):
+def test_the_table_takes_its_auroc_intervals_from_the_patients(predict, test_set):
     systems = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
-    comparison = compare_systems(systems, TestSet(judged_set, judged_set.target()), replicates=100)
+    comparison = compare_systems(systems, test_set, replicates=100)
     table, tests = comparison.metrics, comparison.tests
     for subgroup in ("all", "vs_normal"):
         of = {"metric": "auroc", "subgroup": subgroup}

@@ -86,11 +86,9 @@ def test_the_halves_of_an_operating_point_may_be_named_either_way_round():
             assert Protocol(metric=one, partner=other, policy="max_f1").metrics == (one, other)
 
 
-def test_every_metric_that_a_table_holds_has_a_record(predict, judged_set):
+def test_every_metric_that_a_table_holds_has_a_record(predict, test_set):
     systems = {"A": predict("A", "boxes", seed=1)}
-    comparison = compare_systems(
-        systems, TestSet(judged_set, judged_set.target()), replicates=50, unit="patient"
-    )
+    comparison = compare_systems(systems, test_set, replicates=50, unit="patient")
     held = {*comparison.metrics["metric"], *comparison.by_unit.table()["metric"]}
     assert held <= set(METRICS)
 
@@ -147,16 +145,18 @@ def test_what_a_protocol_did_not_fix_is_marked_as_secondary(make_metrics, verdic
     assert not any("Secondary" in conclusion.text for conclusion in free.conclusions)
 
 
-def test_a_primary_figure_that_a_system_cannot_have_is_refused_before_the_look(predict, judged_set):
+def test_a_primary_figure_that_a_system_cannot_have_is_refused_before_the_look(
+    predict, test_set, judged_set
+):
     systems = {"A": predict("A", "boxes", seed=1), "B": predict("B", seed=2)}
     both = {"metric": "recall", "partner": "precision", "policy": "threshold=1"}
     for keys, lacking in (({"metric": "ap50"}, "ap50"), (both, "precision")):
         protocol = Protocol(**keys, declared=True)
         with pytest.raises(InputError, match=f"primary figure '{lacking}' is undefined for"):
-            compare_systems(systems, TestSet(judged_set, judged_set.target()), protocol=protocol)
+            compare_systems(systems, test_set, protocol=protocol)
     assert not (judged_set.folder / "splits" / "default.looks.jsonl").exists()
     explored = compare_systems(
-        {"B": systems["B"]}, TestSet(judged_set, judged_set.target()), replicates=50,
+        {"B": systems["B"]}, test_set, replicates=50,
         protocol=Protocol(metric="ap50"),
     )  # fmt: skip
     assert "is undefined" in explored.verdict
@@ -213,46 +213,44 @@ def test_without_a_protocol_a_tested_report_says_that_it_explores(predict, judge
     assert fixed.provenance["protocol"]["analysis"] == "confirmatory"
 
 
-def test_what_cannot_be_reported_is_refused_before_the_work(predict, judged_set):
-    systems, target = {"A": predict("A", seed=1)}, judged_set.target()
+def test_what_cannot_be_reported_is_refused_before_the_work(predict, test_set, judged_set):
+    systems = {"A": predict("A", seed=1)}
     ward = Protocol(subgroups=("ward",), declared=True)
     with pytest.raises(InputError, match="subgroup 'ward': the images have no such column"):
-        compare_systems(systems, TestSet(judged_set, target), protocol=ward)
+        compare_systems(systems, test_set, protocol=ward)
     with pytest.raises(InputError, match="--prevalence 1: must lie above 0 and below 1"):
-        compare_systems(systems, TestSet(judged_set, target), prevalence=1.0)
+        compare_systems(systems, test_set, prevalence=1.0)
 
 
-def test_a_policy_that_a_stored_decision_lacks_is_refused(predict, judged_set):
+def test_a_policy_that_a_stored_decision_lacks_is_refused(predict, test_set, judged_set):
     from evaluation.decisions.tuning import tune
 
     system, target = predict("A", seed=1), judged_set.target()
-    system.write_decision(target.name, tune(system, TestSet(judged_set, target)).to_json())
+    system.write_decision(target.name, tune(system, test_set).to_json())
     protocol = Protocol(metric="f1", policy="youden", declared=True)
     with pytest.raises(InputError, match="asks for policy 'youden', A is tuned for max_f1"):
-        compare_systems({"A": system}, TestSet(judged_set, target), protocol=protocol)
+        compare_systems({"A": system}, test_set, protocol=protocol)
 
 
-def test_a_protocol_for_patients_is_answered_for_patients(predict, judged_set):
+def test_a_protocol_for_patients_is_answered_for_patients(predict, test_set):
     systems = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
     protocol = Protocol(unit="patient", declared=True)
-    comparison = compare_systems(
-        systems, TestSet(judged_set, judged_set.target()), replicates=50, protocol=protocol
-    )
+    comparison = compare_systems(systems, test_set, replicates=50, protocol=protocol)
     assert comparison.verdict.startswith("On these 50 test patients")
     with pytest.raises(InputError, match="--unit study: the protocol's unit is 'patient'"):
         protocol.unit_of("study")
     assert EXPLORATORY.unit_of("study") == "study"
 
 
-def test_every_use_is_counted_and_none_is_forgotten(predict, judged_set):
+def test_every_use_is_counted_and_none_is_forgotten(predict, test_set, judged_set):
     systems = {"A": [predict("A", seed=1)]}
-    once = log_use(TestSet(judged_set, judged_set.target()), systems)
+    once = log_use(test_set, systems)
     assert once.words == ("The test images of this split were used once, with 1 set of systems.")
     fixed = "abc"
     others = {"B": [predict("B", seed=2)]}
-    twice = log_use(TestSet(judged_set, judged_set.target()), others, fixed)
+    twice = log_use(test_set, others, fixed)
     assert (len(twice.entries), twice.before_protocol) == (2, 1)
-    again = log_use(TestSet(judged_set, judged_set.target()), others, fixed)
+    again = log_use(test_set, others, fixed)
     assert (len(again.entries), again.before_protocol) == (3, 1)
     assert "3 times, with 2 different sets of systems" in again.words
     lines = (judged_set.folder / "splits" / "default.looks.jsonl").read_text().splitlines()
@@ -260,24 +258,24 @@ def test_every_use_is_counted_and_none_is_forgotten(predict, judged_set):
     assert json.loads(lines[1])["systems"] == {"B": ["B-2"]}
 
 
-def test_uses_of_a_split_that_was_drawn_anew_do_not_count(predict, judged_set):
+def test_uses_of_a_split_that_was_drawn_anew_do_not_count(predict, test_set, judged_set):
     systems = {"A": [predict("A", seed=1)]}
-    log_use(TestSet(judged_set, judged_set.target()), systems)
+    log_use(test_set, systems)
     judged_set.ids["split_ids"]["default"] = "s2"
-    anew = log_use(TestSet(judged_set, judged_set.target()), systems)
+    anew = log_use(test_set, systems)
     assert len(anew.entries) == 1
     assert len((judged_set.folder / "splits" / "default.looks.jsonl").read_text().splitlines()) == 2
 
 
-def test_a_damaged_record_is_refused(predict, judged_set):
+def test_a_damaged_record_is_refused(predict, test_set, judged_set):
     (judged_set.folder / "splits" / "default.looks.jsonl").write_text("nonsense\n")
     with pytest.raises(InputError, match="line 1 is not a record of a look"):
-        log_use(TestSet(judged_set, judged_set.target()), {"A": [predict("A")]})
+        log_use(test_set, {"A": [predict("A")]})
 
 
-def test_a_record_that_cannot_be_written_is_told(predict, judged_set):
+def test_a_record_that_cannot_be_written_is_told(predict, test_set, judged_set):
     (judged_set.folder / "splits" / "default.looks.jsonl").mkdir()  # even root cannot write there
-    uses = log_use(TestSet(judged_set, judged_set.target()), {"A": [predict("A")]})
+    uses = log_use(test_set, {"A": [predict("A")]})
     assert "is unknown" in uses.words
     assert uses.before_protocol is None
     assert uses.to_json()["count"] is None

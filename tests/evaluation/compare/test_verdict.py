@@ -11,7 +11,6 @@ from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import Estimate, Estimates
 from evaluation.compare.protocol import Protocol
 from evaluation.compare.verdict import Setting, state_verdict
-from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.words import policy_words
 
 
@@ -160,11 +159,9 @@ def test_equal_systems_with_unmoved_differences_are_called_the_same(make_metrics
     )
 
 
-def test_three_systems_of_equal_scores_are_called_equal_from_the_images_on(predict, judged_set):
+def test_three_systems_of_equal_scores_are_called_equal_from_the_images_on(predict, test_set):
     systems = {name: predict(name, seed=1) for name in "ABC"}
-    answer = compare_systems(
-        systems, TestSet(judged_set, judged_set.target()), replicates=20
-    ).answer
+    answer = compare_systems(systems, test_set, replicates=20).answer
     assert "A, B and C had the same AUROC for lung opacity: 0." in answer.headline
     assert "highest" not in answer.headline
     assert not any(conclusion.decided for conclusion in answer.conclusions)
