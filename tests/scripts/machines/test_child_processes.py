@@ -360,7 +360,7 @@ def test_a_sweep_that_is_ended_leaves_no_process_and_goes_on(
     _, said = again.communicate(timeout=1500)
     assert again.returncode == 0, said
     assert [each["state"] for each in made(out)] == ["complete"] * 2
-    assert (out / "trials/000.log").read_text().count("epoch 1 of 5") == 1
+    assert (out / "trials/000.log").read_text().count("epoch 1 of 5: loss") == 1
 
 
 @pytest.mark.parametrize(
