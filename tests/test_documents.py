@@ -83,8 +83,10 @@ def test_generated_documents_are_those_of_the_code(documents: ModuleType) -> Non
     assert list(documents.stale()) == [], documents.COMMAND
 
 
-def test_architecture_names_files_that_are_there() -> None:
+def test_architecture_names_files_that_are_there_with_their_folder() -> None:
     page = (ROOT / "docs" / "architecture.md").read_text()
+    bare = re.findall(r"`(?!cxr_compare\.py|cxr_start\.py)(\w+\.py)`", page)
+    assert bare == [], "several folders have a file of one name: write the folder, too"
     for path in re.findall(r"`([a-z_]+/[a-z_./]+)`", page):
         assert (ROOT / path).exists(), f"docs/architecture.md names {path}"
 
