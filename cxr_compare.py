@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from scripts.show import show as show
     from scripts.split import split as split
     from scripts.synth import synth as synth
+    from scripts.tune import tune as tune
     from serving.answer import draw_answers as draw_answers
 
 from cxr_start import require_own_rooms
@@ -40,8 +41,8 @@ from cxr_start import require_own_rooms
 __version__ = "0.1.0"
 
 _VERBS = (
-    "synth", "prepare", "check", "split", "configs", "import_predictions", "ensemble", "compare",
-    "folds", "export", "show",
+    "synth", "prepare", "check", "split", "configs", "import_predictions", "ensemble", "tune",
+    "compare", "folds", "export", "show",
 )  # fmt: skip
 _HOMES = {
     **{verb: f"scripts.{verb}" for verb in _VERBS},

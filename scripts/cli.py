@@ -152,7 +152,10 @@ def _annotation(parameter: Parameter) -> Any:
         shared |= {"min": argument.least, "max": argument.most}
     if argument.names is not None:
         shared["autocompletion"] = argument.names
-    kind: Any = list[parameter.type] if parameter.several else parameter.type  # type: ignore[name-defined]
+    kind: Any = parameter.type
+    if parameter.several:
+        # typer takes no list of choices
+        kind = list[str if parameter.choices else kind]  # type: ignore[misc]
     if parameter.default is None or (parameter.several and not parameter.is_required):
         kind = kind | None
     if parameter.positional:

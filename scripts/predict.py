@@ -370,7 +370,7 @@ def freeze_decision(
 
     predictions = predict_validation(run, test_set, device=device)
     decision = tune(predictions, test_set)
-    predictions.write_decision(test_set.target.name, decision.to_json())
+    predictions.write_decision(test_set.target.name, decision.to_dict())
     policy = POLICIES[0]
     chosen = decision.thresholds[policy]
     point = (

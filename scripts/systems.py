@@ -124,11 +124,11 @@ def _open_system(path: Path, test_set: TestSet, out: Path, name: str | None) -> 
         options: dict[str, Any] = {}
         chosen_with = None if is_export(path) else model.inference_id()
         if own := decision_of_run(path, chosen_with, test_set):
-            as_run = Decision.from_json(own)  # chosen anew: other batches, other last digits
+            as_run = Decision.from_dict(own)  # chosen anew: other batches, other last digits
             options |= {"policies": tuple(as_run.thresholds), "search": as_run.searched}
             options["options"] = as_run.options
         decision = tune(predictions, test_set, **options)
-        predictions.write_decision(target.name, decision.to_json())
+        predictions.write_decision(target.name, decision.to_dict())
     return predictions
 
 

@@ -323,7 +323,7 @@ class LoadedRun:
         decision, usual = None, policy or POLICIES[0]
         reason: str | None = "no operating point was exported, as the run had none; export it anew"
         if chosen.is_file():
-            decision = Decision.from_json(read_json(chosen, "decision"))
+            decision = Decision.from_dict(read_json(chosen, "decision"))
             usual = decision.policy(policy, folder)
             reason = decision.thresholds[usual].reason
         return cls(
@@ -501,7 +501,7 @@ def _frozen_decision(
     usual = policy or POLICIES[0]
     if not run.decision_file(target).is_file():
         return None, usual, "run the same cxr train command again (adds the operating point)"
-    decision = Decision.from_json(read_json(run.decision_file(target), "decision"))
+    decision = Decision.from_dict(read_json(run.decision_file(target), "decision"))
     # Another device computes the same, but for rounding; another precision does not.
     chosen_with = decision.chosen_on.get("inference_id")
     devices = dict.fromkeys((model.device, "cpu", "cuda"))

@@ -290,13 +290,13 @@ class BoxRule:
         """Whether judged boxes differ from the stored ones."""
         return self.method != "none" or self.scale != 1.0
 
-    def to_json(self) -> dict[str, Any] | None:
+    def to_dict(self) -> dict[str, Any] | None:
         """What a decision's ``box_fusion`` holds; `None` for the stored boxes as they are."""
         return asdict(self) if self.changes_boxes else None
 
     @classmethod
-    def from_json(cls, payload: dict[str, Any] | None) -> BoxRule:
-        """Read what `to_json` wrote."""
+    def from_dict(cls, payload: dict[str, Any] | None) -> BoxRule:
+        """Read what `to_dict` wrote."""
         if payload is None:
             return cls()
         if payload.get("method") not in get_args(Method) or set(payload) - set(asdict(cls())):

@@ -172,7 +172,7 @@ class Comparison:
     def with_uses(self, uses: TestSetUses) -> Comparison:
         """Add how often the test images were used, and a note where that is unknown."""
         notes = [*self.notes, *([Note("uses", uses.problem)] if uses.problem else [])]
-        provenance = self.provenance | {"looks": uses.to_json()}
+        provenance = self.provenance | {"looks": uses.to_dict()}
         return replace(self, uses=uses, notes=notes, provenance=provenance)
 
     @property
@@ -290,7 +290,7 @@ def comparison_provenance(
         },
         "seeds": {name: facts["seed"] for name, facts in systems.items()},
         "systems": systems,
-        "protocol": protocol.to_json(),
+        "protocol": protocol.to_dict(),
     }
 
 
@@ -300,7 +300,7 @@ def _system_facts(models: Sequence[JudgedModel]) -> dict[str, Any]:
             "folder": shown(str(model.predictions.folder)),
             **{key: model.predictions.info.get(key) for key in _RECORDED},
             "trained_on": describe_training_data(model.predictions),
-            "decision": model.decision.to_json(),
+            "decision": model.decision.to_dict(),
         }
         for model in models
     ]

@@ -129,7 +129,7 @@ class Protocol:
             )
         return self.unit
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As the report's provenance holds it."""
         kind = "confirmatory" if self.declared else "exploratory"
         return asdict(self) | {"subgroups": list(self.subgroups), "analysis": kind}

@@ -55,7 +55,7 @@ class TestSetUses:
             f"{'set' if len(systems) == 1 else 'different sets'} of systems."
         )
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """As the report's provenance holds it."""
         return {
             "count": len(self.entries) if not self.problem else None,

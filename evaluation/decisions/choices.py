@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -14,7 +14,7 @@ from evaluation.boxes.average_precision import WeightedAveragePrecision
 from evaluation.boxes.froc import WeightedRsnaScore
 from evaluation.boxes.map_boxes import MAP_BOX_LEVELS, MapBoxRule, map_scale
 from evaluation.boxes.matching import match_boxes, pair_boxes
-from evaluation.decisions.reduction import CANDIDATES, Reduction, Rule
+from evaluation.decisions.reduction import CANDIDATES, Reduction
 from evaluation.decisions.search import BOX_CUTS
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import TestSet
@@ -51,16 +51,10 @@ class TuningOptions:
     refer: float | None = None
 
     def __post_init__(self) -> None:
-        if self.calibration not in (None, CHOOSE, *METHODS):
-            methods = ", ".join((*METHODS, CHOOSE))
-            raise InputError(f"--calibration {self.calibration}: use one of {methods}")
-        for rule in self.reductions:
-            if rule not in get_args(Rule):
-                raise InputError(f"--reduction {rule}: use one of {', '.join(get_args(Rule))}")
         if self.refer is not None and not 0 < self.refer < 1:
             raise InputError(f"--refer {self.refer:g}: expected a share between 0 and 1, as 0.1")
 
-    def to_json(self) -> dict[str, Any] | None:
+    def to_dict(self) -> dict[str, Any] | None:
         """For ``decisions/<target>.json``; `None` where all are the default."""
         if self == TuningOptions():
             return None
@@ -71,8 +65,8 @@ class TuningOptions:
         }
 
     @classmethod
-    def from_json(cls, payload: dict[str, Any] | None) -> TuningOptions:
-        """Read what `to_json` wrote."""
+    def from_dict(cls, payload: dict[str, Any] | None) -> TuningOptions:
+        """Read what `to_dict` wrote."""
         if not payload:
             return cls()
         return cls(payload["calibration"], tuple(payload["reductions"]), payload["refer"])

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Self
 
 import numpy.typing as npt
@@ -18,7 +20,7 @@ from evaluation.decisions.referral import Referral
 from evaluation.decisions.refit import ValidationScores
 from evaluation.decisions.search import Search
 from evaluation.decisions.thresholds import POLICIES, ThresholdChoice
-from evaluation.statistics.calibration import Calibration, calibration_from_json
+from evaluation.statistics.calibration import Calibration, calibration_from_dict
 from evaluation.statistics.ranking import Floats
 
 _SAME = 1e-7  # fits of earlier versions ended some 1e-9 from their optimum
@@ -70,7 +72,12 @@ class Decision:
         options: What the user chose beside policies and search.
         choices: How the options led to a choice: ``reduction``, ``calibration``.
         referral: Per policy, from which doubt on images are referred to a reader.
-        chosen_scores: What the thresholds were chosen on, by image, study or patient; not stored.
+        chosen_scores: What the thresholds were chosen on, by image, study or patient; not stored,
+            like all that follows.
+        system: Name of the system.
+        path: Where it is stored.
+        notes: What to know of the validation images before one relies on it.
+        next_steps: Commands that usually follow.
     """
 
     target: str
@@ -89,6 +96,10 @@ class Decision:
     choices: dict[str, Any] = field(default_factory=dict)
     referral: dict[str, Referral] = field(default_factory=dict)
     chosen_scores: ValidationScores | None = field(default=None, compare=False)
+    system: str = field(default="", compare=False)
+    path: Path | None = field(default=None, compare=False)
+    notes: tuple[str, ...] = field(default=(), compare=False)
+    next_steps: tuple[str, ...] = field(default=(), compare=False)
 
     def __repr__(self) -> str:
         cuts = [
@@ -99,10 +110,22 @@ class Decision:
         on = f"chosen on {counted(self.chosen_on.get('n_images', 0), 'image')}"
         return f"<Decision on {self.target}: {', '.join(cuts) or 'no threshold'}; {on}>"
 
+    def __str__(self) -> str:
+        chosen_on, name = self.chosen_on, f"{self.system}, " if self.system else ""
+        lines = [
+            f"{name}{self.target}: chosen on "
+            f"{counted(chosen_on['n_images'], 'validation image')} of "
+            f"{counted(chosen_on['n_patients'], 'patient')}, {chosen_on['n_positive']} positive",
+            *_rule_words(self),
+            *(line for policy in self.thresholds for line in _policy_words(self, policy)),
+            *(f"  {note}" for note in self.notes),
+        ]
+        return "\n".join(lines if self.path is None else [*lines, f"Decision: {self.path}"])
+
     @property
     def searched(self) -> Search | None:
         """The search that gave it, to run it again."""
-        return Search.from_json(self.search)
+        return Search.from_dict(self.search)
 
     def probability(self, scores: npt.ArrayLike) -> Floats | None:
         """The calibrated probability of image scores; `None` where validation cannot give it."""
@@ -127,18 +150,18 @@ class Decision:
             )
         return wanted
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The content of ``decisions/<target>.json``."""
         return {
             "target": self.target,
             "chosen_on": self.chosen_on,
-            "asked": self.options.to_json(),
+            "asked": self.options.to_dict(),
             "choices": self.choices,
-            "reduction": self.reduction and self.reduction.to_json(),
-            "box_fusion": self.boxes.to_json(),
+            "reduction": self.reduction and self.reduction.to_dict(),
+            "box_fusion": self.boxes.to_dict(),
             "box_cut": self.box_cut,
             "search": self.search,
-            "calibration": self.calibration and self.calibration.to_json(),
+            "calibration": self.calibration and self.calibration.to_dict(),
             "map_scale": self.map_scale and list(self.map_scale),
             "map_box_level": self.map_boxes and self.map_boxes.level,
             "policies": {
@@ -149,15 +172,15 @@ class Decision:
                 }
                 for name, choice in self.thresholds.items()
             },
-            "referral": {name: each.to_json() for name, each in self.referral.items()},
+            "referral": {name: each.to_dict() for name, each in self.referral.items()},
             "validation": self.validation.get("", {}),
             "settings_tried": self.search["settings_tried"] if self.search else len(self.tried),
             "tried": self.tried,
         }
 
     @classmethod
-    def from_json(cls, payload: dict[str, Any]) -> Self:
-        """Read what `to_json` wrote.
+    def from_dict(cls, payload: dict[str, Any]) -> Self:
+        """Read what `to_dict` wrote.
 
         Raises:
             InputError: A key is missing or holds another type.
@@ -168,16 +191,16 @@ class Decision:
             return cls(
                 target=payload["target"],
                 chosen_on=dict(payload["chosen_on"]),
-                reduction=Reduction.from_json(payload["reduction"]),
-                boxes=BoxRule.from_json(payload["box_fusion"]),
-                calibration=calibration_from_json(payload["calibration"]),
+                reduction=Reduction.from_dict(payload["reduction"]),
+                boxes=BoxRule.from_dict(payload["box_fusion"]),
+                calibration=calibration_from_dict(payload["calibration"]),
                 map_scale=(scale[0], scale[1]) if scale else None,
                 map_boxes=None if level is None else MapBoxRule(level),
                 thresholds={
                     name: ThresholdChoice(name, spec["threshold"], spec["reason"])
                     for name, spec in policies.items()
                 },
-                options=TuningOptions.from_json(payload.get("asked")),
+                options=TuningOptions.from_dict(payload.get("asked")),
                 box_cut=payload.get("box_cut"),
                 search=payload.get("search"),
                 validation={name: spec["validation"] for name, spec in policies.items()}
@@ -195,7 +218,7 @@ class Decision:
         Figures that an older program did not store, and policies that it was not tuned for, are no
         difference: nothing rests on them.
         """
-        stored, derived = self.to_json(), other.to_json()
+        stored, derived = self.to_dict(), other.to_dict()
         for part in ("policies", "referral"):
             derived[part] = {k: v for k, v in derived[part].items() if k in stored["policies"]}
         if self.box_cut is None and self.search is None:
@@ -207,3 +230,74 @@ class Decision:
             kept = {k: v for k, v in now["validation"].items() if k in before["validation"]}
             now["validation"] = kept
         return _first_difference(stored, derived)
+
+
+def _rule_words(decision: Decision) -> Iterator[str]:
+    """How an image gets its score, its probability and its boxes, a line each."""
+    if decision.reduction:
+        floor = f", boxes from score {decision.reduction.min_score:g}"
+        shown = floor if decision.reduction.min_score else ""
+        yield f"  image score: {decision.reduction.rule}{shown}"
+    if record := decision.choices.get("reduction"):
+        yield (
+            f"    of {counted(record['settings_tried'], 'setting')}, "
+            f"{counted(record['folds'], 'fold')} of patients: "
+            f"AUROC {_figure(record['mean_over_folds'])}, held out from its own choice "
+            f"{_figure(record['held_out'])}"
+        )
+    if decision.options.calibration:
+        yield _calibration_words(decision)
+    if decision.search:
+        yield from _search_words(decision, decision.search)
+
+
+def _calibration_words(decision: Decision) -> str:
+    """The calibration, and the log losses by which it was chosen."""
+    method = decision.calibration.to_dict()["method"] if decision.calibration else "none possible"
+    losses = decision.choices.get("calibration", {})
+    shown = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
+    words = "the score as it is" if method == "none" else method
+    return f"  probability: {words}" + (f" (held-out log loss: {shown})" if shown else "")
+
+
+def _search_words(decision: Decision, search: dict[str, Any]) -> Iterator[str]:
+    """What the search chose, and how much of its gain may be luck."""
+    yield f"  boxes: {decision.boxes.words}"
+    if decision.box_cut is not None:
+        yield f"  boxes are called from score {decision.box_cut:g} (for the RSNA score)"
+    yield (
+        f"  {search['objective']}, {counted(search['settings_tried'], 'setting')}, "
+        f"{counted(search['folds'], 'fold')} of patients:"
+    )
+    figures = {"chosen": search["chosen"], "boxes as stored": search["boxes_as_stored"]}
+    for name, pair in figures.items():
+        yield (
+            f"    {name}: mean over folds {_figure(pair['folds'])}, on all validation images at "
+            f"once {_figure(pair['validation'])}"
+        )
+    yield f"    held out from its own choice: {_figure(search['held_out'])}"
+    if not search["chosen"]["folds"]:
+        yield "    no setting finds anything here: the first was taken, not the best"
+
+
+def _policy_words(decision: Decision, policy: str) -> Iterator[str]:
+    """A policy's threshold with its figures, and from which doubt on it refers."""
+    choice = decision.thresholds[policy]
+    if choice.threshold is None:
+        yield f"  {policy}: no threshold ({choice.reason})"
+        return
+    figures = decision.validation[policy]
+    shown = ", ".join(
+        f"{metric} {value:.3f}"
+        for metric in ("recall", "specificity", "precision", "f1")
+        if (value := figures[metric]) is not None
+    )
+    yield f"  {policy}: score >= {choice.threshold:.6g} ({shown})"
+    if policy in decision.referral:
+        referral = decision.referral[policy]
+        cut = referral.reason if referral.cut is None else f"from {referral.cut:.4g} on"
+        yield f"    refer by {referral.by}, {cut}"
+
+
+def _figure(value: float | None) -> str:
+    return "undefined" if value is None else f"{value:.3f}"

@@ -28,13 +28,13 @@ class Reduction:
     rule: Rule
     min_score: float = 0.0
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For ``decisions/<target>.json``."""
         return {"rule": self.rule, "min_score": self.min_score}
 
     @classmethod
-    def from_json(cls, payload: dict[str, Any] | None) -> Reduction | None:
-        """Read what `to_json` wrote."""
+    def from_dict(cls, payload: dict[str, Any] | None) -> Reduction | None:
+        """Read what `to_dict` wrote."""
         if not payload:
             return None
         if payload["rule"] not in get_args(Rule):

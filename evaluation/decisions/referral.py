@@ -44,7 +44,7 @@ class Referral:
     cut: float | None
     reason: str | None = None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For ``decisions/<target>.json``."""
         return {"share": self.share, "by": self.by, "cut": self.cut, "reason": self.reason}
 

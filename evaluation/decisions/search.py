@@ -88,7 +88,7 @@ class Search:
         return len(search_space(self.space).fusions) * len(self.scales)
 
     @classmethod
-    def from_json(cls, payload: dict[str, Any] | None) -> Search | None:
+    def from_dict(cls, payload: dict[str, Any] | None) -> Search | None:
         """The search that a decision's ``search`` records, to run it again."""
         return cls(payload["space"], payload["objective"]) if payload else None
 
@@ -271,7 +271,7 @@ def run_search(
     }
     best = [
         {
-            "box_fusion": tried[place].boxes.to_json(),
+            "box_fusion": tried[place].boxes.to_dict(),
             "rule": tried[place].reduction.rule,
             "min_score": tried[place].reduction.min_score,
             "box_cut": tried[place].cut,

@@ -309,7 +309,7 @@ def checked_decision(
             return derived, [Note("validation", f"{name} has no validation images: {kind} only.")]
         text = f"{name} was not tuned before: its decision is derived here."
         return derived, [Note("not_tuned", text)]
-    stored = Decision.from_json(payload)
+    stored = Decision.from_dict(payload)
     here = _decision_ids(system, test_set)
     for key in _CHOSEN_ON:
         if stored.chosen_on.get(key) != here[key]:

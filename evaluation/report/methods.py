@@ -59,7 +59,7 @@ def decision_rows(comparison: Comparison) -> list[Row]:
 
 def _box_words(decision: dict[str, Any]) -> str:
     """How boxes were fused and scaled, and from which score the RSNA score calls them."""
-    return sentence("boxes", decision, BoxRule.from_json(decision.get("box_fusion")).words)
+    return sentence("boxes", decision, BoxRule.from_dict(decision.get("box_fusion")).words)
 
 
 def _map_box_words(decision: dict[str, Any]) -> str:

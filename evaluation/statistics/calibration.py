@@ -45,7 +45,7 @@ class _RawScores:
         """The scores, unchanged."""
         return np.asarray(scores, dtype=np.float64)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For ``decisions/<target>.json``."""
         return {"method": "none"}
 
@@ -86,7 +86,7 @@ class PlattScaling:
             chance = np.maximum(chance, self.no_box)
         return np.where(given == 0, self.no_box, chance)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For ``decisions/<target>.json``."""
         facts: dict[str, Any] = {"method": self.method, "slope": self.slope}
         if self.method == "temperature":
@@ -117,7 +117,7 @@ class _IsotonicScaling:
         """
         return np.interp(np.asarray(scores, dtype=np.float64), self.scores, self.probabilities)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For ``decisions/<target>.json``."""
         return {
             "method": "isotonic",
@@ -130,8 +130,8 @@ class _IsotonicScaling:
 Calibration = _RawScores | PlattScaling | _IsotonicScaling
 
 
-def calibration_from_json(payload: dict[str, Any] | None) -> Calibration | None:
-    """Read what ``to_json`` of a calibration wrote."""
+def calibration_from_dict(payload: dict[str, Any] | None) -> Calibration | None:
+    """Read what ``to_dict`` of a calibration wrote."""
     if not payload:
         return None
     if payload["method"] == "none":

@@ -448,7 +448,7 @@ def decision_from_home(path: Path, policy: str) -> Decision | None:
         if len(stored) > 1:
             raise InputError(f"{folder}: holds several decisions; transfer judges runs of one")
         if stored:
-            decision = Decision.from_json(read_json(stored[0], "decision"))
+            decision = Decision.from_dict(read_json(stored[0], "decision"))
             if policy not in decision.thresholds:
                 held = ", ".join(decision.thresholds)
                 raise InputError(f"{stored[0]}: has no threshold by {policy}; --policy {held}")

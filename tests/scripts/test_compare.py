@@ -70,7 +70,7 @@ def test_a_finished_report_answers_the_same_question_and_refuses_another(made, c
     assert ask(seed=1, overwrite=True) > first
     dataset = DataSet.open(made / "data")
     tuned = tune(Predictions.open(made / "a"), TestSet(dataset, dataset.target()))
-    Predictions.open(made / "a").write_decision(tuned.target, tuned.to_json())
+    Predictions.open(made / "a").write_decision(tuned.target, tuned.to_dict())
     with pytest.raises(InputError, match="and a has been trained, predicted or tuned since"):
         ask(seed=1)
     assert (made / "report" / "costs.csv").is_file()

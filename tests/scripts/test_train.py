@@ -227,7 +227,7 @@ def test_ended_run_without_an_operating_point_gets_what_predict_and_tune_choose(
     frozen = Predictions.open(RunFolder(again).validation)
     assert set(frozen.images_run) == set(dataset.image_ids("val"))
     predict([str(again)], tmp_path / "set", data=data, device="cpu")
-    chosen = tune(Predictions.open(tmp_path / "set"), TestSet(dataset, dataset.target())).to_json()
+    chosen = tune(Predictions.open(tmp_path / "set"), TestSet(dataset, dataset.target())).to_dict()
     stored = frozen.decision("opacity")
     assert stored
     assert {key: stored[key] for key in chosen} == json.loads(json.dumps(chosen))

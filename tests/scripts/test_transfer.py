@@ -224,7 +224,7 @@ def test_a_policy_that_training_did_not_store_is_named_with_those_it_did(sets, t
     home, _, run = sets
     (run / "decisions").mkdir()
     stored = Decision("lung_opacity", {}, thresholds={"max_f1": ThresholdChoice("max_f1", 0.5)})
-    write_json(run / "decisions/lung_opacity.json", "decision", stored.to_json())
+    write_json(run / "decisions/lung_opacity.json", "decision", stored.to_dict())
     with pytest.raises(InputError, match="has no threshold by youden; --policy max_f1"):
         transfer([str(run), str(home)], out=tmp_path / "out", policy="youden")
     assert not (tmp_path / "out/systems").exists()

@@ -11,6 +11,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
+from scripts.cli import run_verb
 from scripts.prepare import prepare
 from scripts.split import split
 from scripts.tune import tune
@@ -49,10 +50,11 @@ def predictions(data: Path, tmp_path: Path) -> Path:
 
 
 def test_tune_writes_the_decision_and_says_it(data, predictions, capsys):
-    tune(predictions, data=data, as_json=True)
+    run_verb(tune, predictions, data=data, as_json=True)
     shown = capsys.readouterr()
     stored = Predictions.open(predictions).decision("opacity")
     assert json.loads(shown.out)["policies"] == stored["policies"]
+    assert f"Decision: {predictions / 'decisions/opacity.json'}\nNext: cxr compare" in shown.err
     threshold = stored["policies"]["max_f1"]["threshold"]
     assert f"max_f1: score >= {threshold:.6g}" in shown.err
     assert "30 validation images of 30 patients, 10 positive" in shown.err
@@ -102,9 +104,8 @@ def detector(data: Path, tmp_path: Path) -> Path:
     return tmp_path / "detector"
 
 
-def test_a_search_says_what_it_tried_and_what_it_brought(data, detector, capsys):
-    tune(detector, data=data, search="default")
-    shown = capsys.readouterr().err
+def test_a_search_says_what_it_tried_and_what_it_brought(data, detector):
+    shown = str(tune(detector, data=data, search="default"))
     stored = Predictions.open(detector).decision("opacity")
     assert stored["search"]["objective"] == "auroc"
     assert f"auroc, {stored['settings_tried']} settings, 5 folds of patients:" in shown
@@ -132,12 +133,12 @@ def test_a_rule_that_gives_every_image_one_score_is_not_chosen(data, detector):
 
 def test_an_objective_without_a_search_is_refused_before_any_file_is_read(tmp_path):
     with pytest.raises(InputError, match="add --search"):
-        tune(tmp_path / "none", data=tmp_path / "none", objective="ap50")
+        tune(tmp_path / "none", data=unreadable(tmp_path), objective="ap50")
 
 
-def test_tune_says_how_it_calibrated_and_what_it_refers(data, predictions, capsys):
-    tune(predictions, data=data, calibration="choose", refer=0.2, policy=["threshold=0.5"])
-    shown = capsys.readouterr().err
+def test_tune_says_how_it_calibrated_and_what_it_refers(data, predictions):
+    asked = {"calibration": "choose", "refer": 0.2, "policy": ["threshold=0.5"]}
+    shown = str(tune(predictions, data=data, **asked))
     stored = Predictions.open(predictions).decision("opacity")
     assert set(stored["choices"]["calibration"]) == {
         "as_it_is", "temperature", "platt", "isotonic",
@@ -148,19 +149,19 @@ def test_tune_says_how_it_calibrated_and_what_it_refers(data, predictions, capsy
     assert f"refer by nearness, from {cut:.4g} on" in shown
 
 
-def test_tune_chooses_among_the_rules_given_and_says_by_what(data, detector, capsys):
-    tune(detector, data=data, reduction=["max", "top_k"])
+def test_tune_chooses_among_the_rules_given_and_says_by_what(data, detector):
+    decision = tune(detector, data=data, reduction=["max", "top_k"])
     stored = Predictions.open(detector).decision("opacity")
     assert stored["asked"]["reductions"] == ["max", "top_k"]
     assert [entry["rule"] for entry in stored["tried"]] == ["max", "top_k"]
-    assert "of 2 settings, 5 folds of patients: AUROC " in capsys.readouterr().err
+    assert "of 2 settings, 5 folds of patients: AUROC " in str(decision)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"calibration": "beta"}, "--calibration beta: use one of"),
-        ({"reduction": ["mean"]}, "--reduction mean: use one of"),
+        ({"calibration": "beta"}, "--calibration beta: is none of none, temp"),
+        ({"reduction": ["mean"]}, "--reduction mean: is none of max, top_k"),
         ({"refer": 2.0}, "--refer 2: expected a share"),
     ],
 )
@@ -169,23 +170,19 @@ def test_an_impossible_wish_is_refused_before_any_file_is_read(tmp_path, options
         tune(tmp_path / "none", data=unreadable(tmp_path), **options)
 
 
-def test_tune_tells_of_validation_images_that_taught_the_system(data, predictions, capsys):
+def test_tune_tells_of_validation_images_that_taught_the_system(data, predictions):
     seen = pd.DataFrame({"image_id": ["i00", "i02"], "patient_id": ["i00", "i02"],
                          "role": ["train", "val"]})  # fmt: skip
     write_table(seen, predictions / "seen.parquet", "seen")
-    tune(predictions, data=data)
-    told = capsys.readouterr().err
-    assert (
-        "Reader learned from patients of 1 of the 30 validation images of split 'default'" in told
-    )
+    told = str(tune(predictions, data=data))
+    words = "Reader learned from patients of 1 of the 30 validation images of split 'default'"
+    assert words in told
 
 
-def test_tune_keeps_to_the_split_that_was_predicted(data, predictions, capsys):
+def test_tune_keeps_to_the_split_that_was_predicted(data, predictions):
     split(data, name="other", val=0.5, test=0.2, seed=3)
     info = json.loads((predictions / "predictions.json").read_text())
     info["data_set"]["split"] = "other"
     (predictions / "predictions.json").write_text(json.dumps(info))
-    tune(predictions, data=data)
-    assert Predictions.open(predictions).decision("opacity")["chosen_on"]["split"] == "other"
-    tune(predictions, data=data, split="default")
-    assert Predictions.open(predictions).decision("opacity")["chosen_on"]["split"] == "default"
+    assert tune(predictions, data=data).chosen_on["split"] == "other"
+    assert tune(predictions, data=data, split="default").chosen_on["split"] == "default"

@@ -85,7 +85,7 @@ def systems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, L
         preprocess.to_json(folder / PREPROCESS_FILE)
         _guard().write(folder / GUARD_NAME)
         (folder / "decisions").mkdir()
-        write_json(folder / "decisions/opacity.json", "decision", decision.to_json())
+        write_json(folder / "decisions/opacity.json", "decision", decision.to_dict())
         target = {"name": TARGET.name, "any_of": TARGET.any_of, "display_name": "Lung opacity"}
         spec: dict[str, Any] = {
             "kind": kind,

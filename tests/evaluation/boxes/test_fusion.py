@@ -200,7 +200,7 @@ def boxes(*rows):
 
 @pytest.mark.parametrize("rule", [*RULES, AS_STORED, BoxRule(scale=0.9)])
 def test_a_rule_survives_its_file_and_can_be_said(rule):
-    assert BoxRule.from_json(rule.to_json()) == rule
+    assert BoxRule.from_dict(rule.to_dict()) == rule
     assert rule.words
     assert "scaled" in rule.words or rule.scale == 1
 
@@ -208,7 +208,7 @@ def test_a_rule_survives_its_file_and_can_be_said(rule):
 @pytest.mark.parametrize("payload", [{"method": "soft_nms_linear"}, {"method": "nms", "colour": 1}])
 def test_an_unknown_rule_is_refused(payload):
     with pytest.raises(InputError, match="run cxr tune again"):
-        BoxRule.from_json(payload)
+        BoxRule.from_dict(payload)
 
 
 def test_stored_boxes_are_not_touched():

@@ -75,8 +75,8 @@ def classifier(predict):
 
 def test_a_classifier_enters_the_table_of_places(classifier, predict, judged_set, target):
     decision = tune(classifier, TestSet(judged_set, target))
-    classifier.write_decision(target.name, decision.to_json())
-    read = Decision.from_json(classifier.decision(target.name))
+    classifier.write_decision(target.name, decision.to_dict())
+    read = Decision.from_dict(classifier.decision(target.name))
     assert read.map_boxes == decision.map_boxes
     checked, notes = checked_decision("C", classifier, TestSet(judged_set, target), ())
     assert checked.map_boxes == decision.map_boxes
@@ -92,7 +92,7 @@ def test_a_classifier_enters_the_table_of_places(classifier, predict, judged_set
 
 def test_a_classifier_has_a_level_and_a_cut(classifier, judged_set, target):
     decision = tune(classifier, TestSet(judged_set, target))
-    assert decision.to_json()["map_box_level"] == decision.map_boxes.level
+    assert decision.to_dict()["map_box_level"] == decision.map_boxes.level
     assert decision.box_cut is not None
 
 

@@ -256,7 +256,7 @@ def test_predictions_of_another_data_set_or_of_loose_files_are_refused(predict, 
 
 def test_a_stored_threshold_that_validation_does_not_give_is_refused(predict, test_set):
     system = predict("A")
-    path = system.write_decision("opacity", tune(system, test_set).to_json())
+    path = system.write_decision("opacity", tune(system, test_set).to_dict())
     compare_systems({"A": system}, test_set, replicates=20)
     payload = read_json(path, "decision")
     payload["policies"]["max_f1"]["threshold"] += 0.01
@@ -268,7 +268,7 @@ def test_a_stored_threshold_that_validation_does_not_give_is_refused(predict, te
 @pytest.mark.parametrize("key", ["inference_id", "labels_id", "split_id", "content_id"])
 def test_a_decision_chosen_on_something_else_is_refused(predict, test_set, key):
     system = predict("A")
-    payload = tune(system, test_set).to_json()
+    payload = tune(system, test_set).to_dict()
     payload["chosen_on"] = payload["chosen_on"] | {key: "another"}
     system.write_decision("opacity", payload)
     with pytest.raises(InputError, match=f"chosen with {key} another"):
@@ -304,7 +304,7 @@ def test_a_system_without_maps_has_no_place_and_says_so(predict, test_set):
 def test_a_policy_that_only_one_system_is_tuned_for_gives_no_difference(predict, test_set):
     pair = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
     youden = tune(pair["A"], test_set, policies=["youden"])
-    pair["A"].write_decision("opacity", youden.to_json())
+    pair["A"].write_decision("opacity", youden.to_dict())
     comparison = compare_systems(pair, test_set, replicates=20)
     row = figure(comparison, "A - B", "precision", "youden")
     assert np.isnan(row.estimate)
@@ -478,7 +478,7 @@ def test_what_was_asked_of_tune_holds_in_compare(predict, test_set, judged_set):
     system = predict("A", "boxes", seed=1)
     options = TuningOptions(calibration="temperature", reductions=("top_k", "noisy_or"), refer=0.2)
     decision = tune(system, test_set, options=options)
-    system.write_decision("opacity", decision.to_json())
+    system.write_decision("opacity", decision.to_dict())
     comparison = compare_systems({"A": system}, test_set, replicates=100, unit="patient")
     for table in (comparison.metrics, comparison.by_unit.table()):
         for metric in ("coverage", "accuracy_covered", "aurc"):

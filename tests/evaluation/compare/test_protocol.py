@@ -226,7 +226,7 @@ def test_a_policy_that_a_stored_decision_lacks_is_refused(predict, test_set, jud
     from evaluation.decisions.tuning import tune
 
     system, target = predict("A", seed=1), judged_set.target()
-    system.write_decision(target.name, tune(system, test_set).to_json())
+    system.write_decision(target.name, tune(system, test_set).to_dict())
     protocol = Protocol(metric="f1", policy="youden", declared=True)
     with pytest.raises(InputError, match="asks for policy 'youden', A is tuned for max_f1"):
         compare_systems({"A": system}, test_set, protocol=protocol)
@@ -278,7 +278,7 @@ def test_a_record_that_cannot_be_written_is_told(predict, test_set, judged_set):
     uses = log_use(test_set, {"A": [predict("A")]})
     assert "is unknown" in uses.words
     assert uses.before_protocol is None
-    assert uses.to_json()["count"] is None
+    assert uses.to_dict()["count"] is None
 
 
 def test_the_count_stands_in_the_reports_provenance(comparison):

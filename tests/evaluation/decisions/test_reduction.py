@@ -108,6 +108,6 @@ def test_a_target_of_several_findings_takes_the_highest_score():
 
 def test_a_rule_survives_its_file_and_an_unknown_one_is_refused():
     for rule in CANDIDATES:
-        assert Reduction.from_json(rule.to_json()) == rule
+        assert Reduction.from_dict(rule.to_dict()) == rule
     with pytest.raises(InputError, match="unknown reduction 'learned'; run cxr tune again"):
-        Reduction.from_json({"rule": "learned", "min_score": 0.0})
+        Reduction.from_dict({"rule": "learned", "min_score": 0.0})

@@ -162,13 +162,13 @@ def test_the_decision_is_derived_again_whole_and_a_hand_picked_one_refused(
     detector, judged_set, target
 ):
     decision = tune(detector, TestSet(judged_set, target), search=Search("default", "ap50"))
-    detector.write_decision("opacity", decision.to_json())
-    stored = Decision.from_json(detector.decision("opacity"))
+    detector.write_decision("opacity", decision.to_dict())
+    stored = Decision.from_dict(detector.decision("opacity"))
     assert stored.difference(decision) is None
     checked, notes = checked_decision("A", detector, TestSet(judged_set, target), ())
     assert (checked.boxes, notes) == (decision.boxes, [])
-    forged = decision.to_json()
-    forged["box_fusion"] = replace(decision.boxes, scale=0.5).to_json()
+    forged = decision.to_dict()
+    forged["box_fusion"] = replace(decision.boxes, scale=0.5).to_dict()
     detector.write_decision("opacity", forged)
     with pytest.raises(InputError, match=r"box_fusion\S* .*run cxr tune again"):
         checked_decision("A", detector, TestSet(judged_set, target), ())
@@ -178,7 +178,7 @@ def test_compare_judges_the_boxes_that_the_search_chose(predict, judged_set, tar
     detector = predict("A", "boxes", seed=1)
     decision = tune(detector, TestSet(judged_set, target), search=Search("default", "ap50"))
     assert decision.boxes.changes_boxes
-    detector.write_decision("opacity", decision.to_json())
+    detector.write_decision("opacity", decision.to_dict())
     comparison = compare_systems({"A": detector}, TestSet(judged_set, target), replicates=100)
     tested = judged_set.image_ids("test")
     boxes = SystemOutput(

@@ -52,7 +52,7 @@ def test_every_rule_is_tried_and_recorded_and_luck_does_not_displace_the_highest
     assert [entry["auroc"] for entry in decision.tried] == pytest.approx(expected, abs=1e-12)
     assert np.argmax(expected) != 0  # noisy-or is a little higher on these few images
     assert decision.reduction == CANDIDATES[0]
-    assert decision.to_json()["settings_tried"] == len(CANDIDATES)
+    assert decision.to_dict()["settings_tried"] == len(CANDIDATES)
 
 
 @pytest.mark.parametrize(
@@ -107,8 +107,8 @@ def test_the_rsna_score_gets_the_cut_that_is_best_on_validation(predict, judged_
 def test_a_decision_survives_its_file(predict, judged_set, target):
     for system in (predict("A", "boxes", seed=1), predict("B", "scores", seed=2, maps=True)):
         decision = tune(system, TestSet(judged_set, target))
-        system.write_decision("opacity", decision.to_json())
-        stored = Decision.from_json(system.decision("opacity"))
+        system.write_decision("opacity", decision.to_dict())
+        stored = Decision.from_dict(system.decision("opacity"))
         assert stored.difference(decision) is None
         assert stored.thresholds == decision.thresholds
 
@@ -125,9 +125,9 @@ def test_a_decision_without_a_level_of_its_own_for_no_box_opens_and_asks_to_tune
     predict, judged_set, target
 ):
     system = predict("A", "boxes", seed=1)
-    old = tune(system, TestSet(judged_set, target)).to_json()
+    old = tune(system, TestSet(judged_set, target)).to_dict()
     assert 0 < old["calibration"].pop("no_box") < 1
-    opened = Decision.from_json(old)
+    opened = Decision.from_dict(old)
     assert opened.probability([0.0])[0] == pytest.approx(opened.probability([1e-4])[0])
     system.write_decision("opacity", old)
     with pytest.raises(InputError, match=r"\(calibration\.no_box.*run cxr tune again") as raised:
@@ -137,7 +137,7 @@ def test_a_decision_without_a_level_of_its_own_for_no_box_opens_and_asks_to_tune
 
 def test_a_broken_file_is_refused():
     with pytest.raises(InputError, match="run cxr tune again"):
-        Decision.from_json({"target": "opacity"})
+        Decision.from_dict({"target": "opacity"})
 
 
 def test_validation_figures_are_those_at_the_threshold(predict, judged_set, target):
@@ -221,8 +221,8 @@ def test_what_is_asked_for_is_done_recorded_and_derived_again(predict, judged_se
     system = predict("A", "boxes", seed=1)
     options = TuningOptions(calibration="choose", reductions=("max", "noisy_or"), refer=0.2)
     decision = tune(system, TestSet(judged_set, target), options=options)
-    system.write_decision("opacity", decision.to_json())
-    stored = Decision.from_json(system.decision("opacity"))
+    system.write_decision("opacity", decision.to_dict())
+    stored = Decision.from_dict(system.decision("opacity"))
     assert stored == decision
     assert stored.options == options
     again = tune(system, TestSet(judged_set, target), options=stored.options)
@@ -252,22 +252,22 @@ def test_a_given_calibration_is_taken(predict, judged_set, target, method):
     decision = tune(
         predict("A", seed=1), TestSet(judged_set, target), options=TuningOptions(calibration=method)
     )
-    assert decision.to_json()["calibration"]["method"] == method
+    assert decision.to_dict()["calibration"]["method"] == method
 
 
 def test_a_decision_stored_before_there_were_more_figures_still_holds(predict, judged_set, target):
     decision = tune(predict("A", "boxes", seed=1), TestSet(judged_set, target))
-    old = decision.to_json()
+    old = decision.to_dict()
     for key in ("asked", "choices", "referral"):
         del old[key]
     old["box_cut"] = None
     for spec in old["policies"].values():
         told = ("tp", "f1", "recall")
         spec["validation"] = {k: v for k, v in spec["validation"].items() if k in told}
-    stored = Decision.from_json(old)
+    stored = Decision.from_dict(old)
     assert stored.difference(decision) is None
     old["policies"]["max_f1"]["validation"]["f1"] += 0.01
-    assert "max_f1.validation.f1" in Decision.from_json(old).difference(decision)
+    assert "max_f1.validation.f1" in Decision.from_dict(old).difference(decision)
 
 
 def test_a_patient_scores_as_the_highest_of_its_images(predict, judged_set, target):
@@ -295,19 +295,6 @@ def test_a_declared_threshold_needs_no_validation(predict, judged_set, target):
     )
     assert decision.thresholds["threshold=0.3"].threshold == 0.3
     assert decision.thresholds["max_f1"].threshold is None
-
-
-@pytest.mark.parametrize(
-    ("wishes", "message"),
-    [
-        ({"calibration": "beta"}, "--calibration beta: use one of none"),
-        ({"reductions": ("mean",)}, "--reduction mean: use one of max"),
-        ({"refer": 1.0}, "--refer 1: expected a share"),
-    ],
-)
-def test_an_impossible_wish_is_refused(wishes, message):
-    with pytest.raises(InputError, match=message):
-        TuningOptions(**wishes)
 
 
 def test_a_classifier_has_no_boxes_to_reduce(predict, judged_set, target):

@@ -28,7 +28,7 @@ def systems(predict):
 def tuned(systems, judged_set, target):
     for system in systems.values():
         decision = tune(system, TestSet(judged_set, target))
-        system.write_decision(target.name, decision.to_json())
+        system.write_decision(target.name, decision.to_dict())
     return systems
 
 

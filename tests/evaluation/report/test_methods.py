@@ -46,7 +46,7 @@ def searched(predict, judged_set):
     systems = {name: predict(name, "boxes", seed=seed) for seed, name in ((1, "A"), (2, "B"))}
     for name, search in (("A", Search("boxes", "rsna")), ("B", None)):
         decision = tune(systems[name], TestSet(judged_set, target), search=search)
-        systems[name].write_decision("opacity", decision.to_json())
+        systems[name].write_decision("opacity", decision.to_dict())
     return compare_systems(systems, TestSet(judged_set, target), replicates=100)
 
 
@@ -82,7 +82,7 @@ def test_what_was_asked_of_validation_is_told_with_what_it_was_chosen_by(predict
         (classifier, TuningOptions(calibration="isotonic")),
     ):
         decision = tune(system, TestSet(judged_set, target), options=options)
-        system.write_decision("opacity", decision.to_json())
+        system.write_decision("opacity", decision.to_dict())
     systems = {"A": detector, "B": classifier}
     comparison = compare_systems(systems, TestSet(judged_set, target), replicates=100)
     table = as_table(decision_rows(comparison))
@@ -102,7 +102,7 @@ def test_what_was_asked_of_validation_is_told_with_what_it_was_chosen_by(predict
 def test_a_further_policy_is_judged_beside_the_stored_ones(predict, judged_set):
     tuned, untuned, target = predict("A", seed=1), predict("B", seed=2), judged_set.target()
     decision = tune(tuned, TestSet(judged_set, target), policies=("youden",))
-    tuned.write_decision("opacity", decision.to_json())
+    tuned.write_decision("opacity", decision.to_dict())
     comparison = compare_systems(
         {"A": tuned, "B": untuned}, TestSet(judged_set, target), replicates=100,
         extra_policies=("threshold=0.3", "cost:5/1"),
