@@ -47,12 +47,7 @@ def _user_choices(
     window: str | None,
     key: bytes | None,
 ) -> dict[str, Any]:
-    """What the user asked for beyond the defaults.
-
-    Example:
-        >>> _user_choices(ReadOptions(class_names=("mass",)), {}, None, "LUNG", None)
-        {'class_names': ['mass'], 'window': 'LUNG'}
-    """
+    """What the user asked for beyond the defaults."""
     stated = {f.name: getattr(options, f.name) for f in fields(options)}
     extras: dict[str, Any] = {
         name: list(value) if isinstance(value, tuple) else str(value)

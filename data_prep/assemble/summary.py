@@ -22,36 +22,23 @@ _SHOWN = 10
 
 @dataclass(frozen=True)
 class Summary:
-    """What a data set folder holds.
-
-    Attributes:
-        folder: The data set.
-        name: Its name.
-        n_images: Images that came in.
-        n_patients: Their patients.
-        n_boxes: Boxes on them.
-        targets: Per target the number of positive, negative and unknown images.
-        roles: Per split (``default`` and, where there is one, ``official``) and role the images,
-            patients, and positives by target.
-        excluded: ``path, stage, reason`` of what was left out.
-        notes: What the reader had to say of the source.
-        audit: What the audit found.
-        already_complete: Whether the folder was complete before the call.
-        changes: What was added to a set that had been complete.
-    """
+    """What a data set folder holds."""
 
     folder: Path
     name: str
     n_images: int
     n_patients: int
     n_boxes: int
+    # per target the number of positive, negative and unknown images
     targets: dict[str, dict[str, int]]
+    # per split (`default` and, where there is one, `official`) and role the images, patients, and
+    # positives by target
     roles: dict[str, dict[str, dict[str, int]]]
-    excluded: pd.DataFrame
-    notes: tuple[str, ...]
+    excluded: pd.DataFrame  # `path, stage, reason` of what was left out
+    notes: tuple[str, ...]  # what the reader had to say of the source
     audit: Audit
-    already_complete: bool
-    changes: tuple[str, ...] = ()
+    already_complete: bool  # whether the folder was complete before the call
+    changes: tuple[str, ...] = ()  # what was added to a set that had been complete
 
     def __repr__(self) -> str:
         left_out = f"{len(self.excluded):,} left out"
@@ -152,12 +139,7 @@ def known_ids(folder: Path) -> pd.Series:
 
 
 def describe_changes(before: pd.Series, now: pd.Series, n_replaced: int) -> tuple[str, ...]:
-    """What was added to a set that had images before, as lines of text.
-
-    Example:
-        >>> describe_changes(pd.Series(["a", "b"]), pd.Series(["b", "c"]), 0)
-        ('added: 1 image new, 0 replaced, 1 gone',)
-    """
+    """What was added to a set that had images before, as lines of text."""
     if before.empty:
         return ()
     n_new = int((~is_member(now, before)).sum())

@@ -58,18 +58,7 @@ def _count_words(count: int, thing: str) -> str:
 
 
 def say_scope(checked: dict[str, int]) -> str:
-    """What an audit checked, as counts with their nouns.
-
-    Args:
-        checked: As in `data_prep.audit.audit.Audit`.
-
-    Returns:
-        The counts, joined by commas.
-
-    Example:
-        >>> say_scope({"images": 3, "pictures": 2, "splits": 1})
-        '3 images, 2 decoded images, 1 split'
-    """
+    """What an audit checked, as counts with their nouns."""
     names = {"pictures": "decoded images"}
     return ", ".join(
         _count_words(count, names.get(thing, thing)) for thing, count in checked.items()
@@ -78,25 +67,16 @@ def say_scope(checked: dict[str, int]) -> str:
 
 @dataclass(frozen=True)
 class Audit:
-    """What an audit found, the worst first.
+    """What an audit found, the worst first."""
 
-    Attributes:
-        problems: One a kind of fault.
-        checked: How many images, patients, boxes and splits were looked at.
-        facts: Figures to read results against, JSON-ready: ``prevalence``, ``shortcuts``,
-            ``split_by_image``, ``images``, ``copies``; and of what was looked at ``content_id``,
-            ``labels_id`` and ``split_ids``.
-        folder: The data set that has the page.
-        strict: Whether a warning, too, is a failure.
-        next_steps: Commands that usually follow.
-    """
-
-    problems: tuple[Problem, ...]
-    checked: dict[str, int]
+    problems: tuple[Problem, ...]  # one a kind of fault
+    checked: dict[str, int]  # how many images, patients, boxes and splits were looked at
+    # figures to read results against, JSON-ready: `prevalence`, `shortcuts`, `split_by_image`,
+    # `images`, `copies`; and of what was looked at `content_id`, `labels_id` and `split_ids`
     facts: dict[str, Any] = field(default_factory=dict)
-    folder: Path | None = field(default=None, compare=False)
-    strict: bool = field(default=False, compare=False)
-    next_steps: tuple[str, ...] = field(default=(), compare=False)
+    folder: Path | None = field(default=None, compare=False)  # the data set that has the page
+    strict: bool = field(default=False, compare=False)  # whether a warning, too, is a failure
+    next_steps: tuple[str, ...] = field(default=(), compare=False)  # commands that usually follow
 
     def __repr__(self) -> str:
         found = ", ".join(f"{severity} {n}" for severity, n in self.counts.items())
@@ -258,19 +238,7 @@ def _with_redraw(problem: Problem, folder: Path) -> Problem:
 
 
 def redraw_command(folder: Path, name: str) -> str:
-    """The command that makes a split anew, with no patient and no image in two roles.
-
-    Args:
-        folder: The data set.
-        name: Of the split.
-
-    Returns:
-        As typed in a shell.
-
-    Example:
-        >>> redraw_command(Path("data/rsna"), "default")
-        'cxr split data/rsna --name default --replace'
-    """
+    """The command that makes a split anew, with no patient and no image in two roles."""
     path = folder / "splits" / f"{name}.json"
     how = read_json(path, "split")["how"] if path.is_file() else {}
     more = []
@@ -284,15 +252,7 @@ def redraw_command(folder: Path, name: str) -> str:
 
 
 def audit_again(dataset: DataSet, measure_shortcuts: MeasureShortcuts) -> Audit:
-    """Audit a data set whose splits have changed; what no split changes is not measured again.
-
-    Args:
-        dataset: As for `audit`.
-        measure_shortcuts: As for `audit`, where no audit of the same images and labels is kept.
-
-    Returns:
-        As `audit`.
-    """
+    """Audit a data set whose splits have changed; what no split changes is not measured again."""
     path = dataset.folder / AUDIT
     before = Audit.read(path).facts if path.is_file() else {}
     if all(before.get(key) == dataset.ids[key] for key in _CONTENT):
@@ -302,16 +262,7 @@ def audit_again(dataset: DataSet, measure_shortcuts: MeasureShortcuts) -> Audit:
 
 
 def split_errors(dataset: DataSet, split: str) -> tuple[Problem, ...] | None:
-    """Errors of the kept audit that concern a split.
-
-    Args:
-        dataset: The data set.
-        split: Name of one of its splits.
-
-    Returns:
-        Errors of the split and of the whole set; None if no audit has looked at the split as it
-        is now.
-    """
+    """Errors of the kept audit that concern a split."""
     path = dataset.folder / AUDIT
     if not path.is_file():
         return None
@@ -323,16 +274,11 @@ def split_errors(dataset: DataSet, split: str) -> tuple[Problem, ...] | None:
 
 
 class Soundness(NamedTuple):
-    """What is known against a split.
+    """What is known against a split."""
 
-    Attributes:
-        audited: Whether an audit has looked at the split; else only patients and equal images
-            were compared.
-        errors: What makes results on it wrong, in plain words.
-    """
-
+    # whether an audit has looked at the split; else only patients and equal images were compared
     audited: bool
-    errors: tuple[str, ...]
+    errors: tuple[str, ...]  # what makes results on it wrong, in plain words
 
 
 def require_sound(dataset: DataSet, split: str, *, despite_errors: bool = False) -> Soundness:

@@ -22,18 +22,7 @@ _KEY = ["image_id", "finding", "reader"]
 def check_boxes(
     boxes: pd.DataFrame, images: pd.DataFrame, findings: pd.DataFrame, coverage: pd.DataFrame
 ) -> list[Problem]:
-    """Check boxes against their images and labels.
-
-    Example:
-        >>> boxes = pd.DataFrame({"image_id": ["a"], "finding": "mass", "reader": "reference",
-        ...     "x1": 90.0, "y1": 10.0, "x2": 120.0, "y2": 60.0})
-        >>> images = pd.DataFrame({"image_id": ["a"], "width": [100], "height": [100]})
-        >>> labels = pd.DataFrame({"image_id": ["a"], "finding": "mass", "reader": "reference",
-        ...     "state": "present"})
-        >>> coverage = labels.assign(coverage="all")
-        >>> [problem.check for problem in check_boxes(boxes, images, labels, coverage)]
-        ['box_outside']
-    """
+    """Check boxes against their images and labels."""
     problems = [
         *_check_geometry(boxes, images),
         *_check_repeats(boxes),

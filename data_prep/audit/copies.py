@@ -215,12 +215,7 @@ def open_images(dataset: DataSet) -> tuple[ImageReader | None, Problem | None]:
 
 
 def thumbnail(pixels: np.ndarray, longest: int = THUMBNAIL_PX) -> str:
-    """A small copy of an image for a page.
-
-    Example:
-        >>> thumbnail(np.zeros((400, 200), np.uint8))[:23]
-        'data:image/jpeg;base64,'
-    """
+    """A small copy of an image for a page."""
     height, width = pixels.shape
     scale = min(longest / max(height, width), 1.0)
     size = max(round(width * scale), 1), max(round(height * scale), 1)

@@ -25,13 +25,7 @@ _Z95 = float(ndtri(0.975))
 
 
 def _wilson_interval(n_positive: int, n_images: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927), which takes images for independent.
-
-    Example:
-        >>> low, high = _wilson_interval(0, 20)
-        >>> low, round(high, 3)
-        (0.0, 0.161)
-    """
+    """95 % interval of a share (Wilson 1927), which takes images for independent."""
     share, z2 = n_positive / n_images, _Z95**2
     centre = share + z2 / (2 * n_images)
     reach = _Z95 * math.sqrt(share * (1 - share) / n_images + z2 / (4 * n_images**2))
@@ -86,11 +80,6 @@ def expected_image_leak(images: pd.DataFrame, test: float = _TEST_SHARE) -> dict
     siblings in test too, given that it is in test itself, with probability
     ``(m-1)(m-2)...(m-k+1) / ((N-1)(N-2)...(N-k+1))``; the expected share of leaking test images is
     1 minus the mean of that over all images. Exact, no simulation.
-
-    Example:
-        >>> pair = pd.DataFrame({"patient_id": ["p", "p", "q", "r"]})
-        >>> round(expected_image_leak(pair, 0.5)["expected_share"], 4)  # 2 of 4 images x 2/3
-        0.3333
     """
     counts = images["patient_id"].value_counts().to_numpy()
     sizes, patients = np.unique(counts, return_counts=True)

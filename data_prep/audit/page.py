@@ -56,14 +56,7 @@ _LIMITS = {
 
 
 def _verdict(counts: dict[str, int]) -> str:
-    """One sentence.
-
-    Example:
-        >>> _verdict({"error": 1, "warning": 2, "info": 0})
-        '1 error invalidates results on this data set; 2 warnings may affect them.'
-        >>> _verdict({"error": 0, "warning": 1, "info": 3})
-        'No error was found; 1 warning may affect results.'
-    """
+    """One sentence."""
     errors, warnings = counts["error"], counted(counts["warning"], "warning")
     if errors:
         more = f"; {warnings} may affect them" if counts["warning"] else ""
@@ -173,17 +166,7 @@ class _Shown:
 
 
 def write_audit(dataset: DataSet, found: Audit, folder: Path, *, pixels: bool = True) -> Path:
-    """Write ``audit.json``, ``audit_cases.csv`` and, last, ``audit.html``; return the page.
-
-    Args:
-        dataset: The data set that was audited.
-        found: What `data_prep.audit.audit.audit` found.
-        folder: Where to write; it exists.
-        pixels: Whether to show images.
-
-    Raises:
-        InputError: The disk is full or the folder may not be written.
-    """
+    """Write ``audit.json``, ``audit_cases.csv`` and, last, ``audit.html``; return the page."""
     found.write(folder / AUDIT)
     with atomic_path(folder / _CASES_NAME) as path:
         _all_cases(dataset, found).to_csv(path, index=False)

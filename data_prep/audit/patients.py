@@ -17,21 +17,7 @@ JUDGED_ROLES = ("train", "val", "test")
 
 
 def find_leaks(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
-    """Find patients whose images have more than one role.
-
-    Args:
-        images: Reads ``image_id``, ``patient_id``.
-        split: Reads ``image_id``, ``role``; unused images count for nothing.
-
-    Returns:
-        ``patient_id, image_id, role`` of every image of such patients, sorted; empty if none.
-
-    Example:
-        >>> images = pd.DataFrame({"image_id": ["a", "b", "c"], "patient_id": ["p", "p", "q"]})
-        >>> split = pd.DataFrame({"image_id": ["a", "b", "c"], "role": ["train", "test", "test"]})
-        >>> find_leaks(images, split)["patient_id"].tolist()
-        ['p', 'p']
-    """
+    """Find patients whose images have more than one role."""
     used = split.loc[is_member(split["role"], JUDGED_ROLES), ["image_id", "role"]]
     rows = images[["patient_id", "image_id"]].merge(used, on="image_id")
     rows["group"] = rows["image_id"].map(patient_groups(images))
@@ -41,20 +27,7 @@ def find_leaks(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
 
 
 def find_duplicates(images: pd.DataFrame, column: str = "pixel_sha256") -> pd.DataFrame:
-    """Find images that are equal.
-
-    Args:
-        images: Reads ``image_id`` and the column; missing values match nothing.
-        column: ``pixel_sha256`` (equal once decoded) or ``file_sha256`` (equal byte by byte).
-
-    Returns:
-        ``group, image_id``, sorted; images of one group are equal. Empty if none are.
-
-    Example:
-        >>> images = pd.DataFrame({"image_id": ["a", "b", "c"], "pixel_sha256": ["1", "2", "1"]})
-        >>> find_duplicates(images)["image_id"].tolist()
-        ['a', 'c']
-    """
+    """Find images that are equal."""
     present = images.loc[images[column].notna(), ["image_id", column]]
     repeated = present[present[column].duplicated(keep=False)].sort_values("image_id")
     groups = repeated.assign(group=pd.factorize(repeated[column])[0])[["group", "image_id"]]

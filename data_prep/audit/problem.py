@@ -16,30 +16,19 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Problem:
-    """A finding of the audit.
+    """A finding of the audit."""
 
-    Attributes:
-        check: Short name of the check, for programs.
-        severity: ``error`` makes results wrong, ``warning`` may, ``info`` is worth knowing.
-        message: A sentence for the person who owns the data.
-        count: How many images or patients are concerned.
-        examples: Up to five of them by id.
-        advice: What to do.
-        unit: What is counted: image, patient, ...
-        pictures: The first cases to look at, each one image or a pair, by ``image_id``.
-        split: Name of the split that it is of; empty where it is of the whole set.
-        cases: All of them by id, in the order of worth; not in ``audit.json``.
-    """
-
-    check: str
-    severity: Severity
-    message: str
-    count: int
-    examples: tuple[str, ...] = ()
+    check: str  # short name of the check, for programs
+    severity: Severity  # `error` makes results wrong, `warning` may, `info` is worth knowing
+    message: str  # a sentence for the person who owns the data
+    count: int  # how many images or patients are concerned
+    examples: tuple[str, ...] = ()  # up to five of them by id
     advice: str = ""
-    unit: str = "image"
+    unit: str = "image"  # what is counted: image, patient, ...
+    # the first cases to look at, each one image or a pair, by `image_id`
     pictures: tuple[tuple[str, ...], ...] = ()
-    split: str = ""
+    split: str = ""  # name of the split that it is of; empty where it is of the whole set
+    # all of them by id, in the order of worth; not in `audit.json`
     cases: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     @classmethod
@@ -55,13 +44,7 @@ class Problem:
         pairs: pd.DataFrame | None = None,
         shown: int = _SHOWN,
     ) -> Problem:
-        """Count cases and keep the first few in order; `shown` of the pairs are to look at.
-
-        Example:
-            >>> found = Problem.of("leak", "error", "in two roles", ["b", "a", "b"])
-            >>> found.count, found.examples, found.pictures
-            (2, ('a', 'b'), (('a',), ('b',)))
-        """
+        """Count cases and keep the first few in order; `shown` of the pairs are to look at."""
         values = cases if isinstance(cases, pd.Series | np.ndarray) else list(cases)
         unique = pd.Series(pd.unique(pd.Series(values, dtype="str").dropna()), dtype="str")
         examples = tuple(str(case) for case in unique.sort_values().head(_SHOWN))

@@ -27,17 +27,14 @@ _HOLE_SEED = 0x9E3779B9  # so that holes do not follow the draws of the other ch
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A chain of random changes; make it with `build_augmentation`, use it with `augment`.
+    """A chain of random changes; make it with `build_augmentation`, use it with `augment`."""
 
-    Attributes:
-        chain: albumentations' own object; it is reseeded at each use, so share it between
-            threads only with a lock.
-        tolerant: The same chain, which keeps boxes however small: it tells why one was dropped.
-        holes: Cuts holes into what the chain gave; None where not asked for.
-    """
-
+    # albumentations' own object; it is reseeded at each use, so share it between threads only
+    # with a lock
     chain: albumentations.Compose
+    # the same chain, which keeps boxes however small: it tells why one was dropped
     tolerant: albumentations.Compose
+    # cuts holes into what the chain gave; None where not asked for
     holes: albumentations.Compose | None = None
 
 
@@ -231,21 +228,7 @@ def why_dropped(
     kept: np.ndarray,
     seed: int,
 ) -> DroppedBoxes:
-    """Count why boxes did not come back from `augment`; costs nothing where all did.
-
-    Args:
-        augmentation: As given to `augment`.
-        pixels: Likewise.
-        boxes: Likewise.
-        kept: The rows that came back.
-        seed: As given to `augment`.
-
-    Example:
-        >>> flip = build_augmentation(horizontal_flip=1.0)
-        >>> pixels, boxes = np.zeros((9, 9), np.uint8), np.array([[0, 0, 1, 5], [0, 0, 9, 9]])
-        >>> why_dropped(flip, pixels, boxes, augment(flip, pixels, boxes, 0)[2], 0)
-        DroppedBoxes(given=2, outside=0, small=1, covered=0)
-    """
+    """Count why boxes did not come back from `augment`; costs nothing where all did."""
     if augmentation is None or len(kept) == len(boxes):
         return DroppedBoxes(len(boxes))
     # The chain again, from the same seed, with one rule after the other left out.

@@ -17,19 +17,12 @@ _NEAREST_EDGE = 0.3  # of the side: the parts meet at least so far from each edg
 
 
 class DroppedBoxes(NamedTuple):
-    """Boxes that were given to an augmentation, and those of them that did not come back.
+    """Boxes that were given to an augmentation, and those of them that did not come back."""
 
-    Attributes:
-        given: Boxes that went in.
-        outside: Too little of them was left in the image, or in their part of a mosaic.
-        small: A side became shorter than 2 px.
-        covered: A cutout hid most of them.
-    """
-
-    given: int = 0
-    outside: int = 0
-    small: int = 0
-    covered: int = 0
+    given: int = 0  # boxes that went in
+    outside: int = 0  # too little of them was left in the image, or in their part of a mosaic
+    small: int = 0  # a side became shorter than 2 px
+    covered: int = 0  # a cutout hid most of them
 
     def plus(self, other: DroppedBoxes) -> DroppedBoxes:
         """Both together.
@@ -46,14 +39,7 @@ class DroppedBoxes(NamedTuple):
         return self.outside + self.small + self.covered
 
     def sentence(self) -> str:
-        """The counts in words.
-
-        Example:
-            >>> DroppedBoxes(3400, outside=9, small=3).sentence()
-            'dropped 12 of 3,400 boxes: out of the image 9, under 2 px 3'
-            >>> DroppedBoxes(40).sentence()
-            'dropped none of 40 boxes'
-        """
+        """The counts in words."""
         reasons = {
             "out of the image": self.outside,
             "under 2 px": self.small,
@@ -70,18 +56,12 @@ NONE_DROPPED = DroppedBoxes()
 
 
 class Mosaic(NamedTuple):
-    """A joined image.
+    """A joined image."""
 
-    Attributes:
-        pixels: uint8 ``(S, S)``.
-        boxes: ``xyxy``, px of `pixels`, float32, ``(M, 4)``.
-        kept: Per part, the rows of its boxes that are left, int64, ascending; `boxes` holds them
-            part by part.
-        dropped: The counts of all parts.
-    """
-
-    pixels: np.ndarray
-    boxes: np.ndarray
+    pixels: np.ndarray  # uint8 `(S, S)`
+    boxes: np.ndarray  # `xyxy`, px of `pixels`, float32, `(M, 4)`
+    # per part, the rows of its boxes that are left, int64, ascending; `boxes` holds them part by
+    # part
     kept: list[np.ndarray]
     dropped: DroppedBoxes
 

@@ -22,10 +22,6 @@ class View:
     the smallest black square whose side is a multiple of 32 px, so nothing of it is lost. A model
     whose anchors are px sees lesions at another size.
 
-    Attributes:
-        flip: Mirrored left to right.
-        scale: Asked for; `content` says what whole pixels make of it.
-
     Example:
         >>> view = View(scale=0.8)
         >>> view.content(256), view.canvas(256)
@@ -34,8 +30,8 @@ class View:
         [[0.0, 0.0, 256.0, 256.0]]
     """
 
-    flip: bool = False
-    scale: float = 1.0
+    flip: bool = False  # mirrored left to right
+    scale: float = 1.0  # asked for; `content` says what whole pixels make of it
 
     @property
     def name(self) -> str:
@@ -55,15 +51,7 @@ class View:
         return (self.canvas(size) - self.content(size)) // 2
 
     def boxes_back(self, boxes: np.ndarray, size: int) -> np.ndarray:
-        """Move boxes from the view to the image, and clip them to it.
-
-        Args:
-            boxes: ``xyxy``, px of the view, ``(N, 4)``.
-            size: Side of the image, px.
-
-        Returns:
-            float64 ``(N, 4)``; a box in the black border has no area left.
-        """
+        """Move boxes from the view to the image, and clip them to it."""
         moved = (np.asarray(boxes, np.float64) - self.offset(size)) * (size / self.content(size))
         if self.flip:
             moved = np.stack([size - moved[:, 2], moved[:, 1], size - moved[:, 0], moved[:, 3]], 1)

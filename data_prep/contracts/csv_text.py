@@ -20,19 +20,7 @@ _ARROW_NUMBER = pd.ArrowDtype(pa.float64())
 def read_text_csv(
     path: Path, required: Iterable[str], optional: Iterable[str] = ()
 ) -> pd.DataFrame:
-    """Read a CSV file as text, so that ``00019124`` keeps its zeros and ``NA`` stays a name.
-
-    Args:
-        path: A ``.csv`` or ``.csv.gz`` file, UTF-8 with or without a byte order mark.
-        required: Columns that must be there.
-        optional: Columns that are added, empty, where they are not there.
-
-    Returns:
-        All columns as stripped text, empty where the cell is empty; row ``i`` is line ``i + 2``.
-
-    Raises:
-        InputError: The file is missing or is not such a CSV.
-    """
+    """Read a CSV file as text, so that ``00019124`` keeps its zeros and ``NA`` stays a name."""
     if not path.is_file():
         columns = ", ".join(required)
         raise InputError(
@@ -95,11 +83,7 @@ def _uses_semicolons(path: Path) -> bool:
 
 
 def to_numbers(text: pd.Series, path: Path, column: str) -> pd.Series:
-    """Turn a column of text into float64; empty cells become NaN.
-
-    Raises:
-        InputError: A cell is neither empty nor a number; the message names its line.
-    """
+    """Turn a column of text into float64; empty cells become NaN."""
     known = text.where(~is_member(text, ["", "nan", "NaN", "NA", "None", "null"]))
     try:
         numbers = known.astype(_ARROW_NUMBER).astype("float64")

@@ -79,16 +79,7 @@ LOCK = ".lock"  # in every folder while it is written
 
 @contextmanager
 def whole_folder(out: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside `out`; it takes that place at the end, or is removed.
-
-    Example:
-        >>> import tempfile
-        >>> place = Path(tempfile.mkdtemp())
-        >>> with whole_folder(place / "out") as folder:
-        ...     _ = (folder / "a.txt").write_text("a")
-        >>> [path.name for path in place.iterdir()]
-        ['out']
-    """
+    """Yield a temporary folder beside `out`; it takes that place at the end, or is removed."""
     out = out.resolve()
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is there and is no empty folder; choose a new one")
@@ -161,15 +152,7 @@ def _locked(lock: Path, before_wait: Callable[[], object] | None) -> IO[str]:
 
 
 def require_free_space(folder: Path, need_bytes: int) -> None:
-    """Refuse work that cannot fit, before it starts.
-
-    Args:
-        folder: Where the work will be written (or its nearest existing parent).
-        need_bytes: Estimate of what it will take.
-
-    Raises:
-        InputError: Less than that is free.
-    """
+    """Refuse work that cannot fit, before it starts."""
     place = folder
     while not place.exists():
         place = place.parent
@@ -210,11 +193,7 @@ def _git_revision() -> str | None:
 
 @cache
 def package_versions() -> dict[str, str]:
-    """Versions of Python, of cxr-compare and of the packages that decide results.
-
-    Returns:
-        By name; a package that is not installed is left out.
-    """
+    """Versions of Python, of cxr-compare and of the packages that decide results."""
     versions = {"python": platform.python_version()}
     for package in ("cxr-compare", *_RECORDED):
         try:
@@ -225,16 +204,7 @@ def package_versions() -> dict[str, str]:
 
 
 def provenance() -> dict[str, Any]:
-    """What made a folder: command, time, revision, versions and hardware.
-
-    Returns:
-        A JSON-ready mapping. ``revision`` is None outside a git checkout; a package that is not
-        installed is left out of ``versions``.
-
-    Example:
-        >>> sorted(provenance())
-        ['command', 'created', 'hardware', 'revision', 'versions']
-    """
+    """What made a folder: command, time, revision, versions and hardware."""
     return {
         "command": _ASKED.get() or shlex.join(["cxr", *sys.argv[1:]]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),

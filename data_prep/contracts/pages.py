@@ -12,15 +12,7 @@ from data_prep.contracts.folders import atomic_path
 
 @cache
 def template_environment(*folders: Path, autoescape: bool = True) -> Environment:
-    """The templates of some folders, with the frame of all pages.
-
-    Args:
-        folders: Searched in this order, then this folder.
-        autoescape: Whether values are escaped; off for plain text only.
-
-    Raises:
-        jinja2.UndefinedError: Later, where a template asks for a value that it was not given.
-    """
+    """The templates of some folders, with the frame of all pages."""
     environment = Environment(
         loader=FileSystemLoader([*folders, Path(__file__).parent]),
         autoescape=autoescape,  # noqa: S701 - off for plain text only

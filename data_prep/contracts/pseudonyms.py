@@ -30,20 +30,7 @@ _HIDDEN = re.compile(rf"hidden/[0-9a-f]{{{_HEX_DIGITS}}}")
 
 
 def read_id_key(path: Path, *folders: Path) -> bytes:
-    """Read the key, or make one where there is none.
-
-    Args:
-        path: The key file; made with 32 random bytes, readable by its owner alone, if missing.
-        *folders: Folders that it must not lie in: the data set, which is passed on, and the
-            source, in which every file is looked at.
-
-    Returns:
-        The key.
-
-    Raises:
-        InputError: It lies in one of the folders, may be read by others, is shorter than 16 bytes
-            or no plain file, or cannot be made.
-    """
+    """Read the key, or make one where there is none."""
     path = Path(path)
     for folder in folders:
         if path.resolve().is_relative_to(Path(folder).resolve()):
@@ -85,15 +72,7 @@ def _make_key(path: Path) -> None:
 
 
 def key_from_environment(wanted: str, folder: Path) -> bytes:
-    """The key of a data set whose ids and paths are hashed, for who has to read its files.
-
-    Args:
-        wanted: The key's `key_id`, from ``dataset.json``.
-        folder: The data set.
-
-    Raises:
-        InputError: The variable `KEY_VARIABLE` does not name a file, or it holds another key.
-    """
+    """The key of a data set whose ids and paths are hashed, for who has to read its files."""
     name = os.environ.get(KEY_VARIABLE)
     if not name or not Path(name).is_file():
         raise InputError(
@@ -110,14 +89,6 @@ def keyed_hash(key: bytes, text: str) -> str:
     """HMAC-SHA256 of a text, its first 24 hexadecimal digits.
 
     96 bits: the chance that any two of 10^6 names get one hash is 10^12 / 2^97, or 6e-18.
-
-    Args:
-        key: As from `read_id_key`.
-        text: A name.
-
-    Example:
-        >>> keyed_hash(b"0" * 16, "patient:17")
-        '1984dfbe380506de1a1215f7'
     """
     message = text.encode("utf-8", errors="surrogateescape")
     return hmac.digest(key, message, "sha256").hex()[:_HEX_DIGITS]
@@ -129,16 +100,7 @@ def key_id(key: bytes) -> str:
 
 
 def hide_paths(frame: pd.DataFrame, key: bytes) -> pd.DataFrame:
-    """Replace the paths in a table that is about to be written.
-
-    Args:
-        frame: Has a column ``path``: the images, or what was excluded. Missing paths stay missing,
-            and those already hidden stay as they are.
-        key: As from `read_id_key`.
-
-    Returns:
-        The table with ``hidden/`` and 24 digits for each path.
-    """
+    """Replace the paths in a table that is about to be written."""
     return frame.assign(path=_hidden(frame["path"], key))
 
 
@@ -153,16 +115,7 @@ def _hidden(paths: pd.Series, key: bytes) -> pd.Series:
 
 
 def find_hidden(root: Path, key: bytes, wanted: Iterable[str]) -> dict[str, Path]:
-    """Find the files behind hidden paths, to read their images again.
-
-    Args:
-        root: The source folder.
-        key: The key that hid them.
-        wanted: Hidden paths, as `hide_paths` wrote them.
-
-    Returns:
-        Hidden path -> file; those whose file is gone, or was hidden with another key, are missing.
-    """
+    """Find the files behind hidden paths, to read their images again."""
     missing = set(wanted)
     found: dict[str, Path] = {}
     for place, _, names in os.walk(root):

@@ -33,36 +33,24 @@ class Rule:
 
 @dataclass(frozen=True)
 class Column:
-    """What a column must hold.
+    """What a column must hold."""
 
-    Attributes:
-        type: Of pandas, to which values are brought; None for lists, which stay as they are.
-        rules: Of its values, those that are missing left aside.
-        required: Whether every such table has it.
-        nullable: Whether values may be missing.
-    """
-
+    # of pandas, to which values are brought; None for lists, which stay as they are
     type: str | None
-    rules: tuple[Rule, ...] = ()
-    required: bool = True
-    nullable: bool = False
+    rules: tuple[Rule, ...] = ()  # of its values, those that are missing left aside
+    required: bool = True  # whether every such table has it
+    nullable: bool = False  # whether values may be missing
 
 
 @dataclass(frozen=True)
 class Schema:
-    """What a table must hold.
-
-    Attributes:
-        columns: By name.
-        unique: The columns that together name a row; empty where rows may repeat.
-        rules: Of several columns.
-        free: Whether it may have other columns.
-    """
+    """What a table must hold."""
 
     columns: Mapping[str, Column]
+    # the columns that together name a row; empty where rows may repeat
     unique: tuple[str, ...] = ()
-    rules: tuple[Rule, ...] = ()
-    free: bool = False
+    rules: tuple[Rule, ...] = ()  # of several columns
+    free: bool = False  # whether it may have other columns
 
 
 def _text(

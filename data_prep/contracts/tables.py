@@ -37,18 +37,7 @@ _VERSION_KEY = b"cxr_schema_version"
 
 
 def validate_table(frame: pd.DataFrame, name: str, where: str | Path = "") -> pd.DataFrame:
-    """Bring a frame to the types of a table and check every rule.
-
-    Example:
-        >>> frame = pd.DataFrame({"image_id": ["a"], "role": ["train"], "fold": [0]})
-        >>> validate_table(frame, "split")["role"].tolist()
-        ['train']
-        >>> validate_table(frame.assign(role="trian"), "split")
-        Traceback (most recent call last):
-        ...
-        data_prep.contracts.errors.InputError: split: role must be one of train, val, test, \
-unused; row 0, image_id 'a': role='trian'
-    """
+    """Bring a frame to the types of a table and check every rule."""
     schema = SCHEMAS[name]
     label = str(where or name)
     missing = [c for c, s in schema.columns.items() if s.required and c not in frame.columns]
@@ -120,20 +109,7 @@ def _place(frame: pd.DataFrame, row: int) -> str:
 
 
 def typed_table(frame: pd.DataFrame, name: str, label: str = "") -> pd.DataFrame:
-    """Bring a frame to the types of a table, without checking any other rule.
-
-    Args:
-        frame: Rows of the table.
-        name: Table name.
-        label: What to call it in messages; its name by default.
-
-    Raises:
-        InputError: A value has no such type.
-
-    Example:
-        >>> typed_table(pd.DataFrame({"image_id": [1], "role": ["val"]}), "split").values.tolist()
-        [['1', 'val']]
-    """
+    """Bring a frame to the types of a table, without checking any other rule."""
     typed = frame.reset_index(drop=True)
     types = {c: dtype.name for c, dtype in zip(typed.columns, typed.dtypes, strict=True)}
     for column, spec in SCHEMAS[name].columns.items():
@@ -233,20 +209,7 @@ def _of_reader(table: pd.DataFrame, reader: str) -> pd.DataFrame:
 
 
 def frame_digest(frame: pd.DataFrame, columns: Iterable[str]) -> str:
-    """Digest the chosen columns, whatever the order of the rows.
-
-    Args:
-        frame: Any table.
-        columns: Columns that count.
-
-    Returns:
-        16 hexadecimal digits of SHA-256.
-
-    Example:
-        >>> frame = pd.DataFrame({"a": [1, 2]})
-        >>> frame_digest(frame, ["a"]) == frame_digest(frame[::-1], ["a"])
-        True
-    """
+    """Digest the chosen columns, whatever the order of the rows."""
     chosen = list(columns)
     hashes = np.sort(pd.util.hash_pandas_object(frame[chosen], index=False).to_numpy())
     return hashlib.sha256(",".join(chosen).encode() + hashes.tobytes()).hexdigest()[:16]

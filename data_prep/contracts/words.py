@@ -10,32 +10,13 @@ _IRREGULAR = {"box": "boxes", "study": "studies", "patch": "patches", "copy": "c
 
 
 def counted(count: int, noun: str, verb: str = "") -> str:
-    """A number with its noun in the singular or the plural.
-
-    Args:
-        count: How many; thousands are set apart by commas.
-        noun: In the singular, of one or several words; the last one is inflected.
-        verb: In the plural, where one follows.
-
-    Example:
-        >>> counted(1, "image"), counted(1200, "box"), counted(0, "val image")
-        ('1 image', '1,200 boxes', '0 val images')
-        >>> counted(1, "image", "have"), counted(2, "image", "have")
-        ('1 image has', '2 images have')
-    """
+    """A number with its noun in the singular or the plural."""
     said = verb if count != 1 or not verb else _SINGULAR_VERBS[verb]
     return f"{count:,} {noun if count == 1 else plural(noun)}{' ' * bool(verb)}{said}"
 
 
 def counted_phrase(count: int, phrase: str) -> str:
-    """A number with a phrase that begins with a noun in the plural, and maybe its verb.
-
-    Example:
-        >>> counted_phrase(1, "images have no label"), counted_phrase(1, "boxes left out")
-        ('1 image has no label', '1 box left out')
-        >>> counted_phrase(3, "images have no label")
-        '3 images have no label'
-    """
+    """A number with a phrase that begins with a noun in the plural, and maybe its verb."""
     if count != 1:
         return f"{count:,} {phrase}"
     noun, space, rest = phrase.partition(" ")
@@ -46,11 +27,6 @@ def counted_phrase(count: int, phrase: str) -> str:
 
 
 def plural(noun: str) -> str:
-    """A noun in the plural.
-
-    Example:
-        >>> plural("patient"), plural("predicted box")
-        ('patients', 'predicted boxes')
-    """
+    """A noun in the plural."""
     rest, space, last = noun.rpartition(" ")
     return f"{rest}{space}{_IRREGULAR.get(last, last + 's')}"

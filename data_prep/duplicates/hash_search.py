@@ -38,34 +38,19 @@ _PAIRS_AT_LEAST = 2_000_000
 
 @dataclass(frozen=True)
 class ClosePairs:
-    """Pairs of fingerprints, by position.
+    """Pairs of fingerprints, by position."""
 
-    Attributes:
-        first: int64, shape ``(P,)``.
-        second: int64, shape ``(P,)``; above ``first``.
-        distance: Bits by which they differ, shape ``(P,)``.
-        turn: Position of the turn in `TURNS`, shape ``(P,)``.
-        complete: Whether the promise of `CERTAIN_DISTANCE` was kept; a set in which very many
-            fingerprints are alike is searched only so far.
-    """
-
-    first: np.ndarray
-    second: np.ndarray
-    distance: np.ndarray
-    turn: np.ndarray
+    first: np.ndarray  # int64, shape `(P,)`
+    second: np.ndarray  # int64, shape `(P,)`; above `first`
+    distance: np.ndarray  # bits by which they differ, shape `(P,)`
+    turn: np.ndarray  # position of the turn in `TURNS`, shape `(P,)`
+    # whether the promise of `CERTAIN_DISTANCE` was kept; a set in which very many fingerprints
+    # are alike is searched only so far
     complete: bool
 
 
 def close_pairs(hashes: np.ndarray, max_distance: int) -> ClosePairs:
-    """Find the pairs of fingerprints that differ in few bits, in the best of eight turns.
-
-    Example:
-        >>> hashes = np.zeros((3, 32), np.uint8)
-        >>> hashes[1, :2], hashes[2] = 255, np.arange(32) * 7
-        >>> found = close_pairs(hashes, 20)
-        >>> found.first.tolist(), found.second.tolist(), found.distance.tolist()
-        ([0], [1], [16])
-    """
+    """Find the pairs of fingerprints that differ in few bits, in the best of eight turns."""
     n = len(hashes)
     words = np.ascontiguousarray(hashes).view(np.uint64).reshape(n, WORDS)
     dealt = _deal_bits(hashes)

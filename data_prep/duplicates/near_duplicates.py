@@ -49,25 +49,19 @@ _ReadMany = Callable[[Sequence[str]], Iterable[np.ndarray | None]]
 
 @dataclass(frozen=True)
 class NearDuplicates:
-    """Copies that are not equal pixel for pixel.
+    """Copies that are not equal pixel for pixel."""
 
-    Attributes:
-        pairs: ``image_id, other_id, distance`` (bits), ``turn`` (what was done to the second, a
-            key of `data_prep.images.image_facts.TURNS`), ``correlation`` (missing where the pixels
-            were not looked at).
-        groups: ``group, image_id``: images that are copies of each other by way of the pairs,
-            with the equal images of each.
-        candidates: Pairs with like fingerprints.
-        undecided: Candidates that the fingerprint alone does not decide and whose pixels were not
-            looked at.
-        complete: Whether all close fingerprints were compared.
-    """
-
+    # `image_id, other_id, distance` (bits), `turn` (what was done to the second, a key of
+    # `data_prep.images.image_facts.TURNS`), `correlation` (missing where the pixels were not
+    # looked at)
     pairs: pd.DataFrame
+    # `group, image_id`: images that are copies of each other by way of the pairs, with the equal
+    # images of each
     groups: pd.DataFrame
-    candidates: int
+    candidates: int  # pairs with like fingerprints
+    # candidates that the fingerprint alone does not decide and whose pixels were not looked at
     undecided: int
-    complete: bool
+    complete: bool  # whether all close fingerprints were compared
 
     def __repr__(self) -> str:
         n_groups = self.groups["group"].nunique()
@@ -83,25 +77,7 @@ def find_near_duplicates(
     max_images: int = _MAX_IMAGES,
     read_many: _ReadMany | None = None,
 ) -> NearDuplicates:
-    """Find copies that were brightened, compressed, resized, squashed, mirrored or inverted.
-
-    Args:
-        decode: Reads ``image_id, pixel_sha256, perceptual_hash``.
-        read: Gives an image, uint8 ``(H, W)``, by its id, and raises `InputError` where it
-            cannot; None looks at no pixels.
-        read_many: Gives several as `small_image`, None for those that cannot be read; by default
-            one after another by `read`.
-        max_images: Most images to read, those first that the fingerprint cannot decide.
-
-    Returns:
-        The copies. Pairs are star-shaped where more than two fingerprints are equal.
-
-    Example:
-        >>> decode = pd.DataFrame({"image_id": ["a", "b"], "pixel_sha256": ["1", "2"],
-        ...     "perceptual_hash": ["00" * 32, "ff" * 32]})
-        >>> find_near_duplicates(decode).pairs[["image_id", "other_id", "turn"]].values.tolist()
-        [['a', 'b', 'negative']]
-    """
+    """Find copies that were brightened, compressed, resized, squashed, mirrored or inverted."""
     if "perceptual_hash" not in decode.columns or decode["perceptual_hash"].isna().all():
         decode = decode.assign(perceptual_hash=pd.Series(None, index=decode.index, dtype="str"))
     candidates, complete = _candidates(decode)
@@ -136,12 +112,6 @@ def _likeness(one: np.ndarray, other: np.ndarray) -> float:
 
     Both are squashed to 128 x 128 and ranked; what is finer than 1 px or coarser than 8 px of that
     is taken away, since all chests share their coarse outline.
-
-    Example:
-        >>> image = cv2.GaussianBlur(np.random.default_rng(0).integers(0, 256, (99, 99), np.uint8),
-        ...     (0, 0), 3)
-        >>> _likeness(image, image // 2) > 0.95
-        True
     """
     return float((_detail(one) * _detail(other)).sum())
 
@@ -256,21 +226,7 @@ Links = pd.Series | pd.DataFrame | None
 
 
 def patient_groups(images: pd.DataFrame, links: Links = None) -> pd.Series:
-    """Name the patient group of each image: its patient, or the first of several linked patients.
-
-    Args:
-        images: Reads ``image_id``, ``patient_id``.
-        links: Keys of each image, a column a kind of key; patients who share one (an image that
-            stands under two names) are one group.
-
-    Returns:
-        Group names, indexed by ``image_id``, sorted by it.
-
-    Example:
-        >>> images = pd.DataFrame({"image_id": list("abc"), "patient_id": list("wvu")})
-        >>> patient_groups(images, pd.Series({"a": "one image", "b": "one image"})).tolist()
-        ['v', 'v', 'u']
-    """
+    """Name the patient group of each image: its patient, or the first of all linked patients."""
     patient = images.set_index("image_id")["patient_id"].sort_index()
     codes, names = pd.factorize(patient, sort=True)
     # Patients and keys are the two kinds of nodes of one graph; its components are the groups.

@@ -43,7 +43,7 @@ class Unreadable:
 
     lost: bool  # whether they should be there; false where their place is not known on purpose
     text: str  # why
-    advice: str  # what to do
+    advice: str
 
 
 class ImageReader:

@@ -43,25 +43,18 @@ class ImageEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class AnnotationContent:
-    """The part of a data set that is exported.
+    """The part of a data set that is exported."""
 
-    Attributes:
-        dataset: With the chosen reader's labels, of the chosen target, as the reference's.
-        images: The images table in the order of ``image_id``; also ``role`` (missing where no
-            split is exported), ``image`` (its path) and ``stem`` (the id as a file's name).
-        labels: The tables ``findings``, ``boxes`` and ``box_coverage`` of all readers that go out;
-            the chosen one is ``reference``.
-        classes: Findings, in alphabetical order.
-        targets: As in ``dataset.json``.
-        how: Where the labels come from, ready for JSON and YAML.
-    """
-
-    dataset: DataSet
+    dataset: DataSet  # with the chosen reader's labels, of the chosen target, as the reference's
+    # the images table in the order of `image_id`; also `role` (missing where no split is
+    # exported), `image` (its path) and `stem` (the id as a file's name)
     images: pd.DataFrame
+    # the tables `findings`, `boxes` and `box_coverage` of all readers that go out; the chosen one
+    # is `reference`
     labels: dict[str, pd.DataFrame]
-    classes: tuple[str, ...]
-    targets: dict[str, dict[str, Any]]
-    how: dict[str, Any]
+    classes: tuple[str, ...]  # findings, in alphabetical order
+    targets: dict[str, dict[str, Any]]  # as in `dataset.json`
+    how: dict[str, Any]  # where the labels come from, ready for JSON and YAML
 
     @property
     def has_roles(self) -> bool:
@@ -174,18 +167,7 @@ def _require_plain(dataset: DataSet, names: list[str]) -> None:
 
 
 def file_stems(ids: pd.Series) -> pd.Series:
-    """Make each id fit to be a file's name, and different from the others whatever their case.
-
-    Args:
-        ids: Image ids in their order, which decides between ids that become one name.
-
-    Returns:
-        Names without suffix, of the same index.
-
-    Example:
-        >>> file_stems(pd.Series(["a-1", "a/1", "a_1", "../x"])).tolist()
-        ['a-1', 'a_1-1', 'a_1', '_x']
-    """
+    """Make each id fit to be a file's name, and different from the others whatever their case."""
     fit = ids.str.fullmatch(r"[\w-][\w.-]{0,149}")
     stems = ids.where(fit, ids.str.replace(r"[^\w.-]+", "_", regex=True).str.lstrip(".").str[:150])
     # Those that fit keep their names: they come first where several become one.
@@ -204,22 +186,15 @@ def file_stems(ids: pd.Series) -> pd.Series:
 
 @dataclass
 class AnnotationFolder:
-    """Where label files and images are put.
-
-    Attributes:
-        path: The folder.
-        mode: ``none`` puts no images there, ``png`` and ``jpeg`` rendered ones, ``link`` symbolic
-            links, ``copy`` copies.
-        dataset: Where the images come from.
-        advance: Told when an image is done.
-        cannot: What the format cannot say, one line each.
-    """
+    """Where label files and images are put."""
 
     path: Path
+    # `none` puts no images there, `png` and `jpeg` rendered ones, `link` symbolic links, `copy`
+    # copies
     mode: str
     dataset: DataSet
-    advance: Callable[[int], None] = lambda n: None
-    cannot: list[str] = field(default_factory=list)
+    advance: Callable[[int], None] = lambda n: None  # told when an image is done
+    cannot: list[str] = field(default_factory=list)  # what the format cannot say, one line each
     _tasks: list[RenderTask] = field(default_factory=list)
 
     @property

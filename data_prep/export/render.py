@@ -26,18 +26,12 @@ _ROWS_A_WORKER = 16  # fewer are done before another process has started
 
 @dataclass(frozen=True)
 class RenderTask:
-    """An image to render.
+    """An image to render."""
 
-    Attributes:
-        origin: The file to decode.
-        place: The file to write; its suffix says the format.
-        window: Name of the DICOM window; None for the first.
-        size: Width and height that the tables state, px; None where they state none.
-    """
-
-    origin: Path
-    place: Path
-    window: str | None
+    origin: Path  # the file to decode
+    place: Path  # the file to write; its suffix says the format
+    window: str | None  # name of the DICOM window; None for the first
+    # width and height that the tables state, px; None where they state none
     size: tuple[int, int] | None
 
 

@@ -56,12 +56,7 @@ def read_json_file(path: Path) -> Any:
 
 
 def _id_text(value: Any) -> str | None:
-    """An id as text; None where it is none.
-
-    Example:
-        >>> _id_text(7), _id_text(7.0), _id_text("7"), _id_text([7])
-        ('7', '7', '7', None)
-    """
+    """An id as text; None where it is none."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
     return str(value) if isinstance(value, int | str) and value != "" else None

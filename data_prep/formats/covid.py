@@ -53,12 +53,7 @@ _PLATFORMS = ("github.com", "kaggle.com")
 
 
 def _covid_targets(findings: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """A target for each finding that is worth judging; rare germs stay findings only.
-
-    Example:
-        >>> _covid_targets(["covid_19", "legionella"])
-        {'covid_19': {'any_of': ['covid_19'], 'display_name': 'COVID-19'}}
-    """
+    """A target for each finding that is worth judging; rare germs stay findings only."""
     names = set(findings)
     return {
         name: {
@@ -71,14 +66,7 @@ def _covid_targets(findings: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def _origin_of(address: str) -> str:
-    """Where an image was taken from: the host, and on a platform the owner and set, too.
-
-    Example:
-        >>> _origin_of("https://www.sirm.org/en/category/articles/")
-        'sirm.org'
-        >>> _origin_of("https://github.com/armiro/COVID-CXNet/tree/master")
-        'github.com/armiro/covid-cxnet'
-    """
+    """Where an image was taken from: the host, and on a platform the owner and set, too."""
     try:
         parts = urlsplit(address.strip().lower())
     except ValueError:
@@ -95,14 +83,7 @@ def _origins_of(addresses: pd.Series) -> pd.Series:
 
 
 def _path_findings(cell: str) -> list[str]:
-    """Take a published finding apart: each part of the path is one.
-
-    Example:
-        >>> _path_findings("Pneumonia/Viral/COVID-19")
-        ['pneumonia', 'viral_pneumonia', 'covid_19']
-        >>> _path_findings("COVID-19, ARDS"), _path_findings("todo")
-        (['covid_19', 'ards'], [])
-    """
+    """Take a published finding apart: each part of the path is one."""
     names = [finding_name(part) for part in re.split("[/,]", cell)]
     return [f"{n}_pneumonia" if n in _KINDS else n for n in names if n not in _UNKNOWN]
 

@@ -35,16 +35,13 @@ _LABELS = {"state": STATES, "origin": ORIGINS, "coverage": ("all", "some")}
 
 @dataclass
 class LabelRows:
-    """Rows of three tables; the first item of each is the image.
+    """Rows of three tables; the first item of each is the image."""
 
-    Attributes:
-        states: ``image, finding, reader, state, origin``.
-        coverage: ``image, finding, reader, coverage``.
-        boxes: ``image, finding, reader, x1, y1, x2, y2``.
-    """
-
+    # `image, finding, reader, state, origin`
     states: list[tuple[str, ...]] = field(default_factory=list)
+    # `image, finding, reader, coverage`
     coverage: list[tuple[str, ...]] = field(default_factory=list)
+    # `image, finding, reader, x1, y1, x2, y2`
     boxes: list[tuple[Any, ...]] = field(default_factory=list)
 
     def add(self, other: LabelRows) -> None:

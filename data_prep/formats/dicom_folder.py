@@ -61,20 +61,14 @@ _KEY_NAMES = {
 
 @dataclass(frozen=True)
 class _LabelTable:
-    """A label table as it was read.
-
-    Attributes:
-        path: The file.
-        key: Which of a file's names the rows use, such as ``study_instance_uid``.
-        rows: ``key, finding, state`` (empty where a box says it) and ``x1, y1, x2, y2`` (NaN
-            where there is no box).
-        passed_over: Columns that were not read.
-    """
+    """A label table as it was read."""
 
     path: Path
-    key: str
+    key: str  # which of a file's names the rows use, such as `study_instance_uid`
+    # `key, finding, state` (empty where a box says it) and `x1, y1, x2, y2` (NaN where there is
+    # no box)
     rows: pd.DataFrame
-    passed_over: tuple[str, ...]
+    passed_over: tuple[str, ...]  # columns that were not read
 
 
 def _read_label_table(path: Path) -> _LabelTable:

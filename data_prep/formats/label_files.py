@@ -44,12 +44,7 @@ _TEXTS = (*_NEEDED, "study_id", "view", "sex")
 
 
 def plain_facts(given: dict[str, Any]) -> dict[str, Any]:
-    """Take what is known of the free keys; what is no such value counts as not there.
-
-    Example:
-        >>> plain_facts({"sex": "female", "age_years": "51", "view": "pa", "patient_id": 7})
-        {'patient_id': '7', 'view': 'PA', 'sex': 'F', 'age_years': 51.0}
-    """
+    """Take what is known of the free keys; what is no such value counts as not there."""
     words = {
         key: str(given[key]).strip()
         for key in _FREE_KEYS
@@ -182,28 +177,24 @@ def to_edges(values: Iterable[Any]) -> list[float]:
 
 @dataclass
 class LabelFiles:
-    """What the label files of a source say; an image's path stands for its image.
+    """What the label files of a source say; an image's path stands for its image."""
 
-    Attributes:
-        images: Path -> what is known of the image beside labels: columns of the images table.
-        classes: Path of a labelled image -> the findings that its file was labelled for.
-        rows: Boxes of these, reader ``reference``; and all that a ``cxr`` object says.
-        partial: Image and finding whose lesions are not each in a box of their own.
-        roles: Image and its published role.
-        out: Images that cannot be used.
-        seen: What the user must know, with how often it was met; the text follows the number.
-        targets: Targets that the source names itself.
-        without_pixels: Keys of `images` that are no files, as the label files say themselves.
-    """
-
+    # path -> what is known of the image beside labels: columns of the images table
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # path of a labelled image -> the findings that its file was labelled for
     classes: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    # boxes of these, reader `reference`; and all that a `cxr` object says
     rows: LabelRows = field(default_factory=LabelRows)
+    # image and finding whose lesions are not each in a box of their own
     partial: set[tuple[str, str]] = field(default_factory=set)
-    roles: list[tuple[str, str]] = field(default_factory=list)
+    roles: list[tuple[str, str]] = field(default_factory=list)  # image and its published role
+    # images that cannot be used
     out: Exclusions = field(default_factory=lambda: Exclusions("labels"))
+    # what the user must know, with how often it was met; the text follows the number
     seen: Counter[str] = field(default_factory=Counter)
+    # targets that the source names itself
     targets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # keys of `images` that are no files, as the label files say themselves
     without_pixels: set[str] = field(default_factory=set)
 
     def add_box(self, image: str, finding: str, edges: Iterable[float]) -> None:

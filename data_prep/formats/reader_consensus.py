@@ -36,14 +36,7 @@ def require_rule(rule: str, readers: pd.Series) -> str | None:
 
 
 def reference_findings(findings: pd.DataFrame, rule: str) -> pd.DataFrame:
-    """Make the reference's findings of those of the readers.
-
-    Example:
-        >>> votes = pd.DataFrame({"image_id": "a", "finding": "mass", "reader": ["R1", "R2", "R3"],
-        ...     "state": ["present", "absent", "present"], "origin": "reader"})
-        >>> [reference_findings(votes, rule)["state"].item() for rule in ("majority", "any", "all")]
-        ['present', 'present', 'absent']
-    """
+    """Make the reference's findings of those of the readers."""
     chosen = require_rule(rule, findings["reader"])
     if chosen is not None:
         own = findings[findings["reader"] == chosen]
@@ -101,12 +94,6 @@ def _same_lesions(boxes: pd.DataFrame, iou: float = _SAME_LESION_IOU) -> np.ndar
     overlaps most is joined first, then the next, down to `iou`. A lesion has one box a reader at
     most, so a pair that would bring a second one is passed over. The order of the rows does not
     matter.
-
-    Example:
-        >>> two = pd.DataFrame({"image_id": "a", "finding": "mass", "reader": ["R1", "R2"],
-        ...     "x1": [0.0, 1.0], "y1": 0.0, "x2": [10.0, 11.0], "y2": 10.0})
-        >>> _same_lesions(two).tolist()
-        [0, 0]
     """
     ordered = boxes[[*FINDING_KEY, "reader", *EDGES]].reset_index(drop=True)
     ordered = ordered.sort_values([*FINDING_KEY, "reader", *EDGES], kind="stable")

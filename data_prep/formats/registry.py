@@ -32,20 +32,7 @@ FORMATS: dict[str, Format] = {
 
 
 def read_source(source: Path, format: str | None, options: ReadOptions) -> SourceTables:  # noqa: A002
-    """Read a source folder in the format that the user named.
-
-    Args:
-        source: The data set as its publisher gives it.
-        format: Name of a format.
-        options: What the user stated beside it.
-
-    Returns:
-        Its tables.
-
-    Raises:
-        InputError: The format is not given or not known (the message names the likely one), an
-            option means nothing to it, or the folder is not of it.
-    """
+    """Read a source folder in the format that the user named."""
     if all((source / name).exists() for name in ("dataset.json", "images.parquet")):
         raise InputError(
             f"{source}: is a prepared set already; to put several into one, say cxr prepare SET "
@@ -82,14 +69,7 @@ def _likely_format(folder: Path) -> str | None:
 
 
 def unprepared(folder: Path) -> str | None:
-    """Says of a folder, or one right below it, that it holds a download still to be prepared.
-
-    Args:
-        folder: Any existing folder.
-
-    Returns:
-        What it looks like and the command that prepares it; None where no format fits.
-    """
+    """Says of a folder, or one right below it, that it holds a download still to be prepared."""
     name, where = _likely_format(folder), folder
     if name in (None, DICOM.name):  # any tree with DICOM files in it fits that
         for below in sorted(path for path in folder.iterdir() if path.is_dir()):
@@ -105,10 +85,5 @@ def unprepared(folder: Path) -> str | None:
 
 
 def _formats_with(option: str) -> list[str]:
-    """Names of the formats that take a `ReadOptions` field.
-
-    Example:
-        >>> _formats_with("reference")
-        ['vindr']
-    """
+    """Names of the formats that take a `ReadOptions` field."""
     return [name for name, record in FORMATS.items() if option in record.options]

@@ -69,21 +69,16 @@ def no_roles() -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class ReadOptions:
-    r"""What a user may state beside the folder; each format takes some of it.
+    r"""What a user may state beside the folder; each format takes some of it."""
 
-    Attributes:
-        reference: How several readers of one image become the reference: ``majority``, ``any``,
-            ``all`` or ``reader:NAME``.
-        labels: Table of labels that lies elsewhere.
-        class_names: Names of the classes where the format only numbers them.
-        patient_pattern: Regular expression that finds the patient in a file's name; its first
-            group is the patient, and the group's name, where it has one, the name space:
-            ``(?P<nih>\d{8})_`` turns ``00019124_092.png`` into ``nih:00019124``.
-    """
-
+    # how several readers of one image become the reference: `majority`, `any`, `all` or
+    # `reader:NAME`
     reference: str = "majority"
-    labels: Path | None = None
-    class_names: tuple[str, ...] = ()
+    labels: Path | None = None  # table of labels that lies elsewhere
+    class_names: tuple[str, ...] = ()  # names of the classes where the format only numbers them
+    # regular expression that finds the patient in a file's name; its first group is the patient,
+    # and the group's name, where it has one, the name space: `(?P<nih>\d{8})_` turns
+    # `00019124_092.png` into `nih:00019124`
     patient_pattern: str | None = None
 
 
@@ -124,25 +119,17 @@ class SourceTables:
 
 @dataclass(frozen=True)
 class Format:
-    """A format that `cxr prepare` reads: all that help, docs and detection say of it.
+    """A format that `cxr prepare` reads: all that help, docs and detection say of it."""
 
-    Attributes:
-        name: As in ``--format``.
-        title: What it is, as the README and the docs say it.
-        folder: What the source folder must hold, one sentence.
-        detect: Whether a folder looks like it; reads names and first lines only.
-        read: From a folder and the user's options to its tables; decodes no pixel.
-        options: The `ReadOptions` that it takes.
-        sources: Where the known data sets of this format are published.
-    """
-
-    name: str
-    title: str
-    folder: str
+    name: str  # as in `--format`
+    title: str  # what it is, as the README and the docs say it
+    folder: str  # what the source folder must hold, one sentence
+    # whether a folder looks like it; reads names and first lines only
     detect: Callable[[Path], bool]
+    # from a folder and the user's options to its tables; decodes no pixel
     read: Callable[[Path, ReadOptions], SourceTables]
-    options: tuple[str, ...] = ()
-    sources: tuple[str, ...] = ()
+    options: tuple[str, ...] = ()  # the `ReadOptions` that it takes
+    sources: tuple[str, ...] = ()  # where the known data sets of this format are published
 
 
 @dataclass
@@ -295,12 +282,7 @@ def display_name(finding: str) -> str:
 
 
 def one_target_each(findings: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """A target of its own for each finding, in alphabetical order.
-
-    Example:
-        >>> one_target_each(["mass"])
-        {'mass': {'any_of': ['mass'], 'display_name': 'Mass'}}
-    """
+    """A target of its own for each finding, in alphabetical order."""
     return {
         name: {"any_of": [name], "display_name": display_name(name)}
         for name in sorted(set(findings))

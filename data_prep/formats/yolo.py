@@ -145,12 +145,7 @@ class _Prediction(Exception):  # noqa: N818 - no error: it says what the file is
 
 
 def _read_boxes(lines: list[str]) -> list[tuple[int, tuple[float, ...], bool]]:
-    """Read the lines of a label file.
-
-    Example:
-        >>> _read_boxes(["0 0.5 0.5 0.2 0.4", "1 .1 .1 .3 .1 .2 .5"])
-        [(0, (0.4, 0.3, 0.6, 0.7), False), (1, (0.1, 0.1, 0.3, 0.5), True)]
-    """
+    """Read the lines of a label file."""
     gathered = []
     for number, line in enumerate(lines, start=1):
         words = line.split()

@@ -43,36 +43,18 @@ _DECODE_COLUMNS = (
 
 @dataclass(frozen=True)
 class DeepPixels:
-    """An image at the depth of its file, before any window.
+    """An image at the depth of its file, before any window."""
 
-    Attributes:
-        values: uint16, shape ``(H, W)``; larger is brighter. Those of up to 8 bits stay as they
-            are; of deeper ones the lowest is 0.
-        low: What is shown black by the file's own window or range; may lie outside of the values.
-        high: What is shown white.
-    """
-
+    # uint16, shape `(H, W)`; larger is brighter. Those of up to 8 bits stay as they are; of
+    # deeper ones the lowest is 0
     values: np.ndarray = field(repr=False)
+    # what is shown black by the file's own window or range; may lie outside of the values
     low: float
-    high: float
+    high: float  # what is shown white
 
     @classmethod
     def of(cls, values: np.ndarray, low: float, high: float, *, negative: bool = False) -> Self:
-        """Shift values so that the lowest is 0, and scale what 16 bits would not hold or tell.
-
-        Args:
-            values: Any numbers, of any shape; what is not finite becomes the lowest.
-            low: Value shown black.
-            high: Value shown white.
-            negative: Whether larger values are darker; low and high are those before inversion.
-
-        Example:
-            >>> DeepPixels.of(np.array([-1000, 500, 1500]), 0, 1000).values.tolist()
-            [0, 1500, 2500]
-            >>> deep = DeepPixels.of(np.array([0.0, 0.5]), 0, 1, negative=True)
-            >>> deep.values.tolist(), deep.low, deep.high
-            ([65535, 0], -65535.0, 65535.0)
-        """
+        """Shift values so that the lowest is 0, and scale what 16 bits would not hold or tell."""
         if values.dtype == np.uint8:
             least, top, step = 0.0, 255.0, 1.0
         else:
@@ -94,25 +76,19 @@ class DeepPixels:
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """One image as it is displayed, and what was done to get there.
+    """One image as it is displayed, and what was done to get there."""
 
-    Attributes:
-        pixels: uint8, shape ``(H, W)``, 0 is black, air is dark.
-        record: The columns of the decode table except ``image_id``.
-        spacing_row_mm: Distance between rows as the header states it, in mm; None if unknown.
-        spacing_col_mm: Distance between columns, likewise.
-        header: ``view`` ('PA', 'AP', 'LL', 'other' or None), ``sex`` ('M', 'F', 'O' or None),
-            ``age_years`` (float or None) and ``modality`` (text or None). No identifiers.
-        colour: By how much red, green and blue of a plain image file differ on average, 0 to 255.
-        deep: The same at full depth, where it was asked for.
-    """
-
-    pixels: np.ndarray
-    record: dict[str, Any]
+    pixels: np.ndarray  # uint8, shape `(H, W)`, 0 is black, air is dark
+    record: dict[str, Any]  # the columns of the decode table except `image_id`
+    # distance between rows as the header states it, in mm; None if unknown
     spacing_row_mm: float | None = None
-    spacing_col_mm: float | None = None
+    spacing_col_mm: float | None = None  # distance between columns, likewise
+    # `view` ('PA', 'AP', 'LL', 'other' or None), `sex` ('M', 'F', 'O' or None), `age_years`
+    # (float or None) and `modality` (text or None). No identifiers
     header: dict[str, Any] = field(default_factory=dict)
+    # by how much red, green and blue of a plain image file differ on average, 0 to 255
     colour: float = 0.0
+    # the same at full depth, where it was asked for
     deep: DeepPixels | None = field(default=None, repr=False)
 
     def __repr__(self) -> str:
@@ -135,13 +111,7 @@ def decode_record(pixels: np.ndarray, notes: Iterable[str], **known: Any) -> dic
 
 
 def _pixel_digest(pixels: np.ndarray) -> str:
-    """SHA-256 of an image's shape and values: equal images in different files agree.
-
-    Example:
-        >>> flat = np.zeros((2, 3), np.uint8)
-        >>> _pixel_digest(flat) == _pixel_digest(flat.T)
-        False
-    """
+    """SHA-256 of an image's shape and values: equal images in different files agree."""
     digest = hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]}:".encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
@@ -212,10 +182,6 @@ def plain_reason(problem: BaseException | warnings.WarningMessage) -> str:
     r"""One short line from a library's exception or warning, without values from the file.
 
     Decoders quote what they stumble over, and in a DICOM header that can be a patient's name.
-
-    Example:
-        >>> plain_reason(ValueError("Invalid value for VR PN: 'Doe^Jane'\nmore"))
-        "Invalid value for VR PN: '...'"
     """
     source = problem.message if isinstance(problem, warnings.WarningMessage) else problem
     lines = str(source).strip().splitlines() or [type(source).__name__]

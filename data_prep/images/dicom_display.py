@@ -24,12 +24,7 @@ class _LookupTable:
     bits: int  # depth of the entries as the header states it, 1 to 16
 
     def look_up(self, values: np.ndarray) -> np.ndarray:
-        """Look values up; those outside the table get its first or last entry.
-
-        Example:
-            >>> _LookupTable(10, np.array([0, 5, 9]), 4).look_up(np.array([3, 11, 11.6, 40]))
-            array([0, 5, 9, 9])
-        """
+        """Look values up; those outside the table get its first or last entry."""
         index = np.clip(np.rint(values) - self.first_for(values), 0, self.entries.size - 1)
         return self.entries[index.astype(np.int64)]
 

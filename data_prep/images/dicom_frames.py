@@ -37,12 +37,6 @@ def _read_codestream(frame: bytes) -> _Codestream | None:
 
     Source:
         ITU-T T.81 B.2.2 (SOF), T.87 C.2.2 (JPEG-LS), T.800 A.5.1 (SIZ).
-
-    Example:
-        >>> frame = bytes([0xFF, 0xC0, 0, 11, 8, 0, 64, 0, 32, 1, 1, 17, 0])
-        >>> scan = bytes([0xFF, 0xDA, 0, 8, 1, 1, 0, 0, 63, 0])
-        >>> _read_codestream(b"\xff\xd8" + frame + scan)
-        _Codestream(width=32, height=64, bits=8, samples=1)
     """
     if frame[:2] == b"\xff\xd8":
         return _read_jpeg(frame)

@@ -48,15 +48,7 @@ _YEARS_PER_UNIT = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0, "": 
 
 
 def header_facts(header: Dataset) -> dict[str, Any]:
-    """Read view, sex, age and modality; no identifiers.
-
-    Args:
-        header: A DICOM data set.
-
-    Returns:
-        ``view`` ('PA', 'AP', 'LL', 'other' or None), ``sex`` ('M', 'F', 'O' or None),
-        ``_age_years`` (float or None), ``modality`` (a term of the standard or None).
-    """
+    """Read view, sex, age and modality; no identifiers."""
     sex = _text(header, "PatientSex").upper()
     modality = _text(header, "Modality").upper()
     return {
@@ -92,14 +84,7 @@ def pixel_spacing(header: Dataset) -> tuple[float | None, float | None]:
 
 
 def burned_in_annotation(header: Dataset) -> str | None:
-    """Whether the header says that text is burned into the image: yes, no, or None.
-
-    Example:
-        >>> header = Dataset()
-        >>> header.BurnedInAnnotation = "YES"
-        >>> burned_in_annotation(header)
-        'yes'
-    """
+    """Whether the header says that text is burned into the image: yes, no, or None."""
     text = _text(header, "BurnedInAnnotation").lower()
     return text if text in ("yes", "no") else None
 
@@ -189,45 +174,24 @@ _MOST_INFLATED = 1 << 22  # bytes of a deflated file: enough for any header
 
 @dataclass(frozen=True)
 class DicomFile:
-    """What a header says of one file.
+    """What a header says of one file."""
 
-    Attributes:
-        path: Relative to the folder, with ``/``.
-        reason: Why it is no chest radiograph; None where it may be one.
-        image_id: SOPInstanceUID; a digest of the path where that is missing.
-        patient: PatientID, after its issuer where that is given; empty if missing.
-        study: StudyInstanceUID; empty if missing.
-        patient_id: PatientID alone, as a label table may have it.
-        accession_number: AccessionNumber, likewise; it never gets into a data set.
-        view: As `data_prep.images.dicom_header.header_facts` gives it, like the next two.
-        sex: Likewise.
-        age_years: Likewise.
-        states_chest: Whether the header states the body part.
-    """
-
-    path: str
-    reason: str | None = None
-    image_id: str = ""
-    patient: str = ""
-    study: str = ""
-    patient_id: str = ""
-    accession_number: str = ""
+    path: str  # relative to the folder, with `/`
+    reason: str | None = None  # why it is no chest radiograph; None where it may be one
+    image_id: str = ""  # SOPInstanceUID; a digest of the path where that is missing
+    patient: str = ""  # PatientID, after its issuer where that is given; empty if missing
+    study: str = ""  # StudyInstanceUID; empty if missing
+    patient_id: str = ""  # PatientID alone, as a label table may have it
+    accession_number: str = ""  # AccessionNumber, likewise; it never gets into a data set
+    # as `data_prep.images.dicom_header.header_facts` gives it, like the next two
     view: str | None = None
     sex: str | None = None
     age_years: float | None = None
-    states_chest: bool = False
+    states_chest: bool = False  # whether the header states the body part
 
 
 def why_no_radiograph(path: Path) -> tuple[str | None, bool]:
-    """Say why a file is no frontal chest radiograph, by the rules for a folder of them.
-
-    Args:
-        path: A file of any kind; only a DICOM header is looked at.
-
-    Returns:
-        The reason, None where it may be one; and whether it is DICOM at all. Of other files
-        nothing is known.
-    """
+    """Say why a file is no frontal chest radiograph, by the rules for a folder of them."""
     with path.open("rb") as file:
         if not starts_like_dicom(file.read(132)):
             return None, False

@@ -183,12 +183,7 @@ def _deep_grey(values: np.ndarray | None) -> np.ndarray | None:
 
 
 def _turn_upright(values: np.ndarray, turn: int) -> np.ndarray:
-    """Turn or mirror an image as its EXIF orientation says.
-
-    Example:
-        >>> _turn_upright(np.array([[1, 2]]), 6).tolist()
-        [[1], [2]]
-    """
+    """Turn or mirror an image as its EXIF orientation says."""
     quarters = {3: 2, 6: 3, 7: 2, 8: 1}.get(turn, 0)
     if turn in (5, 7):
         return np.ascontiguousarray(np.rot90(values, quarters).swapaxes(0, 1))

@@ -53,15 +53,6 @@ def perceptual_hash(pixels: np.ndarray) -> str | None:
     upside down those that are odd in y, and a negative inverts all.
 
     Imports no pandas: worker processes start with this module, and start fast.
-
-    Example:
-        >>> rng = np.random.default_rng(0)
-        >>> image = cv2.GaussianBlur(rng.integers(0, 256, (200, 200), dtype=np.uint8), (0, 0), 5)
-        >>> brighter = (image // 2 + 90).astype(np.uint8)
-        >>> _hash_distance(perceptual_hash(image), perceptual_hash(brighter))[0] < 10
-        True
-        >>> _hash_distance(perceptual_hash(image), perceptual_hash(255 - image[:, ::-1]))[1]
-        'negative, mirrored'
     """
     small = squash(pixels, _HASH_SIDE)
     if int(small.max()) - int(small.min()) < _FLAT_STEP:
@@ -106,18 +97,7 @@ def squash(pixels: np.ndarray, side: int) -> np.ndarray:
 
 
 def grey_ranks(pixels: np.ndarray) -> np.ndarray:
-    """Replace each grey value by its middle rank: what is left does not know the grey curve.
-
-    Args:
-        pixels: uint8, any shape.
-
-    Returns:
-        float32 of the same shape, within -0.5 and 0.5, mean 0.
-
-    Example:
-        >>> grey_ranks(np.array([[10, 200], [10, 30]], np.uint8)).tolist()
-        [[-0.25, 0.375], [-0.25, 0.125]]
-    """
+    """Replace each grey value by its middle rank: what is left does not know the grey curve."""
     counts = np.bincount(pixels.ravel(), minlength=256)
     ranks = (np.cumsum(counts) - counts / 2) / pixels.size - 0.5
     return ranks.astype(np.float32)[pixels]
@@ -150,14 +130,10 @@ _MOST_CROSSED = 0.9  # quantile of a part's rows by the strokes that they cross
 
 
 class _TextLine(NamedTuple):
-    """The longest line of text on an image.
+    """The longest line of text on an image."""
 
-    Attributes:
-        characters: How many it seems to have.
-        box: ``x1, y1, x2, y2`` around them, px of the image; None without a character.
-    """
-
-    characters: float
+    characters: float  # how many it seems to have
+    # `x1, y1, x2, y2` around them, px of the image; None without a character
     box: tuple[float, float, float, float] | None
 
 
@@ -169,15 +145,6 @@ def find_text_line(pixels: np.ndarray) -> _TextLine:
     counted. Side markers (L, R) and "AP" are too short to count as a line; "PORTABLE" is one.
     Letters that touch are one part, and count as many as its rows cross strokes: the lead of a
     pacemaker is as wide as several letters, and a row crosses it once or twice.
-
-    Example:
-        >>> image = np.full((200, 400), 30, np.uint8)
-        >>> find_text_line(image)
-        _TextLine(characters=0.0, box=None)
-        >>> named = cv2.putText(image, "DOE JANE 1957", (20, 100), 0, 1.0, 255, 2)
-        >>> line = find_text_line(named)
-        >>> line.characters >= TEXT_LINE_CHARACTERS, line.box
-        (True, (26.0, 79.0, 218.0, 100.0))
     """
     scale = min(_TEXT_SIDE / max(pixels.shape), 1.0)
     height, width = pixels.shape
@@ -225,12 +192,7 @@ def _strokes_crossed(mask: np.ndarray) -> float:
 
 
 def _percentile(values: np.ndarray, share: float) -> float:
-    """What NumPy's `percentile` gives, without its overhead, which a small part does not repay.
-
-    Example:
-        >>> _percentile(np.array([1, 2, 9, 4]), 0.5)
-        3.0
-    """
+    """What NumPy's `percentile` gives, without its overhead, which a small part does not repay."""
     place = (values.size - 1) * share
     below = int(place)
     ends = [below, min(below + 1, values.size - 1)]
@@ -278,12 +240,6 @@ def _border_greys(pixels: np.ndarray) -> str:
 
     That much often tells a label is known of chest X-rays (Maguolo and Nanni, A critic evaluation
     of methods for COVID-19 automatic detection from X-ray images, 2021).
-
-    Example:
-        >>> image = np.zeros((20, 20), np.uint8)
-        >>> image[:2, :5] = 255  # a mark in the corner
-        >>> _border_greys(image)
-        'ff000000000000000000000000000000'
     """
     rows, columns = (max(1, round(side * _SHARE)) for side in pixels.shape)
     between = pixels[rows:-rows] if len(pixels) > 2 * rows else pixels
@@ -306,22 +262,7 @@ def _pieces(length: int) -> list[tuple[int, int]]:
 
 
 def read_border_greys(column: pd.Series) -> np.ndarray:
-    """The greys of many images as numbers.
-
-    Args:
-        column: As from `_border_greys`; missing where an image was not measured.
-
-    Returns:
-        float32, shape ``(N, 16)``, 0 to 255; NaN where missing.
-
-    Raises:
-        ValueError: One is not 32 hexadecimal digits.
-
-    Example:
-        >>> import pandas as pd
-        >>> read_border_greys(pd.Series(["ff" * 16, None]))[:, 0].tolist()
-        [255.0, nan]
-    """
+    """The greys of many images as numbers."""
     greys = np.full((len(column), _N_PIECES), np.nan, np.float32)
     known = column.notna().to_numpy()
     texts = column[known]
@@ -332,21 +273,7 @@ def read_border_greys(column: pd.Series) -> np.ndarray:
 
 
 def image_facts(pixels: np.ndarray) -> dict[str, Any]:
-    """Measure an image once, where it is decoded.
-
-    Args:
-        pixels: uint8, shape ``(H, W)``.
-
-    Returns:
-        ``mean_grey``, 0 to 255; ``perceptual_hash``, by which the audit finds copies;
-        ``text_score``, characters in the longest line of burned-in text, and where it is worth a
-        look its place, ``text_x1, text_y1, text_x2, text_y2`` in px; ``border_greys``, mean greys
-        of the outer tenth.
-
-    Example:
-        >>> image_facts(np.full((2, 2), 7, np.uint8))["mean_grey"]
-        7.0
-    """
+    """Measure an image once, where it is decoded."""
     line = find_text_line(pixels)
     is_suspect = line.characters >= TEXT_LINE_CHARACTERS
     place = line.box if is_suspect and line.box is not None else (None,) * 4

@@ -28,16 +28,7 @@ _TARGETS_IN_LINE = 3
 
 
 def count_roles(dataset: DataSet, split: pd.DataFrame) -> dict[str, dict[str, int]]:
-    """Count what each role of a split holds.
-
-    Args:
-        dataset: The data set.
-        split: One of its splits.
-
-    Returns:
-        By role: ``images``, ``patients``, and ``positive for TARGET`` of each target; roles
-        without an image are left out.
-    """
+    """Count what each role of a split holds."""
     rows = dataset.images[["image_id", "patient_id"]].merge(split, on="image_id")
     labels = {
         str(name): rows["image_id"].map(dataset.labels(target)) == 1
@@ -54,18 +45,7 @@ def count_roles(dataset: DataSet, split: pd.DataFrame) -> dict[str, dict[str, in
 
 
 def role_lines(roles: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """Say what `count_roles` counted.
-
-    Args:
-        roles: As from `count_roles`.
-
-    Returns:
-        A line a role; where there are more than three targets, a line a target besides.
-
-    Example:
-        >>> role_lines({"test": {"images": 1200, "patients": 9, "positive for mass": 3}})
-        ['  test   1,200 images, 9 patients, 3 positive for mass']
-    """
+    """Say what `count_roles` counted."""
     held = {role: count for role, count in roles.items() if count["images"]}
     wanted = list(dict.fromkeys(word for count in held.values() for word in count))
     targets = [word for word in wanted if word.startswith(_POSITIVE)]
@@ -102,28 +82,7 @@ def _image_classes(images: pd.DataFrame, findings: pd.DataFrame) -> pd.Series:
 
 
 def image_strata(images: pd.DataFrame, findings: pd.DataFrame) -> pd.DataFrame:
-    """Everything that a split balances.
-
-    Args:
-        images: Reads ``image_id`` and, where there are, ``x_class``, ``source``, ``x_set`` (of
-            which a set was combined) and ``view``.
-        findings: Of all readers; the reference reader's count.
-
-    Returns:
-        Indexed by ``image_id``: ``class`` (of `_image_classes`), then ``source``, ``x_set`` and
-        ``view`` where there are several values; then, where there are several findings, a boolean
-        column for each that says whether it is present.
-
-    Example:
-        >>> images = pd.DataFrame({"image_id": ["a", "b"], "source": "nih", "view": ["AP", "PA"]})
-        >>> findings = pd.DataFrame({"image_id": ["a", "a"], "finding": ["mass", "edema"],
-        ...     "reader": "reference", "state": "present"})
-        >>> image_strata(images, findings)
-                  class view  present: edema  present: mass
-        image_id
-        a         edema   AP            True           True
-        b           NaN   PA           False          False
-    """
+    """Everything that a split balances."""
     strata = _image_classes(images, findings).rename("class").to_frame()
     for column in ("source", "x_set", "view"):
         if column in images.columns:
@@ -150,20 +109,7 @@ def draw_split(
     rule: SplitRule,
     linked: _Linked = None,
 ) -> tuple[pd.DataFrame, How]:
-    """Split a data set by patient, or follow the roles that it came with.
-
-    Args:
-        images: The images table.
-        findings: The findings table.
-        given: ``image_id, role`` where the source fixes it. Roles ``unused`` alone leave the
-            other images to be drawn.
-        rule: How to draw.
-        linked: Keys that copies of one image share, as from `image_links`: their patients stay
-            together.
-
-    Returns:
-        The split table, and a JSON-ready mapping that says how it was made.
-    """
+    """Split a data set by patient, or follow the roles that it came with."""
     strata = image_strata(images, findings)
     if (given["role"] != "unused").any():
         return official_split(given, images, None, rule, strata=strata)
@@ -180,15 +126,7 @@ def draw_split(
 
 
 def image_links(decode: pd.DataFrame, near: NearDuplicates) -> pd.Series | None:
-    """The key that copies of one image share: equal pixels, or found to be nearly equal.
-
-    Args:
-        decode: The decode table; reads ``image_id, pixel_sha256``.
-        near: The copies in it; an audit of the same ones finds none in two roles.
-
-    Returns:
-        Indexed by ``image_id``; None where there are no images.
-    """
+    """The key that copies of one image share: equal pixels, or found to be nearly equal."""
     return None if decode.empty else linked_images(decode, near.groups)
 
 
@@ -268,16 +206,7 @@ def _make_split(
 
 
 def drawn_by(dataset: DataSet, name: str) -> dict[str, Any]:
-    """The rule of a split, or of the folds that bear its name.
-
-    Args:
-        dataset: The data set.
-        name: Of the split, or of the folds without their number.
-
-    Returns:
-        Arguments of `SplitRule`; empty where nothing is known. A share for test of 0, which
-        images that were given have, is left out.
-    """
+    """The rule of a split, or of the folds that bear its name."""
     for candidate in (name, f"{name}-0"):
         path = dataset.folder / "splits" / f"{candidate}.json"
         if path.is_file():
@@ -307,17 +236,7 @@ def write_splits(
 
 
 def write_split(folder: Path, name: str, split: pd.DataFrame, how: How) -> str:
-    """Write a split's table and how it was made.
-
-    Args:
-        folder: The data set.
-        name: The split's name.
-        split: The split table.
-        how: JSON-ready.
-
-    Returns:
-        The split's id.
-    """
+    """Write a split's table and how it was made."""
     place = make_folder(folder / "splits")
     split_id = frame_digest(split, ["image_id", "role"])
     write_table(split, place / f"{name}.parquet", "split")

@@ -43,26 +43,6 @@ def official_split(
 
     Of a patient with several roles the test images stand, else the validation images; the others
     become ``unused``. Where no image is for validation, patients are drawn from train.
-
-    Args:
-        official: ``image_id, role``. An image without a row becomes ``unused``.
-        images: As for `data_prep.splits.split.split_by_patient`.
-        linked: As there; patients who share an image count as one.
-        rule: Its ``val`` is the share of the training patients that validate where none do; its
-            ``test`` counts for nothing.
-        strata: As there, for that draw and for the folds.
-
-    Returns:
-        The split table, train and validation patients assigned to folds; and a JSON-ready mapping
-        that says how it came about, with ``n_patients_in_two_roles``, ``n_images_unused`` (taken
-        out for that), ``n_images_without_role`` and ``notes`` in plain words.
-
-    Example:
-        >>> images = pd.DataFrame({"image_id": list("abc"), "patient_id": list("ppq")})
-        >>> given = pd.DataFrame({"image_id": list("abc"), "role": ["train", "test", "val"]})
-        >>> split, how = official_split(given, images)
-        >>> split["role"].tolist(), how["n_images_unused"]
-        (['unused', 'test', 'val'], 1)
     """
     rule = rule or SplitRule()
     group = patient_groups(images, linked)
@@ -119,23 +99,7 @@ def read_split_file(
     *,
     strict: bool = False,
 ) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Read the user's own split: ``image_id,role[,fold]`` or ``patient_id,role[,fold]``.
-
-    Args:
-        path: CSV file. Roles are train, val (valid, validation, dev), test and unused, in small or
-            capital letters; a fold is a whole number from 0 on, empty on test and unused images.
-        images: As for `data_prep.splits.split.split_by_patient`.
-        linked: As there; the same image may not have two roles either.
-        strict: Refuse a file that leaves an image without a role or names an unknown id.
-
-    Returns:
-        The split table (images that the file leaves out are ``unused``), and how it came about,
-        JSON-ready, with ``n_images_without_role`` and ``n_ids_unknown`` (they change nothing).
-
-    Raises:
-        InputError: The file is not such a CSV, names one id twice or no id of this data set, or
-            gives one patient two roles or folds.
-    """
+    """Read the user's own split: ``image_id,role[,fold]`` or ``patient_id,role[,fold]``."""
     text = read_text_csv(path, ("role",))
     key = next((k for k in ("image_id", "patient_id") if k in text.columns), None)
     if key is None:

@@ -32,11 +32,6 @@ def balanced_parts(
     Groups are assigned to equal folds as by scikit-learn's `StratifiedGroupKFold`. It knows one
     class a sample, so an image comes in once for each stratum that it is of. Folds are then put
     together to parts, in the one of 200 random ways that comes closest to the shares.
-
-    Example:
-        >>> group = pd.Series({"a": "p", "b": "p", "c": "q", "d": "r"})
-        >>> balanced_parts(group, None, np.array([0.5, 0.5]), np.random.default_rng(0)).tolist()
-        [1, 0, 0]
     """
     code, names = pd.factorize(group, sort=True)
     part = np.full(len(names), -1) if held is None else held.copy()
@@ -77,10 +72,6 @@ def _equal_folds(samples: np.ndarray, n_folds: int) -> np.ndarray:
     least between folds, and where two folds are as good, to the one with fewer samples. Variances
     are updated from sums of whole numbers. Where these leave it open which fold is better, they are
     computed as scikit-learn does, whose rounding decides.
-
-    Example:
-        >>> _equal_folds(np.array([[1.0, 2.0], [1.0, 0.0], [1.0, 2.0], [1.0, 0.0]]), 2).tolist()
-        [0, 1, 1, 0]
     """
     of_stratum = samples.sum(axis=0)
     weight = 1 / (n_folds * of_stratum * len(of_stratum))
@@ -206,24 +197,19 @@ _UNUSED = "unused -"
 class SplitRule:
     """How a split is drawn.
 
-    Attributes:
-        val: Share of patients for validation, in [0, 1).
-        test: Share of patients for test, in [0, 1].
-        folds: Number of folds that the train and validation patients are assigned to, at least 2.
-        seed: Seed of the draw.
-        method: ``balanced``: each role gets its share of every stratum. ``hash``: the role follows
-            from the patient's id and the seed alone, so it stays when images are added; strata
-            come out even only as far as chance has it.
-
     Raises:
         InputError: The shares do not fit together, there are fewer than 2 folds, or there is no
             such method.
     """
 
-    val: float = 0.15
-    test: float = 0.2
+    val: float = 0.15  # share of patients for validation, in [0, 1)
+    test: float = 0.2  # share of patients for test, in [0, 1]
+    # number of folds that the train and validation patients are assigned to, at least 2
     folds: int = 5
     seed: int = 0
+    # `balanced`: each role gets its share of every stratum. `hash`: the role follows from the
+    # patient's id and the seed alone, so it stays when images are added; strata come out even
+    # only as far as chance has it
     method: str = "balanced"
 
     def __post_init__(self) -> None:
@@ -256,35 +242,6 @@ def split_by_patient(
     Balanced, scikit-learn's `StratifiedGroupKFold` assigns patients to equal folds, which are put
     together to roles, so that each role gets its share of patients, of images and of every
     stratum. The result depends on ids and seed, not on the order of rows.
-
-    Args:
-        images: Reads ``image_id``, ``patient_id`` and, where there is one, ``patient_id_source``.
-            An image ``mapped_unverified`` is never judged on, since who it shows is doubtful: its
-            patient goes to train in every fold; by hash, the image is ``unused`` where its patient
-            does not train.
-        strata: What to balance, indexed by ``image_id``; see
-            `data_prep.splits.split.balanced_parts`.
-        val: As in `SplitRule`, like all that follow but the last.
-        test: Share of patients for test.
-        folds: Number of folds.
-        seed: Seed of the draw.
-        method: ``balanced`` or ``hash``.
-        linked: Keys of each image, indexed by ``image_id``; patients who share one (an image that
-            stands under two names) stay together. By hash their role is that of the id that sorts
-            first: a link that is found later is the one thing that can change a role.
-
-    Returns:
-        ``image_id, role, fold``, one row an image, sorted by ``image_id``. ``fold`` is missing on
-        test images and on those that always train.
-
-    Raises:
-        InputError: `SplitRule` refuses the rule.
-
-    Example:
-        >>> images = pd.DataFrame({"image_id": list("abcdef"), "patient_id": list("uuvwxy")})
-        >>> split = split_by_patient(images, val=0.2, test=0.2, seed=1)
-        >>> split.loc[split["image_id"].isin(["a", "b"]), "role"].nunique()
-        1
     """
     rule = SplitRule(val, test, folds, seed, method)
     nothing = pd.DataFrame({"image_id": [], "role": [], "fold": []})
@@ -305,22 +262,6 @@ def extend_split(
     approach its shares. ``unused`` is what would otherwise put an image or a patient into two
     roles (the added image shows that two old patients are one), and a doubtful image of a patient
     who does not train.
-
-    Args:
-        old: ``image_id, role, fold`` of the old images.
-        images: Old and new images, as for `split_by_patient`.
-        strata: As for `split_by_patient`.
-        rule: How new patients are drawn.
-        linked: As for `split_by_patient`.
-
-    Returns:
-        As `split_by_patient`. Patients all of whose old images are ``unused`` count as new.
-
-    Example:
-        >>> images = pd.DataFrame({"image_id": list("abcd"), "patient_id": list("uvuw")})
-        >>> old = pd.DataFrame({"image_id": ["a", "b"], "role": ["test", "train"], "fold": None})
-        >>> extend_split(old, images)["role"].tolist()
-        ['test', 'train', 'test', 'train']
     """
     rule = rule or SplitRule()
     group = patient_groups(images, linked)
@@ -421,13 +362,7 @@ def _is_split_up(state: pd.Series, linked: pd.Series | pd.DataFrame | None) -> n
 
 
 def fold_split(split: pd.DataFrame, fold: int) -> pd.DataFrame:
-    """Turn one fold into the validation role, all others into train; test stays.
-
-    Example:
-        >>> split = pd.DataFrame({"image_id": ["a", "b"], "role": "train", "fold": [0, 1]})
-        >>> fold_split(split, 1)["role"].tolist()
-        ['train', 'val']
-    """
+    """Turn one fold into the validation role, all others into train; test stays."""
     roles = split["role"].where(is_member(split["role"], ["test", "unused"]), "train")
     return split.assign(role=roles.mask(_is_fold(split, fold), "val"))
 
@@ -436,11 +371,6 @@ def fold_as_test(split: pd.DataFrame, fold: int, folds: int) -> pd.DataFrame:
     """Turn one fold into the test role, the next into validation, all others into train.
 
     Over all folds each image is tested once, validated once, and trained on otherwise.
-
-    Example:
-        >>> split = pd.DataFrame({"image_id": list("abc"), "role": "train", "fold": [0, 1, 2]})
-        >>> fold_as_test(split, 2, folds=3)["role"].tolist()
-        ['val', 'train', 'test']
     """
     roles = fold_split(split, (fold + 1) % folds)["role"]
     return split.assign(role=roles.mask(_is_fold(split, fold), "test"))

@@ -29,15 +29,6 @@ def _nested_parts(
     Patients of a stratum are put in a random order, and the orders of all strata are merged so that
     each prefix holds every stratum in proportion. A share is a prefix: a smaller one lies within a
     larger one, and a patient is in it with all images or with none.
-
-    Example:
-        >>> ids = list("abcdefgh")
-        >>> split = pd.DataFrame({"image_id": ids, "role": ["train"] * 8, "fold": None})
-        >>> own, sick = pd.Series(ids, index=ids), pd.Series(list("nnnnssss"), index=ids)
-        >>> parts = _nested_parts(split, own, sick, [0.25, 0.5])
-        >>> quarter, half = (set(parts[s].query("role == 'train'").image_id) for s in (0.25, 0.5))
-        >>> len(half), sorted(sick[list(half)]), quarter < half
-        (4, ['n', 'n', 's', 's'], True)
     """
     if bad := [share for share in shares if not 0 < share <= 1]:
         raise InputError(f"share {bad[0]:g}: give shares above 0 and up to 1, such as 0.25")
@@ -71,12 +62,7 @@ def _places(stratum: pd.Series, rng: np.random.Generator) -> pd.Series:
 
 
 def _part_name(split: str, seed: int, share: float) -> str:
-    """Name of the split that holds a part; the whole split is itself.
-
-    Example:
-        >>> _part_name("fold-0", 2, 0.125), _part_name("fold-0", 2, 1.0)
-        ('fold-0.part-0.125-seed-2', 'fold-0')
-    """
+    """Name of the split that holds a part; the whole split is itself."""
     return split if share == 1 else f"{split}.part-{share:g}-seed-{seed}"
 
 
@@ -87,18 +73,7 @@ def draw_nested_parts(
     shares: Sequence[float],
     seeds: Sequence[int],
 ) -> dict[str, dict[tuple[float, int], pd.DataFrame]]:
-    """Draw the parts of a data set's splits, see `_nested_parts`; nothing is written.
-
-    Args:
-        dataset: The data set.
-        target: Whose positive and negative patients, and their classes, are kept in proportion.
-        splits: What is a part of each; its test images are those of all its parts.
-        shares: See `_nested_parts`.
-        seeds: One set of nested parts for each.
-
-    Returns:
-        By split, the split table of each share and seed.
-    """
+    """Draw the parts of a data set's splits, see `_nested_parts`; nothing is written."""
     decode = read_table(dataset.folder / "decode.parquet", "decode")
     group = patient_groups(dataset.images, image_links(decode, near_duplicates_of(dataset, decode)))
     label = dataset.labels(target).map({0.0: "negative", 1.0: "positive"}).fillna("")

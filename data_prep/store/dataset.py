@@ -45,12 +45,7 @@ class Target:
 def dataset_ids(
     images: pd.DataFrame, findings: pd.DataFrame, boxes: pd.DataFrame, coverage: pd.DataFrame
 ) -> dict[str, str]:
-    """Ids of the content and of the labels, whatever the order of the rows.
-
-    Returns:
-        ``content_id`` (images and patients) and ``labels_id`` (findings, boxes, coverage): a
-        corrected label changes only the second, so predictions stay valid and tuning does not.
-    """
+    """Ids of the content and of the labels, whatever the order of the rows."""
     labels = [
         frame_digest(findings, LABEL_COLUMNS),
         frame_digest(boxes, BOX_COLUMNS),
@@ -157,15 +152,7 @@ class DataSet:
         return images["source"].eq(SYNTHETIC) | named
 
     def target(self, name: str | None = None, *, option: str = "--target NAME") -> Target:
-        """The named target; the name may be left out where there is exactly one.
-
-        Args:
-            name: Of the target.
-            option: How the command that runs is told the name, for errors.
-
-        Raises:
-            InputError: No such target, or several and none named.
-        """
+        """The named target; the name may be left out where there is exactly one."""
         known = ", ".join(self.targets)
         if name is None and len(self.targets) != 1:
             raise InputError(f"{self.folder}: has targets {known}; choose one with {option}")
@@ -293,14 +280,7 @@ class DataSet:
         return self.source_root / str(path)
 
     def read_original(self, image_id: str) -> np.ndarray:
-        """Decode an image at its original size, as it is displayed.
-
-        Returns:
-            uint8, shape ``(H, W)``.
-
-        Raises:
-            InputError: The file is gone or cannot be decoded.
-        """
+        """Decode an image at its original size, as it is displayed."""
         # Judging without pixels needs no decoder.
         from data_prep.images.decoded_image import MAX_FILE_BYTES
         from data_prep.images.image import read_image

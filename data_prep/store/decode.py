@@ -30,49 +30,32 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class DecodeTask:
-    """A file to decode.
+    """A file to decode."""
 
-    Attributes:
-        image_id: Name of the image.
-        path: Its file.
-        sizes: Sides of the squares wanted, in px; may be empty.
-        window: Name of the DICOM window wanted; None for the first.
-        measure: Whether to hash the file and to measure the image; pixels alone need neither.
-    """
-
-    image_id: str
-    path: Path
-    sizes: tuple[int, ...] = ()
-    window: str | None = None
+    image_id: str  # name of the image
+    path: Path  # its file
+    sizes: tuple[int, ...] = ()  # sides of the squares wanted, in px; may be empty
+    window: str | None = None  # name of the DICOM window wanted; None for the first
+    # whether to hash the file and to measure the image; pixels alone need neither
     measure: bool = True
 
 
 @dataclass(frozen=True)
 class DecodedRow:
-    """What came of a `DecodeTask`: an image's facts and squares, or the reason for none.
+    """What came of a `DecodeTask`: an image's facts and squares, or the reason for none."""
 
-    Attributes:
-        image_id: Name of the image.
-        error: None, or one line that says why there is nothing else.
-        record: Columns of the decode table except ``image_id``.
-        height: Rows of the original, in px.
-        width: Columns of the original, in px.
-        spacing_row_mm: As the header states it, in mm.
-        spacing_col_mm: Likewise.
-        header: ``view``, ``sex``, ``age_years``, ``modality``; each may be missing or None.
-        file_sha256: Of the file's bytes, 64 hexadecimal digits; empty where not measured.
-        squares: Per size, uint8 ``(size, size)`` and the image's place in it.
-    """
-
-    image_id: str
-    error: str | None = None
+    image_id: str  # name of the image
+    error: str | None = None  # none, or one line that says why there is nothing else
+    # columns of the decode table except `image_id`
     record: dict[str, Any] = field(default_factory=dict)
-    height: int = 0
-    width: int = 0
-    spacing_row_mm: float | None = None
+    height: int = 0  # rows of the original, in px
+    width: int = 0  # columns of the original, in px
+    spacing_row_mm: float | None = None  # as the header states it, in mm
     spacing_col_mm: float | None = None
+    # `view`, `sex`, `age_years`, `modality`; each may be missing or None
     header: dict[str, Any] = field(default_factory=dict)
-    file_sha256: str = ""
+    file_sha256: str = ""  # of the file's bytes, 64 hexadecimal digits; empty where not measured
+    # per size, uint8 `(size, size)` and the image's place in it
     squares: dict[int, tuple[np.ndarray, Placement]] = field(default_factory=dict)
 
 
@@ -130,21 +113,13 @@ def _crashed(task: DecodeTask) -> DecodedRow:
 
 @dataclass
 class LoosePixels:
-    """Images that no pixel store holds, as a model reads them; reads like a pixel store.
+    """Images that no pixel store holds, as a model reads them; reads like a pixel store."""
 
-    Attributes:
-        size: Side S of the squares, px.
-        ids: The images.
-        images: uint8 (S, S) by image id.
-        placements: Where each original lies in its square.
-        sizes: ``image_id, width, height`` of the originals, px.
-    """
-
-    size: int
-    ids: pd.Index
-    images: dict[str, np.ndarray]
-    placements: dict[str, Placement]
-    sizes: pd.DataFrame
+    size: int  # side S of the squares, px
+    ids: pd.Index  # the images
+    images: dict[str, np.ndarray]  # uint8 (S, S) by image id
+    placements: dict[str, Placement]  # where each original lies in its square
+    sizes: pd.DataFrame  # `image_id, width, height` of the originals, px
 
     @classmethod
     def of(cls, originals: Mapping[str, np.ndarray], size: int) -> LoosePixels:

@@ -169,12 +169,7 @@ def _nearest(folder: Path, wanted: Kind) -> str | None:
 
 
 def listed(held: dict[KindName, list[Path]]) -> str:
-    """What a folder holds, in words.
-
-    Example:
-        >>> listed({"data set": [Path("out/data")], "run": [Path("out/a"), Path("out/b")]})
-        'it holds the data set data, the runs a and b'
-    """
+    """What a folder holds, in words."""
     parts = []
     for kind, paths in held.items():
         several = kind if kind == "predictions" or not paths[1:] else plural(kind)
@@ -221,14 +216,7 @@ def _advice(folder: Path, found: Kind, wanted: Kind) -> str | None:
 
 
 def data_set_of(folder: Path) -> Path | None:
-    """The data set that a run, predictions or a report were made on, where it lies nearby.
-
-    Args:
-        folder: A complete folder; data sets are looked for beside it and above.
-
-    Returns:
-        The data set with the same content; None where there is none, or the folder names none.
-    """
+    """The data set that a run, predictions or a report were made on, where it lies nearby."""
     kind = kind_of(folder)
     if kind is None or kind.name not in ("run", "export", "predictions", "report", "sweep"):
         return None

@@ -68,12 +68,7 @@ _WORTH_A_WORKER = 200  # images: starting a process costs as much as decoding th
 
 
 def store_folder(dataset_folder: Path, size: int) -> Path:
-    """Where a data set keeps its pixels of a size.
-
-    Example:
-        >>> store_folder(Path("data"), 256).as_posix()
-        'data/pixels/letterbox-256'
-    """
+    """Where a data set keeps its pixels of a size."""
     return dataset_folder / "pixels" / store_spec(size)
 
 
@@ -101,14 +96,7 @@ class PixelStore:
 
     @classmethod
     def open(cls, folder: Path) -> Self:
-        """Open a complete store.
-
-        Args:
-            folder: ``<data set>/pixels/<spec>``.
-
-        Raises:
-            InputError: The store is missing, incomplete or damaged.
-        """
+        """Open a complete store."""
         info = read_json(folder / INFO_NAME, INFO_KIND)
         store = cls(folder, info, read_table(folder / INDEX_NAME, "pixel_index"))
         if len(store.index) != info["n_images"]:
@@ -122,17 +110,7 @@ class PixelStore:
         return store
 
     def image(self, image_id: str) -> np.ndarray:
-        """One image.
-
-        Args:
-            image_id: Name of an image in the store.
-
-        Returns:
-            uint8, shape ``(size, size)``, a read-only view.
-
-        Raises:
-            InputError: The store has no such image.
-        """
+        """One image."""
         shard, row = self._shards[self._row_of(image_id)]
         return self._shard(int(shard))[row]
 

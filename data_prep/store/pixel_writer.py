@@ -41,12 +41,7 @@ _Place = tuple[int, int, float, float, float, float]  # shard, row, scale x and 
 
 
 def shard_name(shard: int) -> str:
-    """File name of a shard.
-
-    Example:
-        >>> shard_name(3)
-        'shard-00003.npy'
-    """
+    """File name of a shard."""
     return f"shard-{shard:05d}.npy"
 
 
@@ -58,14 +53,6 @@ class PixelStoreWriter:
 
     Attributes:
         done: Ids of the images that are in the store.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     with PixelStoreWriter(Path(folder), 16) as writer:
-        ...         writer.add("a", np.zeros((16, 16), np.uint8), Placement(1.0, 1.0, 0.0, 0.0))
-        ...     sorted(path.name for path in Path(folder).iterdir())
-        ['index.parquet', 'pixels.json', 'shard-00000.npy']
     """
 
     def __init__(self, folder: Path, size: int) -> None:

@@ -150,14 +150,7 @@ class PredictionWriter:
         boxes: pd.DataFrame | None = None,
         maps: pd.DataFrame | None = None,
     ) -> None:
-        """Write one part.
-
-        Args:
-            images: ``image_id, status, reason`` of the images of this part.
-            scores: ``image_id, finding, score``.
-            boxes: ``image_id, finding, x1, y1, x2, y2, score``, original pixels.
-            maps: Activation maps; see DESIGN.md.
-        """
+        """Write one part."""
         # The images come last: a part counts as done only when all of it is on the disk.
         for name, frame in (("scores", scores), ("boxes", boxes), ("maps", maps)):
             if frame is not None:

@@ -22,32 +22,19 @@ MIN_SIDE = 2.0
 class Placement:
     """Where an image lies in its square: store = original x scale + offset, edges continuous.
 
-    Attributes:
-        scale_x: Store pixels per original pixel along x.
-        scale_y: The same along y; differs from `scale_x` by the rounding to whole pixels only.
-        offset_x: Black columns to the left, in store pixels.
-        offset_y: Black rows above, in store pixels.
-
     Example:
         >>> placement = Placement(scale_x=0.5, scale_y=0.5, offset_x=0.0, offset_y=64.0)
         >>> placement.to_store(np.array([[100.0, 100.0, 300.0, 200.0]])).tolist()
         [[50.0, 114.0, 150.0, 164.0]]
     """
 
-    scale_x: float
-    scale_y: float
-    offset_x: float
-    offset_y: float
+    scale_x: float  # store pixels per original pixel along x
+    scale_y: float  # the same along y; differs from `scale_x` by the rounding to whole pixels only
+    offset_x: float  # black columns to the left, in store pixels
+    offset_y: float  # black rows above, in store pixels
 
     def to_store(self, boxes: np.ndarray) -> np.ndarray:
-        """Move boxes from the original into the square.
-
-        Args:
-            boxes: ``xyxy``, original px, shape ``(N, 4)``.
-
-        Returns:
-            ``xyxy``, store px, float64, shape ``(N, 4)``.
-        """
+        """Move boxes from the original into the square."""
         return _as_boxes(boxes) * self._scales() + self._offsets()
 
     def to_original(self, boxes: np.ndarray, width: float, height: float) -> np.ndarray:
@@ -141,11 +128,6 @@ def _resize(pixels: np.ndarray, size: int) -> np.ndarray:
 class Preprocess:
     """What a model expects of its input; travels with the weights as ``preprocess.json``.
 
-    Attributes:
-        size: Side of the square, in px, 16 to 4,096.
-        mean: Mean of the pixel values on a scale of 0 to 1.
-        std: Standard deviation on that scale, above 0.
-
     Example:
         >>> preprocess = Preprocess(size=256, mean=0.5, std=0.25)
         >>> preprocess.spec
@@ -154,9 +136,9 @@ class Preprocess:
         [-2.0, 2.0]
     """
 
-    size: int
-    mean: float
-    std: float
+    size: int  # side of the square, in px, 16 to 4,096
+    mean: float  # mean of the pixel values on a scale of 0 to 1
+    std: float  # standard deviation on that scale, above 0
 
     def __post_init__(self) -> None:
         require_size(self.size)
@@ -169,14 +151,7 @@ class Preprocess:
         return store_spec(self.size)
 
     def normalise(self, images: Pixels) -> Pixels:
-        """Turn grey levels into what the model sees: ``(x / 255 - mean) / std``.
-
-        Args:
-            images: 0 to 255, any shape, NumPy array or torch tensor; integers become float32.
-
-        Returns:
-            The same kind of array, same shape, floating point.
-        """
+        """Turn grey levels into what the model sees: ``(x / 255 - mean) / std``."""
         if isinstance(images, np.ndarray):
             if not np.issubdtype(images.dtype, np.floating):
                 images = images.astype(np.float32)  # type: ignore[assignment]
@@ -212,10 +187,5 @@ def require_size(size: int) -> None:
 
 
 def store_spec(size: int) -> str:
-    """Name of the pixel store of a size.
-
-    Example:
-        >>> store_spec(512)
-        'letterbox-512'
-    """
+    """Name of the pixel store of a size."""
     return f"letterbox-{size}"

@@ -23,24 +23,14 @@ class Canvas:
 
     Thorax units: x grows to the image's right (the patient's left) from the midline, y grows
     down from the image's upper edge; 1 is the image's width.
-
-    Attributes:
-        size: Side in px.
-        scale: Magnification of the patient.
-        angle: Rotation in radians, clockwise on the screen.
-        shift_x: Where the midline meets the image's centre line, in image widths from the centre.
-        shift_y: Displacement downwards, in image widths.
-
-    Example:
-        >>> Canvas(size=100).to_px(np.array([[0.0, 0.25]])).tolist()
-        [[50.0, 25.0]]
     """
 
-    size: int
-    scale: float = 1.0
-    angle: float = 0.0
+    size: int  # side in px
+    scale: float = 1.0  # magnification of the patient
+    angle: float = 0.0  # rotation in radians, clockwise on the screen
+    # where the midline meets the image's centre line, in image widths from the centre
     shift_x: float = 0.0
-    shift_y: float = 0.0
+    shift_y: float = 0.0  # displacement downwards, in image widths
 
     @cached_property
     def _turn(self) -> Points:
@@ -119,11 +109,6 @@ def _smooth_outline(corners: Points, rounds: int = 3) -> Points:
 
     Source:
         Chaikin 1974, An algorithm for high-speed curve generation.
-
-    Example:
-        >>> square = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
-        >>> _smooth_outline(square, rounds=1)[:2].tolist()
-        [[0.25, 0.0], [0.75, 0.0]]
     """
     points = np.asarray(corners, dtype=np.float64)
     for _ in range(rounds):
@@ -144,12 +129,7 @@ def ellipse(
 
 
 def curve(*corners: tuple[float, float], steps: int = 24) -> Points:
-    """A smooth open curve from the first to the last corner (a Bezier curve of any degree).
-
-    Example:
-        >>> curve((0.0, 0.0), (1.0, 1.0), (2.0, 0.0), steps=3).tolist()
-        [[0.0, 0.0], [1.0, 0.5], [2.0, 0.0]]
-    """
+    """A smooth open curve from the first to the last corner (a Bezier curve of any degree)."""
     return _bernstein(len(corners), steps) @ np.array(corners, dtype=np.float64)
 
 
@@ -172,7 +152,7 @@ class _Skeleton:
     """The bones of one chest; lengths in image widths."""
 
     bone: float  # density of bone, 1 is usual; falls with age
-    backs: int  # number of back ribs a side
+    backs: int
     back_contrast: float  # density of the back ribs among the bones
     back_gap: float  # distance between two back ribs on the spine
     back_slope: float  # how far a back rib falls on its way to the side

@@ -45,12 +45,7 @@ _JPEG_QUALITY = 95
 
 
 def _make_image_id(seed: int, patient: int | str, number: int) -> str:
-    """The name of an image, in the form of the challenge's `patientId`.
-
-    Example:
-        >>> _make_image_id(seed=0, patient=7, number=1)
-        '...-...-4...-...-...'
-    """
+    """The name of an image, in the form of the challenge's `patientId`."""
     digest = hashlib.blake2b(f"{seed}/{patient}/{number}".encode(), digest_size=16).digest()
     return str(uuid.UUID(bytes=digest, version=4))
 

@@ -75,11 +75,7 @@ def copies_root() -> Path:
 
 
 def local_path(address: str) -> Path:
-    """Where the local copy of an address lies; nothing is fetched.
-
-    Raises:
-        InputError: It holds a user or a password, or is not the address of a folder or file.
-    """
+    """Where the local copy of an address lies; nothing is fetched."""
     scheme, _, rest = address.partition("://")
     shown_address = f"{scheme}://{rest.rpartition('@')[2]}"
     if "@" in rest.partition("/")[0]:

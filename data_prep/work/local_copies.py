@@ -124,15 +124,7 @@ def _is_rank_above_0() -> bool:
 
 
 def local_folder(folder: str | Path) -> Path:
-    """The folder that a person or a program names; one in a store is fetched first.
-
-    Raises:
-        InputError: A store refuses or does not answer.
-
-    Example:
-        >>> local_folder("out/data")
-        PosixPath('out/data')
-    """
+    """The folder that a person or a program names; one in a store is fetched first."""
     if not is_address(folder):
         return Path(folder)
     _fetch_folder(str(folder), alone=False)
@@ -309,11 +301,7 @@ def _take(copy: Path, wanted: dict[Path, Stored]) -> Iterator[tuple[Path, _Entry
 
 
 def is_there(path: Path) -> bool:
-    """Whether there is a file at a path, or at the address of which it is the local copy.
-
-    Raises:
-        StoreError: The store refuses or does not answer.
-    """
+    """Whether there is a file at a path, or at the address of which it is the local copy."""
     address = address_of(path)
     if address is None or path.is_file():
         return path.is_file()
@@ -329,15 +317,6 @@ def open_image(path: Path, most_bytes: int | None = None) -> Iterator[Path]:
     """The file of an image to read: itself, or a temporary copy of what lies in a store.
 
     Works on any machine that may read the store, whether or not it has a local copy.
-
-    Args:
-        path: Of a local file, or in a local copy.
-        most_bytes: Larger files are refused before they are fetched.
-
-    Raises:
-        InputError: The file is gone or too large; or what the block raises, which then names the
-            file by its own path.
-        StoreError: The store refuses or does not answer, which is no fault of the file.
     """
     address = address_of(path)
     if address is None or (path.is_file() and not _is_placeholder(path)):
@@ -373,15 +352,7 @@ def _is_placeholder(path: Path) -> bool:
 
 
 def fetch_shard(path: Path, sha256: str | None) -> Path:
-    """A shard of a pixel store: itself, or fetched into the local copy, where there is room for it.
-
-    Args:
-        path: Of a local file, or in a local copy.
-        sha256: Of its bytes, as its pixel store recorded it; None of one that did not.
-
-    Raises:
-        InputError: It is larger than the cache may be, is gone, or does not have that hash.
-    """
+    """A shard of a pixel store: itself, or fetched into the local copy where that has room."""
     address = address_of(path)
     if address is None:
         return path
@@ -482,11 +453,7 @@ class _Sender:
 
 
 def _send_changes(address: str, *, last: bool) -> tuple[int, int]:
-    """Send what has changed; while the command works, only files that are finished.
-
-    Returns:
-        Number and bytes of the files that were sent.
-    """
+    """Send what has changed; while the command works, only files that are finished."""
     copy, start = local_path(address), time.time_ns()
     with _locked(f"manifest {copy}"):
         before, local = _read_manifest(copy), _local_files(copy)

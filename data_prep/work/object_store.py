@@ -220,12 +220,7 @@ def _stored(info: dict[str, Any]) -> Stored:
 
 
 def _nanoseconds(when: Any) -> int:
-    """A time as stores give it, in ns since 1970; 0 for what is none.
-
-    Example:
-        >>> _nanoseconds("2026-01-01T00:00:00Z"), _nanoseconds(None)
-        (1767225600000000000, 0)
-    """
+    """A time as stores give it, in ns since 1970; 0 for what is none."""
     from datetime import datetime
 
     if isinstance(when, str):

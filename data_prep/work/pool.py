@@ -32,17 +32,9 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class LocalEngine:
-    """Processes of this machine.
+    """Processes of this machine."""
 
-    Attributes:
-        workers: How many; 0 and 1 work in this process, without protection from crashes.
-
-    Example:
-        >>> list(LocalEngine(1).map_rows(abs, [-2, 1], on_crash=lambda row: 0))
-        [2, 1]
-    """
-
-    workers: int
+    workers: int  # how many; 0 and 1 work in this process, without protection from crashes
 
     def map_rows(
         self,
@@ -257,19 +249,7 @@ _END = object()
 
 
 def read_ahead(rows: Iterable[Row], *, most: int = 2) -> Iterator[Row]:
-    """Draw rows in a thread of their own while the caller works on those before.
-
-    Args:
-        rows: Read in that thread alone, one after another.
-        most: How many are drawn before they are asked for.
-
-    Yields:
-        The rows in their order. What goes wrong with one is raised in its place.
-
-    Example:
-        >>> list(read_ahead(range(4)))
-        [0, 1, 2, 3]
-    """
+    """Draw rows in a thread of their own while the caller works on those before."""
     source, context = iter(rows), copy_context()  # a thread begins without the caller's
 
     def draw() -> Any:
@@ -290,16 +270,6 @@ def write_behind(write: Callable[[Row], object], rows: Iterable[Row]) -> None:
 
     One row at most waits for the one before it. However it ends, what was begun is written to its
     end before this returns or raises.
-
-    Args:
-        write: Called with one row after another, in their order.
-        rows: Made in the caller's thread.
-
-    Example:
-        >>> written: list[int] = []
-        >>> write_behind(written.append, range(3))
-        >>> written
-        [0, 1, 2]
     """
     call = copy_context().run
     with ThreadPoolExecutor(1, "write-behind") as writer:
