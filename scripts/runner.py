@@ -280,7 +280,10 @@ def _words(value: Any) -> list[str]:
     if value is None:
         return []
     if isinstance(value, Mapping):
-        return [f"{key}={','.join(_words(item))}" for key, item in value.items()]
+        nested = [(key, item) for key, item in value.items() if isinstance(item, Mapping)]
+        inner = [f"{key}.{word}" for key, item in nested for word in _words(item)]
+        plain = [(key, item) for key, item in value.items() if not isinstance(item, Mapping)]
+        return [*inner, *(f"{key}={','.join(_words(item))}" for key, item in plain)]
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [word for item in value for word in _words(item)]
     return [str(getattr(value, "folder", value))]

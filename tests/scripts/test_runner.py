@@ -1,0 +1,178 @@
+"""The runner: one function is the command, the Python call and the record of what was asked."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import pytest
+from typer import Typer
+from typer.testing import CliRunner
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import provenance
+from scripts import console
+from scripts.cli import VERBS, _command, run_verb, verb_function
+from scripts.options import DataFolder, Settings
+from scripts.runner import AnyPath, Argument, Outcome, parameters_of, verb
+
+CALLS: list[dict[str, Any]] = []
+
+
+def read_pairs(value: Any) -> dict[str, str]:
+    """Texts KEY=VALUE, or a mapping."""
+    return dict(value) if isinstance(value, Mapping) else dict(text.split("=") for text in value)
+
+
+@verb
+def probe(
+    *sources: AnyPath,
+    out: AnyPath | None = None,
+    unit: Literal["image", "patient"] = "image",
+    replicates: Annotated[int, Argument(least=100, most=900)] = 200,
+    policy: list[str] | None = None,
+    pairs: Annotated[Mapping[str, str] | None, Argument(read=read_pairs)] = None,
+    set_: Settings = None,
+    fast: bool = False,
+    overlay: bool = True,
+    kept: Annotated[str, Argument(option="--from", words="A shared option.")] = "a",
+) -> Outcome:
+    """Say what was asked.
+
+    More than one line.
+
+    Args:
+        *sources: Where it
+            comes from.
+        out: Where it goes.
+        unit: What is counted.
+        replicates: How often.
+        policy: Which.
+        pairs: By name.
+        set_: Keys.
+        fast: Quickly.
+        overlay: Drawn.
+
+    Returns:
+        What was asked.
+
+    Example:
+        cxr probe a b --out c
+    """
+    CALLS.append(dict(locals()))
+    console.say("working")
+    facts = {"command": provenance()["command"]}
+    return Outcome(f"unit {unit}", facts, next_steps=("cxr show c",), exit_status=int(fast))
+
+
+@pytest.fixture(autouse=True)
+def calls() -> list[dict[str, Any]]:
+    CALLS.clear()
+    return CALLS
+
+
+def command(*words: str) -> Any:
+    app = Typer(rich_markup_mode=None)
+    app.callback()(lambda: None)
+    app.command("probe")(_command(probe))
+    return CliRunner().invoke(app, ["probe", *words])
+
+
+@pytest.mark.parametrize(
+    ("words", "asked"),
+    [
+        (["a", "b"], {"sources": ("a", "b")}),
+        (["a", "--out", "c", "--no-overlay"], {"out": "c", "overlay": False}),
+        (["a", "--unit", "patient", "--replicates", "100"], {"unit": "patient", "replicates": 100}),
+        (["a", "--policy", "p", "--policy", "q"], {"policy": ["p", "q"]}),
+        (["a", "--pairs", "a=1", "--pairs", "b=2"], {"pairs": {"a": "1", "b": "2"}}),
+        (["a", "--from", "z"], {"kept": "z"}),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_command_and_function_ask_the_same(words: list[str], asked: Any, calls: Any) -> None:
+    assert command(*words).exit_code == 0
+    probe(*asked.pop("sources", ("a",)), **asked)
+    assert calls[0] == calls[1]
+
+
+def test_python_hands_over_texts_objects_and_values(calls: Any) -> None:
+    class InFolder:
+        folder = Path("run")
+
+    probe("a", InFolder(), policy="p", pairs={"a": "1"}, set_={"training": {"epochs": 2}})
+    assert calls[0]["sources"] == (Path("a"), Path("run"))
+    assert calls[0]["policy"] == ["p"]
+    assert calls[0]["set_"] == {"training.epochs": 2}
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"unit": "study"}, "--unit study: is none of image, patient"),
+        ({"replicates": 99}, "--replicates 99: must be at least 100"),
+        ({"replicates": 901}, "--replicates 901: must be at most 900"),
+    ],
+    ids=["choice", "least", "most"],
+)
+def test_python_is_refused_as_the_command_line_is(options: Any, says: str, calls: Any) -> None:
+    with pytest.raises(InputError, match=says):
+        probe(**options)
+    words = [word for key, value in options.items() for word in (f"--{key}", str(value))]
+    assert command("a", *words).exit_code == 2
+    assert calls == []
+
+
+def test_what_was_asked_is_recorded_as_a_command_also_from_python() -> None:
+    made = probe("a b", unit="patient", fast=True, set_={"training": {"epochs": 2}})
+    assert (
+        made.to_dict()["command"] == "cxr probe 'a b' --unit patient --set training.epochs=2 --fast"
+    )
+    assert probe().to_dict()["command"] == "cxr probe"
+
+
+def test_python_is_silent_and_the_command_line_shows_the_result(capsys: Any) -> None:
+    assert str(probe()) == "unit image"
+    assert capsys.readouterr() == ("", "")
+    assert run_verb(probe, fast=True, as_json=True) == 1
+    shown = capsys.readouterr()
+    assert shown.err == "working\nunit image\nNext: cxr show c\n"
+    assert '"command": "cxr probe --fast"' in shown.out
+
+
+def test_help_is_the_docstring() -> None:
+    text = " ".join(command("--help").output.split())
+    for words in ("Say what was asked. More than one line.", "Where it comes from.", "How often.",
+                  "A shared option.", "100<=x<=900", "Example: cxr probe a b --out c"):  # fmt: skip
+        assert words in text
+    assert "Args:" not in text
+
+
+def test_a_wrong_folder_is_named_before_the_verb_is_entered(tmp_path: Path) -> None:
+    @verb
+    def judge(*, data: DataFolder) -> None:
+        """Never entered."""
+        raise AssertionError
+
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(InputError, match="is a run, not a data set"):
+        judge(data=tmp_path)
+
+
+@pytest.mark.parametrize("name", [n for n in VERBS if hasattr(verb_function(n), "__wrapped__")])
+def test_every_argument_of_a_verb_is_described(name: str) -> None:
+    function = verb_function(name)
+    assert [p.name for p in parameters_of(function) if not p.words] == []
+
+
+def test_verbs_are_light_to_import() -> None:
+    code = (
+        "import sys, cxr_compare\n"
+        "for name in cxr_compare._VERBS: getattr(cxr_compare, name)\n"
+        "print({'torch', 'pandas', 'numpy', 'pydantic'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout.strip() == "set()", done.stderr
