@@ -196,23 +196,6 @@ def combine(
     it. Patients with one id (``nih:00019124``) are one patient. A finding that a set did not ask
     about stays unknown on its images. The split is drawn anew by patient, and patients of two
     sets who share an image stay together; images that a set leaves unused stay unused.
-
-    Args:
-        folders: Complete data set folders, at least two.
-        out: Folder to make; new, empty, or begun by the same call.
-        name: The new set's name; the folder's name by default.
-        rule: How the split is drawn.
-        targets: Targets of the user's own: name -> findings; see
-            `data_prep.assemble.combine.merge_targets`.
-        measure_shortcuts: As for `data_prep.audit.audit.audit`.
-
-    Returns:
-        What came in.
-
-    Raises:
-        InputError: A folder is not complete, a set is given more than once, ids are hashed with
-            different keys, one folder lies in another, targets do not fit together, or `out` holds
-            something else.
     """
     out, rule = Path(out), rule or SplitRule()
     sets = _open(folders, out)

@@ -94,23 +94,6 @@ def prepare(
 
     Every image is decoded once. The work may be killed at any moment: the same call goes on
     where it stopped. A complete folder is left as it is, but gets the pixel stores it lacks.
-
-    Args, beside those that ``cxr prepare`` has and explains:
-        options: What the format should know beside the folder.
-        sizes: Sides of pixel stores to build now, px; a training builds the one it needs.
-        targets: Targets of the user's own: name -> findings of which any makes it positive.
-        rule: How the default split is drawn.
-        engine: What decodes in place of workers: see `data_prep.work.engine.open_engine`.
-        progress: ``progress(description, total)`` gives a context manager that yields
-            ``advance(n)``.
-        measure_shortcuts: As for `data_prep.audit.audit.audit`.
-
-    Returns:
-        What came in and what was left out.
-
-    Raises:
-        InputError: The source is not of this format, holds nothing usable, or has changed; the
-            folder holds something else; or, if strict, anything would be left out.
     """
     source, out = Path(source), Path(out)
     rule, options = rule or SplitRule(), options or ReadOptions()

@@ -171,23 +171,9 @@ def audit(
 ) -> Audit:
     """Look for what would make results on a data set wrong.
 
-    Args:
-        dataset: A data set; its tables and splits are read, and of its images those that look
-            like copies of others.
-        split: The split to check; all by default.
-        pixels: Whether to look at images at all; without, copies are told by fingerprint.
-        near: Copies found before, so that they are not looked for again.
-        measure_shortcuts: Of images, decode table and labels (a column a target) how well
-            metadata and image borders predict each target: `evaluation.systems.shortcuts`. Left
-            out: shortcuts are not audited.
-        engine: What decodes the images that look like copies, where they are many.
-
-    Returns:
-        Errors (patients in two roles, equal images that disagree, impossible boxes), warnings,
-        and facts worth knowing.
-
-    Raises:
-        InputError: There is no such split.
+    `measure_shortcuts` says of images, decode table and labels (a column a target) how well
+    metadata and image borders predict each target; shortcuts are not audited without it. `near`
+    are copies found before, `engine` decodes the images that look like copies.
     """
     images = _with_columns(dataset.images, ("view", "sex"), ("age_years",))
     decode = _read_or_empty(dataset, "decode")
@@ -282,19 +268,7 @@ class Soundness(NamedTuple):
 
 
 def require_sound(dataset: DataSet, split: str, *, despite_errors: bool = False) -> Soundness:
-    """Refuse a split on which the audit found what makes results wrong.
-
-    Args:
-        dataset: The data set.
-        split: Name of the split.
-        despite_errors: Go on nevertheless.
-
-    Returns:
-        What is known against the split.
-
-    Raises:
-        InputError: There is an error, and nobody said to go on.
-    """
+    """Refuse a split on which the audit found what makes results wrong."""
     errors = split_errors(dataset, split)
     audited = errors is not None
     errors = _quick_errors(dataset, split) if errors is None else errors

@@ -74,14 +74,6 @@ def build_augmentation(
 
     Returns:
         The chain, or None where every argument is 0.
-
-    Raises:
-        InputError: An argument is negative, not finite, or above its limit, or `stretch` is given
-            without `scale`.
-
-    Example:
-        >>> build_augmentation() is None
-        True
     """
     ranges = {
         "rotate_degrees": rotate_degrees, "scale": scale,
@@ -196,15 +188,6 @@ def augment(
         ``(M, 4)``; their rows in `boxes`, int64, ``(M,)``, ascending. A box is dropped where
         under 30 % of its area are left or not covered, or under 2 px of a side; `why_dropped`
         counts.
-
-    Raises:
-        ValueError: The boxes do not have shape ``(N, 4)``.
-
-    Example:
-        >>> flip = build_augmentation(horizontal_flip=1.0)
-        >>> pixels, boxes = np.zeros((8, 10), np.uint8), np.array([[0.0, 1.0, 4.0, 5.0]])
-        >>> augment(flip, pixels, boxes, seed=1)[1].tolist()
-        [[6.0, 1.0, 10.0, 5.0]]
     """
     given = np.zeros((0, 4)) if boxes is None else np.asarray(boxes, dtype=np.float64)
     if given.size == 0:

@@ -25,12 +25,7 @@ class DroppedBoxes(NamedTuple):
     covered: int = 0  # a cutout hid most of them
 
     def plus(self, other: DroppedBoxes) -> DroppedBoxes:
-        """Both together.
-
-        Example:
-            >>> DroppedBoxes(3, small=1).plus(DroppedBoxes(2, outside=1))
-            DroppedBoxes(given=5, outside=1, small=1, covered=0)
-        """
+        """Both together."""
         return DroppedBoxes(*(own + its for own, its in zip(self, other, strict=True)))
 
     @property
@@ -83,17 +78,8 @@ def join_mosaic(
     Returns:
         The mosaic. A box is dropped where under 30 % of its area or under 2 px of a side are left.
 
-    Raises:
-        InputError: There are not four squares of one size.
-
     Source:
         Bochkovskiy, Wang and Liao 2020, YOLOv4.
-
-    Example:
-        >>> quarters = [np.full((8, 8), grey, np.uint8) for grey in (1, 2, 3, 4)]
-        >>> mosaic = join_mosaic(quarters, [np.zeros((0, 4))] * 4, seed=1)
-        >>> mosaic.pixels[[0, 0, 7, 7], [0, 7, 0, 7]].tolist()
-        [1, 2, 3, 4]
     """
     shapes = {image.shape for image in images}
     size = images[0].shape[0] if images else 0

@@ -59,18 +59,7 @@ class View:
 
 
 def parse_views(text: str) -> tuple[View, ...]:
-    """Read what a user asks for; the plain view always comes first.
-
-    Args:
-        text: ``flip`` and ``scale`` with a factor of 0.5 to 2, by commas.
-
-    Raises:
-        InputError: A word is neither, is out of range, or comes twice.
-
-    Example:
-        >>> [view.name for view in parse_views("flip,scale0.8")]
-        ['plain', 'flip', 'scale0.8']
-    """
+    """Read what a user asks for; the plain view always comes first."""
     views = [View()]
     for word in (part.strip() for part in text.split(",")):
         number = re.fullmatch(r"scale(\d+(?:\.\d+)?)", word)

@@ -46,12 +46,7 @@ class Boxes:
 
     @classmethod
     def from_table(cls, table: pd.DataFrame, labels: np.ndarray) -> Boxes:
-        """The rows of a boxes table: ``x1, y1, x2, y2, score``, original px.
-
-        Args:
-            table: May be empty.
-            labels: Of its rows, shape ``(N,)``.
-        """
+        """The rows of a boxes table: ``x1, y1, x2, y2, score``, original px."""
         corners = table[EDGES].to_numpy(np.float64)
         return cls(corners, table["score"].to_numpy(np.float64), np.asarray(labels))
 

@@ -30,17 +30,7 @@ _RECORDED = (
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it into place, or remove it on any error.
-
-    Args:
-        path: The file to make; its folder must exist.
-
-    Yields:
-        The path to write.
-
-    Raises:
-        InputError: The disk is full or the folder cannot be written.
-    """
+    """Yield a temporary path beside `path`; rename it into place, or remove it on any error."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         yield temporary

@@ -125,27 +125,13 @@ def typed_table(frame: pd.DataFrame, name: str, label: str = "") -> pd.DataFrame
 
 
 def empty_table(name: str) -> pd.DataFrame:
-    """An empty table with all required columns, typed.
-
-    Example:
-        >>> empty_table("scores").columns.tolist()
-        ['image_id', 'finding', 'score']
-    """
+    """An empty table with all required columns, typed."""
     columns = [c for c, spec in SCHEMAS[name].columns.items() if spec.required]
     return typed_table(pd.DataFrame({c: [] for c in columns}), name)
 
 
 def write_table(frame: pd.DataFrame, path: Path, name: str) -> None:
-    """Validate and write one Parquet file, whole or not at all.
-
-    Args:
-        frame: Rows of the table.
-        path: File to write; its folder must exist.
-        name: Table name.
-
-    Raises:
-        InputError: A rule of the table is broken, or the disk is full.
-    """
+    """Validate and write one Parquet file, whole or not at all."""
     table = pa.Table.from_pandas(validate_table(frame, name, path.name), preserve_index=False)
     metadata = {**(table.schema.metadata or {}), _VERSION_KEY: str(SCHEMA_VERSION).encode()}
     with atomic_path(path) as temporary:

@@ -91,10 +91,6 @@ def export_annotations(
 
     Returns:
         What was written, and what the format could not say.
-
-    Raises:
-        InputError: An argument names nothing, the folder is not empty, an image is gone, or the
-            format can say nothing of this data set.
     """
     out = Path(out)
     if format not in WRITERS:

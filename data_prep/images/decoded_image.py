@@ -147,12 +147,7 @@ def require_file(path: Path) -> int:
 
 
 def grey_from_rgb(rgb: np.ndarray) -> np.ndarray:
-    """Luma of a colour image (ITU-R BT.601), as Pillow gives it; equal channels stay as they are.
-
-    Example:
-        >>> grey_from_rgb(np.full((1, 1, 3), 77, np.uint8)).item()
-        77
-    """
+    """Luma of a colour image (ITU-R BT.601), as Pillow gives it; equal channels stay."""
     grey = np.empty(rgb.shape[:2], np.uint8)
     step = max(1, _BLOCK // rgb.shape[1])
     for start in range(0, len(rgb), step):  # in blocks that stay in the processor's cache

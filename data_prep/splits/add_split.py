@@ -142,29 +142,7 @@ def add_splits(
     strict: bool = False,
     replaces: bool = False,
 ) -> dict[str, dict[str, Any]]:
-    """Add a split to a prepared data set, or one for each fold.
-
-    Args:
-        dataset: The data set; its ``dataset.json`` is brought up to date.
-        name: Letters, digits, ``-``, ``_`` and ``.``; the splits of folds are called ``name-0``
-            and so on.
-        rule: How to draw. Images that the default split leaves unused stay unused.
-        each_fold: Make a split a fold: the fold validates, the others train, the test set is one.
-        test_folds: Make a split a fold: the fold tests, the next validates, the others train;
-            the rule's ``val`` and ``test`` count for nothing.
-        file: Follow this file instead of drawing; see `read_split_file`.
-        keep_test_of: Keep the test and unused images of this split, and draw validation (and
-            folds) anew among its other images; ``val`` is a share of their patients.
-        strict: As for `read_split_file`.
-        replaces: Write over the splits of these names, which must be there.
-
-    Returns:
-        By split: ``roles`` (as from `count_roles`) and ``how`` it was made.
-
-    Raises:
-        InputError: The name is taken or not fit for a file, the file is wrong, or there is no
-            split to replace or to keep the test images of.
-    """
+    """Add a split to a prepared data set, or one for each fold."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise InputError(f"split name {name!r}: use letters, digits, '-', '_' and '.' only")
     if test_folds and rule.folds < 3:

@@ -92,19 +92,7 @@ def draw_nested_parts(
 def add_nested_parts(
     dataset: DataSet, split: str, parts: Mapping[tuple[float, int], pd.DataFrame]
 ) -> dict[tuple[float, int], str]:
-    """Add the parts of a split to its data set; those that are there are checked, and stay.
-
-    Args:
-        dataset: The data set.
-        split: What was drawn from.
-        parts: From `draw_nested_parts`.
-
-    Returns:
-        Name of the split of each share and seed.
-
-    Raises:
-        InputError: A split of such a name holds something else.
-    """
+    """Add the parts of a split to its data set; those that are there are checked, and stay."""
     names, new = {}, {}
     for (share, seed), table in parts.items():
         name = names[share, seed] = _part_name(split, seed, share)

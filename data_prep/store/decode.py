@@ -123,12 +123,7 @@ class LoosePixels:
 
     @classmethod
     def of(cls, originals: Mapping[str, np.ndarray], size: int) -> LoosePixels:
-        """Bring displayed 8-bit images to a size.
-
-        Args:
-            originals: uint8 (H, W) by image id.
-            size: Side of the model's square, px.
-        """
+        """Bring displayed 8-bit images to a size."""
         import pandas as pd  # the decoding workers start without it
 
         squares = {image_id: letterbox(pixels, size) for image_id, pixels in originals.items()}
@@ -152,26 +147,17 @@ class LoosePixels:
 
 @dataclass(frozen=True)
 class LooseImage:
-    """A file that is no part of a data set.
+    """A file that is no part of a data set."""
 
-    Attributes:
-        path: As it was given, or below the folder that was given.
-        image: What it shows; None where it cannot be read.
-        problem: Why not, in one line that names it; None where it can.
-    """
-
-    path: Path
-    image: DecodedImage | None = None
-    problem: str | None = None
+    path: Path  # as it was given, or below the folder that was given
+    image: DecodedImage | None = None  # what it shows; None where it cannot be read
+    problem: str | None = None  # why not, in one line that names it; None where it can
 
 
 def find_files(sources: Sequence[Path]) -> list[Path]:
     """The files to read: files as given, folders with all that lies in them, each once.
 
     Hidden files are skipped.
-
-    Raises:
-        InputError: A source does not exist, or a folder holds no files.
     """
     found: dict[Path, None] = {}
     for source in sources:
@@ -186,12 +172,7 @@ def find_files(sources: Sequence[Path]) -> list[Path]:
 
 
 def read_loose(paths: Iterable[Path], *, workers: int = 0) -> Iterator[LooseImage]:
-    """Read files, in their order; one that cannot be read says why.
-
-    Args:
-        paths: Read lazily.
-        workers: Processes that decode ahead; 0 and 1 work in this one.
-    """
+    """Read files, in their order; one that cannot be read says why."""
     return LocalEngine(workers).map_rows(_read_one, paths, on_crash=_crashed_file)
 
 

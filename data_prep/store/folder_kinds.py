@@ -98,22 +98,7 @@ def folders_within(folder: Path) -> dict[KindName, list[Path]]:
 
 
 def require_kind(folder: Path, wanted: KindName) -> None:
-    """Refuse a folder that is not a complete one of a kind, and say what it is.
-
-    Args:
-        folder: As the user gave it.
-        wanted: The kind that is needed.
-
-    Raises:
-        WrongFolderError: It is missing, a file, unfinished, of another kind, or a folder above
-            such folders; the message says what to do.
-
-    Example:
-        >>> require_kind(Path("no-such-folder"), "run")
-        Traceback (most recent call last):
-        ...
-        data_prep.store.folder_kinds.WrongFolderError: no-such-folder: no such folder; ...
-    """
+    """Refuse a folder that is not a complete one of a kind, and say what it is."""
     kind = next(each for each in _KINDS if each.name == wanted)
     if (folder / kind.marker).is_file():
         return

@@ -31,15 +31,10 @@ from data_prep.work.pool import LocalEngine, cpu_count
 
 
 class PixelSource(Protocol):
-    """Letterboxed pixels by image id: a data set's pixel store, or loose files.
+    """Letterboxed pixels by image id: a data set's pixel store, or loose files."""
 
-    Attributes:
-        size: Side S of the squares, px.
-        ids: The images it holds, unique.
-    """
-
-    size: int
-    ids: pd.Index
+    size: int  # side S of the squares, px
+    ids: pd.Index  # the images it holds, unique
 
     def image(self, image_id: str) -> np.ndarray:
         """The letterboxed image, uint8 (S, S)."""
@@ -49,11 +44,7 @@ class PixelSource(Protocol):
 
 
 def require_images(source: PixelSource, image_ids: pd.Index) -> None:
-    """Check that a source holds all images that are wanted of it.
-
-    Raises:
-        InputError: It lacks one.
-    """
+    """Check that a source holds all images that are wanted of it."""
     absent = image_ids.difference(source.ids)
     if len(absent):
         raise InputError(
@@ -182,28 +173,7 @@ def build_pixel_store(
     progress: Callable[[int], object] | None = None,
     before_wait: Callable[[], object] | None = None,
 ) -> PixelStore:
-    """Make sure that a data set has its pixels at a size; only what is missing is decoded.
-
-    Args:
-        dataset_folder: The data set.
-        images: Its images table; reads ``image_id`` and ``path``.
-        source_root: What the paths are relative to.
-        size: Side of the squares, in px.
-        window: Name of the DICOM window wanted, as `DataSet.window` has it.
-        workers: Processes; by default as many as are worth starting; 0 and 1 work
-            in this one.
-        engine: What decodes in their place.
-        progress: Called with 1 for each image decoded.
-        before_wait: As in `folder_lock`: another process may be building.
-
-    Returns:
-        The complete store.
-
-    Raises:
-        InputError: An image has no file or cannot be read any more, the disk is full, or
-            another process is building and shall not be waited for. What was decoded stays;
-            running again goes on.
-    """
+    """Make sure that a data set has its pixels at a size; only what is missing is decoded."""
     folder = store_folder(dataset_folder, size)
     no_file = images.loc[images["path"].isna(), "image_id"]
     if len(no_file):

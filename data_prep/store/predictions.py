@@ -60,12 +60,7 @@ def named_rows(table: pd.DataFrame, names: Mapping[str, str] | None) -> pd.DataF
 
 
 def image_status(image_ids: Sequence[str], finite: Sequence[bool] | np.ndarray) -> pd.DataFrame:
-    """``image_id, status, reason``: an image whose output is not finite has failed.
-
-    Example:
-        >>> image_status(["a", "b"], [True, False])["status"].tolist()
-        ['ok', 'failed']
-    """
+    """``image_id, status, reason``: an image whose output is not finite has failed."""
     return pd.DataFrame(
         {
             "image_id": list(image_ids),
@@ -80,15 +75,6 @@ class PredictionWriter:
 
     On a normal exit the folder is marked complete. After an interruption the parts stay, and a
     writer with the same ``inference_id`` and data goes on behind them: see `done`.
-
-    Args:
-        folder: Predictions folder to make.
-        info: Content of ``predictions.json``: ``system``, ``kind`` ("boxes" or "scores"),
-            ``inference_id``, ``data_set``, ...
-
-    Raises:
-        InputError: The system has no name, the folder holds predictions of another system, or
-            somebody is writing it.
     """
 
     def __init__(self, folder: Path, info: dict[str, Any]) -> None:
@@ -265,13 +251,7 @@ class Predictions:
 
     @classmethod
     def in_memory(cls, info: dict[str, Any], tables: Mapping[str, pd.DataFrame]) -> Predictions:
-        """Predictions of a few images that no folder holds.
-
-        Args:
-            info: ``system`` and ``kind``.
-            tables: ``boxes``, or ``scores`` and ``maps``, as for `PredictionWriter.add`, of one of
-                our models: their types are set, their rules not checked.
-        """
+        """Predictions of a few images that no folder holds."""
         typed = {name: typed_table(rows, _TABLES[name]) for name, rows in tables.items()}
         return _HeldPredictions(Path(), info, typed)
 

@@ -38,16 +38,10 @@ class Placement:
         return _as_boxes(boxes) * self._scales() + self._offsets()
 
     def to_original(self, boxes: np.ndarray, width: float, height: float) -> np.ndarray:
-        """Move boxes from the square back into the original, and clip them to it.
+        """Move boxes from the square, px, back into the original, px, and clip them to it.
 
-        Args:
-            boxes: ``xyxy``, store px, shape ``(N, 4)``.
-            width: Width of the original, in px.
-            height: Height of the original, in px.
-
-        Returns:
-            ``xyxy``, original px, float64, shape ``(N, 4)``, within the image. A box that lay
-            in the black border has no width or no height left; dropping it is the caller's.
+        A box that lay in the black border has no width or no height left; dropping it is the
+        caller's.
         """
         moved = (_as_boxes(boxes) - self._offsets()) / self._scales()
         return np.clip(moved, 0.0, np.array([width, height, width, height], dtype=np.float64))
@@ -73,12 +67,7 @@ Frame = tuple[float, float, float, float]
 
 
 def frame_in_original(frame: Frame, placement: Placement) -> Frame:
-    """A map's frame from store px to original px, not clipped: cells of the border lie beyond.
-
-    Example:
-        >>> frame_in_original((0, 0, 64, 64), Placement(0.5, 0.5, offset_x=0.0, offset_y=8.0))
-        (0.0, -16.0, 128.0, 112.0)
-    """
+    """A map's frame from store px to original px, not clipped: cells of the border lie beyond."""
     x1, y1, x2, y2 = frame
     return (
         (x1 - placement.offset_x) / placement.scale_x,
@@ -95,13 +84,7 @@ Pixels = TypeVar("Pixels", bound=Any)
 
 
 def letterbox(pixels: np.ndarray, size: int) -> tuple[np.ndarray, Placement]:
-    """Bring an image into a square: same aspect, centred, black border.
-
-    Example:
-        >>> square, placement = letterbox(np.full((100, 200), 9, np.uint8), 64)
-        >>> square.shape, placement
-        ((64, 64), Placement(scale_x=0.32, scale_y=0.32, offset_x=0.0, offset_y=16.0))
-    """
+    """Bring an image into a square: same aspect, centred, black border."""
     if pixels.ndim != 2 or pixels.dtype != np.uint8 or pixels.size == 0:
         raise ValueError(f"pixels must be uint8 (H, W), got {pixels.dtype} {pixels.shape}")
     height, width = pixels.shape

@@ -81,24 +81,6 @@ def write_phantom(
     The same arguments give the same bytes (with the same versions of numpy, opencv and pydicom),
     whatever the number of workers. A run that was cut short goes on where it stopped; a complete
     folder is left as it is.
-
-    Args:
-        out: Folder to write; new, empty, or one that this function began with the same arguments.
-        n_images: Number of labelled images; some 2 % unlabelled test images come on top.
-        seed: Seed of everything random.
-        size: Side of the images in px.
-        contrast: `mixed` draws lesions from below to well above the noise, `high` only clear ones.
-        prevalence: Expected share of images with lesions.
-        flaws: Also plant what `cxr check` must find; see `planted_flaws.csv` in the folder.
-        workers: Processes; 1 works in this one.
-        progress: Called with the number of images just done.
-
-    Returns:
-        Counts of what the folder holds.
-
-    Raises:
-        InputError: An argument is out of range, the folder holds something else, another process
-            writes it, or the disk is full.
     """
     out = Path(out)
     arguments = PhantomArguments(n_images, seed, size, contrast, prevalence, flaws)
@@ -203,12 +185,7 @@ class _Chunk:
 
 
 def count_test_images(n_images: int) -> int:
-    """How many unlabelled images come with `n_images` labelled ones.
-
-    Example:
-        >>> count_test_images(10), count_test_images(1000)
-        (2, 20)
-    """
+    """How many unlabelled images come with `n_images` labelled ones."""
     return max(2, round(_TEST_SHARE * n_images))
 
 

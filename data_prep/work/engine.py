@@ -72,15 +72,9 @@ class Engine(Protocol):
     ) -> Iterator[Result]:
         """Apply a function to each row; results come in the order of the rows.
 
-        Args:
-            function: Pure function of one row, importable by name.
-            rows: Read lazily: memory does not grow with their number.
-            on_crash: Gives the result for a row that ends each process that works on it.
-            reads: Some files and folders that the function reads: where a machine lacks one, the
-                work ends with one line instead of a failure a row.
-
-        Yields:
-            One result per row.
+        The function is pure and importable by name; rows are read lazily. `on_crash` gives the
+        result for a row that ends each process that works on it. `reads` names some files that
+        the function reads: where a machine lacks one, the work ends with one line.
         """
 
 
@@ -90,23 +84,8 @@ def open_engine(
 ) -> Iterator[Engine]:
     """Give an engine for the block, and end what was started for it.
 
-    Args:
-        name: ``local``, or ``ray``, which needs the extra ``cluster``.
-        address: A Ray cluster to join: ``auto`` or ``HOST:PORT``. It is left running. None starts
-            one on this machine, at the first row, and ends it.
-        workers: Rows, or chunks of rows, that are worked on at a time; None for all processors.
-
-    Yields:
-        The engine.
-
-    Raises:
-        InputError: The address is not for this engine, Ray is not installed, or there is no such
-            cluster.
-
-    Example:
-        >>> with open_engine(workers=1) as engine:
-        ...     list(engine.map_rows(abs, [-2, 1], on_crash=lambda row: 0))
-        [2, 1]
+    `address` is that of a Ray cluster to join, which is left running; None starts one on this
+    machine, at the first row, and ends it.
     """
     if name == "local":
         if address is not None:

@@ -74,26 +74,7 @@ _Manifest = dict[Path, _Entry]
 def local_folders(
     arguments: Mapping[str, Any], say: Callable[[str], object] = lambda line: None
 ) -> Iterator[dict[str, Any]]:
-    """Work with the folders in stores that a command names as with local ones.
-
-    Args:
-        arguments: Values by name; texts, paths, and lists of them may hold addresses, also behind
-            a name (``A=s3://bucket/a,s3://bucket/b``).
-        say: Called with lines for the person at the terminal.
-
-    Yields:
-        The arguments, with paths of local copies for addresses. What changes in these is sent,
-        also where the block ends by `SystemExit`; after another exception it waits for the next
-        command on the same folder.
-
-    Raises:
-        InputError: A store refuses or does not answer.
-
-    Example:
-        >>> with local_folders({"folder": Path("out/data"), "workers": 2}) as arguments:
-        ...     arguments
-        {'folder': PosixPath('out/data'), 'workers': 2}
-    """
+    """Work with the folders in stores that a command names as with local ones."""
     addresses = list(dict.fromkeys(addresses_in(dict(arguments))))
     if not addresses:
         yield dict(arguments)
