@@ -1,7 +1,5 @@
 """The rules of the house that a newcomer must not break by accident."""
 
-from __future__ import annotations
-
 import ast
 import configparser
 import graphlib
@@ -22,7 +20,7 @@ FOLDERS = sorted(p.parent for room in ROOMS for p in (ROOT / room).rglob("__init
 FILES = sorted(path for folder in FOLDERS for path in folder.glob("*.py"))
 
 
-def test_setup_cfg_lists_every_folder_and_no_tests() -> None:
+def test_setup_cfg_lists_every_folder_and_no_tests():
     config = configparser.ConfigParser()
     config.read(ROOT / "setup.cfg")
     packages = config["options"]["packages"].split()
@@ -32,7 +30,7 @@ def test_setup_cfg_lists_every_folder_and_no_tests() -> None:
 
 
 @pytest.mark.parametrize("room", ROOMS)
-def test_a_room_has_at_most_one_level_of_subfolders(room: str) -> None:
+def test_a_room_has_at_most_one_level_of_subfolders(room):
     deepest = max(len(path.relative_to(ROOT / room).parts) for path in (ROOT / room).rglob("*.py"))
     assert deepest <= 2
     homeless = [path for path in (ROOT / room).rglob("*.py") if path.parent not in FOLDERS]
@@ -40,14 +38,14 @@ def test_a_room_has_at_most_one_level_of_subfolders(room: str) -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: str(p.relative_to(ROOT)))
-def test_init_holds_only_a_docstring(folder: Path) -> None:
+def test_init_holds_only_a_docstring(folder):
     body = ast.parse((folder / "__init__.py").read_text()).body
     assert len(body) == 1
     assert isinstance(body[0], ast.Expr)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
-def test_names_say_what_things_do(path: Path) -> None:
+def test_names_say_what_things_do(path):
     banned = {"data", "utils", "helper", "helpers", "manager", "process"}
     assert path.stem not in banned
     for node in ast.walk(ast.parse(path.read_text())):
@@ -80,7 +78,7 @@ LIMITS = {
 }
 
 
-def test_no_figure_of_the_layout_rises(layout: Any, house: ModuleType) -> None:
+def test_no_figure_of_the_layout_rises(layout, house):
     figures = house.rows(layout)
     assert figures.keys() == LIMITS.keys()
     table = "\n".join(f"{name:42s} {figures[name]:>9,} of {LIMITS[name]:,}" for name in LIMITS)
@@ -95,15 +93,15 @@ def test_no_figure_of_the_layout_rises(layout: Any, house: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda p: str(p.relative_to(ROOT)))
-def test_a_folder_is_small_enough_to_look_through(folder: Path) -> None:
+def test_a_folder_is_small_enough_to_look_through(folder):
     assert len(list(folder.glob("*.py"))) <= 34
 
 
-def test_no_files_import_each_other_in_a_circle(layout: Any) -> None:
+def test_no_files_import_each_other_in_a_circle(layout):
     graphlib.TopologicalSorter(layout.imports).prepare()  # names the circle
 
 
-def test_data_and_judge_import_without_torch() -> None:
+def test_data_and_judge_import_without_torch():
     files = [path for room in ("data_prep", "evaluation") for path in (ROOT / room).rglob("*.py")]
     paths = [path.relative_to(ROOT).with_suffix("") for path in files]
     modules = [".".join(path.parts) for path in paths if path.stem != "__init__"]
@@ -123,7 +121,7 @@ def test_data_and_judge_import_without_torch() -> None:
     assert done.returncode == 0, done.stderr
 
 
-def test_help_imports_nothing_heavy() -> None:
+def test_help_imports_nothing_heavy():
     code = (
         "import sys\nfrom scripts.cli import build_app\n"
         "for asked in (['--help'], ['predict', '--help']):\n"
@@ -139,7 +137,7 @@ def test_help_imports_nothing_heavy() -> None:
     assert "compare" in done.stdout
 
 
-def test_every_public_function_and_class_has_a_docstring() -> None:
+def test_every_public_function_and_class_has_a_docstring():
     missing = []
     for path in FILES:
         for node in ast.parse(path.read_text()).body:
@@ -149,7 +147,7 @@ def test_every_public_function_and_class_has_a_docstring() -> None:
     assert missing == []
 
 
-def test_every_public_name_is_found_where_it_is_said_to_be() -> None:
+def test_every_public_name_is_found_where_it_is_said_to_be():
     import cxr_compare
 
     for name in cxr_compare.__all__:
@@ -158,7 +156,7 @@ def test_every_public_name_is_found_where_it_is_said_to_be() -> None:
         _ = cxr_compare.teleport
 
 
-def test_a_wrong_data_folder_is_said_before_anything_heavy_is_imported() -> None:
+def test_a_wrong_data_folder_is_said_before_anything_heavy_is_imported():
     verbs = (
         "check N", "split N --name x", "tune N --data N", "ensemble N N --data N --out o",
         "overlay N --data N --out o", "import N --data N --out o --name x",
@@ -179,13 +177,13 @@ def test_a_wrong_data_folder_is_said_before_anything_heavy_is_imported() -> None
     assert "no-such-folder: no such file or folder; give the folder of images" in done.stderr
 
 
-def test_importing_the_public_names_loads_nothing_heavy() -> None:
+def test_importing_the_public_names_loads_nothing_heavy():
     code = "import sys, cxr_compare; print({'torch', 'pandas', 'numpy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout.strip() == "set()", done.stderr
 
 
-def test_version_is_the_same_everywhere() -> None:
+def test_version_is_the_same_everywhere():
     import cxr_compare
 
     config = configparser.ConfigParser()

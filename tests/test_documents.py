@@ -1,12 +1,9 @@
 """What the documents say is what the program does."""
 
-from __future__ import annotations
-
 import inspect
 import re
 import shlex
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from typer.main import get_command
@@ -43,12 +40,12 @@ def documented() -> list[str]:
 
 
 @pytest.mark.parametrize("command", documented())
-def test_documented_command_parses(command: str) -> None:
+def test_documented_command_parses(command):
     _, verb, *arguments = shlex.split(command)
     APP.commands[verb].make_context(verb, arguments)  # type: ignore[attr-defined]
 
 
-def test_readme_shows_every_verb_and_both_scripts() -> None:
+def test_readme_shows_every_verb_and_both_scripts():
     readme = (ROOT / "README.md").read_text()
     for verb in APP.commands:  # type: ignore[attr-defined]
         assert f"cxr {verb}" in readme, f"README does not mention cxr {verb}"
@@ -61,29 +58,29 @@ def test_readme_shows_every_verb_and_both_scripts() -> None:
     [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / ".github").rglob("*.md"))],
     ids=lambda page: page.name,
 )
-def test_links_lead_somewhere(page: Path) -> None:
+def test_links_lead_somewhere(page):
     for link in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
         if "://" not in link:
             assert (page.parent / link).exists(), f"{page.name} links to {link}"
 
 
-def test_constraints_pin_names_and_versions_only() -> None:
+def test_constraints_pin_names_and_versions_only():
     lines = (ROOT / "constraints.txt").read_text().splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[A-Za-z0-9._-]+==[A-Za-z0-9.]+", pin) for pin in pins)
     assert {"torch", "torchvision", "numpy", "pydicom"} <= {pin.split("==")[0] for pin in pins}
 
 
-def test_every_verb_shows_an_example() -> None:
+def test_every_verb_shows_an_example():
     for verb, command in APP.commands.items():  # type: ignore[attr-defined]
         assert "Example: cxr" in (command.help or ""), f"cxr {verb} --help has no example"
 
 
-def test_generated_documents_are_those_of_the_code(documents: ModuleType) -> None:
+def test_generated_documents_are_those_of_the_code(documents):
     assert list(documents.stale()) == [], documents.COMMAND
 
 
-def test_architecture_names_files_that_are_there_with_their_folder() -> None:
+def test_architecture_names_files_that_are_there_with_their_folder():
     page = (ROOT / "docs" / "architecture.md").read_text()
     bare = re.findall(r"`(?!cxr_compare|cxr_start|__init__)(\w+\.py)`", page)
     assert bare == [], "several folders have a file of one name: write the folder, too"
@@ -111,7 +108,7 @@ def plain_text(path: Path) -> str:
     return re.sub(r"\s+", " ", re.sub(r'"\s*\n\s*f?"', "", path.read_text())).lower()
 
 
-def test_no_text_holds_a_phrase_that_readers_stumbled_over(house: ModuleType) -> None:
+def test_no_text_holds_a_phrase_that_readers_stumbled_over(house):
     kinds = ("*.py", "*.jinja", "*.toml", "*.md")
     rooms = [*house.ROOMS, "docs", "benchmarks"]
     files = [path for room in rooms for kind in kinds for path in (ROOT / room).rglob(kind)]

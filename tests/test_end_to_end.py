@@ -1,7 +1,5 @@
 """The whole way of the data, through the commands that a user types."""
 
-from __future__ import annotations
-
 import ast
 import io
 import json
@@ -107,7 +105,7 @@ def rsna(shared_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def test_real_x_rays_go_from_dicom_to_a_report(rsna: Path) -> None:
+def test_real_x_rays_go_from_dicom_to_a_report(rsna):
     done = cxr(
         "compare", f"RetinaNet={rsna / 'detector-predictions'}",
         f"CheXNet={rsna / 'classifier-predictions'}",
@@ -127,7 +125,7 @@ def test_real_x_rays_go_from_dicom_to_a_report(rsna: Path) -> None:
     assert "report, complete" in cxr("show", rsna / "report").stderr
 
 
-def test_a_run_can_be_compared_directly(rsna: Path) -> None:
+def test_a_run_can_be_compared_directly(rsna):
     cxr(
         "compare", rsna / "detector", rsna / "classifier-predictions",
         "--data", rsna / "data", "--out", rsna / "direct", "--replicates", 100,
@@ -141,7 +139,7 @@ def test_a_run_can_be_compared_directly(rsna: Path) -> None:
     assert "predictions of another training" in done.stderr
 
 
-def test_a_run_is_tuned_and_drawn_directly(rsna: Path, tmp_path: Path) -> None:
+def test_a_run_is_tuned_and_drawn_directly(rsna, tmp_path):
     run = shutil.copytree(rsna / "classifier", tmp_path / "run")
     (run / "validation" / "decisions" / "opacity.json").unlink()
     tuned = json.loads(cxr("tune", run, "--data", rsna / "data", "--json").stdout)
@@ -163,7 +161,7 @@ def test_a_run_is_tuned_and_drawn_directly(rsna: Path, tmp_path: Path) -> None:
     assert "undecided" not in done.stderr
 
 
-def test_files_are_answered_by_both_models_and_bad_ones_named(rsna: Path, tmp_path: Path) -> None:
+def test_files_are_answered_by_both_models_and_bad_ones_named(rsna, tmp_path):
     files = sorted((rsna / "source/stage_2_train_images").glob("*.dcm"))[:2]
     folder = tmp_path / "films"
     folder.mkdir()
@@ -203,7 +201,7 @@ def test_files_are_answered_by_both_models_and_bad_ones_named(rsna: Path, tmp_pa
                for each in entries for box in each["boxes"])  # fmt: skip
 
 
-def test_overlay_draws_the_chosen_image(rsna: Path, tmp_path: Path) -> None:
+def test_overlay_draws_the_chosen_image(rsna, tmp_path):
     image_id = pd.read_parquet(rsna / "data/splits/default.parquet").query("role == 'test'")
     chosen = image_id["image_id"].iloc[0]
     cxr(
@@ -222,7 +220,7 @@ def test_overlay_draws_the_chosen_image(rsna: Path, tmp_path: Path) -> None:
     ],
     ids=["incomplete", "other images", "changed threshold"],
 )
-def test_compare_refuses(rsna: Path, tmp_path: Path, prepare, says: str) -> None:  # type: ignore[no-untyped-def]
+def test_compare_refuses(rsna, tmp_path, prepare, says):  # type: ignore[no-untyped-def]
     import shutil
 
     broken = tmp_path / "broken"
@@ -254,7 +252,7 @@ def _change_threshold(out: Path) -> None:
 
 
 @pytest.mark.long
-def test_ctrl_c_in_prepare_leaves_a_folder_that_goes_on(tmp_path: Path, shared_data: Path) -> None:
+def test_ctrl_c_in_prepare_leaves_a_folder_that_goes_on(tmp_path, shared_data):
     link_rsna_slice(shared_data / "rsna", tmp_path / "source", n_each=200)
     command = [
         sys.executable, "-m", "scripts.cli", "prepare", str(tmp_path / "source"),
@@ -346,7 +344,7 @@ def folder_of(quickstart: Done) -> Path:
 
 
 @pytest.mark.slow
-def test_quickstart_runs_and_a_second_run_finds_it_done(quickstart: Done) -> None:
+def test_quickstart_runs_and_a_second_run_finds_it_done(quickstart):
     out = folder_of(quickstart)
     assert (out / "report" / "report.html").is_file()
     assert (out / "report" / "figures" / "roc.png").is_file()
@@ -375,9 +373,7 @@ def assigned_names(source: str) -> set[str]:
 
 
 @pytest.mark.slow
-def test_the_tour_runs_and_shows_what_its_committed_pages_show(
-    quickstart: Done, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_tour_runs_and_shows_what_its_committed_pages_show(quickstart, tmp_path, monkeypatch):
     out = folder_of(quickstart)
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     notebook = nbformat.read(TOUR, as_version=4)
@@ -397,7 +393,7 @@ def test_the_tour_runs_and_shows_what_its_committed_pages_show(
     assert (out / "retinanet" / "run.json").stat().st_mtime == trained  # it was only loaded
 
 
-def test_the_committed_tour_was_run_in_order_and_says_nothing_of_the_machine() -> None:
+def test_the_committed_tour_was_run_in_order_and_says_nothing_of_the_machine():
     notebook = nbformat.read(TOUR, as_version=4)
     cells = cells_of(notebook)
     assert len(cells) <= 15

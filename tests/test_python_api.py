@@ -1,7 +1,5 @@
 """What `import cxr_compare` promises: names, text or Path, objects that print one line."""
 
-from __future__ import annotations
-
 import ast
 import inspect
 import re
@@ -28,7 +26,7 @@ def public_callables() -> Iterator[tuple[str, Callable[..., Any]]]:
             yield name, member
 
 
-def test_every_path_argument_takes_text() -> None:
+def test_every_path_argument_takes_text():
     paths = {
         f"{name}({parameter.name})": str(parameter.annotation)
         for name, function in public_callables()
@@ -45,7 +43,7 @@ def test_every_path_argument_takes_text() -> None:
 
 
 @pytest.mark.parametrize("opens", [cxr_compare.DataSet, cxr_compare.Predictions])
-def test_a_folder_given_as_text_is_refused_like_one_given_as_path(opens: Any) -> None:
+def test_a_folder_given_as_text_is_refused_like_one_given_as_path(opens):
     said = []
     for folder in ("no/such/folder", Path("no/such/folder")):
         with pytest.raises(cxr_compare.InputError) as refused:
@@ -54,7 +52,7 @@ def test_a_folder_given_as_text_is_refused_like_one_given_as_path(opens: Any) ->
     assert said[0] == said[1]
 
 
-def test_editors_and_type_checkers_see_the_names_that_are_there() -> None:
+def test_editors_and_type_checkers_see_the_names_that_are_there():
     tree = ast.parse(Path(cxr_compare.__file__).read_text())
     block = next(node for node in tree.body if isinstance(node, ast.If))
     shown = {
@@ -66,7 +64,7 @@ def test_editors_and_type_checkers_see_the_names_that_are_there() -> None:
     assert shown == cxr_compare._HOMES | {"metrics": "evaluation.metrics"}
 
 
-def test_metrics_are_functions_of_arrays_with_an_example_each() -> None:
+def test_metrics_are_functions_of_arrays_with_an_example_each():
     from cxr_compare import metrics
 
     for name in metrics.__all__:
@@ -76,7 +74,7 @@ def test_metrics_are_functions_of_arrays_with_an_example_each() -> None:
     assert metrics.average_precision([0, 1], [0.1, 0.9]) == 1.0
 
 
-def test_every_verb_of_the_command_line_is_a_function_of_the_same_definition() -> None:
+def test_every_verb_of_the_command_line_is_a_function_of_the_same_definition():
     from scripts.cli import VERBS, verb_function
 
     converted = [name for name in VERBS if hasattr(verb_function(name), "__wrapped__")]
@@ -84,7 +82,7 @@ def test_every_verb_of_the_command_line_is_a_function_of_the_same_definition() -
         assert getattr(cxr_compare, name) is verb_function(name)
 
 
-def test_an_audit_shows_its_problems_as_a_table_and_escapes_them() -> None:
+def test_an_audit_shows_its_problems_as_a_table_and_escapes_them():
     from data_prep.audit.audit import Audit, Problem
 
     problem = Problem("leak", "error", "patients <in> two roles", 2, ("a", "b"), "split again" * 9)
@@ -105,7 +103,7 @@ def documented_calls() -> list[ast.Call]:
     return [node for node in nodes if isinstance(node, ast.Call)]
 
 
-def test_documented_calls_fit_the_functions() -> None:
+def test_documented_calls_fit_the_functions():
     found = 0
     for call in documented_calls():
         place, _, name = ast.unparse(call.func).rpartition(".")
@@ -116,7 +114,7 @@ def test_documented_calls_fit_the_functions() -> None:
     assert found >= 5
 
 
-def test_the_page_on_python_names_what_a_result_has() -> None:
+def test_the_page_on_python_names_what_a_result_has():
     from evaluation.report.result import Report
 
     page = (ROOT / "docs" / "python.md").read_text()
@@ -140,13 +138,13 @@ def test_the_page_on_python_names_what_a_result_has() -> None:
     ],
     ids=["run", "key", "data of train", "data of compare", "system"],
 )
-def test_bad_input_raises_one_line_in_python_too(call: Callable[[], Any], says: str) -> None:
+def test_bad_input_raises_one_line_in_python_too(call, says):
     with pytest.raises(cxr_compare.InputError, match=says) as refused:
         call()
     assert "\n" not in str(refused.value)
 
 
-def test_a_decision_and_a_decoded_image_print_one_line() -> None:
+def test_a_decision_and_a_decoded_image_print_one_line():
     import numpy as np
 
     from data_prep.images.decoded_image import DecodedImage

@@ -1,7 +1,5 @@
 """The wheel: complete, usable from anywhere, and told apart from packages of the same names."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil
@@ -9,7 +7,7 @@ import site
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
 
@@ -69,7 +67,7 @@ def _run(command: list[str | Path], cwd: Path, **variables: str) -> subprocess.C
     )
 
 
-def test_wheel_holds_every_file_of_its_folders_and_nothing_else(wheel: Path) -> None:
+def test_wheel_holds_every_file_of_its_folders_and_nothing_else(wheel):
     files = {path for name in SOURCES for path in [ROOT / name, *(ROOT / name).rglob("*")]}
     expected = {
         str(path.relative_to(ROOT))
@@ -82,9 +80,7 @@ def test_wheel_holds_every_file_of_its_folders_and_nothing_else(wheel: Path) -> 
     assert expected - names == {"scripts/environment.sh", "scripts/quickstart", "scripts/test"}
 
 
-def test_installed_command_works_beside_a_folder_of_the_same_name(
-    bare: Path, tmp_path: Path
-) -> None:
+def test_installed_command_works_beside_a_folder_of_the_same_name(bare, tmp_path):
     """As `pipx run` does: an environment of its own, started from any folder."""
     (tmp_path / "scripts").mkdir()
     (tmp_path / "evaluation").mkdir()
@@ -154,9 +150,7 @@ def _left_alone(place: Path) -> None:
         (_left_alone, None),
     ],
 )
-def test_distributions_merged_into_one_folder_are_told_apart(
-    disturb: Callable[[Path], None], says: str | None, installed: Path, tmp_path: Path
-) -> None:
+def test_distributions_merged_into_one_folder_are_told_apart(disturb, says, installed, tmp_path):
     disturb(installed)
     path = [str(installed), *site.getsitepackages()]
     code = f"import sys; sys.path[:0] = {path!r}; import cxr_start; cxr_start.main()"
@@ -171,9 +165,7 @@ def test_distributions_merged_into_one_folder_are_told_apart(
     assert ("their-tools 1.2" in done.stderr) == (disturb is not _removed_again)
 
 
-def test_python_names_the_folder_or_distribution_that_comes_first(
-    bare: Path, tmp_path: Path
-) -> None:
+def test_python_names_the_folder_or_distribution_that_comes_first(bare, tmp_path):
     code = "import cxr_compare; cxr_compare.InputError"
     (tmp_path / "scripts").mkdir()  # a bare folder gives way to a package
     assert _run([bare / "bin/python", "-c", code], tmp_path).returncode == 0
@@ -193,7 +185,7 @@ def test_python_names_the_folder_or_distribution_that_comes_first(
     assert "it is of their-tools 1.2" in done.stderr
 
 
-def test_container_is_given_what_the_wheel_is_built_from_and_nothing_else() -> None:
+def test_container_is_given_what_the_wheel_is_built_from_and_nothing_else():
     """A data set or a run that lies in a checkout must not get into an image."""
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     let_in = {line.removeprefix("!") for line in lines if line.startswith("!")}
@@ -221,7 +213,7 @@ def _needed(name: str, extras: frozenset[str], done: set[tuple[str, str]]) -> It
             yield from _needed(need.name, frozenset(need.extras), done)
 
 
-def test_nothing_that_the_wheel_needs_is_under_the_gpl() -> None:
+def test_nothing_that_the_wheel_needs_is_under_the_gpl():
     optional = frozenset({"export", "lite", "zoo", "tensorboard", "mlflow", "wandb"})
     said = {}
     for name in _needed("cxr-compare", optional, set()):

@@ -1,7 +1,5 @@
 """The benchmark: noisy samples are rejected, ratios follow from figures, nothing is invented."""
 
-from __future__ import annotations
-
 import importlib
 import json
 import os
@@ -73,14 +71,14 @@ def scripted(machine: FakeMachine, steps: list[tuple[float, float]]) -> Callable
     return run
 
 
-def test_noise_is_the_share_of_all_processors_that_others_used() -> None:
+def test_noise_is_the_share_of_all_processors_that_others_used():
     machine = FakeMachine(cpus=4)
     sample = sampled(meter_of(machine), scripted(machine, [(2.0, 0.8)]))
     assert (sample.amount, sample.seconds) == (10.0, 2.0)
     assert sample.noise == pytest.approx(0.1)
 
 
-def test_our_own_work_on_every_processor_is_no_noise() -> None:
+def test_our_own_work_on_every_processor_is_no_noise():
     machine = FakeMachine(cpus=2)
 
     def run() -> float:
@@ -91,13 +89,13 @@ def test_our_own_work_on_every_processor_is_no_noise() -> None:
     assert sampled(meter_of(machine), run).noise == 0.0
 
 
-def test_a_short_run_is_repeated_within_its_sample() -> None:
+def test_a_short_run_is_repeated_within_its_sample():
     machine = FakeMachine()
     sample = sampled(meter_of(machine), scripted(machine, [(0.4, 0)] * 5))
     assert (sample.amount, sample.seconds) == (30.0, pytest.approx(1.2))
 
 
-def test_a_noisy_sample_is_rejected_counted_and_taken_again() -> None:
+def test_a_noisy_sample_is_rejected_counted_and_taken_again():
     machine = FakeMachine()
     run = scripted(machine, [(1.0, 1.0), (1.0, 0.3), (1.0, 0.1)])
     row = measured(meter_of(machine), {"ours": run}, Row("read", "images/s", "ours"))
@@ -105,7 +103,7 @@ def test_a_noisy_sample_is_rejected_counted_and_taken_again() -> None:
     assert row["ours"] == 10.0
 
 
-def test_a_machine_that_stays_busy_gives_no_figure() -> None:
+def test_a_machine_that_stays_busy_gives_no_figure():
     machine = FakeMachine()
     noisy = scripted(machine, [(1.0, 1.0)] * 4)
     quiet = scripted(machine, [(1.0, 0.0)])
@@ -116,7 +114,7 @@ def test_a_machine_that_stays_busy_gives_no_figure() -> None:
     assert line_of(row) == "read: ours: not measured, others use the machine"
 
 
-def test_a_rejected_sample_waits_until_the_others_are_quiet() -> None:
+def test_a_rejected_sample_waits_until_the_others_are_quiet():
     machine = FakeMachine()
     machine.calm = [2.0, 2.0, 0.0]
     run = scripted(machine, [(1.0, 1.0), (1.0, 0.0)])
@@ -126,7 +124,7 @@ def test_a_rejected_sample_waits_until_the_others_are_quiet() -> None:
     assert (machine.time, rejected) == (5.0, 1), "two runs, and three seconds of sleep between"
 
 
-def test_when_patience_is_used_up_each_sample_has_one_try() -> None:
+def test_when_patience_is_used_up_each_sample_has_one_try():
     machine = FakeMachine()
     machine.calm = [2.0] * 10
     meter = meter_of(machine)
@@ -137,7 +135,7 @@ def test_when_patience_is_used_up_each_sample_has_one_try() -> None:
 
 
 @pytest.mark.parametrize(("watched", "guarded"), [(False, True), (True, False)])
-def test_without_a_watch_every_sample_counts(watched: bool, guarded: bool) -> None:
+def test_without_a_watch_every_sample_counts(watched, guarded):
     machine = FakeMachine(watched=watched)
     run = scripted(machine, [(1.0, 5.0)])
     meter = meter_of(machine, guarded=guarded)
@@ -145,7 +143,7 @@ def test_without_a_watch_every_sample_counts(watched: bool, guarded: bool) -> No
     assert (row["n"], row["rejected"]) == (1, 0)
 
 
-def test_candidates_take_turns_in_being_first() -> None:
+def test_candidates_take_turns_in_being_first():
     machine, seen = FakeMachine(), []
 
     def named(name: str) -> Callable[[], None]:
@@ -165,7 +163,7 @@ def row_of(unit: str, *pairs: tuple[float, float]) -> dict[str, Any]:
     return Row("open", unit, "ours", "peer").measured(rounds, {})
 
 
-def test_a_ratio_is_formed_within_its_round() -> None:
+def test_a_ratio_is_formed_within_its_round():
     row = row_of("s", (1.0, 2.0), (10.0, 20.0), (3.0, 9.0))
     assert (row["ours"], row["peer"]) == (3.0, 9.0)
     assert (row["ratio"], row["ratio_range"]) == (2.0, [2.0, 3.0])
@@ -176,7 +174,7 @@ def test_a_ratio_is_formed_within_its_round() -> None:
     ("unit", "ours", "peer"),
     [("s", 0.5, 2.0), ("ms/image", 500.0, 2000.0), ("images/s", 2.0, 0.5)],
 )
-def test_a_ratio_above_one_means_that_ours_is_faster(unit: str, ours: float, peer: float) -> None:
+def test_a_ratio_above_one_means_that_ours_is_faster(unit, ours, peer):
     row = row_of(unit, (0.5, 2.0))
     assert (row["ours"], row["peer"], row["ratio"]) == (ours, peer, 4.0)
 
@@ -184,7 +182,7 @@ def test_a_ratio_above_one_means_that_ours_is_faster(unit: str, ours: float, pee
 @pytest.mark.parametrize(
     ("seconds", "gib", "within"), [(59.0, 3.9, True), (61.0, 1.0, False), (1.0, 4.1, False)]
 )
-def test_a_limit_is_of_time_and_of_memory(seconds: float, gib: float, within: bool) -> None:
+def test_a_limit_is_of_time_and_of_memory(seconds, gib, within):
     row = Row("t", "s", "ours", limit=60.0, limit_gib=4.0)
     sample = Sample(1.0, seconds, 0.0, peak_gib=gib)
     assert row.measured([{"ours": sample}], {})["within_limit"] is within
@@ -192,16 +190,14 @@ def test_a_limit_is_of_time_and_of_memory(seconds: float, gib: float, within: bo
 
 
 @pytest.mark.parametrize(("unit", "seconds"), [("images/s", 2.0), ("s", 2.0), ("ms/image", 2.0)])
-def test_the_share_of_the_peak_is_that_of_the_operations_a_second(
-    unit: str, seconds: float
-) -> None:
+def test_the_share_of_the_peak_is_that_of_the_operations_a_second(unit, seconds):
     row = Row("step", unit, "ours", bound=("bf16", 3e9))  # 3 GFLOP in 2 s of 6 GFLOP/s
     rounds = [{"ours": Sample(1.0, seconds, 0.0)}]
     assert row.measured(rounds, {}, peaks={"bf16": 6e9})["share"] == pytest.approx(0.25)
     assert row.measured(rounds, {}, peaks={"fp32": 1.0})["share"] is None
 
 
-def test_a_row_takes_its_part_of_what_a_run_returns() -> None:
+def test_a_row_takes_its_part_of_what_a_run_returns():
     machine = FakeMachine()
 
     def run() -> dict[str, float]:
@@ -213,7 +209,7 @@ def test_a_row_takes_its_part_of_what_a_run_returns() -> None:
     assert [(row["ours"], row["n"]) for row in found] == [(2.0, 1), (0.5, 1)]
 
 
-def test_a_peer_leaves_a_curve_before_it_takes_twenty_seconds() -> None:
+def test_a_peer_leaves_a_curve_before_it_takes_twenty_seconds():
     machine = FakeMachine()
 
     def slow(size: int) -> Run:
@@ -232,7 +228,7 @@ def test_a_peer_leaves_a_curve_before_it_takes_twenty_seconds() -> None:
     ]
 
 
-def test_the_table_leaves_empty_what_was_not_measured() -> None:
+def test_the_table_leaves_empty_what_was_not_measured():
     read = Row("read", "images/s", "ours").measured([{"ours": None}], {"ours": 4})
     rounds = [{"ours": Sample(1.0, seconds, 0.0)} for seconds in (1.0, 2.0, 3.0)]
     lines = as_lines([read, Row("open", "s", "ours").measured(rounds, {})])
@@ -262,9 +258,7 @@ def candidate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
     return importlib.import_module("some_candidates").told
 
 
-def test_a_candidate_has_a_process_that_is_stopped_while_it_waits(
-    candidate: Callable[..., Run],
-) -> None:
+def test_a_candidate_has_a_process_that_is_stopped_while_it_waits(candidate):
     worker = Worker(Candidate.of(candidate))
     try:
         worker.ready()
@@ -280,9 +274,7 @@ def test_a_candidate_has_a_process_that_is_stopped_while_it_waits(
         worker.end()
 
 
-def test_a_candidate_that_fails_says_why_and_the_others_go_on(
-    candidate: Callable[..., Run],
-) -> None:
+def test_a_candidate_that_fails_says_why_and_the_others_go_on(candidate):
     peers = {"peer": Candidate.of(candidate, fails=True), "other": Candidate.of(candidate)}
     rows = [Row("open", "s", "ours", peer) for peer in peers]
     meter = Meter(ProcessorTime(), rounds=1, least_seconds=0.0, guarded=False)
@@ -291,7 +283,7 @@ def test_a_candidate_that_fails_says_why_and_the_others_go_on(
     assert (measured["ratio"] > 0, measured["failed"]) == (True, "")
 
 
-def test_this_process_and_its_children_are_its_own() -> None:
+def test_this_process_and_its_children_are_its_own():
     machine = ProcessorTime()
     own, busy = machine.own(), machine.busy()
     spin = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
@@ -306,7 +298,7 @@ def test_this_process_and_its_children_are_its_own() -> None:
     assert machine.cpus == len(os.sched_getaffinity(0))
 
 
-def test_peak_memory_is_this_process_and_not_what_started_it() -> None:
+def test_peak_memory_is_this_process_and_not_what_started_it():
     ballast = b"x" * (400 << 20)
     code = "from benchmarks.worker import peak_gib; print(peak_gib())"
     done = subprocess.run(
@@ -326,7 +318,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> dict:
     return json.loads(out.read_text())
 
 
-def test_a_quick_run_says_where_and_on_what_it_was_made(quick: dict) -> None:
+def test_a_quick_run_says_where_and_on_what_it_was_made(quick):
     assert quick["contract"] == "bench"
     assert quick["hardware"]["cpus"] >= 1
     assert {"python", "pandas", "pydicom"} <= set(quick["versions"])
@@ -335,7 +327,7 @@ def test_a_quick_run_says_where_and_on_what_it_was_made(quick: dict) -> None:
     assert "revision" in quick
 
 
-def test_a_quick_run_has_every_row(quick: dict) -> None:
+def test_a_quick_run_has_every_row(quick):
     names = [" ".join([row["work"], *map(str, row["names"].values())]) for row in quick["rows"]]
     for words in (
         "pixel store DICOM (pydicom, cv2)",
@@ -352,7 +344,7 @@ def test_a_quick_run_has_every_row(quick: dict) -> None:
     assert not any(row["failed"] for row in quick["rows"])
 
 
-def test_figures_of_a_quick_run_agree_with_each_other(quick: dict) -> None:
+def test_figures_of_a_quick_run_agree_with_each_other(quick):
     keys = {(row["work"], *row["names"].values()) for row in quick["rows"]}
     assert len(keys) == len(quick["rows"])
     for row in quick["rows"]:
@@ -366,7 +358,7 @@ def test_figures_of_a_quick_run_agree_with_each_other(quick: dict) -> None:
             assert row["ratio"] == pytest.approx(expected)
 
 
-def test_unknown_groups_and_places_are_refused_before_any_work(tmp_path: Path) -> None:
+def test_unknown_groups_and_places_are_refused_before_any_work(tmp_path):
     for groups, options, message in (
         (["speed"], {}, "no group 'speed'; choose from machine"),
         (["data"], {"source": tmp_path / "none"}, "none: no such folder"),
@@ -379,7 +371,7 @@ def test_unknown_groups_and_places_are_refused_before_any_work(tmp_path: Path) -
             bench(groups, **options)
 
 
-def test_the_command_says_what_is_wrong_in_one_line() -> None:
+def test_the_command_says_what_is_wrong_in_one_line():
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "speed"],
         cwd=Path(__file__).parents[2],

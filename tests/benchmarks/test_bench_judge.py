@@ -1,9 +1,6 @@
 """The judge's benchmark: both sides give the same figures, and a quick run has every row."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,7 +25,7 @@ def systems() -> Systems:
     return make_systems(150, seed=3)
 
 
-def test_our_replicates_are_those_of_the_loop_over_scikit_learn(systems: Systems) -> None:
+def test_our_replicates_are_those_of_the_loop_over_scikit_learn(systems):
     ours = image_figures(systems, 12, seed=5)
     assert ours.shape == (12, 3 * 7)
     np.testing.assert_allclose(ours, looped_figures(systems, 12, seed=5), atol=1e-12)
@@ -40,13 +37,13 @@ def coco_figures(systems: Systems, program: str) -> dict[str, float]:
     return plain_figures(as_coco(boxes, judged.truth, judged.image_ids, program), program)
 
 
-def test_faster_coco_eval_gives_the_same(systems: Systems) -> None:
+def test_faster_coco_eval_gives_the_same(systems):
     pytest.importorskip("faster_coco_eval", reason="of the extra 'bench'")
     found = coco_figures(systems, "faster-coco-eval")
     assert found == pytest.approx(coco_figures(systems, "pycocotools"), abs=1e-12)
 
 
-def test_all_forms_give_the_average_precision_of_plain_pycocotools(systems: Systems) -> None:
+def test_all_forms_give_the_average_precision_of_plain_pycocotools(systems):
     boxes, judged = systems.boxes["A"], systems.judged
     plain = coco_figures(systems, "pycocotools")
     assert 0.05 < plain["ap"] < plain["ap50"] < 0.95
@@ -55,14 +52,14 @@ def test_all_forms_give_the_average_precision_of_plain_pycocotools(systems: Syst
     assert reported == pytest.approx(plain, abs=1e-12)
 
 
-def test_the_systems_have_the_boxes_they_are_said_to_have(systems: Systems) -> None:
+def test_the_systems_have_the_boxes_they_are_said_to_have(systems):
     for frame in systems.boxes.values():
         assert len(frame) == 150 * BOXES_PER_IMAGE
         assert (frame["x1"] < frame["x2"]).all()
         assert (frame["y1"] < frame["y2"]).all()
 
 
-def test_judging_gives_intervals_of_every_system_and_pair(systems: Systems) -> None:
+def test_judging_gives_intervals_of_every_system_and_pair(systems):
     table = judge(systems, 100, seed=0)
     for metric in ("auroc", "average_precision", "ap50", "ap", "froc_mean"):
         bounded = table[(table["metric"] == metric) & table["ci_low"].notna()]
@@ -71,7 +68,7 @@ def test_judging_gives_intervals_of_every_system_and_pair(systems: Systems) -> N
 
 
 @pytest.mark.long
-def test_a_quick_run_has_every_row(tmp_path: Path) -> None:
+def test_a_quick_run_has_every_row(tmp_path):
     out = tmp_path / "bench.json"
     bench(["evaluation"], quick=True, out=out)
     found = json.loads(out.read_text())["rows"]

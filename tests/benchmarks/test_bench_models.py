@@ -1,9 +1,6 @@
 """The networks' benchmark: both sides are one network, and a quick run has every row."""
 
-from __future__ import annotations
-
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +26,7 @@ from benchmarks.bench_models import (
 from serving.trained_model import TrainedModel
 
 
-def test_both_classifiers_are_one_network_with_the_same_output() -> None:
+def test_both_classifiers_are_one_network_with_the_same_output():
     ours, peer = classifier_twins(QUICK_CLASSIFIER, seed=0, device="cpu")
     images = torch.randint(256, (2, 1, 64, 64), dtype=torch.uint8)
     with torch.no_grad():
@@ -39,7 +36,7 @@ def test_both_classifiers_are_one_network_with_the_same_output() -> None:
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in peer.parameters())
 
 
-def test_our_step_moves_every_weight_and_says_how_many_images_it_took() -> None:
+def test_our_step_moves_every_weight_and_says_how_many_images_it_took():
     ours, _ = classifier_twins(QUICK_CLASSIFIER, seed=0, device="cpu")
     before = [parameter.detach().clone() for parameter in ours.parameters()]
     images = torch.randint(256, (2, 1, 64, 64), dtype=torch.uint8)
@@ -48,7 +45,7 @@ def test_our_step_moves_every_weight_and_says_how_many_images_it_took() -> None:
     assert all(moved)
 
 
-def test_both_detectors_are_one_network_with_the_same_output() -> None:
+def test_both_detectors_are_one_network_with_the_same_output():
     ours, peer = detector_twins(QUICK_DETECTOR, seed=0, device="cpu")
     assert ours.state_dict().keys() == peer.state_dict().keys()
     for model in (ours, peer):  # of two images, statistics would magnify what rounding does
@@ -63,7 +60,7 @@ def test_both_detectors_are_one_network_with_the_same_output() -> None:
 
 
 @pytest.mark.long
-def test_a_quick_run_measures_the_machine_and_training(tmp_path: Path) -> None:
+def test_a_quick_run_measures_the_machine_and_training(tmp_path):
     out = tmp_path / "bench.json"
     bench(["machine", "training"], quick=True, out=out)
     rows = json.loads(out.read_text())["rows"]
@@ -79,7 +76,7 @@ def test_a_quick_run_measures_the_machine_and_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.long
-def test_a_quick_run_measures_every_back_end(tmp_path: Path) -> None:
+def test_a_quick_run_measures_every_back_end(tmp_path):
     out = tmp_path / "bench.json"
     bench(["inference", "predict"], quick=True, out=out)
     rows = json.loads(out.read_text())["rows"]
@@ -89,11 +86,11 @@ def test_a_quick_run_measures_every_back_end(tmp_path: Path) -> None:
     assert {row["work"].split(" on ")[0] for row in rows} == {"inference", "cxr predict"}
 
 
-def test_the_operations_of_a_product_are_those_that_are_counted() -> None:
+def test_the_operations_of_a_product_are_those_that_are_counted():
     assert peak("matrix product", "fp32", "cpu", small=True)() == 2 * 128**3 / 1e9
 
 
-def test_the_peer_finds_the_boxes_that_our_run_finds() -> None:
+def test_the_peer_finds_the_boxes_that_our_run_finds():
     with open_setting(None, None, seed=0, quick=True) as setting:
         run = make_run(setting, "detector", QUICK_DETECTOR)
         pixels = torch.from_numpy(np.load(stacked_images(setting, QUICK_DETECTOR)))

@@ -1,7 +1,5 @@
 """The peak memory of the verbs: what is counted, and that none is forgotten."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 
@@ -15,7 +13,7 @@ from scripts.cli import build_app
 _HOLD = "import time; held = b'x' * ({mib} << 20); time.sleep(0.3)"
 
 
-def test_memory_of_a_process_and_of_those_that_it_starts_is_counted_together() -> None:
+def test_memory_of_a_process_and_of_those_that_it_starts_is_counted_together():
     child = _HOLD.format(mib=50)
     parent = (
         f"import subprocess, sys; held = b'x' * (60 << 20); {{}}([sys.executable, '-c', {child!r}])"
@@ -26,12 +24,12 @@ def test_memory_of_a_process_and_of_those_that_it_starts_is_counted_together() -
     assert 45 < both - alone < 75  # what both share is counted once
 
 
-def test_command_that_fails_is_named_with_what_it_said() -> None:
+def test_command_that_fails_is_named_with_what_it_said():
     with pytest.raises(InputError, match="failed: ValueError: no memory"):
         peak_mib([sys.executable, "-c", "raise ValueError('no memory')"])
 
 
-def test_every_verb_has_a_row_with_commands_and_a_bound() -> None:
+def test_every_verb_has_a_row_with_commands_and_a_bound():
     verbs = get_command(build_app()).commands  # type: ignore[attr-defined]
     assert {row.split()[0] for row in BOUNDS} == {*verbs, "--help"} - SERVICES
     assert [*_commands(Path("folder"), 1000)] == [*BOUNDS]

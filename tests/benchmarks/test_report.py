@@ -1,7 +1,5 @@
 """The page of the benchmark: it is what the record gives, and says what got slower."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any
@@ -42,11 +40,11 @@ def payload() -> dict[str, Any]:
     return payload_of(row_of("training", STEP, *PAIRS, peaks={"fp32": 100.0}), lost, *split)
 
 
-def test_the_page_in_the_repository_is_what_its_record_gives() -> None:
+def test_the_page_in_the_repository_is_what_its_record_gives():
     assert (ROOT / "docs" / "benchmarks.md").read_text() == report.page(report.recorded())
 
 
-def test_the_page_shows_figures_failures_and_growth(payload: dict[str, Any]) -> None:
+def test_the_page_shows_figures_failures_and_growth(payload):
     page = report.page(payload)
     step = "| ours: 1 s | torchvision: 2.1 | **2.1** (2 to 2.2) | 50% fp32 | 0 / 0 | 3 |"
     for words in (
@@ -59,7 +57,7 @@ def test_the_page_shows_figures_failures_and_growth(payload: dict[str, Any]) -> 
         assert words in page
 
 
-def test_the_pictures_show_ratios_and_growth(payload: dict[str, Any], tmp_path: Path) -> None:
+def test_the_pictures_show_ratios_and_growth(payload, tmp_path):
     report.draw(payload, tmp_path)
     drawn = {path.name: cv2.imread(str(path)) for path in tmp_path.iterdir()}
     assert set(drawn) == {"benchmarks.png", "benchmarks_growth.png"}
@@ -76,24 +74,20 @@ def test_the_pictures_show_ratios_and_growth(payload: dict[str, Any], tmp_path: 
         (((1.0, 9.0), (1.0, 9.0), (1.0, 9.0)), False, "faster"),
     ],
 )
-def test_a_row_is_slower_if_noise_does_not_explain_it(
-    pairs: tuple[tuple[float, float], ...], slower: bool, why: str
-) -> None:
+def test_a_row_is_slower_if_noise_does_not_explain_it(pairs, slower, why):
     before, now = (payload_of(row_of("training", STEP, *p)) for p in (PAIRS, pairs))
     assert bool(report.losses(now, before)) is slower, why
     elsewhere = payload_of(row_of("training", STEP, *pairs), processor="another")
     assert report.losses(elsewhere, before) == []
 
 
-def test_failures_and_broken_limits_are_losses_too(payload: dict[str, Any]) -> None:
+def test_failures_and_broken_limits_are_losses_too(payload):
     over = row_of("data", Row("open", "s", "ours", limit=1.0), (2.0, 0.0))
     told = report.losses(payload_of(*payload["rows"], over), {"rows": []})
     assert told == ["read: ours: failed (pandas: ended)", "open: ours 2 s: over its limit"]
 
 
-def test_a_record_keeps_other_groups_of_the_same_machine_only(
-    payload: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_record_keeps_other_groups_of_the_same_machine_only(payload, tmp_path, monkeypatch):
     monkeypatch.setattr(report, "RECORDED", tmp_path / "recorded.json")
     monkeypatch.setattr(report, "_PAGE", tmp_path / "benchmarks.md")
     monkeypatch.setattr(report, "draw", lambda payload, folder: None)

@@ -1,9 +1,5 @@
 """Growth is measured with rows that the verbs take for real ones."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 
 from benchmarks.scale_growth import Grown, MadeUp, slopes, write_source
@@ -12,7 +8,7 @@ from data_prep.store.dataset import DataSet
 from data_prep.work.pool import LocalEngine
 
 
-def test_made_up_rows_give_a_whole_data_set_without_copies(tmp_path: Path) -> None:
+def test_made_up_rows_give_a_whole_data_set_without_copies(tmp_path):
     write_source(tmp_path / "source", 90)
     engine = MadeUp(LocalEngine(1))
     prepare(tmp_path / "source", tmp_path / "data", format="csv", sizes=[32], engine=engine)
@@ -23,7 +19,7 @@ def test_made_up_rows_give_a_whole_data_set_without_copies(tmp_path: Path) -> No
     assert (tmp_path / "data" / "pixels").is_dir()
 
 
-def test_slopes_leave_out_small_sets_and_single_sizes() -> None:
+def test_slopes_leave_out_small_sets_and_single_sizes():
     def rows(verb: str, *counts: int) -> list[Grown]:
         return [Grown(verb, "ray", n, n**1.2 + 5 * (n < 10_000), 0, 0, "") for n in counts]
 

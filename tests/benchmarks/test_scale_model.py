@@ -1,7 +1,5 @@
 """The simulation of many workers agrees with what can be worked out on paper."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -30,7 +28,7 @@ TABLES = Stage("tables", "driver", "image", 0.0001, when="end")
 ALL = Work("prepare", (DECODE, SEND, GATHER, FETCH, WRITE, TABLES), chunk=16)
 
 
-def test_one_worker_takes_the_sum_of_its_stages() -> None:
+def test_one_worker_takes_the_sum_of_its_stages():
     """Answers of one chunk are gathered while the next one is worked on."""
     outcome = simulate(ALL, 1, 16_000)
     a_trip = 0.02 + 0.001 + 0.0001 / 4 + 100_000 * 8 / 10e9 + 0.005 / 16
@@ -50,9 +48,7 @@ def test_one_worker_takes_the_sum_of_its_stages() -> None:
         ((TABLES,), 1e12, "once", 1 / (0.0001 + 0.002 / 256)),  # after the flow, not beside it
     ],
 )
-def test_endless_workers_are_held_back_by_the_one_place_they_share(
-    stages: tuple[Stage, ...], bandwidth: float, place: str, rate: float
-) -> None:
+def test_endless_workers_are_held_back_by_the_one_place_they_share(stages, bandwidth, place, rate):
     quick = replace(DECODE, seconds=0.002)
     work = Work("predict", (quick, *stages), chunk=16, bandwidth=bandwidth)
     few, many = (simulate(work, 256, images) for images in (100_000, 400_000))
@@ -62,7 +58,7 @@ def test_endless_workers_are_held_back_by_the_one_place_they_share(
 
 
 @pytest.mark.parametrize("workers", [1, 3, 16, 200])
-def test_no_simulation_is_faster_than_its_busiest_place_allows(workers: int) -> None:
+def test_no_simulation_is_faster_than_its_busiest_place_allows(workers):
     varied = Work("prepare", (replace(DECODE, cv=0.8), *ALL.stages[1:]), chunk=8)
     for work in (ALL, varied):
         outcome = simulate(work, workers, 40_000)
@@ -71,9 +67,7 @@ def test_no_simulation_is_faster_than_its_busiest_place_allows(workers: int) -> 
 
 
 @pytest.mark.parametrize("workers", [2, 5, 12])
-def test_random_times_wait_for_a_shared_place_as_the_machine_repair_model_says(
-    workers: int,
-) -> None:
+def test_random_times_wait_for_a_shared_place_as_the_machine_repair_model_says(workers):
     """Exponential work (mean 1), one repairman of exponential service: the closed formula.
 
     Here the service is constant, which waits less, so the formula is a bound below, and the
@@ -95,13 +89,13 @@ def test_random_times_wait_for_a_shared_place_as_the_machine_repair_model_says(
     assert rate < 1.12 * exponential  # and is near it
 
 
-def test_the_same_seed_gives_the_same_and_chance_needs_it() -> None:
+def test_the_same_seed_gives_the_same_and_chance_needs_it():
     work = Work("prepare", (replace(DECODE, cv=1.0), SEND), chunk=4)
     first, again, other = (simulate(work, 8, 4000, seed=seed).seconds for seed in (1, 1, 2))
     assert first == again != other
 
 
-def test_the_last_chunk_holds_what_is_left() -> None:
+def test_the_last_chunk_holds_what_is_left():
     work = Work("prepare", (DECODE,), chunk=64)
     assert simulate(work, 1, 65).seconds == pytest.approx(65 * 0.02)
     assert simulate(work, 1, 3).seconds == pytest.approx(3 * 0.02)
@@ -119,7 +113,7 @@ def _file(folder: Path, **change: Any) -> Path:
     return folder / "stages.json"
 
 
-def test_chunks_are_as_large_as_the_engine_would_make_them(tmp_path: Path) -> None:
+def test_chunks_are_as_large_as_the_engine_would_make_them(tmp_path):
     (work,), _ = read_stages(_file(tmp_path))
     assert work.chunk == 12  # a quarter of a second
     (work,), _ = read_stages(_file(tmp_path, seconds=1e-6))
@@ -135,16 +129,14 @@ def test_chunks_are_as_large_as_the_engine_would_make_them(tmp_path: Path) -> No
         ({"where": "store", "seconds_per": "chunk"}, "seconds of the store are of an image"),
     ],
 )
-def test_a_wrong_stage_is_named(tmp_path: Path, change: dict[str, Any], says: str) -> None:
+def test_a_wrong_stage_is_named(tmp_path, change, says):
     with pytest.raises(InputError, match=says):
         read_stages(_file(tmp_path, **change))
     with pytest.raises(InputError, match="cannot be read as JSON"):
         read_stages(tmp_path / "none.json")
 
 
-def test_the_page_holds_tables_a_picture_and_what_was_measured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_page_holds_tables_a_picture_and_what_was_measured(tmp_path, monkeypatch):
     monkeypatch.setattr(scale_model, "WORKERS", (1, 2, 64))
     page = tmp_path / "scale.md"
     page.write_text("before\n<!-- growth model -->\nold\n<!-- end of growth model -->\nafter\n")
@@ -163,7 +155,7 @@ def test_the_page_holds_tables_a_picture_and_what_was_measured(
     assert draw_growth(works, [simulate(works[0], n, 2000) for n in (1, 2)]).axes[0].lines
 
 
-def test_the_page_says_what_was_measured_and_where_a_work_stops_scaling() -> None:
+def test_the_page_says_what_was_measured_and_where_a_work_stops_scaling():
     rows = [
         {"verb": "prepare", "engine": engine, "images": images, "seconds": images / 500,
          "driver_seconds": images / 4000, "peak_mib": 300 + images / 1024}

@@ -11,7 +11,7 @@ IDS = ["a", "b", "c"]
 FRAMES = [(0.0, 1.0, 64.0, 65.0), (2.0, 3.0, 4.0, 5.0), (-1.0, -2.0, 9.0, 8.0)]
 
 
-def test_a_batch_is_its_images_one_by_one_to_the_last_bit() -> None:
+def test_a_batch_is_its_images_one_by_one_to_the_last_bit():
     rng = np.random.default_rng(0)
     scores = rng.uniform(size=(3, 2)).astype(np.float32)
     maps = rng.normal(size=(3, 2, 2, 5)).astype(np.float32)
@@ -31,7 +31,7 @@ def test_a_batch_is_its_images_one_by_one_to_the_last_bit() -> None:
     validate_table(found.maps, "maps")
 
 
-def test_a_batch_in_which_all_fails_gives_empty_tables() -> None:
+def test_a_batch_in_which_all_fails_gives_empty_tables():
     scores, maps = np.full((3, 2), np.nan), np.zeros((3, 2, 2, 2))
     found = scores_frames(IDS, scores, maps, "cam", FINDINGS, FRAMES)
     assert set(found.images["status"]) == {"failed"}

@@ -1,7 +1,5 @@
 """The classifier is torchvision's network on the store's own pixels, and its map its own sum."""
 
-from __future__ import annotations
-
 from urllib.error import URLError
 
 import pytest

@@ -1,10 +1,7 @@
 """A classifier starts from other weights, and public CheXNets give the same answers here."""
 
-from __future__ import annotations
-
 import pickle
 from collections import OrderedDict
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +26,7 @@ IMAGES = torch.randint(
 )
 
 
-def test_a_run_of_another_network_is_named() -> None:
+def test_a_run_of_another_network_is_named():
     state = build_classifier("small_cnn", image_size=64).state_dict()
     model = build_classifier("resnet18", image_size=64)
     match = "run: weights of small_cnn, not of resnet18; set model.architecture to small_cnn"
@@ -92,9 +89,7 @@ def build(name: str = "densenet121", **arguments: object) -> ImageClassifier:
 
 
 @pytest.mark.parametrize("kind", ["arnoweng", "zoogzog", "jrzech"])
-def test_a_public_chexnet_gives_its_own_scores_here(
-    kind: str, chexnet: nn.Module, tmp_path: Path
-) -> None:
+def test_a_public_chexnet_gives_its_own_scores_here(kind, chexnet, tmp_path):
     file = tmp_path / "model.pth.tar"
     torch.save(published(kind, chexnet), file)
     state = read_weights(file)
@@ -114,7 +109,7 @@ def test_a_public_chexnet_gives_its_own_scores_here(
 
 
 @pytest.mark.parametrize(("name", "size"), [("densenet121", 224), ("resnet50", 512)])
-def test_torchxrayvision_gives_its_own_logits_here(name: str, size: int) -> None:
+def test_torchxrayvision_gives_its_own_logits_here(name, size):
     torch.manual_seed(0)
     grey = nn.Conv2d(1, 64, 7, 2, 3, bias=False)
     if name == "densenet121":
@@ -138,14 +133,14 @@ def test_torchxrayvision_gives_its_own_logits_here(name: str, size: int) -> None
     torch.testing.assert_close(logits, expected[:, rows], rtol=1e-4, atol=1e-3)
 
 
-def test_a_pickled_model_is_refused_and_its_conversion_told(tmp_path: Path) -> None:
+def test_a_pickled_model_is_refused_and_its_conversion_told(tmp_path):
     file = tmp_path / "checkpoint"  # as jrzech/reproduce-chexnet saves it
     torch.save({"model": nn.Sequential(nn.Linear(2, 2), nn.Sigmoid()), "epoch": 3}, file)
     with pytest.raises(InputError, match=r"holds Python objects.*torch.save\(model.state_dict\(\)"):
         read_weights(file)
 
 
-def test_weights_only_never_runs_what_a_file_says(tmp_path: Path) -> None:
+def test_weights_only_never_runs_what_a_file_says(tmp_path):
     class Mark:
         def __reduce__(self) -> tuple[object, ...]:
             return (Path.touch, (tmp_path / "ran",))
@@ -160,16 +155,14 @@ def test_weights_only_never_runs_what_a_file_says(tmp_path: Path) -> None:
     ("network", "classes"),
     [(densenet121, 14), (resnet18, 14), (resnet50, 18)],  # 14 of what? the last in colour
 )
-def test_what_is_no_public_chexnet_is_not_taken_for_one(
-    network: Callable[..., nn.Module], classes: int
-) -> None:
+def test_what_is_no_public_chexnet_is_not_taken_for_one(network, classes):
     with torch.device("meta"):  # shapes alone are looked at
         state = network(num_classes=classes).state_dict()
     assert public_checkpoint(state) is None
     assert public_checkpoint({"alpha": torch.zeros(2)}) is None
 
 
-def test_findings_of_another_run_are_matched_by_name() -> None:
+def test_findings_of_another_run_are_matched_by_name():
     source, model = build("resnet18"), build("resnet18", n_findings=2)
     nn.init.normal_(source.classifier.bias)
     before = model.classifier.weight[0].clone()
@@ -192,9 +185,7 @@ def test_findings_of_another_run_are_matched_by_name() -> None:
 @pytest.mark.parametrize(
     ("findings", "own"), [(None, ("mass", "nodule", "edema")), (("a", "b", "c"), ("d", "e", "f"))]
 )
-def test_the_last_layer_starts_anew_where_nothing_is_shared(
-    findings: tuple[str, ...] | None, own: tuple[str, ...]
-) -> None:
+def test_the_last_layer_starts_anew_where_nothing_is_shared(findings, own):
     source, model = build("small_cnn"), build("small_cnn")
     before = model.classifier.weight.clone()
     said = start_from(model, source.state_dict(), source="run", findings=findings, own_findings=own)
@@ -203,7 +194,7 @@ def test_the_last_layer_starts_anew_where_nothing_is_shared(
     assert torch.equal(model.trunk.block1.conv.weight, source.trunk.block1.conv.weight)
 
 
-def test_a_real_squeezenet_file_gives_its_own_features(shared_data: Path) -> None:
+def test_a_real_squeezenet_file_gives_its_own_features(shared_data):
     state = read_weights(shared_data / "weights" / "squeezenet1_1_model.pth")
     model = build("squeezenet1_1", last_stride=16)
     said = start_from(model, state, source="squeezenet1_1_model.pth")
@@ -222,9 +213,7 @@ def test_a_real_squeezenet_file_gives_its_own_features(shared_data: Path) -> Non
         ("resnet18", "weights of squeezenet, not of resnet18"),
     ],
 )
-def test_real_weights_of_another_network_are_refused(
-    shared_data: Path, name: str, message: str
-) -> None:
+def test_real_weights_of_another_network_are_refused(shared_data, name, message):
     state = read_weights(shared_data / "weights" / "squeezenet1_1_model.pth")
     model = build(name)
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -233,7 +222,7 @@ def test_real_weights_of_another_network_are_refused(
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-def test_a_keras_file_is_refused_in_one_line(shared_data: Path) -> None:
+def test_a_keras_file_is_refused_in_one_line(shared_data):
     with pytest.raises(InputError, match="is an HDF5 file, as Keras writes it") as caught:
         read_weights(shared_data / "weights" / "foreign_keras_v1.0.hdf5")
     assert "\n" not in str(caught.value)
@@ -248,7 +237,7 @@ def test_a_keras_file_is_refused_in_one_line(shared_data: Path) -> None:
         (lambda s: s.update({"layer1.0.bn1.bias": torch.zeros(3)}), "1 of another shape"),
     ],
 )
-def test_damaged_weights_are_told_and_change_nothing(spoil, message: str) -> None:
+def test_damaged_weights_are_told_and_change_nothing(spoil, message):
     state = {key: value.clone() for key, value in resnet18().state_dict().items()}
     spoil(state)
     model = build("resnet18")
@@ -258,7 +247,7 @@ def test_damaged_weights_are_told_and_change_nothing(spoil, message: str) -> Non
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
-def test_a_last_layer_that_is_not_finite_is_told() -> None:
+def test_a_last_layer_that_is_not_finite_is_told():
     source, model = build("small_cnn"), build("small_cnn")
     nn.init.constant_(source.classifier.bias, float("inf"))
     with pytest.raises(InputError, match=r"classifier\.bias holds values"):

@@ -1,7 +1,5 @@
 """Configurations: the shipped ones are valid, and every slip gets one helpful line."""
 
-from __future__ import annotations
-
 import tomllib
 from pathlib import Path
 
@@ -22,21 +20,21 @@ from networks.registry import network_names
 
 
 @pytest.mark.parametrize("name", shipped_configs())
-def test_shipped_config_is_valid_and_survives_a_round_trip(name: str) -> None:
+def test_shipped_config_is_valid_and_survives_a_round_trip(name):
     config = read_config(find_config(name))
     assert parse_config(dump_config(config), "again") == config
     assert first_difference(config, config) is None
 
 
 @pytest.mark.parametrize("name", shipped_configs())
-def test_shipped_config_explains_itself_and_never_flips(name: str) -> None:
+def test_shipped_config_explains_itself_and_never_flips(name):
     text = find_config(name).read_text()
     assert text.startswith("# ")
     assert tomllib.loads(text)["augmentation"]["horizontal_flip"] == 0  # hearts are on the left
 
 
 @pytest.mark.parametrize("size", ["", "_small", "_quickstart"])
-def test_detector_and_classifier_learn_from_the_same_augmentation(size: str) -> None:
+def test_detector_and_classifier_learn_from_the_same_augmentation(size):
     detector, classifier = (
         read_config(find_config(name + size)).augmentation for name in ("retinanet", "chexnet")
     )
@@ -44,7 +42,7 @@ def test_detector_and_classifier_learn_from_the_same_augmentation(size: str) -> 
     assert detector.model_copy(update={"mosaic": 0.0}) == classifier
 
 
-def test_dumped_config_states_the_defaults_too() -> None:
+def test_dumped_config_states_the_defaults_too():
     text = dump_config(read_config(find_config("retinanet_quickstart")))
     assert tomllib.loads(text)["training"]["optimiser"] == "adamw"
 
@@ -96,15 +94,13 @@ def test_dumped_config_states_the_defaults_too() -> None:
         ("name=a\nb=1", "the value is not TOML"),
     ],
 )
-def test_wrong_override_gets_one_line(override: str, message: str) -> None:
+def test_wrong_override_gets_one_line(override, message):
     with pytest.raises(InputError) as caught:
         read_config(find_config("retinanet_quickstart"), [override])
     assert message in str(caught.value)
 
 
-def test_rule_over_several_keys_names_the_options_that_broke_it_else_the_file(
-    tmp_path: Path,
-) -> None:
+def test_rule_over_several_keys_names_the_options_that_broke_it_else_the_file(tmp_path):
     shipped = find_config("retinanet_small")
     with pytest.raises(InputError) as caught:
         read_config(shipped, ["model.norm=frozen", "model.head=v1"])
@@ -131,9 +127,7 @@ def test_rule_over_several_keys_names_the_options_that_broke_it_else_the_file(
         ("data.split=fold1", "data", "split", "fold1"),
     ],
 )
-def test_override_replaces_what_the_file_says(
-    override: str, section: str, key: str, value: object
-) -> None:
+def test_override_replaces_what_the_file_says(override, section, key, value):
     config = read_config(find_config("retinanet_quickstart"), [override])
     assert getattr(getattr(config, section), key) == value
 
@@ -169,14 +163,12 @@ def test_override_replaces_what_the_file_says(
         ),
     ],
 )
-def test_changes_that_do_not_go_together_are_refused(
-    name: str, overrides: list[str], message: str
-) -> None:
+def test_changes_that_do_not_go_together_are_refused(name, overrides, message):
     with pytest.raises(InputError, match=message):
         read_config(find_config(name), overrides)
 
 
-def test_softer_targets_and_loggers_survive_a_round_trip() -> None:
+def test_softer_targets_and_loggers_survive_a_round_trip():
     overrides = ["training.label_smoothing=0.1", "training.mixup=0.2", "training.loggers=['wandb']"]
     config = read_config(find_config("chexnet"), overrides)
     assert parse_config(dump_config(config), "again") == config
@@ -190,49 +182,49 @@ def _file(folder: Path, text: str) -> Path:
     return path
 
 
-def test_error_in_a_file_names_the_file(tmp_path: Path) -> None:
+def test_error_in_a_file_names_the_file(tmp_path):
     text = find_config("chexnet").read_text().replace("epochs =", "epoch =", 1)
     with pytest.raises(InputError, match=r"mine.toml: training.epoch: unknown key; did you mean"):
         read_config(_file(tmp_path, text))
 
 
-def test_missing_key_is_named(tmp_path: Path) -> None:
+def test_missing_key_is_named(tmp_path):
     text = find_config("chexnet").read_text().replace("epochs = ", "# ", 1)
     with pytest.raises(InputError, match=r"mine.toml: training.epochs: is missing"):
         read_config(_file(tmp_path, text))
 
 
 @pytest.mark.parametrize("text", ["kind = ", "kind = 'detector'\nkind = 'classifier'"])
-def test_file_that_is_not_toml_is_named(tmp_path: Path, text: str) -> None:
+def test_file_that_is_not_toml_is_named(tmp_path, text):
     with pytest.raises(InputError, match=r"mine.toml: is not TOML"):
         read_config(_file(tmp_path, text))
 
 
-def test_file_that_is_not_text_is_named(tmp_path: Path) -> None:
+def test_file_that_is_not_text_is_named(tmp_path):
     path = tmp_path / "mine.toml"
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match=r"mine.toml: cannot be read"):
         read_config(path)
 
 
-def test_unknown_name_lists_the_shipped_ones_and_the_nearest() -> None:
+def test_unknown_name_lists_the_shipped_ones_and_the_nearest():
     with pytest.raises(InputError, match=r"there are chexnet, .*did you mean 'retinanet'\?"):
         find_config("retinnet")
 
 
-def test_own_file_is_found_by_its_path(tmp_path: Path) -> None:
+def test_own_file_is_found_by_its_path(tmp_path):
     path = _file(tmp_path, "")
     assert find_config(str(path)) == path
 
 
-def test_dumped_config_keeps_what_is_hard_to_write() -> None:
+def test_dumped_config_keeps_what_is_hard_to_write():
     config = read_config(find_config("retinanet"), ["training.learning_rate=1e-05"])
     text = 'quote " backslash \\ newline \n tab \t bell \x07 delete \x7f lung \u80ba'
     config = config.model_copy(update={"name": text})
     assert parse_config(dump_config(config), "again") == config
 
 
-def test_difference_between_kinds_is_told() -> None:
+def test_difference_between_kinds_is_told():
     old, new = (read_config(find_config(name)) for name in ("retinanet", "chexnet"))
     assert first_difference(old, new) is not None
 
@@ -279,7 +271,7 @@ def test_a_file_that_is_not_there_is_told(tmp_path):
         read_protocol(tmp_path / "none.toml")
 
 
-def test_classifiers_may_be_every_network_that_published_comparisons_name() -> None:
+def test_classifiers_may_be_every_network_that_published_comparisons_name():
     assert set(network_names("classifier")) >= {
         "densenet121", "vgg16", "vgg19", "resnet50", "resnet101", "resnet152", "inception_v3",
         "mobilenet_v2", "mobilenet_v3_small", "mobilenet_v3_large", "convnext_tiny", "small_cnn",
@@ -288,9 +280,7 @@ def test_classifiers_may_be_every_network_that_published_comparisons_name() -> N
 
 
 @pytest.mark.parametrize("name", shipped_configs())
-def test_a_configuration_shown_in_full_reads_back_and_explains_every_key(
-    name: str, tmp_path: Path
-) -> None:
+def test_a_configuration_shown_in_full_reads_back_and_explains_every_key(name, tmp_path):
     config = read_config(find_config(name), ["training.seed=7"])
     text = annotated(config)
     (tmp_path / "shown.toml").write_text(text)
@@ -302,7 +292,7 @@ def test_a_configuration_shown_in_full_reads_back_and_explains_every_key(
             assert lines[0].partition("  # ")[2].strip(), f"configs/settings.py: {key} says nothing"
 
 
-def test_every_shipped_configuration_says_what_it_suits() -> None:
+def test_every_shipped_configuration_says_what_it_suits():
     listed = summaries()
     assert {each.name for each in listed} == set(shipped_configs())
     assert [each.kind for each in listed if each.name == "retinanet_lite"] == ["detector"]

@@ -1,9 +1,5 @@
 """What `--over` may say, and what each wrong one is answered with."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import pytest
 
 pytest.importorskip("optuna")
@@ -40,7 +36,7 @@ LR = "training.learning_rate"
         ("data.image_size=32..512", IntDistribution(32, 512, step=32)),
     ],
 )
-def test_a_key_with_its_range(text: str, expected: object) -> None:
+def test_a_key_with_its_range(text, expected):
     (distribution,) = read_space(CHEXNET, [text]).values()
     assert distribution == expected
 
@@ -60,13 +56,13 @@ def test_a_key_with_its_range(text: str, expected: object) -> None:
         ),
     ],
 )
-def test_a_key_with_listed_values(config: Any, text: str, values: list[object]) -> None:
+def test_a_key_with_listed_values(config, text, values):
     ((key, distribution),) = read_space(config, [text]).items()
     assert isinstance(distribution, CategoricalDistribution)
     assert [values_of({key: choice})[key] for choice in distribution.choices] == values
 
 
-def test_listed_lists_are_shown_as_toml_writes_them() -> None:
+def test_listed_lists_are_shown_as_toml_writes_them():
     (anchors,) = read_space(
         RETINANET, ["model.anchor_sizes=[8,16,32,64,128],[4,8,16,32,64]"]
     ).values()
@@ -101,34 +97,34 @@ def test_listed_lists_are_shown_as_toml_writes_them() -> None:
         ("model.trainable=all,head", "weights = 'none' has none worth keeping"),
     ],
 )
-def test_a_wrong_key_or_value_is_one_line_that_names_it(text: str, says: str) -> None:
+def test_a_wrong_key_or_value_is_one_line_that_names_it(text, says):
     with pytest.raises(InputError, match=says) as caught:
         read_space(CHEXNET, [text])
     assert str(caught.value).startswith("--over ")
     assert "\n" not in str(caught.value)
 
 
-def test_a_key_is_given_once_and_there_is_at_least_one() -> None:
+def test_a_key_is_given_once_and_there_is_at_least_one():
     with pytest.raises(InputError, match="is given twice"):
         read_space(CHEXNET, [f"{LR}=1e-4..1e-3", f"{LR}=1,2"])
     with pytest.raises(InputError, match="a sweep needs a key to vary"):
         read_space(CHEXNET, [])
 
 
-def test_a_value_that_another_varied_key_makes_possible_is_taken() -> None:
+def test_a_value_that_another_varied_key_makes_possible_is_taken():
     space = read_space(CHEXNET, ["model.trainable=all,head", "model.weights=none,imagenet"])
     assert combinations(space) == 4
     assert combinations(read_space(CHEXNET, [f"{LR}=1e-4..1e-3"])) is None
 
 
-def test_a_loss_is_not_compared_where_its_own_weights_vary() -> None:
+def test_a_loss_is_not_compared_where_its_own_weights_vary():
     config = read_config(find_config("chexnet_small"), ["training.monitor=val_loss"])
     with pytest.raises(InputError, match="changes the loss itself"):
         read_space(config, ["training.positive_weight=1..4"])
     assert read_space(config, [f"{LR}=1e-4..1e-3"])
 
 
-def test_values_replace_keys_and_are_checked_as_if_written() -> None:
+def test_values_replace_keys_and_are_checked_as_if_written():
     made = with_values(CHEXNET, {LR: 0.5, "name": "Trial"}, "trial 3")
     assert (value_at(made, LR), made.name) == (0.5, "Trial")
     assert made.training.epochs == CHEXNET.training.epochs
@@ -145,9 +141,7 @@ def test_values_replace_keys_and_are_checked_as_if_written() -> None:
         ("training.batch_size=4,16", None),
     ],
 )
-def test_a_configuration_is_a_trial_where_its_values_are_in_the_space(
-    over: str, proposal: object
-) -> None:
+def test_a_configuration_is_a_trial_where_its_values_are_in_the_space(over, proposal):
     assert proposal_of(CHEXNET, read_space(CHEXNET, [over])) == proposal
     auto = read_config(find_config("chexnet_small"), ["training.batch_size=auto"])
     assert proposal_of(auto, read_space(auto, ["training.batch_size=8..16"])) is None

@@ -1,7 +1,5 @@
 """What a detector must be able to do before any figure of it is worth reading."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +41,7 @@ class _Images:
 
 
 @pytest.mark.long
-def test_eight_real_images_are_learned_by_heart(shared_data: Path) -> None:
+def test_eight_real_images_are_learned_by_heart(shared_data):
     labels = pd.read_csv(shared_data / "rsna/stage_2_train_labels.csv")
     boxed = labels[labels["Target"] == 1]
     image_ids = sorted(boxed["patientId"].unique())[:8]
@@ -86,7 +84,7 @@ def test_eight_real_images_are_learned_by_heart(shared_data: Path) -> None:
 
 
 @pytest.mark.long
-def test_lesions_well_above_the_noise_are_found(tmp_path: Path) -> None:
+def test_lesions_well_above_the_noise_are_found(tmp_path):
     write_phantom(
         tmp_path / "source", n_images=900, seed=1, size=128, contrast="high", prevalence=0.5
     )

@@ -1,9 +1,5 @@
 """Every backbone gives C3, C4 and C5 at their strides, learns, and is torchvision's own."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 import torch
 from torch import nn
@@ -81,7 +77,7 @@ def _batch() -> LesionBatch:
     return LesionBatch(["a", "b"], images, boxes, labels)
 
 
-def test_every_backbone_of_the_registry_is_counted_here() -> None:
+def test_every_backbone_of_the_registry_is_counted_here():
     assert set(network_names("detector")) == set(PARAMETERS)
 
 
@@ -89,7 +85,7 @@ def test_every_backbone_of_the_registry_is_counted_here() -> None:
     "name",
     [pytest.param(n, marks=pytest.mark.long) if n in VARIANTS else n for n in PARAMETERS],
 )
-def test_detector_on_each_backbone_sees_five_levels_and_learns(name: str) -> None:
+def test_detector_on_each_backbone_sees_five_levels_and_learns(name):
     model = build_retinanet(
         backbone=name, norm="group", head="v2", fpn_channels=16, head_convs=1, image_size=SIZE
     )
@@ -115,7 +111,7 @@ def test_detector_on_each_backbone_sees_five_levels_and_learns(name: str) -> Non
 @pytest.mark.parametrize(
     "name", ["mobilenet_v3_small", "efficientnet_b0", "efficientnet_lite0", "densenet121"]
 )
-def test_body_learns_with_batch_norm_of_either_kind(name: str, norm: str) -> None:
+def test_body_learns_with_batch_norm_of_either_kind(name, norm):
     model = build_retinanet(
         backbone=name, norm=norm, fpn_channels=16, head_convs=1, image_size=SIZE
     )
@@ -127,7 +123,7 @@ def test_body_learns_with_batch_norm_of_either_kind(name: str, norm: str) -> Non
 
 
 @pytest.mark.parametrize("name", ["densenet121", "mobilenet_v3_large", "efficientnet_lite0"])
-def test_saved_detector_comes_back_on_its_backbone(name: str, tmp_path: Path) -> None:
+def test_saved_detector_comes_back_on_its_backbone(name, tmp_path):
     model = build_retinanet(
         backbone=name, norm="batch", fpn_channels=16, head_convs=1, image_size=SIZE
     )
@@ -141,7 +137,7 @@ def test_saved_detector_comes_back_on_its_backbone(name: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", list(PARAMETERS))
-def test_body_is_the_published_network_less_the_last_layers(name: str) -> None:
+def test_body_is_the_published_network_less_the_last_layers(name):
     with torch.device("meta"):
         body = build_body(name, "batch")
         whole = build_network(name)
@@ -150,7 +146,7 @@ def test_body_is_the_published_network_less_the_last_layers(name: str) -> None:
     assert sum(p.numel() for p in body.parameters()) == total - last
 
 
-def test_densenet_under_a_pyramid_is_torchvisions_densenet() -> None:
+def test_densenet_under_a_pyramid_is_torchvisions_densenet():
     network = models.densenet121(weights=None).eval()
     pyramid = build_pyramid("densenet121", build_body("densenet121", "batch"), 8, p6_from_c5=True)
     pyramid.body.load_state_dict(network.features.state_dict())  # the names are its own
@@ -167,7 +163,7 @@ def test_densenet_under_a_pyramid_is_torchvisions_densenet() -> None:
 
 @pytest.mark.parametrize("name", list(STAGES))
 @pytest.mark.parametrize("layers", [0, 2, 5])
-def test_stages_thaw_from_the_top_by_their_stride(name: str, layers: int) -> None:
+def test_stages_thaw_from_the_top_by_their_stride(name, layers):
     with torch.device("meta"):
         pyramid = build_pyramid(name, build_body(name, "batch"), 8, p6_from_c5=True)
     frozen = freeze_stages(name, pyramid, layers)
@@ -179,7 +175,7 @@ def test_stages_thaw_from_the_top_by_their_stride(name: str, layers: int) -> Non
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_large", "efficientnet_lite0", "densenet121"])
-def test_frozen_batch_norm_computes_what_batch_norm_does_in_evaluation(name: str) -> None:
+def test_frozen_batch_norm_computes_what_batch_norm_does_in_evaluation(name):
     live, frozen = build_body(name, "batch").eval(), build_body(name, "frozen")
     for module in live.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -194,7 +190,7 @@ def test_frozen_batch_norm_computes_what_batch_norm_does_in_evaluation(name: str
         torch.testing.assert_close(frozen.double().train()(image), live.double()(image))
 
 
-def test_frozen_batch_norm_keeps_the_precision_of_autocast_forward_and_backward() -> None:
+def test_frozen_batch_norm_keeps_the_precision_of_autocast_forward_and_backward():
     torch.manual_seed(0)
     ours = NORMS["frozen"](nn.BatchNorm2d(16))
     for value, (low, high) in zip(
@@ -218,7 +214,7 @@ def test_frozen_batch_norm_keeps_the_precision_of_autocast_forward_and_backward(
 
 
 @pytest.mark.parametrize("name", list(PARAMETERS))
-def test_group_norm_divides_every_width_of_every_backbone(name: str) -> None:
+def test_group_norm_divides_every_width_of_every_backbone(name):
     with torch.device("meta"):
         body = build_body(name, "group")
     kinds = {type(module) for module in body.modules()}
@@ -229,17 +225,17 @@ def test_group_norm_divides_every_width_of_every_backbone(name: str) -> None:
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(8, 1), (136, 17), (264, 24), (816, 24)])
-def test_groups_hold_eight_channels_or_more(channels: int, groups: int) -> None:
+def test_groups_hold_eight_channels_or_more(channels, groups):
     assert group_norm(channels).num_groups == groups
 
 
 @pytest.mark.parametrize("channels", [0, 4, 12])
-def test_channels_that_make_no_groups_of_eight_are_refused(channels: int) -> None:
+def test_channels_that_make_no_groups_of_eight_are_refused(channels):
     with pytest.raises(InputError, match=f"a multiple of 8 channels, but got {channels}"):
         group_norm(channels)
 
 
-def test_pyramid_of_a_resnet_keeps_the_names_that_old_runs_have() -> None:
+def test_pyramid_of_a_resnet_keeps_the_names_that_old_runs_have():
     with torch.device("meta"):
         ours = build_pyramid("resnet18", build_body("resnet18", "batch"), 16, p6_from_c5=False)
         body = models.resnet18(weights=None)
@@ -249,14 +245,14 @@ def test_pyramid_of_a_resnet_keeps_the_names_that_old_runs_have() -> None:
     assert names == set(theirs.state_dict())
 
 
-def test_strides_and_widths_are_found_by_running_the_body() -> None:
+def test_strides_and_widths_are_found_by_running_the_body():
     layers = {layer.name: (layer.stride, layer.channels) for layer in _body_layers("densenet121")}
     assert layers["denseblock2"] == (8, 512)
     assert layers["transition2"] == (16, 256)
     assert layers["norm5"] == (32, 1024)
 
 
-def test_looking_for_strides_draws_no_random_number() -> None:
+def test_looking_for_strides_draws_no_random_number():
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
@@ -284,9 +280,7 @@ class _OutOfOrder(nn.Module):
         (_OutOfOrder, "resnet18: the direct children of a body .* order of the forward.*'last'"),
     ],
 )
-def test_a_body_that_cannot_be_measured_says_what_a_body_must_be(
-    features: type[nn.Module], says: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_body_that_cannot_be_measured_says_what_a_body_must_be(features, says, monkeypatch):
     class Network(nn.Module):
         def __init__(self) -> None:
             super().__init__()

@@ -124,7 +124,7 @@ def test_a_score_just_at_the_least_is_a_box_and_one_below_is_none(detector, deco
     assert [len(image["boxes"]) for image in decode(detector, heads)] == [1, 0, 0, 0, 0]
 
 
-def test_suppression_goes_on_until_enough_boxes_are_kept() -> None:
+def test_suppression_goes_on_until_enough_boxes_are_kept():
     # The best 400 boxes are one; 150 others lie apart, so the hundredth kept is far down the list.
     places = np.concatenate([np.zeros(400), np.arange(1, 151)]).astype(np.float32)
     anchors = np.stack([4 * places, 0 * places, 4 * places + 3, 0 * places + 3], axis=1)
@@ -134,7 +134,7 @@ def test_suppression_goes_on_until_enough_boxes_are_kept() -> None:
     assert found.corners[:, 0].tolist() == [4.0 * place for place in range(MAX_PER_FINDING)]
 
 
-def test_no_candidate_gives_no_box_and_an_infinite_output_says_so() -> None:
+def test_no_candidate_gives_no_box_and_an_infinite_output_says_so():
     anchors = np.array([[0, 0, 8, 8]], np.float32)
     offsets = np.zeros((2, 1, 4), np.float32)
     logits = np.array([[[-20.0]], [[np.inf]]], np.float32)

@@ -1,7 +1,5 @@
 """A batch's boxes are what its images' boxes are one by one, bit for bit."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -40,7 +38,7 @@ def frames(found: dict[str, Boxes | None]) -> tuple[pd.DataFrame, pd.DataFrame]:
     return boxes_frames(list(found), list(found.values()), FINDINGS, places, sizes_by_image(SIZES))
 
 
-def test_a_batch_is_its_images_one_by_one_to_the_last_bit() -> None:
+def test_a_batch_is_its_images_one_by_one_to_the_last_bit():
     found = {name: detections(seed, 80) for seed, name in enumerate(PLACES)}
     rows = []
     for (name, image), (_, width, height) in zip(
@@ -58,7 +56,7 @@ def test_a_batch_is_its_images_one_by_one_to_the_last_bit() -> None:
 
 
 @pytest.mark.parametrize("finite", [True, False], ids=["nothing found", "nothing finite"])
-def test_a_batch_without_a_box_is_an_empty_table_of_the_same_types(finite: bool) -> None:
+def test_a_batch_without_a_box_is_an_empty_table_of_the_same_types(finite):
     found = {name: detections(0, 0, finite=finite) for name in PLACES}
     images, boxes = frames(found)
     assert images["status"].tolist() == ["ok" if finite else "failed"] * 3
@@ -67,7 +65,7 @@ def test_a_batch_without_a_box_is_an_empty_table_of_the_same_types(finite: bool)
     assert boxes.dtypes.to_dict() == full.dtypes.to_dict()
 
 
-def test_an_image_of_unknown_size_is_named_but_a_failed_one_needs_none() -> None:
+def test_an_image_of_unknown_size_is_named_but_a_failed_one_needs_none():
     sizes = sizes_by_image(SIZES.assign(width=pd.array([128, None, 27], "Int64")))
     for finite in (True, False):
         found = [detections(0, 2), detections(1, 2, finite=finite)]

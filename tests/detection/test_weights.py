@@ -1,10 +1,7 @@
 """A detector takes the weights that fit it, from whatever they came in, and refuses the others."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -94,7 +91,7 @@ def _densenet(**arguments: Any) -> LesionRetinaNet:
 
 
 @pytest.mark.parametrize("layout", ["arnoweng", "zoogzog", "torchvision", "ours"])
-def test_chexnet_of_any_layout_gives_its_features(layout: str) -> None:
+def test_chexnet_of_any_layout_gives_its_features(layout):
     model, state = _densenet(), _chexnet(layout)
     said = start_from(model, state, source="chexnet.pth")
     assert said == ("chexnet.pth: takes the features of densenet121; pyramid and heads start anew")
@@ -105,7 +102,7 @@ def test_chexnet_of_any_layout_gives_its_features(layout: str) -> None:
         assert torch.equal(value, expected[name]), name
 
 
-def test_grey_network_of_torchxrayvision_sees_what_it_saw_there() -> None:
+def test_grey_network_of_torchxrayvision_sees_what_it_saw_there():
     state = _chexnet("torchxrayvision")
     public = recognise({key: tuple(value.shape) for key, value in state.items()})
     model = _densenet(mean=public.mean, std=public.std)
@@ -119,7 +116,7 @@ def test_grey_network_of_torchxrayvision_sees_what_it_saw_there() -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=0.1)
 
 
-def test_public_chexnet_wants_the_pixels_that_a_detector_gives_unasked() -> None:
+def test_public_chexnet_wants_the_pixels_that_a_detector_gives_unasked():
     state = _chexnet("arnoweng")
     public = recognise({key: tuple(value.shape) for key, value in state.items()})
     usual = _densenet().preprocess
@@ -127,7 +124,7 @@ def test_public_chexnet_wants_the_pixels_that_a_detector_gives_unasked() -> None
 
 
 @pytest.mark.parametrize("name", network_names("detector"))
-def test_imagenet_file_of_every_backbone_fits_it(name: str) -> None:
+def test_imagenet_file_of_every_backbone_fits_it(name):
     body = _empty_body(name, "frozen")
     _load_body(body, _shapes_of(name), name=name, source="weights imagenet")
     assert all((value == 0.5).all() for value in body.state_dict().values())
@@ -150,7 +147,7 @@ def test_imagenet_file_of_every_backbone_fits_it(name: str) -> None:
         ("resnet18", "densenet121"),
     ],
 )
-def test_another_backbone_is_named_with_the_key_to_set(name: str, other: str) -> None:
+def test_another_backbone_is_named_with_the_key_to_set(name, other):
     body = _empty_body(name, "frozen")
     message = f"^w.pth: weights of {other}, not of {name}; set model.backbone to {other}$"
     with pytest.raises(InputError, match=message):
@@ -158,7 +155,7 @@ def test_another_backbone_is_named_with_the_key_to_set(name: str, other: str) ->
     assert not any(value.any() for value in body.state_dict().values())  # nothing was written
 
 
-def test_network_that_is_no_backbone_here_is_guessed(shared_data: Path) -> None:
+def test_network_that_is_no_backbone_here_is_guessed(shared_data):
     state = torch.load(shared_data / "weights" / "squeezenet1_1_model.pth", weights_only=True)
     for name in ("resnet18", "mobilenet_v3_small", "densenet121"):
         with pytest.raises(InputError, match="; take a file of one of densenet121, resnet18, "):
@@ -195,7 +192,7 @@ def _without_statistics(state: State) -> State:
         (lambda _: {"alpha": torch.zeros(1)}, "batch", r"not weights of resnet18.*100 missing"),
     ],
 )  # fmt: skip
-def test_unusable_weights_say_why_and_change_nothing(damage, norm: str, message: str) -> None:
+def test_unusable_weights_say_why_and_change_nothing(damage, norm, message):
     body = build_body("resnet18", norm)
     before = {key: value.clone() for key, value in body.state_dict().items()}
     with pytest.raises(InputError, match=f"^w.pth: .*{message}") as caught:
@@ -204,7 +201,7 @@ def test_unusable_weights_say_why_and_change_nothing(damage, norm: str, message:
     assert all(torch.equal(value, before[key]) for key, value in body.state_dict().items())
 
 
-def test_detector_comes_back_whole_under_a_wrapper(build_small) -> None:
+def test_detector_comes_back_whole_under_a_wrapper(build_small):
     old, new = build_small(norm="batch"), build_small(norm="frozen")
     state = {f"module.{k}": v for k, v in _random(old.state_dict()).items()}
     assert start_from(new, state, source="run") == "run: takes the detector"
@@ -220,9 +217,7 @@ def test_detector_comes_back_whole_under_a_wrapper(build_small) -> None:
         (1, ("mass",), ("opacity",)),  # as many, but others
     ],
 )
-def test_detector_of_other_findings_gives_all_but_its_class_layer(
-    build_small, k: int, findings, own
-) -> None:
+def test_detector_of_other_findings_gives_all_but_its_class_layer(build_small, k, findings, own):
     old, new = build_small(n_findings=k), build_small()
     state, layer = _random(old.state_dict()), new.head.classification_head.cls_logits
     before = layer.weight.clone(), layer.bias.clone()
@@ -248,9 +243,7 @@ def test_detector_of_other_findings_gives_all_but_its_class_layer(
         ({"anchor_ratios": (1.0,)}, "anchors at a place 3 instead of 9; set model.anchor_ratios"),
     ],
 )
-def test_detector_of_another_size_is_refused_with_the_keys(
-    build_small, arguments: dict[str, Any], message: str
-) -> None:
+def test_detector_of_another_size_is_refused_with_the_keys(build_small, arguments, message):
     state, new = build_small(**arguments).state_dict(), build_small()
     before = {key: value.clone() for key, value in new.state_dict().items()}
     with pytest.raises(InputError, match=f"^run: .*{message}"):
@@ -258,21 +251,21 @@ def test_detector_of_another_size_is_refused_with_the_keys(
     assert all(torch.equal(value, before[key]) for key, value in new.state_dict().items())
 
 
-def test_damaged_detector_is_refused(build_small) -> None:
+def test_damaged_detector_is_refused(build_small):
     new, state = build_small(), build_small().state_dict()
     state.pop("backbone.fpn.layer_blocks.1.0.weight")
     with pytest.raises(InputError, match=r"run: 1 tensors of the detector are missing .*layer_bl"):
         start_from(new, state, source="run")
 
 
-def test_layers_that_an_older_detector_lacks_start_anew(build_small) -> None:
+def test_layers_that_an_older_detector_lacks_start_anew(build_small):
     state, new = build_small().state_dict(), build_small()
     new.add_module("extra", nn.Linear(2, 1))
     said = start_from(new, state, source="run")
     assert said == "run: takes the detector; 2 tensors that it lacks start anew, first extra.weight"
 
 
-def test_layers_that_only_the_older_detector_has_are_left_out(build_small) -> None:
+def test_layers_that_only_the_older_detector_has_are_left_out(build_small):
     state = build_small().state_dict() | {"image_head.score.bias": torch.zeros(1)}
     said = start_from(build_small(), state, source="run")
     assert said == (
@@ -281,7 +274,7 @@ def test_layers_that_only_the_older_detector_has_are_left_out(build_small) -> No
     )
 
 
-def test_coco_file_of_torchvision_gives_all_but_its_class_layer() -> None:
+def test_coco_file_of_torchvision_gives_all_but_its_class_layer():
     published = retinanet_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
     state = _random(published)
     model = build_retinanet(head="v1", norm="frozen", image_size=64)
@@ -294,7 +287,7 @@ def test_coco_file_of_torchvision_gives_all_but_its_class_layer() -> None:
     assert torch.equal(model.state_dict()[variance], state[variance] - 1e-5)
 
 
-def test_other_detectors_give_their_features() -> None:
+def test_other_detectors_give_their_features():
     with torch.device("meta"):
         peer = fasterrcnn_mobilenet_v3_large_fpn(weights=None, weights_backbone=None)
     state = _random(peer.state_dict())

@@ -1,7 +1,5 @@
 """A checkpoint's tensors are found under any name, and what differs is said with what to do."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 
@@ -49,7 +47,7 @@ from networks.checkpoints import (
         ("backbone.body.transition3.conv.weight", "features.transition3.conv.weight"),
     ],
 )  # fmt: skip
-def test_densenet_of_any_maker_gets_torchvisions_names(key: str, normal: str) -> None:
+def test_densenet_of_any_maker_gets_torchvisions_names(key, normal):
     inside = normal.removeprefix("features.")
     assert body_key(key) == inside
     assert body_key(inside) == inside  # twice is once
@@ -73,7 +71,7 @@ def test_densenet_of_any_maker_gets_torchvisions_names(key: str, normal: str) ->
         ("_blocks.0._se_reduce.bias", "block0._se_reduce.bias"),
     ],
 )
-def test_name_inside_a_body_drops_what_holds_it(key: str, inside: str) -> None:
+def test_name_inside_a_body_drops_what_holds_it(key, inside):
     assert body_key(key) == inside
 
 
@@ -90,7 +88,7 @@ def test_name_inside_a_body_drops_what_holds_it(key: str, inside: str) -> None:
         ("backbone.body.conv1.weight", "backbone.body.conv1.weight"),
     ],
 )  # fmt: skip
-def test_retinanet_of_older_torchvision_gets_the_names_of_today(key: str, today: str) -> None:
+def test_retinanet_of_older_torchvision_gets_the_names_of_today(key, today):
     assert detector_key(key) == today
     assert detector_key(today) == today
 
@@ -140,7 +138,7 @@ def _densenet(layers: tuple[int, ...]) -> list[str]:
         ([], None),
     ],
 )
-def test_architecture_is_guessed_from_names(keys: list[str], guess: str | None) -> None:
+def test_architecture_is_guessed_from_names(keys, guess):
     assert guess_architecture(keys) == guess
 
 
@@ -176,7 +174,7 @@ def _tell(found: object, wanted: object) -> str:
     return f"{len(found)} of {len(wanted)}"
 
 
-def test_tensors_of_other_layers_may_repeat_a_name_those_of_the_body_may_not() -> None:
+def test_tensors_of_other_layers_may_repeat_a_name_those_of_the_body_may_not():
     state = {"module.conv1.weight": Values(8, 3, 7, 7), "bn1.bias": Values(8)}
     state |= {"fc.weight": Values(9, 8), "module.fc.weight": Values(9, 8)}
     state |= {"bn1.num_batches_tracked": Values()}
@@ -195,9 +193,7 @@ def test_tensors_of_other_layers_may_repeat_a_name_those_of_the_body_may_not() -
 
 
 @pytest.mark.parametrize("shape", [(8, 1, 5, 5), (4, 1, 7, 7), (8, 2, 7, 7)])
-def test_only_a_grey_first_layer_of_the_same_size_stands_for_one_in_colour(
-    shape: tuple[int, ...],
-) -> None:
+def test_only_a_grey_first_layer_of_the_same_size_stands_for_one_in_colour(shape):
     state = {"conv1.weight": Values(*shape), "bn1.bias": Values(8)}
     with pytest.raises(InputError, match=r"^w.pth: 2 of 2$"):
         load_layers(Layers(), state, source="w.pth", describe=_tell)
@@ -216,9 +212,7 @@ def test_only_a_grey_first_layer_of_the_same_size_stands_for_one_in_colour(
         (None, "vgg16", ("vgg16",), "(first d); take another file, or set KEY to the"),
     ],
 )  # fmt: skip
-def test_what_differs_is_said_with_what_to_do(
-    what: str | None, name: str, known: tuple[str, ...], told: str
-) -> None:
+def test_what_differs_is_said_with_what_to_do(what, name, known, told):
     found, wanted = {"b": (1,), "c": (2,), "d": (4,)}, {"a": (1,), "b": (1,), "c": (2,)}
     assert told in describe_difference(
         found, wanted, name=name, what=what, known=known, setting="KEY"

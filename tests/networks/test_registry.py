@@ -1,7 +1,5 @@
 """The registry of networks is what torchvision publishes, and what the documentation says."""
 
-from __future__ import annotations
-
 import pytest
 from torchvision import models
 from typer.testing import CliRunner
@@ -13,18 +11,18 @@ PUBLISHED = [name for name, network in NETWORKS.items() if isinstance(network.we
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
-def test_weights_and_smallest_image_are_torchvisions(name: str) -> None:
+def test_weights_and_smallest_image_are_torchvisions(name):
     network = NETWORKS[name]
     weights = models.get_weight(network.weights)
     assert type(weights) is models.get_model_weights(name)
     assert network.min_size == max(weights.meta["min_size"])
 
 
-def test_help_of_train_names_every_network() -> None:
+def test_help_of_train_names_every_network():
     shown = " ".join(CliRunner().invoke(build_app(), ["train", "--help"]).output.split())
     assert all(name in shown for name in NETWORKS)
 
 
-def test_every_network_serves_a_model_under_its_own_name() -> None:
+def test_every_network_serves_a_model_under_its_own_name():
     assert all(name == network.name for name, network in NETWORKS.items())
     assert {*network_names("detector"), *network_names("classifier")} == set(NETWORKS)

@@ -1,7 +1,5 @@
 """The command line: one clear line for bad input, exit codes, no traceback."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os
@@ -58,13 +56,7 @@ def cxr(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
-def test_bad_input_is_one_line_and_exit_code_2(
-    arguments: list[str],
-    says: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capfd: pytest.CaptureFixture[str],
-) -> None:
+def test_bad_input_is_one_line_and_exit_code_2(arguments, says, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["cxr", *arguments])
     with pytest.raises(SystemExit) as ended:
@@ -76,7 +68,7 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert "Traceback" not in said
 
 
-def test_a_folder_of_the_same_name_is_named_as_intruder(tmp_path: Path) -> None:
+def test_a_folder_of_the_same_name_is_named_as_intruder(tmp_path):
     (tmp_path / "training").mkdir()
     (tmp_path / "training" / "__init__.py").write_text("")
     code = (
@@ -101,9 +93,7 @@ def exit_code(
     return ended.value.code
 
 
-def test_ctrl_c_is_one_line_and_exit_code_130(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ctrl_c_is_one_line_and_exit_code_130(tmp_path, monkeypatch, capsys):
     def interrupt(folder: Path) -> None:
         raise KeyboardInterrupt
 
@@ -111,9 +101,7 @@ def test_ctrl_c_is_one_line_and_exit_code_130(
     assert capsys.readouterr().err == "cxr: interrupted; run the same command again to go on\n"
 
 
-def test_an_unexpected_end_of_a_file_is_not_called_an_interruption(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unexpected_end_of_a_file_is_not_called_an_interruption(tmp_path, monkeypatch):
     def end(folder: Path) -> None:
         raise EOFError("no data left")
 
@@ -121,9 +109,7 @@ def test_an_unexpected_end_of_a_file_is_not_called_an_interruption(
         exit_code(monkeypatch, tmp_path, end)
 
 
-def test_an_end_of_file_while_cleaning_up_hides_no_ctrl_c(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_end_of_file_while_cleaning_up_hides_no_ctrl_c(tmp_path, monkeypatch, capsys):
     def end(folder: Path) -> None:
         try:
             raise KeyboardInterrupt
@@ -134,9 +120,7 @@ def test_an_end_of_file_while_cleaning_up_hides_no_ctrl_c(
     assert "interrupted" in capsys.readouterr().err
 
 
-def test_sigterm_is_one_line_too_after_all_is_cleaned_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_sigterm_is_one_line_too_after_all_is_cleaned_up(tmp_path, monkeypatch, capsys):
     cleaned = []
 
     def terminated(folder: Path) -> None:
@@ -153,9 +137,7 @@ def test_sigterm_is_one_line_too_after_all_is_cleaned_up(
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_full_disk_met_anywhere_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_full_disk_met_anywhere_is_one_line(tmp_path, monkeypatch, capsys):
     def fill(folder: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "shard.npy")
 
@@ -166,13 +148,13 @@ def test_full_disk_met_anywhere_is_one_line(
 @pytest.mark.parametrize(
     ("left", "verb"), [("synth.started.json", "cxr synth"), (".prepare", "cxr prepare")]
 )
-def test_show_names_the_verb_that_completes_a_folder(tmp_path: Path, left: str, verb: str) -> None:
+def test_show_names_the_verb_that_completes_a_folder(tmp_path, left, verb):
     (tmp_path / left).touch()
     with pytest.raises(InputError, match=f"unfinished .*; run the same {verb} again"):
         show.describe(tmp_path)
 
 
-def test_show_tells_what_machine_this_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_tells_what_machine_this_is(capsys):
     cli.run_verb(show.show, machine=True, as_json=True)
     machine = json.loads(capsys.readouterr().out)
     assert machine["usable processors"] == len(os.sched_getaffinity(0))
@@ -180,7 +162,7 @@ def test_show_tells_what_machine_this_is(capsys: pytest.CaptureFixture[str]) -> 
     assert machine["torch"] == metadata.version("torch")
 
 
-def test_show_tells_how_an_export_was_held_against_its_run(tmp_path: Path) -> None:
+def test_show_tells_how_an_export_was_held_against_its_run(tmp_path):
     measures = (
         Measure("validation images", "AUROC falls by", 0.01, 0.02, 0.9, 0.89),
         Measure("validation images", "image scores differ by", 0.25),
@@ -198,7 +180,7 @@ def test_show_tells_how_an_export_was_held_against_its_run(tmp_path: Path) -> No
     assert told["image scores differ by (validation images)"] == "0.25 (-)"
 
 
-def test_help_names_every_verb() -> None:
+def test_help_names_every_verb():
     done = cxr("--help")
     assert done.returncode == 0
     for verb in (
@@ -217,7 +199,7 @@ def test_help_names_every_verb() -> None:
         assert verb in done.stdout
 
 
-def test_empty_folder_is_not_a_folder_of_ours(tmp_path: Path) -> None:
+def test_empty_folder_is_not_a_folder_of_ours(tmp_path):
     done = cxr("show", str(tmp_path))
     assert done.returncode == 2
     assert "not a cxr folder" in done.stderr
@@ -228,7 +210,7 @@ def done_by(*arguments: str) -> Result:
     return CliRunner().invoke(cli.build_app(), list(arguments))
 
 
-def test_version_names_what_runs_and_imports_no_torch() -> None:
+def test_version_names_what_runs_and_imports_no_torch():
     code = (
         "import sys\nfrom scripts.cli import build_app\n"
         "try: build_app()(['--version'], standalone_mode=False)\n"
@@ -242,13 +224,13 @@ def test_version_names_what_runs_and_imports_no_torch() -> None:
 
 
 @pytest.mark.parametrize("verb", sorted(get_command(cli.build_app()).commands))
-def test_every_verb_has_help_by_its_short_name_too(verb: str) -> None:
+def test_every_verb_has_help_by_its_short_name_too(verb):
     short, long = done_by(verb, "-h"), done_by(verb, "--help")
     assert short.exit_code == 0
     assert short.output == long.output
 
 
-def test_the_shell_completes_verbs_and_names_of_configurations() -> None:
+def test_the_shell_completes_verbs_and_names_of_configurations():
     for typed, offered in (("cxr trai", "train"), ("cxr train retinanet_s", "retinanet_small")):
         words = {"COMP_WORDS": typed, "COMP_CWORD": str(len(typed.split()) - 1)}
         asked = {"_CXR_COMPLETE": "complete_bash", **words}
@@ -256,7 +238,7 @@ def test_the_shell_completes_verbs_and_names_of_configurations() -> None:
         assert done.output.split() == [offered]
 
 
-def test_a_configuration_shown_is_one_that_train_takes(tmp_path: Path) -> None:
+def test_a_configuration_shown_is_one_that_train_takes(tmp_path):
     shown = done_by("configs", "retinanet_small", "--set", "training.epochs=7")
     assert shown.exit_code == 0
     assert "Next: cxr train retinanet_small --set training.epochs=7" in shown.stderr
@@ -266,22 +248,20 @@ def test_a_configuration_shown_is_one_that_train_takes(tmp_path: Path) -> None:
     assert json.loads(done_by("configs", "retinanet_small", "--json").stdout)["kind"] == "detector"
 
 
-def test_a_run_shows_the_configuration_that_trained_it(tmp_path: Path) -> None:
+def test_a_run_shows_the_configuration_that_trained_it(tmp_path):
     (tmp_path / "config.toml").write_text(dump_config(read_config(find_config("chexnet"))))
     shown = done_by("configs", str(tmp_path))
     assert tomllib.loads(shown.stdout)["name"] == "CheXNet"
 
 
-def test_the_list_of_configurations_has_each_in_a_line() -> None:
+def test_the_list_of_configurations_has_each_in_a_line():
     listed = done_by("configs").stdout.splitlines()
     assert [line.split()[0] for line in listed] == ["name", *(e.name for e in summaries())]
     assert {e["name"] for e in json.loads(done_by("configs", "--json").stdout)} >= {"chexnet"}
     assert isinstance(done_by("configs", "--set", "training.epochs=7").exception, InputError)
 
 
-def test_a_raw_download_is_named_with_the_command_that_prepares_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_raw_download_is_named_with_the_command_that_prepares_it(tmp_path, monkeypatch, capsys):
     (tmp_path / "stage_2_train_labels.csv").touch()
     for verb in (["check", str(tmp_path)], ["split", str(tmp_path), "--name", "a"]):
         monkeypatch.setattr(sys, "argv", ["cxr", *verb])
@@ -290,7 +270,7 @@ def test_a_raw_download_is_named_with_the_command_that_prepares_it(
         assert f"run: cxr prepare {tmp_path} out/data --format rsna" in capsys.readouterr().err
 
 
-def test_show_lists_what_a_folder_above_holds(tmp_path: Path) -> None:
+def test_show_lists_what_a_folder_above_holds(tmp_path):
     for name, marker, content in (
         ("a", "run.json", {"name": "RetinaNet"}),
         ("b", "config.toml", {}),
@@ -308,7 +288,7 @@ def test_show_lists_what_a_folder_above_holds(tmp_path: Path) -> None:
     }
 
 
-def test_show_names_weights_and_what_a_run_answers_by(tmp_path: Path) -> None:
+def test_show_names_weights_and_what_a_run_answers_by(tmp_path):
     write_json(
         tmp_path / "run.json",
         "run",
@@ -331,7 +311,7 @@ def test_show_names_weights_and_what_a_run_answers_by(tmp_path: Path) -> None:
     assert facts["guard"] == str(tmp_path / "guard.json")
 
 
-def test_what_to_do_next_can_be_pasted_and_parses(tmp_path: Path) -> None:
+def test_what_to_do_next_can_be_pasted_and_parses(tmp_path):
     """Each step of the way, in a folder whose name needs quotes."""
     out = tmp_path / "my out"
     of = {"data_set": {"content_id": "c", "split_id": "s"}, "target": "opacity"}
@@ -369,7 +349,7 @@ def test_what_to_do_next_can_be_pasted_and_parses(tmp_path: Path) -> None:
         app.commands[verb].make_context(verb, words)
 
 
-def test_a_run_is_no_source_of_images(tmp_path: Path) -> None:
+def test_a_run_is_no_source_of_images(tmp_path):
     (tmp_path / "run.json").write_text("{}")
     done = done_by("prepare", str(tmp_path), str(tmp_path / "out"), "--format", "coco")
     assert "is a run; give the folder of images and labels" in str(done.exception)

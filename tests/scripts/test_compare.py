@@ -136,9 +136,7 @@ def write_system(data: Path, folder: Path, seed: int) -> Path:
     return folder
 
 
-def test_python_gives_what_the_verb_writes(
-    data: Path, system: Path, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_python_gives_what_the_verb_writes(data, system, tmp_path, capsys):
     other = write_system(data, tmp_path / "other", seed=1)
     options = {"target": "opacity", "replicates": 100, "policy": ["threshold=0.5"]}
     systems = {"A": str(system), "B": Predictions.open(other)}
@@ -166,7 +164,7 @@ def test_python_gives_what_the_verb_writes(
         )
 
 
-def test_a_result_shows_itself_in_a_notebook(data: Path, system: Path, tmp_path: Path) -> None:
+def test_a_result_shows_itself_in_a_notebook(data, system, tmp_path):
     named = {"A <1>": system, "B": write_system(data, tmp_path / "other", seed=1)}
     result = cxr_compare.compare(named, data=data, target="opacity", replicates=100)
     assert repr(result) == ("<Report of A <1> and B on opacity: 30 test images, not written>")
@@ -182,7 +180,7 @@ def test_a_result_shows_itself_in_a_notebook(data: Path, system: Path, tmp_path:
         result.overlay("i00")
 
 
-def test_what_lies_in_a_folder_prints_one_line(data: Path, system: Path) -> None:
+def test_what_lies_in_a_folder_prints_one_line(data, system):
     assert repr(DataSet.open(data)) == (
         f"<DataSet 'data': 60 images, targets effusion, opacity, {data}>"
     )

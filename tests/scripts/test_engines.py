@@ -1,7 +1,5 @@
 """`--engine ray` gives what `--engine local` gives, byte for byte, whatever dies meanwhile."""
 
-from __future__ import annotations
-
 import hashlib
 import operator
 import os
@@ -63,7 +61,7 @@ def ray(
             yield engine
 
 
-def test_order_is_kept_and_few_rows_are_under_way(ray: Engine) -> None:
+def test_order_is_kept_and_few_rows_are_under_way(ray):
     taken = []
 
     def rows() -> Iterator[partial]:
@@ -79,20 +77,20 @@ def test_order_is_kept_and_few_rows_are_under_way(ray: Engine) -> None:
 
 
 @pytest.mark.long  # a poisoned image does the same, below
-def test_rows_that_end_their_process_cost_those_rows_only(ray: Engine) -> None:
+def test_rows_that_end_their_process_cost_those_rows_only(ray):
     rows = [partial(os._exit, 1) if n == 38 else partial(int, n) for n in range(60)]
     answers = list(ray.map_rows(operator.call, rows, on_crash=lambda row: -1))
     assert answers == [-1 if n == 38 else n for n in range(60)]
 
 
-def test_a_programming_error_in_a_worker_keeps_its_type(ray: Engine) -> None:
+def test_a_programming_error_in_a_worker_keeps_its_type(ray):
     with pytest.raises(ValueError, match="invalid literal") as failed:
         list(ray.map_rows(int, ["1", "x", "3"], on_crash=lambda row: -1))
     assert type(failed.value) is ValueError
 
 
 @pytest.mark.long
-def test_workers_killed_at_random_lose_and_double_nothing(ray: Engine) -> None:
+def test_workers_killed_at_random_lose_and_double_nothing(ray):
     chance, ended, killed, kills = np.random.default_rng(20), threading.Event(), list[int](), 20
 
     def kill() -> None:
@@ -140,9 +138,7 @@ def write_source(folder: Path, n_images: int = 30) -> Path:
     return folder
 
 
-def test_prepare_gives_the_same_bytes_and_lists_the_poisoned_image(
-    ray: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_prepare_gives_the_same_bytes_and_lists_the_poisoned_image(ray, tmp_path, monkeypatch):
     write_source(tmp_path)
     read_image = decode.read_image
 
@@ -207,9 +203,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.mark.parametrize("kind", ["detector", pytest.param("classifier", marks=pytest.mark.long)])
 @pytest.mark.usefixtures("one_thread")
-def test_predict_gives_the_same_bytes(
-    ray: Engine, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
-) -> None:
+def test_predict_gives_the_same_bytes(ray, phantom, tmp_path, monkeypatch, kind):
     model = TrainedModel.open(untrained_run(kind, phantom, tmp_path / "run"))
     assert_same_predictions(model, DataSet.open(phantom), tmp_path, ray, monkeypatch)
 
@@ -217,10 +211,7 @@ def test_predict_gives_the_same_bytes(
 @pytest.mark.long
 @pytest.mark.parametrize("back_end", ["onnx", "openvino"])
 @pytest.mark.parametrize("kind", ["detector", "classifier"])
-def test_an_export_predicts_the_same_bytes(
-    ray: Engine, phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str,
-    back_end: str,
-) -> None:  # fmt: skip
+def test_an_export_predicts_the_same_bytes(ray, phantom, tmp_path, monkeypatch, kind, back_end):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     run = untrained_run(kind, phantom, tmp_path / "run")
     assert cxr("export", run, tmp_path / "export", "--format", back_end) == 0
@@ -243,12 +234,12 @@ def assert_same_predictions(
     assert contents(folder / "ray") == local
 
 
-def test_a_part_that_no_worker_survives_stops_predict_with_one_line() -> None:
+def test_a_part_that_no_worker_survives_stops_predict_with_one_line():
     with pytest.raises(InputError, match="images 'a' to 'b' ended whenever it was tried"):
         part_predictor._refuse(part_predictor._Images(pd.Index(["a", "b"]), pd.DataFrame()))
 
 
-def test_what_lies_in_a_store_need_not_be_on_each_machine(tmp_path: Path) -> None:
+def test_what_lies_in_a_store_need_not_be_on_each_machine(tmp_path):
     inner = tmp_path / "cxr-remote" / "s3" / "bucket"
     inner.mkdir(parents=True)
     assert engine_module._Requirements.of([inner, tmp_path]).reads == (str(tmp_path),)
@@ -267,9 +258,7 @@ def requirements(**changed: Any) -> engine_module._Requirements:
         ({"reads": ("/no/such/place",)}, "cannot read /no/such/place; put it where all machines"),
     ],
 )
-def test_a_machine_that_is_not_as_the_driver_s_is_named(
-    changed: dict[str, Any], said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_machine_that_is_not_as_the_driver_s_is_named(changed, said, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as a worker does, for good
     engine_module._check_machine(requirements())
     with pytest.raises(
@@ -278,9 +267,7 @@ def test_a_machine_that_is_not_as_the_driver_s_is_named(
         engine_module._check_machine(requirements(**changed))
 
 
-def test_what_is_wrong_with_the_options_is_said_in_one_line(
-    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
-) -> None:
+def test_what_is_wrong_with_the_options_is_said_in_one_line(phantom, tmp_path, monkeypatch, capsys):
     source = write_source(tmp_path)
     to_ray = ["--engine", "ray"]
     verb = ["prepare", str(source), str(tmp_path / "set"), "--format", "csv"]
@@ -308,7 +295,7 @@ def cxr(*arguments: object) -> int:
 
 
 @pytest.mark.usefixtures("ray")
-def test_commands_run_in_a_cluster_and_say_what_went_wrong(tmp_path: Path) -> None:
+def test_commands_run_in_a_cluster_and_say_what_went_wrong(tmp_path):
     problems = {}
 
     def ended(running: Running) -> bool:

@@ -379,12 +379,12 @@ def test_the_published_chexnet_scores_as_three_systems(shared_data, tmp_path):
         ("image_id;score\na;0.5\n", "it has image_id;score; save it with commas"),
     ],
 )
-def test_file_that_a_spreadsheet_spoilt_is_refused(run, text: str, says: str):
+def test_file_that_a_spreadsheet_spoilt_is_refused(run, text, says):
     with pytest.raises(InputError, match=says):
         run(text)
 
 
-def test_folder_instead_of_a_file_and_a_blank_name_are_refused(data: Path, tmp_path: Path):
+def test_folder_instead_of_a_file_and_a_blank_name_are_refused(data, tmp_path):
     with pytest.raises(InputError, match="holds no prediction file"):
         import_predictions(tmp_path, data=data, out=tmp_path / "out", name="Other")
     ids = DataSet.open(data).images["image_id"]

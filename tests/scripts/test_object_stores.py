@@ -4,8 +4,6 @@ Whatever goes wrong between here and the store: what comes out equals what a loc
 for byte but for times and places, or one line says what is wrong.
 """
 
-from __future__ import annotations
-
 import asyncio
 import gc
 import io

@@ -3,8 +3,6 @@
 A cluster here is several of Ray's raylets on this machine, each of which is a machine to it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -215,9 +213,7 @@ def naming(text: str) -> list[str]:
     return [line for line in map(command_line, processes) if text in line]
 
 
-def test_the_same_command_goes_on_where_it_was_killed(
-    source: Path, expected: dict[str, Any], surroundings: dict[str, str]
-) -> None:
+def test_the_same_command_goes_on_where_it_was_killed(source, expected, surroundings):
     words = prepare_words(source, "ray", "--engine", "ray", "--workers", "2")
     command = start(surroundings, *words)
     wait_for(lambda: workers_below(command.pid))
@@ -232,9 +228,7 @@ def test_the_same_command_goes_on_where_it_was_killed(
     assert contents(source.parent / "ray") == expected
 
 
-def test_ctrl_c_is_said_in_one_line_and_leaves_no_process(
-    source: Path, surroundings: dict[str, str]
-) -> None:
+def test_ctrl_c_is_said_in_one_line_and_leaves_no_process(source, surroundings):
     command = start(
         surroundings, *prepare_words(source, "ray", "--engine", "ray", "--workers", "2")
     )
@@ -250,9 +244,7 @@ def test_ctrl_c_is_said_in_one_line_and_leaves_no_process(
     assert not Path(scratch).exists()
 
 
-def test_no_cluster_at_an_address_is_said_in_one_line(
-    source: Path, surroundings: dict[str, str]
-) -> None:
+def test_no_cluster_at_an_address_is_said_in_one_line(source, surroundings):
     words = prepare_words(source, "ray", "--engine", "ray", "--address", "127.0.0.1:1")
     command = start(surroundings, *words)
     out, said = command.communicate(timeout=60)
@@ -263,8 +255,8 @@ def test_no_cluster_at_an_address_is_said_in_one_line(
 
 
 def test_prepare_loses_nothing_with_a_machine_that_dies_and_uses_one_that_joins(
-    machines: Machines, source: Path, expected: dict[str, Any]
-) -> None:
+    machines, source, expected
+):
     dying = machines.add()
     to_cluster = ("--engine", "ray", "--address", machines.address)
     command = start(machines.surroundings, *prepare_words(source, "ray", *to_cluster))
@@ -283,9 +275,7 @@ def test_prepare_loses_nothing_with_a_machine_that_dies_and_uses_one_that_joins(
 
 
 @pytest.mark.parametrize("kind", ["detector", "classifier"])
-def test_predict_loses_nothing_with_a_machine_that_dies(
-    machines: Machines, data: Path, tmp_path: Path, kind: str
-) -> None:
+def test_predict_loses_nothing_with_a_machine_that_dies(machines, data, tmp_path, kind):
     run, dying = untrained_run(kind, data, tmp_path / "run"), machines.add()
     words = ["predict", run, "--data", data, "--batch-size", 2, "--out"]
     to_cluster = ("--engine", "ray", "--address", machines.address)
@@ -301,8 +291,8 @@ def test_predict_loses_nothing_with_a_machine_that_dies(
 
 
 def test_a_cluster_that_is_gone_is_said_in_one_line_and_costs_no_image(
-    source: Path, expected: dict[str, Any], surroundings: dict[str, str]
-) -> None:
+    source, expected, surroundings
+):
     with cluster_of(surroundings) as machines:
         raylet = machines.add()
         to_cluster = ("--engine", "ray", "--address", machines.address)

@@ -1,7 +1,5 @@
 """The batch that fits is found on a copy, and nothing else notices."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +14,7 @@ from training.batch_size import _reckon, is_out_of_memory, largest_batch
 class _Batch:
     x: Tensor
 
-    def to(self, device: Any) -> _Batch:
+    def to(self, device):
         return self
 
 
@@ -39,7 +37,7 @@ def _largest(model: nn.Module, **changes: Any) -> int:
     return largest_batch(model, _batch, _losses, **settings)
 
 
-def test_more_memory_gives_a_larger_batch_until_the_limit() -> None:
+def test_more_memory_gives_a_larger_batch_until_the_limit():
     model = _model()
     found = [_largest(model, budget=budget) for budget in (0, 10**5, 10**6, 10**7, 10**9)]
     assert found == sorted(found)
@@ -50,7 +48,7 @@ def test_more_memory_gives_a_larger_batch_until_the_limit() -> None:
     assert _largest(model, budget=10**9, limit=1) == 1
 
 
-def test_what_is_reckoned_is_what_autograd_keeps() -> None:
+def test_what_is_reckoned_is_what_autograd_keeps():
     # Saved: the input of each convolution, of the norm and of the rectifier, and dropout's mask.
     class Count:
         def __init__(self) -> None:
@@ -70,7 +68,7 @@ def test_what_is_reckoned_is_what_autograd_keeps() -> None:
     assert 4 * inputs < per_image < 4 * (inputs + 4 * 8 * 14 * 14 + 12 * 12)
 
 
-def test_memory_that_runs_out_while_measuring_leaves_no_size() -> None:
+def test_memory_that_runs_out_while_measuring_leaves_no_size():
     def losses(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
         raise torch.OutOfMemoryError("out of memory")
 
@@ -85,7 +83,7 @@ def _saved_per_image() -> float:
     return (four - two) / 2
 
 
-def test_model_gradients_and_random_numbers_stay_as_they_were() -> None:
+def test_model_gradients_and_random_numbers_stay_as_they_were():
     model = _model().eval()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     state = torch.random.get_rng_state()
@@ -105,5 +103,5 @@ def test_model_gradients_and_random_numbers_stay_as_they_were() -> None:
         (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), False),
     ],
 )
-def test_want_of_memory_is_told_from_other_errors(error: Exception, expected: bool) -> None:
+def test_want_of_memory_is_told_from_other_errors(error, expected):
     assert is_out_of_memory(error) is expected

@@ -1,9 +1,6 @@
 """Costs are counted as stated, and measuring leaves the model as it was."""
 
-from __future__ import annotations
-
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -62,7 +59,7 @@ def touch(mib: int) -> None:
 
 
 @on_linux
-def test_memory_that_was_freed_again_counts() -> None:
+def test_memory_that_was_freed_again_counts():
     watch = PeakMemory(nn.Linear(2, 2))
     touch(96)
     seen = watch.read()
@@ -71,7 +68,7 @@ def test_memory_that_was_freed_again_counts() -> None:
 
 
 @on_linux
-def test_what_an_earlier_model_needed_does_not_count_for_the_next() -> None:
+def test_what_an_earlier_model_needed_does_not_count_for_the_next():
     touch(96)
     seen = PeakMemory(nn.Linear(2, 2)).read()
     assert seen is not None
@@ -79,7 +76,7 @@ def test_what_an_earlier_model_needed_does_not_count_for_the_next() -> None:
 
 
 @on_linux
-def test_weights_that_were_there_before_count() -> None:
+def test_weights_that_were_there_before_count():
     model = nn.Linear(4 * MIB, 2)  # 32 MiB
     seen = PeakMemory(model).read()
     assert seen is not None
@@ -87,7 +84,7 @@ def test_weights_that_were_there_before_count() -> None:
 
 
 @on_linux
-def test_images_that_are_mapped_into_memory_do_not_count(tmp_path: Path) -> None:
+def test_images_that_are_mapped_into_memory_do_not_count(tmp_path):
     np.save(tmp_path / "shard.npy", np.ones(96 * MIB, dtype=np.uint8))
     watch = PeakMemory(nn.Linear(2, 2))
     shard = np.load(tmp_path / "shard.npy", mmap_mode="r")
@@ -97,8 +94,6 @@ def test_images_that_are_mapped_into_memory_do_not_count(tmp_path: Path) -> None
     assert seen < 30 * MIB
 
 
-def test_where_the_system_does_not_tell_the_peak_is_unknown(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_where_the_system_does_not_tell_the_peak_is_unknown(monkeypatch, tmp_path):
     monkeypatch.setattr("training.cost._FORGET", tmp_path / "absent" / "clear_refs")
     assert PeakMemory(nn.Linear(2, 2)).read() is None

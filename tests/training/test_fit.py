@@ -1,7 +1,5 @@
 """The training loop, on a model small enough to be exact about."""
 
-from __future__ import annotations
-
 import math
 import re
 import signal
@@ -36,7 +34,7 @@ class _Batch:
     x: Tensor
     y: Tensor
 
-    def to(self, device: torch.device) -> _Batch:
+    def to(self, device):
         return _Batch(self.image_ids, self.x.to(device), self.y.to(device))
 
 
@@ -173,9 +171,7 @@ _STALLED: dict[str, Any] = {"epochs": 6, "monitor": "figure", "validation_metric
         (21, "plateau"),  # first step after the rate has fallen, see below
     ],
 )
-def test_interrupted_and_resumed_training_ends_with_the_same_weights(
-    tmp_path: Path, at: int, how: str
-) -> None:
+def test_interrupted_and_resumed_training_ends_with_the_same_weights(tmp_path, at, how):
     whole, halves = _model(), _model()
     changes = {"settings": _HOW[how], **(_STALLED if how == "plateau" else {})}
     expected = _fit(tmp_path / "whole", whole, **changes)
@@ -197,8 +193,8 @@ def test_interrupted_and_resumed_training_ends_with_the_same_weights(
 
 @pytest.mark.parametrize(("batch_size", "accumulate"), [(4, 2), (2, 4), (3, 3)])
 def test_step_learns_the_mean_over_its_images_in_however_many_batches(
-    tmp_path: Path, batch_size: int, accumulate: int
-) -> None:
+    tmp_path, batch_size, accumulate
+):
     """Of 21 images the last step of an epoch has fewer, and its last batch fewer still."""
     step = batch_size * accumulate
 
@@ -220,7 +216,7 @@ def test_step_learns_the_mean_over_its_images_in_however_many_batches(
         torch.testing.assert_close(parts.state_dict()[name], value, rtol=1e-4, atol=1e-6)
 
 
-def test_plateau_lowers_the_rate_after_three_epochs_that_did_not_improve(tmp_path: Path) -> None:
+def test_plateau_lowers_the_rate_after_three_epochs_that_did_not_improve(tmp_path):
     figures = iter([0.5, 0.5, 0.6, 0.1, 0.2, 0.3, 0.1, 0.1, 0.1])
     result = _fit(
         tmp_path, settings=_HOW["plateau"], monitor="figure", epochs=9,
@@ -232,9 +228,7 @@ def test_plateau_lowers_the_rate_after_three_epochs_that_did_not_improve(tmp_pat
     assert last["optimizer_states"][0]["param_groups"][0]["lr"] == pytest.approx(0.005)
 
 
-def test_plateau_remembers_across_an_interruption_how_long_nothing_improved(
-    tmp_path: Path,
-) -> None:
+def test_plateau_remembers_across_an_interruption_how_long_nothing_improved(tmp_path):
     """Stalled in epochs 2, 3 and 4, of which the first two are before the interruption."""
     changes = {**_STALLED, "settings": _HOW["plateau"]}
     with pytest.raises(KeyboardInterrupt):
@@ -244,7 +238,7 @@ def test_plateau_remembers_across_an_interruption_how_long_nothing_improved(
     assert rates == pytest.approx([0.5] * 4 + [0.05] * 2)
 
 
-def test_interruption_between_epochs_loses_nothing(tmp_path: Path) -> None:
+def test_interruption_between_epochs_loses_nothing(tmp_path):
     def stop(row: dict[str, Any]) -> None:
         if row["epoch"] == 2:
             raise KeyboardInterrupt
@@ -258,13 +252,13 @@ def test_interruption_between_epochs_loses_nothing(tmp_path: Path) -> None:
         assert torch.equal(value, halves.state_dict()[name]), name
 
 
-def test_resuming_a_training_that_had_ended_trains_no_further(tmp_path: Path) -> None:
+def test_resuming_a_training_that_had_ended_trains_no_further(tmp_path):
     first = _fit(tmp_path / "run")
     again = _fit(tmp_path / "run", resume=True, training_losses=_Stopper(1))
     assert _untimed(again) == _untimed(first)
 
 
-def test_resuming_a_training_that_had_stopped_early_trains_no_further(tmp_path: Path) -> None:
+def test_resuming_a_training_that_had_stopped_early_trains_no_further(tmp_path):
     def worse(outputs: list[Tensor]) -> dict[str, float]:
         worse.calls += 1.0  # type: ignore[attr-defined]
         return {"figure": -worse.calls}  # type: ignore[attr-defined]
@@ -279,14 +273,14 @@ def test_resuming_a_training_that_had_stopped_early_trains_no_further(tmp_path: 
     assert _untimed(again) == _untimed(first)
 
 
-def test_ctrl_c_reaches_the_caller_and_keeps_working_afterwards(tmp_path: Path) -> None:
+def test_ctrl_c_reaches_the_caller_and_keeps_working_afterwards(tmp_path):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         _fit(tmp_path, training_losses=_Stopper(2))
     assert signal.getsignal(signal.SIGINT) is before
 
 
-def test_model_ends_with_the_best_weights_not_the_last(tmp_path: Path) -> None:
+def test_model_ends_with_the_best_weights_not_the_last(tmp_path):
     seen: list[dict[str, Tensor]] = []
     model = _model()
 
@@ -301,7 +295,7 @@ def test_model_ends_with_the_best_weights_not_the_last(tmp_path: Path) -> None:
     assert [p.name for p in (tmp_path / "checkpoints").glob("best-*")] == ["best-0002.safetensors"]
 
 
-def test_history_holds_losses_metrics_rate_and_time_per_epoch(tmp_path: Path) -> None:
+def test_history_holds_losses_metrics_rate_and_time_per_epoch(tmp_path):
     def two(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
         loss = _losses(model, batch)["bce"]
         return {"a": loss, "b": loss * 2}
@@ -319,7 +313,7 @@ def test_history_holds_losses_metrics_rate_and_time_per_epoch(tmp_path: Path) ->
     assert table["train_loss"].tolist() == pytest.approx((table.train_a * 3).tolist(), rel=1e-4)
 
 
-def test_validation_loss_is_a_mean_over_images_not_batches(tmp_path: Path) -> None:
+def test_validation_loss_is_a_mean_over_images_not_batches(tmp_path):
     def size(model: nn.Module, batch: _Batch) -> tuple[dict[str, Tensor], Tensor]:
         return {"size": torch.tensor(float(len(batch.image_ids)))}, torch.ones(1)
 
@@ -340,15 +334,13 @@ def _nan_gradient(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("losses", [_nan_loss, _nan_gradient])
-def test_loss_or_gradient_that_is_not_finite_names_its_images(
-    tmp_path: Path, losses: Callable[..., Any]
-) -> None:
+def test_loss_or_gradient_that_is_not_finite_names_its_images(tmp_path, losses):
     with pytest.raises(InputError, match=r"epoch 1: the .* is not finite.*image7") as caught:
         _fit(tmp_path, training_losses=losses)
     assert "\n" not in str(caught.value)
 
 
-def test_checkpoint_before_a_loss_that_is_not_finite_is_kept(tmp_path: Path) -> None:
+def test_checkpoint_before_a_loss_that_is_not_finite_is_kept(tmp_path):
     def nan_later(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
         nan_later.calls += 1  # type: ignore[attr-defined]
         bad = nan_later.calls > 7  # type: ignore[attr-defined]
@@ -372,7 +364,7 @@ def _growing(by: float, after: int) -> Callable[..., Any]:
     return losses
 
 
-def test_training_that_explodes_stops_and_keeps_what_was_good(tmp_path: Path) -> None:
+def test_training_that_explodes_stops_and_keeps_what_was_good(tmp_path):
     with pytest.raises(InputError, match=r"epoch 3: the training has diverged: every") as caught:
         # From the middle of the second epoch on: a half is not a whole epoch.
         _fit(tmp_path, training_losses=_growing(100.0, after=7))
@@ -385,18 +377,18 @@ def test_training_that_explodes_stops_and_keeps_what_was_good(tmp_path: Path) ->
     assert len(_fit(tmp_path, resume=True).history) == 4  # from the end of the second epoch
 
 
-def test_explosion_is_known_to_a_resumed_training_too(tmp_path: Path) -> None:
+def test_explosion_is_known_to_a_resumed_training_too(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         _fit(tmp_path, training_losses=_Stopper(8))
     with pytest.raises(InputError, match="epoch 2: the training has diverged"):
         _fit(tmp_path, resume=True, training_losses=_growing(100.0, after=0))
 
 
-def test_training_whose_loss_grows_a_little_goes_on(tmp_path: Path) -> None:
+def test_training_whose_loss_grows_a_little_goes_on(tmp_path):
     assert len(_fit(tmp_path, training_losses=_growing(5.0, after=5)).history) == 4
 
 
-def test_validation_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -> None:
+def test_validation_loss_that_is_not_finite_stops_the_training(tmp_path):
     def broken(model: nn.Module, batch: _Batch) -> tuple[dict[str, Tensor], Tensor]:
         losses, output = _validate(model, batch)
         return {"bce": losses["bce"] * math.inf}, output
@@ -405,9 +397,7 @@ def test_validation_loss_that_is_not_finite_stops_the_training(tmp_path: Path) -
         _fit(tmp_path, validation_step=broken, monitor="accuracy")
 
 
-def test_outputs_that_are_not_finite_are_told_as_divergence_not_by_a_metric(
-    tmp_path: Path,
-) -> None:
+def test_outputs_that_are_not_finite_are_told_as_divergence_not_by_a_metric(tmp_path):
     def broken(model: nn.Module, batch: _Batch) -> tuple[dict[str, Tensor], Tensor]:
         return {"bce": torch.tensor(math.nan)}, torch.full((1,), math.nan)
 
@@ -419,7 +409,7 @@ def test_outputs_that_are_not_finite_are_told_as_divergence_not_by_a_metric(
 
 
 @pytest.mark.parametrize("step", ["training_losses", "validation_step"])
-def test_step_that_fails_names_its_images(tmp_path: Path, step: str) -> None:
+def test_step_that_fails_names_its_images(tmp_path, step):
     def fails(model: nn.Module, batch: _Batch) -> Any:
         raise RuntimeError("sizes differ")
 
@@ -428,31 +418,31 @@ def test_step_that_fails_names_its_images(tmp_path: Path, step: str) -> None:
         _fit(tmp_path, **{step: fails})
 
 
-def test_want_of_memory_reaches_the_caller(tmp_path: Path) -> None:
+def test_want_of_memory_reaches_the_caller(tmp_path):
     with pytest.raises(torch.OutOfMemoryError):
         _fit(tmp_path, training_losses=_Stopper(3, torch.OutOfMemoryError))
 
 
-def test_unknown_monitor_lists_what_is_measured(tmp_path: Path) -> None:
+def test_unknown_monitor_lists_what_is_measured(tmp_path):
     with pytest.raises(InputError, match=r"'auroc' is not measured; .*val_loss, accuracy"):
         _fit(tmp_path, monitor="auroc")
 
 
-def test_undefined_monitor_is_refused_not_ranked(tmp_path: Path) -> None:
+def test_undefined_monitor_is_refused_not_ranked(tmp_path):
     with pytest.raises(InputError, match="'accuracy' is nan on the validation images"):
         _fit(
             tmp_path, monitor="accuracy", validation_metrics=lambda outputs: {"accuracy": math.nan}
         )
 
 
-def test_checkpoint_of_another_architecture_is_refused(tmp_path: Path) -> None:
+def test_checkpoint_of_another_architecture_is_refused(tmp_path):
     _fit(tmp_path, epochs=1)
     other = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1))
     with pytest.raises(InputError, match=r"another architecture: '0.bias' has shape \(8,\)"):
         _fit(tmp_path, other, resume=True)
 
 
-def test_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_damaged_checkpoint_is_refused(tmp_path):
     _fit(tmp_path, epochs=1)
     (tmp_path / "checkpoints/last.ckpt").write_bytes(b"not a checkpoint")
     with pytest.raises(InputError, match=r"last.ckpt: cannot be read") as caught:
@@ -460,7 +450,7 @@ def test_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_nothing_but_the_run_is_written(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+def test_nothing_but_the_run_is_written(tmp_path, capfd):
     _fit(tmp_path, epochs=1)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "checkpoints", "config.toml", "metrics.csv", "seen.parquet", "started.json",
@@ -468,7 +458,7 @@ def test_nothing_but_the_run_is_written(tmp_path: Path, capfd: pytest.CaptureFix
     assert capfd.readouterr() == ("", "")
 
 
-def test_progress_counts_every_batch_also_when_resumed(tmp_path: Path) -> None:
+def test_progress_counts_every_batch_also_when_resumed(tmp_path):
     done: list[int] = []
     with pytest.raises(KeyboardInterrupt):
         _fit(tmp_path, training_losses=_Stopper(8))
@@ -476,7 +466,7 @@ def test_progress_counts_every_batch_also_when_resumed(tmp_path: Path) -> None:
     assert sum(done) == 4 * (5 + 3)
 
 
-def test_bf16_trains_with_weights_in_fp32(tmp_path: Path) -> None:
+def test_bf16_trains_with_weights_in_fp32(tmp_path):
     kinds: set[torch.dtype] = set()
 
     def losses(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
@@ -491,9 +481,7 @@ def test_bf16_trains_with_weights_in_fp32(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("averages", [False, True])
-def test_bf16_learns_depthwise_convolutions_in_fp32_and_validates_them_in_bf16(
-    tmp_path: Path, averages: bool
-) -> None:
+def test_bf16_learns_depthwise_convolutions_in_fp32_and_validates_them_in_bf16(tmp_path, averages):
     """Their gradient in bf16 takes most of a small network's step on a CPU."""
     depthwise = nn.Conv2d(4, 4, 3, padding=1, groups=4)
     plain = nn.Conv2d(4, 4, 1)
@@ -535,9 +523,7 @@ def _overflowing(above: float, batches: range) -> Callable[..., Any]:
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
-def test_fp16_skips_a_step_that_overflows_and_halves_the_scale(
-    tmp_path: Path, optimiser: Any
-) -> None:
+def test_fp16_skips_a_step_that_overflows_and_halves_the_scale(tmp_path, optimiser):
     model, after = _model(), []
 
     def losses(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
@@ -554,7 +540,7 @@ def test_fp16_skips_a_step_that_overflows_and_halves_the_scale(
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
 
-def test_fp16_steps_do_not_depend_on_the_scale_and_are_resumed_exactly(tmp_path: Path) -> None:
+def test_fp16_steps_do_not_depend_on_the_scale_and_are_resumed_exactly(tmp_path):
     whole, halves = _model(), _model()
     overflow = {"precision": "fp16", "training_losses": _overflowing(2.0**15, range(3, 4))}
     _fit(tmp_path / "whole", whole, **overflow)
@@ -575,12 +561,12 @@ def test_fp16_steps_do_not_depend_on_the_scale_and_are_resumed_exactly(tmp_path:
         assert torch.equal(value, last[1]["state_dict"][name]), name
 
 
-def test_fp16_gradient_that_is_not_finite_at_any_scale_names_its_images(tmp_path: Path) -> None:
+def test_fp16_gradient_that_is_not_finite_at_any_scale_names_its_images(tmp_path):
     with pytest.raises(InputError, match=r"the gradient is not finite on the images image"):
         _fit(tmp_path, epochs=9, training_losses=_overflowing(0.0, range(1, 99)), precision="fp16")
 
 
-def test_average_of_weights_is_the_formula_on_each_and_counters_are_copied() -> None:
+def test_average_of_weights_is_the_formula_on_each_and_counters_are_copied():
     model = _model()
     average = AveragedModel(model, multi_avg_fn=_RampedAverage(0.5), use_buffers=True)
     expected = {k: v.clone() for k, v in model.state_dict().items()}
@@ -598,7 +584,7 @@ def test_average_of_weights_is_the_formula_on_each_and_counters_are_copied() -> 
         assert torch.equal(value, expected[name]), name
 
 
-def test_batch_goes_to_a_gpu_without_waiting_and_an_unreadable_one_is_told() -> None:
+def test_batch_goes_to_a_gpu_without_waiting_and_an_unreadable_one_is_told():
     asked: list[Any] = []
     batch = SimpleNamespace(to=lambda *place, **how: asked.append((place, how)))
     loop = Loop(_Task(_model()), training_settings(), lambda: "", 1, lambda: False)
@@ -613,7 +599,7 @@ def test_batch_goes_to_a_gpu_without_waiting_and_an_unreadable_one_is_told() -> 
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
-def test_training_on_a_gpu_learns_as_on_the_cpu(tmp_path: Path, precision: Any) -> None:
+def test_training_on_a_gpu_learns_as_on_the_cpu(tmp_path, precision):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     how = {"settings": _HOW["averaged weights"], "precision": precision}
@@ -623,13 +609,13 @@ def test_training_on_a_gpu_learns_as_on_the_cpu(tmp_path: Path, precision: Any) 
     assert losses[0] == pytest.approx(losses[1], rel=0.3)  # dropout draws other numbers there
 
 
-def test_global_random_state_is_left_as_it_was(tmp_path: Path) -> None:
+def test_global_random_state_is_left_as_it_was(tmp_path):
     before = torch.random.get_rng_state()
     _fit(tmp_path, epochs=1)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
-def test_each_epoch_is_settled_once_it_begins_or_is_resumed() -> None:
+def test_each_epoch_is_settled_once_it_begins_or_is_resumed():
     settled: list[int] = []
     callback = Unfreezing(settled.append)
     trainer: Any = SimpleNamespace(world_size=1, current_epoch=3)
@@ -639,7 +625,7 @@ def test_each_epoch_is_settled_once_it_begins_or_is_resumed() -> None:
     assert settled == [3, 4]
 
 
-def test_several_devices_are_refused_before_anything_is_settled() -> None:
+def test_several_devices_are_refused_before_anything_is_settled():
     settled: list[int] = []
     trainer: Any = SimpleNamespace(world_size=2, current_epoch=0)
     with pytest.raises(InputError, match="parts cannot be unfrozen while several devices share"):

@@ -1,8 +1,5 @@
 """A batch that fails names its images, wherever it fails."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import pytest
@@ -34,7 +31,7 @@ def _refuse(samples: Any) -> Any:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_image_that_cannot_be_read_is_named_in_one_line(workers: int) -> None:
+def test_image_that_cannot_be_read_is_named_in_one_line(workers):
     loader: DataLoader[Any] = DataLoader(
         NamedRows(_Rows(), ["a", "b", "c"]), 2, collate_fn=NamedBatches(list), num_workers=workers
     )  # type: ignore[arg-type]
@@ -43,12 +40,12 @@ def test_image_that_cannot_be_read_is_named_in_one_line(workers: int) -> None:
     assert "\n" not in str(e.value)
 
 
-def test_row_with_a_seed_is_named_too() -> None:
+def test_row_with_a_seed_is_named_too():
     assert isinstance(NamedRows(_Rows(), ["a", "b", "c"])[(1, 99)], _Unreadable)
     assert NamedRows(_Rows(), ["a", "b", "c"])[(2, 99)] == _Sample("c", 2)
 
 
-def test_samples_that_do_not_fit_together_are_named() -> None:
+def test_samples_that_do_not_fit_together_are_named():
     batch = NamedBatches(_refuse)([_Sample("a", 0), _Sample("c", 2)])
     with pytest.raises(InputError, match=r"images a, c: do not make a batch \(ValueError: all"):
         require_loaded(batch)
@@ -63,9 +60,7 @@ def test_samples_that_do_not_fit_together_are_named() -> None:
         (KeyboardInterrupt, KeyboardInterrupt),
     ],
 )
-def test_step_that_fails_names_its_images_but_not_for_want_of_memory(
-    error: Callable[[], BaseException], kind: type[BaseException]
-) -> None:
+def test_step_that_fails_names_its_images_but_not_for_want_of_memory(error, kind):
     raised = error()
     with pytest.raises(kind) as caught, naming(["a", "b"], "epoch 2: learning"):
         raise raised

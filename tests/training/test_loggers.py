@@ -1,7 +1,5 @@
 """Loggers beside `metrics.csv`: Lightning's own, each real one where it is installed."""
 
-from __future__ import annotations
-
 import importlib.util
 import json
 import sys
@@ -30,7 +28,7 @@ class _Batch:
         self.image_ids = [name for name, _ in rows]
         self.x = torch.stack([x for _, x in rows])
 
-    def to(self, device: torch.device) -> _Batch:
+    def to(self, device):
         return self
 
 
@@ -101,7 +99,7 @@ class _Kept(Logger):
         self.settings = params
 
 
-def test_logger_gets_settings_and_each_epoch_once_and_changes_nothing(tmp_path: Path) -> None:
+def test_logger_gets_settings_and_each_epoch_once_and_changes_nothing(tmp_path):
     kept = _Kept()
     plain = _fit(_run(tmp_path / "plain"), [])
     logged = _fit(_run(tmp_path / "logged"), [kept])
@@ -115,7 +113,7 @@ def test_logger_gets_settings_and_each_epoch_once_and_changes_nothing(tmp_path: 
     assert kept.rows[3]["train/loss"] == pytest.approx(tables[1]["train_loss"][2], rel=1e-5)
 
 
-def test_logger_of_a_resumed_training_gets_the_whole_history(tmp_path: Path) -> None:
+def test_logger_of_a_resumed_training_gets_the_whole_history(tmp_path):
     def stop(row: dict[str, Any]) -> None:
         if row["epoch"] == 2:
             raise KeyboardInterrupt
@@ -134,9 +132,7 @@ def test_logger_of_a_resumed_training_gets_the_whole_history(tmp_path: Path) -> 
     [None, SimpleNamespace(origin=None)],
     ids=["nothing", "the folder wandb/ of an earlier run"],
 )
-def test_logger_without_its_package_is_refused_in_one_line(
-    found: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_logger_without_its_package_is_refused_in_one_line(found, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
     with pytest.raises(InputError, match=r"pip install 'cxr-compare\[wandb\]'") as caught:
         require_loggers(["wandb"])
@@ -144,7 +140,7 @@ def test_logger_without_its_package_is_refused_in_one_line(
     require_loggers([])
 
 
-def test_tensorboard_reads_a_resumed_training_whole_and_once(tmp_path: Path) -> None:
+def test_tensorboard_reads_a_resumed_training_whole_and_once(tmp_path):
     loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
     run = _run(tmp_path / "run")
     _fit(run, build_loggers(["tensorboard"], run), epochs=2)
@@ -173,7 +169,7 @@ def _trained_in_two_parts(folder: Path, logger: str) -> tuple[RunFolder, pd.Data
 
 
 @pytest.mark.filterwarnings("default")  # of mlflow's own libraries
-def test_mlflow_goes_on_in_the_run_of_a_resumed_training(tmp_path: Path) -> None:
+def test_mlflow_goes_on_in_the_run_of_a_resumed_training(tmp_path):
     tracking = pytest.importorskip("mlflow.tracking")
     run, table = _trained_in_two_parts(tmp_path / "run", "mlflow")
     client = tracking.MlflowClient(f"sqlite:///{run.folder / 'mlflow.db'}")
@@ -203,9 +199,7 @@ def _wandb_records(file: Path) -> Iterator[Any]:
 
 
 @pytest.mark.filterwarnings("default")  # of wandb's own libraries
-def test_wandb_writes_offline_into_one_run_and_names_no_place(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_wandb_writes_offline_into_one_run_and_names_no_place(tmp_path, monkeypatch):
     wandb = pytest.importorskip("wandb")
     monkeypatch.delenv("WANDB_MODE", raising=False)
     run, table = _trained_in_two_parts(tmp_path / "run", "wandb")

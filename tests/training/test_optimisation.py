@@ -1,9 +1,5 @@
 """Learning rates over a training, and which weights decay."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import pytest
 import torch
 from torch import nn
@@ -24,7 +20,7 @@ def _rates(how: TrainingSettings, epochs: int, steps: int) -> list[float]:
     return rates
 
 
-def test_one_cycle_rises_to_the_peak_after_the_warm_up_and_ends_near_nothing() -> None:
+def test_one_cycle_rises_to_the_peak_after_the_warm_up_and_ends_near_nothing():
     rates = _rates(training_settings(learning_rate=1.0, warmup_epochs=2), epochs=10, steps=100)
     assert max(rates) == pytest.approx(1.0, abs=0.01)
     assert 18 <= rates.index(max(rates)) <= 21
@@ -32,7 +28,7 @@ def test_one_cycle_rises_to_the_peak_after_the_warm_up_and_ends_near_nothing() -
     assert rates[-1] < 0.01
 
 
-def test_cosine_rises_linearly_and_falls_to_nothing() -> None:
+def test_cosine_rises_linearly_and_falls_to_nothing():
     how = training_settings(schedule="cosine", learning_rate=1.0, warmup_epochs=1)
     rates = _rates(how, epochs=10, steps=100)
     assert rates[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
@@ -40,12 +36,12 @@ def test_cosine_rises_linearly_and_falls_to_nothing() -> None:
     assert rates[-1] < 0.001
 
 
-def test_constant_stays_after_the_warm_up() -> None:
+def test_constant_stays_after_the_warm_up():
     how = training_settings(schedule="constant", learning_rate=0.5, warmup_epochs=0)
     assert set(_rates(how, epochs=3, steps=12)) == {0.5}
 
 
-def test_step_rises_and_falls_at_each_milestone_of_the_training() -> None:
+def test_step_rises_and_falls_at_each_milestone_of_the_training():
     how = training_settings(schedule="step", learning_rate=1.0, warmup_epochs=1)
     rates = _rates(how, epochs=10, steps=40)
     assert rates[:4] == pytest.approx([0.25, 0.5, 0.75, 1.0])
@@ -59,7 +55,7 @@ _FIGURES = [0.5, 0.6, 0.6, 0.55, 0.7, 0.1, 0.2, 0.7, 0.3, 0.71, 0.7, 0.7, 0.7, 0
 
 @pytest.mark.parametrize("mode", ["min", "max"])
 @pytest.mark.parametrize("patience", [1, 2, 3])
-def test_plateau_falls_as_torchs_own(mode: Any, patience: int) -> None:
+def test_plateau_falls_as_torchs_own(mode, patience):
     ours, theirs = (torch.optim.SGD([torch.zeros(1)], lr=1.0) for _ in range(2))
     plateau = Plateau(ours, 0, patience=patience, factor=0.5)
     oracle = torch.optim.lr_scheduler.ReduceLROnPlateau(
@@ -72,7 +68,7 @@ def test_plateau_falls_as_torchs_own(mode: Any, patience: int) -> None:
     assert ours.param_groups[0]["lr"] < 1.0
 
 
-def test_plateau_rises_first_and_stays_lowered_in_later_steps() -> None:
+def test_plateau_rises_first_and_stays_lowered_in_later_steps():
     how = training_settings(schedule="plateau", learning_rate=1.0, warmup_epochs=1, epochs=3)
     assert _rates(how, epochs=3, steps=12) == pytest.approx([0.25, 0.5, 0.75, *[1.0] * 9])
     optimiser = build_optimiser(nn.Linear(2, 1), how)
@@ -90,16 +86,14 @@ def test_plateau_rises_first_and_stays_lowered_in_later_steps() -> None:
 
 @pytest.mark.parametrize("schedule", ["one_cycle", "cosine", "step", "plateau", "constant"])
 @pytest.mark.parametrize(("epochs", "steps"), [(1, 1), (1, 2), (2, 5)])  # as in a first try
-def test_warm_up_longer_than_the_training_is_harmless(
-    schedule: Any, epochs: int, steps: int
-) -> None:
+def test_warm_up_longer_than_the_training_is_harmless(schedule, epochs, steps):
     how = training_settings(schedule=schedule, learning_rate=1.0, warmup_epochs=5)
     rates = _rates(how, epochs, steps)
     assert all(0 <= rate <= 1 for rate in rates)
 
 
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
-def test_biases_and_norms_do_not_decay(optimiser: Any) -> None:
+def test_biases_and_norms_do_not_decay(optimiser):
     model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.GroupNorm(1, 2))
     how = training_settings(optimiser=optimiser, weight_decay=0.1)
     decays = {
@@ -110,19 +104,19 @@ def test_biases_and_norms_do_not_decay(optimiser: Any) -> None:
     assert decays == {4: 0.1, 1: 0.0}
 
 
-def test_frozen_weights_are_left_out() -> None:
+def test_frozen_weights_are_left_out():
     model = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 1))
     model[0].requires_grad_(False)
     groups = build_optimiser(model, training_settings()).param_groups
     assert sum(len(group["params"]) for group in groups) == 2
 
 
-def test_a_model_that_cannot_learn_is_refused() -> None:
+def test_a_model_that_cannot_learn_is_refused():
     with pytest.raises(ValueError, match="all are frozen"):
         build_optimiser(nn.Linear(1, 1).requires_grad_(False), training_settings())
 
 
-def test_sgd_without_momentum_works() -> None:
+def test_sgd_without_momentum_works():
     optimiser = build_optimiser(nn.Linear(1, 1), training_settings(optimiser="sgd", momentum=0.0))
     assert isinstance(optimiser, torch.optim.SGD)
 
@@ -136,7 +130,7 @@ def test_sgd_without_momentum_works() -> None:
         ("rmsprop", torch.optim.RMSprop),
     ],
 )
-def test_each_optimiser_is_torchs_own_and_lowers_a_loss(name: Any, kind: type) -> None:
+def test_each_optimiser_is_torchs_own_and_lowers_a_loss(name, kind):
     torch.manual_seed(0)
     net = nn.Linear(4, 1)
     how = training_settings(optimiser=name, learning_rate=0.05, weight_decay=0.0, momentum=0.5)
@@ -154,7 +148,7 @@ def test_each_optimiser_is_torchs_own_and_lowers_a_loss(name: Any, kind: type) -
     assert losses[-1] < 0.05 * losses[0]
 
 
-def test_fused_sgd_steps_as_torchs_plain_one_to_rounding() -> None:
+def test_fused_sgd_steps_as_torchs_plain_one_to_rounding():
     torch.manual_seed(0)
     nets = [nn.Linear(64, 64) for _ in range(2)]
     nets[1].load_state_dict(nets[0].state_dict())
@@ -173,7 +167,7 @@ def test_fused_sgd_steps_as_torchs_plain_one_to_rounding() -> None:
     torch.testing.assert_close(nets[0].bias, nets[1].bias, rtol=1e-6, atol=1e-7)
 
 
-def test_rmsprop_takes_the_momentum_and_decays_kernels_only() -> None:
+def test_rmsprop_takes_the_momentum_and_decays_kernels_only():
     how = training_settings(optimiser="rmsprop", momentum=0.3, weight_decay=0.1)
     groups = build_optimiser(nn.Linear(2, 2), how).param_groups
     assert [group["weight_decay"] for group in groups] == [0.1, 0.0]

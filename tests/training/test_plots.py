@@ -1,9 +1,5 @@
 """Plots are written whatever the training looked like."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pytest
@@ -24,21 +20,21 @@ def _row(epoch: int, **figures: float) -> dict[str, float]:
         [_row(1)],  # no metric at all
     ],
 )
-def test_curves_are_drawn(tmp_path: Path, history: list[dict[str, float]]) -> None:
+def test_curves_are_drawn(tmp_path, history):
     path = tmp_path / "curves.png"
     draw_curves(history, path, monitor="auroc", best_epoch=1)
     assert cv2.imread(str(path)).shape[0] > 300
 
 
 @pytest.mark.parametrize("n", [1, 4, 6, 40])
-def test_batch_is_drawn_up_to_its_limit(tmp_path: Path, n: int) -> None:
+def test_batch_is_drawn_up_to_its_limit(tmp_path, n):
     path = tmp_path / "batch.png"
     draw_batch(np.zeros((n, 32, 32), np.uint8), ["x"] * n, path, limit=8)
     rows = -(-min(n, 8) // 4)
     assert cv2.imread(str(path)).shape[0] == pytest.approx(366 * rows, abs=2)
 
 
-def test_box_is_drawn_on_the_edges_that_it_names(tmp_path: Path) -> None:
+def test_box_is_drawn_on_the_edges_that_it_names(tmp_path):
     path = tmp_path / "batch.png"
     boxes = [np.array([[8.0, 16.0, 24.0, 24.0]])]
     draw_batch(np.zeros((1, 32, 32), np.uint8), [""], path, boxes=boxes)

@@ -1,7 +1,5 @@
 """A run folder says by itself whether it may be started, resumed or read."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +21,7 @@ def _create(folder: Path) -> RunFolder:
     return RunFolder.create(folder, config="a = 1\n", seen=_SEEN, started={"seed": 3})
 
 
-def test_run_is_complete_only_when_its_json_is_there(tmp_path: Path) -> None:
+def test_run_is_complete_only_when_its_json_is_there(tmp_path):
     run = _create(tmp_path / "run")
     assert not run.is_complete
     with pytest.raises(InputError, match=r"has not ended .*again to go on"):
@@ -34,32 +32,32 @@ def test_run_is_complete_only_when_its_json_is_there(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(again.seen, _SEEN)
 
 
-def test_folder_without_a_run_is_told_apart(tmp_path: Path) -> None:
+def test_folder_without_a_run_is_told_apart(tmp_path):
     assert RunFolder.started_in(tmp_path) is None
     with pytest.raises(InputError, match="is empty; give a run folder that cxr train made"):
         RunFolder.open(tmp_path)
 
 
-def test_started_run_is_not_overwritten(tmp_path: Path) -> None:
+def test_started_run_is_not_overwritten(tmp_path):
     _create(tmp_path)
     with pytest.raises(InputError, match=r"holds a run already; leave out --no-resume"):
         _create(tmp_path)
 
 
-def test_folder_with_other_files_is_not_touched(tmp_path: Path) -> None:
+def test_folder_with_other_files_is_not_touched(tmp_path):
     (tmp_path / "thesis.doc").touch()
     with pytest.raises(InputError, match=r"is not empty \(it holds 'thesis.doc'\)"):
         _create(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.doc"]
 
 
-def test_start_that_was_cut_off_may_start_again(tmp_path: Path) -> None:
+def test_start_that_was_cut_off_may_start_again(tmp_path):
     _create(tmp_path)
     (tmp_path / "config.toml").unlink()  # it is written last
     _create(tmp_path)
 
 
-def test_history_is_a_table_with_a_row_an_epoch(tmp_path: Path) -> None:
+def test_history_is_a_table_with_a_row_an_epoch(tmp_path):
     run = _create(tmp_path)
     run.write_history([{"epoch": 1, "auroc": 0.5}, {"epoch": 2, "auroc": float("nan")}])
     table = pd.read_csv(tmp_path / "metrics.csv")
@@ -67,12 +65,12 @@ def test_history_is_a_table_with_a_row_an_epoch(tmp_path: Path) -> None:
     assert table["auroc"].isna().tolist() == [False, True]
 
 
-def test_patient_table_is_checked(tmp_path: Path) -> None:
+def test_patient_table_is_checked(tmp_path):
     with pytest.raises(InputError, match="role must be one of"):
         RunFolder.create(tmp_path, config="", seen=_SEEN.assign(role="x"), started={})
 
 
-def test_file_in_the_place_of_a_run_is_refused_before_any_work(tmp_path: Path) -> None:
+def test_file_in_the_place_of_a_run_is_refused_before_any_work(tmp_path):
     (tmp_path / "run").write_text("")
     with pytest.raises(InputError, match="a file stands where a folder is needed"):
         RunFolder.require_free(tmp_path / "run")

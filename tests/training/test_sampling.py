@@ -1,7 +1,5 @@
 """Draws depend on the seed and the epoch alone, and processes share them without overlap."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,14 +13,14 @@ def _epoch(sampler: SeededSampler, epoch: int) -> list[tuple[int, int]]:
     return list(sampler)
 
 
-def test_an_epoch_repeats_exactly_whatever_was_drawn_before() -> None:
+def test_an_epoch_repeats_exactly_whatever_was_drawn_before():
     first, second = SeededSampler(50, seed=7), SeededSampler(50, seed=7)
     for epoch in range(3):
         _epoch(first, epoch)
     assert _epoch(first, 3) == _epoch(second, 3)
 
 
-def test_epochs_and_seeds_differ_in_order_and_in_augmentation() -> None:
+def test_epochs_and_seeds_differ_in_order_and_in_augmentation():
     sampler = SeededSampler(50, seed=7)
     rows, seeds = zip(*_epoch(sampler, 0), strict=True)
     rows_next, seeds_next = zip(*_epoch(sampler, 1), strict=True)
@@ -32,7 +30,7 @@ def test_epochs_and_seeds_differ_in_order_and_in_augmentation() -> None:
     assert _epoch(sampler, 0) != _epoch(SeededSampler(50, seed=8), 0)
 
 
-def test_a_row_drawn_twice_is_augmented_differently() -> None:
+def test_a_row_drawn_twice_is_augmented_differently():
     weights = np.array([1.0, 0.0, 0.0, 0.0])
     pairs = list(SeededSampler(4, seed=0, weights=weights))
     assert {row for row, _ in pairs} == {0}
@@ -47,9 +45,7 @@ def _batches(sampler: SeededSampler, size: int) -> list[list[tuple[int, int]]]:
 
 @pytest.mark.parametrize("n_rows", [24, 25, 26, 27, 29, 11, 2])
 @pytest.mark.parametrize("world_size", [2, 3, 6])
-def test_processes_share_each_batch_of_one_process_and_draw_nothing_twice(
-    n_rows: int, world_size: int
-) -> None:
+def test_processes_share_each_batch_of_one_process_and_draw_nothing_twice(n_rows, world_size):
     size = 6
     whole = _batches(SeededSampler(n_rows, seed=1), size)
     shares = []
@@ -69,7 +65,7 @@ def test_processes_share_each_batch_of_one_process_and_draw_nothing_twice(
     assert together == [sorted(batch) for batch in whole]
 
 
-def test_balancing_draws_the_wanted_share_of_positives() -> None:
+def test_balancing_draws_the_wanted_share_of_positives():
     positive = np.arange(2000) < 200
     sampler = SeededSampler(2000, seed=0, weights=balancing_weights(positive, 0.5))
     share = np.mean([positive[row] for row, _ in sampler])
@@ -77,7 +73,7 @@ def test_balancing_draws_the_wanted_share_of_positives() -> None:
 
 
 @pytest.mark.parametrize("positive", [[True, True], [False, False]])
-def test_balancing_one_kind_alone_draws_all_alike(positive: list[bool]) -> None:
+def test_balancing_one_kind_alone_draws_all_alike(positive):
     assert balancing_weights(np.array(positive), 0.5).tolist() == [1.0, 1.0]
 
 
@@ -90,17 +86,17 @@ def test_balancing_one_kind_alone_draws_all_alike(positive: list[bool]) -> None:
         ([np.nan, 1.0], "finite"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(weights: list[float], message: str) -> None:
+def test_weights_that_do_not_fit_are_refused(weights, message):
     with pytest.raises(ValueError, match=message):
         SeededSampler(2, seed=0, weights=np.array(weights))
 
 
-def test_nothing_to_draw_is_refused() -> None:
+def test_nothing_to_draw_is_refused():
     with pytest.raises(ValueError, match="at least one row"):
         SeededSampler(0, seed=0)
 
 
-def test_draws_of_a_configuration_and_seed_stay_what_they_were() -> None:
+def test_draws_of_a_configuration_and_seed_stay_what_they_were():
     # Runs of before must be repeatable: these figures may not change.
     weighted = SeededSampler(6, seed=3, weights=balancing_weights(np.arange(6) < 2, 0.5))
     assert next(iter(weighted)) == (0, 4418468347491149041)
@@ -110,7 +106,7 @@ def test_draws_of_a_configuration_and_seed_stay_what_they_were() -> None:
     assert plain[0][1] == 7390452496230446619
 
 
-def test_weights_that_change_are_asked_for_each_epoch() -> None:
+def test_weights_that_change_are_asked_for_each_epoch():
     weights = np.array([1.0, 0.0, 0.0])
     sampler = SeededSampler(3, seed=0, weights=lambda: weights)
     assert {row for row, _ in _epoch(sampler, 0)} == {0}
@@ -126,7 +122,7 @@ def hard(share: float = 0.5) -> HardNegatives:
     return HardNegatives(IDS, NEGATIVE, balancing_weights(~NEGATIVE, 0.4), share)
 
 
-def test_the_most_mistaken_fifth_gets_its_share_and_positives_keep_theirs() -> None:
+def test_the_most_mistaken_fifth_gets_its_share_and_positives_keep_theirs():
     negatives = hard(share=0.25)
     negatives.see(list(IDS[10:]), torch.linspace(0.0, 0.9, 10))
     negatives.end_epoch()
@@ -138,7 +134,7 @@ def test_the_most_mistaken_fifth_gets_its_share_and_positives_keep_theirs() -> N
     assert len(set(weights[10 : 20 - n_hard].round(12))) == 1
 
 
-def test_nothing_changes_before_an_epoch_has_ended() -> None:
+def test_nothing_changes_before_an_epoch_has_ended():
     negatives = hard()
     before = negatives.weights()
     negatives.see(["i15"], torch.tensor([0.9]))
@@ -147,7 +143,7 @@ def test_nothing_changes_before_an_epoch_has_ended() -> None:
     assert negatives.weights().argmax() == 15
 
 
-def test_of_several_draws_the_worst_counts_and_a_newer_epoch_replaces_it() -> None:
+def test_of_several_draws_the_worst_counts_and_a_newer_epoch_replaces_it():
     negatives = hard()
     negatives.see(["i12", "i13", "i12"], torch.tensor([0.9, 0.5, 0.1]))
     negatives.end_epoch()
@@ -157,14 +153,14 @@ def test_of_several_draws_the_worst_counts_and_a_newer_epoch_replaces_it() -> No
     assert negatives.weights().argmax() == 13, "which was not drawn again and keeps its score"
 
 
-def test_a_score_that_is_not_finite_is_left_aside() -> None:
+def test_a_score_that_is_not_finite_is_left_aside():
     negatives = hard()
     negatives.see(["i12"], torch.tensor([float("nan")]))
     negatives.end_epoch()
     np.testing.assert_array_equal(negatives.weights(), hard().weights())
 
 
-def test_a_resumed_training_draws_what_it_would_have_drawn() -> None:
+def test_a_resumed_training_draws_what_it_would_have_drawn():
     negatives, resumed = hard(), hard()
     negatives.see(list(IDS[10:]), torch.rand(10, generator=torch.Generator().manual_seed(0)))
     negatives.end_epoch()

@@ -1,7 +1,5 @@
 """Commands get devices of their own, here or in a Ray cluster, and survive what dies there."""
 
-from __future__ import annotations
-
 import json
 import os
 import signal
@@ -82,14 +80,8 @@ def most_at_a_time(gpu: str, found: list[tuple[str, float, float]]) -> int:
 )
 @pytest.mark.usefixtures("children_tell")
 def test_each_process_sees_gpus_that_no_other_has_at_that_time(
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    visible: str | None,
-    devices: int,
-    jobs: int,
-    seen: set[str],
-    most: int,
-) -> None:
+    tmp_path, monkeypatch, visible, devices, jobs, seen, most
+):
     monkeypatch.setattr(child_processes, "runs_on_gpu", lambda device: True)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
@@ -115,9 +107,7 @@ def test_each_process_sees_gpus_that_no_other_has_at_that_time(
         ([(1, 2)], ("auto", 1, 2), Share(1, 1.0)),  # one at a time
     ],
 )
-def test_a_cluster_is_shared_out_by_gpus_else_by_processors(
-    machines: list[tuple[int, int]], options: tuple[str, int, int], share: Share
-) -> None:
+def test_a_cluster_is_shared_out_by_gpus_else_by_processors(machines, options, share):
     assert share_machines(machines, *options) == share
 
 
@@ -129,12 +119,12 @@ def test_a_cluster_is_shared_out_by_gpus_else_by_processors(
         (("tpu", 1, 1), "--device tpu: choose auto, cpu or cuda"),
     ],
 )
-def test_too_few_gpus_of_a_cluster_are_refused(options: tuple[str, int, int], says: str) -> None:
+def test_too_few_gpus_of_a_cluster_are_refused(options, says):
     with pytest.raises(InputError, match=says):
         share_machines([(8, 2), (8, 0)], *options)
 
 
-def test_folders_that_no_other_machine_sees_are_refused(tmp_path: Path) -> None:
+def test_folders_that_no_other_machine_sees_are_refused(tmp_path):
     twin = tmp_path / "cxr-remote" / "s3" / "bucket" / "data"
     options: Any = {"device": "cpu", "devices": 1, "jobs": 1, "reads": [tmp_path, twin]}
     with (
@@ -149,9 +139,7 @@ def test_folders_that_no_other_machine_sees_are_refused(tmp_path: Path) -> None:
         pass
 
 
-def test_after_five_failures_in_a_row_no_more_is_started(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_after_five_failures_in_a_row_no_more_is_started(tmp_path, monkeypatch):
     monkeypatch.setattr(child_processes, "_POLL", 0.0)
     started: list[str] = []
 
@@ -279,9 +267,7 @@ def made(out: Path) -> list[dict[str, Any]]:
 @has_ray
 @pytest.mark.long
 @pytest.mark.usefixtures("children_tell")
-def test_each_process_in_a_cluster_sees_gpus_that_ray_gave_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_each_process_in_a_cluster_sees_gpus_that_ray_gave_it(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     import ray
@@ -301,9 +287,7 @@ def test_each_process_in_a_cluster_sees_gpus_that_ray_gave_it(
 
 @has_ray
 @pytest.mark.long
-def test_a_sweep_over_ray_trains_the_same_runs_as_one_of_this_machine(
-    tmp_path: Path, sweeping: Callable[..., subprocess.Popen[str]]
-) -> None:
+def test_a_sweep_over_ray_trains_the_same_runs_as_one_of_this_machine(tmp_path, sweeping):
     for name, words in (("local", ()), ("ray", ("--engine", "ray"))):
         command = sweeping(tmp_path / name, *words, slow=False)
         _, said = command.communicate(timeout=1500)
@@ -319,9 +303,7 @@ def test_a_sweep_over_ray_trains_the_same_runs_as_one_of_this_machine(
 
 @has_ray
 @pytest.mark.long
-def test_a_trial_whose_worker_is_killed_goes_on_in_another(
-    tmp_path: Path, sweeping: Callable[..., subprocess.Popen[str]]
-) -> None:
+def test_a_trial_whose_worker_is_killed_goes_on_in_another(tmp_path, sweeping):
     out = tmp_path / "out"
     command = sweeping(out, "--engine", "ray", "--jobs", "2")
     wait_for(lambda: has_epochs(out / "trials/000"))
@@ -338,9 +320,7 @@ def test_a_trial_whose_worker_is_killed_goes_on_in_another(
 @has_ray
 @pytest.mark.long
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
-def test_a_sweep_that_is_ended_leaves_no_process_and_goes_on(
-    tmp_path: Path, sweeping: Callable[..., subprocess.Popen[str]], number: signal.Signals
-) -> None:
+def test_a_sweep_that_is_ended_leaves_no_process_and_goes_on(tmp_path, sweeping, number):
     out = tmp_path / "out"
     words = ("--engine", "ray", "--jobs", "2")
     command = sweeping(out, *words)
@@ -373,10 +353,10 @@ def test_a_sweep_that_is_ended_leaves_no_process_and_goes_on(
         (143, "ended by SIGTERM"),
     ],
 )
-def test_status_of_a_process_is_told_in_words(status: int, problem: str | None) -> None:
+def test_status_of_a_process_is_told_in_words(status, problem):
     assert child_processes.problem_of(status) == problem
 
 
-def test_a_command_that_was_interrupted_interrupts_the_others() -> None:
+def test_a_command_that_was_interrupted_interrupts_the_others():
     with pytest.raises(KeyboardInterrupt):
         child_processes.problem_of(130)

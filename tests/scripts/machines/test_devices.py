@@ -1,7 +1,5 @@
 """One training by several processes: of `--devices`, of torchrun, of SLURM."""
 
-from __future__ import annotations
-
 import json
 import os
 import re
@@ -118,9 +116,7 @@ def _require_continued(words: list[object], whole: Path, out: Path, logs: Path, 
 
 
 @pytest.mark.slow
-def test_training_goes_on_with_one_process_where_one_of_two_was_killed(
-    data: Path, whole: Path, tmp_path: Path
-) -> None:
+def test_training_goes_on_with_one_process_where_one_of_two_was_killed(data, whole, tmp_path):
     out, logs = tmp_path / "run", tmp_path / "logs"
     words = _words("chexnet_quickstart", data, out, _CLASSIFIER)
     before = [_NO_DROPOUT + _SOON, _NO_DROPOUT + _DIES]
@@ -136,9 +132,7 @@ def test_training_goes_on_with_one_process_where_one_of_two_was_killed(
 
 
 @pytest.mark.long
-def test_training_goes_on_with_one_process_where_two_were_terminated(
-    data: Path, whole: Path, tmp_path: Path
-) -> None:
+def test_training_goes_on_with_one_process_where_two_were_terminated(data, whole, tmp_path):
     out, logs = tmp_path / "run", tmp_path / "logs"
     words = _words("chexnet_quickstart", data, out, _CLASSIFIER)
     waits = _WAITS.format(path=str(tmp_path / "waits"))  # the other one for it, in a reduction
@@ -155,7 +149,7 @@ def test_training_goes_on_with_one_process_where_two_were_terminated(
 
 
 @pytest.mark.long
-def test_slurm_job_of_the_page_learns_what_one_process_learns(data: Path, tmp_path: Path) -> None:
+def test_slurm_job_of_the_page_learns_what_one_process_learns(data, tmp_path):
     """Its command on two nodes of one task each, a step accumulated of two batches there."""
     arguments = sbatch_words()
     places = {"--data": str(data), "--out": str(tmp_path / "two")}
@@ -179,7 +173,7 @@ def test_slurm_job_of_the_page_learns_what_one_process_learns(data: Path, tmp_pa
 
 
 @pytest.mark.long
-def test_what_ends_one_process_is_said_once(data: Path, tmp_path: Path) -> None:
+def test_what_ends_one_process_is_said_once(data, tmp_path):
     words = _words("chexnet_quickstart", data, tmp_path / "run", _CLASSIFIER)
     with launched(words, torchrun(2), tmp_path, before=[_SOON, _NO_IMAGE]) as two:
         assert two.wait(90) == [2, 2], two.said()
@@ -202,9 +196,7 @@ def test_what_ends_one_process_is_said_once(data: Path, tmp_path: Path) -> None:
         ),
     ],
 )
-def test_refusal_that_all_processes_share_is_said_once(
-    data: Path, tmp_path: Path, config: str, sets: list[str], line: str
-) -> None:
+def test_refusal_that_all_processes_share_is_said_once(data, tmp_path, config, sets, line):
     with launched(_words(config, data, tmp_path / "run", sets), slurm(2), tmp_path) as two:
         assert two.wait(90) == [2, 2], two.said()
         first, second = two.said()
@@ -223,24 +215,18 @@ def test_refusal_that_all_processes_share_is_said_once(
         ({"SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1", "SLURM_LOCALID": "0"}, 4, None),
     ],
 )
-def test_one_process_of_a_launcher_is_an_ordinary_one(
-    monkeypatch: pytest.MonkeyPatch, environment: dict[str, str], devices: int, found: None
-) -> None:
+def test_one_process_of_a_launcher_is_an_ordinary_one(monkeypatch, environment, devices, found):
     monkeypatch.setattr(os, "environ", environment)
     assert own_rank(devices) is found
 
 
-def test_job_of_several_tasks_that_started_one_process_is_told_about_srun(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_job_of_several_tasks_that_started_one_process_is_told_about_srun(monkeypatch, capsys):
     monkeypatch.setattr(os, "environ", {"SLURM_NTASKS": "4"})
     own_rank(1)
     assert "this SLURM job has 4 tasks, and one of them trains" in capsys.readouterr().err
 
 
-def test_devices_beside_a_launcher_are_refused_unless_they_are_as_many(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_devices_beside_a_launcher_are_refused_unless_they_are_as_many(monkeypatch):
     monkeypatch.setattr(os, "environ", next(slurm(4, nodes=2)))
     rank = own_rank(4)
     assert rank is not None
@@ -261,9 +247,7 @@ def test_devices_beside_a_launcher_are_refused_unless_they_are_as_many(
         ),
     ],
 )  # fmt: skip
-def test_launcher_variables_that_do_not_fit_are_refused(
-    environment: dict[str, str], message: str
-) -> None:
+def test_launcher_variables_that_do_not_fit_are_refused(environment, message):
     with pytest.raises(InputError, match=message):
         Rank.of(environment)
 
@@ -273,8 +257,8 @@ def test_launcher_variables_that_do_not_fit_are_refused(
     [(2, 2, None), (1, 4, None), (2, 1, "training.batch_size was 4, is now 2")],
 )
 def test_run_is_resumed_in_other_batches_where_a_step_learns_from_as_many_images(
-    batch_size: int, accumulate: int, problem: str | None
-) -> None:
+    batch_size, accumulate, problem
+):
     path = find_config("chexnet_quickstart")
     before = read_config(path, ["training.batch_size=4"])
     sizes = [f"training.batch_size={batch_size}", f"training.accumulate={accumulate}"]
@@ -283,9 +267,7 @@ def test_run_is_resumed_in_other_batches_where_a_step_learns_from_as_many_images
 
 
 @pytest.mark.long
-def test_what_follows_from_an_epoch_is_the_same_on_all_processes(
-    data: Path, tmp_path: Path
-) -> None:
+def test_what_follows_from_an_epoch_is_the_same_on_all_processes(data, tmp_path):
     """Averaged weights, a falling rate, early stopping, hard negatives and counts of boxes."""
     keys = [
         *_DETECTOR, "training.epochs=6", "training.batch_size=4", "training.ema_decay=0.9",
@@ -320,7 +302,7 @@ def _finish(started: subprocess.Popen[str]) -> str:
 
 
 @pytest.mark.long
-def test_interrupted_processes_are_gone_and_resume_exactly(data: Path, tmp_path: Path) -> None:
+def test_interrupted_processes_are_gone_and_resume_exactly(data, tmp_path):
     # Ctrl-C reaches the first process of all; it passes it on, and nothing of it is left.
     started = _start(data, tmp_path / "halves")
     while not (tmp_path / "halves/metrics.csv").exists() and started.poll() is None:
@@ -340,12 +322,12 @@ def test_interrupted_processes_are_gone_and_resume_exactly(data: Path, tmp_path:
 
 
 @pytest.mark.parametrize(("batch_size", "devices"), [(8, 2), (8, 1), (7, 1), ("auto", 3), (2, 2)])
-def test_batch_that_can_be_shared_is_taken(batch_size: int | str, devices: int) -> None:
+def test_batch_that_can_be_shared_is_taken(batch_size, devices):
     require_shares(batch_size, devices)
 
 
 @pytest.mark.parametrize(("batch_size", "near"), [(7, 6), (1, 2), (3, 2)])
-def test_batch_that_cannot_be_shared_names_one_that_can(batch_size: int, near: int) -> None:
+def test_batch_that_cannot_be_shared_names_one_that_can(batch_size, near):
     with pytest.raises(InputError, match=rf"--devices 2: .* add --set training.batch_size={near}$"):
         require_shares(batch_size, 2)
 
@@ -369,24 +351,18 @@ def _watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *scripts: str) -> in
 _SLEEPS = "import time; time.sleep(60)"
 
 
-def test_line_of_the_process_that_failed_first_is_shown(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_line_of_the_process_that_failed_first_is_shown(monkeypatch, tmp_path, capsys):
     fails = "import sys; sys.stderr.write('epoch 1\\ncxr: image b: bad\\n'); sys.exit(2)"
     assert _watch(monkeypatch, tmp_path, _SLEEPS, fails) == 2
     assert capsys.readouterr().err == "cxr: image b: bad\n"
 
 
-def test_error_without_a_line_is_shown_whole(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_error_without_a_line_is_shown_whole(monkeypatch, tmp_path, capsys):
     assert _watch(monkeypatch, tmp_path, _SLEEPS, "1 / 0") == 1
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
-def test_process_that_the_system_ended_is_told_in_one_line(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_process_that_the_system_ended_is_told_in_one_line(monkeypatch, tmp_path, capsys):
     killed = "import os; os.kill(os.getpid(), 9)"
     assert _watch(monkeypatch, tmp_path, _SLEEPS, killed) == 2
     said = capsys.readouterr().err

@@ -1,9 +1,5 @@
 """How a process uses the machine."""
 
-from __future__ import annotations
-
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -24,8 +20,8 @@ from scripts.machines.runtime import choose_device, choose_precision, tune_cpu
 )
 @pytest.mark.parametrize("users_own", [False, True])
 def test_torch_gets_the_processors_that_others_leave(
-    monkeypatch: pytest.MonkeyPatch, workers: int, shared_by: int, threads: int, users_own: bool
-) -> None:
+    monkeypatch, workers, shared_by, threads, users_own
+):
     monkeypatch.setattr("os.environ", {"OMP_NUM_THREADS": "6"} if users_own else {})
     monkeypatch.setattr(runtime, "_usable_cpus", lambda: 8)
     before = torch.get_num_threads()
@@ -37,28 +33,26 @@ def test_torch_gets_the_processors_that_others_leave(
         torch.set_num_threads(before)
 
 
-def test_unknown_device_is_refused() -> None:
+def test_unknown_device_is_refused():
     with pytest.raises(InputError, match="--device tpu: choose auto, cpu or cuda"):
         choose_device("tpu")
 
 
-def test_cuda_without_a_device_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_without_a_device_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert choose_device("auto") == "cpu"
     with pytest.raises(InputError, match="no CUDA device"):
         choose_device("cuda")
 
 
-def test_fp16_is_for_cuda_alone() -> None:
+def test_fp16_is_for_cuda_alone():
     assert choose_precision("fp16", "cuda") == "fp16"
     with pytest.raises(InputError, match="precision: fp16 is for CUDA devices"):
         choose_precision("fp16", "cpu")
 
 
 @pytest.mark.parametrize(("fast", "chosen"), [(True, "bf16"), (False, "fp32")])
-def test_auto_precision_follows_the_hardware(
-    monkeypatch: pytest.MonkeyPatch, fast: bool, chosen: str
-) -> None:
+def test_auto_precision_follows_the_hardware(monkeypatch, fast, chosen):
     monkeypatch.setattr("scripts.machines.runtime.computes_bf16", lambda: fast)
     assert choose_precision("auto", "cpu") == chosen
     assert choose_precision("fp32", "cpu") == "fp32"
@@ -66,8 +60,8 @@ def test_auto_precision_follows_the_hardware(
 
 
 def test_a_gpu_that_torch_cannot_use_is_said_once_and_only_where_one_is(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(runtime, "_NVIDIA_NODE", str(tmp_path / "nvidiactl"))
