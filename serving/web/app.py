@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import csv
+import io
 import logging
 import secrets
 import time
@@ -10,9 +12,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Seque
 from contextlib import ExitStack, asynccontextmanager, suppress
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
-import numpy as np
 from fastapi import APIRouter, Body, FastAPI, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
@@ -23,13 +24,11 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from data_prep.images.decoded_image import DecodedImage, decode_record
-from serving.answer import LoadedRun
-from serving.web.analysis import Analysis, Include, too_busy
-from serving.web.batcher import Batcher, Busy, Places
+from serving.answer import ANSWER_COLUMNS, LoadedRun, answer_row, inert_cell
+from serving.web.analysis import Include, Server, too_busy
+from serving.web.batcher import Busy, Places
 from serving.web.files import Files
 from serving.web.gate import REPORT_FILES, Gate, ReportCookie, with_security_headers
-from serving.web.metrics import CONTENT_TYPE, Metrics
 from serving.web.schemas import (
     ERRORS,
     RESEARCH_USE,
@@ -40,6 +39,7 @@ from serving.web.schemas import (
     ModelsAnswer,
     Refused,
     StateAnswer,
+    SystemAnswer,
     VisitEntry,
 )
 from serving.web.settings import ServeSettings
@@ -49,16 +49,12 @@ from serving.web.systems import (
     validation_figures,
     versions_of,
 )
-from serving.web.uploads import Decoder
-from serving.web.visit import as_csv
 
 _LOG = logging.getLogger("cxr.serve")
 _LONGEST_NAME = 120
-_MOST_BYTES = 512 << 20  # of all uploads under way
 _DRAIN_SECONDS = 2.0
-_LEAST_DECODING = 5.0  # seconds
-_MOST_REPORTS = 2  # under way
 _MOST_PARTS = 1_000_000  # values of the JSON of a report: to read it stops all else for a second
+_PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
 _REPORT_URL = f"{REPORT_FILES}report.html"
 _UPLOAD = {
     "requestBody": {
@@ -95,49 +91,14 @@ _PIXELS: dict[str, Any] = {
         }.items()
     },
 }
+_VISIT_COLUMNS = (
+    *ANSWER_COLUMNS, "undecided_because", "threshold_probability", "systems_disagree", "time",
+    "view", "width", "height", "backend", "model_id", "request_id", "note",
+)  # fmt: skip
 _T = TypeVar("_T")
 _Visit = Annotated[
     list[VisitEntry], Body(description="Answers of /v1/analyze.", min_length=1, max_length=500)
 ]
-
-
-class _State:
-    """What the routes share."""
-
-    def __init__(
-        self,
-        systems: Sequence[ServedSystem],
-        settings: ServeSettings,
-        files: Files,
-    ) -> None:
-        self.settings, self.files, self.cookie = settings, files, ReportCookie()
-        self.decoder = Decoder(
-            workers=settings.workers,
-            seconds=max(settings.seconds / 2, _LEAST_DECODING),
-            max_bytes=settings.max_bytes,
-            max_pixels=settings.max_pixels,
-            waiting=settings.queue,
-        )
-        # What waits, and what is decoded or answered at the time.
-        under_way = settings.queue + settings.batch + settings.workers
-        self.places = Places(under_way, max(_MOST_BYTES, settings.max_bytes))
-        self.reports = Places(_MOST_REPORTS, _MOST_REPORTS * settings.max_bytes)
-        self.status: Literal["ok", "starting", "stopping"] = "starting"
-        self.metrics = Metrics(lambda: self.batcher.waiting)
-        self.batcher = Batcher(
-            [each.run for each in systems],
-            queue_size=settings.queue,
-            batch=settings.batch,
-            on_batch=self.metrics.count_batch,
-        )
-        self.analysis = Analysis(systems, self.decoder, self.batcher, self.metrics)
-
-    async def warm_up(self) -> None:
-        """Answer for a blank image, so that the first request need not wait for it."""
-        blank = np.zeros((64, 64), np.uint8)
-        await self.batcher.answer("blank", DecodedImage(blank, decode_record(blank, [])))
-        if self.status == "starting":
-            self.status = "ok"
 
 
 def build_app(
@@ -149,10 +110,10 @@ def build_app(
     """The server of some systems."""
     figures = [None for _ in systems] if report is None else report_figures(systems, report)
     served = [
-        ServedSystem(run, known or validation_figures(run), _REPORT_URL if known else None)
-        for run, known in zip(systems, figures, strict=True)
+        ServedSystem(run, on_test or validation_figures(run), _REPORT_URL if on_test else None)
+        for run, on_test in zip(systems, figures, strict=True)
     ]
-    state = _State(served, settings, Files(settings.examples, report))
+    server, cookie = Server(served, settings), ReportCookie()
     app = FastAPI(
         title="cxr-compare",
         version=metadata.version("cxr-compare"),
@@ -160,32 +121,20 @@ def build_app(
         description=RESEARCH_USE,
         docs_url=None,  # its scripts would come from elsewhere
         redoc_url=None,
-        lifespan=_lifespan,
+        lifespan=lambda app: server.running(),
     )
-    app.state.server = state
+    app.state.server, app.state.cookie = server, cookie
+    app.state.files = Files(settings.examples, report)
     app.include_router(_router)
     app.include_router(_reports)
     app.add_exception_handler(Refused, _refused)
     app.add_exception_handler(HTTPException, _http_error)
     app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_middleware(Gate, settings=settings, cookie=state.cookie)
-    app.add_middleware(_RequestLog, state=state)  # outermost: it counts what the gate refuses, too
+    app.add_middleware(Gate, settings=settings, cookie=cookie)
+    app.add_middleware(
+        _RequestLog, server=server
+    )  # outermost: it counts what the gate refuses, too
     return app
-
-
-@asynccontextmanager
-async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
-    state: _State = app.state.server
-    await state.decoder.start()
-    state.batcher.start()
-    warming = asyncio.create_task(state.warm_up())
-    try:
-        yield
-    finally:
-        state.status = "stopping"
-        await asyncio.to_thread(state.batcher.stop)
-        await state.decoder.stop()
-        warming.cancel()
 
 
 class _ReportRoute(APIRoute):
@@ -195,7 +144,7 @@ class _ReportRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def bounded(request: Request) -> Response:
-            async with _place(request, _state(request).reports):
+            async with _place(request, _server(request).reports):
                 if (await request.body()).count(b",") > _MOST_PARTS:
                     raise Refused(413, "too_many", "too much for one report; send fewer answers")
                 return await handler(request)
@@ -206,18 +155,22 @@ class _ReportRoute(APIRoute):
 _router, _reports = APIRouter(), APIRouter(route_class=_ReportRoute)
 
 
-def _state(request: Request) -> _State:
+def _server(request: Request) -> Server:
     return request.app.state.server
+
+
+def _files(request: Request) -> Files:
+    return request.app.state.files
 
 
 @_router.get("/v1/models", tags=["answers"])
 async def models(request: Request) -> ModelsAnswer:
     """The systems of this server, their operating points, and how they did."""
-    state = _state(request)
-    systems, settings = state.analysis.systems, state.settings
+    server = _server(request)
+    facts, settings = [system.facts for system in server.systems], server.settings
     return ModelsAnswer(
-        systems=[each.facts for each in systems],
-        versions=versions_of(frozenset(each.facts.backend for each in systems)),
+        systems=facts,
+        versions=versions_of(frozenset(system.backend for system in facts)),
         limits=Limits(
             bytes=settings.max_bytes, pixels=settings.max_pixels, seconds=settings.seconds
         ),
@@ -233,14 +186,14 @@ async def analyze(
     ] = [],  # noqa: B006 - FastAPI copies it
 ) -> AnalyzeAnswer:
     """What every system says of one image: decision, probability, boxes in its pixels."""
-    state = _state(request)
-    if state.status != "ok":
-        raise _not_now(state)
-    async with _place(request, _state(request).places):
+    server = _server(request)
+    if server.status != "ok":
+        raise _not_now(server)
+    async with _place(request, server.places):
         name, content = await _upload(request)
         request_id = request.scope["cxr_request_id"]
-        work = state.analysis.analyze(request_id, name, content, frozenset(include))
-        return await _unless_gone(request, work, state.settings.seconds)
+        work = server.analyze(request_id, name, content, frozenset(include))
+        return await _unless_gone(request, work, server.settings.seconds)
 
 
 @_router.post(
@@ -249,11 +202,11 @@ async def analyze(
 )  # fmt: skip
 async def pixels(request: Request) -> Response:
     """The image at full depth, before any window: rows of little-endian uint16."""
-    state = _state(request)
-    async with _place(request, _state(request).places):
+    server = _server(request)
+    async with _place(request, server.places):
         _, content = await _upload(request)
-        work = state.decoder.deep(content)
-        decoded = await _unless_gone(request, work, state.settings.seconds)
+        work = server.decoder.decode(content, deep=True)
+        decoded = await _unless_gone(request, work, server.settings.seconds)
     deep = decoded.image.deep
     assert deep is not None  # noqa: S101 - it was asked for
     height, width = deep.values.shape
@@ -273,7 +226,32 @@ async def pixels(request: Request) -> Response:
 )  # fmt: skip
 async def report_csv(entries: _Visit) -> Response:
     """Answers as a table: a row an image and system. Nothing is kept."""
-    return _download(as_csv(entries), "text/csv; charset=utf-8", "answers.csv")
+    sheet = io.StringIO(newline="")
+    rows = csv.DictWriter(sheet, _VISIT_COLUMNS)
+    rows.writeheader()
+    rows.writerows(_row(entry, system) for entry in entries for system in entry.systems)
+    content = sheet.getvalue().encode("utf-8-sig")  # so that a spreadsheet reads it as UTF-8
+    headers = {"Content-Disposition": 'attachment; filename="answers.csv"'}
+    return Response(content, media_type="text/csv; charset=utf-8", headers=headers)
+
+
+def _row(entry: VisitEntry, system: SystemAnswer) -> dict[str, Any]:
+    image = entry.image
+    answer = {**system.model_dump(), "image": image.name, "warnings": entry.warnings}
+    further = {
+        "undecided_because": system.undecided_because,
+        "threshold_probability": system.threshold_probability,
+        "systems_disagree": entry.disagreement,
+        "time": entry.time,
+        "view": image.view,
+        "width": image.width,
+        "height": image.height,
+        "backend": system.backend,
+        "model_id": system.model_id,
+        "request_id": entry.request_id,
+        "note": RESEARCH_USE,
+    }
+    return answer_row(answer) | {column: inert_cell(value) for column, value in further.items()}
 
 
 @_router.get("/healthz", tags=["state"])
@@ -285,7 +263,7 @@ async def healthz() -> StateAnswer:
 @_router.get("/readyz", tags=["state"], responses={503: {"model": StateAnswer}})
 async def readyz(request: Request, response: Response) -> StateAnswer:
     """Whether it answers: 503 while it starts or stops."""
-    status = _state(request).status
+    status = _server(request).status
     response.status_code = 200 if status == "ok" else 503
     return StateAnswer(status=status)
 
@@ -293,58 +271,54 @@ async def readyz(request: Request, response: Response) -> StateAnswer:
 @_router.get("/metrics", include_in_schema=False)
 async def metrics(request: Request) -> Response:
     """Figures for Prometheus."""
-    return Response(_state(request).metrics.text(), media_type=CONTENT_TYPE)
+    return Response(_server(request).metrics.text(), media_type=_PROMETHEUS)
 
 
 @_router.get("/", include_in_schema=False)
 async def page(request: Request) -> Response:
     """The page."""
-    return _state(request).files.page("index.html")
+    return _files(request).page("index.html")
 
 
 @_router.get("/page/{name}", include_in_schema=False)
 async def page_file(request: Request, name: str) -> Response:
     """A file of the page."""
-    return _state(request).files.page(name)
+    return _files(request).page(name)
 
 
 @_router.get("/report/{name:path}", include_in_schema=False)
 async def report_file(request: Request, name: str) -> Response:
     """A file of the report."""
-    return _state(request).files.report(name)
+    return _files(request).report(name)
 
 
 @_router.post("/report/open", include_in_schema=False, status_code=204)
 async def open_report(request: Request) -> Response:
     """Let the browser of the page, which has sent the token, follow links to the report."""
-    cookie = _state(request).cookie.header(request.headers.get("Origin", ""))
+    cookie = request.app.state.cookie.header(request.headers.get("Origin", ""))
     return Response(status_code=204, headers={"Set-Cookie": cookie})
 
 
 @_router.get("/examples", tags=["state"])
 async def examples(request: Request) -> ExamplesAnswer:
     """Example images: phantoms, no patient."""
-    names = _state(request).files.examples
-    found = [ExampleFacts(name=name, url=f"/examples/{name}") for name in names]
-    return ExamplesAnswer(examples=found)
+    names = _files(request).examples
+    return ExamplesAnswer(
+        examples=[ExampleFacts(name=name, url=f"/examples/{name}") for name in names]
+    )
 
 
 @_router.get("/examples/{name}", include_in_schema=False)
 async def example(request: Request, name: str) -> Response:
     """An example image."""
-    return _state(request).files.example(name)
-
-
-def _download(content: bytes, kind: str, name: str) -> Response:
-    headers = {"Content-Disposition": f'attachment; filename="{name}"'}
-    return Response(content, media_type=kind, headers=headers)
+    return _files(request).example(name)
 
 
 @asynccontextmanager
 async def _place(request: Request, places: Places) -> AsyncIterator[None]:
     """A place for an upload before it is read, or 429; what comes then is thrown away."""
     length = request.headers.get("Content-Length", "")
-    size = int(length) if length.isdecimal() else _state(request).settings.max_bytes
+    size = int(length) if length.isdecimal() else _server(request).settings.max_bytes
     with ExitStack() as taken:
         try:
             taken.enter_context(places.take(size))
@@ -390,12 +364,7 @@ async def _upload(request: Request) -> tuple[str, bytes]:
 
 
 def _plain_name(name: str) -> str:
-    r"""What a client calls a file, without folders and what cannot be printed.
-
-    Example:
-        >>> _plain_name("..\\secret/a\x00b.dcm")
-        'ab.dcm'
-    """
+    """What a client calls a file, without folders and what cannot be printed."""
     last = name.replace("\\", "/").rpartition("/")[2]
     return "".join(sign for sign in last if sign.isprintable())[:_LONGEST_NAME] or "image"
 
@@ -412,8 +381,8 @@ async def _unless_gone(request: Request, work: Awaitable[_T], seconds: float) ->
             raise Refused(499, "client_gone", "the client closed the connection")
         raise Refused(504, "too_slow", f"no answer within {seconds:g} seconds; try again")
     finally:
-        for each in (task, gone):
-            each.cancel()
+        task.cancel()
+        gone.cancel()
 
 
 async def _disconnect(receive: Receive) -> None:
@@ -421,9 +390,9 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-def _not_now(state: _State) -> Refused:
-    message = f"the server is {state.status}; try again"
-    return Refused(503, state.status, message, {"Retry-After": "5"})
+def _not_now(server: Server) -> Refused:
+    message = f"the server is {server.status}; try again"
+    return Refused(503, server.status, message, {"Retry-After": "5"})
 
 
 async def _refused(request: Request, error: Exception) -> Response:
@@ -437,11 +406,11 @@ def _error_of(refused: Refused) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
-    words = {404: "there is nothing here", 405: "this path takes another method"}
-    codes = {404: "not_found", 405: "method_not_allowed"}
-    status = error.status_code
-    message = words.get(status, str(error.detail))
-    return _error_of(Refused(status, codes.get(status, "refused"), message, error.headers))
+    code, message = {
+        404: ("not_found", "there is nothing here"),
+        405: ("method_not_allowed", "this path takes another method"),
+    }.get(error.status_code, ("refused", str(error.detail)))
+    return _error_of(Refused(error.status_code, code, message, error.headers))
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
@@ -454,8 +423,8 @@ async def _invalid(request: Request, error: Exception) -> Response:
 class _RequestLog:
     """Gives each request an id, counts it, and logs id, route, status and seconds alone."""
 
-    def __init__(self, app: ASGIApp, state: _State) -> None:
-        self._app, self._state = app, state
+    def __init__(self, app: ASGIApp, server: Server) -> None:
+        self._app, self._server = app, server
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -477,7 +446,7 @@ class _RequestLog:
             await self._app(scope, receive, noting)
         except asyncio.CancelledError:  # the server ends, and waits no longer
             if not begun:
-                await _error_of(_not_now(self._state))(scope, receive, noting)
+                await _error_of(_not_now(self._server))(scope, receive, noting)
         except Exception as error:  # noqa: BLE001 - its text may quote a header
             _LOG.error("%s failed: %s", request_id, _where(error))
             if not begun:
@@ -485,7 +454,7 @@ class _RequestLog:
                 await _error_of(Refused(500, "internal", words))(scope, receive, noting)
         seconds = time.monotonic() - start
         route = getattr(scope.get("route"), "path", "none")
-        self._state.metrics.count(route, status, seconds)
+        self._server.metrics.count(route, status, seconds)
         _LOG.info("%s %s %s %d %.3f s", request_id, scope["method"], route, status, seconds)
 
 

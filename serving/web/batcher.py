@@ -28,17 +28,7 @@ class Busy(Exception):  # noqa: N818 - an outcome, not a fault
 
 
 class Places:
-    """Bounds what is under way, before its bytes are taken: requests, and their bytes.
-
-    Example:
-        >>> places = Places(2, 100)
-        >>> with places.take(60):
-        ...     with places.take(60):
-        ...         pass
-        Traceback (most recent call last):
-        ...
-        serving.web.batcher.Busy: the queue is full
-    """
+    """Bounds what is under way, before its bytes are taken: requests, and their bytes."""
 
     def __init__(self, most: int, most_bytes: int) -> None:
         self._most, self._most_bytes = most, most_bytes

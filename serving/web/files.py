@@ -60,10 +60,9 @@ class Files:
 def _listed(folder: Path, *, deep: bool) -> dict[str, Path]:
     """The files of a folder that may be given away, by their path in it."""
     root = folder.resolve()
-    found = sorted(root.rglob("*") if deep else root.glob("*"))
     return {
         path.relative_to(root).as_posix(): path
-        for path in found
+        for path in sorted(root.rglob("*") if deep else root.glob("*"))
         if path.is_file()
         and path.suffix in (_OF_REPORT if deep else _KINDS)
         and path.resolve().is_relative_to(root)

@@ -15,7 +15,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from ipaddress import IPv6Address, ip_address
+from ipaddress import ip_address
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -25,8 +25,7 @@ from serving.web.settings import ServeSettings
 
 # Paths that need no token, beside the files of the page: it asks for the token.
 _OPEN_PATHS = ("/", "/healthz", "/readyz")
-REPORT_FILES = "/report/"
-"""Where the files of the report lie: the only path that a cookie opens, and only to be read."""
+REPORT_FILES = "/report/"  # the only path that a cookie opens, and only to be read
 _PAGE_FILES = "/page/"
 _COOKIE_SECONDS = 12 * 3600
 _METHODS = ("GET", "HEAD", "POST")
@@ -58,28 +57,16 @@ _HEADERS = (
 def with_security_headers(headers: Iterable[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
     """The headers of a response with those that keep a browser from doing harm with it.
 
-    Answers are not to be stored; what says otherwise itself keeps its own ``Cache-Control``, and
-    what brings scripts of its own keeps its ``Content-Security-Policy``.
-
-    Example:
-        >>> dict(with_security_headers([(b"content-type", b"text/html")]))[b"cache-control"]
-        b'no-store'
+    A response keeps its own ``Cache-Control`` and ``Content-Security-Policy``.
     """
-    given = list(headers)
-    own = {name.lower() for name, _ in given} & {_CACHE, _POLICY}
-    added = [(name, value) for name, value in ((_CACHE, b"no-store"), *_HEADERS) if name not in own]
-    ours = {name for name, _ in added}
-    return [*((name, value) for name, value in given if name.lower() not in ours), *added]
+    headers = list(headers)
+    own = {name.lower() for name, _ in headers} & {_CACHE, _POLICY}
+    added = {name: value for name, value in ((_CACHE, b"no-store"), *_HEADERS) if name not in own}
+    return [*(pair for pair in headers if pair[0].lower() not in added), *added.items()]
 
 
 class RateLimit:
-    """A token bucket for each client address; the table is bounded, the idlest is forgotten.
-
-    Example:
-        >>> limit = RateLimit(1.0, clock=lambda: 0.0)
-        >>> [limit.wait("192.0.2.1") for _ in range(21)][-2:], limit.wait("192.0.2.2")
-        ([0.0, 1.0], 0.0)
-    """
+    """A token bucket for each client address; the table is bounded, the idlest is forgotten."""
 
     def __init__(self, rate: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._rate, self._clock = rate, clock
@@ -101,19 +88,12 @@ class RateLimit:
 
 
 def _network(address: str) -> str:
-    """Whom an address stands for: a client has all of an IPv6 network of 64 bits.
-
-    Example:
-        >>> _network("2001:db8::1") == _network("2001:db8::2"), _network("192.0.2.7")
-        (True, '192.0.2.7')
-    """
+    """Whom an address stands for: a client has all of an IPv6 network of 64 bits."""
     try:
-        known = ip_address(address.partition("%")[0])
+        parsed = ip_address(address.partition("%")[0])
     except ValueError:
         return address
-    if not isinstance(known, IPv6Address):
-        return address
-    return str(known.ipv4_mapped or int(known) >> 64)
+    return str(parsed.ipv4_mapped or int(parsed) >> 64) if parsed.version == 6 else address
 
 
 @dataclass
@@ -145,8 +125,8 @@ class ReportCookie:
     def is_in(self, cookies: Iterable[bytes]) -> bool:
         """Whether a request's ``Cookie`` headers hold it."""
         expected = f"{self._name}={self._value}".encode()
-        given = [each.strip() for line in cookies for each in line.split(b";")]
-        return any(hmac.compare_digest(each, expected) for each in given)
+        pairs = [pair.strip() for line in cookies for pair in line.split(b";")]
+        return any(hmac.compare_digest(pair, expected) for pair in pairs)
 
 
 class Gate:
@@ -268,10 +248,10 @@ class Gate:
         is_report = path.startswith(REPORT_FILES) and method != "POST"
         if is_report and self._cookie.is_in(headers.get(b"cookie", [])):
             return
-        given = headers.get(b"authorization", [b""])
-        scheme, _, token = given[0].partition(b" ")
-        known = hmac.compare_digest(token.strip(), self._token)
-        if len(given) != 1 or scheme.lower() != b"bearer" or not known:
+        sent = headers.get(b"authorization", [b""])
+        scheme, _, token = sent[0].partition(b" ")
+        is_ours = hmac.compare_digest(token.strip(), self._token)
+        if len(sent) != 1 or scheme.lower() != b"bearer" or not is_ours:
             words = "send the token of this server: Authorization: Bearer TOKEN"
             if is_report:
                 words = f"open the report from the page of this server, or {words}"
@@ -297,12 +277,7 @@ def _require_same_origin(headers: Mapping[bytes, list[bytes]], host: str) -> Non
 
 
 def _split_host(host: str) -> tuple[str, str]:
-    """Name and port of a host; the port is empty where none is given.
-
-    Example:
-        >>> _split_host("localhost:8000"), _split_host("[::1]:80"), _split_host("::1")
-        (('localhost', '8000'), ('::1', '80'), ('::1', ''))
-    """
+    """Name and port of a host, also of "[::1]:80" and "::1"; the port may be empty."""
     if host.startswith("["):
         name, _, rest = host[1:].partition("]")
         return name, rest.removeprefix(":")

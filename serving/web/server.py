@@ -55,7 +55,7 @@ def run_server(
     grace: int,
     on_start: Callable[[], object],
 ) -> int:
-    """Serve until a signal ends it.
+    """Serve on a bound socket until a signal ends it, and return the signal's number.
 
     Args:
         systems: What answers.
@@ -65,13 +65,15 @@ def run_server(
         grace: Seconds that requests under way get at the end.
         on_start: Called once it listens.
 
-    Returns:
-        The number of the signal.
-
     Raises:
         RuntimeError: It ended by itself; the log says why.
     """
-    _log_to_stderr()
+    handler = logging.StreamHandler()  # a line a request: its id, route, status and seconds
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    for name, level in (("cxr.serve", logging.INFO), ("uvicorn.error", logging.WARNING)):
+        logger = logging.getLogger(name)
+        logger.handlers[:], logger.propagate = [handler], False
+        logger.setLevel(level)
     config = uvicorn.Config(
         build_app(systems, settings, report=report),
         http=PatientProtocol,
@@ -90,13 +92,3 @@ def run_server(
     if server.ended_by is None:
         raise RuntimeError("the server ended by itself")
     return server.ended_by
-
-
-def _log_to_stderr() -> None:
-    """One line a request: its id, route, status and seconds."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
-    for name, level in (("cxr.serve", logging.INFO), ("uvicorn.error", logging.WARNING)):
-        logger = logging.getLogger(name)
-        logger.handlers[:], logger.propagate = [handler], False
-        logger.setLevel(level)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
@@ -46,20 +46,21 @@ class ServedSystem:
     ) -> None:
         self.run = run
         self.algorithm = Algorithm.of(run)
-        self._model_id = self.algorithm.model_id
-        self._threshold, self._probability = _operating_point(run)
+        threshold, probability = self.algorithm.threshold, None
+        if run.decision is not None and threshold is not None:
+            probability = run.decision.probability(np.array([threshold]))
         self.facts = SystemFacts(
             system=run.name,
             kind=run.model.kind,  # type: ignore[arg-type]
             finding=run.target.display_name,
             findings=list(run.model.findings),
             policy=run.policy,
-            threshold=self._threshold,
-            threshold_probability=self._probability,
+            threshold=threshold,
+            threshold_probability=None if probability is None else float(probability[0]),
             undecided_because=run.undecided_because,
             backend=run.model.backend,
             precision=run.model.precision,
-            model_id=self._model_id,
+            model_id=self.algorithm.model_id,
             image_size=run.model.preprocess.size,
             trained_on=[str(data["name"]) for data in sets_of_run(run.model.info)],
             guard=run.guard is not None,
@@ -73,9 +74,9 @@ class ServedSystem:
         scores = answer.finding_scores.items()
         return SystemAnswer(
             **shared,
-            model_id=self._model_id,
-            backend=self.run.model.backend,
-            threshold_probability=self._probability,
+            model_id=self.facts.model_id,
+            backend=self.facts.backend,
+            threshold_probability=self.facts.threshold_probability,
             findings=[FindingScore(finding=name, score=score) for name, score in scores],
             map=self._map(answer) if maps else None,
         )
@@ -111,17 +112,6 @@ def versions_of(backends: frozenset[str]) -> dict[str, str]:
     return versions | {package: metadata.version(package) for package in packages}
 
 
-def _operating_point(run: LoadedRun) -> tuple[float | None, float | None]:
-    """The threshold on the score, and as a probability."""
-    if run.decision is None:
-        return None, None
-    threshold = run.decision.thresholds[run.policy].threshold
-    if threshold is None:
-        return None, None
-    probability = run.decision.probability(np.array([threshold]))
-    return threshold, None if probability is None else float(probability[0])
-
-
 def report_figures(systems: Sequence[LoadedRun], folder: Path) -> list[ReportFigures | None]:
     """The figures of each system on its test images; None where the report does not judge it."""
     content = read_json(folder / REPORT_MARKER, "metrics")
@@ -150,8 +140,13 @@ def validation_figures(run: LoadedRun) -> ReportFigures | None:
         n_patients=chosen_on.get("n_patients"),
         n_positive=chosen_on.get("n_positive"),
         figures=[
-            *_plain(best, _OF_SCORES, ""),
-            *_plain(at_threshold, _OF_DECISIONS, run.policy),
+            _figure({"metric": metric, "estimate": source[metric], "policy": policy})
+            for source, metrics, policy in (
+                (best, _OF_SCORES, ""),
+                (at_threshold, _OF_DECISIONS, run.policy),
+            )
+            for metric in metrics
+            if source.get(metric) is not None
         ],
         cautions=[_FLATTERING],
     )
@@ -195,11 +190,3 @@ def _ids(facts: Mapping[str, Any]) -> set[str]:
 def _figure(row: Mapping[str, Any]) -> Figure:
     values: dict[str, Any] = {name: row.get(name) for name in _OF_FIGURES}
     return Figure(title=metric_title(row["metric"]), **values)
-
-
-def _plain(figures: Mapping[str, Any], metrics: Iterable[str], policy: str) -> list[Figure]:
-    return [
-        _figure({"metric": metric, "estimate": figures[metric], "policy": policy})
-        for metric in metrics
-        if figures.get(metric) is not None
-    ]

@@ -62,16 +62,7 @@ class Decoded:
 
 
 def format_of(content: bytes) -> str:
-    r"""Tell the type of an upload by its content alone; only still images of one type pass.
-
-    Example:
-        >>> format_of(b"\xff\xd8\xff\xe0")
-        'JPEG'
-        >>> format_of(b"<svg xmlns='http://www.w3.org/2000/svg'/>")
-        Traceback (most recent call last):
-        ...
-        serving.web.schemas.Refused: text or markup is no image; give a DICOM, PNG, JPEG or ...
-    """
+    """Tell the type of an upload by its content alone; only still images of one type pass."""
     if not content:
         raise Refused(400, "empty", f"the file is empty; {_GIVE}")
     if starts_like_dicom(content[:132]):
@@ -264,15 +255,8 @@ class Decoder:
         """Of the processes."""
         return sorted(worker.pid for worker in self._all)
 
-    async def decode(self, content: bytes, *, source: bool = False) -> Decoded:
-        """Read an upload as the image that a viewer would show."""
-        return await self._decode(content, source=source)
-
-    async def deep(self, content: bytes) -> Decoded:
-        """Read an upload at full depth as well; see `decode`."""
-        return await self._decode(content, deep=True)
-
-    async def _decode(self, content: bytes, *, deep: bool = False, source: bool = False) -> Decoded:
+    async def decode(self, content: bytes, *, deep: bool = False, source: bool = False) -> Decoded:
+        """Read an upload as a viewer would show it, if wanted with its full depth or its source."""
         if len(content) > self._max_bytes:
             limit = f"{self._max_bytes / _MEBIBYTE:,.4g} MiB"
             raise Refused(413, "too_large", f"the file is larger than the limit of {limit}")

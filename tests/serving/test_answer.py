@@ -28,7 +28,7 @@ from serving.answer import (
     render_answers,
 )
 from serving.trained_model import TrainedModel
-from serving.web.visit import VISIT_COLUMNS
+from serving.web.app import _VISIT_COLUMNS
 
 ROOT = Path(__file__).resolve().parents[2]
 TARGET = Target("opacity", ("lung_opacity",), "Lung opacity")
@@ -126,8 +126,8 @@ def test_an_answer_is_plain_json() -> None:
 def test_both_tables_of_answers_have_the_columns_that_the_page_names() -> None:
     page = (ROOT / "docs/formats.md").read_text()
     assert f"`{', '.join((*ANSWER_COLUMNS, 'problem'))}`" in page
-    assert f"`{', '.join(VISIT_COLUMNS[len(ANSWER_COLUMNS) :])}`" in page
-    assert VISIT_COLUMNS[: len(ANSWER_COLUMNS)] == ANSWER_COLUMNS
+    assert f"`{', '.join(_VISIT_COLUMNS[len(ANSWER_COLUMNS) :])}`" in page
+    assert _VISIT_COLUMNS[: len(ANSWER_COLUMNS)] == ANSWER_COLUMNS
     row = answer_row(answer(image="=1+1.png", warnings=("odd", "dark")).to_dict())
     assert tuple(row) == ANSWER_COLUMNS
     assert (row["image"], row["n_boxes"], row["warnings"]) == ("'=1+1.png", 4, "odd; dark")

@@ -189,7 +189,10 @@ def test_an_upload_is_what_the_file_is(decoding: Decoding, content: bytes, tmp_p
     path = tmp_path / "a"
     path.write_bytes(content)
     known = read_image(path, deep=True)
-    plain, deep = decoding.decode(content), decoding.run(decoding.decoder.deep(content))
+    plain, deep = (
+        decoding.decode(content),
+        decoding.run(decoding.decoder.decode(content, deep=True)),
+    )
     for got in (plain, deep):
         np.testing.assert_array_equal(got.image.pixels, known.pixels)
         assert (got.image.record, got.image.header) == (known.record, known.header)
