@@ -254,6 +254,7 @@ def _true_row() -> DecodedRow:
 
 def prepared_by(name: EngineName, folder: Path, count: int) -> Grown:
     """Prepare a folder's ``source``, of so many images, into the folder of the engine's name."""
+    from data_prep.assemble.ingest import PrepareOptions
     from data_prep.assemble.prepare import prepare
     from data_prep.store.dataset import DataSet
 
@@ -261,7 +262,8 @@ def prepared_by(name: EngineName, folder: Path, count: int) -> Grown:
         start(engine, made_up, [DecodeTask(str(n), Path()) for n in range(64)])
         watch = Watch()
         source, data = folder / "source", folder / name
-        prepare(source, data, format="csv", sizes=[SIDE], engine=MadeUp(engine))
+        options = PrepareOptions("csv", sizes=(SIDE,), engine=MadeUp(engine))
+        prepare(source, data, options)
         took = watch.read()
     dataset = DataSet.open(data)
     if len(dataset.images) != count:

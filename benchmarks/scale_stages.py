@@ -279,13 +279,15 @@ def _phases(
     source: Path, out: Path, size: int, wrap: Callable[[Engine], Engine]
 ) -> tuple[float, float, float]:
     """The driver's processor time before, while and after rows are decoded."""
+    from data_prep.assemble.ingest import PrepareOptions
     from data_prep.assemble.prepare import prepare
 
     with open_engine("ray") as engine:
         start(engine, made_up, [DecodeTask(str(n), Path()) for n in range(_WARM)])
         watched = _Watched(engine)
         began = time.process_time()
-        prepare(source, out, format="csv", sizes=[size], engine=wrap(watched))
+        options = PrepareOptions("csv", sizes=(size,), engine=wrap(watched))
+        prepare(source, out, options)
         ended = time.process_time()
     first, second = watched.at[:2]
     return first - began, second - first, ended - second
@@ -305,13 +307,15 @@ def _chunk_seconds() -> float:
 
 
 def _prepare_rate(source: Path, out: Path, size: int, images: int, workers: int) -> dict[str, Any]:
+    from data_prep.assemble.ingest import PrepareOptions
     from data_prep.assemble.prepare import prepare
     from data_prep.store.dataset import DataSet
 
     with open_engine("ray", workers=workers) as engine:
         start(engine, decode_and_letterbox, _tasks(source, size, _WARM * workers))
         began = time.perf_counter()
-        prepare(source, out, format="rsna", sizes=[size], engine=engine)
+        options = PrepareOptions("rsna", sizes=(size,), engine=engine)
+        prepare(source, out, options)
         seconds = time.perf_counter() - began
     count = len(DataSet.open(out).images)
     return _rate("prepare", workers, count, seconds)

@@ -116,6 +116,7 @@ def prepare(
     source, folder = (None, Path(str(out))) if several else source_and_out(list(paths), out)
     _require_sources(list(paths) if source is None else [source], prepared=several)
     from data_prep.assemble.combine import combine
+    from data_prep.assemble.ingest import PrepareOptions
     from data_prep.assemble.prepare import prepare as prepare_source
     from data_prep.formats.source import ReadOptions
     from data_prep.splits.split import SplitRule
@@ -137,18 +138,16 @@ def prepare(
             for side in size or ():
                 open_store(DataSet.open(folder), side, decoders if engine == "ray" else None)
         else:
-            summary = prepare_source(
-                source,
-                folder,
+            options = PrepareOptions(
                 format=format,
-                options=ReadOptions(
+                read=ReadOptions(
                     reference=reference,
                     labels=labels,
                     class_names=class_names,
                     patient_pattern=patient_pattern,
                 ),
                 name=name,
-                sizes=size or (),
+                sizes=tuple(dict.fromkeys(size or ())),
                 targets=target or {},
                 rule=rule,
                 split=split,
@@ -161,6 +160,7 @@ def prepare(
                 progress=console.progress,
                 measure_shortcuts=measure_shortcuts,
             )
+            summary = prepare_source(source, folder, options)
     dataset = DataSet.open(folder)
     dataset.summary = summary
     dataset.next_steps = (f"cxr check {shlex.quote(str(folder))}",)

@@ -37,8 +37,6 @@ class Plan:
     rule: SplitRule
     settings: dict[str, Any]  # all that was asked for, JSON-ready
     split: str | Made | None = None  # the default split: "official", or one of the user's
-    window: str | None = None  # of DICOM files
-    key: bytes | None = None  # replaces ids and paths
 
 
 def _make_splits(

@@ -8,9 +8,9 @@ with the data set, so that images added to the source later do not cost the old 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +24,13 @@ from data_prep.contracts.folders import atomic_path, make_folder, require_free_s
 from data_prep.contracts.schemas import EDGE_TOLERANCE_PX, FIELD_WIDTH_MM, SCHEMAS
 from data_prep.contracts.tables import empty_table
 from data_prep.contracts.text_lookup import is_member
-from data_prep.formats.source import SourceTables
+from data_prep.formats.source import ReadOptions, SourceTables
+from data_prep.splits.split import SplitRule
 from data_prep.store.decode import DecodedRow, DecodeTask, decode_all
 from data_prep.store.pixel_writer import PixelStoreWriter
 from data_prep.store.preprocess import store_spec
 from data_prep.work.engine import Engine
+from data_prep.work.pool import LocalEngine, cpu_count
 
 _PART_ROWS = 256
 
@@ -50,49 +52,64 @@ OUTCOME_TYPES: dict[str, str] = {
 }
 
 
+# ``progress(description, total)`` gives a context manager that yields ``advance(n)``.
 Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How the images are read and audited; it does not change the set that comes out."""
+def _no_progress(description: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    return nullcontext(lambda n: None)
 
-    sizes: tuple[int, ...]
-    strict: bool
-    engine: Engine
-    progress: Progress
-    measure_shortcuts: MeasureShortcuts | None
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """What is asked of `prepare`, as `cxr prepare` explains it."""
+
+    format: str | None
+    read: ReadOptions = field(default_factory=ReadOptions)  # what the format should know
+    name: str | None = None
+    sizes: tuple[int, ...] = ()  # sides of pixel stores to build now, px
+    targets: Mapping[str, Sequence[str]] = field(default_factory=dict)  # name -> findings
+    rule: SplitRule = field(default_factory=SplitRule)
+    split: str | Path | None = None
+    window: str | None = None
+    id_key: str | Path | None = None
+    keep_ids: bool = False
+    add: bool = False
+    strict: bool = False
+    engine: Engine = field(default_factory=lambda: LocalEngine(cpu_count()))
+    progress: Progress = _no_progress
+    measure_shortcuts: MeasureShortcuts | None = None
 
 
 def ingest(
-    tables: SourceTables, out: Path, effort: Effort, again: pd.Series, window: str | None
+    tables: SourceTables, out: Path, options: PrepareOptions, again: pd.Series
 ) -> pd.DataFrame | None:
     """Decode the images that the journal does not have yet, and those named; None without files."""
     images, root = tables.images, tables.root
     if images["path"].isna().all():
         return None
     # A row of all tables takes less than 1,000 bytes.
-    require_free_space(out, len(images) * (1000 + sum(size * size for size in effort.sizes)))
+    require_free_space(out, len(images) * (1000 + sum(size * size for size in options.sizes)))
     parts = _Journal(out / JOURNAL)
     earlier = parts.read()
     earlier = earlier[~is_member(earlier["image_id"], again)]
     unusable = set(earlier.loc[earlier["error"].notna(), "image_id"])
     with ExitStack() as stack:
-        advance = stack.enter_context(effort.progress("Reading images", len(images)))
+        advance = stack.enter_context(options.progress("Reading images", len(images)))
         stores = {
             size: stack.enter_context(PixelStoreWriter(out / "pixels" / store_spec(size), size))
-            for size in effort.sizes
+            for size in options.sizes
         }
         decoded = set(earlier["image_id"])
         complete = set.intersection(decoded, *(s.done | unusable for s in stores.values()))
         todo = images[~is_member(images["image_id"], list(complete))].sort_values("image_id")
         advance(len(images) - len(todo))
-        tasks = _tasks(todo, root, tuple(stores), window)
-        rows = decode_all(tasks, engine=effort.engine, reads=_some_files(todo, root))
+        tasks = _tasks(todo, root, tuple(stores), options.window)
+        rows = decode_all(tasks, engine=options.engine, reads=_some_files(todo, root))
         sizes = _labelled_sizes(todo, tables.boxes)
         for row, path, labelled in zip(rows, todo["path"], sizes, strict=True):
             outcome = _outcome(row, root / path, labelled)
-            if effort.strict and outcome["error"]:
+            if options.strict and outcome["error"]:
                 raise InputError(f"{outcome['error']}: {row.image_id} (--strict)")
             if not outcome["error"]:
                 for size, store in stores.items():

@@ -3,6 +3,7 @@
 import pytest
 
 from benchmarks.scale_growth import Grown, MadeUp, slopes, write_source
+from data_prep.assemble.ingest import PrepareOptions
 from data_prep.assemble.prepare import prepare
 from data_prep.store.dataset import DataSet
 from data_prep.work.pool import LocalEngine
@@ -11,7 +12,8 @@ from data_prep.work.pool import LocalEngine
 def test_made_up_rows_give_a_whole_data_set_without_copies(tmp_path):
     write_source(tmp_path / "source", 90)
     engine = MadeUp(LocalEngine(1))
-    prepare(tmp_path / "source", tmp_path / "data", format="csv", sizes=[32], engine=engine)
+    options = PrepareOptions("csv", sizes=(32,), engine=engine)
+    prepare(tmp_path / "source", tmp_path / "data", options)
     dataset = DataSet.open(tmp_path / "data")
     assert len(dataset.images) == 90
     assert dataset.images["patient_id"].nunique() < 40

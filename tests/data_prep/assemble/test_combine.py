@@ -11,6 +11,7 @@ from PIL import Image
 
 from data_prep.assemble import dataset_writer
 from data_prep.assemble.combine import _merge_targets, combine
+from data_prep.assemble.ingest import PrepareOptions
 from data_prep.assemble.prepare import prepare
 from data_prep.audit.audit import find_leaks
 from data_prep.contracts.errors import InputError
@@ -19,6 +20,7 @@ from data_prep.formats.source import SourceTables
 from data_prep.splits.split import SplitRule
 from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import build_pixel_store
+from data_prep.work.pool import LocalEngine
 
 
 def write_source(
@@ -41,7 +43,7 @@ def write_source(
 
 
 def make(source: Path, out: Path, **options) -> Path:
-    prepare(source, out, format="csv", workers=1, **options)
+    prepare(source, out, PrepareOptions("csv", engine=LocalEngine(1), **options))
     return out
 
 

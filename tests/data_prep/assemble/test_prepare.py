@@ -11,7 +11,9 @@ import pandas as pd
 import pytest
 from PIL import Image
 
+import scripts.prepare
 from data_prep.assemble import ingest
+from data_prep.assemble.ingest import PrepareOptions
 from data_prep.assemble.prepare import prepare
 from data_prep.audit.audit import find_leaks
 from data_prep.contracts.errors import InputError
@@ -20,6 +22,7 @@ from data_prep.splits.add_split import SplitRule, add_splits
 from data_prep.store import decode as decoding
 from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore
+from data_prep.work.pool import LocalEngine
 
 TABLES = ("images", "findings", "boxes", "box_coverage", "decode", "excluded", "splits/default")
 
@@ -44,8 +47,8 @@ def write_source(folder: Path, n_images: int = 12, size: int = 40, **columns: li
 
 
 def make(source: Path, out: Path, **options):
-    options = {"format": "csv", "workers": 1, **options}
-    return prepare(source, out, **options)
+    options = {"format": "csv", "engine": LocalEngine(1), **options}
+    return prepare(source, out, PrepareOptions(**options))
 
 
 def tables(out: Path) -> dict[str, pd.DataFrame]:
@@ -114,7 +117,8 @@ def test_each_image_is_decoded_once_for_tables_and_all_sizes(tmp_path, monkeypat
     monkeypatch.setattr(
         decoding, "read_image", lambda path, **how: calls.append(path) or read(path, **how)
     )
-    make(write_source(tmp_path / "source"), tmp_path / "set", sizes=(16, 32, 32))
+    source = write_source(tmp_path / "source")
+    scripts.prepare.prepare(source, tmp_path / "set", format="csv", size=[16, 32, 32], workers=1)
     assert len(calls) == len(set(calls)) == 12
     dataset = DataSet.open(tmp_path / "set")
     assert [dataset.store(size).image("i004").shape for size in (16, 32)] == [(16, 16), (32, 32)]
@@ -156,13 +160,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from data_prep.assemble import ingest
 from data_prep.assemble.prepare import prepare
+from data_prep.work.pool import LocalEngine
 ingest._PART_ROWS = 3
 @contextmanager
 def progress(description, total):
     done = []
     yield lambda n: done.extend([1] * n) or (len(done) >= 8 and os._exit(9))
-prepare(Path(sys.argv[1]), Path(sys.argv[2]), format="csv", sizes=(32,), workers=1,
-        progress=progress)
+options = ingest.PrepareOptions("csv", sizes=(32,), engine=LocalEngine(1), progress=progress)
+prepare(Path(sys.argv[1]), Path(sys.argv[2]), options)
 """
 
 
@@ -182,7 +187,7 @@ def test_a_killed_run_goes_on_to_the_same_result(straight, tmp_path):
 
 def test_workers_do_not_change_the_result(straight, tmp_path):
     source, whole = straight
-    make(source, tmp_path / "two", sizes=(32,), workers=2)
+    make(source, tmp_path / "two", sizes=(32,), engine=LocalEngine(2))
     assert_same(whole, tmp_path / "two")
 
 

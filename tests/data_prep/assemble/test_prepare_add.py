@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from data_prep.assemble import ingest
+from data_prep.assemble.ingest import PrepareOptions
 from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.formats.source import ReadOptions
@@ -16,6 +17,7 @@ from data_prep.splits.add_split import add_splits
 from data_prep.splits.split import SplitRule
 from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore
+from data_prep.work.pool import LocalEngine
 
 SIZE = 32
 
@@ -37,7 +39,8 @@ def write_source(folder: Path, n_images: int = 24) -> Path:
 
 
 def make(source: Path, out: Path, **options):
-    return prepare(source, out, **{"format": "csv", "workers": 1, **options})
+    options = {"format": "csv", "engine": LocalEngine(1), **options}
+    return prepare(source, out, PrepareOptions(**options))
 
 
 @pytest.fixture
@@ -176,7 +179,7 @@ def test_a_target_of_the_users_joins_findings_and_a_strange_one_is_refused(tmp_p
 def test_an_option_that_means_nothing_to_the_format_is_refused(tmp_path):
     source = write_source(tmp_path / "source")
     with pytest.raises(InputError, match="--reference: means nothing to --format csv"):
-        make(source, tmp_path / "set", options=ReadOptions(reference="any"))
+        make(source, tmp_path / "set", read=ReadOptions(reference="any"))
 
 
 def test_with_a_key_no_id_or_path_of_the_source_is_written_anywhere(tmp_path, monkeypatch):

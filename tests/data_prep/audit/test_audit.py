@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data_prep.assemble.ingest import PrepareOptions
 from data_prep.assemble.prepare import prepare
 from data_prep.audit.audit import Audit, Problem, audit, check_boxes, find_duplicates, find_leaks
 from data_prep.audit.copies import (
@@ -19,6 +20,7 @@ from data_prep.contracts.tables import read_table, write_table
 from data_prep.duplicates.near_duplicates import find_near_duplicates
 from data_prep.store.dataset import DataSet
 from data_prep.synth.phantom import write_phantom
+from data_prep.work.pool import LocalEngine
 
 
 def as_images(patients: str) -> pd.DataFrame:
@@ -235,7 +237,7 @@ def flawed(tmp_path_factory) -> tuple[DataSet, pd.DataFrame]:
     """A phantom with planted flaws, prepared, and the list of what was planted."""
     folder = tmp_path_factory.mktemp("flawed")
     write_phantom(folder / "source", n_images=40, seed=3, size=64, flaws=True)
-    prepare(folder / "source", folder / "set", format="rsna", workers=1)
+    prepare(folder / "source", folder / "set", PrepareOptions("rsna", engine=LocalEngine(1)))
     planted = pd.read_csv(folder / "source" / "planted_flaws.csv", dtype="str")
     return DataSet.open(folder / "set"), planted
 
@@ -321,7 +323,9 @@ def test_planted_twins_never_face_each_other_across_the_split(flawed):
 
 def test_a_clean_phantom_passes(tmp_path):
     write_phantom(tmp_path / "source", n_images=24, seed=1, size=64)
-    summary = prepare(tmp_path / "source", tmp_path / "set", format="rsna", workers=1)
+    summary = prepare(
+        tmp_path / "source", tmp_path / "set", PrepareOptions("rsna", engine=LocalEngine(1))
+    )
     assert summary.audit.passed
     assert summary.excluded.empty
 

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data_prep.assemble.ingest import PrepareOptions
 from data_prep.assemble.prepare import prepare
 from data_prep.audit.audit import Audit, Problem, audit
 from data_prep.audit.copies import ILLEGIBLE_PX, open_images, thumbnail
@@ -17,6 +18,7 @@ from data_prep.audit.page import _explain, _render_audit, _tally, _verdict, writ
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.images.image_facts import TEXT_PLACE, image_facts
 from data_prep.store.dataset import DataSet
+from data_prep.work.pool import LocalEngine
 from evaluation.systems.shortcuts import measure_shortcuts
 
 N = 48
@@ -47,7 +49,7 @@ def dataset(tmp_path_factory) -> DataSet:
     states.to_csv(source / "labels.csv", index=False)
     box = {"image_id": ["b0"], "x1": [10], "y1": [20], "x2": [60], "y2": [50], "finding": "mass"}
     pd.DataFrame(box).to_csv(source / "boxes.csv", index=False)
-    prepare(source, folder / "set", format="csv", workers=1)
+    prepare(source, folder / "set", PrepareOptions("csv", engine=LocalEngine(1)))
     return DataSet.open(folder / "set")
 
 
