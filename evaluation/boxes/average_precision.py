@@ -27,20 +27,6 @@ class WeightedAveragePrecision:
 
     Precision matters only where a true box is found, so the boxes that find none at any
     threshold, most of them, are summed per patient beforehand.
-
-    Args:
-        matches: From `match_boxes`.
-        clusters: Cluster (patient) of each matched image as an index from 0, shape ``(images,)``.
-        n_clusters: How many clusters weights are given for.
-
-    Example:
-        >>> corners = {"x1": [0.0], "y1": [0.0], "x2": [4.0], "y2": [2.0]}
-        >>> true = pd.DataFrame({"image_id": ["a"], **corners})
-        >>> from evaluation.boxes.matching import match_boxes
-        >>> matches = match_boxes(true.assign(score=0.9), true, pd.Index(["a"]))
-        >>> figure = WeightedAveragePrecision(matches, np.array([0]), 1)
-        >>> figure(np.ones((1, 1), dtype=int)).round(6).tolist()
-        [[1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]]
     """
 
     def __init__(self, matches: BoxMatches, clusters: Integers, n_clusters: int) -> None:
@@ -58,11 +44,7 @@ class WeightedAveragePrecision:
     def __call__(self, weights: Integers) -> Floats:
         """Average precision per weighting and IoU threshold.
 
-        Args:
-            weights: How often each cluster counts, shape ``(R, n_clusters)``.
-
-        Returns:
-            Shape ``(R, thresholds)``; NaN where a weighting has no true box.
+        Returns shape ``(R, thresholds)``; NaN where a weighting has no true box.
         """
         n_true = np.asarray(weights, dtype=np.float64) @ self._n_true  # (R,)
         finder = np.take(weights, self._finder, axis=1)  # (R, finds)
@@ -138,8 +120,7 @@ def coco_figures(pairs: BoxPairs) -> dict[str, float | None]:
     A box that overlaps no true box by half can match none, so pycocotools is asked which of the
     others match, which are few, and then for the precision of all of them.
 
-    Returns:
-        ``ap50`` and ``ap`` in [0, 1]; `None` where no image has a true box.
+    Returns ``ap50`` and ``ap`` in [0, 1]; `None` where no image has a true box.
     """
     n_true, boxes = len(pairs.truth.image), pairs.boxes
     if not n_true:

@@ -23,13 +23,6 @@ class WeightedIobb:
     share of its own area on it; a called box that has that on no true box is false. The share of
     found boxes alone rewards marking everything, so it never stands without the false marks.
 
-    Args:
-        pairs: Boxes of the images judged.
-        clusters: Cluster (patient) of each image as an index from 0, shape ``(images,)``.
-        n_clusters: How many clusters weights are given for.
-        cut: Score from which boxes are called.
-        thresholds: Shares of a called box's area.
-
     Source:
         Wang et al. 2017, ChestX-ray8, section 4.3 (accuracy and average false positives at
         T(IoBB)).
@@ -62,12 +55,8 @@ class WeightedIobb:
     def __call__(self, weights: Integers) -> Floats:
         """The figures per weighting.
 
-        Args:
-            weights: How often each cluster counts, shape ``(R, n_clusters)``.
-
-        Returns:
-            Accuracies, then false positives per image, shape ``(R, 2 x thresholds)``;
-            accuracy is NaN where a weighting has no true box.
+        Returns accuracies, then false positives per image, shape ``(R, 2 x thresholds)``; accuracy
+        is NaN where a weighting has no true box.
         """
         weight = np.asarray(weights, dtype=np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -93,12 +82,6 @@ class WeightedRsnaScore:
     Boxes at or above the cut are called. An image scores the mean over IoU thresholds of
     ``TP / (TP + FP + FN)``: a call where nothing is true scores 0, an image without calls and
     lesions is left out. The figure is the mean over images.
-
-    Args:
-        pairs: Boxes of the images judged.
-        clusters: Cluster (patient) of each image as an index from 0, shape ``(images,)``.
-        n_clusters: How many clusters weights are given for.
-        cuts: Score cuts, rising.
 
     Source:
         RSNA Pneumonia Detection Challenge 2018, evaluation page.
@@ -129,11 +112,7 @@ class WeightedRsnaScore:
     def __call__(self, weights: Integers) -> Floats:
         """The score per weighting and cut.
 
-        Args:
-            weights: How often each cluster counts, shape ``(R, n_clusters)``.
-
-        Returns:
-            Shape ``(R, cuts)``; NaN where every image is left out.
+        Returns shape ``(R, cuts)``; NaN where every image is left out.
         """
         weight = np.asarray(weights, dtype=np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -166,12 +145,6 @@ class WeightedFroc:
     on a lesion are neither. Of the operating points that keep a rate (marks from a score up, equal
     scores together), the most sensitive counts: a step, never a line between points.
 
-    Args:
-        pairs: Boxes of the images judged.
-        clusters: Cluster (patient) of each image as an index from 0, shape ``(images,)``.
-        n_clusters: How many clusters weights are given for.
-        hit: What finds a lesion.
-
     Source:
         Chakraborty 1989; the rates are those of LUNA16 (Setio et al. 2017).
     """
@@ -195,12 +168,8 @@ class WeightedFroc:
     def figures(self, weights: Integers) -> Floats:
         """The figures per weighting.
 
-        Args:
-            weights: How often each cluster counts, shape ``(R, n_clusters)``.
-
-        Returns:
-            The mean, then the sensitivity at each of `FROC_RATES`, shape ``(R, 1 + rates)``; NaN
-            where a weighting has no lesion.
+        Returns the mean, then the sensitivity at each of `FROC_RATES`, shape ``(R, 1 + rates)``;
+        NaN where a weighting has no lesion.
         """
         weight = np.asarray(weights, dtype=np.float64)
         n_images, n_lesions = weight @ self._images, weight @ self._lesions

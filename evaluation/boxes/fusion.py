@@ -73,25 +73,11 @@ def weighted_box_fusion(
     ``min(models, boxes) / sum(weights)``, so that a box which few models saw counts less; with
     ``max`` it is the highest.
 
-    Args:
-        boxes: Only those of one label are fused.
-        models: The model of each box as an index from 0, shape ``(N,)``; one model by default.
-        weights: A weight above 0 per model; 1 by default.
-        iou_threshold: A box joins a cluster when its IoU with it is above this.
-        min_score: Boxes below it do not take part.
-        confidence: How scores combine.
-
-    Returns:
-        The fused boxes by label and falling score, which is in [0, 1].
+    Only boxes of one label whose IoU with a cluster is above the threshold join it. `models` has
+    the model of each box as an index from 0, `weights` one a model. By label and falling score.
 
     Source:
         Solovyev, Wang and Gabruseva 2021, as in ensemble-boxes.
-
-    Example:
-        >>> corners = np.array([[0.0, 0, 4, 4], [0, 0, 4, 3]])
-        >>> fused = weighted_box_fusion(Boxes(corners, np.array([0.9, 0.3]), np.zeros(2, int)))
-        >>> fused.corners.round(3).tolist(), fused.scores.round(3).tolist()
-        ([[0.0, 0.0, 4.0, 3.75]], [0.6])
     """
     weight, model = _model_weights(models, weights, len(boxes))
     entering = np.flatnonzero(boxes.scores >= min_score)
@@ -159,20 +145,7 @@ def _model_weights(
 
 
 def scale_boxes(corners: Floats, scale: float, limits: Floats | None = None) -> Floats:
-    """Scale boxes about their centres and clip them to their images.
-
-    Args:
-        corners: Shape ``(N, 4)`` xyxy, original px.
-        scale: Factor on width and height.
-        limits: Width and height of each box's image, px, shape ``(N, 2)``; NaN is unknown.
-
-    Returns:
-        Shape ``(N, 4)``.
-
-    Example:
-        >>> scale_boxes(np.array([[0.0, 2, 4, 6]]), 0.5).tolist()
-        [[1.0, 3.0, 3.0, 5.0]]
-    """
+    """Scale boxes about their centres and clip them to `limits`, ``(N, 2)`` width, height, px."""
     if scale != 1.0:
         centre = (corners[:, :2] + corners[:, 2:]) / 2
         half = (corners[:, 2:] - corners[:, :2]) * (scale / 2)
@@ -305,12 +278,7 @@ class BoxRule:
 
     @property
     def words(self) -> str:
-        """The rule as the report and the terminal say it.
-
-        Example:
-            >>> BoxRule("nms", iou=0.3, scale=0.87).words
-            'non-maximum suppression at IoU 0.3, boxes scaled to 87 %'
-        """
+        """The rule as the report and the terminal say it."""
         words = {
             "none": "as stored",
             "nms": f"non-maximum suppression at IoU {self.iou or 0.0:g}",
@@ -336,18 +304,7 @@ class BoxRule:
         return boxes
 
     def apply(self, boxes: pd.DataFrame, sizes: pd.DataFrame | None = None) -> pd.DataFrame:
-        """Make the judged boxes from the stored ones.
-
-        Args:
-            boxes: ``image_id``, ``finding``, corners in original px, ``score``.
-            sizes: ``image_id``, ``width``, ``height`` of the originals, px; boxes are clipped to
-                them.
-
-        Example:
-            >>> row = {"image_id": "a", "finding": "x", "x1": 0.0, "y1": 0.0, "x2": 4.0, "y2": 4.0}
-            >>> BoxRule(scale=0.5).apply(pd.DataFrame([row | {"score": 0.9}]))[["x1", "x2"]].values
-            array([[1., 3.]])
-        """
+        """Make the judged boxes from the stored ones."""
         if not self.changes_boxes:
             return boxes
         labels, images, findings = label_boxes(boxes)
@@ -360,11 +317,7 @@ AS_STORED = BoxRule()
 
 
 def label_boxes(boxes: pd.DataFrame) -> tuple[Integers, pd.Index, pd.Index]:
-    """Number the image and finding of each box: only boxes of one number can meet.
-
-    Returns:
-        ``image x findings + finding`` of each box, the images and the findings, both sorted.
-    """
+    """Number the image and finding of each box: only boxes of one number can meet."""
     image, images = pd.factorize(boxes["image_id"], sort=True)
     finding, findings = pd.factorize(boxes["finding"], sort=True)
     return image * max(len(findings), 1) + finding, pd.Index(images), pd.Index(findings)

@@ -34,19 +34,7 @@ def map_grid(row: Mapping[str, Any]) -> Floats:
 
 
 def upsample(grid: Floats, factor: int = _UPSAMPLING) -> Floats:
-    """Bilinear upsampling with cell centres kept in place and edges held.
-
-    Args:
-        grid: Shape ``(H, W)``.
-        factor: Cells each cell is cut into, per side.
-
-    Returns:
-        Shape ``(H * factor, W * factor)``.
-
-    Example:
-        >>> upsample(np.array([[0.0, 1.0]]), factor=2).tolist()
-        [[0.0, 0.25, 0.75, 1.0], [0.0, 0.25, 0.75, 1.0]]
-    """
+    """Bilinear upsampling with cell centres kept in place and edges held."""
     return _stretch(grid.shape[0], factor) @ grid @ _stretch(grid.shape[1], factor).T
 
 
@@ -88,19 +76,8 @@ def _each(maps: pd.DataFrame) -> Iterator[tuple[str, Floats, Frame]]:
 def map_points(maps: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
     """The peak of each image's map.
 
-    Args:
-        maps: Rows of the maps table, one per image.
-        image_ids: Images wanted, unique, shape ``(N,)``.
-
-    Returns:
-        ``point_x``, ``point_y`` in original px and ``peak`` (raw), in the order of `image_ids`;
-        NaN where an image has no map.
-
-    Example:
-        >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
-        ...     "values": [[0.0, 3.0]], "x1": [0.0], "y1": [0.0], "x2": [8.0], "y2": [8.0]})
-        >>> map_points(maps, pd.Index(["a"])).to_dict("list")
-        {'point_x': [6.0], 'point_y': [4.0], 'peak': [3.0]}
+    Returns ``point_x``, ``point_y`` in original px and ``peak`` (raw), in the order of `image_ids`;
+    NaN where an image has no map.
     """
     peaks = {image_id: _map_peak(grid, frame) for image_id, grid, frame in _each(maps)}
     rows = [peaks.get(str(image_id), (np.nan, np.nan, np.nan)) for image_id in image_ids]
@@ -109,14 +86,7 @@ def map_points(maps: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
 
 
 def cell_sizes(maps: pd.DataFrame, image_ids: pd.Index) -> Floats:
-    """Width and height of a cell of each image's map.
-
-    Args:
-        maps: Rows of the maps table, one per image.
-        image_ids: Images wanted, unique, shape ``(N,)``.
-
-    Returns:
-        Original px, shape ``(N, 2)``, in the order of `image_ids`; 0 where an image has no map.
+    """Width and height of a cell of each image's map, original px, ``(N, 2)``; 0 without a map.
 
     Example:
         >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [8], "grid_w": [4],
@@ -156,18 +126,6 @@ def map_scale(maps: pd.DataFrame) -> tuple[float, float]:
     """The one scale on which all maps of a system are drawn and cut.
 
     From 0 (no evidence) to the 99th percentile of the validation images' peaks.
-
-    Args:
-        maps: Maps of the validation images.
-
-    Returns:
-        Low and high end, raw units, low < high.
-
-    Example:
-        >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
-        ...     "values": [[0.0, 3.0]], "x1": [0.0], "y1": [0.0], "x2": [8.0], "y2": [8.0]})
-        >>> map_scale(maps)
-        (0.0, 3.0)
     """
     peaks = [float(grid.max()) for _, grid, _ in _each(maps)]
     high = float(np.quantile(peaks, 0.99)) if peaks else 1.0
@@ -178,9 +136,8 @@ def map_scale(maps: pd.DataFrame) -> tuple[float, float]:
 def _map_parts(grid: Floats, cut: float) -> tuple[Integers, Floats]:
     """Connected parts of a map above a value; parts that touch at a corner are one.
 
-    Returns:
-        Edges ``x1, y1, x2, y2`` of each part in points of the upsampled map, shape ``(N, 4)``, and
-        its highest value, by the parts' first points in reading order.
+    Edges ``x1, y1, x2, y2`` in points of the upsampled map, shape ``(N, 4)``, and the highest
+    values, by the parts' first points in reading order.
     """
     fine = upsample(grid)
     above = fine >= cut
@@ -205,32 +162,13 @@ class MapBoxRule:
 
     @property
     def words(self) -> str:
-        """The rule as the report and the terminal say it.
-
-        Example:
-            >>> MapBoxRule(0.4).words
-            'at 40 % of the full scale'
-        """
+        """The rule as the report and the terminal say it."""
         return f"at {100 * self.level:.0f} % of the full scale"
 
     def cut(
         self, grid: Floats, frame: Frame, score: float, scale: tuple[float, float]
     ) -> tuple[Floats, Floats]:
-        """Cut one map into boxes; see `boxes_from_map`.
-
-        Args:
-            grid: Raw values, shape ``(h, w)``.
-            frame: Where it lies in the original.
-            score: Of the image, in [0, 1].
-            scale: Low and high end of the map scale, raw units.
-
-        Returns:
-            Corners ``(N, 4)`` xyxy in original px, not clipped to the image, and scores ``(N,)``.
-
-        Example:
-            >>> MapBoxRule(0.5).cut(np.array([[0.0, 4.0]]), (0, 0, 16, 8), 0.5, (0.0, 4.0))
-            (array([[ 8.,  0., 16.,  8.]]), array([0.5]))
-        """
+        """Cut one map into corners, xyxy in original px, not clipped to the image, and scores."""
         low, high = scale
         cut = low + self.level * (high - low)
         highest = float(grid.max())
@@ -264,24 +202,8 @@ def boxes_from_map(
     image's score times the part's peak on the map scale (at most 1), so that a box in a doubtful
     image ranks below one in a certain image.
 
-    Args:
-        maps: Rows of the maps table, one per image.
-        scores: Image scores in [0, 1], indexed by image id.
-        scale: Low and high end of the map scale, raw units.
-        level: Where to cut, as a share of the scale, in (0, 1).
-
-    Returns:
-        ``image_id``, ``x1``, ``y1``, ``x2``, ``y2`` (original px), ``score``. May be empty.
-
     Source:
         Zhou et al. 2016 cut each map at 20 % of its own maximum; here the level is one for all.
-
-    Example:
-        >>> maps = pd.DataFrame({"image_id": ["a"], "grid_h": [1], "grid_w": [2],
-        ...     "values": [[0.0, 4.0]], "x1": [0.0], "y1": [0.0], "x2": [16.0], "y2": [8.0]})
-        >>> boxes_from_map(maps, pd.Series({"a": 0.5}), scale=(0.0, 4.0), level=0.5)
-          image_id   x1   y1    x2   y2  score
-        0        a  8.0  0.0  16.0  8.0    0.5
     """
     rule = MapBoxRule(level)
     image_ids: list[str] = []

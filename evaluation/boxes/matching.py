@@ -113,19 +113,7 @@ def pair_ranked(boxes: RankedBoxes, truth: TrueBoxes) -> BoxPairs:
 
 
 def pair_boxes(boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index) -> BoxPairs:
-    """Pair predicted and true boxes of the images judged.
-
-    Args:
-        boxes: ``image_id``, corners in original px, ``score``; other images are ignored.
-        truth: The same columns without ``score``.
-        image_ids: Every image judged, unique.
-
-    Example:
-        >>> corners = {"x1": [0.0], "y1": [0.0], "x2": [4.0], "y2": [2.0]}
-        >>> true = pd.DataFrame({"image_id": ["a"], **corners})
-        >>> pair_boxes(true.assign(score=0.9, x2=2.0), true, pd.Index(["a"])).iou.tolist()
-        [0.5]
-    """
+    """Pair predicted and true boxes of the images judged."""
     predicted = Boxes.from_table(boxes, positions(boxes["image_id"], image_ids))
     return pair_ranked(rank_boxes(predicted, len(image_ids)), true_boxes(truth, image_ids))
 
@@ -236,19 +224,11 @@ def error_kinds(pairs: BoxPairs, cut: float) -> dict[str, Counts]:
     0.5 a poor box, the rest are background. A lesion that nobody took is missed, unless it is the
     one that a poor box overlaps most.
 
-    Returns:
-        ``lesions``, ``found``, ``poorly_boxed``, ``missed`` (they add up to the lesions) and
-        ``poor_box``, ``duplicate``, ``background``, each per image, shape ``(images,)``.
+    ``lesions`` (the sum of ``found``, ``poorly_boxed`` and ``missed``) and the boxes ``poor_box``,
+    ``duplicate`` and ``background``, each per image.
 
     Source:
         Bolya et al. 2020, TIDE, for one class: no classification errors.
-
-    Example:
-        >>> true = pd.DataFrame({"image_id": ["a"], "x1": [0.], "y1": [0.], "x2": [9.], "y2": [9.]})
-        >>> boxes = pd.concat([true.assign(score=0.9), true.assign(score=0.8)])
-        >>> kinds = error_kinds(pair_boxes(boxes, true, pd.Index(["a"])), 0.5)
-        >>> {name: int(count[0]) for name, count in kinds.items() if count[0]}
-        {'lesions': 1, 'found': 1, 'duplicate': 1}
     """
     n_images = len(pairs.truth.per_image)
     called = is_positive(pairs.boxes.score, cut)
@@ -295,11 +275,7 @@ def _take(
 
 
 def lesions_reached(pairs: BoxPairs, cut: float) -> npt.NDArray[np.bool_]:
-    """Which lesions a called box overlaps by at least 0.2.
-
-    Returns:
-        Shape ``(lesions,)``, in the order of ``pairs.truth.image``.
-    """
+    """Which lesions a called box overlaps by 0.2 or more, in the order of ``pairs.truth.image``."""
     near = (pairs.iou >= _REACHED_IOU) & is_positive(pairs.boxes.score[pairs.box], cut)
     reached = np.zeros(len(pairs.truth.image), dtype=bool)
     reached[pairs.true[near]] = True
@@ -311,20 +287,8 @@ def deciding_points(boxes: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:
 
     Among equal scores the box nearest the top left decides, whatever the order of the rows.
 
-    Args:
-        boxes: Predicted boxes, original px.
-        image_ids: Images wanted, unique, shape ``(N,)``.
-
-    Returns:
-        ``point_x`` and ``point_y`` in original px, one row per image in the order of
-        `image_ids`; NaN where an image has no box.
-
-    Example:
-        >>> boxes = pd.DataFrame(
-        ...     {"image_id": "a", "x1": [0, 4], "y1": [0, 4], "x2": [2, 8], "y2": [2, 8],
-        ...      "score": [0.2, 0.9]})
-        >>> deciding_points(boxes, pd.Index(["a"])).to_dict("list")
-        {'point_x': [6.0], 'point_y': [6.0]}
+    Returns ``point_x`` and ``point_y`` in original px, one row per image in the order of
+    `image_ids`; NaN where an image has no box.
     """
     highest = boxes.groupby("image_id")["score"].transform("max")
     tied = boxes[boxes["score"] == highest].sort_values(["y1", "x1", "y2", "x2"])
@@ -340,23 +304,7 @@ def localised(
 ) -> npt.NDArray[np.bool_]:
     """Whether each image's point lies in one of its true boxes, borders included.
 
-    Args:
-        points: ``point_x``, ``point_y`` in original px, indexed by image id; NaN is a miss.
-        truth: True boxes, original px.
-        tolerance: By how much a box is widened on each side, across and down, original px, shape
-            ``(len(points), 2)``; `None`: not at all.
-
-    Returns:
-        Shape ``(len(points),)``, in its order.
-
-    Example:
-        >>> true = pd.DataFrame({"image_id": ["a"], "x1": [0], "y1": [0], "x2": [4], "y2": [4]})
-        >>> points = pd.DataFrame({"point_x": [4.0, 1], "point_y": [2.0, 1]}, index=["a", "b"])
-        >>> localised(points, true).tolist()
-        [True, False]
-        >>> points.loc["a"] = 5.5, 2.0  # 1.5 px beside the box
-        >>> [localised(points, true, np.full((2, 2), by)).tolist()[0] for by in (1.0, 1.5)]
-        [False, True]
+    A point of NaN is a miss. `tolerance` widens boxes on each side, across and down, original px.
     """
     row = points.index.get_indexer(pd.Index(truth["image_id"]))
     wanted = row >= 0

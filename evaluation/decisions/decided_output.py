@@ -191,16 +191,6 @@ def box_cut(scores: Floats, decision: bool | None, threshold: float | None) -> f
 
     A positive image shows the box that decided and every box at or above the threshold; a
     negative one shows none, whatever rule reduced the boxes to the image's score.
-
-    Args:
-        scores: Of the image's boxes.
-        decision: On the image; `None` undecided.
-        threshold: On the image's score.
-
-    Example:
-        >>> scores = np.array([0.4, 0.2])
-        >>> box_cut(scores, True, 0.6), box_cut(scores, True, 0.3), box_cut(scores, False, 0.3)
-        (0.4, 0.3, inf)
     """
     if decision is None:
         return _UNDECIDED_CUT

@@ -63,28 +63,8 @@ def reduce_boxes(
     is the sum of the three most confident scores divided by three, so that missing boxes count 0.
     An image without boxes scores 0.
 
-    Args:
-        boxes: Predicted boxes; reads ``image_id`` and ``score`` (in [0, 1]). May be empty.
-        image_ids: Every image under evaluation, unique, shape ``(N,)``.
-        rule: How box scores combine.
-        min_score: Boxes with a lower score are left out first.
-
-    Returns:
-        Scores in [0, 1], float64, shape ``(N,)``, in the order of ``image_ids``.
-
-    Raises:
-        InputError: An id repeats, a box belongs to no image in ``image_ids``, a score lies
-            outside [0, 1], or the rule is unknown.
-
     Source:
         ``max``: the multiple-instance assumption, Dietterich et al. 1997.
-
-    Example:
-        >>> boxes = pd.DataFrame({"image_id": ["a", "a"], "score": [0.5, 0.75]})
-        >>> reduce_boxes(boxes, pd.Index(["a", "b"]), rule="noisy_or").tolist()
-        [0.875, 0.0]
-        >>> reduce_boxes(boxes, pd.Index(["a", "b"]), rule="top_k").round(4).tolist()
-        [0.4167, 0.0]
     """
     if rule not in get_args(Rule):
         raise InputError(f"unknown reduction rule {rule!r}: use {', '.join(get_args(Rule))}")
@@ -145,13 +125,7 @@ def _rows_and_scores(boxes: pd.DataFrame, image_ids: pd.Index) -> tuple[np.ndarr
 def combine_findings(
     scores: pd.DataFrame, image_ids: pd.Index, findings: tuple[str, ...]
 ) -> pd.Series:
-    """One score per image from the scores of a target's findings: the highest of them.
-
-    Example:
-        >>> rows = pd.DataFrame({"image_id": ["a", "a"], "finding": ["x", "y"], "score": [0.1, 1]})
-        >>> combine_findings(rows, pd.Index(["a"]), ("x", "y")).tolist()
-        [1.0]
-    """
+    """One score per image from the scores of a target's findings: the highest of them."""
     members = scores[scores["finding"].isin(findings)]
     highest = members.groupby("image_id")["score"].max()
     return highest.reindex(image_ids).astype(np.float64).rename("score")

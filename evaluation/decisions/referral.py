@@ -50,20 +50,9 @@ class Referral:
 
 
 def doubt_of(scores: npt.ArrayLike, threshold: float, spread: Floats | None = None) -> Floats:
-    """How doubtful a decision is.
+    """How doubtful a decision is: the spread of several scores of an image, where there are any.
 
-    Args:
-        scores: In [0, 1], shape ``(N,)``.
-        threshold: At which they are decided.
-        spread: Of several scores of each image, at least 0, shape ``(N,)``.
-
-    Returns:
-        Shape ``(N,)``: the spread, or the nearness ``exp(-|logit(score) - logit(threshold)|)``,
-        which is 1 at the threshold.
-
-    Example:
-        >>> doubt_of([0.5, 0.2], threshold=0.5).round(3).tolist()
-        [1.0, 0.25]
+    Else the nearness ``exp(-|logit(score) - logit(threshold)|)``, which is 1 at the threshold.
     """
     if spread is not None:
         return np.asarray(spread, dtype=np.float64)
@@ -71,12 +60,7 @@ def doubt_of(scores: npt.ArrayLike, threshold: float, spread: Floats | None = No
 
 
 def choose_referral(doubt: Floats, share: float, by: str) -> Referral:
-    """The lowest cut that refers at most a share of (validation) images.
-
-    Example:
-        >>> choose_referral(np.array([0.1, 0.2, 0.2, 0.4]), 0.5, "nearness").cut
-        0.30000000000000004
-    """
+    """The lowest cut that refers at most a share of (validation) images."""
     cuts = threshold_candidates(doubt)
     referred = 1 - np.searchsorted(np.sort(doubt), cuts, side="left") / max(len(doubt), 1)
     kept = np.flatnonzero(referred <= share + 1e-12)
@@ -94,27 +78,11 @@ class ReferralFigures:
     the most doubtful, of the share of wrong decisions among all that are at most as doubtful
     (equal doubt together). It needs no cut.
 
-    Args:
-        y_true: Shape ``(N,)``.
-        called: Which images are called positive, shape ``(N,)``.
-        doubt: Shape ``(N,)``.
-        cut: See `Referral`; `None`: nothing but the area.
-        clusters: Patient of each image as an index from 0, shape ``(N,)``.
-
     Attributes:
         referred: Which images are referred, shape ``(N,)``; `None` without a cut.
 
     Source:
         Geifman and El-Yaniv 2017.
-
-    Example:
-        >>> sure_and_right, y_true = np.array([True, False, False]), np.array([True, False, True])
-        >>> doubt = np.array([0.1, 0.2, 0.9])
-        >>> found = ReferralFigures(y_true, sure_and_right, doubt, 0.5, np.arange(3)).figures()
-        >>> round(float(found["coverage"][0]), 3), float(found["accuracy_covered"][0])
-        (0.667, 1.0)
-        >>> round(float(found["aurc"][0]), 3)
-        0.111
     """
 
     def __init__(
@@ -145,12 +113,8 @@ class ReferralFigures:
     def figures(self, weights: Integers | None = None) -> dict[str, Floats]:
         """Every figure for every row of weights.
 
-        Args:
-            weights: How often each patient counts, shape ``(R, patients)``; once if left out.
-
-        Returns:
-            ``aurc``, and with a cut ``coverage`` and the figures of what is decided, each shape
-            ``(R,)``; NaN where undefined.
+        Returns ``aurc``, and with a cut ``coverage`` and the figures of what is decided, each shape
+        ``(R,)``; NaN where undefined.
         """
         once = np.ones((1, self.n_clusters)) if weights is None else weights
         used = np.asarray(once, dtype=np.float64)[:, : self.n_clusters]

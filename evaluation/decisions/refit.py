@@ -44,13 +44,6 @@ class ValidationScores:
         y_true: Shape ``(M,)``, bool.
         scores: Shape ``(M,)``, float64.
         patients: Name of the patient of each, shape ``(M,)``.
-
-    Raises:
-        InputError: They are not one valid value each.
-
-    Example:
-        >>> ValidationScores([True, False], [0.9, 0.2], ["p1", "p2"]).n_positive
-        1
     """
 
     y_true: npt.NDArray[np.bool_]
@@ -100,23 +93,8 @@ def refit_thresholds(
 ) -> dict[Name, dict[str, Floats]]:
     """Choose the thresholds of all systems again on the same resamples of validation patients.
 
-    Args:
-        chosen: By system, what its thresholds were chosen on, and its policies.
-        resamples: Of test patients; as many resamples of validation patients are drawn, from a
-            stream of their own of the same seed.
-
-    Returns:
-        By system and policy the threshold of every resample, shape ``(R,)``; NaN where that
-        validation set gives none.
-
-    Raises:
-        InputError: A policy is unknown.
-
-    Example:
-        >>> each = ValidationScores([0, 1, 0, 1], [0.1, 0.4, 0.2, 0.6], ["a", "b", "c", "d"])
-        >>> found = refit_thresholds({"A": (each, ["max_f1"])}, Resamples(9, n_replicates=4))
-        >>> found["A"]["max_f1"].round(2).tolist()
-        [0.4, 0.25, 0.35, 0.25]
+    Returns by system and policy the threshold of every resample, shape ``(R,)``; NaN where that
+    validation set gives none.
     """
     if not chosen:
         return {}
@@ -143,14 +121,7 @@ def refit_thresholds(
 
 
 class ThresholdRefit:
-    """The thresholds of one system on resampled validation patients.
-
-    Example:
-        >>> validation = ValidationScores([0, 0, 1, 1], [0.125, 0.375, 0.25, 0.75], list("abcd"))
-        >>> refit = ThresholdRefit(validation, ["max_f1"], np.arange(4), 4)
-        >>> refit(np.array([[1, 1, 1, 1], [1, 1, 0, 2]]))["max_f1"].tolist()
-        [0.1875, 0.5625]
-    """
+    """The thresholds of one system on resampled validation patients."""
 
     def __init__(
         self,

@@ -111,13 +111,7 @@ class Space:
 
 
 def search_space(name: SpaceName) -> Space:
-    """The settings of a named space.
-
-    Example:
-        >>> space = search_space("default")
-        >>> len(space.fusions), len(space.scales), len(space.reductions), len(space.cuts)
-        (14, 9, 8, 25)
-    """
+    """The settings of a named space."""
     weighted = [
         BoxRule("wbf", iou=overlap, min_score=floor, confidence=confidence)
         for overlap in (0.5, 0.3)

@@ -96,12 +96,7 @@ def check_policy(policy: str) -> Policy:
 
 
 def threshold_candidates(y_score: npt.ArrayLike) -> Floats:
-    """Midpoints between adjacent distinct scores, rising.
-
-    Example:
-        >>> threshold_candidates([0.5, 0.25, 0.5, 1.0]).tolist()
-        [0.375, 0.75]
-    """
+    """Midpoints between adjacent distinct scores, rising."""
     distinct = np.unique(np.asarray(y_score, dtype=np.float64))
     lower, upper = distinct[:-1], distinct[1:]
     middle = lower + (upper - lower) / 2
@@ -116,23 +111,6 @@ def choose_threshold(
     ``max_f1``, ``youden`` and ``cost`` take the best candidate, among equals the highest;
     ``sensitivity>=F`` the highest that keeps the floor; ``specificity>=F`` the lowest;
     ``threshold=T`` is T, whatever the images say.
-
-    Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Scores, shape ``(N,)``.
-        policy: See `check_policy`.
-
-    Returns:
-        The choice; without a threshold where validation gives none, and then with the reason.
-
-    Raises:
-        InputError: The policy is unknown, or labels or scores are not valid.
-
-    Example:
-        >>> choose_threshold([0, 0, 1, 1], [0.125, 0.375, 0.25, 0.75], "max_f1").threshold
-        0.1875
-        >>> choose_threshold([1, 0], [0.1, 0.2], "sensitivity>=0.95").reason
-        'sensitivity >= 0.95 is met only by calling every image positive'
     """
     wanted = check_policy(policy)
     kind, floor = wanted.kind, wanted.value

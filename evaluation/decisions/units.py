@@ -75,14 +75,7 @@ def _unit_names(images: pd.DataFrame, image_ids: pd.Index, unit: Unit) -> npt.ND
 
 
 def group_images(images: pd.DataFrame, labels: pd.Series, image_ids: pd.Index, unit: Unit) -> Units:
-    """Group images into units.
-
-    Args:
-        images: The data set's image table.
-        labels: Of all images of the part of the split that is judged; NaN where unknown.
-        image_ids: The images of known label that are judged, shape ``(N,)``.
-        unit: See `_unit_names`.
-    """
+    """Group images into units."""
     names = _unit_names(images, image_ids, unit)
     unknown = pd.Index(labels.index[labels.isna().to_numpy()])
     doubtful = set(_unit_names(images, unknown, unit)) if len(unknown) else set()

@@ -47,23 +47,11 @@ def rates(
 ) -> dict[str, Floats]:
     """The figures of every metric with a formula from counts, any shape.
 
-    Args:
-        tp: True positives, whole or weighted counts.
-        fp: False positives, same shape.
-        tn: True negatives, same shape.
-        fn: False negatives, same shape.
-
-    Returns:
-        Each figure in that shape; NaN where its denominator is 0, so also where a likelihood
-        ratio would be infinite.
+    Returns each figure in that shape; NaN where its denominator is 0, so also where a likelihood
+    ratio would be infinite.
 
     Source:
         Matthews 1975 for ``mcc``; Deeks and Altman 2004 for the likelihood ratios.
-
-    Example:
-        >>> found = rates(tp=8, fp=10, tn=90, fn=2)
-        >>> [round(float(found[name]), 3) for name in ("recall", "npv", "lr_positive", "mcc")]
-        [0.8, 0.978, 8.0, 0.544]
     """
     counts = Counts(*(np.asarray(count, dtype=np.float64) for count in (tp, fp, tn, fn)))
     with np.errstate(invalid="ignore", divide="ignore"):

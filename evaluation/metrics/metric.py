@@ -109,14 +109,7 @@ class Metric:
 
     @property
     def why_not_primary(self) -> str:
-        """Why it cannot decide which system is better; empty where it can.
-
-        Example:
-            >>> Metric("f1", "F1", "", "decision").why_not_primary
-            ''
-            >>> Metric("slope", "", "", "", direction="ideal", ideal=1.0).why_not_primary
-            'neither higher nor lower is better, 1 is ideal'
-        """
+        """Why it cannot decide which system is better; empty where it can."""
         if self.direction == "ideal":
             return f"neither higher nor lower is better, {self.ideal:g} is ideal"
         return {
@@ -125,13 +118,7 @@ class Metric:
 
     @property
     def inside(self) -> str:
-        """The title as it stands inside a sentence: names and abbreviations keep their capitals.
-
-        Example:
-            >>> titles = "Sensitivity (recall)", "F1", "Brier score", "IoBB accuracy at 10 %"
-            >>> [Metric("", title, "", "").inside for title in titles]
-            ['sensitivity (recall)', 'F1', 'Brier score', 'IoBB accuracy at 10 %']
-        """
+        """The title as it stands inside a sentence: names and abbreviations keep their capitals."""
         first = self.title.split()[0]
         proper = first != first.capitalize() or not first.isalpha() or first in _PROPER_NAMES
         return self.title if proper else self.title[:1].lower() + self.title[1:]

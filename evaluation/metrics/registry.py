@@ -482,22 +482,12 @@ _PARTS: tuple[Part, ...] = ("first", "place", "rates", "further", "none")
 
 
 def family(name: str) -> tuple[str, ...]:
-    """The names of a family's metrics, in the order in which its function gives them.
-
-    Example:
-        >>> family("ranking"), family("counts")
-        (('auroc', 'average_precision'), ('tp', 'fp', 'tn', 'fn'))
-    """
+    """The names of a family's metrics, in the order in which its function gives them."""
     return tuple(metric.name for metric in METRICS.values() if metric.family == name)
 
 
 def highlighted(where: Highlight) -> tuple[str, ...]:
-    """The names of the metrics in a shorter list of the report, in reading order.
-
-    Example:
-        >>> highlighted("targets")
-        ('auroc', 'average_precision', 'brier')
-    """
+    """The names of the metrics in a shorter list of the report, in reading order."""
     return tuple(metric.name for metric in in_reading_order() if where in metric.also)
 
 
@@ -518,10 +508,5 @@ def metric_title(metric: str) -> str:
 
 
 def why_undefined(metric: str) -> str:
-    """Why a figure can be undefined on a set of images.
-
-    Example:
-        >>> why_undefined("precision")
-        'no image is called positive'
-    """
+    """Why a figure can be undefined on a set of images."""
     return METRICS[metric].undefined if metric in METRICS else Metric.undefined

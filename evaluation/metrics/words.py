@@ -40,12 +40,7 @@ DASH = "–"
 
 
 def number(value: float | None, digits: int = 3) -> str:
-    """Return a figure with a true minus sign; an undefined one as a dash.
-
-    Example:
-        >>> number(-0.0314), number(None), number(float("nan"))
-        ('−0.031', '–', '–')
-    """
+    """Return a figure with a true minus sign; an undefined one as a dash."""
     if value is None or value != value:
         return DASH
     text = f"{value:.{digits}f}"
@@ -74,12 +69,7 @@ def score_words(value: float) -> str:
 
 
 def listing(words: list[str]) -> str:
-    """Join words as prose does.
-
-    Example:
-        >>> listing(["A", "B", "C"])
-        'A, B and C'
-    """
+    """Join words as prose does."""
     return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
 
 

@@ -62,15 +62,7 @@ class ClusteredEstimate:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval; on the logit for an AUROC, so that it stays inside [0, 1].
-
-        Example:
-            >>> [round(end, 3) for end in ClusteredEstimate(0.1, 0.05).interval]
-            [0.002, 0.198]
-            >>> ends = ClusteredEstimate(1.0, None, bounded=True, trials=10).interval
-            >>> [round(end, 3) for end in ends]
-            [0.692, 1.0]
-        """
+        """The 95 % interval; on the logit for an AUROC, so that it stays inside [0, 1]."""
         return self.interval_at(LEVEL)
 
     def interval_at(self, level: float) -> tuple[float, float] | None:
@@ -129,18 +121,8 @@ def smallest_detectable(
 
     ``(t[1 - alpha / 2] + t[power]) x standard error of the paired difference``, two-sided.
 
-    Args:
-        error: Standard error of the paired difference, by patient.
-        power: How often it must be shown.
-        level: ``1 - alpha``.
-        freedom: Degrees of freedom of t; infinite: the normal distribution.
-
     Source:
         The usual sample size formula for a difference, solved for the difference.
-
-    Example:
-        >>> round(smallest_detectable(0.01), 4), round(smallest_detectable(0.01, freedom=5), 4)
-        (0.028, 0.0349)
     """
     ends = scipy.special.stdtrit(freedom, (1 + level) / 2), scipy.special.stdtrit(freedom, power)
     return float(sum(ends)) * error
@@ -149,15 +131,8 @@ def smallest_detectable(
 def effective_patients(images: npt.ArrayLike) -> float:
     """How many patients with one image each would say as much: ``(sum n)^2 / sum n^2``.
 
-    Args:
-        images: Images of each patient, shape ``(patients,)``.
-
     Source:
         Kish 1965, the effective sample size of unequal weights.
-
-    Example:
-        >>> effective_patients([1, 1, 1, 1]), round(effective_patients([100, 1, 1, 1]), 2)
-        (4.0, 1.06)
     """
     n = np.asarray(images, dtype=np.float64)
     return float(n.sum() ** 2 / (n**2).sum()) if n.any() else 0.0
@@ -189,10 +164,6 @@ def freedom_of(contributions: Floats) -> float:
 
     Source:
         Satterthwaite 1946.
-
-    Example:
-        >>> freedom_of(np.ones(10)), round(freedom_of(np.array([3.0, 0.1, 0.1])), 2)
-        (20.0, 2.01)
     """
     squares = contributions**2
     return float(2 * squares.sum() ** 2 / (squares**2).sum())
@@ -293,20 +264,8 @@ def over_seeds(
     Seeds are readers nested in systems: a seed of one has nothing to do with one of another. They
     are random where a system has several; one alone is that trained model.
 
-    Args:
-        figures: Of one system or of two, one figure a seed.
-        covariance: Over patients, of all these figures.
-        freedom: Degrees of freedom of the covariance.
-        bounded: See `ClusteredEstimate`.
-        span: See `ClusteredEstimate`.
-
     Source:
         Obuchowski and Rockette 1995; Hillis 2007; see `obuchowski_rockette.analyse_nested`.
-
-    Example:
-        >>> found = over_seeds([[0.80, 0.84], [0.86, 0.90]], np.eye(4) * 1e-6, 99)
-        >>> round(found.value, 2), round(found.error, 4), round(found.freedom, 1)
-        (-0.06, 0.0283, 2.0)
     """
     found = analyse_nested(
         figures,
@@ -345,25 +304,14 @@ def auroc_parts(
 ) -> AurocParts | None:
     """An AUROC and what each patient adds to it, of labels and scores that are valid.
 
-    Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``; see `check_truth_and_scores`.
-        y_score: Finite scores, shape ``(N,)``; a tie between a positive and a negative counts half.
-        clusters: Patient of each image as an index from 0, shape ``(N,)``.
-        n_clusters: How many patients there are.
-        folds: Fold of each image, shape ``(N,)``, where each fold was scored by a model of its
-            own: only images of one fold are compared. Left out: all are.
+    Returns `None` where a class is absent, of each fold where there are folds.
 
-    Returns:
-        `None` where a class is absent, of each fold where there are folds.
+    `clusters` holds each image's patient as an index from 0. With `folds` each fold was scored by a
+    model of its own: only images of one fold are compared.
 
     Source:
         Obuchowski 1997, "Nonparametric analysis of clustered ROC curve data"; the components are
         those of DeLong, DeLong and Clarke-Pearson 1988.
-
-    Example:
-        >>> parts = auroc_parts([0, 0, 1, 1], [0.1, 0.4, 0.4, 0.8], np.arange(4), 4)
-        >>> parts.value, parts.images.sum(axis=0).tolist()
-        (0.875, [2.0, 2.0])
     """
     truth, scores = np.asarray(y_true, dtype=bool), np.asarray(y_score, dtype=np.float64)
     owner = np.asarray(clusters)

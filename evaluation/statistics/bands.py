@@ -22,21 +22,10 @@ def roc_band(
     the middle 95 % of their sensitivities at each rate (vertical averaging). Resamples of one
     label are left out.
 
-    Args:
-        y_true: Labels, true or false, shape ``(N,)``.
-        y_score: Scores, shape ``(N,)``.
-        patients: Whom each image is of, shape ``(N,)``.
-        at: False positive rates in [0, 1], shape ``(M,)``.
-        resamples: Their number.
-        seed: Of the resamples.
+    Shapes: `y_true`, `y_score`, `patients` ``(N,)``; `at` ``(M,)``.
 
     Source:
         Vertical averaging: Fawcett 2006, An introduction to ROC analysis, algorithm 3.
-
-    Example:
-        >>> low, high = roc_band([1, 1, 0, 0], [4, 2, 3, 1], list("abcd"), np.array([0.0, 1.0]))
-        >>> low.tolist(), high.tolist()
-        ([0.0, 1.0], [1.0, 1.0])
     """
     scores = np.asarray(y_score, dtype=np.float64)
     order = np.argsort(-scores, kind="stable")
@@ -64,17 +53,7 @@ def share_band(
 ) -> Band:  # fmt: skip
     """Return the 95 % band of the share of positives in each group of images.
 
-    Args:
-        y_true: Labels, true or false, shape ``(N,)``.
-        groups: The group of each image, from 0 without a gap, shape ``(N,)``.
-        patients: Whom each image is of, shape ``(N,)``.
-        resamples: Their number.
-        seed: Of the resamples.
-
-    Example:
-        >>> low, high = share_band([1, 0, 1, 1], np.array([0, 0, 1, 1]), list("abcd"))
-        >>> low.tolist(), high.tolist()
-        ([0.0, 1.0], [1.0, 1.0])
+    Shapes: `y_true`, `groups`, `patients` ``(N,)``.
     """
     of, count = cluster_index(patients)
     size = np.zeros((count, int(np.max(groups)) + 1))

@@ -171,10 +171,6 @@ class Interval:
 
         An end that rounds to 0.000 does not exclude 0: no claim hangs on a digit that nobody sees.
         Nor is anything claimed where a percentile interval leaves its estimate on the other side.
-
-        Example:
-            >>> Interval(0.2, 0.1, 0.3).excludes_zero, Interval(0.1, 4e-4, 0.2).excludes_zero
-            (True, False)
         """
         if not (self.known and self.bounded):
             return False
@@ -200,21 +196,10 @@ gaps only grows by it.
 def percentile_interval(
     replicates: Floats, level: float = LEVEL, *, estimate: float = math.nan
 ) -> Interval:
-    """The percentile interval of a figure's replicates.
+    """The percentile interval of a figure's replicates, NaN where the figure was undefined.
 
-    Args:
-        replicates: Shape ``(R,)``; NaN where the figure was undefined.
-        level: Coverage of the interval.
-        estimate: The figure on all patients; an interval that leaves it out is none. NaN: unknown.
-
-    Returns:
-        The interval over the defined replicates; none where over 10 % of them are undefined, and
-        none where it would have no width: a figure that no resample moves (every patient right,
-        or every one wrong) is not known exactly, and the bootstrap cannot say how well it is.
-
-    Example:
-        >>> percentile_interval(np.arange(1001.0))
-        Interval(estimate=nan, low=25.0, high=975.0, note='')
+    None where over 10 % are undefined, where it leaves the estimate out, or where it has no width:
+    a figure that no resample moves is not known exactly, and the bootstrap cannot say how well.
     """
     defined = replicates[~np.isnan(replicates)]
     lost = len(replicates) - len(defined)
@@ -237,16 +222,8 @@ def expanded_level(level: float, patients: float | None) -> float:
     Resamples of n patients vary by (n - 1) / n of the variance, and their tails are those of the
     normal distribution: percentiles further out make up for both.
 
-    Args:
-        level: Coverage that is wanted.
-        patients: Effective patients of the class that the figure rests on; `None`: unknown.
-
     Source:
         Hesterberg 2015, "What teachers should know about the bootstrap", expanded percentiles.
-
-    Example:
-        >>> [round(expanded_level(0.95, n), 4) for n in (5, 20, 1000)]
-        [0.9981, 0.9682, 0.9504]
     """
     if patients is None or not patients > 1:
         return level
@@ -256,18 +233,7 @@ def expanded_level(level: float, patients: float | None) -> float:
 
 
 def cluster_index(clusters: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], int]:
-    """Number the clusters from 0 in sorted order, so that row order cannot change a resample.
-
-    Args:
-        clusters: A name per image, shape ``(N,)``.
-
-    Returns:
-        The number of each image's cluster, shape ``(N,)``, and how many there are.
-
-    Example:
-        >>> cluster_index(["b", "a", "b"])[0].tolist()
-        [1, 0, 1]
-    """
+    """Number the clusters from 0 in sorted order, so that row order cannot change a resample."""
     names, index = np.unique(np.asarray(clusters, dtype=str), return_inverse=True)
     return index.astype(np.int64), len(names)
 
@@ -278,20 +244,7 @@ def per_cluster(values: npt.ArrayLike, clusters: Integers, n_clusters: int) -> F
     A figure that is a ratio of counts needs nothing else: ``weights @ per_cluster(...)`` is the
     counts of every resample.
 
-    Args:
-        values: Shape ``(N, K)``.
-        clusters: Cluster of each image, shape ``(N,)``.
-        n_clusters: How many there are.
-
-    Returns:
-        Shape ``(n_clusters, K)``.
-
-    Raises:
-        InputError: The two disagree about the number of images.
-
-    Example:
-        >>> per_cluster([[1, 0], [1, 1]], np.array([0, 0]), 1).tolist()
-        [[2.0, 1.0]]
+    Shapes: `values` ``(N, K)``; `clusters` ``(N,)``; returned ``(n_clusters, K)``.
     """
     table = np.asarray(values, dtype=np.float64)
     if len(table) != len(clusters):
@@ -306,16 +259,7 @@ def per_cluster(values: npt.ArrayLike, clusters: Integers, n_clusters: int) -> F
 class SegmentSums:
     """How much weight lies in each segment of a ranking.
 
-    Args:
-        segment: Segment of each box as an index from 0, shape ``(boxes,)``.
-        clusters: Cluster (patient) of each box as an index from 0, shape ``(boxes,)``.
-        n_segments: How many segments there are.
-        n_clusters: How many clusters weights are given for.
-
-    Example:
-        >>> sums = SegmentSums(np.array([0, 0, 1]), np.array([0, 1, 1]), 2, 2)
-        >>> sums(np.array([[1, 2], [3, 0]])).tolist()
-        [[3, 2], [3, 0]]
+    `segment` and `clusters` (patients) are indices from 0, shape ``(boxes,)``.
     """
 
     def __init__(
@@ -333,11 +277,7 @@ class SegmentSums:
     def __call__(self, weights: Integers) -> npt.NDArray[Any]:
         """The weight in each segment.
 
-        Args:
-            weights: How often each cluster counts, shape ``(R, n_clusters)``.
-
-        Returns:
-            Whole numbers, shape ``(R, n_segments)``, row by row in memory.
+        Shapes: `weights` ``(R, n_clusters)``; returned ``(R, n_segments)``, row by row in memory.
         """
         fits = _MOST * int(weights.max(initial=1)) <= np.iinfo(_SMALL).max
         kind: type = _SMALL if fits else np.float64  # whole numbers below 2 ** 53 are exact in it
@@ -360,13 +300,7 @@ def _table(
 class RunningRows:
     """Running sums along rows of whole numbers, none below 0.
 
-    Args:
-        counts: Shape ``(R, n)``.
-
-    Example:
-        >>> rows = RunningRows(np.array([[1, 0, 2], [5, 1, 0]]))
-        >>> rows.sums.tolist(), rows.place(np.array([[3], [7]])).tolist()
-        ([[1, 1, 3], [5, 6, 6]], [[2], [3]])
+    Shapes: `counts` ``(R, n)``.
     """
 
     def __init__(self, counts: npt.NDArray[Any]) -> None:
@@ -392,12 +326,7 @@ class RunningRows:
     ) -> npt.NDArray[np.int64]:
         """Where values belong in their row, as `numpy.searchsorted` says.
 
-        Args:
-            sought: Whole numbers, not below 0, shape ``(R, k)``.
-            side: ``left``: before equal sums; ``right``: behind them.
-
-        Returns:
-            From 0 to n, shape ``(R, k)``.
+        Shapes: `sought`, returned ``(R, k)``.
         """
         values = (sought + self._before).astype(np.int64)
         found = np.searchsorted(self._all, values.ravel(), side=side).reshape(values.shape)

@@ -21,18 +21,7 @@ METHODS: tuple[Method, ...] = ("none", "temperature", "platt", "isotonic")
 
 
 def clipped_logit(scores: npt.ArrayLike) -> Floats:
-    """Log-odds of scores, held inside [`CLIP`, 1 - `CLIP`].
-
-    Args:
-        scores: In [0, 1], shape ``(N,)``.
-
-    Returns:
-        Shape ``(N,)``.
-
-    Example:
-        >>> clipped_logit([0.5, 0.0]).round(2).tolist()
-        [0.0, -9.21]
-    """
+    """Log-odds of scores, held inside [`CLIP`, 1 - `CLIP`]."""
     held = np.clip(np.asarray(scores, dtype=np.float64), CLIP, 1 - CLIP)
     return np.asarray(np.log(held) - np.log1p(-held))
 
@@ -71,13 +60,7 @@ class PlattScaling:
     no_box: float | None = None
 
     def probability(self, scores: npt.ArrayLike) -> Floats:
-        """The calibrated probability of the positive class, shape as `scores`.
-
-        Example:
-            >>> scaling = PlattScaling(slope=1.0, intercept=0.0, no_box=0.125)
-            >>> scaling.probability([0.0, 0.0625, 0.25]).round(6).tolist()
-            [0.125, 0.125, 0.25]
-        """
+        """The calibrated probability of the positive class, shape as `scores`."""
         given = np.asarray(scores, dtype=np.float64)
         chance = sigmoid(self.slope * clipped_logit(given) + self.intercept)
         if self.no_box is None:
@@ -201,17 +184,7 @@ def _fit_isotonic(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> _IsotonicSca
 def fit_calibration(
     method: Method, y_true: npt.ArrayLike, y_score: npt.ArrayLike
 ) -> Calibration | None:
-    """Learn a calibration by its name; `None` where one of the classes is absent.
-
-    Args:
-        method: ``none`` (the score as it is), ``temperature``, ``platt`` or ``isotonic``.
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Scores in [0, 1], shape ``(N,)``.
-
-    Example:
-        >>> fit_calibration("none", [0, 1], [0.2, 0.7]).probability([0.0, 0.25]).tolist()
-        [0.0, 0.25]
-    """
+    """Learn a calibration by its name; `None` where one of the classes is absent."""
     if method not in METHODS:
         raise InputError(f"unknown calibration {method!r}: use {', '.join(METHODS)}")
     if method == "none":
@@ -227,23 +200,10 @@ def fit_platt(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | N
     Scores of 0 (no box) are a level of their own: the smoothed share of positives among them,
     pooled with the images of lower probability so that the order of scores is kept.
 
-    Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Scores in [0, 1], shape ``(N,)``.
-
-    Returns:
-        The scaling, or `None` where one of the classes is absent.
+    Returns the scaling, or `None` where one of the classes is absent.
 
     Source:
         Platt 1999; pool of adjacent violators, Ayer et al. 1955.
-
-    Example:
-        >>> scaling = fit_platt([0, 0, 1, 1] * 50, [0.2, 0.4, 0.6, 0.8] * 50)
-        >>> bool(scaling.probability([0.8])[0] > 0.95)
-        True
-        >>> fitted = fit_platt([0] * 10 + [0, 1, 0, 1, 1], [0] * 10 + [0.5, 0.6, 0.7, 0.8, 0.9])
-        >>> round(fitted.no_box, 4), round(1 / (12 + 2), 4)  # none of ten, and 12 are negative
-        (0.0714, 0.0714)
     """
     truth, scores = check_truth_and_scores(y_true, y_score)
     if not truth.any() or truth.all():
@@ -296,19 +256,7 @@ def choose_calibration(
     folds: Integers,
     methods: Sequence[Method] = ("none", "platt"),
 ) -> tuple[Calibration, dict[str, float]]:
-    """Choose a calibration by the log loss of held-out folds, probabilities held inside `CLIP`.
-
-    Args:
-        y_true: Labels, 0 or 1, both present, shape ``(N,)``.
-        y_score: Scores in [0, 1], shape ``(N,)``.
-        folds: Fold of each image, shape ``(N,)``.
-        methods: What to choose from, the simpler first.
-
-    Example:
-        >>> wrong_way = [0.9, 0.8, 0.2, 0.1] * 10
-        >>> choose_calibration([0, 0, 1, 1] * 10, wrong_way, np.arange(40) // 20)[0].slope < 0
-        True
-    """
+    """Choose a calibration by the log loss of held-out folds, probabilities held inside `CLIP`."""
     truth, scores = check_truth_and_scores(y_true, y_score)
     if not truth.any() or truth.all():
         raise InputError("calibration needs positive and negative images")

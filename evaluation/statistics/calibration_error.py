@@ -139,10 +139,6 @@ def equal_mass_bins(probability: Floats, n_bins: int = _N_BINS) -> npt.NDArray[n
     """Bin of each probability: cut at quantiles, closed on the right, equal values in one bin.
 
     A decile is the smallest value that at least so many tenths of all values do not exceed.
-
-    Example:
-        >>> equal_mass_bins(np.array([0.1] * 15 + [0.2, 0.3, 0.4, 0.5, 0.6])).tolist()[13:]
-        [0, 0, 7, 8, 8, 9, 9]
     """
     if not len(probability):
         return np.zeros(0, dtype=np.int64)
@@ -161,19 +157,9 @@ class CalibrationFigures:
     inside [`CLIP`, 1 - `CLIP`] for logarithms only. Under other weights the bins stay where the
     images as they are put them.
 
-    Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        probability: Of the positive class, in [0, 1], shape ``(N,)``.
-        clusters: Cluster (patient) of each image as an index from 0; each its own if left out.
-
     Source:
         Brier 1950; Naeini, Cooper and Hauskrecht 2015 (ECE); Cox 1958 and Van Calster et al. 2019
         (slope, intercept, in the large).
-
-    Example:
-        >>> figures = CalibrationFigures([0, 0, 1, 1], [0.1, 0.4, 0.3, 0.8]).figures()
-        >>> round(float(figures["brier"][0]), 3), round(float(figures["ece"][0]), 3)
-        (0.175, 0.35)
     """
 
     def __init__(
@@ -222,14 +208,10 @@ class CalibrationFigures:
     def figures(self, weights: Integers | None = None) -> dict[str, Floats]:
         """Every figure for every row of weights.
 
-        Args:
-            weights: How often each cluster counts, shape ``(R, clusters)``. With them slope and
-                intercepts are fitted on 256 knots, which moves them by less than their third
-                digit, and a row's figures do not depend on what other rows there are. Left out:
-                once each, fitted on the probabilities themselves.
+        Returns the seven figures by their short names, each shape ``(R,)``; NaN where undefined.
 
-        Returns:
-            The seven figures by their short names, each shape ``(R,)``; NaN where undefined.
+        With weights, shape ``(R, clusters)``, slope and intercepts are fitted on 256 knots, which
+        moves them by less than their third digit; without, on the probabilities themselves.
         """
         once = np.ones((1, self.n_clusters)) if weights is None else weights
         used = np.asarray(once, dtype=np.float64)[:, : self.n_clusters]

@@ -54,21 +54,11 @@ class Chosen:
 def choose(figures: Floats, plain: npt.NDArray[np.bool_] | None = None) -> Chosen:
     """Choose the setting with the highest mean over folds; among equals the earlier.
 
-    Args:
-        figures: Figure of each setting on each fold, then on all images, the simpler setting
-            first, shape ``(settings, folds + 1)``; NaN where undefined.
-        plain: The settings that leave boxes as they are, shape ``(settings,)``.
-
-    Returns:
-        The choice.
+    `figures` are of each setting, the simpler first, on each fold, then on all images; `plain` are
+    the settings that leave boxes as they are.
 
     Source:
         The held-out figure is that of nested cross-validation, Varma and Simon 2006.
-
-    Example:
-        >>> chosen = choose(np.array([[0.5, 0.6, 0.7], [0.6, 0.8, 0.6], [0.8, 0.6, 0.6]]))
-        >>> chosen.best, round(chosen.folds, 6), round(chosen.held_out, 6)
-        (1, 0.7, 0.6)
     """
     by_fold, every = figures[:, :-1], figures[:, -1]
     means = _means(by_fold)
@@ -119,20 +109,7 @@ def patient_folds(
     order of a digest of their name: the folds are balanced, and the same on every machine and in
     any order of rows. Without, the fold is a hash of the name: the same whoever else is there.
 
-    Args:
-        patients: Patient of each image, shape ``(N,)``.
-        y_true: Shape ``(N,)``.
-
-    Returns:
-        Fold of each image, shape ``(N,)``. With labels there are as many folds as both kinds have
-        patients, at most 5, without always 5.
-
-    Example:
-        >>> patient_folds(np.array(["a", "a", "b", "c", "d"]), np.array([1, 0, 1, 0, 0], bool))
-        array([1, 1, 0, 1, 0])
-        >>> folds = patient_folds(np.array(["p", "q", "p"]))
-        >>> bool(folds[0] == folds[2] == patient_folds(np.array(["p"]))[0])
-        True
+    With labels there are as many folds as both kinds have patients, at most 5; without always 5.
     """
     if y_true is None:
         hashes = pd.util.hash_array(np.asarray(patients, dtype=object), hash_key=_HASH_KEY)

@@ -102,11 +102,7 @@ class LearningCurve:
         return self.line is not None and (self.lack_of_fit is None or self.lack_of_fit > 1 - LEVEL)
 
     def at(self, amounts: npt.ArrayLike) -> CurveBand:
-        """The curve at numbers of annotated images.
-
-        Raises:
-            InputError: There is no fit, or an amount is not positive.
-        """
+        """The curve at numbers of annotated images."""
         if self.line is None:
             raise InputError(f"no learning curve: {self.reason}")
         n = np.asarray(amounts, dtype=np.float64).ravel()
@@ -169,29 +165,9 @@ def fit_learning_curves(
 
     A size of which a figure is NaN, or whose mean is 1 (it has no logarithm), is left out.
 
-    Args:
-        amounts: Of each arm, annotated images at each size, positive, shape ``(S,)``.
-        figures: Of each arm, in [0, 1], higher is better, shape ``(S, R)``: one for each seed.
-        covariance: Over patients, of all figures in the order arm, size, seed; shape
-            ``(figures, figures)``. Rows of a NaN are not read.
-        freedom: Degrees of freedom of the covariance.
-        draws: How many, rounded up to a power of 2.
-        seed: Of the draws.
-
-    Returns:
-        A curve for each arm, without a line where fewer than two sizes are left.
-
-    Raises:
-        InputError: Shapes do not fit, a figure lies outside [0, 1], an amount is not positive or
-            appears twice, or the covariance is not finite.
-
-    Example:
-        >>> amounts = np.array([100.0, 200.0, 400.0])
-        >>> figures = 1 - 2 * amounts[:, None] ** -0.5 * [0.95, 1.05]
-        >>> curve, = fit_learning_curves([amounts], [figures], np.eye(6) * 1e-5, 99)
-        >>> band = curve.at([200, 1600])
-        >>> [round(float(each), 3) for each in band.values], band.extrapolated.tolist()
-        ([0.859, 0.95], [False, True])
+    Of each arm `amounts` has shape ``(S,)`` and `figures`, in [0, 1], one for each seed,
+    ``(S, R)``. `covariance` is over patients, of all figures in the order arm, size, seed. The
+    number of draws is rounded up to a power of 2.
     """
     sizes = [np.asarray(each, dtype=np.float64) for each in amounts]
     tables = [np.asarray(each, dtype=np.float64) for each in figures]
@@ -218,25 +194,6 @@ def crossing(
     2.5 %, so that curves which do not cross there are said to do so in at most 5 % of studies. It
     is not shown with one seed, whose curve is that of a few trained models, nor where a power law
     does not fit the points.
-
-    Args:
-        first: An arm of `fit_learning_curves`.
-        second: Another of the same call.
-        seconds_per_image: What an annotated image costs in each arm; effort is the number of
-            images times this. With 1 and 1 it is the number of images.
-
-    Raises:
-        InputError: Seconds are not positive, or the curves have different numbers of draws.
-
-    Example:
-        >>> n = np.array([100.0, 200, 400, 800])
-        >>> arms = [1 - a * n[:, None] ** -b * [0.99, 1, 1.01] for a, b in ((3, 0.5), (0.6, 0.2))]
-        >>> steep, flat = fit_learning_curves([n, n], arms, np.eye(24) * 1e-6, 99)
-        >>> found = crossing(steep, flat)
-        >>> round(found.effort), found.ahead, found.shown
-        (214, 'first', True)
-        >>> crossing(steep, flat, (30, 5)).reason
-        'the interval reaches beyond the effort that both arms measured'
     """
     if not all(math.isfinite(each) and each > 0 for each in seconds_per_image):
         raise InputError(f"seconds per image must be positive, got {seconds_per_image}")

@@ -42,26 +42,12 @@ def fit_logistic(
     A row's fit does not depend on what other rows there are. Labels enter by their sufficient
     statistic alone, so they may be counts, weights or shares.
 
-    Args:
-        design: Predictors, with a column of ones for an intercept, shape ``(N, C)``.
-        mass: Weight of the images at each line of the design, shape ``(R, N)``.
-        wanted: Sum of the design over the positive images, weighted, shape ``(R, C)``.
-        start: Where to begin, shape ``(R, C)``; 0 if left out.
-        ridge: Penalty: half of it times the square of each coefficient, shape ``(C,)`` or one.
-        offset: Added to the log-odds, shape ``(N,)`` or one.
-
-    Returns:
-        The fits. Where the classes are separated and no ridge holds them the coefficients grow
-        without end, and those of the last step are given.
+    Shapes: `design` ``(N, C)``; `mass`, the weight at each of its lines, ``(R, N)``; `wanted`, the
+    weighted sum of the design over positives, and `start` ``(R, C)``; `ridge` ``(C,)``; `offset`
+    ``(N,)``. Where classes are separated and no ridge holds them, coefficients of the last step.
 
     Source:
         The damped Newton method for Platt scaling of Lin, Lin and Weng 2007.
-
-    Example:
-        >>> design = np.array([[1.0, -1.0], [1.0, 1.0]])  # 2 of 10 are positive, and 8 of 10
-        >>> fit = fit_logistic(design, np.array([[10.0, 10.0]]), np.array([[10.0, 6.0]]))
-        >>> round(float(fit.coefficients[0, 1]), 4)  # log(0.8 / 0.2)
-        1.3863
     """
     fitted, left = np.zeros(wanted.shape), np.full(len(wanted), np.inf)
     now = fitted.copy() if start is None else np.array(start, dtype=np.float64)

@@ -93,13 +93,8 @@ def clustered_mcnemar(
     images (`without_leverage`); with equal shares that is ``K / (K - 1)`` times the plain sum.
     The interval is Student's t with the patients' degrees of freedom.
 
-    Args:
-        first_right: 1 where the system is right, 0 where it is not, shape ``(N,)``, or of each of
-            several seeds, shape ``(seeds, N)``: then both difference and test are those of
-            Obuchowski and Rockette.
-        second_right: Likewise.
-        clusters: Patient of each image, shape ``(N,)``.
-        n_clusters: Patients are numbered below this; those without an image do not count.
+    Right is 1, shape ``(N,)``, or of each of several seeds, ``(seeds, N)``: then difference and
+    test are those of Obuchowski and Rockette.
     """
     seeds = [np.atleast_2d(first_right), np.atleast_2d(second_right)]
     several = max(map(len, seeds)) > 1

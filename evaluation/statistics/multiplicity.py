@@ -8,15 +8,8 @@ from collections.abc import Callable, Sequence
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Holm's adjusted p-values of a family of tests, in its order.
 
-    Args:
-        p_values: `None` for a test that could not be made; it does not count.
-
     Source:
         Holm 1979.
-
-    Example:
-        >>> [round(p, 3) for p in holm([0.01, 0.04, 0.03])]
-        [0.03, 0.06, 0.06]
     """
     tests = [(p, position) for position, p in enumerate(p_values) if p is not None]
     adjusted: list[float | None] = [None] * len(p_values)
@@ -32,13 +25,6 @@ def step_down(count: int, shown: Callable[[int, int], bool]) -> list[int]:
 
     All open claims are held against intervals of ``1 - 0.05 / number open``; those that are shown
     with them leave, and the rest are held again against narrower ones, until none is shown.
-
-    Args:
-        count: Claims of the family.
-        shown: Whether a claim is shown by its interval for so many comparisons.
-
-    Returns:
-        Comparisons of each claim: 1 to `count`.
 
     Source:
         Holm 1979, written in intervals.

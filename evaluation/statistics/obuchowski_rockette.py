@@ -68,12 +68,7 @@ class OrEstimate:
     freedom: float
 
     def interval_at(self, level: float = LEVEL) -> tuple[float, float] | None:
-        """The interval, `None` without a standard error.
-
-        Example:
-            >>> [round(end, 3) for end in OrEstimate(0.1, 0.05, np.inf).interval_at()]
-            [0.002, 0.198]
-        """
+        """The interval, `None` without a standard error."""
         if self.error is None:
             return None
         reach = float(scipy.special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
@@ -144,20 +139,11 @@ class OrAnalysis:
 def jackknife_covariance(replicates: npt.ArrayLike) -> Floats:
     """Covariance over cases of figures that were computed with each case left out in turn.
 
-    Args:
-        replicates: Shape ``(cases, figures)``; a case is a patient with all images. NaN where a
-            figure has nothing of the patient: two figures then vary together only in patients
-            that both have.
-
-    Returns:
-        Shape ``(figures, figures)``.
+    Shapes: `replicates` ``(cases, figures)``; returned ``(figures, figures)``. NaN where a figure
+    has nothing of the patient: two figures vary together only in patients that both have.
 
     Source:
         Efron and Stein 1981.
-
-    Example:
-        >>> jackknife_covariance([[1.5], [1.0], [0.5]]).tolist()  # of the mean of 0, 1, 2
-        [[0.3333333333333333]]
     """
     table = np.asarray(replicates, dtype=np.float64)
     held = ~np.isnan(table)
@@ -184,16 +170,7 @@ def analyse_crossed(
     Mean squares and covariances of differences are pooled over all systems, as published programs
     do; those of one system's mean are its own.
 
-    Args:
-        figures: Shape ``(systems, readers)``; at least two readers.
-        covariance: Over cases, of the figures row by row, shape ``(systems x readers,) x 2``.
-        readers: Whether conclusions hold for readers like these, or for these readers.
-        cases: Likewise for cases.
-
-    Example:
-        >>> study = analyse_crossed([[0.80, 0.84], [0.86, 0.86]], np.eye(4) * 4e-4)
-        >>> round(study.differences[0, 1].value, 3), study.differences[0, 1].freedom
-        (-0.04, 1.0)
+    Shapes: `figures` ``(systems, readers)``; `covariance` ``(systems x readers,) x 2``.
     """
     table = np.asarray(figures, dtype=np.float64)
     if table.ndim != 2 or table.shape[1] < 2:
@@ -232,24 +209,10 @@ def analyse_nested(
 ) -> OrAnalysis:
     """Every system has readers, or training seeds, of its own; all see the same cases.
 
-    Args:
-        figures: One array a system, one figure a reader; the numbers may differ.
-        covariance: Over cases, of all figures in this order, shape ``(figures, figures)``.
-        readers: Random or fixed, for all systems or for each. A system of a single reader must be
-            fixed: its spread is unknown.
-        cases: Random or fixed.
-        freedom: Degrees of freedom of the covariance, where cases are too few to take it as known.
-        least: Whether the mean square between readers is at least ``Var(error) - Cov2``, which it
-            is expected to be where readers do not differ: their variance is not below 0. Two or
-            three readers are often closer together than that by chance.
-
-    Example:
-        Three readers against a program that nobody else would run differently:
-
-        >>> study = analyse_nested(
-        ...     [[0.80, 0.84, 0.82], [0.90]], np.eye(4) * 4e-4, readers=["random", "fixed"])
-        >>> round(study.differences[0, 1].value, 3), round(study.differences[0, 1].error, 4)
-        (-0.08, 0.0231)
+    A system of a single reader must be fixed: its spread is unknown. `freedom` is that of the
+    covariance, where cases are too few to take it as known. With `least` the mean square between
+    readers is at least ``Var(error) - Cov2``, as expected of readers that do not differ: two or
+    three are often closer together than that by chance.
     """
     groups = [np.asarray(each, dtype=np.float64).ravel() for each in figures]
     effects: list[str] = [readers] * len(groups) if isinstance(readers, str) else list(readers)

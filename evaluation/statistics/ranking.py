@@ -24,13 +24,6 @@ def check_truth_and_scores(
 ) -> tuple[npt.NDArray[np.bool_], Floats]:
     """Validate labels and scores of the same images.
 
-    Args:
-        y_true: Labels, 0 or 1 (or booleans), shape ``(N,)``.
-        y_score: Finite scores, the higher the more positive, shape ``(N,)``.
-
-    Returns:
-        The labels as booleans and the scores as float64, both shape ``(N,)``.
-
     Example:
         >>> check_truth_and_scores([0, 1], [0.2, 0.7])[0].tolist()
         [False, True]
@@ -70,10 +63,6 @@ def is_positive(y_score: npt.ArrayLike, threshold: npt.ArrayLike) -> npt.NDArray
 class FallingScores:
     """Images from the highest score down, ready for counts at any threshold under any weights.
 
-    Args:
-        scores: Shape ``(N,)``.
-        clusters: Cluster (patient) of each image as an index from 0, shape ``(N,)``.
-
     Attributes:
         negated: The scores in that order, times -1, so that they rise.
 
@@ -106,22 +95,7 @@ class FallingScores:
 
 
 class RankedScores:
-    """Labels and scores sorted once, ready for AUROC and average precision under any weights.
-
-    Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Scores, higher is more positive, shape ``(N,)``.
-        clusters: The cluster (patient) of each image as an index from 0, shape ``(N,)``;
-            weights are then given per cluster. Left out: each image is its own.
-
-    Raises:
-        InputError: See `check_truth_and_scores`.
-
-    Example:
-        >>> ranked = RankedScores([0, 1, 1], [0.1, 0.4, 0.1])
-        >>> ranked.auroc(np.array([[1, 1, 1], [1, 1, 0]])).tolist()
-        [0.75, 1.0]
-    """
+    """Labels and scores sorted once, ready for AUROC and average precision under any weights."""
 
     def __init__(
         self,
@@ -149,44 +123,28 @@ class RankedScores:
     def auroc(self, weights: Integers | None = None) -> Floats:
         """Area under the ROC curve; a tie between a positive and a negative counts half.
 
-        Args:
-            weights: How often each cluster counts, whole numbers, shape ``(R, clusters)``;
-                left out: once each. Clusters without an image here may follow.
+        Returns one area per row, shape ``(R,)``; NaN where a row has only one of the classes.
 
-        Returns:
-            One area per row, shape ``(R,)``; NaN where a row has only one of the classes.
+        `weights` are whole numbers, shape ``(R, clusters)``; clusters without an image may follow.
         """
         return self.figures(self._one_each() if weights is None else weights)["auroc"]
 
     def average_precision(self, weights: Integers | None = None) -> Floats:
         """Step-wise average precision, tied scores together.
 
-        Args:
-            weights: As in `auroc`.
-
-        Returns:
-            One figure per row, shape ``(R,)``; NaN where a row has no positive.
+        Returns one figure per row, shape ``(R,)``; NaN where a row has no positive.
         """
         return self.figures(self._one_each() if weights is None else weights)["average_precision"]
 
     def figures(self, weights: Integers) -> dict[str, Floats]:
         """AUROC and average precision together, sharing the cumulative sums.
 
-        Args:
-            weights: How often each cluster counts, shape ``(R, clusters)``.
-
-        Returns:
-            ``auroc`` and ``average_precision``, each shape ``(R,)``.
+        Shapes: `weights` ``(R, clusters)``; returned ``(R,)``.
         """
         return self.sums(weights).figures()
 
     def sums(self, weights: Integers, beside: RankingSums | None = None) -> RankingSums:
-        """Running sums of weights, from which every figure of the ranking follows.
-
-        Args:
-            weights: As in `figures`.
-            beside: Sums under these weights of another ranking of the same positives.
-        """
+        """Running sums of weights, from which every figure of the ranking follows."""
         if beside is None:
             on_positive = self.positive.weights(weights)  # (R, P)
             positives = _cumulated(on_positive)  # (R, P + 1)
@@ -236,11 +194,8 @@ class RankingSums(NamedTuple):
     def counts(self, thresholds: Floats) -> dict[str, Floats]:
         """``tp``, ``fp``, ``tn`` and ``fn`` of each row at its own threshold.
 
-        Args:
-            thresholds: Shape ``(R,)``; NaN where a row has none.
-
-        Returns:
-            Each shape ``(R,)``; NaN without a threshold.
+        Returns each shape ``(R,)``; NaN without a threshold.
+        Shapes: `thresholds` ``(R,)``.
 
         Example:
             >>> ranked = RankedScores([0, 1, 1], [0.2, 0.9, 0.2])
@@ -259,11 +214,7 @@ class RankingSums(NamedTuple):
         Points of the curve (one per distinct score) are joined by straight lines; where the curve
         runs straight up or along at the level, its better end counts.
 
-        Args:
-            level: Of the specificity and of the recall, in [0, 1].
-
-        Returns:
-            Each shape ``(R,)``; NaN where a row has only one of the classes.
+        Returns each shape ``(R,)``; NaN where a row has only one of the classes.
 
         Source:
             Fawcett 2006, interpolation between ROC points.
@@ -329,12 +280,7 @@ def _cumulated(weights: Integers) -> npt.NDArray[np.int32]:
 def first_at_least(sums: npt.NDArray[Any], sought: npt.NDArray[Any]) -> npt.NDArray[np.int64]:
     """Where each row of running sums first reaches a value, by binary search in all rows at once.
 
-    Args:
-        sums: Rows that nowhere fall, shape ``(R, n)``.
-        sought: A value for each row, shape ``(R,)``.
-
-    Returns:
-        From 0 to n, which a row has that never reaches it, shape ``(R,)``.
+    Shapes: `sums` ``(R, n)``; `sought`, returned ``(R,)``.
 
     Example:
         >>> sums = np.array([[0, 2, 2], [1, 4, 9], [0, 0, 1]])
@@ -354,21 +300,9 @@ def first_at_least(sums: npt.NDArray[Any], sought: npt.NDArray[Any]) -> npt.NDAr
 def curves(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> dict[str, Floats]:
     """The ROC and the precision-recall curve, one point per distinct score.
 
-    Args:
-        y_true: Labels, 0 or 1, shape ``(N,)``.
-        y_score: Scores, shape ``(N,)``.
-
-    Returns:
-        ``threshold`` (falling; the first is infinite: nobody is called positive), ``fpr``,
-        ``tpr``, ``precision`` and ``recall``, all of one length. ``precision`` of the first
-        point, where nobody is called positive, is NaN; so is a rate without its class.
-
-    Raises:
-        InputError: See `check_truth_and_scores`.
-
-    Example:
-        >>> curves([0, 1, 1], [0.1, 0.4, 0.3])["tpr"].tolist()
-        [0.0, 0.5, 1.0, 1.0]
+    Returns ``threshold`` (falling; the first is infinite: nobody is called positive), ``fpr``,
+    ``tpr``, ``precision`` and ``recall``, all of one length. ``precision`` of the first point,
+    where nobody is called positive, is NaN; so is a rate without its class.
     """
     truth, scores = check_truth_and_scores(y_true, y_score)
     order = np.argsort(-scores, kind="stable")

@@ -92,17 +92,8 @@ class Plan(Protocol):
 def power_of_t(effect: float, freedom: float, level: float = LEVEL) -> float:
     """Chance that a two-sided t test is significant.
 
-    Args:
-        effect: True difference by its standard error.
-        freedom: Degrees of freedom; infinite: the normal distribution.
-        level: ``1 - alpha``.
-
     Source:
         The noncentral t distribution; both tails count.
-
-    Example:
-        >>> round(power_of_t(2.8016, np.inf), 3), round(power_of_t(2.8016, 10), 3)
-        (0.8, 0.714)
     """
     reach = float(scipy.special.stdtrit(freedom, (1 + level) / 2))
     if np.isinf(freedom) or freedom > 1e6:
@@ -128,25 +119,12 @@ def binormal_auroc_covariance(
     over pairs of images, and the covariance of two pairs follows from the bivariate normal
     distribution.
 
-    Args:
-        aurocs: Of each system, above 0.5 or not, inside (0, 1).
-        positives: Patients with the disease.
-        negatives: Patients without it.
-        correlation: Of two systems' scores of one image, within a class.
-        images: Images of each patient.
-        within: Correlation of one system's scores of two images of one patient, of one class.
-
-    Returns:
-        Shape ``(systems, systems)``.
+    `correlation` is of two systems' scores of one image, within a class; `within` of one system's
+    scores of two images of one patient. Shapes: returned ``(systems, systems)``.
 
     Source:
         The moments of a U statistic (Hoeffding 1948; Hanley and McNeil 1982) of two correlated
         binormal tests; Obuchowski and McClish 1997 approximate the same.
-
-    Example:
-        >>> covariance = binormal_auroc_covariance([0.85, 0.80], 100, 100, correlation=0.5)
-        >>> [round(float(each), 4) for each in np.sqrt(np.diagonal(covariance))]
-        [0.0266, 0.0308]
     """
     heights = scipy.special.ndtri(np.asarray(aurocs, dtype=np.float64))
     n_systems = len(heights)
@@ -180,23 +158,9 @@ def obuchowski_positives(
     1.4 times as many at AUROCs of 0.85 and 0.80 and a correlation of 0.5, for 2.7 times as many at
     0.90, 0.85 and 0.7. They stand here to be named beside our own figure.
 
-    Args:
-        aurocs: Of the two systems.
-        correlation: Of their scores of one image, within a class.
-        negatives_per_positive: Patients without the disease for each one with it.
-        power: How often the difference is to be shown.
-        level: ``1 - alpha``, two-sided.
-
     Source:
         Obuchowski and McClish 1997, Stat Med 16:1529; Obuchowski 2000, AJR 175:603. The same as
         ``power.roc.test`` of the R package pROC with parameters of binormal curves.
-
-    Example:
-        >>> found = obuchowski_positives(
-        ...     (0.85, 0.80), correlation=0.5, negatives_per_positive=1, power=0.8
-        ... )
-        >>> round(found, 2)
-        409.11
     """
     kappa, r = negatives_per_positive, correlation
     a = np.sqrt(2) * scipy.special.ndtri(np.asarray(aurocs, dtype=np.float64))
@@ -288,26 +252,7 @@ class AssumedPlan:
 
 
 class PilotPlan:
-    """A study with patients like those of a pilot.
-
-    Args:
-        systems: One system or the two that are compared: an `AurocParts` for each training seed,
-            all on the same images.
-        seeds: Trainings of each system in the planned study; the pilot's number if left out.
-
-    Raises:
-        InputError: The pilot has too few patients of a class for a variance, or systems that
-            never differ.
-
-    Example:
-        >>> from evaluation.statistics.auroc_variance import auroc_parts
-        >>> rng = np.random.default_rng(0)
-        >>> truth = np.arange(200) % 2
-        >>> scores = rng.normal(truth, 1, (2, 200))
-        >>> plan = PilotPlan([[auroc_parts(truth, each, np.arange(200), 200)] for each in scores])
-        >>> round(plan.study(800).error / plan.study(200).error, 2)
-        0.5
-    """
+    """A study with patients like those of a pilot: one or two systems, a part for each seed."""
 
     def __init__(
         self, systems: Sequence[Sequence[AurocParts]], seeds: Sequence[int] | None = None
@@ -419,12 +364,6 @@ class CrossedPlan:
 
     Source:
         Hillis, Obuchowski and Berbaum 2011, Acad Radiol 18:129, equation 10.
-
-    Example:
-        >>> pilot = Components(0.0015, 2.004e-4, 3.4661e-4, 3.4407e-4, 2.3903e-4, 8.0229e-4)
-        >>> plan = CrossedPlan(pilot, 114, positives=45 / 114, readers=6)
-        >>> fewest_patients(plan, lambda study: study.power(0.05) >= 0.8).patients
-        170
     """
 
     components: Components
@@ -450,12 +389,7 @@ class CrossedPlan:
 
 
 def fewest_patients(plan: Plan, enough: Callable[[PlannedStudy], bool]) -> PlannedStudy | None:
-    """The smallest study that is enough; `None` where even the most that are thought of are not.
-
-    Args:
-        plan: What a study of so many patients would be.
-        enough: Whether a study is; once it is, larger ones are as well.
-    """
+    """The smallest study that is enough; `None` where even the most that are thought of are not."""
     high = least = plan.least
     while not enough(plan.study(high)):
         if high >= _MOST_PATIENTS:

@@ -59,13 +59,6 @@ def training_id(info: Mapping[str, Any]) -> str:
     """What tells one training from another: an export counts as the run that it was made from.
 
     Neither device nor precision counts. What was imported has its inference id alone.
-
-    Args:
-        info: Of a system's ``predictions.json``.
-
-    Example:
-        >>> training_id({"inference_id": "on a GPU", "training_id": "1"})
-        '1'
     """
     known = ("training_id", "exported_from", "inference_id")
     return str(next((info[key] for key in known if info.get(key)), None))
@@ -169,17 +162,7 @@ def seen_images(
     patients: npt.NDArray[np.str_],
     roles: Collection[str] = ("train", "val"),
 ) -> npt.NDArray[np.bool_]:
-    """Which images a system was fitted or selected on, or other images of their patients.
-
-    Args:
-        system: Its predictions.
-        image_ids: Shape ``(N,)``.
-        patients: A name per image, shape ``(N,)``.
-        roles: What it did with them: ``train`` to fit, ``val`` to select.
-
-    Returns:
-        Shape ``(N,)``; none where it is unknown what the system has seen.
-    """
+    """Which images a system was fitted or selected on, or other images of their patients."""
     seen = _seen(system)
     if seen is None:
         return np.zeros(len(image_ids), dtype=bool)

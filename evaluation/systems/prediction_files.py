@@ -67,17 +67,7 @@ def read_source(
     coco_truth: Path | None,
     class_names: str | Path | Sequence[str] | None,
 ) -> RawPredictions:
-    """Read every row of a source, known by what it is: a table, a folder, JSON, or else a CSV.
-
-    Args:
-        source: A DataFrame, a file, or a folder of YOLO prediction files.
-        names: Of the columns of a table.
-        coco_truth: Annotation file that names images and categories of COCO results.
-        class_names: Of YOLO's classes, or the ``data.yaml`` that names them.
-
-    Raises:
-        InputError: The source is not of its form; the place is named.
-    """
+    """Read every row of a source, known by what it is: a table, a folder, JSON, or else a CSV."""
     if isinstance(source, pd.DataFrame):
         return _read_frame(source, names)
     if source.is_dir():

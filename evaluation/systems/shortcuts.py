@@ -73,12 +73,6 @@ class Fact:
 
         Of numbers, a logistic model bends at the terciles; categories with fewer than 20 images
         are one; a missing value is a category of its own.
-
-        Example:
-            >>> Fact.of("view", pd.Series(["AP"] * 20 + ["PA"] * 20)).table.tolist()
-            [[1.0, 0.0], [0.0, 1.0]]
-            >>> Fact.of("view", pd.Series(["AP"] * 40)) is None
-            True
         """
         known = values.notna().to_numpy(dtype=bool)
         if known.sum() < _RARE_IMAGES:
