@@ -94,12 +94,24 @@ def read_ratings(path: Path) -> pd.DataFrame:
     return _values(path, table, _KEYS)
 
 
-def read_form(path: Path, key: Path, reader: str, modality: str | None) -> pd.DataFrame:
-    """Read the filled-in form of a blind study, see `read_review`, as one reader's ratings."""
+def read_form(path: Path, key: Path, name: str | None) -> pd.DataFrame:
+    """Read the filled-in form of a blind study, see `read_review`, as one reader's ratings.
+
+    Args:
+        path: The form.
+        key: The study's ``key.csv``.
+        name: Who read, as ``READER`` or ``READER:MODALITY``.
+
+    Raises:
+        InputError: Nobody says who read, or a score is not a number.
+    """
+    if name is None:
+        raise InputError(f"{path}: with --key, say who read: READER={path}")
     form = read_review(path, key).rename(columns={"image_id": "case"})
     wrong = form[form["score"].isna()]
     if len(wrong):
         raise InputError(f"{path}: line {wrong['row'].iloc[0]}: the score is not a number")
+    reader, _, modality = name.partition(":")
     names = {"reader": reader, "modality": modality or ONLY_MODALITY}
     return form.assign(**names, rating=form["score"])[[*_KEYS, "rating"]]
 
@@ -114,7 +126,7 @@ def predicted_system(
     predictions: Predictions,
     name: str,
     test_set: TestSet,
-    cases: pd.Index,
+    readings: Sequence[pd.DataFrame],
     *,
     policy: str,
 ) -> pd.DataFrame:
@@ -124,13 +136,14 @@ def predicted_system(
         predictions: Of the images that readers read.
         name: Display name.
         test_set: What is judged; the threshold is chosen on its validation images.
-        cases: Images that the readers read.
+        readings: From `read_ratings` or `read_form`; the system is judged on their cases.
         policy: Of the threshold.
 
     Raises:
         InputError: A case is not one of the split's test images, the system did not run on it, or
             the decision is not what validation gives.
     """
+    cases = pd.Index(pd.concat([table["case"] for table in readings]).unique(), name="image_id")
     roles = test_set.dataset.split(test_set.split).set_index("image_id")["role"].reindex(cases)
     learned = roles[roles != "test"]
     if len(learned):

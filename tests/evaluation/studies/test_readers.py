@@ -14,6 +14,7 @@ from evaluation.studies import reader_analysis as analysis_module
 from evaluation.studies.reader_analysis import analyse_readers
 from evaluation.studies.reader_page import statements, write_readers
 from evaluation.studies.readings import build_study, read_ratings, read_system, read_truth
+from scripts.cli import run_verb
 from scripts.readers import readers as verb
 
 N = 60
@@ -49,13 +50,17 @@ def write(path, text):
     return path
 
 
-def test_figures_of_the_van_dyke_study_come_out_of_its_files(shared_data, tmp_path, monkeypatch):
+def test_figures_of_the_van_dyke_study_come_out_of_its_files(shared_data, tmp_path, capsys):
     folder = shared_data / "reader_study_vandyke"
     if not folder.is_dir():
         pytest.skip(f"no {folder}")
     out = tmp_path / "out"
-    verb([str(folder / "ratings.csv")], out=out, truth=folder / "truth.csv", positive_from=3)
-    stored = json.loads((out / "readers.json").read_text())
+    asked = {"out": out, "truth": folder / "truth.csv", "positive_from": 3, "as_json": True}
+    run_verb(verb, [folder / "ratings.csv"], **asked)
+    shown = capsys.readouterr()
+    stored = json.loads(shown.out)
+    assert shown.err.splitlines()[0] == stored["answer"]
+    assert shown.err.endswith(f"Next: open {out / 'readers.html'} in a browser\n")
     assert "was not shown to differ" in stored["answer"]
     assert "−0.044 (95 % interval −0.088 to 0.000), for readers and cases like" in stored["answer"]
     table = pd.read_csv(out / "readers.csv")
@@ -308,16 +313,15 @@ def test_forms_of_a_blind_study_and_a_system_of_ours_enter_with_their_data_set(
         path = write(tmp_path / f"{reader}.csv", "\n".join(["number,score,remark", *rows]) + "\n")
         forms.append(f"{reader}={path}")
     out = tmp_path / "out"
-    verb(forms, out=out, data=judged_set.folder, key=key, system=[f"AI={system.folder}"],
-         positive_from=0.5)  # fmt: skip
-    stored = json.loads((out / "readers.json").read_text())
+    asked = {"out": out, "data": judged_set.folder, "key": key}
+    stored = verb(forms, **asked, system={"AI": system}, positive_from=0.5).to_dict()
     assert stored["answer"].startswith("AI (0.9")
     assert stored["n_cases"] == len(ids)
     assert stored["n_patients"] < len(ids)
     decided = [row for row in stored["figures"] if row["kind"] == "system"]
     assert {row["metric"] for row in decided} >= {"auroc", "recall"}
     with pytest.raises(InputError, match="READER="):
-        verb([forms[0].split("=")[1]], out=out, data=judged_set.folder, key=key)
+        verb(forms[0].split("=")[1], **asked)
 
 
 def test_a_system_is_not_judged_on_images_that_it_was_tuned_on(judged_set, predict, tmp_path):
@@ -329,6 +333,15 @@ def test_a_system_is_not_judged_on_images_that_it_was_tuned_on(judged_set, predi
              system=[f"AI={system.folder}"])  # fmt: skip
 
 
-def test_either_truth_or_a_data_set_is_needed(tmp_path):
-    with pytest.raises(InputError, match="give either --truth"):
-        verb(["r.csv"], out=tmp_path)
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({}, "give either --truth"),
+        ({"truth": "t.csv", "system": ["a.csv"]}, "--system a.csv: expected NAME=PATH"),
+        ({"truth": "t.csv", "system": ["A=a.csv", "A=b.csv"]}, "each with a name of its own"),
+        ({"truth": "t.csv", "ratings": "Ann=form.csv"}, "Ann=FILE names who filled in a form"),
+    ],
+)
+def test_what_names_nothing_is_refused_before_any_file_is_read(tmp_path, options, message):
+    with pytest.raises(InputError, match=message):
+        verb(**{"ratings": "r.csv", "out": tmp_path} | options)
