@@ -29,6 +29,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from scripts.export import export as export
     from scripts.folds import folds as folds
     from scripts.import_predictions import import_predictions as import_predictions
+    from scripts.plan import plan as plan
     from scripts.prepare import prepare as prepare
     from scripts.readers import readers as readers
     from scripts.show import show as show
@@ -43,7 +44,7 @@ __version__ = "0.1.0"
 
 _VERBS = (
     "synth", "prepare", "check", "split", "configs", "import_predictions", "ensemble", "tune",
-    "compare", "folds", "readers", "export", "show",
+    "compare", "folds", "readers", "plan", "export", "show",
 )  # fmt: skip
 _HOMES = {
     **{verb: f"scripts.{verb}" for verb in _VERBS},

@@ -31,6 +31,33 @@ def read_names(value: str | Iterable[str]) -> tuple[str, ...]:
 Names = Annotated[tuple[str, ...], Argument(read=read_names)]
 
 
+def read_numbers(value: str | float | Iterable[str | float]) -> tuple[float, ...]:
+    """Numbers with commas between them, or several of them.
+
+    Example:
+        >>> read_numbers("0.85,0.80"), read_numbers([3, 4])
+        ((0.85, 0.8), (3.0, 4.0))
+    """
+    texts = [value] if isinstance(value, str | int | float) else value
+    try:
+        return tuple(map(float, read_names(map(str, texts))))
+    except ValueError:
+        raise ValueError("are not numbers with commas") from None
+
+
+def read_counts(value: str | float | Iterable[str | float]) -> tuple[int, ...]:
+    """As `read_numbers`, each once, of whole numbers from 1 on."""
+    numbers = read_numbers(value)
+    if any(number != int(number) for number in numbers):
+        raise ValueError("are not whole numbers")
+    if any(number < 1 for number in numbers):
+        raise ValueError("give 1 or more")
+    return tuple(dict.fromkeys(map(int, numbers)))
+
+
+Counts = Annotated[tuple[int, ...], Argument(read=read_counts, metavar="N[,N...]")]
+
+
 def read_settings(value: str | Sequence[str] | Mapping[str, Any]) -> Any:
     """Keys of a configuration: texts ``section.key=value``, or values by section and key.
 

@@ -84,11 +84,13 @@ def readers(
     from evaluation.studies.study_page import study_files
 
     require_only(out, study_files("readers"), "reader study")
-    judged = None
-    if data is not None:
+    judged: TestSet | None = None
+    if truth is not None:
+        labels = read_truth(truth)
+    elif data is not None:
         dataset = DataSet.open(data)
         judged = TestSet(dataset, dataset.target(target))
-    known = read_truth(truth) if judged is None else truth_of(judged)
+        labels = truth_of(judged)
     readings = [
         read_ratings(path) if key is None else read_form(path, key, name)
         for name, (path, *_) in ratings
@@ -104,7 +106,7 @@ def readers(
             systems[name] = predicted_system(
                 Predictions.open(path), name, test_set, readings, policy=policy
             )
-    study = build_study(known, readings, systems, positive_from=positive_from)
+    study = build_study(labels, readings, systems, positive_from=positive_from)
     analysis = analyse_readers(study, readers=readers, cases=cases, level=level)
     make_folder(out)
     with folder_lock(out):

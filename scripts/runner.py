@@ -52,7 +52,8 @@ class Argument:
 
     Attributes:
         kind: The folder must be a complete one of this kind.
-        read: Makes the value from words of the command line, or from what Python hands over.
+        read: Makes the value from words of the command line, or from what Python hands over; of
+            words that it cannot read it raises ValueError, which says what is wrong with them.
         least: Smallest value.
         most: Largest value.
         metavar: What stands for the value in the help.
@@ -233,7 +234,12 @@ def _checked(parameter: Parameter, value: Any) -> Any:
     if value is None:
         return None
     if parameter.argument.read is not None:
-        return parameter.argument.read(value)
+        try:
+            return parameter.argument.read(value)
+        except InputError:
+            raise
+        except ValueError as error:
+            raise InputError(f"{parameter.option} {','.join(_words(value))}: {error}") from None
     if parameter.several:
         alone = isinstance(value, str | Path) or hasattr(value, "folder")
         items = [_checked_item(parameter, item) for item in ([value] if alone else value)]

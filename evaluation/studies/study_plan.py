@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from evaluation.report.plot import (
     log_axis,
     save_figure,
 )
+from evaluation.statistics.bootstrap import LEVEL
 from evaluation.statistics.obuchowski_rockette import Components
 from evaluation.statistics.sample_size import (
     AssumedPlan,
@@ -35,8 +37,9 @@ from evaluation.statistics.sample_size import (
     obuchowski_positives,
 )
 
-STORED, READERS = "plan.json", "readers.json"
-_FIGURES = "figures"
+_STORED, _READERS, _FIGURES = "plan.json", "readers.json", "figures"
+_CORRELATION, _POWER = 0.5, 0.8
+_USUAL_READERS = (3, 5, 10)
 _POWERS = (0.5, 0.8, 0.9, 0.95)
 _SHARES = (0.5, 1.0, 1.5)
 """Of the difference: whoever plans for one should see what a smaller one would take."""
@@ -50,31 +53,74 @@ class Basis:
     compares: bool  # two systems or modalities
     facts: Mapping[str, Any]
 
+    @property
+    def first(self) -> Plan:
+        """The plan that stands for what all of them share."""
+        return next(iter(self.plans.values()))
+
+    @property
+    def difference(self) -> float:
+        """Of the two AUROCs that are assumed; 0 where there are none."""
+        aurocs = self.first.aurocs if isinstance(self.first, AssumedPlan) else (0.0,)
+        return abs(aurocs[0] - aurocs[-1])
+
 
 def plans_assumed(
     aurocs: Sequence[float],
-    prevalence: float,
+    prevalence: float | None,
     *,
-    correlation: float,
-    images: Sequence[int],
-    within: float,
-    seeds: Sequence[int],
-    seed_deviation: float,
+    correlation: float | None = None,
+    images: Sequence[int] = (),
+    within: float | None = None,
+    seeds: Sequence[int] = (),
+    seed_deviation: float | None = None,
 ) -> Basis:
     """A study that follows from assumptions: a plan for each number of images and of seeds.
 
     Args:
         aurocs: Of one system, or of two.
         prevalence: Share of patients who have the disease.
-        correlation: Of the two systems' scores in a class.
-        images: Numbers of images of a patient.
-        within: Correlation of one system's scores of a patient's images.
-        seeds: Numbers of seeds with which each system is trained.
+        correlation: Of the two systems' scores in a class; 0.5 if left out.
+        images: Numbers of images of a patient; 1 if left out.
+        within: Correlation of one system's scores of a patient's images; 0.5 if left out.
+        seeds: Numbers of seeds with which each system is trained; 1 if left out.
         seed_deviation: Standard deviation of the AUROC between trainings.
+
+    Raises:
+        InputError: An assumption is out of its range, or nothing would follow from it.
     """
+    if not aurocs or prevalence is None:
+        raise InputError("plan: without a pilot give --auroc A,B and --prevalence")
+    if len(aurocs) > 2 or not all(0 < auroc < 1 for auroc in aurocs):
+        words = ",".join(f"{auroc:g}" for auroc in aurocs)
+        raise InputError(f"plan --auroc {words}: give one or two, between 0 and 1")
+    if not 0 < prevalence < 1:
+        raise InputError(f"plan --prevalence {prevalence}: is not between 0 and 1")
+    for name, value in (("--correlation", correlation), ("--within", within)):
+        if value is not None and not 0 <= value < 1:
+            raise InputError(f"plan {name} {value}: is not from 0 to below 1")
+    images, seeds = images or [1], seeds or [1]
+    if correlation is not None and len(aurocs) == 1:
+        raise InputError("plan --correlation: is of two systems; leave it out, or give --auroc A,B")
+    if within is not None and max(images) == 1:
+        raise InputError(
+            "plan --within: is for several images of a patient; give --images, 2 or more"
+        )
+    if seed_deviation is None and max(seeds) > 1:
+        raise InputError(
+            "plan --seeds: how far trainings differ is not known; give --seed-deviation, as 0.01"
+        )
+    if seed_deviation is not None and max(seeds) == 1:
+        raise InputError("plan --seed-deviation: is for several trainings; give --seeds, 2 or more")
     plans = {
         _plan_name(images, n_images, seeds, n_seeds): AssumedPlan(
-            tuple(aurocs), prevalence, correlation, n_images, within, n_seeds, seed_deviation
+            tuple(aurocs),
+            prevalence,
+            _CORRELATION if correlation is None else correlation,
+            n_images,
+            _CORRELATION if within is None else within,
+            n_seeds,
+            seed_deviation or 0.0,
         )
         for n_images in images
         for n_seeds in seeds
@@ -84,13 +130,15 @@ def plans_assumed(
     return Basis(plans, len(aurocs) == 2, {"kind": "assumed", **first, **several})
 
 
-def plans_of_readers(folder: Path, readers: Sequence[int]) -> Basis:
+def plans_of_readers(folder: Path, readers: Sequence[int] = ()) -> Basis:
     """A study that follows from a pilot of `cxr readers`: a plan for each number of readers.
 
     Raises:
-        InputError: The pilot has no variance components.
+        InputError: The pilot has no variance components, or a reader would read alone.
     """
-    pilot = read_json(folder / READERS, "readers")
+    if readers and min(readers) < 2:
+        raise InputError("plan --readers: give 2 or more")
+    pilot = read_json(folder / _READERS, "readers")
     parts = (pilot["crossed"].get(pilot["primary"]) or {}).get("components")
     if parts is None:
         raise InputError(
@@ -107,7 +155,7 @@ def plans_of_readers(folder: Path, readers: Sequence[int]) -> Basis:
     }
     plans = {
         counted(number, "reader"): CrossedPlan(Components(**parts), pilot["n_cases"], share, number)
-        for number in readers
+        for number in readers or _USUAL_READERS
     }
     return Basis(plans, True, facts)
 
@@ -141,7 +189,7 @@ def _plan_name(all_images: Sequence[int], images: int, all_seeds: Sequence[int],
     return ", ".join(words)
 
 
-def published_tables(plan: AssumedPlan, power: float, level: float) -> str:
+def _published_tables(plan: AssumedPlan, power: float, level: float) -> str:
     """What the published tables would ask for, in words: a reviewer may expect their number."""
     positives = obuchowski_positives(
         plan.aurocs,
@@ -167,6 +215,14 @@ class StudyPlan:
     power: float
     level: float  # coverage of the interval; 1 - alpha of the test
     basis: Basis
+    figures: tuple[Path, ...] = ()  # drawn of it
+
+    def __str__(self) -> str:
+        lines = list(self.sentences())
+        first, own = self.basis.first, self.basis.difference
+        if isinstance(first, AssumedPlan) and own and isclose(self.difference or own, own):
+            lines.append(_published_tables(first, self.power, self.level))
+        return "\n".join([*lines, *(f"Figure: {path}" for path in self.figures)])
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
@@ -254,6 +310,38 @@ class StudyPlan:
         }
 
 
+def plan_study(
+    basis: Basis,
+    difference: float | None = None,
+    half_width: float | None = None,
+    power: float | None = None,
+    level: float = LEVEL,
+) -> StudyPlan:
+    """Ask how many patients show a difference, or make an interval so short.
+
+    Args:
+        basis: What the study is planned from.
+        difference: The smallest that would matter; that of two assumed AUROCs if left out.
+        half_width: Of the interval, on the mean.
+        power: How often the difference is to be shown; 0.8 if left out.
+        level: Coverage of the interval.
+
+    Raises:
+        InputError: Nothing is asked, or one system is asked for a difference.
+    """
+    difference = difference or basis.difference or None
+    if not basis.compares and difference is not None:
+        raise InputError("plan: one system has no difference; give two, or --half-width alone")
+    if difference is None and half_width is None:
+        wanted = (
+            "--difference, the smallest that would matter" if basis.compares else "--half-width"
+        )
+        raise InputError(f"plan: give {wanted}")
+    if difference is None and power is not None:
+        raise InputError("plan --power: is for a difference; give --difference, or leave it out")
+    return StudyPlan(difference, half_width, power or _POWER, level, basis)
+
+
 def _design(plan: Plan) -> dict[str, Any]:
     """What a planned study has besides patients; seeds of each system."""
     if isinstance(plan, AssumedPlan):
@@ -278,13 +366,13 @@ def write_plan(plan: StudyPlan, out: Path) -> list[Path]:
     Raises:
         InputError: The folder holds something else.
     """
-    require_only(out, {STORED, _FIGURES}, "plan")
+    require_only(out, {_STORED, _FIGURES}, "plan")
     figures = out / _FIGURES
     figures.mkdir(parents=True, exist_ok=True)
     drawn = []
     for chart in _charts(plan):
         drawn += save_figure(draw_with_legend(chart, []), figures / f"{chart.key}.png")
-    write_json(out / STORED, "plan", {**plan.to_dict(), "provenance": provenance()})
+    write_json(out / _STORED, "plan", {**plan.to_dict(), "provenance": provenance()})
     return [path for path in drawn if path.suffix == ".png"]
 
 

@@ -12,6 +12,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import PredictionWriter
 from scripts import cli
+from scripts.cli import run_verb
 from scripts.plan import plan
 from scripts.prepare import prepare
 from scripts.readers import readers
@@ -48,18 +49,16 @@ def pilot(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     return folder / "data", written
 
 
-def test_assumptions_are_enough_for_an_answer_with_the_tables_beside_it(capsys):
-    plan(**ASSUMED)
-    said = capsys.readouterr().err
+def test_assumptions_are_enough_for_an_answer_with_the_tables_beside_it():
+    said = str(plan(**ASSUMED))
     assert "a true difference of 0.05 is shown in 80% of studies with 696 test patients, 209" in (
         said[0].lower() + said[1:]
     )
     assert "ask for 1,148 patients, 344 of them positive" in said
 
 
-def test_an_interval_can_be_planned_for_one_system_alone(capsys):
-    plan(auroc="0.85", prevalence=0.3, half_width=0.03, as_json=True)
-    (study,) = json.loads(capsys.readouterr().out)["studies"]
+def test_an_interval_can_be_planned_for_one_system_alone():
+    (study,) = plan(auroc=0.85, prevalence=0.3, half_width=0.03).rows
     assert (
         study["half_width"]
         <= 0.03
@@ -67,50 +66,48 @@ def test_an_interval_can_be_planned_for_one_system_alone(capsys):
     )
 
 
-def test_the_half_width_is_called_the_mean_one(capsys):
-    plan(**ASSUMED, half_width=0.05)
-    power, interval = capsys.readouterr().err.splitlines()[:2]
+def test_the_half_width_is_called_the_mean_one():
+    power, interval = str(plan(**ASSUMED, half_width=0.05)).splitlines()[:2]
     assert power.endswith("the 95% interval then has a half-width of 0.035 on the mean")
     assert interval.startswith("The 95% interval has a half-width of 0.05 on the mean with")
 
 
-def test_one_answer_for_each_number_of_images_and_seeds(capsys):
-    plan(**ASSUMED, images="1,4", seeds="1,3,5", seed_deviation=0.01, as_json=True)
-    found = capsys.readouterr()
-    studies = [row for row in json.loads(found.out)["studies"] if row["power"] == 0.8]
+def test_one_answer_for_each_number_of_images_and_seeds():
+    found = plan(**ASSUMED, images=[1, 4], seeds="1,3,5", seed_deviation=0.01)
+    studies = [row for row in found.rows if row["power"] == 0.8]
     needed = {(row["images_of_a_patient"], *row["seeds"]): row["patients"] for row in studies}
     assert list(needed) == [(i, s, s) for i in (1, 4) for s in (1, 3, 5)]
     assert all(needed[4, s, s] < needed[1, s, s] for s in (1, 3, 5))
     # One seed asks of this training alone; of the way of training, more seeds say more.
     assert all(needed[i, 1, 1] < needed[i, 5, 5] < needed[i, 3, 3] for i in (1, 4))
-    assert "4 images a patient, 3 seeds: a true difference of 0.05 is shown" in found.err
-    assert "With one seed the result is for these trained models alone" in found.err
+    assert "4 images a patient, 3 seeds: a true difference of 0.05 is shown" in str(found)
+    assert "With one seed the result is for these trained models alone" in str(found)
 
 
-def test_the_answer_names_images_and_seeds(capsys):
-    plan(**ASSUMED, images="2", seeds="3", seed_deviation=0.01)
-    assert "of them positive, 2 images each, 3 seeds; the 95%" in capsys.readouterr().err
+def test_the_answer_names_images_and_seeds():
+    found = plan(**ASSUMED, images=2, seeds=3, seed_deviation=0.01)
+    assert "of them positive, 2 images each, 3 seeds; the 95%" in str(found)
 
 
-def test_the_tables_are_named_for_the_difference_of_the_aurocs_alone(capsys):
-    plan(**ASSUMED, difference=0.05)
-    assert "published tables" in capsys.readouterr().err
-    plan(**ASSUMED, difference=0.03)
-    assert "published tables" not in capsys.readouterr().err
+def test_the_tables_are_named_for_the_difference_of_the_aurocs_alone():
+    assert "published tables" in str(plan(**ASSUMED, difference=0.05))
+    assert "published tables" not in str(plan(**ASSUMED, difference=0.03))
 
 
-def test_a_pilot_of_several_seeds_tells_what_more_seeds_need(pilot, capsys):
-    data, (first, second) = pilot
-    plan([f"both={first},{second}"], data=data, half_width=0.2, seeds="4,8", as_json=True)
-    studies = json.loads(capsys.readouterr().out)["studies"]
+def test_a_pilot_of_several_seeds_tells_what_more_seeds_need(pilot):
+    data, systems = pilot
+    studies = plan({"both": systems}, data=data, half_width=0.2, seeds="4,8").rows
     assert [(row["plan"], row["seeds"]) for row in studies] == [("4 seeds", [4]), ("8 seeds", [8])]
     assert studies[1]["patients"] < studies[0]["patients"]
 
 
 def test_a_pilot_gives_patients_and_how_sure_it_is_and_figures(pilot, tmp_path, capsys):
     data, systems = pilot
-    plan(systems, data=data, difference=0.1, half_width=0.05, out=tmp_path / "plan", as_json=True)
-    found = json.loads(capsys.readouterr().out)
+    asked = {"data": data, "difference": 0.1, "half_width": 0.05, "out": tmp_path / "plan"}
+    run_verb(plan, systems, **asked, as_json=True)
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
+    assert shown.err.endswith(f"Figure: {tmp_path / 'plan/figures/half_width.png'}\n")
     assert found["basis"]["systems"] == ["A", "B"]
     assert found["basis"]["pilot_patients"] == 80
     asked = next(row for row in found["studies"] if row.get("power") == 0.8)
@@ -122,7 +119,7 @@ def test_a_pilot_gives_patients_and_how_sure_it_is_and_figures(pilot, tmp_path, 
     }  # fmt: skip
 
 
-def test_more_readers_need_fewer_cases(tmp_path, capsys):
+def test_more_readers_need_fewer_cases(tmp_path):
     rng = np.random.default_rng(2)
     truth = pd.DataFrame({"case": range(60), "label": [0, 1] * 30})
     rows = [
@@ -135,9 +132,7 @@ def test_more_readers_need_fewer_cases(tmp_path, capsys):
     pd.DataFrame(rows).to_csv(tmp_path / "ratings.csv", index=False)
     truth.to_csv(tmp_path / "truth.csv", index=False)
     readers([str(tmp_path / "ratings.csv")], truth=tmp_path / "truth.csv", out=tmp_path / "readers")
-    capsys.readouterr()
-    plan([str(tmp_path / "readers")], difference=0.1, readers="4,12", as_json=True)
-    studies = json.loads(capsys.readouterr().out)["studies"]
+    studies = plan(tmp_path / "readers", difference=0.1, readers="4,12").rows
     cases = {row["plan"]: row["patients"] for row in studies if row["power"] == 0.8}
     assert cases["12 readers"] < cases["4 readers"]
 
@@ -147,7 +142,7 @@ def test_more_readers_need_fewer_cases(tmp_path, capsys):
     [
         ("", "without a pilot give --auroc A,B and --prevalence"),
         ("--auroc 0.8,2 --prevalence 0.3", "--auroc 0.8,2: give one or two, between 0 and 1"),
-        ("--auroc x --prevalence 0.3", "--auroc x: is not a number"),
+        ("--auroc x --prevalence 0.3", "--auroc x: are not numbers with commas"),
         ("--auroc 0.8,0.7 --prevalence 3", "--prevalence 3.0: is not between 0 and 1"),
         ("--auroc 0.8,0.8 --prevalence 0.3", "give --difference, the smallest that would matter"),
         ("--auroc 0.8 --prevalence 0.3", "give --half-width"),
@@ -178,17 +173,17 @@ def test_what_does_not_fit_together_is_one_line(monkeypatch, capsys, arguments, 
 @pytest.mark.parametrize(
     ("arguments", "option"),
     [
-        ("some --data d --images 3", "--images"),
-        ("some --data d --within 0.2", "--within"),
-        ("some --data d --correlation 0.5", "--correlation"),  # its default, but given
-        ("some --data d --seed-deviation 0.1", "--seed-deviation"),
-        ("some --data d --readers 5", "--readers"),
+        ("some --data DATA --images 3", "--images"),
+        ("some --data DATA --within 0.2", "--within"),
+        ("some --data DATA --correlation 0.5", "--correlation"),  # its default, but given
+        ("some --data DATA --seed-deviation 0.1", "--seed-deviation"),
+        ("some --data DATA --readers 5", "--readers"),
         ("READERS --seeds 3", "--seeds"),
         ("READERS --target t", "--target"),
         ("READERS --images 2", "--images"),
         ("--auroc 0.8,0.7 --prevalence 0.3 --target t", "--target"),
         ("--auroc 0.8,0.7 --prevalence 0.3 --split s", "--split"),
-        ("--auroc 0.8,0.7 --prevalence 0.3 --data d", "--data"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --data DATA", "--data"),
         ("--auroc 0.8,0.7 --prevalence 0.3 --within 0.2", "--within"),
         ("--auroc 0.8 --prevalence 0.3 --correlation 0.2 --half-width 0.1", "--correlation"),
         ("--auroc 0.8 --prevalence 0.3 --power 0.9 --half-width 0.1", "--power"),
@@ -199,7 +194,8 @@ def test_an_option_that_would_not_be_read_is_refused(
     monkeypatch, capsys, tmp_path, arguments, option
 ):
     (tmp_path / "readers.json").touch()
-    given = arguments.replace("READERS", str(tmp_path)).split()
+    (tmp_path / "dataset.json").touch()
+    given = arguments.replace("READERS", str(tmp_path)).replace("DATA", str(tmp_path)).split()
     monkeypatch.setattr(sys, "argv", ["cxr", "plan", *given])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -208,9 +204,9 @@ def test_an_option_that_would_not_be_read_is_refused(
     assert line.startswith(f"cxr: plan {option}: is ")
 
 
-def test_no_number_of_patients_makes_up_for_trainings_that_differ(capsys):
-    plan(**ASSUMED, difference=0.02, seeds="2", seed_deviation=0.05)
-    assert "No number of patients shows the difference so often" in capsys.readouterr().err
+def test_no_number_of_patients_makes_up_for_trainings_that_differ():
+    found = plan(**ASSUMED, difference=0.02, seeds=2, seed_deviation=0.05)
+    assert "No number of patients shows the difference so often" in str(found)
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
