@@ -258,14 +258,7 @@ def _look(source: _Source, archive: DicomWebArchive, worker: Worker, folder: Pat
     with _emptied(folder):
         while True:
             try:
-                pull(
-                    archive,
-                    worker,
-                    folder,
-                    modalities=source.modalities,
-                    since=source.since,
-                    limit=source.limit,
-                )
+                pull(archive, worker, folder, source.since, source.limit)
             except UnreachableError as error:
                 if source.watch is None:
                     raise

@@ -7,7 +7,9 @@ the kind of request, never a UID or a header.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_address
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -23,9 +25,7 @@ Result = TypeVar("Result")
 
 _TIMEOUT = (10.0, 120.0)  # seconds to connect, and between bytes
 _PAGE = 200  # entries of a list
-_PLAIN_BYTES = (
-    1 << 29
-)  # a request up to this size states its length: not every archive reads chunks
+_PLAIN_BYTES = 1 << 29  # up to here a request states its length: not every archive reads chunks
 _STUDY, _SERIES, _INSTANCE = "0020000D", "0020000E", "00080018"
 _MODALITY, _MANUFACTURER, _COUNT = "00080060", "00080070", "00201208"
 _DUPLICATE = 0x0111  # failure reason: the archive has this instance
@@ -34,18 +34,11 @@ _LATER = {408, 429, 502, 503, 504}
 
 @dataclass(frozen=True)
 class Credentials:
-    """What an archive is shown, read from the environment; never shown itself.
+    """What an archive is shown, read from the environment; never shown itself."""
 
-    Attributes:
-        variables: What the names of the variables begin with.
-        token: Sent as ``Authorization: Bearer TOKEN``.
-        user: Sent with the password (HTTP Basic).
-        password: Likewise.
-    """
-
-    variables: str
-    token: str | None = None
-    user: str | None = None
+    variables: str  # what their names begin with
+    token: str | None = None  # sent as "Authorization: Bearer TOKEN"
+    user: str | None = None  # sent with the password, as HTTP Basic
     password: str | None = None
 
     def __repr__(self) -> str:
@@ -53,21 +46,14 @@ class Credentials:
 
     @classmethod
     def of(cls, environment: Mapping[str, str], prefix: str) -> Credentials:
-        """Read ``PREFIX_TOKEN``, or ``PREFIX_USER`` and ``PREFIX_PASSWORD``.
-
-        Example:
-            >>> Credentials.of({"CXR_PACS_USER": "reader"}, "CXR_PACS")
-            Traceback (most recent call last):
-            ...
-            data_prep.contracts.errors.InputError: CXR_PACS_USER is set without CXR_PACS_PASSWORD...
-        """
+        """Read ``PREFIX_TOKEN``, or ``PREFIX_USER`` and ``PREFIX_PASSWORD``."""
         token, user, password = (
             environment.get(f"{prefix}_{name}") or None for name in ("TOKEN", "USER", "PASSWORD")
         )
         if (user is None) != (password is None):
-            given, lacking = ("USER", "PASSWORD") if user else ("PASSWORD", "USER")
+            present, lacking = ("USER", "PASSWORD") if user else ("PASSWORD", "USER")
             raise InputError(
-                f"{prefix}_{given} is set without {prefix}_{lacking}; set both or neither"
+                f"{prefix}_{present} is set without {prefix}_{lacking}; set both or neither"
             )
         if token and user:
             raise InputError(f"{prefix}_TOKEN and {prefix}_USER are both set; unset one")
@@ -112,16 +98,7 @@ class LeftOut:
 
 
 class DicomWebArchive:
-    """An archive at a URL.
-
-    Args:
-        url: Of the DICOMweb service, such as ``https://pacs.example/dicom-web``.
-        credentials: What it is shown.
-        patience: How long it is waited for.
-
-    Raises:
-        InputError: The URL is none of a DICOMweb service, or holds credentials.
-    """
+    """An archive at a URL; one that holds credentials or is none of DICOMweb is an `InputError`."""
 
     def __init__(self, url: str, credentials: Credentials, patience: Patience) -> None:
         _require_url(url)
@@ -149,13 +126,10 @@ class DicomWebArchive:
             filters = {"ModalitiesInStudy": modality}
             if since:
                 filters["StudyDate"] = f"{since}-"
-
-            def page(offset: int, filters: dict[str, str] = filters) -> list[dict[str, Any]]:
-                return self._client.search_for_studies(
-                    limit=_PAGE, offset=offset, fields=[_COUNT], search_filters=filters
-                )
-
-            for uid, entry in self._list(page, _STUDY, "the list of studies").items():
+            search = partial(
+                self._client.search_for_studies, fields=[_COUNT], search_filters=filters
+            )
+            for uid, entry in self._list(search, _STUDY, "the list of studies").items():
                 count = _value(entry, _COUNT)
                 studies[uid] = Study(uid, None if count is None else int(count))
         return list(studies.values())
@@ -167,13 +141,8 @@ class DicomWebArchive:
 
         A series without a modality is taken; what `ours` is the manufacturer of never is.
         """
-
-        def series_page(offset: int) -> list[dict[str, Any]]:
-            return self._client.search_for_series(
-                study, limit=_PAGE, offset=offset, fields=[_MODALITY, _MANUFACTURER]
-            )
-
-        for series, entry in self._list(series_page, _SERIES, "a list of series").items():
+        search = partial(self._client.search_for_series, study, fields=[_MODALITY, _MANUFACTURER])
+        for series, entry in self._list(search, _SERIES, "a list of series").items():
             modality = _value(entry, _MODALITY)
             if _value(entry, _MANUFACTURER) == ours:
                 yield LeftOut(series, f"a result of {ours}")
@@ -184,12 +153,8 @@ class DicomWebArchive:
                 yield from self._images_of(study, series, ours)
 
     def _images_of(self, study: str, series: str, ours: str) -> Iterator[ArchivedImage | LeftOut]:
-        def page(offset: int) -> list[dict[str, Any]]:
-            return self._client.search_for_instances(
-                study, series, limit=_PAGE, offset=offset, fields=[_MANUFACTURER]
-            )
-
-        for uid, entry in self._list(page, _INSTANCE, "a list of images").items():
+        search = partial(self._client.search_for_instances, study, series, fields=[_MANUFACTURER])
+        for uid, entry in self._list(search, _INSTANCE, "a list of images").items():
             if _value(entry, _MANUFACTURER) == ours:
                 yield LeftOut(uid, f"a result of {ours}")
             else:
@@ -223,22 +188,20 @@ class DicomWebArchive:
             # 409: none was stored; the answer says why.
             if error.response is None or error.response.status_code != 409:
                 raise
-            try:
+            with suppress(ValueError, KeyError, TypeError, AttributeError):
                 said = Dataset.from_json(error.response.json())
-            except (ValueError, KeyError, TypeError, AttributeError):
-                said = Dataset()
-            if not said.get("FailedSOPSequence"):
-                raise
-            return said
+                if said.get("FailedSOPSequence"):
+                    return said
+            raise
 
     def _list(
-        self, page: Callable[[int], list[dict[str, Any]]], key: str, what: str
+        self, search: Callable[..., list[dict[str, Any]]], key: str, what: str
     ) -> dict[str, dict[str, Any]]:
         """All pages of a list, by UID; an archive that does not know pages gives one."""
         entries_by_uid: dict[str, dict[str, Any]] = {}
         while True:
             offset = len(entries_by_uid)
-            entries = self._ask(lambda offset=offset: page(offset), what)  # type: ignore[misc]
+            entries = self._ask(partial(search, limit=_PAGE, offset=offset), what)
             try:
                 entries_by_uid |= {str(uid): e for e in entries if (uid := _value(e, key))}
             except (AttributeError, TypeError):
@@ -295,12 +258,7 @@ _NO_DICOMWEB = "no DICOMweb service seems to be there; its URL often ends in /di
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine.
-
-    Example:
-        >>> is_loopback("127.0.0.1"), is_loopback("::1"), is_loopback("pacs.example")
-        (True, True, False)
-    """
+    """Whether a host is this machine."""
     if host == "localhost":
         return True
     try:
@@ -312,11 +270,11 @@ def is_loopback(host: str) -> bool:
 def _require_url(url: str) -> None:
     try:
         parts = urlsplit(url)
-        known = parts.scheme in ("http", "https") and bool(parts.hostname)
+        is_url = parts.scheme in ("http", "https") and bool(parts.hostname)
         _ = parts.port
     except ValueError:
-        known = False
-    if not known:
+        is_url = False
+    if not is_url:
         raise InputError("give a URL such as https://pacs.example/dicom-web")
     if parts.username is not None or parts.password is not None:
         raise InputError(

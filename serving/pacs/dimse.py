@@ -51,25 +51,18 @@ class Address:
 
     @classmethod
     def parse(cls, text: str, option: str, *, host: str | None = None) -> Address:
-        """Read ``AE@host:port``, or ``AE:port`` where there is a usual host.
-
-        Example:
-            >>> Address.parse("ORTHANC@pacs.example:4242", "--send-to")
-            Address(title='ORTHANC', host='pacs.example', port=4242)
-            >>> Address.parse("CXR:11112", "--listen", host="127.0.0.1").host
-            '127.0.0.1'
-        """
+        """Read ``AE@host:port``, or ``AE:port`` where there is a usual host."""
         form = "AE@HOST:PORT" if host is None else "AE:PORT or AE@HOST:PORT"
-        place, colon, port = text.rpartition(":")
-        title, at, given = place.rpartition("@")
+        before, colon, port = text.rpartition(":")
+        title, at, own = before.rpartition("@")
         if not at and host is not None:
-            title, given = place, host
-        given = given.removeprefix("[").removesuffix("]")
-        if not (colon and title and given and port.isascii() and port.isdigit()):
+            title, own = before, host
+        own = own.removeprefix("[").removesuffix("]")
+        if not (colon and title and own and port.isascii() and port.isdigit()):
             raise InputError(f"{option} {text}: write {form}, such as ORTHANC@127.0.0.1:4242")
         if not 1 <= int(port) <= 65535:
             raise InputError(f"{option} {text}: the port must be 1 to 65535")
-        return cls(require_title(title, option), given, int(port))
+        return cls(require_title(title, option), own, int(port))
 
     @property
     def shown(self) -> str:
@@ -107,16 +100,11 @@ class _Listening(ssl.SSLContext):
 class Tls:
     """TLS 1.2 or later; both sides show a certificate, and check the other's.
 
-    Attributes:
-        own: PEM file with our private key and our certificate.
-        authority: PEM file with the certificates of who signs those of peers.
-
-    Source:
-        DICOM PS3.15, B.9: the BCP 195 profile.
+    Source: DICOM PS3.15, B.9: the BCP 195 profile.
     """
 
-    own: Path
-    authority: Path
+    own: Path  # PEM: our private key and certificate
+    authority: Path  # PEM: certificates of who signs those of peers
 
     def receiving(self) -> ssl.SSLContext:
         """For `listening`; who shows no certificate of the authority does not get in."""
@@ -145,14 +133,7 @@ class Tls:
 
 
 class StorePeer:
-    """Sends results to an application entity.
-
-    Args:
-        address: Of the peer.
-        title: Our own AE title, which the peer may have to know.
-        patience: How long the peer is waited for.
-        tls: Our certificate and who signs the peer's; None sends as it is.
-    """
+    """Sends results to an application entity, under our own AE title, with TLS or as they are."""
 
     def __init__(
         self, address: Address, title: str, patience: Patience, tls: Tls | None = None
@@ -173,7 +154,7 @@ class StorePeer:
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _TIMEOUT
         entity.connection_timeout = 10.0
         for kind, syntax in dict.fromkeys(
-            (each.SOPClassUID, each.file_meta.TransferSyntaxUID) for each in results
+            (result.SOPClassUID, result.file_meta.TransferSyntaxUID) for result in results
         ):
             entity.add_requested_context(kind, syntax)
         peer = self.address
@@ -188,8 +169,8 @@ class StorePeer:
             of_tls = "" if self._tls is None else ", or the certificates do not match"
             raise OutageError(f"refuses the connection or does not answer{of_tls}")
         try:
-            for each in results:
-                self._send(association, each)
+            for result in results:
+                self._send(association, result)
         finally:
             if association.is_established:
                 association.release()
@@ -211,11 +192,7 @@ class StorePeer:
 
 
 class Inbox:
-    """A folder of received images: each is there as a whole, and stays until it is done.
-
-    Args:
-        folder: Made where it is absent, for this user alone.
-    """
+    """A folder of received images, for this user alone: each is whole, and stays until done."""
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -260,19 +237,8 @@ def listening(
     """Receive radiographs while the block runs.
 
     Other kinds of objects are refused when an association is made, so that the sender knows. An
-    image is acknowledged when it is on the disk.
-
-    Args:
-        address: Where to listen, and our AE title, by which we must be called.
-        inbox: Where images go.
-        callers: AE titles that may send; any where empty.
-        tls: Our certificate and who signs those of senders; None receives as it comes.
-
-    Yields:
-        The address.
-
-    Raises:
-        InputError: The port cannot be taken, or a certificate cannot be read.
+    image is acknowledged when it is on the disk. We must be called by the title of the address;
+    any caller may send where `callers` is empty.
     """
     entity = AE(ae_title=address.title)
     entity.require_called_aet = True
@@ -290,7 +256,7 @@ def listening(
             return _OUT_OF_RESOURCES
         return _SUCCESS
 
-    context = None if tls is None else tls.receiving()
+    context = tls and tls.receiving()
     try:
         server = entity.start_server(
             (address.host, address.port),

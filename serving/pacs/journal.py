@@ -11,10 +11,11 @@ import sqlite3
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from data_prep.contracts.errors import InputError
+
+State = Literal["fetched", "answered", "sent", "skipped", "failed"]
 
 _VERSION = 1
 _TABLES = """
@@ -30,12 +31,7 @@ CREATE TABLE results (result TEXT PRIMARY KEY, image TEXT NOT NULL) WITHOUT ROWI
 
 
 def digest(uid: str) -> str:
-    """What stands for a UID in the journal, in names of files and in what is shown.
-
-    Example:
-        >>> digest("1.2.840.10008.1.1")
-        '7a96f697a695cd07561035711de364f9'
-    """
+    """What stands for a UID in the journal, in names of files and in what is shown."""
     return hashlib.sha256(uid.strip(" \0").encode()).hexdigest()[:32]
 
 
@@ -63,11 +59,7 @@ class Journal:
         if path.is_dir():
             raise InputError(f"--journal {path}: is a folder; name a file in it")
         try:
-            if dry_run:
-                connection = _in_memory(path)
-            else:
-                path.touch(mode=0o600)
-                connection = _connect(path)
+            connection = _in_memory(path) if dry_run else _connect(path)
             try:
                 _require_version(connection, path)
             except BaseException:
@@ -88,12 +80,7 @@ class Journal:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._connection.close()
 
     def is_done(self, image: str) -> bool:
@@ -106,9 +93,10 @@ class Journal:
         rows = self._connection.execute("SELECT 1 FROM results WHERE result = ?", (image,))
         return rows.fetchone() is not None
 
-    def fetch(self, image: str) -> None:
-        """An image has come."""
-        self._enter(image, "fetched", None)
+    def enter(self, image: str, state: State, reason: str | None = None) -> None:
+        """Note the state of an image, and why it is skipped or failed."""
+        with self._connection:
+            self._write(image, state, reason)
 
     def answer(self, image: str, results: Sequence[str]) -> None:
         """An image is answered for; its results are about to be sent."""
@@ -116,18 +104,6 @@ class Journal:
         with self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO results VALUES (?, ?)", rows)
             self._write(image, "answered", None)
-
-    def send(self, image: str) -> None:
-        """Every result of an image has been accepted."""
-        self._enter(image, "sent", None)
-
-    def skip(self, image: str, reason: str) -> None:
-        """An image is none to answer for."""
-        self._enter(image, "skipped", reason)
-
-    def fail(self, image: str, reason: str) -> None:
-        """An image could not be answered for, or its results were refused."""
-        self._enter(image, "failed", reason)
 
     def forget_failures(self) -> None:
         """Try again what failed: another version, or another state of the archive, may do it."""
@@ -161,17 +137,13 @@ class Journal:
         row = self._connection.execute(query, (self._job, key)).fetchone()
         return None if row is None else row[0]
 
-    def _enter(self, image: str, state: str, reason: str | None) -> None:
-        with self._connection:
-            self._write(image, state, reason)
-
-    def _write(self, image: str, state: str, reason: str | None) -> None:
+    def _write(self, image: str, state: State, reason: str | None) -> None:
         self._connection.execute(
             "INSERT INTO images (job, image, state, reason) VALUES (?1, ?2, ?3, ?4) "
             "ON CONFLICT DO UPDATE SET state = ?3, reason = ?4",
             (self._job, image, state, reason),
         )
-        if state in ("fetched", "answered", "sent"):
+        if state not in ("skipped", "failed"):
             self._connection.execute(
                 f"UPDATE images SET {state} = ? WHERE job = ? AND image = ?",  # noqa: S608
                 (time.time(), self._job, image),
@@ -179,6 +151,7 @@ class Journal:
 
 
 def _connect(path: Path) -> sqlite3.Connection:
+    path.touch(mode=0o600)
     connection = sqlite3.connect(path, timeout=0.5)
     # One process alone; each transaction is on the disk when it ends.
     connection.execute("PRAGMA locking_mode = EXCLUSIVE")

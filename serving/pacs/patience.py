@@ -24,12 +24,9 @@ class RefusedError(InputError):
 
 
 class OutageError(Exception):
-    """An attempt that may go well later.
+    """An attempt that may go well later; its reason holds no identifiers.
 
-    Args:
-        reason: Why it failed, without identifiers.
-        retry_after: Seconds that the archive asks to wait.
-        is_down: Whether it meets other images as well.
+    The archive may ask to wait for some seconds, and may be down for other images as well.
     """
 
     def __init__(
@@ -41,27 +38,10 @@ class OutageError(Exception):
 
 @dataclass(frozen=True)
 class Patience:
-    """How long an archive is waited for.
+    """How long an archive is waited for; waits double from half a second to 16."""
 
-    Attributes:
-        seconds: That it may stay away; waits double from half a second to 16.
-        say: Shows a line, once an outage.
-        sleep: Waits.
-        clock: Tells the time, seconds.
-
-    Example:
-        >>> attempts = iter([OutageError("connection refused"), None])
-        >>> def ask():
-        ...     if error := next(attempts):
-        ...         raise error
-        ...     return "stored"
-        >>> Patience(60, say=print, sleep=lambda seconds: None).run(ask, "Archive")
-        Archive: connection refused; trying again for up to 60 s
-        'stored'
-    """
-
-    seconds: float
-    say: Callable[[str], object]
+    seconds: float  # that it may stay away
+    say: Callable[[str], object]  # shows a line, once an outage
     sleep: Callable[[float], object] = time.sleep
     clock: Callable[[], float] = time.monotonic
 

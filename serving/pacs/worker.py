@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset
 
@@ -25,39 +25,21 @@ from serving.pacs.journal import Journal, digest, job_id
 from serving.pacs.patience import RefusedError
 
 if TYPE_CHECKING:
-    from serving.pacs.dimse import Inbox
+    from serving.pacs.dimse import Inbox, StorePeer
 
 _OWN_RESULT = f"a result of {SOFTWARE}"
 
 
-class Archive(Protocol):
-    """Where results go."""
-
-    shown: str
-
-    def store(self, results: Sequence[Dataset]) -> None:
-        """Store all of them, or raise."""
-
-
 @dataclass(frozen=True)
 class Tally:
-    """What was done since the program began.
-
-    Attributes:
-        answered: Images that were answered for.
-        results: Made of them, and sent.
-        done_before: Images that an earlier run had dealt with.
-        unchanged: Studies in which nothing was left to do, and that have grown by nothing since.
-        skipped: Images and series that are none to answer for, each with its reason.
-        failed: Images without an answer, or whose results were refused.
-    """
+    """Images, results and studies by what was done with them since the program began."""
 
     answered: set[str] = field(default_factory=set)
     results: set[str] = field(default_factory=set)
-    done_before: set[str] = field(default_factory=set)
-    unchanged: set[str] = field(default_factory=set)
-    skipped: dict[str, str] = field(default_factory=dict)
-    failed: set[str] = field(default_factory=set)
+    done_before: set[str] = field(default_factory=set)  # images that an earlier run dealt with
+    unchanged: set[str] = field(default_factory=set)  # studies in which nothing is left to do
+    skipped: dict[str, str] = field(default_factory=dict)  # images and series, with the reason
+    failed: set[str] = field(default_factory=set)  # images without an answer, or one refused
 
     def line(self, destination: str, *, dry_run: bool = False) -> str:
         """The summary."""
@@ -96,7 +78,7 @@ class Worker:
     def __init__(
         self,
         systems: Sequence[LoadedRun],
-        archive: Archive | None,
+        archive: DicomWebArchive | StorePeer | None,
         destination: str,
         open_journal: Callable[[str], Journal],
         *,
@@ -106,7 +88,7 @@ class Worker:
         emit: Callable[[str], object],
     ) -> None:
         self._systems, self._archive = systems, archive
-        self._modalities, self._strict = modalities, strict
+        self.modalities, self._strict = modalities, strict
         self._say, self._emit = say, emit
         self._algorithms = [Algorithm.of(run) for run in systems]
         job = job_id([asdict(system) for system in self._algorithms], destination)
@@ -126,12 +108,12 @@ class Worker:
 
     def skip(self, image: str, reason: str) -> None:
         """An image is none to answer for."""
-        self.journal.skip(image, reason)
+        self.journal.enter(image, "skipped", reason)
         self.tally.skipped[image] = reason
 
     def fail(self, image: str, reason: str) -> None:
         """An image gets no answer, or its results were refused."""
-        self.journal.fail(image, reason)
+        self.journal.enter(image, "failed", reason)
         self.tally.failed.add(image)
         self._say(f"{_called(image)}: {reason}")
 
@@ -144,7 +126,7 @@ class Worker:
         files = iter(files)
         while batch := list(islice(files, self.batch_size)):
             for image, _ in batch:
-                self.journal.fetch(image)
+                self.journal.enter(image, "fetched")
             self._work(batch)
             for image, path in batch:
                 if not (keep_failed and image in self.tally.failed):
@@ -174,21 +156,21 @@ class Worker:
         self, image: str, path: Path, header: Dataset, answers: Sequence[Answer | InputError]
     ) -> None:
         """Make and send the results of one image."""
-        given: list[Answer] = []
+        named: list[Answer] = []
         for answer in answers:
             if isinstance(answer, InputError):
                 self.fail(image, _without_path(answer, path))
                 return
-            given.append(replace(answer, image=_called(image)))
-        warned = list(dict.fromkeys(text for answer in given for text in answer.warnings))
+            named.append(replace(answer, image=_called(image)))
+        warned = list(dict.fromkeys(text for answer in named for text in answer.warnings))
         if warned and self._strict:
             self.skip(image, warned[0])
             return
         try:
             source = Source.of(header)
             results = [
-                structured_report(source, given, self._algorithms),
-                overlay_capture(source, given, self._algorithms),
+                structured_report(source, named, self._algorithms),
+                overlay_capture(source, named, self._algorithms),
             ]
         except InputError as error:
             self.fail(image, str(error))
@@ -201,12 +183,12 @@ class Worker:
             except RefusedError as error:
                 self.fail(image, str(error))
                 return
-            self.journal.send(image)
+            self.journal.enter(image, "sent")
         self.tally.answered.add(image)
         self.tally.results.update(uids)
         for text in warned:
             self._emit(f"{_called(image)}  WARNING: {text}")
-        for answer in given:
+        for answer in named:
             self._emit(str(answer))
 
     def _why_not(self, header: Dataset, path: Path) -> str | None:
@@ -214,38 +196,28 @@ class Worker:
         if str(header.get("Manufacturer", "")).strip() == SOFTWARE:
             return _OWN_RESULT
         modality = header_facts(header)["modality"]
-        if modality is not None and modality not in self._modalities:
+        if modality is not None and modality not in self.modalities:
             return f"its modality is {modality}"
         return why_no_radiograph(path)[0]
 
 
 def pull(
-    archive: DicomWebArchive,
-    worker: Worker,
-    folder: Path,
-    *,
-    modalities: Sequence[str],
-    since: str | None,
-    limit: int | None,
+    archive: DicomWebArchive, worker: Worker, folder: Path, since: str | None, limit: int | None
 ) -> None:
     """Fetch what is new in an archive, study by study, and answer for it."""
-    worker.work(islice(_fetched(archive, worker, folder, modalities, since), limit))
+    worker.work(islice(_fetched(archive, worker, folder, since), limit))
 
 
 def _fetched(
-    archive: DicomWebArchive,
-    worker: Worker,
-    folder: Path,
-    modalities: Sequence[str],
-    since: str | None,
+    archive: DicomWebArchive, worker: Worker, folder: Path, since: str | None
 ) -> Iterator[tuple[str, Path]]:
-    for study in archive.studies(modalities, since):
+    for study in archive.studies(worker.modalities, since):
         key = digest(study.uid)
         if study.instances is not None and worker.journal.is_finished(key, study.instances):
             worker.tally.unchanged.add(key)
             continue
         new = 0
-        for item in archive.images(study.uid, modalities, SOFTWARE):
+        for item in archive.images(study.uid, worker.modalities, SOFTWARE):
             image = digest(item.uid)
             if isinstance(item, LeftOut):
                 worker.tally.skipped[image] = item.reason

@@ -138,21 +138,14 @@ class Desk:
         worker = self.worker(shelf, strict=strict, to=to)
         with worker.journal:
             worker.journal.forget_failures()
-            pull(
-                shelf,
-                worker,
-                images,
-                modalities=["CR", "DX"],
-                since=None,
-                limit=limit,  # type: ignore[arg-type]
-            )
+            pull(shelf, worker, images, None, limit)  # type: ignore[arg-type]
         assert list(images.iterdir()) == []
         return worker
 
     def worker(self, shelf: Shelf | None, *, strict: bool = False, to: str = "shelf") -> Worker:
         return Worker(
             [self.system],  # type: ignore[list-item]
-            shelf,
+            shelf,  # type: ignore[arg-type]
             to,
             lambda job: Journal.open(self.folder / "journal.sqlite", job),
             modalities=["CR", "DX"],
@@ -297,7 +290,7 @@ def test_a_dry_run_sends_and_notes_nothing(desk: Desk) -> None:
         modalities=["CR"], strict=False, say=desk.lines.append, emit=desk.lines.append,
     )  # fmt: skip
     with worker.journal:
-        pull(shelf, worker, desk.folder, modalities=["CR"], since=None, limit=None)  # type: ignore[arg-type]
+        pull(shelf, worker, desk.folder, None, None)  # type: ignore[arg-type]
     assert worker.tally.line("shelf", dry_run=True) == (
         "1 image answered; 2 results made, none sent"
     )
@@ -330,7 +323,7 @@ def test_journal_survives_a_kill(tmp_path: Path) -> None:
         "import os, signal, sys\nfrom pathlib import Path\n"
         "from serving.pacs.journal import Journal\n"
         "journal = Journal.open(Path(sys.argv[1]), 'job')\n"
-        "journal.send('a')\njournal.fetch('b')\n"
+        "journal.enter('a', 'sent')\njournal.enter('b', 'fetched')\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     path = tmp_path / "journal.sqlite"
@@ -876,6 +869,5 @@ def test_open_networks_are_warned_of(
 
 
 def test_loopback_is_told_from_other_addresses() -> None:
-    assert [is_loopback(host) for host in ("localhost", "127.9.9.9", "10.0.0.1")] == [
-        True, True, False,
-    ]  # fmt: skip
+    assert all(map(is_loopback, ("localhost", "127.9.9.9", "::1")))
+    assert not any(map(is_loopback, ("10.0.0.1", "pacs.example")))
