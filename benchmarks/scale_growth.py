@@ -295,9 +295,9 @@ def predicted_by(
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
     from scripts.machines.runtime import tune_cpu
-    from scripts.predict import predict_data_set
 
     tune_cpu()
+    from serving.predict_folder import predict_data_set
     from serving.trained_model import TrainedModel
 
     dataset, model = DataSet.open(data), TrainedModel.open(run)
@@ -309,7 +309,7 @@ def predicted_by(
         if name == "ray":
             parts_by = MadeUp(engine) if verb == "gather" else engine
         watch = Watch()
-        predict_data_set(model, dataset, out, "default", None, None, image_ids=ids, engine=parts_by)
+        predict_data_set(model, dataset, out, "default", console, image_ids=ids, engine=parts_by)
         took = watch.read()
     scores = Predictions.open(out).scores
     if len(scores) != count:

@@ -390,9 +390,9 @@ def _predict(run: CurveRun, dataset: DataSet, device: str) -> Predictions:
 
     if not (run.predictions / "predictions.json").is_file():
         from scripts.machines.runtime import choose_device, tune_cpu
-        from scripts.predict import predict_data_set
 
         tune_cpu()
+        from serving.predict_folder import predict_data_set
         from serving.trained_model import TrainedModel
 
         model = TrainedModel.open(run.folder, device=choose_device(device))
@@ -400,7 +400,7 @@ def _predict(run: CurveRun, dataset: DataSet, device: str) -> Predictions:
         # Named one by one, so that no cost is measured: nobody asks here what an image takes.
         ids = [*dataset.image_ids("val", run.part), *dataset.image_ids("test", run.part)]
         predict_data_set(
-            model, dataset, run.predictions, run.part, None, None, image_ids=ids, known=known
+            model, dataset, run.predictions, run.part, console, image_ids=ids, made_before=known
         )
     return Predictions.open(run.predictions)
 

@@ -107,14 +107,13 @@ def _export_run(
     tune_cpu()
     from data_prep.store.dataset import DataSet
     from data_prep.store.preprocess import Preprocess
-    from scripts.prepare import open_store
     from serving.backends import export_folder
     from serving.export import export_run
 
     out = out or export_folder(run, format, precision)
     dataset = None if data is None else DataSet.open(data)
     size = Preprocess.from_json(run / "preprocess.json").size
-    store = None if dataset is None else open_store(dataset, size)
+    store = None if dataset is None else dataset.make_store(size, console)
     console.say(f"Exporting as {format} {precision}, and holding it against the run")
     proof = export_run(run, out, format, precision, dataset, store)
     measures = [f"  {measure.words()}" for measure in proof.measures]

@@ -15,9 +15,7 @@ from scripts.runner import AnyPath, Argument, verb
 
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet
-    from data_prep.store.pixel_store import PixelStore
     from data_prep.work.engine import Engine
-    from data_prep.work.engine import Engine as OpenEngine
 
 
 def read_targets(
@@ -136,7 +134,8 @@ def prepare(
                 measure_shortcuts=measure_shortcuts,
             )
             for side in size or ():
-                open_store(DataSet.open(folder), side, decoders if engine == "ray" else None)
+                decoded_by = decoders if engine == "ray" else None
+                DataSet.open(folder).make_store(side, console, decoded_by)
         else:
             options = PrepareOptions(
                 format=format,
@@ -210,24 +209,3 @@ def _read_target(text: str) -> tuple[str, tuple[str, ...]]:
     if not name.strip() or not findings:
         raise InputError(f"--target {text!r}: write NAME=FINDING,FINDING")
     return name.strip(), findings
-
-
-def open_store(dataset: DataSet, size: int, engine: OpenEngine | None = None) -> PixelStore:
-    """Open the pixel store of a size; decode what it lacks.
-
-    Where another training is decoding the same pixels, wait for it: one does the work.
-    """
-    from data_prep.store.pixel_store import build_pixel_store
-
-    title = f"Pixels at {size} px"
-    with console.progress(title, len(dataset.images)) as advance:
-        return build_pixel_store(
-            dataset.folder,
-            dataset.image_files,
-            dataset.source_root,
-            size,
-            window=dataset.window,
-            engine=engine,
-            progress=advance,
-            before_wait=lambda: console.say(f"{title}: another cxr decodes them; waiting"),
-        )

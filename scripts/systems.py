@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol,
 
 from data_prep.contracts.errors import InputError
 from evaluation.report.files import SYSTEMS
+from scripts import console
 from scripts.options import split_name
 from scripts.runner import Argument
 from serving.backends import is_export
@@ -105,7 +106,7 @@ def _open_system(path: Path, test_set: TestSet, out: Path, name: str | None) -> 
     from evaluation.decisions.decision import Decision
     from evaluation.decisions.tuning import tune
     from scripts.machines.runtime import choose_device, tune_cpu
-    from scripts.predict import predict_data_set
+    from serving.predict_folder import predict_data_set
 
     dataset, target, split = test_set.dataset, test_set.target, test_set.split
     folder = out / SYSTEMS / (name or system_folder(path))
@@ -113,7 +114,7 @@ def _open_system(path: Path, test_set: TestSet, out: Path, name: str | None) -> 
     tune_cpu()
     model = open_model(path, choose_device("auto"))
     if not is_done:
-        predict_data_set(model, dataset, folder, split, None, name)
+        predict_data_set(model, dataset, folder, split, console, name=name)
     elif Predictions.open(folder).info["inference_id"] != model.inference_id():
         raise InputError(
             f"{folder}: holds predictions of another training than {path}; remove it, or choose "
@@ -198,16 +199,17 @@ def predict_images(run: Path, test_set: TestSet, image_ids: list[str], folder: P
     """
     from data_prep.store.predictions import Predictions
     from scripts.machines.runtime import choose_device, tune_cpu
-    from scripts.predict import predict_data_set
+    from serving.predict_folder import predict_data_set
 
     tune_cpu()
     from serving.trained_model import TrainedModel
 
     model = TrainedModel.open(run, device=choose_device("auto"))
     decision = decision_of_run(run, model.inference_id(), test_set)
-    known = None if decision is None else Predictions.open(model.run.validation)
-    dataset, split = test_set.dataset, test_set.split
-    predict_data_set(model, dataset, folder, split, None, None, image_ids=image_ids, known=known)
+    predict_data_set(
+        model, test_set.dataset, folder, test_set.split, console, image_ids=image_ids,
+        made_before=None if decision is None else Predictions.open(model.run.validation),
+    )  # fmt: skip
     predictions = Predictions.open(folder)
     if decision is not None:
         predictions.write_decision(test_set.target.name, decision)

@@ -180,9 +180,8 @@ def _start(
     require_shares(settings.training.batch_size, hardware.devices)
     started["despite_audit"] = audit_errors(dataset, split, asked.despite_audit)
     _require_packaged_weights(settings)
-    from scripts.prepare import open_store
 
-    store = open_store(dataset, settings.data.image_size)
+    store = dataset.make_store(settings.data.image_size, console)
     task = _build(settings, dataset, target, store)
     from data_prep.contracts.folders import folder_lock, require_free_space
     from training.cost import count_parameters
@@ -197,7 +196,6 @@ def _joined(
     asked: _Asked, settings: Config, dataset: DataSet
 ) -> tuple[Config, TrainingTask, RunFolder] | None:
     """The training that the first process has started; None where it has ended."""
-    from scripts.prepare import open_store
     from training.run import resumed_batch_size
     from training.run_folder import RunFolder
 
@@ -210,7 +208,7 @@ def _joined(
     if run.is_complete:
         return None
     target = dataset.target(settings.data.target, option=_TARGET)
-    store = open_store(dataset, settings.data.image_size)
+    store = dataset.make_store(settings.data.image_size, console)
     settings = resumed_batch_size(settings, asked.out)
     return settings, _build(settings, dataset, target, store), run
 
@@ -220,10 +218,10 @@ def _conclude(
 ) -> None:
     """Add what a trained run needs to answer: its decision on validation, and its guard."""
     from evaluation.decisions.test_set import TestSet
-    from scripts.predict import freeze_decision
+    from serving.validation import freeze_decision
 
     target, split = dataset.target(settings.data.target, option=_TARGET), settings.data.split
-    freeze_decision(asked.out, TestSet(dataset, target, split), device=where)
+    freeze_decision(asked.out, TestSet(dataset, target, split), console, device=where)
     add_guard(asked.out, dataset, split, settings.data.image_size)
 
 
@@ -375,7 +373,6 @@ def add_guard(run: Path, dataset: DataSet, split: str, size: int) -> None:
         split: Likewise.
         size: Side of the run's images, px.
     """
-    from scripts.prepare import open_store
     from serving.guard import GUARD_NAME, MIN_IMAGES, MIN_PATIENTS, Guard, fit_guard
 
     path = run / GUARD_NAME
@@ -383,7 +380,9 @@ def add_guard(run: Path, dataset: DataSet, split: str, size: int) -> None:
         Guard.read(path)  # refuses a damaged one
         return
     images = dataset.images.set_index("image_id").loc[dataset.image_ids("train", split)]
-    guard = fit_guard(open_store(dataset, size), images["patient_id"], images.get("age_years"))
+    guard = fit_guard(
+        dataset.make_store(size, console), images["patient_id"], images.get("age_years")
+    )
     if guard is None:
         console.say(
             f"No guard against other images: learning it takes {MIN_IMAGES} training images of "

@@ -170,7 +170,7 @@ def _predict(
         target_here,
     )
     from scripts.machines.runtime import choose_device, tune_cpu
-    from scripts.predict import predict_data_set
+    from serving.predict_folder import predict_data_set
 
     if unknown := [each for each in targets if not any(each in s.targets for s in sets.values())]:
         raise InputError(f"transfer --target {unknown[0]}: is a target of none of the data sets")
@@ -200,7 +200,7 @@ def _predict(
                 else (model.with_names(names))
             )
             if not (folder / "predictions.json").is_file():
-                predict_data_set(called, dataset, folder, split, None, system)
+                predict_data_set(called, dataset, folder, split, console, name=system)
             predictions = Predictions.open(folder)
             if predictions.info["inference_id"] != called.inference_id():
                 raise InputError(

@@ -120,10 +120,10 @@ def _open(folder: Path, test_set: TestSet) -> Predictions:
     if not is_run(folder):
         return Predictions.open(folder)
     from scripts.machines.runtime import choose_device, tune_cpu
-    from scripts.predict import predict_validation
+    from serving.validation import predict_validation
 
     tune_cpu()
-    predictions = predict_validation(folder, test_set, device=choose_device("auto"))
+    predictions = predict_validation(folder, test_set, console, device=choose_device("auto"))
     made_on = predictions.info["data_set"]
     if (made_on["content_id"], made_on["split"]) != (test_set.ids["content_id"], test_set.split):
         raise InputError(

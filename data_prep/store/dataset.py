@@ -22,7 +22,9 @@ from data_prep.work.addresses import path_of
 from data_prep.work.local_copies import local_folder, open_image
 
 if TYPE_CHECKING:
+    from data_prep.contracts.terminal import Terminal
     from data_prep.store.pixel_store import PixelStore
+    from data_prep.work.engine import Engine
 
 _IMAGE_ID_COLUMNS = ("image_id", "patient_id", "file_sha256", "height", "width")
 LABEL_COLUMNS = ("image_id", "finding", "reader", "state")
@@ -297,3 +299,23 @@ class DataSet:
         from data_prep.store.pixel_store import PixelStore, store_folder
 
         return PixelStore.open(store_folder(self.folder, size))
+
+    def make_store(self, size: int, terminal: Terminal, engine: Engine | None = None) -> PixelStore:
+        """Open the pixel store of a size; decode what it lacks.
+
+        Where another training is decoding the same pixels, wait for it: one does the work.
+        """
+        from data_prep.store.pixel_store import build_pixel_store
+
+        title = f"Pixels at {size} px"
+        with terminal.progress(title, len(self.images)) as advance:
+            return build_pixel_store(
+                self.folder,
+                self.image_files,
+                self.source_root,
+                size,
+                window=self.window,
+                engine=engine,
+                progress=advance,
+                before_wait=lambda: terminal.say(f"{title}: another cxr decodes them; waiting"),
+            )

@@ -32,10 +32,10 @@ from data_prep.synth.phantom import write_phantom
 from data_prep.work import engine as engine_module
 from data_prep.work.engine import Engine, open_engine
 from detection.model import build_retinanet
-from scripts import cli, console, predict
+from scripts import cli, console
 from scripts.machines.child_processes import Command, Running, run_commands
 from scripts.machines.cluster import open_machines
-from serving import part_predictor
+from serving import part_predictor, predict_folder
 from serving.exported.exported_model import ExportedModel
 from serving.trained_model import TrainedModel
 from tests.scripts.launched import contents, hooked_path, workers_below
@@ -222,13 +222,14 @@ def test_an_export_predicts_the_same_bytes(ray, phantom, tmp_path, monkeypatch, 
 def assert_same_predictions(
     model: Any, dataset: DataSet, folder: Path, ray: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(predict, "PART_SIZE", 4)
+    monkeypatch.setattr(predict_folder, "PART_SIZE", 4)
     ids = dataset.images["image_id"].tolist()[:23]  # batches of 3: parts of 6, the last of 5
     for name, engine in (("local", None), ("ray", ray)):
         with console.silent():
-            predict.predict_data_set(
-                model, dataset, folder / name, "default", 3, None, image_ids=ids, engine=engine
-            )
+            predict_folder.predict_data_set(
+                model, dataset, folder / name, "default", console,
+                batch_size=3, image_ids=ids, engine=engine,
+            )  # fmt: skip
     local = contents(folder / "local")
     assert len([name for name in local if "predicted_images.parquet/" in name]) == 4
     assert contents(folder / "ray") == local

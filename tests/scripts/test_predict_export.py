@@ -23,8 +23,10 @@ from data_prep.store.predictions import Predictions, PredictionWriter
 from data_prep.store.preprocess import Preprocess
 from data_prep.synth.phantom import write_phantom
 from evaluation.decisions.test_set import TestSet
-from scripts import cli, console, predict
+from scripts import cli, console
+from serving import predict_folder
 from serving.answer import LoadedRun
+from serving.validation import freeze_decision
 from training.run_folder import save_model
 
 SIZE = 32
@@ -74,7 +76,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         "seen",
     )
     with console.silent():
-        predict.freeze_decision(run, TestSet(dataset, target))
+        freeze_decision(run, TestSet(dataset, target), console)
         assert cxr("export", run, "--format", "openvino") == 0
     return Made(data, run, run / "exports" / "openvino-fp32")
 
@@ -140,7 +142,7 @@ def test_one_image_imports_no_torch_and_no_matplotlib(made: Made, tmp_path: Path
         "heavy = {'torch', 'matplotlib', 'sklearn', 'scipy.optimize', 'scipy.stats'}\n"
         "print('LOADED', sorted(heavy & set(sys.modules)))\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(Path(predict.__file__).parents[1])}
+    environment = {**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[1])}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
     )
@@ -151,7 +153,7 @@ def test_one_image_imports_no_torch_and_no_matplotlib(made: Made, tmp_path: Path
 def test_an_interrupted_prediction_goes_on_and_ends_as_one_that_was_not(
     made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(predict, "PART_SIZE", 4)
+    monkeypatch.setattr(predict_folder, "PART_SIZE", 4)
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     words = ["predict", made.export, "--data", made.data, "--batch-size", 2, "--out"]
     assert cxr(*words, whole) == 0

@@ -14,7 +14,9 @@ from classification.model import build_classifier
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Placement, Preprocess
 from detection.model import build_retinanet
-from scripts.predict import _parse_names, predict_data_set
+from scripts import console
+from scripts.predict import _parse_names
+from serving.predict_folder import predict_data_set
 from serving.trained_model import TrainedModel
 
 LEARNT = ["pneumonia", "mass"]
@@ -111,4 +113,4 @@ def test_the_refusal_of_a_strange_name_says_how_to_go_on(
         folder=tmp_path / "set", findings=pd.DataFrame({"finding": has}, dtype="str")
     )
     with pytest.raises(InputError, match=advice):
-        predict_data_set(model, dataset, tmp_path / "out", "default", 2, None)
+        predict_data_set(model, dataset, tmp_path / "out", "default", console, batch_size=2)

@@ -13,9 +13,10 @@ from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.predictions import Predictions, PredictionWriter
 from data_prep.store.preprocess import Preprocess
 from evaluation.systems.eligibility import describe_training_data, training_id
-from scripts.predict import _copy_seen, _describe
+from scripts import console
 from serving.exported.exported_model import ExportedModel
 from serving.exported.spec import ExportSpec
+from serving.predict_folder import copy_seen, describe
 
 FACTS = {"name": "CheXNet", "seed": 3, "created": "today", "best_value": 0.9}
 SEEN = pd.DataFrame({"image_id": ["a"], "patient_id": ["p"], "role": ["train"]})
@@ -35,8 +36,8 @@ def predicted(tmp_path: Path) -> Callable[[Path], Predictions]:
         run = {**FACTS, "folder": str(tmp_path / "run"), "inference_id": "1234"}
         spec = ExportSpec("onnx", "int8", "scores", ("mass",), {"name": "t"}, 64, run=run)
         model = ExportedModel(folder, spec, Preprocess(64, 0.5, 0.25))
-        with PredictionWriter(tmp_path / "out", _describe(model, None)) as writer:
-            _copy_seen(model, writer)
+        with PredictionWriter(tmp_path / "out", describe(model, None)) as writer:
+            copy_seen(model, writer, console)
         return Predictions.open(tmp_path / "out")
 
     return predict

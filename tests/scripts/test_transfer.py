@@ -92,8 +92,8 @@ def sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path, P
     monkeypatch.setattr("scripts.transfer.predicts", lambda path: path.name.startswith("run"))
     monkeypatch.setattr("scripts.transfer.open_model", lambda path, device: model)
     monkeypatch.setattr(
-        "scripts.predict.predict_data_set",
-        lambda model, dataset, out, split, size, name: model.predict(dataset, out, name),
+        "serving.predict_folder.predict_data_set",
+        lambda model, dataset, out, split, terminal, name: model.predict(dataset, out, name),
     )
     return home, away, run
 

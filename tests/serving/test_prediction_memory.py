@@ -20,7 +20,7 @@ from classification.model import build_classifier
 from data_prep.store.predictions import Predictions, PredictionWriter
 from data_prep.store.preprocess import Placement, Preprocess
 from detection.model import build_retinanet
-from scripts.predict import write_parts
+from serving.predict_folder import write_parts
 from serving.trained_model import TrainedModel
 
 BATCH = 16
@@ -96,12 +96,12 @@ def test_an_export_is_described_without_torch_which_takes_600_mib() -> None:
     info = {"name": "CheXNet", "seed": 0, "inference_id": "1", "started_from": None}
     code = (
         "import sys; from types import SimpleNamespace as Model\n"
-        "from scripts.prepare import open_store; from serving.exported import exported_model\n"
-        "from scripts.predict import _describe\n"
+        "from serving.exported import exported_model\n"
+        "from serving.predict_folder import describe\n"
         f"model = Model(info={info!r}, backend='openvino', precision='fp32', kind='scores', "
         "findings=['opacity'], names=None, compiled=False, tta=None, maps='cam', folder='exported',"
         " inference_id=lambda: '2', training_id=lambda: '3')\n"
-        "assert _describe(model, None)['exported_from'] == '3'\n"
+        "assert describe(model, None)['exported_from'] == '3'\n"
         "assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

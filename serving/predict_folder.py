@@ -1,0 +1,226 @@
+"""A data set predicted into a folder: part by part, and on from there after an interruption."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+import pandas as pd
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import atomic_path, provenance
+from data_prep.contracts.json_files import read_json
+from data_prep.contracts.terminal import Terminal
+from data_prep.store.dataset import DataSet, Target
+from data_prep.store.predictions import Part, Predictions, PredictionWriter, joined_parts
+from data_prep.work.addresses import path_of, recorded_path
+from data_prep.work.engine import Engine
+from data_prep.work.pool import write_behind
+from evaluation.systems.eligibility import sets_of_run, unknown_training_data
+from serving.part_predictor import predict_parts
+
+if TYPE_CHECKING:
+    from serving.exported.exported_model import ExportedModel
+    from serving.trained_model import TrainedModel
+
+    Model: TypeAlias = TrainedModel | ExportedModel
+
+# Images in one file of a predictions folder: few files, and little to do again after Ctrl-C.
+PART_SIZE = 1024
+_MOST_SENT = 128  # images that a worker of an engine predicts before it answers
+_LATENCY_IMAGES = 20
+
+
+def predict_data_set(
+    model: Model,
+    dataset: DataSet,
+    out: Path,
+    split: str,
+    terminal: Terminal,
+    *,
+    batch_size: int | None = None,
+    name: str | None = None,
+    validation_of: Target | None = None,
+    image_ids: Sequence[str] | None = None,
+    made_before: Predictions | None = None,
+    engine: Engine | None = None,
+) -> None:
+    """Predict the val and test images of a split, or chosen ones, into a predictions folder.
+
+    Args:
+        model: What predicts.
+        dataset: Whose images.
+        out: The folder; one that was begun is gone on with.
+        split: Which of its splits.
+        terminal: What shows how far it is.
+        batch_size: Images at a time; by default what suits the model.
+        name: Of the system; by default the run's.
+        validation_of: Predict the val images alone, for the operating point of this target.
+        image_ids: Predict these images alone.
+        made_before: Predictions of the same model, which are taken over.
+        engine: Predicts in parts; without one this process does.
+
+    No cost is measured of chosen images, nor of val images alone, as nobody compares them.
+
+    Raises:
+        InputError: The model predicts a finding that the data set does not label, or the folder
+            holds other predictions.
+    """
+    _require_labels(model, dataset)
+    roles = dataset.split(split)
+    asked = ["val", "test"] if validation_of is None else ["val"]
+    wanted = roles.loc[roles["role"].isin(asked), "image_id"].sort_values()
+    if image_ids is not None:
+        wanted = pd.Series(sorted(image_ids), dtype=wanted.dtype)
+    store = dataset.make_store(model.preprocess.size, terminal, engine)
+    sizes = dataset.images[["image_id", "width", "height"]]
+    info = describe(model, name) | {
+        "data_set": {
+            "name": dataset.name,
+            "content_id": dataset.ids["content_id"],
+            "split": split,
+            "split_id": dataset.ids["split_ids"][split],
+        }
+    }
+    if validation_of is not None:
+        info["target"] = asdict(validation_of)
+    with PredictionWriter(out, info) as writer:
+        if made_before is not None:
+            tables = {table: getattr(made_before, table) for table in ("scores", "boxes", "maps")}
+            filled = {table: rows for table, rows in tables.items() if len(rows)}
+            writer.add(made_before.images, **filled)
+        todo = pd.Index(wanted[~wanted.isin(writer.done)])
+        title = "Predicting" if validation_of is None else "Predicting validation images"
+        with terminal.progress(title, len(todo)) as advance:
+            at_once = batch_size or model.batch_size
+            parts = (
+                model.predict(store, todo, sizes, at_once)
+                if engine is None
+                else predict_parts(engine, model, store, todo, sizes, at_once, sent_size(at_once))
+            )
+            write_parts(writer, parts, advance, PART_SIZE)
+        if validation_of is not None or image_ids is not None:
+            copy_seen(model, writer, terminal)
+            return
+        samples = np.stack([store.image(image_id) for image_id in wanted[:_LATENCY_IMAGES]])
+        copy_seen(model, writer, terminal)
+        # Last: the machine is then quiet. And no bar: drawing it would be measured, too.
+        terminal.say("Measuring what one image takes")
+        writer.info["cost"] = model.cost(samples)
+
+
+def _require_labels(model: Model, dataset: DataSet) -> None:
+    labelled = sorted(set(dataset.findings["finding"]))
+    learnt = dict(zip(model.findings, model.names or model.learnt, strict=True))
+    lacking = [name for name in learnt if name not in labelled]
+    if not lacking:
+        return
+    shared = [own if own == name else f"{own}={name}" for name, own in learnt.items()
+              if name in labelled]  # fmt: skip
+    if shared:
+        advice = f"'cxr predict --finding {' --finding '.join(shared)}' leaves the others out"
+    else:
+        advice = (
+            f"where one of these means the same, 'cxr predict --finding {learnt[lacking[0]]}=NAME' "
+            "predicts it under that name"
+        )
+    raise InputError(
+        f"{model.folder}: predicts '{lacking[0]}', which {dataset.folder} does not label; it "
+        + (f"has {', '.join(labelled)}; {advice}" if labelled else "has no labels")
+    )
+
+
+def describe(model: Model, name: str | None) -> dict[str, Any]:
+    """What ``predictions.json`` says of the system."""
+    info, usual = model.info, str(model.info["name"])
+    if model.backend != "torch":
+        usual = f"{usual} ({model.backend} {model.precision})"
+    return {
+        "system": name or usual,
+        "kind": model.kind,
+        "seed": info["seed"],
+        "findings": list(model.findings),
+        **({"names": dict(model.names)} if model.names else {}),
+        "inference_id": model.inference_id(),
+        "training_id": model.training_id(),
+        "backend": model.backend,
+        "precision": model.precision,
+        **({} if model.backend == "torch" else {"exported_from": model.training_id()}),
+        **({"compiled": True} if model.compiled else {}),
+        "run": recorded_path(path_of(str(info.get("folder", model.folder)))),
+        "trained_on": sets_of_run(info),
+        **({"seen_unknown": unknown} if (unknown := unknown_training_data(info)) else {}),
+        **({} if model.tta is None else {"tta": model.tta}),
+        **({} if model.kind == "boxes" else {"maps": {"method": model.maps}}),
+    }
+
+
+def copy_seen(model: Model, writer: PredictionWriter, terminal: Terminal) -> None:
+    """Copy what the model has seen beside its predictions."""
+    folder = model.folder if model.backend == "torch" else _run_of_export(model)
+    if folder is None:
+        terminal.say(
+            f"{model.folder}: its run is not at hand ({model.info['folder']}), so which patients "
+            "it learned from is unknown; put the run back there and predict again"
+        )
+    else:
+        with atomic_path(writer.folder / "seen.parquet") as temporary:
+            shutil.copyfile(folder / "seen.parquet", temporary)
+    writer.info |= provenance()
+
+
+def _run_of_export(model: Model) -> Path | None:
+    """The run that an export was made from, where it lies above it or where it lay then.
+
+    An export holds no patient ids: what it learned from is read from its run.
+    """
+    for run in (model.folder.absolute().parent.parent, path_of(model.info["folder"])):
+        if (run / "run.json").is_file() and (run / "seen.parquet").is_file():
+            facts = read_json(run / "run.json", "run")
+            if all(model.info[key] == value for key, value in facts.items() if key in model.info):
+                return run
+    return None
+
+
+def sent_size(batch_size: int) -> int:
+    """Images that a worker predicts before it answers: whole batches, and files hold whole answers.
+
+    Example:
+        >>> sent_size(16), sent_size(48), sent_size(300)
+        (128, 96, 300)
+    """
+    of_file = -(-PART_SIZE // batch_size)
+    most = max(1, _MOST_SENT // batch_size)
+    return batch_size * max(n for n in range(1, most + 1) if of_file % n == 0)
+
+
+def write_parts(
+    writer: PredictionWriter,
+    batches: Iterable[Part],
+    advance: Callable[[int], object],
+    size: int,
+) -> None:
+    """Write predictions while the next ones are made; calls `advance` with what is predicted."""
+
+    def counted() -> Iterator[Part]:
+        for batch in batches:
+            yield batch
+            advance(len(batch.images))
+
+    write_behind(lambda part: writer.add(part.images, **part.tables), _join(counted(), size))
+
+
+def _join(parts: Iterable[Part], size: int) -> Iterator[Part]:
+    """Gather batches into parts of about `size` images: one file each on the disk."""
+    held: list[Part] = []
+    for part in parts:
+        held.append(part)
+        if sum(len(p.images) for p in held) >= size:
+            yield joined_parts(held)
+            held = []
+    if held:
+        yield joined_parts(held)

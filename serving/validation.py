@@ -1,0 +1,53 @@
+"""A run's predictions of its validation images, and the decision that it answers by."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from data_prep.contracts.terminal import Terminal
+from data_prep.contracts.words import counted
+from data_prep.store.predictions import Predictions
+from evaluation.decisions.test_set import TestSet
+from evaluation.decisions.thresholds import POLICIES
+from evaluation.decisions.tuning import tune
+from serving.predict_folder import predict_data_set
+from serving.trained_model import TrainedModel
+from training.run_folder import RunFolder
+
+
+def predict_validation(
+    run: Path, test_set: TestSet, terminal: Terminal, *, device: Literal["cpu", "cuda"] = "cpu"
+) -> Predictions:
+    """A run's predictions of its validation images, in the run's folder; made where absent."""
+    folder = RunFolder.open(run).validation
+    if not (folder / "predictions.json").is_file():
+        predict_data_set(
+            TrainedModel.open(run, device=device), test_set.dataset, folder, test_set.split,
+            terminal, validation_of=test_set.target,
+        )  # fmt: skip
+    return Predictions.open(folder)
+
+
+def freeze_decision(
+    run: Path, test_set: TestSet, terminal: Terminal, *, device: Literal["cpu", "cuda"] = "cpu"
+) -> None:
+    """Choose the decision by which a run answers for single images; the last step of training.
+
+    It is what `cxr tune` chooses by default, on the run's validation images, and lies in the run's
+    folder with the predictions that it was chosen on. One that is there stays.
+    """
+    if RunFolder(run).decision_file(test_set.target.name).is_file():
+        return
+    predictions = predict_validation(run, test_set, terminal, device=device)
+    decision = tune(predictions, test_set)
+    predictions.write_decision(test_set.target.name, decision.to_dict())
+    policy = POLICIES[0]
+    chosen = decision.thresholds[policy]
+    point = (
+        f"no threshold ({chosen.reason})"
+        if chosen.threshold is None
+        else f"positive from score {chosen.threshold:.3g} on"
+    )
+    images = counted(decision.chosen_on["n_images"], "validation image")
+    terminal.say(f"Operating point ({policy}, {images}): {point}")
