@@ -1,6 +1,6 @@
 """A small pixel store in memory, and a compact classifier."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -9,7 +9,7 @@ import torch
 
 from classification.dataset import ImageLabelDataset, LabelBatch, collate
 from classification.model import ImageClassifier, build_classifier
-from data_prep.store.preprocess import Placement, letterbox
+from tests.memory_store import MemoryStore
 
 SIZE = 64
 SHAPES = {"square": (128, 128), "wide": (100, 200), "high": (256, 128), "unknown": (64, 64)}
@@ -20,39 +20,15 @@ LABELS = pd.DataFrame(
 )
 
 
-class MemoryStore:
-    """Stands for a `PixelStore`: noise, brighter where the image has an opacity."""
-
-    def __init__(self) -> None:
-        self.size = SIZE
-        self.ids = pd.Index(list(SHAPES))
-        rng = np.random.default_rng(0)
-        self._images: dict[str, np.ndarray] = {}
-        self._placements: dict[str, Placement] = {}
-        for image_id, shape in SHAPES.items():
-            pixels = rng.integers(0, 120, size=shape, dtype=np.uint8)
-            self._images[image_id], self._placements[image_id] = letterbox(pixels, SIZE)
-
-    def image(self, image_id: str) -> np.ndarray:
-        return self._images[image_id]
-
-    def placement(self, image_id: str) -> Placement:
-        return self._placements[image_id]
-
-
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+def fixed_sums(one_thread: None) -> None:
     """Exact comparisons need one order of summation."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
 def store() -> MemoryStore:
-    return MemoryStore()
+    return MemoryStore(SHAPES, SIZE)
 
 
 @pytest.fixture

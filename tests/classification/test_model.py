@@ -134,20 +134,12 @@ def test_the_trunk_sees_the_pixels_of_the_store(build_small, batch):
 @pytest.mark.parametrize(("last_stride", "cells"), [(32, 2), (16, 4)])
 def test_the_mean_of_a_map_plus_the_bias_is_the_logit(name, last_stride, cells, build_small, batch):
     model = build_small(name, last_stride=last_stride).eval()
+    model.load_state_dict(build_small(name).state_dict())  # a finer map has the same parameters
     nn.init.normal_(model.classifier.bias)
     with torch.no_grad():
         logits, maps = model(batch.images), activation_map(model, batch.images)
     assert maps.shape == (4, 2, cells, cells)
     torch.testing.assert_close(maps.mean(dim=(2, 3)) + model.classifier.bias, logits)
-
-
-@pytest.mark.parametrize(
-    "name", [*COMPACT, "vgg16", "mobilenet_v2", "efficientnet_lite0", "small_cnn"]
-)
-def test_a_finer_map_has_the_same_parameters(name, build_small):
-    coarse, fine = build_small(name), build_small(name, last_stride=16)
-    fine.load_state_dict(coarse.state_dict())
-    assert sum(p.numel() for p in coarse.parameters()) == sum(p.numel() for p in fine.parameters())
 
 
 def test_chexnet_is_densenet121_with_one_output_a_finding():

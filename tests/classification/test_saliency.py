@@ -135,10 +135,12 @@ def test_cells_of_layer_cam_are_those_before_the_last_halving(build_small, batch
         assert saliency_maps(model, batch.images, "layercam").maps.shape[2:] == (cells, cells)
 
 
-def test_layer_cam_of_a_network_that_is_no_sequence_of_layers_is_refused(tiny, batch):
+def test_layer_cam_of_no_sequence_of_layers_and_an_unknown_method_are_refused(tiny, batch):
     tiny.trunk = nn.ModuleDict({"all": tiny.trunk})
     with pytest.raises(InputError, match="layercam needs a network that is a sequence of layers"):
         saliency_maps(tiny, batch.images, "layercam")
+    with pytest.raises(InputError, match=r"expected one of cam, .*, but got 'lime'"):
+        saliency_maps(tiny, batch.images, "lime")
 
 
 def test_cells_of_efficientnet_lite_tile_the_image():
@@ -146,11 +148,6 @@ def test_cells_of_efficientnet_lite_tile_the_image():
     model = build_classifier("efficientnet_lite0", image_size=64)
     assert model.map_frame(2, 2) == (0, 0, 64, 64)
     assert model.early_frame(4, 4) == (0, 0, 64, 64)
-
-
-def test_an_unknown_method_is_refused(tiny, batch):
-    with pytest.raises(InputError, match=r"expected one of cam, .*, but got 'lime'"):
-        saliency_maps(tiny, batch.images, "lime")
 
 
 def test_gradients_are_found_where_the_caller_has_turned_them_off(tiny, batch):

@@ -2,15 +2,14 @@
 
 from collections.abc import Callable, Iterator
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from data_prep.store.preprocess import Placement, letterbox
 from detection.dataset import LesionBatch, LesionDataset, collate
 from detection.model import build_retinanet
 from detection.retinanet import LesionRetinaNet
+from tests.memory_store import MemoryStore
 
 SIZE = 64
 ORIGINALS = {  # image id -> (height, width) px: square, wide and high
@@ -30,28 +29,6 @@ BOXES = pd.DataFrame(
 )
 
 
-class MemoryStore:
-    """Stands for a `PixelStore`: noise with a bright patch where a box is."""
-
-    def __init__(self, size: int = SIZE) -> None:
-        self.size = size
-        self.ids = pd.Index(list(ORIGINALS))
-        rng = np.random.default_rng(0)
-        self._images: dict[str, np.ndarray] = {}
-        self._placements: dict[str, Placement] = {}
-        for image_id, shape in ORIGINALS.items():
-            pixels = rng.integers(0, 80, size=shape, dtype=np.uint8)
-            for box in BOXES[BOXES["image_id"] == image_id].itertuples():
-                pixels[int(box.y1) : int(box.y2), int(box.x1) : int(box.x2)] += 150
-            self._images[image_id], self._placements[image_id] = letterbox(pixels, size)
-
-    def image(self, image_id: str) -> np.ndarray:
-        return self._images[image_id]
-
-    def placement(self, image_id: str) -> Placement:
-        return self._placements[image_id]
-
-
 @pytest.fixture(scope="session", autouse=True)
 def no_values_without_content() -> Iterator[None]:
     """Tensors that have a shape alone get no initial values: half of the time of building them."""
@@ -66,18 +43,20 @@ def _with_content(fill: Callable[..., torch.Tensor]) -> Callable[..., torch.Tens
 
 
 @pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
+def fixed_sums(one_thread: None) -> None:
     """Bit-for-bit comparisons need one order of summation."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
     torch.manual_seed(0)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
-def store() -> MemoryStore:
-    return MemoryStore()
+def make_store() -> Callable[[int], MemoryStore]:
+    """Makes the store of any side in pixels."""
+    return lambda size: MemoryStore(ORIGINALS, size, brightness=80, boxes=BOXES)
+
+
+@pytest.fixture
+def store(make_store: Callable[[int], MemoryStore]) -> MemoryStore:
+    return make_store(SIZE)
 
 
 @pytest.fixture

@@ -93,6 +93,7 @@ def test_detector_on_each_backbone_sees_five_levels_and_learns(name):
     hook = model.backbone.body.register_forward_hook(lambda _, __, out: taken.append(out))
     levels = []
     model.backbone.register_forward_hook(lambda _, __, out: levels.extend(out.values()))
+    assert not {type(m) for m in model.modules()} & {nn.BatchNorm2d, FrozenBatchNorm2d}
     sum(training_losses(model, _batch()).values()).backward()
     hook.remove()
     # C3, C4, C5 at strides 8, 16, 32, as wide as what the pyramid reads.

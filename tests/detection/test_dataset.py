@@ -1,7 +1,6 @@
 """Boxes travel with their pixels: from the original to the store, through augmentation, back."""
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
@@ -39,12 +38,18 @@ def test_labels_count_findings_from_one(store, boxes):
     assert [dataset[row].labels.tolist() for row in range(4)] == [[1, 1], [2], [1], []]
 
 
-def test_images_without_boxes_are_negatives_with_the_right_shapes(store):
-    dataset = LesionDataset(store, store.ids, None, ("opacity",))
-    batch = collate([dataset[0], dataset[1]])
+@pytest.mark.parametrize("cut", [lambda _: None, lambda t: t[:0].astype(object), lambda t: t])
+def test_images_without_boxes_are_negatives_with_the_right_shapes(store, boxes, cut):
+    dataset = LesionDataset(store, ["empty"], cut(boxes), ("opacity",))
+    batch = collate([dataset[0], dataset[0]])
     assert batch.images.shape == (2, 1, 64, 64)
     assert [tuple(b.shape) for b in batch.boxes] == [(0, 4), (0, 4)]
     assert [tuple(label.shape) for label in batch.labels] == [(0,), (0,)]
+
+
+def test_an_image_that_the_store_lacks_is_named(store):
+    with pytest.raises(InputError, match="has no image 'unknown' \\(1 of 2"):
+        LesionDataset(store, ["square", "unknown"], None, ("opacity",))
 
 
 def test_no_sample_shares_memory_with_the_store(store, boxes):
@@ -71,16 +76,6 @@ def test_a_bad_box_is_refused_with_its_image(store, boxes, column, value, messag
         LesionDataset(store, store.ids, boxes, ("opacity",))
 
 
-def test_an_image_that_the_store_lacks_is_named(store):
-    with pytest.raises(InputError, match="has no image 'unknown' \\(1 of 2"):
-        LesionDataset(store, ["square", "unknown"], None, ("opacity",))
-
-
-def test_boxes_of_other_images_are_left_aside(store, boxes):
-    dataset = LesionDataset(store, ["empty"], boxes, ("opacity",))
-    assert len(dataset[0].boxes) == 0
-
-
 def test_the_same_seed_gives_the_same_image_and_no_seed_the_plain_one(store, boxes):
     augment = pytest.importorskip("data_prep.augment.augment")
     augmentation = augment.build_augmentation(rotate_degrees=10, scale=0.1, brightness=0.2)
@@ -102,11 +97,6 @@ def test_a_flip_carries_boxes_and_labels_with_the_pixels(store, boxes):
     mirrored = plain.boxes[:, [2, 1, 0, 3]] * [-1, 1, -1, 1] + [64, 0, 64, 0]
     np.testing.assert_allclose(flipped.boxes, mirrored, atol=1e-3)
     assert flipped.labels.tolist() == [1, 2]
-
-
-def test_an_empty_table_of_boxes_needs_no_types(store):
-    empty = pd.DataFrame(columns=["image_id", "finding", "x1", "y1", "x2", "y2"])
-    assert len(LesionDataset(store, store.ids, empty, ("opacity",))[2].boxes) == 0
 
 
 def test_a_mosaic_depends_on_its_seed_alone_and_keeps_boxes_on_their_patches(store, boxes):

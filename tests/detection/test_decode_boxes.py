@@ -132,12 +132,3 @@ def test_suppression_goes_on_until_enough_boxes_are_kept():
     offsets = np.zeros((1, len(places), 4), np.float32)
     (found,) = decode_boxes(logits, offsets, anchors, [len(places)], 1000)
     assert found.corners[:, 0].tolist() == [4.0 * place for place in range(MAX_PER_FINDING)]
-
-
-def test_no_candidate_gives_no_box_and_an_infinite_output_says_so():
-    anchors = np.array([[0, 0, 8, 8]], np.float32)
-    offsets = np.zeros((2, 1, 4), np.float32)
-    logits = np.array([[[-20.0]], [[np.inf]]], np.float32)
-    none, broken = decode_boxes(logits, offsets, anchors, [1], 8)
-    assert len(none) == 0
-    assert broken is None

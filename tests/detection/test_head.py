@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from data_prep.contracts.errors import InputError
 from detection.head import SMOOTH_L1_BETA, _BoxHead
 from detection.model import training_losses
 
@@ -111,14 +110,3 @@ def test_a_collapsed_or_exploded_box_has_a_finite_gradient(loss, extreme):
     value.backward()
     assert value.isfinite()
     assert offsets.grad.isfinite().all()
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({"box_loss": "l2"}, "box_loss: expected one of auto, l1, smooth_l1, giou, diou, ciou"),
-    ],
-)
-def test_a_bad_loss_is_named(build_small, arguments, message):
-    with pytest.raises(InputError, match=message):
-        build_small(**arguments)

@@ -11,7 +11,6 @@ import torch
 from torch import nn
 from torchvision.models import resnet18
 from torchvision.models.detection import retinanet_resnet50_fpn, retinanet_resnet50_fpn_v2
-from torchvision.models.detection.retinanet import RetinaNet
 from torchvision.ops import box_iou
 from torchvision.ops.misc import FrozenBatchNorm2d
 
@@ -19,7 +18,6 @@ from configs.settings import DetectorModelSettings
 from data_prep.contracts.errors import InputError
 from detection.backbone import build_body, build_pyramid
 from detection.dataset import LesionDataset, collate
-from detection.decode_boxes import MAX_PER_FINDING, MIN_SCORE, NMS_IOU
 from detection.model import (
     build_retinanet,
     torchvision_targets,
@@ -30,45 +28,6 @@ from detection.retinanet import default_anchor_sizes
 
 PEERS = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}
 COCO_ANCHORS = (32, 64, 128, 256, 512)
-
-
-def torchvision_peer(version: str, size: int) -> RetinaNet:
-    """torchvision's own model, told neither to resize nor to normalise, with our thresholds."""
-    return PEERS[version](
-        weights=None,
-        weights_backbone=None,
-        num_classes=2,
-        min_size=size,
-        max_size=size,
-        image_mean=[0.0] * 3,
-        image_std=[1.0] * 3,
-        score_thresh=float(np.nextafter(np.float32(MIN_SCORE), np.float32(0))),
-        nms_thresh=NMS_IOU,
-        detections_per_img=10_000,
-        topk_candidates=2_000,  # all: among its first 1,000 are background's
-    )
-
-
-@pytest.mark.parametrize("version", ["v1", "v2"])
-def test_losses_equal_torchvisions_bit_for_bit_and_boxes_to_rounding(version, batch):
-    ours = build_retinanet(head=version, norm="batch", image_size=64, anchor_sizes=COCO_ANCHORS)
-    theirs = torchvision_peer(version, 64)
-    theirs.load_state_dict(ours.state_dict())
-    pixels = list(ours.preprocess.normalise(batch.images).expand(-1, 3, -1, -1))
-    targets = torchvision_targets(batch, 1)
-
-    expected, got = theirs.train()(pixels, targets), training_losses(ours.train(), batch)
-    assert {k: v.item() for k, v in got.items()} == {k: v.item() for k, v in expected.items()}
-
-    # The training forward moved both running statistics alike; compare detections after it.
-    with torch.no_grad():
-        found, reference = ours.eval()(batch.images), theirs.eval()(pixels)
-    for image, peer in zip(found, reference, strict=True):
-        lesion = peer["labels"] == 1  # torchvision also returns background as a detection
-        assert len(image["boxes"]) > 0
-        for name in ("boxes", "scores", "labels"):
-            expected_rows = peer[name][lesion][:MAX_PER_FINDING]
-            torch.testing.assert_close(image[name], expected_rows, rtol=1e-5, atol=1e-4)
 
 
 def test_the_backbone_sees_the_pixels_of_the_store(build_small, batch):
@@ -121,19 +80,6 @@ def test_channels_last_gives_the_same_detections(build_small, batch):
         assert image["scores"][:5] == pytest.approx(other["scores"][:5], abs=1e-5)
 
 
-def test_group_norm_leaves_no_batch_norm(build_small):
-    kinds = {type(module) for module in build_small(norm="group", head="v2").modules()}
-    assert nn.GroupNorm in kinds
-    assert not kinds & {nn.BatchNorm2d, FrozenBatchNorm2d}
-
-
-def test_frozen_batch_norm_does_not_change_in_training(build_small, batch):
-    model = build_small(norm="frozen")
-    before = {name: value.clone() for name, value in model.named_buffers()}
-    sum(training_losses(model, batch).values()).backward()
-    assert all(torch.equal(value, before[name]) for name, value in model.named_buffers())
-
-
 def test_frozen_stages_keep_live_statistics_still(build_small, batch):
     model = build_small(norm="batch", trainable_layers=1)
     before = {name: value.clone() for name, value in model.backbone.body.named_buffers()}
@@ -144,21 +90,6 @@ def test_frozen_stages_keep_live_statistics_still(build_small, batch):
         if not torch.equal(value, before[name])
     }
     assert changed == {"layer4"}
-
-
-@pytest.mark.parametrize(
-    ("layers", "learning"),
-    [
-        (0, set()),
-        (1, {"layer4"}),
-        (3, {"layer4", "layer3", "layer2"}),
-        (5, {"layer4", "layer3", "layer2", "layer1", "conv1", "bn1"}),
-    ],
-)
-def test_trainable_layers_count_from_the_top(build_small, layers, learning):
-    body = build_small(norm="batch", trainable_layers=layers).backbone.body
-    named = {n.split(".")[0] for n, p in body.named_parameters() if p.requires_grad}
-    assert named == learning
 
 
 def test_anchors_keep_their_share_of_the_image_and_two_strides():
@@ -183,6 +114,7 @@ def test_anchors_keep_their_share_of_the_image_and_two_strides():
         ({"weights": "imagenet", "norm": "group"}, "set norm to frozen or batch"),
         ({"weights": "coco", "norm": "frozen"}, "weights coco: need backbone resnet50"),
         ({"image_size": 8}, "image_size: expected at least 32"),
+        ({"box_loss": "l2"}, "box_loss: expected one of auto, l1, smooth_l1, giou, diou, ciou"),
     ],
 )
 def test_a_bad_argument_is_named(build_small, arguments, message):
@@ -297,7 +229,9 @@ def without_boxes(batch):
 
 @pytest.mark.parametrize("version", ["v1", "v2"])
 @pytest.mark.parametrize("norm", ["frozen", "batch", "group"])
-def test_a_negative_only_batch_has_finite_losses_and_gradients(version, norm, build_small, batch):
+def test_a_batch_of_negatives_or_of_one_image_has_finite_losses(
+    version, norm, build_small, batch, dataset
+):
     model = build_small(head=version, norm=norm)
     losses = training_losses(model, without_boxes(batch))
     assert losses["bbox_regression"].item() == 0.0
@@ -305,14 +239,9 @@ def test_a_negative_only_batch_has_finite_losses_and_gradients(version, norm, bu
     gradients = [p.grad for p in model.parameters() if p.grad is not None]
     assert gradients
     assert all(gradient.isfinite().all() for gradient in gradients)
-
-
-@pytest.mark.parametrize("version", ["v1", "v2"])
-def test_one_batch_of_one_image_trains(version, build_small, dataset):
-    # P7 is one pixel here: group norm over a single value would raise or erase it.
-    model = build_small(head=version, norm="group")
-    losses = training_losses(model, collate([dataset[0]]))
-    assert all(loss.isfinite() for loss in losses.values())
+    if norm == "group":  # P7 is one pixel here: a norm over a single value would raise or erase it
+        losses = training_losses(model, collate([dataset[0]]))
+        assert all(loss.isfinite() for loss in losses.values())
 
 
 @pytest.mark.parametrize("version", [pytest.param("v1", marks=pytest.mark.long), "v2"])
@@ -355,9 +284,9 @@ def test_an_unusable_box_is_refused_with_its_image(label, box, reason, build_sma
         training_losses(build_small(), bad)
 
 
-def test_bf16_training_is_finite_and_keeps_float32_losses(build_small, store, boxes):
+def test_bf16_training_is_finite_and_keeps_float32_losses(build_small, make_store, boxes):
     # Not at 64 px, which no configuration may have: see DetectorDataSettings.
-    store = type(store)(96)
+    store = make_store(96)
     rows = LesionDataset(store, store.ids, boxes, ("opacity",))
     batch = collate([rows[row] for row in range(len(rows))])
     model = build_small(head="v2", image_size=96)

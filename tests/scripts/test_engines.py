@@ -192,15 +192,6 @@ def untrained_run(kind: str, data: Path, run: Path) -> Path:
     return run
 
 
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """As in a worker: more threads share a convolution's sums, and round them otherwise."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.mark.parametrize("kind", ["detector", pytest.param("classifier", marks=pytest.mark.long)])
 @pytest.mark.usefixtures("one_thread")
 def test_predict_gives_the_same_bytes(ray, phantom, tmp_path, monkeypatch, kind):

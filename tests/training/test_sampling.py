@@ -86,12 +86,9 @@ def test_balancing_one_kind_alone_draws_all_alike(positive):
         ([np.nan, 1.0], "finite"),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(weights, message):
+def test_weights_that_do_not_fit_and_no_rows_are_refused(weights, message):
     with pytest.raises(ValueError, match=message):
         SeededSampler(2, seed=0, weights=np.array(weights))
-
-
-def test_nothing_to_draw_is_refused():
     with pytest.raises(ValueError, match="at least one row"):
         SeededSampler(0, seed=0)
 
