@@ -11,7 +11,7 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -38,16 +38,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from data_prep.store.pixel_store import PixelSource
-
-__all__ = [
-    "GUARD_NAME",
-    "MIN_IMAGES",
-    "MIN_PATIENTS",
-    "Guard",
-    "file_warnings",
-    "fit_guard",
-    "image_notes",
-]
 
 GUARD_NAME = "guard.json"
 """Its file in a run folder."""
@@ -84,27 +74,16 @@ _TURNS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...] = (
 
 @dataclass(frozen=True)
 class _Fit:
-    """Parameters of the model, float32; K layout parts, E edge parts, D = K + E + 14 numbers.
-
-    Attributes:
-        layout_mean: Mean of the layouts that an X-ray may have.
-        layout_parts: Their principal components, ``(K, .)``.
-        edges_mean: The same of the edges.
-        edges_parts: ``(E, .)``.
-        centre: Means of the numbers, ``(D,)``.
-        spread: Their standard deviations.
-        precision: Inverse of their covariance, ``(D, D)``: of a Mahalanobis distance.
-        weights: Of numbers, squares and distance, and the constant, ``(2 D + 2,)``.
-    """
+    """Parameters of the model, float32; K layout parts, E edge parts, D = K + E + 14 numbers."""
 
     layout_mean: np.ndarray
-    layout_parts: np.ndarray
+    layout_parts: np.ndarray  # (K, .), principal components
     edges_mean: np.ndarray
-    edges_parts: np.ndarray
-    centre: np.ndarray
-    spread: np.ndarray
-    precision: np.ndarray
-    weights: np.ndarray
+    edges_parts: np.ndarray  # (E, .)
+    centre: np.ndarray  # (D,), means of the numbers
+    spread: np.ndarray  # (D,), their standard deviations
+    precision: np.ndarray  # (D, D), inverse of their covariance: of a Mahalanobis distance
+    weights: np.ndarray  # (2 D + 2,), of numbers, squares and distance, and the constant
 
     def scores(self, measured: Measured) -> np.ndarray:
         """Log odds that an image is none of a chest, given as many of either."""
@@ -132,12 +111,7 @@ class Guard:
     ages: tuple[int, ...] | None = None
 
     def score(self, pixels: np.ndarray) -> float:
-        """Log odds that an image is no frontal chest X-ray.
-
-        Args:
-            pixels: uint8 ``(H, W)`` as `data_prep.images.image.read_image` gives it, at any size,
-                or the square of the pixel store made of it: both score the same.
-        """
+        """Log odds that an image, uint8 ``(H, W)`` of any size, is no frontal chest X-ray."""
         return float(self._fit.scores(measure([visible_part(pixels, self.size)]))[0])
 
     def warnings(
@@ -168,17 +142,16 @@ class Guard:
     def _age_warnings(self, age: float | None) -> list[str]:
         if age is None or self.ages is None:
             return []
-        group, known = int(np.searchsorted(_AGES, age, side="right")), sum(self.ages)
-        if self.ages[group] >= _RARE * known:
+        group, total = int(np.searchsorted(_AGES, age, side="right")), sum(self.ages)
+        if self.ages[group] >= _RARE * total:
             return []
         return [
-            f"by its header a patient of {_AGE_GROUPS[group]} years; of the {known:,} images that "
+            f"by its header a patient of {_AGE_GROUPS[group]} years; of the {total:,} images that "
             f"trained this run, {self.ages[group]:,} are of that age"
         ]
 
     def write(self, path: Path) -> None:
         """Write ``guard.json``."""
-        arrays = {f.name: _pack(getattr(self._fit, f.name)) for f in fields(_Fit)}
         payload = {
             "statistics": STATISTICS_VERSION,
             "size": self.size,
@@ -186,16 +159,13 @@ class Guard:
             "images": self.images,
             "false_alarms": self.false_alarms,
             "ages": None if self.ages is None else list(self.ages),
+            "arrays": {name: _pack(array) for name, array in vars(self._fit).items()},
         }
-        write_json(path, "guard", {**payload, "arrays": arrays})
+        write_json(path, "guard", payload)
 
     @classmethod
     def read(cls, path: Path | str) -> Self:
-        """Read ``guard.json``.
-
-        Raises:
-            InputError: The file is missing, damaged, or of another version.
-        """
+        """Read ``guard.json``; one that is missing, damaged or old is an `InputError`."""
         path = Path(path)
         content = read_json(path, "guard")
         again = "delete it, and the same cxr train command makes it again"
@@ -298,16 +268,11 @@ def fit_guard(
 
 
 def _count_ages(years: np.ndarray) -> tuple[int, ...] | None:
-    """Images by age group; None where too few ages are known to tell that a group is rare.
-
-    Example:
-        >>> _count_ages(np.repeat([1.0, 18.0, 60.0, np.nan], [3, 10, 90, 9]))
-        (3, 0, 0, 100)
-    """
-    known = years[np.isfinite(years)]
-    if len(known) < MIN_IMAGES:
+    """Images by age group; None where too few ages are known to tell that a group is rare."""
+    years = years[np.isfinite(years)]
+    if len(years) < MIN_IMAGES:
         return None
-    groups = np.searchsorted(_AGES, known, side="right")
+    groups = np.searchsorted(_AGES, years, side="right")
     return tuple(np.bincount(groups, minlength=len(_AGE_GROUPS)).tolist())
 
 
@@ -319,19 +284,18 @@ def _fit(own: Measured, varied: Measured, made: Measured, drawn: Measured) -> _F
     none = np.zeros(0, np.float32)
     fit = _Fit(layout_mean, layout_parts, edges_mean, edges_parts, none, none, none, none)
     numbers = _numbers(fit, inside)
-    fit = _with(fit, centre=numbers.mean(0), spread=numbers.std(0) + 1e-3)
+    fit = replace(fit, centre=_float32(numbers.mean(0)), spread=_float32(numbers.std(0) + 1e-3))
     covariance = np.cov(_standardised(fit, inside).T)
     shrunk = min(0.5, 0.3 * len(covariance) / len(own.layout))
     covariance = (1 - shrunk) * covariance + shrunk * np.eye(len(covariance))
-    fit = _with(fit, precision=np.linalg.inv(covariance))
+    fit = replace(fit, precision=_float32(np.linalg.inv(covariance)))
     terms = np.vstack([_terms(fit, inside), _terms(fit, outside)])
     is_outside = np.repeat([0.0, 1.0], [len(inside.layout), len(outside.layout)])
-    return _with(fit, weights=_logistic(terms.astype(np.float64), is_outside))
+    return replace(fit, weights=_float32(_logistic(terms.astype(np.float64), is_outside)))
 
 
-def _with(fit: _Fit, **changed: np.ndarray) -> _Fit:
-    known = {f.name: getattr(fit, f.name) for f in fields(_Fit)}
-    return _Fit(**{**known, **{name: a.astype(np.float32) for name, a in changed.items()}})
+def _float32(values: np.ndarray) -> np.ndarray:
+    return values.astype(np.float32)
 
 
 def _principal_parts(values: np.ndarray, most: int) -> tuple[np.ndarray, np.ndarray]:
@@ -395,9 +359,9 @@ def _require_shapes(fit: _Fit) -> None:
         "weights": (2 * d + 2,),
     }  # fmt: skip
     for name, shape in expected.items():
-        found: np.ndarray = getattr(fit, name)
-        if found.shape != shape or not np.isfinite(found).all():
-            raise ValueError(f"{name} has shape {found.shape}, expected finite numbers {shape}")
+        array: np.ndarray = getattr(fit, name)
+        if array.shape != shape or not np.isfinite(array).all():
+            raise ValueError(f"{name} has shape {array.shape}, expected finite numbers {shape}")
 
 
 def _pack(values: np.ndarray) -> dict[str, Any]:

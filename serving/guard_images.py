@@ -16,14 +16,12 @@ import numpy as np
 from data_prep.images.image_facts import grey_ranks
 from data_prep.store.preprocess import letterbox
 
-STATISTICS_VERSION = 1
-"""Of what is measured here: a guard holds for the same statistics only."""
+STATISTICS_VERSION = 1  # of what is measured here: a guard holds for the same statistics only
 _SIDE = 128  # longest side, px, at which an image is looked at
 _LAYOUT_SIDE = 24
 _SQUARE = 64
 _CELLS, _DIRECTIONS = 4, 8
-MEASURES = (_LAYOUT_SIDE**2, _CELLS**2 * _DIRECTIONS, 12)
-"""How many numbers `Measured` has of each kind."""
+MEASURES = (_LAYOUT_SIDE**2, _CELLS**2 * _DIRECTIONS, 12)  # numbers of each kind in `Measured`
 _FLAT_RANGE = 12  # grey values between the 8th and the 92nd percentile of a row of a border
 _DRAWN_SIDE = 128
 _TINY = 1e-6
@@ -31,18 +29,11 @@ _TINY = 1e-6
 
 @dataclass(frozen=True)
 class Measured:
-    """Statistics of images, one row an image, float32.
+    """Statistics of images, one row an image, float32."""
 
-    Attributes:
-        layout: Ranks of the grey values at 24 x 24 px, 0 to 1: any rising grey curve gives the
-            same; shape ``(N, 576)``.
-        edges: Roots of the shares of gradient by 4 x 4 cells and 8 directions; ``(N, 128)``.
-        overall: Entropy, edges, spectrum, symmetry, flat and saturated pixels; ``(N, 12)``.
-    """
-
-    layout: np.ndarray
-    edges: np.ndarray
-    overall: np.ndarray
+    layout: np.ndarray  # (N, 576), ranks of grey values: any rising grey curve gives the same
+    edges: np.ndarray  # (N, 128), roots of the shares of gradient by 4 x 4 cells and 8 directions
+    overall: np.ndarray  # (N, 12), entropy, edges, spectrum, symmetry, flat and saturated pixels
 
     def __getitem__(self, rows: np.ndarray) -> Measured:
         return Measured(self.layout[rows], self.edges[rows], self.overall[rows])
@@ -50,11 +41,8 @@ class Measured:
 
 def join(one: Measured, two: Measured) -> Measured:
     """Rows of both."""
-    return Measured(
-        np.concatenate([one.layout, two.layout]),
-        np.concatenate([one.edges, two.edges]),
-        np.concatenate([one.overall, two.overall]),
-    )
+    columns = zip(vars(one).values(), vars(two).values(), strict=True)
+    return Measured(*map(np.concatenate, columns))
 
 
 def measure(images: list[np.ndarray]) -> Measured:
@@ -100,8 +88,8 @@ def _measure_one(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]
     gradient_x = cv2.Sobel(values, cv2.CV_32F, 1, 0)
     gradient_y = cv2.Sobel(values, cv2.CV_32F, 0, 1)
     size, angle = cv2.cartToPolar(gradient_x, gradient_y)
-    edges = _directions(size, angle)
-    return ranks.ravel(), edges, _overall(image, values, ranks, float(size.mean()))
+    overall = _overall(image, values, ranks, float(size.mean()))
+    return ranks.ravel(), _directions(size, angle), overall
 
 
 def _directions(size: np.ndarray, angle: np.ndarray) -> np.ndarray:
@@ -204,13 +192,7 @@ def _grey(values: np.ndarray) -> np.ndarray:
 
 
 def spoil(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Make of X-rays what no X-ray of a chest is.
-
-    Args:
-        image: A training image.
-        other: Another one, for those that join two.
-        rng: Draws which and how.
-    """
+    """Make of a training image, or of it and another, what no X-ray of a chest is."""
     ways = (
         _negative, _negative, _turned, _turned, _shuffled, _shuffled, _cropped, _joined, _page_of,
     )  # fmt: skip
@@ -235,11 +217,10 @@ def _shuffled(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) ->
     while (order == np.arange(n * n)).mean() > 0.5:
         order = rng.permutation(n * n)
     turns = rng.integers(0, 4 if n > 2 else 1, n * n)
+    corners = [(k // n * side, k % n * side) for k in order]
     blocks = [
         np.rot90(square[row : row + side, column : column + side], int(turn))
-        for (row, column), turn in zip(
-            [(k // n * side, k % n * side) for k in order], turns, strict=True
-        )
+        for (row, column), turn in zip(corners, turns, strict=True)
     ]
     return np.vstack([np.hstack(blocks[row * n : (row + 1) * n]) for row in range(n)])
 
@@ -255,12 +236,9 @@ def _joined(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> n
     """Two side by side, one above the other, or halves of two."""
     height, width = image.shape
     other = cv2.resize(other, (width, height), interpolation=cv2.INTER_AREA)
-    way = int(rng.integers(3))
-    if way == 0:
-        return np.hstack([image, other])
-    if way == 1:
-        return np.vstack([image, other])
-    return np.vstack([other[height // 2 :], image[: height // 2]])
+    halves = [other[height // 2 :], image[: height // 2]]
+    ways = (np.hstack([image, other]), np.vstack([image, other]), np.vstack(halves))
+    return ways[int(rng.integers(3))]
 
 
 def _page_of(image: np.ndarray, other: np.ndarray, rng: np.random.Generator) -> np.ndarray:

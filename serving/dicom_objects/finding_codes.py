@@ -44,15 +44,7 @@ _CODES: dict[str, tuple[str, str, str]] = {
 
 
 def finding_code(finding: str) -> CodedConcept:
-    """A finding as a coded concept; one that the table lacks gets a private code of its own.
-
-    Args:
-        finding: Its name or display name, such as ``lung_opacity`` or ``Lung opacity``.
-
-    Example:
-        >>> finding_code("Pleural effusion").value, finding_code("hernia").scheme_designator
-        ('60046008', '99CXRCOMPARE')
-    """
+    """A finding, by name or display name, as a coded concept, of our own scheme if need be."""
     name = finding_name(finding)
     if name in _CODES:
         return CodedConcept(*_CODES[name])

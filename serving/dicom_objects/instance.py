@@ -14,7 +14,7 @@ import uuid
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from functools import cache
 from importlib import metadata
@@ -70,21 +70,13 @@ _SINGLE_FRAME = frozenset({
 
 @dataclass(frozen=True)
 class Algorithm:
-    """A system as its results name it; all of it tells one result from another.
-
-    Attributes:
-        name: Display name of the system.
-        model_id: Digest of all that decides a prediction.
-        engine: Back end and precision.
-        policy: Operating point that decides.
-        threshold: On the score; None where it does not decide.
-    """
+    """A system as its results name it; all of it tells one result from another."""
 
     name: str
-    model_id: str
-    engine: str
-    policy: str
-    threshold: float | None
+    model_id: str  # digest of all that decides a prediction
+    engine: str  # back end and precision
+    policy: str  # operating point that decides
+    threshold: float | None  # on the score; None where it does not decide
 
     @classmethod
     def of(cls, run: LoadedRun) -> Algorithm:
@@ -98,15 +90,12 @@ def result_uid(source_uid: str, kind: Kind, algorithms: Sequence[Algorithm]) -> 
     """SOP Instance UID of a result: the same for the same image, systems and program.
 
     What is sent twice is so the same instance, which an archive keeps once.
-
-    Example:
-        >>> system = Algorithm("CheXNet", "0123456789abcdef", "torch fp32", "max_f1", 0.5)
-        >>> result_uid("1.2.3", "sr", [system]) == result_uid("1.2.3", "sr", [system])
-        True
-        >>> result_uid("1.2.3", "sr", [system]) == result_uid("1.2.3", "sc", [system])
-        False
     """
-    return derived_uid("instance", kind, str(source_uid), [asdict(each) for each in algorithms])
+    return derived_uid("instance", kind, str(source_uid), _as_json(algorithms))
+
+
+def _as_json(algorithms: Sequence[Algorithm]) -> list[dict[str, Any]]:
+    return [asdict(algorithm) for algorithm in algorithms]
 
 
 def derived_uid(*parts: Any) -> UID:
@@ -122,14 +111,7 @@ def software_version() -> str:
 
 
 def read_source(path: Path | str) -> Dataset:
-    """Read a DICOM file's header, without its pixels.
-
-    Args:
-        path: A file that `data_prep.images.image.read_image` has accepted.
-
-    Raises:
-        InputError: It cannot be read as DICOM.
-    """
+    """Read the header of a DICOM file that `read_image` has accepted, without its pixels."""
     with _source_may_be_odd():
         try:
             return pydicom.dcmread(path, stop_before_pixels=True, force=True)
@@ -140,25 +122,15 @@ def read_source(path: Path | str) -> Dataset:
 
 @dataclass(frozen=True)
 class Source:
-    """What results take from their source image, in UTF-8, with nothing the standard forbids.
+    """What results take from their source image, in UTF-8, with nothing the standard forbids."""
 
-    Attributes:
-        header: UIDs, patient, study, size and, where all of it is stated, the exposure's geometry.
-        instance_number: Of the image in its series, 1 where it has none.
-        frames: How many it holds.
-        orientation: Directions of its rows and columns, empty where unknown.
-        radiograph: Whether its modality is plain radiography.
-        lossy: Whether it went through a lossy compression.
-        chest: Whether its header says that it shows a chest.
-    """
-
-    header: Dataset
-    instance_number: int
+    header: Dataset  # UIDs, patient, study, size and, where all is stated, the exposure's geometry
+    instance_number: int  # of the image in its series, 1 where it has none
     frames: int
-    orientation: tuple[str, ...]
-    radiograph: bool
-    lossy: bool
-    chest: bool
+    orientation: tuple[str, ...]  # directions of its rows and columns, empty where unknown
+    radiograph: bool  # whether its modality is plain radiography
+    lossy: bool  # whether it went through a lossy compression
+    chest: bool  # whether its header says that it shows a chest
 
     @classmethod
     def of(cls, source: Dataset) -> Source:
@@ -196,7 +168,7 @@ class Source:
         buffer = io.BytesIO()
         self.header.save_as(buffer, implicit_vr=False, little_endian=True)
         header = base64.b64encode(buffer.getvalue()).decode()
-        return {**{each.name: getattr(self, each.name) for each in fields(self)}, "header": header}
+        return {**vars(self), "header": header}
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> Source:
@@ -223,11 +195,11 @@ def copy_where_given(source: Source, instance: Dataset) -> None:
 def equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> dict[str, Any]:
     """What names the series, the instance and what made them, as arguments of highdicom."""
     header = source.header
-    names = ", ".join(each.name for each in algorithms)
+    names = ", ".join(algorithm.name for algorithm in algorithms)
     described = f"{SOFTWARE}, research use only: {names}"
-    parts = [asdict(each) for each in algorithms]
+    series = (str(header.SeriesInstanceUID), _as_json(algorithms))
     return {
-        "series_instance_uid": derived_uid("series", kind, str(header.SeriesInstanceUID), parts),
+        "series_instance_uid": derived_uid("series", kind, *series),
         "series_number": _SERIES_NUMBERS[kind],
         "series_description": plain_text(described, 64),
         "sop_instance_uid": result_uid(header.SOPInstanceUID, kind, algorithms),
@@ -334,10 +306,7 @@ def _text(source: Dataset, keyword: str) -> str:
     if not text:
         return ""
     vr = dictionary_VR(keyword)
-    if vr == "DA":
-        text = text.replace(".", "")
-    if vr == "TM":
-        text = text.replace(":", "")
+    text = text.replace({"DA": ".", "TM": ":"}.get(vr, "\0"), "")
     return text if _is_valid(vr, keyword, text) else ""
 
 
@@ -364,7 +333,7 @@ def _is_valid(vr: str, keyword: str, text: str) -> bool:
 def _numbers(source: Dataset, keyword: str) -> list[float]:
     value = _value(source, keyword)
     try:
-        numbers = [float(each) for each in value or ()]
+        numbers = [float(number) for number in value or ()]
     except (TypeError, ValueError):
         return []
     return numbers if all(map(math.isfinite, numbers)) else []

@@ -41,10 +41,7 @@ def overlay_capture(
     *,
     made: datetime | None = None,
 ) -> SCImage:
-    """Draw what systems answered for one image; see `secondary_capture`.
-
-    The text burned into it names no file: names of files often hold a patient's.
-    """
+    """Draw what systems answered for one image, with no name of a file: it may be a patient's."""
     titled = [replace(answer, image=_TITLE) for answer in answers]
     return secondary_capture(source, render_answers(titled, panel=_PANEL), algorithms, made=made)
 
@@ -56,22 +53,9 @@ def secondary_capture(
     *,
     made: datetime | None = None,
 ) -> SCImage:
-    """Put an overlay into a DICOM object of the same patient and study.
+    """Put an overlay, uint8 ``(h, w, 3)``, into a DICOM object of the same patient and study.
 
-    Args:
-        source: What was taken of the DICOM image that it was drawn on.
-        rgb: The overlay with its text, uint8, shape ``(h, w, 3)``.
-        algorithms: The systems that it shows.
-        made: When; now by default.
-
-    Returns:
-        The object, in a series of its own, uncompressed, as Explicit VR Little Endian.
-
-    Raises:
-        InputError: The overlay is no RGB image.
-
-    Source:
-        DICOM PS3.3, A.8.1 and C.8.6.
+    Source: DICOM PS3.3, A.8.1 and C.8.6.
     """
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
         raise InputError(f"overlay: expected uint8 (h, w, 3), but got {rgb.dtype} {rgb.shape}")
@@ -112,7 +96,8 @@ def secondary_capture(
 def _describe(capture: SCImage, source: Source, algorithms: Sequence[Algorithm]) -> None:
     """Say where the object comes from, and what it must not be source for."""
     systems = "; ".join(
-        f"{each.name} (model {each.model_id}, {each.engine}, {each.policy})" for each in algorithms
+        f"{system.name} (model {system.model_id}, {system.engine}, {system.policy})"
+        for system in algorithms
     )
     capture.ConversionType = "WSD"  # made on a workstation
     capture.BurnedInAnnotation = "YES"

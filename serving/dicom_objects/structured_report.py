@@ -64,10 +64,6 @@ def structured_report(
         algorithms: The systems.
         made: When; now by default.
 
-    Returns:
-        The report, in the study of the source, in a series of its own, as Explicit VR Little
-        Endian.
-
     Raises:
         InputError: Nothing was answered, or reports cannot refer to such an object.
 

@@ -490,6 +490,7 @@ def test_a_finding_of_any_name_has_a_code_of_its_own() -> None:
     assert len({code.value for code in found}) == len(names)
     assert all(len(code.value) <= 16 and code.value.isascii() for code in found)
     assert finding_code(names[0]) == finding_code(names[0])
+    assert finding_code("Pleural effusion") == finding_code("pleural_effusion")
 
 
 OPTIONS = dict.fromkeys(("name", "policy", "backend", "precision")) | {"device": "cpu"}

@@ -312,6 +312,8 @@ def test_a_run_knows_the_ages_that_it_learned_from(data: DataSet, guard: Guard) 
     counted = guards._count_ages(np.linspace(1, 90, len(images)))
     assert counted is not None
     assert sum(counted) == len(images)
+    years = np.repeat([1.0, 18.0, 60.0, np.nan], [3, 10, 90, 9])
+    assert guards._count_ages(years) == (3, 0, 0, 100)
 
 
 class _Squares:
