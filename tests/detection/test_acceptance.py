@@ -7,10 +7,12 @@ import pandas as pd
 import pytest
 import torch
 
+from data_prep.assemble.ingest import PrepareOptions
 from data_prep.assemble.prepare import prepare
 from data_prep.images.image import read_image
 from data_prep.store.preprocess import Placement, letterbox
 from data_prep.synth.phantom import write_phantom
+from data_prep.work.pool import LocalEngine
 from detection.dataset import LesionDataset, collate
 from detection.model import build_retinanet, training_losses
 from scripts.machines.runtime import choose_precision
@@ -88,7 +90,8 @@ def test_lesions_well_above_the_noise_are_found(tmp_path):
     write_phantom(
         tmp_path / "source", n_images=900, seed=1, size=128, contrast="high", prevalence=0.5
     )
-    prepare(tmp_path / "source", tmp_path / "data", format="rsna", sizes=[128], workers=0)
+    options = PrepareOptions("rsna", sizes=(128,), engine=LocalEngine(0))
+    prepare(tmp_path / "source", tmp_path / "data", options)
     changes = ["training.epochs=14"]
     train("retinanet_quickstart", tmp_path / "data", tmp_path / "run", changes, device="cpu")
     info = RunFolder.open(tmp_path / "run").info

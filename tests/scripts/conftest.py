@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
+from data_prep.assemble.ingest import PrepareOptions
 from data_prep.assemble.prepare import prepare
 from data_prep.synth.phantom import write_phantom
+from data_prep.work.pool import LocalEngine
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,5 +36,6 @@ def drawn_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared set of thirty drawn images at 96 and 64 px; whoever changes it makes a copy."""
     folder = tmp_path_factory.mktemp("drawn")
     write_phantom(folder / "source", n_images=30, seed=3, size=96, prevalence=0.4)
-    prepare(folder / "source", folder / "data", format="rsna", sizes=[96, 64], workers=0)
+    options = PrepareOptions("rsna", sizes=(96, 64), engine=LocalEngine(0))
+    prepare(folder / "source", folder / "data", options)
     return folder / "data"

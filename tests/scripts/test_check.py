@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data_prep.assemble.ingest import PrepareOptions
 from data_prep.assemble.prepare import prepare
 from data_prep.audit.audit import require_sound
 from data_prep.contracts.errors import InputError
@@ -22,6 +23,7 @@ from data_prep.duplicates.near_duplicates import (
 )
 from data_prep.splits.add_split import SplitRule, add_splits
 from data_prep.store.dataset import DataSet
+from data_prep.work.pool import LocalEngine
 from scripts import cli
 from scripts.check import check as check_verb
 from scripts.next_steps import trainings
@@ -44,7 +46,7 @@ def made(tmp_path_factory) -> Path:
     images.to_csv(source / "images.csv", index=False)
     labels = pd.DataFrame({"image_id": ids, "finding": "mass", "state": [1, 0] * 6})
     labels.to_csv(source / "labels.csv", index=False)
-    prepare(source, folder / "set", format="csv", workers=1)
+    prepare(source, folder / "set", PrepareOptions("csv", engine=LocalEngine(1)))
     return folder / "set"
 
 
@@ -168,7 +170,7 @@ def run_advice(said: str) -> None:
 
 def test_a_split_keeps_together_the_copies_that_the_audit_sees(worn_copy, tmp_path):
     folder = tmp_path / "set"
-    prepare(worn_copy, folder, format="csv", workers=0)
+    prepare(worn_copy, folder, PrepareOptions("csv", engine=LocalEngine(0)))
     (pair,) = json.loads((folder / "near_duplicates.json").read_text())["pairs"]
     assert pair[:2] == ["i00", "i11"]
     assert TRUSTED_DISTANCE < pair[2] <= _MAX_DISTANCE, "beyond what the fingerprint alone decides"
@@ -187,7 +189,8 @@ def test_the_advice_against_copies_in_two_roles_works_as_typed(worn_copy, tmp_pa
     ids = [f"i{n:02d}" for n in range(12)]
     apart = pd.DataFrame({"image_id": ids, "role": ["train"] * 6 + ["val"] * 3 + ["test"] * 3})
     apart.to_csv(roles, index=False)
-    prepare(worn_copy, folder, format="csv", workers=0, split=roles if given else None)
+    options = PrepareOptions("csv", engine=LocalEngine(0), split=roles if given else None)
+    prepare(worn_copy, folder, options)
     if not given:  # as a version that looked at fingerprints alone could draw it
         table = read_table(folder / "splits" / "default.parquet", "split")
         write_table(
@@ -216,7 +219,7 @@ def test_the_advice_against_copies_in_two_roles_works_as_typed(worn_copy, tmp_pa
 def test_copies_are_sought_once_and_again_where_more_can_be_read(worn_copy, tmp_path, monkeypatch):
     folder = tmp_path / "set"
     source = shutil.copytree(worn_copy, tmp_path / "source")
-    prepare(source, folder, format="csv", workers=0)
+    prepare(source, folder, PrepareOptions("csv", engine=LocalEngine(0)))
     sought: list[object] = []
 
     def seek(decode, read=None, **how):

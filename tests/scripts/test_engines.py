@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 
 from classification.model import build_classifier
+from data_prep.assemble.ingest import PrepareOptions
 from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import write_json
@@ -31,6 +32,7 @@ from data_prep.store.preprocess import Preprocess
 from data_prep.synth.phantom import write_phantom
 from data_prep.work import engine as engine_module
 from data_prep.work.engine import Engine, open_engine
+from data_prep.work.pool import LocalEngine
 from detection.model import build_retinanet
 from scripts import cli, console
 from scripts.machines.child_processes import Command, Running, run_commands
@@ -151,7 +153,8 @@ def test_prepare_gives_the_same_bytes_and_lists_the_poisoned_image(ray, tmp_path
     for name, engine in (("local", None), ("ray", ray)):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)  # paths are relative, as they are typed
-        prepare("../source", "set", format="csv", sizes=[SIZE], workers=1, engine=engine)
+        options = PrepareOptions("csv", sizes=(SIZE,), engine=engine or LocalEngine(1))
+        prepare("../source", "set", options)
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
     excluded = pd.read_parquet(tmp_path / "ray/set/excluded.parquet").set_index("path")
     assert sorted(excluded.index) == [POISON, "torn.png"]
@@ -162,7 +165,8 @@ def test_prepare_gives_the_same_bytes_and_lists_the_poisoned_image(ray, tmp_path
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("phantom")
     write_phantom(folder / "source", n_images=40, seed=3, size=64)
-    prepare(folder / "source", folder / "data", format="rsna", sizes=[SIZE], workers=0)
+    options = PrepareOptions("rsna", sizes=(SIZE,), engine=LocalEngine(0))
+    prepare(folder / "source", folder / "data", options)
     return folder / "data"
 
 

@@ -15,6 +15,7 @@ import pytest
 import torch
 
 from classification.model import build_classifier
+from data_prep.assemble.ingest import PrepareOptions
 from data_prep.assemble.prepare import prepare
 from data_prep.contracts.json_files import write_json
 from data_prep.contracts.tables import write_table
@@ -22,6 +23,7 @@ from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
 from data_prep.store.preprocess import Preprocess
 from data_prep.synth.phantom import write_phantom
+from data_prep.work.pool import LocalEngine
 from evaluation.decisions.test_set import TestSet
 from scripts import cli, console
 from serving import predict_folder
@@ -53,7 +55,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("exported")
     write_phantom(folder / "source", n_images=40, seed=3, size=64)
     data, run = folder / "data", folder / "run"
-    prepare(folder / "source", data, format="rsna", sizes=[SIZE], workers=0)
+    prepare(folder / "source", data, PrepareOptions("rsna", sizes=(SIZE,), engine=LocalEngine(0)))
     dataset = DataSet.open(data)
     target = dataset.target()
     run.mkdir()

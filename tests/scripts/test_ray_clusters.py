@@ -22,8 +22,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from data_prep.assemble.ingest import PrepareOptions
 from data_prep.assemble.prepare import prepare
 from data_prep.synth.phantom import write_phantom
+from data_prep.work.pool import LocalEngine
 from tests.scripts.launched import (
     below,
     command_line,
@@ -154,7 +156,8 @@ def end_machine(first: int) -> None:
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("phantom")
     write_phantom(folder / "source", n_images=80, seed=3, size=64)
-    prepare(folder / "source", folder / "data", format="rsna", sizes=[SIZE], workers=0)
+    options = PrepareOptions("rsna", sizes=(SIZE,), engine=LocalEngine(0))
+    prepare(folder / "source", folder / "data", options)
     return folder / "data"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from data_prep.assemble.ingest import PrepareOptions
 from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
@@ -32,7 +33,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pd.DataFrame({"image_id": ids, "finding": "opacity", "state": states}).to_csv(
         source / "labels.csv", index=False
     )
-    prepare(source, tmp_path / "data", format="csv")
+    prepare(source, tmp_path / "data", PrepareOptions("csv"))
     return tmp_path / "data"
 
 

@@ -17,12 +17,14 @@ from typing import IO, Any
 import pytest
 
 from configs.load import read_config
+from data_prep.assemble.ingest import PrepareOptions
 from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from data_prep.store.folder_kinds import WrongFolderError, require_kind
 from data_prep.store.pixel_store import PixelStore
 from data_prep.synth.phantom import write_phantom
+from data_prep.work.pool import LocalEngine
 from scripts.machines import child_processes
 from scripts.machines.child_processes import share_gpus
 from scripts.next_steps import next_steps
@@ -56,7 +58,8 @@ Figure = Callable[[dict[str, Any]], float | int | str]
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sweep")
     write_phantom(folder / "source", n_images=30, seed=3, size=96, prevalence=0.4)
-    prepare(folder / "source", folder / "data", format="rsna", sizes=[64], workers=0)
+    options = PrepareOptions("rsna", sizes=(64,), engine=LocalEngine(0))
+    prepare(folder / "source", folder / "data", options)
     (folder / "tiny.toml").write_text(_CONFIG)
     return folder / "data"
 

@@ -14,6 +14,7 @@ import pytest
 from PIL import Image
 from pydicom import examples
 
+from data_prep.assemble.ingest import PrepareOptions
 from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.formats.registry import read_source
@@ -23,6 +24,7 @@ from data_prep.images.image import read_image
 from data_prep.store.dataset import DataSet
 from data_prep.store.preprocess import Placement, letterbox
 from data_prep.synth.phantom import write_phantom
+from data_prep.work.pool import LocalEngine
 from scripts import console
 from scripts.train import add_guard
 from serving import guard as guards
@@ -36,7 +38,8 @@ FOREIGN = "does not look like the frontal chest X-rays that trained this run"
 def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
     folder = tmp_path_factory.mktemp("guard")
     write_phantom(folder / "source", n_images=80, seed=5, size=96)
-    prepare(folder / "source", folder / "data", format="rsna", sizes=[SIZE], workers=0)
+    options = PrepareOptions("rsna", sizes=(SIZE,), engine=LocalEngine(0))
+    prepare(folder / "source", folder / "data", options)
     return DataSet.open(folder / "data")
 
 

@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 
+from data_prep.assemble.ingest import PrepareOptions
 from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.synth.phantom import write_phantom
+from data_prep.work.pool import LocalEngine
 from scripts.machines import child_processes
 from scripts.machines.child_processes import (
     Command,
@@ -201,7 +203,8 @@ sys.meta_path.insert(0, Slow())
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("machines")
     write_phantom(folder / "source", n_images=30, seed=3, size=96, prevalence=0.4)
-    prepare(folder / "source", folder / "data", format="rsna", sizes=[64], workers=0)
+    options = PrepareOptions("rsna", sizes=(64,), engine=LocalEngine(0))
+    prepare(folder / "source", folder / "data", options)
     (folder / "tiny.toml").write_text(TINY)
     (folder / "sitecustomize.py").write_text(SLOW)
     return folder / "data"

@@ -15,10 +15,12 @@ import pytest
 from safetensors.torch import load_file
 
 from configs.load import find_config, first_difference, read_config
+from data_prep.assemble.ingest import PrepareOptions
 from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from data_prep.synth.phantom import write_phantom
+from data_prep.work.pool import LocalEngine
 from scripts.machines import devices
 from scripts.machines.devices import own_rank, require_shares
 from scripts.train import _in_batches_of
@@ -70,7 +72,8 @@ ImageLabelDataset.__getitem__ = unreadable
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("devices")
     write_phantom(folder / "source", n_images=33, seed=3, size=96, prevalence=0.4)
-    prepare(folder / "source", folder / "data", format="rsna", sizes=[96], workers=0)
+    options = PrepareOptions("rsna", sizes=(96,), engine=LocalEngine(0))
+    prepare(folder / "source", folder / "data", options)
     images = {role: len(DataSet.open(folder / "data").image_ids(role)) for role in ("train", "val")}
     # Of two processes one has no image of the last batch, and one has more to validate.
     assert images["train"] % 4 == 1
