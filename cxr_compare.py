@@ -35,6 +35,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from scripts.show import show as show
     from scripts.split import split as split
     from scripts.synth import synth as synth
+    from scripts.transfer import transfer as transfer
     from scripts.tune import tune as tune
     from serving.answer import draw_answers as draw_answers
 
@@ -44,7 +45,7 @@ __version__ = "0.1.0"
 
 _VERBS = (
     "synth", "prepare", "check", "split", "configs", "import_predictions", "ensemble", "tune",
-    "compare", "folds", "readers", "plan", "export", "show",
+    "compare", "folds", "readers", "transfer", "plan", "export", "show",
 )  # fmt: skip
 _HOMES = {
     **{verb: f"scripts.{verb}" for verb in _VERBS},

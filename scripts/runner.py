@@ -207,7 +207,7 @@ def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
         for _ in range(2):  # Annotated[X | None, ...], or Annotated[X, ...] | None
             if get_origin(hint) is Annotated:
                 hint, *extras = get_args(hint)
-                argument = next((e for e in extras if isinstance(e, Argument)), argument)
+                argument = next((e for e in extras[::-1] if isinstance(e, Argument)), argument)
             if get_origin(hint) in (Union, UnionType):
                 hint = next(kind for kind in get_args(hint) if kind is not NoneType)
         listed = get_origin(hint) in (list, Sequence, Mapping, dict, tuple)

@@ -7,9 +7,8 @@ is the AUROC at home minus that elsewhere: two sets of patients, so the variance
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.json_files import read_json
 from data_prep.contracts.tables import empty_table, read_table
 from data_prep.contracts.words import counted
-from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.fusion import AS_STORED
 from evaluation.compare.test_set_log import log_use
@@ -40,6 +37,7 @@ from evaluation.statistics.bootstrap import (
 )
 from evaluation.statistics.multiplicity import holm
 from evaluation.statistics.ranking import Floats, Integers, is_positive
+from evaluation.studies.transfer_pairs import Pair
 from evaluation.systems.eligibility import check_data_set, seen_images
 from evaluation.systems.shortcuts import measure_shortcuts
 
@@ -355,24 +353,8 @@ class Transfer:
         return next(found, None)
 
 
-@dataclass(frozen=True)
-class SystemOnSet:
-    """A system's predictions of a data set, its decision from home, and whether that is home."""
-
-    system: str
-    data_set: str
-    home: bool
-    predictions: Predictions
-    test_set: TestSet
-    decision: Decision | None
-
-    def scored(self, role: str) -> Scored:
-        """What it scored of a role's images that it has not seen."""
-        return _score_unseen(self.predictions, self.decision, self.test_set, role=role)
-
-
 def judge_transfer(
-    judged: Sequence[SystemOnSet],
+    judged: Sequence[tuple[Pair, Predictions]],
     *,
     policy: str,
     positives: Sequence[int],
@@ -384,7 +366,7 @@ def judge_transfer(
     """Judge systems on data sets; each use of a split's test images is noted beside it.
 
     Args:
-        judged: What each system predicted of each data set.
+        judged: What each system predicted of each data set on which it is judged.
         policy: Whose threshold decides, and is chosen anew.
         positives: Numbers of local positive patients to choose thresholds on.
         replicates: Bootstrap resamples of patients.
@@ -395,13 +377,16 @@ def judge_transfer(
     _log_uses(judged)
     cells = []
     widest: dict[str, tuple[TestSet, pd.Index]] = {}
-    for one in judged:
-        test = one.scored("test")
-        if one.data_set not in widest or len(widest[one.data_set][1]) < len(test.image_ids):
-            widest[one.data_set] = one.test_set, test.image_ids
+    for pair, predictions in judged:
+        test, val = (
+            _score_unseen(predictions, pair.decision, pair.test_set, role=role)
+            for role in ("test", "val")
+        )
+        if pair.data_set not in widest or len(widest[pair.data_set][1]) < len(test.image_ids):
+            widest[pair.data_set] = pair.test_set, test.image_ids
         cells.append(
             judge_cell(
-                one.system, one.data_set, test, one.scored("val"), one.decision, home=one.home,
+                pair.system, pair.data_set, test, val, pair.decision, home=pair.home,
                 policy=policy, positives=positives, replicates=replicates, seed=seed,
             )
         )  # fmt: skip
@@ -422,70 +407,12 @@ def judge_transfer(
     return Transfer(sets, with_drops(cells), policy, [*notes, *left_out])
 
 
-def _log_uses(judged: Sequence[SystemOnSet]) -> None:
-    used: dict[tuple[str, str, str], list[SystemOnSet]] = {}
-    for one in judged:
-        key = one.data_set, one.test_set.split, one.test_set.target.name
-        used.setdefault(key, []).append(one)
-    for same in used.values():
-        log_use(same[0].test_set, {one.system: [one.predictions] for one in same})
-
-
-def is_home(info: Mapping[str, Any], dataset: DataSet) -> bool:
-    """Whether a run was trained on a data set; that of its starting weights is not its home."""
-    made_on = info.get("data_set") or {}
-    return bool(made_on.get("content_id") == dataset.ids["content_id"])
-
-
-def decision_from_home(path: Path, policy: str) -> Decision | None:
-    """The decision that a run's training ended with, or that an export holds.
-
-    Raises:
-        InputError: There are several, or it has no threshold by the policy.
-    """
-    for folder in (path / "decisions", path / "validation" / "decisions"):
-        stored = sorted(folder.glob("*.json"))
-        if len(stored) > 1:
-            raise InputError(f"{folder}: holds several decisions; transfer judges runs of one")
-        if stored:
-            decision = Decision.from_dict(read_json(stored[0], "decision"))
-            if policy not in decision.thresholds:
-                held = ", ".join(decision.thresholds)
-                raise InputError(f"{stored[0]}: has no threshold by {policy}; --policy {held}")
-            return decision
-    return None
-
-
-def names_here(
-    learnt: Sequence[str], labelled: Collection[str], same: Mapping[str, Sequence[str]]
-) -> dict[str, str]:
-    """What a data set calls the findings that a system learned, where it labels them.
-
-    Example:
-        >>> names_here(["opacity", "mass"], ["pneumonia"], {"opacity": ["pneumonia"]})
-        {'opacity': 'pneumonia'}
-    """
-    names = {own: [own, *same.get(own, ())] for own in learnt}
-    return {
-        own: next(name for name in called if name in labelled)
-        for own, called in names.items()
-        if not set(called).isdisjoint(labelled)
-    }
-
-
-def target_here(dataset: DataSet, names: Collection[str], asked: Sequence[str]) -> Target | None:
-    """What of a data set is judged: the target that a system's findings answer, if there is one.
-
-    Raises:
-        InputError: There are several, and none of them is asked for.
-    """
-    wanted = [dataset.targets[name] for name in asked if name in dataset.targets]
-    fitting = [target for target in dataset.targets.values() if set(target.any_of) <= set(names)]
-    chosen = [target for target in wanted if target in fitting] or fitting
-    if len(chosen) > 1:
-        raise InputError(
-            f"{dataset.folder}: {counted(len(fitting), 'target')} of its "
-            f"{', '.join(dataset.targets)} can be judged by {', '.join(names)}; choose one with "
-            "--target"
-        )
-    return chosen[0] if chosen else None
+def _log_uses(judged: Sequence[tuple[Pair, Predictions]]) -> None:
+    used: dict[tuple[str, str, str], dict[str, list[Predictions]]] = {}
+    test_sets = {}
+    for pair, predictions in judged:
+        key = pair.data_set, pair.test_set.split, pair.test_set.target.name
+        test_sets[key] = pair.test_set
+        used.setdefault(key, {})[pair.system] = [predictions]
+    for key, systems in used.items():
+        log_use(test_sets[key], systems)

@@ -22,6 +22,7 @@ from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.thresholds import ThresholdChoice
 from scripts import cli
+from scripts.cli import run_verb
 from scripts.prepare import prepare
 from scripts.transfer import transfer
 
@@ -102,10 +103,14 @@ def test_a_drop_is_told_where_two_findings_count_as_one_another(sets, tmp_path, 
     home, away, run = sets
     out = tmp_path / "out"
     asked = {"out": out, "same": ["pneumonia=lung_opacity"], "replicates": 200}
-    transfer([f"CheXNet={run}", str(away)], data=[str(home)], as_json=True, **asked)
-    found = json.loads(capsys.readouterr().out)
+    run_verb(transfer, [f"CheXNet={run}", away], data=home, as_json=True, **asked)
+    shown = capsys.readouterr()
+    found = json.loads(shown.out)
     (drop,) = found["findings"]
     assert drop["shown"]
+    assert shown.err.splitlines()[-2:] == [
+        drop["text"], f"Next: open {out / 'transfer.html'} in a browser"
+    ]  # fmt: skip
     assert drop["text"].startswith("CheXNet on kermany: AUROC 0.")
     assert {row["data_set"] for row in found["figures"] if row["home"]} == {"rsna"}
     assert Predictions.open(out / "systems/kermany/CheXNet").info["inference_id"] == (
@@ -115,37 +120,32 @@ def test_a_drop_is_told_where_two_findings_count_as_one_another(sets, tmp_path, 
     assert escape(drop["text"]) in page
     assert "no threshold from home" in (out / "transfer.csv").read_text()
     before = (out / "transfer.csv").read_bytes()
-    transfer([f"CheXNet={run}", str(away)], data=[str(home)], **asked)
+    transfer({"CheXNet": run, "kermany": away}, data=home, **asked)
     assert (out / "transfer.csv").read_bytes() == before
 
 
-def test_a_set_without_the_finding_is_named_with_what_would_help(sets, tmp_path, capsys):
+def test_a_set_without_the_finding_is_named_with_what_would_help(sets, tmp_path):
     home, away, run = sets
-    transfer([str(run), str(away), str(home)], out=tmp_path / "out", replicates=200, as_json=True)
-    found = json.loads(capsys.readouterr().out)
+    found = transfer([run, away, home], out=tmp_path / "out", replicates=200).to_dict()
     assert any("--same lung_opacity=NAME" in note for note in found["notes"])
     assert {row["data_set"] for row in found["figures"]} == {"rsna"}
 
 
-def test_patients_that_a_system_has_seen_are_left_out_and_counted(sets, tmp_path, capsys):
+def test_patients_that_a_system_has_seen_are_left_out_and_counted(sets, tmp_path):
     home, away, run = sets
     out = tmp_path / "out"
-    asked = {"out": out, "same": ["pneumonia=lung_opacity"], "replicates": 200, "as_json": True}
-    transfer([str(run), str(away), str(home)], **asked)
-    capsys.readouterr()
+    asked = {"out": out, "same": ["pneumonia=lung_opacity"], "replicates": 200}
+    transfer([run, away, home], **asked)
     seen = DataSet.open(away).image_ids("test")[:7]
     patients = DataSet.open(away).images.set_index("image_id")["patient_id"].reindex(seen)
     table = pd.DataFrame({"image_id": seen, "patient_id": patients.to_numpy(), "role": "train"})
     write_table(table, out / "systems/kermany/run/seen.parquet", "seen")
-    transfer([str(run), str(away), str(home)], **asked)
-    found = json.loads(capsys.readouterr().out)
+    found = transfer([run, away, home], **asked).to_dict()
     assert {row["n_seen"] for row in found["figures"] if row["data_set"] == "kermany"} == {7}
     assert any("7 test images left out" in note for note in found["notes"])
 
 
-def test_all_systems_are_judged_on_the_split_of_those_trained_there(
-    sets, tmp_path, monkeypatch, capsys
-):
+def test_all_systems_are_judged_on_the_split_of_those_trained_there(sets, tmp_path, monkeypatch):
     home, away, run = sets
     add_splits(DataSet.open(home), "own", SplitRule(val=0.3, test=0.3, folds=3))
     for name in ("run", "run-away"):
@@ -158,10 +158,9 @@ def test_all_systems_are_judged_on_the_split_of_those_trained_there(
     monkeypatch.setattr(
         "scripts.transfer.open_model", lambda path, device: here if path == run else there
     )
-    given = [f"A={run}", f"B={tmp_path / 'run-away'}", str(home), str(away)]
-    asked = {"out": tmp_path / "out", "same": ["pneumonia=lung_opacity"], "replicates": 200}
-    transfer(given, as_json=True, **asked)
-    found = json.loads(capsys.readouterr().out)
+    given = [f"A={run}", f"B={tmp_path / 'run-away'}", home, away]
+    asked = {"out": tmp_path / "out", "same": {"pneumonia": "lung_opacity"}, "replicates": 200}
+    found = transfer(given, **asked).to_dict()
     uses = (home / "splits/own.looks.jsonl").read_text().splitlines()
     assert list(json.loads(uses[0])["systems"]) == ["A", "B"]
     assert len(uses) == 1
@@ -172,9 +171,7 @@ def test_all_systems_are_judged_on_the_split_of_those_trained_there(
     assert "B began with weights that had learned from rsna" in notes
 
 
-def test_a_finding_is_judged_where_radiologists_of_vindr_named_it(
-    sets, tmp_path, monkeypatch, capsys
-):
+def test_a_finding_is_judged_where_radiologists_of_vindr_named_it(sets, tmp_path):
     home, _, run = sets
     source = tmp_path / "vindr-source"
     rng = np.random.default_rng(0)
@@ -192,11 +189,8 @@ def test_a_finding_is_judged_where_radiologists_of_vindr_named_it(
     ):
         (source / f"{name}.csv").write_text("\n".join([columns, *lines]) + "\n")
     prepare(source, tmp_path / "vindr", format="vindr")
-    capsys.readouterr()
-    given = [f"A={run}", str(home), str(tmp_path / "vindr")]
-    asked = {"out": tmp_path / "out", "same": ["lung_opacity=pneumonia"], "replicates": 200}
-    transfer(given, as_json=True, **asked)
-    found = json.loads(capsys.readouterr().out)
+    asked = {"out": tmp_path / "out", "same": "lung_opacity=pneumonia", "replicates": 200}
+    found = transfer([f"A={run}", home, tmp_path / "vindr"], **asked).to_dict()
     auroc = [row for row in found["figures"] if row["metric"] == "auroc"]
     vindr = DataSet.open(tmp_path / "vindr")
     positive = vindr.labels(vindr.target("pneumonia"))[vindr.image_ids("test")].sum()
@@ -211,13 +205,13 @@ def test_predictions_of_another_split_or_data_set_are_refused(sets, tmp_path, mo
     of_others = Model(DataSet.open(home), lacks=1)
     monkeypatch.setattr("scripts.transfer.open_model", lambda path, device: of_others)
     with pytest.raises(InputError, match="lacks 1 image of split 'default'"):
-        transfer([str(run), str(home)], out=out)
+        transfer([run, home], out=out)
     here = Model(DataSet.open(home), ("pneumonia",))
     monkeypatch.setattr("scripts.transfer.open_model", lambda path, device: here)
-    transfer([str(run), str(away)], out=out, replicates=200)
+    transfer([run, away], out=out, replicates=200)
     anew = data_set(tmp_path, "anew", "pneumonia", 1)
     with pytest.raises(InputError, match="content_id"):
-        transfer([str(run), f"kermany={anew}"], out=out)
+        transfer([run, f"kermany={anew}"], out=out)
 
 
 def test_a_policy_that_training_did_not_store_is_named_with_those_it_did(sets, tmp_path):
@@ -226,23 +220,23 @@ def test_a_policy_that_training_did_not_store_is_named_with_those_it_did(sets, t
     stored = Decision("lung_opacity", {}, thresholds={"max_f1": ThresholdChoice("max_f1", 0.5)})
     write_json(run / "decisions/lung_opacity.json", "decision", stored.to_dict())
     with pytest.raises(InputError, match="has no threshold by youden; --policy max_f1"):
-        transfer([str(run), str(home)], out=tmp_path / "out", policy="youden")
+        transfer([run, home], out=tmp_path / "out", policy="youden")
     assert not (tmp_path / "out/systems").exists()
 
 
 def test_where_nothing_can_be_judged_it_says_why(sets, tmp_path):
     _, away, run = sets
     with pytest.raises(InputError, match=r"no system can be judged.*learned lung_opacity"):
-        transfer([str(run), str(away)], out=tmp_path / "out")
+        transfer([run, away], out=tmp_path / "out")
     with pytest.raises(InputError, match="--target pneumona: is a target of none"):
-        transfer([str(run), str(away)], out=tmp_path / "out", target=["pneumona"])
+        transfer([run, away], out=tmp_path / "out", target=["pneumona"])
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         ("--positives x", "--positives x: are not numbers"),
-        ("--positives 0", "are 1 or more"),
+        ("--positives 0", "--positives 0: give 1 or more"),
         ("--same pneumonia", "--same pneumonia: write FINDING=FINDING"),
         ("--policy best", "policy"),
     ],

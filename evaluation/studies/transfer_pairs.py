@@ -1,0 +1,220 @@
+"""Which systems are judged on which data sets of `cxr transfer`: on what split, by what names."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.json_files import read_json
+from data_prep.contracts.words import counted
+from data_prep.store.dataset import DataSet, Target
+from evaluation.decisions.decision import Decision
+from evaluation.decisions.test_set import TestSet
+from evaluation.systems.eligibility import sets_of_run
+
+
+@dataclass(frozen=True)
+class TrainedSystem:
+    """A system as its training left it."""
+
+    name: str
+    folder: Path
+    info: Mapping[str, Any]  # as `run.json` or the export holds it
+    learnt: Sequence[str]  # findings
+    decision: Decision | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A system and a data set that it is judged on."""
+
+    system: str
+    data_set: str
+    home: bool  # whether it was trained there
+    names: Mapping[str, str]  # what the data set calls the findings that the system learned
+    test_set: TestSet
+    decision: Decision | None  # from home
+
+
+def pair_systems(
+    systems: Sequence[TrainedSystem],
+    sets: Mapping[str, DataSet],
+    own_splits: Mapping[tuple[str, str], str],
+    *,
+    same: Mapping[str, Sequence[str]],
+    targets: Sequence[str],
+) -> tuple[list[Pair], list[str]]:
+    """Pair each system with each data set that labels what it learned.
+
+    Args:
+        systems: In the order of the page.
+        sets: Data sets by name.
+        own_splits: By data set and system, the split on which the system was made, if that is of
+            the data set, else the default one.
+        same: Findings that count as one another.
+        targets: What is judged where a data set has several targets.
+
+    Returns:
+        The pairs, and what to know about them and about what is left out.
+
+    Raises:
+        InputError: No system can be judged anywhere, or what is judged is not clear.
+    """
+    for asked in targets:
+        if not any(asked in dataset.targets for dataset in sets.values()):
+            raise InputError(f"transfer --target {asked}: is a target of none of the data sets")
+    splits, notes = _splits(systems, sets, own_splits)
+    pairs: list[Pair] = []
+    for system in systems:
+        for name, dataset in sets.items():
+            labelled = set(dataset.findings["finding"])
+            names = _names_here(system.learnt, labelled, same)
+            if not names:
+                notes.append(_no_name(system, name, labelled))
+                continue
+            target = _target_here(dataset, names.values(), targets)
+            if target is None:
+                own = ", ".join(names.values())
+                notes.append(
+                    f"{system.name} on {name}: no target of {name} follows from {own} alone."
+                )
+                continue
+            test_set = TestSet(dataset, target, splits[name, system.name])
+            home = _is_home(system.info, dataset)
+            pairs.append(Pair(system.name, name, home, names, test_set, system.decision))
+        notes += _home_notes(system, pairs)
+    for name in dict.fromkeys(pair.data_set for pair in pairs):
+        if (sets[name].images["patient_id_source"] == "assumed_image").any():
+            notes.append(
+                f"{name} does not name all patients: an image without one counts as a patient, and "
+                "intervals are rather too short."
+            )
+    if not pairs:
+        raise InputError(f"transfer: no system can be judged on any data set. {' '.join(notes)}")
+    return pairs, notes
+
+
+def _home_notes(system: TrainedSystem, pairs: Sequence[Pair]) -> Iterator[str]:
+    if system.decision is None:
+        yield (
+            f"{system.name} holds no operating point from its training ({system.folder}): AUROC "
+            "and local thresholds only."
+        )
+    if not any(pair.home for pair in pairs if pair.system == system.name):
+        yield (
+            f"The data set that {system.name} was trained on is not among these: no drop is told."
+        )
+
+
+def _splits(
+    systems: Sequence[TrainedSystem],
+    sets: Mapping[str, DataSet],
+    own_splits: Mapping[tuple[str, str], str],
+) -> tuple[dict[tuple[str, str], str], list[str]]:
+    """The split that each data set judges each system on, and what to know about it.
+
+    All systems are judged on the split of those that were trained there, where these have one.
+    """
+    splits: dict[tuple[str, str], str] = {}
+    notes = []
+    for name, dataset in sets.items():
+        own = {
+            system.name: own_splits[name, system.name]
+            for system in systems
+            if _is_home(system.info, dataset)
+        }
+        different = set(own.values())
+        common = different.pop() if len(different) == 1 else TestSet.split
+        if different:
+            each = ", ".join(f"{system} '{split}'" for system, split in own.items())
+            notes.append(
+                f"{name}: each system trained there is judged on the test images of its own split "
+                f"({each}), others on '{common}': compare them within one split only."
+            )
+        for system in systems:
+            split = splits[name, system.name] = own.get(system.name, common)
+            learnt_on = (system.info.get("data_set") or {}).get("split")
+            if system.name in own and learnt_on and learnt_on != split:
+                notes.append(
+                    f"{system.name} learned on split '{learnt_on}', which {name} does not have: "
+                    f"judged on the test images of '{split}' that it has not seen."
+                )
+            before = [learned["content_id"] for learned in sets_of_run(system.info)]
+            if system.name not in own and dataset.ids["content_id"] in before:
+                notes.append(
+                    f"{system.name} began with weights that had learned from {name}, which is no "
+                    "external data set for it."
+                )
+    return splits, notes
+
+
+def _no_name(system: TrainedSystem, data_set: str, labelled: set[str]) -> str:
+    learnt = system.learnt
+    return (
+        f"{system.name} learned {', '.join(learnt)}, which {data_set} does not label (it has "
+        f"{', '.join(sorted(labelled))}); --same {learnt[0]}=NAME, where one of these means the "
+        "same."
+    )
+
+
+def _is_home(info: Mapping[str, Any], dataset: DataSet) -> bool:
+    """Whether a run was trained on a data set; that of its starting weights is not its home."""
+    made_on = info.get("data_set") or {}
+    return bool(made_on.get("content_id") == dataset.ids["content_id"])
+
+
+def decision_from_home(path: Path, policy: str) -> Decision | None:
+    """The decision that a run's training ended with, or that an export holds.
+
+    Raises:
+        InputError: There are several, or it has no threshold by the policy.
+    """
+    for folder in (path / "decisions", path / "validation" / "decisions"):
+        stored = sorted(folder.glob("*.json"))
+        if len(stored) > 1:
+            raise InputError(f"{folder}: holds several decisions; transfer judges runs of one")
+        if stored:
+            decision = Decision.from_dict(read_json(stored[0], "decision"))
+            if policy not in decision.thresholds:
+                held = ", ".join(decision.thresholds)
+                raise InputError(f"{stored[0]}: has no threshold by {policy}; --policy {held}")
+            return decision
+    return None
+
+
+def _names_here(
+    learnt: Sequence[str], labelled: Collection[str], same: Mapping[str, Sequence[str]]
+) -> dict[str, str]:
+    """What a data set calls the findings that a system learned, where it labels them.
+
+    Example:
+        >>> _names_here(["opacity", "mass"], ["pneumonia"], {"opacity": ["pneumonia"]})
+        {'opacity': 'pneumonia'}
+    """
+    names = {own: [own, *same.get(own, ())] for own in learnt}
+    return {
+        own: next(name for name in called if name in labelled)
+        for own, called in names.items()
+        if not set(called).isdisjoint(labelled)
+    }
+
+
+def _target_here(dataset: DataSet, names: Collection[str], asked: Sequence[str]) -> Target | None:
+    """What of a data set is judged: the target that a system's findings answer, if there is one.
+
+    Raises:
+        InputError: There are several, and none of them is asked for.
+    """
+    wanted = [dataset.targets[name] for name in asked if name in dataset.targets]
+    fitting = [target for target in dataset.targets.values() if set(target.any_of) <= set(names)]
+    chosen = [target for target in wanted if target in fitting] or fitting
+    if len(chosen) > 1:
+        raise InputError(
+            f"{dataset.folder}: {counted(len(fitting), 'target')} of its "
+            f"{', '.join(dataset.targets)} can be judged by {', '.join(names)}; choose one with "
+            "--target"
+        )
+    return chosen[0] if chosen else None
