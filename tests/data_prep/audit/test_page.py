@@ -3,7 +3,6 @@
 import re
 import shutil
 from html.parser import HTMLParser
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -250,7 +249,7 @@ def test_real_audit_fits_in_a_few_megabytes(html):
     assert len(html.encode()) < 2_000_000
 
 
-def test_page_lies_beside_the_json(dataset, found, tmp_path: Path):
+def test_page_lies_beside_the_json(dataset, found, tmp_path):
     page = write_audit(dataset, found, tmp_path)
     written = sorted(path.name for path in tmp_path.iterdir())
     assert written == ["audit.html", "audit.json", "audit_cases.csv"]

@@ -56,7 +56,7 @@ FLIP, ALL = chain(horizontal_flip=1.0), chain(**EVERYTHING)
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(boxes=boxes_on_canvas(), seed=seeds)
-def test_two_flips_give_back_image_and_boxes(boxes: np.ndarray, seed: int) -> None:
+def test_two_flips_give_back_image_and_boxes(boxes, seed):
     pixels = noise_image()
     once = augment(FLIP, pixels, boxes, seed)
     twice = augment(FLIP, once[0], once[1], seed)
@@ -75,7 +75,7 @@ def test_two_flips_give_back_image_and_boxes(boxes: np.ndarray, seed: int) -> No
         (WIDTH - 2, 0, WIDTH, HEIGHT),
     ],
 )
-def test_box_on_the_border_survives_flip(box: tuple[int, ...]) -> None:
+def test_box_on_the_border_survives_flip(box):
     _, boxes, kept = augment(FLIP, noise_image(), np.array([box], float), seed=3)
     x1, y1, x2, y2 = box
     assert kept.tolist() == [0]
@@ -84,7 +84,7 @@ def test_box_on_the_border_survives_flip(box: tuple[int, ...]) -> None:
 
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(boxes=boxes_on_canvas(), seed=seeds)
-def test_boxes_stay_inside_and_in_order(boxes: np.ndarray, seed: int) -> None:
+def test_boxes_stay_inside_and_in_order(boxes, seed):
     pixels, moved, kept = augment(ALL, noise_image(), boxes, seed)
     assert pixels.shape == (HEIGHT, WIDTH)
     assert pixels.dtype == np.uint8
@@ -99,7 +99,7 @@ def test_boxes_stay_inside_and_in_order(boxes: np.ndarray, seed: int) -> None:
 
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(seed=seeds, other=seeds)
-def test_the_seed_alone_decides(seed: int, other: int) -> None:
+def test_the_seed_alone_decides(seed, other):
     boxes = np.array([[10.0, 10.0, 60.0, 60.0]])
     first = augment(ALL, noise_image(), boxes, seed)
     augment(ALL, noise_image(1), None, other)  # whatever happens in between
@@ -109,12 +109,12 @@ def test_the_seed_alone_decides(seed: int, other: int) -> None:
             np.testing.assert_array_equal(one, two)
 
 
-def test_different_seeds_differ() -> None:
+def test_different_seeds_differ():
     images = {augment(ALL, noise_image(), None, seed)[0].tobytes() for seed in range(20)}
     assert len(images) == 20
 
 
-def test_large_seeds_differ_too() -> None:
+def test_large_seeds_differ_too():
     images = {augment(ALL, noise_image(), None, seed + 2**40)[0].tobytes() for seed in range(20)}
     assert len(images) == 20
 
@@ -122,7 +122,7 @@ def test_large_seeds_differ_too() -> None:
 @pytest.mark.parametrize(
     "settings_", [{"shift": 0.1}, {"scale": 0.3}, {"scale": 0.2, "shift": 0.1}]
 )
-def test_box_moves_with_the_lesion(settings_: dict[str, float]) -> None:
+def test_box_moves_with_the_lesion(settings_):
     pixels = np.zeros((200, 300), np.uint8)
     pixels[80:130, 100:190] = 255
     for seed in range(20):
@@ -134,7 +134,7 @@ def test_box_moves_with_the_lesion(settings_: dict[str, float]) -> None:
         np.testing.assert_allclose(boxes[0], drawn, atol=0.51)
 
 
-def test_box_of_a_turned_ellipse_stays_tight() -> None:
+def test_box_of_a_turned_ellipse_stays_tight():
     y, x = np.mgrid[:200, :300] + 0.5
     pixels = (((x - 140) / 50) ** 2 + ((y - 90) / 25) ** 2 <= 1).astype(np.uint8) * 255
     for seed in range(20):
@@ -146,7 +146,7 @@ def test_box_of_a_turned_ellipse_stays_tight() -> None:
         np.testing.assert_allclose(boxes[0], drawn, atol=1.5)
 
 
-def test_scaling_keeps_the_shape_of_the_heart() -> None:
+def test_scaling_keeps_the_shape_of_the_heart():
     box = np.array([[140.0, 90.0, 160.0, 110.0]])
     for seed in range(20):
         _, boxes, _ = augment(chain(scale=0.5), np.zeros((200, 300), np.uint8), box, seed)
@@ -154,7 +154,7 @@ def test_scaling_keeps_the_shape_of_the_heart() -> None:
         assert x2 - x1 == pytest.approx(y2 - y1, abs=1e-3)
 
 
-def test_box_mostly_out_of_the_image_is_dropped_and_the_rest_clipped() -> None:
+def test_box_mostly_out_of_the_image_is_dropped_and_the_rest_clipped():
     corner = np.array([[0.0, 0.0, 10.0, 10.0], [40.0, 30.0, 80.0, 60.0]])
     seen = set()
     for seed in range(40):
@@ -168,7 +168,7 @@ def test_box_mostly_out_of_the_image_is_dropped_and_the_rest_clipped() -> None:
     assert seen == {(0, 1), (1,)}
 
 
-def test_nothing_asked_is_nothing_done() -> None:
+def test_nothing_asked_is_nothing_done():
     assert build_augmentation() is None
     pixels, boxes = noise_image(), np.array([[1.0, 2.0, 30.0, 40.0]])
     same, kept_boxes, kept = augment(None, pixels, boxes, seed=0)
@@ -177,7 +177,7 @@ def test_nothing_asked_is_nothing_done() -> None:
     assert kept.tolist() == [0]
 
 
-def test_hearts_are_not_mirrored_unless_asked() -> None:
+def test_hearts_are_not_mirrored_unless_asked():
     left = np.zeros((64, 64), np.uint8)
     left[:, :20] = 200
     settings_ = {**EVERYTHING, "horizontal_flip": 0.0, "noise": 0, "shift": 0.05}
@@ -196,7 +196,7 @@ _OF_OLD = {
 
 
 @pytest.mark.parametrize("seed", list(_OF_OLD))
-def test_images_of_a_configuration_and_seed_stay_what_they_were(seed: int) -> None:
+def test_images_of_a_configuration_and_seed_stay_what_they_were(seed):
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     pixels = ((x * 2 + y * 3) % 256).astype(np.uint8)
     small = chain(rotate_degrees=10.0, scale=0.15, shift=0.08, brightness=0.2, contrast=0.2)
@@ -206,7 +206,7 @@ def test_images_of_a_configuration_and_seed_stay_what_they_were(seed: int) -> No
     np.testing.assert_allclose(boxes, _OF_OLD[seed][1], atol=2e-3)
 
 
-def test_stretching_draws_width_and_height_apart_within_one_range() -> None:
+def test_stretching_draws_width_and_height_apart_within_one_range():
     box = np.array([[50.0, 35.0, 70.0, 55.0]])
     sides = np.array([
         [x2 - x1, y2 - y1]
@@ -221,12 +221,12 @@ def test_stretching_draws_width_and_height_apart_within_one_range() -> None:
     assert abs(np.corrcoef(sides.T)[0, 1]) < 0.2
 
 
-def test_stretching_without_a_range_is_refused() -> None:
+def test_stretching_without_a_range_is_refused():
     with pytest.raises(InputError, match="give scale"):
         build_augmentation(shift=0.1, stretch=True)
 
 
-def test_gamma_keeps_black_white_and_the_order_of_greys() -> None:
+def test_gamma_keeps_black_white_and_the_order_of_greys():
     ramp = np.tile(np.arange(256, dtype=np.uint8), (4, 1))
     middles = set()
     for seed in range(20):
@@ -238,7 +238,7 @@ def test_gamma_keeps_black_white_and_the_order_of_greys() -> None:
     assert low - 1 <= min(middles) < 128 < max(middles) <= high + 1
 
 
-def test_a_box_goes_when_a_hole_covers_most_of_it_and_stays_as_it_is_otherwise() -> None:
+def test_a_box_goes_when_a_hole_covers_most_of_it_and_stays_as_it_is_otherwise():
     given_boxes = np.array([[10.3, 10.2, 40.7, 40.6], [60.5, 30.5, 66.5, 36.5]])
     white = np.full((HEIGHT, WIDTH), 255, np.uint8)
     gone = 0
@@ -254,7 +254,7 @@ def test_a_box_goes_when_a_hole_covers_most_of_it_and_stays_as_it_is_otherwise()
     assert gone > 5
 
 
-def test_each_dropped_box_is_counted_under_its_reason() -> None:
+def test_each_dropped_box_is_counted_under_its_reason():
     corner, tiny = [0.0, 0.0, 10.0, 10.0], [50.0, 40.0, 53.0, 43.0]
     far = chain(shift=0.3)
     reasons = {
@@ -276,12 +276,12 @@ def test_each_dropped_box_is_counted_under_its_reason() -> None:
     "settings_",
     [{"rotate_degrees": -1}, {"scale": 1.0}, {"noise": float("nan")}, {"horizontal_flip": 2}],
 )
-def test_impossible_settings_are_refused(settings_: dict[str, float]) -> None:
+def test_impossible_settings_are_refused(settings_):
     with pytest.raises(InputError, match=next(iter(settings_))):
         build_augmentation(**settings_)
 
 
-def test_boxes_of_another_shape_are_refused() -> None:
+def test_boxes_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"\(N, 4\)"):
         augment(FLIP, noise_image(), np.zeros((2, 5)), seed=0)
 
@@ -299,7 +299,7 @@ def test_reading_pixels_does_not_import_albumentations_pandas_or_torch() -> None
     assert answer.stdout.strip() == "[]"
 
 
-def test_albumentations_is_told_not_to_call_out_before_it_is_imported() -> None:
+def test_albumentations_is_told_not_to_call_out_before_it_is_imported():
     assert os.environ["NO_ALBUMENTATIONS_UPDATE"] == "1"
     source = inspect.getsource(sys.modules[augment.__module__])
     assert source.index('os.environ["NO_ALB') < source.index("\nimport albumentations")

@@ -20,7 +20,7 @@ def lesion(box: tuple[int, int, int, int]) -> tuple[np.ndarray, np.ndarray]:
 BOXES = [(50, 50, 90, 80), (10, 40, 50, 90), (60, 10, 80, 50), (5, 5, 45, 35)]
 
 
-def test_boxes_lie_on_their_lesions_wherever_the_parts_meet() -> None:
+def test_boxes_lie_on_their_lesions_wherever_the_parts_meet():
     images, boxes = zip(*map(lesion, BOXES), strict=True)
     for seed in range(30):
         mosaic = join_mosaic(images, boxes, seed)
@@ -34,7 +34,7 @@ def test_boxes_lie_on_their_lesions_wherever_the_parts_meet() -> None:
         assert mosaic.pixels[~inside].max() < 130
 
 
-def test_the_seed_alone_decides_where_the_parts_meet() -> None:
+def test_the_seed_alone_decides_where_the_parts_meet():
     images, boxes = zip(*map(lesion, BOXES), strict=True)
     first, again = (join_mosaic(images, boxes, 5) for _ in range(2))
     np.testing.assert_array_equal(first.pixels, again.pixels)
@@ -42,7 +42,7 @@ def test_the_seed_alone_decides_where_the_parts_meet() -> None:
     assert len(met) > 15
 
 
-def test_boxes_that_are_cut_off_or_become_too_small_are_counted() -> None:
+def test_boxes_that_are_cut_off_or_become_too_small_are_counted():
     images = [np.zeros((SIZE, SIZE), np.uint8)] * 4
     edge = np.array([[0.0, 0.0, 20.0, 20.0], [48.0, 48.0, 50.5, 52.0]])  # outermost; tiny
     none = np.zeros((0, 4))
@@ -57,6 +57,6 @@ def test_boxes_that_are_cut_off_or_become_too_small_are_counted() -> None:
     assert small > 0
 
 
-def test_images_of_different_sizes_are_refused() -> None:
+def test_images_of_different_sizes_are_refused():
     with pytest.raises(InputError, match="needs 4 squares of one size"):
         join_mosaic([np.zeros((8, 8), np.uint8)] * 3, [np.zeros((0, 4))] * 3, 0)

@@ -9,7 +9,7 @@ from data_prep.contracts.errors import InputError
 
 @pytest.mark.parametrize("view", [View(), View(flip=True), View(scale=0.8), View(scale=1.3)])
 @pytest.mark.parametrize("size", [96, 256])
-def test_boxes_come_back_exactly(view: View, size: int) -> None:
+def test_boxes_come_back_exactly(view, size):
     boxes = np.array([[3.0, 5.0, 40.5, 60.25], [0.0, 0.0, size, size]])
     seen = boxes.copy()
     if view.flip:
@@ -21,13 +21,13 @@ def test_boxes_come_back_exactly(view: View, size: int) -> None:
     assert view.canvas(size) % 32 == 0
 
 
-def test_a_box_in_the_black_border_has_no_area_left() -> None:
+def test_a_box_in_the_black_border_has_no_area_left():
     view = View(scale=0.8)  # 205 px in a square of 224
     x1, _, x2, _ = view.boxes_back(np.array([[0.0, 50.0, 9.0, 60.0]]), 256)[0]
     assert (x1, x2) == (0.0, 0.0)
 
 
-def test_the_plain_view_is_always_there_and_first() -> None:
+def test_the_plain_view_is_always_there_and_first():
     assert parse_views("scale1.2, flip") == (View(), View(scale=1.2), View(flip=True))
 
 
@@ -42,7 +42,7 @@ def test_the_plain_view_is_always_there_and_first() -> None:
         ("scale1.0", "'scale1.0' is there already"),
     ],
 )
-def test_what_is_no_view_is_refused(text: str, message: str) -> None:
+def test_what_is_no_view_is_refused(text, message):
     with pytest.raises(InputError) as caught:
         parse_views(text)
     assert message in str(caught.value)

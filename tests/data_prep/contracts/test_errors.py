@@ -5,7 +5,7 @@ import pickle
 from data_prep.contracts.errors import InputError
 
 
-def test_message_is_one_printable_line_of_bounded_length() -> None:
+def test_message_is_one_printable_line_of_bounded_length():
     message = str(InputError(f"a.csv: line 2: x='1\n2\x1b[31m\u202e{'x' * 9_000}' is not a number"))
     assert message.startswith("a.csv: line 2: x='1\ufffd2\ufffd[31m\ufffdxxx")
     assert message.endswith("xxx' is not a number")
@@ -13,6 +13,6 @@ def test_message_is_one_printable_line_of_bounded_length() -> None:
     assert len(message) < 2_000
 
 
-def test_message_comes_back_whole_from_another_process() -> None:
+def test_message_comes_back_whole_from_another_process():
     error = pickle.loads(pickle.dumps(InputError("a.csv: is empty")))  # noqa: S301 - our own
     assert str(error) == "a.csv: is empty"

@@ -22,7 +22,7 @@ from data_prep.contracts.folders import (
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:
+def test_interrupted_write_keeps_the_old_file(tmp_path):
     path = tmp_path / "table"
     path.write_text("old")
 
@@ -37,7 +37,7 @@ def test_interrupted_write_keeps_the_old_file(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_full_disk_is_one_clear_line(tmp_path: Path) -> None:
+def test_full_disk_is_one_clear_line(tmp_path):
     def write_to_full_disk() -> None:
         with atomic_path(tmp_path / "table"):
             raise OSError(errno.ENOSPC, "No space left on device")
@@ -46,7 +46,7 @@ def test_full_disk_is_one_clear_line(tmp_path: Path) -> None:
         write_to_full_disk()
 
 
-def test_work_that_cannot_fit_is_refused_before_it_starts(tmp_path: Path) -> None:
+def test_work_that_cannot_fit_is_refused_before_it_starts(tmp_path):
     require_free_space(tmp_path / "not" / "yet", 1)
     with pytest.raises(InputError, match="MiB are free"):
         require_free_space(tmp_path, 2**62)
@@ -60,7 +60,7 @@ def _try_to_lock(folder: Path, answers: multiprocessing.Queue) -> None:
         answers.put(str(error))
 
 
-def test_second_writer_is_refused_and_the_lock_goes_afterwards(tmp_path: Path) -> None:
+def test_second_writer_is_refused_and_the_lock_goes_afterwards(tmp_path):
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
     with folder_lock(tmp_path):
@@ -80,7 +80,7 @@ def _wait_for_lock(folder: Path, answers: multiprocessing.Queue) -> None:
         answers.put((folder / "made").read_text())
 
 
-def test_a_writer_may_wait_and_finds_what_the_other_made(tmp_path: Path) -> None:
+def test_a_writer_may_wait_and_finds_what_the_other_made(tmp_path):
     context = multiprocessing.get_context("spawn")
     answers = context.Queue()
     writers = [
@@ -98,26 +98,26 @@ def test_a_writer_may_wait_and_finds_what_the_other_made(tmp_path: Path) -> None
     assert not (tmp_path / "set" / ".lock").exists()
 
 
-def test_file_in_the_place_of_a_folder_is_named(tmp_path: Path) -> None:
+def test_file_in_the_place_of_a_folder_is_named(tmp_path):
     (tmp_path / "out").write_text("")
     with pytest.raises(InputError, match="a file stands where a folder is needed"):
         make_folder(tmp_path / "out" / "inner")
 
 
-def test_provenance_names_versions_and_command() -> None:
+def test_provenance_names_versions_and_command():
     facts = provenance()
     assert {"python", "numpy", "pydicom"} <= set(facts["versions"])
     assert facts["command"].split()[0] == "cxr"
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
-def test_provenance_names_the_revision_of_the_checkout() -> None:
+def test_provenance_names_the_revision_of_the_checkout():
     command = ["git", "-C", str(ROOT), "rev-parse", "--short=12", "HEAD"]
     head = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     assert str(provenance()["revision"]).removesuffix("-dirty").endswith(head)
 
 
-def test_folder_made_for_work_that_wrote_nothing_goes_again(tmp_path: Path) -> None:
+def test_folder_made_for_work_that_wrote_nothing_goes_again(tmp_path):
     with pytest.raises(InputError), folder_lock(tmp_path / "new"):
         raise InputError("refused")
     (tmp_path / "old").mkdir()
@@ -126,7 +126,7 @@ def test_folder_made_for_work_that_wrote_nothing_goes_again(tmp_path: Path) -> N
     assert [p.name for p in tmp_path.iterdir()] == ["old"]
 
 
-def test_a_folder_that_another_made_meanwhile_stays_as_it_is(tmp_path: Path) -> None:
+def test_a_folder_that_another_made_meanwhile_stays_as_it_is(tmp_path):
     out = tmp_path / "export"
 
     def make_after_the_other() -> None:

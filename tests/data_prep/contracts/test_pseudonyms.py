@@ -60,18 +60,18 @@ def tables_with_names(root: Path) -> SourceTables:
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(max_size=64), min_size=2, unique=True, max_size=30))
-def test_different_names_get_different_hashes(names: list[str]) -> None:
+def test_different_names_get_different_hashes(names):
     hashes = [keyed_hash(KEY, name) for name in names]
     assert len(set(hashes)) == len(names)
     assert all(len(text) == 24 and set(text) <= set("0123456789abcdef") for text in hashes)
     assert set(hashes).isdisjoint(keyed_hash(OTHER_KEY, name) for name in names)
 
 
-def test_numbers_of_a_hospital_stay_apart_by_the_hundred_thousand() -> None:
+def test_numbers_of_a_hospital_stay_apart_by_the_hundred_thousand():
     assert len({keyed_hash(KEY, f"patient:{number:08d}") for number in range(100_000)}) == 100_000
 
 
-def test_every_table_has_the_same_new_name_of_an_image(tmp_path: Path) -> None:
+def test_every_table_has_the_same_new_name_of_an_image(tmp_path):
     before = tables_with_names(tmp_path)
     after, names = _pseudonymise(before, KEY)
     for table in ("images", "findings", "boxes", "box_coverage", "split", "official"):
@@ -86,7 +86,7 @@ def test_every_table_has_the_same_new_name_of_an_image(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(after.images, again.images)
 
 
-def test_paths_stay_true_in_memory_until_they_are_hidden(tmp_path: Path) -> None:
+def test_paths_stay_true_in_memory_until_they_are_hidden(tmp_path):
     after, _ = _pseudonymise(tables_with_names(tmp_path), KEY)
     assert after.images["path"].tolist() == ["DOE^JANE/a.dcm", "DOE^JANE/b.dcm"]
     hidden = hide_paths(after.images, KEY)
@@ -96,7 +96,7 @@ def test_paths_stay_true_in_memory_until_they_are_hidden(tmp_path: Path) -> None
     assert hide_paths(without, KEY)["path"].isna().all()
 
 
-def test_nothing_that_is_written_holds_an_old_name(tmp_path: Path) -> None:
+def test_nothing_that_is_written_holds_an_old_name(tmp_path):
     source, out = tmp_path / "source", tmp_path / "out"
     out.mkdir()
     after, _ = _pseudonymise(tables_with_names(source), KEY)
@@ -120,7 +120,7 @@ def test_nothing_that_is_written_holds_an_old_name(tmp_path: Path) -> None:
             assert secret not in found, (path.name, secret)
 
 
-def test_hidden_files_are_found_again_with_the_key_alone(tmp_path: Path) -> None:
+def test_hidden_files_are_found_again_with_the_key_alone(tmp_path):
     for name in ("DOE^JANE/a.dcm", "deep/er/b"):
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(name)
@@ -137,7 +137,7 @@ def test_hidden_files_are_found_again_with_the_key_alone(tmp_path: Path) -> None
     assert find_hidden(tmp_path, OTHER_KEY, wanted) == {}
 
 
-def test_a_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
+def test_a_key_is_made_once_for_its_owner_alone(tmp_path):
     path = tmp_path / "id.key"
     key = read_id_key(path, tmp_path / "out")
     assert len(key) == 32
@@ -149,7 +149,7 @@ def test_a_key_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
     assert key.hex()[:8] not in key_id(key)
 
 
-def test_an_unfit_key_is_refused_with_the_way_out(tmp_path: Path) -> None:
+def test_an_unfit_key_is_refused_with_the_way_out(tmp_path):
     def refused(path: Path, message: str, *folders: Path) -> None:
         with pytest.raises(InputError, match=message):
             read_id_key(path, *folders)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -27,7 +26,7 @@ BOXES = pd.DataFrame(
 )
 
 
-def test_table_survives_writing_and_reading(tmp_path: Path) -> None:
+def test_table_survives_writing_and_reading(tmp_path):
     tables.write_table(BOXES, tmp_path / "boxes.parquet", "boxes")
     pd.testing.assert_frame_equal(tables.read_table(tmp_path / "boxes.parquet", "boxes"), BOXES)
 
@@ -46,17 +45,17 @@ def test_table_survives_writing_and_reading(tmp_path: Path) -> None:
     ],
     ids=["zero width", "outside", "nan", "infinite", "no id", "empty id", "text", "stranger"],
 )
-def test_broken_rule_names_table_row_and_value(change: dict[str, object], message: str) -> None:
+def test_broken_rule_names_table_row_and_value(change, message):
     with pytest.raises(InputError, match=message):
         tables.validate_table(BOXES.assign(**change), "boxes", "boxes.parquet")
 
 
-def test_missing_column_is_named() -> None:
+def test_missing_column_is_named():
     with pytest.raises(InputError, match="column 'reader' is missing"):
         tables.validate_table(BOXES.drop(columns="reader"), "boxes")
 
 
-def test_repeated_key_is_named() -> None:
+def test_repeated_key_is_named():
     frame = pd.DataFrame({"image_id": ["a", "a"], "role": "train", "fold": 0})
     with pytest.raises(InputError, match="image_id must be unique; row 0, image_id 'a'"):
         tables.validate_table(frame, "split")
@@ -65,7 +64,7 @@ def test_repeated_key_is_named() -> None:
 @pytest.mark.parametrize(
     ("values", "message"), [([1.0, 2.0], "grid_h x grid_w"), (3.0, "values must hold lists")]
 )
-def test_map_must_have_the_size_it_says(values: object, message: str) -> None:
+def test_map_must_have_the_size_it_says(values, message):
     frame = pd.DataFrame(
         {"image_id": ["a"], "finding": "f", "method": "cam", "grid_h": 2, "grid_w": 2,
          "values": [values], "x1": 0.0, "y1": 0.0, "x2": 8.0, "y2": 8.0}
@@ -74,32 +73,32 @@ def test_map_must_have_the_size_it_says(values: object, message: str) -> None:
         tables.validate_table(frame, "maps")
 
 
-def test_invalid_table_leaves_no_file(tmp_path: Path) -> None:
+def test_invalid_table_leaves_no_file(tmp_path):
     with pytest.raises(InputError):
         tables.write_table(BOXES.assign(x1=-1.0), tmp_path / "boxes.parquet", "boxes")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_parts_are_read_in_order_of_their_names(tmp_path: Path) -> None:
+def test_parts_are_read_in_order_of_their_names(tmp_path):
     for number, row in enumerate(["b", "a"]):
         part = BOXES.head(1).assign(image_id=row)
         tables.write_table(part, tmp_path / f"part-{number:05d}.parquet", "boxes")
     assert tables.read_table(tmp_path, "boxes")["image_id"].tolist() == ["b", "a"]
 
 
-def test_columns_are_read_alone(tmp_path: Path) -> None:
+def test_columns_are_read_alone(tmp_path):
     tables.write_table(BOXES, tmp_path / "boxes.parquet", "boxes")
     some = tables.read_table(tmp_path / "boxes.parquet", "boxes", ["finding", "x1"])
     pd.testing.assert_frame_equal(some, BOXES[["finding", "x1"]])
 
 
-def test_repeated_text_takes_hardly_any_room(tmp_path: Path) -> None:
+def test_repeated_text_takes_hardly_any_room(tmp_path):
     rows = pd.concat([BOXES] * 20_000, ignore_index=True)
     tables.write_table(rows, tmp_path / "boxes.parquet", "boxes")
     assert (tmp_path / "boxes.parquet").stat().st_size < 20_000
 
 
-def test_missing_table_and_foreign_file_are_refused(tmp_path: Path) -> None:
+def test_missing_table_and_foreign_file_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such table"):
         tables.read_table(tmp_path / "boxes.parquet", "boxes")
     (tmp_path / "boxes.parquet").write_bytes(b"not parquet")
@@ -107,7 +106,7 @@ def test_missing_table_and_foreign_file_are_refused(tmp_path: Path) -> None:
         tables.read_table(tmp_path / "boxes.parquet", "boxes")
 
 
-def test_other_schema_version_is_refused(tmp_path: Path) -> None:
+def test_other_schema_version_is_refused(tmp_path):
     path = tmp_path / "boxes.parquet"
     tables.write_table(BOXES, path, "boxes")
     table = pq.read_table(path)
@@ -116,7 +115,7 @@ def test_other_schema_version_is_refused(tmp_path: Path) -> None:
         tables.read_table(path, "boxes")
 
 
-def test_json_keeps_kind_and_refuses_nan(tmp_path: Path) -> None:
+def test_json_keeps_kind_and_refuses_nan(tmp_path):
     path = tmp_path / "run.json"
     write_json(path, "run", {"n": np.int64(3)})
     assert read_json(path, "run")["n"] == 3
@@ -127,7 +126,7 @@ def test_json_keeps_kind_and_refuses_nan(tmp_path: Path) -> None:
     assert json.loads(path.read_text())["n"] == 3, "the refused write left the old file whole"
 
 
-def test_digest_sees_values_not_row_order() -> None:
+def test_digest_sees_values_not_row_order():
     digest = tables.frame_digest(BOXES, ["image_id", "x1"])
     assert digest == tables.frame_digest(BOXES[::-1], ["image_id", "x1"])
     assert digest != tables.frame_digest(BOXES.assign(x1=[0.0, 41.0]), ["image_id", "x1"])

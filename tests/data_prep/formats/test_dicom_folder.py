@@ -112,9 +112,7 @@ NO_PIXELS = {"PixelData": None, "Rows": None, "Columns": None}
         ({"PixelData": None, "FloatPixelData": b"0" * 16}, "floating-point"),
     ],
 )
-def test_what_is_no_frontal_chest_radiograph_is_left_out(
-    tmp_path: Path, elements: dict[str, Any], expected: str
-) -> None:
+def test_what_is_no_frontal_chest_radiograph_is_left_out(tmp_path, elements, expected):
     path = write_file(tmp_path / "a.dcm", **elements)
     assert expected in str(reason(path))
     assert why_no_radiograph(path) == (reason(path), True)
@@ -141,7 +139,7 @@ def test_what_is_no_frontal_chest_radiograph_is_left_out(
         {"Rows": 64, "PhotometricInterpretation": "MONOCHROME1"},
     ],
 )
-def test_what_may_be_one_is_taken(tmp_path: Path, elements: dict[str, Any]) -> None:
+def test_what_may_be_one_is_taken(tmp_path, elements):
     path = write_file(tmp_path / "a.dcm", **elements)
     assert reason(path) is None
     assert why_no_radiograph(path) == (None, True)
@@ -155,7 +153,7 @@ def test_what_may_be_one_is_taken(tmp_path: Path, elements: dict[str, Any]) -> N
         uid.DeflatedExplicitVRLittleEndian,
     ],
 )
-def test_every_encoding_of_a_header_is_read(tmp_path: Path, syntax: str) -> None:
+def test_every_encoding_of_a_header_is_read(tmp_path, syntax):
     little = not uid.UID(syntax).is_little_endian
     pixels = np.frombuffer(PIXELS, np.uint16).astype(">u2").tobytes() if little else PIXELS
     path = write_file(tmp_path / "a", syntax=syntax, PixelData=pixels, PatientAge="045Y")
@@ -165,7 +163,7 @@ def test_every_encoding_of_a_header_is_read(tmp_path: Path, syntax: str) -> None
     assert "MR" in str(reason(path))
 
 
-def test_a_file_without_preamble_is_read_and_one_of_another_kind_is_named(tmp_path: Path) -> None:
+def test_a_file_without_preamble_is_read_and_one_of_another_kind_is_named(tmp_path):
     whole = write_file(tmp_path / "whole").read_bytes()
     meta = 132 + 12 + int.from_bytes(whole[140:144], "little")
     (tmp_path / "bare").write_bytes(whole[meta:])
@@ -181,9 +179,7 @@ def test_a_file_without_preamble_is_read_and_one_of_another_kind_is_named(tmp_pa
         assert expected in str(reason(tmp_path / name)), name
 
 
-def test_every_file_is_looked_at_whatever_its_name_and_a_pipe_is_not_waited_for(
-    tmp_path: Path,
-) -> None:
+def test_every_file_is_looked_at_whatever_its_name_and_a_pipe_is_not_waited_for(tmp_path):
     write_file(tmp_path / "deep" / "er" / "IM000001")
     write_file(tmp_path / "b.png")
     (tmp_path / ".hidden").write_text("x")
@@ -199,9 +195,7 @@ def test_every_file_is_looked_at_whatever_its_name_and_a_pipe_is_not_waited_for(
     assert sorted(files_below(tmp_path)) == list(found)
 
 
-def test_workers_find_the_same_as_one_process(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_workers_find_the_same_as_one_process(tmp_path, monkeypatch):
     for number in range(6):
         write_file(tmp_path / f"{number}.dcm", Modality="CT" if number % 2 else "CR")
     alone = list(_look_at_files(tmp_path))
@@ -210,7 +204,7 @@ def test_workers_find_the_same_as_one_process(
     assert list(_look_at_files(tmp_path)) == alone
 
 
-def test_a_deflated_header_is_not_inflated_without_end(tmp_path: Path) -> None:
+def test_a_deflated_header_is_not_inflated_without_end(tmp_path):
     path = write_file(tmp_path / "a", syntax=uid.DeflatedExplicitVRLittleEndian)
     whole = path.read_bytes()
     meta = 132 + 12 + int.from_bytes(whole[140:144], "little")
@@ -220,7 +214,7 @@ def test_a_deflated_header_is_not_inflated_without_end(tmp_path: Path) -> None:
     assert reason(path) is not None
 
 
-def test_a_damaged_file_is_a_reason_and_never_an_exception(tmp_path: Path) -> None:
+def test_a_damaged_file_is_a_reason_and_never_an_exception(tmp_path):
     elements = {"ViewCodeSequence": item(CodeValue="272479007"), "PatientAge": "045Y"}
     whole = write_file(tmp_path / "a", **elements).read_bytes()[:900]
     rng = np.random.default_rng(11)
@@ -235,7 +229,7 @@ def test_a_damaged_file_is_a_reason_and_never_an_exception(tmp_path: Path) -> No
     assert len(reasons) > 5
 
 
-def test_ids_are_those_of_the_header_and_a_second_copy_is_left_out(tmp_path: Path) -> None:
+def test_ids_are_those_of_the_header_and_a_second_copy_is_left_out(tmp_path):
     write_file(tmp_path / "a", SOPInstanceUID="1.2.1", IssuerOfPatientID="ward")
     write_file(tmp_path / "b", SOPInstanceUID="1.2.1")
     write_file(tmp_path / "c", SOPInstanceUID="1.2.3", PatientID=None, StudyInstanceUID="9.9")
@@ -260,7 +254,7 @@ def test_ids_are_those_of_the_header_and_a_second_copy_is_left_out(tmp_path: Pat
     assert any("2 images carry no PatientID" in note for note in tables.notes)
 
 
-def test_what_the_header_leaves_open_is_counted(tmp_path: Path) -> None:
+def test_what_the_header_leaves_open_is_counted(tmp_path):
     write_file(tmp_path / "a", ViewPosition=None, BodyPartExamined=None)
     write_file(tmp_path / "b", PatientID="p2")
     (tmp_path / "c.txt").write_text("x")
@@ -271,7 +265,7 @@ def test_what_the_header_leaves_open_is_counted(tmp_path: Path) -> None:
     assert "no --labels" in notes
 
 
-def test_one_patient_id_for_all_is_warned_of(tmp_path: Path) -> None:
+def test_one_patient_id_for_all_is_warned_of(tmp_path):
     for number in range(20):
         write_file(tmp_path / f"{number}", PatientID="ANONYMOUS")
     notes = read(tmp_path).notes
@@ -279,7 +273,7 @@ def test_one_patient_id_for_all_is_warned_of(tmp_path: Path) -> None:
     assert "ANONYMOUS" not in " ".join(notes)
 
 
-def test_a_folder_without_a_radiograph_says_what_is_there(tmp_path: Path) -> None:
+def test_a_folder_without_a_radiograph_says_what_is_there(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         read(tmp_path / "gone")
     with pytest.raises(InputError, match="the folder is empty"):
@@ -325,16 +319,14 @@ A, B, C = "s1/a.dcm", "s2/b", "s2/c.x.dcm"
         ("patient_id,study_instance_uid,mass\np2,7.1,1\n", {A: "present"}),  # the finer key
     ],
 )
-def test_a_row_finds_its_images_by_any_of_their_names(
-    tmp_path: Path, table: str, expected: dict[str, str]
-) -> None:
+def test_a_row_finds_its_images_by_any_of_their_names(tmp_path, table, expected):
     tables = labelled(tmp_path, table)
     assert states(tables) == {(path, "mass"): state for path, state in expected.items()}
     assert len(tables.images) == 3
     assert tables.targets == {"mass": {"any_of": ["mass"], "display_name": "Mass"}}
 
 
-def test_keys_that_name_several_images_or_none_are_counted(tmp_path: Path) -> None:
+def test_keys_that_name_several_images_or_none_are_counted(tmp_path):
     tables = labelled(tmp_path, "patient_id,mass,x_note\np1,1,\np9,0,\n")
     notes = " ".join(tables.notes)
     assert "1 patient_id name several images each (2 in all)" in notes
@@ -344,7 +336,7 @@ def test_keys_that_name_several_images_or_none_are_counted(tmp_path: Path) -> No
     assert "p9" not in notes
 
 
-def test_boxes_come_with_the_long_form(tmp_path: Path) -> None:
+def test_boxes_come_with_the_long_form(tmp_path):
     table = (
         "file,finding,state,x1,y1,x2,y2\n"
         "a,Pleural Effusion,1,1,2,30,40\n"
@@ -363,7 +355,7 @@ def test_boxes_come_with_the_long_form(tmp_path: Path) -> None:
     assert len(tables.box_coverage) == 3
 
 
-def test_labels_that_contradict_each_other_leave_the_image_out(tmp_path: Path) -> None:
+def test_labels_that_contradict_each_other_leave_the_image_out(tmp_path):
     table = (
         "path,finding,state,x1,y1,x2,y2\ns2/b,mass,1,9,9,3,12\ns1/a,mass,0,,,,\ns1/a,mass,1,,,,\n"
     )
@@ -394,16 +386,14 @@ def test_labels_that_contradict_each_other_leave_the_image_out(tmp_path: Path) -
         ("path,mass\nSMITH/a,1\n", r"none of its 1 path is that of an image"),
     ],
 )
-def test_an_unfit_label_table_is_refused_without_quoting_it(
-    tmp_path: Path, table: str, message: str
-) -> None:
+def test_an_unfit_label_table_is_refused_without_quoting_it(tmp_path, table, message):
     with pytest.raises(InputError, match=message) as caught:
         labelled(tmp_path, table)
     assert "SMITH" not in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
-def test_a_label_table_in_the_tree_is_no_file_of_it(tmp_path: Path) -> None:
+def test_a_label_table_in_the_tree_is_no_file_of_it(tmp_path):
     write_file(tmp_path / "a.dcm")
     (tmp_path / "labels.csv").write_text("file,mass\na,1\n")
     options = ReadOptions(labels=tmp_path / "labels.csv")
@@ -411,14 +401,14 @@ def test_a_label_table_in_the_tree_is_no_file_of_it(tmp_path: Path) -> None:
     assert _read_label_table(tmp_path / "labels.csv").key == "file"
 
 
-def test_a_tree_is_known_by_content(tmp_path: Path) -> None:
+def test_a_tree_is_known_by_content(tmp_path):
     write_file(tmp_path / "deep" / "er" / "IM000001")
     assert _likely_format(tmp_path) == "dicom"
     (tmp_path / "deep" / "er" / "IM000001").write_text("no longer")
     assert _likely_format(tmp_path) is None
 
 
-def test_the_odd_files_are_sorted_as_their_images_say(shared_data: Path) -> None:
+def test_the_odd_files_are_sorted_as_their_images_say(shared_data):
     tables = read(shared_data / "dicom_odd")
     # Five chests, and what states neither modality nor body part: teeth and three test patterns.
     assert sorted(path.split("__")[1] for path in tables.images["path"]) == [
@@ -438,9 +428,7 @@ def test_the_odd_files_are_sorted_as_their_images_say(shared_data: Path) -> None
     }
 
 
-def test_rsna_as_a_tree_has_the_labels_of_the_rsna_reader(
-    shared_data: Path, tmp_path: Path
-) -> None:
+def test_rsna_as_a_tree_has_the_labels_of_the_rsna_reader(shared_data, tmp_path):
     source = shared_data / "rsna"
     with (source / "stage_2_train_labels.csv").open() as file:
         rows = list(csv.DictReader(file))

@@ -219,9 +219,7 @@ def judge(folder: Path, name: str, options: ReadOptions) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("name", SOURCES)
-def test_oddly_named_files_give_tables_or_one_line(
-    write_dicom: Callable[..., Path], tmp_path: Path, name: str, share: int
-) -> None:
+def test_oddly_named_files_give_tables_or_one_line(write_dicom, tmp_path, name, share):
     folder = tmp_path / "source"
     folder.mkdir()
     options = write(folder, name, write_dicom)
@@ -240,16 +238,14 @@ def test_oddly_named_files_give_tables_or_one_line(
     assert sum(outcomes.values()) >= len(STEMS) // share
 
 
-def test_every_format_is_fuzzed() -> None:
+def test_every_format_is_fuzzed():
     assert {format_name for format_name, _ in SOURCES.values()} == set(FORMATS)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cases", CASES_PER_FILE)
 @pytest.mark.parametrize("name", SOURCES)
-def test_damaged_sources_give_tables_or_one_line(
-    write_dicom: Callable[..., Path], tmp_path: Path, name: str, cases: int
-) -> None:
+def test_damaged_sources_give_tables_or_one_line(write_dicom, tmp_path, name, cases):
     folder = tmp_path / "source"
     folder.mkdir()
     options = write(folder, name, write_dicom)

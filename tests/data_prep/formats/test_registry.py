@@ -67,7 +67,7 @@ def test_empty_and_missing_folders_are_refused_by_every_format(tmp_path, name):
     assert _likely_format(tmp_path) is None
 
 
-def test_a_download_or_the_folder_above_it_is_named_with_the_command(tmp_path: Path) -> None:
+def test_a_download_or_the_folder_above_it_is_named_with_the_command(tmp_path):
     assert unprepared(tmp_path) is None
     download = tmp_path / "my disk" / "rsna"
     download.mkdir(parents=True)

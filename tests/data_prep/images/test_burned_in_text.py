@@ -83,14 +83,14 @@ def burn(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return image
 
 
-def test_lines_are_found_in_any_font_size_and_place(images: list[np.ndarray]) -> None:
+def test_lines_are_found_in_any_font_size_and_place(images):
     assert len(images) >= 4
     rng = np.random.default_rng(0)
     scores = np.array([text_score(burn(images[n % len(images)], rng)) for n in range(150)])
     assert (scores >= TEXT_LINE_CHARACTERS).mean() >= 0.93
 
 
-def test_score_is_the_number_of_characters_or_nearly(images: list[np.ndarray]) -> None:
+def test_score_is_the_number_of_characters_or_nearly(images):
     for text, count in (("DOE JANE", 7), ("KOWALSKI PIOTR M 1949", 18)):
         image = images[0].copy()
         ink = drawn(text, 28, "DejaVuSans")
@@ -98,7 +98,7 @@ def test_score_is_the_number_of_characters_or_nearly(images: list[np.ndarray]) -
         assert abs(text_score(image) - count) <= 1
 
 
-def test_black_letters_on_a_white_plate_count_like_white_on_black() -> None:
+def test_black_letters_on_a_white_plate_count_like_white_on_black():
     ink = drawn("GARCIA MARIA 1957", 30, "DejaVuSans")
     white = np.zeros((600, 600), np.uint8)
     white[100 : 100 + ink.shape[0], 50 : 50 + ink.shape[1]] = np.round(255 * ink)
@@ -106,14 +106,14 @@ def test_black_letters_on_a_white_plate_count_like_white_on_black() -> None:
 
 
 @pytest.mark.parametrize("marker", ["L", "R", "AP", "PA"])
-def test_side_markers_are_no_line(images: list[np.ndarray], marker: str) -> None:
+def test_side_markers_are_no_line(images, marker):
     ink = drawn(marker, 60, "DejaVuSans-Bold")
     image = images[0].copy()
     image[40 : 40 + ink.shape[0], 900 : 900 + ink.shape[1]] = np.round(255 * ink)
     assert text_score(image) < TEXT_LINE_CHARACTERS
 
 
-def test_large_image_is_judged_like_the_same_image_at_1024(images: list[np.ndarray]) -> None:
+def test_large_image_is_judged_like_the_same_image_at_1024(images):
     image = burn(images[0], np.random.default_rng(4))
     large = cv2.resize(image, (3072, 3072), interpolation=cv2.INTER_CUBIC)
     assert abs(text_score(large) - text_score(image)) <= 2
@@ -123,7 +123,7 @@ def test_large_image_is_judged_like_the_same_image_at_1024(images: list[np.ndarr
 @given(
     height=st.integers(1, 90), width=st.integers(1, 90), share=st.floats(0, 1), seed=st.integers(0)
 )
-def test_any_image_gets_a_score(height: int, width: int, share: float, seed: int) -> None:
+def test_any_image_gets_a_score(height, width, share, seed):
     rng = np.random.default_rng(seed)
     pixels = (rng.integers(0, 256, (height, width)) * (rng.random((height, width)) < share)).astype(
         np.uint8
@@ -135,7 +135,7 @@ def test_any_image_gets_a_score(height: int, width: int, share: float, seed: int
     np.testing.assert_array_equal(pixels, before)
 
 
-def test_place_is_around_the_letters_at_any_size(images: list[np.ndarray]) -> None:
+def test_place_is_around_the_letters_at_any_size(images):
     for scale in (1, 3):
         image = cv2.resize(images[0], (1024 * scale, 1024 * scale))
         ink = cv2.resize(drawn("KOWALSKI PIOTR M", 28, "DejaVuSans"), None, fx=scale, fy=scale)
@@ -147,7 +147,7 @@ def test_place_is_around_the_letters_at_any_size(images: list[np.ndarray]) -> No
         assert np.abs(np.subtract(found, wanted)).max() <= 8 * scale
 
 
-def test_score_is_a_fact_of_each_image_and_its_place_of_a_suspect(images: list[np.ndarray]) -> None:
+def test_score_is_a_fact_of_each_image_and_its_place_of_a_suspect(images):
     facts = image_facts(images[0])
     assert facts["text_score"] == text_score(images[0])
     assert {facts[column] for column in TEXT_PLACE} == {None}
@@ -156,7 +156,7 @@ def test_score_is_a_fact_of_each_image_and_its_place_of_a_suspect(images: list[n
     assert tuple(facts[column] for column in TEXT_PLACE) == find_text_line(named).box
 
 
-def test_pieces_of_a_wire_are_no_line() -> None:
+def test_pieces_of_a_wire_are_no_line():
     """A pacemaker's lead that ribs cut into pieces, each as wide as four letters that touch."""
     image = np.full((256, 256), 60, np.uint8)
     for start, end in (((145, 80), (162, 75)), ((165, 75), (178, 79)), ((181, 80), (196, 76))):
@@ -172,7 +172,7 @@ _WITHOUT = ["0c4c0dd9", "05b91b32", "01be392f", "0a9fd225", "0c77d941", "09875c3
             "0c523b07", "066d9e27", "02285fa4", "00704310", "0ab601ca"]  # fmt: skip
 
 
-def test_real_images_with_a_line_are_told_from_those_without(shared_data: Path) -> None:
+def test_real_images_with_a_line_are_told_from_those_without(shared_data):
     folder = shared_data / "rsna/stage_2_train_images"
 
     def score(start: str) -> float:
@@ -183,7 +183,7 @@ def test_real_images_with_a_line_are_told_from_those_without(shared_data: Path) 
     assert max(score(start) for start in _WITHOUT) < TEXT_LINE_CHARACTERS
 
 
-def test_small_images_and_noisy_ones_are_not_flagged_without_a_line(shared_data: Path) -> None:
+def test_small_images_and_noisy_ones_are_not_flagged_without_a_line(shared_data):
     small = sorted((shared_data / "kermany_224/chest_xray/test").rglob("*.jpeg"))[::10]
     assert max(text_score(read_image(file).pixels) for file in small) < TEXT_LINE_CHARACTERS
     noisy = sorted((shared_data / "covid_hannover/png").iterdir())

@@ -34,7 +34,7 @@ def as_8_bits(deep: DeepPixels) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", GREY)
-def test_real_files_keep_what_pydicom_gives_before_the_window(shared_data: Path, name: str) -> None:
+def test_real_files_keep_what_pydicom_gives_before_the_window(shared_data, name):
     path = shared_data / "dicom_odd" / name
     image = read_image(path, deep=True)
     deep = image.deep
@@ -65,7 +65,7 @@ def test_real_files_keep_what_pydicom_gives_before_the_window(shared_data: Path,
 
 
 @pytest.mark.parametrize("name", GREY)
-def test_the_window_of_the_file_shows_the_image_that_is_read(shared_data: Path, name: str) -> None:
+def test_the_window_of_the_file_shows_the_image_that_is_read(shared_data, name):
     image = read_image(shared_data / "dicom_odd" / name, deep=True)
     assert image.deep is not None
     if image.record["voi"] in ("lut", "window_sigmoid"):
@@ -76,7 +76,7 @@ def test_the_window_of_the_file_shows_the_image_that_is_read(shared_data: Path, 
     assert np.quantile(off, 0.5 if padding else 1.0) <= 1
 
 
-def test_real_radiographs_of_eight_bits_stay_as_they_are(shared_data: Path) -> None:
+def test_real_radiographs_of_eight_bits_stay_as_they_are(shared_data):
     for path in sorted((shared_data / "rsna").rglob("*.dcm"))[:5]:
         image = read_image(path, deep=True)
         assert image.deep is not None
@@ -112,7 +112,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_depth_by_hand(write_dicom: WriteDicom, tmp_path: Path, case: str) -> None:
+def test_depth_by_hand(write_dicom, tmp_path, case):
     header, expected, ends = CASES[case]
     deep = read_image(write_dicom(tmp_path / "a.dcm", RAMP, bits_stored=12, **header), deep=True)
     assert deep.deep is not None
@@ -121,7 +121,7 @@ def test_depth_by_hand(write_dicom: WriteDicom, tmp_path: Path, case: str) -> No
         assert (deep.deep.low, deep.deep.high) == ends
 
 
-def test_slopes_below_one_keep_all_levels_apart(write_dicom: WriteDicom, tmp_path: Path) -> None:
+def test_slopes_below_one_keep_all_levels_apart(write_dicom, tmp_path):
     path = write_dicom(tmp_path / "a.dcm", RAMP, bits_stored=12, RescaleSlope="0.01")
     deep = read_image(path, deep=True).deep
     assert deep is not None
@@ -129,9 +129,7 @@ def test_slopes_below_one_keep_all_levels_apart(write_dicom: WriteDicom, tmp_pat
     assert deep.values.max() == 65535
 
 
-def test_a_voi_table_gives_its_first_and_last_value(
-    write_dicom: WriteDicom, tmp_path: Path
-) -> None:
+def test_a_voi_table_gives_its_first_and_last_value(write_dicom, tmp_path):
     table = Dataset()
     table.add_new("LUTDescriptor", "US", [256, 1000, 8])
     table.add_new("LUTData", "US", list(range(256)))
@@ -143,7 +141,7 @@ def test_a_voi_table_gives_its_first_and_last_value(
 
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_plain_files_keep_their_depth(tmp_path: Path, bits: int, suffix: str) -> None:
+def test_plain_files_keep_their_depth(tmp_path, bits, suffix):
     values = (RAMP + 100).astype(np.uint16) if bits == 16 else (RAMP >> 4).astype(np.uint8)
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(values).save(path)
@@ -153,7 +151,7 @@ def test_plain_files_keep_their_depth(tmp_path: Path, bits: int, suffix: str) ->
     np.testing.assert_allclose(as_8_bits(image.deep), image.pixels, atol=1)
 
 
-def test_a_deep_file_is_turned_and_inverted_like_its_8_bits(tmp_path: Path) -> None:
+def test_a_deep_file_is_turned_and_inverted_like_its_8_bits(tmp_path):
     path = tmp_path / "a.tif"
     exif = Image.Exif()
     exif[0x0112], exif[0x0106] = 6, 0
@@ -164,11 +162,11 @@ def test_a_deep_file_is_turned_and_inverted_like_its_8_bits(tmp_path: Path) -> N
     np.testing.assert_allclose(as_8_bits(image.deep), image.pixels, atol=1)
 
 
-def test_floating_point_values_that_are_not_finite_are_at_the_ends() -> None:
+def test_floating_point_values_that_are_not_finite_are_at_the_ends():
     deep = DeepPixels.of(np.array([np.nan, -np.inf, -1.0, 3.0, np.inf]), -1, 3)
     assert deep.values.tolist() == [0, 0, 0, 4, 4]
     assert (deep.low, deep.high) == (0, 4)
 
 
-def test_nothing_deep_is_kept_where_nobody_asked(write_dicom: WriteDicom, tmp_path: Path) -> None:
+def test_nothing_deep_is_kept_where_nobody_asked(write_dicom, tmp_path):
     assert read_image(write_dicom(tmp_path / "a.dcm", RAMP)).deep is None

@@ -5,7 +5,6 @@ import zlib
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pydicom
@@ -112,12 +111,8 @@ DISPLAY_CASES = [
     ids=[case[0] for case in DISPLAY_CASES],
 )
 def test_stored_values_become_the_greys_of_the_standard(
-    write_dicom: WriteDicom,
-    tmp_path: Path,
-    values: np.ndarray,
-    elements: dict[str, Any],
-    expected: Any,
-) -> None:
+    write_dicom, tmp_path, values, elements, expected
+):
     image = read_dicom(write_dicom(tmp_path / "a.dcm", values, **elements))
 
     assert image.pixels.dtype == np.uint8
@@ -126,9 +121,7 @@ def test_stored_values_become_the_greys_of_the_standard(
 
 @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
 @pytest.mark.parametrize(("center", "width"), [(2048, 4096), (600, 300), (40.5, 3.25)])
-def test_windows_agree_with_pydicom(
-    write_dicom: WriteDicom, tmp_path: Path, function: str, center: float, width: float
-) -> None:
+def test_windows_agree_with_pydicom(write_dicom, tmp_path, function, center, width):
     values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
     elements = {"WindowCenter": center, "WindowWidth": width, "VOILUTFunction": function}
     path = write_dicom(tmp_path / "a.dcm", values, bits_stored=12, **elements)
@@ -154,16 +147,14 @@ NOTE_CASES = [
 @pytest.mark.parametrize(
     ("elements", "note"), [case[1:] for case in NOTE_CASES], ids=[case[0] for case in NOTE_CASES]
 )
-def test_odd_headers_are_noted_and_the_image_stays_visible(
-    write_dicom: WriteDicom, tmp_path: Path, elements: dict[str, Any], note: str | None
-) -> None:
+def test_odd_headers_are_noted_and_the_image_stays_visible(write_dicom, tmp_path, elements, note):
     image = read_dicom(write_dicom(tmp_path / "a.dcm", RAMP12, bits_stored=12, **elements))
 
     assert np.ptp(image.pixels) == 255
     assert (note in image.record["warnings"]) if note else image.record["warnings"] is None
 
 
-def test_record_says_what_was_done(write_dicom: WriteDicom, tmp_path: Path) -> None:
+def test_record_says_what_was_done(write_dicom, tmp_path):
     elements = {"RescaleSlope": 2, "RescaleIntercept": 0, "WindowCenter": 4000, "WindowWidth": 800}
     path = write_dicom(tmp_path / "a.dcm", RAMP12, bits_stored=12, **elements)
 
@@ -189,8 +180,8 @@ def test_record_says_what_was_done(write_dicom: WriteDicom, tmp_path: Path) -> N
 
 @pytest.mark.parametrize("implicit", [True, False])
 def test_file_without_preamble_and_meta_header_is_read_by_a_noted_guess(
-    write_dicom: WriteDicom, tmp_path: Path, implicit: bool
-) -> None:
+    write_dicom, tmp_path, implicit
+):
     data = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", RAMP8))
     bare = Dataset(data)
     bare.save_as(tmp_path / "b", implicit_vr=implicit, little_endian=True)
@@ -203,7 +194,7 @@ def test_file_without_preamble_and_meta_header_is_read_by_a_noted_guess(
         assert f"{kind} VR Little Endian assumed" in image.record["warnings"]
 
 
-def test_first_frame_of_several_is_read_and_noted(write_dicom: WriteDicom, tmp_path: Path) -> None:
+def test_first_frame_of_several_is_read_and_noted(write_dicom, tmp_path):
     frames = np.stack([RAMP8, 255 - RAMP8])
     data = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", RAMP8, NumberOfFrames=2))
     data.PixelData = frames.tobytes()
@@ -216,7 +207,7 @@ def test_first_frame_of_several_is_read_and_noted(write_dicom: WriteDicom, tmp_p
     assert image.record["warnings"] == "first of 2 frames"
 
 
-def test_header_facts_and_spacing_are_read(write_dicom: WriteDicom, tmp_path: Path) -> None:
+def test_header_facts_and_spacing_are_read(write_dicom, tmp_path):
     elements = {
         "ViewPosition": "PA", "PatientSex": "F", "PatientAge": "045Y", "Modality": "DX",
         "PixelSpacing": [0.2, 0.1],
@@ -231,7 +222,7 @@ def test_header_facts_and_spacing_are_read(write_dicom: WriteDicom, tmp_path: Pa
     ("text", "years"),
     [("051Y", 51), ("6", 6), ("018M", 1.5), ("000D", 0), ("", None), ("Y", None), ("12X", None)],
 )
-def test_ages_of_every_form(text: str, years: float | None) -> None:
+def test_ages_of_every_form(text, years):
     assert _age_years(text) == years
 
 
@@ -239,9 +230,7 @@ def test_ages_of_every_form(text: str, years: float | None) -> None:
     ("position", "view"),
     [("pa", "PA"), ("AP ", "AP"), ("LATERAL", "LL"), ("LLO", "other"), ("", None)],
 )
-def test_views_of_every_form(
-    write_dicom: WriteDicom, tmp_path: Path, position: str, view: str | None
-) -> None:
+def test_views_of_every_form(write_dicom, tmp_path, position, view):
     image = read_dicom(write_dicom(tmp_path / "a.dcm", RAMP8, ViewPosition=position))
     assert image.header["view"] == view
 
@@ -251,9 +240,7 @@ def test_views_of_every_form(
     [("272479007", "PA"), ("R-10206", "AP"), ("399173006", "LL"), ("399182000", "other")],
     ids=["posteroanterior", "anteroposterior, old code", "left lateral", "oblique"],
 )
-def test_view_code_counts_where_the_position_is_not_given(
-    write_dicom: WriteDicom, tmp_path: Path, code: str, view: str
-) -> None:
+def test_view_code_counts_where_the_position_is_not_given(write_dicom, tmp_path, code, view):
     item = Dataset()
     item.CodeValue = code
     image = read_dicom(write_dicom(tmp_path / "a.dcm", RAMP8, ViewCodeSequence=[item]))
@@ -261,14 +248,12 @@ def test_view_code_counts_where_the_position_is_not_given(
 
 
 @pytest.mark.parametrize("spacing", [[0, 0.1], [-1, 1], None], ids=["zero", "negative", "absent"])
-def test_impossible_spacing_is_unknown(
-    write_dicom: WriteDicom, tmp_path: Path, spacing: list[float] | None
-) -> None:
+def test_impossible_spacing_is_unknown(write_dicom, tmp_path, spacing):
     image = read_dicom(write_dicom(tmp_path / "a.dcm", RAMP8, PixelSpacing=spacing))
     assert (image.spacing_row_mm, image.spacing_col_mm) == (None, None)
 
 
-def test_no_identifier_reaches_record_or_message(write_dicom: WriteDicom, tmp_path: Path) -> None:
+def test_no_identifier_reaches_record_or_message(write_dicom, tmp_path):
     secrets = {"PatientName": "Doe^Jane", "PatientID": "Doe-1", "PatientAge": "Doe",
                "PatientSex": "Doe", "ViewPosition": "Doe"}  # fmt: skip
     path = write_dicom(tmp_path / "a.dcm", RAMP8, **secrets)
@@ -282,7 +267,7 @@ def test_no_identifier_reaches_record_or_message(write_dicom: WriteDicom, tmp_pa
     assert "doe" not in str(error.value).lower()
 
 
-def test_values_quoted_by_a_library_are_left_out_of_notes() -> None:
+def test_values_quoted_by_a_library_are_left_out_of_notes():
     error = ValueError("Invalid value for VR PN: 'Doe^Jane' and \"Doe\"\nsecond line")
     assert decoded_image.plain_reason(error) == "Invalid value for VR PN: '...'"
 
@@ -302,9 +287,7 @@ def test_values_quoted_by_a_library_are_left_out_of_notes() -> None:
         ({"PhotometricInterpretation": ""}, "lacks PhotometricInterpretation"),
     ],
 )
-def test_impossible_headers_are_refused(
-    write_dicom: WriteDicom, tmp_path: Path, elements: dict[str, Any], reason: str
-) -> None:
+def test_impossible_headers_are_refused(write_dicom, tmp_path, elements, reason):
     path = write_dicom(tmp_path / "a.dcm", RAMP8, **elements)
 
     with pytest.raises(InputError, match=reason) as error:
@@ -314,7 +297,7 @@ def test_impossible_headers_are_refused(
     assert "\n" not in str(error.value)
 
 
-def test_size_limit_comes_before_memory_is_taken(write_dicom: WriteDicom, tmp_path: Path) -> None:
+def test_size_limit_comes_before_memory_is_taken(write_dicom, tmp_path):
     path = write_dicom(tmp_path / "a.dcm", RAMP8, Rows=60_000, Columns=60_000)
     tracemalloc.start()
     with pytest.raises(InputError, match="larger than the limit"):
@@ -324,9 +307,7 @@ def test_size_limit_comes_before_memory_is_taken(write_dicom: WriteDicom, tmp_pa
     assert peak < 1 << 20
 
 
-def test_image_larger_inside_than_its_header_says_is_refused(
-    write_dicom: WriteDicom, tmp_path: Path
-) -> None:
+def test_image_larger_inside_than_its_header_says_is_refused(write_dicom, tmp_path):
     inside = BytesIO()
     Image.new("L", (64, 32)).save(inside, "JPEG")
     path = write_dicom(
@@ -339,9 +320,7 @@ def test_image_larger_inside_than_its_header_says_is_refused(
         read_dicom(path)
 
 
-def test_compressed_data_larger_than_the_image_are_refused(
-    write_dicom: WriteDicom, tmp_path: Path
-) -> None:
+def test_compressed_data_larger_than_the_image_are_refused(write_dicom, tmp_path):
     path = write_dicom(
         tmp_path / "a.dcm",
         np.zeros((8, 8), np.uint8),
@@ -352,9 +331,7 @@ def test_compressed_data_larger_than_the_image_are_refused(
         read_dicom(path)
 
 
-def test_deflated_file_that_inflates_without_end_is_refused(
-    write_dicom: WriteDicom, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_deflated_file_that_inflates_without_end_is_refused(write_dicom, tmp_path, monkeypatch):
     path = write_dicom(tmp_path / "a.dcm", RAMP8, syntax=uid.DeflatedExplicitVRLittleEndian)
     deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
     bomb = deflater.compress(bytes(16 << 20)) + deflater.flush()
@@ -366,7 +343,7 @@ def test_deflated_file_that_inflates_without_end_is_refused(
         read_dicom(path)
 
 
-def test_files_that_are_missing_empty_or_folders_are_refused(tmp_path: Path) -> None:
+def test_files_that_are_missing_empty_or_folders_are_refused(tmp_path):
     (tmp_path / "empty.dcm").touch()
     for name, reason in (("none.dcm", "no such file"), ("empty.dcm", "empty"), ("", "not a file")):
         with pytest.raises(InputError, match=reason):
@@ -376,7 +353,7 @@ def test_files_that_are_missing_empty_or_folders_are_refused(tmp_path: Path) -> 
 # Real files
 
 
-def test_rsna_pixels_are_those_of_the_jpeg_inside(shared_data: Path) -> None:
+def test_rsna_pixels_are_those_of_the_jpeg_inside(shared_data):
     path = sorted((shared_data / "rsna" / "stage_2_train_images").glob("*.dcm"))[0]
     frame = get_frame(pydicom.dcmread(path).PixelData, 0, number_of_frames=1)
 

@@ -40,15 +40,13 @@ READ_BY = {  # transfer syntax: decoder, most greys that it may be off
 }
 
 
-def test_every_decoder_is_tried_on_a_file_of_its_syntax(coded_files: dict[str, Path]) -> None:
+def test_every_decoder_is_tried_on_a_file_of_its_syntax(coded_files):
     assert set(DECODERS) < set(READ_BY)
     assert {str(syntax) for syntax in READ_BY} == set(coded_files)
 
 
 @pytest.mark.parametrize("syntax", READ_BY, ids=[syntax.name for syntax in READ_BY])
-def test_every_transfer_syntax_gives_the_same_image(
-    coded_files: dict[str, Path], ramp: np.ndarray, syntax: uid.UID
-) -> None:
+def test_every_transfer_syntax_gives_the_same_image(coded_files, ramp, syntax):
     decoder, tolerance = READ_BY[syntax]
     image = read_dicom(coded_files[str(syntax)])
     shown = (ramp >> 4) if syntax == uid.JPEGBaseline8Bit else np.rint(ramp / 3750 * 255)
@@ -58,9 +56,7 @@ def test_every_transfer_syntax_gives_the_same_image(
 
 
 @pytest.mark.parametrize("syntax", [s for s in READ_BY if s.is_encapsulated], ids=lambda s: s.name)
-def test_frame_cut_short_is_refused_whatever_its_syntax(
-    coded_files: dict[str, Path], tmp_path: Path, syntax: uid.UID
-) -> None:
+def test_frame_cut_short_is_refused_whatever_its_syntax(coded_files, tmp_path, syntax):
     header = pydicom.dcmread(coded_files[str(syntax)])
     frame = get_frame(header.PixelData, 0, number_of_frames=1)
     for share in (0.1, 0.5, 0.8):
@@ -70,9 +66,7 @@ def test_frame_cut_short_is_refused_whatever_its_syntax(
             read_dicom(tmp_path / "a.dcm")
 
 
-def test_signed_12_bit_jpeg_keeps_its_sign(
-    coded_files: dict[str, Path], ramp: np.ndarray, tmp_path: Path
-) -> None:
+def test_signed_12_bit_jpeg_keeps_its_sign(coded_files, ramp, tmp_path):
     header = pydicom.dcmread(coded_files[str(uid.JPEGExtended12Bit)])
     header.PixelRepresentation = 1
     header.save_as(tmp_path / "a.dcm")
@@ -81,9 +75,7 @@ def test_signed_12_bit_jpeg_keeps_its_sign(
     assert np.abs(read_dicom(tmp_path / "a.dcm").pixels - expected).max() <= 1
 
 
-def test_second_decoder_is_tried_and_recorded(
-    coded_files: dict[str, Path], ramp: np.ndarray, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_second_decoder_is_tried_and_recorded(coded_files, ramp, monkeypatch):
     for syntax in (uid.JPEGLSLossless, uid.JPEG2000Lossless):
         order = reversed(DECODERS[syntax])
         monkeypatch.setitem(DECODERS, syntax, ("not there", *order))
@@ -101,9 +93,7 @@ def test_second_decoder_is_tried_and_recorded(
     ],
     ids=["video", "private", "uncompressed"],
 )
-def test_syntax_that_does_not_read_the_pixels_is_refused(
-    coded_files: dict[str, Path], tmp_path: Path, named: bytes, said: str
-) -> None:
+def test_syntax_that_does_not_read_the_pixels_is_refused(coded_files, tmp_path, named, said):
     content = coded_files[str(uid.HTJ2KLossless)].read_bytes()
     written = str(uid.HTJ2KLossless).encode() + b"\0"
     assert content.count(written) == 1
@@ -121,9 +111,7 @@ def test_syntax_that_does_not_read_the_pixels_is_refused(
          "says 16 x 16 px, colour"),
     ],
 )  # fmt: skip
-def test_codestream_that_contradicts_its_header_is_refused(
-    coded_files: dict[str, Path], tmp_path: Path, elements: dict[str, Any], said: str
-) -> None:
+def test_codestream_that_contradicts_its_header_is_refused(coded_files, tmp_path, elements, said):
     header = pydicom.dcmread(coded_files[str(uid.JPEGBaseline8Bit)])
     for keyword, value in elements.items():
         setattr(header, keyword, value)
@@ -133,9 +121,7 @@ def test_codestream_that_contradicts_its_header_is_refused(
 
 
 @pytest.mark.parametrize("syntax", [uid.JPEG2000Lossless, uid.JPEGBaseline8Bit, uid.JPEGLSLossless])
-def test_huge_codestream_in_a_small_header_is_refused(
-    coded_files: dict[str, Path], tmp_path: Path, syntax: str
-) -> None:
+def test_huge_codestream_in_a_small_header_is_refused(coded_files, tmp_path, syntax):
     content = bytearray(get_frame(pydicom.dcmread(coded_files[syntax]).PixelData, 0,
                                   number_of_frames=1))  # fmt: skip
     if syntax == uid.JPEG2000Lossless:
@@ -177,13 +163,8 @@ BITS_CASES = [
     ("values", "elements", "stored"), [c[1:] for c in BITS_CASES], ids=[c[0] for c in BITS_CASES]
 )
 def test_only_the_bits_of_the_value_are_shown(
-    write_dicom: WriteDicom,
-    tmp_path: Path,
-    values: np.ndarray,
-    elements: dict[str, Any],
-    stored: np.ndarray,
-    syntax: str,
-) -> None:
+    write_dicom, tmp_path, values, elements, stored, syntax
+):
     path = write_dicom(tmp_path / "a.dcm", values, bits_stored=12, **elements)
     if syntax == uid.RLELossless:
         header = pydicom.dcmread(path)
@@ -213,9 +194,7 @@ def jpeg(rgb: np.ndarray, adobe_transform: int | None) -> bytes:
 
 @pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL", "YBR_FULL_422"])
 @pytest.mark.parametrize("adobe_transform", [None, 1], ids=["JFIF", "Adobe"])
-def test_colour_jpeg_is_turned_to_rgb_once(
-    write_dicom: WriteDicom, tmp_path: Path, adobe_transform: int | None, photometric: str
-) -> None:
+def test_colour_jpeg_is_turned_to_rgb_once(write_dicom, tmp_path, adobe_transform, photometric):
     frame = encapsulate([jpeg(COLOURS, adobe_transform)])
     path = write_dicom(
         tmp_path / "a.dcm", COLOURS, syntax=uid.JPEGBaseline8Bit, pixel_data=frame,
@@ -240,9 +219,7 @@ def ybr(rgb: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize("planar", [0, 1])
 @pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
-def test_colours_by_pixel_and_by_plane(
-    write_dicom: WriteDicom, tmp_path: Path, planar: int, photometric: str
-) -> None:
+def test_colours_by_pixel_and_by_plane(write_dicom, tmp_path, planar, photometric):
     values = SMALL if photometric == "RGB" else ybr(SMALL)
     content = (values.transpose(2, 0, 1) if planar else values).tobytes()
     path = write_dicom(
@@ -252,7 +229,7 @@ def test_colours_by_pixel_and_by_plane(
     assert np.abs(read_dicom(path).pixels - luma(SMALL)).max() <= 1.5
 
 
-def test_subsampled_and_studio_colours(write_dicom: WriteDicom, tmp_path: Path) -> None:
+def test_subsampled_and_studio_colours(write_dicom, tmp_path):
     greys = np.array([[10, 200, 30, 40], [50, 60, 70, 255]], np.uint8)
     colour = np.repeat(greys[..., None], 3, axis=2)
     pairs = greys.reshape(2, 2, 2)
@@ -269,7 +246,7 @@ def test_subsampled_and_studio_colours(write_dicom: WriteDicom, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("photometric", ["YBR_RCT", "YBR_ICT", "RGB"])
-def test_colour_jpeg_2000(write_dicom: WriteDicom, tmp_path: Path, photometric: str) -> None:
+def test_colour_jpeg_2000(write_dicom, tmp_path, photometric):
     plain = pydicom.dcmread(write_dicom(tmp_path / "a.dcm", COLOURS))
     plain.PhotometricInterpretation = photometric
     lossy = photometric == "YBR_ICT"
@@ -290,7 +267,7 @@ def test_colour_jpeg_2000(write_dicom: WriteDicom, tmp_path: Path, photometric: 
     ],
     ids=["8 bits", "8 bits kept in 16", "16 bits"],
 )
-def test_palettes(write_dicom: WriteDicom, tmp_path: Path, entries: np.ndarray, bits: int) -> None:
+def test_palettes(write_dicom, tmp_path, entries, bits):
     elements: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
     for colour in ("Red", "Green", "Blue"):
         elements[f"{colour}PaletteColorLookupTableDescriptor"] = [4, 0, bits]
@@ -302,9 +279,7 @@ def test_palettes(write_dicom: WriteDicom, tmp_path: Path, entries: np.ndarray, 
 
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME2", "PALETTE COLOR", "HSV", "CMYK"])
-def test_three_channels_that_are_no_known_colour_are_refused(
-    write_dicom: WriteDicom, tmp_path: Path, photometric: str
-) -> None:
+def test_three_channels_that_are_no_known_colour_are_refused(write_dicom, tmp_path, photometric):
     path = write_dicom(tmp_path / "a.dcm", SMALL, PhotometricInterpretation=photometric)
     with pytest.raises(InputError, match=r"interpretation cannot be|colour image cannot be"):
         read_dicom(path)
@@ -313,9 +288,7 @@ def test_three_channels_that_are_no_known_colour_are_refused(
         read_dicom(path)
 
 
-def test_enhanced_object_has_its_window_from_the_first_frame(
-    write_dicom: WriteDicom, tmp_path: Path
-) -> None:
+def test_enhanced_object_has_its_window_from_the_first_frame(write_dicom, tmp_path):
     def group(**sequences: Dataset) -> Dataset:
         item = Dataset()
         for name, inner in sequences.items():

@@ -76,7 +76,7 @@ def _place_of(whole: bytes, tag: int) -> int:
 
 
 @pytest.mark.parametrize("keyword", READ_BY_THE_DECODER)
-def test_a_name_in_a_broken_element_stays_in_the_file(tmp_path: Path, keyword: str) -> None:
+def test_a_name_in_a_broken_element_stays_in_the_file(tmp_path, keyword):
     for number, name in enumerate(WRITTEN):
         path = write_with(tmp_path / f"{number}.dcm", keyword, name.encode("latin-1"))
         with warnings.catch_warnings():
@@ -92,7 +92,7 @@ def test_a_name_in_a_broken_element_stays_in_the_file(tmp_path: Path, keyword: s
 
 
 @pytest.mark.parametrize("name", [*WRITTEN, "x\"y'JANE", "JANE O'"])
-def test_a_library_that_quotes_a_name_is_not_repeated(name: str) -> None:
+def test_a_library_that_quotes_a_name_is_not_repeated(name):
     for message in (f"Invalid value: {name!r}. See", f"Invalid value '{name}'", f"bad '{name}"):
         assert NAME not in plain_reason(ValueError(message))
     told = plain_reason(ValueError("'utf-8' codec can't decode byte 0xff"))
@@ -102,15 +102,13 @@ def test_a_library_that_quotes_a_name_is_not_repeated(name: str) -> None:
 @pytest.mark.parametrize(
     ("text", "expected"), [("YES", "yes"), ("no", "no"), ("", None), ("DOE^JANE", None)]
 )
-def test_burned_in_annotation_is_yes_no_or_unknown(
-    tmp_path: Path, text: str, expected: str | None
-) -> None:
+def test_burned_in_annotation_is_yes_no_or_unknown(tmp_path, text, expected):
     path = write_with(tmp_path / "a.dcm", "BurnedInAnnotation", text.encode())
     assert read_dicom(path).record["burned_in_annotation"] == expected
     assert burned_in_annotation(Dataset()) is None
 
 
-def test_only_modalities_of_the_standard_are_repeated() -> None:
+def test_only_modalities_of_the_standard_are_repeated():
     header = Dataset()
     for text, expected in (("DX", "DX"), ("CT", "CT"), ("JANE", None), ("", None)):
         header.Modality = text
@@ -121,9 +119,7 @@ def test_only_modalities_of_the_standard_are_repeated() -> None:
     ("orientation", "view"),
     [(["A", "F"], "LL"), (["P", "F"], "LL"), (["L", "F"], None), (["R", "H"], None), (None, None)],
 )
-def test_rows_that_run_to_the_front_or_back_are_a_lateral(
-    orientation: list[str] | None, view: str | None
-) -> None:
+def test_rows_that_run_to_the_front_or_back_are_a_lateral(orientation, view):
     header = Dataset()
     header.PatientOrientation = orientation
     assert header_facts(header)["view"] == view

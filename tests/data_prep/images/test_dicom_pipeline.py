@@ -106,8 +106,8 @@ class Case:
 @pytest.mark.parametrize("shape", ["IDENTITY", "INVERSE"])
 @pytest.mark.parametrize("signed", [False, True], ids=["unsigned", "signed"])
 def test_every_combination_of_steps_gives_the_pixel_of_the_standard(
-    write_dicom: WriteDicom, tmp_path: Path, signed: bool, shape: str, photometric: str
-) -> None:
+    write_dicom, tmp_path, signed, shape, photometric
+):
     turned = photometric == "MONOCHROME1" or shape == "INVERSE"
     for depth, modality, voi in itertools.product(DEPTHS, MODALITIES, VOIS):
         case = Case(depth, signed, modality, voi)
@@ -128,9 +128,7 @@ def test_every_combination_of_steps_gives_the_pixel_of_the_standard(
 
 
 @pytest.mark.parametrize("syntax", [uid.ImplicitVRLittleEndian, uid.ExplicitVRBigEndian])
-def test_tables_are_read_in_every_encoding_of_the_header(
-    write_dicom: WriteDicom, tmp_path: Path, syntax: str
-) -> None:
+def test_tables_are_read_in_every_encoding_of_the_header(write_dicom, tmp_path, syntax):
     for signed in (False, True):
         case = Case(12, signed, "lut", "lut")
         path = write_dicom(tmp_path / "a.dcm", case.values(), syntax=syntax, **case.elements())
@@ -146,14 +144,14 @@ def packed(entries: list[int], first: int, bits: int, kind: str) -> list[Dataset
 
 
 @pytest.mark.parametrize("kind", ["u1", "<u2"], ids=["8 bits an entry", "16 bits an entry"])
-def test_table_kept_as_bytes(write_dicom: WriteDicom, tmp_path: Path, kind: str) -> None:
+def test_table_kept_as_bytes(write_dicom, tmp_path, kind):
     values = np.array([[0, 1, 2, 3, 9]], np.uint8)
     tables = packed([255, 9, 100, 0], 0, 8, kind)
     path = write_dicom(tmp_path / "a.dcm", values, VOILUTSequence=tables)
     np.testing.assert_array_equal(read_dicom(path).pixels, [[255, 9, 100, 0, 0]])
 
 
-def test_signed_numbers_under_an_unsigned_vr(write_dicom: WriteDicom, tmp_path: Path) -> None:
+def test_signed_numbers_under_an_unsigned_vr(write_dicom, tmp_path):
     values = np.array([[-3, -2, -1, 0, 5, -2000]], np.int16)
     tables = packed([0, 100, 200, 255], -3, 8, "u1")
     path = write_dicom(tmp_path / "a.dcm", values, VOILUTSequence=tables)
@@ -163,9 +161,7 @@ def test_signed_numbers_under_an_unsigned_vr(write_dicom: WriteDicom, tmp_path: 
     np.testing.assert_array_equal(read_dicom(path).pixels, [[0, 100, 200, 255, 255, 0]])
 
 
-def test_dark_image_is_not_brightened_by_a_table_it_does_not_use_up(
-    write_dicom: WriteDicom, tmp_path: Path
-) -> None:
+def test_dark_image_is_not_brightened_by_a_table_it_does_not_use_up(write_dicom, tmp_path):
     values = np.array([[0, 10, 20]], np.uint8)
     table = lut(list(range(256)), 0, 8)
     path = write_dicom(tmp_path / "a.dcm", values, VOILUTSequence=table)
@@ -206,9 +202,7 @@ WINDOWS = {
         ("BONE", 100, "no window is called BONE"),
     ],
 )
-def test_window_is_chosen_by_name(
-    write_dicom: WriteDicom, tmp_path: Path, window: str | None, center: int, note: str | None
-) -> None:
+def test_window_is_chosen_by_name(write_dicom, tmp_path, window, center, note):
     values = np.arange(256, dtype=np.uint8)[None]
     image = read_dicom(write_dicom(tmp_path / "a.dcm", values, **WINDOWS), window=window)
     assert image.record["window_center"] == center
@@ -219,9 +213,7 @@ def test_window_is_chosen_by_name(
     ("window", "voi", "grey"),
     [(None, "lut", 10), ("HARD", "lut", 20), ("soft", "lut", 10), ("LUNG", "window", 0)],
 )
-def test_table_or_window_is_chosen_by_name(
-    write_dicom: WriteDicom, tmp_path: Path, window: str | None, voi: str, grey: int
-) -> None:
+def test_table_or_window_is_chosen_by_name(write_dicom, tmp_path, window, voi, grey):
     tables = lut([10, 255], 0, 8) + lut([20, 255], 0, 8)
     tables[0].LUTExplanation, tables[1].LUTExplanation = "SOFT", "HARD"
     values = np.array([[0, 255]], np.uint8)
@@ -239,9 +231,7 @@ def test_table_or_window_is_chosen_by_name(
     ],
     ids=["empty", "no values", "no width"],
 )
-def test_half_a_window_counts_as_none(
-    write_dicom: WriteDicom, tmp_path: Path, elements: dict[str, Any]
-) -> None:
+def test_half_a_window_counts_as_none(write_dicom, tmp_path, elements):
     values = np.arange(256, dtype=np.uint8)[None]
     np.testing.assert_array_equal(
         read_dicom(write_dicom(tmp_path / "a.dcm", values, **elements)).pixels, values
@@ -249,9 +239,7 @@ def test_half_a_window_counts_as_none(
 
 
 @pytest.mark.parametrize("missing", ["LUTDescriptor", "LUTData"])
-def test_table_without_its_parts_is_refused(
-    write_dicom: WriteDicom, tmp_path: Path, missing: str
-) -> None:
+def test_table_without_its_parts_is_refused(write_dicom, tmp_path, missing):
     table = lut([0, 255], 0, 8)
     del table[0][missing]
     path = write_dicom(tmp_path / "a.dcm", np.zeros((2, 2), np.uint8), VOILUTSequence=table)

@@ -214,7 +214,7 @@ def write_images(whole: Path, ramp: np.ndarray) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("share", [4, pytest.param(1, marks=pytest.mark.long)])
-def test_damaged_images_give_one_line_or_an_image(folder: Path, share: int) -> None:
+def test_damaged_images_give_one_line_or_an_image(folder, share):
     shares = len(os.sched_getaffinity(0))
     step = shares * share
     with ThreadPoolExecutor(shares) as threads:

@@ -4,10 +4,9 @@ import resource
 import shutil
 import struct
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -38,14 +37,14 @@ def rgba(alpha: np.ndarray | int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", ["a.png", "a.bmp", "a.tif", "a.webp", "a.pgm", "a.gif"])
-def test_lossless_grey_keeps_its_values(tmp_path: Path, name: str) -> None:
+def test_lossless_grey_keeps_its_values(tmp_path, name):
     options = {"lossless": True} if name.endswith("webp") else {}
     image = read_image(save(tmp_path / name, GREY, **options))
     np.testing.assert_array_equal(image.pixels, GREY)
     assert image.header == {}
 
 
-def test_jpeg_is_read_within_its_loss(tmp_path: Path) -> None:
+def test_jpeg_is_read_within_its_loss(tmp_path):
     image = read_image(save(tmp_path / "a.jpg", GREY, quality=95))
     assert np.abs(image.pixels.astype(int) - GREY).max() < 12
     assert image.record["decoder"] == "pillow-jpeg"
@@ -66,15 +65,13 @@ CONVERTED = [
 @pytest.mark.parametrize(
     ("array", "expected", "note"), [c[1:] for c in CONVERTED], ids=[c[0] for c in CONVERTED]
 )
-def test_conversions_are_right_and_noted(
-    tmp_path: Path, array: np.ndarray, expected: np.ndarray, note: str
-) -> None:
+def test_conversions_are_right_and_noted(tmp_path, array, expected, note):
     image = read_image(save(tmp_path / "a.png", array))
     np.testing.assert_array_equal(image.pixels, expected)
     assert note in image.record["warnings"]
 
 
-def test_palette_and_one_bit_images_are_read(tmp_path: Path) -> None:
+def test_palette_and_one_bit_images_are_read(tmp_path):
     palette = read_image(save(tmp_path / "p.png", GREY, "P"))
     np.testing.assert_array_equal(palette.pixels, GREY)
     one_bit = read_image(save(tmp_path / "b.png", (GREY > 100).astype(np.uint8) * 255, "1"))
@@ -82,7 +79,7 @@ def test_palette_and_one_bit_images_are_read(tmp_path: Path) -> None:
     assert one_bit.record["bits"] == 1
 
 
-def test_float_tiff_with_nan_is_scaled(tmp_path: Path) -> None:
+def test_float_tiff_with_nan_is_scaled(tmp_path):
     values = np.array([[-1.0, 0.0, 1.0, np.nan]], np.float32)
     image = read_image(save(tmp_path / "a.tif", values))
     np.testing.assert_array_equal(image.pixels, [[0, 128, 255, 0]])
@@ -91,7 +88,7 @@ def test_float_tiff_with_nan_is_scaled(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.webp"])
 @pytest.mark.parametrize("turn", TURN)
-def test_camera_rotation_is_applied(tmp_path: Path, turn: int, name: str) -> None:
+def test_camera_rotation_is_applied(tmp_path, turn, name):
     exif = Image.Exif()
     exif[0x0112] = turn
     options = {"a.webp": {"lossless": True}, "a.jpg": {"quality": 98}}.get(name, {})
@@ -112,7 +109,7 @@ def test_camera_rotation_is_applied(tmp_path: Path, turn: int, name: str) -> Non
     ],
     ids=lambda options: str(options),
 )
-def test_tiffs_of_every_kind_keep_their_values(tmp_path: Path, options: dict[str, Any]) -> None:
+def test_tiffs_of_every_kind_keep_their_values(tmp_path, options):
     grey = np.random.default_rng(0).integers(0, 256, (40, 50)).astype(np.uint8)
     if "tile" in options:
         content = tiff(grey, photometric=1, tile=16)
@@ -123,7 +120,7 @@ def test_tiffs_of_every_kind_keep_their_values(tmp_path: Path, options: dict[str
 
 
 @pytest.mark.parametrize(("dtype", "order"), [("u1", "<"), ("u1", ">"), ("u2", "<")])
-def test_tiff_whose_zero_is_white_is_inverted(tmp_path: Path, dtype: str, order: str) -> None:
+def test_tiff_whose_zero_is_white_is_inverted(tmp_path, dtype, order):
     stored = np.array([[0, 50, 255], [100, 200, 1]], dtype)
     greys = {photometric: tmp_path / f"{photometric}.tif" for photometric in (0, 1)}
     for photometric, path in greys.items():
@@ -174,9 +171,7 @@ def tiff(
     return start + body + struct.pack(order + "H", len(tags)) + entries + bytes(4) + more
 
 
-def test_deep_png_looks_like_the_same_values_in_a_dicom_file_without_window(
-    write_dicom: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_deep_png_looks_like_the_same_values_in_a_dicom_file_without_window(write_dicom, tmp_path):
     values = DEEP.copy()
     values[0, 0], values[0, 1] = 65535, 0  # two hot pixels must not flatten the rest
     from_png = read_image(save(tmp_path / "a.png", values))
@@ -192,9 +187,7 @@ def deep_png(layers: list[np.ndarray], colour_type: int) -> bytes:
 
 
 @pytest.mark.parametrize("turn", [1, 6])
-def test_16_bit_grey_stored_as_colour_is_as_deep_as_stored_as_grey(
-    tmp_path: Path, turn: int
-) -> None:
+def test_16_bit_grey_stored_as_colour_is_as_deep_as_stored_as_grey(tmp_path, turn):
     opaque = np.full_like(DEEP, 65535)
     expected = read_image(save(tmp_path / "grey.png", DEEP)).pixels
     for layers, kind in (([DEEP] * 3, 2), ([DEEP, opaque], 4), ([*[DEEP] * 3, opaque], 6)):
@@ -212,13 +205,13 @@ def test_16_bit_grey_stored_as_colour_is_as_deep_as_stored_as_grey(
         assert "16-bit grey stored as colour" in image.record["warnings"]
 
 
-def test_16_bit_colour_is_cut_and_noted(tmp_path: Path) -> None:
+def test_16_bit_colour_is_cut_and_noted(tmp_path):
     path = tmp_path / "a.png"
     path.write_bytes(deep_png([DEEP * 16, DEEP, DEEP], 2))
     assert "16-bit colour cut to 8 bits" in read_image(path).record["warnings"]
 
 
-def test_cmyk_and_grey_with_alpha_are_read(tmp_path: Path) -> None:
+def test_cmyk_and_grey_with_alpha_are_read(tmp_path):
     rgb = np.repeat(np.kron(GREY, np.ones((8, 8), np.uint8))[..., None], 3, axis=2)
     image = read_image(save(tmp_path / "a.jpg", rgb, "CMYK", quality=98))
     assert np.abs(image.pixels - rgb[..., 0].astype(int)).max() < 10
@@ -228,7 +221,7 @@ def test_cmyk_and_grey_with_alpha_are_read(tmp_path: Path) -> None:
     assert image.record["warnings"] == "transparency laid on black"
 
 
-def test_palette_with_transparency_is_laid_on_black(tmp_path: Path) -> None:
+def test_palette_with_transparency_is_laid_on_black(tmp_path):
     pillow = Image.fromarray(GREY).convert("P")
     pillow.save(tmp_path / "a.png", transparency=int(np.asarray(pillow)[2, 3]))
     image = read_image(tmp_path / "a.png")
@@ -237,13 +230,13 @@ def test_palette_with_transparency_is_laid_on_black(tmp_path: Path) -> None:
     np.testing.assert_array_equal(image.pixels, expected)
 
 
-def test_colour_profile_is_ignored_and_noted(tmp_path: Path) -> None:
+def test_colour_profile_is_ignored_and_noted(tmp_path):
     image = read_image(save(tmp_path / "a.png", GREY, icc_profile=bytes(128)))
     np.testing.assert_array_equal(image.pixels, GREY)
     assert image.record["warnings"] == "colour profile ignored"
 
 
-def test_first_of_several_frames_is_read(tmp_path: Path) -> None:
+def test_first_of_several_frames_is_read(tmp_path):
     second = Image.fromarray(255 - GREY)
     path = save(tmp_path / "a.tif", GREY, save_all=True, append_images=[second])
     image = read_image(path)
@@ -251,7 +244,7 @@ def test_first_of_several_frames_is_read(tmp_path: Path) -> None:
     assert image.record["warnings"] == "first of 2 frames"
 
 
-def test_content_decides_and_not_the_extension(tmp_path: Path, shared_data: Path) -> None:
+def test_content_decides_and_not_the_extension(tmp_path, shared_data):
     png = save(tmp_path / "a.png", GREY).rename(tmp_path / "chest.dcm")
     np.testing.assert_array_equal(read_image(png).pixels, GREY)
     source = shared_data / "dicom_odd" / "dwv__gdcm-CR-MONO1-10-chest.dcm"
@@ -259,14 +252,14 @@ def test_content_decides_and_not_the_extension(tmp_path: Path, shared_data: Path
     assert read_image(tmp_path / "chest.png").record["photometric"] == "MONOCHROME1"
 
 
-def test_record_fits_the_decode_table(tmp_path: Path) -> None:
+def test_record_fits_the_decode_table(tmp_path):
     record = read_image(save(tmp_path / "a.png", GREY)).record
     columns = SCHEMAS["decode"].columns
     assert {"image_id", *record} <= set(columns)
     assert {name for name, rule in columns.items() if rule.required} <= {"image_id", *record}
 
 
-def test_equal_pixels_in_different_files_have_one_digest(tmp_path: Path) -> None:
+def test_equal_pixels_in_different_files_have_one_digest(tmp_path):
     digests = {
         read_image(save(tmp_path / name, GREY)).record["pixel_sha256"]
         for name in ("a.png", "a.bmp")
@@ -314,7 +307,7 @@ def huge(name: str) -> bytes:
 
 
 @pytest.mark.parametrize("name", ["png", "tiff", "pgm", "jpeg", "gif", "bmp"])
-def test_huge_image_is_refused_before_memory_is_taken_for_it(tmp_path: Path, name: str) -> None:
+def test_huge_image_is_refused_before_memory_is_taken_for_it(tmp_path, name):
     path = tmp_path / "a"
     path.write_bytes(huge(name))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -349,7 +342,7 @@ def test_huge_image_is_refused_before_memory_is_taken_for_it(tmp_path: Path, nam
         "too few pixels",
     ],
 )
-def test_bad_files_get_one_line(tmp_path: Path, content: bytes, reason: str) -> None:
+def test_bad_files_get_one_line(tmp_path, content, reason):
     path = tmp_path / "a.png"
     path.write_bytes(content)
     with pytest.raises(InputError, match=reason) as error:
@@ -359,7 +352,7 @@ def test_bad_files_get_one_line(tmp_path: Path, content: bytes, reason: str) -> 
 
 
 @pytest.mark.parametrize("suffix", ["png", "jpg", "tif"])
-def test_truncated_images_are_refused(tmp_path: Path, suffix: str) -> None:
+def test_truncated_images_are_refused(tmp_path, suffix):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
     path = save(tmp_path / f"a.{suffix}", noise)
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
@@ -367,16 +360,14 @@ def test_truncated_images_are_refused(tmp_path: Path, suffix: str) -> None:
         read_image(path)
 
 
-def test_missing_file_and_folder_are_refused(tmp_path: Path) -> None:
+def test_missing_file_and_folder_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         read_image(tmp_path / "none.png")
     with pytest.raises(InputError, match="is not a file"):
         read_image(tmp_path)
 
 
-def test_file_beyond_the_size_limit_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_file_beyond_the_size_limit_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(decoded_image, "MAX_FILE_BYTES", 20)
     with pytest.raises(InputError, match="larger than the limit"):
         read_image(save(tmp_path / "a.png", GREY))
@@ -385,7 +376,7 @@ def test_file_beyond_the_size_limit_is_refused(
 # Real files
 
 
-def test_real_sets_of_every_kind_are_read(shared_data: Path) -> None:
+def test_real_sets_of_every_kind_are_read(shared_data):
     for pattern in ("rsna_png/**/*.png", "nih/images/*.png", "kermany_full/**/*.jp*g",
                     "nih_mass_boxes/**/*.jpg", "odd_images/*"):  # fmt: skip
         kinds = (".png", ".jpg", ".jpeg")
@@ -397,7 +388,7 @@ def test_real_sets_of_every_kind_are_read(shared_data: Path) -> None:
             assert np.ptp(image.pixels) > 100
 
 
-def test_nih_rgba_images_keep_their_greys(shared_data: Path) -> None:
+def test_nih_rgba_images_keep_their_greys(shared_data):
     paths = sorted((shared_data / "nih" / "images").glob("*.png"))
     layered = [image for image in map(read_image, paths) if image.record["photometric"] == "RGBA"]
     assert layered

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import cv2
 import numpy as np
 import pandas as pd
@@ -37,7 +35,7 @@ def noise(rng: np.random.Generator) -> np.ndarray:
     return rng.integers(0, 256, (40, 30)).astype(np.uint8)
 
 
-def test_pieces_go_along_the_top_the_bottom_and_the_sides() -> None:
+def test_pieces_go_along_the_top_the_bottom_and_the_sides():
     image = np.zeros((40, 80), np.uint8)
     image[:4, :20], image[-4:, 60:], image[4:12, :8], image[28:36, 72:] = 10, 20, 30, 40
     greys = read_border_greys(pd.Series([_border_greys(image)]))[0]
@@ -46,18 +44,18 @@ def test_pieces_go_along_the_top_the_bottom_and_the_sides() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (2, 3), (3, 2), (7, 400), (10_000, 12)])
-def test_any_shape_has_all_its_pieces(shape: tuple[int, int]) -> None:
+def test_any_shape_has_all_its_pieces(shape):
     assert _border_greys(np.full(shape, 9, np.uint8)) == "09" * _N_PIECES
 
 
-def test_the_middle_does_not_count() -> None:
+def test_the_middle_does_not_count():
     image = noise(np.random.default_rng(0))
     other = image.copy()
     other[4:-4, 3:-3] = 255 - other[4:-4, 3:-3]
     assert _border_greys(image) == _border_greys(other)
 
 
-def test_a_mark_at_the_edge_gives_the_label_away_and_an_opacity_does_not() -> None:
+def test_a_mark_at_the_edge_gives_the_label_away_and_an_opacity_does_not():
     rng = np.random.default_rng(0)
     ill = np.arange(N) % 2 == 0
     marked = [noise(rng) for _ in range(N)]
@@ -72,7 +70,7 @@ def test_a_mark_at_the_edge_gives_the_label_away_and_an_opacity_does_not() -> No
     assert of_opacities["mean brightness"] > 0.95  # of the whole image: shown, but not beside
 
 
-def test_what_was_not_measured_tells_nothing() -> None:
+def test_what_was_not_measured_tells_nothing():
     rng = np.random.default_rng(0)
     ill = np.arange(N) % 2 == 0
     seen = np.where(ill, np.arange(N) % 5 == 0, np.arange(N) % 5 != 0)  # rarely of the ill
@@ -81,7 +79,7 @@ def test_what_was_not_measured_tells_nothing() -> None:
     assert "all metadata and borders" not in found  # the view alone is left
 
 
-def test_a_strong_border_is_told_with_what_to_do() -> None:
+def test_a_strong_border_is_told_with_what_to_do():
     row = {"target": "mass", "fact": "outer tenth of the image", "kind": "border", "auroc": 0.83,
            "ci_low": 0.8, "ci_high": 0.85, "n_images": N, "n_positive": 200,
            "n_known": N}  # fmt: skip
@@ -91,12 +89,12 @@ def test_a_strong_border_is_told_with_what_to_do() -> None:
     assert "images from elsewhere" in problem.advice
 
 
-def test_greys_of_another_length_are_refused() -> None:
+def test_greys_of_another_length_are_refused():
     with pytest.raises(ValueError, match="32 hexadecimal digits"):
         read_border_greys(pd.Series(["ff"]))
 
 
-def test_sets_from_before_are_audited_without_it() -> None:
+def test_sets_from_before_are_audited_without_it():
     ids = [f"i{number}" for number in range(N)]
     images = pd.DataFrame({"image_id": ids, "patient_id": ids, "view": ["AP", "PA"] * (N // 2)})
     labels = pd.DataFrame({"mass": [1.0, 0.0] * (N // 2)}, index=pd.Index(ids, name="image_id"))
@@ -104,7 +102,7 @@ def test_sets_from_before_are_audited_without_it() -> None:
     assert [row["fact"] for row in found] == ["view"]
 
 
-def test_kermany_s_children_are_known_by_the_edges_of_their_images(shared_data: Path) -> None:
+def test_kermany_s_children_are_known_by_the_edges_of_their_images(shared_data):
     files = sorted((shared_data / "kermany_224/chest_xray/train").rglob("*.jpeg"))[::3]
     arrays = [cv2.imread(str(file), cv2.IMREAD_GRAYSCALE) for file in files]
     ill = np.array([file.parent.name == "PNEUMONIA" for file in files])

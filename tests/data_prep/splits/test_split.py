@@ -378,7 +378,7 @@ def test_over_all_folds_each_image_is_tested_once_and_validated_once(method):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_each_part_of_a_small_set_has_its_share_of_a_rare_stratum(seed: int) -> None:
+def test_each_part_of_a_small_set_has_its_share_of_a_rare_stratum(seed):
     """Nine positive images of 30, for 20 folds: fewer than there are folds."""
     ids = pd.Index([f"i{number:02d}" for number in range(30)], name="image_id")
     group = pd.Series([f"p{number % 20}" for number in range(30)], index=ids)

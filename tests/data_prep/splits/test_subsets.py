@@ -25,9 +25,7 @@ def drawn(patients: int, seed: int) -> tuple[pd.DataFrame, pd.Series, pd.Series]
 
 @settings(max_examples=25, deadline=None)
 @given(patients=st.integers(30, 200), seed=st.integers(0, 9))
-def test_parts_are_nested_keep_patients_whole_and_leave_the_test_set_alone(
-    patients: int, seed: int
-) -> None:
+def test_parts_are_nested_keep_patients_whole_and_leave_the_test_set_alone(patients, seed):
     split, owner, strata = drawn(patients, seed)
     parts = _nested_parts(split, owner, strata, SHARES, seed)
     before: set[str] = set()
@@ -43,7 +41,7 @@ def test_parts_are_nested_keep_patients_whole_and_leave_the_test_set_alone(
     assert parts[1.0].equals(split)
 
 
-def test_a_part_holds_its_share_of_patients_and_of_every_stratum() -> None:
+def test_a_part_holds_its_share_of_patients_and_of_every_stratum():
     split, owner, strata = drawn(2000, 0)
     train = split.query("role == 'train'")["image_id"]
     positive = owner[train].groupby(owner[train]).size().index
@@ -56,7 +54,7 @@ def test_a_part_holds_its_share_of_patients_and_of_every_stratum() -> None:
             assert of_part == pytest.approx(of_all, abs=0.011)  # one patient of 150
 
 
-def test_parts_depend_on_the_seed_but_not_on_the_order_of_rows_or_on_other_shares() -> None:
+def test_parts_depend_on_the_seed_but_not_on_the_order_of_rows_or_on_other_shares():
     split, owner, strata = drawn(100, 1)
     half = _nested_parts(split, owner, strata, [0.5], 3)[0.5]
     shuffled = _nested_parts(split.sample(frac=1, random_state=1), owner, strata, SHARES, 3)[0.5]
@@ -65,7 +63,7 @@ def test_parts_depend_on_the_seed_but_not_on_the_order_of_rows_or_on_other_share
 
 
 @pytest.mark.parametrize("share", [0.0, -0.5, 1.5])
-def test_a_share_that_is_none_is_refused(share: float) -> None:
+def test_a_share_that_is_none_is_refused(share):
     split, owner, strata = drawn(30, 0)
     with pytest.raises(InputError, match="give shares above 0 and up to 1"):
         _nested_parts(split, owner, strata, [share])

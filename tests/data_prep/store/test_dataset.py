@@ -59,7 +59,7 @@ def dataset(tmp_path: Path) -> DataSet:
     return DataSet.open(tmp_path)
 
 
-def test_label_is_positive_if_any_negative_only_if_all_else_unknown(dataset: DataSet) -> None:
+def test_label_is_positive_if_any_negative_only_if_all_else_unknown(dataset):
     labels = dataset.labels(dataset.target())
     assert labels.fillna(-1).to_dict() == {
         "both_absent": 0,
@@ -71,18 +71,18 @@ def test_label_is_positive_if_any_negative_only_if_all_else_unknown(dataset: Dat
     }
 
 
-def test_partly_boxed_image_is_not_trusted_for_boxes(dataset: DataSet) -> None:
+def test_partly_boxed_image_is_not_trusted_for_boxes(dataset):
     target = dataset.target("any")
     assert sorted(dataset.boxes_trusted(target)) == ["both_absent", "one_present"]
     assert dataset.target_boxes(target)["image_id"].tolist() == ["one_present"]
 
 
-def test_image_ids_follow_the_role_sorted(dataset: DataSet) -> None:
+def test_image_ids_follow_the_role_sorted(dataset):
     assert dataset.image_ids("test").tolist() == ["both_absent"]
     assert dataset.image_ids("train").tolist() == sorted(IDS[1:])
 
 
-def test_unknown_target_split_and_image_are_named(dataset: DataSet) -> None:
+def test_unknown_target_split_and_image_are_named(dataset):
     with pytest.raises(InputError, match="no target 'mass'; it has any"):
         dataset.target("mass")
     with pytest.raises(InputError, match="no split 'five'; it has default"):
@@ -92,7 +92,7 @@ def test_unknown_target_split_and_image_are_named(dataset: DataSet) -> None:
     assert not dataset.has_pixels
 
 
-def test_want_of_a_target_names_the_option_of_the_command_that_runs(dataset: DataSet) -> None:
+def test_want_of_a_target_names_the_option_of_the_command_that_runs(dataset):
     two = replace(dataset, targets={**dataset.targets, "b": dataset.targets["any"]})
     with pytest.raises(InputError, match=r"has targets any, b; choose one with --target NAME$"):
         two.target()
@@ -100,7 +100,7 @@ def test_want_of_a_target_names_the_option_of_the_command_that_runs(dataset: Dat
         two.target(option="--set data.target=NAME")
 
 
-def test_corrected_label_changes_the_labels_id_only(dataset: DataSet) -> None:
+def test_corrected_label_changes_the_labels_id_only(dataset):
     tables = (dataset.boxes, dataset.box_coverage)
     before = dataset_ids(dataset.images, dataset.findings, *tables)
     corrected = dataset.findings.assign(state="absent")

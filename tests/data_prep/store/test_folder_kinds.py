@@ -9,7 +9,6 @@ import pytest
 
 from data_prep.contracts.errors import InputError
 from data_prep.store.folder_kinds import (
-    KindName,
     WrongFolderError,
     data_set_of,
     kind_begun,
@@ -77,23 +76,21 @@ def out(tmp_path: Path) -> Path:
         ("empty", "predictions", "is empty; give a folder that cxr predict or cxr import made"),
     ],
 )  # fmt: skip
-def test_what_is_in_hand_is_named_with_the_way_on(
-    out: Path, name: str, wanted: KindName, says: str
-) -> None:
+def test_what_is_in_hand_is_named_with_the_way_on(out, name, wanted, says):
     with pytest.raises(InputError) as refused:
         require_kind(out / name, wanted)
     assert str(refused.value).startswith(f"{out / name}: ")
     assert says.replace("OUT", str(out)) in str(refused.value)
 
 
-def test_only_a_folder_that_cxr_has_nothing_in_may_be_a_download(out: Path) -> None:
+def test_only_a_folder_that_cxr_has_nothing_in_may_be_a_download(out):
     for name, foreign in (("rsna download", True), ("", False), ("begun", False), ("no", False)):
         with pytest.raises(WrongFolderError) as refused:
             require_kind(out / name, "data set")
         assert refused.value.foreign == foreign, name
 
 
-def test_the_right_kind_passes(out: Path) -> None:
+def test_the_right_kind_passes(out):
     for name, kind in (("data", "data set"), ("retinanet", "run"), ("report", "report")):
         require_kind(out / name, kind)
         assert (found := kind_of(out / name)) is not None
@@ -101,9 +98,7 @@ def test_the_right_kind_passes(out: Path) -> None:
     assert kind_begun(out / "retinanet") is None
 
 
-def test_the_data_set_of_a_run_is_found_by_its_content_not_its_name(
-    out: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_data_set_of_a_run_is_found_by_its_content_not_its_name(out, monkeypatch):
     for name in ("retinanet", "predicted", "report", "report/systems/A"):
         assert data_set_of(out / name) == out / "data"
     (out / "data").rename(out / "elsewhere")

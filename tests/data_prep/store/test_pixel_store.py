@@ -75,9 +75,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-def test_store_gives_the_letterboxed_image(
-    tmp_path: Path, source: tuple[Path, pd.DataFrame]
-) -> None:
+def test_store_gives_the_letterboxed_image(tmp_path, source):
     root, table = source
     store = build_pixel_store(tmp_path, table, root, SIZE)
 
@@ -89,7 +87,7 @@ def test_store_gives_the_letterboxed_image(
         assert store.placement(image_id) == placement
 
 
-def test_processes_do_not_change_a_byte(tmp_path: Path, source: tuple[Path, pd.DataFrame]) -> None:
+def test_processes_do_not_change_a_byte(tmp_path, source):
     root, table = source
     for workers in (1, 2):
         build_pixel_store(tmp_path / str(workers), table, root, SIZE, workers=workers)
@@ -97,9 +95,7 @@ def test_processes_do_not_change_a_byte(tmp_path: Path, source: tuple[Path, pd.D
     assert one == two
 
 
-def test_new_images_are_added_without_decoding_the_old(
-    tmp_path: Path, source: tuple[Path, pd.DataFrame]
-) -> None:
+def test_new_images_are_added_without_decoding_the_old(tmp_path, source):
     root, table = source
     first = build_pixel_store(tmp_path, table[:5], root, SIZE)
     (root / "p00.png").unlink()  # would be an error if it were read again
@@ -113,18 +109,14 @@ def test_new_images_are_added_without_decoding_the_old(
     np.testing.assert_array_equal(store.image("p03"), first.image("p03"))
 
 
-def test_complete_store_is_opened_and_not_touched(
-    tmp_path: Path, source: tuple[Path, pd.DataFrame], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_complete_store_is_opened_and_not_touched(tmp_path, source, monkeypatch):
     root, table = source
     build_pixel_store(tmp_path, table, root, SIZE)
     monkeypatch.delattr(pixel_store, "PixelStoreWriter")
     assert len(build_pixel_store(tmp_path, table[:4], root, SIZE).ids) == 12
 
 
-def test_unreadable_image_is_named_and_the_others_are_kept(
-    tmp_path: Path, source: tuple[Path, pd.DataFrame]
-) -> None:
+def test_unreadable_image_is_named_and_the_others_are_kept(tmp_path, source):
     root, table = source
     (root / "p04.png").write_bytes(b"nothing")
 
@@ -137,7 +129,7 @@ def test_unreadable_image_is_named_and_the_others_are_kept(
     assert PixelStoreWriter(folder, SIZE).done == set(table["image_id"]) - {"p04"}
 
 
-def test_image_without_a_file_is_refused(tmp_path: Path, source: tuple[Path, pd.DataFrame]) -> None:
+def test_image_without_a_file_is_refused(tmp_path, source):
     root, table = source
     with pytest.raises(InputError, match="'p02': has no file"):
         build_pixel_store(tmp_path, table.replace("p02.png", None), root, SIZE)
@@ -146,7 +138,7 @@ def test_image_without_a_file_is_refused(tmp_path: Path, source: tuple[Path, pd.
 # Shards
 
 
-def test_shards_split_where_they_are_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_split_where_they_are_full(tmp_path, monkeypatch):
     monkeypatch.setattr(pixel_writer, "SHARD_IMAGES", 10)
     fill(tmp_path, range(25))
 
@@ -158,12 +150,12 @@ def test_shards_split_where_they_are_full(tmp_path: Path, monkeypatch: pytest.Mo
         assert (store.image(f"i{value:05d}") == value).all()
 
 
-def test_header_of_a_shard_grows_in_place() -> None:
+def test_header_of_a_shard_grows_in_place():
     lengths = {len(pixel_writer._shard_header(n, SIZE)) for n in (0, 1, 4096)}
     assert len(lengths) == 1
 
 
-def test_added_twice_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_added_twice_is_replaced(tmp_path, monkeypatch):
     monkeypatch.setattr(pixel_writer, "SHARD_IMAGES", 10)
     with PixelStoreWriter(tmp_path, SIZE) as writer:
         for value in (*range(15), 3, 14):
@@ -178,9 +170,7 @@ def test_added_twice_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize(("committed", "lost"), [(8, 0), (8, 3), (10, 0), (10, 3), (13, 9), (0, 4)])
-def test_work_goes_on_after_a_kill(
-    tmp_path: Path, committed: int, lost: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_work_goes_on_after_a_kill(tmp_path, committed, lost, monkeypatch):
     monkeypatch.setattr(pixel_writer, "SHARD_IMAGES", 10)
     fill(tmp_path / "whole", range(25))
     killed = tmp_path / "killed"
@@ -195,7 +185,7 @@ def test_work_goes_on_after_a_kill(
     assert contents(killed) == contents(tmp_path / "whole")
 
 
-def test_kill_while_a_complete_store_grows_keeps_what_was_there(tmp_path: Path) -> None:
+def test_kill_while_a_complete_store_grows_keeps_what_was_there(tmp_path):
     fill(tmp_path, range(5))
     abandon(tmp_path, range(5, 8), range(8, 9))
     with pytest.raises(InputError, match="not found"):
@@ -204,7 +194,7 @@ def test_kill_while_a_complete_store_grows_keeps_what_was_there(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("tail", [b'["i0', b'["x"]["y"]\n', b"\xff\xfe\n"])
-def test_journal_cut_short_loses_its_last_line_only(tmp_path: Path, tail: bytes) -> None:
+def test_journal_cut_short_loses_its_last_line_only(tmp_path, tail):
     abandon(tmp_path, range(5), range(0))
     with (tmp_path / "journal.jsonl").open("ab") as journal:
         journal.write(tail)
@@ -213,7 +203,7 @@ def test_journal_cut_short_loses_its_last_line_only(tmp_path: Path, tail: bytes)
     assert [int(store.image(image_id)[0, 0]) for image_id in store.ids] == list(range(7))
 
 
-def test_sigkill_in_the_middle_is_survived(tmp_path: Path) -> None:
+def test_sigkill_in_the_middle_is_survived(tmp_path):
     program = f"""
 import os, signal, numpy as np
 from pathlib import Path
@@ -235,7 +225,7 @@ for value in range(1000):
     assert all((store.image(f"i{v:05d}") == v % 256).all() for v in range(400))
 
 
-def test_interrupt_keeps_what_was_added_and_marks_nothing_complete(tmp_path: Path) -> None:
+def test_interrupt_keeps_what_was_added_and_marks_nothing_complete(tmp_path):
     def images() -> Iterator[int]:
         yield 1
         raise KeyboardInterrupt
@@ -246,9 +236,7 @@ def test_interrupt_keeps_what_was_added_and_marks_nothing_complete(tmp_path: Pat
     assert not (tmp_path / "pixels.json").exists()
 
 
-def test_full_disk_is_one_line_and_leaves_no_complete_store(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_full_disk_is_one_line_and_leaves_no_complete_store(tmp_path, monkeypatch):
     def full(_: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -261,7 +249,7 @@ def test_full_disk_is_one_line_and_leaves_no_complete_store(
 # Damage
 
 
-def test_damaged_stores_are_refused_with_what_to_do(tmp_path: Path) -> None:
+def test_damaged_stores_are_refused_with_what_to_do(tmp_path):
     for name, harm in {
         "shard gone": lambda f: (f / "shard-00000.npy").unlink(),
         "shard cut": lambda f: os.truncate(f / "shard-00000.npy", 500),
@@ -277,7 +265,7 @@ def test_damaged_stores_are_refused_with_what_to_do(tmp_path: Path) -> None:
             PixelStore.open(folder)
 
 
-def test_writer_starts_a_damaged_store_again(tmp_path: Path) -> None:
+def test_writer_starts_a_damaged_store_again(tmp_path):
     fill(tmp_path, range(3))
     os.truncate(tmp_path / "shard-00000.npy", 500)
     assert PixelStoreWriter(tmp_path, SIZE).done == set()
@@ -285,7 +273,7 @@ def test_writer_starts_a_damaged_store_again(tmp_path: Path) -> None:
     assert len(PixelStore.open(tmp_path).ids) == 3
 
 
-def test_unknown_image_and_wrong_shape_are_refused(tmp_path: Path) -> None:
+def test_unknown_image_and_wrong_shape_are_refused(tmp_path):
     fill(tmp_path, range(3))
     with pytest.raises(InputError, match="holds no image 'z'"):
         PixelStore.open(tmp_path).image("z")
@@ -296,14 +284,14 @@ def test_unknown_image_and_wrong_shape_are_refused(tmp_path: Path) -> None:
 # Reading
 
 
-def test_images_are_read_only_views(tmp_path: Path) -> None:
+def test_images_are_read_only_views(tmp_path):
     fill(tmp_path, range(3))
     image = PixelStore.open(tmp_path).image("i00001")
     with pytest.raises(ValueError, match="read-only"):
         image[0, 0] = 1
 
 
-def test_pickled_store_is_small_and_reads_the_same(tmp_path: Path) -> None:
+def test_pickled_store_is_small_and_reads_the_same(tmp_path):
     fill(tmp_path, range(300))
     store = PixelStore.open(tmp_path)
     store.image("i00007")
@@ -312,7 +300,7 @@ def test_pickled_store_is_small_and_reads_the_same(tmp_path: Path) -> None:
     assert (pickle.loads(pickled).image("i00007") == 7).all()  # noqa: S301
 
 
-def test_index_on_disk_is_the_contract(tmp_path: Path) -> None:
+def test_index_on_disk_is_the_contract(tmp_path):
     fill(tmp_path, range(3))
     index = read_table(tmp_path / "index.parquet", "pixel_index")
     assert index["row"].tolist() == [0, 1, 2]
@@ -321,15 +309,13 @@ def test_index_on_disk_is_the_contract(tmp_path: Path) -> None:
 # Worker processes
 
 
-def test_failed_row_is_an_error_and_not_an_exception(tmp_path: Path) -> None:
+def test_failed_row_is_an_error_and_not_an_exception(tmp_path):
     row = decode_and_letterbox(DecodeTask("a", tmp_path / "none.png", (SIZE,)))
     assert row.error == f"{tmp_path / 'none.png'}: no such file or directory"
     assert row.squares == {}
 
 
-def test_decoding_in_processes_gives_rows_in_order(
-    tmp_path: Path, source: tuple[Path, pd.DataFrame]
-) -> None:
+def test_decoding_in_processes_gives_rows_in_order(tmp_path, source):
     root, table = source
     tasks = [DecodeTask(name, root / f"{name}.png", (SIZE, 64)) for name in table["image_id"]]
     rows = list(decode_all(tasks, engine=LocalEngine(2)))
@@ -339,9 +325,7 @@ def test_decoding_in_processes_gives_rows_in_order(
     assert len({row.file_sha256 for row in rows}) == 12
 
 
-def test_loose_files_get_the_pixels_of_the_store(
-    tmp_path: Path, source: tuple[Path, pd.DataFrame]
-) -> None:
+def test_loose_files_get_the_pixels_of_the_store(tmp_path, source):
     root, table = source
     store = build_pixel_store(tmp_path, table, root, SIZE)
     files = [root / f"{image_id}.png" for image_id in table["image_id"]]
@@ -362,7 +346,7 @@ def test_loose_files_get_the_pixels_of_the_store(
     assert list(sizes.itertuples(index=False, name=None)) == expected
 
 
-def test_pixels_alone_are_not_measured(tmp_path: Path, source: tuple[Path, pd.DataFrame]) -> None:
+def test_pixels_alone_are_not_measured(tmp_path, source):
     path = source[0] / "p00.png"
     measured = decode_and_letterbox(DecodeTask("a", path, (SIZE,)))
     alone = decode_and_letterbox(DecodeTask("a", path, (SIZE,), measure=False))

@@ -27,7 +27,7 @@ def write_and_stop(folder: Path) -> None:
         raise KeyboardInterrupt
 
 
-def test_interrupted_predictions_go_on_where_they_stopped(tmp_path: Path) -> None:
+def test_interrupted_predictions_go_on_where_they_stopped(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_and_stop(tmp_path)
     with pytest.raises(InputError, match="unfinished predictions; run the same cxr predict again"):
@@ -42,7 +42,7 @@ def test_interrupted_predictions_go_on_where_they_stopped(tmp_path: Path) -> Non
     assert not (tmp_path / ".lock").exists()
 
 
-def test_half_a_part_is_written_again(tmp_path: Path) -> None:
+def test_half_a_part_is_written_again(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_and_stop(tmp_path)
     # As if killed between the scores and the images of the second part.
@@ -53,7 +53,7 @@ def test_half_a_part_is_written_again(tmp_path: Path) -> None:
     assert Predictions.open(tmp_path).scores["image_id"].tolist() == ["a", "b"]
 
 
-def test_other_system_complete_folder_and_strange_folder_are_refused(tmp_path: Path) -> None:
+def test_other_system_complete_folder_and_strange_folder_are_refused(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         write_and_stop(tmp_path / "begun")
     with (

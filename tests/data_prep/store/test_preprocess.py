@@ -1,7 +1,6 @@
 """Resizing and boxes: what is drawn in the original is where its box says in the square."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -25,9 +24,7 @@ def box_in(width: int, height: int, share: tuple[float, ...]) -> np.ndarray:
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(width=sides, height=sides, size=sizes, share=shares)
-def test_boxes_come_back_from_the_square(
-    width: int, height: int, size: int, share: tuple[float, ...]
-) -> None:
+def test_boxes_come_back_from_the_square(width, height, size, share):
     _, placement = letterbox(np.zeros((height, width), np.uint8), size)
     box = box_in(width, height, share)
     stored = placement.to_store(box)
@@ -38,7 +35,7 @@ def test_boxes_come_back_from_the_square(
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(width=sides, height=sides, size=sizes)
-def test_aspect_is_kept_and_the_rest_is_black(width: int, height: int, size: int) -> None:
+def test_aspect_is_kept_and_the_rest_is_black(width, height, size):
     square, placement = letterbox(np.full((height, width), 200, np.uint8), size)
     assert square.shape == (size, size)
     x1, y1, x2, y2 = placement.to_store(np.array([[0, 0, width, height]]))[0]
@@ -52,7 +49,7 @@ def test_aspect_is_kept_and_the_rest_is_black(width: int, height: int, size: int
 
 
 @pytest.mark.parametrize(("width", "height"), [(1024, 1024), (600, 400), (100, 80), (333, 517)])
-def test_a_drawn_rectangle_lies_under_its_box(width: int, height: int) -> None:
+def test_a_drawn_rectangle_lies_under_its_box(width, height):
     pixels = np.zeros((height, width), np.uint8)
     box = np.array([[width // 4, height // 3, width // 2, height * 3 // 4]], dtype=float)
     x1, y1, x2, y2 = box[0].astype(int)
@@ -65,25 +62,25 @@ def test_a_drawn_rectangle_lies_under_its_box(width: int, height: int) -> None:
     np.testing.assert_allclose(placement.to_store(box)[0], drawn, atol=0.75)
 
 
-def test_image_of_the_right_size_is_not_touched() -> None:
+def test_image_of_the_right_size_is_not_touched():
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64)).astype(np.uint8)
     square, placement = letterbox(pixels, 64)
     np.testing.assert_array_equal(square, pixels)
     assert placement == Placement(1.0, 1.0, 0.0, 0.0)
 
 
-def test_shrinking_averages_areas() -> None:
+def test_shrinking_averages_areas():
     pixels = np.indices((64, 64)).sum(axis=0).astype(np.uint8) % 2 * 200
     assert set(np.unique(letterbox(pixels, 32)[0])) == {100}
 
 
-def test_box_beyond_the_border_is_clipped_to_the_original() -> None:
+def test_box_beyond_the_border_is_clipped_to_the_original():
     placement = letterbox(np.zeros((50, 100), np.uint8), 64)[1]
     clipped = placement.to_original(np.array([[0.0, 0.0, 64.0, 64.0]]), 100, 50)
     np.testing.assert_allclose(clipped, [[0, 0, 100, 50]])
 
 
-def test_no_boxes_are_fine_and_other_shapes_are_not() -> None:
+def test_no_boxes_are_fine_and_other_shapes_are_not():
     placement = Placement(1.0, 1.0, 0.0, 0.0)
     assert placement.to_store(np.zeros((0, 4))).shape == (0, 4)
     assert placement.to_original(np.array([]), 10, 10).shape == (0, 4)
@@ -92,12 +89,12 @@ def test_no_boxes_are_fine_and_other_shapes_are_not() -> None:
 
 
 @pytest.mark.parametrize("pixels", [np.zeros((4, 4)), np.zeros((4, 4, 3), np.uint8)])
-def test_other_images_are_refused(pixels: np.ndarray) -> None:
+def test_other_images_are_refused(pixels):
     with pytest.raises(ValueError, match="uint8"):
         letterbox(pixels, 64)
 
 
-def test_numpy_and_torch_are_normalised_alike() -> None:
+def test_numpy_and_torch_are_normalised_alike():
     torch = pytest.importorskip("torch")
     preprocess = Preprocess(64, mean=0.449, std=0.226)
     pixels = np.arange(256, dtype=np.uint8)
@@ -110,7 +107,7 @@ def test_numpy_and_torch_are_normalised_alike() -> None:
     assert preprocess.normalise(torch.zeros(1, dtype=torch.bfloat16)).dtype == torch.bfloat16
 
 
-def test_preprocess_survives_its_file(tmp_path: Path) -> None:
+def test_preprocess_survives_its_file(tmp_path):
     preprocess = Preprocess(512, mean=0.5, std=0.25)
     preprocess.to_json(tmp_path / "preprocess.json")
     assert Preprocess.from_json(tmp_path / "preprocess.json") == preprocess
@@ -123,9 +120,7 @@ def test_preprocess_survives_its_file(tmp_path: Path) -> None:
         ("mean", None, "must give size, mean and std"),
     ],
 )
-def test_file_that_asks_for_something_else_is_refused(
-    tmp_path: Path, key: str, value: object, message: str
-) -> None:
+def test_file_that_asks_for_something_else_is_refused(tmp_path, key, value, message):
     path = tmp_path / "preprocess.json"
     Preprocess(512, mean=0.5, std=0.25).to_json(path)
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
@@ -136,6 +131,6 @@ def test_file_that_asks_for_something_else_is_refused(
 @pytest.mark.parametrize(
     ("size", "mean", "std"), [(8, 0.5, 0.2), (9999, 0.5, 0.2), (64, 0.5, 0), (64, float("nan"), 1)]
 )
-def test_impossible_settings_are_refused(size: int, mean: float, std: float) -> None:
+def test_impossible_settings_are_refused(size, mean, std):
     with pytest.raises(InputError):
         Preprocess(size, mean, std)

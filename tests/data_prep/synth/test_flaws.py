@@ -28,7 +28,7 @@ def read_dicom(folder: Path, name: str) -> pydicom.Dataset:
     return pydicom.dcmread(folder / "stage_2_train_images" / f"{name}.dcm")
 
 
-def test_each_kind_is_planted(planted: pd.DataFrame) -> None:
+def test_each_kind_is_planted(planted):
     assert set(planted["flaw"]) == {
         "exact_duplicate",
         "leaking_patient",
@@ -47,7 +47,7 @@ def test_each_kind_is_planted(planted: pd.DataFrame) -> None:
 
 
 @pytest.mark.parametrize("flaw", ["exact_duplicate", "leaking_patient"])
-def test_duplicates_have_equal_pixels(flawed: Path, planted: pd.DataFrame, flaw: str) -> None:
+def test_duplicates_have_equal_pixels(flawed, planted, flaw):
     mapping = pd.read_csv(flawed / "rsna_to_nih.csv", dtype=str).set_index("patientId")
     for row in planted[planted["flaw"] == flaw].itertuples():
         copy, source = read_dicom(flawed, row.patientId), read_dicom(flawed, row.other_patientId)
@@ -56,7 +56,7 @@ def test_duplicates_have_equal_pixels(flawed: Path, planted: pd.DataFrame, flaw:
         assert same["nih_patient"] == (flaw == "exact_duplicate")
 
 
-def test_near_duplicates_differ_in_grey_values_only(flawed: Path, planted: pd.DataFrame) -> None:
+def test_near_duplicates_differ_in_grey_values_only(flawed, planted):
     for row in planted[planted["flaw"] == "near_duplicate"].itertuples():
         copy = read_dicom(flawed, row.patientId).pixel_array
         source = read_dicom(flawed, row.other_patientId).pixel_array
@@ -64,7 +64,7 @@ def test_near_duplicates_differ_in_grey_values_only(flawed: Path, planted: pd.Da
         assert np.corrcoef(copy.ravel(), source.ravel())[0, 1] > 0.97
 
 
-def test_bad_files_do_not_read(flawed: Path, planted: pd.DataFrame) -> None:
+def test_bad_files_do_not_read(flawed, planted):
     for row in planted[planted["flaw"].isin(["unreadable", "text_file"])].itertuples():
         with pytest.raises(InvalidDicomError):
             read_dicom(flawed, row.patientId)
@@ -73,7 +73,7 @@ def test_bad_files_do_not_read(flawed: Path, planted: pd.DataFrame) -> None:
             assert read_dicom(flawed, row.patientId).pixel_array.size
 
 
-def test_bad_rows_are_in_the_tables(flawed: Path, planted: pd.DataFrame) -> None:
+def test_bad_rows_are_in_the_tables(flawed, planted):
     labels = pd.read_csv(flawed / "stage_2_train_labels.csv")
     files = {path.stem for path in (flawed / "stage_2_train_images").iterdir()}
     by_flaw = planted.groupby("flaw")["patientId"].apply(set)
@@ -87,13 +87,13 @@ def test_bad_rows_are_in_the_tables(flawed: Path, planted: pd.DataFrame) -> None
     assert set(rows.loc[outside, "patientId"]) == by_flaw["box_outside"]
 
 
-def test_impossible_ages_are_in_the_headers(flawed: Path, planted: pd.DataFrame) -> None:
+def test_impossible_ages_are_in_the_headers(flawed, planted):
     names = planted.loc[planted["flaw"] == "impossible_age", "patientId"]
     ages = [read_dicom(flawed, name).PatientAge for name in names]
     assert sorted(ages) == ["155", "412"]
 
 
-def test_planting_is_repeatable(flawed: Path, planted: pd.DataFrame, tmp_path: Path) -> None:
+def test_planting_is_repeatable(flawed, planted, tmp_path):
     write_phantom(tmp_path / "again", n_images=40, size=96, seed=1, flaws=True)
     for name in [FLAWS_CSV, "stage_2_train_labels.csv", "truth.csv", "rsna_to_nih.csv"]:
         assert (tmp_path / "again" / name).read_bytes() == (flawed / name).read_bytes()

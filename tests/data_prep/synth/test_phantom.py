@@ -35,7 +35,7 @@ def labels(phantom: Path) -> pd.DataFrame:
     return pd.read_csv(phantom / "stage_2_train_labels.csv")
 
 
-def test_columns_are_those_of_the_real_challenge(phantom: Path, shared_data: Path) -> None:
+def test_columns_are_those_of_the_real_challenge(phantom, shared_data):
     for name in (
         "stage_2_train_labels.csv",
         "stage_2_detailed_class_info.csv",
@@ -45,9 +45,7 @@ def test_columns_are_those_of_the_real_challenge(phantom: Path, shared_data: Pat
         assert list(pd.read_csv(phantom / name, nrows=1).columns) == list(real.columns)
 
 
-def test_every_labelled_image_has_a_file_and_every_file_a_label(
-    phantom: Path, labels: pd.DataFrame
-) -> None:
+def test_every_labelled_image_has_a_file_and_every_file_a_label(phantom, labels):
     files = {path.stem for path in (phantom / "stage_2_train_images").iterdir()}
     assert files == set(labels["patientId"])
     assert len(files) == PHANTOM["n_images"]
@@ -56,7 +54,7 @@ def test_every_labelled_image_has_a_file_and_every_file_a_label(
     assert not test_files & files
 
 
-def test_negatives_have_empty_boxes_and_positives_whole_ones(labels: pd.DataFrame) -> None:
+def test_negatives_have_empty_boxes_and_positives_whole_ones(labels):
     box = labels[["x", "y", "width", "height"]]
     assert box[labels["Target"] == 0].isna().all(axis=None)
     positive = box[labels["Target"] == 1]
@@ -67,14 +65,14 @@ def test_negatives_have_empty_boxes_and_positives_whole_ones(labels: pd.DataFram
     assert (positive["y"] + positive["height"] <= PHANTOM["size"]).all()
 
 
-def test_class_table_has_one_row_per_label_row(phantom: Path, labels: pd.DataFrame) -> None:
+def test_class_table_has_one_row_per_label_row(phantom, labels):
     classes = pd.read_csv(phantom / "stage_2_detailed_class_info.csv")
     assert classes["patientId"].tolist() == labels["patientId"].tolist()
     assert set(classes["class"]) == {"Normal", "No Lung Opacity / Not Normal", "Lung Opacity"}
     assert ((classes["class"] == "Lung Opacity") == (labels["Target"] == 1)).all()
 
 
-def test_mapping_names_each_nih_image_once(phantom: Path) -> None:
+def test_mapping_names_each_nih_image_once(phantom):
     mapping = pd.read_csv(phantom / "rsna_to_nih.csv", dtype=str)
     assert mapping["patientId"].is_unique
     assert mapping["nih_image"].is_unique
@@ -82,7 +80,7 @@ def test_mapping_names_each_nih_image_once(phantom: Path) -> None:
     assert mapping["nih_patient"].value_counts().max() in (2, 3)
 
 
-def test_files_look_like_the_challenges(phantom: Path, shared_data: Path) -> None:
+def test_files_look_like_the_challenges(phantom, shared_data):
     real = pydicom.dcmread(next((shared_data / "rsna/stage_2_train_images").glob("*.dcm")))
     syntaxes = set()
     for path in (phantom / "stage_2_train_images").iterdir():
@@ -100,7 +98,7 @@ def test_files_look_like_the_challenges(phantom: Path, shared_data: Path) -> Non
     assert syntaxes == {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.1"}
 
 
-def test_pixels_are_readable(phantom: Path) -> None:
+def test_pixels_are_readable(phantom):
     path = next((phantom / "stage_2_train_images").iterdir())
     pixels = pydicom.dcmread(path).pixel_array
     assert pixels.shape == (PHANTOM["size"], PHANTOM["size"])
@@ -108,19 +106,19 @@ def test_pixels_are_readable(phantom: Path) -> None:
     assert pixels.std() > 20
 
 
-def test_workers_do_not_change_a_byte(phantom: Path, tmp_path: Path) -> None:
+def test_workers_do_not_change_a_byte(phantom, tmp_path):
     write_phantom(tmp_path / "again", **PHANTOM, workers=2)
     assert digests(tmp_path / "again") == digests(phantom)
 
 
-def test_another_seed_gives_other_images(phantom: Path, tmp_path: Path) -> None:
+def test_another_seed_gives_other_images(phantom, tmp_path):
     write_phantom(tmp_path / "other", n_images=5, size=96, seed=4)
     ours = {path.name for path in (phantom / "stage_2_train_images").iterdir()}
     other = {path.name for path in (tmp_path / "other/stage_2_train_images").iterdir()}
     assert not ours & other
 
 
-def test_a_complete_folder_is_left_as_it_is(phantom: Path) -> None:
+def test_a_complete_folder_is_left_as_it_is(phantom):
     before = digests(phantom)
     done: list[int] = []
     summary = write_phantom(phantom, **PHANTOM, progress=done.append)
@@ -129,9 +127,7 @@ def test_a_complete_folder_is_left_as_it_is(phantom: Path) -> None:
     assert digests(phantom) == before
 
 
-def test_an_interrupted_run_goes_on_to_the_same_bytes(
-    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_run_goes_on_to_the_same_bytes(phantom, tmp_path, monkeypatch):
     out, drawn = tmp_path / "cut", []
 
     def stop(n_images: int) -> None:
@@ -148,12 +144,12 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(
     assert digests(out) == digests(phantom)
 
 
-def test_another_phantom_in_the_folder_is_refused(phantom: Path) -> None:
+def test_another_phantom_in_the_folder_is_refused(phantom):
     with pytest.raises(InputError, match="holds a phantom with seed=3, asked for 4"):
         write_phantom(phantom, **{**PHANTOM, "seed": 4})
 
 
-def test_a_strangers_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_strangers_folder_is_refused_and_left_alone(tmp_path):
     (tmp_path / "thesis.txt").write_text("do not lose")
     with pytest.raises(InputError, match="not an empty folder and not a phantom"):
         write_phantom(tmp_path, **PHANTOM)
@@ -171,15 +167,13 @@ def test_a_strangers_folder_is_refused_and_left_alone(tmp_path: Path) -> None:
         ({"n_images": 10, "flaws": True}, "flaws need at least 20 images"),
     ],
 )
-def test_arguments_out_of_range_leave_nothing(
-    tmp_path: Path, change: dict[str, object], message: str
-) -> None:
+def test_arguments_out_of_range_leave_nothing(tmp_path, change, message):
     with pytest.raises(InputError, match=message):
         write_phantom(tmp_path / "none", **{**PHANTOM, **change})
     assert not (tmp_path / "none").exists()
 
 
-def test_synth_json_tells_how_it_was_made(phantom: Path) -> None:
+def test_synth_json_tells_how_it_was_made(phantom):
     facts = read_json(phantom / "synth.json", "synth")
     assert facts["arguments"]["seed"] == PHANTOM["seed"]
     assert facts["counts"]["n_images"] == PHANTOM["n_images"]

@@ -79,24 +79,20 @@ def auroc(positive: pd.Series, score: pd.Series) -> float:
         ("brightness", 0.09),
     ],
 )
-def test_nothing_but_the_lesion_tells_the_label(
-    images: pd.DataFrame, column: str, tolerance: float
-) -> None:
+def test_nothing_but_the_lesion_tells_the_label(images, column, tolerance):
     assert abs(auroc(images["positive"], images[column]) - 0.5) < tolerance
 
 
-def test_prevalence_is_as_asked(images: pd.DataFrame) -> None:
+def test_prevalence_is_as_asked(images):
     assert images["positive"].mean() == pytest.approx(0.3, abs=0.06)
 
 
-def test_a_patients_status_can_change(images: pd.DataFrame) -> None:
+def test_a_patients_status_can_change(images):
     by_patient = images.groupby("patient")["positive"].agg(["any", "all"])
     assert (by_patient["any"] & ~by_patient["all"]).sum() > 10
 
 
-def test_the_lesion_is_all_that_differs_and_the_box_is_its_extent(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_lesion_is_all_that_differs_and_the_box_is_its_extent(monkeypatch):
     monkeypatch.setattr(synth_lesions, "_LESIONS_PER_IMAGE", (1.0, 0.0, 0.0))
     kinds = set()
     for index in range(200):
@@ -123,7 +119,7 @@ def test_the_lesion_is_all_that_differs_and_the_box_is_its_extent(
     pytest.fail("no lesion of each kind in 200 images")
 
 
-def test_contrast_is_drawn_from_below_to_well_above_the_noise() -> None:
+def test_contrast_is_drawn_from_below_to_well_above_the_noise():
     ratios = []
     for index in range(120):
         patient = draw_patient(5, index, 0.9)
@@ -132,14 +128,14 @@ def test_contrast_is_drawn_from_below_to_well_above_the_noise() -> None:
     assert max(ratios) > 5.0
 
 
-def test_high_contrast_lesions_are_all_well_above_the_noise() -> None:
+def test_high_contrast_lesions_are_all_well_above_the_noise():
     for index in range(40):
         patient = draw_patient(5, index, 0.9)
         for lesion in draw_image(patient, 0, 128, "high").lesions:
             assert lesion.contrast_to_noise > 3.0
 
 
-def test_images_of_one_patient_share_the_chest_but_not_the_noise() -> None:
+def test_images_of_one_patient_share_the_chest_but_not_the_noise():
     patient = next(p for p in (draw_patient(0, i, 0.3) for i in range(50)) if p.n_images == 3)
     first, second = draw_image(patient, 0, 128).pixels, draw_image(patient, 1, 128).pixels
     other = draw_image(draw_patient(0, patient.index + 1, 0.3), 0, 128).pixels
@@ -147,14 +143,14 @@ def test_images_of_one_patient_share_the_chest_but_not_the_noise() -> None:
     assert not np.array_equal(first, other)
 
 
-def test_an_image_depends_on_seed_patient_and_number_alone() -> None:
+def test_an_image_depends_on_seed_patient_and_number_alone():
     early = draw_image(draw_patient(0, 7, 0.3), 0, 96).pixels
     for index in range(3):
         draw_image(draw_patient(0, index, 0.3), 0, 96)
     assert np.array_equal(early, draw_image(draw_patient(0, 7, 0.3), 0, 96).pixels)
 
 
-def test_the_heart_lies_on_the_images_right() -> None:
+def test_the_heart_lies_on_the_images_right():
     patient = draw_patient(0, 1, 0.3)
     attenuation, visible = draw_chest(Canvas(128), patient.anatomy, portable=False)
     lower = slice(int(128 * (patient.anatomy.base - 0.12)), int(128 * patient.anatomy.base))
@@ -163,7 +159,7 @@ def test_the_heart_lies_on_the_images_right() -> None:
 
 
 @pytest.mark.parametrize("size", [64, 256, 1024])
-def test_texture_has_zero_mean_and_unit_deviation(size: int) -> None:
+def test_texture_has_zero_mean_and_unit_deviation(size):
     texture = power_law_texture(size, np.random.default_rng(0))
     assert texture.dtype == np.float32
     assert abs(float(texture.mean())) < 0.3
@@ -171,7 +167,7 @@ def test_texture_has_zero_mean_and_unit_deviation(size: int) -> None:
 
 
 @pytest.mark.parametrize("sigma", [0.1, 1.0, 6.0, 30.0])
-def test_blur_keeps_the_mean(sigma: float) -> None:
+def test_blur_keeps_the_mean(sigma):
     field = np.random.default_rng(0).random((128, 128), dtype=np.float32)
     blurred = blur(field, sigma)
     assert blurred.shape == field.shape
@@ -189,7 +185,7 @@ def search(shown: dict[str, np.ndarray]) -> NearDuplicates:
     return find_near_duplicates(decode, shown.__getitem__)
 
 
-def test_ten_sets_hold_no_copies_and_their_chests_differ_as_real_ones_do(drawn) -> None:
+def test_ten_sets_hold_no_copies_and_their_chests_differ_as_real_ones_do(drawn):
     """Of RSNA's pairs of patients: median likeness 0.21, 99.9 % below 0.67, highest 0.81."""
     for seed in range(10):
         own = {str(key): image.pixels for key, (_, image) in drawn.items() if key[0] == seed}
@@ -204,7 +200,7 @@ def test_ten_sets_hold_no_copies_and_their_chests_differ_as_real_ones_do(drawn) 
 
 @pytest.mark.long
 @pytest.mark.parametrize("seed", range(10))
-def test_a_set_as_large_as_the_quickstarts_takes_no_two_patients_for_one(seed: int) -> None:
+def test_a_set_as_large_as_the_quickstarts_takes_no_two_patients_for_one(seed):
     shown: dict[str, np.ndarray] = {}
     index = 0
     while len(shown) < 1632:

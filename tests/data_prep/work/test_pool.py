@@ -18,7 +18,7 @@ from data_prep.work.pool import LocalEngine, read_ahead, write_behind
 ROOT = Path(__file__).resolve().parents[3]
 
 
-def test_order_is_kept_and_rows_are_read_lazily() -> None:
+def test_order_is_kept_and_rows_are_read_lazily():
     taken = []
 
     def rows() -> Iterator[int]:
@@ -40,14 +40,14 @@ def test_row_that_ends_its_process_costs_that_row_only() -> None:
     assert answers == [0, 1, 2, 3, 4, -1, 6, 7, 8, 9, 10, 11]
 
 
-def test_row_that_ends_its_process_among_many_sent_together_costs_that_row_only() -> None:
+def test_row_that_ends_its_process_among_many_sent_together_costs_that_row_only():
     numbers = range(3000)  # as quick as these, they go by the hundred
     rows = [partial(int, n) if n not in (1234, 2000) else partial(os._exit, 1) for n in numbers]
     answers = list(LocalEngine(2).map_rows(operator.call, rows, on_crash=lambda row: -1))
     assert answers == [n if n not in (1234, 2000) else -1 for n in numbers]
 
 
-def test_slow_rows_are_sent_one_by_one_and_quick_ones_together() -> None:
+def test_slow_rows_are_sent_one_by_one_and_quick_ones_together():
     def most_under_way(row: partial[Any], count: int) -> int:
         drawn = most = 0
 
@@ -65,12 +65,12 @@ def test_slow_rows_are_sent_one_by_one_and_quick_ones_together() -> None:
     assert 8 < most_under_way(partial(int, 0), 5000) <= 8 * 256
 
 
-def test_programming_error_in_a_worker_is_not_hidden() -> None:
+def test_programming_error_in_a_worker_is_not_hidden():
     with pytest.raises(ValueError, match="invalid literal"):
         list(LocalEngine(2).map_rows(int, ["1", "x", "3"], on_crash=lambda row: -1))
 
 
-def test_a_folder_that_is_called_like_a_module_ends_no_worker(tmp_path: Path) -> None:
+def test_a_folder_that_is_called_like_a_module_ends_no_worker(tmp_path):
     (tmp_path / "pydicom").mkdir()
     (tmp_path / "pydicom" / "__init__.py").write_text("raise SystemExit('the wrong pydicom')")
     code = (
@@ -84,7 +84,7 @@ def test_a_folder_that_is_called_like_a_module_ends_no_worker(tmp_path: Path) ->
     assert (done.returncode, done.stdout) == (0, "[2, 1]\n"), done.stderr
 
 
-def test_rows_are_read_ahead_in_order_and_never_more_than_asked_for() -> None:
+def test_rows_are_read_ahead_in_order_and_never_more_than_asked_for():
     taken: list[int] = []
     readers: set[int] = set()
 
@@ -102,7 +102,7 @@ def test_rows_are_read_ahead_in_order_and_never_more_than_asked_for() -> None:
     assert threading.get_ident() not in readers
 
 
-def test_what_goes_wrong_while_reading_is_raised_in_its_place_and_closing_ends_the_reader() -> None:
+def test_what_goes_wrong_while_reading_is_raised_in_its_place_and_closing_ends_the_reader():
     def rows() -> Iterator[int]:
         yield 1
         raise ValueError("row 2")
@@ -117,7 +117,7 @@ def test_what_goes_wrong_while_reading_is_raised_in_its_place_and_closing_ends_t
     assert not [each for each in threading.enumerate() if each.name.startswith("read-ahead")]
 
 
-def test_rows_are_written_in_order_beside_the_making_of_the_next() -> None:
+def test_rows_are_written_in_order_beside_the_making_of_the_next():
     written: list[int] = []
     made = threading.Event()
 
@@ -136,9 +136,7 @@ def test_rows_are_written_in_order_beside_the_making_of_the_next() -> None:
 
 
 @pytest.mark.parametrize("interrupt", [KeyboardInterrupt, ValueError])
-def test_an_interruption_leaves_what_was_begun_written_whole(
-    interrupt: type[BaseException],
-) -> None:
+def test_an_interruption_leaves_what_was_begun_written_whole(interrupt):
     written: list[int] = []
     begun = threading.Event()
 
@@ -157,7 +155,7 @@ def test_an_interruption_leaves_what_was_begun_written_whole(
     assert written == [0]
 
 
-def test_a_row_that_cannot_be_written_stops_the_making_of_others() -> None:
+def test_a_row_that_cannot_be_written_stops_the_making_of_others():
     made = []
 
     def rows() -> Iterator[int]:
