@@ -17,8 +17,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock
 from data_prep.contracts.pseudonyms import hide_paths, key_from_environment
 from data_prep.contracts.schemas import REFERENCE_READER, SCHEMAS
-from data_prep.contracts.tables import frame_digest, read_table
-from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.tables import frame_digest, is_member, read_table
 from data_prep.contracts.words import counted
 from data_prep.formats.source import SourceTables, display_name
 from data_prep.splits.split import SplitRule

@@ -14,8 +14,7 @@ from data_prep.audit.page import write_audit
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import LOCK, make_folder, provenance
 from data_prep.contracts.json_files import read_json, write_json
-from data_prep.contracts.tables import read_table, write_table
-from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.tables import is_member, read_table, write_table
 from data_prep.duplicates.set_copies import near_duplicates_of
 from data_prep.formats.source import SourceTables
 from data_prep.splits.add_split import draw_split, image_links, image_strata, write_split

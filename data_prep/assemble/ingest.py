@@ -22,8 +22,7 @@ from data_prep.audit.audit import MeasureShortcuts
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, make_folder, require_free_space
 from data_prep.contracts.schemas import EDGE_TOLERANCE_PX, FIELD_WIDTH_MM, SCHEMAS
-from data_prep.contracts.tables import empty_table
-from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.tables import empty_table, is_member
 from data_prep.formats.source import ReadOptions, SourceTables
 from data_prep.splits.split import SplitRule
 from data_prep.store.decode import DecodedRow, DecodeTask, decode_all

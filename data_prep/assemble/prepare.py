@@ -15,8 +15,7 @@ from data_prep.assemble.summary import Summary, describe_changes, known_ids, sum
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock
 from data_prep.contracts.pseudonyms import hide_paths, key_id, keyed_hash, read_id_key
-from data_prep.contracts.tables import frame_digest
-from data_prep.contracts.text_lookup import is_member, renamed
+from data_prep.contracts.tables import frame_digest, is_member, renamed
 from data_prep.formats.registry import read_source
 from data_prep.formats.source import ReadOptions, SourceTables, with_targets
 from data_prep.splits.given_split import read_split_file

@@ -8,7 +8,7 @@ import pandas as pd
 from data_prep.audit.problem import Problem, Severity
 from data_prep.contracts.boxes import box_iou
 from data_prep.contracts.schemas import EDGES
-from data_prep.contracts.text_lookup import is_member, positions
+from data_prep.contracts.tables import is_member, positions
 
 # The smallest RSNA box has sides of 40 px on 1024, the largest covers 48 % of its image.
 _TINY_SIDE = 0.01

@@ -17,7 +17,7 @@ from data_prep.audit.patients import (
     find_duplicates,
 )
 from data_prep.audit.problem import Problem, Severity
-from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.tables import is_member
 from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import NearDuplicates
 from data_prep.duplicates.set_copies import ImageReader, open_reader

@@ -12,7 +12,7 @@ from scipy.special import ndtri
 
 from data_prep.audit.patients import OLDEST_YEARS, aligned
 from data_prep.contracts.schemas import ROLES
-from data_prep.contracts.text_lookup import positions
+from data_prep.contracts.tables import positions
 
 _AGE_BANDS = ((0, 5), (5, 18), (18, 40), (40, 60), (60, 80), (80, OLDEST_YEARS + 1))
 _TEST_SHARE = 0.2

@@ -31,8 +31,11 @@ from data_prep.contracts.folders import atomic_path
 from data_prep.contracts.pages import template_environment, write_html
 from data_prep.contracts.tables import empty_table, read_table
 from data_prep.contracts.words import counted
-from data_prep.duplicates.hash_search import CERTAIN_DISTANCE
-from data_prep.duplicates.near_duplicates import NEAR_CORRELATION, TRUSTED_DISTANCE
+from data_prep.duplicates.near_duplicates import (
+    CERTAIN_DISTANCE,
+    NEAR_CORRELATION,
+    TRUSTED_DISTANCE,
+)
 from data_prep.images.image_facts import TEXT_LINE_CHARACTERS, TEXT_PLACE, find_text_line
 from data_prep.store.dataset import DataSet
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.audit.problem import Problem
-from data_prep.contracts.text_lookup import is_member, positions
+from data_prep.contracts.tables import is_member, positions
 from data_prep.duplicates.near_duplicates import patient_groups
 
 OLDEST_YEARS = 120.0

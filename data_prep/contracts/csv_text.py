@@ -12,7 +12,7 @@ import pyarrow as pa
 from pyarrow import csv as arrow_csv
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.tables import is_member
 
 _ARROW_NUMBER = pd.ArrowDtype(pa.float64())
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.text_lookup import renamed
+from data_prep.contracts.tables import renamed
 
 KEY_VARIABLE = "CXR_ID_KEY"
 """Environment variable that names the key file when images must be read again."""

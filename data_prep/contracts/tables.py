@@ -1,4 +1,4 @@
-"""The tables on disk: one owner for reading, writing and checking them.
+"""The tables on disk: one owner for reading, writing and checking them; and look-ups of their ids.
 
 Every table is validated when it is written and when it is read; a broken rule is an `InputError`
 that names the table, the rule, the row and the value. Files appear whole or not at all: each is
@@ -8,7 +8,7 @@ written beside its place and renamed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
 from data_prep.contracts.json_files import SCHEMA_VERSION
 from data_prep.contracts.schemas import EDGES, SCHEMAS, Column, Rule, Schema
-
-__all__ = [
-    "InputError",
-    "empty_table",
-    "frame_digest",
-    "read_table",
-    "typed_table",
-    "validate_table",
-    "write_table",
-]
 
 _VERSION_KEY = b"cxr_schema_version"
 
@@ -199,3 +190,43 @@ def frame_digest(frame: pd.DataFrame, columns: Iterable[str]) -> str:
     chosen = list(columns)
     hashes = np.sort(pd.util.hash_pandas_object(frame[chosen], index=False).to_numpy())
     return hashlib.sha256(",".join(chosen).encode() + hashes.tobytes()).hexdigest()[:16]
+
+
+def is_member(values: pd.Series | pd.Index, members: Iterable[str]) -> np.ndarray:
+    """Tell which values are among the members.
+
+    The same as ``values.isin(members)``, which pandas 3 does for text by way of a list of Python
+    strings: 3 s and 200 MB for a million ids, where this takes 0.3 s.
+    """
+    if not isinstance(members, pd.Series | pd.Index):
+        members = pd.Series(list(members), dtype="str")
+    found = pc.is_in(_as_text(values), value_set=_as_text(members.dropna()))  # type: ignore[attr-defined]
+    return np.asarray(found.to_numpy(zero_copy_only=False), dtype=bool)
+
+
+def positions(values: pd.Series | pd.Index, members: pd.Series | pd.Index) -> np.ndarray:
+    """Find the row of each value among the members.
+
+    What ``pd.Index(members).get_indexer(values)`` does, without a Python object for each text.
+    """
+    text = _as_text(values)
+    found = pc.index_in(text, value_set=_as_text(members)).fill_null(-1)  # type: ignore[attr-defined]
+    rows = found.to_numpy(zero_copy_only=False).astype(np.int64)
+    if text.null_count:  # a missing value is equal to a missing member, but means nothing
+        rows[text.is_null().to_numpy(zero_copy_only=False)] = -1
+    return rows
+
+
+def renamed(values: pd.Series, names: Mapping[str, str]) -> pd.Series:
+    """Replace each text by another.
+
+    The same as ``values.map(names)``, which makes a Python object of every value.
+    """
+    rows = positions(values, pd.Index(list(names), dtype="str"))
+    chosen = pa.array(list(names.values()), pa.large_string()).take(pa.array(rows, mask=rows < 0))
+    return pd.Series(pd.array(chosen, dtype="str"), index=values.index, name=values.name)
+
+
+def _as_text(values: pd.Series | pd.Index) -> pa.Array:
+    array = pa.array(values.astype("str"), type=pa.large_string(), from_pandas=True)
+    return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array

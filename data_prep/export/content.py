@@ -13,8 +13,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import REFERENCE_READER
-from data_prep.contracts.tables import read_table
-from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.tables import is_member, read_table
 from data_prep.export.render import SUFFIXES, RenderTask, render_all
 from data_prep.formats.source import IMAGE_SUFFIXES
 from data_prep.store.dataset import DataSet

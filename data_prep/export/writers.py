@@ -16,7 +16,7 @@ import pandas as pd
 import yaml  # type: ignore[import-untyped]
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.tables import is_member
 from data_prep.export.content import MISREAD, AnnotationContent, AnnotationFolder, ImageEntry
 from data_prep.formats.cxr_extension import KEY, write_objects, write_set_facts
 from data_prep.formats.rsna import (

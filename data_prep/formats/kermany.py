@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.tables import is_member
 from data_prep.contracts.words import counted
 from data_prep.formats.source import (
     Format,

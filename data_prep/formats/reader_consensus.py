@@ -10,7 +10,7 @@ import pandas as pd
 from data_prep.contracts.boxes import box_iou
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
-from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.tables import is_member
 from data_prep.formats.label_files import FINDING_KEY
 
 _RULES = ("majority", "any", "all")

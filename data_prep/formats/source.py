@@ -17,8 +17,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
-from data_prep.contracts.tables import empty_table
-from data_prep.contracts.text_lookup import is_member, renamed
+from data_prep.contracts.tables import empty_table, is_member, renamed
 
 
 def has_file(*names: str) -> Callable[[Path], bool]:

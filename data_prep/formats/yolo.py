@@ -24,9 +24,10 @@ import yaml  # type: ignore[import-untyped]
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
 from data_prep.formats.cxr_extension import KEY, read_set_facts
-from data_prep.formats.label_files import LabelFiles, class_finding
-from data_prep.formats.match_images import (
+from data_prep.formats.label_files import (
     ImageIndex,
+    LabelFiles,
+    class_finding,
     image_size,
     read_lines,
     role_of,

@@ -15,8 +15,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock, make_folder
 from data_prep.contracts.json_files import read_json, write_json
 from data_prep.contracts.schemas import REFERENCE_READER, ROLES
-from data_prep.contracts.tables import frame_digest, read_table, write_table
-from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.tables import frame_digest, is_member, read_table, write_table
 from data_prep.duplicates.near_duplicates import NearDuplicates, linked_images
 from data_prep.duplicates.set_copies import near_duplicates_of
 from data_prep.splits.given_split import official_split, read_split_file

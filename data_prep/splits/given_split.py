@@ -10,7 +10,7 @@ import pandas as pd
 
 from data_prep.contracts.csv_text import first_line, read_text_csv, to_numbers
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.tables import is_member
 from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import key_columns, patient_groups
 from data_prep.splits.split import (

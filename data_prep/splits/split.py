@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.tables import is_member
 from data_prep.duplicates.near_duplicates import key_columns, patient_groups
 
 _MOST_LEVELS = 50  # of one text column; rarer ones are not balanced on their own
@@ -45,7 +45,6 @@ def balanced_parts(
         return part
     row, stratum = _samples(group.index, code, strata)
     owner, order, fold = code[row], rng.permutation(len(names)), np.full(len(names), -1)
-    # Strata with fewer images than folds cannot be spread over them; joining counts them, too.
     n_strata = int(stratum.max()) + 1
     cell = owner * n_strata + stratum
     samples = np.bincount(cell, minlength=len(names) * n_strata).reshape(-1, n_strata)

@@ -14,8 +14,7 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import read_json
 from data_prep.contracts.schemas import REFERENCE_READER, SYNTHETIC
-from data_prep.contracts.tables import frame_digest, read_table, stored_table
-from data_prep.contracts.text_lookup import is_member, positions
+from data_prep.contracts.tables import frame_digest, is_member, positions, read_table, stored_table
 from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import require_kind
 from data_prep.work.addresses import path_of

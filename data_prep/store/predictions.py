@@ -19,8 +19,7 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import LOCK, folder_lock, make_folder
 from data_prep.contracts.json_files import read_json, write_json
-from data_prep.contracts.tables import read_table, stored_table, typed_table, write_table
-from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.tables import is_member, read_table, stored_table, typed_table, write_table
 from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import require_kind
 from data_prep.work.local_copies import local_folder

@@ -15,7 +15,7 @@ import pandas as pd
 
 from data_prep.contracts.boxes import Boxes, box_iou
 from data_prep.contracts.schemas import EDGES
-from data_prep.contracts.text_lookup import positions
+from data_prep.contracts.tables import positions
 from evaluation.statistics.ranking import Floats, Integers, is_positive
 
 MAX_BOXES = 100

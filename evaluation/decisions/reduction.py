@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.text_lookup import positions
+from data_prep.contracts.tables import positions
 from evaluation.statistics.ranking import Floats, Integers
 
 Rule = Literal["max", "noisy_or", "top_k"]

@@ -14,8 +14,7 @@ import pandas as pd
 from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES, ROLES
-from data_prep.contracts.tables import read_table
-from data_prep.contracts.text_lookup import is_member
+from data_prep.contracts.tables import is_member, read_table
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.fusion import (

@@ -17,7 +17,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES
-from data_prep.formats.match_images import read_lines
+from data_prep.formats.label_files import read_lines
 from data_prep.formats.yolo import read_class_names
 
 FRAME = "the DataFrame"

@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
-from data_prep.duplicates.hash_search import CERTAIN_DISTANCE, close_pairs
 from data_prep.duplicates.near_duplicates import (
+    CERTAIN_DISTANCE,
     NEAR_CORRELATION,
+    _close_pairs,
     _likeness,
     find_near_duplicates,
     linked_images,
@@ -35,7 +36,7 @@ def test_every_pair_within_the_certain_distance_is_found_in_every_turn():
         damaged = flipped_bits(hashes[row], rng.choice(256, CERTAIN_DISTANCE, replace=False))
         words = np.unpackbits(damaged).reshape(4, 64) ^ inverted_words()[row % 8][:, None]
         hashes[1000 + row] = np.packbits(words.ravel())
-    found = close_pairs(hashes, 40)
+    found = _close_pairs(hashes, 40)
     assert found.first.tolist() == list(range(1000))
     assert found.second.tolist() == list(range(1000, 2000))
     assert set(found.distance.tolist()) == {CERTAIN_DISTANCE}
@@ -49,26 +50,26 @@ def test_the_worst_place_for_damage_is_covered_too():
     seen = flipped_bits(hashes[0], np.array([0, 64, *(band for b in range(1, 8) for band in
                                                       (b, 64 + b))][1:]))  # fmt: skip
     hashes[1] = seen
-    assert close_pairs(hashes, 40).distance.tolist() == [CERTAIN_DISTANCE]
+    assert _close_pairs(hashes, 40).distance.tolist() == [CERTAIN_DISTANCE]
 
 
 def test_pairs_beyond_the_distance_asked_are_left_out():
     hashes = random_hashes(2, seed=9)
     hashes[1] = flipped_bits(hashes[0], np.arange(12))
-    assert close_pairs(hashes, 11).first.size == 0
-    assert close_pairs(hashes, 12).first.size == 1
+    assert _close_pairs(hashes, 11).first.size == 0
+    assert _close_pairs(hashes, 12).first.size == 1
 
 
 def test_very_many_like_fingerprints_are_cut_short_and_it_is_said(monkeypatch):
-    monkeypatch.setattr("data_prep.duplicates.hash_search._PAIRS_AT_LEAST", 100)
+    monkeypatch.setattr("data_prep.duplicates.near_duplicates._PAIRS_AT_LEAST", 100)
     hashes = np.repeat(random_hashes(1), 200, axis=0)
     hashes[:, 31] = np.arange(200)
-    assert not close_pairs(hashes, 40).complete
+    assert not _close_pairs(hashes, 40).complete
 
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_nothing_has_no_pairs(n):
-    assert close_pairs(random_hashes(n), 40).first.size == 0
+    assert _close_pairs(random_hashes(n), 40).first.size == 0
 
 
 class ImageSet:

@@ -15,7 +15,7 @@ from PIL import Image
 from pydicom.dataset import FileMetaDataset
 
 from data_prep.contracts.errors import InputError
-from data_prep.formats.match_images import image_size
+from data_prep.formats.label_files import image_size
 from data_prep.formats.registry import _likely_format, read_source
 from data_prep.formats.source import ReadOptions, SourceTables
 from data_prep.formats.yolo import _Prediction, _read_boxes, _read_yolo
