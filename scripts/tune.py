@@ -78,7 +78,7 @@ def tune(
         raise InputError("tune: --objective is for a search; add --search default or boxes")
     from data_prep.store.dataset import DataSet
     from evaluation.decisions import tuning
-    from evaluation.decisions.choices import TuningOptions
+    from evaluation.decisions.decision import TuningOptions
     from evaluation.decisions.search import Search
     from evaluation.decisions.test_set import TestSet
     from evaluation.decisions.thresholds import POLICIES, check_policy

@@ -13,7 +13,7 @@ from evaluation.boxes.matching import BoxPairs, match_pairs, pair_boxes
 from evaluation.statistics.bootstrap import RunningRows, SegmentSums, per_cluster
 from evaluation.statistics.ranking import Floats, Integers, is_positive
 
-IOBB_THRESHOLDS = (0.1, 0.25, 0.5)
+_IOBB_THRESHOLDS = (0.1, 0.25, 0.5)
 
 
 class WeightedIobb:
@@ -34,7 +34,7 @@ class WeightedIobb:
         clusters: Integers,
         n_clusters: int,
         cut: float,
-        thresholds: Sequence[float] = IOBB_THRESHOLDS,
+        thresholds: Sequence[float] = _IOBB_THRESHOLDS,
     ) -> None:
         owner, called = np.asarray(clusters), is_positive(pairs.boxes.score, cut)
         corners, true = pairs.boxes.corners[pairs.box], pairs.truth.corners[pairs.true]

@@ -235,7 +235,7 @@ def _gather(
     return fused
 
 
-Method = Literal["none", "nms", "wbf"]
+_Method = Literal["none", "nms", "wbf"]
 LEAST_SCORE = 0.001
 """Boxes below it are not kept, as in every predictions folder."""
 
@@ -252,7 +252,7 @@ class BoxRule:
         scale: Factor on width and height, about the centre; boxes are clipped to the image.
     """
 
-    method: Method = "none"
+    method: _Method = "none"
     iou: float | None = None
     min_score: float = 0.0
     confidence: Confidence = "avg"
@@ -272,7 +272,7 @@ class BoxRule:
         """Read what `to_dict` wrote."""
         if payload is None:
             return cls()
-        if payload.get("method") not in get_args(Method) or set(payload) - set(asdict(cls())):
+        if payload.get("method") not in get_args(_Method) or set(payload) - set(asdict(cls())):
             raise InputError(f"decision: box_fusion {payload} is not known; run cxr tune again")
         return cls(**payload)
 

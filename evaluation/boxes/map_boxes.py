@@ -18,7 +18,7 @@ from evaluation.statistics.ranking import Floats, Integers
 _UPSAMPLING = 8
 MAP_BOX_LEVELS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 """Levels on the map scale at which validation may cut boxes out of maps."""
-Frame = tuple[float, float, float, float]
+_Frame = tuple[float, float, float, float]
 """Outer frame of a map, ``x1, y1, x2, y2`` in original px."""
 
 
@@ -50,7 +50,7 @@ def _stretch(cells: int, factor: int) -> Floats:
     return weights
 
 
-def _map_peak(grid: Floats, frame: Frame) -> tuple[float, float, float]:
+def _map_peak(grid: Floats, frame: _Frame) -> tuple[float, float, float]:
     """Where the bilinearly interpolated map is highest.
 
     Bilinear interpolation never exceeds its cells, so the peak is the centre of the highest
@@ -67,7 +67,7 @@ def _map_peak(grid: Floats, frame: Frame) -> tuple[float, float, float]:
     return x, y, float(grid[row, column])
 
 
-def _each(maps: pd.DataFrame) -> Iterator[tuple[str, Floats, Frame]]:
+def _each(maps: pd.DataFrame) -> Iterator[tuple[str, Floats, _Frame]]:
     for each in maps.itertuples(index=False):
         row: dict[str, Any] = each._asdict()  # type: ignore[operator,misc]
         yield str(row["image_id"]), map_grid(row), (row["x1"], row["y1"], row["x2"], row["y2"])
@@ -166,7 +166,7 @@ class MapBoxRule:
         return f"at {100 * self.level:.0f} % of the full scale"
 
     def cut(
-        self, grid: Floats, frame: Frame, score: float, scale: tuple[float, float]
+        self, grid: Floats, frame: _Frame, score: float, scale: tuple[float, float]
     ) -> tuple[Floats, Floats]:
         """Cut one map into corners, xyxy in original px, not clipped to the image, and scores."""
         low, high = scale
@@ -185,11 +185,11 @@ class MapBoxRule:
     def apply(
         self, maps: pd.DataFrame, scores: pd.Series, scale: tuple[float, float]
     ) -> pd.DataFrame:
-        """Cut maps into the boxes that are judged; see `boxes_from_map`."""
-        return boxes_from_map(maps, scores, scale=scale, level=self.level)
+        """Cut maps into the boxes that are judged; see `_boxes_from_map`."""
+        return _boxes_from_map(maps, scores, scale=scale, level=self.level)
 
 
-def boxes_from_map(
+def _boxes_from_map(
     maps: pd.DataFrame,
     scores: pd.Series,
     *,

@@ -28,7 +28,7 @@ Counts = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class RankedBoxes:
+class _RankedBoxes:
     """Boxes by image and falling score; equal scores in the order of their rows.
 
     Attributes:
@@ -71,14 +71,14 @@ class BoxPairs:
         iou: Shape ``(pairs,)``.
     """
 
-    boxes: RankedBoxes
+    boxes: _RankedBoxes
     truth: TrueBoxes
     box: npt.NDArray[np.int64]
     true: npt.NDArray[np.int64]
     iou: Floats
 
 
-def rank_boxes(boxes: Boxes, n_images: int) -> RankedBoxes:
+def rank_boxes(boxes: Boxes, n_images: int) -> _RankedBoxes:
     """Order boxes by image (their labels; -1: not judged) and falling score, 100 an image."""
     image = boxes.labels
     order = np.lexsort((-boxes.scores, image))
@@ -88,7 +88,7 @@ def rank_boxes(boxes: Boxes, n_images: int) -> RankedBoxes:
     rank = np.arange(len(ordered)) - (np.cumsum(counts) - counts)[ordered]
     kept = rank < MAX_BOXES
     order = order[kept]
-    return RankedBoxes(ordered[kept], rank[kept], boxes.scores[order], boxes.corners[order])
+    return _RankedBoxes(ordered[kept], rank[kept], boxes.scores[order], boxes.corners[order])
 
 
 def true_boxes(truth: pd.DataFrame, image_ids: pd.Index) -> TrueBoxes:
@@ -101,7 +101,7 @@ def true_boxes(truth: pd.DataFrame, image_ids: pd.Index) -> TrueBoxes:
     return TrueBoxes(image, corners, np.bincount(image, minlength=len(image_ids)))
 
 
-def pair_ranked(boxes: RankedBoxes, truth: TrueBoxes) -> BoxPairs:
+def pair_ranked(boxes: _RankedBoxes, truth: TrueBoxes) -> BoxPairs:
     """Pair boxes of the same images and measure how far they overlap."""
     first_true = np.cumsum(truth.per_image) - truth.per_image
     partners = truth.per_image[boxes.image]

@@ -14,7 +14,6 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
 from evaluation.boxes.fusion import AS_STORED, BoxRule
 from evaluation.boxes.map_boxes import MapBoxRule
-from evaluation.decisions.choices import TuningOptions
 from evaluation.decisions.reduction import Reduction
 from evaluation.decisions.referral import Referral
 from evaluation.decisions.refit import ValidationScores
@@ -49,6 +48,43 @@ def _first_difference(first: Any, second: Any, place: str = "") -> str | None:
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (first, second))
     same = math.isclose(first, second, rel_tol=_SAME, abs_tol=_SAME) if numbers else first == second
     return None if same else f"{place}: {first} against {second}"
+
+
+@dataclass(frozen=True)
+class TuningOptions:
+    """What a user may say of the choices on validation; without it, the default ones.
+
+    Attributes:
+        calibration: A method of `METHODS`, or ``choose`` among them by
+            the log loss of held-out folds of patients.
+        reductions: Rules to choose from, by the mean AUROC over folds of patients.
+        refer: At most this share of validation images is referred to a reader.
+    """
+
+    calibration: str | None = None
+    reductions: tuple[str, ...] = ()
+    refer: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.refer is not None and not 0 < self.refer < 1:
+            raise InputError(f"--refer {self.refer:g}: expected a share between 0 and 1, as 0.1")
+
+    def to_dict(self) -> dict[str, Any] | None:
+        """For ``decisions/<target>.json``; `None` where all are the default."""
+        if self == TuningOptions():
+            return None
+        return {
+            "calibration": self.calibration,
+            "reductions": list(self.reductions),
+            "refer": self.refer,
+        }
+
+    @classmethod
+    def from_dict(cls, payload: dict[str, Any] | None) -> TuningOptions:
+        """Read what `to_dict` wrote."""
+        if not payload:
+            return cls()
+        return cls(payload["calibration"], tuple(payload["reductions"]), payload["refer"])
 
 
 @dataclass(frozen=True)

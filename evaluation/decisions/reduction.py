@@ -12,7 +12,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import positions
 from evaluation.statistics.ranking import Floats, Integers
 
-Rule = Literal["max", "noisy_or", "top_k"]
+_Rule = Literal["max", "noisy_or", "top_k"]
 _TOP_K = 3
 
 
@@ -25,7 +25,7 @@ class Reduction:
         min_score: Boxes below it do not take part (noisy-or over 300 boxes at 0.01 is 0.95).
     """
 
-    rule: Rule
+    rule: _Rule
     min_score: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:
@@ -37,7 +37,7 @@ class Reduction:
         """Read what `to_dict` wrote."""
         if not payload:
             return None
-        if payload["rule"] not in get_args(Rule):
+        if payload["rule"] not in get_args(_Rule):
             raise InputError(f"decision: unknown reduction {payload['rule']!r}; run cxr tune again")
         return cls(payload["rule"], payload["min_score"])
 
@@ -54,7 +54,7 @@ def reduce_boxes(
     boxes: pd.DataFrame,
     image_ids: pd.Index,
     *,
-    rule: Rule = "max",
+    rule: _Rule = "max",
     min_score: float = 0.0,
 ) -> pd.Series:
     """Reduce lesion boxes to one score per image.
@@ -66,8 +66,8 @@ def reduce_boxes(
     Source:
         ``max``: the multiple-instance assumption, Dietterich et al. 1997.
     """
-    if rule not in get_args(Rule):
-        raise InputError(f"unknown reduction rule {rule!r}: use {', '.join(get_args(Rule))}")
+    if rule not in get_args(_Rule):
+        raise InputError(f"unknown reduction rule {rule!r}: use {', '.join(get_args(_Rule))}")
     rows, scores = _rows_and_scores(boxes, image_ids)
     # By image, the most confident box first: the result cannot depend on the order of rows.
     order = np.lexsort((-scores, rows))
@@ -78,7 +78,7 @@ def reduce_boxes(
 
 
 def reduce_ranked(
-    rows: Integers, scores: Floats, n_images: int, *, rule: Rule, min_score: float = 0.0
+    rows: Integers, scores: Floats, n_images: int, *, rule: _Rule, min_score: float = 0.0
 ) -> Floats:
     """Reduce boxes that are sorted already; see `reduce_boxes`.
 

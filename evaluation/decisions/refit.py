@@ -27,7 +27,7 @@ from evaluation.statistics.ranking import (
 )
 
 Name = TypeVar("Name", bound=Hashable)
-FEWEST_MISSES = 2
+_FEWEST_MISSES = 2
 """A floor that allows fewer on validation sets its threshold by the very lowest or highest score.
 
 How far an extreme varies no bootstrap can say: it is drawn again in most resamples.
@@ -79,12 +79,12 @@ class ValidationScores:
         positive = wanted.kind == "sensitivity"
         count = self.n_positive if positive else len(self.y_true) - self.n_positive
         allowed = math.floor(count * (1 - wanted.value) + 1e-9)
-        if allowed >= FEWEST_MISSES:
+        if allowed >= _FEWEST_MISSES:
             return ""
         kind, error = ("positives", "missed") if positive else ("negatives", "called positive")
         return (
             f"the floor allows {allowed} of {count} validation {kind} to be {error}; an interval "
-            f"needs {FEWEST_MISSES}"
+            f"needs {_FEWEST_MISSES}"
         )
 
 
@@ -100,7 +100,7 @@ def refit_thresholds(
         return {}
     names = np.unique(np.concatenate([validation.patients for validation, _ in chosen.values()]))
     refits = {
-        name: ThresholdRefit(
+        name: _ThresholdRefit(
             validation, policies, np.searchsorted(names, validation.patients), len(names)
         )
         for name, (validation, policies) in chosen.items()
@@ -120,7 +120,7 @@ def refit_thresholds(
     }
 
 
-class ThresholdRefit:
+class _ThresholdRefit:
     """The thresholds of one system on resampled validation patients."""
 
     def __init__(

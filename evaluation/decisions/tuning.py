@@ -17,21 +17,21 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.fusion import AS_STORED
-from evaluation.decisions.choices import (
-    CHOOSE,
+from evaluation.decisions.decision import Decision, TuningOptions
+from evaluation.decisions.reduction import Reduction
+from evaluation.decisions.referral import Referral, choose_referral, doubt_of
+from evaluation.decisions.refit import ValidationScores
+from evaluation.decisions.search import (
     ReducedScores,
-    TuningOptions,
-    calibrate,
+    Search,
+    SearchImages,
+    SearchResult,
     choose_among,
     choose_box_cut,
     choose_map_boxes,
     choose_reduction,
+    run_search,
 )
-from evaluation.decisions.decision import Decision
-from evaluation.decisions.reduction import Reduction
-from evaluation.decisions.referral import Referral, choose_referral, doubt_of
-from evaluation.decisions.refit import ValidationScores
-from evaluation.decisions.search import Search, SearchImages, SearchResult, run_search
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import (
@@ -44,10 +44,17 @@ from evaluation.decisions.units import Unit, group_images
 from evaluation.metrics.evaluation_set import Note
 from evaluation.metrics.image_metrics import classification_metrics, confusion_counts
 from evaluation.statistics.bootstrap import cluster_index
-from evaluation.statistics.calibration import Calibration, choose_calibration, fit_platt
+from evaluation.statistics.calibration import (
+    METHODS,
+    Calibration,
+    choose_calibration,
+    fit_calibration,
+    fit_platt,
+)
 from evaluation.statistics.cross_validation import patient_folds
 
 _Advance = Callable[[int], None] | None
+_CHOOSE = "choose"
 
 
 @dataclass(frozen=True)
@@ -133,7 +140,7 @@ def _score_images(
 ) -> _ScoredImages:
     """Choose how boxes become an image score; a search chooses their fusion and scale, too."""
     folds, patients = None, test_set.patients(rows.image_ids)
-    if options.reductions or options.calibration == CHOOSE:
+    if options.reductions or options.calibration == _CHOOSE:
         folds = patient_folds(patients, rows.y_true.to_numpy() == 1)
     if search is not None:
         found = run_search(SearchImages.of(output, rows.y_true, test_set), search, advance)
@@ -183,7 +190,9 @@ def _calibrate_scores(
     """
     truth, scores = judged.y_true, judged.scores
     if options.calibration is not None:
-        return calibrate(options.calibration, truth, scores, judged.folds)
+        if options.calibration == _CHOOSE and judged.folds is not None:
+            return choose_calibration(truth, scores, judged.folds, METHODS)
+        return fit_calibration(options.calibration, truth, scores), None  # type: ignore[arg-type]
     if scored.found is not None and unit == "image":
         return choose_calibration(truth, scores, scored.found.folds)
     return fit_platt(truth, scores), None

@@ -19,7 +19,7 @@ from evaluation.metrics.evaluation_set import EvaluationSet
 from evaluation.statistics.ranking import Floats
 
 Unit = Literal["image", "study", "patient"]
-NORMAL = "normal"
+_NORMAL = "normal"
 _Value = TypeVar("_Value", bound=np.generic)
 
 
@@ -93,8 +93,8 @@ def judged_units(judged: EvaluationSet, units: Units) -> EvaluationSet:
     count = len(units.names)
     kinds = None
     if judged.x_class is not None:
-        other = units.highest(judged.x_class.to_numpy() != NORMAL)
-        kinds = pd.Series(np.where(other > 0, "not_normal", NORMAL))
+        other = units.highest(judged.x_class.to_numpy() != _NORMAL)
+        kinds = pd.Series(np.where(other > 0, "not_normal", _NORMAL))
     return replace(
         judged,
         image_ids=units.names,

@@ -25,8 +25,7 @@ from evaluation.report.plot import (
     legend_sample,
     save_figure,
 )
-from evaluation.statistics.bands import roc_band, share_band
-from evaluation.statistics.bootstrap import Interval
+from evaluation.statistics.bootstrap import Interval, roc_band, share_band
 from evaluation.statistics.calibration_error import equal_mass_bins
 from evaluation.statistics.ranking import Floats
 

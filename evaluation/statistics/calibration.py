@@ -15,8 +15,8 @@ from evaluation.statistics.ranking import Floats, Integers, check_truth_and_scor
 
 CLIP = 1e-4
 """Scores are held inside [CLIP, 1 - CLIP] where a logarithm is taken of them, nowhere else."""
-Method = Literal["none", "temperature", "platt", "isotonic"]
-METHODS: tuple[Method, ...] = ("none", "temperature", "platt", "isotonic")
+_Method = Literal["none", "temperature", "platt", "isotonic"]
+METHODS: tuple[_Method, ...] = ("none", "temperature", "platt", "isotonic")
 """The simpler first: among equals the earlier is chosen."""
 
 
@@ -56,7 +56,7 @@ class PlattScaling:
 
     slope: float
     intercept: float
-    method: Method = "platt"
+    method: _Method = "platt"
     no_box: float | None = None
 
     def probability(self, scores: npt.ArrayLike) -> Floats:
@@ -182,7 +182,7 @@ def _fit_isotonic(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> _IsotonicSca
 
 
 def fit_calibration(
-    method: Method, y_true: npt.ArrayLike, y_score: npt.ArrayLike
+    method: _Method, y_true: npt.ArrayLike, y_score: npt.ArrayLike
 ) -> Calibration | None:
     """Learn a calibration by its name; `None` where one of the classes is absent."""
     if method not in METHODS:
@@ -254,7 +254,7 @@ def choose_calibration(
     y_true: npt.ArrayLike,
     y_score: npt.ArrayLike,
     folds: Integers,
-    methods: Sequence[Method] = ("none", "platt"),
+    methods: Sequence[_Method] = ("none", "platt"),
 ) -> tuple[Calibration, dict[str, float]]:
     """Choose a calibration by the log loss of held-out folds, probabilities held inside `CLIP`."""
     truth, scores = check_truth_and_scores(y_true, y_score)

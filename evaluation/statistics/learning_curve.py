@@ -56,7 +56,7 @@ _TAIL = (1 - LEVEL) / 2
 
 
 @dataclass(frozen=True)
-class CurveBand:
+class _CurveBand:
     """A fitted curve with its 95 % band, pointwise, each of shape ``(N,)`` and within [0, 1].
 
     Attributes:
@@ -101,7 +101,7 @@ class LearningCurve:
         """Whether there is a line, and the points are not shown to depart from it."""
         return self.line is not None and (self.lack_of_fit is None or self.lack_of_fit > 1 - LEVEL)
 
-    def at(self, amounts: npt.ArrayLike) -> CurveBand:
+    def at(self, amounts: npt.ArrayLike) -> _CurveBand:
         """The curve at numbers of annotated images."""
         if self.line is None:
             raise InputError(f"no learning curve: {self.reason}")
@@ -113,7 +113,7 @@ class LearningCurve:
         figures = 1 - np.exp(np.minimum(lines[:, :1] - lines[:, 1:] * np.log(n), 0.0))
         low, high = np.quantile(figures[1:], [_TAIL, 1 - _TAIL], axis=0)
         outside = (n < self.amounts[0]) | (n > self.amounts[-1])
-        return CurveBand(figures[0], low, high, outside)
+        return _CurveBand(figures[0], low, high, outside)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ _ROUNDING = 1e-13  # by which a loss may rise
 _LEAST_CURVATURE = 1e-12  # so that separated classes give a step at all
 
 
-class LogisticFit(NamedTuple):
+class _LogisticFit(NamedTuple):
     """Coefficients, shape ``(R, C)``, and the largest gradient that was left, shape ``(R,)``."""
 
     coefficients: Floats
@@ -36,7 +36,7 @@ def fit_logistic(
     start: Floats | None = None,
     ridge: float | Floats = 0.0,
     offset: Floats | float = 0.0,
-) -> LogisticFit:
+) -> _LogisticFit:
     """Fit logistic regressions by Newton's method, one per row, with halved steps where needed.
 
     A row's fit does not depend on what other rows there are. Labels enter by their sufficient
@@ -66,7 +66,7 @@ def fit_logistic(
         if not far.all():
             problem, rows = problem.of(far), rows[far]
             now, chance, loss = now[far], chance[far], loss[far]
-    return LogisticFit(fitted, left)
+    return _LogisticFit(fitted, left)
 
 
 class _Problem(NamedTuple):

@@ -83,7 +83,7 @@ class OrEstimate:
 
 
 @dataclass(frozen=True)
-class OverallTest:
+class _OverallTest:
     """Test that all systems have the same mean.
 
     Attributes:
@@ -132,7 +132,7 @@ class OrAnalysis:
 
     systems: tuple[OrEstimate, ...]
     differences: dict[tuple[int, int], OrEstimate]
-    overall: OverallTest | None
+    overall: _OverallTest | None
     components: Components | None = None
 
 
@@ -283,7 +283,7 @@ def _estimate(
     return OrEstimate(float(value), error, float(freedom))
 
 
-def _overall(means: Floats, squares: Sequence[_Square], over_cases: float) -> OverallTest | None:
+def _overall(means: Floats, squares: Sequence[_Square], over_cases: float) -> _OverallTest | None:
     """Variance between the means against what it is expected to be when systems are equal."""
     expected, freedom = _satterthwaite(squares, over_cases)
     if expected <= _LEAST:
@@ -292,8 +292,8 @@ def _overall(means: Floats, squares: Sequence[_Square], over_cases: float) -> Ov
     ratio = float(np.var(means, ddof=1)) / expected
     if np.isinf(freedom):
         p_value = scipy.special.chdtrc(upper, upper * ratio)
-        return OverallTest(upper * ratio, (upper, np.inf), float(p_value))
-    return OverallTest(ratio, (upper, freedom), float(scipy.special.fdtrc(upper, freedom, ratio)))
+        return _OverallTest(upper * ratio, (upper, np.inf), float(p_value))
+    return _OverallTest(ratio, (upper, freedom), float(scipy.special.fdtrc(upper, freedom, ratio)))
 
 
 def _components(table: Floats, covariance: Floats) -> Components:

@@ -60,7 +60,7 @@ class PlannedStudy:
             >>> round(study.power(0.028), 2), round(study.power(0.0), 3)
             (0.8, 0.05)
         """
-        return power_of_t(difference / self.error, self.freedom, level)
+        return _power_of_t(difference / self.error, self.freedom, level)
 
     def half_width(self, level: float = LEVEL) -> float:
         """Half the width of its interval on the mean; about half of such studies have more.
@@ -89,7 +89,7 @@ class Plan(Protocol):
         """The study with so many patients."""
 
 
-def power_of_t(effect: float, freedom: float, level: float = LEVEL) -> float:
+def _power_of_t(effect: float, freedom: float, level: float = LEVEL) -> float:
     """Chance that a two-sided t test is significant.
 
     Source:
@@ -102,7 +102,7 @@ def power_of_t(effect: float, freedom: float, level: float = LEVEL) -> float:
     return float(1 - upper + scipy.special.nctdtr(freedom, effect, -reach))
 
 
-def binormal_auroc_covariance(
+def _binormal_auroc_covariance(
     aurocs: Sequence[float],
     positives: int,
     negatives: int,
@@ -198,7 +198,7 @@ def _both_below(h: float, k: float, correlation: Floats) -> Floats:
 
 @dataclass(frozen=True)
 class AssumedPlan:
-    """A study of one system or two by assumptions; see `binormal_auroc_covariance`.
+    """A study of one system or two by assumptions; see `_binormal_auroc_covariance`.
 
     Attributes:
         aurocs: Of one system, or of the two that are compared.
@@ -228,7 +228,7 @@ class AssumedPlan:
         """The study with so many patients, two of either class or more."""
         positives = min(max(round(patients * self.prevalence), 2), patients - 2)
         negatives = patients - positives
-        covariance = binormal_auroc_covariance(
+        covariance = _binormal_auroc_covariance(
             self.aurocs,
             positives,
             negatives,

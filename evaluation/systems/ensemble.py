@@ -30,9 +30,9 @@ from evaluation.boxes.matching import MAX_BOXES
 from evaluation.statistics.ranking import Floats
 from evaluation.systems.eligibility import SEEN_FILE, check_data_set, training_id
 
-Fusion = Literal["best", "wbf"]
-_FUSIONS: dict[Fusion, str] = {"best": NAME, "wbf": "weighted box fusion"}
-_IOU: dict[Fusion, float] = {"best": OVERLAP, "wbf": 0.55}  # the latter as in ensemble-boxes
+_Fusion = Literal["best", "wbf"]
+_FUSIONS: dict[_Fusion, str] = {"best": NAME, "wbf": "weighted box fusion"}
+_IOU: dict[_Fusion, float] = {"best": OVERLAP, "wbf": 0.55}  # the latter as in ensemble-boxes
 _KEYS = ["image_id", "finding"]
 _GRID = ["method", "grid_h", "grid_w", *EDGES]
 
@@ -134,7 +134,7 @@ def join_detectors(
     dataset: DataSet,
     *,
     weights: Sequence[float] | None = None,
-    fusion: Fusion = "best",
+    fusion: _Fusion = "best",
     iou_threshold: float | None = None,
 ) -> Joined:
     """Fuse the stored boxes of detectors, image by image and class-wise.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +37,7 @@ from evaluation.systems.prediction_files import (
     read_source,
 )
 
-__all__ = ["ColumnNames", "import_file", "read_imported"]
+__all__ = ["ColumnNames", "import_file"]
 
 _SHOWN = 5
 _ROUNDING = 0.01  # px that shares of few digits may reach beyond their image
@@ -95,24 +94,36 @@ def import_file(
         data_prep.store.folder_kinds.WrongFolderError: data: no such folder; ...
     """
     dataset = data if isinstance(data, DataSet) else DataSet.open(Path(data))
-    imported = read_imported(
-        source if isinstance(source, pd.DataFrame) else Path(source),
-        dataset,
-        columns=columns,
-        finding=finding,
-        class_names=class_names,
-        split=split,
-        run_on=images,
-        ignore_unknown=ignore_unknown,
-        coco_truth=None if coco_truth is None else Path(coco_truth),
-        key=None if key is None else Path(key),
-    )
+    names = columns or ColumnNames()
+    where = FRAME if isinstance(source, pd.DataFrame) else str(Path(source))
+    raw = _read(source, names, class_names, coco_truth, key)
+    ids = _ids_by_name(dataset)
+    ran = _images_run(images, ids, ignore_unknown)
+    notes, table = raw.notes, raw.rows
+    table["image_id"] = _as_ids(table["image_id"], ids)
+    table["finding"] = _findings(table, where, dataset, finding)
+    table = _only_known(table, where, dataset, ignore_unknown, raw)
+    _check_scores(table, where)
+    kind = "boxes" if "x1" in table else "scores"
+    if table.empty and kind == "scores":  # no boxes at all is an answer, no scores is none
+        raise InputError(f"{where}: has a header but no row of scores")
+    listed = set(table["image_id"]) | set(_listed_files(raw, where, ids, ignore_unknown))
+    if kind == "boxes":
+        rows = _boxes(table, where, dataset, notes, in_shares=raw.in_shares)
+    else:
+        rows = _scores(table, where)
+    status = _images(listed, dataset, split, kind == "boxes", ran)
+    notes += _image_notes(status, listed, ran, kind == "boxes")
+    how: list[Any] = [kind, names.image, names.score, names.finding, finding, split]
+    how += ["all" if ran is None else sorted(ran)]
+    how += [str(class_names)] if raw.in_shares else []
+    digest = hashlib.sha256(raw.content + json.dumps(how).encode()).hexdigest()[:16]
     info = {
         "system": name,
         "seed": None,
-        "kind": imported.kind,
-        "findings": sorted(imported.rows["finding"].unique()),
-        "inference_id": imported.inference_id,
+        "kind": kind,
+        "findings": sorted(rows["finding"].unique()),
+        "inference_id": f"import-{digest}",
         "data_set": {
             "name": dataset.name,
             "content_id": dataset.ids["content_id"],
@@ -124,80 +135,31 @@ def import_file(
         ),
         "trained_on": "unknown",
         "imported_from": "DataFrame" if isinstance(source, pd.DataFrame) else Path(source).name,
-        "notes": imported.notes,
+        "notes": notes,
         **provenance(),
     }
     with PredictionWriter(Path(out), info) as writer:
-        tables = {imported.kind: imported.rows}
-        writer.add(imported.images, scores=tables.get("scores"), boxes=tables.get("boxes"))
+        tables = {kind: rows}
+        writer.add(status, scores=tables.get("scores"), boxes=tables.get("boxes"))
     return Predictions.open(Path(out))
 
 
-@dataclass(frozen=True)
-class ImportedPredictions:
-    """An imported source in the terms of a predictions folder.
-
-    Attributes:
-        kind: ``boxes`` or ``scores``.
-        images: ``image_id``, ``status``, ``reason``.
-        rows: The ``scores`` or ``boxes`` table.
-        inference_id: From what the source held and how it was read.
-        notes: What was left out, clipped or assumed.
-    """
-
-    kind: str
-    images: pd.DataFrame
-    rows: pd.DataFrame
-    inference_id: str
-    notes: list[str] = field(default_factory=list)
-
-
-def read_imported(
-    source: Path | pd.DataFrame,
-    dataset: DataSet,
-    *,
-    columns: ColumnNames | None = None,
-    finding: str | None = None,
-    class_names: str | Path | Sequence[str] | None = None,
-    split: str = "default",
-    run_on: str | Path | Iterable[str] = "all",
-    ignore_unknown: bool = False,
-    coco_truth: Path | None = None,
-    key: Path | None = None,
-) -> ImportedPredictions:
-    """Read predictions and check every row; arguments and errors as of `import_file`."""
-    where = FRAME if isinstance(source, pd.DataFrame) else str(source)
-    names = columns or ColumnNames()
-    if key is not None and isinstance(source, Path):
-        rows = read_review(source, key)
-        rows["place"] = "row " + rows.pop("row").astype(str)
-        raw = RawPredictions(rows, source.read_bytes() + key.read_bytes())
-    else:
-        raw = read_source(source, names, coco_truth, class_names)
-    ids = _ids_by_name(dataset)
-    ran = _images_run(run_on, ids, ignore_unknown)
-    notes, table = raw.notes, raw.rows
-    table["image_id"] = _as_ids(table["image_id"], ids)
-    table["finding"] = _findings(table, where, dataset, finding)
-    table = _only_known(table, where, dataset, ignore_unknown, raw)
-    _check_scores(table, where)
-    gives_boxes = "x1" in table
-    if table.empty and not gives_boxes:  # no boxes at all is an answer, no scores is none
-        raise InputError(f"{where}: has a header but no row of scores")
-    listed = set(table["image_id"]) | set(_listed_files(raw, where, ids, ignore_unknown))
-    rows = (
-        _boxes(table, where, dataset, notes, in_shares=raw.in_shares)
-        if gives_boxes
-        else _scores(table, where)
-    )
-    images = _images(listed, dataset, split, gives_boxes, ran)
-    notes += _image_notes(images, listed, ran, gives_boxes)
-    kind = "boxes" if gives_boxes else "scores"
-    how: list[Any] = [kind, names.image, names.score, names.finding, finding, split]
-    how += ["all" if ran is None else sorted(ran)]
-    how += [str(class_names)] if raw.in_shares else []
-    digest = hashlib.sha256(raw.content + json.dumps(how).encode()).hexdigest()[:16]
-    return ImportedPredictions(kind, images, rows, f"import-{digest}", notes)
+def _read(
+    source: str | Path | pd.DataFrame,
+    names: ColumnNames,
+    class_names: str | Path | Sequence[str] | None,
+    coco_truth: str | Path | None,
+    key: str | Path | None,
+) -> RawPredictions:
+    """The rows of a source, or of the filled-in form of a blind study."""
+    if isinstance(source, pd.DataFrame):
+        return read_source(source, names, None, class_names)
+    if key is None:
+        truth = None if coco_truth is None else Path(coco_truth)
+        return read_source(Path(source), names, truth, class_names)
+    rows = read_review(Path(source), Path(key))
+    rows["place"] = "row " + rows.pop("row").astype(str)
+    return RawPredictions(rows, Path(source).read_bytes() + Path(key).read_bytes())
 
 
 def _ids_by_name(dataset: DataSet) -> dict[str, str]:

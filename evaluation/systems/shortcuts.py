@@ -52,7 +52,7 @@ _NUMBERS = {"age_years", "pixels", "aspect", "spacing_col_mm", "file_bytes", "me
 
 
 @dataclass(frozen=True)
-class Fact:
+class _Fact:
     """One fact about each image.
 
     Attributes:
@@ -68,7 +68,7 @@ class Fact:
     known: np.ndarray
 
     @classmethod
-    def of(cls, name: str, values: pd.Series) -> Fact | None:
+    def of(cls, name: str, values: pd.Series) -> _Fact | None:
         """Make a fact of numbers or of categories; None if it says the same of all.
 
         Of numbers, a logistic model bends at the terciles; categories with fewer than 20 images
@@ -85,7 +85,7 @@ class Fact:
 
 
 @dataclass(frozen=True)
-class Truth:
+class _Truth:
     """The labels of a target, and what belongs together.
 
     Attributes:
@@ -98,9 +98,9 @@ class Truth:
     fold: np.ndarray
     patient: np.ndarray
 
-    def of(self, rows: np.ndarray) -> Truth:
+    def of(self, rows: np.ndarray) -> _Truth:
         """The labels of some of the images."""
-        return Truth(self.positive[rows], self.fold[rows], self.patient[rows])
+        return _Truth(self.positive[rows], self.fold[rows], self.patient[rows])
 
     def auroc(self, scores: np.ndarray, folds: Integers | None) -> AurocParts | None:
         """AUROC over pairs of images in one fold; `None` where no fold has both classes."""
@@ -108,7 +108,7 @@ class Truth:
         return auroc_parts(self.positive, scores, self.patient, n_patients, folds=folds)
 
 
-def _auroc_of_fact(fact: Fact, truth: Truth) -> AurocParts | None:
+def _auroc_of_fact(fact: _Fact, truth: _Truth) -> AurocParts | None:
     """AUROC of a label guessed from one fact, by a model of the other folds' patients."""
     levels = len(fact.table)
     cells = truth.fold.astype(np.int64) * levels + fact.codes
@@ -120,7 +120,7 @@ def _auroc_of_fact(fact: Fact, truth: Truth) -> AurocParts | None:
     return truth.auroc((weights @ fact.table.T)[truth.fold, fact.codes], truth.fold)
 
 
-def _auroc_of_facts(facts: Sequence[Fact], truth: Truth) -> AurocParts | None:
+def _auroc_of_facts(facts: Sequence[_Fact], truth: _Truth) -> AurocParts | None:
     """As `_auroc_of_fact`, of several facts in one logistic model.
 
     Each fold's model is fitted to a sample of at most 30,000 images.
@@ -240,7 +240,7 @@ def measure_shortcuts(
         positive = truth[known] == 1
         if min(positive.sum(), (~positive).sum()) < _MIN_IMAGES:
             continue
-        judged = Truth(positive, fold[known], patient[known])
+        judged = _Truth(positive, fold[known], patient[known])
         for kind, name, n_known, parts in _judge(facts, border, known, judged):
             if parts is None:
                 continue
@@ -270,7 +270,7 @@ def _beyond(
     systems: Mapping[str, Sequence[Floats]],
     guess: AurocParts,
     known: np.ndarray,
-    truth: Truth,
+    truth: _Truth,
 ) -> dict[str, ClusteredEstimate]:
     """How far each system's AUROC, the mean over its seeds, exceeds that of a guess."""
     found = {}
@@ -281,7 +281,7 @@ def _beyond(
     return found
 
 
-def _facts(images: pd.DataFrame, decoded: pd.DataFrame) -> list[tuple[str, Fact]]:
+def _facts(images: pd.DataFrame, decoded: pd.DataFrame) -> list[tuple[str, _Fact]]:
     """The facts that differ between images, each with its kind."""
     table: dict[str, pd.Series] = {str(c): images[c] for c in (*_PERSON, *_FILE) if c in images}
     table |= {str(c): decoded[c] for c in decoded if c != _GREYS}
@@ -297,31 +297,31 @@ def _facts(images: pd.DataFrame, decoded: pd.DataFrame) -> list[tuple[str, Fact]
             values = table.get(column)
             if values is None:
                 continue
-            fact = Fact.of(name, values.astype("float64") if column in _NUMBERS else values)
+            fact = _Fact.of(name, values.astype("float64") if column in _NUMBERS else values)
             if fact is not None:
                 facts.append((kind, fact))
     return facts
 
 
-def _border_facts(decoded: pd.DataFrame) -> list[Fact]:
+def _border_facts(decoded: pd.DataFrame) -> list[_Fact]:
     """The greys around each image, one fact a piece; none where they were not measured."""
     if _GREYS not in decoded:
         return []
     greys = read_border_greys(decoded[_GREYS].reset_index(drop=True))
-    pieces = [Fact.of(_BORDER, pd.Series(piece.astype("float64"))) for piece in greys.T]
+    pieces = [_Fact.of(_BORDER, pd.Series(piece.astype("float64"))) for piece in greys.T]
     return [fact for fact in pieces if fact is not None]
 
 
-def _of(fact: Fact, rows: np.ndarray) -> Fact:
+def _of(fact: _Fact, rows: np.ndarray) -> _Fact:
     """A fact about some of the images."""
-    return Fact(fact.name, fact.codes[rows], fact.table, fact.known[rows])
+    return _Fact(fact.name, fact.codes[rows], fact.table, fact.known[rows])
 
 
 def _judge(
-    facts: list[tuple[str, Fact]],
-    border: list[Fact],
+    facts: list[tuple[str, _Fact]],
+    border: list[_Fact],
     known: np.ndarray,
-    truth: Truth,
+    truth: _Truth,
 ) -> list[tuple[str, str, int, AurocParts | None]]:
     """Kind, name, number of images on which it is known, and AUROC of each fact."""
     chosen = [(kind, _of(fact, known)) for kind, fact in facts]
@@ -355,14 +355,14 @@ def _judge(
     return found
 
 
-def _auroc_of_edge(border: list[Fact], rows: np.ndarray, truth: Truth) -> AurocParts | None:
+def _auroc_of_edge(border: list[_Fact], rows: np.ndarray, truth: _Truth) -> AurocParts | None:
     """AUROC of a label guessed from the greys around the images that were measured."""
     if min(truth.positive.sum(), (~truth.positive).sum()) < _MIN_IMAGES:
         return None
     return _auroc_of_facts([_of(piece, rows) for piece in border], truth)
 
 
-def _sibling_means(truth: Truth) -> np.ndarray:
+def _sibling_means(truth: _Truth) -> np.ndarray:
     """Mean label of the same patient's other images; NaN without any."""
     count = np.bincount(truth.patient)[truth.patient] - 1
     total = np.bincount(truth.patient, weights=truth.positive)[truth.patient] - truth.positive

@@ -13,9 +13,9 @@ from data_prep.contracts.schemas import EDGES
 from evaluation.boxes.map_boxes import (
     MAP_BOX_LEVELS,
     MapBoxRule,
+    _boxes_from_map,
     _map_parts,
     _map_peak,
-    boxes_from_map,
     map_points,
     map_scale,
     upsample,
@@ -51,7 +51,7 @@ def scores():
 
 
 def test_the_rule_gives_the_boxes_of_its_level(two_spots, scores):
-    expected = boxes_from_map(two_spots, scores, scale=(0.0, 4.0), level=0.3)
+    expected = _boxes_from_map(two_spots, scores, scale=(0.0, 4.0), level=0.3)
     assert len(expected) == 2
     found = MapBoxRule(0.3).apply(two_spots, scores, (0.0, 4.0))
     pd.testing.assert_frame_equal(found, expected)
@@ -60,7 +60,7 @@ def test_the_rule_gives_the_boxes_of_its_level(two_spots, scores):
 def test_a_map_without_evidence_has_no_box():
     maps = table([[-3.0, -1.0]], [[0.0, 0.0]])
     certain = pd.Series({"i0": 1.0, "i1": 1.0})
-    assert boxes_from_map(maps, certain, scale=(0.0, 1.0), level=0.5).empty
+    assert _boxes_from_map(maps, certain, scale=(0.0, 1.0), level=0.5).empty
 
 
 @pytest.fixture
@@ -128,7 +128,7 @@ def test_a_bump_is_pointed_at_boxed_and_drawn_where_it_lies(row, column):
     x, y = frame[0] + (np.arange(8) + 0.5) * 32, frame[1] + (np.arange(8) + 0.5) * 16
     bump = np.exp(-(((x - centre[0]) / 32) ** 2) - ((y[:, None] - centre[1]) / 16) ** 2)
     assert _map_peak(bump, frame) == (*centre, 1.0)
-    boxes = boxes_from_map(
+    boxes = _boxes_from_map(
         maps_of(bump, frame=frame), pd.Series({"i0": 1.0}), scale=(0.0, 1.0), level=0.5
     )
     corners = boxes[["x1", "y1", "x2", "y2"]].to_numpy()[0]
@@ -186,7 +186,7 @@ def test_boxes_are_the_connected_parts_above_the_level():
     grid[1:3, 1:3] = 4.0  # rows 1-2, columns 1-2: 10 to 30 px
     grid[6, 5] = 2.0
     maps = maps_of(grid)
-    boxes = boxes_from_map(maps, pd.Series({"i0": 0.8}), scale=(0.0, 4.0), level=0.4)
+    boxes = _boxes_from_map(maps, pd.Series({"i0": 0.8}), scale=(0.0, 4.0), level=0.4)
     assert len(boxes) == 2
     first, second = boxes.sort_values("score", ascending=False).itertuples()
     assert first.score == pytest.approx(0.8)
@@ -199,19 +199,19 @@ def test_boxes_are_the_connected_parts_above_the_level():
 def test_a_quiet_map_gives_no_box_whatever_its_own_maximum():
     # The known mistake: a map normalised by itself makes a healthy lung glow.
     quiet, loud = [[0.1, 0.0]], [[5.0, 0.0]]
-    boxes = boxes_from_map(
+    boxes = _boxes_from_map(
         maps_of(quiet, loud), pd.Series({"i0": 0.9, "i1": 0.9}), scale=(0.0, 5.0), level=0.3
     )
     assert boxes["image_id"].tolist() == ["i1"]
 
 
 def test_a_peak_beyond_the_scale_scores_no_more_than_its_image():
-    boxes = boxes_from_map(maps_of([[50.0]]), pd.Series({"i0": 0.6}), scale=(0.0, 5.0), level=0.5)
+    boxes = _boxes_from_map(maps_of([[50.0]]), pd.Series({"i0": 0.6}), scale=(0.0, 5.0), level=0.5)
     assert boxes["score"].tolist() == [0.6]
 
 
 def test_no_maps_give_an_empty_table_of_boxes():
-    boxes = boxes_from_map(maps_of(), pd.Series(dtype=float), scale=(0.0, 1.0), level=0.5)
+    boxes = _boxes_from_map(maps_of(), pd.Series(dtype=float), scale=(0.0, 1.0), level=0.5)
     assert boxes.columns.tolist() == ["image_id", "x1", "y1", "x2", "y2", "score"]
     assert boxes.empty
 

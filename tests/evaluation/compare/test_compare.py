@@ -17,7 +17,7 @@ from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import COLUMNS
 from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.scorecard import Scorecard
-from evaluation.decisions.choices import TuningOptions
+from evaluation.decisions.decision import TuningOptions
 from evaluation.decisions.reduction import reduce_boxes
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import TestSet, patients_of

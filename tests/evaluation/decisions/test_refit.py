@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from data_prep.contracts.errors import InputError
-from evaluation.decisions.refit import ThresholdRefit, ValidationScores, refit_thresholds
+from evaluation.decisions.refit import ValidationScores, _ThresholdRefit, refit_thresholds
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.statistics.bootstrap import Resamples
 
@@ -36,7 +36,7 @@ def by_rows(validation, policy, of_row):
 @given(LABELS, SCORES, PATIENTS, WEIGHTS)
 def test_every_policy_gives_the_threshold_of_the_rows_written_out(y_true, scores, owner, weights):
     validation = ValidationScores(y_true, scores, owner.astype(str))
-    found = ThresholdRefit(validation, POLICIES, owner, 6)(weights)
+    found = _ThresholdRefit(validation, POLICIES, owner, 6)(weights)
     for policy in POLICIES:
         expected = [by_rows(validation, policy, row[owner]) for row in weights]
         np.testing.assert_array_equal(found[policy], expected, err_msg=policy)
@@ -49,7 +49,7 @@ def test_scores_without_ties_give_the_threshold_of_the_rows_written_out():
     weights = rng.multinomial(120, np.full(120, 1 / 120), size=8)
     validation = ValidationScores(y_true, scores, owner.astype(str))
     policies = (*POLICIES, "sensitivity>=0.95", "specificity>=0.90", "sensitivity>=0.07")
-    found = ThresholdRefit(validation, policies, owner, 120)(weights)
+    found = _ThresholdRefit(validation, policies, owner, 120)(weights)
     for policy in policies:
         expected = [by_rows(validation, policy, row[owner]) for row in weights]
         np.testing.assert_array_equal(found[policy], expected, err_msg=policy)

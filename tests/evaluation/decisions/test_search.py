@@ -13,7 +13,7 @@ from evaluation.boxes.fusion import AS_STORED
 from evaluation.boxes.matching import pair_boxes
 from evaluation.compare.compare import compare_systems
 from evaluation.decisions.decision import Decision
-from evaluation.decisions.search import Search, SearchImages, run_search, search_space
+from evaluation.decisions.search import Search, SearchImages, _search_space, run_search
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import TestSet, patients_of
 from evaluation.decisions.thresholds import choose_threshold
@@ -136,7 +136,7 @@ def test_nothing_defined_is_told_as_undefined():
 
 def test_every_space_begins_with_the_stored_boxes_and_repeats_nothing():
     for name in ("default", "boxes"):
-        space = search_space(name)
+        space = _search_space(name)
         assert space.fusions[0] == AS_STORED
         assert space.scales[0] == 1.0
         assert len(set(space.fusions)) == len(space.fusions)
@@ -147,7 +147,7 @@ def test_every_space_begins_with_the_stored_boxes_and_repeats_nothing():
 @pytest.mark.parametrize("objective", ["auroc", "rsna"])
 def test_every_setting_is_counted_and_every_step_told(objective, laid_out):
     search, steps = Search("default", objective), []
-    space = search_space("default")
+    space = _search_space("default")
     result = run_search(laid_out, search, steps.append)
     assert sum(steps) == search.n_steps
     fusions, reductions, cuts = len(space.fusions), len(space.reductions), len(space.cuts)

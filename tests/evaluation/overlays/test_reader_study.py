@@ -4,11 +4,10 @@ import pytest
 from PIL import Image
 
 from data_prep.contracts.errors import InputError
-from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.compare.compare import compare_systems
 from evaluation.decisions.test_set import TestSet
 from evaluation.overlays.reader_study import read_review, write_reader_study
-from evaluation.systems.imported import read_imported
+from evaluation.systems.imported import import_file
 
 
 @pytest.fixture
@@ -26,20 +25,18 @@ def fill(folder, scores):
     return folder / "review.csv"
 
 
+def read_back(review, dataset, tmp_path, key="key.csv"):
+    return import_file(review, dataset, tmp_path / "reader", name="Reader", key=review.parent / key)
+
+
 def test_filled_form_comes_back_as_a_reader_and_is_judged(study, judged_set, tmp_path):
     folder, order, ids = study
     truth = judged_set.labels(judged_set.target()).reindex(order)
     review = fill(folder, [f"{0.2 + 0.6 * label}" for label in truth])
-    imported = read_imported(review, judged_set, key=folder / "key.csv")
-    given = imported.rows.set_index("image_id")["score"]
+    reader = read_back(review, judged_set, tmp_path)
+    given = reader.scores.set_index("image_id")["score"]
     assert given.sort_index().index.tolist() == sorted(ids)
     assert given.reindex(order).tolist() == pytest.approx((0.2 + 0.6 * truth).tolist())
-    info = {"system": "Reader", "kind": imported.kind, "seed": None,
-            "inference_id": imported.inference_id,
-            "data_set": {"content_id": judged_set.ids["content_id"]}}  # fmt: skip
-    with PredictionWriter(tmp_path / "reader", info) as writer:
-        writer.add(imported.images, scores=imported.rows)
-    reader = Predictions.open(tmp_path / "reader")
     found = compare_systems(
         {"Reader": reader}, TestSet(judged_set, judged_set.target()), replicates=20
     )
@@ -79,11 +76,10 @@ def test_zeros_that_a_spreadsheet_took_away_do_not_matter(study):
     assert before["image_id"].tolist() == order
 
 
-def test_images_that_were_not_read_are_failed_and_not_negative(study, judged_set):
+def test_images_that_were_not_read_are_failed_and_not_negative(study, judged_set, tmp_path):
     folder, order, _ = study
     review = fill(folder, ["0.9"] + [""] * (len(order) - 1))
-    imported = read_imported(review, judged_set, key=folder / "key.csv")
-    status = imported.images.set_index("image_id")["status"]
+    status = read_back(review, judged_set, tmp_path).images.set_index("image_id")["status"]
     assert status[order[0]] == "ok"
     assert set(status.drop(order[0])) == {"failed"}
 
@@ -106,15 +102,17 @@ def test_second_study_does_not_overwrite_what_a_reader_filled_in(study, image_se
     ],
     ids=["empty", "stranger", "semicolons", "other form", "word", "twice"],
 )
-def test_form_that_cannot_be_right_is_refused_by_its_line(study, judged_set, review, message):
+def test_form_that_cannot_be_right_is_refused_by_its_line(
+    study, judged_set, tmp_path, review, message
+):
     folder = study[0]
     (folder / "review.csv").write_text(review)
     with pytest.raises(InputError, match=message):
-        read_imported(folder / "review.csv", judged_set, key=folder / "key.csv")
+        read_back(folder / "review.csv", judged_set, tmp_path)
 
 
-def test_missing_key_is_named(study, judged_set):
+def test_missing_key_is_named(study, judged_set, tmp_path):
     folder = study[0]
     review = fill(folder, np.linspace(0, 1, len(study[1])).astype(str))
     with pytest.raises(InputError, match=r"elsewhere.csv: no such file"):
-        read_imported(review, judged_set, key=folder / "elsewhere.csv")
+        read_back(review, judged_set, tmp_path, key="elsewhere.csv")

@@ -8,7 +8,7 @@ import pytest
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import Estimates
 from evaluation.compare.intervals import EXACT_METHOD
-from evaluation.decisions.choices import TuningOptions
+from evaluation.decisions.decision import TuningOptions
 from evaluation.decisions.search import Search
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import tune

@@ -5,8 +5,7 @@ import pytest
 from scipy.stats import binom
 from sklearn.metrics import roc_curve
 
-from evaluation.statistics.bands import roc_band, share_band
-from evaluation.statistics.bootstrap import Resamples, cluster_index
+from evaluation.statistics.bootstrap import Resamples, cluster_index, roc_band, share_band
 
 
 def test_roc_band_is_the_middle_of_scikit_learns_curves_of_the_same_resamples():

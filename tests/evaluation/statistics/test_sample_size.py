@@ -12,10 +12,10 @@ from evaluation.statistics.sample_size import (
     AssumedPlan,
     CrossedPlan,
     PilotPlan,
-    binormal_auroc_covariance,
+    _binormal_auroc_covariance,
+    _power_of_t,
     fewest_patients,
     obuchowski_positives,
-    power_of_t,
 )
 
 # Van Dyke 1993, as published programs print its components (five readers, 114 cases).
@@ -78,7 +78,7 @@ def test_variance_of_one_auroc_is_that_of_hanley_and_mcneil_with_binormal_moment
     height = ndtri(auroc)
     both = multivariate_normal.cdf([height, height], cov=[[1, 0.5], [0.5, 1]])
     expected = auroc * (1 - auroc) + (positives + negatives - 2) * (both - auroc**2)
-    found = binormal_auroc_covariance([auroc], positives, negatives)
+    found = _binormal_auroc_covariance([auroc], positives, negatives)
     assert found[0, 0] == pytest.approx(expected / positives / negatives, rel=1e-6)
 
 
@@ -89,7 +89,7 @@ def test_covariance_is_what_simulated_studies_vary_by():
     for row in figures:
         truth, scores, owner = drawn(rng, 40, 15, (0.85, 0.75), **assumed)
         row[:] = [auroc_parts(truth, each, owner, 40).value for each in scores]
-    expected = binormal_auroc_covariance((0.85, 0.75), 15, 25, **assumed)
+    expected = _binormal_auroc_covariance((0.85, 0.75), 15, 25, **assumed)
     assert np.cov(figures.T) == pytest.approx(expected, rel=0.08)
 
 
@@ -158,13 +158,13 @@ def test_the_interval_of_one_auroc_has_the_half_width_that_was_planned(
 def test_equal_systems_are_shown_to_differ_as_often_as_the_test_errs():
     study = AssumedPlan((0.8, 0.8), 0.3, 0.5).study(500)
     assert study.power(0.0) == pytest.approx(0.05, abs=1e-6)
-    assert power_of_t(0.0, 3.0, level=0.9) == pytest.approx(0.1)
+    assert _power_of_t(0.0, 3.0, level=0.9) == pytest.approx(0.1)
 
 
 def test_with_many_degrees_of_freedom_power_is_that_of_the_normal_distribution():
     expected = norm.cdf(2.5 - norm.ppf(0.975)) + norm.cdf(-2.5 - norm.ppf(0.975))
-    assert power_of_t(2.5, np.inf) == pytest.approx(expected)
-    assert power_of_t(2.5, 9e5) == pytest.approx(expected, abs=1e-5)
+    assert _power_of_t(2.5, np.inf) == pytest.approx(expected)
+    assert _power_of_t(2.5, 9e5) == pytest.approx(expected, abs=1e-5)
 
 
 def seeds_of(rng, n_patients, aurocs_of_seeds, positives):

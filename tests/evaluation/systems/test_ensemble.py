@@ -8,7 +8,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.tables import write_table
 from data_prep.store.predictions import Predictions, PredictionWriter
-from evaluation.decisions.choices import TuningOptions
+from evaluation.decisions.decision import TuningOptions
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import tune
 from evaluation.metrics.evaluation_set import Note

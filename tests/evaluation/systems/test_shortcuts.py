@@ -8,19 +8,19 @@ from data_prep.audit.counts import expected_image_leak
 from data_prep.audit.problem import check_shortcuts
 from evaluation.statistics.cross_validation import MOST_FOLDS, patient_folds
 from evaluation.systems.shortcuts import (
-    Fact,
-    Truth,
     _auroc_of_fact,
     _auroc_of_facts,
+    _Fact,
+    _Truth,
     measure_shortcuts,
 )
 
 NO_DECODE = pd.DataFrame({"image_id": pd.Series([], dtype="str")})
 
 
-def truth_of(positive: np.ndarray, patient: np.ndarray | None = None) -> Truth:
+def truth_of(positive: np.ndarray, patient: np.ndarray | None = None) -> _Truth:
     patient = np.arange(len(positive)) if patient is None else patient
-    return Truth(positive.astype(bool), patient % MOST_FOLDS, patient)
+    return _Truth(positive.astype(bool), patient % MOST_FOLDS, patient)
 
 
 def as_set(n: int, **columns: object) -> pd.DataFrame:
@@ -93,12 +93,12 @@ def test_a_fact_that_says_nothing_is_at_chance_however_many_values_it_has():
     for seed in range(20):
         names = pd.Series(rng.integers(0, 30, 1000).astype("str"))
         truth = truth_of(np.random.default_rng(seed).random(1000) < 0.3)
-        values.append(_auroc_of_fact(Fact.of("scanner", names), truth).value)
+        values.append(_auroc_of_fact(_Fact.of("scanner", names), truth).value)
     assert np.mean(values) == pytest.approx(0.5, abs=0.02)
 
 
 def test_rare_categories_are_one():
-    fact = Fact.of("scanner", pd.Series([f"s{n}" for n in range(30)] + ["common"] * 40))
+    fact = _Fact.of("scanner", pd.Series([f"s{n}" for n in range(30)] + ["common"] * 40))
     assert len(fact.table) == 2
 
 
@@ -106,7 +106,7 @@ def test_a_fact_is_learned_from_other_patients_only():
     """Each patient has a label and an own value of the fact: a memory, not a rule."""
     patient = np.repeat(np.arange(40), 30)
     positive = np.random.default_rng(2).random(40)[patient] < 0.5
-    fact = Fact.of("room", pd.Series(patient.astype("str")))
+    fact = _Fact.of("room", pd.Series(patient.astype("str")))
     assert _auroc_of_fact(fact, truth_of(positive, patient)).value == pytest.approx(0.5, abs=0.01)
 
 
@@ -114,15 +114,15 @@ def test_a_number_predicts_in_a_bend_too():
     """Illness at both ends of the scale: no straight line finds it."""
     age = np.random.default_rng(1).uniform(0, 100, 3000)
     truth = truth_of(np.abs(age - 50) > 33)
-    assert _auroc_of_fact(Fact.of("age", pd.Series(age)), truth).value > 0.95
+    assert _auroc_of_fact(_Fact.of("age", pd.Series(age)), truth).value > 0.95
 
 
 def test_one_outlier_does_not_hide_what_numbers_say():
     size = np.r_[np.random.default_rng(1).normal(10_000, 100, 2000), 1e12]
     positive = size > 10_000
     facts = [
-        Fact.of("size", pd.Series(size)),
-        Fact.of("view", pd.Series(["AP", "PA"] * 1000 + ["AP"])),
+        _Fact.of("size", pd.Series(size)),
+        _Fact.of("view", pd.Series(["AP", "PA"] * 1000 + ["AP"])),
     ]
     assert _auroc_of_facts(facts, truth_of(positive)).value > 0.99
 
@@ -131,7 +131,7 @@ def test_missing_values_may_be_what_predicts():
     positive = np.arange(1000) % 4 == 0
     age = np.where(positive, np.nan, np.arange(1000) % 60)
     truth = truth_of(positive, np.random.default_rng(0).permutation(1000))
-    assert _auroc_of_fact(Fact.of("age", pd.Series(age)), truth).value > 0.99
+    assert _auroc_of_fact(_Fact.of("age", pd.Series(age)), truth).value > 0.99
 
 
 def test_together_they_predict_what_none_does_alone():
