@@ -18,12 +18,7 @@ _HASH_BLOCK = 1 << 20
 
 
 def export_folder(run: Path, format: Format, precision: Precision) -> Path:  # noqa: A002
-    """Where an export of a run is kept unless another place is named.
-
-    Example:
-        >>> export_folder(Path("out/chexnet"), "openvino", "int8").as_posix()
-        'out/chexnet/exports/openvino-int8'
-    """
+    """Where an export of a run is kept unless another folder is named."""
     return run / "exports" / f"{format}-{precision}"
 
 
@@ -44,19 +39,12 @@ def digest_run(folder: Path) -> hashlib._Hash:
 
 
 class ChosenBackend(NamedTuple):
-    """What predicts.
+    """What predicts."""
 
-    Attributes:
-        folder: A run for torch, else an export.
-        backend: Whose runtime computes.
-        precision: What it computes in.
-        words: The choice in one line.
-    """
-
-    folder: Path
+    folder: Path  # a run for torch, else an export
     backend: Literal["torch", "onnx", "openvino"]
     precision: Precision
-    words: str = ""
+    words: str = ""  # the choice in one line
 
 
 def choose_backend(

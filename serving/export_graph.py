@@ -23,7 +23,6 @@ from serving.exported.spec import ANCHORS_FILE, INPUT, MODEL_FILES, OUTPUTS, For
 
 _OPSET = 17
 _TRACED_BATCH = 2  # of one, tracing would take the batch for a constant
-_IR_WITHOUT_HALF = {"compress_to_fp16": False}
 
 
 class _GreyConvolution(nn.Module):
@@ -109,15 +108,12 @@ def write_graph(model: nn.Module, folder: Path, format: Format) -> None:  # noqa
             dynamo=False,
         )
     if format == "openvino":
-        _to_openvino(path, folder / MODEL_FILES["openvino"][0])
+        without_telemetry()
+        import openvino
+
+        network = openvino.Core().read_model(path)
+        openvino.save_model(network, folder / MODEL_FILES["openvino"][0], compress_to_fp16=False)
         path.unlink()
-
-
-def _to_openvino(path: Path, out: Path) -> None:
-    without_telemetry()
-    import openvino
-
-    openvino.save_model(openvino.Core().read_model(path), out, **_IR_WITHOUT_HALF)
 
 
 def anchors_of(model: LesionRetinaNet) -> tuple[np.ndarray, tuple[int, ...]]:

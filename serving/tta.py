@@ -26,7 +26,6 @@ from evaluation.boxes.fusion import best_box_fusion
 
 
 def _render_view(images: Tensor, view: View) -> Tensor:
-    """Images as a view shows them."""
     if view.flip:
         images = images.flip(3)
     if view.scale == 1.0:
@@ -59,9 +58,7 @@ class _MultiViewDetector(nn.Module):
 
     def __init__(self, model: LesionRetinaNet, views: Sequence[View]) -> None:
         super().__init__()
-        self.model = model
-        self.views = tuple(views)
-        self.n_findings = model.n_findings
+        self.model, self.views, self.n_findings = model, tuple(views), model.n_findings
 
     def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
         """Detections in store px, as `LesionRetinaNet` gives them in evaluation mode."""
@@ -70,12 +67,12 @@ class _MultiViewDetector(nn.Module):
         finite = torch.ones(n_images, dtype=torch.bool)
         for number, view in enumerate(self.views):
             with _with_size(self.model.transform, view.canvas(size)):
-                found = self.model(_render_view(images, view))
-            for image, one in enumerate(found):
-                finite[image] &= bool(one["finite"])
-                boxes = view.boxes_back(one["boxes"].float().cpu().numpy(), size)
-                group = image * (self.n_findings + 1) + one["labels"].cpu().numpy()
-                scores = one["scores"].double().cpu().numpy()
+                detections = self.model(_render_view(images, view))
+            for image, of_image in enumerate(detections):
+                finite[image] &= bool(of_image["finite"])
+                boxes = view.boxes_back(of_image["boxes"].float().cpu().numpy(), size)
+                group = image * (self.n_findings + 1) + of_image["labels"].cpu().numpy()
+                scores = of_image["scores"].double().cpu().numpy()
                 parts.append((boxes, scores, group, np.full(len(boxes), number)))
         corners, scores, groups, models = (
             np.concatenate(part) for part in zip(*parts, strict=True)
@@ -114,9 +111,7 @@ class _MultiViewClassifier(nn.Module):
 
     def __init__(self, model: ImageClassifier, views: Sequence[View]) -> None:
         super().__init__()
-        self.model = model
-        self.views = tuple(views)
-        self.n_findings = model.n_findings
+        self.model, self.views, self.n_findings = model, tuple(views), model.n_findings
         self.map_frame = model.map_frame
 
     def features(self, images: Tensor) -> list[Tensor]:
