@@ -9,6 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import provenance, whole_folder
 from data_prep.contracts.json_files import write_json
@@ -169,8 +171,6 @@ def _describe(loaded: LoadedRun, format: Format) -> ExportSpec:  # noqa: A002
 
 
 def _map_frame(classifier: Any, size: int) -> tuple[float, float, float, float]:
-    import torch
-
     with torch.inference_mode():
         features = classifier.features(torch.zeros(1, 1, size, size, dtype=torch.uint8))
     frame: tuple[float, float, float, float] = classifier.map_frame(*features.shape[2:])

@@ -32,7 +32,6 @@ from serving.web.uploads import Decoded, Decoder
 
 Include = Literal["overlay", "maps", "sr", "sc"]
 _MOST_BYTES = 512 << 20  # of all uploads under way
-_LEAST_DECODING = 5.0  # seconds
 _MOST_REPORTS = 2  # under way
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _IMAGES = (1, 2, 4, 8, 16, 32)
@@ -90,25 +89,15 @@ class Server:
 
     def __init__(self, systems: Sequence[ServedSystem], settings: ServeSettings) -> None:
         self.systems, self.settings = systems, settings
-        self.decoder = Decoder(
-            workers=settings.workers,
-            seconds=max(settings.seconds / 2, _LEAST_DECODING),
-            max_bytes=settings.max_bytes,
-            max_pixels=settings.max_pixels,
-            waiting=settings.queue,
-        )
+        self.decoder = Decoder(settings)
         # What waits, and what is decoded or answered at the time.
         under_way = settings.queue + settings.batch + settings.workers
         self.places = Places(under_way, max(_MOST_BYTES, settings.max_bytes))
         self.reports = Places(_MOST_REPORTS, _MOST_REPORTS * settings.max_bytes)
         self.status: Literal["ok", "starting", "stopping"] = "starting"
         self.metrics = _Metrics(lambda: self.batcher.waiting)
-        self.batcher = Batcher(
-            [system.run for system in systems],
-            queue_size=settings.queue,
-            batch=settings.batch,
-            on_batch=self.metrics.count_batch,
-        )
+        runs = [system.run for system in systems]
+        self.batcher = Batcher(runs, settings, self.metrics.count_batch)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:

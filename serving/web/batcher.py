@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from data_prep.contracts.errors import InputError
 from data_prep.images.image import DecodedImage
 from serving.answer import Answer, LoadedRun
+from serving.web.settings import ServeSettings
 
 _WAKE = 0.2  # seconds after which a thread without work looks whether it shall end
 _LOOK = 0.004  # seconds after which a thread that waits for more looks whether more is coming
@@ -78,13 +79,11 @@ class Batcher:
     def __init__(
         self,
         systems: Sequence[LoadedRun],
-        *,
-        queue_size: int,
-        batch: int,
+        settings: ServeSettings,
         on_batch: Callable[[int, float], object] = lambda images, seconds: None,
     ) -> None:
-        self._systems, self._batch, self._on_batch = tuple(systems), batch, on_batch
-        self._queue: queue.Queue[_Waiting] = queue.Queue(queue_size)
+        self._systems, self._batch, self._on_batch = tuple(systems), settings.batch, on_batch
+        self._queue: queue.Queue[_Waiting] = queue.Queue(settings.queue)
         self._ended = threading.Event()
         self._coming = 0
         self._seconds = 0.1  # of an image, a moving average

@@ -14,7 +14,6 @@ import resource
 import signal
 import struct
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +25,9 @@ from data_prep.images.decoded_image import TooLargeError, lower_pixel_limit
 from data_prep.images.image import read_image
 from serving.guard import file_warnings
 
-READY = b"ready"
-"""What a process says when it can decode."""
-ASKED = struct.Struct("<??")
-"""For each file: whether full depth and what DICOM objects take are wanted."""
-ANSWERED = struct.Struct("<I")
-"""Before each answer: the length of its JSON; its pixels, and the deep ones, lie in memory."""
+READY = b"ready"  # what a process says when it can decode
+ASKED = struct.Struct("<??")  # of a file: whether full depth and what DICOM objects take are wanted
+ANSWERED = struct.Struct("<I")  # before each answer: length of its JSON; pixels lie in memory
 _LEAST_BYTES = 1 << 30  # of address space beyond what the imports take
 _BYTES_A_PIXEL = 20
 _SPARE_SECONDS = 5
@@ -53,16 +49,12 @@ def main(max_pixels: int, seconds: int, upload: int, pixels: int) -> None:
             signal.alarm(seconds + _SPARE_SECONDS)
             deep, source = ASKED.unpack(wanted)
             text, arrays = _answer(path, deep=deep, source=source)
-            _put(pixels, arrays)
+            end = 0
+            for array in arrays:
+                end += os.pwrite(pixels, array.data, end)
             answers.write(ANSWERED.pack(len(text)) + text)
             answers.flush()
             signal.alarm(0)
-
-
-def _put(file: int, arrays: Sequence[np.ndarray]) -> None:
-    place = 0
-    for array in arrays:
-        place += os.pwrite(file, array.data, place)
 
 
 def _take_limits(max_pixels: int) -> None:

@@ -20,18 +20,19 @@ from typing import Any, Self
 
 import numpy as np
 
-from data_prep.images.decoded_image import MAX_PIXELS, DecodedImage, DeepPixels
+from data_prep.images.decoded_image import DecodedImage, DeepPixels
 from data_prep.images.dicom_header import starts_like_dicom
 from serving.dicom_objects.instance import Source
 from serving.web.decode_worker import ANSWERED, ASKED, READY
 from serving.web.schemas import Refused
+from serving.web.settings import MEBIBYTE, ServeSettings
 
 _LOG = logging.getLogger("cxr.serve")
 _START_SECONDS = 60.0
+_LEAST_SECONDS = 5.0  # to decode a file
 _AGAIN_SECONDS = 2.0  # until a process that did not start is started again
 _STREAM_BYTES = 1 << 20
 _LONGEST_JSON = 1 << 20
-_MEBIBYTE = 1 << 20
 _PNG, _JPEG = b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff"
 _TIFFS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _KINDS = ((_PNG, "PNG"), (_JPEG, "JPEG"), *((start, "TIFF") for start in _TIFFS))
@@ -71,11 +72,11 @@ def format_of(content: bytes) -> str:
         if other is not None and not content.startswith(_TIFFS):
             raise _refuse(f"a DICOM file that starts as {other} is refused")
     else:
-        known = [name for start, name in _KINDS if content.startswith(start)]
-        if not known:
+        kinds = [name for start, name in _KINDS if content.startswith(start)]
+        if not kinds:
             other = _other_kind(content)
             raise _refuse(f"{other} is no image" if other else "this is no image that is known")
-        kind = known[0]
+        kind = kinds[0]
     _refuse_hidden(content, kind)
     return kind
 
@@ -110,25 +111,25 @@ def _refuse_hidden(content: bytes, kind: str) -> None:
 
 def _is_zip(content: bytes) -> bool:
     """Whether programs that read zip archives would find one."""
-    place = content.rfind(_ZIP_END, max(0, len(content) - _ZIP_TAIL))
-    if place < 0 or place + 22 > len(content):
+    end = content.rfind(_ZIP_END, max(0, len(content) - _ZIP_TAIL))
+    if end < 0 or end + 22 > len(content):
         return False
-    entries, size, _, comment = struct.unpack("<HIIH", content[place + 10 : place + 22])
-    if place + 22 + comment > len(content):
+    entries, size, _, comment = struct.unpack("<HIIH", content[end + 10 : end + 22])
+    if end + 22 + comment > len(content):
         return False
-    start = place - size
+    start = end - size
     return entries == 0 or (start >= 0 and content[start : start + 4] == _ZIP_ENTRY)
 
 
 def _png_end(content: bytes) -> tuple[int, bool]:
     """Where a PNG image ends, and whether it is animated; a damaged one is left to the decoder."""
-    place, is_animated = len(_PNG), False
-    while place + 12 <= len(content):
-        length, name = struct.unpack(">I4s", content[place : place + 8])
-        place += 12 + length
+    position, is_animated = len(_PNG), False
+    while position + 12 <= len(content):
+        length, name = struct.unpack(">I4s", content[position : position + 8])
+        position += 12 + length
         is_animated |= name == b"acTL"
         if name == b"IEND":
-            return place, is_animated
+            return position, is_animated
     return len(content), is_animated
 
 
@@ -221,17 +222,9 @@ class _Worker:
 class Decoder:
     """Processes that decode uploads; one that takes too long or ends is replaced."""
 
-    def __init__(
-        self,
-        *,
-        workers: int = 1,
-        seconds: float = 10.0,
-        max_bytes: int = 64 * _MEBIBYTE,
-        max_pixels: int = MAX_PIXELS,
-        waiting: int = 64,
-    ) -> None:
-        self._workers, self._seconds, self._most = workers, seconds, waiting
-        self._max_bytes, self._max_pixels = max_bytes, max_pixels
+    def __init__(self, settings: ServeSettings) -> None:
+        self._settings = settings
+        self._seconds = max(settings.seconds / 2, _LEAST_SECONDS)
         self._waiting, self._stopped = 0, False
         self._free: asyncio.Queue[_Worker] = asyncio.Queue()
         self._all: set[_Worker] = set()
@@ -239,7 +232,7 @@ class Decoder:
 
     async def start(self) -> None:
         """Start the processes."""
-        await asyncio.gather(*(self._add() for _ in range(self._workers)))
+        await asyncio.gather(*(self._add() for _ in range(self._settings.workers)))
 
     async def stop(self) -> None:
         """End the processes."""
@@ -257,8 +250,8 @@ class Decoder:
 
     async def decode(self, content: bytes, *, deep: bool = False, source: bool = False) -> Decoded:
         """Read an upload as a viewer would show it, if wanted with its full depth or its source."""
-        if len(content) > self._max_bytes:
-            limit = f"{self._max_bytes / _MEBIBYTE:,.4g} MiB"
+        if len(content) > self._settings.max_bytes:
+            limit = f"{self._settings.max_bytes / MEBIBYTE:,.4g} MiB"
             raise Refused(413, "too_large", f"the file is larger than the limit of {limit}")
         kind = format_of(content)
         if source and kind != "DICOM":
@@ -268,7 +261,7 @@ class Decoder:
                 f"include=sr and include=sc are for DICOM files, this is {kind}: it names no "
                 "patient and no study; leave them out",
             )
-        if self._waiting >= self._most:
+        if self._waiting >= self._settings.queue:
             again = {"Retry-After": "2"}
             raise Refused(429, "busy", "as many files wait as may; try again", again)
         self._waiting += 1
@@ -302,11 +295,10 @@ class Decoder:
             if not is_wanted.is_set():
                 self._free.put_nowait(worker)
                 raise Refused(499, "client_gone", "the client closed the connection")
-            is_whole = False
+            answered = None
             try:
                 async with asyncio.timeout(self._seconds):
                     answered = await worker.ask(content, deep=deep, source=source)
-                is_whole = True
                 return answered
             except TimeoutError:
                 raise Refused(
@@ -315,10 +307,10 @@ class Decoder:
             except (EOFError, OSError):
                 _LOG.warning("a process that decodes images ended")
             finally:
-                if is_whole:
-                    self._free.put_nowait(worker)
-                else:
+                if answered is None:
                     self._replace(worker)
+                else:
+                    self._free.put_nowait(worker)
         raise Refused(422, "undecodable", "could not be decoded; it is damaged")
 
     def _begin(self, work: Any) -> asyncio.Task[Any]:
@@ -350,7 +342,7 @@ class Decoder:
                 return
 
     async def _add(self) -> None:
-        worker = await _Worker.start(self._max_pixels, self._seconds)
+        worker = await _Worker.start(self._settings.max_pixels, self._seconds)
         self._all.add(worker)
         self._free.put_nowait(worker)
 

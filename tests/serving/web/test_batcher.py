@@ -13,6 +13,7 @@ import pytest
 from data_prep.contracts.errors import InputError
 from data_prep.images.decoded_image import DecodedImage
 from serving.web.batcher import Batcher, Busy
+from serving.web.settings import ServeSettings
 
 
 class System:
@@ -50,10 +51,10 @@ async def begin(reader: Batcher, system: System, *names: str) -> list[asyncio.Ta
     return tasks
 
 
-def run(scenario: Any, **given: int) -> System:
+def run(scenario: Any) -> System:
     """Play a scenario with a reader of two systems, the second of which is asked last."""
     system = System()
-    reader = Batcher([system, system], **{"queue_size": 3, "batch": 2, **given})  # type: ignore[list-item, arg-type]
+    reader = Batcher([system, system], ServeSettings(queue=3, batch=2))  # type: ignore[list-item]
     reader.start()
     try:
         asyncio.run(scenario(reader, system))

@@ -23,6 +23,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 
 from data_prep.images.image import read_image
 from serving.guard import file_warnings
+from serving.web.settings import ServeSettings
 from serving.web.uploads import Decoded, Decoder, Refused, format_of
 
 T = TypeVar("T")
@@ -145,7 +146,7 @@ class Decoding:
 
     def __init__(self, **options: Any) -> None:
         self.loop = asyncio.new_event_loop()
-        self.decoder = Decoder(**options)
+        self.decoder = Decoder(ServeSettings(**options))
         self.loop.run_until_complete(self.decoder.start())
 
     def run(self, work: Awaitable[T]) -> T:
@@ -310,7 +311,8 @@ def test_a_process_killed_in_the_middle_costs_no_answer(decoding: Decoding) -> N
 
 
 def test_a_file_that_takes_too_long_is_given_up_and_the_next_is_read() -> None:
-    decoding = Decoding(seconds=1.0)
+    decoding = Decoding()
+    decoding.decoder._seconds = 1.0
     try:
         (held,) = decoding.decoder.pids
         os.kill(held, signal.SIGSTOP)  # as a decoder that never ends
@@ -323,7 +325,7 @@ def test_a_file_that_takes_too_long_is_given_up_and_the_next_is_read() -> None:
 
 
 def test_more_files_than_may_wait_are_refused_with_a_time_to_come_again() -> None:
-    decoding = Decoding(waiting=2)
+    decoding = Decoding(queue=2)
 
     async def ask() -> list[Any]:
         each = (decoding.decoder.decode(encoded("PNG")) for _ in range(5))
@@ -373,7 +375,7 @@ def test_processes_end_with_their_decoder_and_where_nobody_is_left() -> None:
 def test_a_process_that_does_not_start_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(RuntimeError, match="did not start"):
-        asyncio.run(Decoder().start())
+        asyncio.run(Decoder(ServeSettings()).start())
 
 
 def test_nothing_is_left_in_temporary_folders(
@@ -422,7 +424,7 @@ def test_a_client_that_leaves_keeps_its_place_until_that_is_seen_and_costs_no_de
     content = encoded("PNG")
 
     async def scenario() -> None:
-        decoder = Decoder(waiting=1)  # without a process so far
+        decoder = Decoder(ServeSettings(queue=1))  # without a process so far
         left = asyncio.create_task(decoder.decode(content))
         await asyncio.sleep(0)
         left.cancel()
