@@ -33,8 +33,7 @@ from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.metrics.words import policy_words, score_words
 from evaluation.overlays.draw import as_figure, draw_predictions
-from evaluation.overlays.prediction import ImagePrediction
-from evaluation.overlays.shapes import ActivationGrid, system_colour
+from evaluation.overlays.shapes import ActivationGrid, ImagePrediction, system_colour
 from serving.backends import is_export
 from serving.guard import GUARD_NAME, Guard, file_warnings, image_notes
 

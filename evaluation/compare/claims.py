@@ -6,11 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import numpy as np
+
 from evaluation.compare.estimates import Estimate, Estimates, family_level
+from evaluation.compare.protocol import Protocol
 from evaluation.metrics.words import ends_words, listing, number
+from evaluation.statistics.bootstrap import Interval
 from evaluation.statistics.multiplicity import step_down
 
-_ROUNDING = 1e-9
+_ROUNDING, _MOST_DIGITS = 1e-9, 9
 
 Standing = Literal["first", "second", "same", "open", "unknown"]
 """Which system has more of a metric: shown of one, equal figures, not shown, or no interval."""
@@ -173,3 +177,81 @@ def listed(claims: Sequence[Claim], *, gaps: bool) -> str:
             for claim in claims
         ]
     )
+
+
+def against_margin(
+    gap: Interval, margin: float
+) -> Literal["equivalent", "non-inferior", "worse", "open", "unknown"]:
+    """Hold the interval of a difference other - reference against a margin, unrounded.
+
+    Non-inferior: the interval lies above -margin (a one-sided test at half of what the interval
+    leaves out). Equivalent: it lies wholly between -margin and margin (both one-sided tests).
+    Worse: it lies below -margin. An end that is the margin shows nothing.
+
+    Source:
+        Schuirmann 1987, the two one-sided tests; ICH E9.
+
+    Example:
+        >>> from evaluation.statistics.bootstrap import Interval
+        >>> against_margin(Interval(-0.01, -0.03049, 0.01), 0.0304)
+        'open'
+    """
+    if not gap.bounded:
+        return "unknown"
+    if -margin < gap.low and gap.high < margin:
+        return "equivalent"
+    if gap.low > -margin:
+        return "non-inferior"
+    return "worse" if gap.high < -margin else "open"
+
+
+def margin_words(
+    reference: str, other: str, title: str, gap: Interval, margin: float, contrasts: int = 1
+) -> str:
+    """Say whether a system is non-inferior or equivalent to the reference."""
+    standing, subject = against_margin(gap, margin), title[:1].upper() + title[1:]
+    if standing == "unknown":
+        return f"{subject}: {other} and {reference} cannot be held against the margin: no interval."
+    digits = _telling_digits((gap.low, gap.high), margin)
+    ends = f"{number(gap.low, digits)} to {number(gap.high, digits)}"
+    several = f", Bonferroni over {contrasts} contrasts" if contrasts > 1 else ""
+    claim = {
+        "equivalent": f"is equivalent to {reference} within",
+        "non-inferior": f"is non-inferior to {reference} by",
+        "worse": f"is worse than {reference} by more than",
+        "open": f"was not shown to be non-inferior to {reference} by",
+    }[standing]
+    return (
+        f"{subject}: {other} {claim} the margin of {number(margin, digits)}: difference {other} − "
+        f"{reference} {number(gap.estimate, digits)} ({100 - 5 / contrasts:.4g} % interval "
+        f"{ends}{several})."
+    )
+
+
+def _telling_digits(ends: tuple[float, float], margin: float) -> int:
+    """So many digits, at least 3, that printed ends lie to the margin as true ones do."""
+
+    def kept(digits: int) -> bool:
+        return all(
+            np.sign(round(end, digits) - round(mark, digits)) == np.sign(end - mark)
+            for end in ends
+            for mark in (-margin, margin)
+        )
+
+    return next((digits for digits in range(3, _MOST_DIGITS) if kept(digits)), _MOST_DIGITS)
+
+
+def standing_words(protocol: Protocol, uses_before: int | None) -> str:
+    """Say whether a report confirms or explores."""
+    if not protocol.declared:
+        return "Exploratory: no protocol fixed the question beforehand."
+    parts = [f"primary figure {protocol.title}"]
+    parts += [f"margin {number(protocol.margin)}"] if protocol.margin is not None else []
+    parts += [f"subgroups {listing(list(protocol.subgroups))}"] if protocol.subgroups else []
+    text = f"Confirmatory: a protocol fixed the question ({', '.join(parts)})"
+    if uses_before is None:
+        return f"{text}; how often this test split was looked at before is unknown."
+    if uses_before:
+        times = "once" if uses_before == 1 else f"{uses_before} times"
+        return f"{text}, but this test split had been looked at {times} before it was first used."
+    return f"{text}, before this test split was looked at."

@@ -2,39 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from data_prep.contracts.folders import provenance
+from data_prep.audit.audit import split_errors
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import Target
-from data_prep.work.addresses import shown
+from data_prep.store.predictions import Predictions
 from evaluation.boxes.froc import FrocCurve, Hit
-from evaluation.compare.cautions import Background, cautions
-from evaluation.compare.estimates import Estimates
+from evaluation.compare.estimates import Estimates, row_interval
 from evaluation.compare.protocol import EXPLORATORY, Protocol
-from evaluation.compare.scorecard import JudgedModel, Models, Scorecard
+from evaluation.compare.scorecard import JudgedModel
 from evaluation.compare.test_set_log import TestSetUses
 from evaluation.compare.verdict import Setting, Verdict, state_verdict
 from evaluation.decisions.referral import CoverageCurve
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import validation_scores
-from evaluation.metrics.evaluation_set import EvaluationSet, Note
-from evaluation.statistics.auroc_variance import effective_patients
-from evaluation.statistics.bootstrap import Resamples
+from evaluation.metrics.evaluation_set import Note
+from evaluation.metrics.words import ends_words, listing, number
 from evaluation.statistics.ranking import Floats, curves
-from evaluation.systems.eligibility import describe_training_data, training_id
+from evaluation.systems.eligibility import training_id, training_sets
+from evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT
 
-FEW_PATIENTS = 20
-"""Effective patients of a class below which a comparison carries a caution."""
-MANY_IMAGES = 0.1
-"""Share of a class's images in one patient from which it does."""
+_CHANCE = 0.5
 
 
 @dataclass(frozen=True)
@@ -99,6 +93,68 @@ class SystemResult:
 
 
 @dataclass(frozen=True)
+class Background:
+    """What is known of the data behind a comparison.
+
+    Attributes:
+        data_name: Name of the data set that systems are judged on.
+        synthetic: How many of the judged images are synthetic.
+        audit: Errors that ``cxr check`` found, of the whole set or of the split that is judged;
+            `None` where it has not looked at that split.
+        elsewhere: Per system the other data sets that it was trained on; none of those unknown.
+    """
+
+    data_name: str = ""
+    synthetic: int = 0
+    audit: tuple[str, ...] | None = None
+    elsewhere: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        test_set: TestSet,
+        image_ids: pd.Index,
+        systems: Mapping[str, Mapping[str, Predictions]],
+    ) -> Background:
+        """Read it from the data set's folder and from the predictions."""
+        dataset, images = test_set.dataset, test_set.images
+        judged = images["image_id"].isin(image_ids).to_numpy()
+        here = dataset.ids["content_id"]
+        errors = split_errors(dataset, test_set.split)
+        trained_on = {
+            name: [
+                title
+                for model in models.values()
+                for title, content in training_sets(model)
+                if content != here
+            ]
+            for name, models in systems.items()
+        }
+        return cls(
+            data_name=dataset.name,
+            synthetic=int((dataset.synthetic.to_numpy() & judged).sum()),
+            audit=None if errors is None else tuple(problem.said for problem in errors),
+            elsewhere={
+                name: tuple(dict.fromkeys(titles)) for name, titles in trained_on.items() if titles
+            },
+        )
+
+    @property
+    def audit_words(self) -> str:
+        """What the audit says of the roles of patients and images.
+
+        Example:
+            >>> Background(audit=()).audit_words
+            'each patient has one role (cxr check found no error)'
+        """
+        if self.audit is None:
+            return "whether each patient has one role was not checked (run cxr check)"
+        if not self.audit:
+            return "each patient has one role (cxr check found no error)"
+        return f"the audit found errors: {'; '.join(self.audit)}"
+
+
+@dataclass(frozen=True)
 class Comparison:
     """Everything a report needs.
 
@@ -140,6 +196,16 @@ class Comparison:
     def names(self) -> list[str]:
         """Display names of the systems, in the order given."""
         return list(self.systems)
+
+    @cached_property
+    def policies(self) -> list[str]:
+        """Every policy that any system has a confusion matrix for, in order."""
+        return list(dict.fromkeys(p for held in self.systems.values() for p in held.confusion))
+
+    @property
+    def main_policy(self) -> str:
+        """The policy of everything that is shown at one threshold; or ""."""
+        return self.protocol.main_policy(self.policies)
 
     @cached_property
     def metrics(self) -> pd.DataFrame:
@@ -196,114 +262,93 @@ class Comparison:
                 seeds=self.seeds,
                 same_training=self.same_training,
                 synthetic=self.background.synthetic,
-                cautions=cautions(self.background, estimates, self.failures, self.notes),
+                cautions=_cautions(self.background, estimates, self.failures, self.notes),
                 uses_before=None if self.uses is None else self.uses.before_protocol,
             ),
         )
 
 
-def patient_notes(judged: EvaluationSet) -> list[Note]:
-    """Caution where a class has few effective patients, or one patient much of its images."""
-    notes = []
-    for name, of_class in (("positive", judged.y_true), ("negative", ~judged.y_true)):
-        images = np.bincount(judged.patients[of_class])
-        n_images, n_patients = int(images.sum()), int(np.count_nonzero(images))
-        effective = effective_patients(images)
-        if not n_images:
-            continue
-        text = ""
-        if effective < FEW_PATIENTS:
-            text = (
-                f"The {n_images:,} {name} images are of {counted(n_patients, 'patient')} and say "
-                "as much as "
-                f"those of {effective:.1f} patients with one image each: below {FEW_PATIENTS}, one "
-                "patient more or less may change the answer."
-            )
-        most = int(images.max())
-        if most > 1 and most >= MANY_IMAGES * n_images:
-            text += (
-                f" One patient has {most:,} of the {n_images:,} {name} images "
-                f"({100 * most / n_images:.0f} %)."
-            )
-        if text:
-            notes.append(Note("few_patients", text.strip()))
-    return notes
-
-
-def decisions_table(models: Models, images: pd.DataFrame) -> pd.DataFrame:
-    """One row per image and system: systems in order, images sorted, the first seed of each."""
-    tables = [_decisions(name, members[0]) for name, members in models.items()]
-    table = pd.concat(tables, ignore_index=True)
-    return table.merge(images[["image_id", "patient_id"]], on="image_id", how="left")
-
-
-def _decisions(name: str, model: JudgedModel) -> pd.DataFrame:
-    card, judged, platt = model.card, model.card.judged, model.decision.calibration
-    frame = pd.DataFrame({"image_id": judged.image_ids.to_numpy(), "system": name})
-    frame["label"] = judged.y_true.astype(np.float64)
-    frame["score"] = card.scores
-    frame["probability"] = np.nan if platt is None else platt.probability(card.scores)
-    for policy in card.thresholds:
-        called = card.called(policy)
-        column = pd.array([pd.NA] * len(frame) if called is None else called, dtype="boolean")
-        frame[f"decision_{policy}"] = column
-        left = card.referred.get(policy)
-        if left is not None and left.referred is not None:
-            frame[f"referred_{policy}"] = pd.array(left.referred, dtype="boolean")
-    points = np.full((len(frame), 2), np.nan) if card.points is None else card.points
-    frame[["point_x", "point_y"]] = np.asarray(points, dtype=np.float64)
-    frame["localised"] = _place_column(card, card.localised)
-    frame["localised_tolerant"] = _place_column(card, card.localised_tolerant)
-    if judged.x_class is not None:
-        frame["x_class"] = judged.x_class.to_numpy()
-    return frame
-
-
-def _place_column(card: Scorecard, on_lesion: npt.NDArray[np.bool_] | None) -> pd.Series:
-    """Right place or not, known only for positive images whose boxes are trusted."""
-    judged = card.judged
-    column = pd.Series(pd.array([pd.NA] * len(judged.image_ids), dtype="boolean"))
-    if on_lesion is not None:
-        boxed = judged.y_true & judged.boxes_trusted
-        column[boxed] = on_lesion[boxed]
-    return column
-
-
-_RECORDED = (
-    "system", "seed", "kind", "inference_id", "training_id", "exported_from", "maps", "command",
-    "created", "revision", "versions",
-)  # fmt: skip
-
-
-def comparison_provenance(
-    models: Models, test_set: TestSet, protocol: Protocol, resamples: Resamples
-) -> dict[str, Any]:
-    """Ids, seeds, versions and what each system was trained on, as `Comparison.provenance`."""
-    dataset = test_set.dataset
-    systems = {name: _system_facts(members) for name, members in models.items()}
-    return provenance() | {
-        "data_set": {"name": dataset.name, **dataset.ids, "split": test_set.split},
-        "bootstrap": {
-            "replicates": resamples.n_replicates,
-            "seed": resamples.seed,
-            "interval": "percentile",
-        },
-        "seeds": {name: facts["seed"] for name, facts in systems.items()},
-        "systems": systems,
-        "protocol": protocol.to_dict(),
-    }
-
-
-def _system_facts(models: Sequence[JudgedModel]) -> dict[str, Any]:
-    facts = [
-        {
-            "folder": shown(str(model.predictions.folder)),
-            **{key: model.predictions.info.get(key) for key in _RECORDED},
-            "trained_on": describe_training_data(model.predictions),
-            "decision": model.decision.to_dict(),
-        }
-        for model in models
+def _cautions(
+    background: Background,
+    figures: Estimates,
+    failures: pd.DataFrame,
+    notes: Sequence[Note] = (),
+) -> tuple[str, ...]:
+    """What may make the answer wrong, the most harmful first; of the notes their cautions."""
+    parts = [
+        f"The audit of this data set found an error: {error}." for error in background.audit or ()
     ]
-    if len(facts) == 1:
-        return facts[0]
-    return facts[0] | {"seed": [of_one["seed"] for of_one in facts], "models": facts}
+    if background.data_name and background.audit is None:
+        parts.append(
+            "Whether a patient is in both training and test data was not checked (run cxr check)."
+        )
+    parts += _against_chance(figures)
+    parts += _against_shortcuts(failures)
+    parts += _trained_elsewhere(background)
+    if background.synthetic:
+        parts.append("Synthetic images: the figures say nothing about patients.")
+    parts += [note.text for note in notes if note.caution]
+    return tuple(parts)
+
+
+def _against_chance(figures: Estimates) -> list[str]:
+    """Systems whose AUROC's interval holds 0.5, or lies below it."""
+    aurocs = {name: figures.of(name, "auroc") for name in figures.systems}
+    bounded = {name: auroc for name, auroc in aurocs.items() if auroc.bounded}
+    groups = {
+        "not shown to be better than chance": [
+            name for name, auroc in bounded.items() if auroc.low <= _CHANCE <= auroc.high
+        ],
+        "worse than chance": [name for name, auroc in bounded.items() if auroc.high < _CHANCE],
+    }
+    parts = []
+    for said, names in groups.items():
+        values = [
+            f"{name} ({number(aurocs[name].estimate)}, 95 % interval {ends_words(aurocs[name])})"
+            for name in names
+        ]
+        if values:
+            were = "was" if len(values) == 1 else "were"
+            parts.append(f"By AUROC, {listing(values)} {were} {said} (0.5).")
+    return parts
+
+
+def _against_shortcuts(failures: pd.DataFrame) -> list[str]:
+    """Systems that were not shown to exceed the label predicted from metadata and image borders."""
+    if failures.empty:
+        return []
+    gaps = failures[failures["topic"] == BEYOND_SHORTCUT]
+    if gaps.empty:
+        return []
+    fact = str(gaps["group"].iloc[0])
+    of_fact = failures[(failures["topic"] == SHORTCUT) & (failures["group"] == fact)]
+    guess = row_interval(of_fact.iloc[0])
+    values = []
+    for _, row in gaps.iterrows():
+        gap = row_interval(row)
+        if gap.excludes_zero and gap.estimate > 0:
+            continue
+        tested = f", 95 % interval {ends_words(gap)}" if gap.bounded else ", not tested"
+        values.append(f"{row['system']} (difference {number(gap.estimate)}{tested})")
+    if not values:
+        return []
+    were = "was" if len(values) == 1 else "were"
+    return [
+        f"The label can be predicted without the lungs, from {fact}, with AUROC "
+        f"{number(guess.estimate)} (5-fold, by patient); on the same pairs of images, those of one "
+        f"fold, {listing(values)} {were} not shown to exceed that."
+    ]
+
+
+def _trained_elsewhere(background: Background) -> list[str]:
+    """Systems that were trained on other data than they are judged on, one sentence."""
+    groups: dict[tuple[str, ...], list[str]] = {}
+    for name, sets in background.elsewhere.items():
+        groups.setdefault(sets, []).append(name)
+    here = background.data_name
+    said = [
+        f"{listing(names)} {'was' if len(names) == 1 else 'were'} trained on data set "
+        + listing([f"“{title}”" + " (other images)" * (title == here) for title in sets])
+        for sets, names in groups.items()
+    ]
+    return [f"{'; '.join(said)}; judged on “{here}”."] if said else []

@@ -25,7 +25,6 @@ from evaluation.compare.shares import (
     add_agreement,
     add_at_prevalence,
     add_net_benefit,
-    check_prevalence,
 )
 from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.evaluation_set import EvaluationSet
@@ -96,7 +95,7 @@ def _age_bands(years: pd.Series) -> pd.Series:
     return pd.Series(np.where(np.isnan(numbers), None, names), index=years.index, dtype=object)
 
 
-def lesion_groups(
+def _lesion_groups(
     truth: pd.DataFrame, image: npt.NDArray[np.int64], images: pd.DataFrame
 ) -> dict[str, Groups]:
     """Group true lesions by size, number in the image, place and view."""
@@ -258,24 +257,6 @@ _PER_IMAGE = ("poor_box", "duplicate", "background")
 _PER_LESION = ("found", "poorly_boxed", "missed")
 
 
-def main_policy(thresholds: Sequence[str], protocol_policy: str = "") -> str:
-    """The policy of everything that needs decisions and is given at one threshold only.
-
-    Example:
-        >>> main_policy(["youden", "max_f1"]), main_policy(["youden"]), main_policy([], "youden")
-        ('max_f1', 'youden', 'youden')
-    """
-    return protocol_policy or ("max_f1" if "max_f1" in thresholds else next(iter(thresholds), ""))
-
-
-def check_analysis(
-    images: pd.DataFrame, subgroups: Sequence[str], prevalence: float | None
-) -> None:
-    """Refuse what cannot be analysed, before the work."""
-    check_prevalence(prevalence)
-    image_groups(images, subgroups)
-
-
 def failure_table(
     models: Models,
     test_set: TestSet,
@@ -286,7 +267,7 @@ def failure_table(
     """In which groups, and in which way, each system fails, with the shortcut baseline beside."""
     cards = cards_of(models)
     judged = judged_of(cards)
-    policy = main_policy(list(next(iter(cards.values()))[0].thresholds), protocol.policy)
+    policy = protocol.main_policy(list(next(iter(cards.values()))[0].thresholds))
     rows = _images_of(judged, test_set.images)
     groups = image_groups(rows, protocol.subgroups)
     shares = Shares(judged.n_patients, Calls(cards, policy, resamples), gaps=set(groups))
@@ -365,7 +346,7 @@ def _shares_of_lesions(members: Sequence[Scorecard], rows: pd.DataFrame) -> Iter
     reached = np.mean([lesions_reached(pairs, cut) for pairs, cut in matched], axis=0)
     image = matched[0][0].truth.image
     trusted = rows[judged.boxes_trusted].reset_index(drop=True)
-    for topic, of_lesion in lesion_groups(_ordered_truth(judged), image, trusted).items():
+    for topic, of_lesion in _lesion_groups(_ordered_truth(judged), image, trusted).items():
         for group, chosen, _ in _members(of_lesion):
             key = ShareName(f"lesions by {topic}", group, "", "lesion_recall")
             yield key, reached * chosen, chosen, patients[image], None

@@ -62,7 +62,7 @@ _OfModels = Mapping[tuple[str, int, MetricKey], Floats]
 """Replicates by system, seed and figure."""
 
 
-class Resampled(NamedTuple):
+class _Resampled(NamedTuple):
     """Estimates, and the replicates of their paired differences, or of seeds their estimates."""
 
     estimates: Estimates
@@ -77,21 +77,21 @@ def resampled_figures(
     unit: str = "image",
     kept: Callable[[MetricKey], bool] = lambda key: key.metric not in family("counts"),
     advance: Callable[[int], None] | None = None,
-) -> Resampled:
+) -> _Resampled:
     """Resample the patients of all models at once, for the figures of their systems."""
-    systems = {name: SystemCards(members) for name, members in cards.items()}
+    systems = {name: _SystemCards(members) for name, members in cards.items()}
     drawn, held = _draw(cards, resamples, kept, advance)
     return _resampled(target, systems, drawn, held, resamples, unit)
 
 
 def _resampled(
     target: str,
-    systems: Mapping[str, SystemCards],
+    systems: Mapping[str, _SystemCards],
     drawn: _OfModels,
     held: _OfModels,
     resamples: Resamples,
     unit: str = "image",
-) -> Resampled:
+) -> _Resampled:
     """Put the estimates and replicates of all systems together; `held`: at held thresholds."""
     replicates = _Replicates(drawn, systems)
     maker = _EstimateMaker(systems, replicates, _Replicates(held, systems), resamples)
@@ -120,7 +120,7 @@ def _resampled(
             of_gap = replicates.of(pair, key) if of_seeds is None else of_seeds
             if of_gap is not None:
                 differences[pair][key] = of_gap
-    return Resampled(Estimates(target, unit, of_systems, estimates), differences)
+    return _Resampled(Estimates(target, unit, of_systems, estimates), differences)
 
 
 def _why_no_difference(
@@ -138,7 +138,7 @@ def _why_no_difference(
 
 
 @dataclass(frozen=True)
-class SystemCards:
+class _SystemCards:
     """The scorecards of one system, one a training seed, on the same images."""
 
     cards: Sequence[Scorecard]
@@ -213,7 +213,7 @@ def _draw(
 class _Replicates:
     """Replicates of the figures of systems, and of the differences of two."""
 
-    def __init__(self, drawn: _OfModels, systems: Mapping[str, SystemCards]) -> None:
+    def __init__(self, drawn: _OfModels, systems: Mapping[str, _SystemCards]) -> None:
         self._drawn, self._systems = drawn, systems
 
     def _columns(self, name: str, key: MetricKey) -> list[Floats] | None:
@@ -269,7 +269,7 @@ class _EstimateMaker:
 
     def __init__(
         self,
-        systems: Mapping[str, SystemCards],
+        systems: Mapping[str, _SystemCards],
         drawn: _Replicates,
         held: _Replicates,
         resamples: Resamples,

@@ -59,7 +59,7 @@ from evaluation.statistics.ranking import (
 from evaluation.systems.eligibility import learned_validation
 
 
-class Replicates(NamedTuple):
+class _Replicates(NamedTuple):
     """Figures on resamples of patients, each shape ``(R,)``."""
 
     figures: dict[MetricKey, Floats]
@@ -243,7 +243,7 @@ class Scorecard:
         """Every figure for every row of patient weights, each row by itself; thresholds held."""
         return self.replicates(weights, {}).figures
 
-    def replicates(self, weights: Integers, thresholds: Mapping[str, Floats]) -> Replicates:
+    def replicates(self, weights: Integers, thresholds: Mapping[str, Floats]) -> _Replicates:
         """Every figure for every row of patient weights, at thresholds of that row where given.
 
         `weights` say how often each patient counts, ``(R, patients)``; `thresholds` are by policy,
@@ -274,7 +274,7 @@ class Scorecard:
         figures |= self._at_thresholds(counts, self.thresholds)
         for policy, left in self.referred.items():
             figures |= {MetricKey(ALL, policy, m): v for m, v in left.figures(weights).items()}
-        return Replicates(figures, held)
+        return _Replicates(figures, held)
 
     def _refitted_counts(
         self,

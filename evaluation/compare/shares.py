@@ -17,7 +17,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
 from evaluation.compare.estimates import of_thresholds
 from evaluation.compare.scorecard import Cards, Scorecard, judged_of
 from evaluation.decisions.refit import ValidationScores, refit_thresholds
@@ -52,7 +51,7 @@ _Values = Mapping[Key, tuple[float, Floats]]
 """Estimate and replicates of each share."""
 
 
-class Derived(NamedTuple):
+class _Derived(NamedTuple):
     """A figure that follows from shares: its key, the shares, the function of them."""
 
     key: Key
@@ -131,7 +130,7 @@ class Shares:
     n_patients: int
     calls: Calls | None = None
     gaps: set[str] = field(default_factory=set)
-    derived: list[Derived] = field(default_factory=list)
+    derived: list[_Derived] = field(default_factory=list)
     _shares: dict[Key, _Share] = field(default_factory=dict)
 
     def add(
@@ -330,7 +329,7 @@ def add_agreement(shares: Shares, cards: Cards, policy: str) -> None:
             shares.add(pair, key, cell, everything, patients)
             needed.append((pair, key))
         named = (pair, ShareName("agreement", "", policy, "kappa"))
-        shares.derived.append(Derived(named, needed, _kappa_of_shares))
+        shares.derived.append(_Derived(named, needed, _kappa_of_shares))
         for words, joined in (("or", one | two), ("and", one & two)):
             hits = {"recall": (joined, truth), "specificity": (~joined, ~truth)}
             for metric, (hit, of) in hits.items():
@@ -391,12 +390,6 @@ def _predictive_values(
         }
 
 
-def check_prevalence(prevalence: float | None) -> None:
-    """Refuse a prevalence at which there is nothing to predict."""
-    if prevalence is not None and not 0 < prevalence < 1:
-        raise InputError(f"--prevalence {prevalence:g}: must lie above 0 and below 1")
-
-
 def add_at_prevalence(shares: Shares, cards: Cards, policy: str, prevalence: float | None) -> None:
     """Add PPV and NPV at the user's prevalence, and the cost curve, of each system.
 
@@ -418,13 +411,13 @@ def add_at_prevalence(shares: Shares, cards: Cards, policy: str, prevalence: flo
             needed.append((name, key))
         for cost_share in COST_SHARES:
             key = ShareName("cost_curve", f"{cost_share:g}", policy, "expected_cost")
-            shares.derived.append(Derived((name, key), needed, partial(_cost, cost_share)))
+            shares.derived.append(_Derived((name, key), needed, partial(_cost, cost_share)))
         if prevalence is None:
             continue
         for metric in ("ppv", "npv"):
             key = ShareName("prevalence", f"{prevalence:g}", policy, metric)
             shares.derived.append(
-                Derived((name, key), needed, partial(_predictive, metric, prevalence))
+                _Derived((name, key), needed, partial(_predictive, metric, prevalence))
             )
 
 

@@ -10,15 +10,18 @@ from typing import Literal, NamedTuple
 import numpy as np
 import pandas as pd
 
-from evaluation.compare.claims import Claim, decide_together, group_words, listed, same
-from evaluation.compare.estimates import Estimates
-from evaluation.compare.protocol import (
-    EXPLORATORY,
-    Protocol,
+from evaluation.compare.claims import (
+    Claim,
     against_margin,
+    decide_together,
+    group_words,
+    listed,
     margin_words,
+    same,
     standing_words,
 )
+from evaluation.compare.estimates import Estimates
+from evaluation.compare.protocol import EXPLORATORY, Protocol
 from evaluation.metrics.evaluation_set import ALL
 from evaluation.metrics.registry import METRICS, highlighted, metric_title
 from evaluation.metrics.words import ends_words, inside_sentence, listing, number, policy_words
@@ -71,7 +74,7 @@ at one threshold; a count of what was not shown."""
 
 
 @dataclass(frozen=True)
-class Conclusion:
+class _Conclusion:
     """A sentence on one pair of systems.
 
     Attributes:
@@ -104,7 +107,7 @@ class Verdict:
 
     headline: str
     scope: str
-    conclusions: list[Conclusion]
+    conclusions: list[_Conclusion]
     kind: HeadlineKind
     claims: tuple[Claim, ...] = ()
     cautions: tuple[str, ...] = ()
@@ -320,7 +323,7 @@ _SECONDARY = "Secondary, explains but does not confirm: "
 """Before every claim of a confirmatory report that is not of its primary figure."""
 
 
-def _secondary(asked: _Question) -> list[Conclusion]:
+def _secondary(asked: _Question) -> list[_Conclusion]:
     """The figures that a verdict tells of beside the primary one, as one family."""
     figures, systems, protocol, _ = asked
     keys = [(name, "max_f1" if "threshold" in METRICS[name].needs else "")
@@ -346,7 +349,7 @@ def _secondary(asked: _Question) -> list[Conclusion]:
 
 def _tell(
     figures: Estimates, group: Sequence[Claim], kind: ConclusionKind, secondary: bool = False
-) -> Conclusion:
+) -> _Conclusion:
     """One or several figures of a pair in one sentence."""
     claim = group[0]
     pair, key = [claim.first, claim.second], (claim.metric, claim.policy)
@@ -358,7 +361,7 @@ def _tell(
         text = _pair_words(claim.falling, at)
     start = _SECONDARY if secondary else ""
     decided = any(one.decided for one in group)
-    return Conclusion(start + text, kind, tuple(group), decided, secondary)
+    return _Conclusion(start + text, kind, tuple(group), decided, secondary)
 
 
 def _at_threshold(policy: str) -> str:
@@ -393,7 +396,7 @@ def _pair_words(claim: Claim, at: str) -> str:
             return f"{title}{at}: {first} {one}, {second} {other}, {gap}; no claim."
 
 
-def _primary_conclusions(asked: _Question, claims: list[Claim]) -> list[Conclusion]:
+def _primary_conclusions(asked: _Question, claims: list[Claim]) -> list[_Conclusion]:
     """What the headline of many leaves out: the highest against each other, or every pair."""
     figures = asked.figures
     if not claims:
@@ -408,7 +411,7 @@ def _primary_conclusions(asked: _Question, claims: list[Claim]) -> list[Conclusi
     return [_tell(figures, [claim], "primary") for claim in falling if claim.first == best]
 
 
-def _gather(conclusions: list[Conclusion]) -> list[Conclusion]:
+def _gather(conclusions: list[_Conclusion]) -> list[_Conclusion]:
     """What was decided in full, the rest as a count: the table has every figure."""
     decided = [conclusion for conclusion in conclusions if conclusion.decided]
     rest = [
@@ -417,10 +420,12 @@ def _gather(conclusions: list[Conclusion]) -> list[Conclusion]:
     if not rest:
         return decided
     text = f"{len(rest)} further comparisons were not shown to differ; the table has their figures."
-    return [*decided, Conclusion(text, "rest", tuple(rest), decided=False)]
+    return [*decided, _Conclusion(text, "rest", tuple(rest), decided=False)]
 
 
-def _against_margin(figures: Estimates, systems: list[str], protocol: Protocol) -> list[Conclusion]:
+def _against_margin(
+    figures: Estimates, systems: list[str], protocol: Protocol
+) -> list[_Conclusion]:
     """Each other system against the first, on each primary figure, all at once in 95 %."""
     if protocol.margin is None:
         return []
@@ -434,7 +439,7 @@ def _against_margin(figures: Estimates, systems: list[str], protocol: Protocol) 
             title = METRICS[metric].inside + _at_threshold(policy)
             text = margin_words(systems[0], other, title, gap, protocol.margin, contrasts)
             decided = against_margin(gap, protocol.margin) not in ("open", "unknown")
-            conclusions.append(Conclusion(text, "margin", (claim,), decided))
+            conclusions.append(_Conclusion(text, "margin", (claim,), decided))
     return conclusions
 
 
@@ -444,7 +449,7 @@ def _scope(
     protocol: Protocol,
     setting: Setting,
     claims: Sequence[Claim],
-    conclusions: Sequence[Conclusion],
+    conclusions: Sequence[_Conclusion],
 ) -> str:
     """How far the answer reaches, and how its intervals were widened."""
     same = {name: first for name, first in setting.same_training.items() if name in systems}

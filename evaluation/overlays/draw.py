@@ -20,11 +20,15 @@ from markupsafe import Markup
 from PIL import Image, ImageDraw, ImageFont
 
 from data_prep.contracts.folders import atomic_path
-from evaluation.overlays.prediction import (
+from evaluation.overlays.shapes import (
     KEY_SIZE,
+    TRUTH_COLOUR,
     ImagePrediction,
     ImageTruth,
     KeyEntry,
+    Label,
+    Points,
+    Shape,
     describe_score,
     describe_truth,
     legend,
@@ -32,7 +36,6 @@ from evaluation.overlays.prediction import (
     prediction_shapes,
     truth_shapes,
 )
-from evaluation.overlays.shapes import TRUTH_COLOUR, Label, Points, Shape
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

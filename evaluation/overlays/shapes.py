@@ -1,20 +1,25 @@
-"""Shapes that lie on an X-ray: one description, drawn as pixels or as SVG.
+"""What is drawn of one image: the truth and what each system says, as shapes on the X-ray.
 
-Everything an overlay shows is a set of polylines in original pixels. Right and wrong differ by
-line (solid, dashed) and not by colour alone; colours are Okabe and Ito's.
+Everything an overlay shows is a set of polylines in original pixels, drawn as pixels or as SVG.
+Right and wrong differ by line (solid, dashed) and not by colour alone; colours are Okabe and Ito's.
+`prediction_shapes` decides how a prediction looks, for the PNG files and for the report alike.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import cast
+from typing import NamedTuple, cast
 
 import contourpy
 import numpy as np
 import numpy.typing as npt
 import scipy  # whose parts load when they are first used
 
+from data_prep.contracts.words import counted
 from evaluation.boxes.map_boxes import upsample
+from evaluation.metrics.words import score_words
 
 Points = npt.NDArray[np.float64]  # (N, 2) x, y in original px
 
@@ -59,7 +64,7 @@ class Label:
 _GLYPH = 0.6
 
 
-def place_labels(
+def _place_labels(
     wanted: Sequence[tuple[str, npt.NDArray[np.float64], str, str]],
     image: tuple[float, float],
     size: float,
@@ -100,13 +105,13 @@ def system_colour(position: int) -> str:
     return _SYSTEM_COLOURS[position % len(_SYSTEM_COLOURS)]
 
 
-def rectangle(box: Sequence[float] | npt.NDArray[np.float64]) -> Points:
+def _rectangle(box: Sequence[float] | npt.NDArray[np.float64]) -> Points:
     """The four corners of an ``xyxy`` box, clockwise from the top left."""
     x1, y1, x2, y2 = (float(edge) for edge in box[:4])
     return np.array([[x1, y1], [x2, y1], [x2, y2], [x1, y2]])
 
 
-def corner_brackets(box: Sequence[float] | npt.NDArray[np.float64]) -> tuple[Points, ...]:
+def _corner_brackets(box: Sequence[float] | npt.NDArray[np.float64]) -> tuple[Points, ...]:
     """The four corners of a box as open angles: a truth that does not hide a finding."""
     x1, y1, x2, y2 = (float(edge) for edge in box[:4])
     arm = min(x2 - x1, y2 - y1) / 4
@@ -117,7 +122,7 @@ def corner_brackets(box: Sequence[float] | npt.NDArray[np.float64]) -> tuple[Poi
     )
 
 
-def cross(x: float, y: float, arm: float) -> tuple[Points, ...]:
+def _cross(x: float, y: float, arm: float) -> tuple[Points, ...]:
     """An upright cross centred on a point, ``arm`` original pixels each way."""
     return (
         np.array([[x - arm, y], [x + arm, y]], dtype=np.float64),
@@ -125,7 +130,7 @@ def cross(x: float, y: float, arm: float) -> tuple[Points, ...]:
     )
 
 
-def on_lesion(x: float, y: float, truth: npt.NDArray[np.float64]) -> bool:
+def _on_lesion(x: float, y: float, truth: npt.NDArray[np.float64]) -> bool:
     """Whether a point lies in any truth box, borders included."""
     inside = (truth[:, 0] <= x) & (x <= truth[:, 2]) & (truth[:, 1] <= y) & (y <= truth[:, 3])
     return bool(inside.any())
@@ -185,7 +190,7 @@ class ActivationGrid:
         return (x2 - x1) / columns, (y2 - y1) / rows
 
 
-def map_shapes(grid: ActivationGrid, colour: str) -> list[Shape]:
+def _map_shapes(grid: ActivationGrid, colour: str) -> list[Shape]:
     """The map's tinted areas and contour lines; none where it stays below the first.
 
     Nothing is normalised per image: two images with equal values look equal.
@@ -224,3 +229,277 @@ def _areas(
         for points, ends in zip(polygons, offsets, strict=True)
         for start, end in pairwise(ends)
     )
+
+
+_MAX_FAINT_BOXES = 5
+_MAX_FULL_BOXES = 8
+"""More would hide the lungs; the caption then says how many there are."""
+NO_EVIDENCE = ("no evidence above", "the first contour")
+"""What stands on a map without contours, line by line."""
+
+OUTCOMES = {
+    "placed": ("right", "found, on the lesion"),
+    "found": ("right", "found"),
+    "misplaced": ("wrong", "right image, wrong place"),
+    "missed": ("wrong", "missed"),
+    "alarm": ("wrong", "false alarm"),
+    "clear": ("right", "correctly clear"),
+    "undecided": ("open", "undecided"),
+    "unknown": ("open", "truth unknown"),
+}
+"""What can become of an image in a system: sign and words."""
+
+_NO_BOXES: npt.NDArray[np.float64] = np.empty((0, 4))
+
+
+@dataclass(frozen=True)
+class ImageTruth:
+    """What is known of one image; lesions are ``xyxy`` in original pixels, ``(N, 4)``."""
+
+    label: float  # 1 present, 0 absent, NaN unknown
+    boxes: npt.NDArray[np.float64] | None = None  # None where nobody drew them
+    kind: str = ""  # of image: normal, not_normal, or ""
+    readers: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
+    """Lesions as each single reader drew them, beside the reference."""
+
+
+@dataclass(frozen=True)
+class ImagePrediction:
+    """What one system says of one image.
+
+    Args:
+        system: Display name.
+        colour: ``#RRGGBB`` on the X-ray.
+        score: Image score, or None where the system gave none.
+        threshold: Decision threshold on that score, or None where there is none.
+        probability: Calibrated probability of the finding, or None.
+        decision: True positive call, False negative call, None undecided.
+        boxes: Predicted boxes ``x1, y1, x2, y2, score`` in original pixels, ``(N, 5)``.
+        box_cut: Boxes scoring at least this are drawn in full, the others thin and grey.
+        grid: Activation map, or None.
+        contours: Probabilities at which the map's contours lie.
+        point: The scored point (x, y) in original pixels, or None.
+        localised: Whether that point lies on a lesion; None where it cannot be judged.
+        within_cell: Whether it lies on one widened by one map cell; None likewise.
+    """
+
+    system: str
+    colour: str
+    score: float | None = None
+    threshold: float | None = None
+    probability: float | None = None
+    decision: bool | None = None
+    boxes: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 5)))
+    box_cut: float = 0.5
+    grid: ActivationGrid | None = None
+    contours: tuple[float, ...] = ()
+    point: tuple[float, float] | None = None
+    localised: bool | None = None
+    within_cell: bool | None = None
+
+
+def truth_shapes(truth: ImageTruth) -> list[Shape]:
+    """The lesions as closed boxes; those of single readers are thin."""
+    boxes = _NO_BOXES if truth.boxes is None else truth.boxes
+    thin = [
+        Shape("truth", (_rectangle(box),), TRUTH_COLOUR, width=1.0, rim=0.8)
+        for drawn in truth.readers.values()
+        for box in drawn
+    ]
+    return thin + [Shape("truth", (_rectangle(box),), TRUTH_COLOUR) for box in boxes]
+
+
+def prediction_shapes(
+    prediction: ImagePrediction,
+    truth: ImageTruth | None,
+    size: tuple[int, int],
+    *,
+    faint: bool = True,
+    line: float = 1 / 20,
+) -> list[Shape | Label]:
+    """One system's map, boxes and scored point, with the truth as thin corners.
+
+    A box whose centre lies on a lesion is solid, any other is dashed; without a truth all are
+    solid. Each of the eight most confident boxes from the cut on bears its score. Boxes below the
+    cut are thin and grey, the five most confident of them, in a layer of their own. `size` is that
+    of the image, width first, original px; `line` the height of a text, of the longer side.
+    """
+    lesions = _NO_BOXES if truth is None or truth.boxes is None else truth.boxes
+    side = max(size)
+    shapes: list[Shape | Label] = []
+    if (
+        prediction.grid is not None and prediction.grid.levels
+    ):  # a map without contours is not drawn
+        seen = [
+            area for area in _map_shapes(prediction.grid, prediction.colour) if _shows(area, size)
+        ]
+        shapes += seen or _no_evidence(prediction.colour, size, side * line)
+    shapes += [
+        Shape("truth", _corner_brackets(box), TRUTH_COLOUR, width=1.5, closed=False)
+        for box in lesions
+    ]
+    judged = None if truth is None else lesions
+    shapes += _box_shapes(prediction, judged, size, faint=faint, line=side * line)
+    if prediction.point is not None and prediction.decision is not False:
+        arms = _cross(*prediction.point, arm=side / 48)
+        shapes.append(Shape("point", arms, prediction.colour, width=2.4, closed=False))
+    return shapes
+
+
+def _shows(area: Shape, size: tuple[int, int]) -> bool:
+    """Whether some of an area lies on the image: a map's frame may reach beyond it."""
+    least = 0.001 * size[0] * size[1]
+    for path in area.paths:
+        low, high = path.min(axis=0).clip(0, size), path.max(axis=0).clip(0, size)
+        if float((high - low).prod()) >= least:
+            return True
+    return False
+
+
+def _no_evidence(colour: str, size: tuple[int, int], line: float) -> list[Label]:
+    """Say on an empty map that it is empty, in two lines at its foot."""
+    width, height = size
+    least = min(line, *(width / (0.6 * len(words)) for words in NO_EVIDENCE))
+    lines = []
+    for below, words in enumerate(reversed(NO_EVIDENCE)):
+        label = Label("map", words, (0.0, 0.0), least, colour)
+        corner = ((width - label.width) / 2, height - (1.2 + below) * least)
+        lines.append(replace(label, corner=corner))
+    return lines[::-1]
+
+
+def _box_shapes(
+    prediction: ImagePrediction,
+    lesions: npt.NDArray[np.float64] | None,
+    size: tuple[int, int],
+    *,
+    faint: bool,
+    line: float,
+) -> list[Shape | Label]:
+    """Return the boxes, the faint ones first so that they lie below; solid without lesions."""
+    ordered = prediction.boxes[np.argsort(-prediction.boxes[:, 4], kind="stable")]
+    full = ordered[:, 4] >= prediction.box_cut
+    below = ordered[~full][:_MAX_FAINT_BOXES] if faint else _NO_BOXES
+    thin = [Shape("faint", (_rectangle(box),), FAINT_COLOUR, width=1.0, rim=0.8) for box in below]
+    called = ordered[full][:_MAX_FULL_BOXES]
+    strong = []
+    for box in called[::-1]:
+        centre = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
+        dashed = lesions is not None and not _on_lesion(*centre, lesions)
+        strong.append(
+            Shape("boxes", (_rectangle(box),), prediction.colour, width=2.4, dashed=dashed)
+        )
+    scores = [
+        *(("boxes", box, f"{box[4]:.2f}", prediction.colour) for box in called),
+        *(("faint", box, f"{box[4]:.2f}", FAINT_COLOUR) for box in below),
+    ]
+    return [*thin, *strong, *_place_labels(scores, size, line)]
+
+
+class KeyEntry(NamedTuple):
+    """One entry of a legend: shapes in a frame of `KEY_SIZE`, and what they mean."""
+
+    shapes: tuple[Shape, ...]
+    words: str
+
+
+KEY_SIZE = (32, 22)
+_KEY_WIDTH = 30.0  # of lines; drawn about 2 px wide
+
+
+def legend(predictions: Sequence[ImagePrediction]) -> list[KeyEntry]:
+    """Say what each system's shapes mean, where no truth is drawn."""
+    entries = []
+    for prediction in predictions:
+        colour, name = prediction.colour, prediction.system
+        box = Shape("boxes", (_rectangle([4, 3, 28, 19]),), colour, width=_KEY_WIDTH, rim=0)
+        point = Shape("point", _cross(16, 11, 7), colour, width=_KEY_WIDTH, closed=False, rim=0)
+        if prediction.grid is None:
+            entries += [
+                KeyEntry((box,), f"{name}: box with its score"),
+                KeyEntry((point,), f"{name}: centre of its highest-scoring box"),
+            ]
+            continue
+        if not prediction.contours:
+            entries.append(KeyEntry((), f"{name}: activation map not drawn, its scale is unknown"))
+            continue
+        shares = ", ".join(f"{share:.0%}".rstrip("%") for share in prediction.contours)
+        rings = tuple(
+            Shape("map", (_ellipse(16, 11, *radii),), colour, width=_KEY_WIDTH / 2, tint=0.2, rim=0)
+            for radii in ((14, 9), (9.5, 6), (5, 3))
+        )
+        means = f"contours where images average a probability of {shares} %"
+        entries += [
+            KeyEntry(rings, f"{name}: activation map, {means}"),
+            KeyEntry((box,), f"{name}: box cut out of the map"),
+            KeyEntry((point,), f"{name}: highest point of the map"),
+        ]
+    return entries
+
+
+def _ellipse(x: float, y: float, across: float, down: float) -> Points:
+    angle = np.linspace(0, 2 * np.pi, 40, endpoint=False)
+    return np.column_stack([x + across * np.cos(angle), y + down * np.sin(angle)])
+
+
+def outcome_kind(prediction: ImagePrediction, truth: ImageTruth) -> str:
+    """Name the outcome of one image in one system: a key of `OUTCOMES`."""
+    if prediction.decision is None:
+        return "undecided"
+    if np.isnan(truth.label):
+        return "unknown"
+    if truth.label < 1:
+        return "alarm" if prediction.decision else "clear"
+    if not prediction.decision:
+        return "missed"
+    if prediction.localised is None:
+        return "found"
+    return "placed" if prediction.localised else "misplaced"
+
+
+def outcome(prediction: ImagePrediction, truth: ImageTruth) -> tuple[str, str]:
+    """What became of one image in one system: ``right``, ``wrong`` or ``open``, and the words."""
+    kind = outcome_kind(prediction, truth)
+    sign, words = OUTCOMES[kind]
+    near = kind == "misplaced" and prediction.within_cell
+    return sign, f"{words} (within one map cell)" if near else words
+
+
+def describe_score(prediction: ImagePrediction) -> str:
+    """The score beside its threshold."""
+    if prediction.score is None:
+        return "no score"
+    score = score_words(prediction.score)
+    if prediction.threshold is None:
+        return f"score {score}, no threshold{_left_out(prediction)}"
+    sign = "≥" if prediction.score >= prediction.threshold else "<"
+    limit = score_words(prediction.threshold)
+    if score == limit and prediction.score != prediction.threshold:
+        score, limit = f"{prediction.score:.7g}", f"{prediction.threshold:.7g}"
+    return f"score {score} {sign} {limit}{_left_out(prediction)}"
+
+
+def _left_out(prediction: ImagePrediction) -> str:
+    """How many of the boxes that count are drawn, where that is not all of them."""
+    count = int((prediction.boxes[:, 4] >= prediction.box_cut).sum())
+    return f"; {_MAX_FULL_BOXES} of {count} boxes" if count > _MAX_FULL_BOXES else ""
+
+
+def describe_truth(truth: ImageTruth, finding: str) -> str:
+    """The truth of an image in words."""
+    words = f"{finding}: {_state(truth)}"
+    single = [f"{reader} {_boxes(len(boxes))}" for reader, boxes in truth.readers.items()]
+    return f"{words}; {', '.join(single)}" if single else words
+
+
+def _state(truth: ImageTruth) -> str:
+    if np.isnan(truth.label):
+        return "unknown"
+    if truth.label < 1:
+        kind = truth.kind.replace("_", " ")
+        return "absent" + (f" ({kind})" if kind else "")
+    return "present, " + ("not boxed" if truth.boxes is None else _boxes(len(truth.boxes)))
+
+
+def _boxes(count: int) -> str:
+    return counted(count, "box")

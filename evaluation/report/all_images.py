@@ -1,4 +1,4 @@
-"""`images.html`: every test image as a thumbnail, with filters, search and order.
+"""What the pages' scripts show: `images.html`, and the counts at other thresholds.
 
 The page holds no image: thumbnails are files that load as they scroll into view, and what is known
 of the images is one script beside the page, so that it opens from a folder without a server.
@@ -6,6 +6,7 @@ of the images is one script beside the page, so that it opens from a folder with
 
 from __future__ import annotations
 
+import bisect
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -23,8 +24,6 @@ from evaluation.compare.failure_analysis import image_groups
 from evaluation.metrics.words import policy_words
 from evaluation.overlays.draw import encode_webp
 from evaluation.overlays.shapes import TRUTH_COLOUR, system_colour
-from evaluation.report.charts import policies_of
-from evaluation.report.exploration import explore_thresholds
 from evaluation.report.files import IMAGES_PAGE, IMAGES_TABLE, MOST_THUMBNAILS, THUMBNAILS
 from evaluation.report.templates import render
 
@@ -48,7 +47,6 @@ def write_all_images(
     out: Path,
     *,
     titles: Mapping[str, str],
-    policy: str,
     drawn: Mapping[str, Sequence[str]],
     gaps: Mapping[str, float],
     most: int = MOST_THUMBNAILS,
@@ -66,14 +64,13 @@ def write_all_images(
         dataset: Where pixels, true boxes and groups come from.
         out: Report folder.
         titles: ``title``, ``finding``, ``data_name`` of the page.
-        policy: At whose threshold the page opens; "" where nothing is decided.
         drawn: Page and anchor of the images that are drawn with all panels.
         gaps: How far apart the systems see each image.
         most: Thumbnails at most; 0 for none.
         seed: Of the random choice.
         progress: Called once per thumbnail.
     """
-    table = _ImageTable(comparison, dataset, policy)
+    table = _ImageTable(comparison, dataset)
     make_folder(out / THUMBNAILS)
     for stale in (out / THUMBNAILS).glob("*.webp"):
         stale.unlink()
@@ -86,7 +83,7 @@ def write_all_images(
         "images.html.jinja",
         **titles,
         systems=comparison.names,
-        policies=[(policy, policy_words(policy)) for policy in policies_of(comparison)],
+        policies=[(policy, policy_words(policy)) for policy in comparison.policies],
         groups=[(key, _group_title(key), names) for key, names, _ in table.groups],
         count=len(table.ids),
         shown=len(sizes),
@@ -102,13 +99,14 @@ def _group_title(column: str) -> str:
 class _ImageTable:
     """What is known of every judged image, column by column, in the order of the ids."""
 
-    def __init__(self, comparison: Comparison, dataset: DataSet, policy: str) -> None:
-        self._comparison, self._dataset, self._policy = comparison, dataset, policy
+    def __init__(self, comparison: Comparison, dataset: DataSet) -> None:
+        self._comparison, self._dataset = comparison, dataset
+        self._policy = comparison.main_policy
         self._rows = comparison.decisions.drop_duplicates(["image_id", "system"])
         self.ids = pd.Index(np.sort(self._rows["image_id"].unique()), name="image_id")
         first = self._rows.drop_duplicates("image_id").set_index("image_id").reindex(self.ids)
         self.label = first["label"].to_numpy(np.float64)
-        self.policies = policies_of(comparison)
+        self.policies = comparison.policies
         self._of = {
             name: rows.set_index("image_id").reindex(self.ids)
             for name, rows in self._rows.groupby("system")
@@ -154,7 +152,7 @@ class _ImageTable:
         gaps: Mapping[str, float],
     ) -> dict[str, Any]:
         """The table as the page's script reads it; `sizes`: of thumbnails, by row, width first."""
-        places = explore_thresholds(self._comparison)[1].reindex(self.ids)
+        places = _explored(self._comparison)[1].reindex(self.ids)
         target = self._comparison.target
         truth = self._dataset.target_boxes(target)
         trusted = self._dataset.boxes_trusted(target)
@@ -301,3 +299,102 @@ def _write_thumbnails(
             if progress is not None:
                 progress()
     return sizes
+
+
+_MOST_STEPS = 400
+"""Positions of a slider; a screen shows no finer curve."""
+
+
+def exploration(comparison: Comparison) -> dict[str, Any]:
+    """Return what the page's script reads: counts at every threshold."""
+    counts, _ = _explored(comparison)
+    return {
+        **counts,
+        "systems": comparison.names,
+        "policies": {policy: policy_words(policy) for policy in comparison.policies},
+    }
+
+
+def _explored(comparison: Comparison) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return the counts at each step, and each image's place among each system's steps."""
+    thresholds = {name: each.thresholds for name, each in comparison.systems.items()}
+    return _explore_thresholds(comparison.decisions, comparison.names, thresholds)
+
+
+def _explore_thresholds(
+    decisions: pd.DataFrame,
+    systems: list[str],
+    thresholds: Mapping[str, Mapping[str, float | None]],
+    *,
+    most_steps: int = _MOST_STEPS,
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """Count, for each system, what is called positive at each of some hundred thresholds.
+
+    A step is a threshold: images with ``score >= threshold`` are positive. An image's place among
+    the steps says all about it: it is positive up to there. So the page needs no scores, and its
+    counts are those of the tables at every frozen threshold. Places are -1 below the first step
+    and NaN without a score; images of unknown truth are left out.
+
+    Example:
+        >>> frame = pd.DataFrame(
+        ...     {"image_id": list("abc"), "system": "A", "label": [1, 0, 1],
+        ...      "score": [0.9, 0.5, 0.2]})
+        >>> found, places = _explore_thresholds(frame, ["A"], {"A": {"max_f1": 0.5}})
+        >>> found["steps"][0]["at"], found["steps"][0]["tp"], found["steps"][0]["fp"]
+        ([0.2, 0.5, 0.9], [2, 1, 1], [1, 1, 0])
+        >>> found["steps"][0]["frozen"], places["A"].to_dict()
+        ({'max_f1': 1}, {'a': 2.0, 'b': 1.0, 'c': 0.0})
+    """
+    known = decisions[decisions["label"].notna()].drop_duplicates(["image_id", "system"])
+    labels = known.drop_duplicates("image_id").set_index("image_id")["label"].sort_index() >= 1
+    wide = known.pivot(index="image_id", columns="system", values="score")
+    scores = wide.reindex(index=labels.index, columns=systems).to_numpy(dtype=np.float64)
+    truth = labels.to_numpy(dtype=bool)
+    steps = []
+    places = pd.DataFrame(index=labels.index.astype(str))
+    for column, name in zip(scores.T, systems, strict=True):
+        frozen = {
+            key: value for key, value in thresholds.get(name, {}).items() if value is not None
+        }
+        at = _thresholds(column, list(frozen.values()), most_steps)
+        place = np.searchsorted(at, column, side="right") - 1
+        steps.append(_steps(at, place, truth, ~np.isnan(column), frozen))
+        places[name] = np.where(np.isnan(column), np.nan, place)
+    counts = {
+        "positives": int(truth.sum()),
+        "negatives": int((~truth).sum()),
+        "steps": steps,
+    }
+    return counts, places
+
+
+def _thresholds(
+    scores: npt.NDArray[np.float64], frozen: list[float], most: int
+) -> npt.NDArray[np.float64]:
+    """Some of the scores, evenly by rank, and every frozen threshold; rising."""
+    seen = np.unique(scores[~np.isnan(scores)])
+    if len(seen) > most:
+        seen = seen[np.unique(np.linspace(0, len(seen) - 1, most).round().astype(int))]
+    return np.unique(np.concatenate([seen, np.asarray(frozen, dtype=np.float64)]))
+
+
+def _steps(
+    at: npt.NDArray[np.float64],
+    place: npt.NDArray[np.intp],
+    truth: npt.NDArray[np.bool_],
+    scored: npt.NDArray[np.bool_],
+    frozen: dict[str, float],
+) -> dict[str, Any]:
+    """Counts at each step: an image is positive at every step up to its place."""
+
+    def called(chosen: npt.NDArray[np.bool_]) -> list[int]:
+        counts = np.bincount(place[chosen & scored & (place >= 0)], minlength=len(at))
+        return [int(count) for count in counts[::-1].cumsum()[::-1]]
+
+    rising = at.tolist()
+    return {
+        "at": [float(f"{value:.6g}") for value in rising],
+        "tp": called(truth),
+        "fp": called(~truth),
+        "frozen": {policy: bisect.bisect_left(rising, value) for policy, value in frozen.items()},
+    }

@@ -22,8 +22,7 @@ from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import checked_decision
 from evaluation.overlays.draw import draw_overlay
-from evaluation.overlays.prediction import ImagePrediction, ImageTruth
-from evaluation.overlays.shapes import system_colour
+from evaluation.overlays.shapes import ImagePrediction, ImageTruth, system_colour
 
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet

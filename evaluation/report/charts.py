@@ -76,7 +76,7 @@ class _System:
 
 def report_charts(comparison: Comparison) -> list[Chart]:
     """Return every chart that has a curve, in reading order."""
-    systems, policies = _read_systems(comparison), policies_of(comparison)
+    systems, policies = _read_systems(comparison), comparison.policies
     prevalence = _prevalence(comparison)
     charts = [
         _roc_chart(systems, policies),
@@ -135,7 +135,7 @@ def save_figures(comparison: Comparison, charts: Sequence[Chart], folder: Path) 
     The third where there are decisions, the last where a system has boxes. Returns the files.
     Their charts are those of `report_charts`, so that no band is resampled for both.
     """
-    made, policies = {chart.key: chart for chart in charts}, policies_of(comparison)
+    made, policies = {chart.key: chart for chart in charts}, comparison.policies
     markers = policy_markers(policies)
     # Without a curve the file says that there is nothing to draw.
     roc = made.get("roc") or _roc_chart([], policies)
@@ -153,13 +153,6 @@ def save_figures(comparison: Comparison, charts: Sequence[Chart], folder: Path) 
     if froc := made.get("froc-iou"):
         figures["froc"] = draw_with_legend(froc, [])
     return [path for name, figure in figures.items() for path in save_figure(figure, folder / name)]
-
-
-def policies_of(comparison: Comparison) -> list[str]:
-    """Return every policy that any system has a confusion matrix for, in order."""
-    return list(
-        dict.fromkeys(p for system in comparison.systems.values() for p in system.confusion)
-    )
 
 
 def policy_markers(policies: Sequence[str]) -> list[tuple[str, str]]:

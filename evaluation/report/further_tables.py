@@ -18,7 +18,6 @@ from evaluation.metrics.evaluation_set import ALL, MetricKey
 from evaluation.metrics.image_metrics import classification_metrics
 from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.metrics.words import number, policy_words
-from evaluation.report.charts import policies_of
 from evaluation.report.table import Table, figure_words
 from evaluation.report.templates import sentence
 from evaluation.statistics.bootstrap import Interval
@@ -31,8 +30,22 @@ _RATES = (("recall", "Sensitivity"), ("specificity", "Specificity"), ("accuracy"
 _OUTSIDE = " ▲"
 
 
+def further_tables(comparison: Comparison, sources: Collection[str]) -> dict[str, Any]:
+    """The tables and bars of the folded part of the report, by their names in the template."""
+    policy = comparison.main_policy
+    return {
+        "published": _published(comparison, sources, policy),
+        "transfer": _transfer_table(comparison),
+        "agreement": _agreements(comparison, policy),
+        "subgroups": _subgroups(comparison, policy),
+        "errors": _error_bars(comparison),
+        "where": _where_tables(comparison),
+        "groups": _group_tables(comparison),
+    }
+
+
 @dataclass(frozen=True)
-class Published:
+class _Published:
     """One published figure."""
 
     system: str
@@ -47,17 +60,17 @@ class Published:
 
 
 @cache
-def _published_figures() -> tuple[Published, ...]:
+def _published_figures() -> tuple[_Published, ...]:
     """Every figure that a report may show, from ``published.toml``; each only with related data."""
     text = Path(__file__).with_name("published.toml").read_text(encoding="utf-8")
     figures: list[dict[str, Any]] = [
         {key: tuple(value) if isinstance(value, list) else value for key, value in each.items()}
         for each in tomllib.loads(text)["figure"]
     ]
-    return tuple(Published(**figure) for figure in figures)
+    return tuple(_Published(**figure) for figure in figures)
 
 
-def _related_figures(sources: Collection[str], findings: Collection[str]) -> list[Published]:
+def _related_figures(sources: Collection[str], findings: Collection[str]) -> list[_Published]:
     """Return the published figures on the same data or finding as a report's.
 
     Example:
@@ -78,7 +91,7 @@ SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
 """Titles of the subgroups that the main table shows."""
 
 
-def agreement(comparison: Comparison, policy: str) -> list[Table]:
+def _agreements(comparison: Comparison, policy: str) -> list[Table]:
     """Count, for the first system against each other one, who is right on which images."""
     column = f"decision_{policy}"
     if column not in comparison.decisions:
@@ -113,7 +126,7 @@ def _agreement(right: pd.DataFrame, first: str, second: str, policy: str) -> Tab
     )
 
 
-def subgroups(comparison: Comparison, policy: str) -> list[Table]:
+def _subgroups(comparison: Comparison, policy: str) -> list[Table]:
     """Return, metric by metric, the figures in each subgroup with intervals, without p-values."""
     # Where nothing failed, the figures with failures counted as wrong are those of all images.
     known = {key: figure for _, key, figure in comparison.estimates if not figure.of_all}
@@ -150,7 +163,7 @@ def _subgroup_grid(comparison: Comparison, metric: str, policy: str, groups: lis
     return Table.of(title, "", ("Subgroup", "Images", *systems, *gaps), tuple(lines))
 
 
-def published(comparison: Comparison, sources: Collection[str], policy: str) -> Table | None:
+def _published(comparison: Comparison, sources: Collection[str], policy: str) -> Table | None:
     """Return published figures on the same data or finding beside the measured ones."""
     figures = _related_figures(sources, comparison.target.any_of)
     rows = []
@@ -192,7 +205,7 @@ _ERRORS = {
 }
 
 
-def where_tables(comparison: Comparison) -> list[Table]:
+def _where_tables(comparison: Comparison) -> list[Table]:
     """Return kinds of lesion, combination, predictive values and shortcuts."""
     if comparison.failures.empty:
         return []
@@ -200,7 +213,7 @@ def where_tables(comparison: Comparison) -> list[Table]:
     return [grid for table in tables if (grid := table(comparison)) is not None]
 
 
-def group_tables(comparison: Comparison) -> list[Table]:
+def _group_tables(comparison: Comparison) -> list[Table]:
     """Return, metric by metric, the figures in each group of images and their gap to the rest."""
     table = comparison.failures
     if table.empty:
@@ -246,7 +259,7 @@ class _ErrorBar:
     high: float | None
 
 
-def error_bars(comparison: Comparison) -> list[tuple[str, str, list[_ErrorBar]]]:
+def _error_bars(comparison: Comparison) -> list[tuple[str, str, list[_ErrorBar]]]:
     """Return kind of error, its meaning and a bar a system; empty where no system has boxes.
 
     All kinds are counts on the test images, so that they share one axis.
@@ -410,14 +423,14 @@ def _of(table: pd.DataFrame, topic: str, group: str, metric: str) -> str:
     return f"{int(known.iloc[0]):,}" if len(known) else number(None)
 
 
-def transfer_table(comparison: Comparison) -> Table | None:
+def _transfer_table(comparison: Comparison) -> Table | None:
     """Return the rates at each frozen threshold on validation and on test; None without any."""
     rows = []
     for name, result in comparison.systems.items():
         known = result.validation
         if known.empty:
             continue
-        for policy in policies_of(comparison):
+        for policy in comparison.policies:
             threshold = result.thresholds.get(policy)
             if threshold is None:
                 continue

@@ -16,9 +16,12 @@ from data_prep.contracts.folders import make_folder
 from evaluation.boxes.map_boxes import cell_words
 from evaluation.metrics.words import listing
 from evaluation.overlays.draw import encode_webp, to_png, to_svg
-from evaluation.overlays.prediction import (
+from evaluation.overlays.shapes import (
+    TRUTH_COLOUR,
     ImagePrediction,
     ImageTruth,
+    Label,
+    Shape,
     describe_score,
     describe_truth,
     outcome,
@@ -26,14 +29,15 @@ from evaluation.overlays.prediction import (
     prediction_shapes,
     truth_shapes,
 )
-from evaluation.overlays.shapes import TRUTH_COLOUR, Label, Shape
+from evaluation.report.cases import CaseSource, read_cases
 from evaluation.report.files import CASES_PAGE, PAGE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-    from evaluation.report.cases import CaseSource
+    from data_prep.store.dataset import DataSet
+    from evaluation.compare.comparison import Comparison
 
 
 CASES_PER_CATEGORY = 8
@@ -416,27 +420,33 @@ class Gallery:
     page: int = 1
     pages: tuple[str, ...] = (PAGE,)
 
-    @classmethod
-    def empty(cls, reason: str) -> Gallery:
-        """A gallery without cases."""
-        return cls(reason=reason)
-
     @property
     def count(self) -> int:
         """How many cases this page shows."""
         return sum(len(cases) for _, cases in self.cases)
 
 
-def build_galleries(
-    categories: list[_Category],
-    source: CaseSource,
-    *,
-    policy: str,
+def draw_galleries(
+    comparison: Comparison,
+    dataset: DataSet,
     folder: Path,
     gaps: Mapping[str, float],
-    progress: Callable[..., None] | None = None,
+    *,
+    per_category: int,
+    seed: int,
+    progress: Callable[..., None] | None,
 ) -> list[Gallery]:
-    """Draw the cases and lay them on pages."""
+    """Choose the cases, draw them and lay them on pages, or say why there are none."""
+    if not dataset.has_pixels:
+        return [Gallery(reason="The data set has no pixels, so no image is shown: figures only.")]
+    policy = comparison.main_policy
+    categories = select_cases(
+        comparison.decisions, comparison.names, policy, per_category=per_category, seed=seed
+    )
+    if not categories:
+        reason = "No system has a threshold, so no image is right or wrong yet: see cxr tune."
+        return [Gallery(reason=reason)]
+    source = read_cases(comparison, dataset, policy)
     fullest = max(IN_REPORT * len(categories), _ON_PAGE)
     most = min(MAX_IMAGE_BYTES, _ALL_IMAGES_BYTES // fullest)
     drawn, missing = _draw_cases(categories, source, folder, gaps, most, progress)

@@ -43,7 +43,7 @@ KEYS = ["target", "unit", "subgroup", "system", "policy", "metric"]
 
 
 @dataclass(frozen=True)
-class Folds:
+class _Folds:
     """Reports on several folds of one data set."""
 
     folders: tuple[Path, ...]
@@ -54,7 +54,7 @@ class Folds:
     provenance: tuple[dict[str, Any], ...]
 
 
-def read_folds(folders: list[Path]) -> Folds:
+def read_folds(folders: list[Path]) -> _Folds:
     """Read reports and check that they are folds of one cross-validation.
 
     Args:
@@ -92,7 +92,7 @@ def read_folds(folders: list[Path]) -> Folds:
     ]
     figures = pd.concat(frames, ignore_index=True)
     figures = figures[~figures["metric"].isin(family("counts"))]
-    return Folds(
+    return _Folds(
         folders=tuple(folders),
         splits=tuple(report["provenance"]["data_set"]["split"] for report in reports),
         systems=tuple(reports[0]["systems"]),
@@ -165,7 +165,7 @@ _HEADLINES = (  # metric and policy, as the figure and the Markdown table show t
 )
 
 
-def write_folds(folds: Folds, table: pd.DataFrame, out: Path) -> None:
+def write_folds(folds: _Folds, table: pd.DataFrame, out: Path) -> None:
     """Write ``folds.csv``, ``folds.md``, ``folds.png`` and, last, ``folds.json``."""
     with atomic_path(out / "folds.csv") as temporary:
         table.to_csv(temporary, index=False)
@@ -187,7 +187,7 @@ def write_folds(folds: Folds, table: pd.DataFrame, out: Path) -> None:
     write_json(out / "folds.json", "folds", payload)
 
 
-def folds_markdown(folds: Folds, table: pd.DataFrame) -> str:
+def folds_markdown(folds: _Folds, table: pd.DataFrame) -> str:
     """The headline figures, a row a system and a row a contrast with the first: mean (interval)."""
     shown = _shown(table)
     titles = [_title(metric, policy) for metric, policy in shown]
@@ -229,7 +229,7 @@ def _cell(table: pd.DataFrame, system: str, metric: str, policy: str) -> str:
     return f"{number(row['mean'])} ({number(row['ci_low'])} to {number(row['ci_high'])})"
 
 
-def _figure(folds: Folds, table: pd.DataFrame) -> Figure:
+def _figure(folds: _Folds, table: pd.DataFrame) -> Figure:
     """A panel a figure, a row a system: each fold a ring, the mean with its interval."""
     shown = _shown(table)
     height = 0.9 + 0.42 * len(folds.systems)
@@ -241,7 +241,7 @@ def _figure(folds: Folds, table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, folds: Folds, table: pd.DataFrame, metric: str, policy: str) -> None:
+def _panel(axes: Axes, folds: _Folds, table: pd.DataFrame, metric: str, policy: str) -> None:
     names = [f"fold_{n + 1}" for n in range(len(folds.folders))]
     for place, system in enumerate(folds.systems):
         row = _row(table, system, metric, policy)

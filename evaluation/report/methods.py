@@ -16,7 +16,6 @@ from evaluation.decisions.thresholds import check_policy
 from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, MetricKey, Note, NoteKind
 from evaluation.metrics.registry import METRICS, highlighted, in_reading_order
 from evaluation.metrics.words import DASH, policy_words
-from evaluation.report.charts import policies_of
 from evaluation.report.table import Row, Table
 from evaluation.report.templates import sentence
 from evaluation.statistics.bootstrap import MOST_UNDEFINED
@@ -68,7 +67,7 @@ def _map_box_words(decision: dict[str, Any]) -> str:
 
 
 @dataclass(frozen=True)
-class IntervalFacts:
+class _IntervalFacts:
     """How the intervals and tests of a report were made."""
 
     methods: tuple[str, ...]
@@ -86,7 +85,7 @@ class IntervalFacts:
         return self.single | self.paired
 
     @classmethod
-    def of(cls, comparison: Comparison) -> IntervalFacts:
+    def of(cls, comparison: Comparison) -> _IntervalFacts:
         """Read them from the tables of a comparison."""
         figures = comparison.estimates
         single, paired = _bounded(figures.systems), _bounded(figures.differences)
@@ -120,7 +119,7 @@ def meanings(comparison: Comparison) -> list[tuple[str, str]]:
         for _, key, figure in comparison.estimates
         if key.subgroup == ALL and figure.known
     }
-    made = IntervalFacts.of(comparison)
+    made = _IntervalFacts.of(comparison)
     metrics = [
         (metric.title, metric.meaning)
         for metric in in_reading_order()
@@ -133,7 +132,7 @@ def meanings(comparison: Comparison) -> list[tuple[str, str]]:
         ("Paired difference", sentence("difference_meaning", made)),
         *(
             (f"Threshold for {policy_words(each)}", sentence("policy_meaning", check_policy(each)))
-            for each in policies_of(comparison)
+            for each in comparison.policies
         ),
     ]
 
@@ -142,7 +141,7 @@ def meanings(comparison: Comparison) -> list[tuple[str, str]]:
 class MethodFacts:
     """What the page's methods depend on."""
 
-    made: IntervalFacts
+    made: _IntervalFacts
     most_undefined: int  # of resamples, per cent
     several_seeds: dict[str, int]
     single_seed: list[str]
@@ -159,7 +158,7 @@ class MethodFacts:
         maps = {n: s.maps for n, s in systems.items() if s.maps is not None and len(s.maps)}
         recorded = comparison.provenance.get("systems", {})
         return cls(
-            made=IntervalFacts.of(comparison),
+            made=_IntervalFacts.of(comparison),
             most_undefined=round(100 * MOST_UNDEFINED),
             several_seeds={name: runs for name, runs in seeds.items() if runs > 1},
             single_seed=[name for name, runs in seeds.items() if runs == 1],
@@ -217,7 +216,7 @@ class _Run:
     people: str
     positive: int
     negative: int
-    made: IntervalFacts
+    made: _IntervalFacts
     has_subgroups: bool
 
     @classmethod
@@ -236,10 +235,10 @@ class _Run:
             split=split,
             split_id=(data.get("split_ids") or {}).get(split, "no id"),
             partitions=_partitions(dataset, split),
-            people=people(dataset.images, comparison.decisions["image_id"].unique()),
+            people=_people(dataset.images, comparison.decisions["image_id"].unique()),
             positive=int((labels >= 1).sum()),
             negative=int((labels < 1).sum()),
-            made=IntervalFacts.of(comparison),
+            made=_IntervalFacts.of(comparison),
             has_subgroups=any(
                 key.subgroup not in (ALL, VERSUS_NORMAL) for _, key, _ in comparison.estimates
             ),
@@ -254,14 +253,14 @@ def methods_paragraph(comparison: Comparison, dataset: DataSet) -> str:
     return " ".join(filter(None, (_answer(topic, run) for topic in topics)))
 
 
-def people(images: pd.DataFrame, image_ids: Any) -> str:
+def _people(images: pd.DataFrame, image_ids: Any) -> str:
     """Say who is on the judged images: sex, age, view, as far as the tables know.
 
     Example:
         >>> import pandas as pd
         >>> table = pd.DataFrame({"image_id": list("abcd"), "patient_id": list("aabc"),
         ...     "sex": list("FFMM"), "age_years": [40.0, 41.0, 50.0, 70.0], "view": "PA"})
-        >>> people(table, list("abcd"))
+        >>> _people(table, list("abcd"))
         '4 images of 3 patients; sex F 2, M 2; age median 46 (quartiles 41 to 55); view PA 4.'
     """
     chosen = images[images["image_id"].isin(image_ids)]
@@ -307,7 +306,7 @@ def _partitions(dataset: DataSet, split: str) -> str:
         return ""
     roles = dataset.split(split)
     texts = [
-        f"{role}: {people(dataset.images, roles.loc[roles['role'] == role, 'image_id'])}"
+        f"{role}: {_people(dataset.images, roles.loc[roles['role'] == role, 'image_id'])}"
         for role in ("train", "val", "test")
         if (roles["role"] == role).any()
     ]

@@ -12,36 +12,23 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.contracts.folders import atomic_path, make_folder
-from evaluation.compare.failure_analysis import main_policy
-from evaluation.report.all_images import write_all_images
-from evaluation.report.cases import read_cases
+from evaluation.report.all_images import exploration, write_all_images
 from evaluation.report.charts import (
     chart_legend,
     cost_charts,
-    policies_of,
     report_charts,
     save_figures,
 )
-from evaluation.report.exploration import exploration
 from evaluation.report.files import CASES_PAGES, DETAILS, FIGURES, MOST_THUMBNAILS, OVERLAYS, PAGE
-from evaluation.report.further_tables import (
-    agreement,
-    error_bars,
-    group_tables,
-    published,
-    subgroups,
-    transfer_table,
-    where_tables,
-)
+from evaluation.report.further_tables import further_tables
 from evaluation.report.gallery import (
     CASES_PER_CATEGORY,
     DrawnCase,
     Gallery,
     Panel,
-    build_galleries,
     case_places,
     disagreement,
-    select_cases,
+    draw_galleries,
 )
 from evaluation.report.methods import (
     MethodFacts,
@@ -53,16 +40,7 @@ from evaluation.report.methods import (
 from evaluation.report.plot import to_svg
 from evaluation.report.result_tables import cost_rows, write_table_files
 from evaluation.report.table import Row, Table
-from evaluation.report.tables import (
-    confusion_matrices,
-    difference_tests,
-    every_pair,
-    image_count,
-    metric_table,
-    opening_strip,
-    summary_table,
-    unit_tables,
-)
+from evaluation.report.tables import report_tables
 from evaluation.report.templates import render
 
 if TYPE_CHECKING:
@@ -119,15 +97,17 @@ def write_report(
     charts = report_charts(comparison)
     save_figures(comparison, charts, out / FIGURES)
     write_table_files(comparison, out, rows)
-    galleries = _draw_galleries(comparison, dataset, out, seed, cases, progress)
+    gaps = disagreement(comparison.decisions, comparison.names)
+    galleries = draw_galleries(
+        comparison, dataset, out / OVERLAYS, gaps, per_category=cases, seed=seed, progress=progress
+    )
     write_all_images(
         comparison,
         dataset,
         out,
         titles=_titles(comparison, dataset.name),
-        policy=_main_policy(comparison),
         drawn=case_places(galleries),
-        gaps=disagreement(comparison.decisions, comparison.names),
+        gaps=gaps,
         most=thumbnails,
         seed=seed,
         progress=progress,
@@ -151,38 +131,6 @@ def write_report(
         with atomic_path(out / name) as path:
             path.write_text(html, encoding="utf-8")
     return out / PAGE
-
-
-def _main_policy(comparison: Comparison) -> str:
-    """Return the policy of everything that is shown at one threshold; or ""."""
-    return main_policy(policies_of(comparison), comparison.protocol.policy)
-
-
-def _draw_galleries(
-    comparison: Comparison,
-    dataset: DataSet,
-    out: Path,
-    seed: int,
-    cases: int,
-    progress: Callable[..., None] | None,
-) -> list[Gallery]:
-    """Choose and draw the cases, or say why there are none."""
-    policy, decisions, systems = _main_policy(comparison), comparison.decisions, comparison.names
-    if not dataset.has_pixels:
-        reason = "The data set has no pixels, so no image is shown: figures only."
-        return [Gallery.empty(reason)]
-    categories = select_cases(decisions, systems, policy, per_category=cases, seed=seed)
-    if not categories:
-        reason = "No system has a threshold, so no image is right or wrong yet: see cxr tune."
-        return [Gallery.empty(reason)]
-    return build_galleries(
-        categories,
-        read_cases(comparison, dataset, policy),
-        policy=policy,
-        folder=out / OVERLAYS,
-        gaps=disagreement(decisions, systems),
-        progress=progress,
-    )
 
 
 def _titles(comparison: Comparison, data_name: str) -> dict[str, str]:
@@ -244,64 +192,37 @@ def _render_report(
     rows: Sequence[TableRow],
 ) -> str:  # fmt: skip
     """Return the report as HTML; pure, apart from reading the templates."""
-    policy, policies = _main_policy(comparison), policies_of(comparison)
-    place = metric_table(comparison, "place")
     first = _main_charts(charts)
     judged = dataset.images[dataset.images["image_id"].isin(comparison.decisions["image_id"])]
     # What others published is of patients.
     sources = set() if comparison.background.synthetic else set(judged.get("source", []))
 
     def drawn(chosen: Sequence[Chart]) -> Iterator[tuple[Chart, str, list[tuple[str, str]]]]:
-        return ((each, to_svg(each), chart_legend(each, policies)) for each in chosen)
+        return ((each, to_svg(each), chart_legend(each, comparison.policies)) for each in chosen)
+
+    def by_system(title: str, rows: Sequence[Row]) -> Table:
+        return Table.of(title, "", ("", *comparison.names), rows, len(comparison.names))
 
     return render(
         "report.html.jinja",
         **_titles(comparison, dataset.name),
         details=DETAILS,
-        counts=image_count(comparison.estimates),
         verdict=comparison.answer,
-        strip=opening_strip(comparison),
         notes=[note for note in comparison.notes if not (note.caution or note.of_decisions)],
         derived=[note for note in comparison.notes if note.of_decisions],
         examples=_examples(galleries[0]),
-        main=summary_table(comparison, rows),
         main_charts=list(drawn(first)),
         gallery=galleries[0],
-        **_folded(comparison, policy, sources),
         further_charts=list(drawn([chart for chart in charts if chart not in first])),
         cost_charts=list(drawn(cost_charts(comparison))),
         exploration=exploration(comparison),
-        place=place,
-        place_reason=place.reasons,
         paragraph=methods_paragraph(comparison, dataset),
-    )
-
-
-def _folded(comparison: Comparison, policy: str, sources: set[str]) -> dict[str, Any]:
-    """Return the tables and lists of the folded part."""
-
-    def by_system(title: str, rows: Sequence[Row]) -> Table:
-        return Table.of(title, "", ("", *comparison.names), rows, len(comparison.names))
-
-    return {
-        "table": metric_table(comparison),
-        "further": metric_table(comparison, "further"),
-        "by_unit": unit_tables(comparison),
-        "tests": difference_tests(comparison),
-        "pairs": every_pair(comparison),
-        "published": published(comparison, sources, policy),
-        "rates": metric_table(comparison, "rates"),
-        "transfer": transfer_table(comparison),
-        "agreement": agreement(comparison, policy),
-        "subgroups": subgroups(comparison, policy),
-        "errors": error_bars(comparison),
-        "where": where_tables(comparison),
-        "groups": group_tables(comparison),
-        "confusion": confusion_matrices(comparison),
-        "cost": by_system("Figures, size and time of each system", cost_rows(comparison)),
-        "decisions": by_system(
+        cost=by_system("Figures, size and time of each system", cost_rows(comparison)),
+        decisions=by_system(
             "What validation images chose for each system", decision_rows(comparison)
         ),
-        "meanings": meanings(comparison),
-        "how": MethodFacts.of(comparison),
-    }
+        meanings=meanings(comparison),
+        how=MethodFacts.of(comparison),
+        **report_tables(comparison, rows),
+        **further_tables(comparison, sources),
+    )

@@ -15,11 +15,10 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.comparison import Comparison
-from evaluation.compare.failure_analysis import main_policy
 from evaluation.decisions.test_set import TestSet
 from evaluation.overlays.draw import as_figure
 from evaluation.report.cases import CaseSource, read_cases
-from evaluation.report.charts import policies_of, policy_markers, report_charts
+from evaluation.report.charts import policy_markers, report_charts
 from evaluation.report.files import METRICS, PAGE
 from evaluation.report.gallery import select_cases
 from evaluation.report.result_tables import metrics_json, summary_frame
@@ -141,9 +140,7 @@ class Report:
     @cached_property
     def policy(self) -> str:
         """The threshold policy of everything that is shown at one threshold."""
-        from evaluation.report.charts import policies_of
-
-        return main_policy(policies_of(self.comparison), self.comparison.protocol.policy)
+        return self.comparison.main_policy
 
     def cases(self, per_kind: int = 4) -> pd.DataFrame:
         """The images that the report shows, by its rules: misses, false alarms, wrong places.
@@ -192,7 +189,7 @@ class Report:
         if key not in made:
             raise InputError(f"there is no chart '{key}'; this comparison has {', '.join(made)}")
         drawn = {point.marker for curve in made[key].curves for point in curve.points}
-        markers = policy_markers(policies_of(self.comparison))
+        markers = policy_markers(self.comparison.policies)
         return draw_with_legend(made[key], [each for each in markers if each[0] in drawn])
 
 

@@ -13,7 +13,6 @@ from data_prep.contracts.folders import atomic_path, make_folder
 from data_prep.contracts.json_files import write_json
 from data_prep.contracts.tables import write_table
 from evaluation.compare.comparison import Comparison
-from evaluation.compare.failure_analysis import main_policy
 from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.metrics.words import (
     DASH,
@@ -23,7 +22,6 @@ from evaluation.metrics.words import (
     number,
     policy_words,
 )
-from evaluation.report.charts import policies_of
 from evaluation.report.files import (
     COSTS_TABLE,
     DECISIONS,
@@ -60,7 +58,7 @@ def write_tables(comparison: Comparison, out: Path, question: dict[str, Any] | N
     tables = {
         TESTS_TABLE: comparison.tests,
         WHERE_TABLE: comparison.failures,
-        COSTS_TABLE: cost_table(comparison),
+        COSTS_TABLE: _cost_table(comparison),
     }
     for name, table in tables.items():
         with atomic_path(out / name) as temporary:
@@ -268,9 +266,9 @@ def cost_rows(comparison: Comparison) -> list[Row]:
     return [(title, *texts) for title, texts in _figures(comparison) + rows]
 
 
-def cost_table(comparison: Comparison) -> pd.DataFrame:
+def _cost_table(comparison: Comparison) -> pd.DataFrame:
     """Return the same for programs."""
-    policy, rows = _policy(comparison), []
+    policy, rows = comparison.main_policy, []
     for name, result in comparison.systems.items():
         row: dict[str, Any] = {"system": name, "policy": policy}
         for metric, at in _chosen(policy):
@@ -285,17 +283,13 @@ def cost_table(comparison: Comparison) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _policy(comparison: Comparison) -> str:
-    return main_policy(policies_of(comparison), comparison.protocol.policy)
-
-
 def _chosen(policy: str) -> list[tuple[str, str]]:
     return [("auroc", ""), *((metric, policy) for metric in _AT_THRESHOLD)]
 
 
 def _figures(comparison: Comparison) -> list[tuple[str, list[str]]]:
     """How well each does, without intervals: those stand in the tables above."""
-    policy, rows = _policy(comparison), []
+    policy, rows = comparison.main_policy, []
     for metric, at in _chosen(policy):
         found = [comparison.estimates.of(name, metric, at) for name in comparison.systems]
         if any(item.known for item in found):

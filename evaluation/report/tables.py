@@ -12,7 +12,6 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
-from evaluation.compare.failure_analysis import main_policy
 from evaluation.compare.paired_tests import OBUCHOWSKI, REFITTED_TEST, SEEDS_TEST
 from evaluation.compare.protocol import EXPLORATORY
 from evaluation.compare.verdict import PairTests
@@ -26,7 +25,6 @@ from evaluation.metrics.registry import (
     metric_title,
 )
 from evaluation.metrics.words import ends_words, number, policy_words, score_words
-from evaluation.report.charts import policies_of
 from evaluation.report.further_tables import SUBGROUPS
 from evaluation.report.table import Cell, Row, RowGroup, Table, Whisker, figure_words
 from evaluation.report.templates import sentence
@@ -37,6 +35,25 @@ if TYPE_CHECKING:
 
     from evaluation.compare.comparison import Comparison, SystemResult
     from evaluation.compare.estimates import Estimate, Estimates
+
+
+def report_tables(comparison: Comparison, rows: Sequence[TableRow]) -> dict[str, Any]:
+    """The tables of the figures and their tests, by their names in the report's template."""
+    place = metric_table(comparison, "place")
+    return {
+        "counts": image_count(comparison.estimates),
+        "strip": _opening_strip(comparison),
+        "main": summary_table(comparison, rows),
+        "place": place,
+        "place_reason": place.reasons,
+        "table": metric_table(comparison),
+        "further": metric_table(comparison, "further"),
+        "by_unit": _unit_tables(comparison),
+        "tests": _difference_tests(comparison),
+        "pairs": _every_pair(comparison),
+        "rates": metric_table(comparison, "rates"),
+        "confusion": _confusion_matrices(comparison),
+    }
 
 
 def metric_table(comparison: Comparison, part: Part = "first") -> Table:
@@ -95,7 +112,7 @@ def table_rows(wanted: Sequence[str]) -> tuple[TableRow, ...]:
 
 def summary_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Table:
     """Arrange the rows wanted; without any the six of the metric registry that a system has."""
-    policy = main_policy(policies_of(comparison), comparison.protocol.policy)
+    policy = comparison.main_policy
     known = {key for held in comparison.estimates.systems.values() for key in held}
     keys = []
     for row in rows or map(TableRow, highlighted("summary")):
@@ -127,7 +144,7 @@ class _OpeningStrip:
     difference_axis: str
 
 
-def opening_strip(comparison: Comparison) -> _OpeningStrip:
+def _opening_strip(comparison: Comparison) -> _OpeningStrip:
     """Return the opening chart of a report."""
     names, figures, protocol = comparison.names, comparison.estimates, comparison.protocol
     several = bool(protocol.partner)
@@ -173,7 +190,7 @@ def image_count(figures: Estimates) -> str:
     )
 
 
-def unit_tables(comparison: Comparison) -> tuple[str, list[Table]]:
+def _unit_tables(comparison: Comparison) -> tuple[str, list[Table]]:
     """Return ``study`` or ``patient`` with its tables; empty where only images were judged."""
     figures = comparison.by_unit
     if figures is None:
@@ -265,7 +282,7 @@ def _figure_keys(comparison: Comparison, part: Part) -> list[MetricKey]:
         if key.subgroup == subgroup and _part_of(key, comparison) == part
     )
     subgroups = [ALL, *SUBGROUPS]
-    policies = ["", *policies_of(comparison), *(key.policy for key in keys)]
+    policies = ["", *comparison.policies, *(key.policy for key in keys)]
     order = [*(metric.name for metric in in_reading_order()), *(key.metric for key in keys)]
 
     def place(key: MetricKey) -> tuple[int, int, int]:
@@ -353,7 +370,7 @@ class _ConfusionMatrix:
         return {name: f"{count:,}" for name, count in (self.counts or {}).items()}
 
 
-def confusion_matrices(comparison: Comparison) -> list[tuple[str, list[_ConfusionMatrix]]]:
+def _confusion_matrices(comparison: Comparison) -> list[tuple[str, list[_ConfusionMatrix]]]:
     """Return, by policy in words, one matrix per system."""
     return [
         (
@@ -370,14 +387,14 @@ def confusion_matrices(comparison: Comparison) -> list[tuple[str, list[_Confusio
                 for position, (name, result) in enumerate(comparison.systems.items())
             ],
         )
-        for policy in policies_of(comparison)
+        for policy in comparison.policies
     ]
 
 
 _DECIDES = " (decides)"
 
 
-def difference_tests(comparison: Comparison) -> Table | None:
+def _difference_tests(comparison: Comparison) -> Table | None:
     """Return the tests of differences on all images that have several, figure by figure."""
     table = _of_images(comparison.tests)
     if table.empty:
@@ -403,7 +420,7 @@ def difference_tests(comparison: Comparison) -> Table | None:
     return Table.of("Tests of the differences", lead, columns, tuple(rows))
 
 
-def every_pair(comparison: Comparison) -> Table | None:
+def _every_pair(comparison: Comparison) -> Table | None:
     """Return the differences of every pair, where there are more than two systems."""
     systems = comparison.names
     if len(systems) < 3:

@@ -12,8 +12,8 @@ from data_prep.audit.problem import Problem
 from data_prep.contracts.json_files import write_json
 from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet
-from evaluation.compare.cautions import Background, cautions
 from evaluation.compare.compare import compare_systems
+from evaluation.compare.comparison import Background, _cautions
 from evaluation.compare.estimates import Estimates, family_sizes
 from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.evaluation_set import Note
@@ -28,7 +28,7 @@ def told(make_metrics, rows, failures=NO_FAILURES, *, audit=(), **background):
     figures = Estimates.from_table(
         make_metrics([(name, "", "auroc", *row) for name, row in rows.items()])
     )
-    return cautions(Background("rsna", audit=audit, **background), figures, failures)
+    return _cautions(Background("rsna", audit=audit, **background), figures, failures)
 
 
 def test_an_audit_that_never_looked_at_the_split_is_said(make_metrics):
@@ -68,7 +68,7 @@ def test_the_worst_stands_first_and_notes_of_caution_last(make_metrics):
     figures = Estimates.from_table(make_metrics([("A", "", "auroc", 0.5, 0.4, 0.6)]))
     background = Background("rsna", 3, ("a leak",), {"A": ("phantom",)})
     notes = [Note("few_patients", "Few patients."), Note("seeds", "Means over seeds.")]
-    said = cautions(background, figures, NO_FAILURES, notes)
+    said = _cautions(background, figures, NO_FAILURES, notes)
     elsewhere = "A was trained on data set “phantom”; judged on “rsna”."
     starts = ["The audit of this data set", "By AUROC", elsewhere, "Synthetic images", "Few"]
     assert [text.startswith(start) for text, start in zip(said, starts, strict=True)] == [True] * 5

@@ -27,7 +27,7 @@ from evaluation.metrics.evaluation_set import EvaluationSet, Note
 from evaluation.metrics.words import score_words
 from evaluation.report.charts import report_charts
 from evaluation.report.result_tables import write_tables
-from evaluation.report.tables import unit_tables
+from evaluation.report.tables import _unit_tables
 from evaluation.statistics.bootstrap import (
     NO_WIDTH,
     Resamples,
@@ -442,7 +442,7 @@ def test_figures_by_patient_are_those_of_the_highest_scores(predict, judged_set,
     assert not {"ap50", "pointing_accuracy", "localised_sensitivity"} & {
         *comparison.by_unit.table()["metric"]
     }
-    unit, tables = unit_tables(comparison)
+    unit, tables = _unit_tables(comparison)
     assert unit == "patient"
     section = next(s for s in tables[0].groups if "best F1" in s.title)
     assert section.count.startswith("50 patients, ")

@@ -9,15 +9,14 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.matching import error_kinds, lesions_reached, pair_boxes
-from evaluation.compare.compare import compare_systems
+from evaluation.compare.compare import _NONE_FAILED, compare_systems
 from evaluation.compare.estimates import FAILURES_WRONG
 from evaluation.compare.failure_analysis import (
     SHORTCUT,
+    _lesion_groups,
     _trusted_spacing,
     image_groups,
-    lesion_groups,
 )
-from evaluation.compare.judged_again import NONE_FAILED
 from evaluation.compare.shares import TREAT_ALL, ShareName, Shares, _kappa, _predictive_values
 from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.image_metrics import net_benefit
@@ -84,13 +83,13 @@ def test_millimetres_count_only_where_the_spacing_can_be_right():
     assert np.isnan(_trusted_spacing(images)[1]).all()  # a chest 100 mm wide
     truth = boxes(("a", 0.0, 0.0, 100.0, 100.0), ("a", 900.0, 1500.0, 1400.0, 1900.0),
                   ("b", 0.0, 0.0, 500.0, 500.0))  # fmt: skip
-    groups = lesion_groups(truth, np.array([0, 0, 1]), images)
+    groups = _lesion_groups(truth, np.array([0, 0, 1]), images)
     assert groups["lesion_size_mm"].tolist() == ["up to 30 mm", "over 60 mm", ""]
     assert groups["lesion_count"].tolist() == ["2", "2", "1"]
     assert groups["third"].tolist() == ["upper", "lower", "upper"]
     assert groups["lesion_size"].tolist()[0] == "up to 2 % of the image"
     unknown = images.drop(columns=["spacing_row_mm", "spacing_col_mm"])
-    assert "lesion_size_mm" not in lesion_groups(truth, np.array([0, 0, 1]), unknown)
+    assert "lesion_size_mm" not in _lesion_groups(truth, np.array([0, 0, 1]), unknown)
 
 
 def test_a_subgroup_that_is_not_there_is_refused():
@@ -273,7 +272,7 @@ def test_without_failures_the_row_is_there_and_says_so(predict, test_set):
     row = figure_of(table, system="A", subgroup=FAILURES_WRONG, metric="recall", policy="max_f1")
     of_all = figure_of(table, system="A", subgroup="all", metric="recall", policy="max_f1")
     assert (row["estimate"], row["ci_low"]) == (of_all["estimate"], of_all["ci_low"])
-    assert row["note"] == NONE_FAILED
+    assert row["note"] == _NONE_FAILED
 
 
 def test_weights_of_unknown_training_make_a_report_say_unknown(predict, test_set):

@@ -8,14 +8,13 @@ import pytest
 from scipy.stats import binomtest, norm, t
 
 from data_prep.contracts.errors import InputError
-from evaluation.compare.compare import compare_systems, name_models
-from evaluation.compare.comparison import patient_notes
+from evaluation.compare.compare import _name_models, _patient_notes, compare_systems
 from evaluation.compare.estimates import OVER_SEEDS, REFITTED, Estimates, family_level
 from evaluation.compare.failure_analysis import _auroc_of_groups
 from evaluation.compare.intervals import (
     EXACT_METHOD,
-    SystemCards,
     _clopper_pearson,
+    _SystemCards,
     resampled_figures,
 )
 from evaluation.compare.paired_tests import (
@@ -274,7 +273,7 @@ def test_equal_seeds_are_no_surer_than_their_patients_and_shares_stay_below_1(ju
 
 
 def test_a_figure_that_a_seed_lacks_is_undefined(judged):
-    mean = SystemCards([card(judged, 1), card(judged, 2, threshold=None)])
+    mean = _SystemCards([card(judged, 1), card(judged, 2, threshold=None)])
     assert mean.estimates()[MetricKey("all", "max_f1", "f1")] is None
     assert mean.missing()[MetricKey("all", "max_f1", "f1")].startswith("seed 2: no threshold")
     assert mean.estimates()[MetricKey("all", "", "auroc")] is not None
@@ -283,16 +282,16 @@ def test_a_figure_that_a_seed_lacks_is_undefined(judged):
 def test_the_same_training_cannot_count_as_two_seeds(predict):
     first = predict("A", seed=1)
     with pytest.raises(InputError, match="has these predictions already"):
-        name_models({"A": [first, first]})
+        _name_models({"A": [first, first]})
     with pytest.raises(InputError, match="not of one kind"):
-        name_models({"A": [first, predict("B", "boxes", seed=2)]})
+        _name_models({"A": [first, predict("B", "boxes", seed=2)]})
     exported = predict("C", seed=2)
     exported.info["exported_from"] = first.info["inference_id"]
     with pytest.raises(InputError, match="or an export of the same run"):
-        name_models({"A": [first, exported]})
+        _name_models({"A": [first, exported]})
     first.info |= {"training_id": first.info["inference_id"], "inference_id": "on a GPU"}
     with pytest.raises(InputError, match="or an export of the same run"):
-        name_models({"A": [first, exported]})
+        _name_models({"A": [first, exported]})
 
 
 def test_a_run_judged_on_a_gpu_and_its_export_are_named_as_one_training(comparison):
@@ -372,17 +371,17 @@ def test_what_is_no_proportion_still_says_that_its_width_is_unknown():
 
 def test_few_effective_patients_and_a_patient_with_many_images_are_a_caution(judged):
     few = replace(judged, y_true=np.isin(np.arange(N), [0, 100, 200]))
-    (caution,) = patient_notes(few)
+    (caution,) = _patient_notes(few)
     assert "The 3 positive images are of 3 patients" in caution.text
     owner = np.where(np.arange(N) < 100, 0, np.arange(N) - 99)
     one = replace(judged, y_true=np.arange(N) % 2 == 0, patients=owner, n_patients=141)
-    notes = [note.text for note in patient_notes(one)]
+    notes = [note.text for note in _patient_notes(one)]
     # 50 of 120 images of either class: (50 + 70)^2 / (50^2 + 70) effective patients.
     assert all(f"those of {120**2 / 2570:.1f} patients with one image each" in n for n in notes)
     assert all("One patient has 50 of the 120" in note and "(42 %)" in note for note in notes)
     assert [note.split()[2] for note in notes] == ["positive", "negative"]
     spread = replace(judged, patients=np.arange(N), n_patients=N, y_true=np.arange(N) % 2 == 0)
-    assert patient_notes(spread) == []
+    assert _patient_notes(spread) == []
 
 
 def test_the_table_counts_effective_patients_of_the_class_that_a_figure_is_a_share_of(judged):

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from data_prep.contracts.errors import InputError
+from evaluation.compare.claims import margin_words, standing_words
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import Estimates
-from evaluation.compare.protocol import EXPLORATORY, Protocol, margin_words, standing_words
+from evaluation.compare.protocol import EXPLORATORY, Protocol
 from evaluation.compare.test_set_log import TestSetUses, log_use
 from evaluation.compare.verdict import Setting, state_verdict
 from evaluation.decisions.test_set import TestSet

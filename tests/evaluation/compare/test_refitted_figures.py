@@ -8,9 +8,9 @@ import pytest
 from scipy.stats import binomtest
 from sklearn import metrics as oracle
 
+from evaluation.compare.compare import _failure_card
 from evaluation.compare.estimates import HELD, REFITTED, Estimates
-from evaluation.compare.intervals import EXACT_METHOD, SystemCards, _resampled, resampled_figures
-from evaluation.compare.judged_again import _failure_card
+from evaluation.compare.intervals import EXACT_METHOD, _resampled, _SystemCards, resampled_figures
 from evaluation.compare.paired_tests import (
     MCNEMAR,
     REFITTED_TEST,
@@ -260,7 +260,7 @@ def test_a_figure_that_resampling_shifts_says_what_to_read_instead(judged):
         ("A", 0, MetricKey(ALL, "", name)): np.linspace(5, 6, 100) for name in ("ece", "auroc")
     }
     resamples = Resamples(judged.n_patients, 100)
-    found = _resampled("sick", {"A": SystemCards([card])}, shifted, {}, resamples).estimates
+    found = _resampled("sick", {"A": _SystemCards([card])}, shifted, {}, resamples).estimates
     ece, auroc = found.of("A", "ece"), found.of("A", "auroc")
     assert not ece.bounded
     assert ece.note.endswith("of calibration, read Brier score, slope and in the large")

@@ -16,7 +16,7 @@ TITLES = {"title": "A and B", "finding": "Lung opacity", "data_name": "hand-made
 
 
 def write(comparison, image_set, out, **options):
-    rest = {"titles": TITLES, "policy": "max_f1", "drawn": {}, "gaps": {}, **options}
+    rest = {"titles": TITLES, "drawn": {}, "gaps": {}, **options}
     out.mkdir(exist_ok=True)
     write_all_images(comparison, image_set, out, **rest)
     text = (out / "images.js").read_text()

@@ -14,7 +14,7 @@ from evaluation.compare.comparison import SystemResult
 from evaluation.compare.estimates import Estimates
 from evaluation.report.charts import cost_charts
 from evaluation.report.plot import _draw
-from evaluation.report.result_tables import COST_KEYS, cost_rows, cost_table, write_tables
+from evaluation.report.result_tables import COST_KEYS, _cost_table, cost_rows, write_tables
 
 KNOWN = {
     "parameters": 6_954_000, "trainable_parameters": 1_025, "flops": 5.7e9,
@@ -70,7 +70,7 @@ def test_what_nobody_told_is_unknown_and_never_zero(comparison):
     table = as_table(cost_rows(comparison))
     costs = list(table)[list(table).index("Parameters") :]
     assert {table[title][1] for title in costs} == {"unknown"}
-    written = cost_table(comparison).set_index("system").loc["CheXNet"]
+    written = _cost_table(comparison).set_index("system").loc["CheXNet"]
     assert written[list(COST_KEYS)].isna().all()
 
 

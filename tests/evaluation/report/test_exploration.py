@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from evaluation.metrics.image_metrics import confusion_counts
-from evaluation.report.exploration import _explore_thresholds
+from evaluation.report.all_images import _explore_thresholds
 
 
 def frame(n: int, seed: int = 0, systems=("A", "B")) -> pd.DataFrame:

@@ -15,21 +15,21 @@ from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.evaluation_set import Note
 from evaluation.report.charts import report_charts
 from evaluation.report.further_tables import (
+    _agreements,
+    _error_bars,
+    _group_tables,
+    _published,
     _published_figures,
-    agreement,
-    error_bars,
-    group_tables,
-    published,
-    subgroups,
-    transfer_table,
-    where_tables,
+    _subgroups,
+    _transfer_table,
+    _where_tables,
 )
 from evaluation.report.methods import UNKNOWN, checklists, decision_rows, methods_paragraph
 from evaluation.report.plot import _draw
 
 
 def test_agreement_counts_every_image_once(comparison):
-    (grid,) = agreement(comparison, "max_f1")
+    (grid,) = _agreements(comparison, "max_f1")
     rows = {row[0]: tuple(map(int, row[1:])) for row in grid.rows}
     # hand-counted from the twelve images; p05 and p06 are right as images, whatever the place
     assert rows == {
@@ -43,8 +43,8 @@ def test_agreement_counts_every_image_once(comparison):
 def test_undecided_system_has_no_agreement(comparison):
     called = comparison.decisions["system"] == "CheXNet"
     comparison.decisions.loc[called, "decision_max_f1"] = pd.NA
-    assert agreement(comparison, "max_f1") == []
-    assert agreement(comparison, "no such policy") == []
+    assert _agreements(comparison, "max_f1") == []
+    assert _agreements(comparison, "no such policy") == []
 
 
 def test_subgroup_that_nobody_named_here_is_shown(comparison, make_metrics):
@@ -52,17 +52,17 @@ def test_subgroup_that_nobody_named_here_is_shown(comparison, make_metrics):
             ("RetinaNet - CheXNet", "", "auroc", 0.1, -0.1, 0.3)]  # fmt: skip
     extra = make_metrics(rows).assign(subgroup="x_scanner=mobile", n_images=7, n_positive=3)
     metrics = pd.concat([comparison.metrics, extra], ignore_index=True)
-    (grid,) = subgroups(replace(comparison, estimates=Estimates.from_table(metrics)), "max_f1")
+    (grid,) = _subgroups(replace(comparison, estimates=Estimates.from_table(metrics)), "max_f1")
     assert grid.rows == (
         ("x scanner=mobile", "7 (3 positive)", "0.700 (0.600 to 0.800)", "0.600 (0.500 to 0.700)",
          "0.100 (−0.100 to 0.300)"),
     )  # fmt: skip
-    assert subgroups(comparison, "max_f1") == []
+    assert _subgroups(comparison, "max_f1") == []
 
 
 def test_published_figures_stand_only_beside_related_data(comparison):
-    assert published(comparison, {"vindr"}, "max_f1") is None
-    grid = published(comparison, {"rsna"}, "max_f1")
+    assert _published(comparison, {"vindr"}, "max_f1") is None
+    grid = _published(comparison, {"rsna"}, "max_f1")
     told = ["0.2547", "0.3272 (0.3006 to 0.3538)", "0.435 (0.387 to 0.481)"]
     assert [row[2] for row in grid.rows] == told
     f1 = grid.rows[-1]
@@ -231,7 +231,7 @@ def rows_of(grids, title):
 
 
 def test_group_stands_with_its_gap_to_the_rest_and_the_rest_is_no_group(told):
-    rows = rows_of(group_tables(told), "Sensitivity (recall)")
+    rows = rows_of(_group_tables(told), "Sensitivity (recall)")
     assert rows == {
         "Sex: F": ("9", "0.600 (0.500 to 0.700)", "0.700 (0.600 to 0.800)",
                    "0.250 (0.150 to 0.350)", "0.350 (0.250 to 0.450)"),
@@ -239,26 +239,26 @@ def test_group_stands_with_its_gap_to_the_rest_and_the_rest_is_no_group(told):
 
 
 def test_small_lesions_come_before_large_ones(told):
-    rows = rows_of(where_tables(told), "Kinds of lesion")
+    rows = rows_of(_where_tables(told), "Kinds of lesion")
     assert list(rows) == ["Lesion size: up to 2 %", "Lesion size: over 6 %"]
     assert rows["Lesion size: up to 2 %"][:2] == ("3", "0.200 (0.100 to 0.300)")
     assert rows["Lesion size: up to 2 %"][3] == "−0.500 (−0.600 to −0.400)"
 
 
 def test_shortcut_stands_beside_the_systems(told):
-    rows = rows_of(where_tables(told), "Shortcuts")
+    rows = rows_of(_where_tables(told), "Shortcuts")
     assert rows["Predicted from view"] == ("0.690 (0.590 to 0.790)",)
     assert rows["RetinaNet"] == ("0.891 (0.851 to 0.921)",)
 
 
 def test_kinds_that_were_not_counted_have_no_row(told):
-    assert [title for title, _, _ in error_bars(told)] == ["Missed lesion"]
-    titles = {grid.title for grid in where_tables(told)}
+    assert [title for title, _, _ in _error_bars(told)] == ["Missed lesion"]
+    titles = {grid.title for grid in _where_tables(told)}
     assert "At the given prevalence" not in titles
 
 
 def test_errors_share_one_axis_that_ends_at_the_longest(told):
-    ((_, _, bars),) = error_bars(told)  # 0.4 and 0.5 of nine, to 0.5 and 0.6
+    ((_, _, bars),) = _error_bars(told)  # 0.4 and 0.5 of nine, to 0.5 and 0.6
     assert [(bar.system, bar.position) for bar in bars] == [("RetinaNet", 0), ("CheXNet", 1)]
     assert [bar.count for bar in bars] == pytest.approx([3.6, 4.5])
     assert [bar.length for bar in bars] == pytest.approx([400 / 6, 500 / 6])
@@ -276,16 +276,16 @@ def test_decision_curve_lies_where_its_figures_are(told):
 
 
 def test_comparison_without_these_figures_shows_none(comparison):
-    assert where_tables(comparison) == group_tables(comparison) == error_bars(comparison) == []
+    assert _where_tables(comparison) == _group_tables(comparison) == _error_bars(comparison) == []
     assert "net-benefit" not in charts_of(comparison)
 
 
 def test_every_topic_of_a_real_comparison_is_shown(judged_set, predict):
     systems = {"Detector": predict("det", "boxes"), "Classifier": predict("cls", maps=True)}
     found = compare_systems(systems, TestSet(judged_set, judged_set.target()), replicates=20)
-    titles = {grid.title for grid in where_tables(found)}
+    titles = {grid.title for grid in _where_tables(found)}
     assert {"Kinds of lesion", "Agreement and combination"} <= titles
-    kinds = {title: bars for title, _, bars in error_bars(found)}
+    kinds = {title: bars for title, _, bars in _error_bars(found)}
     assert list(kinds) == [
         "Missed lesion",
         "Poorly placed box",
@@ -311,7 +311,7 @@ def shifted(comparison):
 
 
 def test_table_gives_the_rates_of_validation_at_the_threshold_that_test_was_judged_at(shifted):
-    table = transfer_table(shifted)
+    table = _transfer_table(shifted)
     assert [row[0] for row in table.rows][:1] == ["CheXNet, threshold for best F1"]
     sensitivity, specificity, accuracy = table.rows[0][1], table.rows[0][3], table.rows[0][5]
     assert (sensitivity, specificity, accuracy) == ("1.000", "0.750", "0.833")  # 0.5 is called
@@ -321,7 +321,7 @@ def test_a_rate_that_the_interval_on_test_does_not_hold_is_marked(shifted, make_
     metrics = make_metrics([("CheXNet", "max_f1", "specificity", 0.4, 0.3, 0.6),
                             ("CheXNet", "max_f1", "recall", 0.9, 0.7, 1.0)])  # fmt: skip
     figures = Estimates.from_table(metrics)
-    first = transfer_table(replace(shifted, estimates=figures)).rows[0]
+    first = _transfer_table(replace(shifted, estimates=figures)).rows[0]
     assert first[4].endswith("▲")  # 0.750 on validation
     assert not first[2].endswith("▲")  # 1.000 on validation
 
@@ -345,7 +345,7 @@ def test_charts_draw_validation_thin_and_test_with_its_thresholds(shifted):
 
 
 def test_a_system_without_validation_images_is_left_out(comparison):
-    assert transfer_table(comparison) is None
+    assert _transfer_table(comparison) is None
     assert transfer_charts(comparison) == []
 
 

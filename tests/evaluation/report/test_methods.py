@@ -12,7 +12,7 @@ from evaluation.decisions.decision import TuningOptions
 from evaluation.decisions.search import Search
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import tune
-from evaluation.report.methods import IntervalFacts, decision_rows, meanings
+from evaluation.report.methods import _IntervalFacts, decision_rows, meanings
 from evaluation.report.result_tables import cost_rows
 from evaluation.report.templates import sentence
 
@@ -172,7 +172,7 @@ def test_an_interval_is_explained_as_it_was_made(comparison):
 
 def test_uncertainty_names_what_was_used_and_nothing_else(comparison):
     made = with_ways(comparison, OBUCHOWSKI, others=EXACT_METHOD)
-    told = sentence("uncertainty", IntervalFacts.of(made))
+    told = sentence("uncertainty", _IntervalFacts.of(made))
     assert "Obuchowski (1997)" in told
     assert "Clopper-Pearson" in told
     assert "bootstrap" not in told

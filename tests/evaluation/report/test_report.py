@@ -19,10 +19,10 @@ from evaluation.compare.estimates import Estimate, Estimates
 from evaluation.compare.protocol import Protocol
 from evaluation.metrics.evaluation_set import Note
 from evaluation.overlays.draw import draw_overlay
-from evaluation.overlays.prediction import ImageTruth
+from evaluation.overlays.shapes import ImageTruth
 from evaluation.report.gallery import CASES_PER_CATEGORY, MAX_IMAGE_BYTES, _draw_case
 from evaluation.report.report import MAX_BYTES, write_report
-from evaluation.report.tables import opening_strip, table_rows
+from evaluation.report.tables import _opening_strip, table_rows
 
 VOID = {"meta", "link", "input", "br", "img"}
 
@@ -357,7 +357,7 @@ def test_opening_chart_shows_the_figure_that_the_protocol_asked_for(
     assert "<b>0.760</b>" in strip
     assert "<b>0.891</b>" not in strip
     both = Protocol(metric="recall", partner="specificity", policy="max_f1", declared=True)
-    rows = [row.name for row in opening_strip(replace(comparison, protocol=both)).rows]
+    rows = [row.name for row in _opening_strip(replace(comparison, protocol=both)).rows]
     assert rows[0] == "RetinaNet: sensitivity (recall)"
     assert rows[-1] == "RetinaNet − CheXNet: specificity"
 

@@ -4,7 +4,7 @@ import pytest
 
 from evaluation.compare.compare import compare_systems
 from evaluation.decisions.test_set import TestSet
-from evaluation.report.tables import _p_words, difference_tests, every_pair
+from evaluation.report.tables import _difference_tests, _every_pair, _p_words
 
 
 @pytest.fixture
@@ -15,12 +15,12 @@ def three(judged_set, predict):
 
 
 def test_comparison_without_tests_shows_none(comparison):
-    assert difference_tests(comparison) is None
-    assert every_pair(comparison) is None  # two systems: the main table has their difference
+    assert _difference_tests(comparison) is None
+    assert _every_pair(comparison) is None  # two systems: the main table has their difference
 
 
 def test_of_two_intervals_of_one_difference_it_is_said_which_decides(three):
-    grid = difference_tests(three)
+    grid = _difference_tests(three)
     auroc = [row for row in grid.rows if row[:2] == ("AUROC", "A − B")]
     assert len(auroc) == 3  # Obuchowski's, DeLong's, the bootstrap's
     (decides,) = [row for row in auroc if row[2].endswith("(decides)")]
@@ -36,7 +36,7 @@ def test_of_two_intervals_of_one_difference_it_is_said_which_decides(three):
 
 
 def test_every_pair_stands_with_holm_over_all_pairs(three):
-    grid = every_pair(three)
+    grid = _every_pair(three)
     auroc = {row[1]: row for row in grid.rows if row[0] == "AUROC"}
     assert list(auroc) == ["A − B", "A − C", "B − C"]
     assert "over the 3 pairs" in grid.lead

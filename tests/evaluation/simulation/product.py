@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from evaluation.compare.cautions import Background, cautions
+from evaluation.compare.comparison import Background, _cautions
 from evaluation.compare.estimates import HELD, Estimate, Estimates
 from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.paired_tests import clustered_auroc, paired_tests, with_clustered_auroc
@@ -123,7 +123,7 @@ def judge(
     if tested:
         tests = paired_tests(drawn.estimates, cards, clustered, drawn.differences)
     counts = dict(zip(names, seeds, strict=True))
-    setting = Setting(counts, cautions=cautions(Background(), figures, pd.DataFrame()))
+    setting = Setting(counts, cautions=_cautions(Background(), figures, pd.DataFrame()))
     verdict = state_verdict(figures, names, "Finding", tests=tests, setting=setting)
     chosen = {
         name: [{p: choice.threshold for p, choice in card.thresholds.items()} for card in each]

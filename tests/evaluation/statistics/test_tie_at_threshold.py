@@ -8,7 +8,7 @@ from evaluation.boxes.froc import WeightedRsnaScore
 from evaluation.boxes.matching import pair_boxes
 from evaluation.decisions.thresholds import choose_threshold, threshold_candidates
 from evaluation.metrics.image_metrics import confusion_counts, net_benefit, rates
-from evaluation.report.exploration import _explore_thresholds
+from evaluation.report.all_images import _explore_thresholds
 from evaluation.statistics.ranking import is_positive
 
 Y_TRUE = np.array([0, 1, 0, 1, 1])

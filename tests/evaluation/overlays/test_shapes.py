@@ -10,24 +10,22 @@ from data_prep.store.dataset import DataSet
 from evaluation.decisions.decided_output import DecidedOutput, box_cut
 from evaluation.decisions.test_set import TestSet
 from evaluation.overlays.draw import _draw_panel, draw_overlay, to_png, to_svg
-from evaluation.overlays.prediction import (
+from evaluation.overlays.shapes import (
+    FAINT_COLOUR,
+    ActivationGrid,
     ImagePrediction,
     ImageTruth,
+    Label,
+    Shape,
+    _map_shapes,
+    _place_labels,
+    _rectangle,
+    contour_levels,
     describe_score,
     describe_truth,
     outcome,
     prediction_shapes,
     truth_shapes,
-)
-from evaluation.overlays.shapes import (
-    FAINT_COLOUR,
-    ActivationGrid,
-    Label,
-    Shape,
-    contour_levels,
-    map_shapes,
-    place_labels,
-    rectangle,
 )
 from evaluation.report.cases import CaseSource, _display_words
 
@@ -52,23 +50,23 @@ def blob(height: float) -> np.ndarray:
 
 def test_healthy_lung_does_not_glow():
     quiet = ActivationGrid(blob(0.5), FRAME, LEVELS)
-    assert map_shapes(quiet, COLOUR) == []
+    assert _map_shapes(quiet, COLOUR) == []
 
 
 def test_map_is_never_normalised_per_image():
-    strong, weak = (map_shapes(ActivationGrid(blob(h), FRAME, LEVELS), COLOUR) for h in (4, 2))
+    strong, weak = (_map_shapes(ActivationGrid(blob(h), FRAME, LEVELS), COLOUR) for h in (4, 2))
     assert len(strong) == 3
     assert len(weak) == 1  # half the evidence reaches fewer of the same levels
 
 
 def test_contour_lies_where_the_map_is():
-    shapes = map_shapes(ActivationGrid(blob(4.0), FRAME, LEVELS), COLOUR)
+    shapes = _map_shapes(ActivationGrid(blob(4.0), FRAME, LEVELS), COLOUR)
     centre = np.mean(np.vstack(shapes[-1].paths), axis=0)
     assert centre == pytest.approx([28.0, 28.0], abs=2.0)  # cell 3 of 8 on 64 px: 3.5 * 8
 
 
 def test_map_without_levels_is_not_drawn():
-    assert map_shapes(ActivationGrid(blob(4.0), FRAME, ()), COLOUR) == []
+    assert _map_shapes(ActivationGrid(blob(4.0), FRAME, ()), COLOUR) == []
 
 
 def test_contours_lie_at_the_systems_own_probabilities():
@@ -89,7 +87,7 @@ def test_a_value_that_speaks_against_the_finding_has_no_contour():
 
 def test_broken_map_values_do_not_draw():
     values = np.full((4, 4), np.nan)
-    assert map_shapes(ActivationGrid(values, FRAME, LEVELS), COLOUR) == []
+    assert _map_shapes(ActivationGrid(values, FRAME, LEVELS), COLOUR) == []
 
 
 def test_boxes_below_the_threshold_are_thin_grey_and_few():
@@ -132,7 +130,7 @@ def test_texts_stay_inside_the_image_and_off_each_other(seed):
     rng = np.random.default_rng(seed)
     corners = np.sort(rng.uniform(0, 500, (6, 2, 2)), axis=1).reshape(6, 4)  # xyxy
     corners[0] = (0, 0, 500, 500)  # no room outside
-    labels = place_labels([("boxes", box, "0.91", COLOUR) for box in corners], (500, 500), 20.0)
+    labels = _place_labels([("boxes", box, "0.91", COLOUR) for box in corners], (500, 500), 20.0)
     assert labels[0].corner == (0.0, 0.0)
     for place, label in enumerate(labels):
         assert 0 <= label.corner[0] <= 500 - label.width
@@ -144,7 +142,7 @@ def test_texts_stay_inside_the_image_and_off_each_other(seed):
 
 def test_text_without_a_free_place_is_left_out():
     box = np.array([0.0, 0.0, 40.0, 20.0])
-    labels = place_labels([("boxes", box, "0.91", COLOUR)] * 9, (60.0, 40.0), 20.0)
+    labels = _place_labels([("boxes", box, "0.91", COLOUR)] * 9, (60.0, 40.0), 20.0)
     assert len(labels) == 2  # in the box and below it
 
 
@@ -276,7 +274,7 @@ def test_image_that_is_not_8_bit_grey_is_refused(pixels):
 
 
 def test_raster_and_vector_draw_the_box_at_the_same_place():
-    box = Shape("boxes", (rectangle([16, 16, 48, 48]),), "#FF0000", width=1, rim=0)
+    box = Shape("boxes", (_rectangle([16, 16, 48, 48]),), "#FF0000", width=1, rim=0)
     drawn = _draw_panel(np.zeros((64, 64), np.uint8), [box], 64)
     rows, columns = np.nonzero(drawn[:, :, 0] > 100)
     assert (rows.min(), rows.max()) == pytest.approx((15.5, 47.5), abs=1)
@@ -285,7 +283,7 @@ def test_raster_and_vector_draw_the_box_at_the_same_place():
 
 
 def test_hole_of_a_tinted_area_stays_clear():
-    ring = (rectangle([4, 4, 60, 60]), rectangle([20, 20, 44, 44]))
+    ring = (_rectangle([4, 4, 60, 60]), _rectangle([20, 20, 44, 44]))
     shape = Shape("map", ring, "#FFFFFF", width=0, tint=0.5, rim=0)
     drawn = _draw_panel(np.zeros((64, 64), np.uint8), [shape], 64)
     assert drawn[12, 12, 0] > 100
