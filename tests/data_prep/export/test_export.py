@@ -392,21 +392,6 @@ def test_torchvision_loads_as_many_images_and_boxes(scans, tmp_path, capsys):
     assert len(trained) == 2
 
 
-def test_a_plain_reader_of_yolo_finds_an_image_for_each_label_file(scans, tmp_path):
-    export_annotations(scans, tmp_path / "out", "yolo", split="default", target="any")
-    found = {}
-    for text in sorted((tmp_path / "out" / "labels").rglob("*.txt")):
-        place = Path(str(text.with_suffix(".png")).replace("labels", "images", 1))
-        with Image.open(place) as image:
-            width, height = image.size
-        numbers = [float(word) for word in text.read_text().split()]
-        shares = np.array(numbers).reshape(-1, 5)[:, 1:]
-        middle, half = shares[:, :2], shares[:, 2:] / 2
-        edges = np.hstack([middle - half, middle + half]) * [width, height, width, height]
-        found[text.stem] = edges.round(6).tolist()
-    assert found == {"a": [[0.0, 0.0, 100.0, 80.0], BOX], "b": []}
-
-
 def test_supervision_loads_as_many_images_and_boxes(scans, tmp_path):
     import supervision
 

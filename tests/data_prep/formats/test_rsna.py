@@ -8,15 +8,11 @@ import pytest
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.json_files import write_json
-from data_prep.formats import rsna as reader_rsna
-from data_prep.formats.nih import read_field_sizes
 from data_prep.formats.registry import read_source
 from data_prep.formats.rsna import (
     _read_classes,
     _read_headers,
-    _read_labels,
     _read_mapping,
-    _rsna_tables,
 )
 from data_prep.formats.source import ReadOptions, SourceTables
 
@@ -190,33 +186,6 @@ def test_wrong_folders_are_named_with_the_likely_one(tmp_path):
         read_source(nih, "rsna", ReadOptions())
 
 
-def test_full_tables_give_the_published_numbers(shared_data):
-    """SOURCE.md: 26,684 images, 11,439 patients, 6,012 positive, 98 doubtful matches."""
-    folder = shared_data / "reference_csv"
-    labels = _read_labels(folder / reader_rsna.LABELS)
-    ids = pd.Series(labels["image_id"].unique())
-    train = pd.DataFrame({"image_id": ids, "path": ids + ".dcm"})
-    tables = _rsna_tables(
-        folder,
-        train=train,
-        test=train.iloc[:0],
-        labels=labels,
-        classes=_read_classes(folder / reader_rsna.CLASS_INFO),
-        mapping=_read_mapping(folder / reader_rsna.MAPPING),
-        field_sizes=read_field_sizes(folder / "Data_Entry_2017_v2020.csv.gz"),
-    )
-    assert (len(labels), len(tables.images), len(tables.excluded)) == (30_227, 26_684, 0)
-    patients = tables.images["patient_id"]
-    assert patients.nunique() == 11_439
-    assert (tables.findings["state"] == "present").sum() == 6_012
-    assert len(tables.boxes) == 9_555
-    assert (tables.images["patient_id_source"] == "mapped_unverified").sum() == 98
-    # A split by image, which is what `patientId` invites to, leaks most of its test images.
-    tested = np.random.default_rng(0).random(len(patients)) < 0.2
-    assert patients[tested].isin(patients[~tested]).mean() == pytest.approx(0.70, abs=0.02)
-    assert tables.images["field_width_mm"].median() == pytest.approx(420, abs=1)
-
-
 def write_tables_only(folder: Path, rows: list[str]) -> Path:
     source = write_source(folder, rows, images="")
     for name in ("stage_2_train_images", "stage_2_test_images"):
@@ -270,15 +239,17 @@ def test_two_headers_of_one_image_that_differ_are_refused(tmp_path):
         _read_headers(path)
 
 
-def test_the_public_tables_alone_are_read_as_a_set(shared_data):
+def test_the_public_tables_give_the_published_numbers(shared_data):
+    """SOURCE.md: 26,684 images, 11,439 patients, 6,012 positive, 98 doubtful matches."""
     tables = read(shared_data / "reference_csv")
-    images = tables.images
-    assert (len(images), images["patient_id"].nunique(), len(tables.excluded)) == (
-        26_684,
-        11_439,
-        0,
-    )
+    images, patients = tables.images, tables.images["patient_id"]
+    assert (len(images), patients.nunique(), len(tables.excluded)) == (26_684, 11_439, 0)
     assert (tables.findings["state"] == "present").sum() == 6_012
+    assert len(tables.boxes) == 9_555
+    assert (images["patient_id_source"] == "mapped_unverified").sum() == 98
+    # A split by image, which is what `patientId` invites to, leaks most of its test images.
+    tested = np.random.default_rng(0).random(len(patients)) < 0.2
+    assert patients[tested].isin(patients[~tested]).mean() == pytest.approx(0.70, abs=0.02)
     assert images["view"].value_counts().to_dict() == {"PA": 14_511, "AP": 12_173}
     assert images["age_years"].max() == 155
     assert images["field_width_mm"].median() == pytest.approx(420, abs=1)
