@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from importlib import metadata
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from pydicom.uid import UID_dictionary
 
-from data_prep.audit.audit import AUDIT, PAGE, say_scope
+from data_prep.audit.audit import AUDIT, PAGE, Audit, say_scope
 from data_prep.audit.copies import (
     ILLEGIBLE_PX,
     THUMBNAIL_PX,
@@ -36,14 +36,9 @@ from data_prep.duplicates.near_duplicates import (
     NEAR_CORRELATION,
     TRUSTED_DISTANCE,
 )
+from data_prep.duplicates.set_copies import ImageReader
 from data_prep.images.image_facts import TEXT_LINE_CHARACTERS, TEXT_PLACE, find_text_line
 from data_prep.store.dataset import DataSet
-
-if TYPE_CHECKING:
-    from data_prep.audit.audit import Audit
-    from data_prep.audit.problem import Problem
-    from data_prep.duplicates.set_copies import ImageReader
-
 
 _WORDS = {
     "error": ("invalidates results", "invalidate results"),

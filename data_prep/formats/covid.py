@@ -229,14 +229,22 @@ def _findings_of_paths(
     """Present for each part of a row's path; on healthy images every finding is absent."""
     rows = text.loc[is_member(text["image_id"], kept), ["image_id", "finding"]]
     pairs = [(cell, name) for cell, names in parts.items() for name in names]
-    named = pd.DataFrame(pairs, columns=["finding", "name"], dtype="str")
-    named = rows.merge(named, on="finding").drop(columns="finding").drop_duplicates()
-    healthy = named.loc[named["name"] == "no_finding", ["image_id"]]
-    present = named[named["name"] != "no_finding"].assign(state="present")
-    every = pd.DataFrame({"name": sorted({COVID, *present["name"]})}, dtype="str")
-    absent = healthy.merge(every, how="cross").assign(state="absent")
-    rows = pd.concat([present, absent], ignore_index=True)
-    return reference_rows(rows["image_id"], rows["name"], state=rows["state"], origin="reader")
+    parts_of = pd.DataFrame(pairs, columns=["cell", "finding"], dtype="str")
+    rows = rows.rename(columns={"finding": "cell"}).merge(parts_of, on="cell")
+    named = rows.drop(columns="cell").drop_duplicates()
+    names = sorted({COVID, *named["finding"]} - {"no_finding"})
+    return _with_healthy(named, "no_finding", names, origin="reader")
+
+
+def _with_healthy(
+    named: pd.DataFrame, healthy: str, names: list[str], *, origin: str
+) -> pd.DataFrame:
+    """Each named finding is present; on images that are named healthy all are absent."""
+    is_healthy = named["finding"] == healthy
+    every = pd.DataFrame({"finding": names}, dtype="str")
+    absent = named.loc[is_healthy, ["image_id"]].merge(every, how="cross").assign(state="absent")
+    rows = pd.concat([named[~is_healthy].assign(state="present"), absent], ignore_index=True)
+    return reference_rows(rows["image_id"], rows["finding"], state=rows["state"], origin=origin)
 
 
 _HOLDER, _OLD_HOLDER = "COVID-19_Radiography_Dataset", "COVID-19 Radiography Database"
@@ -328,15 +336,9 @@ def _list_labelled(builder: SourceBuilder, base: Path) -> pd.DataFrame:
 
 def _findings_of_folders(images: pd.DataFrame) -> pd.DataFrame:
     """The folder's own finding is present; of a normal image all are absent."""
-    classes = images["x_class"]
-    there = [name for name in _FINDINGS if (classes == name).any()]
-    own = images.loc[classes != "normal", ["image_id", "x_class"]]
-    present = own.rename(columns={"x_class": "finding"}).assign(state="present")
-    normal = images.loc[classes == "normal", ["image_id"]]
-    every = pd.DataFrame({"finding": there}, dtype="str")
-    absent = normal.merge(every, how="cross").assign(state="absent")
-    rows = pd.concat([present, absent], ignore_index=True)
-    return reference_rows(rows["image_id"], rows["finding"], state=rows["state"], origin="folder")
+    named = images[["image_id", "x_class"]].rename(columns={"x_class": "finding"})
+    there = [name for name in _FINDINGS if (named["finding"] == name).any()]
+    return _with_healthy(named, "normal", there, origin="folder")
 
 
 def _origins(images: pd.DataFrame, base: Path, notes: list[str]) -> pd.Series | None:

@@ -113,7 +113,7 @@ def draw_split(
     if (given["role"] != "unused").any():
         return official_split(given, images, None, rule, strata=strata)
     free = images[~is_member(images["image_id"], given["image_id"])]
-    split = split_by_patient(free, strata, linked=linked, **asdict(rule))
+    split = split_by_patient(free, strata, rule, linked)
     unused = given.assign(fold=pd.array([pd.NA] * len(given), dtype="Int64"))
     method = {"balanced": "by patient, StratifiedGroupKFold", "hash": "by patient"}[rule.method]
     how: How = {"method": method, "rule": asdict(rule)}

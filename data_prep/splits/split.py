@@ -228,12 +228,7 @@ class SplitRule:
 def split_by_patient(
     images: pd.DataFrame,
     strata: pd.Series | pd.DataFrame | None = None,
-    *,
-    val: float = 0.15,
-    test: float = 0.2,
-    folds: int = 5,
-    seed: int = 0,
-    method: str = "balanced",
+    rule: SplitRule | None = None,
     linked: pd.Series | pd.DataFrame | None = None,
 ) -> pd.DataFrame:
     """Give every image a role such that a patient never has two.
@@ -242,7 +237,6 @@ def split_by_patient(
     together to roles, so that each role gets its share of patients, of images and of every
     stratum. The result depends on ids and seed, not on the order of rows.
     """
-    rule = SplitRule(val, test, folds, seed, method)
     nothing = pd.DataFrame({"image_id": [], "role": [], "fold": []})
     return extend_split(nothing, images, strata, rule, linked)
 

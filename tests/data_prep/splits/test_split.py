@@ -20,6 +20,10 @@ from data_prep.splits.split import (
 )
 
 
+def drawn(images, strata=None, linked=None, **rule):
+    return split_by_patient(images, strata, SplitRule(**rule), linked)
+
+
 def make_images(patients: list[int]) -> pd.DataFrame:
     return pd.DataFrame(
         {
@@ -50,7 +54,7 @@ methods = st.sampled_from(METHODS)
 @given(patients, shares, st.integers(0, 2**31), methods)
 def test_a_patient_has_one_role_and_one_fold(patients, shares, seed, method):
     images = make_images(patients)
-    split = split_by_patient(images, val=shares[0], test=shares[1], seed=seed, method=method)
+    split = drawn(images, val=shares[0], test=shares[1], seed=seed, method=method)
     rows = split.merge(images, on="image_id")
     assert len(rows) == len(images)
     assert rows.groupby("patient_id")["role"].nunique().max() == 1
@@ -74,10 +78,8 @@ def test_row_order_does_not_matter(patients, seed, random, method):
     order = list(range(len(images)))
     random.shuffle(order)
     rule = {"seed": seed, "method": method}
-    straight = split_by_patient(images, strata, **rule, linked=keys)
-    shuffled = split_by_patient(
-        images.iloc[order], strata.iloc[order[::-1]], **rule, linked=keys.iloc[order]
-    )
+    straight = drawn(images, strata, **rule, linked=keys)
+    shuffled = drawn(images.iloc[order], strata.iloc[order[::-1]], **rule, linked=keys.iloc[order])
     pd.testing.assert_frame_equal(straight, shuffled)
 
 
@@ -86,7 +88,7 @@ def test_row_order_does_not_matter(patients, seed, random, method):
 def test_shares_of_patients_images_and_positives_are_as_asked(seed, shares):
     val, test = shares
     images, strata = make_large()
-    rows = split_by_patient(images, strata, val=val, test=test, seed=seed).merge(images)
+    rows = drawn(images, strata, val=val, test=test, seed=seed).merge(images)
     rows["ill"] = rows["image_id"].map(strata) == "ill"
     for role, share in (("val", val), ("test", test)):
         chosen = rows["role"] == role
@@ -123,13 +125,13 @@ def test_equal_folds_are_those_of_scikit_learn(n_groups, n_strata, n_folds):
 
 def test_another_seed_gives_another_split():
     images, strata = make_large(300)
-    one, two = (split_by_patient(images, strata, seed=seed)["role"] for seed in (1, 2))
+    one, two = (drawn(images, strata, seed=seed)["role"] for seed in (1, 2))
     assert not one.equals(two)
 
 
 def test_folds_share_patients_and_positives_evenly():
     images, strata = make_large()
-    rows = split_by_patient(images, strata, folds=4, seed=3).merge(images)
+    rows = drawn(images, strata, folds=4, seed=3).merge(images)
     sizes = rows.dropna(subset="fold").drop_duplicates("patient_id")["fold"].value_counts()
     assert sorted(sizes.index) == [0, 1, 2, 3]
     assert sizes.max() - sizes.min() <= 0.02 * sizes.sum()
@@ -139,7 +141,7 @@ def test_folds_share_patients_and_positives_evenly():
 
 def test_each_learning_patient_validates_in_exactly_one_fold():
     images, strata = make_large(200)
-    split = split_by_patient(images, strata, folds=5, seed=3)
+    split = drawn(images, strata, folds=5, seed=3)
     roles = pd.concat([fold_split(split, fold)["role"] for fold in range(5)], axis=1)
     in_test = split["role"] == "test"
     assert ((roles == "val").sum(axis=1) == (~in_test)).all()
@@ -151,7 +153,7 @@ def test_a_patient_whose_identity_is_doubtful_only_trains():
     doubtful = images["patient_id"].isin([f"p{n}" for n in range(0, 200, 4)])
     first_of_each = doubtful & ~images["patient_id"].duplicated()
     images.loc[first_of_each, "patient_id_source"] = "mapped_unverified"
-    rows = split_by_patient(images, val=0.3, test=0.3, seed=0).merge(images)
+    rows = drawn(images, val=0.3, test=0.3, seed=0).merge(images)
     bound = rows["patient_id"].isin(images.loc[doubtful, "patient_id"])
     assert (rows.loc[bound, "role"] == "train").all()
     assert rows.loc[bound, "fold"].isna().all()
@@ -166,7 +168,7 @@ def test_patients_who_share_an_image_stay_together(seed):
     keys = [*keys, keys[2]]
     keys[0] = keys[1]
     linked = pd.Series(keys, index=images["image_id"])
-    rows = split_by_patient(images, val=0.4, test=0.4, seed=seed, linked=linked).merge(images)
+    rows = drawn(images, val=0.4, test=0.4, seed=seed, linked=linked).merge(images)
     chained = rows["patient_id"].isin(["p0", "p1", "p2"])
     assert rows.loc[chained, "role"].nunique() == 1
     assert rows["role"].nunique() == 3
@@ -178,7 +180,7 @@ def test_patients_are_linked_by_any_of_several_keys():
     keys.loc[["i00000", "i00001"], "pixels"] = "equal"
     keys.loc[["i00001", "i00002"], "image"] = "near"
     for seed in range(4):
-        split = split_by_patient(images, val=0.4, test=0.4, seed=seed, linked=keys)
+        split = drawn(images, val=0.4, test=0.4, seed=seed, linked=keys)
         assert split["role"][:3].nunique() == 1
         assert split["fold"][:3].nunique(dropna=False) == 1
 
@@ -188,7 +190,7 @@ def test_patients_are_linked_by_any_of_several_keys():
 def test_shares_of_all_or_nothing_and_sets_without_images_are_no_trouble(val, test, n_images):
     images = make_images(list(range(n_images)))
     for method in METHODS:
-        split = split_by_patient(images, val=val, test=test, method=method)
+        split = drawn(images, val=val, test=test, method=method)
         asked = {role for role, share in (("val", val), ("test", test)) if share}
         assert len(split) == n_images
         assert set(split["role"]) <= (asked or {"train"})
@@ -196,7 +198,7 @@ def test_shares_of_all_or_nothing_and_sets_without_images_are_no_trouble(val, te
 
 def test_each_role_gets_a_patient_even_when_few_are_there():
     for n_patients in (3, 4, 7, 11):
-        split = split_by_patient(make_images(list(range(n_patients))), val=0.05, test=0.05)
+        split = drawn(make_images(list(range(n_patients))), val=0.05, test=0.05)
         assert set(split["role"]) == {"train", "val", "test"}
 
 
@@ -213,7 +215,7 @@ def test_each_role_gets_a_patient_even_when_few_are_there():
 )
 def test_an_impossible_rule_is_refused(rule, message):
     with pytest.raises(InputError, match=message):
-        split_by_patient(make_images([1, 2, 3]), **rule)
+        drawn(make_images([1, 2, 3]), **rule)
 
 
 def make_clustered(n_patients: int, seed: int) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -242,7 +244,7 @@ def image_counts(strata: pd.DataFrame, chosen: np.ndarray) -> pd.Series:
 @given(st.integers(0, 2**31), st.sampled_from([400, 800]))
 def test_every_class_finding_view_and_source_gets_its_share_of_images(seed, n_patients):
     images, strata = make_clustered(n_patients, seed)
-    split = split_by_patient(images, strata, val=0.15, test=0.2, seed=seed)
+    split = drawn(images, strata, val=0.15, test=0.2, seed=seed)
     everything = image_counts(strata, np.ones(len(split), dtype=bool))
     for part, share in (("role", {"val": 0.15, "test": 0.2, "train": 0.65}), ("fold", None)):
         total = everything if share else image_counts(strata, split[part].notna().to_numpy())
@@ -255,7 +257,7 @@ def test_every_class_finding_view_and_source_gets_its_share_of_images(seed, n_pa
 def test_strata_too_rare_to_share_out_change_nothing_else():
     images, strata = make_clustered(300, 1)
     lonely = strata.assign(odd=[f"level {n}" for n in range(len(strata))])
-    rows = split_by_patient(images, lonely, val=0.15, test=0.2)
+    rows = drawn(images, lonely, val=0.15, test=0.2)
     ap = image_counts(strata, (rows["role"] == "test").to_numpy())["view_AP"]
     assert abs(ap - 0.2 * (strata["view"] == "AP").sum()) <= 6
 
@@ -264,8 +266,8 @@ def test_strata_too_rare_to_share_out_change_nothing_else():
 @given(patients, patients, st.integers(0, 2**31))
 def test_by_hash_added_images_and_patients_change_no_old_role_or_fold(old, new, seed):
     images = make_images([*old, *new])
-    before = split_by_patient(images.iloc[: len(old)], method="hash", seed=seed)
-    after = split_by_patient(images.sample(frac=1, random_state=1), method="hash", seed=seed)
+    before = drawn(images.iloc[: len(old)], method="hash", seed=seed)
+    after = drawn(images.sample(frac=1, random_state=1), method="hash", seed=seed)
     merged = before.merge(after, on="image_id", suffixes=("", "_after"))
     assert len(merged) == len(old)
     assert merged["role"].equals(merged["role_after"])
@@ -274,24 +276,24 @@ def test_by_hash_added_images_and_patients_change_no_old_role_or_fold(old, new, 
 
 def test_by_hash_shares_are_as_asked_and_another_share_of_validation_leaves_the_test_set():
     images = make_images(list(range(4000)))
-    split = split_by_patient(images, val=0.15, test=0.2, method="hash", seed=3)
+    split = drawn(images, val=0.15, test=0.2, method="hash", seed=3)
     shares = split["role"].value_counts(normalize=True)
     assert shares["test"] == pytest.approx(0.2, abs=0.02)
     assert shares["val"] == pytest.approx(0.15, abs=0.02)
     assert split["fold"].value_counts(normalize=True).max() == pytest.approx(0.2, abs=0.02)
-    more = split_by_patient(images, val=0.3, test=0.2, method="hash", seed=3)
+    more = drawn(images, val=0.3, test=0.2, method="hash", seed=3)
     assert (more["role"] == "test").equals(split["role"] == "test")
-    other = split_by_patient(images, val=0.15, test=0.2, method="hash", seed=4)
+    other = drawn(images, val=0.15, test=0.2, method="hash", seed=4)
     assert not other["role"].equals(split["role"])
 
 
 def test_by_hash_linked_patients_follow_the_id_that_sorts_first():
     images = make_images(list(range(200)))
-    alone = split_by_patient(images, method="hash").set_index("image_id")["role"]
+    alone = drawn(images, method="hash").set_index("image_id")["role"]
     linked = pd.Series(
         "one image", index=images.loc[images["patient_id"].isin(["p17", "p4"]), "image_id"]
     )
-    together = split_by_patient(images, method="hash", linked=linked).set_index("image_id")["role"]
+    together = drawn(images, method="hash", linked=linked).set_index("image_id")["role"]
     changed = together.index[together != alone]
     assert set(changed) <= {"i00004"}  # "p17" sorts before "p4"
     assert together["i00004"] == together["i00017"] == alone["i00017"]
@@ -299,9 +301,9 @@ def test_by_hash_linked_patients_follow_the_id_that_sorts_first():
 
 def test_by_hash_a_doubtful_image_is_never_judged_on_and_moves_nobody():
     images = make_images([n // 2 for n in range(400)])
-    sure = split_by_patient(images, method="hash", val=0.3, test=0.3)
+    sure = drawn(images, method="hash", val=0.3, test=0.3)
     images.loc[::2, "patient_id_source"] = "mapped_unverified"
-    split = split_by_patient(images, method="hash", val=0.3, test=0.3)
+    split = drawn(images, method="hash", val=0.3, test=0.3)
     assert split["role"][1::2].equals(sure["role"][1::2])
     assert set(split["role"][::2]) == {"train", "unused"}
     assert (split["role"][::2] == "train").equals(sure["role"][::2] == "train")
@@ -318,7 +320,7 @@ def test_extending_keeps_old_roles_and_lets_no_patient_or_image_have_two(
     linked = pd.Series([f"k{n}" for n in shown], index=ids)
     rule = SplitRule(seed=seed, method=method)
     first = images.iloc[: len(old)]
-    before = split_by_patient(first, linked=linked, seed=seed, method=method)
+    before = drawn(first, linked=linked, seed=seed, method=method)
     after = extend_split(before, images, None, rule, linked)
     assert sorted(after["image_id"]) == sorted(ids)
     same = before.merge(after, on="image_id", suffixes=("", "_after"))
@@ -335,7 +337,7 @@ def test_new_images_follow_their_patient_and_new_patients_bring_the_shares_to_th
     images, strata = make_clustered(1200, 2)
     number = images["patient_id"].str[1:].astype(int)
     first = images[number < 300]
-    before = split_by_patient(first, strata, val=0.1, test=0.1, seed=2)
+    before = drawn(first, strata, val=0.1, test=0.1, seed=2)
     after = extend_split(before, images, strata, SplitRule(val=0.2, test=0.3, seed=2))
     rows = after.merge(images, on="image_id")
     of_patients = rows.drop_duplicates("patient_id")["role"].value_counts(normalize=True)
@@ -371,7 +373,7 @@ def test_a_split_without_folds_stays_without():
 @pytest.mark.parametrize("method", METHODS)
 def test_over_all_folds_each_image_is_tested_once_and_validated_once(method):
     images, strata = make_large(150)
-    split = split_by_patient(images, strata, val=0, test=0, folds=4, seed=3, method=method)
+    split = drawn(images, strata, val=0, test=0, folds=4, seed=3, method=method)
     roles = pd.concat([fold_as_test(split, fold, 4)["role"] for fold in range(4)], axis=1)
     for role, times in (("test", 1), ("val", 1), ("train", 2)):
         assert ((roles == role).sum(axis=1) == times).all()
