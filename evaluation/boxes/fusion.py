@@ -242,20 +242,13 @@ LEAST_SCORE = 0.001
 
 @dataclass(frozen=True)
 class BoxRule:
-    """A fusion of the boxes of one image and finding, with its settings, and a box scale.
+    """A fusion of the boxes of one image and finding, with its settings, and a box scale."""
 
-    Attributes:
-        method: ``none`` takes the stored boxes.
-        iou: Overlap above which boxes meet; not for ``none``.
-        min_score: Boxes below it do not enter ``wbf``.
-        confidence: How ``wbf`` combines scores.
-        scale: Factor on width and height, about the centre; boxes are clipped to the image.
-    """
-
-    method: _Method = "none"
-    iou: float | None = None
-    min_score: float = 0.0
-    confidence: Confidence = "avg"
+    method: _Method = "none"  # `none` takes the stored boxes
+    iou: float | None = None  # overlap above which boxes meet; not for `none`
+    min_score: float = 0.0  # boxes below it do not enter `wbf`
+    confidence: Confidence = "avg"  # how `wbf` combines scores
+    # factor on width and height, about the centre; boxes are clipped to the image
     scale: float = 1.0
 
     @property

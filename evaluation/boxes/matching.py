@@ -29,53 +29,33 @@ Counts = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class _RankedBoxes:
-    """Boxes by image and falling score; equal scores in the order of their rows.
+    """Boxes by image and falling score; equal scores in the order of their rows."""
 
-    Attributes:
-        image: Position of the box's image, shape ``(N,)``.
-        rank: Position within the image, 0 the most confident, below `MAX_BOXES`.
-        score: Shape ``(N,)``.
-        corners: Shape ``(N, 4)`` xyxy, original px.
-    """
-
-    image: npt.NDArray[np.int64]
+    image: npt.NDArray[np.int64]  # position of the box's image, shape `(N,)`
+    # position within the image, 0 the most confident, below `MAX_BOXES`
     rank: npt.NDArray[np.int64]
-    score: Floats
-    corners: Floats
+    score: Floats  # `(N,)`
+    corners: Floats  # shape `(N, 4)` xyxy, original px
 
 
 @dataclass(frozen=True)
 class TrueBoxes:
-    """True boxes by image.
+    """True boxes by image."""
 
-    Attributes:
-        image: Position of the box's image, rising, shape ``(N,)``.
-        corners: Shape ``(N, 4)`` xyxy, original px.
-        per_image: How many an image has, shape ``(images,)``.
-    """
-
-    image: npt.NDArray[np.int64]
-    corners: Floats
-    per_image: npt.NDArray[np.int64]
+    image: npt.NDArray[np.int64]  # position of the box's image, rising, shape `(N,)`
+    corners: Floats  # shape `(N, 4)` xyxy, original px
+    per_image: npt.NDArray[np.int64]  # how many an image has, shape `(images,)`
 
 
 @dataclass(frozen=True)
 class BoxPairs:
-    """Every predicted with every true box of its image.
+    """Every predicted with every true box of its image."""
 
-    Attributes:
-        boxes: The predicted boxes.
-        truth: The true boxes.
-        box: Predicted box of each pair, rising, shape ``(pairs,)``.
-        true: True box of each pair, shape ``(pairs,)``.
-        iou: Shape ``(pairs,)``.
-    """
-
-    boxes: _RankedBoxes
-    truth: TrueBoxes
-    box: npt.NDArray[np.int64]
-    true: npt.NDArray[np.int64]
-    iou: Floats
+    boxes: _RankedBoxes  # the predicted boxes
+    truth: TrueBoxes  # the true boxes
+    box: npt.NDArray[np.int64]  # predicted box of each pair, rising, shape `(pairs,)`
+    true: npt.NDArray[np.int64]  # true box of each pair, shape `(pairs,)`
+    iou: Floats  # `(pairs,)`
 
 
 def rank_boxes(boxes: Boxes, n_images: int) -> _RankedBoxes:
@@ -120,21 +100,14 @@ def pair_boxes(boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index) ->
 
 @dataclass(frozen=True)
 class BoxMatches:
-    """Predicted boxes in falling score with what each of them hit.
+    """Predicted boxes in falling score with what each of them hit."""
 
-    Attributes:
-        hit: Whether a box found a true box, shape ``(boxes, thresholds)``.
-        image: Position of the box's image in the ids that were matched, shape ``(boxes,)``.
-        score: Falling, shape ``(boxes,)``.
-        n_true: True boxes per image, shape ``(images,)``.
-        iou_thresholds: Shape ``(thresholds,)``.
-    """
-
-    hit: npt.NDArray[np.bool_]
+    hit: npt.NDArray[np.bool_]  # whether a box found a true box, shape `(boxes, thresholds)`
+    # position of the box's image in the ids that were matched, shape `(boxes,)`
     image: npt.NDArray[np.int64]
-    score: Floats
-    n_true: npt.NDArray[np.int64]
-    iou_thresholds: Floats
+    score: Floats  # falling, shape `(boxes,)`
+    n_true: npt.NDArray[np.int64]  # true boxes per image, shape `(images,)`
+    iou_thresholds: Floats  # `(thresholds,)`
 
 
 def match_boxes(

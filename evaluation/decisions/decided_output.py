@@ -30,26 +30,18 @@ _UNDECIDED_CUT = 0.5
 
 @dataclass(frozen=True)
 class DecidedOutput:
-    """What one system gave on all images, indexed by image for quick looking up.
+    """What one system gave on all images, indexed by image for quick looking up."""
 
-    Attributes:
-        name: Display name.
-        decisions: ``score`` and, as far as known, ``probability``, ``decision``, ``localised``,
-            ``point_x``, ``point_y``; a row an image.
-        boxes: ``image_id``, corners, ``score``; a detector's ``finding``, too.
-        maps: Rows of the maps table, one per image; `None` without maps.
-        levels: Contours: raw map value by probability; see `contour_levels`.
-        calibrated: Whether those are calibrated probabilities; else they are scores.
-        threshold: On the score; `None` where undecided.
-    """
-
-    name: str
+    name: str  # display name
+    # `score` and, as far as known, `probability`, `decision`, `localised`, `point_x`, `point_y`; a
+    # row an image
     decisions: pd.DataFrame
-    boxes: pd.DataFrame
-    maps: pd.DataFrame | None = None
+    boxes: pd.DataFrame  # `image_id`, corners, `score`; a detector's `finding`, too
+    maps: pd.DataFrame | None = None  # rows of the maps table, one per image; `None` without maps
+    # contours: raw map value by probability; see `contour_levels`
     levels: dict[float, float] = field(default_factory=dict)
-    calibrated: bool = False
-    threshold: float | None = None
+    calibrated: bool = False  # whether those are calibrated probabilities; else they are scores
+    threshold: float | None = None  # on the score; `None` where undecided
 
     # A row of a table takes longer to find by pandas than all that is then done with it.
     @cached_property

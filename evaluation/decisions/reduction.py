@@ -18,14 +18,10 @@ _TOP_K = 3
 
 @dataclass(frozen=True)
 class Reduction:
-    """A reduction rule with its setting.
+    """A reduction rule with its setting."""
 
-    Attributes:
-        rule: How the box scores of an image combine.
-        min_score: Boxes below it do not take part (noisy-or over 300 boxes at 0.01 is 0.95).
-    """
-
-    rule: _Rule
+    rule: _Rule  # how the box scores of an image combine
+    # boxes below it do not take part (noisy-or over 300 boxes at 0.01 is 0.95)
     min_score: float = 0.0
 
     def to_dict(self) -> dict[str, Any]:

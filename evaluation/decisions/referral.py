@@ -30,19 +30,12 @@ class CoverageCurve(NamedTuple):
 
 @dataclass(frozen=True)
 class Referral:
-    """From which doubt on images are referred, or why none are.
+    """From which doubt on images are referred, or why none are."""
 
-    Attributes:
-        share: Of validation images, at most so many are referred.
-        by: What doubt is: ``spread`` or ``nearness``.
-        cut: ``doubt >= cut`` is referred; `None` where there is none.
-        reason: Why there is none.
-    """
-
-    share: float
-    by: str
-    cut: float | None
-    reason: str | None = None
+    share: float  # of validation images, at most so many are referred
+    by: str  # what doubt is: `spread` or `nearness`
+    cut: float | None  # `doubt >= cut` is referred; `None` where there is none
+    reason: str | None = None  # why there is none
 
     def to_dict(self) -> dict[str, Any]:
         """For ``decisions/<target>.json``."""

@@ -38,17 +38,11 @@ _STREAM = 1
 
 @dataclass(frozen=True)
 class ValidationScores:
-    """What thresholds are chosen on: validation images, or studies or patients, of one system.
+    """What thresholds are chosen on: validation images, or studies or patients, of one system."""
 
-    Attributes:
-        y_true: Shape ``(M,)``, bool.
-        scores: Shape ``(M,)``, float64.
-        patients: Name of the patient of each, shape ``(M,)``.
-    """
-
-    y_true: npt.NDArray[np.bool_]
-    scores: Floats
-    patients: npt.NDArray[np.str_]
+    y_true: npt.NDArray[np.bool_]  # shape `(M,)`, bool
+    scores: Floats  # shape `(M,)`, float64
+    patients: npt.NDArray[np.str_]  # name of the patient of each, shape `(M,)`
 
     def __post_init__(self) -> None:
         truth, scores = check_truth_and_scores(self.y_true, self.scores)

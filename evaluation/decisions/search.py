@@ -102,19 +102,12 @@ class Search:
 
 @dataclass(frozen=True)
 class _Space:
-    """The settings, the simpler first.
+    """The settings, the simpler first."""
 
-    Attributes:
-        fusions: Without their scale.
-        scales: Factors on width and height of boxes.
-        reductions: From boxes to an image score.
-        cuts: Scores from which boxes are called in the RSNA score, rising.
-    """
-
-    fusions: tuple[BoxRule, ...]
-    scales: tuple[float, ...]
-    reductions: tuple[Reduction, ...]
-    cuts: tuple[float, ...]
+    fusions: tuple[BoxRule, ...]  # without their scale
+    scales: tuple[float, ...]  # factors on width and height of boxes
+    reductions: tuple[Reduction, ...]  # from boxes to an image score
+    cuts: tuple[float, ...]  # scores from which boxes are called in the RSNA score, rising
 
 
 def _search_space(name: _SpaceName) -> _Space:
@@ -137,25 +130,15 @@ def _search_space(name: _SpaceName) -> _Space:
 
 @dataclass(frozen=True)
 class SearchImages:
-    """The validation images of a search and a detector's stored boxes on them.
+    """The validation images of a search and a detector's stored boxes on them."""
 
-    Attributes:
-        image_ids: Sorted, shape ``(N,)``.
-        y_true: Shape ``(N,)``.
-        folds: Fold of each image; all images of a patient in one, shape ``(N,)``.
-        trusted: Whether localisation may be judged on an image, shape ``(N,)``.
-        truth: True boxes, original px.
-        boxes: ``image_id``, ``finding``, corners, ``score``.
-        sizes: ``image_id``, ``width``, ``height`` of the originals, px.
-    """
-
-    image_ids: pd.Index
-    y_true: npt.NDArray[np.bool_]
-    folds: npt.NDArray[np.int64]
-    trusted: npt.NDArray[np.bool_]
-    truth: pd.DataFrame
-    boxes: pd.DataFrame
-    sizes: pd.DataFrame
+    image_ids: pd.Index  # sorted, shape `(N,)`
+    y_true: npt.NDArray[np.bool_]  # `(N,)`
+    folds: npt.NDArray[np.int64]  # fold of each image; all images of a patient in one, shape `(N,)`
+    trusted: npt.NDArray[np.bool_]  # whether localisation may be judged on an image, shape `(N,)`
+    truth: pd.DataFrame  # true boxes, original px
+    boxes: pd.DataFrame  # `image_id`, `finding`, corners, `score`
+    sizes: pd.DataFrame  # `image_id`, `width`, `height` of the originals, px
 
     @classmethod
     def of(cls, output: SystemOutput, y_true: pd.Series, test_set: TestSet) -> SearchImages:
@@ -219,23 +202,14 @@ class _Setting(NamedTuple):
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search chose.
+    """What a search chose."""
 
-    Attributes:
-        rule: Fusion and box scale.
-        reduction: From boxes to an image score.
-        cut: Score from which boxes are called in the RSNA score; `None` without lesions.
-        folds: Fold of each image, shape ``(images,)``.
-        record: For ``decisions/<target>.json``: what was searched, and the figures.
-        best: The best settings with their figures, best first.
-    """
-
-    rule: BoxRule
-    reduction: Reduction
-    cut: float | None
-    folds: npt.NDArray[np.int64]
-    record: dict[str, Any]
-    best: list[dict[str, Any]]
+    rule: BoxRule  # fusion and box scale
+    reduction: Reduction  # from boxes to an image score
+    cut: float | None  # score from which boxes are called in the RSNA score; `None` without lesions
+    folds: npt.NDArray[np.int64]  # fold of each image, shape `(images,)`
+    record: dict[str, Any]  # for `decisions/<target>.json`: what was searched, and the figures
+    best: list[dict[str, Any]]  # the best settings with their figures, best first
 
 
 def run_search(
@@ -367,19 +341,12 @@ def _of_places(
 
 @dataclass(frozen=True)
 class ReducedScores:
-    """A reduction, the validation scores that it gives, and how it was chosen.
+    """A reduction, the validation scores that it gives, and how it was chosen."""
 
-    Attributes:
-        reduction: `None` for a system that gives image scores.
-        scores: Of the validation images.
-        tried: Every setting with its figure.
-        record: How it was chosen, where the options name rules.
-    """
-
-    reduction: Reduction | None
-    scores: pd.Series
-    tried: list[dict[str, Any]]
-    record: dict[str, Any] | None = None
+    reduction: Reduction | None  # `None` for a system that gives image scores
+    scores: pd.Series  # of the validation images
+    tried: list[dict[str, Any]]  # every setting with its figure
+    record: dict[str, Any] | None = None  # how it was chosen, where the options name rules
 
 
 def choose_reduction(

@@ -28,33 +28,23 @@ _DECLARED = re.compile(rf"threshold=({_SHARE})")
 
 
 class Policy(NamedTuple):
-    """What a policy's name asks for.
+    """What a policy's name asks for."""
 
-    Attributes:
-        kind: ``max_f1``, ``youden``, ``sensitivity``, ``specificity``, ``cost`` or ``threshold``.
-        value: The floor, the cost of a missed positive in false alarms, or the declared
-            threshold; `None` for the first two.
-        prevalence: Of positives where the rule will be used; `None`: that of validation.
-    """
-
-    kind: str
+    kind: str  # `max_f1`, `youden`, `sensitivity`, `specificity`, `cost` or `threshold`
+    # the floor, the cost of a missed positive in false alarms, or the declared threshold; `None`
+    # for the first two
     value: float | None = None
+    # of positives where the rule will be used; `None`: that of validation
     prevalence: float | None = None
 
 
 @dataclass(frozen=True)
 class ThresholdChoice:
-    """A policy's threshold, or why validation gives none.
+    """A policy's threshold, or why validation gives none."""
 
-    Attributes:
-        policy: The policy's name.
-        threshold: ``score >= threshold`` is positive; `None` where there is none.
-        reason: Why there is none; `None` where there is one.
-    """
-
-    policy: str
-    threshold: float | None
-    reason: str | None = None
+    policy: str  # the policy's name
+    threshold: float | None  # `score >= threshold` is positive; `None` where there is none
+    reason: str | None = None  # why there is none; `None` where there is one
 
 
 def check_policy(policy: str) -> Policy:

@@ -59,16 +59,11 @@ _CHOOSE = "choose"
 
 @dataclass(frozen=True)
 class _ValidationRows:
-    """The validation images that a system ran on and whose label is known.
+    """The validation images that a system ran on and whose label is known."""
 
-    Attributes:
-        labels: Of every validation image, NaN where unknown.
-        y_true: Of the images that count, by image id.
-        counts: How many images, patients and positives, and how many the system did not run on.
-    """
-
-    labels: pd.Series
-    y_true: pd.Series
+    labels: pd.Series  # of every validation image, NaN where unknown
+    y_true: pd.Series  # of the images that count, by image id
+    # how many images, patients and positives, and how many the system did not run on
     counts: dict[str, Any]
 
     @property
@@ -79,19 +74,12 @@ class _ValidationRows:
 
 @dataclass(frozen=True)
 class _ScoredImages:
-    """One score per validation image.
+    """One score per validation image."""
 
-    Attributes:
-        output: What the system says, with its boxes fused as chosen.
-        reduced: The scores, and how boxes became them.
-        found: The search over boxes, where there was one.
-        folds: Of patients, where a choice needs them.
-    """
-
-    output: SystemOutput
-    reduced: ReducedScores
-    found: SearchResult | None = None
-    folds: npt.NDArray[np.int64] | None = None
+    output: SystemOutput  # what the system says, with its boxes fused as chosen
+    reduced: ReducedScores  # the scores, and how boxes became them
+    found: SearchResult | None = None  # the search over boxes, where there was one
+    folds: npt.NDArray[np.int64] | None = None  # of patients, where a choice needs them
 
 
 @dataclass(frozen=True)

@@ -25,17 +25,12 @@ _Value = TypeVar("_Value", bound=np.generic)
 
 @dataclass(frozen=True)
 class Units:
-    """Which images make which units.
+    """Which images make which units."""
 
-    Attributes:
-        names: Of the units that are judged, sorted, shape ``(U,)``.
-        of_image: Unit of each image, -1 for an image of a unit that is left out, shape ``(N,)``.
-        n_left_out: Units left out for an unknown label.
-    """
-
-    names: pd.Index
+    names: pd.Index  # of the units that are judged, sorted, shape `(U,)`
+    # unit of each image, -1 for an image of a unit that is left out, shape `(N,)`
     of_image: npt.NDArray[np.int64]
-    n_left_out: int = 0
+    n_left_out: int = 0  # units left out for an unknown label
 
     def highest(self, values: npt.ArrayLike) -> Floats:
         """The highest value of each unit's images, shape ``(U,)``.

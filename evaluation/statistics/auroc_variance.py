@@ -171,24 +171,16 @@ def freedom_of(contributions: Floats) -> float:
 
 @dataclass(frozen=True)
 class AurocParts:
-    """An AUROC, or a difference of two on the same images, and what each patient adds to it.
+    """An AUROC, or a difference of two on the same images, and what each patient adds to it."""
 
-    Attributes:
-        value: The AUROC or the difference.
-        of_positive: Per patient, the sum over its positive images of (share of the negatives
-            that the image outscores - value) / positives, shape ``(patients,)``.
-        of_negative: Likewise over its negative images.
-        images: Positive and negative images of each patient, shape ``(patients, 2)``.
-        trials: Pairs of a positive and a negative patient, no patient in two pairs.
-        bounded: Whether it is an AUROC, not a difference.
-    """
-
-    value: float
+    value: float  # the AUROC or the difference
+    # per patient, the sum over its positive images of (share of the negatives that the image
+    # outscores - value) / positives, shape `(patients,)`
     of_positive: Floats
-    of_negative: Floats
-    images: Floats
-    trials: int = 0
-    bounded: bool = True
+    of_negative: Floats  # likewise over its negative images
+    images: Floats  # positive and negative images of each patient, shape `(patients, 2)`
+    trials: int = 0  # pairs of a positive and a negative patient, no patient in two pairs
+    bounded: bool = True  # whether it is an AUROC, not a difference
 
     @property
     def effective_patients(self) -> float:

@@ -45,18 +45,13 @@ class PlattScaling:
 
     A score of 0 is an image without a box: its log-odds are unknown, so it takes no part in the
     slope. A temperature is the same without an intercept, ``slope = 1 / temperature``.
-
-    Attributes:
-        slope: On the logit of the score.
-        intercept: Likewise.
-        method: How the two were found.
-        no_box: Probability of a score of 0; `None` where no validation image had that score.
-            Where the slope is not negative, no score has a lower probability.
     """
 
-    slope: float
-    intercept: float
-    method: _Method = "platt"
+    slope: float  # on the logit of the score
+    intercept: float  # likewise
+    method: _Method = "platt"  # how the two were found
+    # probability of a score of 0; `None` where no validation image had that score. Where the slope
+    # is not negative, no score has a lower probability
     no_box: float | None = None
 
     def probability(self, scores: npt.ArrayLike) -> Floats:
@@ -82,14 +77,10 @@ class _IsotonicScaling:
     """A rising curve through knots, straight between them and level beyond.
 
     It keeps the order of scores; those between knots of equal probability become ties.
-
-    Attributes:
-        scores: Where the knots are, rising.
-        probabilities: Their probabilities, never falling.
     """
 
-    scores: tuple[float, ...]
-    probabilities: tuple[float, ...]
+    scores: tuple[float, ...]  # where the knots are, rising
+    probabilities: tuple[float, ...]  # their probabilities, never falling
 
     def probability(self, scores: npt.ArrayLike) -> Floats:
         """The calibrated probability of the positive class, shape as `scores`.

@@ -21,22 +21,16 @@ _HASH_KEY = "0" * 16
 
 @dataclass(frozen=True)
 class Chosen:
-    """The chosen setting and its figures.
+    """The chosen setting and its figures."""
 
-    Attributes:
-        best: Its position.
-        folds: Its mean over folds.
-        validation: Its figure on all validation images at once.
-        plain: The same two of the best setting that leaves boxes as they are; `None` without one.
-        held_out: Mean over folds of what the other folds would have chosen: the figure to believe.
-        leaders: Position, mean over folds and figure on all images of the best settings.
-    """
-
-    best: int
-    folds: float | None
-    validation: float | None
+    best: int  # its position
+    folds: float | None  # its mean over folds
+    validation: float | None  # its figure on all validation images at once
+    # the same two of the best setting that leaves boxes as they are; `None` without one
     plain: tuple[float | None, float | None] | None
+    # mean over folds of what the other folds would have chosen: the figure to believe
     held_out: float | None
+    # position, mean over folds and figure on all images of the best settings
     leaders: list[tuple[int, float | None, float | None]]
 
     def record(self) -> dict[str, Any]:

@@ -57,44 +57,31 @@ _TAIL = (1 - LEVEL) / 2
 
 @dataclass(frozen=True)
 class _CurveBand:
-    """A fitted curve with its 95 % band, pointwise, each of shape ``(N,)`` and within [0, 1].
+    """A fitted curve with its 95 % band, pointwise, each of shape ``(N,)`` and within [0, 1]."""
 
-    Attributes:
-        values: The curve.
-        low: Low end of the band.
-        high: High end.
-        extrapolated: Whether the amount lies outside the sizes that were fitted.
-    """
-
-    values: Floats
-    low: Floats
-    high: Floats
+    values: Floats  # the curve
+    low: Floats  # low end of the band
+    high: Floats  # high end
+    # whether the amount lies outside the sizes that were fitted
     extrapolated: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class LearningCurve:
-    """The curve of one arm, see `fit_learning_curves`.
+    """The curve of one arm, see `fit_learning_curves`."""
 
-    Attributes:
-        amounts: Annotated images at each size that was fitted, ascending.
-        line: ``(ln a, b)``; `None` without a fit. ``b`` is below 0 where more images give less.
-        draws: Of the line, shape ``(draws, 2)``; row by row jointly with those of other arms.
-        seeds: "random", or "fixed" with one training at each size: the curve is that of these
-            trained models, its uncertainty that over patients alone.
-        lack_of_fit: p-value of the test that the means lie on such a line; `None` with two sizes,
-            through which a line always goes.
-        left_out: Why sizes were left out, a sentence each.
-        reason: Why there is no fit; empty where there is one.
-    """
-
-    amounts: Floats
+    amounts: Floats  # annotated images at each size that was fitted, ascending
+    # `(ln a, b)`; `None` without a fit. `b` is below 0 where more images give less
     line: tuple[float, float] | None
-    draws: Floats
+    draws: Floats  # of the line, shape `(draws, 2)`; row by row jointly with those of other arms
+    # "random", or "fixed" with one training at each size: the curve is that of these trained
+    # models, its uncertainty that over patients alone
     seeds: Effect
+    # p-value of the test that the means lie on such a line; `None` with two sizes, through which a
+    # line always goes
     lack_of_fit: float | None = None
-    left_out: tuple[str, ...] = ()
-    reason: str = ""
+    left_out: tuple[str, ...] = ()  # why sizes were left out, a sentence each
+    reason: str = ""  # why there is no fit; empty where there is one
 
     @property
     def fits(self) -> bool:
@@ -118,23 +105,18 @@ class LearningCurve:
 
 @dataclass(frozen=True)
 class Crossing:
-    """Where along the annotation effort one fitted curve overtakes another; see `crossing`.
+    """Where along the annotation effort one fitted curve overtakes another; see `crossing`."""
 
-    Attributes:
-        effort: The estimate; `None` without two curves, or where they are parallel. Infinite, or
-            0, where it is beyond all numbers.
-        interval: The 95 % interval; ``(0, inf)`` where it is not shown which curve is the steeper:
-            they may cross anywhere or nowhere. `None` without two curves.
-        ahead: The arm whose curve is higher beyond the estimate.
-        measured: The effort, from and to, at which both arms have sizes; `None` if there is none.
-        reason: Why a crossing is not shown; empty where it is.
-    """
-
+    # the estimate; `None` without two curves, or where they are parallel. Infinite, or 0, where it
+    # is beyond all numbers
     effort: float | None
+    # the 95 % interval; `(0, inf)` where it is not shown which curve is the steeper: they may cross
+    # anywhere or nowhere. `None` without two curves
     interval: tuple[float, float] | None
-    ahead: Literal["first", "second"] | None
+    ahead: Literal["first", "second"] | None  # the arm whose curve is higher beyond the estimate
+    # the effort, from and to, at which both arms have sizes; `None` if there is none
     measured: tuple[float, float] | None
-    reason: str
+    reason: str  # why a crossing is not shown; empty where it is
 
     @property
     def shown(self) -> bool:

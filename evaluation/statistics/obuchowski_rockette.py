@@ -55,17 +55,11 @@ _LEAST = 1e-24
 
 @dataclass(frozen=True)
 class OrEstimate:
-    """A mean over readers, or a difference of two.
+    """A mean over readers, or a difference of two."""
 
-    Attributes:
-        value: The estimate.
-        error: Standard error; `None` where nothing varies.
-        freedom: Degrees of freedom; infinite: the normal distribution.
-    """
-
-    value: float
-    error: float | None
-    freedom: float
+    value: float  # the estimate
+    error: float | None  # standard error; `None` where nothing varies
+    freedom: float  # degrees of freedom; infinite: the normal distribution
 
     def interval_at(self, level: float = LEVEL) -> tuple[float, float] | None:
         """The interval, `None` without a standard error."""
@@ -84,56 +78,36 @@ class OrEstimate:
 
 @dataclass(frozen=True)
 class _OverallTest:
-    """Test that all systems have the same mean.
+    """Test that all systems have the same mean."""
 
-    Attributes:
-        statistic: F, or chi-square where readers are fixed.
-        freedom: Of the numerator, and of the denominator; infinite for chi-square.
-        p_value: `None` where nothing varies.
-    """
-
-    statistic: float
-    freedom: tuple[int, float]
-    p_value: float | None
+    statistic: float  # f, or chi-square where readers are fixed
+    freedom: tuple[int, float]  # of the numerator, and of the denominator; infinite for chi-square
+    p_value: float | None  # `None` where nothing varies
 
 
 @dataclass(frozen=True)
 class Components:
-    """Variance components of a crossed study; ``reader`` and ``interaction`` may be negative.
+    """Variance components of a crossed study; ``reader`` and ``interaction`` may be negative."""
 
-    Attributes:
-        reader: ``Var(R)``, between readers.
-        interaction: ``Var(TR)``, between readers in what a system changes.
-        cov1: Covariance over cases of two systems, same reader.
-        cov2: Of two readers, same system.
-        cov3: Of two readers, each with another system.
-        error: Variance over cases of one figure.
-    """
-
-    reader: float
-    interaction: float
-    cov1: float
-    cov2: float
-    cov3: float
-    error: float
+    reader: float  # `Var(R)`, between readers
+    interaction: float  # `Var(TR)`, between readers in what a system changes
+    cov1: float  # covariance over cases of two systems, same reader
+    cov2: float  # of two readers, same system
+    cov3: float  # of two readers, each with another system
+    error: float  # variance over cases of one figure
 
 
 @dataclass(frozen=True)
 class OrAnalysis:
-    """What `analyse_crossed` and `analyse_nested` give.
+    """What `analyse_crossed` and `analyse_nested` give."""
 
-    Attributes:
-        systems: The mean over readers of each system.
-        differences: First minus second, by the positions of two systems.
-        overall: Test that all systems are equal; `None` of a single one, or where nothing varies.
-            For nested readers, of unweighted means.
-        components: Of a crossed study with at least two systems.
-    """
-
-    systems: tuple[OrEstimate, ...]
+    systems: tuple[OrEstimate, ...]  # the mean over readers of each system
+    # first minus second, by the positions of two systems
     differences: dict[tuple[int, int], OrEstimate]
+    # test that all systems are equal; `None` of a single one, or where nothing varies. For nested
+    # readers, of unweighted means
     overall: _OverallTest | None
-    components: Components | None = None
+    components: Components | None = None  # of a crossed study with at least two systems
 
 
 def jackknife_covariance(replicates: npt.ArrayLike) -> Floats:

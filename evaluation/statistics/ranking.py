@@ -154,19 +154,13 @@ class RankedScores:
 
 
 class RankingSums(NamedTuple):
-    """A ranking under rows of weights.
+    """A ranking under rows of weights."""
 
-    Attributes:
-        ranked: The ranking.
-        on_positive: Weight of each positive, from the highest score down, shape ``(R, P)``.
-        positives: Running sums of that, with a leading 0, shape ``(R, P + 1)``.
-        negatives: The same of negatives, shape ``(R, N + 1)``.
-    """
-
-    ranked: RankedScores
+    ranked: RankedScores  # the ranking
+    # weight of each positive, from the highest score down, shape `(R, P)`
     on_positive: npt.NDArray[np.int32]
-    positives: npt.NDArray[np.int32]
-    negatives: npt.NDArray[np.int32]
+    positives: npt.NDArray[np.int32]  # running sums of that, with a leading 0, shape `(R, P + 1)`
+    negatives: npt.NDArray[np.int32]  # the same of negatives, shape `(R, N + 1)`
 
     def figures(self) -> dict[str, Floats]:
         """``auroc`` and ``average_precision``, as `RankedScores.figures`."""

@@ -35,21 +35,14 @@ _LEAST = 4
 
 @dataclass(frozen=True)
 class PlannedStudy:
-    """A study as it is planned: what its estimate varies by.
+    """A study as it is planned: what its estimate varies by."""
 
-    Attributes:
-        patients: Test patients.
-        positives: Those of them with the disease.
-        error: Standard error that its difference, or its AUROC, will have.
-        freedom: Degrees of freedom of its t test; infinite: the normal distribution.
-        auroc: Of the one system that is measured, whose interval is taken on the logit; `None`
-            where two are compared.
-    """
-
-    patients: int
-    positives: int
-    error: float
-    freedom: float
+    patients: int  # test patients
+    positives: int  # those of them with the disease
+    error: float  # standard error that its difference, or its AUROC, will have
+    freedom: float  # degrees of freedom of its t test; infinite: the normal distribution
+    # of the one system that is measured, whose interval is taken on the logit; `None` where two are
+    # compared
     auroc: float | None = None
 
     def power(self, difference: float, level: float = LEVEL) -> float:
@@ -200,15 +193,6 @@ def _both_below(h: float, k: float, correlation: Floats) -> Floats:
 class AssumedPlan:
     """A study of one system or two by assumptions; see `_binormal_auroc_covariance`.
 
-    Attributes:
-        aurocs: Of one system, or of the two that are compared.
-        prevalence: Share of the patients that have the disease.
-        correlation: Of the two systems' scores of one image, within a class.
-        images: Images of each patient.
-        within: Correlation of one system's scores of two images of one patient.
-        seeds: Trainings of each system; with one the result is for this trained model.
-        seed_deviation: Standard deviation of a system's true AUROC between trainings.
-
     Example:
         >>> plan = AssumedPlan((0.85, 0.80), prevalence=0.5, correlation=0.5)
         >>> first = fewest_patients(plan, lambda study: study.power(0.05) >= 0.8)
@@ -216,13 +200,13 @@ class AssumedPlan:
         (583, 292)
     """
 
-    aurocs: tuple[float, ...]
-    prevalence: float
-    correlation: float = 0.0
-    images: int = 1
-    within: float = 0.0
-    seeds: int = 1
-    seed_deviation: float = 0.0
+    aurocs: tuple[float, ...]  # of one system, or of the two that are compared
+    prevalence: float  # share of the patients that have the disease
+    correlation: float = 0.0  # of the two systems' scores of one image, within a class
+    images: int = 1  # images of each patient
+    within: float = 0.0  # correlation of one system's scores of two images of one patient
+    seeds: int = 1  # trainings of each system; with one the result is for this trained model
+    seed_deviation: float = 0.0  # standard deviation of a system's true AUROC between trainings
 
     def study(self, patients: int) -> PlannedStudy:
         """The study with so many patients, two of either class or more."""
@@ -356,20 +340,14 @@ def _with_seeds(
 class CrossedPlan:
     """Readers who read all cases with both modalities, planned from a pilot's components.
 
-    Attributes:
-        components: Of the pilot, see `obuchowski_rockette.analyse_crossed`.
-        pilot_cases: Cases of the pilot, with as large a share of positives as is planned.
-        positives: Share of the cases that have the disease.
-        readers: Readers of the planned study; they are random, and so are cases.
-
     Source:
         Hillis, Obuchowski and Berbaum 2011, Acad Radiol 18:129, equation 10.
     """
 
-    components: Components
-    pilot_cases: int
-    positives: float
-    readers: int
+    components: Components  # of the pilot, see `obuchowski_rockette.analyse_crossed`
+    pilot_cases: int  # cases of the pilot, with as large a share of positives as is planned
+    positives: float  # share of the cases that have the disease
+    readers: int  # readers of the planned study; they are random, and so are cases
 
     def study(self, patients: int) -> PlannedStudy:
         """The study with so many cases."""

@@ -27,38 +27,25 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class ColumnNames:
-    """Which columns of a table mean what.
+    """Which columns of a table mean what."""
 
-    Attributes:
-        image: Image ids.
-        score: Scores in [0, 1].
-        finding: Findings; where the table has no such column, every row is of one finding.
-    """
-
-    image: str = "image_id"
-    score: str = "score"
+    image: str = "image_id"  # image ids
+    score: str = "score"  # scores in [0, 1]
+    # findings; where the table has no such column, every row is of one finding
     finding: str = "finding"
 
 
 @dataclass
 class RawPredictions:
-    """What a source says, before it is checked against a data set.
+    """What a source says, before it is checked against a data set."""
 
-    Attributes:
-        rows: ``image_id, score[, finding][, x1, y1, x2, y2]`` and ``place``, the row in the source.
-        content: What the source held.
-        in_shares: Whether edges are shares of the image's size, not pixels.
-        listed: Names of images that the source has, with rows or without.
-        advice: How else the names of images could be meant.
-        notes: What was assumed.
-    """
-
+    # `image_id, score[, finding][, x1, y1, x2, y2]` and `place`, the row in the source
     rows: pd.DataFrame
-    content: bytes
-    in_shares: bool = False
-    listed: tuple[str, ...] = ()
-    advice: str = ""
-    notes: list[str] = field(default_factory=list)
+    content: bytes  # what the source held
+    in_shares: bool = False  # whether edges are shares of the image's size, not pixels
+    listed: tuple[str, ...] = ()  # names of images that the source has, with rows or without
+    advice: str = ""  # how else the names of images could be meant
+    notes: list[str] = field(default_factory=list)  # what was assumed
 
 
 def read_source(

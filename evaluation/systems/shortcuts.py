@@ -53,19 +53,12 @@ _NUMBERS = {"age_years", "pixels", "aspect", "spacing_col_mm", "file_bytes", "me
 
 @dataclass(frozen=True)
 class _Fact:
-    """One fact about each image.
+    """One fact about each image."""
 
-    Attributes:
-        name: What it is, for a person.
-        codes: Which row of the table says it, int, shape ``(N,)``.
-        table: Predictors, float64, shape ``(levels, columns)``.
-        known: Whether the fact is known, bool, shape ``(N,)``.
-    """
-
-    name: str
-    codes: np.ndarray
-    table: np.ndarray
-    known: np.ndarray
+    name: str  # what it is, for a person
+    codes: np.ndarray  # which row of the table says it, int, shape `(N,)`
+    table: np.ndarray  # predictors, float64, shape `(levels, columns)`
+    known: np.ndarray  # whether the fact is known, bool, shape `(N,)`
 
     @classmethod
     def of(cls, name: str, values: pd.Series) -> _Fact | None:
@@ -86,17 +79,11 @@ class _Fact:
 
 @dataclass(frozen=True)
 class _Truth:
-    """The labels of a target, and what belongs together.
+    """The labels of a target, and what belongs together."""
 
-    Attributes:
-        positive: bool, shape ``(N,)``.
-        fold: 0 to ``MOST_FOLDS - 1``, the same for all images of a patient, shape ``(N,)``.
-        patient: Codes from 0, shape ``(N,)``.
-    """
-
-    positive: np.ndarray
-    fold: np.ndarray
-    patient: np.ndarray
+    positive: np.ndarray  # bool, shape `(N,)`
+    fold: np.ndarray  # 0 to `MOST_FOLDS - 1`, the same for all images of a patient, shape `(N,)`
+    patient: np.ndarray  # codes from 0, shape `(N,)`
 
     def of(self, rows: np.ndarray) -> _Truth:
         """The labels of some of the images."""
