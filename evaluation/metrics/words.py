@@ -47,6 +47,38 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.replace("-", "−") if float(text) else text.lstrip("-")
 
 
+def span_words(low: float | None, high: float | None) -> str:
+    """Return both ends of an interval; a dash without them.
+
+    Example:
+        >>> span_words(-0.1, 0.1), span_words(None, None)
+        ('−0.100 to 0.100', '–')
+    """
+    return DASH if low is None else f"{number(low)} to {number(high)}"
+
+
+def p_words(p_value: float | None) -> str:
+    """Return a p-value for a table; a dash without one.
+
+    Example:
+        >>> p_words(0.0517), p_words(0.00002), p_words(None)
+        ('0.052', '< 0.001', '–')
+    """
+    return "< 0.001" if p_value is not None and p_value < 0.001 else number(p_value)
+
+
+def p_equation(p_value: float | None) -> str:
+    """Return a p-value inside a sentence.
+
+    Example:
+        >>> p_equation(0.0517), p_equation(0.00002), p_equation(None)
+        ('p = 0.052', 'p < 0.001', 'p unknown')
+    """
+    if p_value is None:
+        return "p unknown"
+    return f"p {'' if p_value < 0.001 else '= '}{p_words(p_value)}"
+
+
 def ends_words(interval: Interval) -> str:
     """Return both ends of an interval; nothing without one.
 
@@ -55,7 +87,7 @@ def ends_words(interval: Interval) -> str:
         >>> ends_words(Interval(0.0, -0.1, 0.1))
         '−0.100 to 0.100'
     """
-    return f"{number(interval.low)} to {number(interval.high)}" if interval.bounded else ""
+    return span_words(interval.low, interval.high) if interval.bounded else ""
 
 
 def score_words(value: float) -> str:

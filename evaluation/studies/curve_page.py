@@ -11,7 +11,7 @@ import numpy as np
 
 from data_prep.contracts.words import counted
 from evaluation.metrics.registry import METRICS, metric_title
-from evaluation.metrics.words import DASH, listing, number
+from evaluation.metrics.words import DASH, listing, p_words
 from evaluation.report.plot import (
     Axis,
     Chart,
@@ -31,7 +31,6 @@ from evaluation.studies.curve_results import (
     MAIN,
     PRESETS,
     WORDS,
-    Compared,
     CurveStudy,
     Kind,
     SizePoint,
@@ -232,7 +231,11 @@ def _differences(study: CurveStudy, metric: str) -> Table | None:
         cells = [f"{size:,.0f}"]
         for rows in pairs.values():
             held = next((row for row in rows if row.n_images == size), None)
-            cells += ["", ""] if held is None else [figure_words(held.gap), _p_words(held)]
+            if held is None:
+                cells += ["", ""]
+            else:
+                shown = ": shown" if held.shown else ""
+                cells += [figure_words(held.gap), p_words(held.p_value) + shown]
         lines.append(tuple(cells))
     if not lines:
         return None
@@ -244,13 +247,6 @@ def _differences(study: CurveStudy, metric: str) -> Table | None:
     title = f"Differences in {metric_title(metric)}"
     boxed = " (mixed arm: boxed)" if any("mixed" in pair for pair in pairs) else ""
     return Table.of(title, "", (f"Annotated images{boxed}", *heads), tuple(lines))
-
-
-def _p_words(found: Compared) -> str:
-    if found.p_value is None:
-        return DASH
-    text = "< 0.001" if found.p_value < 0.001 else number(found.p_value)
-    return f"{text}: shown" if found.shown else text
 
 
 def _columns(study: CurveStudy) -> list[str]:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 
 from evaluation.metrics.registry import metric_title
-from evaluation.metrics.words import inside_sentence, listing, number
+from evaluation.metrics.words import inside_sentence, listing, number, p_equation, span_words
 from evaluation.statistics.bootstrap import Interval
 from evaluation.statistics.learning_curve import Crossing, LearningCurve, crossing
 from evaluation.statistics.multiplicity import holm
@@ -351,8 +351,8 @@ def _misfits(study: CurveStudy, metric: str) -> Iterator[Statement]:
             yield Statement(f"No curve {of} is fitted: {curve.reason}.", about="fit")
         elif not curve.fits:
             yield Statement(
-                f"The points {of} depart from a power law (p {_p(curve.lack_of_fit)}): its curve "
-                "is drawn, and nothing is concluded from it.",
+                f"The points {of} depart from a power law ({p_equation(curve.lack_of_fit)}): its "
+                "curve is drawn, and nothing is concluded from it.",
                 about="fit",
             )
 
@@ -495,11 +495,7 @@ def _difference(rows: Sequence[Compared], title: str, first: Kind, second: Kind)
 def _gap(gap: Interval) -> str:
     """The size of a difference that is shown, without its sign."""
     low, high = sorted((abs(gap.low), abs(gap.high)))
-    return f"{number(abs(gap.estimate))} ({number(low)} to {number(high)})"
-
-
-def _p(value: float | None) -> str:
-    return "unknown" if value is None else "< 0.001" if value < 0.001 else f"= {value:.3f}"
+    return f"{number(abs(gap.estimate))} ({span_words(low, high)})"
 
 
 def _images(count: float) -> str:

@@ -14,7 +14,7 @@ from data_prep.contracts.folders import provenance
 from data_prep.contracts.words import counted
 from evaluation.metrics.image_metrics import rates
 from evaluation.metrics.registry import METRICS, metric_title
-from evaluation.metrics.words import listing, number
+from evaluation.metrics.words import DASH, listing, number, p_words, span_words
 from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
 from evaluation.report.table import Table
 from evaluation.statistics.ranking import Floats, curves
@@ -149,7 +149,7 @@ def _interval(
         return "no interval: nothing varies"
     words = f"{_percent(analysis.level)} interval"
     words = words if of_all < 2 else f"simultaneous {words} of {of_all} comparisons"
-    return f"{words} {number(low)} to {number(high)}"
+    return f"{words} {span_words(low, high)}"
 
 
 def _percent(level: float) -> str:
@@ -321,7 +321,7 @@ def _figure_table(analysis: ReaderAnalysis, metric: str) -> Table:
     means, systems = analysis.of("mean", metric), analysis.of("system", metric)
     readers = list(dict.fromkeys(study.readings["reader"]))
     rows = [
-        (reader, *(single.get((reader, mean.first), "–") for mean in means), *[""] * len(systems))
+        (reader, *(single.get((reader, mean.first), DASH) for mean in means), *[""] * len(systems))
         for reader in readers
     ]
     last = tuple(_with_ends(row) for row in (*means, *systems))
@@ -337,15 +337,15 @@ def _figure_table(analysis: ReaderAnalysis, metric: str) -> Table:
 def _with_ends(row: StudyRow) -> str:
     if row.ci_low is None:
         return number(row.estimate)
-    return f"{number(row.estimate)} ({number(row.ci_low)} to {number(row.ci_high)})"
+    return f"{number(row.estimate)} ({span_words(row.ci_low, row.ci_high)})"
 
 
 def _difference_table(analysis: ReaderAnalysis) -> Table:
     rows = [
         (
             metric_title(row.metric), f"{_title(row.first)} − {_title(row.second)}",
-            number(row.estimate), _ends(row.ci_low, row.ci_high), number(row.std_error, 4),
-            "normal" if row.df is None else f"{row.df:.1f}", _p_words(row.p_value), row.design,
+            number(row.estimate), span_words(row.ci_low, row.ci_high), number(row.std_error, 4),
+            "normal" if row.df is None else f"{row.df:.1f}", p_words(row.p_value), row.design,
         )
         for row in analysis.rows
         if row.kind == "difference"
@@ -357,33 +357,17 @@ def _difference_table(analysis: ReaderAnalysis) -> Table:
     return Table.of("Differences", "", columns, tuple(rows))
 
 
-def _ends(low: float | None, high: float | None) -> str:
-    return "–" if low is None else f"{number(low)} to {number(high)}"
-
-
-def _p_words(p_value: float | None) -> str:
-    """A p-value in words.
-
-    Example:
-        >>> _p_words(0.0517), _p_words(0.00002), _p_words(None)
-        ('0.052', '< 0.001', '–')
-    """
-    if p_value is None:
-        return "–"
-    return "< 0.001" if p_value < 0.001 else f"{p_value:.3f}"
-
-
 def _component_table(analysis: ReaderAnalysis) -> Table:
     rows = []
     for metric, study in analysis.crossed.items():
         if study.components is None:
             continue
         test = study.overall
-        words = "–"
+        words = DASH
         if test is not None:
             upper, lower = test.freedom
             name = f"χ²({upper})" if np.isinf(lower) else f"F({upper}, {lower:.2f})"
-            words = f"{name} = {test.statistic:.2f}, p {_p_words(test.p_value)}"
+            words = f"{name} = {test.statistic:.2f}, p {p_words(test.p_value)}"
         parts = asdict(study.components).values()
         rows.append((metric_title(metric), words, *(f"{value:.3g}" for value in parts)))
     columns = ("Figure", "All modalities equal", "Var(R)", "Var(TR)", "Cov1", "Cov2", "Cov3",

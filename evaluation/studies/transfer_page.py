@@ -11,11 +11,10 @@ import numpy as np
 from data_prep.contracts.folders import provenance
 from data_prep.contracts.words import counted
 from evaluation.metrics.registry import metric_title
-from evaluation.metrics.words import number, policy_words
+from evaluation.metrics.words import DASH, number, p_equation, policy_words, span_words
 from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
-from evaluation.report.table import Table
+from evaluation.report.table import Table, figure_words
 from evaluation.statistics.auroc_variance import ClusteredEstimate
-from evaluation.statistics.bootstrap import Interval
 from evaluation.studies.study_page import Section, ShownChart, Statement, StudyPage, write_study
 from evaluation.studies.transfer_analysis import Transfer, TransferCell
 
@@ -41,7 +40,7 @@ def _sized_drops(transfer: Transfer) -> list[tuple[Statement, float]]:
         )
         if (ends := cell.drop.interval) is not None:
             low, high = sorted(abs(end) for end in ends) if min(ends) * max(ends) > 0 else ends
-            text += f" ({number(low)} to {number(high)})"
+            text += f" ({span_words(low, high)})"
         statement = Statement(f"{text}: {_shown_words(cell, n_drops)}", cell.drop_shown)
         sized.append((statement, abs(cell.drop.value)))
     return sorted(sized, key=lambda item: (not item[0].shown, -item[1]))
@@ -51,7 +50,7 @@ def _shown_words(cell: TransferCell, n_drops: int) -> str:
     """Whether a drop is shown; its interval is of it alone, its p-value of all drops at once."""
     if cell.p_value is None or cell.drop is None:
         return f"{counted(cell.n_images, 'image')} are too few to tell"
-    p = f"p {'< 0.001' if cell.p_value < 0.001 else f'= {cell.p_value:.3f}'}"
+    p = p_equation(cell.p_value)
     if cell.drop_shown:
         return f"shown ({p})"
     low, high = cell.drop.interval or (0.0, 0.0)
@@ -180,13 +179,9 @@ _METHODS = (
 
 def _estimate(figure: ClusteredEstimate | None) -> str:
     if figure is None:
-        return "–"
+        return DASH
     ends = figure.interval
-    return number(figure.value) + ("" if ends is None else f" ({_ends(*ends)})")
-
-
-def _ends(low: float, high: float) -> str:
-    return f"{number(low)} to {number(high)}"
+    return number(figure.value) + ("" if ends is None else f" ({span_words(*ends)})")
 
 
 def _columns(transfer: Transfer) -> tuple[str, ...]:
@@ -222,9 +217,9 @@ def _auroc_table(transfer: Transfer) -> Table:
 
 def _guess(guess: Mapping[str, Any] | None) -> str:
     if guess is None:
-        return "–"
+        return DASH
     low, high = guess["ci_low"], guess["ci_high"]
-    ends = "" if low is None else f" ({_ends(low, high)})"
+    ends = "" if low is None else f" ({span_words(low, high)})"
     return f"{number(guess['auroc'])}{ends} by {guess['fact']}"
 
 
@@ -258,26 +253,24 @@ def _rate_table(transfer: Transfer, metric: str) -> Table:
 
 
 def _frozen(cell: TransferCell | None, metric: str) -> str:
-    found: Interval | None = None if cell is None else cell.frozen.get(metric)
-    if found is None or not found.known:
-        return "–"
-    return number(found.estimate) + (f" ({_ends(found.low, found.high)})" if found.bounded else "")
+    interval = None if cell is None else cell.frozen.get(metric)
+    return DASH if interval is None or not interval.known else figure_words(interval)
 
 
 def _local(cell: TransferCell | None, wanted: int | None, metric: str) -> str:
     found = [] if cell is None else [r for r in cell.refits if r.positives == wanted]
     if not found:
-        return "–"
+        return DASH
     mean, low, high = found[0].figures[metric]
     if np.isnan([mean, low, high]).any():
-        return "–" if np.isnan(mean) else number(mean)
-    ends = _ends(low, high)
+        return DASH if np.isnan(mean) else number(mean)
+    ends = span_words(low, high)
     return f"{number(mean)} ({ends})" if wanted is None else f"{number(mean)} [{ends}]"
 
 
 def _calibration(cell: TransferCell | None) -> str:
     if cell is None or cell.mean_probability is None:
-        return "–"
+        return DASH
     share = cell.n_positive / cell.n_images
     return f"{cell.mean_probability:.0%}; {share:.0%} positive"
 
