@@ -23,7 +23,7 @@ from data_prep.work.addresses import shown
 from evaluation.compare.estimates import Estimates
 from evaluation.metrics.evaluation_set import ALL
 from evaluation.metrics.registry import family, highlighted, metric_title
-from evaluation.metrics.words import number, policy_words, span_words
+from evaluation.metrics.words import DASH, number, policy_words, span_words
 from evaluation.report.files import DECISIONS, METRICS, METRICS_TABLE, PAGE
 from evaluation.report.plot import system_colour
 from evaluation.report.table import Table, figure_words
@@ -225,7 +225,7 @@ def _row(table: pd.DataFrame, system: str, metric: str, policy: str) -> pd.Serie
 def _cell(table: pd.DataFrame, system: str, metric: str, policy: str) -> str:
     row = _row(table, system, metric, policy)
     if row is None or pd.isna(row["mean"]):
-        return "–" if row is None or not row["note"] else row["note"]
+        return DASH if row is None or not row["note"] else row["note"]
     return f"{number(row['mean'])} ({span_words(row['ci_low'], row['ci_high'])})"
 
 

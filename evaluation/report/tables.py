@@ -24,7 +24,7 @@ from evaluation.metrics.registry import (
     in_reading_order,
     metric_title,
 )
-from evaluation.metrics.words import ends_words, number, policy_words, score_words
+from evaluation.metrics.words import DASH, ends_words, number, policy_words, score_words
 from evaluation.report.further_tables import SUBGROUPS
 from evaluation.report.table import Cell, Row, RowGroup, Table, Whisker, figure_words
 from evaluation.report.templates import sentence
@@ -453,7 +453,7 @@ def _p_words(value: Any) -> str:
     """
     real = _real(value)
     if real != real:
-        return "–"
+        return DASH
     return "< 0.0001" if real < 1e-4 else f"{real:.2g}" if real < 0.1 else f"{real:.2f}"
 
 

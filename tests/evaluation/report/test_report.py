@@ -97,6 +97,16 @@ def outline(html):
     return parser
 
 
+@pytest.fixture
+def written(comparison, image_set, report_folder):
+    """Write a report of the comparison, or of a changed one, and return its page."""
+
+    def write(changed=comparison, **options):
+        return write_report(changed, image_set, report_folder, **options).read_text()
+
+    return write
+
+
 def test_report_opens_with_the_answer(html):
     body = html[html.index("<body>") :]
     headline = re.search(r"<h1>(.*?)</h1>", body, re.DOTALL)[1]
@@ -140,20 +150,18 @@ def test_first_table_has_six_rows_at_one_threshold(html):
     assert "0.95" not in re.sub(r"<[^>]*>", "", table).replace("95 %", "")
 
 
-def test_rows_of_the_first_table_are_those_asked_for(comparison, image_set, report_folder):
+def test_rows_of_the_first_table_are_those_asked_for(written):
     rows = table_rows(["f1", "precision@specificity>=0.90"])
-    html = write_report(comparison, image_set, report_folder, rows=rows).read_text()
+    html = written(rows=rows)
     table = html[html.index('id="figures"') : html.index('id="curves"')]
     assert re.findall(r'scope="row">(.*?)</th>', table) == ["F1", "Precision"]
 
 
-def test_threshold_says_what_chose_it_and_its_held_interval_is_folded(
-    comparison, image_set, report_folder
-):
+def test_threshold_says_what_chose_it_and_its_held_interval_is_folded(written, comparison):
     figures = comparison.estimates.systems["CheXNet"]
     for key in [key for key in figures if key.policy == "max_f1"]:
         figures[key] = replace(figures[key], held=(0.6251, 0.7249), n_chosen_on=1234)
-    html = write_report(comparison, image_set, report_folder).read_text()
+    html = written()
     table = html[html.index('id="figures"') : html.index('id="curves"')]
     assert "score ≥ 0.500<small>chosen on 1,234 positive validation images</small>" in table
     assert "held" not in table
@@ -197,11 +205,11 @@ def test_all_else_is_folded_under_titles_and_provenance_is_elsewhere(html, read_
     assert "0123456789abcdef" not in html
 
 
-def test_versions_that_are_the_same_for_all_stand_once(comparison, image_set, report_folder):
+def test_versions_that_are_the_same_for_all_stand_once(written, comparison, report_folder):
     versions = comparison.provenance["versions"]
     comparison.provenance["systems"]["RetinaNet"]["versions"] = dict(versions)
     comparison.provenance["systems"]["CheXNet"]["versions"] = {"numpy": "1.99"}
-    write_report(comparison, image_set, report_folder)
+    written()
     provenance = (report_folder / "details.html").read_text().split('id="provenance"')[1]
     assert provenance.count("<code>2.4</code>") == 1
     assert provenance.count("<code>the same as of this comparison</code>") == 1
@@ -229,17 +237,17 @@ def test_overlays_lie_beside_the_report(html, read_only):
     assert drawn[0] == html.count('<article class="case"')
 
 
-def test_figures_lie_beside_the_report(comparison, image_set, report_folder):
-    write_report(comparison, image_set, report_folder)
+def test_figures_lie_beside_the_report(written, report_folder):
+    written()
     assert len(list((report_folder / "figures").glob("*.png"))) == 3
 
 
-def test_second_report_leaves_no_image_of_the_first(comparison, image_set, report_folder):
+def test_second_report_leaves_no_image_of_the_first(written, report_folder):
     stale = [report_folder / "overlays" / "alarm-normal-99.png", report_folder / "cases-077.html"]
     stale[0].parent.mkdir(parents=True)
     for path in stale:
         path.write_bytes(b"")
-    write_report(comparison, image_set, report_folder)
+    written()
     assert not any(path.exists() for path in stale)
 
 
@@ -250,82 +258,79 @@ def test_the_same_comparison_gives_the_same_bytes(comparison, image_set, tmp_pat
     assert first == second
 
 
-def test_set_without_pixels_says_so(comparison, image_set, report_folder):
+def test_set_without_pixels_says_so(written, image_set):
     image_set.has_pixels = False
-    html = write_report(comparison, image_set, report_folder).read_text()
+    html = written()
     assert "no pixels, so no image is shown" in html
     assert image_set.reads == []
 
 
-def test_names_from_outside_cannot_become_markup(comparison, image_set, report_folder):
+def test_names_from_outside_cannot_become_markup(written, comparison):
     comparison.notes.append(Note("uses", "<script>alert(1)</script>"))
-    html = write_report(comparison, image_set, report_folder).read_text()
+    html = written()
     assert "<script>alert" not in html
 
 
-def test_system_without_threshold_gets_figures_but_no_decisions(
-    comparison, image_set, report_folder
-):
+def test_system_without_threshold_gets_figures_but_no_decisions(written, comparison):
     for policy in comparison.systems["CheXNet"].thresholds:
         comparison.systems["CheXNet"].thresholds[policy] = None
         del comparison.systems["CheXNet"].confusion[policy]
         called = comparison.decisions["system"] == "CheXNet"
         comparison.decisions.loc[called, f"decision_{policy}"] = pd.NA
-    html = write_report(comparison, image_set, report_folder).read_text()
+    html = written()
     assert "No threshold, so no decisions." in html
     assert "undecided" in html
 
 
-def test_nothing_tuned_at_all_still_gives_a_report(comparison, image_set, report_folder):
+def test_nothing_tuned_at_all_still_gives_a_report(written, comparison):
     for result in comparison.systems.values():
         result.thresholds.clear()
         result.confusion.clear()
     metrics = comparison.metrics
     kept = (metrics["policy"] == "") & metrics["metric"].isin(["auroc", "average_precision"])
-    comparison = replace(comparison, estimates=Estimates.from_table(metrics[kept]))
-    html = write_report(comparison, image_set, report_folder).read_text()
+    html = written(replace(comparison, estimates=Estimates.from_table(metrics[kept])))
     assert "No system has a threshold" in html
     assert "No localisation can be judged" in html
     assert 'id="confusion"' not in html
 
 
-def test_undefined_figure_shows_its_reason(comparison, image_set, report_folder):
+def test_undefined_figure_shows_its_reason(written, comparison):
     figures = comparison.estimates.systems["CheXNet"]
     for key in [key for key in figures if key.metric == "precision"]:
         figures[key] = Estimate(note="no image is called positive")
-    html = write_report(comparison, image_set, report_folder).read_text()
+    html = written()
     assert '<b>–</b><small class="note">no image is called positive</small>' in html
 
 
-def test_file_that_has_gone_is_told_and_left_out(comparison, image_set, report_folder):
+def test_file_that_has_gone_is_told_and_left_out(written, image_set):
     def read(image_id):
         if image_id == "p04":
             raise InputError("gone")
         return np.zeros((32, 32), np.uint8)
 
     image_set.read_original = read
-    html = write_report(comparison, image_set, report_folder).read_text()
+    html = written()
     assert "Left out, as the file could not be read: p04" in html
 
 
-def test_report_is_bounded_however_many_images(comparison, image_set, report_folder):
+def test_report_is_bounded_however_many_images(written, comparison, image_set, report_folder):
     copies = [
         comparison.decisions.assign(image_id=comparison.decisions["image_id"] + f"-{copy}")
         for copy in range(200)
     ]
     many = replace(comparison, decisions=pd.concat(copies, ignore_index=True))
     image_set.images = pd.DataFrame({"image_id": many.decisions["image_id"].unique()})
-    write_report(many, image_set, report_folder, thumbnails=20)
+    written(many, thumbnails=20)
     assert len(image_set.reads) <= 7 * CASES_PER_CATEGORY + 20
     assert len(list((report_folder / "thumbs").iterdir())) == 20
     assert all(path.stat().st_size < MAX_BYTES for path in pages(report_folder))
 
 
 def test_further_cases_stand_on_linked_pages_that_need_nothing_else(
-    comparison, image_set, report_folder, monkeypatch
+    written, report_folder, monkeypatch
 ):
     monkeypatch.setattr("evaluation.report.gallery.IN_REPORT", 1)
-    html = write_report(comparison, image_set, report_folder).read_text()
+    html = written()
     further = (report_folder / "cases-002.html").read_text()
     assert 'href="cases-002.html"' in html
     assert 'href="report.html#gallery"' in further
@@ -339,19 +344,17 @@ def test_further_cases_stand_on_linked_pages_that_need_nothing_else(
     assert not set(shown[0]) & set(shown[1])
 
 
-def test_as_few_cases_are_drawn_as_asked_for(comparison, image_set, report_folder):
-    html = write_report(comparison, image_set, report_folder, cases=1, thumbnails=0).read_text()
+def test_as_few_cases_are_drawn_as_asked_for(written, image_set, report_folder):
+    html = written(cases=1, thumbnails=0)
     kinds = re.findall(r'<section class="category" id="cases-(.*?)"', html)
     assert len(image_set.reads) == len(kinds) == html.count('<article class="case"')
     assert pages(report_folder) == [report_folder / "report.html"]
 
 
-def test_opening_chart_shows_the_figure_that_the_protocol_asked_for(
-    comparison, image_set, report_folder
-):
+def test_opening_chart_shows_the_figure_that_the_protocol_asked_for(written, comparison):
     asked = Protocol(metric="f1", policy="max_f1", declared=True)
     told = replace(comparison, protocol=asked)
-    html = write_report(told, image_set, report_folder).read_text()
+    html = written(told)
     strip = html[html.index('<figure class="strip">') : html.index("</figure>")]
     assert "F1 at the threshold for best F1 with 95 % interval" in strip
     assert "<b>0.760</b>" in strip
@@ -394,7 +397,7 @@ def test_worst_image_keeps_to_its_share():
     assert len(less.data_url) < 60_000 * 4 / 3 + 100
 
 
-def test_three_systems_stand_side_by_side(comparison, image_set, report_folder):
+def test_three_systems_stand_side_by_side(written, comparison):
     def third(frame):
         copy = frame[frame["system"] == "CheXNet"].assign(system="Reader")
         return pd.concat([frame, copy], ignore_index=True)
@@ -409,7 +412,7 @@ def test_three_systems_stand_side_by_side(comparison, image_set, report_folder):
         ),
         decisions=third(comparison.decisions),
     )
-    html = write_report(three, image_set, report_folder).read_text()
+    html = written(three)
     assert "RetinaNet had the highest AUROC of 3 systems" in html
     assert "RetinaNet − CheXNet</th>" in html
     assert "RetinaNet − Reader</th>" in html
@@ -417,9 +420,9 @@ def test_three_systems_stand_side_by_side(comparison, image_set, report_folder):
     assert "All miss it" in html
 
 
-def test_one_system_alone_is_reported_without_differences(comparison, image_set, report_folder):
+def test_one_system_alone_is_reported_without_differences(written, comparison):
     one = replace(comparison, systems={"RetinaNet": comparison.systems["RetinaNet"]})
-    html = write_report(one, image_set, report_folder).read_text()
+    html = written(one)
     assert "the AUROC of RetinaNet for lung opacity was 0.891" in html
     assert "paired difference" not in html[: html.index("How to read the numbers</h3>")]
 
