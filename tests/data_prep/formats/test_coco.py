@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from data_prep.contracts.errors import InputError
 from data_prep.formats.coco import _read_coco
 from data_prep.formats.source import ReadOptions, SourceTables
+from tests.data_prep.formats.answers import reasons, roles, states
 
 COCO: dict[str, Any] = {
     "images": [
@@ -46,15 +47,6 @@ def read(folder: Path, pattern: str | None = None) -> SourceTables:
     return _read_coco(folder, ReadOptions(patient_pattern=pattern))
 
 
-def states(tables: SourceTables) -> dict[tuple[str, str], str]:
-    keys = zip(tables.findings["image_id"], tables.findings["finding"], strict=True)
-    return dict(zip(keys, tables.findings["state"], strict=True))
-
-
-def reasons(tables: SourceTables) -> dict[str, str]:
-    return dict(zip(tables.excluded["path"], tables.excluded["reason"], strict=True))
-
-
 def test_silence_on_a_labelled_image_is_absence_and_boxes_become_corners(tmp_path):
     tables = read(write_set(tmp_path, {"annotations/instances.json": COCO}))
     assert states(tables) == {
@@ -80,7 +72,7 @@ def test_a_file_without_annotations_leaves_its_images_unknown_and_unused(tmp_pat
     tables = read(write_set(tmp_path, files, image_files))
     assert "c" not in set(tables.findings["image_id"])
     assert tables.split.to_dict("records") == [{"image_id": "c", "role": "unused"}]
-    assert dict(zip(tables.official["image_id"], tables.official["role"], strict=True)) == {
+    assert roles(tables) == {
         "a": "train",
         "b": "train",
         "c": "test",
@@ -216,7 +208,7 @@ def test_an_image_of_two_roles_has_none_in_the_official_split(tmp_path):
     image_files = ("images/a.png", "images/b.png", "images/c.png")
     val = coco(images=[{"id": 1, "file_name": "c.png"}])
     tables = read(write_set(tmp_path, {**files, "val.json": val}, image_files))
-    assert dict(zip(tables.official["image_id"], tables.official["role"], strict=True)) == {
+    assert roles(tables) == {
         "a": "unused",
         "b": "train",
         "c": "val",

@@ -10,6 +10,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.formats.covid import _origin_of, _path_findings, _read_origins
 from data_prep.formats.registry import read_source
 from data_prep.formats.source import ReadOptions, SourceTables
+from tests.data_prep.formats.answers import reasons, states_of
 
 CLASSES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
 COLLECTION = "patientid,offset,sex,age,finding,view,modality,folder,filename,url"
@@ -48,24 +49,15 @@ def write_collection(folder: Path, rows: list[str], header: str = COLLECTION) ->
     return folder
 
 
-def states(tables, image_id: str) -> dict[str, str]:
-    rows = tables.findings[tables.findings["image_id"] == image_id]
-    return dict(zip(rows["finding"], rows["state"], strict=True))
-
-
-def reasons(tables) -> dict[str, str]:
-    return dict(zip(tables.excluded["path"], tables.excluded["reason"], strict=True))
-
-
 # The Radiography Database
 
 
 def test_a_class_folder_says_nothing_of_other_findings_and_normal_excludes_all(tmp_path):
     tables = read(write_radiography(tmp_path))
-    assert states(tables, "COVID-1") == {"covid_19": "present"}
-    assert states(tables, "Lung_Opacity-1") == {"lung_opacity": "present"}
-    assert states(tables, "Viral Pneumonia-1") == {"viral_pneumonia": "present"}
-    assert states(tables, "Normal-1") == dict.fromkeys(
+    assert states_of(tables, "COVID-1") == {"covid_19": "present"}
+    assert states_of(tables, "Lung_Opacity-1") == {"lung_opacity": "present"}
+    assert states_of(tables, "Viral Pneumonia-1") == {"viral_pneumonia": "present"}
+    assert states_of(tables, "Normal-1") == dict.fromkeys(
         ("covid_19", "lung_opacity", "viral_pneumonia"), "absent"
     )
     assert [t["display_name"] for t in tables.targets.values()] == [
@@ -99,8 +91,8 @@ def test_older_releases_and_the_folder_above_are_read(tmp_path):
     above = "COVID-19 Radiography Database"
     source = touch(tmp_path, f"{above}/COVID-19/COVID-19 (1).png", f"{above}/NORMAL/NORMAL (1).png")
     tables = read(source)
-    assert states(tables, "COVID-19 (1)") == {"covid_19": "present"}
-    assert states(tables, "NORMAL (1)") == {"covid_19": "absent"}
+    assert states_of(tables, "COVID-19 (1)") == {"covid_19": "present"}
+    assert states_of(tables, "NORMAL (1)") == {"covid_19": "absent"}
     assert tables.images["path"].str.startswith(above).all()
 
 
@@ -192,15 +184,15 @@ def test_each_part_of_the_published_path_is_a_finding_and_the_rest_is_unknown(tm
     )
     touch(source, "images/a.jpg", "images/b.png", "images/c.png", "images/d.png")
     tables = read(source)
-    assert states(tables, "a") == dict.fromkeys(
+    assert states_of(tables, "a") == dict.fromkeys(
         ("pneumonia", "viral_pneumonia", "covid_19"), "present"
     )
-    assert states(tables, "b") == dict.fromkeys(
+    assert states_of(tables, "b") == dict.fromkeys(
         ("pneumonia", "bacterial_pneumonia", "e_coli"), "present"
     )
     every = {"pneumonia", "viral_pneumonia", "covid_19", "bacterial_pneumonia", "e_coli"}
-    assert states(tables, "c") == dict.fromkeys(every, "absent")
-    assert states(tables, "d") == {}
+    assert states_of(tables, "c") == dict.fromkeys(every, "absent")
+    assert states_of(tables, "d") == {}
     assert any("present on 1 and absent on 1 of 4 images" in note for note in tables.notes)
     assert next(iter(tables.targets)) == "covid_19"
     assert "e_coli" not in tables.targets
@@ -294,8 +286,8 @@ def test_early_and_kindred_tables_are_read(tmp_path):
         "patientid,finding,view,modality,imagename",
     )
     tables = read(touch(kindred, "images/CR.1.2.png", "images/CR.1.3.png"))
-    assert states(tables, "CR.1.2") == {"covid_19": "absent"}
-    assert states(tables, "CR.1.3") == {}
+    assert states_of(tables, "CR.1.2") == {"covid_19": "absent"}
+    assert states_of(tables, "CR.1.3") == {}
 
 
 def test_a_missing_column_is_named(tmp_path):

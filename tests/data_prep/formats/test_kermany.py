@@ -8,6 +8,7 @@ import pytest
 from data_prep.contracts.errors import InputError
 from data_prep.formats.registry import read_source
 from data_prep.formats.source import ReadOptions, SourceTables
+from tests.data_prep.formats.answers import reasons, roles
 
 USUAL = (
     "train/PNEUMONIA/person1_bacteria_1.jpeg",
@@ -114,7 +115,7 @@ def test_a_strange_folder_or_a_name_against_its_folder_is_left_out_with_the_reas
     )
     tables = read(write_source(tmp_path, USUAL + names))
     assert len(tables.images) == len(USUAL)
-    assert dict(zip(tables.excluded["path"], tables.excluded["reason"], strict=True)) == {
+    assert reasons(tables) == {
         names[0]: "not in a NORMAL or PNEUMONIA folder",
         names[1]: "in NORMAL, but named as a pneumonia",
         names[2]: "in PNEUMONIA, but named as normal",
@@ -138,10 +139,10 @@ def test_two_images_of_one_published_name_are_refused(tmp_path):
 
 def test_folders_are_the_official_split_and_what_is_wrong_with_it_is_counted(tmp_path):
     tables = read(write_source(tmp_path))
-    roles = dict(zip(tables.official["image_id"], tables.official["role"], strict=True))
-    assert roles["person1_virus_6"] == "test"
-    assert roles["NORMAL2-IM-1427-0001"] == "val"
-    assert sorted(roles.values()) == ["test", "train", "train", "train", "train", "val"]
+    published = roles(tables)
+    assert published["person1_virus_6"] == "test"
+    assert published["NORMAL2-IM-1427-0001"] == "val"
+    assert sorted(published.values()) == ["test", "train", "train", "train", "train", "val"]
     assert any("validation set has 1 image" in note for note in tables.notes)
     warning = next(note for note in tables.notes if note.startswith("WARNING"))
     assert "1 of 5 patients are in both" in warning

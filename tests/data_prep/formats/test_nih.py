@@ -10,6 +10,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.formats.nih import FINDINGS, _read_entries, find_entries
 from data_prep.formats.registry import read_source
 from data_prep.formats.source import ReadOptions, SourceTables
+from tests.data_prep.formats.answers import reasons, roles, states_of
 
 HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -46,20 +47,15 @@ def write_source(
     return folder
 
 
-def states(tables, image_id: str) -> dict[str, str]:
-    rows = tables.findings[tables.findings["image_id"] == image_id]
-    return dict(zip(rows["finding"], rows["state"], strict=True))
-
-
 def test_listed_findings_are_present_and_all_others_absent(tmp_path):
     rows = [row(A, "Cardiomegaly|Pleural_Thickening|Cardiomegaly"), row(B)]
     tables = read(write_source(tmp_path, rows))
-    assert set(states(tables, A)) == set(states(tables, B)) == set(FINDINGS)
-    assert {f for f, s in states(tables, A).items() if s == "present"} == {
+    assert set(states_of(tables, A)) == set(states_of(tables, B)) == set(FINDINGS)
+    assert {f for f, s in states_of(tables, A).items() if s == "present"} == {
         "cardiomegaly",
         "pleural_thickening",
     }
-    assert set(states(tables, B).values()) == {"absent"}
+    assert set(states_of(tables, B).values()) == {"absent"}
     assert set(tables.findings["origin"]) == {"report_nlp"}
     assert list(tables.targets) == [*sorted(FINDINGS), "any_finding"]
     assert len(tables.targets) == 15
@@ -68,7 +64,7 @@ def test_listed_findings_are_present_and_all_others_absent(tmp_path):
 
 def test_an_empty_label_is_unknown_and_not_negative(tmp_path):
     tables = read(write_source(tmp_path, [row(A, ""), row(B)]))
-    assert states(tables, A) == {}
+    assert states_of(tables, A) == {}
     assert A in set(tables.images["image_id"])
     assert any("1 image has no label" in note for note in tables.notes)
 
@@ -107,7 +103,7 @@ def test_the_patient_is_in_the_name_and_a_row_that_says_otherwise_is_left_out(tm
     tables = read(write_source(tmp_path, rows))
     assert tables.images["patient_id"].tolist() == ["nih:00000001"] * 2
     assert set(tables.images["patient_id_source"]) == {"given"}
-    assert dict(zip(tables.excluded["path"], tables.excluded["reason"], strict=True)) == {
+    assert reasons(tables) == {
         B: "patient in the name disagrees with Patient ID",
         "x": "name does not begin with the 8 digits of a patient",
     }
@@ -124,7 +120,7 @@ def test_a_trailing_comma_in_the_2017_header_shifts_nothing(tmp_path):
     path = tmp_path / "Data_Entry_2017.csv"
     path.write_text(f"{HEADER},\n{row(A, 'Mass')},\n")
     tables = read(tmp_path)
-    assert states(tables, A)["mass"] == "present"
+    assert states_of(tables, A)["mass"] == "present"
     assert tables.images["field_height_mm"].iloc[0] == pytest.approx(2749 * 0.143)
 
 
@@ -214,9 +210,9 @@ def test_images_lie_in_several_folders_and_strays_are_left_out(tmp_path):
         f"images_001/images/{A}.png",
         f"images_002/images/{B}.png",
     ]
-    reasons = dict(zip(tables.excluded["path"], tables.excluded["reason"], strict=True))
-    assert "no row in" in reasons["images_002/images/00000009_000.png"]
-    assert "no image" in reasons["00000003_000"]
+    left_out = reasons(tables)
+    assert "no row in" in left_out["images_002/images/00000009_000.png"]
+    assert "no image" in left_out["00000003_000"]
 
 
 def test_without_any_image_it_is_a_set_without_pixels(tmp_path):
@@ -238,8 +234,7 @@ def test_official_lists_become_the_official_split(tmp_path):
     (source / "train_val_list.txt").write_text(f"{A}.png\n")
     assert any("needs both" in note for note in read(source).notes)
     (source / "test_list.txt").write_text(f"{B}.png\n00000099_000.png\n")
-    official = read(source).official
-    assert dict(zip(official["image_id"], official["role"], strict=True)) == {
+    assert roles(read(source)) == {
         A: "train",
         B: "test",
         "00000003_000": "unused",

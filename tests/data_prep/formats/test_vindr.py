@@ -12,6 +12,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.formats import vindr as reader_vindr
 from data_prep.formats.registry import _likely_format, read_source
 from data_prep.formats.source import ReadOptions, SourceTables
+from tests.data_prep.formats.answers import states
 
 CLASSES = "Cardiomegaly,Nodule/Mass,Pneumonia,{other},No finding"
 TRAIN = [
@@ -78,12 +79,6 @@ def write_kaggle(folder: Path, lines: list[str], size: tuple[int, int] | None = 
     header = "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max"
     (folder / "train.csv").write_text("\n".join([header, *lines]) + "\n")
     return folder
-
-
-def states(tables, reader: str) -> dict[tuple[str, str], str]:
-    rows = tables.findings[tables.findings["reader"] == reader]
-    keys = zip(rows["image_id"], rows["finding"], strict=True)
-    return dict(zip(keys, rows["state"], strict=True))
 
 
 def reference_boxes(tables, image_id: str) -> list[list[float]]:

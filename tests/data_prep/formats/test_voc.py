@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from data_prep.contracts.errors import InputError
 from data_prep.formats.source import ReadOptions, SourceTables
 from data_prep.formats.voc import _read_voc
+from tests.data_prep.formats.answers import reasons, roles
 
 SIZE = "<size><width>100</width><height>80</height><depth>3</depth></size>"
 
@@ -38,10 +39,6 @@ def write_set(folder: Path, files: dict[str, str | bytes]) -> Path:
 
 def read(folder: Path, pattern: str | None = None) -> SourceTables:
     return _read_voc(folder, ReadOptions(patient_pattern=pattern))
-
-
-def reasons(tables: SourceTables) -> dict[str, str]:
-    return dict(zip(tables.excluded["path"], tables.excluded["reason"], strict=True))
 
 
 VOC = {
@@ -186,8 +183,7 @@ def test_roles_come_from_image_sets_but_not_from_lists_of_one_class(tmp_path):
         "ImageSets/Main/trainval.txt": "a\nb\n",
         "ImageSets/Main/mass_test.txt": "a 1\nb -1\n",
     }
-    official = read(write_set(tmp_path, {**VOC, **lists})).official
-    assert dict(zip(official["image_id"], official["role"], strict=True)) == {
+    assert roles(read(write_set(tmp_path, {**VOC, **lists}))) == {
         "a": "train",
         "b": "val",
     }

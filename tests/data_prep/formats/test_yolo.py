@@ -19,6 +19,7 @@ from data_prep.formats.label_files import image_size
 from data_prep.formats.registry import _likely_format, read_source
 from data_prep.formats.source import ReadOptions, SourceTables
 from data_prep.formats.yolo import _Prediction, _read_boxes, _read_yolo
+from tests.data_prep.formats.answers import reasons, roles, states
 
 NAMES = "names: [Mass, Nodule]\n"
 BOX = "0 0.5 0.5 0.2 0.4\n"
@@ -42,15 +43,6 @@ def read(folder: Path, names: tuple[str, ...] = (), pattern: str | None = None) 
 
 def edges(tables: SourceTables) -> list[list[float]]:
     return tables.boxes[["x1", "y1", "x2", "y2"]].to_numpy().round(6).tolist()
-
-
-def states(tables: SourceTables) -> dict[tuple[str, str], str]:
-    keys = zip(tables.findings["image_id"], tables.findings["finding"], strict=True)
-    return dict(zip(keys, tables.findings["state"], strict=True))
-
-
-def reasons(tables: SourceTables) -> dict[str, str]:
-    return dict(zip(tables.excluded["path"], tables.excluded["reason"], strict=True))
 
 
 LAYOUTS = {
@@ -222,8 +214,7 @@ def test_equal_names_in_two_folders_are_two_images(tmp_path):
 )  # fmt: skip
 def test_published_roles_come_from_folders_lists_or_yaml(tmp_path, files):
     source = write_set(tmp_path, {"data.yaml": NAMES, **files})
-    official = read(source).official
-    assert dict(zip(official["image_id"], official["role"], strict=True)) == {
+    assert roles(read(source)) == {
         "a": "train",
         "b": "val",
     }
