@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from pydicom import uid
 from pydicom.dataelem import RawDataElement
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 
 pytest.importorskip("highdicom", reason="needs the extra dicom")
@@ -47,6 +48,7 @@ from serving.dicom_objects.structured_report import (
     THRESHOLD,
     structured_report,
 )
+from tests.serving.radiographs import as_file, radiograph
 
 MADE = datetime(2026, 11, 22, 1, 2, 3)
 DETECTOR = Algorithm("RetinaNet", "0123456789abcdef", "torch fp32", "max_f1", 0.25)
@@ -74,33 +76,11 @@ ONE_BOX = replace(FOUND, boxes=BOXES[:1])
 RGB = np.random.default_rng(0).integers(0, 256, (24, 50, 3), np.uint8)
 
 
-def header(**changes: object) -> Dataset:
-    """A plain chest X-ray of 40 rows and 32 columns, without its pixels; None removes."""
-    source = Dataset()
-    for keyword, value in {
-        "SOPClassUID": uid.ComputedRadiographyImageStorage, "SOPInstanceUID": "1.2.3.4",
-        "StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.3", "PatientID": "P1",
-        "PatientName": "Doe^Jane", "PatientBirthDate": "19500102", "PatientSex": "F",
-        "StudyID": "S1", "StudyDate": "20260102", "StudyTime": "101112", "AccessionNumber": "A1",
-        "ReferringPhysicianName": "Roe^R", "Modality": "CR", "BodyPartExamined": "CHEST",
-        "Rows": 40, "Columns": 32, "InstanceNumber": 7, "PhotometricInterpretation": "MONOCHROME2",
-    }.items():  # fmt: skip
-        setattr(source, keyword, value)
-    source.file_meta = FileMetaDataset()
-    source.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-    for keyword, value in changes.items():
-        if value is None:
-            delattr(source, keyword)
-        else:
-            setattr(source, keyword, value)
-    return source
-
-
 def raw(keyword: str, value: bytes, charset: str | None = None) -> Callable[[], Dataset]:
     """A header with an element's bytes as a file holds them, which need not be valid."""
 
     def make() -> Dataset:
-        source = header()
+        source = radiograph()
         tag = Tag(keyword)
         vr = pydicom.datadict.dictionary_VR(keyword)
         source[tag] = RawDataElement(tag, vr, len(value), value, 0, False, True)
@@ -147,7 +127,7 @@ def texts(dataset: Dataset) -> list[str]:
 @pytest.fixture(scope="module")
 def both() -> Dataset:
     """The report of a positive and a negative answer."""
-    return report(header(), FOUND, CLEAR)
+    return report(radiograph(), FOUND, CLEAR)
 
 
 def test_highdicom_reads_back_the_same_boxes_scores_and_decisions(both: Dataset) -> None:
@@ -188,13 +168,13 @@ def test_a_report_names_its_systems_and_claims_no_diagnosis(both: Dataset) -> No
 
 
 def test_who_reads_findings_alone_takes_no_negative_answer_for_one() -> None:
-    images, boxes = groups_of(report(header(), CLEAR))
+    images, boxes = groups_of(report(radiograph(), CLEAR))
     assert boxes == []
     assert [group.finding_type for group in images] == [None]
 
 
 def test_an_undecided_answer_is_said_as_such() -> None:
-    sent = report(header(), ONE_BOX, UNDECIDED)
+    sent = report(radiograph(), ONE_BOX, UNDECIDED)
     assert sent.CompletionFlag == "PARTIAL"
     assert "CheXNet is undecided: it was not tuned" in texts(read_back(sent))
     _, undecided = groups_of(sent)[0]
@@ -204,13 +184,13 @@ def test_an_undecided_answer_is_said_as_such() -> None:
 
 def test_a_box_that_rounding_took_beyond_the_border_ends_there() -> None:
     wide = replace(FOUND, boxes=boxes(("mass", -0.001, 0.0, 32.001, 40.001, 0.5)))
-    _, (box,) = groups_of(report(header(), wide))
+    _, (box,) = groups_of(report(radiograph(), wide))
     assert box.roi.value[:, 0].tolist() == [0, 32, 32, 0, 0]
     assert box.roi.value[:, 1].tolist() == [0, 0, 40, 40, 0]
 
 
 def test_both_objects_lie_in_the_study_of_the_patient_in_series_of_their_own() -> None:
-    source = header()
+    source = radiograph()
     made = [read_back(report(source, CLEAR)), read_back(capture(source))]
     for each in made:
         for keyword in (
@@ -231,7 +211,7 @@ def capture(source: Dataset) -> Dataset:
 
 
 def test_the_capture_shows_the_overlay_and_says_that_text_is_burned_in() -> None:
-    sent = read_back(capture(header()))
+    sent = read_back(capture(radiograph()))
     np.testing.assert_array_equal(sent.pixel_array, RGB)
     assert (sent.BurnedInAnnotation, sent.ConversionType) == ("YES", "WSD")
     assert sent.ImageType[:2] == ["DERIVED", "SECONDARY"]
@@ -242,7 +222,7 @@ def test_the_capture_shows_the_overlay_and_says_that_text_is_burned_in() -> None
 
 
 def test_a_capture_of_a_lossy_source_says_so() -> None:
-    source = header()
+    source = radiograph()
     source.file_meta.TransferSyntaxUID = uid.JPEGBaseline8Bit
     assert capture(source).LossyImageCompression == "01"
 
@@ -253,7 +233,9 @@ def test_no_name_of_a_file_is_burned_into_the_overlay() -> None:
         BOXES[:1], pixels=np.full((40, 32), 90, np.uint8),
     )  # fmt: skip
     one, other = (
-        overlay_capture(Source.of(header()), [replace(answer, image=name)], [DETECTOR], made=MADE)
+        overlay_capture(
+            Source.of(radiograph()), [replace(answer, image=name)], [DETECTOR], made=MADE
+        )
         for name in ("Doe_Jane.dcm", "x.dcm")
     )
     assert one.PixelData == other.PixelData
@@ -261,9 +243,9 @@ def test_no_name_of_a_file_is_burned_into_the_overlay() -> None:
 
 
 def test_what_is_sent_twice_is_one_instance(both: Dataset) -> None:
-    assert to_bytes(both) == to_bytes(report(header(), FOUND, CLEAR))
+    assert to_bytes(both) == to_bytes(report(radiograph(), FOUND, CLEAR))
     assert both.SOPInstanceUID == result_uid("1.2.3.4", "sr", [DETECTOR, CLASSIFIER])
-    assert capture(header()).SOPInstanceUID == result_uid("1.2.3.4", "sc", [DETECTOR])
+    assert capture(radiograph()).SOPInstanceUID == result_uid("1.2.3.4", "sc", [DETECTOR])
 
 
 def test_whatever_changes_an_answer_makes_another_instance() -> None:
@@ -285,70 +267,60 @@ def test_whatever_changes_an_answer_makes_another_instance() -> None:
     assert all(each.is_valid and each.startswith("2.25.") for each in uids)
 
 
+def changed(**changes: object) -> Callable[[], Dataset]:
+    return partial(radiograph, **changes)
+
+
 ODD = {
-    "plain": (header, {}),
-    "MONOCHROME1": (lambda: header(PhotometricInterpretation="MONOCHROME1"), {}),
+    "plain": (changed(), {}),
+    "MONOCHROME1": (changed(PhotometricInterpretation="MONOCHROME1"), {}),
     "no StudyID, sex or number": (
-        lambda: header(StudyID=None, PatientSex=None, InstanceNumber=None),
+        changed(StudyID=None, PatientSex=None, InstanceNumber=None),
         {"StudyID": "", "PatientSex": "", "InstanceNumber": 1},
     ),
     "nothing of patient and study": (
-        lambda: header(
-            PatientID=None,
-            PatientName=None,
-            PatientBirthDate=None,
-            StudyDate=None,
-            StudyTime=None,
-            AccessionNumber=None,
-            ReferringPhysicianName=None,
-        ),
+        changed(**dict.fromkeys((
+            "PatientID", "PatientName", "PatientBirthDate", "StudyDate", "StudyTime",
+            "AccessionNumber", "ReferringPhysicianName",
+        ))),
         {"PatientID": "", "PatientName": "", "StudyDate": ""},
     ),
-    "empty dates": (lambda: header(StudyDate="", PatientBirthDate=""), {"PatientBirthDate": ""}),
+    "empty dates": (changed(StudyDate="", PatientBirthDate=""), {"PatientBirthDate": ""}),
     "dates with dots": (raw("StudyDate", b"2026.01.02"), {"StudyDate": "20260102"}),
     "no such day": (raw("StudyDate", b"20261350"), {"StudyDate": ""}),
     "a time in words": (raw("StudyTime", b"noon"), {"StudyTime": ""}),
     "sex of another word": (raw("PatientSex", b"FEMALE"), {"PatientSex": ""}),
-    "a weight of zero": (lambda: header(PatientWeight=0), {"PatientWeight": None}),
-    "an accession number too long": (
-        raw("AccessionNumber", b"A" * 18),
-        {"AccessionNumber": ""},
-    ),
+    "a weight of zero": (changed(PatientWeight=0), {"PatientWeight": None}),
+    "an accession number too long": (raw("AccessionNumber", b"A" * 18), {"AccessionNumber": ""}),
     "an age without unit": (raw("PatientAge", b"51"), {"PatientAge": None}),
     "a number too large": (raw("InstanceNumber", b"99999999999"), {"InstanceNumber": 1}),
-    "a name of one part": (lambda: header(PatientName="Anonymous"), {"PatientName": "Anonymous"}),
+    "a name of one part": (changed(PatientName="Anonymous"), {"PatientName": "Anonymous"}),
     "a name of six parts": (raw("PatientName", b"A^B^C^D^E^F"), {"PatientName": ""}),
     "a Latin-1 name": (
         raw("PatientName", "Müller^Jörg".encode("latin-1"), "ISO_IR 100"),
         {"PatientName": "Müller^Jörg"},
     ),
     "a Japanese name": (
-        raw(
-            "PatientName",
-            b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B",
-            "\\ISO 2022 IR 87",
-        ),
+        raw("PatientName", b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B", "\\ISO 2022 IR 87"),
         {"PatientName": "Yamada^Tarou=山田^太郎"},
     ),
     "an unknown character set": (raw("PatientName", b"Doe^J", "NONE 1"), {"PatientName": "Doe^J"}),
-    "frames where one is allowed": (lambda: header(NumberOfFrames=2), {}),
+    "frames where one is allowed": (changed(NumberOfFrames=2), {}),
     "several frames": (
-        lambda: header(
+        changed(
             SOPClassUID=uid.MultiFrameGrayscaleByteSecondaryCaptureImageStorage, NumberOfFrames=2
         ),
         {},
     ),
     "a digital X-ray that states its geometry": (
-        lambda: header(
-            SOPClassUID=uid.DigitalXRayImageStorageForPresentation,
-            Modality="DX",
-            ImagerPixelSpacing=[0.14, 0.14],
-            PatientOrientation=["L", "F"],
+        changed(
+            SOPClassUID=uid.DigitalXRayImageStorageForPresentation, Modality="DX",
+            ImagerPixelSpacing=[0.14, 0.14], PatientOrientation=["L", "F"],
         ),
         {},
     ),
-    "a modality of its own": (lambda: header(Modality="XX", BodyPartExamined=None), {}),
-}
+    "a modality of its own": (changed(Modality="XX", BodyPartExamined=None), {}),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("case", ODD)
@@ -378,20 +350,20 @@ def errors_of(instance: Dataset, folder: Path) -> list[str]:
 def test_dicom3tools_find_what_is_wrong(tmp_path: Path) -> None:
     if shutil.which("dciodvfy") is None:
         pytest.skip("dciodvfy is not installed (Debian package dicom3tools)")
-    broken = report(header(), CLEAR)
+    broken = report(radiograph(), CLEAR)
     del broken.CompletionFlag
     assert any("CompletionFlag" in line for line in errors_of(broken, tmp_path))
 
 
 REFUSED = {
-    "no study": (lambda: header(StudyInstanceUID=None), "StudyInstanceUID is missing"),
+    "no study": (changed(StudyInstanceUID=None), "StudyInstanceUID is missing"),
     "a series that is no UID": (raw("SeriesInstanceUID", b"abc"), "SeriesInstanceUID is not valid"),
-    "a study below no root": (lambda: header(StudyInstanceUID="20260101"), "is not valid"),
+    "a study below no root": (changed(StudyInstanceUID="20260101"), "is not valid"),
     "a patient id of two values": (raw("PatientID", b"P1\\P2"), "PatientID is no DICOM text"),
     "a patient id too long": (raw("PatientID", b"P" * 66), "PatientID is no DICOM text"),
-    "no size": (lambda: header(Rows=None), "has no Rows"),
+    "no size": (changed(Rows=None), "has no Rows"),
     "a retired kind of object": (
-        lambda: header(SOPClassUID="1.2.840.10008.5.1.4.1.1.6"),
+        changed(SOPClassUID="1.2.840.10008.5.1.4.1.1.6"),
         "structured reports do not point into",
     ),
 }
@@ -405,7 +377,7 @@ def test_a_source_that_nothing_can_be_filed_with_is_refused(case: str) -> None:
 
 
 def test_a_kind_of_object_that_highdicom_knows_not_gets_an_overlay() -> None:
-    source = header(SOPClassUID="1.2.840.113619.4.2", PatientAge="051Y")
+    source = radiograph(SOPClassUID="1.2.840.113619.4.2", PatientAge="051Y")
     sent = read_back(capture(source))
     assert sent.SourceImageSequence[0].ReferencedSOPClassUID == "1.2.840.113619.4.2"
     assert sent.PatientAge == "051Y"
@@ -438,15 +410,15 @@ def test_a_message_quotes_nothing_of_the_patient() -> None:
     assert "Doe" not in str(refused.value)
 
 
-def test_uids_that_the_data_set_lacks_are_taken_from_the_meta_header() -> None:
-    source = header(SOPInstanceUID=None)
+def test_uids_that_the_data_set_lacks_are_taken_from_the_meta_radiograph() -> None:
+    source = radiograph(SOPInstanceUID=None)
     source.file_meta.MediaStorageSOPInstanceUID = "1.2.3.9"
     sent = capture(source)
     assert sent.SourceImageSequence[0].ReferencedSOPInstanceUID == "1.2.3.9"
 
 
 def test_what_another_process_took_of_a_header_makes_the_same_objects() -> None:
-    source = header(
+    source = radiograph(
         PatientName="Müller^Jürgen", PatientWeight="70.50", ImagerPixelSpacing=[0.1, 1 / 7],
         PatientOrientation=["L", "F"], NumberOfFrames=1, LossyImageCompression="01",
     )  # fmt: skip
@@ -462,9 +434,9 @@ def test_what_another_process_took_of_a_header_makes_the_same_objects() -> None:
 
 def test_what_is_no_overlay_or_no_answer_is_refused() -> None:
     with pytest.raises(InputError, match=r"expected uint8 \(h, w, 3\)"):
-        secondary_capture(Source.of(header()), RGB[..., 0], [DETECTOR])
+        secondary_capture(Source.of(radiograph()), RGB[..., 0], [DETECTOR])
     with pytest.raises(InputError, match="0 answers of 1 systems"):
-        structured_report(Source.of(header()), [], [DETECTOR])
+        structured_report(Source.of(radiograph()), [], [DETECTOR])
 
 
 def test_codes_of_findings_mean_what_dicom_says() -> None:
@@ -498,10 +470,8 @@ OPTIONS = dict.fromkeys(("name", "policy", "backend", "precision")) | {"device":
 
 def exposed(path: Path, **changes: object) -> Path:
     """A DICOM file of noise."""
-    source = header(**changes)
     pixels = np.random.default_rng(1).integers(0, 256, (40, 32), np.uint8)
-    source.set_pixel_data(pixels, "MONOCHROME2", 8, generate_instance_uid=False)
-    source.save_as(path, enforce_file_format=True)
+    path.write_bytes(as_file(radiograph(pixels, **changes)))
     return path
 
 

@@ -10,28 +10,17 @@ from typing import Any
 import numpy as np
 import pydicom
 import pytest
-from pydicom import uid
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 
 from serving.web import analysis
+from tests.serving.radiographs import as_file, radiograph
 
 pytest.importorskip("highdicom", reason="needs the extra dicom")
 
 
 def x_ray(**changes: object) -> bytes:
-    source = Dataset()
-    for keyword, value in {
-        "SOPClassUID": uid.ComputedRadiographyImageStorage, "SOPInstanceUID": "1.2.3.4",
-        "StudyInstanceUID": "1.2.3", "SeriesInstanceUID": "1.2.3.3", "PatientID": "P1",
-        "Modality": "CR", **changes,
-    }.items():  # fmt: skip
-        setattr(source, keyword, value)
-    source.file_meta = FileMetaDataset()
-    source.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
     pixels = np.random.default_rng(0).integers(0, 256, (90, 120), np.uint8)
-    source.set_pixel_data(pixels, "MONOCHROME2", 8, generate_instance_uid=False)
-    source.save_as(file := io.BytesIO(), enforce_file_format=True)
-    return file.getvalue()
+    return as_file(radiograph(pixels, **changes))
 
 
 def analyze(client: Any, content: bytes, *include: str) -> Any:
