@@ -185,35 +185,23 @@ class MapBoxRule:
     def apply(
         self, maps: pd.DataFrame, scores: pd.Series, scale: tuple[float, float]
     ) -> pd.DataFrame:
-        """Cut maps into the boxes that are judged; see `_boxes_from_map`."""
-        return _boxes_from_map(maps, scores, scale=scale, level=self.level)
+        """Cut maps into the boxes that are judged: connected parts of a map above the level.
 
+        A map is upsampled bilinearly; parts that touch at a corner are one. A box's score is the
+        image's score times the part's peak on the map scale (at most 1), so that a box in a
+        doubtful image ranks below one in a certain image.
 
-def _boxes_from_map(
-    maps: pd.DataFrame,
-    scores: pd.Series,
-    *,
-    scale: tuple[float, float],
-    level: float,
-) -> pd.DataFrame:
-    """Cut boxes out of activation maps: connected parts of the map above a level.
-
-    The map is upsampled bilinearly; parts that touch at a corner are one. A box's score is the
-    image's score times the part's peak on the map scale (at most 1), so that a box in a doubtful
-    image ranks below one in a certain image.
-
-    Source:
-        Zhou et al. 2016 cut each map at 20 % of its own maximum; here the level is one for all.
-    """
-    rule = MapBoxRule(level)
-    image_ids: list[str] = []
-    corners, points = [np.empty((0, 4))], [np.empty(0)]
-    of_maps = scores.reindex(maps["image_id"]).tolist()
-    for (image_id, grid, frame), score in zip(_each(maps), of_maps, strict=True):
-        boxes, called = rule.cut(grid, frame, score, scale)
-        image_ids += [image_id] * len(boxes)
-        corners.append(boxes)
-        points.append(called)
-    table = pd.DataFrame(np.concatenate(corners), columns=EDGES)
-    table.insert(0, "image_id", image_ids)
-    return table.assign(score=np.concatenate(points)).astype({"image_id": "str"})
+        Source:
+            Zhou et al. 2016 cut each map at 20 % of its own maximum; here the level is one for all.
+        """
+        image_ids: list[str] = []
+        corners, points = [np.empty((0, 4))], [np.empty(0)]
+        of_maps = scores.reindex(maps["image_id"]).tolist()
+        for (image_id, grid, frame), score in zip(_each(maps), of_maps, strict=True):
+            boxes, called = self.cut(grid, frame, score, scale)
+            image_ids += [image_id] * len(boxes)
+            corners.append(boxes)
+            points.append(called)
+        table = pd.DataFrame(np.concatenate(corners), columns=EDGES)
+        table.insert(0, "image_id", image_ids)
+        return table.assign(score=np.concatenate(points)).astype({"image_id": "str"})

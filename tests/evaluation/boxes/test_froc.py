@@ -244,36 +244,30 @@ def test_a_hand_counted_case():
     }
 
 
-def test_a_box_over_the_whole_image_finds_nothing():
-    # By IoU's other half, intersection over the true area, it would find every lesion.
-    truth = table([("a", 40, 40, 50, 50)])
-    (found,) = figures(table([("a", 0, 0, 100, 100, 1.0)], "score"), truth, ["a"])
-    assert [found[name] for name in family("iobb")] == [0.0, 0.0, 0.0, 1.0, 1.0, 1.0]
+LESION = ("a", 0, 0, 10, 10)
 
 
-def test_one_box_on_two_lesions_finds_both():
-    truth = table([("a", 0, 0, 10, 10), ("a", 10, 0, 20, 10)])
-    (found,) = figures(table([("a", 0, 0, 20, 10, 1.0)], "score"), truth, ["a"])
-    assert found["iobb_accuracy_50"] == 1.0
-    assert found["iobb_false_marks_50"] == 0.0
-
-
-def test_without_lesions_accuracy_is_undefined_and_false_marks_are_not():
-    (found,) = figures(table([("a", 0, 0, 9, 9, 1.0)], "score"), table([]), ["a", "b"])
-    assert np.isnan(found["iobb_accuracy_10"])
-    assert found["iobb_false_marks_10"] == 0.5
-
-
-def test_no_boxes_find_nothing_and_mark_nothing_false():
-    (found,) = figures(table([], "score"), table([("a", 0, 0, 9, 9)]), ["a"])
-    assert set(found.values()) == {0.0}
+@pytest.mark.parametrize(
+    ("box", "lesions", "accuracy", "false"),
+    [
+        # By IoU's other half, intersection over the true area, it would find every lesion.
+        ([("a", 0, 0, 100, 100, 1.0)], [("a", 40, 40, 50, 50)], 0.0, 1.0),
+        ([("a", 0, 0, 20, 10, 1.0)], [LESION, ("a", 10, 0, 20, 10)], 1.0, 0.0),
+        ([("a", 0, 0, 9, 9, 1.0)], [], np.nan, 1.0),
+        ([], [LESION], 0.0, 0.0),
+    ],
+    ids=["whole image", "one box on two lesions", "no lesions", "no boxes"],
+)
+def test_one_box_or_none_by_hand(box, lesions, accuracy, false):
+    (found,) = figures(table(box, "score"), table(lesions), ["a"])
+    expected = [accuracy] * 3 + [false] * 3
+    assert [found[name] for name in family("iobb")] == pytest.approx(expected, nan_ok=True)
 
 
 def test_a_weight_counts_an_image_as_often_as_repeating_it_does():
     rng = np.random.default_rng(5)
     ids = [f"i{k}" for k in range(12)]
     corner = rng.uniform(0, 60, (40, 2))
-    boxes = table([], "score")
     names = rng.choice(ids, 40)
     low, high = corner, corner + rng.uniform(5, 30, (40, 2))
     boxes = pd.DataFrame(np.hstack([low, high]), columns=EDGES)

@@ -182,19 +182,12 @@ def test_only_the_hundred_most_confident_boxes_of_an_image_count():
     assert figures == {"ap50": 0.0, "ap": 0.0}
 
 
-def test_the_first_annotation_counts():
+def test_the_first_annotation_counts_and_a_second_box_on_its_lesion_is_false():
     # Trap 3: pycocotools takes annotation id 0 for "not matched": a single perfect box scored 0.
-    true = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [9.0], "y2": [9.0]})
-    assert average_precision(true.assign(score=0.9), true, pd.Index(["a"]))["ap"] == pytest.approx(
-        1
-    )
-
-
-def test_a_second_box_on_a_found_lesion_is_false():
-    true = pd.DataFrame({"image_id": ["a"], "x1": [0.0], "y1": [0.0], "x2": [9.0], "y2": [9.0]})
+    true, ids = one_box_on("a"), pd.Index(["a"])
+    assert average_precision(true.assign(score=0.9), true, ids)["ap"] == pytest.approx(1)
     twice = pd.concat([true.assign(score=0.9), true.assign(score=0.8)])
-    hit = match_boxes(twice, true, pd.Index(["a"]), [0.5]).hit[:, 0]
-    assert hit.tolist() == [True, False]
+    assert match_boxes(twice, true, ids, [0.5]).hit[:, 0].tolist() == [True, False]
 
 
 def test_pycocotools_prints_nothing(capsys):

@@ -13,7 +13,6 @@ from data_prep.contracts.schemas import EDGES
 from evaluation.boxes.map_boxes import (
     MAP_BOX_LEVELS,
     MapBoxRule,
-    _boxes_from_map,
     _map_parts,
     _map_peak,
     map_points,
@@ -25,10 +24,10 @@ from evaluation.decisions.decision import Decision
 from evaluation.decisions.search import Search
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import checked_decision, tune
-from evaluation.overlays.shapes import ActivationGrid, map_shapes
+from evaluation.overlays.shapes import ActivationGrid, _map_shapes
 
 
-def table(*grids, frame=(0.0, 0.0, 80.0, 80.0)):
+def maps_of(*grids, frame=(0.0, 0.0, 80.0, 80.0)):
     rows = []
     for number, grid in enumerate(grids):
         values = np.asarray(grid, dtype=np.float32)
@@ -37,30 +36,10 @@ def table(*grids, frame=(0.0, 0.0, 80.0, 80.0)):
     return pd.DataFrame(rows, columns=names)
 
 
-@pytest.fixture
-def two_spots():
-    """A strong spot in rows and columns 1 to 2, a weak one in rows and columns 5 to 6."""
-    grid = np.zeros((8, 8))
-    grid[1:3, 1:3], grid[5:7, 5:7] = 4.0, 2.0
-    return table(grid, grid / 10)
-
-
-@pytest.fixture
-def scores():
-    return pd.Series({"i0": 0.8, "i1": 0.5})
-
-
-def test_the_rule_gives_the_boxes_of_its_level(two_spots, scores):
-    expected = _boxes_from_map(two_spots, scores, scale=(0.0, 4.0), level=0.3)
-    assert len(expected) == 2
-    found = MapBoxRule(0.3).apply(two_spots, scores, (0.0, 4.0))
-    pd.testing.assert_frame_equal(found, expected)
-
-
 def test_a_map_without_evidence_has_no_box():
-    maps = table([[-3.0, -1.0]], [[0.0, 0.0]])
+    maps = maps_of([[-3.0, -1.0]], [[0.0, 0.0]])
     certain = pd.Series({"i0": 1.0, "i1": 1.0})
-    assert _boxes_from_map(maps, certain, scale=(0.0, 1.0), level=0.5).empty
+    assert MapBoxRule(0.5).apply(maps, certain, (0.0, 1.0)).empty
 
 
 @pytest.fixture
@@ -102,15 +81,6 @@ def test_a_search_on_a_classifier_is_refused(maps, predict, judged_set, target):
         tune(predict("B", maps=maps), TestSet(judged_set, target), search=Search("default", "ap50"))
 
 
-def maps_of(*grids, frame=(0.0, 0.0, 80.0, 80.0)):
-    rows = []
-    for number, grid in enumerate(grids):
-        values = np.asarray(grid, dtype=np.float32)
-        rows.append((f"i{number}", "f", "cam", *values.shape, values.ravel(), *frame))
-    names = ["image_id", "finding", "method", "grid_h", "grid_w", "values", "x1", "y1", "x2", "y2"]
-    return pd.DataFrame(rows, columns=names)
-
-
 def test_bilinear_upsampling_keeps_cell_centres_and_bounds():
     grid = np.random.default_rng(0).normal(size=(3, 4))
     fine = upsample(grid, factor=5)  # odd: each cell's centre is a pixel of its own
@@ -128,12 +98,10 @@ def test_a_bump_is_pointed_at_boxed_and_drawn_where_it_lies(row, column):
     x, y = frame[0] + (np.arange(8) + 0.5) * 32, frame[1] + (np.arange(8) + 0.5) * 16
     bump = np.exp(-(((x - centre[0]) / 32) ** 2) - ((y[:, None] - centre[1]) / 16) ** 2)
     assert _map_peak(bump, frame) == (*centre, 1.0)
-    boxes = _boxes_from_map(
-        maps_of(bump, frame=frame), pd.Series({"i0": 1.0}), scale=(0.0, 1.0), level=0.5
-    )
+    boxes = MapBoxRule(0.5).apply(maps_of(bump, frame=frame), pd.Series({"i0": 1.0}), (0.0, 1.0))
     corners = boxes[["x1", "y1", "x2", "y2"]].to_numpy()[0]
     np.testing.assert_allclose((corners[:2] + corners[2:]) / 2, centre, atol=1e-9)
-    for area in map_shapes(ActivationGrid(bump, frame, (0.25, 0.5, 0.75)), "#56B4E9"):
+    for area in _map_shapes(ActivationGrid(bump, frame, (0.25, 0.5, 0.75)), "#56B4E9"):
         (ring,) = area.paths
         middle = (ring.min(axis=0) + ring.max(axis=0)) / 2
         np.testing.assert_allclose(middle, centre, atol=1e-6)
@@ -186,7 +154,7 @@ def test_boxes_are_the_connected_parts_above_the_level():
     grid[1:3, 1:3] = 4.0  # rows 1-2, columns 1-2: 10 to 30 px
     grid[6, 5] = 2.0
     maps = maps_of(grid)
-    boxes = _boxes_from_map(maps, pd.Series({"i0": 0.8}), scale=(0.0, 4.0), level=0.4)
+    boxes = MapBoxRule(0.4).apply(maps, pd.Series({"i0": 0.8}), (0.0, 4.0))
     assert len(boxes) == 2
     first, second = boxes.sort_values("score", ascending=False).itertuples()
     assert first.score == pytest.approx(0.8)
@@ -199,19 +167,18 @@ def test_boxes_are_the_connected_parts_above_the_level():
 def test_a_quiet_map_gives_no_box_whatever_its_own_maximum():
     # The known mistake: a map normalised by itself makes a healthy lung glow.
     quiet, loud = [[0.1, 0.0]], [[5.0, 0.0]]
-    boxes = _boxes_from_map(
-        maps_of(quiet, loud), pd.Series({"i0": 0.9, "i1": 0.9}), scale=(0.0, 5.0), level=0.3
-    )
+    scores = pd.Series({"i0": 0.9, "i1": 0.9})
+    boxes = MapBoxRule(0.3).apply(maps_of(quiet, loud), scores, (0.0, 5.0))
     assert boxes["image_id"].tolist() == ["i1"]
 
 
 def test_a_peak_beyond_the_scale_scores_no_more_than_its_image():
-    boxes = _boxes_from_map(maps_of([[50.0]]), pd.Series({"i0": 0.6}), scale=(0.0, 5.0), level=0.5)
+    boxes = MapBoxRule(0.5).apply(maps_of([[50.0]]), pd.Series({"i0": 0.6}), (0.0, 5.0))
     assert boxes["score"].tolist() == [0.6]
 
 
 def test_no_maps_give_an_empty_table_of_boxes():
-    boxes = _boxes_from_map(maps_of(), pd.Series(dtype=float), scale=(0.0, 1.0), level=0.5)
+    boxes = MapBoxRule(0.5).apply(maps_of(), pd.Series(dtype=float), (0.0, 1.0))
     assert boxes.columns.tolist() == ["image_id", "x1", "y1", "x2", "y2", "score"]
     assert boxes.empty
 

@@ -51,54 +51,45 @@ def test_every_candidate_separates_its_two_neighbours(scores):
     assert (candidates <= distinct[1:]).all()
 
 
-def test_neighbouring_floats_still_get_a_threshold_that_separates_them():
-    low, high = 0.5, float(np.nextafter(0.5, 1))
-    assert choose_threshold([0, 1], [low, high], "max_f1").threshold == high
-
-
 def test_a_threshold_survives_json_unchanged():
     threshold = choose_threshold([0, 1], [0.1, 0.2 + 1e-17], "max_f1").threshold
     assert json.loads(json.dumps(threshold)) == threshold
 
 
-def test_among_equal_f1_the_highest_threshold_wins():
-    # Both 0.8 (1 of 1, 1 missed) and 0.2 (2 of 2 with 2 false) reach F1 = 2/3.
-    choice = choose_threshold([1, 0, 0, 1, 0], [0.875, 0.625, 0.5, 0.375, 0.125], "max_f1")
-    assert choice.threshold == 0.75
+@pytest.mark.parametrize(
+    ("y_true", "y_score", "policy", "threshold"),
+    [
+        # Both 0.8 (1 of 1, 1 missed) and 0.2 (2 of 2 with 2 false) reach F1 = 2/3.
+        ([1, 0, 0, 1, 0], [0.875, 0.625, 0.5, 0.375, 0.125], "max_f1", 0.75),
+        # 0.35 (1 of 2 found, no false alarm) and 0.15 (both found, 1 of 2 false) reach J = 0.5.
+        ([1, 0, 1, 0], [0.4, 0.3, 0.2, 0.1], "youden", 0.35),
+        ([0] * 10 + [1], [*np.arange(10) / 10, 0.95], "specificity>=0.90", 0.85),
+        ([0, 1], [0.5, float(np.nextafter(0.5, 1))], "max_f1", float(np.nextafter(0.5, 1))),
+    ],
+    ids=["highest of equal F1", "highest of equal J", "lowest that meets it", "next float"],
+)
+def test_a_threshold_by_hand(y_true, y_score, policy, threshold):
+    chosen = choose_threshold(y_true, y_score, policy).threshold
+    assert chosen == pytest.approx(threshold, rel=1e-15, abs=0)
 
 
-def test_youden_takes_the_highest_of_the_best_sums():
-    # 0.35 (1 of 2 found, no false alarm) and 0.15 (both found, 1 of 2 false) reach J = 0.5.
-    assert choose_threshold([1, 0, 1, 0], [0.4, 0.3, 0.2, 0.1], "youden").threshold == 0.35
-
-
-def test_scores_that_only_mislead_give_youden_nothing():
-    assert "better than chance" in choose_threshold([0, 1], [0.9, 0.1], "youden").reason
-
-
-def test_a_specificity_floor_takes_the_lowest_threshold_that_meets_it():
-    y_true = [0] * 10 + [1]
-    y_score = [*np.arange(10) / 10, 0.95]
-    assert choose_threshold(y_true, y_score, "specificity>=0.90").threshold == pytest.approx(0.85)
-
-
-def test_a_sensitivity_floor_met_only_by_calling_all_positive_gives_none():
-    choice = choose_threshold([1, 0, 1], [0.1, 0.5, 0.9], "sensitivity>=0.95")
-    assert choice.threshold is None
-    assert choice.reason == "sensitivity >= 0.95 is met only by calling every image positive"
+POSITIVE = "calling every image positive"
 
 
 @pytest.mark.parametrize(
-    ("y_true", "y_score", "reason"),
+    ("y_true", "y_score", "policy", "reason"),
     [
-        ([1, 1], [0.1, 0.2], "no negative image"),
-        ([0, 0], [0.1, 0.2], "no positive image"),
-        ([0, 1], [0.3, 0.3], "same score"),
-        ([1, 0], [0.1, 0.2], "no threshold"),  # the positive scores lowest: F1 is 0 everywhere
+        ([1, 1], [0.1, 0.2], "max_f1", "no negative image"),
+        ([0, 0], [0.1, 0.2], "max_f1", "no positive image"),
+        ([0, 1], [0.3, 0.3], "max_f1", "same score"),
+        ([1, 0], [0.1, 0.2], "max_f1", "no threshold"),  # the positive scores lowest: F1 is 0
+        ([0, 1], [0.9, 0.1], "youden", "better than chance"),
+        ([1, 0, 1], [0.1, 0.5, 0.9], "sensitivity>=0.95", f"0.95 is met only by {POSITIVE}"),
+        ([1, 0, 1], [0.1, 0.5, 0.9], "cost:1000/1", f"{POSITIVE} is cheaper than any threshold"),
     ],
 )
-def test_validation_that_gives_no_threshold_says_why(y_true, y_score, reason):
-    choice = choose_threshold(y_true, y_score, "max_f1")
+def test_validation_that_gives_no_threshold_says_why(y_true, y_score, policy, reason):
+    choice = choose_threshold(y_true, y_score, policy)
     assert choice.threshold is None
     assert reason in choice.reason
 
@@ -140,14 +131,6 @@ def test_a_dearer_miss_lowers_the_threshold_and_a_rarer_finding_raises_it():
     }
     assert chosen["cost:10/1"] < chosen["cost:1/1"]
     assert chosen["cost:10/1"] < chosen["cost:10/1@0.02"]
-
-
-def test_a_miss_that_costs_everything_calls_for_no_threshold():
-    choice = choose_threshold([1, 0, 1], [0.1, 0.5, 0.9], "cost:1000/1")
-    assert choice.threshold is None
-    assert choice.reason == (
-        "at this cost calling every image positive is cheaper than any threshold"
-    )
 
 
 @pytest.mark.parametrize("y_true", [[0, 1, 0], [0, 0, 0]])

@@ -75,19 +75,13 @@ def test_another_rule_displaces_the_highest_box_where_more_than_chance_says_so(
     assert reduced.reduction.rule == chosen
 
 
-def test_a_rule_that_gives_all_images_one_score_is_not_chosen():
-    truth = np.repeat([0, 1], 10)
-    rules = {"max": np.ones(20), "top_k": truth * 0.5 + np.arange(20) / 100, "noisy_or": truth}
-    reduced = choose_reduction(_Scores(rules), pd.Series(truth), np.arange(20).astype(str))
-    assert reduced.reduction.rule == "top_k"
-
-
-def test_among_equal_rules_the_simplest_wins():
-    truth = np.repeat([0, 1], 200)
-    noise = np.random.default_rng(0).normal(size=400)
-    rules = {"max": noise, "top_k": truth + noise / 2, "noisy_or": truth + noise / 2}
-    reduced = choose_reduction(_Scores(rules), pd.Series(truth), np.arange(400).astype(str))
-    assert reduced.reduction.rule == "top_k"
+def test_a_rule_of_one_score_for_all_is_not_chosen_and_among_equals_the_simplest_wins():
+    truth, noise = np.repeat([0, 1], 200), np.random.default_rng(0).normal(size=400)
+    level = {"max": np.ones(400), "top_k": truth * 0.5 + np.arange(400) / 2000, "noisy_or": truth}
+    equal = {"max": noise, "top_k": truth + noise / 2, "noisy_or": truth + noise / 2}
+    for rules in (level, equal):
+        reduced = choose_reduction(_Scores(rules), pd.Series(truth), np.arange(400).astype(str))
+        assert reduced.reduction.rule == "top_k"
 
 
 def test_the_rsna_score_gets_the_cut_that_is_best_on_validation(predict, judged_set, target):

@@ -18,22 +18,22 @@ from evaluation.systems.shortcuts import (
 NO_DECODE = pd.DataFrame({"image_id": pd.Series([], dtype="str")})
 
 
-def truth_of(positive: np.ndarray, patient: np.ndarray | None = None) -> _Truth:
+def truth_of(positive, patient=None):
     patient = np.arange(len(positive)) if patient is None else patient
     return _Truth(positive.astype(bool), patient % MOST_FOLDS, patient)
 
 
-def as_set(n: int, **columns: object) -> pd.DataFrame:
+def as_set(n, **columns):
     ids = [str(number) for number in range(n)]
     return pd.DataFrame({"image_id": ids, "patient_id": ids, **columns})
 
 
-def by_fact(rows: list[dict]) -> dict[str, dict]:
+def by_fact(rows):
     return {row["fact"]: row for row in rows}
 
 
 @pytest.fixture(scope="module")
-def rsna_tables(shared_data) -> tuple[pd.DataFrame, pd.DataFrame]:
+def rsna_tables(shared_data):
     """All 26,684 images of the public tables, as a data set's images and labels."""
     folder = shared_data / "reference_csv"
     headers = pd.read_csv(folder / "kaggle_stage_2_train_images_dicom_headers.csv.gz")
