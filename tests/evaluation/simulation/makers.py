@@ -133,17 +133,7 @@ def draw(
     n_positive: int | None = None,
     noise: Noise = NOISE,
 ) -> Sample:
-    """A sample on which each class has at least two patients.
-
-    Args:
-        rng: Where luck comes from.
-        n_patients: How many.
-        skills: Shift of positive images, per system and training seed.
-        clusters: See `cluster_sizes`.
-        prevalence: Of positive images.
-        n_positive: So many positive images exactly, one image a patient.
-        noise: What scores share.
-    """
+    """A sample with two patients a class or more; `n_positive` wants one image a patient."""
     while True:
         owner = np.repeat(np.arange(n_patients), cluster_sizes(rng, n_patients, clusters))
         if n_positive is not None:
@@ -180,13 +170,7 @@ _BOX_SCORES = (-0.6, 1.2)
 def draw_boxed(
     rng: np.random.Generator, n_images: int, overconfident: float = 1.0
 ) -> tuple[Sample, Floats]:
-    """Scores of a detector, 0 where it gives no box, and the true probability of each image.
-
-    Args:
-        rng: Where luck comes from.
-        n_images: One a patient.
-        overconfident: Factor on the log-odds that a box's score promises; 1: it is right.
-    """
+    """Scores of a detector, 0 where it gives no box, and the true probability of each image."""
     while True:
         y_true = rng.random(n_images) < PREVALENCE
         if 2 <= y_true.sum() <= n_images - 2:

@@ -88,17 +88,7 @@ def judge(
     policies: Sequence[str] = POLICIES,
     tested: bool = False,
 ) -> Judged:
-    """Compare systems as ``cxr compare`` does once it has scores.
-
-    Args:
-        validation: Chooses the thresholds; rows of scores as in `test`.
-        test: Is judged.
-        seeds: Training seeds of each system, whose scores follow each other.
-        replicates: Bootstrap resamples.
-        seed: Of the resamples.
-        policies: Threshold policies.
-        tested: Whether the p-values of ``tests.csv`` are made, too; no sentence rests on them.
-    """
+    """Compare systems, their seeds in rows one after the other, as ``cxr compare`` does."""
     judged = EvaluationSet(
         pd.Index(np.arange(len(test.y_true)).astype(str)),
         test.y_true,

@@ -130,11 +130,7 @@ TABLES = (
 
 
 def with_tables(page: str, results: Results) -> str:
-    """The page with every table between its two marks written again.
-
-    Raises:
-        ValueError: The page lacks a table's marks.
-    """
+    """The page with every table between its two marks written again."""
     for table in TABLES:
         begin, end = f"<!-- table: {table.name} -->", f"<!-- end: {table.name} -->"
         if begin not in page or end not in page:
