@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from data_prep.contracts.errors import InputError
 from data_prep.work.addresses import recorded_path
 from scripts import console
-from scripts.options import DataFolder
+from scripts.options import DataFolder, read_numbers
 from scripts.runner import AnyPath, Argument, verb
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def ensemble(
     data: DataFolder,
     out: AnyPath,
     name: str | None = None,
-    weights: str | None = None,
+    weights: Annotated[tuple[float, ...], Argument(read=read_numbers, metavar="N[,N...]")] = (),
     fusion: Literal["best", "wbf"] | None = None,
     iou: Annotated[float | None, Argument(least=0.0, most=1.0)] = None,
     gate: Literal["multiply"] | None = None,
@@ -66,25 +66,16 @@ def ensemble(
     check_members(members, dataset)
     facts: dict[str, Any] = {}
     if gate is None:
-        joined = _join(members, dataset, _numbers(weights), fusion, iou)
+        joined = _join(members, dataset, list(weights) or None, fusion, iou)
     else:
         options = {"--weights": weights, "--fusion": fusion, "--iou": iou}
-        if unused := [option for option, value in options.items() if value is not None]:
+        if unused := [option for option, value in options.items() if value not in (None, ())]:
             raise InputError(f"ensemble: {unused[0]} is not for --gate; leave it out")
         joined, facts = gate_boxes(*sort_members(members)), {"gate": {"rule": gate}}
     _write(members, joined, out, name or _default_name(members, gate), facts)
     for note in joined.notes:
         console.say(note)
     return Predictions.open(out)
-
-
-def _numbers(weights: str | None) -> list[float] | None:
-    if weights is None:
-        return None
-    try:
-        return [float(part) for part in weights.split(",")]
-    except ValueError:
-        raise InputError(f"--weights {weights}: expected numbers with commas, as 2,1,1") from None
 
 
 def _default_name(members: list[Predictions], gate: str | None) -> str:

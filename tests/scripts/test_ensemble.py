@@ -118,7 +118,7 @@ def test_mixed_kinds_need_a_gate_and_weights_need_numbers(data, member, tmp_path
     out = tmp_path / "out"
     with pytest.raises(InputError, match="--gate multiply"):
         ensemble(folders, data=data, out=out)
-    with pytest.raises(InputError, match="expected numbers with commas"):
+    with pytest.raises(InputError, match="--weights 1;2: are not numbers with commas"):
         ensemble([folders[1], member("E", seed=4)], data=data, out=out, weights="1;2")
     assert not out.exists()
 
