@@ -27,7 +27,6 @@ from data_prep.audit.patients import (
     check_people,
     check_roles,
     find_duplicates,
-    find_leaks,
 )
 from data_prep.audit.problem import SEVERITIES, Problem, check_shortcuts
 from data_prep.contracts.errors import InputError
@@ -38,8 +37,6 @@ from data_prep.duplicates.near_duplicates import NearDuplicates
 from data_prep.duplicates.set_copies import near_duplicates_of
 from data_prep.store.dataset import DataSet
 from data_prep.work.engine import Engine
-
-__all__ = ["Audit", "Problem", "audit", "check_boxes", "find_duplicates", "find_leaks"]
 
 AUDIT = "audit.json"
 """Name of what programs read of an audit, in the folder of its data set."""

@@ -32,8 +32,6 @@ from data_prep.images.dicom_header import starts_like_dicom
 if TYPE_CHECKING:
     from PIL import Image
 
-__all__ = ["DecodedImage", "read_image"]
-
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM", "GIF")
 _MAGIC = {
     b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"II*\0": "TIFF", b"MM\0*": "TIFF",

@@ -53,8 +53,6 @@ def require_images(source: PixelSource, image_ids: pd.Index) -> None:
         )
 
 
-__all__ = ["PixelStore", "PixelStoreWriter", "build_pixel_store", "store_folder"]
-
 _WORTH_A_WORKER = 200  # images: starting a process costs as much as decoding these
 
 

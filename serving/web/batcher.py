@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from data_prep.contracts.errors import InputError
-from data_prep.images.image import DecodedImage
+from data_prep.images.decoded_image import DecodedImage
 from serving.answer import Answer, LoadedRun
 from serving.web.settings import ServeSettings
 

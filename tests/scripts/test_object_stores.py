@@ -27,7 +27,7 @@ import pytest
 from PIL import Image
 
 from data_prep.contracts.errors import InputError
-from data_prep.store.pixel_store import PixelStoreWriter
+from data_prep.store.pixel_writer import PixelStoreWriter
 from data_prep.store.preprocess import Placement
 from data_prep.work import object_store
 from data_prep.work.addresses import local_path

@@ -13,7 +13,7 @@ from data_prep.assemble import dataset_writer
 from data_prep.assemble.combine import _merge_targets, combine
 from data_prep.assemble.ingest import PrepareOptions
 from data_prep.assemble.prepare import prepare
-from data_prep.audit.audit import find_leaks
+from data_prep.audit.patients import find_leaks
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import empty_table, read_table
 from data_prep.formats.source import SourceTables

@@ -15,7 +15,7 @@ import scripts.prepare
 from data_prep.assemble import ingest
 from data_prep.assemble.ingest import PrepareOptions
 from data_prep.assemble.prepare import prepare
-from data_prep.audit.audit import find_leaks
+from data_prep.audit.patients import find_leaks
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock
 from data_prep.splits.add_split import SplitRule, add_splits

@@ -8,14 +8,23 @@ import pytest
 
 from data_prep.assemble.ingest import PrepareOptions
 from data_prep.assemble.prepare import prepare
-from data_prep.audit.audit import Audit, Problem, audit, check_boxes, find_duplicates, find_leaks
+from data_prep.audit.audit import Audit, audit
+from data_prep.audit.boxes import check_boxes
 from data_prep.audit.copies import (
     check_burned_in_text,
     check_duplicates,
     check_excluded,
     check_near_duplicates,
 )
-from data_prep.audit.patients import check_images, check_leaks, check_people, check_roles
+from data_prep.audit.patients import (
+    check_images,
+    check_leaks,
+    check_people,
+    check_roles,
+    find_duplicates,
+    find_leaks,
+)
+from data_prep.audit.problem import Problem
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.duplicates.near_duplicates import find_near_duplicates
 from data_prep.store.dataset import DataSet

@@ -25,10 +25,10 @@ from data_prep.store.decode import (
 )
 from data_prep.store.pixel_store import (
     PixelStore,
-    PixelStoreWriter,
     build_pixel_store,
     store_folder,
 )
+from data_prep.store.pixel_writer import PixelStoreWriter
 from data_prep.store.preprocess import Placement, letterbox
 from data_prep.work.pool import LocalEngine
 
