@@ -101,14 +101,7 @@ class Claim:
 
     @property
     def gap_words(self) -> str:
-        """The difference with the interval that the verdict rests on, or why there is none.
-
-        Example:
-            >>> gap = Estimate(0.1, 0.02, 0.18, family=((0.02, 0.18), (0.01, 0.19)))
-            >>> claims = [Claim("A", "B", each, "", (0.9, 0.8), gap) for each in ("auroc", "ap50")]
-            >>> [each.gap_words for each in decide_together(claims)][0]
-            'difference 0.100, 97.5 % interval 0.010 to 0.190'
-        """
+        """The difference with the interval that the verdict rests on, or why there is none."""
         words = f"difference {number(self.difference.estimate)}"
         if self.difference.bounded:
             return f"{words}, {self.level_words} interval {ends_words(self.difference)}"
@@ -148,10 +141,7 @@ def decide_together(claims: Sequence[Claim]) -> list[Claim]:
 
 
 def group_words(claims: Sequence[Claim], titles: Sequence[str]) -> str:
-    """Both figures of each claim of one pair, and which system it is higher for.
-
-    A coverage that all intervals have is told once.
-    """
+    """Both figures of each claim of one pair, and which system it is higher for."""
     said = {
         "same": "equal here, not shown to differ",
         "open": "not shown to differ",

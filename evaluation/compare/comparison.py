@@ -141,12 +141,7 @@ class Background:
 
     @property
     def audit_words(self) -> str:
-        """What the audit says of the roles of patients and images.
-
-        Example:
-            >>> Background(audit=()).audit_words
-            'each patient has one role (cxr check found no error)'
-        """
+        """What the audit says of the roles of patients and images."""
         if self.audit is None:
             return "whether each patient has one role was not checked (run cxr check)"
         if not self.audit:

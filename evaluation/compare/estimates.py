@@ -108,47 +108,24 @@ Differences = Mapping[tuple[str, str], Mapping[MetricKey, Floats | ClusteredEsti
 
 
 def is_chosen(policy: str) -> bool:
-    """Whether validation chooses the threshold of a policy; a declared one is no choice.
-
-    Example:
-        >>> is_chosen("max_f1"), is_chosen("threshold=0.5"), is_chosen("")
-        (True, False, False)
-    """
+    """Whether validation chooses the threshold of a policy; a declared one is no choice."""
     return bool(policy) and check_policy(policy).kind != "threshold"
 
 
 def of_thresholds(policy: str, *, refitted: bool) -> str:
-    """What the method of an interval does with thresholds; nothing where none was chosen.
-
-    Example:
-        >>> of_thresholds("max_f1", refitted=False), of_thresholds("", refitted=False)
-        (', thresholds held', '')
-    """
+    """What the method of an interval does with thresholds; nothing where none was chosen."""
     if not is_chosen(policy):
         return ""
     return f", {REFITTED if refitted else HELD}"
 
 
 def family_level(comparisons: int) -> float:
-    """Coverage of each of several intervals, so that all hold at once in 95 % of cases.
-
-    Source:
-        Bonferroni's inequality.
-
-    Example:
-        >>> family_level(1), family_level(2)
-        (0.95, 0.975)
-    """
+    """Coverage of each of several intervals that all hold at once in 95 % of cases (Bonferroni)."""
     return 1 - (1 - LEVEL) / max(comparisons, 1)
 
 
 def family_sizes(n_systems: int) -> range:
-    """Numbers of comparisons that differences have intervals for: every claim of a report at once.
-
-    Example:
-        >>> list(family_sizes(2))
-        [1, 2, 3, 4, 5, 6, 7, 8, 9, 10]
-    """
+    """Numbers of comparisons that differences have intervals for: all claims of a report."""
     return range(1, max(10, n_systems) * (n_systems - 1) + 1)
 
 
@@ -257,16 +234,7 @@ class Estimates:
 
     @classmethod
     def from_table(cls, table: pd.DataFrame) -> Estimates:
-        """Read estimates from the tidy table of one target and unit, as a report's folder has it.
-
-        Needs ``system``, ``metric`` and ``estimate`` of the columns.
-
-        Example:
-            >>> rows = [("A", 0.9), ("B", 0.8), ("A - B", 0.1)]
-            >>> table = pd.DataFrame(rows, columns=["system", "estimate"]).assign(metric="auroc")
-            >>> round(Estimates.from_table(table).difference("B", "A", "auroc").estimate, 3)
-            -0.1
-        """
+        """Read estimates from the tidy table of one target and unit, as a report has it."""
         rows: list[dict[str, Any]] = [
             {str(key): value for key, value in row.items() if not _missing(value)}
             for row in table.to_dict("records")

@@ -123,14 +123,7 @@ def _lesion_groups(
 
 
 def _trusted_spacing(images: pd.DataFrame) -> Floats:
-    """Pixel spacing of each image in mm (column, row), NaN where it cannot be right.
-
-    Example:
-        >>> table = pd.DataFrame({"width": [2000, 1024], "spacing_row_mm": [0.2, 0.143],
-        ...                       "spacing_col_mm": [0.2, 0.143]})
-        >>> _trusted_spacing(table).tolist()
-        [[0.2, 0.2], [nan, nan]]
-    """
+    """Pixel spacing of each image in mm (column, row), NaN where it cannot be right."""
     names = ["spacing_col_mm", "spacing_row_mm"]
     if not set(names) <= set(images):
         return np.full((len(images), 2), np.nan)

@@ -59,10 +59,6 @@ def _percentile_p(replicates: Floats, patients: float | None = None) -> float | 
 
     Source:
         Efron and Tibshirani 1993, section 15.4 and 16.4; Davison and Hinkley 1997, section 4.2.
-
-    Example:
-        >>> round(_percentile_p(np.r_[np.full(999, 0.2), -0.1]), 4)
-        0.004
     """
     defined = replicates[~np.isnan(replicates)]
     if not len(defined):
@@ -139,10 +135,7 @@ def _resampled_test(
 
 
 def _adjusted(tables: Sequence[pd.DataFrame], reference: str) -> pd.DataFrame:
-    """Join tests and add Holm's p-values, over contrasts with the reference and over all pairs.
-
-    A family is of one unit, subgroup, policy, metric and method.
-    """
+    """Join tests, with Holm's p-values of a unit, subgroup, policy, metric and method."""
     rows: list[dict[Any, Any]] = [row for table in tables for row in table.to_dict("records")]
     families: dict[tuple[str, ...], list[dict[Any, Any]]] = {}
     for row in rows:
@@ -209,11 +202,7 @@ ClusteredAuroc = Mapping[str, Mapping[tuple[str, str], ClusteredEstimate]]
 
 
 def clustered_auroc(cards: Cards) -> ClusteredAuroc:
-    """The AUROC of every system and its paired differences, clustered by patient.
-
-    Source:
-        Obuchowski 1997.
-    """
+    """Obuchowski's estimate of every AUROC and its paired differences, clustered by patient."""
     subgroups = _subgroups(judged_of(cards))
     return {subgroup: _aurocs(cards, chosen) for subgroup, chosen in subgroups.items()}
 
@@ -235,10 +224,7 @@ def _aurocs(
 def seed_parts(
     members: Sequence[Scorecard], chosen: np.ndarray, *, by_image: bool = False
 ) -> list[AurocParts] | None:
-    """What patients, or single images, add to the AUROC of each seed on the chosen images.
-
-    `None` where a class is absent.
-    """
+    """What patients, or images, add to the AUROC of each seed; `None` where a class is absent."""
     judged = members[0].judged
     clusters, n_clusters = judged.patients[chosen], judged.n_patients
     if by_image:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_prep.contracts.errors import InputError
 from evaluation.decisions.thresholds import check_policy
+from evaluation.decisions.units import Unit
 from evaluation.metrics.registry import METRICS
 from evaluation.metrics.words import listing, policy_words
-
-if TYPE_CHECKING:
-    from evaluation.decisions.units import Unit
 
 
 @dataclass(frozen=True)
@@ -139,12 +137,7 @@ class Protocol:
 
 
 def _why_not_alone(metric: str) -> str:
-    """Why a metric cannot decide alone which system is better, and what to write instead.
-
-    Example:
-        >>> _why_not_alone("auroc"), _why_not_alone("brier")
-        ('', 'lower is better')
-    """
+    """Why a metric cannot decide alone which system is better, and what to write instead."""
     record = METRICS[metric]
     if record.why_not_primary or not record.partners:
         return record.why_not_primary

@@ -76,20 +76,7 @@ _TOLERANT = "_tolerant"
 
 
 class Scorecard:
-    """Every figure of one system.
-
-    Args:
-        judged: The images.
-        scores: One per image.
-        thresholds: By policy.
-        validation: What the thresholds were chosen on; `None`: they are held in every resample.
-        points: The scored point of each image.
-        boxes: Predicted boxes.
-        box_cut: The score from which boxes are called.
-        probability: Calibrated, one per image.
-        referrals: By policy, from which doubt on images are referred.
-        spread: Of several scores of each image.
-    """
+    """Every figure of one system; without `validation` thresholds are held in every resample."""
 
     def __init__(
         self,

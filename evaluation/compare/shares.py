@@ -93,10 +93,7 @@ class Calls:
         self.thresholds = np.column_stack(refitted) if refitted else None
 
     def called(self, system: str, thresholds: Floats) -> npt.NDArray[np.float32]:
-        """The share of a system's seeds that call an image, shape ``(R, N)``, NaN without one.
-
-        `thresholds` are rows of the attribute of this name.
-        """
+        """The share of a system's seeds that call an image, ``(R, N)``, at rows of `thresholds`."""
         of_seeds = thresholds[:, [name == system for name in self._columns]]
         calls = [
             is_positive(scores, column[:, None])
@@ -329,16 +326,12 @@ def add_agreement(shares: Shares, cards: Cards, policy: str) -> None:
             shares.add(pair, key, cell, everything, patients)
             needed.append((pair, key))
         named = (pair, ShareName("agreement", "", policy, "kappa"))
-        shares.derived.append(_Derived(named, needed, _kappa_of_shares))
+        shares.derived.append(_Derived(named, needed, partial(_kappa, n=1.0)))
         for words, joined in (("or", one | two), ("and", one & two)):
             hits = {"recall": (joined, truth), "specificity": (~joined, ~truth)}
             for metric, (hit, of) in hits.items():
                 key = ShareName("combined", "", policy, metric)
                 shares.add(f"{first} {words} {second}", key, hit & of, of, patients)
-
-
-def _kappa_of_shares(both: Floats, only_first: Floats, only_second: Floats) -> Floats:
-    return _kappa(both, only_first, only_second, 1.0)
 
 
 RISKS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
@@ -349,10 +342,7 @@ TREAT_ALL = "call every image positive"
 
 
 def add_net_benefit(shares: Shares, name: str, members: Sequence[Scorecard]) -> None:
-    """Add the decision curve of a system, of its scores as they are and calibrated on validation.
-
-    Calling every image positive stands beside as a system of its own.
-    """
+    """Add the decision curve of a system, and that of calling every image positive."""
     judged = members[0].judged
     ones = np.ones(len(judged.y_true))
     calibrated = [card.probability for card in members if card.probability is not None]

@@ -9,9 +9,11 @@ from __future__ import annotations
 import bisect
 import json
 import os
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,20 +22,14 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, make_folder
 from data_prep.contracts.schemas import EDGES
+from data_prep.store.dataset import DataSet
+from evaluation.compare.comparison import Comparison
 from evaluation.compare.failure_analysis import image_groups
 from evaluation.metrics.words import policy_words
 from evaluation.overlays.draw import encode_webp
 from evaluation.overlays.shapes import TRUTH_COLOUR, system_colour
 from evaluation.report.files import IMAGES_PAGE, IMAGES_TABLE, MOST_THUMBNAILS, THUMBNAILS
 from evaluation.report.templates import render
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-    from pathlib import Path
-
-    from data_prep.store.dataset import DataSet
-    from evaluation.compare.comparison import Comparison
-
 
 THUMBNAIL_SIDE, _QUALITY = 192, 60  # px of the longer side; of WebP
 _MOST_BOXES = 12  # of one system on one image, the most confident
@@ -58,17 +54,6 @@ def write_all_images(
     At most `most` images get a thumbnail: first those that a system gets wrong at the main
     threshold, then others at random. All images are listed, with thumbnail or without. A few
     images are in memory at a time, whatever their number.
-
-    Args:
-        comparison: What was judged.
-        dataset: Where pixels, true boxes and groups come from.
-        out: Report folder.
-        titles: ``title``, ``finding``, ``data_name`` of the page.
-        drawn: Page and anchor of the images that are drawn with all panels.
-        gaps: How far apart the systems see each image.
-        most: Thumbnails at most; 0 for none.
-        seed: Of the random choice.
-        progress: Called once per thumbnail.
     """
     table = _ImageTable(comparison, dataset)
     make_folder(out / THUMBNAILS)

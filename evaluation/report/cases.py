@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,21 +15,18 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.tables import read_table
+from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import Predictions
 from evaluation.boxes.fusion import AS_STORED
 from evaluation.boxes.matching import localised
+from evaluation.compare.comparison import Comparison
 from evaluation.decisions.decided_output import DecidedOutput, decide, levels_at, map_levels
+from evaluation.decisions.decision import Decision
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import checked_decision
 from evaluation.overlays.draw import draw_overlay
 from evaluation.overlays.shapes import ImagePrediction, ImageTruth, system_colour
-
-if TYPE_CHECKING:
-    from data_prep.store.dataset import DataSet
-    from data_prep.store.predictions import Predictions
-    from evaluation.compare.comparison import Comparison
-    from evaluation.decisions.decision import Decision
-
 
 _VOI = {
     "full_range": "full range",
@@ -146,12 +143,7 @@ class CaseSource:
 
 
 def _display_words(decoded: dict[str, Any]) -> str:
-    """Say how stored grey values became the ones on the screen.
-
-    Example:
-        >>> _display_words({"voi": "full_range", "inverted": False})
-        'full range, not inverted'
-    """
+    """Say how stored grey values became the ones on the screen."""
     voi, centre, width = (decoded.get(key) for key in ("voi", "window_center", "window_width"))
     words = "grey as stored" if pd.isna(voi) else _VOI.get(str(voi), str(voi).replace("_", " "))
     if not (pd.isna(centre) or pd.isna(width)):

@@ -6,13 +6,15 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
 from evaluation.boxes.froc import FROC_RATES, RATE_WORDS, FrocCurve, Hit
+from evaluation.compare.comparison import Comparison, SystemResult
 from evaluation.metrics.words import ends_words, number, policy_words
 from evaluation.report.plot import (
     MARKERS,
@@ -28,11 +30,6 @@ from evaluation.report.plot import (
 from evaluation.statistics.bootstrap import Interval, roc_band, share_band
 from evaluation.statistics.calibration_error import equal_mass_bins
 from evaluation.statistics.ranking import Floats
-
-if TYPE_CHECKING:
-    import pandas as pd
-
-    from evaluation.compare.comparison import Comparison, SystemResult
 
 _LOGIT_LOW, _LOGIT_HIGH, _LOGIT_STEPS = 0.001, 0.999, 400
 _LOGIT_TICKS = tuple((tick, f"{tick:g}") for tick in (0.01, 0.1, 0.5, 0.9, 0.99))
@@ -91,11 +88,7 @@ def report_charts(comparison: Comparison) -> list[Chart]:
 
 
 def cost_charts(comparison: Comparison) -> list[Chart]:
-    """Return the primary figure against FLOPs and against time.
-
-    A chart needs two systems whose cost is known. Times that were taken on different devices are
-    not drawn beside each other.
-    """
+    """The primary figure against FLOPs and, where all were timed on one device, against time."""
     systems = _read_systems(comparison)
     devices = {each.cost.get("latency_device") for each in comparison.systems.values()} - {None}
     charts = []
@@ -364,12 +357,7 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
 
 
 def _sensitivity_at(curve: FrocCurve) -> list[float]:
-    """Return the sensitivity at each of `FROC_RATES`, by the step rule.
-
-    Example:
-        >>> _sensitivity_at(FrocCurve(np.array([0, 0.5, 3]), np.array([0, 0.4, 0.6])))
-        [0.0, 0.0, 0.4, 0.4, 0.4, 0.6, 0.6]
-    """
+    """Return the sensitivity at each of `FROC_RATES`, by the step rule."""
     last = np.searchsorted(curve.false_marks, FROC_RATES, side="right") - 1
     return [float(each) for each in curve.sensitivity[last]]
 

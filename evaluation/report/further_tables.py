@@ -8,11 +8,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from evaluation.compare.comparison import Comparison
 from evaluation.compare.estimates import FAILURES_WRONG, row_interval
 from evaluation.metrics.evaluation_set import ALL, MetricKey
 from evaluation.metrics.image_metrics import classification_metrics
@@ -21,10 +22,6 @@ from evaluation.metrics.words import number, policy_words
 from evaluation.report.table import Table, figure_words
 from evaluation.report.templates import sentence
 from evaluation.statistics.bootstrap import Interval
-
-if TYPE_CHECKING:
-    from evaluation.compare.comparison import Comparison
-
 
 _RATES = (("recall", "Sensitivity"), ("specificity", "Specificity"), ("accuracy", "Accuracy"))
 _OUTSIDE = " ▲"
@@ -71,14 +68,7 @@ def _published_figures() -> tuple[_Published, ...]:
 
 
 def _related_figures(sources: Collection[str], findings: Collection[str]) -> list[_Published]:
-    """Return the published figures on the same data or finding as a report's.
-
-    Example:
-        >>> [(each.system, each.value) for each in _related_figures({"nih"}, {"pneumonia"})]
-        [('CheXNet', 0.435)]
-        >>> _related_figures({"rsna"}, {"cardiomegaly"})
-        []
-    """
+    """Return the published figures on the same data or finding as a report's."""
     return [
         figure
         for figure in _published_figures()
@@ -197,6 +187,7 @@ _OWN_TABLES = frozenset(
      "cost_curve", "shortcut"}
 )  # fmt: skip
 _LESIONS = "lesions by "
+_PREDICTIVE = {"ppv": "Positive predictive value", "npv": "Negative predictive value"}
 _ERRORS = {
     "missed": ("Missed lesion", "neither found nor poorly boxed"),
     "poor_box": ("Poorly placed box", "IoU with a lesion 0.1 to 0.5"),
@@ -341,11 +332,18 @@ def _together(comparison: Comparison) -> Table | None:
 
 def _at_prevalence(comparison: Comparison) -> Table | None:
     table = comparison.failures[comparison.failures["topic"] == "prevalence"]
-    if table.empty:
+    rows = []
+    for metric, words in _PREDICTIVE.items():
+        of_metric = table[table["metric"] == metric]
+        if len(of_metric):
+            names = (*comparison.systems, *_contrasts(comparison))
+            cells = [_first(of_metric[of_metric["system"] == name]) for name in names]
+            rows.append((words, *map(figure_words, cells)))
+    if not rows:
         return None
+    heads = ("Figure", *comparison.systems, *_contrasts(comparison, printed=True))
     lead = sentence("at_prevalence", float(table["group"].iloc[0]))
-    names = {"ppv": "Positive predictive value", "npv": "Negative predictive value"}
-    return _by_system(comparison, "prevalence", names, "At the given prevalence", lead)
+    return Table.of("At the given prevalence", lead, heads, tuple(rows))
 
 
 def _shortcuts(comparison: Comparison) -> Table | None:
@@ -361,24 +359,6 @@ def _shortcuts(comparison: Comparison) -> Table | None:
     ]
     lead = sentence("shortcuts")
     return Table.of("Shortcuts", lead, ("Guessed from, or system", "AUROC"), tuple(rows))
-
-
-def _by_system(
-    comparison: Comparison, topic: str, names: dict[str, str], title: str, lead: str
-) -> Table | None:
-    """A grid with a row per metric and a column per system and contrast."""
-    table = comparison.failures[comparison.failures["topic"] == topic]
-    if table.empty:
-        return None
-    columns = (*comparison.systems, *_contrasts(comparison))
-    rows = []
-    for metric, words in names.items():
-        here = table[table["metric"] == metric]
-        if len(here):
-            cells = [_first(here[here["system"] == name]) for name in columns]
-            rows.append((words, *map(figure_words, cells)))
-    heads = ("Figure", *comparison.systems, *_contrasts(comparison, printed=True))
-    return Table.of(title, lead, heads, tuple(rows))
 
 
 def _contrasts(comparison: Comparison, *, printed: bool = False) -> tuple[str, ...]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,9 @@ from markupsafe import Markup
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import make_folder
+from data_prep.store.dataset import DataSet
 from evaluation.boxes.map_boxes import cell_words
+from evaluation.compare.comparison import Comparison
 from evaluation.metrics.words import listing
 from evaluation.overlays.draw import encode_webp, to_png, to_svg
 from evaluation.overlays.shapes import (
@@ -31,14 +34,6 @@ from evaluation.overlays.shapes import (
 )
 from evaluation.report.cases import CaseSource, read_cases
 from evaluation.report.files import CASES_PAGE, PAGE
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-    from pathlib import Path
-
-    from data_prep.store.dataset import DataSet
-    from evaluation.compare.comparison import Comparison
-
 
 CASES_PER_CATEGORY = 8
 """Drawn of each kind; the first four stand in the report, the others on linked pages."""
@@ -80,14 +75,6 @@ def select_cases(
 
     Failures come most confident first, by each score's rank within its system (scores of two
     systems have no common scale). Systems without a decision at this policy are left out.
-
-    Example:
-        >>> rows = [("a", "X", 1, 0.9, True), ("a", "Y", 1, 0.1, False)]
-        >>> frame = pd.DataFrame(
-        ...     rows, columns=["image_id", "system", "label", "score", "decision_max_f1"]
-        ... )
-        >>> [(each.title, each.image_ids) for each in select_cases(frame, ["X", "Y"], "max_f1")]
-        [('Only X finds it, in the right place', ('a',))]
     """
     if f"decision_{policy}" not in decisions:
         return []
@@ -284,10 +271,7 @@ def _draw_cases(
     most: int,
     progress: Callable[..., None] | None,
 ) -> tuple[_Drawn, list[str]]:
-    """Draw every case of every category, one image in memory at a time.
-
-    Returns the drawn cases by category, and the images whose file cannot be read any more.
-    """
+    """Draw one image after another: the cases by category, and images whose file is gone."""
     make_folder(folder)
     drawn, missing = [], []
     for category in categories:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from scipy.special import stdtrit
@@ -18,6 +20,7 @@ from data_prep.contracts.json_files import read_json, write_json
 from data_prep.contracts.pages import write_html
 from data_prep.contracts.tables import read_table
 from data_prep.contracts.words import counted
+from data_prep.store.dataset import Target
 from data_prep.store.folder_kinds import require_kind
 from data_prep.work.addresses import shown
 from evaluation.compare.estimates import Estimates
@@ -30,14 +33,6 @@ from evaluation.report.table import Table, figure_words
 from evaluation.report.tables import image_count
 from evaluation.report.templates import render
 from evaluation.statistics.bootstrap import LEVEL
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from matplotlib.axes import Axes
-
-    from data_prep.store.dataset import Target
-
 
 KEYS = ["target", "unit", "subgroup", "system", "policy", "metric"]
 

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from data_prep.contracts.words import counted
+from data_prep.store.dataset import DataSet
 from evaluation.boxes.fusion import BoxRule
 from evaluation.boxes.map_boxes import MapBoxRule, cell_words
+from evaluation.compare.comparison import Comparison
+from evaluation.compare.estimates import Estimate, IntervalKind
 from evaluation.compare.paired_tests import MCNEMAR
 from evaluation.decisions.thresholds import check_policy
 from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, MetricKey, Note, NoteKind
@@ -19,15 +25,6 @@ from evaluation.metrics.words import DASH, policy_words
 from evaluation.report.table import Row, Table
 from evaluation.report.templates import sentence
 from evaluation.statistics.bootstrap import MOST_UNDEFINED
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    import pandas as pd
-
-    from data_prep.store.dataset import DataSet
-    from evaluation.compare.comparison import Comparison
-    from evaluation.compare.estimates import Estimate, IntervalKind
 
 
 def decision_rows(comparison: Comparison) -> list[Row]:

@@ -10,21 +10,18 @@ import xml.etree.ElementTree as ET
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal
+from pathlib import Path
+from typing import Any, Literal
 
 import matplotlib as mpl
 import numpy as np
 import numpy.typing as npt
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox, TransformedBbox
 
 from evaluation.overlays.shapes import CHART_COLOURS
 from evaluation.statistics.ranking import Floats
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from matplotlib.axes import Axes
 
 MARKERS = ("o", "^", "s", "D", "v", "P")
 """Markers of the policies, in their order; ``"."`` is a plain dot."""

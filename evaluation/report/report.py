@@ -7,11 +7,14 @@ time, and their number is bounded, so neither the file nor the memory grows with
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from data_prep.contracts.folders import atomic_path, make_folder
+from data_prep.store.dataset import DataSet
+from evaluation.compare.comparison import Comparison
 from evaluation.report.all_images import exploration, write_all_images
 from evaluation.report.charts import (
     chart_legend,
@@ -37,20 +40,11 @@ from evaluation.report.methods import (
     meanings,
     methods_paragraph,
 )
-from evaluation.report.plot import to_svg
+from evaluation.report.plot import Chart, to_svg
 from evaluation.report.result_tables import cost_rows, write_table_files
 from evaluation.report.table import Row, Table
-from evaluation.report.tables import report_tables
+from evaluation.report.tables import TableRow, report_tables
 from evaluation.report.templates import render
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from data_prep.store.dataset import DataSet
-    from evaluation.compare.comparison import Comparison
-    from evaluation.report.plot import Chart
-    from evaluation.report.tables import TableRow
-
 
 MAX_BYTES = 10_000_000
 _MOST_EXAMPLES = 3

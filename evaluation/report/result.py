@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
+from matplotlib.figure import Figure
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.comparison import Comparison
@@ -23,9 +24,6 @@ from evaluation.report.files import METRICS, PAGE
 from evaluation.report.gallery import select_cases
 from evaluation.report.result_tables import metrics_json, summary_frame
 from evaluation.report.tables import table_rows
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)

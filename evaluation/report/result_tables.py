@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pandas as pd
 
@@ -34,9 +34,6 @@ from evaluation.report.files import (
 )
 from evaluation.report.table import Row, Table
 from evaluation.report.tables import TableRow, image_count, summary_table
-
-if TYPE_CHECKING:
-    from evaluation.compare.comparison import Comparison
 
 
 def write_tables(comparison: Comparison, out: Path, question: dict[str, Any] | None = None) -> None:
@@ -190,12 +187,7 @@ def _markdown_table(comparison: Comparison, table: Table) -> str:
 
 
 def summary_frame(comparison: Comparison, rows: Sequence[TableRow] = ()) -> pd.DataFrame:
-    """The report's table as a frame of texts: figures with their intervals, systems in columns.
-
-    Args:
-        comparison: From `compare_systems`.
-        rows: Those wanted; without any the usual six.
-    """
+    """The report's table as a frame of texts: figures with their intervals, systems in columns."""
     table = summary_table(comparison, rows)
     index = [(group.title, row[0]) for group in table.groups for row in group.rows]
     texts = [list(map(str, row[1:])) for row in table.rows]

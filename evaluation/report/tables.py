@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
+from evaluation.compare.comparison import Comparison, SystemResult
+from evaluation.compare.estimates import Estimate, Estimates
 from evaluation.compare.paired_tests import OBUCHOWSKI, REFITTED_TEST, SEEDS_TEST
 from evaluation.compare.protocol import EXPLORATORY
 from evaluation.compare.verdict import PairTests
@@ -29,12 +32,6 @@ from evaluation.report.further_tables import SUBGROUPS
 from evaluation.report.table import Cell, Row, RowGroup, Table, Whisker, figure_words
 from evaluation.report.templates import sentence
 from evaluation.statistics.bootstrap import Interval
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from evaluation.compare.comparison import Comparison, SystemResult
-    from evaluation.compare.estimates import Estimate, Estimates
 
 
 def report_tables(comparison: Comparison, rows: Sequence[TableRow]) -> dict[str, Any]:
@@ -309,13 +306,7 @@ def _unbounded(metric: str) -> bool:
 def _whiskers(
     intervals: Sequence[Interval], *, around_zero: bool = False
 ) -> tuple[list[Whisker | None], tuple[float, float]]:
-    """Place intervals on one shared axis.
-
-    Example:
-        >>> placed, axis = _whiskers([Interval(0.1, 0.0, 0.2)], around_zero=True)
-        >>> placed[0].dot, axis
-        (75.0, (-0.2, 0.2))
-    """
+    """Place intervals on one shared axis."""
     ends = [
         end for interval in intervals if interval.bounded for end in (interval.low, interval.high)
     ]
@@ -445,12 +436,7 @@ def _every_pair(comparison: Comparison) -> Table | None:
 
 
 def _p_words(value: Any) -> str:
-    """Return a p-value with two digits that count.
-
-    Example:
-        >>> _p_words(0.0312), _p_words(0.21), _p_words(1e-9), _p_words(None)
-        ('0.031', '0.21', '< 0.0001', '–')
-    """
+    """Return a p-value with two digits that count."""
     real = _real(value)
     if real != real:
         return DASH
