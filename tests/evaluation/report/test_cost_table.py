@@ -103,7 +103,7 @@ def test_a_point_lies_at_its_cost_and_figure(comparison):
 
 
 @pytest.mark.parametrize("count", [2, 3, 8, 20])
-def test_names_never_overlap_and_stay_in_the_image(comparison, count):
+def test_names_and_ticks_never_overlap_and_stay_in_the_image(comparison, count):
     (chart,) = cost_charts(zoo(comparison, count))
     figure = _draw(chart)
     figure.set_dpi(72)
@@ -120,6 +120,10 @@ def test_names_never_overlap_and_stay_in_the_image(comparison, count):
         assert chart.x.low <= curve.points[0].x <= chart.x.high
         assert chart.y.low <= curve.y[0] <= curve.points[0].y <= curve.y[1] <= chart.y.high
     assert axes.get_ylim() == (chart.y.low, chart.y.high)
+    assert 2 <= len(chart.x.ticks) <= 7
+    ticks = [axes.transData.transform((tick, chart.y.low))[0] for tick, _ in chart.x.ticks]
+    assert all(b - a > 20 for a, b in pairwise(ticks))
+    assert 3 <= len(chart.y.ticks) <= 8
 
 
 def test_long_name_is_cut_and_stays_in_the_image(comparison):
@@ -133,18 +137,6 @@ def test_long_name_is_cut_and_stays_in_the_image(comparison):
     name = figure.axes[0].texts[0]
     assert name.get_text() == "A network wi…e indeed"
     assert Text.get_window_extent(name).x1 < chart.size[0]
-
-
-@pytest.mark.parametrize("count", [2, 20])
-def test_ticks_stand_apart(comparison, count):
-    (chart,) = cost_charts(zoo(comparison, count))
-    figure = _draw(chart)
-    figure.set_dpi(72)
-    axes = figure.axes[0]
-    assert 2 <= len(chart.x.ticks) <= 7
-    places = [axes.transData.transform((tick, chart.y.low))[0] for tick, _ in chart.x.ticks]
-    assert all(b - a > 20 for a, b in pairwise(places))
-    assert 3 <= len(chart.y.ticks) <= 8
 
 
 def test_a_system_of_unknown_cost_is_named_and_not_drawn(comparison):
