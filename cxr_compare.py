@@ -21,7 +21,6 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from evaluation.metrics import functions as metrics
     from evaluation.report.result import Report as Report
     from scripts.api import load as load
-    from scripts.api import train as train
     from scripts.check import check as check
     from scripts.compare import compare as compare
     from scripts.configs import configs as configs
@@ -34,7 +33,9 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from scripts.readers import readers as readers
     from scripts.show import show as show
     from scripts.split import split as split
+    from scripts.sweep import sweep as sweep
     from scripts.synth import synth as synth
+    from scripts.train import train as train
     from scripts.transfer import transfer as transfer
     from scripts.tune import tune as tune
     from serving.answer import draw_answers as draw_answers
@@ -44,12 +45,11 @@ from cxr_start import require_own_rooms
 __version__ = "0.1.0"
 
 _VERBS = (
-    "synth", "prepare", "check", "split", "configs", "import_predictions", "ensemble", "tune",
-    "compare", "folds", "readers", "transfer", "plan", "export", "show",
+    "synth", "prepare", "check", "split", "configs", "train", "sweep", "import_predictions",
+    "ensemble", "tune", "compare", "folds", "readers", "transfer", "plan", "export", "show",
 )  # fmt: skip
 _HOMES = {
     **{verb: f"scripts.{verb}" for verb in _VERBS},
-    "train": "scripts.api",
     "load": "scripts.api",
     "draw_answers": "serving.answer",
     "InputError": "data_prep.contracts.errors",

@@ -44,6 +44,13 @@ def find_weights_file(weights: PackagedWeights) -> Path:
     return path
 
 
+def require_installed(network: str) -> None:
+    """Refuse a network whose ImageNet weights are in a package that is not installed."""
+    weights = NETWORKS[network].weights if network in NETWORKS else None  # timm's are not
+    if isinstance(weights, PackagedWeights):
+        find_weights_file(weights)
+
+
 def _read_packaged(weights: PackagedWeights) -> dict[str, Tensor]:
     """Read a package's weights file, without running any code of the package."""
     path = find_weights_file(weights)

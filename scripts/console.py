@@ -17,11 +17,16 @@ _SILENT = ContextVar("silent", default=False)
 @contextmanager
 def silent(on: bool = True) -> Iterator[None]:
     """Show no lines and no progress in the block: it was called by a program, not by a verb."""
-    before = _SILENT.set(on)
+    before = _SILENT.set(on or _SILENT.get())  # what silences outside stays in force
     try:
         yield
     finally:
         _SILENT.reset(before)
+
+
+def is_silent() -> bool:
+    """Whether nothing is shown."""
+    return _SILENT.get()
 
 
 def say(text: str = "") -> None:

@@ -305,9 +305,9 @@ def _shares(sizes: str) -> list[float]:
 
 def _settings(config: str, overrides: list[str], kind: str) -> DetectorConfig | ClassifierConfig:
     """A configuration of the kind that an option asks for."""
-    from scripts.train import read_settings
+    from configs.load import find_config, read_config
 
-    settings = read_settings(config, overrides)
+    settings = read_config(find_config(config), overrides)
     if settings.kind != kind:
         raise InputError(f"curve --{kind} {config}: is the configuration of a {settings.kind}")
     return settings

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 import typer
 
 from data_prep.contracts.errors import InputError
+from networks.registry import network_names
 from scripts.runner import AnyPath, Argument
 
 if TYPE_CHECKING:
@@ -76,10 +78,33 @@ def read_settings(value: str | Sequence[str] | Mapping[str, Any]) -> Any:
     return flat
 
 
+def settings_words(value: str | Sequence[str] | Mapping[str, Any]) -> list[str]:
+    """Keys of a configuration as the command line takes them.
+
+    Example:
+        >>> settings_words({"training": {"epochs": 2}, "model.weights": "none"})
+        ['training.epochs=2', 'model.weights="none"']
+    """
+    settings = read_settings(value)
+    if not isinstance(settings, Mapping):
+        return list(settings)
+    return [f"{key}={json.dumps(item)}" for key, item in settings.items()]
+
+
 if TYPE_CHECKING:
     Settings: TypeAlias = Any  # texts, or a mapping of keys and values
 else:
-    Settings = Annotated[list[str] | None, Argument(read=read_settings, metavar="KEY=VALUE")]
+    Settings = Annotated[
+        list[str] | None,
+        Argument(
+            read=read_settings,
+            write=settings_words,
+            metavar="KEY=VALUE",
+            words="Replace a key of the configuration, such as training.epochs=20. model.backbone "
+            f"of a detector: {', '.join(network_names('detector'))}. model.architecture of a "
+            f"classifier: {', '.join(network_names('classifier'))}, timm:NAME.",
+        ),
+    ]
 
 
 def config_names() -> list[str]:

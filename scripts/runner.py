@@ -54,6 +54,7 @@ class Argument:
         kind: The folder must be a complete one of this kind.
         read: Makes the value from words of the command line, or from what Python hands over; of
             words that it cannot read it raises ValueError, which says what is wrong with them.
+        write: Makes words of the command line from a value, where `read` takes nested ones.
         least: Smallest value.
         most: Largest value.
         metavar: What stands for the value in the help.
@@ -64,6 +65,7 @@ class Argument:
 
     kind: KindName | None = None
     read: Callable[[Any], Any] | None = None
+    write: Callable[[Any], list[str]] | None = None
     least: float | None = None
     most: float | None = None
     metavar: str | None = None
@@ -277,7 +279,8 @@ def command_line(function: Callable[..., Any], arguments: Mapping[str, Any]) -> 
         elif isinstance(value, bool):
             options.append(parameter.option if value else parameter.option.replace("--", "--no-"))
         else:
-            options += [word for text in _words(value) for word in (parameter.option, text)]
+            texts = (parameter.argument.write or _words)(value)
+            options += [word for text in texts for word in (parameter.option, text)]
     return shlex.join([*words, *options])
 
 

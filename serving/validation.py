@@ -1,4 +1,4 @@
-"""A run's predictions of its validation images, and the decision that it answers by."""
+"""What a run needs to answer, added when it is trained: its decision on validation, its guard."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Literal
 
 from data_prep.contracts.terminal import Terminal
 from data_prep.contracts.words import counted
+from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.decisions.tuning import tune
+from serving.guard import GUARD_NAME, MIN_IMAGES, MIN_PATIENTS, Guard, fit_guard
 from serving.predict_folder import predict_data_set
 from serving.trained_model import TrainedModel
 from training.run_folder import RunFolder
@@ -51,3 +53,25 @@ def freeze_decision(
     )
     images = counted(decision.chosen_on["n_images"], "validation image")
     terminal.say(f"Operating point ({policy}, {images}): {point}")
+
+
+def add_guard(run: Path, dataset: DataSet, split: str, size: int, terminal: Terminal) -> None:
+    """Learn what is no frontal chest X-ray from a run's training images; one that is there stays.
+
+    The images are squares of `size` px, as the run sees them.
+    """
+    path = run / GUARD_NAME
+    if path.is_file():
+        Guard.read(path)  # refuses a damaged one
+        return
+    images = dataset.images.set_index("image_id").loc[dataset.image_ids("train", split)]
+    store = dataset.make_store(size, terminal)
+    guard = fit_guard(store, images["patient_id"], images.get("age_years"))
+    if guard is None:
+        terminal.say(
+            f"No guard against other images: learning it takes {MIN_IMAGES} training images of "
+            f"{MIN_PATIENTS} patients"
+        )
+        return
+    guard.write(path)
+    terminal.say(f"Guard: {guard.images} training images tell what is no frontal chest X-ray")

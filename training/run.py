@@ -5,7 +5,6 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
@@ -15,6 +14,7 @@ from torch.utils.data import DataLoader
 
 from configs.load import parse_config
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.terminal import Terminal
 from data_prep.contracts.words import counted
 from training.batch_size import available_memory, is_out_of_memory, largest_batch
 from training.classifier import ClassifierTask
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet, Target
     from data_prep.store.pixel_store import PixelStore
     from data_prep.store.preprocess import Preprocess
-
-Say = Callable[[str], None]
-ShowProgress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
 class Hardware(NamedTuple):
@@ -90,7 +87,9 @@ def _with_batch(settings: Config, batch_size: int | str) -> Config:
     return settings.model_copy(update={"training": training})
 
 
-def choose_batch_size(settings: Config, task: TrainingTask, hardware: Hardware, say: Say) -> Config:
+def choose_batch_size(
+    settings: Config, task: TrainingTask, hardware: Hardware, terminal: Terminal
+) -> Config:
     """Find the batch size where it is ``auto``; else check that a CPU's memory has room for it."""
     batch_size = settings.training.batch_size
     if batch_size == "auto":
@@ -98,7 +97,7 @@ def choose_batch_size(settings: Config, task: TrainingTask, hardware: Hardware, 
         fitting = _largest(settings, task, hardware, most)
         if not fitting:
             raise _too_large(settings, 0)
-        say(
+        terminal.say(
             f"batch size: {fitting} images (memory, {_MOST} or {_STEPS} steps an epoch end it); "
             f"training.learning_rate stays {settings.training.learning_rate:g}"
         )
@@ -160,10 +159,8 @@ def complete_run(
     task: TrainingTask,
     run: RunFolder,
     hardware: Hardware,
-    rank: Rank | None = None,
-    *,
-    say: Say,
-    progress: ShowProgress,
+    rank: Rank | None,
+    terminal: Terminal,
 ) -> None:
     """Train, and complete the run folder: weights, history, figures, `run.json` last.
 
@@ -175,8 +172,7 @@ def complete_run(
         run: Its folder.
         hardware: What it is trained on.
         rank: This process among several; None where it trains alone.
-        say: Shows a line.
-        progress: Shows how far a work is, by its name and its length.
+        terminal: Shows figures of epochs, and how far it is.
 
     Raises:
         InputError: There are fewer validation images than processes, the batch does not fit in
@@ -191,13 +187,13 @@ def complete_run(
         )
     precision = gather(precision)[0]  # nodes may differ
     hardware = hardware._replace(precision=precision)
-    say(
+    terminal.say(
         f"{settings.name}: {counted(len(task.train), 'training image')} "
         f"({int(task.positive.sum())} positive), {counted(len(task.val), 'validation image')}; "
         f"{precision} on {device}" + (f", {devices} share a batch" if devices > 1 else "")
     )
     if devices > 1 and device == "cpu" and has_live_batch_norm(task.model.train()):
-        say(
+        terminal.say(
             f"note: on CPUs batch norm measures each of the {devices} processes' own share of a "
             "batch, so what is learned depends on their number; group and frozen norms do not"
         )
@@ -208,11 +204,11 @@ def complete_run(
         save_architecture(task.model, run.folder)
         cast("Preprocess", task.model.preprocess).to_json(run.folder / "preprocess.json")
     began, memory = time.perf_counter(), PeakMemory(task.model, device)
-    result = _fit_or_explain(settings, task, run, hardware, rank, say, progress)
+    result = _fit_or_explain(settings, task, run, hardware, rank, terminal)
     if not first:
         return
     if dropped := task.dropped_boxes(result.history):
-        say(f"augmentation: {dropped.sentence()}, in all epochs together")
+        terminal.say(f"augmentation: {dropped.sentence()}, in all epochs together")
     save_model(task.model, run.folder)
     parameters, learned = count_parameters(task.model)
     draw_curves(
@@ -267,11 +263,10 @@ def _fit_or_explain(
     run: RunFolder,
     hardware: Hardware,
     rank: Rank | None,
-    say: Say,
-    progress: ShowProgress,
+    terminal: Terminal,
 ) -> FitResult:
     try:
-        return _fit(settings, task, run, hardware, rank, say, progress)
+        return _fit(settings, task, run, hardware, rank, terminal)
     except InputError:
         raise
     except Exception as error:
@@ -293,8 +288,7 @@ def _fit(
     run: RunFolder,
     hardware: Hardware,
     rank: Rank | None,
-    say: Say,
-    progress: ShowProgress,
+    terminal: Terminal,
 ) -> FitResult:
     how = settings.training
     device = hardware.device
@@ -316,7 +310,7 @@ def _fit(
     train_loader: DataLoader[Any] = DataLoader(rows, sampler=sampler, **loading)
     val_loader: DataLoader[Any] = DataLoader(val_rows, sampler=range(first, end), **loading)
     batches = how.epochs * (-(-len(rows) // int(how.batch_size)) + len(val_loader))
-    with progress("Training, batches", batches) as advance:
+    with terminal.progress("Training, batches", batches) as advance:
         return fit(
             task,
             how,
@@ -329,7 +323,7 @@ def _fit(
             rank=rank,
             loggers=() if number else build_loggers(how.loggers, run),
             progress=advance,
-            on_epoch=lambda row: say(_line(row, how.epochs)),
+            on_epoch=lambda row: terminal.say(_line(row, how.epochs)),
         )
 
 

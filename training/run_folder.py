@@ -197,6 +197,17 @@ class RunFolder:
         kept = f"{info['model_kind']} of {info['target']}, epoch {info['best_epoch']} kept"
         return f"<RunFolder of '{info['name']}': {kept}, {self.folder}>"
 
+    def __str__(self) -> str:
+        """Which epoch was kept, and what to look at: of a complete run."""
+        info = self.info
+        kept = f"Best epoch {info['best_epoch']} of {info['epochs']}"
+        if info["monitor"] == "epoch":  # it ends at its best, or has too few images to choose by
+            kept = f"Kept the weights of the last epoch, {info['best_epoch']}"
+        else:
+            kept += f": {info['monitor']} {info['best_value']:.3f} on validation"
+        figures = f"{self.folder / 'curves.png'}  {self.folder / 'batch.png'}"
+        return f"{kept}\nRun:      {self.folder}\nFigures:  {figures}"
+
     @classmethod
     def create(
         cls, folder: str | Path, *, config: str, seen: pd.DataFrame, started: dict[str, Any]

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import csv
 import itertools
+import shutil
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 import numpy as np
@@ -17,21 +19,25 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from configs.load import dump_config
+from configs.load import dump_config, first_difference, parse_config
 from configs.search_space import (
     Config,
     Space,
     combinations,
+    in_words,
     proposal_of,
+    read_space,
+    scale_of,
     shown,
     values_of,
     with_values,
 )
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import atomic_path, make_folder
+from data_prep.contracts.folders import LOCK, atomic_path, make_folder, provenance, whole_folder
 from data_prep.contracts.json_files import read_json
 
 _JOURNAL = "study.journal"
+_BEST = "best"  # the folder of the best run
 _FIRST_PRUNED = 5  # trials are trained whole before others are compared with them
 _FIRST_EPOCH = 2  # the first after which a trial may be stopped
 _STATES = {
@@ -63,6 +69,48 @@ class SweepPlan:
     direction: Literal["maximize", "minimize"]
     seed: int
     pruning: bool
+
+    @classmethod
+    def of(
+        cls, config: Config, over: Sequence[str], folder: Path, *, seed: int, pruning: bool
+    ) -> SweepPlan:
+        """What a configuration is varied over; the objective is what picks a run's best epoch.
+
+        Where that is the last one whatever its figures, it is what would by default.
+        """
+        objective = config.training.monitor
+        if objective == "epoch":
+            objective = type(config.training).model_fields["monitor"].default
+        direction: Literal["maximize", "minimize"] = (
+            "minimize" if objective == "val_loss" else "maximize"
+        )
+        return cls(folder, config, read_space(config, over), objective, direction, seed, pruning)
+
+    def started(self) -> dict[str, Any]:
+        """What another call must find unchanged to go on."""
+        return {
+            "config": dump_config(self.config),
+            "space": {key: in_words(distribution) for key, distribution in self.space.items()},
+            "objective": self.objective,
+            "direction": self.direction,
+            "sweep_seed": self.seed,
+            "pruning": self.pruning,
+        }
+
+    def difference(self, before: Mapping[str, Any], started: Mapping[str, Any]) -> str | None:
+        """The first thing in which a sweep that was started differs from this one."""
+        config = parse_config(before["config"], f"{self.folder}: the sweep's configuration")
+        if difference := first_difference(config, self.config):
+            return difference
+        for part in ("space", "data_set"):
+            for key in (*before[part], *started[part]):
+                was, now = (facts[part].get(key, "not there") for facts in (before, started))
+                if was != now:
+                    return f"{key} was {was}, is now {now}"
+        for key, option in (("sweep_seed", "--seed"), ("pruning", "--pruning")):
+            if before[key] != started[key]:
+                return f"{option} was {before[key]}, is now {started[key]}"
+        return None
 
     @property
     def most(self) -> int | None:
@@ -98,6 +146,39 @@ class Sweep:
     def run_folder(self, number: int) -> Path:
         """Where a trial's run lies; its configuration and its log lie beside it."""
         return self.plan.folder / "trials" / f"{number:03d}"
+
+    def payload(self, started: Mapping[str, Any]) -> dict[str, Any]:
+        """What ``sweep.json`` and the page hold; `started` as `SweepPlan.started`, and more."""
+        plan, records = self.plan, self.records()
+        complete = [record for record in records if record["state"] == "complete"]
+        pick = max if plan.direction == "maximize" else min
+        best = pick(complete, key=lambda record: record["value"], default=None)
+        values = [record["value"] for record in complete]
+        spread = None
+        if values:
+            ends = {"low": min(values), "median": median(values), "high": max(values)}
+            spread = {"n": len(values), **ends}
+        return {
+            **{key: value for key, value in started.items() if key != "config"},
+            "scales": {key: scale_of(distribution) for key, distribution in plan.space.items()},
+            "as_it_stands": None if proposal_of(plan.config, plan.space) is None else 0,
+            "best": best and {**best, "folder": _BEST},
+            "spread": spread,
+            "trials": records,
+            "provenance": provenance(),
+        }
+
+    def keep_best(self, run: str) -> None:
+        """Copy the best run to where it is found by name, without what only resumes a training."""
+        folder = self.plan.folder
+        best, record = folder / _BEST, folder / "sweep.json"
+        if record.is_file() and best.is_dir():
+            if read_json(record, "sweep")["best"]["run"] == run:
+                return
+            shutil.rmtree(best)
+        with whole_folder(best) as copy:
+            without = shutil.ignore_patterns("checkpoints", LOCK)
+            shutil.copytree(folder / run, copy, ignore=without, dirs_exist_ok=True)
 
     def records(self) -> list[dict[str, Any]]:
         """Every trial that was started, in order, as ``sweep.json`` holds them."""

@@ -84,6 +84,20 @@ def sentences(sweep: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def trial_line(sweep: Mapping[str, Any], number: int, trials: int) -> str:
+    """What a trial reached, how many of the trials have ended, and the best so far."""
+    record, best = sweep["trials"][number], sweep["best"]
+    settings = ", ".join(
+        f"{key.rpartition('.')[2]} {short(text)}" for key, text in record["settings"].items()
+    )
+    value = record["value"]
+    figure = record["reason"] if value is None else f"{sweep['objective']} {value:.4f}"
+    state = "" if record["state"] == "complete" else f"{record['state']}: "
+    so_far = "" if best is None else f"; best {best['value']:.4f} (trial {best['number']})"
+    ended = sum(trial["state"] != "unfinished" for trial in sweep["trials"])
+    return f"{ended} of {trials}: trial {number} ({settings}) {state}{figure}{so_far}"
+
+
 def short(text: str) -> str:
     """A setting with three digits, to be read and not to be used.
 

@@ -228,14 +228,15 @@ def start(
     )
 
 
-def follow_parent() -> None:
-    """End with the command that `start`ed this process, if one did."""
+def follow_parent() -> bool:
+    """End with the command that `start`ed this process; whether one did."""
     parent = os.environ.pop(_PARENT, None)  # not for the processes that this one starts
     if parent is not None:
         if sys.platform == "linux":
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() != int(parent):  # it had ended before
             raise KeyboardInterrupt
+    return parent is not None
 
 
 def interrupt(process: subprocess.Popen[bytes]) -> None:

@@ -52,37 +52,33 @@ def own_rank(devices: int) -> Rank | None:
     return rank
 
 
-def require_shares(batch_size: int | str, devices: int) -> None:
-    """Check that a batch can be shared equally, so that figures stay comparable.
-
-    Example:
-        >>> require_shares(8, 2)
-    """
-    if batch_size != "auto" and int(batch_size) % devices:
-        near = max(devices, int(batch_size) // devices * devices)
-        raise InputError(
-            f"--devices {devices}: training.batch_size = {batch_size} is the whole batch, and "
-            f"does not divide by {devices} processes; add --set training.batch_size={near}"
-        )
-
-
 def run_on_devices(arguments: Sequence[str], devices: int) -> int:
-    """Run one `cxr` command in several processes that form one training."""
-    port = _free_port()
+    """Run one `cxr` command in several processes that form one training; its exit status.
+
+    Raises:
+        InputError: It failed, and nothing is shown here.
+    """
+    port, silent = _free_port(), console.is_silent()
     with ExitStack() as stack:
         logs = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(devices)]
+        shown = [None if rank == 0 and not silent else log for rank, log in enumerate(logs)]
         processes = [
-            start(arguments, _environment(rank, devices, port), logs[rank] if rank else None)
-            for rank in range(devices)
+            start(arguments, _environment(rank, devices, port), log)
+            for rank, log in enumerate(shown)
         ]
         try:
-            return _watch(processes, logs)
+            status, error = _watch(processes, logs)
+            if status and silent:
+                raise InputError((error or _last_error_line(logs[0])).removeprefix("cxr: "))
+            if error:
+                console.say(error)
+            return status
         except KeyboardInterrupt:
             for process in processes:
                 interrupt(process)
             _wait(processes, _GRACE)
-            if (status := processes[0].poll()) in (_INTERRUPTED, _TERMINATED):
-                return status  # it has reported it
+            if (ended := processes[0].poll()) in (_INTERRUPTED, _TERMINATED):
+                return int(ended or 0)  # it has reported it
             raise
         finally:
             for process in processes:
@@ -108,14 +104,15 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _watch(processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[bytes]]) -> int:
+def _watch(processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[bytes]]) -> tuple[int, str]:
+    """The exit status, and what went wrong where the first process has not written it."""
     while True:
         codes = [process.poll() for process in processes]
         failed = next((rank for rank, code in enumerate(codes) if code), None)
         if failed is not None:
             break
         if all(code == 0 for code in codes):
-            return 0
+            return 0, ""
         time.sleep(_POLL)
     if failed and _wait(processes[:1], _REPORT_GRACE):
         failed = 0
@@ -125,14 +122,9 @@ def _watch(processes: list[subprocess.Popen[bytes]], logs: Sequence[IO[bytes]]) 
         why = (
             " (out of memory? try a smaller training.batch_size)" if code == -signal.SIGKILL else ""
         )
-        console.say(
-            f"cxr: process {failed + 1} of {len(processes)} was ended by signal {-code}{why}; "
-            "run the same command again to go on"
-        )
-        return 2
-    if failed:
-        console.say(_last_error_line(logs[failed]))
-    return int(code)
+        line = f"cxr: process {failed + 1} of {len(processes)} was ended by signal {-code}{why}"
+        return 2, f"{line}; run the same command again to go on"
+    return int(code), _last_error_line(logs[failed]) if failed else ""
 
 
 def _wait(processes: list[subprocess.Popen[bytes]], seconds: float) -> bool:

@@ -93,6 +93,12 @@ def test_lesions_well_above_the_noise_are_found(tmp_path):
     options = PrepareOptions("rsna", sizes=(128,), engine=LocalEngine(0))
     prepare(tmp_path / "source", tmp_path / "data", options)
     changes = ["training.epochs=14"]
-    train("retinanet_quickstart", tmp_path / "data", tmp_path / "run", changes, device="cpu")
+    train(
+        "retinanet_quickstart",
+        data=tmp_path / "data",
+        out=tmp_path / "run",
+        set_=changes,
+        device="cpu",
+    )
     info = RunFolder.open(tmp_path / "run").info
     assert info["best_figures"]["ap50"] >= 0.95

@@ -18,6 +18,7 @@ from data_prep.store.predictions import Predictions
 from data_prep.store.preprocess import Preprocess
 from evaluation.decisions.test_set import TestSet
 from evaluation.systems.eligibility import common_test_images
+from scripts.cli import run_verb
 from scripts.predict import predict
 from scripts.train import train
 from training.best_epoch import EpochRecord
@@ -44,14 +45,14 @@ def data(drawn_set: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def classifier(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run on another split, at another size and stride, of pixels normalised another way."""
     out = tmp_path_factory.mktemp("runs") / "chexnet"
-    train("chexnet_quickstart", data, out, _CLASSIFIER, resume=True, device="cpu")
+    run_verb(train, "chexnet_quickstart", data=data, out=out, set_=_CLASSIFIER, device="cpu")
     Preprocess(64, mean=0.3, std=0.2).to_json(out / "preprocess.json")
     return out
 
 
 def _detector(data: Path, out: Path, weights: Path, *overrides: str) -> RunFolder:
     keys = [*_DETECTOR, f"model.weights={weights}", *overrides]
-    train("retinanet_quickstart", data, out, keys, resume=True, device="cpu")
+    run_verb(train, "retinanet_quickstart", data=data, out=out, set_=keys, device="cpu")
     return RunFolder.open(out)
 
 
@@ -201,7 +202,7 @@ def test_best_weights_of_a_training_that_diverged_start_another_with_all_that_it
     config, overrides = words[0], [words[n + 1] for n, word in enumerate(words) if word == "--set"]
     with pytest.raises(InputError, match=r"not ended .*--set model.weights=\S+best-0001.safetens"):
         _detector(data, tmp_path / "run", first)  # a folder stands for its end
-    train(config, data, tmp_path / "run", overrides, resume=True, device="cpu")
+    train(config, data=data, out=tmp_path / "run", set_=overrides, device="cpu")
 
     run = RunFolder.open(tmp_path / "run")
     assert len(run.seen) > 0

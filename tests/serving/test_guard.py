@@ -26,9 +26,9 @@ from data_prep.store.preprocess import Placement, letterbox
 from data_prep.synth.phantom import write_phantom
 from data_prep.work.pool import LocalEngine
 from scripts import console
-from scripts.train import add_guard
 from serving import guard as guards
 from serving.guard import GUARD_NAME, Guard, file_warnings, fit_guard, image_notes
+from serving.validation import add_guard
 
 SIZE = 64
 FOREIGN = "does not look like the frontal chest X-rays that trained this run"
@@ -51,7 +51,7 @@ def _patients(data: DataSet) -> pd.Series:
 @pytest.fixture(scope="module")
 def run_folder(data: DataSet, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    add_guard(folder, data, "default", SIZE)
+    add_guard(folder, data, "default", SIZE, console)
     return folder
 
 
@@ -193,12 +193,12 @@ def test_a_run_gets_its_guard_once_and_a_small_set_gets_none(
     said: list[str] = []
     monkeypatch.setattr(console, "say", lambda text="": said.append(text))
     before = (run_folder / GUARD_NAME).stat().st_mtime_ns
-    add_guard(run_folder, data, "default", SIZE)
+    add_guard(run_folder, data, "default", SIZE, console)
     assert (run_folder / GUARD_NAME).stat().st_mtime_ns == before
     assert said == []
 
     monkeypatch.setattr(guards, "MIN_IMAGES", len(_patients(data)) + 1)
-    add_guard(tmp_path, data, "default", SIZE)
+    add_guard(tmp_path, data, "default", SIZE, console)
     assert not (tmp_path / GUARD_NAME).exists()
     assert said[-1].startswith("No guard against other images")
 

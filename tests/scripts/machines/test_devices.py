@@ -22,11 +22,12 @@ from data_prep.store.dataset import DataSet
 from data_prep.synth.phantom import write_phantom
 from data_prep.work.pool import LocalEngine
 from scripts.machines import devices
-from scripts.machines.devices import own_rank, require_shares
-from scripts.train import _in_batches_of
+from scripts.machines.devices import own_rank
 from tests.scripts.launched import alone, launched, slurm, torchrun, wait_for
 from tests.scripts.test_scale_page import sbatch_words
 from training.processes import Rank
+from training.request import require_shares
+from training.start import _in_batches_of
 
 ROOT = Path(__file__).resolve().parents[3]
 _LIVE_NORM = [

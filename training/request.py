@@ -1,0 +1,114 @@
+"""What a training is asked to do; read and checked without torch, so that errors come at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from configs.load import find_config, read_config
+from configs.settings import ClassifierConfig, DetectorConfig
+from data_prep.audit.audit import require_sound
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.terminal import Terminal
+from data_prep.store.dataset import DataSet, Target
+from data_prep.store.folder_kinds import require_kind
+from training.loggers import require_loggers
+
+if TYPE_CHECKING:
+    Config = DetectorConfig | ClassifierConfig
+
+
+@dataclass(frozen=True)
+class Request:
+    """A training that is asked for: its configuration, its data set and its folder."""
+
+    settings: Config
+    dataset: DataSet
+    out: Path
+    resume: bool = True
+    despite_audit: bool = False
+
+    @classmethod
+    def read(
+        cls,
+        config: str | Path,
+        overrides: Sequence[str] | Mapping[str, Any] | None,
+        data: Path,
+        out: Path,
+        *,
+        devices: int,
+        **options: bool,
+    ) -> Request:
+        """Read and check the configuration and the data set.
+
+        Args:
+            config: Its file, or the name of one that comes with the program.
+            overrides: Keys that replace those of the configuration.
+            data: Folder of the data set.
+            out: Folder of the run, or of the sweep.
+            devices: How many share a batch.
+            **options: ``resume`` and ``despite_audit``.
+        """
+        settings = read_config(find_config(str(config)), overrides or ())
+        if settings.training.loggers:
+            require_loggers(settings.training.loggers)
+        require_shares(settings.training.batch_size, devices)
+        require_kind(data, "data set")
+        return cls(settings, DataSet.open(data), out, **options)
+
+    @property
+    def split(self) -> str:
+        """Name of the split to learn from."""
+        return self.settings.data.split
+
+    @property
+    def target(self) -> Target:
+        """What is learned."""
+        return self.dataset.target(self.settings.data.target, option="--set data.target=NAME")
+
+    def origin(self) -> dict[str, Any]:
+        """What one that goes on must find unchanged."""
+        target, ids = self.target, self.dataset.ids
+        self.dataset.split(self.split)  # refuses a name that it does not have
+        return {
+            "name": self.settings.name,
+            "model_kind": self.settings.kind,
+            "target": target.name,
+            "findings": list(target.any_of),
+            "seed": self.settings.training.seed,
+            "data_set": {
+                "name": self.dataset.name,
+                "content_id": ids["content_id"],
+                "labels_id": ids["labels_id"],
+                "split": self.split,
+                "split_id": ids["split_ids"][self.split],
+            },
+        }
+
+    def errors_of_audit(self, terminal: Terminal) -> list[str]:
+        """Errors that the training goes on in spite of; refuses them where nobody said to go on."""
+        sound = require_sound(self.dataset, self.split, despite_errors=self.despite_audit)
+        if not sound.audited:
+            terminal.say(
+                f"note: no audit has looked at split '{self.split}' (cxr check "
+                f"{self.dataset.folder}); only patients and equal images were compared"
+            )
+        for error in sound.errors:
+            terminal.say(f"warning: trained despite an error of the audit: {error}")
+        return list(sound.errors)
+
+
+def require_shares(batch_size: int | str, devices: int) -> None:
+    """Check that a batch can be shared equally, so that figures stay comparable.
+
+    Example:
+        >>> require_shares(8, 2)
+    """
+    if batch_size != "auto" and int(batch_size) % devices:
+        near = max(devices, int(batch_size) // devices * devices)
+        raise InputError(
+            f"--devices {devices}: training.batch_size = {batch_size} is the whole batch, and "
+            f"does not divide by {devices} processes; add --set training.batch_size={near}"
+        )

@@ -1,0 +1,123 @@
+"""The start of a training: its folder is made, gone on with, or found ended."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from typing import Any, TypeAlias
+
+import pandas as pd
+
+from configs.load import dump_config, first_difference, parse_config
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import folder_lock, require_free_space
+from data_prep.contracts.terminal import Terminal
+from networks.published import require_installed
+from training.cost import count_parameters
+from training.request import Request, require_shares
+from training.run import Hardware, build_task, choose_batch_size, resumed_batch_size
+from training.run_folder import RunFolder
+from training.starting_weights import leak_lines, merge_seen
+from training.task import Config, TrainingTask
+
+Work: TypeAlias = tuple[Config, TrainingTask, RunFolder]
+"""What is trained, and where: its settings have a batch size that is a number."""
+
+_BYTES_PER_PARAMETER = 48  # checkpoint, best weights and final weights, each doubled while written
+
+
+def start(request: Request, hardware: Hardware, terminal: Terminal, held: ExitStack) -> Work | None:
+    """Make the run folder, or go on with it, and hold it; None where its training has ended."""
+    origin = request.origin()
+    settings = resumed_batch_size(request.settings, request.out)
+    if _is_done(request, settings, origin):
+        terminal.say(f"{request.out}: this training has ended before")
+        return None
+    require_shares(settings.training.batch_size, hardware.devices)
+    origin["despite_audit"] = request.errors_of_audit(terminal)
+    if settings.model.weights == "imagenet":
+        require_installed(settings.model.network)  # before hours of decoding pixels
+    task = _build(request, settings, terminal)
+    require_free_space(request.out, _BYTES_PER_PARAMETER * count_parameters(task.model)[0])
+    settings = choose_batch_size(settings, task, hardware, terminal)
+    held.enter_context(folder_lock(request.out))
+    return settings, task, _open_run(request, settings, task, origin, terminal)
+
+
+def join(request: Request, terminal: Terminal) -> Work | None:
+    """The training that the first process has started; None where it has ended."""
+    run = RunFolder.started_in(request.out)
+    if run is None:
+        raise InputError(
+            f"{request.out}: the first process has made this run, and here it is not; --out must "
+            "lie in a folder that all nodes share"
+        )
+    if run.is_complete:
+        return None
+    settings = resumed_batch_size(request.settings, request.out)
+    return settings, _build(request, settings, terminal), run
+
+
+def _is_done(request: Request, settings: Config, origin: dict[str, Any]) -> bool:
+    """Whether there is nothing left to train; refuses what cannot be started or resumed."""
+    out = request.out
+    run = RunFolder.started_in(out)
+    if run is None or not request.resume:
+        RunFolder.require_free(out)
+        return False
+    before = parse_config(run.config, str(out / "config.toml"))
+    if difference := first_difference(_in_batches_of(settings, before), settings):
+        raise InputError(
+            f"{out}: cannot be resumed with another configuration: {difference}; give the old "
+            "value, or choose another --out"
+        )
+    for key, now in origin["data_set"].items():
+        was = run.started["data_set"][key]
+        if was != now:
+            raise InputError(
+                f"{out}: cannot be resumed with other data: {key} was '{was}', is now '{now}'; "
+                "give the old --data, or choose another --out"
+            )
+    return run.is_complete
+
+
+def _in_batches_of(settings: Config, before: Config) -> Config:
+    """A run's configuration in other batches, where a step learns from as many images."""
+    now, then = settings.training, before.training
+    if int(now.batch_size) * now.accumulate != int(then.batch_size) * then.accumulate:
+        return before
+    batches = {"batch_size": now.batch_size, "accumulate": now.accumulate}
+    return before.model_copy(update={"training": then.model_copy(update=batches)})
+
+
+def _build(request: Request, settings: Config, terminal: Terminal) -> TrainingTask:
+    store = request.dataset.make_store(settings.data.image_size, terminal)
+    task = build_task(settings, request.dataset, request.target, store)
+    for note in task.notes:
+        terminal.say(note)
+    return task
+
+
+def _open_run(
+    request: Request,
+    settings: Config,
+    task: TrainingTask,
+    origin: dict[str, Any],
+    terminal: Terminal,
+) -> RunFolder:
+    if run := RunFolder.started_in(request.out):
+        return run
+    dataset = request.dataset
+    used = [
+        pd.DataFrame({"image_id": images.image_ids, "role": role})
+        for role, images in (("train", task.train), ("val", task.val))
+    ]
+    patients = dataset.images[["image_id", "patient_id"]]
+    seen = pd.concat(used, ignore_index=True).merge(patients, on="image_id", validate="1:1")
+    if weights := task.start:
+        tested = dataset.image_ids("test", request.split)
+        tests = patients[patients["image_id"].isin(tested)]
+        for line in leak_lines(seen, weights.seen, tests, weights.source):
+            terminal.say(line)
+        origin = {**origin, "started_from": weights.record()}
+        seen = merge_seen(seen, weights.seen, weights.name)
+    return RunFolder.create(request.out, config=dump_config(settings), seen=seen, started=origin)
