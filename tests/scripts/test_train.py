@@ -332,8 +332,8 @@ def test_an_error_of_the_audit_stops_training_unless_told_and_the_run_says_so(
         raise KeyboardInterrupt
 
     monkeypatch.setattr("training.run.complete_run", stop)
+    keys = _SMALL["retinanet_quickstart"]
     with pytest.raises(KeyboardInterrupt):
-        keys = _SMALL["retinanet_quickstart"]
         train("retinanet_quickstart", data=folder, out=tmp_path / "run", set_=keys,
               despite_audit=True, device="cpu")  # fmt: skip
     run = RunFolder.started_in(tmp_path / "run")
