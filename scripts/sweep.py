@@ -10,7 +10,16 @@ from data_prep.contracts.words import counted
 from evaluation.report.files import require_only
 from scripts import console
 from scripts.next_steps import next_steps
-from scripts.options import Address, DespiteAudit, Device, Devices, Engine, Settings, config_names
+from scripts.options import (
+    Address,
+    DataFolder,
+    DespiteAudit,
+    Device,
+    Devices,
+    Engine,
+    Settings,
+    config_names,
+)
 from scripts.runner import AnyPath, Argument, Outcome, verb
 
 if TYPE_CHECKING:
@@ -28,7 +37,7 @@ _OWN = {_STARTED, _SWEEP, "sweep.html", "best", "trials", "study.journal", "stud
 def sweep(
     config: Annotated[str, Argument(names=config_names)],
     *,
-    data: AnyPath,
+    data: DataFolder,
     out: AnyPath,
     over: Annotated[list[str], Argument(metavar="KEY=VALUES")],
     trials: Annotated[int, Argument(least=1)],

@@ -6,6 +6,7 @@ import shlex
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Annotated, Any
 
+from data_prep.store.folder_kinds import require_kind
 from scripts import console
 from scripts.next_steps import next_steps
 from scripts.options import DespiteAudit, Device, Devices, Settings, config_names
@@ -82,6 +83,7 @@ def train(
 
 
 def _read(asked: dict[str, Any], devices: int) -> Request:
+    require_kind(asked["data"], "data set")  # here, so that one of several processes says it
     from training.request import Request
 
     options = {key: asked[key] for key in ("resume", "despite_audit")}

@@ -130,9 +130,7 @@ def test_the_page_on_python_names_what_a_result_has():
     [
         (lambda: cxr_compare.load("no/such/run"), "no/such/run: no such folder"),
         (
-            lambda: cxr_compare.train(
-                "chexnet_small", data="data", out="out", set_={"training": {"epoch": 2}}
-            ),
+            lambda: cxr_compare.configs("chexnet_small", set_={"training": {"epoch": 2}}),
             "training.epoch.*training.epochs",
         ),
         (lambda: cxr_compare.train("chexnet_small", data="no/data", out="out"), "no/data"),

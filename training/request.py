@@ -13,7 +13,6 @@ from data_prep.audit.audit import require_sound
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.terminal import Terminal
 from data_prep.store.dataset import DataSet, Target
-from data_prep.store.folder_kinds import require_kind
 from training.loggers import require_loggers
 
 if TYPE_CHECKING:
@@ -55,7 +54,6 @@ class Request:
         if settings.training.loggers:
             require_loggers(settings.training.loggers)
         require_shares(settings.training.batch_size, devices)
-        require_kind(data, "data set")
         return cls(settings, DataSet.open(data), out, **options)
 
     @property
