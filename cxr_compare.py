@@ -24,6 +24,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from scripts.check import check as check
     from scripts.compare import compare as compare
     from scripts.configs import configs as configs
+    from scripts.curve import curve as curve
     from scripts.ensemble import ensemble as ensemble
     from scripts.export import export as export
     from scripts.folds import folds as folds
@@ -45,8 +46,9 @@ from cxr_start import require_own_rooms
 __version__ = "0.1.0"
 
 _VERBS = (
-    "synth", "prepare", "check", "split", "configs", "train", "sweep", "import_predictions",
-    "ensemble", "tune", "compare", "folds", "readers", "transfer", "plan", "export", "show",
+    "synth", "prepare", "check", "split", "configs", "train", "sweep", "curve",
+    "import_predictions", "ensemble", "tune", "compare", "folds", "readers", "transfer", "plan",
+    "export", "show",
 )  # fmt: skip
 _HOMES = {
     **{verb: f"scripts.{verb}" for verb in _VERBS},

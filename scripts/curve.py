@@ -2,148 +2,148 @@
 
 from __future__ import annotations
 
-import shlex
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
-
-import typer
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
-from data_prep.store.folder_kinds import require_kind
+from evaluation.report.files import require_only
 from scripts import console
-from scripts.configs import config_names
-from scripts.options import AddressOption, DespiteAuditOption, DeviceOption, EngineOption
+from scripts.options import (
+    Address,
+    DataFolder,
+    DespiteAudit,
+    Device,
+    Engine,
+    Settings,
+    config_names,
+    settings_words,
+)
+from scripts.runner import AnyPath, Argument, Outcome, verb
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
+    from pathlib import Path
 
-    from configs.settings import ClassifierConfig, DetectorConfig
-    from data_prep.store.dataset import DataSet, Target
+    from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
     from evaluation.studies.curve_judged import CurveDesign
-    from evaluation.studies.curve_results import Times
     from scripts.machines.child_processes import Machines
     from training.curve import CurvePlan, CurveRun
 
 _STARTED, _RUNS = "curve.started.json", "runs"
-_STATED = {
-    "detector": "--detector or its settings",
-    "classifier": "--classifier or its settings",
-    "sizes": "--sizes",
-    "splits": "--split",
-    "target": "--target",
-    "equal": "--equal",
-    "data_set": "data set",
-}  # fmt: skip
-"""What a curve was started with, in messages."""
 
 
+def _read_shares(sizes: str | Iterable[float]) -> list[float]:
+    """Read the shares, ascending.
+
+    Example:
+        >>> _read_shares("1,0.5"), _read_shares([1, 0.25])
+        ([0.5, 1.0], [0.25, 1.0])
+    """
+    texts = sizes.split(",") if isinstance(sizes, str) else [str(size) for size in sizes]
+    try:
+        # Splits and runs are named by the share: as it is named, so it is.
+        shares = sorted({float(f"{float(text):g}") for text in texts if text.strip()})
+    except ValueError:
+        raise InputError(f"curve --sizes {sizes}: are not numbers, as 0.125,0.25,0.5,1") from None
+    if len(shares) < 2 or not shares[0] > 0 or shares[-1] > 1:
+        raise InputError(f"curve --sizes {sizes}: give two shares or more, above 0 and up to 1")
+    return shares
+
+
+@verb
 def curve(
-    detector: Annotated[
-        str,
-        typer.Option(help="Configuration of the detector.", autocompletion=config_names),
-    ],
-    classifier: Annotated[
-        str,
-        typer.Option(help="Configuration of the classifier.", autocompletion=config_names),
-    ],
-    data: Annotated[Path, typer.Option(help="Data set that cxr prepare made.")],
-    out: Annotated[Path, typer.Option(help="Folder of the runs, the page and the figure.")],
-    sizes: Annotated[
-        str,
-        typer.Option(
-            help="Shares of the patients who train and validate; each lies within the next."
-        ),
-    ] = "0.125,0.25,0.5,1",
-    seeds: Annotated[
-        int, typer.Option(min=1, help="Trainings of each, of other patients and other weights.")
-    ] = 3,
-    split: Annotated[
-        list[str] | None,
-        typer.Option(help="The split; given several times, folds that test different patients."),
-    ] = None,
-    target: Annotated[
-        str | None, typer.Option(help="What is learned; left out where there is one target.")
-    ] = None,
-    mixed: Annotated[
-        bool,
-        typer.Option(
-            "--mixed",
-            help="A third arm: labels for all images, boxes for a share of them. The detector "
-            "starts from the classifier of all labels, and so has its network as backbone.",
-        ),
-    ] = False,
-    equal: Annotated[
-        Literal["steps", "epochs"],
-        typer.Option(
-            help="Whether a small share learns for as many steps as the whole, or epochs; "
-            "the configuration's epochs are those of the whole."
-        ),
-    ] = "steps",
-    label_seconds: Annotated[
-        float | None, typer.Option(min=0, help="Time to label an image; edited on the page, too.")
-    ] = None,
-    box_seconds: Annotated[
-        float | None, typer.Option(min=0, help="Time to draw a box; edited on the page, too.")
-    ] = None,
-    jobs: Annotated[
-        int, typer.Option(min=1, help="Trainings at a time, each a process with its own devices.")
-    ] = 1,
-    set_: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Replace a key of both configurations."),
-    ] = None,
-    detector_set: Annotated[
-        list[str] | None, typer.Option(metavar="KEY=VALUE", help="Replace a key of the detector's.")
-    ] = None,
-    classifier_set: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE", help="Replace a key of the classifier's."),
-    ] = None,
-    despite_audit: DespiteAuditOption = False,
-    device: DeviceOption = "auto",
-    engine: EngineOption = "local",
-    address: AddressOption = None,
-    replicates: Annotated[int, typer.Option(min=200, help="Bootstrap resamples.")] = 1000,
-    as_json: Annotated[bool, typer.Option("--json", help="Print curve.json at the end.")] = False,
-) -> None:
+    *,
+    detector: Annotated[str, Argument(names=config_names)],
+    classifier: Annotated[str, Argument(names=config_names)],
+    data: DataFolder,
+    out: AnyPath,
+    sizes: Annotated[Any, Argument(read=_read_shares)] = "0.125,0.25,0.5,1",
+    seeds: Annotated[int, Argument(least=1)] = 3,
+    split: list[str] | None = None,
+    target: str | None = None,
+    mixed: bool = False,
+    equal: Literal["steps", "epochs"] = "steps",
+    label_seconds: Annotated[float | None, Argument(least=0)] = None,
+    box_seconds: Annotated[float | None, Argument(least=0)] = None,
+    jobs: Annotated[int, Argument(least=1)] = 1,
+    set_: Settings = None,
+    detector_set: Settings = None,
+    classifier_set: Settings = None,
+    despite_audit: DespiteAudit = False,
+    device: Device = "auto",
+    engine: Engine = "local",
+    address: Address = None,
+    replicates: Annotated[int, Argument(least=200)] = 1000,
+) -> Outcome:
     """Train both on growing shares of the patients: which is better, from how many images on?
 
     Every share and seed is an ordinary run on an ordinary split, judged on the same test patients.
     The page shows figures by annotated images and by annotation time. May be interrupted: the same
     command goes on.
 
-    Example: cxr curve --detector retinanet_lite --classifier chexnet_small --data out/data
-    --out out/curve --sizes 0.25,0.5,1 --seeds 3
+    Args:
+        detector: Configuration of the detector.
+        classifier: Configuration of the classifier.
+        data: Data set that cxr prepare made.
+        out: Folder of the runs, the page and the figure.
+        sizes: Shares of the patients who train and validate; each lies within the next.
+        seeds: Trainings of each, of other patients and other weights.
+        split: The split; given several times, folds that test different patients.
+        target: What is learned; left out where there is one target.
+        mixed: A third arm: labels for all images, boxes for a share of them. The detector starts
+            from the classifier of all labels, and so has its network as backbone.
+        equal: Whether a small share learns for as many steps as the whole, or epochs; the
+            configuration's epochs are those of the whole.
+        label_seconds: Time to label an image; edited on the page, too.
+        box_seconds: Time to draw a box; edited on the page, too.
+        jobs: Trainings at a time, each a process with its own devices.
+        set_: Replace a key of both configurations.
+        detector_set: Replace a key of the detector's.
+        classifier_set: Replace a key of the classifier's.
+        replicates: Bootstrap resamples.
+
+    Returns:
+        What was found, in sentences; the JSON holds the figures of every share.
+
+    Raises:
+        InputError: The folder holds another curve, a share cannot be learned from, or a training
+            failed.
+
+    Example:
+        cxr curve --detector retinanet_lite --classifier chexnet_small --data out/data
+        --out out/curve --sizes 0.25,0.5,1 --seeds 3
     """
-    shares, times = _shares(sizes), _times(label_seconds, box_seconds)
-    require_kind(data, "data set")
+    if label_seconds == 0:
+        raise InputError("curve --label-seconds 0: a label takes time; give seconds above 0")
     from data_prep.contracts.folders import folder_lock, make_folder, provenance
     from data_prep.contracts.json_files import write_json
     from data_prep.store.dataset import DataSet
+    from evaluation.studies.curve_judged import build_study
+    from evaluation.studies.curve_page import FILES, STORED, write_curve
+    from evaluation.studies.curve_results import Times, statements
     from scripts.machines.child_processes import follow_parent
     from scripts.machines.cluster import open_machines
-    from training.curve import CurvePlan, add_parts, require_different_tests
+    from training.curve import CurvePlan, add_parts, read_arms, require_different_tests
 
     follow_parent()
     dataset = DataSet.open(data)
-    settings = _settings(detector, [*(set_ or []), *(detector_set or [])], "detector")
-    other = _settings(classifier, [*(set_ or []), *(classifier_set or [])], "classifier")
-    judged = dataset.target(target or settings.data.target or other.data.target)
+    arms = read_arms(
+        dataset, detector, _together(set_, detector_set), classifier,
+        _together(set_, classifier_set), target=target, mixed=mixed, equal=equal,
+    )  # fmt: skip
+    judged = dataset.target(arms[0].data.target)
     splits = split or ["default"]
     require_different_tests(dataset, splits)
-    configs = _configs(settings, other, judged, mixed)
-    if equal == "steps":
-        _require_countable(*configs)
-    started = _started(configs, shares, splits, equal, dataset, judged)
-    before = _require_same(out, started)
-    parts = add_parts(dataset, judged, splits, shares, range(seeds))
     plan = CurvePlan(
-        folder=out, data=data, detector=configs[0], classifier=configs[1], shares=shares,
-        seeds=range(seeds), parts=parts, mixed=mixed, equal=equal,
+        folder=out, data=data, detector=arms[0], classifier=arms[1], shares=sizes,
+        seeds=range(seeds), mixed=mixed, equal=equal, parts={},
     )  # fmt: skip
+    started = plan.started(dataset, splits)
+    before = _require_same(out, plan, started, {_STARTED, _RUNS, *FILES})
+    plan = plan.with_parts(add_parts(dataset, judged, splits, sizes, range(seeds)))
     make_folder(out)
     with (
         open_machines(
@@ -158,27 +158,40 @@ def curve(
         predictions = {}
         with console.progress("Predicting runs", len(runs)) as advance:
             for run in runs:
-                predictions[run.arm, run.split, run.share, run.seed] = _predict(
-                    run, dataset, device
-                )
+                key = (run.arm, run.split, run.share, run.seed)
+                predictions[key] = _predict(run, dataset, device)
                 advance()
-        from evaluation.studies.curve_judged import build_study
-        from evaluation.studies.curve_page import STORED, write_curve
-        from evaluation.studies.curve_results import statements
-
+        times = Times.given(label_seconds, box_seconds)
         with console.progress("Judging", len(predictions)) as advance:
             study = build_study(
                 _design(plan), dataset, judged, predictions, times, replicates=replicates,
                 advance=advance,
             )  # fmt: skip
         page = write_curve(study, out)
-    for statement in statements(study, study.metrics[0]):
-        console.say(statement.text)
-    console.next_step(f"open {shlex.quote(str(page))} in a browser")
-    if as_json:
-        from data_prep.contracts.json_files import read_json
+    lines = [statement.text for statement in statements(study, study.metrics[0])]
+    return Outcome("\n".join(lines), file=out / STORED, page=page)
 
-        console.emit_json(read_json(out / STORED, "curve"))
+
+def _together(first: Any, second: Any) -> Any:
+    """Settings of both models with those of one, which count where both are given."""
+    if all(isinstance(settings, Mapping | None) for settings in (first, second)):
+        return {**(first or {}), **(second or {})}
+    return [word for settings in (first, second) for word in settings_words(settings or [])]
+
+
+def _require_same(out: Path, plan: CurvePlan, started: dict[str, Any], own: set[str]) -> bool:
+    """Whether a curve was started here; refuses another. Seeds and the third arm may be added."""
+    from data_prep.contracts.json_files import read_json
+
+    if not (out / _STARTED).is_file():
+        require_only(out, own, "curve")
+        return False
+    if difference := plan.difference(read_json(out / _STARTED, "curve_started"), started):
+        raise InputError(
+            f"{out}: holds a curve of another {difference}; give the old one, or choose another "
+            "--out"
+        )
+    return True
 
 
 def _train(plan: CurvePlan, machines: Machines, options: Sequence[str]) -> list[CurveRun]:
@@ -286,104 +299,6 @@ def _left(seconds: float) -> str:
     return f"about {'a minute' if minutes == 1 else f'{minutes} minutes'} left"
 
 
-def _shares(sizes: str) -> list[float]:
-    """Read the shares, ascending.
-
-    Example:
-        >>> _shares("1,0.5")
-        [0.5, 1.0]
-    """
-    try:
-        # Splits and runs are named by the share: as it is named, so it is.
-        shares = sorted({float(f"{float(each):g}") for each in sizes.split(",") if each.strip()})
-    except ValueError:
-        raise InputError(f"curve --sizes {sizes}: are not numbers, as 0.125,0.25,0.5,1") from None
-    if len(shares) < 2 or not shares[0] > 0 or shares[-1] > 1:
-        raise InputError(f"curve --sizes {sizes}: give two shares or more, above 0 and up to 1")
-    return shares
-
-
-def _settings(config: str, overrides: list[str], kind: str) -> DetectorConfig | ClassifierConfig:
-    """A configuration of the kind that an option asks for."""
-    from configs.load import find_config, read_config
-
-    settings = read_config(find_config(config), overrides)
-    if settings.kind != kind:
-        raise InputError(f"curve --{kind} {config}: is the configuration of a {settings.kind}")
-    return settings
-
-
-def _configs(
-    detector: DetectorConfig | ClassifierConfig,
-    classifier: DetectorConfig | ClassifierConfig,
-    target: Target,
-    mixed: bool,
-) -> tuple[DetectorConfig, ClassifierConfig]:
-    """Both configurations with what is judged as their target."""
-    from training.curve import require_mixable
-
-    own, other = (
-        each.model_copy(update={"data": each.data.model_copy(update={"target": target.name})})
-        for each in (detector, classifier)
-    )
-    both = cast("DetectorConfig", own), cast("ClassifierConfig", other)
-    if mixed:
-        require_mixable(*both)
-    return both
-
-
-def _require_countable(*configs: DetectorConfig | ClassifierConfig) -> None:
-    """Refuse a schedule that waits for epochs where shares learn for as many steps."""
-    for config in configs:
-        if config.training.schedule == "plateau":
-            raise InputError(
-                f"curve: {config.name} has training.schedule = 'plateau', which waits for epochs, "
-                "and a small share has more of them; give --equal epochs, or another schedule"
-            )
-
-
-def _started(
-    configs: tuple[DetectorConfig, ClassifierConfig],
-    shares: Sequence[float],
-    splits: Sequence[str],
-    equal: str,
-    dataset: DataSet,
-    target: Target,
-) -> dict[str, Any]:
-    """What another call must find unchanged to go on."""
-    from configs.load import dump_config
-
-    split_ids = dataset.ids["split_ids"]
-    return {
-        "detector": dump_config(configs[0]),
-        "classifier": dump_config(configs[1]),
-        "sizes": list(shares),
-        "splits": {split: split_ids[split] for split in splits},
-        "target": target.name,
-        "equal": equal,
-        "data_set": {key: dataset.ids[key] for key in ("content_id", "labels_id")},
-    }
-
-
-def _require_same(out: Path, started: Mapping[str, Any]) -> bool:
-    """Whether a curve was started here; refuses another. Seeds and the third arm may be added."""
-    from data_prep.contracts.json_files import read_json
-    from evaluation.report.files import require_only
-    from evaluation.studies.curve_page import FILES
-
-    if not (out / _STARTED).is_file():
-        require_only(out, {_STARTED, _RUNS, *FILES}, "curve")
-        return False
-    before = read_json(out / _STARTED, "curve_started")
-    for key, now in started.items():
-        if before[key] != now:
-            raise InputError(
-                f"{out}: holds a curve of another {_STATED[key]}; give the old one, or choose "
-                "another --out"
-            )
-    return True
-
-
 def _predict(run: CurveRun, dataset: DataSet, device: str) -> Predictions:
     """The run's answers for its validation and test images."""
     from data_prep.store.predictions import Predictions
@@ -403,12 +318,3 @@ def _predict(run: CurveRun, dataset: DataSet, device: str) -> Predictions:
             model, dataset, run.predictions, run.part, console, image_ids=ids, made_before=known
         )
     return Predictions.open(run.predictions)
-
-
-def _times(label_seconds: float | None, box_seconds: float | None) -> Times:
-    """Annotation times as given; else the sourced ones that the page begins with."""
-    from evaluation.studies.curve_results import Times
-
-    if label_seconds == 0:
-        raise InputError("curve --label-seconds 0: a label takes time; give seconds above 0")
-    return Times.given(label_seconds, box_seconds)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
-from configs.load import dump_config
+from configs.load import dump_config, find_config, read_config
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, make_folder
 from data_prep.contracts.words import counted
@@ -25,6 +25,17 @@ if TYPE_CHECKING:
 Kind = Literal["detector", "classifier", "mixed"]
 ARMS: tuple[Kind, ...] = ("classifier", "detector", "mixed")
 """The mixed arm is the detector that starts from the classifier of all labels."""
+
+_STATED = {
+    "detector": "--detector or its settings",
+    "classifier": "--classifier or its settings",
+    "sizes": "--sizes",
+    "splits": "--split",
+    "target": "--target",
+    "equal": "--equal",
+    "data_set": "data set",
+}  # fmt: skip
+"""What a curve was started with, in messages."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +100,28 @@ class CurvePlan:
     mixed: bool
     equal: Literal["steps", "epochs"]
 
+    def with_parts(self, parts: Mapping[tuple[str, float, int], str]) -> CurvePlan:
+        """The same plan with what each training learns from."""
+        return replace(self, parts=parts)
+
+    def started(self, dataset: DataSet, splits: Sequence[str]) -> dict[str, Any]:
+        """What another call must find unchanged to go on."""
+        ids = dataset.ids
+        return {
+            "detector": dump_config(self.detector),
+            "classifier": dump_config(self.classifier),
+            "sizes": list(self.shares),
+            "splits": {split: ids["split_ids"][split] for split in splits},
+            "target": self.detector.data.target,
+            "equal": self.equal,
+            "data_set": {key: ids[key] for key in ("content_id", "labels_id")},
+        }
+
+    @staticmethod
+    def difference(before: Mapping[str, Any], started: Mapping[str, Any]) -> str | None:
+        """In words the first thing in which a curve that was started differs from this one."""
+        return next((_STATED[key] for key in started if before[key] != started[key]), None)
+
     @property
     def splits(self) -> list[str]:
         """The splits, each with test images of its own."""
@@ -136,12 +169,53 @@ class CurvePlan:
         return file
 
 
-def require_mixable(detector: DetectorConfig, classifier: ClassifierConfig) -> None:
-    """Refuse a detector that cannot start from the classifier.
+def read_arms(
+    dataset: DataSet,
+    detector: str,
+    of_detector: Sequence[str] | Mapping[str, Any],
+    classifier: str,
+    of_classifier: Sequence[str] | Mapping[str, Any],
+    *,
+    target: str | None,
+    mixed: bool,
+    equal: str,
+) -> tuple[DetectorConfig, ClassifierConfig]:
+    """Read both configurations, each with the keys to replace, and give both the same target.
 
     Raises:
-        InputError: The two have different networks.
+        InputError: A configuration is of the other kind, a schedule waits for epochs where shares
+            learn for as many steps, or a mixed arm cannot start from the classifier.
     """
+    first = _read_arm(detector, of_detector, "detector")
+    second = _read_arm(classifier, of_classifier, "classifier")
+    name = dataset.target(target or first.data.target or second.data.target).name
+    own, other = (
+        config.model_copy(update={"data": config.data.model_copy(update={"target": name})})
+        for config in (first, second)
+    )
+    both = cast("DetectorConfig", own), cast("ClassifierConfig", other)
+    if mixed:
+        _require_mixable(*both)
+    for config in both:
+        if equal == "steps" and config.training.schedule == "plateau":
+            raise InputError(
+                f"curve: {config.name} has training.schedule = 'plateau', which waits for epochs, "
+                "and a small share has more of them; give --equal epochs, or another schedule"
+            )
+    return both
+
+
+def _read_arm(
+    config: str, overrides: Sequence[str] | Mapping[str, Any], kind: str
+) -> DetectorConfig | ClassifierConfig:
+    settings = read_config(find_config(str(config)), overrides)
+    if settings.kind != kind:
+        raise InputError(f"curve --{kind} {config}: is the configuration of a {settings.kind}")
+    return settings
+
+
+def _require_mixable(detector: DetectorConfig, classifier: ClassifierConfig) -> None:
+    """Refuse a detector that cannot start from the classifier: their networks differ."""
     if detector.model.backbone != classifier.model.architecture:
         raise InputError(
             f"--mixed: the detector's backbone is {detector.model.backbone}, the classifier's "
