@@ -336,39 +336,37 @@ def test_batch_that_cannot_be_shared_names_one_that_can(batch_size, near):
         require_shares(batch_size, 2)
 
 
-def _watch(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, *scripts: str) -> int:
+@pytest.mark.parametrize(
+    ("script", "status", "says"),
+    [
+        (
+            "import sys; sys.stderr.write('epoch 1\\ncxr: image b: bad\\n'); sys.exit(2)",
+            2,
+            r"cxr: image b: bad",
+        ),
+        ("1 / 0", 1, r"(?s)Traceback.*ZeroDivisionError.*"),
+        (
+            "import os; os.kill(os.getpid(), 9)",
+            2,
+            r"cxr: process 2 of 2 was ended by signal 9 \(out of memory\?.*",
+        ),
+    ],
+    ids=["its own line", "all that it wrote", "ended by the system"],
+)
+def test_what_the_process_that_failed_first_says(monkeypatch, tmp_path, script, status, says):
     monkeypatch.setattr(devices, "_REPORT_GRACE", 0.2)
-    files = [(tmp_path / str(rank)).open("w+b") for rank in range(len(scripts))]
+    scripts = ["import time; time.sleep(60)", script]
+    files = [(tmp_path / str(rank)).open("w+b") for rank in range(2)]
     started = [
-        subprocess.Popen([sys.executable, "-c", script], stderr=file)
-        for script, file in zip(scripts, files, strict=True)
+        subprocess.Popen([sys.executable, "-c", code], stderr=file)
+        for code, file in zip(scripts, files, strict=True)
     ]
     try:
-        return devices._watch(started, files)
+        ended, error = devices._watch(started, files)
     finally:
-        for one, file in zip(started, files, strict=True):
-            one.kill()
-            one.wait()
+        for process, file in zip(started, files, strict=True):
+            process.kill()
+            process.wait()
             file.close()
-
-
-_SLEEPS = "import time; time.sleep(60)"
-
-
-def test_line_of_the_process_that_failed_first_is_shown(monkeypatch, tmp_path, capsys):
-    fails = "import sys; sys.stderr.write('epoch 1\\ncxr: image b: bad\\n'); sys.exit(2)"
-    assert _watch(monkeypatch, tmp_path, _SLEEPS, fails) == 2
-    assert capsys.readouterr().err == "cxr: image b: bad\n"
-
-
-def test_error_without_a_line_is_shown_whole(monkeypatch, tmp_path, capsys):
-    assert _watch(monkeypatch, tmp_path, _SLEEPS, "1 / 0") == 1
-    assert "ZeroDivisionError" in capsys.readouterr().err
-
-
-def test_process_that_the_system_ended_is_told_in_one_line(monkeypatch, tmp_path, capsys):
-    killed = "import os; os.kill(os.getpid(), 9)"
-    assert _watch(monkeypatch, tmp_path, _SLEEPS, killed) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("cxr: process 2 of 2 was ended by signal 9 (out of memory?")
-    assert len(said.splitlines()) == 1
+    assert ended == status
+    assert re.fullmatch(says, error)
