@@ -7,16 +7,13 @@ import pandas as pd
 import pytest
 import torch
 
-from data_prep.assemble.ingest import PrepareOptions
-from data_prep.assemble.prepare import prepare
 from data_prep.images.image import read_image
 from data_prep.store.preprocess import Placement, letterbox
-from data_prep.synth.phantom import write_phantom
-from data_prep.work.pool import LocalEngine
 from detection.dataset import LesionDataset, collate
 from detection.model import build_retinanet, training_losses
 from scripts.machines.runtime import choose_precision
 from scripts.train import train
+from tests.scripts.small_sets import drawn_images
 from tests.training.settings import training_settings
 from training.detector import _detection_metrics, _validate
 from training.optimisation import build_optimiser, build_schedule
@@ -87,11 +84,7 @@ def test_eight_real_images_are_learned_by_heart(shared_data):
 
 @pytest.mark.long
 def test_lesions_well_above_the_noise_are_found(tmp_path):
-    write_phantom(
-        tmp_path / "source", n_images=900, seed=1, size=128, contrast="high", prevalence=0.5
-    )
-    options = PrepareOptions("rsna", sizes=(128,), engine=LocalEngine(0))
-    prepare(tmp_path / "source", tmp_path / "data", options)
+    drawn_images(tmp_path, 900, 128, [128], seed=1, contrast="high", prevalence=0.5)
     changes = ["training.epochs=14"]
     train(
         "retinanet_quickstart",

@@ -8,10 +8,7 @@ from pathlib import Path
 import pytest
 from matplotlib.figure import Figure
 
-from data_prep.assemble.ingest import PrepareOptions
-from data_prep.assemble.prepare import prepare
-from data_prep.synth.phantom import write_phantom
-from data_prep.work.pool import LocalEngine
+from tests.scripts.small_sets import drawn_images
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,8 +31,4 @@ def _touch(figure: Figure, path: Path) -> None:
 @pytest.fixture(scope="session")
 def drawn_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared set of thirty drawn images at 96 and 64 px; whoever changes it makes a copy."""
-    folder = tmp_path_factory.mktemp("drawn")
-    write_phantom(folder / "source", n_images=30, seed=3, size=96, prevalence=0.4)
-    options = PrepareOptions("rsna", sizes=(96, 64), engine=LocalEngine(0))
-    prepare(folder / "source", folder / "data", options)
-    return folder / "data"
+    return drawn_images(tmp_path_factory.mktemp("drawn"), 30, 96, [96, 64], prevalence=0.4)

@@ -11,8 +11,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.assemble.ingest import PrepareOptions
-from data_prep.assemble.prepare import prepare
 from data_prep.audit.audit import require_sound
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_table, write_table
@@ -23,12 +21,12 @@ from data_prep.duplicates.near_duplicates import (
 )
 from data_prep.splits.add_split import SplitRule, add_splits
 from data_prep.store.dataset import DataSet
-from data_prep.work.pool import LocalEngine
 from scripts import cli
 from scripts.check import check as check_verb
 from scripts.next_steps import trainings
-from scripts.prepare import prepare as prepare_verb
+from scripts.prepare import prepare
 from scripts.split import split
+from tests.scripts.small_sets import cxr, table_set, write_source
 
 check = partial(cli.run_verb, check_verb)
 
@@ -36,18 +34,12 @@ check = partial(cli.run_verb, check_verb)
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """Twelve images of six patients, without pixels."""
-    folder = tmp_path_factory.mktemp("check")
-    source = folder / "source"
-    source.mkdir()
     ids = [f"i{n}" for n in range(12)]
     patients = [f"p{n // 2}" for n in range(12)]
     roles = ["train"] * 4 + ["val"] * 4 + ["test"] * 4
-    images = pd.DataFrame({"image_id": ids, "patient_id": patients, "split": roles})
-    images.to_csv(source / "images.csv", index=False)
-    labels = pd.DataFrame({"image_id": ids, "finding": "mass", "state": [1, 0] * 6})
-    labels.to_csv(source / "labels.csv", index=False)
-    prepare(source, folder / "set", PrepareOptions("csv", engine=LocalEngine(1)))
-    return folder / "set"
+    states = {"mass": [1, 0] * 6}
+    folder = tmp_path_factory.mktemp("check")
+    return table_set(folder, ids, states, patient_id=patients, split=roles)
 
 
 @pytest.fixture
@@ -111,17 +103,9 @@ def test_no_pixels_is_said(folder, capsys):
 def test_prepare_joining_and_check_all_measure_shortcuts(tmp_path):
     sets = []
     for name in "ab":
-        source = tmp_path / name
-        source.mkdir()
         ids = [f"{name}{n}" for n in range(60)]
-        views = ["AP", "PA"] * 30
-        frame = pd.DataFrame({"image_id": ids, "patient_id": ids, "view": views})
-        frame.to_csv(source / "images.csv", index=False)
-        labels = pd.DataFrame({"image_id": ids, "finding": "mass", "state": [1, 0] * 30})
-        labels.to_csv(source / "labels.csv", index=False)
-        sets.append(tmp_path / f"set-{name}")
-        prepare_verb(source, sets[-1], format="csv", workers=1)
-    prepare_verb(*sets, out=tmp_path / "both")
+        sets.append(table_set(tmp_path / name, ids, {"mass": [1, 0] * 30}, view=["AP", "PA"] * 30))
+    prepare(*sets, out=tmp_path / "both")
     for folder in (*sets, tmp_path / "both"):
         made = json.loads((folder / "audit.json").read_text())
         assert {"view"} <= {row["fact"] for row in made["facts"]["shortcuts"]}
@@ -145,32 +129,23 @@ def worn(pixels: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def worn_copy(tmp_path_factory) -> Path:
     """The source of twelve images of twelve patients: the last is a worn copy of the first."""
-    source = tmp_path_factory.mktemp("worn") / "source"
-    source.mkdir()
     ids = [f"i{n:02d}" for n in range(12)]
+    source = tmp_path_factory.mktemp("worn") / "source"
+    write_source(source, ids, {"mass": [1, 0] * 6}, path=[f"{name}.png" for name in ids])
     shown = [texture(n) for n in range(1, 12)]
     for name, pixels in zip(ids, [*shown, worn(shown[0])], strict=True):
         cv2.imwrite(str(source / f"{name}.png"), pixels)
-    paths = [f"{name}.png" for name in ids]
-    images = pd.DataFrame({"image_id": ids, "patient_id": ids, "path": paths})
-    images.to_csv(source / "images.csv", index=False)
-    labels = pd.DataFrame({"image_id": ids, "finding": "mass", "state": [1, 0] * 6})
-    labels.to_csv(source / "labels.csv", index=False)
     return source
 
 
 def run_advice(said: str) -> None:
     words = shlex.split(said[said.index("cxr split") :].splitlines()[0].split(";")[0])
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("sys.argv", words)
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    assert ended.value.code == 0
+    assert cxr(*words[1:]) == 0
 
 
 def test_a_split_keeps_together_the_copies_that_the_audit_sees(worn_copy, tmp_path):
     folder = tmp_path / "set"
-    prepare(worn_copy, folder, PrepareOptions("csv", engine=LocalEngine(0)))
+    prepare(worn_copy, folder, format="csv", workers=0)
     (pair,) = json.loads((folder / "near_duplicates.json").read_text())["pairs"]
     assert pair[:2] == ["i00", "i11"]
     assert TRUSTED_DISTANCE < pair[2] <= _MAX_DISTANCE, "beyond what the fingerprint alone decides"
@@ -189,8 +164,7 @@ def test_the_advice_against_copies_in_two_roles_works_as_typed(worn_copy, tmp_pa
     ids = [f"i{n:02d}" for n in range(12)]
     apart = pd.DataFrame({"image_id": ids, "role": ["train"] * 6 + ["val"] * 3 + ["test"] * 3})
     apart.to_csv(roles, index=False)
-    options = PrepareOptions("csv", engine=LocalEngine(0), split=roles if given else None)
-    prepare(worn_copy, folder, options)
+    prepare(worn_copy, folder, format="csv", workers=0, split=roles if given else None)
     if not given:  # as a version that looked at fingerprints alone could draw it
         table = read_table(folder / "splits" / "default.parquet", "split")
         write_table(
@@ -219,7 +193,7 @@ def test_the_advice_against_copies_in_two_roles_works_as_typed(worn_copy, tmp_pa
 def test_copies_are_sought_once_and_again_where_more_can_be_read(worn_copy, tmp_path, monkeypatch):
     folder = tmp_path / "set"
     source = shutil.copytree(worn_copy, tmp_path / "source")
-    prepare(source, folder, PrepareOptions("csv", engine=LocalEngine(0)))
+    prepare(source, folder, format="csv", workers=0)
     sought: list[object] = []
 
     def seek(decode, read=None, **how):

@@ -4,7 +4,6 @@ import hashlib
 import operator
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -29,18 +28,18 @@ from data_prep.contracts.tables import write_table
 from data_prep.store import decode
 from data_prep.store.dataset import DataSet
 from data_prep.store.preprocess import Preprocess
-from data_prep.synth.phantom import write_phantom
 from data_prep.work import engine as engine_module
 from data_prep.work.engine import Engine, open_engine
 from data_prep.work.pool import LocalEngine
 from detection.model import build_retinanet
-from scripts import cli, console
+from scripts import console
 from scripts.machines.child_processes import Command, Running, run_commands
 from scripts.machines.cluster import open_machines
 from serving import part_predictor, predict_folder
 from serving.exported.exported_model import ExportedModel
 from serving.trained_model import TrainedModel
 from tests.scripts.launched import contents, hooked_path, workers_below
+from tests.scripts.small_sets import cxr, drawn_images
 from training.run_folder import save_model
 
 SIZE, POISON = 32, "poison.png"
@@ -150,11 +149,10 @@ def test_prepare_gives_the_same_bytes_and_lists_the_poisoned_image(ray, tmp_path
         return read_image(path, **options)
 
     monkeypatch.setattr(decode, "read_image", read)
-    for name, engine in (("local", None), ("ray", ray)):
+    for name, engine in (("local", LocalEngine(1)), ("ray", ray)):
         (tmp_path / name).mkdir()
         monkeypatch.chdir(tmp_path / name)  # paths are relative, as they are typed
-        options = PrepareOptions("csv", sizes=(SIZE,), engine=engine or LocalEngine(1))
-        prepare("../source", "set", options)
+        prepare("../source", "set", PrepareOptions("csv", sizes=(SIZE,), engine=engine))
     assert contents(tmp_path / "ray") == contents(tmp_path / "local")
     excluded = pd.read_parquet(tmp_path / "ray/set/excluded.parquet").set_index("path")
     assert sorted(excluded.index) == [POISON, "torn.png"]
@@ -163,11 +161,7 @@ def test_prepare_gives_the_same_bytes_and_lists_the_poisoned_image(ray, tmp_path
 
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("phantom")
-    write_phantom(folder / "source", n_images=40, seed=3, size=64)
-    options = PrepareOptions("rsna", sizes=(SIZE,), engine=LocalEngine(0))
-    prepare(folder / "source", folder / "data", options)
-    return folder / "data"
+    return drawn_images(tmp_path_factory.mktemp("phantom"), 40, 64, [SIZE])
 
 
 def untrained_run(kind: str, data: Path, run: Path) -> Path:
@@ -280,14 +274,6 @@ def test_what_is_wrong_with_the_options_is_said_in_one_line(phantom, tmp_path, m
             "cxr: --engine ray: needs Ray; pip install 'cxr-compare[cluster]'\n"
         )
     assert not (tmp_path / "set").exists()
-
-
-def cxr(*arguments: object) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["cxr", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    return int(ended.value.code or 0)
 
 
 @pytest.mark.usefixtures("ray")

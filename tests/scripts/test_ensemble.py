@@ -8,15 +8,17 @@ import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions, PredictionWriter
+from data_prep.store.predictions import Predictions
 from evaluation.compare.compare import compare_systems
 from evaluation.decisions.test_set import TestSet
 from evaluation.report.result_tables import cost_rows
 from scripts.cli import run_verb
 from scripts.ensemble import ensemble
 from scripts.prepare import prepare
+from tests.scripts.small_sets import write_predictions, write_source
 
 LESION = (20.0, 20.0, 60.0, 60.0)
 
@@ -25,17 +27,11 @@ LESION = (20.0, 20.0, 60.0, 60.0)
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set without pixels: 80 patients, every second image positive and boxed."""
     folder = tmp_path_factory.mktemp("set")
-    source = folder / "source"
-    source.mkdir()
     ids = [f"i{number:02d}" for number in range(80)]
     roles = ["val", "val", "test", "test"] * 20
-    frame = pd.DataFrame({"image_id": ids, "patient_id": ids, "split": roles})
-    frame.assign(width=100, height=100).to_csv(source / "images.csv", index=False)
-    states = ["present", "absent"] * 40
-    labels = pd.DataFrame({"image_id": ids, "finding": "opacity", "state": states})
-    labels.to_csv(source / "labels.csv", index=False)
-    boxes = pd.DataFrame([(i, *LESION) for i in ids[::2]], columns=["image_id", *"abcd"])
-    boxes.columns = ["image_id", "x1", "y1", "x2", "y2"]
+    states = {"opacity": ["present", "absent"] * 40}
+    source = write_source(folder / "source", ids, states, split=roles, width=100, height=100)
+    boxes = pd.DataFrame([(i, *LESION) for i in ids[::2]], columns=["image_id", *EDGES])
     boxes.assign(finding="opacity").to_csv(source / "boxes.csv", index=False)
     prepare(source, folder / "data", format="csv")
     return folder / "data"
@@ -53,17 +49,15 @@ def member(data: Path, tmp_path: Path):
         rows = pd.DataFrame({"image_id": labels.index, "finding": "opacity", "score": score})
         if kind == "boxes":
             corners = np.clip(np.array(LESION) + rng.normal(0, 8, (len(rows), 4)), 0, 100)
-            rows[["x1", "y1", "x2", "y2"]] = corners
-        info = {"system": name, "kind": kind, "inference_id": name, "findings": ["opacity"],
-                "data_set": {"content_id": dataset.ids["content_id"]},
-                "cost": {"parameters": 3_000_000, "flops": 2e9, "latency_ms": 5.0,
-                         "latency_device": "cpu"}}  # fmt: skip
-        with PredictionWriter(tmp_path / name, info) as writer:
-            images = pd.DataFrame({"image_id": labels.index, "status": "ok", "reason": None})
-            writer.add(images, **{kind: rows})
-            seen = pd.DataFrame({"image_id": [name], "patient_id": [name], "role": ["train"]})
-            write_table(seen, tmp_path / name / "seen.parquet", "seen")
-        return tmp_path / name
+            rows[EDGES] = corners
+        cost = {"parameters": 3_000_000, "flops": 2e9, "latency_ms": 5.0, "latency_device": "cpu"}
+        folder = write_predictions(
+            tmp_path / name, data, labels.index, name, findings=["opacity"], cost=cost,
+            **{kind: rows},
+        )  # fmt: skip
+        seen = pd.DataFrame({"image_id": [name], "patient_id": [name], "role": ["train"]})
+        write_table(seen, folder / "seen.parquet", "seen")
+        return folder
 
     return write
 

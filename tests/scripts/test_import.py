@@ -1,6 +1,7 @@
 """`cxr import`: predictions of other software, checked row by row."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -18,25 +19,19 @@ from evaluation.systems import imported
 from scripts.cli import run_verb
 from scripts.import_predictions import import_predictions
 from scripts.prepare import prepare
+from tests.scripts.small_sets import table_set
 
 
-def write_source(folder: Path, finding: str = "opacity") -> Path:
+def small_set(folder: Path, ids: Iterable[str] = "abcdef") -> Path:
     """Six images of 100 x 80 px: two train, two val, two test."""
-    folder.mkdir()
-    ids = ["a", "b", "c", "d", "e", "f"]
-    images = pd.DataFrame({"image_id": ids, "patient_id": ids, "width": 100, "height": 80})
-    images["split"] = ["train", "train", "val", "val", "test", "test"]
-    images.to_csv(folder / "images.csv", index=False)
-    labels = pd.DataFrame({"image_id": ids, "finding": finding, "state": ["present", "absent"] * 3})
-    labels.to_csv(folder / "labels.csv", index=False)
-    return folder
+    roles = ["train", "train", "val", "val", "test", "test"]
+    states = {"opacity": ["present", "absent"] * 3}
+    return table_set(folder, list(ids), states, width=100, height=80, split=roles)
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("set")
-    prepare(write_source(folder / "source"), folder / "data", format="csv")
-    return folder / "data"
+    return small_set(tmp_path_factory.mktemp("set"))
 
 
 @pytest.fixture
@@ -310,12 +305,7 @@ def test_a_file_without_any_known_image_is_refused(run):
 
 
 def test_ids_that_look_like_numbers_keep_their_zeros(tmp_path):
-    source = write_source(tmp_path / "source")
-    for name in ("images.csv", "labels.csv"):
-        table = pd.read_csv(source / name)
-        table["image_id"] = table["image_id"].map(lambda letter: f"00{ord(letter)}")
-        table.to_csv(source / name, index=False)
-    prepare(source, tmp_path / "data", format="csv")
+    small_set(tmp_path, ids=[f"00{ord(letter)}" for letter in "abcdef"])
     (tmp_path / "p.csv").write_text("image_id,score\n0099,0.5\n")
     import_predictions(
         tmp_path / "p.csv", data=tmp_path / "data", out=tmp_path / "out", name="Other"

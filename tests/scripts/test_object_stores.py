@@ -33,9 +33,9 @@ from data_prep.work import object_store
 from data_prep.work.addresses import local_path
 from data_prep.work.local_copies import fetch_shard, local_folder, open_image
 from data_prep.work.object_store import StoreError, end_uploads, fetch, list_files, send
-from scripts import cli
 from serving import part_predictor
 from tests.scripts.launched import hooked_path
+from tests.scripts.small_sets import cxr, write_source
 from tests.scripts.test_engines import untrained_run
 from tests.scripts.test_ray_clusters import SMALL_PARTS, cluster_of, ended, environment, start
 
@@ -264,23 +264,10 @@ def test_uploads_that_a_killed_program_left_are_removed_and_those_of_others_are_
     assert [upload["Key"] for upload in left] == ["out/data-2/big"]
 
 
-def run(*words: str) -> int:
-    """`cxr` in this process, so that its time counts once."""
-    before = sys.argv
-    sys.argv = ["cxr", *map(str, words)]
-    try:
-        cli.main()
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    finally:
-        sys.argv = before
-    return 0
-
-
 def test_what_will_not_change_is_said_at_once_and_without_a_secret(line, capsys, monkeypatch):
     lines = {}
     for address in ("s3://no-such-bucket/data", "s3://me:a-secret-key@bkt/data", "s3://bkt/none"):
-        assert run("show", address) == 2
+        assert cxr("show", address) == 2
         lines[address] = capsys.readouterr().err
     said = "".join(lines.values())
     assert [text.count("\n") for text in lines.values()] == [1, 1, 1]
@@ -315,20 +302,17 @@ def test_without_the_package_one_line_says_what_to_install(line, monkeypatch):
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     """A source of 24 images, one of them broken, as CSV."""
-    folder = tmp_path / "source"
-    (folder / "images").mkdir(parents=True)
-    rng = np.random.default_rng(0)
     names = [f"i{number:02d}" for number in range(24)]
+    states = {"opacity": ["present" if number % 3 else "absent" for number in range(24)]}
+    paths = [f"images/{name}.png" for name in names]
+    folder = write_source(tmp_path / "source", names, states, path=paths)
+    (folder / "images").mkdir()
+    rng = np.random.default_rng(0)
     for number, name in enumerate(names):
         pixels = rng.integers(0, 255, (40 + number, 48), np.uint8)
         Image.fromarray(pixels).save(folder / "images" / f"{name}.png")
         os.utime(folder / "images" / f"{name}.png", (10**9, 10**9))
     (folder / "images" / "i07.png").write_bytes(b"\x89PNG and no more")
-    images = {"image_id": names, "patient_id": names, "path": [f"images/{n}.png" for n in names]}
-    pd.DataFrame(images).to_csv(folder / "images.csv", index=False)
-    states = ["present" if number % 3 else "absent" for number in range(24)]
-    labels = pd.DataFrame({"image_id": names, "finding": "opacity", "state": states})
-    labels.to_csv(folder / "labels.csv", index=False)
     scores = pd.DataFrame({"image_id": names, "score": np.linspace(0.1, 0.9, 24)})
     scores.drop(7).to_csv(tmp_path / "scores.csv", index=False)
     return folder
@@ -356,12 +340,12 @@ def chain(source: str, out: str, scores: Path) -> None:
     """Data set, another split, audit, predictions of others and their thresholds."""
     data, pred = f"{out}/data", f"{out}/pred"
     few = ("--workers", "0", "--size", "32", "--name", "set")
-    assert run("prepare", source, data, "--format", "csv", *few) == 0
-    assert run("split", data, "--name", "other", "--seed", "3") == 0
-    assert run("check", data, "--no-pixels") in (0, 1)
-    assert run("import", scores, "--data", data, "--out", pred, "--name", "X") == 0
-    assert run("tune", pred, "--data", data) == 0
-    assert run("show", pred) == 0
+    assert cxr("prepare", source, data, "--format", "csv", *few) == 0
+    assert cxr("split", data, "--name", "other", "--seed", "3") == 0
+    assert cxr("check", data, "--no-pixels") in (0, 1)
+    assert cxr("import", scores, "--data", data, "--out", pred, "--name", "X") == 0
+    assert cxr("tune", pred, "--data", data) == 0
+    assert cxr("show", pred) == 0
 
 
 def test_the_verbs_give_on_s3_what_they_give_locally(line, source, tmp_path, capsys):
@@ -451,13 +435,13 @@ def test_a_store_that_fails_stops_prepare_instead_of_leaving_images_out(
     store.put(f"{source}/", "bkt/source/", recursive=True)
     words = ("prepare", "s3://bkt/source", "s3://bkt/data", "--format", "csv", "--workers", "0")
     line.fail("busy", "GET /bkt/source/images/i11.png", times=1000)
-    assert run(*words) == 2
+    assert cxr(*words) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("cxr: s3://bkt/source/images/i11.png: ")
     assert last.endswith("then run the same command again to go on")
     assert store.find("bkt/data") == []
     line.fail("none", "", times=0)
-    assert run(*words) == 0
+    assert cxr(*words) == 0
     excluded = pd.read_parquet(io.BytesIO(store.cat_file("bkt/data/excluded.parquet")))
     assert excluded["path"].tolist() == ["images/i07.png"]
 
@@ -470,15 +454,15 @@ def test_ray_decodes_from_s3_what_one_process_does_and_says_when_the_store_fails
     store = s3fs.S3FileSystem()
     store.put(f"{source}/", "bkt/source/", recursive=True)
     few = ("--format", "csv", "--size", "32", "--name", "set")
-    assert run("prepare", source, tmp_path / "local", *few, "--workers", "0") == 0
+    assert cxr("prepare", source, tmp_path / "local", *few, "--workers", "0") == 0
     ray = (*few, "--engine", "ray")
     line.fail("busy", "GET /bkt/source/images/i11.png", times=10_000)
-    assert run("prepare", "s3://bkt/source", "s3://bkt/data", *ray) == 2
+    assert cxr("prepare", "s3://bkt/source", "s3://bkt/data", *ray) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert last.startswith("cxr: s3://bkt/source/images/i11.png: ")
     assert last.endswith("then run the same command again to go on")
     line.fail("busy", "GET /bkt/source/images/", times=3)
-    assert run("prepare", "s3://bkt/source", "s3://bkt/data", *ray) == 0
+    assert cxr("prepare", "s3://bkt/source", "s3://bkt/data", *ray) == 0
     remote = {
         name.removeprefix("bkt/data/"): store.cat_file(name) for name in store.find("bkt/data")
     }

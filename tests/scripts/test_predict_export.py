@@ -15,20 +15,17 @@ import pytest
 import torch
 
 from classification.model import build_classifier
-from data_prep.assemble.ingest import PrepareOptions
-from data_prep.assemble.prepare import prepare
 from data_prep.contracts.json_files import write_json
 from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
 from data_prep.store.preprocess import Preprocess
-from data_prep.synth.phantom import write_phantom
-from data_prep.work.pool import LocalEngine
 from evaluation.decisions.test_set import TestSet
 from scripts import cli, console
 from serving import predict_folder
 from serving.answer import LoadedRun
 from serving.validation import freeze_decision
+from tests.scripts.small_sets import cxr, drawn_images
 from training.run_folder import save_model
 
 SIZE = 32
@@ -42,20 +39,10 @@ class Made(NamedTuple):
     export: Path
 
 
-def cxr(*arguments: object) -> int:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["cxr", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    return int(ended.value.code or 0)
-
-
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("exported")
-    write_phantom(folder / "source", n_images=40, seed=3, size=64)
-    data, run = folder / "data", folder / "run"
-    prepare(folder / "source", data, PrepareOptions("rsna", sizes=(SIZE,), engine=LocalEngine(0)))
+    data, run = drawn_images(folder, 40, 64, [SIZE]), folder / "run"
     dataset = DataSet.open(data)
     target = dataset.target()
     run.mkdir()

@@ -22,10 +22,6 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from data_prep.assemble.ingest import PrepareOptions
-from data_prep.assemble.prepare import prepare
-from data_prep.synth.phantom import write_phantom
-from data_prep.work.pool import LocalEngine
 from tests.scripts.launched import (
     below,
     command_line,
@@ -33,6 +29,7 @@ from tests.scripts.launched import (
     hooked_path,
     workers_below,
 )
+from tests.scripts.small_sets import drawn_images
 from tests.scripts.test_engines import POISON, POISONED, SIZE, untrained_run, write_source
 
 pytestmark = [
@@ -154,11 +151,7 @@ def end_machine(first: int) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("phantom")
-    write_phantom(folder / "source", n_images=80, seed=3, size=64)
-    options = PrepareOptions("rsna", sizes=(SIZE,), engine=LocalEngine(0))
-    prepare(folder / "source", folder / "data", options)
-    return folder / "data"
+    return drawn_images(tmp_path_factory.mktemp("phantom"), 80, 64, [SIZE])
 
 
 def start(surroundings: dict[str, str], *words: object) -> subprocess.Popen[str]:

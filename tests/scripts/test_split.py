@@ -8,12 +8,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data_prep.assemble.ingest import PrepareOptions
-from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from scripts.cli import run_verb
 from scripts.split import split as split_verb
+from tests.scripts.small_sets import table_set
 
 split = partial(run_verb, split_verb)
 
@@ -21,20 +20,10 @@ split = partial(run_verb, split_verb)
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set without pixels: 60 patients of two images, every third patient ill."""
-    tmp_path = tmp_path_factory.mktemp("set")
-    source = tmp_path / "source"
-    source.mkdir()
     ids = [f"i{n:03d}" for n in range(120)]
     patients = [f"nih:{n // 2:02d}" for n in range(120)]
-    pd.DataFrame({"image_id": ids, "patient_id": patients}).to_csv(
-        source / "images.csv", index=False
-    )
     states = [int(n // 2 % 3 == 0) for n in range(120)]
-    pd.DataFrame({"image_id": ids, "finding": "opacity", "state": states}).to_csv(
-        source / "labels.csv", index=False
-    )
-    prepare(source, tmp_path / "data", PrepareOptions("csv"))
-    return tmp_path / "data"
+    return table_set(tmp_path_factory.mktemp("set"), ids, {"opacity": states}, patient_id=patients)
 
 
 @pytest.fixture

@@ -17,14 +17,10 @@ from typing import IO, Any
 import pytest
 
 from configs.load import read_config
-from data_prep.assemble.ingest import PrepareOptions
-from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from data_prep.store.folder_kinds import WrongFolderError, require_kind
 from data_prep.store.pixel_store import PixelStore
-from data_prep.synth.phantom import write_phantom
-from data_prep.work.pool import LocalEngine
 from scripts.cli import run_verb
 from scripts.machines import child_processes
 from scripts.machines.child_processes import share_gpus
@@ -32,6 +28,7 @@ from scripts.next_steps import next_steps
 from scripts.show import describe
 from scripts.sweep import sweep
 from scripts.train import train
+from tests.scripts.small_sets import drawn_images
 from training.run_folder import RunFolder
 
 pytest.importorskip("optuna")
@@ -58,11 +55,9 @@ Figure = Callable[[dict[str, Any]], float | int | str]
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("sweep")
-    write_phantom(folder / "source", n_images=30, seed=3, size=96, prevalence=0.4)
-    options = PrepareOptions("rsna", sizes=(64,), engine=LocalEngine(0))
-    prepare(folder / "source", folder / "data", options)
+    data = drawn_images(folder, 30, 96, [64], prevalence=0.4)
     (folder / "tiny.toml").write_text(_CONFIG)
-    return folder / "data"
+    return data
 
 
 def _sweep(data: Path, out: Path, over: list[str] = OVER, trials: int = 4, **more: Any) -> None:

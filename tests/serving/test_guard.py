@@ -14,8 +14,6 @@ import pytest
 from PIL import Image
 from pydicom import examples
 
-from data_prep.assemble.ingest import PrepareOptions
-from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
 from data_prep.formats.registry import read_source
 from data_prep.formats.source import ReadOptions
@@ -23,12 +21,11 @@ from data_prep.images.decoded_image import DecodedImage, decode_record
 from data_prep.images.image import read_image
 from data_prep.store.dataset import DataSet
 from data_prep.store.preprocess import Placement, letterbox
-from data_prep.synth.phantom import write_phantom
-from data_prep.work.pool import LocalEngine
 from scripts import console
 from serving import guard as guards
 from serving.guard import GUARD_NAME, Guard, file_warnings, fit_guard, image_notes
 from serving.validation import add_guard
+from tests.scripts.small_sets import drawn_images
 
 SIZE = 64
 FOREIGN = "does not look like the frontal chest X-rays that trained this run"
@@ -37,10 +34,7 @@ FOREIGN = "does not look like the frontal chest X-rays that trained this run"
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
     folder = tmp_path_factory.mktemp("guard")
-    write_phantom(folder / "source", n_images=80, seed=5, size=96)
-    options = PrepareOptions("rsna", sizes=(SIZE,), engine=LocalEngine(0))
-    prepare(folder / "source", folder / "data", options)
-    return DataSet.open(folder / "data")
+    return DataSet.open(drawn_images(folder, 80, 96, [SIZE], seed=5))
 
 
 def _patients(data: DataSet) -> pd.Series:

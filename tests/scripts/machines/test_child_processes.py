@@ -14,11 +14,7 @@ from typing import Any
 
 import pytest
 
-from data_prep.assemble.ingest import PrepareOptions
-from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
-from data_prep.synth.phantom import write_phantom
-from data_prep.work.pool import LocalEngine
 from scripts.machines import child_processes
 from scripts.machines.child_processes import (
     Command,
@@ -29,6 +25,7 @@ from scripts.machines.child_processes import (
     share_devices,
 )
 from scripts.machines.cluster import Share, open_machines, share_machines
+from tests.scripts.small_sets import drawn_images
 
 ROOT = Path(__file__).resolve().parents[3]
 has_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
@@ -202,12 +199,10 @@ sys.meta_path.insert(0, Slow())
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("machines")
-    write_phantom(folder / "source", n_images=30, seed=3, size=96, prevalence=0.4)
-    options = PrepareOptions("rsna", sizes=(64,), engine=LocalEngine(0))
-    prepare(folder / "source", folder / "data", options)
+    data = drawn_images(folder, 30, 96, [64], prevalence=0.4)
     (folder / "tiny.toml").write_text(TINY)
     (folder / "sitecustomize.py").write_text(SLOW)
-    return folder / "data"
+    return data
 
 
 @pytest.fixture

@@ -1,0 +1,69 @@
+"""Small data sets of tables alone, predictions on them, and `cxr` called in this process."""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import PredictionWriter
+from data_prep.synth.phantom import write_phantom
+from scripts import cli
+from scripts.prepare import prepare
+
+
+def write_source(
+    source: Path, ids: Sequence[str], states: Mapping[str, Sequence[Any]], **columns: Any
+) -> Path:
+    """A source in CSV: the states of each finding, and other columns of its images."""
+    source.mkdir(parents=True)
+    images = pd.DataFrame({"image_id": ids, "patient_id": ids} | columns)
+    images.to_csv(source / "images.csv", index=False)
+    parts = [
+        pd.DataFrame({"image_id": ids, "finding": finding, "state": of_finding})
+        for finding, of_finding in states.items()
+    ]
+    pd.concat(parts).to_csv(source / "labels.csv", index=False)
+    return source
+
+
+def table_set(
+    folder: Path, ids: Sequence[str], states: Mapping[str, Sequence[Any]], **columns: Any
+) -> Path:
+    """A data set without pixels of `write_source`, in ``folder / "data"``."""
+    write_source(folder / "source", ids, states, **columns)
+    prepare(folder / "source", folder / "data", format="csv", workers=0)
+    return folder / "data"
+
+
+def drawn_images(folder: Path, n_images: int, side: int, sizes: list[int], **of: Any) -> Path:
+    """A prepared data set of drawn X-rays, with pixel stores, in ``folder / "data"``."""
+    write_phantom(folder / "source", n_images=n_images, size=side, **{"seed": 3, **of})
+    prepare(folder / "source", folder / "data", format="rsna", size=sizes, workers=0)
+    return folder / "data"
+
+
+def write_predictions(
+    folder: Path, data: Path, ids: Sequence[str], system: str = "Reader", **of: Any
+) -> Path:
+    """Predictions that succeeded; tables (``scores``, ``boxes``) and facts as keywords."""
+    tables = {name: of.pop(name) for name in ("scores", "boxes") if name in of}
+    (kind,) = tables
+    made_on = {"content_id": DataSet.open(data).ids["content_id"]}
+    info = {"system": system, "kind": kind, "inference_id": folder.name, "data_set": made_on}
+    with PredictionWriter(folder, info | of) as writer:
+        tables = {name: table.assign(image_id=ids) for name, table in tables.items()}
+        writer.add(pd.DataFrame({"image_id": ids, "status": "ok", "reason": None}), **tables)
+    return folder
+
+
+def cxr(*words: object) -> int:
+    """Call `cxr` as its console script does; its exit status."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["cxr", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    return int(ended.value.code or 0)
