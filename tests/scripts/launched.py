@@ -1,7 +1,5 @@
 """Runs `cxr` in several processes as a launcher does, from one that has imported everything."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import multiprocessing

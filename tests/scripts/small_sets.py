@@ -55,7 +55,6 @@ def write_predictions(
     made_on = {"content_id": DataSet.open(data).ids["content_id"]}
     info = {"system": system, "kind": kind, "inference_id": folder.name, "data_set": made_on}
     with PredictionWriter(folder, info | of) as writer:
-        tables = {name: table.assign(image_id=ids) for name, table in tables.items()}
         writer.add(pd.DataFrame({"image_id": ids, "status": "ok", "reason": None}), **tables)
     return folder
 

@@ -12,44 +12,22 @@ import pytest
 import cxr_compare
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions, PredictionWriter
+from data_prep.store.predictions import Predictions
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import tune
 from scripts.compare import compare
-from scripts.prepare import prepare
+from tests.scripts.small_sets import table_set, write_predictions
 
 
 @pytest.fixture
 def made(tmp_path):
     """A data set without pixels, and a system on its test images."""
-    (tmp_path / "source").mkdir()
     ids = [f"i{number:02d}" for number in range(40)]
-    pd.DataFrame({"image_id": ids, "patient_id": ids, "split": ["val", "test"] * 20}).to_csv(
-        tmp_path / "source" / "images.csv", index=False
-    )
-    states = ["present" if number % 4 < 2 else "absent" for number in range(40)]
-    pd.DataFrame({"image_id": ids, "finding": "opacity", "state": states}).to_csv(
-        tmp_path / "source" / "labels.csv", index=False
-    )
-    prepare(tmp_path / "source", tmp_path / "data", format="csv")
-    content = DataSet.open(tmp_path / "data").ids["content_id"]
-    info = {
-        "system": "A",
-        "kind": "scores",
-        "inference_id": "a",
-        "data_set": {"content_id": content},
-    }
-    with PredictionWriter(tmp_path / "a", info) as writer:
-        writer.add(
-            pd.DataFrame({"image_id": ids, "status": "ok", "reason": None}),
-            scores=pd.DataFrame(
-                {
-                    "image_id": ids,
-                    "finding": "opacity",
-                    "score": [0.01 + number * 7 % 40 / 41 for number in range(40)],
-                }
-            ),
-        )
+    states = {"opacity": ["present" if number % 4 < 2 else "absent" for number in range(40)]}
+    data = table_set(tmp_path, ids, states, split=["val", "test"] * 20)
+    values = [0.01 + number * 7 % 40 / 41 for number in range(40)]
+    scores = pd.DataFrame({"image_id": ids, "finding": "opacity", "score": values})
+    write_predictions(tmp_path / "a", data, ids, "A", scores=scores)
     return tmp_path
 
 
@@ -76,19 +54,13 @@ def test_a_finished_report_answers_the_same_question_and_refuses_another(made, c
     assert (made / "report" / "costs.csv").is_file()
 
 
-def test_a_page_of_ones_own_is_refused_and_kept(made):
+@pytest.mark.parametrize("name", ["cases-smith.html", "thesis.tex"])
+def test_a_folder_with_anything_else_is_refused_and_kept(made, name):
     (made / "report").mkdir()
-    (made / "report" / "cases-smith.html").write_text("years of work")
-    with pytest.raises(InputError, match=r"holds .cases-smith\.html."):
+    (made / "report" / name).write_text("years of work")
+    with pytest.raises(InputError, match=rf"holds .{name}."):
         compare([str(made / "a")], data=made / "data", out=made / "report", replicates=100)
-    assert (made / "report" / "cases-smith.html").read_text() == "years of work"
-
-
-def test_a_folder_with_anything_else_is_refused_and_named(made):
-    (made / "report").mkdir()
-    (made / "report" / "thesis.tex").write_text("years of work")
-    with pytest.raises(InputError, match=r"holds .thesis\.tex., which no report has"):
-        compare([str(made / "a")], data=made / "data", out=made / "report", replicates=100)
+    assert (made / "report" / name).read_text() == "years of work"
 
 
 FINDINGS = ("effusion", "opacity")
@@ -97,22 +69,12 @@ FINDINGS = ("effusion", "opacity")
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set without pixels: 60 patients, two findings."""
-    folder = tmp_path_factory.mktemp("set")
-    source = folder / "source"
-    source.mkdir()
     ids = [f"i{number:02d}" for number in range(60)]
-    roles = ["val", "test"] * 30
-    images = pd.DataFrame({"image_id": ids, "patient_id": ids, "split": roles})
-    images.to_csv(source / "images.csv", index=False)
-    rows = [
-        (image_id, finding, "present" if number % (6 + 2 * place) < 2 else "absent")
-        for place, finding in enumerate(FINDINGS)
-        for number, image_id in enumerate(ids)
-    ]
-    labels = pd.DataFrame(rows, columns=["image_id", "finding", "state"])
-    labels.to_csv(source / "labels.csv", index=False)
-    prepare(source, folder / "data", format="csv")
-    return folder / "data"
+    states = {
+        finding: ["present" if number % every < 2 else "absent" for number in range(60)]
+        for finding, every in zip(FINDINGS, (6, 8), strict=True)
+    }
+    return table_set(tmp_path_factory.mktemp("set"), ids, states, split=["val", "test"] * 30)
 
 
 @pytest.fixture
@@ -121,19 +83,13 @@ def system(data: Path, tmp_path: Path) -> Path:
 
 
 def write_system(data: Path, folder: Path, seed: int) -> Path:
-    dataset = DataSet.open(data)
-    ids = dataset.images["image_id"].to_numpy()
+    ids = DataSet.open(data).images["image_id"].to_numpy()
     rng = np.random.default_rng(seed)
     parts = [
         pd.DataFrame({"image_id": ids, "finding": finding, "score": rng.random(len(ids))})
         for finding in FINDINGS
     ]
-    info = {"system": "Reader", "kind": "scores", "inference_id": f"r{seed}",
-            "data_set": {"content_id": dataset.ids["content_id"]}}  # fmt: skip
-    with PredictionWriter(folder, info) as writer:
-        images = pd.DataFrame({"image_id": ids, "status": "ok", "reason": None})
-        writer.add(images, scores=pd.concat(parts))
-    return folder
+    return write_predictions(folder, data, ids, scores=pd.concat(parts))
 
 
 def test_python_gives_what_the_verb_writes(data, system, tmp_path, capsys):

@@ -136,9 +136,7 @@ def curve(data: Path, *more: object) -> int:
     return cxr("curve", *models, *out, "--replicates", 200, *more)
 
 
-def test_every_share_and_seed_is_trained_and_judged_once(
-    data: Path, made_up: MadeUp, capsys: pytest.CaptureFixture
-) -> None:
+def test_every_share_and_seed_is_trained_and_judged_once(data, made_up, capsys):
     assert curve(data, "--sizes", "0.25,0.5,1", "--seeds", 2) == 0
     said = capsys.readouterr().err
     assert "11 of 12: detector, 0.5 of default, seed 1; about a minute left" in said
@@ -161,9 +159,7 @@ def test_every_share_and_seed_is_trained_and_judged_once(
     ]
 
 
-def test_another_call_adds_seeds_and_repeats_nothing(
-    data: Path, made_up: MadeUp, capsys: pytest.CaptureFixture
-) -> None:
+def test_another_call_adds_seeds_and_repeats_nothing(data, made_up, capsys):
     assert curve(data, "--sizes", "0.5,1", "--seeds", 1) == 0
     assert curve(data, "--sizes", "0.5,1", "--seeds", 2) == 0
     assert [run.seed for run in made_up.trained] == [0] * 4 + [1] * 4
@@ -171,9 +167,7 @@ def test_another_call_adds_seeds_and_repeats_nothing(
     assert "holds a curve of another --sizes" in capsys.readouterr().err
 
 
-def test_a_training_that_fails_is_named_and_the_same_command_goes_on(
-    data: Path, made_up: MadeUp, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_training_that_fails_is_named_and_the_same_command_goes_on(data, made_up, capsys):
     made_up.fails = lambda run: run.arm == "detector" and run.share == 1
     assert curve(data, "--sizes", "0.5,1", "--seeds", 1) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
@@ -185,8 +179,8 @@ def test_a_training_that_fails_is_named_and_the_same_command_goes_on(
 
 
 def test_small_shares_learn_for_as_many_steps_and_the_mixed_arm_starts_from_all_labels(
-    data: Path, made_up: MadeUp, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    data, made_up, monkeypatch
+):
     seen = {}
 
     def remember(plan: CurvePlan, *rest: object) -> list:
@@ -210,9 +204,7 @@ def test_small_shares_learn_for_as_many_steps_and_the_mixed_arm_starts_from_all_
     assert set(points["n_boxes"]) == {15}
 
 
-def test_what_boxes_add_to_labels_is_held_against_the_classifier_of_all_labels(
-    data: Path, made_up: MadeUp
-) -> None:
+def test_what_boxes_add_to_labels_is_held_against_the_classifier_of_all_labels(data, made_up):
     same = ["--detector-set", "model.backbone=densenet121"]
     assert curve(data, "--sizes", "0.25,0.5,1", "--seeds", 2, "--mixed", *same) == 0
     found = read_json(data.parent / "out" / "curve.json", "curve")
@@ -236,9 +228,7 @@ def change(source: Path, to: Path, **tables: Callable[[pd.DataFrame], pd.DataFra
     return to / "data"
 
 
-def test_a_detector_is_counted_by_the_images_whose_lesions_are_all_boxed(
-    source: Path, tmp_path: Path, made_up: MadeUp
-) -> None:
+def test_a_detector_is_counted_by_the_images_whose_lesions_are_all_boxed(source, tmp_path, made_up):
     data = change(source, tmp_path, boxes=lambda boxes: boxes.iloc[::2])
     assert curve(data, "--sizes", "0.5,1", "--seeds", 1) == 0
     points = pd.read_csv(tmp_path / "out" / "curve.csv").query("metric == 'auroc' and share == 1")
@@ -249,17 +239,13 @@ def test_a_detector_is_counted_by_the_images_whose_lesions_are_all_boxed(
     assert any("Of 180 labelled images 160 are wholly boxed" in note for note in notes)
 
 
-def test_a_target_without_boxes_is_refused(
-    source: Path, tmp_path: Path, made_up: MadeUp, capsys: pytest.CaptureFixture
-) -> None:
+def test_a_target_without_boxes_is_refused(source, tmp_path, made_up, capsys):
     data = change(source, tmp_path, boxes=lambda boxes: boxes.iloc[:0])
     assert curve(data) == 2
     assert "has no positive image whose lesions are all boxed" in capsys.readouterr().err
 
 
-def test_test_images_of_one_class_are_refused(
-    source: Path, tmp_path: Path, made_up: MadeUp, capsys: pytest.CaptureFixture
-) -> None:
+def test_test_images_of_one_class_are_refused(source, tmp_path, made_up, capsys):
     def healthy(labels: pd.DataFrame) -> pd.DataFrame:
         tested = np.resize([False, False, False, True], 240)
         return labels.assign(state=labels["state"].mask(tested, "absent"))
@@ -273,9 +259,7 @@ def test_test_images_of_one_class_are_refused(
     assert list(DataSet.open(data).ids["split_ids"]) == ["default"], "refused before parts are kept"
 
 
-def test_an_image_that_a_model_cannot_answer_is_left_out_and_named(
-    data: Path, made_up: MadeUp
-) -> None:
+def test_an_image_that_a_model_cannot_answer_is_left_out_and_named(data, made_up):
     made_up.unanswered = "i003"
     assert curve(data, "--sizes", "0.5,1", "--seeds", 1) == 0
     notes = read_json(data.parent / "out" / "curve.json", "curve")["notes"]
@@ -303,9 +287,7 @@ def test_an_image_that_a_model_cannot_answer_is_left_out_and_named(
         (["--target", "mass"], "has no target 'mass'"),
     ],
 )
-def test_what_cannot_be_trained_is_refused_before_anything_is(
-    data: Path, made_up: MadeUp, capsys: pytest.CaptureFixture, words: list[str], said: str
-) -> None:
+def test_what_cannot_be_trained_is_refused_before_anything_is(data, made_up, capsys, words, said):
     assert curve(data, *words) == 2
     assert said in capsys.readouterr().err
     assert made_up.trained == []
@@ -313,9 +295,7 @@ def test_what_cannot_be_trained_is_refused_before_anything_is(
 
 
 @pytest.mark.long
-def test_real_trainings_of_all_arms_two_at_a_time_give_a_page_and_are_not_repeated(
-    tmp_path: Path,
-) -> None:
+def test_real_trainings_of_all_arms_two_at_a_time_give_a_page_and_are_not_repeated(tmp_path):
     write_phantom(tmp_path / "source", n_images=80, seed=3, size=96, prevalence=0.5)
     prepare(tmp_path / "source", tmp_path / "data", format="rsna", size=[96])
     small = ["--set", "data.image_size=96", "--set", "training.epochs=1",

@@ -1,9 +1,6 @@
 """`cxr export`: one line for what is lost, exit codes, and which folders it takes."""
 
-from __future__ import annotations
-
 import json
-import sys
 from pathlib import Path
 
 import pandas as pd
@@ -12,7 +9,7 @@ import pytest
 from data_prep.contracts.json_files import write_json
 from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import dataset_ids
-from scripts import cli
+from tests.scripts.small_sets import cxr
 
 
 @pytest.fixture
@@ -38,16 +35,9 @@ def data(tmp_path: Path) -> Path:
     return folder
 
 
-def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", ["cxr", "export", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
-
-
 def test_what_is_lost_is_said_and_the_summary_is_json(data, tmp_path, monkeypatch, capsys):
     out = tmp_path / "out"
-    assert run(monkeypatch, data, out, "--format", "yolo", "--json") == 0
+    assert cxr("export", data, out, "--format", "yolo", "--json") == 0
     printed = capsys.readouterr()
     assert "yolo: 1 images have no label file" in printed.err
     assert f"{out}: 2 images, 1 box in yolo format" in printed.err
@@ -71,7 +61,7 @@ def test_what_is_lost_is_said_and_the_summary_is_json(data, tmp_path, monkeypatc
 def test_bad_input_is_one_line_and_exit_code_2(
     data, tmp_path, monkeypatch, capsys, arguments, says
 ):
-    assert run(monkeypatch, data, tmp_path / "out", *arguments) == 2
+    assert cxr("export", data, tmp_path / "out", *arguments) == 2
     said = capsys.readouterr().err.strip()
     assert says in said
     assert "\n" not in said
@@ -81,9 +71,9 @@ def test_bad_input_is_one_line_and_exit_code_2(
 def test_a_run_and_a_folder_of_nothing_are_told_apart(tmp_path, monkeypatch, capsys):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text("{}")
-    assert run(monkeypatch, tmp_path / "run", tmp_path / "out", "--format", "coco") == 2
+    assert cxr("export", tmp_path / "run", tmp_path / "out", "--format", "coco") == 2
     assert "is a run, which --format onnx or openvino exports" in capsys.readouterr().err
-    assert run(monkeypatch, tmp_path, tmp_path / "out", "--format", "coco") == 2
+    assert cxr("export", tmp_path, tmp_path / "out", "--format", "coco") == 2
     assert (
         "it holds the run run; give a data set folder that cxr prepare made"
         in capsys.readouterr().err

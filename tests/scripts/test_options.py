@@ -3,31 +3,22 @@
 import json
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from scripts.options import own_split
-from scripts.prepare import prepare
 from scripts.split import split
+from tests.scripts.small_sets import table_set
 
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> DataSet:
-    folder = tmp_path_factory.mktemp("set")
-    (folder / "source").mkdir()
     ids = [f"i{number:02d}" for number in range(20)]
-    pd.DataFrame({"image_id": ids, "patient_id": ids}).to_csv(
-        folder / "source" / "images.csv", index=False
-    )
-    states = ["present", "absent"] * 10
-    pd.DataFrame({"image_id": ids, "finding": "opacity", "state": states}).to_csv(
-        folder / "source" / "labels.csv", index=False
-    )
-    prepare(folder / "source", folder / "data", format="csv")
-    split(folder / "data", name="cv", val=0.2, test=0.2, seed=1)
-    return DataSet.open(folder / "data")
+    states = {"opacity": ["present", "absent"] * 10}
+    data = table_set(tmp_path_factory.mktemp("set"), ids, states)
+    split(data, name="cv", val=0.2, test=0.2, seed=1)
+    return DataSet.open(data)
 
 
 def made_on(folder: Path, name: str, kind: str, content_id: str) -> Path:

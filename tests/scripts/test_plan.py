@@ -9,13 +9,11 @@ import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
-from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import PredictionWriter
 from scripts import cli
 from scripts.cli import run_verb
 from scripts.plan import plan
-from scripts.prepare import prepare
 from scripts.readers import readers
+from tests.scripts.small_sets import table_set, write_predictions
 
 ASSUMED = {"auroc": "0.85,0.80", "prevalence": 0.3}
 
@@ -27,26 +25,14 @@ def pilot(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[str]]:
     rng = np.random.default_rng(0)
     ids = [f"i{number:03d}" for number in range(160)]
     positive = np.arange(160) % 4 < 2
-    source = folder / "source"
-    source.mkdir()
-    images = pd.DataFrame({"image_id": ids, "patient_id": ids, "split": ["val", "test"] * 80})
-    images.to_csv(source / "images.csv", index=False)
-    states = np.where(positive, "present", "absent")
-    labels = pd.DataFrame({"image_id": ids, "finding": "opacity", "state": states})
-    labels.to_csv(source / "labels.csv", index=False)
-    prepare(source, folder / "data", format="csv")
-    dataset = DataSet.open(folder / "data")
+    states = {"opacity": np.where(positive, "present", "absent")}
+    data = table_set(folder, ids, states, split=["val", "test"] * 80)
     written = []
     for system, apart in (("A", 1.5), ("B", 1.0)):
-        info = {"system": system, "kind": "scores", "inference_id": system,
-                "data_set": {"content_id": dataset.ids["content_id"]}}  # fmt: skip
         score = 1 / (1 + np.exp(-rng.normal(apart * positive, 1)))
         rows = pd.DataFrame({"image_id": ids, "finding": "opacity", "score": score})
-        done = pd.DataFrame({"image_id": ids, "status": "ok", "reason": None})
-        with PredictionWriter(folder / system, info) as writer:
-            writer.add(done, scores=rows)
-        written.append(str(folder / system))
-    return folder / "data", written
+        written.append(str(write_predictions(folder / system, data, ids, system, scores=rows)))
+    return data, written
 
 
 def test_assumptions_are_enough_for_an_answer_with_the_tables_beside_it():

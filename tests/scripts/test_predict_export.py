@@ -1,7 +1,5 @@
 """`cxr export RUN` and `cxr predict EXPORT`: one command line from a run to predictions."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import os
@@ -70,9 +68,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     return Made(data, run, run / "exports" / "openvino-fp32")
 
 
-def test_an_export_answers_as_its_run(
-    made: Made, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_export_answers_as_its_run(made, tmp_path, capsys):
     image = next((made.data.parent / "source").glob("stage_2_test_images/*.dcm"))
     answers = {}
     for system in (made.run, made.export):
@@ -83,9 +79,7 @@ def test_an_export_answers_as_its_run(
     assert answer["score"] == pytest.approx(of_run["score"], abs=1e-5)
 
 
-def test_the_server_answers_for_a_run_and_its_export_exactly_as_cxr_predict(
-    made: Made, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_server_answers_for_a_run_and_its_export_exactly_as_cxr_predict(made, capsys):
     import httpx
 
     from serving.web.app import build_app
@@ -120,7 +114,7 @@ def test_the_server_answers_for_a_run_and_its_export_exactly_as_cxr_predict(
     assert found["warnings"] == expected[0]["warnings"]
 
 
-def test_one_image_imports_no_torch_and_no_matplotlib(made: Made, tmp_path: Path) -> None:
+def test_one_image_imports_no_torch_and_no_matplotlib(made, tmp_path):
     image = next((made.data.parent / "source").glob("stage_2_test_images/*.dcm"))
     words = ["cxr", "predict", str(made.run), str(image), "--backend", "openvino"]
     code = (
@@ -140,8 +134,8 @@ def test_one_image_imports_no_torch_and_no_matplotlib(made: Made, tmp_path: Path
 
 
 def test_an_interrupted_prediction_goes_on_and_ends_as_one_that_was_not(
-    made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+    made, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(predict_folder, "PART_SIZE", 4)
     whole, resumed = tmp_path / "whole", tmp_path / "resumed"
     words = ["predict", made.export, "--data", made.data, "--batch-size", 2, "--out"]

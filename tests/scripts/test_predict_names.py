@@ -1,7 +1,5 @@
 """`cxr predict --finding`: a model answers for what another data set calls otherwise."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -46,7 +44,7 @@ def predicted(model: TrainedModel) -> dict[str, pd.DataFrame]:
     return dict(next(iter(model.predict(store, IDS, sizes, 2))).tables)
 
 
-def test_a_classifier_answers_for_the_named_finding_alone(tmp_path: Path) -> None:
+def test_a_classifier_answers_for_the_named_finding_alone(tmp_path):
     model = trained(tmp_path, build_classifier("resnet18", n_findings=2, image_size=64))
     named = model.with_names({"mass": "nodule"})
     assert named.findings == ("nodule",)
@@ -57,7 +55,7 @@ def test_a_classifier_answers_for_the_named_finding_alone(tmp_path: Path) -> Non
         assert len(wanted) == len(IDS)
 
 
-def test_a_detector_s_boxes_take_the_name_too(tmp_path: Path) -> None:
+def test_a_detector_s_boxes_take_the_name_too(tmp_path):
     model = trained(tmp_path, build_retinanet(backbone="resnet18", n_findings=2, image_size=64))
     everything = predicted(model)["boxes"]
     only = predicted(model.with_names({"pneumonia": "mass"}))["boxes"]  # a name it learnt, too
@@ -66,7 +64,7 @@ def test_a_detector_s_boxes_take_the_name_too(tmp_path: Path) -> None:
     assert set(only["finding"]) == {"mass"}
 
 
-def test_what_it_did_not_learn_and_one_name_for_two_are_refused(tmp_path: Path) -> None:
+def test_what_it_did_not_learn_and_one_name_for_two_are_refused(tmp_path):
     model = trained(tmp_path, build_classifier("resnet18", n_findings=2, image_size=64))
     with pytest.raises(InputError, match=r"--finding oedema: .* learnt pneumonia, mass"):
         model.with_names({"oedema": "opacity"})
@@ -75,17 +73,17 @@ def test_what_it_did_not_learn_and_one_name_for_two_are_refused(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("text", ["=opacity", "pneumonia=", "="])
-def test_half_a_name_is_refused(text: str) -> None:
+def test_half_a_name_is_refused(text):
     with pytest.raises(InputError, match="write LEARNT=NAME"):
         _parse_names([text])
 
 
-def test_two_names_for_one_finding_are_refused() -> None:
+def test_two_names_for_one_finding_are_refused():
     with pytest.raises(InputError, match="mass is already called 'nodule'"):
         _parse_names(["mass=nodule", "mass=opacity"])
 
 
-def test_other_names_are_another_system_to_a_folder_begun_before(tmp_path: Path) -> None:
+def test_other_names_are_another_system_to_a_folder_begun_before(tmp_path):
     model = trained(tmp_path, build_classifier("resnet18", n_findings=2, image_size=64))
     for name in ("model.safetensors", "model.json", "preprocess.json"):
         (tmp_path / name).write_bytes(b"{}")
@@ -104,9 +102,7 @@ def test_other_names_are_another_system_to_a_folder_begun_before(tmp_path: Path)
         (None, [], "it has no labels$"),
     ],
 )
-def test_the_refusal_of_a_strange_name_says_how_to_go_on(
-    tmp_path: Path, named: dict[str, str] | None, has: list[str], advice: str
-) -> None:
+def test_the_refusal_of_a_strange_name_says_how_to_go_on(tmp_path, named, has, advice):
     model = trained(tmp_path, build_classifier("resnet18", n_findings=2, image_size=64))
     model = model if named is None else model.with_names(named)
     dataset: Any = SimpleNamespace(

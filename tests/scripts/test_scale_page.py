@@ -1,7 +1,5 @@
 """The jobs on docs/scale.md are taken by SLURM, Ray, torchrun and `cxr`."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex
@@ -66,7 +64,7 @@ def _torchrun(words: list[str]) -> list[str]:
     return [parsed.training_script, *parsed.training_script_args]
 
 
-def test_options_of_the_slurm_job_are_those_of_sbatch() -> None:
+def test_options_of_the_slurm_job_are_those_of_sbatch():
     lines = _block("sbatch", "srun").splitlines()
     assert lines[0] == "#!/bin/bash"
     options = [line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH")]
@@ -98,7 +96,7 @@ def _start(cluster: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(["bash", "job"], cwd=cluster, env=environment)
 
 
-def test_slurm_job_requeues_itself_before_its_time_ends(cluster: Path) -> None:
+def test_slurm_job_requeues_itself_before_its_time_ends(cluster):
     subprocess.run(["bash", "-n", "job"], cwd=cluster, check=True)
     with _start(cluster) as job:
         while not (cluster / "started").exists():
@@ -111,18 +109,18 @@ def test_slurm_job_requeues_itself_before_its_time_ends(cluster: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [0, 2])
-def test_slurm_job_ends_with_the_status_of_its_training(cluster: Path, status: int) -> None:
+def test_slurm_job_ends_with_the_status_of_its_training(cluster, status):
     (cluster / "ended").write_text(str(status))
     with _start(cluster) as job:
         assert job.wait(30) == status
     assert "requeue" not in (cluster / "asked").read_text()
 
 
-def test_torchrun_command_starts_a_training() -> None:
+def test_torchrun_command_starts_a_training():
     _require_own(_torchrun(_words(_block("bash", "--out out/chexnet"))))
 
 
-def test_ray_job_prepares_with_ray_and_trains_with_torchrun() -> None:
+def test_ray_job_prepares_with_ray_and_trains_with_torchrun():
     words = _words(_block("bash", "ray job submit"))
     place = words.index("--")
     assert words[: place + 1] == [

@@ -1,7 +1,5 @@
 """A run and its exports as systems: what each is called, and what it is known to have learned."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 
@@ -43,9 +41,7 @@ def predicted(tmp_path: Path) -> Callable[[Path], Predictions]:
     return predict
 
 
-def test_an_export_is_named_after_its_run_and_counts_as_the_same_training(
-    predicted: Callable[[Path], Predictions], tmp_path: Path
-) -> None:
+def test_an_export_is_named_after_its_run_and_counts_as_the_same_training(predicted, tmp_path):
     system = predicted(tmp_path / "elsewhere")
     assert system.name == "CheXNet (onnx int8)"
     assert training_id(system.info) == "1234" != system.info["inference_id"]
@@ -53,17 +49,13 @@ def test_an_export_is_named_after_its_run_and_counts_as_the_same_training(
 
 
 @pytest.mark.parametrize("place", ["elsewhere", "run/exports/onnx-int8"])
-def test_what_an_export_learned_from_is_read_from_its_run(
-    predicted: Callable[[Path], Predictions], tmp_path: Path, place: str
-) -> None:
+def test_what_an_export_learned_from_is_read_from_its_run(predicted, tmp_path, place):
     system = predicted(tmp_path / place)
     pd.testing.assert_frame_equal(read_table(system.folder / "seen.parquet", "seen"), SEEN)
     assert not (tmp_path / place / "seen.parquet").exists()  # patients are not handed on
 
 
-def test_an_export_whose_run_moved_with_it_finds_it_again(
-    predicted: Callable[[Path], Predictions], tmp_path: Path
-) -> None:
+def test_an_export_whose_run_moved_with_it_finds_it_again(predicted, tmp_path):
     (tmp_path / "run").rename(tmp_path / "moved")
     system = predicted(tmp_path / "moved" / "exports" / "onnx-int8")
     assert (system.folder / "seen.parquet").is_file()
@@ -71,11 +63,8 @@ def test_an_export_whose_run_moved_with_it_finds_it_again(
 
 @pytest.mark.parametrize("other", [None, {**FACTS, "created": "yesterday"}])
 def test_without_its_run_or_beside_another_what_an_export_learned_from_is_unknown(
-    predicted: Callable[[Path], Predictions],
-    tmp_path: Path,
-    other: dict[str, object] | None,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    predicted, tmp_path, other, capsys
+):
     (tmp_path / "run" / "run.json").unlink()
     if other is not None:
         write_json(tmp_path / "run" / "run.json", "run", other)

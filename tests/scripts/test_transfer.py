@@ -25,19 +25,15 @@ from scripts import cli
 from scripts.cli import run_verb
 from scripts.prepare import prepare
 from scripts.transfer import transfer
+from tests.scripts.small_sets import write_source
 
 
 def data_set(folder: Path, name: str, finding: str, seed: int, *, patients: int = 120) -> Path:
     """A data set without pixels, half validation, half test; every third patient is positive."""
-    source = folder / f"source-{name}"
-    source.mkdir()
     ids = [f"{name}-{number}" for number in range(patients)]
     roles = ["val", "test"] * (patients // 2)
-    table = pd.DataFrame({"image_id": ids, "patient_id": ids, "split": roles})
-    table.to_csv(source / "images.csv", index=False)
     states = ["present" if number % 6 < 2 else "absent" for number in range(patients)]
-    labels = pd.DataFrame({"image_id": ids, "finding": finding, "state": states})
-    labels.to_csv(source / "labels.csv", index=False)
+    source = write_source(folder / f"source-{name}", ids, {finding: states}, split=roles)
     prepare(source, folder / name, format="csv")
     return folder / name
 

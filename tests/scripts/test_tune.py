@@ -10,43 +10,29 @@ import pytest
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions, PredictionWriter
+from data_prep.store.predictions import Predictions
 from scripts.cli import run_verb
-from scripts.prepare import prepare
 from scripts.split import split
 from scripts.tune import tune
+from tests.scripts.small_sets import table_set, write_predictions
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set without pixels, made by `cxr prepare`: 60 patients, every third image positive."""
-    folder = tmp_path_factory.mktemp("set")
-    source = folder / "source"
-    source.mkdir()
     ids = [f"i{number:02d}" for number in range(60)]
-    roles = ["val", "test"] * 30
-    pd.DataFrame({"image_id": ids, "patient_id": ids, "split": roles}).to_csv(
-        source / "images.csv", index=False
-    )
     states = ["present" if number % 6 < 2 else "absent" for number in range(60)]
-    pd.DataFrame({"image_id": ids, "finding": "opacity", "state": states}).to_csv(
-        source / "labels.csv", index=False
-    )
-    prepare(source, folder / "data", format="csv")
-    return folder / "data"
+    folder = tmp_path_factory.mktemp("set")
+    return table_set(folder, ids, {"opacity": states}, split=["val", "test"] * 30)
 
 
 @pytest.fixture
 def predictions(data: Path, tmp_path: Path) -> Path:
     ids = DataSet.open(data).images["image_id"]
-    info = {"system": "Reader", "kind": "scores", "inference_id": "r1",
-            "data_set": {"content_id": DataSet.open(data).ids["content_id"]}}  # fmt: skip
-    images = pd.DataFrame({"image_id": ids, "status": "ok", "reason": None})
-    score = np.linspace(0.9, 0.1, len(ids))
-    with PredictionWriter(tmp_path / "reader", info) as writer:
-        rows = pd.DataFrame({"image_id": ids, "finding": "opacity", "score": score})
-        writer.add(images, scores=rows)
-    return tmp_path / "reader"
+    scores = pd.DataFrame(
+        {"image_id": ids, "finding": "opacity", "score": np.linspace(0.9, 0.1, len(ids))}
+    )
+    return write_predictions(tmp_path / "reader", data, ids, scores=scores)
 
 
 def test_tune_writes_the_decision_and_says_it(data, predictions, capsys):
@@ -93,15 +79,11 @@ def detector(data: Path, tmp_path: Path) -> Path:
     """Two overlapping boxes on every image, more confident on the positive ones."""
     labels = DataSet.open(data).labels(DataSet.open(data).target())
     score = np.where(labels == 1, 0.8, 0.4) + np.linspace(-0.3, 0.1, len(labels))
-    ids = labels.index.to_numpy()
     corners = {"x1": 10.0, "y1": 10.0, "x2": 40.0, "y2": 40.0}
+    ids = labels.index
     boxes = pd.DataFrame({"image_id": ids, "finding": "opacity", **corners, "score": score})
-    info = {"system": "Detector", "kind": "boxes", "inference_id": "d1",
-            "data_set": {"content_id": DataSet.open(data).ids["content_id"]}}  # fmt: skip
-    with PredictionWriter(tmp_path / "detector", info) as writer:
-        images = pd.DataFrame({"image_id": ids, "status": "ok", "reason": None})
-        writer.add(images, boxes=pd.concat([boxes, boxes.assign(x2=39.0, score=score / 2)]))
-    return tmp_path / "detector"
+    boxes = pd.concat([boxes, boxes.assign(x2=39.0, score=score / 2)])
+    return write_predictions(tmp_path / "detector", data, ids, "Detector", boxes=boxes)
 
 
 def test_a_search_says_what_it_tried_and_what_it_brought(data, detector):
