@@ -180,12 +180,7 @@ def read_arms(
     mixed: bool,
     equal: str,
 ) -> tuple[DetectorConfig, ClassifierConfig]:
-    """Read both configurations, each with the keys to replace, and give both the same target.
-
-    Raises:
-        InputError: A configuration is of the other kind, a schedule waits for epochs where shares
-            learn for as many steps, or a mixed arm cannot start from the classifier.
-    """
+    """Read both configurations, each with the keys to replace, and give both the same target."""
     first = _read_arm(detector, of_detector, "detector")
     second = _read_arm(classifier, of_classifier, "classifier")
     name = dataset.target(target or first.data.target or second.data.target).name
@@ -233,18 +228,7 @@ def add_parts(
 ) -> dict[tuple[str, float, int], str]:
     """Draw the parts, check that each can be learned from and judged, and only then add them.
 
-    Args:
-        dataset: Where they are added.
-        target: What is learned.
-        splits: What they are parts of.
-        shares: Of the patients who train and validate, ascending.
-        seeds: Of the draws.
-
-    Returns:
-        Name of the split of each split, share and seed.
-
-    Raises:
-        InputError: A part cannot be learned from or judged; then none is added.
+    Gives the name of the split of each split, share and seed.
     """
     labels = dataset.labels(target).dropna() == 1
     boxed = labels[labels.index.isin(dataset.boxes_trusted(target))]

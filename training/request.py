@@ -40,16 +40,7 @@ class Request:
         devices: int,
         **options: bool,
     ) -> Request:
-        """Read and check the configuration and the data set.
-
-        Args:
-            config: Its file, or the name of one that comes with the program.
-            overrides: Keys that replace those of the configuration.
-            data: Folder of the data set.
-            out: Folder of the run, or of the sweep.
-            devices: How many share a batch.
-            **options: ``resume`` and ``despite_audit``.
-        """
+        """Read and check the configuration and the data set."""
         settings = read_config(find_config(str(config)), overrides or ())
         if settings.training.loggers:
             require_loggers(settings.training.loggers)

@@ -47,17 +47,7 @@ class Hardware(NamedTuple):
 def build_task(
     settings: Config, dataset: DataSet, target: Target, store: PixelStore
 ) -> TrainingTask:
-    """The training that a configuration describes, its model initialised.
-
-    Args:
-        settings: The configuration.
-        dataset: What it is trained on.
-        target: What is learned.
-        store: Pixels of the size that the configuration gives.
-
-    Raises:
-        InputError: A role lacks images of either kind, or the weights to start from do not fit.
-    """
+    """The training that a configuration describes, its model initialised."""
     from data_prep.augment.augment import build_augmentation
 
     augmentation = build_augmentation(**settings.augmentation.model_dump(exclude={"mosaic"}))
@@ -165,18 +155,6 @@ def complete_run(
     """Train, and complete the run folder: weights, history, figures, `run.json` last.
 
     Of several processes the first does all that is not learning; the others only learn.
-
-    Args:
-        settings: With a batch size that all devices share equally.
-        task: What is trained.
-        run: Its folder.
-        hardware: What it is trained on.
-        rank: This process among several; None where it trains alone.
-        terminal: Shows figures of epochs, and how far it is.
-
-    Raises:
-        InputError: There are fewer validation images than processes, the batch does not fit in
-            memory, or the training diverged.
     """
     how = settings.training
     device, devices, precision = hardware

@@ -62,11 +62,7 @@ class Child(Protocol):
 
 
 class Machines(Protocol):
-    """What runs commands: this machine, or a cluster.
-
-    Attributes:
-        jobs: How many at a time.
-    """
+    """What runs commands: this machine, or a cluster."""
 
     @property
     def jobs(self) -> int:
@@ -77,12 +73,7 @@ class Machines(Protocol):
 
 
 class ThisMachine(NamedTuple):
-    """Processes of this machine.
-
-    Attributes:
-        environments: For each command that runs at a time what its process has in its environment
-            beside this one's, see `share_devices`.
-    """
+    """Processes of this machine; an environment for each that runs at a time."""
 
     environments: Sequence[Mapping[str, str]]
 
@@ -263,19 +254,7 @@ def problem_of(status: int) -> str | None:
 
 
 def share_devices(device: str, devices: int, jobs: int) -> list[dict[str, str]]:
-    """The environment of each command at a time: what it may use of this machine.
-
-    Args:
-        device: ``auto``, ``cpu`` or ``cuda``.
-        devices: GPUs of one command.
-        jobs: Commands at a time.
-
-    Returns:
-        For each its GPUs, or its share of the processors; of one command all processors.
-
-    Raises:
-        InputError: There are no such devices, or too few.
-    """
+    """The environment of each command at a time: what it may use of this machine."""
     if not runs_on_gpu(device):
         if device not in ("auto", "cpu"):
             choose_device(device, devices)  # refuses it

@@ -57,20 +57,11 @@ class Share(NamedTuple):
 def share_machines(
     machines: Sequence[tuple[int, int]], device: str, devices: int, jobs: int
 ) -> Share:
-    """What each of the commands at a time gets.
+    """What each of the commands at a time gets of machines with (processors, GPUs).
 
     On GPUs that is its number of GPUs with their share of a machine's processors; where there are
     fewer GPUs than commands, those of one GPU share them. On processors it is the largest equal
     share with which all run at once.
-
-    Args:
-        machines: Processors and GPUs of each.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        devices: GPUs of one command.
-        jobs: Commands at a time.
-
-    Raises:
-        InputError: There are too few GPUs.
 
     Example:
         >>> share_machines([(8, 0), (8, 0)], "auto", devices=1, jobs=4)
