@@ -29,9 +29,13 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from scripts.export import export as export
     from scripts.folds import folds as folds
     from scripts.import_predictions import import_predictions as import_predictions
+    from scripts.overlay import overlay as overlay
+    from scripts.pacs import pacs as pacs
     from scripts.plan import plan as plan
+    from scripts.predict import predict as predict
     from scripts.prepare import prepare as prepare
     from scripts.readers import readers as readers
+    from scripts.serve import serve as serve
     from scripts.show import show as show
     from scripts.split import split as split
     from scripts.sweep import sweep as sweep
@@ -39,7 +43,9 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from scripts.train import train as train
     from scripts.transfer import transfer as transfer
     from scripts.tune import tune as tune
+    from serving.answer import Answer as Answer
     from serving.answer import draw_answers as draw_answers
+    from serving.answer_files import Answers as Answers
 
 from cxr_start import require_own_rooms
 
@@ -48,12 +54,14 @@ __version__ = "0.1.0"
 _VERBS = (
     "synth", "prepare", "check", "split", "configs", "train", "sweep", "curve",
     "import_predictions", "ensemble", "tune", "compare", "folds", "readers", "transfer", "plan",
-    "export", "show",
+    "export", "show", "predict", "overlay", "pacs", "serve",
 )  # fmt: skip
 _HOMES = {
     **{verb: f"scripts.{verb}" for verb in _VERBS},
     "load": "scripts.api",
     "draw_answers": "serving.answer",
+    "Answer": "serving.answer",
+    "Answers": "serving.answer_files",
     "InputError": "data_prep.contracts.errors",
     "Audit": "data_prep.audit.audit",
     "DataSet": "data_prep.store.dataset",

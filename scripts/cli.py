@@ -20,7 +20,7 @@ from typer.exceptions import TyperException
 
 from data_prep.contracts.errors import InputError
 from data_prep.work.addresses import addresses_in, shown
-from scripts.console import emit, emit_json, next_step, say
+from scripts.console import emit, emit_json, next_step, printing, say
 from scripts.next_steps import next_steps
 from scripts.runner import Parameter, command_name, description, parameters_of
 
@@ -170,9 +170,12 @@ def run_verb(
     function: Callable[..., Any], *arguments: Any, as_json: bool = False, **options: Any
 ) -> int:
     """Run a verb as a command does, and show what it returns; the exit status."""
-    result = function(*arguments, **options, progress=True)
+    with printing("json" if as_json else "text"):
+        result = function(*arguments, **options, progress=True)
     if result is None:
         return 0
+    if getattr(result, "printed", False):
+        return int(result.exit_status)
     piped = getattr(result, "piped", False)
     if (text := str(result)) and not (piped and as_json):
         (emit if piped else say)(text)

@@ -7,11 +7,12 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, Literal
 
 from data_prep.work.addresses import shown
 
 _SILENT = ContextVar("silent", default=False)
+_PRINTED_AS = ContextVar[Literal["text", "json"] | None]("printed_as", default=None)
 
 
 @contextmanager
@@ -27,6 +28,21 @@ def silent(on: bool = True) -> Iterator[None]:
 def is_silent() -> bool:
     """Whether nothing is shown."""
     return _SILENT.get()
+
+
+@contextmanager
+def printing(form: Literal["text", "json"]) -> Iterator[None]:
+    """Let what the block runs print its results as they come: it was called by a verb's command."""
+    before = _PRINTED_AS.set(form)
+    try:
+        yield
+    finally:
+        _PRINTED_AS.reset(before)
+
+
+def printed_as() -> Literal["text", "json"] | None:
+    """What stdout gets of results that come one by one; None where a program called."""
+    return _PRINTED_AS.get()
 
 
 def say(text: str = "") -> None:

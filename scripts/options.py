@@ -128,6 +128,18 @@ Address = Annotated[
         "and ended."
     ),
 ]
+Policy = Annotated[
+    str | None,
+    Argument(words="Which of the run's operating points decides; by default max_f1."),
+]
+Backend = Annotated[
+    Literal["torch", "onnx", "openvino", "auto"] | None,
+    Argument(words="What computes, as in cxr predict; torch with a run if left out."),
+]
+Precision = Annotated[
+    Literal["fp32", "bf16", "int8"] | None,
+    Argument(words="What it computes in, as in cxr predict."),
+]
 Device = Annotated[str, Argument(words="auto, cpu or cuda.")]
 Devices = Annotated[
     int,

@@ -7,12 +7,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
 from scripts import console
-from scripts.options import own_split
+from scripts.options import DataFolder, own_split
+from scripts.runner import AnyPath, Argument, Outcome, verb
+from scripts.systems import System, Systems, is_run, predict_images
 
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet
@@ -20,116 +20,100 @@ if TYPE_CHECKING:
     from evaluation.decisions.test_set import TestSet
 
 
+@verb
 def overlay(
-    systems: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="Predictions folders or runs, each as PATH or NAME=PATH; a run predicts the "
-            "images that are drawn."
-        ),
-    ] = None,
+    systems: Systems = (),
     *,
-    data: Annotated[Path, typer.Option(help="Data set that cxr prepare made.")],
-    out: Annotated[Path, typer.Option(help="Folder for the PNG files.")],
-    target: Annotated[
-        str | None, typer.Option(help="What is shown; may be left out where there is one.")
-    ] = None,
-    image: Annotated[
-        list[str] | None, typer.Option(help="An image id; may be repeated. Goes before --role.")
-    ] = None,
-    role: Annotated[str, typer.Option(help="Sample from these images: train, val, test.")] = "test",
-    split: Annotated[
-        str | None, typer.Option(help="Name of the split; by default the systems'.")
-    ] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Draw at most this many, at random.")] = 20,
-    policy: Annotated[str, typer.Option(help="Decide at this policy's threshold.")] = "max_f1",
-    panel: Annotated[int, typer.Option(min=64, max=2048, help="Side of a panel, px.")] = 480,
-    seed: Annotated[int, typer.Option(help="Seed of the random sample.")] = 0,
-    faint: Annotated[
-        bool, typer.Option("--faint", help="Draw boxes below the threshold, too, thin and grey.")
-    ] = False,
-    blind: Annotated[
-        bool,
-        typer.Option(
-            "--blind",
-            help="For a reader study: plain numbered images in random order, key.csv, and an "
-            "empty review.csv that cxr import --key reads back. Takes no systems.",
-        ),
-    ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print the files that were drawn.")
-    ] = False,
-) -> None:
+    data: DataFolder,
+    out: AnyPath,
+    target: str | None = None,
+    image: list[str] | None = None,
+    role: str = "test",
+    split: str | None = None,
+    limit: Annotated[int, Argument(least=1)] = 20,
+    policy: str = "max_f1",
+    panel: Annotated[int, Argument(least=64, most=2048)] = 480,
+    seed: int = 0,
+    faint: bool = False,
+    blind: bool = False,
+) -> Outcome:
     """Draw the plain image, the truth and each system side by side, one PNG an image.
 
     A system that cxr tune has not tuned is shown undecided, with boxes from score 0.5.
 
-    Example: cxr overlay RetinaNet=out/retinanet CheXNet=out/chexnet-predictions --data out/data
-    --out out/overlays --limit 12
-    """
-    from data_prep.store.folder_kinds import require_kind
+    Args:
+        systems: Predictions folders or runs, each as PATH or NAME=PATH; a run predicts the images
+            that are drawn.
+        data: Data set that cxr prepare made.
+        out: Folder for the PNG files.
+        target: What is shown; may be left out where there is one.
+        image: An image id; may be repeated. Goes before --role.
+        role: Sample from these images: train, val, test.
+        split: Name of the split; by default the systems'.
+        limit: Draw at most this many, at random.
+        policy: Decide at this policy's threshold.
+        panel: Side of a panel, px.
+        seed: Seed of the random sample.
+        faint: Draw boxes below the threshold, too, thin and grey.
+        blind: For a reader study: plain numbered images in random order, key.csv, and an empty
+            review.csv that cxr import --key reads back. Takes no systems.
 
-    require_kind(data, "data set")  # before what is heavy: a wrong folder is said at once
+    Returns:
+        The files that were drawn.
+
+    Raises:
+        InputError: There is nothing to draw, or a name stands for two systems.
+
+    Example:
+        cxr overlay RetinaNet=out/retinanet CheXNet=out/chexnet-predictions --data out/data
+        --out out/overlays --limit 12
+    """
     from data_prep.contracts.folders import make_folder
     from data_prep.store.dataset import DataSet
     from evaluation.decisions.test_set import TestSet
     from evaluation.overlays.draw import to_png
+    from evaluation.overlays.reader_study import write_reader_study
     from evaluation.report.cases import read_systems
-    from scripts.options import split_name
 
     dataset = DataSet.open(data)
-    shown = dataset.target(target)
-    split = own_split(split, [split_name(each)[1] for each in systems or ()], dataset)
+    of_target = dataset.target(target)
+    split = own_split(split, [path for system in systems for path in system.paths], dataset)
     if not dataset.has_pixels:
         raise InputError(f"{data}: has no pixels, so there is nothing to draw on")
     image_ids = choose_images(dataset, image, role, split, limit, seed)
+    count = counted(len(image_ids), "image")
     if blind:
-        write_study(dataset, image_ids, out, shown.display_name, panel, seed, systems)
-        files = sorted(out.glob("*.png"))
-        place = shlex.quote(str(out))
-        console.next_step(
-            f"cxr import {place}/review.csv --key {place}/key.csv --data {shlex.quote(str(data))} "
-            "--name READER --out READINGS, once review.csv is filled in"
+        if systems:
+            raise InputError("overlay --blind: takes no systems; leave them out")
+        with console.progress("Drawing", len(image_ids)) as advance:
+            write_reader_study(
+                dataset, image_ids, out, finding=of_target.display_name, panel=panel, seed=seed,
+                progress=advance,
+            )  # fmt: skip
+        folder = shlex.quote(str(out))
+        step = (
+            f"cxr import {folder}/review.csv --key {folder}/key.csv --data "
+            f"{shlex.quote(str(data))} --name READER --out READINGS, once review.csv is filled in"
         )
-    elif not systems:
+        words = f"Reader study: {count} in {out}; keep key.csv from the readers"
+        return Outcome(words, [str(file) for file in sorted(out.glob("*.png"))], next_steps=(step,))
+    if not systems:
         raise InputError("overlay: give at least one predictions folder or run, or --blind")
-    else:
-        files = [out / file_name(image_id) for image_id in image_ids]
-        with TemporaryDirectory() as scratch:
-            test_set = TestSet(dataset, shown, split)
-            opened = open_systems(systems, test_set, image_ids, Path(scratch))
-            cases = read_systems(opened, test_set, image_ids, policy=policy)
-            make_folder(out)
-            with console.progress("Drawing", len(image_ids)) as advance:
-                for image_id, file in zip(image_ids, files, strict=True):
-                    to_png(cases.draw(image_id, panel=panel, faint=faint), file)
-                    advance()
-        console.say(f"Overlays: {counted(len(files), 'image')} in {out}")
-        console.next_step(f"open {shlex.quote(str(files[0]))}")
-    if as_json:
-        console.emit_json([str(file) for file in files])
-
-
-def write_study(
-    dataset: DataSet,
-    image_ids: list[str],
-    out: Path,
-    finding: str,
-    panel: int,
-    seed: int,
-    systems: list[str] | None,
-) -> None:
-    """Write a reader study of the images."""
-    from evaluation.overlays.reader_study import write_reader_study
-
-    if systems:
-        raise InputError("overlay --blind: takes no systems; leave them out")
-    with console.progress("Drawing", len(image_ids)) as advance:
-        write_reader_study(
-            dataset, image_ids, out, finding=finding, panel=panel, seed=seed, progress=advance
-        )
-    images = counted(len(image_ids), "image")
-    console.say(f"Reader study: {images} in {out}; keep key.csv from the readers")
+    files = [out / file_name(image_id) for image_id in image_ids]
+    with TemporaryDirectory() as scratch:
+        test_set = TestSet(dataset, of_target, split)
+        opened = open_systems(systems, test_set, image_ids, Path(scratch))
+        cases = read_systems(opened, test_set, image_ids, policy=policy)
+        make_folder(out)
+        with console.progress("Drawing", len(image_ids)) as advance:
+            for image_id, file in zip(image_ids, files, strict=True):
+                to_png(cases.draw(image_id, panel=panel, faint=faint), file)
+                advance()
+    return Outcome(
+        f"Overlays: {count} in {out}",
+        [str(file) for file in files],
+        next_steps=(f"open {shlex.quote(str(files[0]))}",),
+    )
 
 
 def choose_images(
@@ -139,8 +123,8 @@ def choose_images(
     import numpy as np
 
     if named:
-        known = set(dataset.images["image_id"])
-        unknown = [image_id for image_id in named if image_id not in known]
+        present = set(dataset.images["image_id"])
+        unknown = [image_id for image_id in named if image_id not in present]
         if unknown:
             raise InputError(f"{dataset.folder}: has no image '{unknown[0]}'")
         return list(dict.fromkeys(named))
@@ -152,19 +136,18 @@ def choose_images(
 
 
 def open_systems(
-    systems: list[str], test_set: TestSet, image_ids: list[str], scratch: Path
+    systems: list[System], test_set: TestSet, image_ids: list[str], scratch: Path
 ) -> dict[str, Predictions]:
-    """Open systems given as ``PATH`` or ``NAME=PATH``; a run predicts the images into `scratch`."""
+    """Open systems by name; a run predicts the images into `scratch`."""
     from data_prep.store.predictions import Predictions
-    from scripts.options import split_name
-    from scripts.systems import is_run, predict_images
 
     opened: dict[str, Predictions] = {}
-    for number, each in enumerate(systems):
-        name, path = split_name(each)
+    for number, (name, paths) in enumerate(systems):
+        if paths[1:]:
+            raise InputError(f"overlay: {name}: is several training seeds; give one of them")
+        (path,) = paths
         if is_run(path):
-            folder = scratch / str(number)
-            predictions = predict_images(path, test_set, image_ids, folder)
+            predictions = predict_images(path, test_set, image_ids, scratch / str(number))
             if predictions.decision(test_set.target.name) is None:
                 console.say(
                     f"{path}: has no decision for these labels, so it is shown undecided; the same "

@@ -6,22 +6,15 @@ import os
 import signal
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-import typer
-
 from data_prep.contracts.errors import InputError
 from scripts import console
-from scripts.answers import (
-    BackendOption,
-    PolicyOption,
-    PrecisionOption,
-    open_runs,
-    parse_runs,
-    require_packages,
-)
-from scripts.options import DeviceOption
+from scripts.options import Backend, Device, Policy, Precision
+from scripts.runner import AnyPath, Argument, Outcome, verb
+from scripts.runs import Runs, open_runs, parse_runs, require_packages
 
 if TYPE_CHECKING:
     from serving.web.settings import ServeSettings
@@ -32,81 +25,64 @@ _TOKEN_VARIABLE = "CXR_TOKEN"  # noqa: S105 - its name
 _SHORTEST_TOKEN = 16
 
 
+@verb
 def serve(
-    runs: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="RUN|EXPORT ...",
-            help="Folders that cxr train or cxr export made, each as PATH or NAME=PATH.",
-        ),
-    ],
-    port: Annotated[
-        int, typer.Option(min=0, max=65535, help="Port to listen on; 0 takes a free one.")
-    ] = 8000,
-    host: Annotated[
-        str,
-        typer.Option(
-            help="Address to listen on. Any but this machine's own (127.0.0.1) needs a token."
-        ),
-    ] = "127.0.0.1",
+    runs: Runs,
     *,
-    token: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE",
-            help="File with the token that clients must send (Authorization: Bearer TOKEN); "
-            f"without it the environment's {_TOKEN_VARIABLE}, if set.",
-        ),
-    ] = None,
-    allow_host: Annotated[
-        list[str] | None,
-        typer.Option(help="Name by which clients may call the server. May be repeated."),
-    ] = None,
-    report: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Report of cxr compare: the systems' figures on their test images, and its page.",
-        ),
-    ] = None,
-    examples: Annotated[
-        Path | None,
-        typer.Option(help="Folder of example images; phantoms come with the program."),
-    ] = None,
-    policy: PolicyOption = None,
-    backend: BackendOption = None,
-    precision: PrecisionOption = None,
-    device: DeviceOption = "auto",
-    max_mib: Annotated[
-        int, typer.Option("--max-mib", min=1, max=512, help="Largest upload, MiB.")
-    ] = 64,
-    max_megapixels: Annotated[
-        int, typer.Option(min=1, max=100, help="Largest image, megapixels.")
-    ] = 100,
-    seconds: Annotated[float, typer.Option(min=0.1, help="Time limit of a request.")] = 30.0,
-    queue: Annotated[
-        int, typer.Option(min=1, help="Images that may wait; more are refused with 429.")
-    ] = 64,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, help="Images at a time; by default what suits back end and size."),
-    ] = None,
-    workers: Annotated[int, typer.Option(min=1, help="Processes that decode uploads.")] = 1,
-    rate: Annotated[
-        float, typer.Option(min=0.0, help="Requests a second from one client; 0: no limit.")
-    ] = 0.0,
-) -> None:
+    port: Annotated[int, Argument(least=0, most=65535)] = 8000,
+    host: str = "127.0.0.1",
+    token: Annotated[AnyPath | None, Argument(metavar="FILE")] = None,
+    allow_host: list[str] | None = None,
+    report: Annotated[AnyPath | None, Argument(kind="report", metavar="FOLDER")] = None,
+    examples: AnyPath | None = None,
+    policy: Policy = None,
+    backend: Backend = None,
+    precision: Precision = None,
+    device: Device = "auto",
+    max_mib: Annotated[int, Argument(least=1, most=512)] = 64,
+    max_megapixels: Annotated[int, Argument(least=1, most=100)] = 100,
+    seconds: Annotated[float, Argument(least=0.1)] = 30.0,
+    queue: Annotated[int, Argument(least=1)] = 64,
+    batch_size: Annotated[int | None, Argument(least=1)] = None,
+    workers: Annotated[int, Argument(least=1)] = 1,
+    rate: Annotated[float, Argument(least=0.0)] = 0.0,
+) -> Outcome:
     """Serve a page and an HTTP interface that answer for chest X-rays, on this machine.
 
     The answers are those of cxr predict. Nothing that is uploaded is kept. The page is at the
     address that is shown, the interface under /v1 (openapi.json describes it). Ctrl-C ends it.
 
-    Example: cxr serve out/retinanet out/chexnet --port 8000
+    Args:
+        runs: Folders that cxr train or cxr export made, each as PATH or NAME=PATH.
+        port: Port to listen on; 0 takes a free one.
+        host: Address to listen on. Any but this machine's own (127.0.0.1) needs a token.
+        token: File with the token that clients must send (Authorization: Bearer TOKEN); without it
+            the environment's CXR_TOKEN, if set.
+        allow_host: Name by which clients may call the server. May be repeated.
+        report: Report of cxr compare: the systems' figures on their test images, and its page.
+        examples: Folder of example images; phantoms come with the program.
+        max_mib: Largest upload, MiB.
+        max_megapixels: Largest image, megapixels.
+        seconds: Time limit of a request.
+        queue: Images that may wait; more are refused with 429.
+        batch_size: Images at a time; by default what suits back end and size.
+        workers: Processes that decode uploads.
+        rate: Requests a second from one client; 0: no limit.
 
-    Example: cxr serve out/chexnet/exports/openvino-fp32 --host 0.0.0.0 --token token.txt
+    Returns:
+        Once it has ended, the number of the signal that ended it.
+
+    Raises:
+        InputError: The port is taken, others could reach it without a token, or a folder is wrong.
+
+    Example:
+        cxr serve out/retinanet out/chexnet --port 8000
+
+        cxr serve out/chexnet/exports/openvino-fp32 --host 0.0.0.0 --token token.txt
     """
     require_packages("serve", _NEEDED)
-    given = parse_runs(runs)
+    named = parse_runs(runs)
+    from serving.web.server import run_server
     from serving.web.settings import MEBIBYTE, ServeSettings
 
     settings = ServeSettings(
@@ -128,27 +104,21 @@ def serve(
             f"serve --host {host}: others can reach that address, so a token is required; write "
             f"one of {_SHORTEST_TOKEN} signs or more into a file and give it as --token FILE"
         )
-    if report is not None:
-        from data_prep.store.folder_kinds import require_kind
-
-        require_kind(report, "report")
     with _listening(settings) as listening:
         options = {
             "policy": policy, "backend": backend, "precision": precision, "device": device,
         }  # fmt: skip
-        loaded = open_runs(given, options)
+        loaded = open_runs(named, options)
         if batch_size is None:
-            from dataclasses import replace
-
             settings = replace(settings, batch=min(run.model.batch_size for run in loaded))
-        from serving.web.server import run_server
-
         shown = f"[{host}]" if ":" in host else host
         page = f"Page: http://{shown}:{listening.getsockname()[1]}/  (Ctrl-C ends it)"
         ended_by = run_server(
             loaded, settings, listening, report=report, grace=_GRACE,
             on_start=lambda: console.say(page),
         )  # fmt: skip
+    if console.printed_as() is None:
+        return Outcome("Server ended", {"signal": ended_by})
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it has ended: nothing is left to interrupt
     console.say("Server ended")
     sys.exit(128 + ended_by)  # as a shell says it: 130 for Ctrl-C, 143 for SIGTERM
@@ -186,10 +156,10 @@ def _listening(settings: ServeSettings) -> socket.socket:
     """The socket, taken before models are loaded: a port in use is said at once."""
     where = f"serve --host {settings.host} --port {settings.port}"
     try:
-        found = socket.getaddrinfo(
+        addresses = socket.getaddrinfo(
             settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        family, kind, protocol, _, address = found[0]
+        family, kind, protocol, _, address = addresses[0]
         listening = socket.socket(family, kind, protocol)
     except OSError as error:
         raise InputError(f"{where}: {(error.strerror or str(error)).lower()}") from None

@@ -21,6 +21,7 @@ from scripts.options import (
     config_names,
 )
 from scripts.runner import AnyPath, Argument, Outcome, verb
+from scripts.runs import require_packages
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -79,7 +80,6 @@ def sweep(
         cxr sweep chexnet_small --data out/data --out out/sweep --trials 8
         --over training.learning_rate=1e-4..1e-3 --over training.batch_size=8,16
     """
-    from scripts.answers import require_packages
     from scripts.machines.child_processes import follow_parent
 
     follow_parent()

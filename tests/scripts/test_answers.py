@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from data_prep.contracts.errors import InputError
-from scripts.answers import AnswerOutput, show_answers
 from scripts.predict import predict
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,15 +51,15 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_wrong_paths_are_named_before_a_model_is_loaded(
     place: Path, monkeypatch: pytest.MonkeyPatch, paths: list[str], says: str
 ) -> None:
-    monkeypatch.setattr("scripts.answers.open_runs", lambda *_: pytest.fail("loaded"))
+    monkeypatch.setattr("scripts.predict.open_runs", lambda *_: pytest.fail("loaded"))
     with pytest.raises(InputError, match=says):
-        predict(paths)
+        predict(*paths)
 
 
 def test_wrong_paths_need_neither_torch_nor_pandas(place: Path) -> None:
     code = (
         "import sys\nfrom scripts.predict import predict\n"
-        "try: predict(['run', 'notes.txt'])\n"
+        "try: predict('run', 'notes.txt')\n"
         "except Exception as error: print(type(error).__name__)\n"
         "heavy = {'torch', 'pandas', 'scipy', 'sklearn', 'matplotlib', 'albumentations'}\n"
         "print(sorted(heavy & set(sys.modules)))\n"
@@ -76,15 +75,15 @@ def test_options_that_change_what_the_operating_point_is_of_are_refused(
     place: Path, option: dict[str, object]
 ) -> None:
     with pytest.raises(InputError, match=f"--{next(iter(option))} is for a data set; add --data"):
-        predict(["run", "film.png"], **option)  # type: ignore[arg-type]
+        predict("run", "film.png", **option)  # type: ignore[arg-type]
 
 
 def test_one_name_for_two_runs_is_refused(place: Path) -> None:
     with pytest.raises(InputError, match="give several as NAME=RUN"):
-        show_answers(["run", "run", "film.png"], AnswerOutput(None), {"name": "A"}, 1, strict=False)
+        predict("run", "run", "film.png", name="A")
 
 
 def test_a_data_set_needs_one_run_and_a_folder(place: Path) -> None:
     for paths, out in ((["run", "run"], Path("x")), (["run"], None)):
         with pytest.raises(InputError, match="give one run, and a folder"):
-            predict(paths, out, data=Path("set"))
+            predict(*paths, out=out, data="set")

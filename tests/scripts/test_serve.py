@@ -80,9 +80,7 @@ def test_what_is_wrong_is_one_line(
         port = taken.getsockname()[1]
         line = refused(capsys, export, "--port", port)
     assert f"--port {port}: address already in use; choose another with --port" in line
-    monkeypatch.setattr(
-        "scripts.answers.find_spec", lambda name: None if name == "uvicorn" else name
-    )
+    monkeypatch.setattr("scripts.runs.find_spec", lambda name: None if name == "uvicorn" else name)
     assert "uvicorn is not installed; pip install 'cxr-compare[serve]'" in refused(capsys, export)
 
 

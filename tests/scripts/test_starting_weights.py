@@ -107,7 +107,7 @@ def test_what_the_classifier_saw_is_seen_by_the_detector(
 def test_detector_whose_start_saw_test_patients_is_not_compared(
     data: Path, started: RunFolder, tmp_path: Path
 ) -> None:
-    predict([str(started.folder)], tmp_path / "predictions", data=data, device="cpu")
+    predict(started.folder, out=tmp_path / "predictions", data=data, device="cpu")
     dataset, system = DataSet.open(data), Predictions.open(tmp_path / "predictions")
     with pytest.raises(InputError, match=r"RetinaNet has seen \d+ patients of \d+ test images"):
         common_test_images({"RetinaNet": system}, TestSet(dataset, dataset.target()))

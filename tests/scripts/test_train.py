@@ -113,7 +113,7 @@ def test_a_run_answers_for_files_as_predict_tune_and_compare_do(
     data: Path, whole: tuple[str, Path], tmp_path: Path
 ) -> None:
     dataset, target = DataSet.open(data), DataSet.open(data).target()
-    predict([str(whole[1])], tmp_path / "set", data=data, device="cpu")
+    predict(whole[1], out=tmp_path / "set", data=data, device="cpu")
     system = Predictions.open(tmp_path / "set")
     decision, ids = tune(system, TestSet(dataset, target)), pd.Index(system.images_run)
     output = SystemOutput(system, target, ids, decision.boxes, dataset.images)
@@ -237,7 +237,7 @@ def test_ended_run_without_an_operating_point_gets_what_predict_and_tune_choose(
     _train(data, again, "training.epochs=1")
     frozen = Predictions.open(RunFolder(again).validation)
     assert set(frozen.images_run) == set(dataset.image_ids("val"))
-    predict([str(again)], tmp_path / "set", data=data, device="cpu")
+    predict(again, out=tmp_path / "set", data=data, device="cpu")
     chosen = tune(Predictions.open(tmp_path / "set"), TestSet(dataset, dataset.target())).to_dict()
     stored = frozen.decision("opacity")
     assert stored

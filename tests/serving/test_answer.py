@@ -17,8 +17,9 @@ from classification.model import build_classifier
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import Target
 from data_prep.store.preprocess import Preprocess
-from scripts import answers
-from scripts.answers import AnswerOutput, show_answers
+from scripts import predict
+from scripts.cli import run_verb
+from serving import answer_files
 from serving.answer import (
     ANSWER_COLUMNS,
     Answer,
@@ -155,15 +156,12 @@ def loaded(run: LoadedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> L
     (tmp_path / "run").mkdir()
     (tmp_path / "run/run.json").write_text("{}")
     monkeypatch.setattr(LoadedRun, "warnings", lambda *_: ("no chest",))
-    monkeypatch.setattr(answers, "open_runs", lambda *_: [run])
+    monkeypatch.setattr(predict, "open_runs", lambda *_: [run])
     return run
 
 
-def ask(*paths: Path | str, strict: bool = False, **output: Any) -> None:
-    output = {"overlays": Path("predicted"), **output}
-    show_answers(
-        ["run", *map(str, paths)], AnswerOutput(**output), {"name": None}, 2, strict=strict
-    )
+def ask(*paths: Path | str, **options: Any) -> int:
+    return run_verb(predict.predict, "run", *paths, batch_size=2, **options)
 
 
 def test_warnings_come_before_the_answer_and_strict_refuses(
@@ -186,12 +184,12 @@ def test_overlays_get_names_of_their_own_and_are_no_input_of_the_next_call(
     for name in ("a/film.png", "b/film.png"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(chest.read_bytes())
-    ask("a", "b", overlays=Path("a"))
+    ask("a", "b", out="a")
     capsys.readouterr()
     drawn = {path.name for path in Path("a").iterdir()}
     assert drawn == {"film.png", "film-overlay.png", "film-2-overlay.png"}
     assert Path("a/film.png").read_bytes() == chest.read_bytes()
-    ask("a", overlays=Path("a"))
+    ask("a", out="a")
     assert len(capsys.readouterr().out.splitlines()) == 2  # a warning and an answer
 
 
@@ -201,8 +199,8 @@ def test_open_without_a_viewer_says_where_the_overlay_is(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(answers.shutil, "which", lambda _: None)
-    ask(chest, show=True)
+    monkeypatch.setattr(answer_files.shutil, "which", lambda _: None)
+    ask(chest, open_=True)
     assert "no viewer here; open predicted/film-overlay.png" in capsys.readouterr().err
 
 

@@ -35,7 +35,8 @@ from data_prep.formats.nih import FINDINGS as NIH_FINDINGS
 from data_prep.formats.vindr import _LOCAL_FINDINGS
 from data_prep.images.image import read_image
 from networks.public_checkpoints import XRAYVISION_FINDINGS
-from scripts.answers import AnswerOutput, show_answers
+from scripts.cli import run_verb
+from scripts.predict import predict
 from serving.answer import BOX_COLUMNS, Answer, LoadedRun
 from serving.dicom_objects.finding_codes import PRIVATE_SCHEME, finding_code
 from serving.dicom_objects.instance import Algorithm, Source, read_source, result_uid, to_bytes
@@ -465,9 +466,6 @@ def test_a_finding_of_any_name_has_a_code_of_its_own() -> None:
     assert finding_code("Pleural effusion") == finding_code("pleural_effusion")
 
 
-OPTIONS = dict.fromkeys(("name", "policy", "backend", "precision")) | {"device": "cpu"}
-
-
 def exposed(path: Path, **changes: object) -> Path:
     """A DICOM file of noise."""
     pixels = np.random.default_rng(1).integers(0, 256, (40, 32), np.uint8)
@@ -483,8 +481,8 @@ def test_cxr_predict_writes_both_objects_of_each_dicom_image(
     Image.fromarray(np.zeros((40, 32), np.uint8)).save(tmp_path / "b.png")
     for name in ("a-sr.dcm", "a-sc.dcm"):  # of an earlier call: no input, and written anew
         (tmp_path / name).write_bytes(b"broken")
-    output = AnswerOutput(None, dicom=tmp_path, as_json=True)
-    show_answers([str(folder), str(tmp_path)], output, OPTIONS, None, strict=False)
+    asked = {"dicom": tmp_path, "overlay": False, "device": "cpu", "as_json": True}
+    assert run_verb(predict, folder, tmp_path, **asked) == 0
     shown = capsys.readouterr()
     assert f"DICOM objects of 1 image: {tmp_path} (1 no DICOM)" in shown.err
     names = {path.name for path in tmp_path.iterdir()}
@@ -501,10 +499,8 @@ def test_an_image_without_study_is_answered_without_dicom_objects(
 ) -> None:
     folder, _ = next(iter(systems.values()))
     image = exposed(tmp_path / "a.dcm", StudyInstanceUID=None)
-    output = AnswerOutput(None, dicom=tmp_path / "out")
-    with pytest.raises(SystemExit) as ended:
-        show_answers([str(folder), str(image)], output, OPTIONS, None, strict=False)
-    assert ended.value.code == 1
+    asked = {"dicom": tmp_path / "out", "overlay": False, "device": "cpu"}
+    assert run_verb(predict, folder, image, **asked) == 1
     shown = capsys.readouterr()
     assert "score" in shown.out
     assert (

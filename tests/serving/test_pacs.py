@@ -798,7 +798,7 @@ def test_arguments_are_checked_before_anything_is_opened_and_refused_in_one_line
     words: str,
 ) -> None:
     if "neither" not in words:
-        monkeypatch.setattr("scripts.answers._is_run", lambda path: True)
+        monkeypatch.setattr("scripts.runs._is_run", lambda path: True)
     monkeypatch.setattr(sys, "argv", ["cxr", "pacs", str(run_folder), *arguments.split()])
     with pytest.raises(SystemExit) as ended:
         cli.main()
@@ -815,7 +815,7 @@ def test_open_networks_are_warned_of(
     def ended(*arguments: object) -> None:
         raise InputError("as far as this test goes")
 
-    monkeypatch.setattr("scripts.answers._is_run", lambda path: True)
+    monkeypatch.setattr("scripts.runs._is_run", lambda path: True)
     monkeypatch.setattr("scripts.pacs.open_runs", ended)
     for places, warnings in (
         (["--dicomweb", "http://pacs.example/d"], 1),

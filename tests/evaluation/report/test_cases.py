@@ -9,6 +9,7 @@ from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import tune
 from evaluation.report.cases import read_systems
 from scripts.overlay import choose_images, file_name, open_systems, overlay
+from scripts.systems import System
 
 
 @pytest.fixture
@@ -88,10 +89,8 @@ def test_system_that_ran_on_none_of_the_images_is_refused(predict, judged_set, t
 def test_verb_draws_one_png_an_image(tuned, judged_set, tmp_path, pixels):
     named = [f"{name}={system.folder}" for name, system in tuned.items()]
     out = tmp_path / "overlays"
-    overlay(
-        named, data=judged_set.folder, out=out, target=None, image=None, role="test",
-        split="default", limit=3, policy="max_f1", panel=64, seed=0,
-    )  # fmt: skip
+    drawn = overlay(named, data=judged_set, out=out, limit=3, panel=64)
+    assert drawn.to_dict() == sorted(map(str, out.iterdir()))
     names = sorted(path.stem for path in out.iterdir())
     assert len(names) == 3
     assert set(names) <= set(judged_set.image_ids("test"))
@@ -99,9 +98,7 @@ def test_verb_draws_one_png_an_image(tuned, judged_set, tmp_path, pixels):
 
 def test_verb_refuses_a_set_without_pixels(tuned, judged_set, tmp_path):
     with pytest.raises(InputError, match="has no pixels"):
-        overlay([str(tuned["Detector"].folder)], data=judged_set.folder, out=tmp_path / "o",
-                target=None, image=None, role="test", split="default", limit=1,
-                policy="max_f1", panel=64, seed=0)  # fmt: skip
+        overlay({"A": tuned["Detector"]}, data=judged_set, out=tmp_path / "o", limit=1)
     assert not (tmp_path / "o").exists()
 
 
@@ -117,7 +114,7 @@ def test_unknown_image_is_named(judged_set):
 
 
 def test_two_systems_of_one_name_are_refused(systems, judged_set, target, tmp_path):
-    twice = [str(systems["Detector"].folder)] * 2
+    twice = [System(None, [systems["Detector"].folder])] * 2
     with pytest.raises(InputError, match="two systems are called 'Detector'"):
         open_systems(twice, TestSet(judged_set, target), [], tmp_path)
 

@@ -1,0 +1,168 @@
+"""Runs and exports that a command names, loaded to answer for images: predict, serve and pacs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
+
+from data_prep.contracts.errors import InputError
+from data_prep.store.folder_kinds import folders_within, kind_begun, kind_of, require_kind
+from scripts import console
+from scripts.options import split_name
+from scripts.runner import Argument
+
+if TYPE_CHECKING:
+    from serving.answer import LoadedRun
+
+
+class RunGiven(NamedTuple):
+    """A run or export that a command names: its display name, if it has one, and its folder."""
+
+    name: str | None
+    path: Path
+
+
+def read_paths(value: Any) -> tuple[str, ...]:
+    """Runs and images as words of a command line.
+
+    Example:
+        >>> read_paths([Path("out/a"), ["b.png", "A=out/c"]])
+        ('out/a', 'b.png', 'A=out/c')
+    """
+    if isinstance(value, str | Path) or hasattr(value, "folder"):
+        return (str(getattr(value, "folder", value)),)
+    return tuple(word for item in value for word in read_paths(item))
+
+
+if TYPE_CHECKING:
+    RunsAndImages: TypeAlias = Any  # words, RunsAndImages and opened runs: a verb gets words
+    Runs: TypeAlias = Any  # likewise
+else:
+    RunsAndImages = Annotated[
+        str, Argument(read=read_paths, metavar="RUN [RUN ...] IMAGE|FOLDER ...")
+    ]
+    Runs = Annotated[list[str], Argument(read=read_paths, metavar="RUN|EXPORT ...")]
+
+
+def parse_runs(words: Sequence[str]) -> list[RunGiven]:
+    """Read PATH or NAME=PATH of verbs that take runs and exports alone.
+
+    Raises:
+        InputError: A path is neither.
+    """
+    runs = [_named_path(text) for text in words]
+    for _, path in runs:
+        if not _is_run(path):
+            raise InputError(
+                f"{path}: is neither a run of cxr train nor an export of one; give such a folder"
+            )
+    return runs
+
+
+def sort_paths(words: Sequence[str]) -> tuple[list[RunGiven], list[Path]]:
+    """Tell runs, each with the name given to it, from images."""
+    runs: list[RunGiven] = []
+    sources = []
+    for text in words:
+        name, path = given = _named_path(text)
+        if _is_run(path):
+            runs.append(given)
+        elif name is not None:
+            raise InputError(f"{text}: {path} is not a run; NAME=PATH names a folder of cxr train")
+        else:
+            sources.append(path)
+    if not runs:
+        raise InputError(
+            "predict: give at least one run, a folder that cxr train made, or an export of one"
+        )
+    if not sources:
+        raise InputError("predict: give images or folders of images behind the run, or --data")
+    return runs, sources
+
+
+def _named_path(text: str) -> RunGiven:
+    """``PATH`` or ``NAME=PATH`` of what must be there."""
+    name, path = split_name(text)
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    return RunGiven(name, path)
+
+
+def require_packages(verb: str, modules: Sequence[str]) -> None:
+    """Refuse a verb whose pip extra, which has its name, is not installed."""
+    for name in modules:
+        if find_spec(name) is None:
+            raise InputError(
+                f"{verb}: {name.replace('_', '-')} is not installed; pip install "
+                f"'cxr-compare[{verb}]'"
+            )
+
+
+def _is_run(path: Path) -> bool:
+    """Whether a path is a run, which must then be complete; refuses other folders of cxr."""
+    if not path.is_dir():
+        return False
+    kind, begun = kind_of(path), kind_begun(path)
+    if kind is not None and kind.name == "export":
+        return True
+    if "run" in (folder.name for folder in (kind, begun) if folder):
+        require_kind(path, "run")
+        return True
+    if kind is not None and kind.name == "data set":
+        raise InputError(f"{path}: is a data set; give it as --data, or give its images")
+    if kind is not None and kind.name == "predictions":
+        raise InputError(f"{path}: holds predictions; give the run that made them")
+    if kind is None and "run" in folders_within(path):
+        require_kind(path, "run")
+    return False
+
+
+def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[LoadedRun]:
+    """Load the runs; those of one name are told apart by their folders.
+
+    `options` are ``policy, backend, precision, device`` of the verb.
+    """
+    from scripts.machines.runtime import choose_device, runs_on_gpu, tune_cpu
+    from serving.backends import choose_backend
+
+    backend, precision, device = (options[key] for key in ("backend", "precision", "device"))
+    gpu = backend == "auto" and runs_on_gpu(device)
+    engines = [choose_backend(path, backend, precision, gpu=gpu) for _, path in runs]
+    if backend == "auto":
+        for words in dict.fromkeys(engine.words for engine in engines):
+            console.say(words)
+    if any(engine.backend == "torch" for engine in engines):
+        tune_cpu()
+        device = choose_device(device)
+    from serving.answer import LoadedRun
+
+    loaded = [
+        LoadedRun.open(
+            engine.folder,
+            name=name,
+            policy=options["policy"],
+            device=device,
+            precision="bf16" if engine.precision == "bf16" else "fp32",
+        )
+        for engine, (name, _) in zip(engines, runs, strict=True)
+    ]
+    names = [run.name for run in loaded]
+    loaded = [
+        replace(run, name=run.folder.name) if names.count(run.name) > 1 and not name else run
+        for run, (name, _) in zip(loaded, runs, strict=True)
+    ]
+    names = [run.name for run in loaded]
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"two runs are called '{repeated[0]}'; give each its own: NAME=RUN")
+    for run in loaded:
+        if run.undecided_because:
+            console.say(f"{run.name}: undecided: {run.undecided_because}")
+        if run.guard is None:
+            console.say(
+                f"{run.name}: has no guard, which tells what is no chest X-ray; the same cxr train "
+                "command adds it, where there are enough training images"
+            )
+    return loaded

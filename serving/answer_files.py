@@ -1,0 +1,283 @@
+"""Answers for image files: printed, drawn and written one by one, so that memory does not grow."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import chain, islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, overload
+
+import pandas as pd
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import make_folder
+from data_prep.contracts.terminal import Terminal
+from data_prep.contracts.words import counted
+from data_prep.store.decode import LooseImage, read_loose
+from data_prep.work.addresses import shown
+from data_prep.work.pool import cpu_count, write_behind
+from evaluation.overlays.draw import to_png
+from serving.answer import ANSWER_COLUMNS, Answer, LoadedRun, answer_row, render_answers
+from serving.image_files import OVERLAY, AnswerOutput, ImageFiles, free_stem
+
+if TYPE_CHECKING:
+    from serving.dicom_objects.files import DicomWriter
+
+_WORTH_WORKERS = 16  # files: starting a process costs as much as decoding a few
+
+
+@dataclass(frozen=True)
+class Answers(Sequence[Answer]):
+    """What systems say of images, image by image.
+
+    Attributes:
+        answers: Of each image one a system.
+        left_out: Why, of each file without an answer.
+        exit_status: 1 where files were left out.
+        printed: Whether they were printed as they came; none is then kept.
+    """
+
+    answers: tuple[Answer, ...]
+    left_out: dict[str, str] = field(default_factory=dict)
+    exit_status: int = 0
+    printed: bool = False
+
+    @overload
+    def __getitem__(self, index: int) -> Answer: ...
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Answer, ...]: ...
+    def __getitem__(self, index: int | slice) -> Answer | tuple[Answer, ...]:
+        return self.answers[index]
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def __str__(self) -> str:
+        left_out = [f"left out: {problem}" for problem in self.left_out.values()]
+        return "\n".join([*map(str, self.answers), *left_out])
+
+    def __repr__(self) -> str:
+        without = f", {counted(len(self.left_out), 'file')} left out" if self.left_out else ""
+        return f"<{counted(len(self), 'answer')}{without}>"
+
+    def to_dict(self) -> list[dict[str, Any]]:
+        """Every answer, then every file without one."""
+        problems = [{"image": path, "problem": why} for path, why in self.left_out.items()]
+        return [*(answer.to_dict() for answer in self.answers), *problems]
+
+    def _repr_html_(self) -> str:
+        rows = [answer_row(answer.to_dict()) for answer in self.answers]
+        table: str = pd.DataFrame(rows, columns=ANSWER_COLUMNS).to_html(index=False)
+        return table
+
+
+def answer_files(
+    runs: Sequence[LoadedRun],
+    files: ImageFiles,
+    output: AnswerOutput,
+    terminal: Terminal,
+    *,
+    batch_size: int | None,
+    strict: bool,
+) -> Answers:
+    """Answer for images, file by file.
+
+    Args:
+        runs: What answers.
+        files: For which images.
+        output: Where answers go.
+        terminal: What shows lines.
+        batch_size: Images at a time; None for what suits the models.
+        strict: Whether an image with a warning gets no answer.
+
+    Raises:
+        InputError: No file could be answered.
+    """
+    begun, others = files
+    # Processes: they decode while the networks compute.
+    workers = min(cpu_count(), len(others)) if len(others) >= _WORTH_WORKERS else 0
+    stream = read_loose(others, workers=workers)
+    if batch_size is None:
+        batch_size = min(run.model.batch_size for run in runs)
+    objects = None
+    if output.dicom is not None:
+        from serving.dicom_objects.files import DicomWriter  # an extra
+
+        objects = DicomWriter.begin(output.dicom, runs, terminal)
+    with _Writer(output, terminal, objects) as writer:
+        for file in begun[:-1]:
+            writer.leave_out(file.path, str(file.problem))
+        batches = _batches(chain(begun[-1:], stream), batch_size)
+        answered = ((batch, _answer(runs, batch)) for batch in batches)
+        write_behind(lambda batch: _write_batch(*batch, writer, strict=strict), answered)
+    count = len(begun) + len(others)
+    if not writer.answered:
+        raise InputError(f"none of {counted(count, 'file')} was answered; see above")
+    if writer.left_out:
+        left_out = counted(len(writer.left_out), "file")
+        terminal.say(f"{left_out} left out of {count}, see above")
+    status = int(bool(writer.left_out or (objects is not None and objects.refused)))
+    return Answers(tuple(writer.kept), writer.left_out, status, output.printed_as is not None)
+
+
+def _batches(files: Iterator[LooseImage], size: int) -> Iterator[list[LooseImage]]:
+    # The first alone: its answer need not wait until others are read.
+    yield list(islice(files, 1))
+    while some := list(islice(files, size)):
+        yield some
+
+
+_OfImage = tuple[Answer | InputError, ...]
+
+
+def _answer(runs: Sequence[LoadedRun], files: Sequence[LooseImage]) -> list[_OfImage]:
+    """What each run says of each file that could be read."""
+    images = [(str(file.path), file.image) for file in files if file.image is not None]
+    by_run = [run.answer(images) for run in runs] if images else []
+    return list(zip(*by_run, strict=True))
+
+
+def _write_batch(
+    files: Sequence[LooseImage], answered: Sequence[_OfImage], writer: _Writer, *, strict: bool
+) -> None:
+    of_image = iter(answered)
+    for file in files:
+        if file.image is None:
+            writer.leave_out(file.path, str(file.problem))
+            continue
+        outcomes = next(of_image)
+        answers = [answer for answer in outcomes if not isinstance(answer, InputError)]
+        failed = [error for error in outcomes if isinstance(error, InputError)]
+        warned = [text for answer in answers for text in answer.warnings]
+        if failed:
+            writer.leave_out(file.path, str(failed[0]))
+        elif strict and warned:
+            writer.leave_out(file.path, f"{file.path}: {warned[0]}; refused by --strict")
+        else:
+            writer.write(answers)
+
+
+@dataclass
+class _Writer:
+    """Prints, draws and writes answers as they come."""
+
+    output: AnswerOutput
+    terminal: Terminal
+    objects: DicomWriter | None = None
+    answered: int = 0  # images so far
+    left_out: dict[str, str] = field(default_factory=dict)  # files so far, and why
+    kept: list[Answer] = field(default_factory=list)
+    _stems: set[str] = field(default_factory=set)
+    _last: Path | None = None
+    _table: IO[str] | None = None
+    _rows: Any = None
+    _is_first: bool = True
+
+    def __enter__(self) -> _Writer:
+        if self.output.overlays is not None:
+            make_folder(self.output.overlays)
+        if self.output.csv is not None:
+            make_folder(self.output.csv.parent)
+            self._table = _unfinished(self.output.csv).open("w", newline="", encoding="utf-8")
+            self._rows = csv.DictWriter(self._table, (*ANSWER_COLUMNS, "problem"))
+            self._rows.writeheader()
+        return self
+
+    def write(self, answers: Sequence[Answer]) -> None:
+        """One image, answered by each system."""
+        if self.output.printed_as is None:
+            self.kept += answers
+        else:
+            self._print(answers)
+        if self._rows is not None:
+            for answer in answers:
+                self._rows.writerow(answer_row({**answer.to_dict(), "image": shown(answer.image)}))
+        if self.output.overlays is not None:
+            self._draw(answers, self.output.overlays)
+        if self.objects is not None:
+            self.objects.write(answers)
+        self.answered += 1
+
+    def leave_out(self, path: Path, problem: str) -> None:
+        """One file without an answer."""
+        self.terminal.say(f"left out: {problem}")
+        self._emit([{"image": str(path), "problem": problem}])
+        if self._rows is not None:
+            self._rows.writerow({"image": shown(str(path)), "problem": shown(problem)})
+        self.left_out[str(path)] = problem
+
+    def _print(self, answers: Sequence[Answer]) -> None:
+        """What stands beside the answers, then a line each; or JSON alone on stdout."""
+        remarks = [("WARNING", text) for answer in answers for text in answer.warnings]
+        remarks += [("NOTE", text) for answer in answers for text in answer.notes]
+        for kind, text in dict.fromkeys(remarks):
+            line = f"{answers[0].image}  {kind}: {text}"
+            if self.output.printed_as == "json":
+                self.terminal.say(line)
+            else:
+                sys.stdout.write(shown(line) + "\n")
+        if self.output.printed_as == "json":
+            self._emit([answer.to_dict() for answer in answers])
+            return
+        sys.stdout.writelines(shown(str(answer)) + "\n" for answer in answers)
+        sys.stdout.flush()
+
+    def _emit(self, entries: Sequence[dict[str, Any]]) -> None:
+        """Append to the JSON list on stdout, where that is wanted."""
+        if self.output.printed_as != "json":
+            return
+        for entry in entries:
+            sys.stdout.write("[\n" if self._is_first else ",\n")
+            self._is_first = False
+            sys.stdout.write(shown(json.dumps(entry, ensure_ascii=False)))
+
+    def _draw(self, answers: Sequence[Answer], folder: Path) -> None:
+        path = folder / (free_stem(Path(answers[0].image).stem, self._stems) + OVERLAY)
+        to_png(render_answers(answers), path)
+        self._last = path
+
+    def __exit__(self, *error: object) -> None:
+        if self.output.printed_as == "json":
+            sys.stdout.write("[]\n" if self._is_first else "\n]\n")
+        self._close_table(complete=error[0] is None)
+        if error[0] is None and self.objects is not None:
+            self.objects.close()
+        if error[0] is not None or self._last is None:
+            return
+        where = self._last if self.answered == 1 else self.output.overlays
+        self.terminal.say(f"Overlay{'' if self.answered == 1 else 's'}: {where}")
+        if self.output.opens and where is not None:
+            _open_viewer(where, self.terminal)
+
+    def _close_table(self, *, complete: bool) -> None:
+        """Give the table its name; one that was interrupted keeps its rows under another."""
+        if self._table is None or self.output.csv is None:
+            return
+        self._table.close()
+        written = _unfinished(self.output.csv)
+        if complete:
+            written.replace(self.output.csv)
+            written = self.output.csv
+        self.terminal.say(f"Table{'' if complete else ' so far'}: {written}")
+
+
+def _unfinished(table: Path) -> Path:
+    return table.with_name(f"{table.name}.unfinished")
+
+
+def _open_viewer(path: Path, terminal: Terminal) -> None:
+    """Show a file or folder by the system's own viewer, without waiting for it."""
+    viewer = shutil.which("open" if sys.platform == "darwin" else "xdg-open")
+    screen = sys.platform == "darwin" or any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY")))
+    if viewer is None or not screen:
+        terminal.say(f"--open: no viewer here; open {path} yourself")
+        return
+    quiet = subprocess.DEVNULL
+    subprocess.Popen([viewer, str(path)], stdout=quiet, stderr=quiet)  # noqa: S603  our own file
