@@ -42,13 +42,15 @@ ROOT = Path(__file__).resolve().parents[2]
             "Invalid value for '--images'",
         ),
         (["predict", "nowhere", "--out", "x"], "nowhere: no such file or folder"),
-        (["train", "no-such-config", "--data", "d", "--out", "o"], "no-such-config"),
+        (["train", "no-such-config", "--data", "set", "--out", "o"], "no-such-config"),
         (["show", "--jsn", "x"], "--jsn"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, says, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "dataset.json").write_text("{}")
     status = cxr(*arguments)
     said = capfd.readouterr().err
     assert status == 2, said
