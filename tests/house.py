@@ -209,6 +209,50 @@ MANY_IMPORTS = 16  # modules of ours that one module imports, above which it kno
 LONG_FUNCTION = 80  # lines
 
 
+# The files that one thing passes, in order, each with the function that receives it: kept by hand,
+# and checked: every function is there, and no file stands apart from the others.
+WAYS = {
+    "files that an image passes in prepare": (
+        "scripts.prepare:prepare", "data_prep.assemble.prepare:prepare",
+        "data_prep.formats.registry:read_source", "data_prep.formats.rsna:_read_rsna",
+        "data_prep.assemble.ingest:ingest", "data_prep.store.decode:decode_all",
+        "data_prep.work.pool:map_in_chunks", "data_prep.images.image:read_image",
+        "data_prep.images.dicom:read_dicom", "data_prep.images.dicom_frames:decode_first_frame",
+        "data_prep.images.dicom_display:show_grey", "data_prep.images.image_facts:image_facts",
+        "data_prep.store.preprocess:letterbox", "data_prep.store.pixel_writer:PixelStoreWriter",
+    ),
+    "files that a box passes to an overlay": (
+        "detection.inference:predict_boxes", "detection.retinanet:LesionRetinaNet",
+        "detection.decode_boxes:decode_boxes",
+        "data_prep.contracts.boxes:suppress", "detection.frames:boxes_frames",
+        "data_prep.store.predictions:PredictionWriter",
+        "evaluation.decisions.system_output:SystemOutput", "evaluation.boxes.fusion:BoxRule",
+        "evaluation.decisions.decided_output:decide",
+        "evaluation.overlays.shapes:prediction_shapes",
+        "evaluation.overlays.draw:draw_overlay",
+    ),
+    "files that a setting passes to the optimiser": (
+        "scripts.train:train", "configs.load:read_config", "configs.settings:TrainingSettings",
+        "training.run:complete_run", "training.fit:fit", "training.loop:Loop",
+        "training.optimisation:build_optimiser",
+    ),
+}  # fmt: skip
+
+
+def broken_ways(house: House) -> list[str]:
+    """Steps of `WAYS` whose function is gone, or whose file no other file of the way knows."""
+    broken = []
+    for steps in WAYS.values():
+        modules = [step.partition(":")[0] for step in steps]
+        known = {target for module in modules for target in house.imports[module]}
+        for module, name in (step.split(":") for step in steps):
+            if name not in _definitions(house.trees.get(module, ast.Module([], []))):
+                broken.append(f"{module}:{name} is gone")
+            elif module not in known and not house.imports[module] & set(modules):
+                broken.append(f"no file of the way imports {module}, nor it one of them")
+    return broken
+
+
 def rows(house: House) -> dict[str, float]:
     """The figures that `tests/test_architecture.py` holds to their limits."""
     lengths = {name: house.lines(name) for name in house.trees}
@@ -234,6 +278,7 @@ def rows(house: House) -> dict[str, float]:
         house.walk(f"evaluation.{name}.{name}", function)
         for name, function in (("compare", "compare_systems"), ("report", "write_report"))
     ]
+    figures |= {way: len({step.partition(":")[0] for step in steps}) for way, steps in WAYS.items()}
     figures["files that a score passes"] = sum(walk.files for walk in walks)
     figures["visits of a score to files"] = sum(walk.entered for walk in walks)
     return figures
