@@ -8,8 +8,7 @@ import os
 import platform
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib import import_module, metadata
 from types import FrameType
 from typing import Annotated, Any
@@ -19,7 +18,6 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from data_prep.contracts.errors import InputError
-from data_prep.work.addresses import addresses_in, shown
 from scripts.console import emit, emit_json, next_step, printing, say
 from scripts.next_steps import next_steps
 from scripts.runner import Parameter, command_name, description, parameters_of
@@ -101,8 +99,7 @@ def build_app() -> typer.Typer:
     app.callback()(_program)
     for name in VERBS:
         function = verb_function(name)
-        is_verb = hasattr(function, "__wrapped__")
-        app.command(command_name(function))(_command(function) if is_verb else function)
+        app.command(command_name(function))(_command(function))
     return app
 
 
@@ -251,24 +248,10 @@ def _bug_behind(stopped: BaseException) -> EOFError | None:
     return ended
 
 
-@contextmanager
-def _local_words(words: list[str]) -> Iterator[list[str]]:
-    """The command line with local folders for what lies in object stores; these cost nothing."""
-    if not addresses_in(words):
-        yield words
-        return
-    from data_prep.work.local_copies import local_folders
-
-    with local_folders({"words": words}, say) as arguments:
-        yield arguments["words"]
-
-
 def _run() -> None:
     try:
-        with _local_words(sys.argv[1:]) as words:
-            sys.argv[1:] = map(shown, words)  # what is recorded as the command
-            # Not standalone: usage errors, too, become one line.
-            status = build_app()(words, standalone_mode=False) or 0
+        # Not standalone: usage errors, too, become one line.
+        status = build_app()(sys.argv[1:], standalone_mode=False) or 0
         if status == _INTERRUPTED:  # typer turns Ctrl-C into this code, and says nothing
             raise KeyboardInterrupt
         sys.exit(status)

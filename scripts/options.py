@@ -7,8 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
-import typer
-
 from data_prep.contracts.errors import InputError
 from networks.registry import network_names
 from scripts.runner import AnyPath, Argument
@@ -147,29 +145,6 @@ Devices = Annotated[
 ]
 DespiteAudit = Annotated[
     bool, Argument(words="Go on where the audit found what makes results wrong.")
-]
-
-EngineOption = Annotated[
-    Literal["local", "ray"],
-    typer.Option(
-        help="Where the work is done: processes of this machine, or a Ray cluster "
-        "(cxr-compare[cluster]; docs/scale.md)."
-    ),
-]
-AddressOption = Annotated[
-    str | None,
-    typer.Option(
-        help="Ray cluster to join: auto or HOST:PORT; if left out, one is started on this machine "
-        "and ended."
-    ),
-]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu or cuda.")]
-DevicesOption = Annotated[
-    int, typer.Option(min=1, help="GPUs, or processes on the CPU, that share each batch.")
-]
-DespiteAuditOption = Annotated[
-    bool,
-    typer.Option("--despite-audit", help="Go on where the audit found what makes results wrong."),
 ]
 
 _USUAL_SPLIT = "default"
