@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import LOCK, folder_lock
+from data_prep.contracts.folders import LOCK, folder_lock, require_only
 from evaluation.report.files import (
     CASES_PAGES,
     METRICS,
@@ -18,7 +18,6 @@ from evaluation.report.files import (
     OF_ALL_TARGETS,
     OF_ONE_TARGET,
     PAGE,
-    require_only,
 )
 from scripts import console
 from scripts.asked_before import asked_before, question_of

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import require_only
 from data_prep.contracts.words import counted
-from evaluation.report.files import require_only
 from scripts import console
 from scripts.options import (
     Address,

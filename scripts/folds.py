@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from data_prep.contracts.folders import make_folder
-from evaluation.report.files import require_only
+from data_prep.contracts.folders import make_folder, require_only
 from scripts.runner import AnyPath, Outcome, verb
 
 _MARKER, _PLOT = "folds.json", "folds.png"

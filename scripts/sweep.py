@@ -6,8 +6,8 @@ import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import require_only
 from data_prep.contracts.words import counted
-from evaluation.report.files import require_only
 from scripts import console
 from scripts.next_steps import next_steps
 from scripts.options import (

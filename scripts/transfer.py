@@ -85,11 +85,10 @@ def transfer(
         cxr transfer out/retinanet out/chexnet data/rsna data/kermany --out out/transfer
         --same lung_opacity=pneumonia
     """
-    from data_prep.contracts.folders import folder_lock, make_folder
+    from data_prep.contracts.folders import folder_lock, make_folder, require_only
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
     from evaluation.decisions.thresholds import check_policy
-    from evaluation.report.files import require_only
     from evaluation.studies.study_page import study_files
     from evaluation.studies.transfer_analysis import judge_transfer
     from evaluation.studies.transfer_page import drops, write_transfer

@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import LOCK, atomic_path, make_folder, provenance
+from data_prep.contracts.folders import atomic_path, make_folder, provenance, require_only
 from data_prep.contracts.json_files import read_json, write_json
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.folder_kinds import require_kind
@@ -236,21 +236,13 @@ class RunFolder:
     def require_free(folder: str | Path) -> None:
         """Refuse a folder that holds a run, or anything else."""
         folder = Path(folder)
-        if folder.exists() and not folder.is_dir():
-            raise InputError(f"{folder}: a file stands where a folder is needed")
         if (folder / _CONFIG).exists():
             raise InputError(
                 f"{folder}: holds a run already; leave out --no-resume to go on with it, or "
                 "choose another --out"
             )
         # A start that was interrupted before its last file left only these: it may start again.
-        own = {"checkpoints", "seen.parquet", _STARTED, LOCK}
-        foreign = [p.name for p in folder.glob("*") if p.name not in own] if folder.is_dir() else []
-        if foreign:
-            raise InputError(
-                f"{folder}: is not empty (it holds '{sorted(foreign)[0]}') and is not a run; "
-                "choose another --out"
-            )
+        require_only(folder, {"checkpoints", "seen.parquet", _STARTED}, "run")
 
     @classmethod
     def started_in(cls, folder: str | Path) -> RunFolder | None:

@@ -10,7 +10,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -65,6 +65,31 @@ def make_folder(folder: Path) -> Path:
 
 
 LOCK = ".lock"  # in every folder while it is written
+
+
+def require_only(out: Path, names: Collection[str], what: str, pattern: str | None = None) -> None:
+    """Refuse a folder that holds anything else, so that no work is mixed with other work.
+
+    Args:
+        out: The folder; it need not exist.
+        names: What it may hold beside a lock.
+        what: What it is, for the message.
+        pattern: Of further files that it may hold.
+
+    Raises:
+        InputError: It holds something else, or is a file.
+
+    Example:
+        >>> require_only(Path("nowhere"), {"metrics.json"}, "report")
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: a file stands where a folder is needed")
+    for path in sorted(out.iterdir()) if out.is_dir() else ():
+        ours = path.name in {*names, LOCK} or (pattern is not None and path.match(pattern))
+        if not ours:
+            raise InputError(
+                f"{out}: holds '{path.name}', which no {what} has; choose another --out"
+            )
 
 
 @contextmanager

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import LOCK, folder_lock, make_folder
+from data_prep.contracts.folders import folder_lock, make_folder, require_only
 from data_prep.contracts.json_files import read_json, write_json
 from data_prep.contracts.tables import is_member, read_table, stored_table, typed_table, write_table
 from data_prep.contracts.words import counted
@@ -87,13 +87,8 @@ class PredictionWriter:
     def __enter__(self) -> PredictionWriter:
         if not str(self.info.get("system") or "").strip():
             raise InputError(f"{self.folder}: the system has no name; give one with --name")
-        if self.folder.is_dir() and not is_predictions_folder(self.folder):
-            strangers = [p.name for p in self.folder.iterdir() if p.name != LOCK]
-            if strangers:
-                raise InputError(
-                    f"{self.folder}: holds '{strangers[0]}', which no predictions folder has; "
-                    "choose a new or empty folder"
-                )
+        if not is_predictions_folder(self.folder):
+            require_only(self.folder, (), "predictions folder")
         self._lock = folder_lock(self.folder)
         self._lock.__enter__()
         try:

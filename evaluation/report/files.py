@@ -2,11 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from pathlib import Path
-
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import LOCK
 from data_prep.store.folder_kinds import REPORT_MARKER
 
 PAGE, DETAILS = "report.html", "details.html"
@@ -26,27 +21,3 @@ OF_ONE_TARGET = frozenset({
     LATEX_TABLE, MARKDOWN_TABLE, FIGURES, OVERLAYS, SYSTEMS, IMAGES_PAGE, IMAGES_TABLE, THUMBNAILS,
 })  # fmt: skip
 OF_ALL_TARGETS = frozenset({PAGE, METRICS_TABLE, SYSTEMS})  # beside a folder a target
-
-
-def require_only(out: Path, names: Collection[str], what: str, pattern: str | None = None) -> None:
-    """Refuse a folder that holds anything else, so that no report is mixed with other work.
-
-    Args:
-        out: Report folder; it need not exist.
-        names: What it may hold.
-        what: What it is, for the message.
-        pattern: Of further files that it may hold.
-
-    Raises:
-        InputError: It holds something else.
-
-    Example:
-        >>> require_only(Path("nowhere"), OF_ONE_TARGET, "report")
-    """
-    held = sorted(out.iterdir()) if out.is_dir() else []
-    for path in held:
-        ours = path.name in {*names, LOCK} or (pattern is not None and path.match(pattern))
-        if not ours:
-            raise InputError(
-                f"{out}: holds '{path.name}', which no {what} has; choose another --out"
-            )

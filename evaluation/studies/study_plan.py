@@ -12,10 +12,9 @@ from typing import Any
 import numpy as np
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import provenance
+from data_prep.contracts.folders import provenance, require_only
 from data_prep.contracts.json_files import read_json, write_json
 from data_prep.contracts.words import counted
-from evaluation.report.files import require_only
 from evaluation.report.plot import (
     Axis,
     Chart,
