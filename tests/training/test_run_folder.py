@@ -46,7 +46,7 @@ def test_started_run_is_not_overwritten(tmp_path):
 
 def test_folder_with_other_files_is_not_touched(tmp_path):
     (tmp_path / "thesis.doc").touch()
-    with pytest.raises(InputError, match="holds 'thesis.doc', which no run has"):
+    with pytest.raises(InputError, match=r"holds 'thesis.doc', which no run has"):
         _create(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["thesis.doc"]
 
