@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from evaluation.decisions.decision import Decision as Decision
     from evaluation.metrics import functions as metrics
     from evaluation.report.result import Report as Report
-    from scripts.api import load as load
     from scripts.check import check as check
     from scripts.compare import compare as compare
     from scripts.configs import configs as configs
@@ -29,6 +28,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from scripts.export import export as export
     from scripts.folds import folds as folds
     from scripts.import_predictions import import_predictions as import_predictions
+    from scripts.load import load as load
     from scripts.overlay import overlay as overlay
     from scripts.pacs import pacs as pacs
     from scripts.plan import plan as plan
@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from serving.answer import Answer as Answer
     from serving.answer import draw_answers as draw_answers
     from serving.answer_files import Answers as Answers
+    from serving.run import Run as Run
 
 from cxr_start import require_own_rooms
 
@@ -58,7 +59,7 @@ _VERBS = (
 )  # fmt: skip
 _HOMES = {
     **{verb: f"scripts.{verb}" for verb in _VERBS},
-    "load": "scripts.api",
+    "load": "scripts.load",
     "draw_answers": "serving.answer",
     "Answer": "serving.answer",
     "Answers": "serving.answer_files",
@@ -68,6 +69,7 @@ _HOMES = {
     "Decision": "evaluation.decisions.decision",
     "Predictions": "data_prep.store.predictions",
     "Report": "evaluation.report.result",
+    "Run": "serving.run",
 }
 
 __all__ = ["__version__", "metrics", *_HOMES]

@@ -178,7 +178,9 @@ def run_verb(
         (emit if piped else say)(text)
     folder = getattr(result, "folder", None)
     steps = getattr(result, "next_steps", None)
-    next_step(*(next_steps(folder) if steps is None and folder else steps or ()))
+    if steps is None and folder is not None:
+        steps = next_steps(folder, options.get("data"))
+    next_step(*(steps or ()))
     if as_json:
         emit_json(result.to_dict())
     return int(getattr(result, "exit_status", 0))
