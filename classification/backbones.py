@@ -25,9 +25,8 @@ _TOPS = ("avgpool", "fc", "dropout", "AuxLogits")
 class _PooledNorm(nn.Module):
     """A layer norm of pooled features, done to the maps before they are pooled.
 
-    Its statistics are those of the pooled maps, and one affine map a channel commutes with the
-    mean: pooling its output gives exactly what norming the pooled maps gives, and class
-    activation maps stay exact.
+    Its statistics are those of the pooled maps, so pooling its output is norming the pooled maps;
+    class activation maps stay exact.
     """
 
     def __init__(self, channels: int, eps: float) -> None:
@@ -71,10 +70,7 @@ def _without_top(network: nn.Module) -> nn.Module:
 
 
 def _features(name: str, finer: bool) -> nn.Module:
-    """MobileNet and EfficientNet halve by one convolution each time.
-
-    At stride 1 each is padded alike on both sides, EfficientNet-Lite's, too.
-    """
+    """MobileNet and EfficientNet halve by one convolution; at stride 1 padding is symmetric."""
     features = build_network(name).get_submodule("features")
     if finer:
         [*_, last] = [m for m in features.modules() if isinstance(m, nn.Conv2d) and m.stride[0] > 1]
@@ -143,33 +139,18 @@ _PROBE = 128  # px: every network here takes it
 
 @dataclass(frozen=True)
 class Trunk:
-    """A convolutional network without its classification layer.
+    """A convolutional network without its classification layer."""
 
-    Attributes:
-        layers: Maps float (B, 3, S, S) to float (B, channels, h, w).
-        channels: Channels of the last maps.
-        stride: Input pixels from one cell of the last maps to the next.
-        centre: Middle of what the first cell sees, px from the image's left or upper edge; each
-            further cell's is `stride` further.
-        rectify: Whether a rectifier follows that is no layer of the network.
-        tiles: Whether cells tile the image, whatever the arithmetic of padding says.
-    """
-
-    layers: nn.Module
-    channels: int
-    stride: int
-    centre: float
-    rectify: bool = False
-    tiles: bool = False
+    layers: nn.Module  # maps float (B, 3, S, S) to float (B, channels, h, w)
+    channels: int  # of the last maps
+    stride: int  # input px from one cell of the last maps to the next
+    centre: float  # px from the left or upper edge to the middle of what the first cell sees
+    rectify: bool = False  # whether a rectifier follows that is no layer of the network
+    tiles: bool = False  # whether cells tile the image, whatever the arithmetic of padding says
 
 
 def find_network(name: str) -> Network:
-    """A classifier's network: a record of the registry, or what timm says of one of its own.
-
-    Example:
-        >>> find_network("inception_v3").min_size
-        75
-    """
+    """A classifier's network: a record of the registry, or what timm says of one of its own."""
     if name.startswith(TIMM):
         mean, std = timm_normalisation(name)
         size = timm_fixed_size(name)
@@ -248,10 +229,6 @@ def trunk_stages(name: str) -> tuple[tuple[str, ...], ...]:
     """Names of a trunk's children in stages: each begins where the maps get smaller.
 
     A child without weights belongs to the stage before.
-
-    Example:
-        >>> trunk_stages("resnet18")[-2:]
-        (('layer3',), ('layer4',))
     """
     with torch.random.fork_rng(devices=()):
         network = find_network(name)

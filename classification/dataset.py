@@ -22,17 +22,11 @@ if TYPE_CHECKING:
 
 
 class LabelSample(NamedTuple):
-    """One image with its targets.
-
-    Attributes:
-        image_id: Its key in the data set.
-        pixels: uint8 (S, S), store pixels.
-        targets: float32 (K,): 1 present, 0 absent, NaN unknown.
-    """
+    """One image with its targets."""
 
     image_id: str
-    pixels: np.ndarray
-    targets: np.ndarray
+    pixels: np.ndarray  # uint8 (S, S), store pixels
+    targets: np.ndarray  # float32 (K,): 1 present, 0 absent, NaN unknown
 
 
 @dataclass(frozen=True)

@@ -13,15 +13,7 @@ from data_prep.store.preprocess import Frame
 
 
 class PredictedScores(NamedTuple):
-    """What one batch gives: rows for `data_prep.store.predictions.PredictionWriter.add`.
-
-    Attributes:
-        images: ``image_id, status, reason``, one row an image.
-        scores: ``image_id, finding, score``, raw.
-        maps: ``image_id, finding, method, grid_h, grid_w, values`` (row by row, raw) and the
-            grid's frame ``x1, y1, x2, y2`` in original px. The grid covers the store image with
-            its black border, so the frame may reach beyond the original.
-    """
+    """What one batch gives: rows for `data_prep.store.predictions.PredictionWriter.add`."""
 
     images: pd.DataFrame
     scores: pd.DataFrame

@@ -16,23 +16,7 @@ from networks.inference import evaluating, require_findings
 
 
 def activation_map(model: ImageClassifier, images: Tensor) -> Tensor:
-    """Class activation maps: what each place adds to each finding's logit.
-
-    The mean of a map plus the finding's bias is its logit. Maps are not rescaled: on a healthy
-    image they stay low, and two images may be compared.
-
-    Of store pixels, uint8 (B, 1, S, S): float32 (B, K, h, w), h = S / 32 (or / 16 with
-    ``last_stride=16``), rounded up. The model's mode stays as it is.
-
-    Source:
-        Zhou et al. 2016, Learning Deep Features for Discriminative Localization.
-
-    Example:
-        >>> from classification.model import build_classifier
-        >>> model = build_classifier("resnet18", image_size=64, last_stride=16)
-        >>> activation_map(model, torch.zeros(1, 1, 64, 64, dtype=torch.uint8)).shape
-        torch.Size([1, 1, 4, 4])
-    """
+    """Class activation maps, float32 (B, K, h, w), of uint8 (B, 1, S, S), in evaluation mode."""
     with evaluating(model), torch.inference_mode():
         return model.maps(model.features(images))
 

@@ -14,35 +14,15 @@ from networks.inference import evaluating
 
 
 def _smooth(targets: Tensor, smoothing: float) -> Tensor:
-    """Move answers towards one half, so that no score need be pushed to 0 or 1.
-
-    Source:
-        Szegedy et al. 2016, Rethinking the Inception Architecture, for two classes a finding.
-
-    Example:
-        >>> _smooth(torch.tensor([1.0, 0.0, float("nan")]), 0.5).tolist()
-        [0.75, 0.25, nan]
-    """
+    """Move answers towards one half (Szegedy et al. 2016), for two classes a finding."""
     return targets * (1 - smoothing) + smoothing / 2 if smoothing else targets
 
 
 def _mix_pairs(batch: LabelBatch, alpha: float) -> LabelBatch:
     """Lay each image over another of the batch, and their targets with the same weights.
 
-    One weight a batch is drawn from Beta(alpha, alpha), and one order of partners, both from
-    torch's generator on the CPU: the training seeds it anew for each step.
-
-    Source:
-        Zhang et al. 2018, mixup: Beyond Empirical Risk Minimization.
-
-    Example:
-        >>> one, two = torch.zeros(1, 1, 2, 2), torch.full((1, 1, 2, 2), 200.0)
-        >>> batch = LabelBatch(
-        ...     ["a", "b"], torch.cat([one, two]).byte(), torch.tensor([[0.0], [1.0]])
-        ... )
-        >>> mixed = _mix_pairs(batch, 1.0)
-        >>> (mixed.images[:, 0, 0, 0] / 200 - mixed.targets[:, 0]).abs().max().item() < 0.0026
-        True
+    mixup, Zhang et al. 2018: one weight a batch from Beta(alpha, alpha) and one order of partners,
+    by torch's CPU generator, which the training seeds for each step.
     """
     weight = float(torch.distributions.Beta(alpha, alpha).sample())  # of the partner
     partner = torch.randperm(len(batch)).to(batch.images.device)

@@ -69,17 +69,9 @@ class ImageClassifier(nn.Module):
         self.n_findings = n_findings
 
     def features(self, images: Tensor) -> Tensor:
-        """The last feature maps, as they are pooled: after the rectifier where there is one.
+        """The last feature maps, float32 (B, C, h, w), as they are pooled, after any rectifier.
 
-        Args:
-            images: uint8 (B, 1, S, S), store pixels; normalised here, and nowhere else.
-
-        Returns:
-            float32 (B, C, h, w); at least 0 but where the network ends in no rectifier
-            (MobileNetV3, EfficientNet, ConvNeXt, the small network).
-
-        Raises:
-            InputError: The images are not of the size that the model was built for.
+        Reads uint8 (B, 1, S, S), store pixels of the model's size; they are normalised only here.
         """
         return self._last(self.trunk(self._pixels(images)))
 
@@ -107,10 +99,7 @@ class ImageClassifier(nn.Module):
         return n, Grid(grid.stride, grid.stride / 2) if self._tiles else grid
 
     def early_features(self, images: Tensor) -> Tensor:
-        """The feature maps before the last halving, of at least twice as many cells a side.
-
-        Refuses images of another size, and a network that is no sequence of layers.
-        """
+        """The feature maps before the last halving, of at least twice as many cells a side."""
         layers: nn.Module = self.trunk[: self._before_halving[0]]  # type: ignore[index]
         maps: Tensor = layers(self._pixels(images))
         return maps
@@ -130,37 +119,19 @@ class ImageClassifier(nn.Module):
             return self.classifier(self.dropout(features.mean(dim=(2, 3))))
 
     def maps(self, features: Tensor) -> Tensor:
-        """Class activation maps: what each place adds to each logit.
+        """Class activation maps (B, K, h, w), float32: what each place adds to each logit.
 
-        A map's mean plus the finding's bias is the finding's logit; nothing is rescaled, so maps
-        of different images share one scale. Of `features` (B, C, h, w): (B, K, h, w), float32.
-
-        Source:
-            Zhou et al. 2016, Learning Deep Features for Discriminative Localization.
+        A map's mean plus the finding's bias is the finding's logit; nothing is rescaled, so maps of
+        different images share one scale (Zhou et al. 2016).
         """
         with torch.autocast(features.device.type, enabled=False):
             return torch.einsum("kc,bchw->bkhw", self.classifier.weight, features)
 
     def map_frame(self, height: int, width: int) -> tuple[float, float, float, float]:
-        """Outer frame of a map: each cell's middle is the middle of its receptive field.
+        """Outer frame of a map, ``x1, y1, x2, y2`` in store px.
 
-        With strided layers that lies to the upper left of the middle of the square that a cell
-        stands for (in ResNet-18 by half a cell), so the frame begins a little before the image.
-
-        Args:
-            height: Rows of the map.
-            width: Columns of the map.
-
-        Returns:
-            ``x1, y1, x2, y2`` in store px.
-
-        Source:
-            Araujo, Norris and Sim 2019, Computing Receptive Fields of Convolutional Neural
-            Networks.
-
-        Example:
-            >>> build_classifier("densenet121", image_size=64).map_frame(2, 2)
-            (-1.5, -1.5, 62.5, 62.5)
+        Each cell's middle is that of its receptive field (Araujo et al. 2019). With strided layers
+        (in ResNet-18 by half a cell) it lies up and left, so the frame begins before the image.
         """
         return Grid(self._stride, self._centre).frame(height, width)
 
@@ -268,23 +239,7 @@ def build_classifier(
 
 
 def build_chexnet(n_findings: int = 1, **arguments: Any) -> ImageClassifier:
-    """Build CheXNet: DenseNet-121 with one sigmoid output a finding.
-
-    Args:
-        n_findings: Number of findings K; the paper's pneumonia model has 1, its other 14.
-        **arguments: As in `build_classifier`; the paper starts from ``weights="imagenet"`` at
-            ``image_size=224``.
-
-    Returns:
-        The model in training mode.
-
-    Source:
-        Rajpurkar et al. 2017, CheXNet.
-
-    Example:
-        >>> sum(p.numel() for p in build_chexnet(14).parameters())
-        6968206
-    """
+    """CheXNet (Rajpurkar et al. 2017): DenseNet-121; the paper's models have 1 or 14 findings."""
     return build_classifier("densenet121", n_findings=n_findings, **arguments)
 
 
@@ -294,14 +249,7 @@ Trainable = Literal["all", "head", "head_first", "stages"]
 def _learning_stages(how: Trainable, epoch: int, stages: int) -> int:
     """How many of a trunk's stages learn in an epoch, counted from the last.
 
-    Source:
-        ``stages``: gradual unfreezing, Howard and Ruder 2018, ULMFiT.
-
-    Example:
-        >>> [_learning_stages("stages", epoch, 3) for epoch in range(5)]
-        [0, 1, 2, 3, 3]
-        >>> [_learning_stages("head_first", epoch, 3) for epoch in range(3)]
-        [0, 3, 3]
+    ``stages`` is the gradual unfreezing of Howard and Ruder 2018, ULMFiT.
     """
     if how == "all":
         return stages

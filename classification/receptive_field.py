@@ -24,28 +24,13 @@ _PLACELESS = {"adaptive_avg_pool2d", "adaptive_max_pool2d", "mean", "amax", "sum
 
 @dataclass(frozen=True)
 class Grid:
-    """How the cells of a feature map lie over the image, in one direction.
+    """How the cells of a feature map lie over the image, in one direction."""
 
-    Attributes:
-        stride: Input pixels from one cell to the next.
-        centre: Px from the image's edge to the middle of the first cell's
-            receptive field. The middle of the first pixel is 0.5.
-    """
-
-    stride: int = 1
-    centre: float = 0.5
+    stride: int = 1  # input px from one cell to the next
+    centre: float = 0.5  # px from the edge to the middle of the first cell's field; of a pixel 0.5
 
     def slide(self, kernel: int, stride: int, padding: int, dilation: int = 1) -> Grid:
-        """The grid of what a convolution or a pooling makes of this one.
-
-        Source:
-            Araujo, Norris and Sim 2019, Computing Receptive Fields of Convolutional Neural
-            Networks.
-
-        Example:
-            >>> Grid().slide(7, 2, 3).slide(3, 2, 1).slide(2, 2, 0)  # DenseNet's stem, a transition
-            Grid(stride=8, centre=2.5)
-        """
+        """The grid behind a convolution or a pooling (Araujo, Norris and Sim 2019)."""
         moved = (dilation * (kernel - 1) / 2 - padding) * self.stride
         return Grid(self.stride * stride, self.centre + moved)
 
@@ -63,8 +48,7 @@ def trace_grid(
 ) -> tuple[Grid, int, dict[str, int]]:
     """Follow a network's layers from the image to its feature maps, without convolving.
 
-    Branches that meet should look at the same place; where they do not, as in ResNet-D, the middle
-    between them is taken.
+    Of branches that look at different places, as in ResNet-D, the middle between them is taken.
     """
     # Where padding depends on the size it does so by what is left of 32, so a small one will do.
     as_it_is = whole or image_size < _PROBE

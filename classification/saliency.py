@@ -19,32 +19,18 @@ _Frame = tuple[float, float, float, float]
 
 
 class Saliency(NamedTuple):
-    """Scores of a batch, and maps of the evidence for them.
+    """Scores of a batch, and maps of the evidence for them."""
 
-    Attributes:
-        logits: float32 (B, K), the same for every method.
-        maps: float32 (B, K, h, w), raw: one scale for all images.
-        frame: Outer frame of the grid, ``x1, y1, x2, y2`` in store px.
-    """
-
-    logits: Tensor
-    maps: Tensor
-    frame: _Frame
+    logits: Tensor  # float32 (B, K), the same for every method
+    maps: Tensor  # float32 (B, K, h, w), raw: one scale for all images
+    frame: _Frame  # outer frame of the grid, x1, y1, x2, y2 in store px
 
 
 def saliency_maps(model: ImageClassifier, images: Tensor, method: MapMethod = "cam") -> Saliency:
     """Score a batch and show where each finding's evidence lies.
 
-    ``cam`` is what each place adds to the logit. ``gradcam`` is the same for any head, by
-    gradients, and keeps only what speaks for the finding. ``layercam`` weighs the maps before the
-    last halving by their gradients, place by place: its cells are half as wide or less.
-
-    Example:
-        >>> from classification.model import build_classifier
-        >>> model = build_classifier("resnet18", image_size=64).eval()
-        >>> found = saliency_maps(model, torch.zeros(1, 1, 64, 64, dtype=torch.uint8), "gradcam")
-        >>> found.maps.shape
-        torch.Size([1, 1, 2, 2])
+    ``cam``: what each place adds to the logit. ``gradcam``: its positive part, for any head.
+    ``layercam``: finer maps, from before the last halving, weighed by their gradients.
     """
     if method not in get_args(MapMethod):
         raise InputError(
@@ -66,11 +52,7 @@ def saliency_maps(model: ImageClassifier, images: Tensor, method: MapMethod = "c
 
 
 def _layer_cam(model: ImageClassifier, images: Tensor) -> Saliency:
-    """Early feature maps weighed by their own positive gradients, negative sums put at 0.
-
-    Source:
-        Jiang et al. 2021, LayerCAM.
-    """
+    """LayerCAM (Jiang et al. 2021): early maps weighed by their positive gradients, at least 0."""
     with torch.no_grad():
         early = model.early_features(images)
     maps = []
@@ -97,19 +79,9 @@ def _head_gradients(model: ImageClassifier, features: Tensor) -> tuple[Tensor, T
 
 
 def _grad_cam(features: Tensor, gradients: Tensor) -> Tensor:
-    """Feature maps weighed by their mean gradient, negative sums put at 0; (B, K, h, w).
+    """Grad-CAM (Selvaraju et al. 2017), (B, K, h, w): maps weighed by mean gradient, at least 0.
 
-    Where the head is a mean and one linear layer, this is the class activation map's positive
-    part divided by the number of cells.
-
-    Source:
-        Selvaraju et al. 2017, Grad-CAM.
-
-    Example:
-        >>> ones = torch.ones(1, 2, 2, 2)
-        >>> _grad_cam(ones, torch.tensor([3.0, -1.0]).reshape(1, 1, 2, 1, 1).expand(1, 1, 2, 2, 2))
-        tensor([[[[2., 2.],
-                  [2., 2.]]]])
+    Where the head is a mean and one linear layer: the positive CAM divided by the number of cells.
     """
     weights = gradients.mean(dim=(3, 4))  # (B, K, C)
     return F.relu(torch.einsum("bkc,bchw->bkhw", weights, features))

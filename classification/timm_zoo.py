@@ -13,10 +13,7 @@ from networks.registry import TIMM
 
 
 def build_timm(name: str) -> nn.Module:
-    """Build a network of timm's, ``timm:NAME``, without its head, with random weights.
-
-    It maps float (B, 3, S, S) to its last feature maps, normed as timm does before pooling.
-    """
+    """A network of timm's, ``timm:NAME``, without its head, random: the maps that timm pools."""
     return _create(name, pretrained=False)
 
 

@@ -47,8 +47,7 @@ def load_features(
 ) -> None:
     """Load a trunk's weights from a checkpoint of any network that has this trunk.
 
-    `what` is the network that the checkpoint is of, and `known` those that could be chosen instead,
-    for errors; see `networks.checkpoints.load_layers` for what fits.
+    `what` is the checkpoint's network, `known` those that could be chosen instead, for errors.
     """
     renamed = RENAMED.get(network.family, {})
 

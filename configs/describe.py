@@ -22,25 +22,15 @@ _FOR = "# For: "  # the line of a shipped file that says which machine and purpo
 
 
 class ConfigSummary(NamedTuple):
-    """A shipped configuration in short.
+    """A shipped configuration in short."""
 
-    Attributes:
-        name: As ``cxr train`` takes it.
-        kind: detector or classifier.
-        network: The network.
-        image_size: px, a side.
-        epochs: At most.
-        weights: What it starts from.
-        suits: The machine and the purpose.
-    """
-
-    name: str
-    kind: str
+    name: str  # as ``cxr train`` takes it
+    kind: str  # detector or classifier
     network: str
-    image_size: int
-    epochs: int
-    weights: str
-    suits: str
+    image_size: int  # px, a side
+    epochs: int  # at most
+    weights: str  # what it starts from
+    suits: str  # the machine and the purpose
 
 
 def summaries() -> list[ConfigSummary]:
@@ -69,21 +59,13 @@ def _summary(path: Path) -> ConfigSummary:
 
 
 class Key(NamedTuple):
-    """A key of a configuration.
+    """A key of a configuration."""
 
-    Attributes:
-        section: Its table.
-        name: Within the table.
-        values: Which it may have, in words.
-        default: As TOML writes it; None where it has to be given.
-        description: What it does.
-    """
-
-    section: str
-    name: str
-    values: str
-    default: str | None
-    description: str
+    section: str  # its table
+    name: str  # within the table
+    values: str  # which it may have, in words
+    default: str | None  # as TOML writes it; None where it has to be given
+    description: str  # what it does
 
 
 def _keys(kind: str) -> Iterator[Key]:

@@ -24,12 +24,7 @@ CONFIG_CLASSES: dict[str, type[BaseModel]] = {
 
 
 def shipped_configs() -> list[str]:
-    """Names of the configurations that come with the program.
-
-    Example:
-        >>> "retinanet" in shipped_configs()
-        True
-    """
+    """Names of the configurations that come with the program."""
     return sorted(path.stem for path in _FOLDER.glob("*.toml"))
 
 

@@ -161,13 +161,7 @@ def with_values(config: Config, values: Mapping[str, Any], place: str) -> Config
 
 
 def value_at(config: Config, key: str) -> Any:
-    """The value of a key.
-
-    Example:
-        >>> from configs.load import find_config, read_config
-        >>> value_at(read_config(find_config("chexnet")), "data.image_size")
-        224
-    """
+    """The value of a key."""
     value: Any = config
     for part in key.split("."):
         value = getattr(value, part)

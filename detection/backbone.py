@@ -26,18 +26,9 @@ _PROBE = 64  # px: the smallest side that the largest stride, 32, divides into m
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Group normalisation with 8 channels a group, or more where that would be over 32 groups.
+    """Group normalisation with 8 channels a group and at most 32 groups (Wu and He 2018).
 
-    A fixed 32 groups would leave one or two values a group where a small model's P7 is 1 x 1
-    pixel, and normalising one or two values erases them. Above 256 channels it is the largest
-    number of groups, up to 32, that divides them: 816 channels make 24 groups of 34.
-
-    Source:
-        Wu and He 2018, Group Normalization.
-
-    Example:
-        >>> group_norm(256).num_groups, group_norm(64).num_groups, group_norm(816).num_groups
-        (32, 8, 24)
+    32 groups would leave one or two values a group on a small model's P7, which erases them.
     """
     if channels < _CHANNELS_PER_GROUP or channels % _CHANNELS_PER_GROUP:
         raise InputError(
@@ -49,10 +40,9 @@ def group_norm(channels: int) -> nn.GroupNorm:
 
 
 class _FrozenNorm(FrozenBatchNorm2d):
-    """torchvision's frozen batch norm, which keeps the precision of the maps under autocast.
+    """torchvision's frozen batch norm, but bfloat16 and float16 maps keep their type.
 
-    The parent's float32 constants turn bfloat16 maps into float32 ones, of twice the memory, in two
-    passes; the next convolution turns them back. In float32 it is the parent, bit for bit.
+    The parent's float32 constants would turn them into float32 maps of twice the memory.
     """
 
     weight: Tensor
@@ -79,9 +69,7 @@ NORMS: dict[str, Callable[[nn.BatchNorm2d], nn.Module]] = {
 def build_body(name: str, norm: str) -> nn.Module:
     """A detector's backbone without pooling and classifier, random, with a kind of normalisation.
 
-    It must build on torch's meta device too, where strides and channels are measured, and its
-    direct children must be its layers in the order of the forward. MobileNet and EfficientNet keep
-    the 1 x 1 convolution before the pooling: it is pretrained.
+    It must build on torch's meta device, and its children must be its layers in forward order.
     """
     if name not in network_names("detector"):
         raise InputError(f"backbone: {describe_unknown(name, 'detector')}")
@@ -114,12 +102,7 @@ class _Layer:
 
 @cache
 def _body_layers(name: str) -> tuple[_Layer, ...]:
-    """Strides and channels of a body's children, from a run on tensors without content.
-
-    Example:
-        >>> _body_layers("resnet18")[-1]
-        _Layer(name='layer4', stride=32, channels=512)
-    """
+    """Strides and channels of a body's children, from a run on tensors without content."""
     layers = []
     body = _shapes_only(name).eval()
     pixels = torch.empty(1, 3, _PROBE, _PROBE, device="meta")
@@ -165,9 +148,8 @@ _DENSE_TAPS = {"transition2": "0", "transition3": "1", "norm5": "2"}
 class _DenseFeatures(nn.ModuleDict):
     """DenseNet's features at three strides, each normalised and rectified; names stay its own.
 
-    A dense block ends in a bare concatenation, whose parts have scales of their own; what makes
-    them fit for the next layer is the norm at the head of the transition. So C3 and C4 are taken
-    there, where the network itself first reads them, and C5 behind ``norm5``.
+    C3 and C4 are taken behind the transition's norm, for a dense block's parts differ in scale; C5
+    behind ``norm5``.
     """
 
     def __init__(self, features: nn.Module) -> None:
@@ -193,14 +175,10 @@ class _DenseFeatures(nn.ModuleDict):
 def build_pyramid(
     name: str, body: nn.Module, channels: int, *, p6_from_c5: bool
 ) -> BackboneWithFPN:
-    """Put a feature pyramid, P3 to P7 (strides 8 to 128), on a body from `build_body`.
+    """Put a feature pyramid, P3 to P7 (strides 8 to 128), on a body (Lin et al. 2017).
 
-    Each level starts from the last layer of its stride, the deepest. P2 is left out, as in the
-    paper: it would hold three quarters of all anchors. P6 starts from C5 (torchvision's v2) or
-    from P5 (v1).
-
-    Source:
-        Lin et al. 2017, Feature Pyramid Networks; Lin et al. 2017, Focal Loss.
+    Each level starts from the deepest layer of its stride; P2 would hold 3/4 of all anchors. P6
+    starts from C5 (torchvision's v2) or from P5 (v1).
     """
     last = {layer.stride: layer for layer in _body_layers(name)}
     taps = [last[stride] for stride in _TAP_STRIDES]

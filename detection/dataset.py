@@ -26,21 +26,13 @@ _MOSAIC = 1  # beside the sample's seed, so that mosaics do not follow the other
 
 
 class LesionSample(NamedTuple):
-    """One image with its boxes.
-
-    Attributes:
-        image_id: Its key in the data set.
-        pixels: uint8 (S, S), store pixels.
-        boxes: float32 (N, 4) xyxy, store px.
-        labels: int64 (N,), the finding's place in the data set's ``findings``, from 1.
-        dropped: What augmentation did with the boxes.
-    """
+    """One image with its boxes."""
 
     image_id: str
-    pixels: np.ndarray
-    boxes: np.ndarray
-    labels: np.ndarray
-    dropped: DroppedBoxes = NONE_DROPPED
+    pixels: np.ndarray  # uint8 (S, S), store pixels
+    boxes: np.ndarray  # float32 (N, 4) xyxy, store px
+    labels: np.ndarray  # int64 (N,), the finding's position in ``findings``, from 1
+    dropped: DroppedBoxes = NONE_DROPPED  # what augmentation did with the boxes
 
 
 @dataclass(frozen=True)

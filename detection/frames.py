@@ -15,23 +15,14 @@ from data_prep.store.preprocess import Placement
 
 
 class PredictedBoxes(NamedTuple):
-    """What one batch gives: rows for `data_prep.store.predictions.PredictionWriter.add`.
+    """What one batch gives: rows for `data_prep.store.predictions.PredictionWriter.add`."""
 
-    Attributes:
-        images: ``image_id, status, reason``, one row an image.
-        boxes: ``image_id, finding, x1, y1, x2, y2, score``, original px.
-    """
-
-    images: pd.DataFrame
-    boxes: pd.DataFrame
+    images: pd.DataFrame  # image_id, status, reason: one row an image
+    boxes: pd.DataFrame  # image_id, finding, x1, y1, x2, y2, score; original px
 
 
 def sizes_by_image(images: pd.DataFrame) -> pd.DataFrame:
-    """``width, height`` by image id, float64, looked up once for all batches.
-
-    Args:
-        images: ``image_id, width, height`` of the originals, px.
-    """
+    """``width, height`` of the originals, px, float64, by image id; once for all batches."""
     return images.set_index("image_id")[["width", "height"]].astype(np.float64)
 
 

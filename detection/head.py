@@ -35,9 +35,7 @@ _MAX_CONVS = 4  # torchvision's heads have four; a shallower one keeps the first
 class _BoxHead(RetinaNetRegressionHead):
     """torchvision's box head, with less depth and a choice of loss.
 
-    Source:
-        Girshick 2015, Fast R-CNN (smooth L1); Rezatofighi et al. 2019, Generalized Intersection
-        over Union; Zheng et al. 2020, Distance-IoU Loss (DIoU and CIoU).
+    Smooth L1: Girshick 2015; GIoU: Rezatofighi et al. 2019; DIoU and CIoU: Zheng et al. 2020.
     """
 
     def __init__(
@@ -60,10 +58,9 @@ class _BoxHead(RetinaNetRegressionHead):
         anchors: list[Tensor],
         matched_idxs: list[Tensor],
     ) -> Tensor:
-        """Each image's loss by its number of matched anchors, as a mean; 0 without boxes.
+        """Mean over the images of their loss per matched anchor; 0 without boxes.
 
-        As torchvision's: ``boxes`` (N, 4) xyxy, store px; ``bbox_regression`` (B, A, 4), float32;
-        anchors (A, 4); `matched_idxs` (A,), negative where an anchor has no box.
+        As in torchvision; `matched_idxs` (A,) is negative where an anchor has no box.
         """
         losses = []
         for target, offsets, places, matched in zip(

@@ -39,12 +39,7 @@ Detections = list[dict[str, Tensor]]
 def default_anchor_sizes(image_size: int) -> tuple[int, ...]:
     """Smallest anchor of each level, px: torchvision's at 512 px, the same share of other images.
 
-    On small images they stop at two strides: anchors lie one stride apart, and a lesion between
-    two smaller ones overlaps neither by the half that makes a match.
-
-    Example:
-        >>> default_anchor_sizes(512), default_anchor_sizes(128)
-        ((32, 64, 128, 256, 512), (16, 32, 64, 128, 256))
+    At least two strides: a lesion between two smaller anchors overlaps neither by half.
     """
     finest = max(2 * _FINEST_STRIDE, round(image_size / 16))
     return tuple(finest * 2**level for level in range(LEVELS))
@@ -72,11 +67,7 @@ def _octave_sizes(smallest: float) -> tuple[int, ...]:
 
 
 class _StoreTransform(nn.Module):
-    """Normalise store pixels and nothing else, in place of torchvision's own transform.
-
-    torchvision's transform resizes to 800 px and normalises a second time; here the pixel store
-    has resized, and `Preprocess` is the only place that normalises.
-    """
+    """Normalise store pixels; torchvision's own transform would resize and normalise again."""
 
     def __init__(self, preprocess: Preprocess) -> None:
         super().__init__()
@@ -91,19 +82,12 @@ class _StoreTransform(nn.Module):
 
 
 class HeadPass(NamedTuple):
-    """What one pass through backbone and heads gives, in full precision.
+    """What one pass through backbone and heads gives, in full precision."""
 
-    Attributes:
-        outputs: ``cls_logits`` (B, A, K + 1) and ``bbox_regression`` (B, A, 4), float32.
-        anchors: Per image (A, 4) xyxy, store px, float32.
-        level_sizes: Anchors on each of the five levels; they add up to A.
-        image_sizes: Per image (height, width), store px.
-    """
-
-    outputs: dict[str, Tensor]
-    anchors: list[Tensor]
-    level_sizes: list[int]
-    image_sizes: list[tuple[int, int]]
+    outputs: dict[str, Tensor]  # cls_logits (B, A, K + 1), bbox_regression (B, A, 4), float32
+    anchors: list[Tensor]  # per image (A, 4) xyxy, store px, float32
+    level_sizes: list[int]  # anchors on each of the five levels; they add up to A
+    image_sizes: list[tuple[int, int]]  # (height, width), store px
 
 
 class LesionRetinaNet(RetinaNet):
@@ -251,14 +235,8 @@ def _decode_together(
 ) -> Detections:
     """What `decode_boxes` gives, of all images of a batch at once, on their device.
 
-    The host waits for the device a few times a batch; only where 25,000 candidates are left does
-    torchvision suppress group by group, which is then faster.
-
-    Args:
-        logits: float32 (B, A, K), findings only.
-        offsets: float32 (B, A, 4).
-        heads: Where they come from.
-        box_coder: Makes boxes of offsets and anchors.
+    Of logits (B, A, K), findings only, and offsets (B, A, 4), float32. The host waits a few
+    times a batch.
     """
     count, _, n_findings = logits.shape
     finite = logits.isfinite().all(dim=(1, 2)) & offsets.isfinite().all(dim=(1, 2))  # (B,)

@@ -92,10 +92,7 @@ def start_from(
 
 
 def _load_body(body: nn.Module, state: Mapping[str, Tensor], *, name: str, source: str) -> None:
-    """Load a body's weights from a checkpoint of any network that has this body.
-
-    See `networks.checkpoints.load_layers` for what fits.
-    """
+    """Load a body's weights from a checkpoint of any network that has this body."""
     describe = partial(_body_problem, given=_shapes(state), name=name)
     load_layers(body, state, source=source, describe=describe)
 
@@ -114,7 +111,7 @@ def load_coco(
     norm: str,
     state: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Load torchvision's COCO RetinaNet, all but the layer that names COCO's classes.
+    """Load torchvision's COCO RetinaNet, all but its class layer.
 
     `state` holds the published file's tensors; None fetches them.
     """

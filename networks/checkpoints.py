@@ -236,11 +236,7 @@ def load_layers(
 
 
 def require_finite(value: Any, key: str, source: str) -> None:
-    """Refuse a checkpoint's tensor that holds a value that is not finite.
-
-    Raises:
-        InputError: It does; names the tensor by `key` and the checkpoint by `source`.
-    """
+    """Refuse a checkpoint's tensor, `key` of `source`, that holds a value that is not finite."""
     if not value.isfinite().all():
         raise InputError(
             f"{source}: {key} holds values that are not finite; its training diverged, take "

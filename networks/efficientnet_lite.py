@@ -64,11 +64,7 @@ def _conv_norm(
 
 
 class _InvertedResidual(nn.Module):
-    """Widen, convolve each channel alone, narrow; and add the input where the shape is the same.
-
-    Source:
-        Sandler et al. 2018, MobileNetV2.
-    """
+    """Widen, convolve each channel alone, narrow; add an input of the same shape (MobileNetV2)."""
 
     def __init__(self, before: int, after: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -85,21 +81,10 @@ class _InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """The features of EfficientNet-Lite, random.
+    """The features of EfficientNet-Lite, random: (B, 3, S, S) to (B, 1280, S / 32, S / 32).
 
-    EfficientNet without squeeze and excitation, with ReLU6; its stochastic depth is left out.
-    Tensors are named so that the published files' names follow by a rule, see
-    `networks.checkpoints.body_key`.
-
-    Attributes:
-        features: Maps float (B, 3, S, S) to (B, 1280, S / 32, S / 32).
-
-    Source:
-        Tan and Le 2019, EfficientNet; tensorflow/tpu ``efficientnet/lite``.
-
-    Example:
-        >>> sum(p.numel() for p in EfficientNetLite("efficientnet_lite0").parameters())
-        3371008
+    As in tensorflow/tpu ``efficientnet/lite``, without stochastic depth (Tan and Le 2019).
+    `networks.checkpoints.body_key` maps the published files' names.
     """
 
     def __init__(self, name: str) -> None:

@@ -25,11 +25,7 @@ def stack_pixels(samples: Sequence[_Sample]) -> Tensor:
 
 
 def require_store_pixels(images: Tensor, size: int, model: str) -> None:
-    """Refuse images that are not of the pixel store that a model was built for.
-
-    Raises:
-        InputError: They are not uint8 of shape (B, 1, size, size).
-    """
+    """Refuse images that are not of the pixel store that a model was built for."""
     if images.dtype != torch.uint8 or images.shape[1:] != (1, size, size):
         raise InputError(
             f"{model}: expected uint8 images of shape (B, 1, {size}, {size}), but got "
@@ -38,11 +34,7 @@ def require_store_pixels(images: Tensor, size: int, model: str) -> None:
 
 
 def require_findings(findings: Sequence[str], n_findings: int, model: str) -> None:
-    """Refuse findings that are not as many as a model knows.
-
-    Raises:
-        InputError: They are more or fewer.
-    """
+    """Refuse findings that are not as many as a model knows."""
     if len(findings) != n_findings:
         raise InputError(
             f"{model}: knows {n_findings} findings, but got {len(findings)}: {', '.join(findings)}"

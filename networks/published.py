@@ -27,11 +27,7 @@ def build_network(name: str, **arguments: Any) -> nn.Module:
 
 
 def find_weights_file(weights: PackagedWeights) -> Path:
-    """Where a package's weights file lies.
-
-    Raises:
-        InputError: The package is not installed, or lacks the file.
-    """
+    """Where a package's weights file lies; an error where it does not."""
     spec = find_spec(weights.package)
     if spec is None or spec.origin is None:
         raise InputError(
@@ -70,11 +66,7 @@ def _reinstall(weights: PackagedWeights) -> str:
 
 
 def fetch_imagenet(network: Network) -> dict[str, Tensor]:
-    """Read a network's ImageNet weights; see `fetch_weights`.
-
-    Raises:
-        InputError: There are none, or they cannot be had.
-    """
+    """Read a network's ImageNet weights; see `fetch_weights`."""
     if network.weights is None:
         raise InputError(
             f"weights: there are none of {network.name} from ImageNet; set weights = none"
