@@ -28,7 +28,7 @@ from benchmarks.bench import Row, Setting
 from benchmarks.worker import Candidate, Run
 from classification.dataset import LabelBatch
 from classification.loss import training_losses as classifier_losses
-from classification.model import ImageClassifier, build_chexnet
+from classification.model import ImageClassifier, build_classifier
 from configs.settings import TrainingSettings
 from data_prep.images.image import read_image
 from data_prep.store.preprocess import letterbox
@@ -314,7 +314,7 @@ def _peer_step(
 def classifier_twins(size: Size, seed: int, device: str) -> tuple[ImageClassifier, DenseNet]:
     """Our network as `cxr train` and `cxr predict` hold it, and torchvision's of equal weights."""
     torch.manual_seed(seed)
-    ours = build_chexnet(image_size=size.side)
+    ours = build_classifier("densenet121", image_size=size.side)
     peer = densenet121(weights=None, num_classes=1)
     peer.features.load_state_dict(ours.trunk.state_dict())
     peer.classifier.load_state_dict(ours.classifier.state_dict())

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from data_prep.store.pixel_store import PixelSource
 
 
-class LabelSample(NamedTuple):
+class _LabelSample(NamedTuple):
     """One image with its targets."""
 
     image_id: str
@@ -59,7 +59,7 @@ class LabelBatch:
         return LabelBatch(self.image_ids, self.images.pin_memory(), self.targets.pin_memory())
 
 
-class ImageLabelDataset(Dataset[LabelSample]):
+class ImageLabelDataset(Dataset[_LabelSample]):
     """Images of a pixel store with their labels, augmented by seed.
 
     Args:
@@ -95,7 +95,7 @@ class ImageLabelDataset(Dataset[LabelSample]):
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> LabelSample:
+    def __getitem__(self, key: int | tuple[int, int]) -> _LabelSample:
         """One image by its row, or by (row, seed) augmented; equal seeds give equal images."""
         row, seed = key if isinstance(key, tuple) else (key, None)
         image_id = str(self.image_ids[row])
@@ -106,7 +106,7 @@ class ImageLabelDataset(Dataset[LabelSample]):
             )
 
             pixels = augment(self.augmentation, pixels, None, seed)[0]
-        return LabelSample(image_id, pixels, self.targets[row])
+        return _LabelSample(image_id, pixels, self.targets[row])
 
 
 def _targets(
@@ -132,7 +132,7 @@ def _targets(
     return values
 
 
-def collate(samples: Sequence[LabelSample]) -> LabelBatch:
+def collate(samples: Sequence[_LabelSample]) -> LabelBatch:
     """Stack samples of one store size into a batch, which owns its memory."""
     return LabelBatch(
         [sample.image_id for sample in samples],

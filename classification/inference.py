@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from classification.dataset import LabelBatch
 from classification.frames import PredictedScores, scores_frames
@@ -13,12 +12,6 @@ from classification.model import ImageClassifier
 from classification.saliency import MapMethod, saliency_maps
 from data_prep.store.preprocess import Placement, frame_in_original
 from networks.inference import evaluating, require_findings
-
-
-def activation_map(model: ImageClassifier, images: Tensor) -> Tensor:
-    """Class activation maps, float32 (B, K, h, w), of uint8 (B, 1, S, S), in evaluation mode."""
-    with evaluating(model), torch.inference_mode():
-        return model.maps(model.features(images))
 
 
 def predict_scores(

@@ -238,11 +238,6 @@ def build_classifier(
     return model
 
 
-def build_chexnet(n_findings: int = 1, **arguments: Any) -> ImageClassifier:
-    """CheXNet (Rajpurkar et al. 2017): DenseNet-121; the paper's models have 1 or 14 findings."""
-    return build_classifier("densenet121", n_findings=n_findings, **arguments)
-
-
 Trainable = Literal["all", "head", "head_first", "stages"]
 
 

@@ -18,7 +18,7 @@ MapMethod = Literal["cam", "gradcam", "layercam"]
 _Frame = tuple[float, float, float, float]
 
 
-class Saliency(NamedTuple):
+class _Saliency(NamedTuple):
     """Scores of a batch, and maps of the evidence for them."""
 
     logits: Tensor  # float32 (B, K), the same for every method
@@ -26,7 +26,7 @@ class Saliency(NamedTuple):
     frame: _Frame  # outer frame of the grid, x1, y1, x2, y2 in store px
 
 
-def saliency_maps(model: ImageClassifier, images: Tensor, method: MapMethod = "cam") -> Saliency:
+def saliency_maps(model: ImageClassifier, images: Tensor, method: MapMethod = "cam") -> _Saliency:
     """Score a batch and show where each finding's evidence lies.
 
     ``cam``: what each place adds to the logit. ``gradcam``: its positive part, for any head.
@@ -48,10 +48,10 @@ def saliency_maps(model: ImageClassifier, images: Tensor, method: MapMethod = "c
                 features = model.features(images)
             logits, gradients = _head_gradients(model, features)
             maps = _grad_cam(features, gradients)
-    return Saliency(logits, maps, model.map_frame(maps.shape[2], maps.shape[3]))
+    return _Saliency(logits, maps, model.map_frame(maps.shape[2], maps.shape[3]))
 
 
-def _layer_cam(model: ImageClassifier, images: Tensor) -> Saliency:
+def _layer_cam(model: ImageClassifier, images: Tensor) -> _Saliency:
     """LayerCAM (Jiang et al. 2021): early maps weighed by their positive gradients, at least 0."""
     with torch.no_grad():
         early = model.early_features(images)
@@ -63,7 +63,7 @@ def _layer_cam(model: ImageClassifier, images: Tensor) -> Saliency:
             (gradient,) = torch.autograd.grad(one.sum(), leaf, retain_graph=True)
             maps.append(F.relu((F.relu(gradient.float()) * early.float()).sum(dim=1)))
     height, width = early.shape[2:]
-    return Saliency(logits.detach(), torch.stack(maps, dim=1), model.early_frame(height, width))
+    return _Saliency(logits.detach(), torch.stack(maps, dim=1), model.early_frame(height, width))
 
 
 def _head_gradients(model: ImageClassifier, features: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ _SECTIONS = ("data", "model", "augmentation", "training")
 _FOR = "# For: "  # the line of a shipped file that says which machine and purpose it suits
 
 
-class ConfigSummary(NamedTuple):
+class _ConfigSummary(NamedTuple):
     """A shipped configuration in short."""
 
     name: str  # as ``cxr train`` takes it
@@ -33,7 +33,7 @@ class ConfigSummary(NamedTuple):
     suits: str  # the machine and the purpose
 
 
-def summaries() -> list[ConfigSummary]:
+def summaries() -> list[_ConfigSummary]:
     """Every shipped configuration, detectors first.
 
     Example:
@@ -44,10 +44,10 @@ def summaries() -> list[ConfigSummary]:
     return sorted(found, key=lambda summary: summary.kind, reverse=True)
 
 
-def _summary(path: Path) -> ConfigSummary:
+def _summary(path: Path) -> _ConfigSummary:
     config = read_config(path)
     lines = path.read_text(encoding="utf-8").splitlines()
-    return ConfigSummary(
+    return _ConfigSummary(
         path.stem,
         config.kind,
         config.model.network,

@@ -109,7 +109,7 @@ def proposal_of(config: Config, space: Space) -> dict[str, Any] | None:
     """A configuration's own values as Optuna proposes them; None where one is not in the space."""
     proposed = {}
     for key, distribution in space.items():
-        value = value_at(config, key)
+        value = _value_at(config, key)
         if isinstance(distribution, CategoricalDistribution):
             if value is None or (value := _toml(value)) not in distribution.choices:
                 return None
@@ -160,7 +160,7 @@ def with_values(config: Config, values: Mapping[str, Any], place: str) -> Config
     return parse_config(tomli_w.dumps(content), place)
 
 
-def value_at(config: Config, key: str) -> Any:
+def _value_at(config: Config, key: str) -> Any:
     """The value of a key."""
     value: Any = config
     for part in key.split("."):

@@ -16,11 +16,11 @@ from pydantic import (
 from data_prep.augment.limits import LIMITS
 from networks import registry
 
-Fraction = Annotated[float, Field(ge=0, lt=1)]
-Positive = Annotated[float, Field(gt=0)]
-Side = Annotated[float, Field(ge=1)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=1)]
+_Fraction = Annotated[float, Field(ge=0, lt=1)]
+_Positive = Annotated[float, Field(gt=0)]
+_Side = Annotated[float, Field(ge=1)]
+_NotNegative = Annotated[float, Field(ge=0)]
+_Count = Annotated[int, Field(ge=1)]
 
 
 class Section(BaseModel):
@@ -46,14 +46,14 @@ def _network(kind: registry.ModelKind) -> PlainValidator:
 
 
 _NAME = WithJsonSchema({"type": "string"})
-Backbone = Annotated[str, _network("detector"), _NAME]
-Architecture = Annotated[str, _network("classifier"), _NAME]
+_Backbone = Annotated[str, _network("detector"), _NAME]
+_Architecture = Annotated[str, _network("classifier"), _NAME]
 
 
 class DetectorModelSettings(Section):
     """RetinaNet; the keys are the arguments of `detection.model.build_retinanet`."""
 
-    backbone: Backbone = Field(
+    backbone: _Backbone = Field(
         default="resnet50", description="a network of docs/weights.md, below the pyramid"
     )
     head: Literal["v1", "v2"] = Field(
@@ -71,11 +71,11 @@ class DetectorModelSettings(Section):
         description="stages that learn, from the deepest; left out: 3 with imagenet or coco, "
         "else all",
     )
-    anchor_sizes: list[Side] | None = Field(
+    anchor_sizes: list[_Side] | None = Field(
         default=None, min_length=5, max_length=5,
         description="px, the smallest on each of P3 to P7; left out: by image_size",
     )  # fmt: skip
-    anchor_ratios: list[Positive] = Field(
+    anchor_ratios: list[_Positive] = Field(
         default=[0.5, 1.0, 2.0], min_length=1, description="height over width"
     )
     weights: str = Field(
@@ -103,11 +103,11 @@ class DetectorModelSettings(Section):
 class ClassifierModelSettings(Section):
     """An image classifier; the keys are the arguments of `classification.model`."""
 
-    architecture: Architecture = Field(
+    architecture: _Architecture = Field(
         default="densenet121", description="a network of docs/weights.md, or timm:NAME"
     )
     last_stride: Literal[16, 32] = Field(default=32, description="px a cell of the heat map")
-    dropout: Fraction = Field(default=0.0, description="of the pooled features")
+    dropout: _Fraction = Field(default=0.0, description="of the pooled features")
     weights: str = Field(default="none", description="imagenet, a file, or a run folder")
     trainable: Literal["all", "head", "head_first", "stages"] = Field(
         default="all", description="what learns; the rest stays as its weights have it"
@@ -135,7 +135,7 @@ def _batch_size(value: Any) -> Any:
     raise ValueError(f"must be a whole number of at least 1, or 'auto', got {value!r}")
 
 
-BatchSize = Annotated[
+_BatchSize = Annotated[
     int | Literal["auto"],
     PlainValidator(_batch_size),
     WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]}),
@@ -215,28 +215,28 @@ class TrainingSettings(Section):
     seed: int = Field(
         default=0, ge=0, lt=2**31, description="seed of weights, draws and augmentation"
     )
-    epochs: Count = Field(description="largest number of epochs")
-    batch_size: BatchSize = Field(
+    epochs: _Count = Field(description="largest number of epochs")
+    batch_size: _BatchSize = Field(
         description="images, of all devices together; auto: the most that fits"
     )
-    accumulate: Count = Field(default=1, description="batches that make one optimiser step")
+    accumulate: _Count = Field(default=1, description="batches that make one optimiser step")
     optimiser: Literal["adamw", "adam", "sgd", "rmsprop"] = Field(
         default="adamw", description="adam adds the decay to the gradient; sgd is Nesterov's"
     )
-    learning_rate: Positive = Field(description="peak of the schedule")
-    weight_decay: NotNegative = Field(default=0.01, description="of kernels; norms have none")
-    momentum: Fraction = Field(default=0.9, description="of sgd and rmsprop")
+    learning_rate: _Positive = Field(description="peak of the schedule")
+    weight_decay: _NotNegative = Field(default=0.01, description="of kernels; norms have none")
+    momentum: _Fraction = Field(default=0.9, description="of sgd and rmsprop")
     schedule: Literal["one_cycle", "cosine", "step", "plateau", "constant"] = Field(
         default="one_cycle",
         description="after the warm-up; step: a tenth after 2/3 and 11/12 of the training; "
         "plateau: a tenth after 3 epochs in which monitor has not improved",
     )
-    warmup_epochs: NotNegative = Field(default=1.0, description="epochs of rising learning rate")
-    clip: NotNegative = Field(default=0.0, description="largest gradient norm; 0 does not clip")
-    ema_decay: Fraction = Field(
+    warmup_epochs: _NotNegative = Field(default=1.0, description="epochs of rising learning rate")
+    clip: _NotNegative = Field(default=0.0, description="largest gradient norm; 0 does not clip")
+    ema_decay: _Fraction = Field(
         default=0.0, description="decay of the averaged weights; 0 does not average"
     )
-    positive_share: Fraction = Field(
+    positive_share: _Fraction = Field(
         default=0.0, description="share of positives in what is drawn; 0: as in the data"
     )
     patience: int = Field(
@@ -275,7 +275,7 @@ class TrainingSettings(Section):
 class DetectorTrainingSettings(TrainingSettings):
     """As every training, the figure that picks the best epoch, and what is drawn more often."""
 
-    hard_negatives: Fraction = Field(
+    hard_negatives: _Fraction = Field(
         default=0.0, description="share of negative draws that the most mistaken fifth gets"
     )
     monitor: Literal["ap50", "ap", "auroc", "val_loss", "epoch"] = Field(
@@ -289,13 +289,13 @@ class ClassifierTrainingSettings(TrainingSettings):
     monitor: Literal["auroc", "average_precision", "val_loss", "epoch"] = Field(
         default="auroc", description="picks the best epoch on validation; epoch: the last"
     )
-    positive_weight: Literal["balanced"] | Positive = Field(
+    positive_weight: Literal["balanced"] | _Positive = Field(
         1.0, description="balanced: negatives over positives, as in the CheXNet paper"
     )
-    label_smoothing: Fraction = Field(
+    label_smoothing: _Fraction = Field(
         default=0.0, description="0.1 teaches 0.95 and 0.05 in place of 1 and 0"
     )
-    mixup: NotNegative = Field(
+    mixup: _NotNegative = Field(
         default=0.0, le=10, description="alpha of the Beta that weighs pairs; 0 mixes none"
     )
 

@@ -58,7 +58,7 @@ class _FrozenNorm(FrozenBatchNorm2d):
         return functional.batch_norm(x, *fixed, training=False, eps=self.eps)
 
 
-NORMS: dict[str, Callable[[nn.BatchNorm2d], nn.Module]] = {
+_NORMS: dict[str, Callable[[nn.BatchNorm2d], nn.Module]] = {
     # The epsilon stays: MobileNet and EfficientNet-Lite have one of their own.
     "frozen": lambda norm: _FrozenNorm(norm.num_features, eps=norm.eps),
     "batch": lambda norm: norm,
@@ -73,10 +73,10 @@ def build_body(name: str, norm: str) -> nn.Module:
     """
     if name not in network_names("detector"):
         raise InputError(f"backbone: {describe_unknown(name, 'detector')}")
-    if norm not in NORMS:
-        raise InputError(f"norm: expected one of {', '.join(NORMS)}, but got {norm!r}")
+    if norm not in _NORMS:
+        raise InputError(f"norm: expected one of {', '.join(_NORMS)}, but got {norm!r}")
     network = build_network(name)
-    _replace_norms(network, NORMS[norm])
+    _replace_norms(network, _NORMS[norm])
     if isinstance(features := getattr(network, "features", None), nn.Module):
         return features
     del network.avgpool, network.fc  # a ResNet has its features at its top

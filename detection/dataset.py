@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _MOSAIC = 1  # beside the sample's seed, so that mosaics do not follow the other draws
 
 
-class LesionSample(NamedTuple):
+class _LesionSample(NamedTuple):
     """One image with its boxes."""
 
     image_id: str
@@ -69,7 +69,7 @@ class LesionBatch:
         return LesionBatch(self.image_ids, move(self.images), boxes, labels, self.dropped)
 
 
-class LesionDataset(Dataset[LesionSample]):
+class LesionDataset(Dataset[_LesionSample]):
     """Images of a pixel store with their lesion boxes, augmented by seed.
 
     Args:
@@ -126,7 +126,7 @@ class LesionDataset(Dataset[LesionSample]):
     def __len__(self) -> int:
         return len(self.image_ids)
 
-    def __getitem__(self, key: int | tuple[int, int]) -> LesionSample:
+    def __getitem__(self, key: int | tuple[int, int]) -> _LesionSample:
         """One image by its row, or by (row, seed) augmented; equal seeds give equal images."""
         row, seed = key if isinstance(key, tuple) else (key, None)
         sample = self._plain(row)
@@ -136,14 +136,14 @@ class LesionDataset(Dataset[LesionSample]):
             sample = self._maybe_mosaic(sample, seed)
         return sample if self.augmentation is None else _augmented(sample, self.augmentation, seed)
 
-    def _plain(self, row: int) -> LesionSample:
+    def _plain(self, row: int) -> _LesionSample:
         image_id = str(self.image_ids[row])
         span = slice(self._start[row], self._start[row + 1])
         boxes = np.asarray(self._boxes[span], np.float32).reshape(-1, 4)
         count = DroppedBoxes(len(boxes))
-        return LesionSample(image_id, self.store.image(image_id), boxes, self._labels[span], count)
+        return _LesionSample(image_id, self.store.image(image_id), boxes, self._labels[span], count)
 
-    def _maybe_mosaic(self, own: LesionSample, seed: int) -> LesionSample:
+    def _maybe_mosaic(self, own: _LesionSample, seed: int) -> _LesionSample:
         rng = np.random.default_rng([seed, _MOSAIC])
         if rng.random() >= self.mosaic:
             return own
@@ -156,12 +156,12 @@ class LesionDataset(Dataset[LesionSample]):
             seed=int(rng.integers(2**32)),
         )
         labels = [part.labels[kept] for part, kept in zip(parts, joined.kept, strict=True)]
-        return LesionSample(
+        return _LesionSample(
             own.image_id, joined.pixels, joined.boxes, np.concatenate(labels), joined.dropped
         )
 
 
-def _augmented(sample: LesionSample, augmentation: Augmentation, seed: int) -> LesionSample:
+def _augmented(sample: _LesionSample, augmentation: Augmentation, seed: int) -> _LesionSample:
     from data_prep.augment.augment import (  # albumentations: 1.7 s, for training only
         augment,
         why_dropped,
@@ -170,7 +170,7 @@ def _augmented(sample: LesionSample, augmentation: Augmentation, seed: int) -> L
     pixels, boxes, kept = augment(augmentation, sample.pixels, sample.boxes, seed)
     now = why_dropped(augmentation, sample.pixels, sample.boxes, kept, seed)
     dropped = sample.dropped.plus(now._replace(given=0))  # they were counted when they came
-    return LesionSample(sample.image_id, pixels, boxes, sample.labels[kept], dropped)
+    return _LesionSample(sample.image_id, pixels, boxes, sample.labels[kept], dropped)
 
 
 def _check_boxes(table: pd.DataFrame, findings: tuple[str, ...]) -> None:
@@ -193,7 +193,7 @@ def _check_boxes(table: pd.DataFrame, findings: tuple[str, ...]) -> None:
         )
 
 
-def collate(samples: Sequence[LesionSample]) -> LesionBatch:
+def collate(samples: Sequence[_LesionSample]) -> LesionBatch:
     """Stack samples of one store size into a batch, which owns its memory."""
     return LesionBatch(
         [sample.image_id for sample in samples],

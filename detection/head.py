@@ -28,7 +28,7 @@ _IOU_LOSSES = {
     "diou": distance_box_iou_loss,
     "ciou": complete_box_iou_loss,
 }
-SMOOTH_L1_BETA = 1 / 9  # Detectron's, for offsets that are not divided by a deviation
+_SMOOTH_L1_BETA = 1 / 9  # Detectron's, for offsets that are not divided by a deviation
 _MAX_CONVS = 4  # torchvision's heads have four; a shallower one keeps the first
 
 
@@ -83,7 +83,7 @@ class _BoxHead(RetinaNetRegressionHead):
         wanted = self.box_coder.encode_single(boxes, anchors)
         if self.loss == "l1":
             return functional.l1_loss(offsets, wanted, reduction="sum")
-        return functional.smooth_l1_loss(offsets, wanted, reduction="sum", beta=SMOOTH_L1_BETA)
+        return functional.smooth_l1_loss(offsets, wanted, reduction="sum", beta=_SMOOTH_L1_BETA)
 
 
 def build_head(

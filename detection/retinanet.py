@@ -26,7 +26,7 @@ from detection.decode_boxes import (
 )
 from networks.inference import require_store_pixels
 
-LEVELS = 5  # P3 to P7
+_LEVELS = 5  # P3 to P7
 _FINEST_STRIDE = 8  # px, of P3; each level doubles it
 _OCTAVE_STEPS = 3  # sizes on each level, a third of an octave apart
 DEFAULT_RATIOS = (0.5, 1.0, 2.0)
@@ -42,7 +42,7 @@ def default_anchor_sizes(image_size: int) -> tuple[int, ...]:
     At least two strides: a lesion between two smaller anchors overlaps neither by half.
     """
     finest = max(2 * _FINEST_STRIDE, round(image_size / 16))
-    return tuple(finest * 2**level for level in range(LEVELS))
+    return tuple(finest * 2**level for level in range(_LEVELS))
 
 
 def build_anchors(
@@ -51,14 +51,14 @@ def build_anchors(
     """The anchors of P3 to P7: three sizes an octave from each level's smallest, at every ratio."""
     if image_size < _MIN_IMAGE:
         raise InputError(f"image_size: expected at least {_MIN_IMAGE} px, but got {image_size}")
-    if len(sizes) != LEVELS or not all(1 <= size < float("inf") for size in sizes):
+    if len(sizes) != _LEVELS or not all(1 <= size < float("inf") for size in sizes):
         raise InputError(
-            f"anchor_sizes: expected {LEVELS} sides of at least 1 px, but got {list(sizes)}"
+            f"anchor_sizes: expected {_LEVELS} sides of at least 1 px, but got {list(sizes)}"
         )
     if not ratios or not all(0 < ratio < float("inf") for ratio in ratios):
         raise InputError(f"anchor_ratios: expected ratios above 0, but got {list(ratios)}")
     octaves = tuple(_octave_sizes(size) for size in sizes)
-    return AnchorGenerator(octaves, (tuple(ratios),) * LEVELS)
+    return AnchorGenerator(octaves, (tuple(ratios),) * _LEVELS)
 
 
 def _octave_sizes(smallest: float) -> tuple[int, ...]:
@@ -81,7 +81,7 @@ class _StoreTransform(nn.Module):
         return ImageList(pixels.expand(-1, 3, -1, -1), [(size, size)] * len(images))
 
 
-class HeadPass(NamedTuple):
+class _HeadPass(NamedTuple):
     """What one pass through backbone and heads gives, in full precision."""
 
     outputs: dict[str, Tensor]  # cls_logits (B, A, K + 1), bbox_regression (B, A, 4), float32
@@ -133,7 +133,7 @@ class LesionRetinaNet(RetinaNet):
             # The parent compares with `>`; here a score of exactly 0.001 counts.
             score_thresh=float(np.nextafter(np.float32(MIN_SCORE), np.float32(0))),
             nms_thresh=NMS_IOU,
-            detections_per_img=LEVELS * CANDIDATES_PER_LEVEL * n_findings,
+            detections_per_img=_LEVELS * CANDIDATES_PER_LEVEL * n_findings,
             topk_candidates=CANDIDATES_PER_LEVEL * n_findings,
         )
         self.transform = _StoreTransform(preprocess)  # type: ignore[assignment]
@@ -172,7 +172,7 @@ class LesionRetinaNet(RetinaNet):
             raise ValueError("Expected targets in training mode, but got none")
         return self.losses(heads, targets)
 
-    def run_heads(self, images: Tensor) -> HeadPass:
+    def run_heads(self, images: Tensor) -> _HeadPass:
         """Run backbone and heads once, for any of the methods below.
 
         Outputs and anchors are float32, whatever autocast does inside.
@@ -185,14 +185,14 @@ class LesionRetinaNet(RetinaNet):
         per_place = self.anchor_generator.num_anchors_per_location()
         sizes = [f.shape[-2] * f.shape[-1] * n for f, n in zip(features, per_place, strict=True)]
         anchors = self.anchor_generator(batch, shapes)
-        return HeadPass(outputs, anchors, sizes, batch.image_sizes)
+        return _HeadPass(outputs, anchors, sizes, batch.image_sizes)
 
-    def losses(self, heads: HeadPass, targets: Targets) -> dict[str, Tensor]:
+    def losses(self, heads: _HeadPass, targets: Targets) -> dict[str, Tensor]:
         """``classification`` and ``bbox_regression`` as in torchvision, means over the images."""
         with torch.autocast(heads.anchors[0].device.type, enabled=False):
             return self.compute_loss(targets, heads.outputs, heads.anchors)
 
-    def detections(self, heads: HeadPass) -> Detections:
+    def detections(self, heads: _HeadPass) -> Detections:
         """Decode, suppress and sort the boxes of each image, in float32.
 
         On a CPU by `detection.decode_boxes`, as exports do; on a GPU all images at once.
@@ -231,7 +231,7 @@ def _as_tensors(boxes: Boxes | None) -> dict[str, Tensor]:
 
 
 def _decode_together(
-    logits: Tensor, offsets: Tensor, heads: HeadPass, box_coder: BoxCoder
+    logits: Tensor, offsets: Tensor, heads: _HeadPass, box_coder: BoxCoder
 ) -> Detections:
     """What `decode_boxes` gives, of all images of a batch at once, on their device.
 

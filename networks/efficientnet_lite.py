@@ -29,7 +29,7 @@ class _Size(NamedTuple):
     depth: float  # factor of the stages' blocks, but for the first and the last stage
 
 
-SIZES = {
+_SIZES = {
     "efficientnet_lite0": _Size(1.0, 1.0),
     "efficientnet_lite1": _Size(1.0, 1.1),
     "efficientnet_lite2": _Size(1.1, 1.2),
@@ -89,7 +89,7 @@ class EfficientNetLite(nn.Module):
 
     def __init__(self, name: str) -> None:
         super().__init__()
-        size = SIZES[name]
+        size = _SIZES[name]
         layers: list[tuple[str, nn.Module]] = [("stem", _conv_norm(3, _STEM, 3, 2))]
         before, count = _STEM, 0
         for stage, (blocks, kernel, stride, expansion, channels) in enumerate(_STAGES):

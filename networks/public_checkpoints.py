@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from networks.checkpoints import body_key, guess_architecture
 
 # The order in which arnoweng/CheXNet, zoogzog/chexnet and jrzech/reproduce-chexnet all give them.
-CHEXNET_FINDINGS = (
+_CHEXNET_FINDINGS = (
     "atelectasis", "cardiomegaly", "effusion", "infiltration", "mass", "nodule", "pneumonia",
     "pneumothorax", "consolidation", "edema", "emphysema", "fibrosis", "pleural_thickening",
     "hernia",
 )  # fmt: skip
 # `default_pathologies` of torchxrayvision.
-XRAYVISION_FINDINGS = (
+_XRAYVISION_FINDINGS = (
     "atelectasis", "consolidation", "infiltration", "pneumothorax", "edema", "emphysema",
     "fibrosis", "effusion", "pneumonia", "pleural_thickening", "cardiomegaly", "nodule", "mass",
     "hernia", "lung_lesion", "fracture", "lung_opacity", "enlarged_cardiomediastinum",
@@ -89,12 +89,12 @@ def recognise(shapes: Mapping[str, Sequence[int]]) -> PublicCheckpoint | None:
         names.get(f"{layer}.weight", "")
         for layer in (("conv0", "classifier") if what == "densenet121" else ("conv1", "fc"))
     )
-    known = bool(plain) and shapes[plain][0] == len(XRAYVISION_FINDINGS)
+    known = bool(plain) and shapes[plain][0] == len(_XRAYVISION_FINDINGS)
     stem = shapes.get(first, ())
     if len(stem) == 4 and stem[1] == 1 and (known or what == "densenet121"):
         return PublicCheckpoint(
             maker="torchxrayvision",
-            findings=XRAYVISION_FINDINGS if known else (),
+            findings=_XRAYVISION_FINDINGS if known else (),
             weight=plain,
             bias=plain.removesuffix("weight") + "bias",
             mean=0.5,
@@ -105,11 +105,11 @@ def recognise(shapes: Mapping[str, Sequence[int]]) -> PublicCheckpoint | None:
         )
     # A linear layer and a sigmoid in a row, as all three CheXNets of 14 findings have it.
     last = names.get("classifier.0.weight", "")
-    if what != "densenet121" or not last or shapes[last][0] != len(CHEXNET_FINDINGS):
+    if what != "densenet121" or not last or shapes[last][0] != len(_CHEXNET_FINDINGS):
         return None
     return PublicCheckpoint(
         maker="a public CheXNet",
-        findings=CHEXNET_FINDINGS,
+        findings=_CHEXNET_FINDINGS,
         weight=last,
         bias=last.removesuffix("weight") + "bias",
         mean=0.449,

@@ -26,7 +26,7 @@ def build_network(name: str, **arguments: Any) -> nn.Module:
     return models.get_model(name, weights=None, **arguments)
 
 
-def find_weights_file(weights: PackagedWeights) -> Path:
+def _find_weights_file(weights: PackagedWeights) -> Path:
     """Where a package's weights file lies; an error where it does not."""
     spec = find_spec(weights.package)
     if spec is None or spec.origin is None:
@@ -44,12 +44,12 @@ def require_installed(network: str) -> None:
     """Refuse a network whose ImageNet weights are in a package that is not installed."""
     weights = NETWORKS[network].weights if network in NETWORKS else None  # timm's are not
     if isinstance(weights, PackagedWeights):
-        find_weights_file(weights)
+        _find_weights_file(weights)
 
 
 def _read_packaged(weights: PackagedWeights) -> dict[str, Tensor]:
     """Read a package's weights file, without running any code of the package."""
-    path = find_weights_file(weights)
+    path = _find_weights_file(weights)
     try:
         content = path.read_bytes()
     except OSError as error:

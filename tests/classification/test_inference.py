@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from classification.dataset import collate
-from classification.inference import activation_map, predict_scores
+from classification.inference import predict_scores
 from classification.model import build_classifier
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import validate_table
@@ -81,10 +81,12 @@ def test_a_cell_lies_where_it_looks(name, last_stride):
             torch.nn.init.zeros_(layer.weight)
             layer.weight.data[:, :, middle, middle] = 1 / layer.in_channels
     torch.nn.init.ones_(model.classifier.weight)
+    model.eval()
 
+    @torch.no_grad()
     def reading(rows):
         pixels = rows.to(torch.uint8).reshape(1, 1, size, 1).expand(1, 1, size, size)
-        return activation_map(model, pixels)[0, 0, :, 0].double()
+        return model.maps(model.features(pixels))[0, 0, :, 0].double()
 
     ramp = torch.arange(size)
     dark, bright = reading(torch.zeros(size)), reading(torch.full((size,), size - 1))

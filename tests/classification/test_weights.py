@@ -14,8 +14,8 @@ from classification.model import _COLOUR_MEAN, _COLOUR_STD, ImageClassifier, bui
 from classification.weights import start_from
 from data_prep.contracts.errors import InputError
 from networks.public_checkpoints import (
-    CHEXNET_FINDINGS,
-    XRAYVISION_FINDINGS,
+    _CHEXNET_FINDINGS,
+    _XRAYVISION_FINDINGS,
     PublicCheckpoint,
     recognise,
 )
@@ -95,7 +95,7 @@ def test_a_public_chexnet_gives_its_own_scores_here(kind, chexnet, tmp_path):
     state = read_weights(file)
     public = public_checkpoint(state)
     assert public is not None
-    assert (public.findings, public.size) == (CHEXNET_FINDINGS, 224)
+    assert (public.findings, public.size) == (_CHEXNET_FINDINGS, 224)
     model = build(mean=public.mean, std=public.std, channels=public.channels)
     own = ["pneumonia", "hernia", "lung_opacity"]
     said = start_from(model, state, source="file", own_findings=own)
@@ -104,7 +104,7 @@ def test_a_public_chexnet_gives_its_own_scores_here(kind, chexnet, tmp_path):
     with torch.no_grad():
         expected = chexnet((IMAGES.expand(-1, 3, -1, -1) / 255 - mean) / std)
         scores = model(IMAGES).sigmoid()
-    places = [CHEXNET_FINDINGS.index(finding) for finding in own[:2]]
+    places = [_CHEXNET_FINDINGS.index(finding) for finding in own[:2]]
     torch.testing.assert_close(scores[:, :2], expected[:, places], rtol=1e-4, atol=1e-5)
 
 
@@ -122,14 +122,14 @@ def test_torchxrayvision_gives_its_own_logits_here(name, size):
     state = {**network.state_dict(), "op_threshs": torch.zeros(18)}
     public = public_checkpoint(state)
     assert public is not None
-    assert (public.findings, public.size) == (XRAYVISION_FINDINGS, size)
+    assert (public.findings, public.size) == (_XRAYVISION_FINDINGS, size)
     model = build(name, mean=public.mean, std=public.std, channels=public.channels)
     own = ["lung_opacity", "pneumonia", "mass"]
     assert start_from(model, state, source="file", own_findings=own).endswith("and its last layer")
     with torch.no_grad():
         expected = network((2 * (IMAGES / 255) - 1) * 1024)  # torchxrayvision's `normalize`
         logits = model(IMAGES)
-    rows = [XRAYVISION_FINDINGS.index(finding) for finding in own]
+    rows = [_XRAYVISION_FINDINGS.index(finding) for finding in own]
     torch.testing.assert_close(logits, expected[:, rows], rtol=1e-4, atol=1e-3)
 
 

