@@ -121,9 +121,9 @@ def curve(
     from data_prep.contracts.folders import folder_lock, make_folder, provenance
     from data_prep.contracts.json_files import write_json
     from data_prep.store.dataset import DataSet
-    from evaluation.studies.curve_judged import build_study
+    from evaluation.studies.curve_judged import judge_curve
     from evaluation.studies.curve_page import FILES, STORED, write_curve
-    from evaluation.studies.curve_results import Times, statements
+    from evaluation.studies.curve_results import Times, curve_statements
     from scripts.machines.child_processes import follow_parent
     from scripts.machines.cluster import open_machines
     from training.curve import CurvePlan, add_parts, read_arms, require_different_tests
@@ -163,12 +163,12 @@ def curve(
                 advance()
         times = Times.given(label_seconds, box_seconds)
         with console.progress("Judging", len(predictions)) as advance:
-            study = build_study(
+            study = judge_curve(
                 _design(plan), dataset, judged, predictions, times, replicates=replicates,
                 advance=advance,
             )  # fmt: skip
         page = write_curve(study, out)
-    lines = [statement.text for statement in statements(study, study.metrics[0])]
+    lines = [statement.text for statement in curve_statements(study, study.metrics[0])]
     return Outcome("\n".join(lines), file=out / STORED, page=page)
 
 

@@ -70,9 +70,9 @@ def readers(
     from data_prep.store.predictions import Predictions, is_predictions_folder
     from evaluation.decisions.test_set import TestSet
     from evaluation.studies.reader_analysis import analyse_readers
-    from evaluation.studies.reader_page import statements, write_readers
+    from evaluation.studies.reader_page import reader_statements, write_readers
     from evaluation.studies.readings import (
-        build_study,
+        join_readings,
         predicted_system,
         read_form,
         read_ratings,
@@ -105,10 +105,10 @@ def readers(
             systems[name] = predicted_system(
                 Predictions.open(path), name, test_set, readings, policy=policy
             )
-    study = build_study(labels, readings, systems, positive_from=positive_from)
+    study = join_readings(labels, readings, systems, positive_from=positive_from)
     analysis = analyse_readers(study, readers=readers, cases=cases, level=level)
     make_folder(out)
     with folder_lock(out):
         page = write_readers(analysis, out)
-    text = "\n".join(statement.text for statement in statements(analysis))
+    text = "\n".join(statement.text for statement in reader_statements(analysis))
     return Outcome(text, file=out / "readers.json", page=page)

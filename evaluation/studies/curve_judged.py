@@ -12,7 +12,6 @@ from data_prep.contracts.folders import provenance
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
-from evaluation.compare.share_figures import JudgedRun, ShareFigures, judge_shares
 from evaluation.compare.test_set_log import log_use
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import POLICIES
@@ -25,11 +24,12 @@ from evaluation.studies.curve_results import (
     Arm,
     CurveStudy,
     Difference,
-    Figure,
     Kind,
+    SizeFigure,
     SizePoint,
     Times,
 )
+from evaluation.studies.curve_shares import JudgedRun, ShareFigures, judge_shares
 
 _PAIRS: tuple[tuple[Kind, Kind], ...] = (
     ("detector", "classifier"),
@@ -40,21 +40,13 @@ _PAIRS: tuple[tuple[Kind, Kind], ...] = (
 
 @dataclass(frozen=True)
 class CurveDesign:
-    """What was trained.
+    """What was trained."""
 
-    Attributes:
-        arms: In words, by kind.
-        shares: Of the annotated patients, ascending.
-        seeds: From 0.
-        parts: Name of the split of each split, share and seed.
-        length: How long each share learned, in a sentence.
-    """
-
-    arms: Mapping[Kind, Arm]
-    shares: Sequence[float]
-    seeds: Sequence[int]
-    parts: Mapping[tuple[str, float, int], str]
-    length: str
+    arms: Mapping[Kind, Arm]  # in words
+    shares: Sequence[float]  # of the annotated patients, ascending
+    seeds: Sequence[int]  # from 0
+    parts: Mapping[tuple[str, float, int], str]  # split to learn from, by split, share and seed
+    length: str  # how long each share learned, in a sentence
 
     @property
     def splits(self) -> list[str]:
@@ -62,7 +54,7 @@ class CurveDesign:
         return list(dict.fromkeys(split for split, _, _ in self.parts))
 
 
-def build_study(
+def judge_curve(
     design: CurveDesign,
     dataset: DataSet,
     target: Target,
@@ -72,17 +64,7 @@ def build_study(
     replicates: int,
     advance: Callable[..., None],
 ) -> CurveStudy:
-    """Judge all runs on the test images, and fit the curves.
-
-    Args:
-        design: What was trained.
-        dataset: Labels, boxes and splits.
-        target: What is judged.
-        predictions: Of each run, by arm, split, share and seed.
-        times: Of annotation, that the page begins with.
-        replicates: Bootstrap resamples of patients.
-        advance: Called after each run that is judged.
-    """
+    """Judge all runs, by arm, split, share and seed, on the test images, and fit the curves."""
     systems: dict[str, list[JudgedRun]] = {}
     used: dict[str, dict[str, Predictions]] = {}
     for (arm, split, share, seed), answers in predictions.items():
@@ -128,8 +110,8 @@ def _shares(design: CurveDesign, arm: str) -> list[float]:
 
 
 def _defined(judged: ShareFigures, metric: str, names: Sequence[str]) -> bool:
-    found = judged.figures[metric]
-    return not any(np.isnan(found.values[judged.systems.index(name)]) for name in names)
+    figures = judged.figures[metric]
+    return not any(np.isnan(figures.values[judged.systems.index(name)]) for name in names)
 
 
 def _points(
@@ -140,7 +122,7 @@ def _points(
         for share in _shares(design, arm):
             names = _seeds(design, arm, share)
             figures = {
-                metric: Figure(
+                metric: SizeFigure(
                     _interval(judged.estimate(metric, names)),
                     tuple(
                         float(judged.figures[metric].values[judged.systems.index(name)])
@@ -169,19 +151,19 @@ def _counts(design: CurveDesign, dataset: DataSet, target: Target) -> dict[float
     labels = dataset.labels(target).dropna() == 1
     trusted = labels[labels.index.isin(dataset.boxes_trusted(target))]
     boxes = dataset.target_boxes(target)["image_id"]
-    found: dict[float, list[_Counts]] = {}
+    by_share: dict[float, list[_Counts]] = {}
     for (_, share, _), part in design.parts.items():
         split = dataset.split(part)
         ids = split.loc[split["role"].isin(["train", "val"]), "image_id"]
-        labelled, boxed = (each[each.index.isin(ids)] for each in (labels, trusted))
+        labelled, boxed = (of[of.index.isin(ids)] for of in (labels, trusted))
         n_boxes = int(boxes.isin(boxed.index).sum())
         counts = len(labelled), int(labelled.sum()), len(boxed), int(boxed.sum()), n_boxes
-        found.setdefault(share, []).append(_Counts(*counts))
-    return {share: _Counts(*np.mean(each, axis=0).tolist()) for share, each in found.items()}
+        by_share.setdefault(share, []).append(_Counts(*counts))
+    return {share: _Counts(*np.mean(rows, axis=0).tolist()) for share, rows in by_share.items()}
 
 
 def _size_point(
-    arm: Kind, share: float, counts: Mapping[float, _Counts], figures: Mapping[str, Figure]
+    arm: Kind, share: float, counts: Mapping[float, _Counts], figures: Mapping[str, SizeFigure]
 ) -> SizePoint:
     """A size of an arm: what it learns from.
 
@@ -204,7 +186,7 @@ def _interval(estimate: ClusteredEstimate) -> Interval:
 
 
 def _differences(design: CurveDesign, judged: ShareFigures) -> list[Difference]:
-    found = []
+    differences = []
     for first, second in _PAIRS:
         if not {first, second} <= design.arms.keys():
             continue
@@ -214,10 +196,10 @@ def _differences(design: CurveDesign, judged: ShareFigures) -> list[Difference]:
                 groups = _seeds(design, first, share), _seeds(design, second, other)
                 if all(_defined(judged, metric, names) for names in groups):
                     gap = judged.estimate(metric, *groups)
-                    found.append(
+                    differences.append(
                         Difference(metric, share, first, second, _interval(gap), gap.p_value)
                     )
-    return found
+    return differences
 
 
 def _fits(
@@ -235,11 +217,11 @@ def _fits(
             [[judged.systems.index(name) for name in _seeds(design, arm, s)] for s in design.shares]
             for arm in held
         ]
-        order = np.concatenate([np.ravel(each) for each in rows])
+        order = np.concatenate([np.ravel(of_arm) for of_arm in rows])
         amounts = [[p.n_images for p in points if p.kind == arm] for arm in held]
         curves = fit_learning_curves(
             amounts,
-            [figures.values[np.array(each)] for each in rows],
+            [figures.values[np.array(of_arm)] for of_arm in rows],
             figures.covariance[np.ix_(order, order)],
             judged.freedom,
         )
@@ -255,10 +237,10 @@ def _any(reasons: Mapping[str, str], systems: Sequence[str], arm: str) -> bool:
 def _absent(design: CurveDesign, judged: ShareFigures) -> dict[tuple[str, Kind], str]:
     """Why an arm has no figure at any size."""
     return {
-        (metric, arm): next(r for name, r in found.reasons.items() if name.startswith(f"{arm},"))
-        for metric, found in judged.figures.items()
+        (metric, arm): next(r for name, r in figures.reasons.items() if name.startswith(f"{arm},"))
+        for metric, figures in judged.figures.items()
         for arm in design.arms
-        if not _any(found.reasons, judged.systems, arm)
+        if not _any(figures.reasons, judged.systems, arm)
     }
 
 

@@ -37,19 +37,19 @@ from evaluation.studies.curve_results import (
     Times,
     amount_words,
     arm_against,
+    curve_statements,
     never_crossing,
-    statements,
     title_in_sentence,
     unclaimed,
 )
 from evaluation.studies.study_page import Statement, StudyPage, study_files, write_study
 
-PAGE, STORED, FIGURE = "curve.html", "curve.json", "curve.png"
+PAGE, STORED, _FIGURE = "curve.html", "curve.json", "curve.png"
 FILES = study_files("curve") | {f"curve.{kind}" for kind in ("png", "pdf", "svg")}
 """What `write_curve` writes, for those who refuse a folder with anything else."""
 
 
-MARKERS: Mapping[Kind, str] = {"detector": "s", "classifier": ".", "mixed": "D"}
+_MARKERS: Mapping[Kind, str] = {"detector": "s", "classifier": ".", "mixed": "D"}
 _MARKER_WORDS = {"s": "squares", ".": "dots", "D": "diamonds"}
 _CROSSING = 3  # its colour, which no arm has
 _CROSSING_MARKER = "P"
@@ -61,11 +61,11 @@ _APART: Mapping[Kind, float] = {"detector": 1.0, "classifier": 1 / 1.03, "mixed"
 def write_curve(study: CurveStudy, out: Path) -> Path:
     """Write table, JSON, the figure as PNG, PDF and SVG and, last, the page, which is returned."""
     rows = list(_tidy(study))
-    said = {metric: list(statements(study, metric)) for metric in study.metrics}
+    said = {metric: list(curve_statements(study, metric)) for metric in study.metrics}
     if study.metrics:
         metric = study.metrics[0]
-        charts = draw(study, metric), draw(study, metric, study.times)
-        save_figure(draw_with_legend(charts[0], [], charts[1]), out / FIGURE)
+        charts = _draw(study, metric), _draw(study, metric, study.times)
+        save_figure(draw_with_legend(charts[0], [], charts[1]), out / _FIGURE)
     html = _page(study, said).render("curve.html.jinja", **_own_parts(study, said))
     return write_study(out, "curve", rows, _stored(study, rows, said), html)
 
@@ -75,14 +75,15 @@ def _tidy(study: CurveStudy) -> Iterator[dict[str, Any]]:
     for arm in study.arms:
         for point in study.sizes(arm.kind):
             for metric, figure in point.figures.items():
-                each = figure.interval
+                interval = figure.interval
                 yield {
                     "arm": arm.kind, "share": point.share, "n_images": point.n_images,
                     "n_boxes": point.n_boxes, "n_boxed": point.n_boxed,
                     "n_positive": point.n_positive,
                     "hours": study.times.hours(point.n_images, point.n_boxes),
-                    "metric": metric, "estimate": _finite(each.estimate), "low": _finite(each.low),
-                    "high": _finite(each.high), "note": each.note,
+                    "metric": metric, "estimate": _finite(interval.estimate),
+                    "low": _finite(interval.low), "high": _finite(interval.high),
+                    "note": interval.note,
                     **{f"seed_{at}": value for at, value in enumerate(figure.seeds)},
                 }  # fmt: skip
 
@@ -92,12 +93,12 @@ def _stored(
 ) -> dict[str, Any]:
     """All of the study, for programs."""
     differences = [
-        {"metric": metric, "first": first, "second": second, "n_images": each.n_images,
-         "estimate": _finite(each.gap.estimate), "low": _finite(each.gap.low),
-         "high": _finite(each.gap.high), "p_holm": each.p_value, "shown": each.shown}
+        {"metric": metric, "first": first, "second": second, "n_images": row.n_images,
+         "estimate": _finite(row.gap.estimate), "low": _finite(row.gap.low),
+         "high": _finite(row.gap.high), "p_holm": row.p_value, "shown": row.shown}
         for metric in study.metrics
         for first, second in study.pairs(metric)
-        for each in study.compared(metric, first, second)
+        for row in study.compared(metric, first, second)
     ]  # fmt: skip
     curves = [
         {"metric": metric, "arm": kind, "line": curve.line, "reason": curve.reason,
@@ -112,12 +113,12 @@ def _stored(
         "folds": list(study.folds),
         "n_seeds": study.n_seeds,
         "arms": [vars(arm) for arm in study.arms],
-        "findings": {metric: [vars(each) for each in of] for metric, of in said.items()},
+        "findings": {metric: [vars(statement) for statement in of] for metric, of in said.items()},
         "points": rows,
         "differences": differences,
         "absent": [{"metric": m, "arm": a, "reason": why} for (m, a), why in study.absent.items()],
         "curves": curves,
-        "crossings": [each for metric in study.metrics for each in _crossings(study, metric)],
+        "crossings": [row for metric in study.metrics for row in _crossings(study, metric)],
         "times": vars(study.times),
         "commands": list(study.commands),
         "notes": list(study.notes),
@@ -128,12 +129,12 @@ def _stored(
 def _crossings(study: CurveStudy, metric: str) -> Iterator[dict[str, Any]]:
     """By images and by seconds; JSON knows no infinity, so an open end is null."""
     for by, times in (("images", None), ("seconds", study.times)):
-        found = study.crossing(metric, times)
-        if found is not None:
-            ends = [_finite(end) for end in found.interval or (None, None)]
-            yield {"metric": metric, "by": by, "at": _finite(found.effort), "low": ends[0],
-                   "high": ends[1], "ahead": found.ahead, "measured": found.measured,
-                   "shown": found.shown, "reason": found.reason}  # fmt: skip
+        where = study.crossing(metric, times)
+        if where is not None:
+            ends = [_finite(end) for end in where.interval or (None, None)]
+            yield {"metric": metric, "by": by, "at": _finite(where.effort), "low": ends[0],
+                   "high": ends[1], "ahead": where.ahead, "measured": where.measured,
+                   "shown": where.shown, "reason": where.reason}  # fmt: skip
 
 
 def _finite(value: float | None) -> float | None:
@@ -159,18 +160,19 @@ def _page(study: CurveStudy, said: Mapping[str, list[Statement]]) -> StudyPage:
 
 def _own_parts(study: CurveStudy, said: Mapping[str, list[Statement]]) -> dict[str, Any]:
     """What the template of this page shows besides the frame."""
+    titles = [metric_title(metric) for metric in study.metrics]
     return {
         "study": study,
         "first": study.metrics[0] if study.metrics else "",
         "metrics": [_of_metric(study, metric, said[metric]) for metric in study.metrics],
         "legend": [
-            (list(KINDS).index(arm.kind), MARKERS[arm.kind], KINDS[arm.kind], arm)
+            (list(KINDS).index(arm.kind), _MARKERS[arm.kind], KINDS[arm.kind], arm)
             for arm in study.arms
         ],
-        "columns": _columns(study),
+        "columns": ["Annotated by", "Images", "Positive", "Boxed", "Boxes", "Hours", *titles],
         "rows": list(_rows(study)),
         "hours": study.hours_at_hand,
-        "presets": _presets(study),
+        "presets": [study.times, *(times for times in PRESETS if times != study.times)],
         "script": _for_script(study),
     }
 
@@ -212,7 +214,7 @@ def _cautions(study: CurveStudy) -> Iterator[str]:
 
 
 def _of_metric(study: CurveStudy, metric: str, said: list[Statement]) -> dict[str, Any]:
-    charts = [draw(study, metric), draw(study, metric, study.times)]
+    charts = [_draw(study, metric), _draw(study, metric, study.times)]
     return {
         "name": metric,
         "title": metric_title(metric),
@@ -249,11 +251,6 @@ def _differences(study: CurveStudy, metric: str) -> Table | None:
     return Table.of(title, "", (f"Annotated images{boxed}", *heads), tuple(lines))
 
 
-def _columns(study: CurveStudy) -> list[str]:
-    titles = [metric_title(metric) for metric in study.metrics]
-    return ["Annotated by", "Images", "Positive", "Boxed", "Boxes", "Hours", *titles]
-
-
 def _rows(study: CurveStudy) -> Iterator[dict[str, Any]]:
     """The points for the table, arm by arm."""
     for arm in study.arms:
@@ -277,16 +274,11 @@ def _figure_cell(study: CurveStudy, point: SizePoint, metric: str) -> str:
     return f"{DASH} ({reason})" if reason else DASH
 
 
-def _presets(study: CurveStudy) -> list[Times]:
-    """The times as given first, then what others measured."""
-    return [study.times, *(times for times in PRESETS if times != study.times)]
-
-
 def _for_script(study: CurveStudy) -> dict[str, Any]:
     """What the script draws and says again when somebody changes the times."""
     metrics = {}
     for metric in study.metrics:
-        y = draw(study, metric).y
+        y = _draw(study, metric).y
         curves = [study.fitted(metric, kind) for kind in MAIN]
         metrics[metric] = {
             "title": metric_title(metric),
@@ -305,7 +297,7 @@ def _for_script(study: CurveStudy) -> dict[str, Any]:
     return {"metrics": metrics, "words": WORDS, "times": vars(study.times)}
 
 
-def draw(study: CurveStudy, metric: str, times: Times | None = None) -> Chart:
+def _draw(study: CurveStudy, metric: str, times: Times | None = None) -> Chart:
     """A metric against annotated images, or against hours of annotation.
 
     Solid lines are fitted within what was measured, dashed ones are extrapolated.
@@ -329,28 +321,28 @@ def draw(study: CurveStudy, metric: str, times: Times | None = None) -> Chart:
 
 def _crossing(study: CurveStudy, metric: str, times: Times | None) -> Iterator[Curve]:
     """A crossing that is shown, with its interval, at the height where the curves cross."""
-    found = study.crossing(metric, times)
-    if found is None or not found.shown or found.effort is None or found.interval is None:
+    where = study.crossing(metric, times)
+    if where is None or not where.shown or where.effort is None or where.interval is None:
         return
     curve, cost = study.fitted(metric, MAIN[0]), study.seconds_per_image(MAIN[0], times)
     if curve is None:
         return
     scale = 1 if times is None else 3600
-    height = float(curve.at(found.effort / cost).values[0])
-    x = np.array(found.interval) / scale
-    point = Point(found.effort / scale, height, "where the fitted curves cross", _CROSSING_MARKER)
+    height = float(curve.at(where.effort / cost).values[0])
+    x = np.array(where.interval) / scale
+    point = Point(where.effort / scale, height, "where the fitted curves cross", _CROSSING_MARKER)
     yield Curve("crossing with interval", _CROSSING, x, np.full(2, height), (point,), dashed=False)
 
 
 def _drawn_arms(study: CurveStudy, metric: str) -> list[dict[str, Any]]:
     """What the charts of a metric are drawn from, for JSON: of each arm its points and its fit."""
-    found = []
+    drawn = []
     for arm in study.arms:
         points = [p for p in study.sizes(arm.kind) if metric in p.figures]
         if not points:
             continue
         fit = study.fitted(metric, arm.kind)
-        found.append(
+        drawn.append(
             {
                 "kind": arm.kind,
                 "position": list(KINDS).index(arm.kind),
@@ -359,7 +351,7 @@ def _drawn_arms(study: CurveStudy, metric: str) -> list[dict[str, Any]]:
                 "line": None if fit is None else _line(fit),
             }
         )
-    return found
+    return drawn
 
 
 def _point(point: SizePoint, metric: str) -> dict[str, Any]:
@@ -387,7 +379,7 @@ def _line(curve: LearningCurve) -> dict[str, Any]:
 def _curves(arm: Mapping[str, Any], times: Times | None) -> Iterator[Curve]:
     """The fit within what was measured, the rest of it, and the points with their intervals."""
     kind, position, points = arm["kind"], arm["position"], arm["points"]
-    name = f"{KINDS[kind]}, {_MARKER_WORDS[MARKERS[kind]]}"
+    name = f"{KINDS[kind]}, {_MARKER_WORDS[_MARKERS[kind]]}"
     if (line := arm["line"]) is not None:
         counts = line["images"]
         x = np.array([n if times is None else times.hours(n, n * arm["boxes"]) for n in counts])
@@ -406,8 +398,8 @@ def _curves(arm: Mapping[str, Any], times: Times | None) -> Iterator[Curve]:
     x[2::3] = np.nan
     y = np.array([value for point in points for value in (*point["ends"], np.nan)])
     marks = tuple(
-        Point(place, each["figure"], each["words"], MARKERS[kind])
-        for place, each in zip(at, points, strict=True)
+        Point(across, point["figure"], point["words"], _MARKERS[kind])
+        for across, point in zip(at, points, strict=True)
     )
     yield Curve(name, position, x, y, marks, faint=True, dashed=False)
 

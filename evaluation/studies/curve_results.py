@@ -34,28 +34,16 @@ _DECIMALS = 6
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds that annotation takes.
+    """Seconds that annotation takes."""
 
-    Attributes:
-        label: Of one image's label.
-        box: Of one box, on top of its image's label.
-        name: Of the two together, for a button.
-        sources: Who measured what, a line each.
-    """
-
-    label: float
-    box: float
-    name: str = "as given"
-    sources: tuple[str, ...] = ()
+    label: float  # of one image
+    box: float  # of one box, on top of its image's label
+    name: str = "as given"  # of the two together, for a button
+    sources: tuple[str, ...] = ()  # who measured what, a line each
 
     @classmethod
     def given(cls, label: float | None, box: float | None) -> Times:
-        """Times as given, with the first of `PRESETS` for what is not.
-
-        Example:
-            >>> Times.given(None, 20).label == PRESETS[0].label, Times.given(5, 20).sources[0]
-            (True, 'As given to the command.')
-        """
+        """Times as given, with the first of `PRESETS` for what is not."""
         usual = PRESETS[0]
         if label is None and box is None:
             return usual
@@ -69,12 +57,7 @@ class Times:
         )
 
     def hours(self, n_images: float, n_boxes: float) -> float:
-        """Hours for so many labels and boxes.
-
-        Example:
-            >>> Times(10, 40).hours(180, 45)
-            1.0
-        """
+        """Hours for so many labels and boxes."""
         return (self.label * n_images + self.box * n_boxes) / 3600
 
 
@@ -118,7 +101,7 @@ class Arm:
 
 
 @dataclass(frozen=True)
-class Figure:
+class SizeFigure:
     """A figure of one arm at one size: its mean over seeds and folds, and that of each seed."""
 
     interval: Interval
@@ -127,25 +110,15 @@ class Figure:
 
 @dataclass(frozen=True)
 class SizePoint:
-    """One arm at one size.
-
-    Attributes:
-        kind: Of the arm.
-        share: Of the data set's images for training and validation.
-        n_images: How many it learns from, mean over folds and seeds.
-        n_boxes: Boxes drawn on them.
-        n_boxed: Images whose boxes are complete, those without a lesion among them.
-        n_positive: Positive images.
-        figures: By metric.
-    """
+    """One arm at one size."""
 
     kind: Kind
-    share: float
-    n_images: float
-    n_boxes: float
-    n_boxed: float
-    n_positive: float
-    figures: Mapping[str, Figure]
+    share: float  # of the images for training and validation
+    n_images: float  # that it learns from, mean over folds and seeds
+    n_boxes: float  # drawn on them
+    n_boxed: float  # images whose boxes are complete, or without a lesion
+    n_positive: float  # images
+    figures: Mapping[str, SizeFigure]  # by metric
 
     @property
     def n_grown(self) -> float:
@@ -171,7 +144,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Compared:
+class _Compared:
     """A difference among all sizes: its p-value is Holm's over them."""
 
     n_images: float
@@ -186,34 +159,20 @@ class Compared:
 
 @dataclass(frozen=True)
 class CurveStudy:
-    """What the page of `cxr curve` shows.
+    """What the page of `cxr curve` shows."""
 
-    Attributes:
-        data_set: Display name.
-        target: Display name of what is judged.
-        folds: Names of the splits; each size is trained and judged in all of them.
-        n_seeds: Trainings of each arm, size and fold.
-        arms: In the order to show them.
-        points: Every arm at every size.
-        differences: Of two arms at one size.
-        fits: By metric, then by arm; all arms of a metric from one call.
-        absent: By metric and arm, why there is no figure.
-        times: Of annotation, for the charts as they are drawn first.
-        commands: What was run.
-        notes: Cautions.
-        provenance: As of `provenance`, with what else belongs there.
-    """
-
-    data_set: str
-    target: str
-    folds: Sequence[str]
-    n_seeds: int
-    arms: Sequence[Arm]
-    points: Sequence[SizePoint]
+    data_set: str  # display name
+    target: str  # display name
+    folds: Sequence[str]  # splits; each size is trained and judged in all
+    n_seeds: int  # trainings of each arm, size and fold
+    arms: Sequence[Arm]  # in the order to show them
+    points: Sequence[SizePoint]  # every arm at every size
     differences: Sequence[Difference] = ()
+    # By metric; all arms of one from one call.
     fits: Mapping[str, Mapping[Kind, LearningCurve]] = field(default_factory=dict)
+    # By metric and arm, why there is no figure.
     absent: Mapping[tuple[str, Kind], str] = field(default_factory=dict)
-    times: Times = PRESETS[0]
+    times: Times = PRESETS[0]  # for the charts as they are drawn first
     commands: Sequence[str] = ()
     notes: Sequence[str] = ()
     provenance: Mapping[str, Any] = field(default_factory=dict)
@@ -274,16 +233,15 @@ class CurveStudy:
         ]
         return list(dict.fromkeys(pairs))
 
-    def compared(self, metric: str, first: Kind, second: Kind) -> list[Compared]:
+    def compared(self, metric: str, first: Kind, second: Kind) -> list[_Compared]:
         """The differences of two arms at each size, the smallest first, with Holm's p-values."""
         images = {point.share: point.n_grown for point in self.sizes(first)}
         pair = (metric, first, second)
-        rows = [e for e in self.differences if (e.metric, e.first, e.second) == pair]
-        rows.sort(key=lambda each: each.share)
+        rows = [row for row in self.differences if (row.metric, row.first, row.second) == pair]
+        rows.sort(key=lambda row: row.share)
         adjusted = holm([row.p_value for row in rows])
         return [
-            Compared(images[each.share], each.gap, p)
-            for each, p in zip(rows, adjusted, strict=True)
+            _Compared(images[row.share], row.gap, p) for row, p in zip(rows, adjusted, strict=True)
         ]
 
 
@@ -313,32 +271,27 @@ WORDS = {
 _ONCE = " This holds for these trained models: each was trained once."
 
 
-def statements(study: CurveStudy, metric: str) -> Iterator[Statement]:
+def curve_statements(study: CurveStudy, metric: str) -> Iterator[Statement]:
     """What a study says of one metric: what is missing, differences, crossings."""
     title = title_in_sentence(metric)
     for arm in study.arms:
         if reason := study.absent.get((metric, arm.kind)):
             yield Statement(f"The {KINDS[arm.kind]} has no {title}: {reason}.", about="absent")
     for first, second in study.pairs(metric):
-        found = _difference(study.compared(metric, first, second), title, first, second)
-        once = _ONCE if study.n_seeds == 1 and found.shown else ""
-        yield replace(found, text=found.text + once)
+        statement = _difference(study.compared(metric, first, second), title, first, second)
+        once = _ONCE if study.n_seeds == 1 and statement.shown else ""
+        yield replace(statement, text=statement.text + once)
     yield from _misfits(study, metric)
     for times in (None, study.times):
-        if (place := study.crossing(metric, times)) is not None:
-            yield _crossing(study, metric, times, place)
+        if (where := study.crossing(metric, times)) is not None:
+            yield _crossing(study, metric, times, where)
     detector, classifier = (study.fitted(metric, kind) for kind in MAIN)
     if detector is not None and classifier is not None:
         yield _budget(study, metric, (detector, classifier))
 
 
 def title_in_sentence(metric: str) -> str:
-    """A metric inside a sentence.
-
-    Example:
-        >>> [title_in_sentence(each) for each in ("auroc", "average_precision", "froc_mean")]
-        ['AUROC', 'average precision', 'mean FROC']
-    """
+    """A metric inside a sentence, as "mean FROC"."""
     title, _, kind = metric_title(metric).partition(", ")
     return inside_sentence(f"{kind} {title}".strip())
 
@@ -359,56 +312,51 @@ def _misfits(study: CurveStudy, metric: str) -> Iterator[Statement]:
 
 def unclaimed(study: CurveStudy, metric: str) -> str:
     """Why nothing is concluded from two fitted curves, whatever the times; empty if it may be."""
-    found = study.crossing(metric)
+    where = study.crossing(metric)
     curves = [study.fitted(metric, kind) for kind in MAIN]
     usable = all(curve is not None and curve.fits and curve.seeds == "random" for curve in curves)
-    return "" if found is None or usable else found.reason
+    return "" if where is None or usable else where.reason
 
 
 def never_crossing(study: CurveStudy, metric: str) -> str:
     """Why no crossing is shown, whatever the times; empty where that depends on them."""
-    found = study.crossing(metric)
-    anywhere = found is not None and found.interval == (0.0, math.inf)
-    return found.reason if found and anywhere else unclaimed(study, metric)
+    where = study.crossing(metric)
+    anywhere = where is not None and where.interval == (0.0, math.inf)
+    return where.reason if where and anywhere else unclaimed(study, metric)
 
 
-def _crossing(study: CurveStudy, metric: str, times: Times | None, found: Crossing) -> Statement:
+def _crossing(study: CurveStudy, metric: str, times: Times | None, where: Crossing) -> Statement:
     """Where the curves of detector and classifier cross, or why that is not shown."""
     scale = 1 if times is None else 3600
     about: Literal["images", "time"] = "images" if times is None else "time"
-    by = WORDS["images"] if times is None else WORDS["time"].format(**_seconds(times))
+    by = (
+        WORDS["images"]
+        if times is None
+        else WORDS["time"].format(label=f"{times.label:g}", box=f"{times.box:g}")
+    )
     values = {
         "by": by,
         "title": title_in_sentence(metric),
         "unit": "images" if scale == 1 else "hours",
     }
-    low, high = (amount_words(end / scale, about) for end in found.interval or (0.0, math.inf))
-    at = "" if found.effort is None else amount_words(found.effort / scale, about)
-    if found.shown:
-        before, after = MAIN if found.ahead == "second" else reversed(MAIN)
+    low, high = (amount_words(end / scale, about) for end in where.interval or (0.0, math.inf))
+    at = "" if where.effort is None else amount_words(where.effort / scale, about)
+    if where.shown:
+        before, after = MAIN if where.ahead == "second" else reversed(MAIN)
         values |= {"at": at, "low": low, "high": high, "before": before, "after": after}
         return Statement(WORDS["cross"].format(**values), True, about)
     why = never_crossing(study, metric)
-    if not why and found.measured is None:
+    if not why and where.measured is None:
         why = WORDS["apart"]
-    elif not why and found.measured is not None:
-        start, end = (amount_words(each / scale, about) for each in found.measured)
+    elif not why and where.measured is not None:
+        start, end = (amount_words(end / scale, about) for end in where.measured)
         why = WORDS["beyond"].format(low=low, high=high, start=start, end=end, **values)
-        why += WORDS["outside"].format(at=at) if found.extrapolated else ""
+        why += WORDS["outside"].format(at=at) if where.extrapolated else ""
     return Statement(WORDS["open"].format(why=why, **values), about=about)
 
 
-def _seconds(times: Times) -> dict[str, str]:
-    return {"label": f"{times.label:g}", "box": f"{times.box:g}"}
-
-
 def amount_words(value: float, about: Literal["images", "time"]) -> str:
-    """Images, or hours with two or three digits.
-
-    Example:
-        >>> [amount_words(each, "time") for each in (0.256, 2.56, 2560)]
-        ['0.26', '2.6', '2,560']
-    """
+    """Images, or hours with two or three digits."""
     if value > _ENDLESS:
         return WORDS["endless"]
     digits = 0 if about == "images" or value >= 10 else 1 if value >= 1 else 2
@@ -456,36 +404,31 @@ def _figures_at(curve: LearningCurve, images: float) -> Floats:
 
 
 def arm_against(first: Kind, second: Kind) -> str:
-    """The second arm of a difference in a sentence.
-
-    Example:
-        >>> arm_against("detector", "classifier"), arm_against("mixed", "classifier")
-        ('classifier', 'classifier of all labels')
-    """
+    """The second arm of a difference in a sentence."""
     return KINDS[second] + (" of all labels" if Difference.with_all_labels(first, second) else "")
 
 
-def _difference(rows: Sequence[Compared], title: str, first: Kind, second: Kind) -> Statement:
+def _difference(rows: Sequence[_Compared], title: str, first: Kind, second: Kind) -> Statement:
     """Where the one is higher, where the other, and where neither is shown to be."""
     parts: list[str] = []
     unit = "boxed images" if first == "mixed" else "annotated images"
     names = KINDS[first], arm_against(first, second)
     for (winner, loser), sign in ((names, 1), (names[::-1], -1)):
-        found = [each for each in rows if each.shown and each.gap.estimate * sign > 0]
-        if found:
-            by = [f"{_gap(item.gap)} with {_images(item.n_images)}" for item in found]
+        higher = [row for row in rows if row.shown and row.gap.estimate * sign > 0]
+        if higher:
+            by = [f"{_gap(row.gap)} with {row.n_images:,.0f}" for row in higher]
             word = f" {unit}" if not parts else ""
             parts.append(
                 f"the {title} of the {winner} is higher than that of the {loser} by "
                 f"{listing(by)}{word}"
             )
-    rest = [_images(each.n_images) for each in rows if not each.shown]
+    rest = [f"{row.n_images:,.0f}" for row in rows if not row.shown]
     if parts and rest:
         parts.append(f"with {listing(rest)} a difference is not shown")
     if not parts:
         parts = [
             f"a difference in {title} between the {names[0]} and the {names[1]} is not shown, "
-            f"with {_or(rest)} {unit}"
+            f"with {listing(rest).replace(' and ', ' or ')} {unit}"
         ]
     text = "; ".join(parts)
     shown = any(row.shown for row in rows)
@@ -496,11 +439,3 @@ def _gap(gap: Interval) -> str:
     """The size of a difference that is shown, without its sign."""
     low, high = sorted((abs(gap.low), abs(gap.high)))
     return f"{number(abs(gap.estimate))} ({span_words(low, high)})"
-
-
-def _images(count: float) -> str:
-    return f"{count:,.0f}"
-
-
-def _or(words: Sequence[str]) -> str:
-    return listing(list(words)).replace(" and ", " or ")

@@ -24,10 +24,10 @@ from evaluation.statistics.obuchowski_rockette import (
 from evaluation.statistics.ranking import Floats, RankedScores
 from evaluation.studies.readings import ReaderStudy
 
-Kind = Literal["reader", "system", "mean", "difference"]
+_Kind = Literal["reader", "system", "mean", "difference"]
 
 _RATED = ("auroc",)
-DECIDED = ("balanced_accuracy", "recall", "specificity", "accuracy", "f1")
+_DECIDED = ("balanced_accuracy", "recall", "specificity", "accuracy", "f1")
 _ROWS_AT_ONCE = 256  # of jackknife weights, which are as wide as there are patients
 
 _Name = tuple[str, str]  # reader and modality; a system has the modality ""
@@ -35,44 +35,24 @@ _Name = tuple[str, str]  # reader and modality; a system has the modality ""
 
 @dataclass(frozen=True)
 class StudyRow:
-    """One figure, mean or difference; a row of ``readers.csv``.
+    """One figure, mean or difference; a row of ``readers.csv``."""
 
-    Attributes:
-        kind: A figure of one ``reader`` or ``system``, a ``mean`` over readers, a ``difference``.
-        metric: Short name, as in ``metrics.csv``.
-        first: The modality or the system; of a difference the one that the second is taken from.
-        second: Of a difference the other modality or system.
-        reader: Of a single figure.
-        estimate: The figure.
-        std_error: Its standard error; `None` where nothing varies.
-        df: Degrees of freedom; `None` for the normal distribution.
-        ci_low: Lower end at the chosen level; of what is no difference kept within 0 and 1.
-        ci_high: Upper end.
-        ci_low_all: Of a difference: lower end at the level at which all differences of a metric
-            hold at once (Bonferroni).
-        ci_high_all: Upper end.
-        p_value: Of no difference.
-        n_readers: Readers behind it.
-        n_cases: Cases behind it.
-        design: How readers and modalities meet in a difference.
-    """
-
-    kind: Kind
-    metric: str
-    first: str
-    second: str
-    reader: str
+    kind: _Kind
+    metric: str  # short name, as in `metrics.csv`
+    first: str  # modality or system; of a difference what the second is taken from
+    second: str  # of a difference
+    reader: str  # of a single figure
     estimate: float
-    std_error: float | None
-    df: float | None
-    ci_low: float | None
+    std_error: float | None  # `None` where nothing varies
+    df: float | None  # degrees of freedom; `None` for the normal distribution
+    ci_low: float | None  # at the chosen level; of what is no difference within 0 and 1
     ci_high: float | None
-    ci_low_all: float | None
+    ci_low_all: float | None  # of all differences of a metric at once (Bonferroni)
     ci_high_all: float | None
-    p_value: float | None
+    p_value: float | None  # of no difference
     n_readers: int
     n_cases: int
-    design: str
+    design: str  # how readers and modalities meet in a difference
 
     @property
     def decided(self) -> bool:
@@ -103,7 +83,7 @@ class ReaderAnalysis:
         """AUROC where there are ratings, else balanced accuracy."""
         return self.metrics[0]
 
-    def of(self, kind: Kind, metric: str) -> list[StudyRow]:
+    def of(self, kind: _Kind, metric: str) -> list[StudyRow]:
         """Rows of a kind, of one metric."""
         return [row for row in self.rows if row.kind == kind and row.metric == metric]
 
@@ -121,12 +101,6 @@ def analyse_readers(
     readers it is nested. A modality with one reader speaks of that reader only. A stand-alone
     system is a fixed reader of its own.
 
-    Args:
-        study: Readings, truth and systems.
-        readers: Whether conclusions hold for readers like these, or for these.
-        cases: Likewise for cases.
-        level: Coverage of the intervals.
-
     Raises:
         InputError: Nothing is random, or readers are to be random and no modality has two.
 
@@ -138,7 +112,7 @@ def analyse_readers(
     most = max(len(study.readers(modality)) for modality in study.modalities)
     if readers == "random" and most < 2:
         raise InputError("one reader cannot stand for others: take --readers fixed")
-    chosen = (*(_RATED if study.has_ratings else ()), *(DECIDED if study.has_decisions else ()))
+    chosen = (*(_RATED if study.has_ratings else ()), *(_DECIDED if study.has_decisions else ()))
     rows: list[StudyRow] = []
     crossed = {}
     for metric in chosen:
@@ -164,7 +138,7 @@ class _MetricStudy:
             (str(reader), str(modality)): rows
             for (reader, modality), rows in tables.groupby(["reader", "modality"], sort=False)
         }
-        self.places: dict[_Name, int] = {name: at for at, name in enumerate(groups)}
+        self.columns: dict[_Name, int] = {name: at for at, name in enumerate(groups)}
         self.counts = [len(rows) for rows in groups.values()]
         owner, n_patients = cluster_index(study.truth["patient"])
         patients = pd.Series(owner, index=study.truth.index)
@@ -174,7 +148,7 @@ class _MetricStudy:
         ]
         table = np.column_stack(left_out)  # (patients + 1, figures)
         self.figures, self.covariance = table[0], jackknife_covariance(table[1:])
-        self.systems = [name for name, modality in self.places if not modality]
+        self.systems = [name for name, modality in self.columns if not modality]
         self.effects: dict[str, Effect] = {
             modality: readers if len(study.readers(modality)) > 1 else "fixed"
             for modality in study.modalities
@@ -187,7 +161,7 @@ class _MetricStudy:
         rows = [
             self._row("reader" if name[1] else "system", name[1] or name[0], [at], estimate,
                       reader=name[0] if name[1] else "")
-            for (name, at), estimate in zip(self.places.items(), self._singles(), strict=True)
+            for (name, at), estimate in zip(self.columns.items(), self._singles(), strict=True)
         ]  # fmt: skip
         for modality in modalities:
             study = self._nested([modality])
@@ -196,9 +170,9 @@ class _MetricStudy:
         against = [(modality, system) for modality in modalities for system in self.systems]
         shared = 1 - (1 - self.level) / max(1, len(pairs) + len(against))
         for first, second in pairs:
-            estimate, places, design = self._pair(first, second)
+            estimate, columns, design = self._pair(first, second)
             rows.append(
-                self._row("difference", first, places, estimate, second, design, all_level=shared)
+                self._row("difference", first, columns, estimate, second, design, all_level=shared)
             )
         for modality, system in against:
             study = self._nested([modality, system])
@@ -212,16 +186,16 @@ class _MetricStudy:
 
     def _of(self, name: str) -> list[int]:
         """Figures of a modality, or the one of a system."""
-        if (name, "") in self.places:
-            return [self.places[name, ""]]
-        return [at for (_, modality), at in self.places.items() if modality == name]
+        if (name, "") in self.columns:
+            return [self.columns[name, ""]]
+        return [at for (_, modality), at in self.columns.items() if modality == name]
 
     def _singles(self) -> list[OrEstimate]:
         """Each figure by itself, over cases."""
         if self.cases == "fixed":
             return [OrEstimate(float(value), None, np.inf) for value in self.figures]
-        each = [[value] for value in self.figures]
-        return list(analyse_nested(each, self.covariance, readers="fixed").systems)
+        alone = [[value] for value in self.figures]
+        return list(analyse_nested(alone, self.covariance, readers="fixed").systems)
 
     def _all_crossed(self) -> OrAnalysis | None:
         modalities = self.study.modalities
@@ -230,20 +204,20 @@ class _MetricStudy:
         return self._crossed(modalities, readers) if same and len(readers) > 1 else None
 
     def _crossed(self, modalities: Sequence[str], readers: Sequence[str]) -> OrAnalysis:
-        places = [self.places[reader, modality] for modality in modalities for reader in readers]
+        columns = [self.columns[reader, modality] for modality in modalities for reader in readers]
         return analyse_crossed(
-            self.figures[places].reshape(len(modalities), len(readers)),
-            self.covariance[np.ix_(places, places)],
+            self.figures[columns].reshape(len(modalities), len(readers)),
+            self.covariance[np.ix_(columns, columns)],
             readers=self.effects[modalities[0]],
             cases=self.cases,
         )
 
     def _nested(self, names: Sequence[str]) -> OrAnalysis:
         groups = [self._of(name) for name in names]
-        places = [at for group in groups for at in group]
+        columns = [at for group in groups for at in group]
         return analyse_nested(
             [self.figures[group] for group in groups],
-            self.covariance[np.ix_(places, places)],
+            self.covariance[np.ix_(columns, columns)],
             readers=[self.effects.get(name, "fixed") for name in names],
             cases=self.cases,
         )
@@ -254,20 +228,20 @@ class _MetricStudy:
         if self.crossed is not None:
             estimate = self.crossed.differences[modalities.index(first), modalities.index(second)]
             return estimate, self._of(first) + self._of(second), "crossed"
-        readers = [set(self.study.readers(each)) for each in (first, second)]
+        readers = [set(self.study.readers(modality)) for modality in (first, second)]
         both = [reader for reader in self.study.readers(first) if reader in readers[1]]
         if len(both) > 1:
-            places = [self.places[each, name] for name in (first, second) for each in both]
+            columns = [self.columns[reader, name] for name in (first, second) for reader in both]
             design = f"crossed, by the {len(both)} of {len(set.union(*readers))} readers with both"
-            return self._crossed([first, second], both).differences[0, 1], places, design
+            return self._crossed([first, second], both).differences[0, 1], columns, design
         estimate = self._nested([first, second]).differences[0, 1]
         return estimate, self._of(first) + self._of(second), "nested: readers differ by modality"
 
     def _row(
         self,
-        kind: Kind,
+        kind: _Kind,
         first: str,
-        places: list[int],
+        columns: list[int],
         estimate: OrEstimate,
         second: str = "",
         design: str = "",
@@ -281,15 +255,15 @@ class _MetricStudy:
         )
         if kind != "difference" and low is not None and high is not None:
             low, high = max(low, 0.0), min(high, 1.0)
-        names = list(self.places)
+        names = list(self.columns)
         return StudyRow(
             kind=kind, metric=self.metric, first=first, second=second, reader=reader,
             estimate=estimate.value, std_error=estimate.error,
             df=estimate.freedom if np.isfinite(estimate.freedom) else None,
             ci_low=low, ci_high=high, ci_low_all=low_all, ci_high_all=high_all,
             p_value=estimate.p_value if kind == "difference" else None,
-            n_readers=len({names[at][0] for at in places if names[at][1]}),
-            n_cases=max(self.counts[at] for at in places), design=design,
+            n_readers=len({names[at][0] for at in columns if names[at][1]}),
+            n_cases=max(self.counts[at] for at in columns), design=design,
         )  # fmt: skip
 
 
@@ -308,8 +282,8 @@ def _left_out(
     else:
         called = rows["decision"].to_numpy(np.float64) == 1
         kinds = (truth & called, ~truth & called, ~truth & ~called, truth & ~called)
-        each = [np.bincount(owner[kind], minlength=len(present)) for kind in kinds]
-        counts = [np.concatenate([[of.sum()], of.sum() - of]) for of in each]
+        by_patient = [np.bincount(owner[kind], minlength=len(present)) for kind in kinds]
+        counts = [np.concatenate([[of.sum()], of.sum() - of]) for of in by_patient]
         values = rates(*counts)[metric]
     left_out = np.full(n_patients + 1, np.nan)
     left_out[0], left_out[1 + present] = values[0], values[1:]

@@ -18,7 +18,7 @@ from evaluation.metrics.words import DASH, listing, number, p_words, span_words
 from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
 from evaluation.report.table import Table
 from evaluation.statistics.ranking import Floats, curves
-from evaluation.studies.reader_analysis import DECIDED, ReaderAnalysis, StudyRow
+from evaluation.studies.reader_analysis import ReaderAnalysis, StudyRow
 from evaluation.studies.readings import ONLY_MODALITY
 from evaluation.studies.study_page import Section, ShownChart, Statement, StudyPage, write_study
 
@@ -28,14 +28,14 @@ _STEPS = np.linspace(0.0, 1.0, 401)
 
 def write_readers(analysis: ReaderAnalysis, out: Path) -> Path:
     """Write ``readers.csv``, ``readers.json`` and, last, ``readers.html``."""
-    stored = readers_dict(analysis)
+    stored = _readers_dict(analysis)
     page = _page(analysis, stored["notes"])
     return write_study(out, "readers", stored["figures"], stored, page.render())
 
 
-def readers_dict(analysis: ReaderAnalysis) -> dict[str, Any]:
+def _readers_dict(analysis: ReaderAnalysis) -> dict[str, Any]:
     """All of a reader study, as ``readers.json`` holds it."""
-    sentences = statements(analysis)
+    sentences = reader_statements(analysis)
     return {
         "answer": sentences[0].text,
         "findings": [{"text": sentence.text, "decided": sentence.shown} for sentence in sentences],
@@ -53,7 +53,7 @@ def readers_dict(analysis: ReaderAnalysis) -> dict[str, Any]:
     }
 
 
-def statements(analysis: ReaderAnalysis) -> list[Statement]:
+def reader_statements(analysis: ReaderAnalysis) -> list[Statement]:
     """Every comparison of the primary metric in words; without one the means of the readers.
 
     A difference is claimed only where the interval that holds for all comparisons at once excludes
@@ -73,8 +73,10 @@ def statements(analysis: ReaderAnalysis) -> list[Statement]:
 
 
 def _compared(analysis: ReaderAnalysis, row: StudyRow) -> str:
-    title, means = METRICS[row.metric].inside, _means(analysis, row.metric)
-    systems = {each.first for each in analysis.of("system", row.metric)}
+    title = METRICS[row.metric].inside
+    single = [*analysis.of("mean", row.metric), *analysis.of("system", row.metric)]
+    means = {of.first: of.estimate for of in single}
+    systems = {of.first for of in analysis.of("system", row.metric)}
     gap, low, high = row.estimate, row.ci_low_all, row.ci_high_all
     names = [row.first, row.second]
     if row.decided and gap < 0:
@@ -108,12 +110,7 @@ def _compared(analysis: ReaderAnalysis, row: StudyRow) -> str:
 
 
 def _in_brackets(text: str, *inside: str) -> str:
-    """Append what there is in brackets.
-
-    Example:
-        >>> _in_brackets("Readers", "“with aid”", "0.9"), _in_brackets("Readers", "", "")
-        ('Readers (“with aid”: 0.9)', 'Readers')
-    """
+    """Append what there is in brackets."""
     held = ": ".join(filter(None, inside))
     return f"{text} ({held})" if held else text
 
@@ -123,23 +120,13 @@ def _who(modality: str, figure: str = "") -> str:
 
 
 def _label(modality: str) -> str:
-    """A modality's name inside a sentence.
-
-    Example:
-        >>> _label("with aid"), _label("0")
-        ('“with aid”', 'modality 0')
-    """
+    """A modality's name inside a sentence: a bare number says what it numbers."""
     return _title(modality) if modality.isdigit() else f"“{modality}”"
 
 
 def _title(name: str) -> str:
     """A modality or system at the head of a column: a bare number says what it numbers."""
     return f"modality {name}" if name.isdigit() else name
-
-
-def _means(analysis: ReaderAnalysis, metric: str) -> dict[str, float]:
-    rows = [*analysis.of("mean", metric), *analysis.of("system", metric)]
-    return {row.first: row.estimate for row in rows}
 
 
 def _interval(
@@ -153,12 +140,7 @@ def _interval(
 
 
 def _percent(level: float) -> str:
-    """A level in percent.
-
-    Example:
-        >>> _percent(0.95), _percent(0.975)
-        ('95 %', '97.5 %')
-    """
+    """A level in percent."""
     return f"{100 * level:g} %"
 
 
@@ -197,8 +179,8 @@ def _notes(analysis: ReaderAnalysis) -> list[str]:
             )
     if analysis.readers == "random":
         notes += [
-            f"One reader read with {each}: how readers differ there is unknown."
-            for each in _alone(analysis)
+            f"One reader read with {modality}: how readers differ there is unknown."
+            for modality in _alone(analysis)
         ]
         pairs = [row for row in analysis.of("difference", analysis.primary) if row.n_readers == 2]
         if any(row.design.startswith("crossed") for row in pairs):
@@ -217,23 +199,18 @@ def _notes(analysis: ReaderAnalysis) -> list[str]:
 def _crossed(analysis: ReaderAnalysis) -> Iterator[tuple[str, dict[str, Any]]]:
     """Overall tests and variance components, of designs in which all read with each modality."""
     for metric, study in analysis.crossed.items():
-        yield (
-            metric,
-            {
-                "overall": None if study.overall is None else _plain(asdict(study.overall)),
-                "components": None if study.components is None else asdict(study.components),
-            },
-        )
-
-
-def _plain(overall: dict[str, Any]) -> dict[str, Any]:
-    upper, lower = overall["freedom"]
-    return overall | {"freedom": [upper, None if np.isinf(lower) else lower]}
+        overall = None
+        if study.overall is not None:
+            upper, lower = study.overall.freedom
+            freedom = [upper, None if np.isinf(lower) else lower]
+            overall = asdict(study.overall) | {"freedom": freedom}
+        components = None if study.components is None else asdict(study.components)
+        yield metric, {"overall": overall, "components": components}
 
 
 def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
     study, truth, chart = analysis.study, analysis.study.truth, _chart(analysis)
-    first, *further = statements(analysis)
+    first, *further = reader_statements(analysis)
     n_compared = len(analysis.of("difference", analysis.primary))
     scope = [] if first.shown or not n_compared else [_NOT_EQUAL]
     if n_compared > 1:
@@ -382,8 +359,8 @@ def _chart(analysis: ReaderAnalysis) -> Chart:
     for at, modality in enumerate(study.modalities):
         readings = study.readings[study.readings["modality"] == modality]
         drawn += _modality_curves(analysis, readings, modality, at)
-    for place, (name, rows) in enumerate(study.systems.groupby("reader", sort=False)):
-        at = len(study.modalities) + place
+    systems = study.systems.groupby("reader", sort=False)
+    for at, (name, rows) in enumerate(systems, len(study.modalities)):
         x, y = _roc(analysis, rows) if study.has_ratings else (np.empty(0), np.empty(0))
         point = _point(analysis, rows, str(name), "D")
         drawn.append(Curve(str(name), at, x, y, point))
@@ -398,7 +375,7 @@ def _chart(analysis: ReaderAnalysis) -> Chart:
         curves=tuple(drawn),
         guides=(((0, 1), (0, 1)),),
         guide_label="guessing",
-        description=f"{title}: {statements(analysis)[0].text}",
+        description=f"{title}: {reader_statements(analysis)[0].text}",
         note=(note if study.has_ratings else "") + (marks if study.has_decisions else ""),
     )
 
@@ -419,7 +396,7 @@ def _modality_curves(
         yield Curve(label, at, *line, point, faint=True)
     middle: tuple[Point, ...] = ()
     if points:
-        x, y = (float(np.mean([getattr(each, of) for each in points])) for of in "xy")
+        x, y = (float(np.mean([getattr(point, of) for point in points])) for of in "xy")
         middle = (Point(x, y, f"{modality}: mean of {counted(len(points), 'reader')}", "D"),)
     if heights:
         mean = np.concatenate([[0.0], np.mean(heights, axis=0)])
@@ -442,7 +419,7 @@ def _point(
     truth = analysis.study.truth["label"].loc[rows["case"]].to_numpy(dtype=bool)
     called = rows["decision"].to_numpy() == 1
     kinds = (truth & called, ~truth & called, ~truth & ~called, truth & ~called)
-    found = rates(*(kind.sum() for kind in kinds))
-    values = {metric: float(found[metric]) for metric in DECIDED}
-    words = f"sensitivity {number(values['recall'])}, specificity {number(values['specificity'])}"
-    return (Point(1 - values["specificity"], values["recall"], f"{label}: {words}", marker),)
+    values = rates(*(kind.sum() for kind in kinds))
+    sensitivity, specificity = float(values["recall"]), float(values["specificity"])
+    words = f"{label}: sensitivity {number(sensitivity)}, specificity {number(specificity)}"
+    return (Point(1 - specificity, sensitivity, words, marker),)

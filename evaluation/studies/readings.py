@@ -97,10 +97,7 @@ def read_ratings(path: Path) -> pd.DataFrame:
 def read_form(path: Path, key: Path, name: str | None) -> pd.DataFrame:
     """Read the filled-in form of a blind study, see `read_review`, as one reader's ratings.
 
-    Args:
-        path: The form.
-        key: The study's ``key.csv``.
-        name: Who read, as ``READER`` or ``READER:MODALITY``.
+    `key` is the study's ``key.csv``, `name` who read, as ``READER`` or ``READER:MODALITY``.
 
     Raises:
         InputError: Nobody says who read, or a score is not a number.
@@ -130,14 +127,9 @@ def predicted_system(
     *,
     policy: str,
 ) -> pd.DataFrame:
-    """A system's scores and decisions as `read_system` gives them, from its predictions.
+    """A system's scores and decisions of the cases that were read, from its predictions.
 
-    Args:
-        predictions: Of the images that readers read.
-        name: Display name.
-        test_set: What is judged; the threshold is chosen on its validation images.
-        readings: From `read_ratings` or `read_form`; the system is judged on their cases.
-        policy: Of the threshold.
+    They are as `read_system` gives them; the threshold is chosen on validation images.
 
     Raises:
         InputError: A case is not one of the split's test images, the system did not run on it, or
@@ -167,20 +159,16 @@ def predicted_system(
     return table
 
 
-def build_study(
+def join_readings(
     truth: pd.DataFrame,
     readings: Sequence[pd.DataFrame],
     systems: Mapping[str, pd.DataFrame],
     *,
     positive_from: float | None = None,
 ) -> ReaderStudy:
-    """Join readings, systems and truth, and check that they fit.
+    """Join readings, systems (by name) and truth, and check that they fit.
 
-    Args:
-        truth: From `read_truth`.
-        readings: From `read_ratings` or `read_form`.
-        systems: Stand-alone systems by name, from `read_system`.
-        positive_from: The lowest rating that calls a case positive, where there are no decisions.
+    Where there are no decisions, ratings from `positive_from` on call a case positive.
 
     Raises:
         InputError: A case has no truth, a reader has cases of one class only, a system lacks a
@@ -205,8 +193,8 @@ def build_study(
             f"case '{unknown.iloc[0]}' was read but has no truth ({unknown.nunique()} such cases)"
         )
     used = truth[truth.index.isin(read["case"])]
-    for (reader, modality), each in read.groupby(["reader", "modality"], sort=False):
-        _require_both_classes(f"reader {reader}, modality {modality}", used.loc[each["case"]])
+    for (reader, modality), rows in read.groupby(["reader", "modality"], sort=False):
+        _require_both_classes(f"reader {reader}, modality {modality}", used.loc[rows["case"]])
     notes = []
     if len(used) < len(truth):
         notes.append(
@@ -226,7 +214,7 @@ def _joined(readings: Sequence[pd.DataFrame]) -> pd.DataFrame:
     if len(set(has)) > 1:
         raise InputError(
             "the files of readings differ: "
-            + " and ".join(" with ".join(each) for each in dict.fromkeys(has))
+            + " and ".join(" with ".join(names) for names in dict.fromkeys(has))
             + "; give each the same columns"
         )
     return pd.concat(readings, ignore_index=True)
@@ -294,9 +282,8 @@ def _numbers(path: Path, table: pd.DataFrame, column: str, *, binary: bool) -> p
     values = pd.to_numeric(table[column], errors="coerce").astype(np.float64)
     good = values.isin([0.0, 1.0]) if binary else pd.Series(np.isfinite(values), table.index)
     if not good.all():
-        place = int(np.argmin(good))
         what = "0 or 1" if binary else "a number"
-        row = table.iloc[place]
+        row = table.iloc[int(np.argmin(good))]
         raise InputError(f"{path}: line {row['line']}: {column} '{row[column]}' is not {what}")
     return values
 
@@ -326,7 +313,7 @@ def _read_csv(path: Path, needed: Sequence[str], allowed: Sequence[str]) -> pd.D
             f"{path}: not readable as CSV ({str(error).strip().splitlines()[0]})"
         ) from None
     for name, others in _SAME.items():
-        other = next((each for each in others if each in table), None)
+        other = next((column for column in others if column in table), None)
         if name not in table and other is not None:
             table = table.rename(columns={other: name})
     for name in needed:
@@ -356,6 +343,6 @@ def _suggestion(name: str, columns: list[str]) -> str:
     if len(columns) == 1:
         return "; save it with commas"
     plain = {column.lower(): column for column in columns}
-    near = [each for each in plain if name in each]
+    near = [column for column in plain if name in column]
     near = near or difflib.get_close_matches(name, plain, n=1)
     return f"; rename '{plain[near[0]]}' to '{name}'?" if near else ""

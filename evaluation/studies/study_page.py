@@ -43,60 +43,34 @@ class ShownChart:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a page: charts, maybe with a table beside them, and the other tables below.
+    """A part of a page: charts, maybe with a table beside them, and the other tables below."""
 
-    Attributes:
-        key: Its anchor.
-        title: Heading.
-        lead: Sentences below the heading.
-        charts: With their legends.
-        beside: A table at the right of the charts.
-        note: Below that table.
-        tables: In the order to show them; one with the section's title needs none of its own.
-        folded: Further tables by the words that open them.
-    """
-
-    key: str
+    key: str  # its anchor
     title: str
-    lead: str = ""
+    lead: str = ""  # sentences below the heading
     charts: Sequence[ShownChart] = ()
-    beside: Table | None = None
-    note: str = ""
-    tables: Sequence[Table] = ()
-    folded: Mapping[str, Sequence[Table]] = field(default_factory=dict)
+    beside: Table | None = None  # at the right of the charts
+    note: str = ""  # below that table
+    tables: Sequence[Table] = ()  # one with the section's title needs none of its own
+    folded: Mapping[str, Sequence[Table]] = field(default_factory=dict)  # by words to open them
 
 
 @dataclass(frozen=True)
 class StudyPage:
-    """What the page of a study says, from its answer to its methods.
+    """What the page of a study says, from its answer to its methods."""
 
-    Attributes:
-        title: Of the window.
-        kicker: What was studied, on how much.
-        answer: The heading.
-        scope: How far the answer reaches, a paragraph each.
-        statements: Below the answer; each carries a sign where `signs` says so.
-        notes: What to know before one relies on it.
-        sections: Charts and tables.
-        methods: A point each.
-        details: Tables at the end of the methods, each with a note below.
-        provenance: As of `provenance`.
-        signs: Whether statements say that something is shown or not.
-        skip_to: What the first link leads to, in words.
-    """
-
-    title: str
-    kicker: str
-    answer: str
-    scope: Sequence[str] = ()
+    title: str  # of the window
+    kicker: str  # what was studied, on how much
+    answer: str  # the heading
+    scope: Sequence[str] = ()  # how far the answer reaches, a paragraph each
     statements: Sequence[Statement] = ()
-    notes: Sequence[str] = ()
+    notes: Sequence[str] = ()  # what to know before one relies on it
     sections: Sequence[Section] = ()
-    methods: Sequence[str] = ()
-    details: Sequence[tuple[Table, str]] = ()
+    methods: Sequence[str] = ()  # a point each
+    details: Sequence[tuple[Table, str]] = ()  # at the end of the methods, each with a note below
     provenance: Mapping[str, Any] = field(default_factory=provenance)
-    signs: bool = True
-    skip_to: str = "figures"
+    signs: bool = True  # whether statements say that something is shown or not
+    skip_to: str = "figures"  # what the first link leads to
 
     def render(self, template: str = "study.html.jinja", **values: Any) -> str:
         """Return the page as HTML; a template of its own fills further blocks of the frame."""

@@ -76,14 +76,8 @@ def plans_assumed(
 ) -> Basis:
     """A study that follows from assumptions: a plan for each number of images and of seeds.
 
-    Args:
-        aurocs: Of one system, or of two.
-        prevalence: Share of patients who have the disease.
-        correlation: Of the two systems' scores in a class; 0.5 if left out.
-        images: Numbers of images of a patient; 1 if left out.
-        within: Correlation of one system's scores of a patient's images; 0.5 if left out.
-        seeds: Numbers of seeds with which each system is trained; 1 if left out.
-        seed_deviation: Standard deviation of the AUROC between trainings.
+    `correlation` is of two systems' scores in a class, `within` of one system's scores of a
+    patient's images; `seed_deviation` is the standard deviation of the AUROC between trainings.
 
     Raises:
         InputError: An assumption is out of its range, or nothing would follow from it.
@@ -226,17 +220,17 @@ class StudyPlan:
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
         """An answer for each plan, and for the difference at other powers, too."""
-        found: list[dict[str, Any]] = []
+        rows: list[dict[str, Any]] = []
         for name, plan in self.basis.plans.items():
-            each = {"plan": name, **_design(plan)}
+            design = {"plan": name, **_design(plan)}
             if (difference := self.difference) is not None:
                 for power in sorted({self.power, *_POWERS}):
                     row = self._row(plan, self.shows(power, difference))
-                    found.append({**each, "power": power, **row})
+                    rows.append({**design, "power": power, **row})
             if (width := self.half_width) is not None:
                 row = self._row(plan, lambda study: study.half_width(self.level) <= width)
-                found.append({**each, "wanted_half_width": width, **row})
-        return found
+                rows.append({**design, "wanted_half_width": width, **row})
+        return rows
 
     def shows(self, power: float, difference: float) -> Callable[[PlannedStudy], bool]:
         """Whether a difference of this size is shown so often."""
@@ -253,7 +247,7 @@ class StudyPlan:
             "half_width": study.half_width(self.level),
         }
         if isinstance(plan, PilotPlan):  # which is not sure of its own variance
-            ends = [fewest_patients(plan.scaled(each), enough) for each in plan.variance_range()]
+            ends = [fewest_patients(plan.scaled(by), enough) for by in plan.variance_range()]
             row["patients_range"] = [None if end is None else end.patients for end in ends]
         return row
 
@@ -292,7 +286,7 @@ class StudyPlan:
         else:
             text = f"the {interval} has a half-width of {self.half_width:g} on the mean with {who}"
         if "patients_range" in row:
-            low, high = (f"{each:,}" if each else "no number" for each in row["patients_range"])
+            low, high = (f"{end:,}" if end else "no number" for end in row["patients_range"])
             text += f". The pilot is not sure of its variance: from {low} to {high} patients"
         return text
 
@@ -318,12 +312,8 @@ def plan_study(
 ) -> StudyPlan:
     """Ask how many patients show a difference, or make an interval so short.
 
-    Args:
-        basis: What the study is planned from.
-        difference: The smallest that would matter; that of two assumed AUROCs if left out.
-        half_width: Of the interval, on the mean.
-        power: How often the difference is to be shown; 0.8 if left out.
-        level: Coverage of the interval.
+    `difference` is the smallest that would matter: that of two assumed AUROCs if left out.
+    `half_width` is of the interval, on the mean.
 
     Raises:
         InputError: Nothing is asked, or one system is asked for a difference.
@@ -355,8 +345,8 @@ def _design_in_words(row: Mapping[str, Any]) -> str:
     if "readers" in row:
         return f", read by {row['readers']} readers"
     images, seeds = row["images_of_a_patient"], list(dict.fromkeys(row["seeds"]))
-    each = "1 image each" if images == 1 else f"{images:.3g} images each"
-    return f", {each}" + (f", {' and '.join(map(str, seeds))} seeds" if seeds != [1] else "")
+    words = "1 image each" if images == 1 else f"{images:.3g} images each"
+    return f", {words}" + (f", {' and '.join(map(str, seeds))} seeds" if seeds != [1] else "")
 
 
 def write_plan(plan: StudyPlan, out: Path) -> list[Path]:
@@ -376,11 +366,11 @@ def write_plan(plan: StudyPlan, out: Path) -> list[Path]:
 
 
 def _charts(question: StudyPlan) -> Iterator[Chart]:
-    known = [row["patients"] for row in question.rows if row["patients"]]
-    if not known:
+    answers = [row["patients"] for row in question.rows if row["patients"]]
+    if not answers:
         return
     fewest = min(plan.least for plan in question.basis.plans.values())
-    low, high = max(min(known) / 5, fewest, 8), max(known) * 3
+    low, high = max(min(answers) / 5, fewest, 8), max(answers) * 3
     patients = np.unique(np.geomspace(low, high, 60).astype(int))
     axis = log_axis("Test patients", low, high)
     if question.difference is not None:
@@ -419,12 +409,12 @@ def _charts(question: StudyPlan) -> Iterator[Chart]:
 def _power_curves(question: StudyPlan, patients: np.ndarray) -> Iterator[Curve]:
     difference = question.difference or 0.0
     several = len(question.basis.plans) > 1
-    each = [
+    shown = [
         (name, plan, share)
         for name, plan in question.basis.plans.items()
         for share in ((1.0,) if several else _SHARES)
     ]
-    for at, (name, plan, share) in enumerate(each):
+    for at, (name, plan, share) in enumerate(shown):
         true = difference * share
         power = [plan.study(int(n)).power(true, question.level) for n in patients]
         label = name if several else f"difference {true:g}"
@@ -439,5 +429,5 @@ def _power_curves(question: StudyPlan, patients: np.ndarray) -> Iterator[Curve]:
 def _steps(top: float) -> list[float]:
     """Four or five round ticks from 0 to at least `top`."""
     size = 10.0 ** np.floor(np.log10(top))
-    step = next(size * each / 10 for each in (2, 2.5, 5, 10, 20, 25) if size * each / 10 * 5 >= top)
+    step = next(size * n / 10 for n in (2, 2.5, 5, 10, 20, 25) if size * n / 10 * 5 >= top)
     return [float(round(step * n, 10)) for n in range(int(np.ceil(top / step)) + 1)]

@@ -53,42 +53,37 @@ def write_page(sweep: Mapping[str, Any], folder: Path) -> Path:
 
 
 def sentences(sweep: Mapping[str, Any]) -> list[str]:
-    """What a sweep found, the answer first, and how far it can be relied on.
-
-    Example:
-        >>> sentences({"best": None, "trials": [1, 2]})
-        ['None of 2 trials has a figure on validation yet.']
-    """
+    """What a sweep found, the answer first, and how far it can be relied on."""
     best, trials = sweep["best"], sweep["trials"]
     if best is None:
         return [f"None of {counted(len(trials), 'trial')} has a figure on validation yet."]
     objective, spread = _TITLES[sweep["objective"]], sweep["spread"]
-    settings = ", ".join(f"{key} {short(text)}" for key, text in best["settings"].items())
-    low, middle, high = (number(spread[each]) for each in ("low", "median", "high"))
-    found = [
+    settings = ", ".join(f"{key} {_short(text)}" for key, text in best["settings"].items())
+    low, middle, high = (number(spread[key]) for key in ("low", "median", "high"))
+    said = [
         f"Trial {best['number']} is best on validation: {objective} {number(best['value'])} at "
         f"epoch {best['best_epoch']}, with {settings}.",
         f"{counted(spread['n'], 'trained trial')}: {objective} {low} to {high}, median {middle}.",
     ]
     if (base := sweep["as_it_stands"]) is not None and trials[base]["value"] is not None:
-        found.append(
+        said.append(
             f"The configuration as it stands, trial {base}: {number(trials[base]['value'])}."
         )
-    if pruned := [each["epochs"] for each in trials if each["state"] == "pruned"]:
+    if pruned := [trial["epochs"] for trial in trials if trial["state"] == "pruned"]:
         epochs = counted(sum(pruned), "epoch") + " in all" * (len(pruned) > 1)
-        found.append(f"Pruning stopped {counted(len(pruned), 'trial')}, after {epochs}.")
-    found.append(
+        said.append(f"Pruning stopped {counted(len(pruned), 'trial')}, after {epochs}.")
+    said.append(
         f"It was chosen as the best of {spread['n']} on the same validation images, so "
         f"{number(best['value'])} is optimistic; cxr compare judges the run on test patients."
     )
-    return found
+    return said
 
 
 def trial_line(sweep: Mapping[str, Any], number: int, trials: int) -> str:
     """What a trial reached, how many of the trials have ended, and the best so far."""
     record, best = sweep["trials"][number], sweep["best"]
     settings = ", ".join(
-        f"{key.rpartition('.')[2]} {short(text)}" for key, text in record["settings"].items()
+        f"{key.rpartition('.')[2]} {_short(text)}" for key, text in record["settings"].items()
     )
     value = record["value"]
     figure = record["reason"] if value is None else f"{sweep['objective']} {value:.4f}"
@@ -98,13 +93,8 @@ def trial_line(sweep: Mapping[str, Any], number: int, trials: int) -> str:
     return f"{ended} of {trials}: trial {number} ({settings}) {state}{figure}{so_far}"
 
 
-def short(text: str) -> str:
-    """A setting with three digits, to be read and not to be used.
-
-    Example:
-        >>> short("0.00031622776"), short("12345"), short("adamw")
-        ('0.000316', '12345', 'adamw')
-    """
+def _short(text: str) -> str:
+    """A setting with three digits, to be read and not to be used."""
     if text.lstrip("-").isdigit():
         return text
     try:
@@ -115,27 +105,27 @@ def short(text: str) -> str:
 
 def _charts(sweep: Mapping[str, Any]) -> Iterator[Chart]:
     """The objective by trial, then against each key."""
-    shown = [each for each in sweep["trials"] if each["state"] == "complete"]
-    values, objective = [each["value"] for each in shown], _TITLES[sweep["objective"]]
+    shown = [trial for trial in sweep["trials"] if trial["state"] == "complete"]
+    values, objective = [trial["value"] for trial in shown], _TITLES[sweep["objective"]]
     y = _numeric_axis(f"{objective} on validation", values)
     best = sweep["best"] and sweep["best"]["number"]
     if not shown:
         return
-    numbers = [each["number"] for each in shown]
+    numbers = [trial["number"] for trial in shown]
     pick = np.minimum if sweep["direction"] == "minimize" else np.maximum
     so_far = Curve("best so far", 1, np.asarray(numbers, float), pick.accumulate(values),
                    in_steps=True)  # fmt: skip
-    points = [_point(each, each["number"], best) for each in shown]
+    points = [_point(trial, trial["number"], best) for trial in shown]
     trials = Curve("trial", 0, _NOTHING, _NOTHING, tuple(points))
     words = f"{objective} of {counted(len(shown), 'trial')} in their order"
     yield Chart(key="by-trial", title="Trials in their order", x=_numeric_axis("Trial", numbers),
                 y=y, curves=(trials, so_far), description=words)  # fmt: skip
-    for place, key in enumerate(sweep["space"]):
-        texts = [each["settings"][key] for each in shown]
+    for index, key in enumerate(sweep["space"]):
+        texts = [trial["settings"][key] for trial in shown]
         axis, at = _setting_axis(key, texts, sweep["scales"][key])
-        points = [_point(each, x, best) for each, x in zip(shown, at, strict=True)]
+        points = [_point(trial, x, best) for trial, x in zip(shown, at, strict=True)]
         yield Chart(
-            key=f"key-{place}",
+            key=f"key-{index}",
             title=key,
             x=axis,
             y=y,
@@ -153,18 +143,13 @@ def _samples(chart: Chart) -> list[tuple[str, str]]:
 
 
 def _point(trial: Mapping[str, Any], x: float, best: int | None) -> Point:
-    settings = ", ".join(f"{key} {short(text)}" for key, text in trial["settings"].items())
+    settings = ", ".join(f"{key} {_short(text)}" for key, text in trial["settings"].items())
     words = f"trial {trial['number']}: {number(trial['value'])} ({settings})"
     return Point(x, trial["value"], words, "D" if trial["number"] == best else ".")
 
 
 def _numeric_axis(title: str, values: Sequence[float]) -> Axis:
-    """An axis around some numbers.
-
-    Example:
-        >>> [text for _, text in _numeric_axis("Trial", [0, 4]).ticks]
-        ['0', '1', '2', '3', '4']
-    """
+    """An axis around some numbers, with whole ticks where all of them are whole."""
     low, high = (min(values), max(values)) if values else (0.0, 1.0)
     margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
     whole = all(float(value).is_integer() for value in values)
@@ -198,7 +183,7 @@ def _setting_axis(
         scale = sorted(scale, key=float)
     named = [_cut(name) for name in scale]
     every = -(-sum(len(name) + 2 for name in named) // _MOST_LETTERS)  # so that none overlap
-    ticks = tuple((place, name) for place, name in enumerate(named) if place % every == 0)
+    ticks = tuple((at, name) for at, name in enumerate(named) if at % every == 0)
     return Axis(key, ticks, -0.5, len(scale) - 0.5), [scale.index(text) for text in texts]
 
 
@@ -217,22 +202,22 @@ def _rows(sweep: Mapping[str, Any]) -> list[dict[str, Any]]:
     sign = 1 if sweep["direction"] == "minimize" else -1
     ordered = sorted(
         sweep["trials"],
-        key=lambda each: (each["value"] is None, sign * (each["value"] or 0), each["number"]),
+        key=lambda trial: (trial["value"] is None, sign * (trial["value"] or 0), trial["number"]),
     )
     return [
         {
-            "number": each["number"],
-            "best": each["number"] == best,
-            "value": "–" if each["value"] is None else number(each["value"], 4),
-            "epoch": _epochs(each),
-            "settings": [short(each["settings"][key]) for key in sweep["space"]],
-            "minutes": "–" if each["seconds"] is None else f"{each['seconds'] / 60:.1f}",
-            "run": each["run"] if each["state"] in ("complete", "repeated") else None,
-            "log": f"{each['run']}.log",
-            "words": each["reason"] or _STATES[each["state"]],
-            "state": _STATES[each["state"]],
+            "number": trial["number"],
+            "best": trial["number"] == best,
+            "value": "–" if trial["value"] is None else number(trial["value"], 4),
+            "epoch": _epochs(trial),
+            "settings": [_short(trial["settings"][key]) for key in sweep["space"]],
+            "minutes": "–" if trial["seconds"] is None else f"{trial['seconds'] / 60:.1f}",
+            "run": trial["run"] if trial["state"] in ("complete", "repeated") else None,
+            "log": f"{trial['run']}.log",
+            "words": trial["reason"] or _STATES[trial["state"]],
+            "state": _STATES[trial["state"]],
         }
-        for each in ordered
+        for trial in ordered
     ]
 
 

@@ -41,14 +41,14 @@ from evaluation.studies.transfer_pairs import Pair
 from evaluation.systems.eligibility import check_data_set, seen_images
 from evaluation.systems.shortcuts import measure_shortcuts
 
-RATES = ("recall", "specificity", "precision", "f1", "accuracy")
+_RATES = ("recall", "specificity", "precision", "f1", "accuracy")
 """Figures at a threshold."""
 _OF_LUNGS = ("picture", "siblings")
 """Kinds of guesses that disease itself changes, or that know other images' labels."""
 
 
 @dataclass(frozen=True)
-class Scored:
+class UnseenScores:
     """A system's scores of images of known label; all of shape ``(N,)``."""
 
     image_ids: pd.Index
@@ -63,9 +63,9 @@ class Scored:
         """Whether there are positive and negative images."""
         return bool(self.y_true.any() and not self.y_true.all())
 
-    def of(self, rows: npt.NDArray[Any]) -> Scored:
+    def of(self, rows: npt.NDArray[Any]) -> UnseenScores:
         """Some of the images."""
-        return Scored(
+        return UnseenScores(
             self.image_ids[rows], self.y_true[rows], self.scores[rows], self.patients[rows]
         )
 
@@ -76,12 +76,8 @@ def _score_unseen(
     test_set: TestSet,
     *,
     role: str,
-) -> Scored:
-    """Score a role's images of known label, without patients that the system has seen.
-
-    Raises:
-        InputError: The predictions are of another data set, or of another split's images.
-    """
+) -> UnseenScores:
+    """Score a role's images of known label, without patients that the system has seen."""
     check_data_set(system.name, system, test_set.dataset)
     wanted = test_set.image_ids(role)
     lacking = wanted[~wanted.isin(system.images["image_id"])]
@@ -91,8 +87,8 @@ def _score_unseen(
             f"'{test_set.split}', first '{lacking[0]}'; remove it, and the same command predicts "
             "them"
         )
-    known = test_set.labels.reindex(wanted).dropna()
-    ran = known.index.intersection(system.images_run).sort_values()
+    labels = test_set.labels.reindex(wanted).dropna()
+    ran = labels.index.intersection(system.images_run).sort_values()
     patients = test_set.patients(ran)
     roles = ("train", "val") if role == "test" else ("train",)
     seen = seen_images(system, ran, patients, roles)
@@ -101,13 +97,13 @@ def _score_unseen(
         system, test_set, ids, AS_STORED if decision is None else decision.boxes
     )
     scores = output.scores(None if decision is None else decision.reduction)
-    return Scored(
+    return UnseenScores(
         ids,
-        known.reindex(ids).to_numpy() == 1,
+        labels.reindex(ids).to_numpy() == 1,
         scores.to_numpy(np.float64),
         patients[~seen],
         int(seen.sum()),
-        len(known) - len(ran),
+        len(labels) - len(ran),
     )
 
 
@@ -115,20 +111,16 @@ def _score_unseen(
 class _Refit:
     """Thresholds chosen on local patients, found one by one until so many were positive.
 
-    Attributes:
-        positives: Local positive patients; `None`: all of the validation images.
-        images: Validation images that were labelled for it, on the mean.
-        figures: Of `RATES` on the test images: the mean over the draws, and where 90 % of them
-            lie. It tells how much hangs on who the local patients are; the test set is held. Draws
-            of nearly all local positives are alike, so it is too narrow there. Of all validation
-            images, which are one choice: the figure with its 95 % interval over test patients.
-        n_draws: Draws that gave a threshold.
+    The spread over draws tells how much hangs on who the local patients are; the test set is held.
+    Draws of nearly all local positives are alike, so it is too narrow there.
     """
 
-    positives: int | None
-    images: float
+    positives: int | None  # local positive patients; `None`: all validation images
+    images: float  # validation images that were labelled for it, on the mean
+    # Of `_RATES` on the test images: the mean over the draws, and where 90 % of them lie; of all
+    # validation images, which are one choice, the figure with its 95 % interval over patients.
     figures: dict[str, tuple[float, float, float]]
-    n_draws: int
+    n_draws: int  # that gave a threshold
 
 
 @dataclass(frozen=True)
@@ -160,8 +152,8 @@ class TransferCell:
 def judge_cell(
     system: str,
     data_set: str,
-    test: Scored,
-    val: Scored,
+    test: UnseenScores,
+    val: UnseenScores,
     decision: Decision | None,
     *,
     home: bool,
@@ -176,14 +168,14 @@ def judge_cell(
     Local thresholds are chosen on `val`, `draws` times for each number of positive patients.
     """
     owner, n_patients = cluster_index(test.patients)
-    found: dict[str, Any] = {
+    counts: dict[str, Any] = {
         "n_images": len(test.image_ids), "n_patients": n_patients,
         "n_positive": int(test.y_true.sum()), "n_seen": test.n_seen, "n_not_run": test.n_not_run,
     }  # fmt: skip
     if not test.has_both_classes:
         absent = "negative" if test.y_true.any() else "positive"
         note = f"no {absent} test image that {system} has not seen"
-        return TransferCell(system, data_set, home, **found, note=note)
+        return TransferCell(system, data_set, home, **counts, note=note)
     parts = auroc_parts(test.y_true, test.scores, owner, n_patients)
     threshold = None if decision is None else decision.thresholds[policy].threshold
     note = "" if threshold is not None else "no threshold from home"
@@ -194,7 +186,7 @@ def judge_cell(
         system,
         data_set,
         home,
-        **found,
+        **counts,
         auroc=None if parts is None else parts.estimate(),
         frozen={}
         if threshold is None
@@ -205,28 +197,34 @@ def judge_cell(
     )
 
 
-def _counts(scored: Scored, threshold: float) -> npt.NDArray[np.bool_]:
+def _counts(scored: UnseenScores, threshold: float) -> npt.NDArray[np.bool_]:
     """Per image whether it is a true or false positive, a true or false negative."""
     called, truth = is_positive(scored.scores, threshold), scored.y_true
     return np.column_stack([called & truth, called & ~truth, ~called & ~truth, ~called & truth])
 
 
 def _rates_with_intervals(
-    test: Scored, threshold: float, owner: Integers, n: int, replicates: int, seed: int
+    test: UnseenScores, threshold: float, owner: Integers, n: int, replicates: int, seed: int
 ) -> dict[str, Interval]:
     counts = per_cluster(_counts(test, threshold), owner, n)
     whole = rates(*counts.sum(axis=0))
 
     def statistic(weights: Integers) -> dict[str, Floats]:
         drawn = rates(*(weights @ counts).T)
-        return {name: drawn[name] for name in RATES}
+        return {name: drawn[name] for name in _RATES}
 
     drawn = cluster_bootstrap(statistic, Resamples(n, replicates, seed))
-    return {name: percentile_interval(drawn[name], estimate=float(whole[name])) for name in RATES}
+    return {name: percentile_interval(drawn[name], estimate=float(whole[name])) for name in _RATES}
 
 
 def _refit_on_all(
-    test: Scored, val: Scored, policy: str, owner: Integers, n: int, replicates: int, seed: int
+    test: UnseenScores,
+    val: UnseenScores,
+    policy: str,
+    owner: Integers,
+    n: int,
+    replicates: int,
+    seed: int,
 ) -> _Refit | None:
     """The threshold of all local validation images; `None` where they give none."""
     if not val.has_both_classes:
@@ -234,13 +232,13 @@ def _refit_on_all(
     threshold = choose_threshold(val.y_true, val.scores, policy).threshold
     if threshold is None:
         return None
-    found = _rates_with_intervals(test, threshold, owner, n, replicates, seed)
-    figures = {name: (each.estimate, each.low, each.high) for name, each in found.items()}
+    intervals = _rates_with_intervals(test, threshold, owner, n, replicates, seed)
+    figures = {name: (of.estimate, of.low, of.high) for name, of in intervals.items()}
     return _Refit(None, float(len(val.image_ids)), figures, 1)
 
 
 def _refit(
-    test: Scored, val: Scored, policy: str, positives: int, draws: int, seed: int
+    test: UnseenScores, val: UnseenScores, policy: str, positives: int, draws: int, seed: int
 ) -> _Refit | None:
     """Thresholds by local patients; `None` where there are not so many positive ones."""
     if not val.has_both_classes:
@@ -262,15 +260,15 @@ def _refit(
         choice = choose_threshold(val.y_true[rows], val.scores[rows], policy)
         images.append(int(rows.sum()))
         if choice.threshold is not None:
-            found = rates(*_counts(test, choice.threshold).sum(axis=0))
-            figures.append([float(found[name]) for name in RATES])
+            values = rates(*_counts(test, choice.threshold).sum(axis=0))
+            figures.append([float(values[name]) for name in _RATES])
     if not figures:
         return None
     spread = {}
-    for name, column in zip(RATES, np.array(figures).T, strict=True):
-        known = column[~np.isnan(column)]  # without a positive call precision is 0 / 0
-        ends = np.quantile(known, [0.05, 0.95]).tolist() if len(known) else [np.nan] * 2
-        spread[name] = (float(known.mean()) if len(known) else np.nan, *ends)
+    for name, column in zip(_RATES, np.array(figures).T, strict=True):
+        defined = column[~np.isnan(column)]  # without a positive call precision is 0 / 0
+        ends = np.quantile(defined, [0.05, 0.95]).tolist() if len(defined) else [np.nan] * 2
+        spread[name] = (float(defined.mean()) if len(defined) else np.nan, *ends)
     return _Refit(positives, float(np.mean(images)), spread, len(figures))
 
 
@@ -280,13 +278,6 @@ def with_drops(cells: Sequence[TransferCell]) -> list[TransferCell]:
     Source:
         Two independent AUROCs: Hanley and McNeil 1983, with variances by patient (Obuchowski
         1997) and Welch's degrees of freedom; Holm 1979.
-
-    Example:
-        >>> home = TransferCell("A", "rsna", True, auroc=ClusteredEstimate(0.9, 0.01, 100, True))
-        >>> away = TransferCell("A", "nih", False, auroc=ClusteredEstimate(0.8, 0.02, 50, True))
-        >>> found = with_drops([home, away])[1]
-        >>> round(found.drop.value, 3), found.drop_shown
-        (0.1, True)
     """
     at_home = {cell.system: cell.auroc for cell in cells if cell.home and cell.auroc is not None}
     drops = [
@@ -349,8 +340,8 @@ class Transfer:
 
     def cell(self, system: str, data_set: str) -> TransferCell | None:
         """One system on one data set; `None` where its finding has no name there."""
-        found = (c for c in self.cells if (c.system, c.data_set) == (system, data_set))
-        return next(found, None)
+        cells = (c for c in self.cells if (c.system, c.data_set) == (system, data_set))
+        return next(cells, None)
 
 
 def judge_transfer(
@@ -363,17 +354,7 @@ def judge_transfer(
     notes: Sequence[str] = (),
     advance: Callable[[], object] = lambda: None,
 ) -> Transfer:
-    """Judge systems on data sets; each use of a split's test images is noted beside it.
-
-    Args:
-        judged: What each system predicted of each data set on which it is judged.
-        policy: Whose threshold decides, and is chosen anew.
-        positives: Numbers of local positive patients to choose thresholds on.
-        replicates: Bootstrap resamples of patients.
-        seed: Of the bootstrap and of the local draws.
-        notes: What is known beforehand.
-        advance: Called after each system and data set.
-    """
+    """Judge systems on data sets; each use of a split's test images is noted beside it."""
     _log_uses(judged)
     cells = []
     widest: dict[str, tuple[TestSet, pd.Index]] = {}

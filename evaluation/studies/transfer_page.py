@@ -61,11 +61,11 @@ def _shown_words(cell: TransferCell, n_drops: int) -> str:
 
 def write_transfer(transfer: Transfer, out: Path) -> Path:
     """Write ``transfer.csv``, ``transfer.json`` and, last, ``transfer.html``; return the page."""
-    stored = transfer_dict(transfer)
+    stored = _transfer_dict(transfer)
     return write_study(out, "transfer", stored["figures"], stored, _page(transfer).render())
 
 
-def transfer_dict(transfer: Transfer) -> dict[str, Any]:
+def _transfer_dict(transfer: Transfer) -> dict[str, Any]:
     """All of a transfer, as ``transfer.json`` holds it."""
     return {
         "findings": [
@@ -90,12 +90,12 @@ def _tidy(cell: TransferCell) -> Iterator[dict[str, Any]]:
 
     def row(metric: str, threshold: str, *figures: float | None, of: str, **rest: Any) -> Any:
         # JSON knows no NaN: what is undefined is null.
-        known = [
+        defined = [
             None if figure is None or np.isnan(figure) else float(figure) for figure in figures
         ]
         return {
-            **common, "metric": metric, "threshold": threshold, "estimate": known[0],
-            "low": known[1], "high": known[2], "interval": of, "note": cell.note, **rest,
+            **common, "metric": metric, "threshold": threshold, "estimate": defined[0],
+            "low": defined[1], "high": defined[2], "interval": of, "note": cell.note, **rest,
         }  # fmt: skip
 
     none = (None, None)
@@ -203,7 +203,8 @@ def _auroc(cell: TransferCell | None) -> str:
         return "no such finding"
     if cell.auroc is None:
         return cell.note
-    return _estimate(cell.auroc) + (" home" if cell.home else " ▼ shown" if _falls(cell) else "")
+    falls = cell.drop_shown and cell.drop is not None and cell.drop.value > 0
+    return _estimate(cell.auroc) + (" home" if cell.home else " ▼ shown" if falls else "")
 
 
 def _auroc_table(transfer: Transfer) -> Table:
@@ -234,14 +235,10 @@ def _counted(transfer: Transfer, data_set: str) -> str:
     return f"{text}; {', '.join(fewer)}" if fewer else text
 
 
-def _falls(cell: TransferCell) -> bool:
-    return cell.drop_shown and cell.drop is not None and cell.drop.value > 0
-
-
 def _rate_table(transfer: Transfer, metric: str) -> Table:
     """A figure at the threshold from home, and at local ones; a row a system and threshold."""
-    known = {refit.positives for cell in transfer.cells for refit in cell.refits}
-    numbers = sorted(known, key=lambda wanted: (wanted is None, wanted))  # all of them last
+    chosen = {refit.positives for cell in transfer.cells for refit in cell.refits}
+    numbers = sorted(chosen, key=lambda wanted: (wanted is None, wanted))  # all of them last
     rows = []
     for system in transfer.systems:
         cells = [transfer.cell(system, data.name) for data in transfer.sets]
@@ -258,10 +255,10 @@ def _frozen(cell: TransferCell | None, metric: str) -> str:
 
 
 def _local(cell: TransferCell | None, wanted: int | None, metric: str) -> str:
-    found = [] if cell is None else [r for r in cell.refits if r.positives == wanted]
-    if not found:
+    refits = [] if cell is None else [r for r in cell.refits if r.positives == wanted]
+    if not refits:
         return DASH
-    mean, low, high = found[0].figures[metric]
+    mean, low, high = refits[0].figures[metric]
     if np.isnan([mean, low, high]).any():
         return DASH if np.isnan(mean) else number(mean)
     ends = span_words(low, high)
@@ -290,11 +287,11 @@ def _chart(transfer: Transfer) -> Chart:
         x: list[float] = []
         y: list[float] = []
         points = []
-        for place, data in enumerate(transfer.sets):
+        for column, data in enumerate(transfer.sets):
             cell = transfer.cell(system, data.name)
             if cell is None or cell.auroc is None:
                 continue
-            to = place + (at - (n - 1) / 2) * 0.6 / n
+            to = column + (at - (n - 1) / 2) * 0.6 / n
             low, high = cell.auroc.interval or (cell.auroc.value, cell.auroc.value)
             x, y = [*x, to, to, np.nan], [*y, low, high, np.nan]
             label = f"{system} on {data.name}: AUROC {_estimate(cell.auroc)}"
@@ -302,20 +299,20 @@ def _chart(transfer: Transfer) -> Chart:
         curves.append(Curve(system, at, np.array(x), np.array(y), tuple(points), dashed=False))
     guesses = tuple(
         Point(
-            place + (n - 1) / 2 * 0.6 / n,
-            each.shortcut["auroc"],
-            f"{each.name}: {each.shortcut['fact']} alone, AUROC {number(each.shortcut['auroc'])}",
+            column + (n - 1) / 2 * 0.6 / n,
+            data.shortcut["auroc"],
+            f"{data.name}: {data.shortcut['fact']} alone, AUROC {number(data.shortcut['auroc'])}",
             "s",
         )
-        for place, each in enumerate(transfer.sets)
-        if each.shortcut is not None
+        for column, data in enumerate(transfer.sets)
+        if data.shortcut is not None
     )
     nothing = np.empty(0)
     curves.append(Curve(_GUESS, n - 1, nothing, nothing, guesses))
     lowest = min([0.5, *(value for curve in curves for value in curve.y if not np.isnan(value))])
     low = np.floor(lowest * 10) / 10
     ticks = tuple((float(t), f"{t:.1f}") for t in np.arange(low, 1.05, 0.1))
-    sets = tuple((float(place), each.name[:12]) for place, each in enumerate(transfer.sets))
+    sets = tuple((float(column), data.name[:12]) for column, data in enumerate(transfer.sets))
     return Chart(
         key="transfer",
         title="AUROC by data set",

@@ -129,10 +129,10 @@ def _splits(
         different = set(own.values())
         common = different.pop() if len(different) == 1 else TestSet.split
         if different:
-            each = ", ".join(f"{system} '{split}'" for system, split in own.items())
+            own_words = ", ".join(f"{system} '{split}'" for system, split in own.items())
             notes.append(
                 f"{name}: each system trained there is judged on the test images of its own split "
-                f"({each}), others on '{common}': compare them within one split only."
+                f"({own_words}), others on '{common}': compare them within one split only."
             )
         for system in systems:
             split = splits[name, system.name] = own.get(system.name, common)
@@ -203,11 +203,7 @@ def _names_here(
 
 
 def _target_here(dataset: DataSet, names: Collection[str], asked: Sequence[str]) -> Target | None:
-    """What of a data set is judged: the target that a system's findings answer, if there is one.
-
-    Raises:
-        InputError: There are several, and none of them is asked for.
-    """
+    """The target of a data set that a system's findings answer; of several the one asked for."""
     wanted = [dataset.targets[name] for name in asked if name in dataset.targets]
     fitting = [target for target in dataset.targets.values() if set(target.any_of) <= set(names)]
     chosen = [target for target in wanted if target in fitting] or fitting

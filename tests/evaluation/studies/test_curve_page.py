@@ -18,10 +18,10 @@ from evaluation.studies.curve_results import (
     Arm,
     CurveStudy,
     Difference,
-    Figure,
+    SizeFigure,
     SizePoint,
     Times,
-    statements,
+    curve_statements,
 )
 
 NO_CUT = "its maps have no cut from validation"
@@ -64,7 +64,7 @@ def example(
         for kind, table in zip(kinds, tables, strict=True):
             for share, row in zip(shares, table, strict=True):
                 mean = float(row.mean())
-                figure = Figure(Interval(mean, mean - reach, mean + reach), tuple(row.tolist()))
+                figure = SizeFigure(Interval(mean, mean - reach, mean + reach), tuple(row.tolist()))
                 points.setdefault((kind, share), {})[metric] = figure
         gap_error = np.sqrt(0.6 * error**2 + 2 * spread**2 / seeds)
         for first, second in (
@@ -114,7 +114,7 @@ ARMS = {
 
 
 def said(study, about, metric="auroc"):
-    return [each for each in statements(study, metric) if each.about == about]
+    return [each for each in curve_statements(study, metric) if each.about == about]
 
 
 def test_each_direction_and_what_is_not_shown_is_said_with_its_sizes():
@@ -190,7 +190,7 @@ def test_one_training_is_said_to_be_one_and_gives_no_crossing():
 
 
 def test_what_an_arm_lacks_is_said_with_the_reason():
-    found = list(statements(example(), "localised_sensitivity"))
+    found = list(curve_statements(example(), "localised_sensitivity"))
     assert found[0].text == (f"The classifier has no localised sensitivity: {NO_CUT}.")
     assert {each.about for each in found} == {"absent", "difference"}  # no curve to cross
 
@@ -254,7 +254,7 @@ def test_every_finding_stands_on_the_page_without_its_script(written):
         re.sub(r"<script.*?</script>", "", (folder / PAGE).read_text(), flags=re.S)
     )
     for metric in study.metrics:
-        for each in statements(study, metric):
+        for each in curve_statements(study, metric):
             assert each.text in text
 
 
@@ -310,7 +310,7 @@ def test_the_script_says_what_python_says_at_other_times(tmp_path, browser, run,
     link = f"{page.as_uri()}#label={times.label}&box={times.box}&hours={other.hours_at_hand}"
     shown = html.unescape(run(browser, tmp_path / "profile", "--dump-dom", link))
     for metric in study.metrics:
-        for each in statements(other, metric):
+        for each in curve_statements(other, metric):
             if each.about in ("time", "budget"):
                 sign = "decided" if each.shown else "open"
                 item = rf'<li class="{sign}" data-say="{each.about}" data-metric="{metric}">'

@@ -12,8 +12,8 @@ from data_prep.contracts.errors import InputError
 from evaluation.statistics.auroc_variance import auroc_parts
 from evaluation.studies import reader_analysis as analysis_module
 from evaluation.studies.reader_analysis import analyse_readers
-from evaluation.studies.reader_page import statements, write_readers
-from evaluation.studies.readings import build_study, read_ratings, read_system, read_truth
+from evaluation.studies.reader_page import reader_statements, write_readers
+from evaluation.studies.readings import join_readings, read_ratings, read_system, read_truth
 from scripts.cli import run_verb
 from scripts.readers import readers as verb
 
@@ -76,7 +76,7 @@ def test_jackknife_covariance_is_near_the_closed_one_of_obuchowski():
     """With patients of two cases each; both estimate the same variance, to a few per cent."""
     truth = truth_frame(120, [f"p{number // 2}" for number in range(120)])
     rows = reading("A", "m", 1.0, 1, truth)
-    study = build_study(truth, [rows, reading("B", "m", 1.0, 2, truth)], {})
+    study = join_readings(truth, [rows, reading("B", "m", 1.0, 2, truth)], {})
     row = analyse_readers(study, readers="fixed").of("reader", "auroc")[0]
     owner = np.arange(120) // 2
     closed = auroc_parts(truth["label"], rows["rating"], owner, 60)
@@ -85,7 +85,7 @@ def test_jackknife_covariance_is_near_the_closed_one_of_obuchowski():
 
 
 def test_left_out_in_chunks_is_left_out_at_once(monkeypatch):
-    study = build_study(truth_frame(), crossed(), {})
+    study = join_readings(truth_frame(), crossed(), {})
     whole = analyse_readers(study).rows
     monkeypatch.setattr(analysis_module, "_ROWS_AT_ONCE", 7)
     assert analyse_readers(study).rows == whole
@@ -103,27 +103,27 @@ def test_left_out_in_chunks_is_left_out_at_once(monkeypatch):
 )
 def test_design_follows_from_who_read_what(keep, design, n_readers):
     tables = [t for t in crossed() if keep(t["reader"].iloc[0], t["modality"].iloc[0])]
-    row = analyse_readers(build_study(truth_frame(), tables, {})).of("difference", "auroc")[0]
+    row = analyse_readers(join_readings(truth_frame(), tables, {})).of("difference", "auroc")[0]
     assert (row.design, row.n_readers) == (design, n_readers)
     assert row.std_error > 0
 
 
 def test_readers_who_read_with_one_modality_only_leave_the_pair_as_it_was():
     tables = crossed(n_readers=3)
-    alone = analyse_readers(build_study(truth_frame(), tables, {})).of("difference", "auroc")[0]
-    more = build_study(truth_frame(), [*tables, reading("X", "m0", 0.2, 99)], {})
+    alone = analyse_readers(join_readings(truth_frame(), tables, {})).of("difference", "auroc")[0]
+    more = join_readings(truth_frame(), [*tables, reading("X", "m0", 0.2, 99)], {})
     row = analyse_readers(more).of("difference", "auroc")[0]
     assert (row.estimate, row.std_error) == (alone.estimate, alone.std_error)
-    answer = statements(analyse_readers(more))[0].text
+    answer = reader_statements(analyse_readers(more))[0].text
     assert not re.search(r"“m0” \(0", answer)  # the mean of m0 is of other readers
 
 
 def test_cases_that_a_reader_left_out_are_left_out_of_that_reader_only():
     tables = crossed()
     tables[0] = tables[0].iloc[6:]
-    study = build_study(truth_frame(), tables, {})
+    study = join_readings(truth_frame(), tables, {})
     assert "reader R0 with m0 has 54 of 60" in study.notes[0]
-    full = analyse_readers(build_study(truth_frame(), crossed(), {}))
+    full = analyse_readers(join_readings(truth_frame(), crossed(), {}))
     part = analyse_readers(study)
     assert part.of("reader", "auroc")[0].n_cases == 54
     assert part.of("reader", "auroc")[1:] == full.of("reader", "auroc")[1:]
@@ -135,7 +135,7 @@ def test_a_system_is_held_against_readers_on_the_cases_that_they_read():
     truth, tables = truth_frame(), crossed(skills=(0.3,))
     cut = [table.iloc[:48] for table in tables]
     score = reading("AI", "", 4.0, 5)
-    study = build_study(truth, cut, {"AI": score})
+    study = join_readings(truth, cut, {"AI": score})
     assert "12 of 60 cases were read by nobody" in study.notes[0]
     result = analyse_readers(study)
     assert result.of("system", "auroc")[0].n_cases == 48
@@ -144,7 +144,7 @@ def test_a_system_is_held_against_readers_on_the_cases_that_they_read():
         "m0", "AI", "readers against a stand-alone system"
     )  # fmt: skip
     assert row.decided
-    answer = statements(result)[0].text
+    answer = reader_statements(result)[0].text
     assert re.match(r"AI \(0\.\d+\) had a higher AUROC than readers \(“m0”: 0\.\d+\)", answer)
     assert answer.endswith("for readers and cases like these.")
 
@@ -152,10 +152,10 @@ def test_a_system_is_held_against_readers_on_the_cases_that_they_read():
 def test_a_claim_rests_on_the_interval_of_all_comparisons():
     """Some difference is shown by its own interval, and not by the simultaneous one."""
     tables = crossed(skills=(1.0, 1.45, 1.1))
-    result = analyse_readers(build_study(truth_frame(), tables, {}))
+    result = analyse_readers(join_readings(truth_frame(), tables, {}))
     rows = result.of("difference", "auroc")
     assert len(rows) == 3
-    for row, found in zip(rows, statements(result), strict=True):
+    for row, found in zip(rows, reader_statements(result), strict=True):
         assert row.ci_low_all < row.ci_low
         assert found.shown == (row.ci_low_all > 0 or row.ci_high_all < 0)
         assert ("was higher" in found.text) == found.shown
@@ -173,13 +173,13 @@ def test_a_claim_rests_on_the_interval_of_all_comparisons():
     ],
 )
 def test_the_answer_says_what_is_random(options, ending):
-    result = analyse_readers(build_study(truth_frame(), crossed(), {}), **options)
-    assert statements(result)[0].text.endswith(ending)
+    result = analyse_readers(join_readings(truth_frame(), crossed(), {}), **options)
+    assert reader_statements(result)[0].text.endswith(ending)
 
 
 def test_decisions_alone_are_judged_by_balanced_accuracy_never_by_half_of_it():
     tables = [table.drop(columns="rating") for table in crossed(decide=True)]
-    result = analyse_readers(build_study(truth_frame(), tables, {}))
+    result = analyse_readers(join_readings(truth_frame(), tables, {}))
     assert result.primary == "balanced_accuracy"
     halves = [result.of("mean", metric)[0].estimate for metric in ("recall", "specificity")]
     assert result.of("mean", "balanced_accuracy")[0].estimate == pytest.approx(np.mean(halves))
@@ -188,7 +188,7 @@ def test_decisions_alone_are_judged_by_balanced_accuracy_never_by_half_of_it():
 def test_a_reader_who_is_never_wrong_has_no_interval():
     tables = crossed(decide=True)
     tables[0]["decision"] = truth_frame()["label"].to_numpy() * 1.0
-    result = analyse_readers(build_study(truth_frame(), tables, {}))
+    result = analyse_readers(join_readings(truth_frame(), tables, {}))
     row = result.of("reader", "recall")[0]
     assert (row.estimate, row.ci_low, row.std_error) == (1.0, None, None)
 
@@ -201,7 +201,7 @@ def test_the_page_shows_every_reader_and_says_what_to_beware_of(tmp_path):
     ]
     tables.append(reading("Lone", "third", 1.2, 9, few, True))
     system = reading("AI", "", 2.0, 5, few).drop(columns="modality").assign(modality="")
-    result = analyse_readers(build_study(few, tables, {"AI": system}))
+    result = analyse_readers(join_readings(few, tables, {"AI": system}))
     html = write_readers(result, tmp_path).read_text()
     for text in ("R0", "R1", "Lone", "AI, system", "Only 10 patients have positive cases",
                  "One reader read with third", "specificity of AI, which decided nothing", "nested",
@@ -277,7 +277,7 @@ def test_unread_rows_are_left_out_and_names_of_this_program_are_known(tmp_path):
 )
 def test_files_that_do_not_fit_each_other_are_refused(change, message):
     with pytest.raises(InputError, match=message):
-        build_study(*change(truth_frame(), crossed(n_readers=1)))
+        join_readings(*change(truth_frame(), crossed(n_readers=1)))
 
 
 @pytest.mark.parametrize(
@@ -289,12 +289,12 @@ def test_files_that_do_not_fit_each_other_are_refused(change, message):
 )
 def test_a_study_in_which_nothing_varies_is_refused(tables, options, message):
     with pytest.raises(InputError, match=message):
-        analyse_readers(build_study(truth_frame(), tables, {}), **options)
+        analyse_readers(join_readings(truth_frame(), tables, {}), **options)
 
 
 def test_a_threshold_on_decisions_is_refused():
     with pytest.raises(InputError, match="have decisions already"):
-        build_study(truth_frame(), crossed(decide=True), {}, positive_from=3)
+        join_readings(truth_frame(), crossed(decide=True), {}, positive_from=3)
 
 
 def test_forms_of_a_blind_study_and_a_system_of_ours_enter_with_their_data_set(

@@ -9,7 +9,7 @@ from sklearn.metrics import f1_score, recall_score, roc_auc_score
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.statistics.auroc_variance import ClusteredEstimate
-from evaluation.studies.transfer_analysis import Scored, TransferCell, judge_cell, with_drops
+from evaluation.studies.transfer_analysis import TransferCell, UnseenScores, judge_cell, with_drops
 
 
 def scored(rng, n, auroc=0.8, share=0.4, images=1):
@@ -18,7 +18,7 @@ def scored(rng, n, auroc=0.8, share=0.4, images=1):
     scores = rng.normal(size=n * images) + np.sqrt(2) * ndtri(auroc) * positive
     names = np.repeat([f"p{patient}" for patient in range(n)], images)
     ids = pd.Index([f"i{place}" for place in range(n * images)])
-    return Scored(ids, positive, scores, names)
+    return UnseenScores(ids, positive, scores, names)
 
 
 def decided_at(threshold):

@@ -11,9 +11,9 @@ from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.statistics.auroc_variance import ClusteredEstimate
 from evaluation.studies.transfer_analysis import (
     JudgedSet,
-    Scored,
     Transfer,
     TransferCell,
+    UnseenScores,
     judge_cell,
     with_drops,
 )
@@ -25,7 +25,7 @@ SHORTCUT = {"auroc": 0.8, "ci_low": 0.7, "ci_high": 0.88, "fact": "view"}
 def scored(n, share):
     ids = pd.Index([f"i{place}" for place in range(n)])
     scores = np.random.default_rng(0).random(n)
-    return Scored(ids, np.arange(n) < share * n, scores, ids.to_numpy(str))
+    return UnseenScores(ids, np.arange(n) < share * n, scores, ids.to_numpy(str))
 
 
 @pytest.mark.parametrize(

@@ -47,29 +47,19 @@ class _MetricValues(NamedTuple):
 
 @dataclass(frozen=True)
 class ShareFigures:
-    """What `judge_shares` gives, of all splits.
+    """What `judge_shares` gives, of all splits."""
 
-    Attributes:
-        systems: Their names, in the order of all figures.
-        figures: By metric.
-        n_images: Test images.
-        n_patients: Test patients.
-        freedom: Degrees of freedom of the covariances: patients of the rarer class, without one a
-            split.
-        notes: Which test images were left out, and why.
-    """
-
-    systems: tuple[str, ...]
-    figures: Mapping[str, _MetricValues]
-    n_images: int
-    n_patients: int
-    freedom: float
-    notes: tuple[str, ...] = ()
+    systems: tuple[str, ...]  # names, in the order of all figures
+    figures: Mapping[str, _MetricValues]  # by metric
+    n_images: int  # test images
+    n_patients: int  # test patients
+    freedom: float  # of the covariances: patients of the rarer class, less one a split
+    notes: tuple[str, ...] = ()  # which test images were left out, and why
 
     def estimate(self, metric: str, *groups: Sequence[str]) -> ClusteredEstimate:
-        """A figure as the mean over the seeds of one group of systems, or the difference of two.
+        """A metric's mean over the seeds of one group of systems, or the difference of two groups.
 
-        All of them have the figure; `groups`: names of the systems that are seeds of one another.
+        All of them have the figure.
         """
         figure = self.figures[metric]
         members = [[self.systems.index(name) for name in group] for group in groups]
@@ -90,17 +80,7 @@ def judge_shares(
     seed: int = 0,
     advance: Callable[[], None] = lambda: None,
 ) -> ShareFigures:
-    """Judge systems, each with one run a split.
-
-    Args:
-        systems: The runs of each system; all have the same splits.
-        dataset: Labels, boxes and splits.
-        target: What is judged.
-        metrics: Names of the registry; those at a threshold are taken at that of `policy`.
-        policy: Whose threshold decides.
-        replicates: Bootstrap resamples of patients, from which the covariance follows.
-        seed: Of the resamples.
-        advance: Called after each run.
+    """Judge systems, each with one run a split; figures at a threshold take that of `policy`.
 
     Raises:
         InputError: A run has seen test patients, or none of a split's test images is judged.
@@ -113,7 +93,7 @@ def judge_shares(
     reasons: dict[str, dict[str, str]] = {metric: {} for metric in metrics}
     notes: list[str] = []
     for number, split in enumerate(splits):
-        runs = {name: run for name, each in systems.items() for run in each if run.split == split}
+        runs = {name: run for name, of in systems.items() for run in of if run.split == split}
         if len(runs) < len(systems):
             lacking = next(name for name in systems if name not in runs)
             raise InputError(f"{lacking} has no run of split '{split}', and others have")

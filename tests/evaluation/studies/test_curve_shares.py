@@ -5,9 +5,9 @@ import pytest
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.compare import compare_systems
-from evaluation.compare.share_figures import JudgedRun, judge_shares
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import POLICIES
+from evaluation.studies.curve_shares import JudgedRun, judge_shares
 
 METRICS = ("auroc", "average_precision", "localised_sensitivity", "froc_mean")
 
