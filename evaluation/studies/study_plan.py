@@ -45,7 +45,7 @@ _SHARES = (0.5, 1.0, 1.5)
 
 
 @dataclass(frozen=True)
-class Basis:
+class _Basis:
     """What a study is planned from."""
 
     plans: Mapping[str, Plan]  # by name; one alone has an empty name
@@ -73,7 +73,7 @@ def plans_assumed(
     within: float | None = None,
     seeds: Sequence[int] = (),
     seed_deviation: float | None = None,
-) -> Basis:
+) -> _Basis:
     """A study that follows from assumptions: a plan for each number of images and of seeds.
 
     `correlation` is of two systems' scores in a class, `within` of one system's scores of a
@@ -120,10 +120,10 @@ def plans_assumed(
     }
     first = asdict(next(iter(plans.values())))
     several = {"images": list(images), "seeds": list(seeds)}
-    return Basis(plans, len(aurocs) == 2, {"kind": "assumed", **first, **several})
+    return _Basis(plans, len(aurocs) == 2, {"kind": "assumed", **first, **several})
 
 
-def plans_of_readers(folder: Path, readers: Sequence[int] = ()) -> Basis:
+def plans_of_readers(folder: Path, readers: Sequence[int] = ()) -> _Basis:
     """A study that follows from a pilot of `cxr readers`: a plan for each number of readers.
 
     Raises:
@@ -150,10 +150,10 @@ def plans_of_readers(folder: Path, readers: Sequence[int] = ()) -> Basis:
         counted(number, "reader"): CrossedPlan(Components(**parts), pilot["n_cases"], share, number)
         for number in readers or _USUAL_READERS
     }
-    return Basis(plans, True, facts)
+    return _Basis(plans, True, facts)
 
 
-def plans_of_predictions(parts: Mapping[str, Any], seeds: Sequence[int]) -> Basis:
+def plans_of_predictions(parts: Mapping[str, Any], seeds: Sequence[int]) -> _Basis:
     """A study that follows from a pilot of predictions; without `seeds` the pilot's own number."""
     systems = list(parts.values())
     plans = {
@@ -169,7 +169,7 @@ def plans_of_predictions(parts: Mapping[str, Any], seeds: Sequence[int]) -> Basi
         "images_of_a_patient": first.images,
         "variance_factors": list(first.variance_range()),
     }
-    return Basis(plans, len(systems) == 2, facts)
+    return _Basis(plans, len(systems) == 2, facts)
 
 
 def _plan_name(all_images: Sequence[int], images: int, all_seeds: Sequence[int], seeds: int) -> str:
@@ -207,7 +207,7 @@ class StudyPlan:
     half_width: float | None
     power: float
     level: float  # coverage of the interval; 1 - alpha of the test
-    basis: Basis
+    basis: _Basis
     figures: tuple[Path, ...] = ()  # drawn of it
 
     def __str__(self) -> str:
@@ -304,7 +304,7 @@ class StudyPlan:
 
 
 def plan_study(
-    basis: Basis,
+    basis: _Basis,
     difference: float | None = None,
     half_width: float | None = None,
     power: float | None = None,
