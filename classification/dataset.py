@@ -31,17 +31,11 @@ class _LabelSample(NamedTuple):
 
 @dataclass(frozen=True)
 class LabelBatch:
-    """A batch for the classifier.
-
-    Attributes:
-        image_ids: B keys.
-        images: uint8 (B, 1, S, S), store pixels; the model normalises.
-        targets: float32 (B, K): 1 present, 0 absent, NaN unknown.
-    """
+    """A batch for the classifier."""
 
     image_ids: list[str]
-    images: Tensor
-    targets: Tensor
+    images: Tensor  # uint8 (B, 1, S, S), store pixels; the model normalises
+    targets: Tensor  # float32 (B, K): 1 present, 0 absent, NaN unknown
 
     def __len__(self) -> int:
         return len(self.image_ids)

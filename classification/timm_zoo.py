@@ -36,21 +36,14 @@ def timm_fixed_size(name: str) -> int | None:
 
 
 def _settings(name: str) -> Any:
-    library = _library(name)
-    plain = name.removeprefix(TIMM)
-    if not library.is_model(plain):
-        raise _unknown(name)
-    return library.models.get_pretrained_cfg(plain)
+    return _library(name).models.get_pretrained_cfg(name.removeprefix(TIMM))
 
 
 def _create(name: str, *, pretrained: bool) -> nn.Module:
     library = _library(name)
-    plain = name.removeprefix(TIMM)
-    if not library.is_model(plain):
-        raise _unknown(name)
     arguments: dict[str, Any] = {"num_classes": 0, "global_pool": ""}
     try:
-        return library.create_model(plain, pretrained=pretrained, **arguments)
+        return library.create_model(name.removeprefix(TIMM), pretrained=pretrained, **arguments)
     except Exception as error:  # noqa: BLE001  timm and its hub raise many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if pretrained:
@@ -62,17 +55,17 @@ def _create(name: str, *, pretrained: bool) -> nn.Module:
 
 
 def _library(name: str) -> ModuleType:
+    """The module timm, where it is installed and has the network."""
     try:
-        return importlib.import_module("timm")
+        library = importlib.import_module("timm")
     except ImportError:
         raise InputError(
             f"architecture: {name} needs timm, which is not installed; pip install "
             "'cxr-compare[zoo]'"
         ) from None
-
-
-def _unknown(name: str) -> InputError:
-    return InputError(
-        f"architecture: timm has no network {name.removeprefix(TIMM)!r}; timm.list_models() "
-        "tells their names"
-    )
+    plain = name.removeprefix(TIMM)
+    if not library.is_model(plain):
+        raise InputError(
+            f"architecture: timm has no network {plain!r}; timm.list_models() tells their names"
+        )
+    return library

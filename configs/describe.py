@@ -97,7 +97,7 @@ def key_table(kind: Literal["detector", "classifier"]) -> str:
 def _values(key: dict[str, Any]) -> str:
     """The values that a key may have, in words."""
     if "anyOf" in key:
-        return " or ".join(_values(each) for each in key["anyOf"] if each.get("type") != "null")
+        return " or ".join(_values(kind) for kind in key["anyOf"] if kind.get("type") != "null")
     if options := key.get("enum", [key["const"]] if "const" in key else None):
         return ", ".join(str(option) for option in options)
     if key.get("type") == "array":
@@ -144,13 +144,10 @@ def annotated(config: DetectorConfig | ClassifierConfig) -> str:
     for key in _keys(config.kind):
         if f"[{key.section}]" not in lines:
             lines += ["", f"[{key.section}]"]
-        lines.append(_line(key.name, content[key.section][key.name], _comment(key)))
+        limits = "" if key.values in ("", "text", "true, false") else f" ({key.values})"
+        value = content[key.section][key.name]
+        lines.append(_line(key.name, value, key.description + limits))
     return "\n".join(lines) + "\n"
-
-
-def _comment(key: Key) -> str:
-    told = "" if key.values in ("", "text", "true, false") else f" ({key.values})"
-    return key.description + told
 
 
 def _line(name: str, value: Any, comment: str = "") -> str:
@@ -160,6 +157,6 @@ def _line(name: str, value: Any, comment: str = "") -> str:
     # One line, also of a list, which tomli_w spreads.
     written = tomli_w.dumps({"x": value}).removeprefix("x = ").strip()
     if isinstance(value, list):
-        each = [tomli_w.dumps({"x": item}).removeprefix("x = ").strip() for item in value]
-        written = f"[{', '.join(each)}]"
+        items = [tomli_w.dumps({"x": item}).removeprefix("x = ").strip() for item in value]
+        written = f"[{', '.join(items)}]"
     return f"{name} = {written}" + (f"  # {comment}" if comment else "")

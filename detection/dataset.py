@@ -37,21 +37,13 @@ class _LesionSample(NamedTuple):
 
 @dataclass(frozen=True)
 class LesionBatch:
-    """A batch for the detector.
-
-    Attributes:
-        image_ids: B keys.
-        images: uint8 (B, 1, S, S), store pixels; the model normalises.
-        boxes: Per image float32 (N, 4) xyxy, store px; N may be 0.
-        labels: Per image int64 (N,), from 1.
-        dropped: What augmentation did with the boxes, all images together.
-    """
+    """A batch for the detector."""
 
     image_ids: list[str]
-    images: Tensor
-    boxes: list[Tensor]
-    labels: list[Tensor]
-    dropped: DroppedBoxes = NONE_DROPPED
+    images: Tensor  # uint8 (B, 1, S, S), store pixels; the model normalises
+    boxes: list[Tensor]  # per image float32 (N, 4) xyxy, store px; N may be 0
+    labels: list[Tensor]  # per image int64 (N,), from 1
+    dropped: DroppedBoxes = NONE_DROPPED  # what augmentation did with the boxes of all images
 
     def __len__(self) -> int:
         return len(self.image_ids)

@@ -83,7 +83,8 @@ def start_from(
     if not _is_detector(state):
         _load_body(model.backbone.body, state, name=name, source=source)
         return f"{source}: takes the features of {name}; pyramid and heads start anew"
-    if _detector_findings(state) == _COCO_CLASSES and not findings:
+    sizes = _sizes({detector_key(key): value for key, value in state.items()})
+    if sizes["findings"] == _COCO_CLASSES and not findings:
         load_coco(model, backbone=name, head=arguments["head"], norm=arguments["norm"], state=state)
         return f"{source}: takes torchvision's COCO detector, all but its class layer"
     same = findings is None or own_findings is None or tuple(findings) == tuple(own_findings)
@@ -214,11 +215,6 @@ def _load_detector(
         require_finite(value, places[key], source)
     model.load_state_dict(kept, strict=False)
     return notes
-
-
-def _detector_findings(state: Mapping[str, Tensor]) -> int:
-    """Number of findings that a RetinaNet's checkpoint tells apart, background not counted."""
-    return int(_sizes({detector_key(key): value for key, value in state.items()})["findings"])
 
 
 def _shapes(state: Mapping[str, Tensor]) -> dict[str, tuple[int, ...]]:

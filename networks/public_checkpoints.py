@@ -34,28 +34,16 @@ _XRAYVISION_LEARNED = {
 
 @dataclass(frozen=True)
 class PublicCheckpoint:
-    """What is known of a public checkpoint.
+    """What is known of a public checkpoint."""
 
-    Attributes:
-        maker: Who published it.
-        findings: What its last layer finds, in order; empty where that is not known.
-        weight: Name of the last layer's weights, float (findings, features).
-        bias: Name of its biases.
-        mean: Mean of the pixels that it wants, in [0, 1].
-        std: Standard deviation, likewise.
-        channels: ``imagenet`` where the three channels are normalised as ImageNet's colours.
-        size: Side of the images that it learned from, px.
-        trained_on: What it learned from.
-    """
-
-    maker: str
-    findings: tuple[str, ...]
-    weight: str
-    bias: str
-    mean: float
+    maker: str  # who published it
+    findings: tuple[str, ...]  # what its last layer finds, in order; empty where not known
+    weight: str  # name of the last layer's weights, float (findings, features)
+    bias: str  # name of its biases
+    mean: float  # of the pixels that it wants, in [0, 1]
     std: float
-    channels: str
-    size: int
+    channels: str  # ``imagenet`` where the three are normalised as ImageNet's colours
+    size: int  # side of the images that it learned from, px
     trained_on: str
 
 

