@@ -147,12 +147,17 @@ class _Asked:
         from evaluation.report.result import Report
 
         if out is None:
-            return Report(test_set, lambda: self._compare_in_memory(systems, test_set))
+            judged = self._compare_in_memory(systems, test_set)
+            return Report(test_set, lambda: judged)
         if self.is_answered(systems, test_set, out):
             console.say(f"{out}: this report exists already; --overwrite makes it anew")
-            return Report(
-                test_set, lambda: self._compare(systems, test_set, out), out, self.metrics
-            )
+            quietly = console.is_silent()
+
+            def judge() -> Comparison:
+                with console.silent(quietly):  # it is asked for after the verb has returned
+                    return self._compare(systems, test_set, out)
+
+            return Report(test_set, judge, out, self.metrics)
         with _report_folder(out):
             comparison = self._compare(systems, test_set, out)
             self._write(comparison, self._question(systems, test_set, out), test_set, out)

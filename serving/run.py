@@ -65,7 +65,7 @@ class Run:
     def __repr__(self) -> str:
         loaded = self.__dict__.get("system")
         if loaded is None and not is_export(self.folder):
-            return repr(RunFolder(self.folder))
+            return repr(RunFolder(self.folder)).replace("RunFolder", "Run")
         return repr(loaded or self.folder).replace("LoadedRun", "Run")
 
     def to_dict(self) -> dict[str, Any]:

@@ -62,22 +62,22 @@ def layout(house: ModuleType) -> Any:
 # What was reached. A row may fall, never rise: what needs more takes as much away first, or its
 # issue says how much room it brings. A row that has fallen is lowered here in the same change.
 LIMITS = {
-    "lines": 76_000,
-    "modules": 400,
-    "longest module": 600,
-    "plumbing, %": 40,
-    "names used outside their subfolder": 700,
-    "public names": 1_300,
-    "modules importing more than 16 others": 30,
-    "imports inside functions": 600,
-    "functions over 80 lines": 30,
-    "modules with at most one importer": 100,
-    "lines of tests": 52_000,
+    "lines": 66_227,
+    "modules": 285,
+    "longest module": 556,
+    "plumbing, %": 22.3,
+    "names used outside their subfolder": 584,
+    "public names": 1_165,
+    "modules importing more than 16 others": 14,
+    "imports inside functions": 281,
+    "functions over 80 lines": 3,
+    "modules with at most one importer": 91,
+    "lines of tests": 47_496,
     "files that an image passes in prepare": 14,
     "files that a box passes to an overlay": 11,
     "files that a setting passes to the optimiser": 7,
-    "files that a score passes": 100,
-    "visits of a score to files": 600,
+    "files that a score passes": 87,
+    "visits of a score to files": 440,
 }
 
 
