@@ -91,7 +91,6 @@ def build_app() -> typer.Typer:
     app = typer.Typer(
         name="cxr",
         cls=_Program,
-        no_args_is_help=True,
         context_settings={"help_option_names": ["-h", "--help"]},
         pretty_exceptions_enable=False,
         rich_markup_mode=None,  # rich alone takes 0.2 s to import
@@ -99,7 +98,8 @@ def build_app() -> typer.Typer:
     app.callback()(_program)
     for name in VERBS:
         function = verb_function(name)
-        app.command(command_name(function))(_command(function))
+        summary = description(function)[0].partition("\n\n")[0]
+        app.command(command_name(function), short_help=summary)(_command(function))
     return app
 
 
@@ -253,7 +253,7 @@ def _bug_behind(stopped: BaseException) -> EOFError | None:
 def _run() -> None:
     try:
         # Not standalone: usage errors, too, become one line.
-        status = build_app()(sys.argv[1:], standalone_mode=False) or 0
+        status = build_app()(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
         if status == _INTERRUPTED:  # typer turns Ctrl-C into this code, and says nothing
             raise KeyboardInterrupt
         sys.exit(status)
