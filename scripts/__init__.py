@@ -1,1 +1,1 @@
-"""One thin module per `cxr` verb, what verbs share, and `api` for Python. No room imports it."""
+"""One function a `cxr` verb, the runner that verbs share, and `load`. No room imports it."""
