@@ -112,31 +112,23 @@ def _command(function: Callable[..., Any]) -> Callable[..., Any]:
         positional = [item for p in parameters if p.variadic for item in values.pop(p.name, [])]
         return run_verb(function, *positional, **values)
 
+    kind = inspect.Parameter.KEYWORD_ONLY
     declared = [
-        inspect.Parameter(
-            parameter.name,
-            inspect.Parameter.KEYWORD_ONLY,
-            default=_default(parameter),
-            annotation=_annotation(parameter),
-        )
-        for parameter in parameters
+        inspect.Parameter(p.name, kind, default=_default(p), annotation=_annotation(p))
+        for p in parameters
     ]
     as_json = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-    declared.append(
-        inspect.Parameter(
-            "as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=as_json
-        )
-    )
+    declared.append(inspect.Parameter("as_json", kind, default=False, annotation=as_json))
     body, examples = description(function)
     command.__name__ = function.__name__
     command.__doc__ = "\n\n".join([body, *(f"Example: {example}" for example in examples)])
     command.__signature__ = inspect.Signature(declared)  # type: ignore[attr-defined]
-    command.__annotations__ = {each.name: each.annotation for each in declared}
+    command.__annotations__ = {option.name: option.annotation for option in declared}
     return command
 
 
 def _default(parameter: Parameter) -> Any:
-    """Ends of lists and empty tuples mean absent, as an option that is not given does."""
+    """What typer takes for absent; a list that is not given is None there."""
     if parameter.default is inspect.Parameter.empty:
         return inspect.Parameter.empty
     return None if parameter.several else parameter.default

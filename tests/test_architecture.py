@@ -62,7 +62,7 @@ def layout(house: ModuleType) -> Any:
 # What was reached. A row may fall, never rise: what needs more takes as much away first, or its
 # issue says how much room it brings. A row that has fallen is lowered here in the same change.
 LIMITS = {
-    "lines": 66_227,
+    "lines": 66_223,
     "modules": 285,
     "longest module": 556,
     "plumbing, %": 22.3,

@@ -21,6 +21,7 @@ _SCHEMES = (
 )  # fmt: skip
 _ROOT = "cxr-remote"
 _ADDRESS = re.compile(rf"({'|'.join(_SCHEMES)}):/{{1,2}}([^,]*)")  # a Path keeps one slash of two
+_ONE_SLASH = re.compile(rf"\b({'|'.join(_SCHEMES)}):/(?=[^/\s])")
 _COPY = re.compile(rf"(?:[^\s'\"=,;()\[\]{{}}]*/)?{_ROOT}/([a-z][a-z0-9]*)/")
 
 
@@ -124,7 +125,10 @@ def shown(text: str) -> str:
     Example:
         >>> shown("Run: /home/me/.cache/cxr-compare/cxr-remote/s3/bucket/run")
         'Run: s3://bucket/run'
+        >>> shown(f"cxr check {Path('s3://bucket/data')}")
+        'cxr check s3://bucket/data'
     """
+    text = _ONE_SLASH.sub(r"\1://", text)
     if _ROOT not in text:
         return text
     root = re.escape(str(copies_root()))
