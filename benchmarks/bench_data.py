@@ -20,9 +20,9 @@ from benchmarks.bench import Row, Setting, curve, each, is_dicom
 from benchmarks.synth_tables import synth_tables
 from benchmarks.worker import Candidate, Run
 from data_prep.contracts import tables
-from data_prep.contracts.json_files import read_json, write_json
+from data_prep.contracts.folders import read_json, write_json
 from data_prep.contracts.tables import is_member
-from data_prep.store import pixel_writer as stored
+from data_prep.store import pixel_store as stored
 from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore, build_pixel_store
 from data_prep.store.preprocess import letterbox

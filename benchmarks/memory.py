@@ -24,7 +24,7 @@ import typer
 from PIL import Image
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.json_files import write_json
+from data_prep.contracts.folders import write_json
 from scripts import console
 
 _SIDE = 32

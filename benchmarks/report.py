@@ -11,8 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import atomic_path
-from data_prep.contracts.json_files import read_json, write_json
+from data_prep.contracts.folders import atomic_path, read_json, write_json, write_text
 
 RECORDED = Path(__file__).with_name("recorded.json")
 _PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
@@ -181,8 +180,7 @@ def record(payload: Mapping[str, Any]) -> Path:
     whole = {**payload, "rows": rows}
     write_json(RECORDED, "bench", whole)
     draw(whole, _PAGE.parent)
-    with atomic_path(_PAGE) as temporary:
-        temporary.write_text(page(whole), encoding="utf-8")
+    write_text(_PAGE, page(whole))
     return _PAGE
 
 

@@ -37,8 +37,7 @@ import pandas as pd
 import typer
 
 from benchmarks.worker import peak_gib
-from data_prep.contracts.folders import provenance
-from data_prep.contracts.json_files import write_json
+from data_prep.contracts.folders import provenance, write_json
 from data_prep.store.decode import DecodedRow, DecodeTask, decode_and_letterbox
 from data_prep.store.predictions import Part
 from data_prep.store.preprocess import letterbox

@@ -37,8 +37,7 @@ from matplotlib.figure import Figure
 
 from benchmarks.scale_page import draw_measured, engines_lines, growth_lines
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import atomic_path
-from data_prep.contracts.json_files import read_json
+from data_prep.contracts.folders import atomic_path, read_json, write_text
 from data_prep.contracts.words import counted
 
 IMAGES = 10_000_000
@@ -538,8 +537,7 @@ def main(
     with atomic_path(write_docs.with_name(PICTURE)) as temporary:
         draw_growth(works, outcomes, grown).savefig(temporary, dpi=150, format="png")
     page = _between(write_docs.read_text(encoding="utf-8"), _MARKS, text.split("\n"))
-    with atomic_path(write_docs) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+    write_text(write_docs, page)
 
 
 if __name__ == "__main__":

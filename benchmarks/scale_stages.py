@@ -33,7 +33,7 @@ from benchmarks.scale_growth import (
     train,
     write_source,
 )
-from data_prep.contracts.json_files import write_json
+from data_prep.contracts.folders import write_json
 from data_prep.store.decode import DecodedRow, DecodeTask, decode_and_letterbox
 from data_prep.work.engine import Engine, open_engine
 from data_prep.work.pool import LocalEngine, cpu_count, processor_name

@@ -29,8 +29,7 @@ import typer
 
 from benchmarks.memory import together_kib
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import provenance
-from data_prep.contracts.json_files import write_json
+from data_prep.contracts.folders import provenance, write_json
 from data_prep.store.decode import find_files
 from scripts import console
 

@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import make_folder, provenance
-from data_prep.contracts.json_files import write_json
+from data_prep.contracts.folders import make_folder, provenance, write_json
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import empty_table, write_table
 from data_prep.formats.source import one_target_each

@@ -29,7 +29,7 @@ import typer
 
 from benchmarks.bench import ProcessorTime
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import atomic_path, provenance
+from data_prep.contracts.folders import provenance, write_text
 from data_prep.work.pool import processor_name
 from scripts import console
 
@@ -110,8 +110,7 @@ def prepare(
                 for path in sorted(folder.iterdir())
             },
         }
-        with atomic_path(folder / "network.json") as temporary:
-            temporary.write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
+        write_text(folder / "network.json", json.dumps(facts, indent=1) + "\n")
         console.say(f"{name}: {time.process_time() - began:.0f} s of processor time")
 
 
@@ -148,8 +147,7 @@ def measure(
                 "guarded": guarded,
                 "rows": rows,
             }
-            with atomic_path(out) as temporary:
-                temporary.write_text(json.dumps(payload, indent=1) + "\n", encoding="utf-8")
+            write_text(out, json.dumps(payload, indent=1) + "\n")
     for line in missed_targets(rows):
         console.say(line)
 

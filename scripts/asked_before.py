@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.contracts.errors import InputError
-from data_prep.work.addresses import recorded_path
+from data_prep.work.object_store import recorded_path
 from evaluation.report.files import METRICS, SYSTEMS
 from scripts.systems import System, predicts, system_folder
 from serving.backends import is_export
@@ -78,7 +78,7 @@ def asked_before(out: Path, question: dict[str, Any]) -> bool:
     Raises:
         InputError: It holds a finished report on another question; the message says what differs.
     """
-    from data_prep.contracts.json_files import read_json
+    from data_prep.contracts.folders import read_json
 
     if not (out / METRICS).is_file():
         return False

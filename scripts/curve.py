@@ -118,8 +118,7 @@ def curve(
     """
     if label_seconds == 0:
         raise InputError("curve --label-seconds 0: a label takes time; give seconds above 0")
-    from data_prep.contracts.folders import folder_lock, make_folder, provenance
-    from data_prep.contracts.json_files import write_json
+    from data_prep.contracts.folders import folder_lock, make_folder, provenance, write_json
     from data_prep.store.dataset import DataSet
     from evaluation.studies.curve_judged import judge_curve
     from evaluation.studies.curve_page import FILES, STORED, write_curve
@@ -181,7 +180,7 @@ def _together(first: Any, second: Any) -> Any:
 
 def _require_same(out: Path, plan: CurvePlan, started: dict[str, Any], own: set[str]) -> bool:
     """Whether a curve was started here; refuses another. Seeds and the third arm may be added."""
-    from data_prep.contracts.json_files import read_json
+    from data_prep.contracts.folders import read_json
 
     if not (out / _STARTED).is_file():
         require_only(out, own, "curve")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from data_prep.contracts.errors import InputError
-from data_prep.work.addresses import recorded_path
+from data_prep.work.object_store import recorded_path
 from scripts import console
 from scripts.options import DataFolder, read_numbers
 from scripts.runner import AnyPath, Argument, verb

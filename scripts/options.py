@@ -167,7 +167,7 @@ def own_split(split: str | None, sources: Iterable[Path], dataset: DataSet) -> s
 
 
 def _split_of(source: Path, dataset: DataSet) -> str:
-    from data_prep.contracts.json_files import read_json
+    from data_prep.contracts.folders import read_json
 
     for name in ("predictions", "run", "export"):
         if (source / f"{name}.json").is_file():

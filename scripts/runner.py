@@ -34,7 +34,7 @@ from typing import (
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import asked_as
 from data_prep.store.folder_kinds import KindName, require_kind
-from data_prep.work.addresses import addresses_in, shown
+from data_prep.work.object_store import addresses_in, shown
 from scripts import console
 
 P = ParamSpec("P")

@@ -161,7 +161,7 @@ def _dataset(folder: Path) -> dict[str, Any]:
 
 
 def _run(folder: Path) -> dict[str, Any]:
-    from data_prep.contracts.json_files import read_json
+    from data_prep.contracts.folders import read_json
 
     run = read_json(folder / "run.json", "run")
     hidden = {"schema_version", "contract", "versions"}
@@ -176,7 +176,7 @@ def _run(folder: Path) -> dict[str, Any]:
 
 
 def _export(folder: Path) -> dict[str, Any]:
-    from data_prep.contracts.json_files import read_json
+    from data_prep.contracts.folders import read_json
 
     card = read_json(folder / "card.json", "card")
     proof = card["proof"]
@@ -199,7 +199,7 @@ def _export(folder: Path) -> dict[str, Any]:
 
 def _answers(folder: Path) -> dict[str, str]:
     """What a run needs to answer for single images: validation, decisions, guard."""
-    from data_prep.contracts.json_files import read_json
+    from data_prep.contracts.folders import read_json
 
     absent = "none; the same cxr train command adds it"
     validation, guard = folder / "validation", folder / "guard.json"
@@ -234,7 +234,7 @@ def _predictions(folder: Path) -> dict[str, Any]:
 
 
 def _report(folder: Path) -> dict[str, Any]:
-    from data_prep.contracts.json_files import read_json
+    from data_prep.contracts.folders import read_json
 
     metrics = read_json(folder / METRICS, "metrics")
     return {
@@ -246,7 +246,7 @@ def _report(folder: Path) -> dict[str, Any]:
 
 
 def _sweep(folder: Path) -> dict[str, Any]:
-    from data_prep.contracts.json_files import read_json
+    from data_prep.contracts.folders import read_json
     from evaluation.studies.sweep_page import PAGE as SWEEP_PAGE
     from evaluation.studies.sweep_page import sentences
 
@@ -264,7 +264,7 @@ def _sweep(folder: Path) -> dict[str, Any]:
 
 
 def _curve(folder: Path) -> dict[str, Any]:
-    from data_prep.contracts.json_files import read_json
+    from data_prep.contracts.folders import read_json
     from evaluation.studies.curve_page import PAGE as CURVE_PAGE
     from evaluation.studies.curve_page import STORED
 
@@ -279,7 +279,7 @@ def _curve(folder: Path) -> dict[str, Any]:
 
 
 def _phantom(folder: Path) -> dict[str, Any]:
-    from data_prep.contracts.json_files import read_json
+    from data_prep.contracts.folders import read_json
 
     facts = read_json(folder / "synth.json", "synth")
     return {"kind": "synthetic chest X-rays in RSNA layout"} | {

@@ -85,8 +85,7 @@ def sweep(
     follow_parent()
     require_packages("sweep", ("optuna",))
     _require_started_once()
-    from data_prep.contracts.folders import folder_lock, provenance
-    from data_prep.contracts.json_files import write_json
+    from data_prep.contracts.folders import folder_lock, provenance, write_json
     from evaluation.studies.sweep_page import PAGE, sentences
     from scripts.machines.cluster import open_machines
     from training.request import Request
@@ -133,7 +132,7 @@ def _require_started_once() -> None:
 
 def _require_same(out: Path, plan: SweepPlan, started: dict[str, Any]) -> bool:
     """Whether this sweep was started here; refuses another one, and a folder of something else."""
-    from data_prep.contracts.json_files import read_json
+    from data_prep.contracts.folders import read_json
 
     if not (out / _STARTED).is_file():
         require_only(out, _OWN, "sweep")
@@ -156,7 +155,7 @@ def _run(
     options: Sequence[str],
 ) -> dict[str, Any]:
     """Train what is missing; write the page after each trial, and the rest at the end."""
-    from data_prep.contracts.json_files import write_json
+    from data_prep.contracts.folders import write_json
     from evaluation.studies.sweep_page import trial_line, write_page
     from scripts.machines.child_processes import Command, Running, run_commands
 

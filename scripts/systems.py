@@ -175,7 +175,7 @@ def decision_of_run(
     An export holds its run's decision, chosen on any device, only if it is of the same training:
     there is no `inference_id` to check.
     """
-    from data_prep.contracts.json_files import read_json
+    from data_prep.contracts.folders import read_json
 
     within = Path() if is_export(run) else Path("validation")
     path = run / within / "decisions" / f"{test_set.target.name}.json"

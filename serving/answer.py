@@ -18,7 +18,7 @@ import pandas as pd
 from PIL import Image
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.json_files import read_json
+from data_prep.contracts.folders import read_json
 from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.words import counted
 from data_prep.images.decoded_image import DecodedImage, decode_record, grey_from_rgb

@@ -18,10 +18,9 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import make_folder
-from data_prep.contracts.terminal import Terminal
-from data_prep.contracts.words import counted
+from data_prep.contracts.words import Terminal, counted
 from data_prep.store.decode import LooseImage, read_loose
-from data_prep.work.addresses import shown
+from data_prep.work.object_store import shown
 from data_prep.work.pool import cpu_count, write_behind
 from evaluation.overlays.draw import to_png
 from serving.answer import ANSWER_COLUMNS, Answer, LoadedRun, answer_row, render_answers

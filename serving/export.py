@@ -12,12 +12,11 @@ from typing import Any
 import torch
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import provenance, whole_folder
-from data_prep.contracts.json_files import write_json
+from data_prep.contracts.folders import provenance, whole_folder, write_json
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore
-from data_prep.work.addresses import recorded_path
+from data_prep.work.object_store import recorded_path
 from detection.retinanet import LesionRetinaNet
 from serving.answer import LoadedRun
 from serving.backends import CARD_FILE, PACKAGES

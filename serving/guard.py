@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.json_files import read_json, write_json
+from data_prep.contracts.folders import read_json, write_json
 from data_prep.images.dicom_header import why_no_radiograph
 from data_prep.images.image import DecodedImage, read_image
 from data_prep.work.local_copies import open_image

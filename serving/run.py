@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.contracts.json_files import read_json
+from data_prep.contracts.folders import read_json
 from evaluation.decisions.decision import Decision
 from serving.answer import Answer, LoadedRun
 from serving.backends import is_export

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from data_prep.contracts.terminal import Terminal
-from data_prep.contracts.words import counted
+from data_prep.contracts.words import Terminal, counted
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from evaluation.decisions.test_set import TestSet

@@ -195,7 +195,7 @@ def _in_order(node: ast.AST) -> list[ast.Call]:
 # the question nor reads, trains or draws. Listed by folder or file.
 PLUMBING = (
     "configs", "data_prep/contracts", "data_prep/work", "data_prep/store/folder_kinds.py",
-    "data_prep/store/pixel_writer.py", "data_prep/assemble/dataset_writer.py",
+    "data_prep/assemble/dataset_writer.py",
     "data_prep/assemble/summary.py", "evaluation/report/files.py", "evaluation/report/result.py",
     "evaluation/report/templates.py", "networks/checkpoints.py", "scripts", "serving/backends.py",
     "serving/exported/spec.py", "serving/part_predictor.py", "serving/pacs/journal.py",
@@ -219,7 +219,7 @@ WAYS = {
         "data_prep.work.pool:map_in_chunks", "data_prep.images.image:read_image",
         "data_prep.images.dicom:read_dicom", "data_prep.images.dicom_frames:decode_first_frame",
         "data_prep.images.dicom_display:show_grey", "data_prep.images.image_facts:image_facts",
-        "data_prep.store.preprocess:letterbox", "data_prep.store.pixel_writer:PixelStoreWriter",
+        "data_prep.store.preprocess:letterbox", "data_prep.store.pixel_store:PixelStoreWriter",
     ),
     "files that a box passes to an overlay": (
         "detection.inference:predict_boxes", "detection.retinanet:LesionRetinaNet",

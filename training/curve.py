@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from configs.load import dump_config, find_config, read_config
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import atomic_path, make_folder
+from data_prep.contracts.folders import make_folder, write_text
 from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import patient_groups
 from data_prep.splits.subsets import add_nested_parts, draw_nested_parts
@@ -164,8 +164,7 @@ class CurvePlan:
     def write_config(self, run: CurveRun) -> Path:
         """Write what a training is given beside its folder."""
         file = make_folder(run.folder.parent) / f"{run.folder.name}.toml"
-        with atomic_path(file) as temporary:
-            temporary.write_text(dump_config(self.config(run)), encoding="utf-8")
+        write_text(file, dump_config(self.config(run)))
         return file
 
 

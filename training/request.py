@@ -11,7 +11,7 @@ from configs.load import find_config, read_config
 from configs.settings import ClassifierConfig, DetectorConfig
 from data_prep.audit.audit import require_sound
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.terminal import Terminal
+from data_prep.contracts.words import Terminal
 from data_prep.store.dataset import DataSet, Target
 from training.loggers import require_loggers
 

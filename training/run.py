@@ -14,8 +14,7 @@ from torch.utils.data import DataLoader
 
 from configs.load import parse_config
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.terminal import Terminal
-from data_prep.contracts.words import counted
+from data_prep.contracts.words import Terminal, counted
 from training.batch_size import available_memory, is_out_of_memory, largest_batch
 from training.classifier import ClassifierTask
 from training.cost import PeakMemory, count_parameters, describe_device

@@ -18,8 +18,15 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import atomic_path, make_folder, provenance, require_only
-from data_prep.contracts.json_files import read_json, write_json
+from data_prep.contracts.folders import (
+    atomic_path,
+    make_folder,
+    provenance,
+    read_json,
+    require_only,
+    write_json,
+    write_text,
+)
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.folder_kinds import require_kind
 
@@ -333,5 +340,4 @@ class RunFolder:
         write_json(self.folder / _RUN, "run", {**self.started, **payload})
 
     def _write_text(self, name: str, text: str) -> None:
-        with atomic_path(self.folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(self.folder / name, text)

@@ -10,7 +10,7 @@ import pandas as pd
 from configs.load import dump_config, first_difference, parse_config
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock, require_free_space
-from data_prep.contracts.terminal import Terminal
+from data_prep.contracts.words import Terminal
 from networks.published import require_installed
 from training.cost import count_parameters
 from training.request import Request, require_shares

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from data_prep.contracts.json_files import read_json
+from data_prep.contracts.folders import read_json
 from data_prep.store.preprocess import Preprocess
 from networks.public_checkpoints import PublicCheckpoint, recognise
 from training.run_folder import ARCHITECTURE_FILE, WEIGHTS_FILE, RunFolder, read_weights

@@ -33,8 +33,15 @@ from configs.search_space import (
     with_values,
 )
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import LOCK, atomic_path, make_folder, provenance, whole_folder
-from data_prep.contracts.json_files import read_json
+from data_prep.contracts.folders import (
+    LOCK,
+    atomic_path,
+    make_folder,
+    provenance,
+    read_json,
+    whole_folder,
+    write_text,
+)
 
 _JOURNAL = "study.journal"
 _BEST = "best"  # the folder of the best run
@@ -253,8 +260,7 @@ class Sweep:
             return None
         run = self.run_folder(trial.number)
         file = make_folder(run.parent) / f"{run.name}.toml"
-        with atomic_path(file) as temporary:
-            temporary.write_text(dump_config(config), encoding="utf-8")
+        write_text(file, dump_config(config))
         self._running[trial.number] = trial
         return file
 

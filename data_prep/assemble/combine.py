@@ -22,7 +22,7 @@ from data_prep.contracts.words import counted
 from data_prep.formats.source import SourceTables, display_name
 from data_prep.splits.split import SplitRule
 from data_prep.store.dataset import DataSet
-from data_prep.work.addresses import recorded_path
+from data_prep.work.object_store import recorded_path
 
 Targets = Mapping[str, Mapping[str, Any]]
 

@@ -12,8 +12,7 @@ import pandas as pd
 from data_prep.audit.audit import MeasureShortcuts, audit
 from data_prep.audit.page import write_audit
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import LOCK, make_folder, provenance
-from data_prep.contracts.json_files import read_json, write_json
+from data_prep.contracts.folders import LOCK, make_folder, provenance, read_json, write_json
 from data_prep.contracts.tables import is_member, read_table, write_table
 from data_prep.duplicates.set_copies import near_duplicates_of
 from data_prep.formats.source import SourceTables
@@ -21,8 +20,8 @@ from data_prep.splits.add_split import draw_split, image_links, image_strata, wr
 from data_prep.splits.given_split import official_split
 from data_prep.splits.split import SplitRule, extend_split
 from data_prep.store.dataset import DataSet, Target, dataset_ids
-from data_prep.work.addresses import recorded_path
 from data_prep.work.engine import Engine
+from data_prep.work.object_store import recorded_path
 
 Made = tuple[pd.DataFrame, dict[str, Any]]
 """A split table, and a JSON-ready mapping that says how it was made."""

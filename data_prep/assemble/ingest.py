@@ -26,7 +26,7 @@ from data_prep.contracts.tables import empty_table, is_member
 from data_prep.formats.source import ReadOptions, SourceTables
 from data_prep.splits.split import SplitRule
 from data_prep.store.decode import DecodedRow, DecodeTask, decode_all
-from data_prep.store.pixel_writer import PixelStoreWriter
+from data_prep.store.pixel_store import PixelStoreWriter
 from data_prep.store.preprocess import store_spec
 from data_prep.work.engine import Engine
 from data_prep.work.pool import LocalEngine, cpu_count

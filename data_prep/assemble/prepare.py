@@ -22,7 +22,7 @@ from data_prep.splits.given_split import read_split_file
 from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore, build_pixel_store, store_folder
 from data_prep.store.preprocess import require_size
-from data_prep.work.addresses import recorded_path
+from data_prep.work.object_store import recorded_path
 
 
 def _source_id(tables: SourceTables) -> str:

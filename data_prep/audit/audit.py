@@ -30,7 +30,7 @@ from data_prep.audit.patients import (
 )
 from data_prep.audit.problem import SEVERITIES, Problem, check_shortcuts
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.json_files import read_json, write_json
+from data_prep.contracts.folders import read_json, write_json
 from data_prep.contracts.tables import empty_table, read_table
 from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import NearDuplicates

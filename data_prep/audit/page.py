@@ -27,8 +27,8 @@ from data_prep.audit.copies import (
 from data_prep.audit.counts import MISSING
 from data_prep.audit.problem import SEVERITIES, SHORTCUT_AUROC, Problem
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import atomic_path
-from data_prep.contracts.pages import template_environment, write_html
+from data_prep.contracts.folders import atomic_path, write_text
+from data_prep.contracts.pages import template_environment
 from data_prep.contracts.tables import empty_table, read_table
 from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import (
@@ -168,7 +168,7 @@ def write_audit(dataset: DataSet, found: Audit, folder: Path, *, pixels: bool = 
     found.write(folder / AUDIT)
     with atomic_path(folder / _CASES_NAME) as path:
         _all_cases(dataset, found).to_csv(path, index=False)
-    return write_html(folder / PAGE, _render_audit(dataset, found, pixels=pixels))
+    return write_text(folder / PAGE, _render_audit(dataset, found, pixels=pixels))
 
 
 def _all_cases(dataset: DataSet, found: Audit) -> pd.DataFrame:

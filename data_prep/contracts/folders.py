@@ -1,9 +1,13 @@
-"""Folders that other programs may read at any time: whole files, one writer, known origin."""
+"""Folders that other programs may read at any time: whole files, one writer, known origin.
+
+JSON files name their kind and the schema version, which tables share.
+"""
 
 from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import os
 import platform
 import shlex
@@ -39,6 +43,13 @@ def atomic_path(path: Path) -> Iterator[Path]:
         raise _as_input_error(error, path) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write a text file, whole or not at all; return its path."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
 
 
 def _as_input_error(error: OSError, path: Path) -> Exception:
@@ -227,3 +238,50 @@ def provenance() -> dict[str, Any]:
         "versions": dict(package_versions()),
         "hardware": {"machine": platform.machine(), "cpus": len(os.sched_getaffinity(0))},
     }
+
+
+SCHEMA_VERSION = 1
+
+
+def write_json(path: Path, kind: str, payload: dict[str, Any]) -> None:
+    """Write a JSON file with its kind and schema version, whole or not at all.
+
+    Non-finite numbers are refused: an undefined figure is ``null`` with a reason beside it.
+    """
+    content = {**payload, "contract": kind, "schema_version": SCHEMA_VERSION}
+    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
+    write_text(path, text + "\n")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "tolist"):  # numbers and arrays of numpy, columns of pandas
+        return value.tolist()
+    raise TypeError(f"cannot write {type(value).__name__} as JSON")
+
+
+def read_json(path: Path, kind: str) -> dict[str, Any]:
+    """Read a JSON file written by `write_json`.
+
+    Raises:
+        InputError: The file is missing, is not JSON, or is of another kind or version.
+    """
+    if not path.is_file():
+        raise InputError(
+            f"{path}: not found, so {path.parent} is not a complete {kind.replace('_', ' ')} "
+            "folder; run the command that makes it again"
+        )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as JSON ({error}); make it again") from None
+    found = content.get("contract") if isinstance(content, dict) else None
+    if found != kind:
+        raise InputError(f"{path}: holds '{found}', expected '{kind}'; is this the right folder?")
+    if content.get("schema_version") != SCHEMA_VERSION:
+        raise InputError(
+            f"{path}: schema version {content.get('schema_version')}, this program reads "
+            f"{SCHEMA_VERSION}; make the folder again with this version"
+        )
+    return content

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from data_prep.contracts.folders import atomic_path
-
 
 @cache
 def template_environment(*folders: Path, autoescape: bool = True) -> Environment:
@@ -20,10 +18,3 @@ def template_environment(*folders: Path, autoescape: bool = True) -> Environment
     )
     environment.policies["json.dumps_kwargs"] = {"separators": (",", ":"), "sort_keys": True}
     return environment
-
-
-def write_html(path: Path, html: str) -> Path:
-    """Write a page in one step; return its path."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(html, encoding="utf-8")
-    return path

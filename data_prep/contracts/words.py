@@ -1,6 +1,10 @@
-"""Numbers with their nouns: 1 image, 2 images, 1,200 boxes."""
+"""What is said to the person who waits: lines, progress, numbers with their nouns."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol
 
 _SINGULAR_VERBS = {
     "have": "has", "are": "is", "were": "was", "do": "does", "carry": "carries",
@@ -30,3 +34,15 @@ def plural(noun: str) -> str:
     """A noun in the plural."""
     rest, space, last = noun.rpartition(" ")
     return f"{rest}{space}{_IRREGULAR.get(last, last + 's')}"
+
+
+class Terminal(Protocol):
+    """Shows lines and progress; the module `scripts.console` is one."""
+
+    def say(self, text: str = "") -> None:
+        """Show a line."""
+
+    def progress(
+        self, description: str, total: int | None
+    ) -> AbstractContextManager[Callable[..., None]]:
+        """Show how far a block is; gives a function to call with how many are done."""

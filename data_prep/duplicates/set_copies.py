@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.json_files import read_json, write_json
+from data_prep.contracts.folders import read_json, write_json
 from data_prep.contracts.tables import frame_digest, read_table
 from data_prep.duplicates.near_duplicates import (
     PAIR_COLUMNS,

@@ -17,8 +17,8 @@ from data_prep.contracts.tables import is_member, read_table
 from data_prep.export.render import SUFFIXES, RenderTask, render_all
 from data_prep.formats.source import IMAGE_SUFFIXES
 from data_prep.store.dataset import DataSet
-from data_prep.work.addresses import address_of
 from data_prep.work.local_copies import is_there, open_image
+from data_prep.work.object_store import address_of
 
 _TABLES = ("findings", "boxes", "box_coverage")
 _KEY = ["image_id", "finding"]

@@ -19,10 +19,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.csv_text import read_text_csv, refuse_line, to_numbers
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER, ROLES
-from data_prep.contracts.tables import empty_table, is_member, renamed
+from data_prep.contracts.tables import (
+    empty_table,
+    is_member,
+    read_text_csv,
+    refuse_line,
+    renamed,
+    to_numbers,
+)
 from data_prep.contracts.words import counted
 from data_prep.formats.label_files import (
     FINDING_KEY,

@@ -14,10 +14,16 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.csv_text import first_line, read_text_csv, refuse_line, to_numbers
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import REFERENCE_READER
-from data_prep.contracts.tables import empty_table, is_member
+from data_prep.contracts.tables import (
+    empty_table,
+    first_line,
+    is_member,
+    read_text_csv,
+    refuse_line,
+    to_numbers,
+)
 from data_prep.contracts.words import counted
 from data_prep.formats.source import (
     NO_PIXELS,

@@ -14,11 +14,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.csv_text import read_text_csv, refuse_line, to_numbers
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.json_files import read_json
+from data_prep.contracts.folders import read_json
 from data_prep.contracts.schemas import REFERENCE_READER, SYNTHETIC
-from data_prep.contracts.tables import is_member
+from data_prep.contracts.tables import is_member, read_text_csv, refuse_line, to_numbers
 from data_prep.contracts.words import counted
 from data_prep.formats.nih import find_entries, read_field_sizes
 from data_prep.formats.source import (

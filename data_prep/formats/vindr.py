@@ -15,10 +15,16 @@ import numpy as np
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
-from data_prep.contracts.csv_text import read_text_csv, refuse_line, to_numbers
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
-from data_prep.contracts.tables import empty_table, is_member, renamed
+from data_prep.contracts.tables import (
+    empty_table,
+    is_member,
+    read_text_csv,
+    refuse_line,
+    renamed,
+    to_numbers,
+)
 from data_prep.contracts.words import counted
 from data_prep.formats.label_files import FINDING_KEY, STATE_WORDS
 from data_prep.formats.reader_consensus import (

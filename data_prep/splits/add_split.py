@@ -12,8 +12,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import folder_lock, make_folder
-from data_prep.contracts.json_files import read_json, write_json
+from data_prep.contracts.folders import folder_lock, make_folder, read_json, write_json
 from data_prep.contracts.schemas import REFERENCE_READER, ROLES
 from data_prep.contracts.tables import frame_digest, is_member, read_table, write_table
 from data_prep.duplicates.near_duplicates import NearDuplicates, linked_images

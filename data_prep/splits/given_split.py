@@ -8,9 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.contracts.csv_text import first_line, read_text_csv, to_numbers
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.tables import is_member
+from data_prep.contracts.tables import first_line, is_member, read_text_csv, to_numbers
 from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import key_columns, patient_groups
 from data_prep.splits.split import (

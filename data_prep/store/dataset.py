@@ -12,16 +12,16 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.json_files import read_json
+from data_prep.contracts.folders import read_json
 from data_prep.contracts.schemas import REFERENCE_READER, SYNTHETIC
 from data_prep.contracts.tables import frame_digest, is_member, positions, read_table, stored_table
 from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import require_kind
-from data_prep.work.addresses import path_of
 from data_prep.work.local_copies import local_folder, open_image
+from data_prep.work.object_store import path_of
 
 if TYPE_CHECKING:
-    from data_prep.contracts.terminal import Terminal
+    from data_prep.contracts.words import Terminal
     from data_prep.store.pixel_store import PixelStore
     from data_prep.work.engine import Engine
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import plural
-from data_prep.work.addresses import path_of
+from data_prep.work.object_store import path_of
 
 KindName = Literal[
     "data set", "run", "export", "predictions", "report", "phantom", "table of folds",

@@ -17,8 +17,13 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import folder_lock, make_folder, require_only
-from data_prep.contracts.json_files import read_json, write_json
+from data_prep.contracts.folders import (
+    folder_lock,
+    make_folder,
+    read_json,
+    require_only,
+    write_json,
+)
 from data_prep.contracts.tables import is_member, read_table, stored_table, typed_table, write_table
 from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import require_kind

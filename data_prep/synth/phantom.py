@@ -13,8 +13,14 @@ from typing import Any
 import cv2
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import atomic_path, folder_lock, make_folder, require_free_space
-from data_prep.contracts.json_files import read_json, write_json
+from data_prep.contracts.folders import (
+    atomic_path,
+    folder_lock,
+    make_folder,
+    read_json,
+    require_free_space,
+    write_json,
+)
 from data_prep.contracts.words import counted
 from data_prep.synth.files import (
     FLAWS_CSV,

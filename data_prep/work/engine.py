@@ -34,7 +34,7 @@ import cv2
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import package_versions
-from data_prep.work.addresses import address_of
+from data_prep.work.object_store import address_of
 from data_prep.work.pool import (
     CrashError,
     LocalEngine,

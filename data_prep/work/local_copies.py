@@ -28,18 +28,20 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import LOCK, atomic_path, make_folder
+from data_prep.contracts.folders import LOCK, make_folder, write_text
 from data_prep.contracts.words import counted
 from data_prep.work import object_store
-from data_prep.work.addresses import (
+from data_prep.work.object_store import (
+    Stored,
+    StoreError,
     address_of,
     addresses_in,
     copies_root,
+    file_digest,
     is_address,
     local_path,
     with_local_paths,
 )
-from data_prep.work.object_store import Stored, StoreError, file_digest
 
 CACHE_LIMIT_VARIABLE = "CXR_CACHE_GIB"
 _LIMIT_GIB = 50.0
@@ -168,8 +170,7 @@ def _write_manifest(before: _Manifest, now: _Manifest) -> None:
         kept = json.loads(path.read_bytes()) if path.is_file() else {}
         kept = {name: entry for name, entry in {**kept, **entries}.items() if entry is not None}
         make_folder(path.parent)
-        with atomic_path(path) as temporary:
-            temporary.write_text(json.dumps(kept), encoding="utf-8")
+        write_text(path, json.dumps(kept))
 
 
 def _state(path: Path) -> tuple[int, int]:

@@ -14,7 +14,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import provenance
 from data_prep.contracts.words import counted
 from data_prep.store.predictions import Predictions
-from data_prep.work.addresses import shown
+from data_prep.work.object_store import shown
 from evaluation.compare.comparison import Background, Comparison, SystemResult
 from evaluation.compare.estimates import FAILURES_WRONG, Estimate, Estimates
 from evaluation.compare.failure_analysis import failure_table, image_groups

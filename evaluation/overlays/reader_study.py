@@ -11,7 +11,7 @@ import pandas as pd
 from PIL import Image
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import atomic_path, make_folder
+from data_prep.contracts.folders import atomic_path, make_folder, write_text
 from evaluation.metrics.words import inside_sentence
 from evaluation.overlays.draw import fit_panel
 
@@ -81,8 +81,7 @@ def write_reader_study(
         if progress is not None:
             progress()
     text = _FORM.format(finding=inside_sentence(finding))
-    with atomic_path(out / "README.txt") as path:
-        path.write_text(text, encoding="utf-8")
+    write_text(out / "README.txt", text)
     _write_rows(out / "key.csv", _KEY, list(zip(numbers, order, strict=True)))
     _write_rows(out / "review.csv", _REVIEW, [(number, "", "") for number in numbers])
     return order

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import atomic_path, make_folder
+from data_prep.contracts.folders import atomic_path, make_folder, write_text
 from data_prep.contracts.schemas import EDGES
 from data_prep.store.dataset import DataSet
 from evaluation.compare.comparison import Comparison
@@ -73,8 +73,7 @@ def write_all_images(
         count=len(table.ids),
         shown=len(sizes),
     )
-    with atomic_path(out / IMAGES_PAGE) as path:
-        path.write_text(page, encoding="utf-8")
+    write_text(out / IMAGES_PAGE, page)
 
 
 def _group_title(column: str) -> str:

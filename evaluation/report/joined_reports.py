@@ -15,14 +15,12 @@ from matplotlib.figure import Figure
 from scipy.special import stdtrit
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import atomic_path, provenance
-from data_prep.contracts.json_files import read_json, write_json
-from data_prep.contracts.pages import write_html
+from data_prep.contracts.folders import atomic_path, provenance, read_json, write_json, write_text
 from data_prep.contracts.tables import read_table
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import Target
 from data_prep.store.folder_kinds import require_kind
-from data_prep.work.addresses import shown
+from data_prep.work.object_store import shown
 from evaluation.compare.estimates import Estimates
 from evaluation.metrics.evaluation_set import ALL
 from evaluation.metrics.registry import family, highlighted, metric_title
@@ -164,8 +162,7 @@ def write_folds(folds: _Folds, table: pd.DataFrame, out: Path) -> None:
     """Write ``folds.csv``, ``folds.md``, ``folds.png`` and, last, ``folds.json``."""
     with atomic_path(out / "folds.csv") as temporary:
         table.to_csv(temporary, index=False)
-    with atomic_path(out / "folds.md") as temporary:
-        temporary.write_text(folds_markdown(folds, table), encoding="utf-8")
+    write_text(out / "folds.md", folds_markdown(folds, table))
     figure = _figure(folds, table)
     FigureCanvasAgg(figure)
     figure.savefig(out / "folds.png", dpi=200)
@@ -274,7 +271,7 @@ def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> 
         pd.concat(list(tables.values()), ignore_index=True).to_csv(temporary, index=False)
     sections = [_section(target, read[target.name], tables[target.name]) for target in targets]
     page = render("targets.html.jinja", data_name=data_name, sections=sections)
-    return write_html(out / PAGE, page)
+    return write_text(out / PAGE, page)
 
 
 def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:

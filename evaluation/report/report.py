@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.contracts.folders import atomic_path, make_folder
+from data_prep.contracts.folders import make_folder, write_text
 from data_prep.store.dataset import DataSet
 from evaluation.compare.comparison import Comparison
 from evaluation.report.all_images import exploration, write_all_images
@@ -122,8 +122,7 @@ def write_report(
         size = len(html.encode())
         if size > MAX_BYTES:
             raise ValueError(f"{name} would have {size:,} bytes; at most {MAX_BYTES:,} allowed")
-        with atomic_path(out / name) as path:
-            path.write_text(html, encoding="utf-8")
+        write_text(out / name, html)
     return out / PAGE
 
 

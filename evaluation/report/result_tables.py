@@ -9,8 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.contracts.folders import atomic_path, make_folder
-from data_prep.contracts.json_files import write_json
+from data_prep.contracts.folders import atomic_path, make_folder, write_json, write_text
 from data_prep.contracts.tables import write_table
 from evaluation.compare.comparison import Comparison
 from evaluation.metrics.registry import highlighted, metric_title
@@ -122,8 +121,7 @@ def write_table_files(
         MARKDOWN_TABLE: _markdown_table(comparison, table),
     }
     for name, text in texts.items():
-        with atomic_path(out / name) as path:
-            path.write_text(text, encoding="utf-8")
+        write_text(out / name, text)
     return [out / name for name in texts]
 
 

@@ -9,9 +9,7 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.contracts.folders import atomic_path, provenance
-from data_prep.contracts.json_files import write_json
-from data_prep.contracts.pages import write_html
+from data_prep.contracts.folders import atomic_path, provenance, write_json, write_text
 from evaluation.report.plot import Chart, to_svg
 from evaluation.report.table import Table
 from evaluation.report.templates import render_from
@@ -89,4 +87,4 @@ def write_study(
     with atomic_path(out / f"{kind}.csv") as temporary:
         pd.DataFrame(rows).to_csv(temporary, index=False)
     write_json(out / f"{kind}.json", kind, dict(stored))
-    return write_html(out / f"{kind}.html", html)
+    return write_text(out / f"{kind}.html", html)

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import provenance, require_only
-from data_prep.contracts.json_files import read_json, write_json
+from data_prep.contracts.folders import provenance, read_json, require_only, write_json
 from data_prep.contracts.words import counted
 from evaluation.report.plot import (
     Axis,

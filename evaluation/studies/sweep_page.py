@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from matplotlib.ticker import LogLocator, MaxNLocator
 
-from data_prep.contracts.pages import write_html
+from data_prep.contracts.folders import write_text
 from data_prep.contracts.words import counted
 from evaluation.metrics.words import number
 from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
@@ -49,7 +49,7 @@ def write_page(sweep: Mapping[str, Any], folder: Path) -> Path:
     html = page.render(
         "sweep.html.jinja", columns=_columns(sweep), rows=_rows(sweep), space=sweep["space"]
     )
-    return write_html(folder / PAGE, html)
+    return write_text(folder / PAGE, html)
 
 
 def sentences(sweep: Mapping[str, Any]) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.json_files import read_json
+from data_prep.contracts.folders import read_json
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet, Target
 from evaluation.decisions.decision import Decision

@@ -10,12 +10,12 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.json_files import read_json
+from data_prep.contracts.folders import read_json
 from data_prep.contracts.tables import read_table
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
-from data_prep.work.addresses import path_of
+from data_prep.work.object_store import path_of
 from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.evaluation_set import EvaluationSet, Note
 from evaluation.statistics.bootstrap import cluster_index

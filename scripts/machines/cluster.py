@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock
-from data_prep.work.addresses import address_of
 from data_prep.work.engine import EngineName, RayEngine, open_engine, result_of
+from data_prep.work.object_store import address_of
 from data_prep.work.pool import CrashError
 from scripts.machines.child_processes import (
     Child,

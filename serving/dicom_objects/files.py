@@ -8,8 +8,7 @@ from pathlib import Path
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import make_folder
-from data_prep.contracts.terminal import Terminal
-from data_prep.contracts.words import counted
+from data_prep.contracts.words import Terminal, counted
 from data_prep.images.dicom_header import starts_like_dicom
 from data_prep.work.local_copies import open_image
 from serving.answer import Answer, LoadedRun

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.json_files import read_json, write_json
+from data_prep.contracts.folders import read_json, write_json
 
 Format = Literal["onnx", "openvino"]
 Precision = Literal["fp32", "bf16", "int8"]

@@ -13,7 +13,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.terminal import Terminal
+from data_prep.contracts.words import Terminal
 from serving.answer import LoadedRun
 from serving.pacs.dicomweb import Credentials, DicomWebArchive, is_loopback
 from serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.json_files import read_json
+from data_prep.contracts.folders import read_json
 from data_prep.store.folder_kinds import REPORT_MARKER
 from evaluation.metrics.registry import metric_title
 from evaluation.systems.eligibility import sets_of_run

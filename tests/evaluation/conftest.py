@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from scipy.stats import norm
 
-from data_prep.contracts.json_files import write_json
+from data_prep.contracts.folders import write_json
 from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet, Target, dataset_ids
 from data_prep.store.predictions import Predictions, PredictionWriter

@@ -20,7 +20,7 @@ from typer.testing import CliRunner, Result
 from configs.describe import summaries
 from configs.load import dump_config, find_config, read_config
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.json_files import write_json
+from data_prep.contracts.folders import write_json
 from scripts import cli, show
 from scripts.next_steps import next_steps
 from serving.parity import Measure, Proof

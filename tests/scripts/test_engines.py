@@ -23,7 +23,7 @@ from classification.model import build_classifier
 from data_prep.assemble.ingest import PrepareOptions
 from data_prep.assemble.prepare import prepare
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.json_files import write_json
+from data_prep.contracts.folders import write_json
 from data_prep.contracts.tables import write_table
 from data_prep.store import decode
 from data_prep.store.dataset import DataSet

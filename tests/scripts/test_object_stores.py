@@ -27,12 +27,11 @@ import pytest
 from PIL import Image
 
 from data_prep.contracts.errors import InputError
-from data_prep.store.pixel_writer import PixelStoreWriter
+from data_prep.store.pixel_store import PixelStoreWriter
 from data_prep.store.preprocess import Placement
 from data_prep.work import object_store
-from data_prep.work.addresses import local_path
 from data_prep.work.local_copies import fetch_shard, local_folder, open_image
-from data_prep.work.object_store import StoreError, end_uploads, fetch, list_files, send
+from data_prep.work.object_store import StoreError, end_uploads, fetch, list_files, local_path, send
 from serving import part_predictor
 from tests.scripts.launched import hooked_path
 from tests.scripts.small_sets import cxr, write_source

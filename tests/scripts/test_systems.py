@@ -6,7 +6,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from data_prep.contracts.json_files import write_json
+from data_prep.contracts.folders import write_json
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.predictions import Predictions, PredictionWriter
 from data_prep.store.preprocess import Preprocess

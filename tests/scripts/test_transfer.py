@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.json_files import write_json
+from data_prep.contracts.folders import write_json
 from data_prep.contracts.tables import write_table
 from data_prep.splits.add_split import add_splits
 from data_prep.splits.split import SplitRule

@@ -13,7 +13,7 @@ from torch import nn
 
 from classification.model import build_classifier
 from classification.saliency import saliency_maps
-from data_prep.contracts.json_files import write_json
+from data_prep.contracts.folders import write_json
 from data_prep.store.dataset import Target
 from data_prep.store.preprocess import Preprocess
 from detection.model import build_retinanet

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from data_prep.assemble.prepare import _pseudonymise
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.json_files import write_json
+from data_prep.contracts.folders import write_json
 from data_prep.contracts.pseudonyms import (
     _hide_path,
     find_hidden,

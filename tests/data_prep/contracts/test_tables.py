@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from data_prep.contracts import tables
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.json_files import read_json, write_json
+from data_prep.contracts.folders import read_json, write_json
 from data_prep.contracts.tables import is_member, positions, renamed
 
 BOXES = pd.DataFrame(

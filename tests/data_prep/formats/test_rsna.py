@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.json_files import write_json
+from data_prep.contracts.folders import write_json
 from data_prep.formats.registry import read_source
 from data_prep.formats.rsna import (
     _read_classes,

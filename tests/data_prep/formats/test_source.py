@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.contracts.csv_text import read_text_csv, to_numbers
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import read_text_csv, to_numbers
 from data_prep.formats.source import normal_views
 
 cells = st.sampled_from(["", "a", "0012", "NA", " b ", "é", "1.5", '"x, y"', '"two\nlines"', "'"])

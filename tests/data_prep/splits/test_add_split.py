@@ -9,7 +9,7 @@ import pytest
 
 from data_prep.assemble.dataset_writer import Plan, begin_set, write_set
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.json_files import read_json
+from data_prep.contracts.folders import read_json
 from data_prep.contracts.tables import empty_table
 from data_prep.duplicates.near_duplicates import find_near_duplicates
 from data_prep.formats.source import SourceTables, no_roles

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.json_files import write_json
+from data_prep.contracts.folders import write_json
 from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet, dataset_ids
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_table
-from data_prep.store import pixel_store, pixel_writer
+from data_prep.store import pixel_store
 from data_prep.store.decode import (
     DecodeTask,
     LoosePixels,
@@ -25,10 +25,10 @@ from data_prep.store.decode import (
 )
 from data_prep.store.pixel_store import (
     PixelStore,
+    PixelStoreWriter,
     build_pixel_store,
     store_folder,
 )
-from data_prep.store.pixel_writer import PixelStoreWriter
 from data_prep.store.preprocess import Placement, letterbox
 from data_prep.work.pool import LocalEngine
 
@@ -139,7 +139,7 @@ def test_image_without_a_file_is_refused(tmp_path, source):
 
 
 def test_shards_split_where_they_are_full(tmp_path, monkeypatch):
-    monkeypatch.setattr(pixel_writer, "SHARD_IMAGES", 10)
+    monkeypatch.setattr(pixel_store, "SHARD_IMAGES", 10)
     fill(tmp_path, range(25))
 
     store = PixelStore.open(tmp_path)
@@ -151,12 +151,12 @@ def test_shards_split_where_they_are_full(tmp_path, monkeypatch):
 
 
 def test_header_of_a_shard_grows_in_place():
-    lengths = {len(pixel_writer._shard_header(n, SIZE)) for n in (0, 1, 4096)}
+    lengths = {len(pixel_store._shard_header(n, SIZE)) for n in (0, 1, 4096)}
     assert len(lengths) == 1
 
 
 def test_added_twice_is_replaced(tmp_path, monkeypatch):
-    monkeypatch.setattr(pixel_writer, "SHARD_IMAGES", 10)
+    monkeypatch.setattr(pixel_store, "SHARD_IMAGES", 10)
     with PixelStoreWriter(tmp_path, SIZE) as writer:
         for value in (*range(15), 3, 14):
             shade = value + 100 if f"i{value:05d}" in writer.done else value
@@ -171,7 +171,7 @@ def test_added_twice_is_replaced(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("committed", "lost"), [(8, 0), (8, 3), (10, 0), (10, 3), (13, 9), (0, 4)])
 def test_work_goes_on_after_a_kill(tmp_path, committed, lost, monkeypatch):
-    monkeypatch.setattr(pixel_writer, "SHARD_IMAGES", 10)
+    monkeypatch.setattr(pixel_store, "SHARD_IMAGES", 10)
     fill(tmp_path / "whole", range(25))
     killed = tmp_path / "killed"
     abandon(killed, range(committed), range(committed, committed + lost))
@@ -207,7 +207,7 @@ def test_sigkill_in_the_middle_is_survived(tmp_path):
     program = f"""
 import os, signal, numpy as np
 from pathlib import Path
-from data_prep.store.pixel_writer import PixelStoreWriter
+from data_prep.store.pixel_store import PixelStoreWriter
 from data_prep.store.preprocess import Placement
 writer = PixelStoreWriter(Path({str(tmp_path)!r}), {SIZE})
 for value in range(1000):

@@ -9,7 +9,7 @@ import pydicom
 import pytest
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.json_files import read_json
+from data_prep.contracts.folders import read_json
 from data_prep.synth.phantom import count_test_images, write_phantom
 
 PHANTOM = {"n_images": 60, "size": 96, "seed": 3}

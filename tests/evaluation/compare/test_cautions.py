@@ -9,7 +9,7 @@ import pytest
 
 from data_prep.audit.audit import Audit, audit
 from data_prep.audit.problem import Problem
-from data_prep.contracts.json_files import write_json
+from data_prep.contracts.folders import write_json
 from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet
 from evaluation.compare.compare import compare_systems

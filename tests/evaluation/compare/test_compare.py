@@ -9,7 +9,7 @@ import pytest
 from sklearn import metrics as oracle
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.json_files import read_json, write_json
+from data_prep.contracts.folders import read_json, write_json
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.average_precision import average_precision

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
-from data_prep.contracts.json_files import read_json
+from data_prep.contracts.folders import read_json
 from evaluation.compare.comparison import SystemResult
 from evaluation.compare.estimates import Estimates
 from evaluation.report.charts import cost_charts

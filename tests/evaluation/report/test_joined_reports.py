@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.json_files import write_json
+from data_prep.contracts.folders import write_json
 from data_prep.contracts.tables import write_table
 from evaluation.report.joined_reports import (
     folds_markdown,
