@@ -14,13 +14,13 @@ import pandas as pd
 from benchmarks.bench import Row, Setting, curve
 from benchmarks.worker import Candidate, Run
 from data_prep.contracts.schemas import EDGES
-from evaluation.boxes.average_precision import WeightedAveragePrecision, average_precision
+from evaluation.boxes.box_metrics import WeightedAveragePrecision, average_precision
 from evaluation.boxes.matching import match_boxes
 from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.refit import ValidationScores, refit_thresholds
+from evaluation.decisions.test_set import EvaluationSet
 from evaluation.decisions.thresholds import POLICIES, choose_threshold
-from evaluation.metrics.evaluation_set import EvaluationSet
 from evaluation.metrics.image_metrics import rates
 from evaluation.statistics.bootstrap import Resamples, cluster_index
 from evaluation.statistics.ranking import Floats, RankedScores

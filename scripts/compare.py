@@ -181,7 +181,7 @@ class _Asked:
     def _compare(self, systems: list[System], test_set: TestSet, out: Path) -> Comparison:
         """Compare the systems, and log that the test images were used."""
         from evaluation.compare.compare import compare_systems
-        from evaluation.compare.test_set_log import log_use
+        from evaluation.compare.protocol import log_use
 
         opened = open_systems(systems, test_set, out)
         with console.progress("Resampling patients", self.judged["replicates"]) as advance:

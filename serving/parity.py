@@ -22,7 +22,7 @@ from data_prep.store.pixel_store import PixelSource
 from data_prep.store.predictions import Predictions
 from data_prep.store.preprocess import letterbox
 from detection.decode_boxes import MAX_PER_FINDING, MIN_SCORE, decode_boxes
-from evaluation.boxes.average_precision import average_precision
+from evaluation.boxes.box_metrics import average_precision
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import TestSet

@@ -20,7 +20,7 @@ from detection.model import (
 )
 from detection.retinanet import LesionRetinaNet
 from detection.weights import start_from
-from evaluation.boxes.average_precision import average_precision
+from evaluation.boxes.box_metrics import average_precision
 from evaluation.metrics.image_metrics import auroc
 from training.sampling import EpochSums, HardNegatives, balancing_weights
 from training.starting_weights import Start, initialise

@@ -1,8 +1,8 @@
-"""Which differences are shown: intervals decide, widened for the number of claims made at once."""
+"""Which differences are shown: by intervals, that Holm's method widens for all claims at once."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -12,7 +12,48 @@ from evaluation.compare.estimates import Estimate, Estimates, family_level
 from evaluation.compare.protocol import Protocol
 from evaluation.metrics.words import ends_words, listing, number
 from evaluation.statistics.bootstrap import Interval
-from evaluation.statistics.multiplicity import step_down
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's adjusted p-values of a family of tests, in its order.
+
+    Source:
+        Holm 1979.
+    """
+    tests = [(p, position) for position, p in enumerate(p_values) if p is not None]
+    adjusted: list[float | None] = [None] * len(p_values)
+    highest = 0.0
+    for rank, (p, position) in enumerate(sorted(tests)):
+        highest = max(highest, min(1.0, p * (len(tests) - rank)))
+        adjusted[position] = highest
+    return adjusted
+
+
+def step_down(count: int, shown: Callable[[int, int], bool]) -> list[int]:
+    """For how many comparisons the interval of each claim of a family is widened.
+
+    All open claims are held against intervals of ``1 - 0.05 / number open``; those that are shown
+    with them leave, and the rest are held again against narrower ones, until none is shown.
+
+    Source:
+        Holm 1979, written in intervals.
+
+    Example:
+        >>> p_values = [0.01, 0.04, 0.03]
+        >>> step_down(3, lambda claim, comparisons: p_values[claim] < 0.05 / comparisons)
+        [3, 2, 2]
+    """
+    comparisons, still_open = [count] * count, list(range(count))
+    while still_open:
+        size = len(still_open)
+        for claim in still_open:
+            comparisons[claim] = size
+        left = [claim for claim in still_open if not shown(claim, size)]
+        if len(left) == size:
+            break
+        still_open = left
+    return comparisons
+
 
 _ROUNDING, _MOST_DIGITS = 1e-9, 9
 

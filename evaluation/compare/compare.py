@@ -36,14 +36,14 @@ from evaluation.compare.scorecard import (
     judge_models,
 )
 from evaluation.decisions.system_output import SystemOutput
-from evaluation.decisions.test_set import TestSet
+from evaluation.decisions.test_set import EvaluationSet, TestSet
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.decisions.tuning import tune
 from evaluation.decisions.units import Unit, Units, group_images, judged_units
-from evaluation.metrics.evaluation_set import ALL, EvaluationSet, MetricKey, Note
+from evaluation.metrics.metric import ALL, MetricKey, Note
 from evaluation.metrics.registry import METRICS, why_undefined
-from evaluation.statistics.auroc_variance import AurocParts, effective_patients
 from evaluation.statistics.bootstrap import Resamples
+from evaluation.statistics.clustered_tests import AurocParts, effective_patients
 from evaluation.systems.eligibility import (
     Images,
     attempted_images,

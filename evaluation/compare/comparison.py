@@ -13,16 +13,15 @@ from data_prep.audit.audit import split_errors
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import Target
 from data_prep.store.predictions import Predictions
-from evaluation.boxes.froc import FrocCurve, Hit
+from evaluation.boxes.box_metrics import FrocCurve, Hit
 from evaluation.compare.estimates import Estimates, row_interval
-from evaluation.compare.protocol import EXPLORATORY, Protocol
+from evaluation.compare.protocol import EXPLORATORY, Protocol, TestSetUses
 from evaluation.compare.scorecard import JudgedModel
-from evaluation.compare.test_set_log import TestSetUses
 from evaluation.compare.verdict import Setting, Verdict, state_verdict
 from evaluation.decisions.referral import CoverageCurve
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import validation_scores
-from evaluation.metrics.evaluation_set import Note
+from evaluation.metrics.metric import Note
 from evaluation.metrics.words import ends_words, listing, number
 from evaluation.statistics.ranking import Floats, curves
 from evaluation.systems.eligibility import training_id, training_sets

@@ -11,9 +11,9 @@ import numpy as np
 import pandas as pd
 
 from evaluation.decisions.thresholds import check_policy
-from evaluation.metrics.evaluation_set import ALL, MetricKey
-from evaluation.statistics.auroc_variance import ClusteredEstimate
+from evaluation.metrics.metric import ALL, MetricKey
 from evaluation.statistics.bootstrap import LEVEL, Interval
+from evaluation.statistics.clustered_tests import ClusteredEstimate
 from evaluation.statistics.ranking import Floats
 
 COLUMNS = (
@@ -42,7 +42,7 @@ class SampleSize(NamedTuple):
     """What a figure is computed on; by study or patient ``n_images`` counts these.
 
     ``effective_patients`` is of the class that the figure is a share of, or of the rarer one;
-    see `evaluation.statistics.auroc_variance.effective_patients`.
+    see `evaluation.statistics.clustered_tests.effective_patients`.
     """
 
     n_images: int = 0

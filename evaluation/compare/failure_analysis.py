@@ -26,9 +26,9 @@ from evaluation.compare.shares import (
     add_at_prevalence,
     add_net_benefit,
 )
-from evaluation.decisions.test_set import TestSet
-from evaluation.metrics.evaluation_set import EvaluationSet
-from evaluation.statistics.auroc_variance import (
+from evaluation.decisions.test_set import EvaluationSet, TestSet
+from evaluation.statistics.bootstrap import Resamples
+from evaluation.statistics.clustered_tests import (
     FEW_PATIENTS,
     AurocParts,
     ClusteredEstimate,
@@ -37,7 +37,6 @@ from evaluation.statistics.auroc_variance import (
     mean_parts,
     over_seeds,
 )
-from evaluation.statistics.bootstrap import Resamples
 from evaluation.statistics.ranking import Floats
 from evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT, measure_shortcuts
 

@@ -34,13 +34,9 @@ from evaluation.compare.estimates import (
 )
 from evaluation.compare.scorecard import Cards, Scorecard
 from evaluation.decisions.refit import refit_thresholds
-from evaluation.metrics.evaluation_set import EvaluationSet, MetricKey
+from evaluation.decisions.test_set import EvaluationSet
+from evaluation.metrics.metric import MetricKey
 from evaluation.metrics.registry import METRICS, family, why_undefined
-from evaluation.statistics.auroc_variance import (
-    ClusteredEstimate,
-    effective_patients,
-    over_seeds,
-)
 from evaluation.statistics.bootstrap import (
     LEVEL,
     NO_WIDTH,
@@ -49,6 +45,11 @@ from evaluation.statistics.bootstrap import (
     cluster_bootstrap,
     expanded_level,
     percentile_interval,
+)
+from evaluation.statistics.clustered_tests import (
+    ClusteredEstimate,
+    effective_patients,
+    over_seeds,
 )
 from evaluation.statistics.ranking import Floats
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri, stdtr
 
+from evaluation.compare.claims import holm
 from evaluation.compare.estimates import (
     HELD,
     OVER_SEEDS,
@@ -23,18 +24,18 @@ from evaluation.compare.estimates import (
     is_chosen,
 )
 from evaluation.compare.scorecard import Cards, Scorecard, judged_of
-from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, EvaluationSet, MetricKey
+from evaluation.decisions.test_set import EvaluationSet
+from evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
 from evaluation.metrics.registry import METRICS
-from evaluation.statistics.auroc_variance import (
+from evaluation.statistics.bootstrap import BOOTSTRAP
+from evaluation.statistics.clustered_tests import (
     AurocParts,
     ClusteredEstimate,
     auroc_over_seeds,
     auroc_parts,
+    clustered_mcnemar,
     smallest_detectable,
 )
-from evaluation.statistics.bootstrap import BOOTSTRAP
-from evaluation.statistics.mcnemar import clustered_mcnemar
-from evaluation.statistics.multiplicity import holm
 from evaluation.statistics.ranking import Floats
 
 TEST_COLUMNS = (

@@ -18,14 +18,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.store.predictions import Predictions
-from evaluation.boxes.average_precision import WeightedAveragePrecision, coco_figures
-from evaluation.boxes.froc import (
+from evaluation.boxes.box_metrics import (
     HITS,
     FrocCurve,
     Hit,
+    WeightedAveragePrecision,
     WeightedFroc,
     WeightedIobb,
     WeightedRsnaScore,
+    coco_figures,
     froc_curve,
 )
 from evaluation.boxes.matching import BoxPairs, localised, match_pairs, pair_boxes
@@ -33,18 +34,11 @@ from evaluation.decisions.decision import Decision
 from evaluation.decisions.referral import Referral, ReferralFigures, doubt_of
 from evaluation.decisions.refit import ValidationScores
 from evaluation.decisions.system_output import SystemOutput
-from evaluation.decisions.test_set import TestSet
+from evaluation.decisions.test_set import EvaluationSet, TestSet
 from evaluation.decisions.thresholds import ThresholdChoice, check_policy
 from evaluation.decisions.tuning import checked_decision
-from evaluation.metrics.evaluation_set import (
-    ALL,
-    VERSUS_NORMAL,
-    EvaluationSet,
-    MetricKey,
-    Note,
-)
 from evaluation.metrics.image_metrics import confusion_counts, rates
-from evaluation.metrics.metric import NEEDS, Need
+from evaluation.metrics.metric import ALL, NEEDS, VERSUS_NORMAL, MetricKey, Need, Note
 from evaluation.metrics.registry import MATCHED_PERCENT, METRICS, family
 from evaluation.statistics.bootstrap import per_cluster
 from evaluation.statistics.calibration_error import CalibrationFigures

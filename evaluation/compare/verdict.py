@@ -22,7 +22,7 @@ from evaluation.compare.claims import (
 )
 from evaluation.compare.estimates import Estimates
 from evaluation.compare.protocol import EXPLORATORY, Protocol
-from evaluation.metrics.evaluation_set import ALL
+from evaluation.metrics.metric import ALL
 from evaluation.metrics.registry import METRICS, highlighted, metric_title
 from evaluation.metrics.words import ends_words, inside_sentence, listing, number, policy_words
 

@@ -17,8 +17,7 @@ import pandas as pd
 
 from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
-from evaluation.boxes.average_precision import WeightedAveragePrecision
-from evaluation.boxes.froc import WeightedFroc, WeightedRsnaScore
+from evaluation.boxes.box_metrics import WeightedAveragePrecision, WeightedFroc, WeightedRsnaScore
 from evaluation.boxes.fusion import (
     BoxRule,
     Confidence,
@@ -42,7 +41,7 @@ from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.metrics.image_metrics import auroc, confusion_counts, rates
-from evaluation.statistics.auroc_variance import auroc_difference
+from evaluation.statistics.clustered_tests import auroc_difference
 from evaluation.statistics.cross_validation import Chosen, choose, patient_folds
 from evaluation.statistics.ranking import Floats, Integers, RankedScores
 

@@ -7,10 +7,13 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from data_prep.duplicates.near_duplicates import patient_groups
 from data_prep.store.dataset import DataSet, Target
+from evaluation.metrics.metric import VERSUS_NORMAL, MetricKey
+from evaluation.metrics.registry import METRICS
 
 
 def patients_of(images: pd.DataFrame, image_ids: pd.Index) -> np.ndarray:
@@ -78,3 +81,44 @@ class TestSet:
     def patients(self, image_ids: pd.Index) -> np.ndarray:
         """Patient of each image, shape ``(N,)``."""
         return patients_of(self.images, image_ids)
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """The images that every system is scored on, and what is true of them.
+
+    Attributes:
+        image_ids: Shape ``(N,)``, sorted.
+        y_true: Shape ``(N,)``.
+        patients: Patient of each image as an index from 0, shape ``(N,)``.
+        n_patients: How many patients.
+        boxes_trusted: Whether localisation may be judged on an image, shape ``(N,)``.
+        truth: True boxes of the target on these images, original px.
+        x_class: The kind of each image, where the data set knows it.
+        tolerance: Width and height of one map cell of the coarsest system on each image, by which
+            a scored point may miss a lesion, original px, shape ``(N, 2)``; `None` without maps.
+    """
+
+    image_ids: pd.Index
+    y_true: npt.NDArray[np.bool_]
+    patients: npt.NDArray[np.int64]
+    n_patients: int
+    boxes_trusted: npt.NDArray[np.bool_]
+    truth: pd.DataFrame
+    x_class: pd.Series | None = None
+    tolerance: npt.NDArray[np.float64] | None = None
+
+    @cached_property
+    def versus_normal(self) -> npt.NDArray[np.bool_] | None:
+        """Positive images and those that are normal, shape ``(N,)``; `None` where unknown."""
+        if self.x_class is None or not (self.x_class == "normal").any():
+            return None
+        return self.y_true | (self.x_class == "normal").to_numpy(dtype=bool)
+
+    def population(self, figure: MetricKey) -> npt.NDArray[np.bool_]:
+        """The images that a figure is computed on, shape ``(N,)``."""
+        if figure.subgroup == VERSUS_NORMAL and self.versus_normal is not None:
+            return self.versus_normal
+        if figure.metric in METRICS and METRICS[figure.metric].boxed:
+            return self.boxes_trusted
+        return np.ones(len(self.image_ids), dtype=bool)

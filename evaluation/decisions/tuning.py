@@ -41,8 +41,8 @@ from evaluation.decisions.thresholds import (
     choose_threshold,
 )
 from evaluation.decisions.units import Unit, group_images
-from evaluation.metrics.evaluation_set import Note
 from evaluation.metrics.image_metrics import classification_metrics, confusion_counts
+from evaluation.metrics.metric import Note
 from evaluation.statistics.bootstrap import cluster_index
 from evaluation.statistics.calibration import (
     METHODS,

@@ -14,8 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from evaluation.decisions.test_set import patients_of
-from evaluation.metrics.evaluation_set import EvaluationSet
+from evaluation.decisions.test_set import EvaluationSet, patients_of
 from evaluation.statistics.ranking import Floats
 
 Unit = Literal["image", "study", "patient"]

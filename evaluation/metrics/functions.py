@@ -6,8 +6,8 @@ Example:
     0.875
 """
 
-from evaluation.boxes.average_precision import average_precision as box_average_precision
-from evaluation.boxes.froc import froc
+from evaluation.boxes.box_metrics import average_precision as box_average_precision
+from evaluation.boxes.box_metrics import froc
 from evaluation.boxes.matching import match_boxes
 from evaluation.metrics.image_metrics import (
     auroc,
@@ -16,9 +16,8 @@ from evaluation.metrics.image_metrics import (
     net_benefit,
 )
 from evaluation.metrics.image_metrics import image_average_precision as average_precision
-from evaluation.statistics.auroc_variance import auroc_difference
 from evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
-from evaluation.statistics.mcnemar import mcnemar_test
+from evaluation.statistics.clustered_tests import auroc_difference, mcnemar_test
 
 __all__ = [
     "Resamples",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 Direction = Literal["higher", "lower", "ideal", "none"]
 """``ideal``: the nearer to a record's ``ideal`` the better; ``none``: neither end is better."""
@@ -125,3 +125,39 @@ class Metric:
 
 
 _PROPER_NAMES = frozenset({"Brier"})
+
+ALL = "all"
+VERSUS_NORMAL = "vs_normal"
+
+
+NoteKind = Literal[
+    "left_out", "training", "validation", "not_tuned", "seeds", "unit", "uses", "few_patients"
+]
+"""Images that are not judged; training data that is unknown; what validation lacks; a system that
+was not tuned; several seeds; figures by study or patient; earlier uses of the test images;
+few patients, or one with many images."""
+
+
+class Note(NamedTuple):
+    """What a reader of a comparison must know."""
+
+    kind: NoteKind
+    text: str
+
+    @property
+    def caution(self) -> bool:
+        """Whether it may make the answer wrong and stands right below it."""
+        return self.kind == "few_patients"
+
+    @property
+    def of_decisions(self) -> bool:
+        """Whether it says where a decision comes from, which no reader has to mind."""
+        return self.kind == "not_tuned"
+
+
+class MetricKey(NamedTuple):
+    """The name of a figure: on which images, at which policy (``""``: none), which metric."""
+
+    subgroup: str
+    policy: str
+    metric: str

@@ -20,11 +20,11 @@ COMPUTED_BY = {
     "counts": "evaluation.metrics.image_metrics:confusion_counts",
     "calibration": "evaluation.statistics.calibration_error:CalibrationFigures.figures",
     "point": "evaluation.boxes.matching:localised",
-    "coco": "evaluation.boxes.average_precision:coco_figures",
-    "froc_iou": "evaluation.boxes.froc:WeightedFroc.figures",
-    "froc_centre": "evaluation.boxes.froc:WeightedFroc.figures",
-    "rsna": "evaluation.boxes.froc:WeightedRsnaScore",
-    "iobb": "evaluation.boxes.froc:WeightedIobb",
+    "coco": "evaluation.boxes.box_metrics:coco_figures",
+    "froc_iou": "evaluation.boxes.box_metrics:WeightedFroc.figures",
+    "froc_centre": "evaluation.boxes.box_metrics:WeightedFroc.figures",
+    "rsna": "evaluation.boxes.box_metrics:WeightedRsnaScore",
+    "iobb": "evaluation.boxes.box_metrics:WeightedIobb",
     "referral": "evaluation.decisions.referral:ReferralFigures.figures",
     "threshold": "evaluation.decisions.thresholds:choose_threshold",
 }
@@ -325,8 +325,8 @@ _PLACE_METRICS = (
     ),
 )
 
-FROC_RATES = ("1/8", "1/4", "1/2", "1", "2", "4", "8")
-"""False positives per image at which sensitivity is given; `evaluation.boxes.froc` has them too."""
+RATE_WORDS = ("1/8", "1/4", "1/2", "1", "2", "4", "8")
+"""False positives per image at which sensitivity is given: `FROC_RATES` in words."""
 IOBB_PERCENT = (10, 25, 50)
 """Shares of a called box's own area."""
 
@@ -352,7 +352,7 @@ def _froc_metrics(hit: str, title: str, means: str, rank: int) -> tuple[Metric, 
             f"Sensitivity per lesion at {rate} false positives per image.",
             place=("rates", rank),
         )
-        for rate in FROC_RATES
+        for rate in RATE_WORDS
     )
 
 

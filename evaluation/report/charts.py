@@ -13,8 +13,9 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from evaluation.boxes.froc import FROC_RATES, RATE_WORDS, FrocCurve, Hit
+from evaluation.boxes.box_metrics import FROC_RATES, Hit
 from evaluation.compare.comparison import Comparison, SystemResult
+from evaluation.metrics.registry import RATE_WORDS
 from evaluation.metrics.words import ends_words, number, policy_words
 from evaluation.report.plot import (
     MARKERS,
@@ -335,8 +336,7 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
         # The first level begins left of the axis, the last goes on to its end.
         x = np.concatenate([np.maximum(marks, low / 2), [max(high, marks[-1])]])
         y = np.append(level, level[-1])
-        ends = system.rates[prefix]
-        band = None
+        ends, band = system.rates[prefix], None
         if all(each.bounded for each in ends):
             lows, highs = ([getattr(each, end) for each in ends] for end in ("low", "high"))
             band = np.array(FROC_RATES), np.array(lows), np.array(highs)
@@ -359,7 +359,7 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
 def _sensitivity_at(curve: FrocCurve) -> list[float]:
     """Return the sensitivity at each of `FROC_RATES`, by the step rule."""
     last = np.searchsorted(curve.false_marks, FROC_RATES, side="right") - 1
-    return [float(each) for each in curve.sensitivity[last]]
+    return list(map(float, curve.sensitivity[last]))
 
 
 def _calibration_chart(systems: Sequence[_System]) -> Chart:

@@ -15,8 +15,8 @@ import pandas as pd
 
 from evaluation.compare.comparison import Comparison
 from evaluation.compare.estimates import FAILURES_WRONG, row_interval
-from evaluation.metrics.evaluation_set import ALL, MetricKey
 from evaluation.metrics.image_metrics import classification_metrics
+from evaluation.metrics.metric import ALL, MetricKey
 from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.metrics.words import number, policy_words
 from evaluation.report.table import Table, figure_words

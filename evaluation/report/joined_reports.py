@@ -22,7 +22,7 @@ from data_prep.store.dataset import Target
 from data_prep.store.folder_kinds import require_kind
 from data_prep.work.object_store import shown
 from evaluation.compare.estimates import Estimates
-from evaluation.metrics.evaluation_set import ALL
+from evaluation.metrics.metric import ALL
 from evaluation.metrics.registry import family, highlighted, metric_title
 from evaluation.metrics.words import DASH, number, policy_words, span_words
 from evaluation.report.files import DECISIONS, METRICS, METRICS_TABLE, PAGE

@@ -19,7 +19,7 @@ from evaluation.compare.comparison import Comparison
 from evaluation.compare.estimates import Estimate, IntervalKind
 from evaluation.compare.paired_tests import MCNEMAR
 from evaluation.decisions.thresholds import check_policy
-from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, MetricKey, Note, NoteKind
+from evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey, Note, NoteKind
 from evaluation.metrics.registry import METRICS, highlighted, in_reading_order
 from evaluation.metrics.words import DASH, policy_words
 from evaluation.report.table import Row, Table

@@ -19,8 +19,7 @@ from evaluation.compare.paired_tests import OBUCHOWSKI, REFITTED_TEST, SEEDS_TES
 from evaluation.compare.protocol import EXPLORATORY
 from evaluation.compare.verdict import PairTests
 from evaluation.decisions.thresholds import check_policy
-from evaluation.metrics.evaluation_set import ALL, MetricKey
-from evaluation.metrics.metric import Part
+from evaluation.metrics.metric import ALL, MetricKey, Part
 from evaluation.metrics.registry import (
     METRICS,
     highlighted,

@@ -12,8 +12,7 @@ import numpy.typing as npt
 
 from data_prep.contracts.errors import InputError
 from evaluation.statistics.bootstrap import per_cluster
-from evaluation.statistics.calibration import CLIP, clipped_logit
-from evaluation.statistics.logistic import fit_logistic
+from evaluation.statistics.calibration import CLIP, clipped_logit, fit_logistic
 from evaluation.statistics.ranking import Floats, Integers
 
 _CONVERGED = 1e-6  # gradient an image beyond which a fit has not ended

@@ -21,8 +21,8 @@ import numpy as np
 import scipy  # whose parts load when they are first used
 
 from data_prep.contracts.errors import InputError
-from evaluation.statistics.auroc_variance import AurocParts, effective_patients, mean_parts
 from evaluation.statistics.bootstrap import LEVEL
+from evaluation.statistics.clustered_tests import AurocParts, effective_patients, mean_parts
 from evaluation.statistics.obuchowski_rockette import Components
 from evaluation.statistics.ranking import Floats
 

@@ -12,12 +12,12 @@ from data_prep.contracts.folders import provenance
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
-from evaluation.compare.test_set_log import log_use
+from evaluation.compare.protocol import log_use
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.metrics.words import policy_words
-from evaluation.statistics.auroc_variance import ClusteredEstimate
 from evaluation.statistics.bootstrap import Interval
+from evaluation.statistics.clustered_tests import ClusteredEstimate
 from evaluation.statistics.learning_curve import LearningCurve, fit_learning_curves
 from evaluation.studies.curve_results import (
     CURVE_METRICS,

@@ -9,11 +9,11 @@ from typing import Any, Literal
 
 import numpy as np
 
+from evaluation.compare.claims import holm
 from evaluation.metrics.registry import metric_title
 from evaluation.metrics.words import inside_sentence, listing, number, p_equation, span_words
 from evaluation.statistics.bootstrap import Interval
 from evaluation.statistics.learning_curve import Crossing, LearningCurve, crossing
-from evaluation.statistics.multiplicity import holm
 from evaluation.statistics.ranking import Floats
 from evaluation.studies.study_page import Statement
 

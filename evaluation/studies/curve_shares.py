@@ -18,13 +18,13 @@ from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.system_output import SystemOutput
-from evaluation.decisions.test_set import TestSet
+from evaluation.decisions.test_set import EvaluationSet, TestSet
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.decisions.tuning import checked_decision
-from evaluation.metrics.evaluation_set import ALL, EvaluationSet, MetricKey
+from evaluation.metrics.metric import ALL, MetricKey
 from evaluation.metrics.registry import METRICS, why_undefined
-from evaluation.statistics.auroc_variance import ClusteredEstimate, over_seeds
 from evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
+from evaluation.statistics.clustered_tests import ClusteredEstimate, over_seeds
 from evaluation.statistics.ranking import Floats
 from evaluation.systems.eligibility import common_test_images
 

@@ -20,13 +20,13 @@ from data_prep.contracts.tables import empty_table, read_table
 from data_prep.contracts.words import counted
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.fusion import AS_STORED
-from evaluation.compare.test_set_log import log_use
+from evaluation.compare.claims import holm
+from evaluation.compare.protocol import log_use
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.metrics.image_metrics import rates
-from evaluation.statistics.auroc_variance import ClusteredEstimate, auroc_parts
 from evaluation.statistics.bootstrap import (
     Interval,
     Resamples,
@@ -35,7 +35,7 @@ from evaluation.statistics.bootstrap import (
     per_cluster,
     percentile_interval,
 )
-from evaluation.statistics.multiplicity import holm
+from evaluation.statistics.clustered_tests import ClusteredEstimate, auroc_parts
 from evaluation.statistics.ranking import Floats, Integers, is_positive
 from evaluation.studies.transfer_pairs import Pair
 from evaluation.systems.eligibility import check_data_set, seen_images

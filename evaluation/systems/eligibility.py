@@ -16,8 +16,8 @@ from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from data_prep.work.object_store import path_of
-from evaluation.decisions.test_set import TestSet
-from evaluation.metrics.evaluation_set import EvaluationSet, Note
+from evaluation.decisions.test_set import EvaluationSet, TestSet
+from evaluation.metrics.metric import Note
 from evaluation.statistics.bootstrap import cluster_index
 
 SEEN_FILE = "seen.parquet"

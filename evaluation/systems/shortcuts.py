@@ -12,14 +12,14 @@ from scipy.special import logit
 
 from data_prep.audit.patients import OLDEST_YEARS
 from data_prep.images.image_facts import read_border_greys
-from evaluation.statistics.auroc_variance import (
+from evaluation.statistics.calibration import fit_logistic
+from evaluation.statistics.clustered_tests import (
     AurocParts,
     ClusteredEstimate,
     auroc_over_seeds,
     auroc_parts,
 )
 from evaluation.statistics.cross_validation import MOST_FOLDS, patient_folds
-from evaluation.statistics.logistic import fit_logistic
 from evaluation.statistics.ranking import Floats, Integers
 
 SHORTCUT = "shortcut"

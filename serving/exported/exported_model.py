@@ -18,7 +18,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Frame, Placement, Preprocess, frame_in_original
 from data_prep.work.pool import processor_name, read_ahead
 from detection.decode_boxes import decode_boxes
-from evaluation.statistics.logistic import sigmoid
+from evaluation.statistics.calibration import sigmoid
 from serving.exported.session import Arrays, Session, open_session
 from serving.exported.spec import (
     ANCHORS_FILE,

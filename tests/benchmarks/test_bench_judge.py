@@ -17,7 +17,7 @@ from benchmarks.bench_judge import (
     plain_figures,
     vectorised_figures,
 )
-from evaluation.boxes.average_precision import average_precision
+from evaluation.boxes.box_metrics import average_precision
 
 
 @pytest.fixture(scope="module")

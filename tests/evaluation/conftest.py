@@ -20,7 +20,7 @@ from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.compare.comparison import Comparison, SystemResult
 from evaluation.compare.estimates import Estimate, Estimates
 from evaluation.decisions.test_set import TestSet
-from evaluation.metrics.evaluation_set import Note
+from evaluation.metrics.metric import Note
 
 SIDE = 64
 POLICIES = ("max_f1", "sensitivity>=0.95", "specificity>=0.90")

@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from data_prep.contracts.boxes import box_iou
-from evaluation.boxes.average_precision import WeightedAveragePrecision, average_precision
+from evaluation.boxes.box_metrics import WeightedAveragePrecision, average_precision
 from evaluation.boxes.matching import IOU_THRESHOLDS, deciding_points, localised, match_boxes
 from evaluation.statistics.bootstrap import Resamples
 from tests.evaluation.boxes.simulated import simulate as drawn

@@ -16,7 +16,7 @@ from evaluation.compare.compare import compare_systems
 from evaluation.compare.comparison import Background, _cautions
 from evaluation.compare.estimates import Estimates, family_sizes
 from evaluation.decisions.test_set import TestSet
-from evaluation.metrics.evaluation_set import Note
+from evaluation.metrics.metric import Note
 from evaluation.report.methods import checklists
 from evaluation.systems.eligibility import describe_training_data, training_sets
 from evaluation.systems.shortcuts import BEYOND_SHORTCUT

@@ -12,7 +12,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json, write_json
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.predictions import Predictions
-from evaluation.boxes.average_precision import average_precision
+from evaluation.boxes.box_metrics import average_precision
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import COLUMNS
 from evaluation.compare.intervals import resampled_figures
@@ -20,10 +20,10 @@ from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.decision import TuningOptions
 from evaluation.decisions.reduction import reduce_boxes
 from evaluation.decisions.system_output import SystemOutput
-from evaluation.decisions.test_set import TestSet, patients_of
+from evaluation.decisions.test_set import EvaluationSet, TestSet, patients_of
 from evaluation.decisions.tuning import tune
 from evaluation.decisions.units import _unit_names, group_images
-from evaluation.metrics.evaluation_set import EvaluationSet, Note
+from evaluation.metrics.metric import Note
 from evaluation.metrics.words import score_words
 from evaluation.report.charts import report_charts
 from evaluation.report.result_tables import write_tables

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from evaluation.compare.estimates import COLUMNS, FAILURES_WRONG, Estimate, Estimates, SampleSize
-from evaluation.metrics.evaluation_set import ALL, MetricKey
+from evaluation.metrics.metric import ALL, MetricKey
 
 AUROC = MetricKey(ALL, "", "auroc")
 COUNTS = SampleSize(n_images=9, n_patients=7, n_positive=3)

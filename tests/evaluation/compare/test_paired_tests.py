@@ -8,6 +8,7 @@ import pytest
 from scipy.stats import binomtest, norm, t
 
 from data_prep.contracts.errors import InputError
+from evaluation.compare.claims import holm
 from evaluation.compare.compare import _name_models, _patient_notes, compare_systems
 from evaluation.compare.estimates import OVER_SEEDS, REFITTED, Estimates, family_level
 from evaluation.compare.failure_analysis import _auroc_of_groups
@@ -30,12 +31,11 @@ from evaluation.compare.paired_tests import (
     paired_tests,
 )
 from evaluation.compare.scorecard import Scorecard
-from evaluation.decisions.test_set import TestSet
+from evaluation.decisions.test_set import EvaluationSet, TestSet
 from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.metrics.evaluation_set import EvaluationSet, MetricKey
-from evaluation.statistics.auroc_variance import auroc_difference, auroc_parts
+from evaluation.metrics.metric import MetricKey
 from evaluation.statistics.bootstrap import BOOTSTRAP, NO_WIDTH, Resamples
-from evaluation.statistics.multiplicity import holm
+from evaluation.statistics.clustered_tests import auroc_difference, auroc_parts
 
 N = 240
 

@@ -10,11 +10,10 @@ from data_prep.contracts.errors import InputError
 from evaluation.compare.claims import margin_words, standing_words
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import Estimates
-from evaluation.compare.protocol import EXPLORATORY, Protocol
-from evaluation.compare.test_set_log import TestSetUses, log_use
+from evaluation.compare.protocol import EXPLORATORY, Protocol, TestSetUses, log_use
 from evaluation.compare.verdict import Setting, state_verdict
 from evaluation.decisions.test_set import TestSet
-from evaluation.metrics.evaluation_set import Note
+from evaluation.metrics.metric import Note
 from evaluation.metrics.registry import METRICS
 from evaluation.statistics.bootstrap import Interval
 from scripts.compare import read_question

@@ -21,10 +21,10 @@ from evaluation.compare.paired_tests import (
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.shares import Calls, ShareName, Shares, add_at_prevalence
 from evaluation.decisions.refit import ValidationScores, refit_thresholds
-from evaluation.decisions.test_set import TestSet
+from evaluation.decisions.test_set import EvaluationSet, TestSet
 from evaluation.decisions.thresholds import ThresholdChoice, choose_threshold
 from evaluation.decisions.tuning import tune
-from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, EvaluationSet, MetricKey
+from evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.systems.eligibility import describe_images
 

@@ -6,10 +6,10 @@ import pytest
 from sklearn import metrics as oracle
 
 from evaluation.compare.scorecard import Scorecard
+from evaluation.decisions.test_set import EvaluationSet
 from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.metrics.evaluation_set import ALL, VERSUS_NORMAL, EvaluationSet, MetricKey
 from evaluation.metrics.image_metrics import classification_metrics
-from evaluation.metrics.metric import NEEDS
+from evaluation.metrics.metric import ALL, NEEDS, VERSUS_NORMAL, MetricKey
 from evaluation.metrics.registry import family, why_undefined
 from evaluation.statistics.calibration_error import CalibrationFigures
 

@@ -325,7 +325,7 @@ def test_a_family_is_decided_as_holm_decides_its_p_values():
     """Normal figures: deciding by intervals step by step is Holm's method on their p-values."""
     from scipy.stats import norm
 
-    from evaluation.statistics.multiplicity import holm
+    from evaluation.compare.claims import holm
 
     rng = np.random.default_rng(9)
     for size in (1, 2, 5, 8) * 10:

@@ -7,8 +7,7 @@ import pytest
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import write_table
-from evaluation.boxes.average_precision import average_precision
-from evaluation.boxes.froc import WeightedFroc, WeightedRsnaScore
+from evaluation.boxes.box_metrics import WeightedFroc, WeightedRsnaScore, average_precision
 from evaluation.boxes.fusion import AS_STORED
 from evaluation.boxes.matching import pair_boxes
 from evaluation.compare.compare import compare_systems

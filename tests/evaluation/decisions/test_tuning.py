@@ -10,7 +10,7 @@ from sklearn import metrics as oracle
 from sklearn.linear_model import LogisticRegression
 
 from data_prep.contracts.errors import InputError
-from evaluation.boxes.froc import WeightedRsnaScore
+from evaluation.boxes.box_metrics import WeightedRsnaScore
 from evaluation.boxes.map_boxes import MAP_BOX_LEVELS
 from evaluation.boxes.matching import pair_boxes
 from evaluation.decisions.decision import Decision, TuningOptions

@@ -12,14 +12,13 @@ import pandas as pd
 import pytest
 
 from data_prep.contracts.schemas import EDGES
-from evaluation.boxes.froc import (
+from evaluation.boxes.box_metrics import (
     _IOBB_THRESHOLDS,
+    FROC_RATES,
     HITS,
-    RATE_WORDS,
     WeightedFroc,
     WeightedIobb,
 )
-from evaluation.boxes.froc import FROC_RATES as RATES
 from evaluation.boxes.matching import pair_boxes
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.protocol import Protocol
@@ -29,9 +28,9 @@ from evaluation.metrics.image_metrics import classification_metrics, confusion_c
 from evaluation.metrics.metric import Metric
 from evaluation.metrics.registry import (
     COMPUTED_BY,
-    FROC_RATES,
     IOBB_PERCENT,
     METRICS,
+    RATE_WORDS,
     family,
     highlighted,
     metric_title,
@@ -95,8 +94,7 @@ def test_families_give_the_metrics_of_their_records_in_order():
 
 
 def test_names_of_rates_and_overlaps_are_those_of_the_numbers():
-    assert FROC_RATES == RATE_WORDS
-    assert tuple(float(Fraction(rate)) for rate in FROC_RATES) == RATES
+    assert tuple(float(Fraction(rate)) for rate in RATE_WORDS) == FROC_RATES
     assert [percent / 100 for percent in IOBB_PERCENT] == list(_IOBB_THRESHOLDS)
     assert family("iobb")[:3] == ("iobb_accuracy_10", "iobb_accuracy_25", "iobb_accuracy_50")
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.boxes.froc import HITS, FrocCurve
+from evaluation.boxes.box_metrics import HITS, FrocCurve
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import Estimates
 from evaluation.decisions.test_set import TestSet

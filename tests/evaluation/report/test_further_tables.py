@@ -12,7 +12,7 @@ from evaluation.compare.estimates import Estimates
 from evaluation.compare.shares import FAILURE_COLUMNS
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import TestSet
-from evaluation.metrics.evaluation_set import Note
+from evaluation.metrics.metric import Note
 from evaluation.report.charts import report_charts
 from evaluation.report.further_tables import (
     _agreements,

@@ -17,7 +17,7 @@ from data_prep.contracts.errors import InputError
 from evaluation.compare.comparison import SystemResult
 from evaluation.compare.estimates import Estimate, Estimates
 from evaluation.compare.protocol import Protocol
-from evaluation.metrics.evaluation_set import Note
+from evaluation.metrics.metric import Note
 from evaluation.overlays.draw import draw_overlay
 from evaluation.overlays.shapes import ImageTruth
 from evaluation.report.gallery import CASES_PER_CATEGORY, MAX_IMAGE_BYTES, _draw_case

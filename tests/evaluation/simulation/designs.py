@@ -14,7 +14,7 @@ from scipy.special import ndtr
 
 from evaluation.compare.estimates import Estimate
 from evaluation.decisions.thresholds import choose_threshold
-from evaluation.statistics.auroc_variance import auroc_parts
+from evaluation.statistics.clustered_tests import auroc_parts
 from tests.evaluation.simulation.makers import (
     ALIKE,
     NOISE,

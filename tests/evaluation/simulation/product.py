@@ -15,8 +15,9 @@ from evaluation.compare.paired_tests import clustered_auroc, paired_tests, with_
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.verdict import Setting, Verdict, state_verdict
 from evaluation.decisions.refit import ValidationScores
+from evaluation.decisions.test_set import EvaluationSet
 from evaluation.decisions.thresholds import POLICIES, choose_threshold
-from evaluation.metrics.evaluation_set import ALL, EvaluationSet, MetricKey
+from evaluation.metrics.metric import ALL, MetricKey
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.statistics.calibration import Calibration, fit_calibration, fit_platt
 from tests.evaluation.simulation.makers import Sample

@@ -11,10 +11,10 @@ from sklearn import metrics as oracle
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.scorecard import Scorecard
+from evaluation.decisions.test_set import EvaluationSet
 from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.metrics.evaluation_set import EvaluationSet, MetricKey
 from evaluation.metrics.image_metrics import rates
-from evaluation.statistics.auroc_variance import auroc_over_seeds, auroc_parts
+from evaluation.metrics.metric import MetricKey
 from evaluation.statistics.bootstrap import (
     NO_WIDTH,
     Resamples,
@@ -25,7 +25,12 @@ from evaluation.statistics.bootstrap import (
     percentile_interval,
 )
 from evaluation.statistics.calibration_error import CalibrationFigures
-from evaluation.statistics.mcnemar import _exact_mcnemar, clustered_mcnemar
+from evaluation.statistics.clustered_tests import (
+    _exact_mcnemar,
+    auroc_over_seeds,
+    auroc_parts,
+    clustered_mcnemar,
+)
 from evaluation.statistics.ranking import RankedScores
 
 THRESHOLD = 0.6

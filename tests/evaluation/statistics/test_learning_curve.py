@@ -8,7 +8,7 @@ from scipy.special import ndtri
 from scipy.stats import linregress
 
 from data_prep.contracts.errors import InputError
-from evaluation.statistics.auroc_variance import auroc_parts, mean_parts, over_seeds
+from evaluation.statistics.clustered_tests import auroc_parts, mean_parts, over_seeds
 from evaluation.statistics.learning_curve import crossing, fit_learning_curves
 
 AMOUNTS = np.array([100.0, 200.0, 400.0, 800.0])

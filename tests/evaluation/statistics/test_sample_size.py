@@ -6,7 +6,7 @@ from scipy.special import ndtri
 from scipy.stats import multivariate_normal, norm
 
 from data_prep.contracts.errors import InputError
-from evaluation.statistics.auroc_variance import auroc_difference, auroc_over_seeds, auroc_parts
+from evaluation.statistics.clustered_tests import auroc_difference, auroc_over_seeds, auroc_parts
 from evaluation.statistics.obuchowski_rockette import Components
 from evaluation.statistics.sample_size import (
     AssumedPlan,

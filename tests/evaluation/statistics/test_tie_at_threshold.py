@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation.boxes.froc import WeightedRsnaScore
+from evaluation.boxes.box_metrics import WeightedRsnaScore
 from evaluation.boxes.matching import pair_boxes
 from evaluation.decisions.thresholds import choose_threshold, threshold_candidates
 from evaluation.metrics.image_metrics import confusion_counts, net_benefit, rates

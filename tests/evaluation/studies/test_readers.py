@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
-from evaluation.statistics.auroc_variance import auroc_parts
+from evaluation.statistics.clustered_tests import auroc_parts
 from evaluation.studies import reader_analysis as analysis_module
 from evaluation.studies.reader_analysis import analyse_readers
 from evaluation.studies.reader_page import reader_statements, write_readers

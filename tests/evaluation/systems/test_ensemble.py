@@ -11,7 +11,7 @@ from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.decisions.decision import TuningOptions
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import tune
-from evaluation.metrics.evaluation_set import Note
+from evaluation.metrics.metric import Note
 from evaluation.systems.eligibility import common_test_images, describe_training_data
 from evaluation.systems.ensemble import (
     _join_images,

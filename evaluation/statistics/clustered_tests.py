@@ -1,4 +1,4 @@
-"""AUROC and its differences with the variance of images that come in patients.
+"""AUROC and paired decisions, with the variance of images that come in patients.
 
 An image of a patient says less than an image of somebody else, because the two resemble each
 other. The variance is therefore summed by patient (Obuchowski 1997). With every image its own
@@ -21,7 +21,8 @@ import numpy as np
 import numpy.typing as npt
 import scipy  # whose parts load when they are first used
 
-from evaluation.statistics.bootstrap import LEVEL, NO_WIDTH, cluster_index
+from data_prep.contracts.errors import InputError
+from evaluation.statistics.bootstrap import LEVEL, NO_WIDTH, cluster_index, per_cluster
 from evaluation.statistics.obuchowski_rockette import analyse_nested
 from evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores
 
@@ -394,3 +395,136 @@ def auroc_difference(
     if parts[0] is None or parts[1] is None:
         return None
     return (parts[0] - parts[1]).estimate()
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Two systems' decisions on the same images.
+
+    Attributes:
+        difference: Share right of the first minus that of the second, with the clustered
+            standard error of the observed difference.
+        p_value: Of equal shares, by patient; `None` where no patient tells the two apart.
+        p_exact: Of equal shares, images taken as independent; `None` with several seeds.
+        first_only: Images that only the first gets right (a mean over seeds).
+        second_only: Images that only the second gets right.
+        n_images: How many images.
+    """
+
+    difference: ClusteredEstimate
+    p_value: float | None
+    p_exact: float | None
+    first_only: float
+    second_only: float
+    n_images: int
+
+
+def mcnemar_test(
+    first_right: npt.ArrayLike, second_right: npt.ArrayLike, patients: npt.ArrayLike
+) -> McNemar:
+    """Clustered McNemar test of Obuchowski (1998), with the exact one beside it.
+
+    Of all images it is a test of accuracy, of the positive ones of sensitivity, of the negative
+    ones of specificity.
+
+    Args:
+        first_right: Whether the first system gets each image right, shape ``(N,)``.
+        second_right: The same of the second.
+        patients: A name per image, shape ``(N,)``.
+
+    Raises:
+        InputError: The three disagree about the number of images, or there is none.
+
+    Source:
+        Obuchowski 1998, "On the comparison of correlated proportions for clustered data", in the
+        form of Yang, Sun and Hardin 2010; McNemar 1947.
+
+    Example:
+        >>> test = mcnemar_test([1, 1, 1, 0], [1, 0, 0, 0], ["a", "b", "c", "d"])
+        >>> test.difference.value, test.first_only, test.p_exact
+        (0.5, 2.0, 0.5)
+    """
+    owner, count = cluster_index(patients)
+    right = [np.asarray(each, dtype=np.float64) for each in (first_right, second_right)]
+    if not len(owner) or any(each.shape != owner.shape for each in right):
+        raise InputError(
+            f"a paired test needs one decision a system and image, got {right[0].shape} and "
+            f"{right[1].shape} for {len(owner)} images"
+        )
+    return clustered_mcnemar(right[0], right[1], owner, count)
+
+
+def clustered_mcnemar(
+    first_right: Floats,
+    second_right: Floats,
+    clusters: Integers,
+    n_clusters: int,
+) -> McNemar:
+    """As `mcnemar_test`, of patients that are numbered already.
+
+    With ``d`` a patient's images right for the first only, less those right for the second only,
+    ``N`` images and ``K`` patients, the variance under equal shares is ``K / (K - 1) x sum of
+    d^2 / N^2`` (the pooled share cancels). Around the observed difference ``D`` it is the sum of
+    ``((d - n D) / N)^2`` for a patient of ``n`` images, each corrected for its share of the
+    images (`without_leverage`); with equal shares that is ``K / (K - 1)`` times the plain sum.
+    The interval is Student's t with the patients' degrees of freedom.
+
+    Right is 1, shape ``(N,)``, or of each of several seeds, ``(seeds, N)``: then difference and
+    test are those of Obuchowski and Rockette.
+    """
+    seeds = [np.atleast_2d(first_right), np.atleast_2d(second_right)]
+    several = max(map(len, seeds)) > 1
+    gap = np.asarray(seeds[0].mean(axis=0) - seeds[1].mean(axis=0), dtype=np.float64)
+    table = per_cluster(np.column_stack([gap, np.ones(len(gap))]), clusters, n_clusters)
+    table = table[table[:, 1] > 0]
+    difference = float(gap.mean())
+    first_only, second_only = float(gap[gap > 0].sum()), float(-gap[gap < 0].sum())
+    p_exact = _exact_mcnemar(int(first_only), int(second_only)) if not several else None
+    if len(table) < 2:
+        alone = ClusteredEstimate(difference, None, note="one patient gives no interval")
+        return McNemar(alone, None, p_exact, first_only, second_only, len(gap))
+    scale = len(table) / (len(table) - 1) / len(gap) ** 2
+    added = (table[:, 0] - difference * table[:, 1]) / len(gap)
+    added = without_leverage(added, table[:, 1])
+    effective = effective_patients(table[:, 1])
+    freedom = min(effective - 1, freedom_of(added)) if added.any() else effective - 1
+    if several:
+        estimate = _of_seeds(seeds, clusters, n_clusters, freedom)
+        return McNemar(estimate, estimate.p_value, None, first_only, second_only, len(gap))
+    under_equal = scale * float((table[:, 0] ** 2).sum())
+    total = float((added**2).sum())
+    estimate = (
+        ClusteredEstimate(difference, float(np.sqrt(total)), freedom, effective_patients=effective)
+        if total > 0
+        else ClusteredEstimate(difference, None, note=NO_WIDTH, effective_patients=effective)
+    )
+    p_value = None
+    if under_equal > 0:
+        p_value = float(2 * scipy.special.ndtr(-abs(difference) / np.sqrt(under_equal)))
+    return McNemar(estimate, p_value, p_exact, first_only, second_only, len(gap))
+
+
+def _of_seeds(
+    systems: Sequence[Floats], clusters: Integers, n_clusters: int, freedom: float
+) -> ClusteredEstimate:
+    """The difference of two shares right, each the mean over seeds, shape ``(seeds, N)``."""
+    right = np.concatenate(list(systems))
+    images = per_cluster(np.ones((right.shape[1], 1)), clusters, n_clusters)[:, 0]
+    around = per_cluster((right - right.mean(axis=1, keepdims=True)).T, clusters, n_clusters)
+    held = images > 0
+    columns = np.column_stack(
+        [without_leverage(of / right.shape[1], images[held]) for of in around[held].T]
+    )
+    values = [seeds.mean(axis=1).tolist() for seeds in systems]
+    return over_seeds(values, columns.T @ columns, freedom)
+
+
+def _exact_mcnemar(first_only: int, second_only: int) -> float:
+    """Exact two-sided p-value of McNemar's test, images taken as independent.
+
+    Example:
+        >>> _exact_mcnemar(6, 0), _exact_mcnemar(0, 0)
+        (0.03125, 1.0)
+    """
+    n = first_only + second_only
+    return min(1.0, 2 * float(scipy.special.bdtr(min(first_only, second_only), n, 0.5)))

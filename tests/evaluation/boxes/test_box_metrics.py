@@ -8,7 +8,7 @@ import pytest
 
 from data_prep.contracts.boxes import box_iou
 from data_prep.contracts.schemas import EDGES
-from evaluation.boxes.froc import (
+from evaluation.boxes.box_metrics import (
     FROC_RATES,
     HITS,
     WeightedFroc,
