@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from evaluation.boxes.box_metrics import FROC_RATES, Hit
+from evaluation.boxes.box_metrics import FROC_RATES, FrocCurve, Hit
 from evaluation.compare.comparison import Comparison, SystemResult
 from evaluation.metrics.registry import RATE_WORDS
 from evaluation.metrics.words import ends_words, number, policy_words
