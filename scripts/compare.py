@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from data_prep.work.addresses import recorded_path
+
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import LOCK, folder_lock, require_only
+from data_prep.contracts.folders import LOCK, folder_lock, read_json, record_of_same, require_only
 from evaluation.report.files import (
     CASES_PAGES,
     METRICS,
@@ -18,12 +21,13 @@ from evaluation.report.files import (
     OF_ALL_TARGETS,
     OF_ONE_TARGET,
     PAGE,
+    SYSTEMS,
 )
 from scripts import console
-from scripts.asked_before import asked_before, question_of
 from scripts.options import DataFolder, Names, own_split
 from scripts.runner import AnyPath, Argument, verb
-from scripts.systems import System, Systems, open_systems
+from scripts.systems import System, Systems, open_systems, predicts, system_folder
+from serving.backends import is_export
 
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet, Target
@@ -149,7 +153,8 @@ class _Asked:
         if out is None:
             judged = self._compare_in_memory(systems, test_set)
             return Report(test_set, lambda: judged)
-        if self.is_answered(systems, test_set, out):
+        question = self.question(systems, test_set, out)
+        if not self.overwrite and _is_answered(out, question):
             console.say(f"{out}: this report exists already; --overwrite makes it anew")
             quietly = console.is_silent()
 
@@ -160,19 +165,33 @@ class _Asked:
             return Report(test_set, judge, out, self.metrics)
         with _report_folder(out):
             comparison = self._compare(systems, test_set, out)
-            self._write(comparison, self._question(systems, test_set, out), test_set, out)
+            self._write(comparison, self.question(systems, test_set, out), test_set, out)
         return Report(test_set, lambda: comparison, out, self.metrics)
 
-    def is_answered(self, systems: list[System], test_set: TestSet, out: Path) -> bool:
-        """Whether a finished report answers this; refuses one on another question."""
-        return not self.overwrite and asked_before(out, self._question(systems, test_set, out))
+    def question(self, systems: list[System], test_set: TestSet, out: Path) -> dict[str, Any]:
+        """The question as the report keeps it: systems with their decisions, data, options.
 
-    def _question(self, systems: list[System], test_set: TestSet, out: Path) -> dict[str, Any]:
-        return question_of(
-            systems, test_set, out, **self.judged, **self.shown,
-            metrics=",".join(self.metrics) or None, margin=self.protocol.margin,
-            policies=self.policies, protocol=self.protocol.file_sha256,
-        )  # fmt: skip
+        Of runs `out` holds the predictions, and so the decision.
+        """
+        target, ids = test_set.target.name, test_set.ids
+        return {
+            "systems": {
+                name or recorded_path(paths[0]): _digests(name, paths, target, out)
+                for name, paths in systems
+            },
+            "target": target,
+            "data_set": ids["content_id"],
+            "labels": ids["labels_id"],
+            "split": ids["split_id"],
+            "options": {
+                **self.judged,
+                **self.shown,
+                "metrics": ",".join(self.metrics) or None,
+                "margin": self.protocol.margin,
+                "policies": self.policies,
+                "protocol": self.protocol.file_sha256,
+            },
+        }
 
     def _compare_in_memory(self, systems: list[System], test_set: TestSet) -> Comparison:
         with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
@@ -212,6 +231,67 @@ class _Asked:
         write_tables(comparison, out, question)
 
 
+def _digests(name: str | None, paths: Sequence[Path], target: str, out: Path) -> list[str]:
+    """Of each training seed a digest of what tells one training, or one tuning, apart."""
+    digests = []
+    for number, path in enumerate(paths, 1):
+        marker, predicted = path / "predictions.json", path
+        if predicts(path) and not marker.is_file():
+            seed = f"{name}-{number}" if paths[1:] else name or system_folder(path)
+            marker = path / ("export.json" if is_export(path) else "run.json")
+            predicted = out / SYSTEMS / seed
+        digest = hashlib.sha256()
+        for file in (marker, predicted / "decisions" / f"{target}.json"):
+            digest.update(file.read_bytes() if file.is_file() else b"none")
+        digests.append(digest.hexdigest()[:16])
+    return digests
+
+
+_NOT_RECORDED = " that does not say how it was asked for"
+_CHANGED = {
+    "target": "another target is asked for",
+    "data_set": "these are other images",
+    "labels": "the labels have changed since",
+    "split": "this is another split",
+}
+
+
+def _is_answered(out: Path, question: dict[str, Any]) -> bool:
+    """Whether a folder holds a finished report on this question; refuses one on another."""
+
+    def refusal(key: str, was: Any, now: Any) -> str:
+        report = read_json(out / METRICS, "metrics")
+        judged = " and ".join(map(str, report.get("systems", [])))
+        difference = _difference(key, was, now) if report.get("question") else _NOT_RECORDED
+        return (
+            f"holds a finished report of {judged} on '{report.get('target')}'{difference}; choose "
+            "another --out, or add --overwrite"
+        )
+
+    answered = record_of_same(
+        out,
+        {METRICS: "metrics"},
+        question,
+        stored=lambda report: report.get("question") or {},
+        refusal=refusal,
+    )
+    return answered is not None
+
+
+def _difference(key: str, was: Any, now: Any) -> str:
+    """What tells two questions apart, in words, from the first key that differs."""
+    if key in _CHANGED:
+        return f", and {_CHANGED[key]}"
+    if key == "systems" and was.keys() != now.keys():
+        return ", and these are other systems"
+    changed = next((name for name in now if was.get(name) != now[name]), None)
+    if changed is None:
+        return ""
+    if key == "systems":
+        return f", and {Path(changed).name} has been trained, predicted or tuned since"
+    return f" with {changed} {was.get(changed)}, not {now[changed]}"
+
+
 @contextmanager
 def _report_folder(out: Path) -> Iterator[None]:
     """Hold a report folder for writing; it is incomplete until its last file."""
@@ -237,7 +317,9 @@ def _compare_each(
             System(name, [member.folder for member in members]) for name, members in opened.items()
         ]
         for test_set in test_sets:
-            asked.is_answered(predicted, test_set, out / test_set.target.name)
+            own = out / test_set.target.name
+            if not asked.overwrite:
+                _is_answered(own, asked.question(predicted, test_set, own))
         # Without its page the folder is incomplete, whatever an earlier run had left.
         (out / PAGE).unlink(missing_ok=True)
         reports = {}

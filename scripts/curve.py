@@ -24,7 +24,6 @@ from scripts.runner import AnyPath, Argument, Outcome, verb
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from pathlib import Path
 
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
@@ -141,7 +140,9 @@ def curve(
         seeds=range(seeds), mixed=mixed, equal=equal, parts={},
     )  # fmt: skip
     started = plan.started(dataset, splits)
-    before = _require_same(out, plan, started, {_STARTED, _RUNS, *FILES})
+    before = plan.record(started, _STARTED)
+    if before is None:
+        require_only(out, {_STARTED, _RUNS, *FILES}, "curve")
     plan = plan.with_parts(add_parts(dataset, judged, splits, sizes, range(seeds)))
     make_folder(out)
     with (
@@ -150,7 +151,7 @@ def curve(
         ) as machines,
         folder_lock(out),
     ):
-        if not before:
+        if before is None:
             write_json(out / _STARTED, "curve_started", {**started, **provenance()})
         runs = _train(plan, machines, ["--device", device, *["--despite-audit"] * despite_audit])
         dataset = DataSet.open(data)  # with its new parts
@@ -176,21 +177,6 @@ def _together(first: Any, second: Any) -> Any:
     if all(isinstance(settings, Mapping | None) for settings in (first, second)):
         return {**(first or {}), **(second or {})}
     return [word for settings in (first, second) for word in settings_words(settings or [])]
-
-
-def _require_same(out: Path, plan: CurvePlan, started: dict[str, Any], own: set[str]) -> bool:
-    """Whether a curve was started here; refuses another. Seeds and the third arm may be added."""
-    from data_prep.contracts.folders import read_json
-
-    if not (out / _STARTED).is_file():
-        require_only(out, own, "curve")
-        return False
-    if difference := plan.difference(read_json(out / _STARTED, "curve_started"), started):
-        raise InputError(
-            f"{out}: holds a curve of another {difference}; give the old one, or choose another "
-            "--out"
-        )
-    return True
 
 
 def _train(plan: CurvePlan, machines: Machines, options: Sequence[str]) -> list[CurveRun]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from scripts.machines.child_processes import Machines
-    from training.sweep import Sweep, SweepPlan
+    from training.sweep import Sweep
 
 _STARTED, _SWEEP = "sweep.started.json", "sweep.json"
 _OWN = {_STARTED, _SWEEP, "sweep.html", "best", "trials", "study.journal", "study.journal.lock"}
@@ -94,7 +94,9 @@ def sweep(
     request = Request.read(config, set_, data, out, devices=devices, despite_audit=despite_audit)
     plan = SweepPlan.of(request.settings, over, out, seed=seed, pruning=pruning)
     started = {**plan.started(), **request.origin()}
-    before = _require_same(out, plan, started)
+    before = plan.record(started, _STARTED)
+    if before is None:
+        require_only(out, _OWN, "sweep")
     request.errors_of_audit(console)
     options = ["--device", device, "--devices", str(devices)]
     options += ["--despite-audit"] * despite_audit
@@ -105,7 +107,7 @@ def sweep(
         ) as machines,
         folder_lock(out),
     ):
-        if not before:
+        if before is None:
             write_json(out / _STARTED, "sweep_started", {**started, **provenance()})
         result = _run(Sweep(plan), trials, machines, started, data, options)
     tried_all = plan.most is not None and len(result["trials"]) >= plan.most
@@ -128,22 +130,6 @@ def _require_started_once() -> None:
             f"sweep: {rank.launcher} has started {rank.world_size} processes, and a sweep starts "
             "its trials itself; start it once, with --jobs"
         )
-
-
-def _require_same(out: Path, plan: SweepPlan, started: dict[str, Any]) -> bool:
-    """Whether this sweep was started here; refuses another one, and a folder of something else."""
-    from data_prep.contracts.folders import read_json
-
-    if not (out / _STARTED).is_file():
-        require_only(out, _OWN, "sweep")
-        return False
-    before = read_json(out / _STARTED, "sweep_started")
-    if difference := plan.difference(before, started):
-        raise InputError(
-            f"{out}: this sweep cannot go on with other settings or data: {difference}; give the "
-            "old ones, or choose another --out"
-        )
-    return True
 
 
 def _run(

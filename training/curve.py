@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 
 from configs.load import dump_config, find_config, read_config
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import make_folder, write_text
+from data_prep.contracts.folders import make_folder, record_of_same, write_text
 from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import patient_groups
 from data_prep.splits.subsets import add_nested_parts, draw_nested_parts
@@ -117,10 +117,21 @@ class CurvePlan:
             "data_set": {key: ids[key] for key in ("content_id", "labels_id")},
         }
 
-    @staticmethod
-    def difference(before: Mapping[str, Any], started: Mapping[str, Any]) -> str | None:
-        """In words the first thing in which a curve that was started differs from this one."""
-        return next((_STATED[key] for key in started if before[key] != started[key]), None)
+    def record(self, started: Mapping[str, Any], file: str) -> dict[str, Any] | None:
+        """What this curve was started with before; refuses a folder of another one.
+
+        Seeds and the third arm may be added.
+        """
+        return record_of_same(
+            self.folder,
+            {file: "curve_started"},
+            started,
+            stored=lambda record: {key: record[key] for key in started},
+            refusal=lambda key, was, now: (
+                f"holds a curve of another {_STATED[key]}; give the old one, or choose another "
+                "--out"
+            ),
+        )
 
     @property
     def splits(self) -> list[str]:

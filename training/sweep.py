@@ -39,6 +39,7 @@ from data_prep.contracts.folders import (
     make_folder,
     provenance,
     read_json,
+    record_of_same,
     whole_folder,
     write_text,
 )
@@ -104,20 +105,35 @@ class SweepPlan:
             "pruning": self.pruning,
         }
 
-    def difference(self, before: Mapping[str, Any], started: Mapping[str, Any]) -> str | None:
-        """The first thing in which a sweep that was started differs from this one."""
-        config = parse_config(before["config"], f"{self.folder}: the sweep's configuration")
-        if difference := first_difference(config, self.config):
-            return difference
-        for part in ("space", "data_set"):
-            for key in (*before[part], *started[part]):
-                was, now = (facts[part].get(key, "not there") for facts in (before, started))
-                if was != now:
-                    return f"{key} was {was}, is now {now}"
-        for key, option in (("sweep_seed", "--seed"), ("pruning", "--pruning")):
-            if before[key] != started[key]:
-                return f"{option} was {before[key]}, is now {started[key]}"
-        return None
+    def record(self, started: Mapping[str, Any], file: str) -> dict[str, Any] | None:
+        """What this sweep was started with before; refuses a folder of another one."""
+
+        def question(facts: Mapping[str, Any]) -> dict[str, Any]:
+            return {
+                "config": parse_config(
+                    facts["config"], f"{self.folder}: the sweep's configuration"
+                ),
+                **facts["space"],
+                **facts["data_set"],
+                "--seed": facts["sweep_seed"],
+                "--pruning": facts["pruning"],
+            }
+
+        def refusal(key: str, was: Any, now: Any) -> str:
+            if key == "config":
+                difference = first_difference(was, now)
+            else:
+                was, now = ("not there" if value is None else value for value in (was, now))
+                difference = f"{key} was {was}, is now {now}"
+            return (
+                f"this sweep cannot go on with other settings or data: {difference}; give the old "
+                "ones, or choose another --out"
+            )
+
+        files = {file: "sweep_started"}
+        return record_of_same(
+            self.folder, files, question(started), stored=question, refusal=refusal
+        )
 
     @property
     def most(self) -> int | None:

@@ -12,7 +12,14 @@ import pandas as pd
 from data_prep.audit.audit import MeasureShortcuts, audit
 from data_prep.audit.page import write_audit
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import LOCK, make_folder, provenance, read_json, write_json
+from data_prep.contracts.folders import (
+    LOCK,
+    make_folder,
+    provenance,
+    read_json,
+    record_of_same,
+    write_json,
+)
 from data_prep.contracts.tables import is_member, read_table, write_table
 from data_prep.duplicates.set_copies import near_duplicates_of
 from data_prep.formats.source import SourceTables
@@ -90,37 +97,29 @@ _WORK, _SETTINGS = ".prepare", "settings.json"
 
 def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bool:
     """Whether a folder holds a data set, complete; False for one to begin or go on with."""
-    for path, kind in ((out / "dataset.json", "dataset"), (out / _WORK / _SETTINGS, "settings")):
-        if path.is_file():
-            found = read_json(path, kind)["settings"]
-            _require_same(out, found, settings, may_grow=add)
-            return kind == "dataset" and found.get("source_id") == settings.get("source_id")
+    ignored = {"source_id"} if add else set()
+
+    def refusal(key: str, was: Any, now: Any) -> str:
+        if key == "source_id":
+            combined = settings["source_format"] == "combined"
+            grow = "" if combined else "--add takes in what is new, or "
+            return f"the source has changed since this folder was made; {grow}prepare a new folder"
+        advice = "" if key.startswith("source") else ", or draw another split with cxr split"
+        return f"made with {key}={was!r}, asked for {now!r}; choose a new folder{advice}"
+
+    record = record_of_same(
+        out,
+        {"dataset.json": "dataset", f"{_WORK}/{_SETTINGS}": "settings"},
+        {key: settings[key] for key in settings if key not in ignored},
+        stored=lambda record: {k: v for k, v in record["settings"].items() if k not in ignored},
+        refusal=refusal,
+    )
+    if record is not None:
+        same_source = record["settings"].get("source_id") == settings.get("source_id")
+        return record["contract"] == "dataset" and same_source
     if out.is_dir() and any(p.name not in (LOCK, _WORK, JOURNAL) for p in out.iterdir()):
         raise InputError(f"{out}: not empty and not a cxr data set; choose a new folder")
     return False
-
-
-def _require_same(
-    out: Path, found: dict[str, Any], wanted: dict[str, Any], *, may_grow: bool
-) -> None:
-    for key in {**wanted, **found}:
-        if found.get(key) == wanted.get(key) or (may_grow and key == "source_id"):
-            continue
-        if key == "source_id":
-            grow = (
-                ""
-                if found.get("source_format") == "combined"
-                else "--add takes in what is new, or "
-            )
-            raise InputError(
-                f"{out}: the source has changed since this folder was made; {grow}prepare a new "
-                "folder"
-            )
-        advice = "" if key.startswith("source") else ", or draw another split with cxr split"
-        raise InputError(
-            f"{out}: made with {key}={found.get(key)!r}, asked for {wanted.get(key)!r}; choose a "
-            f"new folder{advice}"
-        )
 
 
 def begin_set(out: Path, settings: dict[str, Any]) -> Path:

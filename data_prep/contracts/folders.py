@@ -1,6 +1,7 @@
 """Folders that other programs may read at any time: whole files, one writer, known origin.
 
-JSON files name their kind and the schema version, which tables share.
+JSON files name their kind and the schema version, which tables share. Every folder has one that
+records what was asked: `record_of_same` compares it with what is asked now.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
@@ -285,3 +286,39 @@ def read_json(path: Path, kind: str) -> dict[str, Any]:
             f"{SCHEMA_VERSION}; make the folder again with this version"
         )
     return content
+
+
+def record_of_same(
+    out: Path,
+    files: Mapping[str, str],
+    question: Mapping[str, Any],
+    *,
+    stored: Callable[[dict[str, Any]], Mapping[str, Any]],
+    refusal: Callable[[str, Any, Any], str],
+) -> dict[str, Any] | None:
+    """What a folder records of the question that is asked; None where it records no question.
+
+    Args:
+        out: The folder; it need not exist.
+        files: Name and kind of the files that may record it; the first that is there counts.
+        question: All that must be the same, by key.
+        stored: Picks the question out of a record.
+        refusal: Message about the first key that differs, from the key and both values; a value
+            is None where there is none.
+
+    Raises:
+        InputError: The folder was begun, or made, with another question.
+
+    Example:
+        >>> record_of_same(Path("nowhere"), {"run.json": "run"}, {}, stored=dict, refusal=str)
+    """
+    for name, kind in files.items():
+        if (out / name).is_file():
+            record = read_json(out / name, kind)
+            before = stored(record)
+            for key in {**question, **before}:
+                if before.get(key) != question.get(key):
+                    message = refusal(key, before.get(key), question.get(key))
+                    raise InputError(f"{out}: {message}")
+            return record
+    return None

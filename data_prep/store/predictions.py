@@ -21,6 +21,7 @@ from data_prep.contracts.folders import (
     folder_lock,
     make_folder,
     read_json,
+    record_of_same,
     require_only,
     write_json,
 )
@@ -86,9 +87,6 @@ class PredictionWriter:
         self.info = dict(info)
         self.done: set[str] = set()
 
-    def _identity(self) -> dict[str, Any]:
-        return {key: self.info.get(key) for key in ("kind", "inference_id", "data_set")}
-
     def __enter__(self) -> PredictionWriter:
         if not str(self.info.get("system") or "").strip():
             raise InputError(f"{self.folder}: the system has no name; give one with --name")
@@ -109,17 +107,19 @@ class PredictionWriter:
                 f"{self.folder}: already holds complete predictions; choose another folder, or "
                 "remove it to predict again"
             )
-        identity, journal = self._identity(), self.folder / _UNFINISHED
-        if journal.is_file():
-            before = read_json(journal, "unfinished_predictions")["identity"]
-            if before != identity:
-                changed = next(k for k in identity if before.get(k) != identity[k])
-                raise InputError(
-                    f"{self.folder}: was begun with another {changed}; remove it, or choose "
-                    "another folder"
-                )
-        else:
-            write_json(journal, "unfinished_predictions", {"identity": identity})
+        identity = {key: self.info.get(key) for key in ("kind", "inference_id", "data_set")}
+        kind = "unfinished_predictions"
+        begun = record_of_same(
+            self.folder,
+            {_UNFINISHED: kind},
+            identity,
+            stored=lambda record: record["identity"],
+            refusal=lambda key, was, now: (
+                f"was begun with another {key}; remove it, or choose another folder"
+            ),
+        )
+        if begun is None:
+            write_json(self.folder / _UNFINISHED, kind, {"identity": identity})
         for name in _TABLES:
             make_folder(self.folder / f"{name}.parquet")
         images = read_table(self.folder / "predicted_images.parquet", "predicted_images")

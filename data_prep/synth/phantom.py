@@ -17,7 +17,7 @@ from data_prep.contracts.folders import (
     atomic_path,
     folder_lock,
     make_folder,
-    read_json,
+    record_of_same,
     require_free_space,
     write_json,
 )
@@ -113,18 +113,19 @@ def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int
     # A dot file is a lock or a temporary file that a killed run left.
     if not out.exists() or (out.is_dir() and all(p.name[0] == "." for p in out.iterdir())):
         return None
-    for name in (_JSON, _STARTED):
-        if not (out / name).is_file():
-            continue
-        found = read_json(out / name, _KIND)
-        for key, wanted in asdict(arguments).items():
-            if found["arguments"].get(key) != wanted:
-                raise InputError(
-                    f"{out}: holds a phantom with {key}={found['arguments'].get(key)!r}, asked "
-                    f"for {wanted!r}; choose another folder or remove this one"
-                )
-        return found["counts"] if name == _JSON else None
-    raise InputError(f"{out}: not an empty folder and not a phantom; choose another folder")
+    record = record_of_same(
+        out,
+        {_JSON: _KIND, _STARTED: _KIND},
+        asdict(arguments),
+        stored=lambda record: record["arguments"],
+        refusal=lambda key, was, now: (
+            f"holds a phantom with {key}={was!r}, asked for {now!r}; choose another folder or "
+            "remove this one"
+        ),
+    )
+    if record is None:
+        raise InputError(f"{out}: not an empty folder and not a phantom; choose another folder")
+    return record.get("counts")
 
 
 def _begin(out: Path, arguments: PhantomArguments) -> None:
