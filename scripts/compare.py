@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from data_prep.work.addresses import recorded_path
-
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import LOCK, folder_lock, read_json, record_of_same, require_only
+from data_prep.work.object_store import recorded_path
 from evaluation.report.files import (
     CASES_PAGES,
     METRICS,
