@@ -107,24 +107,17 @@ def pacs(
     named = parse_runs(runs)
     for name in _TALKATIVE:  # they log UIDs, addresses and header values
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    from serving.pacs.dimse import Address, Tls, require_title
-    from serving.pacs.station import Source, run_station
+    from serving.pacs.station import StationSettings, run_station
 
-    own = None
-    if listen is not None:
-        own = Address.parse(listen, "--listen", host="127.0.0.1")
-    title = require_title(ae_title, "--ae-title") if own is None else own.title
-    callers = [require_title(name, "--caller") for name in caller or []]
-    tls = Tls(tls_cert, tls_ca) if tls_cert and tls_ca else None
-    source = Source(
-        dicomweb, own, callers, _modalities(modality), _study_date(since), limit, watch, tls
-    )
-    options = {"policy": policy, "backend": backend, "precision": precision, "device": device}
-    tally = run_station(
-        source, send_to, title, lambda: open_runs(named, options), journal, console,
-        console.emit if console.printed_as() == "text" else console.say,
+    settings = StationSettings(
+        url=dicomweb, listen=listen, callers=caller or [], send_to=send_to, title=ae_title,
+        tls_cert=tls_cert, tls_ca=tls_ca, modalities=_modalities(modality),
+        since=_study_date(since), limit=limit, watch=watch, journal=journal,
         patience=patience, dry_run=dry_run, strict=strict,
     )  # fmt: skip
+    options = {"policy": policy, "backend": backend, "precision": precision, "device": device}
+    emit = console.emit if console.printed_as() == "text" else console.say
+    tally = run_station(settings, lambda: open_runs(named, options), console, emit)
     counts = {
         "answered": len(tally.answered), "results": len(tally.results),
         "done_before": len(tally.done_before), "skipped": len(tally.skipped),

@@ -11,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from data_prep.contracts.errors import InputError
+from data_prep.work.object_store import is_loopback
 from scripts import console
 from scripts.options import Backend, Device, Policy, Precision
 from scripts.runner import AnyPath, Argument, Outcome, verb
 from scripts.runs import Runs, open_runs, parse_runs, require_packages
 
 if TYPE_CHECKING:
-    from serving.web.settings import ServeSettings
+    from serving.web.schemas import ServeSettings
 
 _NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 _GRACE = 3  # seconds that requests under way get when the server ends
@@ -82,8 +83,8 @@ def serve(
     """
     require_packages("serve", _NEEDED)
     named = parse_runs(runs)
+    from serving.web.schemas import MEBIBYTE, ServeSettings
     from serving.web.server import run_server
-    from serving.web.settings import MEBIBYTE, ServeSettings
 
     settings = ServeSettings(
         host=host,
@@ -99,7 +100,7 @@ def serve(
         rate=rate,
         examples=_folder(examples, "--examples"),
     )
-    if not settings.is_loopback and settings.token is None:
+    if not is_loopback(host) and settings.token is None:
         raise InputError(
             f"serve --host {host}: others can reach that address, so a token is required; write "
             f"one of {_SHORTEST_TOKEN} signs or more into a file and give it as --token FILE"

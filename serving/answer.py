@@ -199,6 +199,20 @@ def inert_cell(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
+def answers_by_image(
+    runs: Sequence[LoadedRun],
+    images: Sequence[tuple[str, DecodedImage]],
+    of_files: Sequence[tuple[str, ...]] | None = None,
+) -> list[list[Answer] | InputError]:
+    """What each run says of each image, in the order of runs, or why one of them says nothing."""
+    outcomes: list[list[Answer] | InputError] = []
+    for of_image in zip(*(run.answer(images, of_files) for run in runs), strict=True):
+        failed = [answer for answer in of_image if isinstance(answer, InputError)]
+        answers = [answer for answer in of_image if not isinstance(answer, InputError)]
+        outcomes.append(failed[0] if failed else answers)
+    return outcomes
+
+
 def render_answers(answers: Sequence[Answer], *, panel: int = 480) -> np.ndarray:
     """Draw what several systems say of one image beside it, with a legend.
 

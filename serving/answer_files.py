@@ -12,24 +12,32 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, overload
+from typing import IO, Any, overload
 
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import make_folder
 from data_prep.contracts.words import Terminal, counted
+from data_prep.images.dicom_header import starts_like_dicom
 from data_prep.store.decode import LooseImage, read_loose
+from data_prep.work.local_copies import open_image
 from data_prep.work.object_store import shown
 from data_prep.work.pool import cpu_count, write_behind
 from evaluation.overlays.draw import to_png
-from serving.answer import ANSWER_COLUMNS, Answer, LoadedRun, answer_row, render_answers
-from serving.image_files import OVERLAY, AnswerOutput, ImageFiles, free_stem
-
-if TYPE_CHECKING:
-    from serving.dicom_objects.files import DicomWriter
+from serving.answer import (
+    ANSWER_COLUMNS,
+    Answer,
+    LoadedRun,
+    answer_row,
+    answers_by_image,
+    render_answers,
+)
+from serving.dicom_objects.instance import Algorithm, Source, read_source, to_bytes
+from serving.image_files import CAPTURE, OVERLAY, REPORT, AnswerOutput, ImageFiles, free_stem
 
 _WORTH_WORKERS = 16  # files: starting a process costs as much as decoding a few
+_OfImage = list[Answer] | InputError
 
 
 @dataclass(frozen=True)
@@ -107,9 +115,8 @@ def answer_files(
         batch_size = min(run.model.batch_size for run in runs)
     objects = None
     if output.dicom is not None:
-        from serving.dicom_objects.files import DicomWriter  # an extra
-
-        objects = DicomWriter.begin(output.dicom, runs, terminal)
+        make_folder(output.dicom)
+        objects = _DicomWriter(output.dicom, [Algorithm.of(run) for run in runs], terminal)
     with _Writer(output, terminal, objects) as writer:
         for file in begun[:-1]:
             writer.leave_out(file.path, str(file.problem))
@@ -133,14 +140,10 @@ def _batches(files: Iterator[LooseImage], size: int) -> Iterator[list[LooseImage
         yield some
 
 
-_OfImage = tuple[Answer | InputError, ...]
-
-
 def _answer(runs: Sequence[LoadedRun], files: Sequence[LooseImage]) -> list[_OfImage]:
-    """What each run says of each file that could be read."""
+    """What the runs say of each file that could be read."""
     images = [(str(file.path), file.image) for file in files if file.image is not None]
-    by_run = [run.answer(images) for run in runs] if images else []
-    return list(zip(*by_run, strict=True))
+    return answers_by_image(runs, images) if images else []
 
 
 def _write_batch(
@@ -151,13 +154,10 @@ def _write_batch(
         if file.image is None:
             writer.leave_out(file.path, str(file.problem))
             continue
-        outcomes = next(of_image)
-        answers = [answer for answer in outcomes if not isinstance(answer, InputError)]
-        failed = [error for error in outcomes if isinstance(error, InputError)]
-        warned = [text for answer in answers for text in answer.warnings]
-        if failed:
-            writer.leave_out(file.path, str(failed[0]))
-        elif strict and warned:
+        answers = next(of_image)
+        if isinstance(answers, InputError):
+            writer.leave_out(file.path, str(answers))
+        elif strict and (warned := [text for answer in answers for text in answer.warnings]):
             writer.leave_out(file.path, f"{file.path}: {warned[0]}; refused by --strict")
         else:
             writer.write(answers)
@@ -169,7 +169,7 @@ class _Writer:
 
     output: AnswerOutput
     terminal: Terminal
-    objects: DicomWriter | None = None
+    objects: _DicomWriter | None = None
     answered: int = 0  # images so far
     left_out: dict[str, str] = field(default_factory=dict)  # files so far, and why
     kept: list[Answer] = field(default_factory=list)
@@ -265,6 +265,49 @@ class _Writer:
             written.replace(self.output.csv)
             written = self.output.csv
         self.terminal.say(f"Table{'' if complete else ' so far'}: {written}")
+
+
+@dataclass
+class _DicomWriter:
+    """Writes what was answered for DICOM images as DICOM objects into a folder."""
+
+    folder: Path
+    algorithms: list[Algorithm]
+    terminal: Terminal
+    written: int = 0  # images so far
+    refused: int = 0  # DICOM images so far that no object can refer to
+    others: int = 0  # images so far that are no DICOM
+    _stems: set[str] = field(default_factory=set)
+
+    def write(self, answers: Sequence[Answer]) -> None:
+        """One image, answered by each system."""
+        from serving.dicom_objects.results import dicom_results  # an extra
+
+        path = Path(answers[0].image)
+        try:
+            with open_image(path) as local:
+                with local.open("rb") as file:
+                    if not starts_like_dicom(file.read(132)):
+                        self.others += 1
+                        return
+                source = Source.of(read_source(local))
+            results = dicom_results(source, answers, self.algorithms)
+        except InputError as error:
+            self.terminal.say(f"no DICOM objects of {path}: {error}")
+            self.refused += 1
+            return
+        stem = free_stem(path.stem, self._stems)
+        (self.folder / (stem + REPORT)).write_bytes(to_bytes(results["sr"]))
+        (self.folder / (stem + CAPTURE)).write_bytes(to_bytes(results["sc"]))
+        self.written += 1
+
+    def close(self) -> None:
+        """Say what was written."""
+        without = [f"{self.refused} refused, see above"] if self.refused else []
+        without += [f"{self.others} no DICOM"] if self.others else []
+        note = f" ({'; '.join(without)})" if without else ""
+        images = counted(self.written, "image")
+        self.terminal.say(f"DICOM objects of {images}: {self.folder}{note}")
 
 
 def _unfinished(table: Path) -> Path:

@@ -200,8 +200,8 @@ PLUMBING = (
     "evaluation/report/templates.py", "networks/checkpoints.py", "scripts", "serving/backends.py",
     "serving/exported/spec.py", "serving/part_predictor.py", "serving/pacs/journal.py",
     "serving/pacs/patience.py", "serving/web/app.py", "serving/web/decode_worker.py",
-    "serving/web/files.py", "serving/web/gate.py", "serving/web/schemas.py",
-    "serving/web/server.py", "serving/web/settings.py", "serving/web/uploads.py",
+    "serving/web/gate.py", "serving/web/schemas.py",
+    "serving/web/server.py", "serving/web/uploads.py",
     "training/batch_size.py", "training/loggers.py", "training/processes.py",
     "training/run_folder.py",
 )  # fmt: skip

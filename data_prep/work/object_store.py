@@ -18,6 +18,7 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -42,6 +43,19 @@ def is_address(text: object) -> bool:
         (True, False, False)
     """
     return isinstance(text, str) and "://" in text and _ADDRESS.match(text) is not None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine, which no other can reach by that name.
+
+    Example:
+        >>> is_loopback("localhost"), is_loopback("127.9.9.9"), is_loopback("pacs.example")
+        (True, True, False)
+    """
+    try:
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def addresses_in(value: Any) -> list[str]:

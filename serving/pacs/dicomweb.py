@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from ipaddress import ip_address
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -19,6 +18,7 @@ from dicomweb_client.web import DICOMwebClient
 from pydicom.dataset import Dataset
 
 from data_prep.contracts.errors import InputError
+from serving.dicom_objects.instance import SOFTWARE
 from serving.pacs.patience import OutageError, Patience, RefusedError
 
 Result = TypeVar("Result")
@@ -134,29 +134,27 @@ class DicomWebArchive:
                 studies[uid] = Study(uid, None if count is None else int(count))
         return list(studies.values())
 
-    def images(
-        self, study: str, modalities: Sequence[str], ours: str
-    ) -> Iterator[ArchivedImage | LeftOut]:
+    def images(self, study: str, modalities: Sequence[str]) -> Iterator[ArchivedImage | LeftOut]:
         """List the images of a study, and what is left out of it by what the list says.
 
-        A series without a modality is taken; what `ours` is the manufacturer of never is.
+        A series without a modality is taken; results of this program never are.
         """
         search = partial(self._client.search_for_series, study, fields=[_MODALITY, _MANUFACTURER])
         for series, entry in self._list(search, _SERIES, "a list of series").items():
             modality = _value(entry, _MODALITY)
-            if _value(entry, _MANUFACTURER) == ours:
-                yield LeftOut(series, f"a result of {ours}")
+            if _value(entry, _MANUFACTURER) == SOFTWARE:
+                yield LeftOut(series, f"a result of {SOFTWARE}")
             elif modality is not None and modality not in modalities:
                 term = modality if modality.isalnum() else "of another kind"
                 yield LeftOut(series, f"a series whose modality is {term}")
             else:
-                yield from self._images_of(study, series, ours)
+                yield from self._images_of(study, series)
 
-    def _images_of(self, study: str, series: str, ours: str) -> Iterator[ArchivedImage | LeftOut]:
+    def _images_of(self, study: str, series: str) -> Iterator[ArchivedImage | LeftOut]:
         search = partial(self._client.search_for_instances, study, series, fields=[_MANUFACTURER])
         for uid, entry in self._list(search, _INSTANCE, "a list of images").items():
-            if _value(entry, _MANUFACTURER) == ours:
-                yield LeftOut(uid, f"a result of {ours}")
+            if _value(entry, _MANUFACTURER) == SOFTWARE:
+                yield LeftOut(uid, f"a result of {SOFTWARE}")
             else:
                 yield ArchivedImage(study, series, uid)
 
@@ -255,16 +253,6 @@ class DicomWebArchive:
 
 
 _NO_DICOMWEB = "no DICOMweb service seems to be there; its URL often ends in /dicom-web"
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _require_url(url: str) -> None:

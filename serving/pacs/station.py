@@ -1,4 +1,7 @@
-"""A station of `cxr pacs`: from an archive's images to results, once, repeatedly or as received."""
+"""A station of `cxr pacs`: images of an archive are checked, answered for, and the results sent.
+
+It looks once, repeatedly, or takes what it receives; the journal says what is done.
+"""
 
 from __future__ import annotations
 
@@ -6,136 +9,358 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from pydicom.dataset import Dataset
+
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.words import Terminal
-from serving.answer import LoadedRun
-from serving.pacs.dicomweb import Credentials, DicomWebArchive, is_loopback
-from serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening
-from serving.pacs.journal import Journal
-from serving.pacs.patience import Patience, UnreachableError
-from serving.pacs.worker import Tally, Worker, pull, take_received
+from data_prep.contracts.words import Terminal, counted
+from data_prep.images.decoded_image import DecodedImage
+from data_prep.images.dicom_header import header_facts, why_no_radiograph
+from data_prep.images.image import read_image
+from data_prep.work.object_store import is_loopback
+from serving.answer import Answer, LoadedRun, answers_by_image
+from serving.dicom_objects.instance import SOFTWARE, Algorithm, Source, read_source
+from serving.dicom_objects.results import dicom_results
+from serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive, LeftOut
+from serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening, require_title
+from serving.pacs.journal import Journal, digest, job_id
+from serving.pacs.patience import Patience, RefusedError, UnreachableError
 
 _VARIABLES, _SEND_VARIABLES = "CXR_PACS", "CXR_PACS_SEND"
 _LOOK_AGAIN = 5.0  # seconds until received images are tried again where the archive is away
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where images come from.
+class StationSettings:
+    """Where images come from, which are taken, and where results go.
 
     Attributes:
-        url: Of a DICOMweb service, or None.
-        listen: Our own application entity, or None; one of the two is given.
+        url: DICOMweb service that images are fetched from, or None.
+        listen: AE:PORT that images are sent to instead, or None; one of the two is given.
         callers: AE titles that may send to it.
-        modalities: Those that are taken.
+        send_to: Where results go, a URL or AE@HOST:PORT; None for the service at `url`.
+        title: Our AE title as a sender, where there is no `listen`.
+        tls_cert: PEM file with our key and certificate, or None.
+        tls_ca: PEM file of who signs the certificates of DICOM peers, given with `tls_cert`.
+        modalities: Those that are answered for.
         since: First study date, ``YYYYMMDD``.
-        limit: Most images.
+        limit: Most images a look.
         watch: Seconds between two looks; None looks once.
-        tls: Certificates for DICOM's own network, or None.
+        journal: File that says what is done already.
+        patience: How long an archive may stay away, seconds.
+        dry_run: Whether to send nothing and note nothing.
+        strict: Whether an image with a warning is skipped.
     """
 
     url: str | None
-    listen: Address | None
+    listen: str | None
     callers: list[str]
+    send_to: str | None
+    title: str
+    tls_cert: Path | None
+    tls_ca: Path | None
     modalities: list[str]
     since: str | None
     limit: int | None
     watch: float | None
-    tls: Tls | None
+    journal: Path
+    patience: float
+    dry_run: bool
+    strict: bool
+
+    @property
+    def own(self) -> Address | None:
+        """Our own application entity where images are received."""
+        if self.listen is None:
+            return None
+        return Address.parse(self.listen, "--listen", host="127.0.0.1")
+
+    @property
+    def tls(self) -> Tls | None:
+        """TLS for DICOM's own network."""
+        return Tls(self.tls_cert, self.tls_ca) if self.tls_cert and self.tls_ca else None
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Images, results and studies by what was done with them since the program began."""
+
+    answered: set[str] = field(default_factory=set)
+    results: set[str] = field(default_factory=set)
+    done_before: set[str] = field(default_factory=set)  # images that an earlier run dealt with
+    unchanged: set[str] = field(default_factory=set)  # studies in which nothing is left to do
+    skipped: dict[str, str] = field(default_factory=dict)  # images and series, with the reason
+    failed: set[str] = field(default_factory=set)  # images without an answer, or one refused
+
+    def line(self, destination: str, *, dry_run: bool = False) -> str:
+        """The summary."""
+        results = counted(len(self.results), "result")
+        parts = [
+            f"{counted(len(self.answered), 'image')} answered",
+            f"{results} made, none sent" if dry_run else f"{results} sent to {destination}",
+        ]
+        if self.done_before:
+            parts.append(f"{len(self.done_before):,} done before")
+        if self.unchanged:
+            parts.append(f"{counted(len(self.unchanged), 'study')} unchanged")
+        if self.skipped:
+            reasons = Counter(self.skipped.values()).most_common()
+            words = ", ".join(f"{count:,} {reason}" for reason, count in reasons)
+            parts.append(f"{len(self.skipped):,} skipped ({words})")
+        if self.failed:
+            parts.append(f"{len(self.failed):,} failed, see above")
+        return "; ".join(parts)
 
 
 def run_station(
-    source: Source,
-    send_to: str | None,
-    title: str,
+    settings: StationSettings,
     load: Callable[[], list[LoadedRun]],
-    journal: Path,
     terminal: Terminal,
     emit: Callable[[str], object],
-    *,
-    patience: float,
-    dry_run: bool,
-    strict: bool,
 ) -> Tally:
     """Fetch or receive images, answer for them and send the results, until the source ends.
 
     Args:
-        source: Where images come from.
-        send_to: Where results go, a URL or AE@HOST:PORT; None for the source's service.
-        title: Our AE title.
+        settings: Where images come from, and where results go.
         load: Loads what answers, once the addresses are known to be right.
-        journal: File that says what is done already.
         terminal: What shows lines.
         emit: Called with a line of each answer.
-        patience: How long an archive may stay away, seconds.
-        dry_run: Whether to send nothing and note nothing.
-        strict: Whether an image with a warning is skipped.
 
     Raises:
         InputError: An address is wrong, or an archive stays away.
     """
-    waiting = Patience(patience, say=terminal.say)
-    with warnings.catch_warnings(), _archives(source, send_to, title, waiting, terminal) as ends:
+    with warnings.catch_warnings(), ExitStack() as connections:
+        archive, sink = _archives(settings, terminal, connections)
         warnings.simplefilter("ignore")  # of odd headers: they quote what is in them
-        archive, sink = ends
-        worker = Worker(
-            load(),
-            None if dry_run else sink,
-            sink.shown,
-            lambda job: Journal.open(journal, job, dry_run=dry_run),
-            modalities=source.modalities,
-            strict=strict,
-            say=terminal.say,
-            emit=emit,
-        )
+        worker = Worker(settings, load(), sink, terminal.say, emit)
         with worker.journal:
             worker.journal.forget_failures()
             try:
                 if archive is None:
-                    _receive(source, worker, _images_folder(journal) / "received", terminal)
+                    _receive(settings, worker, terminal)
                 else:
-                    _look(source, archive, worker, _images_folder(journal) / "fetched", terminal)
+                    _look(settings, archive, worker, terminal)
             except UnreachableError as error:
                 raise InputError(
                     f"{error}; nothing is lost: run the same command again when it is back"
                 ) from None
             finally:
-                terminal.say(worker.tally.line(sink.shown, dry_run=dry_run))
+                terminal.say(worker.tally.line(sink.shown, dry_run=settings.dry_run))
     return worker.tally
 
 
+class Worker:
+    """Answers for DICOM files, sends the results to an archive, and notes and counts each image.
+
+    `say` shows a line to the person; `emit` writes a line of a result.
+    """
+
+    def __init__(
+        self,
+        settings: StationSettings,
+        systems: Sequence[LoadedRun],
+        sink: DicomWebArchive | StorePeer,
+        say: Callable[[str], object],
+        emit: Callable[[str], object],
+    ) -> None:
+        self._settings, self._systems, self._sink = settings, systems, sink
+        self._say, self._emit = say, emit
+        self._algorithms = [Algorithm.of(run) for run in systems]
+        job = job_id([asdict(system) for system in self._algorithms], sink.shown)
+        self.journal = Journal.open(settings.journal, job, dry_run=settings.dry_run)
+        self.tally = Tally()
+        self._batch_size = min(run.model.batch_size for run in systems)
+
+    def pull(self, archive: DicomWebArchive, folder: Path) -> None:
+        """Fetch what is new in an archive, study by study, and answer for it."""
+        self._work(islice(self._fetched(archive, folder), self._settings.limit))
+
+    def take_received(self, inbox: Inbox) -> None:
+        """Answer for the images that were received until now, the oldest first.
+
+        What failed stays in the inbox, to be tried by another run.
+        """
+        inbox.arrived.clear()
+
+        def waiting() -> Iterator[tuple[str, Path]]:
+            for path in inbox.waiting():
+                if not self._is_done(path.stem):
+                    yield path.stem, path
+                elif path.stem not in self.tally.failed:
+                    path.unlink(missing_ok=True)
+
+        self._work(waiting(), keep_failed=True)
+
+    def _fetched(self, archive: DicomWebArchive, folder: Path) -> Iterator[tuple[str, Path]]:
+        modalities = self._settings.modalities
+        for study in archive.studies(modalities, self._settings.since):
+            key = digest(study.uid)
+            if study.instances is not None and self.journal.is_finished(key, study.instances):
+                self.tally.unchanged.add(key)
+                continue
+            new = 0
+            for item in archive.images(study.uid, modalities):
+                image = digest(item.uid)
+                if isinstance(item, LeftOut):
+                    self.tally.skipped[image] = item.reason
+                elif not self._is_done(image):
+                    new += 1
+                    if path := self._fetch(archive, item, folder / f"{image}.dcm"):
+                        yield image, path
+            # What is new is dealt with by now or a batch later: the next listing tells.
+            if not new and study.instances is not None:
+                self.journal.finish(key, study.instances)
+
+    def _fetch(self, archive: DicomWebArchive, item: ArchivedImage, path: Path) -> Path | None:
+        """Fetch one image into a file; None where that fails."""
+        try:
+            dataset = archive.fetch(item)
+        except RefusedError as error:
+            self._fail(path.stem, str(error))
+            return None
+        try:
+            dataset.save_as(path, enforce_file_format=True)
+        except OSError:
+            raise
+        except Exception as error:  # noqa: BLE001 - pydicom raises all kinds on broken data sets
+            path.unlink(missing_ok=True)
+            self._fail(path.stem, f"its data set is damaged ({type(error).__name__})")
+            return None
+        return path
+
+    def _is_done(self, image: str) -> bool:
+        """Whether an image needs nothing any more; each is counted once."""
+        if self.journal.is_result(image):
+            return True
+        is_done = self.journal.is_done(image)
+        now = (self.tally.answered, self.tally.skipped, self.tally.failed)
+        if is_done and not any(image in images for images in now):
+            self.tally.done_before.add(image)
+        return is_done
+
+    def _skip(self, image: str, reason: str) -> None:
+        """An image is none to answer for."""
+        self.journal.enter(image, "skipped", reason)
+        self.tally.skipped[image] = reason
+
+    def _fail(self, image: str, reason: str) -> None:
+        """An image gets no answer, or its results were refused."""
+        self.journal.enter(image, "failed", reason)
+        self.tally.failed.add(image)
+        self._say(f"{_called(image)}: {reason}")
+
+    def _work(self, files: Iterator[tuple[str, Path]], *, keep_failed: bool = False) -> None:
+        """Answer for files, each with the digest of its image's UID, and remove what is done."""
+        while batch := list(islice(files, self._batch_size)):
+            for image, _ in batch:
+                self.journal.enter(image, "fetched")
+            self._answer(batch)
+            for image, path in batch:
+                if not (keep_failed and image in self.tally.failed):
+                    path.unlink(missing_ok=True)
+
+    def _answer(self, batch: Sequence[tuple[str, Path]]) -> None:
+        readable: list[tuple[str, Path, Dataset, DecodedImage]] = []
+        for image, path in batch:
+            try:
+                header = read_source(path)
+                if reason := self._why_not(header, path):
+                    self._skip(image, reason)
+                else:
+                    readable.append((image, path, header, read_image(path)))
+            except InputError as error:
+                self._fail(image, _without_path(error, path))
+        if not readable:
+            return
+        images = [(str(path), decoded) for _, path, _, decoded in readable]
+        by_image = answers_by_image(self._systems, images)
+        for (image, path, header, _), answers in zip(readable, by_image, strict=True):
+            if isinstance(answers, InputError):
+                self._fail(image, _without_path(answers, path))
+            else:
+                named = [replace(answer, image=_called(image)) for answer in answers]
+                self._deliver(image, header, named)
+
+    def _deliver(self, image: str, header: Dataset, answers: Sequence[Answer]) -> None:
+        """Make and send the results of one image."""
+        warned = list(dict.fromkeys(text for answer in answers for text in answer.warnings))
+        if warned and self._settings.strict:
+            self._skip(image, warned[0])
+            return
+        try:
+            objects = dicom_results(Source.of(header), answers, self._algorithms)
+        except InputError as error:
+            self._fail(image, str(error))
+            return
+        results = list(objects.values())
+        uids = [digest(str(result.SOPInstanceUID)) for result in results]
+        self.journal.answer(image, uids)
+        if not self._settings.dry_run:
+            try:
+                self._sink.store(results)
+            except RefusedError as error:
+                self._fail(image, str(error))
+                return
+            self.journal.enter(image, "sent")
+        self.tally.answered.add(image)
+        self.tally.results.update(uids)
+        for text in warned:
+            self._emit(f"{_called(image)}  WARNING: {text}")
+        for answer in answers:
+            self._emit(str(answer))
+
+    def _why_not(self, header: Dataset, path: Path) -> str | None:
+        """Why a file is none to answer for; nothing of its header is quoted but its modality."""
+        if str(header.get("Manufacturer", "")).strip() == SOFTWARE:
+            return f"a result of {SOFTWARE}"
+        modality = header_facts(header)["modality"]
+        if modality is not None and modality not in self._settings.modalities:
+            return f"its modality is {modality}"
+        return why_no_radiograph(path)[0]
+
+
+def _called(image: str) -> str:
+    return f"image {image[:12]}"
+
+
+def _without_path(error: InputError, path: Path) -> str:
+    return str(error).removeprefix(f"{path}: ")
+
+
 def _look(
-    source: Source, archive: DicomWebArchive, worker: Worker, folder: Path, terminal: Terminal
+    settings: StationSettings, archive: DicomWebArchive, worker: Worker, terminal: Terminal
 ) -> None:
     """Fetch and answer, once or again and again."""
-    with _emptied(folder):
+    with _emptied(_images_folder(settings) / "fetched") as folder:
         while True:
             try:
-                pull(archive, worker, folder, source.since, source.limit)
+                worker.pull(archive, folder)
             except UnreachableError as error:
-                if source.watch is None:
+                if settings.watch is None:
                     raise
-                terminal.say(f"{error}; looking again in {source.watch:g} s")
-            if source.watch is None:
+                terminal.say(f"{error}; looking again in {settings.watch:g} s")
+            if settings.watch is None:
                 return
-            time.sleep(source.watch)
+            time.sleep(settings.watch)
 
 
-def _receive(source: Source, worker: Worker, folder: Path, terminal: Terminal) -> None:
+def _receive(settings: StationSettings, worker: Worker, terminal: Terminal) -> None:
     """Receive and answer until the program is ended."""
-    assert source.listen is not None  # noqa: S101 - one of the two sources is given
-    inbox = Inbox(folder)
-    with listening(source.listen, inbox, source.callers, source.tls):
-        terminal.say(f"Receiving as {source.listen.shown}  (Ctrl-C ends it)")
+    own = settings.own
+    assert own is not None  # noqa: S101 - one of the two sources is given
+    inbox = Inbox(_images_folder(settings) / "received")
+    with listening(own, inbox, settings.callers, settings.tls):
+        terminal.say(f"Receiving as {own.shown}  (Ctrl-C ends it)")
         while True:
             try:
-                take_received(inbox, worker)
+                worker.take_received(inbox)
             except UnreachableError as error:
                 terminal.say(f"{error}; what was received is kept and tried again")
                 time.sleep(_LOOK_AGAIN)
@@ -143,47 +368,46 @@ def _receive(source: Source, worker: Worker, folder: Path, terminal: Terminal) -
                 inbox.arrived.wait(_LOOK_AGAIN)
 
 
-@contextmanager
 def _archives(
-    source: Source, send_to: str | None, title: str, patience: Patience, terminal: Terminal
-) -> Iterator[tuple[DicomWebArchive | None, DicomWebArchive | StorePeer]]:
+    settings: StationSettings, terminal: Terminal, connections: ExitStack
+) -> tuple[DicomWebArchive | None, DicomWebArchive | StorePeer]:
     """Where images come from, None where they are received, and where results go."""
-    archive = None
-    if source.url is not None:
-        credentials = Credentials.of(os.environ, _VARIABLES)
-        archive = DicomWebArchive(source.url, credentials, patience)
-    sink: DicomWebArchive | StorePeer
+    url, send_to, own = settings.url, settings.send_to, settings.own
+    title = require_title(settings.title, "--ae-title") if own is None else own.title
+    for caller in settings.callers:
+        require_title(caller, "--caller")
+    patience = Patience(settings.patience, say=terminal.say)
+
+    def open_archive(url: str, variables: str) -> DicomWebArchive:
+        credentials = Credentials.of(os.environ, variables)
+        return connections.enter_context(closing(DicomWebArchive(url, credentials, patience)))
+
+    archive = None if url is None else open_archive(url, _VARIABLES)
     if send_to is None and archive is not None:
-        sink = archive
+        sink: DicomWebArchive | StorePeer = archive
     elif "://" in str(send_to):
-        same = source.url is not None and _origin(source.url) == _origin(str(send_to))
-        variables = _VARIABLES if same else _SEND_VARIABLES
-        sink = DicomWebArchive(str(send_to), Credentials.of(os.environ, variables), patience)
+        same = url is not None and _origin(url) == _origin(str(send_to))
+        sink = open_archive(str(send_to), _VARIABLES if same else _SEND_VARIABLES)
     else:
-        sink = StorePeer(Address.parse(str(send_to), "--send-to"), title, patience, source.tls)
-    _warn_of_open_networks(source, terminal, *dict.fromkeys([archive or sink, sink]))
-    with closing(sink):
-        if archive is None or archive is sink:
-            yield archive, sink
-        else:
-            with closing(archive):
-                yield archive, sink
+        address = Address.parse(str(send_to), "--send-to")
+        sink = StorePeer(address, title, patience, settings.tls)
+    _warn_of_open_networks(settings, terminal, *dict.fromkeys([archive or sink, sink]))
+    return archive, sink
 
 
 def _warn_of_open_networks(
-    source: Source, terminal: Terminal, *used: DicomWebArchive | StorePeer
+    settings: StationSettings, terminal: Terminal, *ends: DicomWebArchive | StorePeer
 ) -> None:
     """Say what others on the way could read."""
-    peers = [source.listen] if source.listen else []
-    peers += [end.address for end in used if isinstance(end, StorePeer)]
+    peers = [own] if (own := settings.own) else []
+    peers += [end.address for end in ends if isinstance(end, StorePeer)]
     for peer in peers:
-        if source.tls is None and not is_loopback(peer.host):
+        if settings.tls is None and not is_loopback(peer.host):
             terminal.say(
                 f"{peer.shown}: WARNING: DICOM's own network neither encrypts nor asks for a "
                 "password; give --tls-cert and --tls-ca, or keep it inside the hospital's network"
             )
-    urls = [end.shown for end in used if isinstance(end, DicomWebArchive)]
-    for url in urls:
+    for url in (end.shown for end in ends if isinstance(end, DicomWebArchive)):
         parts = urlsplit(url)
         if parts.scheme == "http" and not is_loopback(str(parts.hostname)):
             terminal.say(
@@ -198,13 +422,13 @@ def _origin(url: str) -> tuple[str, str | None, int | None]:
     return parts.scheme, parts.hostname, parts.port or usual
 
 
-def _images_folder(journal: Path) -> Path:
+def _images_folder(settings: StationSettings) -> Path:
     """For images while they are worked on; they hold what their headers say."""
-    return journal.with_name(f"{journal.name}-images")
+    return settings.journal.with_name(f"{settings.journal.name}-images")
 
 
 @contextmanager
-def _emptied(folder: Path) -> Iterator[None]:
+def _emptied(folder: Path) -> Iterator[Path]:
     """A folder that is empty at the start, also after a kill, and gone at the end."""
     try:
         shutil.rmtree(folder, ignore_errors=True)
@@ -213,7 +437,7 @@ def _emptied(folder: Path) -> Iterator[None]:
     except OSError as error:
         raise InputError(f"{folder}: cannot be made ({error.strerror})") from None
     try:
-        yield
+        yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
         if not any(folder.parent.iterdir()):

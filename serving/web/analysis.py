@@ -1,12 +1,16 @@
-"""What answers for uploads: they are decoded, read in batches, drawn, and counted."""
+"""What answers for uploads: they are decoded, answered for in batches, drawn, and counted."""
 
 from __future__ import annotations
 
 import asyncio
 import base64
 import io
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+import queue
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Literal
 
@@ -16,17 +20,15 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from data_prep.contracts.errors import InputError
 from data_prep.images.decoded_image import DecodedImage, decode_record
-from serving.answer import Answer, render_answers
-from serving.dicom_objects.instance import Algorithm, Source, to_bytes
-from serving.web.batcher import Batcher, Busy, Places
+from serving.answer import Answer, LoadedRun, answers_by_image, render_answers
+from serving.dicom_objects.instance import RESEARCH_USE, to_bytes
 from serving.web.schemas import (
-    RESEARCH_USE,
     AnalyzeAnswer,
     DicomObjects,
     ImageFacts,
     Refused,
+    ServeSettings,
 )
-from serving.web.settings import ServeSettings
 from serving.web.systems import ServedSystem, disagreement, versions_of
 from serving.web.uploads import Decoded, Decoder
 
@@ -35,6 +37,154 @@ _MOST_BYTES = 512 << 20  # of all uploads under way
 _MOST_REPORTS = 2  # under way
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _IMAGES = (1, 2, 4, 8, 16, 32)
+_WAKE = 0.2  # seconds after which a thread without work looks whether it shall end
+_LOOK = 0.004  # seconds after which a thread that waits for more looks whether more is coming
+_LONGEST_WAIT = 0.05  # seconds that the first image of a batch waits for others
+
+
+def _too_busy(retry_after: int) -> Refused:
+    """The refusal of a request for which there is no place for so many seconds."""
+    words = "as many images wait as may; try again"
+    return Refused(429, "busy", words, {"Retry-After": str(retry_after)})
+
+
+class Places:
+    """Bounds what is under way, before its bytes are taken: requests, and their bytes."""
+
+    def __init__(self, most: int, most_bytes: int) -> None:
+        self._most, self._most_bytes = most, most_bytes
+        self._taken, self._bytes = 0, 0
+
+    @contextmanager
+    def take(self, size: int) -> Iterator[None]:
+        """A place for a request of some bytes; it is refused where there is none."""
+        if self._taken and (self._taken >= self._most or self._bytes + size > self._most_bytes):
+            raise _too_busy(1)
+        self._taken += 1
+        self._bytes += size
+        try:
+            yield
+        finally:
+            self._taken -= 1
+            self._bytes -= size
+
+
+@dataclass(frozen=True, eq=False)
+class _Waiting:
+    called: str
+    image: DecodedImage
+    of_file: tuple[str, ...]
+    loop: asyncio.AbstractEventLoop
+    result: asyncio.Future[list[Answer]]
+
+    def deliver(self, outcome: list[Answer] | Exception) -> None:
+        """Hand over the outcome, unless nobody waits for it any more."""
+        self.loop.call_soon_threadsafe(self._set, outcome)
+
+    def _set(self, outcome: list[Answer] | Exception) -> None:
+        if self.result.done():
+            return
+        if isinstance(outcome, Exception):
+            self.result.set_exception(outcome)
+        else:
+            self.result.set_result(outcome)
+
+
+class Batcher:
+    """Answers for images, several at a time where several wait.
+
+    Of each batch `on_batch` is told how many images it had, and its seconds.
+    """
+
+    def __init__(
+        self,
+        systems: Sequence[LoadedRun],
+        settings: ServeSettings,
+        on_batch: Callable[[int, float], object] = lambda images, seconds: None,
+    ) -> None:
+        self._systems, self._batch, self._on_batch = tuple(systems), settings.batch, on_batch
+        self._queue: queue.Queue[_Waiting] = queue.Queue(settings.queue)
+        self._ended = threading.Event()
+        self._coming = 0
+        self._seconds = 0.1  # of an image, a moving average
+        self._thread = threading.Thread(target=self._run, name="batcher", daemon=True)
+
+    def start(self) -> None:
+        """Begin to answer."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the batch at hand; what waits is refused."""
+        self._ended.set()
+        self._thread.join()
+        while not self._queue.empty():
+            self._queue.get_nowait().deliver(_too_busy(1))
+
+    @property
+    def waiting(self) -> int:
+        """Images in the queue."""
+        return self._queue.qsize()
+
+    @contextmanager
+    def coming(self) -> Iterator[None]:
+        """While an image is made ready: a batch that begins waits for it, but not for long."""
+        self._coming += 1
+        try:
+            yield
+        finally:
+            self._coming -= 1
+
+    async def answer(
+        self, called: str, image: DecodedImage, of_file: tuple[str, ...] = ()
+    ) -> list[Answer]:
+        """What each system says of an image. Cancelled, it is dropped from the queue."""
+        loop = asyncio.get_running_loop()
+        waiting = _Waiting(called, image, of_file, loop, loop.create_future())
+        try:
+            self._queue.put_nowait(waiting)
+        except queue.Full:
+            raise _too_busy(max(1, round(self._queue.maxsize * self._seconds))) from None
+        return await waiting.result
+
+    def _run(self) -> None:
+        while not self._ended.is_set():
+            if some := self._next():
+                self._answer(some)
+
+    def _next(self) -> list[_Waiting]:
+        """The images that wait, at most a batch; those that nobody waits for are dropped."""
+        some: list[_Waiting] = []
+        with suppress(queue.Empty):
+            some.append(self._queue.get(timeout=_WAKE))
+        # No longer than an image takes: together they take less than one by one.
+        end = time.monotonic() + min(self._seconds, _LONGEST_WAIT)
+        while some and len(some) < self._batch:
+            left = end - time.monotonic() if self._coming else 0.0
+            try:
+                some.append(self._queue.get(timeout=max(0.0, min(left, _LOOK))))
+            except queue.Empty:
+                if left <= 0:
+                    break
+        return [request for request in some if not request.result.done()]
+
+    def _answer(self, some: Sequence[_Waiting]) -> None:
+        start = time.monotonic()
+        try:
+            images = [(request.called, request.image) for request in some]
+            of_files = [request.of_file for request in some]
+            outcomes: Sequence[list[Answer] | Exception]
+            outcomes = answers_by_image(self._systems, images, of_files)
+        except Exception as error:  # noqa: BLE001 - whoever waits gets it
+            if len(some) > 1:  # one image must not take the answers of others along
+                for request in some:
+                    self._answer([request])
+                return
+            outcomes = [error]
+        seconds = time.monotonic() - start
+        self._seconds += 0.1 * (seconds / len(some) - self._seconds)
+        self._on_batch(len(some), seconds)
+        for request, outcome in zip(some, outcomes, strict=True):
+            request.deliver(outcome)
 
 
 class _Metrics:
@@ -125,26 +275,26 @@ class Server:
     ) -> AnalyzeAnswer:
         """Answer for one upload."""
         wanted = include & {"sr", "sc"}
-        if wanted:
-            _require_highdicom()
+        if wanted and find_spec("highdicom") is None:
+            raise Refused(
+                400,
+                "dicom_not_installed",
+                "this server makes no DICOM objects; leave out include=sr and include=sc, or have "
+                "'cxr-compare[dicom]' installed on it",
+            )
         with self.batcher.coming():
             decoded = await self.decoder.decode(content, source=bool(wanted))
         try:
             answers = await self.batcher.answer(name, decoded.image, decoded.warnings)
         except InputError as error:
             raise Refused(422, "not_finite", str(error).removeprefix(f"{name}: ")) from None
-        except Busy as busy:
-            raise too_busy(busy.retry_after) from None
-        pairs = list(zip(self.systems, answers, strict=True))
-        described = [system.describe(answer, maps="maps" in include) for system, answer in pairs]
+        described = [
+            system.describe(answer, maps="maps" in include)
+            for system, answer in zip(self.systems, answers, strict=True)
+        ]
         for said in described:
             self.metrics.count_decision(said.system, said.decision)
-        algorithms = [system.algorithm for system in self.systems]
-        objects = (
-            await asyncio.to_thread(_dicom_objects, source, answers, algorithms, wanted)
-            if (source := decoded.source) is not None
-            else None
-        )
+        objects = await asyncio.to_thread(_dicom_objects, decoded, answers, self.systems, include)
         overlay = await asyncio.to_thread(_overlay, answers) if "overlay" in include else None
         return AnalyzeAnswer(
             request_id=request_id,
@@ -161,41 +311,25 @@ class Server:
         )
 
 
-def too_busy(retry_after: int) -> Refused:
-    """The refusal of a request for which there is no place now."""
-    return Refused(
-        429, "busy", "as many images wait as may; try again", {"Retry-After": str(retry_after)}
-    )
-
-
-def _require_highdicom() -> None:
-    if find_spec("highdicom") is None:
-        raise Refused(
-            400,
-            "dicom_not_installed",
-            "this server makes no DICOM objects; leave out include=sr and include=sc, or have "
-            "'cxr-compare[dicom]' installed on it",
-        )
-
-
 def _dicom_objects(
-    source: Source,
+    decoded: Decoded,
     answers: Sequence[Answer],
-    algorithms: Sequence[Algorithm],
-    wanted: frozenset[Include],
-) -> DicomObjects:
-    from serving.dicom_objects.secondary_capture import overlay_capture
-    from serving.dicom_objects.structured_report import structured_report
+    systems: Sequence[ServedSystem],
+    include: frozenset[Include],
+) -> DicomObjects | None:
+    if decoded.source is None:
+        return None
+    from serving.dicom_objects.results import KINDS, dicom_results
 
-    made: dict[str, str] = {}
+    algorithms = [system.algorithm for system in systems]
     try:
-        if "sr" in wanted:
-            made["sr"] = _base64(to_bytes(structured_report(source, answers, algorithms)))
-        if "sc" in wanted:
-            made["sc"] = _base64(to_bytes(overlay_capture(source, answers, algorithms)))
+        results = dicom_results(
+            decoded.source, answers, algorithms, [kind for kind in KINDS if kind in include]
+        )
     except InputError as error:
         raise Refused(422, "no_reference", str(error)) from None
-    return DicomObjects(sr=made.get("sr"), sc=made.get("sc"))
+    encoded = {kind: _base64(to_bytes(result)) for kind, result in results.items()}
+    return DicomObjects(sr=encoded.get("sr"), sc=encoded.get("sc"))
 
 
 def _facts(name: str, decoded: Decoded) -> ImageFacts:

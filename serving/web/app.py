@@ -1,37 +1,28 @@
-"""The HTTP interface: routes, and what holds for all of them."""
+"""The HTTP interface: its routes, and the files that it gives away."""
 
 from __future__ import annotations
 
 import asyncio
 import csv
 import io
-import logging
-import secrets
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import ExitStack, asynccontextmanager, suppress
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Body, FastAPI, Query, Request, Response
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi import APIRouter, Body, Query, Request, Response
+from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
 from starlette.datastructures import UploadFile
-from starlette.exceptions import HTTPException
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Receive
 
-from serving.answer import ANSWER_COLUMNS, LoadedRun, answer_row, inert_cell
-from serving.web.analysis import Include, Server, too_busy
-from serving.web.batcher import Busy, Places
-from serving.web.files import Files
-from serving.web.gate import REPORT_FILES, Gate, ReportCookie, with_security_headers
+from serving.answer import ANSWER_COLUMNS, answer_row, inert_cell
+from serving.dicom_objects.instance import RESEARCH_USE
+from serving.web.analysis import Include, Places, Server
 from serving.web.schemas import (
     ERRORS,
-    RESEARCH_USE,
     AnalyzeAnswer,
     ExampleFacts,
     ExamplesAnswer,
@@ -42,20 +33,31 @@ from serving.web.schemas import (
     SystemAnswer,
     VisitEntry,
 )
-from serving.web.settings import ServeSettings
-from serving.web.systems import (
-    ServedSystem,
-    report_figures,
-    validation_figures,
-    versions_of,
-)
+from serving.web.systems import versions_of
 
-_LOG = logging.getLogger("cxr.serve")
 _LONGEST_NAME = 120
 _DRAIN_SECONDS = 2.0
 _MOST_PARTS = 1_000_000  # values of the JSON of a report: to read it stops all else for a second
+_PAGE = Path(__file__).with_name("page")
+_KINDS = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+    ".webp": "image/webp",
+    ".csv": "text/csv; charset=utf-8",
+    ".json": "application/json",
+    ".dcm": "application/dicom",
+}
+_OF_REPORT = frozenset(_KINDS) - {".dcm", ".json"}
+# Its scripts and styles stand in its pages; they reach no address, this server's neither.
+_REPORT_POLICY = (
+    "default-src 'none'; script-src 'self' 'unsafe-inline'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
+)
 _PROMETHEUS = "text/plain; version=0.0.4; charset=utf-8"
-_REPORT_URL = f"{REPORT_FILES}report.html"
 _UPLOAD = {
     "requestBody": {
         "required": True,
@@ -101,40 +103,32 @@ _Visit = Annotated[
 ]
 
 
-def build_app(
-    systems: Sequence[LoadedRun],
-    settings: ServeSettings,
-    *,
-    report: Path | None = None,
-) -> FastAPI:
-    """The server of some systems."""
-    figures = [None for _ in systems] if report is None else report_figures(systems, report)
-    served = [
-        ServedSystem(run, on_test or validation_figures(run), _REPORT_URL if on_test else None)
-        for run, on_test in zip(systems, figures, strict=True)
-    ]
-    server, cookie = Server(served, settings), ReportCookie()
-    app = FastAPI(
-        title="cxr-compare",
-        version=metadata.version("cxr-compare"),
-        summary="What lesion detectors and image classifiers say of a chest X-ray.",
-        description=RESEARCH_USE,
-        docs_url=None,  # its scripts would come from elsewhere
-        redoc_url=None,
-        lifespan=lambda app: server.running(),
-    )
-    app.state.server, app.state.cookie = server, cookie
-    app.state.files = Files(settings.examples, report)
-    app.include_router(_router)
-    app.include_router(_reports)
-    app.add_exception_handler(Refused, _refused)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_middleware(Gate, settings=settings, cookie=cookie)
-    app.add_middleware(
-        _RequestLog, server=server
-    )  # outermost: it counts what the gate refuses, too
-    return app
+class Files:
+    """The files that a server gives away, by the names that clients give, listed at its start."""
+
+    def __init__(self, examples: Path | None, report: Path | None) -> None:
+        self.page = _listed(_PAGE, deep=False)
+        self.examples = _listed(examples or _PAGE / "examples", deep=False)
+        self.report = {} if report is None else _listed(report, deep=True)
+
+
+def _listed(folder: Path, *, deep: bool) -> dict[str, Path]:
+    """The files of a folder that may be given away, by their path in it."""
+    root = folder.resolve()
+    return {
+        path.relative_to(root).as_posix(): path
+        for path in sorted(root.rglob("*") if deep else root.glob("*"))
+        if path.is_file()
+        and path.suffix in (_OF_REPORT if deep else _KINDS)
+        and path.resolve().is_relative_to(root)
+    }
+
+
+def _file(listed: dict[str, Path], name: str) -> Response:
+    path = listed.get(name)
+    if path is None:
+        raise Refused(404, "not_found", "there is nothing here")
+    return FileResponse(path, media_type=_KINDS[path.suffix])
 
 
 class _ReportRoute(APIRoute):
@@ -152,7 +146,7 @@ class _ReportRoute(APIRoute):
         return bounded
 
 
-_router, _reports = APIRouter(), APIRouter(route_class=_ReportRoute)
+router, reports = APIRouter(), APIRouter(route_class=_ReportRoute)
 
 
 def _server(request: Request) -> Server:
@@ -163,7 +157,7 @@ def _files(request: Request) -> Files:
     return request.app.state.files
 
 
-@_router.get("/v1/models", tags=["answers"])
+@router.get("/v1/models", tags=["answers"])
 async def models(request: Request) -> ModelsAnswer:
     """The systems of this server, their operating points, and how they did."""
     server = _server(request)
@@ -178,7 +172,7 @@ async def models(request: Request) -> ModelsAnswer:
     )
 
 
-@_router.post("/v1/analyze", tags=["answers"], responses=ERRORS, openapi_extra=_UPLOAD)
+@router.post("/v1/analyze", tags=["answers"], responses=ERRORS, openapi_extra=_UPLOAD)
 async def analyze(
     request: Request,
     include: Annotated[
@@ -188,7 +182,7 @@ async def analyze(
     """What every system says of one image: decision, probability, boxes in its pixels."""
     server = _server(request)
     if server.status != "ok":
-        raise _not_now(server)
+        raise not_now(server)
     async with _place(request, server.places):
         name, content = await _upload(request)
         request_id = request.scope["cxr_request_id"]
@@ -196,7 +190,7 @@ async def analyze(
         return await _unless_gone(request, work, server.settings.seconds)
 
 
-@_router.post(
+@router.post(
     "/v1/pixels", tags=["answers"], response_class=Response, openapi_extra=_UPLOAD,
     responses={**ERRORS, 200: _PIXELS},
 )  # fmt: skip
@@ -220,7 +214,7 @@ async def pixels(request: Request) -> Response:
     return Response(deep.values.tobytes(), media_type="application/octet-stream", headers=facts)
 
 
-@_reports.post(
+@reports.post(
     "/v1/report.csv", tags=["reports"], response_class=Response,
     responses={**ERRORS, 200: {"content": {"text/csv": {}}}},
 )  # fmt: skip
@@ -254,13 +248,13 @@ def _row(entry: VisitEntry, system: SystemAnswer) -> dict[str, Any]:
     return answer_row(answer) | {column: inert_cell(value) for column, value in further.items()}
 
 
-@_router.get("/healthz", tags=["state"])
+@router.get("/healthz", tags=["state"])
 async def healthz() -> StateAnswer:
     """Whether the server lives."""
     return StateAnswer(status="ok")
 
 
-@_router.get("/readyz", tags=["state"], responses={503: {"model": StateAnswer}})
+@router.get("/readyz", tags=["state"], responses={503: {"model": StateAnswer}})
 async def readyz(request: Request, response: Response) -> StateAnswer:
     """Whether it answers: 503 while it starts or stops."""
     status = _server(request).status
@@ -268,50 +262,51 @@ async def readyz(request: Request, response: Response) -> StateAnswer:
     return StateAnswer(status=status)
 
 
-@_router.get("/metrics", include_in_schema=False)
+@router.get("/metrics", include_in_schema=False)
 async def metrics(request: Request) -> Response:
     """Figures for Prometheus."""
     return Response(_server(request).metrics.text(), media_type=_PROMETHEUS)
 
 
-@_router.get("/", include_in_schema=False)
+@router.get("/", include_in_schema=False)
 async def page(request: Request) -> Response:
     """The page."""
-    return _files(request).page("index.html")
+    return _file(_files(request).page, "index.html")
 
 
-@_router.get("/page/{name}", include_in_schema=False)
+@router.get("/page/{name}", include_in_schema=False)
 async def page_file(request: Request, name: str) -> Response:
     """A file of the page."""
-    return _files(request).page(name)
+    return _file(_files(request).page, name)
 
 
-@_router.get("/report/{name:path}", include_in_schema=False)
+@router.get("/report/{name:path}", include_in_schema=False)
 async def report_file(request: Request, name: str) -> Response:
     """A file of the report."""
-    return _files(request).report(name)
+    response = _file(_files(request).report, name)
+    response.headers["Content-Security-Policy"] = _REPORT_POLICY
+    return response
 
 
-@_router.post("/report/open", include_in_schema=False, status_code=204)
+@router.post("/report/open", include_in_schema=False, status_code=204)
 async def open_report(request: Request) -> Response:
     """Let the browser of the page, which has sent the token, follow links to the report."""
     cookie = request.app.state.cookie.header(request.headers.get("Origin", ""))
     return Response(status_code=204, headers={"Set-Cookie": cookie})
 
 
-@_router.get("/examples", tags=["state"])
+@router.get("/examples", tags=["state"])
 async def examples(request: Request) -> ExamplesAnswer:
     """Example images: phantoms, no patient."""
     names = _files(request).examples
-    return ExamplesAnswer(
-        examples=[ExampleFacts(name=name, url=f"/examples/{name}") for name in names]
-    )
+    facts = [ExampleFacts(name=name, url=f"/examples/{name}") for name in names]
+    return ExamplesAnswer(examples=facts)
 
 
-@_router.get("/examples/{name}", include_in_schema=False)
+@router.get("/examples/{name}", include_in_schema=False)
 async def example(request: Request, name: str) -> Response:
     """An example image."""
-    return _files(request).example(name)
+    return _file(_files(request).examples, name)
 
 
 @asynccontextmanager
@@ -322,12 +317,12 @@ async def _place(request: Request, places: Places) -> AsyncIterator[None]:
     with ExitStack() as taken:
         try:
             taken.enter_context(places.take(size))
-        except Busy as busy:
+        except Refused:
             with suppress(TimeoutError, ClientDisconnect):
                 async with asyncio.timeout(_DRAIN_SECONDS):
                     async for _ in request.stream():
                         pass  # else the client, which still sends, would not see the answer
-            raise too_busy(busy.retry_after) from None
+            raise
         yield
 
 
@@ -390,80 +385,7 @@ async def _disconnect(receive: Receive) -> None:
         pass
 
 
-def _not_now(server: Server) -> Refused:
+def not_now(server: Server) -> Refused:
+    """The refusal while a server starts or stops."""
     message = f"the server is {server.status}; try again"
     return Refused(503, server.status, message, {"Retry-After": "5"})
-
-
-async def _refused(request: Request, error: Exception) -> Response:
-    assert isinstance(error, Refused)  # noqa: S101
-    return _error_of(error)
-
-
-def _error_of(refused: Refused) -> Response:
-    return JSONResponse(refused.body, refused.status, headers=refused.headers or None)
-
-
-async def _http_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # noqa: S101
-    code, message = {
-        404: ("not_found", "there is nothing here"),
-        405: ("method_not_allowed", "this path takes another method"),
-    }.get(error.status_code, ("refused", str(error.detail)))
-    return _error_of(Refused(error.status_code, code, message, error.headers))
-
-
-async def _invalid(request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)  # noqa: S101
-    first = error.errors()[0]
-    place = " ".join(map(str, first["loc"]))
-    return _error_of(Refused(400, "bad_input", f"{place}: {first['msg']}"))
-
-
-class _RequestLog:
-    """Gives each request an id, counts it, and logs id, route, status and seconds alone."""
-
-    def __init__(self, app: ASGIApp, server: Server) -> None:
-        self._app, self._server = app, server
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        request_id = scope["cxr_request_id"] = secrets.token_hex(6)
-        start, status = time.monotonic(), 500
-        begun = False
-
-        async def noting(message: Message) -> None:
-            nonlocal status, begun
-            if message["type"] == "http.response.start":
-                status, begun = message["status"], True
-                message["headers"] = with_security_headers(message["headers"])
-                message["headers"].append((b"x-request-id", request_id.encode()))
-            await send(message)
-
-        try:
-            await self._app(scope, receive, noting)
-        except asyncio.CancelledError:  # the server ends, and waits no longer
-            if not begun:
-                await _error_of(_not_now(self._server))(scope, receive, noting)
-        except Exception as error:  # noqa: BLE001 - its text may quote a header
-            _LOG.error("%s failed: %s", request_id, _where(error))
-            if not begun:
-                words = f"something went wrong; the log names it as {request_id}"
-                await _error_of(Refused(500, "internal", words))(scope, receive, noting)
-        seconds = time.monotonic() - start
-        route = getattr(scope.get("route"), "path", "none")
-        self._server.metrics.count(route, status, seconds)
-        _LOG.info("%s %s %s %d %.3f s", request_id, scope["method"], route, status, seconds)
-
-
-def _where(error: BaseException) -> str:
-    """The kind of an error and the lines it came from, without its text."""
-    places: list[str] = []
-    trace: Any = error.__traceback__
-    while trace is not None:
-        code = trace.tb_frame.f_code
-        places.append(f"{Path(code.co_filename).name}:{trace.tb_lineno}")
-        trace = trace.tb_next
-    return f"{type(error).__name__} at {' '.join(places[-6:])}"

@@ -23,6 +23,7 @@ import numpy as np
 from data_prep.contracts.errors import InputError
 from data_prep.images.decoded_image import TooLargeError, lower_pixel_limit
 from data_prep.images.image import read_image
+from serving.dicom_objects.instance import Source, read_source
 from serving.guard import file_warnings
 
 READY = b"ready"  # what a process says when it can decode
@@ -98,8 +99,6 @@ def _read(path: Path, *, deep: bool) -> tuple[dict[str, Any], list[np.ndarray]]:
 
 def _source(path: Path) -> dict[str, Any]:
     """What DICOM objects take from a file, or why there can be none of it."""
-    from serving.dicom_objects.instance import Source, read_source
-
     try:
         return {"source": Source.of(read_source(path)).to_json()}
     except InputError as error:

@@ -20,8 +20,8 @@ from ipaddress import ip_address
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from serving.web.schemas import Refused
-from serving.web.settings import ServeSettings
+from data_prep.work.object_store import is_loopback
+from serving.web.schemas import MEBIBYTE, Refused, ServeSettings
 
 # Paths that need no token, beside the files of the page: it asks for the token.
 _OPEN_PATHS = ("/", "/healthz", "/readyz")
@@ -144,7 +144,7 @@ class Gate:
         own = (settings.host, "localhost", "127.0.0.1", "::1")
         self._hosts = frozenset(map(_split_host, map(str.lower, (*own, *settings.allowed_hosts))))
         token = settings.token
-        if token is None and not settings.is_loopback:
+        if token is None and not is_loopback(settings.host):
             token = secrets.token_urlsafe()
         self._token = None if token is None else token.encode()
         self._most, self._seconds = settings.max_bytes, settings.seconds
@@ -258,7 +258,7 @@ class Gate:
             raise Refused(401, "token", words, {"WWW-Authenticate": 'Bearer realm="cxr"'})
 
     def _too_large(self) -> Refused:
-        limit = self._most / 2**20
+        limit = self._most / MEBIBYTE
         return Refused(413, "too_large", f"larger than the limit of {limit:,.4g} MiB a request")
 
 

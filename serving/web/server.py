@@ -1,22 +1,152 @@
-"""A server's life: listening, ending on a signal, its log."""
+"""A server: its application, what holds for all routes, its log, and its end on a signal."""
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import secrets
 import socket
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from importlib import metadata
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import uvicorn
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.answer import LoadedRun
-from serving.web.app import build_app
-from serving.web.gate import PatientProtocol
-from serving.web.settings import ServeSettings
+from serving.dicom_objects.instance import RESEARCH_USE
+from serving.web.analysis import Server
+from serving.web.app import Files, not_now, reports, router
+from serving.web.gate import (
+    REPORT_FILES,
+    Gate,
+    PatientProtocol,
+    ReportCookie,
+    with_security_headers,
+)
+from serving.web.schemas import Refused, ServeSettings
+from serving.web.systems import ServedSystem, report_figures, validation_figures
 
+_LOG = logging.getLogger("cxr.serve")
+_REPORT_URL = f"{REPORT_FILES}report.html"
 _IDLE = 20  # seconds that a connection without a request stays open
+
+
+def build_app(
+    systems: Sequence[LoadedRun],
+    settings: ServeSettings,
+    *,
+    report: Path | None = None,
+) -> FastAPI:
+    """The server of some systems."""
+    figures = [None for _ in systems] if report is None else report_figures(systems, report)
+    served = [
+        ServedSystem(run, on_test or validation_figures(run), _REPORT_URL if on_test else None)
+        for run, on_test in zip(systems, figures, strict=True)
+    ]
+    server, cookie = Server(served, settings), ReportCookie()
+    app = FastAPI(
+        title="cxr-compare",
+        version=metadata.version("cxr-compare"),
+        summary="What lesion detectors and image classifiers say of a chest X-ray.",
+        description=RESEARCH_USE,
+        docs_url=None,  # its scripts would come from elsewhere
+        redoc_url=None,
+        lifespan=lambda app: server.running(),
+    )
+    app.state.server, app.state.cookie = server, cookie
+    app.state.files = Files(settings.examples, report)
+    app.include_router(router)
+    app.include_router(reports)
+    app.add_exception_handler(Refused, _refused)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_middleware(Gate, settings=settings, cookie=cookie)
+    # Outermost: it counts what the gate refuses, too.
+    app.add_middleware(_RequestLog, server=server)
+    return app
+
+
+class _RequestLog:
+    """Gives each request an id, counts it, and logs id, route, status and seconds alone."""
+
+    def __init__(self, app: ASGIApp, server: Server) -> None:
+        self._app, self._server = app, server
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        request_id = scope["cxr_request_id"] = secrets.token_hex(6)
+        start, status = time.monotonic(), 500
+        begun = False
+
+        async def noting(message: Message) -> None:
+            nonlocal status, begun
+            if message["type"] == "http.response.start":
+                status, begun = message["status"], True
+                message["headers"] = with_security_headers(message["headers"])
+                message["headers"].append((b"x-request-id", request_id.encode()))
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noting)
+        except asyncio.CancelledError:  # the server ends, and waits no longer
+            if not begun:
+                await _error_of(not_now(self._server))(scope, receive, noting)
+        except Exception as error:  # noqa: BLE001 - its text may quote a header
+            _LOG.error("%s failed: %s", request_id, _where(error))
+            if not begun:
+                words = f"something went wrong; the log names it as {request_id}"
+                await _error_of(Refused(500, "internal", words))(scope, receive, noting)
+        seconds = time.monotonic() - start
+        route = getattr(scope.get("route"), "path", "none")
+        self._server.metrics.count(route, status, seconds)
+        _LOG.info("%s %s %s %d %.3f s", request_id, scope["method"], route, status, seconds)
+
+
+def _where(error: BaseException) -> str:
+    """The kind of an error and the lines it came from, without its text."""
+    places: list[str] = []
+    trace: Any = error.__traceback__
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        places.append(f"{Path(code.co_filename).name}:{trace.tb_lineno}")
+        trace = trace.tb_next
+    return f"{type(error).__name__} at {' '.join(places[-6:])}"
+
+
+async def _refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)  # noqa: S101
+    return _error_of(error)
+
+
+def _error_of(refused: Refused) -> Response:
+    return JSONResponse(refused.body, refused.status, headers=refused.headers or None)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101
+    code, message = {
+        404: ("not_found", "there is nothing here"),
+        405: ("method_not_allowed", "this path takes another method"),
+    }.get(error.status_code, ("refused", str(error.detail)))
+    return _error_of(Refused(error.status_code, code, message, error.headers))
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    first = error.errors()[0]
+    place = " ".join(map(str, first["loc"]))
+    return _error_of(Refused(400, "bad_input", f"{place}: {first['msg']}"))
 
 
 class _Server(uvicorn.Server):

@@ -24,8 +24,7 @@ from data_prep.images.decoded_image import DecodedImage, DeepPixels
 from data_prep.images.dicom_header import starts_like_dicom
 from serving.dicom_objects.instance import Source
 from serving.web.decode_worker import ANSWERED, ASKED, READY
-from serving.web.schemas import Refused
-from serving.web.settings import MEBIBYTE, ServeSettings
+from serving.web.schemas import MEBIBYTE, Refused, ServeSettings
 
 _LOG = logging.getLogger("cxr.serve")
 _START_SECONDS = 60.0

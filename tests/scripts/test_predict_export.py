@@ -82,8 +82,8 @@ def test_an_export_answers_as_its_run(made, tmp_path, capsys):
 def test_the_server_answers_for_a_run_and_its_export_exactly_as_cxr_predict(made, capsys):
     import httpx
 
-    from serving.web.app import build_app
-    from serving.web.settings import ServeSettings
+    from serving.web.schemas import ServeSettings
+    from serving.web.server import build_app
 
     image = next((made.data.parent / "source").glob("stage_2_test_images/*.dcm"))
     systems = [f"run={made.run}", f"export={made.export}"]

@@ -213,7 +213,7 @@ def test_an_interrupted_table_keeps_its_rows_under_another_name(
     ask(chest, csv=Path("all.csv"))
     assert pd.read_csv("all.csv")["image"].tolist() == [str(chest)]
 
-    def interrupt(self: LoadedRun, images: list[Any]) -> list[Any]:
+    def interrupt(self: LoadedRun, images: list[Any], of_files: None) -> list[Any]:
         if images[0][0] == "second.png":
             raise KeyboardInterrupt
         return [answer(image=name, pixels=np.zeros((8, 8), np.uint8)) for name, _ in images]

@@ -38,15 +38,18 @@ from networks.public_checkpoints import _XRAYVISION_FINDINGS
 from scripts.cli import run_verb
 from scripts.predict import predict
 from serving.answer import BOX_COLUMNS, Answer, LoadedRun
-from serving.dicom_objects.finding_codes import PRIVATE_SCHEME, finding_code
-from serving.dicom_objects.instance import Algorithm, Source, read_source, result_uid, to_bytes
-from serving.dicom_objects.secondary_capture import overlay_capture, secondary_capture
-from serving.dicom_objects.structured_report import (
+from serving.dicom_objects.instance import Algorithm, Source, read_source, to_bytes
+from serving.dicom_objects.results import (
     DECISION,
+    PRIVATE_SCHEME,
     PROBABILITY,
     SCORE,
     TARGET,
     THRESHOLD,
+    finding_code,
+    overlay_capture,
+    result_uid,
+    secondary_capture,
     structured_report,
 )
 from tests.serving.radiographs import as_file, radiograph

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import json
 import shutil
@@ -30,18 +31,11 @@ from data_prep.contracts.errors import InputError
 from scripts import cli
 from serving.answer import Answer
 from serving.dicom_objects.instance import SOFTWARE
-from serving.pacs.dicomweb import (
-    ArchivedImage,
-    Credentials,
-    DicomWebArchive,
-    LeftOut,
-    Study,
-    is_loopback,
-)
+from serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive, LeftOut, Study
 from serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening
 from serving.pacs.journal import Journal, digest, job_id
 from serving.pacs.patience import OutageError, Patience, RefusedError, UnreachableError
-from serving.pacs.worker import Worker, pull, take_received
+from serving.pacs.station import StationSettings, Worker
 from tests.serving import radiographs
 from tests.serving.radiographs import as_file
 
@@ -69,7 +63,7 @@ class System:
             batch_size=2, backend="onnx", precision="fp32", inference_id=lambda: "0123"
         )
 
-    def answer(self, images: list[tuple[str, Any]]) -> list[Answer]:
+    def answer(self, images: list[tuple[str, Any]], of_files: None) -> list[Answer]:
         self.asked += [Path(called).stem for called, _ in images]
         boxes = pd.DataFrame(columns=["finding", "x1", "y1", "x2", "y2", "score"])
         return [
@@ -97,7 +91,7 @@ class Shelf:
         studies = [str(image.StudyInstanceUID) for image in self.held.values()]
         return [Study(uid, studies.count(uid)) for uid in dict.fromkeys(studies)]
 
-    def images(self, study: str, modalities: list[str], ours: str) -> Iterator[Any]:
+    def images(self, study: str, modalities: list[str]) -> Iterator[Any]:
         for uid, image in list(self.held.items()):
             if image.StudyInstanceUID == study:
                 yield ArchivedImage(study, str(image.SeriesInstanceUID), uid)
@@ -123,34 +117,31 @@ class Desk:
         self.folder, self.system, self.lines = folder, System(), list[str]()
 
     def run(
-        self, shelf: Shelf, *, strict: bool = False, limit: int | None = None, to: str = "shelf"
+        self, shelf: Shelf, *, strict: bool = False, limit: int | None = None, dry_run: bool = False
     ) -> Worker:
         images = self.folder / "images"
         images.mkdir(exist_ok=True)
-        worker = self.worker(shelf, strict=strict, to=to)
+        worker = self.worker(shelf, strict=strict, limit=limit, dry_run=dry_run)
         with worker.journal:
             worker.journal.forget_failures()
-            pull(shelf, worker, images, None, limit)  # type: ignore[arg-type]
+            worker.pull(shelf, images)  # type: ignore[arg-type]
         assert list(images.iterdir()) == []
         return worker
 
-    def worker(self, shelf: Shelf | None, *, strict: bool = False, to: str = "shelf") -> Worker:
-        return Worker(
-            [self.system],  # type: ignore[list-item]
-            shelf,  # type: ignore[arg-type]
-            to,
-            lambda job: Journal.open(self.folder / "journal.sqlite", job),
-            modalities=["CR", "DX"],
-            strict=strict,
-            say=self.lines.append,
-            emit=self.lines.append,
-        )
+    def worker(self, shelf: Shelf, **changed: Any) -> Worker:
+        settings: dict[str, Any] = {
+            **dict.fromkeys(field.name for field in dataclasses.fields(StationSettings)),
+            "callers": [], "modalities": ["CR", "DX"], **changed,
+            "journal": self.folder / "journal.sqlite",
+        }  # fmt: skip
+        say, systems = self.lines.append, [self.system]
+        return Worker(StationSettings(**settings), systems, shelf, say, say)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
 def small_overlays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing at full size took most of the time."""
-    monkeypatch.setattr("serving.dicom_objects.secondary_capture._PANEL", 64)
+    monkeypatch.setattr("serving.dicom_objects.results._PANEL", 64)
 
 
 @pytest.fixture
@@ -205,7 +196,8 @@ def test_another_system_or_destination_answers_anew(desk: Desk) -> None:
     desk.run(shelf)
     desk.system.policy = "max_youden"
     assert len(desk.run(shelf).tally.answered) == 1
-    assert len(desk.run(shelf, to="elsewhere").tally.answered) == 1
+    shelf.shown = "elsewhere"
+    assert len(desk.run(shelf).tally.answered) == 1
     assert len(set(shelf.stored)) == 4
 
 
@@ -276,18 +268,12 @@ def test_a_refused_result_fails_its_image_alone(desk: Desk) -> None:
 
 def test_a_dry_run_sends_and_notes_nothing(desk: Desk) -> None:
     shelf = Shelf(radiograph())
-    path = desk.folder / "journal.sqlite"
-    worker = Worker(
-        [desk.system], None, "shelf", lambda job: Journal.open(path, job, dry_run=True),  # type: ignore[list-item]
-        modalities=["CR"], strict=False, say=desk.lines.append, emit=desk.lines.append,
-    )  # fmt: skip
-    with worker.journal:
-        pull(shelf, worker, desk.folder, None, None)  # type: ignore[arg-type]
+    worker = desk.run(shelf, dry_run=True)
     assert worker.tally.line("shelf", dry_run=True) == (
         "1 image answered; 2 results made, none sent"
     )
     assert shelf.stored == []
-    assert not path.exists()
+    assert not (desk.folder / "journal.sqlite").exists()
 
 
 # The journal
@@ -505,7 +491,7 @@ def test_series_of_other_modalities_and_own_results_are_left_out_by_the_lists(
         [],
         [],
     )
-    assert list(archive.images("1.2", ["CR"], SOFTWARE)) == [
+    assert list(archive.images("1.2", ["CR"])) == [
         ArchivedImage("1.2", "1.2.1", "1.2.1.1"),
         LeftOut("1.2.1.2", f"a result of {SOFTWARE}"),
         LeftOut("1.2.2", "a series whose modality is CT"),
@@ -638,10 +624,10 @@ def test_received_images_are_answered_and_results_sent_on(desk: Desk, inbox: Inb
             pass
         worker = desk.worker(shelf)
         with worker.journal:
-            take_received(inbox, worker)
+            worker.take_received(inbox)
             peer.store([radiograph()])  # the sender's second try
-            take_received(inbox, worker)
-            take_received(inbox, worker)
+            worker.take_received(inbox)
+            worker.take_received(inbox)
     assert len(shelf.stored) == 2
     assert inbox.waiting() == []
 
@@ -746,8 +732,8 @@ def test_what_failed_stays_for_the_next_run(desk: Desk, inbox: Inbox) -> None:
         worker = desk.worker(shelf)
         with worker.journal:
             worker.journal.forget_failures()
-            take_received(inbox, worker)
-            take_received(inbox, worker)
+            worker.take_received(inbox)
+            worker.take_received(inbox)
         assert len(inbox.waiting()) == left
     assert len(shelf.stored) == 2
 
@@ -829,8 +815,3 @@ def test_open_networks_are_warned_of(
         with pytest.raises(SystemExit, match="2"):
             cli.main()
         assert capsys.readouterr().err.count("WARNING") == warnings, places
-
-
-def test_loopback_is_told_from_other_addresses() -> None:
-    assert all(map(is_loopback, ("localhost", "127.9.9.9", "::1")))
-    assert not any(map(is_loopback, ("10.0.0.1", "pacs.example")))

@@ -17,8 +17,8 @@ from fastapi import FastAPI
 from PIL import Image
 
 from serving.answer import LoadedRun
-from serving.web.app import build_app
-from serving.web.settings import ServeSettings
+from serving.web.schemas import ServeSettings
+from serving.web.server import build_app
 
 
 class Client:

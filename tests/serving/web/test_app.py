@@ -24,9 +24,9 @@ from PIL import Image
 from data_prep.contracts.errors import InputError
 from scripts import cli
 from serving.answer import LoadedRun
-from serving.web.app import build_app
-from serving.web.batcher import Places
-from serving.web.settings import ServeSettings
+from serving.web.analysis import Places
+from serving.web.schemas import ServeSettings
+from serving.web.server import build_app
 from serving.web.systems import report_figures
 
 Png = Callable[[int], bytes]

@@ -12,8 +12,8 @@ import pytest
 
 from data_prep.contracts.errors import InputError
 from data_prep.images.decoded_image import DecodedImage
-from serving.web.batcher import Batcher, Busy
-from serving.web.settings import ServeSettings
+from serving.web.analysis import Batcher
+from serving.web.schemas import Refused, ServeSettings
 
 
 class System:
@@ -77,7 +77,7 @@ def test_what_waits_is_answered_in_batches_and_each_gets_its_own() -> None:
 def test_a_batch_waits_for_what_is_being_decoded_but_not_for_long(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("serving.web.batcher._LONGEST_WAIT", 10.0)
+    monkeypatch.setattr("serving.web.analysis._LONGEST_WAIT", 10.0)
 
     async def scenario(reader: Batcher, system: System) -> None:
         system.go.set()
@@ -97,9 +97,9 @@ def test_a_batch_waits_for_what_is_being_decoded_but_not_for_long(
 def test_one_more_than_may_wait_is_refused_and_told_when_to_come_again() -> None:
     async def scenario(reader: Batcher, system: System) -> None:
         tasks = await begin(reader, system, "a", "b", "c", "d")
-        with pytest.raises(Busy) as busy:
+        with pytest.raises(Refused) as busy:
             await asked(reader, "e")
-        assert busy.value.retry_after >= 1
+        assert int(busy.value.headers["Retry-After"]) >= 1
         system.go.set()
         await asyncio.gather(*tasks)
         assert await asked(reader, "e") == ["of e"] * 2
@@ -139,6 +139,6 @@ def test_what_waits_at_the_end_is_refused() -> None:
         await stopping
         found = await asyncio.gather(*tasks, return_exceptions=True)
         assert found[0] == ["of a"] * 2
-        assert all(isinstance(each, Busy) for each in found[1:])
+        assert all(isinstance(each, Refused) for each in found[1:])
 
     run(scenario)

@@ -18,7 +18,7 @@ import uvicorn
 
 from serving.web import gate as gates
 from serving.web.gate import Gate, PatientProtocol, RateLimit, ReportCookie, with_security_headers
-from serving.web.settings import ServeSettings
+from serving.web.schemas import ServeSettings
 
 TOKEN = "a-token-of-this-test"  # noqa: S105
 LIMITS: dict[str, Any] = {

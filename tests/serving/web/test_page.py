@@ -18,8 +18,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from serving.answer import LoadedRun
-from serving.web.app import build_app
-from serving.web.settings import ServeSettings
+from serving.web.schemas import ServeSettings
+from serving.web.server import build_app
 from tests.measure_page import Browser, find_browser
 
 _PATIENCE = 20.0  # seconds

@@ -23,7 +23,7 @@ from pydicom.dataset import Dataset, FileMetaDataset
 
 from data_prep.images.image import read_image
 from serving.guard import file_warnings
-from serving.web.settings import ServeSettings
+from serving.web.schemas import ServeSettings
 from serving.web.uploads import Decoded, Decoder, Refused, format_of
 
 T = TypeVar("T")
