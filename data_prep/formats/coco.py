@@ -37,11 +37,10 @@ from data_prep.formats.label_files import (
 )
 from data_prep.formats.source import (
     Format,
-    ReadOptions,
+    SourceBuilder,
     SourceTables,
     files_below,
     has_match,
-    require_format,
 )
 
 
@@ -100,9 +99,9 @@ def _polygon_edges(segmentation: Any) -> tuple[float, ...] | None:
 _Labels = dict[str, tuple[list[tuple[float, ...]], bool]]
 
 
-def _read_coco(source: Path, options: ReadOptions) -> SourceTables:
+def _read_coco(builder: SourceBuilder) -> SourceTables:
     """Read the COCO files of a folder."""
-    gathered = LabelFiles()
+    source, gathered = builder.root, LabelFiles(builder)
     files, others = [], []
     for path in files_below(source, ".json"):
         content = read_json_file(source / path)
@@ -111,7 +110,7 @@ def _read_coco(source: Path, options: ReadOptions) -> SourceTables:
         else:
             others.append(path)
     if not files:
-        require_format(source, COCO)
+        builder.require_format()
         if not others:
             raise InputError(f"{source}: holds no JSON file but hidden ones")
         raise InputError(f"{source / others[0]}: not COCO: it has no list of images")
@@ -121,7 +120,7 @@ def _read_coco(source: Path, options: ReadOptions) -> SourceTables:
     earlier: dict[str, tuple[str, _Labels]] = {}
     for file in files:
         file.read(images, used, earlier)
-    return gathered.tables("coco", source, options.patient_pattern)
+    return gathered.tables()
 
 
 @dataclass
@@ -323,4 +322,5 @@ COCO = Format(
     detect=has_match("annotations/*.json", "*.json", "*/_annotations.coco.json"),
     read=_read_coco,
     options=("patient_pattern",),
+    is_deep=True,
 )

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
@@ -25,19 +24,18 @@ from data_prep.contracts.words import counted
 from data_prep.formats.source import (
     NO_PIXELS,
     Format,
-    ReadOptions,
     SourceBuilder,
     SourceTables,
-    display_name,
     finding_name,
     has_columns,
     has_file,
     list_image_files,
     normal_views,
+    one_target_each,
     patients_from_names,
     reference_rows,
-    require_format,
-    require_unique_stems,
+    upper_or_missing,
+    usable_files,
 )
 
 COVID = "covid_19"
@@ -53,15 +51,11 @@ _PLATFORMS = ("github.com", "kaggle.com")
 
 def _covid_targets(findings: Iterable[str]) -> dict[str, dict[str, Any]]:
     """A target for each finding that is worth judging; rare germs stay findings only."""
-    names = set(findings)
-    return {
-        name: {
-            "any_of": [name],
-            "display_name": "COVID-19" if name == COVID else display_name(name),
-        }
-        for name in _JUDGED
-        if name in names
-    }
+    there = set(findings)
+    targets = one_target_each(name for name in _JUDGED if name in there)
+    if COVID in targets:
+        targets[COVID]["display_name"] = "COVID-19"
+    return {name: targets[name] for name in _JUDGED if name in there}
 
 
 def _origin_of(address: str) -> str:
@@ -87,7 +81,7 @@ def _path_findings(cell: str) -> list[str]:
     return [f"{n}_pneumonia" if n in _KINDS else n for n in names if n not in _UNKNOWN]
 
 
-METADATA, HANNOVER = "metadata.csv", "data.csv"
+_METADATA, _HANNOVER = "metadata.csv", "data.csv"
 _RADIOGRAPHS = ["X-RAY", "XRAY", "CR", "DX", "DR", ""]
 _LATERAL = ["L", "LL", "RL", "LATERAL"]
 _SLICES = ["AXIAL", "CORONAL", "SAGITTAL", "CT"]
@@ -95,8 +89,10 @@ _SLICES = ["AXIAL", "CORONAL", "SAGITTAL", "CT"]
 
 def _read_collection(builder: SourceBuilder) -> SourceTables:
     """Read a folder with ``metadata.csv`` in the form of the COVID-19 image data collection."""
-    path, notes, out = builder.root / METADATA, builder.notes, builder.out
-    text = _lower_columns(read_text_csv(path, ())).drop_duplicates()
+    path, notes, out = builder.root / _METADATA, builder.notes, builder.out
+    # The collection's early tables write ``Patientid`` for ``patientid``.
+    text = read_text_csv(path, ()).rename(columns=str.lower)
+    text = text.loc[:, ~text.columns.duplicated()].drop_duplicates()
     text = text.rename(columns={"imagename": "filename"})
     missing = {"patientid", "finding", "filename"} - set(text.columns)
     if missing:
@@ -107,13 +103,13 @@ def _read_collection(builder: SourceBuilder) -> SourceTables:
     ids = text["filename"].str.replace(r"\.\w+$", "", regex=True)
     view = text["view"].str.upper()
     view = view.where(~view.str.startswith("AP"), "AP")  # supine, erect, semi erect
-    images = pd.DataFrame(
+    rows = pd.DataFrame(
         {
             "image_id": ids,
             "path": text["folder"] + "/" + text["filename"],
             "patient": text["patientid"],
             "view": normal_views(view),
-            "sex": text["sex"].str.upper().where(text["sex"] != ""),
+            "sex": upper_or_missing(text["sex"]),
             "age_years": to_numbers(text["age"], path, "age"),
             "x_view": text["view"].where(text["view"] != ""),
             "x_offset_days": to_numbers(text["offset"], path, "offset"),
@@ -127,8 +123,7 @@ def _read_collection(builder: SourceBuilder) -> SourceTables:
     parts = {cell: _path_findings(cell) for cell in text["finding"].unique()}
     mixed = [cell for cell, names in parts.items() if "no_finding" in names and len(names) > 1]
     out.add(ids[is_member(text["finding"], mixed)], "'No Finding' beside a finding")
-    images, paths = _with_files(images, METADATA, builder)
-    images = _with_patients(images, "covid_collection", builder)
+    images = _with_patients(_with_files(rows, _METADATA, builder), "covid_collection", builder)
     findings = _findings_of_paths(text.assign(image_id=ids), parts, images["image_id"])
     covid = findings.loc[findings["finding"] == COVID, "state"]
     n_present, n_absent = int((covid == "present").sum()), int((covid == "absent").sum())
@@ -137,21 +132,21 @@ def _read_collection(builder: SourceBuilder) -> SourceTables:
         f"{counted(len(images), 'image')}; on the others, which have another finding or none "
         "named, it is unknown"
     )
-    return builder.tables(images, findings, _covid_targets(findings["finding"]), paths=paths)
+    return builder.tables(images, findings, _covid_targets(findings["finding"]), files=rows)
 
 
 def _read_hannover(builder: SourceBuilder) -> SourceTables:
     """Read the COVID-19 image repository of Hannover Medical School."""
-    path, out = builder.root / HANNOVER, builder.out
+    path, out = builder.root / _HANNOVER, builder.out
     required = ("patient_id", "image_id", "projection", "modality")
     text = read_text_csv(path, required, ("sex", "age", "admission_offset")).drop_duplicates()
-    images = pd.DataFrame(
+    rows = pd.DataFrame(
         {
             "image_id": text["image_id"],
             "path": "png/" + text["image_id"] + ".png",
             "patient": text["patient_id"],
             "view": normal_views(text["projection"]),
-            "sex": text["sex"].str.upper().where(text["sex"] != ""),
+            "sex": upper_or_missing(text["sex"]),
             "age_years": to_numbers(text["age"], path, "age"),
             "x_modality": text["modality"].str.upper(),
             "x_admission_offset_days": to_numbers(
@@ -159,33 +154,23 @@ def _read_hannover(builder: SourceBuilder) -> SourceTables:
             ),
         }
     )
-    slices = ~is_member(images["x_modality"], _RADIOGRAPHS)
-    out.add(images.loc[slices, "image_id"], "of another modality than X-ray")
-    out.add(images.loc[images["view"] == "LL", "image_id"], "lateral view")
-    images, paths = _with_files(images, HANNOVER, builder)
-    images = _with_patients(images, "hannover", builder)
+    slices = ~is_member(rows["x_modality"], _RADIOGRAPHS)
+    out.add(rows.loc[slices, "image_id"], "of another modality than X-ray")
+    out.add(rows.loc[rows["view"] == "LL", "image_id"], "lateral view")
+    images = _with_patients(_with_files(rows, _HANNOVER, builder), "hannover", builder)
     findings = reference_rows(images["image_id"], COVID, state="present", origin="folder")
     builder.notes.append(
         f"WARNING: all {counted(images['patient_id'].nunique(), 'patient', 'have')} COVID-19, so "
         "the target has no negative: combine it with another set (cxr prepare A B --out C) to "
         "judge anything"
     )
-    return builder.tables(images, findings, _covid_targets([COVID]), paths=paths)
+    return builder.tables(images, findings, _covid_targets([COVID]), files=rows)
 
 
-def _lower_columns(text: pd.DataFrame) -> pd.DataFrame:
-    """The collection's early tables write ``Patientid`` for ``patientid``."""
-    text = text.set_axis([str(c).lower() for c in text.columns], axis=1)
-    return text.loc[:, ~text.columns.duplicated()]
-
-
-def _with_files(
-    images: pd.DataFrame, table: str, builder: SourceBuilder
-) -> tuple[pd.DataFrame, dict[str, str]]:
+def _with_files(images: pd.DataFrame, table: str, builder: SourceBuilder) -> pd.DataFrame:
     """Keep the rows with a file, or, where no file is there at all, every row without one.
 
-    Images of other folders than the table names (masks, drawings) are no part of the set. Gives
-    the path of each row's image, too.
+    Images of other folders than the table names (masks, drawings) are no part of the set.
     """
     source, out, ids = builder.root, builder.out, images["image_id"]
     out.add(ids[ids.duplicated()], f"two rows in {table}")
@@ -200,26 +185,22 @@ def _with_files(
         raise InputError(f"{source}: none of its {len(files)} images is listed in {table}")
     kept = out.keep(images).reset_index(drop=True)
     if kept.empty:
-        why = next(iter(out.reasons.values()), "it lists none")
-        raise InputError(f"{source / table}: leaves no image; {why}")
+        raise InputError(f"{source / table}: leaves no image; {out.first('it lists none')}")
     if not there.any():
         builder.notes.append(NO_PIXELS)
         kept["path"] = pd.Series(None, index=kept.index, dtype="str")
-    return kept, dict(zip(ids, images["path"], strict=True))
+    return kept
 
 
 def _with_patients(images: pd.DataFrame, name_space: str, builder: SourceBuilder) -> pd.DataFrame:
     """Turn ``patient`` into ``patient_id`` and its source; add ``source``."""
-    given = images["patient"] != ""
-    if not given.all():
-        builder.warn_of_own_patients(
-            f"the table names no patient for {counted(int((~given).sum()), 'image')}"
-        )
-    patient = images["patient"].where(given, "image-" + images["image_id"])
-    images.insert(1, "patient_id", f"{name_space}:" + patient)
-    images.insert(2, "patient_id_source", np.where(given, "given", "assumed_image"))
-    images.insert(3, "source", name_space)
-    return images.drop(columns="patient")
+    patients = builder.patients(
+        name_space + ":" + images["patient"].where(images["patient"] != ""),
+        f"{name_space}:image-" + images["image_id"],
+        lambda n: f"the table names no patient for {counted(n, 'image')}, so each",
+    )
+    people = images[["image_id"]].join(patients).assign(source=name_space)
+    return people.join(images.drop(columns=["image_id", "patient"]))
 
 
 def _findings_of_paths(
@@ -262,48 +243,45 @@ _PUBLISHED = r"(?i)^(covid(?:-19)?|lung_opacity|normal|viral pneumonia)[-_ ]?\(?
 _SOURCE_COLUMNS = ("FILE NAME", "URL")
 
 
-def _read_covid(source: Path, options: ReadOptions) -> SourceTables:
+def _read_covid(builder: SourceBuilder) -> SourceTables:
     """Read the tables, or the folders, of a COVID-19 set; no pixel is decoded."""
-    require_format(source, COVID_SETS)
-    builder, pattern = SourceBuilder("covid", source), options.patient_pattern
-    base = next((source / name for name in _HOLDERS if _class_folders(source / name)), None)
+    source = builder.root
+    base = next((source / name for name in _HOLDERS if _has_classes(source / name)), None)
     if base is not None:
-        return _read_radiography(builder, base, pattern)
-    tables = {METADATA: _read_collection, HANNOVER: _read_hannover}
+        return _read_radiography(builder, base)
+    tables = {_METADATA: _read_collection, _HANNOVER: _read_hannover}
     name = next((name for name in tables if (source / name).is_file()), None)
     if name is None:
         raise InputError(f"{source}: holds no folder COVID with images; unpack the download there")
-    if pattern is not None:
+    if builder.options.patient_pattern is not None:
         raise InputError(f"{source / name}: names the patients; leave --patient-pattern out")
     return tables[name](builder)
 
 
-def _class_folders(folder: Path) -> list[str]:
-    """The folders that are a class, if that of COVID-19 is among them."""
-    if not folder.is_dir():
-        return []
-    names = sorted(p.name for p in folder.iterdir() if p.is_dir())
-    classes = [name for name in names if finding_name(name) in _CLASSES]
-    return classes if COVID in {_CLASSES[finding_name(name)] for name in classes} else []
+def _has_classes(base: Path) -> bool:
+    """Whether one of the folders in a folder is that of COVID-19."""
+    folders = [path.name for path in base.iterdir() if path.is_dir()] if base.is_dir() else []
+    return any(_CLASSES.get(finding_name(name)) == COVID for name in folders)
 
 
-def _read_radiography(builder: SourceBuilder, base: Path, pattern: str | None) -> SourceTables:
+def _read_radiography(builder: SourceBuilder, base: Path) -> SourceTables:
     files = _list_labelled(builder, base)
-    images = files[["image_id"]].join(
-        patients_from_names(
-            files["name"], pattern, "covid_radiography", image_ids=files["image_id"]
-        )
+    space, pattern = "covid_radiography", builder.options.patient_pattern
+    patients = builder.patients(
+        patients_from_names(files["name"], pattern, space),
+        f"{space}:" + files["image_id"],
+        lambda n: f"nobody published the patients, so each of {counted(n, 'image')}",
     )
-    images = images.assign(source="covid_radiography", path=files["path"], x_class=files["x_class"])
-    n_unknown = int((images["patient_id_source"] == "assumed_image").sum())
-    if n_unknown:
-        builder.warn_of_own_patients(
-            "nobody published the patients", which=f"each of {counted(n_unknown, 'image')}"
-        )
+    images = files[["image_id"]].join(patients)
+    images = images.assign(source=space, path=files["path"], x_class=files["x_class"])
     origins = _origins(files, base, builder.notes)
     if origins is not None:
         images["x_origin"] = origins
-    return builder.tables(images, _findings_of_folders(images), _covid_targets(images["x_class"]))
+    # The folder's own finding is present; of a normal image all are absent.
+    named = images[["image_id", "x_class"]].rename(columns={"x_class": "finding"})
+    there = [name for name in _FINDINGS if (named["finding"] == name).any()]
+    findings = _with_healthy(named, "normal", there, origin="folder")
+    return builder.tables(images, findings, _covid_targets(images["x_class"]))
 
 
 def _list_labelled(builder: SourceBuilder, base: Path) -> pd.DataFrame:
@@ -323,21 +301,8 @@ def _list_labelled(builder: SourceBuilder, base: Path) -> pd.DataFrame:
     out.add(files.loc[files["x_class"].isna(), "path"], "not in the folder of a class")
     against = named_class.notna() & (named_class != files["x_class"])
     out.add(files.loc[against, "path"], "named as of another class than its folder")
-    files["image_id"] = files["name"].where(
-        named.notna(), files["inside"].str.replace(r"\.\w+$", "", regex=True)
-    )
-    kept = files[~is_member(files["path"], list(out.reasons))].reset_index(drop=True)
-    if kept.empty:
-        raise InputError(f"{base}: the folders of its classes hold no image; unpack them there")
-    require_unique_stems(kept.assign(stem=kept["image_id"]), source)
-    return kept
-
-
-def _findings_of_folders(images: pd.DataFrame) -> pd.DataFrame:
-    """The folder's own finding is present; of a normal image all are absent."""
-    named = images[["image_id", "x_class"]].rename(columns={"x_class": "finding"})
-    there = [name for name in _FINDINGS if (named["finding"] == name).any()]
-    return _with_healthy(named, "normal", there, origin="folder")
+    empty = f"{base}: the folders of its classes hold no image; unpack them there"
+    return usable_files(builder, files, named.notna(), empty)
 
 
 def _origins(images: pd.DataFrame, base: Path, notes: list[str]) -> pd.Series | None:
@@ -354,18 +319,13 @@ def _origins(images: pd.DataFrame, base: Path, notes: list[str]) -> pd.Series | 
     # The tables write NORMAL-1 and COVID1 for Normal-1.png and COVID-1.png.
     wanted = images[["folder"]].assign(name=_plain(images["name"]))
     origins = wanted.merge(sources, on=["folder", "name"], how="left")["x_origin"].astype("str")
-    notes.append(_origin_note(origins, images["x_class"]))
-    return origins
-
-
-def _origin_note(origins: pd.Series, classes: pd.Series) -> str:
-    n_classes = classes.groupby(origins).transform("nunique")
-    telling = int((n_classes == 1).sum())
-    return (
-        f"WARNING: {telling} of {counted(len(origins), 'image')} come from a source (x_origin) "
-        "that gave one class only, so a system may learn the source instead of the disease; "
-        f"{counted(int(origins.isna().sum()), 'image', 'have')} no known source"
+    n_classes = images["x_class"].groupby(origins).transform("nunique")
+    notes.append(
+        f"WARNING: {int((n_classes == 1).sum())} of {counted(len(origins), 'image')} come from a "
+        "source (x_origin) that gave one class only, so a system may learn the source instead of "
+        f"the disease; {counted(int(origins.isna().sum()), 'image', 'have')} no known source"
     )
+    return origins
 
 
 def _plain(names: pd.Series) -> pd.Series:
@@ -396,16 +356,11 @@ def _read_origins(path: Path) -> pd.DataFrame:
     return pd.DataFrame({"name": _plain(table["name"]), "x_origin": _origins_of(table["address"])})
 
 
-_looks_like_radiography = has_file(
-    "COVID", "COVID-19", "COVID-19_Radiography_Dataset", "COVID-19 Radiography Database"
-)
-
-
 def _looks_like_covid(folder: Path) -> bool:
     return (
-        _looks_like_radiography(folder)
-        or has_columns(folder / "metadata.csv", "patientid", "finding")
-        or has_columns(folder / "data.csv", "patient_id", "image_id", "projection")
+        has_file("COVID", "COVID-19", _HOLDER, _OLD_HOLDER)(folder)
+        or has_columns(folder / _METADATA, "patientid", "finding")
+        or has_columns(folder / _HANNOVER, "patient_id", "image_id", "projection")
     )
 
 

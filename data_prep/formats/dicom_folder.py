@@ -29,22 +29,14 @@ from data_prep.contracts.tables import (
     to_numbers,
 )
 from data_prep.contracts.words import counted
-from data_prep.formats.label_files import (
-    FINDING_KEY,
-    STATE_WORDS,
-    coverage_of_boxed_findings,
-    rule_out_contradictions,
-    with_boxed_findings,
-)
+from data_prep.formats.label_files import FINDING_KEY, STATE_WORDS, stated_tables
 from data_prep.formats.source import (
+    Exclusions,
     Format,
-    ReadOptions,
     SourceBuilder,
     SourceTables,
     files_below,
     finding_name,
-    one_target_each,
-    require_folder,
 )
 from data_prep.images.decoded_image import MAX_FILE_BYTES
 from data_prep.images.dicom_header import DicomFile, has_preamble, look_at_file
@@ -115,7 +107,9 @@ def _long_rows(text: pd.DataFrame, path: Path) -> pd.DataFrame:
     rows = pd.DataFrame(
         {
             "key": text["key"],
-            "finding": _findings(text["finding"]),
+            "finding": renamed(
+                text["finding"], {name: finding_name(name) for name in text["finding"].unique()}
+            ),
             "state": _states(text["state"], path, "state") if "state" in text.columns else "",
             **edges,
         }
@@ -123,10 +117,6 @@ def _long_rows(text: pd.DataFrame, path: Path) -> pd.DataFrame:
     silent = (rows["state"] == "") & rows[EDGES].isna().all(axis=1)
     refuse_line(silent, path, "neither a state nor a box; fill in the state")
     return rows
-
-
-def _findings(text: pd.Series) -> pd.Series:
-    return renamed(text, {name: finding_name(name) for name in text.unique()})
 
 
 def _wide_rows(text: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -226,9 +216,9 @@ _FIRST_FILES = 500  # that detection opens
 _FEW_FILES = 5000  # a header takes 0.6 ms, starting worker processes some seconds
 
 
-def _look_at_files(root: Path, skip: frozenset[str] = frozenset()) -> Iterator[DicomFile]:
+def _look_at_files(root: Path, skip: str | None = None) -> Iterator[DicomFile]:
     """Look at every file below a folder, whatever its name; hidden ones are passed over."""
-    paths = [path for path in sorted(files_below(root)) if path not in skip]
+    paths = [path for path in sorted(files_below(root)) if path != skip]
     workers = cpu_count() if len(paths) > _FEW_FILES else 1
     return LocalEngine(workers).map_rows(
         _look_at_file, [(root, path) for path in paths], on_crash=_crashed
@@ -254,12 +244,14 @@ _SAME_PATIENT_EVERYWHERE = 0.5
 _ENOUGH_TO_TELL = 20
 
 
-def _read_dicom_tree(source: Path, options: ReadOptions) -> SourceTables:
+def _read_dicom_tree(builder: SourceBuilder) -> SourceTables:
     """Read the headers of every file below a folder; no pixel is decoded."""
-    require_folder(source)
-    labels = options.labels
-    table = _read_label_table(labels) if labels else None
-    skip = frozenset(_inside(labels, source))
+    source, notes, labels = builder.root, builder.notes, builder.options.labels
+    table, skip = None, None
+    if labels is not None:
+        table = _read_label_table(labels)
+        if labels.resolve().is_relative_to(source.resolve()):
+            skip = labels.resolve().relative_to(source.resolve()).as_posix()
     seen = _without_second_copies(list(_look_at_files(source, skip)))
     taken = [file for file in seen if file.reason is None]
     if not taken:
@@ -267,47 +259,17 @@ def _read_dicom_tree(source: Path, options: ReadOptions) -> SourceTables:
             f"{source}: no chest radiograph among {counted(len(seen), 'file')}; {_reasons(seen)}"
         )
     files = pd.DataFrame(taken).drop(columns="reason")
-    builder = SourceBuilder("dicom", source, notes=_notes(seen, files))
-    notes, out = builder.notes, builder.out
-    left_out = pd.DataFrame(
-        {
-            "path": [file.path for file in seen if file.reason],
-            "stage": "header",
-            "reason": [file.reason for file in seen if file.reason],
-        }
-    ).astype("str")
+    notes += _notes(seen, files)
     images = _images(files, builder)
-    findings, boxed = empty_table("findings"), {}
-    if table is None:
+    left_out = Exclusions({file.path: file.reason for file in seen if file.reason})
+    tables = {"files": files, "excluded": left_out.table({}, "header")}
+    if table is None or labels is None:
         notes.append("no --labels: no image has a label, so nothing can be trained or judged")
-    else:
-        stated, boxes = _find_rows(table, files, source, notes)
-        rule_out_contradictions(builder, stated, boxes)
-        boxes = out.keep(boxes).assign(reader=REFERENCE_READER)
-        stated = out.keep(stated).assign(reader=REFERENCE_READER, origin="consensus")
-        findings = with_boxed_findings(stated.astype("str"), boxes)
-        images = out.keep(images)
-        if images.empty:
-            raise InputError(f"{labels}: rules out every image; {next(iter(out.reasons.values()))}")
-        unknown = int((~is_member(images["image_id"], findings["image_id"])).sum())
-        if unknown:
-            notes.append(f"{counted(unknown, 'image', 'have')} no label: unknown, not negative")
-        boxed = {"boxes": boxes, "box_coverage": coverage_of_boxed_findings(findings, boxes)}
-    return builder.tables(
-        images,
-        findings,
-        one_target_each(findings["finding"]),
-        paths=dict(zip(files["image_id"], files["path"], strict=True)),
-        excluded=left_out,
-        **boxed,
-    )
-
-
-def _inside(labels: Path | None, source: Path) -> list[str]:
-    """The label table's own path in the tree, if it lies there."""
-    if labels is None or not labels.resolve().is_relative_to(source.resolve()):
-        return []
-    return [labels.resolve().relative_to(source.resolve()).as_posix()]
+        return builder.tables(images, empty_table("findings"), **tables)
+    stated, boxes = _find_rows(table, files, source, notes)
+    stated = stated.assign(reader=REFERENCE_READER, origin="consensus").astype("str")
+    boxes = boxes.assign(reader=REFERENCE_READER)
+    return stated_tables(builder, images, stated, boxes, path=labels, **tables)
 
 
 def _without_second_copies(seen: list[DicomFile]) -> list[DicomFile]:
@@ -323,16 +285,14 @@ def _without_second_copies(seen: list[DicomFile]) -> list[DicomFile]:
 
 def _images(files: pd.DataFrame, builder: SourceBuilder) -> pd.DataFrame:
     """The ``images`` table; of the header's names it holds image, patient and study alone."""
-    given = files["patient"] != ""
-    study = files["study"] != ""
-    assumed = ("study-" + files["study"]).where(study, "image-" + files["image_id"])
-    patient = files["patient"].where(given, assumed)
-    if not given.all():
-        builder.warn_of_own_patients(
-            f"{counted(int((~given).sum()), 'image', 'carry')} no PatientID",
-            which="each of their studies",
-        )
-    most = patient[given].value_counts()
+    study = files["study"].where(files["study"] != "")
+    stated = files["patient"].where(files["patient"] != "")
+    patients = builder.patients(
+        "dicom:" + stated,
+        "dicom:" + ("study-" + study).fillna("image-" + files["image_id"]),
+        lambda n: f"{counted(n, 'image', 'carry')} no PatientID, so each of their studies",
+    )
+    most = stated.value_counts()
     share = int(most.iloc[0]) / len(files) if len(most) else 0.0
     if share > _SAME_PATIENT_EVERYWHERE and len(files) >= _ENOUGH_TO_TELL:
         builder.notes.append(
@@ -342,9 +302,8 @@ def _images(files: pd.DataFrame, builder: SourceBuilder) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "image_id": files["image_id"],
-            "patient_id": "dicom:" + patient,
-            "patient_id_source": given.map({True: "given", False: "assumed_image"}).astype("str"),
-            "study_id": files["study"].where(study),
+            **patients,
+            "study_id": study,
             "source": "dicom",
             "path": files["path"],
             "view": files["view"].astype("str"),

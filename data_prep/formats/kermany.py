@@ -12,30 +12,25 @@ be counted by itself and most such pairs to be two children.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import is_member
 from data_prep.contracts.words import counted
 from data_prep.formats.source import (
     Format,
-    ReadOptions,
     SourceBuilder,
     SourceTables,
-    display_name,
     has_file,
     list_image_files,
     no_roles,
+    one_target_each,
     patients_from_names,
     reference_rows,
-    require_format,
-    require_unique_stems,
+    usable_files,
 )
 
-FINDING, BACTERIAL, VIRAL = "pneumonia", "bacterial_pneumonia", "viral_pneumonia"
+_FINDINGS = ("pneumonia", "bacterial_pneumonia", "viral_pneumonia")
 _NESTED = "chest_xray"
 _ROLES = ("train", "val", "test")
 _PLACE = r"^(?:(?P<role>train|val|test)/)?(?P<folder>NORMAL|PNEUMONIA)/(?P<name>[^/]+)\.\w+$"
@@ -49,19 +44,16 @@ _CLASSES = {"bacteria": "bacterial", "virus": "viral"}
 _SMALL_VAL = 100
 
 
-def _read_kermany(source: Path, options: ReadOptions) -> SourceTables:
+def _read_kermany(builder: SourceBuilder) -> SourceTables:
     """List the images and read labels, roles and patients from their paths."""
-    require_format(source, KERMANY)
-    builder = SourceBuilder("kermany", source)
-    files = _list_labelled(source, builder)
-    pattern = options.patient_pattern or _PATIENT
-    patients = patients_from_names(files["name"], pattern, "kermany", image_ids=files["image_id"])
-    n_unknown = int((patients["patient_id_source"] == "assumed_image").sum())
-    if n_unknown:
-        builder.warn_of_own_patients(
-            f"the names of {n_unknown} images do not tell the patient",
-            remedy="--patient-pattern finds them",
-        )
+    files = _list_labelled(builder)
+    pattern = builder.options.patient_pattern or _PATIENT
+    patients = builder.patients(
+        patients_from_names(files["name"], pattern, "kermany"),
+        "kermany:" + files["image_id"],
+        lambda n: f"the names of {n} images do not tell the patient, so each",
+        remedy="--patient-pattern finds them",
+    )
     images = files[["image_id"]].join(patients)
     images = images.assign(
         source="kermany", path=files["path"], view="AP", x_class=files["x_class"]
@@ -69,19 +61,18 @@ def _read_kermany(source: Path, options: ReadOptions) -> SourceTables:
     builder.notes.append(
         "children of one to five years, all anteroposterior: not to be read as adults"
     )
+    targets = one_target_each(_FINDINGS)
     return builder.tables(
         images,
         _findings(files),
-        {
-            name: {"any_of": [name], "display_name": display_name(name)}
-            for name in (FINDING, BACTERIAL, VIRAL)
-        },
+        {name: targets[name] for name in _FINDINGS},
         official=_official(files, images["patient_id"], builder.notes),
     )
 
 
-def _list_labelled(source: Path, builder: SourceBuilder) -> pd.DataFrame:
+def _list_labelled(builder: SourceBuilder) -> pd.DataFrame:
     """``image_id, path, role, folder, name, x_class`` of the usable images."""
+    source, out = builder.root, builder.out
     holders = (*_ROLES, "NORMAL", "PNEUMONIA")
     prefix = "" if any((source / name).is_dir() for name in holders) else f"{_NESTED}/"
     files = list_image_files(source)
@@ -95,7 +86,6 @@ def _list_labelled(source: Path, builder: SourceBuilder) -> pd.DataFrame:
     files = files[~copies].reset_index(drop=True)
     files = files.join(files["inside"].str.extract(_PLACE))
     kind = files["name"].str.lower().str.extract(_KIND)[0]
-    out = builder.out
     out.add(files.loc[files["folder"].isna(), "path"], "not in a NORMAL or PNEUMONIA folder")
     in_normal = files["folder"] == "NORMAL"
     out.add(files.loc[in_normal & kind.notna(), "path"], "in NORMAL, but named as a pneumonia")
@@ -104,27 +94,18 @@ def _list_labelled(source: Path, builder: SourceBuilder) -> pd.DataFrame:
     kinds = kind.map(_CLASSES).fillna("pneumonia")
     files["x_class"] = kinds.where(~in_normal, "normal").astype("str")
     published = files["name"].str.extract(_PATIENT)[0].notna()
-    files["image_id"] = files["name"].where(
-        published, files["inside"].str.replace(r"\.\w+$", "", regex=True)
-    )
-    kept = files[~is_member(files["path"], list(out.reasons))].reset_index(drop=True)
-    if kept.empty:
-        raise InputError(f"{source}: its NORMAL and PNEUMONIA folders hold no image; unpack them")
-    require_unique_stems(kept.assign(stem=kept["image_id"]), source)
-    return kept
+    empty = f"{source}: its NORMAL and PNEUMONIA folders hold no image; unpack them"
+    return usable_files(builder, files, published, empty)
 
 
 def _findings(files: pd.DataFrame) -> pd.DataFrame:
     """Pneumonia by folder; its kind by name, unknown where the name does not say."""
     classes = files["x_class"]
-    answers = {
-        FINDING: classes != "normal",
-        BACTERIAL: (classes == "bacterial").where(classes != "pneumonia"),
-        VIRAL: (classes == "viral").where(classes != "pneumonia"),
-    }
+    of_kind = classes.where(classes != "pneumonia")
+    answers = (classes != "normal", of_kind == "bacterial", of_kind == "viral")
     parts = []
-    for finding, answer in answers.items():
-        stated = answer.dropna().astype(bool)
+    for finding, answer in zip(_FINDINGS, answers, strict=True):
+        stated = answer if finding == "pneumonia" else answer[of_kind.notna()]
         ids, state = files["image_id"].loc[stated.index], np.where(stated, "present", "absent")
         parts.append(reference_rows(ids, finding, state=state, origin="folder"))
     return pd.concat(parts, ignore_index=True)

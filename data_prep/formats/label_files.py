@@ -37,7 +37,6 @@ from data_prep.formats.source import (
     finding_name,
     list_image_files,
     no_roles,
-    one_target_each,
     patients_from_names,
     reference_rows,
 )
@@ -226,9 +225,7 @@ def stated_size(given: Any) -> int | None:
     return int(number) if number is not None and number >= 1 and number.is_integer() else None
 
 
-def _images_table(
-    images: dict[str, dict[str, Any]], pattern: str | None, builder: SourceBuilder
-) -> pd.DataFrame:
+def _images_table(images: dict[str, dict[str, Any]], builder: SourceBuilder) -> pd.DataFrame:
     """Make the images table."""
     root, space = builder.root, builder.root.resolve().name
     paths = pd.Series(list(images), dtype="str")
@@ -244,25 +241,26 @@ def _images_table(
     repeated = ids.duplicated()
     if repeated.any():
         raise InputError(f"{root}: two images have the id {ids[repeated].iloc[0]!r}; rename one")
-    guessed = patients_from_names(
-        paths.str.rsplit("/", n=1).str[-1], pattern, space, "image-" + ids
+    stated = in_name_space(facts["patient_id"], space)
+    by_name = patients_from_names(
+        paths.str.rsplit("/", n=1).str[-1], builder.options.patient_pattern, space
     )
-    named = facts["patient_id"].notna()
-    patient = facts["patient_id"].where(
-        facts["patient_id"].fillna(":").str.contains(":"), space + ":" + facts["patient_id"]
-    )
-    facts["patient_id"] = patient.where(named, guessed["patient_id"])
-    facts["patient_id_source"] = (
-        facts["patient_id_source"].fillna("given").where(named, guessed["patient_id_source"])
-    )
-    assumed = int((facts["patient_id_source"] == "assumed_image").sum())
+    people = builder.patients(stated.fillna(by_name), f"{space}:image-" + ids)
+    told = facts["patient_id_source"].where(stated.notna()).fillna(people["patient_id_source"])
+    facts["patient_id"], facts["patient_id_source"] = people["patient_id"], told
+    assumed = int((told == "assumed_image").sum())
     if assumed:
         builder.warn_of_own_patients(
-            f"the patient of {counted(assumed, 'image')} is not known",
+            f"the patient of {counted(assumed, 'image')} is not known, so each",
             remedy="Give --patient-pattern if the file names tell the patient",
         )
     facts["source"] = facts["source"].fillna(space)
     return facts.assign(image_id=ids, path=paths)
+
+
+def in_name_space(patients: pd.Series, space: str) -> pd.Series:
+    """Patients as ``space:patient``, where they do not have a name space already."""
+    return patients.where(patients.str.contains(":"), f"{space}:" + patients)
 
 
 FINDING_KEY = ["image_id", "finding"]
@@ -275,7 +273,47 @@ STATE_WORDS = {
 """How people write a state, in lower case."""
 
 
-def rule_out_contradictions(
+def stated_tables(
+    builder: SourceBuilder,
+    images: pd.DataFrame,
+    labels: pd.DataFrame,
+    boxes: pd.DataFrame,
+    *,
+    path: Path,
+    lacking: str = "label",
+    **tables: pd.DataFrame,
+) -> SourceTables:
+    """Conclude what labels and boxes of the reference mean that a table states.
+
+    Args:
+        builder: Takes what is ruled out, and the notes.
+        images: The ``images`` table.
+        labels: The ``findings`` that are stated.
+        boxes: The ``boxes`` table.
+        path: The table of labels, for messages.
+        lacking: What an unlabelled image does not have.
+        tables: What else `SourceBuilder.tables` takes.
+    """
+    _rule_out_contradictions(builder, labels, boxes)
+    images, labels, boxes = (builder.out.keep(frame) for frame in (images, labels, boxes))
+    if images.empty:
+        raise InputError(f"{path}: rules out every image; {builder.out.first()}")
+    findings = _with_boxed_findings(labels, boxes)
+    unknown = int((~is_member(images["image_id"], findings["image_id"])).sum())
+    if unknown:
+        builder.notes.append(
+            f"{counted(unknown, 'image', 'have')} no {lacking}: unknown, not negative"
+        )
+    # All lesions are boxed where there is a box, and where a finding boxed elsewhere is absent.
+    is_absent = is_member(findings["finding"], boxes["finding"]) & (findings["state"] == "absent")
+    present = findings.loc[findings["state"] == "present", FINDING_KEY]
+    boxed = present.merge(boxes[FINDING_KEY].drop_duplicates(), on=FINDING_KEY)
+    complete = pd.concat([findings.loc[is_absent, FINDING_KEY], boxed])
+    coverage = reference_rows(complete["image_id"], complete["finding"], coverage="all")
+    return builder.tables(images, findings, boxes=boxes, box_coverage=coverage, **tables)
+
+
+def _rule_out_contradictions(
     builder: SourceBuilder, labels: pd.DataFrame, boxes: pd.DataFrame
 ) -> None:
     """Rule out images whose label cannot be right."""
@@ -287,7 +325,7 @@ def rule_out_contradictions(
     out.add(contradicted, "box of a finding that is labelled absent")
 
 
-def with_boxed_findings(labels: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFrame:
+def _with_boxed_findings(labels: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFrame:
     """Add a present finding for each box whose finding has no label."""
     boxed = boxes[FINDING_KEY].drop_duplicates()
     merged = boxed.merge(labels[FINDING_KEY], on=FINDING_KEY, how="left", indicator=True)
@@ -295,16 +333,6 @@ def with_boxed_findings(labels: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFra
         reader=REFERENCE_READER, state="present", origin="boxes"
     )
     return pd.concat([labels, implied], ignore_index=True) if len(implied) else labels
-
-
-def coverage_of_boxed_findings(labels: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFrame:
-    """All lesions are boxed where there is a box, and where a finding boxed elsewhere is absent."""
-    boxed_findings = is_member(labels["finding"], boxes["finding"])
-    absent = labels.loc[boxed_findings & (labels["state"] == "absent"), FINDING_KEY]
-    present = labels.loc[labels["state"] == "present", FINDING_KEY]
-    boxed = present.merge(boxes[FINDING_KEY].drop_duplicates(), on=FINDING_KEY)
-    complete = pd.concat([absent, boxed])
-    return reference_rows(complete["image_id"], complete["finding"], coverage="all")
 
 
 NO_FINDING = frozenset({"no_finding", "no_findings", "normal", "healthy", "background"})
@@ -336,6 +364,7 @@ def to_edges(values: Iterable[Any]) -> list[float]:
 class LabelFiles:
     """What the label files of a source say; an image's path stands for its image."""
 
+    builder: SourceBuilder
     # path -> what is known of the image beside labels: columns of the images table
     images: dict[str, dict[str, Any]] = field(default_factory=dict)
     # path of a labelled image -> the findings that its file was labelled for
@@ -345,8 +374,6 @@ class LabelFiles:
     # image and finding whose lesions are not each in a box of their own
     partial: set[tuple[str, str]] = field(default_factory=set)
     roles: list[tuple[str, str]] = field(default_factory=list)  # image and its published role
-    # images that cannot be used
-    out: Exclusions = field(default_factory=lambda: Exclusions("labels"))
     # what the user must know, with how often it was met; the text follows the number
     seen: Counter[str] = field(default_factory=Counter)
     # targets that the source names itself
@@ -358,23 +385,33 @@ class LabelFiles:
         """Add a box of the reference: x1, y1, x2, y2, px of the original image."""
         self.rows.boxes.append((image, finding, REFERENCE_READER, *edges))
 
-    def tables(self, format: str, root: Path, pattern: str | None) -> SourceTables:  # noqa: A002
+    @property
+    def out(self) -> Exclusions:
+        """Images that cannot be used."""
+        return self.builder.out
+
+    def tables(self) -> SourceTables:
         """Conclude what the labels mean, and rule out what contradicts itself."""
+        builder, out, root = self.builder, self.builder.out, self.builder.root
         if self.without_pixels and not self.without_pixels >= set(self.images):
-            self.out.add(sorted(self.without_pixels), "no such image")
-        self._require_any(root)
-        builder = SourceBuilder(format, root)
-        images = _images_table(self.images, pattern, builder)
-        ids = dict(zip(images["path"], images["image_id"], strict=True))
-        out = builder.out
-        out.reasons = {ids.get(path, path): reason for path, reason in self.out.reasons.items()}
-        boxes = self._boxes(ids, out)
+            out.add(sorted(self.without_pixels), "no such image")
+        if not self.images:
+            path, reason = next(iter(out.reasons.items()), (root, "holds no label file"))
+            raise InputError(f"{root}: no image can be used; {path}: {reason}")
+        files = _images_table(self.images, builder)
+        ids = dict(zip(files["path"], files["image_id"], strict=True))
+        out.reasons = {ids.get(path, path): reason for path, reason in out.reasons.items()}
+        boxes = self._boxes(ids)
         findings, coverage = self._labels(ids, boxes)
-        _rule_out(builder, findings, coverage, boxes)
-        images, boxes, coverage = out.keep(images), out.keep(boxes), out.keep(coverage)
-        findings = _with_boxed(out.keep(findings), boxes)
-        paths = {image_id: path for path, image_id in ids.items()}
+        self._rule_out(findings, coverage, boxes)
+        images, boxes, coverage = out.keep(files), out.keep(boxes), out.keep(coverage)
+        findings = out.keep(findings)
+        own = findings["reader"] == REFERENCE_READER
+        drawn = boxes[boxes["reader"] == REFERENCE_READER]
+        labels = [_with_boxed_findings(findings[own], drawn), findings[~own]]
+        findings = pd.concat(labels, ignore_index=True)
         if images.empty or findings.empty:
+            paths = {image_id: path for path, image_id in ids.items()}
             reasons = (f"{paths.get(name, name)}: {why}" for name, why in out.reasons.items())
             raise InputError(f"{root}: no image can be used; {next(reasons, 'no label')}")
         unknown = images.loc[~is_member(images["image_id"], findings["image_id"]), ["image_id"]]
@@ -386,20 +423,30 @@ class LabelFiles:
         return builder.tables(
             images,
             findings,
-            self.targets or one_target_each(findings["finding"]),
-            paths=paths,
+            self.targets or None,
+            files=files,
             boxes=boxes,
             box_coverage=coverage,
             split=unknown.assign(role="unused").reset_index(drop=True),
             official=official,
         )
 
-    def _require_any(self, root: Path) -> None:
-        if not self.images:
-            path, reason = next(iter(self.out.reasons.items()), (root, "holds no label file"))
-            raise InputError(f"{root}: no image can be used; {path}: {reason}")
+    def _rule_out(
+        self, findings: pd.DataFrame, coverage: pd.DataFrame, boxes: pd.DataFrame
+    ) -> None:
+        """Rule out images whose reference labels cannot be right."""
+        labels = findings[findings["reader"] == REFERENCE_READER]
+        drawn = boxes[boxes["reader"] == REFERENCE_READER]
+        _rule_out_contradictions(self.builder, labels, drawn)
+        present = labels.loc[labels["state"] == "present", _KEY]
+        whole = coverage.loc[coverage["coverage"] == "all", _KEY].merge(present, on=_KEY)
+        merged = whole.merge(boxes[_KEY].drop_duplicates(), on=_KEY, how="left", indicator=True)
+        self.out.add(
+            merged.loc[merged["_merge"] == "left_only", "image_id"],
+            "labelled present with every lesion boxed, but has no box",
+        )
 
-    def _boxes(self, ids: dict[str, str], out: Exclusions) -> pd.DataFrame:
+    def _boxes(self, ids: dict[str, str]) -> pd.DataFrame:
         """The boxes table; rounding below 0 is taken off, and what means 'no finding' left out."""
         boxes = _frame(self.rows.boxes, [*_KEY, *EDGES], ids)
         once = boxes.drop_duplicates(ignore_index=True)
@@ -412,7 +459,7 @@ class LabelFiles:
         self.seen["boxes of a class that means 'no finding': left out"] = int(nothing.sum())
         ill = once.loc[~nothing, "image_id"]
         both = nothing & is_member(once["image_id"], ill)
-        out.add(once.loc[both, "image_id"], "boxed as 'no finding' and with a finding")
+        self.out.add(once.loc[both, "image_id"], "boxed as 'no finding' and with a finding")
         return once[~nothing].reset_index(drop=True)
 
     def _labels(
@@ -469,27 +516,3 @@ def _frame(
         frame[column] = frame[column].astype("float64" if column in EDGES else "str")
     frame["image_id"] = frame["image_id"].map(ids).fillna(frame["image_id"]).astype("str")
     return frame
-
-
-def _with_boxed(findings: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFrame:
-    """Add a present finding of the reference for each of its boxes that has no label."""
-    own = findings["reader"] == REFERENCE_READER
-    drawn = boxes[boxes["reader"] == REFERENCE_READER]
-    labels = with_boxed_findings(findings[own], drawn)
-    return pd.concat([labels, findings[~own]], ignore_index=True)
-
-
-def _rule_out(
-    builder: SourceBuilder, findings: pd.DataFrame, coverage: pd.DataFrame, boxes: pd.DataFrame
-) -> None:
-    """Rule out images whose reference labels cannot be right."""
-    labels = findings[findings["reader"] == REFERENCE_READER]
-    rule_out_contradictions(builder, labels, boxes[boxes["reader"] == REFERENCE_READER])
-    present = labels.loc[labels["state"] == "present", _KEY]
-    whole = coverage.loc[coverage["coverage"] == "all", _KEY].merge(present, on=_KEY)
-    boxed = boxes[_KEY].drop_duplicates()
-    merged = whole.merge(boxed, on=_KEY, how="left", indicator=True)
-    builder.out.add(
-        merged.loc[merged["_merge"] == "left_only", "image_id"],
-        "labelled present with every lesion boxed, but has no box",
-    )

@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import (
     empty_table,
     first_line,
@@ -27,9 +26,7 @@ from data_prep.contracts.tables import (
 from data_prep.contracts.words import counted
 from data_prep.formats.source import (
     NO_PIXELS,
-    Exclusions,
     Format,
-    ReadOptions,
     SourceBuilder,
     SourceTables,
     finding_name,
@@ -39,22 +36,61 @@ from data_prep.formats.source import (
     normal_views,
     one_target_each,
     reference_rows,
-    require_format,
-    require_unique_stems,
+    require_unique_ids,
+    sized_boxes,
+    upper_or_missing,
 )
 
 FINDINGS = (
     "atelectasis", "cardiomegaly", "consolidation", "edema", "effusion", "emphysema", "fibrosis",
     "hernia", "infiltration", "mass", "nodule", "pleural_thickening", "pneumonia", "pneumothorax",
 )  # fmt: skip
-NO_FINDING = "no_finding"
+_NO_FINDING = "no_finding"
+_BOXES = ("BBox_List_2017.csv", "BBox_List_2017.csv.gz")
 # What BBox_List calls otherwise than Data_Entry does.
 _BOX_NAMES = {"infiltrate": "infiltration"}
+# Its header, and that of Data_Entry, have commas inside brackets: one name is several columns.
+_BOX = ["Bbox [x", "y", "w", "h]"]
+_SIZES = ["OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]"]
 # The 2017 table writes 058Y, 013M and 002D; that of 2020 writes years.
 _YEARS = {"": 1.0, "Y": 1.0, "M": 1 / 12, "W": 7 / 365.25, "D": 1 / 365.25}
-# The header has commas inside brackets: OriginalImage[Width,Height] is two columns.
-_SIZES = ["OriginalImage[Width", "Height]", "OriginalImagePixelSpacing[x", "y]"]
-_BOX = ["Bbox [x", "y", "w", "h]"]
+_OLDEST = 120
+_TRAIN_LIST, _TEST_LIST = "train_val_list.txt", "test_list.txt"
+# Side of the published images, px: the boxes are in it.
+SIDE = 1024
+_SUFFIX = r"\.\w+$"
+
+
+def _read_nih(builder: SourceBuilder) -> SourceTables:
+    """Read the tables of NIH ChestX-ray14; no pixel is decoded."""
+    source, notes, out = builder.root, builder.notes, builder.out
+    path = find_entries(source)
+    if path is None:
+        raise InputError(f"{source}: holds no Data_Entry_2017 table; put it there")
+    entries = builder.without_repeats(_read_entries(path), path.name)
+    if entries.empty:
+        raise InputError(f"{path}: lists no image")
+    named = _present_findings(entries, path)
+    boxes = _known_boxes(source, entries, notes)
+    files = list_image_files(source)
+    require_unique_ids(files, source)
+    _rule_out(builder, entries, boxes, named)
+    _match_files(builder, entries, files, path)
+    kept = ~is_member(entries["image_id"], list(out.reasons))
+    boxes = out.keep(boxes)
+    images = _images(entries[kept], files, boxes, notes)
+    boxed = boxes[["image_id", "finding"]].drop_duplicates()
+    # A model learns the findings of its target: with this one all 14, as CheXNet did.
+    any_finding = {"any_of": list(FINDINGS), "display_name": "Any finding"}
+    return builder.tables(
+        images,
+        _findings(images["image_id"], named[kept], notes),
+        {**one_target_each(FINDINGS), "any_finding": any_finding},
+        files=files,
+        boxes=boxes,
+        box_coverage=reference_rows(boxed["image_id"], boxed["finding"], coverage="all"),
+        official=_official(source, images["image_id"], notes),
+    )
 
 
 def find_entries(folder: Path) -> Path | None:
@@ -68,7 +104,7 @@ def _read_entries(path: Path) -> pd.DataFrame:
     text = read_text_csv(path, ("Image Index", "Finding Labels", "Patient ID"))
     entries = pd.DataFrame(
         {
-            "image_id": text["Image Index"].str.replace(r"\.\w+$", "", regex=True),
+            "image_id": text["Image Index"].str.replace(_SUFFIX, "", regex=True),
             "labels": text["Finding Labels"],
             "patient_number": to_numbers(text["Patient ID"], path, "Patient ID"),
         }
@@ -76,8 +112,7 @@ def _read_entries(path: Path) -> pd.DataFrame:
     if "View Position" in text.columns:
         entries["view"] = normal_views(text["View Position"])
     if "Patient Gender" in text.columns:
-        sex = text["Patient Gender"].str.upper()
-        entries["sex"] = sex.where(sex != "")
+        entries["sex"] = upper_or_missing(text["Patient Gender"])
     if "Patient Age" in text.columns:
         entries["age_years"] = _ages(text["Patient Age"], path)
     if "Follow-up #" in text.columns:
@@ -90,56 +125,8 @@ def _read_entries(path: Path) -> pd.DataFrame:
 
 def _ages(text: pd.Series, path: Path) -> pd.Series:
     parts = text.str.upper().str.extract(r"^(\d+(?:\.\d+)?)([YMWD]?)$")
-    bad = parts[0].isna() & (text != "")
-    refuse_line(bad, path, "; expected years, or 058Y", text)
+    refuse_line(parts[0].isna() & (text != ""), path, "; expected years, or 058Y", text)
     return parts[0].astype("float64") * parts[1].map(_YEARS).astype("float64")
-
-
-def _present_findings(entries: pd.DataFrame, path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Say which findings each label cell names; one named twice counts once."""
-    # A few hundred cells differ in the whole set, so the loop is over those.
-    codes, cells = pd.factorize(entries["labels"])
-    named = np.zeros((len(cells), len(FINDINGS) + 1), dtype=bool)
-    for row, cell in enumerate(cells):
-        names = {finding_name(part) for part in cell.split("|")} - {""}
-        unknown = names - {*FINDINGS, NO_FINDING}
-        if unknown:
-            line = first_line(entries["labels"] == cell)
-            raise InputError(
-                f"{path}: line {line}: Finding Labels={cell!r}: '{min(unknown)}' is none of the 14 "
-                "findings; use NIH's own table"
-            )
-        named[row] = [name in names for name in (*FINDINGS, NO_FINDING)]
-    named = named[codes]
-    return named, named[:, -1] & named[:, :-1].any(axis=1)
-
-
-def _read_boxes(path: Path) -> pd.DataFrame:
-    """Read ``BBox_List_2017.csv``."""
-    text = read_text_csv(path, ("Image Index", "Finding Label", *_BOX))
-    findings = text["Finding Label"].map(finding_name).replace(_BOX_NAMES)
-    unknown = ~findings.isin(FINDINGS)
-    refuse_line(unknown, path, " is none of the 14 findings", text["Finding Label"])
-    x, y, width, height = (to_numbers(text[c], path, c) for c in _BOX)
-    return pd.DataFrame(
-        {
-            "image_id": text["Image Index"].str.replace(r"\.\w+$", "", regex=True),
-            "finding": findings,
-            "x1": x,
-            "y1": y,
-            "x2": x + width,
-            "y2": y + height,
-        }
-    ).reset_index(drop=True)
-
-
-def _read_list(path: Path) -> pd.Series:
-    """Read ``train_val_list.txt`` or ``test_list.txt``: a file name a line."""
-    try:
-        names = path.read_text(encoding="utf-8-sig").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as a list of file names ({error})") from None
-    return pd.Series([Path(name).stem for name in names], dtype="str").drop_duplicates()
 
 
 def read_field_sizes(path: Path) -> pd.DataFrame:
@@ -162,62 +149,44 @@ def _field_sizes(text: pd.DataFrame, path: Path) -> pd.DataFrame:
     )
 
 
-BOXES = ("BBox_List_2017.csv", "BBox_List_2017.csv.gz")
-TRAIN_LIST, TEST_LIST = "train_val_list.txt", "test_list.txt"
-# Side of the published images, px: the boxes are in it.
-SIDE = 1024
-# A model learns the findings of its target: with this one all 14, as CheXNet did.
-ANY, _ANY_SHOWN = "any_finding", {"display_name": "Any finding"}
-_OLDEST = 120
-
-
-def _read_nih(source: Path, _: ReadOptions) -> SourceTables:
-    """Read the tables of NIH ChestX-ray14; no pixel is decoded."""
-    require_format(source, NIH)
-    path = find_entries(source)
-    if path is None:
-        raise InputError(f"{source}: holds no Data_Entry_2017 table; put it there")
-    builder = SourceBuilder("nih", source)
-    notes, out = builder.notes, builder.out
-    entries = builder.without_repeats(_read_entries(path), path.name)
-    if entries.empty:
-        raise InputError(f"{path}: lists no image")
-    named, contradictory = _present_findings(entries, path)
-    boxes = _known_boxes(source, entries, notes)
-    files = list_image_files(source)
-    require_unique_stems(files, source)
-    _rule_out(builder, entries, boxes, named)
-    out.add(entries.loc[contradictory, "image_id"], "'No Finding' beside a finding")
-    _match_files(entries, files, path, source, out)
-    kept = ~is_member(entries["image_id"], list(out.reasons))
-    boxes = out.keep(boxes)
-    images = _images(entries[kept], files, boxes, notes)
-    boxed = boxes[["image_id", "finding"]].drop_duplicates()
-    return builder.tables(
-        images,
-        _findings(images["image_id"], named[kept], notes),
-        {**one_target_each(FINDINGS), ANY: {"any_of": list(FINDINGS), **_ANY_SHOWN}},
-        paths=dict(zip(files["stem"], files["path"], strict=True)),
-        boxes=boxes,
-        box_coverage=reference_rows(boxed["image_id"], boxed["finding"], coverage="all"),
-        official=_official(source, images["image_id"], notes),
-    )
+def _present_findings(entries: pd.DataFrame, path: Path) -> np.ndarray:
+    """Say which findings, and last 'No Finding', each label cell names; shape (entries, 15)."""
+    # A few hundred cells differ in the whole set, so the loop is over those.
+    codes, cells = pd.factorize(entries["labels"])
+    named = np.zeros((len(cells), len(FINDINGS) + 1), dtype=bool)
+    for row, cell in enumerate(cells):
+        names = {finding_name(part) for part in cell.split("|")} - {""}
+        unknown = names - {*FINDINGS, _NO_FINDING}
+        if unknown:
+            line = first_line(entries["labels"] == cell)
+            raise InputError(
+                f"{path}: line {line}: Finding Labels={cell!r}: '{min(unknown)}' is none of the 14 "
+                "findings; use NIH's own table"
+            )
+        named[row] = [name in names for name in (*FINDINGS, _NO_FINDING)]
+    return named[codes]
 
 
 def _known_boxes(source: Path, entries: pd.DataFrame, notes: list[str]) -> pd.DataFrame:
-    """The official boxes of the listed images."""
-    path = next((source / name for name in BOXES if (source / name).is_file()), None)
+    """The official boxes, from ``BBox_List_2017.csv``, of the listed images."""
+    path = next((source / name for name in _BOXES if (source / name).is_file()), None)
     if path is None:
-        notes.append(f"{BOXES[0]}: not there, so no lesion is boxed")
+        notes.append(f"{_BOXES[0]}: not there, so no lesion is boxed")
         return empty_table("boxes")
-    boxes = _read_boxes(path).drop_duplicates()
+    text = read_text_csv(path, ("Image Index", "Finding Label", *_BOX))
+    findings = text["Finding Label"].map(finding_name).replace(_BOX_NAMES)
+    unknown = ~findings.isin(FINDINGS)
+    refuse_line(unknown, path, " is none of the 14 findings", text["Finding Label"])
+    ids = text["Image Index"].str.replace(_SUFFIX, "", regex=True)
+    boxes = sized_boxes(ids, findings, *(to_numbers(text[c], path, c) for c in _BOX))
+    boxes = boxes.drop_duplicates()
     listed = is_member(boxes["image_id"], entries["image_id"])
     if not listed.all():
         notes.append(
             f"{path.name}: {counted(int((~listed).sum()), 'box')} of images not in the table, "
             "unused"
         )
-    return boxes[listed].assign(reader=REFERENCE_READER).reset_index(drop=True)
+    return boxes[listed].reset_index(drop=True)
 
 
 def _rule_out(
@@ -237,23 +206,25 @@ def _rule_out(
     rows = pd.Index(ids[first]).get_indexer(boxed)
     columns = pd.Index(FINDINGS).get_indexer(pd.Index(boxes["finding"]))
     out.add(boxed[~named[first][rows, columns]], "box of a finding that is not labelled present")
+    contradictory = named[:, -1] & named[:, :-1].any(axis=1)
+    out.add(ids[contradictory], "'No Finding' beside a finding")
 
 
 def _match_files(
-    entries: pd.DataFrame, images: pd.DataFrame, path: Path, source: Path, out: Exclusions
+    builder: SourceBuilder, entries: pd.DataFrame, files: pd.DataFrame, path: Path
 ) -> None:
     """Rule out rows without a file and files without a row, if there are files at all."""
-    if images.empty:
+    if files.empty:
         return
-    listed = is_member(images["stem"], entries["image_id"])
+    listed = is_member(files["image_id"], entries["image_id"])
     if not listed.any():
         raise InputError(
-            f"{source}: none of its {len(images)} images is listed in {path.name}; give the "
+            f"{builder.root}: none of its {len(files)} images is listed in {path.name}; give the "
             "folder of the NIH images"
         )
-    out.add(images.loc[~listed, "stem"], f"no row in {path.name}")
-    there = is_member(entries["image_id"], images["stem"])
-    out.add(entries.loc[~there, "image_id"], f"row in {path.name}, but no image")
+    builder.out.add(files.loc[~listed, "image_id"], f"no row in {path.name}")
+    there = is_member(entries["image_id"], files["image_id"])
+    builder.out.add(entries.loc[~there, "image_id"], f"row in {path.name}, but no image")
 
 
 def _images(
@@ -264,7 +235,7 @@ def _images(
     images.insert(1, "patient_id", "nih:" + ids.str[:8])
     images.insert(2, "patient_id_source", "given")
     images.insert(3, "source", "nih")
-    images.insert(4, "path", ids.map(files.set_index("stem")["path"]).astype("str"))
+    images.insert(4, "path", ids.map(files.set_index("image_id")["path"]).astype("str"))
     # Boxes are true for the published size only; a copy of another size is then refused.
     sized = is_member(ids, boxes["image_id"]) | images["path"].isna()
     for column in ("height", "width"):
@@ -303,20 +274,29 @@ def _findings(ids: pd.Series, named: np.ndarray, notes: list[str]) -> pd.DataFra
 
 def _official(source: Path, ids: pd.Series, notes: list[str]) -> pd.DataFrame:
     """NIH's own split: its list for training and validation is ``train``."""
-    there = [(source / name).is_file() for name in (TRAIN_LIST, TEST_LIST)]
+    there = [(source / name).is_file() for name in (_TRAIN_LIST, _TEST_LIST)]
     if not all(there):
         if any(there):
-            notes.append(f"the official split needs both {TRAIN_LIST} and {TEST_LIST}: not read")
+            notes.append(f"the official split needs both {_TRAIN_LIST} and {_TEST_LIST}: not read")
         return no_roles()
-    train, test = _read_list(source / TRAIN_LIST), _read_list(source / TEST_LIST)
+    train, test = _read_list(source / _TRAIN_LIST), _read_list(source / _TEST_LIST)
     both = is_member(train, test)
     if both.any():
         raise InputError(
-            f"{source}: {counted(int(both.sum()), 'image', 'are')} in both {TRAIN_LIST} and "
-            f"{TEST_LIST}; correct the lists"
+            f"{source}: {counted(int(both.sum()), 'image', 'are')} in both {_TRAIN_LIST} and "
+            f"{_TEST_LIST}; correct the lists"
         )
     role = np.select([is_member(ids, train), is_member(ids, test)], ["train", "test"], "unused")
     return pd.DataFrame({"image_id": ids, "role": role}).reset_index(drop=True)
+
+
+def _read_list(path: Path) -> pd.Series:
+    """Read ``train_val_list.txt`` or ``test_list.txt``: a file name a line."""
+    try:
+        names = path.read_text(encoding="utf-8-sig").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: not readable as a list of file names ({error})") from None
+    return pd.Series([Path(name).stem for name in names], dtype="str").drop_duplicates()
 
 
 NIH = Format(

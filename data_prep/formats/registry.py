@@ -19,7 +19,13 @@ from data_prep.formats.dicom_folder import DICOM
 from data_prep.formats.kermany import KERMANY
 from data_prep.formats.nih import NIH
 from data_prep.formats.rsna import RSNA
-from data_prep.formats.source import Format, ReadOptions, SourceTables, WrongFormatError
+from data_prep.formats.source import (
+    Format,
+    ReadOptions,
+    SourceBuilder,
+    SourceTables,
+    WrongFormatError,
+)
 from data_prep.formats.vindr import VINDR
 from data_prep.formats.voc import VOC
 from data_prep.formats.yolo import YOLO
@@ -52,8 +58,12 @@ def read_source(source: Path, format: str | None, options: ReadOptions) -> Sourc
                 f"--{option.name.replace('_', '-')}: means nothing to --format {format}; "
                 f"only {', '.join(_formats_with(option.name))} uses it"
             )
+    _require_folder(source)
+    builder = SourceBuilder(FORMATS[format], source, options)
     try:
-        return FORMATS[format].read(source, options)
+        if not builder.format.is_deep:
+            builder.require_format()
+        return builder.format.read(builder)
     except WrongFormatError as error:
         likely = _likely_format(source)
         advice = f"it looks like --format {likely}" if likely else "no known format fits it"
@@ -61,6 +71,16 @@ def read_source(source: Path, format: str | None, options: ReadOptions) -> Sourc
     except UnicodeEncodeError as error:  # tables hold UTF-8, file systems hold bytes
         name = error.object.encode(errors="replace").decode()
         raise InputError(f"{source}: the name {name!r} is not UTF-8; rename the file") from None
+
+
+def _require_folder(source: Path) -> None:
+    """Check that a source is a folder with something in it."""
+    if not source.exists():
+        raise InputError(f"{source}: no such folder")
+    if not source.is_dir():
+        raise InputError(f"{source}: a file; give the folder that holds the data set")
+    if next(source.iterdir(), None) is None:
+        raise InputError(f"{source}: the folder is empty; give the folder that holds the data set")
 
 
 def _likely_format(folder: Path) -> str | None:

@@ -9,27 +9,26 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json
-from data_prep.contracts.schemas import REFERENCE_READER, SYNTHETIC
+from data_prep.contracts.schemas import SYNTHETIC
 from data_prep.contracts.tables import is_member, read_text_csv, refuse_line, to_numbers
 from data_prep.contracts.words import counted
-from data_prep.formats.nih import find_entries, read_field_sizes
+from data_prep.formats.nih import SIDE, find_entries, read_field_sizes
 from data_prep.formats.source import (
-    Exclusions,
     Format,
-    ReadOptions,
     SourceBuilder,
     SourceTables,
     has_file,
     normal_views,
     reference_rows,
-    require_format,
+    require_unique_ids,
+    sized_boxes,
+    upper_or_missing,
 )
 
 CLASSES = {
@@ -37,19 +36,66 @@ CLASSES = {
     "No Lung Opacity / Not Normal": "not_normal",
     "Lung Opacity": "lung_opacity",
 }
+FINDING = "lung_opacity"
+TRAIN_IMAGES, TEST_IMAGES = "stage_2_train_images", "stage_2_test_images"
+LABELS = "stage_2_train_labels.csv"
+CLASS_INFO = "stage_2_detailed_class_info.csv"
+MAPPING = "rsna_to_nih.csv"
+_PHANTOM = "synth.json"
+_BOX = ["x", "y", "width", "height"]
 # Mean squared grey-level difference above which the public match of an RSNA image to an NIH image
 # is doubtful: 98 of 26,684; the others lie far below.
 _DOUBTFUL_MSE = 20.0
-_BOX_EDGES = ["x", "y", "width", "height"]
+
+
+def _read_rsna(builder: SourceBuilder) -> SourceTables:
+    """Join the source's tables and rule out what contradicts itself."""
+    source, notes, out = builder.root, builder.notes, builder.out
+    labels = _read_labels(source / LABELS)
+    train, test = _train_images(source, labels), _list_images(source, TEST_IMAGES)
+    classes = _read_classes(source / CLASS_INFO) if (source / CLASS_INFO).exists() else None
+    mapping = _read_mapping(source)
+    sizes = read_field_sizes(entries) if (entries := find_entries(source)) else None
+    people = _read_headers(headers) if (headers := _find_headers(source)) else None
+    rows = builder.without_repeats(labels, LABELS)
+    _rule_out(builder, rows, train, classes)
+    images = out.keep(pd.concat([train, test], ignore_index=True).drop_duplicates("image_id"))
+    images["source"] = SYNTHETIC if (source / _PHANTOM).exists() else "rsna"
+    if classes is None:
+        notes.append(f"{CLASS_INFO}: not there, so 'normal' and 'not normal' cannot be told apart")
+    else:
+        images = images.merge(classes.drop_duplicates("image_id"), on="image_id", how="left")
+    images = _with_patients(images, mapping, test["image_id"], builder)
+    if sizes is not None and mapping is not None:
+        sizes = mapping[["image_id", "nih_image"]].merge(sizes, on="nih_image")
+        images = images.merge(sizes.drop(columns="nih_image"), on="image_id", how="left")
+    if people is not None:
+        images = images.merge(people, on="image_id", how="left")
+    if images["path"].isna().all():
+        notes.append(f"{TRAIN_IMAGES}: not there: a data set without pixels, to judge on only")
+        images["height"] = images["width"] = pd.array([SIDE] * len(images), dtype="Int64")
+    rows = out.keep(rows)
+    one, boxed = rows.drop_duplicates("image_id"), rows[rows["x"].notna()]
+    # All lesions are boxed, except on a positive image that came without any box.
+    complete = rows[(rows["Target"] == 0) | rows["x"].notna()].drop_duplicates("image_id")
+    state = np.where(one["Target"] == 1, "present", "absent")
+    return builder.tables(
+        images,
+        reference_rows(one["image_id"], FINDING, state=state, origin="consensus"),
+        {"opacity": {"any_of": [FINDING], "display_name": "Lung opacity"}},
+        files=train.dropna(),
+        boxes=sized_boxes(boxed["image_id"], FINDING, *(boxed[side] for side in _BOX)),
+        box_coverage=reference_rows(complete["image_id"], FINDING, coverage="all"),
+        split=test[["image_id"]].assign(role="unused"),
+    )
 
 
 def _read_labels(path: Path) -> pd.DataFrame:
     """Read ``stage_2_train_labels.csv``."""
-    text = read_text_csv(path, ("patientId", *_BOX_EDGES, "Target"))
-    numbers = {c: to_numbers(text[c], path, c) for c in (*_BOX_EDGES, "Target")}
-    labels = pd.DataFrame({"image_id": text["patientId"], **numbers})
-    refuse_line(labels["image_id"] == "", path, "patientId is empty; fill it in")
-    return labels.reset_index(drop=True)
+    text = read_text_csv(path, ("patientId", *_BOX, "Target"))
+    numbers = {column: to_numbers(text[column], path, column) for column in (*_BOX, "Target")}
+    refuse_line(text["patientId"] == "", path, "patientId is empty; fill it in")
+    return pd.DataFrame({"image_id": text["patientId"], **numbers}).reset_index(drop=True)
 
 
 def _read_classes(path: Path) -> pd.DataFrame:
@@ -60,33 +106,38 @@ def _read_classes(path: Path) -> pd.DataFrame:
     return pd.DataFrame({"image_id": text["patientId"], "x_class": classes.astype("str")})
 
 
-def _read_mapping(path: Path, name_space: str = "nih") -> pd.DataFrame:
-    """Read the mapping from RSNA images to NIH images."""
+def _read_mapping(source: Path) -> pd.DataFrame | None:
+    """Read the mapping from RSNA images to NIH images, if it is there.
+
+    The patient numbers are NIH's, or those of one phantom.
+    """
+    path, space = source / MAPPING, "nih"
+    if (source / _PHANTOM).exists():
+        space = f"phantom-{read_json(source / _PHANTOM, 'synth')['arguments']['seed']}"
+    if not path.exists():
+        return None
     text = read_text_csv(path, ("patientId", "nih_image"))
     ids = text["patientId"]
     refuse_line(ids.duplicated(), path, " is mapped twice; keep one line", ids)
-    claimed_twice = text["nih_image"].duplicated(keep=False)
+    doubtful = text["nih_image"].duplicated(keep=False)
     if "mse" in text.columns:
         # With the difference known, an image claimed twice is told by it: one of a pair is
         # near 1 and the other near 90, or both are one image, published twice.
-        mse = to_numbers(text["mse"], path, "mse")
-        doubtful = ~(mse <= _DOUBTFUL_MSE)
-    else:
-        doubtful = claimed_twice
+        doubtful = ~(to_numbers(text["mse"], path, "mse") <= _DOUBTFUL_MSE)
     return pd.DataFrame(
         {
             "image_id": text["patientId"],
             "nih_image": text["nih_image"],
-            "patient_id": f"{name_space}:" + text["nih_image"].str.split("_", n=1).str[0],
+            "patient_id": f"{space}:" + text["nih_image"].str.split("_", n=1).str[0],
             "patient_id_source": np.where(doubtful, "mapped_unverified", "mapped"),
         }
     ).reset_index(drop=True)
 
 
-def _find_headers(folder: Path) -> Path | None:
+def _find_headers(source: Path) -> Path | None:
     """Find the public table of RSNA's DICOM headers, ``*dicom_headers.csv`` or ``.csv.gz``."""
-    found = [p for p in folder.glob("*dicom_headers.csv*") if p.name.endswith((".csv", ".csv.gz"))]
-    return min(found, default=None)
+    paths = source.glob("*dicom_headers.csv*")
+    return min((p for p in paths if p.name.endswith((".csv", ".csv.gz"))), default=None)
 
 
 def _read_headers(path: Path) -> pd.DataFrame:
@@ -99,7 +150,7 @@ def _read_headers(path: Path) -> pd.DataFrame:
         {
             "image_id": text["PatientID"],
             "view": normal_views(text["ViewPosition"]),
-            "sex": text["PatientSex"].str.upper().where(text["PatientSex"] != ""),
+            "sex": upper_or_missing(text["PatientSex"]),
             "age_years": to_numbers(text["PatientAge"], path, "PatientAge"),
         }
     ).drop_duplicates()
@@ -107,42 +158,6 @@ def _read_headers(path: Path) -> pd.DataFrame:
     twice = " appears more than once with different values; keep one line"
     refuse_line(ids.duplicated(), path, twice, ids)
     return people.reset_index(drop=True)
-
-
-FINDING = "lung_opacity"
-TARGETS: dict[str, dict[str, Any]] = {
-    "opacity": {"any_of": [FINDING], "display_name": "Lung opacity"}
-}
-
-TRAIN_IMAGES = "stage_2_train_images"
-TEST_IMAGES = "stage_2_test_images"
-LABELS = "stage_2_train_labels.csv"
-CLASS_INFO = "stage_2_detailed_class_info.csv"
-MAPPING = "rsna_to_nih.csv"
-_PHANTOM = "synth.json"
-# Side of the published images, px.
-SIDE = 1024
-
-
-def _read_rsna(source: Path, _: ReadOptions) -> SourceTables:
-    """Read the tables of an RSNA stage 2 folder; no pixel is decoded."""
-    require_format(source, RSNA)
-    labels = _read_labels(source / LABELS)
-    train = _train_images(source, labels)
-    classes = _read_classes(source / CLASS_INFO) if (source / CLASS_INFO).exists() else None
-    people = _name_space(source)
-    mapping = _read_mapping(source / MAPPING, people) if (source / MAPPING).exists() else None
-    nih, headers = find_entries(source), _find_headers(source)
-    return _rsna_tables(
-        source,
-        train=train,
-        test=_list_images(source, TEST_IMAGES),
-        labels=labels,
-        classes=classes,
-        mapping=mapping,
-        field_sizes=read_field_sizes(nih) if nih else None,
-        people=_read_headers(headers) if headers else None,
-    )
 
 
 def _train_images(source: Path, labels: pd.DataFrame) -> pd.DataFrame:
@@ -158,90 +173,31 @@ def _train_images(source: Path, labels: pd.DataFrame) -> pd.DataFrame:
     return train
 
 
-def _name_space(source: Path) -> str:
-    """Whose patient numbers the mapping gives: NIH's, or those of one phantom."""
-    if not (source / _PHANTOM).exists():
-        return "nih"
-    return f"phantom-{read_json(source / _PHANTOM, 'synth')['arguments']['seed']}"
-
-
 def _list_images(source: Path, folder: str) -> pd.DataFrame:
     """List ``image_id, path`` by file name; what a file is, its content will tell."""
-    if not (source / folder).is_dir():
-        return pd.DataFrame({"image_id": [], "path": []}, dtype="str")
-    with os.scandir(source / folder) as entries:
-        names = sorted(e.name for e in entries if e.is_file() and not e.name.startswith("."))
-    files = pd.DataFrame(
-        {"image_id": [Path(n).stem for n in names], "path": [f"{folder}/{n}" for n in names]},
-        dtype="str",
-    )
-    repeated = files["image_id"].duplicated(keep=False)
-    if repeated.any():
-        pair = files.loc[repeated, "path"].iloc[:2].tolist()
-        raise InputError(f"{source}: {pair[0]} and {pair[1]} have one id; keep one of them")
-    return files
-
-
-def _rsna_tables(
-    root: Path,
-    *,
-    train: pd.DataFrame,
-    test: pd.DataFrame,
-    labels: pd.DataFrame,
-    classes: pd.DataFrame | None = None,
-    mapping: pd.DataFrame | None = None,
-    field_sizes: pd.DataFrame | None = None,
-    people: pd.DataFrame | None = None,
-) -> SourceTables:
-    """Join the source's tables and rule out what contradicts itself."""
-    builder = SourceBuilder("rsna", root)
-    notes, out = builder.notes, builder.out
-    rows = builder.without_repeats(labels, LABELS)
-    _rule_out(out, rows, train, classes)
-    images = out.keep(pd.concat([train, test], ignore_index=True).drop_duplicates("image_id"))
-    images["source"] = SYNTHETIC if (root / _PHANTOM).exists() else "rsna"
-    images = _with_classes(images, classes, notes)
-    images = _with_patients(images, mapping, set(test["image_id"]), builder)
-    if field_sizes is not None and mapping is not None:
-        sizes = mapping[["image_id", "nih_image"]].merge(field_sizes, on="nih_image")
-        images = images.merge(sizes.drop(columns="nih_image"), on="image_id", how="left")
-    if people is not None:
-        images = images.merge(people, on="image_id", how="left")
-    if images["path"].isna().all():
-        notes.append(f"{TRAIN_IMAGES}: not there: a data set without pixels, to judge on only")
-        images["height"] = images["width"] = pd.array([SIDE] * len(images), dtype="Int64")
-    rows = out.keep(rows)
-    one = rows.drop_duplicates("image_id")
-    state = np.where(one["Target"] == 1, "present", "absent")
-    # All lesions are boxed, except on a positive image that came without any box.
-    complete = rows[(rows["Target"] == 0) | rows["x"].notna()].drop_duplicates("image_id")
-    return builder.tables(
-        images,
-        reference_rows(one["image_id"], FINDING, state=state, origin="consensus"),
-        TARGETS,
-        paths=dict(train.dropna()[["image_id", "path"]].to_numpy().tolist()),
-        boxes=_boxes(rows),
-        box_coverage=reference_rows(complete["image_id"], FINDING, coverage="all"),
-        split=out.keep(test[["image_id"]].assign(role="unused")),
-    )
+    names: list[str] = []
+    if (source / folder).is_dir():
+        with os.scandir(source / folder) as entries:
+            names = sorted(e.name for e in entries if e.is_file() and not e.name.startswith("."))
+    columns = {"image_id": [Path(n).stem for n in names], "path": [f"{folder}/{n}" for n in names]}
+    images = pd.DataFrame(columns, dtype="str")
+    require_unique_ids(images, source)
+    return images
 
 
 def _rule_out(
-    out: Exclusions, rows: pd.DataFrame, train: pd.DataFrame, classes: pd.DataFrame | None
+    builder: SourceBuilder, rows: pd.DataFrame, train: pd.DataFrame, classes: pd.DataFrame | None
 ) -> None:
     """Rule out images whose label cannot be right; a wrong box is a wrong label."""
-    ids, edges = rows["image_id"], rows[_BOX_EDGES]
+    out, ids, edges = builder.out, rows["image_id"], rows[_BOX]
     out.add(train.loc[~is_member(train["image_id"], ids), "image_id"], f"no row in {LABELS}")
     out.add(ids[~is_member(ids, train["image_id"])], f"row in {LABELS}, but no image file")
     out.add(ids[~rows["Target"].isin([0, 1])], "Target is neither 0 nor 1")
     targets = rows.groupby("image_id")["Target"].nunique()
     out.add(targets.index[targets > 1], "Target is both 0 and 1")
-    given = edges.notna()
-    out.add(ids[(rows["Target"] == 0) & given.any(axis=1)], "Target 0 with a box")
-    unusable = given.any(axis=1).to_numpy() & ~np.isfinite(edges.to_numpy()).all(axis=1)
-    out.add(ids[unusable], "box with a missing or infinite number")
-    out.add(ids[(edges[["width", "height"]] <= 0).any(axis=1)], "box of zero or negative size")
-    out.add(ids[(edges[["x", "y"]] < 0).any(axis=1)], "box outside the image")
+    has_box = edges.notna().any(axis=1)
+    out.add(ids[(rows["Target"] == 0) & has_box], "Target 0 with a box")
+    builder.rule_out_boxes(sized_boxes(ids, FINDING, *(rows[s] for s in _BOX))[has_box.to_numpy()])
     if classes is None:
         return
     kinds = classes.drop_duplicates()
@@ -251,19 +207,10 @@ def _rule_out(
     out.add(ids[disagree], f"Target disagrees with {CLASS_INFO}")
 
 
-def _with_classes(
-    images: pd.DataFrame, classes: pd.DataFrame | None, notes: list[str]
-) -> pd.DataFrame:
-    if classes is None:
-        notes.append(f"{CLASS_INFO}: not there, so 'normal' and 'not normal' cannot be told apart")
-        return images
-    return images.merge(classes.drop_duplicates("image_id"), on="image_id", how="left")
-
-
 def _with_patients(
     images: pd.DataFrame,
     mapping: pd.DataFrame | None,
-    unlabelled: set[str],
+    unlabelled: pd.Series,
     builder: SourceBuilder,
 ) -> pd.DataFrame:
     """Add ``patient_id`` and its source; a labelled image of unknown patient makes a note."""
@@ -277,7 +224,7 @@ def _with_patients(
     n_labelled = int((unknown & ~is_member(images["image_id"], unlabelled)).sum())
     if n_labelled:
         builder.warn_of_own_patients(
-            f"the patient of {counted(n_labelled, 'image')} is not known",
+            f"the patient of {counted(n_labelled, 'image')} is not known, so each",
             remedy=f"Put the public {MAPPING} (columns patientId, nih_image) into the folder",
         )
     n_doubtful = int((images["patient_id_source"] == "mapped_unverified").sum())
@@ -286,21 +233,6 @@ def _with_patients(
             f"{counted(n_doubtful, 'image', 'have')} a doubtful patient: used for training only"
         )
     return images
-
-
-def _boxes(rows: pd.DataFrame) -> pd.DataFrame:
-    boxed = rows[rows["x"].notna()]
-    return pd.DataFrame(
-        {
-            "image_id": boxed["image_id"],
-            "finding": FINDING,
-            "x1": boxed["x"],
-            "y1": boxed["y"],
-            "x2": boxed["x"] + boxed["width"],
-            "y2": boxed["y"] + boxed["height"],
-            "reader": REFERENCE_READER,
-        }
-    ).reset_index(drop=True)
 
 
 RSNA = Format(

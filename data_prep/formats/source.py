@@ -40,25 +40,11 @@ def has_columns(path: Path, *columns: str) -> bool:
     return set(columns) <= names
 
 
-def require_folder(source: Path) -> None:
-    """Check that a source is a folder with something in it."""
-    if not source.exists():
-        raise InputError(f"{source}: no such folder")
-    if not source.is_dir():
-        raise InputError(f"{source}: a file; give the folder that holds the data set")
-    if next(source.iterdir(), None) is None:
-        raise InputError(f"{source}: the folder is empty; give the folder that holds the data set")
-
-
 VIEW_NAMES = {
-    "PA": "PA",
-    "AP": "AP",
-    "AP SUPINE": "AP",
-    "LL": "LL",
-    "RL": "LL",
-    "LATERAL": "LL",
-    "L": "LL",
-}
+    "PA": "PA", "AP": "AP", "AP SUPINE": "AP", "LL": "LL", "RL": "LL", "LATERAL": "LL", "L": "LL",
+}  # fmt: skip
+NO_PIXELS = "no image is there: a data set without pixels, to judge predictions on only"
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
 
 
 def no_roles() -> pd.DataFrame:
@@ -116,6 +102,10 @@ class SourceTables:
     notes: tuple[str, ...] = ()
 
 
+class WrongFormatError(InputError):
+    """A folder is not in the format that was named."""
+
+
 @dataclass(frozen=True)
 class Format:
     """A format that `cxr prepare` reads: all that help, docs and detection say of it."""
@@ -125,10 +115,12 @@ class Format:
     folder: str  # what the source folder must hold, one sentence
     # whether a folder looks like it; reads names and first lines only
     detect: Callable[[Path], bool]
-    # from a folder and the user's options to its tables; decodes no pixel
-    read: Callable[[Path, ReadOptions], SourceTables]
+    # from a new builder, which knows the folder and the user's options, to the source's tables;
+    # decodes no pixel
+    read: Callable[[SourceBuilder], SourceTables]
     options: tuple[str, ...] = ()  # the `ReadOptions` that it takes
     sources: tuple[str, ...] = ()  # where the known data sets of this format are published
+    is_deep: bool = False  # whether it reads files that lie deeper than `detect` looks
 
 
 @dataclass
@@ -136,14 +128,13 @@ class Exclusions:
     """Images ruled out one rule at a time; the first reason for an image stands.
 
     Example:
-        >>> out = Exclusions("labels")
+        >>> out = Exclusions()
         >>> out.add(["a", "a"], "two labels")
         >>> out.add(["a", "b"], "no label")
         >>> out.table({"a": "img/a.png"})["path"].tolist()
         ['img/a.png', 'b']
     """
 
-    stage: str
     reasons: dict[str, str] = field(default_factory=dict)
 
     def add(self, image_ids: Iterable[str], reason: str) -> None:
@@ -151,20 +142,24 @@ class Exclusions:
         for image_id in image_ids:
             self.reasons.setdefault(image_id, reason)
 
-    def keep(self, frame: pd.DataFrame) -> pd.DataFrame:
+    def first(self, otherwise: str = "") -> str:
+        """The first reason of all."""
+        return next(iter(self.reasons.values()), otherwise)
+
+    def keep(self, frame: pd.DataFrame, key: str = "image_id") -> pd.DataFrame:
         """The rows of a frame whose ``image_id`` is not ruled out."""
         if not self.reasons:
             return frame
-        return frame[~is_member(frame["image_id"], list(self.reasons))].reset_index(drop=True)
+        return frame[~is_member(frame[key], list(self.reasons))].reset_index(drop=True)
 
-    def table(self, paths: Mapping[str, str]) -> pd.DataFrame:
+    def table(self, paths: Mapping[str, str], stage: str = "labels") -> pd.DataFrame:
         """The ``excluded`` table; an image without a known path is listed by its id."""
         if not self.reasons:
             return empty_table("excluded")
         return pd.DataFrame(
             {
                 "path": [paths.get(image_id, image_id) for image_id in self.reasons],
-                "stage": self.stage,
+                "stage": stage,
                 "reason": list(self.reasons.values()),
             }
         )
@@ -174,15 +169,47 @@ class Exclusions:
 class SourceBuilder:
     """What a format gathers on its way to `SourceTables`: notes, and images that are ruled out."""
 
-    format: str
-    root: Path
+    format: Format
+    root: Path  # the source folder
+    options: ReadOptions
     notes: list[str] = field(default_factory=list)
-    out: Exclusions = field(default_factory=lambda: Exclusions("labels"))
+    out: Exclusions = field(default_factory=Exclusions)  # by image id, or by path where none is
 
-    def warn_of_own_patients(self, why: str, *, which: str = "each", remedy: str = "") -> None:
+    def require_format(self) -> None:
+        """Check that the folder looks like the format."""
+        if self.format.detect(self.root):
+            return
+        below = sorted(path for path in self.root.iterdir() if path.is_dir())
+        for folder in (self.root.parent, *below[:50]):
+            if self.format.detect(folder):
+                raise InputError(
+                    f"{self.root}: not in {self.format.name} format, but {folder} is; give that "
+                    "folder"
+                )
+        raise WrongFormatError(f"{self.root}: not in {self.format.name} format")
+
+    def patients(
+        self,
+        given: pd.Series,
+        own: pd.Series,
+        warning: Callable[[int], str] | None = None,
+        remedy: str = "",
+    ) -> pd.DataFrame:
+        """``patient_id, patient_id_source``; where the patient is missing, the image's own.
+
+        The warning begins with what is said of so many images whose patient is missing.
+        """
+        known = given.notna()
+        n_unknown = int((~known).sum())
+        if n_unknown and warning is not None:
+            self.warn_of_own_patients(warning(n_unknown), remedy)
+        told = known.map({True: "given", False: "assumed_image"}).astype("str")
+        return pd.DataFrame({"patient_id": given.where(known, own), "patient_id_source": told})
+
+    def warn_of_own_patients(self, begin: str, remedy: str = "") -> None:
         """Note that images of unknown patients count as patients of their own."""
         self.notes.append(
-            f"WARNING: {why}, so {which} counts as a patient of its own: the same person may be in "
+            f"WARNING: {begin} counts as a patient of its own: the same person may be in "
             "training and test, and figures come out too good" + (f". {remedy}" if remedy else "")
         )
 
@@ -205,23 +232,32 @@ class SourceBuilder:
         self,
         images: pd.DataFrame,
         findings: pd.DataFrame,
-        targets: dict[str, dict[str, Any]],
+        targets: dict[str, dict[str, Any]] | None = None,
         *,
-        paths: Mapping[str, str] | None = None,
+        files: pd.DataFrame | None = None,
         **tables: pd.DataFrame,
     ) -> SourceTables:
-        """Put the tables together."""
-        ruled_out = self.out.table(paths or {})
-        earlier = tables.pop("excluded", None)
-        if earlier is not None:
-            ruled_out = pd.concat([earlier, ruled_out], ignore_index=True)
+        """Put the tables together.
+
+        Args:
+            images: The images that are not ruled out.
+            findings: Likewise.
+            targets: One for each finding if None.
+            files: ``image_id, path`` of the images that may be ruled out.
+            tables: Further tables of `SourceTables`. What is ruled out follows on ``excluded``;
+                ``split`` loses its rows.
+        """
+        paths = {} if files is None else dict(zip(files["image_id"], files["path"], strict=True))
+        parts = [tables.pop("excluded", None), self.out.table(paths)]
+        if "split" in tables:
+            tables["split"] = self.out.keep(tables["split"])
         return SourceTables(
-            format=self.format,
+            format=self.format.name,
             root=self.root,
             images=images,
             findings=findings,
-            targets=targets,
-            excluded=ruled_out,
+            targets=one_target_each(findings["finding"]) if targets is None else targets,
+            excluded=pd.concat([part for part in parts if part is not None], ignore_index=True),
             notes=tuple(self.notes),
             **tables,
         )
@@ -233,31 +269,24 @@ def reference_rows(image_ids: Any, finding: Any, **columns: Any) -> pd.DataFrame
     return pd.DataFrame(rows).reset_index(drop=True)
 
 
+def sized_boxes(
+    image_ids: Any, finding: Any, x: pd.Series, y: pd.Series, width: pd.Series, height: pd.Series
+) -> pd.DataFrame:
+    """The reference's boxes from their corner, width and height, px."""
+    edges = {"x1": x, "y1": y, "x2": x + width, "y2": y + height}
+    boxes = {"image_id": image_ids, "finding": finding, **edges, "reader": REFERENCE_READER}
+    return pd.DataFrame(boxes).reset_index(drop=True)
+
+
 def normal_views(text: pd.Series) -> pd.Series:
     """Bring view names to PA, AP, LL or other; empty becomes missing."""
     upper = text.fillna("").astype("str").str.strip().str.upper()
     return renamed(upper, {name: VIEW_NAMES.get(name, "other") for name in upper.unique() if name})
 
 
-class WrongFormatError(InputError):
-    """A folder is not in the format that was named."""
-
-
-def require_format(source: Path, format: Format) -> None:  # noqa: A002 - the option's own name
-    """Check that a folder can be of a format before anything is read."""
-    require_folder(source)
-    if format.detect(source):
-        return
-    for folder in (source.parent, *sorted(p for p in source.iterdir() if p.is_dir())[:50]):
-        if format.detect(folder):
-            raise InputError(
-                f"{source}: not in {format.name} format, but {folder} is; give that folder"
-            )
-    raise WrongFormatError(f"{source}: not in {format.name} format")
-
-
-NO_PIXELS = "no image is there: a data set without pixels, to judge predictions on only"
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
+def upper_or_missing(text: pd.Series) -> pd.Series:
+    """A column of text in capitals; empty becomes missing."""
+    return text.str.upper().where(text != "")
 
 
 def finding_name(text: str) -> str:
@@ -320,32 +349,44 @@ def files_below(root: Path, suffixes: str | tuple[str, ...] = "", folder: str = 
 
 
 def list_image_files(root: Path, folder: str = ".") -> pd.DataFrame:
-    """``path, stem`` of the images below a folder, known by the suffix of their names."""
+    """``path, image_id`` of the images below a folder, known by the suffix of their names."""
     paths = sorted(files_below(root, IMAGE_SUFFIXES, folder))
-    return pd.DataFrame({"path": paths, "stem": [Path(p).stem for p in paths]}, dtype="str")
+    return pd.DataFrame({"path": paths, "image_id": [Path(p).stem for p in paths]}, dtype="str")
 
 
-def require_unique_stems(images: pd.DataFrame, root: Path) -> None:
+def require_unique_ids(images: pd.DataFrame, root: Path) -> None:
     """Refuse two images whose names give one image id."""
-    repeated = images["stem"].duplicated(keep=False)
+    repeated = images["image_id"].duplicated(keep=False)
     if repeated.any():
-        first = images.loc[repeated].sort_values(["stem", "path"])["path"].iloc[:2].tolist()
+        first = images.loc[repeated].sort_values(["image_id", "path"])["path"].iloc[:2].tolist()
         raise InputError(f"{root}: {first[0]} and {first[1]} have one id; keep one of them")
 
 
-def patients_from_names(
-    names: pd.Series, pattern: str | None, name_space: str, image_ids: pd.Series
+def usable_files(
+    builder: SourceBuilder, files: pd.DataFrame, published: pd.Series, empty: str
 ) -> pd.DataFrame:
-    r"""Find the patient of each image in a file's name.
+    """The files that are not ruled out by their path, with ``image_id``.
+
+    It is the file's ``name`` where that is a published one, else its path ``inside`` the set.
+    """
+    bare = files["inside"].str.replace(r"\.\w+$", "", regex=True)
+    files = builder.out.keep(files.assign(image_id=files["name"].where(published, bare)), "path")
+    if files.empty:
+        raise InputError(empty)
+    require_unique_ids(files, builder.root)
+    return files.reset_index(drop=True)
+
+
+def patients_from_names(names: pd.Series, pattern: str | None, name_space: str) -> pd.Series:
+    r"""Find the patient of each image in a file's name; missing where it does not tell.
 
     Example:
         >>> names = pd.Series(["00019124_092.png", "x.png"])
-        >>> patients_from_names(names, r"(?P<nih>\d{8})_", "ward", names)["patient_id"].tolist()
-        ['nih:00019124', 'ward:x.png']
+        >>> patients_from_names(names, r"(?P<nih>\d{8})_", "ward").tolist()
+        ['nih:00019124', nan]
     """
-    assumed = name_space + ":" + image_ids.astype("str")
     if pattern is None:
-        return pd.DataFrame({"patient_id": assumed, "patient_id_source": "assumed_image"})
+        return pd.Series(index=names.index, dtype="str")
     try:
         compiled = re.compile(pattern)
     except re.error as error:
@@ -353,10 +394,5 @@ def patients_from_names(
     if compiled.groups < 1:
         raise InputError(f"--patient-pattern {pattern!r}: put brackets around the patient's part")
     space = next(iter(compiled.groupindex), name_space)
-    patients = names.map(lambda name: m[1] if (m := compiled.search(name)) else None).astype("str")
-    return pd.DataFrame(
-        {
-            "patient_id": (space + ":" + patients).fillna(assumed),
-            "patient_id_source": patients.notna().map({True: "given", False: "assumed_image"}),
-        }
-    )
+    patients = names.map(lambda name: m[1] if (m := compiled.search(name)) else None)
+    return space + ":" + patients.astype("str")

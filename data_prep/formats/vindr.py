@@ -1,12 +1,13 @@
 """Format of VinDr-CXR, as on PhysioNet or as in the VinBigData challenge on Kaggle.
 
 Three of 17 radiologists read each training image alone; the test images come with the consensus of
-five. All that the three say is kept under their names, and the reader ``reference`` is made of it
-by vote (`reader_consensus`). No patient is given anywhere: each image counts as one.
+five. All that the three say is kept under their names, and the reader ``reference`` is made of it:
+labels by vote, boxes by overlap and vote. No patient is given anywhere: each image counts as one.
 """
 
 from __future__ import annotations
 
+import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
+from data_prep.contracts.boxes import box_iou
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.tables import (
@@ -27,15 +29,8 @@ from data_prep.contracts.tables import (
 )
 from data_prep.contracts.words import counted
 from data_prep.formats.label_files import FINDING_KEY, STATE_WORDS
-from data_prep.formats.reader_consensus import (
-    reference_boxes,
-    reference_coverage,
-    reference_findings,
-    require_rule,
-)
 from data_prep.formats.source import (
     Format,
-    ReadOptions,
     SourceBuilder,
     SourceTables,
     finding_name,
@@ -44,13 +39,12 @@ from data_prep.formats.source import (
     list_image_files,
     no_roles,
     one_target_each,
-    require_format,
-    require_unique_stems,
+    require_unique_ids,
 )
 from data_prep.images.decoded_image import MAX_FILE_BYTES
 from data_prep.work.local_copies import open_image
 
-NO_FINDING = "no_finding"
+_NO_FINDING = "no_finding"
 _LOCAL_FINDINGS = (
     "aortic_enlargement", "atelectasis", "calcification", "cardiomegaly", "clavicle_fracture",
     "consolidation", "edema", "emphysema", "enlarged_pa", "ild", "infiltration", "lung_cavity",
@@ -64,12 +58,111 @@ _CSV_EDGES = ["x_min", "y_min", "x_max", "y_max"]
 _SIZE_TYPES = {"image_id": "str", "height": "float64", "width": "float64"}
 _COPIES = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 _SIZES = (("dim0", "dim1"), ("height", "width"))
+_ROW = [*FINDING_KEY, "reader"]
+# From so many boxed images on, boxes that all fit into resized copies were resized with them.
+_ENOUGH_TO_TELL = 20
+_RULES = ("majority", "any", "all")
+_SAME_LESION_IOU = 0.4
+"""Boxes of two readers that overlap by more than this are the same lesion to them."""
 
 
-def _read_image_labels(path: Path, *, by_readers: bool) -> pd.DataFrame:
+@dataclass(frozen=True)
+class _Part:
+    """The training or the test images, what is said of them, and by whom."""
+
+    images: pd.DataFrame  # ``image_id, path``
+    findings: pd.DataFrame  # with ``reader`` and ``origin``; ``no_finding`` included
+    boxes: pd.DataFrame  # rows of the annotations that name a finding
+    label_file: str | None  # name of the file that says which images are labelled; None for none
+
+
+def _read_vindr(builder: SourceBuilder) -> SourceTables:
+    """Read the tables of VinDr-CXR; no pixel is decoded."""
+    source, notes, out = builder.root, builder.notes, builder.out
+    train, test = _read_part(source, "train", notes), _read_part(source, "test", notes)
+    if train.images.empty and test.images.empty:
+        raise InputError(f"{source}: train/ and test/ hold no images; unpack the download there")
+    files = pd.concat([train.images, test.images], ignore_index=True)
+    require_unique_ids(files, source)
+    for part in (train, test):
+        _rule_out(builder, part)
+    images = out.keep(files)
+    if images.empty:
+        raise InputError(f"{source}: every image is ruled out; {out.first()}")
+    findings = out.keep(pd.concat([train.findings, test.findings], ignore_index=True))
+    findings = findings[findings["finding"] != _NO_FINDING]
+    boxes = out.keep(pd.concat([train.boxes, test.boxes], ignore_index=True))
+    boxes = _in_pixels_of_the_files(boxes, images, source, notes)
+    findings, boxes, coverage = _with_reference(findings, boxes, builder.options.reference, notes)
+    ids = images["image_id"]
+    is_labelled = is_member(ids, findings["image_id"])
+    read_alone = findings.loc[findings["origin"] == "reader", "image_id"]
+    labelled_by = np.where(is_member(ids, read_alone), "readers", "consensus")
+    official = pd.concat([train.images.assign(role="train"), test.images.assign(role="test")])
+    builder.warn_of_own_patients("VinDr-CXR names no patients, so each image")
+    names = sorted(findings["finding"].unique())
+    return builder.tables(
+        images.assign(
+            patient_id="vindr:" + ids,
+            patient_id_source="assumed_image",
+            source="vindr",
+            view="PA",  # all of them, says the publisher; the headers do not say
+            x_labels=pd.Series(labelled_by, index=images.index, dtype="str").where(is_labelled),
+        ),
+        findings,
+        {**one_target_each(names), "any_finding": {"any_of": names, "display_name": "Any finding"}},
+        files=files,
+        boxes=boxes,
+        box_coverage=coverage,
+        split=pd.DataFrame({"image_id": ids[~is_labelled], "role": "unused"}).reset_index(
+            drop=True
+        ),
+        official=out.keep(official[["image_id", "role"]])
+        if train.label_file and test.label_file
+        else no_roles(),
+    )
+
+
+def _read_part(source: Path, name: str, notes: list[str]) -> _Part:
+    """Read the images of ``train/`` or ``test/`` and what is said of them."""
+    images = list_image_files(source, name)
+    by_readers = name == "train"
+    labels = _find(source, f"image_labels_{name}.csv")
+    marks = _find(source, f"annotations_{name}.csv") or (
+        _find(source, "train.csv") if by_readers else None
+    )
+    boxes = _read_annotations(marks, by_readers) if marks else empty_table("boxes")
+    findings = empty_table("findings")
+    if labels is not None:
+        findings = _read_image_labels(labels, by_readers)
+        if marks is None:
+            notes.append(f"annotations_{name}.csv: not there, so nothing of {name} is boxed")
+    elif marks is not None:
+        findings = _findings_from_annotations(boxes, by_readers)
+    n_labelled = findings["image_id"].nunique()
+    if n_labelled and images.empty:
+        notes.append(f"{name}/: holds no images, so the labels of {n_labelled} are left out")
+        findings, boxes = findings.iloc[:0], boxes.iloc[:0]
+    if len(images) and not n_labelled:
+        notes.append(f"{counted(len(images), 'image')} of {name}/ without labels: unused")
+    label_file = labels or marks
+    return _Part(
+        images=images[["path", "image_id"]],
+        findings=findings,
+        boxes=boxes[boxes["finding"] != _NO_FINDING].reset_index(drop=True),
+        label_file=label_file.name if label_file and len(images) else None,
+    )
+
+
+def _find(source: Path, name: str) -> Path | None:
+    paths = (source / "annotations" / name, source / name)
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _read_image_labels(path: Path, by_readers: bool) -> pd.DataFrame:
     """Read ``image_labels_train.csv`` or ``image_labels_test.csv``."""
-    text = _lower_keys(read_text_csv(path, ()), path, ("image_id", *_reader_column(by_readers)))
-    named = [c for c in text.columns if c not in ("image_id", "rad_id")]
+    text = _read_rows(path, by_readers)
+    named = [c for c in text.columns if c not in ("image_id", "rad_id", "reader")]
     cells = text[named].to_numpy(dtype=object)
     words = pd.Series(cells.ravel(), dtype="str")
     states = renamed(words, {word: STATE_WORDS[word] for word in ("0", "1", "0.0", "1.0")})
@@ -85,39 +178,32 @@ def _read_image_labels(path: Path, *, by_readers: bool) -> pd.DataFrame:
         {
             "image_id": np.repeat(text["image_id"].to_numpy(), len(named)),
             "finding": np.tile([_OTHER_NAMES.get(name, name) for name in findings], len(text)),
-            "reader": np.repeat(_readers(text, by_readers), len(named)),
+            "reader": np.repeat(text["reader"].to_numpy(), len(named)),
             "state": states,
         }
     )
     return _with_origin(rows[rows["state"].notna()], by_readers)
 
 
-def _read_annotations(path: Path, *, by_readers: bool) -> pd.DataFrame:
+def _read_annotations(path: Path, by_readers: bool) -> pd.DataFrame:
     """Read ``annotations_train.csv``, ``annotations_test.csv`` or the ``train.csv`` of Kaggle."""
-    required = ("image_id", *_reader_column(by_readers), "class_name", *_CSV_EDGES)
-    text = _lower_keys(read_text_csv(path, ()), path, required)
-    rows = pd.DataFrame(
-        {
-            "image_id": text["image_id"],
-            "finding": renamed(
-                text["class_name"],
-                {name: finding_name(name) for name in text["class_name"].unique()},
-            ),
-            "reader": _readers(text, by_readers),
-        }
+    text = _read_rows(path, by_readers, ("class_name", *_CSV_EDGES))
+    names = {name: finding_name(name) for name in text["class_name"].unique()}
+    rows = text[["image_id"]].assign(
+        finding=renamed(text["class_name"], names), reader=text["reader"]
     )
     for edge, column in zip(EDGES, _CSV_EDGES, strict=True):
-        rows[edge] = to_numbers(text[column], path, column).where(rows["finding"] != NO_FINDING)
+        rows[edge] = to_numbers(text[column], path, column).where(rows["finding"] != _NO_FINDING)
     return rows.reset_index(drop=True)
 
 
-def _findings_from_annotations(annotations: pd.DataFrame, *, by_readers: bool) -> pd.DataFrame:
+def _findings_from_annotations(annotations: pd.DataFrame, by_readers: bool) -> pd.DataFrame:
     """What each reader says of each finding, where only annotations are published.
 
     A reader who read an image has a line for it, ``No finding`` if need be; what he did not mark
     is absent.
     """
-    marked = annotations[[*FINDING_KEY, "reader"]].drop_duplicates()
+    marked = annotations[_ROW].drop_duplicates()
     read = marked[["image_id", "reader"]].drop_duplicates()
     names = pd.DataFrame({"finding": sorted(marked["finding"].unique())}, dtype="str")
     rows = read.merge(names, how="cross").merge(marked, how="left", indicator="state")
@@ -125,40 +211,93 @@ def _findings_from_annotations(annotations: pd.DataFrame, *, by_readers: bool) -
     return _with_origin(rows.assign(state=said.astype("str")), by_readers)
 
 
-def _reader_column(by_readers: bool) -> tuple[str, ...]:
-    return ("rad_id",) if by_readers else ()
-
-
-def _readers(text: pd.DataFrame, by_readers: bool) -> np.ndarray:
-    if by_readers:
-        return text["rad_id"].to_numpy()
-    return np.full(len(text), REFERENCE_READER, dtype=object)
-
-
 def _with_origin(rows: pd.DataFrame, by_readers: bool) -> pd.DataFrame:
-    columns = [*FINDING_KEY, "reader", "state"]
     origin = "reader" if by_readers else "consensus"
-    return rows[columns].assign(origin=origin).astype("str").reset_index(drop=True)
+    return rows[[*_ROW, "state"]].assign(origin=origin).astype("str").reset_index(drop=True)
 
 
-def _lower_keys(text: pd.DataFrame, path: Path, required: tuple[str, ...]) -> pd.DataFrame:
-    """Bring the names of the columns that are no findings to lower case: some have ``rad_ID``."""
-    keys = {"image_id", "rad_id", "class_name", *_CSV_EDGES}
-    text = text.rename(columns=lambda c: c.lower() if c.lower() in keys else c)
-    for column in required:
+def _read_rows(path: Path, by_readers: bool, required: tuple[str, ...] = ()) -> pd.DataFrame:
+    """Read a table of labels or boxes, with ``reader``: the radiologist's, or ``reference``.
+
+    Columns that are no findings get names in lower case: some files have ``rad_ID``.
+    """
+    keys = ("image_id", "rad_id") if by_readers else ("image_id",)
+    names = {"image_id", "rad_id", "class_name", *_CSV_EDGES}
+    text = read_text_csv(path, ()).rename(columns=lambda c: c.lower() if c.lower() in names else c)
+    for column in (*keys, *required):
         if column not in text.columns:
             raise InputError(
                 f"{path}: column '{column}' is missing; found {', '.join(text.columns)}"
             )
-    for column in ("image_id", "rad_id"):
-        if column in required:
-            refuse_line(text[column] == "", path, f"{column} is empty; fill it in")
-    return text
+    for column in keys:
+        refuse_line(text[column] == "", path, f"{column} is empty; fill it in")
+    return text.assign(reader=text["rad_id"] if by_readers else REFERENCE_READER)
+
+
+def _rule_out(builder: SourceBuilder, part: _Part) -> None:
+    """Rule out images that lack a file or a label, or whose readers contradict themselves."""
+    if part.label_file is None:
+        return
+    out, images, findings, boxes = builder.out, part.images["image_id"], part.findings, part.boxes
+    labelled = findings["image_id"].drop_duplicates()
+    out.add(images[~is_member(images, labelled)], f"no row in {part.label_file}")
+    for rows in (labelled, boxes["image_id"]):
+        out.add(rows[~is_member(rows, images)], f"row in {part.label_file}, but no image file")
+    out.add(findings.loc[findings.duplicated(_ROW), "image_id"], "two labels by one reader")
+    said = findings[findings["state"] == "present"]
+    nothing = said["finding"] == _NO_FINDING
+    key = ["image_id", "reader"]
+    both = said.loc[nothing, key].merge(said.loc[~nothing, key].drop_duplicates(), on=key)
+    out.add(both["image_id"], "a reader says both 'No finding' and a finding")
+    builder.rule_out_boxes(boxes)
+    absent = findings.loc[findings["state"] == "absent", _ROW]
+    contradicted = boxes.merge(absent.drop_duplicates(), on=_ROW)["image_id"]
+    out.add(contradicted, "box of a finding that its reader labels absent")
+
+
+def _in_pixels_of_the_files(
+    boxes: pd.DataFrame, images: pd.DataFrame, source: Path, notes: list[str]
+) -> pd.DataFrame:
+    """Scale boxes, which are in pixels of the original, to images that are resized copies."""
+    once = boxes.drop_duplicates(ignore_index=True)
+    if len(once) < len(boxes):
+        notes.append(
+            f"{counted(len(boxes) - len(once), 'box', 'appear')} more than once, kept once"
+        )
+    boxed = images[is_member(images["image_id"], once["image_id"])]
+    sizes = _read_image_sizes(boxed, source).set_index("image_id")
+    if sizes.empty:  # all DICOM: the originals
+        return once
+    files = [path for path in (_find(source, f"{n}_meta.csv") for n in ("train", "test")) if path]
+    originals = _read_original_sizes(files).set_index("image_id").reindex(sizes.index)
+    reach = once.groupby("image_id")[["y2", "x2"]].max().reindex(sizes.index).to_numpy()
+    outside = (reach > sizes.to_numpy() + 1).any(axis=1)
+    if not outside.any() and len(sizes) >= _ENOUGH_TO_TELL:
+        return once
+    unknown = outside & originals.isna().any(axis=1).to_numpy()
+    if unknown.any():
+        first = boxed.set_index("image_id")["path"][sizes.index[unknown][0]]
+        raise InputError(
+            f"{source}: the boxes of {first} reach out of it, so it is a resized copy: add "
+            "train_meta.csv (image_id, dim0, dim1: height and width of the original), which says "
+            f"by how much ({int(unknown.sum())} such images)"
+        )
+    scale = (sizes / originals).fillna(1.0)
+    resized = int((scale != 1.0).any(axis=1).sum())
+    if not resized:
+        return once
+    notes.append(
+        f"{resized} boxed images are not of the size that train_meta.csv gives their originals: "
+        "taken as copies resized whole, without padding, and their boxes scaled"
+    )
+    by_row = scale.reindex(once["image_id"]).fillna(1.0).to_numpy()[:, [1, 0, 1, 0]]
+    edges = once[EDGES].to_numpy() * by_row
+    return once.assign(**dict(zip(EDGES, edges.T, strict=True)))
 
 
 def _read_original_sizes(paths: list[Path]) -> pd.DataFrame:
     """Read the sizes of the original images that come with resized copies."""
-    tables = [pd.DataFrame(columns=["image_id", "height", "width"]).astype(_SIZE_TYPES)]
+    tables = [pd.DataFrame(columns=list(_SIZE_TYPES)).astype(_SIZE_TYPES)]
     for path in paths:
         text = read_text_csv(path, ("image_id",))
         names = next((pair for pair in _SIZES if set(pair) <= set(text.columns)), _SIZES[0])
@@ -168,15 +307,11 @@ def _read_original_sizes(paths: list[Path]) -> pd.DataFrame:
                 f"{path}: column '{missing[0]}' is missing; it must say the height and the width "
                 "of the original images"
             )
-        sizes = {
-            side: to_numbers(text[name], path, name)
-            for side, name in zip(("height", "width"), names, strict=True)
-        }
-        table = pd.DataFrame({"image_id": text["image_id"], **sizes})
-        sides = table[["height", "width"]]
+        height, width = (to_numbers(text[name], path, name) for name in names)
+        sides = pd.DataFrame({"height": height, "width": width})
         wrong = ((sides <= 0) | np.isinf(sides)).any(axis=1)
         refuse_line(wrong, path, "a side is no number of pixels")
-        tables.append(table)
+        tables.append(text[["image_id"]].join(sides))
     return pd.concat(tables, ignore_index=True).drop_duplicates("image_id", ignore_index=True)
 
 
@@ -194,171 +329,7 @@ def _read_image_sizes(images: pd.DataFrame, root: Path) -> pd.DataFrame:
                     rows.append((image_id, image.height, image.width))
             except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
                 continue  # DICOM, or broken: the decoder will say so
-    sizes = pd.DataFrame(rows, columns=["image_id", "height", "width"])
-    return sizes.astype(_SIZE_TYPES)
-
-
-_ABNORMAL = "any_finding"
-_ROW = [*FINDING_KEY, "reader"]
-# From so many boxed images on, boxes that all fit into resized copies were resized with them.
-_ENOUGH_TO_TELL = 20
-
-
-@dataclass(frozen=True)
-class _Part:
-    """The training or the test images, what is said of them, and by whom."""
-
-    images: pd.DataFrame  # ``image_id, path``
-    findings: pd.DataFrame  # with ``reader`` and ``origin``; ``no_finding`` included
-    boxes: pd.DataFrame  # rows of the annotations that name a finding
-    label_file: str | None  # name of the file that says which images are labelled; None for none
-
-
-def _read_vindr(source: Path, options: ReadOptions) -> SourceTables:
-    """Read the tables of VinDr-CXR; no pixel is decoded."""
-    require_format(source, VINDR)
-    builder = SourceBuilder("vindr", source)
-    notes, out = builder.notes, builder.out
-    train, test = _read_part(source, "train", notes), _read_part(source, "test", notes)
-    if train.images.empty and test.images.empty:
-        raise InputError(f"{source}: train/ and test/ hold no images; unpack the download there")
-    files = pd.concat([train.images, test.images], ignore_index=True)
-    require_unique_stems(files.rename(columns={"image_id": "stem"}), source)
-    for part in (train, test):
-        _rule_out(builder, part)
-    images = out.keep(files)
-    if images.empty:
-        reason = next(iter(out.reasons.values()))
-        raise InputError(f"{source}: every image is ruled out; {reason}")
-    findings = out.keep(pd.concat([train.findings, test.findings], ignore_index=True))
-    findings = findings[findings["finding"] != NO_FINDING]
-    boxes = out.keep(pd.concat([train.boxes, test.boxes], ignore_index=True))
-    boxes = _in_pixels_of_the_files(boxes, images, source, notes)
-    findings, boxes, coverage = _with_reference(findings, boxes, options.reference, notes)
-    unlabelled = images.loc[~is_member(images["image_id"], findings["image_id"]), "image_id"]
-    official = pd.concat([train.images.assign(role="train"), test.images.assign(role="test")])
-    consensus = findings.loc[findings["origin"] == "consensus", "image_id"]
-    read_alone = findings.loc[findings["origin"] == "reader", "image_id"]
-    labelled_by = np.where(is_member(images["image_id"], read_alone), "readers", "consensus")
-    builder.warn_of_own_patients("VinDr-CXR names no patients", which="each image")
-    return builder.tables(
-        images.assign(
-            patient_id="vindr:" + images["image_id"],
-            patient_id_source="assumed_image",
-            source="vindr",
-            view="PA",  # all of them, says the publisher; the headers do not say
-            x_labels=pd.Series(labelled_by, index=images.index, dtype="str").where(
-                is_member(images["image_id"], pd.concat([consensus, read_alone]))
-            ),
-        ),
-        findings,
-        _targets(findings),
-        paths=dict(zip(files["image_id"], files["path"], strict=True)),
-        boxes=boxes,
-        box_coverage=coverage,
-        split=pd.DataFrame({"image_id": unlabelled, "role": "unused"}).reset_index(drop=True),
-        official=out.keep(official[["image_id", "role"]])
-        if train.label_file and test.label_file
-        else no_roles(),
-    )
-
-
-def _read_part(source: Path, name: str, notes: list[str]) -> _Part:
-    """Read the images of ``train/`` or ``test/`` and what is said of them."""
-    images = list_image_files(source, name).rename(columns={"stem": "image_id"})
-    by_readers = name == "train"
-    labels = _find(source, f"image_labels_{name}.csv")
-    marks = _find(source, f"annotations_{name}.csv") or (
-        _find(source, "train.csv") if by_readers else None
-    )
-    annotations = _read_annotations(marks, by_readers=by_readers) if marks else None
-    findings = empty_table("findings")
-    if labels is not None:
-        findings = _read_image_labels(labels, by_readers=by_readers)
-        if annotations is None:
-            notes.append(f"annotations_{name}.csv: not there, so nothing of {name} is boxed")
-    elif annotations is not None:
-        findings = _findings_from_annotations(annotations, by_readers=by_readers)
-    boxes = empty_table("boxes") if annotations is None else annotations
-    labelled = findings["image_id"].drop_duplicates()
-    if len(labelled) and images.empty:
-        notes.append(f"{name}/: holds no images, so the labels of {len(labelled)} are left out")
-        findings, boxes = findings.iloc[:0], boxes.iloc[:0]
-    if len(images) and not len(labelled):
-        notes.append(f"{counted(len(images), 'image')} of {name}/ without labels: unused")
-    told_by = labels or marks
-    return _Part(
-        images=images,
-        findings=findings,
-        boxes=boxes[boxes["finding"] != NO_FINDING].reset_index(drop=True),
-        label_file=told_by.name if told_by and len(images) else None,
-    )
-
-
-def _find(source: Path, name: str) -> Path | None:
-    paths = (source / "annotations" / name, source / name)
-    return next((path for path in paths if path.is_file()), None)
-
-
-def _rule_out(builder: SourceBuilder, part: _Part) -> None:
-    """Rule out images that lack a file or a label, or whose readers contradict themselves."""
-    if part.label_file is None:
-        return
-    out, images, findings, boxes = builder.out, part.images["image_id"], part.findings, part.boxes
-    labelled = findings["image_id"].drop_duplicates()
-    out.add(images[~is_member(images, labelled)], f"no row in {part.label_file}")
-    for rows in (labelled, boxes["image_id"]):
-        out.add(rows[~is_member(rows, images)], f"row in {part.label_file}, but no image file")
-    out.add(findings.loc[findings.duplicated(_ROW), "image_id"], "two labels by one reader")
-    said = findings[findings["state"] == "present"]
-    nothing = said["finding"] == NO_FINDING
-    key = ["image_id", "reader"]
-    both = said.loc[nothing, key].merge(said.loc[~nothing, key].drop_duplicates(), on=key)
-    out.add(both["image_id"], "a reader says both 'No finding' and a finding")
-    builder.rule_out_boxes(boxes)
-    absent = findings.loc[findings["state"] == "absent", _ROW]
-    contradicted = boxes.merge(absent.drop_duplicates(), on=_ROW)["image_id"]
-    out.add(contradicted, "box of a finding that its reader labels absent")
-
-
-def _in_pixels_of_the_files(
-    boxes: pd.DataFrame, images: pd.DataFrame, source: Path, notes: list[str]
-) -> pd.DataFrame:
-    """Scale boxes, which are in pixels of the original, to images that are resized copies."""
-    once = boxes.drop_duplicates()
-    if len(once) < len(boxes):
-        notes.append(
-            f"{counted(len(boxes) - len(once), 'box', 'appear')} more than once, kept once"
-        )
-    boxed = images[is_member(images["image_id"], once["image_id"])]
-    sizes = _read_image_sizes(boxed, source).set_index("image_id")
-    if sizes.empty:  # all DICOM: the originals
-        return once.reset_index(drop=True)
-    files = [path for path in (_find(source, f"{n}_meta.csv") for n in ("train", "test")) if path]
-    originals = _read_original_sizes(files).set_index("image_id").reindex(sizes.index)
-    reach = once.groupby("image_id")[["y2", "x2"]].max().reindex(sizes.index).to_numpy()
-    outside = (reach > sizes.to_numpy() + 1).any(axis=1)
-    if not outside.any() and len(sizes) >= _ENOUGH_TO_TELL:
-        return once.reset_index(drop=True)
-    unknown = outside & originals.isna().any(axis=1).to_numpy()
-    if unknown.any():
-        first = boxed.set_index("image_id")["path"][sizes.index[unknown][0]]
-        raise InputError(
-            f"{source}: the boxes of {first} reach out of it, so it is a resized copy: add "
-            "train_meta.csv (image_id, dim0, dim1: height and width of the original), which says "
-            f"by how much ({int(unknown.sum())} such images)"
-        )
-    scale = (sizes / originals).fillna(1.0)
-    resized = int((scale != 1.0).any(axis=1).sum())
-    if not resized:
-        return once.reset_index(drop=True)
-    notes.append(
-        f"{resized} boxed images are not of the size that train_meta.csv gives their originals: "
-        "taken as copies resized whole, without padding, and their boxes scaled"
-    )
-    by_row = scale.reindex(once["image_id"]).fillna(1.0).to_numpy()[:, [1, 0, 1, 0]]
-    edges = once[EDGES].to_numpy() * by_row
-    return once.assign(**dict(zip(EDGES, edges.T, strict=True))).reset_index(drop=True)
+    return pd.DataFrame(rows, columns=list(_SIZE_TYPES)).astype(_SIZE_TYPES)
 
 
 def _with_reference(
@@ -367,9 +338,9 @@ def _with_reference(
     """Add the reference to what the readers say, and say where all lesions are boxed."""
     own = findings["reader"] == REFERENCE_READER  # the consensus of the test images
     readers = findings[~own]
-    require_rule(rule, readers["reader"])
-    made = reference_findings(readers, rule)
-    fused = reference_boxes(readers, boxes[boxes["reader"] != REFERENCE_READER], made, rule)
+    _require_rule(rule, readers["reader"])
+    made = _reference_findings(readers, rule)
+    fused = _reference_boxes(readers, boxes[boxes["reader"] != REFERENCE_READER], made, rule)
     n_silent = readers["image_id"].nunique() - made["image_id"].nunique()
     if n_silent:
         notes.append(
@@ -380,7 +351,7 @@ def _with_reference(
     boxes = pd.concat([boxes[[*FINDING_KEY, *EDGES, "reader"]], fused], ignore_index=True)
     named = pd.Series(_LOCAL_FINDINGS if len(boxes) else (), dtype="str")
     localised = pd.concat([named, boxes["finding"].drop_duplicates()])
-    coverage = reference_coverage(findings, boxes, localised)
+    coverage = _coverage(findings, boxes, localised)
     present = made[(made["state"] == "present") & is_member(made["finding"], localised)]
     n_split = len(present) - len(present.merge(fused[FINDING_KEY].drop_duplicates()))
     if n_split and len(boxes):
@@ -391,12 +362,107 @@ def _with_reference(
     return findings, boxes, coverage
 
 
-def _targets(findings: pd.DataFrame) -> dict[str, dict[str, object]]:
-    names = sorted(findings["finding"].unique())
-    return {
-        **one_target_each(names),
-        _ABNORMAL: {"any_of": names, "display_name": "Any finding"},
-    }
+def _require_rule(rule: str, readers: pd.Series) -> None:
+    """Check what the user said of the reference."""
+    kind, _, name = rule.partition(":")
+    if rule in _RULES:
+        return
+    if kind != "reader" or not name:
+        raise InputError(f"--reference {rule!r}: use {', '.join(_RULES)} or reader:NAME")
+    if not (readers == name).any():
+        names = sorted(
+            readers.unique(), key=lambda text: ([int(n) for n in re.findall(r"\d+", text)], text)
+        )
+        raise InputError(f"--reference {rule}: no such reader; there are {', '.join(names)}")
+
+
+def _reference_findings(findings: pd.DataFrame, rule: str) -> pd.DataFrame:
+    """Make the reference's findings of those of the readers."""
+    if rule not in _RULES:
+        own = findings[findings["reader"] == rule.partition(":")[2]]
+        return own.assign(reader=REFERENCE_READER).reset_index(drop=True)
+    votes = findings[FINDING_KEY].assign(
+        present=findings["state"] == "present", absent=findings["state"] == "absent", readers=1
+    )
+    count = votes.groupby(FINDING_KEY, sort=False)[["present", "absent", "readers"]].sum()
+    present, absent, readers = (count[c].to_numpy() for c in ("present", "absent", "readers"))
+    says_present, says_absent = {
+        "majority": (2 * present > readers, 2 * absent > readers),
+        "any": (present > 0, absent == readers),
+        "all": (present == readers, absent > 0),
+    }[rule]
+    state = np.select([says_present, says_absent], ["present", "absent"], "uncertain")
+    made = count.index.to_frame(index=False)
+    return made.assign(reader=REFERENCE_READER, state=state, origin="consensus").astype("str")
+
+
+def _reference_boxes(
+    findings: pd.DataFrame, boxes: pd.DataFrame, reference: pd.DataFrame, rule: str
+) -> pd.DataFrame:
+    """Make the reference's boxes of those of the readers.
+
+    Boxes of one finding that overlap are fused (see `_same_lesions`) and a fused box, the mean of
+    the edges, is kept if enough of the finding's readers drew it: more than half for
+    ``majority``, one for ``any``, every one for ``all``. With ``reader:NAME`` his boxes are taken
+    as they are.
+    """
+    if rule not in _RULES:
+        fused = boxes[boxes["reader"] == rule.partition(":")[2]]
+    else:
+        lesions = boxes.assign(lesion=_same_lesions(boxes)).groupby("lesion", sort=False)
+        fused = lesions[FINDING_KEY].first().join(lesions[EDGES].mean())
+        drawn_by = lesions["reader"].nunique()
+        readers = findings.groupby(FINDING_KEY).size().rename("readers")
+        read_by = fused.join(readers, on=FINDING_KEY)["readers"].fillna(0)
+        enough = {
+            "majority": 2 * drawn_by > read_by,
+            "any": drawn_by > 0,
+            "all": drawn_by >= read_by,
+        }
+        fused = fused[enough[rule]]
+    present = reference.loc[reference["state"] == "present", FINDING_KEY]
+    kept = fused[[*FINDING_KEY, *EDGES]].merge(present, on=FINDING_KEY)
+    kept = kept.sort_values([*FINDING_KEY, *EDGES], ignore_index=True)
+    return kept.assign(reader=pd.Series(REFERENCE_READER, index=kept.index, dtype="str"))
+
+
+def _same_lesions(boxes: pd.DataFrame, iou: float = _SAME_LESION_IOU) -> np.ndarray:
+    """Tell which boxes of several readers are of one lesion.
+
+    Greedy: of all pairs of boxes of one image and finding by different readers, the one that
+    overlaps most is joined first, then the next, down to `iou`. A lesion has one box a reader at
+    most, so a pair that would bring a second one is passed over. The order of the rows does not
+    matter.
+    """
+    ordered = boxes[[*_ROW, *EDGES]].reset_index(drop=True)
+    ordered = ordered.sort_values([*_ROW, *EDGES], kind="stable")
+    ordered["box"] = np.arange(len(ordered))
+    pairs = ordered[[*FINDING_KEY, "box"]].merge(ordered[[*FINDING_KEY, "box"]], on=FINDING_KEY)
+    first, second = pairs["box_x"].to_numpy(), pairs["box_y"].to_numpy()
+    reader, edges = ordered["reader"].to_numpy(), ordered[EDGES].to_numpy(dtype="float64")
+    wanted = (first < second) & (reader[first] != reader[second])
+    first, second = first[wanted], second[wanted]
+    overlap = box_iou(edges[first], edges[second])
+    near = overlap > iou
+    first, second, overlap = first[near], second[near], overlap[near]
+    lesion = {box: {box} for box in range(len(ordered))}
+    for pair in np.argsort(-overlap, kind="stable"):  # only pairs that overlap: few
+        one, other = lesion[first[pair]], lesion[second[pair]]
+        if one is not other and {reader[b] for b in one}.isdisjoint(reader[b] for b in other):
+            one |= other
+            lesion.update(dict.fromkeys(other, one))
+    number = np.empty(len(ordered), dtype="int64")
+    number[ordered.index.to_numpy()] = [min(lesion[box]) for box in range(len(ordered))]
+    return number
+
+
+def _coverage(findings: pd.DataFrame, boxes: pd.DataFrame, localised: pd.Series) -> pd.DataFrame:
+    """Say where a reader's boxes are all there are."""
+    rows = findings[is_member(findings["finding"], localised)]
+    boxed = rows.merge(boxes[_ROW].drop_duplicates(), on=_ROW)
+    absent, present = rows[rows["state"] == "absent"], boxed[boxed["state"] == "present"]
+    complete = pd.concat([absent[_ROW], present[_ROW]])
+    return complete.assign(coverage="all").astype("str").reset_index(drop=True)
 
 
 def _has_tables(folder: Path) -> bool:

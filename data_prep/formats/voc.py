@@ -37,11 +37,10 @@ from data_prep.formats.label_files import (
 )
 from data_prep.formats.source import (
     Format,
-    ReadOptions,
+    SourceBuilder,
     SourceTables,
     files_below,
     has_match,
-    require_format,
 )
 from data_prep.images.decoded_image import require_file
 
@@ -53,13 +52,14 @@ _MAX_BYTES = 1 << 24  # a thousand boxes take less than one MiB
 _PLACES = ("JPEGImages", "images")
 
 
-def _read_voc(source: Path, options: ReadOptions) -> SourceTables:
+def _read_voc(builder: SourceBuilder) -> SourceTables:
     """Read a folder of Pascal VOC annotations and images."""
+    source = builder.root
     files = files_below(source, ".xml")
     if not files:
-        require_format(source, VOC)
+        builder.require_format()
         raise InputError(f"{source}: holds no XML file")
-    gathered, index = LabelFiles(), ImageIndex(source)
+    gathered, index = LabelFiles(builder), ImageIndex(source)
     stated: dict[str, str] = {}  # image -> its XML file
     for path in files:
         image = _near(path, index)
@@ -84,7 +84,7 @@ def _read_voc(source: Path, options: ReadOptions) -> SourceTables:
     if (source / SET_FACTS).is_file():
         facts = read_set_facts(read_json_file(source / SET_FACTS), str(source / SET_FACTS))
         gathered.targets = facts["targets"]
-    return gathered.tables("voc", source, options.patient_pattern)
+    return gathered.tables()
 
 
 class _NoDocumentType(ElementTree.TreeBuilder):
@@ -214,4 +214,5 @@ VOC = Format(
     detect=has_match("Annotations/*.xml", "*.xml", "*/*.xml"),
     read=_read_voc,
     options=("patient_pattern",),
+    is_deep=True,
 )

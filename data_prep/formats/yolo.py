@@ -34,12 +34,11 @@ from data_prep.formats.label_files import (
 )
 from data_prep.formats.source import (
     Format,
-    ReadOptions,
+    SourceBuilder,
     SourceTables,
     files_below,
     has_file,
     has_match,
-    require_format,
 )
 
 _ROLES = (("train", "train"), ("val", "val"), ("valid", "val"), ("test", "test"))
@@ -189,16 +188,17 @@ def _edges(values: list[float], words: list[str], number: int) -> tuple[tuple[fl
 _NO_LABELS = {"classes", "train", "val", "valid", "test", "trainval", "requirements", "license"}
 
 
-def _read_yolo(source: Path, options: ReadOptions) -> SourceTables:
+def _read_yolo(builder: SourceBuilder) -> SourceTables:
     """Read a folder of YOLO labels and images."""
-    index = ImageIndex(source) if source.is_dir() else None
-    labels = _match(source, index) if index else {}
-    if index is None or not labels:
-        require_format(source, YOLO)
+    source = builder.root
+    index = ImageIndex(source)
+    labels = _match(source, index)
+    if not labels:
+        builder.require_format()
         raise InputError(f"{source}: no label file (.txt) has the name of an image")
-    gathered = LabelFiles()
+    gathered = LabelFiles(builder)
     yamls = _read_yamls(source)
-    names = _class_names(source, options.class_names, yamls)
+    names = _class_names(source, builder.options.class_names, yamls)
     own = _set_facts(source, yamls, gathered)
     findings = {n: name if own else class_finding(name, str(source)) for n, name in names.items()}
     classes = tuple(sorted(set(findings.values())))
@@ -219,7 +219,7 @@ def _read_yolo(source: Path, options: ReadOptions) -> SourceTables:
     for image in _beside(index, gathered):
         gathered.images.setdefault(image, {})
     gathered.roles = _roles(source, yamls, gathered, {p[0]: t for t, p in labels.items() if p})
-    return gathered.tables("yolo", source, options.patient_pattern)
+    return gathered.tables()
 
 
 def _match(root: Path, index: ImageIndex) -> dict[str, list[str]]:
@@ -355,4 +355,5 @@ YOLO = Format(
     detect=_looks_like_yolo,
     read=_read_yolo,
     options=("patient_pattern", "class_names"),
+    is_deep=True,
 )

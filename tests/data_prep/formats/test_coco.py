@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.contracts.errors import InputError
-from data_prep.formats.coco import _read_coco
+from data_prep.formats.registry import read_source
 from data_prep.formats.source import ReadOptions, SourceTables
 from tests.data_prep.formats.answers import reasons, roles, states
 
@@ -44,7 +44,7 @@ def write_set(folder: Path, files: dict[str, Any], image_files: tuple[str, ...] 
 
 
 def read(folder: Path, pattern: str | None = None) -> SourceTables:
-    return _read_coco(folder, ReadOptions(patient_pattern=pattern))
+    return read_source(folder, "coco", ReadOptions(patient_pattern=pattern))
 
 
 def test_silence_on_a_labelled_image_is_absence_and_boxes_become_corners(tmp_path):

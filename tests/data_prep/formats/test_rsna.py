@@ -136,9 +136,9 @@ def test_the_mapping_names_the_patient_and_doubtful_matches_are_marked(tmp_path)
 
 
 def test_an_nih_image_claimed_twice_is_doubtful_where_the_difference_is_unknown(tmp_path):
-    path = tmp_path / "map.csv"
+    path = tmp_path / "rsna_to_nih.csv"
     path.write_text("patientId,nih_image\na,1_0.png\nb,1_0.png\nc,2_0.png\n")
-    sources = _read_mapping(path)["patient_id_source"].tolist()
+    sources = _read_mapping(tmp_path)["patient_id_source"].tolist()
     assert sources == ["mapped_unverified", "mapped_unverified", "mapped"]
 
 

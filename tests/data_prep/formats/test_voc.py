@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.contracts.errors import InputError
+from data_prep.formats.registry import read_source
 from data_prep.formats.source import ReadOptions, SourceTables
-from data_prep.formats.voc import _read_voc
 from tests.data_prep.formats.answers import reasons, roles
 
 SIZE = "<size><width>100</width><height>80</height><depth>3</depth></size>"
@@ -38,7 +38,7 @@ def write_set(folder: Path, files: dict[str, str | bytes]) -> Path:
 
 
 def read(folder: Path, pattern: str | None = None) -> SourceTables:
-    return _read_voc(folder, ReadOptions(patient_pattern=pattern))
+    return read_source(folder, "voc", ReadOptions(patient_pattern=pattern))
 
 
 VOC = {

@@ -18,7 +18,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.formats.label_files import image_size
 from data_prep.formats.registry import _likely_format, read_source
 from data_prep.formats.source import ReadOptions, SourceTables
-from data_prep.formats.yolo import _Prediction, _read_boxes, _read_yolo
+from data_prep.formats.yolo import _Prediction, _read_boxes
 from tests.data_prep.formats.answers import reasons, roles, states
 
 NAMES = "names: [Mass, Nodule]\n"
@@ -38,7 +38,7 @@ def write_set(folder: Path, files: dict[str, str | None]) -> Path:
 
 
 def read(folder: Path, names: tuple[str, ...] = (), pattern: str | None = None) -> SourceTables:
-    return _read_yolo(folder, ReadOptions(class_names=names, patient_pattern=pattern))
+    return read_source(folder, "yolo", ReadOptions(class_names=names, patient_pattern=pattern))
 
 
 def edges(tables: SourceTables) -> list[list[float]]:
