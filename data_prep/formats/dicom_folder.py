@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -262,7 +263,7 @@ def _read_dicom_tree(builder: SourceBuilder) -> SourceTables:
     notes += _notes(seen, files)
     images = _images(files, builder)
     left_out = Exclusions({file.path: file.reason for file in seen if file.reason})
-    tables = {"files": files, "excluded": left_out.table({}, "header")}
+    tables: dict[str, Any] = {"files": files, "excluded": left_out.table({}, "header")}
     if table is None or labels is None:
         notes.append("no --labels: no image has a label, so nothing can be trained or judged")
         return builder.tables(images, empty_table("findings"), **tables)

@@ -281,7 +281,7 @@ def stated_tables(
     *,
     path: Path,
     lacking: str = "label",
-    **tables: pd.DataFrame,
+    **tables: Any,
 ) -> SourceTables:
     """Conclude what labels and boxes of the reference mean that a table states.
 

@@ -5,10 +5,10 @@ import pandas as pd
 import pytest
 
 from data_prep.formats.vindr import (
-    _same_lesions,
-    _reference_boxes,
     _coverage,
+    _reference_boxes,
     _reference_findings,
+    _same_lesions,
 )
 
 
