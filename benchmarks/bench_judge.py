@@ -18,9 +18,13 @@ from evaluation.boxes.box_metrics import WeightedAveragePrecision, average_preci
 from evaluation.boxes.matching import match_boxes
 from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.scorecard import Scorecard
-from evaluation.decisions.refit import ValidationScores, refit_thresholds
 from evaluation.decisions.test_set import EvaluationSet
-from evaluation.decisions.thresholds import POLICIES, choose_threshold
+from evaluation.decisions.thresholds import (
+    POLICIES,
+    ValidationScores,
+    choose_threshold,
+    refit_thresholds,
+)
 from evaluation.metrics.image_metrics import rates
 from evaluation.statistics.bootstrap import Resamples, cluster_index
 from evaluation.statistics.ranking import Floats, RankedScores

@@ -36,10 +36,16 @@ from evaluation.compare.scorecard import (
     judge_models,
 )
 from evaluation.decisions.system_output import SystemOutput
-from evaluation.decisions.test_set import EvaluationSet, TestSet
+from evaluation.decisions.test_set import (
+    EvaluationSet,
+    TestSet,
+    Unit,
+    Units,
+    group_images,
+    judged_units,
+)
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.decisions.tuning import tune
-from evaluation.decisions.units import Unit, Units, group_images, judged_units
 from evaluation.metrics.metric import ALL, MetricKey, Note
 from evaluation.metrics.registry import METRICS, why_undefined
 from evaluation.statistics.bootstrap import Resamples

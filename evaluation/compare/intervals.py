@@ -33,8 +33,8 @@ from evaluation.compare.estimates import (
     of_thresholds,
 )
 from evaluation.compare.scorecard import Cards, Scorecard
-from evaluation.decisions.refit import refit_thresholds
 from evaluation.decisions.test_set import EvaluationSet
+from evaluation.decisions.thresholds import refit_thresholds
 from evaluation.metrics.metric import MetricKey
 from evaluation.metrics.registry import METRICS, family, why_undefined
 from evaluation.statistics.bootstrap import (

@@ -12,9 +12,8 @@ from typing import Any
 
 from data_prep.contracts.errors import InputError
 from data_prep.store.predictions import Predictions
-from evaluation.decisions.test_set import TestSet
+from evaluation.decisions.test_set import TestSet, Unit
 from evaluation.decisions.thresholds import check_policy
-from evaluation.decisions.units import Unit
 from evaluation.metrics.registry import METRICS
 from evaluation.metrics.words import listing, policy_words
 

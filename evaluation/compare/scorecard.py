@@ -32,10 +32,9 @@ from evaluation.boxes.box_metrics import (
 from evaluation.boxes.matching import BoxPairs, localised, match_pairs, pair_boxes
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.referral import Referral, ReferralFigures, doubt_of
-from evaluation.decisions.refit import ValidationScores
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import EvaluationSet, TestSet
-from evaluation.decisions.thresholds import ThresholdChoice, check_policy
+from evaluation.decisions.thresholds import ThresholdChoice, ValidationScores, check_policy
 from evaluation.decisions.tuning import checked_decision
 from evaluation.metrics.image_metrics import confusion_counts, rates
 from evaluation.metrics.metric import ALL, NEEDS, VERSUS_NORMAL, MetricKey, Need, Note

@@ -19,7 +19,7 @@ import pandas as pd
 
 from evaluation.compare.estimates import of_thresholds
 from evaluation.compare.scorecard import Cards, Scorecard, judged_of
-from evaluation.decisions.refit import ValidationScores, refit_thresholds
+from evaluation.decisions.thresholds import ValidationScores, refit_thresholds
 from evaluation.metrics.image_metrics import benefits
 from evaluation.statistics.bootstrap import (
     Interval,

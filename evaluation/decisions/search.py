@@ -36,8 +36,7 @@ from evaluation.boxes.matching import (
     rank_boxes,
     true_boxes,
 )
-from evaluation.decisions.reduction import CANDIDATES, Reduction, reduce_ranked
-from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.system_output import CANDIDATES, Reduction, SystemOutput
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.metrics.image_metrics import auroc, confusion_counts, rates
@@ -299,9 +298,7 @@ def _of_images(
     order = np.lexsort((-scores, image))
     rows, ranked, n_images = image[order], scores[order], len(images.image_ids)
     for reduction in space.reductions:
-        reduced = reduce_ranked(
-            rows, ranked, n_images, rule=reduction.rule, min_score=reduction.min_score
-        )
+        reduced = reduction.of_ranked(rows, ranked, n_images)
         if objective == "auroc":
             figures = RankedScores(images.y_true, reduced, images.folds).auroc(images.weights)
         else:

@@ -4,18 +4,32 @@ Candidates are the midpoints between adjacent distinct validation scores, so tha
 never sits on an observed score and no rounding can flip one. Calling every image positive, or
 none, is not a choice that validation supports, so it is not a candidate. A threshold that the
 user declares is taken as it is.
+
+A threshold is an estimate, too: another sample of validation patients would have given another
+one. Every replicate of the bootstrap therefore draws validation patients as well, the same for
+all systems, and chooses every threshold again. All replicates are rows of running sums along the
+validation scores, so no Python loop runs over them.
 """
 
+from __future__ import annotations
+
+import math
 import re
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from data_prep.contracts.errors import InputError
-from evaluation.metrics.image_metrics import rates
-from evaluation.statistics.ranking import Floats, check_truth_and_scores
+from evaluation.statistics.bootstrap import Resamples, SegmentSums, cluster_bootstrap
+from evaluation.statistics.ranking import (
+    Floats,
+    Integers,
+    check_truth_and_scores,
+    first_at_least,
+)
 
 POLICIES = ("max_f1", "sensitivity>=0.95", "specificity>=0.90")
 """The policies that `cxr tune` sets by default."""
@@ -25,6 +39,15 @@ _NUMBER = r"(?:\d+(?:\.\d+)?|\.\d+)"
 _FLOOR = re.compile(rf"(sensitivity|specificity)>=({_SHARE})")
 _COST = re.compile(rf"cost:({_NUMBER})/({_NUMBER})(?:@({_SHARE}))?")
 _DECLARED = re.compile(rf"threshold=({_SHARE})")
+
+Name = TypeVar("Name", bound=Hashable)
+_FEWEST_MISSES = 2
+"""A floor that allows fewer on validation sets its threshold by the very lowest or highest score.
+
+How far an extreme varies no bootstrap can say: it is drawn again in most resamples.
+"""
+_STREAM = 1
+"""Of random numbers: draws of validation patients owe nothing to those of test patients."""
 
 
 class Policy(NamedTuple):
@@ -88,7 +111,10 @@ def check_policy(policy: str) -> Policy:
 def threshold_candidates(y_score: npt.ArrayLike) -> Floats:
     """Midpoints between adjacent distinct scores, rising."""
     distinct = np.unique(np.asarray(y_score, dtype=np.float64))
-    lower, upper = distinct[:-1], distinct[1:]
+    return _midpoints(distinct[:-1], distinct[1:])
+
+
+def _midpoints(lower: Floats, upper: Floats) -> Floats:
     middle = lower + (upper - lower) / 2
     return np.where(middle > lower, middle, upper)
 
@@ -103,66 +129,247 @@ def choose_threshold(
     ``threshold=T`` is T, whatever the images say.
     """
     wanted = check_policy(policy)
-    kind, floor = wanted.kind, wanted.value
-    if kind == "threshold":
-        return ThresholdChoice(policy, floor)
+    if wanted.kind == "threshold":
+        return ThresholdChoice(policy, wanted.value)
     truth, scores = check_truth_and_scores(y_true, y_score)
     if not truth.any() or truth.all():
         absent = "negative" if truth.any() else "positive"
         return ThresholdChoice(policy, None, f"validation has no {absent} image")
-    candidates = threshold_candidates(scores)
-    if not len(candidates):
+    falling, place = np.unique(-scores, return_inverse=True)
+    if len(falling) == 1:
         return ThresholdChoice(policy, None, "all validation images have the same score")
-    figures = _rates_at(truth, scores, candidates)
-    if floor is None:
-        return _best(policy, candidates, figures)
-    if kind == "cost":
-        prevalence = float(truth.mean()) if wanted.prevalence is None else wanted.prevalence
-        return _cheapest(policy, candidates, figures, floor * prevalence / (1 - prevalence))
-    kept = figures["recall" if kind == "sensitivity" else "specificity"] >= floor
-    if not kept.any():
-        side = "positive" if kind == "sensitivity" else "negative"
-        reason = f"{kind} >= {floor:g} is met only by calling every image {side}"
-        return ThresholdChoice(policy, None, reason)
-    allowed = candidates[kept]
-    return ThresholdChoice(policy, float(allowed[-1 if kind == "sensitivity" else 0]))
+    positive = np.bincount(place[truth], minlength=len(falling))
+    cuts = _Cuts(-falling, np.cumsum(positive)[None], np.cumsum(np.bincount(place))[None])
+    at, there = _choose(cuts, wanted)
+    if not there[0]:
+        return ThresholdChoice(policy, None, _why_none(cuts, wanted))
+    return ThresholdChoice(policy, float(cuts.thresholds(at)[0]))
 
 
-def _best(policy: str, candidates: Floats, figures: dict[str, Floats]) -> ThresholdChoice:
-    """The candidate with the best figure; among equals the highest."""
-    value, worthless = figures["f1"], "no threshold calls a positive validation image positive"
-    if policy == "youden":
-        worthless = "no threshold does better than chance on validation"
-        # Rounded: the sum of two rates must not decide a tie by its last bit.
-        value = np.round(figures["recall"] + figures["specificity"] - 1, 12)
-    best = np.flatnonzero(value == value.max())[-1]
-    if value[best] <= 0:
-        return ThresholdChoice(policy, None, worthless)
-    return ThresholdChoice(policy, float(candidates[best]))
+def _why_none(cuts: _Cuts, wanted: Policy) -> str:
+    """Why no candidate is what a policy asks for."""
+    if wanted.kind == "max_f1":
+        return "no threshold calls a positive validation image positive"
+    if wanted.kind == "youden":
+        return "no threshold does better than chance on validation"
+    if wanted.kind == "cost":
+        side = "positive" if _costs(cuts, wanted)[0].min() > 1 else "negative"
+        return f"at this cost calling every image {side} is cheaper than any threshold"
+    side = "positive" if wanted.kind == "sensitivity" else "negative"
+    return f"{wanted.kind} >= {wanted.value:g} is met only by calling every image {side}"
 
 
-def _cheapest(
-    policy: str, candidates: Floats, figures: dict[str, Floats], odds: float
-) -> ThresholdChoice:
-    """The candidate of least expected cost; none where calling all images alike is cheaper.
+@dataclass(frozen=True)
+class ValidationScores:
+    """What thresholds are chosen on: validation images, or studies or patients, of one system."""
 
-    `odds` is what missing all positives costs, in what false alarms on all negatives cost.
+    y_true: npt.NDArray[np.bool_]  # shape `(M,)`, bool
+    scores: Floats  # shape `(M,)`, float64
+    patients: npt.NDArray[np.str_]  # name of the patient of each, shape `(M,)`
+
+    def __post_init__(self) -> None:
+        truth, scores = check_truth_and_scores(self.y_true, self.scores)
+        patients = np.asarray(self.patients, dtype=str)
+        if patients.shape != truth.shape:
+            raise InputError(f"validation: {len(truth)} scores, patients of {len(patients)}")
+        for name, values in (("y_true", truth), ("scores", scores), ("patients", patients)):
+            object.__setattr__(self, name, values)
+
+    @property
+    def n_positive(self) -> int:
+        """How many are positive."""
+        return int(self.y_true.sum())
+
+    def too_few_for(self, policy: str) -> str:
+        """Why resamples cannot say how far a policy's threshold varies; empty where they can.
+
+        Example:
+            >>> kept = ValidationScores([True] * 12 + [False] * 40, range(52), ["p"] * 52)
+            >>> kept.too_few_for("specificity>=0.90"), kept.too_few_for("max_f1")
+            ('', '')
+            >>> kept.too_few_for("sensitivity>=0.95")
+            'the floor allows 0 of 12 validation positives to be missed; an interval needs 2'
+        """
+        wanted = check_policy(policy)
+        if wanted.kind not in ("sensitivity", "specificity") or wanted.value is None:
+            return ""
+        positive = wanted.kind == "sensitivity"
+        count = self.n_positive if positive else len(self.y_true) - self.n_positive
+        allowed = math.floor(count * (1 - wanted.value) + 1e-9)
+        if allowed >= _FEWEST_MISSES:
+            return ""
+        kind, error = ("positives", "missed") if positive else ("negatives", "called positive")
+        return (
+            f"the floor allows {allowed} of {count} validation {kind} to be {error}; an interval "
+            f"needs {_FEWEST_MISSES}"
+        )
+
+
+def refit_thresholds(
+    chosen: Mapping[Name, tuple[ValidationScores, Sequence[str]]], resamples: Resamples
+) -> dict[Name, dict[str, Floats]]:
+    """Choose the thresholds of all systems again on the same resamples of validation patients.
+
+    Returns by system and policy the threshold of every resample, shape ``(R,)``; NaN where that
+    validation set gives none.
     """
+    if not chosen:
+        return {}
+    names = np.unique(np.concatenate([validation.patients for validation, _ in chosen.values()]))
+    refits = {
+        name: _ThresholdRefit(
+            validation, policies, np.searchsorted(names, validation.patients), len(names)
+        )
+        for name, (validation, policies) in chosen.items()
+    }
+
+    def statistic(weights: npt.NDArray[np.int16]) -> dict[tuple[Name, str], Floats]:
+        return {
+            (name, policy): values
+            for name, refit in refits.items()
+            for policy, values in refit(weights).items()
+        }
+
+    drawn = cluster_bootstrap(statistic, replace(resamples, n_clusters=len(names), stream=_STREAM))
+    return {
+        name: {policy: drawn[name, policy] for policy in policies}
+        for name, (_, policies) in chosen.items()
+    }
+
+
+class _ThresholdRefit:
+    """The thresholds of one system on resampled validation patients."""
+
+    def __init__(
+        self,
+        validation: ValidationScores,
+        policies: Sequence[str],
+        clusters: Integers,
+        n_clusters: int,
+    ) -> None:
+        self._policies = {policy: check_policy(policy) for policy in policies}
+        falling, place = np.unique(-validation.scores, return_inverse=True)
+        self._scores = -falling
+        truth, of = validation.y_true, (len(falling), n_clusters)
+        self._positive = SegmentSums(place[truth], clusters[truth], *of)
+        self._all = SegmentSums(place, clusters, *of)
+
+    def __call__(self, weights: Integers) -> dict[str, Floats]:
+        """The threshold of every policy for every row of patient weights, shape ``(R,)``."""
+        thresholds = {
+            policy: np.full(len(weights), wanted.value if wanted.kind == "threshold" else np.nan)
+            for policy, wanted in self._policies.items()
+        }
+        if not len(self._scores):
+            return thresholds
+        cuts = _Cuts(
+            self._scores,
+            np.cumsum(self._positive(weights), axis=1, dtype=np.int32),
+            np.cumsum(self._all(weights), axis=1, dtype=np.int32),
+        )
+        for policy, wanted in self._policies.items():
+            if wanted.kind != "threshold":
+                with np.errstate(invalid="ignore", divide="ignore"):
+                    at, there = _choose(cuts, wanted)
+                kept = there & cuts.both_classes
+                thresholds[policy] = np.where(kept, cuts.thresholds(at), np.nan)
+        return thresholds
+
+
+class _Cuts(NamedTuple):
+    """Counts of every row if all scores up to a place are called, from the highest on."""
+
+    scores: Floats  # (D,) falling
+    tp: npt.NDArray[Any]  # (R, D)
+    called: npt.NDArray[Any]  # (R, D)
+
+    @property
+    def n_positive(self) -> npt.NDArray[Any]:
+        """Positives of each row, shape ``(R, 1)``."""
+        return self.tp[:, -1:]
+
+    @property
+    def n_all(self) -> npt.NDArray[Any]:
+        """All of each row, shape ``(R, 1)``."""
+        return self.called[:, -1:]
+
+    @property
+    def both_classes(self) -> npt.NDArray[np.bool_]:
+        """Whether a row has positives and negatives, shape ``(R,)``."""
+        positive, whole = self.n_positive[:, 0], self.n_all[:, 0]
+        return (positive > 0) & (positive < whole)
+
+    def thresholds(self, place: npt.NDArray[np.int64]) -> Floats:
+        """Between the scores at either side of a cut, of those that a row holds, shape ``(R,)``."""
+        called = np.take_along_axis(self.called, place[:, None], axis=1)[:, 0]
+        upper = self.scores[first_at_least(self.called, called)]
+        below = np.minimum(first_at_least(self.called, called + 1), len(self.scores) - 1)
+        return _midpoints(self.scores[below], upper)
+
+
+_Choice = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]
+"""A place in each row, and whether there is one, both shape ``(R,)``."""
+
+
+def _choose(cuts: _Cuts, wanted: Policy) -> _Choice:
+    """The cut that a policy asks for; the rules and ties are those of `choose_threshold`."""
+    if wanted.kind in ("sensitivity", "specificity"):
+        return _at_floor(cuts, wanted.kind, wanted.value or 0.0)
+    if wanted.kind == "cost":
+        return _cheapest(cuts, wanted)
+    if wanted.kind == "youden":
+        # Sensitivity + specificity - 1, times both class sizes: whole numbers know ties.
+        gain = cuts.tp * cuts.n_all.astype(np.int64) - cuts.called * cuts.n_positive.astype(
+            np.int64
+        )
+    else:
+        gain = np.where(cuts.called < cuts.n_all, 2 * cuts.tp / (cuts.called + cuts.n_positive), 0)
+    place = gain.argmax(axis=1)  # the first: of equals the highest threshold counts
+    return place, np.take_along_axis(gain, place[:, None], axis=1)[:, 0] > 0
+
+
+def _at_floor(cuts: _Cuts, kind: str, floor: float) -> _Choice:
+    """The highest cut that keeps a sensitivity, or the lowest that keeps a specificity."""
+    n_positive, n_all = cuts.n_positive[:, 0], cuts.n_all[:, 0]
+    some_called = first_at_least(cuts.called, np.ones_like(n_all))
+    all_called = first_at_least(cuts.called, n_all)
+    if kind == "sensitivity":
+        place = np.maximum(first_at_least(cuts.tp, _least(n_positive, floor)), some_called)
+    else:
+        n_negative = n_all - n_positive
+        too_many = n_negative - _least(n_negative, floor) + 1
+        place = np.minimum(first_at_least(cuts.called - cuts.tp, too_many), all_called) - 1
+    there = (place >= some_called) & (place < all_called)
+    return np.where(there, place, 0), there
+
+
+def _least(count: npt.NDArray[Any], floor: float) -> npt.NDArray[Any]:
+    """The smallest whole number whose share of a count is not below a floor."""
+    whole = np.maximum(count, 1)
+    guess = np.ceil(floor * whole).astype(np.int64)
+    guess = np.where((guess - 1) / whole >= floor, guess - 1, guess)  # as floats divide, not reals
+    return np.where(guess / whole >= floor, guess, guess + 1)
+
+
+def _cheapest(cuts: _Cuts, wanted: Policy) -> _Choice:
+    """The cut of least expected cost; none where calling all images alike is cheaper."""
+    cost, odds = _costs(cuts, wanted)
+    place = cost.argmin(axis=1)  # the first: of equals the highest threshold counts
+    least = np.take_along_axis(cost, place[:, None], axis=1)
+    return place, ((least <= 1.0) & (least <= odds))[:, 0] & np.isfinite(least[:, 0])
+
+
+def _costs(cuts: _Cuts, wanted: Policy) -> tuple[Floats, Any]:
+    """Expected cost of each cut, and that of missing all positives.
+
+    The unit is what false alarms on all negatives cost.
+    """
+    n_positive, n_negative = cuts.n_positive, cuts.n_all - cuts.n_positive
+    prevalence = wanted.prevalence
+    share = n_positive / cuts.n_all if prevalence is None else np.float64(prevalence)
+    odds = (wanted.value or 0.0) * share / (1 - share)  # (R, 1), or one for all
+    specificity = (n_negative - (cuts.called - cuts.tp)) / n_negative
     # Rounded: the last bit must not decide between equals.
-    cost = np.round(odds * (1 - figures["recall"]) + 1 - figures["specificity"], 12)
-    best = np.flatnonzero(cost == cost.min())[-1]
-    for all_called, side in ((1.0, "positive"), (odds, "negative")):
-        if all_called < cost[best]:
-            reason = f"at this cost calling every image {side} is cheaper than any threshold"
-            return ThresholdChoice(policy, None, reason)
-    return ThresholdChoice(policy, float(candidates[best]))
-
-
-def _rates_at(
-    truth: npt.NDArray[np.bool_], scores: Floats, candidates: Floats
-) -> dict[str, Floats]:
-    """The rates at every candidate threshold, from two sorted lists."""
-    positives, negatives = np.sort(scores[truth]), np.sort(scores[~truth])
-    fn = np.searchsorted(positives, candidates, side="left")
-    tn = np.searchsorted(negatives, candidates, side="left")
-    return rates(len(positives) - fn, len(negatives) - tn, tn, fn)
+    cost = np.round(odds * (1 - cuts.tp / n_positive) + 1 - specificity, 12)
+    candidate = (cuts.called > 0) & (cuts.called < cuts.n_all)
+    return np.where(candidate & ~np.isnan(cost), cost, np.inf), odds

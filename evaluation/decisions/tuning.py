@@ -18,9 +18,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.fusion import AS_STORED
 from evaluation.decisions.decision import Decision, TuningOptions
-from evaluation.decisions.reduction import Reduction
 from evaluation.decisions.referral import Referral, choose_referral, doubt_of
-from evaluation.decisions.refit import ValidationScores
 from evaluation.decisions.search import (
     ReducedScores,
     Search,
@@ -32,15 +30,15 @@ from evaluation.decisions.search import (
     choose_reduction,
     run_search,
 )
-from evaluation.decisions.system_output import SystemOutput
-from evaluation.decisions.test_set import TestSet
+from evaluation.decisions.system_output import Reduction, SystemOutput
+from evaluation.decisions.test_set import TestSet, Unit, group_images
 from evaluation.decisions.thresholds import (
     POLICIES,
     ThresholdChoice,
+    ValidationScores,
     check_policy,
     choose_threshold,
 )
-from evaluation.decisions.units import Unit, group_images
 from evaluation.metrics.image_metrics import classification_metrics, confusion_counts
 from evaluation.metrics.metric import Note
 from evaluation.statistics.bootstrap import cluster_index

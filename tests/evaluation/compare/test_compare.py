@@ -18,11 +18,15 @@ from evaluation.compare.estimates import COLUMNS
 from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.decision import TuningOptions
-from evaluation.decisions.reduction import reduce_boxes
-from evaluation.decisions.system_output import SystemOutput
-from evaluation.decisions.test_set import EvaluationSet, TestSet, patients_of
+from evaluation.decisions.system_output import SystemOutput, reduce_boxes
+from evaluation.decisions.test_set import (
+    EvaluationSet,
+    TestSet,
+    _unit_names,
+    group_images,
+    patients_of,
+)
 from evaluation.decisions.tuning import tune
-from evaluation.decisions.units import _unit_names, group_images
 from evaluation.metrics.metric import Note
 from evaluation.metrics.words import score_words
 from evaluation.report.charts import report_charts

@@ -20,9 +20,13 @@ from evaluation.compare.paired_tests import (
 )
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.shares import Calls, ShareName, Shares, add_at_prevalence
-from evaluation.decisions.refit import ValidationScores, refit_thresholds
 from evaluation.decisions.test_set import EvaluationSet, TestSet
-from evaluation.decisions.thresholds import ThresholdChoice, choose_threshold
+from evaluation.decisions.thresholds import (
+    ThresholdChoice,
+    ValidationScores,
+    choose_threshold,
+    refit_thresholds,
+)
 from evaluation.decisions.tuning import tune
 from evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
 from evaluation.statistics.bootstrap import Resamples

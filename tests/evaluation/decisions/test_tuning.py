@@ -14,9 +14,8 @@ from evaluation.boxes.box_metrics import WeightedRsnaScore
 from evaluation.boxes.map_boxes import MAP_BOX_LEVELS
 from evaluation.boxes.matching import pair_boxes
 from evaluation.decisions.decision import Decision, TuningOptions
-from evaluation.decisions.reduction import CANDIDATES
 from evaluation.decisions.search import choose_reduction
-from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.system_output import CANDIDATES, SystemOutput
 from evaluation.decisions.test_set import TestSet, patients_of
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.decisions.tuning import checked_decision, tune

@@ -14,9 +14,8 @@ from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.paired_tests import clustered_auroc, paired_tests, with_clustered_auroc
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.verdict import Setting, Verdict, state_verdict
-from evaluation.decisions.refit import ValidationScores
 from evaluation.decisions.test_set import EvaluationSet
-from evaluation.decisions.thresholds import POLICIES, choose_threshold
+from evaluation.decisions.thresholds import POLICIES, ValidationScores, choose_threshold
 from evaluation.metrics.metric import ALL, MetricKey
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.statistics.calibration import Calibration, fit_calibration, fit_platt
