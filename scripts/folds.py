@@ -30,7 +30,7 @@ def folds(reports: list[AnyPath], *, out: AnyPath) -> Outcome:
         cxr folds out/report-0 out/report-1 out/report-2 --out out/folds
     """
     require_only(out, _FILES, "table of folds")
-    from evaluation.report.joined_reports import (
+    from evaluation.report.folds import (
         folds_markdown,
         read_folds,
         summarise_folds,

@@ -72,8 +72,8 @@ def overlay(
     from data_prep.store.dataset import DataSet
     from evaluation.decisions.test_set import TestSet
     from evaluation.overlays.draw import to_png
-    from evaluation.overlays.reader_study import write_reader_study
     from evaluation.report.cases import read_systems
+    from evaluation.systems.prediction_files import write_reader_study
 
     dataset = DataSet.open(data)
     of_target = dataset.target(target)

@@ -197,7 +197,7 @@ PLUMBING = (
     "configs", "data_prep/contracts", "data_prep/work", "data_prep/store/folder_kinds.py",
     "data_prep/assemble/dataset_writer.py",
     "data_prep/assemble/summary.py", "evaluation/report/files.py", "evaluation/report/result.py",
-    "evaluation/report/templates.py", "networks/checkpoints.py", "scripts", "serving/backends.py",
+    "networks/checkpoints.py", "scripts", "serving/backends.py",
     "serving/exported/spec.py", "serving/part_predictor.py", "serving/pacs/journal.py",
     "serving/pacs/patience.py", "serving/web/app.py", "serving/web/decode_worker.py",
     "serving/web/gate.py", "serving/web/schemas.py",

@@ -29,7 +29,7 @@ from evaluation.metrics.words import policy_words
 from evaluation.overlays.draw import encode_webp
 from evaluation.overlays.shapes import TRUTH_COLOUR, system_colour
 from evaluation.report.files import IMAGES_PAGE, IMAGES_TABLE, MOST_THUMBNAILS, THUMBNAILS
-from evaluation.report.templates import render
+from evaluation.report.page import render
 
 THUMBNAIL_SIDE, _QUALITY = 192, 60  # px of the longer side; of WebP
 _MOST_BOXES = 12  # of one system on one image, the most confident

@@ -19,8 +19,7 @@ from evaluation.metrics.image_metrics import classification_metrics
 from evaluation.metrics.metric import ALL, MetricKey
 from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.metrics.words import number, policy_words
-from evaluation.report.table import Table, figure_words
-from evaluation.report.templates import sentence
+from evaluation.report.page import Table, figure_words, sentence
 from evaluation.statistics.bootstrap import Interval
 
 _RATES = (("recall", "Sensitivity"), ("specificity", "Specificity"), ("accuracy", "Accuracy"))

@@ -22,8 +22,7 @@ from evaluation.decisions.thresholds import check_policy
 from evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey, Note, NoteKind
 from evaluation.metrics.registry import METRICS, highlighted, in_reading_order
 from evaluation.metrics.words import DASH, policy_words
-from evaluation.report.table import Row, Table
-from evaluation.report.templates import sentence
+from evaluation.report.page import Row, Table, sentence
 from evaluation.statistics.bootstrap import MOST_UNDEFINED
 
 

@@ -40,11 +40,10 @@ from evaluation.report.methods import (
     meanings,
     methods_paragraph,
 )
+from evaluation.report.page import Row, Table, render
 from evaluation.report.plot import Chart, to_svg
 from evaluation.report.result_tables import cost_rows, write_table_files
-from evaluation.report.table import Row, Table
 from evaluation.report.tables import TableRow, report_tables
-from evaluation.report.templates import render
 
 MAX_BYTES = 10_000_000
 _MOST_EXAMPLES = 3

@@ -31,7 +31,7 @@ from evaluation.report.files import (
     TESTS_TABLE,
     WHERE_TABLE,
 )
-from evaluation.report.table import Row, Table
+from evaluation.report.page import Row, Table
 from evaluation.report.tables import TableRow, image_count, summary_table
 
 

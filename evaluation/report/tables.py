@@ -28,8 +28,7 @@ from evaluation.metrics.registry import (
 )
 from evaluation.metrics.words import DASH, ends_words, number, policy_words, score_words
 from evaluation.report.further_tables import SUBGROUPS
-from evaluation.report.table import Cell, Row, RowGroup, Table, Whisker, figure_words
-from evaluation.report.templates import sentence
+from evaluation.report.page import Cell, Row, RowGroup, Table, Whisker, figure_words, sentence
 from evaluation.statistics.bootstrap import Interval
 
 

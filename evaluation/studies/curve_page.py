@@ -12,6 +12,7 @@ import numpy as np
 from data_prep.contracts.words import counted
 from evaluation.metrics.registry import METRICS, metric_title
 from evaluation.metrics.words import DASH, listing, p_words
+from evaluation.report.page import Table, figure_words
 from evaluation.report.plot import (
     Axis,
     Chart,
@@ -22,7 +23,6 @@ from evaluation.report.plot import (
     save_figure,
     to_svg,
 )
-from evaluation.report.table import Table, figure_words
 from evaluation.statistics.learning_curve import LearningCurve
 from evaluation.studies.curve_results import (
     AS_GIVEN,

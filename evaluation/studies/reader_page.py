@@ -15,8 +15,8 @@ from data_prep.contracts.words import counted
 from evaluation.metrics.image_metrics import rates
 from evaluation.metrics.registry import METRICS, metric_title
 from evaluation.metrics.words import DASH, listing, number, p_words, span_words
+from evaluation.report.page import Table
 from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
-from evaluation.report.table import Table
 from evaluation.statistics.ranking import Floats, curves
 from evaluation.studies.reader_analysis import ReaderAnalysis, StudyRow
 from evaluation.studies.readings import ONLY_MODALITY

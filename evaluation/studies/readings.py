@@ -16,8 +16,8 @@ from data_prep.store.predictions import Predictions
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import checked_decision
-from evaluation.overlays.reader_study import read_review
 from evaluation.statistics.ranking import is_positive
+from evaluation.systems.prediction_files import read_review
 
 ONLY_MODALITY = "reading"
 """What the modality is called where a file names none."""

@@ -10,9 +10,8 @@ from typing import Any
 import pandas as pd
 
 from data_prep.contracts.folders import atomic_path, provenance, write_json, write_text
+from evaluation.report.page import Table, render_from
 from evaluation.report.plot import Chart, to_svg
-from evaluation.report.table import Table
-from evaluation.report.templates import render_from
 
 _HERE = Path(__file__).parent
 

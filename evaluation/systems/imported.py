@@ -28,12 +28,12 @@ from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.boxes.fusion import LEAST_SCORE
 from evaluation.boxes.matching import MAX_BOXES
-from evaluation.overlays.reader_study import read_review
 from evaluation.systems.prediction_files import (
     FRAME,
     ColumnNames,
     RawPredictions,
     file_stem,
+    read_review,
     read_source,
 )
 

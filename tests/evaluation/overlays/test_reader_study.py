@@ -6,8 +6,8 @@ from PIL import Image
 from data_prep.contracts.errors import InputError
 from evaluation.compare.compare import compare_systems
 from evaluation.decisions.test_set import TestSet
-from evaluation.overlays.reader_study import read_review, write_reader_study
 from evaluation.systems.imported import import_file
+from evaluation.systems.prediction_files import read_review, write_reader_study
 
 
 @pytest.fixture

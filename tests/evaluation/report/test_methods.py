@@ -13,8 +13,8 @@ from evaluation.decisions.search import Search
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import tune
 from evaluation.report.methods import _IntervalFacts, decision_rows, meanings
+from evaluation.report.page import sentence
 from evaluation.report.result_tables import cost_rows
-from evaluation.report.templates import sentence
 
 
 def as_table(rows):

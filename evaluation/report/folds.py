@@ -1,8 +1,7 @@
-"""What several reports say together: the folds of a cross-validation, or several targets."""
+"""What several reports say together that are the folds of a cross-validation."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +17,19 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, provenance, read_json, write_json, write_text
 from data_prep.contracts.tables import read_table
 from data_prep.contracts.words import counted
-from data_prep.store.dataset import Target
 from data_prep.store.folder_kinds import require_kind
 from data_prep.work.object_store import shown
+<<<<<<< HEAD:evaluation/report/folds.py
 from evaluation.compare.estimates import Estimates
 from evaluation.metrics.metric import ALL
 from evaluation.metrics.registry import family, highlighted, metric_title
+=======
+from evaluation.metrics.metric import ALL
+from evaluation.metrics.registry import family, metric_title
+>>>>>>> f24035f (Report: one file for templates and the table model, the page of several targets beside its object; a reader's form is a prediction file):evaluation/report/folds.py
 from evaluation.metrics.words import DASH, number, policy_words, span_words
-from evaluation.report.files import DECISIONS, METRICS, METRICS_TABLE, PAGE
+from evaluation.report.files import DECISIONS, METRICS
 from evaluation.report.plot import system_colour
-from evaluation.report.table import Table, figure_words
-from evaluation.report.tables import image_count
-from evaluation.report.templates import render
 from evaluation.statistics.bootstrap import LEVEL
 
 KEYS = ["target", "unit", "subgroup", "system", "policy", "metric"]
@@ -249,44 +249,3 @@ def _panel(axes: Axes, folds: _Folds, table: pd.DataFrame, metric: str, policy: 
     axes.tick_params(axis="x", labelsize=7)
     axes.grid(axis="x", color="#E3E3E3", linewidth=0.6)
     axes.spines[["top", "right", "left"]].set_visible(False)
-
-
-def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> Path:
-    """Join the reports below a folder: ``metrics.csv`` over all, and ``report.html`` last.
-
-    Args:
-        out: Folder that holds a report per target, each in a folder of the target's name.
-        targets: In the order to show them.
-        data_name: Name of the data set.
-
-    Returns:
-        The page.
-
-    Raises:
-        InputError: A target's report is not complete.
-    """
-    read = {target.name: read_json(out / target.name / METRICS, "metrics") for target in targets}
-    tables = {name: pd.DataFrame(payload["metrics"]) for name, payload in read.items()}
-    with atomic_path(out / METRICS_TABLE) as temporary:
-        pd.concat(list(tables.values()), ignore_index=True).to_csv(temporary, index=False)
-    sections = [_section(target, read[target.name], tables[target.name]) for target in targets]
-    page = render("targets.html.jinja", data_name=data_name, sections=sections)
-    return write_text(out / PAGE, page)
-
-
-def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
-    """One target on the page."""
-    by_image = Estimates.from_table(table[table["unit"] == "image"])
-    systems = list(payload["systems"])
-    rows = [
-        (metric_title(metric), *(figure_words(by_image.of(name, metric)) for name in systems))
-        for metric in highlighted("targets")
-    ]
-    title = f"Figures for {target.display_name}"
-    return {
-        "title": target.display_name,
-        "link": f"{target.name}/{PAGE}",
-        "count": image_count(by_image),
-        "table": Table.of(title, "", ("Figure", *systems), rows, len(systems)),
-        "notes": list(dict.fromkeys([*payload["answer"]["cautions"], *payload["notes"]])),
-    }

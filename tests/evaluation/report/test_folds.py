@@ -10,7 +10,7 @@ from scipy import stats
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import write_json
 from data_prep.contracts.tables import write_table
-from evaluation.report.joined_reports import (
+from evaluation.report.folds import (
     folds_markdown,
     read_folds,
     summarise_folds,
