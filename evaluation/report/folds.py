@@ -19,14 +19,8 @@ from data_prep.contracts.tables import read_table
 from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import require_kind
 from data_prep.work.object_store import shown
-<<<<<<< HEAD:evaluation/report/folds.py
-from evaluation.compare.estimates import Estimates
-from evaluation.metrics.metric import ALL
-from evaluation.metrics.registry import family, highlighted, metric_title
-=======
 from evaluation.metrics.metric import ALL
 from evaluation.metrics.registry import family, metric_title
->>>>>>> f24035f (Report: one file for templates and the table model, the page of several targets beside its object; a reader's form is a prediction file):evaluation/report/folds.py
 from evaluation.metrics.words import DASH, number, policy_words, span_words
 from evaluation.report.files import DECISIONS, METRICS
 from evaluation.report.plot import system_colour
