@@ -48,9 +48,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
     ids=lambda value: value if isinstance(value, str) else " ".join(value),
 )
-def test_wrong_paths_are_named_before_a_model_is_loaded(
-    place: Path, monkeypatch: pytest.MonkeyPatch, paths: list[str], says: str
-) -> None:
+def test_wrong_paths_are_named_before_a_model_is_loaded(place, monkeypatch, paths, says):
     monkeypatch.setattr("scripts.predict.open_runs", lambda *_: pytest.fail("loaded"))
     with pytest.raises(InputError, match=says):
         predict(*paths)
@@ -71,9 +69,7 @@ def test_wrong_paths_need_neither_torch_nor_pandas(place: Path) -> None:
 
 
 @pytest.mark.parametrize("option", [{"tta": "flip"}, {"maps": "layercam"}, {"finding": ["a=b"]}])
-def test_options_that_change_what_the_operating_point_is_of_are_refused(
-    place: Path, option: dict[str, object]
-) -> None:
+def test_options_that_change_what_the_operating_point_is_of_are_refused(place, option):
     with pytest.raises(InputError, match=f"--{next(iter(option))} is for a data set; add --data"):
         predict("run", "film.png", **option)  # type: ignore[arg-type]
 

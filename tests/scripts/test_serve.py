@@ -60,12 +60,7 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     return lines[0]
 
 
-def test_what_is_wrong_is_one_line(
-    export: Path,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_is_wrong_is_one_line(export, tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("CXR_TOKEN", raising=False)
     assert "nowhere: no such file or folder" in refused(capsys, "nowhere")
     assert "is neither a run of cxr train nor an export" in refused(capsys, tmp_path)
@@ -84,9 +79,7 @@ def test_what_is_wrong_is_one_line(
     assert "uvicorn is not installed; pip install 'cxr-compare[serve]'" in refused(capsys, export)
 
 
-def test_a_token_of_the_environment_is_taken_and_never_shown(
-    export: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_token_of_the_environment_is_taken_and_never_shown(export, monkeypatch, capsys):
     monkeypatch.setenv("CXR_TOKEN", "too short")
     line = refused(capsys, export)
     assert "CXR_TOKEN" in line

@@ -63,9 +63,7 @@ def started(data: Path, classifier: Path, tmp_path_factory: pytest.TempPathFacto
     return _detector(data, out, classifier, "model.trainable_layers=0")
 
 
-def test_detector_takes_the_features_of_a_classifier_run(
-    started: RunFolder, classifier: Path
-) -> None:
+def test_detector_takes_the_features_of_a_classifier_run(started, classifier):
     source = load_file(classifier / "model.safetensors")
     state = load_file(started.folder / "model.safetensors")
     body = {k: v for k, v in state.items() if k.startswith("backbone.body.")}
@@ -89,9 +87,7 @@ def test_run_says_what_it_started_from(started: RunFolder, classifier: Path) -> 
     assert said["n_images"] == len(RunFolder.open(classifier).seen)
 
 
-def test_what_the_classifier_saw_is_seen_by_the_detector(
-    data: Path, started: RunFolder, classifier: Path
-) -> None:
+def test_what_the_classifier_saw_is_seen_by_the_detector(data, started, classifier):
     seen, before = started.seen, RunFolder.open(classifier).seen
     split = DataSet.open(data).split()
     own = split.loc[split["role"].isin(["train", "val"]), "image_id"]
@@ -104,18 +100,14 @@ def test_what_the_classifier_saw_is_seen_by_the_detector(
     assert set(roles[list(fitted & validates)]) == {"train"}
 
 
-def test_detector_whose_start_saw_test_patients_is_not_compared(
-    data: Path, started: RunFolder, tmp_path: Path
-) -> None:
+def test_detector_whose_start_saw_test_patients_is_not_compared(data, started, tmp_path):
     predict(started.folder, out=tmp_path / "predictions", data=data, device="cpu")
     dataset, system = DataSet.open(data), Predictions.open(tmp_path / "predictions")
     with pytest.raises(InputError, match=r"RetinaNet has seen \d+ patients of \d+ test images"):
         common_test_images({"RetinaNet": system}, TestSet(dataset, dataset.target()))
 
 
-def test_chain_of_runs_forgets_nothing_and_is_told_beforehand(
-    data: Path, started: RunFolder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_chain_of_runs_forgets_nothing_and_is_told_beforehand(data, started, tmp_path, capsys):
     weights = started.folder / "model.safetensors"  # a file in a run folder is that run
     run = _detector(data, tmp_path / "again", weights)
     assert set(run.seen["image_id"]) == set(started.seen["image_id"])
@@ -126,9 +118,7 @@ def test_chain_of_runs_forgets_nothing_and_is_told_beforehand(
     assert "cxr compare will refuse this run on this split" in said
 
 
-def test_what_a_file_from_elsewhere_saw_is_unknown_and_recorded_so(
-    data: Path, classifier: Path, tmp_path: Path
-) -> None:
+def test_what_a_file_from_elsewhere_saw_is_unknown_and_recorded_so(data, classifier, tmp_path):
     file = tmp_path / "resnet.safetensors"
     state = load_file(classifier / "model.safetensors")
     save_file({k.replace("trunk.", "module."): v for k, v in state.items()}, file)
@@ -138,8 +128,8 @@ def test_what_a_file_from_elsewhere_saw_is_unknown_and_recorded_so(
 
 
 def test_ended_detector_is_left_as_it_is_though_its_start_is_gone(
-    data: Path, classifier: Path, started: RunFolder, tmp_path: Path
-) -> None:
+    data, classifier, started, tmp_path
+):
     away = classifier.rename(tmp_path / "elsewhere")
     try:  # ended before: nothing is read again
         _detector(data, started.folder, classifier, "model.trainable_layers=0")
@@ -154,9 +144,7 @@ def test_ended_detector_is_left_as_it_is_though_its_start_is_gone(
         (lambda folder: None, r"no such weights file"),
     ],
 )
-def test_folder_that_is_no_run_is_refused_and_nothing_is_left(
-    data: Path, tmp_path: Path, make, message: str
-) -> None:
+def test_folder_that_is_no_run_is_refused_and_nothing_is_left(data, tmp_path, make, message):
     make(tmp_path / "start")
     with pytest.raises(InputError, match=message):
         _detector(data, tmp_path / "run", tmp_path / "start")
@@ -174,8 +162,8 @@ def test_folder_that_is_no_run_is_refused_and_nothing_is_left(
     ],
 )
 def test_real_file_of_another_program_or_network_is_refused(
-    data: Path, shared_data: Path, tmp_path: Path, file: str, message: str
-) -> None:
+    data, shared_data, tmp_path, file, message
+):
     with pytest.raises(InputError, match=f"{file}: {message}"):
         _detector(data, tmp_path / "run", shared_data / "weights" / file)
     assert not (tmp_path / "run").exists()
@@ -183,11 +171,8 @@ def test_real_file_of_another_program_or_network_is_refused(
 
 @pytest.mark.long
 def test_best_weights_of_a_training_that_diverged_start_another_with_all_that_it_saw(
-    data: Path,
-    classifier: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+    data, classifier, tmp_path, monkeypatch
+):
     def explode(record: EpochRecord, row: dict, losses: list[float]) -> None:
         if row["epoch"] == 2:
             raise InputError(record.advice())
@@ -214,9 +199,7 @@ def test_best_weights_of_a_training_that_diverged_start_another_with_all_that_it
     assert (preprocess.mean, preprocess.std) == (0.3, 0.2)
 
 
-def test_run_with_another_backbone_or_size_names_the_key(
-    data: Path, classifier: Path, started: RunFolder, tmp_path: Path
-) -> None:
+def test_run_with_another_backbone_or_size_names_the_key(data, classifier, started, tmp_path):
     with pytest.raises(InputError, match=r"of resnet18, not of densenet121; set model.backbone"):
         _detector(data, tmp_path / "run", classifier, "model.backbone=densenet121")
     with pytest.raises(InputError, match=r"fpn_channels 16 instead of 32; set model.fpn_channels"):

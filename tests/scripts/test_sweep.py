@@ -128,9 +128,7 @@ def test_the_best_trial_is_kept_as_an_ordinary_run(trained: tuple[Path, set[str]
     assert RunFolder.open(kept).info["name"] == f"Tiny, trial {found['best']['number']}"
 
 
-def test_trials_have_what_was_proposed_and_the_first_is_the_configuration_itself(
-    trained: tuple[Path, set[str]],
-) -> None:
+def test_trials_have_what_was_proposed_and_the_first_is_the_configuration_itself(trained):
     out, _ = trained
     for place, trial in enumerate(_made(out)):
         config = read_config(out / trial["run"] / "config.toml")
@@ -148,9 +146,7 @@ def test_no_test_image_is_read(data: Path, trained: tuple[Path, set[str]]) -> No
     assert by_role["train"] | by_role["val"] == read
 
 
-def test_a_sweep_says_that_its_figure_is_optimistic_and_what_comes_next(
-    data: Path, trained: tuple[Path, set[str]]
-) -> None:
+def test_a_sweep_says_that_its_figure_is_optimistic_and_what_comes_next(data, trained):
     out, _ = trained
     facts = describe(out)
     assert facts["kind"] == "sweep, complete"
@@ -200,9 +196,7 @@ class _Trainings:
         return _Ended(0)
 
 
-def test_a_sweep_interrupted_anywhere_ends_as_one_that_was_not(
-    data: Path, tmp_path: Path, pretended: _Trainings
-) -> None:
+def test_a_sweep_interrupted_anywhere_ends_as_one_that_was_not(data, tmp_path, pretended):
     _sweep(data, tmp_path / "whole", trials=14)  # beyond the random ones
     whole = _made(tmp_path / "whole")
     assert [each["state"] for each in whole] == ["complete"] * 14
@@ -227,9 +221,7 @@ def test_a_sweep_interrupted_anywhere_ends_as_one_that_was_not(
     assert pretended.started == []
 
 
-def test_half_a_line_and_a_lock_that_a_kill_left_are_cleared_away(
-    data: Path, tmp_path: Path, pretended: _Trainings
-) -> None:
+def test_half_a_line_and_a_lock_that_a_kill_left_are_cleared_away(data, tmp_path, pretended):
     _sweep(data, tmp_path / "whole", trials=5)
     _sweep(data, tmp_path / "killed", trials=3)
     journal = tmp_path / "killed" / "study.journal"
@@ -247,9 +239,7 @@ def test_half_a_line_and_a_lock_that_a_kill_left_are_cleared_away(
     assert _made(tmp_path / "killed")[:3] == _made(tmp_path / "whole")[:3]
 
 
-def test_more_trials_go_on_with_a_sweep_and_a_better_one_takes_its_place(
-    data: Path, tmp_path: Path, pretended: _Trainings
-) -> None:
+def test_more_trials_go_on_with_a_sweep_and_a_better_one_takes_its_place(data, tmp_path, pretended):
     pretended.figure = lambda settings: 0.01 * len(pretended.started)
     _sweep(data, tmp_path, trials=2)
     assert json.loads((tmp_path / "sweep.json").read_text())["best"]["number"] == 1
@@ -263,8 +253,8 @@ def test_more_trials_go_on_with_a_sweep_and_a_better_one_takes_its_place(
 
 
 def test_a_trial_that_fails_is_listed_with_its_reason_and_not_tried_again(
-    data: Path, tmp_path: Path, pretended: _Trainings, capsys: pytest.CaptureFixture[str]
-) -> None:
+    data, tmp_path, pretended, capsys
+):
     fates: dict[str, float | int | str] = {
         "000": 0.5, "001": "epoch 1: the training has diverged", "002": -9, "003": math.nan,
         "004": 0.6,
@@ -295,9 +285,7 @@ def test_a_trial_that_fails_is_listed_with_its_reason_and_not_tried_again(
     assert "failed: epoch 1: the training has diverged; best 0.5000 (trial 0)" in said
 
 
-def test_a_sweep_stops_where_trials_fail_again_and_again(
-    data: Path, tmp_path: Path, pretended: _Trainings
-) -> None:
+def test_a_sweep_stops_where_trials_fail_again_and_again(data, tmp_path, pretended):
     pretended.figure = lambda settings: "no space left on the disk"
     with pytest.raises(InputError, match=r"none of 5 trials has a figure .* no space left"):
         _sweep(data, tmp_path, trials=30)
@@ -308,9 +296,7 @@ def test_a_sweep_stops_where_trials_fail_again_and_again(
     assert (tmp_path / "best" / "run.json").is_file()
 
 
-def test_every_combination_of_listed_values_is_tried_once(
-    data: Path, tmp_path: Path, pretended: _Trainings, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_combination_of_listed_values_is_tried_once(data, tmp_path, pretended, capsys):
     over = ["training.batch_size=4,8,16", "training.optimiser=adamw,sgd"]
     _sweep(data, tmp_path, over, trials=9)
     made = [tuple(each["settings"].values()) for each in _made(tmp_path)]
@@ -319,9 +305,7 @@ def test_every_combination_of_listed_values_is_tried_once(
     assert "Every combination has been tried" in capsys.readouterr().err
 
 
-def test_settings_of_an_earlier_trial_are_not_trained_again(
-    data: Path, tmp_path: Path, pretended: _Trainings
-) -> None:
+def test_settings_of_an_earlier_trial_are_not_trained_again(data, tmp_path, pretended):
     over = ["training.batch_size=4,8,16", "training.optimiser=adamw,sgd,adam"]
     _sweep(data, tmp_path, over, trials=8, seed=1)
     made = _made(tmp_path)
@@ -335,8 +319,8 @@ def test_settings_of_an_earlier_trial_are_not_trained_again(
 
 
 def test_several_at_a_time_have_places_of_their_own_and_lose_nothing(
-    data: Path, tmp_path: Path, pretended: _Trainings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    data, tmp_path, pretended, monkeypatch
+):
     under_way: list[str] = []
     most = [0]
     real = pretended.start
@@ -367,9 +351,7 @@ def test_several_at_a_time_have_places_of_their_own_and_lose_nothing(
     assert [each["state"] for each in _made(tmp_path)] == ["complete"] * 7
 
 
-def test_pruning_stops_a_trial_that_is_behind_the_median(
-    data: Path, tmp_path: Path, pretended: _Trainings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pruning_stops_a_trial_that_is_behind_the_median(data, tmp_path, pretended, monkeypatch):
     signals: list[int] = []
     real = pretended.start
 
@@ -419,21 +401,13 @@ def test_pruning_stops_a_trial_that_is_behind_the_median(
         ({"set_": ["training.epochs=2"]}, "training.epochs was 1, is now 2"),
     ],
 )
-def test_another_sweep_in_the_same_folder_is_refused(
-    data: Path,
-    trained: tuple[Path, set[str]],
-    pretended: _Trainings,
-    change: dict[str, Any],
-    says: str,
-) -> None:
+def test_another_sweep_in_the_same_folder_is_refused(data, trained, pretended, change, says):
     with pytest.raises(InputError, match=f"this sweep cannot go on .*{says}"):
         _sweep(data, trained[0], **{"trials": 9, **change})
     assert pretended.started == []
 
 
-def test_another_data_set_is_refused(
-    data: Path, trained: tuple[Path, set[str]], tmp_path: Path, pretended: _Trainings
-) -> None:
+def test_another_data_set_is_refused(data, trained, tmp_path, pretended):
     started = json.loads((trained[0] / "sweep.started.json").read_text())
     started["data_set"]["content_id"] = "of others"
     (tmp_path / "sweep.started.json").write_text(json.dumps(started))
@@ -442,9 +416,7 @@ def test_another_data_set_is_refused(
     assert pretended.started == []
 
 
-def test_what_cannot_be_swept_is_refused_before_anything_is_written(
-    data: Path, tmp_path: Path, pretended: _Trainings
-) -> None:
+def test_what_cannot_be_swept_is_refused_before_anything_is_written(data, tmp_path, pretended):
     out = tmp_path / "out"
     with pytest.raises(InputError, match=r"--over training\.epoch=1,2: .* unknown key"):
         _sweep(data, out, ["training.epoch=1,2"])
@@ -462,9 +434,7 @@ def test_what_cannot_be_swept_is_refused_before_anything_is_written(
     assert pretended.started == []
 
 
-def test_several_processes_of_a_launcher_are_refused(
-    data: Path, tmp_path: Path, pretended: _Trainings, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_several_processes_of_a_launcher_are_refused(data, tmp_path, pretended, monkeypatch):
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0",
                         "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}.items():  # fmt: skip
         monkeypatch.setenv(name, value)

@@ -109,9 +109,7 @@ def test_training_leaves_a_complete_run(whole: tuple[str, Path]) -> None:
     assert run.info["cpu_settings"] == {"threads": torch.get_num_threads(), "workers": 0}
 
 
-def test_a_run_answers_for_files_as_predict_tune_and_compare_do(
-    data: Path, whole: tuple[str, Path], tmp_path: Path
-) -> None:
+def test_a_run_answers_for_files_as_predict_tune_and_compare_do(data, whole, tmp_path):
     dataset, target = DataSet.open(data), DataSet.open(data).target()
     predict(whole[1], out=tmp_path / "set", data=data, device="cpu")
     system = Predictions.open(tmp_path / "set")
@@ -144,8 +142,8 @@ def test_a_run_answers_for_files_as_predict_tune_and_compare_do(
 
 
 def test_an_operating_point_of_another_precision_or_none_leaves_images_undecided(
-    data: Path, ended: Path, tmp_path: Path
-) -> None:
+    data, ended, tmp_path
+):
     file = DataSet.open(data).image_path(DataSet.open(data).image_ids("test")[0])
     other = LoadedRun.open(ended, device="cpu", precision="bf16").predict(file)
     assert (other.decision, other.threshold) == (None, None)
@@ -170,8 +168,8 @@ def test_an_operating_point_of_another_precision_or_none_leaves_images_undecided
 
 @pytest.mark.parametrize("config", ["retinanet_lite", "efficientnet_lite"])
 def test_weights_that_are_not_installed_are_missed_before_pixels_are_decoded(
-    data: Path, tmp_path: Path, config: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    data, tmp_path, config, monkeypatch
+):
     monkeypatch.setattr("networks.published.find_spec", lambda name: None)
     monkeypatch.setattr(
         "data_prep.store.dataset.DataSet.make_store", lambda *_: pytest.fail("decoded")
@@ -194,9 +192,7 @@ def test_run_lists_every_patient_it_saw(data: Path, whole: tuple[str, Path]) -> 
     assert (seen.set_index("image_id")["patient_id"] == patients[seen.image_id]).all()
 
 
-def test_last_weights_are_kept_on_request(
-    data: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_last_weights_are_kept_on_request(data, tmp_path, capfd):
     # Nothing is learned, so all figures are equal, and by any of them the first epoch is the best.
     keys = ["training.monitor=epoch", "training.learning_rate=1e-12", "model.norm=group"]
     _train(data, tmp_path / "run", *keys)
@@ -205,9 +201,7 @@ def test_last_weights_are_kept_on_request(
     assert "Kept the weights of the last epoch, 2" in capfd.readouterr().err
 
 
-def test_interrupted_and_resumed_run_has_the_same_weights(
-    data: Path, tmp_path: Path, whole: tuple[str, Path]
-) -> None:
+def test_interrupted_and_resumed_run_has_the_same_weights(data, tmp_path, whole):
     config, out = whole
     _train_one_epoch_and_interrupt(data, tmp_path / "halves", config)
     assert not (tmp_path / "halves/run.json").exists()
@@ -216,9 +210,7 @@ def test_interrupted_and_resumed_run_has_the_same_weights(
     assert all(torch.equal(value, halves[name]) for name, value in once.items())
 
 
-def test_ended_run_is_left_as_it_is(
-    data: Path, ended: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_ended_run_is_left_as_it_is(data, ended, capsys):
     before = {p: p.stat().st_mtime_ns for p in ended.rglob("*")}
     capsys.readouterr()
     _train(data, ended, "training.epochs=1")
@@ -229,8 +221,8 @@ def test_ended_run_is_left_as_it_is(
 
 
 def test_ended_run_without_an_operating_point_gets_what_predict_and_tune_choose(
-    data: Path, ended: Path, tmp_path: Path
-) -> None:
+    data, ended, tmp_path
+):
     dataset, again = DataSet.open(data), tmp_path / "run"
     shutil.copytree(ended, again)
     shutil.rmtree(again / "validation")
@@ -257,9 +249,7 @@ def test_resuming_with_another_configuration_names_the_key(data: Path, begun: Pa
         _train(data, begun, "training.learning_rate=0.1", config="chexnet_quickstart")
 
 
-def test_resuming_with_another_split_of_the_data_is_refused(
-    data: Path, begun: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_resuming_with_another_split_of_the_data_is_refused(data, begun, monkeypatch):
     ids: dict[str, Any] = DataSet.open(data).ids
     changed = {**ids, "split_ids": {"default": "0123456789abcdef"}}
     monkeypatch.setattr(DataSet, "ids", property(lambda self: changed))
@@ -287,9 +277,7 @@ def test_begun_run_is_not_overwritten_without_asking(data: Path, begun: Path) ->
         ("chexnet_quickstart", "model.weights=no/such.pth", "no/such.pth: no such weights file"),
     ],
 )
-def test_refusal_leaves_no_folder(
-    data: Path, tmp_path: Path, config: str, override: str, message: str
-) -> None:
+def test_refusal_leaves_no_folder(data, tmp_path, config, override, message):
     with pytest.raises(InputError, match=message):
         _train(data, tmp_path / "run", override, config=config)
     assert not (tmp_path / "run").exists()
@@ -301,9 +289,7 @@ def test_weights_of_another_architecture_are_refused(data: Path, tmp_path: Path)
         _train(data, tmp_path / "run", f"model.weights={tmp_path / 'w.pth'}")
 
 
-def test_split_without_positive_images_is_refused(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_split_without_positive_images_is_refused(data, tmp_path, monkeypatch):
     dataset = DataSet.open(data)
     positive = dataset.labels(dataset.target()) == 1
     split = dataset.split()

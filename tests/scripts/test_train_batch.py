@@ -36,8 +36,8 @@ def _train(data: Path, out: Path, *overrides: str) -> None:
 
 
 def test_batch_size_that_was_found_is_recorded_and_resumed_with(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    data, tmp_path, capsys, monkeypatch
+):
     monkeypatch.setattr(run, "_STEPS", 4)
     _train(data, tmp_path, "training.batch_size=auto")
     assert "batch size: 4 images" in capsys.readouterr().err
@@ -70,9 +70,7 @@ def _failing_above(n_images: int, losses: Callable[..., Any]) -> Callable[..., A
         (0, r"not even one image of 96 px fits in memory; choose a smaller data.image_size"),
     ],
 )
-def test_want_of_memory_says_the_batch_that_fits(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, n_images: int, message: str
-) -> None:
+def test_want_of_memory_says_the_batch_that_fits(data, tmp_path, monkeypatch, n_images, message):
     failing = _failing_above(n_images, DetectorTask.training_losses)
     monkeypatch.setattr(DetectorTask, "training_losses", failing)
     with pytest.raises(InputError, match=message) as caught:
@@ -81,8 +79,8 @@ def test_want_of_memory_says_the_batch_that_fits(
 
 
 def test_batch_beyond_the_free_memory_is_refused_before_anything_is_written(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    data, tmp_path, monkeypatch
+):
     monkeypatch.setattr(run, "available_memory", lambda: 400 * 2**20)
     with pytest.raises(InputError, match=r"256 images would need more than the memory .* fit"):
         _train(data, tmp_path / "run", "training.batch_size=256")

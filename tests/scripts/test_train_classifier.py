@@ -60,9 +60,7 @@ def _changed(run: RunFolder, start: RunFolder) -> set[str]:
     }  # which counts each training's own steps, and nothing reads
 
 
-def test_a_head_learns_alone_on_the_features_of_a_run(
-    data: Path, before: RunFolder, tmp_path: Path
-) -> None:
+def test_a_head_learns_alone_on_the_features_of_a_run(data, before, tmp_path):
     run = _train(data, tmp_path / "run", f"model.weights={before.folder}", "model.trainable=head")
     assert _changed(run, before) == {"head"}  # no statistic of a batch norm either
     assert run.info["trainable_parameters"] == 257
@@ -83,9 +81,7 @@ def _interrupted(data: Path, out: Path, after: int, *overrides: str) -> None:
             _train(data, out, *overrides)
 
 
-def test_stages_learn_one_after_another_also_in_a_resumed_training(
-    data: Path, before: RunFolder, tmp_path: Path
-) -> None:
+def test_stages_learn_one_after_another_also_in_a_resumed_training(data, before, tmp_path):
     keys = (f"model.weights={before.folder}", "model.trainable=stages", "training.monitor=val_loss")
     whole = _train(data, tmp_path / "whole", *keys)
     last = RunFolder.open(tmp_path / "whole").last_checkpoint
@@ -123,9 +119,7 @@ def test_smoothing_and_mixup_are_resumed_exactly(data: Path, tmp_path: Path) -> 
         assert torch.equal(value, last[1]["state_dict"][name]), name
 
 
-def test_loss_smoothing_and_mixup_reach_the_training_but_only_the_loss_validation(
-    data: Path,
-) -> None:
+def test_loss_smoothing_and_mixup_reach_the_training_but_only_the_loss_validation(data):
     changes = [key for key in _SOFT if "monitor" not in key]
     settings = read_config(find_config("chexnet_quickstart"), [*_KEYS, *changes])
     dataset = DataSet.open(data)
@@ -157,9 +151,7 @@ def test_features_that_are_random_are_not_frozen(data: Path, tmp_path: Path) -> 
         _train(data, tmp_path / "run", "model.trainable=head")
 
 
-def test_a_public_checkpoint_brings_its_preprocessing(
-    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_public_checkpoint_brings_its_preprocessing(data, tmp_path, capsys):
     network = densenet121(num_classes=18)
     state = {key: value.contiguous() for key, value in network.state_dict().items()}
     state["features.conv0.weight"] = state["features.conv0.weight"][:, :1].contiguous()

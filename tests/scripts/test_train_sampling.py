@@ -43,9 +43,7 @@ def _train(data: Path, out: Path, overrides: list[str], say: Any = None) -> None
 
 
 @pytest.mark.long
-def test_interrupted_training_with_all_of_it_resumes_exactly_and_counts_boxes(
-    data: Path, tmp_path: Path
-) -> None:
+def test_interrupted_training_with_all_of_it_resumes_exactly_and_counts_boxes(data, tmp_path):
     said: list[str] = []
 
     def stop(text: str = "") -> None:

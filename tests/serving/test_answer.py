@@ -76,9 +76,7 @@ def test_other_arrays_are_refused(run: LoadedRun, pixels: np.ndarray) -> None:
         run.predict(pixels)
 
 
-def test_an_image_on_which_the_network_fails_is_an_error_and_leaves_the_others(
-    run: LoadedRun, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_image_on_which_the_network_fails_is_an_error_and_leaves_the_others(run, monkeypatch):
     dark, bright = np.zeros((64, 64), np.uint8), np.full((64, 64), 255, np.uint8)
     forward = run.model.model.features
 
@@ -136,9 +134,7 @@ def test_both_tables_of_answers_have_the_columns_that_the_page_names() -> None:
 
 
 @pytest.mark.parametrize("size", [(120, 90), (8, 2000), (2000, 8)], ids=str)
-def test_an_image_of_any_shape_is_drawn_beside_each_answer(
-    run: LoadedRun, size: tuple[int, int]
-) -> None:
+def test_an_image_of_any_shape_is_drawn_beside_each_answer(run, size):
     one = run.predict(np.zeros(size, np.uint8))
     picture = render_answers([one, one], panel=96)
     assert picture.dtype == np.uint8
@@ -164,9 +160,7 @@ def ask(*paths: Path | str, **options: Any) -> int:
     return run_verb(predict.predict, "run", *paths, batch_size=2, **options)
 
 
-def test_warnings_come_before_the_answer_and_strict_refuses(
-    loaded: LoadedRun, chest: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_warnings_come_before_the_answer_and_strict_refuses(loaded, chest, capsys):
     ask(chest)
     warning, line = capsys.readouterr().out.splitlines()
     assert warning == f"{chest}  WARNING: no chest"
@@ -179,8 +173,8 @@ def test_warnings_come_before_the_answer_and_strict_refuses(
 
 
 def test_overlays_get_names_of_their_own_and_are_no_input_of_the_next_call(
-    loaded: LoadedRun, chest: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+    loaded, chest, tmp_path, capsys
+):
     for name in ("a/film.png", "b/film.png"):
         (tmp_path / name).parent.mkdir()
         (tmp_path / name).write_bytes(chest.read_bytes())
@@ -193,23 +187,13 @@ def test_overlays_get_names_of_their_own_and_are_no_input_of_the_next_call(
     assert len(capsys.readouterr().out.splitlines()) == 2  # a warning and an answer
 
 
-def test_open_without_a_viewer_says_where_the_overlay_is(
-    loaded: LoadedRun,
-    chest: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_open_without_a_viewer_says_where_the_overlay_is(loaded, chest, monkeypatch, capsys):
     monkeypatch.setattr(answer_files.shutil, "which", lambda _: None)
     ask(chest, open_=True)
     assert "no viewer here; open predicted/film-overlay.png" in capsys.readouterr().err
 
 
-def test_an_interrupted_table_keeps_its_rows_under_another_name(
-    loaded: LoadedRun,
-    chest: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_an_interrupted_table_keeps_its_rows_under_another_name(loaded, chest, monkeypatch, capsys):
     ask(chest, csv=Path("all.csv"))
     assert pd.read_csv("all.csv")["image"].tolist() == [str(chest)]
 

@@ -83,17 +83,13 @@ def test_auto_takes_openvino_before_onnx_before_torch(run: Path, spec: ExportSpe
     assert engine.words == f"Back end: openvino fp32 ({openvino})"
 
 
-def test_auto_takes_torch_for_a_gpu_and_for_what_torch_alone_can(
-    run: Path, spec: ExportSpec
-) -> None:
+def test_auto_takes_torch_for_a_gpu_and_for_what_torch_alone_can(run, spec):
     put(run, spec)
     assert choose_backend(run, "auto", gpu=True).words == "Back end: torch fp32 (a GPU is here)"
     assert choose_backend(run, "auto", needs_torch="--tta").backend == "torch"
 
 
-def test_auto_leaves_out_a_runtime_that_is_not_installed(
-    run: Path, spec: ExportSpec, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_leaves_out_a_runtime_that_is_not_installed(run, spec, monkeypatch):
     put(run, replace(spec, format="openvino"))
     onnx = put(run, spec)
     monkeypatch.setattr(backends, "find_spec", lambda name: None if name == "openvino" else name)
@@ -114,16 +110,12 @@ def test_auto_leaves_out_a_runtime_that_is_not_installed(
     ],
     ids=["int8", "fp32", "auto int8", "torch int8", "tta"],
 )  # fmt: skip
-def test_what_cannot_be_had_says_what_to_do(
-    run: Path, backend: Any, precision: Any, options: Any, says: str
-) -> None:
+def test_what_cannot_be_had_says_what_to_do(run, backend, precision, options, says):
     with pytest.raises(InputError, match=says):
         choose_backend(run, backend, precision, **options)
 
 
-def test_an_export_of_another_training_or_without_proof_is_not_taken(
-    run: Path, spec: ExportSpec
-) -> None:
+def test_an_export_of_another_training_or_without_proof_is_not_taken(run, spec):
     put(run, spec, card=False)
     with pytest.raises(InputError, match="was not proved against its run"):
         choose_backend(run, "onnx")
@@ -135,9 +127,7 @@ def test_an_export_of_another_training_or_without_proof_is_not_taken(
     assert choose_backend(run, "auto").backend == "torch"
 
 
-def test_an_export_made_on_a_processor_is_of_the_same_training_as_its_run_on_a_gpu(
-    spec: ExportSpec, model: TrainedModel
-) -> None:
+def test_an_export_made_on_a_processor_is_of_the_same_training_as_its_run_on_a_gpu(spec, model):
     exported = ExportedModel(model.folder, spec, model.preprocess)
     for here in (replace(model, device="cuda"), replace(model, precision="bf16")):
         assert here.inference_id() != model.inference_id()
@@ -157,9 +147,7 @@ def test_an_export_itself_is_taken_as_it_is(run: Path, spec: ExportSpec) -> None
         choose_backend(export, needs_torch="--maps layercam")
 
 
-def test_an_export_answers_for_single_images_as_its_run(
-    run: Path, spec: ExportSpec, model: TrainedModel
-) -> None:
+def test_an_export_answers_for_single_images_as_its_run(run, spec, model):
     export = put(run, spec)
     write_graph(model.model, export, "onnx")
     target = Target("opacity", ("opacity",), "Lung opacity")

@@ -84,9 +84,7 @@ def _nearly(entry: dict[str, Any]) -> dict[str, Any]:
     return {**entry, **numbers, "boxes": boxes}
 
 
-def test_an_export_answers_without_torch_as_its_run_does(
-    bare: Path, systems: dict[str, tuple[Path, LoadedRun]], images: list[Path], tmp_path: Path
-) -> None:
+def test_an_export_answers_without_torch_as_its_run_does(bare, systems, images, tmp_path):
     assert "No module named 'torch'" in _run(bare, "-c", "import torch").stderr
     folders = [folder for folder, _ in systems.values()]
     assert all("==" in line for line in (folders[0] / REQUIREMENTS_FILE).read_text().splitlines())

@@ -37,7 +37,7 @@ from data_prep.images.image import read_image
 from networks.public_checkpoints import _XRAYVISION_FINDINGS
 from scripts.cli import run_verb
 from scripts.predict import predict
-from serving.answer import BOX_COLUMNS, Answer, LoadedRun
+from serving.answer import BOX_COLUMNS, Answer
 from serving.dicom_objects.instance import Algorithm, Source, read_source, to_bytes
 from serving.dicom_objects.results import (
     DECISION,
@@ -397,9 +397,7 @@ def test_a_kind_of_object_that_highdicom_knows_not_gets_an_overlay() -> None:
     charset=st.sampled_from([None, "ISO_IR 100", "ISO_IR 192", "\\ISO 2022 IR 87"]),
 )  # fmt: skip
 @settings(max_examples=60)
-def test_a_header_of_any_bytes_gives_an_object_or_one_line(
-    keyword: str, value: bytes, charset: str | None
-) -> None:
+def test_a_header_of_any_bytes_gives_an_object_or_one_line(keyword, value, charset):
     try:
         sent = read_back(capture(raw(keyword, value, charset)()))
     except InputError:
@@ -476,9 +474,7 @@ def exposed(path: Path, **changes: object) -> Path:
     return path
 
 
-def test_cxr_predict_writes_both_objects_of_each_dicom_image(
-    systems: dict[str, tuple[Path, LoadedRun]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_cxr_predict_writes_both_objects_of_each_dicom_image(systems, tmp_path, capsys):
     folder, _ = systems["boxes"]
     exposed(tmp_path / "a.dcm")
     Image.fromarray(np.zeros((40, 32), np.uint8)).save(tmp_path / "b.png")
@@ -497,9 +493,7 @@ def test_cxr_predict_writes_both_objects_of_each_dicom_image(
     assert errors_of(pydicom.dcmread(tmp_path / "a-sc.dcm"), tmp_path) == []
 
 
-def test_an_image_without_study_is_answered_without_dicom_objects(
-    systems: dict[str, tuple[Path, LoadedRun]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_image_without_study_is_answered_without_dicom_objects(systems, tmp_path, capsys):
     folder, _ = next(iter(systems.values()))
     image = exposed(tmp_path / "a.dcm", StudyInstanceUID=None)
     asked = {"dicom": tmp_path / "out", "overlay": False, "device": "cpu"}
@@ -513,9 +507,7 @@ def test_an_image_without_study_is_answered_without_dicom_objects(
 
 
 @pytest.mark.parametrize("share", ["few", pytest.param("all", marks=pytest.mark.long)])
-def test_every_real_x_ray_gets_both_objects_without_an_error(
-    share: str, shared_data: Path, tmp_path: Path
-) -> None:
+def test_every_real_x_ray_gets_both_objects_without_an_error(share, shared_data, tmp_path):
     every = [*(shared_data / "rsna").rglob("*.dcm"), *(shared_data / "dicom_odd").iterdir()]
     wanted = ("gdcm-CR-MONO1", "RG3_RLE", "covid-chest", "0004cfab-14fd-4e49-80ba-63a80b6bddd6")
     files = [path for path in every if share == "all" or any(w in path.name for w in wanted)]

@@ -46,9 +46,7 @@ def classifier() -> nn.Module:
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_a_detector_gives_the_same_logits_and_offsets(
-    fmt: Format, detector: nn.Module, tmp_path: Path
-) -> None:
+def test_a_detector_gives_the_same_logits_and_offsets(fmt, detector, tmp_path):
     write_graph(detector, tmp_path, fmt)
     with torch.inference_mode():
         heads = detector.run_heads(torch.from_numpy(IMAGES))
@@ -73,9 +71,7 @@ def test_channels_that_differ_by_colour_are_kept_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("fmt", FORMATS)
-def test_a_stream_keeps_the_order_and_fills_up_the_last_batch(
-    fmt: Format, classifier: nn.Module, tmp_path: Path
-) -> None:
+def test_a_stream_keeps_the_order_and_fills_up_the_last_batch(fmt, classifier, tmp_path):
     write_graph(classifier, tmp_path, fmt)
     with torch.inference_mode():
         features = classifier.features(torch.from_numpy(IMAGES))
@@ -108,9 +104,7 @@ class _Stack(ctypes.Structure):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="OpenVINO sets the stack on Linux alone")
-def test_signals_keep_a_stack_whichever_of_two_networks_goes_first(
-    classifier: nn.Module, tmp_path: Path
-) -> None:
+def test_signals_keep_a_stack_whichever_of_two_networks_goes_first(classifier, tmp_path):
     # OpenVINO gives the thread a stack for signals, and takes it back in any order: Python then
     # died of the next Ctrl-C or SIGTERM.
     write_graph(classifier, tmp_path, "openvino")

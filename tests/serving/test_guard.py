@@ -73,9 +73,7 @@ def _text_page(seed: int) -> np.ndarray:
     return page
 
 
-def test_other_patients_pass_however_their_image_was_exposed_cut_or_framed(
-    guard: Guard, unseen: list[np.ndarray]
-) -> None:
+def test_other_patients_pass_however_their_image_was_exposed_cut_or_framed(guard, unseen):
     assert len(unseen) >= 20
     assert _share_refused(guard, unseen) == 0
     assert _share_refused(guard, [(x * 0.6 + 60).astype(np.uint8) for x in unseen]) == 0
@@ -103,24 +101,20 @@ def test_what_is_no_chest_x_ray_is_named(guard: Guard, unseen: list[np.ndarray])
     ],
 )
 def test_a_negative_or_turned_x_ray_is_named_with_the_turn_that_it_needs(
-    guard: Guard, unseen: list[np.ndarray], turn: object, words: str
-) -> None:
+    guard, unseen, turn, words
+):
     said = [guard.warnings(turn(image)) for image in unseen]  # type: ignore[operator]
     assert all(len(one) == 1 and one[0].startswith(FOREIGN) for one in said)
     assert np.mean([words in one[0] for one in said]) >= 0.9
 
 
-def test_the_original_and_its_square_in_the_pixel_store_score_the_same(
-    guard: Guard, data: DataSet, unseen: list[np.ndarray]
-) -> None:
+def test_the_original_and_its_square_in_the_pixel_store_score_the_same(guard, data, unseen):
     ids = [*data.image_ids("val"), *data.image_ids("test")]
     squares = [guard.score(data.store(SIZE).image(image_id)) for image_id in ids]
     assert squares == [guard.score(image) for image in unseen]
 
 
-def test_sixteen_bits_say_what_eight_say(
-    guard: Guard, unseen: list[np.ndarray], tmp_path: Path
-) -> None:
+def test_sixteen_bits_say_what_eight_say(guard, unseen, tmp_path):
     Image.fromarray(unseen[0].astype(np.uint16) * 257).save(tmp_path / "deep.png")
     Image.fromarray(unseen[0]).save(tmp_path / "plain.png")
     deep, plain = (read_image(tmp_path / name) for name in ("deep.png", "plain.png"))
@@ -128,9 +122,7 @@ def test_sixteen_bits_say_what_eight_say(
     assert guard.warnings(deep, tmp_path / "deep.png") == guard.warnings(plain) == ()
 
 
-def test_what_is_written_reads_back_and_scores_the_same(
-    guard: Guard, data: DataSet, unseen: list[np.ndarray], tmp_path: Path
-) -> None:
+def test_what_is_written_reads_back_and_scores_the_same(guard, data, unseen, tmp_path):
     guard.write(tmp_path / GUARD_NAME)
     again = Guard.read(tmp_path / GUARD_NAME)
     assert [again.score(x) for x in unseen] == [guard.score(x) for x in unseen]
@@ -148,9 +140,7 @@ def test_what_is_written_reads_back_and_scores_the_same(
         ({"contract": "run"}, "expected 'guard'"),
     ],
 )
-def test_a_damaged_file_is_refused_in_one_line(
-    guard: Guard, tmp_path: Path, change: dict[str, object], message: str
-) -> None:
+def test_a_damaged_file_is_refused_in_one_line(guard, tmp_path, change, message):
     path = tmp_path / GUARD_NAME
     guard.write(path)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
@@ -168,9 +158,7 @@ def test_an_array_of_another_shape_is_refused(guard: Guard, tmp_path: Path) -> N
         Guard.read(path)
 
 
-def test_the_same_images_give_the_same_guard_in_any_order(
-    data: DataSet, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_the_same_images_give_the_same_guard_in_any_order(data, monkeypatch, tmp_path):
     monkeypatch.setattr(guards, "_DRAWN", 40)
     monkeypatch.setattr(guards, "_MOST_IMAGES", 30)
     for name, patients in (("one", _patients(data)), ("two", _patients(data).iloc[::-1])):
@@ -182,8 +170,8 @@ def test_the_same_images_give_the_same_guard_in_any_order(
 
 
 def test_a_run_gets_its_guard_once_and_a_small_set_gets_none(
-    data: DataSet, run_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    data, run_folder, tmp_path, monkeypatch
+):
     said: list[str] = []
     monkeypatch.setattr(console, "say", lambda text="": said.append(text))
     before = (run_folder / GUARD_NAME).stat().st_mtime_ns
@@ -197,9 +185,7 @@ def test_a_run_gets_its_guard_once_and_a_small_set_gets_none(
     assert said[-1].startswith("No guard against other images")
 
 
-def test_a_colour_file_is_named_and_a_grey_one_stored_in_colour_is_not(
-    unseen: list[np.ndarray], tmp_path: Path
-) -> None:
+def test_a_colour_file_is_named_and_a_grey_one_stored_in_colour_is_not(unseen, tmp_path):
     grey = np.repeat(unseen[0][..., None], 3, axis=2)
     Image.fromarray(grey).save(tmp_path / "grey.jpg")
     tinted = grey.copy()
@@ -240,9 +226,7 @@ def test_a_dicom_file_is_named_by_the_rules_of_prepare(tmp_path: Path) -> None:
         (None, None),
     ],
 )
-def test_an_image_that_its_header_calls_turned_is_named(
-    tmp_path: Path, orientation: list[str] | None, words: str | None
-) -> None:
+def test_an_image_that_its_header_calls_turned_is_named(tmp_path, orientation, words):
     header = examples.ct
     header.Modality, header.BodyPartExamined, header.ViewPosition = "DX", "CHEST", "PA"
     header.PatientOrientation = orientation
@@ -285,13 +269,8 @@ def _of_age(pixels: np.ndarray, years: float | None) -> DecodedImage:
     ],
 )
 def test_a_patient_of_an_age_that_the_run_never_saw_is_named(
-    guard: Guard,
-    unseen: list[np.ndarray],
-    learned: tuple[int, ...] | None,
-    years: float | None,
-    words: str | None,
-    tmp_path: Path,
-) -> None:
+    guard, unseen, learned, years, words, tmp_path
+):
     replace(guard, ages=learned).write(tmp_path / GUARD_NAME)
     said = Guard.read(tmp_path / GUARD_NAME).warnings(_of_age(unseen[0], years))
     assert len(said) == (words is not None)

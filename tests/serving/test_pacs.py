@@ -228,9 +228,7 @@ def test_a_new_image_of_a_known_study_is_answered(desk: Desk) -> None:
         ({"Manufacturer": SOFTWARE}, f"a result of {SOFTWARE}"),  # sent by another journal's run
     ],
 )
-def test_what_is_no_chest_radiograph_is_skipped_once(
-    desk: Desk, changed: dict[str, str], reason: str
-) -> None:
+def test_what_is_no_chest_radiograph_is_skipped_once(desk, changed, reason):
     shelf = Shelf(radiograph(**changed))
     (said,) = desk.run(shelf).tally.skipped.values()
     assert reason in said
@@ -468,17 +466,13 @@ def test_lists_are_read_page_by_page(service: Service, archive: DicomWebArchive)
     assert "offset=1" in asked[1]
 
 
-def test_an_archive_without_pages_is_not_asked_for_ever(
-    service: Service, archive: DicomWebArchive
-) -> None:
+def test_an_archive_without_pages_is_not_asked_for_ever(service, archive):
     service.json([entry(t0020000D="1.2")])
     assert archive.studies(["CR", "DX"]) == [Study("1.2", None)]
     assert len(service.asked) == 4
 
 
-def test_series_of_other_modalities_and_own_results_are_left_out_by_the_lists(
-    service: Service, archive: DicomWebArchive
-) -> None:
+def test_series_of_other_modalities_and_own_results_are_left_out_by_the_lists(service, archive):
     service.json(
         [
             entry(t0020000E="1.2.1", t00080060="CR"),
@@ -517,14 +511,7 @@ def test_an_outage_is_waited_for(service: Service, archive: DicomWebArchive) -> 
         (200, b'["text"]', InputError, "no DICOMweb service seems to be there"),
     ],
 )
-def test_what_goes_wrong_is_one_line_without_uids(
-    service: Service,
-    archive: DicomWebArchive,
-    status: int,
-    body: bytes,
-    error: type[InputError],
-    words: str,
-) -> None:
+def test_what_goes_wrong_is_one_line_without_uids(service, archive, status, body, error, words):
     service.answers = [(status, "application/dicom+json", body)]
     with pytest.raises(InputError) as raised:
         archive.studies(["CR"])
@@ -542,9 +529,7 @@ def test_a_refused_connection_is_an_outage(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("status", "reason"), [(200, None), (202, 0x0111), (409, 0x0111)])
-def test_what_the_archive_has_already_counts_as_stored(
-    service: Service, archive: DicomWebArchive, status: int, reason: int | None
-) -> None:
+def test_what_the_archive_has_already_counts_as_stored(service, archive, status, reason):
     failed = {"00081197": {"vr": "US", "Value": [reason]}}
     body = {} if reason is None else {"00081198": {"vr": "SQ", "Value": [failed]}}
     service.json(body, status=status)
@@ -552,18 +537,14 @@ def test_what_the_archive_has_already_counts_as_stored(
 
 
 @pytest.mark.parametrize("status", [200, 202, 409])
-def test_a_result_that_is_not_stored_is_never_taken_for_sent(
-    service: Service, archive: DicomWebArchive, status: int
-) -> None:
+def test_a_result_that_is_not_stored_is_never_taken_for_sent(service, archive, status):
     failed = {"00081197": {"vr": "US", "Value": [0xA700]}}
     service.json({"00081198": {"vr": "SQ", "Value": [failed]}}, status=status)
     with pytest.raises(RefusedError, match="reason 0xA700"):
         archive.store([radiograph()])
 
 
-def test_another_image_than_asked_for_is_not_taken(
-    service: Service, archive: DicomWebArchive
-) -> None:
+def test_another_image_than_asked_for_is_not_taken(service, archive):
     content = as_file(radiograph("1.2.3.2"))
     body = b"--part\r\nContent-Type: application/dicom\r\n\r\n" + content + b"\r\n--part--"
     service.answers = [(200, "multipart/related; type=application/dicom; boundary=part", body)]
@@ -580,9 +561,7 @@ def test_another_image_than_asked_for_is_not_taken(
         ({"CXR_PACS_USER": "a", "CXR_PACS_PASSWORD": "b"}, "Basic YTpi"),
     ],
 )
-def test_credentials_come_from_the_environment_and_are_not_shown(
-    service: Service, environment: dict[str, str], header: str | None
-) -> None:
+def test_credentials_come_from_the_environment_and_are_not_shown(service, environment, header):
     credentials = Credentials.of(environment, "CXR_PACS")
     archive = DicomWebArchive(service.url, credentials, patience(1, Clock()))
     service.json([])
@@ -681,8 +660,8 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_with_tls_both_sides_must_show_a_certificate_of_the_authority(
-    inbox: Inbox, certificates: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+    inbox, certificates, monkeypatch
+):
     monkeypatch.setattr("serving.pacs.dimse._HANDSHAKE_SECONDS", 1.0)
     known, stranger = (
         Tls(certificates[name], certificates["authority"]) for name in ("known", "stranger")
@@ -777,12 +756,8 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ],
 )
 def test_arguments_are_checked_before_anything_is_opened_and_refused_in_one_line(
-    run_folder: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: str,
-    words: str,
-) -> None:
+    run_folder, capsys, monkeypatch, arguments, words
+):
     if "neither" not in words:
         monkeypatch.setattr("scripts.runs._is_run", lambda path: True)
     monkeypatch.setattr(sys, "argv", ["cxr", "pacs", str(run_folder), *arguments.split()])
@@ -795,9 +770,7 @@ def test_arguments_are_checked_before_anything_is_opened_and_refused_in_one_line
     assert said.count("\n") == 1
 
 
-def test_open_networks_are_warned_of(
-    run_folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_open_networks_are_warned_of(run_folder, capsys, monkeypatch):
     def ended(*arguments: object) -> None:
         raise InputError("as far as this test goes")
 

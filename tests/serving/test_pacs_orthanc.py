@@ -226,8 +226,8 @@ def require_results(archive: Archive, images: list[pydicom.Dataset]) -> None:
 
 
 def test_fifty_images_in_and_their_results_out_by_dicomweb_with_both_sides_killed(
-    tmp_path: Path, orthanc: Archive, export: Path, radiographs: list[bytes]
-) -> None:
+    tmp_path, orthanc, export, radiographs
+):
     for content in radiographs:
         orthanc.post("/instances", content)
     orthanc.post("/instances", changed(radiographs[0], 1, Modality="CT"))
@@ -271,8 +271,8 @@ def test_fifty_images_in_and_their_results_out_by_dicomweb_with_both_sides_kille
 
 
 def test_received_images_are_answered_and_sent_back_by_c_store(
-    tmp_path: Path, orthanc: Archive, listener: int, export: Path, radiographs: list[bytes]
-) -> None:
+    tmp_path, orthanc, listener, export, radiographs
+):
     ids = [orthanc.post("/instances", content)["ID"] for content in radiographs[:6]]
     images = [pydicom.dcmread(io.BytesIO(content)) for content in radiographs[:6]]
     peer = f"ORTHANC@127.0.0.1:{orthanc.dicom}"

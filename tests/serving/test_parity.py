@@ -72,8 +72,8 @@ def test_a_box_of_another_finding_is_no_partner() -> None:
     ],
 )
 def test_a_box_without_a_partner_counts_unless_the_list_was_cut_there(
-    lost: int, most: int, unmatched: int, reason: str
-) -> None:
+    lost, most, unmatched, reason
+):
     found = replace(boxes_of(30), labels=np.ones(30, int))
     rest = np.delete(np.arange(30), lost)
     assert match_found(found, found[rest], most=most).unmatched == unmatched, reason
@@ -142,8 +142,8 @@ def decided_at(threshold: float) -> Decision:
     ],
 )
 def test_a_float_export_of_a_classifier_is_kept_only_where_it_answers_the_same(
-    changed: dict[str, float], threshold: float, refused: str | None
-) -> None:
+    changed, threshold, refused
+):
     proof = proved(Answers("scores"), Answers("scores", **changed), decided_at(threshold))
     assert {each.case for each in proof.measures} == {"validation images", "a black image"}
     if refused is None:
@@ -199,9 +199,7 @@ def network() -> LesionRetinaNet:
     return build_retinanet(n_findings=2, **small).eval()
 
 
-def test_a_detector_is_compared_without_a_box_and_with_as_many_as_there_may_be(
-    network: LesionRetinaNet,
-) -> None:
+def test_a_detector_is_compared_without_a_box_and_with_as_many_as_there_may_be(network):
     proof = prove(Detector(network, numpy=False), Detector(network, numpy=True), None, TARGET)
     assert proof.images == "6 phantom images"
     proof.require("out")
@@ -226,8 +224,8 @@ def test_a_detector_whose_boxes_lie_elsewhere_is_refused(network: LesionRetinaNe
     ],
 )
 def test_decoding_that_runs_and_exports_share_is_held_against_torchvisions(
-    network: LesionRetinaNet, monkeypatch: pytest.MonkeyPatch, name: str, value: float, refused: str
-) -> None:
+    network, monkeypatch, name, value, refused
+):
     monkeypatch.setattr(f"detection.decode_boxes.{name}", value)
     proof = proved(Detector(network, numpy=False), Detector(network, numpy=True))
     with pytest.raises(InputError, match=refused):
@@ -294,9 +292,7 @@ def judged_by(exported: Scored, decision: Decision | None, sick: np.ndarray = SI
         (Scored("boxes", GOOD, right=48.0), r"AP50 falls by 1 \(1 to 0; at most 0.02 is kept\)"),
     ],
 )  # fmt: skip
-def test_lower_precision_is_judged_by_what_becomes_of_the_answers(
-    exported: Scored, refused: str | None
-) -> None:
+def test_lower_precision_is_judged_by_what_becomes_of_the_answers(exported, refused):
     proof = judged_by(exported, decided_at(0.5))
     assert proof.images == "40 validation images of “set”"
     if refused is None:
@@ -314,9 +310,7 @@ def test_lower_precision_is_judged_by_what_becomes_of_the_answers(
         (decided_at(0.5), np.ones(N, bool), "validation images of the run are all of one kind"),
     ],
 )
-def test_what_lower_precision_cannot_be_judged_by_is_named(
-    decision: Decision | None, sick: np.ndarray, says: str
-) -> None:
+def test_what_lower_precision_cannot_be_judged_by_is_named(decision, sick, says):
     with pytest.raises(InputError, match=says):
         judged_by(Scored("scores", GOOD), decision, sick)
 

@@ -17,7 +17,7 @@ from classification.model import build_classifier
 from data_prep.contracts.errors import InputError
 from serving.export_graph import write_graph
 from serving.exported.session import open_session
-from serving.exported.spec import ExportSpec, Format
+from serving.exported.spec import ExportSpec
 from serving.quantise import calibration_images, quantise
 
 SIZE = 32
@@ -61,9 +61,7 @@ def noise(image_id: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("fmt", ["openvino", pytest.param("onnx", marks=pytest.mark.long)])
-def test_a_quantised_network_is_smaller_and_answers_nearly_the_same(
-    fmt: Format, tmp_path: Path
-) -> None:
+def test_a_quantised_network_is_smaller_and_answers_nearly_the_same(fmt, tmp_path):
     torch.manual_seed(0)
     model = build_classifier("small_cnn", image_size=SIZE).eval()
     spec = ExportSpec(fmt, "int8", "scores", ("mass",), {"name": "t"}, SIZE)

@@ -64,9 +64,7 @@ def opened(run: Any, model: nn.Module, maps: MapMethod) -> TrainedModel:
     return TrainedModel(run, model, Preprocess(SIZE, 0.5, 0.25), "fp32", "cpu", maps=maps)
 
 
-def test_the_method_is_part_of_the_identity_and_the_usual_one_changes_nothing(
-    run: Any, classifier: nn.Module
-) -> None:
+def test_the_method_is_part_of_the_identity_and_the_usual_one_changes_nothing(run, classifier):
     ids = {method: opened(run, classifier, method).inference_id() for method in METHODS}
     assert len(set(ids.values())) == len(METHODS)
     plain = TrainedModel(run, classifier, Preprocess(SIZE, 0.5, 0.25), "fp32", "cpu")
@@ -74,9 +72,7 @@ def test_the_method_is_part_of_the_identity_and_the_usual_one_changes_nothing(
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_maps_of_each_method_are_named_and_lie_in_the_original(
-    run: Any, classifier: nn.Module, method: MapMethod
-) -> None:
+def test_maps_of_each_method_are_named_and_lie_in_the_original(run, classifier, method):
     sizes = pd.DataFrame({"image_id": IDS, "width": 64, "height": 64})
     (part,) = opened(run, classifier, method).predict(Store(), IDS[:3], sizes, batch_size=4)
     (usual,) = opened(run, classifier, "cam").predict(Store(), IDS[:3], sizes, batch_size=4)
@@ -93,14 +89,7 @@ def test_maps_of_each_method_are_named_and_lie_in_the_original(
         ((View(),), True, "a detector shows boxes, not maps"),
     ],
 )
-def test_maps_that_cannot_be_made_are_refused(
-    run: Any,
-    classifier: nn.Module,
-    monkeypatch: pytest.MonkeyPatch,
-    views: tuple[View, ...],
-    detector: bool,
-    words: str,
-) -> None:
+def test_maps_that_cannot_be_made_are_refused(run, classifier, monkeypatch, views, detector, words):
     monkeypatch.setattr(run_model.RunFolder, "open", lambda _: run)
     model = nn.Identity() if detector else classifier
     monkeypatch.setattr(run_model, "load_model", lambda *_: model)
@@ -111,9 +100,7 @@ def test_maps_that_cannot_be_made_are_refused(
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("compiled", [False, True])
-def test_a_gpu_scores_as_the_processor_does(
-    run: Any, classifier: nn.Module, compiled: bool
-) -> None:
+def test_a_gpu_scores_as_the_processor_does(run, classifier, compiled):
     sizes = pd.DataFrame({"image_id": IDS, "width": 64, "height": 64})
     on_cpu = opened(run, classifier, "cam")
     expected = pd.concat(p.tables["scores"] for p in on_cpu.predict(Store(), IDS, sizes, 8))

@@ -170,8 +170,8 @@ def test_dark_image_is_not_brightened_by_a_table_it_does_not_use_up(write_dicom,
 
 @pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
 def test_presentation_table_is_applied_to_the_whole_range_after_the_window(
-    write_dicom: WriteDicom, tmp_path: Path, photometric: str
-) -> None:
+    write_dicom, tmp_path, photometric
+):
     # 12 bits in, table of 5 entries and 10 bits: 0, 1/4, 1/2, 3/4 and 1 of the window.
     values = np.array([[0, 1023, 2047, 3071, 4095]], np.uint16)
     path = write_dicom(

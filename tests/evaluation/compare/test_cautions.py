@@ -11,7 +11,6 @@ from data_prep.audit.audit import Audit, audit
 from data_prep.audit.problem import Problem
 from data_prep.contracts.folders import write_json
 from data_prep.contracts.tables import write_table
-from data_prep.store.dataset import DataSet
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.comparison import Background, _cautions
 from evaluation.compare.estimates import Estimates, family_sizes
@@ -180,7 +179,7 @@ def test_where_a_system_was_trained_comes_from_its_predictions_or_its_run(predic
     ],
 )
 def test_synthetic_images_are_known_also_in_sets_made_before(
-    judged_set: DataSet, source, patient, synthetic
+    judged_set, source, patient, synthetic
 ):
     judged_set.images["source"] = source
     judged_set.images["patient_id"] = patient

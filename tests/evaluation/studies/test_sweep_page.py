@@ -75,9 +75,7 @@ def test_what_pruning_saved_is_said() -> None:
 @pytest.mark.parametrize(
     ("direction", "order"), [("maximize", [2, 3, 0, 1, 4]), ("minimize", [0, 2, 3, 1, 4])]
 )
-def test_the_best_trial_is_the_first_row_and_those_without_a_figure_the_last(
-    direction: str, order: list[int]
-) -> None:
+def test_the_best_trial_is_the_first_row_and_those_without_a_figure_the_last(direction, order):
     sweep = _page_of(TRIALS, direction)
     rows = _rows(sweep)
     assert [row["number"] for row in rows] == order

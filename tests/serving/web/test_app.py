@@ -65,13 +65,8 @@ SAME = (
 
 
 def test_an_answer_is_exactly_that_of_cxr_predict(
-    client: Any,
-    exports: list[Path],
-    shared_data: Path,
-    tmp_path: Path,
-    png: Png,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+    client, exports, shared_data, tmp_path, png, capsys
+):
     (tmp_path / "noise.png").write_bytes(png(5))
     colour = np.dstack([np.asarray(Image.open(tmp_path / "noise.png"))] * 3)
     colour[..., 1] //= 2
@@ -168,9 +163,7 @@ def test_models_says_who_answers_and_within_which_limits(client: Any) -> None:
     ids=["text", "broken", "empty", "other field", "two files", "a field", "no form", "no boundary",
          "include"],
 )  # fmt: skip
-def test_what_gets_no_answer_gets_one_line(
-    client: Any, request_: dict[str, Any], status: int, code: str
-) -> None:
+def test_what_gets_no_answer_gets_one_line(client, request_, status, code):
     assert refusal(client.post("/v1/analyze", **request_)) == (status, code)
 
 
@@ -181,9 +174,7 @@ def test_other_paths_and_methods_get_one_line(client: Any) -> None:
         assert refusal(client.get(path)) == (404, "not_found")
 
 
-def test_the_log_names_no_file_and_no_query(
-    client: Any, png: Png, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_the_log_names_no_file_and_no_query(client, png, caplog):
     with caplog.at_level(logging.INFO, "cxr.serve"):
         answer = ask(client, png(0), "Doe^Jane.png", include="maps")
         client.get("/v1/Doe^Jane")
@@ -193,9 +184,7 @@ def test_the_log_names_no_file_and_no_query(
     assert "maps" not in caplog.text
 
 
-def test_an_error_of_ours_is_logged_without_its_words(
-    client: Any, png: Png, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_of_ours_is_logged_without_its_words(client, png, caplog, monkeypatch):
     def fail(*_: object) -> None:
         raise ValueError("patient Doe^Jane")
 
@@ -207,9 +196,7 @@ def test_an_error_of_ours_is_logged_without_its_words(
     assert "Doe" not in caplog.text + answer.text
 
 
-def test_a_request_that_takes_too_long_is_given_up(
-    app: FastAPI, client: Any, png: Png, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_request_that_takes_too_long_is_given_up(app, client, png, monkeypatch):
     state, answer = app.state.server, LoadedRun.answer
     monkeypatch.setattr(state, "settings", replace(state.settings, seconds=0.1))
     monkeypatch.setattr(LoadedRun, "answer", lambda *all_: time.sleep(0.15) or answer(*all_))
@@ -217,9 +204,7 @@ def test_a_request_that_takes_too_long_is_given_up(
     assert refusal(late) == (504, "too_slow")
 
 
-def test_more_than_may_be_under_way_is_refused_before_it_is_read(
-    app: FastAPI, client: Any, png: Png, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_more_than_may_be_under_way_is_refused_before_it_is_read(app, client, png, monkeypatch):
     monkeypatch.setattr(app.state.server, "places", Places(2, 1 << 20))
     answers = client.post_together(
         "/v1/analyze", [{"files": {"file": ("a.png", png(seed))}} for seed in range(6)]
@@ -232,9 +217,7 @@ def test_more_than_may_be_under_way_is_refused_before_it_is_read(
     assert ask(client, png(0))["systems"]
 
 
-def test_where_the_client_is_gone_its_image_is_not_read(
-    app: FastAPI, client: Any, png: Png, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_where_the_client_is_gone_its_image_is_not_read(app, client, png, monkeypatch):
     request = httpx.Request("POST", "http://testserver/v1/analyze", files={"file": png(0)})
     messages = [
         {"type": "http.request", "body": request.read(), "more_body": False},
@@ -309,9 +292,7 @@ def report_of(folder: Path, **facts: Any) -> Path:
     return folder
 
 
-def test_a_report_gives_the_figures_of_its_systems_and_its_page(
-    served: list[LoadedRun], client_of: Any, tmp_path: Path
-) -> None:
+def test_a_report_gives_the_figures_of_its_systems_and_its_page(served, client_of, tmp_path):
     model_id = served[1].model.inference_id()
     folder = report_of(tmp_path / "report", inference_id=model_id)
     settings = ServeSettings(allowed_hosts=("testserver",))

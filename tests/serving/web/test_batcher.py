@@ -74,9 +74,7 @@ def test_what_waits_is_answered_in_batches_and_each_gets_its_own() -> None:
     assert run(scenario).batches[::2] == [["a"], ["b", "c"], ["d"]]
 
 
-def test_a_batch_waits_for_what_is_being_decoded_but_not_for_long(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_batch_waits_for_what_is_being_decoded_but_not_for_long(monkeypatch):
     monkeypatch.setattr("serving.web.analysis._LONGEST_WAIT", 10.0)
 
     async def scenario(reader: Batcher, system: System) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -50,9 +49,7 @@ def test_a_dicom_upload_gets_the_objects_that_were_asked_for(client: Any) -> Non
     assert analyze(client, x_ray()).json()["dicom"] is None
 
 
-def test_what_has_no_patient_or_study_is_refused_in_one_line(
-    client: Any, png: Callable[[int], bytes]
-) -> None:
+def test_what_has_no_patient_or_study_is_refused_in_one_line(client, png):
     for content, status, code, words in (
         (png(1), 400, "no_dicom", "this is PNG"),
         (x_ray(StudyInstanceUID=""), 422, "no_reference", "StudyInstanceUID is missing"),
@@ -63,9 +60,7 @@ def test_what_has_no_patient_or_study_is_refused_in_one_line(
         assert analyze(client, content).status_code == 200
 
 
-def test_a_server_without_highdicom_says_what_to_install(
-    client: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_without_highdicom_says_what_to_install(client, monkeypatch):
     monkeypatch.setattr(analysis, "find_spec", lambda name: None)
     answer = analyze(client, x_ray(), "sc")
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "dicom_not_installed")

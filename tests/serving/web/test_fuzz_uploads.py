@@ -11,7 +11,7 @@ import io
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ import httpx
 import numpy as np
 import pydicom
 import pytest
-from fastapi import FastAPI
 from PIL import Image
 from pydicom import examples
 
@@ -132,9 +131,7 @@ def as_file(pixels: np.ndarray, format: str, **options: Any) -> bytes:  # noqa: 
     return file.getvalue()
 
 
-def test_damaged_uploads_get_a_right_answer_or_a_reason(
-    judge: Judge, png: Callable[[int], bytes]
-) -> None:
+def test_damaged_uploads_get_a_right_answer_or_a_reason(judge, png):
     pixels = np.asarray(Image.open(io.BytesIO(png(1))))
     slice_ = io.BytesIO()
     pydicom.dcmwrite(slice_, examples.ct)
@@ -174,9 +171,7 @@ def test_odd_dicom_files_have_pixels_or_a_reason(client: Any, shared_data: Path)
 
 
 @pytest.mark.long
-def test_ten_thousand_damaged_uploads_of_real_images(
-    judge: Judge, app: FastAPI, shared_data: Path
-) -> None:
+def test_ten_thousand_damaged_uploads_of_real_images(judge, app, shared_data):
     files = [
         *sorted((shared_data / "rsna").rglob("*.dcm"))[:2],
         *sorted((shared_data / "nih").rglob("*.png"))[:2],

@@ -204,9 +204,7 @@ def test_a_token_is_asked_for_where_one_is_set(headers: list[tuple[str, str]], s
         ("GET", "/metrics", "{}", 401),
     ],
 )
-def test_a_cookie_opens_the_report_and_nothing_else(
-    method: str, path: str, cookie: str, status: int
-) -> None:
+def test_a_cookie_opens_the_report_and_nothing_else(method, path, cookie, status):
     known = ReportCookie()
     value, _, attributes = known.header("http://localhost:8000").partition(";")
     assert attributes == " Path=/report/; Max-Age=43200; HttpOnly; SameSite=Strict"
@@ -377,9 +375,7 @@ REQUEST = b"POST /v1/analyze HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\
     ],
     ids=["silent", "stopped", "dripping", "second"],
 )
-def test_connections_that_never_finish_their_headers_are_closed(
-    port: int, parts: tuple[bytes, ...]
-) -> None:
+def test_connections_that_never_finish_their_headers_are_closed(port, parts):
     got = talk(port, *parts, pause=0.1 if len(parts) > 2 else 0.0)  # or it raises a time-out
     assert got == b"cut" or got.count(b"HTTP/1.1") == len(parts) // 2 % 2
 

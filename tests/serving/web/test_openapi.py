@@ -51,16 +51,12 @@ def send(operation: Any, mode: GenerationMode, examples: int) -> None:
 
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-def test_a_route_answers_as_its_document_says(
-    document: Any, method: str, path: str, mode: GenerationMode
-) -> None:
+def test_a_route_answers_as_its_document_says(document, method, path, mode):
     send(document[path][method], mode, 2 if "report" in path else 5)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("mode", list(GenerationMode), ids=lambda mode: mode.value)
 @pytest.mark.parametrize(("method", "path"), ROUTES)
-def test_a_route_answers_as_its_document_says_to_hundreds(
-    document: Any, method: str, path: str, mode: GenerationMode
-) -> None:
+def test_a_route_answers_as_its_document_says_to_hundreds(document, method, path, mode):
     send(document[path][method], mode, 200)

@@ -179,9 +179,7 @@ def test_page_fits_a_phone_and_every_control_has_a_name(page: _Page) -> None:
     assert [node for node in controls if not node.get("name", {}).get("value")] == []
 
 
-def test_report_opens_by_its_link_where_the_server_asks_for_a_token(
-    page: _Page, served: list[LoadedRun], tmp_path: Path
-) -> None:
+def test_report_opens_by_its_link_where_the_server_asks_for_a_token(page, served, tmp_path):
     """The token is in no address, and no script can read what opens the report."""
     token = "a-token-of-this-test"  # noqa: S105
     head = "<link rel='icon' href='data:,'><title>a</title>"

@@ -9,7 +9,7 @@ import signal
 import struct
 import zipfile
 import zlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, TypeVar
@@ -251,9 +251,7 @@ def _tiff_of(side: int) -> bytes:
 
 
 @pytest.mark.parametrize("make", TOO_LARGE.values(), ids=TOO_LARGE)
-def test_what_is_too_large_is_refused_before_it_is_decoded(
-    decoding: Decoding, make: Callable[[], bytes]
-) -> None:
+def test_what_is_too_large_is_refused_before_it_is_decoded(decoding, make):
     before = decoding.decoder.pids
     status, code, message = decoding.refusal(make())
     assert (status, code) == (413, "too_large"), message
@@ -277,9 +275,7 @@ UNREADABLE = {
 
 
 @pytest.mark.parametrize("make", UNREADABLE.values(), ids=UNREADABLE)
-def test_what_is_damaged_gets_one_line_without_paths(
-    decoding: Decoding, make: Callable[[], bytes]
-) -> None:
+def test_what_is_damaged_gets_one_line_without_paths(decoding, make):
     status, code, message = decoding.refusal(make())
     assert (status, code) == (422, "unreadable")
     assert message.startswith("this image: ")
@@ -378,9 +374,7 @@ def test_a_process_that_does_not_start_is_said(monkeypatch: pytest.MonkeyPatch) 
         asyncio.run(Decoder(ServeSettings()).start())
 
 
-def test_nothing_is_left_in_temporary_folders(
-    decoding: Decoding, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_nothing_is_left_in_temporary_folders(decoding, tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     fresh = Decoding()
     fresh.decode(encoded("PNG"))
