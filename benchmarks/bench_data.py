@@ -239,7 +239,7 @@ def check_tables(folder: str) -> Run:
         frames |= {"decode": decode, "split": dataset.split()}
         times.append(time.perf_counter())
         for name, frame in frames.items():
-            tables.validate_table(frame, name)
+            tables._validate_table(frame, name)
         times.append(time.perf_counter())
         near = find_near_duplicates(decode)
         linked = image_links(decode, near)
@@ -326,7 +326,7 @@ def _write_empty_store(folder: Path, ids: pd.Series) -> None:
     )
     for shard, n_images in enumerate(np.bincount(index["shard"])):
         shape = (int(n_images), _STORE_SIZE, _STORE_SIZE)
-        path = folder / stored.shard_name(shard)
+        path = folder / stored._shard_name(shard)
         np.lib.format.open_memmap(path, mode="w+", dtype=np.uint8, shape=shape)
     info = read_json(folder / stored.INFO_NAME, stored.INFO_KIND)
     write_json(folder / stored.INFO_NAME, stored.INFO_KIND, {**info, "n_images": len(ids)})

@@ -38,11 +38,11 @@ import typer
 
 from benchmarks.worker import peak_gib
 from data_prep.contracts.folders import provenance, write_json
-from data_prep.store.decode import DecodedRow, DecodeTask, decode_and_letterbox
+from data_prep.store.decode import DecodedRow, DecodeTask, _decode_and_letterbox
 from data_prep.store.predictions import Part
 from data_prep.store.preprocess import letterbox
-from data_prep.work.engine import Engine, EngineName, open_engine
-from data_prep.work.pool import cpu_count, processor_name
+from data_prep.work.engine import EngineName, open_engine
+from data_prep.work.pool import Engine, cpu_count, processor_name
 from scripts import console
 
 SEED = 0
@@ -212,7 +212,7 @@ class MadeUp:
         reads: Sequence[Path] = (),
     ) -> Iterator[Any]:
         """As `Engine.map_rows`."""
-        if function is decode_and_letterbox:
+        if function is _decode_and_letterbox:
             return self.engine.map_rows(made_up, rows, on_crash=on_crash)
         if type(function).__name__ == "_PartPredictor":
             return self.engine.map_rows(_Repeated(function), rows, on_crash=on_crash)
@@ -245,7 +245,7 @@ def _true_row() -> DecodedRow:
         path = Path(folder) / "noise.png"
         rng = np.random.default_rng(SEED)
         cv2.imwrite(str(path), rng.integers(0, 256, (SIDE, SIDE), dtype=np.uint8))
-        row = decode_and_letterbox(DecodeTask("noise", path))
+        row = _decode_and_letterbox(DecodeTask("noise", path))
     if row.error:
         raise RuntimeError(row.error)
     return row
@@ -253,8 +253,7 @@ def _true_row() -> DecodedRow:
 
 def prepared_by(name: EngineName, folder: Path, count: int) -> Grown:
     """Prepare a folder's ``source``, of so many images, into the folder of the engine's name."""
-    from data_prep.assemble.ingest import PrepareOptions
-    from data_prep.assemble.prepare import prepare
+    from data_prep.assemble.prepare import PrepareOptions, prepare
     from data_prep.store.dataset import DataSet
 
     with open_engine(name, workers=cpu_count()) as engine:

@@ -34,9 +34,9 @@ from benchmarks.scale_growth import (
     write_source,
 )
 from data_prep.contracts.folders import write_json
-from data_prep.store.decode import DecodedRow, DecodeTask, decode_and_letterbox
-from data_prep.work.engine import Engine, open_engine
-from data_prep.work.pool import LocalEngine, cpu_count, processor_name
+from data_prep.store.decode import DecodedRow, DecodeTask, _decode_and_letterbox
+from data_prep.work.engine import open_engine
+from data_prep.work.pool import Engine, LocalEngine, cpu_count, processor_name
 from scripts import console
 
 _WORKERS = (1, 2)
@@ -109,7 +109,7 @@ def _file_stages(source: Path, size: int, images: int) -> list[Stage]:
     cv2.setNumThreads(1)
     tasks = _tasks(source, size, images)
     for task in tasks[:_WARM]:
-        decode_and_letterbox(task)
+        _decode_and_letterbox(task)
     kinds: dict[str, Callable[[DecodeTask], DecodeTask]] = {
         "decode": partial(replace, sizes=(), measure=False),
         "measure": partial(replace, sizes=()),
@@ -120,7 +120,7 @@ def _file_stages(source: Path, size: int, images: int) -> list[Stage]:
     for task in tasks:
         for name, change in kinds.items():
             began = time.process_time()
-            row = decode_and_letterbox(change(task))
+            row = _decode_and_letterbox(change(task))
             taken[name].append(time.process_time() - began)
         if row.error:
             raise RuntimeError(row.error)
@@ -225,7 +225,7 @@ class _AsSlow:
         reads: Sequence[Path] = (),
     ) -> Iterator[Any]:
         """As `Engine.map_rows`."""
-        if function is decode_and_letterbox:
+        if function is _decode_and_letterbox:
             return self.engine.map_rows(_slowly, rows, on_crash=on_crash)
         return self.engine.map_rows(function, rows, on_crash=on_crash, reads=reads)
 
@@ -278,8 +278,7 @@ def _phases(
     source: Path, out: Path, size: int, wrap: Callable[[Engine], Engine]
 ) -> tuple[float, float, float]:
     """The driver's processor time before, while and after rows are decoded."""
-    from data_prep.assemble.ingest import PrepareOptions
-    from data_prep.assemble.prepare import prepare
+    from data_prep.assemble.prepare import PrepareOptions, prepare
 
     with open_engine("ray") as engine:
         start(engine, made_up, [DecodeTask(str(n), Path()) for n in range(_WARM)])
@@ -306,12 +305,11 @@ def _chunk_seconds() -> float:
 
 
 def _prepare_rate(source: Path, out: Path, size: int, images: int, workers: int) -> dict[str, Any]:
-    from data_prep.assemble.ingest import PrepareOptions
-    from data_prep.assemble.prepare import prepare
+    from data_prep.assemble.prepare import PrepareOptions, prepare
     from data_prep.store.dataset import DataSet
 
     with open_engine("ray", workers=workers) as engine:
-        start(engine, decode_and_letterbox, _tasks(source, size, _WARM * workers))
+        start(engine, _decode_and_letterbox, _tasks(source, size, _WARM * workers))
         began = time.perf_counter()
         options = PrepareOptions("rsna", sizes=(size,), engine=engine)
         prepare(source, out, options)

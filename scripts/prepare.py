@@ -15,7 +15,7 @@ from scripts.runner import AnyPath, Argument, verb
 
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet
-    from data_prep.work.engine import Engine
+    from data_prep.work.pool import Engine
 
 
 def read_targets(
@@ -114,7 +114,7 @@ def prepare(
     source, folder = (None, Path(str(out))) if several else source_and_out(list(paths), out)
     _require_sources(list(paths) if source is None else [source], prepared=several)
     from data_prep.assemble.combine import combine
-    from data_prep.assemble.ingest import PrepareOptions
+    from data_prep.assemble.prepare import PrepareOptions
     from data_prep.assemble.prepare import prepare as prepare_source
     from data_prep.formats.source import ReadOptions
     from data_prep.splits.split import SplitRule

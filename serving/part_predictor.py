@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal, cast
 from data_prep.contracts.errors import InputError
 from data_prep.store.pixel_store import INFO_NAME, PixelStore
 from data_prep.store.predictions import Part, joined_parts
-from data_prep.work.engine import Engine
 from data_prep.work.local_copies import local_folder
 from data_prep.work.object_store import address_of
+from data_prep.work.pool import Engine
 
 if TYPE_CHECKING:
     import pandas as pd

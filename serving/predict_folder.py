@@ -16,9 +16,8 @@ from data_prep.contracts.folders import atomic_path, provenance, read_json
 from data_prep.contracts.words import Terminal
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Part, Predictions, PredictionWriter, joined_parts
-from data_prep.work.engine import Engine
 from data_prep.work.object_store import path_of, recorded_path
-from data_prep.work.pool import write_behind
+from data_prep.work.pool import Engine, write_behind
 from evaluation.systems.eligibility import sets_of_run, unknown_training_data
 from serving.part_predictor import predict_parts
 

@@ -196,7 +196,7 @@ def _in_order(node: ast.AST) -> list[ast.Call]:
 PLUMBING = (
     "configs", "data_prep/contracts", "data_prep/work", "data_prep/store/folder_kinds.py",
     "data_prep/assemble/dataset_writer.py",
-    "data_prep/assemble/summary.py", "evaluation/report/files.py", "evaluation/report/result.py",
+    "evaluation/report/files.py", "evaluation/report/result.py",
     "networks/checkpoints.py", "scripts", "serving/backends.py",
     "serving/exported/spec.py", "serving/part_predictor.py", "serving/pacs/journal.py",
     "serving/pacs/patience.py", "serving/web/app.py", "serving/web/decode_worker.py",
@@ -215,9 +215,9 @@ WAYS = {
     "files that an image passes in prepare": (
         "scripts.prepare:prepare", "data_prep.assemble.prepare:prepare",
         "data_prep.formats.registry:read_source", "data_prep.formats.rsna:_read_rsna",
-        "data_prep.assemble.ingest:ingest", "data_prep.store.decode:decode_all",
+        "data_prep.store.decode:decode_all",
         "data_prep.work.pool:map_in_chunks", "data_prep.images.image:read_image",
-        "data_prep.images.dicom:read_dicom", "data_prep.images.dicom_frames:decode_first_frame",
+        "data_prep.images.dicom:read_dicom",
         "data_prep.images.dicom_display:show_grey", "data_prep.images.image_facts:image_facts",
         "data_prep.store.preprocess:letterbox", "data_prep.store.pixel_store:PixelStoreWriter",
     ),

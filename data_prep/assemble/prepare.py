@@ -1,28 +1,81 @@
-"""From a source folder to a data set folder: tables, pixels, splits, audit."""
+"""From a source folder to a data set folder: tables, pixels, splits, audit.
+
+Every image is decoded once, for the tables and all pixel stores, and a kill costs little: the
+journal is a folder of part files, each with the outcome of a few hundred images, written after
+their pixels are on the disk. It stays with the data set, so that images added to the source later
+do not cost the old ones again.
+"""
 
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, fields, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from data_prep.assemble.dataset_writer import Made, Plan, begin_set, is_complete, write_set
-from data_prep.assemble.ingest import PrepareOptions, assemble, ingest, outdated_images
-from data_prep.assemble.summary import Summary, describe_changes, known_ids, summarise
+from data_prep.assemble.complete import assemble, labelled_sizes, outcome_of, pseudonymise
+from data_prep.assemble.dataset_writer import (
+    JOURNAL,
+    Made,
+    Plan,
+    Summary,
+    begin_set,
+    is_complete,
+    summarise,
+    write_set,
+)
+from data_prep.audit.audit import MeasureShortcuts
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import folder_lock
-from data_prep.contracts.pseudonyms import hide_paths, key_id, keyed_hash, read_id_key
-from data_prep.contracts.tables import frame_digest, is_member, renamed
+from data_prep.contracts.folders import atomic_path, folder_lock, make_folder, require_free_space
+from data_prep.contracts.pseudonyms import hide_paths, key_id, read_id_key
+from data_prep.contracts.tables import frame_digest, is_member, read_table
 from data_prep.formats.registry import read_source
 from data_prep.formats.source import ReadOptions, SourceTables, with_targets
 from data_prep.splits.given_split import read_split_file
+from data_prep.splits.split import SplitRule
 from data_prep.store.dataset import DataSet
-from data_prep.store.pixel_store import PixelStore, build_pixel_store, store_folder
-from data_prep.store.preprocess import require_size
+from data_prep.store.decode import DecodeTask, decode_all
+from data_prep.store.pixel_store import (
+    PixelStore,
+    PixelStoreWriter,
+    build_pixel_store,
+    store_folder,
+)
 from data_prep.work.object_store import recorded_path
+from data_prep.work.pool import Engine, LocalEngine, cpu_count
+
+# ``progress(description, total)`` gives a context manager that yields ``advance(n)``.
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
+
+
+def _no_progress(description: str, total: int) -> AbstractContextManager[Callable[[int], None]]:
+    return nullcontext(lambda n: None)
+
+
+@dataclass(frozen=True)
+class PrepareOptions:
+    """What is asked of `prepare`, as `cxr prepare` explains it."""
+
+    format: str | None
+    read: ReadOptions = field(default_factory=ReadOptions)  # what the format should know
+    name: str | None = None
+    sizes: tuple[int, ...] = ()  # sides of pixel stores to build now, px
+    targets: Mapping[str, Sequence[str]] = field(default_factory=dict)  # name -> findings
+    rule: SplitRule = field(default_factory=SplitRule)
+    split: str | Path | None = None
+    window: str | None = None
+    id_key: str | Path | None = None
+    keep_ids: bool = False
+    add: bool = False
+    strict: bool = False
+    engine: Engine = field(default_factory=lambda: LocalEngine(cpu_count()))
+    progress: Progress = _no_progress
+    measure_shortcuts: MeasureShortcuts | None = None
 
 
 def _source_id(tables: SourceTables) -> str:
@@ -60,12 +113,12 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
     """
     source, out = Path(source), Path(out)
     for size in options.sizes:
-        require_size(size)
+        store_folder(out, size)  # refuses a size that no store may have
     key = _read_key(options, out, source)
     tables = with_targets(_read(source, options), options.targets)
     default = _user_split(options, tables)
     if key is not None:
-        tables, new_names = _pseudonymise(tables, key)
+        tables, new_names = pseudonymise(tables, key)
         if isinstance(default, tuple):
             roles, how = default
             default = roles.assign(image_id=roles["image_id"].map(new_names)), how
@@ -80,17 +133,25 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
     is_complete(out, settings, add=options.add)  # refuses a wrong folder before it gets a lock
     with folder_lock(out):
         complete = is_complete(out, settings, add=options.add)
-        outdated = outdated_images(tables.images, tables.root, out)
-        changes: tuple[str, ...] = ()
+        outdated = _outdated_images(tables.images, tables.root, out)
+        before = pd.Series([], dtype="str")
         if not complete or (options.add and len(outdated)):
-            before = known_ids(out)
+            before = _known_ids(out)
             again = outdated if options.add else outdated[outdated["replaced"]]
             _build(tables, out, plan, options, key, again)
-            changes = describe_changes(before, known_ids(out), int(outdated["replaced"].sum()))
             complete = False
         dataset = DataSet.open(out)
         _add_stores(dataset, tables, options)
-    return summarise(dataset, already_complete=complete, changes=changes)
+    replaced = int(outdated["replaced"].sum())
+    return summarise(dataset, already_complete=complete, before=before, n_replaced=replaced)
+
+
+def _known_ids(folder: Path) -> pd.Series:
+    """Ids of the images that a data set folder has so far, which may be none."""
+    path = folder / "images.parquet"
+    if not path.is_file():
+        return pd.Series([], dtype="str")
+    return read_table(path, "images", ["image_id"])["image_id"]
 
 
 def _read_key(options: PrepareOptions, out: Path, source: Path) -> bytes | None:
@@ -144,7 +205,7 @@ def _build(
         kept = {store_folder(out, size) for size in options.sizes}
         for folder in set((out / "pixels").glob("*")) - kept:
             shutil.rmtree(folder)
-    outcomes = ingest(tables, out, options, again["image_id"])
+    outcomes = _ingest(tables, out, options, again["image_id"])
     tables, decode = assemble(tables, outcomes)
     if tables.images.empty:
         first = tables.excluded.iloc[0]
@@ -178,38 +239,122 @@ def _add_stores(dataset: DataSet, tables: SourceTables, options: PrepareOptions)
             )
 
 
-def _pseudonymise(tables: SourceTables, key: bytes) -> tuple[SourceTables, dict[str, str]]:
-    """Replace the ids of images, patients and studies in all tables.
+def _ingest(
+    tables: SourceTables, out: Path, options: PrepareOptions, again: pd.Series
+) -> pd.DataFrame | None:
+    """Decode the images that the journal does not have yet, and those named; None without files."""
+    images, root = tables.images, tables.root
+    if images["path"].isna().all():
+        return None
+    # A row of all tables takes less than 1,000 bytes.
+    require_free_space(out, len(images) * (1000 + sum(size * size for size in options.sizes)))
+    parts = _Journal(out / JOURNAL)
+    earlier = parts.read()
+    earlier = earlier[~is_member(earlier["image_id"], again)]
+    unusable = set(earlier.loc[earlier["error"].notna(), "image_id"])
+    with ExitStack() as stack:
+        advance = stack.enter_context(options.progress("Reading images", len(images)))
+        stores = {
+            size: stack.enter_context(PixelStoreWriter(store_folder(out, size), size))
+            for size in options.sizes
+        }
+        decoded = set(earlier["image_id"])
+        complete = set.intersection(decoded, *(s.done | unusable for s in stores.values()))
+        todo = images[~is_member(images["image_id"], list(complete))].sort_values("image_id")
+        advance(len(images) - len(todo))
+        pairs = zip(todo["image_id"], todo["path"], strict=True)
+        tasks = (DecodeTask(i, root / path, tuple(stores), options.window) for i, path in pairs)
+        ends = todo["path"].iloc[[0, -1][: len(todo)]]  # some files that each machine must have
+        reads = [root, *(root / path for path in ends)]
+        rows = decode_all(tasks, engine=options.engine, reads=reads)
+        sizes = labelled_sizes(todo, tables.boxes)
+        for row, path, labelled in zip(rows, todo["path"], sizes, strict=True):
+            outcome = outcome_of(row, root / path, labelled)
+            if options.strict and outcome["error"]:
+                raise InputError(f"{outcome['error']}: {row.image_id} (--strict)")
+            if not outcome["error"]:
+                for size, store in stores.items():
+                    store.add(row.image_id, *row.squares[size])
+            if row.image_id not in decoded:
+                parts.add(outcome, stores.values())
+            advance(1)
+        parts.flush(stores.values())
+    outcomes = parts.read()
+    return outcomes[is_member(outcomes["image_id"], images["image_id"])].reset_index(drop=True)
 
-    The name space of a patient stays: ``dicom:17`` becomes ``dicom:`` and 24 digits. Paths stay
-    true, since the images are yet to be read; `hide_paths` comes before anything is written.
-    """
-    images = tables.images.copy()
-    frames = (images, tables.findings, tables.boxes, tables.box_coverage, tables.split)
-    ids = pd.concat([frame["image_id"] for frame in (*frames, tables.official)]).unique()
-    names = {name: keyed_hash(key, f"image:{name}") for name in ids}
-    people = {name: _hide_patient(key, name) for name in images["patient_id"].unique()}
-    images["patient_id"] = renamed(images["patient_id"], people)
-    if "study_id" in images.columns:
-        studies = images["study_id"].dropna().unique()
-        hidden_studies = {name: keyed_hash(key, f"study:{name}") for name in studies}
-        images["study_id"] = renamed(images["study_id"], hidden_studies)
 
-    def hide(frame: pd.DataFrame) -> pd.DataFrame:
-        return frame.assign(image_id=renamed(frame["image_id"], names))
-
-    names_of_tables = ("findings", "boxes", "box_coverage", "split", "official")
-    labels: dict[str, Any] = {name: hide(getattr(tables, name)) for name in names_of_tables}
-    hidden = replace(
-        tables,
-        images=hide(images),
-        # An image without a file is listed there by its id, which is hidden as a path is.
-        excluded=hide_paths(tables.excluded, key),
-        **labels,
-    )
-    return hidden, {**names, **people}
+def _outdated_images(images: pd.DataFrame, root: Path, out: Path) -> pd.DataFrame:
+    """Find images whose file is another one than when it was decoded, or could not be used."""
+    journal, nothing = out / JOURNAL, pd.DataFrame({"image_id": []})
+    decoded = _Journal(journal).read() if journal.is_dir() else _typed(nothing)
+    rows = decoded.merge(images[["image_id", "path"]].dropna(), on="image_id")
+    now = [_file_state(root / path) for path in rows["path"]]
+    stated = rows[["file_bytes", "file_mtime_ns"]].fillna(-1).astype("int64").to_numpy()
+    usable = rows["error"].isna().to_numpy()
+    changed = (stated != np.array(now, dtype="int64").reshape(-1, 2)).any(axis=1) & usable
+    chosen = rows.loc[changed | ~usable, ["image_id"]]
+    return chosen.assign(replaced=changed[changed | ~usable])
 
 
-def _hide_patient(key: bytes, name: str) -> str:
-    space, colon, _ = name.partition(":")
-    return f"{space if colon else 'hidden'}:{keyed_hash(key, f'patient:{name}')}"
+def _file_state(path: Path) -> tuple[int, int]:
+    """Bytes and time of a file; zeros where it is gone, as no journal says."""
+    try:
+        state = path.stat()
+    except OSError:
+        return 0, 0
+    return state.st_size, state.st_mtime_ns
+
+
+_PART_ROWS = 256
+_TEXTS = (
+    "image_id", "error_stage", "error", "file_sha256", "view", "sex", "transfer_syntax", "decoder",
+    "photometric", "modality_transform", "voi", "orientation", "pixel_sha256", "warnings",
+    "burned_in_annotation", "perceptual_hash", "border_greys",
+)  # fmt: skip
+_NUMBERS = (
+    "spacing_row_mm", "spacing_col_mm", "age_years", "window_center", "window_width", "mean_grey",
+    "text_score", "text_x1", "text_y1", "text_x2", "text_y2",
+)  # fmt: skip
+_COUNTS = ("height", "width", "bits", "file_bytes", "file_mtime_ns")
+OUTCOME_TYPES: dict[str, str] = {
+    **dict.fromkeys(_TEXTS, "str"),
+    **dict.fromkeys(_NUMBERS, "float64"),
+    **dict.fromkeys(_COUNTS, "Int64"),
+    "inverted": "boolean",
+}
+
+
+class _Journal:
+    """Part files of outcomes; each appears whole or not at all."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = make_folder(folder)
+        self._rows: list[dict[str, Any]] = []
+        self._parts = len(list(self.folder.glob("part-*.parquet")))
+
+    def add(self, outcome: dict[str, Any], stores: Iterable[PixelStoreWriter]) -> None:
+        self._rows.append(outcome)
+        if len(self._rows) >= _PART_ROWS:
+            self.flush(stores)
+
+    def flush(self, stores: Iterable[PixelStoreWriter]) -> None:
+        if not self._rows:
+            return
+        for store in stores:  # pixels first: a part promises that they are there
+            store.commit()
+        with atomic_path(self.folder / f"part-{self._parts:06d}.parquet") as temporary:
+            _typed(pd.DataFrame(self._rows, dtype=object)).to_parquet(temporary, compression="zstd")
+        self._parts += 1
+        self._rows = []
+
+    def read(self) -> pd.DataFrame:
+        parts = [pd.read_parquet(path) for path in sorted(self.folder.glob("part-*.parquet"))]
+        if not parts:
+            return _typed(pd.DataFrame({"image_id": []}))
+        rows = _typed(pd.concat(parts, ignore_index=True))
+        return rows.drop_duplicates("image_id", keep="last", ignore_index=True)
+
+
+# Rows come as objects: by way of float64, a time in nanoseconds would lose its last digits.
+def _typed(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.reindex(columns=list(OUTCOME_TYPES)).astype(OUTCOME_TYPES)

@@ -12,7 +12,17 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 import pandas as pd
 
-from data_prep.audit.boxes import check_boxes
+from data_prep.audit.checks import (
+    SEVERITIES,
+    Problem,
+    check_boxes,
+    check_images,
+    check_leaks,
+    check_people,
+    check_roles,
+    check_shortcuts,
+    find_duplicates,
+)
 from data_prep.audit.copies import (
     check_burned_in_text,
     check_duplicates,
@@ -21,14 +31,6 @@ from data_prep.audit.copies import (
     open_images,
 )
 from data_prep.audit.counts import count_prevalence, describe_images, expected_image_leak
-from data_prep.audit.patients import (
-    check_images,
-    check_leaks,
-    check_people,
-    check_roles,
-    find_duplicates,
-)
-from data_prep.audit.problem import SEVERITIES, Problem, check_shortcuts
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json, write_json
 from data_prep.contracts.tables import empty_table, read_table
@@ -36,7 +38,7 @@ from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import NearDuplicates
 from data_prep.duplicates.set_copies import near_duplicates_of
 from data_prep.store.dataset import DataSet
-from data_prep.work.engine import Engine
+from data_prep.work.pool import Engine
 
 AUDIT = "audit.json"
 """Name of what programs read of an audit, in the folder of its data set."""
@@ -256,7 +258,7 @@ def split_errors(dataset: DataSet, split: str) -> tuple[Problem, ...] | None:
     return errors if errors or looked else None
 
 
-class Soundness(NamedTuple):
+class _Soundness(NamedTuple):
     """What is known against a split."""
 
     # whether an audit has looked at the split; else only patients and equal images were compared
@@ -264,7 +266,7 @@ class Soundness(NamedTuple):
     errors: tuple[str, ...]  # what makes results on it wrong, in plain words
 
 
-def require_sound(dataset: DataSet, split: str, *, despite_errors: bool = False) -> Soundness:
+def require_sound(dataset: DataSet, split: str, *, despite_errors: bool = False) -> _Soundness:
     """Refuse a split on which the audit found what makes results wrong."""
     errors = split_errors(dataset, split)
     audited = errors is not None
@@ -276,7 +278,7 @@ def require_sound(dataset: DataSet, split: str, *, despite_errors: bool = False)
             f"{dataset.folder}: the audit found an error: {first.said}{more}. What to do: "
             f"{first.advice}; or go on nevertheless with --despite-audit"
         )
-    return Soundness(audited, tuple(problem.said for problem in errors))
+    return _Soundness(audited, tuple(problem.said for problem in errors))
 
 
 def _quick_errors(dataset: DataSet, split: str) -> tuple[Problem, ...]:

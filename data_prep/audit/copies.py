@@ -9,14 +9,15 @@ import cv2
 import numpy as np
 import pandas as pd
 
-from data_prep.audit.patients import (
-    JUDGED_ROLES,
+from data_prep.audit.checks import (
+    Problem,
+    Severity,
     aligned,
     contrasting_pairs,
     differing,
     find_duplicates,
+    judged,
 )
-from data_prep.audit.problem import Problem, Severity
 from data_prep.contracts.tables import is_member
 from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import NearDuplicates
@@ -49,12 +50,11 @@ def check_near_duplicates(
     notes = []
     turned = int((near.pairs["turn"] != "as it is").sum())
     unseen = int(near.pairs["correlation"].isna().sum())
+    pairs = counted(len(near.pairs), "pair")
     if turned:
-        notes.append(
-            f"{turned:,} of {counted(len(near.pairs), 'pair')} mirrored, turned or inverted"
-        )
+        notes.append(f"{turned:,} of {pairs} mirrored, turned or inverted")
     if unseen:
-        notes.append(f"{unseen:,} of {counted(len(near.pairs), 'pair')} by fingerprint alone")
+        notes.append(f"{unseen:,} of {pairs} by fingerprint alone")
     note = f" ({'; '.join(notes)})" if notes else ""
     what = "a copy of the image (stretched, compressed, resized or turned)"
     undecided = Problem(
@@ -95,8 +95,7 @@ def _check(
     twins = copies.merge(images[["image_id", "patient_id", "patient_id_source"]], on="image_id")
     problems = []
     for name, split in splits.items():
-        used = split.loc[is_member(split["role"], JUDGED_ROLES), ["image_id", "role"]]
-        apart = differing(twins.merge(used, on="image_id"), "group", "role")
+        apart = differing(twins.merge(judged(split), on="image_id"), "group", "role")
         text = f"split '{name}': {what} in more than one role{note}"
         leak = _problem(f"{kind}_leak", "error", text, apart, "role", "")
         problems.append(replace(leak, split=name))

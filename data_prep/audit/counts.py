@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from data_prep.audit.patients import OLDEST_YEARS, aligned
+from data_prep.audit.checks import OLDEST_YEARS, aligned
 from data_prep.contracts.schemas import ROLES
 from data_prep.contracts.tables import positions
 

@@ -17,6 +17,7 @@ import pandas as pd
 from pydicom.uid import UID_dictionary
 
 from data_prep.audit.audit import AUDIT, PAGE, Audit, say_scope
+from data_prep.audit.checks import SEVERITIES, SHORTCUT_AUROC, Problem
 from data_prep.audit.copies import (
     ILLEGIBLE_PX,
     THUMBNAIL_PX,
@@ -25,7 +26,6 @@ from data_prep.audit.copies import (
     thumbnail,
 )
 from data_prep.audit.counts import MISSING
-from data_prep.audit.problem import SEVERITIES, SHORTCUT_AUROC, Problem
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, write_text
 from data_prep.contracts.pages import template_environment

@@ -38,10 +38,9 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it into place, or remove it on any error."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        temporary.replace(path)
-    except OSError as error:
-        raise _as_input_error(error, path) from error
+        with disk_errors(path):
+            yield temporary
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -53,12 +52,19 @@ def write_text(path: Path, text: str) -> Path:
     return path
 
 
-def _as_input_error(error: OSError, path: Path) -> Exception:
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return InputError(f"{path}: no space left on the disk; free some and run again to resume")
-    if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-        return InputError(f"{path}: may not be written ({error.strerror}); choose another folder")
-    return error
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Say in one line where the disk is full, or may not be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            said = "no space left on the disk; free some and run again to resume"
+        elif error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            said = f"may not be written ({error.strerror}); choose another folder"
+        else:
+            raise
+        raise InputError(f"{path}: {said}") from error
 
 
 def make_folder(folder: Path) -> Path:
@@ -68,11 +74,10 @@ def make_folder(folder: Path) -> Path:
         InputError: A file stands there, or the place may not be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        with disk_errors(folder):
+            folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise InputError(f"{folder}: a file stands where a folder is needed") from None
-    except OSError as error:
-        raise _as_input_error(error, folder) from error
     return folder
 
 
@@ -154,10 +159,8 @@ def _locked(lock: Path, before_wait: Callable[[], object] | None) -> IO[str]:
     stated = False
     while True:
         make_folder(lock.parent)
-        try:
+        with disk_errors(lock):
             handle = lock.open("w")
-        except OSError as error:
-            raise _as_input_error(error, lock) from error
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -28,7 +28,7 @@ from data_prep.contracts.schemas import EDGES, SCHEMAS, Column, Rule, Schema
 _VERSION_KEY = b"cxr_schema_version"
 
 
-def validate_table(frame: pd.DataFrame, name: str, where: str | Path = "") -> pd.DataFrame:
+def _validate_table(frame: pd.DataFrame, name: str, where: str | Path = "") -> pd.DataFrame:
     """Bring a frame to the types of a table and check every rule."""
     schema = SCHEMAS[name]
     label = str(where or name)
@@ -124,7 +124,7 @@ def empty_table(name: str) -> pd.DataFrame:
 
 def write_table(frame: pd.DataFrame, path: Path, name: str) -> None:
     """Validate and write one Parquet file, whole or not at all."""
-    table = pa.Table.from_pandas(validate_table(frame, name, path.name), preserve_index=False)
+    table = pa.Table.from_pandas(_validate_table(frame, name, path.name), preserve_index=False)
     metadata = {**(table.schema.metadata or {}), _VERSION_KEY: str(SCHEMA_VERSION).encode()}
     with atomic_path(path) as temporary:
         pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
@@ -149,7 +149,7 @@ def read_table(path: Path, name: str, columns: Sequence[str] | None = None) -> p
         return empty_table(name) if columns is None else empty_table(name)[list(columns)]
     frames = [_read_part(part, columns) for part in parts]
     frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
-    return frame if columns is not None else validate_table(frame, name, path)
+    return frame if columns is not None else _validate_table(frame, name, path)
 
 
 def _read_part(path: Path, columns: Sequence[str] | None) -> pd.DataFrame:

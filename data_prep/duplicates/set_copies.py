@@ -26,9 +26,9 @@ from data_prep.duplicates.near_duplicates import (
 )
 from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore
-from data_prep.work.engine import Engine
 from data_prep.work.local_copies import is_there, open_image
 from data_prep.work.object_store import StoreError
+from data_prep.work.pool import Engine
 
 _COPIES = "near_duplicates.json"
 """Name of what a search for copies found, in the folder of its data set."""
@@ -38,7 +38,7 @@ _WORTH_AN_ENGINE = 100  # files: starting a process costs as much as decoding th
 
 
 @dataclass(frozen=True)
-class Unreadable:
+class _Unreadable:
     """Why the files of a data set cannot be read."""
 
     lost: bool  # whether they should be there; false where their place is not known on purpose
@@ -72,26 +72,26 @@ class ImageReader:
         return np.asarray(self.store.image(image_id)[top:bottom, left:right])
 
 
-def open_reader(dataset: DataSet) -> tuple[ImageReader | None, Unreadable | None]:
+def open_reader(dataset: DataSet) -> tuple[ImageReader | None, _Unreadable | None]:
     """Find out where the images can be read: from a pixel store, else from their files."""
     store = _smallest_store(dataset)
     lacking = _why_unreadable(dataset)
     return (ImageReader(dataset, store) if store or lacking is None else None), lacking
 
 
-def _why_unreadable(dataset: DataSet) -> Unreadable | None:
+def _why_unreadable(dataset: DataSet) -> _Unreadable | None:
     """Why the files cannot be read; None if those tried are there."""
     try:
         paths = dataset.image_files["path"].dropna()
     except InputError as error:
         why = str(error).removeprefix(f"{dataset.folder}: ")
-        return Unreadable(False, f"the images are not at hand: {why}", "")
+        return _Unreadable(False, f"the images are not at hand: {why}", "")
     tried = paths.iloc[np.linspace(0, len(paths) - 1, _TRIED).astype(int)]
     if any(is_there(dataset.source_root / name) for name in tried):
         return None
     text = f"the images are no longer in {dataset.source_root}"
     advice = "put them back, or prepare the set again from where they are now"
-    return Unreadable(True, text, advice)
+    return _Unreadable(True, text, advice)
 
 
 def _smallest_store(dataset: DataSet) -> PixelStore | None:

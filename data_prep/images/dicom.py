@@ -6,12 +6,17 @@ import logging
 import mmap
 import warnings
 import zlib
+from importlib import import_module
+from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pydicom
 from pydicom import uid
-from pydicom.dataset import FileDataset
+from pydicom.dataset import Dataset, FileDataset
+from pydicom.encaps import get_frame
+from pydicom.pixels import get_decoder
 
 from data_prep.contracts.errors import InputError
 from data_prep.images.decoded_image import (
@@ -25,7 +30,6 @@ from data_prep.images.decoded_image import (
     require_size,
 )
 from data_prep.images.dicom_display import deep_grey, show_colour, show_grey
-from data_prep.images.dicom_frames import decode_first_frame
 from data_prep.images.dicom_header import (
     burned_in_annotation,
     deflated_start,
@@ -96,7 +100,7 @@ def _read(
         raise InputError(f"{path}: is cut short: its pixels are missing or incomplete")
     _require_image(path, header, notes)
     _bring_up_frame_groups(header)
-    values, decoder, photometric = decode_first_frame(path, header, notes)
+    values, decoder, photometric = _decode_first_frame(path, header, notes)
     if int(header.get("NumberOfFrames") or 1) > 1:
         notes.append(f"first of {int(header.NumberOfFrames)} frames")
     known: dict[str, Any] = {}
@@ -207,3 +211,278 @@ def _bring_up_frame_groups(header: FileDataset) -> None:
             for name in _FRAME_GROUPS:
                 for item in (group.get(name) or ())[:1]:
                     header.update(item)
+
+
+_START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # F7: JPEG-LS
+_START_OF_SCAN = 0xDA
+_FIRST_SEGMENT = 0xC0
+_STANDALONE = frozenset(range(0xD0, 0xDA))  # restarts, start and end: not before the scan
+_JP2_BOXES = 1 << 16  # most bytes that may come before the codestream
+
+
+class _Codestream(NamedTuple):
+    """The header of a compressed image."""
+
+    width: int  # columns, px
+    height: int  # rows, px
+    bits: int  # bits of one value
+    samples: int  # values of one pixel: 1 grey, 3 colour
+
+
+def _read_codestream(frame: bytes) -> _Codestream | None:
+    r"""Read the header of a JPEG, JPEG-LS or JPEG 2000 codestream.
+
+    Source:
+        ITU-T T.81 B.2.2 (SOF), T.87 C.2.2 (JPEG-LS), T.800 A.5.1 (SIZ).
+    """
+    if frame[:2] == b"\xff\xd8":
+        return _read_jpeg(frame)
+    start = frame.find(b"\xff\x4f\xff\x51", 0, _JP2_BOXES)  # bare, or inside JP2 boxes
+    return _read_jpeg2000(frame[start : start + 64]) if start >= 0 else None
+
+
+def _read_jpeg(frame: bytes) -> _Codestream | None:
+    """Walk from segment to segment up to the scan: GDCM ends its process where one is broken."""
+    position, found = 2, None
+    while position + 9 < len(frame):
+        marker = frame[position + 1]
+        if frame[position] != 0xFF or marker < _FIRST_SEGMENT or marker in _STANDALONE:
+            return None
+        if marker == 0xFF:  # a fill byte
+            position += 1
+            continue
+        if marker == _START_OF_SCAN:
+            return found
+        if marker in _START_OF_FRAME:
+            bits, samples = frame[position + 4], frame[position + 9]
+            height = int.from_bytes(frame[position + 5 : position + 7], "big")
+            width = int.from_bytes(frame[position + 7 : position + 9], "big")
+            found = _Codestream(width, height, bits, samples)
+        position += 2 + int.from_bytes(frame[position + 2 : position + 4], "big")
+    return None
+
+
+def _read_jpeg2000(start: bytes) -> _Codestream | None:
+    if len(start) < 43:
+        return None
+    right, bottom, left, top = (int.from_bytes(start[at : at + 4], "big") for at in (8, 12, 16, 20))
+    samples = int.from_bytes(start[40:42], "big")
+    return _Codestream(right - left, bottom - top, (start[42] & 0x7F) + 1, samples)
+
+
+DECODERS: dict[str, tuple[str, ...]] = {
+    uid.JPEGBaseline8Bit: ("pillow", "gdcm"),
+    uid.JPEGExtended12Bit: ("pillow", "gdcm-12bit"),
+    uid.JPEGLossless: ("gdcm",),
+    uid.JPEGLosslessSV1: ("gdcm",),
+    uid.JPEGLSLossless: ("pyjpegls", "gdcm"),
+    uid.JPEGLSNearLossless: ("pyjpegls", "gdcm"),
+    uid.JPEG2000Lossless: ("pylibjpeg", "gdcm"),
+    uid.JPEG2000: ("pylibjpeg", "gdcm"),
+    uid.HTJ2KLossless: ("pylibjpeg",),
+    uid.HTJ2KLosslessRPCL: ("pylibjpeg",),
+    uid.HTJ2K: ("pylibjpeg",),
+    uid.RLELossless: ("pydicom",),
+}
+"""Decoders per transfer syntax, tried in this order: libraries differ by a grey level or two, and
+Pillow's libjpeg-turbo is four times as fast as the rest."""
+
+_PACKAGES = {
+    "pillow": "pillow", "gdcm": "python-gdcm", "gdcm-12bit": "python-gdcm", "pyjpegls": "pyjpegls",
+    "pylibjpeg": "pylibjpeg pylibjpeg-openjpeg",
+}  # fmt: skip
+
+_OF_EXACT_DEPTH = frozenset({*uid.JPEG2000TransferSyntaxes, *uid.JPEGLSTransferSyntaxes})
+"""Syntaxes whose images hold no bits beyond their depth, and that pydicom gives their sign."""
+
+
+def _decode_first_frame(
+    path: Path, header: FileDataset, notes: list[str]
+) -> tuple[np.ndarray, str, str]:
+    """Decode the first frame."""
+    syntax = header.file_meta.TransferSyntaxUID
+    known = syntax in uid.UID_dictionary and syntax.is_transfer_syntax
+    if known and not syntax.is_encapsulated:
+        if header["PixelData"].is_undefined_length:
+            raise InputError(
+                f"{path}: its pixels are compressed and its header does not say how; give it its "
+                f"transfer syntax"
+            )
+        _require_whole(path, header)
+        values, meaning = _by_pydicom(header, "")
+        return _significant_bits(values, header, notes), "native", meaning
+    names = DECODERS.get(syntax)
+    if names is None:
+        name = syntax.name if known else "its transfer syntax"
+        raise InputError(f"{path}: {name} is not read; store it uncompressed")
+    inside = _require_honest(path, header)
+    deep = inside is not None and inside.bits > 8
+    reasons: list[str] = []
+    missing: list[str] = []
+    for name in names:
+        if name == "pillow" and deep:  # its libjpeg is built for 8 bits
+            continue
+        try:
+            decode = _by_gdcm_12_bit if name == "gdcm-12bit" else _by_pydicom
+            values, meaning = decode(header, name)
+        except ModuleNotFoundError:
+            missing.append(name)
+            continue
+        except Exception as error:  # noqa: BLE001 - the next decoder may do better
+            reasons.append(f"{name}: {plain_reason(error).removeprefix(f'{name}: ')}")
+            continue
+        if syntax not in _OF_EXACT_DEPTH:
+            values = _significant_bits(values, header, notes)
+        return values, name, meaning
+    if missing and not reasons:
+        package = _PACKAGES[missing[0]]
+        raise InputError(
+            f"{path}: {syntax.name} needs {package.split()[0]}, which is not installed: pip "
+            f"install {package}"
+        )
+    tried = "; ".join(reasons)
+    raise InputError(f"{path}: {syntax.name} cannot be decoded ({tried}); store it uncompressed")
+
+
+def _by_pydicom(header: FileDataset, name: str) -> tuple[np.ndarray, str]:
+    decoder = get_decoder(header.file_meta.TransferSyntaxUID)
+    if name and name not in decoder.available_plugins:
+        raise ModuleNotFoundError(name)
+    if name == "pillow" and _is_plain_grey(header):
+        return _by_pillow(header), str(header.PhotometricInterpretation)
+    # Where an Adobe marker names the colours, Pillow gives RGB; pydicom would turn it once more.
+    turned = name == "pillow" and header.SamplesPerPixel == 3 and _has_adobe_marker(header)
+    options: dict[str, Any] = {"correct_unused_bits": False, "as_rgb": not turned}
+    values, known = decoder.as_array(header, index=0, decoding_plugin=name, **options)
+    values = values.astype(values.dtype.newbyteorder("="), copy=False)
+    meaning = "RGB" if turned else str(known["photometric_interpretation"])
+    return np.ascontiguousarray(values), meaning
+
+
+def _is_plain_grey(header: FileDataset) -> bool:
+    """Whether it is grey of 8 bits without sign, as in the large public sets."""
+    return (
+        header.SamplesPerPixel == 1
+        and (header.BitsAllocated, header.BitsStored, header.PixelRepresentation) == (8, 8, 0)
+        and header.PhotometricInterpretation in ("MONOCHROME1", "MONOCHROME2")
+    )
+
+
+def _by_pillow(header: FileDataset) -> np.ndarray:
+    """Decode grey JPEG of 8 bits: pydicom would call Pillow, too, by a detour."""
+    from PIL import Image
+
+    frame, inside = _first_frame(header)
+    with Image.open(BytesIO(frame), formats=("JPEG",)) as image:
+        values = np.array(image)
+    if inside is None or values.shape != (inside.height, inside.width):
+        raise ValueError("it is damaged")
+    return values
+
+
+def _has_adobe_marker(header: FileDataset) -> bool:
+    from PIL import Image
+
+    with Image.open(BytesIO(_first_frame(header)[0]), formats=("JPEG",)) as image:
+        return "adobe_transform" in image.info
+
+
+def _by_gdcm_12_bit(header: FileDataset, name: str) -> tuple[np.ndarray, str]:
+    """Decode 12-bit extended JPEG, which gdcm can and pydicom does not let it."""
+    frame, inside = _first_frame(header)
+    if inside is None or inside.samples != 1 or not 8 < inside.bits <= 12:
+        raise ValueError("not grey of 9 to 12 bits")
+    gdcm: Any = import_module("gdcm")  # its names come from C, unknown to mypy
+    fragment, fragments = gdcm.Fragment(), gdcm.SequenceOfFragments.New()
+    fragment.SetByteStringValue(frame)
+    fragments.AddFragment(fragment)
+    element = gdcm.DataElement(gdcm.Tag(0x7FE0, 0x0010))
+    element.SetValue(fragments.__ref__())
+    image = gdcm.Image()
+    image.SetNumberOfDimensions(2)
+    image.SetDimensions((inside.width, inside.height, 1))
+    image.SetDataElement(element)
+    meaning = str(header.PhotometricInterpretation)
+    kind = gdcm.PhotometricInterpretation.GetPIType(meaning)
+    image.SetPhotometricInterpretation(gdcm.PhotometricInterpretation(kind))
+    syntax = gdcm.TransferSyntax.GetTSType(str(uid.JPEGExtended12Bit))
+    image.SetTransferSyntax(gdcm.TransferSyntax(syntax))
+    # 12 allocated: gdcm tries the codec of the allocated depth first, and prints that it failed.
+    image.SetPixelFormat(gdcm.PixelFormat(1, 12, 12, 11, 0))
+    buffer = image.GetBuffer().encode("utf-8", "surrogateescape")
+    values = np.frombuffer(buffer, "<u2").reshape(inside.height, inside.width)
+    if header.PixelRepresentation:
+        return values.astype(np.int16), meaning
+    # The loss can overshoot the depth; cutting off that bit would turn white into black.
+    return np.minimum(values, (1 << int(header.BitsStored)) - 1).astype(np.uint16), meaning
+
+
+def _first_frame(header: Dataset) -> tuple[bytes, _Codestream | None]:
+    frames = int(header.get("NumberOfFrames") or 1)
+    frame = get_frame(header.PixelData, 0, number_of_frames=frames)
+    return frame, _read_codestream(frame)
+
+
+def _require_whole(path: Path, header: Dataset) -> None:
+    """Refuse uncompressed pixels that are fewer than the header announces."""
+    pixels = int(header.Rows) * int(header.Columns) * int(header.get("NumberOfFrames") or 1)
+    expected = pixels * header.SamplesPerPixel * int(header.BitsAllocated) // 8
+    if header.PhotometricInterpretation == "YBR_FULL_422":  # two pixels share their colour
+        expected = expected * 2 // 3
+    present = len(header.PixelData)
+    if present < expected:
+        raise InputError(f"{path}: is cut short: {present:,} of {expected:,} bytes of pixels")
+
+
+def _require_honest(path: Path, header: Dataset) -> _Codestream | None:
+    """Refuse a compressed image that is not the one that the header announces; read its header.
+
+    None for RLE, which says nothing about itself.
+    """
+    frame, inside = _first_frame(header)
+    samples, bits = int(header.get("SamplesPerPixel") or 1), int(header.BitsAllocated)
+    said = _Codestream(int(header.Columns), int(header.Rows), bits, samples)
+    if len(frame) > 2 * samples * bits // 8 * said.width * said.height + (1 << 20):
+        raise InputError(f"{path}: its compressed data are larger than the image; it is damaged")
+    if header.file_meta.TransferSyntaxUID == uid.RLELossless:
+        return None
+    if inside is None:
+        raise InputError(f"{path}: its pixel data hold no compressed image; it is damaged")
+    if inside[:2] != said[:2] or inside.samples != samples or inside.bits > bits:
+        raise InputError(
+            f"{path}: the image inside is {_say(inside)}, the header says {_say(said)}"
+        )
+    jpeg_ls = header.file_meta.TransferSyntaxUID in uid.JPEGLSTransferSyntaxes
+    # CharLS reads on through foreign memory until it meets such a marker.
+    if jpeg_ls and frame.find(b"\xff\xd9", max(frame.find(b"\xff\xda"), 0)) < 0:
+        raise InputError(f"{path}: is cut short: its JPEG-LS image has no end")
+    return inside
+
+
+def _say(image: _Codestream) -> str:
+    colour = {1: "grey", 3: "colour"}.get(image.samples, f"{image.samples} channels")
+    return f"{image.width} x {image.height} px, {colour}, {image.bits} bits"
+
+
+def _significant_bits(values: np.ndarray, header: Dataset, notes: list[str]) -> np.ndarray:
+    """Keep the bits that the header calls stored: overlays may lie in the others.
+
+    Source:
+        DICOM PS3.5 8.1.1; older editions let the high bit lie above the stored bits.
+    """
+    allocated, stored = values.dtype.itemsize * 8, int(header.BitsStored)
+    if stored >= allocated:
+        return values
+    high = header.get("HighBit")
+    lowest = int(high) + 1 - stored if isinstance(high, int) else 0
+    if not 0 <= lowest <= allocated - stored:
+        notes.append(f"HighBit {high} cannot be and was ignored")
+        lowest = 0
+    elif lowest:
+        used = int(np.bitwise_or.reduce(values, axis=None)) & ((1 << allocated) - 1)
+        if used < 1 << stored and used & ((1 << lowest) - 1):
+            notes.append(f"HighBit {high} is not true of the values and was ignored")
+            lowest = 0
+    # Up against the sign bit and back: clears what is above, and extends the sign.
+    left = allocated - stored - lowest
+    return (values << left) >> (allocated - stored)

@@ -35,7 +35,7 @@ _LOWEST = 5.0
 _FLAT_STEP = 2  # grey values: an image of fewer shows nothing but noise
 
 
-def perceptual_hash(pixels: np.ndarray) -> str | None:
+def _perceptual_hash(pixels: np.ndarray) -> str | None:
     """Fingerprint an image, so that copies are told although their bytes differ: 256 bits.
 
     A copy here is the same image stored again: brightened, darkened or windowed otherwise (any
@@ -279,7 +279,7 @@ def image_facts(pixels: np.ndarray) -> dict[str, Any]:
     place = line.box if is_suspect and line.box is not None else (None,) * 4
     return {
         "mean_grey": _mean(pixels),
-        "perceptual_hash": perceptual_hash(pixels),
+        "perceptual_hash": _perceptual_hash(pixels),
         "text_score": line.characters,
         **dict(zip(TEXT_PLACE, place, strict=True)),
         "border_greys": _border_greys(pixels),

@@ -6,7 +6,7 @@ import html
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ from data_prep.work.object_store import path_of
 if TYPE_CHECKING:
     from data_prep.contracts.words import Terminal
     from data_prep.store.pixel_store import PixelStore
-    from data_prep.work.engine import Engine
+    from data_prep.work.pool import Engine
 
 _IMAGE_ID_COLUMNS = ("image_id", "patient_id", "file_sha256", "height", "width")
 LABEL_COLUMNS = ("image_id", "finding", "reader", "state")
@@ -58,17 +58,6 @@ def dataset_ids(
     }
 
 
-class Summary(Protocol):
-    """What was said when a data set was made: what came in, what was left out, the audit."""
-
-    @property
-    def lines(self) -> list[str]:
-        """As lines of text."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-
-
 @dataclass
 class DataSet:
     """A complete data set folder, read lazily.
@@ -79,7 +68,7 @@ class DataSet:
         folder: Where it lies.
         info: What ``dataset.json`` says.
         targets: By name.
-        summary: What came in and what was left out, where it has just been made.
+        summary: The `data_prep.assemble.dataset_writer.Summary` of one that has just been made.
         next_steps: Commands that usually follow.
 
     Example:
@@ -92,7 +81,7 @@ class DataSet:
     folder: Path
     info: dict[str, Any]
     targets: dict[str, Target] = field(default_factory=dict)
-    summary: Summary | None = field(default=None, repr=False, compare=False)
+    summary: Any = field(default=None, repr=False, compare=False)
     next_steps: tuple[str, ...] | None = field(default=None, repr=False, compare=False)
 
     @classmethod

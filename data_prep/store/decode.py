@@ -5,7 +5,6 @@ Imports no pandas: worker processes start with this module, and start fast.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,13 +18,13 @@ from data_prep.images.image import DecodedImage, read_image
 from data_prep.images.image_facts import image_facts
 from data_prep.store.preprocess import Placement, letterbox
 from data_prep.work.local_copies import open_image
-from data_prep.work.object_store import StoreError
+from data_prep.work.object_store import StoreError, file_digest
 from data_prep.work.pool import LocalEngine
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from data_prep.work.engine import Engine
+    from data_prep.work.pool import Engine
 
 
 @dataclass(frozen=True)
@@ -59,7 +58,7 @@ class DecodedRow:
     squares: dict[int, tuple[np.ndarray, Placement]] = field(default_factory=dict)
 
 
-def decode_and_letterbox(task: DecodeTask) -> DecodedRow:
+def _decode_and_letterbox(task: DecodeTask) -> DecodedRow:
     """Decode one file and bring it to the wanted sizes."""
     try:
         with open_image(task.path, MAX_FILE_BYTES) as path:
@@ -73,35 +72,29 @@ def decode_and_letterbox(task: DecodeTask) -> DecodedRow:
 def _decode(task: DecodeTask, path: Path) -> DecodedRow:
     image = read_image(path, window=task.window)
     height, width = image.pixels.shape
+    facts: dict[str, Any] = {}
+    if task.measure:
+        state = path.stat()
+        facts = {"file_bytes": state.st_size, "file_mtime_ns": state.st_mtime_ns}
+        facts |= image_facts(image.pixels)
     return DecodedRow(
         task.image_id,
-        record={**image.record, **(_facts(path, image.pixels) if task.measure else {})},
+        record={**image.record, **facts},
         height=height,
         width=width,
         spacing_row_mm=image.spacing_row_mm,
         spacing_col_mm=image.spacing_col_mm,
         header=image.header,
-        file_sha256=_sha256(path) if task.measure else "",
+        file_sha256=file_digest(path, "sha256") if task.measure else "",
         squares={size: letterbox(image.pixels, size) for size in task.sizes},
     )
-
-
-def _facts(path: Path, pixels: np.ndarray) -> dict[str, Any]:
-    state = path.stat()
-    file = {"file_bytes": state.st_size, "file_mtime_ns": state.st_mtime_ns}
-    return {**file, **image_facts(pixels)}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def decode_all(
     tasks: Iterable[DecodeTask], *, engine: Engine, reads: Sequence[Path] = ()
 ) -> Iterator[DecodedRow]:
     """Decode files in worker processes; one that ends its process gives a row with an error."""
-    return engine.map_rows(decode_and_letterbox, tasks, on_crash=_crashed, reads=reads)
+    return engine.map_rows(_decode_and_letterbox, tasks, on_crash=_crashed, reads=reads)
 
 
 _CRASHED = "the decoder crashed or ran out of memory on this file"

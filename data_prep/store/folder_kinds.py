@@ -136,7 +136,7 @@ def _what_instead(folder: Path, wanted: Kind) -> str:
         fitting = held.get(wanted.name, [])
         if wanted.name == "predictions":  # most verbs that take them take a run, too
             fitting = fitting or held.get("run", [])
-        return f"{listed(held)}; {_choose(fitting, give)}"
+        return f"{_listed(held)}; {_choose(fitting, give)}"
     return f"is not {wanted.with_article} folder (no {wanted.marker}); {give}"
 
 
@@ -153,7 +153,7 @@ def _nearest(folder: Path, wanted: Kind) -> str | None:
     return shlex.quote(str(folder.parent / found[0])) if found else None
 
 
-def listed(held: dict[KindName, list[Path]]) -> str:
+def _listed(held: dict[KindName, list[Path]]) -> str:
     """What a folder holds, in words."""
     parts = []
     for kind, paths in held.items():

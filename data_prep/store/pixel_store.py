@@ -8,12 +8,11 @@ turns the journal into the index.
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from contextlib import suppress
 from functools import cached_property
 from io import BytesIO
 from pathlib import Path
@@ -26,6 +25,7 @@ from numpy.lib import format as npy_format
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import (
+    disk_errors,
     folder_lock,
     make_folder,
     read_json,
@@ -34,12 +34,11 @@ from data_prep.contracts.folders import (
 )
 from data_prep.contracts.tables import empty_table, frame_digest, read_table, write_table
 from data_prep.contracts.words import counted
-from data_prep.store.decode import DecodedRow, DecodeTask, decode_all
+from data_prep.store.decode import DecodeTask, decode_all
 from data_prep.store.preprocess import Placement, store_spec
-from data_prep.work.engine import Engine
 from data_prep.work.local_copies import fetch_shard
 from data_prep.work.object_store import address_of, file_digest
-from data_prep.work.pool import LocalEngine, cpu_count
+from data_prep.work.pool import Engine, LocalEngine, cpu_count
 
 SHARD_IMAGES = 4096
 INDEX_NAME, INFO_NAME, INFO_KIND = "index.parquet", "pixels.json", "pixels"
@@ -51,7 +50,7 @@ _IDENTITY = ("image_id", "spec", "scale_x", "scale_y", "offset_x", "offset_y")
 _Place = tuple[int, int, float, float, float, float]  # shard, row, scale x and y, offset x and y
 
 
-def shard_name(shard: int) -> str:
+def _shard_name(shard: int) -> str:
     """File name of a shard."""
     return f"shard-{shard:05d}.npy"
 
@@ -102,11 +101,11 @@ class PixelStoreWriter:
             raise ValueError(f"pixels must be {wanted}, got {pixels.dtype} {pixels.shape}")
         known = self._rows.get(image_id)
         shard, row = known[:2] if known else divmod(len(self._rows), SHARD_IMAGES)
-        with _disk_errors(self.folder):
+        with disk_errors(self.folder):
             if not self._uncommitted:
                 (self.folder / INFO_NAME).unlink(missing_ok=True)
             file = self._open_shard(shard)
-            self._sha256.pop(shard_name(shard), None)
+            self._sha256.pop(_shard_name(shard), None)
             file.seek(self._end(row))
             file.write(pixels.tobytes())
         place = (placement.scale_x, placement.scale_y, placement.offset_x, placement.offset_y)
@@ -119,7 +118,7 @@ class PixelStoreWriter:
         """Put everything added so far on the disk, so that a kill cannot lose it."""
         if not self._uncommitted:
             return
-        with _disk_errors(self.folder):
+        with disk_errors(self.folder):
             self._flush_shard()
             lines = [json.dumps([name, *self._rows[name]]) + "\n" for name in self._uncommitted]
             with (self.folder / _JOURNAL_NAME).open("a", encoding="utf-8") as journal:
@@ -145,7 +144,7 @@ class PixelStoreWriter:
 
     def _hashes(self) -> dict[str, str]:
         """SHA-256 of each shard: of those written now, the others' are known."""
-        names = dict.fromkeys(shard_name(shard) for shard, *_ in self._rows.values())
+        names = dict.fromkeys(_shard_name(shard) for shard, *_ in self._rows.values())
         known = self._sha256
         return {n: known.get(n) or file_digest(self.folder / n, "sha256") for n in names}
 
@@ -157,7 +156,7 @@ class PixelStoreWriter:
     def _open_shard(self, shard: int) -> BinaryIO:
         if self._file is None or shard != self._shard:
             self._close_shard()
-            path = self.folder / shard_name(shard)
+            path = self.folder / _shard_name(shard)
             self._file = path.open("r+b" if path.exists() else "w+b")
             self._shard = shard
         return self._file
@@ -187,7 +186,7 @@ class PixelStoreWriter:
         rows = {**_read_index(self.folder / INDEX_NAME), **_read_journal(self.folder)}
         rows = dict(sorted(rows.items(), key=lambda item: item[1][:2]))
         positions = [shard * SHARD_IMAGES + row for shard, row, *_ in rows.values()]
-        ends = Counter(shard_name(shard) for shard, *_ in rows.values())
+        ends = Counter(_shard_name(shard) for shard, *_ in rows.values())
         for name in ends:
             fetch_shard(self.folder / name, self._sha256.get(name))
         paths = {path.name: path for path in self.folder.glob("shard-*.npy")}
@@ -259,18 +258,6 @@ def _shard_header(images: int, size: int) -> bytes:
     return header.getvalue()
 
 
-@contextmanager
-def _disk_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise InputError(
-            f"{folder}: no space left on the disk; free some and run again to resume"
-        ) from None
-
-
 class PixelSource(Protocol):
     """Letterboxed pixels by image id: a data set's pixel store, or loose files."""
 
@@ -335,7 +322,7 @@ class PixelStore:
                 f"{info['n_images']}; delete the folder and run cxr prepare again"
             )
         for shard, images in zip(*np.unique(store.index["shard"], return_counts=True), strict=True):
-            if address_of(folder) is None or (folder / shard_name(int(shard))).is_file():
+            if address_of(folder) is None or (folder / _shard_name(int(shard))).is_file():
                 store._require_shard(int(shard), int(images))
         return store
 
@@ -375,11 +362,11 @@ class PixelStore:
 
     def _shard(self, shard: int) -> np.ndarray:
         if shard not in self._maps:
-            name = shard_name(shard)
+            name = _shard_name(shard)
             path = fetch_shard(self.folder / name, self.sha256.get(name))
             self._maps[shard] = np.load(path, mmap_mode="r")
             if address_of(self.folder) is not None:  # what made room keeps it while it is mapped
-                there = {n for n in self._maps if (self.folder / shard_name(n)).is_file()}
+                there = {n for n in self._maps if (self.folder / _shard_name(n)).is_file()}
                 self._maps = {n: held for n, held in self._maps.items() if n in there}
         return self._maps[shard]
 
@@ -392,7 +379,7 @@ class PixelStore:
             if shape[0] >= images and shape[1:] == (self.size, self.size):
                 return
             reason = f"has shape {shape}, expected ({images}, {self.size}, {self.size})"
-        path = self.folder / shard_name(shard)
+        path = self.folder / _shard_name(shard)
         raise InputError(f"{path}: {reason}; delete {self.folder} and run cxr prepare again")
 
     def __getstate__(self) -> dict[str, Any]:
@@ -426,33 +413,19 @@ def build_pixel_store(
         if workers is None:
             workers = min(cpu_count(), len(missing) // _WORTH_A_WORKER)
         require_free_space(folder, len(missing) * size * size)
-        tasks = _tasks(missing, source_root, size, window)
-        decoded = decode_all(tasks, engine=engine or LocalEngine(workers), reads=[source_root])
-        _add_all(writer, decoded, size, progress)
+        tasks = (
+            DecodeTask(image_id, source_root / path, (size,), window, measure=False)
+            for image_id, path in zip(missing["image_id"], missing["path"], strict=True)
+        )
+        errors = []
+        for row in decode_all(tasks, engine=engine or LocalEngine(workers), reads=[source_root]):
+            if row.error is None:
+                writer.add(row.image_id, *row.squares[size])
+            else:
+                errors.append(row.error)
+            if progress is not None:
+                progress(1)
+        if errors:
+            more = f" (and {counted(len(errors) - 1, 'more file')})" if len(errors) > 1 else ""
+            raise InputError(f"{errors[0]}{more}; restore the files or run cxr prepare again")
     return PixelStore.open(folder)
-
-
-def _tasks(
-    images: pd.DataFrame, source_root: Path, size: int, window: str | None
-) -> Iterator[DecodeTask]:
-    for image_id, path in zip(images["image_id"], images["path"], strict=True):
-        yield DecodeTask(image_id, source_root / path, (size,), window=window, measure=False)
-
-
-def _add_all(
-    writer: PixelStoreWriter,
-    rows: Iterator[DecodedRow],
-    size: int,
-    progress: Callable[[int], object] | None,
-) -> None:
-    errors = []
-    for row in rows:
-        if row.error is None:
-            writer.add(row.image_id, *row.squares[size])
-        else:
-            errors.append(row.error)
-        if progress is not None:
-            progress(1)
-    if errors:
-        more = f" (and {counted(len(errors) - 1, 'more file')})" if len(errors) > 1 else ""
-        raise InputError(f"{errors[0]}{more}; restore the files or run cxr prepare again")

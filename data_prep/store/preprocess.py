@@ -124,7 +124,7 @@ class Preprocess:
     std: float  # standard deviation on that scale, above 0
 
     def __post_init__(self) -> None:
-        require_size(self.size)
+        store_spec(self.size)  # refuses a size that no image may have
         if not (np.isfinite(self.mean) and np.isfinite(self.std) and self.std > 0):
             raise InputError(f"mean {self.mean}, std {self.std}: must be finite, and std above 0")
 
@@ -163,12 +163,8 @@ class Preprocess:
             raise InputError(f"{path}: must give size, mean and std ({error})") from None
 
 
-def require_size(size: int) -> None:
-    """Check the side of a square that a model or a pixel store may have, px."""
+def store_spec(size: int) -> str:
+    """Name of the pixel store of a size; refuses one that no store may have."""
     if not MIN_SIZE <= size <= MAX_SIZE:
         raise InputError(f"image size {size} px; choose {MIN_SIZE} to {MAX_SIZE}")
-
-
-def store_spec(size: int) -> str:
-    """Name of the pixel store of a size."""
     return f"letterbox-{size}"

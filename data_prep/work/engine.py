@@ -28,7 +28,7 @@ from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, Literal, Protocol
+from typing import Any, Generic, Literal
 
 import cv2
 
@@ -37,6 +37,7 @@ from data_prep.contracts.folders import package_versions
 from data_prep.work.object_store import address_of
 from data_prep.work.pool import (
     CrashError,
+    Engine,
     LocalEngine,
     Result,
     Row,
@@ -57,25 +58,6 @@ _LONGEST_FOLDER = 40  # characters: Ray's sockets lie below it, and their paths 
 _CODE = Path(__file__).resolve().parents[2]
 
 EngineName = Literal["local", "ray"]
-
-
-class Engine(Protocol):
-    """What applies a function to many rows."""
-
-    def map_rows(
-        self,
-        function: Callable[[Row], Result],
-        rows: Iterable[Row],
-        *,
-        on_crash: Callable[[Row], Result],
-        reads: Sequence[Path] = (),
-    ) -> Iterator[Result]:
-        """Apply a function to each row; results come in the order of the rows.
-
-        The function is pure and importable by name; rows are read lazily. `on_crash` gives the
-        result for a row that ends each process that works on it. `reads` names some files that
-        the function reads: where a machine lacks one, the work ends with one line.
-        """
 
 
 @contextlib.contextmanager
@@ -126,7 +108,7 @@ class RayEngine:
         on_crash: Callable[[Row], Result],
         reads: Sequence[Path] = (),
     ) -> Iterator[Result]:
-        """As `Engine.map_rows`."""
+        """As `data_prep.work.pool.Engine.map_rows`."""
         source = iter(rows)
         first = list(islice(source, 1))
         if first:  # else there is nothing to start a cluster for

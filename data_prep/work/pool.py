@@ -30,6 +30,25 @@ Row = TypeVar("Row")
 Result = TypeVar("Result")
 
 
+class Engine(Protocol):
+    """What applies a function to many rows."""
+
+    def map_rows(
+        self,
+        function: Callable[[Row], Result],
+        rows: Iterable[Row],
+        *,
+        on_crash: Callable[[Row], Result],
+        reads: Sequence[Path] = (),
+    ) -> Iterator[Result]:
+        """Apply a function to each row; results come in the order of the rows.
+
+        The function is pure and importable by name; rows are read lazily. `on_crash` gives the
+        result for a row that ends each process that works on it. `reads` names some files that
+        the function reads: where a machine lacks one, the work ends with one line.
+        """
+
+
 @dataclass(frozen=True)
 class LocalEngine:
     """Processes of this machine."""
@@ -44,7 +63,7 @@ class LocalEngine:
         on_crash: Callable[[Row], Result],
         reads: Sequence[Path] = (),
     ) -> Iterator[Result]:
-        """As `data_prep.work.engine.Engine.map_rows`."""
+        """As `Engine.map_rows`."""
         if self.workers <= 1:
             yield from map(function, rows)
             return
@@ -73,7 +92,7 @@ class CrashError(Exception):
     """A worker process or its machine ended, and the answer with it."""
 
 
-class Workers(Protocol[Row, Result]):
+class _Workers(Protocol[Row, Result]):
     """Processes that apply one function to chunks of rows."""
 
     chunk_seconds: float  # of work in a chunk: many times what sending it takes
@@ -96,9 +115,9 @@ class Workers(Protocol[Row, Result]):
 
 
 def map_in_chunks(
-    workers: Workers[Row, Result], rows: Iterable[Row], on_crash: Callable[[Row], Result]
+    workers: _Workers[Row, Result], rows: Iterable[Row], on_crash: Callable[[Row], Result]
 ) -> Iterator[Result]:
-    """Apply the function of some workers to rows; see `data_prep.work.engine.Engine`."""
+    """Apply the function of some workers to rows; see `Engine`."""
     source, pending, n_rows = iter(rows), deque[tuple[list[Row], Any]](), 1
     try:
         while True:
@@ -123,7 +142,7 @@ def map_in_chunks(
 
 
 def _one_by_one(
-    workers: Workers[Row, Result], rows: list[Row], on_crash: Callable[[Row], Result]
+    workers: _Workers[Row, Result], rows: list[Row], on_crash: Callable[[Row], Result]
 ) -> Iterator[Result]:
     for row in rows:
         try:
@@ -145,7 +164,7 @@ def apply_timed(
 
 
 class _Pool(Generic[Row, Result]):
-    """Worker processes of this machine; see `Workers`."""
+    """Worker processes of this machine; see `_Workers`."""
 
     chunk_seconds, most_rows = 0.02, 256
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import logit
 
-from data_prep.audit.patients import OLDEST_YEARS
+from data_prep.audit.checks import OLDEST_YEARS
 from data_prep.images.image_facts import read_border_greys
 from evaluation.statistics.calibration import fit_logistic
 from evaluation.statistics.clustered_tests import (

@@ -3,8 +3,7 @@
 import pytest
 
 from benchmarks.scale_growth import Grown, MadeUp, slopes, write_source
-from data_prep.assemble.ingest import PrepareOptions
-from data_prep.assemble.prepare import prepare
+from data_prep.assemble.prepare import PrepareOptions, prepare
 from data_prep.store.dataset import DataSet
 from data_prep.work.pool import LocalEngine
 

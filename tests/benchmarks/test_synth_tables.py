@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.synth_tables import FINDINGS, synth_tables
 from data_prep.audit.audit import audit
-from data_prep.audit.patients import find_leaks
+from data_prep.audit.checks import _find_leaks
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_table
 from data_prep.duplicates.near_duplicates import find_near_duplicates
@@ -88,7 +88,7 @@ def test_the_audit_finds_what_stands_twice_in_twenty_thousand_images(dataset):
 def test_a_split_of_twenty_thousand_images_takes_no_patient_or_image_apart(dataset, decode):
     linked = image_links(decode, find_near_duplicates(decode))
     split, _ = draw_split(dataset.images, dataset.findings, no_roles(), SplitRule(seed=1), linked)
-    assert find_leaks(dataset.images, split).empty
+    assert _find_leaks(dataset.images, split).empty
     roles = split.merge(decode[["image_id", "pixel_sha256"]], on="image_id")
     assert roles.groupby("pixel_sha256")["role"].nunique().max() == 1
     assert split["role"].value_counts(normalize=True)["test"] == pytest.approx(0.2, abs=0.01)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from classification.frames import scores_frames
-from data_prep.contracts.tables import validate_table
+from data_prep.contracts.tables import _validate_table
 
 FINDINGS = ("opacity", "nodule")
 IDS = ["a", "b", "c"]
@@ -28,7 +28,7 @@ def test_a_batch_is_its_images_one_by_one_to_the_last_bit():
         expected = pd.DataFrame(rows, columns=table.columns)
         pd.testing.assert_frame_equal(table, expected, check_exact=True)
     assert found.maps["values"][0].dtype == np.float32
-    validate_table(found.maps, "maps")
+    _validate_table(found.maps, "maps")
 
 
 def test_a_batch_in_which_all_fails_gives_empty_tables():

@@ -9,7 +9,7 @@ from classification.dataset import collate
 from classification.inference import predict_scores
 from classification.model import build_classifier
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.tables import validate_table
+from data_prep.contracts.tables import _validate_table
 
 FINDINGS = ("opacity", "nodule")
 
@@ -31,7 +31,7 @@ def predict(store):
         )
         tables = ("predicted_images", "scores", "maps")
         return tuple(
-            validate_table(pd.concat(frames, ignore_index=True), table)
+            _validate_table(pd.concat(frames, ignore_index=True), table)
             for table, frames in zip(tables, zip(*parts, strict=True), strict=True)
         )
 

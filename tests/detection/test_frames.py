@@ -6,7 +6,7 @@ import pytest
 
 from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.tables import validate_table
+from data_prep.contracts.tables import _validate_table
 from data_prep.store.preprocess import Placement
 from detection.frames import boxes_frames, sizes_by_image
 
@@ -52,7 +52,7 @@ def test_a_batch_is_its_images_one_by_one_to_the_last_bit():
     assert 0 < len(rows) < 240
     expected = pd.DataFrame(rows, columns=boxes.columns)
     pd.testing.assert_frame_equal(boxes, expected, check_exact=True)
-    validate_table(boxes, "predicted_boxes")
+    _validate_table(boxes, "predicted_boxes")
 
 
 @pytest.mark.parametrize("finite", [True, False], ids=["nothing found", "nothing finite"])

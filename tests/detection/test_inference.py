@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.tables import validate_table
+from data_prep.contracts.tables import _validate_table
 from detection.dataset import LesionDataset, collate
 from detection.decode_boxes import MAX_PER_FINDING, MIN_SCORE
 from detection.inference import predict_boxes
@@ -35,7 +35,7 @@ def predict(store, originals):
         )
         images = pd.concat([part.images for part in parts], ignore_index=True)
         boxes = pd.concat([part.boxes for part in parts], ignore_index=True)
-        return images, validate_table(boxes, "predicted_boxes")
+        return images, _validate_table(boxes, "predicted_boxes")
 
     return run
 
@@ -105,7 +105,7 @@ def test_an_image_with_a_non_finite_output_is_failed_and_not_silently_empty(
     images, boxes = predict(model, [samples])
     assert images["status"].tolist() == ["ok", "failed", "ok", "ok"]
     assert images["reason"].tolist()[1] == "the network's output is not finite"
-    assert validate_table(images, "predicted_images") is not None
+    assert _validate_table(images, "predicted_images") is not None
     assert set(boxes["image_id"]) == {"square", "high", "empty"}
 
 

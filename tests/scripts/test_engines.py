@@ -20,8 +20,7 @@ import torch
 from PIL import Image
 
 from classification.model import build_classifier
-from data_prep.assemble.ingest import PrepareOptions
-from data_prep.assemble.prepare import prepare
+from data_prep.assemble.prepare import PrepareOptions, prepare
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import write_json
 from data_prep.contracts.tables import write_table
@@ -29,8 +28,8 @@ from data_prep.store import decode
 from data_prep.store.dataset import DataSet
 from data_prep.store.preprocess import Preprocess
 from data_prep.work import engine as engine_module
-from data_prep.work.engine import Engine, open_engine
-from data_prep.work.pool import LocalEngine
+from data_prep.work.engine import open_engine
+from data_prep.work.pool import Engine, LocalEngine
 from detection.model import build_retinanet
 from scripts import console
 from scripts.machines.child_processes import Command, Running, run_commands

@@ -11,9 +11,8 @@ from PIL import Image
 
 from data_prep.assemble import dataset_writer
 from data_prep.assemble.combine import _merge_targets, combine
-from data_prep.assemble.ingest import PrepareOptions
-from data_prep.assemble.prepare import prepare
-from data_prep.audit.patients import find_leaks
+from data_prep.assemble.prepare import PrepareOptions, prepare
+from data_prep.audit.checks import _find_leaks
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import empty_table, read_table
 from data_prep.formats.source import SourceTables
@@ -98,7 +97,7 @@ def test_a_patient_of_two_sets_is_one_and_has_one_role(tmp_path, two_sets):
     assert any(note.startswith("2 patients occur in several") for note in summary.notes)
     sets_of = both.images.groupby("patient_id")["x_set"].nunique()
     assert sets_of.index[sets_of == 2].tolist() == ["nih:0", "nih:1"]
-    assert find_leaks(both.images, both.split()).empty
+    assert _find_leaks(both.images, both.split()).empty
 
 
 def test_a_finding_that_a_set_did_not_ask_about_is_unknown_there(tmp_path, two_sets):

@@ -12,10 +12,9 @@ import pytest
 from PIL import Image
 
 import scripts.prepare
-from data_prep.assemble import ingest
-from data_prep.assemble.ingest import PrepareOptions
-from data_prep.assemble.prepare import prepare
-from data_prep.audit.patients import find_leaks
+from data_prep.assemble import prepare as preparing
+from data_prep.assemble.prepare import PrepareOptions, prepare
+from data_prep.audit.checks import _find_leaks
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock
 from data_prep.splits.add_split import SplitRule, add_splits
@@ -97,7 +96,7 @@ def test_every_image_comes_in_with_its_label_box_and_size(tmp_path):
     assert len(dataset.target_boxes(dataset.target())) == 4
     assert dataset.has_pixels
     assert dataset.read_original("i000").shape == (40, 50)
-    assert find_leaks(dataset.images, dataset.split()).empty
+    assert _find_leaks(dataset.images, dataset.split()).empty
     assert not (tmp_path / "set" / ".prepare").exists()
 
 
@@ -136,7 +135,7 @@ def test_a_size_can_be_added_to_a_complete_set(straight, tmp_path):
 
 @pytest.mark.parametrize("stop", [1, 6, 12])
 def test_an_interrupted_run_goes_on_to_the_same_result(straight, tmp_path, monkeypatch, stop):
-    monkeypatch.setattr(ingest, "_PART_ROWS", 3)
+    monkeypatch.setattr(preparing, "_PART_ROWS", 3)
     source, whole = straight
     with pytest.raises(KeyboardInterrupt):
         make(source, tmp_path / "broken", sizes=(32,), progress=stop_after(stop))
@@ -158,15 +157,15 @@ KILLED = """
 import os, sys
 from contextlib import contextmanager
 from pathlib import Path
-from data_prep.assemble import ingest
+from data_prep.assemble import prepare as preparing
 from data_prep.assemble.prepare import prepare
 from data_prep.work.pool import LocalEngine
-ingest._PART_ROWS = 3
+preparing._PART_ROWS = 3
 @contextmanager
 def progress(description, total):
     done = []
     yield lambda n: done.extend([1] * n) or (len(done) >= 8 and os._exit(9))
-options = ingest.PrepareOptions("csv", sizes=(32,), engine=LocalEngine(1), progress=progress)
+options = preparing.PrepareOptions("csv", sizes=(32,), engine=LocalEngine(1), progress=progress)
 prepare(Path(sys.argv[1]), Path(sys.argv[2]), options)
 """
 

@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from data_prep.assemble import ingest
-from data_prep.assemble.ingest import PrepareOptions
-from data_prep.assemble.prepare import prepare
+from data_prep.assemble import prepare as preparing
+from data_prep.assemble.prepare import PrepareOptions, prepare
 from data_prep.contracts.errors import InputError
 from data_prep.formats.source import ReadOptions
 from data_prep.splits.add_split import add_splits
@@ -47,14 +46,14 @@ def make(source: Path, out: Path, **options):
 def decoded(monkeypatch) -> list[str]:
     """Ids of the images that are decoded from now on."""
     seen = []
-    decode_all = ingest.decode_all
+    decode_all = preparing.decode_all
 
     def watched(tasks, **options):
         tasks = list(tasks)
         seen.extend(task.image_id for task in tasks)
         return decode_all(tasks, **options)
 
-    monkeypatch.setattr(ingest, "decode_all", watched)
+    monkeypatch.setattr(preparing, "decode_all", watched)
     return seen
 
 

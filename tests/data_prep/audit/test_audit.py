@@ -6,25 +6,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.assemble.ingest import PrepareOptions
-from data_prep.assemble.prepare import prepare
+from data_prep.assemble.prepare import PrepareOptions, prepare
 from data_prep.audit.audit import Audit, audit
-from data_prep.audit.boxes import check_boxes
+from data_prep.audit.checks import (
+    Problem,
+    _find_leaks,
+    check_boxes,
+    check_images,
+    check_leaks,
+    check_people,
+    check_roles,
+    find_duplicates,
+)
 from data_prep.audit.copies import (
     check_burned_in_text,
     check_duplicates,
     check_excluded,
     check_near_duplicates,
 )
-from data_prep.audit.patients import (
-    check_images,
-    check_leaks,
-    check_people,
-    check_roles,
-    find_duplicates,
-    find_leaks,
-)
-from data_prep.audit.problem import Problem
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.duplicates.near_duplicates import find_near_duplicates
 from data_prep.store.dataset import DataSet
@@ -45,7 +44,7 @@ def as_split(*roles: str) -> pd.DataFrame:
 
 
 def test_a_patient_in_train_and_test_leaks():
-    leaks = find_leaks(as_images("ppq"), as_split("train", "test", "test"))
+    leaks = _find_leaks(as_images("ppq"), as_split("train", "test", "test"))
     assert leaks[["patient_id", "image_id", "role"]].to_numpy().tolist() == [
         ["p", "0", "train"],
         ["p", "1", "test"],
@@ -53,7 +52,7 @@ def test_a_patient_in_train_and_test_leaks():
 
 
 def test_an_unused_image_leaks_nothing():
-    assert find_leaks(as_images("pp"), as_split("unused", "test")).empty
+    assert _find_leaks(as_images("pp"), as_split("unused", "test")).empty
 
 
 def test_missing_digests_are_no_duplicates():

@@ -9,12 +9,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.assemble.ingest import PrepareOptions
-from data_prep.assemble.prepare import prepare
+from data_prep.assemble.prepare import PrepareOptions, prepare
 from data_prep.audit.audit import Audit, audit
+from data_prep.audit.checks import Problem
 from data_prep.audit.copies import ILLEGIBLE_PX, open_images, thumbnail
 from data_prep.audit.page import _explain, _render_audit, _tally, _verdict, write_audit
-from data_prep.audit.problem import Problem
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.images.image_facts import TEXT_PLACE, image_facts
 from data_prep.store.dataset import DataSet

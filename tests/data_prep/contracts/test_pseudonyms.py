@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.assemble.prepare import _pseudonymise
+from data_prep.assemble.complete import pseudonymise
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import write_json
 from data_prep.contracts.pseudonyms import (
@@ -73,7 +73,7 @@ def test_numbers_of_a_hospital_stay_apart_by_the_hundred_thousand():
 
 def test_every_table_has_the_same_new_name_of_an_image(tmp_path):
     before = tables_with_names(tmp_path)
-    after, names = _pseudonymise(before, KEY)
+    after, names = pseudonymise(before, KEY)
     for table in ("images", "findings", "boxes", "box_coverage", "split", "official"):
         old, new = getattr(before, table), getattr(after, table)
         assert new["image_id"].tolist() == [names[name] for name in old["image_id"]], table
@@ -82,12 +82,12 @@ def test_every_table_has_the_same_new_name_of_an_image(tmp_path):
     assert after.images["patient_id"].str.fullmatch(r"dicom:[0-9a-f]{24}").all()
     assert after.images["study_id"].isna().tolist() == [False, True]
     assert names["dicom:4711-0815"] == after.images["patient_id"].iloc[0]
-    again, _ = _pseudonymise(before, KEY)
+    again, _ = pseudonymise(before, KEY)
     pd.testing.assert_frame_equal(after.images, again.images)
 
 
 def test_paths_stay_true_in_memory_until_they_are_hidden(tmp_path):
-    after, _ = _pseudonymise(tables_with_names(tmp_path), KEY)
+    after, _ = pseudonymise(tables_with_names(tmp_path), KEY)
     assert after.images["path"].tolist() == ["DOE^JANE/a.dcm", "DOE^JANE/b.dcm"]
     hidden = hide_paths(after.images, KEY)
     assert hidden["path"].tolist() == [_hide_path(KEY, path) for path in after.images["path"]]
@@ -99,7 +99,7 @@ def test_paths_stay_true_in_memory_until_they_are_hidden(tmp_path):
 def test_nothing_that_is_written_holds_an_old_name(tmp_path):
     source, out = tmp_path / "source", tmp_path / "out"
     out.mkdir()
-    after, _ = _pseudonymise(tables_with_names(source), KEY)
+    after, _ = pseudonymise(tables_with_names(source), KEY)
     written = {
         "images": hide_paths(after.images, KEY),
         "findings": after.findings,

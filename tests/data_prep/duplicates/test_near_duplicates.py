@@ -16,7 +16,7 @@ from data_prep.duplicates.near_duplicates import (
 )
 from data_prep.images.decoded_image import _pixel_digest
 from data_prep.images.image import read_image
-from data_prep.images.image_facts import TURNS, inverted_words, perceptual_hash, turned
+from data_prep.images.image_facts import TURNS, _perceptual_hash, inverted_words, turned
 
 
 def random_hashes(n: int, seed: int = 0) -> np.ndarray:
@@ -82,7 +82,7 @@ class ImageSet:
             {
                 "image_id": list(arrays),
                 "pixel_sha256": [_pixel_digest(pixels) for pixels in arrays.values()],
-                "perceptual_hash": [perceptual_hash(pixels) for pixels in arrays.values()],
+                "perceptual_hash": [_perceptual_hash(pixels) for pixels in arrays.values()],
             }
         )
 

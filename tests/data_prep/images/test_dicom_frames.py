@@ -15,8 +15,7 @@ from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
 
 from data_prep.contracts.errors import InputError
-from data_prep.images.dicom import read_dicom
-from data_prep.images.dicom_frames import DECODERS
+from data_prep.images.dicom import DECODERS, read_dicom
 
 WriteDicom = Callable[..., Path]
 

@@ -14,8 +14,7 @@ from pydicom.encaps import get_frame
 from pydicom.pixels import apply_modality_lut, apply_voi_lut, apply_windowing
 
 from data_prep.contracts.errors import InputError
-from data_prep.images.dicom import read_dicom
-from data_prep.images.dicom_frames import _read_codestream
+from data_prep.images.dicom import _read_codestream, read_dicom
 from data_prep.images.image import read_image
 
 with (Path(__file__).parent / "golden_dicom.csv").open(newline="") as _file:

@@ -10,9 +10,9 @@ from data_prep.images.image import read_image
 from data_prep.images.image_facts import (
     TURNS,
     _hash_distance,
+    _perceptual_hash,
     grey_ranks,
     image_facts,
-    perceptual_hash,
     squash,
     turned,
 )
@@ -54,7 +54,7 @@ COPIES = {
 @pytest.mark.parametrize("change", COPIES)
 def test_a_copy_of_a_real_image_stays_close(images, change):
     distances = [
-        _hash_distance(perceptual_hash(pixels), perceptual_hash(COPIES[change](pixels)))
+        _hash_distance(_perceptual_hash(pixels), _perceptual_hash(COPIES[change](pixels)))
         for pixels in images
     ]
     assert {turn for _, turn in distances} == {"as it is"}
@@ -63,7 +63,7 @@ def test_a_copy_of_a_real_image_stays_close(images, change):
 
 
 def test_different_images_are_far_apart(images):
-    hashes = [perceptual_hash(pixels) for pixels in images]
+    hashes = [_perceptual_hash(pixels) for pixels in images]
     assert min(_hash_distance(a, b)[0] for a, b in combinations(hashes, 2)) > 42
 
 
@@ -71,20 +71,20 @@ def test_different_images_are_far_apart(images):
 def test_a_turned_copy_is_known_with_its_turn(images, turn):
     for pixels in images[:5]:
         distance, found = _hash_distance(
-            perceptual_hash(pixels), perceptual_hash(turned(pixels, turn))
+            _perceptual_hash(pixels), _perceptual_hash(turned(pixels, turn))
         )
         assert (found, distance <= 4) == (turn, True)
 
 
 def test_an_image_of_one_grey_has_no_fingerprint():
-    assert perceptual_hash(np.full((100, 80), 128, np.uint8)) is None
+    assert _perceptual_hash(np.full((100, 80), 128, np.uint8)) is None
     assert image_facts(np.full((100, 80), 128, np.uint8))["perceptual_hash"] is None
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 500), (63, 65), (40, 30), (3000, 10)])
 def test_odd_shapes_have_fingerprints_of_64_digits(shape):
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    found = perceptual_hash(pixels)
+    found = _perceptual_hash(pixels)
     assert found is None if pixels.size == 1 else len(found) == 64
 
 

@@ -19,8 +19,8 @@ from data_prep.store import pixel_store
 from data_prep.store.decode import (
     DecodeTask,
     LoosePixels,
+    _decode_and_letterbox,
     decode_all,
-    decode_and_letterbox,
     read_loose,
 )
 from data_prep.store.pixel_store import (
@@ -310,7 +310,7 @@ def test_index_on_disk_is_the_contract(tmp_path):
 
 
 def test_failed_row_is_an_error_and_not_an_exception(tmp_path):
-    row = decode_and_letterbox(DecodeTask("a", tmp_path / "none.png", (SIZE,)))
+    row = _decode_and_letterbox(DecodeTask("a", tmp_path / "none.png", (SIZE,)))
     assert row.error == f"{tmp_path / 'none.png'}: no such file or directory"
     assert row.squares == {}
 
@@ -348,8 +348,8 @@ def test_loose_files_get_the_pixels_of_the_store(tmp_path, source):
 
 def test_pixels_alone_are_not_measured(tmp_path, source):
     path = source[0] / "p00.png"
-    measured = decode_and_letterbox(DecodeTask("a", path, (SIZE,)))
-    alone = decode_and_letterbox(DecodeTask("a", path, (SIZE,), measure=False))
+    measured = _decode_and_letterbox(DecodeTask("a", path, (SIZE,)))
+    alone = _decode_and_letterbox(DecodeTask("a", path, (SIZE,), measure=False))
     assert "mean_grey" in measured.record
     assert len(measured.file_sha256) == 64
     assert "mean_grey" not in alone.record

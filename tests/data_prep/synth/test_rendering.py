@@ -12,7 +12,7 @@ from data_prep.duplicates.near_duplicates import (
     find_near_duplicates,
 )
 from data_prep.images.decoded_image import _pixel_digest
-from data_prep.images.image_facts import perceptual_hash, squash
+from data_prep.images.image_facts import _perceptual_hash, squash
 from data_prep.synth import lesions as synth_lesions
 from data_prep.synth import rendering
 from data_prep.synth.anatomy import Canvas, blur
@@ -179,7 +179,7 @@ def search(shown: dict[str, np.ndarray]) -> NearDuplicates:
         {
             "image_id": list(shown),
             "pixel_sha256": [_pixel_digest(pixels) for pixels in shown.values()],
-            "perceptual_hash": [perceptual_hash(pixels) for pixels in shown.values()],
+            "perceptual_hash": [_perceptual_hash(pixels) for pixels in shown.values()],
         }
     )
     return find_near_duplicates(decode, shown.__getitem__)

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from data_prep.audit.audit import Audit, audit
-from data_prep.audit.problem import Problem
+from data_prep.audit.checks import Problem
 from data_prep.contracts.folders import write_json
 from data_prep.contracts.tables import write_table
 from evaluation.compare.compare import compare_systems

@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from data_prep.audit.checks import check_shortcuts
 from data_prep.audit.counts import expected_image_leak
-from data_prep.audit.problem import check_shortcuts
 from evaluation.statistics.cross_validation import MOST_FOLDS, patient_folds
 from evaluation.systems.shortcuts import (
     _auroc_of_fact,

@@ -1,0 +1,393 @@
+"""What an audit has to say, in plain words: of patients, roles, boxes, images and shortcuts.
+
+What it says of copies and of text in images is in `data_prep.audit.copies`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+
+from data_prep.contracts.boxes import box_iou
+from data_prep.contracts.schemas import EDGES
+from data_prep.contracts.tables import is_member, positions
+from data_prep.duplicates.near_duplicates import patient_groups
+
+Severity = Literal["error", "warning", "info"]
+SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A finding of the audit."""
+
+    check: str  # short name of the check, for programs
+    severity: Severity  # `error` makes results wrong, `warning` may, `info` is worth knowing
+    message: str  # a sentence for the person who owns the data
+    count: int  # how many images or patients are concerned
+    examples: tuple[str, ...] = ()  # up to five of them by id
+    advice: str = ""
+    unit: str = "image"  # what is counted: image, patient, ...
+    # the first cases to look at, each one image or a pair, by `image_id`
+    pictures: tuple[tuple[str, ...], ...] = ()
+    split: str = ""  # name of the split that it is of; empty where it is of the whole set
+    # all of them by id, in the order of worth; not in `audit.json`
+    cases: tuple[str, ...] = field(default=(), repr=False, compare=False)
+
+    @classmethod
+    def of(
+        cls,
+        check: str,
+        severity: Severity,
+        message: str,
+        cases: pd.Series | np.ndarray,
+        *,
+        advice: str = "",
+        unit: str = "image",
+        pairs: pd.DataFrame | None = None,
+        shown: int = _SHOWN,
+    ) -> Problem:
+        """Count cases and keep the first few in order; `shown` of the pairs are to look at."""
+        unique = pd.Series(cases, dtype="str").dropna().drop_duplicates()
+        examples = tuple(unique.sort_values().head(_SHOWN))
+        images: tuple[tuple[str, ...], ...] = ()
+        if pairs is not None:
+            images = tuple(tuple(map(str, row)) for row in pairs.head(shown).to_numpy())
+        elif unit == "image":
+            images = tuple((case,) for case in examples)
+        return cls(
+            check, severity, message, len(unique), examples, advice, unit, images,
+            cases=tuple(unique),
+        )  # fmt: skip
+
+    @property
+    def said(self) -> str:
+        """The finding with its count, as part of a sentence."""
+        return f"{self.message} ({self.count:,} {self.unit}{'' if self.count == 1 else 's'})"
+
+    @property
+    def line(self) -> str:
+        """The finding as one line."""
+        more = ", ..." if self.count > len(self.examples) else ""
+        shown = f" ({', '.join(self.examples)}{more})" if self.examples else ""
+        return f"{self.severity}: {self.message}{shown}"
+
+
+# A system has to beat these to have learned more than metadata and image borders tell.
+SHORTCUT_AUROC = 0.65
+_ADVICE = {
+    "person": "report systems on its subgroups too; a difference in who was ill is not skill",
+    "file": "a system may learn the kind of file instead of the disease: judge within one kind",
+    "picture": "look whether the two classes were exposed or processed differently",
+    "border": "little lung lies there: a system may learn how images are framed and marked. Judge "
+    "it on images from elsewhere, and look at the maps of where it finds the disease",
+    "siblings": "never split by image, and keep every figure of a patient in one role",
+    "together": "read every result against this figure: it needs no look at the lungs",
+}
+
+
+def check_shortcuts(measured: list[dict[str, Any]]) -> list[Problem]:
+    """Report facts that alone predict a target, of each kind of fact the strongest."""
+    strong = [
+        row
+        for row in sorted(measured, key=lambda row: -row["auroc"])
+        if row["auroc"] >= SHORTCUT_AUROC and (row["ci_low"] or 1.0) > 0.5
+    ]
+    kinds = [[row for row in strong if row["kind"] == kind] for kind in _ADVICE]
+    return [_problem(rows[0], len(rows) - 1) for rows in kinds if rows]
+
+
+def _problem(row: dict[str, Any], more: int) -> Problem:
+    ends = f" ({row['ci_low']:.3f} to {row['ci_high']:.3f})" if row["ci_low"] else ""
+    subject = {
+        "together": "metadata and image borders together predict",
+        "siblings": "other images of the same patient predict",
+    }.get(row["kind"], f"{row['fact']} alone predict{'' if '+' in row['fact'] else 's'}")
+    text = f"{subject} '{row['target']}' with AUROC {row['auroc']:.3f}{ends}"
+    if more:
+        text += f", and {more} more facts or targets have 0.65 or above"
+    severity: Severity = "warning" if row["kind"] == "file" else "info"
+    check, advice = f"shortcut_{row['kind']}", _ADVICE[row["kind"]]
+    return Problem(check, severity, text, row["n_known"], (), advice)
+
+
+OLDEST_YEARS = 120.0
+SMALLEST_SIDE = 128
+JUDGED_ROLES = ("train", "val", "test")
+
+
+def judged(split: pd.DataFrame) -> pd.DataFrame:
+    """``image_id, role`` of the images of a split that are used."""
+    return split.loc[is_member(split["role"], JUDGED_ROLES), ["image_id", "role"]]
+
+
+def find_leaks(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
+    """Find patients whose images have more than one role."""
+    rows = images[["patient_id", "image_id"]].merge(judged(split), on="image_id")
+    rows["group"] = rows["image_id"].map(patient_groups(images))
+    leaks = differing(rows, "group", "role")
+    columns = ["patient_id", "image_id", "role"]
+    return leaks[columns].sort_values(columns, ignore_index=True)
+
+
+def find_duplicates(images: pd.DataFrame, column: str = "pixel_sha256") -> pd.DataFrame:
+    """Find images that are equal."""
+    present = images.loc[images[column].notna(), ["image_id", column]]
+    repeated = present[present[column].duplicated(keep=False)].sort_values("image_id")
+    groups = repeated.assign(group=pd.factorize(repeated[column])[0])[["group", "image_id"]]
+    return groups.sort_values(["group", "image_id"], ignore_index=True)
+
+
+def differing(rows: pd.DataFrame, group: str, column: str) -> pd.DataFrame:
+    """The rows of the groups in which a column has more than one value; missing is none."""
+    present = rows[rows[column].notna()]
+    group_codes = pd.factorize(present[group])[0]
+    values = pd.DataFrame({"group": group_codes, "value": pd.factorize(present[column])[0]})
+    lowest = values.groupby("group")["value"].transform("min").to_numpy()
+    highest = values.groupby("group")["value"].transform("max").to_numpy()
+    return present[lowest != highest]
+
+
+def contrasting_pairs(rows: pd.DataFrame, group: str, column: str) -> pd.DataFrame:
+    """Two images a group that differ in a column, to be shown side by side."""
+    ordered = rows.sort_values([group, column, "image_id"])
+    one = ordered.drop_duplicates(group)["image_id"].to_numpy()
+    other = ordered.drop_duplicates(group, keep="last")["image_id"].to_numpy()
+    return pd.DataFrame({"one": one, "other": other})
+
+
+def aligned(labels: pd.DataFrame, image_ids: pd.Series) -> np.ndarray:
+    """The labels of the images named, NaN for one that has none."""
+    rows = positions(image_ids, labels.index)
+    values = labels.to_numpy(dtype="float64")
+    chosen = values[rows] if len(values) else np.full((len(rows), values.shape[1]), np.nan)
+    chosen[rows < 0] = np.nan
+    return chosen
+
+
+def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Problem]:
+    """Report patients in two roles of a split, and images that the split forgets or invents."""
+    leaks = find_leaks(images, split)
+    missing = images.loc[~is_member(images["image_id"], split["image_id"]), "image_id"]
+    unknown = split.loc[~is_member(split["image_id"], images["image_id"]), "image_id"]
+    problems = [
+        Problem.of(
+            "patient_leak",
+            "error",
+            f"split '{name}': patient in more than one role, so test figures come out too good",
+            leaks["patient_id"],
+            unit="patient",
+            pairs=contrasting_pairs(leaks, "patient_id", "role"),
+        ),
+        Problem.of("split_lacks", "error", f"split '{name}': image without a role", missing),
+        Problem.of("split_unknown", "error", f"split '{name}': image not in the set", unknown,
+                   unit="foreign image"),
+    ]  # fmt: skip
+    return [replace(problem, split=name) for problem in problems]
+
+
+def check_roles(split: pd.DataFrame, labels: pd.DataFrame, name: str) -> list[Problem]:
+    """Report roles in which a target has only one class: nothing can be learned or judged."""
+    lacking = []
+    for role in JUDGED_ROLES:
+        chosen = labels[is_member(labels.index, split.loc[split["role"] == role, "image_id"])]
+        if role == "train" and not len(chosen):
+            continue  # a set to judge on needs none
+        for target in labels.columns:
+            for word, value in (("positive", 1.0), ("negative", 0.0)):
+                if not (chosen[target] == value).any():
+                    lacking.append(f"{role} has no {word} image of '{target}'")
+    more = f", and {len(lacking) - 3} more such" if len(lacking) > 3 else ""
+    text = f"split '{name}': {', '.join(lacking[:3])}{more}"
+    advice = "add images, or draw a split with other shares; nothing can be judged there"
+    return [Problem("one_class", "warning", text, len(lacking), (), advice, "case", split=name)]
+
+
+def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[Problem]:
+    """Report impossible ages, patients of two sexes, and patients that are only assumed."""
+    ages = images["age_years"]
+    impossible = (ages < 0) | (ages > OLDEST_YEARS)
+    sexes = differing(images[is_member(images["sex"], ["M", "F"])], "patient_id", "sex")
+    assumed = images.loc[(images["patient_id_source"] == "assumed_image").to_numpy(), "image_id"]
+    if splits:
+        used = pd.concat([judged(split)["image_id"] for split in splits.values()])
+        assumed = assumed[is_member(assumed, used)]
+    return [
+        Problem.of(
+            "age",
+            "warning",
+            f"age below 0 or above {OLDEST_YEARS:g} years",
+            images.loc[impossible.to_numpy(), "image_id"],
+            advice="correct the source or take the age as unknown; subgroups by age are off",
+        ),
+        Problem.of(
+            "two_sexes",
+            "warning",
+            "patient with images of both sexes: is the patient id right?",
+            sexes["patient_id"],
+            advice="compare the images; if they show two people, give them two ids",
+            unit="patient",
+            pairs=contrasting_pairs(sexes, "patient_id", "sex"),
+        ),
+        Problem.of(
+            "patient_assumed",
+            "warning",
+            "image whose patient is not known and counts as a patient of its own: the same person "
+            "may be in training and test",
+            assumed,
+            advice="give patient ids (--patient-pattern, or a patient_id column); until then read "
+            "every interval as too narrow",
+            pairs=pd.DataFrame(),
+        ),
+    ]
+
+
+def check_images(images: pd.DataFrame) -> list[Problem]:
+    """Report laterals among frontals, images of no known view, and images too small to judge."""
+    lateral, unknown = (is_member(images["view"], [view]) for view in ("LL", "other"))
+    problems = []
+    if not lateral.all():
+        text = f"lateral view among {int((~lateral).sum()):,} that are not"
+        advice = "leave laterals out, or judge them as a subgroup: another image of the chest"
+        problems.append(
+            Problem.of("view_lateral", "warning", text, images.loc[lateral, "image_id"],
+                       advice=advice)
+        )  # fmt: skip
+    short = images[["width", "height"]].min(axis=1)
+    return [
+        *problems,
+        Problem.of(
+            "view_other",
+            "warning",
+            "view that is neither PA nor AP nor lateral",
+            images.loc[unknown, "image_id"],
+            advice="look at them: oblique and special images may have to be left out",
+        ),
+        Problem.of(
+            "picture_small",
+            "warning",
+            f"image with a side below {SMALLEST_SIDE} px: small lesions are lost",
+            images.loc[(short < SMALLEST_SIDE).fillna(False).to_numpy(dtype=bool), "image_id"],
+            advice="go back to the originals; a model cannot find what the image does not show",
+        ),
+    ]
+
+
+# The smallest RSNA box has sides of 40 px on 1024, the largest covers 48 % of its image.
+_TINY_SIDE = 0.01
+_HUGE_AREA = 0.6
+_SAME_BOX_IOU = 0.9
+_REDRAW = "draw the box again, or remove it"
+_WHICH = "ask who labelled it: either the box or the label is wrong"
+_KEY = ["image_id", "finding", "reader"]
+
+
+def check_boxes(
+    boxes: pd.DataFrame, images: pd.DataFrame, findings: pd.DataFrame, coverage: pd.DataFrame
+) -> list[Problem]:
+    """Check boxes against their images and labels."""
+    alike = Problem.of(
+        "box_repeated",
+        "warning",
+        f"two boxes overlap by IoU above {_SAME_BOX_IOU:g}, so one lesion counts as two",
+        boxes["image_id"].to_numpy()[_overlapping(boxes)],
+        advice="keep one of the two",
+    )
+    geometry, labels = _check_geometry(boxes, images), _check_labels(boxes, findings, coverage)
+    return [problem for problem in (*geometry, alike, *labels) if problem.count]
+
+
+def _check_geometry(boxes: pd.DataFrame, images: pd.DataFrame) -> list[Problem]:
+    edges = boxes[EDGES].to_numpy(dtype="float64")
+    places = positions(boxes["image_id"], images["image_id"])
+    sizes = images[["width", "height"]].astype("float64").to_numpy()
+    width, height = np.where(places[:, None] >= 0, sizes[places], np.nan).T
+    x1, y1, x2, y2 = edges.T
+    finite = np.isfinite(edges).all(axis=1)
+    real = finite & (x1 < x2) & (y1 < y2)
+    outside = real & ((x1 < 0) | (y1 < 0) | (x2 > width) | (y2 > height))
+    narrow = np.minimum((x2 - x1) / width, (y2 - y1) / height) < _TINY_SIDE
+    vast = (x2 - x1) * (y2 - y1) / (width * height) > _HUGE_AREA
+    tiny = f"box with a side below {_TINY_SIDE:.0%} of the image: a slip of the mouse?"
+    huge = f"box that covers more than {_HUGE_AREA:.0%} of the image: does it outline a lesion?"
+    kinds: list[tuple[str, Severity, str, np.ndarray]] = [
+        ("box_not_finite", "error", "box with a missing or infinite edge", ~finite),
+        ("box_empty", "error", "box without area", finite & ~real),
+        ("box_outside", "error", "box that leaves its image", outside),
+        ("box_tiny", "warning", tiny, real & ~outside & narrow),
+        ("box_huge", "warning", huge, real & ~outside & vast),
+    ]
+    ids = boxes["image_id"].to_numpy()
+    return [
+        Problem.of(check, severity, text, ids[bad], advice=_REDRAW)
+        for check, severity, text, bad in kinds
+    ]
+
+
+def _overlapping(boxes: pd.DataFrame) -> np.ndarray:
+    """Rows of the boxes that another box of the same image, finding and reader nearly equals."""
+    keys = [pd.factorize(boxes[column])[0] for column in _KEY]
+    order = np.lexsort(keys)
+    image, finding, reader = (key[order] for key in keys)
+    corners = boxes[EDGES].to_numpy(dtype="float64")[order]
+    live, step, found = np.arange(len(boxes)), 1, [np.empty(0, dtype=np.int64)]
+    while len(live):
+        live = live[live + step < len(boxes)]
+        other = live + step
+        alike = (image[live] == image[other]) & (finding[live] == finding[other])
+        live = live[alike & (reader[live] == reader[other])]
+        other = live + step
+        same = box_iou(corners[live], corners[other]) > _SAME_BOX_IOU
+        found.append(order[other[same]])
+        step += 1
+    return np.concatenate(found)
+
+
+def _check_labels(
+    boxes: pd.DataFrame, findings: pd.DataFrame, coverage: pd.DataFrame
+) -> list[Problem]:
+    boxed = boxes[_KEY].drop_duplicates()
+    on_boxed = findings.loc[is_member(findings["image_id"], boxed["image_id"]), [*_KEY, "state"]]
+    absent = on_boxed.loc[on_boxed["state"] == "absent", _KEY]
+    # A finding that nobody boxed is a finding without boxes, not one with missing boxes.
+    may_be_boxed = pd.concat([boxes["finding"], coverage["finding"]]).unique()
+    present = findings.loc[(findings["state"] == "present").to_numpy(), _KEY]
+    present = present[is_member(present["finding"], may_be_boxed)]
+    unboxed = _without(present, boxed)
+    complete = coverage.loc[(coverage["coverage"] == "all").to_numpy(), _KEY]
+    complete = complete[is_member(complete["image_id"], unboxed["image_id"])]
+    expected = unboxed[is_member(unboxed["finding"], boxes["finding"])]
+    return [
+        Problem.of(
+            "box_on_negative",
+            "error",
+            "box of a finding that the label says is absent",
+            boxed.merge(absent, on=_KEY)["image_id"],
+            advice=_WHICH,
+        ),
+        Problem.of(
+            "box_promised",
+            "error",
+            "all lesions are said to be boxed, the finding is present, and there is no box",
+            unboxed.merge(complete, on=_KEY)["image_id"],
+            advice=_WHICH,
+        ),
+        Problem.of(
+            "positive_without_box",
+            "warning",
+            "positive image whose lesions are not boxed: the detector does not learn from it, and "
+            "localisation is not judged on it",
+            _without(expected, complete)["image_id"],
+            advice="have the lesions boxed, or train the classifier only on these",
+        ),
+    ]
+
+
+def _without(rows: pd.DataFrame, others: pd.DataFrame) -> pd.DataFrame:
+    """The rows whose key is not among the others."""
+    merged = rows.merge(others, on=_KEY, how="left", indicator="_where")
+    return merged.loc[merged["_where"] == "left_only", _KEY]
