@@ -125,7 +125,7 @@ def judged(split: pd.DataFrame) -> pd.DataFrame:
     return split.loc[is_member(split["role"], JUDGED_ROLES), ["image_id", "role"]]
 
 
-def find_leaks(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
+def _find_leaks(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
     """Find patients whose images have more than one role."""
     rows = images[["patient_id", "image_id"]].merge(judged(split), on="image_id")
     rows["group"] = rows["image_id"].map(patient_groups(images))
@@ -171,7 +171,7 @@ def aligned(labels: pd.DataFrame, image_ids: pd.Series) -> np.ndarray:
 
 def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Problem]:
     """Report patients in two roles of a split, and images that the split forgets or invents."""
-    leaks = find_leaks(images, split)
+    leaks = _find_leaks(images, split)
     missing = images.loc[~is_member(images["image_id"], split["image_id"]), "image_id"]
     unknown = split.loc[~is_member(split["image_id"], images["image_id"]), "image_id"]
     problems = [
