@@ -3,10 +3,12 @@
 import atexit
 import gc
 import importlib.util
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import hypothesis
 import pytest
@@ -53,6 +55,20 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real data at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A tab of this machine's Chromium, the `Browser` of ``tests/measure_page.py``."""
+    from tests.measure_page import Browser, find_browser
+
+    path = find_browser()
+    if path is None:
+        if os.environ.get("CI"):
+            pytest.fail("no Chromium on this machine, and in CI the pages must be opened in one")
+        pytest.skip("no Chromium on this machine: the page was not opened in a browser")
+    with Browser(path) as tab:
+        yield tab
 
 
 def _module(name: str) -> ModuleType:

@@ -5,7 +5,6 @@
     python tests/measure_page.py http://127.0.0.1:8000/ --opening docs/serving.png
 
 An address is the page of a running ``cxr serve``: its opening is its second example, analyzed.
-Chromium is driven over its debugging pipe, so nothing needs to be installed beside it.
 """
 
 from __future__ import annotations
@@ -13,23 +12,15 @@ from __future__ import annotations
 import argparse
 import base64
 import json
-import os
 import re
 import shutil
-import subprocess
-import tempfile
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
+from playwright.sync_api import sync_playwright
+
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-_OPTIONS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-dev-shm-usage", "--remote-debugging-pipe",
-)  # fmt: skip
 SIZES = ((1280, 900), (390, 844))  # CSS pixels: width, height of a screen
 _READ = """(() => {
   const top = (node) => node.getBoundingClientRect().top + scrollY;
@@ -54,75 +45,27 @@ def find_browser() -> str | None:
 
 
 class Browser:
-    """One tab of a headless Chromium."""
+    """One tab of a headless Chromium, and what its pages wrote to the console."""
 
     def __init__(self, path: str) -> None:
-        self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        read_by_it, self._write = os.pipe()
-        self._read, written_by_it = os.pipe()
-
-        def connect() -> None:  # the pipe's ends are descriptors 3 and 4 of the browser
-            os.dup2(read_by_it, 103)
-            os.dup2(written_by_it, 104)
-            os.dup2(103, 3)
-            os.dup2(104, 4)
-
-        self._process = subprocess.Popen(
-            [path, *_OPTIONS, f"--user-data-dir={self._profile.name}"],
-            preexec_fn=connect, close_fds=False, stderr=subprocess.DEVNULL,
-        )  # fmt: skip
-        os.close(read_by_it)
-        os.close(written_by_it)
-        self._rest, self._number, self._session = b"", 0, ""
-        self._events: list[dict[str, Any]] = []
-        target = self.call("Target.createTarget", url="about:blank")["targetId"]
-        attached = self.call("Target.attachToTarget", targetId=target, flatten=True)
-        self._session = attached["sessionId"]
-        for domain in ("Page", "Runtime", "Log"):
-            self.call(f"{domain}.enable")
+        self._driver = sync_playwright().start()
+        self._browser = self._driver.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        page = self._browser.new_page(no_viewport=True)
+        self.complaints: list[str] = []
+        page.on("console", lambda message: self.complaints.append(message.text))
+        page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page, self._session = page, page.context.new_cdp_session(page)
 
     def __enter__(self) -> Browser:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._session = ""
-        self.call("Browser.close")
-        self._process.wait(30)
-        os.close(self._write)
-        os.close(self._read)
-        self._profile.cleanup()
+    def __exit__(self, *error: object) -> None:
+        self._browser.close()
+        self._driver.stop()
 
     def call(self, method: str, **parameters: Any) -> dict[str, Any]:
         """Call a method of the DevTools protocol and return its result."""
-        self._number += 1
-        number = self._number
-        message = {"id": number, "method": method, "params": parameters}
-        if self._session:
-            message["sessionId"] = self._session
-        os.write(self._write, json.dumps(message).encode() + b"\0")
-        answer = self._wait(lambda each: each.get("id") == number)
-        if "error" in answer:
-            raise RuntimeError(f"{method}: {answer['error']}")
-        return dict(answer["result"])
-
-    def _wait(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
-        while True:
-            while b"\0" not in self._rest:
-                part = os.read(self._read, 1 << 20)
-                if not part:
-                    raise RuntimeError("Chromium ended")
-                self._rest += part
-            text, self._rest = self._rest.split(b"\0", 1)
-            answer = json.loads(text)
-            if "method" in answer:
-                self._events.append(answer)
-            if wanted(answer):
-                return dict(answer)
+        return self._session.send(method, parameters)
 
     def open(self, page: Path, width: int, height: int, *, dark: bool = False) -> None:
         """Load a page at a size of the screen."""
@@ -130,8 +73,15 @@ class Browser:
                   deviceScaleFactor=1, mobile=width < 600)  # fmt: skip
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.call("Emulation.setEmulatedMedia", features=[scheme])
-        self.call("Page.navigate", url=page.resolve().as_uri())
-        self._wait(lambda each: each.get("method") == "Page.loadEventFired")
+        self.page.goto(page.resolve().as_uri())
+
+    def text_of(self, address: str) -> str:
+        """The HTML of a page after its scripts, which may write nothing to the console."""
+        before = len(self.complaints)
+        self.page.goto("about:blank")
+        self.page.goto(address)
+        assert self.complaints[before:] == []
+        return self.page.content()
 
     def evaluate(self, script: str) -> Any:
         """Run a script in the page and return its value."""
@@ -143,8 +93,7 @@ class Browser:
 
     def screenshot(self, path: Path) -> None:
         """Write the whole page as a PNG file."""
-        image = self.call("Page.captureScreenshot", captureBeyondViewport=True)
-        path.write_bytes(base64.b64decode(image["data"]))
+        self.page.screenshot(path=path, full_page=True)
 
     def opening(self, path: Path, section: str, *, wide: int = 1000) -> None:
         """Write the page down to the end of a section as a PNG file."""
@@ -158,7 +107,7 @@ class Browser:
         """Write what the page of a server shows of its second example as a PNG file."""
         self.call("Emulation.setDeviceMetricsOverride", width=1366, height=900,
                   deviceScaleFactor=1, mobile=False)  # fmt: skip
-        self.call("Page.navigate", url=address)
+        self.page.goto(address)
         button = "document.querySelector('#examples li:nth-child(2) button')"
         for wanted in (button, "document.querySelector('.pane:nth-child(2)')"):
             self.evaluate(f"""new Promise((done) => {{ const look = () =>
@@ -175,12 +124,6 @@ class Browser:
         answer = self.call("Page.printToPDF", paperWidth=8.27, paperHeight=11.69,
                            preferCSSPageSize=True, printBackground=True)  # fmt: skip
         return base64.b64decode(answer["data"])
-
-    @property
-    def complaints(self) -> list[str]:
-        """What the pages wrote to the console, and their exceptions."""
-        kinds = ("Runtime.consoleAPICalled", "Runtime.exceptionThrown", "Log.entryAdded")
-        return [json.dumps(each["params"]) for each in self._events if each["method"] in kinds]
 
 
 @dataclass(frozen=True)

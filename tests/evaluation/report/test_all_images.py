@@ -142,11 +142,11 @@ say("boxes", [...document.querySelectorAll("#one text")].map((each) => each.text
 """
 
 
-def test_filters_search_order_and_keys(browser, run, comparison, image_set, tmp_path):
+def test_filters_search_order_and_keys(browser, comparison, image_set, tmp_path):
     write(comparison, image_set, tmp_path / "report")
     page = tmp_path / "report" / "images.html"
     page.write_text(page.read_text().replace("</body>", f"<script>{ACT}</script></body>"))
-    after = run(browser, tmp_path / "profile", "--dump-dom", page.as_uri())
+    after = browser.text_of(page.as_uri())
     told = dict(re.findall(r'data-([a-z]+)="(.*?)"', re.search(r"<body[^>]*>", after)[0]))
     assert told == {
         "all": "12",

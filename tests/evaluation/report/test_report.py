@@ -1,13 +1,10 @@
 """The report: what it opens with, what it holds, and that a real browser shows it."""
 
-import importlib.util
 import json
 import re
-import sys
 import xml.etree.ElementTree as ET
 from dataclasses import replace
 from html.parser import HTMLParser
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,6 +20,7 @@ from evaluation.overlays.shapes import ImageTruth
 from evaluation.report.gallery import CASES_PER_CATEGORY, MAX_IMAGE_BYTES, _draw_case
 from evaluation.report.report import MAX_BYTES, write_report
 from evaluation.report.tables import _opening_strip, table_rows
+from tests.measure_page import measure
 
 VOID = {"meta", "link", "input", "br", "img"}
 
@@ -427,29 +425,18 @@ def test_one_system_alone_is_reported_without_differences(written, comparison):
     assert "paired difference" not in html[: html.index("How to read the numbers</h3>")]
 
 
-@pytest.fixture(scope="module")
-def measure_page():
-    """The tool beside the tests: they are no package."""
-    file = Path(__file__).parents[2] / "measure_page.py"
-    spec = importlib.util.spec_from_file_location("measure_page", file)
-    module = sys.modules["measure_page"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_page_is_short_opens_its_folds_and_leaves_the_console_clean(
-    browser, measure_page, comparison, image_set, tmp_path
+    browser, comparison, image_set, tmp_path
 ):
     page = write_report(comparison, image_set, tmp_path / "report")
-    with measure_page.Browser(browser) as tab:
-        size = measure_page.measure(tab, page)
-        tab.open(page.with_name("details.html"), 390, 844, dark=True)
-        assert tab.evaluate("document.documentElement.scrollWidth") == 390
-        tab.open(page, 1280, 900, dark=True)
-        tab.evaluate("document.querySelector('nav a[href=\"#cite\"]').click()")
-        assert tab.evaluate("document.querySelector('#cite').closest('details').open")
-        assert tab.evaluate("document.querySelectorAll('main details[open]').length") == 1
-        assert tab.complaints == []
+    size = measure(browser, page)
+    browser.open(page.with_name("details.html"), 390, 844, dark=True)
+    assert browser.evaluate("document.documentElement.scrollWidth") == 390
+    browser.open(page, 1280, 900, dark=True)
+    browser.evaluate("document.querySelector('nav a[href=\"#cite\"]').click()")
+    assert browser.evaluate("document.querySelector('#cite').closest('details').open")
+    assert browser.evaluate("document.querySelectorAll('main details[open]').length") == 1
+    assert browser.complaints == []
     assert size.screens[1280] < 12
     assert size.screens[390] < 20
     assert size.image[1280] <= 2
@@ -500,13 +487,11 @@ say("search", document.activeElement.name);
 """
 
 
-def test_page_answers_to_slider_cells_filters_and_keys(
-    browser, run, comparison, image_set, tmp_path
-):
+def test_page_answers_to_slider_cells_filters_and_keys(browser, comparison, image_set, tmp_path):
     page = write_report(comparison, image_set, tmp_path / "report")
     acted = tmp_path / "acted.html"
     acted.write_text(page.read_text().replace("</body>", f"<script>{ACT}</script></body>"))
-    after = run(browser, tmp_path / "profile", "--dump-dom", acted.as_uri())
+    after = browser.text_of(acted.as_uri())
     body = re.search(r"<body[^>]*>", after)[0]
     told = dict(re.findall(r'data-([a-z]+)="(.*?)"', body))
     assert told == {

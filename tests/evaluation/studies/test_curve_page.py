@@ -300,7 +300,7 @@ EDITED = (*PRESETS[1:], Times(30.0, 20.0), Times(1.0, 3000.0), Times(2.5, 0.0))
 @pytest.mark.long
 @pytest.mark.parametrize("times", EDITED, ids=lambda times: f"{times.label:g}-{times.box:g}")
 @pytest.mark.parametrize("kind", ["three seeds", "parallel", "one seed"])
-def test_the_script_says_what_python_says_at_other_times(tmp_path, browser, run, times, kind):
+def test_the_script_says_what_python_says_at_other_times(tmp_path, browser, times, kind):
     powers = {"auroc": {"detector": (1.0, 0.3), "classifier": (1.05, 0.3)}}
     study = example(
         powers if kind == "parallel" else None, seeds=1 if kind == "one seed" else 3, draws=512
@@ -308,7 +308,7 @@ def test_the_script_says_what_python_says_at_other_times(tmp_path, browser, run,
     page = write_curve(study, tmp_path)
     other = replace(study, times=times)
     link = f"{page.as_uri()}#label={times.label}&box={times.box}&hours={other.hours_at_hand}"
-    shown = html.unescape(run(browser, tmp_path / "profile", "--dump-dom", link))
+    shown = html.unescape(browser.text_of(link))
     for metric in study.metrics:
         for each in curve_statements(other, metric):
             if each.about in ("time", "budget"):

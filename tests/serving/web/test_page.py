@@ -20,11 +20,9 @@ from fastapi import FastAPI
 from serving.answer import LoadedRun
 from serving.web.schemas import ServeSettings
 from serving.web.server import build_app
-from tests.measure_page import Browser, find_browser
+from tests.measure_page import Browser
 
 _PATIENCE = 20.0  # seconds
-_BROWSER = find_browser()
-pytestmark = pytest.mark.skipif(_BROWSER is None, reason="no Chromium on this machine")
 
 _DROP = """(async () => {
   const bytes = Uint8Array.from(atob("%s"), (sign) => sign.charCodeAt(0));
@@ -49,7 +47,7 @@ class _Page:
     def load(self, width: int = 1280, height: int = 900) -> None:
         size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600}
         self.browser.call("Emulation.setDeviceMetricsOverride", **size)
-        self.browser.call("Page.navigate", url=self.address)
+        self.browser.page.goto(self.address)
         self.wait("document.querySelectorAll('#examples button').length === 3")
 
     def run(self, script: str) -> Any:
@@ -101,11 +99,9 @@ def address(served: list[LoadedRun]) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def page(address: str) -> Iterator[_Page]:
+def page(address: str, browser: Browser) -> _Page:
     """One tab for all."""
-    assert _BROWSER is not None
-    with Browser(_BROWSER) as browser:
-        yield _Page(browser, address)
+    return _Page(browser, address)
 
 
 def test_page_shows_what_the_interface_answers_and_its_marks_toggle(page: _Page) -> None:
@@ -195,7 +191,7 @@ def test_report_opens_by_its_link_where_the_server_asks_for_a_token(page, served
     app = build_app(served, ServeSettings(token=token), report=tmp_path)
     with _listening(app, lifespan="off") as address:
         tab = _Page(page.browser, address)
-        tab.browser.call("Page.navigate", url=address)
+        tab.browser.page.goto(address)
         tab.wait("document.querySelector('#token[open]')")
         before = len(tab.browser.complaints)
         tab.run(f"document.querySelector('#token-field').value = '{token}'")
