@@ -14,7 +14,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import make_folder, record_of_same, write_text
 from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import patient_groups
-from data_prep.splits.subsets import add_nested_parts, draw_nested_parts
+from data_prep.splits.add_split import add_nested_parts, draw_nested_parts
 from data_prep.store.dataset import DataSet, Target
 
 if TYPE_CHECKING:

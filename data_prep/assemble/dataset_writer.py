@@ -33,8 +33,7 @@ from data_prep.splits.add_split import (
     role_lines,
     write_split,
 )
-from data_prep.splits.given_split import official_split
-from data_prep.splits.split import SplitRule, extend_split
+from data_prep.splits.split import SplitRule, extend_split, official_split
 from data_prep.store.dataset import DataSet, Target, dataset_ids
 from data_prep.work.object_store import recorded_path
 from data_prep.work.pool import Engine

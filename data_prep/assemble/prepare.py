@@ -36,7 +36,7 @@ from data_prep.contracts.pseudonyms import hide_paths, key_id, read_id_key
 from data_prep.contracts.tables import frame_digest, is_member, read_table
 from data_prep.formats.registry import read_source
 from data_prep.formats.source import ReadOptions, SourceTables, with_targets
-from data_prep.splits.given_split import read_split_file
+from data_prep.splits.add_split import read_split_file
 from data_prep.splits.split import SplitRule
 from data_prep.store.dataset import DataSet
 from data_prep.store.decode import DecodeTask, decode_all

@@ -39,6 +39,11 @@ class ImageEntry(NamedTuple):
     height: int | None  # px, None if unknown
     role: str | None  # in the split that is exported; None without one
 
+    @property
+    def has_size(self) -> bool:
+        """Whether width and height are known."""
+        return self.width is not None and self.height is not None
+
 
 @dataclass(frozen=True)
 class AnnotationContent:
@@ -229,8 +234,7 @@ class AnnotationFolder:
             raise InputError(f"{origin}: the image is gone; bring it back")
         place.parent.mkdir(parents=True, exist_ok=True)
         if self.renders:
-            known = image.width is not None and image.height is not None
-            size = (int(image.width or 0), int(image.height or 0)) if known else None
+            size = (int(image.width or 0), int(image.height or 0)) if image.has_size else None
             self._tasks.append(RenderTask(origin, place, self.dataset.window, size))
             return
         if self.mode == "link" and address_of(origin) is None:

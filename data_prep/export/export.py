@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
+from xml.etree import ElementTree
+
+import pandas as pd
+import yaml  # type: ignore[import-untyped]
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import require_free_space, whole_folder
 from data_prep.contracts.schemas import REFERENCE_READER
+from data_prep.contracts.tables import is_member
 from data_prep.contracts.words import counted
-from data_prep.export.content import AnnotationContent, AnnotationFolder, content_of
+from data_prep.export.content import (
+    MISREAD,
+    AnnotationContent,
+    AnnotationFolder,
+    ImageEntry,
+    content_of,
+)
 from data_prep.export.render import SUFFIXES
-from data_prep.export.writers import write_coco, write_kaggle, write_voc, write_yolo
+from data_prep.formats.cxr_extension import KEY, write_objects, write_set_facts
+from data_prep.formats.rsna import (
+    CLASS_INFO,
+    CLASSES,
+    FINDING,
+    LABELS,
+    MAPPING,
+    TEST_IMAGES,
+    TRAIN_IMAGES,
+)
 from data_prep.formats.source import IMAGE_SUFFIXES
+from data_prep.formats.voc import SET_FACTS
 from data_prep.store.dataset import DataSet
 
 _IMAGE_MODES = ("none", *SUFFIXES, "link", "copy")
 _USUAL_MODES = {"yolo": "png", "voc": "jpeg"}  # without images their readers load nothing
 _BYTES_A_PIXEL = {"png": 1.0, "jpeg": 0.5}  # at most, nearly
-WRITERS: dict[str, Callable[[AnnotationContent, AnnotationFolder], None]] = {
-    "coco": write_coco,
-    "voc": write_voc,
-    "yolo": write_yolo,
-    "kaggle": write_kaggle,
-}
 
 
 @dataclass(frozen=True)
@@ -62,6 +78,310 @@ class ExportSummary:
         )
 
 
+def _write_coco(content: AnnotationContent, folder: AnnotationFolder) -> None:
+    """Write COCO: ``annotations/instances.json``, or a file a role with a split.
+
+    ``file_name`` is the image's path in the source and below ``images/``, or the rendered file's.
+    """
+    category_ids = {name: number for number, name in enumerate(content.classes, start=1)}
+    categories = [
+        {"id": number, "name": name, "supercategory": "finding"}
+        for name, number in category_ids.items()
+    ]
+    boxes = content.boxes_by_image()
+    first_image = first_box = 1
+    for role, images in content.by_role():
+        listed, annotations = [], []
+        objects = write_objects(images, **content.labels)
+        for number, (image, facts) in enumerate(
+            zip(content.entries(images), objects, strict=True), start=first_image
+        ):
+            name = folder.file_name_of(image) if folder.renders else image.file or image.image_id
+            size = {"width": image.width, "height": image.height} if image.has_size else {}
+            listed.append({"id": number, "file_name": name, **size, KEY: facts})
+            for box in boxes.get(image.image_id, ()):
+                annotation = _annotation(box, category_ids)
+                annotations.append({"id": first_box, "image_id": number, **annotation})
+                first_box += 1
+            folder.put_image(image, f"images/{name}")
+        first_image += len(listed)
+        known = {"pixels": content.dataset.has_pixels, **content.how, "role": role}
+        written = {
+            "info": {
+                "description": f"{content.dataset.name}, by cxr export",
+                KEY: write_set_facts(content.targets, **known),
+            },
+            "images": listed,
+            "annotations": annotations,
+            "categories": categories,
+        }
+        name = "instances.json" if role is None else f"instances_{role}.json"
+        text = json.dumps(written, ensure_ascii=False, allow_nan=False)
+        folder.write(f"annotations/{name}", text)
+    folder.cannot_say(content.unsayable()["image_id"].nunique(), MISREAD)
+
+
+def _annotation(
+    box: tuple[str, float, float, float, float], category_ids: dict[str, int]
+) -> dict[str, Any]:
+    finding, x1, y1, x2, y2 = box
+    width, height = x2 - x1, y2 - y1
+    return {
+        "category_id": category_ids[finding],
+        "bbox": [x1, y1, width, height],
+        "area": width * height,
+        "iscrowd": 0,
+        "segmentation": [],
+    }
+
+
+_NIH = "nih:"
+
+
+def _write_kaggle(content: AnnotationContent, folder: AnnotationFolder) -> None:
+    """Write the labels of the content's one target."""
+    target = content.dataset.target(next(iter(content.targets)))
+    label = content.dataset.labels(target).reindex(content.images["image_id"]).to_numpy()
+    images = content.images.assign(label=label)
+    known = images["label"].notna()
+    if not known.any():
+        raise InputError(f"{content.dataset.folder}: no image is labelled for {target.name}")
+    stems = images.set_index("image_id")["stem"]
+    boxes = content.dataset.boxes
+    positive = images.loc[images["label"] == 1, "image_id"]
+    boxes = boxes[is_member(boxes["image_id"], positive)]
+    drawn = pd.DataFrame(
+        {
+            "patientId": boxes["image_id"].map(stems),
+            "x": boxes["x1"],
+            "y": boxes["y1"],
+            "width": boxes["x2"] - boxes["x1"],
+            "height": boxes["y2"] - boxes["y1"],
+            "Target": 1,
+        }
+    )
+    plain = images[known & ~is_member(images["image_id"], boxes["image_id"])]
+    others = pd.DataFrame({"patientId": plain["stem"], "Target": plain["label"].astype("int64")})
+    rows = pd.concat([drawn, others]).sort_values(["patientId", "x", "y"], kind="stable")
+    folder.write(LABELS, rows.to_csv(index=False))
+    _write_classes(images[known], folder)
+    _write_mapping(images, folder)
+    for image, labelled in zip(content.entries(), known, strict=True):
+        place = TRAIN_IMAGES if labelled else TEST_IMAGES
+        folder.put_image(image, f"{place}/{folder.file_name_of(image)}")
+    _lost_in_kaggle(content, images, folder)
+
+
+def _write_classes(images: pd.DataFrame, folder: AnnotationFolder) -> None:
+    if "x_class" not in images.columns or images["x_class"].isna().all():
+        return
+    names = {ours: other for other, ours in CLASSES.items()}
+    written = images["x_class"].map(names)
+    is_opaque = images["x_class"] == "lung_opacity"
+    if written.isna().any() or (is_opaque != (images["label"] == 1)).any():
+        folder.cannot.append("cannot say x_class: its classes are not those of the challenge")
+        return
+    table = pd.DataFrame({"patientId": images["stem"], "class": written})
+    folder.write(CLASS_INFO, table.to_csv(index=False))
+
+
+def _write_mapping(images: pd.DataFrame, folder: AnnotationFolder) -> None:
+    given = images["patient_id_source"] != "assumed_image"
+    number = images["patient_id"].str.removeprefix(_NIH)
+    is_nih = given & images["patient_id"].str.startswith(_NIH) & ~number.str.contains("_")
+    folder.cannot_say(
+        int((given & ~is_nih).sum()),
+        "images have a patient who is not NIH's, which cannot be said: each reads back as one",
+    )
+    if not is_nih.any():
+        return
+    nih, number = images[is_nih], number[is_nih]
+    table = pd.DataFrame(
+        {"patientId": nih["stem"], "nih_image": number + "_" + nih["stem"], "nih_patient": number}
+    )
+    doubtful = nih["patient_id_source"] == "mapped_unverified"
+    if doubtful.any():
+        table["mse"] = doubtful.map({True: "", False: "0"})
+    folder.write(MAPPING, table.to_csv(index=False))
+
+
+def _lost_in_kaggle(
+    content: AnnotationContent, images: pd.DataFrame, folder: AnnotationFolder
+) -> None:
+    if content.classes != (FINDING,):
+        names = ", ".join(content.classes)
+        folder.cannot.append(f"the finding has no name there: {names} reads back as {FINDING}")
+    folder.cannot_say(
+        int(images["label"].isna().sum()), "images have no label for the target: unlabelled there"
+    )
+    unsayable = content.unsayable()
+    partly = unsayable.loc[unsayable["why"] == "not fully boxed", "image_id"]
+    folder.cannot_say(
+        partly.nunique(), "positive images are not fully boxed; others read the boxes as all"
+    )
+    if content.has_roles:
+        folder.cannot.append("cannot say a split: all labelled images are in one table")
+    missing = [fact for fact in content.facts_known() if fact != "x_class"]
+    if missing:
+        folder.cannot.append(f"cannot say {', '.join(missing)}, unless the images' headers do")
+
+
+_IMAGES_FOLDER = "JPEGImages"
+
+
+def _write_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
+    """Write an XML file an image, named by the image's id, and the lists of the roles."""
+    boxes = content.boxes_by_image()
+    objects = write_objects(content.images, **content.labels)
+    for image, facts in zip(content.entries(), objects, strict=True):
+        root = ElementTree.Element("annotation")
+        _add(root, "folder", _IMAGES_FOLDER)
+        name = folder.file_name_of(image)
+        folder.put_image(image, f"{_IMAGES_FOLDER}/{name}")
+        if image.file is not None and folder.mode == "none":
+            name = PurePosixPath(image.file).name
+            _add(root, "path", image.file)
+        _add(root, "filename", name)
+        source = _add(root, "source")
+        _add(source, "database", content.how["program"])
+        _add(source, "annotation", f"{content.how['data_set']} {content.how['labels_id']}")
+        if image.has_size:
+            size = _add(root, "size")
+            for tag, value in (("width", image.width), ("height", image.height), ("depth", 1)):
+                _add(size, tag, str(value))
+        for box in boxes.get(image.image_id, ()):
+            _add_object(root, *box)
+        _add(root, KEY, json.dumps(facts, allow_nan=False))
+        ElementTree.indent(root)
+        text = ElementTree.tostring(root, encoding="unicode")
+        folder.write(f"Annotations/{image.stem}.xml", text + "\n")
+    for role, chosen in content.by_role():
+        if role is not None:
+            _write_list(role, chosen, folder)
+    # All that is not for testing; without a split all. Readers of VOC start from such a list.
+    seen = ~is_member(content.images["role"], ["test", "unused"])
+    _write_list("trainval", content.images[seen], folder)
+    folder.write(SET_FACTS, json.dumps(write_set_facts(content.targets, **content.how), indent=2))
+    _lost_in_voc(content, folder)
+
+
+def _write_list(name: str, images: pd.DataFrame, folder: AnnotationFolder) -> None:
+    folder.write(f"ImageSets/Main/{name}.txt", "".join(f"{stem}\n" for stem in images["stem"]))
+
+
+def _lost_in_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
+    folder.cannot_say(content.unsayable()["image_id"].nunique(), MISREAD)
+    edges = content.dataset.boxes[["x1", "y1", "x2", "y2"]]
+    broken = int((edges % 1 != 0).any(axis=1).sum())
+    folder.cannot_say(broken, "boxes have fractions of a pixel; some programs read whole ones only")
+    if not content.dataset.has_pixels:
+        folder.cannot.append("there are no images: cxr prepare can read back coco only")
+
+
+def _add(parent: ElementTree.Element, tag: str, text: str | None = None) -> ElementTree.Element:
+    element = ElementTree.SubElement(parent, tag)
+    element.text = text
+    return element
+
+
+def _add_object(
+    root: ElementTree.Element, finding: str, x1: float, y1: float, x2: float, y2: float
+) -> None:
+    element = _add(root, "object")
+    _add(element, "name", finding)
+    _add(element, "pose", "Unspecified")
+    _add(element, "truncated", "0")
+    _add(element, "difficult", "0")
+    box = _add(element, "bndbox")
+    for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), (x1, y1, x2, y2), strict=True):
+        _add(box, tag, _decimal(value))
+
+
+def _decimal(value: float) -> str:
+    return str(int(value)) if value == int(value) else repr(value)
+
+
+_UNLABELLED = "unlabelled/images"
+
+
+def _write_yolo(content: AnnotationContent, folder: AnnotationFolder) -> None:
+    """Write a label file an image, named by the image's id, shares with twelve decimals."""
+    boxes = content.boxes_by_image()
+    unsayable = content.unsayable()
+    silent = is_member(content.images["image_id"], unsayable["image_id"])
+    if silent.all():
+        first = unsayable.iloc[0]
+        raise InputError(
+            f"{content.dataset.folder}: yolo can say nothing of it: on each image some finding is "
+            f"unknown, uncertain or not fully boxed (image {first['image_id']!r}: "
+            f"{first['finding']} is {first['why']}); choose one with --target"
+        )
+    numbers = {name: number for number, name in enumerate(content.classes)}
+    for image, is_silent in zip(content.entries(), silent, strict=True):
+        under = f"{image.role}/" if image.role else ""
+        # Beside images/, not in it: programs take images there without a label file for negatives.
+        images = _UNLABELLED if is_silent else f"images/{image.role}" if image.role else "images"
+        if not is_silent:
+            lines = [
+                _line(numbers[name], edges, image) for name, *edges in boxes.get(image.image_id, ())
+            ]
+            folder.write(f"labels/{under}{image.stem}.txt", "".join(lines))
+        folder.put_image(image, f"{images}/{folder.file_name_of(image)}")
+    text = yaml.safe_dump(_description(content), sort_keys=False, allow_unicode=True)
+    folder.write("data.yaml", text)
+    _lost_in_yolo(content, folder, unsayable)
+
+
+def _line(number: int, edges: list[float], image: ImageEntry) -> str:
+    if image.width is None or image.height is None:
+        raise InputError(f"image {image.image_id!r}: has boxes, but no size; yolo needs it")
+    x1, y1, x2, y2 = edges
+    width, height = image.width, image.height
+    centre = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height)
+    shares = (*centre, (x2 - x1) / width, (y2 - y1) / height)
+    return f"{number} " + " ".join(f"{share:.12f}" for share in shares) + "\n"
+
+
+def _description(content: AnnotationContent) -> dict[str, Any]:
+    roles = [role for role, _ in content.by_role() if role in ("train", "val", "test")]
+    places = {role: f"images/{role}" for role in roles} or {"train": "images"}
+    facts = write_set_facts(content.targets, pixels=True, **content.how)
+    names = dict(enumerate(content.classes))
+    return {**places, "nc": len(names), "names": names, KEY: facts}
+
+
+def _lost_in_yolo(
+    content: AnnotationContent, folder: AnnotationFolder, unsayable: pd.DataFrame
+) -> None:
+    counts = unsayable["why"].value_counts()
+    said = ", ".join(f"{count:,} {why}" for why, count in counts.items())
+    folder.cannot_say(
+        unsayable["image_id"].nunique(),
+        f"images have no label file, for a finding is not simply there or not ({said})",
+    )
+    images = content.images
+    folder.cannot_say(
+        int(images["patient_id"].nunique()),
+        "patients cannot be said: read it back with --patient-pattern if the ids tell them",
+    )
+    if content.facts_known():
+        folder.cannot.append(f"cannot say {', '.join(content.facts_known())}")
+    renamed = int((images["stem"] != images["image_id"]).sum())
+    folder.cannot_say(renamed, "image ids are no file names: changed")
+    if folder.mode == "none":
+        folder.cannot.append(
+            "labels alone: programs look for images in images/ beside labels/ (--images png)"
+        )
+
+
+_WRITERS: dict[str, Callable[[AnnotationContent, AnnotationFolder], None]] = {
+    "coco": _write_coco,
+    "voc": _write_voc,
+    "yolo": _write_yolo,
+    "kaggle": _write_kaggle,
+}
+
+
 def export_annotations(
     dataset: DataSet,
     out: str | Path,
@@ -93,8 +413,8 @@ def export_annotations(
         What was written, and what the format could not say.
     """
     out = Path(out)
-    if format not in WRITERS:
-        raise InputError(f"--format {format}: use one of {', '.join(WRITERS)}")
+    if format not in _WRITERS:
+        raise InputError(f"--format {format}: use one of {', '.join(_WRITERS)}")
     if images is None:
         images = _USUAL_MODES.get(format, "none") if dataset.has_pixels else "none"
     if images not in _IMAGE_MODES:
@@ -111,7 +431,7 @@ def export_annotations(
     require_free_space(out, _bytes_needed(content, images))
     with whole_folder(out) as temporary:
         folder = AnnotationFolder(temporary, images, dataset, advance)
-        WRITERS[format](content, folder)
+        _WRITERS[format](content, folder)
         folder.render(workers)
     if images in ("link", "copy") and format != "kaggle":
         suffixes = content.images["file"].str.lower().str.extract(r"(\.[^./]*)$", expand=False)

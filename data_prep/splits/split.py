@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import is_member
+from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import key_columns, patient_groups
+
+Labels = pd.Series | pd.DataFrame | None
+"""By image id, in one column or several: strata to balance, or keys that copies share."""
 
 _MOST_LEVELS = 50  # of one text column; rarer ones are not balanced on their own
 _MOST_FOLDS, _SHARE_ERROR = 50, 0.002  # enough equal folds for any shares to this precision
@@ -20,9 +25,9 @@ _NEAR, _NEAR_SHARE = 1e-8, 1e-5  # numpy's isclose, by which scikit-learn calls 
 _ROUNDING = 1e-12  # more than two ways of computing a standard deviation of shares differ by
 
 
-def balanced_parts(
+def _balanced_parts(
     group: pd.Series,
-    strata: pd.Series | pd.DataFrame | None,
+    strata: Labels,
     shares: np.ndarray,
     rng: np.random.Generator,
     held: np.ndarray | None = None,
@@ -139,7 +144,7 @@ def _fold_counts(shares: np.ndarray, n_groups: int) -> np.ndarray:
 
 
 def _samples(
-    image_ids: pd.Index, code: np.ndarray, strata: pd.Series | pd.DataFrame | None
+    image_ids: pd.Index, code: np.ndarray, strata: Labels
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rows of images and the stratum that each row stands for."""
     chosen = [np.unique(code, return_index=True)[1], np.arange(len(code))]  # groups, images
@@ -179,7 +184,7 @@ def _hash_places(names: Iterable[str], seed: int, purpose: str) -> np.ndarray:
     return np.array([(int.from_bytes(d, "big") >> 11) / 2**53 for d in digests], dtype=np.float64)
 
 
-def unverified(images: pd.DataFrame) -> pd.Series:
+def _unverified(images: pd.DataFrame) -> pd.Series:
     """Ids of the images of which it is doubtful who they show."""
     if "patient_id_source" not in images.columns:
         return images["image_id"].iloc[:0]
@@ -190,6 +195,9 @@ METHODS = ("balanced", "hash")
 _PARTS = np.array(["test", "val", "train"])
 _TEST = 0  # its place in _PARTS
 _UNUSED = "unused -"
+# Where a patient has several roles, the first of these stands.
+_PRECEDENCE = ("test", "val", "train")
+_FEW_IMAGES, _FEW_SHARE = 50, 0.01
 
 
 @dataclass(frozen=True)
@@ -227,9 +235,9 @@ class SplitRule:
 
 def split_by_patient(
     images: pd.DataFrame,
-    strata: pd.Series | pd.DataFrame | None = None,
+    strata: Labels = None,
     rule: SplitRule | None = None,
-    linked: pd.Series | pd.DataFrame | None = None,
+    linked: Labels = None,
 ) -> pd.DataFrame:
     """Give every image a role such that a patient never has two.
 
@@ -244,9 +252,9 @@ def split_by_patient(
 def extend_split(
     old: pd.DataFrame,
     images: pd.DataFrame,
-    strata: pd.Series | pd.DataFrame | None = None,
+    strata: Labels = None,
     rule: SplitRule | None = None,
-    linked: pd.Series | pd.DataFrame | None = None,
+    linked: Labels = None,
 ) -> pd.DataFrame:
     """Give roles to the images that were added to a data set; the old ones keep theirs.
 
@@ -259,7 +267,7 @@ def extend_split(
     rule = rule or SplitRule()
     group = patient_groups(images, linked)
     patient = images.set_index("image_id")["patient_id"].reindex(group.index)
-    doubtful = pd.Series(is_member(group.index, unverified(images)), index=group.index)
+    doubtful = pd.Series(is_member(group.index, _unverified(images)), index=group.index)
     was = old.set_index("image_id").reindex(group.index)
     is_new = was["role"].isna()
     # A role and a fold in one word: two images that differ in either must not be linked.
@@ -274,17 +282,17 @@ def extend_split(
         state[state.isna() & is_member(group, always)] = "train -"
     # What has a place already counts by patient, so that old and new together come out even.
     unit = group.where(state.isna(), patient)
-    drawn = draw_roles(unit[state != _UNUSED], strata, rule, state.groupby(unit).first().dropna())
+    drawn = _draw_roles(unit[state != _UNUSED], strata, rule, state.groupby(unit).first().dropna())
     state = state.where(state.notna(), unit.map(drawn).astype("str"))
     state[is_new & doubtful & ~state.str.startswith("train")] = _UNUSED
     if len(judged):
         state[is_new & _is_split_up(state, linked)] = _UNUSED
-    return from_states(state)
+    return _from_states(state)
 
 
-def draw_roles(
+def _draw_roles(
     group: pd.Series,
-    strata: pd.Series | pd.DataFrame | None,
+    strata: Labels,
     rule: SplitRule,
     held: pd.Series | None = None,
 ) -> pd.Series:
@@ -305,11 +313,11 @@ def draw_roles(
         role, fold = np.where(is_held, role, drawn), np.where(fold < 0, drawn_fold, fold)
     else:
         rng = np.random.default_rng(rule.seed)
-        role = balanced_parts(group, strata, shares, rng, role)
+        role = _balanced_parts(group, strata, shares, rng, role)
         learning = (role != _TEST) & ~foldless
         of_learning = group[is_member(group, names[learning])]
         equal = np.full(n_folds, 1 / n_folds)
-        fold[learning] = balanced_parts(of_learning, strata, equal, rng, fold[learning])
+        fold[learning] = _balanced_parts(of_learning, strata, equal, rng, fold[learning])
     words = np.where((role == _TEST) | foldless, "-", fold.astype("str"))
     return pd.Series(np.char.add(np.char.add(_PARTS[role], " "), words), index=names, dtype="str")
 
@@ -321,8 +329,8 @@ def _read_states(state: pd.Series, names: pd.Index) -> tuple[np.ndarray, np.ndar
     return role, pd.to_numeric(words[1], errors="coerce").fillna(-1).to_numpy(dtype=int, copy=True)
 
 
-def from_states(state: pd.Series) -> pd.DataFrame:
-    """The split table of the state of each image, as `draw_roles` writes it."""
+def _from_states(state: pd.Series) -> pd.DataFrame:
+    """The split table of the state of each image, as `_draw_roles` writes it."""
     known = {word: word.split(" ") for word in state.unique()}
     fold = state.map({word: None if f == "-" else int(f) for word, (_, f) in known.items()})
     return pd.DataFrame(
@@ -343,7 +351,7 @@ def _single(state: pd.Series, owner: pd.Series) -> pd.Series:
     )
 
 
-def _is_split_up(state: pd.Series, linked: pd.Series | pd.DataFrame | None) -> np.ndarray:
+def _is_split_up(state: pd.Series, linked: Labels) -> np.ndarray:
     """Whether an image shares a key with images of another state."""
     found = np.zeros(len(state), dtype=bool)
     judged = state[state != _UNUSED]
@@ -352,6 +360,67 @@ def _is_split_up(state: pd.Series, linked: pd.Series | pd.DataFrame | None) -> n
         several = _single(judged, keys)
         found |= is_member(keys, several.index[several == _UNUSED])
     return found
+
+
+def official_split(
+    official: pd.DataFrame,
+    images: pd.DataFrame,
+    linked: Labels = None,
+    rule: SplitRule | None = None,
+    *,
+    strata: Labels = None,
+) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """Follow roles that are given, but keep every patient in one of them.
+
+    Of a patient with several roles the test images stand, else the validation images; the others
+    become ``unused``. Where no image is for validation, patients are drawn from train.
+    """
+    rule = rule or SplitRule()
+    group = patient_groups(images, linked)
+    stated = official.set_index("image_id")["role"].reindex(group.index).astype("str")
+    rank = stated.map({role: place for place, role in enumerate(_PRECEDENCE)})
+    overlap = rank > rank.groupby(group).transform("min")
+    role = stated.fillna("unused").mask(overlap, "unused")
+    learning = is_member(role, ["train", "val"])
+    learning &= ~is_member(group, group[is_member(group.index, _unverified(images))])
+    drawn = "val" not in set(role) and "train" in set(role) and rule.val > 0
+    draw = replace(rule, test=0.0, val=rule.val if drawn else 0.0)
+    table = _from_states(group[learning].map(_draw_roles(group[learning], strata, draw)))
+    fold = table.set_index("image_id")["fold"].reindex(group.index)
+    if drawn:
+        role[table["image_id"]] = table["role"].to_numpy()
+    split = pd.DataFrame(
+        {"image_id": group.index.to_numpy(), "role": role.to_numpy(), "fold": fold.array}
+    )
+    how: dict[str, Any] = {
+        "method": "as given" + (", validation drawn by patient from the given train" * drawn),
+        "rule": {**asdict(rule), "test": 0.0},
+        "n_patients_in_two_roles": int(group[overlap].nunique()),
+        "n_images_unused": int(overlap.sum()),
+        "n_images_without_role": int(stated.isna().sum()),
+    }
+    return split, {**how, "notes": _official_notes(how, role)}
+
+
+def _official_notes(how: dict[str, Any], role: pd.Series) -> list[str]:
+    notes = []
+    if how["n_images_unused"]:
+        notes.append(
+            f"{counted(how['n_patients_in_two_roles'], 'patient')} (those who share an image "
+            "count as one) "
+            f"stand in more than one role: {how['n_images_unused']:,} of their images are unused "
+            "here, so that test and then validation stay whole"
+        )
+    if how["n_images_without_role"]:
+        notes.append(f"{counted(how['n_images_without_role'], 'image', 'have')} no role: unused")
+    n_val, n_judged = int((role == "val").sum()), int((role != "unused").sum())
+    if 0 < n_val < max(_FEW_IMAGES, _FEW_SHARE * n_judged):
+        notes.append(
+            f"validation has {counted(n_val, 'image')}, too few to choose a threshold or an epoch "
+            "on; "
+            "draw another with cxr split --from"
+        )
+    return notes
 
 
 def fold_split(split: pd.DataFrame, fold: int) -> pd.DataFrame:

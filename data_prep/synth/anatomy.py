@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 Points = NDArray[np.float64]
 Field = NDArray[Any]  # float32, (H, W)
 
+# What air takes away, in the phantom's own unit: 1 is the attenuation of a trunk's thickness of
+# soft tissue.
+LUNG = 0.60
 _SUBPIXEL_BITS = 4  # cv2 draws at 1/16 px, so that a pose shifts shapes smoothly
 _SMALLEST_SIGMA = 2.5  # px; a wider blur is done on a smaller image, where it is as good
 
@@ -140,6 +143,28 @@ def _bernstein(n_corners: int, steps: int) -> Points:
     k = np.arange(n_corners)
     binomial = np.array([comb(n_corners - 1, i) for i in range(n_corners)], dtype=np.float64)
     return binomial * t**k * (1 - t) ** (n_corners - 1 - k)
+
+
+def power_law_texture(size: int, rng: np.random.Generator, slope: float = 0.0) -> Field:
+    """Clutter of many scales, as overlapping tissue makes it, with zero mean and unit deviation.
+
+    A positive `slope` favours coarse clutter, a negative one fine.
+
+    Source:
+        The power spectrum of chest radiographs falls with about the third power of frequency:
+        Bochud et al. 1999, Burgess et al. 2001. Here as octaves of smooth noise.
+    """
+    texture = np.zeros((size, size), np.float32)
+    total = 0.0
+    for cells, weight in ((8, 1.0), (16, 0.85), (32, 0.65), (64, 0.50), (128, 0.38), (256, 0.22)):
+        if cells > size:
+            break
+        weight *= (32 / cells) ** slope
+        grid = rng.standard_normal((cells + 2, cells + 2), dtype=np.float32)
+        smooth = cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)
+        texture += np.float32(weight) * smooth
+        total += weight**2
+    return texture / np.float32(np.sqrt(0.6 * total))  # 0.6: what the interpolation leaves
 
 
 _VESSEL_GENERATIONS = 5

@@ -9,8 +9,16 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from data_prep.synth.anatomy import Anatomy, Canvas, Field, curve, ellipse, to_field
-from data_prep.synth.chest import LUNG, power_law_texture
+from data_prep.synth.anatomy import (
+    LUNG,
+    Anatomy,
+    Canvas,
+    Field,
+    curve,
+    ellipse,
+    power_law_texture,
+    to_field,
+)
 
 Kind = Literal["focal", "veil"]
 Contrast = Literal["mixed", "high"]

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.contracts.errors import InputError
-from data_prep.splits.given_split import official_split, read_split_file
-from data_prep.splits.split import SplitRule
+from data_prep.splits.add_split import read_split_file
+from data_prep.splits.split import SplitRule, official_split
 
 
 def make_images(patients: list[int]) -> pd.DataFrame:

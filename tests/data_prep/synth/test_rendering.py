@@ -15,9 +15,8 @@ from data_prep.images.decoded_image import _pixel_digest
 from data_prep.images.image_facts import _perceptual_hash, squash
 from data_prep.synth import lesions as synth_lesions
 from data_prep.synth import rendering
-from data_prep.synth.anatomy import Canvas, blur
-from data_prep.synth.chest import draw_chest, power_law_texture
-from data_prep.synth.rendering import Patient, SynthImage, draw_image, draw_patient
+from data_prep.synth.anatomy import Canvas, blur, power_law_texture
+from data_prep.synth.rendering import Patient, SynthImage, _draw_chest, draw_image, draw_patient
 
 SIZE = 96
 N_PATIENTS = 33
@@ -152,7 +151,7 @@ def test_an_image_depends_on_seed_patient_and_number_alone():
 
 def test_the_heart_lies_on_the_images_right():
     patient = draw_patient(0, 1, 0.3)
-    attenuation, visible = draw_chest(Canvas(128), patient.anatomy, portable=False)
+    attenuation, visible = _draw_chest(Canvas(128), patient.anatomy, portable=False)
     lower = slice(int(128 * (patient.anatomy.base - 0.12)), int(128 * patient.anatomy.base))
     assert visible[lower, :64].sum() > 1.15 * visible[lower, 64:].sum()
     assert np.isfinite(attenuation).all()
