@@ -25,15 +25,19 @@ import numpy as np
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
-from data_prep.formats.cxr_extension import KEY, read_object, read_set_facts
+from data_prep.formats.cxr_extension import (
+    KEY,
+    plain_facts,
+    read_object,
+    read_set_facts,
+    stated_size,
+    to_edges,
+)
 from data_prep.formats.label_files import (
     ImageIndex,
     LabelFiles,
     class_finding,
-    plain_facts,
     role_of,
-    stated_size,
-    to_edges,
 )
 from data_prep.formats.source import (
     Format,

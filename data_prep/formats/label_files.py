@@ -11,7 +11,6 @@ name. Only images below the source folder are ever found.
 
 from __future__ import annotations
 
-import math
 import posixpath
 import re
 from collections import Counter
@@ -28,9 +27,8 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGE_TOLERANCE_PX, EDGES, REFERENCE_READER
 from data_prep.contracts.tables import is_member
 from data_prep.contracts.words import counted, counted_phrase
-from data_prep.formats.cxr_extension import LabelRows, as_number
+from data_prep.formats.cxr_extension import LabelRows
 from data_prep.formats.source import (
-    VIEW_NAMES,
     Exclusions,
     SourceBuilder,
     SourceTables,
@@ -191,38 +189,8 @@ def _dicom_size(path: Path) -> tuple[int, int]:
         raise InputError(f"{path}: neither DICOM nor a known image format") from None
 
 
-_FREE_KEYS = ("patient_id", "study_id", "view", "sex", "age_years")
-"""What a label file may say of an image in plain words, beside its labels."""
-
-_SEXES = {"M": "M", "MALE": "M", "F": "F", "FEMALE": "F", "O": "O", "OTHER": "O"}
 _NEEDED = ("image_id", "patient_id", "patient_id_source", "source")
 _TEXTS = (*_NEEDED, "study_id", "view", "sex")
-
-
-def plain_facts(given: dict[str, Any]) -> dict[str, Any]:
-    """Take what is known of the free keys; what is no such value counts as not there."""
-    words = {
-        key: str(given[key]).strip()
-        for key in _FREE_KEYS
-        if isinstance(given.get(key), str | int | float)
-    }
-    facts: dict[str, Any] = {key: words.get(key) for key in ("patient_id", "study_id")}
-    view = words.get("view", "").upper()
-    facts["view"] = VIEW_NAMES.get(view, "other") if view else None
-    facts["sex"] = _SEXES.get(words.get("sex", "").upper())
-    facts["age_years"] = as_number(given.get("age_years"))
-    return {key: value for key, value in facts.items() if value not in (None, "")}
-
-
-def stated_size(given: Any) -> int | None:
-    """A height or width that a label file states, px; None where it states none.
-
-    Example:
-        >>> stated_size("1024"), stated_size(1024.0), stated_size(0), stated_size("big")
-        (1024, 1024, None, None)
-    """
-    number = as_number(given)
-    return int(number) if number is not None and number >= 1 and number.is_integer() else None
 
 
 def _images_table(images: dict[str, dict[str, Any]], builder: SourceBuilder) -> pd.DataFrame:
@@ -352,12 +320,6 @@ def class_finding(name: str, where: str) -> str:
     if not plain:
         raise InputError(f"{where}: class name {name!r} has no letter; give it a name")
     return plain
-
-
-def to_edges(values: Iterable[Any]) -> list[float]:
-    """Edges or sides of a box as numbers; what is no finite number becomes NaN."""
-    numbers = (as_number(value) for value in values)
-    return [math.nan if number is None else number for number in numbers]
 
 
 @dataclass

@@ -25,15 +25,20 @@ from xml.etree import ElementTree
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.formats.coco import read_json_file
-from data_prep.formats.cxr_extension import KEY, LabelRows, read_object, read_set_facts
+from data_prep.formats.cxr_extension import (
+    KEY,
+    LabelRows,
+    read_object,
+    read_set_facts,
+    stated_size,
+    to_edges,
+)
 from data_prep.formats.label_files import (
     ImageIndex,
     LabelFiles,
     class_finding,
     read_lines,
     role_of,
-    stated_size,
-    to_edges,
 )
 from data_prep.formats.source import (
     Format,
