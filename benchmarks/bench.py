@@ -23,10 +23,10 @@ from typing import Any
 from benchmarks.worker import Candidate, Run, Timed, Worker, timed
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import provenance, require_free_space
+from data_prep.formats.rsna import TRAIN_IMAGES
 from data_prep.formats.source import list_image_files
 from data_prep.images.image import read_image
 from data_prep.store.dataset import DataSet
-from data_prep.synth.files import TRAIN_FOLDER
 from data_prep.synth.phantom import write_phantom
 from data_prep.work.pool import cpu_count, processor_name
 
@@ -360,7 +360,7 @@ class Setting:
             n_images, size, workers = (4, 64, 1) if self.quick else (60, 1024, cpu_count())
             phantom = self.scratch / "phantom"
             write_phantom(phantom, n_images=n_images, seed=self.seed, size=size, workers=workers)
-            found = sorted((phantom / TRAIN_FOLDER).glob("*.dcm"))
+            found = sorted((phantom / TRAIN_IMAGES).glob("*.dcm"))
         readable = []
         for path in found[: 2 * _MOST_IMAGES]:
             with suppress(InputError):

@@ -13,7 +13,6 @@ from typing import Any
 import cv2
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from pydicom import config as pydicom_config
 from pydicom import dcmwrite
 from pydicom.dataelem import DataElement
@@ -28,17 +27,12 @@ from pydicom.uid import (
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
+from data_prep.formats.rsna import CLASS_INFO, CLASSES, LABELS, MAPPING, TRAIN_IMAGES
 from data_prep.synth.lesions import CONTRAST_TO_NOISE, Contrast
 from data_prep.synth.rendering import Patient, SynthImage, draw_image, draw_patient
 
-TRAIN_FOLDER = "stage_2_train_images"
-TEST_FOLDER = "stage_2_test_images"
-NORMAL = "Normal"
-_NOT_NORMAL = "No Lung Opacity / Not Normal"
-_OPACITY = "Lung Opacity"
-
-LABEL_COLUMNS = ["patientId", "x", "y", "width", "height", "Target"]
-_CLASS_COLUMNS = ["patientId", "class"]
+_NORMAL, _NOT_NORMAL, _OPACITY = CLASSES
+_LABEL_COLUMNS = ["patientId", "x", "y", "width", "height", "Target"]
 _MAPPING_COLUMNS = ["patientId", "nih_image", "nih_patient"]
 _IMPLEMENTATION_UID = "2.25.269859063425217341036811452331427203761"
 _JPEG_QUALITY = 95
@@ -55,41 +49,32 @@ def _uid(*parts: str) -> str:
     return f"2.25.{int.from_bytes(digest, 'big')}"
 
 
-def _write_dicom(
-    path: Path,
-    pixels: NDArray[np.uint8],
-    *,
-    sex: str,
-    age: str,
-    view: str,
-    spacing_mm: float,
-    jpeg: bool,
-) -> None:
-    """Write an image as the challenge stores them; the file's stem becomes its patient id."""
-    item = _header(path.stem, view, jpeg=jpeg)
-    item.PatientSex = sex
+def write_image(path: Path, patient: Patient, image: SynthImage) -> None:
+    """Write an image as the challenge stores them; `path` ends in `<image id>.dcm`."""
+    item = _header(path.stem, image)
+    item.PatientSex = patient.sex
     # Not a legal age string ("051Y" would be), but what the challenge's files hold.
-    item.add(DataElement(0x00101010, "AS", age, validation_mode=pydicom_config.IGNORE))
-    item.Rows, item.Columns = pixels.shape
-    item.PixelSpacing = [spacing_mm, spacing_mm]
-    if jpeg:
+    age = DataElement(0x00101010, "AS", str(patient.age), validation_mode=pydicom_config.IGNORE)
+    item.add(age)
+    item.Rows, item.Columns = image.pixels.shape
+    item.PixelSpacing = [image.spacing_mm, image.spacing_mm]
+    if image.jpeg:
         quality = [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
         item.LossyImageCompression = "01"
         item.LossyImageCompressionMethod = "ISO_10918_1"
-        item.PixelData = encapsulate([cv2.imencode(".jpg", pixels, quality)[1].tobytes()])
-        item["PixelData"].VR = "OB"
-        item["PixelData"].is_undefined_length = True
+        item.PixelData = encapsulate([cv2.imencode(".jpg", image.pixels, quality)[1].tobytes()])
     else:
-        content = pixels.tobytes()
+        content = image.pixels.tobytes()
         item.PixelData = content + b"\0" * (len(content) % 2)
-        item["PixelData"].VR = "OB"
+    item["PixelData"].VR = "OB"
+    item["PixelData"].is_undefined_length = image.jpeg
     with atomic_path(path) as temporary:
         dcmwrite(temporary, item, enforce_file_format=True)
 
 
-def _header(name: str, view: str, *, jpeg: bool) -> Dataset:
+def _header(name: str, image: SynthImage) -> Dataset:
     meta = FileMetaDataset()
-    meta.TransferSyntaxUID = UID(JPEGBaseline8Bit if jpeg else ExplicitVRLittleEndian)
+    meta.TransferSyntaxUID = UID(JPEGBaseline8Bit if image.jpeg else ExplicitVRLittleEndian)
     meta.ImplementationClassUID = UID(_IMPLEMENTATION_UID)
     meta.ImplementationVersionName = "CXR_PHANTOM"
     item = Dataset()
@@ -103,12 +88,12 @@ def _header(name: str, view: str, *, jpeg: bool) -> Dataset:
     item.Modality = "CR"
     item.ConversionType = "SYN"  # synthetic image: nobody should take it for a patient's
     item.ReferringPhysicianName = ""
-    item.SeriesDescription = f"view: {view}"
+    item.SeriesDescription = f"view: {image.view}"
     item.PatientName = name
     item.PatientID = name
     item.PatientBirthDate = ""
     item.BodyPartExamined = "CHEST"
-    item.ViewPosition = view
+    item.ViewPosition = image.view
     item.StudyInstanceUID = _uid(name, "study")
     item.SeriesInstanceUID = _uid(name, "series")
     item.StudyID = ""
@@ -151,31 +136,16 @@ def image_record(seed: int, patient: Patient, number: int, image: SynthImage) ->
     }
 
 
-def write_image(path: Path, patient: Patient, image: SynthImage) -> None:
-    """Write an image of the phantom as DICOM; `path` ends in `<image id>.dcm`."""
-    _write_dicom(
-        path,
-        image.pixels,
-        sex=patient.sex,
-        age=str(patient.age),
-        view=image.view,
-        spacing_mm=image.spacing_mm,
-        jpeg=image.jpeg,
-    )
-
-
 def rsna_tables(records: list[dict[str, Any]]) -> dict[str, pd.DataFrame]:
     """Lay out image records as the challenge's tables, and the truth beside them."""
     ordered = sorted(records, key=lambda record: record["patientId"])
     rows = [row for record in ordered for row in _rows(record)]
     frame = pd.DataFrame(rows)
-    mapping = frame[_MAPPING_COLUMNS].drop_duplicates(ignore_index=True)
-    truth = frame.drop(columns=["Target", "nih_image"])
     return {
-        "stage_2_train_labels.csv": frame[LABEL_COLUMNS],
-        "stage_2_detailed_class_info.csv": frame[_CLASS_COLUMNS],
-        "rsna_to_nih.csv": mapping,
-        "truth.csv": truth,
+        LABELS: frame[_LABEL_COLUMNS],
+        CLASS_INFO: frame[["patientId", "class"]],
+        MAPPING: frame[_MAPPING_COLUMNS].drop_duplicates(ignore_index=True),
+        "truth.csv": frame.drop(columns=["Target", "nih_image"]),
     }
 
 
@@ -193,7 +163,7 @@ def _class_of(record: dict[str, Any]) -> str:
     """The challenge's class of an image record."""
     if record["lesions"]:
         return _OPACITY
-    return _NOT_NORMAL if record["distractors"] else NORMAL
+    return _NOT_NORMAL if record["distractors"] else _NORMAL
 
 
 def write_csv(frame: pd.DataFrame, path: Path) -> None:
@@ -237,7 +207,6 @@ FLAWS_CSV = "planted_flaws.csv"
 _FIRST_FLAWED_PATIENT = 2_000_000
 _FLAW_STREAM = 7  # beside the patients' streams, which have two words of entropy
 _COPIES = 3
-_LABELS, _CLASSES = "stage_2_train_labels.csv", "stage_2_detailed_class_info.csv"
 
 
 @dataclass
@@ -257,7 +226,7 @@ class _Garden:
         )
 
     def path(self, image: str) -> Path:
-        return self.folder / TRAIN_FOLDER / f"{image}.dcm"
+        return self.folder / TRAIN_IMAGES / f"{image}.dcm"
 
     def redraw(self, record: dict[str, Any]) -> tuple[Patient, SynthImage]:
         """An image of the set once more: the same pixels."""
@@ -347,7 +316,7 @@ def _plant_bad_files(garden: _Garden) -> None:
 
 
 def _plant_bad_rows(garden: _Garden, tables: dict[str, pd.DataFrame]) -> None:
-    labels, classes = tables[_LABELS], tables[_CLASSES]
+    labels, classes = tables[LABELS], tables[CLASS_INFO]
     size = float(garden.arguments.size)
     boxes = {
         "box_outside": (size - 10.0, size - 10.0, 40.0, 40.0),
@@ -367,11 +336,11 @@ def _plant_bad_rows(garden: _Garden, tables: dict[str, pd.DataFrame]) -> None:
     for _ in range(2):
         missing = str(uuid.UUID(bytes=garden.rng.bytes(16), version=4))
         rows.append([missing, *([np.nan] * 4), 0])
-        names.append([missing, NORMAL])
+        names.append([missing, _NORMAL])
         garden.note("label_without_image", missing)
-    tables[_LABELS] = pd.concat(
+    tables[LABELS] = pd.concat(
         [labels, pd.DataFrame(rows, columns=labels.columns)], ignore_index=True
     )
-    tables[_CLASSES] = pd.concat(
+    tables[CLASS_INFO] = pd.concat(
         [classes, pd.DataFrame(names, columns=classes.columns)], ignore_index=True
     )

@@ -22,10 +22,9 @@ from data_prep.contracts.folders import (
     write_json,
 )
 from data_prep.contracts.words import counted
+from data_prep.formats.rsna import TEST_IMAGES, TRAIN_IMAGES
 from data_prep.synth.files import (
     FLAWS_CSV,
-    TEST_FOLDER,
-    TRAIN_FOLDER,
     PhantomArguments,
     image_record,
     plant_flaws,
@@ -98,11 +97,14 @@ def write_phantom(
     # JPEG takes about a third of a byte per pixel; a fifth of the images is not compressed.
     require_free_space(out, int(n_images * size**2 * 0.6))
     with folder_lock(out):
-        _begin(out, arguments)
+        write_json(out / _STARTED, _KIND, {"arguments": asdict(arguments)})
+        for name in (TRAIN_IMAGES, TEST_IMAGES, _PARTS_FOLDER):
+            make_folder(out / name)
         chunks = _plan_chunks(out, arguments)
         missing = [chunk for chunk in chunks if not chunk.part.exists()]
         advance(sum(chunk.n_images for chunk in chunks) - sum(c.n_images for c in missing))
-        for n_written in _write_chunks(missing, workers):
+        engine = LocalEngine(min(workers, len(missing)))
+        for n_written in engine.map_rows(_write_chunk, missing, on_crash=_crashed):
             advance(n_written)
         counts = _finish(out, arguments, chunks)
     return PhantomSummary(folder=out, already_complete=False, **counts)
@@ -126,12 +128,6 @@ def _counts_of_complete(out: Path, arguments: PhantomArguments) -> dict[str, int
     if record is None:
         raise InputError(f"{out}: not an empty folder and not a phantom; choose another folder")
     return record.get("counts")
-
-
-def _begin(out: Path, arguments: PhantomArguments) -> None:
-    write_json(out / _STARTED, _KIND, {"arguments": asdict(arguments)})
-    for name in (TRAIN_FOLDER, TEST_FOLDER, _PARTS_FOLDER):
-        make_folder(out / name)
 
 
 def _finish(out: Path, arguments: PhantomArguments, chunks: list[_Chunk]) -> dict[str, int]:
@@ -200,8 +196,8 @@ def _plan_chunks(out: Path, arguments: PhantomArguments) -> list[_Chunk]:
     """Share the patients out, in a way that does not depend on the number of workers."""
     chunks, n_images = [], arguments.n_images
     for labelled, first, wanted, name, folder in (
-        (True, 0, n_images, "train", TRAIN_FOLDER),
-        (False, _FIRST_TEST_PATIENT, count_test_images(n_images), "test", TEST_FOLDER),
+        (True, 0, n_images, "train", TRAIN_IMAGES),
+        (False, _FIRST_TEST_PATIENT, count_test_images(n_images), "test", TEST_IMAGES),
     ):
         for number, patients in enumerate(_share(arguments.seed, first, wanted)):
             part = out / _PARTS_FOLDER / f"{name}-{number:05d}.json"
@@ -246,13 +242,6 @@ def _one_cv2_thread() -> Iterator[None]:
         yield
     finally:
         cv2.setNumThreads(before)
-
-
-def _write_chunks(chunks: list[_Chunk], workers: int) -> Iterator[int]:
-    """Write chunks with `workers` processes; 1 works in this one."""
-    yield from LocalEngine(min(workers, len(chunks))).map_rows(
-        _write_chunk, chunks, on_crash=_crashed
-    )
 
 
 def _crashed(chunk: _Chunk) -> int:

@@ -11,8 +11,8 @@ from data_prep.contracts.errors import InputError
 from data_prep.splits.split import (
     METHODS,
     SplitRule,
+    _balanced_parts,
     _equal_folds,
-    balanced_parts,
     extend_split,
     fold_as_test,
     fold_split,
@@ -386,6 +386,8 @@ def test_each_part_of_a_small_set_has_its_share_of_a_rare_stratum(seed):
     group = pd.Series([f"p{number % 20}" for number in range(30)], index=ids)
     positive = pd.Series(np.arange(30) % 10 < 3, index=ids)
     shares = np.array([0.7, 0.15, 0.15])
-    part = balanced_parts(group, positive.to_frame("positive"), shares, np.random.default_rng(seed))
+    part = _balanced_parts(
+        group, positive.to_frame("positive"), shares, np.random.default_rng(seed)
+    )
     of_image = part[pd.factorize(group, sort=True)[0]]
     assert np.bincount(of_image[positive], minlength=3).min() >= 1
