@@ -33,7 +33,6 @@ from data_prep.audit.copies import (
 from data_prep.audit.counts import count_prevalence, describe_images, expected_image_leak
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json, write_json
-from data_prep.contracts.tables import empty_table, read_table
 from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import NearDuplicates
 from data_prep.duplicates.set_copies import near_duplicates_of
@@ -51,17 +50,11 @@ _CONTENT = ("content_id", "labels_id")
 _WORTH_SAYING = 0.01  # share of test images that a split by image would leak
 
 
-def _count_words(count: int, thing: str) -> str:
-    """A count with its noun, as in ``1 split`` and ``1,200 images``."""
-    return f"{count:,} {thing.removesuffix('s') if count == 1 else thing}"
-
-
 def say_scope(checked: dict[str, int]) -> str:
     """What an audit checked, as counts with their nouns."""
-    names = {"pictures": "decoded images"}
-    return ", ".join(
-        _count_words(count, names.get(thing, thing)) for thing, count in checked.items()
-    )
+    names = {"pictures": "decoded image", "boxes": "box"}
+    nouns = {thing: names.get(thing, thing.removesuffix("s")) for thing in checked}
+    return ", ".join(counted(count, nouns[thing]) for thing, count in checked.items())
 
 
 @dataclass(frozen=True)
@@ -126,16 +119,11 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        found = [asdict(replace(problem, cases=())) for problem in self.problems]
-        for row in found:
+        problems = [asdict(replace(problem, cases=())) for problem in self.problems]
+        for row in problems:
             del row["cases"]
-        return {
-            "passed": self.passed,
-            "counts": self.counts,
-            "checked": self.checked,
-            "problems": found,
-            "facts": self.facts,
-        }
+        found = {"passed": self.passed, "counts": self.counts, "checked": self.checked}
+        return {**found, "problems": problems, "facts": self.facts}
 
     def of_split(self, name: str) -> Self:
         """What concerns one split: its own problems, and those of the whole set."""
@@ -174,9 +162,10 @@ def audit(
     metadata and image borders predict each target; shortcuts are not audited without it. `near`
     are copies found before, `engine` decodes the images that look like copies.
     """
-    images = _with_columns(dataset.images, ("view", "sex"), ("age_years",))
-    decode = _read_or_empty(dataset, "decode")
-    splits = _read_splits(dataset, split)
+    images = _with_columns(dataset.images)
+    decode = dataset.optional_table("decode")
+    names = sorted(path.stem for path in (dataset.folder / "splits").glob("*.parquet"))
+    splits = {name: dataset.split(name) for name in (names if split is None else [split])}
     labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})
     unseen = open_images(dataset)[1] if pixels else _NOT_ASKED
     near = near or near_duplicates_of(dataset, decode, pixels=pixels, engine=engine)
@@ -192,7 +181,7 @@ def audit(
     problems += [p for name, table in splits.items() for p in check_roles(table, labels, name)]
     problems += check_shortcuts(shortcuts)
     problems += _say_image_leak(leak)
-    problems += check_excluded(_read_or_empty(dataset, "excluded"))
+    problems += check_excluded(dataset.optional_table("excluded"))
     problems += [unseen] if unseen else []
     problems += _say_no_fingerprints(decode)
     checked = {
@@ -285,35 +274,19 @@ def _quick_errors(dataset: DataSet, split: str) -> tuple[Problem, ...]:
     """Patients and equal images in two roles, which takes no look at an image."""
     table = dataset.split(split)
     nothing = pd.DataFrame(index=pd.Index(dataset.images["image_id"]))
-    decode = _read_or_empty(dataset, "decode")
+    decode = dataset.optional_table("decode")
     problems = check_leaks(dataset.images, table, split)
     problems += check_duplicates(dataset.images, decode, nothing, {split: table})
     errors = [p for p in problems if p.count and p.severity == "error" and p.split == split]
     return tuple(_with_redraw(problem, dataset.folder) for problem in errors)
 
 
-def _with_columns(
-    images: pd.DataFrame, texts: tuple[str, ...], numbers: tuple[str, ...]
-) -> pd.DataFrame:
+def _with_columns(images: pd.DataFrame) -> pd.DataFrame:
     """Add the optional columns that the checks read, all missing."""
-    new: dict[str, pd.Series] = {}
-    for names, dtype, nothing in ((texts, "str", None), (numbers, "float64", np.nan)):
-        for name in names:
-            if name not in images.columns:
-                new[name] = pd.Series(nothing, index=images.index, dtype=dtype)
-    return images.assign(**new) if new else images
-
-
-def _read_splits(dataset: DataSet, only: str | None) -> dict[str, pd.DataFrame]:
-    names = sorted(path.stem for path in (dataset.folder / "splits").glob("*.parquet"))
-    if only is not None:
-        return {only: dataset.split(only)}
-    return {name: dataset.split(name) for name in names}
-
-
-def _read_or_empty(dataset: DataSet, name: str) -> pd.DataFrame:
-    path = dataset.folder / f"{name}.parquet"
-    return read_table(path, name) if path.exists() else empty_table(name)
+    wanted = {"view": "str", "sex": "str", "age_years": "float64"}
+    lacking = {name: dtype for name, dtype in wanted.items() if name not in images.columns}
+    new = {name: pd.Series(None, images.index, dtype=dtype) for name, dtype in lacking.items()}
+    return images.assign(**new)
 
 
 def _say_image_leak(leak: dict[str, Any]) -> list[Problem]:

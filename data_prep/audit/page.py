@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from importlib import metadata
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,8 @@ from data_prep.audit.copies import (
 )
 from data_prep.audit.counts import MISSING
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import atomic_path, write_text
+from data_prep.contracts.folders import atomic_path, package_versions, write_text
 from data_prep.contracts.pages import template_environment
-from data_prep.contracts.tables import empty_table, read_table
 from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import (
     CERTAIN_DISTANCE,
@@ -180,16 +178,11 @@ def _all_cases(dataset: DataSet, found: Audit) -> pd.DataFrame:
     ]
     cases = pd.DataFrame(rows, columns=["check", "severity", "split", "unit", "id"], dtype="str")
     is_text = cases["check"] == _TEXT_CHECK
-    corners = _text_corners(_read_decode(dataset) if is_text.any() else empty_table("decode"))
+    corners = _text_corners(dataset.optional_table("decode"))
     ids = cases["id"].where(is_text)
     for column in TEXT_PLACE:
         cases[column.removeprefix("text_")] = ids.map(corners[column]).round(1)
     return cases
-
-
-def _read_decode(dataset: DataSet) -> pd.DataFrame:
-    path = dataset.folder / "decode.parquet"
-    return read_table(path, "decode") if path.exists() else empty_table("decode")
 
 
 def _text_corners(decode: pd.DataFrame) -> pd.DataFrame:
@@ -220,7 +213,7 @@ def _render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str
         prevalences=_prevalences(facts.get("prevalence", []), titles),
         images=_image_rows(facts),
         limits=_LIMITS,
-        version=_version(),
+        version=package_versions().get("cxr-compare", ""),
     )
 
 
@@ -233,7 +226,7 @@ class _Album:
         self.dataset = dataset
         if self.read is None:
             return
-        decode = _read_decode(dataset)
+        decode = dataset.optional_table("decode")
         self.texts, self.illegible = _text_corners(decode), set(text_suspects(decode))
         self.rows = pd.Index(dataset.images["image_id"])
         self.sizes = dataset.images[["width", "height"]].astype("float64").to_numpy()
@@ -377,10 +370,3 @@ def _unknown(rows: list[dict[str, Any]]) -> str:
     """What is known of no image."""
     known = {row["by"] for row in rows if row["value"] != MISSING}
     return ", ".join(dict.fromkeys(row["by"] for row in rows if row["by"] not in known))
-
-
-def _version() -> str:
-    try:
-        return metadata.version("cxr-compare")
-    except metadata.PackageNotFoundError:
-        return ""

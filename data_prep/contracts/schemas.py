@@ -88,10 +88,12 @@ def _number(
     return Column(dtype, tuple(rules), not optional, nullable)
 
 
-def _box() -> dict[str, Column]:
-    return {edge: _number(0) for edge in EDGES}
-
-
+_KEY = {"image_id": _text(), "finding": _text()}
+_READER_KEY = ("image_id", "finding", "reader")
+_BOX = {edge: _number(0) for edge in EDGES}
+_ROLE = _text(allowed=ROLES)
+_ROW = _number(0, dtype="int64")
+_MEASURED = _number(0, optional=True, nullable=True)
 _BOX_RULES = (
     Rule("x2 must exceed x1", lambda f: f["x1"] < f["x2"]),
     Rule("y2 must exceed y1", lambda f: f["y1"] < f["y2"]),
@@ -126,25 +128,17 @@ SCHEMAS: dict[str, Schema] = {
     ),
     "findings": Schema(
         {
-            "image_id": _text(),
-            "finding": _text(),
+            **_KEY,
             "reader": _text(),
             "state": _text(allowed=STATES),
             "origin": _text(allowed=ORIGINS),
         },
-        unique=("image_id", "finding", "reader"),
+        unique=_READER_KEY,
     ),
-    "boxes": Schema(
-        {"image_id": _text(), "finding": _text(), **_box(), "reader": _text()}, rules=_BOX_RULES
-    ),
+    "boxes": Schema({**_KEY, **_BOX, "reader": _text()}, rules=_BOX_RULES),
     "box_coverage": Schema(
-        {
-            "image_id": _text(),
-            "finding": _text(),
-            "reader": _text(),
-            "coverage": _text(allowed=("all", "some")),
-        },
-        unique=("image_id", "finding", "reader"),
+        {**_KEY, "reader": _text(), "coverage": _text(allowed=("all", "some"))},
+        unique=_READER_KEY,
     ),
     "decode": Schema(
         {
@@ -165,29 +159,22 @@ SCHEMAS: dict[str, Schema] = {
             "file_bytes": _number(1, dtype="Int64", optional=True, nullable=True),
             "mean_grey": _number(0, 255, optional=True, nullable=True),
             "perceptual_hash": _text(optional=True, nullable=True),
-            "text_score": _number(0, optional=True, nullable=True),
-            "text_x1": _number(0, optional=True, nullable=True),
-            "text_y1": _number(0, optional=True, nullable=True),
-            "text_x2": _number(0, optional=True, nullable=True),
-            "text_y2": _number(0, optional=True, nullable=True),
+            "text_score": _MEASURED,
+            **{f"text_{edge}": _MEASURED for edge in EDGES},
             "border_greys": _text(optional=True, nullable=True, pattern=r"[0-9a-f]{32}"),
         },
         unique=("image_id",),
     ),
     "excluded": Schema({"path": _text(), "stage": _text(), "reason": _text()}),
     "split": Schema(
-        {
-            "image_id": _text(),
-            "role": _text(allowed=ROLES),
-            "fold": _number(0, dtype="Int64", nullable=True),
-        },
+        {"image_id": _text(), "role": _ROLE, "fold": _number(0, dtype="Int64", nullable=True)},
         unique=("image_id",),
     ),
     "pixel_index": Schema(
         {
             "image_id": _text(),
-            "shard": _number(0, dtype="int64"),
-            "row": _number(0, dtype="int64"),
+            "shard": _ROW,
+            "row": _ROW,
             "scale_x": _number(1e-9),
             "scale_y": _number(1e-9),
             "offset_x": _number(),
@@ -196,8 +183,7 @@ SCHEMAS: dict[str, Schema] = {
         unique=("image_id",),
     ),
     "seen": Schema(
-        {"image_id": _text(), "patient_id": _text(), "role": _text(allowed=ROLES)},
-        unique=("image_id",),
+        {"image_id": _text(), "patient_id": _text(), "role": _ROLE}, unique=("image_id",)
     ),
     "predicted_images": Schema(
         {
@@ -208,30 +194,18 @@ SCHEMAS: dict[str, Schema] = {
         unique=("image_id",),
     ),
     "scores": Schema(
-        {
-            "image_id": _text(),
-            "finding": _text(),
-            "score": _number(0, 1),
-            "spread": _number(0, optional=True),
-        },
+        {**_KEY, "score": _number(0, 1), "spread": _number(0, optional=True)},
         unique=("image_id", "finding"),
     ),
-    "predicted_boxes": Schema(
-        {"image_id": _text(), "finding": _text(), **_box(), "score": _number(0, 1)},
-        rules=_BOX_RULES,
-    ),
+    "predicted_boxes": Schema({**_KEY, **_BOX, "score": _number(0, 1)}, rules=_BOX_RULES),
     "maps": Schema(
         {
-            "image_id": _text(),
-            "finding": _text(),
+            **_KEY,
             "method": _text(),
             "grid_h": _number(1, dtype="int64"),
             "grid_w": _number(1, dtype="int64"),
             "values": Column(None),
-            "x1": _number(),
-            "y1": _number(),
-            "x2": _number(),
-            "y2": _number(),
+            **{edge: _number() for edge in EDGES},
         },
         unique=("image_id", "finding", "method"),
         rules=_MAP_RULES,

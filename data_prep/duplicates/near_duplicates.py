@@ -19,10 +19,7 @@ from functools import partial
 import cv2
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import scipy  # whose parts load when they are first used
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
@@ -284,16 +281,7 @@ def _candidates(decode: pd.DataFrame) -> tuple[pd.DataFrame, bool]:
 
 def _as_bytes(texts: pd.Index) -> np.ndarray:
     """Hexadecimal texts of one length as rows of bytes."""
-    column = pa.array(texts.astype("str"), type=pa.large_string())
-    if isinstance(column, pa.ChunkedArray):
-        column = column.combine_chunks()
-    _, offsets, content = column.buffers()
-    if not len(texts) or content is None:
-        return np.empty((0, HASH_BITS // 8), np.uint8)
-    start = int(np.frombuffer(offsets, np.int64)[column.offset])
-    # The texts lie side by side in memory; Python would look at each.
-    digits = content.to_pybytes()[start : start + len(texts) * HASH_BITS // 4]
-    return np.frombuffer(bytes.fromhex(digits.decode()), np.uint8).reshape(-1, HASH_BITS // 8)
+    return np.frombuffer(bytes.fromhex("".join(texts)), np.uint8).reshape(-1, HASH_BITS // 8)
 
 
 def _correlate(
@@ -341,13 +329,19 @@ def _groups(decode: pd.DataFrame, pairs: pd.DataFrame) -> pd.DataFrame:
     nodes = pd.Index(equal["image_id"].sort_values())
     image = pd.factorize(equal.set_index("image_id")["pixel_sha256"].reindex(nodes))[0]
     n = len(nodes)
-    left = np.concatenate([nodes.get_indexer(pd.Index(pairs["image_id"])), np.arange(n)])
-    right = np.concatenate([nodes.get_indexer(pd.Index(pairs["other_id"])), n + image])
-    size = 2 * n
-    graph = coo_array((np.ones(len(left), dtype=np.int8), (left, right)), shape=(size, size))
-    component = connected_components(graph, directed=False)[1][:n]
+    left = [nodes.get_indexer(pd.Index(pairs["image_id"])), np.arange(n)]
+    right = [nodes.get_indexer(pd.Index(pairs["other_id"])), n + image]
+    component = _components(left, right, 2 * n)[:n]
     groups = pd.DataFrame({"group": pd.factorize(component)[0], "image_id": nodes})
     return groups.sort_values(["group", "image_id"], ignore_index=True)
+
+
+def _components(starts: list[np.ndarray], ends: list[np.ndarray], n_nodes: int) -> np.ndarray:
+    """The connected part of a graph that each node lies in, by the ends of its edges."""
+    edges = (np.concatenate(starts), np.concatenate(ends))
+    ones = np.ones(len(edges[0]), dtype=np.int8)
+    graph = scipy.sparse.coo_array((ones, edges), shape=(n_nodes, n_nodes))
+    return np.asarray(scipy.sparse.csgraph.connected_components(graph, directed=False)[1])
 
 
 Links = pd.Series | pd.DataFrame | None
@@ -368,11 +362,7 @@ def patient_groups(images: pd.DataFrame, links: Links = None) -> pd.Series:
         n_nodes += len(unique)
     if n_nodes == len(names):
         return patient
-    edges = (np.concatenate(starts), np.concatenate(ends))
-    ones = np.ones(len(edges[0]), dtype=np.int8)
-    graph = scipy.sparse.coo_array((ones, edges), shape=(n_nodes, n_nodes))
-    groups = scipy.sparse.csgraph.connected_components(graph, directed=False)[1]
-    component = groups[: len(names)]
+    component = _components(starts, ends, n_nodes)[: len(names)]
     first = pd.Series(np.arange(len(names))).groupby(component).transform("min").to_numpy()
     return pd.Series(np.asarray(names)[first[codes]], index=patient.index)
 

@@ -24,9 +24,9 @@ from data_prep.duplicates.near_duplicates import (
     find_near_duplicates,
     small_image,
 )
-from data_prep.store.dataset import DataSet
+from data_prep.store.dataset import DataSet, read_displayed
 from data_prep.store.pixel_store import PixelStore
-from data_prep.work.local_copies import is_there, open_image
+from data_prep.work.local_copies import is_there
 from data_prep.work.object_store import StoreError
 from data_prep.work.pool import Engine
 
@@ -153,14 +153,8 @@ def _read_files(
 
 
 def _read_small_file(file: tuple[Path, str | None]) -> np.ndarray | None:
-    # Judging without pixels needs no decoder.
-    from data_prep.images.decoded_image import MAX_FILE_BYTES
-    from data_prep.images.image import read_image
-
-    path, window = file
     try:
-        with open_image(path, MAX_FILE_BYTES) as here:
-            return small_image(read_image(here, window=window).pixels)
+        return small_image(read_displayed(*file))
     except StoreError:  # no fault of the file
         raise
     except InputError:

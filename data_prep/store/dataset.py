@@ -14,7 +14,14 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json
 from data_prep.contracts.schemas import REFERENCE_READER, SYNTHETIC
-from data_prep.contracts.tables import frame_digest, is_member, positions, read_table, stored_table
+from data_prep.contracts.tables import (
+    empty_table,
+    frame_digest,
+    is_member,
+    positions,
+    read_table,
+    stored_table,
+)
 from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import require_kind
 from data_prep.work.local_copies import local_folder, open_image
@@ -56,6 +63,16 @@ def dataset_ids(
         "content_id": frame_digest(images, _IMAGE_ID_COLUMNS),
         "labels_id": frame_digest(pd.DataFrame({"part": labels}), ["part"]),
     }
+
+
+def read_displayed(path: Path, window: str | None) -> np.ndarray:
+    """Decode a file of a data set as it is displayed, uint8 ``(H, W)``."""
+    # Judging without pixels needs no decoder.
+    from data_prep.images.decoded_image import MAX_FILE_BYTES
+    from data_prep.images.image import read_image
+
+    with open_image(path, MAX_FILE_BYTES) as here:
+        return read_image(here, window=window).pixels
 
 
 @dataclass
@@ -132,6 +149,11 @@ class DataSet:
     """The reference reader's boxes, original pixels."""
     box_coverage = stored_table("box_coverage.parquet", "box_coverage", REFERENCE_READER)
     """For which images and findings the reference reader drew all or some boxes."""
+
+    def optional_table(self, name: str) -> pd.DataFrame:
+        """A table of the folder; empty in one that was prepared before there was such a table."""
+        path = self.folder / f"{name}.parquet"
+        return read_table(path, name) if path.exists() else empty_table(name)
 
     @property
     def synthetic(self) -> pd.Series:
@@ -271,12 +293,7 @@ class DataSet:
 
     def read_original(self, image_id: str) -> np.ndarray:
         """Decode an image at its original size, as it is displayed."""
-        # Judging without pixels needs no decoder.
-        from data_prep.images.decoded_image import MAX_FILE_BYTES
-        from data_prep.images.image import read_image
-
-        with open_image(self.image_path(image_id), MAX_FILE_BYTES) as path:
-            return read_image(path, window=self.window).pixels
+        return read_displayed(self.image_path(image_id), self.window)
 
     def store(self, size: int) -> PixelStore:
         """The pixel store at a size in pixels.

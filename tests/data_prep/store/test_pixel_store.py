@@ -14,7 +14,6 @@ import pytest
 from PIL import Image
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.tables import read_table
 from data_prep.store import pixel_store
 from data_prep.store.decode import (
     DecodeTask,
@@ -148,11 +147,6 @@ def test_shards_split_where_they_are_full(tmp_path, monkeypatch):
     assert shapes == [(10, SIZE, SIZE), (10, SIZE, SIZE), (5, SIZE, SIZE)]
     for value in range(25):
         assert (store.image(f"i{value:05d}") == value).all()
-
-
-def test_header_of_a_shard_grows_in_place():
-    lengths = {len(pixel_store._shard_header(n, SIZE)) for n in (0, 1, 4096)}
-    assert len(lengths) == 1
 
 
 def test_added_twice_is_replaced(tmp_path, monkeypatch):
@@ -300,12 +294,6 @@ def test_pickled_store_is_small_and_reads_the_same(tmp_path):
     assert (pickle.loads(pickled).image("i00007") == 7).all()  # noqa: S301
 
 
-def test_index_on_disk_is_the_contract(tmp_path):
-    fill(tmp_path, range(3))
-    index = read_table(tmp_path / "index.parquet", "pixel_index")
-    assert index["row"].tolist() == [0, 1, 2]
-
-
 # Worker processes
 
 
@@ -334,15 +322,14 @@ def test_loose_files_get_the_pixels_of_the_store(tmp_path, source):
 
     assert broken.image is None
     assert "none.png: no such file" in str(broken.problem)
-    loose = LoosePixels.of({each.path.stem: each.image.pixels for each in read if each.image}, SIZE)
+    originals = {loose.path.stem: loose.image.pixels for loose in read if loose.image}
+    loose = LoosePixels.of(originals, SIZE)
     assert loose.ids.tolist() == table["image_id"].tolist()
     for image_id in loose.ids:
         np.testing.assert_array_equal(loose.image(image_id), store.image(image_id))
         assert loose.placement(image_id) == store.placement(image_id)
     sizes = loose.sizes.set_index("image_id")[["width", "height"]]
-    expected = [
-        (each.image.pixels.shape[1], each.image.pixels.shape[0]) for each in read if each.image
-    ]
+    expected = [pixels.shape[::-1] for pixels in originals.values()]
     assert list(sizes.itertuples(index=False, name=None)) == expected
 
 
