@@ -17,6 +17,7 @@ from data_prep.store.dataset import DataSet, Target, dataset_ids
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.compare.comparison import Comparison, SystemResult
 from evaluation.compare.estimates import Estimate, Estimates
+from evaluation.compare.verdict import state_verdict
 from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.metric import Note
 
@@ -101,6 +102,14 @@ def make_metrics():
 @pytest.fixture
 def widen():
     return with_families
+
+
+@pytest.fixture
+def verdict_of():
+    def verdict(metrics, *arguments, **options):
+        return state_verdict(with_families(Estimates.from_table(metrics)), *arguments, **options)
+
+    return verdict
 
 
 def with_families(figures: Estimates, sizes: int = 60) -> Estimates:

@@ -66,3 +66,10 @@ def cxr(*words: object) -> int:
         with pytest.raises(SystemExit) as ended:
             cli.main()
     return int(ended.value.code or 0)
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    """The one line that `cxr` refuses a command with."""
+    assert cxr(*words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    return line

@@ -1,7 +1,6 @@
 """`cxr curve` from the outside: mostly with trainings that are made up."""
 
 import shutil
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from data_prep.contracts.folders import read_json
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
 from data_prep.synth.phantom import write_phantom
-from scripts import cli
 from scripts.prepare import prepare
+from tests.scripts.small_sets import cxr
 from training.curve import CurvePlan, CurveRun
 
 SIDE = 100  # px
@@ -119,14 +118,6 @@ def made_up(monkeypatch: pytest.MonkeyPatch) -> MadeUp:
     monkeypatch.setattr("scripts.curve._train_all", found.train_all)
     monkeypatch.setattr("scripts.curve._predict", found.predict)
     return found
-
-
-def cxr(*words: object) -> int:
-    """The exit status of a command."""
-    sys.argv = ["cxr", *map(str, words)]
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    return int(ended.value.code or 0)
 
 
 def curve(data: Path, *more: object) -> int:

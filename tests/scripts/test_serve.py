@@ -23,9 +23,9 @@ from PIL import Image
 from classification.model import build_classifier
 from classification.saliency import saliency_maps
 from data_prep.store.preprocess import Preprocess
-from scripts import cli
 from serving.export_graph import write_graph
 from serving.exported.spec import PREPROCESS_FILE, ExportSpec
+from tests.scripts.small_sets import refusal
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs/serving.md").read_text()
@@ -50,14 +50,7 @@ def export(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
     """The one line that `cxr serve` ends with, at exit status 2."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sys, "argv", ["cxr", "serve", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    assert ended.value.code == 2
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 1, lines
-    return lines[0]
+    return refusal(capsys, "serve", *arguments)
 
 
 def test_what_is_wrong_is_one_line(export, tmp_path, capsys, monkeypatch):

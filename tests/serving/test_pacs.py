@@ -28,7 +28,6 @@ pytest.importorskip("highdicom", reason="needs the extra pacs")
 pytest.importorskip("pynetdicom", reason="needs the extra pacs")
 
 from data_prep.contracts.errors import InputError
-from scripts import cli
 from serving.answer import Answer
 from serving.dicom_objects.instance import SOFTWARE
 from serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive, LeftOut, Study
@@ -36,6 +35,7 @@ from serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening
 from serving.pacs.journal import Journal, digest, job_id
 from serving.pacs.patience import OutageError, Patience, RefusedError, UnreachableError
 from serving.pacs.station import StationSettings, Worker
+from tests.scripts.small_sets import cxr, refusal
 from tests.serving import radiographs
 from tests.serving.radiographs import as_file
 
@@ -663,6 +663,11 @@ def test_with_tls_both_sides_must_show_a_certificate_of_the_authority(
     inbox, certificates, monkeypatch
 ):
     monkeypatch.setattr("serving.pacs.dimse._HANDSHAKE_SECONDS", 1.0)
+
+    def sockets() -> set[socket.socket]:
+        return {each for each in gc.get_objects() if isinstance(each, socket.socket)}
+
+    before = sockets()  # a server of another test may be among them
     known, stranger = (
         Tls(certificates[name], certificates["authority"]) for name in ("known", "stranger")
     )
@@ -684,9 +689,8 @@ def test_with_tls_both_sides_must_show_a_certificate_of_the_authority(
         pytest.raises(UnreachableError),
     ):
         StorePeer(own, "CT1", away, known).store([radiograph()])
-    for each in gc.get_objects():  # pynetdicom leaves those of refused connections open
-        if isinstance(each, socket.socket):
-            each.close()
+    for left in sockets() - before:  # pynetdicom leaves those of refused connections open
+        left.close()
 
 
 def test_a_file_that_holds_no_certificate_is_named(tmp_path: Path) -> None:
@@ -760,14 +764,9 @@ def test_arguments_are_checked_before_anything_is_opened_and_refused_in_one_line
 ):
     if "neither" not in words:
         monkeypatch.setattr("scripts.runs._is_run", lambda path: True)
-    monkeypatch.setattr(sys, "argv", ["cxr", "pacs", str(run_folder), *arguments.split()])
-    with pytest.raises(SystemExit) as ended:
-        cli.main()
-    assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert words in said
-    assert "secret" not in said
-    assert said.count("\n") == 1
+    line = refusal(capsys, "pacs", run_folder, *arguments.split())
+    assert words in line
+    assert "secret" not in line
 
 
 def test_open_networks_are_warned_of(run_folder, capsys, monkeypatch):
@@ -784,7 +783,5 @@ def test_open_networks_are_warned_of(run_folder, capsys, monkeypatch):
         (["--listen", "CXR:11112", "--send-to", "A@127.0.0.1:104"], 0),
         (["--listen", "CXR@0.0.0.0:11112", "--send-to", "A@pacs.example:104"], 2),
     ):
-        monkeypatch.setattr(sys, "argv", ["cxr", "pacs", str(run_folder), *places])
-        with pytest.raises(SystemExit, match="2"):
-            cli.main()
+        assert cxr("pacs", run_folder, *places) == 2
         assert capsys.readouterr().err.count("WARNING") == warnings, places

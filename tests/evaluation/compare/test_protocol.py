@@ -20,14 +20,6 @@ from scripts.compare import read_question
 from scripts.systems import split_seeds
 
 
-@pytest.fixture
-def verdict_of(widen):
-    def verdict(metrics, *arguments, **options):
-        return state_verdict(widen(Estimates.from_table(metrics)), *arguments, **options)
-
-    return verdict
-
-
 @pytest.mark.parametrize(
     ("low", "high", "words"),
     [

@@ -14,14 +14,6 @@ from evaluation.compare.verdict import Setting, state_verdict
 from evaluation.metrics.words import policy_words
 
 
-@pytest.fixture
-def verdict_of(widen):
-    def verdict(metrics, *arguments, **options):
-        return state_verdict(widen(Estimates.from_table(metrics)), *arguments, **options)
-
-    return verdict
-
-
 def table(make_metrics, scores, gaps=(), key=("", "auroc")):
     """Scores by system and ``(pair, low, high)``; a difference is that of the scores."""
     rows = [(name, *key, value, value - 0.05, value + 0.05) for name, value in scores.items()]

@@ -8,7 +8,6 @@ import csv
 import io
 import json
 import logging
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -22,12 +21,12 @@ from fastapi import FastAPI
 from PIL import Image
 
 from data_prep.contracts.errors import InputError
-from scripts import cli
 from serving.answer import LoadedRun
 from serving.web.analysis import Places
 from serving.web.schemas import ServeSettings
 from serving.web.server import build_app
 from serving.web.systems import report_figures
+from tests.scripts.small_sets import cxr
 
 Png = Callable[[int], bytes]
 
@@ -49,12 +48,7 @@ def refusal(answer: httpx.Response) -> tuple[int, str]:
 
 def predicted(capsys: pytest.CaptureFixture[str], *arguments: object) -> list[dict[str, Any]]:
     """What `cxr predict --json` prints."""
-    with pytest.MonkeyPatch.context() as patch:
-        words = ["cxr", "predict", *map(str, arguments), "--json", "--no-overlay"]
-        patch.setattr(sys, "argv", words)
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-    assert not ended.value.code
+    assert cxr("predict", *arguments, "--json", "--no-overlay") == 0
     return json.loads(capsys.readouterr().out)
 
 
