@@ -12,11 +12,10 @@ import pandas as pd
 from data_prep.audit.audit import split_errors
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import Target
-from data_prep.store.predictions import Predictions
 from evaluation.boxes.box_metrics import FrocCurve, Hit
 from evaluation.compare.estimates import Estimates, row_interval
+from evaluation.compare.judged_models import JudgedModel, Models
 from evaluation.compare.protocol import EXPLORATORY, Protocol, TestSetUses
-from evaluation.compare.scorecard import JudgedModel
 from evaluation.compare.verdict import Setting, Verdict, state_verdict
 from evaluation.decisions.referral import CoverageCurve
 from evaluation.decisions.test_set import TestSet
@@ -109,12 +108,7 @@ class Background:
     elsewhere: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
-    def of(
-        cls,
-        test_set: TestSet,
-        image_ids: pd.Index,
-        systems: Mapping[str, Mapping[str, Predictions]],
-    ) -> Background:
+    def of(cls, test_set: TestSet, image_ids: pd.Index, models: Models) -> Background:
         """Read it from the data set's folder and from the predictions."""
         dataset, images = test_set.dataset, test_set.images
         judged = images["image_id"].isin(image_ids).to_numpy()
@@ -123,11 +117,11 @@ class Background:
         trained_on = {
             name: [
                 title
-                for model in models.values()
-                for title, content in training_sets(model)
+                for model in members
+                for title, content in training_sets(model.predictions)
                 if content != here
             ]
-            for name, models in systems.items()
+            for name, members in models.items()
         }
         return cls(
             data_name=dataset.name,

@@ -13,7 +13,7 @@ import pandas as pd
 from evaluation.decisions.thresholds import check_policy
 from evaluation.metrics.metric import ALL, MetricKey
 from evaluation.statistics.bootstrap import LEVEL, Interval
-from evaluation.statistics.clustered_tests import ClusteredEstimate
+from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
 from evaluation.statistics.ranking import Floats
 
 COLUMNS = (

@@ -14,9 +14,10 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import FIELD_WIDTH_MM
 from data_prep.contracts.tables import empty_table, read_table
 from evaluation.boxes.matching import error_kinds, lesions_reached, pair_boxes
+from evaluation.compare.judged_models import Models, cards_of
 from evaluation.compare.paired_tests import EXACT_AUROC, OBUCHOWSKI, seed_parts
 from evaluation.compare.protocol import Protocol
-from evaluation.compare.scorecard import Cards, Models, Scorecard, cards_of, judged_of
+from evaluation.compare.scorecard import Cards, Scorecard, judged_of
 from evaluation.compare.shares import (
     FAILURE_COLUMNS,
     Calls,
@@ -31,12 +32,12 @@ from evaluation.statistics.bootstrap import Resamples
 from evaluation.statistics.clustered_tests import (
     FEW_PATIENTS,
     AurocParts,
-    ClusteredEstimate,
     auroc_over_seeds,
     auroc_parts,
     mean_parts,
     over_seeds,
 )
+from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
 from evaluation.statistics.ranking import Floats
 from evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT, measure_shortcuts
 

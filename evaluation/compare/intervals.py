@@ -46,11 +46,8 @@ from evaluation.statistics.bootstrap import (
     expanded_level,
     percentile_interval,
 )
-from evaluation.statistics.clustered_tests import (
-    ClusteredEstimate,
-    effective_patients,
-    over_seeds,
-)
+from evaluation.statistics.clustered_tests import effective_patients, over_seeds
+from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
 from evaluation.statistics.ranking import Floats
 
 EXACT_METHOD = "exact (Clopper-Pearson), patients as trials"

@@ -30,12 +30,11 @@ from evaluation.metrics.registry import METRICS
 from evaluation.statistics.bootstrap import BOOTSTRAP
 from evaluation.statistics.clustered_tests import (
     AurocParts,
-    ClusteredEstimate,
     auroc_over_seeds,
     auroc_parts,
     clustered_mcnemar,
-    smallest_detectable,
 )
+from evaluation.statistics.obuchowski_rockette import ClusteredEstimate, smallest_detectable
 from evaluation.statistics.ranking import Floats
 
 TEST_COLUMNS = (

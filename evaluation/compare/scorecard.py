@@ -1,4 +1,4 @@
-"""A trained model on the judged images, and all its figures under any patient weights.
+"""All figures of a system on the judged images, under any patient weights.
 
 With all weights 1 a scorecard gives the estimates, with the weights of a resample a replicate:
 one definition of each figure serves both. A replicate of a figure at a chosen threshold is taken
@@ -9,7 +9,6 @@ threshold held.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -17,7 +16,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.store.predictions import Predictions
 from evaluation.boxes.box_metrics import (
     HITS,
     FrocCurve,
@@ -33,12 +31,11 @@ from evaluation.boxes.matching import BoxPairs, localised, match_pairs, pair_box
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.referral import Referral, ReferralFigures, doubt_of
 from evaluation.decisions.system_output import SystemOutput
-from evaluation.decisions.test_set import EvaluationSet, TestSet
-from evaluation.decisions.thresholds import ThresholdChoice, ValidationScores, check_policy
-from evaluation.decisions.tuning import checked_decision
+from evaluation.decisions.test_set import EvaluationSet
+from evaluation.decisions.thresholds import ThresholdChoice, check_policy
 from evaluation.metrics.image_metrics import confusion_counts, rates
-from evaluation.metrics.metric import ALL, NEEDS, VERSUS_NORMAL, MetricKey, Need, Note
-from evaluation.metrics.registry import MATCHED_PERCENT, METRICS, family
+from evaluation.metrics.metric import ALL, NEEDS, VERSUS_NORMAL, MetricKey, Need
+from evaluation.metrics.registry import MATCHED_PERCENT, METRICS, family, why_undefined
 from evaluation.statistics.bootstrap import per_cluster
 from evaluation.statistics.calibration_error import CalibrationFigures
 from evaluation.statistics.ranking import (
@@ -49,7 +46,6 @@ from evaluation.statistics.ranking import (
     RankingSums,
     is_positive,
 )
-from evaluation.systems.eligibility import learned_validation
 
 
 class _Replicates(NamedTuple):
@@ -300,8 +296,12 @@ class Scorecard:
         return dict(self._estimates)
 
     @cached_property
+    def _once(self) -> dict[MetricKey, Floats]:
+        return self(np.ones((1, self.judged.n_patients), dtype=np.int16))
+
+    @cached_property
     def _estimates(self) -> dict[MetricKey, float | None]:
-        once = self(np.ones((1, self.judged.n_patients), dtype=np.int16))
+        once = dict(self._once)
         if self._calibration is not None:
             exact = self._calibration.figures()  # replicates are fitted on knots
             once |= {MetricKey(ALL, "", metric): value for metric, value in exact.items()}
@@ -342,6 +342,15 @@ class Scorecard:
                 missing |= self._without_place(policy, placed)
         return missing
 
+    def why_undefined(self, metric: str, policy: str) -> str:
+        """Why a figure on all images is not defined; empty where it is."""
+        key = MetricKey(ALL, policy, metric)
+        figure = self._once.get(key)  # without pycocotools, which is slow and agrees
+        if figure is not None and not np.isnan(figure[0]):
+            return ""
+        never = "nothing on validation gives it (a score cut comes from boxes, cxr tune --search)"
+        return self.missing().get(key) or (never if figure is None else why_undefined(metric))
+
     def _without_place(self, policy: str, metrics: Iterable[str]) -> dict[MetricKey, str]:
         if self.localised is None:
             return _without("point", policy, metrics)
@@ -378,58 +387,6 @@ def _share(part: Floats, whole: Floats) -> Floats:
 
 Cards = Mapping[str, Sequence[Scorecard]]
 """By system, one a training seed."""
-
-
-@dataclass(frozen=True)
-class JudgedModel:
-    """A trained model on the judged images: what validation chose, its output, its figures."""
-
-    name: str  # that of its system, with the number of the seed where there are several
-    predictions: Predictions
-    decision: Decision
-    output: SystemOutput
-    card: Scorecard
-
-
-Models = Mapping[str, Sequence[JudgedModel]]
-"""By system, one a training seed."""
-
-
-def judge_models(
-    systems: Mapping[str, Mapping[str, Predictions]],
-    judged: EvaluationSet,
-    test_set: TestSet,
-    policies: Sequence[str],
-    extra_policies: Sequence[str] = (),
-) -> tuple[Models, list[Note]]:
-    """Derive every model's decision and score it on the judged images.
-
-    A figure of places with the tolerance of one cell has the same tolerance for all models: that
-    of the coarsest map on each image.
-    """
-    notes: list[Note] = []
-    outputs: dict[tuple[str, str], tuple[Decision, SystemOutput]] = {}
-    for system, models in systems.items():
-        for name, predictions in models.items():
-            decision, of_model = checked_decision(
-                name, predictions, test_set, policies, extra_policies
-            )
-            output = SystemOutput.of(predictions, test_set, judged.image_ids, decision.boxes)
-            outputs[system, name] = decision, output
-            notes += [*of_model, *learned_validation(name, predictions, test_set)]
-    cells = [size for _, output in outputs.values() if (size := output.cells()) is not None]
-    judged = replace(judged, tolerance=np.max(cells, axis=0) if cells else None)
-    judged_models: dict[str, list[JudgedModel]] = {system: [] for system in systems}
-    for (system, name), (decision, output) in outputs.items():
-        card = Scorecard.of(output, decision, judged)
-        model = JudgedModel(name, systems[system][name], decision, output, card)
-        judged_models[system].append(model)
-    return judged_models, notes
-
-
-def cards_of(models: Models) -> Cards:
-    """The scorecards of each system, one a training seed."""
-    return {name: [model.card for model in members] for name, members in models.items()}
 
 
 def judged_of(cards: Cards) -> EvaluationSet:

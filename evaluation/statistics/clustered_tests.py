@@ -22,111 +22,11 @@ import numpy.typing as npt
 import scipy  # whose parts load when they are first used
 
 from data_prep.contracts.errors import InputError
-from evaluation.statistics.bootstrap import LEVEL, NO_WIDTH, cluster_index, per_cluster
-from evaluation.statistics.obuchowski_rockette import analyse_nested
+from evaluation.statistics.bootstrap import NO_WIDTH, cluster_index, per_cluster
+from evaluation.statistics.obuchowski_rockette import ClusteredEstimate, analyse_nested
 from evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores
 
-_POWER = 0.8
 FEW_PATIENTS = "no interval: fewer than two patients with images of each class"
-
-
-@dataclass(frozen=True)
-class ClusteredEstimate:
-    """A figure or a difference, its standard error, and what follows from the two.
-
-    Attributes:
-        value: The estimate.
-        error: Standard error; `None` where there is none.
-        freedom: Degrees of freedom of its t distribution; infinite: the normal one.
-        bounded: Whether the figure lies in [0, 1]; its interval is then taken on the logit.
-        note: Why there is no standard error.
-        effective_patients: Of the rarer class, see `effective_patients`; `None` where unknown.
-        trials: Of an AUROC: pairs of a positive and a negative patient, no patient in two pairs,
-            and no more than the effective patients of the rarer class. Its interval reaches no
-            further than the exact one of so many trials, which it is at 0 and 1.
-        span: A figure that is not bounded lies between minus this and this.
-    """
-
-    value: float
-    error: float | None
-    freedom: float = np.inf
-    bounded: bool = False
-    note: str = ""
-    effective_patients: float | None = None
-    trials: float = 0
-    span: float = 1.0
-
-    @property
-    def exact(self) -> bool:
-        """Whether the interval is the exact one of an AUROC of 0 or 1."""
-        return self.bounded and self.value in (0.0, 1.0) and self.trials > 1
-
-    @property
-    def interval(self) -> tuple[float, float] | None:
-        """The 95 % interval; on the logit for an AUROC, so that it stays inside [0, 1]."""
-        return self.interval_at(LEVEL)
-
-    def interval_at(self, level: float) -> tuple[float, float] | None:
-        """As `interval`, with another coverage."""
-        if not self.error:
-            return self._exact_interval(level) if self.exact else None
-        reach = float(scipy.special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
-        if not self.bounded:
-            return max(self.value - reach, -self.span), min(self.value + reach, self.span)
-        exact = self._exact_interval(level)
-        if not 0 < self.value < 1:
-            return exact
-        reach /= self.value * (1 - self.value)
-        middle = scipy.special.logit(self.value)
-        low, high = scipy.special.expit([middle - reach, middle + reach])
-        ends = float(low), float(high)
-        return ends if exact is None else (max(ends[0], exact[0]), min(ends[1], exact[1]))
-
-    def intervals_at(self, levels: Sequence[float]) -> tuple[tuple[float, float], ...]:
-        """As `interval_at`, at several levels; empty without an interval."""
-        return tuple(ends for level in levels if (ends := self.interval_at(level)) is not None)
-
-    def _exact_interval(self, level: float) -> tuple[float, float] | None:
-        """Clopper and Pearson's, of pairs of patients, in which each ranks rightly or wrongly."""
-        if self.trials <= 1:
-            return None
-        hits, tail = self.value * self.trials, (1 - level) / 2
-        misses, beta = self.trials - hits, scipy.special.betaincinv
-        low = float(beta(hits, misses + 1, tail)) if hits else 0.0
-        high = float(beta(hits + 1, misses, 1 - tail)) if self.value < 1 else 1.0
-        return low, high
-
-    @property
-    def p_value(self) -> float | None:
-        """Two-sided p-value of a difference of 0; `None` without a standard error."""
-        if not self.error:
-            return None
-        return float(2 * scipy.special.stdtr(self.freedom, -abs(self.value) / self.error))
-
-    @property
-    def detectable(self) -> float | None:
-        """The smallest true difference that 80 % of such test sets would show; see below.
-
-        `None` where even the largest possible difference would not be shown so often.
-        """
-        if not self.error:
-            return None
-        reach = smallest_detectable(self.error, freedom=self.freedom)
-        return reach if reach <= self.span else None
-
-
-def smallest_detectable(
-    error: float, power: float = _POWER, level: float = LEVEL, freedom: float = np.inf
-) -> float:
-    """The smallest true difference that a test set of this kind shows with a given power.
-
-    ``(t[1 - alpha / 2] + t[power]) x standard error of the paired difference``, two-sided.
-
-    Source:
-        The usual sample size formula for a difference, solved for the difference.
-    """
-    ends = scipy.special.stdtrit(freedom, (1 + level) / 2), scipy.special.stdtrit(freedom, power)
-    return float(sum(ends)) * error
 
 
 def effective_patients(images: npt.ArrayLike) -> float:
@@ -269,7 +169,7 @@ def over_seeds(
     )
     one = found.systems[0] if len(figures) == 1 else found.differences[0, 1]
     note = NO_WIDTH if one.error is None else ""
-    return ClusteredEstimate(one.value, one.error, one.freedom, bounded, note, span=span)
+    return replace(one, bounded=bounded, note=note, span=span)
 
 
 def auroc_over_seeds(*systems: Sequence[AurocParts]) -> ClusteredEstimate:

@@ -17,8 +17,8 @@ from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.metrics.words import policy_words
 from evaluation.statistics.bootstrap import Interval
-from evaluation.statistics.clustered_tests import ClusteredEstimate
 from evaluation.statistics.learning_curve import LearningCurve, fit_learning_curves
+from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
 from evaluation.studies.curve_results import (
     CURVE_METRICS,
     Arm,

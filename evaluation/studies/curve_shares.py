@@ -24,7 +24,8 @@ from evaluation.decisions.tuning import checked_decision
 from evaluation.metrics.metric import ALL, MetricKey
 from evaluation.metrics.registry import METRICS, why_undefined
 from evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
-from evaluation.statistics.clustered_tests import ClusteredEstimate, over_seeds
+from evaluation.statistics.clustered_tests import over_seeds
+from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
 from evaluation.statistics.ranking import Floats
 from evaluation.systems.eligibility import common_test_images
 

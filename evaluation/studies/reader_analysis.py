@@ -14,9 +14,9 @@ from data_prep.contracts.errors import InputError
 from evaluation.metrics.image_metrics import rates
 from evaluation.statistics.bootstrap import LEVEL, cluster_index
 from evaluation.statistics.obuchowski_rockette import (
+    ClusteredEstimate,
     Effect,
     OrAnalysis,
-    OrEstimate,
     analyse_crossed,
     analyse_nested,
     jackknife_covariance,
@@ -190,10 +190,10 @@ class _MetricStudy:
             return [self.columns[name, ""]]
         return [at for (_, modality), at in self.columns.items() if modality == name]
 
-    def _singles(self) -> list[OrEstimate]:
+    def _singles(self) -> list[ClusteredEstimate]:
         """Each figure by itself, over cases."""
         if self.cases == "fixed":
-            return [OrEstimate(float(value), None, np.inf) for value in self.figures]
+            return [ClusteredEstimate(float(value), None) for value in self.figures]
         alone = [[value] for value in self.figures]
         return list(analyse_nested(alone, self.covariance, readers="fixed").systems)
 
@@ -222,7 +222,7 @@ class _MetricStudy:
             cases=self.cases,
         )
 
-    def _pair(self, first: str, second: str) -> tuple[OrEstimate, list[int], str]:
+    def _pair(self, first: str, second: str) -> tuple[ClusteredEstimate, list[int], str]:
         """The difference of two modalities, the figures behind it, and the design in words."""
         modalities = self.study.modalities
         if self.crossed is not None:
@@ -242,7 +242,7 @@ class _MetricStudy:
         kind: _Kind,
         first: str,
         columns: list[int],
-        estimate: OrEstimate,
+        estimate: ClusteredEstimate,
         second: str = "",
         design: str = "",
         *,

@@ -35,7 +35,8 @@ from evaluation.statistics.bootstrap import (
     per_cluster,
     percentile_interval,
 )
-from evaluation.statistics.clustered_tests import ClusteredEstimate, auroc_parts
+from evaluation.statistics.clustered_tests import auroc_parts
+from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
 from evaluation.statistics.ranking import Floats, Integers, is_positive
 from evaluation.studies.transfer_pairs import Pair
 from evaluation.systems.eligibility import check_data_set, seen_images

@@ -19,6 +19,7 @@ from data_prep.work.object_store import path_of
 from evaluation.decisions.test_set import EvaluationSet, TestSet
 from evaluation.metrics.metric import Note
 from evaluation.statistics.bootstrap import cluster_index
+from evaluation.statistics.clustered_tests import effective_patients
 
 SEEN_FILE = "seen.parquet"
 """Beside predictions: every image used to fit or to select, with its patient and role."""
@@ -301,3 +302,36 @@ def _refuse_failures(systems: Mapping[str, Predictions], known: pd.Index) -> Non
                 "them again, or compare on the images that all have with --images common, where "
                 "failures are counted as wrong beside"
             )
+
+
+_FEW_PATIENTS = 20
+"""Effective patients of a class below which a comparison carries a caution."""
+_MANY_IMAGES = 0.1
+"""Share of a class's images in one patient from which it does."""
+
+
+def few_patients(judged: EvaluationSet) -> list[Note]:
+    """Caution where a class has few effective patients, or one patient much of its images."""
+    notes = []
+    for name, of_class in (("positive", judged.y_true), ("negative", ~judged.y_true)):
+        images = np.bincount(judged.patients[of_class])
+        n_images, n_patients = int(images.sum()), int(np.count_nonzero(images))
+        effective = effective_patients(images)
+        if not n_images:
+            continue
+        text = ""
+        if effective < _FEW_PATIENTS:
+            text = (
+                f"The {n_images:,} {name} images are of {counted(n_patients, 'patient')} and say "
+                f"as much as those of {effective:.1f} patients with one image each: below "
+                f"{_FEW_PATIENTS}, one patient more or less may change the answer."
+            )
+        most = int(images.max())
+        if most > 1 and most >= _MANY_IMAGES * n_images:
+            text += (
+                f" One patient has {most:,} of the {n_images:,} {name} images "
+                f"({100 * most / n_images:.0f} %)."
+            )
+        if text:
+            notes.append(Note("few_patients", text.strip()))
+    return notes

@@ -8,9 +8,9 @@ import pytest
 from scipy.stats import binomtest
 from sklearn import metrics as oracle
 
-from evaluation.compare.compare import _failure_card
 from evaluation.compare.estimates import HELD, REFITTED, Estimates
 from evaluation.compare.intervals import EXACT_METHOD, _resampled, _SystemCards, resampled_figures
+from evaluation.compare.judged_models import _failure_card
 from evaluation.compare.paired_tests import (
     MCNEMAR,
     REFITTED_TEST,

@@ -8,7 +8,6 @@ from sklearn.metrics import roc_auc_score
 from data_prep.contracts.errors import InputError
 from evaluation.compare.claims import holm
 from evaluation.statistics.clustered_tests import (
-    ClusteredEstimate,
     _exact_mcnemar,
     auroc_difference,
     auroc_over_seeds,
@@ -18,8 +17,8 @@ from evaluation.statistics.clustered_tests import (
     mcnemar_test,
     mean_parts,
     over_seeds,
-    smallest_detectable,
 )
+from evaluation.statistics.obuchowski_rockette import ClusteredEstimate, smallest_detectable
 
 
 def draw(seed, patients=40, decimals=1):

@@ -7,7 +7,7 @@ from scipy.stats import f_oneway, ttest_1samp, ttest_ind, ttest_rel
 
 from data_prep.contracts.errors import InputError
 from evaluation.statistics.obuchowski_rockette import (
-    OrEstimate,
+    ClusteredEstimate,
     analyse_crossed,
     analyse_nested,
     jackknife_covariance,
@@ -179,7 +179,7 @@ def test_jackknife_of_a_mean_is_its_variance_by_the_textbook():
 
 def test_nothing_that_varies_gives_no_interval():
     study = analyse_crossed(np.full((2, 3), 0.8), np.zeros((6, 6)))
-    assert study.differences[0, 1] == OrEstimate(0.0, None, np.inf)
+    assert study.differences[0, 1] == ClusteredEstimate(0.0, None, span=np.inf)
     assert study.differences[0, 1].interval_at() is None
     assert study.differences[0, 1].p_value is None
     assert study.overall is None

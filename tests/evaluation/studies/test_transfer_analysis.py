@@ -8,7 +8,7 @@ from sklearn.metrics import f1_score, recall_score, roc_auc_score
 
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.statistics.clustered_tests import ClusteredEstimate
+from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
 from evaluation.studies.transfer_analysis import TransferCell, UnseenScores, judge_cell, with_drops
 
 

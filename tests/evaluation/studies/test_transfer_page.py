@@ -8,7 +8,7 @@ import pytest
 
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.statistics.clustered_tests import ClusteredEstimate
+from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
 from evaluation.studies.transfer_analysis import (
     JudgedSet,
     Transfer,
