@@ -64,10 +64,10 @@ def test_published_analysis_with_readers_and_cases_random(van_dyke):
     assert digits([study.overall.statistic, study.overall.freedom[1]], 2) == [4.46, 15.26]
     assert digits([study.overall.p_value, gap.p_value], 4) == [0.0517, 0.0517]
     assert round(gap.error, 5) == 0.02075
-    assert digits(gap.interval_at(), 5) == [-0.08796, 0.00036]
+    assert digits(gap.interval, 5) == [-0.08796, 0.00036]
     first, second = study.systems
-    assert digits(first.interval_at(), 5) == [0.82522, 0.96885]
-    assert digits(second.interval_at(), 5) == [0.89414, 0.98754]
+    assert digits(first.interval, 5) == [0.82522, 0.96885]
+    assert digits(second.interval, 5) == [0.89414, 0.98754]
     assert digits([first.freedom, second.freedom], 2) == [12.74, 12.71]
     parts = study.components
     assert round(parts.reader, 6) == 0.001535
@@ -81,7 +81,7 @@ def test_published_analysis_with_readers_fixed(van_dyke):
     assert round(study.overall.statistic, 5) == 5.47595
     assert study.overall.freedom == (1, np.inf)
     assert digits([study.overall.p_value, study.differences[0, 1].p_value], 4) == [0.0193, 0.0193]
-    assert digits(study.differences[0, 1].interval_at(), 5) == [-0.08049, -0.00711]
+    assert digits(study.differences[0, 1].interval, 5) == [-0.08049, -0.00711]
 
 
 def test_published_analysis_with_cases_fixed(van_dyke):
@@ -96,10 +96,10 @@ def test_published_analysis_from_its_own_covariances():
     )
     gap = analyse_crossed(FIGURES, covariance).differences[0, 1]
     assert (round(gap.freedom, 2), round(gap.p_value, 4)) == (15.26, 0.0517)
-    assert digits(gap.interval_at(), 5) == [-0.08796, 0.00036]
+    assert digits(gap.interval, 5) == [-0.08796, 0.00036]
     fixed = analyse_crossed(FIGURES, covariance, readers="fixed").differences[0, 1]
     # The covariances are rounded, which moves the last digit.
-    assert fixed.interval_at() == pytest.approx((-0.08049, -0.00711), abs=1.1e-5)
+    assert fixed.interval == pytest.approx((-0.08049, -0.00711), abs=1.1e-5)
 
 
 def test_without_covariance_between_readers_it_is_the_t_test_of_scipy():
@@ -180,7 +180,7 @@ def test_jackknife_of_a_mean_is_its_variance_by_the_textbook():
 def test_nothing_that_varies_gives_no_interval():
     study = analyse_crossed(np.full((2, 3), 0.8), np.zeros((6, 6)))
     assert study.differences[0, 1] == ClusteredEstimate(0.0, None, span=np.inf)
-    assert study.differences[0, 1].interval_at() is None
+    assert study.differences[0, 1].interval is None
     assert study.differences[0, 1].p_value is None
     assert study.overall is None
 
