@@ -9,7 +9,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.matching import error_kinds, lesions_reached, pair_boxes
-from evaluation.compare.compare import _NONE_FAILED, compare_systems
+from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import FAILURES_WRONG
 from evaluation.compare.failure_analysis import (
     SHORTCUT,
@@ -17,6 +17,7 @@ from evaluation.compare.failure_analysis import (
     _trusted_spacing,
     image_groups,
 )
+from evaluation.compare.judged_models import _NONE_FAILED
 from evaluation.compare.shares import TREAT_ALL, ShareName, Shares, _kappa, _predictive_values
 from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.image_metrics import net_benefit
