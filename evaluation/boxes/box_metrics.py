@@ -54,10 +54,7 @@ class WeightedAveragePrecision:
         self._idle = SegmentSums(segment[counted], of_box[counted], int(finds.sum()), n_clusters)
 
     def __call__(self, weights: Integers) -> Floats:
-        """Average precision per weighting and IoU threshold.
-
-        Returns shape ``(R, thresholds)``; NaN where a weighting has no true box.
-        """
+        """Average precision, shape ``(R, thresholds)``; NaN where a weighting has no true box."""
         n_true = np.asarray(weights, dtype=np.float64) @ self._n_true  # (R,)
         finder = np.take(weights, self._finder, axis=1)  # (R, finds)
         called = np.cumsum(self._idle(weights) + finder, axis=1, dtype=np.int64) + np.spacing(1)
@@ -131,8 +128,6 @@ def coco_figures(pairs: BoxPairs) -> dict[str, float | None]:
 
     A box that overlaps no true box by half can match none, so pycocotools is asked which of the
     others match, which are few, and then for the precision of all of them.
-
-    Returns ``ap50`` and ``ap`` in [0, 1]; `None` where no image has a true box.
     """
     n_true, boxes = len(pairs.truth.image), pairs.boxes
     if not n_true:
@@ -235,16 +230,15 @@ class WeightedIobb:
         clusters: Integers,
         n_clusters: int,
         cut: float,
-        thresholds: Sequence[float] = _IOBB_THRESHOLDS,
     ) -> None:
         owner, called = np.asarray(clusters), is_positive(pairs.boxes.score, cut)
         corners, true = pairs.boxes.corners[pairs.box], pairs.truth.corners[pairs.true]
         shared = np.minimum(corners[:, 2:], true[:, 2:]) - np.maximum(corners[:, :2], true[:, :2])
         area = np.prod(corners[:, 2:] - corners[:, :2], axis=1)
         iobb = np.prod(np.maximum(shared, 0), axis=1) / area
-        found = np.zeros((len(pairs.truth.image), len(thresholds)), dtype=bool)
-        false = np.repeat(called[:, None], len(thresholds), axis=1)
-        for column, least in enumerate(thresholds):
+        found = np.zeros((len(pairs.truth.image), len(_IOBB_THRESHOLDS)), dtype=bool)
+        false = np.repeat(called[:, None], len(_IOBB_THRESHOLDS), axis=1)
+        for column, least in enumerate(_IOBB_THRESHOLDS):
             on = (iobb >= least) & called[pairs.box]
             found[pairs.true[on], column] = True
             false[pairs.box[on], column] = False
@@ -254,11 +248,7 @@ class WeightedIobb:
         self._lesions = np.bincount(owner, weights=pairs.truth.per_image, minlength=n_clusters)
 
     def __call__(self, weights: Integers) -> Floats:
-        """The figures per weighting.
-
-        Returns accuracies, then false positives per image, shape ``(R, 2 x thresholds)``; accuracy
-        is NaN where a weighting has no true box.
-        """
+        """Accuracies (NaN without a true box), then false positives per image, ``(R, 2 x 3)``."""
         weight = np.asarray(weights, dtype=np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             accuracy = (weight @ self._found) / (weight @ self._lesions)[:, None]
@@ -310,10 +300,7 @@ class WeightedRsnaScore:
         self._counted = per_cluster(total > 0, clusters, n_clusters)
 
     def __call__(self, weights: Integers) -> Floats:
-        """The score per weighting and cut.
-
-        Returns shape ``(R, cuts)``; NaN where every image is left out.
-        """
+        """The score per weighting and cut, ``(R, cuts)``; NaN where every image is left out."""
         weight = np.asarray(weights, dtype=np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray((weight @ self._sum) / (weight @ self._counted))
@@ -366,11 +353,7 @@ class WeightedFroc:
         self._lesions = np.bincount(owner, weights=pairs.truth.per_image, minlength=n_clusters)
 
     def figures(self, weights: Integers) -> Floats:
-        """The figures per weighting.
-
-        Returns the mean, then the sensitivity at each of `FROC_RATES`, shape ``(R, 1 + rates)``;
-        NaN where a weighting has no lesion.
-        """
+        """The mean, then the sensitivity at each of `FROC_RATES`; NaN without a lesion."""
         weight = np.asarray(weights, dtype=np.float64)
         n_images, n_lesions = weight @ self._images, weight @ self._lesions
         false = RunningRows(self._false(weights))

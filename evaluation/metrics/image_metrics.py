@@ -104,7 +104,7 @@ def image_average_precision(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> fl
         >>> round(image_average_precision([0, 0, 1, 1], [0.1, 0.4, 0.35, 0.8]), 3)
         0.833
     """
-    return _defined(RankedScores(y_true, y_score).average_precision()[0])
+    return _defined(RankedScores(y_true, y_score).figures()["average_precision"][0])
 
 
 def classification_metrics(
@@ -128,11 +128,8 @@ def classification_metrics(
         >>> figures["auroc"], figures["precision"], figures["recall"]
         (1.0, 1.0, 0.5)
     """
-    ranked = RankedScores(y_true, y_score)
-    figures = {
-        "auroc": _defined(ranked.auroc()[0]),
-        "average_precision": _defined(ranked.average_precision()[0]),
-    }
+    of_ranking = RankedScores(y_true, y_score).figures()
+    figures = {name: _defined(figure[0]) for name, figure in of_ranking.items()}
     if threshold is None:
         return figures
     at_threshold = rates(**confusion_counts(y_true, y_score, threshold))

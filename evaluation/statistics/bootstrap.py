@@ -182,17 +182,6 @@ class Interval:
         return Interval(-self.estimate, -self.high, -self.low, self.note)
 
 
-_SHIFTED = (
-    "no interval: resampling itself shifts this figure (middle {level:.4g} % of resamples: "
-    "{low:.3f} to {high:.3f})"
-)
-"""Why a figure that its percentile interval leaves out has none.
-
-So does expected calibration error near 0: a resample adds noise to every bin, and the mean size of
-gaps only grows by it.
-"""
-
-
 def percentile_interval(
     replicates: Floats, level: float = LEVEL, *, estimate: float = math.nan
 ) -> Interval:
@@ -210,7 +199,11 @@ def percentile_interval(
     if low == high:
         return Interval(estimate, note=NO_WIDTH, unmoved=True)
     if estimate < low - _ROUNDING or estimate > high + _ROUNDING:
-        note = _SHIFTED.format(level=100 * level, low=low, high=high)
+        # As of ECE near 0: a resample adds noise to every bin, by which the mean gap only grows.
+        note = (
+            f"no interval: resampling itself shifts this figure (middle {100 * level:.4g} % of "
+            f"resamples: {low:.3f} to {high:.3f})"
+        )
         return Interval(estimate, note=note, shifted=True)
     note = f"undefined in {lost} of {len(replicates)} resamples, left out" if lost else ""
     return Interval(estimate, float(low), float(high), note)
@@ -239,12 +232,9 @@ def cluster_index(clusters: npt.ArrayLike) -> tuple[npt.NDArray[np.int64], int]:
 
 
 def per_cluster(values: npt.ArrayLike, clusters: Integers, n_clusters: int) -> Floats:
-    """Sum columns of per-image values over the images of each cluster.
+    """Sum columns of per-image values ``(N, K)`` over the images of each cluster.
 
-    A figure that is a ratio of counts needs nothing else: ``weights @ per_cluster(...)`` is the
-    counts of every resample.
-
-    Shapes: `values` ``(N, K)``; `clusters` ``(N,)``; returned ``(n_clusters, K)``.
+    ``weights @ per_cluster(...)`` is then the counts of every resample.
     """
     table = np.asarray(values, dtype=np.float64)
     if len(table) != len(clusters):
@@ -257,10 +247,7 @@ def per_cluster(values: npt.ArrayLike, clusters: Integers, n_clusters: int) -> F
 
 
 class SegmentSums:
-    """How much weight lies in each segment of a ranking.
-
-    `segment` and `clusters` (patients) are indices from 0, shape ``(boxes,)``.
-    """
+    """How much weight lies in each segment of a ranking; `segment` and `clusters`: of each box."""
 
     def __init__(
         self, segment: Integers, clusters: Integers, n_segments: int, n_clusters: int
@@ -275,10 +262,7 @@ class SegmentSums:
         self._dense = _table(place, clusters[crowded], shape, np.float64)
 
     def __call__(self, weights: Integers) -> npt.NDArray[Any]:
-        """The weight in each segment.
-
-        Shapes: `weights` ``(R, n_clusters)``; returned ``(R, n_segments)``, row by row in memory.
-        """
+        """The weight in each segment, shape ``(R, n_segments)``, row by row in memory."""
         fits = _MOST * int(weights.max(initial=1)) <= np.iinfo(_SMALL).max
         kind: type = _SMALL if fits else np.float64  # whole numbers below 2 ** 53 are exact in it
         columns: npt.NDArray[Any] = np.ascontiguousarray(weights.T, dtype=kind)
@@ -298,10 +282,7 @@ def _table(
 
 
 class RunningRows:
-    """Running sums along rows of whole numbers, none below 0.
-
-    Shapes: `counts` ``(R, n)``.
-    """
+    """Running sums along rows of whole numbers, none below 0, shape ``(R, n)``."""
 
     def __init__(self, counts: npt.NDArray[Any]) -> None:
         self._shape = counts.shape

@@ -17,7 +17,6 @@ from evaluation.statistics.ranking import Floats, Integers
 
 _CONVERGED = 1e-6  # gradient an image beyond which a fit has not ended
 _FARTHEST = 500.0  # log-odds that no probability in [CLIP, 1 - CLIP] asks for
-_LIKELY = 64  # clusters; that none of so many is drawn has probability exp(-64)
 
 
 class _Overlap:
@@ -57,25 +56,16 @@ class _Lowest:
         self._owners, self._values = owners[rising], lowest[rising].astype(np.float64)
 
     def __call__(self, weights: npt.NDArray[np.floating | np.integer]) -> Floats:
-        found, values = self._among(weights, _LIKELY)
-        return values if found.all() else self._among(weights, len(self._owners))[1]
-
-    def _among(
-        self, weights: npt.NDArray[np.floating | np.integer], n_first: int
-    ) -> tuple[npt.NDArray[np.bool_], Floats]:
         if not len(self._owners):
-            return np.ones(len(weights), dtype=bool), np.full(len(weights), np.inf)
-        counts = weights[:, self._owners[:n_first]] > 0
-        found = np.asarray(counts.any(axis=1))
-        return found, np.where(found, self._values[counts.argmax(axis=1)], np.inf)
+            return np.full(len(weights), np.inf)
+        counts = weights[:, self._owners] > 0
+        return np.where(counts.any(axis=1), self._values[counts.argmax(axis=1)], np.inf)
 
 
 def _fit_line(
     x: Floats, mass: Floats, positive: Floats, positive_x: Floats
 ) -> tuple[Floats, Floats]:
-    """Logistic regressions on one variable, one per row.
-
-    A row's fit does not depend on what other rows there are.
+    """Logistic regressions on one variable, one per row: slopes and intercepts.
 
     Source:
         Cox 1958.
@@ -205,9 +195,7 @@ class CalibrationFigures:
         return knots, per_cluster(shares, self._of_image, self.n_clusters)
 
     def figures(self, weights: Integers | None = None) -> dict[str, Floats]:
-        """Every figure for every row of weights.
-
-        Returns the seven figures by their short names, each shape ``(R,)``; NaN where undefined.
+        """The seven figures by their short names for every row of weights, NaN where undefined.
 
         With weights, shape ``(R, clusters)``, slope and intercepts are fitted on 256 knots, which
         moves them by less than their third digit; without, on the probabilities themselves.

@@ -14,18 +14,13 @@ another. Its uncertainty follows from the joint covariance of all means, which i
 each size of an arm has seeds of its own. It is kept as draws of ``(ln a, b)``, multivariate t: one
 chi-square for the patients, one for each arm's seeds with Satterthwaite's degrees of freedom.
 
-Simulated: 1,000 studies each of 150 and 700 patients, seed 11 (binormal scores, 30 % positives,
+Simulated (1,000 studies each of 150 and 700 patients, seed 11: binormal scores, 30 % positives,
 four sizes of 100 to 800 images, three seeds whose ``1 - AUROC`` differs by 10 %, or by 20 % at the
-smallest and 5 % at the largest size; the long tests with ``-s``). Bands cover 95 to 97 % at the
-sizes and at twice the largest, intervals of a crossing 96 to 99 %. A crossing in the middle is
-shown in 16 and 69 %, one at the largest size, the hardest case, is called inside in 0.8 to 1.8 %;
-of equal and parallel curves at most 0.2 %. With two seeds all this is more cautious.
-
-Trainings of one seed may vary together over its nested sizes, which is not modelled. Where they are
-correlated by 0.5, bands cover 94 to 97 % and intervals of a crossing 96 % with 150 patients and 92
-% with 700; by 0.8, 92 to 97 %, 95 and 87 %. Of crossings at the largest size at most 2.4 % are
-called inside even then. Between the sizes of the RSNA study (docs/results.md) the correlation was
-0.1 on the mean, -0.3 to 0.4.
+smallest and 5 % at the largest size), bands and intervals cover as ``docs/curve.md`` says. With two
+seeds all this is more cautious. Trainings of one seed that vary together over its nested sizes are
+not modelled: correlated by 0.5, bands cover 94 to 97 % and intervals of a crossing 96 % (150
+patients) and 92 % (700); by 0.8, 92 to 97 %, 95 and 87 %. Between the sizes of the RSNA study
+(docs/results.md) the correlation was 0.1 on the mean, -0.3 to 0.4.
 
 Generalised least squares, with the same covariance as weights, gave intervals of the same width
 there: estimated weights bring errors of their own.
@@ -147,9 +142,8 @@ def fit_learning_curves(
 
     A size of which a figure is NaN, or whose mean is 1 (it has no logarithm), is left out.
 
-    Of each arm `amounts` has shape ``(S,)`` and `figures`, in [0, 1], one for each seed,
-    ``(S, R)``. `covariance` is over patients, of all figures in the order arm, size, seed. The
-    number of draws is rounded up to a power of 2.
+    Of each arm `amounts` has shape ``(S,)`` and `figures`, one for each seed, ``(S, R)``.
+    `covariance` is over patients, of all figures in the order arm, size, seed.
     """
     sizes = [np.asarray(each, dtype=np.float64) for each in amounts]
     tables = [np.asarray(each, dtype=np.float64) for each in figures]

@@ -1,8 +1,6 @@
 """Scores against labels: the rule at a threshold, and AUROC and average precision from one sort.
 
-The bootstrap asks for the same two figures thousands of times with other weights on the same
-images. The order of the scores never changes, so it is found once; every replicate is then a
-cumulative sum.
+The order of the scores is found once; every replicate of the bootstrap is then a cumulative sum.
 """
 
 from __future__ import annotations
@@ -63,8 +61,7 @@ def is_positive(y_score: npt.ArrayLike, threshold: npt.ArrayLike) -> npt.NDArray
 class FallingScores:
     """Images from the highest score down, ready for counts at any threshold under any weights.
 
-    Attributes:
-        negated: The scores in that order, times -1, so that they rise.
+    `negated` are the scores in that order, times -1, so that they rise.
 
     Example:
         >>> images = FallingScores(np.array([0.2, 0.9, 0.2]), np.array([0, 1, 1]))
@@ -86,10 +83,7 @@ class FallingScores:
         return _cumulated(np.take(weights, self._of_image, axis=1))
 
     def called(self, sums: npt.NDArray[np.int32], thresholds: Floats) -> Floats:
-        """The weight that scores at least each row's own threshold, shape ``(R,)``.
-
-        NaN where a row has no threshold.
-        """
+        """The weight that scores at least each row's own threshold; NaN without one."""
         place = np.searchsorted(self.negated, -thresholds, side="right")
         return np.where(np.isnan(thresholds), np.nan, sums[np.arange(len(sums)), place])
 
@@ -117,31 +111,18 @@ class RankedScores:
         self.positive_upto = np.searchsorted(at_positive, at_positive, side="right")
         self.negatives_tied = bool((self.negative_above != self.negative_upto).any())
 
-    def _one_each(self) -> Integers:
-        return np.ones((1, self.n_clusters), dtype=np.int32)
-
     def auroc(self, weights: Integers | None = None) -> Floats:
-        """Area under the ROC curve; a tie between a positive and a negative counts half.
+        """See `figures`."""
+        return self.figures(weights)["auroc"]
 
-        Returns one area per row, shape ``(R,)``; NaN where a row has only one of the classes.
+    def figures(self, weights: Integers | None = None) -> dict[str, Floats]:
+        """``auroc``, in which a tie counts half, and ``average_precision``, tied scores together.
 
-        `weights` are whole numbers, shape ``(R, clusters)``; clusters without an image may follow.
+        Each has shape ``(R,)``, NaN where a row lacks a class that it needs. `weights` are whole
+        numbers, ``(R, clusters)``; clusters without an image may follow.
         """
-        return self.figures(self._one_each() if weights is None else weights)["auroc"]
-
-    def average_precision(self, weights: Integers | None = None) -> Floats:
-        """Step-wise average precision, tied scores together.
-
-        Returns one figure per row, shape ``(R,)``; NaN where a row has no positive.
-        """
-        return self.figures(self._one_each() if weights is None else weights)["average_precision"]
-
-    def figures(self, weights: Integers) -> dict[str, Floats]:
-        """AUROC and average precision together, sharing the cumulative sums.
-
-        Shapes: `weights` ``(R, clusters)``; returned ``(R,)``.
-        """
-        return self.sums(weights).figures()
+        once = np.ones((1, self.n_clusters), dtype=np.int32)
+        return self.sums(once if weights is None else weights).figures()
 
     def sums(self, weights: Integers, beside: RankingSums | None = None) -> RankingSums:
         """Running sums of weights, from which every figure of the ranking follows."""
@@ -163,7 +144,7 @@ class RankingSums(NamedTuple):
     negatives: npt.NDArray[np.int32]  # the same of negatives, shape `(R, N + 1)`
 
     def figures(self) -> dict[str, Floats]:
-        """``auroc`` and ``average_precision``, as `RankedScores.figures`."""
+        """As `RankedScores.figures`."""
         ranked, on_positive = self.ranked, self.on_positive
         n_positive = self.positives[:, -1].astype(np.float64)
         n_negative = self.negatives[:, -1].astype(np.float64)
@@ -186,10 +167,7 @@ class RankingSums(NamedTuple):
             }
 
     def counts(self, thresholds: Floats) -> dict[str, Floats]:
-        """``tp``, ``fp``, ``tn`` and ``fn`` of each row at its own threshold.
-
-        Returns each shape ``(R,)``; NaN without a threshold.
-        Shapes: `thresholds` ``(R,)``.
+        """``tp``, ``fp``, ``tn`` and ``fn`` of each row at its own threshold, NaN without one.
 
         Example:
             >>> ranked = RankedScores([0, 1, 1], [0.2, 0.9, 0.2])
@@ -206,9 +184,7 @@ class RankingSums(NamedTuple):
         """``recall`` at a specificity, and ``specificity`` at a recall, on the ROC curve itself.
 
         Points of the curve (one per distinct score) are joined by straight lines; where the curve
-        runs straight up or along at the level, its better end counts.
-
-        Returns each shape ``(R,)``; NaN where a row has only one of the classes.
+        runs straight up or along at the level, its better end counts. NaN without both classes.
 
         Source:
             Fawcett 2006, interpolation between ROC points.
@@ -294,9 +270,8 @@ def first_at_least(sums: npt.NDArray[Any], sought: npt.NDArray[Any]) -> npt.NDAr
 def curves(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> dict[str, Floats]:
     """The ROC and the precision-recall curve, one point per distinct score.
 
-    Returns ``threshold`` (falling; the first is infinite: nobody is called positive), ``fpr``,
-    ``tpr``, ``precision`` and ``recall``, all of one length. ``precision`` of the first point,
-    where nobody is called positive, is NaN; so is a rate without its class.
+    ``threshold`` falls from infinity, where nobody is called positive and precision is NaN; so is
+    a rate without its class.
     """
     truth, scores = check_truth_and_scores(y_true, y_score)
     order = np.argsort(-scores, kind="stable")
