@@ -22,7 +22,6 @@ from evaluation.compare.judged_models import (
     with_failures,
 )
 from evaluation.compare.paired_tests import (
-    clustered_auroc,
     paired_tests,
     seed_parts,
     with_clustered_auroc,
@@ -94,9 +93,8 @@ def compare_systems(
     resamples = Resamples(judged.n_patients, replicates, seed)
     drawn = resampled_figures(test_set.target.name, cards, resamples, advance=advance)
     by_unit, unit_notes, unit_tests = compare_units(models, judged, test_set, unit, resamples)
-    clustered = clustered_auroc(cards)
-    estimates = with_clustered_auroc(drawn.estimates, clustered, cards)
-    tests = paired_tests(drawn.estimates, cards, clustered, drawn.differences, unit_tests)
+    estimates = with_clustered_auroc(drawn.estimates, cards)
+    tests = paired_tests(drawn.estimates, cards, drawn.differences, unit_tests)
     return Comparison(
         target=test_set.target,
         estimates=with_failures(estimates, models, test_set, resamples),

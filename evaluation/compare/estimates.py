@@ -8,11 +8,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
+from evaluation.decisions.test_set import EvaluationSet
 from evaluation.decisions.thresholds import check_policy
 from evaluation.metrics.metric import ALL, MetricKey
 from evaluation.statistics.bootstrap import LEVEL, Interval
+from evaluation.statistics.clustered_tests import effective_patients
 from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
 from evaluation.statistics.ranking import Floats
 
@@ -49,6 +52,21 @@ class SampleSize(NamedTuple):
     n_patients: int = 0
     n_positive: int = 0
     effective_patients: float | None = None
+
+    @classmethod
+    def of(cls, judged: EvaluationSet, chosen: npt.NDArray[np.bool_], of_class: str) -> SampleSize:
+        """Of some of the judged images, for a share of the positive or negative ones, or of all."""
+        of_classes = {"positive": chosen & judged.y_true, "negative": chosen & ~judged.y_true}
+        effective = {
+            name: effective_patients(np.bincount(judged.patients[images]))
+            for name, images in of_classes.items()
+        }
+        return cls(
+            n_images=int(chosen.sum()),
+            n_patients=len(np.unique(judged.patients[chosen])),
+            n_positive=int(of_classes["positive"].sum()),
+            effective_patients=effective.get(of_class, min(effective.values())),
+        )
 
 
 @dataclass(frozen=True)
@@ -124,9 +142,9 @@ def family_level(comparisons: int) -> float:
     return 1 - (1 - LEVEL) / max(comparisons, 1)
 
 
-def family_sizes(n_systems: int) -> range:
-    """Numbers of comparisons that differences have intervals for: all claims of a report."""
-    return range(1, max(10, n_systems) * (n_systems - 1) + 1)
+def family_levels(n_systems: int) -> list[float]:
+    """Levels of the intervals of a difference as one of 1, 2, 3, ... comparisons, of all claims."""
+    return [family_level(size) for size in range(1, max(10, n_systems) * (n_systems - 1) + 1)]
 
 
 _ByKey = Mapping[MetricKey, Estimate]
@@ -228,7 +246,8 @@ class Estimates:
             }
             for name, key, figure in self
         ]
-        rows.sort(key=_at_the_end)
+        # Estimates on other images, and thresholds, stand after all others.
+        rows.sort(key=lambda r: r["subgroup"] == FAILURES_WRONG or r["metric"] == "threshold")
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         return table.astype({"n_validation_positive": "Int64"})
 
@@ -236,7 +255,7 @@ class Estimates:
     def from_table(cls, table: pd.DataFrame) -> Estimates:
         """Read estimates from the tidy table of one target and unit, as a report has it."""
         rows: list[dict[str, Any]] = [
-            {str(key): value for key, value in row.items() if not _missing(value)}
+            {str(key): value for key, value in row.items() if not pd.isna(value)}
             for row in table.to_dict("records")
         ]
         names = dict.fromkeys(row["system"] for row in rows)
@@ -278,11 +297,6 @@ def _from_row(row: Mapping[str, Any]) -> Estimate:
     )
 
 
-def _at_the_end(row: Mapping[str, Any]) -> bool:
-    """Estimates on other images, and thresholds, stand after all others."""
-    return row["subgroup"] == FAILURES_WRONG or row["metric"] == "threshold"
-
-
 def row_interval(row: Any) -> Interval:
     """A figure of a row of ``where.csv``, whatever the row is read as."""
     low, estimate, high = (
@@ -291,10 +305,6 @@ def row_interval(row: Any) -> Interval:
     )
     note = row["note"]
     return Interval(estimate, low, high, note if isinstance(note, str) else "")
-
-
-def _missing(value: object) -> bool:
-    return value is None or value != value or value is pd.NA
 
 
 def _pair(name: str, names: Mapping[str, None]) -> tuple[str, str] | None:

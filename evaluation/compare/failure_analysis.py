@@ -20,7 +20,6 @@ from evaluation.compare.protocol import Protocol
 from evaluation.compare.scorecard import Cards, Scorecard, judged_of
 from evaluation.compare.shares import (
     FAILURE_COLUMNS,
-    Calls,
     ShareName,
     Shares,
     add_agreement,
@@ -263,7 +262,7 @@ def failure_table(
     policy = protocol.main_policy(list(next(iter(cards.values()))[0].thresholds))
     rows = _images_of(judged, test_set.images)
     groups = image_groups(rows, protocol.subgroups)
-    shares = Shares(judged.n_patients, Calls(cards, policy, resamples), gaps=set(groups))
+    shares = Shares.of(cards, policy, resamples, set(groups))
     for name, members in cards.items():
         of_groups = _shares_of_groups(members, groups, policy)
         of_lesions = _shares_of_lesions(members, rows)

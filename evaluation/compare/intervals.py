@@ -27,13 +27,11 @@ from evaluation.compare.estimates import (
     Estimates,
     IntervalKind,
     SampleSize,
-    family_level,
-    family_sizes,
+    family_levels,
     is_chosen,
     of_thresholds,
 )
 from evaluation.compare.scorecard import Cards, Scorecard
-from evaluation.decisions.test_set import EvaluationSet
 from evaluation.decisions.thresholds import refit_thresholds
 from evaluation.metrics.metric import MetricKey
 from evaluation.metrics.registry import METRICS, family, why_undefined
@@ -46,7 +44,7 @@ from evaluation.statistics.bootstrap import (
     expanded_level,
     percentile_interval,
 )
-from evaluation.statistics.clustered_tests import effective_patients, over_seeds
+from evaluation.statistics.clustered_tests import over_seeds
 from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
 from evaluation.statistics.ranking import Floats
 
@@ -310,8 +308,7 @@ class _EstimateMaker:
             interval, method, kind = exact, EXACT_METHOD, "exact"
         family_ends: tuple[tuple[float, float], ...] = ()
         if len(names) == 2 and interval.bounded and of_seeds is not None:
-            levels = [family_level(size) for size in family_sizes(len(self._systems))]
-            family_ends = of_seeds.intervals_at(levels)
+            family_ends = of_seeds.intervals_at(family_levels(len(self._systems)))
         elif len(names) == 2 and interval.bounded and drawn is not None:
             family_ends = self._family_ends(drawn, self._patients(key, refitted=refitted))
         return Estimate(
@@ -367,8 +364,8 @@ class _EstimateMaker:
         self, drawn: Floats, patients: float | None
     ) -> tuple[tuple[float, float], ...]:
         """Percentile intervals of a difference as one of 1, 2, 3, ... comparisons."""
-        sizes = family_sizes(len(self._systems))
-        tails = [(1 - expanded_level(family_level(size), patients)) / 2 for size in sizes]
+        levels = family_levels(len(self._systems))
+        tails = [(1 - expanded_level(level, patients)) / 2 for level in levels]
         ends = np.quantile(drawn[~np.isnan(drawn)], [*tails, *(1 - tail for tail in tails)])
         return tuple(zip(ends[: len(tails)].tolist(), ends[len(tails) :].tolist(), strict=True))
 
@@ -378,22 +375,8 @@ class _EstimateMaker:
         of_class = share_of if share_of in ("positive", "negative") else ""
         population = chosen.tobytes(), of_class
         if population not in self._sizes:
-            self._sizes[population] = _sample_size(judged, chosen, of_class)
+            self._sizes[population] = SampleSize.of(judged, chosen, of_class)
         return self._sizes[population]
-
-
-def _sample_size(judged: EvaluationSet, chosen: np.ndarray, of_class: str) -> SampleSize:
-    of_classes = {"positive": chosen & judged.y_true, "negative": chosen & ~judged.y_true}
-    effective = {
-        name: effective_patients(np.bincount(judged.patients[images]))
-        for name, images in of_classes.items()
-    }
-    return SampleSize(
-        n_images=int(chosen.sum()),
-        n_patients=len(np.unique(judged.patients[chosen])),
-        n_positive=int(of_classes["positive"].sum()),
-        effective_patients=effective.get(of_class, min(effective.values())),
-    )
 
 
 def _chosen_on(policy: str, models: Sequence[Scorecard]) -> int | None:

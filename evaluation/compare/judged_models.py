@@ -14,11 +14,7 @@ from data_prep.store.predictions import Predictions
 from data_prep.work.object_store import shown
 from evaluation.compare.estimates import FAILURES_WRONG, Estimate, Estimates
 from evaluation.compare.intervals import resampled_figures
-from evaluation.compare.paired_tests import (
-    clustered_auroc,
-    resampled_tests,
-    with_clustered_auroc,
-)
+from evaluation.compare.paired_tests import resampled_tests, with_clustered_auroc
 from evaluation.compare.scorecard import Cards, Scorecard
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.system_output import SystemOutput
@@ -264,7 +260,7 @@ def with_failures(
     }
     of_patients = replace(resamples, n_clusters=judged.n_patients)
     drawn = resampled_figures(test_set.target.name, cards, of_patients, kept=kept)
-    again = with_clustered_auroc(drawn.estimates, clustered_auroc(cards), cards)
+    again = with_clustered_auroc(drawn.estimates, cards)
 
     def counted(names: tuple[str, ...], key: MetricKey, estimate: Estimate) -> Estimate | None:
         of_systems = [

@@ -19,8 +19,7 @@ from evaluation.compare.estimates import (
     Differences,
     Estimate,
     Estimates,
-    family_level,
-    family_sizes,
+    family_levels,
     is_chosen,
 )
 from evaluation.compare.scorecard import Cards, Scorecard, judged_of
@@ -164,7 +163,6 @@ SEEDS_TEST = f"{OVER_SEEDS}; covariances of the {BOOTSTRAP.removesuffix(' percen
 def paired_tests(
     estimates: Estimates,
     cards: Cards,
-    clustered: ClusteredAuroc,
     differences: Differences | None = None,
     more: pd.DataFrame | None = None,
 ) -> pd.DataFrame:
@@ -179,6 +177,7 @@ def paired_tests(
     """
     judged = judged_of(cards)
     rows = _Rows(estimates.target, next(iter(cards)), estimates.contrast_level)
+    clustered = _clustered_auroc(cards)
     for subgroup, chosen in _subgroups(judged).items():
         _auroc_rows(rows, subgroup, cards, chosen, clustered)
         _decision_rows(rows, subgroup, cards, chosen)
@@ -197,11 +196,11 @@ def _subgroups(judged: EvaluationSet) -> dict[str, np.ndarray]:
     return subgroups
 
 
-ClusteredAuroc = Mapping[str, Mapping[tuple[str, str], ClusteredEstimate]]
+_ClusteredAuroc = Mapping[str, Mapping[tuple[str, str], ClusteredEstimate]]
 """Obuchowski's estimates by subgroup and pair; of one system the second of the pair is empty."""
 
 
-def clustered_auroc(cards: Cards) -> ClusteredAuroc:
+def _clustered_auroc(cards: Cards) -> _ClusteredAuroc:
     """Obuchowski's estimate of every AUROC and its paired differences, clustered by patient."""
     subgroups = _subgroups(judged_of(cards))
     return {subgroup: _aurocs(cards, chosen) for subgroup, chosen in subgroups.items()}
@@ -269,7 +268,7 @@ class _Rows:
 
 
 def _auroc_rows(
-    rows: _Rows, subgroup: str, cards: Cards, chosen: np.ndarray, clustered: ClusteredAuroc
+    rows: _Rows, subgroup: str, cards: Cards, chosen: np.ndarray, clustered: _ClusteredAuroc
 ) -> None:
     of = {
         "subgroup": subgroup,
@@ -343,11 +342,9 @@ def _shares_right(members: Sequence[Scorecard], policy: str) -> Floats | None:
     return np.stack(right)
 
 
-def with_clustered_auroc(
-    estimates: Estimates, clustered: ClusteredAuroc, cards: Cards
-) -> Estimates:
+def with_clustered_auroc(estimates: Estimates, cards: Cards) -> Estimates:
     """Give every AUROC Obuchowski's interval; where there is none, neither has the figure one."""
-    levels = [family_level(size) for size in family_sizes(len(cards))]
+    clustered, levels = _clustered_auroc(cards), family_levels(len(cards))
 
     def with_interval(names: tuple[str, ...], key: MetricKey, estimate: Estimate) -> Estimate:
         pair = (*names, "")[:2]

@@ -32,7 +32,7 @@ from evaluation.decisions.decision import Decision
 from evaluation.decisions.referral import Referral, ReferralFigures, doubt_of
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import EvaluationSet
-from evaluation.decisions.thresholds import ThresholdChoice, check_policy
+from evaluation.decisions.thresholds import ThresholdChoice, ValidationScores, check_policy
 from evaluation.metrics.image_metrics import confusion_counts, rates
 from evaluation.metrics.metric import ALL, NEEDS, VERSUS_NORMAL, MetricKey, Need
 from evaluation.metrics.registry import MATCHED_PERCENT, METRICS, family, why_undefined

@@ -59,7 +59,7 @@ class _Derived(NamedTuple):
     compute: Callable[..., Floats]
 
 
-class Calls:
+class _Calls:
     """Which images each system calls positive, and in each resample at refitted thresholds.
 
     Validation patients are drawn beside the test patients, as for every figure.
@@ -125,10 +125,15 @@ class Shares:
     """
 
     n_patients: int
-    calls: Calls | None = None
+    calls: _Calls | None = None
     gaps: set[str] = field(default_factory=set)
     derived: list[_Derived] = field(default_factory=list)
     _shares: dict[Key, _Share] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, cards: Cards, policy: str, resamples: Resamples, gaps: set[str]) -> Shares:
+        """Without any yet, for these systems' calls at a policy."""
+        return cls(judged_of(cards).n_patients, _Calls(cards, policy, resamples), gaps)
 
     def add(
         self,

@@ -14,7 +14,6 @@ from evaluation.metrics.registry import metric_title
 from evaluation.metrics.words import DASH, number, p_equation, policy_words, span_words
 from evaluation.report.page import Table, figure_words
 from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
-from evaluation.report.table import Table, figure_words
 from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
 from evaluation.studies.study_page import Section, ShownChart, Statement, StudyPage, write_study
 from evaluation.studies.transfer_analysis import Transfer, TransferCell

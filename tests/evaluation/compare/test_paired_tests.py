@@ -27,7 +27,6 @@ from evaluation.compare.paired_tests import (
     SEEDS_TEST,
     TEST_COLUMNS,
     _percentile_p,
-    clustered_auroc,
     paired_tests,
 )
 from evaluation.compare.scorecard import Scorecard
@@ -66,7 +65,7 @@ def card(judged, seed, skill=1.2, threshold=0.5):
 
 def pairs_of(cards):
     figures = Estimates("opacity", "image", {name: {} for name in cards}, {})
-    return paired_tests(figures, cards, clustered_auroc(cards))
+    return paired_tests(figures, cards)
 
 
 def row_of(table, **keys):

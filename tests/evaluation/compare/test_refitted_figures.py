@@ -15,11 +15,10 @@ from evaluation.compare.paired_tests import (
     MCNEMAR,
     REFITTED_TEST,
     _percentile_p,
-    clustered_auroc,
     paired_tests,
 )
 from evaluation.compare.scorecard import Scorecard
-from evaluation.compare.shares import Calls, ShareName, Shares, add_at_prevalence
+from evaluation.compare.shares import ShareName, Shares, add_at_prevalence
 from evaluation.decisions.test_set import EvaluationSet, TestSet
 from evaluation.decisions.thresholds import (
     ThresholdChoice,
@@ -175,7 +174,7 @@ def test_the_table_keeps_both_intervals(drawn):
 
 def test_the_refitted_test_of_decisions_stands_first_and_mcnemar_says_what_it_holds(drawn):
     cards, _, found = drawn
-    tests = paired_tests(found.estimates, cards, clustered_auroc(cards), found.differences)
+    tests = paired_tests(found.estimates, cards, found.differences)
     tests = tests[tests["subgroup"] == ALL]
     for metric in ("recall", "specificity", "accuracy"):
         rows = tests[(tests["metric"] == metric) & (tests["policy"] == "max_f1")]
@@ -282,14 +281,14 @@ def test_a_floor_set_by_an_extreme_score_has_no_refitted_interval(judged):
     assert not gap.bounded
     assert f"allows 1 of {n_positive} validation positives to be missed" in gap.note
     assert gap.held is not None
-    tests = paired_tests(drawn.estimates, cards, clustered_auroc(cards), drawn.differences)
+    tests = paired_tests(drawn.estimates, cards, drawn.differences)
     refitted = tests[(tests["method"] == REFITTED_TEST) & (tests["metric"] == "specificity")]
     assert refitted["p_value"].isna().all()
 
 
 def test_shares_of_called_images_are_refitted_as_the_figures_are(judged, drawn):
     cards, resamples, found = drawn
-    shares = Shares(judged.n_patients, Calls(cards, "max_f1", resamples))
+    shares = Shares.of(cards, "max_f1", resamples, set())
     everything = np.ones(N, dtype=bool)
     for name, (card,) in cards.items():
         called = card.called("max_f1")

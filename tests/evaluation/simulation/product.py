@@ -11,7 +11,7 @@ import pandas as pd
 from evaluation.compare.comparison import Background, _cautions
 from evaluation.compare.estimates import HELD, Estimate, Estimates
 from evaluation.compare.intervals import resampled_figures
-from evaluation.compare.paired_tests import clustered_auroc, paired_tests, with_clustered_auroc
+from evaluation.compare.paired_tests import paired_tests, with_clustered_auroc
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.verdict import Setting, Verdict, state_verdict
 from evaluation.decisions.test_set import EvaluationSet
@@ -107,11 +107,10 @@ def judge(
         row += count
     resamples = Resamples(judged.n_patients, replicates, seed)
     drawn = resampled_figures("finding", cards, resamples, kept=_kept)
-    clustered = clustered_auroc(cards)
-    figures = with_clustered_auroc(drawn.estimates, clustered, cards)
+    figures = with_clustered_auroc(drawn.estimates, cards)
     tests = pd.DataFrame()
     if tested:
-        tests = paired_tests(drawn.estimates, cards, clustered, drawn.differences)
+        tests = paired_tests(drawn.estimates, cards, drawn.differences)
     counts = dict(zip(names, seeds, strict=True))
     setting = Setting(counts, cautions=_cautions(Background(), figures, pd.DataFrame()))
     verdict = state_verdict(figures, names, "Finding", tests=tests, setting=setting)
