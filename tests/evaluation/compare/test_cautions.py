@@ -103,10 +103,7 @@ def test_a_guess_without_the_lungs_is_held_against_each_system(predict, judged_s
     assert gaps
     sizes = range(1, 1 + len(family_levels(2)))
     for gap in gaps:  # each can be one of as many comparisons as a report tells, and only widens
-        widths = [
-            gap.within(size).high - gap.within(size).low
-            for size in range(1, 1 + len(family_levels(2)))
-        ]
+        widths = [gap.within(size).high - gap.within(size).low for size in sizes]
         assert np.diff(widths).min() >= -1e-12
     said = [text for text in found.answer.cautions if text.startswith("The label can be predicted")]
     if truth_in_view:
