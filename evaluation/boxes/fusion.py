@@ -162,11 +162,7 @@ OVERLAP = 0.5
 
 
 def best_box_fusion(
-    boxes: Boxes,
-    *,
-    models: Integers,
-    weights: Sequence[float],
-    iou_threshold: float = OVERLAP,
+    boxes: Boxes, *, models: Integers, weights: Sequence[float], iou_threshold: float = OVERLAP
 ) -> Boxes:
     """Let the most confident box gather each model's best box that overlaps it; drop the others.
 
@@ -178,17 +174,8 @@ def best_box_fusion(
     of one lesion, as stored predictions do (they are suppressed at IoU 0.6 only), the faint ones
     pull the score down, and what does not join remains beside it as a false alarm.
 
-    Args:
-        boxes: Only those of one label are fused.
-        models: The model of each box as an index from 0, shape ``(N,)``.
-        weights: A weight above 0 per model.
-        iou_threshold: Boxes whose IoU with the most confident one is above it are of one lesion.
-
-    Returns:
-        The fused boxes by label and falling score.
-
-    Raises:
-        InputError: A model has no weight, or a weight is not above 0.
+    Only boxes of one label are fused; `models` has the model of each box as an index from 0. By
+    label and falling score.
 
     Example:
         >>> corners = np.array([[0.0, 0, 4, 4], [0, 0, 4, 3], [0, 0, 4, 3.5]])

@@ -114,17 +114,9 @@ def pilot_parts(
     systems: Mapping[str, Predictions | Sequence[Predictions]],
     test_set: TestSet,
 ) -> dict[str, list[AurocParts]]:
-    """What each test patient adds to each system's AUROC: what a further study is planned from.
+    """What each test patient adds to each system's AUROC, one for each training seed.
 
-    Args:
-        systems: See `compare_systems`.
-        test_set: What is judged.
-
-    Returns:
-        By system, one for each training seed.
-
-    Raises:
-        InputError: As `compare_systems`; or the test images are all of one class.
+    A further study is planned from it. Refuses as `compare_systems`, and images of one class.
     """
     named = _name_models(systems)
     judged, _ = common_test_images(_by_label(named), test_set)

@@ -210,18 +210,9 @@ def log_use(
     systems: Mapping[str, Sequence[Predictions]],
     protocol: str | None = None,
 ) -> TestSetUses:
-    """Add a use to the log of a split.
+    """Add a use to the log of a split, and return all, or the problem where it cannot be written.
 
-    Args:
-        test_set: What is judged; the folder of its data set gets the line.
-        systems: What is compared, each system's training seeds.
-        protocol: SHA-256 of the protocol's file, where there is one.
-
-    Returns:
-        All uses, this one included; with a problem where the data set cannot be written.
-
-    Raises:
-        InputError: The log is damaged: a use that cannot be counted is not forgotten.
+    Refuses a damaged log: a use that cannot be counted is not forgotten.
     """
     # One JSON object a line.
     path = test_set.dataset.folder / "splits" / f"{test_set.split}.looks.jsonl"

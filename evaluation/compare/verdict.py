@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Literal, NamedTuple
 
-import numpy as np
 import pandas as pd
 
 from evaluation.compare.claims import (
@@ -47,19 +46,15 @@ class PairTests:
         return self._tested(first, second, key, "detectable")
 
     def _tested(self, first: str, second: str, key: tuple[str, str], column: str) -> float | None:
-        rows = pd.concat([self._rows(first, second, key), self._rows(second, first, key)])
-        values = rows[column].dropna() if column in rows else rows.index[:0]
-        return float(np.asarray(values)[0]) if len(values) else None
-
-    def _rows(self, first: str, second: str, key: tuple[str, str]) -> pd.DataFrame:
-        """Tests of a pair on all images, by patient; those of a figure's own test come first."""
+        """Of a pair on all images, by patient; the rows of a figure's own test come first."""
         table = self.table
-        if table is None or table.empty:
-            return pd.DataFrame()
-        of = (table["first"] == first) & (table["second"] == second)
+        if table is None or column not in table:
+            return None
+        of = table["first"].isin([first, second]) & table["second"].isin([first, second])
         of &= (table["metric"] == key[0]) & (table["policy"] == key[1])
         of &= (table["subgroup"] == ALL) & (table["independent"] == "patients")
-        return table[of]
+        values = table.loc[of, column].dropna().to_numpy()
+        return float(values[0]) if len(values) else None
 
 
 IN_A_SENTENCE = 4
@@ -459,12 +454,13 @@ def _scope(
         for name, first in same.items()
     ]
     told = [
-        each
+        claim
         for conclusion in conclusions
         if conclusion.kind != "margin"
-        for each in conclusion.claims
+        for claim in conclusion.claims
     ]
-    families = [("answer", claims), ("findings below", [e for e in told if e not in claims])]
+    below = [claim for claim in told if claim not in claims]
+    families = [("answer", claims), ("findings below", below)]
     widened = [
         f"of the {name} for {size} comparisons"
         for name, family in families
@@ -497,8 +493,8 @@ def _what_is_random(systems: list[str], seeds: Mapping[str, int]) -> str:
     unknown = [name for name in systems if name not in seeds]
     parts = []
     if len(single) == len(systems):
-        count = {1: "this trained model", 2: "these two trained models"}.get(len(systems))
-        count = count or f"these {len(systems)} trained models"
+        counts = {1: "this trained model", 2: "these two trained models"}
+        count = counts.get(len(systems), f"these {len(systems)} trained models")
         each = " each" if len(systems) > 1 else ""
         parts.append(
             f"The answer is about {count}, one training run (seed){each}: another run of the same "

@@ -299,23 +299,14 @@ def auroc_difference(
 
 @dataclass(frozen=True)
 class McNemar:
-    """Two systems' decisions on the same images.
+    """Two systems' decisions on the same images."""
 
-    Attributes:
-        difference: Share right of the first minus that of the second, with the clustered
-            standard error of the observed difference.
-        p_value: Of equal shares, by patient; `None` where no patient tells the two apart.
-        p_exact: Of equal shares, images taken as independent; `None` with several seeds.
-        first_only: Images that only the first gets right (a mean over seeds).
-        second_only: Images that only the second gets right.
-        n_images: How many images.
-    """
-
+    # share right of the first minus that of the second, with the clustered standard error
     difference: ClusteredEstimate
-    p_value: float | None
-    p_exact: float | None
-    first_only: float
-    second_only: float
+    p_value: float | None  # of equal shares, by patient; `None` where no patient tells them apart
+    p_exact: float | None  # likewise, images taken as independent; `None` with several seeds
+    first_only: float  # images that only the first gets right, a mean over seeds
+    second_only: float  # images that only the second gets right
     n_images: int
 
 

@@ -107,13 +107,9 @@ def _binormal_auroc_covariance(
     """Covariance of the AUROCs of systems on the same images, if their scores are binormal.
 
     A system's scores are normal with variance 1 in both classes, and further up by
-    ``sqrt(2) probit(AUROC)`` in positives. Two images of a patient have scores that correlate by
-    `within`; a patient's images are all of one class. Nothing is approximated: an AUROC is a mean
-    over pairs of images, and the covariance of two pairs follows from the bivariate normal
-    distribution.
-
-    `correlation` is of two systems' scores of one image, within a class; `within` of one system's
-    scores of two images of one patient. Shapes: returned ``(systems, systems)``.
+    ``sqrt(2) probit(AUROC)`` in positives; a patient's images are all of one class. Nothing is
+    approximated: an AUROC is a mean over pairs of images, and the covariance of two pairs follows
+    from the bivariate normal distribution. `correlation` and `within`: see `AssumedPlan`.
 
     Source:
         The moments of a U statistic (Hoeffding 1948; Hanley and McNeil 1982) of two correlated
