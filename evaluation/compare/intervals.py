@@ -54,8 +54,8 @@ _CHOICE_UNSURE = "thresholds were refitted: other validation patients would have
 _CALIBRATION_INSTEAD = "of calibration, read Brier score, slope and in the large"
 _ONE_PATIENT = "one patient gives no interval"
 
-_OfModels = Mapping[tuple[str, int, MetricKey], Floats]
-"""Replicates by system, seed and figure."""
+_Drawn = Mapping[tuple[str, int, MetricKey, bool], Floats]
+"""Replicates by system, seed and figure, and whether refitted thresholds are held instead."""
 
 
 class _Resampled(NamedTuple):
@@ -76,21 +76,18 @@ def resampled_figures(
 ) -> _Resampled:
     """Resample the patients of all models at once, for the figures of their systems."""
     systems = {name: _SystemCards(members) for name, members in cards.items()}
-    drawn, held = _draw(cards, resamples, kept, advance)
-    return _resampled(target, systems, drawn, held, resamples, unit)
+    return _resampled(target, systems, _draw(cards, resamples, kept, advance), resamples, unit)
 
 
 def _resampled(
     target: str,
     systems: Mapping[str, _SystemCards],
-    drawn: _OfModels,
-    held: _OfModels,
+    drawn: _Drawn,
     resamples: Resamples,
     unit: str = "image",
 ) -> _Resampled:
-    """Put the estimates and replicates of all systems together; `held`: at held thresholds."""
-    replicates = _Replicates(drawn, systems)
-    maker = _EstimateMaker(systems, replicates, _Replicates(held, systems), resamples)
+    """Put the estimates and replicates of all systems together."""
+    maker = _EstimateMaker(systems, drawn, resamples)
     values = {name: system.estimates() for name, system in systems.items()}
     missing = {name: system.missing() for name, system in systems.items()}
     of_systems = {
@@ -112,8 +109,8 @@ def _resampled(
             gap = None if one is None or other is None else one - other
             why = _why_no_difference(key, pair, values, missing)
             estimate = estimates[pair][key] = maker.estimate(pair, key, gap, why)
-            of_seeds = replicates.over_seeds(pair, key, estimate.effective_patients)
-            of_gap = replicates.of(pair, key) if of_seeds is None else of_seeds
+            of_seeds = maker.drawn.over_seeds(pair, key, estimate.effective_patients)
+            of_gap = maker.drawn.of(pair, key) if of_seeds is None else of_seeds
             if of_gap is not None:
                 differences[pair][key] = of_gap
     return _Resampled(Estimates(target, unit, of_systems, estimates), differences)
@@ -169,7 +166,7 @@ def _draw(
     resamples: Resamples,
     kept: Callable[[MetricKey], bool],
     advance: Callable[[int], None] | None,
-) -> tuple[_OfModels, _OfModels]:
+) -> _Drawn:
     """Replicates of every figure, and of those at refitted thresholds with thresholds held."""
     models = {(n, seed): card for n, members in cards.items() for seed, card in enumerate(members)}
     refitted = refit_thresholds(
@@ -183,9 +180,7 @@ def _draw(
     columns = [(model, policy) for model, chosen in refitted.items() for policy in chosen]
     beside = [refitted[model][policy] for model, policy in columns]
 
-    def statistic(
-        weights: np.ndarray, thresholds: Floats | None = None
-    ) -> dict[tuple[str, int, MetricKey, bool], Floats]:
+    def statistic(weights: np.ndarray, thresholds: Floats | None = None) -> _Drawn:
         of_models: dict[tuple[str, int], dict[str, Floats]] = {model: {} for model in models}
         if thresholds is not None:
             for (model, policy), column in zip(columns, thresholds.T, strict=True):
@@ -197,25 +192,21 @@ def _draw(
                 drawn |= {(*model, k, held == 1): v for k, v in figures.items() if kept(k)}
         return drawn
 
-    drawn = cluster_bootstrap(
+    return cluster_bootstrap(
         statistic, resamples, advance, np.column_stack(beside) if beside else None
-    )
-    return (
-        {(name, seed, key): v for (name, seed, key, held), v in drawn.items() if not held},
-        {(name, seed, key): v for (name, seed, key, held), v in drawn.items() if held},
     )
 
 
 class _Replicates:
     """Replicates of the figures of systems, and of the differences of two."""
 
-    def __init__(self, drawn: _OfModels, systems: Mapping[str, _SystemCards]) -> None:
-        self._drawn, self._systems = drawn, systems
+    def __init__(self, drawn: _Drawn, systems: Mapping[str, _SystemCards], held: bool) -> None:
+        self._drawn, self._systems, self._held = drawn, systems, held
 
     def _columns(self, name: str, key: MetricKey) -> list[Floats] | None:
         """One a seed; `None` where a seed has none."""
         seeds = range(len(self._systems[name].cards))
-        columns = [self._drawn.get((name, seed, key)) for seed in seeds]
+        columns = [self._drawn.get((name, seed, key, self._held)) for seed in seeds]
         known = [column for column in columns if column is not None]
         return known if len(known) == len(columns) else None
 
@@ -266,12 +257,12 @@ class _EstimateMaker:
     def __init__(
         self,
         systems: Mapping[str, _SystemCards],
-        drawn: _Replicates,
-        held: _Replicates,
+        drawn: _Drawn,
         resamples: Resamples,
     ) -> None:
-        self._systems, self._drawn, self._held = systems, drawn, held
-        self._resamples = resamples
+        self._systems, self._resamples = systems, resamples
+        self.drawn = _Replicates(drawn, systems, held=False)
+        self._held = _Replicates(drawn, systems, held=True)
         self._judged = next(iter(systems.values())).cards[0].judged
         self._sizes: dict[tuple[bytes, str], SampleSize] = {}
 
@@ -282,7 +273,7 @@ class _EstimateMaker:
         if value is None:
             return Estimate(note=why_none, counts=self._size(key))
         models = [card for name in names for card in self._systems[name].cards]
-        drawn, drawn_held = self._drawn.of(names, key), self._held.of(names, key)
+        drawn, drawn_held = self.drawn.of(names, key), self._held.of(names, key)
         refitted = drawn_held is not None
         interval = self._interval(key, value, drawn, refitted=refitted)
         if refitted and (reason := _too_few(key.policy, models)):
@@ -293,7 +284,7 @@ class _EstimateMaker:
         if len(models) > len(names):
             kind = "seeds"
             method = f"{OVER_SEEDS}; covariances of {self._resamples.n_replicates} resamples"
-            interval, of_seeds = self._over_seeds(self._drawn, names, key, interval)
+            interval, of_seeds = self._over_seeds(self.drawn, names, key, interval)
             held, _ = self._over_seeds(self._held, names, key, held)
         elif len(names) == 1:
             exact = _exact_interval(models[0], key, value)

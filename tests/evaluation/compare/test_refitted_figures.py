@@ -260,10 +260,11 @@ def test_a_figure_that_resampling_shifts_says_what_to_read_instead(judged):
     probability = drawn_scores(judged.y_true, 5)
     card = Scorecard(judged, pd.Series(probability), {}, probability=probability)
     shifted = {
-        ("A", 0, MetricKey(ALL, "", name)): np.linspace(5, 6, 100) for name in ("ece", "auroc")
+        ("A", 0, MetricKey(ALL, "", name), False): np.linspace(5, 6, 100)
+        for name in ("ece", "auroc")
     }
     resamples = Resamples(judged.n_patients, 100)
-    found = _resampled("sick", {"A": _SystemCards([card])}, shifted, {}, resamples).estimates
+    found = _resampled("sick", {"A": _SystemCards([card])}, shifted, resamples).estimates
     ece, auroc = found.of("A", "ece"), found.of("A", "auroc")
     assert not ece.bounded
     assert ece.note.endswith("of calibration, read Brier score, slope and in the large")
