@@ -20,7 +20,6 @@ from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.decision import TuningOptions
 from evaluation.decisions.system_output import SystemOutput, reduce_boxes
 from evaluation.decisions.test_set import (
-    EvaluationSet,
     TestSet,
     _unit_names,
     group_images,
@@ -37,6 +36,7 @@ from evaluation.statistics.bootstrap import (
     Resamples,
     expanded_level,
 )
+from tests.evaluation.judged_images import judged_images
 
 
 @pytest.fixture
@@ -354,15 +354,7 @@ def test_a_comparison_is_the_same_each_time(systems, test_set):
 
 
 def test_one_patient_gives_estimates_without_intervals():
-    judged = EvaluationSet(
-        image_ids=pd.Index(["a", "b"]),
-        y_true=np.array([True, False]),
-        patients=np.array([0, 0]),
-        n_patients=1,
-        boxes_trusted=np.array([True, True]),
-        truth=pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2"]),
-    )
-    card = Scorecard(judged, pd.Series([0.9, 0.1]), {})
+    card = Scorecard(judged_images([1, 0], [0, 0]), pd.Series([0.9, 0.1]), {})
     table = resampled_figures("opacity", {"A": [card]}, Resamples(1, 10)).estimates.table()
     row = table[table["metric"] == "auroc"].iloc[0]
     assert row.estimate == 1.0

@@ -30,12 +30,13 @@ from evaluation.compare.paired_tests import (
     paired_tests,
 )
 from evaluation.compare.scorecard import Scorecard
-from evaluation.decisions.test_set import EvaluationSet, TestSet
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.metrics.metric import MetricKey
 from evaluation.statistics.bootstrap import BOOTSTRAP, NO_WIDTH, Resamples
 from evaluation.statistics.clustered_tests import auroc_difference, auroc_parts
 from evaluation.systems.eligibility import few_patients
+from tests.evaluation.judged_images import judged_images
 
 N = 240
 
@@ -45,14 +46,7 @@ def judged():
     rng = np.random.default_rng(11)
     patients = np.sort(rng.integers(0, 90, N))
     patients = np.unique(patients, return_inverse=True)[1]
-    return EvaluationSet(
-        image_ids=pd.Index([f"i{n:03d}" for n in range(N)]),
-        y_true=rng.random(N) < 0.4,
-        patients=patients,
-        n_patients=int(patients.max()) + 1,
-        boxes_trusted=np.ones(N, dtype=bool),
-        truth=pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2"]),
-    )
+    return judged_images(rng.random(N) < 0.4, patients, boxes_trusted=np.ones(N, dtype=bool))
 
 
 def card(judged, seed, skill=1.2, threshold=0.5):
@@ -319,21 +313,9 @@ def test_no_trial_is_refused():
 
 def table(scores, copies=1):
     """Ten patients, five of them sick, each with so many images; the threshold is 0.5."""
-    sick = np.repeat(np.arange(10) < 5, copies)
-    ids = pd.Index([f"i{number:03d}" for number in range(len(sick))])
-    judged = EvaluationSet(
-        image_ids=ids,
-        y_true=sick,
-        patients=np.repeat(np.arange(10), copies),
-        n_patients=10,
-        boxes_trusted=np.zeros(len(sick), dtype=bool),
-        truth=pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2"]),
-    )
-    card = Scorecard(
-        judged,
-        pd.Series(np.repeat(scores, copies), index=ids),
-        {"max_f1": ThresholdChoice("max_f1", 0.5)},
-    )
+    judged = judged_images(np.repeat(np.arange(10) < 5, copies), np.repeat(np.arange(10), copies))
+    threshold = {"max_f1": ThresholdChoice("max_f1", 0.5)}
+    card = Scorecard(judged, pd.Series(np.repeat(scores, copies)), threshold)
     estimates, _ = resampled_figures("sick", {"A": [card]}, Resamples(10, 300, seed=1))
     found = estimates.table()
     return found[found["policy"] == "max_f1"].set_index("metric")

@@ -19,7 +19,7 @@ from evaluation.compare.paired_tests import (
 )
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.shares import ShareName, Shares, add_at_prevalence
-from evaluation.decisions.test_set import EvaluationSet, TestSet
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import (
     ThresholdChoice,
     ValidationScores,
@@ -30,6 +30,7 @@ from evaluation.decisions.tuning import tune
 from evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.systems.eligibility import describe_images
+from tests.evaluation.judged_images import judged_images
 
 N = 120
 RECALL = MetricKey(ALL, "max_f1", "recall")
@@ -42,11 +43,10 @@ def judged():
     ids = pd.Index([f"i{number:03d}" for number in range(N)])
     edges = {"x1": 0.0, "y1": 0.0, "x2": 10.0, "y2": 10.0}
     kinds = np.where(y_true, "lung_opacity", np.where(rng.random(N) < 0.5, "normal", "other"))
-    return EvaluationSet(
+    return judged_images(
+        y_true,
+        np.arange(N) // 2,
         image_ids=ids,
-        y_true=y_true,
-        patients=np.arange(N) // 2,
-        n_patients=N // 2,
         boxes_trusted=rng.random(N) < 0.8,
         truth=pd.DataFrame({"image_id": ids[y_true], **edges}),
         x_class=pd.Series(kinds),
@@ -188,15 +188,7 @@ def test_the_refitted_test_of_decisions_stands_first_and_mcnemar_says_what_it_ho
 
 
 def few_judged(n=20):
-    ids = pd.Index([f"i{number:02d}" for number in range(n)])
-    return EvaluationSet(
-        image_ids=ids,
-        y_true=np.arange(n) < n // 2,
-        patients=np.arange(n),
-        n_patients=n,
-        boxes_trusted=np.zeros(n, dtype=bool),
-        truth=pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2"]),
-    )
+    return judged_images(np.arange(n) < n // 2)
 
 
 def recall_of(validation_scores, test_scores, replicates=400):

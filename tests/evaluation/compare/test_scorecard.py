@@ -6,12 +6,12 @@ import pytest
 from sklearn import metrics as oracle
 
 from evaluation.compare.scorecard import Scorecard
-from evaluation.decisions.test_set import EvaluationSet
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.metrics.image_metrics import classification_metrics
 from evaluation.metrics.metric import ALL, NEEDS, VERSUS_NORMAL, MetricKey
 from evaluation.metrics.registry import family, why_undefined
 from evaluation.statistics.calibration_error import CalibrationFigures
+from tests.evaluation.judged_images import judged_images
 
 N = 120
 
@@ -21,15 +21,7 @@ def judged():
     rng = np.random.default_rng(4)
     y_true = rng.random(N) < 0.4
     kinds = np.where(y_true, "lung_opacity", np.where(rng.random(N) < 0.5, "normal", "other"))
-    return EvaluationSet(
-        image_ids=pd.Index([f"i{number:03d}" for number in range(N)]),
-        y_true=y_true,
-        patients=np.arange(N) // 2,
-        n_patients=N // 2,
-        boxes_trusted=np.zeros(N, dtype=bool),
-        truth=pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2"]),
-        x_class=pd.Series(kinds),
-    )
+    return judged_images(y_true, np.arange(N) // 2, x_class=pd.Series(kinds))
 
 
 @pytest.fixture
@@ -108,7 +100,9 @@ def _pointing(tolerance):
     ids = pd.Index(["on it", "9 px beside", "11 px beside", "6 px below", "missed"])
     truth = pd.DataFrame({"image_id": ids, "x1": 40.0, "y1": 40.0, "x2": 60.0, "y2": 60.0})
     y_true = np.ones(5, dtype=bool)
-    judged = EvaluationSet(ids, y_true, np.arange(5), 5, y_true, truth, tolerance=tolerance)
+    judged = judged_images(
+        y_true, image_ids=ids, boxes_trusted=y_true, truth=truth, tolerance=tolerance
+    )
     points = pd.DataFrame(
         {"point_x": [50.0, 69.0, 71.0, 50.0, 50.0], "point_y": [50.0, 50.0, 50.0, 66.0, 50.0]},
         index=ids,

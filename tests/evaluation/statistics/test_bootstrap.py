@@ -11,7 +11,6 @@ from sklearn import metrics as oracle
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.scorecard import Scorecard
-from evaluation.decisions.test_set import EvaluationSet
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.metrics.image_metrics import rates
 from evaluation.metrics.metric import MetricKey
@@ -32,6 +31,7 @@ from evaluation.statistics.clustered_tests import (
     clustered_mcnemar,
 )
 from evaluation.statistics.ranking import RankedScores
+from tests.evaluation.judged_images import judged_images
 
 THRESHOLD = 0.6
 
@@ -398,17 +398,8 @@ def holds(values, figure, truth):
 
 
 def scorecard(drawn, scores, owner, threshold):
-    n = len(scores)
-    judged = EvaluationSet(
-        image_ids=pd.Index(np.arange(n).astype(str)),
-        y_true=drawn.truth,
-        patients=owner,
-        n_patients=int(owner.max()) + 1,
-        boxes_trusted=np.ones(n, dtype=bool),
-        truth=pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2"]),
-    )
     choice = {"cut": ThresholdChoice("cut", threshold)}
-    return Scorecard(judged, pd.Series(scores), choice)
+    return Scorecard(judged_images(drawn.truth, owner), pd.Series(scores), choice)
 
 
 def test_expanded_percentiles_cover_a_mean_of_few_patients_as_often_as_of_many():
