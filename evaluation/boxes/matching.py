@@ -107,7 +107,6 @@ class BoxMatches:
     image: npt.NDArray[np.int64]
     score: Floats  # falling, shape `(boxes,)`
     n_true: npt.NDArray[np.int64]  # true boxes per image, shape `(images,)`
-    iou_thresholds: Floats  # `(thresholds,)`
 
 
 def match_boxes(
@@ -152,7 +151,7 @@ def match_pairs(
     )
     falling = np.argsort(-boxes.score, kind="stable")
     return BoxMatches(
-        hit[falling], boxes.image[falling], boxes.score[falling], pairs.truth.per_image, thresholds
+        hit[falling], boxes.image[falling], boxes.score[falling], pairs.truth.per_image
     )
 
 
