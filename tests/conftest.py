@@ -2,12 +2,9 @@
 
 import atexit
 import gc
-import importlib.util
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import hypothesis
@@ -69,25 +66,3 @@ def browser() -> Iterator[Any]:
         pytest.skip("no Chromium on this machine: the page was not opened in a browser")
     with Browser(path) as tab:
         yield tab
-
-
-def _module(name: str) -> ModuleType:
-    """A program beside this file: the tests are no package."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    assert spec
-    assert spec.loader
-    module = sys.modules[name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="session")
-def house() -> ModuleType:
-    """The measures of the layout, ``tests/house.py``."""
-    return _module("house")
-
-
-@pytest.fixture(scope="session")
-def documents() -> ModuleType:
-    """What writes the generated parts of the documents, ``tests/documents.py``."""
-    return _module("documents")

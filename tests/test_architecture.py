@@ -6,12 +6,11 @@ import graphlib
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 
 import cxr_start
+from tests import house
 
 ROOT = Path(__file__).resolve().parents[1]
 UNINSTALLED = {"benchmarks"}
@@ -55,7 +54,7 @@ def test_names_say_what_things_do(path):
 
 
 @pytest.fixture(scope="module")
-def layout(house: ModuleType) -> Any:
+def layout() -> house.House:
     return house.House.read(ROOT)
 
 
@@ -81,7 +80,7 @@ LIMITS = {
 }
 
 
-def test_no_figure_of_the_layout_rises(layout, house):
+def test_no_figure_of_the_layout_rises(layout):
     figures = house.rows(layout)
     assert figures.keys() == LIMITS.keys()
     table = "\n".join(f"{name:42s} {figures[name]:>9,} of {LIMITS[name]:,}" for name in LIMITS)
@@ -95,7 +94,7 @@ def test_no_figure_of_the_layout_rises(layout, house):
     )
 
 
-def test_the_ways_that_are_counted_are_those_of_the_code(layout: Any, house: ModuleType) -> None:
+def test_the_ways_that_are_counted_are_those_of_the_code(layout):
     assert house.broken_ways(layout) == []
 
 

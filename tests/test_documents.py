@@ -9,6 +9,7 @@ import pytest
 from typer.main import get_command
 
 from scripts.cli import build_app
+from tests import documents, house
 
 ROOT = Path(__file__).resolve().parents[1]
 APP = get_command(build_app())
@@ -76,7 +77,7 @@ def test_every_verb_shows_an_example():
         assert "Example: cxr" in (command.help or ""), f"cxr {verb} --help has no example"
 
 
-def test_generated_documents_are_those_of_the_code(documents):
+def test_generated_documents_are_those_of_the_code():
     assert list(documents.stale()) == [], documents.COMMAND
 
 
@@ -108,7 +109,7 @@ def plain_text(path: Path) -> str:
     return re.sub(r"\s+", " ", re.sub(r'"\s*\n\s*f?"', "", path.read_text())).lower()
 
 
-def test_no_text_holds_a_phrase_that_readers_stumbled_over(house):
+def test_no_text_holds_a_phrase_that_readers_stumbled_over():
     kinds = ("*.py", "*.jinja", "*.toml", "*.md")
     rooms = [*house.ROOMS, "docs", "benchmarks"]
     files = [path for room in rooms for kind in kinds for path in (ROOT / room).rglob(kind)]

@@ -101,17 +101,8 @@ def make_phantom(quickstart: Path, out: Path) -> None:
     shutil.copytree(detector, out / "searched")
     shutil.rmtree(out / "searched" / "decisions")
     cxr("tune", out / "searched", "--data", data, "--search", "default", "--objective", "ap50")
-    cxr(
-        "ensemble",
-        detector,
-        classifier,
-        "--data",
-        data,
-        "--out",
-        out / "gated",
-        "--gate",
-        "multiply",
-    )
+    cxr("ensemble", detector, classifier, "--data", data, "--out", out / "gated",
+        "--gate", "multiply")  # fmt: skip
     cxr("tune", out / "gated", "--data", data)
     cxr("compare", detector, classifier, "--data", data, "--out", out / "report",
         "--replicates", REPLICATES, "--unit", "patient", "--prevalence", "0.1")  # fmt: skip

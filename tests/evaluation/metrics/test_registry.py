@@ -38,6 +38,7 @@ from evaluation.metrics.registry import (
 from evaluation.report.tables import metric_table
 from evaluation.statistics.calibration_error import CalibrationFigures
 from evaluation.statistics.ranking import RankedScores
+from tests import documents
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -141,7 +142,7 @@ def informedness(monkeypatch):
     return metric
 
 
-def test_a_new_record_is_all_that_a_new_metric_needs(informedness, predict, judged_set, documents):
+def test_a_new_record_is_all_that_a_new_metric_needs(informedness, predict, judged_set):
     name = informedness.name
     assert classification_metrics([0, 1, 1], [0.1, 0.5, 0.2], 0.5)[name] == 0.5
     assert classification_metrics([1], [0.5], 0.5)[name] is None
