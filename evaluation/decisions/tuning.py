@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -23,7 +23,6 @@ from evaluation.decisions.search import (
     ReducedScores,
     Search,
     SearchImages,
-    SearchResult,
     choose_among,
     choose_box_cut,
     choose_map_boxes,
@@ -31,7 +30,7 @@ from evaluation.decisions.search import (
     run_search,
 )
 from evaluation.decisions.system_output import Reduction, SystemOutput
-from evaluation.decisions.test_set import TestSet, Unit, group_images
+from evaluation.decisions.test_set import TestSet, Unit, Units, group_images
 from evaluation.decisions.thresholds import (
     POLICIES,
     ThresholdChoice,
@@ -51,7 +50,6 @@ from evaluation.statistics.calibration import (
 )
 from evaluation.statistics.cross_validation import patient_folds
 
-_Advance = Callable[[int], None] | None
 _CHOOSE = "choose"
 
 
@@ -70,25 +68,23 @@ class _ValidationRows:
         return self.y_true.index
 
 
-@dataclass(frozen=True)
-class _ScoredImages:
-    """One score per validation image."""
-
-    output: SystemOutput  # what the system says, with its boxes fused as chosen
-    reduced: ReducedScores  # the scores, and how boxes became them
-    found: SearchResult | None = None  # the search over boxes, where there was one
-    folds: npt.NDArray[np.int64] | None = None  # of patients, where a choice needs them
-
-
-@dataclass(frozen=True)
-class _JudgedScores:
+class _JudgedScores(NamedTuple):
     """What thresholds are chosen on: images, studies or patients."""
 
     y_true: pd.Series
     scores: pd.Series
     patients: npt.NDArray[np.str_]
-    spread: pd.Series | None
-    folds: npt.NDArray[np.int64] | None
+    spread: pd.Series | None  # where doubtful ones are referred
+    folds: npt.NDArray[np.int64] | None  # of patients, where a choice needs them
+
+    def of_units(self, units: Units) -> _JudgedScores:
+        """Studies or patients, which score as the highest of their images."""
+        highest = [
+            None if values is None else pd.Series(units.highest(values), units.names)
+            for values in (self.y_true, self.scores, self.spread)
+        ]
+        folds = None if self.folds is None else units.first(self.folds)
+        return _JudgedScores(highest[0], highest[1], units.first(self.patients), highest[2], folds)
 
 
 def _validation_rows(predictions: Predictions, test_set: TestSet) -> _ValidationRows:
@@ -116,71 +112,33 @@ def validation_scores(system: Predictions, decision: Decision, test_set: TestSet
     return pd.DataFrame({"label": rows.y_true, "score": output.scores(decision.reduction)})
 
 
-def _score_images(
+def _reduce(
     output: SystemOutput,
-    rows: _ValidationRows,
+    y_true: pd.Series,
     test_set: TestSet,
-    search: Search | None,
     options: TuningOptions,
-    advance: _Advance,
-) -> _ScoredImages:
-    """Choose how boxes become an image score; a search chooses their fusion and scale, too."""
-    folds, patients = None, test_set.patients(rows.image_ids)
-    if options.reductions or options.calibration == _CHOOSE:
-        folds = patient_folds(patients, rows.y_true.to_numpy() == 1)
-    if search is not None:
-        found = run_search(SearchImages.of(output, rows.y_true, test_set), search, advance)
-        fused = SystemOutput.of(output.predictions, test_set, rows.image_ids, found.rule)
-        reduced = ReducedScores(found.reduction, fused.scores(found.reduction), found.best)
-        return _ScoredImages(fused, reduced, found, folds)
+    folds: npt.NDArray[np.int64] | None,
+) -> ReducedScores:
+    """Choose how boxes become an image score, where no search does."""
     if options.reductions and folds is not None:
-        reduced = choose_among(output, rows.y_true, options.reductions, folds)
-    else:
-        reduced = choose_reduction(output, rows.y_true, patients)
-    return _ScoredImages(output, reduced, None, folds)
+        return choose_among(output, y_true, options.reductions, folds)
+    return choose_reduction(output, y_true, test_set.patients(output.image_ids))
 
 
-def _gather_units(
-    scored: _ScoredImages,
-    rows: _ValidationRows,
-    test_set: TestSet,
-    unit: Unit,
-    options: TuningOptions,
-) -> _JudgedScores:
-    """Turn images into studies or patients, which score as the highest of their images."""
-    y_true, scores, folds = rows.y_true, scored.reduced.scores, scored.folds
-    spread = scored.output.spread() if options.refer else None
-    patients = test_set.patients(rows.image_ids)
-    if unit == "image":
-        return _JudgedScores(y_true, scores, patients, spread, folds)
-    units = group_images(test_set.images, rows.labels, rows.image_ids, unit)
-
-    def highest(values: pd.Series) -> pd.Series:
-        return pd.Series(units.highest(values), units.names)
-
-    return _JudgedScores(
-        highest(y_true),
-        highest(scores),
-        units.first(patients),
-        None if spread is None else highest(spread),
-        None if folds is None else units.first(folds),
-    )
-
-
-def _calibrate_scores(
-    judged: _JudgedScores, scored: _ScoredImages, options: TuningOptions, unit: Unit
+def _calibrate(
+    judged: _JudgedScores, options: TuningOptions, folds: npt.NDArray[np.int64] | None
 ) -> tuple[Calibration | None, dict[str, float] | None]:
     """Choose how scores become probabilities; also the log losses, where they decided.
 
     As the options name, by the folds of a search, else by Platt.
     """
     truth, scores = judged.y_true, judged.scores
+    if options.calibration == _CHOOSE and judged.folds is not None:
+        return choose_calibration(truth, scores, judged.folds, METHODS)
     if options.calibration is not None:
-        if options.calibration == _CHOOSE and judged.folds is not None:
-            return choose_calibration(truth, scores, judged.folds, METHODS)
         return fit_calibration(options.calibration, truth, scores), None  # type: ignore[arg-type]
-    if scored.found is not None and unit == "image":
-        return choose_calibration(truth, scores, scored.found.folds)
+    if folds is not None:
+        return choose_calibration(truth, scores, folds)
     return fit_platt(truth, scores), None
 
 
@@ -224,8 +182,9 @@ def tune(
     _check_boxes(predictions, search, options)
     rows = _validation_rows(predictions, test_set)
     chosen_on = _decision_ids(predictions, test_set) | rows.counts
-    target, output = test_set.target, SystemOutput(predictions, test_set.target, rows.image_ids)
-    if not len(rows.image_ids):
+    target, ids, found = test_set.target, rows.image_ids, None
+    output = SystemOutput(predictions, target, ids)
+    if not len(ids):
         reason = f"the system ran on no validation image of split '{test_set.split}'"
         none = {
             policy: choose_threshold([], [], policy)
@@ -237,21 +196,32 @@ def tune(
         return Decision(
             target.name, chosen_on, reduction=reduction, thresholds=none, options=options
         )
-    scored = _score_images(output, rows, test_set, search, options, advance)
-    output, found, scores = scored.output, scored.found, scored.reduced.scores
-    scale, rule, tried = choose_map_boxes(output, scores, test_set)
-    boxes = output.boxes(scores, scale, rule)
-    judged = _gather_units(scored, rows, test_set, unit, options)
-    calibration, losses = _calibrate_scores(judged, scored, options, unit)
+    patients, folds = test_set.patients(ids), None
+    if options.reductions or options.calibration == _CHOOSE:
+        folds = patient_folds(patients, rows.y_true.to_numpy() == 1)
+    if search is not None:
+        found = run_search(SearchImages.of(output, rows.y_true, test_set), search, advance)
+        output = SystemOutput.of(predictions, test_set, ids, found.rule)
+        reduced = ReducedScores(found.reduction, output.scores(found.reduction), found.best)
+    else:
+        reduced = _reduce(output, rows.y_true, test_set, options, folds)
+    scale, rule, tried = choose_map_boxes(output, reduced.scores, test_set)
+    boxes = output.boxes(reduced.scores, scale, rule)
+    spread = output.spread() if options.refer else None
+    judged = _JudgedScores(rows.y_true, reduced.scores, patients, spread, folds)
+    if unit != "image":
+        judged = judged.of_units(group_images(test_set.images, rows.labels, ids, unit))
+    of_search = found.folds if found and unit == "image" else None
+    calibration, losses = _calibrate(judged, options, of_search)
     by_losses = {} if losses is None else {"calibration": losses}
-    by_rules = {} if scored.reduced.record is None else {"reduction": scored.reduced.record}
+    by_rules = {} if reduced.record is None else {"reduction": reduced.record}
     thresholds = {
         policy: choose_threshold(judged.y_true, judged.scores, policy) for policy in policies
     }
     return Decision(
         target=target.name,
         chosen_on=chosen_on,
-        reduction=scored.reduced.reduction,
+        reduction=reduced.reduction,
         boxes=found.rule if found else AS_STORED,
         box_cut=found.cut if found else choose_box_cut(output, boxes, test_set),
         search=found.record | ({} if options.calibration else by_losses) if found else None,
@@ -260,10 +230,10 @@ def tune(
         map_boxes=rule,
         thresholds=thresholds,
         validation=_validation_figures(judged, thresholds),
-        tried=scored.reduced.tried + tried,
+        tried=reduced.tried + tried,
         options=options,
         choices=by_rules | (by_losses if options.calibration else {}),
-        referral=_choose_referrals(judged.scores, judged.spread, thresholds, options.refer),
+        referral=_choose_referrals(judged, thresholds, options.refer),
         chosen_scores=ValidationScores(
             judged.y_true.to_numpy() == 1, judged.scores.to_numpy(np.float64), judged.patients
         ),
@@ -271,16 +241,15 @@ def tune(
 
 
 def _check_boxes(predictions: Predictions, search: Search | None, options: TuningOptions) -> None:
-    if options.reductions and predictions.kind != "boxes":
-        raise InputError(
-            f"{predictions.folder}: {predictions.name} gives image scores, so there are no boxes "
-            "to reduce; tune it without --reduction"
-        )
-    if search is not None and predictions.kind != "boxes":
-        raise InputError(
-            f"{predictions.folder}: {predictions.name} gives image scores, so there are no boxes "
-            "to search; tune it without --search"
-        )
+    for given, verb, option in (
+        (options.reductions, "reduce", "--reduction"),
+        (search, "search", "--search"),
+    ):
+        if given and predictions.kind != "boxes":
+            raise InputError(
+                f"{predictions.folder}: {predictions.name} gives image scores, so there are no "
+                f"boxes to {verb}; tune it without {option}"
+            )
     if options.reductions and search is not None:
         raise InputError("tune: --search tries reductions of its own; leave out --reduction")
 
@@ -329,16 +298,14 @@ def checked_decision(
 
 
 def _choose_referrals(
-    scores: pd.Series,
-    spread: pd.Series | None,
-    thresholds: dict[str, ThresholdChoice],
-    share: float | None,
+    judged: _JudgedScores, thresholds: dict[str, ThresholdChoice], share: float | None
 ) -> dict[str, Referral]:
     if share is None:
         return {}
-    by, of_images = ("nearness", None) if spread is None else ("spread", spread.to_numpy())
+    spread = None if judged.spread is None else judged.spread.to_numpy()
+    by = "nearness" if spread is None else "spread"
     return {
-        name: choose_referral(doubt_of(scores, choice.threshold, of_images), share, by)
+        name: choose_referral(doubt_of(judged.scores, choice.threshold, spread), share, by)
         for name, choice in thresholds.items()
         if choice.threshold is not None
     }
@@ -353,16 +320,12 @@ def _validation_figures(
     judged: _JudgedScores, thresholds: dict[str, ThresholdChoice]
 ) -> dict[str, dict[str, Any]]:
     """By policy, and under "" the threshold-free ones."""
-    at = {name: _figures(judged.y_true, judged.scores, c) for name, c in thresholds.items()}
-    return {"": classification_metrics(judged.y_true, judged.scores)} | at
-
-
-def _figures(y_true: pd.Series, scores: pd.Series, choice: ThresholdChoice) -> dict[str, Any]:
-    if choice.threshold is None:
-        return {}
-    figures = classification_metrics(y_true, scores, choice.threshold)
-    return confusion_counts(y_true, scores, choice.threshold) | {
-        name: figure
-        for name, figure in figures.items()
-        if name not in ("auroc", "average_precision")
-    }
+    truth, scores = judged.y_true, judged.scores
+    figures: dict[str, dict[str, Any]] = {"": classification_metrics(truth, scores)}
+    for policy, choice in thresholds.items():
+        figures[policy] = {}
+        if choice.threshold is not None:
+            at = classification_metrics(truth, scores, choice.threshold)
+            counts = confusion_counts(truth, scores, choice.threshold)
+            figures[policy] = counts | {name: at[name] for name in at if name not in figures[""]}
+    return figures
