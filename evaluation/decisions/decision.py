@@ -169,12 +169,7 @@ class Decision:
     def policy(self, wanted: str | None, where: object) -> str:
         """The policy that decides: the one wanted, else `max_f1` or the first there is.
 
-        Args:
-            wanted: A policy's name, or `None`.
-            where: The folder, for the message.
-
-        Raises:
-            InputError: There is no operating point for the one wanted.
+        An InputError, which names the folder, where there is no operating point for the one wanted.
         """
         if wanted is None:
             return POLICIES[0] if POLICIES[0] in self.thresholds else next(iter(self.thresholds))
@@ -215,11 +210,7 @@ class Decision:
 
     @classmethod
     def from_dict(cls, payload: dict[str, Any]) -> Self:
-        """Read what `to_dict` wrote.
-
-        Raises:
-            InputError: A key is missing or holds another type.
-        """
+        """Read what `to_dict` wrote; an InputError where a key is missing or of another type."""
         try:
             scale, level = payload["map_scale"], payload["map_box_level"]
             policies = payload["policies"]

@@ -59,15 +59,10 @@ _DEFAULT_LEVEL = 0.5
 
 @dataclass(frozen=True)
 class Search:
-    """What is searched, and for what.
+    """What is searched, and for what."""
 
-    Attributes:
-        space: ``default``, or ``boxes`` (fusion and scale only, images by their best box).
-        objective: The figure that decides.
-    """
-
-    space: _SpaceName = "default"
-    objective: _Objective = "auroc"
+    space: _SpaceName = "default"  # `boxes`: fusion and scale only, images by their best box
+    objective: _Objective = "auroc"  # the figure that decides
 
     def __post_init__(self) -> None:
         for kind, value, known in (

@@ -182,14 +182,7 @@ class SystemOutput:
         return scored.drop_duplicates("image_id").drop(columns="score").reset_index(drop=True)
 
     def scores(self, reduction: Reduction | None) -> pd.Series:
-        """One score per image, in the order of `image_ids`.
-
-        Args:
-            reduction: How a detector's boxes combine; `None` for a system that gives scores.
-
-        Raises:
-            InputError: An image that ran has no score.
-        """
+        """One score per image, in the order of `image_ids`; an InputError where one has none."""
         if self.gives_boxes:
             return reduce_boxes(self.predicted_boxes, self.image_ids, reduction)
         highest = self._finding_scores.groupby("image_id")["score"].max()
@@ -234,14 +227,8 @@ class SystemOutput:
     ) -> pd.DataFrame | None:
         """The system's boxes: a detector's own, a classifier's cut out of its maps.
 
-        Args:
-            scores: Image scores, indexed by image id.
-            scale: Map scale, learned on validation.
-            rule: How maps become boxes, likewise.
-
-        Returns:
-            ``image_id``, corners in original px, ``score``; `None` where there is nothing to
-            make boxes of.
+        Image `scores`, the scale of maps and the rule that validation chose; `None` where there is
+        nothing to make boxes of.
         """
         if self.gives_boxes:
             return self.predicted_boxes

@@ -29,6 +29,7 @@ from evaluation.overlays.shapes import (
     Label,
     Points,
     Shape,
+    contour_words,
     describe_score,
     describe_truth,
     legend,
@@ -112,16 +113,8 @@ def _stroke(canvas: npt.NDArray[np.uint8], paths: list[Points], shape: Shape, un
         lines = [dash for line in lines for dash in _dashes(line, unit)]
     fixed = [_fixed(line) for line in lines]
     if shape.rim:
-        rim = canvas.copy()
-        cv2.polylines(
-            rim,
-            fixed,
-            False,
-            (0, 0, 0),
-            width + max(1, round(shape.rim * unit)),
-            cv2.LINE_AA,
-            _SHIFT,
-        )
+        rim, around = canvas.copy(), width + max(1, round(shape.rim * unit))
+        cv2.polylines(rim, fixed, False, (0, 0, 0), around, cv2.LINE_AA, _SHIFT)
         cv2.addWeighted(rim, _RIM, canvas, 1 - _RIM, 0, dst=canvas)
     cv2.polylines(canvas, fixed, False, _rgb(shape.colour), width, cv2.LINE_AA, _SHIFT)
 
@@ -168,23 +161,11 @@ def draw_overlay(
     panel: int = 480,
     faint: bool = False,
 ) -> npt.NDArray[np.uint8]:
-    """Draw the plain image, the truth and each system side by side, all on the same window.
+    """Draw the plain image, the truth and each system side by side, as RGB.
 
-    Args:
-        pixels: Displayed 8-bit image, uint8, shape ``(H, W)``, original size.
-        truth: What is known of the image.
-        predictions: One per system, in the order of the panels.
-        finding: Display name of the target, for the words.
-        title: The image id, below the plain image.
-        facts: One more line there: view, window, inversion.
-        panel: Longer side of each panel in pixels.
-        faint: Whether boxes below the threshold are drawn, too, thin and grey.
-
-    Returns:
-        RGB image, uint8: the panels in a row, the text below them.
-
-    Raises:
-        ValueError: The image is not a grey uint8 array.
+    `pixels` are grey, uint8, in the original size; `finding` is the target's display name. `title`
+    and `facts` stand below the plain image. `panel` is the longer side of each panel in pixels.
+    `faint`: boxes below the threshold are drawn, too, thin and grey.
     """
     if pixels.ndim != 2 or pixels.dtype != np.uint8:
         raise ValueError(f"expected grey uint8 (H, W), but got {pixels.dtype} {pixels.shape}")
@@ -218,7 +199,7 @@ def draw_predictions(
     """Draw the plain image and each system side by side, with a legend; no truth is known.
 
     Args:
-        pixels: As for `draw_overlay`.
+        pixels: Grey, uint8, shape ``(H, W)``, original size.
         predictions: One per system, in the order of the panels.
         findings: Display name of what each system is asked for.
         title: The image's name, below the plain image.
@@ -251,12 +232,8 @@ def _answer(prediction: ImagePrediction, finding: str) -> tuple[str, str, str, s
     """The caption of a system's panel: what it says of the finding, and by which score."""
     called = {True: "POSITIVE", False: "negative", None: "undecided"}[prediction.decision]
     sure = "" if prediction.probability is None else f", probability {prediction.probability:.2f}"
-    return (
-        prediction.system,
-        prediction.colour,
-        f"{finding}: {called}{sure}",
-        describe_score(prediction),
-    )
+    words = f"{finding}: {called}{sure}"
+    return prediction.system, prediction.colour, words, describe_score(prediction)
 
 
 def _legend_strip(
@@ -348,9 +325,7 @@ def _caption(prediction: ImagePrediction, truth: ImageTruth) -> tuple[str, str, 
     sign, words = outcome(prediction, truth)
     score = describe_score(prediction)
     if prediction.grid is not None and prediction.contours:
-        score += (
-            f"; contours {', '.join(f'{share:.0%}'.rstrip('%') for share in prediction.contours)} %"
-        )
+        score += f"; contours {contour_words(prediction)}"
     return prediction.system, prediction.colour, f"{_SIGNS[sign]} {words}", score
 
 
@@ -382,11 +357,8 @@ def _write(
     left, top = corner
     indent = 0
     if colour is not None:
-        pen.rectangle(
-            (left, top + size * 0.62, left + size * 0.7, top + size * 1.32),
-            fill=colour,
-            outline=_QUIET,
-        )
+        square = (left, top + size * 0.62, left + size * 0.7, top + size * 1.32)
+        pen.rectangle(square, fill=colour, outline=_QUIET)
         indent = size
     bold, plain = _font(size, bold=True), _font(size)
     pen.text((left + indent, top + size * 0.4), _fit(name, bold, width - indent), _INK, font=bold)
@@ -443,18 +415,12 @@ def _path_data(paths: tuple[Points, ...], *, closed: bool) -> str:
 def _element(shape: Shape) -> Markup:
     data = _path_data(shape.paths, closed=shape.closed)
     dash = Markup(' stroke-dasharray="{}"').format(_SVG_DASH) if shape.dashed else ""
-    halo = (
-        Markup('<path d="{}" class="halo" stroke-width="{:g}"{}/>').format(
-            data, shape.width + shape.rim, dash
-        )
-        if shape.rim and shape.width
-        else ""
-    )
-    fill = (
-        Markup(' fill="{}" fill-opacity="{:g}"').format(shape.colour, shape.tint)
-        if shape.tint
-        else ""
-    )
+    halo = fill = Markup()
+    if shape.rim and shape.width:
+        path = Markup('<path d="{}" class="halo" stroke-width="{:g}"{}/>')
+        halo = path.format(data, shape.width + shape.rim, dash)
+    if shape.tint:
+        fill = Markup(' fill="{}" fill-opacity="{:g}"').format(shape.colour, shape.tint)
     return Markup(
         '<g class="layer-{}">{}<path d="{}" stroke="{}" stroke-width="{:g}"{}{}/></g>'
     ).format(shape.layer, halo, data, shape.colour, shape.width, dash, fill)

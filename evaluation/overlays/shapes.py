@@ -265,37 +265,22 @@ class ImageTruth:
 
 @dataclass(frozen=True)
 class ImagePrediction:
-    """What one system says of one image.
+    """What one system says of one image; None stands for what is unknown or not there."""
 
-    Args:
-        system: Display name.
-        colour: ``#RRGGBB`` on the X-ray.
-        score: Image score, or None where the system gave none.
-        threshold: Decision threshold on that score, or None where there is none.
-        probability: Calibrated probability of the finding, or None.
-        decision: True positive call, False negative call, None undecided.
-        boxes: Predicted boxes ``x1, y1, x2, y2, score`` in original pixels, ``(N, 5)``.
-        box_cut: Boxes scoring at least this are drawn in full, the others thin and grey.
-        grid: Activation map, or None.
-        contours: Probabilities at which the map's contours lie.
-        point: The scored point (x, y) in original pixels, or None.
-        localised: Whether that point lies on a lesion; None where it cannot be judged.
-        within_cell: Whether it lies on one widened by one map cell; None likewise.
-    """
-
-    system: str
-    colour: str
-    score: float | None = None
-    threshold: float | None = None
-    probability: float | None = None
-    decision: bool | None = None
+    system: str  # display name
+    colour: str  # ``#RRGGBB`` on the X-ray
+    score: float | None = None  # of the image
+    threshold: float | None = None  # on that score
+    probability: float | None = None  # of the finding, calibrated
+    decision: bool | None = None  # None: undecided
+    # ``x1, y1, x2, y2, score`` in original pixels, ``(N, 5)``
     boxes: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 5)))
-    box_cut: float = 0.5
+    box_cut: float = 0.5  # boxes scoring at least this are drawn in full, others thin and grey
     grid: ActivationGrid | None = None
-    contours: tuple[float, ...] = ()
-    point: tuple[float, float] | None = None
-    localised: bool | None = None
-    within_cell: bool | None = None
+    contours: tuple[float, ...] = ()  # probabilities at which the map's contours lie
+    point: tuple[float, float] | None = None  # the scored point (x, y) in original pixels
+    localised: bool | None = None  # whether that point lies on a lesion
+    within_cell: bool | None = None  # whether it lies on one widened by one map cell
 
 
 def truth_shapes(truth: ImageTruth) -> list[Shape]:
@@ -327,12 +312,9 @@ def prediction_shapes(
     lesions = _NO_BOXES if truth is None or truth.boxes is None else truth.boxes
     side = max(size)
     shapes: list[Shape | Label] = []
-    if (
-        prediction.grid is not None and prediction.grid.levels
-    ):  # a map without contours is not drawn
-        seen = [
-            area for area in _map_shapes(prediction.grid, prediction.colour) if _shows(area, size)
-        ]
+    grid = prediction.grid
+    if grid is not None and grid.levels:  # a map without contours is not drawn
+        seen = [area for area in _map_shapes(grid, prediction.colour) if _shows(area, size)]
         shapes += seen or _no_evidence(prediction.colour, size, side * line)
     shapes += [
         Shape("truth", _corner_brackets(box), TRUTH_COLOUR, width=1.5, closed=False)
@@ -386,9 +368,8 @@ def _box_shapes(
     for box in called[::-1]:
         centre = (box[0] + box[2]) / 2, (box[1] + box[3]) / 2
         dashed = lesions is not None and not _on_lesion(*centre, lesions)
-        strong.append(
-            Shape("boxes", (_rectangle(box),), prediction.colour, width=2.4, dashed=dashed)
-        )
+        corners = (_rectangle(box),)
+        strong.append(Shape("boxes", corners, prediction.colour, width=2.4, dashed=dashed))
     scores = [
         *(("boxes", box, f"{box[4]:.2f}", prediction.colour) for box in called),
         *(("faint", box, f"{box[4]:.2f}", FAINT_COLOUR) for box in below),
@@ -423,18 +404,22 @@ def legend(predictions: Sequence[ImagePrediction]) -> list[KeyEntry]:
         if not prediction.contours:
             entries.append(KeyEntry((), f"{name}: activation map not drawn, its scale is unknown"))
             continue
-        shares = ", ".join(f"{share:.0%}".rstrip("%") for share in prediction.contours)
         rings = tuple(
             Shape("map", (_ellipse(16, 11, *radii),), colour, width=_KEY_WIDTH / 2, tint=0.2, rim=0)
             for radii in ((14, 9), (9.5, 6), (5, 3))
         )
-        means = f"contours where images average a probability of {shares} %"
+        means = f"contours where images average a probability of {contour_words(prediction)}"
         entries += [
             KeyEntry(rings, f"{name}: activation map, {means}"),
             KeyEntry((box,), f"{name}: box cut out of the map"),
             KeyEntry((point,), f"{name}: highest point of the map"),
         ]
     return entries
+
+
+def contour_words(prediction: ImagePrediction) -> str:
+    """The probabilities at which the contours of a map lie."""
+    return f"{', '.join(f'{share:.0%}'.rstrip('%') for share in prediction.contours)} %"
 
 
 def _ellipse(x: float, y: float, across: float, down: float) -> Points:

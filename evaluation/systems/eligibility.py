@@ -45,8 +45,7 @@ def describe_training_data(system: Predictions) -> dict[str, str] | str:
 def training_sets(system: Predictions) -> list[tuple[str, str]]:
     """Name and content id of each data set that a system was trained on; empty where unknown.
 
-    Args:
-        system: Its predictions; those made before they held this are asked of the run behind them.
+    Where the predictions do not hold this, the run behind them does.
     """
     stored = system.info.get("trained_on")
     if isinstance(stored, list):
@@ -133,14 +132,6 @@ def learned_validation(name: str, system: Predictions, test_set: TestSet) -> lis
     of new images: they miss the sensitivity or specificity that they were chosen for. An ensemble
     of the models of a cross-validation has such images by its making, so this is noted, not
     refused.
-
-    Args:
-        name: Display name.
-        system: Its predictions.
-        test_set: What is judged; the ``val`` images of its split choose.
-
-    Returns:
-        A note, or nothing.
     """
     seen = _seen(system)
     if seen is None:
@@ -230,13 +221,7 @@ def common_test_images(
 
 
 def describe_images(test_set: TestSet, image_ids: pd.Index, labels: pd.Series) -> EvaluationSet:
-    """What is true of images that are judged.
-
-    Args:
-        test_set: What is judged.
-        image_ids: Images of known label, sorted.
-        labels: 1.0 or 0.0, indexed by image id.
-    """
+    """What is true of images that are judged: sorted ids, and a label of each by image id."""
     patients, n_patients = cluster_index(test_set.patients(image_ids))
     truth = test_set.true_boxes
     table = test_set.images.set_index("image_id").reindex(image_ids)
