@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from evaluation.decisions.decision import Decision
 
 _UNDECIDED_CUT = 0.5
+NO_BOXES = pd.DataFrame(columns=["image_id", *EDGES, "score"])
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class DecidedOutput:
         if image_id in self.decisions.index:
             place = self.decisions.index.get_loc(image_id)
             row = {name: column[place] for name, column in self._columns.items()}
-        boxes = self._boxes_of(image_id)
+        boxes = self._corners[self._box_rows.get(image_id, np.zeros(0, np.intp))]
         decision = _flag(row.get("decision"))
         return ImagePrediction(
             system=self.name,
@@ -95,13 +96,7 @@ class DecidedOutput:
         """Boxes cut out of a map are all meant: their level was chosen on validation."""
         if self.maps is not None:
             return math.inf if decision is False else 0.0
-        return box_cut(boxes[:, 4], decision, self.threshold)
-
-    def _boxes_of(self, image_id: str) -> npt.NDArray[np.float64]:
-        rows = self._box_rows.get(image_id)
-        if rows is None:
-            return np.empty((0, 5))
-        return self._corners[rows]
+        return _box_cut(boxes[:, 4], decision, self.threshold)
 
     def findings_of(self, image_id: str) -> npt.NDArray[Any]:
         """The finding of each box of an image; one cut out of a map has the map's."""
@@ -150,7 +145,7 @@ def decide(
     maps = None if evidence.gives_boxes else evidence.maps
     scale, cut = (None, None) if decision is None else (decision.map_scale, decision.map_boxes)
     boxes = evidence.finding_boxes if evidence.gives_boxes else evidence.boxes(scores, scale, cut)
-    drawn = pd.DataFrame(columns=["image_id", *EDGES, "score"]) if boxes is None else boxes
+    drawn = NO_BOXES if boxes is None else boxes
     calibrated = maps is not None and probability is not None
     return DecidedOutput(name, table, drawn, maps, levels or {}, calibrated, threshold)
 
@@ -177,7 +172,7 @@ def levels_at(maps: pd.DataFrame | None, probabilities: pd.Series) -> dict[float
     return contour_levels(peaks, probabilities)
 
 
-def box_cut(scores: Floats, decision: bool | None, threshold: float | None) -> float:
+def _box_cut(scores: Floats, decision: bool | None, threshold: float | None) -> float:
     """The score from which a detector's boxes count.
 
     A positive image shows the box that decided and every box at or above the threshold; a

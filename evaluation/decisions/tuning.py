@@ -79,12 +79,17 @@ class _JudgedScores(NamedTuple):
 
     def of_units(self, units: Units) -> _JudgedScores:
         """Studies or patients, which score as the highest of their images."""
-        highest = [
-            None if values is None else pd.Series(units.highest(values), units.names)
-            for values in (self.y_true, self.scores, self.spread)
-        ]
-        folds = None if self.folds is None else units.first(self.folds)
-        return _JudgedScores(highest[0], highest[1], units.first(self.patients), highest[2], folds)
+
+        def highest(values: pd.Series) -> pd.Series:
+            return pd.Series(units.highest(values), units.names)
+
+        return _JudgedScores(
+            highest(self.y_true),
+            highest(self.scores),
+            units.first(self.patients),
+            None if self.spread is None else highest(self.spread),
+            None if self.folds is None else units.first(self.folds),
+        )
 
 
 def _validation_rows(predictions: Predictions, test_set: TestSet) -> _ValidationRows:

@@ -136,7 +136,7 @@ class _ImageTable:
         gaps: Mapping[str, float],
     ) -> dict[str, Any]:
         """The table as the page's script reads it; `sizes`: of thumbnails, by row, width first."""
-        places = _explored(self._comparison)[1].reindex(self.ids)
+        places = exploration(self._comparison)[1].reindex(self.ids)
         target = self._comparison.target
         truth = self._dataset.target_boxes(target)
         trusted = self._dataset.boxes_trusted(target)
@@ -175,18 +175,14 @@ class _ImageTable:
             column = rows.get(f"decision_{policy}")
             called = pd.Series(pd.NA, rows.index) if column is None else column
             calls += (called.astype("boolean").fillna(False).to_numpy(int)) << bit
-        decided = [
-            bit
-            for bit, policy in enumerate(self.policies)
-            if result.thresholds.get(policy) is not None
-        ]
+        thresholds = [result.thresholds.get(policy) for policy in self.policies]
         points = rows.reindex(columns=["point_x", "point_y"]).round(0)
         return {
             "name": name,
             "colour": system_colour(position),
             "maps": result.maps is not None,
-            "thresholds": [result.thresholds.get(policy) for policy in self.policies],
-            "decided": decided,
+            "thresholds": thresholds,
+            "decided": [bit for bit, threshold in enumerate(thresholds) if threshold is not None],
             "score": _figures(rows["score"]),
             "probability": _figures(rows.get("probability", rows["score"] * np.nan)),
             "called": calls.tolist(),
@@ -289,20 +285,12 @@ _MOST_STEPS = 400
 """Positions of a slider; a screen shows no finer curve."""
 
 
-def exploration(comparison: Comparison) -> dict[str, Any]:
-    """Return what the page's script reads: counts at every threshold."""
-    counts, _ = _explored(comparison)
-    return {
-        **counts,
-        "systems": comparison.names,
-        "policies": {policy: policy_words(policy) for policy in comparison.policies},
-    }
-
-
-def _explored(comparison: Comparison) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Return the counts at each step, and each image's place among each system's steps."""
-    thresholds = {name: each.thresholds for name, each in comparison.systems.items()}
-    return _explore_thresholds(comparison.decisions, comparison.names, thresholds)
+def exploration(comparison: Comparison) -> tuple[dict[str, Any], pd.DataFrame]:
+    """What the page's script reads, counts at every threshold; each image's place among them."""
+    thresholds = {name: result.thresholds for name, result in comparison.systems.items()}
+    counts, places = _explore_thresholds(comparison.decisions, comparison.names, thresholds)
+    words = {policy: policy_words(policy) for policy in comparison.policies}
+    return counts | {"systems": comparison.names, "policies": words}, places
 
 
 def _explore_thresholds(
@@ -344,11 +332,7 @@ def _explore_thresholds(
         place = np.searchsorted(at, column, side="right") - 1
         steps.append(_steps(at, place, truth, ~np.isnan(column), frozen))
         places[name] = np.where(np.isnan(column), np.nan, place)
-    counts = {
-        "positives": int(truth.sum()),
-        "negatives": int((~truth).sum()),
-        "steps": steps,
-    }
+    counts = {"positives": int(truth.sum()), "negatives": int((~truth).sum()), "steps": steps}
     return counts, places
 
 

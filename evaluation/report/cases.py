@@ -20,8 +20,13 @@ from data_prep.store.predictions import Predictions
 from evaluation.boxes.fusion import AS_STORED
 from evaluation.boxes.matching import localised
 from evaluation.compare.comparison import Comparison
-from evaluation.decisions.decided_output import DecidedOutput, decide, levels_at, map_levels
-from evaluation.decisions.decision import Decision
+from evaluation.decisions.decided_output import (
+    NO_BOXES,
+    DecidedOutput,
+    decide,
+    levels_at,
+    map_levels,
+)
 from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import checked_decision
@@ -52,14 +57,7 @@ class CaseSource:
     ) -> npt.NDArray[np.uint8]:
         """Draw the plain image, the truth and each system side by side, see `draw_overlay`.
 
-        Args:
-            image_id: Of the data set.
-            pixels: Of that image in its original size, where they were read already.
-            panel: Longer side of each panel, px.
-            faint: Whether boxes below the threshold are drawn, too, thin and grey.
-
-        Raises:
-            InputError: The image's file cannot be read.
+        `pixels` are those of the image in its original size, where they were read already.
         """
         return draw_overlay(
             self.test_set.dataset.read_original(image_id) if pixels is None else pixels,
@@ -165,16 +163,9 @@ def _compared_output(comparison: Comparison, name: str, policy: str) -> DecidedO
     calibrated = "probability" in rows and bool(rows["probability"].notna().any())
     # Contours lie at scores where no probabilities are calibrated.
     levels = levels_at(result.maps, rows["probability" if calibrated else "score"])
-    empty = pd.DataFrame(columns=["image_id", *EDGES, "score"])
-    return DecidedOutput(
-        name=name,
-        decisions=rows,
-        boxes=empty if result.boxes is None else result.boxes,
-        maps=result.maps,
-        levels=levels,
-        calibrated=calibrated,
-        threshold=result.thresholds.get(policy),
-    )
+    boxes = NO_BOXES if result.boxes is None else result.boxes
+    threshold = result.thresholds.get(policy)
+    return DecidedOutput(name, rows, boxes, result.maps, levels, calibrated, threshold)
 
 
 def read_systems(
@@ -207,7 +198,11 @@ def read_systems(
         decision = None
         if system.decision(test_set.target.name) is not None:
             decision, _ = checked_decision(name, system, test_set, ())
-            _check_policy(system, decision, policy)
+            if policy not in decision.thresholds:
+                raise InputError(
+                    f"{system.folder}: not tuned for the policy '{policy}'; it has "
+                    f"{', '.join(decision.thresholds)}: choose one of them or run cxr tune again"
+                )
         boxes = AS_STORED if decision is None else decision.boxes
         evidence = SystemOutput.of(system, test_set, ids, boxes)
         levels = None if evidence.gives_boxes else map_levels(system, test_set.target, decision)
@@ -218,15 +213,6 @@ def read_systems(
     for output in outputs:
         _locate(output, test_set, tolerance)
     return CaseSource(test_set, tuple(outputs))
-
-
-def _check_policy(system: Predictions, decision: Decision, policy: str) -> None:
-    if policy not in decision.thresholds:
-        tuned = ", ".join(decision.thresholds)
-        raise InputError(
-            f"{system.folder}: not tuned for the policy '{policy}'; it has {tuned}: choose one of "
-            "them or run cxr tune again"
-        )
 
 
 def _locate(output: DecidedOutput, test_set: TestSet, cells: pd.DataFrame) -> None:

@@ -66,15 +66,6 @@ def _published_figures() -> tuple[_Published, ...]:
     return tuple(_Published(**figure) for figure in figures)
 
 
-def _related_figures(sources: Collection[str], findings: Collection[str]) -> list[_Published]:
-    """Return the published figures on the same data or finding as a report's."""
-    return [
-        figure
-        for figure in _published_figures()
-        if set(figure.sources) & set(sources) and set(figure.findings) & set(findings)
-    ]
-
-
 _GROUPS = {FAILURES_WRONG: "all images, failures counted as wrong"}
 SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
 """Titles of the subgroups that the main table shows."""
@@ -149,21 +140,20 @@ def _subgroup_grid(comparison: Comparison, metric: str, policy: str, groups: lis
     title = metric_title(metric)
     title += f" at the threshold for {policy_words(policy)}" if policy else ""
     gaps = [f"{systems[0]} − {name}" for name in systems[1:]]
-    return Table.of(title, "", ("Subgroup", "Images", *systems, *gaps), tuple(lines))
+    return Table.of(title, "", ("Subgroup", "Images", *systems, *gaps), lines)
 
 
 def _published(comparison: Comparison, sources: Collection[str], policy: str) -> Table | None:
     """Return published figures on the same data or finding beside the measured ones."""
-    figures = _related_figures(sources, comparison.target.any_of)
     rows = []
-    for each in figures:
-        found = [
-            comparison.estimates.of(name, each.metric, at)
-            for name in comparison.systems
-            for at in ("", policy)
-        ]
-        here = [found[place] if found[place].known else found[place + 1]
-                for place in range(0, len(found), 2)]  # fmt: skip
+    for each in _published_figures():
+        of_data = set(each.sources) & set(sources)
+        if not (of_data and set(each.findings) & set(comparison.target.any_of)):
+            continue
+        here = []
+        for name in comparison.systems:
+            free, at = (comparison.estimates.of(name, each.metric, p) for p in ("", policy))
+            here.append(free if free.known else at)
         digits = 4 if round(each.value, 3) != each.value else 3
         figure = number(each.value, digits)
         if each.interval:
@@ -178,7 +168,7 @@ def _published(comparison: Comparison, sources: Collection[str], policy: str) ->
     lead = sentence("published")
     columns = ("Published", "Figure", "There", *(f"{name}, here" for name in comparison.systems),
                "Data and source", "Comparable?")  # fmt: skip
-    return Table.of("Published figures", lead, columns, tuple(rows))
+    return Table.of("Published figures", lead, columns, rows)
 
 
 _OWN_TABLES = frozenset(
@@ -228,13 +218,9 @@ def _group_table(comparison: Comparison, table: pd.DataFrame, metric: str) -> Ta
     policy = str(table["policy"].iloc[0])
     title = metric_title(metric)
     title += f" at the threshold for {policy_words(policy)}" if policy else ""
-    columns = (
-        "Group",
-        "Images counted",
-        *systems,
-        *(f"{name}: group minus all other images" for name in systems),
-    )
-    return Table.of(title, "", columns, tuple(rows))
+    gaps_of = [f"{name}: group minus all other images" for name in systems]
+    columns = ("Group", "Images counted", *systems, *gaps_of)
+    return Table.of(title, "", columns, rows)
 
 
 @dataclass(frozen=True)
@@ -304,7 +290,7 @@ def _lesions(comparison: Comparison) -> Table | None:
         rows.append((title, _of(found, topic, group, "lesion_recall"), *map(figure_words, cells)))
     lead = sentence("lesions")
     heads = ("Lesion", "Lesions", *comparison.systems, *_contrasts(comparison, printed=True))
-    return Table.of("Kinds of lesion", lead, heads, tuple(rows))
+    return Table.of("Kinds of lesion", lead, heads, rows)
 
 
 def _together(comparison: Comparison) -> Table | None:
@@ -318,15 +304,11 @@ def _together(comparison: Comparison) -> Table | None:
     for name in names:
         here = pairs[pairs["system"] == name]
         cells = [_first(here[here["metric"] == metric]) for metric in metrics]
-        rows.append(
-            (
-                str(name).replace(" - ", " − "),
-                *(figure_words(cell) if cell.known else "" for cell in cells),
-            )
-        )
+        words = [figure_words(cell) if cell.known else "" for cell in cells]
+        rows.append((str(name).replace(" - ", " − "), *words))
     lead = sentence("together")
     heads = ("Pair", "Kappa", *(metric_title(metric) for metric in metrics[1:]))
-    return Table.of("Agreement and combination", lead, heads, tuple(rows))
+    return Table.of("Agreement and combination", lead, heads, rows)
 
 
 def _at_prevalence(comparison: Comparison) -> Table | None:
@@ -342,7 +324,7 @@ def _at_prevalence(comparison: Comparison) -> Table | None:
         return None
     heads = ("Figure", *comparison.systems, *_contrasts(comparison, printed=True))
     lead = sentence("at_prevalence", float(table["group"].iloc[0]))
-    return Table.of("At the given prevalence", lead, heads, tuple(rows))
+    return Table.of("At the given prevalence", lead, heads, rows)
 
 
 def _shortcuts(comparison: Comparison) -> Table | None:
@@ -357,7 +339,7 @@ def _shortcuts(comparison: Comparison) -> Table | None:
         (name, figure_words(comparison.estimates.of(name, "auroc"))) for name in comparison.systems
     ]
     lead = sentence("shortcuts")
-    return Table.of("Shortcuts", lead, ("Guessed from, or system", "AUROC"), tuple(rows))
+    return Table.of("Shortcuts", lead, ("Guessed from, or system", "AUROC"), rows)
 
 
 def _contrasts(comparison: Comparison, *, printed: bool = False) -> tuple[str, ...]:
@@ -423,12 +405,5 @@ def _transfer_table(comparison: Comparison) -> Table | None:
             rows.append((f"{name}, threshold for {policy_words(policy)}", *cells))
     if not rows:
         return None
-    return Table.of(
-        "Validation-to-test transfer",
-        sentence("transfer"),
-        (
-            "System",
-            *(f"{title} on {role}" for _, title in _RATES for role in ("validation", "test")),
-        ),
-        tuple(rows),
-    )
+    on = [f"{title} on {role}" for _, title in _RATES for role in ("validation", "test")]
+    return Table.of("Validation-to-test transfer", sentence("transfer"), ("System", *on), rows)

@@ -284,17 +284,8 @@ def _draw_cases(
                 continue
             anchor = f"{category.key}-{position + 1:02d}"
             to_png(source.draw(image_id, pixels), folder / f"{anchor}.png")
-            case = _draw_case(
-                image_id,
-                pixels,
-                source.truth(image_id),
-                source.predictions(image_id),
-                finding=source.test_set.target.display_name,
-                anchor=anchor,
-                most=most,
-            )
-            facts, gap = source.facts(image_id), gaps.get(image_id, 0.0)
-            cases.append(replace(case, facts=facts, gap=gap))
+            gap = gaps.get(image_id, 0.0)
+            cases.append(_draw_case(source, image_id, pixels, anchor=anchor, most=most, gap=gap))
             if progress is not None:
                 progress()
         drawn.append((category, cases))
@@ -302,18 +293,18 @@ def _draw_cases(
 
 
 def _draw_case(
+    source: CaseSource,
     image_id: str,
     pixels: npt.NDArray[np.uint8],
-    truth: ImageTruth,
-    predictions: list[ImagePrediction],
     *,
-    finding: str,
     anchor: str,
     most: int = MAX_IMAGE_BYTES,
+    gap: float = 0.0,
 ) -> DrawnCase:
     """Draw one case as SVG over one embedded image."""
     height, width = pixels.shape
-    words = describe_truth(truth, finding)
+    truth, predictions = source.truth(image_id), source.predictions(image_id)
+    words = describe_truth(truth, source.test_set.target.display_name)
     alt, drawing = f"truth on {image_id}: {words}", to_svg(truth_shapes(truth))
     panels = [
         Panel("Image", "", f"chest X-ray {image_id}", Markup("")),
@@ -323,13 +314,14 @@ def _draw_case(
     return DrawnCase(
         image_id,
         anchor,
-        "",
+        source.facts(image_id),
         width,
         height,
         _embed(pixels, most),
         tuple(panels),
         outcomes=tuple(outcome_kind(prediction, truth) for prediction in predictions),
         lesion=_largest_lesion(truth, width * height),
+        gap=gap,
     )
 
 

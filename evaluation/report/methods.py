@@ -176,74 +176,49 @@ _LEAD = (
 
 def checklists(comparison: Comparison, dataset: DataSet) -> list[Table]:
     """Return both checklists."""
-    run = _Run.of(comparison, dataset)
+    run = _facts(comparison, dataset)
     heads = ("Item", "Asks for", "In this run")
     lists = tomllib.loads(_ITEMS.read_text(encoding="utf-8"))["checklist"]
-    return [
-        Table.of(
-            each["title"],
-            _LEAD,
-            heads,
-            tuple(
-                (item, asks, _answer(topic, run) or UNKNOWN) for item, asks, topic in each["items"]
-            ),
-        )
-        for each in lists
-    ]
+    tables = []
+    for each in lists:
+        rows = [(item, asks, _answer(topic, run) or UNKNOWN) for item, asks, topic in each["items"]]
+        tables.append(Table.of(each["title"], _LEAD, heads, rows))
+    return tables
 
 
-def _answer(topic: str, run: _Run) -> str:
+def _answer(topic: str, run: dict[str, Any]) -> str:
     """One sentence on what this run knows of a topic; empty where it knows nothing."""
     return sentence(topic, run, template="checklists.txt.jinja") if topic else ""
 
 
-@dataclass(frozen=True)
-class _Run:
-    """What the sentences of ``checklists.txt.jinja`` are made from."""
-
-    comparison: Comparison
-    data_name: str
-    recorded: dict[str, dict[str, Any]]
-    measures: list[str]
-    notes: dict[str, str]
-    split: str
-    split_id: str
-    partitions: str
-    people: str
-    positive: int
-    negative: int
-    made: _IntervalFacts
-    has_subgroups: bool
-
-    @classmethod
-    def of(cls, comparison: Comparison, dataset: DataSet) -> _Run:
-        provenance = comparison.provenance
-        systems: dict[str, dict[str, Any]] = provenance.get("systems", {})
-        data = provenance.get("data_set") or {}
-        split = str(data.get("split", "unknown"))
-        labels = comparison.decisions.drop_duplicates("image_id")["label"]
-        return cls(
-            comparison=comparison,
-            data_name=data.get("name", dataset.name),
-            recorded={name: systems.get(name) or {} for name in comparison.systems},
-            measures=_measures(comparison),
-            notes=_notes_by_topic(comparison.notes),
-            split=split,
-            split_id=(data.get("split_ids") or {}).get(split, "no id"),
-            partitions=_partitions(dataset, split),
-            people=_people(dataset.images, comparison.decisions["image_id"].unique()),
-            positive=int((labels >= 1).sum()),
-            negative=int((labels < 1).sum()),
-            made=_IntervalFacts.of(comparison),
-            has_subgroups=any(
-                key.subgroup not in (ALL, VERSUS_NORMAL) for _, key, _ in comparison.estimates
-            ),
-        )
+def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
+    """What the sentences of ``checklists.txt.jinja`` are made from, by name."""
+    provenance = comparison.provenance
+    data = provenance.get("data_set") or {}
+    split = str(data.get("split", "unknown"))
+    labels = comparison.decisions.drop_duplicates("image_id")["label"]
+    subgroups = {key.subgroup for _, key, _ in comparison.estimates}
+    recorded = provenance.get("systems", {})
+    return {
+        "comparison": comparison,
+        "data_name": data.get("name", dataset.name),
+        "recorded": {name: recorded.get(name) or {} for name in comparison.systems},
+        "measures": _measures(comparison),
+        "notes": _notes_by_topic(comparison.notes),
+        "split": split,
+        "split_id": (data.get("split_ids") or {}).get(split, "no id"),
+        "partitions": _partitions(dataset, split),
+        "people": _people(dataset.images, comparison.decisions["image_id"].unique()),
+        "positive": int((labels >= 1).sum()),
+        "negative": int((labels < 1).sum()),
+        "made": _IntervalFacts.of(comparison),
+        "has_subgroups": bool(subgroups - {ALL, VERSUS_NORMAL}),
+    }
 
 
 def methods_paragraph(comparison: Comparison, dataset: DataSet) -> str:
     """Return a methods paragraph to start a paper's from; it states only what the run knows."""
-    run = _Run.of(comparison, dataset)
+    run = _facts(comparison, dataset)
     topics = ("identification", "data", "partition", "people", "flow", "reference", "trained",
               "selection", "cutoffs", "uncertainty", "missing")  # fmt: skip
     return " ".join(filter(None, (_answer(topic, run) for topic in topics)))

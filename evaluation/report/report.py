@@ -207,7 +207,7 @@ def _render_report(
         gallery=galleries[0],
         further_charts=list(drawn([chart for chart in charts if chart not in first])),
         cost_charts=list(drawn(cost_charts(comparison))),
-        exploration=exploration(comparison),
+        exploration=exploration(comparison)[0],
         paragraph=methods_paragraph(comparison, dataset),
         cost=by_system("Figures, size and time of each system", cost_rows(comparison)),
         decisions=by_system(

@@ -223,12 +223,6 @@ def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> 
         out: Folder that holds a report per target, each in a folder of the target's name.
         targets: In the order to show them.
         data_name: Name of the data set.
-
-    Returns:
-        The page.
-
-    Raises:
-        InputError: A target's report is not complete.
     """
     read = {target.name: read_json(out / target.name / METRICS, "metrics") for target in targets}
     tables = {name: pd.DataFrame(payload["metrics"]) for name, payload in read.items()}

@@ -214,7 +214,9 @@ def _row_group(
         for key in keys
         for pair in contrasts
     ]
-    drawn = [not _unbounded(key.metric) for key in keys for _ in contrasts]
+    # A common axis with an unbounded figure would press all others into a point.
+    unbounded = {metric.name for metric in METRICS.values() if metric.unbounded}
+    drawn = [key.metric not in unbounded for key in keys for _ in contrasts]
     placed, axis = _whiskers(
         [gap if draw else Interval() for gap, draw in zip(gaps, drawn, strict=True)],
         around_zero=True,
@@ -296,11 +298,6 @@ def _part_of(key: MetricKey, comparison: Comparison) -> Part:
     return "first" if key.metric in comparison.protocol.metrics else part
 
 
-def _unbounded(metric: str) -> bool:
-    """Whether a common axis with it would press all other figures into a point."""
-    return metric in METRICS and METRICS[metric].unbounded
-
-
 def _whiskers(
     intervals: Sequence[Interval], *, around_zero: bool = False
 ) -> tuple[list[Whisker | None], tuple[float, float]]:
@@ -321,25 +318,18 @@ def _whiskers(
     def place(value: float) -> float:
         return round((value - low) / (high - low) * 100, 2)
 
-    placed = [
-        Whisker(
-            place(interval.low),
-            place(interval.estimate),
-            place(interval.high),
-            interval.excludes_zero,
-        )
-        if interval.bounded
-        else None
-        for interval in intervals
-    ]
+    placed: list[Whisker | None] = []
+    for interval in intervals:
+        low_at, at, high_at = map(place, (interval.low, interval.estimate, interval.high))
+        whisker = Whisker(low_at, at, high_at, interval.excludes_zero)
+        placed.append(whisker if interval.bounded else None)
     return placed, (round(low, 4), round(high, 4))
 
 
 def _cell(figure: Estimate, whisker: Whisker | None = None) -> Cell:
     held = "" if figure.held is None else f"held: {ends_words(Interval(0, *figure.held))}"
-    return Cell(
-        number(figure.estimate), ends_words(figure), figure.note, whisker, figure.known, held
-    )
+    text, ends = number(figure.estimate), ends_words(figure)
+    return Cell(text, ends, figure.note, whisker, figure.known, held)
 
 
 @dataclass(frozen=True)
@@ -361,23 +351,14 @@ class _ConfusionMatrix:
 
 def _confusion_matrices(comparison: Comparison) -> list[tuple[str, list[_ConfusionMatrix]]]:
     """Return, by policy in words, one matrix per system."""
-    return [
-        (
-            policy_words(policy),
-            [
-                _ConfusionMatrix(
-                    name,
-                    position,
-                    policy,
-                    policy_words(policy),
-                    _threshold(comparison, name, policy),
-                    result.confusion.get(policy) or None,
-                )
-                for position, (name, result) in enumerate(comparison.systems.items())
-            ],
-        )
-        for policy in comparison.policies
-    ]
+    tables = []
+    for policy in comparison.policies:
+        words, matrices = policy_words(policy), []
+        for position, (name, result) in enumerate(comparison.systems.items()):
+            limit, counts = _threshold(comparison, name, policy), result.confusion.get(policy)
+            matrices.append(_ConfusionMatrix(name, position, policy, words, limit, counts or None))
+        tables.append((words, matrices))
+    return tables
 
 
 _DECIDES = " (decides)"
@@ -406,7 +387,7 @@ def _difference_tests(comparison: Comparison) -> Table | None:
         return None
     lead = sentence("difference_tests")
     columns = ("Figure", "Difference", "Method", "Estimate", "p", "p (Holm)", "Detectable")
-    return Table.of("Tests of the differences", lead, columns, tuple(rows))
+    return Table.of("Tests of the differences", lead, columns, rows)
 
 
 def _every_pair(comparison: Comparison) -> Table | None:
@@ -430,7 +411,7 @@ def _every_pair(comparison: Comparison) -> Table | None:
                     rows.append((_what(*at), f"{first} − {second}", *words))
     lead = sentence("every_pair", n_pairs)
     columns = ("Figure", "Difference", "Estimate", "p (Holm, all pairs)")
-    return Table.of("Every pair of systems", lead, columns, tuple(rows)) if rows else None
+    return Table.of("Every pair of systems", lead, columns, rows) if rows else None
 
 
 def _p_words(value: Any) -> str:

@@ -7,7 +7,7 @@ from PIL import Image
 
 from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet
-from evaluation.decisions.decided_output import DecidedOutput, box_cut
+from evaluation.decisions.decided_output import DecidedOutput
 from evaluation.decisions.test_set import TestSet
 from evaluation.overlays.draw import _draw_panel, draw_overlay, to_png, to_svg
 from evaluation.overlays.shapes import (
@@ -236,7 +236,7 @@ def test_two_different_numbers_never_read_the_same():
     ],
 )
 def test_boxes_in_full_follow_the_decision(decision, threshold, cut, why):
-    assert box_cut(np.array([0.6, 0.2]), decision, threshold) == cut, why
+    assert _box_cut(np.array([0.6, 0.2]), decision, threshold) == cut, why
 
 
 def test_text_stays_outside_the_image():
