@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from evaluation.boxes.box_metrics import FROC_RATES, FrocCurve, Hit
+from evaluation.boxes.box_metrics import FROC_RATES, Hit
 from evaluation.compare.comparison import Comparison, SystemResult
 from evaluation.metrics.registry import RATE_WORDS
 from evaluation.metrics.words import ends_words, number, policy_words
@@ -108,18 +108,19 @@ def chart_legend(chart: Chart, policies: Sequence[str]) -> list[tuple[str, str]]
     """Return a sample and its words for each system's line and each policy's marker."""
     if chart.names_beside:
         return []
-    words = {curve.name: curve for curve in chart.curves if curve.figure or not curve.faint}
-    lines = [
-        (
-            legend_sample(chart.key, curve.position),
-            f"{name}: {curve.figure}" if curve.figure else name,
-        )
-        for name, curve in words.items()
-    ]
-    drawn = {point.marker for curve in chart.curves for point in curve.points}
-    markers = policy_markers(policies)
-    return lines + [
-        (legend_sample(chart.key, marker=each), words) for each, words in markers if each in drawn
+    legend, drawn = {}, set()
+    for curve in chart.curves:
+        drawn |= {point.marker for point in curve.points}
+        if curve.figure or not curve.faint:
+            words = f"{curve.name}: {curve.figure}" if curve.figure else curve.name
+            legend[curve.name] = legend_sample(chart.key, curve.position), words
+    return [
+        *legend.values(),
+        *(
+            (legend_sample(chart.key, marker=marker), words)
+            for marker, words in policy_markers(policies)
+            if marker in drawn
+        ),
     ]
 
 
@@ -209,12 +210,8 @@ def _benefit(failures: pd.DataFrame) -> str:
 def _curve_of(failures: pd.DataFrame, topic: str, system: str, metric: str) -> _Line | None:
     if failures.empty:
         return None
-    chosen = (
-        (failures["topic"] == topic)
-        & (failures["system"] == system)
-        & (failures["metric"] == metric)
-    )
-    rows = failures[chosen].dropna(subset=["estimate"])
+    keys = failures[["topic", "system", "metric"]]
+    rows = failures[(keys == [topic, system, metric]).all(axis=1)].dropna(subset=["estimate"])
     if rows.empty:
         return None
     return rows["group"].to_numpy(dtype=np.float64), rows["estimate"].to_numpy(dtype=np.float64)
@@ -299,10 +296,8 @@ def _rates(tp: int, fp: int, tn: int, fn: int) -> dict[str, float]:
 
 
 def _in_words(systems: Sequence[_System], metric: str, title: str) -> str:
-    parts = (
-        f"{system.name}: {title} {number(system.figures[metric].estimate)}" for system in systems
-    )
-    return "; ".join(parts) + "."
+    words = (f"{each.name}: {title} {number(each.figures[metric].estimate)}" for each in systems)
+    return "; ".join(words) + "."
 
 
 def _marker(policy: str, policies: Sequence[str]) -> str:
@@ -326,7 +321,8 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
         if froc is None or not len(froc.sensitivity):
             continue
         marks, level = froc
-        found = list(zip(FROC_RATES, RATE_WORDS, _sensitivity_at(froc), strict=True))
+        at_rates = level[np.searchsorted(marks, FROC_RATES, side="right") - 1]  # by the step rule
+        found = list(zip(FROC_RATES, RATE_WORDS, at_rates.tolist(), strict=True))
         points = tuple(
             Point(
                 rate, y, f"{system.name}: sensitivity {number(y)} at {at} false positives per image"
@@ -354,12 +350,6 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
         description=f"FROC curves. {meaning} {'; '.join(sentences)}.",
         note=f"{meaning} Points: the rates of the mean. Bands: 95 % intervals there.",
     )
-
-
-def _sensitivity_at(curve: FrocCurve) -> list[float]:
-    """Return the sensitivity at each of `FROC_RATES`, by the step rule."""
-    last = np.searchsorted(curve.false_marks, FROC_RATES, side="right") - 1
-    return list(map(float, curve.sensitivity[last]))
 
 
 def _calibration_chart(systems: Sequence[_System]) -> Chart:

@@ -73,10 +73,7 @@ def read_folds(folders: list[Path]) -> _Folds:
         for folder in folders
     ]
     _require_disjoint(folders, [set(images["patient_id"]) for images in tested])
-    frames = [
-        pd.DataFrame(report["metrics"]).assign(fold=position)
-        for position, report in enumerate(reports)
-    ]
+    frames = [pd.DataFrame(report["metrics"]).assign(fold=n) for n, report in enumerate(reports)]
     figures = pd.concat(frames, ignore_index=True)
     figures = figures[~figures["metric"].isin(family("counts"))]
     return _Folds(

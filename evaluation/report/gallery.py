@@ -174,16 +174,15 @@ def _false_alarms(table: _Table, count: int) -> list[_Category]:
     alarm = (table.label == 0) & table.called.any(axis=1)
     strength = np.where(table.called, table.confidence, 0).max(axis=1, initial=0)
     normal, not_normal = table.kind == "normal", table.kind == "not_normal"
-    other = "False alarms on images that are abnormal in another way"
     groups = (
-        ("normal", "False alarms on normal images", normal),
-        ("not-normal", other, not_normal),
-        ("other", "False alarms", ~(normal | not_normal)),
+        ("normal", " on normal images", normal),
+        ("not-normal", " on images that are abnormal in another way", not_normal),
+        ("other", "", ~(normal | not_normal)),
     )
     order = "highest ranks first"
     return [
-        _pick(table, f"alarm-{key}", title, alarm & group, strength, count, order)
-        for key, title, group in groups
+        _pick(table, f"alarm-{key}", f"False alarms{on}", alarm & group, strength, count, order)
+        for key, on, group in groups
     ]
 
 

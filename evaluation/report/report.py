@@ -87,7 +87,7 @@ def write_report(
     make_folder(out / FIGURES)
     for stale in (*(out / OVERLAYS).glob("*.png"), *out.glob(CASES_PAGES)):
         stale.unlink()  # the cases of an earlier report may not be those of this one
-    charts = report_charts(comparison)
+    charts, titles = report_charts(comparison), _titles(comparison, dataset.name)
     save_figures(comparison, charts, out / FIGURES)
     write_table_files(comparison, out, rows)
     gaps = disagreement(comparison.decisions, comparison.names)
@@ -98,7 +98,7 @@ def write_report(
         comparison,
         dataset,
         out,
-        titles=_titles(comparison, dataset.name),
+        titles=titles,
         drawn=case_places(galleries),
         gaps=gaps,
         most=thumbnails,
@@ -106,13 +106,12 @@ def write_report(
         progress=progress,
     )
     pages = {
-        name: render("cases.html.jinja", gallery=gallery, **_titles(comparison, dataset.name))
+        gallery.pages[gallery.page - 1]: render("cases.html.jinja", gallery=gallery, **titles)
         for gallery in galleries[1:]
-        for name in [gallery.pages[gallery.page - 1]]
     }
     pages[DETAILS] = render(
         "details.html.jinja",
-        **_titles(comparison, dataset.name),
+        **titles,
         checklists=checklists(comparison, dataset),
         provenance=_without_repeats(comparison.provenance),
     )
@@ -151,14 +150,13 @@ def _examples(gallery: Gallery) -> list[_Example]:
 
     Where a kind has no image another kind of failure stands in for it.
     """
-    drawn = {category.key: (category, cases[0]) for category, cases in gallery.cases if cases}
-    firsts = (
-        next((found for key, found in drawn.items() if key.startswith(kind)), None)
-        for kind in _EXAMPLES
-    )
+    drawn = [(category, cases[0]) for category, cases in gallery.cases if cases]
+    firsts = []
+    for kind in _EXAMPLES:
+        firsts += [pair for pair in drawn if pair[0].key.startswith(kind)][:1]
     return [
         _Example(category.title, category.order, category.total, case)
-        for category, case in [first for first in firsts if first is not None][:_MOST_EXAMPLES]
+        for category, case in firsts[:_MOST_EXAMPLES]
     ]
 
 

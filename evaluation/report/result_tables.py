@@ -49,9 +49,8 @@ def write_tables(comparison: Comparison, out: Path, question: dict[str, Any] | N
         InputError: The folder cannot be written.
     """
     make_folder(out)
-    with atomic_path(out / METRICS_TABLE) as temporary:
-        _all_units(comparison).to_csv(temporary, index=False)
     tables = {
+        METRICS_TABLE: _all_units(comparison),
         TESTS_TABLE: comparison.tests,
         WHERE_TABLE: comparison.failures,
         COSTS_TABLE: _cost_table(comparison),
@@ -111,18 +110,11 @@ _LATEX = {
 }  # fmt: skip
 
 
-def write_table_files(
-    comparison: Comparison, out: Path, rows: Sequence[TableRow] = ()
-) -> list[Path]:
+def write_table_files(comparison: Comparison, out: Path, rows: Sequence[TableRow] = ()) -> None:
     """Write ``table.tex`` and ``table.md``: the rows wanted, else those of the report's table."""
     table = summary_table(comparison, rows)
-    texts = {
-        LATEX_TABLE: _latex_table(comparison, table),
-        MARKDOWN_TABLE: _markdown_table(comparison, table),
-    }
-    for name, text in texts.items():
-        write_text(out / name, text)
-    return [out / name for name in texts]
+    write_text(out / LATEX_TABLE, _latex_table(comparison, table))
+    write_text(out / MARKDOWN_TABLE, _markdown_table(comparison, table))
 
 
 def _latex_table(comparison: Comparison, table: Table) -> str:
@@ -140,10 +132,8 @@ def _latex_table(comparison: Comparison, table: Table) -> str:
         " & ".join(map(_latex_text, heads)) + r" \\",
     ]
     for title, cells in _groups(table):
-        lines += [
-            r"\midrule",
-            rf"\multicolumn{{{len(heads)}}}{{l}}{{\emph{{{_latex_text(title)}}}}} \\",
-        ]
+        heading = rf"\emph{{{_latex_text(title)}}}"
+        lines += [r"\midrule", rf"\multicolumn{{{len(heads)}}}{{l}}{{{heading}}} \\"]
         lines += [" & ".join(map(_latex_text, row)) + r" \\" for row in cells]
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", r"\end{table}", ""])
 
@@ -262,12 +252,9 @@ def _cost_table(comparison: Comparison) -> pd.DataFrame:
     for name, result in comparison.systems.items():
         row: dict[str, Any] = {"system": name, "policy": policy}
         for metric, at in _chosen(policy):
-            found = comparison.estimates.of(name, metric, at)
-            row |= {
-                metric: found.estimate,
-                f"{metric}_low": found.low,
-                f"{metric}_high": found.high,
-            }
+            figure = comparison.estimates.of(name, metric, at)
+            row[metric] = figure.estimate
+            row |= {f"{metric}_low": figure.low, f"{metric}_high": figure.high}
         cost = result.cost
         rows.append(row | {key: cost.get(key) for key in COST_KEYS})
     return pd.DataFrame(rows)

@@ -119,8 +119,7 @@ def _refuse_seen_patients(
         raise InputError(
             f"{system.folder}: {name} has seen {counted(len(set(patients[leaked])), 'patient')} of "
             f"{counted(int(leaked.sum()), 'test image')} in training ({shown}); compare on a "
-            "split whose "
-            "test patients it has not seen"
+            "split whose test patients it has not seen"
         )
     return notes
 
@@ -283,9 +282,8 @@ def _refuse_failures(systems: Mapping[str, Predictions], known: pd.Index) -> Non
             shown = ", ".join(map(str, rows["image_id"].sort_values()[:_SHOWN]))
             raise InputError(
                 f"{system.folder}: {name} failed on {counted(len(rows), 'test image')} ({shown}); "
-                "predict "
-                "them again, or compare on the images that all have with --images common, where "
-                "failures are counted as wrong beside"
+                "predict them again, or compare on the images that all have with --images common, "
+                "where failures are counted as wrong beside"
             )
 
 

@@ -39,32 +39,18 @@ _GRID = ["method", "grid_h", "grid_w", *EDGES]
 
 @dataclass(frozen=True)
 class Joined:
-    """A system made of others, in the terms of a predictions folder.
+    """A system made of others, in the terms of a predictions folder."""
 
-    Attributes:
-        kind: ``boxes`` or ``scores``.
-        images: ``image_id``, ``status``, ``reason``.
-        tables: ``boxes``, ``scores`` with the members' ``spread``, perhaps ``maps``.
-        made_of: How it was made, in words.
-        settings: All that decides the result beside the members.
-        notes: What to know about it.
-    """
-
-    kind: str
-    images: pd.DataFrame
-    tables: dict[str, pd.DataFrame]
-    made_of: str
-    settings: dict[str, Any]
+    kind: str  # ``boxes`` or ``scores``
+    images: pd.DataFrame  # ``image_id``, ``status``, ``reason``
+    tables: dict[str, pd.DataFrame]  # `boxes`, `scores` with the members' `spread`, perhaps `maps`
+    made_of: str  # in words
+    settings: dict[str, Any]  # all that decides the result beside the members
     notes: list[str] = field(default_factory=list)
 
 
 def check_members(members: Sequence[Predictions], dataset: DataSet) -> None:
-    """Refuse members that cannot be joined.
-
-    Raises:
-        InputError: There are fewer than two, one is repeated, they are of another data set, or
-            they ran on different images.
-    """
+    """Refuse fewer than two members, a repeated one, other data sets and different images."""
     if len(members) < 2:
         raise InputError("ensemble: needs at least two predictions folders")
     first = members[0]
@@ -156,12 +142,8 @@ def join_detectors(
     labels, names, findings = label_boxes(boxes)
     iou = _IOU[fusion] if iou_threshold is None else iou_threshold
     fuse = best_box_fusion if fusion == "best" else weighted_box_fusion
-    fused = fuse(
-        Boxes.from_table(boxes, labels),
-        models=boxes["model"].to_numpy(),
-        weights=weight,
-        iou_threshold=iou,
-    )
+    stored, models = Boxes.from_table(boxes, labels), boxes["model"].to_numpy()
+    fused = fuse(stored, models=models, weights=weight, iou_threshold=iou)
     # Sorted by label and falling score: the place within the label is the rank.
     rank = np.arange(len(fused)) - np.searchsorted(fused.labels, fused.labels, side="left")
     kept = fused[(rank < MAX_BOXES) & (fused.scores >= LEAST_SCORE)]
@@ -182,12 +164,7 @@ def join_classifiers(
 ) -> Joined:
     """Average the probabilities of classifiers, and their maps where all have alike ones.
 
-    Args:
-        members: Classifiers of the same findings.
-        weights: A weight per member; 1 by default.
-
-    Raises:
-        InputError: A member has no score for an image that it ran on.
+    An InputError where a member has no score for an image that it ran on.
     """
     _check_same_findings(members)
     images, weight = _join_images(members), _checked_weights(weights, len(members))
@@ -360,12 +337,7 @@ def sort_members(members: list[Predictions]) -> tuple[Predictions, Predictions]:
 def gate_boxes(detector: Predictions, classifier: Predictions) -> Joined:
     """Multiply the score of each of a detector's boxes by the classifier's of its image.
 
-    Args:
-        detector: Its stored boxes are weighed.
-        classifier: Gives the score of the box's image and finding.
-
-    Raises:
-        InputError: The classifier has no score for a box's image and finding.
+    An InputError where the classifier has no score for a box's image and finding.
     """
     members = (detector, classifier)
     images = _join_images(members)

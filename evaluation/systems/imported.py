@@ -39,6 +39,7 @@ from evaluation.systems.prediction_files import (
 
 __all__ = ["ColumnNames", "import_file"]
 
+_UNKNOWN_COST = ("parameters", "flops", "latency_ms", "latency_device", "batch_size")
 _SHOWN = 5
 _ROUNDING = 0.01  # px that shares of few digits may reach beyond their image
 
@@ -130,9 +131,7 @@ def import_file(
             "split": split,
             "split_id": dataset.ids.get("split_ids", {}).get(split),
         },
-        "cost": dict.fromkeys(
-            ("parameters", "flops", "latency_ms", "latency_device", "batch_size")
-        ),
+        "cost": dict.fromkeys(_UNKNOWN_COST),
         "trained_on": "unknown",
         "imported_from": "DataFrame" if isinstance(source, pd.DataFrame) else Path(source).name,
         "notes": notes,
@@ -169,9 +168,8 @@ def _ids_by_name(dataset: DataSet) -> dict[str, str]:
     stems = [file_stem(path) if isinstance(path, str) else "" for path in images["path"]]
     once = pd.Series(stems).duplicated(keep=False)
     by_file = {stem: name for stem, name, twice in zip(stems, ids, once, strict=True) if not twice}
-    return (
-        by_file | dict(zip(file_stems(images["image_id"]), ids, strict=True)) | {i: i for i in ids}
-    )
+    exported = dict(zip(file_stems(images["image_id"]), ids, strict=True))
+    return by_file | exported | {image_id: image_id for image_id in ids}
 
 
 def _as_ids(names: pd.Series, ids: dict[str, str]) -> pd.Series:
@@ -318,11 +316,9 @@ def _boxes(
     rank = rows.groupby(["image_id", "finding"]).cumcount()
     kept = rows[(rank < MAX_BOXES) & (rows["score"] >= LEAST_SCORE)]
     if len(kept) < len(rows):
-        notes.append(
-            f"{counted(len(rows) - len(kept), 'box')} left out: below score {LEAST_SCORE}, or "
-            "beyond the "
-            f"{MAX_BOXES} most confident of an image."
-        )
+        left_out = counted(len(rows) - len(kept), "box")
+        most = f"beyond the {MAX_BOXES} most confident of an image."
+        notes.append(f"{left_out} left out: below score {LEAST_SCORE}, or {most}")
     return kept.sort_index()[["image_id", "finding", *EDGES, "score"]].reset_index(drop=True)
 
 

@@ -345,17 +345,7 @@ def read_review(review: Path, key: Path) -> pd.DataFrame:
     """Read a filled-in form with its key.
 
     Numbers may have lost their leading zeros, as spreadsheets do; empty scores are left out.
-
-    Args:
-        review: ``number``, ``score``; other columns are not read.
-        key: ``number``, ``image_id``.
-
-    Returns:
-        ``image_id``, ``score`` (NaN where it is no number), ``row`` (line in the form).
-
-    Raises:
-        InputError: A file is not of that form, a number is not in the key or repeats, or nothing
-            was filled in.
+    Returns ``image_id``, ``score`` (NaN where it is no number), ``row`` (line in the form).
     """
     names = _read_rows(key, _KEY).set_index("number")["image_id"]
     form = _read_rows(review, _REVIEW[:2])

@@ -95,9 +95,9 @@ def _auroc_of_fact(fact: _Fact, truth: _Truth) -> AurocParts | None:
     """AUROC of a label guessed from one fact, by a model of the other folds' patients."""
     levels = len(fact.table)
     cells = truth.fold.astype(np.int64) * levels + fact.codes
-    n = np.bincount(cells, minlength=MOST_FOLDS * levels).reshape(MOST_FOLDS, levels)
-    hits = np.bincount(cells[truth.positive], minlength=MOST_FOLDS * levels).reshape(
-        MOST_FOLDS, levels
+    n, hits = (
+        np.bincount(chosen, minlength=MOST_FOLDS * levels).reshape(MOST_FOLDS, levels)
+        for chosen in (cells, cells[truth.positive])
     )
     weights = _fit(fact.table, n.sum(axis=0) - n, hits.sum(axis=0) - hits)
     return truth.auroc((weights @ fact.table.T)[truth.fold, fact.codes], truth.fold)
@@ -308,10 +308,7 @@ def _judge(
 ) -> list[tuple[str, str, int, AurocParts | None]]:
     """Kind, name, number of images on which it is known, and AUROC of each fact."""
     chosen = [(kind, _of(fact, known)) for kind, fact in facts]
-    found = [
-        (kind, fact.name, int(fact.known.sum()), _auroc_of_fact(fact, truth))
-        for kind, fact in chosen
-    ]
+    found = [(kind, f.name, int(f.known.sum()), _auroc_of_fact(f, truth)) for kind, f in chosen]
     person = [fact for kind, fact in chosen if kind == "person"]
     every = [fact for kind, fact in chosen if kind != "picture"]
     n = len(known)

@@ -7,7 +7,7 @@ from PIL import Image
 
 from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet
-from evaluation.decisions.decided_output import DecidedOutput
+from evaluation.decisions.decided_output import DecidedOutput, _box_cut
 from evaluation.decisions.test_set import TestSet
 from evaluation.overlays.draw import _draw_panel, draw_overlay, to_png, to_svg
 from evaluation.overlays.shapes import (
