@@ -13,7 +13,7 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from evaluation.boxes.box_metrics import FROC_RATES, Hit
+from evaluation.boxes.box_metrics import FROC_RATES, FrocCurve, Hit
 from evaluation.compare.comparison import Comparison, SystemResult
 from evaluation.metrics.registry import RATE_WORDS
 from evaluation.metrics.words import ends_words, number, policy_words
@@ -321,8 +321,7 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
         if froc is None or not len(froc.sensitivity):
             continue
         marks, level = froc
-        at_rates = level[np.searchsorted(marks, FROC_RATES, side="right") - 1]  # by the step rule
-        found = list(zip(FROC_RATES, RATE_WORDS, at_rates.tolist(), strict=True))
+        found = list(zip(FROC_RATES, RATE_WORDS, _sensitivity_at(froc), strict=True))
         points = tuple(
             Point(
                 rate, y, f"{system.name}: sensitivity {number(y)} at {at} false positives per image"
@@ -350,6 +349,12 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
         description=f"FROC curves. {meaning} {'; '.join(sentences)}.",
         note=f"{meaning} Points: the rates of the mean. Bands: 95 % intervals there.",
     )
+
+
+def _sensitivity_at(curve: FrocCurve) -> list[float]:
+    """Return the sensitivity at each of `FROC_RATES`, by the step rule."""
+    last = np.searchsorted(curve.false_marks, FROC_RATES, side="right") - 1
+    return list(map(float, curve.sensitivity[last]))
 
 
 def _calibration_chart(systems: Sequence[_System]) -> Chart:
