@@ -67,12 +67,7 @@ def _id_text(value: Any) -> str | None:
 
 
 def _box_edges(given: Any) -> tuple[float, ...] | None:
-    """x1, y1, x2, y2 of a ``bbox``, NaN for what is no number; None where it is no bbox.
-
-    Example:
-        >>> _box_edges([10, 20, 5, 5]), _box_edges([])
-        ((10.0, 20.0, 15.0, 25.0), None)
-    """
+    """x1, y1, x2, y2 of a ``bbox``, NaN for what is no number; None where it is no bbox."""
     if not isinstance(given, list) or len(given) != 4:
         return None
     x, y, width, height = to_edges(given)
@@ -80,12 +75,7 @@ def _box_edges(given: Any) -> tuple[float, ...] | None:
 
 
 def _polygon_edges(segmentation: Any) -> tuple[float, ...] | None:
-    """The box around the polygons of an annotation; None for a mask, or none.
-
-    Example:
-        >>> _polygon_edges([[1, 5, 4, 2, 3, 9]]), _polygon_edges({"counts": "..."})
-        ((1.0, 2.0, 4.0, 9.0), None)
-    """
+    """The box around the polygons of an annotation; None for a mask, or none."""
     if not isinstance(segmentation, list) or not segmentation:
         return None
     xs: list[float] = []

@@ -224,11 +224,6 @@ def plain_facts(given: dict[str, Any]) -> dict[str, Any]:
 
 
 def stated_size(given: Any) -> int | None:
-    """A height or width that a label file states, px; None where it states none.
-
-    Example:
-        >>> stated_size("1024"), stated_size(1024.0), stated_size(0), stated_size("big")
-        (1024, 1024, None, None)
-    """
+    """A height or width that a label file states, px; None where it states none."""
     number = _as_number(given)
     return int(number) if number is not None and number >= 1 and number.is_integer() else None

@@ -139,12 +139,7 @@ class ImageIndex:
 
 
 def _name_images(paths: Iterable[str], root: Path) -> dict[str, str]:
-    """Give each image its image id: its name without the suffix, where only one has that name.
-
-    Example:
-        >>> _name_images(["train/1.png", "test/1.png", "test/2.png"], Path("."))
-        {'train/1.png': 'train/1', 'test/1.png': 'test/1', 'test/2.png': '2'}
-    """
+    """The id of each image: its name without the suffix, where only one has that name."""
     frame = pd.DataFrame({"path": list(paths)}, dtype="str")
     long = frame["path"].str.replace(r"(?<=[^/])\.[^./]*$", "", regex=True)
     short = long.str.rsplit("/", n=1).str[-1]
@@ -251,16 +246,9 @@ def stated_tables(
     lacking: str = "label",
     **tables: Any,
 ) -> SourceTables:
-    """Conclude what labels and boxes of the reference mean that a table states.
+    """Conclude what the labels and boxes mean that a table (`path`) states of the reference.
 
-    Args:
-        builder: Takes what is ruled out, and the notes.
-        images: The ``images`` table.
-        labels: The ``findings`` that are stated.
-        boxes: The ``boxes`` table.
-        path: The table of labels, for messages.
-        lacking: What an unlabelled image does not have.
-        tables: What else `SourceBuilder.tables` takes.
+    An image without any has no `lacking`, says its note; `tables` go on to the builder.
     """
     _rule_out_contradictions(builder, labels, boxes)
     images, labels, boxes = (builder.out.keep(frame) for frame in (images, labels, boxes))
@@ -310,12 +298,7 @@ _KEY = ["image_id", "finding", "reader"]
 
 
 def class_finding(name: str, where: str) -> str:
-    """The finding that a class of a label file means.
-
-    Example:
-        >>> class_finding("Nodule/Mass", "x"), class_finding("肺 结节", "x")
-        ('nodule_mass', '肺_结节')
-    """
+    """The finding that a class of a label file means, in any script."""
     plain = finding_name(name) if name.isascii() else re.sub(r"\W+", "_", name.lower()).strip("_")
     if not plain:
         raise InputError(f"{where}: class name {name!r} has no letter; give it a name")

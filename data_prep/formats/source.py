@@ -237,15 +237,10 @@ class SourceBuilder:
         files: pd.DataFrame | None = None,
         **tables: pd.DataFrame,
     ) -> SourceTables:
-        """Put the tables together.
+        """Put the tables together: of images that are not ruled out, but for ``split``.
 
-        Args:
-            images: The images that are not ruled out.
-            findings: Likewise.
-            targets: One for each finding if None.
-            files: ``image_id, path`` of the images that may be ruled out.
-            tables: Further tables of `SourceTables`. What is ruled out follows on ``excluded``;
-                ``split`` loses its rows.
+        ``files`` has ``image_id, path`` of what may be ruled out, which follows on ``excluded``.
+        Without targets each finding is one.
         """
         paths = {} if files is None else dict(zip(files["image_id"], files["path"], strict=True))
         parts = [tables.pop("excluded", None), self.out.table(paths)]

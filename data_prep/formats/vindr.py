@@ -98,7 +98,8 @@ def _read_vindr(builder: SourceBuilder) -> SourceTables:
     is_labelled = is_member(ids, findings["image_id"])
     read_alone = findings.loc[findings["origin"] == "reader", "image_id"]
     labelled_by = np.where(is_member(ids, read_alone), "readers", "consensus")
-    official = pd.concat([train.images.assign(role="train"), test.images.assign(role="test")])
+    roles = np.repeat(["train", "test"], [len(train.images), len(test.images)])
+    official = out.keep(files[["image_id"]].assign(role=roles))
     builder.warn_of_own_patients("VinDr-CXR names no patients, so each image")
     names = sorted(findings["finding"].unique())
     return builder.tables(
@@ -114,12 +115,8 @@ def _read_vindr(builder: SourceBuilder) -> SourceTables:
         files=files,
         boxes=boxes,
         box_coverage=coverage,
-        split=pd.DataFrame({"image_id": ids[~is_labelled], "role": "unused"}).reset_index(
-            drop=True
-        ),
-        official=out.keep(official[["image_id", "role"]])
-        if train.label_file and test.label_file
-        else no_roles(),
+        split=images.loc[~is_labelled, ["image_id"]].assign(role="unused").reset_index(drop=True),
+        official=official if train.label_file and test.label_file else no_roles(),
     )
 
 

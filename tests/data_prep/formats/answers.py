@@ -1,6 +1,29 @@
-"""What the tests of several formats ask of a source's tables."""
+"""What the tests of several formats write, read and ask of a source's tables."""
 
-from data_prep.formats.source import SourceTables
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from data_prep.formats.registry import read_source
+from data_prep.formats.source import ReadOptions, SourceTables
+
+
+def reader(format: str) -> Callable[..., SourceTables]:  # noqa: A002
+    """A function that reads a folder in a format, with the format's options by name."""
+    return lambda folder, **options: read_source(folder, format, ReadOptions(**options))
+
+
+def write_files(folder: Path, files: Mapping[str, str | bytes]) -> Path:
+    """Write files by name; an image may be empty where no reader opens it."""
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return folder
+
+
+def edges(tables: SourceTables) -> list[list[float]]:
+    """x1, y1, x2, y2 of each box."""
+    return tables.boxes[["x1", "y1", "x2", "y2"]].to_numpy().tolist()
 
 
 def states(tables: SourceTables, reader: str = "reference") -> dict[tuple[str, str], str]:

@@ -13,9 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.contracts.errors import InputError
-from data_prep.formats.registry import read_source
-from data_prep.formats.source import ReadOptions, SourceTables
-from tests.data_prep.formats.answers import reasons, roles, states
+from tests.data_prep.formats.answers import edges, reader, reasons, roles, states, write_files
 
 COCO: dict[str, Any] = {
     "images": [
@@ -33,18 +31,12 @@ def coco(**changes: Any) -> dict[str, Any]:
 
 def write_set(folder: Path, files: dict[str, Any], image_files: tuple[str, ...] = ()) -> Path:
     """Write JSON files and empty images: the reader opens none."""
-    for name, content in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        text = content if isinstance(content, str) else json.dumps(content)
-        (folder / name).write_text(text, encoding="utf-8")
-    for name in image_files or ("images/a.png", "images/b.png"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
+    texts = {n: c if isinstance(c, str) else json.dumps(c) for n, c in files.items()}
+    images = image_files or ("images/a.png", "images/b.png")
+    return write_files(folder, {**texts, **dict.fromkeys(images, "")})
 
 
-def read(folder: Path, pattern: str | None = None) -> SourceTables:
-    return read_source(folder, "coco", ReadOptions(patient_pattern=pattern))
+read = reader("coco")
 
 
 def test_silence_on_a_labelled_image_is_absence_and_boxes_become_corners(tmp_path):
@@ -55,7 +47,7 @@ def test_silence_on_a_labelled_image_is_absence_and_boxes_become_corners(tmp_pat
         ("b", "lung_opacity"): "absent",
         ("b", "mass"): "absent",
     }
-    assert tables.boxes[["x1", "y1", "x2", "y2"]].to_numpy().tolist() == [[10, 20, 40, 60]]
+    assert edges(tables) == [[10, 20, 40, 60]]
     assert len(tables.box_coverage) == 4
     assert set(tables.box_coverage["coverage"]) == {"all"}
     assert tables.images["path"].tolist() == ["images/a.png", "images/b.png"]
@@ -152,7 +144,7 @@ def test_a_polygon_alone_gets_the_box_around_it(tmp_path):
     polygon = [[10, 20, 40, 25, 30, 60], [5, 30, 6, 30, 6, 31]]
     one = {"id": 1, "image_id": 1, "category_id": 7, "bbox": [], "segmentation": polygon}
     tables = read(write_set(tmp_path, {"x.json": coco(annotations=[one])}))
-    assert tables.boxes[["x1", "y1", "x2", "y2"]].to_numpy().tolist() == [[5, 20, 40, 60]]
+    assert edges(tables) == [[5, 20, 40, 60]]
     assert any("box around the polygon" in note for note in tables.notes)
 
 
@@ -222,7 +214,7 @@ def test_patients_come_from_free_keys_or_from_names(tmp_path):
     ]
     image_files = ("images/a.png", "images/00019124_092.png")
     source = write_set(tmp_path / "ward", {"x.json": coco(images=images)}, image_files)
-    tables = read(source, r"(?P<nih>\d{8})_")
+    tables = read(source, patient_pattern=r"(?P<nih>\d{8})_")
     assert tables.images["patient_id"].tolist() == ["ward:17", "nih:00019124"]
     assert tables.images["patient_id_source"].tolist() == ["given", "given"]
     assert tables.images[["view", "sex", "age_years"]].iloc[0].tolist() == ["PA", "F", 51.0]

@@ -1,7 +1,6 @@
 """The COVID-19 reader: three layouts, what counts as known, what is no frontal radiograph."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 from openpyxl import Workbook
@@ -9,24 +8,20 @@ from openpyxl import Workbook
 from data_prep.contracts.errors import InputError
 from data_prep.formats.covid import _origin_of, _path_findings, _read_origins
 from data_prep.formats.registry import read_source
-from data_prep.formats.source import ReadOptions, SourceTables
-from tests.data_prep.formats.answers import reasons, states_of
+from data_prep.formats.source import ReadOptions
+from tests.data_prep.formats.answers import reader, reasons, states_of, write_files
 
 CLASSES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
 COLLECTION = "patientid,offset,sex,age,finding,view,modality,folder,filename,url"
 HANNOVER = "patient_id,image_id,sex,age,admission_offset,modality,projection"
 
 
-def read(source: Path, **options: Any) -> SourceTables:
-    return read_source(source, "covid", ReadOptions(**options))
+read = reader("covid")
 
 
 def touch(folder: Path, *names: str) -> Path:
     """Write empty files: the reader opens no image."""
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
+    return write_files(folder, dict.fromkeys(names, ""))
 
 
 def write_radiography(folder: Path) -> Path:

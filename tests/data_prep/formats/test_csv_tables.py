@@ -6,15 +6,13 @@ import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
-from data_prep.formats.registry import read_source
-from data_prep.formats.source import ReadOptions, SourceTables
+from tests.data_prep.formats.answers import reader
 
 IMAGES = "image_id,patient_id\na,p1\nb,p1\nc,p2\n"
 LABELS = "image_id,finding,state\na,mass,present\nb,mass,absent\nc,mass,uncertain\n"
 
 
-def read(source: Path) -> SourceTables:
-    return read_source(source, "csv", ReadOptions())
+read = reader("csv")
 
 
 def write_set(folder: Path, images: str = IMAGES, labels: str = LABELS, boxes: str = "") -> Path:

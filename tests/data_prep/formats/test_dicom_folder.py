@@ -22,14 +22,14 @@ from data_prep.formats.dicom_folder import (
     _read_label_table,
 )
 from data_prep.formats.registry import _likely_format, read_source
-from data_prep.formats.source import ReadOptions, SourceTables, files_below
+from data_prep.formats.source import ReadOptions, files_below
 from data_prep.images.dicom_header import look_at_file, why_no_radiograph
+from tests.data_prep.formats.answers import edges, reader
 
 PIXELS = np.arange(64 * 64, dtype=np.uint16).tobytes()
 
 
-def read(source: Path, **options: Any) -> SourceTables:
-    return read_source(source, "dicom", ReadOptions(**options))
+read = reader("dicom")
 
 
 def write_file(path: Path, *, syntax: str = uid.ExplicitVRLittleEndian, **elements: Any) -> Path:
@@ -350,8 +350,7 @@ def test_boxes_come_with_the_long_form(tmp_path):
         (B, "pleural_effusion"): "absent",
         (C, "nodule"): "present",
     }
-    edges = tables.boxes[["x1", "y1", "x2", "y2"]].to_numpy().tolist()
-    assert edges == [[1, 2, 30, 40], [5, 5, 6.5, 7], [1, 1, 2, 2]]
+    assert edges(tables) == [[1, 2, 30, 40], [5, 5, 6.5, 7], [1, 1, 2, 2]]
     assert len(tables.box_coverage) == 3
 
 

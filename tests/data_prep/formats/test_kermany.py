@@ -1,14 +1,11 @@
 """The Kermany reader: labels from folders and names, children kept whole, stable ids."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from data_prep.contracts.errors import InputError
-from data_prep.formats.registry import read_source
-from data_prep.formats.source import ReadOptions, SourceTables
-from tests.data_prep.formats.answers import reasons, roles
+from tests.data_prep.formats.answers import reader, reasons, roles, write_files
 
 USUAL = (
     "train/PNEUMONIA/person1_bacteria_1.jpeg",
@@ -20,16 +17,12 @@ USUAL = (
 )
 
 
-def read(source: Path, **options: Any) -> SourceTables:
-    return read_source(source, "kermany", ReadOptions(**options))
+read = reader("kermany")
 
 
 def write_source(folder: Path, names: tuple[str, ...] = USUAL) -> Path:
     """Write empty files: the reader opens none."""
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
+    return write_files(folder, dict.fromkeys(names, ""))
 
 
 def states(tables, finding: str) -> dict[str, str]:

@@ -8,9 +8,7 @@ import pytest
 
 from data_prep.contracts.errors import InputError
 from data_prep.formats.nih import FINDINGS, _read_entries, find_entries
-from data_prep.formats.registry import read_source
-from data_prep.formats.source import ReadOptions, SourceTables
-from tests.data_prep.formats.answers import reasons, roles, states_of
+from tests.data_prep.formats.answers import edges, reader, reasons, roles, states_of
 
 HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -20,8 +18,7 @@ BOX_HEADER = "Image Index,Finding Label,Bbox [x,y,w,h],,,"
 A, B = "00000001_000", "00000002_000"
 
 
-def read(source: Path) -> SourceTables:
-    return read_source(source, "nih", ReadOptions())
+read = reader("nih")
 
 
 def row(name: str, labels: str = "No Finding", *, patient: str = "", age: str = "57") -> str:
@@ -137,7 +134,7 @@ def test_official_boxes_become_corners_and_infiltrate_is_infiltration(tmp_path):
     boxes = [f"{A}.png,Infiltrate,10.5,20,30,40", f"{A}.png,Infiltrate,1,2,3,4"]
     tables = read(write_source(tmp_path, rows, boxes=boxes))
     assert set(tables.boxes["finding"]) == {"infiltration"}
-    assert tables.boxes[["x1", "y1", "x2", "y2"]].to_numpy().tolist() == [
+    assert edges(tables) == [
         [10.5, 20, 40.5, 60],
         [1, 2, 4, 6],
     ]

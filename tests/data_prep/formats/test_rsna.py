@@ -14,13 +14,13 @@ from data_prep.formats.rsna import (
     _read_headers,
     _read_mapping,
 )
-from data_prep.formats.source import ReadOptions, SourceTables
+from data_prep.formats.source import ReadOptions
+from tests.data_prep.formats.answers import edges, reader
 
 NOTHING = ",,,,,"
 
 
-def read(source: Path) -> SourceTables:
-    return read_source(source, "rsna", ReadOptions())
+read = reader("rsna")
 
 
 def write_source(
@@ -51,7 +51,7 @@ def write_source(
 def test_boxes_become_corners_and_negatives_are_fully_covered(tmp_path):
     rows = ["a,10,20,30,40,1", "a,100,200,5,5,1", "b" + NOTHING + "0"]
     tables = read(write_source(tmp_path, rows))
-    assert tables.boxes[["x1", "y1", "x2", "y2"]].to_numpy().tolist() == [
+    assert edges(tables) == [
         [10, 20, 40, 60],
         [100, 200, 105, 205],
     ]

@@ -1,7 +1,6 @@
 """The VinDr reader: who read what, what becomes the reference, and boxes of resized copies."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -11,8 +10,8 @@ from PIL import Image
 from data_prep.contracts.errors import InputError
 from data_prep.formats import vindr as reader_vindr
 from data_prep.formats.registry import _likely_format, read_source
-from data_prep.formats.source import ReadOptions, SourceTables
-from tests.data_prep.formats.answers import states
+from data_prep.formats.source import ReadOptions
+from tests.data_prep.formats.answers import reader, states
 
 CLASSES = "Cardiomegaly,Nodule/Mass,Pneumonia,{other},No finding"
 TRAIN = [
@@ -36,8 +35,7 @@ TEST = ["t,0,1,0,1,0", "u,0,0,0,0,1"]
 TEST_BOXES = ["t,Nodule/Mass,1.5,2.25,30,40", "u,No finding,,,,"]
 
 
-def read(source: Path, **options: Any) -> SourceTables:
-    return read_source(source, "vindr", ReadOptions(**options))
+read = reader("vindr")
 
 
 def write_physionet(

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.contracts.errors import InputError
-from data_prep.formats.registry import read_source
-from data_prep.formats.source import ReadOptions, SourceTables
-from tests.data_prep.formats.answers import reasons, roles
+from tests.data_prep.formats.answers import edges, reader, reasons, roles, write_files
 
 SIZE = "<size><width>100</width><height>80</height><depth>3</depth></size>"
 
@@ -28,17 +25,7 @@ def xml(*objects: str, filename: str = "", more: str = SIZE) -> str:
     return f"<annotation>{named}{more}{''.join(objects)}</annotation>"
 
 
-def write_set(folder: Path, files: dict[str, str | bytes]) -> Path:
-    """Write files; images are empty: the reader opens none."""
-    for name, content in files.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content.encode() if isinstance(content, str) else content)
-    return folder
-
-
-def read(folder: Path, pattern: str | None = None) -> SourceTables:
-    return read_source(folder, "voc", ReadOptions(patient_pattern=pattern))
+read = reader("voc")
 
 
 VOC = {
@@ -50,8 +37,8 @@ VOC = {
 
 
 def test_edges_are_as_written_and_silence_is_absence(tmp_path):
-    tables = read(write_set(tmp_path, VOC))
-    assert tables.boxes[["x1", "y1", "x2", "y2"]].to_numpy().tolist() == [[10, 20, 40, 60]]
+    tables = read(write_files(tmp_path, VOC))
+    assert edges(tables) == [[10, 20, 40, 60]]
     assert tables.findings[["image_id", "finding", "state"]].to_numpy().tolist() == [
         ["a", "mass", "present"],
         ["b", "mass", "absent"],
@@ -64,18 +51,18 @@ def test_edges_are_as_written_and_silence_is_absence(tmp_path):
 def test_the_name_of_the_challenge_moves_no_edge(tmp_path):
     copied = "<source><database>The VOC2007 Database</database></source>" + SIZE
     files = {**VOC, "Annotations/a.xml": xml(lesion(), more=copied)}
-    assert read(write_set(tmp_path, files)).boxes["x1"].tolist() == [10]
+    assert read(write_files(tmp_path, files)).boxes["x1"].tolist() == [10]
 
 
 def test_decimals_are_kept(tmp_path):
     files = {**VOC, "Annotations/a.xml": xml(lesion(edges="10.25 0 40.000001 60.5"))}
-    boxes = read(write_set(tmp_path, files)).boxes
+    boxes = read(write_files(tmp_path, files)).boxes
     assert boxes[["x1", "y1", "x2", "y2"]].to_numpy().tolist() == [[10.25, 0, 40.000001, 60.5]]
 
 
 def test_an_image_without_a_file_is_not_known_and_masks_are_no_images(tmp_path):
     files = {**VOC, "JPEGImages/c.jpg": "", "SegmentationClass/a.png": ""}
-    tables = read(write_set(tmp_path, files))
+    tables = read(write_files(tmp_path, files))
     assert sorted(tables.images["image_id"]) == ["a", "b", "c"]
     assert tables.split.to_dict("records") == [{"image_id": "c", "role": "unused"}]
     assert "c" not in set(tables.findings["image_id"])
@@ -93,21 +80,21 @@ def test_an_image_without_a_file_is_not_known_and_masks_are_no_images(tmp_path):
 )
 def test_images_are_found_in_every_layout(tmp_path, places):
     xml_path, image = places
-    tables = read(write_set(tmp_path, {xml_path: xml(lesion(), filename="a.png"), image: ""}))
+    tables = read(write_files(tmp_path, {xml_path: xml(lesion(), filename="a.png"), image: ""}))
     assert tables.images["path"].tolist() == [image]
 
 
 def test_a_file_of_another_name_says_its_image_itself(tmp_path):
     path = "<path>C:\\work\\JPEGImages\\a.jpg</path>" + SIZE
     files = {"Annotations/0001.xml": xml(lesion(), more=path), "JPEGImages/a.jpg": ""}
-    assert read(write_set(tmp_path, files)).images["image_id"].tolist() == ["a"]
+    assert read(write_files(tmp_path, files)).images["image_id"].tolist() == ["a"]
 
 
 def test_two_answers_to_which_image_it_is_exclude_it(tmp_path):
     files = {**VOC, "Annotations/a.xml": xml(lesion(), filename="b.jpg")}
     files["Annotations/c.xml"] = xml(lesion(), filename="b.jpg")
     files["Annotations/d.xml"] = xml(lesion(), filename="d.jpg")
-    found = reasons(read(write_set(tmp_path, {**files, "JPEGImages/e.jpg": "",
+    found = reasons(read(write_files(tmp_path, {**files, "JPEGImages/e.jpg": "",
                                               "Annotations/e.xml": xml(lesion())})))  # fmt: skip
     assert "says that it is of JPEGImages/b.jpg" in found["JPEGImages/a.jpg"]
     assert "Annotations/b.xml labels the same image" in found["JPEGImages/b.jpg"]
@@ -117,7 +104,7 @@ def test_two_answers_to_which_image_it_is_exclude_it(tmp_path):
 def test_flags_are_read_like_others_and_said(tmp_path):
     flags = "<difficult>1</difficult><truncated>1</truncated>"
     files = {**VOC, "Annotations/a.xml": xml(lesion(more=flags), lesion(edges="1 1 5 5"))}
-    tables = read(write_set(tmp_path, files))
+    tables = read(write_files(tmp_path, files))
     assert len(tables.boxes) == 2
     assert "1 object is marked difficult: read like the others" in tables.notes
     assert "1 object is marked truncated: read like the others" in tables.notes
@@ -126,7 +113,7 @@ def test_flags_are_read_like_others_and_said(tmp_path):
 def test_the_box_of_a_part_is_not_the_box_of_the_object(tmp_path):
     part = "<part><name>x</name><bndbox><xmin>0</xmin></bndbox></part>"
     files = {**VOC, "Annotations/a.xml": xml(lesion(more=part))}
-    assert read(write_set(tmp_path, files)).boxes["x1"].tolist() == [10]
+    assert read(write_files(tmp_path, files)).boxes["x1"].tolist() == [10]
 
 
 @pytest.mark.parametrize(
@@ -153,7 +140,7 @@ def test_the_box_of_a_part_is_not_the_box_of_the_object(tmp_path):
 )
 def test_a_wrong_file_excludes_its_image_alone(tmp_path, content, reason):
     files = {**VOC, "Annotations/b.xml": xml(lesion()), "Annotations/a.xml": content}
-    tables = read(write_set(tmp_path, files))
+    tables = read(write_files(tmp_path, files))
     assert list(reasons(tables)) == ["JPEGImages/a.jpg"]
     assert reason in reasons(tables)["JPEGImages/a.jpg"]
     assert str(tmp_path) not in reasons(tables)["JPEGImages/a.jpg"]
@@ -170,7 +157,7 @@ def test_a_document_type_is_refused_in_any_disguise(tmp_path, head, encoding):
     text = f'<?xml version="1.0" encoding="{encoding}"?>{head}' + xml(lesion("&a;"))
     content = text.encode(encoding)
     files = {**VOC, "Annotations/b.xml": xml(lesion()), "Annotations/a.xml": content}
-    tables = read(write_set(tmp_path, files))
+    tables = read(write_files(tmp_path, files))
     assert list(reasons(tables)) == ["JPEGImages/a.jpg"]
     assert "document type" in reasons(tables)["JPEGImages/a.jpg"]
     assert tables.images["image_id"].tolist() == ["b"]
@@ -183,7 +170,7 @@ def test_roles_come_from_image_sets_but_not_from_lists_of_one_class(tmp_path):
         "ImageSets/Main/trainval.txt": "a\nb\n",
         "ImageSets/Main/mass_test.txt": "a 1\nb -1\n",
     }
-    assert roles(read(write_set(tmp_path, {**VOC, **lists}))) == {
+    assert roles(read(write_files(tmp_path, {**VOC, **lists}))) == {
         "a": "train",
         "b": "val",
     }
@@ -196,12 +183,12 @@ def test_roles_come_from_folders_where_there_are_no_lists(tmp_path):
         "valid/b.xml": xml(),
         "valid/b.jpg": "",
     }
-    official = read(write_set(tmp_path, files)).official
+    official = read(write_files(tmp_path, files)).official
     assert official["role"].tolist() == ["train", "val"]
 
 
 def test_the_patient_can_be_found_in_the_name(tmp_path):
-    tables = read(write_set(tmp_path / "set", VOC), r"(\w)\.jpg")
+    tables = read(write_files(tmp_path / "set", VOC), patient_pattern=r"(\w)\.jpg")
     assert tables.images["patient_id"].tolist() == ["set:a", "set:b"]
 
 
@@ -209,7 +196,7 @@ def test_a_folder_without_xml_or_with_nothing_usable_is_one_error(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         read(tmp_path / "nowhere")
     with pytest.raises(InputError, match=r"no image can be used; .*no such image"):
-        read(write_set(tmp_path / "lost", {"a.xml": xml(lesion())}))
+        read(write_files(tmp_path / "lost", {"a.xml": xml(lesion())}))
 
 
 @settings(max_examples=20, deadline=None)
@@ -220,6 +207,6 @@ def test_a_damaged_file_gives_tables_or_one_clear_error(tmp_path_factory, data):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     cut = data.draw(st.integers(0, len(content)))
     files = {**VOC, "Annotations/b.xml": bytes(content[:cut]), "Annotations/a.xml": bytes(content)}
-    source = write_set(tmp_path_factory.mktemp("damaged"), files)
+    source = write_files(tmp_path_factory.mktemp("damaged"), files)
     with suppress(InputError):  # nothing else may come out
         assert len(read(source).images)
