@@ -91,12 +91,12 @@ class AnnotationContent:
 
     def boxes_by_image(self) -> dict[str, list[tuple[str, float, float, float, float]]]:
         """``finding, x1, y1, x2, y2`` of the reference's boxes, px, by image id."""
-        found: dict[str, list[tuple[str, float, float, float, float]]] = {}
+        by_image: dict[str, list[tuple[str, float, float, float, float]]] = {}
         columns = ["image_id", "finding", "x1", "y1", "x2", "y2"]
         rows = self.dataset.boxes[columns].sort_values(columns)
         for image_id, *box in rows.itertuples(index=False, name=None):
-            found.setdefault(image_id, []).append(tuple(box))
-        return found
+            by_image.setdefault(image_id, []).append(tuple(box))
+        return by_image
 
     def unsayable(self) -> pd.DataFrame:
         """What boxes and silence cannot say of the reference's labels."""
@@ -120,9 +120,9 @@ def content_of(
 ) -> AnnotationContent:
     """Choose what goes out."""
     tables = {name: read_table(dataset.folder / f"{name}.parquet", name) for name in _TABLES}
-    known = sorted(set(tables["findings"]["reader"]) | set(tables["boxes"]["reader"]))
-    if reader not in known:
-        raise InputError(f"{dataset.folder}: has no reader '{reader}'; it has {', '.join(known)}")
+    readers = sorted(set(tables["findings"]["reader"]) | set(tables["boxes"]["reader"]))
+    if reader not in readers:
+        raise InputError(f"{dataset.folder}: has no reader '{reader}'; it has {', '.join(readers)}")
     targets = dict(dataset.info["targets"])
     if target is not None:
         members = dataset.target(target).any_of
@@ -138,7 +138,11 @@ def content_of(
         own = table[table["reader"] == REFERENCE_READER].reset_index(drop=True)
         vars(chosen)[name] = own  # in place of what the property would read
     classes = sorted(set(tables["findings"]["finding"]) | set(tables["boxes"]["finding"]))
-    _require_plain(dataset, classes)
+    odd = next((name for name in classes if not name.isprintable() or name != name.strip()), None)
+    if odd is not None:
+        raise InputError(
+            f"{dataset.folder}: finding {odd!r} has characters that label files cannot hold"
+        )
     how = {
         "program": f"cxr-compare {metadata.version('cxr-compare')}",
         "data_set": dataset.name,
@@ -160,14 +164,6 @@ def _images(dataset: DataSet, split: str | None) -> pd.DataFrame:
     images["file"] = images["path"]
     images["stem"] = file_stems(images["image_id"])
     return images
-
-
-def _require_plain(dataset: DataSet, names: list[str]) -> None:
-    odd = next((name for name in names if not name.isprintable() or name != name.strip()), None)
-    if odd is not None:
-        raise InputError(
-            f"{dataset.folder}: finding {odd!r} has characters that label files cannot hold"
-        )
 
 
 def file_stems(ids: pd.Series) -> pd.Series:

@@ -98,27 +98,27 @@ def _plain(value: Any) -> Any:
     return value.item() if isinstance(value, np.generic) else value
 
 
-def read_object(given: Any, image: str, where: str) -> tuple[dict[str, Any], LabelRows]:
+def read_object(value: Any, image: str, where: str) -> tuple[dict[str, Any], LabelRows]:
     """Read the object of one image."""
-    found = _mapping(given, where)
+    content = _mapping(value, where)
     facts: dict[str, Any] = {}
-    for key, value in found.items():
+    for key, item in content.items():
         place = f"{where}: {key}"
         if key in _TEXTS:
-            facts[key] = _word(value, place, _ALLOWED.get(key))
+            facts[key] = _word(item, place, _ALLOWED.get(key))
         elif key in _NUMBERS:
-            facts[key] = _number(value, place)
+            facts[key] = _number(item, place)
         elif key.startswith("x_"):
-            _require(isinstance(value, str | int | float), place, "a text or a number")
-            facts[key] = value
+            _require(isinstance(item, str | int | float), place, "a text or a number")
+            facts[key] = item
         else:
             _require(key in ("findings", "readers"), place, "a key of ours")
-    _require({"image_id", "findings"} <= set(found), where, "with image_id and findings")
+    _require({"image_id", "findings"} <= set(content), where, "with image_id and findings")
     rows = LabelRows()
-    _read_labels(found["findings"], image, REFERENCE_READER, f"{where}: findings", rows)
-    for reader, given_labels in _mapping(found.get("readers", {}), f"{where}: readers").items():
+    _read_labels(content["findings"], image, REFERENCE_READER, f"{where}: findings", rows)
+    for reader, said in _mapping(content.get("readers", {}), f"{where}: readers").items():
         place = f"{where}: readers: {reader}"
-        of_reader = _mapping(given_labels, place)
+        of_reader = _mapping(said, place)
         _read_labels(of_reader.get("findings", {}), image, reader, place, rows)
         for box in _rows(of_reader.get("boxes", []), place):
             _require(isinstance(box, list) and len(box) == 5, place, "finding, x1, y1, x2, y2")
@@ -132,23 +132,23 @@ def write_set_facts(targets: dict[str, dict[str, Any]], **known: Any) -> dict[st
     return {"version": _VERSION, **known, "targets": targets}
 
 
-def read_set_facts(given: Any, where: str) -> dict[str, Any]:
+def read_set_facts(value: Any, where: str) -> dict[str, Any]:
     """Read what `write_set_facts` wrote."""
-    found = _mapping(given, where)
-    _require(found.get("version") == _VERSION, f"{where}: version", f"{_VERSION} to be read here")
+    content = _mapping(value, where)
+    _require(content.get("version") == _VERSION, f"{where}: version", f"{_VERSION} to be read here")
     targets = {}
-    for name, target in _mapping(found.get("targets", {}), f"{where}: targets").items():
+    for name, target in _mapping(content.get("targets", {}), f"{where}: targets").items():
         place = f"{where}: targets: {name}"
         spec = _mapping(target, place)
         members = [_word(member, place) for member in _rows(spec.get("any_of"), place)]
         _require(bool(members), place, "a target with any_of")
         shown = _word(spec.get("display_name", name), place)
         targets[name] = {"any_of": members, "display_name": shown}
-    return {"targets": targets, "pixels": found.get("pixels") is not False}
+    return {"targets": targets, "pixels": content.get("pixels") is not False}
 
 
-def _read_labels(given: Any, image: str, reader: str, where: str, rows: LabelRows) -> None:
-    for finding, label in _mapping(given, where).items():
+def _read_labels(content: Any, image: str, reader: str, where: str, rows: LabelRows) -> None:
+    for finding, label in _mapping(content, where).items():
         place = f"{where}: {finding}"
         _require(bool(finding), place, "a name")
         values = {k: _word(v, place, _LABELS.get(k)) for k, v in _mapping(label, place).items()}
@@ -208,22 +208,22 @@ def to_edges(values: Iterable[Any]) -> list[float]:
     return [math.nan if number is None else number for number in numbers]
 
 
-def plain_facts(given: dict[str, Any]) -> dict[str, Any]:
+def plain_facts(entry: dict[str, Any]) -> dict[str, Any]:
     """Take what is known of the free keys; what is no such value counts as not there."""
     words = {
-        key: str(given[key]).strip()
+        key: str(entry[key]).strip()
         for key in _FREE_KEYS
-        if isinstance(given.get(key), str | int | float)
+        if isinstance(entry.get(key), str | int | float)
     }
     facts: dict[str, Any] = {key: words.get(key) for key in ("patient_id", "study_id")}
     view = words.get("view", "").upper()
     facts["view"] = VIEW_NAMES.get(view, "other") if view else None
     facts["sex"] = _SEXES.get(words.get("sex", "").upper())
-    facts["age_years"] = _as_number(given.get("age_years"))
+    facts["age_years"] = _as_number(entry.get("age_years"))
     return {key: value for key, value in facts.items() if value not in (None, "")}
 
 
-def stated_size(given: Any) -> int | None:
+def stated_size(value: Any) -> int | None:
     """A height or width that a label file states, px; None where it states none."""
-    number = _as_number(given)
+    number = _as_number(value)
     return int(number) if number is not None and number >= 1 and number.is_integer() else None
