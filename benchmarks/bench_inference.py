@@ -38,9 +38,8 @@ from classification.model import ImageClassifier
 from data_prep.contracts.errors import InputError
 from detection.retinanet import LesionRetinaNet
 from scripts.machines.runtime import choose_device
-from serving.export_graph import anchors_of, write_graph
-from serving.exported.spec import EXPORT_FILE, PREPROCESS_FILE, ExportSpec
-from serving.quantise import quantise
+from serving.export_graph import anchors_of, quantise, write_graph
+from serving.export_spec import EXPORT_FILE, PREPROCESS_FILE, ExportSpec
 from serving.trained_model import BUILDERS, TrainedModel
 from training.run_folder import RunFolder, load_model, save_model
 

@@ -25,7 +25,7 @@ def torch_predictions(images: str, batch: int, run: str, precision: Any, device:
 
 def exported_predictions(images: str, batch: int, folder: str) -> Run:
     """Of an export."""
-    from serving.exported.exported_model import ExportedModel
+    from serving.exported_model import ExportedModel
 
     return _predictions(ExportedModel.open(folder), images, batch)
 

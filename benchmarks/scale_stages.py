@@ -151,17 +151,15 @@ def _parts(engine: Engine, run: Path, data: Path, images: int) -> tuple[Iterator
     import pandas as pd
 
     from data_prep.store.dataset import DataSet
-    from serving.part_predictor import predict_parts
-    from serving.predict_folder import sent_size
+    from serving.predict_folder import predict_parts, sent_size
     from serving.trained_model import TrainedModel
 
     dataset, model = DataSet.open(data), TrainedModel.open(run)
     ids = pd.Index(dataset.images["image_id"].sort_values()[:images])
     sizes = dataset.images[["image_id", "width", "height"]]
     store = dataset.make_store(model.preprocess.size, console)
-    part = sent_size(model.batch_size)
-    parts = predict_parts(engine, model, store, ids, sizes, model.batch_size, part)
-    return parts, len(ids), part
+    parts = predict_parts(engine, model, store, ids, sizes, model.batch_size)
+    return parts, len(ids), sent_size(model.batch_size)
 
 
 def _network_stages(run: Path, data: Path, images: int) -> tuple[list[Stage], int]:

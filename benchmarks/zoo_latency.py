@@ -77,9 +77,8 @@ def prepare(
     import torch
 
     from classification.model import build_classifier
-    from serving.export_graph import write_graph
-    from serving.exported.spec import ExportSpec
-    from serving.quantise import quantise
+    from serving.export_graph import quantise, write_graph
+    from serving.export_spec import ExportSpec
     from training.cost import count_flops
     from training.run_folder import save_model
 
@@ -396,8 +395,8 @@ def _load_torch(folder: Path, images: np.ndarray) -> dict[tuple[str, str], Work]
 def _load_exported(
     folder: Path, images: np.ndarray, runtime: str, precisions: Sequence[str]
 ) -> dict[tuple[str, str], Work]:
-    from serving.exported.session import Session, open_session
-    from serving.exported.spec import ExportSpec
+    from serving.export_spec import ExportSpec
+    from serving.exported_model import Session, open_session
 
     def streaming(session: Session) -> Work:
         return lambda batches: sum(len(out["logits"]) for out in session.stream(batches))

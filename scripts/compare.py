@@ -26,7 +26,7 @@ from scripts import console
 from scripts.options import DataFolder, Names, own_split
 from scripts.runner import AnyPath, Argument, verb
 from scripts.systems import System, Systems, open_systems, predicts, system_folder
-from serving.backends import is_export
+from serving.export_spec import is_export
 
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet, Target

@@ -15,7 +15,7 @@ from scripts.runner import AnyPath, Argument, Outcome, verb
 
 if TYPE_CHECKING:
     from data_prep.export.export import ExportSummary
-    from serving.exported.spec import Format, Precision
+    from serving.export_spec import Format, Precision
 
 _RUN_FORMATS = ("onnx", "openvino")
 

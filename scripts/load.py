@@ -31,6 +31,4 @@ def load(
     tune_cpu()
     from serving.run import Run
 
-    loaded = Run.open(run, device=choose_device(device), precision=precision)
-    _ = loaded.system  # what is wrong with it is said here, not at the first image
-    return loaded
+    return Run.open(run, device=choose_device(device), precision=precision).load()

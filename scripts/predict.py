@@ -134,7 +134,7 @@ def predict(
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
     from data_prep.work.engine import open_engine
-    from serving.exported.exported_model import ExportedModel
+    from serving.exported_model import ExportedModel
     from serving.predict_folder import predict_data_set
 
     run, dataset = Path(paths[0]), DataSet.open(data)

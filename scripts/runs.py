@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
@@ -15,7 +14,7 @@ from scripts.options import split_name
 from scripts.runner import Argument
 
 if TYPE_CHECKING:
-    from serving.answer import LoadedRun
+    from serving.run import Run
 
 
 class RunGiven(NamedTuple):
@@ -120,7 +119,7 @@ def _is_run(path: Path) -> bool:
     return False
 
 
-def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[LoadedRun]:
+def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[Run]:
     """Load the runs; those of one name are told apart by their folders.
 
     `options` are ``policy, backend, precision, device`` of the verb.
@@ -137,23 +136,22 @@ def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[LoadedR
     if any(engine.backend == "torch" for engine in engines):
         tune_cpu()
         device = choose_device(device)
-    from serving.answer import LoadedRun
+    from serving.run import Run
 
     loaded = [
-        LoadedRun.open(
+        Run.open(
             engine.folder,
             name=name,
             policy=options["policy"],
             device=device,
             precision="bf16" if engine.precision == "bf16" else "fp32",
-        )
+        ).load()
         for engine, (name, _) in zip(engines, runs, strict=True)
     ]
     names = [run.name for run in loaded]
-    loaded = [
-        replace(run, name=run.folder.name) if names.count(run.name) > 1 and not name else run
-        for run, (name, _) in zip(loaded, runs, strict=True)
-    ]
+    for run, (name, _) in zip(loaded, runs, strict=True):
+        if names.count(run.name) > 1 and not name:
+            run.name = run.folder.name
     names = [run.name for run in loaded]
     if repeated := [name for name in names if names.count(name) > 1]:
         raise InputError(f"two runs are called '{repeated[0]}'; give each its own: NAME=RUN")

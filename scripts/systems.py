@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, TypeAlias
 
 from data_prep.contracts.errors import InputError
 from evaluation.report.files import SYSTEMS
 from scripts import console
 from scripts.options import split_name
 from scripts.runner import Argument
-from serving.backends import is_export
+from serving.backends import open_model
+from serving.export_spec import is_export, validation_folder
 
 if TYPE_CHECKING:
     from data_prep.store.predictions import Predictions
     from evaluation.decisions.test_set import TestSet
-    from serving.exported.exported_model import ExportedModel
-    from serving.trained_model import TrainedModel
 
 _EXPORTS = "exports"  # within a run's folder, see serving.backends
 
@@ -112,7 +111,7 @@ def _open_system(path: Path, test_set: TestSet, out: Path, name: str | None) -> 
     folder = out / SYSTEMS / (name or system_folder(path))
     is_done = (folder / "predictions.json").is_file()
     tune_cpu()
-    model = open_model(path, choose_device("auto"))
+    model = open_model(path, device=choose_device("auto"))
     if not is_done:
         predict_data_set(model, dataset, folder, split, console, name=name)
     elif Predictions.open(folder).info["inference_id"] != model.inference_id():
@@ -149,17 +148,6 @@ def system_folder(path: Path) -> str:
     return f"{own.parent.parent.name}-{own.name}" if own.parent.name == _EXPORTS else own.name
 
 
-def open_model(path: Path, device: Literal["cpu", "cuda"] = "cpu") -> TrainedModel | ExportedModel:
-    """Load a run, or an export of one, to predict a data set with it."""
-    if is_export(path):
-        from serving.exported.exported_model import ExportedModel
-
-        return ExportedModel.open(path)
-    from serving.trained_model import TrainedModel
-
-    return TrainedModel.open(path, device=device)
-
-
 def is_run(path: Path) -> bool:
     """Whether a system is given as a complete run, which has to be predicted first."""
     from data_prep.store.predictions import is_predictions_folder
@@ -177,8 +165,7 @@ def decision_of_run(
     """
     from data_prep.contracts.folders import read_json
 
-    within = Path() if is_export(run) else Path("validation")
-    path = run / within / "decisions" / f"{test_set.target.name}.json"
+    path = validation_folder(run) / "decisions" / f"{test_set.target.name}.json"
     if not path.is_file():
         return None
     decision = read_json(path, "decision")

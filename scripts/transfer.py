@@ -9,7 +9,8 @@ from data_prep.contracts.errors import InputError
 from scripts import console
 from scripts.options import Counts, own_split
 from scripts.runner import AnyPath, Argument, Outcome, verb
-from scripts.systems import Systems, open_model, predicts, read_systems, system_folder
+from scripts.systems import Systems, predicts, read_systems, system_folder
+from serving.backends import open_model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,7 +91,7 @@ def transfer(
     from data_prep.store.predictions import Predictions
     from evaluation.decisions.thresholds import check_policy
     from evaluation.studies.study_page import study_files
-    from evaluation.studies.transfer_analysis import judge_transfer
+    from evaluation.studies.transfer_analysis import Judging, judge_transfer
     from evaluation.studies.transfer_page import drops, write_transfer
     from evaluation.studies.transfer_pairs import TrainedSystem, decision_from_home, pair_systems
     from scripts.machines.runtime import choose_device, tune_cpu
@@ -114,7 +115,8 @@ def transfer(
     with folder_lock(out):
         tune_cpu()
         decisions = {name: decision_from_home(path, policy) for name, path in folders.items()}
-        models = {name: open_model(path, choose_device("auto")) for name, path in folders.items()}
+        device = choose_device("auto")
+        models = {name: open_model(path, device=device) for name, path in folders.items()}
         pairs, notes = pair_systems(
             [
                 TrainedSystem(name, path, models[name].info, models[name].learnt, decisions[name])
@@ -147,10 +149,8 @@ def transfer(
                 )
             judged.append((pair, predictions))
         with console.progress("Judging", len(judged)) as advance:
-            result = judge_transfer(
-                judged, policy=policy, positives=sorted(positives), replicates=replicates,
-                seed=seed, notes=notes, advance=advance,
-            )  # fmt: skip
+            judging = Judging(policy, sorted(positives), replicates, seed=seed)
+            result = judge_transfer(judged, judging, notes=notes, advance=advance)
         page = write_transfer(result, out)
     text = "\n".join(drop.text for drop in drops(result))
     return Outcome(text, file=out / "transfer.json", page=page)

@@ -1,48 +1,29 @@
-"""What trained runs say about single images: score, decision, boxes, map, and the overlay.
-
-The score, the boxes and the decision are those that ``cxr predict --data``, ``cxr tune`` and
-``cxr compare`` would give for the image: the same code makes them. No data set is needed: a run
-keeps the decision that its training chose on validation images.
-"""
+"""What trained runs say about single images: score, decision, boxes, map, and the overlay."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from PIL import Image
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import read_json
 from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.words import counted
 from data_prep.images.decoded_image import DecodedImage, decode_record, grey_from_rgb
 from data_prep.images.image import read_image
-from data_prep.store.dataset import Target
-from data_prep.store.decode import LoosePixels
-from data_prep.store.predictions import Predictions
-from evaluation.boxes.fusion import AS_STORED
-from evaluation.decisions.decided_output import decide, map_levels
-from evaluation.decisions.decision import Decision
-from evaluation.decisions.system_output import SystemOutput
-from evaluation.decisions.thresholds import POLICIES
 from evaluation.metrics.words import policy_words, score_words
 from evaluation.overlays.draw import as_figure, draw_predictions
 from evaluation.overlays.shapes import ActivationGrid, ImagePrediction, system_colour
-from serving.backends import is_export
-from serving.guard import GUARD_NAME, Guard, file_warnings, image_notes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from serving.exported.exported_model import ExportedModel
-    from serving.trained_model import Precision, TrainedModel
-    from training.run_folder import RunFolder
 
 ANSWER_COLUMNS = (
     "image", "system", "finding", "decision", "probability", "score", "policy", "threshold",
@@ -54,7 +35,7 @@ BOX_COLUMNS = ("finding", *EDGES, "score")
 _DECISIONS = {True: "positive", False: "negative", None: None}
 _SHOWN_BOXES = 3  # in a line of text
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
-_ARRAY = "array"  # what pixels without a file are called
+ARRAY = "array"  # what pixels without a file are called
 _NOTEBOOK_PANEL = 360  # px
 _NOTE = (
     "Probability and threshold: chosen on the run's validation images ({policy}). Research use "
@@ -199,20 +180,6 @@ def inert_cell(value: object) -> object:
     return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
-def answers_by_image(
-    runs: Sequence[LoadedRun],
-    images: Sequence[tuple[str, DecodedImage]],
-    of_files: Sequence[tuple[str, ...]] | None = None,
-) -> list[list[Answer] | InputError]:
-    """What each run says of each image, in the order of runs, or why one of them says nothing."""
-    outcomes: list[list[Answer] | InputError] = []
-    for of_image in zip(*(run.answer(images, of_files) for run in runs), strict=True):
-        failed = [answer for answer in of_image if isinstance(answer, InputError)]
-        answers = [answer for answer in of_image if not isinstance(answer, InputError)]
-        outcomes.append(failed[0] if failed else answers)
-    return outcomes
-
-
 def render_answers(answers: Sequence[Answer], *, panel: int = 480) -> np.ndarray:
     """Draw what several systems say of one image beside it, with a legend.
 
@@ -251,218 +218,8 @@ def draw_answers(answers: Sequence[Answer], *, panel: int = 480) -> Figure:
     return as_figure([render_answers(answers, panel=panel)])
 
 
-@dataclass(frozen=True, eq=False)
-class LoadedRun:
-    """A run, or an export of one, that answers for single images; made by `LoadedRun.open`.
-
-    Attributes:
-        name: Display name of the system.
-        model: The trained or exported model.
-        target: What it is asked for.
-        policy: Of the decision's thresholds the one that decides.
-        decision: Chosen at the end of training on validation images; None where that is missing.
-        undecided_because: Why the run cannot decide, else None.
-        levels: Contours of a classifier's maps: raw map value by probability.
-        guard: Tells what is no frontal chest X-ray; None where the run has none.
-
-    Example:
-        >>> LoadedRun.open("no-such-folder")
-        Traceback (most recent call last):
-        ...
-        data_prep.store.folder_kinds.WrongFolderError: no-such-folder: no such folder; ...
-    """
-
-    name: str
-    model: TrainedModel | ExportedModel = field(repr=False)
-    target: Target
-    policy: str
-    decision: Decision | None = field(repr=False)
-    undecided_because: str | None
-    levels: dict[float, float] = field(repr=False)
-    guard: Guard | None = field(repr=False)
-
-    @classmethod
-    def open(
-        cls,
-        folder: str | Path,
-        *,
-        name: str | None = None,
-        policy: str | None = None,
-        device: str = "auto",
-        precision: Precision = "fp32",
-    ) -> LoadedRun:
-        """Load a complete run or export.
-
-        Args:
-            folder: Made by ``cxr train``, or by ``cxr export`` of a run.
-            name: Display name; the run's own by default.
-            policy: Which of the frozen thresholds decides; ``max_f1`` by default, or the first
-                that the run was tuned for.
-            device: ``cpu``, ``cuda`` or ``auto``.
-            precision: A decision chosen at another one does not fit, and leaves images undecided.
-                An export has its own, and was held against the run and its decision.
-
-        Raises:
-            InputError: The run is not complete, or its decision has no such policy.
-        """
-        if is_export(Path(folder)):
-            return cls._of_export(Path(folder), name, policy)
-        import torch
-
-        from serving.trained_model import TrainedModel
-
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = TrainedModel.open(Path(folder), precision=precision, device=device)
-        info, run = model.run.info, model.run
-        decision, policy, reason = _frozen_decision(model, policy)
-        target = _target(run)
-        levels: dict[float, float] = {}
-        if decision is not None and model.kind == "scores":
-            levels = map_levels(Predictions.open(run.validation), target, decision)
-        path = run.folder / GUARD_NAME
-        guard = Guard.read(path) if path.is_file() else None
-        called = name or str(info["name"])
-        return cls(called, model, target, policy, decision, reason, levels, guard)
-
-    @classmethod
-    def _of_export(cls, folder: Path, name: str | None, policy: str | None) -> LoadedRun:
-        from serving.exported.exported_model import ExportedModel
-
-        model = ExportedModel.open(folder)
-        asked = model.spec.target
-        target = Target(asked["name"], tuple(asked["any_of"]), asked["display_name"])
-        guard, chosen = folder / GUARD_NAME, folder / "decisions" / f"{target.name}.json"
-        decision, usual = None, policy or POLICIES[0]
-        reason: str | None = "no operating point was exported, as the run had none; export it anew"
-        if chosen.is_file():
-            decision = Decision.from_dict(read_json(chosen, "decision"))
-            usual = decision.policy(policy, folder)
-            reason = decision.thresholds[usual].reason
-        return cls(
-            name or str(model.info["name"]),
-            model,
-            target,
-            usual,
-            decision,
-            reason,
-            dict(model.spec.map_levels),
-            Guard.read(guard) if guard.is_file() else None,
-        )
-
-    def __repr__(self) -> str:
-        state = self.undecided_because or f"decides by {self.policy}"
-        return f"<LoadedRun of '{self.name}': {self.target.name}, {state}, {self.folder}>"
-
-    @property
-    def folder(self) -> Path:
-        """The folder of the run or export."""
-        return self.model.folder
-
-    @property
-    def trained(self) -> TrainedModel:
-        """The model of a run.
-
-        Raises:
-            InputError: It is an export.
-        """
-        from serving.trained_model import TrainedModel
-
-        if not isinstance(self.model, TrainedModel):
-            raise InputError(f"{self.folder}: an export; give the run that it was made of")
-        return self.model
-
-    def predict(self, image: str | Path | np.ndarray) -> Answer:
-        """Answer for one image.
-
-        Args:
-            image: A file (DICOM, PNG, JPEG, TIFF, ...), or pixels, uint8 (H, W) or (H, W, 3) as
-                displayed: 0 is black, air is dark.
-
-        Raises:
-            InputError: It cannot be read, or the network's output is not finite.
-        """
-        return next(self.predict_many([image]))
-
-    def predict_many(self, images: Iterable[str | Path | np.ndarray]) -> Iterator[Answer]:
-        """Answer for images one after another, in their order; see `predict`."""
-        for image in images:
-            (answer,) = self.answer([_read(image)])
-            if isinstance(answer, InputError):
-                raise answer
-            yield answer
-
-    def answer(
-        self,
-        images: Sequence[tuple[str, DecodedImage]],
-        of_files: Sequence[tuple[str, ...]] | None = None,
-    ) -> list[Answer | InputError]:
-        """Answer for images that were read, in one batch; an error where the network fails.
-
-        Args:
-            images: What each is called, and what it shows.
-            of_files: What `file_warnings` said of each. None: each is called by its path, and the
-                file is looked at.
-        """
-        originals = {str(row): image.pixels for row, (_, image) in enumerate(images)}
-        source = LoosePixels.of(originals, self.model.preprocess.size)
-        (part,) = self.model.predict(source, source.ids, source.sizes, len(source.ids))
-        ran = pd.Index(part.images.loc[part.images["status"] == "ok", "image_id"])
-        predictions = Predictions.in_memory(
-            {"system": self.name, "kind": self.model.kind}, part.tables
-        )
-        rule = AS_STORED if self.decision is None else self.decision.boxes
-        evidence = SystemOutput(predictions, self.target, ran, rule, source.sizes)
-        output = decide(self.name, evidence, self.decision, self.policy, levels=self.levels)
-        scores = _finding_scores(part.tables, self.model.findings)
-        answers: list[Answer | InputError] = []
-        for row, (called, image) in enumerate(images):
-            key = str(row)
-            if key not in ran:
-                answers.append(InputError(f"{called}: the output of {self.name} is not finite"))
-                continue
-            prediction = output.prediction(key, system_colour(0))
-            of_file = None if of_files is None else of_files[row]
-            answers.append(
-                Answer(
-                    image=called,
-                    system=self.name,
-                    kind=self.model.kind,
-                    finding=self.target.display_name,
-                    score=cast(float, prediction.score),
-                    probability=prediction.probability,
-                    policy=self.policy,
-                    threshold=prediction.threshold,
-                    decision=prediction.decision,
-                    boxes=_called_boxes(output.findings_of(key), prediction),
-                    warnings=self.warnings(called, image, of_file, source.image(key)),
-                    undecided_because=self.undecided_because,
-                    notes=image_notes(image),
-                    finding_scores=scores.get(key, dict.fromkeys(self.model.findings, 0.0)),
-                    prediction=prediction,
-                    pixels=image.pixels,
-                )
-            )
-        return answers
-
-    def warnings(
-        self,
-        called: str,
-        image: DecodedImage,
-        of_file: tuple[str, ...] | None = None,
-        square: np.ndarray | None = None,
-    ) -> tuple[str, ...]:
-        """What speaks against an answer: its header where it is a file, and how it looks.
-
-        `of_file` is what `file_warnings` said, None to look at the file; `square` the image at the
-        model's size, where that was made already.
-        """
-        if of_file is None:
-            of_file = () if called == _ARRAY else file_warnings(called, image)
-        return of_file + (() if self.guard is None else self.guard.warnings(image, square=square))
-
-
-def _read(image: str | Path | np.ndarray) -> tuple[str, DecodedImage]:
+def name_and_image(image: str | Path | np.ndarray) -> tuple[str, DecodedImage]:
+    """What an image is called, and what it shows: of a file, or of pixels as displayed."""
     if not isinstance(image, np.ndarray):
         return str(image), read_image(image)
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
@@ -471,55 +228,4 @@ def _read(image: str | Path | np.ndarray) -> tuple[str, DecodedImage]:
             f"{image.shape}"
         )
     grey = image if image.ndim == 2 else grey_from_rgb(image)
-    return _ARRAY, DecodedImage(grey, decode_record(grey, []))
-
-
-def _called_boxes(findings: np.ndarray, prediction: ImagePrediction) -> pd.DataFrame:
-    """The boxes that count, each with its finding, by falling score."""
-    counts = np.flatnonzero(prediction.boxes[:, 4] >= prediction.box_cut)
-    order = counts[np.argsort(-prediction.boxes[counts, 4], kind="stable")]
-    x1, y1, x2, y2, scores = prediction.boxes[order].T
-    return pd.DataFrame(
-        {"finding": findings[order], "x1": x1, "y1": y1, "x2": x2, "y2": y2, "score": scores}
-    )
-
-
-def _finding_scores(
-    tables: Mapping[str, pd.DataFrame], findings: Sequence[str]
-) -> dict[str, dict[str, float]]:
-    """By image the score of each finding, in the order of the model's."""
-    rows = tables["scores"] if "scores" in tables else tables["boxes"]
-    scores: dict[str, dict[str, float]] = {}
-    for image_id, finding, score in zip(
-        rows["image_id"], rows["finding"], rows["score"], strict=True
-    ):
-        of_image = scores.setdefault(str(image_id), dict.fromkeys(findings, 0.0))
-        of_image[finding] = max(of_image[finding], float(score))
-    return scores
-
-
-def _target(run: RunFolder) -> Target:
-    """What a run was trained for; its display name lies with the validation predictions."""
-    name, findings = str(run.info["target"]), tuple(run.info["findings"])
-    stored = run.validation / "predictions.json"
-    known = read_json(stored, "predictions").get("target") if stored.is_file() else None
-    return Target(name, findings, str(known["display_name"] if known else name))
-
-
-def _frozen_decision(
-    model: TrainedModel, policy: str | None
-) -> tuple[Decision | None, str, str | None]:
-    """The decision of a run's training, which policy decides, and why it cannot where it cannot."""
-    run, target = model.run, str(model.run.info["target"])
-    usual = policy or POLICIES[0]
-    if not run.decision_file(target).is_file():
-        return None, usual, "run the same cxr train command again (adds the operating point)"
-    decision = Decision.from_dict(read_json(run.decision_file(target), "decision"))
-    # Another device computes the same, but for rounding; another precision does not.
-    chosen_with = decision.chosen_on.get("inference_id")
-    devices = dict.fromkeys((model.device, "cpu", "cuda"))
-    if all(replace(model, device=device).inference_id() != chosen_with for device in devices):
-        reason = "its operating point was chosen at another precision or with other weights"
-        return None, usual, f"{reason}; run cxr tune on the run again"
-    usual = decision.policy(policy, run.folder)
-    return decision, usual, decision.thresholds[usual].reason
+    return ARRAY, DecodedImage(grey, decode_record(grey, []))

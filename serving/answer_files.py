@@ -25,16 +25,10 @@ from data_prep.work.local_copies import open_image
 from data_prep.work.object_store import shown
 from data_prep.work.pool import cpu_count, write_behind
 from evaluation.overlays.draw import to_png
-from serving.answer import (
-    ANSWER_COLUMNS,
-    Answer,
-    LoadedRun,
-    answer_row,
-    answers_by_image,
-    render_answers,
-)
+from serving.answer import ANSWER_COLUMNS, Answer, answer_row, render_answers
 from serving.dicom_objects.instance import Algorithm, Source, read_source, to_bytes
 from serving.image_files import CAPTURE, OVERLAY, REPORT, AnswerOutput, ImageFiles, free_stem
+from serving.run import Run, answers_by_image
 
 _WORTH_WORKERS = 16  # files: starting a process costs as much as decoding a few
 _OfImage = list[Answer] | InputError
@@ -86,7 +80,7 @@ class Answers(Sequence[Answer]):
 
 
 def answer_files(
-    runs: Sequence[LoadedRun],
+    runs: Sequence[Run],
     files: ImageFiles,
     output: AnswerOutput,
     terminal: Terminal,
@@ -140,7 +134,7 @@ def _batches(files: Iterator[LooseImage], size: int) -> Iterator[list[LooseImage
         yield some
 
 
-def _answer(runs: Sequence[LoadedRun], files: Sequence[LooseImage]) -> list[_OfImage]:
+def _answer(runs: Sequence[Run], files: Sequence[LooseImage]) -> list[_OfImage]:
     """What the runs say of each file that could be read."""
     images = [(str(file.path), file.image) for file in files if file.image is not None]
     return answers_by_image(runs, images) if images else []

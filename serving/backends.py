@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias, get_args
 
 from data_prep.contracts.errors import InputError
-from serving.exported.spec import EXPORT_FILE, ExportSpec, Format, Precision
+from serving.export_spec import PACKAGES, ExportSpec, Format, Precision, digest_files, is_export
 
-_Backend = Literal["torch", "onnx", "openvino", "auto"]
+if TYPE_CHECKING:
+    from serving.exported_model import ExportedModel
+    from serving.trained_model import TrainedModel
+
+    Model: TypeAlias = TrainedModel | ExportedModel
+
 CARD_FILE = "card.json"
-PACKAGES: dict[Format, str] = {"openvino": "openvino", "onnx": "onnxruntime"}  # fastest first
-_HASH_BLOCK = 1 << 20
+_Backend = Literal["torch", "onnx", "openvino", "auto"]
 
 
 def export_folder(run: Path, format: Format, precision: Precision) -> Path:  # noqa: A002
@@ -22,20 +25,15 @@ def export_folder(run: Path, format: Format, precision: Precision) -> Path:  # n
     return run / "exports" / f"{format}-{precision}"
 
 
-def is_export(folder: Path) -> bool:
-    """Whether a folder is a complete export."""
-    return (folder / EXPORT_FILE).is_file()
+def open_model(folder: Path, **options: Any) -> Model:
+    """Open a run, with options of `TrainedModel.open`, or an export of one, which takes none."""
+    if is_export(folder):
+        from serving.exported_model import ExportedModel
 
+        return ExportedModel.open(folder)
+    from serving.trained_model import TrainedModel
 
-def digest_run(folder: Path) -> hashlib._Hash:
-    """Digest of a run's weights, architecture and preprocessing."""
-    digest = hashlib.sha256()
-    with (folder / "model.safetensors").open("rb") as weights:
-        while block := weights.read(_HASH_BLOCK):
-            digest.update(block)
-    for name in ("model.json", "preprocess.json"):
-        digest.update((folder / name).read_bytes())
-    return digest
+    return TrainedModel.open(folder, **options)
 
 
 class ChosenBackend(NamedTuple):
@@ -140,7 +138,7 @@ def _why_not(
     if find_spec(PACKAGES[format]) is None:
         package = PACKAGES[format]
         return f"--backend {format}: {package} is not installed; pip install {package}"
-    from serving.exported.session import computes_bf16  # numpy: not for cxr --help
+    from serving.exported_model import computes_bf16  # numpy: not for cxr --help
 
     if precision == "bf16" and format == "openvino" and not computes_bf16():
         return "--precision bf16: this processor has no bf16 arithmetic; take fp32 or int8"
@@ -149,6 +147,6 @@ def _why_not(
 
 def _run_id(run: Path) -> str:
     """What `TrainedModel.inference_id` says of the run as it is exported: torch on a processor."""
-    digest = digest_run(run)
+    digest = digest_files(run)
     digest.update(b"torch fp32 cpu")
     return digest.hexdigest()[:16]

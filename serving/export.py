@@ -7,9 +7,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
-from typing import Any
-
-import torch
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import provenance, whole_folder, write_json
@@ -17,17 +14,16 @@ from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore
 from data_prep.work.object_store import recorded_path
-from detection.retinanet import LesionRetinaNet
-from serving.answer import LoadedRun
-from serving.backends import CARD_FILE, PACKAGES
-from serving.export_graph import anchors_of, write_graph
-from serving.exported.exported_model import ExportedModel
-from serving.exported.session import computes_bf16, open_session
-from serving.exported.spec import PREPROCESS_FILE, ExportSpec, Format, Precision
+from serving.backends import CARD_FILE
+from serving.export_graph import calibration_images, layout_of, quantise, write_graph
+from serving.export_spec import PACKAGES, PREPROCESS_FILE, ExportSpec, Format, Precision
+from serving.exported_model import ExportedModel, computes_bf16, open_session
 from serving.guard import GUARD_NAME
 from serving.parity import Proof, prove
-from serving.quantise import calibration_images, quantise
+from serving.run import Run
+from serving.trained_model import TrainedModel
 from training.cost import count_flops
+from training.run_folder import RunFolder
 
 REQUIREMENTS_FILE = "requirements.txt"
 # What `cxr predict EXPORT IMAGE` imports; tests/serving/test_bare.py runs it with no other package.
@@ -62,28 +58,23 @@ def export_run(
             export answers otherwise than the run.
     """
     _require_possible(format, precision, dataset)
-    loaded = LoadedRun.open(run, device="cpu")
-    validation, training = _images_of(loaded, dataset, precision)
+    loaded = Run.open(run, device="cpu").load()
+    model = loaded.model
+    if not isinstance(model, TrainedModel):
+        raise InputError(f"{run}: an export; give the run that it was made of")
+    validation, training = _images_of(model.run, dataset, precision)
     with whole_folder(out) as folder:
-        spec = _describe(loaded, format)
-        write_graph(loaded.trained.model, folder, format)
+        spec = _describe(loaded, model, format)
+        write_graph(model.model, folder, format)
         if store is not None and precision == "int8":
             quantise(folder, spec, store.image, training)
         _copy_companions(loaded, folder)
-        spec = replace(spec, precision=precision)
         write_requirements(folder, format)
+        spec = replace(spec, precision=precision)
         spec.write(folder)
-        proof = prove(
-            loaded.trained,
-            ExportedModel.open(folder),
-            loaded.decision,
-            loaded.target,
-            dataset,
-            store,
-            validation,
-        )
+        proof = prove(loaded, ExportedModel.open(folder), dataset, store, validation)
         proof.require(str(out))
-        _write_card(folder, loaded, spec, proof, training)
+        _write_card(folder, spec, proof, training)
     return proof
 
 
@@ -122,16 +113,13 @@ def _require_possible(
 
 
 def _images_of(
-    loaded: LoadedRun, dataset: DataSet | None, precision: Precision
+    run: RunFolder, dataset: DataSet | None, precision: Precision
 ) -> tuple[list[str], list[str]]:
     """The run's validation images in a data set, and those of its training to calibrate on."""
     if dataset is None:
         return [], []
-    run = loaded.trained.run
-    seen = run.seen
-    validation = sorted(
-        set(seen.loc[seen["role"] == "val", "image_id"]) & set(dataset.images["image_id"])
-    )
+    seen, here = run.seen, set(dataset.images["image_id"])
+    validation = sorted(here.intersection(seen.loc[seen["role"] == "val", "image_id"]))
     if not validation:
         raise InputError(
             f"{dataset.folder}: has none of the run's validation images; give the data set that "
@@ -142,56 +130,34 @@ def _images_of(
     return validation, calibration_images(seen, dataset, str(run.info["data_set"]["split"]))
 
 
-def _describe(loaded: LoadedRun, format: Format) -> ExportSpec:  # noqa: A002
-    model, run = loaded.trained, loaded.trained.run
-    size = model.preprocess.size
-    network = model.model
-    is_detector = isinstance(network, LesionRetinaNet)
-    level_sizes = anchors_of(network)[1] if isinstance(network, LesionRetinaNet) else ()
+def _describe(run: Run, model: TrainedModel, format: Format) -> ExportSpec:  # noqa: A002
+    size, network = model.preprocess.size, model.model
+    level_sizes, map_frame = layout_of(network)
     hidden = ("command", "contract", "schema_version")  # the command names local folders
-    info = {key: value for key, value in run.info.items() if key not in hidden}
+    origin = {key: value for key, value in model.info.items() if key not in hidden} | {
+        "folder": recorded_path(model.folder),
+        "inference_id": model.training_id(),
+        "flops": count_flops(network, size),
+    }
     return ExportSpec(
-        format=format,
-        precision="fp32",
-        kind="boxes" if is_detector else "scores",
-        findings=model.learnt,
-        target=asdict(loaded.target),
-        size=size,
-        level_sizes=level_sizes,
-        map_frame=None if is_detector else _map_frame(network, size),
-        map_levels=tuple(loaded.levels.items()),
-        run={
-            **info,
-            "folder": recorded_path(run.folder),
-            "inference_id": model.training_id(),
-            "flops": count_flops(network, size),
-        },
-    )
+        format=format, precision="fp32", kind="scores" if map_frame else "boxes",
+        findings=model.learnt, target=asdict(run.target), size=size, level_sizes=level_sizes,
+        map_frame=map_frame, map_levels=tuple(run.map_levels.items()), run=origin,
+    )  # fmt: skip
 
 
-def _map_frame(classifier: Any, size: int) -> tuple[float, float, float, float]:
-    with torch.inference_mode():
-        features = classifier.features(torch.zeros(1, 1, size, size, dtype=torch.uint8))
-    frame: tuple[float, float, float, float] = classifier.map_frame(*features.shape[2:])
-    return frame
-
-
-def _copy_companions(loaded: LoadedRun, folder: Path) -> None:
+def _copy_companions(run: Run, folder: Path) -> None:
     """Preprocessing, guard and decision: what an answer needs beside the network."""
-    run = loaded.trained.run
     shutil.copyfile(run.folder / PREPROCESS_FILE, folder / PREPROCESS_FILE)
-    if loaded.guard is not None:
+    if run.guard is not None:
         shutil.copyfile(run.folder / GUARD_NAME, folder / GUARD_NAME)
-    if loaded.decision is not None:
+    if run.decision is not None:
         (folder / "decisions").mkdir()
-        decision = run.decision_file(loaded.target.name)
-        shutil.copyfile(decision, folder / "decisions" / decision.name)
+        shutil.copyfile(run.decision_file, folder / "decisions" / run.decision_file.name)
 
 
-def _write_card(
-    folder: Path, loaded: LoadedRun, spec: ExportSpec, proof: Proof, training: Sequence[str]
-) -> None:
-    info = loaded.trained.run.info
+def _write_card(folder: Path, spec: ExportSpec, proof: Proof, training: Sequence[str]) -> None:
+    info = spec.run
     made_on = info["data_set"]
     kind = {"boxes": "a lesion detector", "scores": "an image classifier"}[spec.kind]
     card = {

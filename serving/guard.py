@@ -27,8 +27,6 @@ from serving.guard_images import (
     STATISTICS_VERSION,
     Measured,
     draw,
-    join,
-    measure,
     spoil,
     vary,
     visible_part,
@@ -112,7 +110,7 @@ class Guard:
 
     def score(self, pixels: np.ndarray) -> float:
         """Log odds that an image, uint8 ``(H, W)`` of any size, is no frontal chest X-ray."""
-        return float(self._fit.scores(measure([visible_part(pixels, self.size)]))[0])
+        return float(self._fit.scores(Measured.of([visible_part(pixels, self.size)]))[0])
 
     def warnings(
         self,
@@ -245,12 +243,12 @@ def fit_guard(
         patients = patients.iloc[np.sort(rng.choice(len(patients), _MOST_IMAGES, replace=False))]
     images = [visible_part(source.image(image_id), source.size) for image_id in patients.index]
     n = len(images)
-    own, varied = measure(images), measure([vary(image, rng) for image in images])
+    own, varied = Measured.of(images), Measured.of(vary(image, rng) for image in images)
     made_of = np.tile(np.arange(n), 2)
     partner = np.concatenate([rng.permutation(n), rng.permutation(n)])
     pairs = zip(made_of, partner, strict=True)
-    made = measure([spoil(images[one], images[two], rng) for one, two in pairs])
-    drawn = measure([draw(number, rng) for number in range(_DRAWN)])
+    made = Measured.of(spoil(images[one], images[two], rng) for one, two in pairs)
+    drawn = Measured.of(draw(number, rng) for number in range(_DRAWN))
 
     import pandas as pd
 
@@ -277,7 +275,7 @@ def _count_ages(years: np.ndarray) -> tuple[int, ...] | None:
 
 
 def _fit(own: Measured, varied: Measured, made: Measured, drawn: Measured) -> _Fit:
-    inside, outside = join(own, varied), join(made, drawn)
+    inside, outside = own + varied, made + drawn
     most = len(own.layout) // _IMAGES_A_PART
     layout_mean, layout_parts = _principal_parts(inside.layout, min(_LAYOUT_PARTS, most))
     edges_mean, edges_parts = _principal_parts(inside.edges, min(_EDGE_PARTS, most))

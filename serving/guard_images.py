@@ -6,9 +6,10 @@ ellipses, rods), so that no other data are needed.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
+from typing import Self
 
 import cv2
 import numpy as np
@@ -35,20 +36,18 @@ class Measured:
     edges: np.ndarray  # (N, 128), roots of the shares of gradient by 4 x 4 cells and 8 directions
     overall: np.ndarray  # (N, 12), entropy, edges, spectrum, symmetry, flat and saturated pixels
 
+    @classmethod
+    def of(cls, images: Iterable[np.ndarray]) -> Self:
+        """Measure images, uint8, any shape ``(H, W)``."""
+        rows = [_measure_one(image) for image in images]
+        return cls(*(np.array(column, np.float32) for column in zip(*rows, strict=True)))
+
     def __getitem__(self, rows: np.ndarray) -> Measured:
         return Measured(self.layout[rows], self.edges[rows], self.overall[rows])
 
-
-def join(one: Measured, two: Measured) -> Measured:
-    """Rows of both."""
-    columns = zip(vars(one).values(), vars(two).values(), strict=True)
-    return Measured(*map(np.concatenate, columns))
-
-
-def measure(images: list[np.ndarray]) -> Measured:
-    """Measure images, uint8, any shape ``(H, W)``."""
-    rows = [_measure_one(image) for image in images]
-    return Measured(*(np.array(column, np.float32) for column in zip(*rows, strict=True)))
+    def __add__(self, other: Measured) -> Measured:
+        columns = zip(vars(self).values(), vars(other).values(), strict=True)
+        return Measured(*map(np.concatenate, columns))
 
 
 def visible_part(pixels: np.ndarray, size: int) -> np.ndarray:

@@ -5,12 +5,13 @@ Boxes are matched by place, never by row: where scores agree to the last digit, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import pandas as pd
+import torch
 from scipy.optimize import linear_sum_assignment
 
 from data_prep.contracts.boxes import Boxes, box_iou
@@ -19,9 +20,10 @@ from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.decode import LoosePixels
 from data_prep.store.pixel_store import PixelSource
-from data_prep.store.predictions import Predictions
+from data_prep.store.predictions import Predictions, joined_parts
 from data_prep.store.preprocess import letterbox
-from detection.decode_boxes import MAX_PER_FINDING, MIN_SCORE, decode_boxes
+from data_prep.synth.rendering import draw_image, draw_patient
+from detection.decode_boxes import MAX_PER_FINDING, MIN_SCORE
 from evaluation.boxes.box_metrics import average_precision
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.system_output import SystemOutput
@@ -29,6 +31,9 @@ from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.image_metrics import auroc
 from evaluation.statistics.ranking import is_positive
 from evaluation.systems.eligibility import describe_images
+
+if TYPE_CHECKING:
+    from serving.run import Run
 
 # Float32 on both sides: what is left is the order in which sums are rounded. The quickstart's
 # trained networks differ by 9e-7 in a score and 2e-5 px in a corner; RetinaNet R50 at 512 px with
@@ -90,13 +95,10 @@ class Proof:
     images: str
     measures: tuple[Measure, ...]
 
-    @property
-    def _failures(self) -> list[Measure]:
-        return [measure for measure in self.measures if not measure.holds]
-
     def require(self, what: str) -> None:
         """Refuse an export, named `what`, of which a figure lies beyond its limit."""
-        if not self._failures:
+        failures = [measure for measure in self.measures if not measure.holds]
+        if not failures:
             return
         advice = (
             "this is a fault of the exporter or of the runtime: try the other --format, and report "
@@ -105,7 +107,7 @@ class Proof:
         if self.precision != "fp32":
             further = " or bf16" if self.precision == "int8" else ""
             advice = f"export it with --precision fp32{further}"
-        figures = "; ".join(measure.words() for measure in self._failures)
+        figures = "; ".join(measure.words() for measure in failures)
         raise InputError(
             f"{what}: is not kept, it answers otherwise than its run: {figures}; {advice}"
         )
@@ -113,18 +115,38 @@ class Proof:
     def to_json(self) -> dict[str, Any]:
         """For the export's card."""
         return {
-            "verdict": "refused" if self._failures else "kept",
+            "verdict": "kept" if all(measure.holds for measure in self.measures) else "refused",
             "precision": self.precision,
             "images": self.images,
             "measures": [asdict(measure) | {"holds": measure.holds} for measure in self.measures],
         }
 
 
+class _Answers(NamedTuple):
+    """What a system says of images, and the images of which that is finite."""
+
+    output: Predictions
+    ran: pd.Index
+
+    @classmethod
+    def of(cls, model: Any, source: PixelSource, ids: pd.Index, sizes: pd.DataFrame) -> Self:
+        part = joined_parts(list(model.predict(source, ids, sizes, _BATCH)))
+        ran = part.images.loc[part.images["status"] == "ok", "image_id"]
+        output = Predictions.in_memory({"system": "", "kind": model.kind}, part.tables)
+        return cls(output, pd.Index(ran, name="image_id"))
+
+    def image_scores(self, target: Target, decision: Decision, ids: pd.Index) -> np.ndarray:
+        output = SystemOutput(self.output, target, ids, decision.boxes)
+        return output.scores(decision.reduction).to_numpy(np.float64)
+
+    def boxes(self, image_id: str, findings: Sequence[str]) -> Boxes:
+        rows = self.output.rows("boxes", findings, pd.Index([image_id]))
+        return Boxes.from_table(rows, pd.Index(findings).get_indexer(pd.Index(rows["finding"])) + 1)
+
+
 def prove(
-    original: Any,
+    run: Run,
     exported: Any,
-    decision: Decision | None,
-    target: Target,
     dataset: DataSet | None = None,
     store: PixelSource | None = None,
     validation: Sequence[str] = (),
@@ -136,10 +158,8 @@ def prove(
     differ, and AUROC, AP50 and decisions on validation images are held against the run's.
 
     Args:
-        original: The run, in float32: `serving.trained_model.TrainedModel`.
-        exported: The export: `serving.exported.exported_model.ExportedModel`.
-        decision: What the run decides by; None where it has none.
-        target: What it is asked for.
+        run: The run, in float32, with what it decides by.
+        exported: The export: `serving.exported_model.ExportedModel`.
         dataset: What the run was trained on; phantoms are looked at without it.
         store: Its pixels at the run's size.
         validation: Ids of the run's validation images.
@@ -147,36 +167,40 @@ def prove(
     Raises:
         InputError: The precision needs validation images, a decision, or both kinds of images.
     """
+    ids = pd.Index(sorted(validation), name="image_id")
     if exported.precision == "fp32":
-        case = "phantom images" if store is None else "validation images"
-        images = _phantoms(original.preprocess.size) if store is None else _some(store, validation)
-        measures = []
-        for name, shown in ((case, images), ("a black image", np.zeros_like(images[:1]))):
-            measures += _same_answers(name, original, exported, shown, decision, target)
-        if original.kind == "boxes":
-            measures += _same_at_limits(original, exported, images)
+        if store is None:
+            case, images = "phantom images", _phantoms(run.model.preprocess.size)
+        else:
+            rows = np.linspace(0, len(ids) - 1, min(_MOST_IMAGES, len(ids))).astype(int)
+            case, images = "validation images", np.stack([store.image(ids[row]) for row in rows])
+        measures = _same_answers(case, run, exported, images)
+        measures += _same_answers("a black image", run, exported, np.zeros_like(images[:1]))
+        if run.model.kind == "boxes":
+            measures += _same_at_limits(run.model, exported, images)
         return Proof("fp32", counted(len(images), case.removesuffix("s")), tuple(measures))
     if dataset is None or store is None:
         raise InputError(
             f"--precision {exported.precision}: is judged on the run's validation images; give the "
             "data set that it was trained on with --data"
         )
-    if decision is None:
+    if (decision := run.decision) is None:
         raise InputError(
-            f"{original.run.folder}: has no operating point to hold the export against; run the "
+            f"{run.folder}: has no operating point to hold the export against; run the "
             "same cxr train command again, which adds it"
         )
-    ids = pd.Index(sorted(validation), name="image_id")
     sizes = dataset.images[["image_id", "width", "height"]]
-    answers = [_ask(system, store, ids, sizes) for system in (original, exported)]
+    answers = [_Answers.of(model, store, ids, sizes) for model in (run.model, exported)]
     words = counted(len(ids), "validation image") + f" of “{dataset.name}”"
-    return Proof(exported.precision, words, tuple(_falls(answers, dataset, target, decision, ids)))
+    return Proof(
+        exported.precision,
+        words,
+        tuple(_falls(decision, answers, TestSet(dataset, run.target), ids)),
+    )
 
 
 def _phantoms(size: int) -> np.ndarray:
     """Synthetic chests, uint8 (N, S, S)."""
-    from data_prep.synth.rendering import draw_image, draw_patient
-
     drawn = [
         draw_image(draw_patient(0, index, 0.9), 0, max(size, _PHANTOM_SIZE)).pixels
         for index in range(_PHANTOMS)
@@ -184,91 +208,52 @@ def _phantoms(size: int) -> np.ndarray:
     return np.stack([letterbox(pixels, size)[0] for pixels in drawn])
 
 
-def _some(store: PixelSource, ids: Sequence[str]) -> np.ndarray:
-    """Pixels of images evenly spaced among these, uint8 (N, S, S)."""
-    rows = np.linspace(0, len(ids) - 1, min(_MOST_IMAGES, len(ids))).astype(int)
-    return np.stack([store.image(sorted(ids)[row]) for row in rows])
-
-
-class _Answers(NamedTuple):
-    """What a system says of images, and the images of which that is finite."""
-
-    output: Predictions
-    ran: pd.Index
-
-
-def _ask(system: Any, source: PixelSource, ids: pd.Index, sizes: pd.DataFrame) -> _Answers:
-    parts = list(system.predict(source, ids, sizes, _BATCH))
-    tables = {
-        name: pd.concat([part.tables[name] for part in parts], ignore_index=True)
-        for name in parts[0].tables
-    }
-    images = pd.concat([part.images for part in parts])
-    ran = pd.Index(images.loc[images["status"] == "ok", "image_id"], name="image_id")
-    return _Answers(Predictions.in_memory({"system": "", "kind": system.kind}, tables), ran)
-
-
-def _same_answers(
-    case: str,
-    original: Any,
-    exported: Any,
-    images: np.ndarray,
-    decision: Decision | None,
-    target: Target,
-) -> list[Measure]:
+def _same_answers(case: str, run: Run, exported: Any, images: np.ndarray) -> list[Measure]:
     """Boxes, scores, maps and decisions of images, which must be the same."""
     source = LoosePixels.of({f"{i:03d}": image for i, image in enumerate(images)}, images.shape[1])
-    one, two = (_ask(system, source, source.ids, source.sizes) for system in (original, exported))
-    ran = one.ran.intersection(two.ran)
-    failed = len(one.ran.symmetric_difference(two.ran))
-    outputs = (one.output, two.output)
+    sides = [
+        _Answers.of(model, source, source.ids, source.sizes) for model in (run.model, exported)
+    ]
+    first, second = (side.ran for side in sides)
+    ran, findings = first.intersection(second), run.model.findings
+    failed = len(first.symmetric_difference(second))
     measures = [Measure(case, "images that one side alone can answer:", failed, 0)]
-    if original.kind == "boxes":
-        names = original.findings
-        pairs = [tuple(_boxes_of(output, image, names) for output in outputs) for image in ran]
+    if run.model.kind == "boxes":
+        pairs = [[side.boxes(image_id, findings) for side in sides] for image_id in ran]
         measures += _same_boxes(case, pairs)
     else:
         scores, maps = (
             [
-                output.rows(table, original.findings, ran).sort_values(["image_id", "finding"])
-                for output in outputs
+                side.output.rows(table, findings, ran).sort_values(["image_id", "finding"])[column]
+                for side in sides
             ]
-            for table in ("scores", "maps")
+            for table, column in (("scores", "score"), ("maps", "values"))
         )
-        apart = _apart(*(table["score"].to_numpy() for table in scores))
-        grids = [np.stack([np.asarray(values) for values in table["values"]]) for table in maps]
+        grids = [np.stack([np.asarray(values) for values in of_side]) for of_side in maps]
         share = _apart(*grids) / max(float(np.abs(grids[0]).max()), _LEAST_MAP)
         measures += [
-            Measure(case, "scores differ by", apart, _SCORE_LIMIT),
+            Measure(case, "scores differ by", _apart(*map(np.asarray, scores)), _SCORE_LIMIT),
             Measure(case, "maps differ, as a share of their largest value, by", share, _MAP_LIMIT),
         ]
-    if decision is None:
+    if (decision := run.decision) is None:
         return measures
-    first, second = (_image_scores(output, ran, decision, target) for output in outputs)
-    changed = 0
-    for choice in decision.thresholds.values():
-        if choice.threshold is not None:  # a score just at it may lie on either side
-            clear = np.abs(first - choice.threshold) > _SCORE_LIMIT
-            called = [is_positive(scores, choice.threshold) for scores in (first, second)]
-            changed += int(((called[0] != called[1]) & clear).sum())
+    before, after = (side.image_scores(run.target, decision, ran) for side in sides)
+    thresholds = [choice.threshold for choice in decision.thresholds.values()]
+    changed = sum(
+        int((_called_apart(before, after, cut) & (np.abs(before - cut) > _SCORE_LIMIT)).sum())
+        for cut in thresholds
+        if cut is not None  # a score just at it may lie on either side
+    )
     return [
         *measures,
-        Measure(case, "image scores differ by", _apart(first, second), _SCORE_LIMIT),
+        Measure(case, "image scores differ by", _apart(before, after), _SCORE_LIMIT),
         Measure(case, "decisions changed:", changed, 0),
     ]
 
 
-def _boxes_of(output: Predictions, image_id: str, findings: Sequence[str]) -> Boxes:
-    rows = output.rows("boxes", findings, pd.Index([image_id]))
-    labels = pd.Index(findings).get_indexer(pd.Index(rows["finding"])) + 1
-    return Boxes.from_table(rows, labels)
-
-
-def _image_scores(
-    output: Predictions, ids: pd.Index, decision: Decision, target: Target
-) -> np.ndarray:
-    scores = SystemOutput(output, target, ids, decision.boxes).scores(decision.reduction)
-    return scores.to_numpy(np.float64)
+def _called_apart(before: np.ndarray, after: np.ndarray, threshold: float) -> np.ndarray:
+    """Of each image whether its decision changes."""
+    return np.asarray(is_positive(before, threshold) != is_positive(after, threshold))
 
 
 def _same_boxes(case: str, pairs: Iterable[Sequence[Boxes]]) -> list[Measure]:
@@ -310,7 +295,10 @@ def match_found(first: Boxes, second: Boxes, *, most: int) -> _BoxDifference:
     for label in np.union1d(first.labels, second.labels):
         sides = [boxes[boxes.labels == label] for boxes in (first, second)]
         (boxes, scores), (others, other_scores) = ((side.corners, side.scores) for side in sides)
-        one, two = _assign(boxes, others)
+        iou = box_iou(boxes.astype(np.float64)[:, None], others.astype(np.float64))
+        one, two = linear_sum_assignment(iou, maximize=True)
+        same = iou[one, two] >= _SAME_BOX
+        one, two = one[same], two[same]
         apart = _apart(scores[one], other_scores[two])
         cuts = [float(side.scores.min()) for side in sides if len(side) >= most]
         least = max(cuts) + 2 * apart if cuts else -np.inf
@@ -324,28 +312,18 @@ def match_found(first: Boxes, second: Boxes, *, most: int) -> _BoxDifference:
     return total
 
 
-def _assign(boxes: np.ndarray, others: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of both sides that are one box."""
-    iou = box_iou(boxes.astype(np.float64)[:, None], others.astype(np.float64))
-    one, two = linear_sum_assignment(iou, maximize=True)
-    same = iou[one, two] >= _SAME_BOX
-    return one[same], two[same]
-
-
 def _apart(one: np.ndarray, two: np.ndarray) -> float:
     """The largest difference; NaN where there is one."""
     return float(np.abs(one.astype(np.float64) - two).max(initial=0.0))
 
 
-def _same_at_limits(original: Any, exported: Any, images: np.ndarray) -> list[Measure]:
+def _same_at_limits(model: Any, exported: Any, images: np.ndarray) -> list[Measure]:
     """No detection, and every limit of decoding reached: all logits are moved by a constant.
 
     The run's side is decoded by torchvision: on a CPU runs and exports share one decoder.
     """
-    import torch
-
     with torch.inference_mode():
-        heads = original.model.run_heads(torch.from_numpy(images[:, None]))
+        heads = model.model.run_heads(torch.from_numpy(images[:, None]))
     outputs = exported.session.run(images[:, None])
     logits = heads.outputs["cls_logits"].numpy()[..., 1:]
     least = float(np.log(MIN_SCORE / (1 - MIN_SCORE)))
@@ -356,14 +334,8 @@ def _same_at_limits(original: Any, exported: Any, images: np.ndarray) -> list[Me
     measures: list[Measure] = []
     for case, shift in shifts.items():
         moved = heads.outputs | {"cls_logits": heads.outputs["cls_logits"] + shift}
-        first = _decode_by_torchvision(original.model, heads._replace(outputs=moved))
-        decoded = decode_boxes(
-            outputs["logits"] + np.float32(shift),
-            outputs["offsets"],
-            exported.anchors,
-            exported.spec.level_sizes,
-            exported.spec.size,
-        )
+        first = _decode_by_torchvision(model.model, heads._replace(outputs=moved))
+        decoded = exported.decode(outputs | {"logits": outputs["logits"] + np.float32(shift)})
         none = Boxes(np.zeros((0, 4)), np.zeros(0), np.zeros(0))
         second = [none if boxes is None else boxes for boxes in decoded]
         measures += _same_boxes(case, zip(first, second, strict=True))
@@ -389,46 +361,38 @@ def _decode_by_torchvision(model: Any, heads: Any) -> list[Boxes]:
 
 
 def _falls(
-    answers: Sequence[_Answers],
-    dataset: DataSet,
-    target: Target,
-    decision: Decision,
-    ids: pd.Index,
-) -> list[Measure]:
+    decision: Decision, answers: Sequence[_Answers], test_set: TestSet, ids: pd.Index
+) -> Iterator[Measure]:
     """AUROC, AP50 and decisions on validation images of known label, of run and export."""
-    case = "validation images"
-    labels = dataset.labels(target).reindex(ids).dropna()
+    case, folder = "validation images", test_set.dataset.folder
+    labels = test_set.labels.reindex(ids).dropna()
     ran, ran_exported = (answer.ran for answer in answers)
-    outputs = [answer.output for answer in answers]
     judged = labels.index.intersection(ran).intersection(ran_exported).sort_values()
-    scores = [_image_scores(output, judged, decision, target) for output in outputs]
+    scores = [answer.image_scores(test_set.target, decision, judged) for answer in answers]
     areas = [auroc(labels.reindex(judged), values) for values in scores]
     if None in areas:
         raise InputError(
-            f"{dataset.folder}: the validation images of the run are all of one kind; AUROC, by "
+            f"{folder}: the validation images of the run are all of one kind; AUROC, by "
             "which an export is judged, needs positive and negative ones"
         )
     lost = len(ran.difference(ran_exported))
-    measures = [Measure(case, "images that the export cannot answer:", lost, 0)]
+    yield Measure(case, "images that the export cannot answer:", lost, 0)
     figures = {"AUROC falls by": areas}
-    if outputs[0].kind == "boxes":
-        test_set = TestSet(dataset, target)
+    if answers[0].output.kind == "boxes":
         truth = describe_images(test_set, judged, labels)
         boxed = judged[truth.boxes_trusted]
+        outputs = [
+            SystemOutput.of(answer.output, test_set, boxed, decision.boxes) for answer in answers
+        ]
         figures["AP50 falls by"] = [
-            average_precision(
-                SystemOutput.of(output, test_set, boxed, decision.boxes).predicted_boxes,
-                truth.truth,
-                boxed,
-            )["ap50"]
+            average_precision(output.predicted_boxes, truth.truth, boxed)["ap50"]
             for output in outputs
         ]
     for name, (before, after) in figures.items():
         if before is not None and after is not None:
-            measures.append(Measure(case, name, before - after, _DROP_LIMIT, before, after))
-    threshold = decision.thresholds[decision.policy(None, dataset.folder)].threshold
+            yield Measure(case, name, before - after, _DROP_LIMIT, before, after)
+    threshold = decision.thresholds[decision.policy(None, folder)].threshold
     if threshold is not None:
-        called = [is_positive(values, threshold) for values in scores]
-        share = float(np.mean(called[0] != called[1]))
-        measures.append(Measure(case, "share of decisions changed:", share, _CHANGED_LIMIT))
-    return [*measures, Measure(case, "image scores differ by", _apart(*scores))]
+        share = float(np.mean(_called_apart(scores[0], scores[1], threshold)))
+        yield Measure(case, "share of decisions changed:", share, _CHANGED_LIMIT)
+    yield Measure(case, "image scores differ by", _apart(*scores))

@@ -1,12 +1,16 @@
-"""A data set predicted into a folder: part by part, and on from there after an interruption."""
+"""A data set predicted into a folder: part by part, and on from there after an interruption.
+
+Parts are predicted here, or in worker processes, each of which loads the model once.
+"""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -15,17 +19,16 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, provenance, read_json
 from data_prep.contracts.words import Terminal
 from data_prep.store.dataset import DataSet, Target
+from data_prep.store.pixel_store import INFO_NAME, PixelStore
 from data_prep.store.predictions import Part, Predictions, PredictionWriter, joined_parts
-from data_prep.work.object_store import path_of, recorded_path
+from data_prep.work.local_copies import local_folder
+from data_prep.work.object_store import address_of, path_of, recorded_path
 from data_prep.work.pool import Engine, write_behind
 from evaluation.systems.eligibility import sets_of_run, unknown_training_data
-from serving.part_predictor import predict_parts
+from serving.backends import open_model
 
 if TYPE_CHECKING:
-    from serving.exported.exported_model import ExportedModel
-    from serving.trained_model import TrainedModel
-
-    Model: TypeAlias = TrainedModel | ExportedModel
+    from serving.backends import Model
 
 # Images in one file of a predictions folder: few files, and little to do again after Ctrl-C.
 PART_SIZE = 1024
@@ -98,7 +101,7 @@ def predict_data_set(
             parts = (
                 model.predict(store, todo, sizes, at_once)
                 if engine is None
-                else predict_parts(engine, model, store, todo, sizes, at_once, sent_size(at_once))
+                else predict_parts(engine, model, store, todo, sizes, at_once)
             )
             write_parts(writer, parts, advance, PART_SIZE)
         if validation_of is not None or image_ids is not None:
@@ -204,12 +207,12 @@ def write_parts(
 ) -> None:
     """Write predictions while the next ones are made; calls `advance` with what is predicted."""
 
-    def counted() -> Iterator[Part]:
+    def told() -> Iterator[Part]:
         for batch in batches:
             yield batch
             advance(len(batch.images))
 
-    write_behind(lambda part: writer.add(part.images, **part.tables), _join(counted(), size))
+    write_behind(lambda part: writer.add(part.images, **part.tables), _join(told(), size))
 
 
 def _join(parts: Iterable[Part], size: int) -> Iterator[Part]:
@@ -222,3 +225,90 @@ def _join(parts: Iterable[Part], size: int) -> Iterator[Part]:
             held = []
     if held:
         yield joined_parts(held)
+
+
+@dataclass(frozen=True)
+class _PartPredictor:
+    """Predicts the images of one part: a pure function of ``image_id, width, height``."""
+
+    folder: Path
+    names: tuple[tuple[str, str], ...] | None
+    how: tuple[tuple[str, Any], ...]  # a run is opened with
+    store: Path
+    batch_size: int
+    options: Mapping[str, Any]
+
+    def __call__(self, images: pd.DataFrame) -> Part:
+        store = _open_store(self.store)
+        model = _open_model(self.folder, self.names, self.how)
+        ids = pd.Index(images["image_id"])
+        return joined_parts(
+            list(model.predict(store, ids, images, self.batch_size, **self.options))
+        )
+
+
+def _here(folder: Path) -> Path:
+    """A folder of the command's machine on this one, which fetches what lies in a store."""
+    return local_folder(address_of(folder) or folder)
+
+
+@lru_cache(maxsize=1)
+def _open_store(folder: Path) -> PixelStore:
+    path = _here(folder)
+    if path != folder and not (path / INFO_NAME).is_file():
+        raise InputError(
+            f"{path}: is not in the store yet, where other machines look for it; predict this data "
+            "set once without --engine, or prepare it at this size"
+        )
+    return PixelStore.open(path)
+
+
+@lru_cache(maxsize=1)
+def _open_model(
+    folder: Path,
+    names: tuple[tuple[str, str], ...] | None,
+    how: tuple[tuple[str, Any], ...],
+) -> Model:
+    model = open_model(_here(folder), **dict(how))
+    return model if names is None else model.with_names(dict(names))
+
+
+def predict_parts(
+    engine: Engine,
+    model: Model,
+    store: PixelStore,
+    image_ids: pd.Index,
+    sizes: pd.DataFrame,
+    batch_size: int,
+) -> Iterator[Part]:
+    """Predict images, in their order, as the model itself does, in the processes of an engine.
+
+    Batches hold the same images as those of ``model.predict``, so that tables are equal to it byte
+    for byte; a part has `sent_size` images. `sizes` holds ``image_id, width, height`` of the
+    originals, px.
+
+    Raises:
+        InputError: A worker could not open model or store, or ended whenever it tried a part.
+    """
+    of_torch = model.backend == "torch"
+    how = ("precision", "views", "maps") if of_torch else ()
+    predictor = _PartPredictor(
+        model.folder,
+        None if model.names is None else tuple(model.names.items()),
+        tuple((name, getattr(model, name)) for name in how),
+        store.folder,
+        batch_size,
+        {} if of_torch else {"many": len(image_ids) > batch_size},
+    )
+    ordered = sizes.set_index("image_id").reindex(image_ids).rename_axis("image_id").reset_index()
+    step = sent_size(batch_size)
+    parts = (ordered.iloc[start : start + step] for start in range(0, len(ordered), step))
+    return engine.map_rows(predictor, parts, on_crash=_refuse, reads=[model.folder, store.folder])
+
+
+def _refuse(images: pd.DataFrame) -> Part:
+    first, last = images["image_id"].iloc[[0, -1]]
+    raise InputError(
+        f"the process that predicts images '{first}' to '{last}' ended whenever it was tried, for "
+        "want of memory perhaps; run the same command again to go on"
+    )

@@ -1,31 +1,50 @@
-"""A run that was trained: what its training says, and its answers, for which it is loaded."""
+"""A trained run, or an export of one: what its training says, and its answers for single images."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, Self, cast
 
 import numpy as np
+import pandas as pd
 
+from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json
+from data_prep.images.decoded_image import DecodedImage
+from data_prep.store.dataset import Target
+from data_prep.store.decode import LoosePixels
+from data_prep.store.predictions import Predictions
+from evaluation.decisions.decided_output import decide, map_levels
 from evaluation.decisions.decision import Decision
-from serving.answer import Answer, LoadedRun
-from serving.backends import is_export
-from serving.trained_model import Precision
-from training.run_folder import RunFolder
+from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.thresholds import POLICIES
+from evaluation.overlays.shapes import ImagePrediction, system_colour
+from serving.answer import ARRAY, Answer, name_and_image
+from serving.backends import open_model
+from serving.export_spec import EXPORT_FILE, ExportSpec, is_export, validation_folder
+from serving.exported_model import ExportedModel
+from serving.guard import GUARD_NAME, Guard, file_warnings, image_notes
+
+if TYPE_CHECKING:
+    from serving.backends import Model
+    from training.run_folder import RunFolder
 
 
-@dataclass
+@dataclass(eq=False, repr=False)
 class Run:
     """A complete run, or an export of one; its model is loaded for the first image.
 
     Attributes:
         folder: Where it lies.
+        name: Display name of the system.
+        wanted_policy: Which of the frozen thresholds decides; None for ``max_f1``, or the first
+            that the run was tuned for.
         device: ``auto``, ``cpu`` or ``cuda``: what it answers on.
-        precision: What it computes in; an export has its own.
+        precision: What it computes in. A decision chosen at another one does not fit, and leaves
+            images undecided. An export has its own, and was held against the run and its decision.
         next_steps: Commands that usually follow.
 
     Example:
@@ -36,53 +55,254 @@ class Run:
     """
 
     folder: Path
+    name: str
+    wanted_policy: str | None = None
     device: str = "auto"
-    precision: Precision = "fp32"
+    precision: Literal["fp32", "bf16"] = "fp32"
     next_steps: tuple[str, ...] = ()
 
     @classmethod
     def open(
-        cls, folder: str | Path, *, device: str = "auto", precision: Precision = "fp32"
-    ) -> Run:
+        cls,
+        folder: str | Path,
+        *,
+        name: str | None = None,
+        policy: str | None = None,
+        device: str = "auto",
+        precision: Literal["fp32", "bf16"] = "fp32",
+    ) -> Self:
         """Open a complete run or export.
 
         Raises:
             InputError: There is none, or its training has not ended.
         """
         folder = Path(folder)
-        if not is_export(folder):
-            folder = RunFolder.open(folder).folder
-        return cls(folder, device, precision)
+        info = ExportSpec.read(folder).run if is_export(folder) else _run_folder(folder).info
+        return cls(folder, name or str(info["name"]), policy, device, precision)
+
+    def load(self) -> Self:
+        """Load all that answering takes: what is wrong with it is said here, not at an image.
+
+        Raises:
+            InputError: A file is damaged, or the decision has no such policy.
+        """
+        _ = self.model, self.operating_point, self.map_levels, self.guard
+        return self
 
     @cached_property
-    def system(self) -> LoadedRun:
-        """The run with its model, its decision and its guard."""
-        return LoadedRun.open(self.folder, device=self.device, precision=self.precision)
+    def model(self) -> Model:
+        """The trained or exported model."""
+        return open_model(self.folder, precision=self.precision, device=self.device)
 
-    def __str__(self) -> str:
-        return repr(self) if is_export(self.folder) else str(RunFolder(self.folder))
+    @property
+    def decision_file(self) -> Path:
+        """What was chosen on the validation images, for single images."""
+        return validation_folder(self.folder) / "decisions" / f"{self.target.name}.json"
 
-    def __repr__(self) -> str:
-        loaded = self.__dict__.get("system")
-        if loaded is None and not is_export(self.folder):
-            return repr(RunFolder(self.folder)).replace("RunFolder", "Run")
-        return repr(loaded or self.folder).replace("LoadedRun", "Run")
+    @cached_property
+    def target(self) -> Target:
+        """What it is asked for; its display name lies with the validation predictions."""
+        if isinstance(self.model, ExportedModel):
+            asked = self.model.spec.target
+            return Target(asked["name"], tuple(asked["any_of"]), asked["display_name"])
+        name = str(self.model.info["target"])
+        stored = validation_folder(self.folder) / "predictions.json"
+        target = read_json(stored, "predictions").get("target") if stored.is_file() else None
+        display_name = str(target["display_name"] if target else name)
+        return Target(name, self.model.learnt, display_name)
 
-    def to_dict(self) -> dict[str, Any]:
-        """What ``run.json`` says, or ``export.json``."""
-        if is_export(self.folder):
-            return read_json(self.folder / "export.json", "export")
-        return RunFolder(self.folder).info
+    @cached_property
+    def operating_point(self) -> tuple[Decision | None, str, str | None]:
+        """What was chosen at the end of training, which policy decides, and why none can."""
+        usual, exported = self.wanted_policy or POLICIES[0], is_export(self.folder)
+        if not self.decision_file.is_file():
+            reason = "run the same cxr train command again (adds the operating point)"
+            if exported:
+                reason = "no operating point was exported, as the run had none; export it anew"
+            return None, usual, reason
+        decision = Decision.from_dict(read_json(self.decision_file, "decision"))
+        if not (exported or self._has_chosen(decision)):
+            reason = "its operating point was chosen at another precision or with other weights"
+            return None, usual, f"{reason}; run cxr tune on the run again"
+        policy = decision.policy(self.wanted_policy, self.folder)
+        return decision, policy, decision.thresholds[policy].reason
+
+    def _has_chosen(self, decision: Decision) -> bool:
+        """Whether a decision was chosen with this model, on any device: only rounding differs."""
+        model: Any = self.model
+        return any(
+            replace(model, device=device).inference_id() == decision.chosen_on.get("inference_id")
+            for device in dict.fromkeys((model.device, "cpu", "cuda"))
+        )
 
     @property
     def decision(self) -> Decision | None:
         """What validation images chose; `None` where nothing could be chosen."""
-        return self.system.decision
+        return self.operating_point[0]
+
+    @property
+    def policy(self) -> str:
+        """Of the decision's thresholds the one that decides."""
+        return self.operating_point[1]
+
+    @property
+    def undecided_because(self) -> str | None:
+        """Why it cannot decide, else `None`."""
+        return self.operating_point[2]
+
+    @cached_property
+    def map_levels(self) -> dict[float, float]:
+        """Contours of a classifier's maps: raw map value by probability."""
+        if isinstance(self.model, ExportedModel):
+            return dict(self.model.spec.map_levels)
+        if self.decision is None or self.model.kind != "scores":
+            return {}
+        return map_levels(
+            Predictions.open(validation_folder(self.folder)), self.target, self.decision
+        )
+
+    @cached_property
+    def guard(self) -> Guard | None:
+        """Tells what is no frontal chest X-ray; `None` where the run has none."""
+        path = self.folder / GUARD_NAME
+        return Guard.read(path) if path.is_file() else None
+
+    def __str__(self) -> str:
+        return repr(self) if is_export(self.folder) else str(_run_folder(self.folder))
+
+    def __repr__(self) -> str:
+        if "model" not in self.__dict__ and not is_export(self.folder):
+            return repr(_run_folder(self.folder)).replace("RunFolder", "Run")
+        state = self.undecided_because or f"decides by {self.policy}"
+        return f"<Run of '{self.name}': {self.target.name}, {state}, {self.folder}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What ``run.json`` says, or ``export.json``."""
+        if is_export(self.folder):
+            return read_json(self.folder / EXPORT_FILE, "export")
+        return _run_folder(self.folder).info
 
     def predict(self, image: str | Path | np.ndarray) -> Answer:
-        """Answer for one image; as `LoadedRun.predict`."""
-        return self.system.predict(image)
+        """Answer for one image.
+
+        Args:
+            image: A file (DICOM, PNG, JPEG, TIFF, ...), or pixels, uint8 (H, W) or (H, W, 3) as
+                displayed: 0 is black, air is dark.
+
+        Raises:
+            InputError: It cannot be read, or the network's output is not finite.
+        """
+        return next(self.predict_many([image]))
 
     def predict_many(self, images: Iterable[str | Path | np.ndarray]) -> Iterator[Answer]:
-        """Answer for images one after another, in their order."""
-        return self.system.predict_many(images)
+        """Answer for images one after another, in their order; see `predict`."""
+        for image in images:
+            (answer,) = self.answer([name_and_image(image)])
+            if isinstance(answer, InputError):
+                raise answer
+            yield answer
+
+    def answer(
+        self,
+        images: Sequence[tuple[str, DecodedImage]],
+        of_files: Sequence[tuple[str, ...]] | None = None,
+    ) -> list[Answer | InputError]:
+        """Answer for images that were read, in one batch; an error where the network fails.
+
+        The score, the boxes and the decision are those that ``cxr predict --data``, ``cxr tune``
+        and ``cxr compare`` would give for the image: the same code makes them.
+
+        Args:
+            images: What each is called, and what it shows.
+            of_files: What `file_warnings` said of each. None: each is called by its path, and the
+                file is looked at.
+        """
+        model, decision = self.model, self.decision
+        originals = {str(row): image.pixels for row, (_, image) in enumerate(images)}
+        source = LoosePixels.of(originals, model.preprocess.size)
+        (part,) = model.predict(source, source.ids, source.sizes, len(source.ids))
+        ran = pd.Index(part.images.loc[part.images["status"] == "ok", "image_id"])
+        predictions = Predictions.in_memory({"system": self.name, "kind": model.kind}, part.tables)
+        rule = {} if decision is None else {"rule": decision.boxes}
+        evidence = SystemOutput(predictions, self.target, ran, sizes=source.sizes, **rule)
+        output = decide(self.name, evidence, decision, self.policy, levels=self.map_levels)
+        scores = _finding_scores(part.tables, model.findings)
+        answers: list[Answer | InputError] = []
+        for row, (called, image) in enumerate(images):
+            key = str(row)
+            if key not in ran:
+                answers.append(InputError(f"{called}: the output of {self.name} is not finite"))
+                continue
+            prediction = output.prediction(key, system_colour(0))
+            if of_files is not None:
+                warnings = of_files[row]
+            else:
+                warnings = () if called == ARRAY else file_warnings(called, image)
+            if self.guard is not None:
+                warnings += self.guard.warnings(image, square=source.image(key))
+            answers.append(
+                Answer(
+                    image=called,
+                    system=self.name,
+                    kind=model.kind,
+                    finding=self.target.display_name,
+                    score=cast(float, prediction.score),
+                    probability=prediction.probability,
+                    policy=self.policy,
+                    threshold=prediction.threshold,
+                    decision=prediction.decision,
+                    boxes=_called_boxes(output.findings_of(key), prediction),
+                    warnings=warnings,
+                    undecided_because=self.undecided_because,
+                    notes=image_notes(image),
+                    finding_scores=scores.get(key, dict.fromkeys(model.findings, 0.0)),
+                    prediction=prediction,
+                    pixels=image.pixels,
+                )
+            )
+        return answers
+
+
+def answers_by_image(
+    runs: Sequence[Run],
+    images: Sequence[tuple[str, DecodedImage]],
+    of_files: Sequence[tuple[str, ...]] | None = None,
+) -> list[list[Answer] | InputError]:
+    """What each run says of each image, in the order of runs, or why one of them says nothing."""
+    outcomes: list[list[Answer] | InputError] = []
+    for of_image in zip(*(run.answer(images, of_files) for run in runs), strict=True):
+        failed = [answer for answer in of_image if isinstance(answer, InputError)]
+        answers = [answer for answer in of_image if not isinstance(answer, InputError)]
+        outcomes.append(failed[0] if failed else answers)
+    return outcomes
+
+
+def _run_folder(folder: Path) -> RunFolder:
+    """The folder of a complete run; its module imports torch, which exports do without."""
+    from training.run_folder import RunFolder
+
+    return RunFolder.open(folder)
+
+
+def _called_boxes(findings: np.ndarray, prediction: ImagePrediction) -> pd.DataFrame:
+    """The boxes that count, each with its finding, by falling score."""
+    counts = np.flatnonzero(prediction.boxes[:, 4] >= prediction.box_cut)
+    order = counts[np.argsort(-prediction.boxes[counts, 4], kind="stable")]
+    x1, y1, x2, y2, scores = prediction.boxes[order].T
+    return pd.DataFrame(
+        {"finding": findings[order], "x1": x1, "y1": y1, "x2": x2, "y2": y2, "score": scores}
+    )
+
+
+def _finding_scores(
+    tables: Mapping[str, pd.DataFrame], findings: Sequence[str]
+) -> dict[str, dict[str, float]]:
+    """By image the score of each finding, in the order of the model's."""
+    rows = tables["scores"] if "scores" in tables else tables["boxes"]
+    scores: dict[str, dict[str, float]] = {}
+    for image_id, finding, score in zip(
+        rows["image_id"], rows["finding"], rows["score"], strict=True
+    ):
+        of_image = scores.setdefault(str(image_id), dict.fromkeys(findings, 0.0))
+        of_image[finding] = max(of_image[finding], float(score))
+    return scores

@@ -34,8 +34,7 @@ from detection.inference import predict_boxes
 from detection.model import build_retinanet
 from detection.retinanet import LesionRetinaNet
 from evaluation.boxes.fusion import NAME, OVERLAP
-from serving.backends import digest_run
-from serving.exported.spec import require_names
+from serving.export_spec import digest_files, require_names
 from serving.tta import with_views
 from training.cost import PeakMemory, count_flops, count_parameters, measure_latency
 from training.run_folder import WEIGHTS_FILE, RunFolder, load_model
@@ -102,6 +101,8 @@ class TrainedModel:
         """
         run = RunFolder.open(folder)
         folder = run.folder
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
         model = load_model(folder, BUILDERS).eval()
         model.to(device).to(memory_format=torch.channels_last)  # as in training: faster
         if maps != "cam" and not isinstance(model, ImageClassifier):
@@ -169,7 +170,7 @@ class TrainedModel:
 
     def inference_id(self) -> str:
         """Digest of all that decides a prediction: weights, preprocessing, precision, maps, ..."""
-        digest = digest_run(self.run.folder)
+        digest = digest_files(self.run.folder)
         digest.update(f"torch {self.precision} {self.device}".encode())
         if self.tta is not None:
             digest.update(json.dumps(self.tta, sort_keys=True).encode())

@@ -11,17 +11,17 @@ from data_prep.store.predictions import Predictions
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.decisions.tuning import tune
+from serving.export_spec import validation_folder
 from serving.guard import GUARD_NAME, MIN_IMAGES, MIN_PATIENTS, Guard, fit_guard
 from serving.predict_folder import predict_data_set
 from serving.trained_model import TrainedModel
-from training.run_folder import RunFolder
 
 
 def predict_validation(
     run: Path, test_set: TestSet, terminal: Terminal, *, device: Literal["cpu", "cuda"] = "cpu"
 ) -> Predictions:
     """A run's predictions of its validation images, in the run's folder; made where absent."""
-    folder = RunFolder.open(run).validation
+    folder = validation_folder(run)
     if not (folder / "predictions.json").is_file():
         predict_data_set(
             TrainedModel.open(run, device=device), test_set.dataset, folder, test_set.split,
@@ -38,11 +38,12 @@ def freeze_decision(
     It is what `cxr tune` chooses by default, on the run's validation images, and lies in the run's
     folder with the predictions that it was chosen on. One that is there stays.
     """
-    if RunFolder(run).decision_file(test_set.target.name).is_file():
+    name = test_set.target.name
+    if (validation_folder(run) / "decisions" / f"{name}.json").is_file():
         return
     predictions = predict_validation(run, test_set, terminal, device=device)
     decision = tune(predictions, test_set)
-    predictions.write_decision(test_set.target.name, decision.to_dict())
+    predictions.write_decision(name, decision.to_dict())
     policy = POLICIES[0]
     chosen = decision.thresholds[policy]
     point = (

@@ -74,9 +74,7 @@ def judge_curve(
         used.setdefault(split, {})[name] = answers
     for split, by_name in used.items():
         log_use(TestSet(dataset, target, split), {name: [p] for name, p in by_name.items()})
-    judged = judge_shares(
-        systems, dataset, target, CURVE_METRICS, replicates=replicates, advance=advance
-    )
+    judged = judge_shares(systems, dataset, target, replicates=replicates, advance=advance)
     counts = _counts(design, dataset, target)
     points = _points(design, counts, judged)
     made = provenance()
@@ -109,11 +107,6 @@ def _shares(design: CurveDesign, arm: str) -> list[float]:
     return [share for share in design.shares if arm != "mixed" or share < max(design.shares)]
 
 
-def _defined(judged: ShareFigures, metric: str, names: Sequence[str]) -> bool:
-    figures = judged.figures[metric]
-    return not any(np.isnan(figures.values[judged.systems.index(name)]) for name in names)
-
-
 def _points(
     design: CurveDesign, counts: Mapping[float, _Counts], judged: ShareFigures
 ) -> list[SizePoint]:
@@ -122,15 +115,9 @@ def _points(
         for share in _shares(design, arm):
             names = _seeds(design, arm, share)
             figures = {
-                metric: SizeFigure(
-                    _interval(judged.estimate(metric, names)),
-                    tuple(
-                        float(judged.figures[metric].values[judged.systems.index(name)])
-                        for name in names
-                    ),
-                )
+                metric: SizeFigure(_interval(judged.estimate(metric, names)), tuple(seeds.tolist()))
                 for metric in CURVE_METRICS
-                if _defined(judged, metric, names)
+                if not np.isnan(seeds := judged.values(metric, names)).any()
             }
             points.append(_size_point(arm, share, counts, figures))
     return points
@@ -194,7 +181,7 @@ def _differences(design: CurveDesign, judged: ShareFigures) -> list[Difference]:
             for share in _shares(design, first):
                 other = max(design.shares) if Difference.with_all_labels(first, second) else share
                 groups = _seeds(design, first, share), _seeds(design, second, other)
-                if all(_defined(judged, metric, names) for names in groups):
+                if not np.isnan(judged.values(metric, [*groups[0], *groups[1]])).any():
                     gap = judged.estimate(metric, *groups)
                     differences.append(
                         Difference(metric, share, first, second, _interval(gap), gap.p_value)

@@ -38,9 +38,7 @@ from evaluation.studies.curve_results import (
     amount_words,
     arm_against,
     curve_statements,
-    never_crossing,
     title_in_sentence,
-    unclaimed,
 )
 from evaluation.studies.study_page import Statement, StudyPage, study_files, write_study
 
@@ -285,8 +283,8 @@ def _for_script(study: CurveStudy) -> dict[str, Any]:
             "name": title_in_sentence(metric),
             "arms": _drawn_arms(study, metric),
             "y": {"low": y.low, "high": y.high, "ticks": y.ticks},
-            "unclaimed": unclaimed(study, metric),
-            "never": never_crossing(study, metric),
+            "unclaimed": study.unclaimed(metric),
+            "never": study.never_crossing(metric),
             "pair": [
                 {"kind": kind, "boxes": study.boxes_per_image(kind), "line": curve.line,
                  "draws": curve.draws.tolist(), "measured": [curve.amounts[0], curve.amounts[-1]]}

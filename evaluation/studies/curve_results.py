@@ -135,26 +135,18 @@ class Difference:
     first: Kind
     second: Kind
     gap: Interval
-    p_value: float | None
-
-    @staticmethod
-    def with_all_labels(first: Kind, second: Kind) -> bool:
-        """Whether the second arm is that of all labels at each size: the mixed arm has them all."""
-        return (first, second) == ("mixed", "classifier")
-
-
-@dataclass(frozen=True)
-class _Compared:
-    """A difference among all sizes: its p-value is Holm's over them."""
-
-    n_images: float
-    gap: Interval
-    p_value: float | None
+    p_value: float | None  # of `CurveStudy.compared` Holm's, over all sizes
+    n_images: float = math.nan  # of the first arm, from `CurveStudy.compared`
 
     @property
     def shown(self) -> bool:
         """Whether the interval leaves 0 out and the adjusted p-value is below 0.05."""
         return self.gap.excludes_zero and self.p_value is not None and self.p_value < _ALPHA
+
+    @staticmethod
+    def with_all_labels(first: Kind, second: Kind) -> bool:
+        """Whether the second arm is that of all labels at each size: the mixed arm has them all."""
+        return (first, second) == ("mixed", "classifier")
 
 
 @dataclass(frozen=True)
@@ -233,7 +225,7 @@ class CurveStudy:
         ]
         return list(dict.fromkeys(pairs))
 
-    def compared(self, metric: str, first: Kind, second: Kind) -> list[_Compared]:
+    def compared(self, metric: str, first: Kind, second: Kind) -> list[Difference]:
         """The differences of two arms at each size, the smallest first, with Holm's p-values."""
         images = {point.share: point.n_grown for point in self.sizes(first)}
         pair = (metric, first, second)
@@ -241,8 +233,21 @@ class CurveStudy:
         rows.sort(key=lambda row: row.share)
         adjusted = holm([row.p_value for row in rows])
         return [
-            _Compared(images[row.share], row.gap, p) for row, p in zip(rows, adjusted, strict=True)
+            replace(row, p_value=p, n_images=images[row.share])
+            for row, p in zip(rows, adjusted, strict=True)
         ]
+
+    def unclaimed(self, metric: str) -> str:
+        """Why nothing is concluded from the two fitted curves; empty if something may be."""
+        where, curves = self.crossing(metric), [self.fitted(metric, kind) for kind in MAIN]
+        usable = all(curve and curve.fits and curve.seeds == "random" for curve in curves)
+        return "" if where is None or usable else where.reason
+
+    def never_crossing(self, metric: str) -> str:
+        """Why no crossing is shown, whatever the times; empty where that depends on them."""
+        where = self.crossing(metric)
+        anywhere = where is not None and where.interval == (0.0, math.inf)
+        return where.reason if where and anywhere else self.unclaimed(metric)
 
 
 WORDS = {
@@ -310,21 +315,6 @@ def _misfits(study: CurveStudy, metric: str) -> Iterator[Statement]:
             )
 
 
-def unclaimed(study: CurveStudy, metric: str) -> str:
-    """Why nothing is concluded from two fitted curves, whatever the times; empty if it may be."""
-    where = study.crossing(metric)
-    curves = [study.fitted(metric, kind) for kind in MAIN]
-    usable = all(curve is not None and curve.fits and curve.seeds == "random" for curve in curves)
-    return "" if where is None or usable else where.reason
-
-
-def never_crossing(study: CurveStudy, metric: str) -> str:
-    """Why no crossing is shown, whatever the times; empty where that depends on them."""
-    where = study.crossing(metric)
-    anywhere = where is not None and where.interval == (0.0, math.inf)
-    return where.reason if where and anywhere else unclaimed(study, metric)
-
-
 def _crossing(study: CurveStudy, metric: str, times: Times | None, where: Crossing) -> Statement:
     """Where the curves of detector and classifier cross, or why that is not shown."""
     scale = 1 if times is None else 3600
@@ -345,7 +335,7 @@ def _crossing(study: CurveStudy, metric: str, times: Times | None, where: Crossi
         before, after = MAIN if where.ahead == "second" else reversed(MAIN)
         values |= {"at": at, "low": low, "high": high, "before": before, "after": after}
         return Statement(WORDS["cross"].format(**values), True, about)
-    why = never_crossing(study, metric)
+    why = study.never_crossing(metric)
     if not why and where.measured is None:
         why = WORDS["apart"]
     elif not why and where.measured is not None:
@@ -386,7 +376,7 @@ def _budget(
     text += WORDS["budget_figures"].format(
         title=title, first_figure=number(figures[0][0]), second_figure=number(figures[1][0])
     )
-    if why := unclaimed(study, metric):
+    if why := study.unclaimed(metric):
         return Statement(text + WORDS["unclaimed"].format(why=why) + beyond, about="budget")
     if not gap.excludes_zero:
         ends = {"gap": number(gap.estimate), "low": number(gap.low), "high": number(gap.high)}
@@ -408,7 +398,7 @@ def arm_against(first: Kind, second: Kind) -> str:
     return KINDS[second] + (" of all labels" if Difference.with_all_labels(first, second) else "")
 
 
-def _difference(rows: Sequence[_Compared], title: str, first: Kind, second: Kind) -> Statement:
+def _difference(rows: Sequence[Difference], title: str, first: Kind, second: Kind) -> Statement:
     """Where the one is higher, where the other, and where neither is shown to be."""
     parts: list[str] = []
     unit = "boxed images" if first == "mixed" else "annotated images"

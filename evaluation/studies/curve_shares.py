@@ -27,7 +27,10 @@ from evaluation.statistics.bootstrap import Resamples, cluster_bootstrap
 from evaluation.statistics.clustered_tests import over_seeds
 from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
 from evaluation.statistics.ranking import Floats
+from evaluation.studies.curve_results import CURVE_METRICS
 from evaluation.systems.eligibility import common_test_images
+
+_POLICY = POLICIES[0]
 
 
 class JudgedRun(NamedTuple):
@@ -57,6 +60,10 @@ class ShareFigures:
     freedom: float  # of the covariances: patients of the rarer class, less one a split
     notes: tuple[str, ...] = ()  # which test images were left out, and why
 
+    def values(self, metric: str, names: Sequence[str]) -> Floats:
+        """A metric of some systems, NaN where it is undefined."""
+        return self.figures[metric].values[[self.systems.index(name) for name in names]]
+
     def estimate(self, metric: str, *groups: Sequence[str]) -> ClusteredEstimate:
         """A metric's mean over the seeds of one group of systems, or the difference of two groups.
 
@@ -74,24 +81,24 @@ def judge_shares(
     systems: Mapping[str, Sequence[JudgedRun]],
     dataset: DataSet,
     target: Target,
-    metrics: Sequence[str],
     *,
-    policy: str = POLICIES[0],
     replicates: int = 1000,
-    seed: int = 0,
     advance: Callable[[], None] = lambda: None,
 ) -> ShareFigures:
-    """Judge systems, each with one run a split; figures at a threshold take that of `policy`.
+    """Judge systems, each with one run a split, by `CURVE_METRICS`; thresholds by the first policy.
 
     Raises:
         InputError: A run has seen test patients, or none of a split's test images is judged.
     """
     splits = list(dict.fromkeys(run.split for runs in systems.values() for run in runs))
-    keys = [_key(metric, policy) for metric in metrics]
+    keys = {
+        metric: MetricKey(ALL, _POLICY if "threshold" in METRICS[metric].needs else "", metric)
+        for metric in CURVE_METRICS
+    }
     values = np.full((len(splits), len(keys), len(systems)), np.nan)
     drawn = np.full((len(splits), len(keys), len(systems), replicates), np.nan)
     counts = np.zeros(4, dtype=int)
-    reasons: dict[str, dict[str, str]] = {metric: {} for metric in metrics}
+    reasons: dict[str, dict[str, str]] = {metric: {} for metric in keys}
     notes: list[str] = []
     for number, split in enumerate(splits):
         runs = {name: run for name, of in systems.items() for run in of if run.split == split}
@@ -104,12 +111,12 @@ def judge_shares(
         judged, left_out = common_test_images(predictions, test_set, images="common")
         notes += [f"{split}: {note.text}" for note in left_out]
         counts += len(judged.image_ids), judged.n_patients, *_patients_of_classes(judged)
-        resamples = Resamples(judged.n_patients, replicates, seed, number)  # others for each split
+        resamples = Resamples(judged.n_patients, replicates, stream=number)
         for column, (name, run) in enumerate(runs.items()):
-            card = _judge(name, run, judged, replace(test_set, split=run.part), policy)
+            card = _judge(name, run, judged, replace(test_set, split=run.part))
             estimates, missing = card.estimates(), card.missing()
             resampled = cluster_bootstrap(card, resamples)
-            for row, (metric, key) in enumerate(zip(metrics, keys, strict=True)):
+            for row, (metric, key) in enumerate(keys.items()):
                 value = estimates.get(key)
                 if value is None:
                     reasons[metric][name] = missing.get(key) or why_undefined(metric)
@@ -120,15 +127,11 @@ def judge_shares(
     means = values.mean(axis=0)  # undefined where one split is
     figures = {
         metric: _MetricValues(means[row], _covariance(drawn[:, row]), reasons[metric])
-        for row, metric in enumerate(metrics)
+        for row, metric in enumerate(keys)
     }
     n_images, n_patients, *of_classes = map(int, counts)
     freedom = max(min(of_classes) - len(splits), 1)
     return ShareFigures(tuple(systems), figures, n_images, n_patients, freedom, tuple(notes))
-
-
-def _key(metric: str, policy: str) -> MetricKey:
-    return MetricKey(ALL, policy if "threshold" in METRICS[metric].needs else "", metric)
 
 
 def _patients_of_classes(judged: EvaluationSet) -> list[int]:
@@ -136,10 +139,8 @@ def _patients_of_classes(judged: EvaluationSet) -> list[int]:
     return [len(np.unique(judged.patients[of])) for of in (judged.y_true, ~judged.y_true)]
 
 
-def _judge(
-    name: str, run: JudgedRun, judged: EvaluationSet, test_set: TestSet, policy: str
-) -> Scorecard:
-    decision, _ = checked_decision(name, run.predictions, test_set, [policy])
+def _judge(name: str, run: JudgedRun, judged: EvaluationSet, test_set: TestSet) -> Scorecard:
+    decision, _ = checked_decision(name, run.predictions, test_set, [_POLICY])
     output = SystemOutput.of(run.predictions, test_set, judged.image_ids, decision.boxes)
     return Scorecard.of(output, decision, replace(judged, tolerance=None))
 

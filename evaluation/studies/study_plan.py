@@ -139,12 +139,9 @@ def plans_of_readers(folder: Path, readers: Sequence[int] = ()) -> _Basis:
         )
     share = pilot["n_positive"] / pilot["n_cases"]
     facts = {
-        "kind": "readers",
-        "pilot": str(folder),
-        "pilot_cases": pilot["n_cases"],
-        "share_positive": share,
-        "components": parts,
-    }
+        "kind": "readers", "pilot": str(folder), "pilot_cases": pilot["n_cases"],
+        "share_positive": share, "components": parts,
+    }  # fmt: skip
     plans = {
         counted(number, "reader"): CrossedPlan(Components(**parts), pilot["n_cases"], share, number)
         for number in readers or _USUAL_READERS
@@ -161,13 +158,10 @@ def plans_of_predictions(parts: Mapping[str, Any], seeds: Sequence[int]) -> _Bas
     } or {"": PilotPlan(systems)}
     first = next(iter(plans.values()))
     facts = {
-        "kind": "pilot",
-        "systems": list(parts),
-        "pilot_patients": first.patients,
-        "pilot_positives": first.positives,
-        "images_of_a_patient": first.images,
+        "kind": "pilot", "systems": list(parts), "pilot_patients": first.patients,
+        "pilot_positives": first.positives, "images_of_a_patient": first.images,
         "variance_factors": list(first.variance_range()),
-    }
+    }  # fmt: skip
     return _Basis(plans, len(systems) == 2, facts)
 
 
@@ -240,11 +234,9 @@ class StudyPlan:
         if study is None:
             return {"patients": None}
         row: dict[str, Any] = {
-            "patients": study.patients,
-            "positives": study.positives,
-            "standard_error": study.error,
-            "half_width": study.half_width(self.level),
-        }
+            "patients": study.patients, "positives": study.positives,
+            "standard_error": study.error, "half_width": study.half_width(self.level),
+        }  # fmt: skip
         if isinstance(plan, PilotPlan):  # which is not sure of its own variance
             ends = [fewest_patients(plan.scaled(by), enough) for by in plan.variance_range()]
             row["patients_range"] = [None if end is None else end.patients for end in ends]
@@ -384,11 +376,10 @@ def _charts(question: StudyPlan) -> Iterator[Chart]:
             guide_label=f"{question.power:.0%}",
             description="; ".join(question.sentences()),
         )
-    widths = tuple(
-        Curve(name or "planned study", at, patients.astype(float), np.array(heights))
-        for at, (name, plan) in enumerate(question.basis.plans.items())
-        for heights in [[plan.study(int(n)).half_width(question.level) for n in patients]]
-    )
+    widths = []
+    for at, (name, plan) in enumerate(question.basis.plans.items()):
+        heights = [plan.study(int(n)).half_width(question.level) for n in patients]
+        widths.append(Curve(name or "planned study", at, patients.astype(float), np.array(heights)))
     top = float(max(curve.y.max() for curve in widths))
     ticks = tuple((tick, f"{tick:g}".removeprefix("0") or "0") for tick in _steps(top))
     yield Chart(
@@ -396,7 +387,7 @@ def _charts(question: StudyPlan) -> Iterator[Chart]:
         title="Half-width of the interval, on the mean",
         x=axis,
         y=Axis(f"Mean half-width of the {question.level:.0%} interval", ticks, 0.0, ticks[-1][0]),
-        curves=widths,
+        curves=tuple(widths),
         guides=()
         if question.half_width is None
         else (((low, high), (question.half_width, question.half_width)),),

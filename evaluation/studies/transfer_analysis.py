@@ -8,22 +8,19 @@ is the AUROC at home minus that elsewhere: two sets of patients, so the variance
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import empty_table, read_table
 from data_prep.contracts.words import counted
 from data_prep.store.predictions import Predictions
-from evaluation.boxes.fusion import AS_STORED
 from evaluation.compare.claims import holm
 from evaluation.compare.protocol import log_use
 from evaluation.decisions.decision import Decision
-from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.metrics.image_metrics import rates
@@ -31,15 +28,13 @@ from evaluation.statistics.bootstrap import (
     Interval,
     Resamples,
     cluster_bootstrap,
-    cluster_index,
     per_cluster,
     percentile_interval,
 )
 from evaluation.statistics.clustered_tests import auroc_parts
 from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
 from evaluation.statistics.ranking import Floats, Integers, is_positive
-from evaluation.studies.transfer_pairs import Pair
-from evaluation.systems.eligibility import check_data_set, seen_images
+from evaluation.studies.transfer_pairs import Pair, UnseenScores, score_unseen
 from evaluation.systems.shortcuts import measure_shortcuts
 
 _RATES = ("recall", "specificity", "precision", "f1", "accuracy")
@@ -49,63 +44,14 @@ _OF_LUNGS = ("picture", "siblings")
 
 
 @dataclass(frozen=True)
-class UnseenScores:
-    """A system's scores of images of known label; all of shape ``(N,)``."""
+class Judging:
+    """How systems are judged."""
 
-    image_ids: pd.Index
-    y_true: npt.NDArray[np.bool_]
-    scores: Floats
-    patients: npt.NDArray[np.str_]
-    n_seen: int = 0  # images left out, as the system has seen their patients
-    n_not_run: int = 0  # images left out, as the system gave no answer
-
-    @property
-    def has_both_classes(self) -> bool:
-        """Whether there are positive and negative images."""
-        return bool(self.y_true.any() and not self.y_true.all())
-
-    def of(self, rows: npt.NDArray[Any]) -> UnseenScores:
-        """Some of the images."""
-        return UnseenScores(
-            self.image_ids[rows], self.y_true[rows], self.scores[rows], self.patients[rows]
-        )
-
-
-def _score_unseen(
-    system: Predictions,
-    decision: Decision | None,
-    test_set: TestSet,
-    *,
-    role: str,
-) -> UnseenScores:
-    """Score a role's images of known label, without patients that the system has seen."""
-    check_data_set(system.name, system, test_set.dataset)
-    wanted = test_set.image_ids(role)
-    lacking = wanted[~wanted.isin(system.images["image_id"])]
-    if len(lacking):
-        raise InputError(
-            f"{system.folder}: lacks {counted(len(lacking), 'image')} of split "
-            f"'{test_set.split}', first '{lacking[0]}'; remove it, and the same command predicts "
-            "them"
-        )
-    labels = test_set.labels.reindex(wanted).dropna()
-    ran = labels.index.intersection(system.images_run).sort_values()
-    patients = test_set.patients(ran)
-    roles = ("train", "val") if role == "test" else ("train",)
-    seen = seen_images(system, ran, patients, roles)
-    ids = ran[~seen]
-    output = SystemOutput.of(
-        system, test_set, ids, AS_STORED if decision is None else decision.boxes
-    )
-    scores = output.scores(None if decision is None else decision.reduction)
-    return UnseenScores(
-        ids,
-        labels.reindex(ids).to_numpy() == 1,
-        scores.to_numpy(np.float64),
-        patients[~seen],
-        int(seen.sum()),
-        len(labels) - len(ran),
-    )
+    policy: str  # whose threshold decides, and is chosen anew on local positives
+    positives: Sequence[int]  # numbers of local positive patients to choose thresholds on
+    replicates: int = 2000  # of the bootstrap
+    draws: int = 200  # of local patients, for each number of positive ones
+    seed: int = 0  # of both
 
 
 @dataclass(frozen=True)
@@ -151,50 +97,39 @@ class TransferCell:
 
 
 def judge_cell(
-    system: str,
-    data_set: str,
+    cell: TransferCell,
     test: UnseenScores,
     val: UnseenScores,
     decision: Decision | None,
-    *,
-    home: bool,
-    policy: str,
-    positives: Sequence[int],
-    replicates: int = 2000,
-    draws: int = 200,
-    seed: int = 0,
+    judging: Judging,
 ) -> TransferCell:
-    """Judge one system on one data set; its drop follows from `with_drops`.
+    """Fill in the figures of one system on one data set; its drop follows from `with_drops`.
 
-    Local thresholds are chosen on `val`, `draws` times for each number of positive patients.
+    Local thresholds are chosen on `val`.
     """
-    owner, n_patients = cluster_index(test.patients)
-    counts: dict[str, Any] = {
-        "n_images": len(test.image_ids), "n_patients": n_patients,
-        "n_positive": int(test.y_true.sum()), "n_seen": test.n_seen, "n_not_run": test.n_not_run,
-    }  # fmt: skip
+    cell = replace(
+        cell,
+        n_images=len(test.image_ids),
+        n_patients=test.clusters[1],
+        n_positive=int(test.y_true.sum()),
+        n_seen=test.n_seen,
+        n_not_run=test.n_not_run,
+    )
     if not test.has_both_classes:
         absent = "negative" if test.y_true.any() else "positive"
-        note = f"no {absent} test image that {system} has not seen"
-        return TransferCell(system, data_set, home, **counts, note=note)
-    parts = auroc_parts(test.y_true, test.scores, owner, n_patients)
-    threshold = None if decision is None else decision.thresholds[policy].threshold
-    note = "" if threshold is not None else "no threshold from home"
+        return replace(cell, note=f"no {absent} test image that {cell.system} has not seen")
+    parts = auroc_parts(test.y_true, test.scores, *test.clusters)
+    threshold = None if decision is None else decision.thresholds[judging.policy].threshold
     probability = None if decision is None else decision.probability(test.scores)
-    refits = [_refit(test, val, policy, wanted, draws, seed) for wanted in positives]
-    refits.append(_refit_on_all(test, val, policy, owner, n_patients, replicates, seed))
-    return TransferCell(
-        system,
-        data_set,
-        home,
-        **counts,
+    refits = [_refit(test, val, wanted, judging) for wanted in judging.positives]
+    refits.append(_refit_on_all(test, val, judging))
+    return replace(
+        cell,
         auroc=None if parts is None else parts.estimate(),
-        frozen={}
-        if threshold is None
-        else _rates_with_intervals(test, threshold, owner, n_patients, replicates, seed),
+        frozen={} if threshold is None else _rates_with_intervals(test, threshold, judging),
         refits=tuple(refit for refit in refits if refit is not None),
         mean_probability=None if probability is None else float(probability.mean()),
-        note=note,
+        note="no threshold from home" if threshold is None else "",
     )
 
 
@@ -205,60 +140,51 @@ def _counts(scored: UnseenScores, threshold: float) -> npt.NDArray[np.bool_]:
 
 
 def _rates_with_intervals(
-    test: UnseenScores, threshold: float, owner: Integers, n: int, replicates: int, seed: int
+    test: UnseenScores, threshold: float, judging: Judging
 ) -> dict[str, Interval]:
-    counts = per_cluster(_counts(test, threshold), owner, n)
+    owner, n_patients = test.clusters
+    counts = per_cluster(_counts(test, threshold), owner, n_patients)
     whole = rates(*counts.sum(axis=0))
 
     def statistic(weights: Integers) -> dict[str, Floats]:
         drawn = rates(*(weights @ counts).T)
         return {name: drawn[name] for name in _RATES}
 
-    drawn = cluster_bootstrap(statistic, Resamples(n, replicates, seed))
+    drawn = cluster_bootstrap(statistic, Resamples(n_patients, judging.replicates, judging.seed))
     return {name: percentile_interval(drawn[name], estimate=float(whole[name])) for name in _RATES}
 
 
-def _refit_on_all(
-    test: UnseenScores,
-    val: UnseenScores,
-    policy: str,
-    owner: Integers,
-    n: int,
-    replicates: int,
-    seed: int,
-) -> _Refit | None:
+def _refit_on_all(test: UnseenScores, val: UnseenScores, judging: Judging) -> _Refit | None:
     """The threshold of all local validation images; `None` where they give none."""
     if not val.has_both_classes:
         return None
-    threshold = choose_threshold(val.y_true, val.scores, policy).threshold
+    threshold = choose_threshold(val.y_true, val.scores, judging.policy).threshold
     if threshold is None:
         return None
-    intervals = _rates_with_intervals(test, threshold, owner, n, replicates, seed)
+    intervals = _rates_with_intervals(test, threshold, judging)
     figures = {name: (of.estimate, of.low, of.high) for name, of in intervals.items()}
     return _Refit(None, float(len(val.image_ids)), figures, 1)
 
 
 def _refit(
-    test: UnseenScores, val: UnseenScores, policy: str, positives: int, draws: int, seed: int
+    test: UnseenScores, val: UnseenScores, positives: int, judging: Judging
 ) -> _Refit | None:
     """Thresholds by local patients; `None` where there are not so many positive ones."""
-    if not val.has_both_classes:
-        return None
-    owner, n = cluster_index(val.patients)
+    owner, n = val.clusters
     positive = np.zeros(n, dtype=bool)
     positive[owner[val.y_true]] = True
-    if positive.sum() < positives:
+    if positive.sum() < positives or not val.has_both_classes:
         return None
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(judging.seed)
     figures: list[list[float]] = []
     images = []
-    for _ in range(draws):
+    for _ in range(judging.draws):
         order = rng.permutation(n)
         last = np.flatnonzero(positive[order])[positives - 1]
         chosen = np.ones(n, dtype=bool)
         chosen[order[last + 1 :]] = False
         rows = chosen[owner]
-        choice = choose_threshold(val.y_true[rows], val.scores[rows], policy)
+        choice = choose_threshold(val.y_true[rows], val.scores[rows], judging.policy)
         images.append(int(rows.sum()))
         if choice.threshold is not None:
             values = rates(*_counts(test, choice.threshold).sum(axis=0))
@@ -289,7 +215,7 @@ def with_drops(cells: Sequence[TransferCell]) -> list[TransferCell]:
     ]
     adjusted = holm([None if drop is None else drop.p_value for drop in drops])
     return [
-        TransferCell(**{**vars(cell), "drop": drop, "p_value": p_value})
+        replace(cell, drop=drop, p_value=p_value)
         for cell, drop, p_value in zip(cells, drops, adjusted, strict=True)
     ]
 
@@ -347,11 +273,8 @@ class Transfer:
 
 def judge_transfer(
     judged: Sequence[tuple[Pair, Predictions]],
+    judging: Judging,
     *,
-    policy: str,
-    positives: Sequence[int],
-    replicates: int = 2000,
-    seed: int = 0,
     notes: Sequence[str] = (),
     advance: Callable[[], object] = lambda: None,
 ) -> Transfer:
@@ -360,18 +283,11 @@ def judge_transfer(
     cells = []
     widest: dict[str, tuple[TestSet, pd.Index]] = {}
     for pair, predictions in judged:
-        test, val = (
-            _score_unseen(predictions, pair.decision, pair.test_set, role=role)
-            for role in ("test", "val")
-        )
+        test, val = (score_unseen(predictions, pair, role) for role in ("test", "val"))
         if pair.data_set not in widest or len(widest[pair.data_set][1]) < len(test.image_ids):
             widest[pair.data_set] = pair.test_set, test.image_ids
-        cells.append(
-            judge_cell(
-                pair.system, pair.data_set, test, val, pair.decision, home=pair.home,
-                policy=policy, positives=positives, replicates=replicates, seed=seed,
-            )
-        )  # fmt: skip
+        blank = TransferCell(pair.system, pair.data_set, pair.home)
+        cells.append(judge_cell(blank, test, val, pair.decision, judging))
         advance()
     sets = [
         JudgedSet(name, test_set.target.display_name, _strongest_shortcut(test_set, image_ids))
@@ -386,7 +302,7 @@ def judge_transfer(
         )
         if count
     ]
-    return Transfer(sets, with_drops(cells), policy, [*notes, *left_out])
+    return Transfer(sets, with_drops(cells), judging.policy, [*notes, *left_out])
 
 
 def _log_uses(judged: Sequence[tuple[Pair, Predictions]]) -> None:

@@ -20,6 +20,9 @@ from evaluation.studies.transfer_analysis import Transfer, TransferCell
 
 _OVER_PATIENTS, _OVER_CHOICES = "95 % over test patients", "90 % of choices of local patients"
 _GUESS = "best guess without the lungs"
+_COMMON = (
+    "system", "data_set", "home", "n_images", "n_patients", "n_positive", "n_seen", "n_not_run"
+)  # fmt: skip
 
 
 def drops(transfer: Transfer) -> list[Statement]:
@@ -82,11 +85,7 @@ def _transfer_dict(transfer: Transfer) -> dict[str, Any]:
 
 def _tidy(cell: TransferCell) -> Iterator[dict[str, Any]]:
     """A cell as rows: figure, threshold, estimate and interval."""
-    common = {
-        "system": cell.system, "data_set": cell.data_set, "home": cell.home,
-        "n_images": cell.n_images, "n_patients": cell.n_patients, "n_positive": cell.n_positive,
-        "n_seen": cell.n_seen, "n_not_run": cell.n_not_run,
-    }  # fmt: skip
+    common = {name: getattr(cell, name) for name in _COMMON}
 
     def row(metric: str, threshold: str, *figures: float | None, of: str, **rest: Any) -> Any:
         # JSON knows no NaN: what is undefined is null.
@@ -98,14 +97,12 @@ def _tidy(cell: TransferCell) -> Iterator[dict[str, Any]]:
             "low": defined[1], "high": defined[2], "interval": of, "note": cell.note, **rest,
         }  # fmt: skip
 
-    none = (None, None)
-    auroc = cell.auroc
-    ends = none if auroc is None else (auroc.interval or none)
-    value = None if auroc is None else auroc.value
-    yield row("auroc", "", value, *ends, of=_OVER_PATIENTS)
+    def of_estimate(figure: ClusteredEstimate | None) -> tuple[float | None, ...]:
+        return (None,) * 3 if figure is None else (figure.value, *(figure.interval or (None,) * 2))
+
+    yield row("auroc", "", *of_estimate(cell.auroc), of=_OVER_PATIENTS)
     if cell.drop is not None:
-        ends = cell.drop.interval or none
-        drop = cell.drop.value, *ends
+        drop = of_estimate(cell.drop)
         yield row("auroc_drop", "", *drop, of=_OVER_PATIENTS, p_holm=cell.p_value)
     for name, interval in cell.frozen.items():
         figures = interval.estimate, interval.low, interval.high
@@ -275,8 +272,7 @@ def _calibration(cell: TransferCell | None) -> str:
 def _calibration_table(transfer: Transfer) -> Table:
     rows = _per_system(transfer, _calibration)
     lead = "By the calibration from home; beside the share of images that are positive."
-    columns = ("System", *_columns(transfer))
-    return Table.of("Mean probability", lead, columns, tuple(rows))
+    return Table.of("Mean probability", lead, ("System", *_columns(transfer)), rows)
 
 
 def _chart(transfer: Transfer) -> Chart:

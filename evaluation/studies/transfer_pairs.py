@@ -1,19 +1,28 @@
-"""Which systems are judged on which data sets of `cxr transfer`: on what split, by what names."""
+"""Which systems `cxr transfer` judges on which data sets: split, names, and images unseen."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet, Target
+from data_prep.store.predictions import Predictions
 from evaluation.decisions.decision import Decision
+from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import TestSet
-from evaluation.systems.eligibility import sets_of_run
+from evaluation.statistics.bootstrap import cluster_index
+from evaluation.statistics.ranking import Floats, Integers
+from evaluation.systems.eligibility import check_data_set, seen_images, sets_of_run
 
 
 @dataclass(frozen=True)
@@ -214,3 +223,61 @@ def _target_here(dataset: DataSet, names: Collection[str], asked: Sequence[str])
             "--target"
         )
     return chosen[0] if chosen else None
+
+
+@dataclass(frozen=True)
+class UnseenScores:
+    """A system's scores of images of known label; all of shape ``(N,)``."""
+
+    image_ids: pd.Index
+    y_true: npt.NDArray[np.bool_]
+    scores: Floats
+    patients: npt.NDArray[np.str_]
+    n_seen: int = 0  # images left out, as the system has seen their patients
+    n_not_run: int = 0  # images left out, as the system gave no answer
+
+    @property
+    def has_both_classes(self) -> bool:
+        """Whether there are positive and negative images."""
+        return bool(self.y_true.any() and not self.y_true.all())
+
+    @cached_property
+    def clusters(self) -> tuple[Integers, int]:
+        """The patient of each image as a number, and how many patients there are."""
+        return cluster_index(self.patients)
+
+
+def score_unseen(system: Predictions, pair: Pair, role: str) -> UnseenScores:
+    """Score a role's images of known label, without patients that the system has seen.
+
+    Raises:
+        InputError: The predictions are of another data set, or lack an image.
+    """
+    test_set, decision = pair.test_set, pair.decision
+    check_data_set(system.name, system, test_set.dataset)
+    wanted = test_set.image_ids(role)
+    lacking = wanted[~wanted.isin(system.images["image_id"])]
+    if len(lacking):
+        raise InputError(
+            f"{system.folder}: lacks {counted(len(lacking), 'image')} of split "
+            f"'{test_set.split}', first '{lacking[0]}'; remove it, and the same command predicts "
+            "them"
+        )
+    labels = test_set.labels.reindex(wanted).dropna()
+    ran = labels.index.intersection(system.images_run).sort_values()
+    patients = test_set.patients(ran)
+    seen = seen_images(system, ran, patients, ("train", "val") if role == "test" else ("train",))
+    ids = ran[~seen]
+    if decision is None:
+        scores = SystemOutput.of(system, test_set, ids).scores(None)
+    else:
+        output = SystemOutput.of(system, test_set, ids, decision.boxes)
+        scores = output.scores(decision.reduction)
+    return UnseenScores(
+        ids,
+        labels.reindex(ids).to_numpy() == 1,
+        scores.to_numpy(np.float64),
+        patients[~seen],
+        int(seen.sum()),
+        len(labels) - len(ran),
+    )

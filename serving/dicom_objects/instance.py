@@ -31,7 +31,7 @@ from data_prep.images.decoded_image import plain_reason
 from data_prep.images.dicom_header import orientation
 
 if TYPE_CHECKING:
-    from serving.answer import LoadedRun
+    from serving.run import Run
 
 SOFTWARE = "cxr-compare"
 RESEARCH_USE = "Research use only, not a medical device."
@@ -70,7 +70,7 @@ class Algorithm:
     threshold: float | None  # on the score; None where it does not decide
 
     @classmethod
-    def of(cls, run: LoadedRun) -> Algorithm:
+    def of(cls, run: Run) -> Algorithm:
         """The system that a run or export is; reads its weights once, for their digest."""
         chosen = None if run.decision is None else run.decision.thresholds[run.policy].threshold
         engine = f"{run.model.backend} {run.model.precision}"

@@ -25,13 +25,14 @@ from data_prep.images.decoded_image import DecodedImage
 from data_prep.images.dicom_header import header_facts, why_no_radiograph
 from data_prep.images.image import read_image
 from data_prep.work.object_store import is_loopback
-from serving.answer import Answer, LoadedRun, answers_by_image
+from serving.answer import Answer
 from serving.dicom_objects.instance import SOFTWARE, Algorithm, Source, read_source
 from serving.dicom_objects.results import dicom_results
 from serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive, LeftOut
 from serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening, require_title
 from serving.pacs.journal import Journal, digest, job_id
 from serving.pacs.patience import Patience, RefusedError, UnreachableError
+from serving.run import Run, answers_by_image
 
 _VARIABLES, _SEND_VARIABLES = "CXR_PACS", "CXR_PACS_SEND"
 _LOOK_AGAIN = 5.0  # seconds until received images are tried again where the archive is away
@@ -121,7 +122,7 @@ class Tally:
 
 def run_station(
     settings: StationSettings,
-    load: Callable[[], list[LoadedRun]],
+    load: Callable[[], list[Run]],
     terminal: Terminal,
     emit: Callable[[str], object],
 ) -> Tally:
@@ -165,7 +166,7 @@ class Worker:
     def __init__(
         self,
         settings: StationSettings,
-        systems: Sequence[LoadedRun],
+        systems: Sequence[Run],
         sink: DicomWebArchive | StorePeer,
         say: Callable[[str], object],
         emit: Callable[[str], object],

@@ -20,8 +20,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 
 from data_prep.contracts.errors import InputError
 from data_prep.images.decoded_image import DecodedImage, decode_record
-from serving.answer import Answer, LoadedRun, answers_by_image, render_answers
+from serving.answer import Answer, render_answers
 from serving.dicom_objects.instance import RESEARCH_USE, to_bytes
+from serving.run import Run, answers_by_image
 from serving.web.schemas import (
     AnalyzeAnswer,
     DicomObjects,
@@ -98,7 +99,7 @@ class Batcher:
 
     def __init__(
         self,
-        systems: Sequence[LoadedRun],
+        systems: Sequence[Run],
         settings: ServeSettings,
         on_batch: Callable[[int, float], object] = lambda images, seconds: None,
     ) -> None:

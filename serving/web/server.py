@@ -21,8 +21,8 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.answer import LoadedRun
 from serving.dicom_objects.instance import RESEARCH_USE
+from serving.run import Run
 from serving.web.analysis import Server
 from serving.web.app import Files, not_now, reports, router
 from serving.web.gate import (
@@ -41,7 +41,7 @@ _IDLE = 20  # seconds that a connection without a request stays open
 
 
 def build_app(
-    systems: Sequence[LoadedRun],
+    systems: Sequence[Run],
     settings: ServeSettings,
     *,
     report: Path | None = None,
@@ -177,7 +177,7 @@ class _Server(uvicorn.Server):
 
 
 def run_server(
-    systems: Sequence[LoadedRun],
+    systems: Sequence[Run],
     settings: ServeSettings,
     listening: socket.socket,
     *,

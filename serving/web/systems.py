@@ -16,8 +16,9 @@ from data_prep.contracts.folders import read_json
 from data_prep.store.folder_kinds import REPORT_MARKER
 from evaluation.metrics.registry import metric_title
 from evaluation.systems.eligibility import sets_of_run
-from serving.answer import Answer, LoadedRun
+from serving.answer import Answer
 from serving.dicom_objects.instance import Algorithm
+from serving.run import Run
 from serving.web.schemas import (
     ActivationMap,
     Figure,
@@ -41,9 +42,7 @@ _PACKAGES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
 class ServedSystem:
     """A system with what never changes while it is served."""
 
-    def __init__(
-        self, run: LoadedRun, report: ReportFigures | None, report_url: str | None
-    ) -> None:
+    def __init__(self, run: Run, report: ReportFigures | None, report_url: str | None) -> None:
         self.run = run
         self.algorithm = Algorithm.of(run)
         threshold, probability = self.algorithm.threshold, None
@@ -112,7 +111,7 @@ def versions_of(backends: frozenset[str]) -> dict[str, str]:
     return versions | {package: metadata.version(package) for package in packages}
 
 
-def report_figures(systems: Sequence[LoadedRun], folder: Path) -> list[ReportFigures | None]:
+def report_figures(systems: Sequence[Run], folder: Path) -> list[ReportFigures | None]:
     """The figures of each system on its test images; None where the report does not judge it."""
     content = read_json(folder / REPORT_MARKER, "metrics")
     judged = content["provenance"]["systems"]
@@ -125,7 +124,7 @@ def report_figures(systems: Sequence[LoadedRun], folder: Path) -> list[ReportFig
     return figures
 
 
-def validation_figures(run: LoadedRun) -> ReportFigures | None:
+def validation_figures(run: Run) -> ReportFigures | None:
     """What training measured on its validation images; None where the run has no decision."""
     decision = run.decision
     if decision is None:
@@ -153,7 +152,7 @@ def validation_figures(run: LoadedRun) -> ReportFigures | None:
 
 
 def _figures_of(
-    run: LoadedRun, content: Mapping[str, Any], judged: Mapping[str, Mapping[str, Any]]
+    run: Run, content: Mapping[str, Any], judged: Mapping[str, Mapping[str, Any]]
 ) -> ReportFigures | None:
     own, training = run.model.inference_id(), run.model.training_id()
     name = next((name for name, facts in judged.items() if _ids(facts) & {own, training}), None)

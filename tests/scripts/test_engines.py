@@ -34,8 +34,8 @@ from detection.model import build_retinanet
 from scripts import console
 from scripts.machines.child_processes import Command, Running, run_commands
 from scripts.machines.cluster import open_machines
-from serving import part_predictor, predict_folder
-from serving.exported.exported_model import ExportedModel
+from serving import predict_folder
+from serving.exported_model import ExportedModel
 from serving.trained_model import TrainedModel
 from tests.scripts.launched import contents, hooked_path, workers_below
 from tests.scripts.small_sets import cxr, drawn_images
@@ -225,7 +225,7 @@ def assert_same_predictions(
 
 def test_a_part_that_no_worker_survives_stops_predict_with_one_line():
     with pytest.raises(InputError, match="images 'a' to 'b' ended whenever it was tried"):
-        part_predictor._refuse(part_predictor._Images(pd.Index(["a", "b"]), pd.DataFrame()))
+        predict_folder._refuse(pd.DataFrame({"image_id": ["a", "b"]}))
 
 
 def test_what_lies_in_a_store_need_not_be_on_each_machine(tmp_path):

@@ -32,7 +32,7 @@ from data_prep.store.preprocess import Placement
 from data_prep.work import object_store
 from data_prep.work.local_copies import fetch_shard, local_folder, open_image
 from data_prep.work.object_store import StoreError, end_uploads, fetch, list_files, local_path, send
-from serving import part_predictor
+from serving import predict_folder
 from tests.scripts.launched import hooked_path
 from tests.scripts.small_sets import cxr, write_source
 from tests.scripts.test_engines import untrained_run
@@ -478,9 +478,9 @@ def test_another_machine_brings_the_folders_that_a_command_names(line, tmp_path)
             writer.add(f"i{number}", image, Placement(1.0, 1.0, 0.0, 0.0))
     elsewhere = Path("/home/her/cxr-remote/s3/bkt/data/pixels/letterbox-32")
     with pytest.raises(InputError, match="letterbox-32: is not in the store yet, where other"):
-        part_predictor._open_store(elsewhere)
+        predict_folder._open_store(elsewhere)
     s3fs.S3FileSystem().put(f"{here}/", "bkt/data/pixels/letterbox-32/", recursive=True)
-    store = part_predictor._open_store(elsewhere)
+    store = predict_folder._open_store(elsewhere)
     assert store.folder == local_path("s3://bkt/data/pixels/letterbox-32")
     assert np.array_equal(store.image("i3"), pixels[3])
 

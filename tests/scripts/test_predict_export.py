@@ -21,7 +21,7 @@ from data_prep.store.preprocess import Preprocess
 from evaluation.decisions.test_set import TestSet
 from scripts import cli, console
 from serving import predict_folder
-from serving.answer import LoadedRun
+from serving.run import Run
 from serving.validation import freeze_decision
 from tests.scripts.small_sets import cxr, drawn_images
 from training.run_folder import save_model
@@ -89,7 +89,7 @@ def test_the_server_answers_for_a_run_and_its_export_exactly_as_cxr_predict(made
     systems = [f"run={made.run}", f"export={made.export}"]
     assert cxr("predict", *systems, image, "--json", "--no-overlay") == 0
     expected = json.loads(capsys.readouterr().out)
-    served = [LoadedRun.open(made.run, name="run"), LoadedRun.open(made.export, name="export")]
+    served = [Run.open(made.run, name="run"), Run.open(made.export, name="export")]
 
     async def ask() -> Any:
         app = build_app(served, ServeSettings(allowed_hosts=("testserver",)))

@@ -123,7 +123,7 @@ def machines(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Machines]:
         hook,
         f"{POISONED}; {SLOW}",
         scripts__predict=SMALL_PARTS,
-        serving__part_predictor=SLOW_PARTS,
+        serving__predict_folder=SLOW_PARTS,
     )
     with cluster_of(environment(path)) as cluster:
         cluster.add()

@@ -24,7 +24,7 @@ from classification.model import build_classifier
 from classification.saliency import saliency_maps
 from data_prep.store.preprocess import Preprocess
 from serving.export_graph import write_graph
-from serving.exported.spec import PREPROCESS_FILE, ExportSpec
+from serving.export_spec import PREPROCESS_FILE, ExportSpec
 from tests.scripts.small_sets import refusal
 
 ROOT = Path(__file__).resolve().parents[2]

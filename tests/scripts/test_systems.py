@@ -12,8 +12,8 @@ from data_prep.store.predictions import Predictions, PredictionWriter
 from data_prep.store.preprocess import Preprocess
 from evaluation.systems.eligibility import describe_training_data, training_id
 from scripts import console
-from serving.exported.exported_model import ExportedModel
-from serving.exported.spec import ExportSpec
+from serving.export_spec import ExportSpec
+from serving.exported_model import ExportedModel
 from serving.predict_folder import copy_seen, describe
 
 FACTS = {"name": "CheXNet", "seed": 3, "created": "today", "best_value": 0.9}

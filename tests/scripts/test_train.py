@@ -27,7 +27,7 @@ from scripts import console
 from scripts.cli import run_verb
 from scripts.predict import predict
 from scripts.train import train
-from serving.answer import LoadedRun
+from serving.run import Run
 from training import plots
 from training.run_folder import RunFolder, load_model
 
@@ -121,7 +121,7 @@ def test_a_run_answers_for_files_as_predict_tune_and_compare_do(data, whole, tmp
     assert threshold is not None
     assert boxes is not None
 
-    loaded = LoadedRun.open(whole[1], device="cpu")
+    loaded = Run.open(whole[1], device="cpu")
     answers = list(loaded.predict_many(dataset.image_path(image_id) for image_id in ids))
 
     assert {answer.decision for answer in answers} == {True, False}
@@ -145,24 +145,24 @@ def test_an_operating_point_of_another_precision_or_none_leaves_images_undecided
     data, ended, tmp_path
 ):
     file = DataSet.open(data).image_path(DataSet.open(data).image_ids("test")[0])
-    other = LoadedRun.open(ended, device="cpu", precision="bf16").predict(file)
+    other = Run.open(ended, device="cpu", precision="bf16").predict(file)
     assert (other.decision, other.threshold) == (None, None)
     assert "chosen at another precision" in str(other.undecided_because)
     with pytest.raises(InputError, match=r"'youden'; it has max_f1, sensitivity>=0\.95"):
-        LoadedRun.open(ended, device="cpu", policy="youden")
+        Run.open(ended, device="cpu", policy="youden")
     shutil.copytree(ended, tmp_path / "tuned")
     decision = RunFolder(tmp_path / "tuned").decision_file("opacity")
     content = json.loads(decision.read_text())
     content["policies"] = {"youden": content["policies"]["max_f1"]}
     decision.write_text(json.dumps(content))
-    tuned = LoadedRun.open(tmp_path / "tuned", device="cpu")
+    tuned = Run.open(tmp_path / "tuned", device="cpu")
     assert tuned.policy == "youden"
     assert tuned.predict(file).threshold == content["policies"]["youden"]["threshold"]
     shutil.copytree(ended, tmp_path / "run", ignore=shutil.ignore_patterns("validation"))
-    bare = LoadedRun.open(tmp_path / "run", device="cpu").predict(file)
+    bare = Run.open(tmp_path / "run", device="cpu").predict(file)
     assert bare.decision is None
     assert bare.probability is None
-    assert bare.score == pytest.approx(LoadedRun.open(ended, device="cpu").predict(file).score)
+    assert bare.score == pytest.approx(Run.open(ended, device="cpu").predict(file).score)
     assert "run the same cxr train command again" in str(bare.undecided_because)
 
 

@@ -23,12 +23,12 @@ from evaluation.decisions.decision import Decision
 from evaluation.decisions.system_output import Reduction
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.statistics.calibration import PlattScaling
-from serving.answer import LoadedRun
 from serving.export import write_requirements
 from serving.export_graph import anchors_of, write_graph
-from serving.exported.spec import ANCHORS_FILE, PREPROCESS_FILE, ExportSpec
+from serving.export_spec import ANCHORS_FILE, PREPROCESS_FILE, ExportSpec
 from serving.guard import GUARD_NAME, Guard, _Fit
 from serving.guard_images import MEASURES
+from serving.run import Run
 from serving.trained_model import TrainedModel
 
 SIZE = 64
@@ -73,7 +73,7 @@ def _network(kind: str) -> nn.Module:
 
 
 @pytest.fixture(scope="session")
-def systems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, LoadedRun]]:
+def systems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, Run]]:
     """The export of a detector and of a classifier, each with the run that it was made of."""
     made = {}
     for kind, name in (("boxes", "RetinaNet"), ("scores", "CheXNet")):
@@ -102,6 +102,8 @@ def systems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, L
         ExportSpec("onnx", "fp32", findings=("lung_opacity",), size=SIZE, **spec).write(folder)
         run: Any = SimpleNamespace(folder=folder, info={"findings": ["lung_opacity"]})
         model = TrainedModel(run, network, preprocess, "fp32", "cpu")
-        loaded = LoadedRun(name, model, TARGET, "max_f1", decision, None, {}, _guard())
+        loaded = Run(folder, name)
+        loaded.model, loaded.target, loaded.guard = model, TARGET, _guard()
+        loaded.operating_point, loaded.map_levels = (decision, "max_f1", None), {}
         made[kind] = (folder, loaded)
     return made

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -23,11 +24,12 @@ from serving import answer_files
 from serving.answer import (
     ANSWER_COLUMNS,
     Answer,
-    LoadedRun,
     answer_row,
     draw_answers,
     render_answers,
 )
+from serving.guard import Guard
+from serving.run import Run
 from serving.trained_model import TrainedModel
 from serving.web.app import _VISIT_COLUMNS
 
@@ -36,13 +38,15 @@ TARGET = Target("opacity", ("lung_opacity",), "Lung opacity")
 
 
 @pytest.fixture(scope="module")
-def run() -> LoadedRun:
+def run() -> Run:
     """A classifier that has learned nothing, and has no operating point and no guard."""
     torch.manual_seed(0)
     folder: Any = SimpleNamespace(folder=Path("run"), info={"findings": ["lung_opacity"]})
     network = build_classifier("resnet18", image_size=64).eval()
     model = TrainedModel(folder, network, Preprocess(64, 0.5, 0.25), "fp32", "cpu")
-    return LoadedRun("CheXNet", model, TARGET, "max_f1", None, "not frozen", {}, None)
+    run = Run(Path("run"), "CheXNet")
+    run.model, run.target = model, TARGET
+    return run
 
 
 @pytest.fixture(scope="module")
@@ -54,13 +58,14 @@ def chest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def test_a_file_and_its_pixels_get_the_same_answer(run: LoadedRun, chest: Path) -> None:
+def test_a_file_and_its_pixels_get_the_same_answer(run: Run, chest: Path) -> None:
     pixels = np.asarray(Image.open(chest))
     of_file, of_pixels, of_colour = run.predict_many([chest, pixels, np.dstack([pixels] * 3)])
     assert of_file.image == str(chest)
     assert of_pixels.image == "array"
     assert of_file.score == of_pixels.score == of_colour.score
-    assert (of_file.decision, of_file.undecided_because) == (None, "not frozen")
+    assert of_file.decision is None
+    assert "run the same cxr train command again" in str(of_file.undecided_because)
     assert of_file.map is not None  # though without an operating point no contour is known
     assert of_file.map.values.shape == (2, 2)
     assert of_file.boxes.columns.tolist() == ["finding", "x1", "y1", "x2", "y2", "score"]
@@ -71,7 +76,7 @@ def test_a_file_and_its_pixels_get_the_same_answer(run: LoadedRun, chest: Path) 
     [np.zeros((4, 4), np.float32), np.zeros((4, 4, 4), np.uint8), np.zeros(4, np.uint8)],
     ids=["not 8 bit", "four channels", "one line"],
 )
-def test_other_arrays_are_refused(run: LoadedRun, pixels: np.ndarray) -> None:
+def test_other_arrays_are_refused(run: Run, pixels: np.ndarray) -> None:
     with pytest.raises(InputError, match=r"expected uint8 of shape \(H, W\) or \(H, W, 3\)"):
         run.predict(pixels)
 
@@ -146,14 +151,15 @@ def test_an_image_of_any_shape_is_drawn_beside_each_answer(run, size):
 
 
 @pytest.fixture
-def loaded(run: LoadedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> LoadedRun:
+def loaded(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
     """In a folder of its own, with a run that `cxr predict` finds and that warns of all images."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run/run.json").write_text("{}")
-    monkeypatch.setattr(LoadedRun, "warnings", lambda *_: ("no chest",))
+    run.guard = cast(Guard, SimpleNamespace(warnings=lambda *_, **__: ("no chest",)))
     monkeypatch.setattr(predict, "open_runs", lambda *_: [run])
-    return run
+    yield run
+    run.guard = None
 
 
 def ask(*paths: Path | str, **options: Any) -> int:
@@ -197,12 +203,12 @@ def test_an_interrupted_table_keeps_its_rows_under_another_name(loaded, chest, m
     ask(chest, csv=Path("all.csv"))
     assert pd.read_csv("all.csv")["image"].tolist() == [str(chest)]
 
-    def interrupt(self: LoadedRun, images: list[Any], of_files: None) -> list[Any]:
+    def interrupt(self: Run, images: list[Any], of_files: None) -> list[Any]:
         if images[0][0] == "second.png":
             raise KeyboardInterrupt
         return [answer(image=name, pixels=np.zeros((8, 8), np.uint8)) for name, _ in images]
 
-    monkeypatch.setattr(LoadedRun, "answer", interrupt)
+    monkeypatch.setattr(Run, "answer", interrupt)
     Path("second.png").write_bytes(chest.read_bytes())
     with pytest.raises(KeyboardInterrupt):
         ask(chest, "second.png", csv=Path("some.csv"))

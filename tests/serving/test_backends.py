@@ -17,11 +17,11 @@ from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import Target
 from data_prep.store.preprocess import Preprocess
 from serving import backends
-from serving.answer import LoadedRun
 from serving.backends import choose_backend, export_folder
 from serving.export_graph import write_graph
-from serving.exported.exported_model import ExportedModel
-from serving.exported.spec import ExportSpec
+from serving.export_spec import ExportSpec
+from serving.exported_model import ExportedModel
+from serving.run import Run
 from serving.trained_model import TrainedModel
 
 SIZE = 32
@@ -151,8 +151,8 @@ def test_an_export_answers_for_single_images_as_its_run(run, spec, model):
     export = put(run, spec)
     write_graph(model.model, export, "onnx")
     target = Target("opacity", ("opacity",), "Lung opacity")
-    of_run = LoadedRun("CheXNet", model, target, "max_f1", None, "not frozen", {}, None)
-    of_export = LoadedRun.open(export)
+    of_run, of_export = Run(model.folder, "CheXNet"), Run.open(export)
+    of_run.model, of_run.target = model, target
     pixels = np.random.default_rng(0).integers(0, 256, (40, 60), dtype=np.uint8)
     expected, given = of_run.predict(pixels), of_export.predict(pixels)
     assert given.score == pytest.approx(expected.score, abs=1e-5)

@@ -15,8 +15,8 @@ import pytest
 from packaging.requirements import Requirement
 from PIL import Image
 
-from serving.answer import LoadedRun
 from serving.export import REQUIREMENTS_FILE
+from serving.run import Run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -35,9 +35,7 @@ def _distributions(name: str, found: dict[str, metadata.Distribution]) -> None:
 
 
 @pytest.fixture(scope="module")
-def bare(
-    tmp_path_factory: pytest.TempPathFactory, systems: dict[str, tuple[Path, LoadedRun]]
-) -> Path:
+def bare(tmp_path_factory: pytest.TempPathFactory, systems: dict[str, tuple[Path, Run]]) -> Path:
     """The interpreter of an environment of an export's requirements and what these need."""
     wanted = (systems["boxes"][0] / REQUIREMENTS_FILE).read_text().splitlines()
     venv = tmp_path_factory.mktemp("bare") / "venv"

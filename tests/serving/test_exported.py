@@ -15,8 +15,8 @@ from classification.model import build_classifier
 from data_prep.contracts.errors import InputError
 from detection.model import build_retinanet
 from serving.export_graph import write_graph
-from serving.exported.session import open_session
-from serving.exported.spec import ExportSpec, Format
+from serving.export_spec import ExportSpec, Format
+from serving.exported_model import open_session
 
 SIZE = 64
 FORMATS: tuple[Format, ...] = ("onnx", "openvino")

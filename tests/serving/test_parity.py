@@ -92,8 +92,12 @@ class Store:
 IDS = [str(number) for number in range(4)]
 
 
+def run_of(model: Any, decision: Decision | None = None) -> Any:
+    return SimpleNamespace(model=model, decision=decision, target=TARGET, folder="run")
+
+
 def proved(original: Any, exported: Any, decision: Decision | None = None) -> Proof:
-    return prove(original, exported, decision, TARGET, store=Store(), validation=IDS)
+    return prove(run_of(original, decision), exported, store=Store(), validation=IDS)
 
 
 class Answers:
@@ -104,7 +108,6 @@ class Answers:
         self.findings = TARGET.any_of
         self.preprocess = Preprocess(SIZE, 0.5, 0.25)
         self.changed = changed
-        self.run = SimpleNamespace(folder="run")
 
     def predict(self, source: Any, image_ids: Any, sizes: Any, batch_size: int) -> Iterator[Any]:
         moved = self.changed.get
@@ -165,7 +168,7 @@ class Detector(Answers):
         self.session = SimpleNamespace(run=self.outputs)
         heads = model.run_heads(torch.zeros(1, 1, SIZE, SIZE, dtype=torch.uint8))
         self.anchors = heads.anchors[0].numpy()
-        self.spec = SimpleNamespace(level_sizes=heads.level_sizes, size=SIZE)
+        self.level_sizes = heads.level_sizes
 
     def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
         with torch.inference_mode():
@@ -173,11 +176,14 @@ class Detector(Answers):
         logits, offsets = outputs["cls_logits"].numpy(), outputs["bbox_regression"].numpy()
         return {"logits": logits[..., 1:], "offsets": offsets + np.float32(self.wrong)}
 
+    def decode(self, outputs: dict[str, np.ndarray]) -> list[Boxes | None]:
+        return decode_boxes(*outputs.values(), self.anchors, self.level_sizes, SIZE)
+
     def predict(self, source: Any, image_ids: Any, sizes: Any, batch_size: int) -> Iterator[Any]:
         images = np.stack([source.image(name) for name in image_ids])[:, None]
         if self.numpy:
             raw = self.outputs(images)
-            found = decode_boxes(*raw.values(), self.anchors, self.spec.level_sizes, SIZE)
+            found = self.decode(raw)
         else:
             with torch.inference_mode():
                 told = self.model(torch.from_numpy(images))
@@ -200,7 +206,7 @@ def network() -> LesionRetinaNet:
 
 
 def test_a_detector_is_compared_without_a_box_and_with_as_many_as_there_may_be(network):
-    proof = prove(Detector(network, numpy=False), Detector(network, numpy=True), None, TARGET)
+    proof = prove(run_of(Detector(network, numpy=False)), Detector(network, numpy=True))
     assert proof.images == "6 phantom images"
     proof.require("out")
     compared = {each.case: each.value for each in proof.measures if each.name == "boxes compared:"}
@@ -276,8 +282,8 @@ class Scored(Answers):
 
 
 def judged_by(exported: Scored, decision: Decision | None, sick: np.ndarray = SICK) -> Proof:
-    original, data = Scored(exported.kind, GOOD), Judged(sick)
-    return prove(original, exported, decision, TARGET, data, Store(), list(NAMES))  # type: ignore[arg-type]
+    run, data = run_of(Scored(exported.kind, GOOD), decision), Judged(sick)
+    return prove(run, exported, data, Store(), list(NAMES))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -318,4 +324,4 @@ def test_what_lower_precision_cannot_be_judged_by_is_named(decision, sick, says)
 def test_lower_precision_needs_the_data_set() -> None:
     answers = Scored("scores", GOOD)
     with pytest.raises(InputError, match=r"--precision int8: is judged .* with --data"):
-        prove(answers, answers, decided_at(0.5), TARGET)
+        prove(run_of(answers, decided_at(0.5)), answers)

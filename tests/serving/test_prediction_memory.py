@@ -96,7 +96,7 @@ def test_an_export_is_described_without_torch_which_takes_600_mib() -> None:
     info = {"name": "CheXNet", "seed": 0, "inference_id": "1", "started_from": None}
     code = (
         "import sys; from types import SimpleNamespace as Model\n"
-        "from serving.exported import exported_model\n"
+        "from serving import exported_model\n"
         "from serving.predict_folder import describe\n"
         f"model = Model(info={info!r}, backend='openvino', precision='fp32', kind='scores', "
         "findings=['opacity'], names=None, compiled=False, tta=None, maps='cam', folder='exported',"

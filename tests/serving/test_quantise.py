@@ -15,10 +15,9 @@ import torch
 
 from classification.model import build_classifier
 from data_prep.contracts.errors import InputError
-from serving.export_graph import write_graph
-from serving.exported.session import open_session
-from serving.exported.spec import ExportSpec
-from serving.quantise import calibration_images, quantise
+from serving.export_graph import calibration_images, quantise, write_graph
+from serving.export_spec import ExportSpec
+from serving.exported_model import open_session
 
 SIZE = 32
 IDS = [f"i{number}" for number in range(40)]
@@ -87,7 +86,7 @@ def refused(*args, **kwargs):
     raise SystemExit(f"the network was asked for {args}")
 
 socket.socket.connect = socket.getaddrinfo = socket.create_connection = refused
-from serving.exported.session import without_telemetry
+from serving.exported_model import without_telemetry
 without_telemetry()
 if "onnxruntime" in sys.argv:
     import onnxruntime

@@ -7,9 +7,8 @@ from data_prep.contracts.errors import InputError
 from evaluation.compare.compare import compare_systems
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import POLICIES
+from evaluation.studies.curve_results import CURVE_METRICS
 from evaluation.studies.curve_shares import JudgedRun, judge_shares
-
-METRICS = ("auroc", "average_precision", "localised_sensitivity", "froc_mean")
 
 
 @pytest.fixture
@@ -21,7 +20,7 @@ def judged(judged_set, predict):
         "scores 1": predict("B", seed=3, maps=True),
     }
     runs = {name: [JudgedRun("default", "default", each)] for name, each in systems.items()}
-    return systems, judge_shares(runs, judged_set, judged_set.target(), METRICS, replicates=400)
+    return systems, judge_shares(runs, judged_set, judged_set.target(), replicates=400)
 
 
 def test_figures_and_intervals_are_those_of_the_comparison(judged_set, judged) -> None:
@@ -29,7 +28,7 @@ def test_figures_and_intervals_are_those_of_the_comparison(judged_set, judged) -
     compared = compare_systems(
         systems, TestSet(judged_set, judged_set.target()), replicates=100
     ).estimates
-    for metric in METRICS:
+    for metric in CURVE_METRICS:
         policy = POLICIES[0] if metric == "localised_sensitivity" else ""
         for place, name in enumerate(found.systems):
             figure = compared.of(name, metric, policy).estimate
@@ -50,7 +49,7 @@ def test_a_group_is_the_mean_of_its_seeds_and_two_groups_their_difference(judged
 
 def test_a_figure_that_a_system_lacks_has_a_reason_and_no_covariance(judged_set, predict) -> None:
     runs = {"plain": [JudgedRun("default", "default", predict("A", seed=2))]}
-    found = judge_shares(runs, judged_set, judged_set.target(), METRICS, replicates=200)
+    found = judge_shares(runs, judged_set, judged_set.target(), replicates=200)
     froc = found.figures["froc_mean"]
     assert np.isnan(froc.values).all()
     assert "neither boxes" in froc.reasons["plain"] or "no boxes" in froc.reasons["plain"]
@@ -60,4 +59,4 @@ def test_a_system_without_a_run_of_a_split_is_refused(judged_set, predict) -> No
     one, other = predict("A", seed=2), predict("B", seed=3)
     runs = {"A": [JudgedRun("default", "default", one)], "B": [JudgedRun("cv", "cv", other)]}
     with pytest.raises(InputError, match="has no run of split"):
-        judge_shares(runs, judged_set, judged_set.target(), METRICS)
+        judge_shares(runs, judged_set, judged_set.target())

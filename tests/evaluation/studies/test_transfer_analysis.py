@@ -8,8 +8,9 @@ from sklearn.metrics import f1_score, recall_score, roc_auc_score
 
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
-from evaluation.studies.transfer_analysis import TransferCell, UnseenScores, judge_cell, with_drops
+from evaluation.statistics.clustered_tests import ClusteredEstimate
+from evaluation.studies.transfer_analysis import Judging, TransferCell, judge_cell, with_drops
+from evaluation.studies.transfer_pairs import UnseenScores
 
 
 def scored(rng, n, auroc=0.8, share=0.4, images=1):
@@ -26,9 +27,9 @@ def decided_at(threshold):
     return Decision("opacity", {}, thresholds=choice)
 
 
-def judge(test, val, decision=None, **options):
-    options = {"home": False, "policy": "max_f1", "positives": [5, 20], "replicates": 200} | options
-    return judge_cell("A", "set", test, val, decision, **options)
+def judge(test, val, decision=None):
+    judging = Judging("max_f1", [5, 20], replicates=200)
+    return judge_cell(TransferCell("A", "set", False), test, val, decision, judging)
 
 
 def test_figures_are_those_of_scikit_learn():
@@ -63,7 +64,7 @@ def test_without_enough_local_positives_there_is_no_local_threshold():
     rng = np.random.default_rng(2)
     test, val = scored(rng, 100), scored(rng, 20, share=0.3)
     assert [refit.positives for refit in judge(test, val).refits] == [5, None]
-    nobody = val.of(np.zeros(len(val.y_true), dtype=bool))
+    nobody = scored(rng, 0)
     assert judge(test, nobody).refits == ()
 
 
@@ -97,13 +98,13 @@ def test_drops_are_of_independent_sets_and_corrected_over_all():
 )
 def test_equal_sets_are_said_to_differ_in_no_more_than_a_twentieth_of_tables(trials):
     rng = np.random.default_rng(4)
-    nobody = scored(rng, 10).of(np.zeros(10, dtype=bool))
+    nobody = scored(rng, 0)
     wrong = 0
     for _ in range(trials):
         cells = [
             judge_cell(
-                system, data, scored(rng, n, images=2), nobody, None,
-                home=data == "home", policy="max_f1", positives=[],
+                TransferCell(system, data, data == "home"), scored(rng, n, images=2), nobody, None,
+                Judging("max_f1", []),
             )
             for system in "AB"
             for data, n in (("home", 120), ("one", 80), ("two", 60))

@@ -11,14 +11,17 @@ from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
 from evaluation.studies.transfer_analysis import (
     JudgedSet,
+    Judging,
     Transfer,
     TransferCell,
-    UnseenScores,
     judge_cell,
     with_drops,
 )
 from evaluation.studies.transfer_page import drops, write_transfer
+from evaluation.studies.transfer_pairs import UnseenScores
 
+JUDGING = Judging("max_f1", [5], replicates=200, draws=20)
+HOME = TransferCell("A", "rsna", home=True)
 SHORTCUT = {"auroc": 0.8, "ci_low": 0.7, "ci_high": 0.88, "fact": "view"}
 
 
@@ -37,8 +40,7 @@ def scored(n, share):
 )
 def test_a_figure_that_is_undefined_is_null_in_every_file(tmp_path, share, threshold, unknown):
     decision = Decision("opacity", {}, thresholds={"max_f1": ThresholdChoice("max_f1", threshold)})
-    options = {"home": True, "policy": "max_f1", "positives": [5], "replicates": 200, "draws": 20}
-    cell = judge_cell("A", "rsna", scored(60, share), scored(60, 0.4), decision, **options)
+    cell = judge_cell(HOME, scored(60, share), scored(60, 0.4), decision, JUDGING)
     sets = [JudgedSet("rsna", "Opacity", SHORTCUT)]
     page = write_transfer(Transfer(sets, [cell], "max_f1", []), tmp_path)
     rows = json.loads((tmp_path / "transfer.json").read_text())["figures"]
@@ -49,8 +51,7 @@ def test_a_figure_that_is_undefined_is_null_in_every_file(tmp_path, share, thres
 
 
 def test_rows_say_what_their_interval_is_over(tmp_path):
-    options = {"home": True, "policy": "max_f1", "positives": [5], "replicates": 200, "draws": 20}
-    cell = judge_cell("A", "rsna", scored(60, 0.4), scored(60, 0.4), None, **options)
+    cell = judge_cell(HOME, scored(60, 0.4), scored(60, 0.4), None, JUDGING)
     write_transfer(Transfer([JudgedSet("rsna", "Opacity", None)], [cell], "max_f1", []), tmp_path)
     table = pd.read_csv(tmp_path / "transfer.csv").set_index("threshold")
     assert set(table.loc["local, 5 positive", "interval"]) == {"90 % of choices of local patients"}

@@ -16,7 +16,7 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
-from serving.answer import LoadedRun
+from serving.run import Run
 from serving.web.schemas import ServeSettings
 from serving.web.server import build_app
 
@@ -100,19 +100,19 @@ def png() -> Callable[[int], bytes]:
 
 
 @pytest.fixture(scope="session")
-def exports(systems: dict[str, tuple[Path, LoadedRun]]) -> list[Path]:
+def exports(systems: dict[str, tuple[Path, Run]]) -> list[Path]:
     """The folders of a detector's and a classifier's export."""
     return [folder for folder, _ in systems.values()]
 
 
 @pytest.fixture(scope="session")
-def served(exports: list[Path]) -> list[LoadedRun]:
+def served(exports: list[Path]) -> list[Run]:
     """The exports, opened."""
-    return [LoadedRun.open(folder, name=folder.name) for folder in exports]
+    return [Run.open(folder, name=folder.name) for folder in exports]
 
 
 @pytest.fixture(scope="session")
-def app(served: list[LoadedRun]) -> FastAPI:
+def app(served: list[Run]) -> FastAPI:
     """The server's app; it answers while `client` lives."""
     return build_app(served, ServeSettings(batch=4, queue=32, allowed_hosts=("testserver",)))
 

@@ -21,7 +21,7 @@ from fastapi import FastAPI
 from PIL import Image
 
 from data_prep.contracts.errors import InputError
-from serving.answer import LoadedRun
+from serving.run import Run
 from serving.web.analysis import Places
 from serving.web.schemas import ServeSettings
 from serving.web.server import build_app
@@ -182,7 +182,7 @@ def test_an_error_of_ours_is_logged_without_its_words(client, png, caplog, monke
     def fail(*_: object) -> None:
         raise ValueError("patient Doe^Jane")
 
-    monkeypatch.setattr(LoadedRun, "answer", fail)
+    monkeypatch.setattr(Run, "answer", fail)
     answer = client.post("/v1/analyze", files={"file": ("a.png", png(0))})
     assert refusal(answer) == (500, "internal")
     assert answer.headers["x-request-id"] in answer.json()["error"]["message"]
@@ -191,9 +191,9 @@ def test_an_error_of_ours_is_logged_without_its_words(client, png, caplog, monke
 
 
 def test_a_request_that_takes_too_long_is_given_up(app, client, png, monkeypatch):
-    state, answer = app.state.server, LoadedRun.answer
+    state, answer = app.state.server, Run.answer
     monkeypatch.setattr(state, "settings", replace(state.settings, seconds=0.1))
-    monkeypatch.setattr(LoadedRun, "answer", lambda *all_: time.sleep(0.15) or answer(*all_))
+    monkeypatch.setattr(Run, "answer", lambda *all_: time.sleep(0.15) or answer(*all_))
     late = client.post("/v1/analyze", files={"file": ("a.png", png(0))})
     assert refusal(late) == (504, "too_slow")
 
@@ -309,7 +309,7 @@ def test_a_report_gives_the_figures_of_its_systems_and_its_page(served, client_o
             assert client.get(f"/report/{name}").status_code == 404, name
 
 
-def test_a_report_of_other_trainings_is_refused(served: list[LoadedRun], tmp_path: Path) -> None:
+def test_a_report_of_other_trainings_is_refused(served: list[Run], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="judges A, none of them a training that is served"):
         report_figures(served, report_of(tmp_path / "report", inference_id="another"))
     of_same_training = report_of(tmp_path / "same", inference_id="x", training_id="of-run")

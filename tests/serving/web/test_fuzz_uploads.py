@@ -25,7 +25,7 @@ from pydicom import examples
 
 from data_prep.contracts.errors import InputError
 from data_prep.images.image import read_image
-from serving.answer import LoadedRun
+from serving.run import Run
 
 REFUSALS = {400, 413, 415, 422}
 AT_ONCE = 8
@@ -76,7 +76,7 @@ def cases(sources: dict[str, bytes], seed: int) -> Iterator[tuple[str, bytes]]:
 class Judge:
     """Sends uploads and holds each answer against the file itself."""
 
-    def __init__(self, client: Any, served: list[LoadedRun], folder: Path) -> None:
+    def __init__(self, client: Any, served: list[Run], folder: Path) -> None:
         self.client, self.served, self.path = client, served, folder / "case"
         self.statuses: Counter[int] = Counter()
         self.every = 1  # of so many answers one is held against the file
@@ -121,7 +121,7 @@ def resident(pids: list[int]) -> int:
 
 
 @pytest.fixture
-def judge(client: Any, served: list[LoadedRun], tmp_path: Path) -> Judge:
+def judge(client: Any, served: list[Run], tmp_path: Path) -> Judge:
     return Judge(client, served, tmp_path)
 
 

@@ -17,7 +17,7 @@ import pytest
 import uvicorn
 from fastapi import FastAPI
 
-from serving.answer import LoadedRun
+from serving.run import Run
 from serving.web.schemas import ServeSettings
 from serving.web.server import build_app
 from tests.measure_page import Browser
@@ -88,7 +88,7 @@ def _listening(app: FastAPI, **options: Any) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def address(served: list[LoadedRun]) -> Iterator[str]:
+def address(served: list[Run]) -> Iterator[str]:
     """Where a server of the exports listens."""
     with _listening(build_app(served, ServeSettings())) as address:
         end = time.monotonic() + _PATIENCE

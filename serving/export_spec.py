@@ -1,8 +1,9 @@
-"""What an export folder says of itself: `export.json`, written last."""
+"""An export folder: what its `export.json` says, written last, and the files that tell it apart."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -23,6 +24,29 @@ INPUT = "images"
 OUTPUTS = {"boxes": ("logits", "offsets"), "scores": ("logits", "maps")}
 """The graph's outputs by kind, float32: ``(B, A, K)`` and ``(B, A, 4)``, or ``(B, K)`` and
 ``(B, K, h, w)``. Boxes are decoded outside of it."""
+PACKAGES: dict[Format, str] = {"openvino": "openvino", "onnx": "onnxruntime"}  # fastest first
+_RUN_FILES = ("model.safetensors", "model.json", "preprocess.json")
+_HASH_BLOCK = 1 << 20
+
+
+def is_export(folder: Path) -> bool:
+    """Whether a folder is a complete export."""
+    return (folder / EXPORT_FILE).is_file()
+
+
+def validation_folder(folder: Path) -> Path:
+    """Where the decision of a run or export lies, of a run with what it was chosen on."""
+    return folder if is_export(folder) else folder / "validation"
+
+
+def digest_files(folder: Path, names: Iterable[str] = _RUN_FILES) -> hashlib._Hash:
+    """Digest of files of a folder, of a run its weights, architecture and preprocessing."""
+    digest = hashlib.sha256()
+    for name in names:
+        with (folder / name).open("rb") as file:
+            while block := file.read(_HASH_BLOCK):
+                digest.update(block)
+    return digest
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,0 @@
-"""An export predicts here without torch."""

@@ -1,0 +1,480 @@
+"""An export that predicts without torch: the same tables as the run that it was made of.
+
+ONNX Runtime or OpenVINO computes, behind one interface.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+
+import numpy as np
+
+from classification.frames import scores_frames
+from data_prep.contracts.boxes import Boxes
+from data_prep.contracts.errors import InputError
+from data_prep.store.predictions import Part, named_rows
+from data_prep.store.preprocess import Frame, Placement, Preprocess, frame_in_original
+from data_prep.work.pool import processor_name, read_ahead
+from detection.decode_boxes import decode_boxes
+from detection.frames import boxes_frames, sizes_by_image
+from evaluation.statistics.calibration import sigmoid
+from serving.export_spec import (
+    ANCHORS_FILE,
+    INPUT,
+    MODEL_FILES,
+    OUTPUTS,
+    PACKAGES,
+    PREPROCESS_FILE,
+    ExportSpec,
+    digest_files,
+    require_names,
+)
+
+if TYPE_CHECKING:
+    import openvino
+    import pandas as pd
+
+    from data_prep.store.pixel_store import PixelSource
+
+_WARM_UP, _REPEATS = 3, 20
+_MOST_IMAGES, _BATCH_PIXELS = 8, 8 * 224**2  # at a time, as serving.trained_model
+Arrays = dict[str, np.ndarray]
+
+
+def without_telemetry() -> None:
+    """Keep the runtimes from reporting to their makers; called before one is imported.
+
+    OpenVINO and NNCF send an event over the network at every import, conversion and quantisation,
+    and write a user's number into the home folder. They do so through a package of its own, without
+    which they go on as usual: it is not found from here on. ONNX Runtime keeps events and a
+    machine's number in the home folder and sends them; it asks the environment first.
+    """
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+
+
+def computes_bf16() -> bool:
+    """Whether OpenVINO computes in bf16 on this processor, which then takes half the time."""
+    return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+@cache
+def _core() -> openvino.Core:
+    """OpenVINO's one way to the processor, for as long as this process runs.
+
+    Each loads the processor's plugin, which sets the stack that signals are handled on, keeps what
+    was set before and frees its own when it goes. Of two, the first to come must not go first: the
+    stack then set is one that is freed, and Ctrl-C or SIGTERM ends Python by a segmentation fault.
+    """
+    without_telemetry()
+    import openvino
+
+    return openvino.Core()
+
+
+class Session(Protocol):
+    """A network that is loaded and ready."""
+
+    package: str  # the runtime and its version, such as ``openvino 2026.4.1``
+    device: str
+
+    def run(self, images: np.ndarray) -> Arrays:
+        """Outputs for a batch, uint8 ``(B, 1, S, S)``; see `serving.backends.OUTPUTS`."""
+
+    def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Arrays]:
+        """Outputs for batches in their order; the network works while the next ones are read."""
+
+
+def open_session(
+    folder: Path | str,
+    spec: ExportSpec,
+    *,
+    many: bool = False,
+    shares: bool = False,
+    batch_size: int | None = None,
+) -> Session:
+    """Load an exported network.
+
+    Args:
+        folder: The export.
+        spec: What it says of itself.
+        many: Whether several batches are under way at once, as in `Session.stream`: more images
+            a second, but each alone takes longer.
+        shares: Whether others need the processor at the same time, such as who decodes images.
+        batch_size: Images in each batch, where that is known: the network is then made for a
+            fixed number of them, which is faster. None: any.
+
+    Raises:
+        InputError: The runtime is not installed, a file is missing or damaged.
+    """
+    folder = Path(folder)
+    for name in MODEL_FILES[spec.format]:
+        if not (folder / name).is_file():
+            raise InputError(f"{folder / name}: is missing; export the run again")
+    kind = _OnnxSession if spec.format == "onnx" else _OpenVinoSession
+    try:
+        return kind(folder / MODEL_FILES[spec.format][0], spec, many, shares, batch_size)
+    except ImportError as error:
+        package = PACKAGES[spec.format]
+        raise InputError(
+            f"{folder}: needs {package}, which is not installed ({error}): pip install {package}"
+        ) from None
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise InputError(f"{folder}: cannot be loaded ({reason}); export the run again") from None
+
+
+def _threads() -> int:
+    """How many the user, or the engine that shares the processors, has set; 0 for none."""
+    text = os.environ.get("OMP_NUM_THREADS", "")
+    return int(text) if text.isdigit() else 0
+
+
+class _OnnxSession:
+    """ONNX Runtime, on a GPU where its package has one."""
+
+    def __init__(
+        self, path: Path, spec: ExportSpec, many: bool, shares: bool, batch_size: int | None
+    ) -> None:
+        without_telemetry()
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        # Threads that spin while they wait take the processor from whoever reads and writes.
+        spins = "0" if many or shares else "1"
+        options.add_session_config_entry("session.intra_op.allow_spinning", spins)
+        options.intra_op_num_threads = _threads()
+        known = onnxruntime.get_available_providers()
+        wanted = [name for name in ("CUDAExecutionProvider", "CPUExecutionProvider")
+                  if name in known]  # fmt: skip
+        from onnxruntime.capi import onnxruntime_pybind11_state as errors
+
+        broken = (errors.Fail, errors.InvalidGraph, errors.InvalidProtobuf, errors.NotImplemented)
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=wanted)
+        except broken as error:
+            raise RuntimeError(str(error)) from None
+        self._outputs = list(OUTPUTS[spec.kind])
+        self.package = f"onnxruntime {onnxruntime.__version__}"
+        self.device = "cuda" if "CUDA" in self._session.get_providers()[0] else "cpu"
+
+    def run(self, images: np.ndarray) -> Arrays:
+        values = self._session.run(self._outputs, {INPUT: images})
+        return dict(zip(self._outputs, values, strict=True))
+
+    def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Arrays]:
+        return map(self.run, batches)
+
+
+class _OpenVinoSession:
+    """OpenVINO on the processor: it chooses threads, and how many requests are under way.
+
+    A batch is computed two images at a time. Two cores, 224 px, against eight at a time: ResNet50
+    1.12 times as fast in bf16 and 1.07 in int8, MobileNetV2 1.11 and 0.99, VGG16 1.09 and 1.06,
+    EfficientNet-B0 1.10 and 1.03, DenseNet121 1.00 and 1.01.
+    """
+
+    _AT_ONCE = 2
+
+    def __init__(
+        self, path: Path, spec: ExportSpec, many: bool, shares: bool, batch_size: int | None
+    ) -> None:
+        without_telemetry()
+        import openvino
+
+        core = _core()
+        model = core.read_model(path)
+        self._at_once = None if batch_size is None else min(batch_size, self._AT_ONCE)
+        if self._at_once is not None:
+            model.reshape([self._at_once, 1, spec.size, spec.size])
+        # Of an int8 network depthwise convolutions and activations are not computed in integers: in
+        # bf16 they take half the time.
+        halved = spec.precision == "int8" and computes_bf16()
+        settings: dict[str, Any] = {
+            "PERFORMANCE_HINT": "THROUGHPUT" if many else "LATENCY",
+            "INFERENCE_PRECISION_HINT": "bf16" if halved or spec.precision == "bf16" else "f32",
+        }
+        if threads := _threads():
+            settings["INFERENCE_NUM_THREADS"] = threads
+        self._compiled: openvino.CompiledModel = core.compile_model(model, "CPU", settings)
+        self._request = self._compiled.create_infer_request()
+        self._outputs = OUTPUTS[spec.kind]
+        self.package = f"openvino {openvino.__version__.split('-')[0]}"
+        self.device = "cpu"
+
+    def run(self, images: np.ndarray) -> Arrays:
+        self._request.infer({INPUT: self._filled(images)}, share_inputs=True)
+        return self._read(self._request, len(images))
+
+    def stream(self, batches: Iterable[np.ndarray]) -> Iterator[Arrays]:
+        counts: deque[int] = deque()  # of the parts of each batch
+
+        def parts() -> Iterator[np.ndarray]:
+            for images in batches:
+                at_once = self._at_once or len(images)
+                starts = range(0, len(images), at_once)
+                counts.append(len(starts))
+                yield from (images[start : start + at_once] for start in starts)
+
+        held: list[Arrays] = []
+        for output in self._stream_parts(parts()):
+            held.append(output)
+            if len(held) == counts[0]:
+                counts.popleft()
+                yield {name: np.concatenate([part[name] for part in held]) for name in output}
+                held = []
+
+    def _stream_parts(self, parts: Iterable[np.ndarray]) -> Iterator[Arrays]:
+        most = int(self._compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS"))
+        idle = [self._compiled.create_infer_request() for _ in range(most)]
+        working: deque[tuple[Any, np.ndarray, int]] = deque()
+        for images in parts:
+            if not idle:
+                yield self._finish(working, idle)
+            request, filled = idle.pop(), self._filled(images)
+            request.start_async({INPUT: filled}, share_inputs=True)
+            working.append((request, filled, len(images)))  # holds the pixels until they are read
+        while working:
+            yield self._finish(working, idle)
+
+    def _finish(self, working: deque[tuple[Any, np.ndarray, int]], idle: list[Any]) -> Arrays:
+        request, _, count = working.popleft()
+        request.wait()
+        idle.append(request)
+        return self._read(request, count)
+
+    def _filled(self, images: np.ndarray) -> np.ndarray:
+        if self._at_once is None or len(images) == self._at_once:
+            return np.ascontiguousarray(images)
+        missing = self._at_once - len(images)
+        return np.concatenate([images, np.zeros((missing, *images.shape[1:]), np.uint8)])
+
+    def _read(self, request: Any, count: int) -> Arrays:
+        # Copied: the next batch is computed into the same memory.
+        return {name: request.get_tensor(name).data[:count].copy() for name in self._outputs}
+
+
+@dataclass(frozen=True)
+class ExportedModel:
+    """An exported run's network with what is needed to feed it.
+
+    Attributes:
+        folder: The export.
+        spec: What it says of itself.
+        preprocess: Size and normalisation; the graph normalises, so only the size is applied.
+        names: Findings it answers for, by the name that it learnt; None: all that it learnt.
+    """
+
+    tta: ClassVar[None] = None
+    maps: ClassVar = "cam"
+    compiled: ClassVar = False
+
+    folder: Path
+    spec: ExportSpec
+    preprocess: Preprocess
+    names: Mapping[str, str] | None = None
+    _streaming: dict[int, Session] = field(default_factory=dict, repr=False)
+
+    def __repr__(self) -> str:
+        finds = f"{self.kind} of {', '.join(self.findings)}"
+        return f"<ExportedModel: {finds}, {self.spec.backend}, {self.folder}>"
+
+    @classmethod
+    def open(cls, folder: str | Path) -> ExportedModel:
+        """Open a complete export; the network is loaded when it first predicts."""
+        folder = Path(folder)
+        spec = ExportSpec.read(folder)
+        return cls(folder, spec, Preprocess.from_json(folder / PREPROCESS_FILE))
+
+    def with_names(self, names: Mapping[str, str]) -> ExportedModel:
+        """The same model for some of its findings, under the names that a data set gives them."""
+        require_names(names, self.learnt, self.folder)
+        return replace(self, names=names)
+
+    @property
+    def kind(self) -> str:
+        """``boxes`` for a detector, ``scores`` for a classifier."""
+        return self.spec.kind
+
+    @property
+    def learnt(self) -> tuple[str, ...]:
+        """Findings in the order of the model's outputs."""
+        return self.spec.findings
+
+    @property
+    def findings(self) -> tuple[str, ...]:
+        """Findings it answers for, as they are called where it predicts."""
+        return self.learnt if self.names is None else tuple(self.names.values())
+
+    @property
+    def precision(self) -> str:
+        """What it computes in."""
+        return self.spec.precision
+
+    @property
+    def backend(self) -> str:
+        """Whose runtime computes."""
+        return self.spec.format
+
+    @property
+    def batch_size(self) -> int:
+        """Images at a time that suit the images' size."""
+        return max(1, min(_MOST_IMAGES, _BATCH_PIXELS // self.spec.size**2))
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        """What the run's ``run.json`` said."""
+        return self.spec.run
+
+    def inference_id(self) -> str:
+        """Digest of all that decides a prediction: network, preprocessing, precision, names."""
+        digest = digest_files(self.folder, (*MODEL_FILES[self.spec.format], PREPROCESS_FILE))
+        digest.update(f"{self.spec.backend} cpu".encode())
+        if self.names is not None:
+            digest.update(f"names {json.dumps(dict(self.names), sort_keys=True)}".encode())
+        return digest.hexdigest()[:16]
+
+    def training_id(self) -> str:
+        """What tells the training of its run from others."""
+        return str(self.info["inference_id"])
+
+    @cached_property
+    def session(self) -> Session:
+        """The loaded network, for one batch of any size at a time."""
+        return open_session(self.folder, self.spec, shares=True)
+
+    def streaming(self, batch_size: int) -> Session:
+        """The loaded network for many batches of a size, several of which are under way."""
+        if batch_size not in self._streaming:
+            self._streaming[batch_size] = open_session(
+                self.folder, self.spec, many=True, batch_size=batch_size
+            )
+        return self._streaming[batch_size]
+
+    @cached_property
+    def anchors(self) -> np.ndarray:
+        """A detector's anchors, float32 ``(A, 4)`` xyxy, store px."""
+        path = self.folder / ANCHORS_FILE
+        if not path.is_file():
+            raise InputError(f"{path}: is missing; export the run again")
+        anchors: np.ndarray = np.load(path, allow_pickle=False)
+        return anchors
+
+    def decode(self, outputs: Arrays) -> list[Boxes | None]:
+        """A detector's outputs as boxes in store px."""
+        return decode_boxes(
+            outputs["logits"],
+            outputs["offsets"],
+            self.anchors,
+            self.spec.level_sizes,
+            self.spec.size,
+        )
+
+    def predict(
+        self,
+        source: PixelSource,
+        image_ids: pd.Index,
+        sizes: pd.DataFrame,
+        batch_size: int,
+        *,
+        many: bool | None = None,
+    ) -> Iterator[Part]:
+        """Predict images batch by batch; memory does not grow with their number.
+
+        `sizes` holds ``image_id, width, height`` of the originals, px. The network is loaded for
+        `many` batches under way at once, by default where there are several.
+        """
+        groups = [
+            [str(image_id) for image_id in image_ids[start : start + batch_size]]
+            for start in range(0, len(image_ids), batch_size)
+        ]
+        many = len(groups) > 1 if many is None else many
+        session = self.streaming(batch_size) if many else self.session
+        by_image = sizes_by_image(sizes)
+        outputs = session.stream(read_ahead(_read(source, groups)))
+        for group, output in zip(groups, outputs, strict=True):
+            yield self._part(group, output, source.placement, by_image)
+
+    def _part(
+        self,
+        image_ids: Sequence[str],
+        output: Arrays,
+        placement: Callable[[str], Placement],
+        sizes: pd.DataFrame,
+    ) -> Part:
+        if self.kind == "boxes":
+            boxes = boxes_frames(image_ids, self.decode(output), self.learnt, placement, sizes)
+            return Part(boxes.images, {"boxes": named_rows(boxes.boxes, self.names)})
+        frame = cast(Frame, self.spec.map_frame)
+        frames = [frame_in_original(frame, placement(image_id)) for image_id in image_ids]
+        shares = _scores_of(output["logits"])
+        scored = scores_frames(image_ids, shares, output["maps"], "cam", self.learnt, frames)
+        tables = {
+            "scores": named_rows(scored.scores, self.names),
+            "maps": named_rows(scored.maps, self.names),
+        }
+        return Part(scored.images, tables)
+
+    def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
+        """What the export costs: its size, what training took, one image measured now at batch 1.
+
+        Of `sample_images`, uint8 (N, S, S), noise by default: decoding boxes takes longer where
+        there are more.
+        """
+        size = self.spec.size
+        if sample_images is None:
+            noise = np.random.default_rng(0).integers(256, size=(1, size, size))
+            sample_images = noise.astype(np.uint8)
+        session, times = open_session(self.folder, self.spec), []
+        for run in range(_WARM_UP + _REPEATS):
+            image = sample_images[run % len(sample_images)][None, None]
+            start = time.perf_counter()
+            output = session.run(image)
+            if self.kind == "boxes":
+                self.decode(output)
+            times.append(time.perf_counter() - start)
+        low, median, high = np.percentile(1000 * np.array(times[_WARM_UP:]), [10, 50, 90])
+        run_info = self.spec.run
+        return {
+            "parameters": run_info.get("parameters"),
+            "trainable_parameters": run_info.get("trainable_parameters"),
+            "size_bytes": sum(
+                (self.folder / name).stat().st_size for name in MODEL_FILES[self.spec.format]
+            ),
+            "train_seconds": run_info.get("seconds"),
+            "train_device": run_info.get("device_name"),
+            "train_peak_memory_bytes": run_info.get("peak_memory_bytes"),
+            "peak_memory_bytes": None,
+            "flops": run_info.get("flops"),
+            "latency_ms": float(median),
+            "latency_low_ms": float(low),
+            "latency_high_ms": float(high),
+            "latency_device": f"{processor_name()}, {session.package}",
+            "precision": self.precision,
+            "image_size": size,
+        }
+
+
+def _scores_of(logits: np.ndarray) -> np.ndarray:
+    """Sigmoid in float64, as `classification.loss.scores_of` for tensors.
+
+    Example:
+        >>> _scores_of(np.array([0.0, 800.0, -800.0], np.float32)).tolist()
+        [0.5, 1.0, 0.0]
+    """
+    return sigmoid(logits.astype(np.float64))
+
+
+def _read(source: PixelSource, groups: Iterable[Sequence[str]]) -> Iterator[np.ndarray]:
+    for image_ids in groups:
+        yield np.stack([source.image(image_id) for image_id in image_ids])[:, None]
