@@ -110,15 +110,13 @@ def predict(
             if len(runs) > 1:
                 raise InputError("predict --name: is for one run; give several as NAME=RUN")
             runs = [RunGiven(name, runs[0].path)]
-        from serving.image_files import AnswerOutput, find_images
+        from serving.answer_files import AnswerOutput, answer_files, find_images
 
         printed = console.printed_as()
         overlays = out if printed is None else out or Path(_OVERLAYS)
         output = AnswerOutput(overlays if overlay else None, csv, dicom, open_, printed)
         files = find_images(sources, output)
         loaded = open_runs(runs, {**how, "policy": policy})
-        from serving.answer_files import answer_files
-
         return answer_files(loaded, files, output, console, batch_size=batch_size, strict=strict)
     if unfit := [option for option, value in for_images.items() if value]:
         raise InputError(f"predict: --{unfit[0]} is for images; leave out --data or --{unfit[0]}")
