@@ -227,13 +227,13 @@ def made_up(task: DecodeTask) -> DecodedRow:
     pixels = rng.integers(0, 256, (SIDE, SIDE), dtype=np.uint8)
     own = {
         "pixel_sha256": digest.hex(),
-        "perceptual_hash": digest[: len(row.record["perceptual_hash"]) // 2].hex(),
+        "perceptual_hash": digest[: len(row.facts["perceptual_hash"]) // 2].hex(),
+        "file_sha256": digest[::-1].hex(),
     }
     return replace(
         row,
         image_id=task.image_id,
-        record={**row.record, **own},
-        file_sha256=digest[::-1].hex(),
+        facts={**row.facts, **own},
         squares={size: letterbox(pixels, size) for size in task.sizes},
     )
 

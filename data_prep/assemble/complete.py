@@ -29,29 +29,17 @@ def outcome_of(row: DecodedRow, path: Path, labelled: np.ndarray) -> dict[str, A
     if row.error:
         reason = row.error.removeprefix(f"{path}: ")  # a path may say what must not be told
         return {"image_id": row.image_id, "error_stage": "decode", "error": reason}
-    stage, error = _misfit(row, labelled)
-    header = {key: row.header.get(key) for key in ("view", "sex", "age_years")}
-    spacing = {"spacing_row_mm": row.spacing_row_mm, "spacing_col_mm": row.spacing_col_mm}
-    return {
-        "image_id": row.image_id,
-        "error_stage": stage,
-        "error": error,
-        "file_sha256": row.file_sha256,
-        "height": row.height,
-        "width": row.width,
-        **spacing,
-        **header,
-        **row.record,
-    }
+    stage, error = _misfit(row.facts, labelled)
+    return {"image_id": row.image_id, "error_stage": stage, "error": error, **row.facts}
 
 
-def _misfit(row: DecodedRow, labelled: np.ndarray) -> tuple[str | None, str | None]:
+def _misfit(facts: dict[str, Any], labelled: np.ndarray) -> tuple[str | None, str | None]:
     """Say why the labels cannot belong to this image, as stage and reason."""
-    width, height, reach_x, reach_y = (float(value) for value in labelled)
-    for name, stated, actual in (("width", width, row.width), ("height", height, row.height)):
+    sides = [(name, facts[name]) for name in ("width", "height")]
+    for (name, actual), stated in zip(sides, labelled[:2].tolist(), strict=True):
         if not math.isnan(stated) and stated != actual:
             return "size", f"not of the stated size: {name} {stated:g}, the image has {actual} px"
-    for name, reach, actual in (("width", reach_x, row.width), ("height", reach_y, row.height)):
+    for (name, actual), reach in zip(sides, labelled[2:].tolist(), strict=True):
         if reach > actual + EDGE_TOLERANCE_PX:
             return "boxes", f"box outside the image: reaches {reach:g}, {name} is {actual} px"
     return None, None

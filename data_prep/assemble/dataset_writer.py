@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import shutil
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -223,19 +222,6 @@ class Summary:
     already_complete: bool  # whether the folder was complete before the call
     changes: tuple[str, ...] = ()  # what was added to a set that had been complete
 
-    def __repr__(self) -> str:
-        left_out = f"{len(self.excluded):,} left out"
-        return f"<Summary of '{self.name}': {self._counts}, {left_out}, {self.folder}>"
-
-    @property
-    def _counts(self) -> str:
-        images, patients = counted(self.n_images, "image"), counted(self.n_patients, "patient")
-        return f"{images} of {patients}, {counted(self.n_boxes, 'box')}"
-
-    def _repr_html_(self) -> str:
-        """What `cxr prepare` says, in a notebook."""
-        return f"<pre>{html.escape(chr(10).join(self.lines))}</pre>"
-
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
         return {
@@ -250,7 +236,8 @@ class Summary:
     @property
     def lines(self) -> list[str]:
         """As lines of text, the most important last."""
-        lines = [self._counts]
+        images, patients = counted(self.n_images, "image"), counted(self.n_patients, "patient")
+        lines = [f"{images} of {patients}, {counted(self.n_boxes, 'box')}"]
         for name, count in self.targets.items():
             lines.append(
                 f"target {name}: " + ", ".join(f"{n:,} {word}" for word, n in count.items())

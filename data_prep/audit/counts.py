@@ -73,7 +73,7 @@ def count_prevalence(
     return sorted(rows, key=lambda row: order.index(str(row["target"])))
 
 
-def expected_image_leak(images: pd.DataFrame, test: float = _TEST_SHARE) -> dict[str, Any]:
+def expected_image_leak(images: pd.DataFrame) -> dict[str, Any]:
     """How many test images would have a sibling in training if images were split, not patients.
 
     Drawing ``m`` of ``N`` images for test, an image of a patient with ``k`` images has all its
@@ -84,7 +84,7 @@ def expected_image_leak(images: pd.DataFrame, test: float = _TEST_SHARE) -> dict
     counts = images["patient_id"].value_counts().to_numpy()
     sizes, patients = np.unique(counts, return_counts=True)
     n = int(counts.sum())
-    m = min(max(round(test * n), 1), n)
+    m = min(max(round(_TEST_SHARE * n), 1), n)
     alone = 0.0
     for size, many in zip(sizes.tolist(), patients.tolist(), strict=True):
         steps = np.arange(1, size)
@@ -92,7 +92,7 @@ def expected_image_leak(images: pd.DataFrame, test: float = _TEST_SHARE) -> dict
         alone += size * many * chance
     share = 1 - alone / n
     return {
-        "test_share": test,
+        "test_share": _TEST_SHARE,
         "n_test": m,
         "expected_share": share,
         "expected_images": share * m,

@@ -22,7 +22,6 @@ import pandas as pd
 import scipy  # whose parts load when they are first used
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.words import counted
 from data_prep.images.image_facts import (
     HASH_BITS,
     TURNS,
@@ -188,12 +187,6 @@ class NearDuplicates:
     # candidates that the fingerprint alone does not decide and whose pixels were not looked at
     undecided: int
     complete: bool  # whether all close fingerprints were compared
-
-    def __repr__(self) -> str:
-        n_groups = self.groups["group"].nunique()
-        return (
-            f"<NearDuplicates: {counted(len(self.pairs), 'pair')} in {counted(n_groups, 'group')}>"
-        )
 
 
 def find_near_duplicates(

@@ -56,22 +56,13 @@ def read_dicom(path: Path | str, *, window: str | None = None, deep: bool = Fals
     bits can hold, of deeper images the 0.1 to 99.9 percentiles without padding); presentation
     LUT; MONOCHROME1 and inverse presentation LUTs inverted once; padding black. So an 8-bit
     MONOCHROME2 file without LUT or window keeps its values. Of several frames the first is
-    read; colour becomes grey; overlays are left out. That is noted in ``record["warnings"]``,
-    as is what the libraries complain of.
+    read; colour becomes grey; overlays are left out; a missing preamble or meta header is
+    tolerated. That is noted in ``record["warnings"]``, as is what the libraries complain of.
 
-    Args:
-        path: The file. A missing preamble or meta header is tolerated and noted.
-        window: Explanation of the VOI LUT or window to use instead of the first, such as
-            ``"LUNG"``; case does not matter, and a file without it is read as without.
-        deep: Whether to give the pixels before the window as well, with the modality LUT or
-            rescale applied; of colour, the 8-bit grey.
-
-    Returns:
-        The image and its record.
-
-    Raises:
-        InputError: Not DICOM, no image in it, larger than the limits, truncated, or no
-            decoder reads it.
+    `window` is the explanation of the VOI LUT or window to use instead of the first, such as
+    ``"LUNG"``; case does not matter, and a file without it is read as without. `deep` gives the
+    pixels before the window as well, with the modality LUT or rescale applied; of colour, the
+    8-bit grey.
 
     Source:
         DICOM PS3.3 C.7.6.3, C.7.6.16, C.8.11.3 and C.11.

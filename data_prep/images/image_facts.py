@@ -61,17 +61,6 @@ def _perceptual_hash(pixels: np.ndarray) -> str | None:
     return np.packbits(waves[_frequencies()] > 0).tobytes().hex()
 
 
-def _hash_distance(one: str, other: str) -> tuple[int, str]:
-    """Bits by which two fingerprints differ, in the turn of the image that makes them fewest."""
-    bits = np.frombuffer(bytes.fromhex(one), np.uint8) ^ np.frombuffer(
-        bytes.fromhex(other), np.uint8
-    )
-    differ = np.bitwise_count(bits).reshape(WORDS, -1).sum(axis=1, dtype=int)
-    distances = np.where(inverted_words(), WORD_BITS - differ, differ).sum(axis=1)
-    turn = int(distances.argmin())
-    return int(distances[turn]), list(TURNS)[turn]
-
-
 def inverted_words() -> np.ndarray:
     """Which words of the fingerprint each turn inverts."""
     negative, mirrored, upside_down = np.array(list(TURNS.values())).T[:, :, None]

@@ -45,15 +45,10 @@ class DecodedRow:
 
     image_id: str  # name of the image
     error: str | None = None  # none, or one line that says why there is nothing else
-    # columns of the decode table except `image_id`
-    record: dict[str, Any] = field(default_factory=dict)
-    height: int = 0  # rows of the original, in px
-    width: int = 0  # columns of the original, in px
-    spacing_row_mm: float | None = None  # as the header states it, in mm
-    spacing_col_mm: float | None = None
-    # `view`, `sex`, `age_years`, `modality`; each may be missing or None
-    header: dict[str, Any] = field(default_factory=dict)
-    file_sha256: str = ""  # of the file's bytes, 64 hexadecimal digits; empty where not measured
+    # columns of the decode table except `image_id`, and of the images table: `height` and `width`
+    # of the original in px, `spacing_row_mm`, `spacing_col_mm`, `view`, `sex` and `age_years` as
+    # the header states them, and where measured `file_sha256`
+    facts: dict[str, Any] = field(default_factory=dict)
     # per size, uint8 `(size, size)` and the image's place in it
     squares: dict[int, tuple[np.ndarray, Placement]] = field(default_factory=dict)
 
@@ -72,22 +67,20 @@ def _decode_and_letterbox(task: DecodeTask) -> DecodedRow:
 def _decode(task: DecodeTask, path: Path) -> DecodedRow:
     image = read_image(path, window=task.window)
     height, width = image.pixels.shape
-    facts: dict[str, Any] = {}
+    facts = {
+        "height": height,
+        "width": width,
+        "spacing_row_mm": image.spacing_row_mm,
+        "spacing_col_mm": image.spacing_col_mm,
+        **{key: image.header.get(key) for key in ("view", "sex", "age_years")},
+        **image.record,
+    }
     if task.measure:
         state = path.stat()
-        facts = {"file_bytes": state.st_size, "file_mtime_ns": state.st_mtime_ns}
-        facts |= image_facts(image.pixels)
-    return DecodedRow(
-        task.image_id,
-        record={**image.record, **facts},
-        height=height,
-        width=width,
-        spacing_row_mm=image.spacing_row_mm,
-        spacing_col_mm=image.spacing_col_mm,
-        header=image.header,
-        file_sha256=file_digest(path, "sha256") if task.measure else "",
-        squares={size: letterbox(image.pixels, size) for size in task.sizes},
-    )
+        facts |= {"file_bytes": state.st_size, "file_mtime_ns": state.st_mtime_ns}
+        facts |= {"file_sha256": file_digest(path, "sha256"), **image_facts(image.pixels)}
+    squares = {size: letterbox(image.pixels, size) for size in task.sizes}
+    return DecodedRow(task.image_id, facts=facts, squares=squares)
 
 
 def decode_all(
