@@ -206,36 +206,31 @@ def combine(
     sets = _open(folders, out)
     root = Path(os.path.commonpath([dataset.source_root for dataset in sets.values()]))
     ids = {label: sets[label].ids for label in sorted(sets)}
-    parts = pd.DataFrame([[i["content_id"], i["labels_id"]] for i in ids.values()])
+    parts = pd.DataFrame(
+        [[i["content_id"], i["labels_id"]] for i in ids.values()], columns=["content", "labels"]
+    )
     hidden = {d.info["id_key"] for d in sets.values() if "id_key" in d.info}
     settings: dict[str, Any] = {
         "source_format": "combined",
         "source_root": recorded_path(root),
         "source_parts": {label: i["content_id"] for label, i in ids.items()},
-        "source_id": frame_digest(
-            parts.set_axis(["content", "labels"], axis=1), ["content", "labels"]
-        ),
+        "source_id": frame_digest(parts, ["content", "labels"]),
         **asdict(rule),
-        **(
-            {"targets": {key: list(members) for key, members in targets.items()}} if targets else {}
-        ),
-        **({"id_key": hidden.pop()} if hidden else {}),
-        **({"window": window} if (window := _one_window(sets)) else {}),
     }
+    if targets:
+        settings["targets"] = {key: list(members) for key, members in targets.items()}
+    if hidden:
+        settings["id_key"] = hidden.pop()
+    if window := _one_window(sets):
+        settings["window"] = window
     is_complete(out, settings)  # refuses a wrong folder before a lock file is put into it
     with folder_lock(out):
         complete = is_complete(out, settings)
         if not complete:
             tables, decode = _join(sets, root, targets or {}, settings.get("id_key"))
             begin_set(out, settings)
-            title = name or out.resolve().name
-            write_set(
-                out,
-                tables,
-                decode,
-                Plan(title, rule, settings),
-                measure_shortcuts=measure_shortcuts,
-            )
+            plan = Plan(name or out.resolve().name, rule, settings)
+            write_set(out, tables, decode, plan, measure_shortcuts=measure_shortcuts)
     return summarise(DataSet.open(out), already_complete=complete)
 
 
@@ -384,8 +379,7 @@ def _notes(parts: Sequence[_Part], n_repeated: int) -> list[str]:
     if 0 < n_lacking < sum(len(part.tables["images"]) for part in parts):
         notes.append(
             f"{counted(n_lacking, 'image', 'have')} no pixels here, so the combined set can be "
-            "judged on, but "
-            "nothing can be trained on it"
+            "judged on, but nothing can be trained on it"
         )
     names = [p.name for p in parts if set(p.dataset.ids["split_ids"]) - {"default"}]
     if names:

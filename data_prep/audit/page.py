@@ -6,6 +6,7 @@ Beside it ``audit_cases.csv`` names every image, patient or file that a problem 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -232,14 +233,9 @@ class _Album:
         self.sizes = dataset.images[["width", "height"]].astype("float64").to_numpy()
         self.boxes = dataset.boxes
         self.labels = {t.display_name: dataset.labels(t) for t in dataset.targets.values()}
-        self.roles = self._roles(dataset)
-
-    @staticmethod
-    def _roles(dataset: DataSet) -> pd.Series:
-        try:
-            return dataset.split().set_index("image_id")["role"]
-        except InputError:  # a set may have other splits only
-            return pd.Series(dtype="str")
+        self.roles = pd.Series(dtype="str")
+        with suppress(InputError):  # a set may have other splits only
+            self.roles = dataset.split().set_index("image_id")["role"]
 
     def cases(self, problem: Problem) -> list[list[_Shown]]:
         """The images of a problem, one list a case; none where there are no pixels."""

@@ -5,10 +5,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -37,8 +36,7 @@ _TRIED = 3
 _WORTH_AN_ENGINE = 100  # files: starting a process costs as much as decoding these
 
 
-@dataclass(frozen=True)
-class _Unreadable:
+class _Unreadable(NamedTuple):
     """Why the files of a data set cannot be read."""
 
     lost: bool  # whether they should be there; false where their place is not known on purpose
@@ -185,16 +183,9 @@ def _images_add_nothing(kept: dict[str, Any], source: str) -> bool:
 
 
 def _keep(path: Path, key: str, pixels: str | None, near: NearDuplicates) -> None:
-    rows: Sequence[Sequence[Any]] = [
-        [one, other, int(distance), turn, None if np.isnan(correlation) else float(correlation)]
+    rows = [
+        [one, other, distance, turn, None if np.isnan(correlation) else correlation]
         for one, other, distance, turn, correlation in near.pairs.itertuples(index=False)
     ]
-    payload = {
-        "key": key,
-        "pixels": pixels,
-        "candidates": near.candidates,
-        "undecided": near.undecided,
-        "complete": near.complete,
-        "pairs": rows,
-    }
-    write_json(path, "near_duplicates", payload)
+    counts = {name: getattr(near, name) for name in ("candidates", "undecided", "complete")}
+    write_json(path, "near_duplicates", {"key": key, "pixels": pixels, **counts, "pairs": rows})

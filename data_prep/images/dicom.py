@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pydicom
+from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import get_frame
@@ -361,8 +362,6 @@ def _is_plain_grey(header: FileDataset) -> bool:
 
 def _by_pillow(header: FileDataset) -> np.ndarray:
     """Decode grey JPEG of 8 bits: pydicom would call Pillow, too, by a detour."""
-    from PIL import Image
-
     frame, inside = _first_frame(header)
     with Image.open(BytesIO(frame), formats=("JPEG",)) as image:
         values = np.array(image)
@@ -372,8 +371,6 @@ def _by_pillow(header: FileDataset) -> np.ndarray:
 
 
 def _has_adobe_marker(header: FileDataset) -> bool:
-    from PIL import Image
-
     with Image.open(BytesIO(_first_frame(header)[0]), formats=("JPEG",)) as image:
         return "adobe_transform" in image.info
 

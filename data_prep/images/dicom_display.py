@@ -13,6 +13,7 @@ from pydicom.pixels import apply_color_lut
 from data_prep.images.decoded_image import DeepPixels, colour_note, grey_from_rgb
 
 _SIGN = 1 << 15  # of a 16-bit number
+_Count = Callable[[], np.ndarray]  # the pixels of each stored value, padding left out
 
 
 @dataclass(frozen=True)
@@ -64,25 +65,28 @@ LOW_PERCENTILE, HIGH_PERCENTILE = 0.1, 99.9
 
 
 def _grey_table(
-    stored: np.ndarray,
-    count: Callable[[], np.ndarray],
-    header: Dataset,
-    window: str | None = None,
-) -> tuple[np.ndarray, dict[str, Any], list[str]]:
+    stored: np.ndarray, count: _Count, header: Dataset, notes: list[str], window: str | None
+) -> tuple[np.ndarray, dict[str, Any]]:
     """Work out the display grey of each stored value, before any inversion.
 
     Modality LUT or rescale; then the first VOI LUT, else the first window, else a range: all
     values that the bit depth can hold up to 8 bits, so that such an image stays as it is, and
     above that the 0.1 to 99.9 percentiles of the pixels; then the presentation LUT, if any.
     """
-    notes: list[str] = []
     values, modality = _modality(stored, header, notes)
     kind, index = _choose(header, window, notes)
-    found = None if kind == "window" else _voi_lut(values, header, index, notes)
-    found = found or _window(values, count, header, index, notes)
-    shown, voi = found or _range(values, count, header, notes)
+    tables = None if kind == "window" else header.get("VOILUTSequence")
+    shown: np.ndarray
+    voi: dict[str, Any]
+    if tables:
+        table = _read_table(tables[index], header)
+        shown, voi = _fraction(table.look_up(values), table, "VOI", notes), {"voi": "lut"}
+    else:
+        shown, voi = _window(values, count, header, index, notes) or _range(
+            values, count, header, notes
+        )
     shown = _presentation_lut(np.clip(shown, 0.0, 1.0), header, notes)
-    return np.rint(shown * 255).astype(np.uint8), {"modality_transform": modality, **voi}, notes
+    return np.rint(shown * 255).astype(np.uint8), {"modality_transform": modality, **voi}
 
 
 def _modality(stored: np.ndarray, header: Dataset, notes: list[str]) -> tuple[np.ndarray, str]:
@@ -126,16 +130,6 @@ def _choose(header: Dataset, window: str | None, notes: list[str]) -> tuple[str 
     return None, 0
 
 
-def _voi_lut(
-    values: np.ndarray, header: Dataset, index: int, notes: list[str]
-) -> tuple[np.ndarray, dict[str, Any]] | None:
-    sequence = header.get("VOILUTSequence")
-    if not sequence:
-        return None
-    table = _read_table(sequence[index], header)
-    return _fraction(table.look_up(values), table, "VOI", notes), {"voi": "lut"}
-
-
 def _fraction(
     looked_up: np.ndarray, table: _LookupTable, name: str, notes: list[str]
 ) -> np.ndarray:
@@ -159,7 +153,7 @@ def _presentation_lut(shown: np.ndarray, header: Dataset, notes: list[str]) -> n
 
 
 def _window(
-    values: np.ndarray, count: Callable[[], np.ndarray], header: Dataset, index: int,
+    values: np.ndarray, count: _Count, header: Dataset, index: int,
     notes: list[str],
 ) -> tuple[np.ndarray, dict[str, Any]] | None:  # fmt: skip
     center = _number(header, "WindowCenter", index)
@@ -213,7 +207,7 @@ _WINDOW_FUNCTIONS = {
 
 
 def _range(
-    values: np.ndarray, count: Callable[[], np.ndarray], header: Dataset, notes: list[str]
+    values: np.ndarray, count: _Count, header: Dataset, notes: list[str]
 ) -> tuple[np.ndarray, dict[str, Any]]:
     low, high = _range_ends(values, count, header)
     known = {"voi": "full_range" if int(header.BitsStored) <= 8 else "percentiles"}
@@ -223,9 +217,7 @@ def _range(
     return (values - low) / (high - low), known
 
 
-def _range_ends(
-    values: np.ndarray, count: Callable[[], np.ndarray], header: Dataset
-) -> tuple[float, float]:
+def _range_ends(values: np.ndarray, count: _Count, header: Dataset) -> tuple[float, float]:
     """What is shown black and white without a window."""
     bits = int(header.BitsStored)
     if bits > 8:
@@ -286,19 +278,15 @@ def show_grey(
     values: np.ndarray, header: Dataset, notes: list[str], window: str | None = None
 ) -> tuple[np.ndarray, dict[str, Any]]:
     """Turn a frame of stored values into 8-bit grey: LUTs, window, inversion, padding black."""
-    low, high = int(values.min()), int(values.max())
-    stored = np.arange(low, high + 1)
-    padding = _padding(stored, header)
-    counter = _counter(values, low, high, padding)
-    greys, known, more = _grey_table(stored, counter, header, window)
-    notes.extend(more)
+    stored, padding, count = _stored_values(values, header)
+    greys, known = _grey_table(stored, count, header, notes, window)
     known["inverted"] = _is_inverted(header, notes)
     if known["inverted"]:
         greys = 255 - greys
     if padding.any():
         greys[padding] = 0
         notes.append("padding shown black")
-    return _replace_by_grey(values, low, greys), known
+    return _replace_by_grey(values, int(stored[0]), greys), known
 
 
 def _is_inverted(header: Dataset, notes: list[str]) -> bool:
@@ -312,30 +300,23 @@ def _is_inverted(header: Dataset, notes: list[str]) -> bool:
 
 def deep_grey(values: np.ndarray, header: Dataset, window: str | None = None) -> DeepPixels:
     """Turn a frame of stored values into all its greys: modality LUT, inversion, padding black."""
-    low, high = int(values.min()), int(values.max())
-    stored = np.arange(low, high + 1)
-    padding = _padding(stored, header)
-    counter = _counter(values, low, high, padding)
+    stored, padding, count = _stored_values(values, header)
     table, _ = _modality(stored, header, [])
-    black, white = _window_ends(table, counter, header, window)
-    unused = counter() == 0
-    if np.ptp(table[~unused]) <= 255 and int(header.BitsStored) <= 8 and _are_bytes(table):
+    black, white = _window_ends(table, count, header, window)
+    unused = count() == 0
+    are_bytes = np.array_equal(table, np.clip(np.rint(table), 0, 255))
+    if np.ptp(table[~unused]) <= 255 and int(header.BitsStored) <= 8 and are_bytes:
         table = table.astype(np.uint8)
     else:
         table = np.where(unused, table[~unused].min(), table)  # padding has no say in the shift
-    negative = _is_inverted(header, [])
-    deep = DeepPixels.of(table, black, white, negative=negative)
-    levels = deep.values
-    levels[padding] = 0
-    return DeepPixels(_replace_by_grey(values, low, levels), deep.low, deep.high)
-
-
-def _are_bytes(table: np.ndarray) -> bool:
-    return bool(table.min() >= 0 and table.max() <= 255 and np.array_equal(table, np.rint(table)))
+    deep = DeepPixels.of(table, black, white, negative=_is_inverted(header, []))
+    deep.values[padding] = 0
+    levels = _replace_by_grey(values, int(stored[0]), deep.values)
+    return DeepPixels(levels, deep.low, deep.high)
 
 
 def _window_ends(
-    values: np.ndarray, count: Callable[[], np.ndarray], header: Dataset, window: str | None
+    values: np.ndarray, count: _Count, header: Dataset, window: str | None
 ) -> tuple[float, float]:
     """What the VOI LUT, the window or the range shows black and white, after the modality LUT."""
     kind, index = _choose(header, window, [])
@@ -365,20 +346,21 @@ def _padding(stored: np.ndarray, header: Dataset) -> np.ndarray:
     return padding & ~padding.all()
 
 
-def _counter(
-    values: np.ndarray, low: int, high: int, padding: np.ndarray
-) -> Callable[[], np.ndarray]:
-    """A function that counts the pixels of each stored value, padding left out."""
+def _stored_values(values: np.ndarray, header: Dataset) -> tuple[np.ndarray, np.ndarray, _Count]:
+    """All values from the lowest to the highest, which are padding, and how often each occurs."""
+    low, high = int(values.min()), int(values.max())
+    stored = np.arange(low, high + 1)
+    padding = _padding(stored, header)
 
     def count() -> np.ndarray:
-        counts = np.zeros(high - low + 1, dtype=np.int64)
+        counts = np.zeros(stored.size, dtype=np.int64)
         flat = values.reshape(-1)
         for start in range(0, flat.size, _BLOCK):
             block = flat[start : start + _BLOCK].astype(np.int64) - low
             counts += np.bincount(block, minlength=counts.size)
         return np.where(padding, 0, counts)
 
-    return count
+    return stored, padding, count
 
 
 def _replace_by_grey(values: np.ndarray, low: int, greys: np.ndarray) -> np.ndarray:

@@ -7,10 +7,10 @@ import struct
 import warnings
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from data_prep.contracts.errors import InputError
 from data_prep.images.decoded_image import (
@@ -28,9 +28,6 @@ from data_prep.images.decoded_image import (
 from data_prep.images.dicom import read_dicom
 from data_prep.images.dicom_display import HIGH_PERCENTILE, LOW_PERCENTILE
 from data_prep.images.dicom_header import starts_like_dicom
-
-if TYPE_CHECKING:
-    from PIL import Image
 
 _FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "WEBP", "PPM", "GIF")
 _MAGIC = {
@@ -87,8 +84,6 @@ def read_image(path: Path | str, *, window: str | None = None, deep: bool = Fals
 def _read(
     path: Path, start: bytes, caught: list[warnings.WarningMessage], *, deep: bool
 ) -> DecodedImage:
-    from PIL import Image, UnidentifiedImageError
-
     try:
         return _read_by_pillow(path, caught, deep=deep)
     except UnidentifiedImageError:
@@ -105,8 +100,6 @@ def _read(
 def _read_by_pillow(
     path: Path, caught: list[warnings.WarningMessage], *, deep: bool
 ) -> DecodedImage:
-    from PIL import Image, ImageOps
-
     # Not by name: Pillow would map the file and misread plain TIFFs whose tag turns them.
     with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
         require_size(path, *image.size)

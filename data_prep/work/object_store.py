@@ -10,6 +10,7 @@ shown. What may pass is tried again; size and MD5 as the store states them are c
 
 from __future__ import annotations
 
+import base64
 import errno
 import hashlib
 import os
@@ -18,6 +19,7 @@ import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -348,8 +350,6 @@ def _stored(info: dict[str, Any]) -> Stored:
     etag = str(info.get("ETag") or info.get("etag") or "").strip('"')
     md5 = etag if re.fullmatch(r"[0-9a-f]{32}", etag) else None
     if (encoded := info.get("md5Hash")) is not None:
-        import base64
-
         md5 = base64.b64decode(encoded).hex()
     when = next((info[k] for k in ("LastModified", "mtime", "updated", "created") if k in info), 0)
     changed = _nanoseconds(when)
@@ -360,8 +360,6 @@ def _stored(info: dict[str, Any]) -> Stored:
 
 def _nanoseconds(when: Any) -> int:
     """A time as stores give it, in ns since 1970; 0 for what is none."""
-    from datetime import datetime
-
     if isinstance(when, str):
         with suppress(ValueError):
             when = datetime.fromisoformat(when)

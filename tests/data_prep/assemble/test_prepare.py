@@ -78,6 +78,17 @@ def stop_after(n_images: int):
     return progress
 
 
+@pytest.fixture
+def decoded(monkeypatch) -> list[Path]:
+    """Files that are decoded from now on."""
+    paths = []
+    read = decoding.read_image
+    monkeypatch.setattr(
+        decoding, "read_image", lambda path, **how: paths.append(path) or read(path, **how)
+    )
+    return paths
+
+
 @pytest.fixture(scope="module")
 def straight(tmp_path_factory):
     """A source, and the set that a run without an interruption makes of it."""
@@ -110,15 +121,10 @@ def test_a_second_run_adds_nothing_and_says_so(tmp_path):
     assert {p: p.stat().st_mtime_ns for p in out.rglob("*") if p.is_file()} == before
 
 
-def test_each_image_is_decoded_once_for_tables_and_all_sizes(tmp_path, monkeypatch):
-    calls = []
-    read = decoding.read_image
-    monkeypatch.setattr(
-        decoding, "read_image", lambda path, **how: calls.append(path) or read(path, **how)
-    )
+def test_each_image_is_decoded_once_for_tables_and_all_sizes(tmp_path, decoded):
     source = write_source(tmp_path / "source")
     scripts.prepare.prepare(source, tmp_path / "set", format="csv", size=[16, 32, 32], workers=1)
-    assert len(calls) == len(set(calls)) == 12
+    assert len(decoded) == len(set(decoded)) == 12
     dataset = DataSet.open(tmp_path / "set")
     assert [dataset.store(size).image("i004").shape for size in (16, 32)] == [(16, 16), (32, 32)]
 
@@ -134,20 +140,18 @@ def test_a_size_can_be_added_to_a_complete_set(straight, tmp_path):
 
 
 @pytest.mark.parametrize("stop", [1, 6, 12])
-def test_an_interrupted_run_goes_on_to_the_same_result(straight, tmp_path, monkeypatch, stop):
+def test_an_interrupted_run_goes_on_to_the_same_result(
+    straight, tmp_path, monkeypatch, decoded, stop
+):
     monkeypatch.setattr(preparing, "_PART_ROWS", 3)
     source, whole = straight
     with pytest.raises(KeyboardInterrupt):
         make(source, tmp_path / "broken", sizes=(32,), progress=stop_after(stop))
     with pytest.raises(InputError, match="an unfinished data set"):
         DataSet.open(tmp_path / "broken")
-    calls = []
-    read = decoding.read_image
-    monkeypatch.setattr(
-        decoding, "read_image", lambda path, **how: calls.append(path) or read(path, **how)
-    )
+    decoded.clear()
     make(source, tmp_path / "broken", sizes=(32,))
-    assert len(calls) <= 12 - stop + 3  # at most one part is done again
+    assert len(decoded) <= 12 - stop + 3  # at most one part is done again
     assert_same(whole, tmp_path / "broken")
     ids = [DataSet.open(folder).store(32).pixels_id for folder in (whole, tmp_path / "broken")]
     assert ids[0] == ids[1]
@@ -220,13 +224,9 @@ def test_strict_stops_at_a_bad_label_before_the_folder_is_made(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("x2", "kept"),
-    [
-        (50.0, True),  # on the edge
-        (50.004, True),  # rounding: trimmed to the edge
-        (50.5, False),  # another image's box
-    ],
-)
+    ("x2", "kept"), [(50.0, True), (50.004, True), (50.5, False)],
+    ids=["on the edge", "rounding, trimmed to the edge", "another image's box"],
+)  # fmt: skip
 def test_a_box_must_lie_in_its_image(tmp_path, x2, kept):
     source = write_source(tmp_path / "source")
     boxes = pd.read_csv(source / "boxes.csv").astype({"x2": "float64"})
