@@ -141,17 +141,7 @@ def structured_report(
     its place in pixels of the source, its score, and the decision on the image. It claims no
     diagnosis: it is unverified and preliminary, and complete only where every system could decide.
 
-    Args:
-        source: What was taken of the DICOM image that was answered for.
-        answers: Of each system, in the order of `algorithms`.
-        algorithms: The systems.
-        made: When; now by default.
-
-    Raises:
-        InputError: Nothing was answered, or reports cannot refer to such an object.
-
-    Source:
-        DICOM PS3.16, TID 1500, 1501 and 1410.
+    Source: DICOM PS3.16, TID 1500, 1501 and 1410.
     """
     if not answers or len(answers) != len(algorithms):
         raise InputError(

@@ -114,13 +114,6 @@ class Journal:
             if failed.rowcount:  # a study may have been finished with one of them
                 self._connection.execute("DELETE FROM studies WHERE job = ?", (self._job,))
 
-    def counts(self) -> dict[str, int]:
-        """How many images of the job are in each state."""
-        rows = self._connection.execute(
-            "SELECT state, count(*) FROM images WHERE job = ? GROUP BY state", (self._job,)
-        )
-        return dict(rows.fetchall())
-
     def is_finished(self, study: str, instances: int) -> bool:
         """Whether nothing was left to do in a study when it had as many instances."""
         stored = self._value("SELECT instances FROM studies WHERE job = ? AND study = ?", study)
