@@ -29,7 +29,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return adjusted
 
 
-def step_down(count: int, shown: Callable[[int, int], bool]) -> list[int]:
+def _step_down(count: int, shown: Callable[[int, int], bool]) -> list[int]:
     """For how many comparisons the interval of each claim of a family is widened.
 
     All open claims are held against intervals of ``1 - 0.05 / number open``; those that are shown
@@ -40,7 +40,7 @@ def step_down(count: int, shown: Callable[[int, int], bool]) -> list[int]:
 
     Example:
         >>> p_values = [0.01, 0.04, 0.03]
-        >>> step_down(3, lambda claim, comparisons: p_values[claim] < 0.05 / comparisons)
+        >>> _step_down(3, lambda claim, comparisons: p_values[claim] < 0.05 / comparisons)
         [3, 2, 2]
     """
     comparisons, still_open = [count] * count, list(range(count))
@@ -154,7 +154,7 @@ class Claim:
 def decide_together(claims: Sequence[Claim]) -> list[Claim]:
     """Give each claim of a family the interval by which Holm's method decides it.
 
-    See `step_down`; a claim is shown where its interval excludes 0. So what is said and the
+    See `_step_down`; a claim is shown where its interval excludes 0. So what is said and the
     interval beside it never contradict each other, and in 95 % of cases no claim of the family is
     false. Claims without an interval are not of the family.
 
@@ -174,7 +174,7 @@ def decide_together(claims: Sequence[Claim]) -> list[Claim]:
         gap = claims[position].difference.within(size)
         return replace(claims[position], difference=gap, comparisons=size)
 
-    sizes = step_down(len(bounded), lambda number, size: widened(bounded[number], size).decided)
+    sizes = _step_down(len(bounded), lambda number, size: widened(bounded[number], size).decided)
     decided = list(claims)
     for position, size in zip(bounded, sizes, strict=True):
         decided[position] = widened(position, size)

@@ -39,7 +39,7 @@ def effective_patients(images: npt.ArrayLike) -> float:
     return float(n.sum() ** 2 / (n**2).sum()) if n.any() else 0.0
 
 
-def without_leverage(added: Floats, images: Floats) -> Floats:
+def _without_leverage(added: Floats, images: Floats) -> Floats:
     """What patients add to a mean over images, as the variance of that mean needs it.
 
     A patient with a large share of the images pulls the mean towards itself, so its deviation
@@ -51,14 +51,14 @@ def without_leverage(added: Floats, images: Floats) -> Floats:
 
     Example:
         >>> deviations = np.array([1.0, -1.0])
-        >>> without_leverage(deviations / 2, np.array([1.0, 1.0])).tolist()
+        >>> _without_leverage(deviations / 2, np.array([1.0, 1.0])).tolist()
         [0.7071067811865476, -0.7071067811865476]
     """
     count = np.count_nonzero(images)
     return np.asarray(added / (1 - images / images.sum()) * np.sqrt((count - 1) / count))
 
 
-def freedom_of(contributions: Floats) -> float:
+def _freedom_of(contributions: Floats) -> float:
     """Satterthwaite's degrees of freedom of a sum of squares, from its terms.
 
     ``2 V^2 / Var(V)`` with ``V = sum q^2`` and, on the safe side, ``Var(V) = sum q^4``.
@@ -98,8 +98,8 @@ class AurocParts:
         if np.count_nonzero(self.images, axis=0).min() < 2:
             return None
         positive, negative = self.images.T
-        of_positive = without_leverage(self.of_positive, positive)
-        return of_positive + without_leverage(self.of_negative, negative)
+        of_positive = _without_leverage(self.of_positive, positive)
+        return of_positive + _without_leverage(self.of_negative, negative)
 
     @property
     def variance(self) -> float | None:
@@ -114,7 +114,7 @@ class AurocParts:
         contributions = self.contributions
         if contributions is None or not contributions.any():
             return float(of_classes)
-        return min(float(of_classes), freedom_of(contributions))
+        return min(float(of_classes), _freedom_of(contributions))
 
     def __sub__(self, other: AurocParts) -> AurocParts:
         """The difference of two systems on the same images; their covariance is in it."""
@@ -357,7 +357,7 @@ def clustered_mcnemar(
     ``N`` images and ``K`` patients, the variance under equal shares is ``K / (K - 1) x sum of
     d^2 / N^2`` (the pooled share cancels). Around the observed difference ``D`` it is the sum of
     ``((d - n D) / N)^2`` for a patient of ``n`` images, each corrected for its share of the
-    images (`without_leverage`); with equal shares that is ``K / (K - 1)`` times the plain sum.
+    images (`_without_leverage`); with equal shares that is ``K / (K - 1)`` times the plain sum.
     The interval is Student's t with the patients' degrees of freedom.
 
     Right is 1, shape ``(N,)``, or of each of several seeds, ``(seeds, N)``: then difference and
@@ -376,9 +376,9 @@ def clustered_mcnemar(
         return McNemar(alone, None, p_exact, first_only, second_only, len(gap))
     scale = len(table) / (len(table) - 1) / len(gap) ** 2
     added = (table[:, 0] - difference * table[:, 1]) / len(gap)
-    added = without_leverage(added, table[:, 1])
+    added = _without_leverage(added, table[:, 1])
     effective = effective_patients(table[:, 1])
-    freedom = min(effective - 1, freedom_of(added)) if added.any() else effective - 1
+    freedom = min(effective - 1, _freedom_of(added)) if added.any() else effective - 1
     if several:
         estimate = _of_seeds(seeds, clusters, n_clusters, freedom)
         return McNemar(estimate, estimate.p_value, None, first_only, second_only, len(gap))
@@ -404,7 +404,7 @@ def _of_seeds(
     around = per_cluster((right - right.mean(axis=1, keepdims=True)).T, clusters, n_clusters)
     held = images > 0
     columns = np.column_stack(
-        [without_leverage(of / right.shape[1], images[held]) for of in around[held].T]
+        [_without_leverage(of / right.shape[1], images[held]) for of in around[held].T]
     )
     values = [seeds.mean(axis=1).tolist() for seeds in systems]
     return over_seeds(values, columns.T @ columns, freedom)

@@ -9,11 +9,11 @@ from data_prep.contracts.errors import InputError
 from evaluation.compare.claims import holm
 from evaluation.statistics.clustered_tests import (
     _exact_mcnemar,
+    _freedom_of,
     auroc_difference,
     auroc_over_seeds,
     auroc_parts,
     clustered_mcnemar,
-    freedom_of,
     mcnemar_test,
     mean_parts,
     over_seeds,
@@ -89,7 +89,7 @@ def test_the_freedom_is_that_of_the_effective_patients_of_the_rarer_class():
     scores = np.random.default_rng(1).normal(size=60) + truth
     parts = auroc_parts(truth, scores, np.arange(60), 60)
     by_hand = (1 / 4 + 1 / 56) ** 2 / (1 / (16 * 3) + 1 / (56**2 * 55))
-    assert parts.freedom == pytest.approx(min(by_hand, freedom_of(parts.contributions)))
+    assert parts.freedom == pytest.approx(min(by_hand, _freedom_of(parts.contributions)))
     assert parts.freedom < 4 == parts.effective_patients
     # One patient with 100 of 159 images is worth little more than itself.
     owner = np.r_[np.zeros(100, int), np.arange(1, 60)]
