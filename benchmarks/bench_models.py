@@ -39,8 +39,7 @@ from detection.model import training_losses as detector_losses
 from detection.retinanet import LesionRetinaNet
 from scripts.machines.runtime import choose_device, computes_bf16
 from training.cost import count_flops
-from training.loop import read_losses
-from training.optimisation import build_optimiser
+from training.loop import build_optimiser, read_losses
 
 _LEARNING_RATE = 1e-5  # small: weights that run away would change what a step costs
 _LARGE = 10_000  # boxes: torchvision keeps 300 in all, ours 100 for each finding

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from torchvision.models import vgg
 
 from classification.receptive_field import trace_grid
-from classification.timm_zoo import build_timm, timm_fixed_size, timm_normalisation
 from data_prep.contracts.errors import InputError
-from networks.published import build_network
+from networks.published import build_network, timm_network
 from networks.registry import NETWORKS, TIMM, Family, Network, describe_unknown, network_names
 
 _STRIDES = (16, 32)
@@ -130,7 +129,7 @@ _BUILDERS: dict[Family, Callable[[str, bool], nn.Module]] = {
     "convnext": _convnext,
     "squeezenet": lambda name, finer: build_network(name).get_submodule("features"),
     "small_cnn": _small_cnn,
-    "timm": lambda name, finer: build_timm(name),
+    "timm": lambda name, finer: build_network(name),
 }
 RENAMED: dict[Family, dict[str, str]] = {"convnext": {"classifier.0.": "norm."}}
 """Beginnings of names in torchvision's whole network that are others in a trunk, by family."""
@@ -152,11 +151,7 @@ class Trunk:
 def find_network(name: str) -> Network:
     """A classifier's network: a record of the registry, or what timm says of one of its own."""
     if name.startswith(TIMM):
-        mean, std = timm_normalisation(name)
-        size = timm_fixed_size(name)
-        return Network(
-            name, name, "timm", None, strides=(), fixed_size=size, min_size=32, mean=mean, std=std
-        )
+        return timm_network(name)
     if name in network_names("classifier"):
         return NETWORKS[name]
     raise InputError(f"architecture: {describe_unknown(name, 'classifier')}")

@@ -12,10 +12,12 @@ from torch import Tensor, nn
 
 from classification.backbones import Trunk, build_trunk, find_network, trunk_stages
 from classification.receptive_field import Grid, trace_grid
-from classification.weights import fetch_features, load_features
+from classification.weights import load_features
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
+from networks.checkpoints import Checkpoint
 from networks.inference import require_store_pixels
+from networks.published import fetch_imagenet
 
 # ImageNet's normalisation by colour, in [0, 1]: what published networks learned with.
 _COLOUR_MEAN = (0.485, 0.456, 0.406)
@@ -220,7 +222,8 @@ def build_classifier(
     std = network.std if std is None else std
     trunk = build_trunk(name, last_stride, image_size)
     if weights:
-        load_features(trunk.layers, fetch_features(network), network, source=f"weights of {name}")
+        published = Checkpoint(f"weights of {name}", fetch_imagenet(network))
+        load_features(trunk.layers, published, network)
     preprocess = Preprocess(image_size, mean, std)
     model = ImageClassifier(trunk, n_findings, preprocess, dropout, channels)
     nn.init.zeros_(model.classifier.bias)

@@ -18,10 +18,9 @@ from optuna.distributions import (
 )
 
 from configs.load import parse_config
-from configs.settings import ClassifierConfig, DetectorConfig
+from configs.settings import Config
 from data_prep.contracts.errors import InputError
 
-Config = DetectorConfig | ClassifierConfig
 Space = Mapping[str, BaseDistribution]
 """By key, in the order given; listed values are TOML, which no distribution reads."""
 

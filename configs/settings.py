@@ -13,7 +13,6 @@ from pydantic import (
     model_validator,
 )
 
-from data_prep.augment.limits import LIMITS
 from networks import registry
 
 _Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -165,36 +164,22 @@ class DetectorDataSettings(DataSettings):
 class _AugmentationSettings(Section):
     """How far each training image may be changed; 0 leaves a kind out."""
 
-    rotate_degrees: float = Field(
-        default=0.0, ge=0, le=LIMITS["rotate_degrees"], description="degrees either way"
-    )
-    scale: float = Field(
-        default=0.0, ge=0, le=LIMITS["scale"], description="0.1: between 90 and 110 %"
-    )
+    rotate_degrees: float = Field(default=0.0, ge=0, le=45.0, description="degrees either way")
+    scale: float = Field(default=0.0, ge=0, le=0.9, description="0.1: between 90 and 110 %")
     stretch: bool = Field(default=False, description="draw the scale of width and height apart")
-    shift: float = Field(default=0.0, ge=0, le=LIMITS["shift"], description="of the image's side")
-    brightness: float = Field(
-        default=0.0, ge=0, le=LIMITS["brightness"], description="of the grey range"
-    )
-    contrast: float = Field(
-        default=0.0, ge=0, le=LIMITS["contrast"], description="0.1: between 90 and 110 %"
-    )
-    gamma: float = Field(
-        default=0.0, ge=0, le=LIMITS["gamma"], description="0.5: between 1/1.5 and 1.5"
-    )
-    blur: float = Field(default=0.0, ge=0, le=LIMITS["blur"], description="largest sigma, px")
+    shift: float = Field(default=0.0, ge=0, le=0.9, description="of the image's side")
+    brightness: float = Field(default=0.0, ge=0, le=1.0, description="of the grey range")
+    contrast: float = Field(default=0.0, ge=0, le=1.0, description="0.1: between 90 and 110 %")
+    gamma: float = Field(default=0.0, ge=0, le=3.0, description="0.5: between 1/1.5 and 1.5")
+    blur: float = Field(default=0.0, ge=0, le=5.0, description="largest sigma, px")
     noise: float = Field(
         default=0.0,
         ge=0,
-        le=LIMITS["noise"],
+        le=1.0,
         description="largest standard deviation, of the grey range",
     )
-    cutout: float = Field(
-        default=0.0, ge=0, le=LIMITS["cutout"], description="largest side of a hole, share"
-    )
-    horizontal_flip: float = Field(
-        default=0.0, ge=0, le=LIMITS["horizontal_flip"], description="probability"
-    )
+    cutout: float = Field(default=0.0, ge=0, le=0.9, description="largest side of a hole, share")
+    horizontal_flip: float = Field(default=0.0, ge=0, le=1.0, description="probability")
     mosaic: float = Field(
         default=0.0, ge=0, le=1, description="probability of four images in one; a detector's"
     )
@@ -341,4 +326,5 @@ class ClassifierConfig(_Config):
         return self
 
 
-TrainConfig = Annotated[DetectorConfig | ClassifierConfig, Field(discriminator="kind")]
+Config = DetectorConfig | ClassifierConfig
+TrainConfig = Annotated[Config, Field(discriminator="kind")]

@@ -10,13 +10,15 @@ from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
 from detection.backbone import Norm, build_body, build_pyramid, freeze_stages
 from detection.dataset import LesionBatch
-from detection.head import BoxLoss, HeadVersion, build_head
 from detection.retinanet import (
     DEFAULT_RATIOS,
+    BoxLoss,
     Detections,
+    HeadVersion,
     LesionRetinaNet,
     Targets,
     build_anchors,
+    build_head,
     default_anchor_sizes,
 )
 from detection.weights import load_coco, load_imagenet

@@ -21,6 +21,7 @@ from detection.backbone import body_shapes
 from detection.retinanet import LesionRetinaNet
 from networks.checkpoints import (
     STEP_COUNTER,
+    Checkpoint,
     Shapes,
     body_key,
     describe_difference,
@@ -53,12 +54,7 @@ _COCO_CLASSES = 90  # torchvision's COCO models have 91 outputs, one of them bac
 
 
 def start_from(
-    model: LesionRetinaNet,
-    state: Mapping[str, Tensor],
-    *,
-    source: str,
-    findings: Sequence[str] | None = None,
-    own_findings: Sequence[str] | None = None,
+    model: LesionRetinaNet, checkpoint: Checkpoint, own_findings: Sequence[str] = ()
 ) -> str:
     """Load what a detector can use of a checkpoint, and say what that is.
 
@@ -67,10 +63,8 @@ def start_from(
 
     Args:
         model: From `detection.model.build_retinanet`; untouched when the weights do not fit.
-        state: Tensors by name.
-        source: Where the weights come from, for errors.
-        findings: What the checkpoint's detector learned, in order; None where not known.
-        own_findings: What the model shall learn, in order.
+        checkpoint: The weights, and what is known of them.
+        own_findings: What the model shall learn, in order; empty where not known.
 
     Returns:
         A line that says what was taken and what was not.
@@ -78,30 +72,31 @@ def start_from(
     Raises:
         InputError: The weights are of another network, normalisation or size, or damaged.
     """
-    arguments = model.architecture["arguments"]
-    name = arguments["backbone"]
+    arguments, source = model.architecture["arguments"], checkpoint.source
+    name, findings = arguments["backbone"], checkpoint.findings
+    state = {detector_key(key): value for key, value in checkpoint.state.items()}
     if not _is_detector(state):
-        _load_body(model.backbone.body, state, name=name, source=source)
+        _load_body(model.backbone.body, checkpoint, name)
         return f"{source}: takes the features of {name}; pyramid and heads start anew"
-    sizes = _sizes({detector_key(key): value for key, value in state.items()})
-    if sizes["findings"] == _COCO_CLASSES and not findings:
-        load_coco(model, backbone=name, head=arguments["head"], norm=arguments["norm"], state=state)
+    if _sizes(state)["findings"] == _COCO_CLASSES and not findings:
+        kind = {key: arguments[key] for key in ("backbone", "head", "norm")}
+        load_coco(model, **kind, state=checkpoint.state)
         return f"{source}: takes torchvision's COCO detector, all but its class layer"
-    same = findings is None or own_findings is None or tuple(findings) == tuple(own_findings)
-    notes = _load_detector(model, state, name=name, source=source, same_findings=same)
+    same = findings is None or not own_findings or tuple(findings) == tuple(own_findings)
+    notes = _load_detector(model, checkpoint, name, same_findings=same)
     return f"{source}: takes the detector" + "".join(f"; {note}" for note in notes)
 
 
-def _load_body(body: nn.Module, state: Mapping[str, Tensor], *, name: str, source: str) -> None:
+def _load_body(body: nn.Module, checkpoint: Checkpoint, name: str) -> None:
     """Load a body's weights from a checkpoint of any network that has this body."""
-    describe = partial(_body_problem, given=_shapes(state), name=name)
-    load_layers(body, state, source=source, describe=describe)
+    given = {k: v for k, v in checkpoint.shapes.items() if not k.endswith(STEP_COUNTER)}
+    load_layers(body, checkpoint, describe=partial(_body_problem, given=given, name=name))
 
 
 def load_imagenet(body: nn.Module, name: str, norm: str) -> None:
     """Load ImageNet weights into a body from `detection.backbone.build_body`."""
     _refuse_group_norm("imagenet", norm)
-    _load_body(body, fetch_imagenet(NETWORKS[name]), name=name, source="weights imagenet")
+    _load_body(body, Checkpoint("weights imagenet", fetch_imagenet(NETWORKS[name])), name)
 
 
 def load_coco(
@@ -158,21 +153,16 @@ def _is_retinanet_key(name: str) -> bool:
 
 def _is_detector(state: Mapping[str, Tensor]) -> bool:
     """Whether a checkpoint is of a RetinaNet, torchvision's or ours, not of a classifier."""
-    names = {detector_key(key) for key in state}
-    return f"{_CLASS_LAYER}weight" in names and any(name.startswith(_BODY) for name in names)
+    return f"{_CLASS_LAYER}weight" in state and any(key.startswith(_BODY) for key in state)
 
 
 def _load_detector(
-    model: nn.Module,
-    state: Mapping[str, Tensor],
-    *,
-    name: str,
-    source: str,
-    same_findings: bool = True,
+    model: nn.Module, checkpoint: Checkpoint, name: str, *, same_findings: bool
 ) -> list[str]:
     """Load a whole RetinaNet, but the class layer where that has other findings."""
+    source, state = checkpoint.source, checkpoint.state
     places = match_names(state, detector_key, source=source)
-    given = {name: state[place] for name, place in places.items()}
+    given = {key: state[place] for key, place in places.items()}
     own = {k: v for k, v in model.state_dict().items() if not k.endswith(STEP_COUNTER)}
     given_sizes, own_sizes = _sizes(given), _sizes(own)
     found, wanted = (

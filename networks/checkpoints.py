@@ -6,7 +6,8 @@ No torch: of a tensor only its shape and its arithmetic are used.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from data_prep.contracts.errors import InputError
@@ -165,6 +166,28 @@ def _deepest(pattern: re.Pattern[str], names: Iterable[str]) -> tuple[int, ...]:
     return tuple(found[stage] for stage in (1, 2, 3, 4)) if len(found) == 4 else ()
 
 
+@dataclass(frozen=True)
+class Checkpoint:
+    """Weights that a model starts from.
+
+    Attributes:
+        source: Where they come from, for messages.
+        state: Tensors by name.
+        findings: What they learned to find, in the order of the outputs; None where not known.
+        network: Backbone that their run says it has; None where not known.
+    """
+
+    source: str
+    state: Mapping[str, Any]
+    findings: Sequence[str] | None = None
+    network: str | None = None
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of each tensor."""
+        return {key: tuple(value.shape) for key, value in self.state.items()}
+
+
 STEP_COUNTER = "num_batches_tracked"
 """End of the names of batch norm's counters, which old files lack and which change nothing."""
 Shapes = Mapping[str, tuple[int, ...]]
@@ -193,9 +216,8 @@ def match_names(
 
 def load_layers(
     layers: Any,
-    state: Mapping[str, Any],
+    checkpoint: Checkpoint,
     *,
-    source: str,
     describe: Callable[[Shapes, Shapes], str],
     rename: Callable[[str], str] = body_key,
 ) -> None:
@@ -207,16 +229,15 @@ def load_layers(
     Args:
         layers: The module to load; untouched when the weights do not fit. Its state's first
             tensor is the first layer's weights.
-        state: Tensors of the checkpoint by name. Those of other layers, such as the last one of a
-            classifier with however many classes, are passed over.
-        source: Where the checkpoint comes from, for errors.
+        checkpoint: Tensors of other layers, such as the last one of a classifier with however many
+            classes, are passed over.
         describe: Says what differs, from the shapes found and those wanted; `describe_difference`.
         rename: Gives the normal name of a tensor in the checkpoint.
 
     Raises:
         InputError: The checkpoint is of another network, of two, or a value is not finite.
     """
-    own = layers.state_dict()
+    own, state, source = layers.state_dict(), checkpoint.state, checkpoint.source
     wanted_keys = match_names(own, body_key, source="this network")
     parts = {name.split(".")[0] for name in wanted_keys}
     inside = [key for key in state if rename(key).split(".")[0] in parts]

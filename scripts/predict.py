@@ -12,7 +12,7 @@ from scripts.runner import AnyPath, Argument, verb
 from scripts.runs import RunGiven, RunsAndImages, open_runs, sort_paths
 
 if TYPE_CHECKING:
-    from classification.saliency import MapMethod
+    from classification.inference import MapMethod
     from data_prep.store.predictions import Predictions
     from serving.answer_files import Answers
     from serving.backends import ChosenBackend

@@ -104,7 +104,8 @@ def _train(asked: dict[str, Any], device: str, rank: Rank | None) -> None:
     tune_cpu(workers=how.workers, shared_by=node_size)
     from evaluation.decisions.test_set import TestSet
     from serving.validation import add_guard, freeze_decision
-    from training.run import Hardware, complete_run
+    from training.batch_size import Hardware
+    from training.run import complete_run
     from training.start import join, start
 
     def choose_hardware() -> Hardware:

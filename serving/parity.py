@@ -23,7 +23,7 @@ from data_prep.store.pixel_store import PixelSource
 from data_prep.store.predictions import Predictions, joined_parts
 from data_prep.store.preprocess import letterbox
 from data_prep.synth.rendering import draw_image, draw_patient
-from detection.decode_boxes import MAX_PER_FINDING, MIN_SCORE
+from detection.frames import MAX_PER_FINDING, MIN_SCORE
 from evaluation.boxes.box_metrics import average_precision
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.system_output import SystemOutput

@@ -18,9 +18,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from classification.dataset import ImageLabelDataset
 from classification.dataset import collate as collate_labels
-from classification.inference import predict_scores
+from classification.inference import MapMethod, predict_scores
 from classification.model import ImageClassifier, build_classifier
-from classification.saliency import MapMethod
 from data_prep.augment.views import View
 from data_prep.contracts.errors import InputError
 from data_prep.store.decode import LoosePixels

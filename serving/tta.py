@@ -20,7 +20,7 @@ from classification.loss import scores_of
 from classification.model import ImageClassifier
 from data_prep.augment.views import View
 from data_prep.contracts.boxes import Boxes
-from detection.decode_boxes import MAX_PER_FINDING, MIN_SCORE
+from detection.frames import MAX_PER_FINDING, MIN_SCORE
 from detection.retinanet import LesionRetinaNet
 from evaluation.boxes.fusion import best_box_fusion
 

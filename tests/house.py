@@ -223,7 +223,7 @@ WAYS = {
     ),
     "files that a box passes to an overlay": (
         "detection.inference:predict_boxes", "detection.retinanet:LesionRetinaNet",
-        "detection.decode_boxes:decode_boxes",
+        "detection.frames:decode_boxes",
         "data_prep.contracts.boxes:suppress", "detection.frames:boxes_frames",
         "data_prep.store.predictions:PredictionWriter",
         "evaluation.decisions.system_output:SystemOutput", "evaluation.boxes.fusion:BoxRule",
@@ -234,7 +234,6 @@ WAYS = {
     "files that a setting passes to the optimiser": (
         "scripts.train:train", "configs.load:read_config", "configs.settings:TrainingSettings",
         "training.run:complete_run", "training.fit:fit", "training.loop:Loop",
-        "training.optimisation:build_optimiser",
     ),
 }  # fmt: skip
 

@@ -23,8 +23,7 @@ from configs.settings import TrainingSettings
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path
 from training.loggers import log_row, log_start
-from training.loop import Loop
-from training.optimisation import Mode, Plateau, monitor_mode
+from training.loop import Loop, Mode, Plateau, monitor_mode
 from training.processes import gather
 from training.run_folder import RunFolder
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from classification.dataset import ImageLabelDataset, LabelBatch, collate
@@ -21,23 +22,19 @@ from classification.loss import (
 )
 from classification.model import ImageClassifier, build_classifier, freeze_for_epoch
 from classification.weights import start_from
+from configs.settings import ClassifierConfig
+from data_prep.augment.augment import Augmentation
+from data_prep.contracts.errors import InputError
+from data_prep.store.dataset import DataSet, Target
+from data_prep.store.pixel_store import PixelStore
 from evaluation.metrics.image_metrics import auroc, image_average_precision
-from training.optimisation import Unfreezing
-from training.sampling import balancing_weights
-from training.starting_weights import Start, initialise
-from training.task import require_both_kinds
-
-if TYPE_CHECKING:
-    from configs.settings import ClassifierConfig
-    from data_prep.augment.augment import Augmentation
-    from data_prep.store.dataset import DataSet, Target
-    from data_prep.store.pixel_store import PixelStore
-
+from training.loading import balancing_weights
+from training.task import TrainingTask, mean_of_defined, require_both_kinds
 
 _STATES = {"present": 1.0, "absent": 0.0}
 
 
-class Scored(NamedTuple):
+class _Scored(NamedTuple):
     """What one validation batch gave.
 
     Attributes:
@@ -49,7 +46,7 @@ class Scored(NamedTuple):
     targets: np.ndarray
 
 
-class ClassifierTask:
+class ClassifierTask(TrainingTask):
     """A classifier's training, on the images whose label is known."""
 
     def __init__(
@@ -60,7 +57,7 @@ class ClassifierTask:
         store: PixelStore,
         augmentation: Augmentation | None,
     ) -> None:
-        self.findings = target.any_of
+        super().__init__(config, target)
         labels, ids = _labelled_images(dataset, target, config.data.split)
         self.train = ImageLabelDataset(store, ids["train"], labels, self.findings, augmentation)
         self.val = ImageLabelDataset(store, ids["val"], labels, self.findings)
@@ -69,36 +66,29 @@ class ClassifierTask:
         self.draw_weights = balancing_weights(self.positive, share) if share else None
         self._training = config.training
         self._criterion = _criterion(config.training.positive_weight, self.train.targets)
-        self.start = Start.open(config.model.weights)
-        self.notes: list[str] = []
-        self.model = self._build_model(config, store.size)
+        arguments = config.model.model_dump(exclude={"trainable", "weights", "architecture"})
+        self.model = self._build_model(
+            partial(build_classifier, config.model.architecture),
+            start_from,
+            config,
+            store.size,
+            **arguments,
+            **self._channels(),
+        )
         trainable = config.model.trainable
         freeze = partial(freeze_for_epoch, self.model, trainable)
         later = trainable in ("head_first", "stages")
         if not later:  # else the optimiser must have all parameters from the start
             freeze(0)
-        self.callbacks = [Unfreezing(freeze)] if later else []
+        self.callbacks = [_Unfreezing(freeze)] if later else []
 
-    def _build_model(self, config: ClassifierConfig, size: int) -> ImageClassifier:
-        arguments = config.model.model_dump(exclude={"trainable"})
-        weights, start = arguments.pop("weights"), self.start
-        if start is not None:
-            arguments |= _pixels(start)
-            self.notes += start.pixel_notes(size)
-        model = initialise(
-            build_classifier,
-            "none" if start else weights,
-            seed=config.training.seed,
-            name=arguments.pop("architecture"),
-            n_findings=len(self.findings),
-            image_size=size,
-            **arguments,
-        )
-        if start is not None:
-            findings = {"findings": start.findings, "own_findings": self.findings}
-            note = start_from(model, start.state, source=weights, network=start.network, **findings)
-            self.notes.append(note)
-        return model
+    def _channels(self) -> dict[str, str]:
+        """How the network's three channels were normalised where its weights learned."""
+        if self.start is None:
+            return {}
+        if self.start.run is not None:
+            return {"channels": self.start.arguments.get("channels", "same")}
+        return {"channels": self.start.public.channels} if self.start.public else {}
 
     def collate(self, samples: Sequence[Any]) -> LabelBatch:
         """Samples to a batch."""
@@ -117,12 +107,12 @@ class ClassifierTask:
 
     def validation_step(
         self, model: ImageClassifier, batch: LabelBatch
-    ) -> tuple[dict[str, Tensor], Scored]:
+    ) -> tuple[dict[str, Tensor], _Scored]:
         """Loss and scores of a validation batch."""
         losses, scores = validation_losses(model, batch, self._criterion)
-        return losses, Scored(scores.cpu().numpy(), batch.targets.cpu().numpy())
+        return losses, _Scored(scores.cpu().numpy(), batch.targets.cpu().numpy())
 
-    def validation_metrics(self, outputs: list[Scored]) -> dict[str, float]:
+    def validation_metrics(self, outputs: list[_Scored]) -> dict[str, float]:
         """As `_score_metrics`."""
         return _score_metrics(outputs)
 
@@ -138,38 +128,21 @@ class ClassifierTask:
             captions.append(f"{image_id[:12]}: {', '.join(known[:2])}")
         return captions, None
 
-    def dropped_boxes(self, history: Sequence[dict[str, Any]]) -> None:
-        """None: a classifier has no boxes."""
-
 
 def _labelled_images(
     dataset: DataSet, target: Target, split: str
 ) -> tuple[pd.DataFrame, dict[str, pd.Index]]:
-    """Labels, and the images that are learned from and validated on."""
-    labels = _finding_labels(dataset, target)
+    """Labels by ``image_id``, a column a finding, and the images of each role that have one."""
+    rows = dataset.findings[dataset.findings["finding"].isin(target.any_of)]
+    rows = rows.assign(label=rows["state"].map(_STATES)).dropna(subset="label")
+    labels = rows.pivot(index="image_id", columns="finding", values="label")
+    labels = labels.reindex(columns=list(target.any_of))
     ids = {
         role: dataset.image_ids(role, split).intersection(labels.index) for role in ("train", "val")
     }
     for role, chosen in ids.items():
         require_both_kinds((labels.loc[chosen] == 1).any(axis=1), role, "images with a label")
     return labels, ids
-
-
-def _finding_labels(dataset: DataSet, target: Target) -> pd.DataFrame:
-    """Labels by ``image_id``, a column a finding: 1 present, 0 absent, NaN unknown."""
-    rows = dataset.findings[dataset.findings["finding"].isin(target.any_of)]
-    rows = rows.assign(label=rows["state"].map(_STATES)).dropna(subset="label")
-    labels = rows.pivot(index="image_id", columns="finding", values="label")
-    return labels.reindex(columns=list(target.any_of))
-
-
-def _pixels(start: Start) -> dict[str, Any]:
-    """Arguments of `build_classifier` that bring pixels as the starting weights learned them."""
-    arguments: dict[str, Any] = {**start.normalisation}
-    if start.run is not None:
-        return {**arguments, "channels": start.arguments.get("channels", "same")}
-    public = start.public
-    return arguments if public is None else {**arguments, "channels": public.channels}
 
 
 def _criterion(positive_weight: float | Literal["balanced"], targets: np.ndarray) -> Criterion:
@@ -182,11 +155,11 @@ def _criterion(positive_weight: float | Literal["balanced"], targets: np.ndarray
     return partial(masked_cross_entropy, pos_weight=weights)
 
 
-def _score_metrics(scored: list[Scored]) -> dict[str, float]:
+def _score_metrics(scored: list[_Scored]) -> dict[str, float]:
     """Figures of a whole validation, means over the findings where they are defined.
 
     Example:
-        >>> _score_metrics([Scored(np.array([[0.2], [0.9]]), np.array([[0.0], [1.0]]))])
+        >>> _score_metrics([_Scored(np.array([[0.2], [0.9]]), np.array([[0.0], [1.0]]))])
         {'auroc': 1.0, 'average_precision': 1.0}
     """
     scores = np.concatenate([batch.scores for batch in scored])  # (N, K)
@@ -197,6 +170,36 @@ def _score_metrics(scored: list[Scored]) -> dict[str, float]:
             metric(true[~np.isnan(true)], score[~np.isnan(true)])
             for true, score in zip(targets.T, scores.T, strict=True)
         ]
-        known = [figure for figure in by_finding if figure is not None]
-        figures[name] = float(np.mean(known)) if known else float("nan")
+        figures[name] = mean_of_defined(by_finding)
     return figures
+
+
+class _Unfreezing(Callback):
+    """Sets at the beginning of each epoch which parts learn.
+
+    The optimiser has all of them from the start, so that a training can be resumed in any epoch;
+    it leaves those alone that have no gradient.
+
+    Args:
+        freeze: Freezes and unfreezes the model for an epoch, counted from 0.
+    """
+
+    def __init__(self, freeze: Callable[[int], None]) -> None:
+        self._freeze = freeze
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse several devices; freeze for an epoch that is resumed, which has no start.
+
+        Raises:
+            InputError: Several devices share a batch: they agree once which gradients to expect.
+        """
+        if trainer.world_size > 1:
+            raise InputError(
+                "model.trainable: parts cannot be unfrozen while several devices share a batch; "
+                "train on one device, or choose trainable = 'all' or 'head'"
+            )
+        self._freeze(trainer.current_epoch)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Freeze and unfreeze."""
+        self._freeze(trainer.current_epoch)

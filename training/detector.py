@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from configs.settings import DetectorConfig
+from data_prep.augment.augment import Augmentation
 from data_prep.augment.mosaic import DroppedBoxes
 from data_prep.contracts.schemas import EDGES
+from data_prep.store.dataset import DataSet, Target
+from data_prep.store.pixel_store import PixelStore
 from detection.dataset import LesionBatch, LesionDataset, collate
 from detection.model import (
     build_retinanet,
@@ -22,21 +28,15 @@ from detection.retinanet import LesionRetinaNet
 from detection.weights import start_from
 from evaluation.boxes.box_metrics import average_precision
 from evaluation.metrics.image_metrics import auroc
-from training.sampling import EpochSums, HardNegatives, balancing_weights
-from training.starting_weights import Start, initialise
-from training.task import require_both_kinds
-
-if TYPE_CHECKING:
-    from configs.settings import DetectorConfig
-    from data_prep.augment.augment import Augmentation
-    from data_prep.store.dataset import DataSet, Target
-    from data_prep.store.pixel_store import PixelStore
+from training.loading import balancing_weights
+from training.processes import reduce_over_processes
+from training.task import TrainingTask, mean_of_defined, require_both_kinds
 
 _COLUMNS = {"train_boxes": "given", "train_boxes_out": "outside", "train_boxes_small": "small",
             "train_boxes_covered": "covered"}  # fmt: skip
 
 
-class Seen(NamedTuple):
+class _Seen(NamedTuple):
     """What one validation batch gave, in store px: enough for the metrics.
 
     Attributes:
@@ -50,7 +50,7 @@ class Seen(NamedTuple):
     true: pd.DataFrame
 
 
-class DetectorTask:
+class DetectorTask(TrainingTask):
     """A detector's training, on images whose lesions are all boxed, or that have none."""
 
     def __init__(
@@ -61,7 +61,7 @@ class DetectorTask:
         store: PixelStore,
         augmentation: Augmentation | None,
     ) -> None:
-        self.findings = target.any_of
+        super().__init__(config, target)
         boxes, trusted = dataset.target_boxes(target), dataset.boxes_trusted(target)
         ids = {
             role: dataset.image_ids(role, config.data.split).intersection(trusted)
@@ -76,38 +76,18 @@ class DetectorTask:
         )
         self.val = LesionDataset(store, ids["val"], boxes, self.findings)
         self.positive = boxed["train"].to_numpy()
-        self.start = Start.open(config.model.weights)
-        self.notes: list[str] = []
-        self.model = self._build_model(config, store.size)
+        arguments = config.model.model_dump(exclude={"weights"})
+        self.model = self._build_model(build_retinanet, start_from, config, store.size, **arguments)
         share, hard = config.training.positive_share, config.training.hard_negatives
         weights = balancing_weights(self.positive, share) if share else None
         self._hard = self._boxes = None
         if hard:
             base = np.ones(len(self.positive)) if weights is None else weights
-            self._hard = HardNegatives(self.train.image_ids, ~self.positive, base, hard)
+            self._hard = _HardNegatives(self.train.image_ids, ~self.positive, base, hard)
         if augmentation is not None or mosaic > 0:
-            self._boxes = EpochSums(list(_COLUMNS))
+            self._boxes = _EpochSums(list(_COLUMNS))
         self.draw_weights = self._hard.weights if self._hard else weights
-        self.callbacks = [each for each in (self._hard, self._boxes) if each is not None]
-
-    def _build_model(self, config: DetectorConfig, size: int) -> LesionRetinaNet:
-        arguments = config.model.model_dump()
-        weights, start = arguments.pop("weights"), self.start
-        if start is not None:
-            arguments |= start.normalisation
-            self.notes += start.pixel_notes(size)
-        model = initialise(
-            build_retinanet,
-            "none" if start else weights,
-            seed=config.training.seed,
-            n_findings=len(self.findings),
-            image_size=size,
-            **arguments,
-        )
-        if start is not None:
-            findings = {"findings": start.findings, "own_findings": self.findings}
-            self.notes.append(start_from(model, start.state, source=weights, **findings))
-        return model
+        self.callbacks = [callback for callback in (self._hard, self._boxes) if callback]
 
     def collate(self, samples: Sequence[Any]) -> LesionBatch:
         """Samples to a batch."""
@@ -130,11 +110,11 @@ class DetectorTask:
 
     def validation_step(
         self, model: LesionRetinaNet, batch: LesionBatch
-    ) -> tuple[dict[str, Tensor], Seen]:
+    ) -> tuple[dict[str, Tensor], _Seen]:
         """As `_validate`."""
         return _validate(model, batch)
 
-    def validation_metrics(self, outputs: list[Seen]) -> dict[str, float]:
+    def validation_metrics(self, outputs: list[_Seen]) -> dict[str, float]:
         """As `_detection_metrics`, and what became of the epoch's boxes."""
         counts = {} if self._boxes is None else self._boxes.joined
         return {**_detection_metrics(outputs), **counts}
@@ -149,7 +129,7 @@ class DetectorTask:
         return captions, boxes
 
     def dropped_boxes(self, history: Sequence[dict[str, Any]]) -> DroppedBoxes | None:
-        """What became of the boxes in all epochs together; None where nothing is augmented."""
+        """Of all epochs together; None where nothing is augmented."""
         if self._boxes is None:
             return None
         return DroppedBoxes(
@@ -169,7 +149,7 @@ def _scored_losses(
     return model.losses(heads, targets), [batch.image_ids[row] for row in rows], scores
 
 
-def _validate(model: LesionRetinaNet, batch: LesionBatch) -> tuple[dict[str, Tensor], Seen]:
+def _validate(model: LesionRetinaNet, batch: LesionBatch) -> tuple[dict[str, Tensor], _Seen]:
     """Losses and boxes of a validation batch."""
     losses, detections = validation_losses(model, batch)
     found = [{k: v.float().cpu().numpy() for k, v in image.items()} for image in detections]
@@ -177,12 +157,12 @@ def _validate(model: LesionRetinaNet, batch: LesionBatch) -> tuple[dict[str, Ten
         {"boxes": boxes.cpu().numpy(), "labels": labels.cpu().numpy()}
         for boxes, labels in zip(batch.boxes, batch.labels, strict=True)
     ]
-    return losses, Seen(
+    return losses, _Seen(
         batch.image_ids, _frame(batch.image_ids, found), _frame(batch.image_ids, true)
     )
 
 
-def _detection_metrics(seen: list[Seen]) -> dict[str, float]:
+def _detection_metrics(seen: list[_Seen]) -> dict[str, float]:
     """Figures of a whole validation."""
     image_ids = pd.Index([image_id for batch in seen for image_id in batch.image_ids])
     found = pd.concat([batch.found for batch in seen], ignore_index=True)
@@ -194,15 +174,10 @@ def _detection_metrics(seen: list[Seen]) -> dict[str, float]:
     best = found.groupby("image_id")["score"].max().reindex(image_ids, fill_value=0.0)
     area = auroc(image_ids.isin(true["image_id"]), best.to_numpy())
     return {
-        "ap50": _mean([figures["ap50"] for figures in by_finding]),
-        "ap": _mean([figures["ap"] for figures in by_finding]),
+        "ap50": mean_of_defined([figures["ap50"] for figures in by_finding]),
+        "ap": mean_of_defined([figures["ap"] for figures in by_finding]),
         "auroc": float("nan") if area is None else area,
     }
-
-
-def _mean(figures: list[float | None]) -> float:
-    known = [figure for figure in figures if figure is not None]
-    return float(np.mean(known)) if known else float("nan")
 
 
 def _frame(image_ids: list[str], images: list[dict[str, Any]]) -> pd.DataFrame:
@@ -214,3 +189,128 @@ def _frame(image_ids: list[str], images: list[dict[str, Any]]) -> pd.DataFrame:
     if images and "scores" in images[0]:
         frame["score"] = np.concatenate([image["scores"] for image in images])
     return frame
+
+
+class _EpochSums(Callback):
+    """Adds up counts while an epoch trains; they are there when its figures are measured.
+
+    Attributes:
+        joined: The sums of the last epoch, over all processes.
+    """
+
+    def __init__(self, names: list[str]) -> None:
+        self._counts = dict.fromkeys(names, 0)
+        self._before = self._counts
+        self.joined: dict[str, int] = dict(self._counts)
+
+    def add(self, counts: Mapping[str, int]) -> None:
+        """Add the counts of a batch."""
+        for name, count in counts.items():
+            self._counts[name] += count
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Begin anew: what was added before, such as by a search of the batch size, is no part."""
+        self._counts = dict.fromkeys(self._counts, 0)
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Remember the counts before the batch."""
+        self._before = dict(self._counts)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Forget a batch that only filled a process's empty share: it counts elsewhere."""
+        if not outputs["weight"]:
+            self._counts = self._before
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Join before the record reads the figures: this callback comes before it."""
+        counts = reduce_over_processes(torch.tensor([*self._counts.values()], dtype=torch.int64))
+        self.joined = dict(zip(self._counts, counts.tolist(), strict=True))
+
+
+_HARDEST = 0.2  # share of the negatives seen so far that count as hard
+_UNSEEN = -1.0
+
+
+class _HardNegatives(Callback):
+    """Remembers what the model said about negative images, and draws the worst more often.
+
+    While an epoch trains, each negative image leaves its false-positive score: the most confident
+    finding on it, as the forward pass of the training step gave it, so it costs nothing. At the
+    end of the epoch these scores replace the older ones; the best of several draws counts. The
+    next epoch gives a share of all draws of negatives to the fifth of them with the highest
+    scores, evenly, and the rest of these draws to all negatives, as without hard negatives.
+    Positive images keep their share. In the first epoch nothing is known and nothing is hard.
+
+    Args:
+        image_ids: The rows of the training set.
+        negative: Which rows have no finding, bool, shape ``(N,)``.
+        weights: How often rows are drawn otherwise, shape ``(N,)``.
+        share: Of the draws of negatives that the hard ones get, in [0, 1].
+
+    Source:
+        Shrivastava, Gupta and Girshick 2016, online hard example mining, by image and by epoch.
+
+    Example:
+        >>> ids = pd.Index(["a", "b", "c"])
+        >>> hard = _HardNegatives(ids, np.array([False, True, True]), np.ones(3), share=0.5)
+        >>> hard.see(["b", "c"], torch.tensor([0.9, 0.2]))
+        >>> hard.end_epoch()
+        >>> hard.weights().tolist()
+        [1.0, 1.5, 0.5]
+    """
+
+    def __init__(
+        self, image_ids: pd.Index, negative: np.ndarray, weights: np.ndarray, share: float
+    ) -> None:
+        self._image_ids = image_ids
+        self._negative = np.asarray(negative, dtype=bool)
+        self._weights = np.asarray(weights, dtype=np.float64)
+        self._share = share
+        self._scores = torch.full((len(image_ids),), _UNSEEN, dtype=torch.float64)
+        self._new = self._scores.clone()
+
+    def see(self, image_ids: Sequence[str], scores: Tensor) -> None:
+        """Take the scores of some negative images of a batch, in [0, 1]; NaN is left aside."""
+        rows = self._image_ids.get_indexer(pd.Index(image_ids))
+        finite = scores.detach().double().cpu().nan_to_num(nan=_UNSEEN)
+        np.maximum.at(self._new.numpy(), rows, finite.numpy())
+
+    def end_epoch(self) -> None:
+        """Let the scores of this epoch replace the older ones; all processes then know the same."""
+        new = reduce_over_processes(self._new, largest=True)
+        self._scores = torch.where(new > _UNSEEN, new, self._scores)
+        self._new = torch.full_like(self._new, _UNSEEN)
+
+    def weights(self) -> np.ndarray:
+        """How often to draw each row in the next epoch, for `SeededSampler`, ``(N,)``."""
+        scores = self._scores.numpy()
+        seen = np.flatnonzero(self._negative & (scores > _UNSEEN))
+        mass = self._weights[self._negative].sum()
+        if not len(seen) or not mass:
+            return self._weights
+        # Stable: among equal scores the earlier row is the harder one, on every machine.
+        order = seen[np.argsort(-scores[seen], kind="stable")]
+        hard = order[: max(1, round(_HARDEST * len(seen)))]
+        weights = np.where(self._negative, self._weights * (1 - self._share), self._weights)
+        weights[hard] += self._share * mass / len(hard)
+        return weights
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Forget scores from outside of an epoch, such as of a search of the batch size."""
+        self._new = torch.full_like(self._new, _UNSEEN)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Before the checkpoint is written: this callback comes before the record."""
+        self.end_epoch()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The scores, so that a resumed training draws what it would have drawn."""
+        return {"scores": self._scores}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take the scores of the training that is resumed."""
+        self._scores = state_dict["scores"]

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from configs.settings import TrainingSettings
+from training.batch_size import Precision
 from training.best_epoch import (
     EpochRecord,
     Row,
@@ -32,13 +33,11 @@ from training.best_epoch import (
     best_row,
     require_same_architecture,
 )
-from training.loop import Loop, Task, share_batch_statistics
-from training.optimisation import monitor_mode
+from training.loading import SeededSampler
+from training.loop import Loop, monitor_mode, share_batch_statistics
 from training.processes import Rank
 from training.run_folder import RunFolder
-from training.sampling import SeededSampler
-
-Precision = Literal["fp32", "bf16", "fp16"]
+from training.task import TrainingTask
 
 
 def _build_trainer(
@@ -233,7 +232,7 @@ def _learn_in_fp32(forward: Callable[[Tensor], Tensor], maps: Tensor) -> Tensor:
 
 
 def fit(
-    task: Task,
+    task: TrainingTask,
     settings: TrainingSettings,
     *,
     train_loader: DataLoader,

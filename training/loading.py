@@ -1,4 +1,4 @@
-"""Errors with the names of their images: in a row, in a batch, in a step."""
+"""Rows of an epoch: drawn by seed, loaded, and named by their images where something fails."""
 
 from __future__ import annotations
 
@@ -7,14 +7,148 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch.utils.data import Dataset
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
 
 from data_prep.contracts.errors import InputError
-from training.batch_size import is_out_of_memory
 from training.processes import is_lost_process
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class SeededSampler(Sampler[tuple[int, int]]):
+    """Draw ``(row, seed)`` pairs that depend on nothing but the seed and the epoch.
+
+    A data set that augments with the pair's seed gives the same image again however many
+    workers load it, and a training that resumes at an epoch sees what it would have seen.
+
+    Args:
+        n_rows: Rows of the data set.
+        seed: Seed of the whole training.
+        weights: How often to draw each row relative to the others, shape ``(n_rows,)``, finite
+            and at least 0; rows are then drawn with replacement. None draws each row once. A
+            function is called for them at the start of each epoch.
+        rank: Of this process among several.
+        world_size: Number of processes. Together they draw each batch that one process would
+            draw, and nothing twice but what `ends_with_spare` says.
+        share: Images of a batch that each process gets.
+
+    Raises:
+        ValueError: There are no rows, or the weights do not fit.
+
+    Example:
+        >>> sampler = SeededSampler(3, seed=0)
+        >>> first = list(sampler)
+        >>> sampler.set_epoch(1)
+        >>> first == list(sampler), sorted(row for row, _ in first)
+        (False, [0, 1, 2])
+    """
+
+    def __init__(
+        self,
+        n_rows: int,
+        *,
+        seed: int,
+        weights: np.ndarray | Callable[[], np.ndarray] | None = None,
+        rank: int = 0,
+        world_size: int = 1,
+        share: int = 1,
+    ) -> None:
+        if n_rows < 1:
+            raise ValueError("Expected at least one row to draw but got none")
+        self._n_rows = n_rows
+        self._seed = seed
+        self._weights = weights if callable(weights) else None
+        self._shares = None if weights is None or callable(weights) else _shares(weights, n_rows)
+        self._rank = rank
+        self._world_size = world_size
+        self._share = share
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch that the next iteration draws; Lightning calls this."""
+        self._epoch = epoch
+
+    def ends_with_spare(self) -> bool:
+        """Whether this process has no image of an epoch's last batch, and draws one of another.
+
+        All processes must take each step. The one row that such a process draws beyond its share
+        is in the last batch already, so the loss must leave it out.
+        """
+        most = -(-self._n_rows // self._world_size)
+        own = len(range(self._rank, self._n_rows, self._world_size))
+        return own < most and own % self._share == 0
+
+    def __len__(self) -> int:
+        return len(range(self._rank, self._n_rows, self._world_size)) + self.ends_with_spare()
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        # Of seed and epoch alone: what makes a resumed training, and one on another number of
+        # processes, draw the same.
+        rng = np.random.default_rng([self._seed, self._epoch])
+        shares = self._shares if self._weights is None else _shares(self._weights(), self._n_rows)
+        if shares is None:
+            rows = rng.permutation(self._n_rows)
+        else:
+            rows = rng.choice(self._n_rows, size=self._n_rows, p=shares)
+        seeds = rng.integers(2**63, size=self._n_rows)
+        end = self._rank + len(self) * self._world_size
+        for position in range(self._rank, end, self._world_size):
+            drawn = min(position, self._n_rows - 1)  # of a spare: the last one
+            yield int(rows[drawn]), int(seeds[drawn])
+
+
+def _shares(weights: np.ndarray, n_rows: int) -> np.ndarray:
+    values = np.asarray(weights, dtype=np.float64)
+    if values.shape != (n_rows,):
+        raise ValueError(f"Expected {n_rows} weights but got shape {values.shape}")
+    if not np.isfinite(values).all() or (values < 0).any() or values.sum() == 0:
+        raise ValueError("Expected finite weights of at least 0, one above 0")
+    return values / values.sum()
+
+
+def balancing_weights(positive: np.ndarray, positive_share: float) -> np.ndarray:
+    """Weights that make positives the wanted share of what is drawn.
+
+    Args:
+        positive: True for each row of the rarer kind, shape ``(N,)``.
+        positive_share: Wanted share, between 0 and 1, both excluded.
+
+    Returns:
+        Weights for `SeededSampler`, shape ``(N,)``; all equal where one kind is absent.
+
+    Raises:
+        ValueError: The share lies outside (0, 1).
+
+    Example:
+        >>> balancing_weights(np.array([True, False, False]), 0.5).tolist()
+        [0.5, 0.25, 0.25]
+    """
+    if not 0 < positive_share < 1:
+        raise ValueError(f"Expected a share between 0 and 1 but got {positive_share}")
+    positive = np.asarray(positive, dtype=bool)
+    n_positive = int(positive.sum())
+    if n_positive in (0, len(positive)):
+        return np.ones(len(positive))
+    negative_weight = (1 - positive_share) / (len(positive) - n_positive)
+    return np.where(positive, positive_share / n_positive, negative_weight)
+
+
+_CPU_MESSAGES = ("can't allocate memory", "not enough memory")
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception says that memory ran out, on whatever device.
+
+    Example:
+        >>> is_out_of_memory(MemoryError()), is_out_of_memory(ValueError("memory"))
+        (True, False)
+    """
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(m in str(error) for m in _CPU_MESSAGES)
 
 
 @dataclass(frozen=True)

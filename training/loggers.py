@@ -18,10 +18,21 @@ if TYPE_CHECKING:  # to find out that a package is missing needs neither Lightni
 
     from training.run_folder import RunFolder
 
-NOT_METRICS = (  # columns of an epoch
+_NOT_METRICS = (  # columns of an epoch
     "epoch", "learning_rate", "seconds", "processor_seconds", "seconds_validation",
     "seconds_checkpoint",
 )  # fmt: skip
+
+
+def metrics_of(row: dict[str, Any]) -> dict[str, float]:
+    """The figures of an epoch that measure the model, without losses and times."""
+    return {
+        name: value
+        for name, value in row.items()
+        if name not in _NOT_METRICS and not name.startswith(("train_", "val_"))
+    }
+
+
 _PROJECT = "cxr-compare"
 _EVENTS = "events"
 _RUN_TAG = "cxr_run"
@@ -178,5 +189,5 @@ def _scalars(row: dict[str, Any]) -> dict[str, float]:
         if group in ("train", "val") and rest:
             named[f"{group}/{rest}"] = value
         else:
-            named[key if key in NOT_METRICS else f"val/{key}"] = value
+            named[key if key in _NOT_METRICS else f"val/{key}"] = value
     return named

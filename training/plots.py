@@ -15,7 +15,7 @@ from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
 from data_prep.contracts.folders import atomic_path
-from training.loggers import NOT_METRICS
+from training.loggers import metrics_of
 
 _TRAIN, _VAL, _BOX = "#0072b2", "#d55e00", "#ffd92f"  # told apart by colour-blind eyes too
 _LINES = ("#009e73", "#cc79a7", "#56b4e9", "#e69f00")
@@ -37,8 +37,7 @@ def draw_curves(
         losses.plot(epochs, [r[name] for r in history], color=colour, label=label, marker=marker)
     losses.set_ylim(bottom=0)
     _finish(losses, "Loss", best_epoch)
-    names = [n for n in history[0] if n not in NOT_METRICS and not n.startswith(("train_", "val_"))]
-    for name, colour in zip(names, _LINES, strict=False):
+    for name, colour in zip(metrics_of(history[0]), _LINES, strict=False):
         bold = 2.2 if name == monitor else 1.2
         values = [row[name] for row in history]
         metrics.plot(epochs, values, color=colour, label=name, lw=bold, marker=marker)

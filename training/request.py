@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from configs.load import find_config, read_config
-from configs.settings import ClassifierConfig, DetectorConfig
+from configs.settings import Config
 from data_prep.audit.audit import require_sound
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import Terminal
 from data_prep.store.dataset import DataSet, Target
 from training.loggers import require_loggers
-
-if TYPE_CHECKING:
-    Config = DetectorConfig | ClassifierConfig
 
 
 @dataclass(frozen=True)

@@ -1,146 +1,28 @@
-"""A run: its batch, its loaders, the fit, and what stays in the run folder."""
+"""A run: its loaders, the fit, and what stays in the run folder."""
 
 from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Sequence
-from itertools import islice
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch.utils.data import DataLoader
 
-from configs.load import parse_config
+from configs.settings import Config
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import Terminal, counted
-from training.batch_size import available_memory, is_out_of_memory, largest_batch
-from training.classifier import ClassifierTask
+from training.batch_size import Hardware, first_batch, too_large
 from training.cost import PeakMemory, count_parameters, describe_device
-from training.detector import DetectorTask
-from training.fit import FitResult, Precision, fit
-from training.loading import NamedBatches, NamedRows, require_loaded
-from training.loggers import NOT_METRICS, build_loggers
+from training.fit import FitResult, fit
+from training.loading import NamedBatches, NamedRows, SeededSampler, is_out_of_memory
+from training.loggers import build_loggers, metrics_of
 from training.loop import has_live_batch_norm
 from training.plots import draw_batch, draw_curves
 from training.processes import Rank, gather
 from training.run_folder import RunFolder, save_architecture, save_model
-from training.sampling import SeededSampler
-from training.task import Config, TrainingTask
-
-if TYPE_CHECKING:
-    from data_prep.store.dataset import DataSet, Target
-    from data_prep.store.pixel_store import PixelStore
-    from data_prep.store.preprocess import Preprocess
-
-
-class Hardware(NamedTuple):
-    """What a training computes on: how many devices of which kind, in which precision."""
-
-    device: Literal["cpu", "cuda"]
-    devices: int
-    precision: Precision
-
-
-def build_task(
-    settings: Config, dataset: DataSet, target: Target, store: PixelStore
-) -> TrainingTask:
-    """The training that a configuration describes, its model initialised."""
-    from data_prep.augment.augment import build_augmentation
-
-    augmentation = build_augmentation(**settings.augmentation.model_dump(exclude={"mosaic"}))
-    if settings.kind == "detector":
-        return DetectorTask(settings, dataset, target, store, augmentation)
-    return ClassifierTask(settings, dataset, target, store, augmentation)
-
-
-_MOST = 256  # images: beyond it no device is faster, and learning is slower
-_STEPS = 8  # an epoch keeps at least as many
-_SHARE = 0.8  # of the free memory: the system and the loaders need some
-_BYTES_PER_PIXEL = 24_000  # more than any of the models here needs for an image
-
-
-def resumed_batch_size(settings: Config, out: Path) -> Config:
-    """The configuration with the batch size that a run in `out` found for ``auto``."""
-    run = RunFolder.started_in(out)
-    if settings.training.batch_size != "auto" or run is None:
-        return settings
-    before = parse_config(run.config, str(out / "config.toml"))
-    return _with_batch(settings, before.training.batch_size)
-
-
-def _with_batch(settings: Config, batch_size: int | str) -> Config:
-    """The same configuration with another batch size."""
-    training = settings.training.model_copy(update={"batch_size": batch_size})
-    return settings.model_copy(update={"training": training})
-
-
-def choose_batch_size(
-    settings: Config, task: TrainingTask, hardware: Hardware, terminal: Terminal
-) -> Config:
-    """Find the batch size where it is ``auto``; else check that a CPU's memory has room for it."""
-    batch_size = settings.training.batch_size
-    if batch_size == "auto":
-        most = max(hardware.devices, min(_MOST, len(task.train) // _STEPS))
-        fitting = _largest(settings, task, hardware, most)
-        if not fitting:
-            raise _too_large(settings, 0)
-        terminal.say(
-            f"batch size: {fitting} images (memory, {_MOST} or {_STEPS} steps an epoch end it); "
-            f"training.learning_rate stays {settings.training.learning_rate:g}"
-        )
-        return _with_batch(settings, fitting)
-    # A CPU that runs out of memory ends the training without a word. Where the batch is far from
-    # that, nothing is measured.
-    guess = batch_size * settings.data.image_size**2 * _BYTES_PER_PIXEL
-    if hardware.device == "cpu" and guess > available_memory():
-        fitting = _largest(settings, task, hardware, batch_size)
-        if 2 * fitting <= batch_size:
-            raise _too_large(settings, fitting, "would need more than the memory that is free")
-    return settings
-
-
-def _too_large(settings: Config, fitting: int, what: str = "") -> InputError:
-    """The error with the batch that fits (0: none does), and how to learn as before with it."""
-    if not fitting:
-        return InputError(
-            f"training.batch_size: not even one image of {settings.data.image_size} px fits in "
-            "memory; choose a smaller data.image_size or a smaller model"
-        )
-    training = settings.training
-    more = -(-int(training.batch_size) // fitting) * training.accumulate
-    return InputError(
-        f"training.batch_size: {training.batch_size} images {what}, {fitting} fit; choose another "
-        f"--out and add --set training.batch_size={fitting} --set training.accumulate={more}, "
-        "which learns from as many images a step"
-    )
-
-
-def _largest(settings: Config, task: TrainingTask, hardware: Hardware, most: int) -> int:
-    """Images of a whole batch that fits, `most` at most: as many on each device as fit there."""
-    share = largest_batch(
-        task.model,
-        _first_batch_of(task, settings.training.seed),
-        task.training_losses,
-        limit=max(1, most // hardware.devices),
-        device=hardware.device,
-        precision=hardware.precision,
-        budget=int(_SHARE * available_memory() / hardware.devices),
-    )
-    return share * hardware.devices
-
-
-def _first_batch_of(task: TrainingTask, seed: int) -> Callable[[int], Any]:
-    """Training batches of any size, read as training reads them."""
-    rows = NamedRows(task.train, task.train.image_ids)
-    sampler = SeededSampler(len(task.train), seed=seed)
-    collate = NamedBatches(task.collate)
-
-    def make(size: int) -> Any:
-        return require_loaded(collate([rows[pair] for pair in islice(sampler, size)]))
-
-    return make
+from training.task import TrainingTask
 
 
 def complete_run(
@@ -176,30 +58,29 @@ def complete_run(
         )
     first = rank is None or rank.rank == 0
     if first:
-        _draw_first_batch(task, settings, run)
+        batch = first_batch(task, int(how.batch_size), how.seed, task.draw_weights)
+        captions, boxes = task.describe(batch)
+        draw_batch(batch.images[:, 0].numpy(), captions, run.folder / "batch.png", boxes=boxes)
         # Now: of a training that diverges the best weights are of use only with these beside them.
         save_architecture(task.model, run.folder)
-        cast("Preprocess", task.model.preprocess).to_json(run.folder / "preprocess.json")
+        task.model.preprocess.to_json(run.folder / "preprocess.json")
     began, memory = time.perf_counter(), PeakMemory(task.model, device)
-    result = _fit_or_explain(settings, task, run, hardware, rank, terminal)
+    result = _fit(settings, task, run, hardware, rank, terminal)
     if not first:
         return
     if dropped := task.dropped_boxes(result.history):
         terminal.say(f"augmentation: {dropped.sentence()}, in all epochs together")
     save_model(task.model, run.folder)
     parameters, learned = count_parameters(task.model)
-    draw_curves(
-        result.history,
-        run.folder / "curves.png",
-        monitor=how.monitor,
-        best_epoch=result.best_epoch,
-    )
+    best = result.best_epoch
+    draw_curves(result.history, run.folder / "curves.png", monitor=how.monitor, best_epoch=best)
+    best_figures = metrics_of(next(row for row in result.history if row["epoch"] == best))
     run.complete(
         {
             "monitor": how.monitor,
-            "best_epoch": result.best_epoch,
+            "best_epoch": best,
             "best_value": result.best_value,
-            "best_figures": _figures(result),
+            "best_figures": {k: None if v != v else v for k, v in best_figures.items()},
             "epochs": len(result.history),
             "stopped_early": result.stopped_early,
             "n_train": len(task.train),
@@ -222,43 +103,6 @@ def complete_run(
     )
 
 
-def _draw_first_batch(task: TrainingTask, settings: Config, run: RunFolder) -> None:
-    how = settings.training
-    rows = NamedRows(task.train, task.train.image_ids)
-    sampler = SeededSampler(
-        len(task.train), seed=how.seed, weights=task.draw_weights, rank=0, world_size=1
-    )
-    samples = [rows[pair] for pair in islice(sampler, int(how.batch_size))]
-    batch = require_loaded(NamedBatches(task.collate)(samples))
-    captions, boxes = task.describe(batch)
-    draw_batch(batch.images[:, 0].numpy(), captions, run.folder / "batch.png", boxes=boxes)
-
-
-def _fit_or_explain(
-    settings: Config,
-    task: TrainingTask,
-    run: RunFolder,
-    hardware: Hardware,
-    rank: Rank | None,
-    terminal: Terminal,
-) -> FitResult:
-    try:
-        return _fit(settings, task, run, hardware, rank, terminal)
-    except InputError:
-        raise
-    except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-    # Outside of the handler: the error holds the memory that is to be measured.
-    task.model.zero_grad(set_to_none=True)
-    gc.collect()
-    if hardware.device == "cuda":
-        torch.cuda.empty_cache()
-    half = max(hardware.devices, int(settings.training.batch_size) // 2)
-    fitting = _largest(settings, task, hardware, half)
-    raise _too_large(settings, fitting, "do not fit in memory")
-
-
 def _fit(
     settings: Config,
     task: TrainingTask,
@@ -267,15 +111,15 @@ def _fit(
     rank: Rank | None,
     terminal: Terminal,
 ) -> FitResult:
+    """Fit this process's share of each batch; where memory runs out, say how many images fit."""
     how = settings.training
-    device = hardware.device
     number, processes = (0, 1) if rank is None else (rank.rank, rank.world_size)
     share = int(how.batch_size) // processes
     loading: dict[str, Any] = {
         "batch_size": share,
         "collate_fn": NamedBatches(task.collate),
         "num_workers": how.workers,
-        "pin_memory": device == "cuda",
+        "pin_memory": hardware.device == "cuda",
         "persistent_workers": how.workers > 0,
     }
     rows, val_rows = (NamedRows(part, part.image_ids) for part in (task.train, task.val))
@@ -287,21 +131,31 @@ def _fit(
     train_loader: DataLoader[Any] = DataLoader(rows, sampler=sampler, **loading)
     val_loader: DataLoader[Any] = DataLoader(val_rows, sampler=range(first, end), **loading)
     batches = how.epochs * (-(-len(rows) // int(how.batch_size)) + len(val_loader))
-    with terminal.progress("Training, batches", batches) as advance:
-        return fit(
-            task,
-            how,
-            train_loader=train_loader,
-            val_loader=val_loader,
-            run=run,
-            precision=hardware.precision,
-            resume=True,
-            accelerator=device,
-            rank=rank,
-            loggers=() if number else build_loggers(how.loggers, run),
-            progress=advance,
-            on_epoch=lambda row: terminal.say(_line(row, how.epochs)),
-        )
+    try:
+        with terminal.progress("Training, batches", batches) as advance:
+            return fit(
+                task,
+                how,
+                train_loader=train_loader,
+                val_loader=val_loader,
+                run=run,
+                precision=hardware.precision,
+                resume=True,
+                accelerator=hardware.device,
+                rank=rank,
+                loggers=() if number else build_loggers(how.loggers, run),
+                progress=advance,
+                on_epoch=lambda row: terminal.say(_line(row, how.epochs)),
+            )
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    # Outside of the handler: the error holds the memory that is to be measured.
+    task.model.zero_grad(set_to_none=True)
+    gc.collect()
+    if hardware.device == "cuda":
+        torch.cuda.empty_cache()
+    raise too_large(settings, task, hardware)
 
 
 def _seconds(history: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -320,21 +174,8 @@ def _seconds(history: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def _line(row: dict[str, Any], epochs: int) -> str:
-    figures = "  ".join(f"{name} {value:.3f}" for name, value in _metrics(row).items())
+    figures = "  ".join(f"{name} {value:.3f}" for name, value in metrics_of(row).items())
     return (
         f"epoch {row['epoch']} of {epochs}: loss {row['train_loss']:.3f}, "
         f"validation {row['val_loss']:.3f}  {figures}  ({row['seconds']:.0f} s)"
     )
-
-
-def _metrics(row: dict[str, Any]) -> dict[str, float]:
-    return {
-        k: v
-        for k, v in row.items()
-        if k not in NOT_METRICS and not k.startswith(("train_", "val_"))
-    }
-
-
-def _figures(result: FitResult) -> dict[str, float | None]:
-    row = next(row for row in result.history if row["epoch"] == result.best_epoch)
-    return {name: None if value != value else value for name, value in _metrics(row).items()}

@@ -8,16 +8,19 @@ from typing import Any, TypeAlias
 import pandas as pd
 
 from configs.load import dump_config, first_difference, parse_config
+from configs.settings import Config
+from data_prep.augment.augment import build_augmentation
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock, require_free_space
 from data_prep.contracts.words import Terminal
 from networks.published import require_installed
+from training.batch_size import Hardware, choose_batch_size, with_batch_size
+from training.classifier import ClassifierTask
 from training.cost import count_parameters
+from training.detector import DetectorTask
 from training.request import Request, require_shares
-from training.run import Hardware, build_task, choose_batch_size, resumed_batch_size
 from training.run_folder import RunFolder
-from training.starting_weights import leak_lines, merge_seen
-from training.task import Config, TrainingTask
+from training.task import TrainingTask
 
 Work: TypeAlias = tuple[Config, TrainingTask, RunFolder]
 """What is trained, and where: its settings have a batch size that is a number."""
@@ -28,7 +31,7 @@ _BYTES_PER_PARAMETER = 48  # checkpoint, best weights and final weights, each do
 def start(request: Request, hardware: Hardware, terminal: Terminal, held: ExitStack) -> Work | None:
     """Make the run folder, or go on with it, and hold it; None where its training has ended."""
     origin = request.origin()
-    settings = resumed_batch_size(request.settings, request.out)
+    settings = _resumed_settings(request)
     if _is_done(request, settings, origin):
         terminal.say(f"{request.out}: this training has ended before")
         return None
@@ -53,7 +56,7 @@ def join(request: Request, terminal: Terminal) -> Work | None:
         )
     if run.is_complete:
         return None
-    settings = resumed_batch_size(request.settings, request.out)
+    settings = _resumed_settings(request)
     return settings, _build(request, settings, terminal), run
 
 
@@ -89,9 +92,25 @@ def _in_batches_of(settings: Config, before: Config) -> Config:
     return before.model_copy(update={"training": then.model_copy(update=batches)})
 
 
+def _resumed_settings(request: Request) -> Config:
+    """The configuration, with the batch size that a run found for ``auto`` before."""
+    settings, run = request.settings, RunFolder.started_in(request.out)
+    if settings.training.batch_size != "auto" or run is None:
+        return settings
+    before = parse_config(run.config, str(request.out / "config.toml"))
+    return with_batch_size(settings, before.training.batch_size)
+
+
 def _build(request: Request, settings: Config, terminal: Terminal) -> TrainingTask:
+    """The training that a configuration describes, its model initialised."""
     store = request.dataset.make_store(settings.data.image_size, terminal)
-    task = build_task(settings, request.dataset, request.target, store)
+    augmentation = build_augmentation(**settings.augmentation.model_dump(exclude={"mosaic"}))
+    images = request.dataset, request.target, store, augmentation
+    task: TrainingTask
+    if settings.kind == "detector":
+        task = DetectorTask(settings, *images)
+    else:
+        task = ClassifierTask(settings, *images)
     for note in task.notes:
         terminal.say(note)
     return task
@@ -116,8 +135,8 @@ def _open_run(
     if weights := task.start:
         tested = dataset.image_ids("test", request.split)
         tests = patients[patients["image_id"].isin(tested)]
-        for line in leak_lines(seen, weights.seen, tests, weights.source):
+        for line in weights.leak_lines(seen, tests):
             terminal.say(line)
         origin = {**origin, "started_from": weights.record()}
-        seen = merge_seen(seen, weights.seen, weights.name)
+        seen = weights.merge_seen(seen)
     return RunFolder.create(request.out, config=dump_config(settings), seen=seen, started=origin)

@@ -1,69 +1,239 @@
-"""What is trained: a model with its images."""
+"""What is trained: a model with its images, and the weights that it starts from."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
+import torch
+from torch import Tensor
 
-from configs.settings import ClassifierConfig, DetectorConfig
+from configs.settings import Config
+from data_prep.augment.mosaic import DroppedBoxes
 from data_prep.contracts.errors import InputError
-from training.loop import Task
+from data_prep.contracts.folders import read_json
+from data_prep.store.dataset import Target
+from data_prep.store.preprocess import Preprocess
+from networks.checkpoints import Checkpoint
+from networks.published import PublicCheckpoint, recognise
+from training.run_folder import ARCHITECTURE_FILE, WEIGHTS_FILE, RunFolder, read_weights
 
-if TYPE_CHECKING:
-    from data_prep.augment.mosaic import DroppedBoxes
-    from training.starting_weights import Start
-
-Config = DetectorConfig | ClassifierConfig
-
-
-class ImageRows(Protocol):
-    """A data set of torch whose rows are images."""
-
-    image_ids: pd.Index
-
-    def __len__(self) -> int:
-        """Number of images."""
-
-    def __getitem__(self, key: Any) -> Any:
-        """One sample, by row or by (row, seed)."""
+_PUBLISHED = ("imagenet", "coco")
 
 
-class TrainingTask(Task, Protocol):
+@dataclass(frozen=True)
+class Start(Checkpoint):
+    """Weights from a file or a run, with all that the run has seen.
+
+    Attributes:
+        run: The run that made them; None for a file from elsewhere.
+        arguments: What the run's model was built with.
+    """
+
+    run: RunFolder | None = None
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, weights: str) -> Start | None:
+        """Read what a configuration's ``weights`` names.
+
+        A weights file that lies in a run folder counts as that run, so that what it has seen is
+        not lost; the run need not have ended, as one that diverges never does.
+        """
+        if weights in ("none", *_PUBLISHED):
+            return None
+        path = Path(weights)
+        run: RunFolder | None
+        if path.is_dir():
+            run = RunFolder.open(path)
+            state = read_weights(path / WEIGHTS_FILE)
+        else:
+            state = read_weights(path)
+            home = path.resolve().parent
+            run = RunFolder.started_in(home.parent if home.name == "checkpoints" else home)
+        if run is None:
+            return cls(weights, state)
+        arguments = read_json(run.folder / ARCHITECTURE_FILE, "model")["architecture"]["arguments"]
+        network = arguments.get("name") or arguments.get("backbone")  # a classifier's, a detector's
+        return cls(weights, state, tuple(run.started["findings"]), network, run, arguments)
+
+    @cached_property
+    def public(self) -> PublicCheckpoint | None:
+        """What is known of weights from elsewhere; None of a run's, and of those not known."""
+        return recognise(self)
+
+    @property
+    def pixels(self) -> Preprocess | None:
+        """Size and normalisation of the images that the run learned from."""
+        return Preprocess.from_json(self.run.folder / "preprocess.json") if self.run else None
+
+    @property
+    def normalisation(self) -> dict[str, float]:
+        """Mean and standard deviation of the pixels that it learned; empty where not known."""
+        learned = self.pixels or self.public
+        return {} if learned is None else {"mean": learned.mean, "std": learned.std}
+
+    def pixel_notes(self, size: int) -> list[str]:
+        """How its pixels were, and what of it differs from a training at a size; a line or none."""
+        was, public, pixels = self.pixels, self.public, self.normalisation
+        if not pixels:
+            return []
+        lines = [
+            f"{self.source}: pixels are normalised as it learned them, mean {pixels['mean']:g}, "
+            f"std {pixels['std']:g}"
+        ]
+        if public:
+            lines.append(
+                f"it is of {public.maker}, which learned at {public.size} px from "
+                f"{public.trained_on}: test images among those would look better than they are"
+            )
+        if was and was.size != size:
+            lines.append(f"it learned at {was.size} px, this training is at {size} px")
+        return ["; ".join(lines)]
+
+    def record(self) -> dict[str, Any]:
+        """For `run.json`: which weights, what they learned, on what, from what."""
+        if self.run is None:
+            return {"weights": self.source, "trained_on": "unknown"}
+        started, seen = self.run.started, self.run.seen
+        kept = ("name", "model_kind", "target", "findings", "seed", "data_set", "started_from")
+        return {
+            "weights": self.source,
+            **{key: started[key] for key in kept if key in started},
+            "n_images": len(seen),
+            "n_patients": int(seen["patient_id"].nunique()),
+        }
+
+    def merge_seen(self, own: pd.DataFrame) -> pd.DataFrame:
+        """Add what the weights saw to what a training uses.
+
+        An image that either used to fit is fitted on, whatever the other used it for.
+        """
+        if self.run is None or (seen := self.run.seen).empty:
+            return own
+        patients = own.set_index("image_id")["patient_id"]
+        known = seen["image_id"].isin(patients.index)
+        same = known & (seen["patient_id"] == seen["image_id"].map(patients))
+        fitted = set(seen.loc[same & (seen["role"] == "train"), "image_id"])
+        own = own.assign(role=own["role"].mask(own["image_id"].isin(fitted), "train"))
+        rest = seen[~same].copy()
+        clash = known[~same]
+        rest.loc[clash, "image_id"] = f"{self.run.folder.name}:" + rest.loc[clash, "image_id"]
+        return pd.concat([own, rest[own.columns]], ignore_index=True)
+
+    def leak_lines(self, own: pd.DataFrame, test: pd.DataFrame) -> list[str]:
+        """Say where the weights make a training's figures too good."""
+        if self.run is None:
+            return []
+        seen = self.run.seen
+        used = seen[seen["role"].isin(["train", "val"])]  # to fit, to select
+        lines = []
+        chosen = own[own["role"] == "val"]
+        fitted = set(used.loc[used["role"] == "train", "patient_id"])
+        if n := int(chosen["patient_id"].isin(fitted).sum()):
+            lines.append(
+                f"{self.source}: learned from patients of {n} of the {len(chosen)} validation "
+                "images; the validation figures will look better than they are"
+            )
+        leaked = test["patient_id"].isin(set(used["patient_id"]))
+        leaked |= test["image_id"].isin(set(used["image_id"]))
+        if n := int(leaked.sum()):
+            lines.append(
+                f"{self.source}: has seen patients of {n} of the {len(test)} test images; cxr "
+                "compare will refuse this run on this split: train both on the same split"
+            )
+        return lines
+
+
+class TrainingTask(ABC):
     """A model, its images, and its ways to learn and to be measured.
 
     Attributes:
         findings: What it learns to find, in the order of its outputs.
-        positive: Which training images have a finding, bool, shape ``(len(train),)``.
-        draw_weights: How often each training image is drawn, for `SeededSampler`; None: once.
         start: The weights that it starts from; None for random or published ones.
         notes: What to know of its model, a line each.
+        model: The network, initialised; its weights are trained in place.
+        train: Training images, by row or by (row, seed).
+        val: Validation images, by row.
+        positive: Which training images have a finding, bool, shape ``(len(train),)``.
+        draw_weights: How often each training image is drawn, for `SeededSampler`; None: once.
+        callbacks: Lightning's, called before the record of each epoch; their state lives in the
+            checkpoint.
     """
 
-    findings: tuple[str, ...]
+    model: Any
+    train: Any
+    val: Any
     positive: np.ndarray
     draw_weights: Any
-    start: Start | None
-    notes: list[str]
+    callbacks: Sequence[Any]
 
-    @property
-    def train(self) -> ImageRows:
-        """Training images; takes ``(row, seed)``."""
+    def __init__(self, config: Config, target: Target) -> None:
+        self.findings = target.any_of
+        self.start = Start.open(config.model.weights)
+        self.notes: list[str] = []
 
-    @property
-    def val(self) -> ImageRows:
-        """Validation images."""
+    def _build_model(
+        self,
+        build: Callable[..., Any],
+        start_from: Callable[..., str],
+        config: Config,
+        size: int,
+        **arguments: Any,
+    ) -> Any:
+        """The model, from the seed or published weights, or with what fits of those of `start`."""
+        start, weights = self.start, config.model.weights
+        if start is not None:
+            arguments |= start.normalisation
+            self.notes += start.pixel_notes(size)
+        with torch.random.fork_rng(devices=()):
+            torch.manual_seed(config.training.seed)
+            model = build(
+                weights=weights if weights in _PUBLISHED else None,
+                n_findings=len(self.findings),
+                image_size=size,
+                **arguments,
+            )
+        if start is not None:
+            self.notes.append(start_from(model, start, self.findings))
+        return model
 
+    @abstractmethod
     def collate(self, samples: Sequence[Any]) -> Any:
-        """Samples to a batch."""
+        """Samples to a batch, which has ``image_ids`` and ``to(device)``."""
 
+    @abstractmethod
+    def training_losses(self, model: Any, batch: Any) -> dict[str, Tensor]:
+        """Scalars whose sum is minimised, of the model or of a copy of it."""
+
+    @abstractmethod
+    def loss_weight(self, batch: Any) -> float:
+        """How many images the losses of a batch are a mean of.
+
+        Where they are a mean of known answers, an image with half of them unknown is half a one.
+        """
+
+    @abstractmethod
+    def validation_step(self, model: Any, batch: Any) -> tuple[dict[str, Tensor], Any]:
+        """Losses and output of a batch, in eval mode and without gradient."""
+
+    @abstractmethod
+    def validation_metrics(self, outputs: list[Any]) -> dict[str, float]:
+        """Figures by name, from the outputs of all validation batches."""
+
+    @abstractmethod
     def describe(self, batch: Any) -> tuple[list[str], list[np.ndarray] | None]:
         """Captions and boxes for the figure of a batch."""
 
     def dropped_boxes(self, history: Sequence[dict[str, Any]]) -> DroppedBoxes | None:
         """What became of the training boxes under augmentation; None where none were counted."""
+        return None
 
 
 def require_both_kinds(positive: pd.Series, role: str, what: str) -> None:
@@ -75,3 +245,9 @@ def require_both_kinds(positive: pd.Series, role: str, what: str) -> None:
         f"split: role '{role}' has {lack}{'' if positive.empty else ' images'} ({what}); "
         "make another split with cxr split"
     )
+
+
+def mean_of_defined(figures: Sequence[float | None]) -> float:
+    """The mean of the findings' figures that are defined; NaN where none is."""
+    defined = [figure for figure in figures if figure is not None]
+    return float(np.mean(defined)) if defined else float("nan")

@@ -13,9 +13,7 @@ os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # before the import, which else as
 import albumentations
 import numpy as np
 
-from data_prep.augment.limits import LIMITS
 from data_prep.augment.mosaic import DroppedBoxes
-from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import MIN_SIDE, MIN_VISIBLE
 
 _Step = albumentations.BasicTransform | albumentations.BaseCompose
@@ -29,13 +27,10 @@ _HOLE_SEED = 0x9E3779B9  # so that holes do not follow the draws of the other ch
 class Augmentation:
     """A chain of random changes; make it with `build_augmentation`, use it with `augment`."""
 
-    # albumentations' own object; it is reseeded at each use, so share it between threads only
-    # with a lock
+    # albumentations' own objects, which are reseeded at each use: threads share them with a lock
     chain: albumentations.Compose
-    # the same chain, which keeps boxes however small: it tells why one was dropped
-    tolerant: albumentations.Compose
-    # cuts holes into what the chain gave; None where not asked for
-    holes: albumentations.Compose | None = None
+    tolerant: albumentations.Compose  # keeps boxes however small: it tells why one was dropped
+    holes: albumentations.Compose | None = None  # cuts holes into what the chain gave
 
 
 def build_augmentation(
@@ -53,6 +48,8 @@ def build_augmentation(
     stretch: bool = False,
 ) -> Augmentation | None:
     """Choose the changes; each is drawn evenly from its range for every image.
+
+    `configs.settings` says how far each may go.
 
     Args:
         rotate_degrees: Turn by up to this many degrees either way.
@@ -75,22 +72,13 @@ def build_augmentation(
     Returns:
         The chain, or None where every argument is 0.
     """
-    ranges = {
-        "rotate_degrees": rotate_degrees, "scale": scale,
-        "shift": shift, "brightness": brightness, "contrast": contrast, "gamma": gamma,
-        "blur": blur, "noise": noise, "cutout": cutout, "horizontal_flip": horizontal_flip,
-    }  # fmt: skip
-    for name, value in ranges.items():
-        if not 0 <= value <= LIMITS[name]:
-            raise InputError(f"augmentation: {name}={value}; choose 0 to {LIMITS[name]:g}")
-    if stretch and not scale:
-        raise InputError("augmentation: stretch=True without a range; give scale")
-    if not any(ranges.values()):
+    geometry = rotate_degrees, scale, shift, horizontal_flip
+    greyness = brightness, contrast, gamma, blur, noise
+    if not any((*geometry, *greyness, cutout)):
         return None
 
     def chain(min_side: float) -> albumentations.Compose:
-        moves = _geometry(rotate_degrees, scale, shift, horizontal_flip, stretch)
-        greys = _greys(brightness, contrast, gamma, blur, noise)
+        moves, greys = _geometry(*geometry, stretch), _greys(*greyness)
         # albumentations warns of boxes that no step moves; last, so that no draw changes.
         steps = [*moves, *greys] if moves else [*greys, albumentations.NoOp(p=1.0)]
         boxes = albumentations.BboxParams(
@@ -107,11 +95,7 @@ def build_augmentation(
 
 
 def _geometry(
-    rotate_degrees: float,
-    scale: float,
-    shift: float,
-    horizontal_flip: float,
-    stretch: bool,
+    rotate_degrees: float, scale: float, shift: float, horizontal_flip: float, stretch: bool
 ) -> list[_Step]:
     steps: list[_Step] = []
     if horizontal_flip:

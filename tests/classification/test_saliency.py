@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from classification.inference import _grad_cam, _head_gradients, saliency_maps
 from classification.model import build_classifier
-from classification.saliency import _grad_cam, _head_gradients, saliency_maps
 from data_prep.contracts.errors import InputError
 
 METHODS = ("cam", "gradcam", "layercam")

@@ -13,9 +13,10 @@ from torchvision.models import densenet121, resnet18, resnet50, squeezenet1_1
 from classification.model import _COLOUR_MEAN, _COLOUR_STD, ImageClassifier, build_classifier
 from classification.weights import start_from
 from data_prep.contracts.errors import InputError
-from networks.public_checkpoints import (
+from networks.checkpoints import (
     _CHEXNET_FINDINGS,
     _XRAYVISION_FINDINGS,
+    Checkpoint,
     PublicCheckpoint,
     recognise,
 )
@@ -31,11 +32,11 @@ def test_a_run_of_another_network_is_named():
     model = build_classifier("resnet18", image_size=64)
     match = "run: weights of small_cnn, not of resnet18; set model.architecture to small_cnn"
     with pytest.raises(InputError, match=match):
-        start_from(model, state, source="run", network="small_cnn")
+        start_from(model, Checkpoint("run", state, network="small_cnn"))
 
 
 def public_checkpoint(state: dict[str, torch.Tensor]) -> PublicCheckpoint | None:
-    return recognise({key: tuple(value.shape) for key, value in state.items()})
+    return recognise(Checkpoint("file", state))
 
 
 class CheXNet(nn.Module):
@@ -98,7 +99,7 @@ def test_a_public_chexnet_gives_its_own_scores_here(kind, chexnet, tmp_path):
     assert (public.findings, public.size) == (_CHEXNET_FINDINGS, 224)
     model = build(mean=public.mean, std=public.std, channels=public.channels)
     own = ["pneumonia", "hernia", "lung_opacity"]
-    said = start_from(model, state, source="file", own_findings=own)
+    said = start_from(model, Checkpoint("file", state), own)
     assert said.endswith("its last layer for pneumonia, hernia; it starts anew for lung_opacity")
     mean, std = (torch.tensor(v).reshape(3, 1, 1) for v in (_COLOUR_MEAN, _COLOUR_STD))
     with torch.no_grad():
@@ -125,7 +126,7 @@ def test_torchxrayvision_gives_its_own_logits_here(name, size):
     assert (public.findings, public.size) == (_XRAYVISION_FINDINGS, size)
     model = build(name, mean=public.mean, std=public.std, channels=public.channels)
     own = ["lung_opacity", "pneumonia", "mass"]
-    assert start_from(model, state, source="file", own_findings=own).endswith("and its last layer")
+    assert start_from(model, Checkpoint("file", state), own).endswith("and its last layer")
     with torch.no_grad():
         expected = network((2 * (IMAGES / 255) - 1) * 1024)  # torchxrayvision's `normalize`
         logits = model(IMAGES)
@@ -166,13 +167,8 @@ def test_findings_of_another_run_are_matched_by_name():
     source, model = build("resnet18"), build("resnet18", n_findings=2)
     nn.init.normal_(source.classifier.bias)
     before = model.classifier.weight[0].clone()
-    said = start_from(
-        model,
-        source.state_dict(),
-        source="run",
-        findings=("mass", "nodule", "edema"),
-        own_findings=("hernia", "edema"),
-    )
+    run = Checkpoint("run", source.state_dict(), ("mass", "nodule", "edema"))
+    said = start_from(model, run, ("hernia", "edema"))
     assert said == (
         "run: takes the features of resnet18 and its last layer for edema; it starts anew for "
         "hernia"
@@ -188,7 +184,7 @@ def test_findings_of_another_run_are_matched_by_name():
 def test_the_last_layer_starts_anew_where_nothing_is_shared(findings, own):
     source, model = build("small_cnn"), build("small_cnn")
     before = model.classifier.weight.clone()
-    said = start_from(model, source.state_dict(), source="run", findings=findings, own_findings=own)
+    said = start_from(model, Checkpoint("run", source.state_dict(), findings), own)
     assert said.endswith("the last layer starts anew")
     assert torch.equal(model.classifier.weight, before)
     assert torch.equal(model.trunk.block1.conv.weight, source.trunk.block1.conv.weight)
@@ -197,7 +193,7 @@ def test_the_last_layer_starts_anew_where_nothing_is_shared(findings, own):
 def test_a_real_squeezenet_file_gives_its_own_features(shared_data):
     state = read_weights(shared_data / "weights" / "squeezenet1_1_model.pth")
     model = build("squeezenet1_1", last_stride=16)
-    said = start_from(model, state, source="squeezenet1_1_model.pth")
+    said = start_from(model, Checkpoint("squeezenet1_1_model.pth", state))
     assert said.endswith("takes the features of squeezenet1_1; the last layer starts anew")
     theirs = squeezenet1_1(num_classes=3).eval()
     theirs.load_state_dict(state)
@@ -218,7 +214,7 @@ def test_real_weights_of_another_network_are_refused(shared_data, name, message)
     model = build(name)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(InputError, match=message):
-        start_from(model, state, source="file")
+        start_from(model, Checkpoint("file", state))
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
@@ -243,7 +239,7 @@ def test_damaged_weights_are_told_and_change_nothing(spoil, message):
     model = build("resnet18")
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(InputError, match=message):
-        start_from(model, state, source="file")
+        start_from(model, Checkpoint("file", state))
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
 
 
@@ -251,6 +247,4 @@ def test_a_last_layer_that_is_not_finite_is_told():
     source, model = build("small_cnn"), build("small_cnn")
     nn.init.constant_(source.classifier.bias, float("inf"))
     with pytest.raises(InputError, match=r"classifier\.bias holds values"):
-        start_from(
-            model, source.state_dict(), source="run", findings=list("abc"), own_findings=list("abc")
-        )
+        start_from(model, Checkpoint("run", source.state_dict(), list("abc")), list("abc"))

@@ -63,6 +63,8 @@ def test_dumped_config_states_the_defaults_too():
         ("training.epochs=0", "--set training.epochs: input should be greater than or equal to 1"),
         ("training.epochs=3.5", "--set training.epochs: input should be a valid integer"),
         ("training.epochs='3'", "--set training.epochs: input should be a valid integer"),
+        ("augmentation.scale=1.0", "input should be less than or equal to 0.9, got 1.0"),
+        ("augmentation.rotate_degrees=-1.0", "input should be greater than or equal to 0"),
         ("augmentation.stretch=1", "input should be a valid boolean, got 1"),
         ("training.learning_rate=nan", "input should be a finite number, got nan"),
         (

@@ -16,7 +16,7 @@ from scripts.train import train
 from tests.scripts.small_sets import drawn_images
 from tests.training.settings import training_settings
 from training.detector import _detection_metrics, _validate
-from training.optimisation import build_optimiser, build_schedule
+from training.loop import build_optimiser, build_schedule
 from training.run_folder import RunFolder
 
 _SIDE, _STEPS = 192, 160

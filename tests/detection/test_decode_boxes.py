@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detection.decode_boxes import MAX_PER_FINDING, MIN_SCORE, decode_boxes
+from detection.frames import MAX_PER_FINDING, MIN_SCORE, decode_boxes
 from detection.model import build_retinanet
 from detection.retinanet import LesionRetinaNet, _decode_together, _HeadPass
 

@@ -32,7 +32,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from detection.dataset import LesionBatch
-from detection.decode_boxes import MAX_PER_FINDING
+from detection.frames import MAX_PER_FINDING
 from detection.model import build_retinanet, torchvision_targets, training_losses
 
 CLASSES = 4  # with background

@@ -15,8 +15,8 @@ from detection.backbone import build_body
 from detection.model import build_retinanet
 from detection.retinanet import LesionRetinaNet
 from detection.weights import _load_body, start_from
-from networks.public_checkpoints import recognise
-from networks.published import build_network
+from networks.checkpoints import Checkpoint
+from networks.published import build_network, recognise
 from networks.registry import NETWORKS, network_names
 
 State = dict[str, Tensor]
@@ -93,7 +93,7 @@ def _densenet(**arguments: Any) -> LesionRetinaNet:
 @pytest.mark.parametrize("layout", ["arnoweng", "zoogzog", "torchvision", "ours"])
 def test_chexnet_of_any_layout_gives_its_features(layout):
     model, state = _densenet(), _chexnet(layout)
-    said = start_from(model, state, source="chexnet.pth")
+    said = start_from(model, Checkpoint("chexnet.pth", state))
     assert said == ("chexnet.pth: takes the features of densenet121; pyramid and heads start anew")
     network = models.densenet121(weights=None)
     network.load_state_dict(_network("densenet121"))
@@ -104,9 +104,9 @@ def test_chexnet_of_any_layout_gives_its_features(layout):
 
 def test_grey_network_of_torchxrayvision_sees_what_it_saw_there():
     state = _chexnet("torchxrayvision")
-    public = recognise({key: tuple(value.shape) for key, value in state.items()})
+    public = recognise(Checkpoint("file", state))
     model = _densenet(mean=public.mean, std=public.std)
-    start_from(model, state, source="xrv.pth")
+    start_from(model, Checkpoint("xrv.pth", state))
     image = torch.randint(0, 256, (1, 1, 64, 64), dtype=torch.uint8)
     theirs = nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
     theirs.weight.data = state["features.conv0.weight"]
@@ -118,7 +118,7 @@ def test_grey_network_of_torchxrayvision_sees_what_it_saw_there():
 
 def test_public_chexnet_wants_the_pixels_that_a_detector_gives_unasked():
     state = _chexnet("arnoweng")
-    public = recognise({key: tuple(value.shape) for key, value in state.items()})
+    public = recognise(Checkpoint("file", state))
     usual = _densenet().preprocess
     assert (public.mean, public.std) == (usual.mean, usual.std)
 
@@ -126,7 +126,7 @@ def test_public_chexnet_wants_the_pixels_that_a_detector_gives_unasked():
 @pytest.mark.parametrize("name", network_names("detector"))
 def test_imagenet_file_of_every_backbone_fits_it(name):
     body = _empty_body(name, "frozen")
-    _load_body(body, _shapes_of(name), name=name, source="weights imagenet")
+    _load_body(body, Checkpoint("weights imagenet", _shapes_of(name)), name)
     assert all((value == 0.5).all() for value in body.state_dict().values())
 
 
@@ -151,7 +151,7 @@ def test_another_backbone_is_named_with_the_key_to_set(name, other):
     body = _empty_body(name, "frozen")
     message = f"^w.pth: weights of {other}, not of {name}; set model.backbone to {other}$"
     with pytest.raises(InputError, match=message):
-        _load_body(body, _shapes_of(other), name=name, source="w.pth")
+        _load_body(body, Checkpoint("w.pth", _shapes_of(other)), name)
     assert not any(value.any() for value in body.state_dict().values())  # nothing was written
 
 
@@ -159,10 +159,10 @@ def test_network_that_is_no_backbone_here_is_guessed(shared_data):
     state = torch.load(shared_data / "weights" / "squeezenet1_1_model.pth", weights_only=True)
     for name in ("resnet18", "mobilenet_v3_small", "densenet121"):
         with pytest.raises(InputError, match="; take a file of one of densenet121, resnet18, "):
-            _load_body(_empty_body(name, "frozen"), state, name=name, source="squeeze.pth")
+            _load_body(_empty_body(name, "frozen"), Checkpoint("squeeze.pth", state), name)
     body, state = _empty_body("densenet121", "batch"), _shapes_of("densenet169")
     with pytest.raises(InputError, match="of densenet169, not of densenet121; take a file of one"):
-        _load_body(body, state, name="densenet121", source="w.pth")
+        _load_body(body, Checkpoint("w.pth", state), "densenet121")
 
 
 def _truncated(state: State) -> State:
@@ -196,7 +196,7 @@ def test_unusable_weights_say_why_and_change_nothing(damage, norm, message):
     body = build_body("resnet18", norm)
     before = {key: value.clone() for key, value in body.state_dict().items()}
     with pytest.raises(InputError, match=f"^w.pth: .*{message}") as caught:
-        _load_body(body, damage(_network("resnet18")), name="resnet18", source="w.pth")
+        _load_body(body, Checkpoint("w.pth", damage(_network("resnet18"))), "resnet18")
     assert "\n" not in str(caught.value)
     assert all(torch.equal(value, before[key]) for key, value in body.state_dict().items())
 
@@ -204,7 +204,7 @@ def test_unusable_weights_say_why_and_change_nothing(damage, norm, message):
 def test_detector_comes_back_whole_under_a_wrapper(build_small):
     old, new = build_small(norm="batch"), build_small(norm="frozen")
     state = {f"module.{k}": v for k, v in _random(old.state_dict()).items()}
-    assert start_from(new, state, source="run") == "run: takes the detector"
+    assert start_from(new, Checkpoint("run", state)) == "run: takes the detector"
     for name, value in new.state_dict().items():
         assert torch.equal(value, state[f"module.{name}"]), name
 
@@ -221,7 +221,7 @@ def test_detector_of_other_findings_gives_all_but_its_class_layer(build_small, k
     old, new = build_small(n_findings=k), build_small()
     state, layer = _random(old.state_dict()), new.head.classification_head.cls_logits
     before = layer.weight.clone(), layer.bias.clone()
-    said = start_from(new, state, source="run", findings=findings, own_findings=own)
+    said = start_from(new, Checkpoint("run", state, findings), own or ())
     assert said.startswith(f"run: takes the detector; its class layer ({k} findings) is left out")
     assert torch.equal(layer.weight, before[0])
     assert torch.equal(layer.bias, before[1])
@@ -247,7 +247,7 @@ def test_detector_of_another_size_is_refused_with_the_keys(build_small, argument
     state, new = build_small(**arguments).state_dict(), build_small()
     before = {key: value.clone() for key, value in new.state_dict().items()}
     with pytest.raises(InputError, match=f"^run: .*{message}"):
-        start_from(new, state, source="run")
+        start_from(new, Checkpoint("run", state))
     assert all(torch.equal(value, before[key]) for key, value in new.state_dict().items())
 
 
@@ -255,13 +255,13 @@ def test_damaged_detector_is_refused(build_small):
     new, state = build_small(), build_small().state_dict()
     state.pop("backbone.fpn.layer_blocks.1.0.weight")
     with pytest.raises(InputError, match=r"run: 1 tensors of the detector are missing .*layer_bl"):
-        start_from(new, state, source="run")
+        start_from(new, Checkpoint("run", state))
 
 
 def test_layers_that_an_older_detector_lacks_start_anew_and_its_others_are_left_out(build_small):
     state, new = build_small().state_dict(), build_small()
     new.add_module("extra", nn.Linear(2, 1))
-    said = start_from(new, state | {"image_head.score.bias": torch.zeros(1)}, source="run")
+    said = start_from(new, Checkpoint("run", state | {"image_head.score.bias": torch.zeros(1)}))
     assert "2 tensors that it lacks start anew, first extra.weight" in said
     assert "1 tensors have no place in this model, first image_head.score.bias" in said
 
@@ -270,7 +270,7 @@ def test_coco_file_of_torchvision_gives_all_but_its_class_layer():
     published = retinanet_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
     state = _random(published)
     model = build_retinanet(head="v1", norm="frozen", image_size=64)
-    said = start_from(model, state, source="coco.pth")
+    said = start_from(model, Checkpoint("coco.pth", state))
     assert said == "coco.pth: takes torchvision's COCO detector, all but its class layer"
     box = "head.regression_head.bbox_reg.weight"
     assert torch.equal(model.state_dict()[box], state[box])
@@ -286,4 +286,6 @@ def test_other_detectors_give_their_features():
     model = build_retinanet(
         backbone="mobilenet_v3_large", norm="frozen", fpn_channels=16, head_convs=1, image_size=64
     )
-    assert "takes the features of mobilenet_v3_large" in start_from(model, state, source="rcnn.pth")
+    assert "takes the features of mobilenet_v3_large" in start_from(
+        model, Checkpoint("rcnn.pth", state)
+    )

@@ -5,6 +5,7 @@ import pytest
 
 from data_prep.contracts.errors import InputError
 from networks.checkpoints import (
+    Checkpoint,
     body_key,
     describe_difference,
     detector_key,
@@ -179,7 +180,7 @@ def test_tensors_of_other_layers_may_repeat_a_name_those_of_the_body_may_not():
     state |= {"fc.weight": Values(9, 8), "module.fc.weight": Values(9, 8)}
     state |= {"bn1.num_batches_tracked": Values()}
     layers = Layers()
-    load_layers(layers, state, source="w.pth", describe=_tell)
+    load_layers(layers, Checkpoint("w.pth", state), describe=_tell)
     assert layers.loaded == {
         "conv1.weight": state["module.conv1.weight"],
         "bn1.bias": state["bn1.bias"],
@@ -187,7 +188,7 @@ def test_tensors_of_other_layers_may_repeat_a_name_those_of_the_body_may_not():
     state["model.bn1.bias"] = Values(8)
     told = r"^w.pth: holds two networks \(bn1.bias and model.bn1.bias\); save one alone$"
     with pytest.raises(InputError, match=told):
-        load_layers(Layers(), state, source="w.pth", describe=_tell)
+        load_layers(Layers(), Checkpoint("w.pth", state), describe=_tell)
     with pytest.raises(InputError, match=r"fc\.weight and module\.fc\.weight"):
         match_names(state, body_key, source="w.pth")
 
@@ -196,7 +197,7 @@ def test_tensors_of_other_layers_may_repeat_a_name_those_of_the_body_may_not():
 def test_only_a_grey_first_layer_of_the_same_size_stands_for_one_in_colour(shape):
     state = {"conv1.weight": Values(*shape), "bn1.bias": Values(8)}
     with pytest.raises(InputError, match=r"^w.pth: 2 of 2$"):
-        load_layers(Layers(), state, source="w.pth", describe=_tell)
+        load_layers(Layers(), Checkpoint("w.pth", state), describe=_tell)
 
 
 @pytest.mark.parametrize(

@@ -19,9 +19,14 @@ from data_prep.contracts.errors import InputError
 from detection import backbone
 from detection.model import build_retinanet
 from detection.weights import start_from as start_detector
-from networks.checkpoints import STEP_COUNTER, body_key
-from networks.efficientnet_lite import _SIZES, EfficientNetLite, _SameConv2d
-from networks.published import _find_weights_file, fetch_weights
+from networks.checkpoints import STEP_COUNTER, Checkpoint, body_key
+from networks.published import (
+    _SIZES,
+    _EfficientNetLite,
+    _find_weights_file,
+    _SameConv2d,
+    fetch_weights,
+)
 from networks.registry import NETWORKS, PackagedWeights
 
 MEAN, STD = 127 / 255, 128 / 255  # of the pixels that the published weights learned with
@@ -57,7 +62,7 @@ WHOLE = {
 def published(name: str) -> dict[str, Tensor]:
     """A file as the package has it, with values of its own, and the layer of ImageNet's classes."""
     state = {"_fc.weight": torch.rand(1000, 1280), "_fc.bias": torch.rand(1000)}
-    for key, value in EfficientNetLite(name).features.state_dict().items():
+    for key, value in _EfficientNetLite(name).features.state_dict().items():
         child, *part, tensor = key.split(".")
         block = re.fullmatch(r"block(\d+)", child)
         place = (
@@ -84,7 +89,7 @@ def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PackagedWeights
     [("efficientnet_lite0", 4.7), ("efficientnet_lite1", 5.4), ("efficientnet_lite2", 6.1)],
 )
 def test_each_size_has_the_published_number_of_parameters(name, millions):
-    features = sum(p.numel() for p in EfficientNetLite(name).parameters())
+    features = sum(p.numel() for p in _EfficientNetLite(name).parameters())
     assert round((features + LAST) / 1e6, 1) == millions
 
 
@@ -113,7 +118,7 @@ def test_every_tensor_of_a_published_file_has_its_place(name):
     state = published(name)
     listed = "\n".join(f"{key} {tuple(value.shape)}" for key, value in sorted(state.items()))
     assert hashlib.sha256(listed.encode()).hexdigest() == LISTS[name]
-    own = EfficientNetLite(name).features.state_dict()
+    own = _EfficientNetLite(name).features.state_dict()
     assert {body_key(key) for key in state} - {"_fc.weight", "_fc.bias"} == set(own)
 
 
@@ -152,7 +157,7 @@ def test_an_efficientnet_with_squeeze_and_excitation_is_not_taken_for_a_lite_one
     )
     for start, model in ((start_classifier, classifier), (start_detector, detector)):
         with pytest.raises(InputError, match="weights of efficientnet as lukemelas has it, not"):
-            start(model, state, source="b0.pth")
+            start(model, Checkpoint("b0.pth", state))
 
 
 def test_weights_that_are_not_installed_say_what_to_install():
@@ -199,7 +204,7 @@ def _real(name: str) -> tuple[nn.Module, nn.Module]:
     if find_spec(weights.package) is None:
         pytest.skip(f"{weights.package} is not installed")
     file = fetch_weights(weights)
-    features, last = EfficientNetLite(name).features.eval(), nn.Linear(1280, 1000)
+    features, last = _EfficientNetLite(name).features.eval(), nn.Linear(1280, 1000)
     features.load_state_dict({body_key(k): v for k, v in file.items() if not k.startswith("_fc")})
     last.load_state_dict({k.removeprefix("_fc."): v for k, v in file.items() if "_fc." in k})
     return features, last

@@ -20,8 +20,8 @@ import pytest
 import torch
 from PIL import Image
 
+from classification.inference import saliency_maps
 from classification.model import build_classifier
-from classification.saliency import saliency_maps
 from data_prep.store.preprocess import Preprocess
 from serving.export_graph import write_graph
 from serving.export_spec import PREPROCESS_FILE, ExportSpec

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -23,7 +25,7 @@ from scripts.predict import predict
 from scripts.train import train
 from training.best_epoch import EpochRecord
 from training.run_folder import RunFolder
-from training.starting_weights import Start, leak_lines, merge_seen
+from training.task import Start
 
 _DETECTOR = [
     "data.image_size=96", "training.epochs=1", "model.fpn_channels=16", "model.head_convs=1",
@@ -211,29 +213,35 @@ def _seen(*rows: tuple[str, str, str]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["image_id", "patient_id", "role"])
 
 
+def _start(*seen: tuple[str, str, str]) -> Start:
+    """Weights of a run that saw some images; of a file from elsewhere where it saw none."""
+    run: Any = SimpleNamespace(folder=Path("chexnet"), seen=_seen(*seen)) if seen else None
+    return Start("run", {}, run=run)
+
+
 def test_seen_images_are_joined_by_image_and_patient() -> None:
     own = _seen(("1", "rsna:a", "train"), ("2", "rsna:b", "val"), ("3", "rsna:c", "val"))
-    before = _seen(
+    start = _start(
         ("2", "rsna:b", "train"),  # the same image, fitted on before
         ("1", "rsna:a", "val"),  # fitted on now
         ("3", "nih:z", "train"),  # another patient's image that has the same id
         ("4", "rsna:d", "val"),
     )
-    assert merge_seen(own, before, "chexnet").to_numpy().tolist() == [
+    assert start.merge_seen(own).to_numpy().tolist() == [
         ["1", "rsna:a", "train"],
         ["2", "rsna:b", "train"],
         ["3", "rsna:c", "val"],
         ["chexnet:3", "nih:z", "train"],
         ["4", "rsna:d", "val"],
     ]
-    assert merge_seen(own, None, "chexnet") is own
+    assert _start().merge_seen(own) is own
 
 
 def test_overlap_is_told_only_where_there_is_one() -> None:
     own, test = _seen(("1", "a", "train"), ("2", "b", "val")), _seen(("9", "t", "test"))
-    assert leak_lines(own, _seen(("1", "a", "train"), ("2", "b", "val")), test, "run") == []
-    assert leak_lines(own, None, test, "run") == []
-    lines = leak_lines(own, _seen(("7", "b", "train"), ("8", "t", "val")), test, "run")
+    assert _start(("1", "a", "train"), ("2", "b", "val")).leak_lines(own, test) == []
+    assert _start().leak_lines(own, test) == []
+    lines = _start(("7", "b", "train"), ("8", "t", "val")).leak_lines(own, test)
     assert "patients of 1 of the 1 validation images" in lines[0]
     assert "patients of 1 of the 1 test images" in lines[1]
 

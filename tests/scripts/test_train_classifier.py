@@ -18,12 +18,12 @@ from configs.load import find_config, read_config
 from data_prep.contracts.errors import InputError
 from data_prep.formats.nih import FINDINGS
 from data_prep.store.dataset import DataSet
-from networks.public_checkpoints import _CHEXNET_FINDINGS, _XRAYVISION_FINDINGS
+from networks.published import _CHEXNET_FINDINGS, _XRAYVISION_FINDINGS
 from scripts import console
 from scripts.cli import run_verb
 from scripts.train import train
 from serving.trained_model import BUILDERS
-from training.classifier import ClassifierTask, Scored, _score_metrics
+from training.classifier import ClassifierTask, _score_metrics, _Scored
 from training.run_folder import RunFolder, load_model
 
 _KEYS = ["data.image_size=64", "model.architecture=small_cnn", "training.epochs=3"]
@@ -199,6 +199,6 @@ def test_fourteen_findings_are_learned_and_measured_where_they_are_known() -> No
     assert not gradient[3].any()
     assert all(gradient[k].any() for k in range(14) if not np.isnan(table[:, k]).all())
     scores = rng.random((6, 14))
-    whole = _score_metrics([Scored(scores, batch.targets.numpy())])
+    whole = _score_metrics([_Scored(scores, batch.targets.numpy())])
     spoiled = np.where(np.isnan(table), 1 - scores, scores)
-    assert _score_metrics([Scored(spoiled, batch.targets.numpy())]) == whole
+    assert _score_metrics([_Scored(spoiled, batch.targets.numpy())]) == whole

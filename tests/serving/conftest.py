@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import nn
 
+from classification.inference import saliency_maps
 from classification.model import build_classifier
-from classification.saliency import saliency_maps
 from data_prep.contracts.folders import write_json
 from data_prep.store.dataset import Target
 from data_prep.store.preprocess import Preprocess

@@ -34,7 +34,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.formats.nih import FINDINGS as NIH_FINDINGS
 from data_prep.formats.vindr import _LOCAL_FINDINGS
 from data_prep.images.image import read_image
-from networks.public_checkpoints import _XRAYVISION_FINDINGS
+from networks.published import _XRAYVISION_FINDINGS
 from scripts.cli import run_verb
 from scripts.predict import predict
 from serving.answer import BOX_COLUMNS, Answer

@@ -16,7 +16,7 @@ from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import Target
 from data_prep.store.preprocess import Preprocess
-from detection.decode_boxes import decode_boxes
+from detection.frames import decode_boxes
 from detection.model import build_retinanet
 from detection.retinanet import LesionRetinaNet
 from evaluation.decisions.decision import Decision
@@ -232,7 +232,7 @@ def test_a_detector_whose_boxes_lie_elsewhere_is_refused(network: LesionRetinaNe
 def test_decoding_that_runs_and_exports_share_is_held_against_torchvisions(
     network, monkeypatch, name, value, refused
 ):
-    monkeypatch.setattr(f"detection.decode_boxes.{name}", value)
+    monkeypatch.setattr(f"detection.frames.{name}", value)
     proof = proved(Detector(network, numpy=False), Detector(network, numpy=True))
     with pytest.raises(InputError, match=refused):
         proof.require("out")

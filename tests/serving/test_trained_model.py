@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import nn
 
+from classification.inference import MapMethod
 from classification.model import build_classifier
-from classification.saliency import MapMethod
 from data_prep.augment.views import View
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Placement, Preprocess

@@ -20,12 +20,11 @@ from torch.utils.data import DataLoader, Dataset
 from configs.settings import TrainingSettings
 from data_prep.contracts.errors import InputError
 from tests.training.settings import training_settings
+from training.classifier import _Unfreezing
 from training.fit import FitResult, _RampedAverage, fit
-from training.loading import NamedBatches
+from training.loading import NamedBatches, SeededSampler
 from training.loop import Loop
-from training.optimisation import Unfreezing
 from training.run_folder import RunFolder
-from training.sampling import SeededSampler
 
 
 @dataclass
@@ -617,7 +616,7 @@ def test_global_random_state_is_left_as_it_was(tmp_path):
 
 def test_each_epoch_is_settled_once_it_begins_or_is_resumed():
     settled: list[int] = []
-    callback = Unfreezing(settled.append)
+    callback = _Unfreezing(settled.append)
     trainer: Any = SimpleNamespace(world_size=1, current_epoch=3)
     callback.on_train_start(trainer, None)
     trainer.current_epoch = 4
@@ -629,5 +628,5 @@ def test_several_devices_are_refused_before_anything_is_settled():
     settled: list[int] = []
     trainer: Any = SimpleNamespace(world_size=2, current_epoch=0)
     with pytest.raises(InputError, match="parts cannot be unfrozen while several devices share"):
-        Unfreezing(settled.append).on_train_start(trainer, None)
+        _Unfreezing(settled.append).on_train_start(trainer, None)
     assert settled == []

@@ -18,9 +18,9 @@ from torch.utils.data import DataLoader, Dataset
 from data_prep.contracts.errors import InputError
 from tests.training.settings import training_settings
 from training.fit import fit
+from training.loading import SeededSampler
 from training.loggers import build_loggers, require_loggers
 from training.run_folder import RunFolder
-from training.sampling import SeededSampler
 
 
 class _Batch:

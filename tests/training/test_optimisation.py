@@ -6,7 +6,7 @@ from torch import nn
 
 from configs.settings import TrainingSettings
 from tests.training.settings import training_settings
-from training.optimisation import Plateau, build_optimiser, build_schedule
+from training.loop import Plateau, build_optimiser, build_schedule
 
 
 def _rates(how: TrainingSettings, epochs: int, steps: int) -> list[float]:

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 import torch
 
-from training.sampling import HardNegatives, SeededSampler, balancing_weights
+from training.detector import _HardNegatives
+from training.loading import SeededSampler, balancing_weights
 
 
 def _epoch(sampler: SeededSampler, epoch: int) -> list[tuple[int, int]]:
@@ -115,8 +116,8 @@ IDS = pd.Index([f"i{n:02d}" for n in range(20)])
 NEGATIVE = np.arange(20) >= 10  # ten of each
 
 
-def hard(share: float = 0.5) -> HardNegatives:
-    return HardNegatives(IDS, NEGATIVE, balancing_weights(~NEGATIVE, 0.4), share)
+def hard(share: float = 0.5) -> _HardNegatives:
+    return _HardNegatives(IDS, NEGATIVE, balancing_weights(~NEGATIVE, 0.4), share)
 
 
 def test_the_most_mistaken_fifth_gets_its_share_and_positives_keep_theirs():
