@@ -63,8 +63,7 @@ class ImageLabelDataset(Dataset[_LabelSample]):
             that it lacks are unknown; rows of other images are left aside. None where only the
             pixels are wanted.
         findings: The columns to learn, in the order of the model's outputs.
-        augmentation: From `build_augmentation`; applied where a sample is asked
-            for with a seed.
+        augmentation: Applied where a sample is asked for with a seed.
 
     Raises:
         InputError: An image is not in the store, a finding has no column, or a label is another
@@ -95,11 +94,7 @@ class ImageLabelDataset(Dataset[_LabelSample]):
         image_id = str(self.image_ids[row])
         pixels = self.store.image(image_id)
         if self.augmentation is not None and seed is not None:
-            from data_prep.augment.augment import (
-                augment,  # albumentations: 1.7 s, for training only
-            )
-
-            pixels = augment(self.augmentation, pixels, None, seed)[0]
+            pixels = self.augmentation.apply(pixels, None, seed)[0]
         return _LabelSample(image_id, pixels, self.targets[row])
 
 

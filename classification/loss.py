@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -63,6 +65,16 @@ def masked_cross_entropy(
         logits.float(), targets.nan_to_num(0.0), pos_weight=weight, reduction="none"
     )
     return (loss * known).sum() / known.sum().clamp(min=1)
+
+
+def build_criterion(positive_weight: float | Literal["balanced"], targets: np.ndarray) -> Criterion:
+    """`masked_cross_entropy` with a weight of positives, or one that balances training targets."""
+    weights: Tensor | None = None
+    if positive_weight == "balanced":
+        weights = positive_weights(targets)
+    elif positive_weight != 1:
+        weights = torch.full((targets.shape[1],), float(positive_weight))
+    return partial(masked_cross_entropy, pos_weight=weights)
 
 
 def positive_weights(targets: np.ndarray, limit: float = 100.0) -> Tensor:

@@ -24,6 +24,9 @@ _COLOUR_MEAN = (0.485, 0.456, 0.406)
 _COLOUR_STD = (0.229, 0.224, 0.225)
 
 
+Trainable = Literal["all", "head", "head_first", "stages"]
+
+
 class ImageClassifier(nn.Module):
     """One logit a finding from store pixels; build it with `build_classifier`.
 
@@ -147,6 +150,23 @@ class ImageClassifier(nn.Module):
             part.requires_grad_(False)
         self.train(self.training)
 
+    def freeze_for_epoch(self, how: Trainable, epoch: int) -> None:
+        """Let the right parts learn in an epoch, from 0, and `freeze` the others.
+
+        Example:
+            >>> model = build_classifier("small_cnn", image_size=64)
+            >>> model.freeze_for_epoch("head", epoch=0)
+            >>> sum(p.numel() for p in model.parameters() if p.requires_grad)
+            257
+        """
+        if how == "all":
+            self.freeze(())
+            return
+        stages = trunk_stages(self.architecture["arguments"]["name"])
+        learning = _learning_stages(how, epoch, len(stages))
+        frozen = stages[: len(stages) - learning]
+        self.freeze([child for stage in frozen for child in stage])
+
     def train(self, mode: bool = True) -> Self:
         """Set the mode, but leave what is frozen in evaluation mode."""
         super().train(mode)
@@ -241,9 +261,6 @@ def build_classifier(
     return model
 
 
-Trainable = Literal["all", "head", "head_first", "stages"]
-
-
 def _learning_stages(how: Trainable, epoch: int, stages: int) -> int:
     """How many of a trunk's stages learn in an epoch, counted from the last.
 
@@ -254,28 +271,3 @@ def _learning_stages(how: Trainable, epoch: int, stages: int) -> int:
     if how == "head":
         return 0
     return min(epoch, stages) if how == "stages" else (stages if epoch else 0)
-
-
-def freeze_for_epoch(model: ImageClassifier, how: Trainable, epoch: int) -> None:
-    """Let the right parts of a classifier learn, and hold the others as they are.
-
-    Args:
-        model: Changed in place: what is frozen needs no gradient and stays in evaluation mode, so
-            that batch norm keeps its statistics.
-        how: As in `_learning_stages`.
-        epoch: From 0.
-
-    Example:
-        >>> from classification.model import build_classifier
-        >>> model = build_classifier("small_cnn", image_size=64)
-        >>> freeze_for_epoch(model, "head", epoch=0)
-        >>> sum(p.numel() for p in model.parameters() if p.requires_grad)
-        257
-    """
-    if how == "all":
-        model.freeze(())
-        return
-    stages = trunk_stages(model.architecture["arguments"]["name"])
-    learning = _learning_stages(how, epoch, len(stages))
-    frozen = stages[: len(stages) - learning]
-    model.freeze([child for stage in frozen for child in stage])

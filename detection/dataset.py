@@ -70,8 +70,7 @@ class LesionDataset(Dataset[_LesionSample]):
         boxes: ``image_id, finding, x1, y1, x2, y2``, original px; rows of other images are
             left aside. None where only the pixels are wanted.
         findings: Names in label order: the first is label 1.
-        augmentation: From `build_augmentation`; applied where a sample is asked
-            for with a seed.
+        augmentation: Applied where a sample is asked for with a seed.
         mosaic: Probability that a sample which is asked for with a seed is a mosaic: its own
             image and three that the seed draws from this set, joined before they are augmented
             together. It keeps the id of its own image, though a negative one may have boxes then.
@@ -154,13 +153,8 @@ class LesionDataset(Dataset[_LesionSample]):
 
 
 def _augmented(sample: _LesionSample, augmentation: Augmentation, seed: int) -> _LesionSample:
-    from data_prep.augment.augment import (  # albumentations: 1.7 s, for training only
-        augment,
-        why_dropped,
-    )
-
-    pixels, boxes, kept = augment(augmentation, sample.pixels, sample.boxes, seed)
-    now = why_dropped(augmentation, sample.pixels, sample.boxes, kept, seed)
+    pixels, boxes, kept = augmentation.apply(sample.pixels, sample.boxes, seed)
+    now = augmentation.why_dropped(sample.pixels, sample.boxes, kept, seed)
     dropped = sample.dropped.plus(now._replace(given=0))  # they were counted when they came
     return _LesionSample(sample.image_id, pixels, boxes, sample.labels[kept], dropped)
 

@@ -4,23 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from classification.dataset import ImageLabelDataset, LabelBatch, collate
-from classification.loss import (
-    Criterion,
-    masked_cross_entropy,
-    positive_weights,
-    training_losses,
-    validation_losses,
-)
-from classification.model import ImageClassifier, build_classifier, freeze_for_epoch
+from classification.loss import build_criterion, training_losses, validation_losses
+from classification.model import ImageClassifier, build_classifier
 from classification.weights import start_from
 from configs.settings import ClassifierConfig
 from data_prep.augment.augment import Augmentation
@@ -65,7 +58,7 @@ class ClassifierTask(TrainingTask):
         share = config.training.positive_share
         self.draw_weights = balancing_weights(self.positive, share) if share else None
         self._training = config.training
-        self._criterion = _criterion(config.training.positive_weight, self.train.targets)
+        self._criterion = build_criterion(config.training.positive_weight, self.train.targets)
         arguments = config.model.model_dump(exclude={"trainable", "weights", "architecture"})
         self.model = self._build_model(
             partial(build_classifier, config.model.architecture),
@@ -76,7 +69,7 @@ class ClassifierTask(TrainingTask):
             **self._channels(),
         )
         trainable = config.model.trainable
-        freeze = partial(freeze_for_epoch, self.model, trainable)
+        freeze = partial(self.model.freeze_for_epoch, trainable)
         later = trainable in ("head_first", "stages")
         if not later:  # else the optimiser must have all parameters from the start
             freeze(0)
@@ -143,16 +136,6 @@ def _labelled_images(
     for role, chosen in ids.items():
         require_both_kinds((labels.loc[chosen] == 1).any(axis=1), role, "images with a label")
     return labels, ids
-
-
-def _criterion(positive_weight: float | Literal["balanced"], targets: np.ndarray) -> Criterion:
-    if positive_weight == "balanced":
-        weights: Tensor | None = positive_weights(targets)
-    elif positive_weight == 1:
-        weights = None
-    else:
-        weights = torch.full((targets.shape[1],), float(positive_weight))
-    return partial(masked_cross_entropy, pos_weight=weights)
 
 
 def _score_metrics(scored: list[_Scored]) -> dict[str, float]:

@@ -21,7 +21,7 @@ from data_prep.contracts.folders import read_json
 from data_prep.store.dataset import Target
 from data_prep.store.preprocess import Preprocess
 from networks.checkpoints import Checkpoint
-from networks.published import PublicCheckpoint, recognise
+from networks.published import recognise
 from training.run_folder import ARCHITECTURE_FILE, WEIGHTS_FILE, RunFolder, read_weights
 
 _PUBLISHED = ("imagenet", "coco")
@@ -63,10 +63,7 @@ class Start(Checkpoint):
         network = arguments.get("name") or arguments.get("backbone")  # a classifier's, a detector's
         return cls(weights, state, tuple(run.started["findings"]), network, run, arguments)
 
-    @cached_property
-    def public(self) -> PublicCheckpoint | None:
-        """What is known of weights from elsewhere; None of a run's, and of those not known."""
-        return recognise(self)
+    public = cached_property(recognise)  # what is known of it, where it is a public checkpoint
 
     @property
     def pixels(self) -> Preprocess | None:

@@ -25,12 +25,52 @@ _HOLE_SEED = 0x9E3779B9  # so that holes do not follow the draws of the other ch
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A chain of random changes; make it with `build_augmentation`, use it with `augment`."""
+    """A chain of random changes; made by `build_augmentation`."""
 
     # albumentations' own objects, which are reseeded at each use: threads share them with a lock
     chain: albumentations.Compose
     tolerant: albumentations.Compose  # keeps boxes however small: it tells why one was dropped
     holes: albumentations.Compose | None = None  # cuts holes into what the chain gave
+
+    def apply(
+        self, pixels: np.ndarray, boxes: np.ndarray | None, seed: int
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Apply the chain once; the same seed gives the same result, whatever was done before.
+
+        Args:
+            pixels: uint8, shape ``(H, W)``.
+            boxes: ``xyxy``, px of `pixels`, shape ``(N, 4)``; None for none.
+            seed: Any non-negative integer.
+
+        Returns:
+            Pixels, uint8, ``(H, W)``; boxes that are left, clipped to the image, float32,
+            ``(M, 4)``; their rows in `boxes`, int64, ``(M,)``, ascending. A box is dropped where
+            under 30 % of its area are left or not covered, or under 2 px of a side; `why_dropped`
+            counts.
+        """
+        corners = np.zeros((0, 4)) if boxes is None else np.asarray(boxes, dtype=np.float64)
+        if corners.size == 0:
+            corners = corners.reshape(0, 4)
+        if corners.ndim != 2 or corners.shape[1] != 4:
+            raise ValueError(f"boxes must have shape (N, 4), got {corners.shape}")
+        pixels, moved, kept = _run(self.chain, pixels, corners, seed)
+        if self.holes is not None:
+            pixels, visible = _cut_holes(self.holes, pixels, moved, seed)
+            moved, kept = moved[visible], kept[visible]
+        return np.ascontiguousarray(pixels), moved, kept
+
+    def why_dropped(
+        self, pixels: np.ndarray, boxes: np.ndarray, kept: np.ndarray, seed: int
+    ) -> DroppedBoxes:
+        """Count why boxes did not come back from `apply`; costs nothing where all did."""
+        if len(kept) == len(boxes):
+            return DroppedBoxes(len(boxes))
+        # The chain again, from the same seed, with one rule after the other left out.
+        corners = np.asarray(boxes, dtype=np.float64)
+        uncovered = len(_run(self.chain, pixels, corners, seed)[2])
+        inside = len(_run(self.tolerant, pixels, corners, seed)[2])
+        n = len(corners)
+        return DroppedBoxes(n, n - inside, inside - uncovered, uncovered - len(kept))
 
 
 def build_augmentation(
@@ -151,58 +191,6 @@ def _holes(cutout: float) -> albumentations.Compose | None:
         p=0.5,
     )
     return albumentations.Compose([step], seed=0)
-
-
-def augment(
-    augmentation: Augmentation | None,
-    pixels: np.ndarray,
-    boxes: np.ndarray | None,
-    seed: int,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Apply the chain once; the same seed gives the same result, whatever was done before.
-
-    Args:
-        augmentation: What `build_augmentation` gave; None changes nothing.
-        pixels: uint8, shape ``(H, W)``.
-        boxes: ``xyxy``, px of `pixels`, shape ``(N, 4)``; None for none.
-        seed: Any non-negative integer.
-
-    Returns:
-        Pixels, uint8, ``(H, W)``; boxes that are left, clipped to the image, float32,
-        ``(M, 4)``; their rows in `boxes`, int64, ``(M,)``, ascending. A box is dropped where
-        under 30 % of its area are left or not covered, or under 2 px of a side; `why_dropped`
-        counts.
-    """
-    given = np.zeros((0, 4)) if boxes is None else np.asarray(boxes, dtype=np.float64)
-    if given.size == 0:
-        given = given.reshape(0, 4)
-    if given.ndim != 2 or given.shape[1] != 4:
-        raise ValueError(f"boxes must have shape (N, 4), got {given.shape}")
-    rows = np.arange(len(given))
-    if augmentation is None:
-        return pixels, given.astype(np.float32), rows
-    pixels, moved, kept = _run(augmentation.chain, pixels, given, seed)
-    if augmentation.holes is not None:
-        pixels, visible = _cut_holes(augmentation.holes, pixels, moved, seed)
-        moved, kept = moved[visible], kept[visible]
-    return np.ascontiguousarray(pixels), moved, kept
-
-
-def why_dropped(
-    augmentation: Augmentation | None,
-    pixels: np.ndarray,
-    boxes: np.ndarray,
-    kept: np.ndarray,
-    seed: int,
-) -> DroppedBoxes:
-    """Count why boxes did not come back from `augment`; costs nothing where all did."""
-    if augmentation is None or len(kept) == len(boxes):
-        return DroppedBoxes(len(boxes))
-    # The chain again, from the same seed, with one rule after the other left out.
-    given = np.asarray(boxes, dtype=np.float64)
-    uncovered = len(_run(augmentation.chain, pixels, given, seed)[2])
-    inside = len(_run(augmentation.tolerant, pixels, given, seed)[2])
-    return DroppedBoxes(len(given), len(given) - inside, inside - uncovered, uncovered - len(kept))
 
 
 def _run(

@@ -14,7 +14,6 @@ from classification.model import (
     _COLOUR_STD,
     _learning_stages,
     build_classifier,
-    freeze_for_epoch,
 )
 from data_prep.contracts.errors import InputError
 from networks.registry import NETWORKS
@@ -248,27 +247,27 @@ def step(model, batch) -> set[str]:
 )
 def test_only_what_shall_learn_changes(how, epoch, changed, build_small, batch):
     model = build_small().train()
-    freeze_for_epoch(model, how, epoch)
+    model.freeze_for_epoch(how, epoch)
     model.train()  # as a trainer does at any time: the statistics must not begin to move
     assert step(model, batch) == changed
 
 
 def test_later_stages_begin_to_learn_without_another_call_of_train(build_small):
     model = build_small().train()
-    freeze_for_epoch(model, "stages", 0)
+    model.freeze_for_epoch("stages", 0)
     assert not model.trunk.layer4.training
-    freeze_for_epoch(model, "stages", 1)
+    model.freeze_for_epoch("stages", 1)
     assert model.trunk.layer4.training
     assert not model.trunk.layer3.training
     model.eval()
-    freeze_for_epoch(model, "stages", 2)
+    model.freeze_for_epoch("stages", 2)
     assert not model.trunk.layer3.training
 
 
 @pytest.mark.parametrize("name", ["densenet121", "vgg16", "mobilenet_v3_small", "inception_v3"])
 def test_the_head_alone_is_a_linear_layer(name, build_small):
     model = build_small(name, image_size=96)
-    freeze_for_epoch(model, "head", 0)
+    model.freeze_for_epoch("head", 0)
     learning = [name for name, p in model.named_parameters() if p.requires_grad]
     assert learning == ["classifier.weight", "classifier.bias"]
 

@@ -13,9 +13,7 @@ from hypothesis import strategies as st
 
 from data_prep.augment.augment import (
     Augmentation,
-    augment,
     build_augmentation,
-    why_dropped,
 )
 from data_prep.augment.mosaic import DroppedBoxes
 from data_prep.store.preprocess import MIN_SIDE
@@ -57,8 +55,8 @@ FLIP, ALL = chain(horizontal_flip=1.0), chain(**EVERYTHING)
 @given(boxes=boxes_on_canvas(), seed=seeds)
 def test_two_flips_give_back_image_and_boxes(boxes, seed):
     pixels = noise_image()
-    once = augment(FLIP, pixels, boxes, seed)
-    twice = augment(FLIP, once[0], once[1], seed)
+    once = FLIP.apply(pixels, boxes, seed)
+    twice = FLIP.apply(once[0], once[1], seed)
     np.testing.assert_array_equal(once[0], pixels[:, ::-1])
     np.testing.assert_array_equal(twice[0], pixels)
     np.testing.assert_allclose(twice[1], boxes, atol=1e-3)
@@ -75,7 +73,7 @@ def test_two_flips_give_back_image_and_boxes(boxes, seed):
     ],
 )
 def test_box_on_the_border_survives_flip(box):
-    _, boxes, kept = augment(FLIP, noise_image(), np.array([box], float), seed=3)
+    _, boxes, kept = FLIP.apply(noise_image(), np.array([box], float), seed=3)
     x1, y1, x2, y2 = box
     assert kept.tolist() == [0]
     np.testing.assert_allclose(boxes, [[WIDTH - x2, y1, WIDTH - x1, y2]], atol=1e-3)
@@ -84,7 +82,7 @@ def test_box_on_the_border_survives_flip(box):
 @settings(max_examples=80, deadline=None, derandomize=True)
 @given(boxes=boxes_on_canvas(), seed=seeds)
 def test_boxes_stay_inside_and_in_order(boxes, seed):
-    pixels, moved, kept = augment(ALL, noise_image(), boxes, seed)
+    pixels, moved, kept = ALL.apply(noise_image(), boxes, seed)
     assert pixels.shape == (HEIGHT, WIDTH)
     assert pixels.dtype == np.uint8
     assert moved.shape == (len(kept), 4)
@@ -100,17 +98,17 @@ def test_boxes_stay_inside_and_in_order(boxes, seed):
 @given(seed=seeds, other=seeds)
 def test_the_seed_alone_decides(seed, other):
     boxes = np.array([[10.0, 10.0, 60.0, 60.0]])
-    first = augment(ALL, noise_image(), boxes, seed)
-    augment(ALL, noise_image(1), None, other)  # whatever happens in between
-    for again in (augment(ALL, noise_image(), boxes, seed),
-                  augment(chain(**EVERYTHING), noise_image(), boxes, seed)):  # fmt: skip
+    first = ALL.apply(noise_image(), boxes, seed)
+    ALL.apply(noise_image(1), None, other)  # whatever happens in between
+    for again in (ALL.apply(noise_image(), boxes, seed),
+                  chain(**EVERYTHING).apply(noise_image(), boxes, seed)):  # fmt: skip
         for one, two in zip(first, again, strict=True):
             np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.parametrize("first", [0, 2**40])
 def test_different_seeds_differ(first):
-    images = {augment(ALL, noise_image(), None, first + n)[0].tobytes() for n in range(20)}
+    images = {ALL.apply(noise_image(), None, first + n)[0].tobytes() for n in range(20)}
     assert len(images) == 20
 
 
@@ -121,8 +119,8 @@ def test_box_moves_with_the_lesion(settings_):
     pixels = np.zeros((200, 300), np.uint8)
     pixels[80:130, 100:190] = 255
     for seed in range(20):
-        changed, boxes, _ = augment(
-            chain(**settings_), pixels, np.array([[100.0, 80.0, 190.0, 130.0]]), seed
+        changed, boxes, _ = chain(**settings_).apply(
+            pixels, np.array([[100.0, 80.0, 190.0, 130.0]]), seed
         )
         rows, columns = np.nonzero(changed > 127)
         drawn = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
@@ -133,8 +131,8 @@ def test_box_of_a_turned_ellipse_stays_tight():
     y, x = np.mgrid[:200, :300] + 0.5
     pixels = (((x - 140) / 50) ** 2 + ((y - 90) / 25) ** 2 <= 1).astype(np.uint8) * 255
     for seed in range(20):
-        changed, boxes, _ = augment(
-            chain(rotate_degrees=40), pixels, np.array([[90.0, 65.0, 190.0, 115.0]]), seed
+        changed, boxes, _ = chain(rotate_degrees=40).apply(
+            pixels, np.array([[90.0, 65.0, 190.0, 115.0]]), seed
         )
         rows, columns = np.nonzero(changed > 127)
         drawn = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
@@ -144,7 +142,7 @@ def test_box_of_a_turned_ellipse_stays_tight():
 def test_scaling_keeps_the_shape_of_the_heart():
     box = np.array([[140.0, 90.0, 160.0, 110.0]])
     for seed in range(20):
-        _, boxes, _ = augment(chain(scale=0.5), np.zeros((200, 300), np.uint8), box, seed)
+        _, boxes, _ = chain(scale=0.5).apply(np.zeros((200, 300), np.uint8), box, seed)
         x1, y1, x2, y2 = boxes[0]
         assert x2 - x1 == pytest.approx(y2 - y1, abs=1e-3)
 
@@ -153,7 +151,7 @@ def test_box_mostly_out_of_the_image_is_dropped_and_the_rest_clipped():
     corner = np.array([[0.0, 0.0, 10.0, 10.0], [40.0, 30.0, 80.0, 60.0]])
     seen = set()
     for seed in range(40):
-        _, boxes, kept = augment(chain(shift=0.3), noise_image(), corner, seed)
+        _, boxes, kept = chain(shift=0.3).apply(noise_image(), corner, seed)
         assert 1 in kept
         seen.add(tuple(kept.tolist()))
         for box, row in zip(boxes, kept, strict=True):
@@ -165,11 +163,6 @@ def test_box_mostly_out_of_the_image_is_dropped_and_the_rest_clipped():
 
 def test_nothing_asked_is_nothing_done():
     assert build_augmentation() is None
-    pixels, boxes = noise_image(), np.array([[1.0, 2.0, 30.0, 40.0]])
-    same, kept_boxes, kept = augment(None, pixels, boxes, seed=0)
-    assert same is pixels
-    np.testing.assert_array_equal(kept_boxes, boxes)
-    assert kept.tolist() == [0]
 
 
 def test_hearts_are_not_mirrored_unless_asked():
@@ -177,7 +170,7 @@ def test_hearts_are_not_mirrored_unless_asked():
     left[:, :20] = 200
     settings_ = {**EVERYTHING, "horizontal_flip": 0.0, "noise": 0, "shift": 0.05}
     for seed in range(30):
-        changed = augment(chain(**settings_), left, None, seed)[0].astype(int)
+        changed = chain(**settings_).apply(left, None, seed)[0].astype(int)
         assert changed[:, :32].sum() > changed[:, 32:].sum()
 
 
@@ -196,7 +189,7 @@ def test_images_of_a_configuration_and_seed_stay_what_they_were(seed):
     pixels = ((x * 2 + y * 3) % 256).astype(np.uint8)
     small = chain(rotate_degrees=10.0, scale=0.15, shift=0.08, brightness=0.2, contrast=0.2)
     given_boxes = np.array([[10.0, 10.0, 60.0, 60.0], [80.0, 30.0, 118.0, 80.0]])
-    changed, boxes, _ = augment(small, pixels, given_boxes, seed)
+    changed, boxes, _ = small.apply(pixels, given_boxes, seed)
     np.testing.assert_allclose(changed[::30, ::40], _OF_OLD[seed][0], atol=1)
     np.testing.assert_allclose(boxes, _OF_OLD[seed][1], atol=2e-3)
 
@@ -206,7 +199,7 @@ def test_stretching_draws_width_and_height_apart_within_one_range():
     sides = np.array([
         [x2 - x1, y2 - y1]
         for seed in range(200)
-        for x1, y1, x2, y2 in augment(chain(scale=0.2, stretch=True), noise_image(), box, seed)[1]
+        for x1, y1, x2, y2 in chain(scale=0.2, stretch=True).apply(noise_image(), box, seed)[1]
     ])  # fmt: skip
     assert sides.min() >= 16 - 0.01
     assert sides.max() <= 24 + 0.01
@@ -220,7 +213,7 @@ def test_gamma_keeps_black_white_and_the_order_of_greys():
     ramp = np.tile(np.arange(256, dtype=np.uint8), (4, 1))
     middles = set()
     for seed in range(20):
-        changed, _, _ = augment(chain(gamma=0.5), ramp, None, seed)
+        changed, _, _ = chain(gamma=0.5).apply(ramp, None, seed)
         assert changed[0, [0, 255]].tolist() == [0, 255]
         assert (np.diff(changed[0].astype(int)) >= 0).all()
         middles.add(int(changed[0, 128]))
@@ -233,12 +226,12 @@ def test_a_box_goes_when_a_hole_covers_most_of_it_and_stays_as_it_is_otherwise()
     white = np.full((HEIGHT, WIDTH), 255, np.uint8)
     gone = 0
     for seed in range(200):
-        changed, boxes, kept = augment(chain(cutout=0.5), white, given_boxes, seed)
+        changed, boxes, kept = chain(cutout=0.5).apply(white, given_boxes, seed)
         np.testing.assert_array_equal(boxes, given_boxes[kept].astype(np.float32))
         for row, (x1, y1, x2, y2) in enumerate(given_boxes.astype(int)):
             seen = (changed[y1 : y2 + 1, x1 : x2 + 1] == 255).mean()
             assert (row in kept) == (seen >= 0.3), (seed, row)
-        counts = why_dropped(chain(cutout=0.5), white, given_boxes, kept, seed)
+        counts = chain(cutout=0.5).why_dropped(white, given_boxes, kept, seed)
         assert counts == DroppedBoxes(2, covered=2 - len(kept))
         gone += counts.total
     assert gone > 5
@@ -248,23 +241,23 @@ def test_each_dropped_box_is_counted_under_its_reason():
     corner, tiny = [0.0, 0.0, 10.0, 10.0], [50.0, 40.0, 53.0, 43.0]
     far = chain(shift=0.3)
     reasons = {
-        why_dropped(far, noise_image(), np.array([corner]), kept, seed)
+        far.why_dropped(noise_image(), np.array([corner]), kept, seed)
         for seed in range(40)
-        for kept in [augment(far, noise_image(), np.array([corner]), seed)[2]]
+        for kept in [far.apply(noise_image(), np.array([corner]), seed)[2]]
     }
     assert reasons == {DroppedBoxes(1), DroppedBoxes(1, outside=1)}
     shrinking = chain(scale=0.5)
     reasons = {
-        why_dropped(shrinking, noise_image(), np.array([tiny]), kept, seed)
+        shrinking.why_dropped(noise_image(), np.array([tiny]), kept, seed)
         for seed in range(40)
-        for kept in [augment(shrinking, noise_image(), np.array([tiny]), seed)[2]]
+        for kept in [shrinking.apply(noise_image(), np.array([tiny]), seed)[2]]
     }
     assert reasons == {DroppedBoxes(1), DroppedBoxes(1, small=1)}
 
 
 def test_boxes_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"\(N, 4\)"):
-        augment(FLIP, noise_image(), np.zeros((2, 5)), seed=0)
+        FLIP.apply(noise_image(), np.zeros((2, 5)), seed=0)
 
 
 def test_reading_pixels_does_not_import_albumentations_pandas_or_torch() -> None:
@@ -282,5 +275,5 @@ def test_reading_pixels_does_not_import_albumentations_pandas_or_torch() -> None
 
 def test_albumentations_is_told_not_to_call_out_before_it_is_imported():
     assert os.environ["NO_ALBUMENTATIONS_UPDATE"] == "1"
-    source = inspect.getsource(sys.modules[augment.__module__])
+    source = inspect.getsource(sys.modules[Augmentation.__module__])
     assert source.index('os.environ["NO_ALB') < source.index("\nimport albumentations")
