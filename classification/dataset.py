@@ -64,10 +64,6 @@ class ImageLabelDataset(Dataset[_LabelSample]):
             pixels are wanted.
         findings: The columns to learn, in the order of the model's outputs.
         augmentation: Applied where a sample is asked for with a seed.
-
-    Raises:
-        InputError: An image is not in the store, a finding has no column, or a label is another
-            value.
     """
 
     def __init__(

@@ -28,7 +28,9 @@ def scores_frames(
     findings: Sequence[str],
     frames: Sequence[Frame],
 ) -> PredictedScores:
-    """The scores and maps of a batch.
+    """The scores and maps of a batch, image by image, finding by finding.
+
+    An image with a score or a map value that is not finite is ``failed`` and has no rows.
 
     Args:
         image_ids: B images.
@@ -38,14 +40,10 @@ def scores_frames(
         findings: K names.
         frames: Each image's grid in original px, from `frame_in_original`.
 
-    Returns:
-        Rows image by image, finding by finding. An image with a score or a map value that is not
-        finite is ``failed`` and has no rows.
-
     Example:
         >>> maps = np.zeros((1, 1, 2, 2))
-        >>> found = scores_frames(["a"], np.array([[0.5]]), maps, "cam", ["mass"], [(0, 0, 8, 8)])
-        >>> found.scores.values.tolist(), len(found.maps["values"][0])
+        >>> rows = scores_frames(["a"], np.array([[0.5]]), maps, "cam", ["mass"], [(0, 0, 8, 8)])
+        >>> rows.scores.values.tolist(), len(rows.maps["values"][0])
         ([['a', 'mass', 0.5]], 4)
     """
     finite = np.isfinite(scores).all(axis=1) & np.isfinite(maps).all(axis=(1, 2, 3))  # (B,)

@@ -43,10 +43,6 @@ def predict_scores(
         precision: ``bf16`` runs the trunk under autocast; logits and maps are float32.
         maps: How maps are made; scores are the same for all.
 
-    Yields:
-        Frames of one batch. An image for which the network's output is not finite is ``failed``
-        and has neither score nor map.
-
     Raises:
         InputError: The number of findings is not the model's, or the method is unknown.
     """

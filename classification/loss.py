@@ -78,14 +78,9 @@ def build_criterion(positive_weight: float | Literal["balanced"], targets: np.nd
 
 
 def positive_weights(targets: np.ndarray, limit: float = 100.0) -> Tensor:
-    """Weights that make positives and negatives of each finding count the same.
+    """Weights (K,) that make positives and negatives of targets (N, K) count the same.
 
-    Args:
-        targets: float (N, K): 1 present, 0 absent, NaN unknown.
-        limit: Largest weight; its inverse is the smallest.
-
-    Returns:
-        float32 (K,): negatives per positive; 1 where a finding has only one kind.
+    Of each finding negatives per positive, from 1 / `limit` to `limit`; 1 where a finding has only one kind.
 
     Example:
         >>> positive_weights(np.array([[1.0, 0.0], [0.0, 0.0], [0.0, np.nan]])).tolist()
@@ -106,17 +101,10 @@ def training_losses(
     smoothing: float = 0.0,
     mixup: float = 0.0,
 ) -> dict[str, Tensor]:
-    """Loss of one training batch.
+    """``classification``, the loss of one training batch, by a model in training mode.
 
-    Args:
-        model: In training mode.
-        batch: Images with their targets; all of them may be unknown.
-        criterion: Logits and targets to a loss.
-        smoothing: Share of each target that moves to one half.
-        mixup: Alpha of the Beta that weighs pairs; 0 mixes nothing.
-
-    Returns:
-        ``classification``, a scalar.
+    All targets may be unknown. `smoothing` is the share of each target that moves to one half,
+    `mixup` the alpha of the Beta that weighs pairs; 0 mixes nothing.
     """
     if mixup:
         batch = _mix_pairs(batch, mixup)
@@ -127,18 +115,10 @@ def training_losses(
 def validation_losses(
     model: ImageClassifier, batch: LabelBatch, criterion: Criterion = masked_cross_entropy
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """Loss and scores of one validation batch, from one forward in evaluation mode.
+    """Loss without gradient, and scores, float64 (B, K) in [0, 1], of one validation batch.
 
-    Batch-norm statistics and the model's mode stay as they are; nothing is smoothed or mixed.
-
-    Args:
-        model: In either mode.
-        batch: Images with their targets.
-        criterion: Logits and targets to a loss.
-
-    Returns:
-        The loss as in `training_losses`, without gradient, and the scores, float64 (B, K), in
-        [0, 1].
+    One forward in evaluation mode: batch-norm statistics and the model's mode stay as they are;
+    nothing is smoothed or mixed.
     """
     with evaluating(model), torch.no_grad():
         logits = model(batch.images)

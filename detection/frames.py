@@ -46,13 +46,6 @@ def decode_boxes(
 
     Source:
         torchvision's ``RetinaNet.postprocess_detections``, to which the tests compare it.
-
-    Example:
-        >>> anchors = np.array([[0, 0, 8, 8], [8, 8, 16, 16]], np.float32)
-        >>> logits = np.array([[[2.0], [-20.0]]], np.float32)
-        >>> (boxes,) = decode_boxes(logits, np.zeros((1, 2, 4), np.float32), anchors, [2], 16)
-        >>> boxes.corners.tolist(), boxes.labels.tolist(), boxes.scores.round(3).tolist()
-        ([[0.0, 0.0, 8.0, 8.0]], [1], [0.8809999823570251])
     """
     return [
         _decode_one(image_logits, image_offsets, anchors, level_sizes, size)
@@ -143,17 +136,10 @@ def boxes_frames(
     Args:
         image_ids: B images.
         detected: The boxes of each in store px, labels from 1; `None` where the network's output
-            is not finite.
+            is not finite, and the image ``failed``.
         findings: Names in label order.
         placement: How each image lies in the store, by image id.
-        sizes: From `sizes_by_image`; boxes are clipped to them.
-
-    Returns:
-        Boxes image by image, in their order; those that lay in the letterbox's border have no
-        area left and are dropped. An image without a finite output is ``failed``.
-
-    Raises:
-        InputError: An image with a finite output has no known size.
+        sizes: From `sizes_by_image`; boxes are clipped to them, and dropped where no area is left.
 
     Example:
         >>> one = Boxes(np.array([[8.0, 8.0, 24.0, 16.0]]), np.array([0.5]), np.array([1]))

@@ -28,9 +28,6 @@ def predict_boxes(
 ) -> Iterator[PredictedBoxes]:
     """Find lesions, batch by batch; memory does not grow with the number of images.
 
-    Boxes have scores of at least 0.001, class-wise NMS at IoU 0.6, and at most 100 an image and
-    finding.
-
     Args:
         model: The detector; moved to ``device``.
         batches: Usually a `DataLoader`; boxes in them are not read.
@@ -39,10 +36,6 @@ def predict_boxes(
         images: ``image_id, width, height`` of the originals, px; boxes are clipped to them.
         device: Where to compute.
         precision: ``bf16`` runs backbone and heads under autocast; boxes are decoded in float32.
-
-    Yields:
-        One pair of frames a batch. An image for which the network's output is not finite is
-        ``failed`` and has no boxes.
 
     Raises:
         InputError: The number of findings is not the model's, or an image has no known size.

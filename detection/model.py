@@ -27,16 +27,9 @@ from networks.registry import NETWORKS
 
 
 def torchvision_targets(batch: LesionBatch, n_findings: int) -> Targets:
-    """The boxes of a batch as torchvision wants them.
+    """The boxes of a batch as torchvision wants them: per image ``boxes`` and ``labels``, 1 to K.
 
     torchvision takes NaN boxes, and learns label 0 as background without a word.
-
-    Args:
-        batch: Images with their boxes.
-        n_findings: Number of findings K; labels are 1 to K.
-
-    Returns:
-        Per image ``boxes`` and ``labels``.
 
     Raises:
         InputError: A box is not finite, not positive in size or wholly beside the image, or a
@@ -189,14 +182,9 @@ def build_retinanet(
 
 
 def training_losses(model: LesionRetinaNet, batch: LesionBatch) -> dict[str, Tensor]:
-    """Losses of one training batch.
+    """``classification`` (focal) and ``bbox_regression`` of a batch, by a model in training mode.
 
-    Args:
-        model: In training mode.
-        batch: Images with their boxes; any number of them may have none.
-
-    Returns:
-        ``classification`` (focal) and ``bbox_regression``, scalars; training minimises the sum.
+    Training minimises the sum. Any number of the images may have no boxes.
 
     Raises:
         InputError: A box or label is not usable; the image is named.
@@ -207,17 +195,9 @@ def training_losses(model: LesionRetinaNet, batch: LesionBatch) -> dict[str, Ten
 def validation_losses(
     model: LesionRetinaNet, batch: LesionBatch
 ) -> tuple[dict[str, Tensor], Detections]:
-    """Losses and detections of one validation batch, from one forward in evaluation mode.
+    """Losses without gradient, and `Detections`, of one validation batch.
 
-    Batch-norm statistics and the model's mode stay as they are.
-
-    Args:
-        model: In either mode.
-        batch: Images with their boxes.
-
-    Returns:
-        The losses as in `training_losses`, without gradient, and per image ``boxes`` (N, 4)
-        xyxy, store px, ``scores`` (N,), ``labels`` (N,) from 1, and ``finite``.
+    One forward in evaluation mode: batch-norm statistics and the model's mode stay as they are.
     """
     targets = torchvision_targets(batch, model.n_findings)
     with evaluating(model), torch.no_grad():

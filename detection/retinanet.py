@@ -182,7 +182,11 @@ class _StoreTransform(nn.Module):
         self.preprocess = preprocess
 
     def forward(self, images: Tensor) -> ImageList:
-        """Normalise uint8 (B, 1, S, S) and repeat the grey channel: float32 (B, 3, S, S)."""
+        """Losses in training mode, detections in evaluation mode, as in torchvision.
+
+        Of store pixels, uint8 (B, 1, S, S), and in training mode per image ``boxes`` (N, 4) xyxy,
+        store px, and ``labels`` (N,), 1 to K.
+        """
         size = self.preprocess.size
         require_store_pixels(images, size, "detector")
         pixels = self.preprocess.normalise(images)  # (B, 1, S, S) float32
@@ -303,15 +307,10 @@ class LesionRetinaNet(RetinaNet):
     def detections(self, heads: _HeadPass) -> Detections:
         """Decode, suppress and sort the boxes of each image, in float32.
 
-        On a CPU by `detection.frames`, as exports do; on a GPU all images at once.
-
-        Args:
-            heads: From `run_heads`.
-
-        Returns:
-            Per image: ``boxes`` (N, 4) xyxy, store px, clipped to the store's image; ``scores``
-            (N,), descending; ``labels`` (N,), 1 to K; and ``finite``, a boolean scalar, false
-            where the network's output for this image has a NaN or an infinity.
+        On a CPU by `detection.frames`, as exports do; on a GPU all images at once. Per image:
+        ``boxes`` (N, 4) xyxy, store px, clipped to the store's image; ``scores`` (N,), descending;
+        ``labels`` (N,), 1 to K; and ``finite``, a boolean scalar, false where the network's output
+        for this image has a NaN or an infinity.
         """
         logits = heads.outputs["cls_logits"].detach()[..., 1:]  # without background
         offsets = heads.outputs["bbox_regression"].detach()

@@ -66,20 +66,13 @@ _FAMILIES = (
 
 
 def body_key(key: str) -> str:
-    """Name of a tensor inside the convolutional body that it belongs to.
+    """Name of a tensor inside the convolutional body that it belongs to, as torchvision has it.
 
     Reads torchvision's own files and what is made of them: CheXNet by arnoweng and by zoogzog
     (``module.densenet121.features...``, old dotted names), torchxrayvision (``features...``),
     EfficientNet-Lite as lukemelas and its packages name it (``_blocks.0._bn1...``), and the
-    classifiers (``trunk...``) and detectors (``backbone.body...``) of this program.
-
-    Args:
-        key: Its name in a checkpoint.
-
-    Returns:
-        The name without what holds the body, as torchvision's network has it today: below
-        ``features`` in a DenseNet, MobileNet or EfficientNet, at the top in a ResNet. Names of
-        other layers (``classifier.weight``) come back without their holders, too.
+    classifiers (``trunk...``) and detectors (``backbone.body...``) of this program. What holds the
+    body is cut off, also of other layers (``classifier.weight``).
 
     Source:
         arnoweng/CheXNet ``model.py``, zoogzog/chexnet ``DensenetModels.py`` and
@@ -102,15 +95,10 @@ def body_key(key: str) -> str:
 
 
 def detector_key(key: str) -> str:
-    """Name that torchvision's RetinaNet of today has for a tensor of a checkpoint.
+    """Name that torchvision's RetinaNet of today has for a tensor of a checkpoint, or of ours.
 
-    Args:
-        key: The tensor's name in a checkpoint of torchvision's RetinaNet or of ours. In files of
-            before torchvision 0.14 a head's convolutions are 0, 2, 4, 6, with the rectifiers
-            between them.
-
-    Returns:
-        The name without what wraps the model.
+    In files of before torchvision 0.14 a head's convolutions are 0, 2, 4, 6, with the rectifiers
+    between them.
 
     Example:
         >>> detector_key("module.backbone.fpn.inner_blocks.0.weight")
@@ -125,16 +113,10 @@ def detector_key(key: str) -> str:
 
 
 def guess_architecture(keys: Iterable[str]) -> str | None:
-    """Guess from the names of its tensors what network a checkpoint is of.
+    """Guess from the names of its tensors what network a checkpoint is of; None: not recognised.
 
     Names alone do not tell a ResNet-50 from a ResNeXt-50 or a wide one, nor the sizes of a
     MobileNet or EfficientNet apart: there the family, as our names begin, is said.
-
-    Args:
-        keys: Names as in the checkpoint.
-
-    Returns:
-        Such as ``densenet121`` or ``squeezenet``; None where nothing is recognised.
 
     Example:
         >>> guess_architecture(["features.3.squeeze.weight", "classifier.1.weight"])
@@ -276,13 +258,8 @@ def describe_difference(
 ) -> str:
     """Say why a checkpoint's tensors are not those of a network, and what to do.
 
-    Args:
-        found: Shapes in the checkpoint, by normal names.
-        wanted: Shapes in the network.
-        name: The network's.
-        what: Network or family of the checkpoint, as `guess_architecture` says; None: not known.
-        known: Networks that could be chosen instead.
-        setting: Key of the configuration that chooses.
+    `what` is the network or family of the checkpoint, as `guess_architecture` says, `known` are the
+    networks that could be chosen instead, by the configuration's key `setting`.
 
     Example:
         >>> describe_difference({}, {}, name="vgg16", what="resnet18", known=["vgg16", "resnet18"],

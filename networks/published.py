@@ -198,15 +198,6 @@ def recognise(checkpoint: Checkpoint) -> PublicCheckpoint | None:
         arnoweng/CheXNet ``model.py``, zoogzog/chexnet ``DensenetModels.py`` and
         ``ChexnetTrainer.py``, jrzech/reproduce-chexnet ``model.py`` and ``cxr_dataset.py``,
         mlmed/torchxrayvision ``models.py``, ``datasets.py`` and ``utils.normalize``, version 1.5.2.
-
-    Example:
-        >>> shapes = {f"features.denseblock{b}.denselayer{n}.conv1.weight": (128, 64, 1, 1)
-        ...           for b, n in ((1, 6), (2, 12), (3, 24), (4, 16))}
-        >>> shapes |= {"features.conv0.weight": (64, 1, 7, 7), "classifier.weight": (18, 1024)}
-        >>> state = {name: torch.empty(shape) for name, shape in shapes.items()}
-        >>> public = recognise(Checkpoint("weights.pth", state))
-        >>> public.maker, public.mean, 1 / public.std  # from -1024 to 1024
-        ('torchxrayvision', 0.5, 2048.0)
     """
     if checkpoint.findings is not None:
         return None

@@ -50,15 +50,10 @@ def count_parameters(model: nn.Module) -> tuple[int, int]:
 
 
 def count_flops(model: nn.Module, image_size: int) -> int:
-    """Count the floating-point operations of one image's forward pass.
+    """Count the floating-point operations of the forward pass of one image, uint8 (1, 1, S, S).
 
-    Args:
-        model: Reads uint8 (1, 1, S, S).
-        image_size: S, px.
-
-    Returns:
-        Operations in convolutions and matrix products, two for each multiply and add; other
-        layers, decoding and NMS are not counted.
+    In convolutions and matrix products, two for each multiply and add; other layers, decoding and
+    NMS are not counted.
     """
     # Where Triton is absent, as in a container, torch warns; nothing counted here is written in it.
     logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
@@ -85,19 +80,9 @@ def measure_latency(
 ) -> Latency:
     """Time a model at batch 1, from pixels in main memory to a result in main memory.
 
-    Three runs warm up and are not counted. The runs cycle through the images, because decoding
-    boxes takes longer where there are more.
-
-    Args:
-        model: Reads uint8 (1, 1, S, S); moved to ``device``.
-        image_size: S, px.
-        repeats: Timed runs, at least 1.
-        images: Images to take, uint8 (N, 1, S, S); seeded noise by default.
-        device: Where to compute.
-        precision: ``fp32``, or ``bf16`` for autocast.
-
-    Returns:
-        The times and what they were measured on.
+    Three runs warm up and are not counted. The runs cycle through the images, uint8 (N, 1, S, S),
+    by default seeded noise of side `image_size`, because decoding boxes takes longer where there
+    are more. The model is moved to ``device``; ``bf16`` is autocast.
     """
     device = torch.device(device)
     if images is None:
@@ -144,16 +129,12 @@ _RESET_PEAK = "5"  # what proc(5) calls it
 
 
 class PeakMemory:
-    """Watches from its making on.
+    """Watches the memory from its making on, while a model works on a device.
 
     On CUDA it is what torch allocated there. On a CPU it is the process's greatest resident
     memory, as Linux counts it; files that are mapped into memory, such as the pixel store, and
     processes that load data beside this one are left out. What the process held before is no part
     of it, but for the model's own weights.
-
-    Args:
-        model: The model that will work.
-        device: Where it will.
 
     Example:
         >>> watch = PeakMemory(nn.Linear(2, 2))

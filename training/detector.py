@@ -241,15 +241,9 @@ class _HardNegatives(Callback):
     While an epoch trains, each negative image leaves its false-positive score: the most confident
     finding on it, as the forward pass of the training step gave it, so it costs nothing. At the
     end of the epoch these scores replace the older ones; the best of several draws counts. The
-    next epoch gives a share of all draws of negatives to the fifth of them with the highest
-    scores, evenly, and the rest of these draws to all negatives, as without hard negatives.
-    Positive images keep their share. In the first epoch nothing is known and nothing is hard.
-
-    Args:
-        image_ids: The rows of the training set.
-        negative: Which rows have no finding, bool, shape ``(N,)``.
-        weights: How often rows are drawn otherwise, shape ``(N,)``.
-        share: Of the draws of negatives that the hard ones get, in [0, 1].
+    next epoch gives a `share` of all draws of negatives to the fifth of them with the highest
+    scores, evenly, and the rest of these draws to all negatives, by `weights`. Positive images
+    keep their share. In the first epoch nothing is known and nothing is hard.
 
     Source:
         Shrivastava, Gupta and Girshick 2016, online hard example mining, by image and by epoch.

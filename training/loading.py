@@ -27,16 +27,12 @@ class SeededSampler(Sampler[tuple[int, int]]):
     Args:
         n_rows: Rows of the data set.
         seed: Seed of the whole training.
-        weights: How often to draw each row relative to the others, shape ``(n_rows,)``, finite
-            and at least 0; rows are then drawn with replacement. None draws each row once. A
-            function is called for them at the start of each epoch.
-        rank: Of this process among several.
-        world_size: Number of processes. Together they draw each batch that one process would
-            draw, and nothing twice but what `ends_with_spare` says.
+        weights: How often to draw each row relative to the others, shape ``(n_rows,)``; rows are
+            then drawn with replacement. None draws each row once. A function is called for them at
+            the start of each epoch.
+        rank: Of this process among `world_size`. Together they draw each batch that one process
+            would draw, and nothing twice but what `ends_with_spare` says.
         share: Images of a batch that each process gets.
-
-    Raises:
-        ValueError: There are no rows, or the weights do not fit.
 
     Example:
         >>> sampler = SeededSampler(3, seed=0)
@@ -110,17 +106,7 @@ def _shares(weights: np.ndarray, n_rows: int) -> np.ndarray:
 
 
 def balancing_weights(positive: np.ndarray, positive_share: float) -> np.ndarray:
-    """Weights that make positives the wanted share of what is drawn.
-
-    Args:
-        positive: True for each row of the rarer kind, shape ``(N,)``.
-        positive_share: Wanted share, between 0 and 1, both excluded.
-
-    Returns:
-        Weights for `SeededSampler`, shape ``(N,)``; all equal where one kind is absent.
-
-    Raises:
-        ValueError: The share lies outside (0, 1).
+    """Weights that make positives a share of what is drawn; all equal where one kind is absent.
 
     Example:
         >>> balancing_weights(np.array([True, False, False]), 0.5).tolist()
@@ -165,12 +151,7 @@ class _Unreadable:
 
 
 class NamedRows(Dataset[Any]):
-    """Rows of a data set; the error of one that fails names its image.
-
-    Args:
-        rows: Takes a row, or ``(row, seed)``.
-        image_ids: The image of each row.
-    """
+    """Rows of a data set, by row or (row, seed); the error of one that fails names its image."""
 
     def __init__(self, rows: Any, image_ids: Sequence[str] | pd.Index) -> None:
         self._rows = rows
@@ -192,11 +173,7 @@ class NamedRows(Dataset[Any]):
 
 @dataclass(frozen=True)
 class NamedBatches:
-    """Samples to a batch; where that fails, the error names the images.
-
-    Attributes:
-        collate: Samples to a batch; each sample has an ``image_id``.
-    """
+    """Samples to a batch by `collate`; where that fails, the error names the images."""
 
     collate: Callable[[Sequence[Any]], Any]
 
@@ -213,11 +190,7 @@ class NamedBatches:
 
 
 def require_loaded(batch: Any) -> Any:
-    """The batch itself.
-
-    Raises:
-        InputError: It could not be loaded; the images are named.
-    """
+    """The batch itself; one that could not be loaded is refused, its images named."""
     if isinstance(batch, _Unreadable):
         raise InputError(f"{batch.reason}; look at it with cxr check, or take it out")
     return batch

@@ -58,14 +58,10 @@ def require_loggers(names: Sequence[str]) -> None:
 def build_loggers(names: Sequence[str], run: RunFolder) -> list[Logger]:
     """Lightning's loggers for a run; `metrics.csv` is written whatever they are.
 
-    Nothing leaves the machine unless the user's environment says so. A training that is resumed
-    goes on in the same run of each logger.
-
-    Args:
-        names: ``tensorboard`` writes to ``events/`` in the folder; ``mlflow`` to what
-            ``MLFLOW_TRACKING_URI`` names, else to ``mlflow.db`` in the folder; ``wandb`` to
-            ``wandb/`` in the folder, and with ``WANDB_MODE=online`` to its server.
-        run: Gives the folder and the name.
+    ``tensorboard`` writes to ``events/`` in the folder; ``mlflow`` to what ``MLFLOW_TRACKING_URI``
+    names, else to ``mlflow.db`` in the folder; ``wandb`` to ``wandb/`` in the folder, and with
+    ``WANDB_MODE=online`` to its server. Nothing leaves the machine unless the user's environment
+    says so. A training that is resumed goes on in the same run of each logger.
     """
     builders = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
     return [build(run) for name, build in builders.items() if name in names]

@@ -254,11 +254,9 @@ def build_schedule(optimiser: Optimizer, settings: TrainingSettings, steps: int)
 class Plateau(LRScheduler):
     """Warms up step by step, then lowers the rate when a figure stops improving.
 
-    All that it remembers is in its state, so a resumed training goes on as it would have.
-
-    Source:
-        As torch's ``ReduceLROnPlateau`` with a threshold of 0 and a patience of one less: here, as
-        in early stopping, the fall comes in the epoch that makes `patience` full.
+    All that it remembers is in its state, so a resumed training goes on as it would have. As
+    torch's ``ReduceLROnPlateau`` with a threshold of 0 and a patience of one less: here, as in
+    early stopping, the fall comes in the epoch that makes `patience` full.
 
     Example:
         >>> optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=1.0)

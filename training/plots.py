@@ -64,14 +64,10 @@ def draw_batch(
     boxes: Sequence[np.ndarray] | None = None,
     limit: int = 16,
 ) -> None:
-    """Draw a batch as the model gets it: augmented, in store pixels, with its boxes.
+    """Draw a batch as the model gets it, up to a limit: augmented, in store pixels, with its boxes.
 
-    Args:
-        images: uint8, shape ``(B, S, S)``.
-        captions: A line for each image; it is drawn above the image, not in it.
-        path: PNG to write.
-        boxes: Per image ``xyxy`` in store px, shape ``(N, 4)``; None for a classifier.
-        limit: Most images drawn.
+    Of images, uint8 ``(B, S, S)``, a caption each, drawn above it and not in it, and per image
+    ``xyxy`` in store px, ``(N, 4)``; None for a classifier.
     """
     shown = min(len(images), limit)
     columns = min(4, shown)

@@ -360,12 +360,7 @@ def gather(value: Value) -> list[Value]:
 
 
 def reduce_over_processes(values: Tensor, *, largest: bool = False) -> Tensor:
-    """The sum, or the largest, of each value over all processes; every process must call it.
-
-    Args:
-        values: On the CPU.
-        largest: The largest in place of the sum.
-    """
+    """The sum, or the largest, of each value on the CPU over all processes; all must call it."""
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):

@@ -44,11 +44,7 @@ _WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys that others nest
 
 
 def save_model(model: nn.Module, folder: Path) -> None:
-    """Write a model's weights and architecture; each file appears whole or not at all.
-
-    Args:
-        model: Has ``architecture``, a dictionary with ``kind``, ``name`` and ``arguments``.
-        folder: Existing folder.
+    """Write a model's weights and `architecture`; each file appears whole or not at all.
 
     Raises:
         InputError: The disk is full.
@@ -66,14 +62,9 @@ def save_architecture(model: nn.Module, folder: Path) -> None:
 
 
 def load_model(folder: Path, builders: Mapping[str, Callable[..., nn.Module]]) -> nn.Module:
-    """Build the model that `save_model` described and load its weights.
+    """Build the model that `save_model` described and load its weights, in evaluation mode.
 
-    Args:
-        folder: Made by `save_model`.
-        builders: Builder of each architecture, by its name.
-
-    Returns:
-        The model in evaluation mode, on the CPU.
+    Of `builders` that of its architecture's name is called.
 
     Raises:
         InputError: A file is missing or damaged, the architecture is unknown here, or the
@@ -98,14 +89,10 @@ def load_model(folder: Path, builders: Mapping[str, Callable[..., nn.Module]]) -
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a weights file; never runs code from it.
+    """Read the tensors of a weights file, by name, to the CPU; never runs code from it.
 
-    Args:
-        path: ``.safetensors``, or a ``.pth``, ``.pt`` or ``.ckpt`` of PyTorch; a state dictionary
-            nested under ``state_dict``, ``model`` or ``model_state_dict`` is found.
-
-    Returns:
-        Tensors by name, on the CPU.
+    ``.safetensors``, or a ``.pth``, ``.pt`` or ``.ckpt`` of PyTorch; a state dictionary nested
+    under ``state_dict``, ``model`` or ``model_state_dict`` is found.
 
     Raises:
         InputError: The file is missing, damaged, or holds something else.
@@ -219,13 +206,10 @@ class RunFolder:
     def create(
         cls, folder: str | Path, *, config: str, seen: pd.DataFrame, started: dict[str, Any]
     ) -> RunFolder:
-        """Start a run.
+        """Start a run in a new or empty folder.
 
-        Args:
-            folder: A new or empty folder.
-            config: The resolved configuration, TOML.
-            seen: Every image used to fit or to select: ``image_id, patient_id, role``.
-            started: What a resumed training must find unchanged, such as the data set's ids.
+        Of its resolved configuration, TOML, every image used to fit or to select (``image_id,
+        patient_id, role``), and what a resumed training must find unchanged, such as data set ids.
 
         Raises:
             InputError: The folder holds something already, or the table breaks a rule.

@@ -67,16 +67,14 @@ def join_mosaic(
     """Join four images at a random point; each is shrunk until it fills its part.
 
     A part that is not square shows the half of its image that lies at the meeting point, and
-    boxes are cut to what it shows.
+    boxes are cut to what it shows. A box is dropped where under 30 % of its area or under 2 px of
+    a side are left.
 
     Args:
         images: Four squares of one size, uint8 ``(S, S)``: upper left, upper right, lower left,
             lower right.
         boxes: Per image ``xyxy``, its px, ``(N, 4)``.
         seed: Decides the meeting point alone; it lies 30 to 70 % along each side.
-
-    Returns:
-        The mosaic. A box is dropped where under 30 % of its area or under 2 px of a side are left.
 
     Source:
         Bochkovskiy, Wang and Liao 2020, YOLOv4.

@@ -13,10 +13,10 @@ from torchvision.models import densenet121, resnet18, resnet50, squeezenet1_1
 from classification.model import _COLOUR_MEAN, _COLOUR_STD, ImageClassifier, build_classifier
 from classification.weights import start_from
 from data_prep.contracts.errors import InputError
-from networks.checkpoints import (
+from networks.checkpoints import Checkpoint
+from networks.published import (
     _CHEXNET_FINDINGS,
     _XRAYVISION_FINDINGS,
-    Checkpoint,
     PublicCheckpoint,
     recognise,
 )
