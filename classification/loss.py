@@ -78,9 +78,9 @@ def build_criterion(positive_weight: float | Literal["balanced"], targets: np.nd
 
 
 def positive_weights(targets: np.ndarray, limit: float = 100.0) -> Tensor:
-    """Weights (K,) that make positives and negatives of targets (N, K) count the same.
+    """Weights (K,) that make positives and negatives of targets (N, K) count the same, by finding.
 
-    Of each finding negatives per positive, from 1 / `limit` to `limit`; 1 where a finding has only one kind.
+    Negatives per positive, from 1 / `limit` to `limit`; 1 where there is only one kind.
 
     Example:
         >>> positive_weights(np.array([[1.0, 0.0], [0.0, 0.0], [0.0, np.nan]])).tolist()
