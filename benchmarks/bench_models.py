@@ -37,7 +37,7 @@ from detection.dataset import LesionBatch
 from detection.model import build_retinanet
 from detection.model import training_losses as detector_losses
 from detection.retinanet import LesionRetinaNet
-from scripts.machines.runtime import choose_device, computes_bf16
+from scripts.machines.runtime import choose_device, has_bf16_instructions
 from training.cost import count_flops
 from training.loop import build_optimiser, read_losses
 
@@ -151,7 +151,7 @@ def training_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 
 def precisions(device: str) -> tuple[str, ...]:
     """Those that the processor has instructions for."""
-    return _PRECISIONS if device == "cuda" or computes_bf16() else _PRECISIONS[:1]
+    return _PRECISIONS if device == "cuda" or has_bf16_instructions() else _PRECISIONS[:1]
 
 
 def training_step(

@@ -70,7 +70,7 @@ def _machine() -> dict[str, Any]:
     from importlib import metadata
 
     from data_prep.work.pool import cpu_count, processor_name
-    from scripts.machines.runtime import computes_bf16
+    from scripts.machines.runtime import has_bf16_instructions
 
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     return {
@@ -78,7 +78,7 @@ def _machine() -> dict[str, Any]:
         "usable processors": cpu_count(),
         "memory": f"{memory:.1f} GiB",
         "torch": metadata.version("torch"),
-        "bf16 instructions": "yes" if computes_bf16() else "no",
+        "bf16 instructions": "yes" if has_bf16_instructions() else "no",
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "-"),
     }
 

@@ -138,9 +138,9 @@ def _why_not(
     if find_spec(PACKAGES[format]) is None:
         package = PACKAGES[format]
         return f"--backend {format}: {package} is not installed; pip install {package}"
-    from serving.exported_model import computes_bf16  # numpy: not for cxr --help
+    from serving.exported_model import openvino_computes_bf16  # numpy: not for cxr --help
 
-    if precision == "bf16" and format == "openvino" and not computes_bf16():
+    if precision == "bf16" and format == "openvino" and not openvino_computes_bf16():
         return "--precision bf16: this processor has no bf16 arithmetic; take fp32 or int8"
     return None
 

@@ -62,7 +62,7 @@ def without_telemetry() -> None:
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
 
 
-def computes_bf16() -> bool:
+def openvino_computes_bf16() -> bool:
     """Whether OpenVINO computes in bf16 on this processor, which then takes half the time."""
     return "BF16" in _core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
@@ -199,7 +199,7 @@ class _OpenVinoSession:
             model.reshape([self._at_once, 1, spec.size, spec.size])
         # Of an int8 network depthwise convolutions and activations are not computed in integers: in
         # bf16 they take half the time.
-        halved = spec.precision == "int8" and computes_bf16()
+        halved = spec.precision == "int8" and openvino_computes_bf16()
         settings: dict[str, Any] = {
             "PERFORMANCE_HINT": "THROUGHPUT" if many else "LATENCY",
             "INFERENCE_PRECISION_HINT": "bf16" if halved or spec.precision == "bf16" else "f32",

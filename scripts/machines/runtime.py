@@ -117,13 +117,13 @@ def choose_precision(
     if name != "auto":
         return name
     if device == "cpu":
-        return "bf16" if computes_bf16() else "fp32"
+        return "bf16" if has_bf16_instructions() else "fp32"
     import torch
 
     return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
 
 
-def computes_bf16() -> bool:
+def has_bf16_instructions() -> bool:
     """Whether the processor has instructions for bf16."""
     info = Path("/proc/cpuinfo")
     if not info.is_file():

@@ -53,7 +53,7 @@ def test_fp16_is_for_cuda_alone():
 
 @pytest.mark.parametrize(("fast", "chosen"), [(True, "bf16"), (False, "fp32")])
 def test_auto_precision_follows_the_hardware(monkeypatch, fast, chosen):
-    monkeypatch.setattr("scripts.machines.runtime.computes_bf16", lambda: fast)
+    monkeypatch.setattr("scripts.machines.runtime.has_bf16_instructions", lambda: fast)
     assert choose_precision("auto", "cpu") == chosen
     assert choose_precision("fp32", "cpu") == "fp32"
     assert choose_precision("bf16", "cpu") == "bf16"
