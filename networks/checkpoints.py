@@ -150,19 +150,13 @@ def _deepest(pattern: re.Pattern[str], names: Iterable[str]) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """Weights that a model starts from.
+    """Weights that a model starts from."""
 
-    Attributes:
-        source: Where they come from, for messages.
-        state: Tensors by name.
-        findings: What they learned to find, in the order of the outputs; None where not known.
-        network: Backbone that their run says it has; None where not known.
-    """
-
-    source: str
-    state: Mapping[str, Any]
+    source: str  # where they come from, for messages
+    state: Mapping[str, Any]  # tensors by name
+    # what they learned to find, in the order of the outputs; None where not known
     findings: Sequence[str] | None = None
-    network: str | None = None
+    network: str | None = None  # backbone that their run says it has; None where not known
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:

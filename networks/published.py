@@ -177,7 +177,7 @@ _XRAYVISION_LEARNED = {
 
 
 @dataclass(frozen=True)
-class PublicCheckpoint:
+class _PublicCheckpoint:
     """What is known of a public classifier of chest X-rays."""
 
     maker: str  # who published it
@@ -191,7 +191,7 @@ class PublicCheckpoint:
     trained_on: str
 
 
-def recognise(checkpoint: Checkpoint) -> PublicCheckpoint | None:
+def recognise(checkpoint: Checkpoint) -> _PublicCheckpoint | None:
     """Tell which public checkpoint this is; None for a run's and where it is none known here.
 
     Source:
@@ -213,7 +213,7 @@ def recognise(checkpoint: Checkpoint) -> PublicCheckpoint | None:
     known = bool(plain) and shapes[plain][0] == len(_XRAYVISION_FINDINGS)
     stem = shapes.get(first, ())
     if len(stem) == 4 and stem[1] == 1 and (known or what == "densenet121"):
-        return PublicCheckpoint(
+        return _PublicCheckpoint(
             maker="torchxrayvision",
             findings=_XRAYVISION_FINDINGS if known else (),
             weight=plain,
@@ -228,7 +228,7 @@ def recognise(checkpoint: Checkpoint) -> PublicCheckpoint | None:
     last = names.get("classifier.0.weight", "")
     if what != "densenet121" or not last or shapes[last][0] != len(_CHEXNET_FINDINGS):
         return None
-    return PublicCheckpoint(
+    return _PublicCheckpoint(
         maker="a public CheXNet",
         findings=_CHEXNET_FINDINGS,
         weight=last,

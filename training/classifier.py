@@ -28,15 +28,10 @@ _STATES = {"present": 1.0, "absent": 0.0}
 
 
 class _Scored(NamedTuple):
-    """What one validation batch gave.
+    """What one validation batch gave."""
 
-    Attributes:
-        scores: float64 (B, K), in [0, 1].
-        targets: float32 (B, K): 1 present, 0 absent, NaN unknown.
-    """
-
-    scores: np.ndarray
-    targets: np.ndarray
+    scores: np.ndarray  # float64 (B, K), in [0, 1]
+    targets: np.ndarray  # float32 (B, K): 1 present, 0 absent, NaN unknown
 
 
 class ClassifierTask(TrainingTask):

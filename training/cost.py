@@ -20,22 +20,14 @@ _WARM_UP = 3
 
 
 @dataclass(frozen=True)
-class Latency:
-    """Time from store pixels in memory to a result, batch 1.
+class _Latency:
+    """Time from store pixels in memory to a result, batch 1."""
 
-    Attributes:
-        median_ms: Median over the repeats, milliseconds.
-        low_ms: 10th percentile.
-        high_ms: 90th percentile.
-        repeats: Number of timed runs.
-        device: What it ran on, with its number of threads where that is a processor.
-    """
-
-    median_ms: float
-    low_ms: float
-    high_ms: float
-    repeats: int
-    device: str
+    median_ms: float  # median over the repeats, milliseconds
+    low_ms: float  # 10th percentile
+    high_ms: float  # 90th percentile
+    repeats: int  # number of timed runs
+    device: str  # what it ran on, with its number of threads where that is a processor
 
 
 def count_parameters(model: nn.Module) -> tuple[int, int]:
@@ -77,7 +69,7 @@ def measure_latency(
     images: Tensor | None = None,
     device: torch.device | str = "cpu",
     precision: str = "fp32",
-) -> Latency:
+) -> _Latency:
     """Time a model at batch 1, from pixels in main memory to a result in main memory.
 
     Three runs warm up and are not counted. The runs cycle through the images, uint8 (N, 1, S, S),
@@ -102,7 +94,7 @@ def measure_latency(
             times.append(time.perf_counter() - start)
     model.train(was_training)
     low, median, high = np.percentile(1000 * np.array(times[_WARM_UP:]), [10, 50, 90])
-    return Latency(float(median), float(low), float(high), repeats, describe_device(device))
+    return _Latency(float(median), float(low), float(high), repeats, describe_device(device))
 
 
 def _to_cpu(output: object) -> None:

@@ -40,23 +40,14 @@ _STATED = {
 
 @dataclass(frozen=True)
 class CurveRun:
-    """One training.
+    """One training."""
 
-    Attributes:
-        arm: Detector, classifier or mixed.
-        split: The split whose test images judge it.
-        part: The split that it learns from, which holds a share of the other.
-        share: Of the patients.
-        seed: Of the part and of the weights.
-        folder: Its run folder; what its process says lies beside it.
-    """
-
-    arm: Kind
-    split: str
-    part: str
-    share: float
-    seed: int
-    folder: Path
+    arm: Kind  # detector, classifier or mixed
+    split: str  # the split whose test images judge it
+    part: str  # the split that it learns from, which holds a share of the other
+    share: float  # of the patients
+    seed: int  # of the part and of the weights
+    folder: Path  # its run folder; what its process says lies beside it
 
     @property
     def predictions(self) -> Path:
@@ -76,28 +67,17 @@ class CurveRun:
 
 @dataclass(frozen=True)
 class CurvePlan:
-    """All trainings of a curve.
+    """All trainings of a curve."""
 
-    Attributes:
-        folder: The curve's.
-        data: The data set.
-        detector: Its configuration.
-        classifier: Its configuration.
-        shares: Of the annotated patients, ascending.
-        seeds: From 0.
-        parts: Name of the split of each split, share and seed.
-        mixed: Whether there is the third arm.
-        equal: Whether all shares learn for as many ``steps`` or ``epochs``.
-    """
-
-    folder: Path
-    data: Path
-    detector: DetectorConfig
-    classifier: ClassifierConfig
-    shares: Sequence[float]
-    seeds: Sequence[int]
-    parts: Mapping[tuple[str, float, int], str]
-    mixed: bool
+    folder: Path  # the curve's
+    data: Path  # the data set
+    detector: DetectorConfig  # its configuration
+    classifier: ClassifierConfig  # its configuration
+    shares: Sequence[float]  # of the annotated patients, ascending
+    seeds: Sequence[int]  # from 0
+    parts: Mapping[tuple[str, float, int], str]  # name of the split of each split, share and seed
+    mixed: bool  # whether there is the third arm
+    # whether all shares learn for as many ``steps`` or ``epochs``
     equal: Literal["steps", "epochs"]
 
     def with_parts(self, parts: Mapping[tuple[str, float, int], str]) -> CurvePlan:

@@ -37,17 +37,11 @@ _COLUMNS = {"train_boxes": "given", "train_boxes_out": "outside", "train_boxes_s
 
 
 class _Seen(NamedTuple):
-    """What one validation batch gave, in store px: enough for the metrics.
+    """What one validation batch gave, in store px: enough for the metrics."""
 
-    Attributes:
-        image_ids: Its images.
-        found: ``image_id, label, x1, y1, x2, y2, score``.
-        true: ``image_id, label, x1, y1, x2, y2``.
-    """
-
-    image_ids: list[str]
-    found: pd.DataFrame
-    true: pd.DataFrame
+    image_ids: list[str]  # its images
+    found: pd.DataFrame  # ``image_id, label, x1, y1, x2, y2, score``
+    true: pd.DataFrame  # ``image_id, label, x1, y1, x2, y2``
 
 
 class DetectorTask(TrainingTask):

@@ -186,19 +186,12 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class FitResult:
-    """What came of a training.
+    """What came of a training."""
 
-    Attributes:
-        best_epoch: Epoch whose weights were kept, from 1.
-        best_value: The monitored figure there.
-        history: One row per epoch, as in `metrics.csv`.
-        stopped_early: Whether it ended before its last epoch for want of improvement.
-    """
-
-    best_epoch: int
-    best_value: float
-    history: list[Row]
-    stopped_early: bool
+    best_epoch: int  # epoch whose weights were kept, from 1
+    best_value: float  # the monitored figure there
+    history: list[Row]  # one row per epoch, as in `metrics.csv`
+    stopped_early: bool  # whether it ended before its last epoch for want of improvement
 
 
 @contextmanager

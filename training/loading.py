@@ -142,12 +142,9 @@ class _Unreadable:
     """A row or batch that could not be loaded.
 
     It travels as a value: an exception that crosses from a worker process becomes many lines.
-
-    Attributes:
-        reason: One line that names the images.
     """
 
-    reason: str
+    reason: str  # one line that names the images
 
 
 class NamedRows(Dataset[Any]):

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import json
 import math
 import os
 import shutil
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from data_prep.contracts.errors import InputError
+from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
-if TYPE_CHECKING:  # to find out that a package is missing needs neither Lightning nor PyTorch
-    from lightning.pytorch.loggers import Logger
-
-    from training.run_folder import RunFolder
+from training.run_folder import RunFolder
 
 _NOT_METRICS = (  # columns of an epoch
     "epoch", "learning_rate", "seconds", "processor_seconds", "seconds_validation",
@@ -36,23 +32,6 @@ def metrics_of(row: dict[str, Any]) -> dict[str, float]:
 _PROJECT = "cxr-compare"
 _EVENTS = "events"
 _RUN_TAG = "cxr_run"
-_PACKAGES = {  # what each imports, of its pip extra
-    "tensorboard": ("tensorboard",),
-    "mlflow": ("mlflow", "sqlalchemy", "alembic"),
-    "wandb": ("wandb",),
-}
-
-
-def require_loggers(names: Sequence[str]) -> None:
-    """Refuse a logger whose package is not installed, before anything is trained."""
-    for name in names:
-        for package in _PACKAGES[name]:
-            spec = importlib.util.find_spec(package)
-            if spec is None or spec.origin is None:  # the second: a bare folder such as wandb/
-                raise InputError(
-                    f"training.loggers: '{name}' needs the package {package}, which is not "
-                    f"installed; pip install 'cxr-compare[{name}]', or take '{name}' out"
-                )
 
 
 def build_loggers(names: Sequence[str], run: RunFolder) -> list[Logger]:
@@ -73,8 +52,6 @@ def _identity(run: RunFolder) -> str:
 
 
 def _tensorboard(run: RunFolder) -> Logger:
-    from lightning.pytorch.loggers import TensorBoardLogger
-
     folder = run.folder.resolve()
     for old in (folder / _EVENTS).glob("events.out.tfevents.*"):
         old.unlink()  # the next file begins with the whole history
@@ -83,7 +60,6 @@ def _tensorboard(run: RunFolder) -> Logger:
 
 def _mlflow(run: RunFolder) -> Logger:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    from lightning.pytorch.loggers import MLFlowLogger
     from mlflow.tracking import MlflowClient
 
     folder, identity = run.folder.resolve(), _identity(run)
@@ -108,7 +84,6 @@ def _mlflow(run: RunFolder) -> Logger:
 
 def _wandb(run: RunFolder) -> Logger:
     import wandb
-    from lightning.pytorch.loggers import WandbLogger
 
     class Closing(WandbLogger):
         """Ends its run with the training: the next one of this process is another."""
@@ -158,8 +133,6 @@ def log_start(
 
 def _logged_epochs(logger: Logger) -> set[int]:
     """The epochs that a logger's run has from before."""
-    from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
-
     if isinstance(logger, MLFlowLogger):
         metrics = logger.experiment.get_metric_history(cast(str, logger.run_id), "train/loss")
         return {metric.step for metric in metrics}

@@ -33,25 +33,15 @@ GRACE = 6.0  # s: who ended the other process may be about to end this one
 
 @dataclass(frozen=True)
 class Rank:
-    """One process among those of a training.
+    """One process among those of a training."""
 
-    Attributes:
-        rank: From 0; the first one writes and speaks.
-        world_size: Number of processes on all nodes.
-        local_rank: Among the processes of this node, which is its GPU.
-        local_world_size: Number of processes of this node.
-        address: Where the first process is reached.
-        port: Likewise.
-        launcher: ``torchrun`` or ``slurm``; who sets torchrun's variables is taken for it.
-    """
-
-    rank: int
-    world_size: int
-    local_rank: int
-    local_world_size: int
-    address: str
-    port: int
-    launcher: str
+    rank: int  # from 0; the first one writes and speaks
+    world_size: int  # number of processes on all nodes
+    local_rank: int  # among the processes of this node, which is its GPU
+    local_world_size: int  # number of processes of this node
+    address: str  # where the first process is reached
+    port: int  # likewise
+    launcher: str  # ``torchrun`` or ``slurm``; who sets torchrun's variables is taken for it
 
     def __str__(self) -> str:
         return f"process {self.rank + 1} of {self.world_size}"

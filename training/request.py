@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,6 @@ from data_prep.audit.audit import require_sound
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import Terminal
 from data_prep.store.dataset import DataSet, Target
-from training.loggers import require_loggers
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Request:
         """Read and check the configuration and the data set."""
         settings = read_config(find_config(str(config)), overrides or ())
         if settings.training.loggers:
-            require_loggers(settings.training.loggers)
+            _require_loggers(settings.training.loggers)
         require_shares(settings.training.batch_size, devices)
         return cls(settings, DataSet.open(data), out, **options)
 
@@ -98,3 +98,22 @@ def require_shares(batch_size: int | str, devices: int) -> None:
             f"--devices {devices}: training.batch_size = {batch_size} is the whole batch, and "
             f"does not divide by {devices} processes; add --set training.batch_size={near}"
         )
+
+
+_PACKAGES = {  # what each imports, of its pip extra
+    "tensorboard": ("tensorboard",),
+    "mlflow": ("mlflow", "sqlalchemy", "alembic"),
+    "wandb": ("wandb",),
+}
+
+
+def _require_loggers(names: Sequence[str]) -> None:
+    """Refuse a logger whose package is not installed, before anything is trained."""
+    for name in names:
+        for package in _PACKAGES[name]:
+            spec = importlib.util.find_spec(package)
+            if spec is None or spec.origin is None:  # the second: a bare folder such as wandb/
+                raise InputError(
+                    f"training.loggers: '{name}' needs the package {package}, which is not "
+                    f"installed; pip install 'cxr-compare[{name}]', or take '{name}' out"
+                )

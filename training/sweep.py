@@ -58,25 +58,15 @@ _STATES = {
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """What a sweep does, but for how many trials and how many at a time.
+    """What a sweep does, but for how many trials and how many at a time."""
 
-    Attributes:
-        folder: The sweep's.
-        config: What trials have in common; the first trial is as it stands.
-        space: What they vary.
-        objective: The figure on validation that trials are compared by.
-        direction: Whether a large or a small one is good.
-        seed: Of the proposals.
-        pruning: Whether a trial that falls behind is stopped.
-    """
-
-    folder: Path
-    config: Config
-    space: Space
-    objective: str
-    direction: Literal["maximize", "minimize"]
-    seed: int
-    pruning: bool
+    folder: Path  # the sweep's
+    config: Config  # what trials have in common; the first trial is as it stands
+    space: Space  # what they vary
+    objective: str  # the figure on validation that trials are compared by
+    direction: Literal["maximize", "minimize"]  # whether a large or a small one is good
+    seed: int  # of the proposals
+    pruning: bool  # whether a trial that falls behind is stopped
 
     @classmethod
     def of(

@@ -29,15 +29,10 @@ _PUBLISHED = ("imagenet", "coco")
 
 @dataclass(frozen=True)
 class Start(Checkpoint):
-    """Weights from a file or a run, with all that the run has seen.
+    """Weights from a file or a run, with all that the run has seen."""
 
-    Attributes:
-        run: The run that made them; None for a file from elsewhere.
-        arguments: What the run's model was built with.
-    """
-
-    run: RunFolder | None = None
-    arguments: dict[str, Any] = field(default_factory=dict)
+    run: RunFolder | None = None  # the run that made them; None for a file from elsewhere
+    arguments: dict[str, Any] = field(default_factory=dict)  # what the run's model was built with
 
     @classmethod
     def open(cls, weights: str) -> Start | None:

@@ -50,7 +50,7 @@ NONE_DROPPED = DroppedBoxes()
 """Where there was nothing to drop."""
 
 
-class Mosaic(NamedTuple):
+class _Mosaic(NamedTuple):
     """A joined image."""
 
     pixels: np.ndarray  # uint8 `(S, S)`
@@ -63,7 +63,7 @@ class Mosaic(NamedTuple):
 
 def join_mosaic(
     images: Sequence[np.ndarray], boxes: Sequence[np.ndarray], seed: int | Sequence[int]
-) -> Mosaic:
+) -> _Mosaic:
     """Join four images at a random point; each is shrunk until it fills its part.
 
     A part that is not square shows the half of its image that lies at the meeting point, and
@@ -100,7 +100,7 @@ def join_mosaic(
         moved.append(shown)
         kept.append(rows)
         dropped = dropped.plus(missing)
-    return Mosaic(pixels, np.concatenate(moved).astype(np.float32), kept, dropped)
+    return _Mosaic(pixels, np.concatenate(moved).astype(np.float32), kept, dropped)
 
 
 def _cut(

@@ -17,7 +17,7 @@ from networks.checkpoints import Checkpoint
 from networks.published import (
     _CHEXNET_FINDINGS,
     _XRAYVISION_FINDINGS,
-    PublicCheckpoint,
+    _PublicCheckpoint,
     recognise,
 )
 from training.run_folder import read_weights
@@ -35,7 +35,7 @@ def test_a_run_of_another_network_is_named():
         start_from(model, Checkpoint("run", state, network="small_cnn"))
 
 
-def public_checkpoint(state: dict[str, torch.Tensor]) -> PublicCheckpoint | None:
+def public_checkpoint(state: dict[str, torch.Tensor]) -> _PublicCheckpoint | None:
     return recognise(Checkpoint("file", state))
 
 

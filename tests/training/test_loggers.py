@@ -19,7 +19,8 @@ from data_prep.contracts.errors import InputError
 from tests.training.settings import training_settings
 from training.fit import fit
 from training.loading import SeededSampler
-from training.loggers import build_loggers, require_loggers
+from training.loggers import build_loggers
+from training.request import _require_loggers
 from training.run_folder import RunFolder
 
 
@@ -135,9 +136,9 @@ def test_logger_of_a_resumed_training_gets_the_whole_history(tmp_path):
 def test_logger_without_its_package_is_refused_in_one_line(found, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: found)
     with pytest.raises(InputError, match=r"pip install 'cxr-compare\[wandb\]'") as caught:
-        require_loggers(["wandb"])
+        _require_loggers(["wandb"])
     assert "\n" not in str(caught.value)
-    require_loggers([])
+    _require_loggers([])
 
 
 def test_tensorboard_reads_a_resumed_training_whole_and_once(tmp_path):
