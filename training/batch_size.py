@@ -5,32 +5,17 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Callable
-from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from configs.settings import Config
-from data_prep.contracts.errors import InputError
-from data_prep.contracts.words import Terminal
-from training.loading import (
-    NamedBatches,
-    NamedRows,
-    SeededSampler,
-    is_out_of_memory,
-    require_loaded,
-)
-from training.task import TrainingTask
+from training.loading import is_out_of_memory
 
 _STATES = 5  # gradient, two moments, average, and the copy that a checkpoint makes
 _TRANSIENT = 1.5  # gradients of activations, beside what is saved for them
 _CUDA_SHARE = 0.9  # of the device: memory falls to pieces in a long training
-_MOST = 256  # images: beyond it no device is faster, and learning is slower
-_STEPS = 8  # an epoch keeps at least as many
-_SHARE = 0.8  # of the free memory: the system and the loaders need some
-_BYTES_PER_PIXEL = 24_000  # more than any of the models here needs for an image
 
 Precision = Literal["fp32", "bf16", "fp16"]
 _Losses = Callable[[Any, Any], dict[str, Tensor]]
@@ -45,82 +30,7 @@ class Hardware(NamedTuple):
     precision: Precision
 
 
-def choose_batch_size(
-    settings: Config, task: TrainingTask, hardware: Hardware, terminal: Terminal
-) -> Config:
-    """Find the batch size where it is ``auto``; else check that a CPU's memory has room for it."""
-    batch_size = settings.training.batch_size
-    if batch_size == "auto":
-        most = max(hardware.devices, min(_MOST, len(task.train) // _STEPS))
-        fitting = _largest(settings, task, hardware, most)
-        if not fitting:
-            raise _too_large(settings, 0)
-        terminal.say(
-            f"batch size: {fitting} images (memory, {_MOST} or {_STEPS} steps an epoch end it); "
-            f"training.learning_rate stays {settings.training.learning_rate:g}"
-        )
-        return with_batch_size(settings, fitting)
-    # A CPU that runs out of memory ends the training without a word. Where the batch is far from
-    # that, nothing is measured.
-    guess = batch_size * settings.data.image_size**2 * _BYTES_PER_PIXEL
-    if hardware.device == "cpu" and guess > _available_memory():
-        fitting = _largest(settings, task, hardware, batch_size)
-        if 2 * fitting <= batch_size:
-            raise _too_large(settings, fitting, "would need more than the memory that is free")
-    return settings
-
-
-def with_batch_size(settings: Config, batch_size: int | str) -> Config:
-    """The same configuration with another batch size."""
-    training = settings.training.model_copy(update={"batch_size": batch_size})
-    return settings.model_copy(update={"training": training})
-
-
-def too_large(settings: Config, task: TrainingTask, hardware: Hardware) -> InputError:
-    """The error of a batch for which memory ran out: what would fit is measured."""
-    half = max(hardware.devices, int(settings.training.batch_size) // 2)
-    fitting = _largest(settings, task, hardware, half)
-    return _too_large(settings, fitting, "do not fit in memory")
-
-
-def _too_large(settings: Config, fitting: int, what: str = "") -> InputError:
-    """The error with the batch that fits (0: none does), and how to learn as before with it."""
-    if not fitting:
-        return InputError(
-            f"training.batch_size: not even one image of {settings.data.image_size} px fits in "
-            "memory; choose a smaller data.image_size or a smaller model"
-        )
-    training = settings.training
-    more = -(-int(training.batch_size) // fitting) * training.accumulate
-    return InputError(
-        f"training.batch_size: {training.batch_size} images {what}, {fitting} fit; choose another "
-        f"--out and add --set training.batch_size={fitting} --set training.accumulate={more}, "
-        "which learns from as many images a step"
-    )
-
-
-def _largest(settings: Config, task: TrainingTask, hardware: Hardware, most: int) -> int:
-    """Images of a whole batch that fits, `most` at most: as many on each device as fit there."""
-    share = _largest_share(
-        task.model,
-        lambda size: first_batch(task, size, settings.training.seed),
-        task.training_losses,
-        limit=max(1, most // hardware.devices),
-        device=hardware.device,
-        precision=hardware.precision,
-        budget=int(_SHARE * _available_memory() / hardware.devices),
-    )
-    return share * hardware.devices
-
-
-def first_batch(task: TrainingTask, size: int, seed: int, weights: Any = None) -> Any:
-    """A training batch of any size, read as training reads it."""
-    rows = NamedRows(task.train, task.train.image_ids)
-    drawn = islice(SeededSampler(len(rows), seed=seed, weights=weights), size)
-    return require_loaded(NamedBatches(task.collate)([rows[pair] for pair in drawn]))
-
-
-def _largest_share(
+def largest_share(
     model: nn.Module,
     make_batch: _MakeBatch,
     training_losses: _Losses,
@@ -234,7 +144,7 @@ _MEMORY_GROUPS = (  # limit and use, of control groups 2 and 1
 )
 
 
-def _available_memory() -> int:
+def available_memory() -> int:
     """Bytes that this process may still take: what is free, and what its container grants."""
     free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     meminfo = Path("/proc/meminfo")

@@ -1,10 +1,11 @@
-"""A run: its loaders, the fit, and what stays in the run folder."""
+"""A run: its batch, its loaders, the fit, and what stays in the run folder."""
 
 from __future__ import annotations
 
 import gc
 import time
 from collections.abc import Sequence
+from itertools import islice
 from typing import Any
 
 import torch
@@ -13,16 +14,102 @@ from torch.utils.data import DataLoader
 from configs.settings import Config
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import Terminal, counted
-from training.batch_size import Hardware, first_batch, too_large
+from training.batch_size import Hardware, available_memory, largest_share
 from training.cost import PeakMemory, count_parameters, describe_device
 from training.fit import FitResult, fit
-from training.loading import NamedBatches, NamedRows, SeededSampler, is_out_of_memory
+from training.loading import (
+    NamedBatches,
+    NamedRows,
+    SeededSampler,
+    is_out_of_memory,
+    require_loaded,
+)
 from training.loggers import build_loggers, metrics_of
 from training.loop import has_live_batch_norm
 from training.plots import draw_batch, draw_curves
 from training.processes import Rank, gather
 from training.run_folder import RunFolder, save_architecture, save_model
 from training.task import TrainingTask
+
+_MOST = 256  # images: beyond it no device is faster, and learning is slower
+_STEPS = 8  # an epoch keeps at least as many
+_SHARE = 0.8  # of the free memory: the system and the loaders need some
+_BYTES_PER_PIXEL = 24_000  # more than any of the models here needs for an image
+
+
+def choose_batch_size(
+    settings: Config, task: TrainingTask, hardware: Hardware, terminal: Terminal
+) -> Config:
+    """Find the batch size where it is ``auto``; else check that a CPU's memory has room for it."""
+    batch_size = settings.training.batch_size
+    if batch_size == "auto":
+        most = max(hardware.devices, min(_MOST, len(task.train) // _STEPS))
+        fitting = _largest(settings, task, hardware, most)
+        if not fitting:
+            raise _too_large(settings, 0)
+        terminal.say(
+            f"batch size: {fitting} images (memory, {_MOST} or {_STEPS} steps an epoch end it); "
+            f"training.learning_rate stays {settings.training.learning_rate:g}"
+        )
+        return with_batch_size(settings, fitting)
+    # A CPU that runs out of memory ends the training without a word. Where the batch is far from
+    # that, nothing is measured.
+    guess = batch_size * settings.data.image_size**2 * _BYTES_PER_PIXEL
+    if hardware.device == "cpu" and guess > available_memory():
+        fitting = _largest(settings, task, hardware, batch_size)
+        if 2 * fitting <= batch_size:
+            raise _too_large(settings, fitting, "would need more than the memory that is free")
+    return settings
+
+
+def with_batch_size(settings: Config, batch_size: int | str) -> Config:
+    """The same configuration with another batch size."""
+    training = settings.training.model_copy(update={"batch_size": batch_size})
+    return settings.model_copy(update={"training": training})
+
+
+def _memory_error(settings: Config, task: TrainingTask, hardware: Hardware) -> InputError:
+    """The error of a batch for which memory ran out: what would fit is measured."""
+    half = max(hardware.devices, int(settings.training.batch_size) // 2)
+    fitting = _largest(settings, task, hardware, half)
+    return _too_large(settings, fitting, "do not fit in memory")
+
+
+def _too_large(settings: Config, fitting: int, what: str = "") -> InputError:
+    """The error with the batch that fits (0: none does), and how to learn as before with it."""
+    if not fitting:
+        return InputError(
+            f"training.batch_size: not even one image of {settings.data.image_size} px fits in "
+            "memory; choose a smaller data.image_size or a smaller model"
+        )
+    training = settings.training
+    more = -(-int(training.batch_size) // fitting) * training.accumulate
+    return InputError(
+        f"training.batch_size: {training.batch_size} images {what}, {fitting} fit; choose another "
+        f"--out and add --set training.batch_size={fitting} --set training.accumulate={more}, "
+        "which learns from as many images a step"
+    )
+
+
+def _largest(settings: Config, task: TrainingTask, hardware: Hardware, most: int) -> int:
+    """Images of a whole batch that fits, `most` at most: as many on each device as fit there."""
+    share = largest_share(
+        task.model,
+        lambda size: _first_batch(task, size, settings.training.seed),
+        task.training_losses,
+        limit=max(1, most // hardware.devices),
+        device=hardware.device,
+        precision=hardware.precision,
+        budget=int(_SHARE * available_memory() / hardware.devices),
+    )
+    return share * hardware.devices
+
+
+def _first_batch(task: TrainingTask, size: int, seed: int, weights: Any = None) -> Any:
+    """A training batch of any size, read as training reads it."""
+    rows = NamedRows(task.train, task.train.image_ids)
+    drawn = islice(SeededSampler(len(rows), seed=seed, weights=weights), size)
+    return require_loaded(NamedBatches(task.collate)([rows[pair] for pair in drawn]))
 
 
 def complete_run(
@@ -58,7 +145,7 @@ def complete_run(
         )
     first = rank is None or rank.rank == 0
     if first:
-        batch = first_batch(task, int(how.batch_size), how.seed, task.draw_weights)
+        batch = _first_batch(task, int(how.batch_size), how.seed, task.draw_weights)
         captions, boxes = task.describe(batch)
         draw_batch(batch.images[:, 0].numpy(), captions, run.folder / "batch.png", boxes=boxes)
         # Now: of a training that diverges the best weights are of use only with these beside them.
@@ -155,7 +242,7 @@ def _fit(
     gc.collect()
     if hardware.device == "cuda":
         torch.cuda.empty_cache()
-    raise too_large(settings, task, hardware)
+    raise _memory_error(settings, task, hardware)
 
 
 def _seconds(history: Sequence[dict[str, Any]]) -> dict[str, float]:

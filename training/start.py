@@ -14,11 +14,12 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock, require_free_space
 from data_prep.contracts.words import Terminal
 from networks.published import require_installed
-from training.batch_size import Hardware, choose_batch_size, with_batch_size
+from training.batch_size import Hardware
 from training.classifier import ClassifierTask
 from training.cost import count_parameters
 from training.detector import DetectorTask
 from training.request import Request, require_shares
+from training.run import choose_batch_size, with_batch_size
 from training.run_folder import RunFolder
 from training.task import TrainingTask
 

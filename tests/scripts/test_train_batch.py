@@ -13,7 +13,8 @@ from configs.load import parse_config
 from data_prep.contracts.errors import InputError
 from scripts.cli import run_verb
 from scripts.train import train
-from training import batch_size
+from training import run
+from training.batch_size import available_memory
 from training.detector import DetectorTask
 from training.run_folder import RunFolder
 
@@ -37,7 +38,7 @@ def _train(data: Path, out: Path, *overrides: str) -> None:
 def test_batch_size_that_was_found_is_recorded_and_resumed_with(
     data, tmp_path, capsys, monkeypatch
 ):
-    monkeypatch.setattr(batch_size, "_STEPS", 4)
+    monkeypatch.setattr(run, "_STEPS", 4)
     _train(data, tmp_path, "training.batch_size=auto")
     assert "batch size: 4 images" in capsys.readouterr().err
     config = parse_config(RunFolder.open(tmp_path).config, "config.toml")
@@ -80,11 +81,11 @@ def test_want_of_memory_says_the_batch_that_fits(data, tmp_path, monkeypatch, n_
 def test_batch_beyond_the_free_memory_is_refused_before_anything_is_written(
     data, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(batch_size, "_available_memory", lambda: 400 * 2**20)
+    monkeypatch.setattr(run, "available_memory", lambda: 400 * 2**20)
     with pytest.raises(InputError, match=r"256 images would need more than the memory .* fit"):
         _train(data, tmp_path / "run", "training.batch_size=256")
     assert not (tmp_path / "run").exists()
 
 
 def test_free_memory_is_a_plausible_number() -> None:
-    assert 2**24 < batch_size._available_memory() < 2**50
+    assert 2**24 < available_memory() < 2**50

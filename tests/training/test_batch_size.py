@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.batch_size import _largest_share, _reckon
+from training.batch_size import _reckon, largest_share
 from training.loading import is_out_of_memory
 
 
@@ -35,7 +35,7 @@ def _losses(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
 
 def _largest(model: nn.Module, **changes: Any) -> int:
     settings: dict[str, Any] = {"limit": 64, "device": "cpu", **changes}
-    return _largest_share(model, _batch, _losses, **settings)
+    return largest_share(model, _batch, _losses, **settings)
 
 
 def test_more_memory_gives_a_larger_batch_until_the_limit():
@@ -73,7 +73,7 @@ def test_memory_that_runs_out_while_measuring_leaves_no_size():
     def losses(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
         raise torch.OutOfMemoryError("out of memory")
 
-    assert _largest_share(_model(), _batch, losses, limit=8, device="cpu", budget=10**9) == 0
+    assert largest_share(_model(), _batch, losses, limit=8, device="cpu", budget=10**9) == 0
 
 
 def _saved_per_image() -> float:
