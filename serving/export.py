@@ -17,7 +17,7 @@ from data_prep.work.object_store import recorded_path
 from serving.backends import CARD_FILE
 from serving.export_graph import calibration_images, layout_of, quantise, write_graph
 from serving.export_spec import PACKAGES, PREPROCESS_FILE, ExportSpec, Format, Precision
-from serving.exported_model import ExportedModel, openvino_computes_bf16, open_session
+from serving.exported_model import ExportedModel, open_session, openvino_computes_bf16
 from serving.guard import GUARD_NAME
 from serving.parity import Proof, prove
 from serving.run import Run

@@ -24,7 +24,6 @@ from data_prep.contracts.errors import InputError
 from data_prep.store.predictions import Part, named_rows
 from data_prep.store.preprocess import Frame, Placement, Preprocess, frame_in_original
 from data_prep.work.pool import processor_name, read_ahead
-
 from detection.frames import boxes_frames, decode_boxes, sizes_by_image
 from evaluation.statistics.calibration import sigmoid
 from serving.export_spec import (
