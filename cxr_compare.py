@@ -28,13 +28,13 @@ if TYPE_CHECKING:  # for editors and type checkers, which do not look into the t
     from scripts.export import export as export
     from scripts.folds import folds as folds
     from scripts.import_predictions import import_predictions as import_predictions
-    from scripts.load import load as load
     from scripts.overlay import overlay as overlay
     from scripts.pacs import pacs as pacs
     from scripts.plan import plan as plan
     from scripts.predict import predict as predict
     from scripts.prepare import prepare as prepare
     from scripts.readers import readers as readers
+    from scripts.runs import load as load
     from scripts.serve import serve as serve
     from scripts.show import show as show
     from scripts.split import split as split
@@ -59,7 +59,7 @@ _VERBS = (
 )  # fmt: skip
 _HOMES = {
     **{verb: f"scripts.{verb}" for verb in _VERBS},
-    "load": "scripts.load",
+    "load": "scripts.runs",
     "draw_answers": "serving.answer",
     "Answer": "serving.answer",
     "Answers": "serving.answer_files",

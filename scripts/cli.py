@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from data_prep.contracts.errors import InputError
+from data_prep.store.folder_kinds import WrongFolderError
 from scripts.console import emit, emit_json, next_step, printing, say
 from scripts.next_steps import next_steps
 from scripts.runner import Parameter, command_name, description, parameters_of
@@ -188,8 +189,6 @@ def _usage_line(error: TyperException) -> str:
 
 def _with_advice(error: InputError) -> str:
     """The message; of a folder that cxr did not write also which download it looks like."""
-    from data_prep.store.folder_kinds import WrongFolderError
-
     if isinstance(error, WrongFolderError) and error.foreign:
         from data_prep.formats.registry import unprepared
 

@@ -38,13 +38,12 @@ def configs(
     if name is None:
         if set_:
             raise InputError("configs: --set changes one configuration; say which")
-        from configs.describe import summaries
+        from configs.load import summaries
 
         rows = [summary._asdict() for summary in summaries()]
         step = "cxr configs NAME shows one in full, cxr train NAME trains it"
         return Outcome(_table(rows), rows, next_steps=(step,), piped=True)
-    from configs.describe import annotated
-    from configs.load import find_config, read_config
+    from configs.load import annotated, find_config, read_config
 
     of_run = Path(name) / "config.toml"
     config = read_config(of_run if of_run.is_file() else find_config(name), set_ or ())

@@ -7,9 +7,17 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import require_only
+from data_prep.contracts.folders import (
+    folder_lock,
+    make_folder,
+    provenance,
+    require_only,
+    write_json,
+)
 from data_prep.contracts.words import counted
 from scripts import console
+from scripts.machines.child_processes import Command, Running, follow_parent, run_commands
+from scripts.machines.runtime import choose_device, tune_cpu
 from scripts.options import (
     Address,
     DataFolder,
@@ -21,6 +29,7 @@ from scripts.options import (
     settings_words,
 )
 from scripts.runner import AnyPath, Argument, Outcome, verb
+from serving.backends import open_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -117,12 +126,10 @@ def curve(
     """
     if label_seconds == 0:
         raise InputError("curve --label-seconds 0: a label takes time; give seconds above 0")
-    from data_prep.contracts.folders import folder_lock, make_folder, provenance, write_json
     from data_prep.store.dataset import DataSet
     from evaluation.studies.curve_judged import judge_curve
     from evaluation.studies.curve_page import FILES, STORED, write_curve
     from evaluation.studies.curve_results import Times, curve_statements
-    from scripts.machines.child_processes import follow_parent
     from scripts.machines.cluster import open_machines
     from training.curve import CurvePlan, add_parts, read_arms, require_different_tests
 
@@ -181,9 +188,7 @@ def _together(first: Any, second: Any) -> Any:
 
 def _train(plan: CurvePlan, machines: Machines, options: Sequence[str]) -> list[CurveRun]:
     """Train what has not ended; all runs of the plan."""
-    from training.curve import ARMS
-
-    runs = [run for arm in ARMS for run in plan.runs(arm)]
+    runs = [run for arm in plan.arms for run in plan.runs(arm)]
     done = before = sum(run.has_ended for run in runs)
     shares = ", ".join(f"{share:g}" for share in plan.shares)
     console.say(
@@ -220,8 +225,6 @@ def _train_all(
 
     Returns those that failed, with the reason.
     """
-    from scripts.machines.child_processes import Command, Running, run_commands
-
     failed: list[tuple[CurveRun, str]] = []
     for arms in (("classifier", "detector"), ("mixed",)):
         runs = [run for arm in arms for run in plan.runs(arm)]
@@ -249,10 +252,9 @@ def _design(plan: CurvePlan) -> CurveDesign:
     """What was trained, in words."""
     from evaluation.studies.curve_judged import CurveDesign
     from evaluation.studies.curve_results import Arm
-    from training.curve import ARMS
 
     arms = {}
-    for kind in (arm for arm in ARMS if plan.runs(arm)):
+    for kind in plan.arms:
         config = plan.classifier if kind == "classifier" else plan.detector
         settings = (
             f"{config.model.network}, {config.data.image_size} px, weights {config.model.weights}, "
@@ -287,19 +289,15 @@ def _left(seconds: float) -> str:
 def _predict(run: CurveRun, dataset: DataSet, device: str) -> Predictions:
     """The run's answers for its validation and test images."""
     from data_prep.store.predictions import Predictions
+    from serving.predict_folder import predict_data_set
 
-    if not (run.predictions / "predictions.json").is_file():
-        from scripts.machines.runtime import choose_device, tune_cpu
-
-        tune_cpu()
-        from serving.predict_folder import predict_data_set
-        from serving.trained_model import TrainedModel
-
-        model = TrainedModel.open(run.folder, device=choose_device(device))
-        known = Predictions.open(model.run.validation)
-        # Named one by one, so that no cost is measured: nobody asks here what an image takes.
-        ids = [*dataset.image_ids("val", run.part), *dataset.image_ids("test", run.part)]
-        predict_data_set(
-            model, dataset, run.predictions, run.part, console, image_ids=ids, made_before=known
-        )
-    return Predictions.open(run.predictions)
+    if (run.predictions / "predictions.json").is_file():
+        return Predictions.open(run.predictions)
+    tune_cpu()
+    # Named one by one, so that no cost is measured: nobody asks here what an image takes.
+    ids = [*dataset.image_ids("val", run.part), *dataset.image_ids("test", run.part)]
+    model = open_model(run.folder, device=choose_device(device))
+    return predict_data_set(
+        model, dataset, run.predictions, run.part, console,
+        image_ids=ids, made_before=Predictions.open(run.folder / "validation"),
+    )  # fmt: skip

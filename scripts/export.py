@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from data_prep.contracts.errors import InputError
 from data_prep.store.folder_kinds import require_kind
 from scripts import console
+from scripts.machines.runtime import tune_cpu
 from scripts.options import DataFolder
 from scripts.runner import AnyPath, Argument, Outcome, verb
+from serving.backends import export_folder
 
 if TYPE_CHECKING:
     from data_prep.export.export import ExportSummary
@@ -102,12 +104,9 @@ def _export_run(
     data: Path | None,
 ) -> Outcome:
     require_kind(run, "run")
-    from scripts.machines.runtime import tune_cpu
-
     tune_cpu()
     from data_prep.store.dataset import DataSet
     from data_prep.store.preprocess import Preprocess
-    from serving.backends import export_folder
     from serving.export import export_run
 
     out = out or export_folder(run, format, precision)

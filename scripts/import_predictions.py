@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from scripts.console import say
 from scripts.options import DataFolder
 from scripts.runner import AnyPath, verb
 
@@ -68,7 +69,6 @@ def import_predictions(
         --class-names out/yolo-set/data.yaml
     """
     from evaluation.systems.imported import ColumnNames, import_file
-    from scripts.console import say
 
     predictions = import_file(
         file,

@@ -7,7 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
+import configs
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import read_json
 from networks.registry import network_names
 from scripts.runner import AnyPath, Argument
 
@@ -107,8 +109,6 @@ else:
 
 def config_names() -> list[str]:
     """Names of the shipped configurations, for the shell to complete; reads no file."""
-    import configs
-
     return sorted(path.stem for path in Path(configs.__path__[0]).glob("*.toml"))
 
 
@@ -167,8 +167,6 @@ def own_split(split: str | None, sources: Iterable[Path], dataset: DataSet) -> s
 
 
 def _split_of(source: Path, dataset: DataSet) -> str:
-    from data_prep.contracts.folders import read_json
-
     for name in ("predictions", "run", "export"):
         if (source / f"{name}.json").is_file():
             facts = read_json(source / f"{name}.json", name)

@@ -8,6 +8,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import make_folder
 from data_prep.contracts.words import counted
 from scripts import console
 from scripts.options import DataFolder, own_split
@@ -68,7 +69,6 @@ def overlay(
         cxr overlay RetinaNet=out/retinanet CheXNet=out/chexnet-predictions --data out/data
         --out out/overlays --limit 12
     """
-    from data_prep.contracts.folders import make_folder
     from data_prep.store.dataset import DataSet
     from evaluation.decisions.test_set import TestSet
     from evaluation.overlays.draw import to_png

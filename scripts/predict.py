@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from data_prep.contracts.errors import InputError
 from scripts import console
+from scripts.machines.runtime import choose_device, runs_on_gpu, tune_cpu
 from scripts.options import Address, DataFolder, Device, Engine, Policy, own_split
 from scripts.runner import AnyPath, Argument, verb
 from scripts.runs import RunGiven, RunsAndImages, open_runs, sort_paths
+from serving.backends import choose_backend
 
 if TYPE_CHECKING:
-    from classification.inference import MapMethod
     from data_prep.store.predictions import Predictions
     from serving.answer_files import Answers
-    from serving.backends import ChosenBackend
+    from serving.exported_model import ExportedModel
     from serving.trained_model import TrainedModel
 
 _OVERLAYS = "predicted"
@@ -99,7 +100,7 @@ def predict(
         "split": split, "finding": finding, "tta": tta, "maps": maps != "cam", "compile": compile_,
         "engine": engine != "local", "address": address,
     }  # fmt: skip
-    how = {"backend": backend, "precision": precision, "device": device}
+    how: dict[str, Any] = {"backend": backend, "precision": precision, "device": device}
     if data is None:
         if unfit := [option for option, value in for_data.items() if value]:
             raise InputError(
@@ -130,36 +131,30 @@ def predict(
             )
         how["device"] = "cpu"
     from data_prep.store.dataset import DataSet
-    from data_prep.store.predictions import Predictions
     from data_prep.work.engine import open_engine
-    from serving.exported_model import ExportedModel
     from serving.predict_folder import predict_data_set
 
     run, dataset = Path(paths[0]), DataSet.open(data)
     split = own_split(split, [run], dataset)
-    chosen = _choose_backend(run, how, data, tta, maps, compile_)
-    model: TrainedModel | ExportedModel
-    if chosen.backend == "torch":
-        model = _open_trained(chosen, str(how["device"]), tta, maps, compile_)
-    else:
-        model = ExportedModel.open(chosen.folder)
+    how |= {"tta": tta, "maps": maps, "compile": compile_}
+    model = _open_model(run, data, how)
     if finding:
         model = model.with_names(_parse_names(finding))
     with open_engine(engine, address=address) as workers:
-        predict_data_set(
+        return predict_data_set(
             model, dataset, out, split, console,
             batch_size=batch_size, name=name, engine=workers if engine == "ray" else None,
         )  # fmt: skip
-    return Predictions.open(out)
 
 
-def _choose_backend(
-    run: Path, how: dict[str, Any], data: Path, tta: str, maps: str, compiled: bool
-) -> ChosenBackend:
-    from scripts.machines.runtime import runs_on_gpu
-    from serving.backends import choose_backend
+def _open_model(run: Path, data: Path, how: dict[str, Any]) -> TrainedModel | ExportedModel:
+    """Load what predicts a data set: a run, or the export of it that computes fastest."""
+    from data_prep.augment.views import View, parse_views
 
-    torch_alone = {"--tta": tta, f"--maps {maps}": maps != "cam", "--compile": compiled}
+    torch_alone = {
+        "--tta": how["tta"], f"--maps {how['maps']}": how["maps"] != "cam",
+        "--compile": how["compile"],
+    }  # fmt: skip
     chosen = choose_backend(
         run,
         how["backend"],
@@ -170,27 +165,22 @@ def _choose_backend(
     )
     if how["backend"] == "auto":
         console.say(chosen.words)
-    return chosen
+    if chosen.backend != "torch":
+        from serving.exported_model import ExportedModel
 
-
-def _open_trained(
-    chosen: ChosenBackend, device: str, tta: str, maps: MapMethod, compiled: bool
-) -> TrainedModel:
-    from scripts.machines.runtime import choose_device, tune_cpu
-
+        return ExportedModel.open(chosen.folder)
     tune_cpu()
-    from data_prep.augment.views import View, parse_views
     from serving.trained_model import TrainedModel  # imports torch, which reads the settings then
 
     model = TrainedModel.open(
         chosen.folder,
         precision="bf16" if chosen.precision == "bf16" else "fp32",
-        device=choose_device(device),
-        views=parse_views(tta) if tta else (View(),),
-        maps=maps,
-        compiled=compiled,
+        device=choose_device(how["device"]),
+        views=parse_views(how["tta"]) if how["tta"] else (View(),),
+        maps=how["maps"],
+        compiled=how["compile"],
     )
-    if compiled:
+    if how["compile"]:
         console.say(f"Compiled in {model.warm_up(model.batch_size):.0f} s")
     return model
 

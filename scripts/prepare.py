@@ -126,25 +126,16 @@ def prepare(
     with open_engine(engine, address=address, workers=workers) as decoders:
         if source is None:
             summary = combine(
-                paths,
-                folder,
-                name=name,
-                rule=rule,
-                targets=target or {},
+                paths, folder, name=name, rule=rule, targets=target or {},
                 measure_shortcuts=measure_shortcuts,
-            )
+            )  # fmt: skip
             for side in size or ():
                 decoded_by = decoders if engine == "ray" else None
                 DataSet.open(folder).make_store(side, console, decoded_by)
         else:
             options = PrepareOptions(
                 format=format,
-                read=ReadOptions(
-                    reference=reference,
-                    labels=labels,
-                    class_names=class_names,
-                    patient_pattern=patient_pattern,
-                ),
+                read=ReadOptions(reference, labels, class_names, patient_pattern),
                 name=name,
                 sizes=tuple(dict.fromkeys(size or ())),
                 targets=target or {},

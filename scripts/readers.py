@@ -6,6 +6,8 @@ from dataclasses import replace
 from typing import Annotated, Literal
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import folder_lock, make_folder, require_only
+from evaluation.report.files import study_files
 from scripts.options import DataFolder, own_split
 from scripts.runner import AnyPath, Argument, Outcome, verb
 from scripts.systems import Systems
@@ -65,7 +67,6 @@ def readers(
         if name is None or others or [other.name for other in system].count(name) > 1:
             words = ",".join(map(str, [path, *others]))
             raise InputError(f"--system {words}: expected NAME=PATH, each with a name of its own")
-    from data_prep.contracts.folders import folder_lock, make_folder, require_only
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions, is_predictions_folder
     from evaluation.decisions.test_set import TestSet
@@ -80,7 +81,6 @@ def readers(
         read_truth,
         truth_of,
     )
-    from evaluation.studies.study_page import study_files
 
     require_only(out, study_files("readers"), "reader study")
     judged: TestSet | None = None

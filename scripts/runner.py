@@ -34,6 +34,7 @@ from typing import (
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import asked_as
 from data_prep.store.folder_kinds import KindName, require_kind
+from data_prep.work.local_copies import local_folders
 from data_prep.work.object_store import addresses_in, shown
 from scripts import console
 
@@ -187,8 +188,6 @@ def _at_hand(arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
     if not addresses_in(dict(arguments)):
         yield arguments
         return
-    from data_prep.work.local_copies import local_folders
-
     with local_folders(arguments, console.say) as local:
         yield local
 

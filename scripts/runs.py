@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
 from data_prep.contracts.errors import InputError
 from data_prep.store.folder_kinds import folders_within, kind_begun, kind_of, require_kind
 from scripts import console
+from scripts.machines.runtime import choose_device, runs_on_gpu, tune_cpu
 from scripts.options import split_name
 from scripts.runner import Argument
+from serving.backends import choose_backend
 
 if TYPE_CHECKING:
     from serving.run import Run
@@ -124,9 +126,6 @@ def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[Run]:
 
     `options` are ``policy, backend, precision, device`` of the verb.
     """
-    from scripts.machines.runtime import choose_device, runs_on_gpu, tune_cpu
-    from serving.backends import choose_backend
-
     backend, precision, device = (options[key] for key in ("backend", "precision", "device"))
     gpu = backend == "auto" and runs_on_gpu(device)
     engines = [choose_backend(path, backend, precision, gpu=gpu) for _, path in runs]
@@ -164,3 +163,24 @@ def open_runs(runs: Sequence[RunGiven], options: dict[str, Any]) -> list[Run]:
                 "command adds it, where there are enough training images"
             )
     return loaded
+
+
+def load(
+    run: str | Path, *, device: str = "auto", precision: Literal["fp32", "bf16"] = "fp32"
+) -> Run:
+    """Load a run of ``cxr train``, or an export of one, to ask it about single images.
+
+    Args:
+        run: Its folder.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        precision: What a run computes in; its decision was chosen at ``fp32``.
+
+    Raises:
+        InputError: The folder holds no complete run or export, or there is no such device.
+    """
+    if not Path(run).is_dir():  # before torch is imported, which takes seconds
+        raise InputError(f"{run}: no such folder; give the folder of a run of cxr train")
+    tune_cpu()
+    from serving.run import Run
+
+    return Run.open(run, device=choose_device(device), precision=precision).load()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections import Counter
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import read_json
 from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import (
     MARKERS,
@@ -18,6 +21,7 @@ from data_prep.store.folder_kinds import (
     kind_of,
 )
 from evaluation.report.files import METRICS, PAGE
+from scripts.machines.runtime import has_bf16_instructions
 from scripts.next_steps import next_steps
 from scripts.runner import AnyPath, Outcome, verb
 
@@ -66,11 +70,7 @@ def _words(value: Any) -> str:
 
 def _machine() -> dict[str, Any]:
     """What a report of a fault should say of the machine."""
-    import os
-    from importlib import metadata
-
     from data_prep.work.pool import cpu_count, processor_name
-    from scripts.machines.runtime import has_bf16_instructions
 
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     return {
@@ -161,8 +161,6 @@ def _dataset(folder: Path) -> dict[str, Any]:
 
 
 def _run(folder: Path) -> dict[str, Any]:
-    from data_prep.contracts.folders import read_json
-
     run = read_json(folder / "run.json", "run")
     hidden = {"schema_version", "contract", "versions"}
     weights = folder / "model.safetensors"
@@ -176,8 +174,6 @@ def _run(folder: Path) -> dict[str, Any]:
 
 
 def _export(folder: Path) -> dict[str, Any]:
-    from data_prep.contracts.folders import read_json
-
     card = read_json(folder / "card.json", "card")
     proof = card["proof"]
     facts = {
@@ -199,8 +195,6 @@ def _export(folder: Path) -> dict[str, Any]:
 
 def _answers(folder: Path) -> dict[str, str]:
     """What a run needs to answer for single images: validation, decisions, guard."""
-    from data_prep.contracts.folders import read_json
-
     absent = "none; the same cxr train command adds it"
     validation, guard = folder / "validation", folder / "guard.json"
     decisions = []
@@ -234,8 +228,6 @@ def _predictions(folder: Path) -> dict[str, Any]:
 
 
 def _report(folder: Path) -> dict[str, Any]:
-    from data_prep.contracts.folders import read_json
-
     metrics = read_json(folder / METRICS, "metrics")
     return {
         "kind": "report, complete",
@@ -246,15 +238,13 @@ def _report(folder: Path) -> dict[str, Any]:
 
 
 def _sweep(folder: Path) -> dict[str, Any]:
-    from data_prep.contracts.folders import read_json
-    from evaluation.studies.sweep_page import PAGE as SWEEP_PAGE
     from evaluation.studies.sweep_page import sentences
 
     found = read_json(folder / "sweep.json", "sweep")
     states = Counter(each["state"] for each in found["trials"])
     return {
         "kind": "sweep, complete",
-        "open": folder / SWEEP_PAGE,
+        "open": folder / "sweep.html",
         "best run": folder / found["best"]["folder"],
         "is": " ".join(sentences(found)),
         "trials": ", ".join(f"{count} {state}" for state, count in states.items()),
@@ -264,23 +254,17 @@ def _sweep(folder: Path) -> dict[str, Any]:
 
 
 def _curve(folder: Path) -> dict[str, Any]:
-    from data_prep.contracts.folders import read_json
-    from evaluation.studies.curve_page import PAGE as CURVE_PAGE
-    from evaluation.studies.curve_page import STORED
-
-    found = read_json(folder / STORED, "curve")
+    found = read_json(folder / "curve.json", "curve")
     metric = found["points"][0]["metric"]
     return {
         "kind": "learning curve, complete",
-        "open": folder / CURVE_PAGE,
+        "open": folder / "curve.html",
         "is": " ".join(each["text"] for each in found["findings"][metric]),
         "data set": found["provenance"]["data_set"],
     }
 
 
 def _phantom(folder: Path) -> dict[str, Any]:
-    from data_prep.contracts.folders import read_json
-
     facts = read_json(folder / "synth.json", "synth")
     return {"kind": "synthetic chest X-rays in RSNA layout"} | {
         k: v for k, v in facts.items() if k not in {"schema_version", "contract"}

@@ -6,9 +6,10 @@ import os
 from typing import TYPE_CHECKING, Annotated, Any
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import require_only
+from data_prep.contracts.folders import folder_lock, provenance, require_only, write_json
 from data_prep.contracts.words import counted
 from scripts import console
+from scripts.machines.child_processes import Command, Running, follow_parent, run_commands
 from scripts.next_steps import next_steps
 from scripts.options import (
     Address,
@@ -22,6 +23,7 @@ from scripts.options import (
 )
 from scripts.runner import AnyPath, Argument, Outcome, verb
 from scripts.runs import require_packages
+from training.processes import Rank
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -80,12 +82,9 @@ def sweep(
         cxr sweep chexnet_small --data out/data --out out/sweep --trials 8
         --over training.learning_rate=1e-4..1e-3 --over training.batch_size=8,16
     """
-    from scripts.machines.child_processes import follow_parent
-
     follow_parent()
     require_packages("sweep", ("optuna",))
     _require_started_once()
-    from data_prep.contracts.folders import folder_lock, provenance, write_json
     from evaluation.studies.sweep_page import PAGE, sentences
     from scripts.machines.cluster import open_machines
     from training.request import Request
@@ -123,8 +122,6 @@ def sweep(
 
 def _require_started_once() -> None:
     """Refuse several processes of a launcher, which would all sweep the same folder."""
-    from training.processes import Rank
-
     if rank := Rank.of(os.environ):
         raise InputError(
             f"sweep: {rank.launcher} has started {rank.world_size} processes, and a sweep starts "
@@ -141,9 +138,7 @@ def _run(
     options: Sequence[str],
 ) -> dict[str, Any]:
     """Train what is missing; write the page after each trial, and the rest at the end."""
-    from data_prep.contracts.folders import write_json
     from evaluation.studies.sweep_page import trial_line, write_page
-    from scripts.machines.child_processes import Command, Running, run_commands
 
     plan = sweep.plan
     console.say(f"{plan.config.name}: {counted(trials, 'trial')}, {machines.jobs} at a time, over")

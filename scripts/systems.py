@@ -7,16 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, TypeAlias
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import read_json
 from evaluation.report.files import SYSTEMS
 from scripts import console
+from scripts.machines.runtime import choose_device, tune_cpu
 from scripts.options import split_name
 from scripts.runner import Argument
 from serving.backends import open_model
 from serving.export_spec import is_export, validation_folder
 
 if TYPE_CHECKING:
+    from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
     from evaluation.decisions.test_set import TestSet
+    from serving.backends import Model
 
 _EXPORTS = "exports"  # within a run's folder, see serving.backends
 
@@ -104,22 +108,11 @@ def _open_system(path: Path, test_set: TestSet, out: Path, name: str | None) -> 
         return Predictions.open(path)
     from evaluation.decisions.decision import Decision
     from evaluation.decisions.tuning import tune
-    from scripts.machines.runtime import choose_device, tune_cpu
-    from serving.predict_folder import predict_data_set
 
-    dataset, target, split = test_set.dataset, test_set.target, test_set.split
-    folder = out / SYSTEMS / (name or system_folder(path))
-    is_done = (folder / "predictions.json").is_file()
     tune_cpu()
-    model = open_model(path, device=choose_device("auto"))
-    if not is_done:
-        predict_data_set(model, dataset, folder, split, console, name=name)
-    elif Predictions.open(folder).info["inference_id"] != model.inference_id():
-        raise InputError(
-            f"{folder}: holds predictions of another training than {path}; remove it, or choose "
-            "another --out"
-        )
-    predictions = Predictions.open(folder)
+    target, model = test_set.target, open_model(path, device=choose_device("auto"))
+    folder = out / SYSTEMS / (name or system_folder(path))
+    predictions = predict_once(model, path, test_set.dataset, folder, test_set.split, name)
     if predictions.decision(target.name) is None:
         options: dict[str, Any] = {}
         chosen_with = None if is_export(path) else model.inference_id()
@@ -148,6 +141,25 @@ def system_folder(path: Path) -> str:
     return f"{own.parent.parent.name}-{own.name}" if own.parent.name == _EXPORTS else own.name
 
 
+def predict_once(
+    model: Model, path: Path, dataset: DataSet, folder: Path, split: str, name: str | None
+) -> Predictions:
+    """Predictions of a model, made where they are missing; refuses those of another training."""
+    from data_prep.store.predictions import Predictions
+
+    if not (folder / "predictions.json").is_file():
+        from serving.predict_folder import predict_data_set
+
+        return predict_data_set(model, dataset, folder, split, console, name=name)
+    predictions = Predictions.open(folder)
+    if predictions.info["inference_id"] != model.inference_id():
+        raise InputError(
+            f"{folder}: holds predictions of another training than {path}; remove it, or choose "
+            "another --out"
+        )
+    return predictions
+
+
 def is_run(path: Path) -> bool:
     """Whether a system is given as a complete run, which has to be predicted first."""
     from data_prep.store.predictions import is_predictions_folder
@@ -163,8 +175,6 @@ def decision_of_run(
     An export holds its run's decision, chosen on any device, only if it is of the same training:
     there is no `inference_id` to check.
     """
-    from data_prep.contracts.folders import read_json
-
     path = validation_folder(run) / "decisions" / f"{test_set.target.name}.json"
     if not path.is_file():
         return None
@@ -185,19 +195,15 @@ def predict_images(run: Path, test_set: TestSet, image_ids: list[str], folder: P
     With a decision the run's validation images come along, from which it follows.
     """
     from data_prep.store.predictions import Predictions
-    from scripts.machines.runtime import choose_device, tune_cpu
     from serving.predict_folder import predict_data_set
 
     tune_cpu()
-    from serving.trained_model import TrainedModel
-
-    model = TrainedModel.open(run, device=choose_device("auto"))
+    model = open_model(run, device=choose_device("auto"))
     decision = decision_of_run(run, model.inference_id(), test_set)
-    predict_data_set(
+    predictions = predict_data_set(
         model, test_set.dataset, folder, test_set.split, console, image_ids=image_ids,
-        made_before=None if decision is None else Predictions.open(model.run.validation),
+        made_before=None if decision is None else Predictions.open(run / "validation"),
     )  # fmt: skip
-    predictions = Predictions.open(folder)
     if decision is not None:
         predictions.write_decision(test_set.target.name, decision)
     return predictions

@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from data_prep.store.folder_kinds import require_kind
 from scripts import console
+from scripts.machines.child_processes import follow_parent, own_rank, run_on_devices
+from scripts.machines.runtime import choose_device, choose_precision, tune_cpu
 from scripts.next_steps import next_steps
 from scripts.options import DespiteAudit, Device, Devices, Settings, config_names
 from scripts.runner import AnyPath, Argument, command_line, verb
+from training.processes import Processes
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,9 +58,6 @@ def train(
     Example:
         cxr train retinanet_small --data out/data --out out/retinanet --set training.epochs=20
     """
-    from scripts.machines.child_processes import follow_parent
-    from scripts.machines.devices import own_rank, run_on_devices
-
     is_child = follow_parent()
     rank = own_rank(devices)
     asked: dict[str, Any] = {
@@ -94,9 +94,6 @@ def _read(asked: dict[str, Any], devices: int) -> Request:
 
 def _train(asked: dict[str, Any], device: str, rank: Rank | None) -> None:
     """Train, alone or as one of several processes, of which the first leads, writes and speaks."""
-    from scripts.machines.runtime import choose_device, choose_precision, tune_cpu
-    from training.processes import Processes
-
     world_size, node_size = (1, 1) if rank is None else (rank.world_size, rank.local_world_size)
     processes = Processes(rank)
     request = processes.agree(lambda: _read(asked, world_size))

@@ -6,10 +6,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import folder_lock, make_folder, require_only
+from evaluation.report.files import study_files
 from scripts import console
+from scripts.machines.runtime import choose_device, tune_cpu
 from scripts.options import Counts, own_split
 from scripts.runner import AnyPath, Argument, Outcome, verb
-from scripts.systems import Systems, predicts, read_systems, system_folder
+from scripts.systems import Systems, predict_once, predicts, read_systems, system_folder
 from serving.backends import open_model
 
 if TYPE_CHECKING:
@@ -86,16 +89,11 @@ def transfer(
         cxr transfer out/retinanet out/chexnet data/rsna data/kermany --out out/transfer
         --same lung_opacity=pneumonia
     """
-    from data_prep.contracts.folders import folder_lock, make_folder, require_only
     from data_prep.store.dataset import DataSet
-    from data_prep.store.predictions import Predictions
     from evaluation.decisions.thresholds import check_policy
-    from evaluation.studies.study_page import study_files
     from evaluation.studies.transfer_analysis import Judging, judge_transfer
     from evaluation.studies.transfer_page import drops, write_transfer
     from evaluation.studies.transfer_pairs import TrainedSystem, decision_from_home, pair_systems
-    from scripts.machines.runtime import choose_device, tune_cpu
-    from serving.predict_folder import predict_data_set
 
     check_policy(policy)
     folders: dict[str, Path] = {}
@@ -113,8 +111,8 @@ def transfer(
     require_only(out, {*study_files("transfer"), _SYSTEMS}, "transfer")
     make_folder(out)
     with folder_lock(out):
-        tune_cpu()
         decisions = {name: decision_from_home(path, policy) for name, path in folders.items()}
+        tune_cpu()
         device = choose_device("auto")
         models = {name: open_model(path, device=device) for name, path in folders.items()}
         pairs, notes = pair_systems(
@@ -136,17 +134,10 @@ def transfer(
             model, folder = models[pair.system], out / _SYSTEMS / pair.data_set / pair.system
             if list(pair.names.items()) != [(name, name) for name in model.learnt]:
                 model = model.with_names(pair.names)
-            if not (folder / "predictions.json").is_file():
-                split = pair.test_set.split
-                predict_data_set(
-                    model, sets[pair.data_set], folder, split, console, name=pair.system
-                )
-            predictions = Predictions.open(folder)
-            if predictions.info["inference_id"] != model.inference_id():
-                raise InputError(
-                    f"{folder}: holds predictions of another training than {folders[pair.system]}; "
-                    "remove it, or choose another --out"
-                )
+            dataset, split = sets[pair.data_set], pair.test_set.split
+            predictions = predict_once(
+                model, folders[pair.system], dataset, folder, split, pair.system
+            )
             judged.append((pair, predictions))
         with console.progress("Judging", len(judged)) as advance:
             judging = Judging(policy, sorted(positives), replicates, seed=seed)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from data_prep.contracts.errors import InputError
 from scripts import console
+from scripts.machines.runtime import choose_device, tune_cpu
 from scripts.next_steps import next_steps
 from scripts.options import DataFolder, own_split
 from scripts.runner import AnyPath, verb
@@ -119,7 +120,6 @@ def _open(folder: Path, test_set: TestSet) -> Predictions:
 
     if not is_run(folder):
         return Predictions.open(folder)
-    from scripts.machines.runtime import choose_device, tune_cpu
     from serving.validation import predict_validation
 
     tune_cpu()

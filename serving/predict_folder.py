@@ -49,7 +49,7 @@ def predict_data_set(
     image_ids: Sequence[str] | None = None,
     made_before: Predictions | None = None,
     engine: Engine | None = None,
-) -> None:
+) -> Predictions:
     """Predict the val and test images of a split, or chosen ones, into a predictions folder.
 
     Args:
@@ -106,12 +106,13 @@ def predict_data_set(
             write_parts(writer, parts, advance, PART_SIZE)
         if validation_of is not None or image_ids is not None:
             copy_seen(model, writer, terminal)
-            return
-        samples = np.stack([store.image(image_id) for image_id in wanted[:_LATENCY_IMAGES]])
-        copy_seen(model, writer, terminal)
-        # Last: the machine is then quiet. And no bar: drawing it would be measured, too.
-        terminal.say("Measuring what one image takes")
-        writer.info["cost"] = model.cost(samples)
+        else:
+            samples = np.stack([store.image(image_id) for image_id in wanted[:_LATENCY_IMAGES]])
+            copy_seen(model, writer, terminal)
+            # Last: the machine is then quiet. And no bar: drawing it would be measured, too.
+            terminal.say("Measuring what one image takes")
+            writer.info["cost"] = model.cost(samples)
+    return Predictions.open(out)
 
 
 def _require_labels(model: Model, dataset: DataSet) -> None:

@@ -118,6 +118,11 @@ class CurvePlan:
         """The splits, each with test images of its own."""
         return list(dict.fromkeys(split for split, _, _ in self.parts))
 
+    @property
+    def arms(self) -> list[Kind]:
+        """The arms that have trainings."""
+        return [arm for arm in ARMS if self.runs(arm)]
+
     def runs(self, arm: Kind) -> list[CurveRun]:
         """The trainings of an arm; with all images boxed nothing is mixed."""
         return [

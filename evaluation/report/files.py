@@ -1,4 +1,4 @@
-"""What a report folder is made of: each name once, for those who write, read and refuse."""
+"""What the folders of a report and of a study are made of: each name once, for all who need it."""
 
 from __future__ import annotations
 
@@ -21,3 +21,8 @@ OF_ONE_TARGET = frozenset({
     LATEX_TABLE, MARKDOWN_TABLE, FIGURES, OVERLAYS, SYSTEMS, IMAGES_PAGE, IMAGES_TABLE, THUMBNAILS,
 })  # fmt: skip
 OF_ALL_TARGETS = frozenset({PAGE, METRICS_TABLE, SYSTEMS})  # beside a folder a target
+
+
+def study_files(kind: str) -> set[str]:
+    """Names of what `write_study` of `evaluation.studies.study_page` writes."""
+    return {f"{kind}.{ending}" for ending in ("html", "json", "csv")}

@@ -12,6 +12,7 @@ import numpy as np
 from data_prep.contracts.words import counted
 from evaluation.metrics.registry import METRICS, metric_title
 from evaluation.metrics.words import DASH, listing, p_words
+from evaluation.report.files import study_files
 from evaluation.report.page import Table, figure_words
 from evaluation.report.plot import (
     Axis,
@@ -40,7 +41,7 @@ from evaluation.studies.curve_results import (
     curve_statements,
     title_in_sentence,
 )
-from evaluation.studies.study_page import Statement, StudyPage, study_files, write_study
+from evaluation.studies.study_page import Statement, StudyPage, write_study
 
 PAGE, STORED, _FIGURE = "curve.html", "curve.json", "curve.png"
 FILES = study_files("curve") | {f"curve.{kind}" for kind in ("png", "pdf", "svg")}

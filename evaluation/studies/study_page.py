@@ -74,11 +74,6 @@ class StudyPage:
         return render_from(_HERE, template, page=self, **values)
 
 
-def study_files(kind: str) -> set[str]:
-    """Names of what `write_study` writes."""
-    return {f"{kind}.{ending}" for ending in ("html", "json", "csv")}
-
-
 def write_study(
     out: Path, kind: str, rows: Sequence[Mapping[str, Any]], stored: Mapping[str, Any], html: str
 ) -> Path:

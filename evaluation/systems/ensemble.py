@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,10 +14,12 @@ import pandas as pd
 
 from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import provenance
 from data_prep.contracts.schemas import EDGES, ROLES
-from data_prep.contracts.tables import is_member, read_table
+from data_prep.contracts.tables import is_member, read_table, write_table
 from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions
+from data_prep.store.predictions import Predictions, PredictionWriter
+from data_prep.work.object_store import recorded_path
 from evaluation.boxes.fusion import (
     LEAST_SCORE,
     NAME,
@@ -28,17 +31,18 @@ from evaluation.boxes.fusion import (
 )
 from evaluation.boxes.matching import MAX_BOXES
 from evaluation.statistics.ranking import Floats
-from evaluation.systems.eligibility import SEEN_FILE, check_data_set, training_id
+from evaluation.systems.eligibility import SEEN_FILE, check_data_set, training_id, training_sets
 
 _Fusion = Literal["best", "wbf"]
 _FUSIONS: dict[_Fusion, str] = {"best": NAME, "wbf": "weighted box fusion"}
 _IOU: dict[_Fusion, float] = {"best": OVERLAP, "wbf": 0.55}  # the latter as in ensemble-boxes
+_PART_SIZE = 1024  # images in one file of a predictions folder, as `cxr predict` writes them
 _KEYS = ["image_id", "finding"]
 _GRID = ["method", "grid_h", "grid_w", *EDGES]
 
 
 @dataclass(frozen=True)
-class Joined:
+class _Joined:
     """A system made of others, in the terms of a predictions folder."""
 
     kind: str  # ``boxes`` or ``scores``
@@ -49,7 +53,107 @@ class Joined:
     notes: list[str] = field(default_factory=list)
 
 
-def check_members(members: Sequence[Predictions], dataset: DataSet) -> None:
+def join_systems(
+    members: Sequence[Predictions],
+    dataset: DataSet,
+    out: Path,
+    name: str | None = None,
+    *,
+    weights: Sequence[float] | None = None,
+    fusion: _Fusion | None = None,
+    iou: float | None = None,
+    gate: Literal["multiply"] | None = None,
+) -> list[str]:
+    """Write the predictions folder of several systems as one; what to know about it.
+
+    Args:
+        members: Predictions of the systems, on the same images.
+        dataset: What they were made on.
+        out: The folder; one that was begun is gone on with.
+        name: Of the system; by default made of the members'.
+        weights: A weight per member; 1 by default.
+        fusion: How boxes join; by default the best box of each lesion.
+        iou: Boxes that overlap more belong together.
+        gate: Multiply the scores of a detector's boxes by a classifier's.
+
+    Raises:
+        InputError: The members do not fit each other, or the folder holds something else.
+    """
+    _check_members(members, dataset)
+    kinds, facts = {member.kind for member in members}, {}
+    if gate is not None:
+        joined, facts = _gate_boxes(*_sort_members(members)), {"gate": {"rule": gate}}
+    elif len(kinds) > 1:
+        raise InputError(
+            "ensemble: some members give boxes and some scores; join a detector and a classifier "
+            "with --gate multiply"
+        )
+    elif kinds == {"boxes"}:
+        how = fusion or "best"
+        joined = _join_detectors(members, dataset, weights=weights, fusion=how, iou_threshold=iou)
+    else:
+        joined = _join_classifiers(members, weights=weights)
+    _write(members, joined, out, name or _default_name(members, gate), facts)
+    return joined.notes
+
+
+def _default_name(members: Sequence[Predictions], gate: str | None) -> str:
+    names = list(dict.fromkeys(member.name for member in members))
+    if gate is not None:
+        return f"{' + '.join(names)} (gate: {gate})"
+    return f"{names[0]} x {len(members)}" if len(names) == 1 else " + ".join(names)
+
+
+def _write(
+    members: Sequence[Predictions], joined: _Joined, out: Path, name: str, facts: dict[str, Any]
+) -> None:
+    """Write the predictions folder."""
+    learned = dict.fromkeys(each for member in members for each in training_sets(member))
+    seen, unknown = _joined_seen(members)
+    detectors = [member for member in members if member.kind == joined.kind]
+    info: dict[str, Any] = {
+        "system": name,
+        "seed": None,
+        "kind": joined.kind,
+        "findings": sorted(_findings_of(detectors[0])),
+        "inference_id": _joined_id(members, joined.settings),
+        "data_set": members[0].info["data_set"],
+        "cost": _joined_cost(members, joined.made_of),
+        "members": [
+            {
+                "system": member.name,
+                "folder": recorded_path(member.folder),
+                "inference_id": member.info.get("inference_id"),
+                "cost": member.info.get("cost"),
+            }
+            for member in members
+        ],
+        "ensemble": joined.settings,
+        "seen_unknown": unknown,
+        "trained_on": [{"name": title, "content_id": digest} for title, digest in learned],
+        **facts,
+        **provenance(),
+    }
+    with PredictionWriter(out, info) as writer:
+        for start in range(0, len(joined.images), _PART_SIZE):
+            part = joined.images.iloc[start : start + _PART_SIZE]
+            if set(part["image_id"]) <= writer.done:
+                continue  # an interrupted run goes on
+            of_part = {
+                table: rows[rows["image_id"].isin(part["image_id"])]
+                for table, rows in joined.tables.items()
+            }
+            writer.add(
+                part,
+                scores=of_part.get("scores"),
+                boxes=of_part.get("boxes"),
+                maps=of_part.get("maps"),
+            )
+        if seen is not None:
+            write_table(seen, out / SEEN_FILE, "seen")
+
+
+def _check_members(members: Sequence[Predictions], dataset: DataSet) -> None:
     """Refuse fewer than two members, a repeated one, other data sets and different images."""
     if len(members) < 2:
         raise InputError("ensemble: needs at least two predictions folders")
@@ -72,7 +176,7 @@ def check_members(members: Sequence[Predictions], dataset: DataSet) -> None:
             )
 
 
-def findings_of(member: Predictions) -> set[str]:
+def _findings_of(member: Predictions) -> set[str]:
     """The findings that a system predicts."""
     named = member.info.get("findings")
     if named:
@@ -83,9 +187,9 @@ def findings_of(member: Predictions) -> set[str]:
 
 def _check_same_findings(members: Sequence[Predictions]) -> None:
     """Refuse members that predict different findings."""
-    first = findings_of(members[0])
+    first = _findings_of(members[0])
     for member in members[1:]:
-        found = findings_of(member)
+        found = _findings_of(member)
         if found == first:
             continue
         shared = sorted(found & first)
@@ -115,14 +219,14 @@ def _join_images(members: Sequence[Predictions]) -> pd.DataFrame:
     )
 
 
-def join_detectors(
+def _join_detectors(
     members: Sequence[Predictions],
     dataset: DataSet,
     *,
     weights: Sequence[float] | None = None,
     fusion: _Fusion = "best",
     iou_threshold: float | None = None,
-) -> Joined:
+) -> _Joined:
     """Fuse the stored boxes of detectors, image by image and class-wise.
 
     Args:
@@ -149,7 +253,7 @@ def join_detectors(
     kept = fused[(rank < MAX_BOXES) & (fused.scores >= LEAST_SCORE)]
     table = named_boxes(kept, names, findings, dataset.images)
     share, tops = np.array(weight) / sum(weight), _top_scores(members, images)
-    return Joined(
+    return _Joined(
         "boxes",
         images,
         # Beside the fused boxes, for doubt: how far the members' own image scores lie apart.
@@ -159,9 +263,9 @@ def join_detectors(
     )
 
 
-def join_classifiers(
+def _join_classifiers(
     members: Sequence[Predictions], *, weights: Sequence[float] | None = None
-) -> Joined:
+) -> _Joined:
     """Average the probabilities of classifiers, and their maps where all have alike ones.
 
     An InputError where a member has no score for an image that it ran on.
@@ -184,7 +288,7 @@ def join_classifiers(
         joined["maps"] = maps
     elif any(len(member.maps) for member in members):
         notes.append("Activation maps left out: the members' maps are not of one kind and grid.")
-    return Joined(
+    return _Joined(
         "scores",
         images,
         joined,
@@ -211,7 +315,7 @@ def _top_scores(members: Sequence[Predictions], images: pd.DataFrame) -> np.ndar
 def _every_finding(members: Sequence[Predictions], images: pd.DataFrame) -> pd.DataFrame:
     """``image_id``, ``finding``: every finding of every image that ran."""
     ran = images.loc[images["status"] == "ok", "image_id"]
-    findings = sorted(findings_of(members[0]))
+    findings = sorted(_findings_of(members[0]))
     return pd.MultiIndex.from_product([ran, findings], names=_KEYS).to_frame(index=False)
 
 
@@ -260,7 +364,7 @@ _GREATEST = ("train_peak_memory_bytes", "peak_memory_bytes")
 _SAME_FOR_ALL = ("latency_device", "train_device", "precision", "image_size", "batch_size")
 
 
-def joined_cost(members: Sequence[Predictions], made_of: str) -> dict[str, Any]:
+def _joined_cost(members: Sequence[Predictions], made_of: str) -> dict[str, Any]:
     """The members' cost, one after the other; unknown where one is, or where devices differ.
 
     Memory is that of the member that needs most: one after the other, each gives its back.
@@ -282,7 +386,7 @@ def joined_cost(members: Sequence[Predictions], made_of: str) -> dict[str, Any]:
     return total
 
 
-def joined_seen(members: Sequence[Predictions]) -> tuple[pd.DataFrame | None, list[str]]:
+def _joined_seen(members: Sequence[Predictions]) -> tuple[pd.DataFrame | None, list[str]]:
     """Every image that any member learned from, and the members of which that is unknown.
 
     Returns:
@@ -305,14 +409,14 @@ def joined_seen(members: Sequence[Predictions]) -> tuple[pd.DataFrame | None, li
     return every.drop_duplicates("image_id").sort_values("image_id").reset_index(drop=True), unknown
 
 
-def joined_id(members: Sequence[Predictions], settings: dict[str, Any]) -> str:
+def _joined_id(members: Sequence[Predictions], settings: dict[str, Any]) -> str:
     """Digest of all that decides the result: the members, in order, and the settings."""
     ids = [member.info.get("inference_id") for member in members]
     text = json.dumps([ids, settings], sort_keys=True, default=str)
     return "ensemble-" + hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def sort_members(members: list[Predictions]) -> tuple[Predictions, Predictions]:
+def _sort_members(members: Sequence[Predictions]) -> tuple[Predictions, Predictions]:
     """The detector and the classifier of a gate, in whichever order they were given.
 
     Raises:
@@ -325,7 +429,7 @@ def sort_members(members: list[Predictions]) -> tuple[Predictions, Predictions]:
             f"--gate: needs one detector and one classifier, got {len(detectors)} and "
             f"{len(classifiers)}; join several of a kind first, without --gate"
         )
-    lacking = findings_of(detectors[0]) - findings_of(classifiers[0])
+    lacking = _findings_of(detectors[0]) - _findings_of(classifiers[0])
     if lacking:
         raise InputError(
             f"{classifiers[0].folder}: gives no score for {', '.join(sorted(lacking))}, which "
@@ -334,7 +438,7 @@ def sort_members(members: list[Predictions]) -> tuple[Predictions, Predictions]:
     return detectors[0], classifiers[0]
 
 
-def gate_boxes(detector: Predictions, classifier: Predictions) -> Joined:
+def _gate_boxes(detector: Predictions, classifier: Predictions) -> _Joined:
     """Multiply the score of each of a detector's boxes by the classifier's of its image.
 
     An InputError where the classifier has no score for a box's image and finding.
@@ -344,7 +448,7 @@ def gate_boxes(detector: Predictions, classifier: Predictions) -> Joined:
     boxes = detector.boxes
     boxes = boxes[_of_images_that_ran(boxes, images)]
     boxes = boxes.assign(score=boxes["score"] * _gate_of(boxes, classifier))
-    return Joined(
+    return _Joined(
         "boxes",
         images,
         {"boxes": boxes[boxes["score"] >= LEAST_SCORE].reset_index(drop=True)},

@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Literal
 
 from data_prep.contracts.errors import InputError
@@ -81,17 +82,15 @@ def choose_device(name: str = "auto", devices: int = 1) -> Literal["cpu", "cuda"
         return "cuda"
     if name == "cuda":
         raise InputError(
-            f"--device cuda: {_why_no_gpu() or 'torch finds no CUDA device'}; choose cpu"
+            f"--device cuda: {_why_no_gpu(torch) or 'torch finds no CUDA device'}; choose cpu"
         )
-    if name == "auto" and (why := _why_no_gpu()):
+    if name == "auto" and (why := _why_no_gpu(torch)):
         say(f"On the CPU: {why}")
     return "cpu"
 
 
-def _why_no_gpu() -> str | None:
+def _why_no_gpu(torch: ModuleType) -> str | None:
     """Why torch uses no GPU though an NVIDIA GPU seems to be there; None where none is."""
-    import torch
-
     if not (Path(_NVIDIA_NODE).exists() or shutil.which("nvidia-smi")):
         return None
     if torch.version.cuda is None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from configs.describe import annotated, summaries
 from configs.load import (
+    annotated,
     dump_config,
     find_config,
     first_difference,
@@ -14,6 +14,7 @@ from configs.load import (
     read_config,
     read_protocol,
     shipped_configs,
+    summaries,
 )
 from data_prep.contracts.errors import InputError
 from networks.registry import network_names

@@ -17,8 +17,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
-from configs.describe import summaries
-from configs.load import dump_config, find_config, read_config
+from configs.load import dump_config, find_config, read_config, summaries
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import write_json
 from scripts import cli, show

@@ -118,7 +118,7 @@ def test_mixed_kinds_need_a_gate_and_weights_need_numbers(data, member, tmp_path
 
 
 def test_classifiers_average_and_many_images_come_in_parts(data, member, tmp_path, monkeypatch):
-    monkeypatch.setattr("scripts.ensemble._PART_SIZE", 30)
+    monkeypatch.setattr("evaluation.systems.ensemble._PART_SIZE", 30)
     folders = [member("C", "scores", seed=1), member("E", "scores", seed=2)]
     ensemble(folders, data=data, out=tmp_path / "mean", weights="1,1")
     parts = sorted((tmp_path / "mean" / "scores.parquet").glob("part-*"))

@@ -61,7 +61,7 @@ class Model:
     def inference_id(self) -> str:
         return f"as {self.names}"
 
-    def predict(self, dataset: DataSet, out: Path, name: str) -> None:
+    def predict(self, dataset: DataSet, out: Path, name: str) -> Predictions:
         ids = dataset.images["image_id"][self.lacks :]
         (finding,) = (self.names or {name: name for name in self.learnt}).values()
         rows = dataset.findings[dataset.findings["finding"] == finding]
@@ -74,6 +74,7 @@ class Model:
         done = pd.DataFrame({"image_id": ids, "status": "ok", "reason": None})
         with PredictionWriter(out, info) as writer:
             writer.add(done, scores=pd.DataFrame(rows))
+        return Predictions.open(out)
 
 
 @pytest.fixture

@@ -14,16 +14,16 @@ from evaluation.decisions.tuning import tune
 from evaluation.metrics.metric import Note
 from evaluation.systems.eligibility import common_test_images, describe_training_data
 from evaluation.systems.ensemble import (
+    _check_members,
+    _findings_of,
+    _gate_boxes,
+    _join_classifiers,
+    _join_detectors,
     _join_images,
-    check_members,
-    findings_of,
-    gate_boxes,
-    join_classifiers,
-    join_detectors,
-    joined_cost,
-    joined_id,
-    joined_seen,
-    sort_members,
+    _joined_cost,
+    _joined_id,
+    _joined_seen,
+    _sort_members,
 )
 
 oracle_wbf = pytest.importorskip("ensemble_boxes.ensemble_boxes_wbf")
@@ -46,7 +46,7 @@ def fail(member, image_id, reason="unreadable"):
 
 
 def test_fused_boxes_are_those_of_the_oracle(detectors, judged_set):
-    joined = join_detectors(detectors, judged_set, weights=[2, 1], iou_threshold=0.5)
+    joined = _join_detectors(detectors, judged_set, weights=[2, 1], iou_threshold=0.5)
     for image_id in judged_set.image_ids("val")[:20]:
         parts = [d.boxes[d.boxes["image_id"] == image_id] for d in detectors]
         boxes, scores, _ = oracle_wbf.weighted_boxes_fusion(
@@ -62,7 +62,7 @@ def test_fused_boxes_are_those_of_the_oracle(detectors, judged_set):
 
 def test_classifiers_give_the_weighted_mean_and_their_maps_too(predict):
     members = [predict(f"C{seed}", "scores", seed=seed, maps=True) for seed in (1, 2)]
-    joined = join_classifiers(members, weights=[3, 1])
+    joined = _join_classifiers(members, weights=[3, 1])
     first, second = (m.scores.set_index("image_id")["score"] for m in members)
     mean = joined.tables["scores"].set_index("image_id")["score"]
     np.testing.assert_allclose(mean, 0.75 * first[mean.index] + 0.25 * second[mean.index])
@@ -75,7 +75,7 @@ def test_classifiers_give_the_weighted_mean_and_their_maps_too(predict):
 
 def test_maps_that_differ_in_grid_are_left_out_and_said(predict):
     members = [predict("C1", "scores", seed=1, maps=True), predict("C2", "scores", seed=2)]
-    joined = join_classifiers(members)
+    joined = _join_classifiers(members)
     assert "maps" not in joined.tables
     assert joined.notes == [
         "Activation maps left out: the members' maps are not of one kind and grid."
@@ -85,7 +85,7 @@ def test_maps_that_differ_in_grid_are_left_out_and_said(predict):
 def test_an_image_that_failed_in_one_member_failed_and_gives_nothing(detectors, judged_set):
     lost = detectors[0].boxes["image_id"].iloc[0]
     members = [detectors[0], fail(detectors[1], lost)]
-    joined = join_detectors(members, judged_set)
+    joined = _join_detectors(members, judged_set)
     row = joined.images.set_index("image_id").loc[lost]
     assert (row["status"], row["reason"]) == ("failed", "D2: unreadable")
     assert (joined.images["status"] == "failed").sum() == 1
@@ -96,47 +96,47 @@ def test_an_image_that_failed_in_one_member_failed_and_gives_nothing(detectors, 
 
 def test_members_that_do_not_belong_together_are_refused(predict, judged_set, detectors):
     with pytest.raises(InputError, match="at least two"):
-        check_members(detectors[:1], judged_set)
+        _check_members(detectors[:1], judged_set)
     with pytest.raises(InputError, match="says the same as"):
-        check_members([detectors[0], detectors[0]], judged_set)
+        _check_members([detectors[0], detectors[0]], judged_set)
     fewer = predict("D3", "boxes", seed=3, skip=(detectors[0].boxes["image_id"].iloc[0],))
     with pytest.raises(InputError, match=r"other images than .*1 differ"):
-        check_members([detectors[0], fewer], judged_set)
+        _check_members([detectors[0], fewer], judged_set)
     other = Predictions(detectors[1].folder, detectors[1].info | {"data_set": {"content_id": "x"}})
     with pytest.raises(InputError, match="content_id x"):
-        check_members([detectors[0], other], judged_set)
+        _check_members([detectors[0], other], judged_set)
     mass = Predictions(detectors[1].folder, detectors[1].info | {"findings": ["mass"]})
     with pytest.raises(InputError, match=r"systems of the same findings$"):
-        join_detectors([detectors[0], mass], judged_set)
-    shared = sorted(findings_of(detectors[0]))[0]
+        _join_detectors([detectors[0], mass], judged_set)
+    shared = sorted(_findings_of(detectors[0]))[0]
     more = Predictions(detectors[1].folder, detectors[1].info | {"findings": ["mass", shared]})
     with pytest.raises(InputError, match=f"--finding {shared}' leaves out the others"):
-        join_detectors([detectors[0], more], judged_set)
+        _join_detectors([detectors[0], more], judged_set)
 
 
 @pytest.mark.parametrize("weights", [[1.0], [1.0, -1.0], [1.0, float("nan")]])
 def test_wrong_weights_are_refused(weights, detectors, judged_set):
     with pytest.raises(InputError, match="2 members need 2 numbers above 0"):
-        join_detectors(detectors, judged_set, weights=weights)
+        _join_detectors(detectors, judged_set, weights=weights)
 
 
 def test_a_gate_multiplies(predict):
     detector, classifier = predict("D", "boxes", seed=1), predict("C", "scores", seed=2)
-    assert sort_members([classifier, detector]) == (detector, classifier)
+    assert _sort_members([classifier, detector]) == (detector, classifier)
     probability = classifier.scores.set_index("image_id")["score"]
     gate = probability[detector.boxes["image_id"]].to_numpy()
-    multiplied = gate_boxes(detector, classifier).tables["boxes"]
+    multiplied = _gate_boxes(detector, classifier).tables["boxes"]
     expected = detector.boxes["score"].to_numpy() * gate
     np.testing.assert_allclose(multiplied["score"], expected[expected >= 0.001])
 
 
 def test_a_gate_needs_one_of_each_and_the_same_findings(predict, detectors):
     with pytest.raises(InputError, match="got 2 and 0"):
-        sort_members(detectors)
+        _sort_members(detectors)
     classifier = predict("C", "scores")
     blind = Predictions(classifier.folder, classifier.info | {"findings": ["mass"]})
     with pytest.raises(InputError, match="gives no score for lung_opacity"):
-        sort_members([detectors[0], blind])
+        _sort_members([detectors[0], blind])
 
 
 def with_info(member, **facts):
@@ -146,11 +146,11 @@ def with_info(member, **facts):
 def test_cost_is_summed_and_unknown_where_it_cannot_be(detectors):
     cost = {"parameters": 10, "flops": 5.0, "latency_ms": 2.0, "latency_device": "cpu"}
     members = [with_info(member, cost=cost) for member in detectors]
-    total = joined_cost(members, "A + B")
+    total = _joined_cost(members, "A + B")
     assert (total["parameters"], total["flops"], total["latency_ms"]) == (20, 10.0, 4.0)
     assert (total["latency_device"], total["made_of"]) == ("cpu", "A + B")
     other = with_info(detectors[1], cost=cost | {"latency_device": "gpu", "flops": None})
-    mixed = joined_cost([members[0], other], "")
+    mixed = _joined_cost([members[0], other], "")
     assert (mixed["parameters"], mixed["flops"], mixed["latency_ms"]) == (20, None, None)
 
 
@@ -160,11 +160,11 @@ def test_training_adds_up_on_one_machine_and_memory_is_that_of_the_largest_membe
         with_info(detectors[0], cost=cost),
         with_info(detectors[1], cost=cost | {"peak_memory_bytes": 9}),
     ]
-    total = joined_cost(members, "A + B")
+    total = _joined_cost(members, "A + B")
     assert (total["size_bytes"], total["train_seconds"], total["peak_memory_bytes"]) == (16, 120, 9)
     assert total["flops"] is None
     other = with_info(detectors[1], cost=cost | {"train_device": "gpu"})
-    assert joined_cost([members[0], other], "")["train_seconds"] is None
+    assert _joined_cost([members[0], other], "")["train_seconds"] is None
 
 
 def write_seen(member, ids, role):
@@ -175,7 +175,7 @@ def write_seen(member, ids, role):
 def test_what_any_member_has_seen_is_seen(detectors):
     write_seen(detectors[0], ["a", "b"], ["train", "test"])
     write_seen(detectors[1], ["b", "c"], ["val", "train"])
-    seen, unknown = joined_seen(detectors)
+    seen, unknown = _joined_seen(detectors)
     assert dict(zip(seen["image_id"], seen["role"], strict=True)) == {
         "a": "train", "b": "val", "c": "train"
     }  # fmt: skip
@@ -184,7 +184,7 @@ def test_what_any_member_has_seen_is_seen(detectors):
 
 def test_a_member_that_does_not_tell_what_it_has_seen_is_named(detectors, judged_set, tmp_path):
     write_seen(detectors[0], ["elsewhere"], ["train"])
-    seen, unknown = joined_seen(detectors)
+    seen, unknown = _joined_seen(detectors)
     assert unknown == ["D2"]
     info = detectors[0].info | {"system": "E", "seen_unknown": unknown, "inference_id": "e"}
     with PredictionWriter(tmp_path / "E", info) as writer:
@@ -198,21 +198,21 @@ def test_a_member_that_does_not_tell_what_it_has_seen_is_named(detectors, judged
 
 
 def test_the_id_follows_members_and_settings(detectors):
-    first = joined_id(detectors, {"iou": 0.5})
-    assert first == joined_id(detectors, {"iou": 0.5})
-    assert first != joined_id(detectors, {"iou": 0.6})
-    assert first != joined_id(detectors[::-1], {"iou": 0.5})
+    first = _joined_id(detectors, {"iou": 0.5})
+    assert first == _joined_id(detectors, {"iou": 0.5})
+    assert first != _joined_id(detectors, {"iou": 0.6})
+    assert first != _joined_id(detectors[::-1], {"iou": 0.5})
 
 
 def test_the_members_spread_is_kept_per_image_for_doubt(predict, detectors, judged_set):
     members = [predict(f"C{seed}", "scores", seed=seed) for seed in (1, 2)]
-    joined = join_classifiers(members, weights=[3, 1]).tables["scores"].set_index("image_id")
+    joined = _join_classifiers(members, weights=[3, 1]).tables["scores"].set_index("image_id")
     first, second = (m.scores.set_index("image_id")["score"] for m in members)
     gap = (first - second).abs()[joined.index]
     # Weights 3/4 and 1/4: the standard deviation is sqrt(3)/4 of the gap.
     np.testing.assert_allclose(joined["spread"], np.sqrt(3) / 4 * gap, atol=1e-12)
 
-    tops = join_detectors(detectors, judged_set).tables["scores"].set_index("image_id")
+    tops = _join_detectors(detectors, judged_set).tables["scores"].set_index("image_id")
     highest = [d.boxes.groupby("image_id")["score"].max().reindex(tops.index) for d in detectors]
     first, second = (scores.fillna(0.0) for scores in highest)  # silent: 0, as ever
     assert (first == 0).any()
@@ -223,7 +223,7 @@ def test_the_members_spread_is_kept_per_image_for_doubt(predict, detectors, judg
 
 def test_the_spread_of_an_ensemble_becomes_doubt(predict, judged_set, tmp_path):
     members = [predict(f"C{seed}", "scores", seed=seed) for seed in (1, 2)]
-    joined = join_classifiers(members)
+    joined = _join_classifiers(members)
     info = {**members[0].info, "system": "both", "inference_id": "both"}
     with PredictionWriter(tmp_path / "both", info) as writer:
         writer.add(joined.images, **joined.tables)

@@ -17,8 +17,7 @@ from safetensors.torch import load_file
 from configs.load import find_config, first_difference, read_config
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
-from scripts.machines import devices
-from scripts.machines.devices import own_rank
+from scripts.machines.child_processes import _watch, own_rank
 from tests.scripts.launched import alone, launched, slurm, torchrun, wait_for
 from tests.scripts.small_sets import drawn_images
 from tests.scripts.test_scale_page import sbatch_words
@@ -348,7 +347,7 @@ def test_batch_that_cannot_be_shared_names_one_that_can(batch_size, near):
     ids=["its own line", "all that it wrote", "ended by the system"],
 )
 def test_what_the_process_that_failed_first_says(monkeypatch, tmp_path, script, status, says):
-    monkeypatch.setattr(devices, "_REPORT_GRACE", 0.2)
+    monkeypatch.setattr("scripts.machines.child_processes._REPORT_GRACE", 0.2)
     scripts = ["import time; time.sleep(60)", script]
     files = [(tmp_path / str(rank)).open("w+b") for rank in range(2)]
     started = [
@@ -356,7 +355,7 @@ def test_what_the_process_that_failed_first_says(monkeypatch, tmp_path, script, 
         for code, file in zip(scripts, files, strict=True)
     ]
     try:
-        ended, error = devices._watch(started, files)
+        ended, error = _watch(started, files)
     finally:
         for process, file in zip(started, files, strict=True):
             process.kill()
