@@ -111,12 +111,14 @@ def predict(
             if len(runs) > 1:
                 raise InputError("predict --name: is for one run; give several as NAME=RUN")
             runs = [RunGiven(name, runs[0].path)]
-        from serving.answer_files import AnswerOutput, answer_files, find_images
+        from serving.image_files import AnswerOutput, find_images
 
         printed = console.printed_as()
         overlays = out if printed is None else out or Path(_OVERLAYS)
         output = AnswerOutput(overlays if overlay else None, csv, dicom, open_, printed)
         files = find_images(sources, output)
+        from serving.answer_files import answer_files
+
         loaded = open_runs(runs, {**how, "policy": policy})
         return answer_files(loaded, files, output, console, batch_size=batch_size, strict=strict)
     if unfit := [option for option, value in for_images.items() if value]:

@@ -10,10 +10,9 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple, overload
+from typing import IO, Any, overload
 
 import pandas as pd
 
@@ -21,79 +20,18 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import make_folder
 from data_prep.contracts.words import Terminal, counted
 from data_prep.images.dicom_header import starts_like_dicom
-from data_prep.store.decode import LooseImage, find_files, read_loose
+from data_prep.store.decode import LooseImage, read_loose
 from data_prep.work.local_copies import open_image
 from data_prep.work.object_store import shown
 from data_prep.work.pool import cpu_count, write_behind
 from evaluation.overlays.draw import to_png
 from serving.answer import ANSWER_COLUMNS, Answer, answer_row, render_answers
 from serving.dicom_objects.instance import Algorithm, Source, read_source, to_bytes
+from serving.image_files import CAPTURE_END, OVERLAY_END, REPORT_END, AnswerOutput, ImageFiles
 from serving.run import Run, answers_by_image
 
-_OVERLAY, _REPORT, _CAPTURE = "-overlay.png", "-sr.dcm", "-sc.dcm"  # ends of names
 _WORTH_WORKERS = 16  # files: starting a process costs as much as decoding a few
 _OfImage = list[Answer] | InputError
-
-
-@dataclass(frozen=True)
-class AnswerOutput:
-    """Where answers go.
-
-    Attributes:
-        overlays: Folder of the PNG files; None draws none.
-        csv: Table to write, or None.
-        dicom: Folder of a structured report and an overlay for each DICOM image, or None.
-        opens: Whether to open what was drawn.
-        printed_as: What stdout gets as answers come; None keeps them instead.
-    """
-
-    overlays: Path | None
-    csv: Path | None = None
-    dicom: Path | None = None
-    opens: bool = False
-    printed_as: Literal["text", "json"] | None = None
-
-    def __post_init__(self) -> None:
-        if self.csv is not None and self.csv.is_dir():
-            raise InputError(f"--csv {self.csv}: is a folder; name a file in it")
-        if self.dicom is not None and find_spec("highdicom") is None:
-            raise InputError("--dicom: needs highdicom; pip install 'cxr-compare[dicom]'")
-
-    def wrote(self, path: Path) -> bool:
-        """Whether a file in a folder was written by an earlier call."""
-        written = ((self.overlays, (_OVERLAY,)), (self.dicom, (_REPORT, _CAPTURE)))
-        return any(
-            folder is not None
-            and path.parent.resolve() == folder.resolve()
-            and path.name.endswith(ends)
-            for folder, ends in written
-        )
-
-
-class ImageFiles(NamedTuple):
-    """Files to answer for: those read so far, of which the last shows an image, and the others."""
-
-    begun: list[LooseImage]
-    others: list[Path]
-
-
-def find_images(sources: Sequence[Path], output: AnswerOutput) -> ImageFiles:
-    """Find files, and read until one shows an image: models are not loaded for nothing.
-
-    Raises:
-        InputError: None of them does.
-    """
-    files = [path for path in find_files(sources) if not output.wrote(path)]
-    if not files:
-        raise InputError(f"{sources[-1]}: holds the output of an earlier call alone; give images")
-    begun: list[LooseImage] = []
-    for file in read_loose(files):
-        begun.append(file)
-        if file.problem is None:
-            return ImageFiles(begun, files[len(begun) :])
-    reason = str(begun[0].problem)
-    many = f"none of {len(files)} files is an image; the first: "
-    raise InputError(reason if len(files) == 1 else many + reason)
 
 
 def _free_stem(stem: str, taken: set[str]) -> str:
@@ -304,7 +242,7 @@ class _Writer:
             sys.stdout.write(shown(json.dumps(entry, ensure_ascii=False)))
 
     def _draw(self, answers: Sequence[Answer], folder: Path) -> None:
-        path = folder / (_free_stem(Path(answers[0].image).stem, self._stems) + _OVERLAY)
+        path = folder / (_free_stem(Path(answers[0].image).stem, self._stems) + OVERLAY_END)
         to_png(render_answers(answers), path)
         self._last = path
 
@@ -363,8 +301,8 @@ class _DicomWriter:
             self.refused += 1
             return
         stem = _free_stem(path.stem, self._stems)
-        (self.folder / (stem + _REPORT)).write_bytes(to_bytes(results["sr"]))
-        (self.folder / (stem + _CAPTURE)).write_bytes(to_bytes(results["sc"]))
+        (self.folder / (stem + REPORT_END)).write_bytes(to_bytes(results["sr"]))
+        (self.folder / (stem + CAPTURE_END)).write_bytes(to_bytes(results["sc"]))
         self.written += 1
 
     def close(self) -> None:

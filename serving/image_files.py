@@ -1,0 +1,75 @@
+"""Files to answer for, found before pandas or a network is loaded, and where answers go."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from data_prep.contracts.errors import InputError
+from data_prep.store.decode import LooseImage, find_files, read_loose
+
+OVERLAY_END, REPORT_END, CAPTURE_END = "-overlay.png", "-sr.dcm", "-sc.dcm"  # of file names
+
+
+@dataclass(frozen=True)
+class AnswerOutput:
+    """Where answers go.
+
+    Attributes:
+        overlays: Folder of the PNG files; None draws none.
+        csv: Table to write, or None.
+        dicom: Folder of a structured report and an overlay for each DICOM image, or None.
+        opens: Whether to open what was drawn.
+        printed_as: What stdout gets as answers come; None keeps them instead.
+    """
+
+    overlays: Path | None
+    csv: Path | None = None
+    dicom: Path | None = None
+    opens: bool = False
+    printed_as: Literal["text", "json"] | None = None
+
+    def __post_init__(self) -> None:
+        if self.csv is not None and self.csv.is_dir():
+            raise InputError(f"--csv {self.csv}: is a folder; name a file in it")
+        if self.dicom is not None and find_spec("highdicom") is None:
+            raise InputError("--dicom: needs highdicom; pip install 'cxr-compare[dicom]'")
+
+    def wrote(self, path: Path) -> bool:
+        """Whether a file in a folder was written by an earlier call."""
+        written = ((self.overlays, (OVERLAY_END,)), (self.dicom, (REPORT_END, CAPTURE_END)))
+        return any(
+            folder is not None
+            and path.parent.resolve() == folder.resolve()
+            and path.name.endswith(ends)
+            for folder, ends in written
+        )
+
+
+class ImageFiles(NamedTuple):
+    """Files to answer for: those read so far, of which the last shows an image, and the others."""
+
+    begun: list[LooseImage]
+    others: list[Path]
+
+
+def find_images(sources: Sequence[Path], output: AnswerOutput) -> ImageFiles:
+    """Find files, and read until one shows an image: models are not loaded for nothing.
+
+    Raises:
+        InputError: None of them does.
+    """
+    files = [path for path in find_files(sources) if not output.wrote(path)]
+    if not files:
+        raise InputError(f"{sources[-1]}: holds the output of an earlier call alone; give images")
+    begun: list[LooseImage] = []
+    for file in read_loose(files):
+        begun.append(file)
+        if file.problem is None:
+            return ImageFiles(begun, files[len(begun) :])
+    reason = str(begun[0].problem)
+    many = f"none of {len(files)} files is an image; the first: "
+    raise InputError(reason if len(files) == 1 else many + reason)
