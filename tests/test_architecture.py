@@ -61,22 +61,22 @@ def layout() -> house.House:
 # What was reached. A row may fall, never rise: what needs more takes as much away first, or its
 # issue says how much room it brings. A row that has fallen is lowered here in the same change.
 LIMITS = {
-    "lines": 66_223,
-    "modules": 285,
-    "longest module": 556,
-    "plumbing, %": 22.3,
-    "names used outside their subfolder": 584,
-    "public names": 1_165,
-    "modules importing more than 16 others": 14,
-    "imports inside functions": 281,
-    "functions over 80 lines": 3,
-    "modules with at most one importer": 91,
+    "lines": 64_155,  # issue 31 brings 400 of them
+    "modules": 237,
+    "longest module": 551,
+    "plumbing, %": 22.2,
+    "names used outside their subfolder": 565,
+    "public names": 1_095,
+    "modules importing more than 16 others": 5,
+    "imports inside functions": 177,
+    "functions over 80 lines": 0,
+    "modules with at most one importer": 76,
     "lines of tests": 47_496,
-    "files that an image passes in prepare": 14,
-    "files that a box passes to an overlay": 11,
-    "files that a setting passes to the optimiser": 7,
-    "files that a score passes": 87,
-    "visits of a score to files": 440,
+    "files that an image passes in prepare": 12,
+    "files that a box passes to an overlay": 10,
+    "files that a setting passes to the optimiser": 6,
+    "files that a score passes": 77,
+    "visits of a score to files": 428,
 }
 
 
