@@ -82,7 +82,7 @@ def read_config(
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")  # Windows' editors begin with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read ({error})") from None
     return _parse_toml(text, str(path))
@@ -91,7 +91,7 @@ def _read_toml(path: Path) -> dict[str, Any]:
 def _parse_toml(text: str, place: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # a number of 5,000 digits is no error of TOML's
         raise InputError(f"{place}: is not TOML: {error}") from None
 
 
@@ -160,7 +160,7 @@ def _parse_value(text: str, override: str) -> Any:
     if "\n" not in text:
         try:
             return tomllib.loads(f"value = {text}")["value"]
-        except tomllib.TOMLDecodeError:
+        except (ValueError, RecursionError):
             if re.fullmatch(r"[\w ./~:+-]+", text):
                 return text  # a plain word or a path, which a shell would strip of its quotes
     raise InputError(f"--set {override}: the value is not TOML; quote texts: key='\"text\"'")

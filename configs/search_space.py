@@ -241,7 +241,7 @@ def _step_of(config: Config, text: str, key: str, value: Any) -> int | None:
 def _read_choices(text: str, listed: str) -> CategoricalDistribution:
     try:
         values = tomllib.loads(f"values = [{listed}]")["values"]
-    except tomllib.TOMLDecodeError:  # plain words
+    except (ValueError, RecursionError):  # plain words
         values = [_parse(word.strip()) for word in listed.split(",")]
     if any(value == "" for value in values):
         raise InputError(f"--over {text}: a value is empty; {_FORM}")
@@ -256,7 +256,7 @@ def _parse(text: str) -> Any:
     """A value as TOML reads it; a text where it is none."""
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
 
 

@@ -78,13 +78,21 @@ def load_model(folder: Path, builders: Mapping[str, Callable[..., nn.Module]]) -
             f"{path}: architecture {name!r} is not one of {', '.join(sorted(builders))}; "
             "was it written by another version?"
         )
+    # It has weights of its own: a stranger's run must not make this machine fetch others.
+    arguments = {key: value for key, value in arguments.items() if key != "weights"}
+    state = read_weights(folder / WEIGHTS_FILE)
     try:
+        if not str(arguments.get("name")).startswith("timm:"):  # timm may draw values as it builds
+            with torch.device("meta"):  # shapes alone: sizes that nobody trained take no memory
+                _require_fit(builders[name](**arguments), state, folder / WEIGHTS_FILE)
         model = builders[name](**arguments)
-    except TypeError as error:
-        raise InputError(f"{path}: {error}; was it written by another version?") from None
     except InputError as error:
-        raise InputError(f"{path}: {error}") from None
-    _load_weights(model, read_weights(folder / WEIGHTS_FILE), folder / WEIGHTS_FILE)
+        place = "" if str(error).startswith(str(folder)) else f"{path}: "
+        raise InputError(f"{place}{error}") from None
+    except (TypeError, ValueError, RuntimeError, AttributeError, ArithmeticError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path}: {reason}; was it written by another version?") from None
+    _load_weights(model, state, folder / WEIGHTS_FILE)
     return model.eval()
 
 
@@ -144,9 +152,15 @@ def _unreadable(path: Path, error: Exception) -> InputError:
 
 def _load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
     """Load weights that must fit a model exactly."""
+    _require_fit(model, state, source)
     own = model.state_dict()
+    model.load_state_dict({**own, **{key: value for key, value in state.items() if key in own}})
+
+
+def _require_fit(model: nn.Module, state: Mapping[str, Tensor], source: str | Path) -> None:
+    """Refuse weights that are not exactly those of a model, by name and shape."""
     # Batch norm's step counters are absent from frozen layers and old files, and change nothing.
-    expected = {key: value for key, value in own.items() if not _is_counter(key)}
+    expected = {key: value for key, value in model.state_dict().items() if not _is_counter(key)}
     weights = {key: value for key, value in state.items() if not _is_counter(key)}
     differences = {
         "missing": [key for key in expected if key not in weights],
@@ -163,8 +177,6 @@ def _load_weights(model: nn.Module, state: Mapping[str, Tensor], source: str | P
             f"{source}: weights of another architecture: {'; '.join(lines)}; check the model's "
             "settings, or take the file that belongs to them"
         )
-    counters = {key: value for key, value in state.items() if _is_counter(key) and key in own}
-    model.load_state_dict({**own, **weights, **counters})
 
 
 def _is_counter(key: str) -> bool:

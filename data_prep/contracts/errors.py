@@ -1,6 +1,9 @@
 """The one exception that means "your input, not our bug"."""
 
+import re
+
 _MOST_CHARACTERS = 2_000
+_LONG = re.compile(r"[^\s/]{300,}")  # no name of a file has as many signs
 
 
 class InputError(ValueError):
@@ -18,7 +21,18 @@ class InputError(ValueError):
 
     def __init__(self, message: str) -> None:
         # Messages quote what is in files: it must neither break the line nor steer the terminal.
+        message = clipped(message)
         if len(message) > _MOST_CHARACTERS:
             message = f"{message[: _MOST_CHARACTERS // 2]} ... {message[-_MOST_CHARACTERS // 4 :]}"
         shown = (c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in message)
         super().__init__("".join(shown))
+
+
+def clipped(text: str) -> str:
+    """A text whose ids and cells of hundreds of signs show their beginning and end alone.
+
+    Example:
+        >>> len(clipped("image " + 100_000 * "a"))
+        89
+    """
+    return _LONG.sub(lambda long: f"{long[0][:60]}...{long[0][-20:]}", text)

@@ -278,7 +278,7 @@ def read_json(path: Path, kind: str) -> dict[str, Any]:
         )
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({error}); make it again") from None
     found = content.get("contract") if isinstance(content, dict) else None
     if found != kind:

@@ -234,6 +234,12 @@ def _as_text(values: pd.Series | pd.Index) -> pa.Array:
 
 
 _ARROW_NUMBER = pd.ArrowDtype(pa.float64())
+_CSV: dict[str, Any] = {
+    "dtype": "str",
+    "keep_default_na": False,
+    "encoding": "utf-8-sig",
+    "skip_blank_lines": False,
+}
 
 
 def read_text_csv(
@@ -243,20 +249,23 @@ def read_text_csv(
     if not path.is_file():
         columns = ", ".join(required)
         raise InputError(
-            f"{path}: not found" + f"; it must hold the columns {columns}" * bool(columns)
+            f"{path}: no such file" + f"; it must hold the columns {columns}" * bool(columns)
         )
     try:
         frame = _parse_csv(path)
+        header = pd.read_csv(path, header=None, nrows=1, **_CSV)  # pandas renames what repeats
+        names = header.iloc[0].str.strip()
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not readable as CSV in UTF-8 ({reason})") from None
     frame.columns = [str(c).strip() for c in frame.columns]
+    if len(twice := names[names.duplicated() & (names != "")]):
+        raise InputError(f"{path}: column '{twice.iloc[0]}' appears twice; keep one")
     missing = [c for c in required if c not in frame.columns]
     if missing:
+        found = ", ".join(frame.columns[:20])
         hint = "; save it with commas" if len(frame.columns) == 1 and _uses_semicolons(path) else ""
-        raise InputError(
-            f"{path}: column '{missing[0]}' is missing; found {', '.join(frame.columns)}{hint}"
-        )
+        raise InputError(f"{path}: column '{missing[0]}' is missing; it has {found}{hint}")
     frame = frame.apply(lambda column: column.str.strip())
     for column in set(optional) - set(frame.columns):
         frame[column] = ""
@@ -265,15 +274,9 @@ def read_text_csv(
 
 def _parse_csv(path: Path) -> pd.DataFrame:
     """Parse with pandas, or with Arrow where nothing is quoted: the same, only faster."""
-    options: dict[str, Any] = {
-        "dtype": "str",
-        "keep_default_na": False,
-        "encoding": "utf-8-sig",
-        "skip_blank_lines": False,
-    }
     content = path.read_bytes() if path.suffix == ".csv" else b""  # not if it is compressed
     if content and b'"' not in content and b"\0" not in content:
-        names = pd.read_csv(path, nrows=0, **options).columns
+        names = pd.read_csv(path, nrows=0, **_CSV).columns
         try:
             table = arrow_csv.read_csv(
                 pa.BufferReader(content),
@@ -287,7 +290,7 @@ def _parse_csv(path: Path) -> pd.DataFrame:
         else:
             if table.column_names == list(names):
                 return table.to_pandas()
-    frame = pd.read_csv(path, **options).fillna("")
+    frame = pd.read_csv(path, **_CSV).fillna("")
     if not isinstance(frame.index, pd.RangeIndex):  # pandas takes the first cells for an index
         raise InputError(f"{path}: line 2 has more cells than the header has names")
     return frame

@@ -236,6 +236,6 @@ def _read(path: Path) -> dict[str, Any]:
     """A JSON file; empty where it cannot be read, which opening the folder reports."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -250,7 +250,7 @@ def _parse(lines: Sequence[str], path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             entries.append(dict(json.loads(line)))
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             raise InputError(
                 f"{path}: line {number} is not a record of a look; repair it, the count must not "
                 "get lost"

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import read_text_csv, refuse_line
 from data_prep.contracts.words import counted
 from data_prep.store.predictions import Predictions
 from evaluation.decisions.system_output import SystemOutput
@@ -105,9 +106,6 @@ def read_form(path: Path, key: Path, name: str | None) -> pd.DataFrame:
     if name is None:
         raise InputError(f"{path}: with --key, say who read: READER={path}")
     form = read_review(path, key).rename(columns={"image_id": "case"})
-    wrong = form[form["score"].isna()]
-    if len(wrong):
-        raise InputError(f"{path}: line {wrong['row'].iloc[0]}: the score is not a number")
     reader, _, modality = name.partition(":")
     names = {"reader": reader, "modality": modality or ONLY_MODALITY}
     return form.assign(**names, rating=form["score"])[[*_KEYS, "rating"]]
@@ -302,16 +300,9 @@ def _require_unique(path: Path, table: pd.DataFrame, columns: list[str]) -> None
 
 def _read_csv(path: Path, needed: Sequence[str], allowed: Sequence[str]) -> pd.DataFrame:
     """The wanted columns as text without spaces around, and ``line`` in the file."""
-    if not path.is_file():
-        raise InputError(
-            f"{path}: {'a folder; give a CSV file' if path.is_dir() else 'no such file'}"
-        )
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except ValueError as error:  # pandas' parser errors and wrong encodings are ValueErrors
-        raise InputError(
-            f"{path}: not readable as CSV ({str(error).strip().splitlines()[0]})"
-        ) from None
+    if path.is_dir():
+        raise InputError(f"{path}: a folder; give a CSV file")
+    table = read_text_csv(path, ())
     for name, others in _SAME.items():
         other = next((column for column in others if column in table), None)
         if name not in table and other is not None:
@@ -323,10 +314,10 @@ def _read_csv(path: Path, needed: Sequence[str], allowed: Sequence[str]) -> pd.D
                 f"{_suggestion(name, list(table.columns))}"
             )
     held = [name for name in (*needed, *allowed) if name in table]
-    table = table[held].apply(lambda column: column.str.strip())
-    if (empty := table[list(needed)].eq("").any(axis=1)).any():
-        raise InputError(f"{path}: line {empty.idxmax() + 2}: {' or '.join(needed)} is empty")
-    return table.assign(line=np.arange(2, len(table) + 2))
+    table = table[held]
+    empty = (table[list(needed)] == "").any(axis=1)
+    refuse_line(empty, path, f"{' or '.join(needed)} is empty")
+    return table.assign(line=table.index + 2).reset_index(drop=True)
 
 
 def _listed(table: pd.DataFrame) -> str:

@@ -7,7 +7,6 @@ here, too: numbered images, and a key that stays away. Nothing is checked agains
 from __future__ import annotations
 
 import csv
-import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +20,9 @@ from PIL import Image
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, make_folder, write_text
 from data_prep.contracts.schemas import EDGES
+from data_prep.contracts.tables import read_text_csv
+from data_prep.contracts.words import counted
+from data_prep.formats.coco import read_json_file
 from data_prep.formats.label_files import read_lines
 from data_prep.formats.yolo import read_class_names
 from data_prep.store.dataset import DataSet
@@ -81,11 +83,9 @@ def _looks_like_json(path: Path) -> bool:
 def _wanted_columns(header: list[str], names: ColumnNames, where: str) -> list[str]:
     """Which columns are read: image, score, and edges and finding where they are there."""
     for column in (names.image, names.score):
-        if column not in header:
-            commas = "; save it with commas" if len(header) == 1 and ";" in header[0] else ""
-            raise InputError(
-                f"{where}: column '{column}' is missing; it has {', '.join(header[:20])}{commas}"
-            )
+        if header.count(column) != 1:
+            what = "appears twice; keep one" if column in header else "is missing"
+            raise InputError(f"{where}: column '{column}' {what}; it has {', '.join(header[:20])}")
     edges = [corner for corner in EDGES if corner in header]
     if edges and edges != EDGES:
         raise InputError(f"{where}: has {', '.join(edges)}; boxes need x1, y1, x2 and y2")
@@ -93,28 +93,35 @@ def _wanted_columns(header: list[str], names: ColumnNames, where: str) -> list[s
     return list(dict.fromkeys([names.image, names.score, *edges, *finding]))
 
 
-def _plain_table(table: pd.DataFrame, names: ColumnNames) -> pd.DataFrame:
-    """Our names for the columns, and numbers; what is none becomes NaN and is refused later."""
+def _plain_table(table: pd.DataFrame, names: ColumnNames, where: str) -> pd.DataFrame:
+    """Our names for the columns, and numbers."""
     table = table.rename(
         columns={names.image: "image_id", names.score: "score", names.finding: "finding"}
     )
     for column in [c for c in ("score", *EDGES) if c in table]:
-        table[column] = pd.to_numeric(table[column], errors="coerce").astype(np.float64)
+        table[column] = _as_numbers(table, column, where)
     return table
 
 
-def _read_csv(path: Path, names: ColumnNames) -> pd.DataFrame:
-    try:
-        header = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns.tolist()
-        wanted = _wanted_columns(header, names, str(path))
-        table = pd.read_csv(
-            path, usecols=wanted, dtype=str, keep_default_na=False, encoding="utf-8-sig"
+def _as_numbers(table: pd.DataFrame, column: str, where: str) -> pd.Series:
+    """Finite or infinite numbers of a column; the first cell that is none is refused as it is."""
+    cells = table[column]
+    cells = cells.astype(str) if cells.dtype == object else cells  # a cell may hold anything
+    numbers = pd.to_numeric(cells, errors="coerce").astype(np.float64)
+    if (none := numbers.isna().to_numpy()).any():
+        first, cell = table[none].iloc[0], str(cells[none].iloc[0])
+        raise InputError(
+            f"{where}: {first['place']}, image '{first['image_id']}': {column}={cell!r} is no "
+            f"number; correct it ({counted(int(none.sum()), 'row', 'are')} so)"
         )
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{path}: not readable as CSV ({reason})") from None
-    table["place"] = [f"row {line}" for line in range(2, len(table) + 2)]  # line 1 is the header
-    return _plain_table(table, names)
+    return numbers
+
+
+def _read_csv(path: Path, names: ColumnNames) -> pd.DataFrame:
+    table = read_text_csv(path, (names.image, names.score))
+    table = table[_wanted_columns(list(table.columns), names, str(path))]
+    places = [f"row {line}" for line in table.index + 2]  # line 1 is the header
+    return _plain_table(table.assign(place=places).reset_index(drop=True), names, str(path))
 
 
 def _read_frame(frame: pd.DataFrame, names: ColumnNames) -> RawPredictions:
@@ -128,12 +135,12 @@ def _read_frame(frame: pd.DataFrame, names: ColumnNames) -> RawPredictions:
             raise InputError(f"{FRAME}: row {label}: {column} is missing; fill it in")
         table[column] = table[column].astype(str)
     table["place"] = [f"row {label}" for label in frame.index]
-    return RawPredictions(_plain_table(table, names), content)
+    return RawPredictions(_plain_table(table, names, FRAME), content)
 
 
 def _read_coco(path: Path, truth: Path | None) -> RawPredictions:
     """COCO results: a list of ``image_id, category_id, bbox [x, y, width, height], score``."""
-    results = _load_json(path)
+    results = read_json_file(path)
     if not isinstance(results, list):
         raise InputError(f"{path}: COCO results are a list of boxes; this holds an object")
     rows = [_coco_row(path, number, entry) for number, entry in enumerate(results)]
@@ -167,7 +174,7 @@ def _coco_row(path: Path, number: int, entry: Any) -> tuple[Any, ...]:
 
 def _named(table: pd.DataFrame, path: Path, truth: Path) -> pd.DataFrame:
     """Replace COCO's numbers by the annotation file's image names and category names."""
-    described = _load_json(truth)
+    described = read_json_file(truth)
     try:
         images = {str(e["id"]): file_stem(e["file_name"]) for e in described["images"]}
         categories = {str(e["id"]): str(e["name"]) for e in described["categories"]}
@@ -197,13 +204,6 @@ def file_stem(name: Any) -> str:
         'a.b'
     """
     return PurePath(str(name).replace("\\", "/")).stem
-
-
-def _load_json(path: Path) -> Any:
-    try:
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as JSON ({error})") from None
 
 
 _NO_PREDICTIONS = ("classes.txt", "requirements.txt", "readme.txt")
@@ -345,7 +345,7 @@ def read_review(review: Path, key: Path) -> pd.DataFrame:
     """Read a filled-in form with its key.
 
     Numbers may have lost their leading zeros, as spreadsheets do; empty scores are left out.
-    Returns ``image_id``, ``score`` (NaN where it is no number), ``row`` (line in the form).
+    Returns ``image_id``, ``score``, ``row`` (line in the form).
     """
     names = _read_rows(key, _KEY).set_index("number")["image_id"]
     form = _read_rows(review, _REVIEW[:2])
@@ -361,10 +361,11 @@ def read_review(review: Path, key: Path) -> pd.DataFrame:
     filled = form[form["score"].str.strip() != ""]
     if filled.empty:
         raise InputError(f"{review}: no score is filled in; write 0 to 1 in the column score")
-    scores = pd.to_numeric(filled["score"], errors="coerce").astype(np.float64)
-    return pd.DataFrame(
-        {"image_id": filled["number"].map(names), "score": scores, "row": filled["row"]}
-    ).reset_index(drop=True)
+    filled = filled.assign(
+        image_id=filled["number"].map(names), place="line " + filled["row"].astype(str)
+    )
+    filled["score"] = _as_numbers(filled, "score", str(review))
+    return filled[["image_id", "score", "row"]].reset_index(drop=True)
 
 
 def _write_rows(path: Path, header: Sequence[str], rows: list[tuple[str, ...]]) -> None:
@@ -376,19 +377,6 @@ def _write_rows(path: Path, header: Sequence[str], rows: list[tuple[str, ...]]) 
 
 def _read_rows(path: Path, wanted: Sequence[str]) -> pd.DataFrame:
     """The wanted columns as text, numbers without leading zeros, and each row's line."""
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (OSError, ValueError) as error:  # pandas' parser errors are ValueErrors
-        reason = str(error).strip().splitlines()[0]
-        raise InputError(f"{path}: not readable as CSV ({reason})") from None
-    for column in wanted:
-        if column not in table:
-            hint = "; save it with commas" if len(table.columns) == 1 else ""
-            raise InputError(
-                f"{path}: column '{column}' is missing; it has {', '.join(table.columns)}{hint}"
-            )
-    table["number"] = table["number"].str.strip().str.lstrip("0")
-    table["row"] = np.arange(2, len(table) + 2)  # line 1 is the header
-    return table[[*wanted, "row"]]
+    table = read_text_csv(path, wanted)
+    table["number"] = table["number"].str.lstrip("0")
+    return table.assign(row=table.index + 2)[[*wanted, "row"]]  # line 1 is the header

@@ -95,6 +95,7 @@ def test_dumped_config_states_the_defaults_too():
         ("training.epochs.x=1", "'epochs' is a value, not a section"),
         ("name=[", "the value is not TOML"),
         ("name=a\nb=1", "the value is not TOML"),
+        (f"name={5_000 * '['}", "the value is not TOML"),
     ],
 )
 def test_wrong_override_gets_one_line(override, message):
@@ -191,13 +192,22 @@ def test_error_in_a_file_names_the_file(tmp_path):
         read_config(_file(tmp_path, text))
 
 
+def test_a_file_of_windows_notepad_is_read(tmp_path):
+    text = find_config("chexnet").read_text()
+    assert read_config(_file(tmp_path, f"\ufeff{text}")) == read_config(_file(tmp_path, text))
+
+
 def test_missing_key_is_named(tmp_path):
     text = find_config("chexnet").read_text().replace("epochs = ", "# ", 1)
     with pytest.raises(InputError, match=r"mine.toml: training.epochs: is missing"):
         read_config(_file(tmp_path, text))
 
 
-@pytest.mark.parametrize("text", ["kind = ", "kind = 'detector'\nkind = 'classifier'"])
+@pytest.mark.parametrize(
+    "text",
+    ["kind = ", "kind = 'detector'\nkind = 'classifier'", f"a={5_000 * '['}", f"a={9_999 * '9'}"],
+    ids=["no value", "twice", "deep", "long number"],
+)
 def test_file_that_is_not_toml_is_named(tmp_path, text):
     with pytest.raises(InputError, match=r"mine.toml: is not TOML"):
         read_config(_file(tmp_path, text))

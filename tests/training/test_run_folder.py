@@ -76,8 +76,9 @@ def test_file_in_the_place_of_a_run_is_refused_before_any_work(tmp_path):
         RunFolder.require_free(tmp_path / "run")
 
 
-def build_net(*, width: int = 4) -> nn.Module:
+def build_net(*, width: int = 4, weights: str | None = None) -> nn.Module:
     """A network with a buffer and a batch-norm counter."""
+    assert weights is None, "would be fetched"
     net = nn.Sequential(nn.Conv2d(1, width, 3), nn.BatchNorm2d(width))
     net.architecture = {"kind": "test", "name": "net", "arguments": {"width": width}}
     return net
@@ -92,6 +93,12 @@ def net():
     net = build_net(width=6)
     net(torch.rand(2, 1, 8, 8))  # moves the batch norm's statistics
     return net
+
+
+def test_the_model_of_a_stranger_fetches_no_weights(net, tmp_path):
+    net.architecture["arguments"]["weights"] = "imagenet"
+    save_model(net, tmp_path)
+    assert torch.equal(load_model(tmp_path, BUILDERS)[0].weight, net[0].weight)
 
 
 def test_a_model_comes_back_with_weights_buffers_and_arguments(net, tmp_path):
@@ -202,6 +209,9 @@ def test_a_missing_batch_norm_counter_is_no_error(net):
         ({"name": "other", "arguments": {}}, "architecture 'other' is not one of net"),
         ({"name": "net", "arguments": {"depth": 3}}, "unexpected keyword argument 'depth'"),
         ({"name": "net", "arguments": {"width": 3}}, "weights of another architecture"),
+        ({"name": "net", "arguments": {"width": 10**9}}, "weights of another architecture"),
+        ({"name": "net", "arguments": {"width": 10**30}}, "was it written by another version"),
+        ({"name": "net", "arguments": {"width": -1}}, "negative dimension"),
         ({}, "architecture None is not one of net"),
     ],
 )

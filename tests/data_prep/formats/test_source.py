@@ -41,7 +41,7 @@ def test_every_parser_reads_the_same(tmp_path_factory, lines, end, mark, open_en
         (b"a,b\n\xff,2\n", "not readable as CSV in UTF-8"),
         (b'a,b\n"open,2\n', "not readable as CSV"),
         (b"", "not readable as CSV"),
-        (b"a;b\n1;2\n", "column 'b' is missing; found a;b; save it with commas"),
+        (b"a;b\n1;2\n", "column 'b' is missing; it has a;b; save it with commas"),
     ],
     ids=["longer line", "not UTF-8", "quote left open", "empty", "semicolons"],
 )
@@ -52,10 +52,12 @@ def test_a_broken_table_is_told_with_its_place(tmp_path, content, message):
         read_text_csv(path, ["b"])
 
 
-def test_a_column_named_twice_keeps_both(tmp_path):
+@pytest.mark.parametrize("text", ["a,a\n1,2\n", "a, a\n1,2\n", '"a",b,a\n1,2,3\n'])
+def test_a_column_named_twice_is_refused(tmp_path, text):
     path = tmp_path / "table.csv"
-    path.write_text("a,a\n1,2\n")
-    assert read_text_csv(path, ["a"]).columns.tolist() == ["a", "a.1"]
+    path.write_text(text)
+    with pytest.raises(InputError, match="column 'a' appears twice; keep one"):
+        read_text_csv(path, ["a"])
 
 
 def test_a_compressed_table_is_read(tmp_path):

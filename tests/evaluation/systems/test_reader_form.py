@@ -97,7 +97,7 @@ def test_second_study_does_not_overwrite_what_a_reader_filled_in(study, image_se
         ("number,score\n999,0.5\n", "line 2: number 999 is not in"),
         ("number;score\n1;0.5\n", "column 'number' is missing.*save it with commas"),
         ("image,score\n1,0.5\n", "column 'number' is missing; it has image, score"),
-        ("number,score\n1,yes\n", "scores must be numbers in"),
+        ("number,score\n1,yes\n", "line 2, image .*: score='yes' is no number"),
         ("number,score\n1,0.5\n1,0.6\n", "a second score"),
     ],
     ids=["empty", "stranger", "semicolons", "other form", "word", "twice"],
