@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import inspect
 import os
 import platform
@@ -10,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable
 from importlib import import_module, metadata
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
 
@@ -18,6 +18,7 @@ from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import disk_errors, own_temporary_files
 from data_prep.store.folder_kinds import WrongFolderError
 from scripts.console import emit, emit_json, next_step, printing, say
 from scripts.next_steps import next_steps
@@ -31,8 +32,6 @@ VERBS = (
 )  # fmt: skip
 
 _INTERRUPTED, _TERMINATED = 130, 143
-# A full disk or a forbidden file, wherever met, is the machine's doing and not our bug.
-_MACHINE_REFUSES = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
 
 
 def verb_function(name: str) -> Callable[..., Any]:
@@ -217,6 +216,7 @@ def main() -> None:
     termination = _Termination()
     before = signal.signal(signal.SIGTERM, termination)
     try:
+        own_temporary_files()
         _run()
     except (KeyboardInterrupt, typer.Abort) as stopped:
         if (bug := _bug_behind(stopped)) is not None and not termination.asked:
@@ -243,8 +243,10 @@ def _bug_behind(stopped: BaseException) -> EOFError | None:
 
 def _run() -> None:
     try:
-        # Not standalone: usage errors, too, become one line.
-        status = build_app()(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
+        with disk_errors(Path("/dev/stdout")):
+            # Not standalone: usage errors, too, become one line.
+            status = build_app()(sys.argv[1:] or ["--help"], standalone_mode=False) or 0
+            sys.stdout.flush()
         if status == _INTERRUPTED:  # typer turns Ctrl-C into this code, and says nothing
             raise KeyboardInterrupt
         sys.exit(status)
@@ -256,11 +258,6 @@ def _run() -> None:
         sys.exit(2)
     except BrokenPipeError:
         sys.exit(141)
-    except OSError as error:
-        if error.errno not in _MACHINE_REFUSES:
-            raise
-        say(f"cxr: {error.filename or 'writing'}: {error.strerror}; put that right and run again")
-        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,7 +33,7 @@ from typing import (
 )
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import asked_as
+from data_prep.contracts.folders import asked_as, disk_errors
 from data_prep.store.folder_kinds import KindName, require_kind
 from data_prep.work.local_copies import local_folders
 from data_prep.work.object_store import addresses_in, shown
@@ -168,7 +169,13 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
         bound = signature.bind(*args, **keywords)
         bound.apply_defaults()
         record = shown(command_line(run, bound.arguments))
-        with console.silent(not progress), asked_as(record), _at_hand(bound.arguments) as given:
+        places = _places(bound.arguments)
+        with (
+            console.silent(not progress),
+            asked_as(record),
+            disk_errors(*places),
+            _at_hand(bound.arguments) as given,
+        ):
             for parameter in parameters_of(function):
                 bound.arguments[parameter.name] = _checked(parameter, given[parameter.name])
             return function(*bound.args, **bound.kwargs)
@@ -180,6 +187,14 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
         parameters=[*signature.parameters.values(), keyword]
     )
     return run  # type: ignore[return-value]
+
+
+def _places(arguments: Mapping[str, Any]) -> list[Path]:
+    """Where a verb may write: its output first, its inputs, and what libraries take."""
+    named = [arguments.get("out"), *arguments.values()]
+    paths = [getattr(value, "folder", value) for value in named]
+    own = [os.environ.get("TMPDIR", "/tmp"), "/dev/shm", Path.home()]  # noqa: S108
+    return [Path(path) for path in [*paths, *own] if isinstance(path, str | Path)]
 
 
 @contextmanager

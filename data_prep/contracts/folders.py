@@ -6,6 +6,7 @@ records what was asked: `record_of_same` compares it with what is asked now.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import fcntl
 import json
@@ -15,6 +16,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
@@ -32,17 +34,21 @@ _RECORDED = (
     "pylibjpeg-openjpeg", "python-gdcm", "scipy", "torch", "torchvision",
 )  # fmt: skip
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_TEMPORARY = "cxr-command-"
+_LEAST_FREE = 1 << 16  # bytes: a disk with less is the full one
+
 
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it into place, or remove it on any error."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with disk_errors(path):
+    with disk_errors(path):
+        try:
             yield temporary
             temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> Path:
@@ -53,18 +59,31 @@ def write_text(path: Path, text: str) -> Path:
 
 
 @contextmanager
-def disk_errors(path: Path) -> Iterator[None]:
-    """Say in one line where the disk is full, or may not be written."""
+def disk_errors(*places: Path) -> Iterator[None]:
+    """Say in one line where a disk is full, or what may not be read or written.
+
+    Args:
+        places: What the block writes. Of several the file is named that the system names, else
+            the first whose disk is full.
+
+    Raises:
+        InputError: In place of the system's error.
+    """
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            said = "no space left on the disk; free some and run again to resume"
-        elif error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
-            said = f"may not be written ({error.strerror}); choose another folder"
-        else:
+        if error.errno not in {*_FULL, errno.EACCES, errno.EROFS, errno.EPERM}:
             raise
-        raise InputError(f"{path}: {said}") from error
+        place, named = places[0], error.filename2 or error.filename
+        if len(places) > 1:
+            full = (path for path in places if _free_bytes(path) < _LEAST_FREE)
+            place = Path(named) if isinstance(named, str) else next(full, place)
+        if error.errno in _FULL:
+            free = _in_units(_free_bytes(place))
+            said = f"{error.strerror} ({free} free); free some and run again to resume"
+        else:
+            said = f"{error.strerror}; choose another place, or put that right and run again"
+        raise InputError(f"{place}: {said}") from error
 
 
 def make_folder(folder: Path) -> Path:
@@ -116,19 +135,57 @@ def whole_folder(out: Path) -> Iterator[Path]:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is there and is no empty folder; choose a new one")
     make_folder(out.parent)
-    temporary = make_folder(out.with_name(f".{out.name}.{os.getpid()}.tmp"))
-    try:
-        yield temporary
+    _remove_abandoned(out.parent, f".{out.name}.*.tmp")
+    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
+    with disk_errors(out), _locked(temporary / LOCK, lambda: None):
         try:
+            yield temporary
             temporary.replace(out)
+            (out / LOCK).unlink()
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:
                 raise
             raise InputError(
                 f"{out}: another command made it meanwhile; choose a new one"
             ) from None
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _remove_abandoned(parent: Path, pattern: str) -> None:
+    """Remove the folders of killed commands: those with a lock that no process holds."""
+    for folder in parent.glob(pattern):
+        with suppress(InputError, OSError):  # a living process holds it, or it has just gone
+            if folder.lstat().st_uid == os.getuid():
+                with _locked(folder / LOCK, None):
+                    shutil.rmtree(folder)
+
+
+@cache
+def own_temporary_files() -> None:
+    """Put temporary files of this process, and of those it starts, into a folder of its own.
+
+    It goes when the process ends; that of a killed process goes with the next.
+    """
+    with suppress(InputError, OSError):  # no space: a command may need no temporary files
+        parent = Path(tempfile.gettempdir())
+        if parent.name.startswith(_TEMPORARY):  # of the command that started this one
+            parent = parent.parent
+        _remove_abandoned(parent, f"{_TEMPORARY}*")
+        folder = tempfile.mkdtemp(prefix=_TEMPORARY, dir=parent)
+        held = _locked(Path(folder) / LOCK, lambda: None)
+        os.environ["TMPDIR"] = tempfile.tempdir = folder
+        owner = os.getpid()
+
+        def remove() -> None:
+            if os.getpid() == owner:  # not in its forks
+                shutil.rmtree(folder, ignore_errors=True)
+                held.close()
+
+        if util := sys.modules.get("multiprocessing.util"):  # which removes its own part before
+            util.Finalize(None, remove, exitpriority=-200)
+        else:
+            atexit.register(remove)
 
 
 @contextmanager
@@ -183,16 +240,34 @@ def _locked(lock: Path, before_wait: Callable[[], object] | None) -> IO[str]:
 
 def require_free_space(folder: Path, need_bytes: int) -> None:
     """Refuse work that cannot fit, before it starts."""
-    place = folder
+    free = _free_bytes(folder)
+    if free < need_bytes:
+        raise InputError(
+            f"{folder}: needs about {_in_units(need_bytes)}, {_in_units(free)} are free on that "
+            f"disk; free {_in_units(need_bytes - free)} more or choose another folder"
+        )
+
+
+def _free_bytes(place: Path) -> int:
+    """What may still be written there: nothing where a disk takes no more files."""
     while not place.exists():
         place = place.parent
     stat = os.statvfs(place)
-    free = stat.f_bavail * stat.f_frsize
-    if free < need_bytes:
-        raise InputError(
-            f"{folder}: needs about {need_bytes / 2**20:,.0f} MiB, {free / 2**20:,.0f} MiB are "
-            "free on that disk; free some or choose another folder"
-        )
+    return stat.f_bavail * stat.f_frsize if stat.f_favail or not stat.f_files else 0
+
+
+def _in_units(size: float) -> str:
+    """A number of bytes.
+
+    Example:
+        >>> _in_units(0), _in_units(1536), _in_units(5 << 40)
+        ('0 bytes', '1.5 KiB', '5,120 GiB')
+    """
+    for unit in ("bytes", "KiB", "MiB", "GiB"):
+        if size < 1024 or unit == "GiB":
+            break
+        size /= 1024
+    return f"{size:,.1f}".removesuffix(".0") + f" {unit}"
 
 
 _ASKED = ContextVar("asked", default="")

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import errno
 import multiprocessing
+import os
 import subprocess
+import sys
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
 
+from data_prep.contracts import folders
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import (
     atomic_path,
+    disk_errors,
     folder_lock,
     make_folder,
     provenance,
@@ -37,19 +42,79 @@ def test_interrupted_write_keeps_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_full_disk_is_one_clear_line(tmp_path):
-    def write_to_full_disk() -> None:
-        with atomic_path(tmp_path / "table"):
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    with pytest.raises(InputError, match="no space left on the disk"):
-        write_to_full_disk()
+def _full(*names: str | None) -> OSError:
+    return OSError(errno.ENOSPC, "No space left on device", names[0], None, *names[1:])
 
 
-def test_work_that_cannot_fit_is_refused_before_it_starts(tmp_path):
+@pytest.mark.parametrize(
+    ("places", "error", "named"),
+    [
+        (["table"], _full(None), "table"),
+        (["table"], _full("x/.table.1.tmp"), "table"),  # one place: what the caller calls it
+        (["out", "home"], _full(None), "out"),  # neither is full any more: the output
+        (["out", "home"], _full("home/cache"), "home/cache"),
+        (["out", "home"], _full("in/a.png", "out/a.png"), "out/a.png"),  # copied: where to
+    ],
+)
+def test_full_disk_is_one_line_that_names_the_place_and_what_is_free(
+    tmp_path, places, error, named
+):
+    says = rf"^{named}: No space .*iB free\)"
+    with (
+        chdir(tmp_path),
+        pytest.raises(InputError, match=says),
+        disk_errors(*map(Path, places)),
+    ):
+        raise error
+
+
+def test_of_several_places_the_full_one_is_named(tmp_path, monkeypatch):
+    free = {"out": 1 << 30, "home": 4096}
+    monkeypatch.setattr(folders, "_free_bytes", lambda place: free[place.name])
+    says = r"home: No space left on device \(4 KiB free\)"
+    with pytest.raises(InputError, match=says), disk_errors(tmp_path / "out", tmp_path / "home"):
+        raise _full(None)
+
+
+def test_work_that_cannot_fit_is_refused_before_it_starts(tmp_path, monkeypatch):
     require_free_space(tmp_path / "not" / "yet", 1)
-    with pytest.raises(InputError, match="MiB are free"):
-        require_free_space(tmp_path, 2**62)
+    monkeypatch.setattr(folders, "_free_bytes", lambda place: 12_800)
+    with pytest.raises(
+        InputError, match=r"about 13 KiB, 12.5 KiB are free .*; free 512 bytes more"
+    ):
+        require_free_space(tmp_path, 13 << 10)
+
+
+def test_only_what_dead_processes_left_of_a_folder_is_removed(tmp_path):
+    left, living = tmp_path / ".out.1.tmp", tmp_path / ".out.2.tmp"
+    left.mkdir()
+    (left / "model.onnx").touch()
+    with folder_lock(living):
+        (living / "model.onnx").touch()
+        with whole_folder(tmp_path / "out") as folder:
+            (folder / "model.onnx").write_text("new")
+        assert (living / "model.onnx").exists()
+    assert not left.exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["model.onnx"]
+
+
+def test_temporary_files_of_a_killed_process_go_with_the_next(tmp_path):
+    program = (
+        "import multiprocessing.util, os; from data_prep.contracts import folders;"
+        "folders.own_temporary_files(); print(multiprocessing.util.get_temp_dir());"
+    )
+
+    def made(then: str) -> Path:
+        words = [sys.executable, "-c", program + then]
+        kept = {**os.environ, "TMPDIR": str(tmp_path)}
+        run = subprocess.run(words, env=kept, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        return Path(run.stdout.strip())
+
+    killed = made("import sys; sys.stdout.flush(); os.kill(os.getpid(), 9)")
+    assert killed.parent.parent == tmp_path
+    assert killed.is_dir()
+    assert not made("").exists()
+    assert list(tmp_path.iterdir()) == []
 
 
 def _try_to_lock(folder: Path, answers: multiprocessing.Queue) -> None:

@@ -235,7 +235,7 @@ def test_full_disk_is_one_line_and_leaves_no_complete_store(tmp_path, monkeypatc
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(InputError, match="no space left on the disk"):
+    with pytest.raises(InputError, match="No space left on device"):
         fill(tmp_path, range(3))
     assert not (tmp_path / "pixels.json").exists()
 

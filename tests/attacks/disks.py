@@ -1,0 +1,258 @@
+"""Full disks: each verb on one that is too small, and with no room for temporary files or at home.
+
+Usage: ``python -m tests.attacks.disks [VERB ...] [--work FOLDER]``. Needs root (it mounts tmpfs,
+which end with the program, in a mount namespace of its own). Exit status 1: something gave a
+traceback, was silent, or did not name the place. Nothing is drawn at random here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.attacks import material
+
+_SHARES = (0.0, 0.3, 0.6, 0.9)  # of what the command writes, as room on the disk
+_INSIDE = "CXR_ATTACK_MOUNTS"
+_PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Case:
+    """A command that writes to a small disk.
+
+    Attributes:
+        name: Of the row.
+        words: Of the command; {w} the inputs' folder, {d} the disk.
+        copied: Inputs that lie on the disk, because the command writes into them.
+        ends: Seconds after which a server is asked to end; 0: the command ends by itself.
+    """
+
+    name: str
+    words: str
+    copied: Sequence[str] = ()
+    ends: float = 0
+
+
+CASES = (
+    Case("synth", "synth {d}/out --images 60 --size 96 --seed 4"),
+    Case("prepare", "prepare {w}/xrays {d}/out --format rsna --size 64"),
+    Case("check", "check {d}/data", ("data",)),
+    Case("split", "split {d}/data --name other --seed 5", ("data",)),
+    Case("train", "train {w}/tiny.toml --data {w}/data --out {d}/out --device cpu"),
+    Case("train, pixels", "train {w}/tiny.toml --data {d}/data --out {w}/train-{n} --device cpu "
+         "--set data.image_size=96", ("data",)),
+    Case("sweep", "sweep {w}/tiny.toml --data {w}/data --out {d}/out --trials 2 --device cpu "
+         "--over training.learning_rate=1e-4..1e-2"),
+    Case("curve", "curve --detector {w}/boxes.toml --classifier {w}/tiny.toml --data {d}/data "
+         "--out {d}/out --sizes 0.5,1 --seeds 1 --device cpu --replicates 200 "
+         "--set training.epochs=1", ("data",)),
+    Case("predict --data", "predict {w}/run --data {w}/data --out {d}/out"),
+    Case("predict", "predict {w}/run {w}/xrays/stage_2_test_images --out {d}/out --csv {d}/a.csv"),
+    Case("predict --dicom", "predict {w}/run {w}/xrays/stage_2_test_images --no-overlay "
+         "--dicom {d}/out"),
+    Case("import", "import {w}/scores.csv --data {w}/data --out {d}/out --name Other"),
+    Case("ensemble", "ensemble {w}/predictions {w}/predictions --data {w}/data --out {d}/out"),
+    Case("tune", "tune {d}/predictions --data {w}/data", ("predictions",)),
+    Case("compare", "compare A={d}/predictions --data {w}/data --out {d}/out --replicates 200",
+         ("predictions",)),
+    Case("readers", "readers {w}/ratings.csv --truth {w}/truth.csv --out {d}/out"),
+    Case("transfer", "transfer {w}/run {w}/data B={w}/data2 --out {d}/out --replicates 100"),
+    Case("plan", "plan --auroc 0.85,0.80 --prevalence 0.3 --out {d}/out"),
+    Case("overlay", "overlay A={w}/predictions --data {w}/data --out {d}/out --limit 6"),
+    Case("overlay --blind", "overlay --blind --data {w}/data --out {d}/out --limit 6"),
+    Case("export run", "export {d}/run --format onnx", ("run",)),
+    Case("export openvino", "export {w}/run {d}/out --format openvino"),
+    Case("export set", "export {w}/data {d}/out --format coco --images png"),
+    Case("export yolo", "export {w}/data {d}/out --format yolo"),
+    Case("serve", "serve {w}/run --port 0", (), 25),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one command did."""
+
+    case: str
+    place: str
+    status: int
+    cxr_lines: int
+    traceback: bool
+    named: bool
+    last: str
+
+    @property
+    def fell(self) -> str:
+        """What is wrong with it; empty where nothing is."""
+        if self.traceback:
+            return "TRACEBACK"
+        if self.status not in (0, 2):
+            return f"exit {self.status}"
+        if self.status == 2 and self.cxr_lines != 1:
+            return f"{self.cxr_lines} LINES"
+        if self.status == 2 and not self.named:
+            return "NO PLACE"
+        return ""
+
+
+def mount(place: Path, size: int, *, again: bool = False) -> None:
+    """Put a disk of a size there, or give the disk that is there another size."""
+    place.mkdir(parents=True, exist_ok=True)
+    blocks = max(size // _PAGE, 1)
+    options = f"{'remount,' * again}size={blocks * _PAGE},mode=1777"
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", place], check=True)
+
+
+def unmount(place: Path) -> None:
+    """Take the disk away."""
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def used(place: Path) -> int:
+    """Bytes on a disk."""
+    room = os.statvfs(place)
+    return (room.f_blocks - room.f_bfree) * room.f_frsize
+
+
+def run(case: Case, label: str, names: Path, work: Path, disk: Path, **environment: str) -> Row:
+    """Run a case's command; `names` is what its message must name."""
+    number = len(list(work.glob("train-*")))
+    words = case.words.format(w=work, d=disk, n=number).split()
+    if case.ends:
+        status, said = _serve(words, case.ends, environment)
+    else:
+        done = material.cxr(*words, **environment)
+        status, said = done.returncode, done.stderr
+    lines = [line for line in said.splitlines() if line.startswith("cxr: ")]
+    row = Row(
+        case.name, label, status, len(lines), "Traceback" in said,
+        any(str(names) in line for line in lines), (said.splitlines() or [""])[-1],
+    )  # fmt: skip
+    print(
+        f"{row.case:16} {row.place:11} {row.status:4} {row.cxr_lines:5} "
+        f"{'yes' if row.traceback else 'no':9} {'yes' if row.named else 'no':5} "
+        f"{row.fell:10} {row.last[:200]}",
+        flush=True,
+    )
+    if row.fell:
+        (work / "said.txt").open("a").write(f"== {case.name} {label}\n{said}\n")
+    return row
+
+
+def _serve(words: Sequence[str], seconds: float, environment: dict[str, str]) -> tuple[int, str]:
+    """A server's status and words; one that still serves is asked to end, which counts as 0."""
+    server = subprocess.Popen(
+        material.cxr_command(*words),
+        env={**os.environ, **environment},
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+    )
+    try:
+        _, said = server.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        server.terminate()
+        _, said = server.communicate()
+        return 0 if server.returncode == 143 else server.returncode, said
+    return server.returncode, said
+
+
+def attack_output(case: Case, work: Path, disk: Path) -> list[Row]:
+    """Run a case once on a disk with room, then on smaller ones, then with room again."""
+    rows = []
+
+    def fresh() -> None:
+        mount(disk, 1 << 30)
+        for name in case.copied:
+            shutil.copytree(work / name, disk / name)
+
+    fresh()
+    before = used(disk)
+    if case.ends:
+        rows.append(run(case, "whole", disk, work, disk))
+        unmount(disk)
+        return rows
+    whole = run(case, "whole", disk, work, disk)
+    needed = used(disk) - before
+    unmount(disk)
+    if whole.status:
+        return [whole]
+    for share in _SHARES:
+        fresh()
+        mount(disk, used(disk) + int(share * needed), again=True)
+        rows.append(run(case, f"{share:.0%}", disk, work, disk))
+        if share == _SHARES[-1]:
+            mount(disk, 1 << 30, again=True)
+            rows.append(run(case, "room again", disk, work, disk))
+            if rows[-1].status:
+                print(f"{case.name}: does not go on where there is room again", flush=True)
+        unmount(disk)
+    return [whole, *rows]
+
+
+def attack_elsewhere(case: Case, work: Path, scratch: Path) -> list[Row]:
+    """Run a case with room for its output, but none in TMPDIR, at home, in shared memory."""
+    rows = []
+    for name in ("TMPDIR", "HOME", "/dev/shm"):  # noqa: S108
+        disk, full = scratch / "disk", Path(name) if name.startswith("/") else scratch / "full"
+        mount(disk, 1 << 30)
+        for copied in case.copied:
+            shutil.copytree(work / copied, disk / copied)
+        mount(full, 4 * _PAGE)
+        with (full / "filler").open("wb", buffering=0) as file:
+            try:
+                while file.write(b"\0" * _PAGE):
+                    pass
+            except OSError:
+                pass
+        environment = {} if name.startswith("/") else {name: str(full)}
+        rows.append(run(case, name, full, work, disk, **environment))
+        unmount(full)
+        unmount(disk)
+    return rows
+
+
+def main() -> int:
+    """Run the attacks; 1 where anything fell."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="VERB", help="these alone")
+    parser.add_argument("--work", type=Path, help="folder of the inputs, kept for the next time")
+    parser.add_argument("--only", choices=["output", "elsewhere"])
+    given = parser.parse_args()
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        print("skipped: mounting needs root and unshare")
+        return 0
+    if _INSIDE not in os.environ:
+        command = ["unshare", "-m", sys.executable, "-m", "tests.attacks.disks", *sys.argv[1:]]
+        return subprocess.run(command, env={**os.environ, _INSIDE: "1"}, check=False).returncode
+    with tempfile.TemporaryDirectory() as folder:
+        work = material.make((given.work or Path(folder) / "inputs").resolve())
+        if not (work / "data2").exists():
+            shutil.copytree(work / "data", work / "data2")
+        scratch = Path(folder)
+        print(
+            "case             place     exit lines traceback named fell       last line on stderr"
+        )
+        rows = []
+        for case in CASES:
+            if not given.names or case.name in given.names:
+                if given.only != "elsewhere":
+                    rows += attack_output(case, work, scratch / "disk")
+                if given.only != "output":
+                    rows += attack_elsewhere(case, work, scratch)
+        for path in work.glob("train-*"):
+            shutil.rmtree(path)
+    fell = [row for row in rows if row.fell]
+    print(f"{len(rows)} commands, {len(fell)} fell")
+    return int(bool(fell))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
