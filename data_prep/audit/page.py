@@ -27,7 +27,7 @@ from data_prep.audit.copies import (
 )
 from data_prep.audit.counts import MISSING
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import atomic_path, package_versions, write_text
+from data_prep.contracts.folders import atomic_path, provenance, write_text
 from data_prep.contracts.pages import template_environment
 from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import (
@@ -214,7 +214,7 @@ def _render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str
         prevalences=_prevalences(facts.get("prevalence", []), titles),
         images=_image_rows(facts),
         limits=_LIMITS,
-        version=package_versions().get("cxr-compare", ""),
+        version=provenance()["versions"].get("cxr-compare", ""),
     )
 
 

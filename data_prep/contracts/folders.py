@@ -297,7 +297,7 @@ def _git_revision() -> str | None:
 
 
 @cache
-def package_versions() -> dict[str, str]:
+def _package_versions() -> dict[str, str]:
     """Versions of Python, of cxr-compare and of the packages that decide results."""
     versions = {"python": platform.python_version()}
     for package in ("cxr-compare", *_RECORDED):
@@ -314,7 +314,7 @@ def provenance() -> dict[str, Any]:
         "command": _ASKED.get() or shlex.join(["cxr", *sys.argv[1:]]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "revision": _git_revision(),
-        "versions": dict(package_versions()),
+        "versions": dict(_package_versions()),
         "hardware": {"machine": platform.machine(), "cpus": len(os.sched_getaffinity(0))},
     }
 

@@ -33,7 +33,7 @@ from typing import Any, Generic, Literal
 import cv2
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import package_versions
+from data_prep.contracts.folders import provenance
 from data_prep.work.object_store import address_of
 from data_prep.work.pool import (
     CrashError,
@@ -210,7 +210,7 @@ class _Requirements:
     def of(cls, reads: Sequence[Path]) -> _Requirements:
         # What lies in a store is fetched by each machine for itself.
         local = tuple(str(path) for path in reads if address_of(path) is None and path.exists())
-        return cls(_code_digest(), tuple(package_versions().items()), str(Path.cwd()), local)
+        return cls(_code_digest(), tuple(provenance()["versions"].items()), str(Path.cwd()), local)
 
 
 @dataclass(frozen=True)
@@ -256,7 +256,7 @@ def _check_machine(requirements: _Requirements) -> None:
         raise InputError(
             f"{name} has other code of cxr-compare in {_CODE}; install the same version on all"
         )
-    installed = package_versions()
+    installed = provenance()["versions"]
     for package, version in requirements.packages:
         if installed.get(package) != version:
             raise InputError(
