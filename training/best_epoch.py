@@ -16,12 +16,11 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.plugins.io import TorchCheckpointIO
-from safetensors.torch import save
 from torch import nn
 
 from configs.settings import TrainingSettings
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import atomic_path
+from data_prep.contracts.folders import SEAL, atomic_path, require_unchanged
 from training.loggers import log_row, log_start
 from training.loop import Loop, Mode, Plateau, monitor_mode
 from training.processes import gather
@@ -38,12 +37,17 @@ class WholeFiles(TorchCheckpointIO):
         # By way of memory: torch turns a full disk into an error about its own file format.
         buffer = io.BytesIO()
         torch.save(checkpoint, buffer)
-        with atomic_path(Path(path)) as temporary:
+        # The file is a ZIP archive, which ends with a comment behind the two bytes of its length.
+        seal = str(SEAL).encode()
+        buffer.seek(-2, io.SEEK_END)
+        buffer.write(len(seal).to_bytes(2, "little") + seal)
+        with atomic_path(Path(path), sealed=True) as temporary:
             temporary.write_bytes(buffer.getbuffer())
 
 
 def require_same_architecture(module: nn.Module, checkpoint: Path) -> None:
-    """Check that a checkpoint belongs to a module, before anything is loaded."""
+    """Check that a checkpoint is whole and belongs to a module, before anything is loaded."""
+    require_unchanged(checkpoint, "checkpoint")
     try:
         saved = torch.load(checkpoint, map_location="cpu", weights_only=True)["state_dict"]
     except Exception as error:  # noqa: BLE001  torch raises many kinds for a damaged file
@@ -209,8 +213,7 @@ class EpochRecord(Callback):
         self._validated = time.perf_counter()
         if trainer.is_global_zero and best_row(self.history, *self._rule) is row:
             weights = cast(Loop, pl_module).model.state_dict()
-            with atomic_path(self._run.best_weights(row["epoch"])) as temporary:
-                temporary.write_bytes(save({k: v.contiguous() for k, v in weights.items()}))
+            self._run.write_best(row["epoch"], weights)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the epoch: checkpoint first, since a resumed training writes all else from it.

@@ -20,7 +20,6 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
@@ -36,7 +35,7 @@ from training.best_epoch import (
 from training.loading import SeededSampler
 from training.loop import Loop, monitor_mode, share_batch_statistics
 from training.processes import Rank
-from training.run_folder import RunFolder
+from training.run_folder import RunFolder, read_weights
 from training.task import TrainingTask
 
 
@@ -312,7 +311,7 @@ def fit(
         # The promise of bit-exact resuming: all state comes from the checkpoint of a whole epoch.
         trainer.fit(loop, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
     best = best_row(record.history, settings.monitor, monitor_mode(settings.monitor))
-    model.load_state_dict(load_file(run.best_weights(best["epoch"])))
+    model.load_state_dict(read_weights(run.best_weights(best["epoch"])))
     model.eval()
     return FitResult(
         best_epoch=best["epoch"],

@@ -19,11 +19,13 @@ from torch import Tensor, nn
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import (
+    SEAL,
     atomic_path,
     make_folder,
     provenance,
     read_json,
     require_only,
+    require_unchanged,
     write_json,
     write_text,
 )
@@ -51,9 +53,14 @@ def save_model(model: nn.Module, folder: Path) -> None:
     """
     # Contiguous and on the CPU: the file then does not depend on where the model was trained.
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-    with atomic_path(folder / WEIGHTS_FILE) as temporary:
-        temporary.write_bytes(save(state, metadata={"format": "pt"}))
+    _write_weights(state, folder / WEIGHTS_FILE)
     save_architecture(model, folder)
+
+
+def _write_weights(state: Mapping[str, Tensor], path: Path) -> None:
+    """Write tensors by name, on the CPU and contiguous, as a sealed file of safetensors."""
+    with atomic_path(path, sealed=True) as temporary:
+        temporary.write_bytes(save(dict(state), metadata=SEAL))
 
 
 def save_architecture(model: nn.Module, folder: Path) -> None:
@@ -114,6 +121,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             f"{path}: is an HDF5 file, as Keras writes it; only weights of PyTorch can be read: "
             "take another file"
         )
+    require_unchanged(path, "weights")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
@@ -232,7 +240,8 @@ class RunFolder:
         make_folder(run.checkpoints)
         write_table(seen, folder / "seen.parquet", "seen")
         write_json(folder / _STARTED, "started_run", {**started, **provenance()})
-        run._write_text(_CONFIG, config)
+        seal = "".join(f"# {key} = {value}\n" for key, value in SEAL.items())
+        write_text(run.config_file, config + seal, sealed=True)
         return run
 
     @staticmethod
@@ -292,6 +301,11 @@ class RunFolder:
         """Weights of an epoch that was the best so far."""
         return self.checkpoints / f"best-{epoch:04d}.safetensors"
 
+    def write_best(self, epoch: int, weights: Mapping[str, Tensor]) -> None:
+        """Write the weights of an epoch that is the best so far."""
+        state = {name: value.contiguous() for name, value in weights.items()}
+        _write_weights(state, self.best_weights(epoch))
+
     @property
     def validation(self) -> Path:
         """Predictions of the validation images, and the decision chosen on them."""
@@ -309,6 +323,7 @@ class RunFolder:
     @property
     def config(self) -> str:
         """The resolved configuration, TOML."""
+        require_unchanged(self.config_file, "config")
         return self.config_file.read_text(encoding="utf-8")
 
     @property
@@ -334,6 +349,3 @@ class RunFolder:
     def complete(self, payload: dict[str, Any]) -> None:
         """Write `run.json`, which marks the run complete; what `create` recorded is added."""
         write_json(self.folder / _RUN, "run", {**self.started, **payload})
-
-    def _write_text(self, name: str, text: str) -> None:
-        write_text(self.folder / name, text)

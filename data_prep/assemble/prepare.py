@@ -31,7 +31,14 @@ from data_prep.assemble.dataset_writer import (
 )
 from data_prep.audit.audit import MeasureShortcuts
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import atomic_path, folder_lock, make_folder, require_free_space
+from data_prep.contracts.folders import (
+    SEAL,
+    atomic_path,
+    folder_lock,
+    make_folder,
+    require_free_space,
+    require_unchanged,
+)
 from data_prep.contracts.pseudonyms import hide_paths, key_id, read_id_key
 from data_prep.contracts.tables import frame_digest, is_member, read_table
 from data_prep.formats.registry import read_source
@@ -342,13 +349,19 @@ class _Journal:
             return
         for store in stores:  # pixels first: a part promises that they are there
             store.commit()
-        with atomic_path(self.folder / f"part-{self._parts:06d}.parquet") as temporary:
-            _typed(pd.DataFrame(self._rows, dtype=object)).to_parquet(temporary, compression="zstd")
+        rows = _typed(pd.DataFrame(self._rows, dtype=object))
+        rows.attrs.update(SEAL)
+        path = self.folder / f"part-{self._parts:06d}.parquet"
+        with atomic_path(path, sealed=True) as temporary:
+            rows.to_parquet(temporary, compression="zstd", write_page_checksum=True)
         self._parts += 1
         self._rows = []
 
     def read(self) -> pd.DataFrame:
-        parts = [pd.read_parquet(path) for path in sorted(self.folder.glob("part-*.parquet"))]
+        parts = []
+        for path in sorted(self.folder.glob("part-*.parquet")):
+            require_unchanged(path, "decode")
+            parts.append(pd.read_parquet(path))
         if not parts:
             return _typed(pd.DataFrame({"image_id": []}))
         rows = _typed(pd.concat(parts, ignore_index=True))

@@ -2,6 +2,11 @@
 
 JSON files name their kind and the schema version, which tables share. Every folder has one that
 records what was asked: `record_of_same` compares it with what is asked now.
+
+A sealed file carries its own SHA-256, computed with 64 zeros in its place: in the last key of a
+JSON file, the metadata of a table or of weights, the comment of a checkpoint or a TOML file. A file
+whose bytes have changed since is refused when it is read. Files that cannot carry theirs (a graph,
+a shard) have it in the JSON of their folder.
 """
 
 from __future__ import annotations
@@ -9,9 +14,13 @@ from __future__ import annotations
 import atexit
 import errno
 import fcntl
+import hashlib
 import json
+import logging
+import mmap
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
@@ -40,20 +49,115 @@ _LEAST_FREE = 1 << 16  # bytes: a disk with less is the full one
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; rename it into place, or remove it on any error."""
+def atomic_path(path: Path, *, sealed: bool = False) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it into place, or remove it on any error.
+
+    Of a `sealed` one the block writes `SEAL` somewhere; its SHA-256 then takes that place.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     with disk_errors(path):
         try:
             yield temporary
+            if sealed:
+                _seal(temporary)
             temporary.replace(path)
         finally:
             temporary.unlink(missing_ok=True)
 
 
-def write_text(path: Path, text: str) -> Path:
+SEAL = {"sha256_of_this_file": "0" * 64}
+"""Metadata of a file that is sealed when it is written."""
+# Half of its name is enough: a bit that changes in the other does not hide it.
+_SEALED = re.compile(rb"(?:sha256_of_.{9}|this_file)[^0-9a-z]{1,6}(.{64})", re.DOTALL)
+_LOG = logging.getLogger("cxr")
+_NOTED: list[Path] = []
+_ENDS = 1 << 18  # bytes at either end of a file in which its seal stands
+_MADE_BY = {
+    ("data set", "prepare"): "images findings boxes box_coverage decode excluded dataset settings",
+    ("pixels", "prepare"): "pixels pixel_index",
+    ("split", "split"): "split",
+    ("audit", "check"): "audit near_duplicates",
+    ("run", "train"): "run started_run model preprocess guard seen weights checkpoint config",
+    ("predictions", "predict"): "predictions unfinished_predictions predicted_images scores "
+    "predicted_boxes maps",
+    ("decision", "tune"): "decision",
+    ("export", "export"): "export card graph",
+    ("report", "compare"): "metrics decisions",
+}  # fmt: skip
+
+
+def _seal(path: Path) -> None:
+    with path.open("r+b") as file, mmap.mmap(file.fileno(), 0) as content:
+        start, end = _place_of_seal(content)
+        file.seek(start)
+        file.write(_digest(content, start, end))
+
+
+def _place_of_seal(content: bytes | mmap.mmap) -> tuple[int, int]:
+    """From where to where a file's SHA-256 stands in it; at the same byte where it has none."""
+    found = [*_SEALED.finditer(content, max(len(content) - _ENDS, 0))]
+    found = found or [*_SEALED.finditer(content, 0, _ENDS)]
+    return found[-1].span(1) if found else (0, 0)
+
+
+def _digest(content: bytes | mmap.mmap, start: int, end: int) -> bytes:
+    """SHA-256 of a file with zeros in the place of its own."""
+    digest = hashlib.sha256(memoryview(content)[:start])
+    digest.update(b"0" * (end - start))
+    digest.update(memoryview(content)[end:])
+    return digest.hexdigest().encode()
+
+
+def _is_sealed(path: Path, content: bytes | mmap.mmap, kind: str) -> bool:
+    """Whether a file carries its SHA-256, which is then checked."""
+    start, end = _place_of_seal(content)
+    if start == end:
+        return False
+    if content[start:end] != _digest(content, start, end):
+        raise _changed(path, kind)
+    return True
+
+
+def require_unchanged(path: Path, kind: str, sha256: str | None = None) -> None:
+    """Refuse a file that is not as it was written, by its seal or by what was recorded of it.
+
+    Args:
+        path: The file; it must be there.
+        kind: Of JSON, or the table's name, for the remedy in the message.
+        sha256: As recorded elsewhere; without it a file that carries no seal passes.
+
+    Raises:
+        InputError: Its bytes have changed.
+    """
+    with path.open("rb") as file:
+        if sha256 is not None:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise _changed(path, kind)
+        elif os.fstat(file.fileno()).st_size:
+            with mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as content:
+                _is_sealed(path, content, kind)
+
+
+def _changed(path: Path, kind: str) -> InputError:
+    """What is said of a file whose SHA-256 is not the one that was recorded of it."""
+    made = next((made for made, kinds in _MADE_BY.items() if kind in kinds.split()), None)
+    again = f"remove the {made[0]} and run cxr {made[1]} again" if made else "make it again"
+    return InputError(
+        f"{path}: is not as it was written (its SHA-256 differs); bring back an unchanged copy, or "
+        f"{again}"
+    )
+
+
+def _note_unsealed(path: Path) -> None:
+    """Say once in a process that files are read which cannot be checked."""
+    if not _NOTED:
+        _NOTED.append(path)
+        _LOG.warning("%s: was written by a version without checksums; it is read unchecked", path)
+
+
+def write_text(path: Path, text: str, *, sealed: bool = False) -> Path:
     """Write a text file, whole or not at all; return its path."""
-    with atomic_path(path) as temporary:
+    with atomic_path(path, sealed=sealed) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
 
@@ -327,9 +431,9 @@ def write_json(path: Path, kind: str, payload: dict[str, Any]) -> None:
 
     Non-finite numbers are refused: an undefined figure is ``null`` with a reason beside it.
     """
-    content = {**payload, "contract": kind, "schema_version": SCHEMA_VERSION}
+    content = {**payload, "contract": kind, "schema_version": SCHEMA_VERSION, **SEAL}
     text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False, default=_plain)
-    write_text(path, text + "\n")
+    write_text(path, text + "\n", sealed=True)
 
 
 def _plain(value: object) -> object:
@@ -351,8 +455,11 @@ def read_json(path: Path, kind: str) -> dict[str, Any]:
             f"{path}: not found, so {path.parent} is not a complete {kind.replace('_', ' ')} "
             "folder; run the command that makes it again"
         )
+    written = path.read_bytes()
+    if not _is_sealed(path, written, kind):
+        _note_unsealed(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(written)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({error}); make it again") from None
     found = content.get("contract") if isinstance(content, dict) else None
@@ -363,7 +470,7 @@ def read_json(path: Path, kind: str) -> dict[str, Any]:
             f"{path}: schema version {content.get('schema_version')}, this program reads "
             f"{SCHEMA_VERSION}; make the folder again with this version"
         )
-    return content
+    return {key: value for key, value in content.items() if key not in SEAL}
 
 
 def record_of_same(

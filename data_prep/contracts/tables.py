@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv as arrow_csv
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import SCHEMA_VERSION, atomic_path
+from data_prep.contracts.folders import SCHEMA_VERSION, SEAL, atomic_path, require_unchanged
 from data_prep.contracts.schemas import EDGES, SCHEMAS, Column, Rule, Schema
 
 _VERSION_KEY = b"cxr_schema_version"
@@ -125,9 +125,14 @@ def empty_table(name: str) -> pd.DataFrame:
 def write_table(frame: pd.DataFrame, path: Path, name: str) -> None:
     """Validate and write one Parquet file, whole or not at all."""
     table = pa.Table.from_pandas(_validate_table(frame, name, path.name), preserve_index=False)
-    metadata = {**(table.schema.metadata or {}), _VERSION_KEY: str(SCHEMA_VERSION).encode()}
-    with atomic_path(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(metadata), temporary, compression="zstd")
+    metadata = {**(table.schema.metadata or {}), _VERSION_KEY: str(SCHEMA_VERSION).encode(), **SEAL}
+    with atomic_path(path, sealed=True) as temporary:
+        pq.write_table(
+            table.replace_schema_metadata(metadata),
+            temporary,
+            compression="zstd",
+            write_page_checksum=True,
+        )
 
 
 def read_table(path: Path, name: str, columns: Sequence[str] | None = None) -> pd.DataFrame:
@@ -147,16 +152,21 @@ def read_table(path: Path, name: str, columns: Sequence[str] | None = None) -> p
     parts = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
     if path.is_dir() and not parts:
         return empty_table(name) if columns is None else empty_table(name)[list(columns)]
-    frames = [_read_part(part, columns) for part in parts]
+    frames = [_read_part(part, name, columns) for part in parts]
     frame = pd.concat(frames, ignore_index=True) if len(frames) > 1 else frames[0]
     return frame if columns is not None else _validate_table(frame, name, path)
 
 
-def _read_part(path: Path, columns: Sequence[str] | None) -> pd.DataFrame:
+def _read_part(path: Path, name: str, columns: Sequence[str] | None) -> pd.DataFrame:
     if not path.is_file():
         raise InputError(f"{path}: no such table; is this the right folder, and is it complete?")
+    require_unchanged(path, name)
     try:
-        table = pq.read_table(path, columns=None if columns is None else list(columns))
+        table = pq.read_table(
+            path,
+            columns=None if columns is None else list(columns),
+            page_checksum_verification=True,
+        )
     except (pa.ArrowException, OSError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: cannot be read as a table ({reason}); write it again") from None

@@ -16,7 +16,7 @@ _IRREGULAR = {"box": "boxes", "study": "studies", "patch": "patches", "copy": "c
 def counted(count: int, noun: str, verb: str = "") -> str:
     """A number with its noun in the singular or the plural."""
     said = verb if count != 1 or not verb else _SINGULAR_VERBS[verb]
-    return f"{count:,} {noun if count == 1 else plural(noun)}{' ' * bool(verb)}{said}"
+    return f"{count:,} {noun if count == 1 else _plural(noun)}{' ' * bool(verb)}{said}"
 
 
 def counted_phrase(count: int, phrase: str) -> str:
@@ -30,7 +30,7 @@ def counted_phrase(count: int, phrase: str) -> str:
     return f"1 {singulars.get(noun, noun.removesuffix('s'))}{space}{rest}"
 
 
-def plural(noun: str) -> str:
+def _plural(noun: str) -> str:
     """A noun in the plural."""
     rest, space, last = noun.rpartition(" ")
     return f"{rest}{space}{_IRREGULAR.get(last, last + 's')}"

@@ -192,7 +192,7 @@ def add_splits(
     elif each_fold:
         how = {**how, "folds": "each fold validates once; the test set is one"}
         splits = {f"{name}-{k}": fold_split(split, k) for k in range(rule.folds)}
-    write_splits(dataset.folder, splits, how, replaces=replaces)
+    _write_splits(dataset.folder, splits, how, replaces=replaces)
     return {k: {"roles": count_roles(dataset, table), "how": how} for k, table in splits.items()}
 
 
@@ -223,7 +223,7 @@ def drawn_by(dataset: DataSet, name: str) -> dict[str, Any]:
     return {}
 
 
-def write_splits(
+def _write_splits(
     folder: Path, splits: dict[str, pd.DataFrame], how: How, *, replaces: bool
 ) -> None:
     """Write splits by name, and their ids into ``dataset.json``."""
@@ -451,5 +451,5 @@ def add_nested_parts(
             )
     if new:
         how = {"method": f"nested parts of split '{split}', by patient"}
-        write_splits(dataset.folder, new, how, replaces=False)
+        _write_splits(dataset.folder, new, how, replaces=False)
     return names

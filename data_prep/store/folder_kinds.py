@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.words import plural
+from data_prep.contracts.words import counted
 from data_prep.work.object_store import path_of
 
 KindName = Literal[
@@ -157,7 +157,7 @@ def _listed(held: dict[KindName, list[Path]]) -> str:
     """What a folder holds, in words."""
     parts = []
     for kind, paths in held.items():
-        several = kind if kind == "predictions" or not paths[1:] else plural(kind)
+        several = kind if kind == "predictions" or not paths[1:] else counted(len(paths), kind)
         names = [path.name for path in paths]
         both = " and ".join([", ".join(names[:-1]), names[-1]] if names[1:] else names)
         parts.append(f"the {several} {both}")

@@ -37,6 +37,7 @@ _TABLES = {
     "boxes": "predicted_boxes",
     "maps": "maps",
 }
+SEEN_FILE = "seen.parquet"
 _UNFINISHED = "unfinished.json"
 _NOT_FINITE = "the network's output is not finite"
 
@@ -230,6 +231,12 @@ class Predictions:
     """Predicted boxes, original pixels; empty for a classifier."""
     maps = stored_table("maps.parquet", "maps")
     """Activation maps; empty where the system has none."""
+
+    @property
+    def seen(self) -> pd.DataFrame | None:
+        """Every image that was used to fit or to select the system, where that is recorded."""
+        path = self.folder / SEEN_FILE
+        return read_table(path, "seen") if path.is_file() else None
 
     def rows(self, name: str, findings: Sequence[str], image_ids: pd.Index) -> pd.DataFrame:
         """Rows of ``scores``, ``boxes`` or ``maps``, part by part, of these findings and images."""

@@ -12,7 +12,6 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import FIELD_WIDTH_MM
-from data_prep.contracts.tables import empty_table, read_table
 from evaluation.boxes.matching import error_kinds, lesions_reached, pair_boxes
 from evaluation.compare.judged_models import Models, cards_of
 from evaluation.compare.paired_tests import EXACT_AUROC, OBUCHOWSKI, seed_parts
@@ -363,8 +362,7 @@ def _shortcut_rows(
     turn: a system that does not beat it has not shown that it reads the lungs.
     """
     images = _images_of(judged, test_set.images)
-    path = test_set.dataset.folder / "decode.parquet"
-    decode = read_table(path, "decode") if path.exists() else empty_table("decode")
+    decode = test_set.dataset.optional_table("decode")
     positive = judged.y_true.astype(np.float64)
     truth = pd.DataFrame({test_set.target.name: positive}, index=judged.image_ids)
     systems = {name: [card.scores for card in members] for name, members in cards.items()}

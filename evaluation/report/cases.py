@@ -14,7 +14,6 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
-from data_prep.contracts.tables import read_table
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.fusion import AS_STORED
@@ -109,22 +108,19 @@ class CaseSource:
     @cached_property
     def _decoded(self) -> pd.DataFrame:
         """How each image was decoded; empty for a set without pixels."""
-        folder = getattr(self.test_set.dataset, "folder", None)
-        path = None if folder is None else folder / "decode.parquet"
-        if path is None or not path.exists():
+        if getattr(self.test_set.dataset, "folder", None) is None:
             return pd.DataFrame()
-        return read_table(path, "decode").set_index("image_id")
+        return self.test_set.dataset.optional_table("decode").set_index("image_id")
 
     @cached_property
     def _readers(self) -> pd.DataFrame:
         """What readers beside the reference said of the target, image by image."""
         names = ["image_id", "reader", *EDGES]
-        folder = getattr(self.test_set.dataset, "folder", None)
-        if folder is None:
+        if getattr(self.test_set.dataset, "folder", None) is None:
             return pd.DataFrame(columns=names)
         tables = []
         for name in ("findings", "boxes"):
-            table = read_table(folder / f"{name}.parquet", name)
+            table = self.test_set.dataset.optional_table(name)
             single = table["reader"] != REFERENCE_READER
             tables.append(table[single & table["finding"].isin(self.test_set.target.any_of)])
         read, boxes = tables

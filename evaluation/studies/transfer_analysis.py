@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.contracts.tables import empty_table, read_table
 from data_prep.contracts.words import counted
 from data_prep.store.predictions import Predictions
 from evaluation.compare.claims import holm
@@ -234,8 +233,7 @@ def _strongest_shortcut(test_set: TestSet, image_ids: pd.Index) -> dict[str, Any
 
     The best of several on the same images is somewhat too good.
     """
-    path = test_set.dataset.folder / "decode.parquet"
-    decode = read_table(path, "decode") if path.exists() else empty_table("decode")
+    decode = test_set.dataset.optional_table("decode")
     images = test_set.images[test_set.images["image_id"].isin(image_ids)]
     labels = pd.DataFrame({test_set.target.name: test_set.labels.reindex(image_ids)})
     rows = measure_shortcuts(images, decode, labels)

@@ -11,7 +11,6 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json
-from data_prep.contracts.tables import read_table
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
@@ -21,14 +20,13 @@ from evaluation.metrics.metric import Note
 from evaluation.statistics.bootstrap import cluster_index
 from evaluation.statistics.clustered_tests import effective_patients
 
-SEEN_FILE = "seen.parquet"
 """Beside predictions: every image used to fit or to select, with its patient and role."""
 _SHOWN = 5
 
 
 def describe_training_data(system: Predictions) -> dict[str, str] | str:
     """What a system is known to have learned from, in words, by role."""
-    seen = _seen(system)
+    seen = system.seen
     if seen is None:
         return "unknown"
     counts = seen.groupby("role")[["image_id", "patient_id"]].nunique()
@@ -100,7 +98,7 @@ def _refuse_seen_patients(
     name: str, system: Predictions, test_set: TestSet, image_ids: pd.Index
 ) -> list[Note]:
     """Refuse test images of patients that a system was fitted or selected on."""
-    seen = _seen(system)
+    seen = system.seen
     if seen is None:
         text = f"What {name} was trained on is unknown: its test images may not be new to it."
         return [Note("training", text)]
@@ -132,7 +130,7 @@ def learned_validation(name: str, system: Predictions, test_set: TestSet) -> lis
     of the models of a cross-validation has such images by its making, so this is noted, not
     refused.
     """
-    seen = _seen(system)
+    seen = system.seen
     if seen is None:
         return []
     known = test_set.labels_of("val").dropna().index
@@ -154,15 +152,10 @@ def seen_images(
     roles: Collection[str] = ("train", "val"),
 ) -> npt.NDArray[np.bool_]:
     """Which images a system was fitted or selected on, or other images of their patients."""
-    seen = _seen(system)
+    seen = system.seen
     if seen is None:
         return np.zeros(len(image_ids), dtype=bool)
     return _used(seen[seen["role"].isin(list(roles))], image_ids, patients)
-
-
-def _seen(system: Predictions) -> pd.DataFrame | None:
-    path = system.folder / SEEN_FILE
-    return read_table(path, "seen") if path.is_file() else None
 
 
 def _used(

@@ -16,9 +16,9 @@ from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import provenance
 from data_prep.contracts.schemas import EDGES, ROLES
-from data_prep.contracts.tables import is_member, read_table, write_table
+from data_prep.contracts.tables import is_member, write_table
 from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions, PredictionWriter
+from data_prep.store.predictions import SEEN_FILE, Predictions, PredictionWriter
 from data_prep.work.object_store import recorded_path
 from evaluation.boxes.fusion import (
     LEAST_SCORE,
@@ -31,7 +31,7 @@ from evaluation.boxes.fusion import (
 )
 from evaluation.boxes.matching import MAX_BOXES
 from evaluation.statistics.ranking import Floats
-from evaluation.systems.eligibility import SEEN_FILE, check_data_set, training_id, training_sets
+from evaluation.systems.eligibility import check_data_set, training_id, training_sets
 
 _Fusion = Literal["best", "wbf"]
 _FUSIONS: dict[_Fusion, str] = {"best": NAME, "wbf": "weighted box fusion"}
@@ -395,10 +395,10 @@ def _joined_seen(members: Sequence[Predictions]) -> tuple[pd.DataFrame | None, l
     """
     parts, unknown = [], []
     for member in members:
-        path = member.folder / SEEN_FILE
         unknown += [*member.info.get("seen_unknown", [])]
-        if path.is_file():
-            parts.append(read_table(path, "seen"))
+        seen = member.seen
+        if seen is not None:
+            parts.append(seen)
         elif not member.info.get("seen_unknown"):
             unknown.append(member.name)
     if not parts:

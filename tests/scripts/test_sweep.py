@@ -18,6 +18,7 @@ import pytest
 
 from configs.load import read_config
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import read_json, write_json
 from data_prep.store.dataset import DataSet
 from data_prep.store.folder_kinds import WrongFolderError, require_kind
 from data_prep.store.pixel_store import PixelStore
@@ -408,9 +409,9 @@ def test_another_sweep_in_the_same_folder_is_refused(data, trained, pretended, c
 
 
 def test_another_data_set_is_refused(data, trained, tmp_path, pretended):
-    started = json.loads((trained[0] / "sweep.started.json").read_text())
+    started = read_json(trained[0] / "sweep.started.json", "sweep_started")
     started["data_set"]["content_id"] = "of others"
-    (tmp_path / "sweep.started.json").write_text(json.dumps(started))
+    write_json(tmp_path / "sweep.started.json", "sweep_started", started)
     with pytest.raises(InputError, match=r"this sweep cannot go on .*content_id was of others"):
         _sweep(data, tmp_path, trials=9)
     assert pretended.started == []

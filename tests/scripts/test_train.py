@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 
 from classification.model import build_classifier
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import read_json, write_json
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
@@ -152,9 +153,9 @@ def test_an_operating_point_of_another_precision_or_none_leaves_images_undecided
         Run.open(ended, device="cpu", policy="youden")
     shutil.copytree(ended, tmp_path / "tuned")
     decision = RunFolder(tmp_path / "tuned").decision_file("opacity")
-    content = json.loads(decision.read_text())
+    content = read_json(decision, "decision")
     content["policies"] = {"youden": content["policies"]["max_f1"]}
-    decision.write_text(json.dumps(content))
+    write_json(decision, "decision", content)
     tuned = Run.open(tmp_path / "tuned", device="cpu")
     assert tuned.policy == "youden"
     assert tuned.predict(file).threshold == content["policies"]["youden"]["threshold"]

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import read_json, write_json
 from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
@@ -163,8 +164,8 @@ def test_tune_tells_of_validation_images_that_taught_the_system(data, prediction
 
 def test_tune_keeps_to_the_split_that_was_predicted(data, predictions):
     split(data, name="other", val=0.5, test=0.2, seed=3)
-    info = json.loads((predictions / "predictions.json").read_text())
+    info = read_json(predictions / "predictions.json", "predictions")
     info["data_set"]["split"] = "other"
-    (predictions / "predictions.json").write_text(json.dumps(info))
+    write_json(predictions / "predictions.json", "predictions", info)
     assert tune(predictions, data=data).chosen_on["split"] == "other"
     assert tune(predictions, data=data, split="default").chosen_on["split"] == "default"

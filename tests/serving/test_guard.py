@@ -15,6 +15,7 @@ from PIL import Image
 from pydicom import examples
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import read_json, write_json
 from data_prep.formats.registry import read_source
 from data_prep.formats.source import ReadOptions
 from data_prep.images.decoded_image import DecodedImage, decode_record
@@ -143,7 +144,7 @@ def test_what_is_written_reads_back_and_scores_the_same(guard, data, unseen, tmp
 def test_a_damaged_file_is_refused_in_one_line(guard, tmp_path, change, message):
     path = tmp_path / GUARD_NAME
     guard.write(path)
-    path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
+    path.write_text(json.dumps({**read_json(path, "guard"), **change}))
     with pytest.raises(InputError, match=re.escape(str(path)) + f".*{message}"):
         Guard.read(path)
 
@@ -151,9 +152,9 @@ def test_a_damaged_file_is_refused_in_one_line(guard, tmp_path, change, message)
 def test_an_array_of_another_shape_is_refused(guard: Guard, tmp_path: Path) -> None:
     path = tmp_path / GUARD_NAME
     guard.write(path)
-    content = json.loads(path.read_text())
+    content = read_json(path, "guard")
     content["arrays"]["weights"] = content["arrays"]["centre"]
-    path.write_text(json.dumps(content))
+    write_json(path, "guard", content)
     with pytest.raises(InputError, match="weights has shape"):
         Guard.read(path)
 

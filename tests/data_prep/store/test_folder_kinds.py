@@ -65,7 +65,7 @@ def out(tmp_path: Path) -> Path:
          "OUT/report/systems/A or OUT/report/systems/B"),
         ("begun", "run", "an unfinished run; run the same cxr train again to complete it"),
         ("begun", "data set", "an unfinished run, not a data set; give a data set folder"),
-        ("", "run", "it holds the runs chexnet and retinanet, the data sets data and other, "
+        ("", "run", "it holds the 2 runs chexnet and retinanet, the 2 data sets data and other, "
          "the predictions imported and predicted"),
         ("", "run", "give one of them, OUT/chexnet or OUT/retinanet"),
         ("runs", "predictions", "it holds the run a; give OUT/runs/a"),

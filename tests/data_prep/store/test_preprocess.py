@@ -1,13 +1,12 @@
 """Resizing and boxes: what is drawn in the original is where its box says in the square."""
 
-import json
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import read_json, write_json
 from data_prep.store.preprocess import Placement, Preprocess, letterbox
 
 sides = st.integers(1, 700)
@@ -123,7 +122,7 @@ def test_preprocess_survives_its_file(tmp_path):
 def test_file_that_asks_for_something_else_is_refused(tmp_path, key, value, message):
     path = tmp_path / "preprocess.json"
     Preprocess(512, mean=0.5, std=0.25).to_json(path)
-    path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
+    write_json(path, "preprocess", {**read_json(path, "preprocess"), key: value})
     with pytest.raises(InputError, match=f"preprocess.json: {message}"):
         Preprocess.from_json(path)
 
