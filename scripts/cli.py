@@ -252,7 +252,8 @@ def _run() -> None:
         sys.exit(status)
     except InputError as error:
         say("cxr: " + " ".join(_with_advice(error).split("\n")))
-        sys.exit(2)
+        told = error.full_disk and os.environ.get(InputError.variable)
+        sys.exit(int(told or 2))
     except TyperException as error:
         say("cxr: " + _usage_line(error))
         sys.exit(2)

@@ -19,7 +19,11 @@ class InputError(ValueError):
         data_prep.contracts.errors.InputError: labels.csv: row 3: x1=nan; remove the row
     """
 
-    def __init__(self, message: str) -> None:
+    # Commands set this of the environment for those they start, to tell a full disk by its status.
+    variable, status = "CXR_FULL_DISK_STATUS", 74
+
+    def __init__(self, message: str, *, full_disk: bool = False) -> None:
+        self.full_disk = full_disk  # the same command goes on where there is room again
         # Messages quote what is in files: it must neither break the line nor steer the terminal.
         message = clipped(message)
         if len(message) > _MOST_CHARACTERS:

@@ -182,12 +182,12 @@ def disk_errors(*places: Path) -> Iterator[None]:
         if len(places) > 1:
             full = (path for path in places if _free_bytes(path) < _LEAST_FREE)
             place = Path(named) if isinstance(named, str) else next(full, place)
-        if error.errno in _FULL:
-            free = _in_units(_free_bytes(place))
-            said = f"{error.strerror} ({free} free); free some and run again to resume"
-        else:
-            said = f"{error.strerror}; choose another place, or put that right and run again"
-        raise InputError(f"{place}: {said}") from error
+        said = f"{place}: {os.strerror(error.errno)}"
+        if error.errno not in _FULL:
+            raise InputError(f"{said}; put that right, or choose another place") from error
+        free = _in_units(_free_bytes(place))
+        said = f"{said} ({free} free); free some and run again"
+        raise InputError(said, full_disk=True) from error
 
 
 def make_folder(folder: Path) -> Path:
@@ -271,8 +271,12 @@ def own_temporary_files() -> None:
 
     It goes when the process ends; that of a killed process goes with the next.
     """
-    with suppress(InputError, OSError):  # no space: a command may need no temporary files
+    try:
         parent = Path(tempfile.gettempdir())
+    except FileNotFoundError:  # all are full: what needs one is to say so
+        tempfile.tempdir = os.environ.get("TMPDIR", "/tmp")  # noqa: S108
+        return
+    with suppress(InputError, OSError):  # no space: a command may need no temporary files
         if parent.name.startswith(_TEMPORARY):  # of the command that started this one
             parent = parent.parent
         _remove_abandoned(parent, f"{_TEMPORARY}*")
@@ -348,7 +352,8 @@ def require_free_space(folder: Path, need_bytes: int) -> None:
     if free < need_bytes:
         raise InputError(
             f"{folder}: needs about {_in_units(need_bytes)}, {_in_units(free)} are free on that "
-            f"disk; free {_in_units(need_bytes - free)} more or choose another folder"
+            f"disk; free {_in_units(need_bytes - free)} more or choose another folder",
+            full_disk=True,
         )
 
 

@@ -147,6 +147,7 @@ class Running:
 
         Raises:
             KeyboardInterrupt: It was interrupted, and so are all.
+            InputError: It had no room, as none of them has; nothing is known of its outcome.
         """
         status = self.status or 0
         if status in (_TERMINATED, -signal.SIGTERM):  # as when a machine goes down
@@ -156,7 +157,10 @@ class Running:
             return problem
         lines = self.command.log.read_text(encoding="utf-8", errors="replace").split("\n")
         said = next((line for line in reversed(lines) if line.strip()), problem)
-        return said.removeprefix(_SAID)
+        said = said.removeprefix(_SAID)
+        if status == InputError.status:
+            raise InputError(said, full_disk=True)
+        return said
 
 
 def run_commands(
@@ -220,7 +224,12 @@ def start(
     """Start a `cxr` command that does not outlive this one; without a file it writes here."""
     return subprocess.Popen(  # noqa: S603  our own command
         [sys.executable, "-P", "-m", "scripts.cli", *words],
-        env={**os.environ, _PARENT: str(os.getpid()), **environment},
+        env={
+            **os.environ,
+            _PARENT: str(os.getpid()),
+            InputError.variable: str(InputError.status),
+            **environment,
+        },
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,
@@ -359,6 +368,7 @@ def run_on_devices(arguments: Sequence[str], devices: int) -> int:
 def _environment(rank: int, devices: int, port: int) -> dict[str, str]:
     return {
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        InputError.variable: os.environ.get(InputError.variable, "2"),  # their status is ours
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
         "RANK": str(rank),

@@ -13,13 +13,23 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.attacks import material
 
-_SHARES = (0.0, 0.3, 0.6, 0.9)  # of what the command writes, as room on the disk
+_SHARES = (0.0, 0.3, 0.9)  # of what the command writes, as room on the disk
+# What is full beside the output; Python tries the folders of the first in turn.
+_ELSEWHERE = {
+    "TMPDIR": ("full", "/tmp", "/var/tmp", "/usr/tmp", "within"),  # noqa: S108
+    "HOME": ("full",),
+    "memory": ("/dev/shm",),  # noqa: S108
+}
 _INSIDE = "CXR_ATTACK_MOUNTS"
 _PAGE = 4096
 
@@ -59,7 +69,7 @@ CASES = (
     Case("predict --dicom", "predict {w}/run {w}/xrays/stage_2_test_images --no-overlay "
          "--dicom {d}/out"),
     Case("import", "import {w}/scores.csv --data {w}/data --out {d}/out --name Other"),
-    Case("ensemble", "ensemble {w}/predictions {w}/predictions --data {w}/data --out {d}/out"),
+    Case("ensemble", "ensemble {w}/predictions {w}/other --data {w}/data --out {d}/out"),
     Case("tune", "tune {d}/predictions --data {w}/data", ("predictions",)),
     Case("compare", "compare A={d}/predictions --data {w}/data --out {d}/out --replicates 200",
          ("predictions",)),
@@ -121,14 +131,29 @@ def used(place: Path) -> int:
     return (room.f_blocks - room.f_bfree) * room.f_frsize
 
 
-def run(case: Case, label: str, names: Path, work: Path, disk: Path, **environment: str) -> Row:
+def fill(place: Path) -> None:
+    """Leave no byte free."""
+    with (place / "filler").open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(b"\0" * _PAGE):
+            pass
+
+
+def _fill_when(disk: Path, filled: int) -> None:
+    """Take the room of a disk away when something has written half of what it writes."""
+    until = time.monotonic() + 60
+    while used(disk) < filled and time.monotonic() < until:
+        time.sleep(0.002)
+    fill(disk)
+
+
+def run(case: Case, label: str, names: Path, work: Path, disk: Path, **given: Any) -> Row:
     """Run a case's command; `names` is what its message must name."""
     number = len(list(work.glob("train-*")))
     words = case.words.format(w=work, d=disk, n=number).split()
     if case.ends:
-        status, said = _serve(words, case.ends, environment)
+        status, said = _serve(words, case.ends, given)
     else:
-        done = material.cxr(*words, **environment)
+        done = material.cxr(*words, **given)
         status, said = done.returncode, done.stderr
     lines = [line for line in said.splitlines() if line.startswith("cxr: ")]
     row = Row(
@@ -146,11 +171,12 @@ def run(case: Case, label: str, names: Path, work: Path, disk: Path, **environme
     return row
 
 
-def _serve(words: Sequence[str], seconds: float, environment: dict[str, str]) -> tuple[int, str]:
+def _serve(words: Sequence[str], seconds: float, given: dict[str, Any]) -> tuple[int, str]:
     """A server's status and words; one that still serves is asked to end, which counts as 0."""
     server = subprocess.Popen(
         material.cxr_command(*words),
-        env={**os.environ, **environment},
+        cwd=given.pop("within", None),
+        env={**os.environ, **given},
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         text=True,
@@ -184,6 +210,12 @@ def attack_output(case: Case, work: Path, disk: Path) -> list[Row]:
     unmount(disk)
     if whole.status:
         return [whole]
+    fresh()
+    filling = threading.Thread(target=_fill_when, args=(disk, before + needed // 2))
+    filling.start()
+    rows.append(run(case, "fills up", disk, work, disk))
+    filling.join()
+    unmount(disk)
     for share in _SHARES:
         fresh()
         mount(disk, used(disk) + int(share * needed), again=True)
@@ -198,23 +230,25 @@ def attack_output(case: Case, work: Path, disk: Path) -> list[Row]:
 
 
 def attack_elsewhere(case: Case, work: Path, scratch: Path) -> list[Row]:
-    """Run a case with room for its output, but none in TMPDIR, at home, in shared memory."""
+    """Run a case with room for its output, but none for temporary files, at home, in memory.
+
+    For temporary files: neither in TMPDIR nor in any folder that Python takes in its place.
+    """
     rows = []
-    for name in ("TMPDIR", "HOME", "/dev/shm"):  # noqa: S108
-        disk, full = scratch / "disk", Path(name) if name.startswith("/") else scratch / "full"
+    for name, places in _ELSEWHERE.items():
+        disk, within = scratch / "disk", scratch / "within"
         mount(disk, 1 << 30)
         for copied in case.copied:
             shutil.copytree(work / copied, disk / copied)
-        mount(full, 4 * _PAGE)
-        with (full / "filler").open("wb", buffering=0) as file:
-            try:
-                while file.write(b"\0" * _PAGE):
-                    pass
-            except OSError:
-                pass
-        environment = {} if name.startswith("/") else {name: str(full)}
-        rows.append(run(case, name, full, work, disk, **environment))
-        unmount(full)
+        full = [scratch / place for place in places]
+        for place in full:
+            mount(place, 4 * _PAGE)
+            fill(place)
+        within.mkdir(exist_ok=True)
+        variables = {name: str(full[0])} if name.isupper() else {}
+        rows.append(run(case, name, full[0], work, disk, within=within, **variables))
+        for place in full:
+            unmount(place)
         unmount(disk)
     return rows
 
@@ -224,6 +258,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("names", nargs="*", metavar="VERB", help="these alone")
     parser.add_argument("--work", type=Path, help="folder of the inputs, kept for the next time")
+    parser.add_argument("--beside", type=Path, default=Path.cwd(), help="for the mounts; not /tmp")
     parser.add_argument("--only", choices=["output", "elsewhere"])
     given = parser.parse_args()
     if os.geteuid() != 0 or shutil.which("unshare") is None:
@@ -232,11 +267,12 @@ def main() -> int:
     if _INSIDE not in os.environ:
         command = ["unshare", "-m", sys.executable, "-m", "tests.attacks.disks", *sys.argv[1:]]
         return subprocess.run(command, env={**os.environ, _INSIDE: "1"}, check=False).returncode
-    with tempfile.TemporaryDirectory() as folder:
+    # Not in /tmp, which is made full.
+    with tempfile.TemporaryDirectory(prefix="cxr-disks-", dir=given.beside) as folder:
         work = material.make((given.work or Path(folder) / "inputs").resolve())
         if not (work / "data2").exists():
             shutil.copytree(work / "data", work / "data2")
-        scratch = Path(folder)
+        scratch = Path(folder).resolve()
         print(
             "case             place     exit lines traceback named fell       last line on stderr"
         )

@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+ROOT = Path(__file__).resolve().parents[2]
 _TRAINING = """epochs = 2
 batch_size = 8
 learning_rate = 1e-3
@@ -27,7 +28,7 @@ architecture = "small_cnn"
 _DETECTOR = f"""kind = "detector"
 name = "TinyBoxes"
 [data]
-image_size = 64
+image_size = 96
 [model]
 backbone = "resnet18"
 fpn_channels = 16
@@ -44,11 +45,14 @@ def cxr_command(*words: object) -> list[str]:
     return [sys.executable, "-c", "from scripts.cli import main; main()", *map(str, words)]
 
 
-def cxr(*words: object, **environment: str) -> subprocess.CompletedProcess[str]:
+def cxr(
+    *words: object, within: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, in English and with one thread."""
     return subprocess.run(
         cxr_command(*words),
-        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), **environment},
+        cwd=within,
         capture_output=True,
         text=True,
         errors="replace",
@@ -71,15 +75,18 @@ def make(folder: Path) -> Path:
         ("run/run.json", "train", folder / "tiny.toml", "--data", data, "--out", run,
          "--device", "cpu"),
         ("predictions/predictions.json", "predict", run, "--data", data, "--out", predictions),
+        ("other/predictions.json", "import", folder / "scores.csv", "--data", data, "--out",
+         folder / "other", "--name", "Other"),
     )  # fmt: skip
     for marker, *words in steps:
+        if words[0] == "import":
+            _write_tables(folder, data)
         if not (folder / marker).is_file():
             began = time.monotonic()
             done = cxr(*words)
             if done.returncode:
                 raise SystemExit(f"{' '.join(map(str, words))}: {done.stderr}")
             print(f"made {marker} in {time.monotonic() - began:.0f} s", file=sys.stderr)
-    _write_tables(folder, data)
     return folder
 
 

@@ -124,11 +124,14 @@ def test_sigterm_is_one_line_too_after_all_is_cleaned_up(tmp_path, monkeypatch, 
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_full_disk_met_anywhere_is_one_line(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("told", [{}, {InputError.variable: "74"}])  # by a command that started it
+def test_full_disk_met_anywhere_is_one_line(tmp_path, monkeypatch, capsys, told):
     def fill(folder: Path) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "shard.npy")
 
-    assert exit_code(monkeypatch, tmp_path, fill) == 2
+    for name, status in told.items():
+        monkeypatch.setenv(name, status)
+    assert exit_code(monkeypatch, tmp_path, fill) == (74 if told else 2)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("cxr: shard.npy: No space left on device (")
 

@@ -286,6 +286,18 @@ def test_a_trial_that_fails_is_listed_with_its_reason_and_not_tried_again(
     assert "failed: epoch 1: the training has diverged; best 0.5000 (trial 0)" in said
 
 
+def test_a_full_disk_stops_a_sweep_and_counts_for_no_trial(data, tmp_path, pretended):
+    known, pretended.figure = pretended.figure, lambda settings: InputError.status
+    with pytest.raises(InputError) as stopped:
+        _sweep(data, tmp_path / "filled", trials=3)
+    assert stopped.value.full_disk
+    assert pretended.started == ["000"]
+    pretended.figure = known
+    _sweep(data, tmp_path / "filled", trials=3)
+    _sweep(data, tmp_path / "whole", trials=3)
+    assert _made(tmp_path / "filled") == _made(tmp_path / "whole")
+
+
 def test_a_sweep_stops_where_trials_fail_again_and_again(data, tmp_path, pretended):
     pretended.figure = lambda settings: "no space left on the disk"
     with pytest.raises(InputError, match=r"none of 5 trials has a figure .* no space left"):
