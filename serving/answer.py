@@ -14,6 +14,7 @@ from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES
+from data_prep.contracts.tables import inert_cell
 from data_prep.contracts.words import counted
 from data_prep.images.decoded_image import DecodedImage, decode_record, grey_from_rgb
 from data_prep.images.image import read_image
@@ -34,7 +35,6 @@ BOX_COLUMNS = ("finding", *EDGES, "score")
 """Columns of an answer's boxes."""
 _DECISIONS = {True: "positive", False: "negative", None: None}
 _SHOWN_BOXES = 3  # in a line of text
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 ARRAY = "array"  # what pixels without a file are called
 _NOTEBOOK_PANEL = 360  # px
 _NOTE = (
@@ -173,11 +173,6 @@ def answer_row(entry: Mapping[str, Any]) -> dict[str, Any]:
         "warnings": "; ".join(entry.get("warnings", [])),
     }
     return {column: inert_cell(value) for column, value in row.items()}
-
-
-def inert_cell(value: object) -> object:
-    """A cell of a CSV file that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA) else value
 
 
 def render_answers(answers: Sequence[Answer], *, panel: int = 480) -> np.ndarray:

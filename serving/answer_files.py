@@ -18,6 +18,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import make_folder
+from data_prep.contracts.tables import inert_cell
 from data_prep.contracts.words import Terminal, counted
 from data_prep.images.dicom_header import starts_like_dicom
 from data_prep.store.decode import LooseImage, read_loose
@@ -213,7 +214,8 @@ class _Writer:
         self.terminal.say(f"left out: {problem}")
         self._emit([{"image": str(path), "problem": problem}])
         if self._rows is not None:
-            self._rows.writerow({"image": shown(str(path)), "problem": shown(problem)})
+            row = {"image": shown(str(path)), "problem": shown(problem)}
+            self._rows.writerow({column: inert_cell(cell) for column, cell in row.items()})
         self.left_out[str(path)] = problem
 
     def _print(self, answers: Sequence[Answer]) -> None:

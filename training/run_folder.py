@@ -29,7 +29,7 @@ from data_prep.contracts.folders import (
     write_json,
     write_text,
 )
-from data_prep.contracts.tables import read_table, write_table
+from data_prep.contracts.tables import read_table, write_csv, write_table
 from data_prep.store.folder_kinds import require_kind
 
 WEIGHTS_FILE = "model.safetensors"
@@ -343,8 +343,7 @@ class RunFolder:
 
     def write_history(self, rows: Sequence[dict[str, Any]]) -> None:
         """Write `metrics.csv`, one row per epoch."""
-        with atomic_path(self.folder / "metrics.csv") as temporary:
-            pd.DataFrame(list(rows)).to_csv(temporary, index=False, float_format="%.6g")
+        write_csv(pd.DataFrame(list(rows)), self.folder / "metrics.csv", float_format="%.6g")
 
     def complete(self, payload: dict[str, Any]) -> None:
         """Write `run.json`, which marks the run complete; what `create` recorded is added."""

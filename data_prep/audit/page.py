@@ -27,8 +27,9 @@ from data_prep.audit.copies import (
 )
 from data_prep.audit.counts import MISSING
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import atomic_path, provenance, write_text
+from data_prep.contracts.folders import provenance, write_text
 from data_prep.contracts.pages import template_environment
+from data_prep.contracts.tables import write_csv
 from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import (
     CERTAIN_DISTANCE,
@@ -165,8 +166,7 @@ class _Shown:
 def write_audit(dataset: DataSet, found: Audit, folder: Path, *, pixels: bool = True) -> Path:
     """Write ``audit.json``, ``audit_cases.csv`` and, last, ``audit.html``; return the page."""
     found.write(folder / AUDIT)
-    with atomic_path(folder / _CASES_NAME) as path:
-        _all_cases(dataset, found).to_csv(path, index=False)
+    write_csv(_all_cases(dataset, found), folder / _CASES_NAME)
     return write_text(folder / PAGE, _render_audit(dataset, found, pixels=pixels))
 
 

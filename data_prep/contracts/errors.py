@@ -25,18 +25,18 @@ class InputError(ValueError):
     def __init__(self, message: str, *, full_disk: bool = False) -> None:
         self.full_disk = full_disk  # the same command goes on where there is room again
         # Messages quote what is in files: it must neither break the line nor steer the terminal.
-        message = clipped(message)
+        message = _clipped(message)
         if len(message) > _MOST_CHARACTERS:
             message = f"{message[: _MOST_CHARACTERS // 2]} ... {message[-_MOST_CHARACTERS // 4 :]}"
         shown = (c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in message)
         super().__init__("".join(shown))
 
 
-def clipped(text: str) -> str:
+def _clipped(text: str) -> str:
     """A text whose ids and cells of hundreds of signs show their beginning and end alone.
 
     Example:
-        >>> len(clipped("image " + 100_000 * "a"))
+        >>> len(_clipped("image " + 100_000 * "a"))
         89
     """
     return _LONG.sub(lambda long: f"{long[0][:60]}...{long[0][-20:]}", text)

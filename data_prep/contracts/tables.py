@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -243,6 +244,57 @@ def _as_text(values: pd.Series | pd.Index) -> pa.Array:
     return array.combine_chunks() if isinstance(array, pa.ChunkedArray) else array
 
 
+# After any of these, and what is not seen, a program may take what follows for a cell of its own.
+_SPLITS, _MAY_SPLIT = ";|\t\n\v\f\r\x1c-\x1f\x85\u2028\u2029", r"\s,:"
+_UNSEEN = "\"'\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff"
+_SIGNS = "=+@\\-\u2212\ufe62\ufe63\ufe66\ufe6b\uff0b\uff0d\uff1d\uff20"  # and full width
+_RUN = f"{_SPLITS}{_MAY_SPLIT}{_UNSEEN}"
+_BEFORE_SIGN = re.compile(f"(?<![{_RUN}])[{_RUN}]*+(?=[{_SIGNS}])")
+_NUMBER = r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?"
+_NUMBERS = re.compile(rf"{_NUMBER}(?:[\s,:]+{_NUMBER})*+\s*(?:[{_SPLITS}]|\Z)")
+_WORDS = re.compile(rf"(?:[{_SIGNS}]|{_NUMBER}|--[a-z][\w-]*)(?:[\s;,:.)%\"']|\Z)")  # n = 5, --data
+
+
+def inert_cell(value: object) -> object:
+    """A cell of a CSV file that no spreadsheet takes for a formula, wherever it splits the line.
+
+    Example:
+        >>> inert_cell("=1"), inert_cell("a; =1"), inert_cell("-8.0,0.5;-1.0,2.0"), inert_cell(-8)
+        ("'=1", "a; '=1", '-8.0,0.5;-1.0,2.0', -8)
+    """
+    if not isinstance(value, str):
+        return value
+    return _BEFORE_SIGN.sub(lambda run: f"{run[0]}'" if _begins_formula(run) else run[0], value)
+
+
+def _begins_formula(run: re.Match[str]) -> bool:
+    """Whether a sign behind separators and what is not seen begins a formula."""
+    if run.start() == 0 or re.search(f"[{_SPLITS}]", run[0]):
+        return _NUMBERS.match(run.string, run.end()) is None
+    may_split = re.search(f"[{_MAY_SPLIT}]", run[0])
+    return may_split is not None and _WORDS.match(run.string, run.end()) is None
+
+
+def _plain_cell(text: str) -> str:
+    """What `inert_cell` made a text of."""
+    return _BEFORE_SIGN.sub(
+        lambda run: run[0].removesuffix("'") if _begins_formula(run) else run[0], text
+    )
+
+
+def _plain_cells(column: pd.Series) -> pd.Series:
+    """The texts of a column as they were before `write_csv`, without spaces around."""
+    quoted = column.str.contains("'", regex=False).any()
+    return (column.map(_plain_cell) if quoted else column).str.strip()
+
+
+def write_csv(frame: pd.DataFrame, path: Path, **options: Any) -> None:
+    """Write a table as CSV, whole or not at all: missing values are empty, texts are inert."""
+    texts = frame.select_dtypes(exclude=["number", "bool"]).map(inert_cell)
+    with atomic_path(path) as temporary:
+        frame.assign(**texts).to_csv(temporary, index=False, **options)
+
+
 _ARROW_NUMBER = pd.ArrowDtype(pa.float64())
 _CSV: dict[str, Any] = {
     "dtype": "str",
@@ -276,7 +328,7 @@ def read_text_csv(
         found = ", ".join(frame.columns[:20])
         hint = "; save it with commas" if len(frame.columns) == 1 and _uses_semicolons(path) else ""
         raise InputError(f"{path}: column '{missing[0]}' is missing; it has {found}{hint}")
-    frame = frame.apply(lambda column: column.str.strip())
+    frame = frame.apply(_plain_cells)
     for column in set(optional) - set(frame.columns):
         frame[column] = ""
     return frame[(frame != "").any(axis=1)]  # a blank line is nothing, but keeps its number

@@ -168,8 +168,9 @@ def _images(dataset: DataSet, split: str | None) -> pd.DataFrame:
 
 def file_stems(ids: pd.Series) -> pd.Series:
     """Make each id fit to be a file's name, and different from the others whatever their case."""
-    fit = ids.str.fullmatch(r"[\w-][\w.-]{0,149}")
-    stems = ids.where(fit, ids.str.replace(r"[^\w.-]+", "_", regex=True).str.lstrip(".").str[:150])
+    fit = ids.str.fullmatch(r"\w[\w.-]{0,149}")  # one that begins with - would be an option
+    bare = ids.str.replace(r"[^\w.-]+", "_", regex=True).str.lstrip(".-")
+    stems = ids.where(fit, bare.str[:150])
     # Those that fit keep their names: they come first where several become one.
     ordered = stems[(~fit).sort_values(kind="stable").index]
     taken = set()

@@ -188,7 +188,7 @@ def _write_classes(images: pd.DataFrame, folder: AnnotationFolder) -> None:
 def _write_mapping(images: pd.DataFrame, folder: AnnotationFolder) -> None:
     given = images["patient_id_source"] != "assumed_image"
     number = images["patient_id"].str.removeprefix(_NIH)
-    is_nih = given & images["patient_id"].str.startswith(_NIH) & ~number.str.contains("_")
+    is_nih = given & images["patient_id"].str.startswith(_NIH) & number.str.fullmatch(r"[^\W_]+")
     folder.cannot_say(
         int((given & ~is_nih).sum()),
         "images have a patient who is not NIH's, which cannot be said: each reads back as one",

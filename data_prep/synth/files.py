@@ -3,7 +3,6 @@
 And flaws that real sets have, planted on purpose, with a list of what must be found.
 """
 
-import csv
 import hashlib
 import uuid
 from dataclasses import dataclass, field, replace
@@ -164,12 +163,6 @@ def _class_of(record: dict[str, Any]) -> str:
     if record["lesions"]:
         return _OPACITY
     return _NOT_NORMAL if record["distractors"] else _NORMAL
-
-
-def write_csv(frame: pd.DataFrame, path: Path) -> None:
-    """Write a table as CSV, whole or not at all; missing values are empty cells."""
-    with atomic_path(path) as temporary:
-        frame.to_csv(temporary, index=False, lineterminator="\n", quoting=csv.QUOTE_MINIMAL)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from data_prep.contracts.folders import (
     require_free_space,
     write_json,
 )
+from data_prep.contracts.tables import write_csv
 from data_prep.contracts.words import counted
 from data_prep.formats.rsna import TEST_IMAGES, TRAIN_IMAGES
 from data_prep.synth.files import (
@@ -29,7 +30,6 @@ from data_prep.synth.files import (
     image_record,
     plant_flaws,
     rsna_tables,
-    write_csv,
     write_image,
 )
 from data_prep.synth.lesions import BOX_FRACTION, CONTRAST_TO_NOISE, Contrast

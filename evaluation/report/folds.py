@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from scipy.special import stdtrit
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import atomic_path, provenance, read_json, write_json, write_text
-from data_prep.contracts.tables import read_table
+from data_prep.contracts.folders import provenance, read_json, write_json, write_text
+from data_prep.contracts.tables import read_table, write_csv
 from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import require_kind
 from data_prep.work.object_store import shown
@@ -151,8 +151,7 @@ _HEADLINES = (  # metric and policy, as the figure and the Markdown table show t
 
 def write_folds(folds: _Folds, table: pd.DataFrame, out: Path) -> None:
     """Write ``folds.csv``, ``folds.md``, ``folds.png`` and, last, ``folds.json``."""
-    with atomic_path(out / "folds.csv") as temporary:
-        table.to_csv(temporary, index=False)
+    write_csv(table, out / "folds.csv")
     write_text(out / "folds.md", folds_markdown(folds, table))
     figure = _figure(folds, table)
     FigureCanvasAgg(figure)

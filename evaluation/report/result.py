@@ -15,7 +15,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import atomic_path, read_json, write_text
+from data_prep.contracts.folders import read_json, write_text
 from data_prep.store.dataset import Target
 from evaluation.compare.comparison import Comparison
 from evaluation.compare.estimates import Estimates
@@ -226,8 +226,8 @@ def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> 
     """
     read = {target.name: read_json(out / target.name / METRICS, "metrics") for target in targets}
     tables = {name: pd.DataFrame(payload["metrics"]) for name, payload in read.items()}
-    with atomic_path(out / METRICS_TABLE) as temporary:
-        pd.concat(list(tables.values()), ignore_index=True).to_csv(temporary, index=False)
+    inert = [pd.read_csv(out / name / METRICS_TABLE, dtype=str, na_filter=False) for name in read]
+    write_text(out / METRICS_TABLE, pd.concat(inert).to_csv(index=False))
     sections = [_section(target, read[target.name], tables[target.name]) for target in targets]
     page = render("targets.html.jinja", data_name=data_name, sections=sections)
     return write_text(out / PAGE, page)

@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.contracts.folders import atomic_path, make_folder, write_json, write_text
-from data_prep.contracts.tables import write_table
+from data_prep.contracts.folders import make_folder, write_json, write_text
+from data_prep.contracts.tables import write_csv, write_table
 from evaluation.compare.comparison import Comparison
 from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.metrics.words import (
@@ -56,8 +56,7 @@ def write_tables(comparison: Comparison, out: Path, question: dict[str, Any] | N
         COSTS_TABLE: _cost_table(comparison),
     }
     for name, table in tables.items():
-        with atomic_path(out / name) as temporary:
-            table.to_csv(temporary, index=False)
+        write_csv(table, out / name)
     write_table(comparison.decisions, out / DECISIONS, "decisions")
     asked = {} if question is None else {"question": question}
     write_json(out / METRICS, "metrics", metrics_json(comparison) | asked)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.contracts.folders import atomic_path, provenance, write_json, write_text
+from data_prep.contracts.folders import provenance, write_json, write_text
+from data_prep.contracts.tables import write_csv
 from evaluation.report.page import Table, render_from
 from evaluation.report.plot import Chart, to_svg
 
@@ -78,7 +79,6 @@ def write_study(
     out: Path, kind: str, rows: Sequence[Mapping[str, Any]], stored: Mapping[str, Any], html: str
 ) -> Path:
     """Write ``KIND.csv``, ``KIND.json`` and, last, ``KIND.html``; return the page."""
-    with atomic_path(out / f"{kind}.csv") as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+    write_csv(pd.DataFrame(rows), out / f"{kind}.csv")
     write_json(out / f"{kind}.json", kind, dict(stored))
     return write_text(out / f"{kind}.html", html)

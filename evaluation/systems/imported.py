@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.errors import InputError, clipped
+from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import provenance
 from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.tables import is_member
@@ -244,7 +244,8 @@ def _only_known(
         if not unknown.any():
             continue
         names = rows.loc[unknown, column].unique()
-        shown = clipped(", ".join(map(repr, names[:_SHOWN]))) + ", ..." * (len(names) > _SHOWN)
+        shown = ", ".join(repr(name[:80]) for name in names[:_SHOWN])
+        shown += ", ..." * (len(names) > _SHOWN)
         if not ignore_unknown:
             first = rows.loc[unknown, "place"].iloc[0]
             raise InputError(

@@ -6,7 +6,6 @@ here, too: numbered images, and a key that stays away. Nothing is checked agains
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +19,7 @@ from PIL import Image
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, make_folder, write_text
 from data_prep.contracts.schemas import EDGES
-from data_prep.contracts.tables import read_text_csv
+from data_prep.contracts.tables import read_text_csv, write_csv
 from data_prep.contracts.words import counted
 from data_prep.formats.coco import read_json_file
 from data_prep.formats.label_files import read_lines
@@ -336,8 +335,8 @@ def write_reader_study(
             progress()
     text = _FORM.format(finding=inside_sentence(finding))
     write_text(out / "README.txt", text)
-    _write_rows(out / "key.csv", _KEY, list(zip(numbers, order, strict=True)))
-    _write_rows(out / "review.csv", _REVIEW, [(number, "", "") for number in numbers])
+    write_csv(pd.DataFrame(zip(numbers, order, strict=True), columns=_KEY), out / "key.csv")
+    write_csv(pd.DataFrame({"number": numbers}, columns=_REVIEW), out / "review.csv")
     return order
 
 
@@ -366,13 +365,6 @@ def read_review(review: Path, key: Path) -> pd.DataFrame:
     )
     filled["score"] = _as_numbers(filled, "score", str(review))
     return filled[["image_id", "score", "row"]].reset_index(drop=True)
-
-
-def _write_rows(path: Path, header: Sequence[str], rows: list[tuple[str, ...]]) -> None:
-    with atomic_path(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(header)
-        writer.writerows(rows)
 
 
 def _read_rows(path: Path, wanted: Sequence[str]) -> pd.DataFrame:

@@ -18,7 +18,8 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
-from serving.answer import ANSWER_COLUMNS, answer_row, inert_cell
+from data_prep.contracts.tables import inert_cell
+from serving.answer import ANSWER_COLUMNS, answer_row
 from serving.dicom_objects.instance import RESEARCH_USE
 from serving.web.analysis import Include, Places, Server
 from serving.web.schemas import (

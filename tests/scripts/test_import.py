@@ -259,7 +259,7 @@ def test_boxes_are_clipped_counted_and_limited(run, capsys):
         ("image_id,score\nc,abc\n", "row 2, image 'c': score='abc' is no number"),
         ("image_id,score\nc,0\n\nc,True\n", "row 4, image 'c': score='True' is no number"),
         ('image_id,score\nc,"1,5"\n', "row 2, image 'c': score='1,5' is no number"),
-        (f"image_id,score\n{100_000 * 'a'},0.5\n", r"\('a{59}\.\.\.a{19}'\)"),
+        (f"image_id,score\n{100_000 * 'a'},0.5\n", r"\('a{80}'\)"),
         ("image_id,score,score\nc,0.5,0.6\n", "column 'score' appears twice; keep one"),
         ("image_id,score\nc,0.5\nc,0.6\n", "row 3 gives image 'c' a second score"),
         ("image_id,probability\nc,0.5\n", "column 'score' is missing"),
