@@ -33,7 +33,7 @@ from typing import (
 )
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import asked_as, disk_errors
+from data_prep.contracts.folders import SEAL, asked_as, disk_errors
 from data_prep.store.folder_kinds import KindName, require_kind
 from data_prep.work.local_copies import local_folders
 from data_prep.work.object_store import addresses_in, shown
@@ -109,7 +109,10 @@ class Outcome:
 
     def to_dict(self) -> Any:
         """The content of the file, or what was found."""
-        return self.payload if self.file is None else json.loads(self.file.read_text())
+        if self.file is None:
+            return self.payload
+        content = json.loads(self.file.read_text())
+        return {key: value for key, value in content.items() if key not in SEAL}
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import read_json, write_json
+from data_prep.contracts.folders import read_json, require_unchanged, write_json
 
 Format = Literal["onnx", "openvino"]
 Precision = Literal["fp32", "bf16", "int8"]
@@ -64,6 +64,7 @@ class ExportSpec:
         map_frame: Outer frame of a classifier's map, ``x1, y1, x2, y2`` in store px.
         map_levels: Probability and raw map value of each contour of a classifier's maps.
         run: What the run's ``run.json`` says, and its ``folder`` and ``inference_id``.
+        files: SHA-256 of the network's files, by name; none in an export of an older version.
     """
 
     format: Format
@@ -76,6 +77,7 @@ class ExportSpec:
     map_frame: tuple[float, float, float, float] | None = None
     map_levels: tuple[tuple[float, float], ...] = ()
     run: Mapping[str, Any] = field(default_factory=dict)
+    files: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def backend(self) -> str:
@@ -89,7 +91,21 @@ class ExportSpec:
 
     def write(self, folder: Path) -> None:
         """Write ``export.json``, which marks the folder complete."""
-        write_json(folder / EXPORT_FILE, "export", asdict(self))
+        names = [n for n in (*MODEL_FILES[self.format], ANCHORS_FILE) if (folder / n).is_file()]
+        files = {name: digest_files(folder, [name]).hexdigest() for name in names}
+        write_json(folder / EXPORT_FILE, "export", {**asdict(self), "files": files})
+
+    def file(self, folder: Path, name: str) -> Path:
+        """A file of the network, as it was written.
+
+        Raises:
+            InputError: It is missing, or has changed since.
+        """
+        path = folder / name
+        if not path.is_file():
+            raise InputError(f"{path}: is missing; export the run again")
+        require_unchanged(path, "graph", self.files.get(name))
+        return path
 
     @classmethod
     def read(cls, folder: Path | str) -> ExportSpec:
@@ -109,6 +125,7 @@ class ExportSpec:
                 map_frame=None if frame is None else tuple(map(float, frame)),  # type: ignore[arg-type]
                 map_levels=tuple((float(p), float(raw)) for p, raw in content["map_levels"]),
                 run=dict(content["run"]),
+                files=dict(content.get("files", {})),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(f"{path}: is damaged ({error}); export the run again") from None

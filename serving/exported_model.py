@@ -116,12 +116,10 @@ def open_session(
         InputError: The runtime is not installed, a file is missing or damaged.
     """
     folder = Path(folder)
-    for name in MODEL_FILES[spec.format]:
-        if not (folder / name).is_file():
-            raise InputError(f"{folder / name}: is missing; export the run again")
+    path, *_ = [spec.file(folder, name) for name in MODEL_FILES[spec.format]]
     kind = _OnnxSession if spec.format == "onnx" else _OpenVinoSession
     try:
-        return kind(folder / MODEL_FILES[spec.format][0], spec, many, shares, batch_size)
+        return kind(path, spec, many, shares, batch_size)
     except ImportError as error:
         package = PACKAGES[spec.format]
         raise InputError(
@@ -363,9 +361,7 @@ class ExportedModel:
     @cached_property
     def anchors(self) -> np.ndarray:
         """A detector's anchors, float32 ``(A, 4)`` xyxy, store px."""
-        path = self.folder / ANCHORS_FILE
-        if not path.is_file():
-            raise InputError(f"{path}: is missing; export the run again")
+        path = self.spec.file(self.folder, ANCHORS_FILE)
         anchors: np.ndarray = np.load(path, allow_pickle=False)
         return anchors
 

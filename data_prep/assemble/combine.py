@@ -23,7 +23,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock
 from data_prep.contracts.pseudonyms import hide_paths, key_from_environment
 from data_prep.contracts.schemas import REFERENCE_READER, SCHEMAS
-from data_prep.contracts.tables import frame_digest, is_member, read_table
+from data_prep.contracts.tables import frame_digest, is_member
 from data_prep.contracts.words import counted
 from data_prep.formats.source import SourceTables, display_name
 from data_prep.splits.split import SplitRule
@@ -304,7 +304,7 @@ def _repeated(columns: Sequence[pd.Series]) -> pd.Index:
 
 def _read(label: str, dataset: DataSet, root: Path, repeated: pd.Index) -> dict[str, pd.DataFrame]:
     """The tables of a set, all readers, with their new ids and paths."""
-    tables = {name: read_table(dataset.folder / f"{name}.parquet", name) for name in _TABLES}
+    tables = {name: dataset.optional_table(name) for name in _TABLES}
     for name, table in tables.items():
         if "image_id" in table.columns:
             ids = table["image_id"]

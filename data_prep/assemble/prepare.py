@@ -39,7 +39,7 @@ from data_prep.contracts.folders import (
     require_free_space,
     require_unchanged,
 )
-from data_prep.contracts.pseudonyms import hide_paths, key_id, read_id_key
+from data_prep.contracts.pseudonyms import OF_KEY, hide_paths, keyed_hash, read_id_key
 from data_prep.contracts.tables import frame_digest, is_member, read_table
 from data_prep.formats.registry import read_source
 from data_prep.formats.source import ReadOptions, SourceTables, with_targets
@@ -108,7 +108,7 @@ def _user_choices(options: PrepareOptions, key: bytes | None) -> dict[str, Any]:
     if options.window is not None:
         choices["window"] = options.window
     if key is not None:
-        choices["id_key"] = key_id(key)
+        choices["id_key"] = keyed_hash(key, OF_KEY)
     return choices
 
 

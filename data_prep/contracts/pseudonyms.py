@@ -80,9 +80,13 @@ def key_from_environment(wanted: str, folder: Path) -> bytes:
             "prepare it with the --size that is needed"
         )
     key = read_id_key(Path(name), folder)
-    if key_id(key) != wanted:
+    if keyed_hash(key, OF_KEY) != wanted:
         raise InputError(f"{name}: is not the key that {folder} was prepared with")
     return key
+
+
+OF_KEY = "key:"
+"""Its keyed hash names a key: whether another is the same; it reveals nothing."""
 
 
 def keyed_hash(key: bytes, text: str) -> str:
@@ -92,11 +96,6 @@ def keyed_hash(key: bytes, text: str) -> str:
     """
     message = text.encode("utf-8", errors="surrogateescape")
     return hmac.digest(key, message, "sha256").hex()[:_HEX_DIGITS]
-
-
-def key_id(key: bytes) -> str:
-    """A name of the key, to tell later whether another one is the same; it reveals nothing."""
-    return keyed_hash(key, "key:")
 
 
 def hide_paths(frame: pd.DataFrame, key: bytes) -> pd.DataFrame:

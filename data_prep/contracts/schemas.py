@@ -179,6 +179,7 @@ SCHEMAS: dict[str, Schema] = {
             "scale_y": _number(1e-9),
             "offset_x": _number(),
             "offset_y": _number(),
+            "pixels_hash": _number(dtype="int64", optional=True),
         },
         unique=("image_id",),
     ),

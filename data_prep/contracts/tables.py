@@ -187,9 +187,22 @@ def stored_table(
 
     def read(owner: Any) -> pd.DataFrame:
         table = read_table(owner.folder / file, schema)
+        if not schema.endswith("images"):
+            require_members(table["image_id"], owner.images, owner.folder / file)
         return table if reader is None else _of_reader(table, reader)
 
     return cached_property(read)
+
+
+def require_members(ids: pd.Series, images: pd.DataFrame, path: Path) -> None:
+    """Refuse a table with rows of an image that its folder's table of images does not have."""
+    strange = ~is_member(ids, images["image_id"])
+    if (row := _first(strange)) is not None:
+        raise InputError(
+            f"{path}: {int(strange.sum()):,} of its ids are no image of this folder, first "
+            f"image_id {ids.iloc[row]!r}; bring back the tables as they were, or make the folder "
+            "again"
+        )
 
 
 def _of_reader(table: pd.DataFrame, reader: str) -> pd.DataFrame:

@@ -14,7 +14,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json, write_json
-from data_prep.contracts.tables import frame_digest, read_table
+from data_prep.contracts.tables import frame_digest
 from data_prep.duplicates.near_duplicates import (
     PAIR_COLUMNS,
     SEARCH,
@@ -119,7 +119,7 @@ def near_duplicates_of(
     What was found is kept in the folder and used again as long as the images are the same.
     """
     if decode is None:
-        decode = read_table(dataset.folder / "decode.parquet", "decode")
+        decode = dataset.optional_table("decode")
     with_images = pixels and dataset.images["path"].notna().any()
     read = open_reader(dataset)[0] if with_images else None
     key = _key(decode)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import REFERENCE_READER
-from data_prep.contracts.tables import is_member, read_table
+from data_prep.contracts.tables import is_member
 from data_prep.export.render import SUFFIXES, RenderTask, render_all
 from data_prep.formats.source import IMAGE_SUFFIXES
 from data_prep.store.dataset import DataSet
@@ -119,7 +119,7 @@ def content_of(
     dataset: DataSet, *, split: str | None, reader: str, target: str | None
 ) -> AnnotationContent:
     """Choose what goes out."""
-    tables = {name: read_table(dataset.folder / f"{name}.parquet", name) for name in _TABLES}
+    tables = {name: dataset.optional_table(name) for name in _TABLES}
     readers = sorted(set(tables["findings"]["reader"]) | set(tables["boxes"]["reader"]))
     if reader not in readers:
         raise InputError(f"{dataset.folder}: has no reader '{reader}'; it has {', '.join(readers)}")

@@ -18,7 +18,6 @@ from data_prep.contracts.tables import (
     first_line,
     frame_digest,
     is_member,
-    read_table,
     read_text_csv,
     refuse_line,
     to_numbers,
@@ -157,7 +156,7 @@ def image_links(decode: pd.DataFrame, near: NearDuplicates) -> pd.Series | None:
 
 def _links_of(dataset: DataSet) -> pd.Series | None:
     """`image_links` of a prepared data set."""
-    decode = read_table(dataset.folder / "decode.parquet", "decode")
+    decode = dataset.optional_table("decode")
     return image_links(decode, near_duplicates_of(dataset, decode))
 
 

@@ -20,6 +20,7 @@ from data_prep.contracts.tables import (
     is_member,
     positions,
     read_table,
+    require_members,
     stored_table,
 )
 from data_prep.contracts.words import counted
@@ -153,7 +154,10 @@ class DataSet:
     def optional_table(self, name: str) -> pd.DataFrame:
         """A table of the folder; empty in one that was prepared before there was such a table."""
         path = self.folder / f"{name}.parquet"
-        return read_table(path, name) if path.exists() else empty_table(name)
+        table = read_table(path, name) if path.exists() else empty_table(name)
+        if name not in ("images", "excluded"):
+            require_members(table["image_id"], self.images, path)
+        return table
 
     @property
     def synthetic(self) -> pd.Series:
@@ -183,7 +187,9 @@ class DataSet:
         if not path.is_file():
             known = ", ".join(sorted(p.stem for p in path.parent.glob("*.parquet"))) or "none"
             raise InputError(f"{self.folder}: has no split '{name}'; it has {known}")
-        return read_table(path, "split")
+        table = read_table(path, "split")
+        require_members(table["image_id"], self.images, path)
+        return table
 
     def image_ids(self, role: str, split: str = "default") -> pd.Index:
         """Sorted ids of the images that have a role in a split."""

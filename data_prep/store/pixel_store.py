@@ -8,8 +8,10 @@ turns the journal into the index.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import zlib
 from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
@@ -47,12 +49,19 @@ _COMMIT_EVERY = 256  # images: a kill loses a few seconds of work at most
 _JOURNAL_NAME = "journal.jsonl"
 _IDENTITY = ("image_id", "spec", "scale_x", "scale_y", "offset_x", "offset_y")
 
-_Place = tuple[int, int, float, float, float, float]  # shard, row, scale x and y, offset x and y
+_Place = tuple[int, int, float, float, float, float, int]
+"""Shard, row, scale x and y, offset x and y, and `_pixels_hash`."""
 
 
 def _shard_name(shard: int) -> str:
     """File name of a shard."""
     return f"shard-{shard:05d}.npy"
+
+
+def _pixels_hash(pixels: np.ndarray) -> int:
+    """The first 8 bytes of the SHA-256 of an image; 0 stands where none was recorded."""
+    digest = hashlib.sha256(pixels.tobytes()).digest()
+    return int.from_bytes(digest[:8], "little", signed=True)
 
 
 class PixelStoreWriter:
@@ -109,7 +118,7 @@ class PixelStoreWriter:
             file.seek(self._end(row))
             file.write(pixels.tobytes())
         place = (placement.scale_x, placement.scale_y, placement.offset_x, placement.offset_y)
-        self._rows[image_id] = (shard, row, *place)
+        self._rows[image_id] = (shard, row, *place, _pixels_hash(pixels))
         self._uncommitted.append(image_id)
         if len(self._uncommitted) >= _COMMIT_EVERY:
             self.commit()
@@ -120,7 +129,7 @@ class PixelStoreWriter:
             return
         with disk_errors(self.folder):
             self._flush_shard()
-            lines = [json.dumps([name, *self._rows[name]]) + "\n" for name in self._uncommitted]
+            lines = [_journal_line([name, *self._rows[name]]) for name in self._uncommitted]
             with (self.folder / _JOURNAL_NAME).open("a", encoding="utf-8") as journal:
                 journal.writelines(lines)
         self._uncommitted = []
@@ -149,7 +158,7 @@ class PixelStoreWriter:
         return {n: known.get(n) or file_digest(self.folder / n, "sha256") for n in names}
 
     def _index(self) -> pd.DataFrame:
-        columns = empty_table("pixel_index").columns
+        columns = [*empty_table("pixel_index").columns, "pixels_hash"]
         rows = [(image_id, *place) for image_id, place in self._rows.items()]
         return pd.DataFrame(rows, columns=columns) if rows else empty_table("pixel_index")
 
@@ -223,6 +232,7 @@ def _read_index(path: Path) -> dict[str, _Place]:
         index = read_table(path, "pixel_index")
     except InputError:  # none yet, or damaged: then the shards and it disagree
         return {}
+    index["pixels_hash"] = index.get("pixels_hash", 0)
     return {row[0]: tuple(row[1:]) for row in index.itertuples(index=False)}
 
 
@@ -240,12 +250,17 @@ def _read_journal(folder: Path) -> dict[str, _Place]:
     return rows
 
 
+def _journal_line(row: list[Any]) -> str:
+    return json.dumps([*row, zlib.crc32(json.dumps(row).encode())]) + "\n"
+
+
 def _journal_row(line: bytes) -> list[Any] | None:
-    """A row of the journal, or None where a kill or a full disk cut it short."""
+    """A row of the journal, or None where a kill or a full disk cut it short, or it has changed."""
     try:
-        return json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+        row: list[Any] = json.loads(line)[:-1]
+    except (ValueError, TypeError):
         return None
+    return row if _journal_line(row).encode() == line else None
 
 
 def _shard_header(images: int, size: int) -> bytes:
@@ -328,8 +343,18 @@ class PixelStore:
 
     def image(self, image_id: str) -> np.ndarray:
         """One image."""
-        shard, row = self._shards[self._row_of(image_id)]
-        return self._shard(int(shard))[row]
+        place = self._row_of(image_id)
+        shard, row = self._shards[place]
+        pixels = self._shard(int(shard))[row]
+        if not self._checked[place]:
+            if self._hashes[place] not in (0, _pixels_hash(pixels)):
+                path = self.folder / _shard_name(int(shard))
+                raise InputError(
+                    f"{path}: the pixels of image '{image_id}' are not as they were written; "
+                    f"delete {self.folder} and run cxr prepare again"
+                )
+            self._checked[place] = True
+        return pixels
 
     def placement(self, image_id: str) -> Placement:
         """Where the original lies in its square.
@@ -347,6 +372,15 @@ class PixelStore:
     @cached_property
     def _shards(self) -> np.ndarray:
         return self.index[["shard", "row"]].to_numpy()
+
+    @cached_property
+    def _hashes(self) -> np.ndarray:
+        return np.asarray(self.index.get("pixels_hash", np.zeros(len(self.index), np.int64)))
+
+    @cached_property
+    def _checked(self) -> np.ndarray:
+        """Which images have been read once, and were as they were written."""
+        return np.zeros(len(self.index), dtype=bool)
 
     @cached_property
     def _geometry(self) -> np.ndarray:
@@ -372,13 +406,15 @@ class PixelStore:
 
     def _require_shard(self, shard: int, images: int) -> None:
         try:
-            shape = self._shard(shard).shape
+            pixels = self._shard(shard)
         except (OSError, ValueError, EOFError) as error:
             reason = f"cannot be read ({str(error).splitlines()[0]})"
         else:
-            if shape[0] >= images and shape[1:] == (self.size, self.size):
+            square = (self.size, self.size)
+            held = (pixels.dtype, pixels.shape[1:], pixels.flags.c_contiguous)
+            if len(pixels) >= images and held == (np.uint8, square, True):
                 return
-            reason = f"has shape {shape}, expected ({images}, {self.size}, {self.size})"
+            reason = f"holds {pixels.dtype} {pixels.shape}, expected uint8 {(images, *square)}"
         path = self.folder / _shard_name(shard)
         raise InputError(f"{path}: {reason}; delete {self.folder} and run cxr prepare again")
 

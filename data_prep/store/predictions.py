@@ -25,7 +25,14 @@ from data_prep.contracts.folders import (
     require_only,
     write_json,
 )
-from data_prep.contracts.tables import is_member, read_table, stored_table, typed_table, write_table
+from data_prep.contracts.tables import (
+    is_member,
+    read_table,
+    require_members,
+    stored_table,
+    typed_table,
+    write_table,
+)
 from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import require_kind
 from data_prep.work.local_copies import local_folder
@@ -38,6 +45,7 @@ _TABLES = {
     "maps": "maps",
 }
 SEEN_FILE = "seen.parquet"
+"""Beside predictions: every image used to fit or to select, with its patient and role."""
 _UNFINISHED = "unfinished.json"
 _NOT_FINITE = "the network's output is not finite"
 
@@ -242,11 +250,13 @@ class Predictions:
         """Rows of ``scores``, ``boxes`` or ``maps``, part by part, of these findings and images."""
         path = self.folder / f"{name}.parquet"
         parts = sorted(path.glob("part-*.parquet")) if path.is_dir() else [path]
-        kept = []
+        kept, ids = [], []
         for part in parts or [path]:  # a folder without parts reads as an empty table
             rows = read_table(part, _TABLES[name])
+            ids.append(rows["image_id"].drop_duplicates())
             of_image = is_member(rows["image_id"], image_ids)
             kept.append(rows[of_image & is_member(rows["finding"], findings)])
+        require_members(pd.concat(ids), self.images, path)
         return pd.concat(kept, ignore_index=True)
 
     @property

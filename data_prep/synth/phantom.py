@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,9 +13,9 @@ import cv2
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import (
-    atomic_path,
     folder_lock,
     make_folder,
+    read_json,
     record_of_same,
     require_free_space,
     write_json,
@@ -161,7 +160,7 @@ def _finish(out: Path, arguments: PhantomArguments, chunks: list[_Chunk]) -> dic
     return counts
 
 
-_PARTS_FOLDER = ".parts"
+_PARTS_FOLDER, _PART = ".parts", "synth_part"
 _IMAGES_PER_CHUNK = 24
 _FIRST_TEST_PATIENT = 1_000_000_000  # far from the labelled ones
 _TEST_SHARE = 0.02
@@ -184,7 +183,7 @@ class _Chunk:
 
     def records(self) -> list[dict[str, Any]]:
         """The images' records, once the chunk is written."""
-        return json.loads(self.part.read_text(encoding="utf-8"))
+        return list(read_json(self.part, _PART)["images"])
 
 
 def count_test_images(n_images: int) -> int:
@@ -228,8 +227,7 @@ def _write_chunk(chunk: _Chunk) -> int:
                 record = image_record(arguments.seed, patient, number, image)
                 write_image(chunk.folder / f"{record['patientId']}.dcm", patient, image)
                 records.append(record)
-    with atomic_path(chunk.part) as temporary:
-        temporary.write_text(json.dumps(records), encoding="utf-8")
+    write_json(chunk.part, _PART, {"images": records})
     return len(records)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -230,7 +231,7 @@ def log_use(
     try:
         with path.open("a+", encoding="utf-8") as log:
             fcntl.flock(log, fcntl.LOCK_EX)
-            log.write(json.dumps(entry) + "\n")
+            log.write(json.dumps({**entry, "crc32": _crc32(entry)}) + "\n")
             log.flush()
             log.seek(0)
             lines = log.read().splitlines()
@@ -245,11 +246,18 @@ def log_use(
     return TestSetUses(entries, "", protocol)
 
 
+def _crc32(entry: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(entry).encode())
+
+
 def _parse(lines: Sequence[str], path: Path) -> list[dict[str, Any]]:
     entries = []
     for number, line in enumerate(lines, start=1):
         try:
-            entries.append(dict(json.loads(line)))
+            entry = dict(json.loads(line))
+            if entry.pop("crc32", None) not in (None, _crc32(entry)):
+                raise ValueError(line)
+            entries.append(entry)
         except (ValueError, TypeError, RecursionError):
             raise InputError(
                 f"{path}: line {number} is not a record of a look; repair it, the count must not "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,7 +65,7 @@ class Report:
         """The content of ``metrics.json``."""
         if self.folder is None:
             return metrics_json(self.comparison)
-        return json.loads((self.folder / METRICS).read_text(encoding="utf-8"))
+        return read_json(self.folder / METRICS, "metrics")
 
     @property
     def next_steps(self) -> list[str]:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json
+from data_prep.contracts.tables import require_members
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
@@ -20,7 +21,6 @@ from evaluation.metrics.metric import Note
 from evaluation.statistics.bootstrap import cluster_index
 from evaluation.statistics.clustered_tests import effective_patients
 
-"""Beside predictions: every image used to fit or to select, with its patient and role."""
 _SHOWN = 5
 
 
@@ -241,6 +241,7 @@ def check_data_set(name: str, system: Predictions, dataset: DataSet) -> None:
             f"{system.folder}: predictions of {name} were made on a data set with content_id "
             f"{made_on.get('content_id')}, {dataset.folder} has {here}; predict again on this one"
         )
+    require_members(system.images["image_id"], dataset.images, system.folder)
 
 
 def _difference_line(ran: Mapping[str, pd.Index]) -> str:

@@ -11,10 +11,10 @@ from data_prep.assemble.complete import pseudonymise
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import write_json
 from data_prep.contracts.pseudonyms import (
+    OF_KEY,
     _hide_path,
     find_hidden,
     hide_paths,
-    key_id,
     keyed_hash,
     read_id_key,
 )
@@ -111,7 +111,9 @@ def test_nothing_that_is_written_holds_an_old_name(tmp_path):
     for table, frame in written.items():
         write_table(frame, out / f"{table}.parquet", table)
     official = after.official.to_dict("records")
-    write_json(out / "dataset.json", "dataset", {"key_id": key_id(KEY), "official": official})
+    write_json(
+        out / "dataset.json", "dataset", {"key_id": keyed_hash(KEY, OF_KEY), "official": official}
+    )
     for path in out.iterdir():
         found = path.read_bytes()
         if path.suffix == ".parquet":  # its pages are compressed
@@ -145,8 +147,8 @@ def test_a_key_is_made_once_for_its_owner_alone(tmp_path):
     assert read_id_key(path, tmp_path / "out") == key
     assert [p.name for p in tmp_path.iterdir()] == ["id.key"]
     assert read_id_key(tmp_path / "second.key") != key
-    assert key_id(key) != key_id(KEY)
-    assert key.hex()[:8] not in key_id(key)
+    assert keyed_hash(key, OF_KEY) != keyed_hash(KEY, OF_KEY)
+    assert key.hex()[:8] not in keyed_hash(key, OF_KEY)
 
 
 def test_an_unfit_key_is_refused_with_the_way_out(tmp_path):
