@@ -166,28 +166,20 @@ def write_text(path: Path, text: str, *, sealed: bool = False) -> Path:
 def disk_errors(*places: Path) -> Iterator[None]:
     """Say in one line where a disk is full, or what may not be read or written.
 
-    Args:
-        places: What the block writes. Of several the file is named that the system names, else
-            the first whose disk is full.
-
-    Raises:
-        InputError: In place of the system's error.
+    Of several places the file is named that the system names, else the first that is full.
     """
     try:
         yield
     except OSError as error:
         if error.errno not in {*_FULL, errno.EACCES, errno.EROFS, errno.EPERM}:
             raise
-        place, named = places[0], error.filename2 or error.filename
-        if len(places) > 1:
-            full = (path for path in places if _free_bytes(path) < _LEAST_FREE)
-            place = Path(named) if isinstance(named, str) else next(full, place)
-        said = f"{place}: {os.strerror(error.errno)}"
-        if error.errno not in _FULL:
-            raise InputError(f"{said}; put that right, or choose another place") from error
-        free = _in_units(_free_bytes(place))
-        said = f"{said} ({free} free); free some and run again"
-        raise InputError(said, full_disk=True) from error
+        full, named = error.errno in _FULL, error.filename2 or error.filename
+        place = next((path for path in places if _free_bytes(path) < _LEAST_FREE), places[0])
+        if isinstance(named, str) and not (full and len(places) == 1):
+            place = Path(named)
+        free = f" ({_in_units(_free_bytes(place))} free); free some" if full else "; put that right"
+        said = f"{place}: {os.strerror(error.errno)}{free} and run again"
+        raise InputError(said, full_disk=full) from error
 
 
 def make_folder(folder: Path) -> Path:
@@ -239,7 +231,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is there and is no empty folder; choose a new one")
     make_folder(out.parent)
-    _remove_abandoned(out.parent, f".{out.name}.*.tmp")
+    _remove_abandoned(out.parent, f".{out.name}.[0-9]*.tmp")
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
     with disk_errors(out), _locked(temporary / LOCK, lambda: None):
         try:
@@ -366,17 +358,11 @@ def _free_bytes(place: Path) -> int:
 
 
 def _in_units(size: float) -> str:
-    """A number of bytes.
-
-    Example:
-        >>> _in_units(0), _in_units(1536), _in_units(5 << 40)
-        ('0 bytes', '1.5 KiB', '5,120 GiB')
-    """
-    for unit in ("bytes", "KiB", "MiB", "GiB"):
-        if size < 1024 or unit == "GiB":
-            break
-        size /= 1024
-    return f"{size:,.1f}".removesuffix(".0") + f" {unit}"
+    """A number of bytes: 1536 is 1.5 KiB."""
+    step = min((max(int(size), 1).bit_length() - 1) // 10, 3)
+    return (
+        f"{size / 1024**step:,.1f}".removesuffix(".0") + f" {('bytes', 'KiB', 'MiB', 'GiB')[step]}"
+    )
 
 
 _ASKED = ContextVar("asked", default="")

@@ -1,0 +1,177 @@
+"""Commands killed (-9) at random moments, several times in a row, and then let end.
+
+Usage: ``python -m tests.attacks.kills [VERB ...] [--rounds N] [--seed N] [--work FOLDER]``. Each
+round kills a command one to three times, gives the same command again, and holds the folder
+against that of a command that nobody killed: the same files, the same content but for times.
+Nothing else may stay: no temporary folder beside it or in TMPDIR, no process. Exit status 1 where
+something differs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import hashlib
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.attacks import material
+
+# {w}: the inputs' folder; {d}: a new folder with copies of what the command writes into.
+CASES = {
+    "import": ("import {w}/scores.csv --data {w}/data --out {d}/out --name Other", ()),
+    "predict": ("predict {w}/run --data {w}/data --out {d}/out", ()),
+    "export": ("export {d}/run --format onnx", ("run",)),
+    "openvino": ("export {w}/run {d}/out --format openvino", ()),
+    "export set": ("export {w}/data {d}/out --format coco --images png", ()),
+    "train": ("train {w}/tiny.toml --data {w}/data --out {d}/out --device cpu", ()),
+    "sweep": (
+        "sweep {w}/tiny.toml --data {w}/data --out {d}/out --trials 3 --device cpu "
+        "--over training.learning_rate=1e-4..1e-2",
+        (),
+    ),
+    "curve": (
+        "curve --detector {w}/boxes.toml --classifier {w}/tiny.toml --data {d}/data --out {d}/out "
+        "--sizes 0.5,1 --seeds 1 --device cpu --replicates 200 --set training.epochs=1",
+        ("data",),
+    ),
+}
+_TIMES = {"created", "seconds", "sha256", "cost", "images_per_second", "sha256_of_this_file"}
+# What says how long something took, or was written by the way.
+_ABOUT_TIME = ("metrics.csv", "last.ckpt", "*.log", "*.html", "*.png", "study.journal", "*.xml")
+
+
+def content(folder: Path) -> dict[str, str]:
+    """A digest of each file below a folder, without the times in it."""
+    found = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_dir():
+            continue
+        if any(path.match(pattern) for pattern in _ABOUT_TIME):
+            found[name] = "about time"
+        elif path.suffix == ".json":
+            found[name] = json.dumps(_timeless(json.loads(path.read_text())), sort_keys=True)
+        else:
+            found[name] = hashlib.sha256(path.read_bytes()).hexdigest()
+    return found
+
+
+def _timeless(value: object) -> object:
+    if isinstance(value, dict):
+        return {
+            key: _timeless(item)
+            for key, item in value.items()
+            if key not in _TIMES and "seconds" not in key and "time" not in key
+        }
+    return [_timeless(item) for item in value] if isinstance(value, list) else value
+
+
+def _begin(words: list[str], scratch: Path) -> subprocess.Popen[bytes]:
+    variables = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(material.ROOT), "TMPDIR": str(scratch)}
+    return subprocess.Popen(
+        material.cxr_command(*words),
+        env={**os.environ, **variables},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def _processes(folder: Path) -> list[str]:
+    """Commands under way that name a folder."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().decode(errors="replace").replace("\0", " ")
+        except OSError:
+            continue
+        if str(folder) in words and int(path.parent.name) != os.getpid():
+            found.append(words)
+    return found
+
+
+def _fresh(disk: Path, copied: tuple[str, ...], work: Path) -> None:
+    shutil.rmtree(disk, ignore_errors=True)
+    disk.mkdir()
+    for name in copied:
+        shutil.copytree(work / name, disk / name)
+
+
+def attack(name: str, work: Path, disk: Path, rounds: int, draw: random.Random) -> list[str]:
+    """Kill a command in some rounds; what differs from one that was not killed, a line each."""
+    text, copied = CASES[name]
+    words = text.format(w=work, d=disk).split()
+    scratch = disk.with_name("tmp")
+    scratch.mkdir(exist_ok=True)
+    _fresh(disk, copied, work)
+    began = time.monotonic()
+    whole = _begin(words, scratch)
+    said = whole.communicate()[1].decode()
+    took = time.monotonic() - began
+    if whole.returncode:
+        return [f"{name}: fails unkilled: {said}"]
+    reference, wrong, kills = content(disk), [], 0
+    for number in range(rounds):
+        _fresh(disk, copied, work)
+        for _ in range(draw.randint(1, 3)):
+            last = _begin(words, scratch)
+            try:
+                said = last.communicate(timeout=took * draw.uniform(0.15, 0.8))[1].decode()
+                break  # it had ended before
+            except subprocess.TimeoutExpired:
+                os.kill(last.pid, signal.SIGKILL)
+                last.communicate()
+                kills += 1
+                time.sleep(1)
+                wrong += [f"{name} {number}: still runs: {each}" for each in _processes(disk)]
+        else:
+            last = _begin(words, scratch)
+            said = last.communicate()[1].decode()
+        if last.returncode or "Traceback" in said:
+            wrong.append(f"{name} {number}: ends with {last.returncode}: {said[-600:]}")
+            continue
+        made = content(disk)
+        for file in sorted({*made, *reference}):
+            if made.get(file) != reference.get(file):
+                lines = [
+                    *difflib.ndiff(*[(of.get(file) or "").split(", ") for of in (reference, made)])
+                ]
+                marks = " ".join(line for line in lines if line[0] in "+-")
+                wrong.append(f"{name} {number}: {file}: {marks[:300]}")
+        wrong += [f"{name} {number}: left in TMPDIR: {path.name}" for path in scratch.iterdir()]
+        wrong += [f"{name} {number}: still runs: {each}" for each in _processes(disk)]
+    print(f"{name:12} {took:6.0f} s {rounds:6} {kills:6} {len(wrong):9}", flush=True)
+    for line in wrong:
+        print(f"  {line}", flush=True)
+    return wrong
+
+
+def main() -> int:
+    """Run the attacks; 1 where anything fell."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("names", nargs="*", metavar="VERB", help=f"of {', '.join(CASES)}")
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument("--seed", type=int, default=31)
+    parser.add_argument("--work", type=Path, help="folder of the inputs, kept for the next time")
+    given = parser.parse_args()
+    wrong: list[str] = []
+    with tempfile.TemporaryDirectory(prefix="cxr-kills-") as folder:
+        work = material.make((given.work or Path(folder) / "inputs").resolve())
+        print("command       unkilled rounds  kills  differing")
+        for name in CASES:
+            if not given.names or name in given.names:
+                draw = random.Random(f"{given.seed} {name}")  # noqa: S311
+                wrong += attack(name, work, Path(folder) / "disk", given.rounds, draw)
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
