@@ -127,12 +127,7 @@ def pacs(
 
 
 def _modalities(names: list[str] | None) -> list[str]:
-    """The modalities, as code strings.
-
-    Example:
-        >>> _modalities(None), _modalities(["dx"])
-        (['CR', 'DX'], ['DX'])
-    """
+    """The modalities, as code strings."""
     codes = [name.strip().upper() for name in names or ["CR", "DX"]]
     if wrong := [code for code in codes if not re.fullmatch(r"[A-Z0-9 _]{1,16}", code)]:
         raise InputError(f"--modality {wrong[0]}: write a modality such as CR or DX")

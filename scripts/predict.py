@@ -188,12 +188,7 @@ def _open_model(run: Path, data: Path, how: dict[str, Any]) -> TrainedModel | Ex
 
 
 def _parse_names(texts: list[str]) -> dict[str, str]:
-    """Read LEARNT=NAME, or NAME alone, some of them.
-
-    Example:
-        >>> _parse_names(["pneumonia=lung_opacity", "mass"])
-        {'pneumonia': 'lung_opacity', 'mass': 'mass'}
-    """
+    """Read LEARNT=NAME, or NAME alone, some of them."""
     names: dict[str, str] = {}
     for text in texts:
         learnt, equals, name = (part.strip() for part in text.partition("="))

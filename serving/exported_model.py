@@ -461,12 +461,7 @@ class ExportedModel:
 
 
 def _scores_of(logits: np.ndarray) -> np.ndarray:
-    """Sigmoid in float64, as `classification.loss.scores_of` for tensors.
-
-    Example:
-        >>> _scores_of(np.array([0.0, 800.0, -800.0], np.float32)).tolist()
-        [0.5, 1.0, 0.0]
-    """
+    """Sigmoid in float64, as `classification.loss.scores_of` for tensors."""
     return sigmoid(logits.astype(np.float64))
 
 

@@ -72,14 +72,7 @@ _ENOUGH = 20  # batches of an epoch, for its first quarter to have a stable medi
 
 
 def _usual_loss(losses: Sequence[float]) -> float:
-    """What the loss of a batch is like before any harm is done.
-
-    Example:
-        >>> _usual_loss([1.0, 2.0, 3.0])
-        2.0
-        >>> _usual_loss([1.0] * 10 + [500.0] * 30)
-        1.0
-    """
+    """What the loss of a batch is like before any harm is done."""
     whole = float(np.median(losses))
     if len(losses) < _ENOUGH:
         return whole

@@ -134,12 +134,7 @@ def _labelled_images(
 
 
 def _score_metrics(scored: list[_Scored]) -> dict[str, float]:
-    """Figures of a whole validation, means over the findings where they are defined.
-
-    Example:
-        >>> _score_metrics([_Scored(np.array([[0.2], [0.9]]), np.array([[0.0], [1.0]]))])
-        {'auroc': 1.0, 'average_precision': 1.0}
-    """
+    """Figures of a whole validation, means over the findings where they are defined."""
     scores = np.concatenate([batch.scores for batch in scored])  # (N, K)
     targets = np.concatenate([batch.targets for batch in scored])  # (N, K)
     figures = {}

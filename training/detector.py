@@ -241,14 +241,6 @@ class _HardNegatives(Callback):
 
     Source:
         Shrivastava, Gupta and Girshick 2016, online hard example mining, by image and by epoch.
-
-    Example:
-        >>> ids = pd.Index(["a", "b", "c"])
-        >>> hard = _HardNegatives(ids, np.array([False, True, True]), np.ones(3), share=0.5)
-        >>> hard.see(["b", "c"], torch.tensor([0.9, 0.2]))
-        >>> hard.end_epoch()
-        >>> hard.weights().tolist()
-        [1.0, 1.5, 0.5]
     """
 
     def __init__(

@@ -301,14 +301,7 @@ def _learning_rate_factor(
     warmup: int,
     schedule: Literal["cosine", "step", "constant"],
 ) -> float:
-    """Share of the peak learning rate at a step, in [0, 1].
-
-    Example:
-        >>> [_learning_rate_factor(step, 6, 2, "cosine") for step in (0, 1, 2, 4)]
-        [0.5, 1.0, 1.0, 0.5]
-        >>> [_learning_rate_factor(step, 12, 0, "step") for step in (7, 8, 11)]
-        [1.0, 0.1, 0.01]
-    """
+    """Share of the peak learning rate at a step, in [0, 1]."""
     if step < warmup:
         return (step + 1) / warmup
     if schedule == "constant":

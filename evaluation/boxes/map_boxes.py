@@ -55,10 +55,6 @@ def _map_peak(grid: Floats, frame: _Frame) -> tuple[float, float, float]:
 
     Bilinear interpolation never exceeds its cells, so the peak is the centre of the highest
     cell; among equal cells the first in reading order.
-
-    Example:
-        >>> _map_peak(np.array([[0.0, 2.0], [2.0, 1.0]]), (0, 0, 100, 100))
-        (75.0, 25.0, 2.0)
     """
     row, column = np.unravel_index(int(np.argmax(grid)), grid.shape)
     x1, y1, x2, y2 = frame

@@ -37,11 +37,6 @@ def _step_down(count: int, shown: Callable[[int, int], bool]) -> list[int]:
 
     Source:
         Holm 1979, written in intervals.
-
-    Example:
-        >>> p_values = [0.01, 0.04, 0.03]
-        >>> _step_down(3, lambda claim, comparisons: p_values[claim] < 0.05 / comparisons)
-        [3, 2, 2]
     """
     comparisons, still_open = [count] * count, list(range(count))
     while still_open:

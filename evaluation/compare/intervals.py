@@ -389,11 +389,6 @@ def _clopper_pearson(hits: int, trials: int, level: float = LEVEL) -> Interval:
 
     Source:
         Clopper and Pearson 1934.
-
-    Example:
-        >>> interval = _clopper_pearson(10, 10)
-        >>> round(interval.low, 4), interval.high
-        (0.6915, 1.0)
     """
     if not 0 <= hits <= trials or not trials:
         raise InputError(f"clopper_pearson: {hits} hits of {trials} trials; give at least one")

@@ -285,10 +285,6 @@ def _kappa(
 
     Source:
         Cohen 1960.
-
-    Example:
-        >>> round(float(_kappa(20, 5, 10, 50)), 3)
-        0.4
     """
     a, b, c, total = (np.asarray(x, np.float64) for x in (both, only_first, only_second, n))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -371,10 +367,6 @@ def _predictive_values(
 
     Source:
         Bayes' rule; the sensitivity and specificity are taken to hold there.
-
-    Example:
-        >>> {k: round(float(v), 3) for k, v in _predictive_values(0.9, 0.9, 0.01).items()}
-        {'ppv': 0.083, 'npv': 0.999}
     """
     hit, kept = np.asarray(recall, dtype=np.float64), np.asarray(specificity, dtype=np.float64)
     ill, well = prevalence, 1 - prevalence

@@ -306,16 +306,6 @@ def _explore_thresholds(
     the steps says all about it: it is positive up to there. So the page needs no scores, and its
     counts are those of the tables at every frozen threshold. Places are -1 below the first step
     and NaN without a score; images of unknown truth are left out.
-
-    Example:
-        >>> frame = pd.DataFrame(
-        ...     {"image_id": list("abc"), "system": "A", "label": [1, 0, 1],
-        ...      "score": [0.9, 0.5, 0.2]})
-        >>> found, places = _explore_thresholds(frame, ["A"], {"A": {"max_f1": 0.5}})
-        >>> found["steps"][0]["at"], found["steps"][0]["tp"], found["steps"][0]["fp"]
-        ([0.2, 0.5, 0.9], [2, 1, 1], [1, 1, 0])
-        >>> found["steps"][0]["frozen"], places["A"].to_dict()
-        ({'max_f1': 1}, {'a': 2.0, 'b': 1.0, 'c': 0.0})
     """
     known = decisions[decisions["label"].notna()].drop_duplicates(["image_id", "system"])
     labels = known.drop_duplicates("image_id").set_index("image_id")["label"].sort_index() >= 1

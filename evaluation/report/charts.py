@@ -539,12 +539,7 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 
 def _ticks(low: float, high: float) -> list[float]:
-    """Round figures from below the least to above the greatest, and none above 1.
-
-    Example:
-        >>> _ticks(0.871, 0.962)
-        [0.86, 0.88, 0.9, 0.92, 0.94, 0.96, 0.98]
-    """
+    """Round figures from below the least to above the greatest, and none above 1."""
     if high - low < 0.002:
         low, high = low - 0.002, min(high + 0.002, max(high, 1.0))
     ticks = MaxNLocator(nbins=6, steps=[1, 2, 5, 10]).tick_values(low, high)

@@ -225,15 +225,7 @@ def methods_paragraph(comparison: Comparison, dataset: DataSet) -> str:
 
 
 def _people(images: pd.DataFrame, image_ids: Any) -> str:
-    """Say who is on the judged images: sex, age, view, as far as the tables know.
-
-    Example:
-        >>> import pandas as pd
-        >>> table = pd.DataFrame({"image_id": list("abcd"), "patient_id": list("aabc"),
-        ...     "sex": list("FFMM"), "age_years": [40.0, 41.0, 50.0, 70.0], "view": "PA"})
-        >>> _people(table, list("abcd"))
-        '4 images of 3 patients; sex F 2, M 2; age median 46 (quartiles 41 to 55); view PA 4.'
-    """
+    """Say who is on the judged images: sex, age, view, as far as the tables know."""
     chosen = images[images["image_id"].isin(image_ids)]
     words = [f"{counted(len(chosen), 'image')}"]
     if "patient_id" in chosen:

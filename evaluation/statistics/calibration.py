@@ -230,11 +230,6 @@ def _fit_temperature(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScal
 
     Source:
         Guo, Pleiss, Sun and Weinberger 2017.
-
-    Example:
-        >>> scaling = _fit_temperature([0, 1, 1, 0] * 50, [0.01, 0.99, 0.01, 0.01] * 50)
-        >>> scaling.slope < 1  # too sure of itself: its log-odds shrink
-        True
     """
     truth, scores = check_truth_and_scores(y_true, y_score)
     if not truth.any() or truth.all():
@@ -262,10 +257,6 @@ def _fit_isotonic(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> _IsotonicSca
 
     Source:
         Zadrozny and Elkan 2002, by scikit-learn's pool of adjacent violators.
-
-    Example:
-        >>> _fit_isotonic([0, 1, 0, 1], [0.1, 0.2, 0.3, 0.4])
-        _IsotonicScaling(scores=(0.1, 0.2, 0.3, 0.4), probabilities=(0.0, 0.5, 0.5, 1.0))
     """
     truth, scores = check_truth_and_scores(y_true, y_score)
     if not truth.any() or truth.all():
@@ -327,12 +318,6 @@ def _with_no_box(
 
     The share is pooled with the lowest of the other probabilities as long as they lie below the
     pooled share: the lowest of all such means. So a few images without a box raise no other much.
-
-    Example:
-        >>> truth, scores = np.array([True, False, False, True]), np.array([0.0, 0.1, 0.2, 0.9])
-        >>> pooled = _with_no_box(PlattScaling(1.0, 0.0), truth, scores)
-        >>> round(pooled.no_box, 6)  # (0.75 + 0.1 + 0.2) / 3
-        0.35
     """
     empty = scores == 0
     if not empty.any():

@@ -24,11 +24,6 @@ class _Overlap:
 
     Source:
         Albert and Anderson 1984.
-
-    Example:
-        >>> images = np.array([0, 1, 2]), np.array([False, True, False]), np.array([0, 1, 2])
-        >>> _Overlap(*images).parted(np.array([[1, 1, 1], [2, 1, 0]])).tolist()
-        [False, True]
     """
 
     def __init__(self, place: Integers, truth: npt.NDArray[np.bool_], clusters: Integers) -> None:
@@ -69,12 +64,6 @@ def _fit_line(
 
     Source:
         Cox 1958.
-
-    Example:
-        >>> mass, positive = np.array([[10.0, 10.0]]), np.array([10.0])  # 2 of 10, and 8 of 10
-        >>> slope, _ = _fit_line(np.array([-1.0, 1.0]), mass, positive, np.array([6.0]))
-        >>> round(float(slope[0]), 4)  # log(0.8 / 0.2)
-        1.3863
     """
     n = mass.sum(axis=1)
     coefficients, done = np.full((len(n), 2), np.nan), np.zeros(len(n), dtype=bool)
@@ -96,13 +85,7 @@ def _fit_line(
 
 
 def _fit_offset(x: Floats, mass: Floats, positive: Floats) -> Floats:
-    """The shifts of log-odds that give each row its number of positives.
-
-    Example:
-        >>> shift = _fit_offset(np.array([0.0]), np.array([[4.0]]), np.array([3.0]))
-        >>> round(float(shift[0]), 4)  # from odds of 1 to odds of 3
-        1.0986
-    """
+    """The shifts of log-odds that give each row its number of positives."""
     shift, some = np.full(len(mass), np.nan), (positive > 0) & (positive < mass.sum(axis=1))
     if some.any():
         fit = fit_logistic(np.ones((len(x), 1)), mass[some], positive[some, None], offset=x)
@@ -115,12 +98,7 @@ _KNOTS = 256
 
 
 def _equal_width_bins(probability: Floats) -> npt.NDArray[np.int64]:
-    """Bin of each probability: tenths of [0, 1], closed on the right (0 is in the first).
-
-    Example:
-        >>> _equal_width_bins(np.array([0.0, 0.1, 0.10001, 0.3, 1.0])).tolist()
-        [0, 0, 1, 2, 9]
-    """
+    """Bin of each probability: tenths of [0, 1], closed on the right (0 is in the first)."""
     return np.searchsorted(np.arange(1, _N_BINS) / _N_BINS, probability, side="left")
 
 

@@ -48,11 +48,6 @@ def _without_leverage(added: Floats, images: Floats) -> Floats:
 
     Source:
         Mancl and DeRouen 2001; MacKinnon and White 1985 (HC3).
-
-    Example:
-        >>> deviations = np.array([1.0, -1.0])
-        >>> _without_leverage(deviations / 2, np.array([1.0, 1.0])).tolist()
-        [0.7071067811865476, -0.7071067811865476]
     """
     count = np.count_nonzero(images)
     return np.asarray(added / (1 - images / images.sum()) * np.sqrt((count - 1) / count))
@@ -411,11 +406,6 @@ def _of_seeds(
 
 
 def _exact_mcnemar(first_only: int, second_only: int) -> float:
-    """Exact two-sided p-value of McNemar's test, images taken as independent.
-
-    Example:
-        >>> _exact_mcnemar(6, 0), _exact_mcnemar(0, 0)
-        (0.03125, 1.0)
-    """
+    """Exact two-sided p-value of McNemar's test, images taken as independent."""
     n = first_only + second_only
     return min(1.0, 2 * float(scipy.special.bdtr(min(first_only, second_only), n, 0.5)))
