@@ -34,7 +34,6 @@ from serving.web.systems import ServedSystem, disagreement, versions_of
 from serving.web.uploads import Decoded, Decoder
 
 Include = Literal["overlay", "maps", "sr", "sc"]
-_MOST_BYTES = 512 << 20  # of all uploads under way
 _MOST_REPORTS = 2  # under way
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _IMAGES = (1, 2, 4, 8, 16, 32)
@@ -50,24 +49,21 @@ def _too_busy(retry_after: int) -> Refused:
 
 
 class Places:
-    """Bounds what is under way, before its bytes are taken: requests, and their bytes."""
+    """Bounds the requests that are worked on; those that still arrive are the gate's."""
 
-    def __init__(self, most: int, most_bytes: int) -> None:
-        self._most, self._most_bytes = most, most_bytes
-        self._taken, self._bytes = 0, 0
+    def __init__(self, most: int) -> None:
+        self._most, self._taken = most, 0
 
     @contextmanager
-    def take(self, size: int) -> Iterator[None]:
-        """A place for a request of some bytes; it is refused where there is none."""
-        if self._taken and (self._taken >= self._most or self._bytes + size > self._most_bytes):
+    def take(self) -> Iterator[None]:
+        """A place for a request that has arrived; it is refused where there is none."""
+        if self._taken >= self._most:
             raise _too_busy(1)
         self._taken += 1
-        self._bytes += size
         try:
             yield
         finally:
             self._taken -= 1
-            self._bytes -= size
 
 
 @dataclass(frozen=True, eq=False)
@@ -243,8 +239,7 @@ class Server:
         self.decoder = Decoder(settings)
         # What waits, and what is decoded or answered at the time.
         under_way = settings.queue + settings.batch + settings.workers
-        self.places = Places(under_way, max(_MOST_BYTES, settings.max_bytes))
-        self.reports = Places(_MOST_REPORTS, _MOST_REPORTS * settings.max_bytes)
+        self.places, self.reports = Places(under_way), Places(_MOST_REPORTS)
         self.status: Literal["ok", "starting", "stopping"] = "starting"
         self.metrics = _Metrics(lambda: self.batcher.waiting)
         runs = [system.run for system in systems]

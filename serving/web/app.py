@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import csv
 import io
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import ExitStack, asynccontextmanager, suppress
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -15,13 +14,12 @@ from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
-from starlette.requests import ClientDisconnect
 from starlette.types import Receive
 
 from data_prep.contracts.tables import inert_cell
 from serving.answer import ANSWER_COLUMNS, answer_row
 from serving.dicom_objects.instance import RESEARCH_USE
-from serving.web.analysis import Include, Places, Server
+from serving.web.analysis import Include, Server
 from serving.web.schemas import (
     ERRORS,
     AnalyzeAnswer,
@@ -37,7 +35,6 @@ from serving.web.schemas import (
 from serving.web.systems import versions_of
 
 _LONGEST_NAME = 120
-_DRAIN_SECONDS = 2.0
 _MOST_PARTS = 1_000_000  # values of the JSON of a report: to read it stops all else for a second
 _PAGE = Path(__file__).with_name("page")
 _KINDS = {
@@ -139,8 +136,9 @@ class _ReportRoute(APIRoute):
         handler = super().get_route_handler()
 
         async def bounded(request: Request) -> Response:
-            async with _place(request, _server(request).reports):
-                if (await request.body()).count(b",") > _MOST_PARTS:
+            body = await request.body()
+            with _server(request).reports.take():
+                if body.count(b",") > _MOST_PARTS:
                     raise Refused(413, "too_many", "too much for one report; send fewer answers")
                 return await handler(request)
 
@@ -184,8 +182,8 @@ async def analyze(
     server = _server(request)
     if server.status != "ok":
         raise not_now(server)
-    async with _place(request, server.places):
-        name, content = await _upload(request)
+    name, content = await _upload(request)
+    with server.places.take():
         request_id = request.scope["cxr_request_id"]
         work = server.analyze(request_id, name, content, frozenset(include))
         return await _unless_gone(request, work, server.settings.seconds)
@@ -198,8 +196,8 @@ async def analyze(
 async def pixels(request: Request) -> Response:
     """The image at full depth, before any window: rows of little-endian uint16."""
     server = _server(request)
-    async with _place(request, server.places):
-        _, content = await _upload(request)
+    _, content = await _upload(request)
+    with server.places.take():
         work = server.decoder.decode(content, deep=True)
         decoded = await _unless_gone(request, work, server.settings.seconds)
     deep = decoded.image.deep
@@ -308,23 +306,6 @@ async def examples(request: Request) -> ExamplesAnswer:
 async def example(request: Request, name: str) -> Response:
     """An example image."""
     return _file(_files(request).examples, name)
-
-
-@asynccontextmanager
-async def _place(request: Request, places: Places) -> AsyncIterator[None]:
-    """A place for an upload before it is read, or 429; what comes then is thrown away."""
-    length = request.headers.get("Content-Length", "")
-    size = int(length) if length.isdecimal() else _server(request).settings.max_bytes
-    with ExitStack() as taken:
-        try:
-            taken.enter_context(places.take(size))
-        except Refused:
-            with suppress(TimeoutError, ClientDisconnect):
-                async with asyncio.timeout(_DRAIN_SECONDS):
-                    async for _ in request.stream():
-                        pass  # else the client, which still sends, would not see the answer
-            raise
-        yield
 
 
 class _InMemory(MultiPartParser):

@@ -31,6 +31,8 @@ _COOKIE_SECONDS = 12 * 3600
 _METHODS = ("GET", "HEAD", "POST")
 _MOST_CLIENTS = 4096
 _DRAIN_SECONDS, _DRAIN_BYTES = 2.0, 256 << 20
+_MOST_BYTES = 512 << 20  # of all bodies that have come and are worked on
+_LEAST_BYTES, _PACE_SECONDS = 16 << 10, 5.0  # so much more of a body must come in this time
 _BURST_SECONDS = 10.0  # of the rate, that a client may send at once
 _LEAST_BURST = 20.0
 _CACHE, _POLICY = b"cache-control", b"content-security-policy"
@@ -100,7 +102,9 @@ def _network(address: str) -> str:
 class _Progress:
     """How far a request has come."""
 
+    until: float  # when more of its body, or all, must have come
     read: int = 0  # bytes of its body
+    paced: int = 0  # of these when `until` was set
     whole: bool = False  # whether all of it came
     begun: bool = False  # whether the response has begun
     refused: Refused | None = None  # why its body is not read on
@@ -149,6 +153,7 @@ class Gate:
         self._token = None if token is None else token.encode()
         self._most, self._seconds = settings.max_bytes, settings.seconds
         self._limit = RateLimit(settings.rate)
+        self._held, self._most_held = 0, max(_MOST_BYTES, settings.max_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request in, or answer it."""
@@ -165,8 +170,8 @@ class Gate:
         except Refused as refused:
             await _answer(refused, receive, send)
             return
-        progress = _Progress()
-        deadline = asyncio.get_running_loop().time() + self._seconds
+        now = asyncio.get_running_loop().time()
+        progress, deadline = _Progress(now + _PACE_SECONDS), now + self._seconds
 
         async def limited() -> Message:
             return await self._receive(receive, progress, deadline)
@@ -188,6 +193,8 @@ class Gate:
             progress.refused = Refused(
                 504, "too_slow", f"no answer within {self._seconds:g} seconds; try again"
             )
+        finally:
+            self._held -= progress.read
         if progress.refused is not None and not progress.begun:
             await _answer(progress.refused, receive, send)
 
@@ -197,18 +204,28 @@ class Gate:
         if progress.whole:
             return await receive()
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(min(deadline, progress.until)):
                 message = await receive()
         except TimeoutError:
-            progress.refused = Refused(
-                408, "slow_request", f"the file did not arrive within {self._seconds:g} seconds"
-            )
+            words = f"the file did not arrive within {self._seconds:g} seconds"
+            if progress.until < deadline:
+                words = f"too little of the file came within {_PACE_SECONDS:g} seconds"
+            progress.refused = Refused(408, "slow_request", words)
             raise progress.refused from None
         if message["type"] == "http.request":
-            progress.read += len(message.get("body", b""))
+            came = len(message.get("body", b""))
+            progress.read += came
+            self._held += came  # not what a client says that it will send
             progress.whole = not message.get("more_body", False)
+            if progress.read - progress.paced >= _LEAST_BYTES:
+                progress.paced = progress.read
+                progress.until = asyncio.get_running_loop().time() + _PACE_SECONDS
             if progress.read > self._most:
                 progress.refused = self._too_large()
+            elif self._held > max(self._most_held, progress.read):
+                words = "as many images come as may; try again"
+                progress.refused = Refused(429, "busy", words, {"Retry-After": "1"})
+            if progress.refused is not None:
                 raise progress.refused
         return message
 

@@ -198,8 +198,8 @@ def test_a_request_that_takes_too_long_is_given_up(app, client, png, monkeypatch
     assert refusal(late) == (504, "too_slow")
 
 
-def test_more_than_may_be_under_way_is_refused_before_it_is_read(app, client, png, monkeypatch):
-    monkeypatch.setattr(app.state.server, "places", Places(2, 1 << 20))
+def test_more_than_may_be_under_way_is_refused(app, client, png, monkeypatch):
+    monkeypatch.setattr(app.state.server, "places", Places(2))
     answers = client.post_together(
         "/v1/analyze", [{"files": {"file": ("a.png", png(seed))}} for seed in range(6)]
     )
@@ -209,6 +209,41 @@ def test_more_than_may_be_under_way_is_refused_before_it_is_read(app, client, pn
     assert refusal(refused) == (429, "busy")
     assert int(refused.headers["retry-after"]) >= 1
     assert ask(client, png(0))["systems"]
+
+
+def test_bodies_that_are_announced_and_do_not_come_lock_nobody_out(client):
+    async def status_of(content: bytes, end: asyncio.Event) -> int:
+        sent: list[Any] = []
+        parts = [{"type": "http.request", "body": content, "more_body": content == b"["}]
+
+        async def receive() -> Any:
+            return parts.pop() if parts else (await end.wait() and {"type": "http.disconnect"})
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        size = str(64 << 20 if content == b"[" else len(content)).encode()
+        headers = {b"host": b"testserver", b"content-type": b"application/json"}
+        scope = {
+            "type": "http", "method": "POST", "path": "/v1/report.csv", "query_string": b"",
+            "headers": [*headers.items(), (b"content-length", size)], "client": None,
+            "root_path": "", "http_version": "1.1", "scheme": "http", "server": None,
+            "raw_path": b"/v1/report.csv",
+        }  # fmt: skip
+        await client.asgi(scope, receive, send)
+        return int(sent[0]["status"])
+
+    async def beside_claims() -> int:
+        end = asyncio.Event()
+        claims = [asyncio.create_task(status_of(b"[", end)) for _ in range(100)]
+        await asyncio.sleep(0.1)
+        status = await status_of(b"[]", end)
+        assert not any(claim.done() for claim in claims)
+        end.set()
+        await asyncio.gather(*claims, return_exceptions=True)
+        return status
+
+    assert asyncio.run(beside_claims()) == 400  # for there is no answer in it, not 429
 
 
 def test_where_the_client_is_gone_its_image_is_not_read(app, client, png, monkeypatch):

@@ -26,41 +26,12 @@ from pydicom import examples
 from data_prep.contracts.errors import InputError
 from data_prep.images.image import read_image
 from serving.run import Run
+from tests.data_prep.images.test_fuzz_images import mutate
 
 REFUSALS = {400, 413, 415, 422}
 AT_ONCE = 8
 LEAK_BYTES = 96 << 20
 SEED = 19
-
-
-def mutate(content: bytes, rng: np.random.Generator) -> bytes:
-    """One random damage: cut, flip, overwrite, extremes, move, join, or noise behind a start."""
-    damaged, size = bytearray(content), len(content)
-    ends = (0, min(size, 1200)) if rng.random() < 0.5 else (0, size)  # headers matter more
-    places = [int(place) for place in rng.integers(*ends, int(rng.integers(1, 9)))]
-    start, stop = sorted(int(place) for place in rng.integers(*ends, 2))
-    kind = int(rng.integers(8))
-    if kind == 0:
-        return content[: int(rng.integers(0, size))]
-    if kind == 1:
-        for place in places:
-            damaged[place] ^= 1 << int(rng.integers(8))
-    elif kind == 2:
-        for place in places:
-            damaged[place] = int(rng.integers(256))
-    elif kind == 3:
-        width, fill = int(rng.choice([1, 2, 4])), int(rng.choice([0x00, 0x01, 0x7F, 0x80, 0xFF]))
-        damaged[places[0] : places[0] + width] = bytes([fill]) * width
-    elif kind == 4:
-        del damaged[start:stop]
-    elif kind == 5:
-        damaged[places[0] : places[0]] = damaged[start:stop]
-    elif kind == 6:
-        tails = (b"PK\x03\x04", b"<script>", b"%PDF-1.4", bytes(9), content)
-        damaged += tails[int(rng.integers(len(tails)))]
-    else:
-        damaged[int(rng.choice([4, 12, 132, 400])) :] = rng.bytes(int(rng.integers(0, 2000)))
-    return bytes(damaged)
 
 
 def cases(sources: dict[str, bytes], seed: int) -> Iterator[tuple[str, bytes]]:

@@ -280,6 +280,23 @@ def test_a_framework_that_swallows_the_cut_does_not_hide_it() -> None:
     assert (reply.status, reply.code, reply.complete) == (413, "too_large", True)
 
 
+def test_a_body_of_which_next_to_nothing_comes_is_ended_soon(monkeypatch) -> None:
+    monkeypatch.setattr(gates, "_PACE_SECONDS", 0.1)
+    slow = ask(Echo(), "POST", body=[b"x"] * 10_000, delay=0.01)
+    assert (slow.status, slow.code) == (408, "slow_request")
+    steady = ask(Echo(), "POST", body=[bytes(16 << 10)] * 20, delay=0.02)
+    assert (steady.status, steady.body) == (200, str(20 * (16 << 10)).encode())
+
+
+def test_what_has_come_of_all_bodies_is_bounded(monkeypatch) -> None:
+    monkeypatch.setattr(gates, "_MOST_BYTES", 3 << 20)
+    held = Gate(Echo(), ServeSettings(max_bytes=2 << 20))
+    held._held = (3 << 20) - 1  # of others
+    assert ask(held, "POST", body=[b"x"]).status == 200
+    busy = ask(held, "POST", body=[b"xy"])
+    assert (busy.status, busy.code, held._held) == (429, "busy", (3 << 20) - 1)
+
+
 def test_a_slow_body_and_a_slow_answer_are_ended() -> None:
     slow = ask(Echo(), "POST", body=[b"x"] * 100, delay=0.05, seconds=0.3)
     assert (slow.status, slow.code) == (408, "slow_request")
