@@ -172,13 +172,7 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
         bound = signature.bind(*args, **keywords)
         bound.apply_defaults()
         record = shown(command_line(run, bound.arguments))
-        places = _places(bound.arguments)
-        with (
-            console.silent(not progress),
-            asked_as(record),
-            disk_errors(*places),
-            _at_hand(bound.arguments) as given,
-        ):
+        with console.silent(not progress), asked_as(record), _at_hand(bound.arguments) as given:
             for parameter in parameters_of(function):
                 bound.arguments[parameter.name] = _checked(parameter, given[parameter.name])
             return function(*bound.args, **bound.kwargs)
@@ -192,22 +186,21 @@ def verb(function: Callable[P, R]) -> Callable[P, R]:
     return run  # type: ignore[return-value]
 
 
-def _places(arguments: Mapping[str, Any]) -> list[Path]:
-    """Where a verb may write: its output first, its inputs, and what libraries take."""
-    named = [arguments.get("out"), *arguments.values()]
-    paths = [getattr(value, "folder", value) for value in named]
-    own = [os.environ.get("TMPDIR", "/tmp"), "/dev/shm", Path.home()]  # noqa: S108
-    return [Path(path) for path in [*paths, *own] if isinstance(path, str | Path)]
-
-
 @contextmanager
 def _at_hand(arguments: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
-    """The arguments with local folders for those in object stores, which cost nothing else."""
-    if not addresses_in(dict(arguments)):
-        yield arguments
-        return
-    with local_folders(arguments, console.say) as local:
-        yield local
+    """The arguments with local folders for those in object stores, which cost nothing else.
+
+    A full disk met in the block is named: that of the output, of an input, or what libraries fill.
+    """
+    named = [getattr(value, "folder", value) for value in arguments.values()]
+    named += [os.environ.get("TMPDIR", "/tmp"), "/dev/shm", os.environ.get("HOME")]  # noqa: S108
+    places = [Path(path) for path in (arguments.get("out"), *named) if isinstance(path, str | Path)]
+    with disk_errors(*places):
+        if not addresses_in(dict(arguments)):
+            yield arguments
+            return
+        with local_folders(arguments, console.say) as local:
+            yield local
 
 
 @cache

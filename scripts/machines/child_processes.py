@@ -157,10 +157,9 @@ class Running:
             return problem
         lines = self.command.log.read_text(encoding="utf-8", errors="replace").split("\n")
         said = next((line for line in reversed(lines) if line.strip()), problem)
-        said = said.removeprefix(_SAID)
         if status == InputError.status:
-            raise InputError(said, full_disk=True)
-        return said
+            raise InputError(said.removeprefix(_SAID), full_disk=True)
+        return said.removeprefix(_SAID)
 
 
 def run_commands(
@@ -222,14 +221,10 @@ def start(
     words: Sequence[str], environment: Mapping[str, str], output: IO[bytes] | None = None
 ) -> subprocess.Popen[bytes]:
     """Start a `cxr` command that does not outlive this one; without a file it writes here."""
+    told = {_PARENT: str(os.getpid()), InputError.variable: str(InputError.status)}
     return subprocess.Popen(  # noqa: S603  our own command
         [sys.executable, "-P", "-m", "scripts.cli", *words],
-        env={
-            **os.environ,
-            _PARENT: str(os.getpid()),
-            InputError.variable: str(InputError.status),
-            **environment,
-        },
+        env={**os.environ, **told, **environment},
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=output,

@@ -44,7 +44,15 @@ CASES = {
         ("data",),
     ),
 }
-_TIMES = {"created", "seconds", "sha256", "cost", "images_per_second", "sha256_of_this_file"}
+_TIMES = {
+    "created",
+    "revision",
+    "seconds",
+    "sha256",
+    "cost",
+    "images_per_second",
+    "sha256_of_this_file",
+}
 # What says how long something took, or was written by the way.
 _ABOUT_TIME = ("metrics.csv", "last.ckpt", "*.log", "*.html", "*.png", "study.journal", "*.xml")
 
@@ -135,7 +143,8 @@ def attack(name: str, work: Path, disk: Path, rounds: int, draw: random.Random) 
         else:
             last = _begin(words, scratch)
             said = last.communicate()[1].decode()
-        if last.returncode or "Traceback" in said:
+        done = "is there and is no empty folder" in said or "complete predictions" in said
+        if (last.returncode and not done) or "Traceback" in said:  # done: killed when all was there
             wrong.append(f"{name} {number}: ends with {last.returncode}: {said[-600:]}")
             continue
         made = content(disk)

@@ -127,13 +127,13 @@ def test_sigterm_is_one_line_too_after_all_is_cleaned_up(tmp_path, monkeypatch, 
 @pytest.mark.parametrize("told", [{}, {InputError.variable: "74"}])  # by a command that started it
 def test_full_disk_met_anywhere_is_one_line(tmp_path, monkeypatch, capsys, told):
     def fill(folder: Path) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device", "shard.npy")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
     for name, status in told.items():
         monkeypatch.setenv(name, status)
     assert exit_code(monkeypatch, tmp_path, fill) == (74 if told else 2)
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("cxr: shard.npy: No space left on device (")
+    assert line.startswith(f"cxr: {tmp_path}: No space left on device (")
 
 
 @pytest.mark.parametrize(
