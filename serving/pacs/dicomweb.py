@@ -73,14 +73,6 @@ class Credentials:
 
 
 @dataclass(frozen=True)
-class Study:
-    """A study of an archive."""
-
-    uid: str
-    instances: int | None  # None where the archive does not say
-
-
-@dataclass(frozen=True)
 class ArchivedImage:
     """An image of an archive, by the UIDs of study, series and instance."""
 
@@ -119,9 +111,9 @@ class DicomWebArchive:
         """Close the connections."""
         self._session.close()
 
-    def studies(self, modalities: Sequence[str], since: str | None = None) -> list[Study]:
-        """List the studies that hold one of some modalities, each once, from a ``YYYYMMDD`` on."""
-        studies: dict[str, Study] = {}
+    def studies(self, modalities: Sequence[str], since: str | None = None) -> dict[str, int | None]:
+        """Studies of some modalities, from a ``YYYYMMDD`` on, each with its count if known."""
+        studies: dict[str, int | None] = {}
         for modality in modalities:
             filters = {"ModalitiesInStudy": modality}
             if since:
@@ -131,8 +123,8 @@ class DicomWebArchive:
             )
             for uid, entry in self._list(search, _STUDY, "the list of studies").items():
                 count = _value(entry, _COUNT)
-                studies[uid] = Study(uid, None if count is None else int(count))
-        return list(studies.values())
+                studies[uid] = None if count is None else int(count)
+        return studies
 
     def images(self, study: str, modalities: Sequence[str]) -> Iterator[ArchivedImage | LeftOut]:
         """List the images of a study, and what is left out of it by what the list says.
@@ -197,14 +189,19 @@ class DicomWebArchive:
     ) -> dict[str, dict[str, Any]]:
         """All pages of a list, by UID; an archive that does not know pages gives one."""
         entries_by_uid: dict[str, dict[str, Any]] = {}
+        page = {"limit": _PAGE, "offset": 0}
         while True:
-            offset = len(entries_by_uid)
-            entries = self._ask(partial(search, limit=_PAGE, offset=offset), what)
+            entries = self._ask(partial(search, **page), what)
+            known = len(entries_by_uid)
             try:
                 entries_by_uid |= {str(uid): e for e in entries if (uid := _value(e, key))}
             except (AttributeError, TypeError):
                 raise InputError(f"{self.shown}: {_NO_DICOMWEB}") from None
-            if len(entries_by_uid) == offset:
+            if len(entries_by_uid) > known and page:
+                page["offset"] = len(entries_by_uid)
+            elif page and known and known % _PAGE == 0:
+                page = {}  # Orthanc 1.10 has no second page of a search by modality: ask for all
+            else:
                 return entries_by_uid
 
     def _ask(self, request: Callable[[], Result], what: str) -> Result:

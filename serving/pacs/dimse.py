@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import ssl
 import threading
@@ -25,7 +26,7 @@ from pynetdicom.sop_class import (
 )
 
 from data_prep.contracts.errors import InputError
-from serving.pacs.journal import digest
+from serving.pacs.journal import digest, writing
 from serving.pacs.patience import OutageError, Patience, RefusedError
 
 _RECEIVED = (
@@ -39,6 +40,7 @@ _TIMEOUT = 60.0  # seconds
 _HANDSHAKE_SECONDS = 5.0  # one that says nothing holds up others for so long
 _TITLE = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]{0,14}[\x21-\x7e])?")
 _TEMPORARY = ".part"
+_RESERVE = 1 << 17  # bytes that received images leave free, in which the journal can go on
 
 
 @dataclass(frozen=True)
@@ -195,12 +197,10 @@ class Inbox:
     """A folder of received images, for this user alone: each is whole, and stays until done."""
 
     def __init__(self, folder: Path) -> None:
-        try:
+        with writing(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for unfinished in folder.glob(f"*{_TEMPORARY}"):
                 unfinished.unlink()
-        except OSError as error:
-            raise InputError(f"{folder}: cannot be made ({error.strerror})") from None
         self.folder = folder
         self.arrived = threading.Event()
 
@@ -209,6 +209,8 @@ class Inbox:
         path = self.folder / f"{digest(uid)}.dcm"
         # Two associations may bring the same image at the same time.
         temporary = path.with_suffix(f".{threading.get_ident()}{_TEMPORARY}")
+        if shutil.disk_usage(self.folder).free < len(content) + _RESERVE:
+            raise OSError("no space is left")
         try:
             with temporary.open("wb") as file:
                 file.write(content)

@@ -5,29 +5,58 @@ It holds no text of a header: images, studies and results are digests of their U
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import sqlite3
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, Self
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import disk_errors
+from serving.pacs.patience import UnreachableError
 
 State = Literal["fetched", "answered", "sent", "skipped", "failed"]
 
-_VERSION = 1
-_TABLES = """
+_VERSION = 2
+_STUDIES = """
+CREATE TABLE studies (
+    search TEXT, study TEXT, since TEXT NOT NULL, held TEXT NOT NULL, PRIMARY KEY (search, study)
+) WITHOUT ROWID;
+"""
+_TABLES = f"""
 CREATE TABLE images (
     job TEXT, image TEXT, state TEXT NOT NULL, reason TEXT,
     fetched REAL, answered REAL, sent REAL, PRIMARY KEY (job, image)
 ) WITHOUT ROWID;
-CREATE TABLE studies (
-    job TEXT, study TEXT, instances INTEGER NOT NULL, PRIMARY KEY (job, study)
-) WITHOUT ROWID;
 CREATE TABLE results (result TEXT PRIMARY KEY, image TEXT NOT NULL) WITHOUT ROWID;
-"""
+{_STUDIES}"""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Say in one line what the disk refuses, or that the journal on it is damaged."""
+    try:
+        with disk_errors(path):
+            try:
+                yield
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+                code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+                if code == sqlite3.SQLITE_CORRUPT:
+                    raise InputError(f"--journal {path}: is damaged; give another file") from None
+                if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_NOTADB):
+                    raise
+                number = errno.ENOSPC if code == sqlite3.SQLITE_FULL else errno.EIO
+                raise OSError(number, str(error)) from None
+    except OSError as error:
+        raise UnreachableError(f"{path}: {str(error.strerror).lower()}; put that right") from None
+    except InputError as error:
+        if error.__cause__ is None:  # damaged
+            raise
+        raise UnreachableError(str(error), full_disk=error.full_disk) from None
 
 
 def digest(uid: str) -> str:
@@ -50,8 +79,8 @@ class Journal:
     and sent again, and the archive keeps it once.
     """
 
-    def __init__(self, connection: sqlite3.Connection, job: str) -> None:
-        self._connection, self._job = connection, job
+    def __init__(self, connection: sqlite3.Connection, path: Path, job: str) -> None:
+        self._connection, self._path, self._job = connection, path, job
 
     @classmethod
     def open(cls, path: Path, job: str, *, dry_run: bool = False) -> Self:
@@ -59,23 +88,20 @@ class Journal:
         if path.is_dir():
             raise InputError(f"--journal {path}: is a folder; name a file in it")
         try:
-            connection = _in_memory(path) if dry_run else _connect(path)
-            try:
-                _require_version(connection, path)
-            except BaseException:
-                connection.close()
-                raise
-        except sqlite3.OperationalError as error:
+            with writing(path):
+                connection = _in_memory(path) if dry_run else _connect(path)
+                try:
+                    _require_version(connection, path)
+                except BaseException:
+                    connection.close()
+                    raise
+        except sqlite3.DatabaseError as error:
             if "locked" in str(error):
                 raise InputError(
                     f"--journal {path}: another cxr pacs uses it; end that, or give another file"
                 ) from None
-            raise InputError(f"--journal {path}: cannot be opened ({error})") from None
-        except sqlite3.DatabaseError:
             raise InputError(f"--journal {path}: is not a journal of cxr pacs") from None
-        except OSError as error:
-            raise InputError(f"--journal {path}: {error.strerror}; give another file") from None
-        return cls(connection, job)
+        return cls(connection, path, job)
 
     def __enter__(self) -> Self:
         return self
@@ -83,52 +109,54 @@ class Journal:
     def __exit__(self, *error: object) -> None:
         self._connection.close()
 
-    def is_done(self, image: str) -> bool:
-        """Whether nothing is left to do for an image, or it failed since `forget_failures`."""
-        state = self._value("SELECT state FROM images WHERE job = ? AND image = ?", image)
-        return state in ("sent", "skipped", "failed")
+    def state(self, image: str) -> State | None:
+        """What was done last for an image."""
+        rows = self._rows("SELECT state FROM images WHERE job = ? AND image = ?", self._job, image)
+        return rows[0][0] if rows else None
 
     def is_result(self, image: str) -> bool:
         """Whether an image is a result that was made here, by any job."""
-        rows = self._connection.execute("SELECT 1 FROM results WHERE result = ?", (image,))
-        return rows.fetchone() is not None
+        return bool(self._rows("SELECT 1 FROM results WHERE result = ?", image))
 
     def enter(self, image: str, state: State, reason: str | None = None) -> None:
         """Note the state of an image, and why it is skipped or failed."""
-        with self._connection:
+        with writing(self._path), self._connection:
             self._write(image, state, reason)
 
     def answer(self, image: str, results: Sequence[str]) -> None:
         """An image is answered for; its results are about to be sent."""
         rows = [(result, image) for result in results]
-        with self._connection:
+        with writing(self._path), self._connection:
             self._connection.executemany("INSERT OR REPLACE INTO results VALUES (?, ?)", rows)
             self._write(image, "answered", None)
 
     def forget_failures(self) -> None:
         """Try again what failed: another version, or another state of the archive, may do it."""
-        with self._connection:
-            failed = self._connection.execute(
+        with writing(self._path), self._connection:
+            self._connection.execute(
                 "DELETE FROM images WHERE job = ? AND state = 'failed'", (self._job,)
             )
-            if failed.rowcount:  # a study may have been finished with one of them
-                self._connection.execute("DELETE FROM studies WHERE job = ?", (self._job,))
 
-    def is_finished(self, study: str, instances: int) -> bool:
-        """Whether nothing was left to do in a study when it had as many instances."""
-        stored = self._value("SELECT instances FROM studies WHERE job = ? AND study = ?", study)
-        return stored == instances
+    def held(self, study: str, modalities: str) -> set[str]:
+        """What a study held when it was listed last."""
+        query = "SELECT held FROM studies WHERE search = ? AND study = ?"
+        rows = self._rows(query, f"{self._job} {modalities}", study)
+        return set(rows[0][0].split()) if rows else set()
 
-    def finish(self, study: str, instances: int) -> None:
-        """Nothing is left to do in a study as long as it has as many instances."""
-        with self._connection:
-            self._connection.execute(
-                "INSERT OR REPLACE INTO studies VALUES (?, ?, ?)", (self._job, study, instances)
-            )
+    def hold(self, study: str, modalities: str, since: str, held: Iterable[str]) -> None:
+        """Note what a study holds."""
+        row = (f"{self._job} {modalities}", study, since, " ".join(held))
+        with writing(self._path), self._connection:
+            self._connection.execute("INSERT OR REPLACE INTO studies VALUES (?, ?, ?, ?)", row)
 
-    def _value(self, query: str, key: str) -> Any:
-        row = self._connection.execute(query, (self._job, key)).fetchone()
-        return None if row is None else row[0]
+    def listed(self, modalities: str, since: str) -> set[str]:
+        """Studies with images that a search as wide as this, or a narrower one, listed."""
+        query = "SELECT study FROM studies WHERE search = ? AND since >= ? AND held != ''"
+        return {study for (study,) in self._rows(query, f"{self._job} {modalities}", since)}
+
+    def _rows(self, query: str, *values: str) -> list[Any]:
+        with writing(self._path):
+            return self._connection.execute(query, values).fetchall()
 
     def _write(self, image: str, state: State, reason: str | None) -> None:
         self._connection.execute(
@@ -146,13 +174,13 @@ class Journal:
 def _connect(path: Path) -> sqlite3.Connection:
     path.touch(mode=0o600)
     connection = sqlite3.connect(path, timeout=0.5)
-    # One process alone; each transaction is on the disk when it ends.
-    connection.execute("PRAGMA locking_mode = EXCLUSIVE")
-    connection.execute("PRAGMA synchronous = FULL")
     try:
+        # One process alone; each transaction is on the disk when it ends.
+        connection.execute("PRAGMA locking_mode = EXCLUSIVE")
+        connection.execute("PRAGMA synchronous = FULL")
         connection.execute("BEGIN EXCLUSIVE")
         connection.commit()
-    except sqlite3.Error:
+    except BaseException:
         connection.close()
         raise
     return connection
@@ -173,9 +201,13 @@ def _require_version(connection: sqlite3.Connection, path: Path) -> None:
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version == _VERSION:
         return
-    tables = connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]
-    if version or tables:
+    tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_master")}
+    if version == 1 and tables == {"images", "studies", "results"}:
+        new = f"DROP TABLE studies; {_STUDIES}"  # they said how many instances, and not which
+    elif version or tables:
         raise InputError(
             f"--journal {path}: is not a journal of this version of cxr pacs; give another file"
         )
-    connection.executescript(f"BEGIN; {_TABLES} PRAGMA user_version = {_VERSION}; COMMIT;")
+    else:
+        new = _TABLES
+    connection.executescript(f"BEGIN; {new} PRAGMA user_version = {_VERSION}; COMMIT;")

@@ -16,7 +16,7 @@ _FEW = 3  # times that a request is sent which breaks the archive rather than me
 
 
 class UnreachableError(InputError):
-    """The archive did not answer for as long as it was waited for."""
+    """The archive did not answer for as long as it was waited for, or a disk takes no more."""
 
 
 class RefusedError(InputError):

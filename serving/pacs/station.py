@@ -5,12 +5,13 @@ It looks once, repeatedly, or takes what it receives; the journal says what is d
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice
@@ -28,53 +29,36 @@ from data_prep.work.object_store import is_loopback
 from serving.answer import Answer
 from serving.dicom_objects.instance import SOFTWARE, Algorithm, Source, read_source
 from serving.dicom_objects.results import dicom_results
-from serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive, LeftOut
+from serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive
 from serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening, require_title
-from serving.pacs.journal import Journal, digest, job_id
+from serving.pacs.journal import Journal, digest, job_id, writing
 from serving.pacs.patience import Patience, RefusedError, UnreachableError
 from serving.run import Run, answers_by_image
 
 _VARIABLES, _SEND_VARIABLES = "CXR_PACS", "CXR_PACS_SEND"
 _LOOK_AGAIN = 5.0  # seconds until received images are tried again where the archive is away
+_LISTED_AGAIN = 100  # studies without a known change that a later look lists, at most
 
 
 @dataclass(frozen=True)
 class StationSettings:
-    """Where images come from, which are taken, and where results go.
+    """Where images come from, which are taken, and where results go."""
 
-    Attributes:
-        url: DICOMweb service that images are fetched from, or None.
-        listen: AE:PORT that images are sent to instead, or None; one of the two is given.
-        callers: AE titles that may send to it.
-        send_to: Where results go, a URL or AE@HOST:PORT; None for the service at `url`.
-        title: Our AE title as a sender, where there is no `listen`.
-        tls_cert: PEM file with our key and certificate, or None.
-        tls_ca: PEM file of who signs the certificates of DICOM peers, given with `tls_cert`.
-        modalities: Those that are answered for.
-        since: First study date, ``YYYYMMDD``.
-        limit: Most images a look.
-        watch: Seconds between two looks; None looks once.
-        journal: File that says what is done already.
-        patience: How long an archive may stay away, seconds.
-        dry_run: Whether to send nothing and note nothing.
-        strict: Whether an image with a warning is skipped.
-    """
-
-    url: str | None
-    listen: str | None
-    callers: list[str]
-    send_to: str | None
-    title: str
-    tls_cert: Path | None
-    tls_ca: Path | None
-    modalities: list[str]
-    since: str | None
-    limit: int | None
-    watch: float | None
-    journal: Path
-    patience: float
-    dry_run: bool
-    strict: bool
+    url: str | None  # DICOMweb service that images are fetched from
+    listen: str | None  # AE:PORT that images are sent to; one of the two is given
+    callers: list[str]  # AE titles that may send to it
+    send_to: str | None  # where results go, a URL or AE@HOST:PORT; None: the service at `url`
+    title: str  # our AE title as a sender, where there is no `listen`
+    tls_cert: Path | None  # PEM file with our key and certificate
+    tls_ca: Path | None  # PEM file of who signs the certificates of DICOM peers
+    modalities: list[str]  # those that are answered for
+    since: str | None  # first study date, ``YYYYMMDD``
+    limit: int | None  # most images a look
+    watch: float | None  # seconds between two looks; None looks once
+    journal: Path  # file that says what is done already
+    patience: float  # seconds that an archive may stay away
+    dry_run: bool  # whether to send nothing and note nothing
+    strict: bool  # whether an image with a warning is skipped
 
     @property
     def own(self) -> Address | None:
@@ -142,15 +126,16 @@ def run_station(
         warnings.simplefilter("ignore")  # of odd headers: they quote what is in them
         worker = Worker(settings, load(), sink, terminal.say, emit)
         with worker.journal:
-            worker.journal.forget_failures()
             try:
+                worker.journal.forget_failures()
                 if archive is None:
                     _receive(settings, worker, terminal)
                 else:
                     _look(settings, archive, worker, terminal)
             except UnreachableError as error:
                 raise InputError(
-                    f"{error}; nothing is lost: run the same command again when it is back"
+                    f"{error}; nothing is lost: the same command goes on from here",
+                    full_disk=error.full_disk,
                 ) from None
             finally:
                 terminal.say(worker.tally.line(sink.shown, dry_run=settings.dry_run))
@@ -176,7 +161,9 @@ class Worker:
         self._algorithms = [Algorithm.of(run) for run in systems]
         job = job_id([asdict(system) for system in self._algorithms], sink.shown)
         self.journal = Journal.open(settings.journal, job, dry_run=settings.dry_run)
+        self._search = (" ".join(sorted(settings.modalities)), settings.since or "")
         self.tally = Tally()
+        self._counts: dict[str, int] = {}  # of settled studies, the longest ago listed first
         self._batch_size = min(run.model.batch_size for run in systems)
 
     def pull(self, archive: DicomWebArchive, folder: Path) -> None:
@@ -200,24 +187,49 @@ class Worker:
         self._work(waiting(), keep_failed=True)
 
     def _fetched(self, archive: DicomWebArchive, folder: Path) -> Iterator[tuple[str, Path]]:
-        modalities = self._settings.modalities
-        for study in archive.studies(modalities, self._settings.since):
-            key = digest(study.uid)
-            if study.instances is not None and self.journal.is_finished(key, study.instances):
-                self.tally.unchanged.add(key)
-                continue
-            new = 0
-            for item in archive.images(study.uid, modalities):
-                image = digest(item.uid)
-                if isinstance(item, LeftOut):
+        for study, count in self._to_list(archive).items():
+            listed = archive.images(study, self._settings.modalities)
+            items = {digest(item.uid): item for item in listed}
+            has_changed = self._holds(digest(study), items.keys())
+            new: dict[str, ArchivedImage] = {}
+            for image, item in items.items():
+                if isinstance(item, ArchivedImage):
+                    if not self._is_done(image):
+                        new[image] = item
+                elif has_changed:
                     self.tally.skipped[image] = item.reason
-                elif not self._is_done(image):
-                    new += 1
-                    if path := self._fetch(archive, item, folder / f"{image}.dcm"):
-                        yield image, path
-            # What is new is dealt with by now or a batch later: the next listing tells.
-            if not new and study.instances is not None:
-                self.journal.finish(key, study.instances)
+            self._counts.pop(study, None)
+            if not new and count is not None:
+                self._counts[study] = count
+            if not new and not has_changed:
+                self.tally.unchanged.add(digest(study))
+            for image, item in new.items():
+                if path := self._fetch(archive, item, folder / f"{image}.dcm"):
+                    yield image, path
+
+    def _to_list(self, archive: DicomWebArchive) -> dict[str, int | None]:
+        """The studies whose images a look lists: all; later what has another count, and some."""
+        modalities, since = self._settings.modalities, self._settings.since
+        studies = archive.studies(modalities, since)
+        before = self.journal.listed(*self._search)
+        if before.difference(map(digest, studies)):
+            studies |= archive.studies(modalities, since)  # one may have moved between two pages
+        for study in before.difference(map(digest, studies)):
+            self._holds(study, set())
+        same = [study for study, count in self._counts.items() if studies.get(study) == count]
+        for study in same[_LISTED_AGAIN:]:
+            del studies[study]
+        return studies
+
+    def _holds(self, study: str, images: Set[str]) -> bool:
+        """Note what a study holds, name what it held and was answered for; whether that changed."""
+        held = self.journal.held(study, self._search[0])
+        for image in held - images:
+            if self.journal.state(image) in ("answered", "sent"):
+                self._say(f"{_called(image)}: the archive no longer lists it; its answer stands")
+        if held != images:
+            self.journal.hold(study, *self._search, images)
+        return held != images
 
     def _fetch(self, archive: DicomWebArchive, item: ArchivedImage, path: Path) -> Path | None:
         """Fetch one image into a file; None where that fails."""
@@ -226,21 +238,21 @@ class Worker:
         except RefusedError as error:
             self._fail(path.stem, str(error))
             return None
+        content = io.BytesIO()
         try:
-            dataset.save_as(path, enforce_file_format=True)
-        except OSError:
-            raise
+            dataset.save_as(content, enforce_file_format=True)
         except Exception as error:  # noqa: BLE001 - pydicom raises all kinds on broken data sets
-            path.unlink(missing_ok=True)
             self._fail(path.stem, f"its data set is damaged ({type(error).__name__})")
             return None
+        with writing(path.parent):
+            path.write_bytes(content.getbuffer())
         return path
 
     def _is_done(self, image: str) -> bool:
         """Whether an image needs nothing any more; each is counted once."""
         if self.journal.is_result(image):
             return True
-        is_done = self.journal.is_done(image)
+        is_done = self.journal.state(image) in ("sent", "skipped", "failed")
         now = (self.tally.answered, self.tally.skipped, self.tally.failed)
         if is_done and not any(image in images for images in now):
             self.tally.done_before.add(image)
@@ -339,17 +351,17 @@ def _look(
     settings: StationSettings, archive: DicomWebArchive, worker: Worker, terminal: Terminal
 ) -> None:
     """Fetch and answer, once or again and again."""
-    with _emptied(_images_folder(settings) / "fetched") as folder:
-        while True:
-            try:
+    while True:
+        try:
+            with _emptied(_images_folder(settings) / "fetched") as folder:
                 worker.pull(archive, folder)
-            except UnreachableError as error:
-                if settings.watch is None:
-                    raise
-                terminal.say(f"{error}; looking again in {settings.watch:g} s")
+        except UnreachableError as error:
             if settings.watch is None:
-                return
-            time.sleep(settings.watch)
+                raise
+            terminal.say(f"{error}; looking again in {settings.watch:g} s")
+        if settings.watch is None:
+            return
+        time.sleep(settings.watch)
 
 
 def _receive(settings: StationSettings, worker: Worker, terminal: Terminal) -> None:
@@ -359,13 +371,16 @@ def _receive(settings: StationSettings, worker: Worker, terminal: Terminal) -> N
     inbox = Inbox(_images_folder(settings) / "received")
     with listening(own, inbox, settings.callers, settings.tls):
         terminal.say(f"Receiving as {own.shown}  (Ctrl-C ends it)")
+        said = ""
         while True:
             try:
                 worker.take_received(inbox)
             except UnreachableError as error:
-                terminal.say(f"{error}; what was received is kept and tried again")
+                if said != (said := str(error)):
+                    terminal.say(f"{error}; what was received is kept and tried again")
                 time.sleep(_LOOK_AGAIN)
             else:
+                said = ""
                 inbox.arrived.wait(_LOOK_AGAIN)
 
 
@@ -431,12 +446,10 @@ def _images_folder(settings: StationSettings) -> Path:
 @contextmanager
 def _emptied(folder: Path) -> Iterator[Path]:
     """A folder that is empty at the start, also after a kill, and gone at the end."""
-    try:
+    with writing(folder):
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.mkdir(mode=0o700)
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be made ({error.strerror})") from None
     try:
         yield folder
     finally:

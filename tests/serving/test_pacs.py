@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import gc
 import json
 import shutil
@@ -30,7 +31,7 @@ pytest.importorskip("pynetdicom", reason="needs the extra pacs")
 from data_prep.contracts.errors import InputError
 from serving.answer import Answer
 from serving.dicom_objects.instance import SOFTWARE
-from serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive, LeftOut, Study
+from serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive, LeftOut
 from serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening
 from serving.pacs.journal import Journal, digest, job_id
 from serving.pacs.patience import OutageError, Patience, RefusedError, UnreachableError
@@ -84,14 +85,17 @@ class Shelf:
         self.held = {str(image.SOPInstanceUID): image for image in images}
         self.stored: list[str] = []
         self.fetched: list[str] = []
+        self.listed: list[str] = []
         self.error: BaseException | None = None
         self.error_after: BaseException | None = None
 
-    def studies(self, modalities: list[str], since: str | None) -> list[Study]:
+    def studies(self, modalities: list[str], since: str | None) -> dict[str, int | None]:
         studies = [str(image.StudyInstanceUID) for image in self.held.values()]
-        return [Study(uid, studies.count(uid)) for uid in dict.fromkeys(studies)]
+        images = [each for each in self.held.values() if each.Modality not in ("SR", "OT")]
+        return {str(each.StudyInstanceUID): studies.count(each.StudyInstanceUID) for each in images}
 
     def images(self, study: str, modalities: list[str]) -> Iterator[Any]:
+        self.listed.append(study)
         for uid, image in list(self.held.items()):
             if image.StudyInstanceUID == study:
                 yield ArchivedImage(study, str(image.SeriesInstanceUID), uid)
@@ -207,12 +211,63 @@ def test_limit_leaves_the_rest_for_later(desk: Desk) -> None:
     assert len(desk.run(shelf).tally.answered) == 1
 
 
-def test_a_new_image_of_a_known_study_is_answered(desk: Desk) -> None:
-    shelf = Shelf(radiograph())
+@pytest.mark.parametrize(
+    ("removed", "added", "answered"),
+    [
+        (["1.2.3.1"], ["1.2.3.3"], 1),  # a retake: the count stays
+        ([], ["1.2.3.3"], 1),
+        (["1.2.3.2"], [], 0),
+        (["1.2.3.1", "1.2.3.2"], [], 0),  # the archive lists the study no more: it has no CR
+        (["1.2.3.1", "1.2.3.2"], ["1.2.3.3", "1.2.3.4"], 2),
+    ],
+)
+def test_a_settled_study_that_changes_is_answered_or_named_once(desk, removed, added, answered):
+    shelf = Shelf(radiograph("1.2.3.1"), radiograph("1.2.3.2"))
     for _ in range(3):
         desk.run(shelf)
-    shelf.held["1.2.3.2"] = radiograph("1.2.3.2")
-    assert len(desk.run(shelf).tally.answered) == 1
+    for uid in removed:
+        del shelf.held[uid]
+    shelf.held |= {uid: radiograph(uid) for uid in added}
+    desk.lines.clear()
+    assert len(desk.run(shelf).tally.answered) == answered
+    assert len(desk.run(shelf).tally.answered) == 0
+    named = [line for line in desk.lines if "its answer stands" in line]
+    assert sorted(named) == sorted(
+        f"image {digest(uid)[:12]}: the archive no longer lists it; its answer stands"
+        for uid in removed
+    )
+    assert len(shelf.stored) == len(set(shelf.stored)) == 2 * (2 + answered)
+
+
+def test_a_later_first_date_or_other_modalities_name_nothing_as_gone(desk: Desk) -> None:
+    shelf = Shelf(radiograph())
+    desk.run(shelf)
+    shelf.studies = lambda modalities, since: {}  # type: ignore[method-assign]
+    for changed in ({"since": "20270101"}, {"modalities": ["MG"]}):
+        worker = desk.worker(shelf, **changed)
+        with worker.journal:
+            worker.pull(shelf, desk.folder)  # type: ignore[arg-type]
+    assert "no longer" not in str(desk.lines)
+
+
+def test_a_look_lists_what_changed_and_each_settled_study_in_its_turn(desk, monkeypatch):
+    monkeypatch.setattr("serving.pacs.station._LISTED_AGAIN", 2)
+    shelf = Shelf(*[radiograph(f"1.2.{n}.1", f"1.2.{n}") for n in range(3, 8)])
+    desk.run(shelf)
+    desk.run(shelf)
+    worker, seen = desk.worker(shelf), []
+    with worker.journal:
+        for number in range(4):
+            shelf.listed.clear()
+            if number == 1:  # equal in number, and so found in its turn
+                del shelf.held["1.2.7.1"]
+                shelf.held["1.2.7.2"] = radiograph("1.2.7.2", "1.2.7")
+            if number == 2:
+                shelf.held["1.2.4.2"] = radiograph("1.2.4.2", "1.2.4")
+            worker.pull(shelf, desk.folder)
+            seen.append([int(uid[4:]) for uid in sorted(shelf.listed)])
+    assert seen == [[3, 4, 5, 6, 7], [3, 4], [4, 5, 6], [3, 4, 7]]
+    assert len(worker.tally.answered) == 2
 
 
 # What is skipped, and what fails
@@ -306,9 +361,46 @@ def test_journal_survives_a_kill(tmp_path: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", code, path])
     assert killed.returncode == -9
     with Journal.open(path, "job") as journal:
-        assert [journal.is_done(image) for image in "abc"] == [True, False, False]
+        assert [journal.state(image) for image in "abc"] == ["sent", "fetched", None]
         rows = journal._connection.execute("SELECT image, state FROM images ORDER BY image")
         assert rows.fetchall() == [("a", "sent"), ("b", "fetched")]
+
+
+def test_a_journal_of_the_version_before_lists_its_studies_once_more(desk: Desk) -> None:
+    shelf = Shelf(radiograph("1.2.3.1"), radiograph("1.2.3.2"))
+    for _ in range(2):
+        desk.run(shelf)
+    with sqlite3.connect(desk.folder / "journal.sqlite") as connection:
+        connection.executescript(
+            "DROP TABLE studies; CREATE TABLE studies (job TEXT, study TEXT, instances INTEGER); "
+            "PRAGMA user_version = 1;"
+        )
+    connection.close()
+    del shelf.held["1.2.3.1"]
+    shelf.held["1.2.3.3"] = radiograph("1.2.3.3")
+    assert [len(desk.run(shelf).tally.answered) for _ in range(3)] == [1, 0, 0]
+    assert len(shelf.stored) == len(set(shelf.stored)) == 6
+    assert "1 study unchanged" in desk.run(shelf).tally.line("shelf")
+
+
+def test_a_flipped_bit_of_a_journal_is_refused_in_one_line_or_does_no_harm(desk: Desk) -> None:
+    shelf = Shelf(radiograph("1.2.3.1"), radiograph("1.2.4.1", "1.2.4"))
+    for _ in range(2):
+        desk.run(shelf)
+    path, had, refused = desk.folder / "journal.sqlite", set(shelf.held), 0
+    whole, generator = path.read_bytes(), np.random.default_rng(0)
+    places = [*range(0, 110, 5), *generator.integers(110, len(whole), 60)]
+    for place in places:
+        content = bytearray(whole)
+        content[place] ^= 1 << int(generator.integers(8))
+        path.write_bytes(content)
+        try:
+            desk.run(shelf)
+        except InputError:  # and nothing else
+            refused += 1
+        assert set(shelf.held) == had
+    assert 0 < refused < len(places)
+    assert "no longer" not in str(desk.lines)
 
 
 def test_journal_is_used_by_one_program_at_a_time(tmp_path: Path) -> None:
@@ -460,16 +552,24 @@ def entry(**tags: Any) -> dict[str, Any]:
 def test_lists_are_read_page_by_page(service: Service, archive: DicomWebArchive) -> None:
     pages = [[entry(t0020000D="1.2", t00201208=3)], [entry(t0020000D="1.3")], []]
     service.json(*pages)
-    assert archive.studies(["CR"], "20260131") == [Study("1.2", 3), Study("1.3", None)]
+    assert archive.studies(["CR"], "20260131") == {"1.2": 3, "1.3": None}
     asked = [line for line, _ in service.asked]
     assert "ModalitiesInStudy=CR" in asked[0]
     assert "StudyDate=20260131-" in asked[0]
     assert "offset=1" in asked[1]
 
 
+def test_a_list_whose_pages_end_with_a_full_one_is_asked_for_whole(service, archive):
+    # Orthanc 1.10 answers a search by modality with nothing from the second page on.
+    studies = [entry(t0020000D=f"1.2.{n}") for n in range(230)]
+    service.json(studies[:200], [], studies, [])
+    assert len(archive.studies(["CR"])) == 230
+    assert "limit" not in service.asked[2][0]
+
+
 def test_an_archive_without_pages_is_not_asked_for_ever(service, archive):
     service.json([entry(t0020000D="1.2")])
-    assert archive.studies(["CR", "DX"]) == [Study("1.2", None)]
+    assert archive.studies(["CR", "DX"]) == {"1.2": None}
     assert len(service.asked) == 4
 
 
@@ -497,7 +597,7 @@ def test_series_of_other_modalities_and_own_results_are_left_out_by_the_lists(se
 def test_an_outage_is_waited_for(service: Service, archive: DicomWebArchive) -> None:
     service.answers = [(503, "text/plain", b"starting"), (502, "text/html", b"")]
     service.json([])
-    assert archive.studies(["CR"]) == []
+    assert archive.studies(["CR"]) == {}
     assert len(service.asked) == 3
 
 
@@ -699,6 +799,55 @@ def test_a_file_that_holds_no_certificate_is_named(tmp_path: Path) -> None:
     for own, words in (("a.pem", "holds no key and certificate"), ("none", "no such file")):
         with pytest.raises(InputError, match=f"--tls-cert .*{words}"):
             Tls(tmp_path / own, tmp_path / "a.pem").sending()
+
+
+def test_a_full_disk_keeps_what_was_received_until_there_is_space(desk: Desk, inbox: Inbox) -> None:
+    uids = [f"1.2.3.{n}" for n in range(1, 40)]
+    for uid in uids:
+        inbox.put(uid, as_file(radiograph(uid)))
+    shelf = Shelf()
+    worker = desk.worker(shelf)
+    with worker.journal:
+        limit = worker.journal._connection.execute
+        limit("PRAGMA max_page_count = 1")  # as many as there are
+        for _ in range(2):
+            with pytest.raises(UnreachableError, match=r"journal.sqlite: No space left"):
+                worker.take_received(inbox)
+        assert 0 < len(inbox.waiting()) < len(uids)
+        limit("PRAGMA max_page_count = 100000")
+        worker.take_received(inbox)
+    assert inbox.waiting() == []
+    assert set(shelf.held) == set(shelf.stored)
+    assert len(set(shelf.stored)) == 2 * len(uids) == len(worker.tally.results)
+
+
+def test_a_receiver_that_has_no_space_says_so_and_goes_on(inbox: Inbox, monkeypatch) -> None:
+    lines: list[str] = []
+    free = 0
+    monkeypatch.setattr(
+        "serving.pacs.dimse.shutil.disk_usage", lambda path: SimpleNamespace(free=free)
+    )
+    with listening(Address("CXR", "127.0.0.1", _free_port()), inbox, []) as address:
+        peer = StorePeer(address, "CT1", patience(0, Clock(), lines))
+        with pytest.raises(UnreachableError, match="out of resources"):
+            peer.store([radiograph()])
+        assert list(inbox.folder.iterdir()) == []
+        free = 1 << 20
+        peer.store([radiograph()])
+    assert len(inbox.waiting()) == 1
+
+
+def test_an_image_that_finds_no_space_ends_the_look_and_is_fetched_by_the_next(desk, monkeypatch):
+    shelf = Shelf(radiograph())
+
+    def full(path: Path, content: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_bytes", full)
+        with pytest.raises(UnreachableError, match=f"{desk.folder / 'images'}: No space left"):
+            desk.run(shelf)
+    assert len(desk.run(shelf).tally.answered) == 1
 
 
 def test_a_half_written_image_is_not_taken_for_one(inbox: Inbox) -> None:
