@@ -233,7 +233,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
     make_folder(out.parent)
     _remove_abandoned(out.parent, f".{out.name}.[0-9]*.tmp")
     temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    with disk_errors(out), _locked(temporary / LOCK, lambda: None):
+    with _locked(temporary / LOCK, lambda: None):
         try:
             yield temporary
             temporary.replace(out)
