@@ -98,6 +98,10 @@ _BOX_RULES = (
     Rule("x2 must exceed x1", lambda f: f["x1"] < f["x2"]),
     Rule("y2 must exceed y1", lambda f: f["y1"] < f["y2"]),
 )
+_INSIDE = Rule(
+    "a path below the source, without '..'",
+    lambda s: ~s.str.contains(r"^/|^$|\x00|(?:^|/)\.\.(?:/|$)"),
+)
 _MAP_RULES = (
     Rule(
         "values must hold grid_h x grid_w numbers",
@@ -113,7 +117,7 @@ SCHEMAS: dict[str, Schema] = {
             "patient_id_source": _text(allowed=PATIENT_SOURCES),
             "study_id": _text(optional=True, nullable=True),
             "source": _text(),
-            "path": _text(nullable=True),
+            "path": Column("str", (_INSIDE,), nullable=True),
             "file_sha256": _text(nullable=True),
             "height": _number(1, dtype="Int64", nullable=True),
             "width": _number(1, dtype="Int64", nullable=True),

@@ -227,3 +227,10 @@ def test_no_cell_of_a_written_table_is_a_formula_whatever_splits_it(
 )
 def test_numbers_and_words_stay_as_they_are_in_a_written_table(cell):
     assert inert_cell(cell) == cell
+
+
+@pytest.mark.parametrize("path", ["/etc/a.png", "../a.png", "a/../../b.png", "a/..", "a\0.png"])
+def test_a_path_that_leaves_the_source_is_refused(path):
+    rule = tables.SCHEMAS["images"].columns["path"].rules[0]
+    assert not rule.holds(pd.Series([path], dtype="str")).any()
+    assert rule.holds(pd.Series(["a..b/c.png", "..a/b", "c d.png"], dtype="str")).all()
