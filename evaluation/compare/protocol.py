@@ -229,7 +229,7 @@ def log_use(
         "protocol": protocol,
     }
     try:
-        with path.open("a+", encoding="utf-8") as log:
+        with path.open("a+", encoding="utf-8", errors="replace") as log:
             fcntl.flock(log, fcntl.LOCK_EX)
             log.write(json.dumps({**entry, "crc32": _crc32(entry)}) + "\n")
             log.flush()

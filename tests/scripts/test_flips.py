@@ -1,0 +1,105 @@
+"""Bits that changed since a file was written: refused in one line, or without effect."""
+
+import json
+import logging
+from collections import Counter
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from torch import nn
+
+from data_prep.contracts import folders
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import SEAL, read_json, write_json
+from data_prep.contracts.tables import read_table, write_table
+from data_prep.store.dataset import DataSet
+from scripts.import_predictions import import_predictions
+from scripts.prepare import prepare
+from scripts.synth import synth
+from tests.attacks.flips import attack
+from training.run_folder import read_weights, save_model
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    work = tmp_path_factory.mktemp("flips")
+    synth(work / "xrays", images=16, size=64, seed=5)
+    prepare(work / "xrays", work / "data", format="rsna", size=[64])
+    images = DataSet.open(work / "data").images["image_id"]
+    pd.DataFrame({"image_id": images, "score": 0.5}).to_csv(work / "scores.csv", index=False)
+    import_predictions(work / "scores.csv", data=work / "data", out=work / "scores", name="S")
+    return work
+
+
+def test_flipped_bits_of_a_data_set_and_of_predictions_are_never_read_in_silence(made):
+    table = attack([made / "data", made / "scores"], flips=120, seed=31)
+    total = sum(table.values(), Counter())
+    assert (total["silent"], total["traceback"]) == (0, 0)
+    assert total["refused"] > 80
+    assert table["data/pixels/letterbox*/shard*.npy"]["refused"] > 0
+
+
+def test_every_bit_of_json_counts_also_those_of_its_digest(tmp_path):
+    path = tmp_path / "dataset.json"
+    write_json(path, "dataset", {"n": 1})
+    content = path.read_bytes()
+    for place in range(len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1 << place % 8
+        path.write_bytes(changed)
+        with pytest.raises(InputError, match=r"dataset\.json: is not as it was"):
+            read_json(path, "dataset")
+
+
+def test_a_subset_of_columns_is_checked_too(tmp_path):
+    path = tmp_path / "seen.parquet"
+    frame = pd.DataFrame({"image_id": ["a", "b"], "patient_id": ["p", "q"], "role": "train"})
+    write_table(frame, path, "seen")
+    column = pq.ParquetFile(path).metadata.row_group(0).column(1)
+    content = bytearray(path.read_bytes())
+    content[column.data_page_offset] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"not as it was written .*remove the run and run cxr tra"):
+        read_table(path, "seen", ["image_id"])
+
+
+def test_weights_are_the_same_bytes_each_time_and_refused_when_one_has_changed(tmp_path):
+    net = nn.Linear(3, 2)
+    net.architecture = {"name": "net", "arguments": {}}
+    save_model(net, tmp_path)
+    path = tmp_path / "model.safetensors"
+    content = path.read_bytes()
+    save_model(net, tmp_path)
+    assert path.read_bytes() == content
+    path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    with pytest.raises(InputError, match=r"model\.safetensors: is not as it was written"):
+        read_weights(path)
+
+
+def test_files_without_a_seal_are_read_with_one_note(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(folders, "_NOTED", [])
+    for name in "ab":
+        write_json(tmp_path / name, "dataset", {"n": 1})
+        content = json.loads((tmp_path / name).read_text())
+        (tmp_path / name).write_text(
+            json.dumps({k: v for k, v in content.items() if k not in SEAL})
+        )
+    with caplog.at_level(logging.WARNING):
+        assert read_json(tmp_path / "a", "dataset") == read_json(tmp_path / "b", "dataset")
+    (note,) = caplog.messages
+    assert "was written by a version without checksums; it is read unchecked" in note
+
+
+def test_an_id_that_is_no_image_is_named_with_its_table(made, tmp_path):
+    folder = made / "data"
+    for name in ("findings", "splits/default"):
+        schema = "split" if "/" in name else name
+        path = folder / f"{name}.parquet"
+        before, table = path.read_bytes(), read_table(path, schema)
+        table.loc[0, "image_id"] = "stranger"
+        write_table(table, path, schema)
+        data = DataSet.open(folder)
+        with pytest.raises(InputError, match=rf"{path.name}: 1 of its ids .* 'stranger'"):
+            _ = data.split() if "/" in name else data.findings
+        path.write_bytes(before)
