@@ -30,7 +30,7 @@ REQUIREMENTS_FILE = "requirements.txt"
 _PREDICTS_WITH = (
     "contourpy", "markupsafe", "matplotlib", "numpy", "opencv-python-headless", "pandas", "pillow",
     "pyarrow", "pycocotools", "pydicom", "pyjpegls", "pylibjpeg", "pylibjpeg-openjpeg",
-    "python-gdcm", "rich", "scipy", "typer",
+    "python-gdcm", "rich", "scipy", "simplejpeg", "typer",
 )  # fmt: skip
 
 

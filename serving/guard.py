@@ -184,7 +184,7 @@ class Guard:
 
 
 def file_warnings(path: Path | str, image: DecodedImage | None = None) -> tuple[str, ...]:
-    """What a file itself says against a frontal chest X-ray: a DICOM header, or colour.
+    """What a file itself says against a frontal chest X-ray: its header, colour, lost pixels.
 
     A DICOM file that ``cxr prepare --format dicom`` leaves out is named with the same reason; one
     that is turned or mirrored by its PatientOrientation, with that.
@@ -197,9 +197,10 @@ def file_warnings(path: Path | str, image: DecodedImage | None = None) -> tuple[
         reason, is_dicom = why_no_radiograph(file)
     if is_dicom:
         warnings = [f"by its DICOM header no frontal chest X-ray: {reason}"] if reason else []
-        return (*warnings, *([] if image is None else _orientation_warnings(image)))
-    colour = (image or read_image(path)).colour
-    return ("a colour image; X-rays are grey",) if colour >= _COLOURED else ()
+        warnings += [] if image is None else [*_orientation_warnings(image), *image.doubts]
+        return tuple(warnings)
+    image = image or read_image(path)
+    return ("a colour image; X-rays are grey",) * (image.colour >= _COLOURED) + image.doubts
 
 
 def _orientation_warnings(image: DecodedImage) -> list[str]:

@@ -40,7 +40,7 @@ from data_prep.contracts.errors import InputError
 _RECORDED = (
     "albumentations", "lightning", "nncf", "numpy", "onnxruntime", "opencv-python-headless",
     "openvino", "pandas", "pillow", "pyarrow", "pydicom", "pyjpegls", "pylibjpeg",
-    "pylibjpeg-openjpeg", "python-gdcm", "scipy", "torch", "torchvision",
+    "pylibjpeg-openjpeg", "python-gdcm", "scipy", "simplejpeg", "torch", "torchvision",
 )  # fmt: skip
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)

@@ -34,6 +34,10 @@ def lower_pixel_limit(pixels: int) -> None:
     MAX_PIXELS = min(MAX_PIXELS, pixels)
 
 
+_STRIPS = 8
+_LEAST_SPREAD = 8.0  # levels, standard deviation: of a strip of fewer nothing is said
+_NOISE = 0.1  # correlation of neighbours
+
 _DECODE_COLUMNS = (
     "transfer_syntax", "decoder", "bits", "photometric", "modality_transform", "voi",
     "window_center", "window_width", "inverted", "orientation", "pixel_sha256", "warnings",
@@ -90,6 +94,9 @@ class DecodedImage:
     colour: float = 0.0
     # the same at full depth, where it was asked for
     deep: DeepPixels | None = field(default=None, repr=False)
+    # why these may not be the pixels that were stored, in sentences without a full stop; they
+    # stand among the record's warnings, too
+    doubts: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         height, width = self.pixels.shape
@@ -115,6 +122,28 @@ def _pixel_digest(pixels: np.ndarray) -> str:
     digest = hashlib.sha256(f"{pixels.shape[0]}x{pixels.shape[1]}:".encode())
     digest.update(np.ascontiguousarray(pixels).data)
     return digest.hexdigest()
+
+
+def noise_doubts(pixels: np.ndarray) -> list[str]:
+    """Doubt an image that is noise, or a strip of it: neighbours are alike in any radiograph.
+
+    In an eighth of an image they correlate by 0.49 at the least in 5,200 public films, by 0.24 in
+    a test pattern and by 0.04 in noise.
+    """
+    if min(pixels.shape) < _STRIPS * _STRIPS:
+        return []
+    noisy = 0
+    for strip in np.array_split(pixels, _STRIPS):
+        spread = float(cv2.meanStdDev(strip)[1].item())
+        if spread < _LEAST_SPREAD:
+            continue
+        for near, far in ((strip[1:], strip[:-1]), (strip[:, 1:], strip[:, :-1])):
+            unlike = cv2.norm(near, far, cv2.NORM_L2SQR) / near.size / (2 * spread**2)
+            if 1 - unlike < _NOISE:
+                noisy += 1
+                break
+    words = f"the file decodes to noise in {noisy} of {_STRIPS} strips; it seems damaged"
+    return [words] if noisy else []
 
 
 def require_size(path: Path, width: int, height: int) -> None:
@@ -173,14 +202,24 @@ def colour_note(rgb: np.ndarray) -> str:
     return "colour turned to grey"
 
 
+def undecodable(path: Path, error: Exception, kind: str = "") -> InputError:
+    """The refusal of a file that a library gave up."""
+    reason = plain_reason(error)
+    if re.search("truncat|remature|[Nn]ot enough|[Ee]nd of file", reason):
+        return InputError(f"{path}: is cut short ({reason})")
+    return InputError(f"{path}: cannot be decoded{kind} ({reason}); it is cut short or damaged")
+
+
 def plain_reason(problem: BaseException | warnings.WarningMessage) -> str:
     r"""One short line from a library's exception or warning, without values from the file.
 
     Decoders quote what they stumble over, and in a DICOM header that can be a patient's name.
     """
     source = problem.message if isinstance(problem, warnings.WarningMessage) else problem
+    if isinstance(source, RecursionError):
+        return "its sequences are nested too deeply"
     lines = str(source).strip().splitlines() or [type(source).__name__]
     line = lines[-1].strip() if lines[0].endswith(":") else lines[0]
     # From the first quote to the last: what is quoted may have quotes in it, as O'Neil has.
-    quoted = r"(?<!\w)['\"](?:.*['\"](?!\w)|.*$)"
+    quoted = r"(?<!\w)b?['\"](?:.*['\"](?!\w)|.*$)"
     return textwrap.shorten(re.sub(quoted, "'...'", line), 160, placeholder=" ...")

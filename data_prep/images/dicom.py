@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import mmap
 import warnings
 import zlib
 from importlib import import_module
-from io import BytesIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pydicom
@@ -20,15 +20,25 @@ from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder
 
 from data_prep.contracts.errors import InputError
+from data_prep.images.codestream import (
+    Codestream,
+    decode_jpeg,
+    has_end,
+    lossless_doubts,
+    read_codestream,
+    require_whole_jpeg2000,
+)
 from data_prep.images.decoded_image import (
     MAX_FILE_BYTES,
     DecodedImage,
     DeepPixels,
     TooLargeError,
     decode_record,
+    noise_doubts,
     plain_reason,
     require_file,
     require_size,
+    undecodable,
 )
 from data_prep.images.dicom_display import deep_grey, show_colour, show_grey
 from data_prep.images.dicom_header import (
@@ -43,7 +53,9 @@ from data_prep.images.dicom_header import (
 _FRAME_GROUPS = (
     "PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence",
 )  # fmt: skip
+_NO_WORDS = "'...'"  # what `plain_reason` leaves of Python's complaint about a None
 _STEP = 1 << 22  # bytes that are inflated at a time
+_MOST_READS = 1_000_000  # of a header; one of 10,000 frames has some 300,000
 _DEFLATED = str(uid.DeflatedExplicitVRLittleEndian).encode()
 
 # What pydicom logs it also gives as warnings, which the record keeps without the values quoted.
@@ -79,8 +91,7 @@ def read_dicom(path: Path | str, *, window: str | None = None, deep: bool = Fals
         except MemoryError:
             raise TooLargeError(f"{path}: not enough memory to decode it") from None
         except Exception as error:  # noqa: BLE001 - decoders raise all kinds on broken files
-            reason = plain_reason(error)
-            raise InputError(f"{path}: cannot be decoded as DICOM ({reason})") from None
+            raise undecodable(path, error, " as DICOM") from None
     return image
 
 
@@ -92,7 +103,8 @@ def _read(
         raise InputError(f"{path}: is cut short: its pixels are missing or incomplete")
     _require_image(path, header, notes)
     _bring_up_frame_groups(header)
-    values, decoder, photometric = _decode_first_frame(path, header, notes)
+    doubts: list[str] = []
+    values, decoder, photometric = _decode_first_frame(path, header, notes, doubts)
     if int(header.get("NumberOfFrames") or 1) > 1:
         notes.append(f"first of {int(header.NumberOfFrames)} frames")
     known: dict[str, Any] = {}
@@ -109,10 +121,10 @@ def _read(
     if turned is not None and turned.startswith("R"):
         notes.append("mirrored: rows run to the patient's right")
     row_mm, column_mm = pixel_spacing(header)
-    facts = header_facts(header)
+    doubts += noise_doubts(pixels)
     record = decode_record(
         pixels,
-        notes + [plain_reason(message) for message in caught],
+        [*notes, *doubts, *map(plain_reason, caught)],
         transfer_syntax=str(header.file_meta.TransferSyntaxUID),
         decoder=decoder,
         bits=int(header.BitsStored),
@@ -121,7 +133,10 @@ def _read(
         burned_in_annotation=burned_in_annotation(header),
         **known,
     )
-    return DecodedImage(pixels, record, row_mm, column_mm, facts, deep=whole_depth)
+    facts = header_facts(header)
+    return DecodedImage(
+        pixels, record, row_mm, column_mm, facts, deep=whole_depth, doubts=tuple(doubts)
+    )
 
 
 def _open(path: Path) -> tuple[FileDataset, list[str]]:
@@ -130,7 +145,8 @@ def _open(path: Path) -> tuple[FileDataset, list[str]]:
     if not has_preamble(path):
         notes.append("no DICOM preamble")
     _refuse_inflation(path)
-    header = pydicom.dcmread(path, force=True)
+    with _LimitedReads(io.FileIO(str(path))) as file:
+        header = pydicom.dcmread(file, force=True)
     if not hasattr(header, "file_meta"):
         header.file_meta = pydicom.dataset.FileMetaDataset()
     if "TransferSyntaxUID" not in header.file_meta:
@@ -139,6 +155,18 @@ def _open(path: Path) -> tuple[FileDataset, list[str]]:
         header.file_meta.TransferSyntaxUID = guess if little else uid.ExplicitVRBigEndian
         notes.append(f"no transfer syntax, {header.file_meta.TransferSyntaxUID.name} assumed")
     return header, notes
+
+
+class _LimitedReads(io.BufferedReader):
+    """A file of no more elements, in sequences or not, than a header has; each takes a read."""
+
+    left = _MOST_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise TooLargeError(f"{self.name}: its header has too many elements for a radiograph's")
+        return super().read(size)
 
 
 def _refuse_inflation(path: Path) -> None:
@@ -172,6 +200,8 @@ def _require_image(path: Path, header: FileDataset, notes: list[str]) -> None:
         floats = "FloatPixelData" in header or "DoubleFloatPixelData" in header
         what = "floating-point values, not an image" if floats else "no image"
         raise InputError(f"{path}: holds {what}" + (f" (modality {kind})" if kind else ""))
+    if not header.PixelData:
+        raise InputError(f"{path}: is cut short: its pixel data are empty")
     for keyword in ("Rows", "Columns", "BitsAllocated", "PhotometricInterpretation"):
         if header.get(keyword) in (None, ""):
             raise InputError(f"{path}: its header lacks {keyword}")
@@ -205,66 +235,9 @@ def _bring_up_frame_groups(header: FileDataset) -> None:
                     header.update(item)
 
 
-_START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # F7: JPEG-LS
-_START_OF_SCAN = 0xDA
-_FIRST_SEGMENT = 0xC0
-_STANDALONE = frozenset(range(0xD0, 0xDA))  # restarts, start and end: not before the scan
-_JP2_BOXES = 1 << 16  # most bytes that may come before the codestream
-
-
-class _Codestream(NamedTuple):
-    """The header of a compressed image."""
-
-    width: int  # columns, px
-    height: int  # rows, px
-    bits: int  # bits of one value
-    samples: int  # values of one pixel: 1 grey, 3 colour
-
-
-def _read_codestream(frame: bytes) -> _Codestream | None:
-    r"""Read the header of a JPEG, JPEG-LS or JPEG 2000 codestream.
-
-    Source:
-        ITU-T T.81 B.2.2 (SOF), T.87 C.2.2 (JPEG-LS), T.800 A.5.1 (SIZ).
-    """
-    if frame[:2] == b"\xff\xd8":
-        return _read_jpeg(frame)
-    start = frame.find(b"\xff\x4f\xff\x51", 0, _JP2_BOXES)  # bare, or inside JP2 boxes
-    return _read_jpeg2000(frame[start : start + 64]) if start >= 0 else None
-
-
-def _read_jpeg(frame: bytes) -> _Codestream | None:
-    """Walk from segment to segment up to the scan: GDCM ends its process where one is broken."""
-    position, found = 2, None
-    while position + 9 < len(frame):
-        marker = frame[position + 1]
-        if frame[position] != 0xFF or marker < _FIRST_SEGMENT or marker in _STANDALONE:
-            return None
-        if marker == 0xFF:  # a fill byte
-            position += 1
-            continue
-        if marker == _START_OF_SCAN:
-            return found
-        if marker in _START_OF_FRAME:
-            bits, samples = frame[position + 4], frame[position + 9]
-            height = int.from_bytes(frame[position + 5 : position + 7], "big")
-            width = int.from_bytes(frame[position + 7 : position + 9], "big")
-            found = _Codestream(width, height, bits, samples)
-        position += 2 + int.from_bytes(frame[position + 2 : position + 4], "big")
-    return None
-
-
-def _read_jpeg2000(start: bytes) -> _Codestream | None:
-    if len(start) < 43:
-        return None
-    right, bottom, left, top = (int.from_bytes(start[at : at + 4], "big") for at in (8, 12, 16, 20))
-    samples = int.from_bytes(start[40:42], "big")
-    return _Codestream(right - left, bottom - top, (start[42] & 0x7F) + 1, samples)
-
-
 DECODERS: dict[str, tuple[str, ...]] = {
-    uid.JPEGBaseline8Bit: ("pillow", "gdcm"),
-    uid.JPEGExtended12Bit: ("pillow", "gdcm-12bit"),
+    uid.JPEGBaseline8Bit: ("simplejpeg", "pillow", "gdcm"),
+    uid.JPEGExtended12Bit: ("simplejpeg", "pillow", "gdcm-12bit"),
     uid.JPEGLossless: ("gdcm",),
     uid.JPEGLosslessSV1: ("gdcm",),
     uid.JPEGLSLossless: ("pyjpegls", "gdcm"),
@@ -277,7 +250,7 @@ DECODERS: dict[str, tuple[str, ...]] = {
     uid.RLELossless: ("pydicom",),
 }
 """Decoders per transfer syntax, tried in this order: libraries differ by a grey level or two, and
-Pillow's libjpeg-turbo is four times as fast as the rest."""
+libjpeg-turbo, of the first two, is four times as fast as the rest. The first reads grey."""
 
 _PACKAGES = {
     "pillow": "pillow", "gdcm": "python-gdcm", "gdcm-12bit": "python-gdcm", "pyjpegls": "pyjpegls",
@@ -289,7 +262,7 @@ _OF_EXACT_DEPTH = frozenset({*uid.JPEG2000TransferSyntaxes, *uid.JPEGLSTransferS
 
 
 def _decode_first_frame(
-    path: Path, header: FileDataset, notes: list[str]
+    path: Path, header: FileDataset, notes: list[str], doubts: list[str]
 ) -> tuple[np.ndarray, str, str]:
     """Decode the first frame."""
     syntax = header.file_meta.TransferSyntaxUID
@@ -307,22 +280,44 @@ def _decode_first_frame(
     if names is None:
         name = syntax.name if known else "its transfer syntax"
         raise InputError(f"{path}: {name} is not read; store it uncompressed")
-    inside = _require_honest(path, header)
-    deep = inside is not None and inside.bits > 8
+    frame, inside = _require_honest(path, header)
+    if inside is not None and inside.process == 0:
+        doubts += require_whole_jpeg2000(path, frame)
+    grey = None
+    if inside is not None and inside.is_8_bit_jpeg:
+        grey = decode_jpeg(path, frame, "GRAY", notes, doubts)
     reasons: list[str] = []
     missing: list[str] = []
     for name in names:
-        if name == "pillow" and deep:  # its libjpeg is built for 8 bits
+        if name == "pillow" and not (inside and inside.is_8_bit_jpeg):
             continue
         try:
-            decode = _by_gdcm_12_bit if name == "gdcm-12bit" else _by_pydicom
-            values, meaning = decode(header, name)
+            if name != "simplejpeg":
+                decode = _by_gdcm_12_bit if name == "gdcm-12bit" else _by_pydicom
+                values, meaning = decode(header, name)
+            elif grey is not None and _is_plain_grey(header):
+                values, meaning = grey, str(header.PhotometricInterpretation)
+            else:
+                continue
         except ModuleNotFoundError:
             missing.append(name)
             continue
         except Exception as error:  # noqa: BLE001 - the next decoder may do better
-            reasons.append(f"{name}: {plain_reason(error).removeprefix(f'{name}: ')}")
+            reason = plain_reason(error).removeprefix(f"{name}: ")
+            reasons.append(f"{name}: {'gives no image' if reason == _NO_WORDS else reason}")
             continue
+        if (
+            inside is not None
+            and inside.process
+            and not inside.is_8_bit_jpeg
+            and not has_end(frame)
+        ):
+            doubts.append("its JPEG image has no end: some of it may be missing")
+        if inside is not None and inside.is_lossless_jpeg:
+            coded = values
+            if values.ndim == 3 or inside.bits > header.BitsStored:  # GDCM clears what lies above
+                coded, _ = _by_pydicom(header, name, as_rgb=False, bits_stored=inside.bits)
+            doubts += lossless_doubts(path, frame, coded)
         if syntax not in _OF_EXACT_DEPTH:
             values = _significant_bits(values, header, notes)
         return values, name, meaning
@@ -333,18 +328,21 @@ def _decode_first_frame(
             f"install {package}"
         )
     tried = "; ".join(reasons)
-    raise InputError(f"{path}: {syntax.name} cannot be decoded ({tried}); store it uncompressed")
+    if inside is not None and inside.process and not has_end(frame):
+        raise InputError(f"{path}: is cut short: its JPEG image has no end ({tried})")
+    raise InputError(
+        f"{path}: {syntax.name} cannot be decoded ({tried}); it is cut short, damaged or of a "
+        f"rare kind: send it again, or store it uncompressed"
+    )
 
 
-def _by_pydicom(header: FileDataset, name: str) -> tuple[np.ndarray, str]:
+def _by_pydicom(header: FileDataset, name: str, **changed: Any) -> tuple[np.ndarray, str]:
     decoder = get_decoder(header.file_meta.TransferSyntaxUID)
     if name and name not in decoder.available_plugins:
         raise ModuleNotFoundError(name)
-    if name == "pillow" and _is_plain_grey(header):
-        return _by_pillow(header), str(header.PhotometricInterpretation)
     # Where an Adobe marker names the colours, Pillow gives RGB; pydicom would turn it once more.
     turned = name == "pillow" and header.SamplesPerPixel == 3 and _has_adobe_marker(header)
-    options: dict[str, Any] = {"correct_unused_bits": False, "as_rgb": not turned}
+    options: dict[str, Any] = {"correct_unused_bits": False, "as_rgb": not turned, **changed}
     values, known = decoder.as_array(header, index=0, decoding_plugin=name, **options)
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
     meaning = "RGB" if turned else str(known["photometric_interpretation"])
@@ -360,18 +358,8 @@ def _is_plain_grey(header: FileDataset) -> bool:
     )
 
 
-def _by_pillow(header: FileDataset) -> np.ndarray:
-    """Decode grey JPEG of 8 bits: pydicom would call Pillow, too, by a detour."""
-    frame, inside = _first_frame(header)
-    with Image.open(BytesIO(frame), formats=("JPEG",)) as image:
-        values = np.array(image)
-    if inside is None or values.shape != (inside.height, inside.width):
-        raise ValueError("it is damaged")
-    return values
-
-
 def _has_adobe_marker(header: FileDataset) -> bool:
-    with Image.open(BytesIO(_first_frame(header)[0]), formats=("JPEG",)) as image:
+    with Image.open(io.BytesIO(_first_frame(header)[0]), formats=("JPEG",)) as image:
         return "adobe_transform" in image.info
 
 
@@ -405,10 +393,10 @@ def _by_gdcm_12_bit(header: FileDataset, name: str) -> tuple[np.ndarray, str]:
     return np.minimum(values, (1 << int(header.BitsStored)) - 1).astype(np.uint16), meaning
 
 
-def _first_frame(header: Dataset) -> tuple[bytes, _Codestream | None]:
+def _first_frame(header: Dataset) -> tuple[bytes, Codestream | None]:
     frames = int(header.get("NumberOfFrames") or 1)
     frame = get_frame(header.PixelData, 0, number_of_frames=frames)
-    return frame, _read_codestream(frame)
+    return frame, read_codestream(frame)
 
 
 def _require_whole(path: Path, header: Dataset) -> None:
@@ -422,18 +410,18 @@ def _require_whole(path: Path, header: Dataset) -> None:
         raise InputError(f"{path}: is cut short: {present:,} of {expected:,} bytes of pixels")
 
 
-def _require_honest(path: Path, header: Dataset) -> _Codestream | None:
+def _require_honest(path: Path, header: Dataset) -> tuple[bytes, Codestream | None]:
     """Refuse a compressed image that is not the one that the header announces; read its header.
 
     None for RLE, which says nothing about itself.
     """
     frame, inside = _first_frame(header)
     samples, bits = int(header.get("SamplesPerPixel") or 1), int(header.BitsAllocated)
-    said = _Codestream(int(header.Columns), int(header.Rows), bits, samples)
+    said = Codestream(int(header.Columns), int(header.Rows), bits, samples)
     if len(frame) > 2 * samples * bits // 8 * said.width * said.height + (1 << 20):
         raise InputError(f"{path}: its compressed data are larger than the image; it is damaged")
     if header.file_meta.TransferSyntaxUID == uid.RLELossless:
-        return None
+        return frame, None
     if inside is None:
         raise InputError(f"{path}: its pixel data hold no compressed image; it is damaged")
     if inside[:2] != said[:2] or inside.samples != samples or inside.bits > bits:
@@ -442,12 +430,12 @@ def _require_honest(path: Path, header: Dataset) -> _Codestream | None:
         )
     jpeg_ls = header.file_meta.TransferSyntaxUID in uid.JPEGLSTransferSyntaxes
     # CharLS reads on through foreign memory until it meets such a marker.
-    if jpeg_ls and frame.find(b"\xff\xd9", max(frame.find(b"\xff\xda"), 0)) < 0:
+    if jpeg_ls and not has_end(frame):
         raise InputError(f"{path}: is cut short: its JPEG-LS image has no end")
-    return inside
+    return frame, inside
 
 
-def _say(image: _Codestream) -> str:
+def _say(image: Codestream) -> str:
     colour = {1: "grey", 3: "colour"}.get(image.samples, f"{image.samples} channels")
     return f"{image.width} x {image.height} px, {colour}, {image.bits} bits"
 

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from data_prep.contracts.errors import InputError
+from data_prep.images.codestream import decode_jpeg
 from data_prep.images.decoded_image import (
     GREY_AS_COLOUR,
     DecodedImage,
@@ -21,9 +22,11 @@ from data_prep.images.decoded_image import (
     colour_note,
     decode_record,
     grey_from_rgb,
+    noise_doubts,
     plain_reason,
     require_file,
     require_size,
+    undecodable,
 )
 from data_prep.images.dicom import read_dicom
 from data_prep.images.dicom_display import HIGH_PERCENTILE, LOW_PERCENTILE
@@ -34,6 +37,7 @@ _MAGIC = {
     b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG", b"II*\0": "TIFF", b"MM\0*": "TIFF",
     b"II+\0": "TIFF", b"MM\0+": "TIFF", b"GIF8": "GIF",
 }  # fmt: skip
+_COLOURS = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 _EXIF_ORIENTATION = 0x0112
 _TIFF_PHOTOMETRIC = 0x0106
 _BLOCK = 1 << 20  # pixels
@@ -77,8 +81,7 @@ def read_image(path: Path | str, *, window: str | None = None, deep: bool = Fals
         except MemoryError:
             raise TooLargeError(f"{path}: not enough memory to decode it") from None
         except _BROKEN as error:
-            reason = plain_reason(error)
-            raise InputError(f"{path}: cannot be decoded ({reason})") from None
+            raise undecodable(path, error) from None
 
 
 def _read(
@@ -89,7 +92,7 @@ def _read(
     except UnidentifiedImageError:
         kinds = [kind for magic, kind in _MAGIC.items() if start.startswith(magic)]
         raise InputError(
-            f"{path}: a {kinds[0]} file that cannot be decoded; it is damaged or of a rare kind"
+            f"{path}: a {kinds[0]} file that cannot be decoded; it is cut short, damaged or rare"
             if kinds
             else f"{path}: neither DICOM nor a known image format ({', '.join(_FORMATS)})"
         ) from None
@@ -103,44 +106,54 @@ def _read_by_pillow(
     # Not by name: Pillow would map the file and misread plain TIFFs whose tag turns them.
     with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:
         require_size(path, *image.size)
-        notes = []
+        notes: list[str] = []
+        doubts: list[str] = []
         cut_to_8_bits = _holds_deep_colour(image)
-        frames = getattr(image, "n_frames", 1)
-        if frames > 1:
-            notes.append(f"first of {frames} frames")
+        if getattr(image, "is_animated", False):
+            notes.append("first of several frames")  # to count them can take long
         kind, stored_mode = str(image.format), image.mode
         turn = image.getexif().get(_EXIF_ORIENTATION, 1)
         white_is_zero = kind == "TIFF" and image.getexif().get(_TIFF_PHOTOMETRIC) == 0
         if "icc_profile" in image.info:
             notes.append("colour profile ignored")
-        image.load()
-        upright = ImageOps.exif_transpose(image)
-    values: np.ndarray | None = None
+        values: np.ndarray | None = None
+        colours = _COLOURS.get(image.mode) if kind in ("JPEG", "MPO") else None
+        if colours is not None:
+            values = decode_jpeg(path, path.read_bytes(), colours, notes, doubts)
+        decoder = f"pillow-{kind.lower()}" if values is None or colours == "CMYK" else "simplejpeg"
+        if decoder != "simplejpeg":
+            values = None
+            image.load()
+        upright = ImageOps.exif_transpose(image) if values is None else image
     if cut_to_8_bits:
         values = _deep_grey(cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED))
         cut = "16-bit colour cut to 8 bits"
         notes.append(cut if values is None else "16-bit grey stored as colour")
     if turn in range(2, 9):
         notes.append("turned as its EXIF says")
+    bits, colour = 16 if cut_to_8_bits else 8, 0.0
     if values is None:
         values, bits, colour = _grey(upright, notes)
     else:
-        values, bits, colour = _turn_upright(values, turn), 16, 0.0
+        if values.ndim == 3:
+            values, colour = _luma(values, notes, was_grey=False)
+        values = _turn_upright(values, turn)
     negative = white_is_zero and stored_mode not in ("1", "L")  # those, Pillow has inverted
     pixels, whole_depth = _shown(values, notes, negative=negative, deep=deep)
     caught[:] = [m for m in caught if m.category is not Image.DecompressionBombWarning]
-    notes += [plain_reason(message) for message in caught]
+    doubts += noise_doubts(pixels)
+    notes += [*doubts, *map(plain_reason, caught)]
     record = decode_record(
         pixels,
         notes,
-        decoder=f"pillow-{kind.lower()}",
+        decoder=decoder,
         bits=bits,
         photometric=stored_mode,
         voi="percentiles" if bits > 8 else None,
         inverted=white_is_zero,
         orientation=f"exif-{turn}" if turn in range(2, 9) else None,
     )
-    return DecodedImage(pixels, record, header={}, colour=colour, deep=whole_depth)
+    return DecodedImage(pixels, record, colour=colour, deep=whole_depth, doubts=tuple(doubts))
 
 
 def _shown(

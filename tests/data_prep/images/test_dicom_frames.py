@@ -25,7 +25,7 @@ READ_BY = {  # transfer syntax: decoder, most greys that it may be off
     uid.ExplicitVRBigEndian: ("native", 0),
     uid.DeflatedExplicitVRLittleEndian: ("native", 0),
     uid.RLELossless: ("pydicom", 0),
-    uid.JPEGBaseline8Bit: ("pillow", 3),
+    uid.JPEGBaseline8Bit: ("simplejpeg", 3),
     uid.JPEGExtended12Bit: ("gdcm-12bit", 1),
     uid.JPEGLossless: ("gdcm", 0),
     uid.JPEGLosslessSV1: ("gdcm", 0),

@@ -235,7 +235,7 @@ def test_first_of_several_frames_is_read(tmp_path):
     path = save(tmp_path / "a.tif", GREY, save_all=True, append_images=[second])
     image = read_image(path)
     np.testing.assert_array_equal(image.pixels, GREY)
-    assert image.record["warnings"] == "first of 2 frames"
+    assert image.record["warnings"] == "first of several frames"
 
 
 def test_content_decides_and_not_the_extension(tmp_path, shared_data):

@@ -1,0 +1,339 @@
+"""Compressed images inside files: what their headers say, and whether all of their data are there.
+
+Decoders fill up with grey what is missing, most of them without a word.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import simplejpeg
+
+from data_prep.contracts.errors import InputError
+from data_prep.images.decoded_image import TooLargeError
+
+_START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # F7: JPEG-LS
+_CODES, _SCAN, _END, _RESTARTS = 0xC4, 0xDA, 0xD9, 0xDD
+_SEQUENTIAL, _PROGRESSIVE, _LOSSLESS = frozenset({0xC0, 0xC1, 0xC9}), frozenset({0xC2, 0xCA}), 0xC3
+_OF_THE_IMAGE = _START_OF_FRAME | {_CODES, 0xCC, 0xDB, _RESTARTS, _SCAN}  # and of no metadata
+_FIRST_SEGMENT = 0xC0
+_STANDALONE = frozenset(range(0xD0, 0xDA))  # restarts, start and end: not before the scan
+_MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # neither stuffed nor a restart
+_JP2_BOXES = 1 << 16  # most bytes that may come before the codestream
+_START_OF_TILE = b"\xff\x90"
+_MOST_SCANS = 100  # of a progressive JPEG: each goes over the whole image; encoders write ten
+_MOST_PADDING = 64  # bytes
+_NOTHING = 99  # lowest bit of a coefficient of which none has arrived
+_BLOCK = 1 << 16  # pixels
+_NO_CODE = 200  # bits of a difference that the encoder cannot have met
+_UNREAD = 1 / 1000  # of a lossless image's data: more than any padding
+_PREDICTORS: dict[int, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]] = {
+    1: lambda left, above, corner: left,
+    2: lambda left, above, corner: above,
+    3: lambda left, above, corner: corner,
+    4: lambda left, above, corner: left + above - corner,
+    5: lambda left, above, corner: left + ((above - corner) >> 1),
+    6: lambda left, above, corner: above + ((left - corner) >> 1),
+    7: lambda left, above, corner: (left + above) >> 1,
+}
+
+
+class Codestream(NamedTuple):
+    """The header of a compressed image."""
+
+    width: int  # columns, px
+    height: int  # rows, px
+    bits: int  # bits of one value
+    samples: int  # values of one pixel: 1 grey, 3 colour
+    process: int = 0  # marker that says which JPEG it is; 0 of JPEG 2000
+
+    @property
+    def is_8_bit_jpeg(self) -> bool:
+        """Whether it is of the kinds that libjpeg-turbo reads."""
+        return self.bits == 8 and self.process in _SEQUENTIAL | _PROGRESSIVE
+
+    @property
+    def is_lossless_jpeg(self) -> bool:
+        """Whether it is JPEG lossless, which is older than JPEG-LS."""
+        return self.process == _LOSSLESS
+
+
+def read_codestream(frame: bytes) -> Codestream | None:
+    r"""Read the header of a JPEG, JPEG-LS or JPEG 2000 codestream.
+
+    Source:
+        ITU-T T.81 B.2.2 (SOF), T.87 C.2.2 (JPEG-LS), T.800 A.5.1 (SIZ).
+    """
+    if frame[:2] == b"\xff\xd8":
+        return _read_jpeg(frame)
+    start = frame.find(b"\xff\x4f\xff\x51", 0, _JP2_BOXES)  # bare, or inside JP2 boxes
+    return _read_jpeg2000(frame[start : start + 64]) if start >= 0 else None
+
+
+def _read_jpeg(frame: bytes) -> Codestream | None:
+    """Walk from segment to segment up to the scan: GDCM ends its process where one is broken."""
+    position, found = 2, None
+    while position + 9 < len(frame):
+        marker = frame[position + 1]
+        if frame[position] != 0xFF or marker < _FIRST_SEGMENT or marker in _STANDALONE:
+            return None
+        if marker == 0xFF:  # a fill byte
+            position += 1
+            continue
+        if marker == _SCAN:
+            return found
+        if marker in _START_OF_FRAME:
+            bits, samples = frame[position + 4], frame[position + 9]
+            height = int.from_bytes(frame[position + 5 : position + 7], "big")
+            width = int.from_bytes(frame[position + 7 : position + 9], "big")
+            found = Codestream(width, height, bits, samples, marker)
+        position += 2 + int.from_bytes(frame[position + 2 : position + 4], "big")
+    return None
+
+
+def _read_jpeg2000(start: bytes) -> Codestream | None:
+    if len(start) < 43:
+        return None
+    right, bottom, left, top = (int.from_bytes(start[at : at + 4], "big") for at in (8, 12, 16, 20))
+    samples = int.from_bytes(start[40:42], "big")
+    return Codestream(right - left, bottom - top, (start[42] & 0x7F) + 1, samples)
+
+
+def require_whole_jpeg2000(path: Path, frame: bytes) -> list[str]:
+    """Refuse a JPEG 2000 image that lacks tiles, or parts or bytes of one; doubt one without end.
+
+    Source:
+        ITU-T T.800 A.4.2 (SOT), A.5.1 (SIZ), B.3.
+    """
+    at = frame.find(b"\xff\x4f\xff\x51", 0, _JP2_BOXES)
+    right, bottom, _, _, width, height, left, top = struct.unpack_from(">8I", frame, at + 8)
+    if min(width, height) < 1:
+        raise InputError(f"{path}: its JPEG 2000 header is damaged: tiles of no size")
+    tiles = math.ceil((right - left) / width) * math.ceil((bottom - top) / height)
+    parts: dict[int, list[int]] = {}  # of each tile how many there are, and how many it announces
+    at += 2
+    while frame[at : at + 2] != _START_OF_TILE and at + 4 <= len(frame):
+        at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
+    while frame[at : at + 2] == _START_OF_TILE and at + 12 <= len(frame):
+        tile, length, _, announced = struct.unpack_from(">HIBB", frame, at + 4)
+        there = parts.setdefault(tile, [0, 0])
+        there[:] = there[0] + 1, max(there[1], announced)
+        at = at + length if length >= 12 else len(frame)  # 0: up to the end
+    if at > len(frame):
+        raise InputError(
+            f"{path}: is cut short: {at - len(frame):,} bytes of its image are missing"
+        )
+    whole = sum(there >= announced for there, announced in parts.values())
+    if whole < tiles:
+        raise InputError(
+            f"{path}: is cut short: {whole:,} of {tiles:,} tiles of its image are there"
+        )
+    has_end = frame.rfind(b"\xff\xd9") >= at - 2
+    return [] if has_end else ["its JPEG 2000 data have no end marker: some may be missing"]
+
+
+def has_end(frame: bytes) -> bool:
+    """Whether an end marker follows the first scan of a JPEG or JPEG-LS image."""
+    return frame.find(b"\xff\xd9", max(frame.find(b"\xff\xda"), 0)) >= 0
+
+
+class _Segment(NamedTuple):
+    """A marker of a JPEG, what it says, and the entropy-coded data that follow."""
+
+    marker: int
+    body: bytes
+    data: bytes
+
+
+def _segments(frame: bytes) -> Iterator[_Segment]:
+    """Every segment of a JPEG up to its end; what stands between them is passed."""
+    match = _MARKER.search(frame, 2)
+    while match and frame[match.end() - 1] != _END:
+        start = match.end()
+        end = start + int.from_bytes(frame[start : start + 2], "big")
+        match = _MARKER.search(frame, end)
+        following = match.start() if match else len(frame)
+        yield _Segment(frame[start - 1], frame[start + 2 : end], frame[end:following])
+
+
+def decode_jpeg(
+    path: Path, frame: bytes, colours: str, notes: list[str], doubts: list[str]
+) -> np.ndarray | None:
+    """Decode a JPEG of 8 bits, ``GRAY``, ``RGB`` or ``CMYK``; refuse one cut short or damaged.
+
+    The pixels are those of Pillow, which has the same libjpeg-turbo but does not tell what that
+    had to make up. None where libjpeg-turbo can read it through Pillow at best.
+    """
+    try:
+        doubts += _missing_scans(path, frame)
+    except (IndexError, KeyError, ValueError):
+        raise InputError(
+            f"{path}: is damaged: its JPEG has a scan of no channel of its own"
+        ) from None
+    try:
+        return _decode(frame, colours)
+    except ValueError as error:
+        complaint = str(error)
+    try:  # libjpeg-turbo tells its first complaint alone: again, without what may be harmless
+        _decode(_bare(frame), colours)
+    except ValueError as error:
+        complaint = str(error)
+        if "remature end" in complaint:
+            raise InputError(f"{path}: is cut short: its JPEG data end before the image") from None
+        if complaint.startswith("Corrupt") and "extraneous" not in complaint:
+            raise InputError(f"{path}: is damaged ({complaint})") from None
+        # Before the end, padding is harmless, unless parts of the image may be skipped.
+        padding = re.search(r" (\d+) extraneous bytes before marker 0xd9", complaint)
+        restarts = any(segment.marker == _RESTARTS for segment in _segments(frame))
+        if padding is None or restarts or int(padding[1]) > _MOST_PADDING:
+            doubts.append(f"some of its JPEG data may be missing ({complaint})")
+    notes.append(complaint)
+    try:
+        return _decode(frame, colours, strict=False)
+    except ValueError:
+        return None
+
+
+def _decode(frame: bytes, colours: str, *, strict: bool = True) -> np.ndarray:
+    pixels: np.ndarray = simplejpeg.decode_jpeg(frame, colours, strict=strict)
+    return pixels[..., 0] if colours == "GRAY" else pixels
+
+
+def _bare(frame: bytes) -> bytes:
+    """A JPEG without metadata and bytes between segments, with an end."""
+    content, sequential = [b"\xff\xd8"], False
+    for marker, body, data in _segments(frame):
+        if marker not in _OF_THE_IMAGE:
+            continue
+        sequential |= marker in _SEQUENTIAL
+        if marker == _SCAN and sequential:
+            body = body[:-3] + b"\x00\x3f\x00"
+        content += struct.pack(">BBH", 0xFF, marker, len(body) + 2), body
+        content += [data] * (marker == _SCAN)
+    return b"".join(content) + b"\xff\xd9"
+
+
+def _missing_scans(path: Path, frame: bytes) -> list[str]:
+    """Refuse a JPEG of too many scans, or without one for a channel; doubt a coarse one.
+
+    Source:
+        ITU-T T.81 B.2.3 and G.1.1.1: a scan brings coefficients of channels, down to a bit.
+    """
+    lowest: dict[int, np.ndarray] = {}  # bit of each coefficient that has arrived, by channel
+    scans, progressive = 0, False
+    for marker, body, _ in _segments(frame):
+        if marker in _START_OF_FRAME:
+            progressive = marker in _PROGRESSIVE
+            lowest = {channel: np.full(64, _NOTHING) for channel in body[6::3]}
+        if marker != _SCAN:
+            continue
+        scans += 1
+        if scans > _MOST_SCANS:
+            raise TooLargeError(f"{path}: a JPEG of more than {_MOST_SCANS} scans; save it anew")
+        first, last, bits = body[-3:] if progressive else (0, 63, 0)
+        for channel in body[1:-3:2]:
+            lowest[channel][first : last + 1] = bits & 15
+    there = sum(int(bits[0] != _NOTHING) for bits in lowest.values())
+    if there < max(1, len(lowest)):
+        raise InputError(
+            f"{path}: is cut short: {there} of {len(lowest)} channels of its JPEG are there"
+        )
+    coarse = float(np.mean([bits > 0 for bits in lowest.values()]))
+    words = f"a progressive JPEG cut short: {coarse:.0%} of its coefficients are missing or coarse"
+    return [words] if coarse else []
+
+
+def lossless_doubts(path: Path, frame: bytes, values: np.ndarray) -> list[str]:
+    """Hold decoded pixels against a lossless JPEG's data: they tell how many bits it must have.
+
+    Refuses one cut short, whose last rows are the decoder's, each like the row above it.
+    """
+    try:
+        needed, present, runs = _lossless_bits(frame, values)
+    except (ArithmeticError, IndexError, KeyError, ValueError):
+        return ["whether all data of its lossless JPEG are there cannot be checked"]
+    rows = int(np.searchsorted(np.cumsum(needed), present, side="right"))
+    if rows < len(needed) and len(set(needed[rows + 2 :].tolist())) <= 1:
+        raise InputError(f"{path}: is cut short: {rows:,} of {len(needed):,} rows are there")
+    missing = (int(needed.sum()) - present) / max(present, 1)
+    if missing <= 0 and -missing * present <= 8 * runs + _UNREAD * present:
+        return []
+    return [
+        f"its lossless JPEG seems damaged: the pixels decoded are {abs(missing):.1%} "
+        f"{'more' if missing > 0 else 'less'} than its data hold"
+    ]
+
+
+def _lossless_bits(frame: bytes, values: np.ndarray) -> tuple[np.ndarray, int, int]:
+    """Bits that each row needs, bits that are there, and parts that each end with a whole byte.
+
+    Source:
+        ITU-T T.81 H.1.2, H.2 (prediction, differences modulo 65,536, restarts), F.1.2.1 (codes).
+    """
+    planes = values.reshape(*values.shape[:2], -1)
+    height, width = planes.shape[:2]
+    costs: dict[int, np.ndarray] = {}
+    needed, present, runs, restart = np.zeros(height, np.int64), 0, 1, height
+    step = max(1, _BLOCK // width)
+    for marker, body, data in _segments(frame):
+        if marker == _LOSSLESS:
+            depth, channels = body[0], body[6::3]
+            if len(channels) != planes.shape[2] or len(set(body[7::3])) > 1:
+                raise ValueError("channels of several sizes")
+        elif marker == _CODES:
+            costs |= _bits_of_differences(body)
+        elif marker == _RESTARTS and any(body):
+            restart = int.from_bytes(body, "big") // width
+            runs = math.ceil(height / restart)
+        elif marker == _SCAN:
+            shift = body[-1] & 15
+            mask, middle = (1 << depth) - 1, 1 << (depth - shift - 1)
+            # Differences count modulo 65,536, and so do sums; halves must be of whole numbers.
+            number = np.uint16 if body[-3] < 5 else np.int32
+            for channel, table in zip(body[1:-3:2], body[2:-3:2], strict=True):
+                plane, cost = planes[..., channels.index(channel)], costs[table >> 4]
+                for top in range(0, height, step):
+                    rows = np.arange(top, min(top + step, height))
+                    here, above = (
+                        (plane[some].astype(number) & np.array(mask, number)) >> shift
+                        for some in (rows, np.maximum(rows - 1, 0))
+                    )
+                    predicted = above.copy()
+                    predicted[:, 1:] = _PREDICTORS[body[-3]](
+                        here[:, :-1], above[:, 1:], above[:, :-1]
+                    )
+                    first = rows % restart == 0
+                    predicted[first, 1:] = here[first, :-1]
+                    predicted[first, 0] = middle
+                    needed[rows] += cost[(here - predicted) & 0xFFFF].sum(1, dtype=np.int64)
+            present += 8 * (len(data) - data.count(b"\xff\x00") - 2 * (runs - 1))
+    return needed, present, runs
+
+
+def _bits_of_differences(body: bytes) -> dict[int, np.ndarray]:
+    """How many bits tables of codes give to each difference modulo 65,536."""
+    costs, at = {}, 0
+    while at < len(body):
+        counts = list(body[at + 1 : at + 17])
+        bits = np.full(17, _NO_CODE)
+        kinds = list(body[at + 17 : at + 17 + sum(counts)])
+        bits[kinds] = np.repeat(np.arange(1, 17), counts) + np.array(kinds) % 16  # of 16, no more
+        costs[body[at]] = bits.astype(np.uint8)[_KINDS]
+        at += 17 + sum(counts)
+    return costs
+
+
+def _kinds_of_differences() -> np.ndarray:
+    sizes = np.arange(1 << 16)
+    kinds: np.ndarray = np.frexp(np.minimum(sizes, (1 << 16) - sizes))[1].astype(np.uint8)
+    return kinds
+
+
+_KINDS = _kinds_of_differences()
+"""Of each difference modulo 65,536 how many bits its size has: 0 to 16."""
