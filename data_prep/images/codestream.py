@@ -10,7 +10,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import simplejpeg
@@ -29,6 +29,7 @@ _JP2_BOXES = 1 << 16  # most bytes that may come before the codestream
 _START_OF_TILE = b"\xff\x90"
 _MOST_SCANS = 100  # of a progressive JPEG: each goes over the whole image; encoders write ten
 _MOST_PADDING = 64  # bytes
+_FIRST_OF_HALVES = 5  # of the predictors
 _NOTHING = 99  # lowest bit of a coefficient of which none has arrived
 _BLOCK = 1 << 16  # pixels
 _NO_CODE = 200  # bits of a difference that the encoder cannot have met
@@ -140,7 +141,7 @@ def require_whole_jpeg2000(path: Path, frame: bytes) -> list[str]:
 
 def has_end(frame: bytes) -> bool:
     """Whether an end marker follows the first scan of a JPEG or JPEG-LS image."""
-    return frame.find(b"\xff\xd9", max(frame.find(b"\xff\xda"), 0)) >= 0
+    return frame.rfind(b"\xff\xd9") > frame.find(b"\xff\xda")
 
 
 class _Segment(NamedTuple):
@@ -225,12 +226,12 @@ def _missing_scans(path: Path, frame: bytes) -> list[str]:
     Source:
         ITU-T T.81 B.2.3 and G.1.1.1: a scan brings coefficients of channels, down to a bit.
     """
-    lowest: dict[int, np.ndarray] = {}  # bit of each coefficient that has arrived, by channel
+    lowest: dict[int, list[int]] = {}  # bit of each coefficient that has arrived, by channel
     scans, progressive = 0, False
     for marker, body, _ in _segments(frame):
         if marker in _START_OF_FRAME:
             progressive = marker in _PROGRESSIVE
-            lowest = {channel: np.full(64, _NOTHING) for channel in body[6::3]}
+            lowest = {channel: [_NOTHING] * 64 for channel in body[6::3]}
         if marker != _SCAN:
             continue
         scans += 1
@@ -238,13 +239,11 @@ def _missing_scans(path: Path, frame: bytes) -> list[str]:
             raise TooLargeError(f"{path}: a JPEG of more than {_MOST_SCANS} scans; save it anew")
         first, last, bits = body[-3:] if progressive else (0, 63, 0)
         for channel in body[1:-3:2]:
-            lowest[channel][first : last + 1] = bits & 15
-    there = sum(int(bits[0] != _NOTHING) for bits in lowest.values())
+            lowest[channel][first : last + 1] = [bits & 15] * (last + 1 - first)
+    there = sum(bits[0] != _NOTHING for bits in lowest.values())
     if there < max(1, len(lowest)):
-        raise InputError(
-            f"{path}: is cut short: {there} of {len(lowest)} channels of its JPEG are there"
-        )
-    coarse = float(np.mean([bits > 0 for bits in lowest.values()]))
+        raise InputError(f"{path}: is cut short: {there} of {len(lowest)} channels are there")
+    coarse = sum(bit > 0 for bits in lowest.values() for bit in bits) / (64 * len(lowest))
     words = f"a progressive JPEG cut short: {coarse:.0%} of its coefficients are missing or coarse"
     return [words] if coarse else []
 
@@ -280,7 +279,6 @@ def _lossless_bits(frame: bytes, values: np.ndarray) -> tuple[np.ndarray, int, i
     height, width = planes.shape[:2]
     costs: dict[int, np.ndarray] = {}
     needed, present, runs, restart = np.zeros(height, np.int64), 0, 1, height
-    step = max(1, _BLOCK // width)
     for marker, body, data in _segments(frame):
         if marker == _LOSSLESS:
             depth, channels = body[0], body[6::3]
@@ -292,28 +290,36 @@ def _lossless_bits(frame: bytes, values: np.ndarray) -> tuple[np.ndarray, int, i
             restart = int.from_bytes(body, "big") // width
             runs = math.ceil(height / restart)
         elif marker == _SCAN:
-            shift = body[-1] & 15
-            mask, middle = (1 << depth) - 1, 1 << (depth - shift - 1)
-            # Differences count modulo 65,536, and so do sums; halves must be of whole numbers.
-            number = np.uint16 if body[-3] < 5 else np.int32
+            predictor, shift = body[-3], body[-1] & 15
             for channel, table in zip(body[1:-3:2], body[2:-3:2], strict=True):
-                plane, cost = planes[..., channels.index(channel)], costs[table >> 4]
-                for top in range(0, height, step):
-                    rows = np.arange(top, min(top + step, height))
-                    here, above = (
-                        (plane[some].astype(number) & np.array(mask, number)) >> shift
-                        for some in (rows, np.maximum(rows - 1, 0))
-                    )
-                    predicted = above.copy()
-                    predicted[:, 1:] = _PREDICTORS[body[-3]](
-                        here[:, :-1], above[:, 1:], above[:, :-1]
-                    )
-                    first = rows % restart == 0
-                    predicted[first, 1:] = here[first, :-1]
-                    predicted[first, 0] = middle
-                    needed[rows] += cost[(here - predicted) & 0xFFFF].sum(1, dtype=np.int64)
+                image: np.ndarray = planes[..., channels.index(channel)].astype(np.uint16)
+                if shift or values.dtype.kind == "i":
+                    image = (image & np.uint16((1 << depth) - 1)) >> shift
+                middle = 1 << (depth - shift - 1)
+                needed += _bits_of_rows(image, costs[table >> 4], predictor, middle, restart)
             present += 8 * (len(data) - data.count(b"\xff\x00") - 2 * (runs - 1))
     return needed, present, runs
+
+
+def _bits_of_rows(
+    image: np.ndarray, cost: np.ndarray, predictor: int, middle: int, restart: int
+) -> np.ndarray:
+    """Bits that each row needs: uint16, by differences, the first after each restart apart."""
+    bits = np.zeros(len(image), np.int64)
+    predict, step = _PREDICTORS[predictor], max(1, _BLOCK // image.shape[1])
+    # Differences count modulo 65,536, and so may sums; halves must be of whole numbers.
+    number: Any = np.uint16 if predictor < _FIRST_OF_HALVES else np.int32
+    for top in range(0, len(image) - 1, step):
+        block: np.ndarray = image[top : top + step + 1].astype(number, copy=False)
+        here, above = block[1:], block[:-1]
+        differences = here - above
+        differences[:, 1:] = here[:, 1:] - predict(here[:, :-1], above[:, 1:], above[:, :-1])
+        lengths = np.take(cost, differences.astype(np.uint16, copy=False))
+        bits[top + 1 : top + 1 + len(here)] = lengths.sum(1, dtype=np.int64)
+    first = image[::restart]
+    before = np.hstack([np.full_like(first[:, :1], middle), first[:, :-1]])
+    bits[::restart] = np.take(cost, first - before).sum(1, dtype=np.int64)
+    return bits
 
 
 def _bits_of_differences(body: bytes) -> dict[int, np.ndarray]:
