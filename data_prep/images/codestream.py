@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from data_prep.images.decoded_image import TooLargeError
 
 _START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # F7: JPEG-LS
 _CODES, _SCAN, _END, _RESTARTS = 0xC4, 0xDA, 0xD9, 0xDD
-_SEQUENTIAL, _PROGRESSIVE, _LOSSLESS = frozenset({0xC0, 0xC1, 0xC9}), frozenset({0xC2, 0xCA}), 0xC3
+LOSSLESS, _SEQUENTIAL, _PROGRESSIVE = 0xC3, frozenset({0xC0, 0xC1, 0xC9}), frozenset({0xC2, 0xCA})
 _OF_THE_IMAGE = _START_OF_FRAME | {_CODES, 0xCC, 0xDB, _RESTARTS, _SCAN}  # and of no metadata
 _FIRST_SEGMENT = 0xC0
 _STANDALONE = frozenset(range(0xD0, 0xDA))  # restarts, start and end: not before the scan
@@ -55,14 +56,9 @@ class Codestream(NamedTuple):
     process: int = 0  # marker that says which JPEG it is; 0 of JPEG 2000
 
     @property
-    def is_8_bit_jpeg(self) -> bool:
-        """Whether it is of the kinds that libjpeg-turbo reads."""
+    def by_libjpeg(self) -> bool:
+        """Whether it is JPEG of 8 bits of the kinds that libjpeg-turbo reads."""
         return self.bits == 8 and self.process in _SEQUENTIAL | _PROGRESSIVE
-
-    @property
-    def is_lossless_jpeg(self) -> bool:
-        """Whether it is JPEG lossless, which is older than JPEG-LS."""
-        return self.process == _LOSSLESS
 
 
 def read_codestream(frame: bytes) -> Codestream | None:
@@ -114,53 +110,36 @@ def require_whole_jpeg2000(path: Path, frame: bytes) -> list[str]:
     """
     at = frame.find(b"\xff\x4f\xff\x51", 0, _JP2_BOXES)
     right, bottom, _, _, width, height, left, top = struct.unpack_from(">8I", frame, at + 8)
-    if min(width, height) < 1:
-        raise InputError(f"{path}: its JPEG 2000 header is damaged: tiles of no size")
-    tiles = math.ceil((right - left) / width) * math.ceil((bottom - top) / height)
-    parts: dict[int, list[int]] = {}  # of each tile how many there are, and how many it announces
-    at += 2
+    tiles = math.ceil((right - left) / max(width, 1)) * math.ceil((bottom - top) / max(height, 1))
+    parts, announced, at = Counter[int](), Counter[int](), at + 2
     while frame[at : at + 2] != _START_OF_TILE and at + 4 <= len(frame):
         at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
     while frame[at : at + 2] == _START_OF_TILE and at + 12 <= len(frame):
-        tile, length, _, announced = struct.unpack_from(">HIBB", frame, at + 4)
-        there = parts.setdefault(tile, [0, 0])
-        there[:] = there[0] + 1, max(there[1], announced)
+        tile, length, _, of = struct.unpack_from(">HIBB", frame, at + 4)
+        parts[tile] += 1
+        announced[tile] = max(announced[tile], of)
         at = at + length if length >= 12 else len(frame)  # 0: up to the end
+    whole = sum(count >= announced[tile] for tile, count in parts.items())
     if at > len(frame):
-        raise InputError(
-            f"{path}: is cut short: {at - len(frame):,} bytes of its image are missing"
-        )
-    whole = sum(there >= announced for there, announced in parts.values())
+        raise InputError(f"{path}: is cut short: {at - len(frame):,} bytes of a tile are missing")
     if whole < tiles:
-        raise InputError(
-            f"{path}: is cut short: {whole:,} of {tiles:,} tiles of its image are there"
-        )
+        raise InputError(f"{path}: is cut short: {whole:,} of {tiles:,} tiles are there")
     has_end = frame.rfind(b"\xff\xd9") >= at - 2
     return [] if has_end else ["its JPEG 2000 data have no end marker: some may be missing"]
 
 
-def has_end(frame: bytes) -> bool:
-    """Whether an end marker follows the first scan of a JPEG or JPEG-LS image."""
-    return frame.rfind(b"\xff\xd9") > frame.find(b"\xff\xda")
-
-
-class _Segment(NamedTuple):
-    """A marker of a JPEG, what it says, and the entropy-coded data that follow."""
-
-    marker: int
-    body: bytes
-    data: bytes
-
-
-def _segments(frame: bytes) -> Iterator[_Segment]:
-    """Every segment of a JPEG up to its end; what stands between them is passed."""
+def _segments(frame: bytes) -> Iterator[tuple[int, bytes, bytes]]:
+    """Each marker of a JPEG up to its end, what it says, and the entropy-coded data after it."""
     match = _MARKER.search(frame, 2)
     while match and frame[match.end() - 1] != _END:
         start = match.end()
         end = start + int.from_bytes(frame[start : start + 2], "big")
         match = _MARKER.search(frame, end)
-        following = match.start() if match else len(frame)
-        yield _Segment(frame[start - 1], frame[start + 2 : end], frame[end:following])
+        yield (
+            frame[start - 1],
+            frame[start + 2 : end],
+            frame[end : match.start() if match else None],
+        )
 
 
 def decode_jpeg(
@@ -174,9 +153,7 @@ def decode_jpeg(
     try:
         doubts += _missing_scans(path, frame)
     except (IndexError, KeyError, ValueError):
-        raise InputError(
-            f"{path}: is damaged: its JPEG has a scan of no channel of its own"
-        ) from None
+        raise InputError(f"{path}: is damaged: its JPEG has a scan of no channel") from None
     try:
         return _decode(frame, colours)
     except ValueError as error:
@@ -191,7 +168,7 @@ def decode_jpeg(
             raise InputError(f"{path}: is damaged ({complaint})") from None
         # Before the end, padding is harmless, unless parts of the image may be skipped.
         padding = re.search(r" (\d+) extraneous bytes before marker 0xd9", complaint)
-        restarts = any(segment.marker == _RESTARTS for segment in _segments(frame))
+        restarts = any(marker == _RESTARTS for marker, _, _ in _segments(frame))
         if padding is None or restarts or int(padding[1]) > _MOST_PADDING:
             doubts.append(f"some of its JPEG data may be missing ({complaint})")
     notes.append(complaint)
@@ -280,7 +257,7 @@ def _lossless_bits(frame: bytes, values: np.ndarray) -> tuple[np.ndarray, int, i
     costs: dict[int, np.ndarray] = {}
     needed, present, runs, restart = np.zeros(height, np.int64), 0, 1, height
     for marker, body, data in _segments(frame):
-        if marker == _LOSSLESS:
+        if marker == LOSSLESS:
             depth, channels = body[0], body[6::3]
             if len(channels) != planes.shape[2] or len(set(body[7::3])) > 1:
                 raise ValueError("channels of several sizes")
@@ -335,11 +312,5 @@ def _bits_of_differences(body: bytes) -> dict[int, np.ndarray]:
     return costs
 
 
-def _kinds_of_differences() -> np.ndarray:
-    sizes = np.arange(1 << 16)
-    kinds: np.ndarray = np.frexp(np.minimum(sizes, (1 << 16) - sizes))[1].astype(np.uint8)
-    return kinds
-
-
-_KINDS = _kinds_of_differences()
+_KINDS = np.frexp(np.minimum(np.arange(1 << 16), np.arange(1 << 16, 0, -1)))[1].astype(np.uint8)
 """Of each difference modulo 65,536 how many bits its size has: 0 to 16."""

@@ -218,6 +218,8 @@ def plain_reason(problem: BaseException | warnings.WarningMessage) -> str:
     source = problem.message if isinstance(problem, warnings.WarningMessage) else problem
     if isinstance(source, RecursionError):
         return "its sequences are nested too deeply"
+    if "'NoneType' object" in str(source):
+        return "gives no image"
     lines = str(source).strip().splitlines() or [type(source).__name__]
     line = lines[-1].strip() if lines[0].endswith(":") else lines[0]
     # From the first quote to the last: what is quoted may have quotes in it, as O'Neil has.

@@ -21,9 +21,9 @@ from pydicom.pixels import get_decoder
 
 from data_prep.contracts.errors import InputError
 from data_prep.images.codestream import (
+    LOSSLESS,
     Codestream,
     decode_jpeg,
-    has_end,
     lossless_doubts,
     read_codestream,
     require_whole_jpeg2000,
@@ -53,7 +53,6 @@ from data_prep.images.dicom_header import (
 _FRAME_GROUPS = (
     "PixelValueTransformationSequence", "FrameVOILUTSequence", "PixelMeasuresSequence",
 )  # fmt: skip
-_NO_WORDS = "'...'"  # what `plain_reason` leaves of Python's complaint about a None
 _STEP = 1 << 22  # bytes that are inflated at a time
 _MOST_READS = 1_000_000  # of a header; one of 10,000 frames has some 300,000
 _DEFLATED = str(uid.DeflatedExplicitVRLittleEndian).encode()
@@ -281,39 +280,28 @@ def _decode_first_frame(
         name = syntax.name if known else "its transfer syntax"
         raise InputError(f"{path}: {name} is not read; store it uncompressed")
     frame, inside = _require_honest(path, header)
+    eight_bits = inside is not None and inside.by_libjpeg
     if inside is not None and inside.process == 0:
         doubts += require_whole_jpeg2000(path, frame)
-    grey = None
-    if inside is not None and inside.is_8_bit_jpeg:
+    if eight_bits:
         grey = decode_jpeg(path, frame, "GRAY", notes, doubts)
+        if grey is not None and _is_plain_grey(header):
+            return grey, "simplejpeg", str(header.PhotometricInterpretation)
     reasons: list[str] = []
     missing: list[str] = []
     for name in names:
-        if name == "pillow" and not (inside and inside.is_8_bit_jpeg):
+        if name == "simplejpeg" or (name == "pillow" and not eight_bits):
             continue
         try:
-            if name != "simplejpeg":
-                decode = _by_gdcm_12_bit if name == "gdcm-12bit" else _by_pydicom
-                values, meaning = decode(header, name)
-            elif grey is not None and _is_plain_grey(header):
-                values, meaning = grey, str(header.PhotometricInterpretation)
-            else:
-                continue
+            decode = _by_gdcm_12_bit if name == "gdcm-12bit" else _by_pydicom
+            values, meaning = decode(header, name)
         except ModuleNotFoundError:
             missing.append(name)
             continue
         except Exception as error:  # noqa: BLE001 - the next decoder may do better
-            reason = plain_reason(error).removeprefix(f"{name}: ")
-            reasons.append(f"{name}: {'gives no image' if reason == _NO_WORDS else reason}")
+            reasons.append(f"{name}: {plain_reason(error).removeprefix(f'{name}: ')}")
             continue
-        if (
-            inside is not None
-            and inside.process
-            and not inside.is_8_bit_jpeg
-            and not has_end(frame)
-        ):
-            doubts.append("its JPEG image has no end: some of it may be missing")
-        if inside is not None and inside.is_lossless_jpeg:
+        if inside is not None and inside.process == LOSSLESS:
             coded = values
             if values.ndim == 3 or inside.bits > header.BitsStored:  # GDCM clears what lies above
                 coded, _ = _by_pydicom(header, name, as_rgb=False, bits_stored=inside.bits)
@@ -328,11 +316,9 @@ def _decode_first_frame(
             f"install {package}"
         )
     tried = "; ".join(reasons)
-    if inside is not None and inside.process and not has_end(frame):
-        raise InputError(f"{path}: is cut short: its JPEG image has no end ({tried})")
     raise InputError(
-        f"{path}: {syntax.name} cannot be decoded ({tried}); it is cut short, damaged or of a "
-        f"rare kind: send it again, or store it uncompressed"
+        f"{path}: {syntax.name} cannot be decoded ({tried}); it is cut short, damaged or rare: "
+        f"send it again, or store it uncompressed"
     )
 
 
@@ -428,10 +414,10 @@ def _require_honest(path: Path, header: Dataset) -> tuple[bytes, Codestream | No
         raise InputError(
             f"{path}: the image inside is {_say(inside)}, the header says {_say(said)}"
         )
-    jpeg_ls = header.file_meta.TransferSyntaxUID in uid.JPEGLSTransferSyntaxes
-    # CharLS reads on through foreign memory until it meets such a marker.
-    if jpeg_ls and not has_end(frame):
-        raise InputError(f"{path}: is cut short: its JPEG-LS image has no end")
+    # GDCM gives no image without its end, and CharLS reads on through foreign memory to find it.
+    has_end = frame.rfind(b"\xff\xd9") > frame.find(b"\xff\xda")
+    if inside.process and not inside.by_libjpeg and not has_end:
+        raise InputError(f"{path}: is cut short: its JPEG image has no end")
     return frame, inside
 
 
