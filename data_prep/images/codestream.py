@@ -23,8 +23,6 @@ _START_OF_FRAME = frozenset({*range(0xC0, 0xD0), 0xF7}) - {0xC4, 0xC8, 0xCC}  # 
 _CODES, _SCAN, _END, _RESTARTS = 0xC4, 0xDA, 0xD9, 0xDD
 LOSSLESS, _SEQUENTIAL, _PROGRESSIVE = 0xC3, frozenset({0xC0, 0xC1, 0xC9}), frozenset({0xC2, 0xCA})
 _OF_THE_IMAGE = _START_OF_FRAME | {_CODES, 0xCC, 0xDB, _RESTARTS, _SCAN}  # and of no metadata
-_FIRST_SEGMENT = 0xC0
-_STANDALONE = frozenset(range(0xD0, 0xDA))  # restarts, start and end: not before the scan
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # neither stuffed nor a restart
 _JP2_BOXES = 1 << 16  # most bytes that may come before the codestream
 _START_OF_TILE = b"\xff\x90"
@@ -75,22 +73,16 @@ def read_codestream(frame: bytes) -> Codestream | None:
 
 def _read_jpeg(frame: bytes) -> Codestream | None:
     """Walk from segment to segment up to the scan: GDCM ends its process where one is broken."""
-    position, found = 2, None
-    while position + 9 < len(frame):
-        marker = frame[position + 1]
-        if frame[position] != 0xFF or marker < _FIRST_SEGMENT or marker in _STANDALONE:
-            return None
-        if marker == 0xFF:  # a fill byte
-            position += 1
-            continue
-        if marker == _SCAN:
-            return found
+    at, found = 2, None
+    for marker, body, _ in _segments(frame):
+        while frame[at : at + 2] == b"\xff\xff":  # a fill byte
+            at += 1
+        if frame[at : at + 2] != bytes((0xFF, marker)) or marker == _SCAN:
+            return found if frame[at : at + 2] == b"\xff\xda" else None
         if marker in _START_OF_FRAME:
-            bits, samples = frame[position + 4], frame[position + 9]
-            height = int.from_bytes(frame[position + 5 : position + 7], "big")
-            width = int.from_bytes(frame[position + 7 : position + 9], "big")
+            bits, height, width, samples = struct.unpack_from(">BHHB", body)
             found = Codestream(width, height, bits, samples, marker)
-        position += 2 + int.from_bytes(frame[position + 2 : position + 4], "big")
+        at += 4 + len(body)
     return None
 
 
@@ -184,17 +176,15 @@ def _decode(frame: bytes, colours: str, *, strict: bool = True) -> np.ndarray:
 
 
 def _bare(frame: bytes) -> bytes:
-    """A JPEG without metadata and bytes between segments, with an end."""
-    content, sequential = [b"\xff\xd8"], False
+    """The segments of a JPEG that hold its image, with an end."""
+    kept, inside = [b"\xff\xd8"], read_codestream(frame)
     for marker, body, data in _segments(frame):
-        if marker not in _OF_THE_IMAGE:
-            continue
-        sequential |= marker in _SEQUENTIAL
-        if marker == _SCAN and sequential:
-            body = body[:-3] + b"\x00\x3f\x00"
-        content += struct.pack(">BBH", 0xFF, marker, len(body) + 2), body
-        content += [data] * (marker == _SCAN)
-    return b"".join(content) + b"\xff\xd9"
+        if marker == _SCAN and inside and inside.process in _SEQUENTIAL:
+            body = body[:-3] + b"\x00\x3f\x00"  # what else stands there has no meaning
+        if marker in _OF_THE_IMAGE:
+            kept += struct.pack(">BBH", 0xFF, marker, len(body) + 2), body
+            kept += [data] * (marker == _SCAN)
+    return b"".join(kept) + b"\xff\xd9"
 
 
 def _missing_scans(path: Path, frame: bytes) -> list[str]:

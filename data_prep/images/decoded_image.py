@@ -34,9 +34,8 @@ def lower_pixel_limit(pixels: int) -> None:
     MAX_PIXELS = min(MAX_PIXELS, pixels)
 
 
-_STRIPS = 8
-_LEAST_SPREAD = 8.0  # levels, standard deviation: of a strip of fewer nothing is said
-_NOISE = 0.1  # correlation of neighbours
+_NOISE = 0.5  # correlation of neighbours in an image larger than an icon
+_ICON = 64  # px
 
 _DECODE_COLUMNS = (
     "transfer_syntax", "decoder", "bits", "photometric", "modality_transform", "voi",
@@ -125,25 +124,16 @@ def _pixel_digest(pixels: np.ndarray) -> str:
 
 
 def noise_doubts(pixels: np.ndarray) -> list[str]:
-    """Doubt an image that is noise, or a strip of it: neighbours are alike in any radiograph.
+    """Doubt an image whose neighbours are not alike: they correlate by 0.9 in any radiograph.
 
-    In an eighth of an image they correlate by 0.49 at the least in 5,200 public films, by 0.24 in
-    a test pattern and by 0.04 in noise.
+    Of 5,220 public images a test pattern has the least, 0.73, of radiographs one with 0.92.
     """
-    if min(pixels.shape) < _STRIPS * _STRIPS:
+    spread = float(cv2.meanStdDev(pixels)[1].item())
+    if min(pixels.shape) < _ICON or spread < 1:
         return []
-    noisy = 0
-    for strip in np.array_split(pixels, _STRIPS):
-        spread = float(cv2.meanStdDev(strip)[1].item())
-        if spread < _LEAST_SPREAD:
-            continue
-        for near, far in ((strip[1:], strip[:-1]), (strip[:, 1:], strip[:, :-1])):
-            unlike = cv2.norm(near, far, cv2.NORM_L2SQR) / near.size / (2 * spread**2)
-            if 1 - unlike < _NOISE:
-                noisy += 1
-                break
-    words = f"the file decodes to noise in {noisy} of {_STRIPS} strips; it seems damaged"
-    return [words] if noisy else []
+    pairs = ((pixels[1:], pixels[:-1]), (pixels[:, 1:], pixels[:, :-1]))
+    unlike = max(cv2.norm(a, b, cv2.NORM_L2SQR) / a.size for a, b in pairs) / (2 * spread**2)
+    return ["decodes to noise: the file seems damaged"] if 1 - unlike < _NOISE else []
 
 
 def require_size(path: Path, width: int, height: int) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pydicom
-from PIL import Image
 from pydicom import uid
 from pydicom.dataset import Dataset, FileDataset
 from pydicom.encaps import get_frame
@@ -251,11 +250,6 @@ DECODERS: dict[str, tuple[str, ...]] = {
 """Decoders per transfer syntax, tried in this order: libraries differ by a grey level or two, and
 libjpeg-turbo, of the first two, is four times as fast as the rest. The first reads grey."""
 
-_PACKAGES = {
-    "pillow": "pillow", "gdcm": "python-gdcm", "gdcm-12bit": "python-gdcm", "pyjpegls": "pyjpegls",
-    "pylibjpeg": "pylibjpeg pylibjpeg-openjpeg",
-}  # fmt: skip
-
 _OF_EXACT_DEPTH = frozenset({*uid.JPEG2000TransferSyntaxes, *uid.JPEGLSTransferSyntaxes})
 """Syntaxes whose images hold no bits beyond their depth, and that pydicom gives their sign."""
 
@@ -288,16 +282,12 @@ def _decode_first_frame(
         if grey is not None and _is_plain_grey(header):
             return grey, "simplejpeg", str(header.PhotometricInterpretation)
     reasons: list[str] = []
-    missing: list[str] = []
     for name in names:
         if name == "simplejpeg" or (name == "pillow" and not eight_bits):
             continue
         try:
             decode = _by_gdcm_12_bit if name == "gdcm-12bit" else _by_pydicom
             values, meaning = decode(header, name)
-        except ModuleNotFoundError:
-            missing.append(name)
-            continue
         except Exception as error:  # noqa: BLE001 - the next decoder may do better
             reasons.append(f"{name}: {plain_reason(error).removeprefix(f'{name}: ')}")
             continue
@@ -309,12 +299,6 @@ def _decode_first_frame(
         if syntax not in _OF_EXACT_DEPTH:
             values = _significant_bits(values, header, notes)
         return values, name, meaning
-    if missing and not reasons:
-        package = _PACKAGES[missing[0]]
-        raise InputError(
-            f"{path}: {syntax.name} needs {package.split()[0]}, which is not installed: pip "
-            f"install {package}"
-        )
     tried = "; ".join(reasons)
     raise InputError(
         f"{path}: {syntax.name} cannot be decoded ({tried}); it is cut short, damaged or rare: "
@@ -325,9 +309,13 @@ def _decode_first_frame(
 def _by_pydicom(header: FileDataset, name: str, **changed: Any) -> tuple[np.ndarray, str]:
     decoder = get_decoder(header.file_meta.TransferSyntaxUID)
     if name and name not in decoder.available_plugins:
-        raise ModuleNotFoundError(name)
+        raise ModuleNotFoundError("is not installed")
     # Where an Adobe marker names the colours, Pillow gives RGB; pydicom would turn it once more.
-    turned = name == "pillow" and header.SamplesPerPixel == 3 and _has_adobe_marker(header)
+    turned = (
+        name == "pillow"
+        and header.SamplesPerPixel == 3
+        and b"\xff\xee\x00\x0eAdobe" in _first_frame(header)[0]
+    )
     options: dict[str, Any] = {"correct_unused_bits": False, "as_rgb": not turned, **changed}
     values, known = decoder.as_array(header, index=0, decoding_plugin=name, **options)
     values = values.astype(values.dtype.newbyteorder("="), copy=False)
@@ -342,11 +330,6 @@ def _is_plain_grey(header: FileDataset) -> bool:
         and (header.BitsAllocated, header.BitsStored, header.PixelRepresentation) == (8, 8, 0)
         and header.PhotometricInterpretation in ("MONOCHROME1", "MONOCHROME2")
     )
-
-
-def _has_adobe_marker(header: FileDataset) -> bool:
-    with Image.open(io.BytesIO(_first_frame(header)[0]), formats=("JPEG",)) as image:
-        return "adobe_transform" in image.info
 
 
 def _by_gdcm_12_bit(header: FileDataset, name: str) -> tuple[np.ndarray, str]:
