@@ -26,7 +26,7 @@ _OF_THE_IMAGE = _START_OF_FRAME | {_CODES, 0xCC, 0xDB, _RESTARTS, _SCAN}  # and 
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # neither stuffed nor a restart
 _JP2_BOXES = 1 << 16  # most bytes that may come before the codestream
 _START_OF_TILE = b"\xff\x90"
-_MOST_SCANS = 100  # of a progressive JPEG: each goes over the whole image; encoders write ten
+_MOST_SCANS = 64  # of a progressive JPEG: each goes over the whole image; encoders write ten
 _MOST_PADDING = 64  # bytes
 _FIRST_OF_HALVES = 5  # of the predictors
 _NOTHING = 99  # lowest bit of a coefficient of which none has arrived
@@ -144,6 +144,8 @@ def decode_jpeg(
     """
     try:
         doubts += _missing_scans(path, frame)
+    except InputError:
+        raise
     except (IndexError, KeyError, ValueError):
         raise InputError(f"{path}: is damaged: its JPEG has a scan of no channel") from None
     try:
