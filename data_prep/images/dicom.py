@@ -296,6 +296,8 @@ def _decode_first_frame(
             if values.ndim == 3 or inside.bits > header.BitsStored:  # GDCM clears what lies above
                 coded, _ = _by_pydicom(header, name, as_rgb=False, bits_stored=inside.bits)
             doubts += lossless_doubts(path, frame, coded)
+        if name == "gdcm-12bit" and _reads_on(header, frame, values):
+            raise InputError(f"{path}: is cut short: its JPEG data end before the image")
         if syntax not in _OF_EXACT_DEPTH:
             values = _significant_bits(values, header, notes)
         return values, name, meaning
@@ -332,9 +334,20 @@ def _is_plain_grey(header: FileDataset) -> bool:
     )
 
 
-def _by_gdcm_12_bit(header: FileDataset, name: str) -> tuple[np.ndarray, str]:
+def _reads_on(header: FileDataset, frame: bytes, values: np.ndarray) -> bool:
+    """Whether GDCM makes pixels of data put behind those of a 12-bit JPEG: it lacked some."""
+    end = frame.rfind(b"\xff\xd9")
+    try:
+        longer, _ = _by_gdcm_12_bit(header, "", frame[:end] + b"\x55" * 16 + frame[end:])
+    except Exception:  # noqa: BLE001 - where it is strict, it would have refused less as well
+        return False
+    return not np.array_equal(values, longer)
+
+
+def _by_gdcm_12_bit(header: FileDataset, name: str, frame: bytes = b"") -> tuple[np.ndarray, str]:
     """Decode 12-bit extended JPEG, which gdcm can and pydicom does not let it."""
-    frame, inside = _first_frame(header)
+    whole, inside = _first_frame(header)
+    frame = frame or whole
     if inside is None or inside.samples != 1 or not 8 < inside.bits <= 12:
         raise ValueError("not grey of 9 to 12 bits")
     gdcm: Any = import_module("gdcm")  # its names come from C, unknown to mypy

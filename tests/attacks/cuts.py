@@ -282,7 +282,8 @@ def real_films(data: Path, folder: Path) -> tuple[dict[str, FileDataset], dict[s
     films = dicoms(film.pixel_array, deep.pixel_array, 10, folder)
     films["JPEG baseline, as published"] = film
     for name in (
-        "dicom-test-files__RG3_JPLY", "dicom-test-files__RG3_JLSN", "dicom-test-files__RG3_RLE",
+        "dicom-test-files__RG3_JPLY", "pydicom__JPGExtended.dcm",
+        "dicom-test-files__RG3_JLSN", "dicom-test-files__RG3_RLE",
         "pydicom-data__RG3_J2KR.dcm", "pydicom-data__RG3_J2KI.dcm", "pydicom-data__RG1_J2KI.dcm",
         "fo-dicom__CR-ModalitySequenceLUT.dcm", "pydicom-data__JPEG-LL.dcm",
         "pydicom-data__bad_sequence.dcm", "pydicom__SC_rgb_jpeg_dcmtk.dcm",
