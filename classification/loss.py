@@ -51,13 +51,6 @@ def masked_cross_entropy(
 
     Logits and targets are (B, K): 1 present, 0 absent, between them in part, NaN unknown;
     `pos_weight` (K,) weighs each finding's positives.
-
-    Example:
-        >>> nan = float("nan")
-        >>> masked_cross_entropy(torch.zeros(1, 2), torch.tensor([[1.0, nan]])).item()
-        0.6931471824645996
-        >>> masked_cross_entropy(torch.zeros(1, 2), torch.tensor([[nan, nan]])).item()
-        0.0
     """
     known = ~targets.isnan()
     weight = None if pos_weight is None else pos_weight.to(logits.device)
@@ -81,10 +74,6 @@ def positive_weights(targets: np.ndarray, limit: float = 100.0) -> Tensor:
     """Weights (K,) that make positives and negatives of targets (N, K) count the same, by finding.
 
     Negatives per positive, from 1 / `limit` to `limit`; 1 where there is only one kind.
-
-    Example:
-        >>> positive_weights(np.array([[1.0, 0.0], [0.0, 0.0], [0.0, np.nan]])).tolist()
-        [2.0, 1.0]
     """
     positives = np.nansum(targets == 1, axis=0).astype(np.float64)
     negatives = np.nansum(targets == 0, axis=0).astype(np.float64)

@@ -370,12 +370,7 @@ def _keys(kind: str) -> Iterator[Key]:
 
 
 def key_table(kind: Literal["detector", "classifier"]) -> str:
-    """Every key of a configuration as a table in Markdown, which the documents hold.
-
-    Example:
-        >>> [line for line in key_table("detector").splitlines() if "`training.clip`" in line]
-        ['| `training.clip` | at least 0 | 0.0 | largest gradient norm; 0 does not clip |']
-    """
+    """Every key of a configuration as a table in Markdown, which the documents hold."""
     lines = ["| key | values | default | what it does |", "|---|---|---|---|"]
     for key in _keys(kind):
         default = "required" if key.default is None else key.default

@@ -284,12 +284,6 @@ def match_found(first: Boxes, second: Boxes, *, most: int) -> _BoxDifference:
     IoU of 0.9 on. Where a side has `most` boxes of a label, its least score is where the list was
     cut: a box that is no surer than that, but for twice the difference of scores, may be missing
     on the other side.
-
-    Example:
-        >>> corners = np.array([[0, 0, 8, 8], [4, 4, 9, 9]], np.float32)
-        >>> boxes = Boxes(corners, np.array([0.5, 0.5], np.float32), np.array([1, 1]))
-        >>> match_found(boxes, boxes[::-1], most=100)
-        _BoxDifference(boxes=2, unmatched=0, score=0.0, corner=0.0)
     """
     total = _BoxDifference(0, 0, 0.0, 0.0)
     for label in np.union1d(first.labels, second.labels):

@@ -106,12 +106,7 @@ def _shares(weights: np.ndarray, n_rows: int) -> np.ndarray:
 
 
 def balancing_weights(positive: np.ndarray, positive_share: float) -> np.ndarray:
-    """Weights that make positives a share of what is drawn; all equal where one kind is absent.
-
-    Example:
-        >>> balancing_weights(np.array([True, False, False]), 0.5).tolist()
-        [0.5, 0.25, 0.25]
-    """
+    """Weights that make positives a share of what is drawn; all equal where one kind is absent."""
     if not 0 < positive_share < 1:
         raise ValueError(f"Expected a share between 0 and 1 but got {positive_share}")
     positive = np.asarray(positive, dtype=bool)
@@ -126,12 +121,7 @@ _CPU_MESSAGES = ("can't allocate memory", "not enough memory")
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception says that memory ran out, on whatever device.
-
-    Example:
-        >>> is_out_of_memory(MemoryError()), is_out_of_memory(ValueError("memory"))
-        (True, False)
-    """
+    """Whether an exception says that memory ran out, on whatever device."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return True
     return isinstance(error, RuntimeError) and any(m in str(error) for m in _CPU_MESSAGES)

@@ -334,12 +334,7 @@ class Processes:
 
 
 def gather(value: Value) -> list[Value]:
-    """What each process has, in the order of the processes; every process must call it.
-
-    Example:
-        >>> gather("alone")
-        ['alone']
-    """
+    """What each process has, in the order of the processes; every process must call it."""
     import torch.distributed as dist
 
     if not (dist.is_available() and dist.is_initialized()):

@@ -87,11 +87,7 @@ class Request:
 
 
 def require_shares(batch_size: int | str, devices: int) -> None:
-    """Check that a batch can be shared equally, so that figures stay comparable.
-
-    Example:
-        >>> require_shares(8, 2)
-    """
+    """Check that a batch can be shared equally, so that figures stay comparable."""
     if batch_size != "auto" and int(batch_size) % devices:
         near = max(devices, int(batch_size) // devices * devices)
         raise InputError(

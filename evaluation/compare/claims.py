@@ -152,16 +152,6 @@ def decide_together(claims: Sequence[Claim]) -> list[Claim]:
     See `_step_down`; a claim is shown where its interval excludes 0. So what is said and the
     interval beside it never contradict each other, and in 95 % of cases no claim of the family is
     false. Claims without an interval are not of the family.
-
-    Example:
-        >>> wide, single = (-0.01, 0.09), (0.01, 0.07)
-        >>> weak = Estimate(0.04, *single, family=(single, wide))
-        >>> strong = Estimate(0.2, 0.1, 0.3, family=((0.1, 0.3), (0.08, 0.32)))
-        >>> found = decide_together(
-        ...     [Claim("A", "B", "auroc", "", (0.9, 0.9 - gap.estimate), gap)
-        ...      for gap in (weak, strong)])
-        >>> [(each.decided, each.level) for each in found]
-        [(True, 0.95), (True, 0.975)]
     """
     bounded = [position for position, claim in enumerate(claims) if claim.difference.bounded]
 

@@ -39,12 +39,7 @@ def render_from(folder: Path, template: str, **values: Any) -> str:
 
 
 def sentence(macro: str, *values: Any, template: str = "words.txt.jinja") -> str:
-    """Return a macro of a text template as plain text, on one line.
-
-    Example:
-        >>> sentence("tried", {"settings_tried": 12})
-        '12'
-    """
+    """Return a macro of a text template as plain text, on one line."""
     module: Any = _environment(autoescape=False).get_template(template).module
     return " ".join(str(getattr(module, macro)(*values)).split())
 
