@@ -37,7 +37,7 @@ from benchmarks.worker import Candidate, Run
 from classification.model import ImageClassifier
 from data_prep.contracts.errors import InputError
 from detection.retinanet import LesionRetinaNet
-from scripts.machines.runtime import choose_device
+from scripts.runtime import choose_device
 from serving.export_graph import anchors_of, quantise, write_graph
 from serving.export_spec import EXPORT_FILE, PREPROCESS_FILE, ExportSpec
 from serving.trained_model import BUILDERS, TrainedModel

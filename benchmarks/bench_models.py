@@ -37,7 +37,7 @@ from detection.dataset import LesionBatch
 from detection.model import build_retinanet
 from detection.model import training_losses as detector_losses
 from detection.retinanet import LesionRetinaNet
-from scripts.machines.runtime import choose_device, has_bf16_instructions
+from scripts.runtime import choose_device, has_bf16_instructions
 from training.cost import count_flops
 from training.loop import build_optimiser, read_losses
 

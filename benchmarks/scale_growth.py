@@ -292,7 +292,7 @@ def predicted_by(
     """Predict a data set of so many images by a run, or only gather (``gather``) its answers."""
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
-    from scripts.machines.runtime import tune_cpu
+    from scripts.runtime import tune_cpu
 
     tune_cpu()
     from serving.predict_folder import predict_data_set

@@ -3,7 +3,7 @@
 ``python -m benchmarks.worker MODULE:FUNCTION ARGUMENTS [--tuned]`` calls a function, which sets up
 and returns the work. Every line on stdin, the least seconds to work for, is answered by a line of
 JSON. A peer has its own defaults of threads, spin and allocator; ``--tuned`` takes what
-`scripts.machines.runtime.tune_cpu` settles, as `cxr train` and `cxr predict` do. Between two
+`scripts.runtime.tune_cpu` settles, as `cxr train` and `cxr predict` do. Between two
 answers the process is stopped: threads of OpenMP and of ONNX Runtime spin for a while after their
 work.
 """
@@ -160,7 +160,7 @@ def serve(name: str, arguments: dict[str, Any], *, tuned: bool) -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
     if tuned:
-        from scripts.machines.runtime import tune_cpu
+        from scripts.runtime import tune_cpu
 
         tune_cpu()
     module, function = name.split(":")

@@ -366,7 +366,7 @@ def _load_torchvision(folder: Path, images: np.ndarray) -> dict[tuple[str, str],
 
 
 def _load_torch(folder: Path, images: np.ndarray) -> dict[tuple[str, str], Work]:
-    from scripts.machines.runtime import tune_cpu
+    from scripts.runtime import tune_cpu
 
     tune_cpu()
     import torch

@@ -16,8 +16,7 @@ from data_prep.contracts.folders import (
 )
 from data_prep.contracts.words import counted
 from scripts import console
-from scripts.machines.child_processes import Command, Running, follow_parent, run_commands
-from scripts.machines.runtime import choose_device, tune_cpu
+from scripts.child_processes import Command, Running, follow_parent, run_commands
 from scripts.options import (
     Address,
     DataFolder,
@@ -29,6 +28,7 @@ from scripts.options import (
     settings_words,
 )
 from scripts.runner import AnyPath, Argument, Outcome, verb
+from scripts.runtime import choose_device, tune_cpu
 from serving.backends import open_model
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet
     from data_prep.store.predictions import Predictions
     from evaluation.studies.curve_judged import CurveDesign
-    from scripts.machines.child_processes import Machines
+    from scripts.child_processes import Machines
     from training.curve import CurvePlan, CurveRun
 
 _STARTED, _RUNS = "curve.started.json", "runs"
@@ -130,7 +130,7 @@ def curve(
     from evaluation.studies.curve_judged import judge_curve
     from evaluation.studies.curve_page import FILES, STORED, write_curve
     from evaluation.studies.curve_results import Times, curve_statements
-    from scripts.machines.cluster import open_machines
+    from scripts.cluster import open_machines
     from training.curve import CurvePlan, add_parts, read_arms, require_different_tests
 
     follow_parent()

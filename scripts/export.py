@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 from data_prep.contracts.errors import InputError
 from data_prep.store.folder_kinds import require_kind
 from scripts import console
-from scripts.machines.runtime import tune_cpu
 from scripts.options import DataFolder
 from scripts.runner import AnyPath, Argument, Outcome, verb
+from scripts.runtime import tune_cpu
 from serving.backends import export_folder
 
 if TYPE_CHECKING:

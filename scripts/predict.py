@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from data_prep.contracts.errors import InputError
 from scripts import console
-from scripts.machines.runtime import choose_device, runs_on_gpu, tune_cpu
 from scripts.options import Address, DataFolder, Device, Engine, Policy, own_split
 from scripts.runner import AnyPath, Argument, verb
 from scripts.runs import RunGiven, RunsAndImages, open_runs, sort_paths
+from scripts.runtime import choose_device, runs_on_gpu, tune_cpu
 from serving.backends import choose_backend
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 from data_prep.contracts.errors import InputError
 from data_prep.store.folder_kinds import folders_within, kind_begun, kind_of, require_kind
 from scripts import console
-from scripts.machines.runtime import choose_device, runs_on_gpu, tune_cpu
 from scripts.options import split_name
 from scripts.runner import Argument
+from scripts.runtime import choose_device, runs_on_gpu, tune_cpu
 from serving.backends import choose_backend
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from data_prep.store.folder_kinds import (
     kind_of,
 )
 from evaluation.report.files import METRICS, PAGE
-from scripts.machines.runtime import has_bf16_instructions
 from scripts.next_steps import next_steps
 from scripts.runner import AnyPath, Outcome, verb
+from scripts.runtime import has_bf16_instructions
 
 if TYPE_CHECKING:
     from collections.abc import Callable

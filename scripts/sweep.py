@@ -9,7 +9,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock, provenance, require_only, write_json
 from data_prep.contracts.words import counted
 from scripts import console
-from scripts.machines.child_processes import Command, Running, follow_parent, run_commands
+from scripts.child_processes import Command, Running, follow_parent, run_commands
 from scripts.next_steps import next_steps
 from scripts.options import (
     Address,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from scripts.machines.child_processes import Machines
+    from scripts.child_processes import Machines
     from training.sweep import Sweep
 
 _STARTED, _SWEEP = "sweep.started.json", "sweep.json"
@@ -86,7 +86,7 @@ def sweep(
     require_packages("sweep", ("optuna",))
     _require_started_once()
     from evaluation.studies.sweep_page import PAGE, sentences
-    from scripts.machines.cluster import open_machines
+    from scripts.cluster import open_machines
     from training.request import Request
     from training.sweep import Sweep, SweepPlan
 

@@ -10,9 +10,9 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json
 from evaluation.report.files import SYSTEMS
 from scripts import console
-from scripts.machines.runtime import choose_device, tune_cpu
 from scripts.options import split_name
 from scripts.runner import Argument
+from scripts.runtime import choose_device, tune_cpu
 from serving.backends import open_model
 from serving.export_spec import is_export, validation_folder
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from data_prep.store.folder_kinds import require_kind
 from scripts import console
-from scripts.machines.child_processes import follow_parent, own_rank, run_on_devices
-from scripts.machines.runtime import choose_device, choose_precision, tune_cpu
+from scripts.child_processes import follow_parent, own_rank, run_on_devices
 from scripts.next_steps import next_steps
 from scripts.options import DespiteAudit, Device, Devices, Settings, config_names
 from scripts.runner import AnyPath, Argument, command_line, verb
+from scripts.runtime import choose_device, choose_precision, tune_cpu
 from training.processes import Processes
 
 if TYPE_CHECKING:

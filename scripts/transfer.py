@@ -9,9 +9,9 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock, make_folder, require_only
 from evaluation.report.files import study_files
 from scripts import console
-from scripts.machines.runtime import choose_device, tune_cpu
 from scripts.options import Counts, own_split
 from scripts.runner import AnyPath, Argument, Outcome, verb
+from scripts.runtime import choose_device, tune_cpu
 from scripts.systems import Systems, predict_once, predicts, read_systems, system_folder
 from serving.backends import open_model
 

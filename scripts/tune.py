@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from data_prep.contracts.errors import InputError
 from scripts import console
-from scripts.machines.runtime import choose_device, tune_cpu
 from scripts.next_steps import next_steps
 from scripts.options import DataFolder, own_split
 from scripts.runner import AnyPath, verb
+from scripts.runtime import choose_device, tune_cpu
 from scripts.systems import is_run
 
 if TYPE_CHECKING:

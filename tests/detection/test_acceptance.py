@@ -11,7 +11,7 @@ from data_prep.images.image import read_image
 from data_prep.store.preprocess import Placement, letterbox
 from detection.dataset import LesionDataset, collate
 from detection.model import build_retinanet, training_losses
-from scripts.machines.runtime import choose_precision
+from scripts.runtime import choose_precision
 from scripts.train import train
 from tests.scripts.small_sets import drawn_images
 from tests.training.settings import training_settings

@@ -12,7 +12,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from scripts.machines.child_processes import _free_port
+from scripts.child_processes import _free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -32,8 +32,8 @@ from data_prep.work.engine import open_engine
 from data_prep.work.pool import Engine, LocalEngine
 from detection.model import build_retinanet
 from scripts import console
-from scripts.machines.child_processes import Command, Running, run_commands
-from scripts.machines.cluster import open_machines
+from scripts.child_processes import Command, Running, run_commands
+from scripts.cluster import open_machines
 from serving import predict_folder
 from serving.exported_model import ExportedModel
 from serving.trained_model import TrainedModel

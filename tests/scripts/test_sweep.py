@@ -22,9 +22,9 @@ from data_prep.contracts.folders import read_json, write_json
 from data_prep.store.dataset import DataSet
 from data_prep.store.folder_kinds import WrongFolderError, require_kind
 from data_prep.store.pixel_store import PixelStore
+from scripts import child_processes
+from scripts.child_processes import share_gpus
 from scripts.cli import run_verb
-from scripts.machines import child_processes
-from scripts.machines.child_processes import share_gpus
 from scripts.next_steps import next_steps
 from scripts.show import describe
 from scripts.sweep import sweep

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from data_prep.contracts.errors import InputError
-from scripts.machines import child_processes
-from scripts.machines.child_processes import (
+from scripts import child_processes
+from scripts.child_processes import (
     Command,
     Machines,
     Running,
@@ -24,10 +24,10 @@ from scripts.machines.child_processes import (
     run_commands,
     share_devices,
 )
-from scripts.machines.cluster import Share, open_machines, share_machines
+from scripts.cluster import Share, open_machines, share_machines
 from tests.scripts.small_sets import drawn_images
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 has_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
 # For the start of each Python: in place of a `cxr` command, say which GPUs it sees, and when.
 _CHILD = """

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from data_prep.contracts.errors import InputError
-from scripts.machines import runtime
-from scripts.machines.runtime import choose_device, choose_precision, tune_cpu
+from scripts import runtime
+from scripts.runtime import choose_device, choose_precision, tune_cpu
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_fp16_is_for_cuda_alone():
 
 @pytest.mark.parametrize(("fast", "chosen"), [(True, "bf16"), (False, "fp32")])
 def test_auto_precision_follows_the_hardware(monkeypatch, fast, chosen):
-    monkeypatch.setattr("scripts.machines.runtime.has_bf16_instructions", lambda: fast)
+    monkeypatch.setattr("scripts.runtime.has_bf16_instructions", lambda: fast)
     assert choose_precision("auto", "cpu") == chosen
     assert choose_precision("fp32", "cpu") == "fp32"
     assert choose_precision("bf16", "cpu") == "bf16"

@@ -25,7 +25,7 @@ from typing import IO, NamedTuple, Protocol
 
 from data_prep.contracts.errors import InputError
 from scripts import console
-from scripts.machines.runtime import choose_device, runs_on_gpu
+from scripts.runtime import choose_device, runs_on_gpu
 from training.processes import GRACE, Rank
 
 MOST_FAILURES = 5  # in a row: what fails so often is not the single command's fault

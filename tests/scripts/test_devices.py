@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from configs.load import find_config, first_difference, read_config
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
-from scripts.machines.child_processes import _watch, own_rank
+from scripts.child_processes import _watch, own_rank
 from tests.scripts.launched import alone, launched, slurm, torchrun, wait_for
 from tests.scripts.small_sets import drawn_images
 from tests.scripts.test_scale_page import sbatch_words
@@ -25,7 +25,7 @@ from training.processes import Rank
 from training.request import require_shares
 from training.start import _in_batches_of
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 _LIVE_NORM = [
     "model.architecture=small_cnn", "training.batch_size=4", "training.epochs=3",
     "training.precision=fp32", "training.positive_share=0", "training.optimiser=sgd",
@@ -347,7 +347,7 @@ def test_batch_that_cannot_be_shared_names_one_that_can(batch_size, near):
     ids=["its own line", "all that it wrote", "ended by the system"],
 )
 def test_what_the_process_that_failed_first_says(monkeypatch, tmp_path, script, status, says):
-    monkeypatch.setattr("scripts.machines.child_processes._REPORT_GRACE", 0.2)
+    monkeypatch.setattr("scripts.child_processes._REPORT_GRACE", 0.2)
     scripts = ["import time; time.sleep(60)", script]
     files = [(tmp_path / str(rank)).open("w+b") for rank in range(2)]
     started = [

@@ -22,7 +22,7 @@ from data_prep.contracts.folders import folder_lock
 from data_prep.work.engine import EngineName, RayEngine, open_engine, result_of
 from data_prep.work.object_store import address_of
 from data_prep.work.pool import CrashError
-from scripts.machines.child_processes import (
+from scripts.child_processes import (
     Child,
     Command,
     Machines,

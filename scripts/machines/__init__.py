@@ -1,1 +1,0 @@
-"""Where and how processes run: memory, threads, devices, child processes, a Ray cluster."""
