@@ -36,7 +36,7 @@ VOLATILE = {
     "created", "made", "time", "seconds", "versions", "version", "git_revision", "revision",
     "processor_seconds",
     "hardware", "command", "source", "source_root", "data", "path", "paths", "started", "ended",
-    "duration_s", "looks", "n_looks", "machine", "folder", "run",
+    "duration_s", "looks", "n_looks", "machine", "folder", "run", "sha256_of_this_file",
 }  # fmt: skip
 KEYS = (
     "target", "unit", "subgroup", "system", "policy", "metric", "test", "topic", "group",

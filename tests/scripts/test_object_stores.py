@@ -317,7 +317,16 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
-_PLACES = {"source_root", "created", "command", "when", "run", "folder", "cost"}
+_PLACES = {
+    "source_root",
+    "created",
+    "command",
+    "when",
+    "run",
+    "folder",
+    "cost",
+    "sha256_of_this_file",
+}
 
 
 def plain(name: str, content: bytes) -> Any:

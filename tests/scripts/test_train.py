@@ -150,7 +150,7 @@ def test_an_operating_point_of_another_precision_or_none_leaves_images_undecided
     assert (other.decision, other.threshold) == (None, None)
     assert "chosen at another precision" in str(other.undecided_because)
     with pytest.raises(InputError, match=r"'youden'; it has max_f1, sensitivity>=0\.95"):
-        Run.open(ended, device="cpu", policy="youden")
+        Run.open(ended, device="cpu", policy="youden").load()
     shutil.copytree(ended, tmp_path / "tuned")
     decision = RunFolder(tmp_path / "tuned").decision_file("opacity")
     content = read_json(decision, "decision")
