@@ -24,6 +24,7 @@ import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
+from data_prep.contracts.folders import read_json, write_json
 from scripts.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -64,7 +65,7 @@ def cxr(*arguments: object, fails: bool = False) -> Done:
 def train(config: str, data: Path, out: Path, overrides: list[str]) -> None:
     sets = [word for override in overrides for word in ("--set", override)]
     done = cxr("train", config, "--data", data, "--out", out, *sets, "--json")
-    assert json.loads(done.stdout) == json.loads((out / "run.json").read_text())
+    assert json.loads(done.stdout) == read_json(out / "run.json", "run")
     assert f"or:   cxr predict {out} IMAGE" in done.stderr
 
 
@@ -131,7 +132,8 @@ def test_a_run_can_be_compared_directly(rsna):
         "--data", rsna / "data", "--out", rsna / "direct", "--replicates", 100,
     )  # fmt: skip
     kept = rsna / "direct/systems/detector/predictions.json"
-    kept.write_text(kept.read_text().replace('"inference_id": "', '"inference_id": "other'))
+    facts = read_json(kept, "predictions")
+    write_json(kept, "predictions", facts | {"inference_id": f"other{facts['inference_id']}"})
     done = cxr(
         "compare", rsna / "detector", rsna / "classifier-predictions",
         "--data", rsna / "data", "--out", rsna / "direct", "--overwrite", fails=True,

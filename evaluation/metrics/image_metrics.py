@@ -146,6 +146,10 @@ def net_benefit(y_true: npt.ArrayLike, y_score: npt.ArrayLike, threshold: float)
 
     Source:
         Vickers and Elkin 2006, decision curve analysis.
+
+    Example:
+        >>> net_benefit([1, 0, 0, 1], [0.9, 0.6, 0.1, 0.2], 0.5)
+        0.0
     """
     truth = np.asarray(y_true, dtype=bool)
     return float(benefits(truth, np.asarray(y_score, dtype=np.float64), threshold).mean())

@@ -68,7 +68,7 @@ def read_image(path, **options):
     return as_written(path, **options)
 """
 # Of these a file may tell when, by which command and how fast it was made.
-_VARYING = {"created", "command", "cost"}
+_VARYING = {"sha256_of_this_file", "created", "command", "cost"}
 
 
 def hooked_path(folder: Path, decoding: str = "pass", **after: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from classification.loss import _mix_pairs, _smooth, masked_cross_entropy
 from classification.model import build_classifier
 from configs.load import find_config, read_config
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import read_json, write_json
 from data_prep.formats.nih import FINDINGS
 from data_prep.store.dataset import DataSet
 from networks.published import _CHEXNET_FINDINGS, _XRAYVISION_FINDINGS
@@ -47,7 +49,10 @@ def before(data: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     out = tmp_path_factory.mktemp("runs") / "before"
     run = _train(data, out, "training.epochs=1", "training.optimiser=rmsprop")
     model = out / "model.json"
-    model.write_text(model.read_text().replace('"channels": "same"', '"channels": "imagenet"'))
+    text = json.dumps(read_json(model, "model")).replace(
+        '"channels": "same"', '"channels": "imagenet"'
+    )
+    write_json(model, "model", json.loads(text))
     return run
 
 

@@ -53,7 +53,8 @@ def run() -> Run:
 def chest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A grey image of 90 x 120 px."""
     path = tmp_path_factory.mktemp("images") / "film.png"
-    pixels = np.random.default_rng(0).integers(0, 256, (120, 90), dtype=np.uint8)
+    coarse = np.random.default_rng(0).integers(0, 256, (12, 9), dtype=np.uint8)
+    pixels = np.kron(coarse, np.ones((10, 10), np.uint8))  # noise of single pixels is doubted
     Image.fromarray(pixels).save(path)
     return path
 
