@@ -254,8 +254,13 @@ def judged_set(judged_folder, tmp_path):
 
 
 @pytest.fixture
-def test_set(judged_set):
-    return TestSet(judged_set, judged_set.target())
+def target(judged_set):
+    return judged_set.target()
+
+
+@pytest.fixture
+def test_set(judged_set, target):
+    return TestSet(judged_set, target)
 
 
 @pytest.fixture(scope="session")

@@ -19,3 +19,10 @@ def judged_images(y_true, patients=None, **known):
     }
     n_patients = int(patients.max()) + 1
     return EvaluationSet(y_true=y_true, patients=patients, n_patients=n_patients, **fields | known)
+
+
+def row_of(table, **keys):
+    """The only row of a table that has these values."""
+    chosen = table[(table[list(keys)] == pd.Series(keys)).all(axis=1)]
+    assert len(chosen) == 1, keys
+    return chosen.iloc[0]

@@ -141,25 +141,30 @@ def one_lesion(*boxes):
     return pair_boxes(frame, true, pd.Index(["a", "b"]))
 
 
-def rsna(pairs, cut=0.5):
-    return WeightedRsnaScore(pairs, np.arange(2), 2, [cut])(np.ones((1, 2), int))[0, 0]
+def rsna(pairs, weights=((1, 1),)):
+    return WeightedRsnaScore(pairs, np.arange(2), 2, [0.5])(np.array(weights))[0, 0]
 
 
-def test_an_overlap_equal_to_the_threshold_is_no_hit_in_the_rsna_score():
-    assert rsna(one_lesion(("a", 5.0, 0.9))) == pytest.approx(2 / 8)  # IoU 0.5: 0.40, 0.45
+def froc(pairs, weights=((1, 1),), how="iou"):
+    return WeightedFroc(pairs, np.arange(2), 2, how)(np.array(weights))[0]
 
 
-def test_a_call_where_nothing_is_true_scores_zero_and_an_empty_image_is_left_out():
-    assert rsna(one_lesion(("a", 10.0, 0.9))) == pytest.approx(1.0)
-    assert rsna(one_lesion(("a", 10.0, 0.9), ("b", 10.0, 0.9))) == pytest.approx(0.5)
-    assert rsna(one_lesion(("a", 10.0, 0.9), ("b", 10.0, 0.4))) == pytest.approx(1.0)
-
-
-def test_a_second_mark_on_a_lesion_is_neither_hit_nor_false():
-    pairs = one_lesion(("a", 10.0, 0.9), ("a", 9.0, 0.8))
-    froc = WeightedFroc(pairs, np.arange(2), 2)
-    assert froc(np.ones((1, 2), int)).tolist() == [1.0]
-    assert rsna(pairs) == pytest.approx(0.5)  # there it is false
+@pytest.mark.parametrize(
+    ("marks", "of_rsna", "of_froc"),
+    [
+        ([("a", 5.0, 0.9)], 2 / 8, 1),  # IoU 0.5 is a hit at 0.40 and 0.45, at 0.50 it is none
+        ([("a", 10.0, 0.9), ("b", 10.0, 0.4)], 1, 1),  # nothing is called on b: it is left out
+        ([("a", 10.0, 0.9), ("a", 9.0, 0.8)], 1 / 2, 1),  # a second mark: no false one to FROC
+        # One false mark on two images is a rate of 0.5: kept by 1/2 to 8, not by 1/8 and 1/4.
+        ([("a", 10.0, 0.8), ("b", 10.0, 0.9)], 1 / 2, 5 / 7),
+        ([("a", 10.0, 0.8), ("b", 10.0, 0.8)], 1 / 2, 5 / 7),
+        ([], 0, 0),
+    ],
+)
+def test_marks_by_hand(marks, of_rsna, of_froc):
+    pairs = one_lesion(*marks)
+    assert rsna(pairs) == pytest.approx(of_rsna)
+    assert froc(pairs) == pytest.approx(of_froc)
 
 
 def test_a_second_mark_between_two_finds_costs_the_low_rates_nothing():
@@ -167,16 +172,7 @@ def test_a_second_mark_between_two_finds_costs_the_low_rates_nothing():
     # the second lesion would be missed at 1/8 and 1/4.
     true = pd.DataFrame({"image_id": ["a", "b"], "x1": 0.0, "y1": 0.0, "x2": 10.0, "y2": 10.0})
     marks = true.iloc[[0, 0, 1]].assign(score=[0.9, 0.8, 0.7])
-    froc = WeightedFroc(pair_boxes(marks, true, pd.Index(["a", "b"])), np.arange(2), 2)
-    assert froc(np.ones((1, 2), int)).tolist() == [1.0]
-
-
-def test_a_false_mark_before_the_find_costs_the_low_rates():
-    # One false mark on two images is a rate of 0.5: kept by 1/2 to 8, not by 1/8 and 1/4.
-    froc = WeightedFroc(one_lesion(("b", 10.0, 0.9), ("a", 10.0, 0.8)), np.arange(2), 2)
-    assert froc(np.ones((1, 2), int))[0] == pytest.approx(5 / 7)
-    tied = WeightedFroc(one_lesion(("b", 10.0, 0.8), ("a", 10.0, 0.8)), np.arange(2), 2)
-    assert tied(np.ones((1, 2), int))[0] == pytest.approx(5 / 7)
+    assert froc(pair_boxes(marks, true, pd.Index(["a", "b"]))) == 1
 
 
 def test_each_rate_stands_by_itself():
@@ -188,26 +184,21 @@ def test_each_rate_stands_by_itself():
 
 
 @pytest.mark.parametrize(
-    ("x2", "by_iou", "by_centre", "why"),
+    ("x2", "by_iou", "by_centre"),
     [
-        (1.5, 0.0, 1.0, "too small to overlap by 0.2, its centre on the lesion"),
-        (20.0, 1.0, 1.0, "its centre on the lesion's border counts"),
-        (24.0, 1.0, 0.0, "overlaps enough, its centre beside the lesion"),
+        (1.5, 0.0, 1.0),  # too small to overlap by 0.2, its centre on the lesion
+        (20.0, 1.0, 1.0),  # its centre on the lesion's border counts
+        (24.0, 1.0, 0.0),  # overlaps enough, its centre beside the lesion
     ],
 )
-def test_the_centre_in_the_box_is_another_hit_than_the_overlap(x2, by_iou, by_centre, why):
-    pairs, once = one_lesion(("a", x2, 0.9)), np.ones((1, 2), int)
-    assert WeightedFroc(pairs, np.arange(2), 2, "iou")(once)[0] == by_iou, why
-    assert WeightedFroc(pairs, np.arange(2), 2, "centre")(once)[0] == by_centre, why
+def test_the_centre_in_the_box_is_another_hit_than_the_overlap(x2, by_iou, by_centre):
+    pairs = one_lesion(("a", x2, 0.9))
+    assert (froc(pairs), froc(pairs, how="centre")) == (by_iou, by_centre)
 
 
-def test_without_boxes_the_figures_are_zero_and_without_lesions_froc_is_undefined():
-    nothing = one_lesion()
-    assert rsna(nothing) == 0.0
-    assert WeightedFroc(nothing, np.arange(2), 2)(np.ones((1, 2), int)).tolist() == [0.0]
-    only_b = np.array([[0, 1]])
-    assert np.isnan(WeightedFroc(nothing, np.arange(2), 2)(only_b)).all()
-    assert np.isnan(WeightedRsnaScore(nothing, np.arange(2), 2, [0.5])(only_b)).all()
+def test_without_lesions_and_boxes_the_figures_are_undefined():
+    only_b = [[0, 1]]
+    assert np.isnan([froc(one_lesion(), only_b), rsna(one_lesion(), only_b)]).all()
 
 
 def table(rows, *more):

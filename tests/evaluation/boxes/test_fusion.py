@@ -89,14 +89,6 @@ def test_more_labels_than_one_table_holds(monkeypatch):
     assert_equal(weighted_box_fusion(boxes), whole)
 
 
-def test_no_box_is_no_box():
-    none = boxes_of([], [])
-    assert len(weighted_box_fusion(none)) == 0
-    assert len(best_box_fusion(none, models=np.empty(0, int), weights=[1])) == 0
-    faint = weighted_box_fusion(boxes_of([[0, 0, 1, 1]], [0.1]), min_score=0.5)
-    assert faint.corners.shape == (0, 4)
-
-
 def test_a_fused_score_never_passes_one():
     same = boxes_of(np.tile([[0.0, 0, 1, 1]], (2, 1)), [1.0, 1.0])
     fused = weighted_box_fusion(same, models=np.array([0, 0]), weights=[2.0, 1.0])
@@ -161,21 +153,6 @@ def test_one_model_alone_is_non_maximum_suppression():
     assert 0 < len(kept) < len(boxes)
     np.testing.assert_allclose(fused.scores, kept.scores, rtol=1e-12)
     np.testing.assert_allclose(fused.corners, kept.corners, rtol=1e-12)
-
-
-def test_faint_boxes_of_a_model_beside_its_best_change_nothing():
-    corners = [[0, 0, 10, 10], [0, 0, 10, 9], [0, 0, 10, 8], [1, 0, 10, 10]]
-    crowded, models = boxes_of(corners, [0.8, 0.6, 0.1, 0.05]), np.array([0, 1, 1, 0])
-    alone = best_box_fusion(crowded[:2], models=models[:2], weights=[1, 1])
-    assert_equal(best_box_fusion(crowded, models=models, weights=[1, 1]), alone)
-    assert alone.scores == pytest.approx([0.7])
-
-
-def test_what_one_model_of_two_sees_has_half_its_score():
-    boxes = boxes_of([[0, 0, 4, 4], [8, 8, 9, 9]], [0.6, 0.4])
-    fused = best_box_fusion(boxes, models=np.array([0, 1]), weights=[1, 1])
-    assert fused.scores == pytest.approx([0.3, 0.2])
-    np.testing.assert_allclose(fused.corners, boxes.corners)
 
 
 def test_boxes_without_area_or_score_come_through():

@@ -22,7 +22,6 @@ from evaluation.boxes.map_boxes import (
 from evaluation.compare.compare import compare_systems
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.search import Search
-from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import checked_decision, tune
 from evaluation.overlays.shapes import ActivationGrid, _map_shapes
 
@@ -36,32 +35,23 @@ def maps_of(*grids, frame=(0.0, 0.0, 80.0, 80.0)):
     return pd.DataFrame(rows, columns=names)
 
 
-def test_a_map_without_evidence_has_no_box():
-    maps = maps_of([[-3.0, -1.0]], [[0.0, 0.0]])
-    certain = pd.Series({"i0": 1.0, "i1": 1.0})
-    assert MapBoxRule(0.5).apply(maps, certain, (0.0, 1.0)).empty
-
-
-@pytest.fixture
-def target(judged_set):
-    return judged_set.target()
-
-
 @pytest.fixture
 def classifier(predict):
     return predict("C", maps=True, skill=2.5, seed=3)
 
 
-def test_a_classifier_enters_the_table_of_places(classifier, predict, judged_set, target):
-    decision = tune(classifier, TestSet(judged_set, target))
+def test_a_classifier_enters_the_table_of_places(classifier, predict, test_set, target):
+    decision = tune(classifier, test_set)
     classifier.write_decision(target.name, decision.to_dict())
     read = Decision.from_dict(classifier.decision(target.name))
-    assert read.map_boxes == decision.map_boxes
-    checked, notes = checked_decision("C", classifier, TestSet(judged_set, target), ())
+    assert (read.map_boxes, read.box_cut) == (decision.map_boxes, decision.box_cut)
+    assert read.map_boxes is not None
+    assert read.box_cut is not None
+    checked, notes = checked_decision("C", classifier, test_set, ())
     assert checked.map_boxes == decision.map_boxes
     assert notes == []
     systems = {"A": predict("A", "boxes", seed=1), "C": classifier}
-    comparison = compare_systems(systems, TestSet(judged_set, target), replicates=50)
+    comparison = compare_systems(systems, test_set, replicates=50)
     places = ["ap50", "rsna_score", "froc_mean", "pointing_accuracy"]
     places += [f"iobb_{kind}_{t}" for kind in ("accuracy", "false_marks") for t in (10, 25, 50)]
     for name in systems:
@@ -69,25 +59,10 @@ def test_a_classifier_enters_the_table_of_places(classifier, predict, judged_set
             assert comparison.estimates.of(name, metric).estimate is not None, metric
 
 
-def test_a_classifier_has_a_level_and_a_cut(classifier, judged_set, target):
-    decision = tune(classifier, TestSet(judged_set, target))
-    assert decision.to_dict()["map_box_level"] == decision.map_boxes.level
-    assert decision.box_cut is not None
-
-
 @pytest.mark.parametrize("maps", [True, False])
-def test_a_search_on_a_classifier_is_refused(maps, predict, judged_set, target):
+def test_a_search_on_a_classifier_is_refused(maps, predict, test_set):
     with pytest.raises(InputError, match="no boxes to search; tune it without --search"):
-        tune(predict("B", maps=maps), TestSet(judged_set, target), search=Search("default", "ap50"))
-
-
-def test_bilinear_upsampling_keeps_cell_centres_and_bounds():
-    grid = np.random.default_rng(0).normal(size=(3, 4))
-    fine = upsample(grid, factor=5)  # odd: each cell's centre is a pixel of its own
-    np.testing.assert_allclose(fine[2::5, 2::5], grid)
-    assert fine.shape == (15, 20)
-    assert grid.min() <= fine.min()
-    assert fine.max() <= grid.max()
+        tune(predict("B", maps=maps), test_set, search=Search("default", "ap50"))
 
 
 @pytest.mark.parametrize("row", [2, 5])

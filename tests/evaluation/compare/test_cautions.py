@@ -59,10 +59,6 @@ def test_an_interval_that_holds_chance_is_said(make_metrics, a, b, words):
     assert words in said
 
 
-def test_systems_above_chance_get_no_caution(make_metrics):
-    assert told(make_metrics, {"A": (0.9, 0.8, 0.95), "B": (0.8, 0.7, 0.9)}) == ()
-
-
 def test_the_worst_stands_first_and_notes_of_caution_last(make_metrics):
     figures = Estimates.from_table(make_metrics([("A", "", "auroc", 0.5, 0.4, 0.6)]))
     background = Background("rsna", 3, ("a leak",), {"A": ("phantom",)})

@@ -19,10 +19,10 @@ from evaluation.compare.failure_analysis import (
 )
 from evaluation.compare.judged_models import _NONE_FAILED
 from evaluation.compare.shares import TREAT_ALL, ShareName, Shares, _kappa, _predictive_values
-from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.image_metrics import net_benefit
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.systems.eligibility import unknown_training_data
+from tests.evaluation.judged_images import row_of
 
 CORNERS = ["image_id", "x1", "y1", "x2", "y2"]
 
@@ -30,13 +30,6 @@ CORNERS = ["image_id", "x1", "y1", "x2", "y2"]
 def boxes(*rows):
     names = CORNERS if rows and len(rows[0]) == 5 else [*CORNERS, "score"]
     return pd.DataFrame(rows, columns=names)
-
-
-def row_of(table, **keys):
-    for key, value in keys.items():
-        table = table[table[key] == value]
-    assert len(table) == 1, keys
-    return table.iloc[0]
 
 
 def test_every_called_box_and_every_lesion_has_one_kind():
@@ -139,15 +132,13 @@ def test_a_gap_between_groups_is_paired_over_the_patients():
 
 
 @pytest.fixture
-def compared(predict, judged_set):
+def compared(predict, test_set, judged_set):
     images = judged_set.images
     rng = np.random.default_rng(6)
     images["sex"] = rng.choice(["F", "M"], len(images))
     images["age_years"] = rng.uniform(20, 90, len(images))
     systems = {"A": predict("A", "boxes", seed=1), "B": predict("B", seed=2, maps=True)}
-    return compare_systems(
-        systems, TestSet(judged_set, judged_set.target()), replicates=100, prevalence=0.02
-    )
+    return compare_systems(systems, test_set, replicates=100, prevalence=0.02)
 
 
 def test_a_comparison_says_where_each_fails(compared, judged_set):
@@ -225,13 +216,6 @@ def fail(system, ids):
     return Predictions.open(system.folder)
 
 
-def figure_of(table, **keys):
-    for key, value in keys.items():
-        table = table[table[key] == value]
-    assert len(table) == 1
-    return table.iloc[0]
-
-
 def test_images_that_every_system_failed_on_are_refused_too(predict, test_set, judged_set):
     two = judged_set.image_ids("test")[:2]
     pair = {name: fail(predict(name, seed=n), two) for n, name in enumerate("AB")}
@@ -248,21 +232,20 @@ def test_a_failure_counts_as_wrong_for_the_system_that_failed(predict, test_set,
     alone = compare_systems({"A": whole}, test_set, replicates=100).metrics
     table = comparison.metrics
     of = {"metric": "accuracy", "policy": "max_f1"}
-    wrong = figure_of(table, system="B", subgroup=FAILURES_WRONG, **of)
-    common = figure_of(table, system="B", subgroup="all", **of)
+    wrong = row_of(table, system="B", subgroup=FAILURES_WRONG, **of)
+    common = row_of(table, system="B", subgroup="all", **of)
     # 90 images all ran on, 10 more that are wrong.
     assert (common["n_images"], wrong["n_images"]) == (90, 100)
     assert wrong["estimate"] == pytest.approx(common["estimate"] * 90 / 100)
     assert wrong["note"] == "B: 10 images without a result, counted as wrong"
-    ranked = figure_of(table, system="B", subgroup=FAILURES_WRONG, metric="auroc")
+    ranked = row_of(table, system="B", subgroup=FAILURES_WRONG, metric="auroc")
     assert (
-        ranked["estimate"]
-        < figure_of(table, system="B", subgroup="all", metric="auroc")["estimate"]
+        ranked["estimate"] < row_of(table, system="B", subgroup="all", metric="auroc")["estimate"]
     )
     # The system that ran on all of them loses nothing by the other's failures.
-    untouched = figure_of(table, system="A", subgroup=FAILURES_WRONG, **of)
-    assert untouched["estimate"] == figure_of(alone, system="A", subgroup="all", **of)["estimate"]
-    gap = figure_of(table, system="A - B", subgroup=FAILURES_WRONG, **of)
+    untouched = row_of(table, system="A", subgroup=FAILURES_WRONG, **of)
+    assert untouched["estimate"] == row_of(alone, system="A", subgroup="all", **of)["estimate"]
+    gap = row_of(table, system="A - B", subgroup=FAILURES_WRONG, **of)
     assert gap["estimate"] == pytest.approx(untouched["estimate"] - wrong["estimate"])
     assert gap["ci_low"] < gap["estimate"] < gap["ci_high"]
 
@@ -270,8 +253,8 @@ def test_a_failure_counts_as_wrong_for_the_system_that_failed(predict, test_set,
 def test_without_failures_the_row_is_there_and_says_so(predict, test_set):
     systems = {"A": predict("A", seed=1)}
     table = compare_systems(systems, test_set, replicates=50).metrics
-    row = figure_of(table, system="A", subgroup=FAILURES_WRONG, metric="recall", policy="max_f1")
-    of_all = figure_of(table, system="A", subgroup="all", metric="recall", policy="max_f1")
+    row = row_of(table, system="A", subgroup=FAILURES_WRONG, metric="recall", policy="max_f1")
+    of_all = row_of(table, system="A", subgroup="all", metric="recall", policy="max_f1")
     assert (row["estimate"], row["ci_low"]) == (of_all["estimate"], of_all["ci_low"])
     assert row["note"] == _NONE_FAILED
 

@@ -30,13 +30,12 @@ from evaluation.compare.paired_tests import (
     paired_tests,
 )
 from evaluation.compare.scorecard import Scorecard
-from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.metrics.metric import MetricKey
 from evaluation.statistics.bootstrap import BOOTSTRAP, NO_WIDTH, Resamples
 from evaluation.statistics.clustered_tests import auroc_difference, auroc_parts
 from evaluation.systems.eligibility import few_patients
-from tests.evaluation.judged_images import judged_images
+from tests.evaluation.judged_images import judged_images, row_of
 
 N = 240
 
@@ -60,12 +59,6 @@ def card(judged, seed, skill=1.2, threshold=0.5):
 def pairs_of(cards):
     figures = Estimates("opacity", "image", {name: {} for name in cards}, {})
     return paired_tests(figures, cards)
-
-
-def row_of(table, **keys):
-    chosen = table[(table[list(keys)] == pd.Series(keys)).all(axis=1)]
-    assert len(chosen) == 1, keys
-    return chosen.iloc[0]
 
 
 def test_every_pair_is_tested_by_patient_with_the_test_by_image_beside_it(judged):
@@ -195,14 +188,14 @@ def test_the_table_takes_its_auroc_intervals_from_the_patients(predict, test_set
     assert "bootstrap" in precision["ci_method"]
 
 
-def test_seeds_are_averaged_and_their_spread_is_in_every_interval(predict, judged_set):
+def test_seeds_are_averaged_and_their_spread_is_in_every_interval(predict, test_set, judged_set):
     target = judged_set.target()
     several = [predict(f"A{n}", seed=n, skill=1.0 + n / 4) for n in (1, 2, 3)]
     for place, system in enumerate(several):
         system.info["seed"] = place
     systems = {"A": several, "B": predict("B", seed=9)}
-    comparison = compare_systems(systems, TestSet(judged_set, target), replicates=200)
-    one = compare_systems({"A": several[0]}, TestSet(judged_set, target), replicates=200)
+    comparison = compare_systems(systems, test_set, replicates=200)
+    one = compare_systems({"A": several[0]}, test_set, replicates=200)
     ids = judged_set.image_ids("test")
     y_true = judged_set.labels(target).reindex(ids).to_numpy()
     each = [
@@ -304,11 +297,6 @@ def test_intervals_are_those_of_scipy(hits, trials):
     ours = _clopper_pearson(hits, trials)
     theirs = binomtest(hits, trials).proportion_ci(method="exact")
     assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
-
-
-def test_no_trial_is_refused():
-    with pytest.raises(InputError, match="0 hits of 0 trials"):
-        _clopper_pearson(0, 0)
 
 
 def table(scores, copies=1):

@@ -12,7 +12,6 @@ from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import Estimates
 from evaluation.compare.protocol import EXPLORATORY, Protocol, TestSetUses, log_use
 from evaluation.compare.verdict import Setting, state_verdict
-from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.metric import Note
 from evaluation.metrics.registry import METRICS
 from evaluation.statistics.bootstrap import Interval
@@ -185,10 +184,9 @@ def test_the_protocols_figure_decides_and_its_margin_is_judged(make_metrics, ver
     assert "looked at 2 times before" in verdict.scope
 
 
-def test_without_a_protocol_a_tested_report_says_that_it_explores(predict, judged_set):
+def test_without_a_protocol_a_tested_report_says_that_it_explores(predict, test_set):
     systems = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
-    target = judged_set.target()
-    comparison = compare_systems(systems, TestSet(judged_set, target), replicates=50)
+    comparison = compare_systems(systems, test_set, replicates=50)
     scope = comparison.answer.scope
     assert "Exploratory: no protocol" in scope
     assert "these two trained models" in scope
@@ -199,7 +197,7 @@ def test_without_a_protocol_a_tested_report_says_that_it_explores(predict, judge
         metric="specificity", partner="recall", policy="youden", reference="B", declared=True,
         file_sha256="x",
     )  # fmt: skip
-    fixed = compare_systems(systems, TestSet(judged_set, target), replicates=50, protocol=protocol)
+    fixed = compare_systems(systems, test_set, replicates=50, protocol=protocol)
     assert fixed.names == ["B", "A"]
     assert "recall) at the threshold for best sensitivity + specificity" in fixed.verdict
     assert fixed.provenance["protocol"]["analysis"] == "confirmatory"
@@ -271,6 +269,9 @@ def test_a_record_that_cannot_be_written_is_told(predict, test_set, judged_set):
     assert "is unknown" in uses.words
     assert uses.before_protocol is None
     assert uses.to_dict()["count"] is None
+    protocol = Protocol(declared=True, file_sha256="abc")
+    assert "is unknown" in standing_words(protocol, uses.before_protocol)
+    assert "before this test split was looked at" in standing_words(protocol, 0)
 
 
 def test_the_count_stands_in_the_reports_provenance(comparison):
@@ -281,13 +282,6 @@ def test_the_count_stands_in_the_reports_provenance(comparison):
     assert told.notes == comparison.notes
     unknown = comparison.with_uses(TestSetUses((), "not writable"))
     assert unknown.notes[-1] == Note("uses", "not writable")
-
-
-def test_unknown_uses_are_not_taken_for_none():
-    protocol = Protocol(declared=True, file_sha256="abc")
-    assert TestSetUses((), "not writable", "abc").before_protocol is None
-    assert "is unknown" in standing_words(protocol, None)
-    assert "before this test split was looked at" in standing_words(protocol, 0)
 
 
 def test_the_command_line_cannot_contradict_the_protocol(tmp_path):

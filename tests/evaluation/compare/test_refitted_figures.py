@@ -19,7 +19,6 @@ from evaluation.compare.paired_tests import (
 )
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.shares import ShareName, Shares, add_at_prevalence
-from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import (
     ThresholdChoice,
     ValidationScores,
@@ -316,11 +315,10 @@ def test_shares_of_called_images_are_refitted_as_the_figures_are(judged, drawn):
     )
 
 
-def test_a_failed_image_stays_wrong_at_every_refitted_threshold(predict, judged_set):
-    target, ids = judged_set.target(), judged_set.image_ids("test").sort_values()
+def test_a_failed_image_stays_wrong_at_every_refitted_threshold(predict, test_set, judged_set):
+    ids = judged_set.image_ids("test").sort_values()
     failed = ids[:30]
     system = predict("A", seed=1, skip=failed)
-    test_set = TestSet(judged_set, target)
     model = SimpleNamespace(predictions=system, decision=tune(system, test_set))
     judged = describe_images(test_set, ids, test_set.labels)
     card = _failure_card(model, judged, test_set)

@@ -38,6 +38,7 @@ def two(make_metrics, difference):
         ((-0.05, -0.09, -0.01), "B had the higher AUROC for", "interval below 0"),
         ((0.05, float("nan"), float("nan")), "nothing can be claimed", "no interval"),
         ((0.0, -0.05, 0.05), "A and B had the same AUROC", "equal figures are no difference"),
+        ((0, float("nan"), float("nan")), "0.800 (difference 0.000; no interval)", "unmoved"),
     ],
 )
 def test_headline_claims_no_more_than_the_interval(
@@ -141,16 +142,6 @@ def test_ties_are_ties(make_metrics, verdict_of, scores, words):
     assert verdict.kind == "open"
 
 
-def test_equal_systems_with_unmoved_differences_are_called_the_same(make_metrics, verdict_of):
-    nothing = float("nan")
-    verdict = verdict_of(
-        table(make_metrics, {"A": 0.7, "B": 0.7}, [("A - B", nothing, nothing)]), ["A", "B"], "X"
-    )
-    assert "A and B had the same AUROC for x: 0.700 (difference 0.000; no interval)" in (
-        verdict.headline
-    )
-
-
 def test_three_systems_of_equal_scores_are_called_equal_from_the_images_on(predict, test_set):
     systems = {name: predict(name, seed=1) for name in "ABC"}
     answer = compare_systems(systems, test_set, replicates=20).answer
@@ -194,25 +185,17 @@ def test_one_system_is_described_not_compared(make_metrics, verdict_of):
 HALVES = Protocol(metric="recall", partner="specificity", policy="max_f1", declared=True)
 
 
-def halves(make_metrics, gaps, names="AB"):
+def halves(make_metrics, pairs):
+    """Recall and specificity, 0.8 of A, from the differences ``(gap, half width)`` by pair."""
     rows = []
-    for metric, of_metric in zip(("recall", "specificity"), gaps, strict=True):
-        rows += [(name, "max_f1", metric, 0.8, 0.7, 0.9) for name in names]
-        rows += [
-            (pair, "max_f1", metric, gap, gap - half, gap + half)
-            for pair, (gap, half) in of_metric.items()
-        ]
-    frame = make_metrics(rows)
-    for pair, metric in ((pair, m) for m in ("recall", "specificity") for pair in gaps[0]):
-        first, second = pair.split(" - ")
-        gap = gaps[("recall", "specificity").index(metric)][pair][0]
-        base = frame.loc[(frame["system"] == first) & (frame["metric"] == metric), "estimate"].iloc[
-            0
-        ]
-        frame.loc[(frame["system"] == second) & (frame["metric"] == metric), "estimate"] = (
-            base - gap
-        )
-    return frame
+    for place, metric in enumerate(("recall", "specificity")):
+        rows.append(("A", "max_f1", metric, 0.8, 0.7, 0.9))
+        for pair, differences in pairs.items():
+            gap, half = differences[place]
+            rows.append((pair, "max_f1", metric, gap, gap - half, gap + half))
+            if pair.startswith("A - "):
+                rows.append((pair[-1], "max_f1", metric, 0.8 - gap, 0.7, 0.9))
+    return make_metrics(rows)
 
 
 @pytest.mark.parametrize(
@@ -229,8 +212,8 @@ def halves(make_metrics, gaps, names="AB"):
 def test_of_two_halves_both_must_be_shown(
     make_metrics, verdict_of, recall, specificity, words, kind
 ):
-    gaps = ({"A - B": recall}, {"A - B": specificity})
-    verdict = verdict_of(halves(make_metrics, gaps), ["A", "B"], "X", protocol=HALVES)
+    metrics = halves(make_metrics, {"A - B": (recall, specificity)})
+    verdict = verdict_of(metrics, ["A", "B"], "X", protocol=HALVES)
     assert words in verdict.headline
     assert verdict.kind == kind
     assert "sensitivity (recall) 0.800 and" in verdict.headline
@@ -238,10 +221,9 @@ def test_of_two_halves_both_must_be_shown(
 
 
 def test_of_three_systems_and_two_halves_each_pair_is_told(make_metrics, verdict_of):
-    strong, weak = (0.3, 0.1), (0.0, 0.1)
-    gaps = {"A - B": weak, "A - C": strong, "B - C": strong}
-    frame = halves(make_metrics, (gaps, gaps), "ABC")
-    verdict = verdict_of(frame, ["A", "B", "C"], "X", protocol=HALVES)
+    strong, weak = [(0.3, 0.1)] * 2, [(0.0, 0.1)] * 2
+    metrics = halves(make_metrics, {"A - B": weak, "A - C": strong, "B - C": strong})
+    verdict = verdict_of(metrics, ["A", "B", "C"], "X", protocol=HALVES)
     assert "A than C and B than C; no other pair was" in verdict.headline
     assert [conclusion.decided for conclusion in verdict.conclusions] == [False, True, True]
 

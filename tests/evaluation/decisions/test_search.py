@@ -14,7 +14,7 @@ from evaluation.compare.compare import compare_systems
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.search import Search, SearchImages, _search_space, run_search
 from evaluation.decisions.system_output import SystemOutput
-from evaluation.decisions.test_set import TestSet, patients_of
+from evaluation.decisions.test_set import patients_of
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.decisions.tuning import checked_decision, tune
 from evaluation.metrics.image_metrics import classification_metrics
@@ -25,22 +25,15 @@ OBJECTIVES = ("auroc", "f1", "ap50", "rsna", "froc")
 
 
 @pytest.fixture
-def target(judged_set):
-    return judged_set.target()
-
-
-@pytest.fixture
 def detector(predict):
     return predict("A", "boxes", seed=1)
 
 
 @pytest.fixture
-def laid_out(detector, judged_set, target):
+def laid_out(detector, test_set, judged_set, target):
     ids = judged_set.image_ids("val")
     output = SystemOutput(detector, target, ids)
-    return SearchImages.of(
-        output, judged_set.labels(target).reindex(ids), TestSet(judged_set, target)
-    )
+    return SearchImages.of(output, judged_set.labels(target).reindex(ids), test_set)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -80,8 +73,7 @@ def test_the_fold_figure_is_the_mean_over_folds_each_judged_alone(
     assert result.record["chosen"]["folds"] == pytest.approx(np.mean(alone), abs=1e-12)
 
 
-def test_lesions_drawn_too_large_are_scaled_back(predict, judged_set, target):
-    # True boxes are 30 px, the detector's 36: 83 % of it is right.
+def test_lesions_drawn_too_large_are_scaled_back(predict, test_set):
     system = predict("A", "boxes", seed=1, skill=4.0)
     part = system.folder / "boxes.parquet" / "part-00000.parquet"
     boxes = system.boxes.copy()
@@ -91,7 +83,7 @@ def test_lesions_drawn_too_large_are_scaled_back(predict, judged_set, target):
     boxes[["x1", "y1"]] = boxes[["x1", "y1"]].clip(lower=0)
     write_table(boxes, part, "predicted_boxes")
     system.__dict__.pop("boxes")
-    decision = tune(system, TestSet(judged_set, target), search=Search("boxes", "rsna"))
+    decision = tune(system, test_set, search=Search("boxes", "rsna"))
     assert decision.boxes.scale < 0.95
     assert decision.search["chosen"]["folds"] > decision.search["boxes_as_stored"]["folds"]
 
@@ -157,28 +149,26 @@ def test_every_setting_is_counted_and_every_step_told(objective, laid_out):
     assert result.record["settings_tried"] == expected[objective]
 
 
-def test_the_decision_is_derived_again_whole_and_a_hand_picked_one_refused(
-    detector, judged_set, target
-):
-    decision = tune(detector, TestSet(judged_set, target), search=Search("default", "ap50"))
+def test_the_decision_is_derived_again_whole_and_a_hand_picked_one_refused(detector, test_set):
+    decision = tune(detector, test_set, search=Search("default", "ap50"))
     detector.write_decision("opacity", decision.to_dict())
     stored = Decision.from_dict(detector.decision("opacity"))
     assert stored.difference(decision) is None
-    checked, notes = checked_decision("A", detector, TestSet(judged_set, target), ())
+    checked, notes = checked_decision("A", detector, test_set, ())
     assert (checked.boxes, notes) == (decision.boxes, [])
     forged = decision.to_dict()
     forged["box_fusion"] = replace(decision.boxes, scale=0.5).to_dict()
     detector.write_decision("opacity", forged)
     with pytest.raises(InputError, match=r"box_fusion\S* .*run cxr tune again"):
-        checked_decision("A", detector, TestSet(judged_set, target), ())
+        checked_decision("A", detector, test_set, ())
 
 
-def test_compare_judges_the_boxes_that_the_search_chose(predict, judged_set, target):
+def test_compare_judges_the_boxes_that_the_search_chose(predict, test_set, judged_set, target):
     detector = predict("A", "boxes", seed=1)
-    decision = tune(detector, TestSet(judged_set, target), search=Search("default", "ap50"))
+    decision = tune(detector, test_set, search=Search("default", "ap50"))
     assert decision.boxes.changes_boxes
     detector.write_decision("opacity", decision.to_dict())
-    comparison = compare_systems({"A": detector}, TestSet(judged_set, target), replicates=100)
+    comparison = compare_systems({"A": detector}, test_set, replicates=100)
     tested = judged_set.image_ids("test")
     boxes = SystemOutput(
         detector, target, tested, decision.boxes, judged_set.images
@@ -189,21 +179,16 @@ def test_compare_judges_the_boxes_that_the_search_chose(predict, judged_set, tar
     assert comparison.systems["A"].boxes[["x1", "score"]].equals(boxes[["x1", "score"]])
 
 
-def test_the_search_never_reads_a_test_image(predict, judged_set, target):
-    whole = tune(predict("A", "boxes", seed=1), TestSet(judged_set, target), search=Search())
+def test_the_search_never_reads_a_test_image(predict, test_set, judged_set):
+    whole = tune(predict("A", "boxes", seed=1), test_set, search=Search())
     tested = judged_set.image_ids("test")
     part = predict("B", "boxes", seed=1, skip=())
     boxes = part.boxes[~part.boxes["image_id"].isin(tested)]
     write_table(boxes, part.folder / "boxes.parquet" / "part-00000.parquet", "predicted_boxes")
     part.__dict__.pop("boxes")
-    alone = tune(part, TestSet(judged_set, target), search=Search())
+    alone = tune(part, test_set, search=Search())
     assert alone.search == whole.search
     assert alone.thresholds == whole.thresholds
-
-
-def test_a_system_without_boxes_is_refused(predict, judged_set, target):
-    with pytest.raises(InputError, match="tune it without --search"):
-        tune(predict("C", "scores"), TestSet(judged_set, target), search=Search())
 
 
 def test_without_lesions_only_image_objectives_remain(detector, judged_set, target, laid_out):

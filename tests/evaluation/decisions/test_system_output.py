@@ -1,7 +1,5 @@
 """What a system says of some images: read part by part, boxes and findings to one score."""
 
-import math
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -41,10 +39,6 @@ def classifier(tmp_path):
             maps["values"] = [[1.0, 0.0], [0.0, 1.0], [0.0, 9.0]]
             writer.add(images, scores=scores, maps=maps)
     return Predictions.open(tmp_path / "classifier")
-
-
-def test_failed_images_did_not_run(classifier):
-    assert classifier.images_run.tolist() == ["a", "b"]
 
 
 def test_only_asked_images_and_members_of_the_target_are_read(classifier):
@@ -104,13 +98,6 @@ def test_rules_by_hand(rule, min_score, expected):
     assert reduced.index.equals(IMAGES)
 
 
-@pytest.mark.parametrize("candidate", CANDIDATES, ids=str)
-def test_an_image_without_boxes_scores_zero_and_stays(candidate):
-    none = BOXES.iloc[:0]
-    reduced = reduce_boxes(none, IMAGES, candidate)
-    assert reduced.tolist() == [0.0, 0.0, 0.0]
-
-
 def test_three_hundred_faint_boxes_are_no_finding_under_the_floor():
     # The known mistake: noisy-or over 300 boxes at 0.01 is 0.95.
     faint = pd.DataFrame({"image_id": ["a"] * 300, "score": [0.01] * 300})
@@ -132,16 +119,6 @@ def test_order_of_rows_never_matters_and_scores_stay_in_bounds(scores, random):
             results.append(reduced["a"])
         assert results[0] == results[1]
         assert 0 <= results[0] <= 1
-
-
-def test_noisy_or_is_the_product_of_misses():
-    rng = np.random.default_rng(0)
-    scores = rng.random(20)
-    boxes = pd.DataFrame({"image_id": ["a"] * 20, "score": scores})
-    expected = 1 - math.prod(1 - np.sort(scores)[::-1])
-    assert reduce_boxes(boxes, pd.Index(["a"]), Reduction("noisy_or"))["a"] == pytest.approx(
-        expected
-    )
 
 
 @pytest.mark.parametrize(

@@ -16,15 +16,10 @@ from evaluation.boxes.matching import pair_boxes
 from evaluation.decisions.decision import Decision, TuningOptions
 from evaluation.decisions.search import choose_reduction
 from evaluation.decisions.system_output import CANDIDATES, SystemOutput
-from evaluation.decisions.test_set import TestSet, patients_of
+from evaluation.decisions.test_set import patients_of
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.decisions.tuning import checked_decision, tune
 from evaluation.statistics.calibration import PlattScaling, clipped_logit, fit_platt
-
-
-@pytest.fixture
-def target(judged_set):
-    return judged_set.target()
 
 
 class _Scores:
@@ -40,10 +35,10 @@ class _Scores:
 
 
 def test_every_rule_is_tried_and_recorded_and_luck_does_not_displace_the_highest_box(
-    predict, judged_set, target
+    predict, test_set, judged_set, target
 ):
     system = predict("A", "boxes", seed=1)
-    decision = tune(system, TestSet(judged_set, target))
+    decision = tune(system, test_set)
     ids = judged_set.image_ids("val")
     y_true = judged_set.labels(target).reindex(ids)
     output = SystemOutput(system, target, ids)
@@ -83,9 +78,11 @@ def test_a_rule_of_one_score_for_all_is_not_chosen_and_among_equals_the_simplest
         assert reduced.reduction.rule == "top_k"
 
 
-def test_the_rsna_score_gets_the_cut_that_is_best_on_validation(predict, judged_set, target):
+def test_the_rsna_score_gets_the_cut_that_is_best_on_validation(
+    predict, test_set, judged_set, target
+):
     system = predict("A", "boxes", seed=1)
-    chosen = tune(system, TestSet(judged_set, target)).box_cut
+    chosen = tune(system, test_set).box_cut
     ids = judged_set.image_ids("val")
     boxes = SystemOutput(system, target, ids).predicted_boxes
     pairs = pair_boxes(boxes, judged_set.target_boxes(target), ids)
@@ -97,17 +94,17 @@ def test_the_rsna_score_gets_the_cut_that_is_best_on_validation(predict, judged_
     assert all(score(chosen) >= score(cut) for cut in np.arange(1, 100) / 100)
 
 
-def test_a_decision_survives_its_file(predict, judged_set, target):
+def test_a_decision_survives_its_file(predict, test_set):
     for system in (predict("A", "boxes", seed=1), predict("B", "scores", seed=2, maps=True)):
-        decision = tune(system, TestSet(judged_set, target))
+        decision = tune(system, test_set)
         system.write_decision("opacity", decision.to_dict())
         stored = Decision.from_dict(system.decision("opacity"))
         assert stored.difference(decision) is None
         assert stored.thresholds == decision.thresholds
 
 
-def test_a_difference_names_its_place(predict, judged_set, target):
-    decision = tune(predict("A", "boxes", seed=1), TestSet(judged_set, target))
+def test_a_difference_names_its_place(predict, test_set):
+    decision = tune(predict("A", "boxes", seed=1), test_set)
     other = dataclasses.replace(decision, calibration=PlattScaling(1.0, 0.0))
     assert decision.difference(other).startswith("calibration.intercept: ")
     fewer = dataclasses.replace(decision, tried=decision.tried[:-1])
@@ -115,16 +112,16 @@ def test_a_difference_names_its_place(predict, judged_set, target):
 
 
 def test_a_decision_without_a_level_of_its_own_for_no_box_opens_and_asks_to_tune_again(
-    predict, judged_set, target
+    predict, test_set
 ):
     system = predict("A", "boxes", seed=1)
-    old = tune(system, TestSet(judged_set, target)).to_dict()
+    old = tune(system, test_set).to_dict()
     assert 0 < old["calibration"].pop("no_box") < 1
     opened = Decision.from_dict(old)
     assert opened.probability([0.0])[0] == pytest.approx(opened.probability([1e-4])[0])
     system.write_decision("opacity", old)
     with pytest.raises(InputError, match=r"\(calibration\.no_box.*run cxr tune again") as raised:
-        checked_decision("A", system, TestSet(judged_set, target), ["max_f1"])
+        checked_decision("A", system, test_set, ["max_f1"])
     assert "\n" not in str(raised.value)
 
 
@@ -133,9 +130,9 @@ def test_a_broken_file_is_refused():
         Decision.from_dict({"target": "opacity"})
 
 
-def test_validation_figures_are_those_at_the_threshold(predict, judged_set, target):
+def test_validation_figures_are_those_at_the_threshold(predict, test_set, judged_set, target):
     system = predict("A", "scores", seed=2)
-    decision = tune(system, TestSet(judged_set, target))
+    decision = tune(system, test_set)
     ids = judged_set.image_ids("val")
     y_true = judged_set.labels(target).reindex(ids)
     called = (
@@ -149,28 +146,28 @@ def test_validation_figures_are_those_at_the_threshold(predict, judged_set, targ
     assert decision.chosen_on["n_positive"] == int(y_true.sum())
 
 
-def test_only_a_classifier_with_maps_gets_a_map_scale_and_a_level(predict, judged_set, target):
-    with_maps = tune(predict("A", maps=True), TestSet(judged_set, target))
+def test_only_a_classifier_with_maps_gets_a_map_scale_and_a_level(predict, test_set):
+    with_maps = tune(predict("A", maps=True), test_set)
     assert with_maps.map_scale[0] == 0.0
     assert with_maps.map_boxes.level in MAP_BOX_LEVELS
     assert max(entry["ap50"] for entry in with_maps.tried) > 0
-    without = tune(predict("B"), TestSet(judged_set, target))
+    without = tune(predict("B"), test_set)
     assert (without.map_scale, without.map_boxes, without.tried) == (None, None, [])
 
 
-def test_a_system_without_validation_rows_chooses_nothing(predict, judged_set, target):
-    decision = tune(predict("A", "boxes", roles=("test",)), TestSet(judged_set, target))
+def test_a_system_without_validation_rows_chooses_nothing(predict, test_set):
+    decision = tune(predict("A", "boxes", roles=("test",)), test_set)
     assert {choice.threshold for choice in decision.thresholds.values()} == {None}
     assert decision.calibration is None
     assert decision.tried == []
 
 
-def test_a_missing_score_is_refused(predict, judged_set, target):
+def test_a_missing_score_is_refused(predict, test_set):
     system = predict("A")
     scores = system.folder / "scores.parquet" / "part-00000.parquet"
     scores.unlink()
     with pytest.raises(InputError, match="100 images ran without a score for lung_opacity"):
-        tune(system, TestSet(judged_set, target))
+        tune(system, test_set)
 
 
 def test_platt_scaling_is_the_logistic_regression_of_the_logit():
@@ -210,15 +207,15 @@ def test_one_class_gives_no_probability():
     assert fit_platt([1, 1], [0.2, 0.4]) is None
 
 
-def test_what_is_asked_for_is_done_recorded_and_derived_again(predict, judged_set, target):
+def test_what_is_asked_for_is_done_recorded_and_derived_again(predict, test_set):
     system = predict("A", "boxes", seed=1)
     options = TuningOptions(calibration="choose", reductions=("max", "noisy_or"), refer=0.2)
-    decision = tune(system, TestSet(judged_set, target), options=options)
+    decision = tune(system, test_set, options=options)
     system.write_decision("opacity", decision.to_dict())
     stored = Decision.from_dict(system.decision("opacity"))
     assert stored == decision
     assert stored.options == options
-    again = tune(system, TestSet(judged_set, target), options=stored.options)
+    again = tune(system, test_set, options=stored.options)
     assert stored.difference(again) is None
     assert decision.choices["reduction"]["settings_tried"] == 7 == len(decision.tried)
     assert set(decision.choices["calibration"]) == {
@@ -229,8 +226,8 @@ def test_what_is_asked_for_is_done_recorded_and_derived_again(predict, judged_se
 
 
 @pytest.mark.parametrize("unit", ["image", "patient"])
-def test_a_decision_keeps_what_its_thresholds_were_chosen_on(predict, judged_set, target, unit):
-    decision = tune(predict("A", seed=1), TestSet(judged_set, target), unit=unit)
+def test_a_decision_keeps_what_its_thresholds_were_chosen_on(predict, test_set, judged_set, unit):
+    decision = tune(predict("A", seed=1), test_set, unit=unit)
     kept = decision.chosen_scores
     for policy, choice in decision.thresholds.items():
         assert choose_threshold(kept.y_true, kept.scores, policy) == choice
@@ -241,15 +238,13 @@ def test_a_decision_keeps_what_its_thresholds_were_chosen_on(predict, judged_set
 
 
 @pytest.mark.parametrize("method", ["none", "temperature", "platt", "isotonic"])
-def test_a_given_calibration_is_taken(predict, judged_set, target, method):
-    decision = tune(
-        predict("A", seed=1), TestSet(judged_set, target), options=TuningOptions(calibration=method)
-    )
+def test_a_given_calibration_is_taken(predict, test_set, method):
+    decision = tune(predict("A", seed=1), test_set, options=TuningOptions(calibration=method))
     assert decision.to_dict()["calibration"]["method"] == method
 
 
-def test_a_decision_stored_before_there_were_more_figures_still_holds(predict, judged_set, target):
-    decision = tune(predict("A", "boxes", seed=1), TestSet(judged_set, target))
+def test_a_decision_stored_before_there_were_more_figures_still_holds(predict, test_set):
+    decision = tune(predict("A", "boxes", seed=1), test_set)
     old = decision.to_dict()
     for key in ("asked", "choices", "referral"):
         del old[key]
@@ -263,9 +258,9 @@ def test_a_decision_stored_before_there_were_more_figures_still_holds(predict, j
     assert "max_f1.validation.f1" in Decision.from_dict(old).difference(decision)
 
 
-def test_a_patient_scores_as_the_highest_of_its_images(predict, judged_set, target):
+def test_a_patient_scores_as_the_highest_of_its_images(predict, test_set, judged_set, target):
     system = predict("A", seed=1)
-    decision = tune(system, TestSet(judged_set, target), unit="patient")
+    decision = tune(system, test_set, unit="patient")
     ids = judged_set.image_ids("val")
     table = pd.DataFrame(
         {"patient": patients_of(judged_set.images, ids),
@@ -280,16 +275,16 @@ def test_a_patient_scores_as_the_highest_of_its_images(predict, judged_set, targ
     )
 
 
-def test_a_declared_threshold_needs_no_validation(predict, judged_set, target):
+def test_a_declared_threshold_needs_no_validation(predict, test_set):
     decision = tune(
         predict("A", roles=("test",)),
-        TestSet(judged_set, target),
+        test_set,
         policies=("max_f1", "threshold=0.3"),
     )
     assert decision.thresholds["threshold=0.3"].threshold == 0.3
     assert decision.thresholds["max_f1"].threshold is None
 
 
-def test_a_classifier_has_no_boxes_to_reduce(predict, judged_set, target):
+def test_a_classifier_has_no_boxes_to_reduce(predict, test_set):
     with pytest.raises(InputError, match="no boxes to reduce"):
-        tune(predict("A"), TestSet(judged_set, target), options=TuningOptions(reductions=("max",)))
+        tune(predict("A"), test_set, options=TuningOptions(reductions=("max",)))

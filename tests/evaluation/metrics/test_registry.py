@@ -23,7 +23,6 @@ from evaluation.boxes.matching import pair_boxes
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.protocol import Protocol
 from evaluation.decisions.referral import ReferralFigures
-from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.image_metrics import classification_metrics, confusion_counts, rates
 from evaluation.metrics.metric import Metric
 from evaluation.metrics.registry import (
@@ -100,18 +99,18 @@ def test_names_of_rates_and_overlaps_are_those_of_the_numbers():
     assert family("iobb")[:3] == ("iobb_accuracy_10", "iobb_accuracy_25", "iobb_accuracy_50")
 
 
-def test_shorter_lists_keep_their_metrics():
-    assert highlighted("subgroups") == (
-        "auroc", "recall", "specificity", "localised_sensitivity", "ap50",
-    )  # fmt: skip
-    assert highlighted("verdict") == (
-        "auroc", "average_precision", "recall", "specificity", "localised_sensitivity",
-        "localised_sensitivity_tolerant", "ap50", "matched_recall_90",
-    )  # fmt: skip
-    assert highlighted("abstract") == (
-        "auroc", "average_precision", "recall", "specificity", "localised_sensitivity", "ap50",
-        "froc_mean",
-    )  # fmt: skip
+@pytest.mark.parametrize(
+    ("shown_in", "metrics"),
+    [
+        ("subgroups", "auroc recall specificity localised_sensitivity ap50"),
+        ("verdict", "auroc average_precision recall specificity localised_sensitivity "
+                    "localised_sensitivity_tolerant ap50 matched_recall_90"),
+        ("abstract", "auroc average_precision recall specificity localised_sensitivity ap50 "
+                     "froc_mean"),
+    ],
+)  # fmt: skip
+def test_shorter_lists_keep_their_metrics(shown_in, metrics):
+    assert highlighted(shown_in) == tuple(metrics.split())
 
 
 def test_a_title_inside_a_sentence_keeps_the_capitals_of_names_alone():
@@ -142,15 +141,13 @@ def informedness(monkeypatch):
     return metric
 
 
-def test_a_new_record_is_all_that_a_new_metric_needs(informedness, predict, judged_set):
+def test_a_new_record_is_all_that_a_new_metric_needs(informedness, predict, test_set):
     name = informedness.name
     assert classification_metrics([0, 1, 1], [0.1, 0.5, 0.2], 0.5)[name] == 0.5
     assert classification_metrics([1], [0.5], 0.5)[name] is None
     systems = {"A": predict("A", "boxes", seed=1), "B": predict("B", seed=2)}
     protocol = Protocol(metric=name, policy="max_f1")
-    found = compare_systems(
-        systems, TestSet(judged_set, judged_set.target()), replicates=50, protocol=protocol
-    )
+    found = compare_systems(systems, test_set, replicates=50, protocol=protocol)
     rows = found.metrics.set_index(["subgroup", "system", "policy", "metric"])["estimate"]
     at = ("all", "A", "max_f1")
     expected = rows[*at, "recall"] + rows[*at, "specificity"] - 1

@@ -48,25 +48,19 @@ def blob(height: float) -> np.ndarray:
     return height * np.exp(-((rows - 3) ** 2 + (columns - 3) ** 2) / 3)
 
 
-def test_healthy_lung_does_not_glow():
-    quiet = ActivationGrid(blob(0.5), FRAME, LEVELS)
-    assert _map_shapes(quiet, COLOUR) == []
+@pytest.mark.parametrize(
+    ("values", "levels"),
+    [(blob(0.5), LEVELS), (blob(4.0), ()), (np.full((4, 4), np.nan), LEVELS)],
+    ids=["below the levels", "no levels", "broken values"],
+)
+def test_healthy_lung_does_not_glow(values, levels):
+    assert _map_shapes(ActivationGrid(values, FRAME, levels), COLOUR) == []
 
 
 def test_map_is_never_normalised_per_image():
     strong, weak = (_map_shapes(ActivationGrid(blob(h), FRAME, LEVELS), COLOUR) for h in (4, 2))
     assert len(strong) == 3
     assert len(weak) == 1  # half the evidence reaches fewer of the same levels
-
-
-def test_contour_lies_where_the_map_is():
-    shapes = _map_shapes(ActivationGrid(blob(4.0), FRAME, LEVELS), COLOUR)
-    centre = np.mean(np.vstack(shapes[-1].paths), axis=0)
-    assert centre == pytest.approx([28.0, 28.0], abs=2.0)  # cell 3 of 8 on 64 px: 3.5 * 8
-
-
-def test_map_without_levels_is_not_drawn():
-    assert _map_shapes(ActivationGrid(blob(4.0), FRAME, ()), COLOUR) == []
 
 
 def test_contours_lie_at_the_systems_own_probabilities():
@@ -83,11 +77,6 @@ def test_contours_lie_at_the_systems_own_probabilities():
 def test_a_value_that_speaks_against_the_finding_has_no_contour():
     assert contour_levels([-2.0, -1.0], [0.3, 0.9]) == {}
     assert contour_levels([np.nan], [0.9]) == {}
-
-
-def test_broken_map_values_do_not_draw():
-    values = np.full((4, 4), np.nan)
-    assert _map_shapes(ActivationGrid(values, FRAME, LEVELS), COLOUR) == []
 
 
 def test_boxes_below_the_threshold_are_thin_grey_and_few():
@@ -146,24 +135,19 @@ def test_text_without_a_free_place_is_left_out():
     assert len(labels) == 2  # in the box and below it
 
 
-def test_contour_beyond_the_image_is_no_evidence_on_it():
-    grid = ActivationGrid(blob(4.0), (-64.0, -64.0, 0.0, 0.0), LEVELS)
-    assert [
-        each.text for each in texts(ImagePrediction("A", COLOUR, grid=grid), ImageTruth(1.0), SIZE)
-    ] == [
-        "no evidence above",
-        "the first contour",
-    ]
-
-
-def test_empty_map_says_that_it_is_empty():
-    quiet, loud = (ActivationGrid(blob(height), FRAME, LEVELS) for height in (0.5, 4.0))
-    words = [
-        each.text for each in texts(ImagePrediction("A", COLOUR, grid=quiet), ImageTruth(1.0), SIZE)
-    ]
-    assert words == ["no evidence above", "the first contour"]
-    assert texts(ImagePrediction("A", COLOUR, grid=loud), ImageTruth(1.0), SIZE) == []
-    assert texts(ImagePrediction("A", COLOUR), ImageTruth(1.0), SIZE) == []  # a system without maps
+@pytest.mark.parametrize(
+    ("grid", "words"),
+    [
+        (ActivationGrid(blob(0.5), FRAME, LEVELS), ["no evidence above", "the first contour"]),
+        (ActivationGrid(blob(4.0), (-64.0, -64.0, 0.0, 0.0), LEVELS),  # beyond the image
+         ["no evidence above", "the first contour"]),
+        (ActivationGrid(blob(4.0), FRAME, LEVELS), []),
+        (None, []),  # a system without maps
+    ],
+)  # fmt: skip
+def test_empty_map_says_that_it_is_empty(grid, words):
+    prediction = ImagePrediction("A", COLOUR, grid=grid)
+    assert [each.text for each in texts(prediction, ImageTruth(1.0), SIZE)] == words
 
 
 def test_text_is_drawn_where_it_is_placed():
@@ -315,10 +299,10 @@ def test_overlay_survives_the_way_to_disk(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
-def test_single_readers_are_drawn_thin_and_named(judged_set):
+def test_single_readers_are_drawn_thin_and_named(test_set, judged_set):
     folder, target = judged_set.folder, judged_set.target()
     image_id = judged_set.boxes["image_id"].iloc[0]
-    assert CaseSource(TestSet(judged_set, target), ()).truth(image_id).readers == {}
+    assert CaseSource(test_set, ()).truth(image_id).readers == {}
     findings = pd.read_parquet(folder / "findings.parquet")
     boxes = pd.read_parquet(folder / "boxes.parquet")
     mine = findings[findings["image_id"] == image_id]

@@ -5,16 +5,10 @@ import pytest
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from evaluation.compare.compare import compare_systems
-from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import tune
 from evaluation.report.cases import read_systems
 from scripts.overlay import choose_images, file_name, open_systems, overlay
 from scripts.systems import System
-
-
-@pytest.fixture
-def target(judged_set):
-    return judged_set.target()
 
 
 @pytest.fixture
@@ -26,9 +20,9 @@ def systems(predict):
 
 
 @pytest.fixture
-def tuned(systems, judged_set, target):
+def tuned(systems, test_set, target):
     for system in systems.values():
-        decision = tune(system, TestSet(judged_set, target))
+        decision = tune(system, test_set)
         system.write_decision(target.name, decision.to_dict())
     return systems
 
@@ -40,9 +34,9 @@ def pixels(monkeypatch):
     monkeypatch.setattr(DataSet, "read_original", lambda self, image_id: image)
 
 
-def test_untuned_system_stays_undecided(systems, judged_set, target):
+def test_untuned_system_stays_undecided(systems, test_set, judged_set):
     ids = judged_set.image_ids("test")[:5]
-    reader = read_systems(systems, TestSet(judged_set, target), list(ids), policy="max_f1")
+    reader = read_systems(systems, test_set, list(ids), policy="max_f1")
     for image_id in ids:
         detector, classifier = reader.predictions(image_id)
         assert detector.decision is None
@@ -50,17 +44,17 @@ def test_untuned_system_stays_undecided(systems, judged_set, target):
         assert classifier.grid is not None
 
 
-def test_contours_do_not_depend_on_the_images_asked_for(systems, judged_set, target):
+def test_contours_do_not_depend_on_the_images_asked_for(systems, test_set, judged_set):
     ids = list(judged_set.image_ids("test")[:4])
-    one = read_systems(systems, TestSet(judged_set, target), ids[:1], policy="max_f1")
-    all_ = read_systems(systems, TestSet(judged_set, target), ids, policy="max_f1")
+    one = read_systems(systems, test_set, ids[:1], policy="max_f1")
+    all_ = read_systems(systems, test_set, ids, policy="max_f1")
     assert one.systems[1].levels == all_.systems[1].levels != {}
 
 
-def test_tuned_system_is_read_as_compare_judges_it(tuned, judged_set, target):
-    comparison = compare_systems(tuned, TestSet(judged_set, target), replicates=100)
+def test_tuned_system_is_read_as_compare_judges_it(tuned, test_set, judged_set):
+    comparison = compare_systems(tuned, test_set, replicates=100)
     ids = list(judged_set.image_ids("test"))
-    reader = read_systems(tuned, TestSet(judged_set, target), ids, policy="max_f1")
+    reader = read_systems(tuned, test_set, ids, policy="max_f1")
     table = comparison.decisions.set_index(["system", "image_id"])
     for image_id in ids:
         for prediction in reader.predictions(image_id):
@@ -73,17 +67,17 @@ def test_tuned_system_is_read_as_compare_judges_it(tuned, judged_set, target):
                 assert mine == (None if pd.isna(row[name]) else bool(row[name]))
 
 
-def test_policy_that_was_not_tuned_is_refused(tuned, judged_set, target):
+def test_policy_that_was_not_tuned_is_refused(tuned, test_set, judged_set):
     ids = list(judged_set.image_ids("test")[:1])
     with pytest.raises(InputError, match="not tuned for the policy 'youden'; it has max_f1"):
-        read_systems(tuned, TestSet(judged_set, target), ids, policy="youden")
+        read_systems(tuned, test_set, ids, policy="youden")
 
 
-def test_system_that_ran_on_none_of_the_images_is_refused(predict, judged_set, target):
+def test_system_that_ran_on_none_of_the_images_is_refused(predict, test_set, judged_set):
     system = predict("Val only", roles=("val",))
     ids = list(judged_set.image_ids("test")[:2])
     with pytest.raises(InputError, match="ran on none of the images asked for"):
-        read_systems({"Val only": system}, TestSet(judged_set, target), ids, policy="max_f1")
+        read_systems({"Val only": system}, test_set, ids, policy="max_f1")
 
 
 def test_verb_draws_one_png_an_image(tuned, judged_set, tmp_path, pixels):
@@ -113,10 +107,10 @@ def test_unknown_image_is_named(judged_set):
         choose_images(judged_set, ["nobody"], "test", "default", 5, 0)
 
 
-def test_two_systems_of_one_name_are_refused(systems, judged_set, target, tmp_path):
+def test_two_systems_of_one_name_are_refused(systems, test_set, tmp_path):
     twice = [System(None, [systems["Detector"].folder])] * 2
     with pytest.raises(InputError, match="two systems are called 'Detector'"):
-        open_systems(twice, TestSet(judged_set, target), [], tmp_path)
+        open_systems(twice, test_set, [], tmp_path)
 
 
 @pytest.mark.parametrize("image_id", ["../../etc/passwd", "a/b", "a b.dcm"])

@@ -12,7 +12,6 @@ from PIL import Image
 from evaluation.boxes.box_metrics import HITS, FrocCurve
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import Estimates
-from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.registry import family
 from evaluation.report.charts import _sensitivity_at, report_charts, save_figures
 from evaluation.report.plot import Axis, Chart, Curve, Point, _draw, draw_with_legend, to_svg
@@ -218,10 +217,10 @@ def test_without_boxes_there_is_no_froc(comparison, tmp_path):
 
 
 @pytest.mark.usefixtures("unsaved")
-def test_a_comparison_has_every_rate_with_interval_and_curve(judged_set, predict, tmp_path):
+def test_a_comparison_has_every_rate_with_interval_and_curve(test_set, predict, tmp_path):
     systems = {"A": predict("A", "boxes", seed=1), "B": predict("B", "boxes", seed=2),
                "C": predict("C", seed=3)}  # fmt: skip
-    found = compare_systems(systems, TestSet(judged_set, judged_set.target()), replicates=100)
+    found = compare_systems(systems, test_set, replicates=100)
     for hit in HITS:
         names = family(f"froc_{hit}")
         assert [curve.name for curve in charts_of(found)[f"froc-{hit}"].curves] == ["A", "B"]

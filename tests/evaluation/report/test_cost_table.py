@@ -156,10 +156,5 @@ def test_times_of_different_machines_are_not_drawn_beside_each_other(comparison)
     }
     (chart,) = cost_charts(with_systems(comparison, figures, costs))
     assert chart.key == "cost-latency"
-    costs["B"]["latency_device"] = "gpu"
-    assert not cost_charts(with_systems(comparison, figures, costs))
-
-
-def test_one_known_cost_is_no_chart(comparison):
-    figures = dict.fromkeys(("A", "B"), (0.9, 0.85, 0.95))
-    assert not cost_charts(with_systems(comparison, figures, {"A": {"flops": 1e9}, "B": {}}))
+    for other in ({"latency_ms": 5.0, "latency_device": "gpu"}, {}):
+        assert not cost_charts(with_systems(comparison, figures, costs | {"B": other}))

@@ -11,7 +11,6 @@ from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import Estimates
 from evaluation.compare.shares import FAILURE_COLUMNS
 from evaluation.decisions.system_output import SystemOutput
-from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.metric import Note
 from evaluation.report.charts import report_charts
 from evaluation.report.further_tables import (
@@ -280,9 +279,9 @@ def test_comparison_without_these_figures_shows_none(comparison):
     assert "net-benefit" not in charts_of(comparison)
 
 
-def test_every_topic_of_a_real_comparison_is_shown(judged_set, predict):
+def test_every_topic_of_a_real_comparison_is_shown(test_set, predict):
     systems = {"Detector": predict("det", "boxes"), "Classifier": predict("cls", maps=True)}
-    found = compare_systems(systems, TestSet(judged_set, judged_set.target()), replicates=20)
+    found = compare_systems(systems, test_set, replicates=20)
     titles = {grid.title for grid in _where_tables(found)}
     assert {"Kinds of lesion", "Agreement and combination"} <= titles
     kinds = {title: bars for title, _, bars in _error_bars(found)}
@@ -350,9 +349,11 @@ def test_a_system_without_validation_images_is_left_out(comparison):
 
 
 @pytest.mark.parametrize("kind", ["boxes", "scores"])
-def test_validation_is_scored_as_test_is_and_holds_no_test_image(predict, judged_set, kind):
+def test_validation_is_scored_as_test_is_and_holds_no_test_image(
+    predict, test_set, judged_set, kind
+):
     system, target = predict("A", kind), judged_set.target()
-    found = compare_systems({"A": system}, TestSet(judged_set, target), replicates=100)
+    found = compare_systems({"A": system}, test_set, replicates=100)
     known = found.systems["A"].validation
     assert sorted(known.index) == sorted(
         judged_set.labels(target).reindex(judged_set.image_ids("val")).dropna().index

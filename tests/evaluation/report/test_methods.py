@@ -10,7 +10,6 @@ from evaluation.compare.estimates import Estimates
 from evaluation.compare.intervals import EXACT_METHOD
 from evaluation.decisions.decision import TuningOptions
 from evaluation.decisions.search import Search
-from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import tune
 from evaluation.report.methods import _IntervalFacts, decision_rows, meanings
 from evaluation.report.page import sentence
@@ -40,14 +39,13 @@ def test_an_ensemble_shows_gain_and_cost_against_the_first_system(comparison):
 
 
 @pytest.fixture
-def searched(predict, judged_set):
+def searched(predict, test_set):
     """A searched detector and one tuned as ever."""
-    target = judged_set.target()
     systems = {name: predict(name, "boxes", seed=seed) for seed, name in ((1, "A"), (2, "B"))}
     for name, search in (("A", Search("boxes", "rsna")), ("B", None)):
-        decision = tune(systems[name], TestSet(judged_set, target), search=search)
+        decision = tune(systems[name], test_set, search=search)
         systems[name].write_decision("opacity", decision.to_dict())
-    return compare_systems(systems, TestSet(judged_set, target), replicates=100)
+    return compare_systems(systems, test_set, replicates=100)
 
 
 def test_a_search_is_told_with_what_is_left_of_it_held_out(searched):
@@ -68,23 +66,22 @@ def test_froc_and_the_rsna_score_are_judged_with_a_search_and_without(searched):
             assert figure.low < figure.estimate < figure.high
 
 
-def test_without_a_search_nothing_is_said_of_one(predict, judged_set):
+def test_without_a_search_nothing_is_said_of_one(predict, test_set):
     systems = {"A": predict("A", "boxes", seed=1)}
-    comparison = compare_systems(systems, TestSet(judged_set, judged_set.target()), replicates=100)
+    comparison = compare_systems(systems, test_set, replicates=100)
     assert "Search" not in as_table(decision_rows(comparison))
 
 
-def test_what_was_asked_of_validation_is_told_with_what_it_was_chosen_by(predict, judged_set):
+def test_what_was_asked_of_validation_is_told_with_what_it_was_chosen_by(predict, test_set):
     detector, classifier = predict("A", "boxes", seed=1), predict("B", seed=2)
-    target = judged_set.target()
     for system, options in (
         (detector, TuningOptions(calibration="choose", reductions=("max", "top_k"), refer=0.1)),
         (classifier, TuningOptions(calibration="isotonic")),
     ):
-        decision = tune(system, TestSet(judged_set, target), options=options)
+        decision = tune(system, test_set, options=options)
         system.write_decision("opacity", decision.to_dict())
     systems = {"A": detector, "B": classifier}
-    comparison = compare_systems(systems, TestSet(judged_set, target), replicates=100)
+    comparison = compare_systems(systems, test_set, replicates=100)
     table = as_table(decision_rows(comparison))
     assert table["Rules for boxes"][0].startswith(
         "2 tried, by AUROC: mean over 5 folds of patients"
@@ -99,12 +96,12 @@ def test_what_was_asked_of_validation_is_told_with_what_it_was_chosen_by(predict
     ]
 
 
-def test_a_further_policy_is_judged_beside_the_stored_ones(predict, judged_set):
-    tuned, untuned, target = predict("A", seed=1), predict("B", seed=2), judged_set.target()
-    decision = tune(tuned, TestSet(judged_set, target), policies=("youden",))
+def test_a_further_policy_is_judged_beside_the_stored_ones(predict, test_set, judged_set):
+    tuned, untuned = predict("A", seed=1), predict("B", seed=2)
+    decision = tune(tuned, test_set, policies=("youden",))
     tuned.write_decision("opacity", decision.to_dict())
     comparison = compare_systems(
-        {"A": tuned, "B": untuned}, TestSet(judged_set, target), replicates=100,
+        {"A": tuned, "B": untuned}, test_set, replicates=100,
         extra_policies=("threshold=0.3", "cost:5/1"),
     )  # fmt: skip
     assert list(comparison.systems["A"].thresholds) == ["youden", "threshold=0.3", "cost:5/1"]

@@ -11,7 +11,6 @@ import pytest
 from data_prep.contracts.errors import InputError
 from evaluation.compare.comparison import SystemResult
 from evaluation.compare.estimates import Estimates
-from evaluation.decisions.test_set import TestSet
 from evaluation.report.result_tables import (
     _latex_table,
     _markdown_table,
@@ -56,12 +55,12 @@ def problems(value, schema, place="metrics.json"):
 
 
 @pytest.fixture
-def written(judged_set, predict, tmp_path):
+def written(test_set, predict, tmp_path):
     """A real comparison's metrics.json: a detector and a classifier with maps."""
     from evaluation.compare.compare import compare_systems
 
     systems = {"Detector": predict("det", "boxes"), "Classifier": predict("cls", maps=True)}
-    comparison = compare_systems(systems, TestSet(judged_set, judged_set.target()), replicates=20)
+    comparison = compare_systems(systems, test_set, replicates=20)
     write_tables(comparison, tmp_path / "report")
     return json.loads((tmp_path / "report" / "metrics.json").read_text())
 

@@ -3,15 +3,14 @@
 import pytest
 
 from evaluation.compare.compare import compare_systems
-from evaluation.decisions.test_set import TestSet
 from evaluation.report.tables import _difference_tests, _every_pair, _p_words
 
 
 @pytest.fixture
-def three(judged_set, predict):
+def three(test_set, predict):
     systems = {name: predict(name, seed=seed, skill=skill)
                for name, seed, skill in (("A", 1, 0.5), ("B", 2, 2.5), ("C", 3, 1.0))}  # fmt: skip
-    return compare_systems(systems, TestSet(judged_set, judged_set.target()), replicates=100)
+    return compare_systems(systems, test_set, replicates=100)
 
 
 def test_comparison_without_tests_shows_none(comparison):

@@ -5,7 +5,6 @@ import pytest
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.compare import compare_systems
-from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.studies.curve_results import CURVE_METRICS
 from evaluation.studies.curve_shares import JudgedRun, judge_shares
@@ -23,11 +22,9 @@ def judged(judged_set, predict):
     return systems, judge_shares(runs, judged_set, judged_set.target(), replicates=400)
 
 
-def test_figures_and_intervals_are_those_of_the_comparison(judged_set, judged) -> None:
+def test_figures_and_intervals_are_those_of_the_comparison(test_set, judged):
     systems, found = judged
-    compared = compare_systems(
-        systems, TestSet(judged_set, judged_set.target()), replicates=100
-    ).estimates
+    compared = compare_systems(systems, test_set, replicates=100).estimates
     for metric in CURVE_METRICS:
         policy = POLICIES[0] if metric == "localised_sensitivity" else ""
         for place, name in enumerate(found.systems):

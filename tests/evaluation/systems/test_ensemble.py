@@ -9,7 +9,6 @@ from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.tables import write_table
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.decisions.decision import TuningOptions
-from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import tune
 from evaluation.metrics.metric import Note
 from evaluation.systems.eligibility import common_test_images, describe_training_data
@@ -182,7 +181,7 @@ def test_what_any_member_has_seen_is_seen(detectors):
     assert unknown == []
 
 
-def test_a_member_that_does_not_tell_what_it_has_seen_is_named(detectors, judged_set, tmp_path):
+def test_a_member_that_does_not_tell_what_it_has_seen_is_named(detectors, test_set, tmp_path):
     write_seen(detectors[0], ["elsewhere"], ["train"])
     seen, unknown = _joined_seen(detectors)
     assert unknown == ["D2"]
@@ -191,7 +190,7 @@ def test_a_member_that_does_not_tell_what_it_has_seen_is_named(detectors, judged
         writer.add(detectors[0].images, boxes=detectors[0].boxes)
         write_table(seen, tmp_path / "E" / "seen.parquet", "seen")
     system = Predictions.open(tmp_path / "E")
-    _, notes = common_test_images({"E": system}, TestSet(judged_set, judged_set.target()))
+    _, notes = common_test_images({"E": system}, test_set)
     told = "What D2 in E was trained on is unknown: test images may not be new to it."
     assert Note("training", told) in notes
     assert describe_training_data(system)["unknown"] == "D2"
@@ -221,14 +220,14 @@ def test_the_members_spread_is_kept_per_image_for_doubt(predict, detectors, judg
     assert len(tops) == len(judged_set.image_ids("val")) + len(judged_set.image_ids("test"))
 
 
-def test_the_spread_of_an_ensemble_becomes_doubt(predict, judged_set, tmp_path):
+def test_the_spread_of_an_ensemble_becomes_doubt(predict, test_set, judged_set, tmp_path):
     members = [predict(f"C{seed}", "scores", seed=seed) for seed in (1, 2)]
     joined = _join_classifiers(members)
     info = {**members[0].info, "system": "both", "inference_id": "both"}
     with PredictionWriter(tmp_path / "both", info) as writer:
         writer.add(joined.images, **joined.tables)
-    system, target = Predictions.open(tmp_path / "both"), judged_set.target()
-    decision = tune(system, TestSet(judged_set, target), options=TuningOptions(refer=0.2))
+    system = Predictions.open(tmp_path / "both")
+    decision = tune(system, test_set, options=TuningOptions(refer=0.2))
     assert {each.by for each in decision.referral.values()} == {"spread"}
     ids = judged_set.image_ids("val")
     spread = joined.tables["scores"].set_index("image_id")["spread"].reindex(ids)

@@ -5,7 +5,6 @@ from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.compare import compare_systems
-from evaluation.decisions.test_set import TestSet
 from evaluation.systems.imported import import_file
 from evaluation.systems.prediction_files import read_review, write_reader_study
 
@@ -29,7 +28,7 @@ def read_back(review, dataset, tmp_path, key="key.csv"):
     return import_file(review, dataset, tmp_path / "reader", name="Reader", key=review.parent / key)
 
 
-def test_filled_form_comes_back_as_a_reader_and_is_judged(study, judged_set, tmp_path):
+def test_filled_form_comes_back_as_a_reader_and_is_judged(study, test_set, judged_set, tmp_path):
     folder, order, ids = study
     truth = judged_set.labels(judged_set.target()).reindex(order)
     review = fill(folder, [f"{0.2 + 0.6 * label}" for label in truth])
@@ -37,9 +36,7 @@ def test_filled_form_comes_back_as_a_reader_and_is_judged(study, judged_set, tmp
     given = reader.scores.set_index("image_id")["score"]
     assert given.sort_index().index.tolist() == sorted(ids)
     assert given.reindex(order).tolist() == pytest.approx((0.2 + 0.6 * truth).tolist())
-    found = compare_systems(
-        {"Reader": reader}, TestSet(judged_set, judged_set.target()), replicates=20
-    )
+    found = compare_systems({"Reader": reader}, test_set, replicates=20)
     figure = found.metrics.query("system == 'Reader' and metric == 'auroc' and subgroup == 'all'")
     assert figure["estimate"].iloc[0] == 1.0  # she saw everything
 
