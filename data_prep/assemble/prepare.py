@@ -229,6 +229,8 @@ def _add_stores(dataset: DataSet, tables: SourceTables, options: PrepareOptions)
     if options.sizes and not dataset.has_pixels:
         raise InputError(f"{dataset.folder}: the source gives no images, so --size does not apply")
     images = tables.images[is_member(tables.images["image_id"], dataset.images["image_id"])]
+    digests = dataset.images.set_index("image_id")["file_sha256"]
+    images = images.assign(file_sha256=images["image_id"].map(digests))
     for size in options.sizes:
         if (store_folder(dataset.folder, size) / "pixels.json").is_file():
             store = PixelStore.open(store_folder(dataset.folder, size))

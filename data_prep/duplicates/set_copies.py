@@ -142,7 +142,7 @@ def _read_files(
     reader: ImageReader, engine: Engine, image_ids: Sequence[str]
 ) -> Iterator[np.ndarray | None]:
     dataset = reader.dataset
-    files = [(dataset.image_path(image_id), dataset.window) for image_id in image_ids]
+    files = [dataset.image_file(image_id) for image_id in image_ids]
     if len(files) < _WORTH_AN_ENGINE:
         return map(_read_small_file, files)
     return engine.map_rows(
@@ -150,7 +150,7 @@ def _read_files(
     )
 
 
-def _read_small_file(file: tuple[Path, str | None]) -> np.ndarray | None:
+def _read_small_file(file: tuple[Path, str | None, str]) -> np.ndarray | None:
     try:
         return small_image(read_displayed(*file))
     except StoreError:  # no fault of the file

@@ -31,6 +31,7 @@ class RenderTask:
     origin: Path  # the file to decode
     place: Path  # the file to write; its suffix says the format
     window: str | None  # name of the DICOM window; None for the first
+    sha256: str  # of the file when it was prepared
     # width and height that the tables state, px; None where they state none
     size: tuple[int, int] | None
 
@@ -47,7 +48,7 @@ def render_all(tasks: Sequence[RenderTask], *, workers: int) -> Iterator[None]:
 def _render(task: RenderTask) -> str | None:
     """Write one image; returns what went wrong."""
     try:
-        with open_image(task.origin, MAX_FILE_BYTES) as path:
+        with open_image(task.origin, MAX_FILE_BYTES, task.sha256) as path:
             pixels = read_image(path, window=task.window).pixels
         height, width = pixels.shape
         if task.size is not None and task.size != (width, height):

@@ -66,14 +66,22 @@ def dataset_ids(
     }
 
 
-def read_displayed(path: Path, window: str | None) -> np.ndarray:
-    """Decode a file of a data set as it is displayed, uint8 ``(H, W)``."""
+def read_displayed(path: Path, window: str | None, sha256: str) -> np.ndarray:
+    """Decode a file of a data set, if it is still the same, as it is displayed, uint8 (H, W)."""
     # Judging without pixels needs no decoder.
     from data_prep.images.decoded_image import MAX_FILE_BYTES
     from data_prep.images.image import read_image
 
-    with open_image(path, MAX_FILE_BYTES) as here:
+    with open_image(path, MAX_FILE_BYTES, sha256) as here:
         return read_image(here, window=window).pixels
+
+
+def _require_own_files(folder: Path) -> None:
+    """Refuse links out of a folder, by which its tables could be those of another data set."""
+    home = folder.resolve()
+    for path in folder.rglob("*"):
+        if path.is_symlink() and not path.resolve().is_relative_to(home):
+            raise InputError(f"{path}: is a link out of its folder; put the file itself there")
 
 
 @dataclass
@@ -111,6 +119,7 @@ class DataSet:
         """
         folder = local_folder(folder)
         require_kind(folder, "data set")
+        _require_own_files(folder)
         info = read_json(folder / "dataset.json", "dataset")
         targets = {
             name: Target(name, tuple(spec["any_of"]), spec.get("display_name", name))
@@ -250,12 +259,16 @@ class DataSet:
 
     @cached_property
     def image_files(self) -> pd.DataFrame:
-        """``image_id, path`` of every image, the path as it is on the disk below `source_root`.
+        """``image_id, path, file_sha256``, the path as it is on the disk below `source_root`.
 
         Raises:
-            InputError: The paths are keyed hashes, and the key is not at hand.
+            InputError: The paths are keyed hashes, and the key is not at hand; or one leads into a
+                store that nobody here has named.
         """
-        files = self.images[["image_id", "path"]]
+        files = self.images[["image_id", "path", "file_sha256"]]
+        paths = files["path"].dropna()
+        for path in paths[paths.str.contains("cxr-remote", regex=False)]:
+            path_of(str(self.source_root / path), self.folder)
         if "id_key" not in self.info:
             return files
         from data_prep.contracts.pseudonyms import KEY_VARIABLE, find_hidden, key_from_environment
@@ -273,13 +286,17 @@ class DataSet:
         return files.assign(path=files["path"].map(true).astype("str"))
 
     @cached_property
-    def _paths(self) -> pd.Series:
-        return self.image_files.set_index("image_id")["path"]
+    def _files(self) -> pd.DataFrame:
+        return self.image_files.set_index("image_id")
 
     @property
     def source_root(self) -> Path:
-        """The folder that the images' relative paths start from."""
-        return path_of(self.info["source_root"])
+        """The folder that the images' relative paths start from.
+
+        Raises:
+            InputError: It lies in a store that nobody here has named.
+        """
+        return path_of(self.info["source_root"], self.folder)
 
     @property
     def window(self) -> str | None:
@@ -292,14 +309,18 @@ class DataSet:
         Raises:
             InputError: The image is unknown or has no file.
         """
-        path = self._paths.get(image_id)
+        path = self._files["path"].get(image_id)
         if path is None or pd.isna(path):
             raise InputError(f"{self.folder}: image '{image_id}' has no file in this data set")
         return self.source_root / str(path)
 
     def read_original(self, image_id: str) -> np.ndarray:
         """Decode an image at its original size, as it is displayed."""
-        return read_displayed(self.image_path(image_id), self.window)
+        return read_displayed(*self.image_file(image_id))
+
+    def image_file(self, image_id: str) -> tuple[Path, str | None, str]:
+        """What `read_displayed` takes of an image: its file, the window, the file's SHA-256."""
+        return self.image_path(image_id), self.window, str(self._files["file_sha256"][image_id])
 
     def store(self, size: int) -> PixelStore:
         """The pixel store at a size in pixels.

@@ -37,6 +37,7 @@ class DecodeTask:
     window: str | None = None  # name of the DICOM window wanted; None for the first
     # whether to hash the file and to measure the image; pixels alone need neither
     measure: bool = True
+    sha256: str | None = None  # the one that the file must have; None for any
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class DecodedRow:
 def _decode_and_letterbox(task: DecodeTask) -> DecodedRow:
     """Decode one file and bring it to the wanted sizes."""
     try:
-        with open_image(task.path, MAX_FILE_BYTES) as path:
+        with open_image(task.path, MAX_FILE_BYTES, task.sha256) as path:
             return _decode(task, path)
     except StoreError:
         raise

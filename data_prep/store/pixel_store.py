@@ -450,8 +450,8 @@ def build_pixel_store(
             workers = min(cpu_count(), len(missing) // _WORTH_A_WORKER)
         require_free_space(folder, len(missing) * size * size)
         tasks = (
-            DecodeTask(image_id, source_root / path, (size,), window, measure=False)
-            for image_id, path in zip(missing["image_id"], missing["path"], strict=True)
+            DecodeTask(image_id, source_root / path, (size,), window, False, str(sha256))
+            for image_id, path, sha256 in missing[["image_id", "path", "file_sha256"]].to_numpy()
         )
         errors = []
         for row in decode_all(tasks, engine=engine or LocalEngine(workers), reads=[source_root]):
@@ -463,5 +463,6 @@ def build_pixel_store(
                 progress(1)
         if errors:
             more = f" (and {counted(len(errors) - 1, 'more file')})" if len(errors) > 1 else ""
-            raise InputError(f"{errors[0]}{more}; restore the files or run cxr prepare again")
+            advice = "; restore the files or run cxr prepare again"
+            raise InputError(f"{errors[0].removesuffix(advice)}{more}{advice}")
     return PixelStore.open(folder)

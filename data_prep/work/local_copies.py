@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import math
 import os
 import re
 import tempfile
@@ -295,13 +296,18 @@ def is_there(path: Path) -> bool:
 
 
 @contextmanager
-def open_image(path: Path, most_bytes: int | None = None) -> Iterator[Path]:
+def open_image(
+    path: Path, most_bytes: int | None = None, sha256: str | None = None
+) -> Iterator[Path]:
     """The file of an image to read: itself, or a temporary copy of what lies in a store.
 
-    Works on any machine that may read the store, whether or not it has a local copy.
+    Works on any machine that may read the store, whether or not it has a local copy. A file whose
+    SHA-256 is not the one that is given is refused, so that a stranger's data set reads no other
+    file of this machine, wherever its paths and links lead.
     """
     address = address_of(path)
     if address is None or (path.is_file() and not _is_placeholder(path)):
+        _require_same(path, path, most_bytes, sha256)
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
@@ -317,11 +323,22 @@ def open_image(path: Path, most_bytes: int | None = None) -> Iterator[Path]:
         except FileNotFoundError:
             raise InputError(f"{path}: no such file or directory") from None
         os.utime(temporary, ns=(stored.changed_ns, stored.changed_ns))
+        _require_same(temporary, path, most_bytes, sha256)
         try:
             yield temporary
         except InputError as error:
             error.args = (str(error).replace(str(temporary), str(path)),)
             raise
+
+
+def _require_same(file: Path, path: Path, most_bytes: int | None, sha256: str | None) -> None:
+    if sha256 is None or not file.is_file() or file.stat().st_size > (most_bytes or math.inf):
+        return  # unknown, or refused by what reads it
+    if file_digest(file, "sha256") != sha256:
+        raise InputError(
+            f"{path}: is not the file that the data set was made of (its SHA-256 is not the one "
+            "in images.parquet); restore the files or run cxr prepare again"
+        )
 
 
 def _is_placeholder(path: Path) -> bool:

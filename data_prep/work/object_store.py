@@ -27,6 +27,7 @@ from typing import Any, NamedTuple, TypeVar
 from data_prep.contracts.errors import InputError
 
 CACHE_VARIABLE = "CXR_CACHE"
+_SOURCES_VARIABLE = "CXR_SOURCES"
 _SCHEMES = (
     "s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hdfs", "webhdfs", "oss", "oci", "sftp", "ssh",
     "smb", "webdav", "memory",
@@ -139,9 +140,28 @@ def recorded_path(path: Path) -> str:
     return address_of(resolved) or str(resolved)
 
 
-def path_of(recorded: str) -> Path:
-    """The path of what `recorded_path` gave; nothing is fetched."""
-    return local_path(recorded) if is_address(recorded) else Path(recorded)
+def path_of(recorded: str, by: Path | None = None) -> Path:
+    """The path of what `recorded_path` gave; nothing is fetched.
+
+    Where the folder `by` that records it may be a stranger's, a store is refused that nobody here
+    has named: no command was given it, so that there is no local copy, nor does the environment
+    variable ``CXR_SOURCES`` list it (with commas between).
+    """
+    path = local_path(recorded) if is_address(recorded) else Path(recorded)
+    if by is not None and _ROOT in path.parts:
+        store, named = _store_of(address_of(path) or recorded), os.environ.get(_SOURCES_VARIABLE)
+        is_named = store in [_store_of(text.strip()) for text in (named or "").split(",")]
+        if not is_named and not (is_address(store) and local_path(store).is_dir()):
+            raise InputError(
+                f"{by}: its images lie in {store}, which no command here was given; if you "
+                f"trust that place, set {_SOURCES_VARIABLE}={store} and run again"
+            )
+    return path
+
+
+def _store_of(address: str) -> str:
+    """The part of an address that names the store: scheme and bucket, or host."""
+    return "/".join(address.split("/")[:3]) if is_address(address) else address
 
 
 def shown(text: str) -> str:

@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import write_json
 from data_prep.contracts.tables import write_table
-from data_prep.store.dataset import DataSet, dataset_ids
+from data_prep.store.dataset import DataSet, dataset_ids, read_displayed
 
 FINDINGS = pd.DataFrame(
     [
@@ -107,3 +108,38 @@ def test_corrected_label_changes_the_labels_id_only(dataset):
     after = dataset_ids(dataset.images, corrected, *tables)
     assert before["content_id"] == after["content_id"]
     assert before["labels_id"] != after["labels_id"]
+
+
+@pytest.mark.parametrize("digest", ["0" * 64, "nan"], ids=["another", "none recorded"])
+def test_a_link_to_a_file_that_the_set_was_not_made_of_is_not_read(tmp_path, digest):
+    Image.new("L", (8, 8)).save(tmp_path / "private.png")
+    (tmp_path / "a.png").symlink_to(tmp_path / "private.png")
+    with pytest.raises(InputError, match=r"a\.png: is not the file that the data set was made of"):
+        read_displayed(tmp_path / "a.png", None, digest)
+
+
+@pytest.mark.parametrize(
+    ("root", "path", "store"),
+    [
+        ("sftp://far.example/x", "a.png", "sftp://far.example"),
+        ("/x/cxr-remote/sftp/far.example/x", "a.png", "sftp://far.example"),
+        ("/x/cxr-remote", "sftp/far.example/a.png", "/x/cxr-remote"),
+        ("/x", "cxr-remote/s3/bucket/a.png", "s3://bucket"),
+    ],
+)
+def test_no_store_is_asked_that_nobody_here_has_named(dataset, monkeypatch, root, path, store):
+    images = dataset.images.assign(path=path)
+    write_table(images, dataset.folder / "images.parquet", "images")
+    stranger = DataSet(dataset.folder, {**dataset.info, "source_root": root})
+    with pytest.raises(InputError, match=rf"its images lie in {store}, which no command here"):
+        stranger.image_path("no_row")
+    monkeypatch.setenv("CXR_SOURCES", f"s3://mine, {store}")
+    assert DataSet(dataset.folder, stranger.info).image_path("no_row").name == "a.png"
+
+
+def test_a_link_out_of_the_folder_is_refused(dataset, tmp_path):
+    (dataset.folder / "splits" / "same.parquet").symlink_to(dataset.folder / "images.parquet")
+    DataSet.open(dataset.folder)
+    (dataset.folder / "boxes2.parquet").symlink_to(tmp_path.parent / "private.parquet")
+    with pytest.raises(InputError, match=r"boxes2\.parquet: is a link out of its folder; put the"):
+        DataSet.open(dataset.folder)

@@ -29,6 +29,7 @@ from data_prep.store.pixel_store import (
     store_folder,
 )
 from data_prep.store.preprocess import Placement, letterbox
+from data_prep.work.object_store import file_digest
 from data_prep.work.pool import LocalEngine
 
 SIZE = 32
@@ -67,7 +68,8 @@ def source(tmp_path: Path) -> tuple[Path, pd.DataFrame]:
         pixels = rng.integers(0, 256, (40 + number, 60)).astype(np.uint8)
         Image.fromarray(pixels).save(root / f"{name}.png")
     table = pd.DataFrame({"image_id": names, "path": [f"{name}.png" for name in names]})
-    return root, table
+    digests = [file_digest(root / path, "sha256") for path in table["path"]]
+    return root, table.assign(file_sha256=digests)
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -119,7 +121,7 @@ def test_unreadable_image_is_named_and_the_others_are_kept(tmp_path, source):
     root, table = source
     (root / "p04.png").write_bytes(b"nothing")
 
-    with pytest.raises(InputError, match=r"p04\.png: neither DICOM"):
+    with pytest.raises(InputError, match=r"p04\.png: is not the file that the data set"):
         build_pixel_store(tmp_path, table, root, SIZE)
 
     folder = store_folder(tmp_path, SIZE)
