@@ -6,6 +6,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from data_prep.contracts.folders import folder_lock
+from data_prep.store.dataset import DataSet
+from data_prep.work.engine import open_engine
+from evaluation.systems.shortcuts import measure_shortcuts
 from scripts.next_steps import trainings
 from scripts.options import Address, DataFolder, Engine
 from scripts.runner import verb
@@ -46,9 +49,6 @@ def check(
     """
     from data_prep.audit.audit import audit
     from data_prep.audit.page import write_audit
-    from data_prep.store.dataset import DataSet
-    from data_prep.work.engine import open_engine
-    from evaluation.systems.shortcuts import measure_shortcuts
 
     dataset = DataSet.open(data)
     if split is not None:

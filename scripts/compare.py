@@ -10,9 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+from configs.load import read_protocol
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import LOCK, folder_lock, read_json, record_of_same, require_only
+from data_prep.store.dataset import DataSet, Target
 from data_prep.work.object_store import recorded_path
+from evaluation.compare.protocol import Protocol, log_use
+from evaluation.decisions.test_set import TestSet
+from evaluation.decisions.thresholds import check_policy
 from evaluation.report.files import (
     CASES_PAGES,
     METRICS,
@@ -29,10 +34,7 @@ from scripts.systems import System, Systems, open_systems, predicts, system_fold
 from serving.export_spec import is_export
 
 if TYPE_CHECKING:
-    from data_prep.store.dataset import DataSet, Target
     from evaluation.compare.comparison import Comparison
-    from evaluation.compare.protocol import Protocol
-    from evaluation.decisions.test_set import TestSet
     from evaluation.report.result import Report, ReportsByTarget
 
 _ALL = "all"
@@ -104,9 +106,6 @@ def compare(
         raise InputError("compare: give at least one system")
     only = target[0] if target and not target[1:] else None
     question = read_question(protocol, margin, only)
-    from data_prep.store.dataset import DataSet
-    from evaluation.decisions.test_set import TestSet
-    from evaluation.decisions.thresholds import check_policy
     from evaluation.report.tables import table_rows
 
     for name in policy or ():
@@ -199,7 +198,6 @@ class _Asked:
     def _compare(self, systems: list[System], test_set: TestSet, out: Path) -> Comparison:
         """Compare the systems, and log that the test images were used."""
         from evaluation.compare.compare import compare_systems
-        from evaluation.compare.protocol import log_use
 
         opened = open_systems(systems, test_set, out)
         with console.progress("Resampling patients", self.judged["replicates"]) as advance:
@@ -348,11 +346,8 @@ def _chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
 
 def read_question(path: Path | None, margin: float | None, target: str | None) -> Protocol:
     """The question of a comparison: from a protocol, or an exploratory one with a margin."""
-    from evaluation.compare.protocol import Protocol
-
     if path is None:
         return Protocol(margin=margin)
-    from configs.load import read_protocol
 
     fixed, digest = read_protocol(path)
     for option, value, fixed_value in (

@@ -6,6 +6,7 @@ import tomllib
 from pathlib import Path
 from typing import Annotated
 
+from configs.load import annotated, find_config, read_config, summaries
 from data_prep.contracts.errors import InputError
 from scripts.options import Settings, config_names
 from scripts.runner import Argument, Outcome, verb
@@ -38,12 +39,10 @@ def configs(
     if name is None:
         if set_:
             raise InputError("configs: --set changes one configuration; say which")
-        from configs.load import summaries
 
         rows = [summary._asdict() for summary in summaries()]
         step = "cxr configs NAME shows one in full, cxr train NAME trains it"
         return Outcome(_table(rows), rows, next_steps=(step,), piped=True)
-    from configs.load import annotated, find_config, read_config
 
     of_run = Path(name) / "config.toml"
     config = read_config(of_run if of_run.is_file() else find_config(name), set_ or ())

@@ -15,8 +15,11 @@ from data_prep.contracts.folders import (
     write_json,
 )
 from data_prep.contracts.words import counted
+from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import Predictions
 from scripts import console
 from scripts.child_processes import Command, Running, follow_parent, run_commands
+from scripts.cluster import open_machines
 from scripts.options import (
     Address,
     DataFolder,
@@ -34,8 +37,6 @@ from serving.backends import open_model
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from data_prep.store.dataset import DataSet
-    from data_prep.store.predictions import Predictions
     from evaluation.studies.curve_judged import CurveDesign
     from scripts.child_processes import Machines
     from training.curve import CurvePlan, CurveRun
@@ -126,11 +127,9 @@ def curve(
     """
     if label_seconds == 0:
         raise InputError("curve --label-seconds 0: a label takes time; give seconds above 0")
-    from data_prep.store.dataset import DataSet
     from evaluation.studies.curve_judged import judge_curve
     from evaluation.studies.curve_page import FILES, STORED, write_curve
     from evaluation.studies.curve_results import Times, curve_statements
-    from scripts.cluster import open_machines
     from training.curve import CurvePlan, add_parts, read_arms, require_different_tests
 
     follow_parent()
@@ -288,7 +287,6 @@ def _left(seconds: float) -> str:
 
 def _predict(run: CurveRun, dataset: DataSet, device: str) -> Predictions:
     """The run's answers for its validation and test images."""
-    from data_prep.store.predictions import Predictions
     from serving.predict_folder import predict_data_set
 
     if (run.predictions / "predictions.json").is_file():

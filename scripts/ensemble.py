@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from data_prep.contracts.errors import InputError
+from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import Predictions
+from evaluation.systems.ensemble import join_systems
 from scripts import console
 from scripts.options import DataFolder, read_numbers
 from scripts.runner import AnyPath, Argument, verb
-
-if TYPE_CHECKING:
-    from data_prep.store.predictions import Predictions
 
 
 @verb
@@ -50,10 +50,6 @@ def ensemble(
         cxr ensemble out/fold0-predictions out/fold1-predictions --data out/data
         --out out/ensemble-predictions --name "RetinaNet x 2"
     """
-    from data_prep.store.dataset import DataSet
-    from data_prep.store.predictions import Predictions
-    from evaluation.systems.ensemble import join_systems
-
     dataset = DataSet.open(data)
     if gate is not None:
         options = {"--weights": weights, "--fusion": fusion, "--iou": iou}

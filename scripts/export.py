@@ -8,7 +8,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 from data_prep.contracts.errors import InputError
+from data_prep.store.dataset import DataSet
 from data_prep.store.folder_kinds import require_kind
+from data_prep.store.preprocess import Preprocess
+from data_prep.work.pool import cpu_count
 from scripts import console
 from scripts.options import DataFolder
 from scripts.runner import AnyPath, Argument, Outcome, verb
@@ -105,8 +108,6 @@ def _export_run(
 ) -> Outcome:
     require_kind(run, "run")
     tune_cpu()
-    from data_prep.store.dataset import DataSet
-    from data_prep.store.preprocess import Preprocess
     from serving.export import export_run
 
     out = out or export_folder(run, format, precision)
@@ -136,8 +137,6 @@ def _export_labels(
         )
     require_kind(data, "data set")
     from data_prep.export.export import export_annotations
-    from data_prep.store.dataset import DataSet
-    from data_prep.work.pool import cpu_count
 
     dataset = DataSet.open(data)
     if options["workers"] is None:

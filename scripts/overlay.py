@@ -5,20 +5,21 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
+
+import numpy as np
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import make_folder
 from data_prep.contracts.words import counted
+from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import Predictions
+from evaluation.decisions.test_set import TestSet
+from evaluation.overlays.draw import to_png
 from scripts import console
 from scripts.options import DataFolder, own_split
 from scripts.runner import AnyPath, Argument, Outcome, verb
 from scripts.systems import System, Systems, is_run, predict_images
-
-if TYPE_CHECKING:
-    from data_prep.store.dataset import DataSet
-    from data_prep.store.predictions import Predictions
-    from evaluation.decisions.test_set import TestSet
 
 
 @verb
@@ -69,9 +70,6 @@ def overlay(
         cxr overlay RetinaNet=out/retinanet CheXNet=out/chexnet-predictions --data out/data
         --out out/overlays --limit 12
     """
-    from data_prep.store.dataset import DataSet
-    from evaluation.decisions.test_set import TestSet
-    from evaluation.overlays.draw import to_png
     from evaluation.report.cases import read_systems
     from evaluation.systems.prediction_files import write_reader_study
 
@@ -120,8 +118,6 @@ def choose_images(
     dataset: DataSet, named: list[str] | None, role: str, split: str, limit: int, seed: int
 ) -> list[str]:
     """The named images, or a random sample of a role's, sorted."""
-    import numpy as np
-
     if named:
         present = set(dataset.images["image_id"])
         unknown = [image_id for image_id in named if image_id not in present]
@@ -139,8 +135,6 @@ def open_systems(
     systems: list[System], test_set: TestSet, image_ids: list[str], scratch: Path
 ) -> dict[str, Predictions]:
     """Open systems by name; a run predicts the images into `scratch`."""
-    from data_prep.store.predictions import Predictions
-
     opened: dict[str, Predictions] = {}
     for number, (name, paths) in enumerate(systems):
         if paths[1:]:

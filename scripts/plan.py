@@ -7,6 +7,9 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 from data_prep.contracts.errors import InputError
+from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import Predictions
+from evaluation.decisions.test_set import TestSet
 from scripts.options import Counts, DataFolder, own_split, read_numbers
 from scripts.runner import AnyPath, Argument, verb
 from scripts.systems import System, Systems
@@ -104,10 +107,7 @@ def plan(
     }  # fmt: skip
     asked = [name for name, value in options.items() if value not in (None, ())]
     _refuse_unread(asked, kind, pilot)
-    from data_prep.store.dataset import DataSet
-    from data_prep.store.predictions import Predictions
     from evaluation.compare.compare import pilot_parts
-    from evaluation.decisions.test_set import TestSet
     from evaluation.studies.study_plan import (
         plan_study,
         plans_assumed,

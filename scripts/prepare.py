@@ -5,17 +5,18 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from data_prep.contracts.errors import InputError
+from data_prep.formats.source import ReadOptions
+from data_prep.splits.split import SplitRule
+from data_prep.store.dataset import DataSet
 from data_prep.store.folder_kinds import kind_of, require_kind
+from data_prep.work.engine import open_engine
+from evaluation.systems.shortcuts import measure_shortcuts
 from scripts import console
 from scripts.options import Address, Engine, Names
 from scripts.runner import AnyPath, Argument, verb
-
-if TYPE_CHECKING:
-    from data_prep.store.dataset import DataSet
-    from data_prep.work.pool import Engine
 
 
 def read_targets(
@@ -116,11 +117,6 @@ def prepare(
     from data_prep.assemble.combine import combine
     from data_prep.assemble.prepare import PrepareOptions
     from data_prep.assemble.prepare import prepare as prepare_source
-    from data_prep.formats.source import ReadOptions
-    from data_prep.splits.split import SplitRule
-    from data_prep.store.dataset import DataSet
-    from data_prep.work.engine import open_engine
-    from evaluation.systems.shortcuts import measure_shortcuts
 
     rule = SplitRule(val=val, test=test, folds=folds, seed=seed, method=method)
     with open_engine(engine, address=address, workers=workers) as decoders:

@@ -7,6 +7,9 @@ from typing import Annotated, Literal
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock, make_folder, require_only
+from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import Predictions, is_predictions_folder
+from evaluation.decisions.test_set import TestSet
 from evaluation.report.files import study_files
 from scripts.options import DataFolder, own_split
 from scripts.runner import AnyPath, Argument, Outcome, verb
@@ -67,9 +70,6 @@ def readers(
         if name is None or others or [other.name for other in system].count(name) > 1:
             words = ",".join(map(str, [path, *others]))
             raise InputError(f"--system {words}: expected NAME=PATH, each with a name of its own")
-    from data_prep.store.dataset import DataSet
-    from data_prep.store.predictions import Predictions, is_predictions_folder
-    from evaluation.decisions.test_set import TestSet
     from evaluation.studies.reader_analysis import analyse_readers
     from evaluation.studies.reader_page import reader_statements, write_readers
     from evaluation.studies.readings import (

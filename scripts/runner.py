@@ -278,7 +278,7 @@ def _checked_item(parameter: Parameter, value: Any) -> Any:
 
 def command_line(function: Callable[..., Any], arguments: Mapping[str, Any]) -> str:
     """The command that asks the same: what a folder records, also of a call from Python."""
-    words = ["cxr", command_name(function)]
+    words = ["cxr", command_name(function.__name__)]
     options: list[str] = []
     for parameter in parameters_of(function):
         value = arguments[parameter.name]
@@ -308,9 +308,9 @@ def _words(value: Any) -> list[str]:
     return [str(getattr(value, "folder", value))]
 
 
-def command_name(function: Callable[..., Any]) -> str:
-    """Its name on the command line: the module's, but for those that are Python's own words."""
-    return {"import_predictions": "import"}.get(function.__name__, function.__name__)
+def command_name(verb: str) -> str:
+    """A verb's name on the command line: its function's, but for those that are Python's words."""
+    return {"import_predictions": "import"}.get(verb, verb)
 
 
 def described_arguments(function: Callable[..., Any]) -> dict[str, str]:

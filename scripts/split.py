@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock
+from data_prep.store.dataset import DataSet
+from evaluation.systems.shortcuts import measure_shortcuts
 from scripts.next_steps import trainings
 from scripts.options import DataFolder
 from scripts.runner import AnyPath, Argument, Outcome, verb
@@ -82,8 +84,6 @@ def split(
     from data_prep.audit.audit import audit_again
     from data_prep.audit.page import write_audit
     from data_prep.splits.add_split import SplitRule, add_splits, drawn_by, role_lines
-    from data_prep.store.dataset import DataSet
-    from evaluation.systems.shortcuts import measure_shortcuts
 
     dataset = DataSet.open(data)
     made = add_splits(

@@ -10,6 +10,7 @@ from data_prep.contracts.folders import folder_lock, provenance, require_only, w
 from data_prep.contracts.words import counted
 from scripts import console
 from scripts.child_processes import Command, Running, follow_parent, run_commands
+from scripts.cluster import open_machines
 from scripts.next_steps import next_steps
 from scripts.options import (
     Address,
@@ -86,7 +87,6 @@ def sweep(
     require_packages("sweep", ("optuna",))
     _require_started_once()
     from evaluation.studies.sweep_page import PAGE, sentences
-    from scripts.cluster import open_machines
     from training.request import Request
     from training.sweep import Sweep, SweepPlan
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Literal
 
+from data_prep.work.pool import cpu_count
 from scripts import console
 from scripts.runner import AnyPath, Argument, verb
 
@@ -45,7 +46,6 @@ def synth(
         cxr synth phantom --images 2000 --size 256 --seed 1
     """
     from data_prep.synth.phantom import count_test_images, write_phantom
-    from data_prep.work.pool import cpu_count
 
     with console.progress("Drawing images", images + count_test_images(images)) as advance:
         return write_phantom(

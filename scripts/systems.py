@@ -8,6 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, TypeAlia
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json
+from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import Predictions, is_predictions_folder
+from evaluation.decisions.decision import Decision
+from evaluation.decisions.test_set import TestSet
+from evaluation.decisions.tuning import tune
 from evaluation.report.files import SYSTEMS
 from scripts import console
 from scripts.options import split_name
@@ -17,9 +22,6 @@ from serving.backends import open_model
 from serving.export_spec import is_export, validation_folder
 
 if TYPE_CHECKING:
-    from data_prep.store.dataset import DataSet
-    from data_prep.store.predictions import Predictions
-    from evaluation.decisions.test_set import TestSet
     from serving.backends import Model
 
 _EXPORTS = "exports"  # within a run's folder, see serving.backends
@@ -102,12 +104,8 @@ def open_systems(
 
 def _open_system(path: Path, test_set: TestSet, out: Path, name: str | None) -> Predictions:
     """Open predictions; a run or export is predicted (into ``systems``) and tuned first."""
-    from data_prep.store.predictions import Predictions
-
     if not predicts(path):
         return Predictions.open(path)
-    from evaluation.decisions.decision import Decision
-    from evaluation.decisions.tuning import tune
 
     tune_cpu()
     target, model = test_set.target, open_model(path, device=choose_device("auto"))
@@ -145,8 +143,6 @@ def predict_once(
     model: Model, path: Path, dataset: DataSet, folder: Path, split: str, name: str | None
 ) -> Predictions:
     """Predictions of a model, made where they are missing; refuses those of another training."""
-    from data_prep.store.predictions import Predictions
-
     if not (folder / "predictions.json").is_file():
         from serving.predict_folder import predict_data_set
 
@@ -162,8 +158,6 @@ def predict_once(
 
 def is_run(path: Path) -> bool:
     """Whether a system is given as a complete run, which has to be predicted first."""
-    from data_prep.store.predictions import is_predictions_folder
-
     return (path / "run.json").is_file() and not is_predictions_folder(path)
 
 
@@ -194,7 +188,6 @@ def predict_images(run: Path, test_set: TestSet, image_ids: list[str], folder: P
 
     With a decision the run's validation images come along, from which it follows.
     """
-    from data_prep.store.predictions import Predictions
     from serving.predict_folder import predict_data_set
 
     tune_cpu()

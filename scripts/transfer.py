@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock, make_folder, require_only
+from data_prep.store.dataset import DataSet
+from evaluation.decisions.thresholds import check_policy
 from evaluation.report.files import study_files
+from evaluation.studies.transfer_pairs import TrainedSystem, decision_from_home, pair_systems
 from scripts import console
 from scripts.options import Counts, own_split
 from scripts.runner import AnyPath, Argument, Outcome, verb
@@ -89,11 +92,8 @@ def transfer(
         cxr transfer out/retinanet out/chexnet data/rsna data/kermany --out out/transfer
         --same lung_opacity=pneumonia
     """
-    from data_prep.store.dataset import DataSet
-    from evaluation.decisions.thresholds import check_policy
     from evaluation.studies.transfer_analysis import Judging, judge_transfer
     from evaluation.studies.transfer_page import drops, write_transfer
-    from evaluation.studies.transfer_pairs import TrainedSystem, decision_from_home, pair_systems
 
     check_policy(policy)
     folders: dict[str, Path] = {}

@@ -6,6 +6,14 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from data_prep.contracts.errors import InputError
+from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import Predictions
+from evaluation.decisions import tuning
+from evaluation.decisions.decision import Decision, TuningOptions
+from evaluation.decisions.search import Search
+from evaluation.decisions.test_set import TestSet
+from evaluation.decisions.thresholds import POLICIES, check_policy
+from evaluation.systems.eligibility import learned_validation
 from scripts import console
 from scripts.next_steps import next_steps
 from scripts.options import DataFolder, own_split
@@ -15,10 +23,6 @@ from scripts.systems import is_run
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from data_prep.store.predictions import Predictions
-    from evaluation.decisions.decision import Decision
-    from evaluation.decisions.test_set import TestSet
 
 
 @verb
@@ -77,13 +81,6 @@ def tune(
     """
     if objective is not None and search is None:
         raise InputError("tune: --objective is for a search; add --search default or boxes")
-    from data_prep.store.dataset import DataSet
-    from evaluation.decisions import tuning
-    from evaluation.decisions.decision import TuningOptions
-    from evaluation.decisions.search import Search
-    from evaluation.decisions.test_set import TestSet
-    from evaluation.decisions.thresholds import POLICIES, check_policy
-    from evaluation.systems.eligibility import learned_validation
 
     policies = tuple(dict.fromkeys(policy)) if policy else POLICIES
     for name in policies:
@@ -116,8 +113,6 @@ def tune(
 
 def _open(folder: Path, test_set: TestSet) -> Predictions:
     """Open predictions; of a run those of its validation images, made where absent."""
-    from data_prep.store.predictions import Predictions
-
     if not is_run(folder):
         return Predictions.open(folder)
     from serving.validation import predict_validation

@@ -223,7 +223,7 @@ def _verb(function: Callable[..., Any]) -> str:
     ]
     returns = " ".join(section(function, "Returns").split())
     return "\n".join([
-        f"## {command_name(function)}",
+        f"## {command_name(function.__name__)}",
         "",
         f"`cxr_compare.{function.__name__}`. {body}",
         "",

@@ -175,7 +175,8 @@ def test_a_wrong_data_folder_is_said_before_anything_heavy_is_imported():
         "    sys.argv = ['cxr', *verb.replace('N', 'no-such-folder').split()]\n"
         "    try: main()\n"
         "    except SystemExit as ended: assert ended.code == 2, verb\n"
-        "print(sorted({'torch', 'pandas', 'sklearn'} & set(sys.modules)))\n"
+        "heavy = {'torch', 'sklearn', 'scipy.stats', 'matplotlib', 'pydicom'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
     assert done.stdout == "[]\n", done.stderr

@@ -1,6 +1,5 @@
 """What the documents say is what the program does."""
 
-import inspect
 import re
 import shlex
 from pathlib import Path
@@ -8,7 +7,8 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from scripts.cli import build_app
+from scripts.cli import VERBS, build_app, verb_function
+from scripts.runner import description
 from tests import documents, house
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,14 +29,7 @@ def shell_blocks(text: str) -> str:
 def documented() -> list[str]:
     pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
     shown = [line for page in pages for line in cxr_commands(shell_blocks(page.read_text()))]
-    # An example is the paragraph that begins with the word; it may run over several lines.
-    helps = [inspect.cleandoc(verb.callback.__doc__) for verb in APP.commands.values()]  # type: ignore[attr-defined]
-    examples = [
-        " ".join(paragraph.removeprefix("Example: ").replace("`", "").split())
-        for text in helps
-        for paragraph in text.split("\n\n")
-        if paragraph.startswith("Example: ")
-    ]
+    examples = [example for verb in VERBS for example in description(verb_function(verb))[1]]
     return shown + examples
 
 
@@ -73,8 +66,8 @@ def test_constraints_pin_names_and_versions_only():
 
 
 def test_every_verb_shows_an_example():
-    for verb, command in APP.commands.items():  # type: ignore[attr-defined]
-        assert "Example: cxr" in (command.help or ""), f"cxr {verb} --help has no example"
+    for verb in VERBS:
+        assert description(verb_function(verb))[1], f"cxr {verb} --help has no example"
 
 
 def test_generated_documents_are_those_of_the_code():

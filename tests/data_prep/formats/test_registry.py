@@ -4,7 +4,6 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from typer.main import get_command
 
 from data_prep.contracts.errors import InputError
 from data_prep.formats.registry import (
@@ -15,15 +14,15 @@ from data_prep.formats.registry import (
     unprepared,
 )
 from data_prep.formats.source import ReadOptions
-from scripts.cli import build_app
+from scripts.prepare import prepare
+from scripts.runner import parameters_of
 
 ROOT = Path(__file__).resolve().parents[3]
 OPTIONS = [field.name for field in fields(ReadOptions)]
 
 
 def help_of(option: str) -> str:
-    prepare = get_command(build_app()).commands["prepare"]
-    return next(p.help for p in prepare.params if f"--{option}" in p.opts)
+    return next(p.words for p in parameters_of(prepare) if p.option == f"--{option}")
 
 
 def test_help_names_every_format():
