@@ -66,7 +66,8 @@ def trace_grid(
     was_training = layers.training
     layers.eval()
     try:
-        pixels = torch.zeros(1, 3, size, size)
+        place = next((weight.device for weight in layers.parameters()), None)
+        pixels = torch.zeros(1, 3, size, size, device=place)
         _mark(pixels, (Grid(), Grid()))
         with torch.no_grad(), _Following():
             maps = layers(pixels)
