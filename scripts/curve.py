@@ -17,6 +17,7 @@ from data_prep.contracts.folders import (
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
+from evaluation.decisions.test_set import TestSet
 from scripts import console
 from scripts.child_processes import Command, Running, follow_parent, run_commands
 from scripts.cluster import open_machines
@@ -170,8 +171,8 @@ def curve(
         times = Times.given(label_seconds, box_seconds)
         with console.progress("Judging", len(predictions)) as advance:
             study = judge_curve(
-                _design(plan), dataset, judged, predictions, times, replicates=replicates,
-                advance=advance,
+                _design(plan), TestSet(dataset, judged), predictions, times,
+                made=provenance(), replicates=replicates, advance=advance,
             )  # fmt: skip
         page = write_curve(study, out)
     lines = [statement.text for statement in curve_statements(study, study.metrics[0])]

@@ -18,7 +18,7 @@ from data_prep.contracts.tables import inert_cell
 from data_prep.contracts.words import counted
 from data_prep.images.decoded_image import DecodedImage, decode_record, grey_from_rgb
 from data_prep.images.image import read_image
-from evaluation.metrics.words import policy_words, score_words
+from evaluation.metrics.metric import policy_words, score_words
 from evaluation.overlays.draw import as_figure, draw_predictions
 from evaluation.overlays.shapes import ActivationGrid, ImagePrediction, system_colour
 

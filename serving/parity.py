@@ -26,8 +26,7 @@ from data_prep.synth.rendering import draw_image, draw_patient
 from detection.frames import MAX_PER_FINDING, MIN_SCORE
 from evaluation.boxes.box_metrics import average_precision
 from evaluation.decisions.decision import Decision
-from evaluation.decisions.system_output import SystemOutput
-from evaluation.decisions.test_set import TestSet
+from evaluation.decisions.test_set import SystemOutput, TestSet
 from evaluation.metrics.image_metrics import auroc
 from evaluation.statistics.ranking import is_positive
 from evaluation.systems.eligibility import describe_images

@@ -19,7 +19,7 @@ from data_prep.store.decode import LoosePixels
 from data_prep.store.predictions import Predictions
 from evaluation.decisions.decided_output import decide, map_levels
 from evaluation.decisions.decision import Decision
-from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.test_set import SystemOutput
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.overlays.shapes import ImagePrediction, system_colour
 from serving.answer import ARRAY, Answer, name_and_image

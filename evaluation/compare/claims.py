@@ -10,7 +10,7 @@ import numpy as np
 
 from evaluation.compare.estimates import Estimate, Estimates, family_level
 from evaluation.compare.protocol import Protocol
-from evaluation.metrics.words import ends_words, listing, number
+from evaluation.metrics.metric import ends_words, listing, number
 from evaluation.statistics.bootstrap import Interval
 
 

@@ -12,7 +12,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import provenance
 from data_prep.store.predictions import Predictions
 from evaluation.compare.comparison import Background, Comparison, SystemResult
-from evaluation.compare.failure_analysis import failure_table, image_groups
+from evaluation.compare.failure_analysis import failure_table
 from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.judged_models import (
     Models,
@@ -21,13 +21,9 @@ from evaluation.compare.judged_models import (
     judge_models,
     with_failures,
 )
-from evaluation.compare.paired_tests import (
-    paired_tests,
-    seed_parts,
-    with_clustered_auroc,
-)
+from evaluation.compare.paired_tests import paired_tests, seed_parts, with_clustered_auroc
 from evaluation.compare.protocol import EXPLORATORY, Protocol
-from evaluation.decisions.test_set import TestSet, Unit
+from evaluation.decisions.test_set import TestSet, Unit, image_groups
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.metrics.metric import Note
 from evaluation.statistics.bootstrap import Resamples

@@ -13,15 +13,15 @@ from data_prep.audit.audit import split_errors
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import Target
 from evaluation.boxes.box_metrics import FrocCurve, Hit
-from evaluation.compare.estimates import Estimates, row_interval
+from evaluation.compare.estimates import Estimates, PairTests
 from evaluation.compare.judged_models import JudgedModel, Models
 from evaluation.compare.protocol import EXPLORATORY, Protocol, TestSetUses
 from evaluation.compare.verdict import Setting, Verdict, state_verdict
-from evaluation.decisions.referral import CoverageCurve
 from evaluation.decisions.test_set import TestSet
+from evaluation.decisions.thresholds import CoverageCurve
 from evaluation.decisions.tuning import validation_scores
-from evaluation.metrics.metric import Note
-from evaluation.metrics.words import ends_words, listing, number
+from evaluation.metrics.metric import Note, ends_words, listing, number
+from evaluation.statistics.bootstrap import Interval
 from evaluation.statistics.ranking import Floats, curves
 from evaluation.systems.eligibility import training_id, training_sets
 from evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT
@@ -223,6 +223,11 @@ class Comparison:
         }
         return {name: group[0] for group in groups.values() for name in group[1:]}
 
+    def tests_by(self, unit: str) -> PairTests:
+        """The tests of pairs of systems by image, study or patient."""
+        tests = self.tests
+        return PairTests(tests[tests["unit"] == unit] if "unit" in tests else tests)
+
     def with_uses(self, uses: TestSetUses) -> Comparison:
         """Add how often the test images were used, and a note where that is unknown."""
         notes = [*self.notes, *([Note("uses", uses.problem)] if uses.problem else [])]
@@ -237,15 +242,15 @@ class Comparison:
     @property
     def answer(self) -> Verdict:
         """The answer with its scope and the further comparisons, for the protocol's unit."""
-        estimates, unit = self.estimates, "image"
+        estimates = self.estimates
         if self.by_unit is not None and self.protocol.unit in ("study", "patient"):
-            estimates, unit = self.by_unit, self.protocol.unit
+            estimates = self.by_unit
         return state_verdict(
             estimates,
             self.names,
             self.target.display_name,
             protocol=self.protocol,
-            tests=self.tests[self.tests["unit"] == unit] if len(self.tests) else self.tests,
+            tests=self.tests_by(estimates.unit),
             setting=Setting(
                 seeds=self.seeds,
                 same_training=self.same_training,
@@ -310,10 +315,10 @@ def _against_shortcuts(failures: pd.DataFrame) -> list[str]:
         return []
     fact = str(gaps["group"].iloc[0])
     of_fact = failures[(failures["topic"] == SHORTCUT) & (failures["group"] == fact)]
-    guess = row_interval(of_fact.iloc[0])
+    guess = Interval.from_row(of_fact.iloc[0])
     values = []
     for _, row in gaps.iterrows():
-        gap = row_interval(row)
+        gap = Interval.from_row(row)
         if gap.excludes_zero and gap.estimate > 0:
             continue
         tested = f", 95 % interval {ends_words(gap)}" if gap.bounded else ", not tested"

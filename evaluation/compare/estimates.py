@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple
@@ -297,16 +296,6 @@ def _from_row(row: Mapping[str, Any]) -> Estimate:
     )
 
 
-def row_interval(row: Any) -> Interval:
-    """A figure of a row of ``where.csv``, whatever the row is read as."""
-    low, estimate, high = (
-        math.nan if pd.isna(row[name]) else float(row[name])
-        for name in ("ci_low", "estimate", "ci_high")
-    )
-    note = row["note"]
-    return Interval(estimate, low, high, note if isinstance(note, str) else "")
-
-
 def _pair(name: str, names: Mapping[str, None]) -> tuple[str, str] | None:
     """The two systems that a name is the difference of; `None` for one system."""
     parts = name.split(_BETWEEN)
@@ -315,3 +304,34 @@ def _pair(name: str, names: Mapping[str, None]) -> tuple[str, str] | None:
         if first in names and second in names:
             return first, second
     return None
+
+
+@dataclass(frozen=True)
+class PairTests:
+    """The tests of pairs of systems on all images, as `paired_tests` gives them."""
+
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+
+    @property
+    def known(self) -> bool:
+        """Whether there are tests."""
+        return len(self.table) > 0
+
+    def p_value(self, first: str, second: str, key: tuple[str, str]) -> float | None:
+        """Holm's p-value over all pairs of one metric and policy, where it is known."""
+        return self._tested(first, second, key, "p_holm_pairs")
+
+    def detectable(self, first: str, second: str, key: tuple[str, str]) -> float | None:
+        """The smallest difference of a figure that the test set could have shown."""
+        return self._tested(first, second, key, "detectable")
+
+    def _tested(self, first: str, second: str, key: tuple[str, str], column: str) -> float | None:
+        """Of a pair on all images, by patient; the rows of a figure's own test come first."""
+        table = self.table
+        if column not in table:
+            return None
+        of = table["first"].isin([first, second]) & table["second"].isin([first, second])
+        of &= (table["metric"] == key[0]) & (table["policy"] == key[1])
+        of &= (table["subgroup"] == ALL) & (table["independent"] == "patients")
+        values = table.loc[of, column].dropna().to_numpy()
+        return float(values[0]) if len(values) else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import combinations
 from typing import Any
 
@@ -10,22 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import FIELD_WIDTH_MM
 from evaluation.boxes.matching import error_kinds, lesions_reached, pair_boxes
 from evaluation.compare.judged_models import Models, cards_of
 from evaluation.compare.paired_tests import EXACT_AUROC, OBUCHOWSKI, seed_parts
 from evaluation.compare.protocol import Protocol
 from evaluation.compare.scorecard import Cards, Scorecard, judged_of
-from evaluation.compare.shares import (
-    FAILURE_COLUMNS,
-    ShareName,
-    Shares,
-    add_agreement,
-    add_at_prevalence,
-    add_net_benefit,
-)
-from evaluation.decisions.test_set import EvaluationSet, TestSet
+from evaluation.compare.shares import FAILURE_COLUMNS, ShareName, Shares
+from evaluation.decisions.test_set import EvaluationSet, Groups, TestSet, image_groups
+from evaluation.metrics.image_metrics import benefits
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.statistics.clustered_tests import (
     FEW_PATIENTS,
@@ -39,58 +33,18 @@ from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
 from evaluation.statistics.ranking import Floats
 from evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT, measure_shortcuts
 
-Groups = npt.NDArray[np.object_]
-"""Name of each image's or lesion's group, "" where it is unknown."""
-
-_DEFAULT = ("sex", "age_band", "source", "view")
-_AGE_EDGES, _AGE_NAMES = (18, 40, 60, 80), ("under 18", "18 to 39", "40 to 59", "60 to 79", "80 up")
-MOST_GROUPS = 12
 SIZE_EDGES_MM, _SIZE_NAMES_MM = (30.0, 60.0), ("up to 30 mm", "30 to 60 mm", "over 60 mm")
-SIZE_EDGES, _SIZE_NAMES = (
-    (0.02, 0.06),
-    ("up to 2 % of the image", "2 to 6 % of the image", "over 6 % of the image"),
-)
+SIZE_EDGES = (0.02, 0.06)
+_SIZE_NAMES = ("up to 2 % of the image", "2 to 6 % of the image", "over 6 % of the image")
 _SHORTCUT_METHOD = "Obuchowski 1997, clustered by patient; five folds of patients"
 _LEFT_OUT = "siblings"
 _OF_LUNGS = "picture"
 """Facts of the whole image, which disease changes, too."""
-
-
-def image_groups(images: pd.DataFrame, columns: Sequence[str] = ()) -> dict[str, Groups]:
-    """Group images by what the images table knows of them.
-
-    Example:
-        >>> table = pd.DataFrame({"sex": ["F", None, "M"], "age_years": [70.0, 30.0, None]})
-        >>> {name: groups.tolist() for name, groups in image_groups(table).items()}
-        {'sex': ['F', '', 'M'], 'age_band': ['60 to 79', '18 to 39', '']}
-    """
-    groups_of: dict[str, Groups] = {}
-    for column in dict.fromkeys("age_band" if c == "age_years" else c for c in columns or _DEFAULT):
-        source = "age_years" if column == "age_band" else column
-        if source not in images:
-            if columns:
-                hidden = ("image_id", "path", "file_sha256")
-                names = ", ".join(str(name) for name in images if name not in hidden)
-                raise InputError(f"subgroup '{column}': the images have no such column; {names}")
-            continue
-        values = _age_bands(images[source]) if column == "age_band" else images[source]
-        groups = values.astype(object).where(values.notna(), "").astype(str).to_numpy(object)
-        n_groups = len(set(groups) - {""})
-        if n_groups > MOST_GROUPS:
-            if columns:
-                raise InputError(
-                    f"subgroup '{column}': has {n_groups} values; at most {MOST_GROUPS} are shown"
-                )
-            continue
-        if n_groups > 1 or (columns and n_groups):
-            groups_of[column] = groups
-    return groups_of
-
-
-def _age_bands(years: pd.Series) -> pd.Series:
-    numbers = years.to_numpy(np.float64, na_value=np.nan)
-    names = np.array(_AGE_NAMES, dtype=object)[np.digitize(np.nan_to_num(numbers), _AGE_EDGES)]
-    return pd.Series(np.where(np.isnan(numbers), None, names), index=years.index, dtype=object)
+RISKS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+"""Risks from which a user would act, at which the decision curve is given."""
+COST_SHARES = tuple(round(0.1 * step, 1) for step in range(11))
+"""Share of the cost that missed positives would cause if every image were wrong."""
+TREAT_ALL = "call every image positive"
 
 
 def _lesion_groups(
@@ -153,8 +107,8 @@ def _auroc_of_groups(cards: Cards, groups: Mapping[str, Groups]) -> pd.DataFrame
 
     Source:
         Obuchowski 1997; the variance of a gap sums what a patient adds to either group, and has
-        the degrees of freedom of the group with fewer. Of
-        several training seeds: Obuchowski and Rockette, see `over_seeds`.
+        the degrees of freedom of the group with fewer. Of several training seeds: Obuchowski
+        and Rockette, see `over_seeds`.
     """
     rows, judged = [], judged_of(cards)
     first, *others = cards
@@ -267,9 +221,9 @@ def failure_table(
         of_lesions = _shares_of_lesions(members, rows)
         for share in (*of_groups, *of_lesions):
             shares.add(name, *share)
-        add_net_benefit(shares, name, members)
-    add_agreement(shares, cards, policy)
-    add_at_prevalence(shares, cards, policy, prevalence)
+        _add_net_benefit(shares, name, members)
+    _add_agreement(shares, cards, policy)
+    _add_at_prevalence(shares, cards, policy, prevalence)
     tables = [
         shares.table(list(cards), resamples),
         _auroc_of_groups(cards, groups),
@@ -411,3 +365,132 @@ def _shortcut_rows(
             )
         )
     return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
+
+
+def _kappa(
+    both: npt.ArrayLike, only_first: npt.ArrayLike, only_second: npt.ArrayLike, n: npt.ArrayLike
+) -> Floats:
+    """Cohen's kappa of two systems' calls.
+
+    Source:
+        Cohen 1960.
+    """
+    a, b, c, total = (np.asarray(x, np.float64) for x in (both, only_first, only_second, n))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        first, second = (a + b) / total, (a + c) / total
+        observed = 1 - (b + c) / total
+        chance = first * second + (1 - first) * (1 - second)
+        return np.asarray((observed - chance) / np.where(chance < 1, 1 - chance, np.nan))
+
+
+def _add_agreement(shares: Shares, cards: Cards, policy: str) -> None:
+    """Add what every pair of systems agrees on, of the first seed of each.
+
+    Images that both, one or none gets right (topic ``right_wrong``; all images, positive ones,
+    negative ones), Cohen's kappa of the calls (topic ``agreement``), and sensitivity and
+    specificity if an image were called positive by either or by both (topic ``combined``).
+    """
+    judged = judged_of(cards)
+    truth, patients = judged.y_true, judged.patients
+    everything = np.ones(len(truth), dtype=bool)
+    populations = {"all": everything, "positive": truth, "negative": ~truth}
+    for first, second in combinations(cards, 2):
+        one, two = (cards[name][0].called(policy) for name in (first, second))
+        if one is None or two is None:
+            continue
+        pair = f"{first} & {second}"
+        right = one == truth, two == truth
+        cells = {
+            "both_right": right[0] & right[1],
+            "only_first_right": right[0] & ~right[1],
+            "only_second_right": ~right[0] & right[1],
+            "both_wrong": ~right[0] & ~right[1],
+        }
+        for group, of in populations.items():
+            for metric, cell in cells.items():
+                key = ShareName("right_wrong", group, policy, metric)
+                shares.add(pair, key, cell & of, of, patients)
+        needed = []
+        for metric, cell in (("both", one & two), ("first", one & ~two), ("second", ~one & two)):
+            key = ShareName("", "", policy, f"called by {metric}")
+            shares.add(pair, key, cell, everything, patients)
+            needed.append((pair, key))
+        named = (pair, ShareName("agreement", "", policy, "kappa"))
+        shares.derive(named, needed, partial(_kappa, n=1.0))
+        for words, joined in (("or", one | two), ("and", one & two)):
+            hits = {"recall": (joined, truth), "specificity": (~joined, ~truth)}
+            for metric, (hit, of) in hits.items():
+                key = ShareName("combined", "", policy, metric)
+                shares.add(f"{first} {words} {second}", key, hit & of, of, patients)
+
+
+def _add_net_benefit(shares: Shares, name: str, members: Sequence[Scorecard]) -> None:
+    """Add the decision curve of a system, and that of calling every image positive."""
+    judged = members[0].judged
+    ones = np.ones(len(judged.y_true))
+    calibrated = [card.probability for card in members if card.probability is not None]
+    kinds = {"net_benefit": [card.scores for card in members]}
+    if len(calibrated) == len(members):
+        kinds["net_benefit_calibrated"] = calibrated
+    for risk in RISKS:
+        for metric, of_seeds in kinds.items():
+            worth = np.mean([benefits(judged.y_true, p, risk) for p in of_seeds], axis=0)
+            key = ShareName("decision_curve", f"{risk:g}", "", metric)
+            shares.add(name, key, worth, ones, judged.patients)
+        every = benefits(judged.y_true, ones, risk)
+        key = ShareName("decision_curve", f"{risk:g}", "", "net_benefit")
+        shares.add(TREAT_ALL, key, every, ones, judged.patients)
+
+
+def _predictive_values(
+    recall: npt.ArrayLike, specificity: npt.ArrayLike, prevalence: float
+) -> dict[str, Floats]:
+    """PPV and NPV where positives are as frequent as the user says.
+
+    Source:
+        Bayes' rule; the sensitivity and specificity are taken to hold there.
+    """
+    hit, kept = np.asarray(recall, dtype=np.float64), np.asarray(specificity, dtype=np.float64)
+    ill, well = prevalence, 1 - prevalence
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "ppv": hit * ill / (hit * ill + (1 - kept) * well),
+            "npv": kept * well / (kept * well + (1 - hit) * ill),
+        }
+
+
+def _add_at_prevalence(shares: Shares, cards: Cards, policy: str, prevalence: float | None) -> None:
+    """Add PPV and NPV at the user's prevalence, and the cost curve, of each system.
+
+    Source:
+        Drummond and Holte 2006, cost curves.
+    """
+    for name, members in cards.items():
+        calls = [called for card in members if (called := card.called(policy)) is not None]
+        if len(calls) < len(members):
+            continue
+        judged, called = members[0].judged, np.mean(calls, axis=0)
+        needed = []
+        for metric, value, of, per_call in (
+            ("recall", called, judged.y_true, 1),
+            ("specificity", 1 - called, ~judged.y_true, -1),
+        ):
+            key = ShareName("", "", policy, metric)
+            shares.add(name, key, value * of, of, judged.patients, per_call * of)
+            needed.append((name, key))
+        for cost_share in COST_SHARES:
+            key = ShareName("cost_curve", f"{cost_share:g}", policy, "expected_cost")
+            shares.derive((name, key), needed, partial(_cost, cost_share))
+        if prevalence is None:
+            continue
+        for metric in ("ppv", "npv"):
+            key = ShareName("prevalence", f"{prevalence:g}", policy, metric)
+            shares.derive((name, key), needed, partial(_predictive, metric, prevalence))
+
+
+def _cost(cost_share: float, recall: Floats, specificity: Floats) -> Floats:
+    return (1 - recall) * cost_share + (1 - specificity) * (1 - cost_share)
+
+
+def _predictive(metric: str, prevalence: float, recall: Floats, specificity: Floats) -> Floats:
+    return _predictive_values(recall, specificity, prevalence)[metric]

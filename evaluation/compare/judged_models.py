@@ -17,9 +17,9 @@ from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.paired_tests import resampled_tests, with_clustered_auroc
 from evaluation.compare.scorecard import Cards, Scorecard
 from evaluation.decisions.decision import Decision
-from evaluation.decisions.system_output import SystemOutput
 from evaluation.decisions.test_set import (
     EvaluationSet,
+    SystemOutput,
     TestSet,
     Unit,
     Units,

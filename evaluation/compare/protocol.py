@@ -15,8 +15,8 @@ from data_prep.contracts.errors import InputError
 from data_prep.store.predictions import Predictions
 from evaluation.decisions.test_set import TestSet, Unit
 from evaluation.decisions.thresholds import check_policy
+from evaluation.metrics.metric import listing, policy_words
 from evaluation.metrics.registry import METRICS
-from evaluation.metrics.words import listing, policy_words
 
 
 @dataclass(frozen=True)

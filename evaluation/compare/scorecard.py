@@ -29,15 +29,19 @@ from evaluation.boxes.box_metrics import (
 )
 from evaluation.boxes.matching import BoxPairs, localised, match_pairs, pair_boxes
 from evaluation.decisions.decision import Decision
-from evaluation.decisions.referral import Referral, ReferralFigures, doubt_of
-from evaluation.decisions.system_output import SystemOutput
-from evaluation.decisions.test_set import EvaluationSet
-from evaluation.decisions.thresholds import ThresholdChoice, ValidationScores, check_policy
-from evaluation.metrics.image_metrics import confusion_counts, rates
+from evaluation.decisions.test_set import EvaluationSet, SystemOutput
+from evaluation.decisions.thresholds import (
+    Referral,
+    ReferralFigures,
+    ThresholdChoice,
+    ValidationScores,
+    check_policy,
+    doubt_of,
+)
+from evaluation.metrics.image_metrics import CalibrationFigures, confusion_counts, rates
 from evaluation.metrics.metric import ALL, NEEDS, VERSUS_NORMAL, MetricKey, Need
 from evaluation.metrics.registry import MATCHED_PERCENT, METRICS, family, why_undefined
 from evaluation.statistics.bootstrap import per_cluster
-from evaluation.statistics.calibration_error import CalibrationFigures
 from evaluation.statistics.ranking import (
     FallingScores,
     Floats,

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,9 +16,8 @@ import numpy.typing as npt
 import pandas as pd
 
 from evaluation.compare.estimates import of_thresholds
-from evaluation.compare.scorecard import Cards, Scorecard, judged_of
+from evaluation.compare.scorecard import Cards, judged_of
 from evaluation.decisions.thresholds import ValidationScores, refit_thresholds
-from evaluation.metrics.image_metrics import benefits
 from evaluation.statistics.bootstrap import (
     Interval,
     Resamples,
@@ -45,17 +42,17 @@ class ShareName(NamedTuple):
     metric: str
 
 
-Key = tuple[str, ShareName]
+_Key = tuple[str, ShareName]
 """A system and what a share is of; a share without a topic only serves others."""
-_Values = Mapping[Key, tuple[float, Floats]]
+_Values = Mapping[_Key, tuple[float, Floats]]
 """Estimate and replicates of each share."""
 
 
 class _Derived(NamedTuple):
     """A figure that follows from shares: its key, the shares, the function of them."""
 
-    key: Key
-    of: Sequence[Key]
+    key: _Key
+    of: Sequence[_Key]
     compute: Callable[..., Floats]
 
 
@@ -121,14 +118,13 @@ class Shares:
         calls: Where given, shares that count called images are resampled at refitted thresholds.
         gaps: Topics whose groups are also held against the rest, as ``not GROUP`` in the same
             topic.
-        derived: Figures that follow from shares.
     """
 
     n_patients: int
     calls: _Calls | None = None
     gaps: set[str] = field(default_factory=set)
-    derived: list[_Derived] = field(default_factory=list)
-    _shares: dict[Key, _Share] = field(default_factory=dict)
+    _derived: list[_Derived] = field(default_factory=list)
+    _shares: dict[_Key, _Share] = field(default_factory=dict)
 
     @classmethod
     def of(cls, cards: Cards, policy: str, resamples: Resamples, gaps: set[str]) -> Shares:
@@ -156,6 +152,10 @@ class Shares:
         )
         added = None if per_call is None else np.asarray(per_call, dtype=np.float64)
         self._shares[system, name] = _Share(by_patient, total, added)
+
+    def derive(self, key: _Key, of: Sequence[_Key], compute: Callable[..., Floats]) -> None:
+        """Add a figure that follows from shares."""
+        self._derived.append(_Derived(key, of, compute))
 
     def table(self, systems: Sequence[str], resamples: Resamples) -> pd.DataFrame:
         """Estimate every share, its paired difference to the first system's, and its gap."""
@@ -189,7 +189,7 @@ class Shares:
             whole = counts.sum(axis=0) / totals.sum(axis=0)[of]
         drawn = self._replicates(counts, totals, of, resamples)
         values = {key: (float(whole[i]), drawn[:, i]) for i, key in enumerate(self._shares)}
-        for derived in self.derived:
+        for derived in self._derived:
             parts = [values[key] for key in derived.of]
             estimate = float(derived.compute(*(part[0] for part in parts)))
             values[derived.key] = estimate, derived.compute(*(part[1] for part in parts))
@@ -234,13 +234,18 @@ class Shares:
         beside = calls.thresholds if calls is not None and per_call else None
         return cluster_bootstrap(statistic, resamples, beside=beside)["share"]
 
-    def _refitted(self, key: Key) -> bool:
+    def _refitted(self, key: _Key) -> bool:
         if key in self._shares:
             return self._shares[key].per_call is not None
-        return any(d.key == key and all(map(self._refitted, d.of)) for d in self.derived)
+        return any(d.key == key and all(map(self._refitted, d.of)) for d in self._derived)
 
     def _row(
-        self, keys: Sequence[Key], named: Key, estimate: float, drawn: Floats, resamples: Resamples
+        self,
+        keys: Sequence[_Key],
+        named: _Key,
+        estimate: float,
+        drawn: Floats,
+        resamples: Resamples,
     ) -> dict[str, Any]:
         """A row of the table; `keys`: the share, or the two that it is the difference of."""
         refitted = all(map(self._refitted, keys))
@@ -266,7 +271,7 @@ class Shares:
         }
 
     def _gap(
-        self, values: _Values, first: Key, second: Key, resamples: Resamples
+        self, values: _Values, first: _Key, second: _Key, resamples: Resamples
     ) -> dict[str, Any]:
         """A paired difference: between systems on one group, or between groups of one system."""
         (one, drawn_one), (two, drawn_two) = values[first], values[second]
@@ -276,141 +281,3 @@ class Shares:
         return self._row(
             [first, second], (system, name), one - two, drawn_one - drawn_two, resamples
         )
-
-
-def _kappa(
-    both: npt.ArrayLike, only_first: npt.ArrayLike, only_second: npt.ArrayLike, n: npt.ArrayLike
-) -> Floats:
-    """Cohen's kappa of two systems' calls.
-
-    Source:
-        Cohen 1960.
-    """
-    a, b, c, total = (np.asarray(x, np.float64) for x in (both, only_first, only_second, n))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        first, second = (a + b) / total, (a + c) / total
-        observed = 1 - (b + c) / total
-        chance = first * second + (1 - first) * (1 - second)
-        return np.asarray((observed - chance) / np.where(chance < 1, 1 - chance, np.nan))
-
-
-def add_agreement(shares: Shares, cards: Cards, policy: str) -> None:
-    """Add what every pair of systems agrees on, of the first seed of each.
-
-    Images that both, one or none gets right (topic ``right_wrong``; all images, positive ones,
-    negative ones), Cohen's kappa of the calls (topic ``agreement``), and sensitivity and
-    specificity if an image were called positive by either or by both (topic ``combined``).
-    """
-    judged = judged_of(cards)
-    truth, patients = judged.y_true, judged.patients
-    everything = np.ones(len(truth), dtype=bool)
-    populations = {"all": everything, "positive": truth, "negative": ~truth}
-    for first, second in combinations(cards, 2):
-        one, two = (cards[name][0].called(policy) for name in (first, second))
-        if one is None or two is None:
-            continue
-        pair = f"{first} & {second}"
-        right = one == truth, two == truth
-        cells = {
-            "both_right": right[0] & right[1],
-            "only_first_right": right[0] & ~right[1],
-            "only_second_right": ~right[0] & right[1],
-            "both_wrong": ~right[0] & ~right[1],
-        }
-        for group, of in populations.items():
-            for metric, cell in cells.items():
-                key = ShareName("right_wrong", group, policy, metric)
-                shares.add(pair, key, cell & of, of, patients)
-        needed = []
-        for metric, cell in (("both", one & two), ("first", one & ~two), ("second", ~one & two)):
-            key = ShareName("", "", policy, f"called by {metric}")
-            shares.add(pair, key, cell, everything, patients)
-            needed.append((pair, key))
-        named = (pair, ShareName("agreement", "", policy, "kappa"))
-        shares.derived.append(_Derived(named, needed, partial(_kappa, n=1.0)))
-        for words, joined in (("or", one | two), ("and", one & two)):
-            hits = {"recall": (joined, truth), "specificity": (~joined, ~truth)}
-            for metric, (hit, of) in hits.items():
-                key = ShareName("combined", "", policy, metric)
-                shares.add(f"{first} {words} {second}", key, hit & of, of, patients)
-
-
-RISKS = (0.01, 0.02, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
-"""Risks from which a user would act, at which the decision curve is given."""
-COST_SHARES = tuple(round(0.1 * step, 1) for step in range(11))
-"""Share of the cost that missed positives would cause if every image were wrong."""
-TREAT_ALL = "call every image positive"
-
-
-def add_net_benefit(shares: Shares, name: str, members: Sequence[Scorecard]) -> None:
-    """Add the decision curve of a system, and that of calling every image positive."""
-    judged = members[0].judged
-    ones = np.ones(len(judged.y_true))
-    calibrated = [card.probability for card in members if card.probability is not None]
-    kinds = {"net_benefit": [card.scores for card in members]}
-    if len(calibrated) == len(members):
-        kinds["net_benefit_calibrated"] = calibrated
-    for risk in RISKS:
-        for metric, of_seeds in kinds.items():
-            worth = np.mean([benefits(judged.y_true, p, risk) for p in of_seeds], axis=0)
-            key = ShareName("decision_curve", f"{risk:g}", "", metric)
-            shares.add(name, key, worth, ones, judged.patients)
-        every = benefits(judged.y_true, ones, risk)
-        key = ShareName("decision_curve", f"{risk:g}", "", "net_benefit")
-        shares.add(TREAT_ALL, key, every, ones, judged.patients)
-
-
-def _predictive_values(
-    recall: npt.ArrayLike, specificity: npt.ArrayLike, prevalence: float
-) -> dict[str, Floats]:
-    """PPV and NPV where positives are as frequent as the user says.
-
-    Source:
-        Bayes' rule; the sensitivity and specificity are taken to hold there.
-    """
-    hit, kept = np.asarray(recall, dtype=np.float64), np.asarray(specificity, dtype=np.float64)
-    ill, well = prevalence, 1 - prevalence
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return {
-            "ppv": hit * ill / (hit * ill + (1 - kept) * well),
-            "npv": kept * well / (kept * well + (1 - hit) * ill),
-        }
-
-
-def add_at_prevalence(shares: Shares, cards: Cards, policy: str, prevalence: float | None) -> None:
-    """Add PPV and NPV at the user's prevalence, and the cost curve, of each system.
-
-    Source:
-        Drummond and Holte 2006, cost curves.
-    """
-    for name, members in cards.items():
-        calls = [called for card in members if (called := card.called(policy)) is not None]
-        if len(calls) < len(members):
-            continue
-        judged, called = members[0].judged, np.mean(calls, axis=0)
-        needed = []
-        for metric, value, of, per_call in (
-            ("recall", called, judged.y_true, 1),
-            ("specificity", 1 - called, ~judged.y_true, -1),
-        ):
-            key = ShareName("", "", policy, metric)
-            shares.add(name, key, value * of, of, judged.patients, per_call * of)
-            needed.append((name, key))
-        for cost_share in COST_SHARES:
-            key = ShareName("cost_curve", f"{cost_share:g}", policy, "expected_cost")
-            shares.derived.append(_Derived((name, key), needed, partial(_cost, cost_share)))
-        if prevalence is None:
-            continue
-        for metric in ("ppv", "npv"):
-            key = ShareName("prevalence", f"{prevalence:g}", policy, metric)
-            shares.derived.append(
-                _Derived((name, key), needed, partial(_predictive, metric, prevalence))
-            )
-
-
-def _cost(cost_share: float, recall: Floats, specificity: Floats) -> Floats:
-    return (1 - recall) * cost_share + (1 - specificity) * (1 - cost_share)
-
-
-def _predictive(metric: str, prevalence: float, recall: Floats, specificity: Floats) -> Floats:
-    return _predictive_values(recall, specificity, prevalence)[metric]

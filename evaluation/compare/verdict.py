@@ -7,8 +7,6 @@ from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Literal, NamedTuple
 
-import pandas as pd
-
 from evaluation.compare.claims import (
     Claim,
     against_margin,
@@ -19,43 +17,17 @@ from evaluation.compare.claims import (
     same,
     standing_words,
 )
-from evaluation.compare.estimates import Estimates
+from evaluation.compare.estimates import Estimates, PairTests
 from evaluation.compare.protocol import EXPLORATORY, Protocol
-from evaluation.metrics.metric import ALL
+from evaluation.metrics.metric import (
+    ALL,
+    ends_words,
+    inside_sentence,
+    listing,
+    number,
+    policy_words,
+)
 from evaluation.metrics.registry import METRICS, highlighted, metric_title
-from evaluation.metrics.words import ends_words, inside_sentence, listing, number, policy_words
-
-
-@dataclass(frozen=True)
-class PairTests:
-    """The tests of pairs of systems on all images, as `paired_tests` gives them."""
-
-    table: pd.DataFrame | None
-
-    @property
-    def known(self) -> bool:
-        """Whether there are tests."""
-        return self.table is not None and len(self.table) > 0
-
-    def p_value(self, first: str, second: str, key: tuple[str, str]) -> float | None:
-        """Holm's p-value over all pairs of one metric and policy, where it is known."""
-        return self._tested(first, second, key, "p_holm_pairs")
-
-    def detectable(self, first: str, second: str, key: tuple[str, str]) -> float | None:
-        """The smallest difference of a figure that the test set could have shown."""
-        return self._tested(first, second, key, "detectable")
-
-    def _tested(self, first: str, second: str, key: tuple[str, str], column: str) -> float | None:
-        """Of a pair on all images, by patient; the rows of a figure's own test come first."""
-        table = self.table
-        if table is None or column not in table:
-            return None
-        of = table["first"].isin([first, second]) & table["second"].isin([first, second])
-        of &= (table["metric"] == key[0]) & (table["policy"] == key[1])
-        of &= (table["subgroup"] == ALL) & (table["independent"] == "patients")
-        values = table.loc[of, column].dropna().to_numpy()
-        return float(values[0]) if len(values) else None
-
 
 IN_A_SENTENCE = 4
 """Systems whose figures one sentence can hold."""
@@ -138,7 +110,7 @@ def state_verdict(
     finding: str,
     *,
     protocol: Protocol = EXPLORATORY,
-    tests: pd.DataFrame | None = None,
+    tests: PairTests | None = None,
     setting: Setting | None = None,
 ) -> Verdict:
     """Say which system has more of the primary figure, as far as the intervals say so.
@@ -166,7 +138,7 @@ def state_verdict(
     conclusions = [*_against_margin(figures, systems, protocol), *conclusions]
     return Verdict(
         headline=f"{where}, {text}.",
-        scope=_scope(PairTests(tests), systems, protocol, setting, claims, conclusions),
+        scope=_scope(tests or PairTests(), systems, protocol, setting, claims, conclusions),
         conclusions=conclusions,
         kind=kind,
         claims=tuple(claims),

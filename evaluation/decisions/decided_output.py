@@ -16,7 +16,7 @@ import pandas as pd
 
 from data_prep.contracts.schemas import EDGES
 from evaluation.boxes.map_boxes import map_grid, map_points
-from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.test_set import SystemOutput
 from evaluation.overlays.shapes import ActivationGrid, ImagePrediction, contour_levels
 from evaluation.statistics.ranking import Floats, is_positive
 

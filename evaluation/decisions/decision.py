@@ -14,10 +14,9 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
 from evaluation.boxes.fusion import AS_STORED, BoxRule
 from evaluation.boxes.map_boxes import MapBoxRule
-from evaluation.decisions.referral import Referral
 from evaluation.decisions.search import Search
-from evaluation.decisions.system_output import Reduction
-from evaluation.decisions.thresholds import POLICIES, ThresholdChoice, ValidationScores
+from evaluation.decisions.test_set import Reduction
+from evaluation.decisions.thresholds import POLICIES, Referral, ThresholdChoice, ValidationScores
 from evaluation.statistics.calibration import Calibration, calibration_from_dict
 from evaluation.statistics.ranking import Floats
 

@@ -1,4 +1,4 @@
-"""What validation chooses of boxes and maps: the default choices, and a search in numpy.
+"""A search among settings of boxes on validation, and the choice among them by folds of patients.
 
 Boxes are fused once per fusion and matched once per fusion and scale; all score cuts share the
 matches, and all folds come from one weighted figure. The figures are those that the report gives.
@@ -18,43 +18,29 @@ import pandas as pd
 from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
 from evaluation.boxes.box_metrics import WeightedAveragePrecision, WeightedFroc, WeightedRsnaScore
-from evaluation.boxes.fusion import (
-    BoxRule,
-    Confidence,
-    image_limits,
-    label_boxes,
-    scale_boxes,
-)
-from evaluation.boxes.map_boxes import MAP_BOX_LEVELS, MapBoxRule, map_scale
+from evaluation.boxes.fusion import BoxRule, Confidence, image_limits, label_boxes, scale_boxes
 from evaluation.boxes.matching import (
     BoxPairs,
     TrueBoxes,
-    match_boxes,
     match_pairs,
-    pair_boxes,
     pair_ranked,
     rank_boxes,
     true_boxes,
 )
-from evaluation.decisions.system_output import CANDIDATES, Reduction, SystemOutput
-from evaluation.decisions.test_set import TestSet
+from evaluation.decisions.test_set import CANDIDATES, Reduction, SystemOutput, TestSet
 from evaluation.decisions.thresholds import choose_threshold
-from evaluation.metrics.image_metrics import auroc, confusion_counts, rates
-from evaluation.statistics.clustered_tests import auroc_difference
-from evaluation.statistics.cross_validation import Chosen, choose, patient_folds
+from evaluation.metrics.image_metrics import confusion_counts, rates
+from evaluation.statistics.bootstrap import patient_folds
 from evaluation.statistics.ranking import Floats, Integers, RankedScores
 
 _SpaceName = Literal["default", "boxes"]
 _Objective = Literal["auroc", "f1", "ap50", "rsna", "froc"]
 _OF_IMAGES = ("auroc", "f1")
 _CONFIDENCES: tuple[Confidence, ...] = ("max", "avg")
-_FAINT = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03)
+FAINT_CUTS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03)
 """Score cuts for detectors whose scores are low throughout."""
-_BOX_CUTS = tuple(sorted({*_FAINT, *(np.arange(1, 100) / 100).tolist()}))
-"""Scores from which boxes may be called in the RSNA score, where nothing is searched."""
 _SAME = 1e-9
-_LEVEL_OF_RULE = 0.05 / (len(CANDIDATES) - 1)
-_DEFAULT_LEVEL = 0.5
+_LEADERS = 10
 
 
 @dataclass(frozen=True)
@@ -117,7 +103,7 @@ def _search_space(name: _SpaceName) -> _Space:
         fusions=(BoxRule(), *(BoxRule("nms", iou=i) for i in (0.5, 0.4, 0.3, 0.2, 0.1)), *weighted),
         scales=tuple(percent / 100 for percent in nearest),
         reductions=CANDIDATES if name == "default" else (Reduction("max"),),
-        cuts=tuple(sorted({*_FAINT, *(np.arange(1, 20) / 20).tolist()})),
+        cuts=tuple(sorted({*FAINT_CUTS, *(np.arange(1, 20) / 20).tolist()})),
     )
 
 
@@ -194,7 +180,7 @@ class _Setting(NamedTuple):
 
 
 @dataclass(frozen=True)
-class SearchResult:
+class _SearchResult:
     """What a search chose."""
 
     rule: BoxRule  # fusion and box scale
@@ -207,7 +193,7 @@ class SearchResult:
 
 def run_search(
     images: SearchImages, search: Search, advance: Callable[[int], None] | None = None
-) -> SearchResult:
+) -> _SearchResult:
     """Try every setting of a space and choose by the mean over folds of patients.
 
     What the objective cannot see is chosen after it: the reduction by AUROC, the cut by the RSNA
@@ -248,7 +234,7 @@ def run_search(
         }
         for place, folds, every in chosen.leaders
     ]
-    return SearchResult(rule, reduction, cut, images.folds, record, best)
+    return _SearchResult(rule, reduction, cut, images.folds, record, best)
 
 
 def _best(
@@ -259,7 +245,7 @@ def _best(
     scales: Sequence[float],
     *,
     advance: Callable[[int], None] | None = None,
-) -> tuple[list[_Setting], Chosen]:
+) -> tuple[list[_Setting], _Chosen]:
     """Every setting of these fusions and scales, and the choice among them."""
     settings: list[_Setting] = []
     figures: list[Floats] = []
@@ -331,104 +317,75 @@ def _of_places(
 
 
 @dataclass(frozen=True)
-class ReducedScores:
-    """A reduction, the validation scores that it gives, and how it was chosen."""
+class _Chosen:
+    """The chosen setting and its figures."""
 
-    reduction: Reduction | None  # `None` for a system that gives image scores
-    scores: pd.Series  # of the validation images
-    tried: list[dict[str, Any]]  # every setting with its figure
-    record: dict[str, Any] | None = None  # how it was chosen, where the options name rules
+    best: int  # its position
+    folds: float | None  # its mean over folds
+    validation: float | None  # its figure on all validation images at once
+    # the same two of the best setting that leaves boxes as they are; `None` without one
+    plain: tuple[float | None, float | None] | None
+    # mean over folds of what the other folds would have chosen: the figure to believe
+    held_out: float | None
+    # position, mean over folds and figure on all images of the best settings
+    leaders: list[tuple[int, float | None, float | None]]
 
-
-def choose_reduction(
-    output: SystemOutput, y_true: pd.Series, patients: npt.NDArray[np.str_]
-) -> ReducedScores:
-    """The highest box, unless another rule's AUROC on validation is higher by more than chance.
-
-    More than chance: p below 0.05 for the paired difference, by patient, divided by the number of
-    other rules; of several such rules the one with the highest AUROC. Simply the highest AUROC
-    can be luck where validation is small: on 68 images a fold it cost 0.010 of AUROC on test
-    (docs/results.md).
-    """
-    if not output.gives_boxes:
-        return ReducedScores(None, output.scores(None), [])
-    columns = [output.scores(candidate) for candidate in CANDIDATES]
-    figures = [auroc(y_true, column) for column in columns]
-    # One score for all has AUROC 0.5, more than a weak detector, and allows no threshold.
-    usable = [place for place, column in enumerate(columns) if column.nunique() > 1] or [0]
-    best, best_gap = usable[0], 0.0
-    for place in usable[1:]:
-        gap = auroc_difference(y_true, columns[place], columns[usable[0]], patients)
-        if gap is None or gap.p_value is None or gap.p_value >= _LEVEL_OF_RULE:
-            continue
-        if gap.value > best_gap + _SAME:
-            best, best_gap = place, gap.value
-    tried = [
-        {"rule": candidate.rule, "min_score": candidate.min_score, "auroc": figure}
-        for candidate, figure in zip(CANDIDATES, figures, strict=True)
-    ]
-    return ReducedScores(CANDIDATES[best], columns[best], tried)
-
-
-def choose_among(
-    output: SystemOutput, y_true: pd.Series, rules: tuple[str, ...], folds: Integers
-) -> ReducedScores:
-    """The reduction with the highest mean AUROC over folds of patients; of equals the simpler."""
-    settings = [candidate for candidate in CANDIDATES if candidate.rule in rules]
-    columns = [output.scores(setting).to_numpy() for setting in settings]
-    n_folds = int(folds.max()) + 1
-    weights = np.vstack([np.eye(n_folds), np.ones(n_folds)]).astype(np.int64)
-    figures = [RankedScores(y_true, column, folds).auroc(weights) for column in columns]
-    chosen = choose(np.stack(figures))
-    tried = [
-        {
-            "rule": setting.rule,
-            "min_score": setting.min_score,
-            "auroc": float(np.nanmean(each[:-1])),
+    def record(self) -> dict[str, Any]:
+        """The figures for ``decisions/<target>.json``."""
+        plain = None
+        if self.plain is not None:
+            plain = {"folds": self.plain[0], "validation": self.plain[1]}
+        return {
+            "chosen": {"folds": self.folds, "validation": self.validation},
+            "boxes_as_stored": plain,
+            "held_out": self.held_out,
         }
-        for setting, each in zip(settings, figures, strict=True)
+
+
+def choose(figures: Floats, plain: npt.NDArray[np.bool_] | None = None) -> _Chosen:
+    """Choose the setting with the highest mean over folds; among equals the earlier.
+
+    `figures` are of each setting, the simpler first, on each fold, then on all images; `plain` are
+    the settings that leave boxes as they are.
+
+    Source:
+        The held-out figure is that of nested cross-validation, Varma and Simon 2006.
+    """
+    by_fold, every = figures[:, :-1], figures[:, -1]
+    means = _means(by_fold)
+    best = _first_best(means)
+    of_plain = None
+    if plain is not None and plain.any():
+        position = int(np.flatnonzero(plain)[_first_best(means[plain])])
+        of_plain = (_real(means[position]), _real(every[position]))
+    n_folds = by_fold.shape[1]
+    unseen = [
+        by_fold[_first_best(_means(np.delete(by_fold, fold, axis=1))), fold]
+        for fold in range(n_folds)
     ]
-    record = {
-        "objective": "auroc",
-        "folds": n_folds,
-        "settings_tried": len(settings),
-        "mean_over_folds": chosen.folds,
-        "held_out": chosen.held_out,
-    }
-    scores = pd.Series(columns[chosen.best], index=output.image_ids, name="score")
-    return ReducedScores(settings[chosen.best], scores, tried, record)
+    # Rounded: the last bit must not decide the order in which equals are listed.
+    order = np.argsort(-np.round(means, 9), kind="stable")[:_LEADERS]
+    return _Chosen(
+        best=best,
+        folds=_real(means[best]),
+        validation=_real(every[best]),
+        plain=of_plain,
+        held_out=_real(_means(np.array([unseen]))[0]),
+        leaders=[(int(place), _real(means[place]), _real(every[place])) for place in order],
+    )
 
 
-def choose_box_cut(
-    output: SystemOutput, boxes: pd.DataFrame | None, test_set: TestSet
-) -> float | None:
-    """The cut with the highest RSNA score on validation; among equals the lowest."""
-    if boxes is None:
-        return None
-    judged = output.image_ids.intersection(test_set.boxes_trusted).sort_values()
-    pairs = pair_boxes(boxes, test_set.true_boxes, judged)
-    if not pairs.truth.per_image.any():
-        return None
-    every = np.zeros(len(judged), dtype=np.int64)
-    scores = WeightedRsnaScore(pairs, every, 1, _BOX_CUTS)(np.ones((1, 1), dtype=np.int64))[0]
-    return _BOX_CUTS[int(np.nanargmax(scores))]
+def _means(figures: Floats) -> Floats:
+    """Mean over the folds where a figure is defined; -inf where it is nowhere."""
+    known = ~np.isnan(figures)
+    total = np.where(known, figures, 0.0).sum(axis=1)
+    counted = known.sum(axis=1)
+    return np.where(counted > 0, total / np.maximum(counted, 1), -np.inf)
 
 
-def choose_map_boxes(
-    output: SystemOutput, scores: pd.Series, test_set: TestSet
-) -> tuple[tuple[float, float] | None, MapBoxRule | None, list[dict[str, Any]]]:
-    """The map scale, and the level at which its boxes reach the highest AP50."""
-    if output.gives_boxes or output.maps is None:
-        return None, None, []
-    scale = map_scale(output.maps)
-    judged = output.image_ids.intersection(test_set.boxes_trusted).sort_values()
-    level, best_figure, tried = _DEFAULT_LEVEL, 0.0, []
-    for candidate in MAP_BOX_LEVELS:
-        boxes = MapBoxRule(candidate).apply(output.maps, scores, scale)
-        matches = match_boxes(boxes, test_set.true_boxes, judged, [0.5])
-        every = np.zeros(len(judged), dtype=np.int64)
-        figure = WeightedAveragePrecision(matches, every, 1)(np.ones((1, 1), dtype=np.int64))[0, 0]
-        tried.append({"map_box_level": candidate, "ap50": None if np.isnan(figure) else figure})
-        if figure >= best_figure - _SAME and figure > 0:
-            level, best_figure = candidate, float(figure)
-    return scale, MapBoxRule(level), tried
+def _first_best(means: Floats) -> int:
+    return int(np.flatnonzero(means >= means.max() - _SAME)[0])
+
+
+def _real(value: float) -> float | None:
+    return float(value) if np.isfinite(value) else None

@@ -18,14 +18,14 @@ COMPUTED_BY = {
     "matched": "evaluation.statistics.ranking:RankingSums.matched",
     "decision": "evaluation.metrics.image_metrics:rates",
     "counts": "evaluation.metrics.image_metrics:confusion_counts",
-    "calibration": "evaluation.statistics.calibration_error:CalibrationFigures.figures",
+    "calibration": "evaluation.metrics.image_metrics:CalibrationFigures.figures",
     "point": "evaluation.boxes.matching:localised",
     "coco": "evaluation.boxes.box_metrics:coco_figures",
     "froc_iou": "evaluation.boxes.box_metrics:WeightedFroc.figures",
     "froc_centre": "evaluation.boxes.box_metrics:WeightedFroc.figures",
     "rsna": "evaluation.boxes.box_metrics:WeightedRsnaScore",
     "iobb": "evaluation.boxes.box_metrics:WeightedIobb",
-    "referral": "evaluation.decisions.referral:ReferralFigures.figures",
+    "referral": "evaluation.decisions.thresholds:ReferralFigures.figures",
     "threshold": "evaluation.decisions.thresholds:choose_threshold",
 }
 """The function behind each family of metrics, as ``module:name``."""

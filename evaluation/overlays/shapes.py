@@ -19,7 +19,7 @@ import scipy  # whose parts load when they are first used
 
 from data_prep.contracts.words import counted
 from evaluation.boxes.map_boxes import upsample
-from evaluation.metrics.words import score_words
+from evaluation.metrics.metric import score_words
 
 Points = npt.NDArray[np.float64]  # (N, 2) x, y in original px
 

@@ -24,8 +24,8 @@ from data_prep.contracts.folders import atomic_path, make_folder, write_text
 from data_prep.contracts.schemas import EDGES
 from data_prep.store.dataset import DataSet
 from evaluation.compare.comparison import Comparison
-from evaluation.compare.failure_analysis import image_groups
-from evaluation.metrics.words import policy_words
+from evaluation.decisions.test_set import image_groups
+from evaluation.metrics.metric import policy_words
 from evaluation.overlays.draw import encode_webp
 from evaluation.overlays.shapes import TRUTH_COLOUR, system_colour
 from evaluation.report.files import IMAGES_PAGE, IMAGES_TABLE, MOST_THUMBNAILS, THUMBNAILS

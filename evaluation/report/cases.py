@@ -26,8 +26,7 @@ from evaluation.decisions.decided_output import (
     levels_at,
     map_levels,
 )
-from evaluation.decisions.system_output import SystemOutput
-from evaluation.decisions.test_set import TestSet
+from evaluation.decisions.test_set import SystemOutput, TestSet
 from evaluation.decisions.tuning import checked_decision
 from evaluation.overlays.draw import draw_overlay
 from evaluation.overlays.shapes import ImagePrediction, ImageTruth, system_colour

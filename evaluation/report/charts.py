@@ -15,8 +15,10 @@ from matplotlib.ticker import MaxNLocator
 
 from evaluation.boxes.box_metrics import FROC_RATES, FrocCurve, Hit
 from evaluation.compare.comparison import Comparison, SystemResult
+from evaluation.compare.failure_analysis import TREAT_ALL
+from evaluation.metrics.image_metrics import equal_mass_bins
+from evaluation.metrics.metric import ends_words, number, policy_words
 from evaluation.metrics.registry import RATE_WORDS
-from evaluation.metrics.words import ends_words, number, policy_words
 from evaluation.report.plot import (
     MARKERS,
     Axis,
@@ -29,7 +31,6 @@ from evaluation.report.plot import (
     save_figure,
 )
 from evaluation.statistics.bootstrap import Interval, roc_band, share_band
-from evaluation.statistics.calibration_error import equal_mass_bins
 from evaluation.statistics.ranking import Floats
 
 _LOGIT_LOW, _LOGIT_HIGH, _LOGIT_STEPS = 0.001, 0.999, 400
@@ -76,6 +77,7 @@ def report_charts(comparison: Comparison) -> list[Chart]:
     """Return every chart that has a curve, in reading order."""
     systems, policies = _read_systems(comparison), comparison.policies
     prevalence = _prevalence(comparison)
+    all_positive = _curve_of(comparison.failures, "decision_curve", TREAT_ALL, "net_benefit")
     charts = [
         _roc_chart(systems, policies),
         _precision_recall_chart(systems, policies, prevalence),
@@ -83,7 +85,7 @@ def report_charts(comparison: Comparison) -> list[Chart]:
         _calibration_chart(systems),
         _coverage_chart(systems, _coverage_policy(comparison), prevalence),
         *(_transfer_chart(systems, policies, label) for label in (0, 1)),
-        _net_benefit_chart(systems, _all_positive(comparison)),
+        _net_benefit_chart(systems, all_positive),
     ]
     return [chart for chart in charts if chart.curves]
 
@@ -215,16 +217,6 @@ def _curve_of(failures: pd.DataFrame, topic: str, system: str, metric: str) -> _
     if rows.empty:
         return None
     return rows["group"].to_numpy(dtype=np.float64), rows["estimate"].to_numpy(dtype=np.float64)
-
-
-def _all_positive(comparison: Comparison) -> _Line | None:
-    """The net benefit of calling every image positive, which stands as a system of its own."""
-    failures = comparison.failures
-    if failures.empty:
-        return None
-    others = failures.loc[failures["topic"] == "decision_curve", "system"].unique()
-    names = [name for name in others if name not in comparison.systems and " - " not in name]
-    return _curve_of(failures, "decision_curve", names[0], "net_benefit") if names else None
 
 
 def _roc_chart(systems: Sequence[_System], policies: Sequence[str]) -> Chart:

@@ -19,9 +19,8 @@ from data_prep.contracts.tables import read_table, write_csv
 from data_prep.contracts.words import counted
 from data_prep.store.folder_kinds import require_kind
 from data_prep.work.object_store import shown
-from evaluation.metrics.metric import ALL
+from evaluation.metrics.metric import ALL, DASH, number, policy_words, span_words
 from evaluation.metrics.registry import family, metric_title
-from evaluation.metrics.words import DASH, number, policy_words, span_words
 from evaluation.report.files import DECISIONS, METRICS
 from evaluation.report.plot import system_colour
 from evaluation.statistics.bootstrap import LEVEL

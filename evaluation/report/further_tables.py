@@ -14,11 +14,10 @@ import numpy as np
 import pandas as pd
 
 from evaluation.compare.comparison import Comparison
-from evaluation.compare.estimates import FAILURES_WRONG, row_interval
+from evaluation.compare.estimates import FAILURES_WRONG
 from evaluation.metrics.image_metrics import classification_metrics
-from evaluation.metrics.metric import ALL, MetricKey
+from evaluation.metrics.metric import ALL, MetricKey, number, policy_words
 from evaluation.metrics.registry import highlighted, metric_title
-from evaluation.metrics.words import number, policy_words
 from evaluation.report.page import Table, figure_words, sentence
 from evaluation.statistics.bootstrap import Interval
 
@@ -332,7 +331,7 @@ def _shortcuts(comparison: Comparison) -> Table | None:
     if table.empty:
         return None
     rows = [
-        (f"Predicted from {str(row['group']).replace('_', ' ')}", figure_words(row_interval(row)))
+        (f"Predicted from {row['group']}".replace("_", " "), figure_words(Interval.from_row(row)))
         for row in table.to_dict("records")
     ]
     rows += [
@@ -355,7 +354,7 @@ def _find(table: pd.DataFrame, topic: str, group: str, system: str, metric: str)
 
 
 def _first(rows: pd.DataFrame) -> Interval:
-    return Interval() if rows.empty else row_interval(rows.iloc[0])
+    return Interval() if rows.empty else Interval.from_row(rows.iloc[0])
 
 
 def _named(topic: str, group: str) -> str:

@@ -17,7 +17,7 @@ from data_prep.contracts.folders import make_folder
 from data_prep.store.dataset import DataSet
 from evaluation.boxes.map_boxes import cell_words
 from evaluation.compare.comparison import Comparison
-from evaluation.metrics.words import listing
+from evaluation.metrics.metric import listing
 from evaluation.overlays.draw import encode_webp, to_png, to_svg
 from evaluation.overlays.shapes import (
     TRUTH_COLOUR,

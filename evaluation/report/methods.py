@@ -19,9 +19,16 @@ from evaluation.compare.comparison import Comparison
 from evaluation.compare.estimates import Estimate, IntervalKind
 from evaluation.compare.paired_tests import MCNEMAR
 from evaluation.decisions.thresholds import check_policy
-from evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey, Note, NoteKind
+from evaluation.metrics.metric import (
+    ALL,
+    DASH,
+    VERSUS_NORMAL,
+    MetricKey,
+    Note,
+    NoteKind,
+    policy_words,
+)
 from evaluation.metrics.registry import METRICS, highlighted, in_reading_order
-from evaluation.metrics.words import DASH, policy_words
 from evaluation.report.page import Row, Table, sentence
 from evaluation.statistics.bootstrap import MOST_UNDEFINED
 

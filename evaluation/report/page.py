@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment
 
 from data_prep.contracts.pages import template_environment
-from evaluation.metrics.words import ends_words, listing, number, policy_words, score_words
+from evaluation.metrics.metric import ends_words, listing, number, policy_words, score_words
 from evaluation.statistics.bootstrap import Interval
 
 _HERE = Path(__file__).parent

@@ -26,6 +26,7 @@ from evaluation.report.charts import policy_markers, report_charts
 from evaluation.report.files import METRICS, METRICS_TABLE, PAGE
 from evaluation.report.gallery import select_cases
 from evaluation.report.page import Table, figure_words, render
+from evaluation.report.plot import draw_with_legend
 from evaluation.report.result_tables import metrics_json, summary_frame
 from evaluation.report.tables import image_count, table_rows
 
@@ -185,8 +186,6 @@ class Report:
         Raises:
             InputError: The comparison has no such chart; names those that it has.
         """
-        from evaluation.report.plot import draw_with_legend
-
         made = {chart.key: chart for chart in report_charts(self.comparison)}
         if key not in made:
             raise InputError(f"there is no chart '{key}'; this comparison has {', '.join(made)}")

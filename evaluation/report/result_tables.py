@@ -12,8 +12,7 @@ import pandas as pd
 from data_prep.contracts.folders import make_folder, write_json, write_text
 from data_prep.contracts.tables import write_csv, write_table
 from evaluation.compare.comparison import Comparison
-from evaluation.metrics.registry import highlighted, metric_title
-from evaluation.metrics.words import (
+from evaluation.metrics.metric import (
     DASH,
     ends_words,
     inside_sentence,
@@ -21,6 +20,7 @@ from evaluation.metrics.words import (
     number,
     policy_words,
 )
+from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.report.files import (
     COSTS_TABLE,
     DECISIONS,

@@ -17,16 +17,18 @@ from evaluation.compare.comparison import Comparison, SystemResult
 from evaluation.compare.estimates import Estimate, Estimates
 from evaluation.compare.paired_tests import OBUCHOWSKI, REFITTED_TEST, SEEDS_TEST
 from evaluation.compare.protocol import EXPLORATORY
-from evaluation.compare.verdict import PairTests
 from evaluation.decisions.thresholds import check_policy
-from evaluation.metrics.metric import ALL, MetricKey, Part
-from evaluation.metrics.registry import (
-    METRICS,
-    highlighted,
-    in_reading_order,
-    metric_title,
+from evaluation.metrics.metric import (
+    ALL,
+    DASH,
+    MetricKey,
+    Part,
+    ends_words,
+    number,
+    policy_words,
+    score_words,
 )
-from evaluation.metrics.words import DASH, ends_words, number, policy_words, score_words
+from evaluation.metrics.registry import METRICS, highlighted, in_reading_order, metric_title
 from evaluation.report.further_tables import SUBGROUPS
 from evaluation.report.page import Cell, Row, RowGroup, Table, Whisker, figure_words, sentence
 from evaluation.statistics.bootstrap import Interval
@@ -366,7 +368,7 @@ _DECIDES = " (decides)"
 
 def _difference_tests(comparison: Comparison) -> Table | None:
     """Return the tests of differences on all images that have several, figure by figure."""
-    table = _of_images(comparison.tests)
+    table = comparison.tests_by("image").table
     if table.empty:
         return None
     chosen = table[(table["subgroup"] == ALL) & (table["second"].fillna("") != "")]
@@ -395,7 +397,7 @@ def _every_pair(comparison: Comparison) -> Table | None:
     systems = comparison.names
     if len(systems) < 3:
         return None
-    known = PairTests(_of_images(comparison.tests))
+    known = comparison.tests_by("image")
     n_pairs = len(systems) * (len(systems) - 1) // 2
     rows = []
     for part in ("first", "place"):
@@ -420,11 +422,6 @@ def _p_words(value: Any) -> str:
     if real != real:
         return DASH
     return "< 0.0001" if real < 1e-4 else f"{real:.2g}" if real < 0.1 else f"{real:.2f}"
-
-
-def _of_images(tests: pd.DataFrame) -> pd.DataFrame:
-    """Tests by image; those by study or patient stand in tests.csv."""
-    return tests[tests["unit"] == "image"] if "unit" in tests else tests
 
 
 def _what(metric: str, policy: Any) -> str:

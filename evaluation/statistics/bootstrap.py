@@ -9,6 +9,7 @@ serve as long as they fit, and one running sum over all rows is searched for all
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
@@ -18,6 +19,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import scipy  # whose parts load when they are first used
 
 from data_prep.contracts.errors import InputError
@@ -154,6 +156,16 @@ class Interval:
     note: str = ""
     unmoved: bool = field(default=False, repr=False, kw_only=True)
     shifted: bool = field(default=False, repr=False, kw_only=True)
+
+    @staticmethod
+    def from_row(row: Any) -> Interval:
+        """A figure of a row of ``where.csv``, whatever the row is read as."""
+        low, estimate, high = (
+            math.nan if pd.isna(row[name]) else float(row[name])
+            for name in ("ci_low", "estimate", "ci_high")
+        )
+        note = row["note"]
+        return Interval(estimate, low, high, note if isinstance(note, str) else "")
 
     @property
     def known(self) -> bool:
@@ -383,3 +395,39 @@ def _middle(values: Floats) -> _Band:
     tail = (1 - LEVEL) / 2
     ends[:, known] = np.nanquantile(values[:, known], (tail, 1 - tail), axis=0)
     return ends[0], ends[1]
+
+
+MOST_FOLDS = 5
+
+
+_HASH_KEY = "0" * 16
+
+
+def patient_folds(
+    patients: npt.NDArray[np.str_], y_true: npt.NDArray[np.bool_] | None = None
+) -> npt.NDArray[np.int64]:
+    """Assign patients to folds: all images of a patient are in one.
+
+    With labels, patients with a positive image and the others are each assigned in turn, in the
+    order of a digest of their name: the folds are balanced, and the same on every machine and in
+    any order of rows. Without, the fold is a hash of the name: the same whoever else is there.
+
+    With labels there are as many folds as both kinds have patients, at most 5; without always 5.
+    """
+    if y_true is None:
+        hashes = pd.util.hash_array(np.asarray(patients, dtype=object), hash_key=_HASH_KEY)
+        return (hashes % MOST_FOLDS).astype(np.int64)
+    names, owner = np.unique(patients, return_inverse=True)
+    positive = np.bincount(owner, weights=y_true) > 0
+    n_folds = min(MOST_FOLDS, int(positive.sum()), int((~positive).sum()))
+    if n_folds < 2:
+        raise InputError(
+            f"validation has {int(positive.sum())} patients with and {int((~positive).sum())} "
+            "without a positive image; a search needs two of each: tune without --search"
+        )
+    digests = np.array([hashlib.sha256(str(name).encode()).hexdigest() for name in names])
+    fold = np.zeros(len(names), dtype=np.int64)
+    for kind in (positive, ~positive):
+        members = np.flatnonzero(kind)
+        fold[members[np.argsort(digests[members])]] = np.arange(len(members)) % n_folds
+    return fold[owner]

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
-from data_prep.contracts.folders import provenance
+from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
-from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
 from evaluation.compare.protocol import log_use
-from evaluation.decisions.test_set import TestSet
+from evaluation.compare.scorecard import Scorecard
+from evaluation.decisions.test_set import EvaluationSet, SystemOutput, TestSet
 from evaluation.decisions.thresholds import POLICIES
-from evaluation.metrics.words import policy_words
-from evaluation.statistics.bootstrap import Interval
+from evaluation.decisions.tuning import checked_decision
+from evaluation.metrics.metric import ALL, MetricKey, policy_words
+from evaluation.metrics.registry import METRICS, why_undefined
+from evaluation.statistics.bootstrap import Interval, Resamples, cluster_bootstrap
+from evaluation.statistics.clustered_tests import over_seeds
 from evaluation.statistics.learning_curve import LearningCurve, fit_learning_curves
 from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
 from evaluation.studies.curve_results import (
@@ -29,7 +33,139 @@ from evaluation.studies.curve_results import (
     SizePoint,
     Times,
 )
-from evaluation.studies.curve_shares import JudgedRun, ShareFigures, judge_shares
+from evaluation.systems.eligibility import common_test_images
+
+_Floats = npt.NDArray[np.float64]
+_POLICY = POLICIES[0]
+
+
+class JudgedRun(NamedTuple):
+    """A run to judge."""
+
+    split: str  # whose test images judge it
+    part: str  # the split that it learned from, whose validation images decide
+    predictions: Predictions  # of both
+
+
+class _MetricValues(NamedTuple):
+    """One metric of several systems."""
+
+    values: _Floats  # means over splits, NaN where undefined, (systems,)
+    covariance: _Floats  # over patients, (systems, systems)
+    reasons: Mapping[str, str]  # why a value is undefined, by system
+
+
+@dataclass(frozen=True)
+class ShareFigures:
+    """What `judge_shares` gives, of all splits."""
+
+    systems: tuple[str, ...]  # names, in the order of all figures
+    figures: Mapping[str, _MetricValues]  # by metric
+    n_images: int  # test images
+    n_patients: int  # test patients
+    freedom: float  # of the covariances: patients of the rarer class, less one a split
+    notes: tuple[str, ...] = ()  # which test images were left out, and why
+
+    def values(self, metric: str, names: Sequence[str]) -> _Floats:
+        """A metric of some systems, NaN where it is undefined."""
+        return self.figures[metric].values[[self.systems.index(name) for name in names]]
+
+    def estimate(self, metric: str, *groups: Sequence[str]) -> ClusteredEstimate:
+        """A metric's mean over the seeds of one group of systems, or the difference of two groups.
+
+        All of them have the figure.
+        """
+        figure = self.figures[metric]
+        members = [[self.systems.index(name) for name in group] for group in groups]
+        rows = [row for group in members for row in group]
+        values = [[float(figure.values[row]) for row in group] for group in members]
+        covariance = figure.covariance[np.ix_(rows, rows)]
+        return over_seeds(values, covariance, self.freedom, bounded=len(groups) == 1)
+
+
+def judge_shares(
+    systems: Mapping[str, Sequence[JudgedRun]],
+    test_set: TestSet,
+    *,
+    replicates: int = 1000,
+    advance: Callable[[], None] = lambda: None,
+) -> ShareFigures:
+    """Judge systems, each with one run a split, by `CURVE_METRICS`; thresholds by the first policy.
+
+    Raises:
+        InputError: A run has seen test patients, or none of a split's test images is judged.
+    """
+    splits = list(dict.fromkeys(run.split for runs in systems.values() for run in runs))
+    keys = {
+        metric: MetricKey(ALL, _POLICY if "threshold" in METRICS[metric].needs else "", metric)
+        for metric in CURVE_METRICS
+    }
+    values = np.full((len(splits), len(keys), len(systems)), np.nan)
+    drawn = np.full((len(splits), len(keys), len(systems), replicates), np.nan)
+    counts = np.zeros(4, dtype=int)
+    reasons: dict[str, dict[str, str]] = {metric: {} for metric in keys}
+    notes: list[str] = []
+    for number, split in enumerate(splits):
+        runs = {name: run for name, of in systems.items() for run in of if run.split == split}
+        if len(runs) < len(systems):
+            lacking = next(name for name in systems if name not in runs)
+            raise InputError(f"{lacking} has no run of split '{split}', and others have")
+        predictions = {name: run.predictions for name, run in runs.items()}
+        # After hours of training, one image that a model cannot answer must not end everything.
+        of_split = replace(test_set, split=split)
+        judged, left_out = common_test_images(predictions, of_split, images="common")
+        notes += [f"{split}: {note.text}" for note in left_out]
+        counts += len(judged.image_ids), judged.n_patients, *_patients_of_classes(judged)
+        resamples = Resamples(judged.n_patients, replicates, stream=number)
+        for column, (name, run) in enumerate(runs.items()):
+            card = _judge(name, run, judged, replace(of_split, split=run.part))
+            estimates, missing = card.estimates(), card.missing()
+            resampled = cluster_bootstrap(card, resamples)
+            for row, (metric, key) in enumerate(keys.items()):
+                value = estimates.get(key)
+                if value is None:
+                    reasons[metric][name] = missing.get(key) or why_undefined(metric)
+                    continue
+                values[number, row, column] = value
+                drawn[number, row, column] = resampled[key]
+            advance()
+    means = values.mean(axis=0)  # undefined where one split is
+    figures = {
+        metric: _MetricValues(means[row], _covariance(drawn[:, row]), reasons[metric])
+        for row, metric in enumerate(keys)
+    }
+    n_images, n_patients, *of_classes = map(int, counts)
+    freedom = max(min(of_classes) - len(splits), 1)
+    return ShareFigures(tuple(systems), figures, n_images, n_patients, freedom, tuple(notes))
+
+
+def _patients_of_classes(judged: EvaluationSet) -> list[int]:
+    """Patients with a positive image, and those with a negative one."""
+    return [len(np.unique(judged.patients[of])) for of in (judged.y_true, ~judged.y_true)]
+
+
+def _judge(name: str, run: JudgedRun, judged: EvaluationSet, test_set: TestSet) -> Scorecard:
+    decision, _ = checked_decision(name, run.predictions, test_set, [_POLICY])
+    output = SystemOutput.of(run.predictions, test_set, judged.image_ids, decision.boxes)
+    return Scorecard.of(output, decision, replace(judged, tolerance=None))
+
+
+def _covariance(drawn: _Floats) -> _Floats:
+    """Of means over splits, whose patients are different, shape ``(splits, systems, replicates)``.
+
+    A resample without a positive patient defines nothing and is left out.
+    """
+    total = np.zeros((drawn.shape[1],) * 2)
+    for of_split in drawn:
+        defined = ~np.isnan(of_split).all(axis=1)
+        rows = of_split[defined]
+        whole = rows[:, ~np.isnan(rows).any(axis=0)]
+        part = np.full(total.shape, np.nan)
+        if whole.shape[1] > 1:
+            part[np.ix_(defined, defined)] = np.cov(whole)
+        total = total + part
+    return total / len(drawn) ** 2
+
 
 _PAIRS: tuple[tuple[Kind, Kind], ...] = (
     ("detector", "classifier"),
@@ -56,31 +192,33 @@ class CurveDesign:
 
 def judge_curve(
     design: CurveDesign,
-    dataset: DataSet,
-    target: Target,
+    test_set: TestSet,
     predictions: Mapping[tuple[Kind, str, float, int], Predictions],
     times: Times,
     *,
+    made: Mapping[str, Any],
     replicates: int,
     advance: Callable[..., None],
 ) -> CurveStudy:
-    """Judge all runs, by arm, split, share and seed, on the test images, and fit the curves."""
+    """Judge all runs, by arm, split, share and seed, on the test images, and fit the curves.
+
+    `made` is the provenance of the command.
+    """
     systems: dict[str, list[JudgedRun]] = {}
-    used: dict[str, dict[str, Predictions]] = {}
+    used: dict[str, dict[str, Sequence[Predictions]]] = {}
     for (arm, split, share, seed), answers in predictions.items():
         name = _name(arm, share, seed)
         part = design.parts[split, share, seed]
         systems.setdefault(name, []).append(JudgedRun(split, part, answers))
-        used.setdefault(split, {})[name] = answers
+        used.setdefault(split, {})[name] = [answers]
     for split, by_name in used.items():
-        log_use(TestSet(dataset, target, split), {name: [p] for name, p in by_name.items()})
-    judged = judge_shares(systems, dataset, target, replicates=replicates, advance=advance)
-    counts = _counts(design, dataset, target)
-    points = _points(design, counts, judged)
-    made = provenance()
+        log_use(replace(test_set, split=split), by_name)
+    judged = judge_shares(systems, test_set, replicates=replicates, advance=advance)
+    counts = _counts(design, test_set)
+    points, dataset = _points(design, counts, judged), test_set.dataset
     return CurveStudy(
         data_set=dataset.name,
-        target=target.display_name,
+        target=test_set.target.display_name,
         folds=design.splits,
         n_seeds=len(design.seeds),
         arms=list(design.arms.values()),
@@ -91,7 +229,7 @@ def judge_curve(
         times=times,
         commands=[made["command"]],
         notes=_notes(design, counts[max(counts)], judged),
-        provenance=made | {"data_set": dataset.ids | {"name": dataset.name}},
+        provenance={**made, "data_set": dataset.ids | {"name": dataset.name}},
     )
 
 
@@ -133,11 +271,11 @@ class _Counts(NamedTuple):
     boxes: float
 
 
-def _counts(design: CurveDesign, dataset: DataSet, target: Target) -> dict[float, _Counts]:
+def _counts(design: CurveDesign, test_set: TestSet) -> dict[float, _Counts]:
     """By share, what the images that train or validate have."""
-    labels = dataset.labels(target).dropna() == 1
-    trusted = labels[labels.index.isin(dataset.boxes_trusted(target))]
-    boxes = dataset.target_boxes(target)["image_id"]
+    dataset, labels = test_set.dataset, test_set.labels.dropna() == 1
+    trusted = labels[labels.index.isin(test_set.boxes_trusted)]
+    boxes = test_set.true_boxes["image_id"]
     by_share: dict[float, list[_Counts]] = {}
     for (_, share, _), part in design.parts.items():
         split = dataset.split(part)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from data_prep.contracts.words import counted
+from evaluation.metrics.metric import DASH, listing, p_words
 from evaluation.metrics.registry import METRICS, metric_title
-from evaluation.metrics.words import DASH, listing, p_words
 from evaluation.report.files import study_files
 from evaluation.report.page import Table, figure_words
 from evaluation.report.plot import (

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import numpy as np
 
 from evaluation.compare.claims import holm
+from evaluation.metrics.metric import inside_sentence, listing, number, p_equation, span_words
 from evaluation.metrics.registry import metric_title
-from evaluation.metrics.words import inside_sentence, listing, number, p_equation, span_words
 from evaluation.statistics.bootstrap import Interval
 from evaluation.statistics.learning_curve import Crossing, LearningCurve, crossing
 from evaluation.statistics.ranking import Floats

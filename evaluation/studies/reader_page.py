@@ -13,8 +13,8 @@ import pandas as pd
 from data_prep.contracts.folders import provenance
 from data_prep.contracts.words import counted
 from evaluation.metrics.image_metrics import rates
+from evaluation.metrics.metric import DASH, listing, number, p_words, span_words
 from evaluation.metrics.registry import METRICS, metric_title
-from evaluation.metrics.words import DASH, listing, number, p_words, span_words
 from evaluation.report.page import Table
 from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
 from evaluation.statistics.ranking import Floats, curves

@@ -14,8 +14,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_text_csv, refuse_line
 from data_prep.contracts.words import counted
 from data_prep.store.predictions import Predictions
-from evaluation.decisions.system_output import SystemOutput
-from evaluation.decisions.test_set import TestSet
+from evaluation.decisions.test_set import SystemOutput, TestSet
 from evaluation.decisions.tuning import checked_decision
 from evaluation.statistics.ranking import is_positive
 from evaluation.systems.prediction_files import read_review

@@ -12,7 +12,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator
 
 from data_prep.contracts.folders import write_text
 from data_prep.contracts.words import counted
-from evaluation.metrics.words import number
+from evaluation.metrics.metric import number
 from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
 from evaluation.studies.study_page import Section, ShownChart, StudyPage
 

@@ -10,8 +10,8 @@ import numpy as np
 
 from data_prep.contracts.folders import provenance
 from data_prep.contracts.words import counted
+from evaluation.metrics.metric import DASH, number, p_equation, policy_words, span_words
 from evaluation.metrics.registry import metric_title
-from evaluation.metrics.words import DASH, number, p_equation, policy_words, span_words
 from evaluation.report.page import Table, figure_words
 from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
 from evaluation.statistics.obuchowski_rockette import ClusteredEstimate

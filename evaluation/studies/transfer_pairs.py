@@ -18,8 +18,7 @@ from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
 from evaluation.decisions.decision import Decision
-from evaluation.decisions.system_output import SystemOutput
-from evaluation.decisions.test_set import TestSet
+from evaluation.decisions.test_set import SystemOutput, TestSet
 from evaluation.statistics.bootstrap import cluster_index
 from evaluation.statistics.ranking import Floats, Integers
 from evaluation.systems.eligibility import check_data_set, seen_images, sets_of_run

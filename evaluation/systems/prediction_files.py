@@ -25,7 +25,7 @@ from data_prep.formats.coco import read_json_file
 from data_prep.formats.label_files import read_lines
 from data_prep.formats.yolo import read_class_names
 from data_prep.store.dataset import DataSet
-from evaluation.metrics.words import inside_sentence
+from evaluation.metrics.metric import inside_sentence
 from evaluation.overlays.draw import fit_panel
 
 FRAME = "the DataFrame"

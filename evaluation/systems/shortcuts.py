@@ -12,9 +12,9 @@ from scipy.special import logit
 
 from data_prep.audit.checks import OLDEST_YEARS
 from data_prep.images.image_facts import read_border_greys
+from evaluation.statistics.bootstrap import MOST_FOLDS, patient_folds
 from evaluation.statistics.calibration import fit_logistic
 from evaluation.statistics.clustered_tests import AurocParts, auroc_over_seeds, auroc_parts
-from evaluation.statistics.cross_validation import MOST_FOLDS, patient_folds
 from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
 from evaluation.statistics.ranking import Floats, Integers
 

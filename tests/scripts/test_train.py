@@ -21,8 +21,7 @@ from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from data_prep.store.preprocess import Preprocess
 from detection.model import build_retinanet
-from evaluation.decisions.system_output import SystemOutput
-from evaluation.decisions.test_set import TestSet
+from evaluation.decisions.test_set import SystemOutput, TestSet
 from evaluation.decisions.tuning import tune
 from scripts import console
 from scripts.cli import run_verb

@@ -20,7 +20,7 @@ from detection.model import build_retinanet
 from evaluation.boxes.fusion import BoxRule
 from evaluation.boxes.map_boxes import MapBoxRule
 from evaluation.decisions.decision import Decision
-from evaluation.decisions.system_output import Reduction
+from evaluation.decisions.test_set import Reduction
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.statistics.calibration import PlattScaling
 from serving.export import write_requirements

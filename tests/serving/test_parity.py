@@ -20,7 +20,7 @@ from detection.frames import decode_boxes
 from detection.model import build_retinanet
 from detection.retinanet import LesionRetinaNet
 from evaluation.decisions.decision import Decision
-from evaluation.decisions.system_output import Reduction
+from evaluation.decisions.test_set import Reduction
 from evaluation.decisions.thresholds import ThresholdChoice
 from serving.parity import Proof, match_found, prove
 

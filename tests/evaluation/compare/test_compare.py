@@ -18,16 +18,16 @@ from evaluation.compare.estimates import COLUMNS
 from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.decision import TuningOptions
-from evaluation.decisions.system_output import SystemOutput, reduce_boxes
 from evaluation.decisions.test_set import (
+    SystemOutput,
     TestSet,
     _unit_names,
     group_images,
     patients_of,
+    reduce_boxes,
 )
 from evaluation.decisions.tuning import tune
-from evaluation.metrics.metric import Note
-from evaluation.metrics.words import score_words
+from evaluation.metrics.metric import Note, score_words
 from evaluation.report.charts import report_charts
 from evaluation.report.result_tables import write_tables
 from evaluation.report.tables import _unit_tables

@@ -12,16 +12,19 @@ from evaluation.boxes.matching import error_kinds, lesions_reached, pair_boxes
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import FAILURES_WRONG
 from evaluation.compare.failure_analysis import (
-    SHORTCUT,
+    TREAT_ALL,
+    _kappa,
     _lesion_groups,
+    _predictive_values,
     _trusted_spacing,
-    image_groups,
 )
 from evaluation.compare.judged_models import _NONE_FAILED
-from evaluation.compare.shares import TREAT_ALL, ShareName, Shares, _kappa, _predictive_values
+from evaluation.compare.shares import ShareName, Shares
+from evaluation.decisions.test_set import image_groups
 from evaluation.metrics.image_metrics import net_benefit
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.systems.eligibility import unknown_training_data
+from evaluation.systems.shortcuts import SHORTCUT
 from tests.evaluation.judged_images import row_of
 
 CORNERS = ["image_id", "x1", "y1", "x2", "y2"]

@@ -9,6 +9,7 @@ from scipy.stats import binomtest
 from sklearn import metrics as oracle
 
 from evaluation.compare.estimates import HELD, REFITTED, Estimates
+from evaluation.compare.failure_analysis import _add_at_prevalence
 from evaluation.compare.intervals import EXACT_METHOD, _resampled, _SystemCards, resampled_figures
 from evaluation.compare.judged_models import _failure_card
 from evaluation.compare.paired_tests import (
@@ -18,7 +19,7 @@ from evaluation.compare.paired_tests import (
     paired_tests,
 )
 from evaluation.compare.scorecard import Scorecard
-from evaluation.compare.shares import ShareName, Shares, add_at_prevalence
+from evaluation.compare.shares import ShareName, Shares
 from evaluation.decisions.thresholds import (
     ThresholdChoice,
     ValidationScores,
@@ -291,7 +292,7 @@ def test_shares_of_called_images_are_refitted_as_the_figures_are(judged, drawn):
             right = called if per_call == 1 else ~called
             key = ShareName("whole", "all", "max_f1", metric)
             shares.add(name, key, right * of, of & everything, judged.patients, per_call * of)
-    add_at_prevalence(shares, cards, "max_f1", 0.1)
+    _add_at_prevalence(shares, cards, "max_f1", 0.1)
     table = shares.table(["A", "B"], resamples).set_index(["topic", "metric", "system"])
     for metric in ("recall", "specificity"):
         for system, figure in (
@@ -306,7 +307,7 @@ def test_shares_of_called_images_are_refitted_as_the_figures_are(judged, drawn):
             assert row["ci_method"] == figure.method
     assert REFITTED in table.loc[("prevalence", "ppv", "A"), "ci_method"]
     bare = Shares(judged.n_patients)
-    add_at_prevalence(bare, cards, "max_f1", 0.1)
+    _add_at_prevalence(bare, cards, "max_f1", 0.1)
     held = bare.table(["A", "B"], resamples).set_index(["topic", "metric", "system"])
     assert held.loc[("prevalence", "ppv", "A"), "ci_method"].endswith(HELD)
     width = [t.loc[("prevalence", "npv", "A")] for t in (table, held)]

@@ -7,10 +7,9 @@ from sklearn import metrics as oracle
 
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.metrics.image_metrics import classification_metrics
+from evaluation.metrics.image_metrics import CalibrationFigures, classification_metrics
 from evaluation.metrics.metric import ALL, NEEDS, VERSUS_NORMAL, MetricKey
 from evaluation.metrics.registry import family, why_undefined
-from evaluation.statistics.calibration_error import CalibrationFigures
 from tests.evaluation.judged_images import judged_images
 
 N = 120

@@ -11,7 +11,7 @@ from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import Estimate, Estimates
 from evaluation.compare.protocol import Protocol
 from evaluation.compare.verdict import Setting, state_verdict
-from evaluation.metrics.words import policy_words
+from evaluation.metrics.metric import policy_words
 
 
 def table(make_metrics, scores, gaps=(), key=("", "auroc")):

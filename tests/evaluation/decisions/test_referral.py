@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from evaluation.decisions.referral import ReferralFigures, choose_referral, doubt_of
+from evaluation.decisions.thresholds import ReferralFigures, choose_referral, doubt_of
 
 
 def plain(found):

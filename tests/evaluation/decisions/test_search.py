@@ -12,14 +12,12 @@ from evaluation.boxes.fusion import AS_STORED
 from evaluation.boxes.matching import pair_boxes
 from evaluation.compare.compare import compare_systems
 from evaluation.decisions.decision import Decision
-from evaluation.decisions.search import Search, SearchImages, _search_space, run_search
-from evaluation.decisions.system_output import SystemOutput
-from evaluation.decisions.test_set import patients_of
+from evaluation.decisions.search import Search, SearchImages, _search_space, choose, run_search
+from evaluation.decisions.test_set import SystemOutput, patients_of
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.decisions.tuning import checked_decision, tune
 from evaluation.metrics.image_metrics import classification_metrics
-from evaluation.statistics.bootstrap import cluster_index
-from evaluation.statistics.cross_validation import choose, patient_folds
+from evaluation.statistics.bootstrap import cluster_index, patient_folds
 
 OBJECTIVES = ("auroc", "f1", "ap50", "rsna", "froc")
 

@@ -10,12 +10,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import Target
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.boxes.map_boxes import MapBoxRule
-from evaluation.decisions.system_output import (
-    CANDIDATES,
-    Reduction,
-    SystemOutput,
-    reduce_boxes,
-)
+from evaluation.decisions.test_set import CANDIDATES, Reduction, SystemOutput, reduce_boxes
 
 TARGET = Target("either", ("x", "y"), "X or Y")
 FRAME = {"x1": 0.0, "y1": 0.0, "x2": 20.0, "y2": 10.0}

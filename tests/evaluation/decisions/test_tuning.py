@@ -14,11 +14,9 @@ from evaluation.boxes.box_metrics import WeightedRsnaScore
 from evaluation.boxes.map_boxes import MAP_BOX_LEVELS
 from evaluation.boxes.matching import pair_boxes
 from evaluation.decisions.decision import Decision, TuningOptions
-from evaluation.decisions.search import choose_reduction
-from evaluation.decisions.system_output import CANDIDATES, SystemOutput
-from evaluation.decisions.test_set import patients_of
+from evaluation.decisions.test_set import CANDIDATES, SystemOutput, patients_of
 from evaluation.decisions.thresholds import choose_threshold
-from evaluation.decisions.tuning import checked_decision, tune
+from evaluation.decisions.tuning import _choose_reduction, checked_decision, tune
 from evaluation.statistics.calibration import PlattScaling, clipped_logit, fit_platt
 
 
@@ -65,7 +63,7 @@ def test_another_rule_displaces_the_highest_box_where_more_than_chance_says_so(
     output = _Scores({rule: np.tile(scores, copies) for rule, scores in rules.items()})
     images = np.arange(len(truth) * copies)
     patients = (images % len(truth) if repeated else images).astype(str)
-    reduced = choose_reduction(output, pd.Series(np.tile(truth, copies)), patients)
+    reduced = _choose_reduction(output, pd.Series(np.tile(truth, copies)), patients)
     assert reduced.reduction.rule == chosen
 
 
@@ -74,7 +72,7 @@ def test_a_rule_of_one_score_for_all_is_not_chosen_and_among_equals_the_simplest
     level = {"max": np.ones(400), "top_k": truth * 0.5 + np.arange(400) / 2000, "noisy_or": truth}
     equal = {"max": noise, "top_k": truth + noise / 2, "noisy_or": truth + noise / 2}
     for rules in (level, equal):
-        reduced = choose_reduction(_Scores(rules), pd.Series(truth), np.arange(400).astype(str))
+        reduced = _choose_reduction(_Scores(rules), pd.Series(truth), np.arange(400).astype(str))
         assert reduced.reduction.rule == "top_k"
 
 

@@ -22,8 +22,13 @@ from evaluation.boxes.box_metrics import (
 from evaluation.boxes.matching import pair_boxes
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.protocol import Protocol
-from evaluation.decisions.referral import ReferralFigures
-from evaluation.metrics.image_metrics import classification_metrics, confusion_counts, rates
+from evaluation.decisions.thresholds import ReferralFigures
+from evaluation.metrics.image_metrics import (
+    CalibrationFigures,
+    classification_metrics,
+    confusion_counts,
+    rates,
+)
 from evaluation.metrics.metric import Metric
 from evaluation.metrics.registry import (
     COMPUTED_BY,
@@ -35,7 +40,6 @@ from evaluation.metrics.registry import (
     metric_title,
 )
 from evaluation.report.tables import metric_table
-from evaluation.statistics.calibration_error import CalibrationFigures
 from evaluation.statistics.ranking import RankedScores
 from tests import documents
 

@@ -10,7 +10,7 @@ import pytest
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import Estimates
 from evaluation.compare.shares import FAILURE_COLUMNS
-from evaluation.decisions.system_output import SystemOutput
+from evaluation.decisions.test_set import SystemOutput
 from evaluation.metrics.metric import Note
 from evaluation.report.charts import report_charts
 from evaluation.report.further_tables import (

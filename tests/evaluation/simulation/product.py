@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from evaluation.compare.comparison import Background, _cautions
-from evaluation.compare.estimates import HELD, Estimate, Estimates
+from evaluation.compare.estimates import HELD, Estimate, Estimates, PairTests
 from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.paired_tests import paired_tests, with_clustered_auroc
 from evaluation.compare.scorecard import Scorecard
@@ -113,7 +113,7 @@ def judge(
         tests = paired_tests(drawn.estimates, cards, drawn.differences)
     counts = dict(zip(names, seeds, strict=True))
     setting = Setting(counts, cautions=_cautions(Background(), figures, pd.DataFrame()))
-    verdict = state_verdict(figures, names, "Finding", tests=tests, setting=setting)
+    verdict = state_verdict(figures, names, "Finding", tests=PairTests(tests), setting=setting)
     chosen = {
         name: [{p: choice.threshold for p, choice in card.thresholds.items()} for card in each]
         for name, each in cards.items()

@@ -12,7 +12,7 @@ from sklearn import metrics as oracle
 from data_prep.contracts.errors import InputError
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.metrics.image_metrics import rates
+from evaluation.metrics.image_metrics import CalibrationFigures, rates
 from evaluation.metrics.metric import MetricKey
 from evaluation.statistics.bootstrap import (
     NO_WIDTH,
@@ -23,7 +23,6 @@ from evaluation.statistics.bootstrap import (
     per_cluster,
     percentile_interval,
 )
-from evaluation.statistics.calibration_error import CalibrationFigures
 from evaluation.statistics.clustered_tests import (
     _exact_mcnemar,
     auroc_over_seeds,

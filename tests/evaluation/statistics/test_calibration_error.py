@@ -10,13 +10,9 @@ from sklearn import metrics as oracle
 from sklearn.linear_model import LogisticRegression
 
 from data_prep.contracts.errors import InputError
+from evaluation.metrics.image_metrics import CalibrationFigures, _equal_width_bins, equal_mass_bins
 from evaluation.metrics.registry import family, why_undefined
 from evaluation.statistics.calibration import CLIP, clipped_logit
-from evaluation.statistics.calibration_error import (
-    CalibrationFigures,
-    _equal_width_bins,
-    equal_mass_bins,
-)
 
 PROBABILITIES = arrays.arrays(np.float64, 12, elements=st.sampled_from([0.0, 0.1, 0.3, 0.7, 1.0]))
 LABELS = arrays.arrays(np.int8, 12, elements=st.integers(0, 1))

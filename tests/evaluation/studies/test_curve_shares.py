@@ -6,12 +6,12 @@ import pytest
 from data_prep.contracts.errors import InputError
 from evaluation.compare.compare import compare_systems
 from evaluation.decisions.thresholds import POLICIES
+from evaluation.studies.curve_judged import JudgedRun, judge_shares
 from evaluation.studies.curve_results import CURVE_METRICS
-from evaluation.studies.curve_shares import JudgedRun, judge_shares
 
 
 @pytest.fixture
-def judged(judged_set, predict):
+def judged(test_set, predict):
     """A detector, and two seeds of a classifier, judged on one split."""
     systems = {
         "boxes": predict("D", "boxes", seed=1),
@@ -19,7 +19,7 @@ def judged(judged_set, predict):
         "scores 1": predict("B", seed=3, maps=True),
     }
     runs = {name: [JudgedRun("default", "default", each)] for name, each in systems.items()}
-    return systems, judge_shares(runs, judged_set, judged_set.target(), replicates=400)
+    return systems, judge_shares(runs, test_set, replicates=400)
 
 
 def test_figures_and_intervals_are_those_of_the_comparison(test_set, judged):
@@ -44,16 +44,16 @@ def test_a_group_is_the_mean_of_its_seeds_and_two_groups_their_difference(judged
     assert two.value == pytest.approx((values[1] + values[2]) / 2)
 
 
-def test_a_figure_that_a_system_lacks_has_a_reason_and_no_covariance(judged_set, predict) -> None:
+def test_a_figure_that_a_system_lacks_has_a_reason_and_no_covariance(test_set, predict) -> None:
     runs = {"plain": [JudgedRun("default", "default", predict("A", seed=2))]}
-    found = judge_shares(runs, judged_set, judged_set.target(), replicates=200)
+    found = judge_shares(runs, test_set, replicates=200)
     froc = found.figures["froc_mean"]
     assert np.isnan(froc.values).all()
     assert "neither boxes" in froc.reasons["plain"] or "no boxes" in froc.reasons["plain"]
 
 
-def test_a_system_without_a_run_of_a_split_is_refused(judged_set, predict) -> None:
+def test_a_system_without_a_run_of_a_split_is_refused(test_set, predict) -> None:
     one, other = predict("A", seed=2), predict("B", seed=3)
     runs = {"A": [JudgedRun("default", "default", one)], "B": [JudgedRun("cv", "cv", other)]}
     with pytest.raises(InputError, match="has no run of split"):
-        judge_shares(runs, judged_set, judged_set.target())
+        judge_shares(runs, test_set)

@@ -6,7 +6,7 @@ import pytest
 
 from data_prep.audit.checks import check_shortcuts
 from data_prep.audit.counts import expected_image_leak
-from evaluation.statistics.cross_validation import MOST_FOLDS, patient_folds
+from evaluation.statistics.bootstrap import MOST_FOLDS, patient_folds
 from evaluation.systems.shortcuts import (
     _auroc_of_fact,
     _auroc_of_facts,
