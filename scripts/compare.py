@@ -302,7 +302,8 @@ def _compare_each(
     asked: _Asked, systems: list[System], test_sets: list[TestSet], out: Path
 ) -> ReportsByTarget:
     """Compare the same systems on every target, each into a folder of its own."""
-    from evaluation.report.result import ReportsByTarget, write_targets_page
+    from evaluation.report.report import write_targets_page
+    from evaluation.report.result import ReportsByTarget
 
     targets = [test_set.target for test_set in test_sets]
     _require_folder(out, [target.name for target in targets])

@@ -12,9 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.contracts.folders import make_folder, write_text
-from data_prep.store.dataset import DataSet
+import pandas as pd
+
+from data_prep.contracts.folders import make_folder, read_json, write_text
+from data_prep.store.dataset import DataSet, Target
 from evaluation.compare.comparison import Comparison
+from evaluation.compare.estimates import Estimates
+from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.report.all_images import exploration, write_all_images
 from evaluation.report.charts import (
     chart_legend,
@@ -22,7 +26,16 @@ from evaluation.report.charts import (
     report_charts,
     save_figures,
 )
-from evaluation.report.files import CASES_PAGES, DETAILS, FIGURES, MOST_THUMBNAILS, OVERLAYS, PAGE
+from evaluation.report.files import (
+    CASES_PAGES,
+    DETAILS,
+    FIGURES,
+    METRICS,
+    METRICS_TABLE,
+    MOST_THUMBNAILS,
+    OVERLAYS,
+    PAGE,
+)
 from evaluation.report.further_tables import further_tables
 from evaluation.report.gallery import (
     CASES_PER_CATEGORY,
@@ -40,10 +53,13 @@ from evaluation.report.methods import (
     meanings,
     methods_paragraph,
 )
-from evaluation.report.page import Row, Table, render
+from evaluation.report.page import Row, Table, figure_words, render
 from evaluation.report.plot import Chart, to_svg
-from evaluation.report.result_tables import cost_rows, write_table_files
-from evaluation.report.tables import TableRow, report_tables
+from evaluation.report.result_tables import (
+    cost_rows,
+    write_table_files,
+)
+from evaluation.report.tables import TableRow, image_count, report_tables
 
 MAX_BYTES = 10_000_000
 _MOST_EXAMPLES = 3
@@ -216,3 +232,38 @@ def _render_report(
         **report_tables(comparison, rows),
         **further_tables(comparison, sources),
     )
+
+
+def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> Path:
+    """Join the reports below a folder: ``metrics.csv`` over all, and ``report.html`` last.
+
+    Args:
+        out: Folder that holds a report per target, each in a folder of the target's name.
+        targets: In the order to show them.
+        data_name: Name of the data set.
+    """
+    read = {target.name: read_json(out / target.name / METRICS, "metrics") for target in targets}
+    tables = {name: pd.DataFrame(payload["metrics"]) for name, payload in read.items()}
+    inert = [pd.read_csv(out / name / METRICS_TABLE, dtype=str, na_filter=False) for name in read]
+    write_text(out / METRICS_TABLE, pd.concat(inert).to_csv(index=False))
+    sections = [_section(target, read[target.name], tables[target.name]) for target in targets]
+    page = render("targets.html.jinja", data_name=data_name, sections=sections)
+    return write_text(out / PAGE, page)
+
+
+def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
+    """One target on the page."""
+    by_image = Estimates.from_table(table[table["unit"] == "image"])
+    systems = list(payload["systems"])
+    rows = [
+        (metric_title(metric), *(figure_words(by_image.of(name, metric)) for name in systems))
+        for metric in highlighted("targets")
+    ]
+    title = f"Figures for {target.display_name}"
+    return {
+        "title": target.display_name,
+        "link": f"{target.name}/{PAGE}",
+        "count": image_count(by_image),
+        "table": Table.of(title, "", ("Figure", *systems), rows, len(systems)),
+        "notes": list(dict.fromkeys([*payload["answer"]["cautions"], *payload["notes"]])),
+    }

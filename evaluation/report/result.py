@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,21 +14,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import read_json, write_text
-from data_prep.store.dataset import Target
+from data_prep.contracts.folders import read_json
 from evaluation.compare.comparison import Comparison
-from evaluation.compare.estimates import Estimates
 from evaluation.decisions.test_set import TestSet
-from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.overlays.draw import as_figure
 from evaluation.report.cases import CaseSource, read_cases
 from evaluation.report.charts import policy_markers, report_charts
-from evaluation.report.files import METRICS, METRICS_TABLE, PAGE
+from evaluation.report.files import METRICS, PAGE
 from evaluation.report.gallery import select_cases
-from evaluation.report.page import Table, figure_words, render
 from evaluation.report.plot import draw_with_legend
 from evaluation.report.result_tables import metrics_json, summary_frame
-from evaluation.report.tables import image_count, table_rows
+from evaluation.report.tables import table_rows
 
 
 @dataclass(frozen=True)
@@ -212,38 +208,3 @@ class ReportsByTarget:
     def to_dict(self) -> dict[str, Any]:
         """Each target's folder."""
         return {"targets": {name: str(report.folder) for name, report in self.reports.items()}}
-
-
-def write_targets_page(out: Path, targets: Sequence[Target], data_name: str) -> Path:
-    """Join the reports below a folder: ``metrics.csv`` over all, and ``report.html`` last.
-
-    Args:
-        out: Folder that holds a report per target, each in a folder of the target's name.
-        targets: In the order to show them.
-        data_name: Name of the data set.
-    """
-    read = {target.name: read_json(out / target.name / METRICS, "metrics") for target in targets}
-    tables = {name: pd.DataFrame(payload["metrics"]) for name, payload in read.items()}
-    inert = [pd.read_csv(out / name / METRICS_TABLE, dtype=str, na_filter=False) for name in read]
-    write_text(out / METRICS_TABLE, pd.concat(inert).to_csv(index=False))
-    sections = [_section(target, read[target.name], tables[target.name]) for target in targets]
-    page = render("targets.html.jinja", data_name=data_name, sections=sections)
-    return write_text(out / PAGE, page)
-
-
-def _section(target: Target, payload: dict[str, Any], table: pd.DataFrame) -> dict[str, Any]:
-    """One target on the page."""
-    by_image = Estimates.from_table(table[table["unit"] == "image"])
-    systems = list(payload["systems"])
-    rows = [
-        (metric_title(metric), *(figure_words(by_image.of(name, metric)) for name in systems))
-        for metric in highlighted("targets")
-    ]
-    title = f"Figures for {target.display_name}"
-    return {
-        "title": target.display_name,
-        "link": f"{target.name}/{PAGE}",
-        "count": image_count(by_image),
-        "table": Table.of(title, "", ("Figure", *systems), rows, len(systems)),
-        "notes": list(dict.fromkeys([*payload["answer"]["cautions"], *payload["notes"]])),
-    }
