@@ -1,5 +1,6 @@
 """Small data sets of tables alone, predictions on them, and `cxr` called in this process."""
 
+import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -44,6 +45,30 @@ def drawn_images(folder: Path, n_images: int, side: int, sizes: list[int], **of:
     write_phantom(folder / "source", n_images=n_images, size=side, **{"seed": 3, **of})
     prepare(folder / "source", folder / "data", format="rsna", size=sizes, workers=0)
     return folder / "data"
+
+
+def tiny_training(folder: Path, epochs: int, batch_size: int) -> Path:
+    """`drawn_images` beside ``tiny.toml``, which trains a small classifier in seconds."""
+    (folder / "tiny.toml").write_text(f"""
+kind = "classifier"
+name = "Tiny"
+[data]
+image_size = 64
+[model]
+architecture = "small_cnn"
+[training]
+epochs = {epochs}
+batch_size = {batch_size}
+learning_rate = 1e-3
+warmup_epochs = 0.0
+""")
+    return drawn_images(folder, 30, 96, [64], prevalence=0.4)
+
+
+def trials_of(sweep: Path) -> list[dict[str, Any]]:
+    """The trials, without what depends on the machine's speed."""
+    trials = json.loads((sweep / "sweep.json").read_text())["trials"]
+    return [{key: each[key] for key in each if key != "seconds"} for each in trials]
 
 
 def write_predictions(

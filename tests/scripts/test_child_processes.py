@@ -1,6 +1,5 @@
 """Commands get devices of their own, here or in a Ray cluster, and survive what dies there."""
 
-import json
 import os
 import signal
 import subprocess
@@ -25,7 +24,7 @@ from scripts.child_processes import (
     share_devices,
 )
 from scripts.cluster import Share, open_machines, share_machines
-from tests.scripts.small_sets import drawn_images
+from tests.scripts.small_sets import tiny_training, trials_of
 
 ROOT = Path(__file__).resolve().parents[2]
 has_ray = pytest.mark.skipif(find_spec("ray") is None, reason="Ray is not installed")
@@ -159,19 +158,6 @@ def test_after_five_failures_in_a_row_no_more_is_started(tmp_path, monkeypatch):
 
 # ------------------------------------------------------------- sweeps in a Ray cluster, by hand
 
-TINY = """
-kind = "classifier"
-name = "Tiny"
-[data]
-image_size = 64
-[model]
-architecture = "small_cnn"
-[training]
-epochs = 5
-batch_size = 4
-learning_rate = 1e-3
-warmup_epochs = 0.0
-"""
 # For the start of each Python: an epoch takes long enough to be interrupted.
 SLOW = """
 import sys, time
@@ -199,10 +185,8 @@ sys.meta_path.insert(0, Slow())
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("machines")
-    data = drawn_images(folder, 30, 96, [64], prevalence=0.4)
-    (folder / "tiny.toml").write_text(TINY)
     (folder / "sitecustomize.py").write_text(SLOW)
-    return data
+    return tiny_training(folder, epochs=5, batch_size=4)
 
 
 @pytest.fixture
@@ -257,11 +241,6 @@ def has_epochs(run: Path) -> bool:
     return table.is_file() and len(table.read_text().splitlines()) > 2
 
 
-def made(out: Path) -> list[dict[str, Any]]:
-    trials = json.loads((out / "sweep.json").read_text())["trials"]
-    return [{key: each[key] for key in each if key != "seconds"} for each in trials]
-
-
 @has_ray
 @pytest.mark.long
 @pytest.mark.usefixtures("children_tell")
@@ -290,7 +269,7 @@ def test_a_sweep_over_ray_trains_the_same_runs_as_one_of_this_machine(tmp_path, 
         command = sweeping(tmp_path / name, *words, slow=False)
         _, said = command.communicate(timeout=1500)
         assert command.returncode == 0, said
-    assert made(tmp_path / "ray") == made(tmp_path / "local")
+    assert trials_of(tmp_path / "ray") == trials_of(tmp_path / "local")
     for number in range(2):
         weights = [
             (tmp_path / name / f"trials/{number:03d}/model.safetensors").read_bytes()
@@ -309,7 +288,7 @@ def test_a_trial_whose_worker_is_killed_goes_on_in_another(tmp_path, sweeping):
     os.kill(parent_of(child), signal.SIGKILL)
     _, said = command.communicate(timeout=1500)
     assert command.returncode == 0, said
-    assert [each["state"] for each in made(out)] == ["complete"] * 2
+    assert [each["state"] for each in trials_of(out)] == ["complete"] * 2
     log = (out / "trials/000.log").read_text()
     assert log.count("cxr: the worker or machine ended") == 1
     assert log.count("epoch 1 of 5: loss") == 1  # from its last whole epoch
@@ -337,7 +316,7 @@ def test_a_sweep_that_is_ended_leaves_no_process_and_goes_on(tmp_path, sweeping,
     again = sweeping(out, *words)
     _, said = again.communicate(timeout=1500)
     assert again.returncode == 0, said
-    assert [each["state"] for each in made(out)] == ["complete"] * 2
+    assert [each["state"] for each in trials_of(out)] == ["complete"] * 2
     assert (out / "trials/000.log").read_text().count("epoch 1 of 5: loss") == 1
 
 

@@ -29,25 +29,12 @@ from scripts.next_steps import next_steps
 from scripts.show import describe
 from scripts.sweep import sweep
 from scripts.train import train
-from tests.scripts.small_sets import drawn_images
+from tests.scripts.small_sets import tiny_training, trials_of
 from training.run_folder import RunFolder
 
 pytest.importorskip("optuna")
 
 ROOT = Path(__file__).resolve().parents[2]
-_CONFIG = """
-kind = "classifier"
-name = "Tiny"
-[data]
-image_size = 64
-[model]
-architecture = "small_cnn"
-[training]
-epochs = 1
-batch_size = 8
-learning_rate = 1e-3
-warmup_epochs = 0.0
-"""
 LR = "training.learning_rate"
 OVER = [f"{LR}=1e-4..1e-2", "training.optimiser=adamw,sgd"]
 Figure = Callable[[dict[str, Any]], float | int | str]
@@ -55,21 +42,12 @@ Figure = Callable[[dict[str, Any]], float | int | str]
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sweep")
-    data = drawn_images(folder, 30, 96, [64], prevalence=0.4)
-    (folder / "tiny.toml").write_text(_CONFIG)
-    return data
+    return tiny_training(tmp_path_factory.mktemp("sweep"), epochs=1, batch_size=8)
 
 
 def _sweep(data: Path, out: Path, over: list[str] = OVER, trials: int = 4, **more: Any) -> None:
     config = data.parent / "tiny.toml"
     run_verb(sweep, config, data=data, out=out, over=over, trials=trials, device="cpu", **more)
-
-
-def _made(out: Path) -> list[dict[str, Any]]:
-    """The trials, without what depends on the machine's speed."""
-    trials = json.loads((out / "sweep.json").read_text())["trials"]
-    return [{key: each[key] for key in each if key != "seconds"} for each in trials]
 
 
 class _Ended:
@@ -131,7 +109,7 @@ def test_the_best_trial_is_kept_as_an_ordinary_run(trained: tuple[Path, set[str]
 
 def test_trials_have_what_was_proposed_and_the_first_is_the_configuration_itself(trained):
     out, _ = trained
-    for place, trial in enumerate(_made(out)):
+    for place, trial in enumerate(trials_of(out)):
         config = read_config(out / trial["run"] / "config.toml")
         assert float(trial["settings"][LR]) == config.training.learning_rate
         assert trial["settings"]["training.optimiser"] == config.training.optimiser
@@ -199,7 +177,7 @@ class _Trainings:
 
 def test_a_sweep_interrupted_anywhere_ends_as_one_that_was_not(data, tmp_path, pretended):
     _sweep(data, tmp_path / "whole", trials=14)  # beyond the random ones
-    whole = _made(tmp_path / "whole")
+    whole = trials_of(tmp_path / "whole")
     assert [each["state"] for each in whole] == ["complete"] * 14
     assert len({each["settings"][LR] for each in whole}) == 14
 
@@ -214,7 +192,7 @@ def test_a_sweep_interrupted_anywhere_ends_as_one_that_was_not(data, tmp_path, p
             _sweep(data, tmp_path / "parts", trials=14)
     pretended.figure = known
     _sweep(data, tmp_path / "parts", trials=14)
-    assert _made(tmp_path / "parts") == whole
+    assert trials_of(tmp_path / "parts") == whole
     once = [f"{n:03d}" for n in range(14) if n not in (1, 4, 5, 13)]
     assert [name for name in pretended.started if name in once] == once
     pretended.started = []
@@ -235,9 +213,9 @@ def test_half_a_line_and_a_lock_that_a_kill_left_are_cleared_away(data, tmp_path
     journal.write_bytes(b"".join([*lines, *more[len(lines) : begun + 1], b'{"op_code":5,"wor']))
     journal.with_name("study.journal.lock").touch()
     _sweep(data, tmp_path / "killed", trials=5)
-    states = [each["state"] for each in _made(tmp_path / "killed")]
+    states = [each["state"] for each in trials_of(tmp_path / "killed")]
     assert states == ["complete"] * 5
-    assert _made(tmp_path / "killed")[:3] == _made(tmp_path / "whole")[:3]
+    assert trials_of(tmp_path / "killed")[:3] == trials_of(tmp_path / "whole")[:3]
 
 
 def test_more_trials_go_on_with_a_sweep_and_a_better_one_takes_its_place(data, tmp_path, pretended):
@@ -275,7 +253,7 @@ def test_a_trial_that_fails_is_listed_with_its_reason_and_not_tried_again(
         _sweep(data, tmp_path, trials=5)
         _sweep(data, tmp_path, trials=5)
     assert pretended.started == list(fates)
-    made = _made(tmp_path)
+    made = trials_of(tmp_path)
     assert [each["state"] for each in made] == ["complete", *["failed"] * 3, "complete"]
     assert [each["reason"] for each in made[1:4]] == [
         "epoch 1: the training has diverged",
@@ -295,7 +273,7 @@ def test_a_full_disk_stops_a_sweep_and_counts_for_no_trial(data, tmp_path, prete
     pretended.figure = known
     _sweep(data, tmp_path / "filled", trials=3)
     _sweep(data, tmp_path / "whole", trials=3)
-    assert _made(tmp_path / "filled") == _made(tmp_path / "whole")
+    assert trials_of(tmp_path / "filled") == trials_of(tmp_path / "whole")
 
 
 def test_a_sweep_stops_where_trials_fail_again_and_again(data, tmp_path, pretended):
@@ -312,7 +290,7 @@ def test_a_sweep_stops_where_trials_fail_again_and_again(data, tmp_path, pretend
 def test_every_combination_of_listed_values_is_tried_once(data, tmp_path, pretended, capsys):
     over = ["training.batch_size=4,8,16", "training.optimiser=adamw,sgd"]
     _sweep(data, tmp_path, over, trials=9)
-    made = [tuple(each["settings"].values()) for each in _made(tmp_path)]
+    made = [tuple(each["settings"].values()) for each in trials_of(tmp_path)]
     assert made[0] == ("8", "adamw")  # the configuration as it stands
     assert len(made) == len(set(made)) == 6
     assert "Every combination has been tried" in capsys.readouterr().err
@@ -321,7 +299,7 @@ def test_every_combination_of_listed_values_is_tried_once(data, tmp_path, preten
 def test_settings_of_an_earlier_trial_are_not_trained_again(data, tmp_path, pretended):
     over = ["training.batch_size=4,8,16", "training.optimiser=adamw,sgd,adam"]
     _sweep(data, tmp_path, over, trials=8, seed=1)
-    made = _made(tmp_path)
+    made = trials_of(tmp_path)
     assert len(made) == 8
     repeated = [each for each in made if each["state"] == "repeated"]
     assert repeated, "eight draws of nine combinations: choose another seed"
@@ -361,7 +339,7 @@ def test_several_at_a_time_have_places_of_their_own_and_lose_nothing(
     _sweep(data, tmp_path, trials=7, jobs=3)
     assert most == [3]
     assert sorted(pretended.started) == [f"{n:03d}" for n in range(7)]
-    assert [each["state"] for each in _made(tmp_path)] == ["complete"] * 7
+    assert [each["state"] for each in trials_of(tmp_path)] == ["complete"] * 7
 
 
 def test_pruning_stops_a_trial_that_is_behind_the_median(data, tmp_path, pretended, monkeypatch):
@@ -397,7 +375,7 @@ def test_pruning_stops_a_trial_that_is_behind_the_median(data, tmp_path, pretend
 
     monkeypatch.setattr(child_processes, "start", Epochs)
     _sweep(data, tmp_path, trials=6, pruning=True)
-    made = _made(tmp_path)
+    made = trials_of(tmp_path)
     assert [each["state"] for each in made] == ["complete"] * 5 + ["pruned"]
     assert made[5]["reason"] == "epoch 2: auroc 0.510 is behind the median of the others"
     assert (made[5]["value"], made[5]["epochs"]) == (None, 2)
@@ -475,6 +453,6 @@ def test_a_killed_sweep_takes_its_trials_along_and_goes_on(data: Path, tmp_path:
     killed.wait()
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    made = _made(out)
+    made = trials_of(out)
     assert [each["state"] for each in made] == ["complete"] * 3
     assert len([*out.glob("trials/*/run.json")]) == 3
