@@ -9,7 +9,6 @@ keeps the record of what was asked, which every folder stores.
 from __future__ import annotations
 
 import inspect
-import json
 import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -33,7 +32,7 @@ from typing import (
 )
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import SEAL, asked_as, disk_errors
+from data_prep.contracts.folders import asked_as, disk_errors, read_json
 from data_prep.store.folder_kinds import KindName, require_kind
 from data_prep.work.local_copies import local_folders
 from data_prep.work.object_store import addresses_in, shown
@@ -83,7 +82,7 @@ class Outcome:
     Attributes:
         text: What the terminal shows.
         payload: What ``--json`` prints, where no file holds it.
-        file: The JSON that marks the folder complete.
+        file: The JSON that marks the folder complete, called as its kind.
         page: What to look at.
         next_steps: Commands that usually follow.
         exit_status: 1 where the work found a problem.
@@ -109,10 +108,7 @@ class Outcome:
 
     def to_dict(self) -> Any:
         """The content of the file, or what was found."""
-        if self.file is None:
-            return self.payload
-        content = json.loads(self.file.read_text())
-        return {key: value for key, value in content.items() if key not in SEAL}
+        return self.payload if self.file is None else read_json(self.file, self.file.stem)
 
 
 @dataclass(frozen=True)
