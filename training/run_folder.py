@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 import re
 import warnings
@@ -60,7 +61,14 @@ def save_model(model: nn.Module, folder: Path) -> None:
 def _write_weights(state: Mapping[str, Tensor], path: Path) -> None:
     """Write tensors by name, on the CPU and contiguous, as a sealed file of safetensors."""
     with atomic_path(path, sealed=True) as temporary:
-        temporary.write_bytes(save(dict(state), metadata=SEAL))
+        content = save(dict(state), metadata={"format": "pt"})  # transformers refuses others
+        # save() itself writes several entries in any order, so that equal weights would differ.
+        end = 8 + int.from_bytes(content[:8], "little")
+        header = json.loads(content[8:end])
+        header["__metadata__"] |= SEAL
+        text = json.dumps(header, separators=(",", ":")).encode()
+        text += b" " * (-len(text) % 8)
+        temporary.write_bytes(len(text).to_bytes(8, "little") + text + content[end:])
 
 
 def save_architecture(model: nn.Module, folder: Path) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import nn
 
@@ -110,13 +111,17 @@ def test_a_model_comes_back_with_weights_buffers_and_arguments(net, tmp_path):
         assert torch.equal(back.state_dict()[name], value), name
 
 
-def test_the_same_weights_give_the_same_bytes(net, tmp_path):
+def test_the_same_weights_give_the_same_bytes_in_the_format_that_transformers_asks_for(
+    net, tmp_path
+):
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
     save_model(net, tmp_path / "a")
     save_model(net.to(memory_format=torch.channels_last), tmp_path / "b")
     first, second = (tmp_path / side / "model.safetensors" for side in "ab")
     assert first.read_bytes() == second.read_bytes()
+    with safe_open(first, "pt") as weights:
+        assert weights.metadata()["format"] == "pt"
 
 
 @pytest.mark.parametrize("form", ["safetensors", "pth", "state_dict", "model"])
