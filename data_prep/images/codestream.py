@@ -25,7 +25,7 @@ LOSSLESS, _SEQUENTIAL, _PROGRESSIVE = 0xC3, frozenset({0xC0, 0xC1, 0xC9}), froze
 _OF_THE_IMAGE = _START_OF_FRAME | {_CODES, 0xCC, 0xDB, _RESTARTS, _SCAN}  # and of no metadata
 _MARKER = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")  # neither stuffed nor a restart
 _JP2_BOXES = 1 << 16  # most bytes that may come before the codestream
-_START_OF_TILE = b"\xff\x90"
+_START_OF_JPEG2000, _START_OF_TILE = b"\xff\x4f\xff\x51", b"\xff\x90"
 _MOST_SCANS = 64  # of a progressive JPEG: each goes over the whole image; encoders write ten
 _MOST_PADDING = 64  # bytes
 _FIRST_OF_HALVES = 5  # of the predictors
@@ -52,6 +52,7 @@ class Codestream(NamedTuple):
     bits: int  # bits of one value
     samples: int  # values of one pixel: 1 grey, 3 colour
     process: int = 0  # marker that says which JPEG it is; 0 of JPEG 2000
+    tiles: int = 0  # of JPEG 2000
 
     @property
     def by_libjpeg(self) -> bool:
@@ -67,8 +68,8 @@ def read_codestream(frame: bytes) -> Codestream | None:
     """
     if frame[:2] == b"\xff\xd8":
         return _read_jpeg(frame)
-    start = frame.find(b"\xff\x4f\xff\x51", 0, _JP2_BOXES)  # bare, or inside JP2 boxes
-    return _read_jpeg2000(frame[start : start + 64]) if start >= 0 else None
+    start = frame.find(_START_OF_JPEG2000, 0, _JP2_BOXES)  # bare, or inside JP2 boxes
+    return _read_jpeg2000(frame[start : start + 43]) if start >= 0 else None
 
 
 def _read_jpeg(frame: bytes) -> Codestream | None:
@@ -89,21 +90,21 @@ def _read_jpeg(frame: bytes) -> Codestream | None:
 def _read_jpeg2000(start: bytes) -> Codestream | None:
     if len(start) < 43:
         return None
-    right, bottom, left, top = (int.from_bytes(start[at : at + 4], "big") for at in (8, 12, 16, 20))
-    samples = int.from_bytes(start[40:42], "big")
-    return Codestream(right - left, bottom - top, (start[42] & 0x7F) + 1, samples)
+    right, bottom, left, top, *tile, samples, depth = struct.unpack_from(">8IHB", start, 8)
+    columns = math.ceil((right - tile[2]) / max(tile[0], 1))
+    rows = math.ceil((bottom - tile[3]) / max(tile[1], 1))
+    bits = (depth & 0x7F) + 1
+    return Codestream(right - left, bottom - top, bits, samples, tiles=columns * rows)
 
 
-def require_whole_jpeg2000(path: Path, frame: bytes) -> list[str]:
+def require_whole_jpeg2000(path: Path, frame: bytes, tiles: int) -> list[str]:
     """Refuse a JPEG 2000 image that lacks tiles, or parts or bytes of one; doubt one without end.
 
     Source:
-        ITU-T T.800 A.4.2 (SOT), A.5.1 (SIZ), B.3.
+        ITU-T T.800 A.4.2 (SOT), B.3.
     """
-    at = frame.find(b"\xff\x4f\xff\x51", 0, _JP2_BOXES)
-    right, bottom, _, _, width, height, left, top = struct.unpack_from(">8I", frame, at + 8)
-    tiles = math.ceil((right - left) / max(width, 1)) * math.ceil((bottom - top) / max(height, 1))
-    parts, announced, at = Counter[int](), Counter[int](), at + 2
+    at = frame.find(_START_OF_JPEG2000, 0, _JP2_BOXES) + 2
+    parts, announced = Counter[int](), Counter[int]()
     while frame[at : at + 2] != _START_OF_TILE and at + 4 <= len(frame):
         at += 2 + int.from_bytes(frame[at + 2 : at + 4], "big")
     while frame[at : at + 2] == _START_OF_TILE and at + 12 <= len(frame):

@@ -276,7 +276,7 @@ def _decode_first_frame(
     frame, inside = _require_honest(path, header)
     eight_bits = inside is not None and inside.by_libjpeg
     if inside is not None and inside.process == 0:
-        doubts += require_whole_jpeg2000(path, frame)
+        doubts += require_whole_jpeg2000(path, frame, inside.tiles)
     if eight_bits:
         grey = decode_jpeg(path, frame, "GRAY", notes, doubts)
         if grey is not None and _is_plain_grey(header):
