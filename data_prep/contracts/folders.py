@@ -5,8 +5,8 @@ records what was asked: `record_of_same` compares it with what is asked now.
 
 A sealed file carries its own SHA-256, computed with 64 zeros in its place: in the last key of a
 JSON file, the metadata of a table or of weights, the comment of a checkpoint or a TOML file. A file
-whose bytes have changed since is refused when it is read. Files that cannot carry theirs (a graph,
-a shard) have it in the JSON of their folder.
+whose bytes have changed since is refused when it is read. Files that cannot carry theirs have it in
+their folder: a graph in export.json, each image of a shard in the pixel index (``pixels_hash``).
 """
 
 from __future__ import annotations
@@ -72,18 +72,25 @@ _SEALED = re.compile(rb"(?:sha256_of_.{9}|this_file)[^0-9a-z]{1,6}(.{64})", re.D
 _LOG = logging.getLogger("cxr")
 _NOTED: list[Path] = []
 _ENDS = 1 << 18  # bytes at either end of a file in which its seal stands
-_MADE_BY = {
-    ("data set", "prepare"): "images findings boxes box_coverage decode excluded dataset settings",
-    ("pixels", "prepare"): "pixels pixel_index",
-    ("split", "split"): "split",
-    ("audit", "check"): "audit near_duplicates",
-    ("run", "train"): "run started_run model preprocess guard seen weights checkpoint config",
-    ("predictions", "predict"): "predictions unfinished_predictions predicted_images scores "
-    "predicted_boxes maps",
-    ("decision", "tune"): "decision",
-    ("export", "export"): "export card graph",
-    ("report", "compare"): "metrics decisions",
+MADE_BY = {
+    "data set": "prepare", "pixels": "prepare", "split": "split", "audit": "check", "run": "train",
+    "predictions": "predict", "decision": "tune", "export": "export", "report": "compare",
+    "phantom": "synth", "table of folds": "folds", "reader study": "readers", "sweep": "sweep",
+    "learning curve": "curve",
 }  # fmt: skip
+"""The command that makes a folder, or a part of one."""
+_FILES_OF = {
+    "data set": "images findings boxes box_coverage decode excluded dataset settings",
+    "pixels": "pixels pixel_index",
+    "split": "split",
+    "audit": "audit near_duplicates",
+    "run": "run started_run model preprocess guard seen weights checkpoint config",
+    "predictions": "predictions unfinished_predictions predicted_images scores predicted_boxes "
+    "maps",
+    "decision": "decision",
+    "export": "export card graph",
+    "report": "metrics decisions",
+}
 
 
 def _seal(path: Path) -> None:
@@ -140,8 +147,8 @@ def require_unchanged(path: Path, kind: str, sha256: str | None = None) -> None:
 
 def _changed(path: Path, kind: str) -> InputError:
     """What is said of a file whose SHA-256 is not the one that was recorded of it."""
-    made = next((made for made, kinds in _MADE_BY.items() if kind in kinds.split()), None)
-    again = f"remove the {made[0]} and run cxr {made[1]} again" if made else "make it again"
+    made = next((made for made, kinds in _FILES_OF.items() if kind in kinds.split()), None)
+    again = f"remove the {made} and run cxr {MADE_BY[made]} again" if made else "make it again"
     return InputError(
         f"{path}: is not as it was written (its SHA-256 differs); bring back an unchanged copy, or "
         f"{again}"

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import MADE_BY
 from data_prep.contracts.words import counted
 from data_prep.work.object_store import path_of
 
@@ -25,8 +26,12 @@ class Kind(NamedTuple):
 
     name: KindName  # how messages call it
     marker: str  # the file that is written last
-    begun: tuple[str, ...]  # what an unfinished one holds
-    verb: str  # the command that makes it
+    begun: tuple[str, ...] = ()  # what an unfinished one holds
+
+    @property
+    def verb(self) -> str:
+        """The command that makes it."""
+        return f"cxr {MADE_BY[self.name]}"
 
     @property
     def with_article(self) -> str:
@@ -36,21 +41,16 @@ class Kind(NamedTuple):
 
 
 _KINDS = (
-    Kind("data set", "dataset.json", (".prepare", "images.parquet"), "cxr prepare"),
-    Kind("run", "run.json", ("config.toml", "checkpoints"), "cxr train"),
-    Kind("export", "export.json", (), "cxr export"),
-    Kind(
-        "predictions",
-        "predictions.json",
-        ("unfinished.json", "predicted_images.parquet"),
-        "cxr predict",
-    ),
-    Kind("report", REPORT_MARKER, ("decisions.parquet",), "cxr compare"),
-    Kind("phantom", "synth.json", ("synth.started.json",), "cxr synth"),
-    Kind("table of folds", "folds.json", (), "cxr folds"),
-    Kind("reader study", "readers.json", (), "cxr readers"),
-    Kind("sweep", "sweep.json", ("sweep.started.json",), "cxr sweep"),
-    Kind("learning curve", "curve.html", ("curve.started.json",), "cxr curve"),
+    Kind("data set", "dataset.json", (".prepare", "images.parquet")),
+    Kind("run", "run.json", ("config.toml", "checkpoints")),
+    Kind("export", "export.json"),
+    Kind("predictions", "predictions.json", ("unfinished.json", "predicted_images.parquet")),
+    Kind("report", REPORT_MARKER, ("decisions.parquet",)),
+    Kind("phantom", "synth.json", ("synth.started.json",)),
+    Kind("table of folds", "folds.json"),
+    Kind("reader study", "readers.json"),
+    Kind("sweep", "sweep.json", ("sweep.started.json",)),
+    Kind("learning curve", "curve.html", ("curve.started.json",)),
 )
 MARKERS = tuple(kind.marker for kind in _KINDS)
 _MAY_LIST = os.R_OK | os.X_OK
