@@ -35,7 +35,6 @@ fpn_channels = 16
 head_convs = 1
 norm = "group"
 weights = "none"
-norm = "batch"
 trainable_layers = 5
 anchor_sizes = [12.0, 24.0, 48.0, 96.0, 192.0]
 [training]
