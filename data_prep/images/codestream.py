@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import simplejpeg
 
@@ -267,7 +268,9 @@ def _lossless_bits(frame: bytes, values: np.ndarray) -> tuple[np.ndarray, int, i
                     image = (image & np.uint16((1 << depth) - 1)) >> shift
                 middle = 1 << (depth - shift - 1)
                 needed += _bits_of_rows(image, costs[table >> 4], predictor, middle, restart)
-            present += 8 * (len(data) - data.count(b"\xff\x00") - 2 * (runs - 1))
+            coded = np.frombuffer(data, np.uint8)
+            stuffed = int(np.count_nonzero((coded[:-1] == 0xFF) & (coded[1:] == 0)))
+            present += 8 * (len(data) - stuffed - 2 * (runs - 1))
     return needed, present, runs
 
 
@@ -282,10 +285,13 @@ def _bits_of_rows(
     for top in range(0, len(image) - 1, step):
         block: np.ndarray = image[top : top + step + 1].astype(number, copy=False)
         here, above = block[1:], block[:-1]
-        differences = here - above
-        differences[:, 1:] = here[:, 1:] - predict(here[:, :-1], above[:, 1:], above[:, :-1])
+        differences = np.empty_like(here)
+        np.subtract(here[:, 0], above[:, 0], out=differences[:, 0])
+        predicted = predict(here[:, :-1], above[:, 1:], above[:, :-1])
+        np.subtract(here[:, 1:], predicted, out=differences[:, 1:])
         lengths = np.take(cost, differences.astype(np.uint16, copy=False))
-        bits[top + 1 : top + 1 + len(here)] = lengths.sum(1, dtype=np.int64)
+        sums = cv2.reduce(lengths, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S)
+        bits[top + 1 : top + 1 + len(here)] = sums[:, 0]
     first = image[::restart]
     before = np.hstack([np.full_like(first[:, :1], middle), first[:, :-1]])
     bits[::restart] = np.take(cost, first - before).sum(1, dtype=np.int64)
@@ -300,7 +306,7 @@ def _bits_of_differences(body: bytes) -> dict[int, np.ndarray]:
         bits = np.full(17, _NO_CODE)
         kinds = list(body[at + 17 : at + 17 + sum(counts)])
         bits[kinds] = np.repeat(np.arange(1, 17), counts) + np.array(kinds) % 16  # of 16, no more
-        costs[body[at]] = bits.astype(np.uint8)[_KINDS]
+        costs[body[at]] = np.take(bits.astype(np.uint8), _KINDS)
         at += 17 + sum(counts)
     return costs
 

@@ -282,19 +282,22 @@ def _decode_first_frame(
         if grey is not None and _is_plain_grey(header):
             return grey, "simplejpeg", str(header.PhotometricInterpretation)
     reasons: list[str] = []
+    depth: dict[str, Any] = {}
+    if inside is not None and inside.process == LOSSLESS:  # GDCM clears what lies above the depth
+        depth = {"bits_stored": max(inside.bits, int(header.BitsStored))}
     for name in names:
         if name == "simplejpeg" or (name == "pillow" and not eight_bits):
             continue
         try:
             decode = _by_gdcm_12_bit if name == "gdcm-12bit" else _by_pydicom
-            values, meaning = decode(header, name)
+            values, meaning = decode(header, name, **depth)
         except Exception as error:  # noqa: BLE001 - the next decoder may do better
             reasons.append(f"{name}: {plain_reason(error).removeprefix(f'{name}: ')}")
             continue
-        if inside is not None and inside.process == LOSSLESS:
+        if depth:
             coded = values
-            if values.ndim == 3 or inside.bits > header.BitsStored:  # GDCM clears what lies above
-                coded, _ = _by_pydicom(header, name, as_rgb=False, bits_stored=inside.bits)
+            if values.ndim == 3:
+                coded, _ = _by_pydicom(header, name, as_rgb=False, **depth)
             doubts += lossless_doubts(path, frame, coded)
         if name == "gdcm-12bit" and _reads_on(header, frame, values):
             raise InputError(f"{path}: is cut short: its JPEG data end before the image")

@@ -2,6 +2,7 @@
 
 from io import BytesIO
 
+import gdcm
 import numpy as np
 import pydicom
 import pytest
@@ -144,6 +145,16 @@ def test_header_beyond_any_radiograph_is_refused_in_plain_words(tmp_path, monkey
     header.save_as(tmp_path / "a.dcm", enforce_file_format=True)
     with pytest.raises(InputError, match="its pixel data are empty"):
         read_image(tmp_path / "a.dcm")
+
+
+def test_upper_bits_of_a_lossless_jpeg_are_read_as_those_of_its_uncompressed_copy(tmp_path):
+    whole, pixels = cuts.plain_header(FILM << 4, 16), []
+    coded = cuts.lossless_jpeg(whole, gdcm.TransferSyntax.JPEGLosslessProcess14_1, tmp_path)
+    for copy in (whole, coded):
+        copy.BitsStored, copy.HighBit = 12, 15
+        copy.save_as(tmp_path / "a.dcm", enforce_file_format=True)
+        pixels.append(read_image(tmp_path / "a.dcm").pixels)
+    assert np.array_equal(*pixels)
 
 
 def test_frame_without_its_tiles_is_refused(tmp_path):
