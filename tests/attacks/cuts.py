@@ -8,8 +8,6 @@ compressed image: ``bare``; ``ended`` politely, by the marker that ends such a f
 filled up to its length. A DICOM file is also cut itself (``file``).
 """
 
-from __future__ import annotations
-
 import copy
 import struct
 import sys
@@ -27,11 +25,12 @@ import numpy as np
 import pydicom
 from PIL import Image
 from pydicom import uid
-from pydicom.dataset import FileDataset
+from pydicom.dataset import Dataset
 from pydicom.encaps import encapsulate, get_frame
 
 from data_prep.contracts.errors import InputError
 from data_prep.images.image import read_image
+from tests.small_dicom import dicom_image
 
 SHARES = (10, 25, 50, 75, 90, 99)  # percent
 ENDINGS = ("bare", "ended", "zeros", "file")
@@ -55,7 +54,7 @@ def jpegs(image: Image.Image) -> dict[str, bytes]:
     }
 
 
-def with_frame(header: FileDataset, syntax: str, frame: bytes) -> FileDataset:
+def with_frame(header: Dataset, syntax: str, frame: bytes) -> Dataset:
     made = copy.deepcopy(header)
     made.file_meta.TransferSyntaxUID = syntax
     made.PixelData = encapsulate([frame])
@@ -64,26 +63,15 @@ def with_frame(header: FileDataset, syntax: str, frame: bytes) -> FileDataset:
     return made
 
 
-def plain_header(film: np.ndarray, bits: int) -> FileDataset:
+def plain_header(film: np.ndarray, bits: int) -> Dataset:
     """An uncompressed radiograph."""
-    header = FileDataset("", {}, preamble=bytes(128))
-    header.file_meta = pydicom.dataset.FileMetaDataset()
-    header.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-    header.file_meta.MediaStorageSOPClassUID = header.SOPClassUID = (
-        uid.DigitalXRayImageStorageForPresentation
-    )
-    header.file_meta.MediaStorageSOPInstanceUID = header.SOPInstanceUID = "1.2.3"
-    header.Modality, header.BodyPartExamined, header.ViewPosition = "DX", "CHEST", "PA"
-    header.Rows, header.Columns = film.shape
-    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
-    header.BitsAllocated = film.dtype.itemsize * 8
-    header.BitsStored, header.HighBit, header.PixelRepresentation = bits, bits - 1, 0
-    header.PixelData = film.tobytes()
-    header["PixelData"].VR = "OW"
-    return header
+    return dicom_image(
+        film, bits_stored=bits, SOPClassUID=uid.DigitalXRayImageStorageForPresentation,
+        Modality="DX", BodyPartExamined="CHEST", ViewPosition="PA",
+    )  # fmt: skip
 
 
-def lossless_jpeg(header: FileDataset, syntax: Any, folder: Path) -> FileDataset:
+def lossless_jpeg(header: Dataset, syntax: Any, folder: Path) -> Dataset:
     """Written by GDCM, the only encoder of it here."""
     header.save_as(folder / "raw.dcm", enforce_file_format=True)
     reader = gdcm.ImageReader()
@@ -101,7 +89,7 @@ def lossless_jpeg(header: FileDataset, syntax: Any, folder: Path) -> FileDataset
     return pydicom.dcmread(folder / "lossless.dcm")
 
 
-def dicoms(eight: np.ndarray, deep: np.ndarray, bits: int, folder: Path) -> dict[str, FileDataset]:
+def dicoms(eight: np.ndarray, deep: np.ndarray, bits: int, folder: Path) -> dict[str, Dataset]:
     """A film in every syntax that can be written here; eight bits, and deeper ones."""
     header8, header16 = plain_header(eight, 8), plain_header(deep, bits)
     made = {f"JPEG {kind}": with_frame(header8, uid.JPEGBaseline8Bit, frame)
@@ -194,7 +182,7 @@ def _ended_png(kept: bytes) -> bytes:
     return kept[:at] + (chunk if len(body) >= 4 else b"") + _IEND
 
 
-def damaged_dicoms(header: FileDataset, folder: Path) -> Iterator[tuple[str, int, Path]]:
+def damaged_dicoms(header: Dataset, folder: Path) -> Iterator[tuple[str, int, Path]]:
     """A DICOM file with its frame cut, and cut itself."""
     path = folder / "cut.dcm"
     header.save_as(folder / "whole.dcm", enforce_file_format=True)
@@ -228,7 +216,7 @@ def judge(path: Path) -> str:
 
 
 def attack(
-    films: dict[str, FileDataset],
+    films: dict[str, Dataset],
     plain: dict[str, bytes],
     folder: Path,
     say: Callable[[str], object] = lambda line: None,
@@ -274,7 +262,7 @@ def _tell(
                 total[f"{outcome}: {name} {percent} % {ending}"] += 1
 
 
-def real_films(data: Path, folder: Path) -> tuple[dict[str, FileDataset], dict[str, bytes]]:
+def real_films(data: Path, folder: Path) -> tuple[dict[str, Dataset], dict[str, bytes]]:
     """Films of the public sets: as they were written, and written anew in every other way."""
     odd = data / "dicom_odd"
     film = pydicom.dcmread(next((data / "rsna/stage_2_train_images").glob("*.dcm")))

@@ -5,8 +5,6 @@ which end with the program, in a mount namespace of its own). Exit status 1: som
 traceback, was silent, or did not name the place. Nothing is drawn at random here.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import shutil

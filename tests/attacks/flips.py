@@ -5,8 +5,6 @@ it prints how many flips were refused in one line that names the file and a reme
 harmless (what is read is equal), silent, or gave a traceback. Exit status 1: any of the last two.
 """
 
-from __future__ import annotations
-
 import argparse
 import random
 import re
@@ -32,19 +30,8 @@ from tests.attacks import material
 OUTCOMES = ("refused", "harmless", "silent", "traceback")
 # Pages, pictures and tables for people and other programs: the program does not read them again.
 UNREAD = {
-    ".html",
-    ".png",
-    ".svg",
-    ".pdf",
-    ".webp",
-    ".js",
-    ".tex",
-    ".md",
-    ".csv",
-    ".txt",
-    ".dcm",
-    ".lock",
-}
+    ".html", ".png", ".svg", ".pdf", ".webp", ".js", ".tex", ".md", ".csv", ".txt", ".dcm", ".lock",
+}  # fmt: skip
 Reader = Callable[[Path], Iterable[Any]]
 
 

@@ -7,8 +7,6 @@ Nothing else may stay: no temporary folder beside it or in TMPDIR, no process. E
 something differs.
 """
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import hashlib
@@ -45,14 +43,8 @@ CASES = {
     ),
 }
 _TIMES = {
-    "created",
-    "revision",
-    "seconds",
-    "sha256",
-    "cost",
-    "images_per_second",
-    "sha256_of_this_file",
-}
+    "created", "revision", "seconds", "sha256", "cost", "images_per_second", "sha256_of_this_file",
+}  # fmt: skip
 # What says how long something took, or was written by the way.
 _ABOUT_TIME = ("metrics.csv", "last.ckpt", "*.log", "*.html", "*.png", "study.journal", "*.xml")
 

@@ -1,9 +1,6 @@
 """Small inputs of every verb, made once by the program itself."""
 
-from __future__ import annotations
-
 import csv
-import json
 import os
 import random
 import subprocess
@@ -115,9 +112,3 @@ def _write_tables(folder: Path, data: Path) -> None:
                 for number, case in enumerate(cases):
                     rating = draw.randint(1, 5) + number % 2
                     rows.writerow([reader, case, modality, rating])
-
-
-def target_of(data: Path) -> str:
-    """The only target of a data set."""
-    (target,) = json.loads((data / "dataset.json").read_text())["targets"]
-    return str(target)

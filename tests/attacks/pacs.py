@@ -8,8 +8,6 @@ the Debian packages orthanc, orthanc-dicomweb and dcmtk. Ends with 1 if a film w
 never or twice, a change was not named once, or a traceback was seen. Bits are flipped by seed 0.
 """
 
-from __future__ import annotations
-
 import io
 import os
 import re
@@ -29,10 +27,11 @@ import pydicom
 import requests
 
 from data_prep.contracts.errors import InputError
-from tests.serving.radiographs import as_file, radiograph
+from tests.serving.radiographs import radiograph
 from tests.serving.test_pacs import Desk, Shelf
 from tests.serving.test_pacs import radiograph as small
 from tests.serving.test_pacs_orthanc import PASSWORD, USER, Archive, Pacs, free_port, wait_for
+from tests.small_dicom import as_file
 
 _NAMESPACE = "CXR_ATTACK_MOUNTS"
 _FLIPS = 400

@@ -171,8 +171,7 @@ def test_a_ratio_is_formed_within_its_round():
 
 
 @pytest.mark.parametrize(
-    ("unit", "ours", "peer"),
-    [("s", 0.5, 2.0), ("ms/image", 500.0, 2000.0), ("images/s", 2.0, 0.5)],
+    ("unit", "ours", "peer"), [("s", 0.5, 2.0), ("ms/image", 500.0, 2000.0), ("images/s", 2.0, 0.5)]
 )
 def test_a_ratio_above_one_means_that_ours_is_faster(unit, ours, peer):
     row = row_of(unit, (0.5, 2.0))

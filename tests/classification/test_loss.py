@@ -10,7 +10,6 @@ from classification.dataset import LabelBatch
 from classification.loss import (
     _mix,
     _mix_pairs,
-    _smooth,
     masked_cross_entropy,
     positive_weights,
     scores_of,
@@ -131,14 +130,6 @@ def _batch(n: int = 64) -> LabelBatch:
     return LabelBatch([f"image{i}" for i in range(n)], images, torch.stack([present, unknown], 1))
 
 
-@pytest.mark.parametrize(
-    ("target", "smoothing", "expected"),
-    [(1.0, 0.1, 0.95), (0.0, 0.1, 0.05), (0.5, 0.3, 0.5), (1.0, 0.0, 1.0), (NAN, 0.1, NAN)],
-)
-def test_smoothing_moves_towards_one_half(target, smoothing, expected):
-    assert _smooth(torch.tensor([target]), smoothing).item() == pytest.approx(expected, nan_ok=True)
-
-
 def test_images_and_targets_are_mixed_with_the_same_weights():
     torch.manual_seed(3)
     batch = _batch()
@@ -198,13 +189,3 @@ def test_weights_are_of_the_beta_distribution(alpha):
     weights = _weights(alpha)
     assert weights.mean() == pytest.approx(0.5, abs=0.07)
     assert weights.var() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.2)
-
-
-def test_equal_seeds_mix_alike_and_others_do_not():
-    batch = _batch()
-    mixed = []
-    for seed in (7, 7, 8):
-        torch.manual_seed(seed)
-        mixed.append(_mix_pairs(batch, 0.4).images)
-    assert torch.equal(mixed[0], mixed[1])
-    assert not torch.equal(mixed[0], mixed[2])

@@ -14,12 +14,7 @@ from classification.model import _COLOUR_MEAN, _COLOUR_STD, ImageClassifier, bui
 from classification.weights import start_from
 from data_prep.contracts.errors import InputError
 from networks.checkpoints import Checkpoint
-from networks.published import (
-    _CHEXNET_FINDINGS,
-    _XRAYVISION_FINDINGS,
-    _PublicCheckpoint,
-    recognise,
-)
+from networks.published import _CHEXNET_FINDINGS, _XRAYVISION_FINDINGS, _PublicCheckpoint, recognise
 from training.run_folder import read_weights
 
 IMAGES = torch.randint(

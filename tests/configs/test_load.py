@@ -43,11 +43,6 @@ def test_detector_and_classifier_learn_from_the_same_augmentation(size):
     assert detector.model_copy(update={"mosaic": 0.0}) == classifier
 
 
-def test_dumped_config_states_the_defaults_too():
-    text = dump_config(read_config(find_config("retinanet_quickstart")))
-    assert tomllib.loads(text)["training"]["optimiser"] == "adamw"
-
-
 @pytest.mark.parametrize(
     ("override", "message"),
     [
@@ -62,7 +57,6 @@ def test_dumped_config_states_the_defaults_too():
         ("model.architecture=resnet18", "did you mean 'model.backbone'?"),
         ("data.zzz=1", "--set data.zzz: unknown key; known here: data.target, data.split"),
         ("training.epochs=0", "--set training.epochs: input should be greater than or equal to 1"),
-        ("training.epochs=3.5", "--set training.epochs: input should be a valid integer"),
         ("training.epochs='3'", "--set training.epochs: input should be a valid integer"),
         ("augmentation.scale=1.0", "input should be less than or equal to 0.9, got 1.0"),
         ("augmentation.rotate_degrees=-1.0", "input should be greater than or equal to 0"),
@@ -83,13 +77,10 @@ def test_dumped_config_states_the_defaults_too():
         ),
         ("data.image_size=64", "input should be greater than or equal to 96"),  # see settings.py
         ("data.image_size=100", "input should be a multiple of 32, got 100"),
-        ("data.crop=lungs", "--set data.crop: unknown key; known here: data.target, data.split"),
-        ("data.enhance=clahe", "--set data.enhance: unknown key; known here: data.target,"),
         ("training=3", "--set training: input should be"),
         ("training.draw={positive = 0.5, normal = 0.5}", "--set training.draw: unknown key"),
         ("training.loggers=['neptune']", "input should be 'tensorboard', 'mlflow' or 'wandb'"),
         ("training.hard_negative=0.5", "did you mean 'training.hard_negatives'?"),
-        ("augmentation.scale=1.5", "input should be less than or equal to 0.9, got 1.5"),
         ("kind=segmenter", 'kind must be one of "detector", "classifier", got \'segmenter\''),
         ("training.epochs", "--set training.epochs: write it as section.key=value"),
         ("training.epochs.x=1", "'epochs' is a value, not a section"),
@@ -186,9 +177,13 @@ def _file(folder: Path, text: str) -> Path:
     return path
 
 
-def test_error_in_a_file_names_the_file(tmp_path):
-    text = find_config("chexnet").read_text().replace("epochs =", "epoch =", 1)
-    with pytest.raises(InputError, match=r"mine.toml: training.epoch: unknown key; did you mean"):
+@pytest.mark.parametrize(
+    ("epochs", "says"),
+    [("epoch =", "training.epoch: unknown key; did you mean"), ("# ", "training.epochs: is missi")],
+)
+def test_a_wrong_or_missing_key_of_a_file_names_the_file(tmp_path, epochs, says):
+    text = find_config("chexnet").read_text().replace("epochs =", epochs, 1)
+    with pytest.raises(InputError, match=f"mine.toml: {says}"):
         read_config(_file(tmp_path, text))
 
 
@@ -197,27 +192,19 @@ def test_a_file_of_windows_notepad_is_read(tmp_path):
     assert read_config(_file(tmp_path, f"\ufeff{text}")) == read_config(_file(tmp_path, text))
 
 
-def test_missing_key_is_named(tmp_path):
-    text = find_config("chexnet").read_text().replace("epochs = ", "# ", 1)
-    with pytest.raises(InputError, match=r"mine.toml: training.epochs: is missing"):
-        read_config(_file(tmp_path, text))
-
-
 @pytest.mark.parametrize(
     "text",
     ["kind = ", "kind = 'detector'\nkind = 'classifier'", f"a={5_000 * '['}", f"a={9_999 * '9'}"],
     ids=["no value", "twice", "deep", "long number"],
 )
-def test_file_that_is_not_toml_is_named(tmp_path, text):
+def test_file_that_cannot_be_read_is_named(tmp_path, text):
     with pytest.raises(InputError, match=r"mine.toml: is not TOML"):
         read_config(_file(tmp_path, text))
-
-
-def test_file_that_is_not_text_is_named(tmp_path):
-    path = tmp_path / "mine.toml"
-    path.write_bytes(b"\xff\xfe\x00")
+    (tmp_path / "mine.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match=r"mine.toml: cannot be read"):
-        read_config(path)
+        read_config(tmp_path / "mine.toml")
+    with pytest.raises(InputError, match="cannot be read"):
+        read_protocol(tmp_path / "none.toml")
 
 
 def test_unknown_name_lists_the_shipped_ones_and_the_nearest():
@@ -277,11 +264,6 @@ def test_a_slip_in_a_protocol_is_one_line(write, text, says):
         read_protocol(write(text))
     assert says in str(told.value)
     assert "\n" not in str(told.value)
-
-
-def test_a_file_that_is_not_there_is_told(tmp_path):
-    with pytest.raises(InputError, match="cannot be read"):
-        read_protocol(tmp_path / "none.toml")
 
 
 def test_classifiers_may_be_every_network_that_published_comparisons_name():

@@ -2,67 +2,24 @@
 
 import base64
 import copy
-import warnings
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pydicom
 import pytest
 from PIL import Image
 from pydicom import uid
-from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 
+from tests.small_dicom import write_dicom
 
-@pytest.fixture(scope="session")
-def write_dicom() -> Callable[..., Path]:
+
+@pytest.fixture(scope="session", name="write_dicom")
+def _write_dicom() -> Callable[..., Path]:
     """Write a grey (H, W) or colour (H, W, 3) image with any further header elements."""
-    return _write_dicom
-
-
-def _write_dicom(
-    path: Path,
-    values: np.ndarray,
-    *,
-    bits_stored: int | None = None,
-    syntax: str = uid.ExplicitVRLittleEndian,
-    pixel_data: bytes | None = None,
-    content: bytes | None = None,
-    **elements: Any,
-) -> Path:
-    """Write a grey (H, W) or colour (H, W, 3) image with any further header elements."""
-    bits = values.dtype.itemsize * 8
-    data = Dataset()
-    data.file_meta = FileMetaDataset()
-    data.file_meta.TransferSyntaxUID = syntax
-    data.SOPClassUID = data.file_meta.MediaStorageSOPClassUID = uid.SecondaryCaptureImageStorage
-    data.SOPInstanceUID = data.file_meta.MediaStorageSOPInstanceUID = "1.2.3.4"
-    data.Rows, data.Columns = values.shape[:2]
-    data.SamplesPerPixel = 1 if values.ndim == 2 else 3
-    data.PhotometricInterpretation = "MONOCHROME2" if values.ndim == 2 else "RGB"
-    if values.ndim == 3:
-        data.PlanarConfiguration = 0
-    data.BitsAllocated, data.BitsStored = bits, bits_stored or bits
-    data.HighBit = data.BitsStored - 1
-    data.PixelRepresentation = int(np.issubdtype(values.dtype, np.signedinteger))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # pydicom warns of the very flaws that are wanted here
-        for keyword, value in elements.items():
-            setattr(data, keyword, value)
-    order = ">" if syntax == uid.ExplicitVRBigEndian else "<"
-    data.PixelData = (
-        pixel_data or content or values.astype(values.dtype.newbyteorder(order)).tobytes()
-    )
-    data["PixelData"].VR = "OW" if bits == 16 else "OB"
-    if pixel_data:
-        data["PixelData"].is_undefined_length = True
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        data.save_as(path, enforce_file_format=True)
-    return path
+    return write_dicom
 
 
 # A ramp of 16 x 16 px and 12 bits, 200 a column and 50 a row, as encoders that the project does
@@ -114,7 +71,7 @@ def coded_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     for syntax in (uid.ImplicitVRLittleEndian, uid.ExplicitVRLittleEndian, uid.ExplicitVRBigEndian,
                    uid.DeflatedExplicitVRLittleEndian, *coded):  # fmt: skip
         frame = encapsulate([coded[syntax]]) if syntax in coded else None
-        files[str(syntax)] = _write_dicom(
+        files[str(syntax)] = write_dicom(
             folder / f"{syntax}.dcm", _RAMP, bits_stored=12, syntax=syntax, pixel_data=frame
         )
     plain = pydicom.dcmread(files[str(uid.ExplicitVRLittleEndian)])
@@ -126,7 +83,7 @@ def coded_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         header.save_as(files[str(syntax)])
     baseline = BytesIO()
     Image.fromarray((_RAMP >> 4).astype(np.uint8)).save(baseline, "JPEG", quality=98)
-    files[str(uid.JPEGBaseline8Bit)] = _write_dicom(
+    files[str(uid.JPEGBaseline8Bit)] = write_dicom(
         folder / "baseline.dcm",
         (_RAMP >> 4).astype(np.uint8),
         syntax=uid.JPEGBaseline8Bit,

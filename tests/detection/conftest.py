@@ -85,12 +85,7 @@ def build_small() -> Callable[..., LesionRetinaNet]:
     """Build a tiny detector; keyword arguments override its settings."""
 
     def build(**arguments: object) -> LesionRetinaNet:
-        small = {
-            "backbone": "resnet18",
-            "fpn_channels": 32,
-            "head_convs": 1,
-            "image_size": SIZE,
-        }
+        small = {"backbone": "resnet18", "fpn_channels": 32, "head_convs": 1, "image_size": SIZE}
         return build_retinanet(**{**small, **arguments})
 
     return build

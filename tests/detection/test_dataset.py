@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from data_prep.augment.augment import build_augmentation
 from data_prep.contracts.errors import InputError
 from detection.dataset import LesionDataset, collate
 
@@ -77,8 +78,7 @@ def test_a_bad_box_is_refused_with_its_image(store, boxes, column, value, messag
 
 
 def test_the_same_seed_gives_the_same_image_and_no_seed_the_plain_one(store, boxes):
-    augment = pytest.importorskip("data_prep.augment.augment")
-    augmentation = augment.build_augmentation(rotate_degrees=10, scale=0.1, brightness=0.2)
+    augmentation = build_augmentation(rotate_degrees=10, scale=0.1, brightness=0.2)
     dataset = LesionDataset(store, store.ids, boxes, ("opacity",), augmentation)
     first, again, other, plain = dataset[0, 1], dataset[0, 1], dataset[0, 2], dataset[0]
     assert np.array_equal(first.pixels, again.pixels)
@@ -88,9 +88,8 @@ def test_the_same_seed_gives_the_same_image_and_no_seed_the_plain_one(store, box
 
 
 def test_a_flip_carries_boxes_and_labels_with_the_pixels(store, boxes):
-    augment = pytest.importorskip("data_prep.augment.augment")
     boxes.loc[1, "finding"] = "nodule"
-    flip = augment.build_augmentation(horizontal_flip=1.0)
+    flip = build_augmentation(horizontal_flip=1.0)
     dataset = LesionDataset(store, store.ids, boxes, ("opacity", "nodule"), flip)
     plain, flipped = dataset[0], dataset[0, 7]
     assert np.array_equal(flipped.pixels, plain.pixels[:, ::-1])
@@ -126,8 +125,7 @@ def test_a_mosaic_is_as_frequent_as_asked_for(store, boxes):
 
 
 def test_a_batch_counts_the_boxes_that_augmentation_dropped(store, boxes):
-    augment = pytest.importorskip("data_prep.augment.augment")
-    far = augment.build_augmentation(shift=0.6)
+    far = build_augmentation(shift=0.6)
     dataset = LesionDataset(store, store.ids, boxes, ("opacity",), far)
     batch = collate([dataset[row, seed] for row in range(4) for seed in range(10)])
     left = sum(len(image) for image in batch.boxes)

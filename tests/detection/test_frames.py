@@ -6,7 +6,6 @@ import pytest
 
 from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.tables import _validate_table
 from data_prep.store.preprocess import Placement
 from detection.frames import boxes_frames, sizes_by_image
 
@@ -36,23 +35,6 @@ def detections(seed: int, count: int, *, finite: bool = True) -> Boxes | None:
 def frames(found: dict[str, Boxes | None]) -> tuple[pd.DataFrame, pd.DataFrame]:
     places = PLACES.__getitem__
     return boxes_frames(list(found), list(found.values()), FINDINGS, places, sizes_by_image(SIZES))
-
-
-def test_a_batch_is_its_images_one_by_one_to_the_last_bit():
-    found = {name: detections(seed, 80) for seed, name in enumerate(PLACES)}
-    rows = []
-    for (name, image), (_, width, height) in zip(
-        found.items(), SIZES.itertuples(index=False), strict=True
-    ):
-        moved = PLACES[name].to_original(image.corners.astype(np.float64), width, height)
-        for box, score, label in zip(moved, image.scores, image.labels, strict=True):
-            if box[0] < box[2] and box[1] < box[3]:
-                rows.append((name, FINDINGS[label - 1], *box, float(score)))
-    _, boxes = frames(found)
-    assert 0 < len(rows) < 240
-    expected = pd.DataFrame(rows, columns=boxes.columns)
-    pd.testing.assert_frame_equal(boxes, expected, check_exact=True)
-    _validate_table(boxes, "predicted_boxes")
 
 
 @pytest.mark.parametrize("finite", [True, False], ids=["nothing found", "nothing finite"])

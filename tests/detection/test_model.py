@@ -18,12 +18,7 @@ from configs.settings import DetectorModelSettings
 from data_prep.contracts.errors import InputError
 from detection.backbone import build_body, build_pyramid
 from detection.dataset import LesionDataset, collate
-from detection.model import (
-    build_retinanet,
-    torchvision_targets,
-    training_losses,
-    validation_losses,
-)
+from detection.model import build_retinanet, torchvision_targets, training_losses, validation_losses
 from detection.retinanet import default_anchor_sizes
 
 PEERS = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}

@@ -16,7 +16,6 @@ from torch.nn import functional as F  # noqa: N812
 from classification.model import build_classifier
 from classification.weights import start_from as start_classifier
 from data_prep.contracts.errors import InputError
-from detection import backbone
 from detection.model import build_retinanet
 from detection.weights import start_from as start_detector
 from networks.checkpoints import STEP_COUNTER, Checkpoint, body_key
@@ -188,14 +187,6 @@ def test_a_file_that_is_changed_unreadable_or_gone_says_to_install_again(package
 
 def _refuse(path: Path) -> bytes:
     raise PermissionError(13, "Permission denied", str(path))
-
-
-def test_the_pyramid_taps_the_strides_of_efficientnet():
-    layers = backbone._body_layers("efficientnet_lite0")
-    assert {layer.stride: (layer.name, layer.channels) for layer in layers} == {
-        2: ("block0", 16), 4: ("block2", 24), 8: ("block4", 40), 16: ("block10", 112),
-        32: ("last", 1280),
-    }  # fmt: skip
 
 
 def _real(name: str) -> tuple[nn.Module, nn.Module]:

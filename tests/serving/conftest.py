@@ -1,7 +1,5 @@
 """Systems that are served: a tiny detector and a tiny classifier, each as a run and its export."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any

@@ -1,9 +1,5 @@
 """A chest X-ray as DICOM, for every test of what is answered for one."""
 
-from __future__ import annotations
-
-import io
-
 import numpy as np
 from pydicom import uid
 from pydicom.dataset import Dataset, FileMetaDataset
@@ -31,10 +27,3 @@ def radiograph(pixels: np.ndarray | None = None, **changes: object) -> Dataset:
         else:
             setattr(source, keyword, value)
     return source
-
-
-def as_file(dataset: Dataset) -> bytes:
-    """The content of a DICOM file."""
-    buffer = io.BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()

@@ -1,7 +1,5 @@
 """Answers for single images: what goes in, what comes out, and how it is said and drawn."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,13 +19,7 @@ from data_prep.store.preprocess import Preprocess
 from scripts import predict
 from scripts.cli import run_verb
 from serving import answer_files
-from serving.answer import (
-    ANSWER_COLUMNS,
-    Answer,
-    answer_row,
-    draw_answers,
-    render_answers,
-)
+from serving.answer import ANSWER_COLUMNS, Answer, answer_row, draw_answers, render_answers
 from serving.guard import Guard
 from serving.run import Run
 from serving.trained_model import TrainedModel

@@ -1,7 +1,5 @@
 """`cxr predict --backend`: the export that is taken is of this run, proved, and can run here."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace

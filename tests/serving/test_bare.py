@@ -1,7 +1,5 @@
 """An export answers where nothing is installed but what its requirements.txt names: no torch."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -52,7 +52,8 @@ from serving.dicom_objects.results import (
     secondary_capture,
     structured_report,
 )
-from tests.serving.radiographs import as_file, radiograph
+from tests.serving.radiographs import radiograph
+from tests.small_dicom import as_file
 
 MADE = datetime(2026, 11, 22, 1, 2, 3)
 DETECTOR = Algorithm("RetinaNet", "0123456789abcdef", "torch fp32", "max_f1", 0.25)
@@ -351,19 +352,11 @@ def errors_of(instance: Dataset, folder: Path) -> list[str]:
     return [line for line in lines if line.startswith("Error")]
 
 
-def test_dicom3tools_find_what_is_wrong(tmp_path: Path) -> None:
-    if shutil.which("dciodvfy") is None:
-        pytest.skip("dciodvfy is not installed (Debian package dicom3tools)")
-    broken = report(radiograph(), CLEAR)
-    del broken.CompletionFlag
-    assert any("CompletionFlag" in line for line in errors_of(broken, tmp_path))
-
-
 REFUSED = {
     "no study": (changed(StudyInstanceUID=None), "StudyInstanceUID is missing"),
     "a series that is no UID": (raw("SeriesInstanceUID", b"abc"), "SeriesInstanceUID is not valid"),
     "a study below no root": (changed(StudyInstanceUID="20260101"), "is not valid"),
-    "a patient id of two values": (raw("PatientID", b"P1\\P2"), "PatientID is no DICOM text"),
+    "a patient id of two values": (raw("PatientID", b"P1\\Doe"), "PatientID is no DICOM text"),
     "a patient id too long": (raw("PatientID", b"P" * 66), "PatientID is no DICOM text"),
     "no size": (changed(Rows=None), "has no Rows"),
     "a retired kind of object": (
@@ -376,8 +369,9 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_a_source_that_nothing_can_be_filed_with_is_refused(case: str) -> None:
     make, message = REFUSED[case]
-    with pytest.raises(InputError, match=message):
+    with pytest.raises(InputError, match=message) as refused:
         report(make(), CLEAR)
+    assert "Doe" not in str(refused.value)
 
 
 def test_a_kind_of_object_that_highdicom_knows_not_gets_an_overlay() -> None:
@@ -404,12 +398,6 @@ def test_a_header_of_any_bytes_gives_an_object_or_one_line(keyword, value, chars
         assert keyword in ("PatientID", "StudyInstanceUID")  # all others can be left out
     else:
         assert len(str(sent)) > 1000  # which decodes every value
-
-
-def test_a_message_quotes_nothing_of_the_patient() -> None:
-    with pytest.raises(InputError) as refused:
-        report(raw("PatientID", b"P1\\Doe")(), CLEAR)
-    assert "Doe" not in str(refused.value)
 
 
 def test_uids_that_the_data_set_lacks_are_taken_from_the_meta_radiograph() -> None:

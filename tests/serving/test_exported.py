@@ -1,7 +1,5 @@
 """An exported network answers as the network that it was made of."""
 
-from __future__ import annotations
-
 import ctypes
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """An archive's images are answered for once each, whatever ends in between."""
 
-from __future__ import annotations
-
 import dataclasses
 import errno
 import gc
@@ -33,12 +31,12 @@ from serving.answer import Answer
 from serving.dicom_objects.instance import SOFTWARE
 from serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive, LeftOut
 from serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening
-from serving.pacs.journal import Journal, digest, job_id
+from serving.pacs.journal import Journal, digest
 from serving.pacs.patience import OutageError, Patience, RefusedError, UnreachableError
 from serving.pacs.station import StationSettings, Worker
 from tests.scripts.small_sets import cxr, refusal
 from tests.serving import radiographs
-from tests.serving.radiographs import as_file
+from tests.small_dicom import as_file
 
 
 def radiograph(uid: str = "1.2.3.1", study: str = "1.2.3", **changed: Any) -> Dataset:
@@ -405,10 +403,7 @@ def test_a_flipped_bit_of_a_journal_is_refused_in_one_line_or_does_no_harm(desk:
 
 def test_journal_is_used_by_one_program_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
-    with (
-        Journal.open(path, "job"),
-        pytest.raises(InputError, match="another cxr pacs uses it"),
-    ):
+    with Journal.open(path, "job"), pytest.raises(InputError, match="another cxr pacs uses it"):
         Journal.open(path, "job")
     Journal.open(path, "job").__exit__(None, None, None)
 
@@ -426,11 +421,6 @@ def test_another_file_is_no_journal(tmp_path: Path, content: bytes | None) -> No
     with pytest.raises(InputError, match="is not a journal"):
         Journal.open(path, "job")
     assert path.read_bytes() == before
-
-
-def test_jobs_differ_by_system_and_destination() -> None:
-    jobs = {job_id([{"name": name}], to) for name in "ab" for to in "cd"}
-    assert len(jobs) == 4
 
 
 # Patience

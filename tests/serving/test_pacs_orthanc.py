@@ -5,8 +5,6 @@
 ``CXR_TEST_EXPORT`` names an export to use; without it a tiny one is trained first.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -1,7 +1,5 @@
 """The proof of an export: what counts as the same answer, and what is refused."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import replace
 from types import SimpleNamespace

@@ -1,11 +1,8 @@
 """Predicting takes no more memory for more images."""
 
-from __future__ import annotations
-
 import gc
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from torch import nn
 
 from classification.model import build_classifier
@@ -73,13 +69,7 @@ def growth(network: nn.Module, size: int, count: int, part: int, out: Path) -> f
     return last - first
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    torch.manual_seed(0)
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:

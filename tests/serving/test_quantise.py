@@ -1,7 +1,5 @@
 """Quantisation: calibrated on training images alone; and no library reports to its maker."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`cxr predict --maps`: the method is part of the system, its maps lie in the original."""
 
-from __future__ import annotations
-
 import copy
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Test-time augmentation: views are joined where they belong, recorded, and paid for."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +14,7 @@ from data_prep.augment.views import View, parse_views
 from data_prep.store.preprocess import Preprocess
 from detection.model import build_retinanet
 from serving.trained_model import TrainedModel
-from serving.tta import _MultiViewClassifier, _MultiViewDetector, _render_view, with_views
+from serving.tta import _MultiViewClassifier, _MultiViewDetector, with_views
 from training.cost import count_flops
 
 SIZE = 96
@@ -72,14 +70,6 @@ def test_a_box_that_one_view_alone_saw_counts_less() -> None:
     model: Any = PatchFinder(blind_below=128)
     found = _MultiViewDetector(model, EVERY)(patch_images())[0]
     assert found["scores"].tolist() == pytest.approx([0.8 / 4])
-
-
-@pytest.mark.parametrize("view", EVERY)
-def test_a_view_shows_the_image_where_its_boxes_say(view: View) -> None:
-    seen = _render_view(patch_images()[:1], view)[0, 0].numpy()
-    rows, columns = np.nonzero(seen > 127)
-    box = np.array([[columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]], float)
-    np.testing.assert_allclose(view.boxes_back(box, SIZE), [[8, 20, 40, 44]], atol=0.8)
 
 
 def detector() -> nn.Module:

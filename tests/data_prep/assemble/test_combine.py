@@ -7,11 +7,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 from data_prep.assemble import dataset_writer
 from data_prep.assemble.combine import _merge_targets, combine
-from data_prep.assemble.prepare import PrepareOptions, prepare
 from data_prep.audit.checks import _find_leaks
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import empty_table, read_table
@@ -19,30 +17,12 @@ from data_prep.formats.source import SourceTables
 from data_prep.splits.split import SplitRule
 from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import build_pixel_store
-from data_prep.work.pool import LocalEngine
-
-
-def write_source(
-    folder: Path, ids: list[str], patients: list[str], finding: str, seed: int = 0, **columns: list
-) -> Path:
-    """A CSV set of random images; every other image is ill, with one box."""
-    rng = np.random.default_rng(seed)
-    folder.mkdir(parents=True)
-    for name in ids:
-        pixels = rng.integers(0, 255, (24, 30), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{name}.png")
-    images = pd.DataFrame({"image_id": ids, "path": [f"{name}.png" for name in ids]})
-    images.assign(patient_id=patients, **columns).to_csv(folder / "images.csv", index=False)
-    states = pd.DataFrame({"image_id": ids, "finding": finding})
-    states["state"] = [int(n % 2 == 0) for n in range(len(ids))]
-    states.to_csv(folder / "labels.csv", index=False)
-    boxes = states.loc[states["state"] == 1, ["image_id", "finding"]]
-    boxes.assign(x1=1, y1=2, x2=20, y2=22).to_csv(folder / "boxes.csv", index=False)
-    return folder
+from tests.data_prep.assemble.sources import make as make_set
+from tests.data_prep.assemble.sources import write_source
 
 
 def make(source: Path, out: Path, **options) -> Path:
-    prepare(source, out, PrepareOptions("csv", engine=LocalEngine(1), **options))
+    make_set(source, out, **options)
     return out
 
 
@@ -52,12 +32,19 @@ def two_sets(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     tmp_path = tmp_path_factory.mktemp("sets")
     one = [f"i{n:02d}" for n in range(12)]
     other = [f"i{n:02d}" for n in range(8, 20)]
-    write_source(tmp_path / "in/one", one, [f"nih:{n // 2}" for n in range(12)], "lung_opacity")
+    write_source(
+        tmp_path / "in/one",
+        one,
+        [f"nih:{n // 2}" for n in range(12)],
+        finding="lung_opacity",
+        ill=2,
+    )
     write_source(
         tmp_path / "in/deep/two",
         other,
         [f"nih:{n // 2}" if n < 4 else str(n) for n in range(12)],
-        "pneumonia",
+        finding="pneumonia",
+        ill=2,
         seed=1,
         x_ward=[n % 3 for n in range(12)],
     )
@@ -123,6 +110,7 @@ def test_a_target_of_the_users_is_judged_by_what_each_set_asked_about(tmp_path, 
     [
         ({"a": ["mass"]}, "--target a: finding 'mass' is in none of the sets"),
         ({"pneumonia": ["lung_opacity", "pneumonia"]}, "choose another name"),
+        ({"a": []}, "--target a"),
     ],
 )
 def test_a_target_that_cannot_be_is_refused(tmp_path, two_sets, targets, message):
@@ -134,7 +122,7 @@ def test_a_target_that_cannot_be_is_refused(tmp_path, two_sets, targets, message
 def test_equal_images_of_two_sets_stay_in_one_role_and_are_named(tmp_path):
     ids = [f"i{n}" for n in range(8)]
     sources = [
-        write_source(tmp_path / name, ids, [f"{k}" for k in range(8)], "mass", seed)
+        write_source(tmp_path / name, ids, [f"{k}" for k in range(8)], ill=2, seed=seed)
         for seed, name in enumerate(("a", "b"))
     ]
     for n in range(0, 8, 2):
@@ -152,8 +140,8 @@ def test_unused_images_of_a_set_stay_unused_and_other_splits_are_left_behind(tmp
     ids = [f"i{n}" for n in range(8)]
     patients = [str(n) for n in range(8)]
     given = ["train", "train", "train", "val", "test", "test", "unused", "unused"]
-    write_source(tmp_path / "a", ids, patients, "mass", split=given)
-    write_source(tmp_path / "b", [f"j{n}" for n in range(8)], patients, "mass", seed=1)
+    write_source(tmp_path / "a", ids, patients, ill=2, split=given)
+    write_source(tmp_path / "b", [f"j{n}" for n in range(8)], patients, ill=2, seed=1)
     sets = [make(tmp_path / name, tmp_path / f"set-{name}") for name in "ab"]
     combine(sets, tmp_path / "both")
     both = DataSet.open(tmp_path / "both")
@@ -207,7 +195,9 @@ def wards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two sets of one name that mean two things by one target; the second has no pixels."""
     folder = tmp_path_factory.mktemp("wards")
     for seed, finding in enumerate(("mass", "nodule")):
-        source = write_source(folder / finding / "ward", ["i0", "i1"], ["0", "1"], finding, seed)
+        source = write_source(
+            folder / finding / "ward", ["i0", "i1"], ["0", "1"], finding=finding, ill=2, seed=seed
+        )
         if finding == "nodule":
             table = pd.read_csv(source / "images.csv").drop(columns="path")
             table.to_csv(source / "images.csv", index=False)
@@ -215,29 +205,21 @@ def wards(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return [folder / "set-mass", folder / "set-nodule"]
 
 
-def test_sets_of_one_name_are_told_apart(tmp_path, wards):
-    combine(wards, tmp_path / "both", targets={"lesion": ["mass", "nodule"]})
-    both = DataSet.open(tmp_path / "both")
-    assert sorted(both.images["image_id"]) == ["ward-2/i0", "ward-2/i1", "ward/i0", "ward/i1"]
-
-
-def test_targets_that_mean_two_things_need_the_users_word(tmp_path, wards):
+def test_sets_of_one_name_whose_targets_differ_need_the_users_word(tmp_path, wards):
     with pytest.raises(InputError, match="'lesion' is mass in ward and nodule in ward-2"):
         combine(wards, tmp_path / "both")
     summary = combine(wards, tmp_path / "both", targets={"lesion": ["mass", "nodule"]})
     assert summary.targets["lesion"] == {"positive": 2, "negative": 2, "unknown": 0}
-
-
-def test_a_set_without_pixels_makes_the_whole_one_to_judge_on_only(tmp_path, wards):
-    summary = combine(wards, tmp_path / "both", targets={"lesion": ["mass", "nodule"]})
-    assert not DataSet.open(tmp_path / "both").has_pixels
+    both = DataSet.open(tmp_path / "both")
+    assert sorted(both.images["image_id"]) == ["ward-2/i0", "ward-2/i1", "ward/i0", "ward/i1"]
+    assert not both.has_pixels  # the second set has none, so the whole one is to judge on only
     assert any(note.startswith("2 images have no pixels") for note in summary.notes)
 
 
 def test_hashed_ids_and_paths_stay_hashed_and_lead_to_the_images(tmp_path, monkeypatch):
     for name, seed in (("a", 0), ("b", 1), ("c", 2)):
         ids = [f"{name}{n}" for n in range(3)]
-        write_source(tmp_path / "in" / name, ids, [f"mrn:{n}" for n in range(3)], "mass", seed)
+        write_source(tmp_path / "in" / name, ids, [f"mrn:{n}" for n in range(3)], ill=2, seed=seed)
     key = tmp_path / "key"
     make(tmp_path / "in/a", tmp_path / "a", id_key=key)
     make(tmp_path / "in/b", tmp_path / "b")
@@ -331,16 +313,3 @@ def test_a_target_that_every_set_asked_about_in_full_or_not_at_all_needs_no_new_
     made = merge(make_sets(), {"either": ["mass", "nodule"]})
     assert made.targets["either"]["any_of"] == ["mass", "nodule"]
     assert len(made.findings) == sum(len(table) for table in make_sets().values())
-
-
-@pytest.mark.parametrize(
-    ("wanted", "message"),
-    [
-        ({"a": []}, "--target a"),
-        ({"a": ["mass", "gout"]}, "'gout' is in none of the sets; they have mass, nodule, opacity"),
-        ({"mass": ["mass", "opacity"]}, "'mass' is a finding"),
-    ],
-)
-def test_what_cannot_be_meant_is_refused(wanted, message):
-    with pytest.raises(InputError, match=message):
-        merge(make_sets(), wanted)

@@ -9,45 +9,21 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from PIL import Image
 
 import scripts.prepare
 from data_prep.assemble import prepare as preparing
-from data_prep.assemble.prepare import PrepareOptions, prepare
 from data_prep.audit.checks import _find_leaks
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock
-from data_prep.splits.add_split import SplitRule, add_splits
+from data_prep.splits.add_split import SplitRule
 from data_prep.store import decode as decoding
 from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore
 from data_prep.work.pool import LocalEngine
+from tests.data_prep.assemble.sources import make
+from tests.data_prep.assemble.sources import write_pairs as write_source
 
 TABLES = ("images", "findings", "boxes", "box_coverage", "decode", "excluded", "splits/default")
-
-
-def write_source(folder: Path, n_images: int = 12, size: int = 40, **columns: list) -> Path:
-    """Write a CSV set of random images; every third is ill, with one box."""
-    rng = np.random.default_rng(0)
-    folder.mkdir()
-    ids = [f"i{n:03d}" for n in range(n_images)]
-    for name in ids:
-        pixels = rng.integers(0, 255, (size, size + 10), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{name}.png")
-    images = pd.DataFrame({"image_id": ids, "path": [f"{name}.png" for name in ids]})
-    images = images.assign(patient_id=[f"p{n // 2}" for n in range(n_images)], **columns)
-    ill = [n % 3 == 0 for n in range(n_images)]
-    states = pd.DataFrame({"image_id": ids, "finding": "mass", "state": ill})
-    boxes = states.loc[ill, ["image_id", "finding"]].assign(x1=1, y1=2, x2=30, y2=40)
-    images.to_csv(folder / "images.csv", index=False)
-    states.to_csv(folder / "labels.csv", index=False)
-    boxes.to_csv(folder / "boxes.csv", index=False)
-    return folder
-
-
-def make(source: Path, out: Path, **options):
-    options = {"format": "csv", "engine": LocalEngine(1), **options}
-    return prepare(source, out, PrepareOptions(**options))
 
 
 def tables(out: Path) -> dict[str, pd.DataFrame]:
@@ -272,7 +248,7 @@ def test_other_settings_or_a_changed_source_are_refused(tmp_path):
         make(write_source(tmp_path / "other"), out)
     with (source / "labels.csv").open("a") as labels:
         labels.write("i000,nodule,1\n")
-    with pytest.raises(InputError, match="the source has changed"):
+    with pytest.raises(InputError, match=r"the source has changed since .*--add"):
         make(source, out)
 
 
@@ -329,23 +305,6 @@ def test_a_set_without_pixels_can_be_judged_on_but_has_no_stores(tmp_path):
     assert not DataSet.open(tmp_path / "set").has_pixels
     with pytest.raises(InputError, match="--size does not apply"):
         make(source, tmp_path / "set", sizes=(32,))
-
-
-def test_more_splits_can_be_added_but_none_is_overwritten(tmp_path):
-    make(write_source(tmp_path / "source", n_images=40), tmp_path / "set")
-    dataset = DataSet.open(tmp_path / "set")
-    made = add_splits(dataset, "cv", SplitRule(folds=3), each_fold=True)
-    assert list(made) == ["cv-0", "cv-1", "cv-2"]
-    again = DataSet.open(tmp_path / "set")
-    assert set(again.ids["split_ids"]) == {"default", "cv-0", "cv-1", "cv-2"}
-    validated = [set(again.image_ids("val", name)) for name in made]
-    assert set.union(*validated) | set(again.image_ids("test", "cv-0")) == set(
-        again.images["image_id"]
-    )
-    with pytest.raises(InputError, match="'cv-0' is there"):
-        add_splits(again, "cv-0", SplitRule())
-    with pytest.raises(InputError, match="use letters"):
-        add_splits(again, "../cv", SplitRule())
 
 
 def test_real_dicoms_give_views_ages_and_no_false_spacing(tmp_path, shared_data):

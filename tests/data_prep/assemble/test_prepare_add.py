@@ -9,37 +9,19 @@ import pytest
 from PIL import Image
 
 from data_prep.assemble import prepare as preparing
-from data_prep.assemble.prepare import PrepareOptions, prepare
 from data_prep.contracts.errors import InputError
 from data_prep.formats.source import ReadOptions
 from data_prep.splits.add_split import add_splits
 from data_prep.splits.split import SplitRule
 from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore
-from data_prep.work.pool import LocalEngine
+from tests.data_prep.assemble.sources import make, write_pairs
 
 SIZE = 32
 
 
 def write_source(folder: Path, n_images: int = 24) -> Path:
-    """Write, or write on, a CSV set of two images a patient; every third image is ill."""
-    folder.mkdir(exist_ok=True)
-    rows = []
-    for n in range(n_images):
-        path = folder / f"i{n:03d}.png"
-        if not path.exists():
-            noise = np.random.default_rng(n).integers(0, 255, (40, 50), dtype=np.uint8)
-            Image.fromarray(noise).save(path)
-        rows.append((path.stem, path.name, f"p{n // 2}", n % 3 == 0))
-    table = pd.DataFrame(rows, columns=["image_id", "path", "patient_id", "state"])
-    table.drop(columns="state").to_csv(folder / "images.csv", index=False)
-    table[["image_id", "state"]].assign(finding="mass").to_csv(folder / "labels.csv", index=False)
-    return folder
-
-
-def make(source: Path, out: Path, **options):
-    options = {"format": "csv", "engine": LocalEngine(1), **options}
-    return prepare(source, out, PrepareOptions(**options))
+    return write_pairs(folder, n_images)
 
 
 @pytest.fixture
@@ -84,15 +66,6 @@ def test_a_new_image_of_a_known_patient_takes_that_patients_role_in_every_split(
     for name in ("default", "other"):
         role = dataset.split(name).set_index("image_id")["role"]
         assert role["i023"] == role["i022"]
-
-
-def test_a_changed_source_is_refused_unless_it_is_to_be_added(tmp_path):
-    source, out = write_source(tmp_path / "source"), tmp_path / "set"
-    make(source, out)
-    write_source(source, 26)
-    with pytest.raises(InputError, match=r"has changed since .*--add"):
-        make(source, out)
-    assert len(DataSet.open(out).images) == 24
 
 
 def test_a_replaced_file_and_a_mended_one_are_read_again(tmp_path, decoded):

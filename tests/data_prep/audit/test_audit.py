@@ -7,9 +7,8 @@ import pandas as pd
 import pytest
 
 from data_prep.assemble.prepare import PrepareOptions, prepare
-from data_prep.audit.audit import Audit, audit
+from data_prep.audit.audit import audit
 from data_prep.audit.checks import (
-    Problem,
     _find_leaks,
     check_boxes,
     check_images,
@@ -233,13 +232,6 @@ def test_a_thousand_reasons_for_leaving_out_stay_a_short_list():
     assert [p for p in check_excluded(excluded.iloc[:0]) if p.count] == []
 
 
-def test_audit_file_reads_back(tmp_path):
-    problem = Problem.of("age", "warning", "too old", ["a"], advice="ask again")
-    found = Audit((problem,), {"images": 1}, {"shortcuts": []})
-    found.write(tmp_path / "audit.json")
-    assert Audit.read(tmp_path / "audit.json") == found
-
-
 @pytest.fixture(scope="module")
 def flawed(tmp_path_factory) -> tuple[DataSet, pd.DataFrame]:
     """A phantom with planted flaws, prepared, and the list of what was planted."""
@@ -297,29 +289,6 @@ def test_every_kind_of_planted_flaw_has_its_test(flawed):
     _, planted = flawed
     sought = {"exact_duplicate", "leaking_patient", "near_duplicate", "impossible_age"}
     assert set(planted["flaw"]) == sought | set(REASONS)
-
-
-def test_near_duplicates_are_found_by_fingerprint_where_pixels_are_not_read(flawed):
-    dataset, _ = flawed
-    (problem,) = [p for p in audit(dataset, pixels=False).problems if p.check == "near_patients"]
-    assert problem.count == 6
-
-
-def test_a_split_that_parts_the_twins_is_an_error(flawed):
-    dataset, planted = flawed
-    split = dataset.split()
-    parted = split.assign(role="train")
-    parted.loc[parted["image_id"].isin(planted["patientId"]), "role"] = "test"
-    labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})
-    decode = pd.read_parquet(dataset.folder / "decode.parquet")
-    near = find_near_duplicates(decode, dataset.read_original)
-    images, splits = dataset.images, {"bad": parted}
-    found = [
-        *check_duplicates(images, decode, labels, splits),
-        *check_near_duplicates(near, images, labels, splits),
-    ]
-    leaks = {p.check: p.count for p in found if p.check.endswith("_leak")}
-    assert leaks == {"picture_leak": 12, "near_leak": 6}
 
 
 def test_planted_twins_never_face_each_other_across_the_split(flawed):

@@ -243,10 +243,3 @@ def test_a_thumbnail_never_grows_and_keeps_its_shape():
 
     assert size(thumbnail(np.zeros((400, 200), np.uint8), 100)) == (100, 50)
     assert size(thumbnail(np.zeros((9, 9), np.uint8), 100)) == (9, 9)
-
-
-def test_page_lies_beside_the_json(dataset, found, tmp_path):
-    page = write_audit(dataset, found, tmp_path)
-    written = sorted(path.name for path in tmp_path.iterdir())
-    assert written == ["audit.html", "audit.json", "audit_cases.csv"]
-    assert page.name == "audit.html"

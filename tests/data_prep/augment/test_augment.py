@@ -11,10 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_prep.augment.augment import (
-    Augmentation,
-    build_augmentation,
-)
+from data_prep.augment.augment import Augmentation, build_augmentation
 from data_prep.augment.mosaic import DroppedBoxes
 from data_prep.store.preprocess import MIN_SIDE
 

@@ -1,7 +1,5 @@
 """Folders others may read at any time: whole files, one writer."""
 
-from __future__ import annotations
-
 import errno
 import multiprocessing
 import os
@@ -60,11 +58,7 @@ def test_full_disk_is_one_line_that_names_the_place_and_what_is_free(
     tmp_path, places, error, named
 ):
     says = rf"^{named}: No space .*iB free\)"
-    with (
-        chdir(tmp_path),
-        pytest.raises(InputError, match=says),
-        disk_errors(*map(Path, places)),
-    ):
+    with chdir(tmp_path), pytest.raises(InputError, match=says), disk_errors(*map(Path, places)):
         raise error
 
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 
 from data_prep.assemble.complete import pseudonymise
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import write_json
 from data_prep.contracts.pseudonyms import (
     OF_KEY,
     _hide_path,
@@ -18,7 +17,6 @@ from data_prep.contracts.pseudonyms import (
     keyed_hash,
     read_id_key,
 )
-from data_prep.contracts.tables import write_table
 from data_prep.formats.source import SourceTables, one_target_each
 
 KEY, OTHER_KEY = b"k" * 32, b"o" * 32
@@ -94,32 +92,6 @@ def test_paths_stay_true_in_memory_until_they_are_hidden(tmp_path):
     pd.testing.assert_frame_equal(hide_paths(hidden, KEY), hidden)  # twice is once
     without = after.images.assign(path=pd.Series([None, None], dtype="str"))
     assert hide_paths(without, KEY)["path"].isna().all()
-
-
-def test_nothing_that_is_written_holds_an_old_name(tmp_path):
-    source, out = tmp_path / "source", tmp_path / "out"
-    out.mkdir()
-    after, _ = pseudonymise(tables_with_names(source), KEY)
-    written = {
-        "images": hide_paths(after.images, KEY),
-        "findings": after.findings,
-        "boxes": after.boxes,
-        "box_coverage": after.box_coverage,
-        "excluded": hide_paths(after.excluded, KEY),
-        "split": after.split.assign(fold=pd.array([None, None], dtype="Int64")),
-    }
-    for table, frame in written.items():
-        write_table(frame, out / f"{table}.parquet", table)
-    official = after.official.to_dict("records")
-    write_json(
-        out / "dataset.json", "dataset", {"key_id": keyed_hash(KEY, OF_KEY), "official": official}
-    )
-    for path in out.iterdir():
-        found = path.read_bytes()
-        if path.suffix == ".parquet":  # its pages are compressed
-            found += pd.read_parquet(path).to_csv().encode()
-        for secret in (*(s.encode() for s in SECRETS), KEY):
-            assert secret not in found, (path.name, secret)
 
 
 def test_hidden_files_are_found_again_with_the_key_alone(tmp_path):

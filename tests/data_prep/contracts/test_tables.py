@@ -1,7 +1,5 @@
 """Contracts on disk: checked when written and when read, named errors, nothing half-written."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

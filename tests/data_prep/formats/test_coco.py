@@ -1,7 +1,5 @@
 """The COCO reader: whose silence means absent, where images are, and what is ruled out."""
 
-from __future__ import annotations
-
 import copy
 import json
 from contextlib import suppress
@@ -64,11 +62,7 @@ def test_a_file_without_annotations_leaves_its_images_unknown_and_unused(tmp_pat
     tables = read(write_set(tmp_path, files, image_files))
     assert "c" not in set(tables.findings["image_id"])
     assert tables.split.to_dict("records") == [{"image_id": "c", "role": "unused"}]
-    assert roles(tables) == {
-        "a": "train",
-        "b": "train",
-        "c": "test",
-    }
+    assert roles(tables) == {"a": "train", "b": "train", "c": "test"}
 
 
 def test_roboflow_has_a_file_a_folder_and_a_first_category_that_only_groups(tmp_path):
@@ -200,11 +194,7 @@ def test_an_image_of_two_roles_has_none_in_the_official_split(tmp_path):
     image_files = ("images/a.png", "images/b.png", "images/c.png")
     val = coco(images=[{"id": 1, "file_name": "c.png"}])
     tables = read(write_set(tmp_path, {**files, "val.json": val}, image_files))
-    assert roles(tables) == {
-        "a": "unused",
-        "b": "train",
-        "c": "val",
-    }
+    assert roles(tables) == {"a": "unused", "b": "train", "c": "val"}
 
 
 def test_patients_come_from_free_keys_or_from_names(tmp_path):
@@ -280,25 +270,15 @@ _JUNK = st.recursive(
 )
 
 
-def check_junk(folder: Path, key: str, junk: Any) -> None:
-    good = COCO.get(key, [])
-    for value in (junk, [*good, junk], [{**item, "cxr": junk, "bbox": junk} for item in good]):
-        source = write_set(folder, {"x.json": coco(**{key: value})})
-        with suppress(InputError):  # nothing else may come out
-            assert len(read(source).images)
+@pytest.mark.parametrize("examples", [15, pytest.param(1000, marks=pytest.mark.long)])
+def test_whatever_stands_in_a_file_gives_tables_or_one_clear_error(tmp_path_factory, examples):
+    @settings(max_examples=examples, deadline=None)
+    @given(st.sampled_from(["images", "annotations", "categories", "info"]), _JUNK)
+    def check(key: str, junk: Any) -> None:
+        good = COCO.get(key, [])
+        for value in (junk, [*good, junk], [{**item, "cxr": junk, "bbox": junk} for item in good]):
+            files = {"x.json": coco(**{key: value})}
+            with suppress(InputError):  # nothing else may come out
+                assert len(read(write_set(tmp_path_factory.mktemp("junk"), files)).images)
 
-
-_KEYS = st.sampled_from(["images", "annotations", "categories", "info"])
-
-
-@settings(max_examples=15, deadline=None)
-@given(key=_KEYS, junk=_JUNK)
-def test_whatever_stands_in_a_file_gives_tables_or_one_clear_error(tmp_path_factory, key, junk):
-    check_junk(tmp_path_factory.mktemp("junk"), key, junk)
-
-
-@pytest.mark.long
-@settings(max_examples=1000, deadline=None)
-@given(key=_KEYS, junk=_JUNK)
-def test_much_junk_gives_tables_or_one_clear_error(tmp_path_factory, key, junk):
-    check_junk(tmp_path_factory.mktemp("junk"), key, junk)
+    check()

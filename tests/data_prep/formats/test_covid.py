@@ -7,8 +7,6 @@ from openpyxl import Workbook
 
 from data_prep.contracts.errors import InputError
 from data_prep.formats.covid import _origin_of, _path_findings, _read_origins
-from data_prep.formats.registry import read_source
-from data_prep.formats.source import ReadOptions
 from tests.data_prep.formats.answers import reader, reasons, states_of, write_files
 
 CLASSES = ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia")
@@ -74,12 +72,6 @@ def test_masks_are_never_images(tmp_path):
 def test_the_folders_that_kaggle_puts_around_it_are_seen_through(tmp_path, depth):
     write_radiography(tmp_path.joinpath(*["COVID-19_Radiography_Dataset"] * depth))
     assert len(read(tmp_path).images) == 4
-
-
-def test_a_download_that_was_not_unpacked_is_refused(tmp_path):
-    touch(tmp_path, "COVID-19_Radiography_Dataset/archive.zip")
-    with pytest.raises(InputError, match="no folder COVID with images; unpack"):
-        read(tmp_path)
 
 
 def test_older_releases_and_the_folder_above_are_read(tmp_path):
@@ -285,22 +277,22 @@ def test_early_and_kindred_tables_are_read(tmp_path):
     assert states_of(tables, "CR.1.3") == {}
 
 
-def test_a_missing_column_is_named(tmp_path):
-    write_collection(tmp_path, ["1,COVID-19"], "patientid,finding")
-    with pytest.raises(InputError, match=r"metadata.csv: column 'filename' is missing"):
-        read(tmp_path)
+LISTED = {"metadata.csv": f"{COLLECTION}\n2,0,M,65,COVID-19,PA,X-ray,images,a.jpg,\n"}
 
 
-def test_images_of_another_set_are_refused(tmp_path):
-    source = write_collection(tmp_path, ["2,0,M,65,COVID-19,PA,X-ray,images,a.jpg,"])
-    with pytest.raises(InputError, match=r"none of its 1 images is listed in metadata\.csv"):
-        read(touch(source, "images/b.jpg"))
-
-
-def test_a_pattern_beside_named_patients_is_refused(tmp_path):
-    source = write_collection(tmp_path, ["2,0,M,65,COVID-19,PA,X-ray,images,a.jpg,"])
-    with pytest.raises(InputError, match="leave --patient-pattern out"):
-        read(source, patient_pattern=r"(\d)")
+@pytest.mark.parametrize(
+    ("files", "options", "message"),
+    [
+        ({"COVID-19_Radiography_Dataset/a.zip": ""}, {}, "no folder COVID with images"),
+        ({"metadata.csv": "patientid,finding\n1,COVID-19\n"}, {}, "column 'filename' is missing"),
+        ({**LISTED, "images/b.jpg": ""}, {}, r"none of its 1 images is listed in metadata\.csv"),
+        (LISTED, {"patient_pattern": r"(\d)"}, "leave --patient-pattern out"),
+        ({"train/PNEUMONIA/person1_virus_1.jpeg": ""}, {}, "it looks like --format kermany"),
+    ],
+)
+def test_a_source_that_cannot_be_read_is_refused(tmp_path, files, options, message):
+    with pytest.raises(InputError, match=message):
+        read(write_files(tmp_path, files), **options)
 
 
 @pytest.mark.parametrize(
@@ -352,12 +344,6 @@ def test_hannover_has_patients_but_no_negative(tmp_path):
     }
     assert set(tables.findings["state"]) == {"present"}
     assert any("WARNING: all 1 patient has COVID-19" in note for note in tables.notes)
-
-
-def test_a_folder_of_another_kind_is_refused_with_the_likely_one(tmp_path):
-    touch(tmp_path, "train/PNEUMONIA/person1_virus_1.jpeg")
-    with pytest.raises(InputError, match="not in covid format; it looks like --format kermany"):
-        read_source(tmp_path, "covid", ReadOptions())
 
 
 def test_real_images_give_the_known_numbers(shared_data):

@@ -128,11 +128,7 @@ def test_a_patient_in_two_given_roles_is_refused(tmp_path):
 
 def test_the_given_split_is_read(tmp_path):
     images = "image_id,patient_id,split\na,p1,Train\nb,p1,train\nc,p2,validation\n"
-    assert read(write_set(tmp_path, images)).split["role"].tolist() == [
-        "train",
-        "train",
-        "val",
-    ]
+    assert read(write_set(tmp_path, images)).split["role"].tolist() == ["train", "train", "val"]
 
 
 def test_repeated_lines_count_once_and_are_told(tmp_path):

@@ -1,8 +1,5 @@
 """Fuzz of every table reader: one file of a small valid source is damaged; tables or one line."""
 
-from __future__ import annotations
-
-import json
 import os
 import re
 import zlib
@@ -13,131 +10,118 @@ from typing import Any
 
 import numpy as np
 import pytest
-from openpyxl import Workbook
-from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from data_prep.formats.registry import FORMATS, read_source
 from data_prep.formats.source import ReadOptions, SourceTables
+from tests.data_prep.formats import (
+    test_coco,
+    test_covid,
+    test_dicom_folder,
+    test_kermany,
+    test_nih,
+    test_rsna,
+    test_vindr,
+    test_voc,
+    test_yolo,
+)
+from tests.data_prep.formats import test_csv_tables as test_csv
+from tests.data_prep.formats.answers import write_files
 
 CASES_PER_FILE = [3, pytest.param(15, marks=pytest.mark.long)]
 SHARES = [3, pytest.param(1, marks=pytest.mark.long)]  # of the odd stems, one in as many
 
-RSNA = {
-    "stage_2_train_labels.csv": "patientId,x,y,width,height,Target\n"
-    "a,10,20,30,40,1\na,100,200,5,5,1\nb,,,,,0\n",
-    "stage_2_detailed_class_info.csv": "patientId,class\na,Lung Opacity\nb,Normal\n",
-    "rsna_to_nih.csv": "patientId,nih_image,nih_patient,mse\na,00000001_000.png,00000001,0\n"
-    "b,00000002_000.png,00000002,30.5\n",
-    "stage_2_train_images/a.dcm": None,
-    "stage_2_train_images/b.dcm": None,
-    "stage_2_test_images/t.dcm": None,
-}
-NIH = {
-    "Data_Entry_2017_v2020.csv": "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,"
-    "Patient Gender,View Position,OriginalImage[Width,Height],OriginalImagePixelSpacing[x,y]\n"
-    "00000001_000.png,Cardiomegaly|Mass,0,1,57,M,PA,2682,2749,0.143,0.143\n"
-    "00000002_000.png,No Finding,1,2,058Y,F,AP,2500,2048,0.168,0.168\n",
-    "BBox_List_2017.csv": "Image Index,Finding Label,Bbox [x,y,w,h],,,\n"
-    "00000001_000.png,Mass,225.08,547.01,86.7,79.1,,,\n",
-    "train_val_list.txt": "00000001_000.png\n",
-    "test_list.txt": "00000002_000.png\n",
-    "images_001/images/00000001_000.png": None,
-    "images_002/images/00000002_000.png": None,
-}
-VINDR = {
-    "annotations/image_labels_train.csv": "image_id,rad_id,Cardiomegaly,Nodule/Mass,No finding\n"
-    "a,R8,1,0,0\na,R9,1,1,0\na,R10,1,0,0\nb,R8,0,0,1\nb,R9,0,0,1\nb,R10,0,1,0\n",
-    "annotations/image_labels_test.csv": "image_id,Cardiomegaly,Nodule/Mass,No finding\nt,0,1,0\n",
-    "annotations/annotations_train.csv": "image_id,rad_id,class_name,x_min,y_min,x_max,y_max\n"
-    "a,R8,Cardiomegaly,10,10,110,60\na,R9,Cardiomegaly,12,10,112,60\nb,R8,No finding,,,,\n",
-    "annotations/annotations_test.csv": "image_id,class_name,x_min,y_min,x_max,y_max\n"
-    "t,Nodule/Mass,1.5,2.25,30,40\n",
-    "train/a.dicom": None,
-    "train/b.dicom": None,
-    "test/t.dicom": None,
-}
-VINDR_KAGGLE = {
-    "train.csv": "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max\n"
-    "a,Cardiomegaly,3,R8,10,10,60,60\na,Cardiomegaly,3,R9,11,10,60,60\na,No finding,14,R10,,,,\n"
-    "b,No finding,14,R8,,,,\nb,No finding,14,R9,,,,\nb,No finding,14,R10,,,,\n",
-    "train_meta.csv": "image_id,dim0,dim1\na,80,100\nb,80,100\n",
-    "train/a.png": "image",
-    "train/b.png": "image",
-}
-KERMANY = {
-    "train/PNEUMONIA/person1_bacteria_1.jpeg": None,
-    "train/NORMAL/IM-0115-0001.jpeg": None,
-    "test/NORMAL/NORMAL2-IM-0117-0001.jpeg": None,
-}
-COVID_COLLECTION = {
-    "metadata.csv": "patientid,offset,sex,age,finding,view,modality,folder,filename,url\n"
-    "1,0,M,65,Pneumonia/Viral/COVID-19,PA,X-ray,images,a.png,http://example.org/a\n"
-    "2,,F,40,No Finding,AP Supine,X-ray,images,b.png,\n",
-    "images/a.png": None,
-    "images/b.png": None,
-}
-COVID_HANNOVER = {
-    "data.csv": "patient_id,image_id,sex,age,admission_offset,modality,projection\n"
-    "p1,a,M,60,3,DX,AP\np2,b,F,,,CR,PA\n",
-    "png/a.png": None,
-    "png/b.png": None,
-}
-CSV = {
-    "images.csv": "image_id,patient_id,view,sex,age_years,height,width\n"
-    "a,p1,PA,M,50,80,100\nb,p1,AP,F,,80,100\nc,p2,,,3.5,,\n",
-    "labels.csv": "image_id,finding,state\na,mass,present\nb,mass,absent\nc,mass,uncertain\n",
-    "boxes.csv": "image_id,x1,y1,x2,y2,finding\na,1,2,30,40,mass\n",
-}
-COCO = {
-    "annotations/instances_train.json": json.dumps(
-        {
-            "images": [
-                {"id": 1, "file_name": "a.png", "width": 100, "height": 80},
-                {"id": 2, "file_name": "b.png", "width": 100, "height": 80},
-            ],
-            "annotations": [
-                {"id": 1, "image_id": 1, "category_id": 7, "bbox": [10, 20, 30, 40], "iscrowd": 0}
-            ],
-            "categories": [{"id": 7, "name": "Lung Opacity"}, {"id": 3, "name": "Mass"}],
-        }
-    ),
-    "images/a.png": None,
-    "images/b.png": None,
-}
-VOC = {
-    "Annotations/a.xml": "<annotation><filename>a.jpg</filename><size><width>100</width>"
-    "<height>80</height><depth>3</depth></size><object><name>Mass</name><difficult>0</difficult>"
-    "<bndbox><xmin>10</xmin><ymin>20</ymin><xmax>40</xmax><ymax>60</ymax></bndbox></object>"
-    "</annotation>",
-    "Annotations/b.xml": "<annotation><filename>b.jpg</filename><size><width>100</width>"
-    "<height>80</height></size></annotation>",
-    "ImageSets/Main/train.txt": "a\n",
-    "ImageSets/Main/test.txt": "b\n",
-    "JPEGImages/a.jpg": None,
-    "JPEGImages/b.jpg": None,
-}
-YOLO = {
-    "data.yaml": "train: images/train\nval: images/val\nnc: 2\nnames: [Mass, Nodule]\n",
-    "labels/train/a.txt": "0 0.5 0.5 0.2 0.4\n1 0.1 0.1 0.05 0.05\n",
-    "labels/val/b.txt": "",
-    "images/train/a.png": "image",
-    "images/val/b.png": "image",
-}
-SOURCES: dict[str, tuple[str, dict[str, str | None]]] = {
-    "rsna": ("rsna", RSNA),
-    "nih": ("nih", NIH),
-    "vindr": ("vindr", VINDR),
-    "vindr of Kaggle": ("vindr", VINDR_KAGGLE),
-    "kermany": ("kermany", KERMANY),
-    "covid collection": ("covid", COVID_COLLECTION),
-    "covid Hannover": ("covid", COVID_HANNOVER),
-    "covid workbook": ("covid", {}),
-    "csv": ("csv", CSV),
-    "coco": ("coco", COCO),
-    "voc": ("voc", VOC),
-    "yolo": ("yolo", YOLO),
-    "dicom": ("dicom", {"labels.csv": "file,finding,state\na.dcm,mass,present\nb.dcm,mass,0\n"}),
+NIH_BOXES = ["00000001_000.png,Mass,225.08,547.01,86.7,79.1,,,"]
+META = "image_id,dim0,dim1\na,80,100\nb,80,100\n"
+
+
+def write_rsna(folder: Path) -> None:
+    test_rsna.write_source(
+        folder,
+        ["a,10,20,30,40,1", "a,100,200,5,5,1", "b,,,,,0"],
+        classes=["a,Lung Opacity", "b,Normal"],
+        mapping=[
+            "patientId,nih_image,nih_patient,mse", "a,00000001_000.png,00000001,0",
+            "b,00000002_000.png,00000002,30.5",
+        ],
+    )  # fmt: skip
+
+
+def write_nih(folder: Path) -> None:
+    names = ("00000001_000", "00000002_000")
+    rows = [test_nih.row(names[0], "Cardiomegaly|Mass"), test_nih.row(names[1], age="058Y")]
+    images = tuple(f"images_00{n}/images/{name}.png" for n, name in enumerate(names, start=1))
+    test_nih.write_source(folder, rows, boxes=NIH_BOXES, image_files=images)
+    write_files(folder, {"train_val_list.txt": f"{names[0]}.png\n",
+                         "test_list.txt": f"{names[1]}.png\n"})  # fmt: skip
+
+
+def write_vindr_of_kaggle(folder: Path) -> None:
+    boxes = ["a,Cardiomegaly,3,R8,10,10,60,60", "a,Cardiomegaly,3,R9,11,10,60,60"]
+    readers = ("a,No finding,14,R10,,,,", *(f"b,No finding,14,R{n},,,," for n in (8, 9, 10)))
+    test_vindr.write_kaggle(folder, [*boxes, *readers], (100, 80))
+    write_files(folder, {"train_meta.csv": META})
+
+
+def write_covid_workbook(folder: Path) -> None:
+    test_covid.write_radiography(folder)
+    for kind in test_covid.CLASSES:
+        rows = [("FILE NAME", "FORMAT", "SIZE", "URL"),
+                (f"{kind}-1", "PNG", "256*256", "https://example.org")]  # fmt: skip
+        test_covid.write_workbook(folder / f"{kind}.metadata.xlsx", rows)
+
+
+def write_covid_collection(folder: Path) -> None:
+    rows = ["1,0,M,65,Pneumonia/Viral/COVID-19,PA,X-ray,images,a.png,http://example.org/a",
+            "2,,F,40,No Finding,AP Supine,X-ray,images,b.png,"]  # fmt: skip
+    test_covid.touch(test_covid.write_collection(folder, rows), "images/a.png", "images/b.png")
+
+
+def write_covid_hannover(folder: Path) -> None:
+    table = f"{test_covid.HANNOVER}\np1,a,M,60,3,DX,AP\np2,b,F,,,CR,PA\n"
+    write_files(folder, {"data.csv": table, "png/a.png": "", "png/b.png": ""})
+
+
+def write_csv(folder: Path) -> None:
+    columns = "image_id,patient_id,view,sex,age_years,height,width"
+    images = f"{columns}\na,p1,PA,M,50,80,100\nb,p1,AP,F,,80,100\nc,p2,,,3.5,,\n"
+    test_csv.write_set(folder, images, boxes="image_id,x1,y1,x2,y2,finding\na,1,2,30,40,mass\n")
+
+
+def write_voc(folder: Path) -> None:
+    lists = {"ImageSets/Main/train.txt": "a\n", "ImageSets/Main/test.txt": "b\n"}
+    write_files(folder, {**test_voc.VOC, **lists})
+
+
+def write_yolo(folder: Path) -> None:
+    test_yolo.write_set(folder, {
+        "data.yaml": "train: images/train\nval: images/val\nnc: 2\n" + test_yolo.NAMES,
+        "labels/train/a.txt": test_yolo.BOX + "1 0.1 0.1 0.05 0.05\n", "labels/val/b.txt": "",
+        "images/train/a.png": None, "images/val/b.png": None,
+    })  # fmt: skip
+
+
+def write_dicom_folder(folder: Path) -> None:
+    for name in ("a.dcm", "b.dcm"):
+        test_dicom_folder.write_file(folder / name, PatientID=name)
+    write_files(folder, {"labels.csv": "file,finding,state\na.dcm,mass,present\nb.dcm,mass,0\n"})
+
+
+# Small valid sources: their format, and who writes them.
+SOURCES: dict[str, tuple[str, Callable[[Path], object]]] = {
+    "rsna": ("rsna", write_rsna),
+    "nih": ("nih", write_nih),
+    "vindr": ("vindr", test_vindr.write_physionet),
+    "vindr of Kaggle": ("vindr", write_vindr_of_kaggle),
+    "kermany": ("kermany", test_kermany.write_source),
+    "covid collection": ("covid", write_covid_collection),
+    "covid Hannover": ("covid", write_covid_hannover),
+    "covid workbook": ("covid", write_covid_workbook),
+    "csv": ("csv", write_csv),
+    "coco": ("coco", lambda folder: test_coco.write_set(folder, {"x.json": test_coco.COCO})),
+    "voc": ("voc", write_voc),
+    "yolo": ("yolo", write_yolo),
+    "dicom": ("dicom", write_dicom_folder),
 }
 CELLS = (
     "", " ", "0", "-1", "1e400", "nan", "inf", "-0.0", "9" * 400, "0x1F", "1,5", "1;5", "é中",
@@ -151,32 +135,10 @@ STEMS = (
 )  # fmt: skip
 
 
-def write(folder: Path, name: str, write_dicom: Callable[..., Path]) -> ReadOptions:
+def write(folder: Path, name: str) -> ReadOptions:
     """Write a source; returns the options that its reader needs."""
-    for path, text in SOURCES[name][1].items():
-        target = folder / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if text == "image":
-            Image.new("L", (100, 80)).save(target)
-        else:
-            target.write_text(text or "", encoding="utf-8")
-    if name == "covid workbook":
-        for kind in ("COVID", "Lung_Opacity", "Normal", "Viral Pneumonia"):
-            (folder / kind / "images").mkdir(parents=True)
-            (folder / kind / "images" / f"{kind}-1.png").touch()
-            book = Workbook()
-            book.active.append(("FILE NAME", "FORMAT", "SIZE", "URL"))
-            book.active.append((f"{kind}-1", "PNG", "256*256", "https://example.org"))
-            book.save(folder / f"{kind}.metadata.xlsx")
-    if name != "dicom":
-        return ReadOptions()
-    for number, stem in enumerate("ab"):
-        write_dicom(
-            folder / f"{stem}.dcm", np.full((64, 64), number, np.uint8), PatientID=f"p{number}",
-            Modality="DX", ViewPosition="PA", BodyPartExamined="CHEST", StudyInstanceUID="1.2",
-            SOPInstanceUID=f"1.2.{number}",
-        )  # fmt: skip
-    return ReadOptions(labels=folder / "labels.csv")
+    SOURCES[name][1](folder)
+    return ReadOptions(labels=folder / "labels.csv") if name == "dicom" else ReadOptions()
 
 
 def mutate(content: bytes, rng: np.random.Generator) -> bytes:
@@ -219,10 +181,9 @@ def judge(folder: Path, name: str, options: ReadOptions) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("share", SHARES)
 @pytest.mark.parametrize("name", SOURCES)
-def test_oddly_named_files_give_tables_or_one_line(write_dicom, tmp_path, name, share):
+def test_oddly_named_files_give_tables_or_one_line(tmp_path, name, share):
     folder = tmp_path / "source"
-    folder.mkdir()
-    options = write(folder, name, write_dicom)
+    options = write(folder, name)
     outcomes: Counter[Any] = Counter()
     one_a_kind = {path.suffix: path for path in folder.rglob("*") if path.is_file()}
     for place, path in enumerate(one_a_kind.values(), list(SOURCES).index(name)):
@@ -245,10 +206,9 @@ def test_every_format_is_fuzzed():
 @pytest.mark.slow
 @pytest.mark.parametrize("cases", CASES_PER_FILE)
 @pytest.mark.parametrize("name", SOURCES)
-def test_damaged_sources_give_tables_or_one_line(write_dicom, tmp_path, name, cases):
+def test_damaged_sources_give_tables_or_one_line(tmp_path, name, cases):
     folder = tmp_path / "source"
-    folder.mkdir()
-    options = write(folder, name, write_dicom)
+    options = write(folder, name)
     assert judge(folder, name, options) == "read"
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.stat().st_size]
     outcomes: Counter[Any] = Counter()

@@ -9,11 +9,7 @@ import pytest
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import write_json
 from data_prep.formats.registry import read_source
-from data_prep.formats.rsna import (
-    _read_classes,
-    _read_headers,
-    _read_mapping,
-)
+from data_prep.formats.rsna import _read_classes, _read_headers, _read_mapping
 from data_prep.formats.source import ReadOptions
 from tests.data_prep.formats.answers import edges, reader
 
@@ -51,10 +47,7 @@ def write_source(
 def test_boxes_become_corners_and_negatives_are_fully_covered(tmp_path):
     rows = ["a,10,20,30,40,1", "a,100,200,5,5,1", "b" + NOTHING + "0"]
     tables = read(write_source(tmp_path, rows))
-    assert edges(tables) == [
-        [10, 20, 40, 60],
-        [100, 200, 105, 205],
-    ]
+    assert edges(tables) == [[10, 20, 40, 60], [100, 200, 105, 205]]
     assert dict(zip(tables.findings["image_id"], tables.findings["state"], strict=True)) == {
         "a": "present",
         "b": "absent",

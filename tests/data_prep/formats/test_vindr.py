@@ -3,14 +3,12 @@
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from data_prep.formats import vindr as reader_vindr
-from data_prep.formats.registry import _likely_format, read_source
-from data_prep.formats.source import ReadOptions
+from data_prep.formats.registry import _likely_format
 from tests.data_prep.formats.answers import reader, states
 
 CLASSES = "Cardiomegaly,Nodule/Mass,Pneumonia,{other},No finding"
@@ -276,20 +274,3 @@ def test_labels_without_annotations_leave_nothing_covered(tmp_path):
     assert tables.boxes.empty
     assert tables.box_coverage.empty
     assert states(tables, "reference")["a", "cardiomegaly"] == "present"
-
-
-def test_only_vindr_takes_a_reference(tmp_path):
-    source = write_physionet(tmp_path)
-    by_any = read_source(source, "vindr", ReadOptions(reference="any"))
-    assert states(by_any, "reference")["a", "nodule_mass"] == "present"
-    with pytest.raises(InputError, match="--reference: means nothing to --format csv"):
-        read_source(source, "csv", ReadOptions(reference="any"))
-
-
-def test_dtypes_are_those_of_the_tables(tmp_path):
-    tables = read(write_physionet(tmp_path))
-    for frame in (tables.findings, tables.boxes, tables.box_coverage, tables.images):
-        for column in frame.columns:
-            kind = "float64" if column in ("x1", "y1", "x2", "y2") else "str"
-            assert frame[column].dtype == kind, column
-    assert isinstance(tables.findings, pd.DataFrame)

@@ -1,7 +1,5 @@
 """The Pascal VOC reader: edges as written, XML that can do no harm, images and roles."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 
 import pytest
@@ -170,10 +168,7 @@ def test_roles_come_from_image_sets_but_not_from_lists_of_one_class(tmp_path):
         "ImageSets/Main/trainval.txt": "a\nb\n",
         "ImageSets/Main/mass_test.txt": "a 1\nb -1\n",
     }
-    assert roles(read(write_files(tmp_path, {**VOC, **lists}))) == {
-        "a": "train",
-        "b": "val",
-    }
+    assert roles(read(write_files(tmp_path, {**VOC, **lists}))) == {"a": "train", "b": "val"}
 
 
 def test_roles_come_from_folders_where_there_are_no_lists(tmp_path):

@@ -1,7 +1,5 @@
 """The YOLO reader: which label belongs to which image, what the numbers mean, what is refused."""
 
-from __future__ import annotations
-
 from contextlib import suppress
 from pathlib import Path
 
@@ -214,10 +212,7 @@ def test_equal_names_in_two_folders_are_two_images(tmp_path):
 )  # fmt: skip
 def test_published_roles_come_from_folders_lists_or_yaml(tmp_path, files):
     source = write_set(tmp_path, {"data.yaml": NAMES, **files})
-    assert roles(read(source)) == {
-        "a": "train",
-        "b": "val",
-    }
+    assert roles(read(source)) == {"a": "train", "b": "val"}
 
 
 def test_one_folder_for_training_and_validation_is_no_split(tmp_path):

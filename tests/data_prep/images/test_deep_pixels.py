@@ -1,7 +1,5 @@
 """Pixels at full depth: pydicom's own modality LUT on real files, and what 8 bits show of them."""
 
-from __future__ import annotations
-
 import csv
 import warnings
 from collections.abc import Callable

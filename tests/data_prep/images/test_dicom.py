@@ -1,6 +1,5 @@
 """DICOM: the right grey for each stored value, and one clear line for each bad file."""
 
-import tracemalloc
 import zlib
 from collections.abc import Callable
 from io import BytesIO
@@ -24,43 +23,28 @@ from data_prep.images.image import read_image
 WriteDicom = Callable[..., Path]
 
 
-def lut(entries: list[int], first: int, bits: int, *, descriptor_vr: str = "US") -> list[Dataset]:
+def lut(entries: list[int], first: int, bits: int) -> list[Dataset]:
     item = Dataset()
-    item.add_new("LUTDescriptor", descriptor_vr, [len(entries), first, bits])
+    item.add_new("LUTDescriptor", "US", [len(entries), first, bits])
     item.add_new("LUTData", "US", entries)
     return [item]
 
 
 RAMP8 = np.array([[0, 1, 100], [128, 254, 255]], np.uint8)
 RAMP12 = np.array([[0, 1024, 2047], [2048, 3072, 4095]], np.uint16)
-SIGNED = np.array([[-1000, -500, 0], [0, 500, 1000]], np.int16)
 
 DISPLAY_CASES = [
     ("8-bit image keeps its values", RAMP8, {}, RAMP8),
-    ("MONOCHROME1 is inverted", RAMP8, {"PhotometricInterpretation": "MONOCHROME1"}, 255 - RAMP8),
-    ("inverse presentation LUT inverts", RAMP8, {"PresentationLUTShape": "INVERSE"}, 255 - RAMP8),
-    ("MONOCHROME1 with INVERSE is inverted once, not twice", RAMP8,
-     {"PhotometricInterpretation": "MONOCHROME1", "PresentationLUTShape": "INVERSE"}, 255 - RAMP8),
     ("6 bits fill 8", np.array([[0, 21, 63]], np.uint8), {"bits_stored": 6}, [[0, 85, 255]]),
     ("8 bits with a rescale keep their values: the range moves along", RAMP8,
      {"RescaleSlope": 2, "RescaleIntercept": -100}, RAMP8),
     ("a negative slope turns the image over", RAMP8,
      {"RescaleSlope": -1, "RescaleIntercept": 255}, 255 - RAMP8),
-    ("without a window deep values span black to white", RAMP12, {"bits_stored": 12},
-     [[0, 64, 127], [128, 191, 255]]),
-    ("linear window clips", RAMP12, {"bits_stored": 12, "WindowCenter": 2048, "WindowWidth": 2048},
-     [[0, 0, 127], [128, 255, 255]]),
+
     ("the first of several windows counts", RAMP12,
      {"bits_stored": 12, "WindowCenter": [2048, 1], "WindowWidth": [2048, 2]},
      [[0, 0, 127], [128, 255, 255]]),
-    ("the window acts after the rescale", SIGNED,
-     {"RescaleSlope": 1, "RescaleIntercept": 1000, "WindowCenter": 1000, "WindowWidth": 2000,
-      "VOILUTFunction": "LINEAR_EXACT"},
-     [[0, 64, 128], [128, 191, 255]]),
-    ("window and MONOCHROME1", RAMP12,
-     {"bits_stored": 12, "WindowCenter": 2048, "WindowWidth": 2048,
-      "PhotometricInterpretation": "MONOCHROME1"},
-     [[255, 255, 128], [127, 0, 0]]),
+
     ("a width of 1 is a step", RAMP12,
      {"bits_stored": 12, "WindowCenter": 2048, "WindowWidth": 1}, [[0, 0, 0], [255, 255, 255]]),
     ("padding is black and does not stretch the range",
@@ -82,12 +66,7 @@ DISPLAY_CASES = [
     ("VOI LUT that says 16 bits and uses 12 is not shown black",
      np.array([[0, 1, 2, 3]], np.uint8), {"VOILUTSequence": lut([0, 1365, 2730, 4095], 0, 16)},
      [[0, 85, 170, 255]]),
-    ("VOI LUT of signed values", np.array([[-2, -1, 0, 1]], np.int16),
-     {"VOILUTSequence": lut([0, 10, 20, 255], -2, 8, descriptor_vr="SS")}, [[0, 10, 20, 255]]),
-    ("big endian", RAMP12, {"bits_stored": 12, "syntax": uid.ExplicitVRBigEndian},
-     [[0, 64, 127], [128, 191, 255]]),
-    ("deflated", RAMP8, {"syntax": uid.DeflatedExplicitVRLittleEndian}, RAMP8),
-    ("implicit VR", RAMP8, {"syntax": uid.ImplicitVRLittleEndian}, RAMP8),
+
     ("one value only is black", np.full((2, 2), 700, np.uint16), {}, np.zeros((2, 2))),
     ("equal colour channels are that grey", np.repeat(RAMP8[..., None], 3, axis=2), {}, RAMP8),
 ]  # fmt: skip
@@ -241,25 +220,6 @@ def test_impossible_spacing_is_unknown(write_dicom, tmp_path, spacing):
     assert (image.spacing_row_mm, image.spacing_col_mm) == (None, None)
 
 
-def test_no_identifier_reaches_record_or_message(write_dicom, tmp_path):
-    secrets = {"PatientName": "Doe^Jane", "PatientID": "Doe-1", "PatientAge": "Doe",
-               "PatientSex": "Doe", "ViewPosition": "Doe"}  # fmt: skip
-    path = write_dicom(tmp_path / "a.dcm", RAMP8, **secrets)
-    short = write_dicom(tmp_path / "b.dcm", RAMP8, Rows=999, **secrets)
-
-    image = read_dicom(path)
-    with pytest.raises(InputError) as error:
-        read_dicom(short)
-
-    assert "doe" not in str((image.record, image.header)).lower()
-    assert "doe" not in str(error.value).lower()
-
-
-def test_values_quoted_by_a_library_are_left_out_of_notes():
-    error = ValueError("Invalid value for VR PN: 'Doe^Jane' and \"Doe\"\nsecond line")
-    assert decoded_image.plain_reason(error) == "Invalid value for VR PN: '...'"
-
-
 # Bad files
 
 
@@ -283,16 +243,6 @@ def test_impossible_headers_are_refused(write_dicom, tmp_path, elements, reason)
 
     assert str(error.value).startswith(f"{path}: ")
     assert "\n" not in str(error.value)
-
-
-def test_size_limit_comes_before_memory_is_taken(write_dicom, tmp_path):
-    path = write_dicom(tmp_path / "a.dcm", RAMP8, Rows=60_000, Columns=60_000)
-    tracemalloc.start()
-    with pytest.raises(InputError, match="larger than the limit"):
-        read_dicom(path)
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert peak < 1 << 20
 
 
 def jpeg(width: int, height: int) -> bytes:

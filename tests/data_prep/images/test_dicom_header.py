@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 from pydicom import uid
 from pydicom.datadict import dictionary_VR, tag_for_keyword
-from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.dataset import Dataset
 
 from data_prep.contracts.errors import InputError
 from data_prep.images.decoded_image import plain_reason
 from data_prep.images.dicom import read_dicom
 from data_prep.images.dicom_header import burned_in_annotation, header_facts, look_at_file
+from tests.small_dicom import write_dicom
 
 NAME = "JANE"
 WRITTEN = (
@@ -33,26 +34,8 @@ READ_BY_THE_DECODER = (
 
 def write_with(path: Path, keyword: str, value: bytes) -> Path:
     """Write a good image, then put raw bytes into one element, whatever its type."""
-    header = Dataset()
-    known = {
-        "SOPClassUID": uid.DigitalXRayImageStorageForPresentation,
-        "SOPInstanceUID": "1.2.3",
-        "Modality": "DX",
-        "SamplesPerPixel": 1,
-        "PhotometricInterpretation": "MONOCHROME2",
-        "Rows": 64,
-        "Columns": 64,
-        "BitsAllocated": 8,
-        "BitsStored": 8,
-        "HighBit": 7,
-        "PixelRepresentation": 0,
-        "PixelData": np.arange(64 * 64, dtype=np.uint8).tobytes(),
-    }
-    for name, content in known.items():
-        setattr(header, name, content)
-    header.file_meta = FileMetaDataset()
-    header.file_meta.TransferSyntaxUID = uid.ExplicitVRLittleEndian
-    header.save_as(path, enforce_file_format=True)
+    pixels = np.arange(64 * 64, dtype=np.uint8).reshape(64, 64)
+    write_dicom(path, pixels, Modality="DX", SOPClassUID=uid.DigitalXRayImageStorageForPresentation)
     whole = path.read_bytes()
     tag = int(tag_for_keyword(keyword) or 0)
     value += b" " * (len(value) % 2)

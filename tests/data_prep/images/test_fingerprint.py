@@ -11,9 +11,7 @@ from data_prep.images.image import read_image
 from data_prep.images.image_facts import (
     TURNS,
     _perceptual_hash,
-    grey_ranks,
     image_facts,
-    squash,
     turned,
 )
 
@@ -93,15 +91,3 @@ def test_odd_shapes_have_fingerprints_of_64_digits(shape):
     pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     found = _perceptual_hash(pixels)
     assert found is None if pixels.size == 1 else len(found) == 64
-
-
-def test_ranks_forget_the_grey_curve_and_turn_with_it():
-    pixels = np.random.default_rng(1).integers(0, 100, (30, 40), dtype=np.uint8)
-    np.testing.assert_array_equal(grey_ranks(pixels), grey_ranks(pixels * 2 + 7))
-    np.testing.assert_allclose(grey_ranks(pixels), -grey_ranks(255 - pixels), atol=1e-7)
-
-
-def test_squashing_averages_and_does_not_shift():
-    ramp = np.tile(np.arange(250, dtype=np.uint8), (333, 1))
-    small = squash(ramp, 64)
-    np.testing.assert_allclose(small[0], (np.arange(64) + 0.5) * 250 / 64 - 0.5, atol=1)

@@ -5,8 +5,6 @@ their own, which are this very file run as a script; where one dies, the case is
 next process goes on after it.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import resource

@@ -1,7 +1,5 @@
 """Targets and labels: unknown is not negative, partly boxed is not boxed."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A folder in hand that is not the kind that is needed: what it is, and what to do."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

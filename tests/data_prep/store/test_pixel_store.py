@@ -3,8 +3,6 @@
 import errno
 import os
 import pickle
-import subprocess
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -19,7 +17,6 @@ from data_prep.store.decode import (
     DecodeTask,
     LoosePixels,
     _decode_and_letterbox,
-    decode_all,
     read_loose,
 )
 from data_prep.store.pixel_store import (
@@ -30,7 +27,6 @@ from data_prep.store.pixel_store import (
 )
 from data_prep.store.preprocess import Placement, letterbox
 from data_prep.work.object_store import file_digest
-from data_prep.work.pool import LocalEngine
 
 SIZE = 32
 HERE = Placement(1.0, 1.0, 0.0, 0.0)
@@ -199,28 +195,6 @@ def test_journal_cut_short_loses_its_last_line_only(tmp_path, tail):
     assert [int(store.image(image_id)[0, 0]) for image_id in store.ids] == list(range(7))
 
 
-def test_sigkill_in_the_middle_is_survived(tmp_path):
-    program = f"""
-import os, signal, numpy as np
-from pathlib import Path
-from data_prep.store.pixel_store import PixelStoreWriter
-from data_prep.store.preprocess import Placement
-writer = PixelStoreWriter(Path({str(tmp_path)!r}), {SIZE})
-for value in range(1000):
-    if value == 300:
-        os.kill(os.getpid(), signal.SIGKILL)
-    pixels = np.full(({SIZE}, {SIZE}), value % 256, np.uint8)
-    writer.add(f"i{{value:05d}}", pixels, Placement(1.0, 1.0, 0.0, 0.0))
-"""
-    answer = subprocess.run([sys.executable, "-c", program], env=os.environ)
-    assert answer.returncode == -9
-    done = PixelStoreWriter(tmp_path, SIZE).done
-    assert 200 <= len(done) <= 300
-    fill(tmp_path, range(len(done), 400))
-    store = PixelStore.open(tmp_path)
-    assert all((store.image(f"i{v:05d}") == v % 256).all() for v in range(400))
-
-
 def test_interrupt_keeps_what_was_added_and_marks_nothing_complete(tmp_path):
     def images() -> Iterator[int]:
         yield 1
@@ -297,22 +271,6 @@ def test_pickled_store_is_small_and_reads_the_same(tmp_path):
 
 
 # Worker processes
-
-
-def test_failed_row_is_an_error_and_not_an_exception(tmp_path):
-    row = _decode_and_letterbox(DecodeTask("a", tmp_path / "none.png", (SIZE,)))
-    assert row.error == f"{tmp_path / 'none.png'}: no such file or directory"
-    assert row.squares == {}
-
-
-def test_decoding_in_processes_gives_rows_in_order(tmp_path, source):
-    root, table = source
-    tasks = [DecodeTask(name, root / f"{name}.png", (SIZE, 64)) for name in table["image_id"]]
-    rows = list(decode_all(tasks, engine=LocalEngine(2)))
-    assert [row.image_id for row in rows] == table["image_id"].tolist()
-    assert [row.facts["height"] for row in rows] == list(range(40, 52))
-    assert {row.squares[64][0].shape for row in rows} == {(64, 64)}
-    assert len({row.facts["file_sha256"] for row in rows}) == 12
 
 
 def test_loose_files_get_the_pixels_of_the_store(tmp_path, source):

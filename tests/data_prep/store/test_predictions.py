@@ -1,7 +1,5 @@
 """Predictions folders: resumable parts, one system each, complete only at the end."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

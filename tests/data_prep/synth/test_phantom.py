@@ -3,14 +3,13 @@
 import hashlib
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pydicom
 import pytest
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json
-from data_prep.synth.phantom import count_test_images, write_phantom
+from data_prep.synth.phantom import write_phantom
 
 PHANTOM = {"n_images": 60, "size": 96, "seed": 3}
 
@@ -30,46 +29,10 @@ def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def labels(phantom: Path) -> pd.DataFrame:
-    return pd.read_csv(phantom / "stage_2_train_labels.csv")
-
-
 def test_columns_are_those_of_the_real_challenge(phantom, shared_data):
-    for name in (
-        "stage_2_train_labels.csv",
-        "stage_2_detailed_class_info.csv",
-        "rsna_to_nih.csv",
-    ):
+    for name in ("stage_2_train_labels.csv", "stage_2_detailed_class_info.csv", "rsna_to_nih.csv"):
         real = pd.read_csv(shared_data / "rsna" / name, nrows=1)
         assert list(pd.read_csv(phantom / name, nrows=1).columns) == list(real.columns)
-
-
-def test_every_labelled_image_has_a_file_and_every_file_a_label(phantom, labels):
-    files = {path.stem for path in (phantom / "stage_2_train_images").iterdir()}
-    assert files == set(labels["patientId"])
-    assert len(files) == PHANTOM["n_images"]
-    test_files = {path.stem for path in (phantom / "stage_2_test_images").iterdir()}
-    assert len(test_files) == count_test_images(PHANTOM["n_images"])
-    assert not test_files & files
-
-
-def test_negatives_have_empty_boxes_and_positives_whole_ones(labels):
-    box = labels[["x", "y", "width", "height"]]
-    assert box[labels["Target"] == 0].isna().all(axis=None)
-    positive = box[labels["Target"] == 1]
-    assert len(positive) > 0
-    assert (positive[["width", "height"]] > 0).all(axis=None)
-    assert (positive[["x", "y"]] >= 0).all(axis=None)
-    assert (positive["x"] + positive["width"] <= PHANTOM["size"]).all()
-    assert (positive["y"] + positive["height"] <= PHANTOM["size"]).all()
-
-
-def test_class_table_has_one_row_per_label_row(phantom, labels):
-    classes = pd.read_csv(phantom / "stage_2_detailed_class_info.csv")
-    assert classes["patientId"].tolist() == labels["patientId"].tolist()
-    assert set(classes["class"]) == {"Normal", "No Lung Opacity / Not Normal", "Lung Opacity"}
-    assert ((classes["class"] == "Lung Opacity") == (labels["Target"] == 1)).all()
 
 
 def test_mapping_names_each_nih_image_once(phantom):
@@ -98,14 +61,6 @@ def test_files_look_like_the_challenges(phantom, shared_data):
     assert syntaxes == {"1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.1"}
 
 
-def test_pixels_are_readable(phantom):
-    path = next((phantom / "stage_2_train_images").iterdir())
-    pixels = pydicom.dcmread(path).pixel_array
-    assert pixels.shape == (PHANTOM["size"], PHANTOM["size"])
-    assert pixels.dtype == np.uint8
-    assert pixels.std() > 20
-
-
 def test_workers_do_not_change_a_byte(phantom, tmp_path):
     write_phantom(tmp_path / "again", **PHANTOM, workers=2)
     assert digests(tmp_path / "again") == digests(phantom)
@@ -116,6 +71,12 @@ def test_another_seed_gives_other_images(phantom, tmp_path):
     ours = {path.name for path in (phantom / "stage_2_train_images").iterdir()}
     other = {path.name for path in (tmp_path / "other/stage_2_train_images").iterdir()}
     assert not ours & other
+
+
+def test_flaws_are_planted_at_the_same_places_again(tmp_path):
+    for name in ("one", "two"):
+        write_phantom(tmp_path / name, n_images=20, size=64, seed=1, flaws=True)
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
 
 
 def test_a_complete_folder_is_left_as_it_is(phantom):

@@ -15,7 +15,7 @@ from data_prep.images.decoded_image import _pixel_digest
 from data_prep.images.image_facts import _perceptual_hash, squash
 from data_prep.synth import lesions as synth_lesions
 from data_prep.synth import rendering
-from data_prep.synth.anatomy import Canvas, blur, power_law_texture
+from data_prep.synth.anatomy import Canvas
 from data_prep.synth.rendering import Patient, SynthImage, _draw_chest, draw_image, draw_patient
 
 SIZE = 96
@@ -155,22 +155,6 @@ def test_the_heart_lies_on_the_images_right():
     lower = slice(int(128 * (patient.anatomy.base - 0.12)), int(128 * patient.anatomy.base))
     assert visible[lower, :64].sum() > 1.15 * visible[lower, 64:].sum()
     assert np.isfinite(attenuation).all()
-
-
-@pytest.mark.parametrize("size", [64, 256, 1024])
-def test_texture_has_zero_mean_and_unit_deviation(size):
-    texture = power_law_texture(size, np.random.default_rng(0))
-    assert texture.dtype == np.float32
-    assert abs(float(texture.mean())) < 0.3
-    assert float(texture.std()) == pytest.approx(1.0, abs=0.25)
-
-
-@pytest.mark.parametrize("sigma", [0.1, 1.0, 6.0, 30.0])
-def test_blur_keeps_the_mean(sigma):
-    field = np.random.default_rng(0).random((128, 128), dtype=np.float32)
-    blurred = blur(field, sigma)
-    assert blurred.shape == field.shape
-    assert float(blurred.mean()) == pytest.approx(float(field.mean()), abs=0.02)
 
 
 def search(shown: dict[str, np.ndarray]) -> NearDuplicates:

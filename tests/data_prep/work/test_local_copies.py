@@ -1,7 +1,5 @@
 """Local copies of folders in a store, on fsspec's in memory: nothing is lost or half whole."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import time

@@ -1,7 +1,5 @@
 """One server of two tiny exports for all tests of the web layer."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 import threading

@@ -1,7 +1,5 @@
 """The HTTP interface: the answers of `cxr predict`, and one line for what gets none."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import csv

@@ -1,7 +1,5 @@
 """The queue before the systems: batches, back-pressure, and requests that nobody waits for."""
 
-from __future__ import annotations
-
 import asyncio
 import threading
 from collections.abc import Sequence

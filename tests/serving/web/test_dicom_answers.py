@@ -1,7 +1,5 @@
 """DICOM objects over HTTP: those of an upload, in its study, and one line where there are none."""
 
-from __future__ import annotations
-
 import base64
 import io
 from typing import Any
@@ -12,7 +10,8 @@ import pytest
 from pydicom.dataset import Dataset
 
 from serving.web import analysis
-from tests.serving.radiographs import as_file, radiograph
+from tests.serving.radiographs import radiograph
+from tests.small_dicom import as_file
 
 pytest.importorskip("highdicom", reason="needs the extra dicom")
 

@@ -5,8 +5,6 @@
 sends 10,000 of them; without ``-m long`` it is a small part of that, made of drawn images alone.
 """
 
-from __future__ import annotations
-
 import io
 import sys
 import zlib

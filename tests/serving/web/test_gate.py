@@ -1,7 +1,5 @@
 """The gate: each rule of it lets the right requests in, and answers the others by itself."""
 
-from __future__ import annotations
-
 import asyncio
 import json
 import socket

@@ -1,7 +1,5 @@
 """The reading page in a real browser, against a server that listens."""
 
-from __future__ import annotations
-
 import base64
 import json
 import os

@@ -1,7 +1,5 @@
 """Uploads: their type by content alone, limits before decoding, processes that can be ended."""
 
-from __future__ import annotations
-
 import asyncio
 import io
 import os
@@ -19,12 +17,12 @@ import pydicom
 import pytest
 from PIL import Image
 from pydicom import uid
-from pydicom.dataset import Dataset, FileMetaDataset
 
 from data_prep.images.image import read_image
 from serving.guard import file_warnings
 from serving.web.schemas import ServeSettings
 from serving.web.uploads import Decoded, Decoder, Refused, format_of
+from tests.small_dicom import as_file, dicom_image
 
 T = TypeVar("T")
 GREYS = np.random.default_rng(3).integers(0, 256, (48, 64), dtype=np.uint8)
@@ -37,30 +35,10 @@ def encoded(format: str, **options: Any) -> bytes:  # noqa: A002
     return file.getvalue()
 
 
-def dicom(
-    values: np.ndarray = GREYS,
-    *,
-    preamble: bytes = bytes(128),
-    syntax: str = uid.ExplicitVRLittleEndian,
-    **elements: Any,
-) -> bytes:
-    header = Dataset()
-    header.file_meta = FileMetaDataset()
-    header.file_meta.TransferSyntaxUID = syntax
-    header.SOPClassUID = header.file_meta.MediaStorageSOPClassUID = uid.SecondaryCaptureImageStorage
-    header.SOPInstanceUID = header.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
-    header.Rows, header.Columns = values.shape
-    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
-    header.BitsAllocated = header.BitsStored = values.dtype.itemsize * 8
-    header.HighBit, header.PixelRepresentation = header.BitsStored - 1, 0
-    header.PixelData = values.tobytes()
-    header["PixelData"].VR = "OW" if values.itemsize == 2 else "OB"
-    for keyword, value in elements.items():
-        setattr(header, keyword, value)
+def dicom(values: np.ndarray = GREYS, *, preamble: bytes = bytes(128), **elements: Any) -> bytes:
+    header = dicom_image(values, **elements)
     header.preamble = preamble
-    file = io.BytesIO()
-    pydicom.dcmwrite(file, header, enforce_file_format=True)
-    return file.getvalue()
+    return as_file(header)
 
 
 def chunk(name: bytes, content: bytes) -> bytes:
@@ -397,21 +375,6 @@ def test_memory_stays_flat_over_many_uploads(decoding: Decoding) -> None:
         decoding.decode(content)
     assert resident() - before < 8 << 20
     assert len(list(Path(f"/proc/{pid}/fd").iterdir())) < 16
-
-
-def test_what_is_asked_for_at_once_is_not_mixed_up(decoding: Decoding) -> None:
-    arrays = [np.full((20 + n, 30), n, np.uint8) for n in range(40)]
-
-    async def decode(pixels: np.ndarray) -> Decoded:
-        file = io.BytesIO()
-        Image.fromarray(pixels).save(file, "PNG")
-        return await decoding.decoder.decode(file.getvalue())
-
-    async def decode_all() -> list[Decoded]:
-        return await asyncio.gather(*map(decode, arrays))
-
-    for pixels, got in zip(arrays, decoding.run(decode_all()), strict=True):
-        np.testing.assert_array_equal(got.image.pixels, pixels)
 
 
 def test_a_client_that_leaves_keeps_its_place_until_that_is_seen_and_costs_no_decoding() -> None:

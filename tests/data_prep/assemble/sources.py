@@ -1,0 +1,46 @@
+"""Small sources in CSV, and the data sets that `prepare` makes of them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from data_prep.assemble.prepare import PrepareOptions, prepare
+from data_prep.work.pool import LocalEngine
+
+
+def write_source(
+    folder: Path, ids: Sequence[str], patients: Sequence[str], *, finding: str = "mass",
+    ill: int = 3, seed: int = 0, **columns: Sequence[Any],
+) -> Path:  # fmt: skip
+    """Write, or write on, random images of 50 x 40 px; each `ill`-th is ill, with one box."""
+    folder.mkdir(parents=True, exist_ok=True)
+    images = pd.DataFrame({"image_id": ids, "patient_id": patients, **columns})
+    images["path"] = images["image_id"] + ".png"
+    for number, name in enumerate(images["path"]):
+        if not (folder / name).exists():
+            noise = np.random.default_rng([seed, number]).integers(0, 255, (40, 50), np.uint8)
+            Image.fromarray(noise).save(folder / name)
+    states = pd.DataFrame({"image_id": ids, "finding": finding})
+    states["state"] = (np.arange(len(ids)) % ill == 0).astype(int)
+    boxes = states.loc[states["state"] == 1, ["image_id", "finding"]]
+    images.to_csv(folder / "images.csv", index=False)
+    states.to_csv(folder / "labels.csv", index=False)
+    boxes.assign(x1=1, y1=2, x2=30, y2=40).to_csv(folder / "boxes.csv", index=False)
+    return folder
+
+
+def write_pairs(folder: Path, n_images: int = 12, **columns: Sequence[Any]) -> Path:
+    """A source of images i000, i001, ...: two of each patient."""
+    numbers = range(n_images)
+    ids, patients = [f"i{n:03d}" for n in numbers], [f"p{n // 2}" for n in numbers]
+    return write_source(folder, ids, patients, **columns)
+
+
+def make(source: Path, out: Path, **options: Any) -> Any:
+    """What `prepare` says of a source, read as CSV in this process."""
+    given = {"format": "csv", "engine": LocalEngine(1), **options}
+    return prepare(source, out, PrepareOptions(**given))
