@@ -1,4 +1,4 @@
-"""A pixel store in memory."""
+"""Pixel stores in memory."""
 
 from collections.abc import Mapping
 
@@ -8,8 +8,22 @@ import pandas as pd
 from data_prep.store.preprocess import Placement, letterbox
 
 
-class MemoryStore:
-    """Stands for a `PixelStore`: noise up to a brightness, with a bright patch where a box is."""
+class ImageStore:
+    """Stands for a `PixelStore` of some originals."""
+
+    def __init__(self, images: Mapping[str, np.ndarray], size: int) -> None:
+        self.size, self.ids = size, pd.Index(list(images), name="image_id")
+        self._squares = {name: letterbox(pixels, size) for name, pixels in images.items()}
+
+    def image(self, image_id: str) -> np.ndarray:
+        return self._squares[image_id][0]
+
+    def placement(self, image_id: str) -> Placement:
+        return self._squares[image_id][1]
+
+
+class MemoryStore(ImageStore):
+    """Noise up to a brightness, with a bright patch where a box is."""
 
     def __init__(
         self,
@@ -18,19 +32,11 @@ class MemoryStore:
         brightness: int = 120,
         boxes: pd.DataFrame | None = None,
     ) -> None:
-        self.size = size
-        self.ids = pd.Index(list(shapes))
-        rng = np.random.default_rng(0)
-        self._squares: dict[str, tuple[np.ndarray, Placement]] = {}
+        rng, images = np.random.default_rng(0), {}
         for image_id, shape in shapes.items():
             pixels = rng.integers(0, brightness, size=shape, dtype=np.uint8)
             if boxes is not None:
                 for box in boxes[boxes["image_id"] == image_id].itertuples():
                     pixels[int(box.y1) : int(box.y2), int(box.x1) : int(box.x2)] += 150
-            self._squares[image_id] = letterbox(pixels, size)
-
-    def image(self, image_id: str) -> np.ndarray:
-        return self._squares[image_id][0]
-
-    def placement(self, image_id: str) -> Placement:
-        return self._squares[image_id][1]
+            images[image_id] = pixels
+        super().__init__(images, size)

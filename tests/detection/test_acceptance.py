@@ -1,18 +1,15 @@
 """What a detector must be able to do before any figure of it is worth reading."""
 
-from pathlib import Path
-
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 
 from data_prep.images.image import read_image
-from data_prep.store.preprocess import Placement, letterbox
 from detection.dataset import LesionDataset, collate
 from detection.model import build_retinanet, training_losses
 from scripts.runtime import choose_precision
 from scripts.train import train
+from tests.memory_store import ImageStore
 from tests.scripts.small_sets import drawn_images
 from tests.training.settings import training_settings
 from training.detector import _detection_metrics, _validate
@@ -20,23 +17,6 @@ from training.loop import build_optimiser, build_schedule
 from training.run_folder import RunFolder
 
 _SIDE, _STEPS = 192, 160
-
-
-class _Images:
-    """Eight images in memory, as a pixel store gives them."""
-
-    size = _SIDE
-
-    def __init__(self, folder: Path, image_ids: list[str]) -> None:
-        self.ids = pd.Index(image_ids)
-        read = [read_image(folder / f"{image_id}.dcm").pixels for image_id in image_ids]
-        self._squares = dict(zip(image_ids, (letterbox(p, _SIDE) for p in read), strict=True))
-
-    def image(self, image_id: str) -> np.ndarray:
-        return self._squares[image_id][0]
-
-    def placement(self, image_id: str) -> Placement:
-        return self._squares[image_id][1]
 
 
 @pytest.mark.long
@@ -55,7 +35,9 @@ def test_eight_real_images_are_learned_by_heart(shared_data):
             "y2": boxed["y"] + boxed["height"],
         }
     )
-    store = _Images(shared_data / "rsna/stage_2_train_images", image_ids)
+    films = shared_data / "rsna/stage_2_train_images"
+    images = {name: read_image(films / f"{name}.dcm").pixels for name in image_ids}
+    store = ImageStore(images, _SIDE)
     dataset = LesionDataset(store, image_ids, boxes, ("opacity",))
     batch = collate([dataset[row] for row in range(len(dataset))])
     torch.manual_seed(0)

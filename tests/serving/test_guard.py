@@ -18,11 +18,11 @@ from data_prep.formats.source import ReadOptions
 from data_prep.images.decoded_image import DecodedImage, decode_record
 from data_prep.images.image import read_image
 from data_prep.store.dataset import DataSet
-from data_prep.store.preprocess import Placement, letterbox
 from scripts import console
 from serving import guard as guards
 from serving.guard import GUARD_NAME, Guard, file_warnings, fit_guard, image_notes
 from serving.validation import add_guard
+from tests.memory_store import ImageStore
 from tests.scripts.small_sets import drawn_images
 from tests.small_dicom import write_dicom
 
@@ -280,27 +280,12 @@ def test_a_run_knows_the_ages_that_it_learned_from(data: DataSet, guard: Guard) 
     assert guards._count_ages(years) == (3, 0, 0, 100)
 
 
-class _Squares:
-    """Images in memory, read as a pixel store is."""
-
-    size = 128
-
-    def __init__(self, images: dict[str, np.ndarray]) -> None:
-        self.images, self.ids = images, pd.Index(list(images))
-
-    def image(self, image_id: str) -> np.ndarray:
-        return letterbox(self.images[image_id], self.size)[0]
-
-    def placement(self, image_id: str) -> Placement:
-        return letterbox(self.images[image_id], self.size)[1]
-
-
 def test_real_children_pass_and_the_dog_does_not(shared_data: Path) -> None:
     files = sorted((shared_data / "kermany_224").rglob("*.jpeg"))[::40]
     images = {f.name: read_image(f).pixels for f in files}
     patients = pd.Series({name: name.rpartition("-")[0] or name for name in images})
     train = patients.iloc[::2]
-    fitted = fit_guard(_Squares(images), train)
+    fitted = fit_guard(ImageStore(images, 128), train)
     assert fitted is not None
     others = [images[name] for name in patients.index.difference(train.index)]
     assert _share_refused(fitted, others) <= 0.03

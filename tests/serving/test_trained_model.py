@@ -16,26 +16,17 @@ from classification.inference import MapMethod
 from classification.model import build_classifier
 from data_prep.augment.views import View
 from data_prep.contracts.errors import InputError
-from data_prep.store.preprocess import Placement, Preprocess
+from data_prep.store.preprocess import Preprocess
 from serving import trained_model as run_model
 from serving.trained_model import TrainedModel
+from tests.memory_store import MemoryStore
 
 SIZE = 32
 IDS = pd.Index([f"i{number}" for number in range(20)], name="image_id")
 METHODS = get_args(MapMethod)
 
 
-class Store:
-    """Stands for a pixel store of 64 px originals."""
-
-    size, ids = SIZE, IDS
-
-    def image(self, image_id: str) -> np.ndarray:
-        rng = np.random.default_rng(int(image_id[1:]))
-        return rng.integers(0, 256, (SIZE, SIZE), dtype=np.uint8)
-
-    def placement(self, image_id: str) -> Placement:
-        return Placement(scale_x=0.5, scale_y=0.5, offset_x=0.0, offset_y=0.0)
+STORE = MemoryStore(dict.fromkeys(IDS, (64, 64)), SIZE, brightness=256)
 
 
 @pytest.fixture
@@ -72,8 +63,8 @@ def test_the_method_is_part_of_the_identity_and_the_usual_one_changes_nothing(ru
 @pytest.mark.parametrize("method", METHODS)
 def test_maps_of_each_method_are_named_and_lie_in_the_original(run, classifier, method):
     sizes = pd.DataFrame({"image_id": IDS, "width": 64, "height": 64})
-    (part,) = opened(run, classifier, method).predict(Store(), IDS[:3], sizes, batch_size=4)
-    (usual,) = opened(run, classifier, "cam").predict(Store(), IDS[:3], sizes, batch_size=4)
+    (part,) = opened(run, classifier, method).predict(STORE, IDS[:3], sizes, batch_size=4)
+    (usual,) = opened(run, classifier, "cam").predict(STORE, IDS[:3], sizes, batch_size=4)
     pd.testing.assert_frame_equal(part.tables["scores"], usual.tables["scores"])
     maps = part.tables["maps"]
     assert set(maps["method"]) == {method}
@@ -101,10 +92,10 @@ def test_maps_that_cannot_be_made_are_refused(run, classifier, monkeypatch, view
 def test_a_gpu_scores_as_the_processor_does(run, classifier, compiled):
     sizes = pd.DataFrame({"image_id": IDS, "width": 64, "height": 64})
     on_cpu = opened(run, classifier, "cam")
-    expected = pd.concat(p.tables["scores"] for p in on_cpu.predict(Store(), IDS, sizes, 8))
+    expected = pd.concat(p.tables["scores"] for p in on_cpu.predict(STORE, IDS, sizes, 8))
     moved = copy.deepcopy(classifier).to("cuda")
     if compiled:
         run_model._compile(moved)
     on_gpu = replace(on_cpu, model=moved, device="cuda", compiled=compiled)
-    given = pd.concat(p.tables["scores"] for p in on_gpu.predict(Store(), IDS, sizes, 8))
+    given = pd.concat(p.tables["scores"] for p in on_gpu.predict(STORE, IDS, sizes, 8))
     np.testing.assert_allclose(given["score"], expected["score"], atol=1e-3)

@@ -1,6 +1,5 @@
 """Pixels at full depth: pydicom's own modality LUT on real files, and what 8 bits show of them."""
 
-import csv
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -14,13 +13,12 @@ from pydicom.pixels import apply_modality_lut
 
 from data_prep.images.decoded_image import DeepPixels
 from data_prep.images.image import read_image
+from tests.data_prep.images.test_dicom_golden import GOLDEN
 
-with (Path(__file__).parent / "golden_dicom.csv").open(newline="") as _file:
-    GREY = [
-        row["file"]
-        for row in csv.DictReader(_file)
-        if not row["refused"] and row["photometric"].startswith("MONOCHROME")
-    ]
+GREY = [
+    name for name, row in GOLDEN.items()
+    if not row["refused"] and row["photometric"].startswith("MONOCHROME")
+]  # fmt: skip
 WriteDicom = Callable[..., Path]
 RAMP = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
 

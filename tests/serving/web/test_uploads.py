@@ -4,7 +4,6 @@ import asyncio
 import io
 import os
 import signal
-import struct
 import zipfile
 import zlib
 from collections.abc import Awaitable, Iterator
@@ -22,6 +21,7 @@ from data_prep.images.image import read_image
 from serving.guard import file_warnings
 from serving.web.schemas import ServeSettings
 from serving.web.uploads import Decoded, Decoder, Refused, format_of
+from tests.data_prep.images.test_image import huge, png_of_size
 from tests.small_dicom import as_file, dicom_image
 
 T = TypeVar("T")
@@ -39,19 +39,6 @@ def dicom(values: np.ndarray = GREYS, *, preamble: bytes = bytes(128), **element
     header = dicom_image(values, **elements)
     header.preamble = preamble
     return as_file(header)
-
-
-def chunk(name: bytes, content: bytes) -> bytes:
-    return struct.pack(">I", len(content)) + name + content + struct.pack(
-        ">I", zlib.crc32(name + content)
-    )  # fmt: skip
-
-
-def png(width: int, height: int, rows: bytes = b"", *more: bytes) -> bytes:
-    """A PNG file whose header may say anything."""
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0))
-    body = chunk(b"IDAT", zlib.compress(rows, 9)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + header + b"".join(more) + body
 
 
 def archive(comment: bytes = b"") -> bytes:
@@ -198,34 +185,15 @@ def many_frames() -> bytes:
 
 
 TOO_LARGE = {
-    "PNG header of 65535 x 65535": lambda: png(65535, 65535),
-    "PNG of 2^31 rows": lambda: png(64, 2**31 - 1),
-    "PNG bomb of 9 megapixels": lambda: png(3000, 3000, bytes(3001 * 3000)),
-    "JPEG header of 65535 x 65535": lambda: _jpeg_of(65535, 65535),
+    "PNG header of 65535 x 65535": lambda: huge("png"),
+    "PNG of 2^31 rows": lambda: png_of_size(64, 2**31 - 1),
+    "PNG bomb of 9 megapixels": lambda: png_of_size(3000, 3000, rows=[bytes(3000)] * 3000),
+    "JPEG header of 65535 x 65535": lambda: huge("jpeg"),
     "DICOM header of 65535 x 65535": lambda: dicom(Rows=65535, Columns=65535),
-    "TIFF header of 65535 x 65535": lambda: _tiff_of(65535),
+    "TIFF header of 65535 x 65535": lambda: huge("tiff"),
     "DICOM that inflates to 600 MiB": deflated_bomb,
     "file of 9 MiB": lambda: encoded("PNG") + bytes(9 << 20),
 }
-
-
-def _jpeg_of(width: int, height: int) -> bytes:
-    content = bytearray(encoded("JPEG"))
-    place = content.index(b"\xff\xc0")
-    content[place + 5 : place + 9] = struct.pack(">HH", height, width)
-    return bytes(content)
-
-
-def _tiff_of(side: int) -> bytes:
-    file = io.BytesIO()
-    Image.new("1", (side, 1)).save(file, "TIFF", compression="group4")
-    content = bytearray(file.getvalue())
-    (place,) = struct.unpack("<I", content[4:8])
-    (count,) = struct.unpack("<H", content[place : place + 2])
-    for start in range(place + 2, place + 2 + 12 * count, 12):
-        if struct.unpack("<H", content[start : start + 2])[0] == 257:
-            content[start + 2 : start + 12] = struct.pack("<HII", 4, 1, side)
-    return bytes(content)
 
 
 @pytest.mark.parametrize("make", TOO_LARGE.values(), ids=TOO_LARGE)
