@@ -1,4 +1,4 @@
-"""A batch's scores and maps keep their image, finding and place."""
+"""A batch of which nothing is left keeps its tables, and their types."""
 
 import numpy as np
 
@@ -9,8 +9,9 @@ IDS = ["a", "b", "c"]
 FRAMES = [(0.0, 1.0, 64.0, 65.0), (2.0, 3.0, 4.0, 5.0), (-1.0, -2.0, 9.0, 8.0)]
 
 
-def test_a_batch_in_which_all_fails_gives_empty_tables():
-    scores, maps = np.full((3, 2), np.nan), np.zeros((3, 2, 2, 2))
+def test_an_image_fails_by_its_score_or_its_map_and_nothing_left_gives_empty_tables():
+    scores, maps = np.full((3, 2), 0.5), np.zeros((3, 2, 2, 2))
+    scores[::2] = maps[1, 0, 1, 1] = np.nan
     found = scores_frames(IDS, scores, maps, "cam", FINDINGS, FRAMES)
     assert set(found.images["status"]) == {"failed"}
     assert len(found.scores) == len(found.maps) == 0
