@@ -104,52 +104,30 @@ def _theirs(site_packages: Path, *paths: str, overwrite: bool = True) -> None:
     record.write_text("\n\n".join(["their/own.py,sha256=47DEQ,0", *(f"{p},," for p in paths)]))
 
 
-def _installed_after(place: Path) -> None:
-    _theirs(place, "evaluation/__init__.py", "evaluation/score.py")
-
-
-def _installed_before(place: Path) -> None:
-    _theirs(place, "evaluation/__init__.py", "evaluation/score.py", overwrite=False)
-
-
-def _overwritten_by_ours(place: Path) -> None:
-    _theirs(place, "scripts/__init__.py", overwrite=False)
-
-
-def _shadows_a_module(place: Path) -> None:
-    _theirs(place, "scripts/train/__init__.py")
-
-
-def _removed_again(place: Path) -> None:
-    (place / "evaluation/__init__.py").unlink()
-
-
-def _shares_a_folder(place: Path) -> None:
-    _theirs(place, "scripts/deploy.py", "training/plan.txt")
-
-
-def _changed_by_hand(place: Path) -> None:
-    with (place / "scripts/train.py").open("a") as file:
+def _changed_by_hand(site_packages: Path) -> None:
+    with (site_packages / "scripts/train.py").open("a") as file:
         file.write("# a remark\n")
 
 
-def _left_alone(place: Path) -> None:
-    pass
+_SAME = ("evaluation/__init__.py", "evaluation/score.py")
+_TWO = "belongs to two distributions"
 
 
 @pytest.mark.parametrize(
     ("disturb", "says"),
     [
-        (_installed_after, "evaluation/__init__.py belongs to two distributions, cxr-compare and"),
-        (_installed_before, "evaluation/__init__.py belongs to two distributions, cxr-compare and"),
-        (_overwritten_by_ours, "scripts/__init__.py belongs to two distributions"),
-        (_shadows_a_module, "scripts/train/__init__.py belongs to two distributions"),
-        (_removed_again, "is not there any more as cxr-compare installed it"),
-        (_shares_a_folder, None),
+        (lambda at: _theirs(at, *_SAME), f"evaluation/__init__.py {_TWO}, cxr-compare and"),
+        (lambda at: _theirs(at, *_SAME, overwrite=False), f"evaluation/__init__.py {_TWO}, cxr-co"),
+        (lambda at: _theirs(at, "scripts/__init__.py", overwrite=False), f"__init__.py {_TWO}"),
+        (lambda at: _theirs(at, "scripts/train/__init__.py"), f"scripts/train/__init__.py {_TWO}"),
+        (lambda at: (at / _SAME[0]).unlink(), "is not there any more as cxr-compare installed it"),
+        (lambda at: _theirs(at, "scripts/deploy.py", "training/plan.txt"), None),
         (_changed_by_hand, None),
-        (_left_alone, None),
+        (lambda at: None, None),
     ],
-)
+    ids=["installed after", "installed before", "overwritten by ours", "shadows a module",
+         "removed again", "shares a folder", "changed by hand", "left alone"],
+)  # fmt: skip
 def test_distributions_merged_into_one_folder_are_told_apart(disturb, says, installed, tmp_path):
     disturb(installed)
     path = [str(installed), *site.getsitepackages()]
@@ -162,7 +140,7 @@ def test_distributions_merged_into_one_folder_are_told_apart(disturb, says, inst
     assert says in done.stderr
     assert len(done.stderr.splitlines()) == 1
     assert "environment of its own" in done.stderr
-    assert ("their-tools 1.2" in done.stderr) == (disturb is not _removed_again)
+    assert ("their-tools 1.2" in done.stderr) == (_TWO in says)
 
 
 def test_python_names_the_folder_or_distribution_that_comes_first(bare, tmp_path):

@@ -11,7 +11,7 @@ from scripts.runtime import choose_precision
 from scripts.train import train
 from tests.memory_store import ImageStore
 from tests.scripts.small_sets import drawn_images
-from tests.training.settings import training_settings
+from tests.training.small_training import training_settings
 from training.detector import _detection_metrics, _validate
 from training.loop import build_optimiser, build_schedule
 from training.run_folder import RunFolder

@@ -30,3 +30,9 @@ def _touch(figure: Figure, path: Path) -> None:
 def drawn_set(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A prepared set of thirty drawn images at 96 and 64 px; whoever changes it makes a copy."""
     return drawn_images(tmp_path_factory.mktemp("drawn"), 30, 96, [96, 64], prevalence=0.4)
+
+
+@pytest.fixture(scope="session")
+def data(drawn_set: Path) -> Path:
+    """What the tests of training learn from, unless their file has a set of its own."""
+    return drawn_set

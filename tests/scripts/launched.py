@@ -4,8 +4,10 @@ import hashlib
 import json
 import multiprocessing
 import os
+import subprocess
+import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
@@ -123,6 +125,44 @@ def command_line(process: int) -> str:
 def workers_below(process: int) -> list[int]:
     """Ray's processes that work on tasks, of those that a process started."""
     return [each for each in below(process) if command_line(each).startswith("ray::_work")]
+
+
+def naming(text: str) -> list[int]:
+    """Processes whose command line holds a text."""
+    processes = [int(each.name) for each in Path("/proc").glob("[0-9]*")]
+    return [each for each in processes if text in command_line(each)]
+
+
+def environment(path: str) -> dict[str, str]:
+    """Of a command: one thread, and Ray's own settings unset."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    return {**kept, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+def start(
+    surroundings: dict[str, str], *words: object, folder: Path | None = None
+) -> subprocess.Popen[str]:
+    """A command in a process group of its own, as a shell starts it."""
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "scripts.cli", *map(str, words)],
+        env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=folder,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def ended(command: subprocess.Popen[str], seconds: float = 300) -> str:
+    """What a command that succeeds has said."""
+    _, said = command.communicate(timeout=seconds)
+    assert command.returncode == 0, said
+    return said
+
+
+def wait_until(what: Callable[[], Any], seconds: float = 150) -> None:
+    """Wait until something is so."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end
+        time.sleep(0.1)
 
 
 def torchrun(world_size: int) -> Iterator[dict[str, str]]:

@@ -2,7 +2,8 @@
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import PredictionWriter
 from data_prep.synth.phantom import write_phantom
-from scripts import cli
+from scripts import cli, console
 from scripts.prepare import prepare
 
 
@@ -91,6 +92,20 @@ def cxr(*words: object) -> int:
         with pytest.raises(SystemExit) as ended:
             cli.main()
     return int(ended.value.code or 0)
+
+
+@contextmanager
+def interrupted_after(epoch: int) -> Iterator[None]:
+    """A Ctrl-C as soon as a training says that it ended an epoch."""
+
+    def say(text: str = "") -> None:
+        if text.startswith(f"epoch {epoch}"):
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(console, "say", say)
+        with pytest.raises(KeyboardInterrupt):
+            yield
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *words: object) -> str:

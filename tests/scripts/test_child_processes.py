@@ -3,10 +3,7 @@
 import os
 import signal
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from scripts.child_processes import (
     share_devices,
 )
 from scripts.cluster import Share, open_machines, share_machines
+from tests.scripts.launched import ended, environment, hooked_path, naming, start, wait_until
 from tests.scripts.small_sets import tiny_training, trials_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -158,77 +156,41 @@ def test_after_five_failures_in_a_row_no_more_is_started(tmp_path, monkeypatch):
 
 # ------------------------------------------------------------- sweeps in a Ray cluster, by hand
 
-# For the start of each Python: an epoch takes long enough to be interrupted.
+# An epoch takes long enough to be interrupted.
 SLOW = """
-import sys, time
-from importlib.machinery import PathFinder
-class Slow:
-    def find_spec(self, name, path=None, target=None):
-        if name != "training.plots":
-            return None
-        spec = PathFinder.find_spec(name, path)
-        run = spec.loader.exec_module
-        def changed(module):
-            run(module)
-            import training.loading as loading
-            load = loading.NamedBatches.__call__
-            def slowly(self, samples):
-                time.sleep(0.1)
-                return load(self, samples)
-            loading.NamedBatches.__call__ = slowly
-        spec.loader.exec_module = changed
-        return spec
-sys.meta_path.insert(0, Slow())
+import time
+from training.loading import NamedBatches
+load = NamedBatches.__call__
+def slowly(self, samples):
+    time.sleep(0.1)
+    return load(self, samples)
+NamedBatches.__call__ = slowly
 """
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("machines")
-    (folder / "sitecustomize.py").write_text(SLOW)
-    return tiny_training(folder, epochs=5, batch_size=4)
+    return tiny_training(tmp_path_factory.mktemp("machines"), epochs=5, batch_size=4)
 
 
 @pytest.fixture
-def sweeping(data: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
-    """Starts a sweep in a process group of its own, as a shell does."""
+def sweeping(data: Path, tmp_path: Path) -> Iterator[Callable[..., subprocess.Popen[str]]]:
+    """Starts a sweep as a shell does."""
     started = []
+    slow_path = hooked_path(tmp_path, training__plots=SLOW)
 
-    def start(out: Path, *words: str, slow: bool = True) -> subprocess.Popen[str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-        path = [str(ROOT), *[str(data.parent)] * slow]
-        verb = ["sweep", "tiny.toml", "--data", "data", "--out", str(out), "--trials", "2",
+    def sweep(out: Path, *words: str, slow: bool = True) -> subprocess.Popen[str]:
+        verb = ["sweep", "tiny.toml", "--data", "data", "--out", out, "--trials", "2",
                 "--over", "training.learning_rate=1e-4..1e-2", "--device", "cpu"]  # fmt: skip
-        command = subprocess.Popen(
-            [sys.executable, "-P", "-m", "scripts.cli", *verb, *words],
-            env={**kept, "PYTHONPATH": os.pathsep.join(path), "OMP_NUM_THREADS": "1"},
-            cwd=data.parent,  # paths are relative, as they are typed
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-        )  # fmt: skip
-        started.append(command)
-        return command
+        surroundings = environment(slow_path if slow else str(ROOT))
+        # Paths are relative, as they are typed.
+        started.append(start(surroundings, *verb, *words, folder=data.parent))
+        return started[-1]
 
-    yield start
+    yield sweep
     for command in started:
         command.kill()
         command.communicate()
-
-
-def processes(text: str) -> list[int]:
-    """Those whose command line holds a text."""
-    found = []
-    for each in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError):
-            if text.encode() in (each / "cmdline").read_bytes().replace(b"\0", b" "):
-                found.append(int(each.name))
-    return found
-
-
-def wait_for(what: Callable[[], Any], seconds: float = 900) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.1)
 
 
 def parent_of(process: int) -> int:
@@ -266,9 +228,7 @@ def test_each_process_in_a_cluster_sees_gpus_that_ray_gave_it(tmp_path, monkeypa
 @pytest.mark.long
 def test_a_sweep_over_ray_trains_the_same_runs_as_one_of_this_machine(tmp_path, sweeping):
     for name, words in (("local", ()), ("ray", ("--engine", "ray"))):
-        command = sweeping(tmp_path / name, *words, slow=False)
-        _, said = command.communicate(timeout=1500)
-        assert command.returncode == 0, said
+        ended(sweeping(tmp_path / name, *words, slow=False), 1500)
     assert trials_of(tmp_path / "ray") == trials_of(tmp_path / "local")
     for number in range(2):
         weights = [
@@ -283,11 +243,10 @@ def test_a_sweep_over_ray_trains_the_same_runs_as_one_of_this_machine(tmp_path, 
 def test_a_trial_whose_worker_is_killed_goes_on_in_another(tmp_path, sweeping):
     out = tmp_path / "out"
     command = sweeping(out, "--engine", "ray", "--jobs", "2")
-    wait_for(lambda: has_epochs(out / "trials/000"))
-    (child,) = processes(f"scripts.cli train {out}/trials/000.toml")
+    wait_until(lambda: has_epochs(out / "trials/000"), 900)
+    (child,) = naming(f"scripts.cli train {out}/trials/000.toml")
     os.kill(parent_of(child), signal.SIGKILL)
-    _, said = command.communicate(timeout=1500)
-    assert command.returncode == 0, said
+    ended(command, 1500)
     assert [each["state"] for each in trials_of(out)] == ["complete"] * 2
     log = (out / "trials/000.log").read_text()
     assert log.count("cxr: the worker or machine ended") == 1
@@ -301,7 +260,7 @@ def test_a_sweep_that_is_ended_leaves_no_process_and_goes_on(tmp_path, sweeping,
     out = tmp_path / "out"
     words = ("--engine", "ray", "--jobs", "2")
     command = sweeping(out, *words)
-    wait_for(lambda: has_epochs(out / "trials/000"))
+    wait_until(lambda: has_epochs(out / "trials/000"), 900)
     if number == signal.SIGINT:
         os.killpg(command.pid, number)
     else:
@@ -310,12 +269,10 @@ def test_a_sweep_that_is_ended_leaves_no_process_and_goes_on(tmp_path, sweeping,
     if number == signal.SIGINT:
         assert command.returncode == 130
         assert said.splitlines()[-1] == "cxr: interrupted; run the same command again to go on"
-        assert processes(f"train {out}") == []
+        assert naming(f"train {out}") == []
         assert "interrupted; run the same command" in (out / "trials/000.log").read_text()
-    wait_for(lambda: not processes(f"train {out}"), 200)
-    again = sweeping(out, *words)
-    _, said = again.communicate(timeout=1500)
-    assert again.returncode == 0, said
+    wait_until(lambda: not naming(f"train {out}"), 200)
+    ended(sweeping(out, *words), 1500)
     assert [each["state"] for each in trials_of(out)] == ["complete"] * 2
     assert (out / "trials/000.log").read_text().count("epoch 1 of 5: loss") == 1
 

@@ -43,13 +43,19 @@ ROOT = Path(__file__).resolve().parents[2]
         (["predict", "nowhere", "--out", "x"], "nowhere: no such file or folder"),
         (["train", "no-such-config", "--data", "set", "--out", "o"], "no-such-config"),
         (["show", "--jsn", "x"], "--jsn"),
+        (["show", "empty"], "not a cxr folder"),
+        (["prepare", "run", "out", "--format", "coco"], "is a run; give the folder of images and"),
+        (["check", "raw"], "run: cxr prepare raw out/data --format rsna"),  # a download
+        (["split", "raw", "--name", "a"], "run: cxr prepare raw out/data --format rsna"),
     ],
     ids=lambda value: value if isinstance(value, str) else value[0],
 )
 def test_bad_input_is_one_line_and_exit_code_2(arguments, says, tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "dataset.json").write_text("{}")
+    (tmp_path / "empty").mkdir()
+    for name in ("set/dataset.json", "run/run.json", "raw/stage_2_train_labels.csv"):
+        (tmp_path / name).parent.mkdir()
+        (tmp_path / name).write_text("{}")
     status = cxr(*arguments)
     said = capfd.readouterr().err
     assert status == 2, said
@@ -171,11 +177,6 @@ def test_show_tells_how_an_export_was_held_against_its_run(tmp_path):
     assert told["image scores differ by (validation images)"] == "0.25 (-)"
 
 
-def test_empty_folder_is_not_a_folder_of_ours(tmp_path, capfd):
-    assert cxr("show", tmp_path) == 2
-    assert "not a cxr folder" in capfd.readouterr().err
-
-
 def done_by(*arguments: str) -> Result:
     """What a command shows and ends with, run in this process."""
     return CliRunner().invoke(cli.build_app(), list(arguments))
@@ -231,13 +232,6 @@ def test_the_list_of_configurations_has_each_in_a_line():
     assert [line.split()[0] for line in listed] == ["name", *(e.name for e in summaries())]
     assert {e["name"] for e in json.loads(done_by("configs", "--json").stdout)} >= {"chexnet"}
     assert isinstance(done_by("configs", "--set", "training.epochs=7").exception, InputError)
-
-
-def test_a_raw_download_is_named_with_the_command_that_prepares_it(tmp_path, monkeypatch, capsys):
-    (tmp_path / "stage_2_train_labels.csv").touch()
-    for verb in (["check", tmp_path], ["split", tmp_path, "--name", "a"]):
-        assert cxr(*verb) == 2
-        assert f"run: cxr prepare {tmp_path} out/data --format rsna" in capsys.readouterr().err
 
 
 def test_show_lists_what_a_folder_above_holds(tmp_path):
@@ -317,9 +311,3 @@ def test_what_to_do_next_can_be_pasted_and_parses(tmp_path):
     for command in [*(each[0] for each in steps.values()), compared]:
         verb, *words = shlex.split(command)[1:]
         app.commands[verb].make_context(verb, words)
-
-
-def test_a_run_is_no_source_of_images(tmp_path):
-    (tmp_path / "run.json").write_text("{}")
-    done = done_by("prepare", str(tmp_path), str(tmp_path / "out"), "--format", "coco")
-    assert "is a run; give the folder of images and labels" in str(done.exception)

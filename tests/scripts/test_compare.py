@@ -19,48 +19,40 @@ from scripts.compare import compare
 from tests.scripts.small_sets import table_set, write_predictions
 
 
-@pytest.fixture
-def made(tmp_path):
-    """A data set without pixels, and a system on its test images."""
-    ids = [f"i{number:02d}" for number in range(40)]
-    states = {"opacity": ["present" if number % 4 < 2 else "absent" for number in range(40)]}
-    data = table_set(tmp_path, ids, states, split=["val", "test"] * 20)
-    values = [0.01 + number * 7 % 40 / 41 for number in range(40)]
-    scores = pd.DataFrame({"image_id": ids, "finding": "opacity", "score": values})
-    write_predictions(tmp_path / "a", data, ids, "A", scores=scores)
-    return tmp_path
+def test_a_finished_report_answers_the_same_question_and_refuses_another(
+    data, system, tmp_path, capsys
+):
+    report = tmp_path / "report"
 
-
-def test_a_finished_report_answers_the_same_question_and_refuses_another(made, capsys):
-    def ask(system="a", **options):
-        options = {"replicates": 100, "cases": 1, **options}
-        compare(made / system, data=made / "data", out=made / "report", progress=True, **options)
-        return (made / "report" / "metrics.json").stat().st_mtime_ns
+    def ask(system=system, **options):
+        options = {"target": "opacity", "replicates": 100, "cases": 1, **options}
+        compare(system, data=data, out=report, progress=True, **options)
+        return (report / "metrics.json").stat().st_mtime_ns
 
     first = ask()
     assert ask() == first
     assert "this report exists already; --overwrite makes it anew" in capsys.readouterr().err
-    with pytest.raises(InputError, match=r"finished report of A on .* with seed 0, not 1; choose"):
+    with pytest.raises(InputError, match=r"finished report of Reader on .* with seed 0, not 1; ch"):
         ask(seed=1)
-    shutil.copytree(made / "a", made / "b")
     with pytest.raises(InputError, match="and these are other systems; choose another --out, or"):
-        ask("b")
+        ask(shutil.copytree(system, tmp_path / "other"))
     assert ask(seed=1, overwrite=True) > first
-    dataset = DataSet.open(made / "data")
-    tuned = tune(Predictions.open(made / "a"), TestSet(dataset, dataset.target()))
-    Predictions.open(made / "a").write_decision(tuned.target, tuned.to_dict())
-    with pytest.raises(InputError, match="and a has been trained, predicted or tuned since"):
+    dataset, predictions = DataSet.open(data), Predictions.open(system)
+    tuned = tune(predictions, TestSet(dataset, dataset.target("opacity")))
+    predictions.write_decision(tuned.target, tuned.to_dict())
+    with pytest.raises(InputError, match="and reader has been trained, predicted or tuned since"):
         ask(seed=1)
-    assert (made / "report" / "costs.csv").is_file()
+    assert (report / "costs.csv").is_file()
 
 
 @pytest.mark.parametrize("name", ["cases-smith.html", "thesis.tex"])
-def test_a_folder_with_anything_else_is_refused_and_kept(made, name):
-    (made / "report").mkdir()
-    (made / "report" / name).write_text("years of work")
+def test_a_folder_with_anything_else_is_refused_and_kept(data, system, tmp_path, name):
+    report = tmp_path / "report"
+    report.mkdir()
+    (report / name).write_text("years of work")
     with pytest.raises(InputError, match=rf"holds .{name}."):
-        compare([str(made / "a")], data=made / "data", out=made / "report", replicates=100)
-    assert (made / "report" / name).read_text() == "years of work"
+        compare([system], data=data, out=report, target="opacity", replicates=100)
+    assert (report / name).read_text() == "years of work"
 
 
 FINDINGS = ("effusion", "opacity")

@@ -13,27 +13,20 @@ from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
 from data_prep.synth.phantom import write_phantom
 from scripts.prepare import prepare
-from tests.scripts.small_sets import cxr
+from tests.scripts.small_sets import cxr, write_source
 from training.curve import CurvePlan, CurveRun
-
-SIDE = 100  # px
 
 
 @pytest.fixture(scope="session")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Images of 240 patients without pixels; every third is positive and has a box."""
-    folder = tmp_path_factory.mktemp("curve")
     ids = [f"i{number:03d}" for number in range(240)]
     roles = np.resize(["train", "train", "val", "test"], 240)
-    sides = {"width": SIDE, "height": SIDE}
-    table = pd.DataFrame({"image_id": ids, "patient_id": ids, "split": roles, **sides})
-    table.to_csv(folder / "images.csv", index=False)
-    positive = np.arange(240) % 3 == 0
-    states = np.where(positive, "present", "absent")
-    labels = pd.DataFrame({"image_id": ids, "finding": "nodule", "state": states})
-    labels.to_csv(folder / "labels.csv", index=False)
-    boxes = labels[positive].drop(columns="state").assign(x1=20, y1=20, x2=50, y2=50)
-    boxes.to_csv(folder / "boxes.csv", index=False)
+    states = {"nodule": ["present", "absent", "absent"] * 80}
+    folder = tmp_path_factory.mktemp("curve") / "source"
+    write_source(folder, ids, states, split=roles, width=100, height=100)
+    boxes = pd.DataFrame({"image_id": ids[::3], "finding": "nodule", "x1": 20, "y1": 20})
+    boxes.assign(x2=50, y2=50).to_csv(folder / "boxes.csv", index=False)
     return folder
 
 

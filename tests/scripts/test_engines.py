@@ -10,27 +10,22 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from PIL import Image
 
-from classification.model import build_classifier
 from data_prep.assemble.prepare import PrepareOptions, prepare
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import write_json
-from data_prep.contracts.tables import write_table
 from data_prep.store import decode
 from data_prep.store.dataset import DataSet
-from data_prep.store.preprocess import Preprocess
 from data_prep.work import engine as engine_module
 from data_prep.work.engine import open_engine
 from data_prep.work.pool import Engine, LocalEngine
-from detection.model import build_retinanet
 from scripts import console
 from scripts.child_processes import Command, Running, run_commands
 from scripts.cluster import open_machines
@@ -39,7 +34,7 @@ from serving.exported_model import ExportedModel
 from serving.trained_model import TrainedModel
 from tests.scripts.launched import contents, hooked_path, workers_below
 from tests.scripts.small_sets import cxr, drawn_images
-from training.run_folder import save_model
+from tests.scripts.untrained import untrained_run
 
 SIZE, POISON = 32, "poison.png"
 # As a fault in a decoder's C code does.
@@ -93,6 +88,9 @@ def test_a_programming_error_in_a_worker_keeps_its_type(ray):
 def test_workers_killed_at_random_lose_and_double_nothing(ray):
     chance, ended, killed, kills = np.random.default_rng(20), threading.Event(), list[int](), 20
 
+    def hashed(number: int) -> partial:
+        return partial(hashlib.pbkdf2_hmac, "sha256", b"", number.to_bytes(4), 2000)
+
     def kill() -> None:
         while len(killed) < kills and not ended.wait(chance.uniform(0.05, 0.4)):
             if victims := workers_below(os.getpid()):
@@ -101,10 +99,10 @@ def test_workers_killed_at_random_lose_and_double_nothing(ray):
                     os.kill(killed[-1], signal.SIGKILL)
 
     def rows() -> Iterator[partial]:
-        number = 0
-        while len(killed) < kills or number < 300:
-            yield partial(hashlib.pbkdf2_hmac, "sha256", b"", number.to_bytes(4), 2000)
-            number += 1
+        for number in count():
+            if len(killed) >= kills and number >= 300:
+                return
+            yield hashed(number)
 
     killer = threading.Thread(target=kill)
     killer.start()
@@ -114,11 +112,7 @@ def test_workers_killed_at_random_lose_and_double_nothing(ray):
         ended.set()
         killer.join()
     assert len(killed) == kills
-    assert answers == [row() for row in _first(len(answers))]
-
-
-def _first(count: int) -> list[partial]:
-    return [partial(hashlib.pbkdf2_hmac, "sha256", b"", n.to_bytes(4), 2000) for n in range(count)]
+    assert answers == [hashed(number)() for number in range(len(answers))]
 
 
 def write_source(folder: Path, n_images: int = 30) -> Path:
@@ -161,32 +155,6 @@ def test_prepare_gives_the_same_bytes_and_lists_the_poisoned_image(ray, tmp_path
 @pytest.fixture(scope="module")
 def phantom(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return drawn_images(tmp_path_factory.mktemp("phantom"), 40, 64, [SIZE])
-
-
-def untrained_run(kind: str, data: Path, run: Path) -> Path:
-    dataset = DataSet.open(data)
-    ids, target = dataset.ids, dataset.target()
-    run.mkdir()
-    torch.manual_seed(0)
-    if kind == "classifier":
-        model: Any = build_classifier("small_cnn", image_size=SIZE)
-    else:
-        model = build_retinanet(backbone="resnet18", fpn_channels=16, head_convs=1, image_size=SIZE)
-        torch.nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.5)
-    save_model(model, run)
-    (run / "config.toml").write_text("")
-    Preprocess(SIZE, 0.5, 0.25).to_json(run / "preprocess.json")
-    made_on = {"name": dataset.name, "content_id": ids["content_id"],
-               "labels_id": ids["labels_id"], "split": "default",
-               "split_id": ids["split_ids"]["default"]}  # fmt: skip
-    facts = {"name": kind, "model_kind": kind, "target": target.name,
-             "findings": list(target.any_of), "seed": 0, "data_set": made_on,
-             "pretrained": "none", "created": "today", "n_train": 20, "n_val": 4}  # fmt: skip
-    write_json(run / "run.json", "run", facts)
-    roles = dataset.split("default").merge(dataset.images[["image_id", "patient_id"]])
-    seen = roles.loc[roles["role"] != "test", ["image_id", "patient_id", "role"]]
-    write_table(seen, run / "seen.parquet", "seen")
-    return run
 
 
 @pytest.mark.parametrize("kind", ["detector", pytest.param("classifier", marks=pytest.mark.long)])

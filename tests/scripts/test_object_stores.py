@@ -33,10 +33,10 @@ from data_prep.work import object_store
 from data_prep.work.local_copies import fetch_shard, local_folder, open_image
 from data_prep.work.object_store import StoreError, end_uploads, fetch, list_files, local_path, send
 from serving import predict_folder
-from tests.scripts.launched import hooked_path
+from tests.scripts.launched import ended, environment, hooked_path, start
 from tests.scripts.small_sets import cxr, write_source
-from tests.scripts.test_engines import untrained_run
-from tests.scripts.test_ray_clusters import SMALL_PARTS, cluster_of, ended, environment, start
+from tests.scripts.test_ray_clusters import SMALL_PARTS, cluster_of
+from tests.scripts.untrained import untrained_run
 
 s3fs = pytest.importorskip("s3fs")
 pytest.importorskip("moto")
@@ -172,14 +172,14 @@ def line(server: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterat
     faulty.ready.wait()
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "a-secret-key")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{faulty.port}")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "none"))
-    monkeypatch.setenv("CXR_CACHE", str(tmp_path / "cache"))
+    for name, value in {
+        "AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "a-secret-key",
+        "AWS_DEFAULT_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true",
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{faulty.port}",
+        "AWS_CONFIG_FILE": f"{tmp_path}/none", "AWS_SHARED_CREDENTIALS_FILE": f"{tmp_path}/none",
+        "CXR_CACHE": f"{tmp_path}/cache",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(name, value)
     monkeypatch.setattr(object_store, "_FIRST_PAUSE_S", 0.01)
     config = {**object_store._S3["config_kwargs"], "read_timeout": 1}
     config["retries"] = {"mode": "standard", "max_attempts": 1}
@@ -317,16 +317,8 @@ def source(tmp_path: Path) -> Path:
     return folder
 
 
-_PLACES = {
-    "source_root",
-    "created",
-    "command",
-    "when",
-    "run",
-    "folder",
-    "cost",
-    "sha256_of_this_file",
-}
+_PLACES = {"source_root", "created", "command", "when", "run", "folder", "cost",
+           "sha256_of_this_file"}  # fmt: skip
 
 
 def plain(name: str, content: bytes) -> Any:
@@ -344,6 +336,19 @@ def _without(value: Any) -> Any:
     return [_without(each) for each in value] if isinstance(value, list) else value
 
 
+def stored(folder: str) -> dict[str, bytes]:
+    """The files of a folder of the bucket, by their names in it."""
+    store = s3fs.S3FileSystem()
+    return {name.removeprefix(f"{folder}/"): store.cat_file(name) for name in store.find(folder)}
+
+
+def require_same(remote: dict[str, bytes], local: Path) -> None:
+    files = [path for path in local.rglob("*") if path.is_file()]
+    assert remote.keys() == {path.relative_to(local).as_posix() for path in files}
+    for name, content in remote.items():
+        assert plain(name, content) == plain(name, (local / name).read_bytes()), name
+
+
 def chain(source: str, out: str, scores: Path) -> None:
     """Data set, another split, audit, predictions of others and their thresholds."""
     data, pred = f"{out}/data", f"{out}/pred"
@@ -358,21 +363,15 @@ def chain(source: str, out: str, scores: Path) -> None:
 
 def test_the_verbs_give_on_s3_what_they_give_locally(line, source, tmp_path, capsys):
     chain(str(source), str(tmp_path / "out"), tmp_path / "scores.csv")
-    local = {
-        path.relative_to(tmp_path / "out").as_posix(): path.read_bytes()
-        for path in (tmp_path / "out").rglob("*")
-        if path.is_file()
-    }
     store = s3fs.S3FileSystem()
     store.put(f"{source}/", "bkt/source/", recursive=True)
     capsys.readouterr()
     line.fail("busy", "/bkt/out", times=3)
     chain("s3://bkt/source", "s3://bkt/out", tmp_path / "scores.csv")
     said = capsys.readouterr()
-    remote = {name.removeprefix("bkt/out/"): store.cat_file(name) for name in store.find("bkt/out")}
-    assert remote.keys() == local.keys()
+    remote = stored("bkt/out")
+    require_same(remote, tmp_path / "out")
     for name, content in remote.items():
-        assert plain(name, content) == plain(name, local[name]), name
         assert b"cxr-remote" not in content, name
         assert b"a-secret-key" not in content, name
     assert json.loads(remote["data/dataset.json"])["source_root"] == "s3://bkt/source"
@@ -412,11 +411,7 @@ def test_the_verbs_give_on_google_s_protocol_what_they_give_locally(source, tmp_
         remote = {name: store.cat_file(f"bkt/out/{name}") for name in names}
     finally:
         google.stop()
-    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
-    local = {path.relative_to(tmp_path / "out").as_posix(): path.read_bytes() for path in files}
-    assert remote.keys() == local.keys()
-    for name, content in remote.items():
-        assert plain(name, content) == plain(name, local[name]), name
+    require_same(remote, tmp_path / "out")
 
 
 @pytest.mark.long
@@ -471,12 +466,7 @@ def test_ray_decodes_from_s3_what_one_process_does_and_says_when_the_store_fails
     assert last.endswith("then run the same command again to go on")
     line.fail("busy", "GET /bkt/source/images/", times=3)
     assert cxr("prepare", "s3://bkt/source", "s3://bkt/data", *ray) == 0
-    remote = {
-        name.removeprefix("bkt/data/"): store.cat_file(name) for name in store.find("bkt/data")
-    }
-    for name, content in remote.items():
-        assert plain(name, content) == plain(name, (tmp_path / "local" / name).read_bytes()), name
-    assert len(remote) > 5
+    require_same(stored("bkt/data"), tmp_path / "local")
 
 
 def test_another_machine_brings_the_folders_that_a_command_names(line, tmp_path):
@@ -517,11 +507,7 @@ def test_machines_that_share_no_disk_prepare_and_predict_from_s3(line, source, t
         ended(start(driver, "prepare", "s3://bkt/source", "s3://bkt/out/data", *few, *to_cluster))
         words = ("s3://bkt/run", "--data", "s3://bkt/out/data", "--out", "s3://bkt/out/pred", *ids)
         ended(start(driver, "predict", *words, *to_cluster))
-    remote = {name.removeprefix("bkt/out/"): store.cat_file(name) for name in store.find("bkt/out")}
-    local = [path for path in out.rglob("*") if path.is_file()]
-    assert remote.keys() == {path.relative_to(out).as_posix() for path in local}
-    for name, content in remote.items():
-        assert plain(name, content) == plain(name, (out / name).read_bytes()), name
+    require_same(stored("bkt/out"), out)
     for name in ("model.safetensors", "shard-00000.npy"):
         assert list(tmp_path.glob(f"*/cxr-remote/s3/bkt/**/{name}"))
     assert list((tmp_path / "first").rglob("*.npy")) + list((tmp_path / "second").rglob("*.npy"))

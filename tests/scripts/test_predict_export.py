@@ -10,23 +10,16 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
-import torch
 
-from classification.model import build_classifier
-from data_prep.contracts.folders import write_json
-from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
-from data_prep.store.preprocess import Preprocess
 from evaluation.decisions.test_set import TestSet
 from scripts import cli, console
 from serving import predict_folder
 from serving.run import Run
 from serving.validation import freeze_decision
 from tests.scripts.small_sets import cxr, drawn_images
-from training.run_folder import save_model
-
-SIZE = 32
+from tests.scripts.untrained import untrained_run
 
 
 class Made(NamedTuple):
@@ -40,30 +33,10 @@ class Made(NamedTuple):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("exported")
-    data, run = drawn_images(folder, 40, 64, [SIZE]), folder / "run"
-    dataset = DataSet.open(data)
-    target = dataset.target()
-    run.mkdir()
-    torch.manual_seed(0)
-    save_model(build_classifier("small_cnn", image_size=SIZE), run)
-    Preprocess(SIZE, 0.5, 0.25).to_json(run / "preprocess.json")
-    ids = dataset.ids
-    made_on = {"name": dataset.name, "content_id": ids["content_id"],
-               "labels_id": ids["labels_id"], "split": "default",
-               "split_id": ids["split_ids"]["default"]}  # fmt: skip
-    facts = {"name": "CheXNet", "model_kind": "classifier", "target": target.name,
-             "findings": list(target.any_of), "seed": 0, "data_set": made_on,
-             "pretrained": "none", "created": "today", "n_train": 20, "n_val": 4}  # fmt: skip
-    (run / "config.toml").write_text("")
-    write_json(run / "run.json", "run", facts)
-    roles = dataset.split("default").merge(dataset.images[["image_id", "patient_id"]])
-    write_table(
-        roles.loc[roles["role"].isin(["train", "val"]), ["image_id", "patient_id", "role"]],
-        run / "seen.parquet",
-        "seen",
-    )
+    data = drawn_images(folder, 40, 64, [32])
+    run, dataset = untrained_run("classifier", data, folder / "run"), DataSet.open(data)
     with console.silent():
-        freeze_decision(run, TestSet(dataset, target), console)
+        freeze_decision(run, TestSet(dataset, dataset.target()), console)
         assert cxr("export", run, "--format", "openvino") == 0
     return Made(data, run, run / "exports" / "openvino-fp32")
 

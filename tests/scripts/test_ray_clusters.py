@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,11 +26,17 @@ from tests.scripts.launched import (
     below,
     command_line,
     contents,
+    ended,
+    environment,
     hooked_path,
+    naming,
+    start,
+    wait_until,
     workers_below,
 )
 from tests.scripts.small_sets import drawn_images
-from tests.scripts.test_engines import POISON, POISONED, SIZE, untrained_run, write_source
+from tests.scripts.test_engines import POISON, POISONED, SIZE, write_source
+from tests.scripts.untrained import untrained_run
 
 pytestmark = [
     pytest.mark.long,
@@ -63,12 +69,6 @@ for line in sys.stdin:
     print(json.dumps([cluster.address, node.all_processes["raylet"][0].process.pid]), flush=True)
 cluster.shutdown()
 """
-
-
-def environment(path: str) -> dict[str, str]:
-    """Of a command: one thread, and Ray's own settings unset."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
-    return {**kept, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
 @pytest.fixture
@@ -154,22 +154,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return drawn_images(tmp_path_factory.mktemp("phantom"), 80, 64, [SIZE])
 
 
-def start(surroundings: dict[str, str], *words: object) -> subprocess.Popen[str]:
-    """A command in a process group of its own, as a shell starts it."""
-    return subprocess.Popen(
-        [sys.executable, "-P", "-m", "scripts.cli", *map(str, words)],
-        env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-
-
-def ended(command: subprocess.Popen[str]) -> str:
-    """What a command that succeeds has said."""
-    _, said = command.communicate(timeout=300)
-    assert command.returncode == 0, said
-    return said
-
-
 def prepare_words(source: Path, out: str, *words: str) -> list[object]:
     return ["prepare", source, source.parent / out, "--format", "csv", "--size", SIZE,
             "--name", "set", *words]  # fmt: skip
@@ -189,13 +173,6 @@ def expected(source: Path, tmp_path: Path) -> dict[str, Any]:
     return contents(source.parent / "local")
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 150) -> None:
-    end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end
-        time.sleep(0.1)
-
-
 def scratch_of(process: int) -> str:
     """The folder of the Ray that a command has started."""
     lines = " ".join(map(command_line, below(process)))
@@ -204,23 +181,16 @@ def scratch_of(process: int) -> str:
     return found[0].rpartition("=")[2]
 
 
-def naming(text: str) -> list[str]:
-    processes = [int(each.name) for each in Path("/proc").glob("[0-9]*")]
-    return [line for line in map(command_line, processes) if text in line]
-
-
 def test_the_same_command_goes_on_where_it_was_killed(source, expected, surroundings):
     words = prepare_words(source, "ray", "--engine", "ray", "--workers", "2")
     command = start(surroundings, *words)
-    wait_for(lambda: workers_below(command.pid))
+    wait_until(lambda: workers_below(command.pid))
     time.sleep(4)
     scratch = scratch_of(command.pid)
     os.kill(command.pid, signal.SIGKILL)
     command.communicate()
-    wait_for(lambda: not naming(scratch), 60)
-    again = start(surroundings, *words)
-    _, said = again.communicate(timeout=300)
-    assert again.returncode == 0, said
+    wait_until(lambda: not naming(scratch), 60)
+    ended(start(surroundings, *words))
     assert contents(source.parent / "ray") == expected
 
 
@@ -228,7 +198,7 @@ def test_ctrl_c_is_said_in_one_line_and_leaves_no_process(source, surroundings):
     command = start(
         surroundings, *prepare_words(source, "ray", "--engine", "ray", "--workers", "2")
     )
-    wait_for(lambda: workers_below(command.pid))
+    wait_until(lambda: workers_below(command.pid))
     time.sleep(2)
     scratch = scratch_of(command.pid)
     os.killpg(command.pid, signal.SIGINT)
@@ -256,11 +226,11 @@ def test_prepare_loses_nothing_with_a_machine_that_dies_and_uses_one_that_joins(
     dying = machines.add()
     to_cluster = ("--engine", "ray", "--address", machines.address)
     command = start(machines.surroundings, *prepare_words(source, "ray", *to_cluster))
-    wait_for(lambda: workers_below(dying))
+    wait_until(lambda: workers_below(dying))
     time.sleep(2)
     end_machine(dying)
     joining = machines.add()
-    wait_for(lambda: workers_below(joining))
+    wait_until(lambda: workers_below(joining))
     assert command.poll() is None
     ended(command)
     assert contents(source.parent / "ray") == expected
@@ -276,7 +246,7 @@ def test_predict_loses_nothing_with_a_machine_that_dies(machines, data, tmp_path
     words = ["predict", run, "--data", data, "--batch-size", 2, "--out"]
     to_cluster = ("--engine", "ray", "--address", machines.address)
     command = start(machines.surroundings, *words, tmp_path / "ray", *to_cluster)
-    wait_for(lambda: workers_below(dying))
+    wait_until(lambda: workers_below(dying))
     time.sleep(3)
     assert command.poll() is None
     end_machine(dying)
@@ -293,7 +263,7 @@ def test_a_cluster_that_is_gone_is_said_in_one_line_and_costs_no_image(
         raylet = machines.add()
         to_cluster = ("--engine", "ray", "--address", machines.address)
         command = start(machines.surroundings, *prepare_words(source, "ray", *to_cluster))
-        wait_for(lambda: workers_below(raylet))
+        wait_until(lambda: workers_below(raylet))
         time.sleep(3)
         end_machine(machines.starter.pid)
         out, said = command.communicate(timeout=120)

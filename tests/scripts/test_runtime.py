@@ -38,13 +38,6 @@ def test_unknown_device_is_refused():
         choose_device("tpu")
 
 
-def test_cuda_without_a_device_is_refused(monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert choose_device("auto") == "cpu"
-    with pytest.raises(InputError, match="no CUDA device"):
-        choose_device("cuda")
-
-
 def test_fp16_is_for_cuda_alone():
     assert choose_precision("fp16", "cuda") == "fp16"
     with pytest.raises(InputError, match="precision: fp16 is for CUDA devices"):
@@ -67,6 +60,8 @@ def test_a_gpu_that_torch_cannot_use_is_said_once_and_only_where_one_is(
     monkeypatch.setattr(runtime, "_NVIDIA_NODE", str(tmp_path / "nvidiactl"))
     assert runtime.choose_device("auto") == "cpu"
     assert capsys.readouterr().err == ""
+    with pytest.raises(InputError, match="no CUDA device"):
+        choose_device("cuda")
     (tmp_path / "nvidiactl").touch()
     for built_for, says in ((None, "is built without CUDA; pytorch.org"), ("12.8", "nvidia-smi")):
         monkeypatch.setattr(torch.version, "cuda", built_for)

@@ -23,11 +23,11 @@ from data_prep.store.preprocess import Preprocess
 from detection.model import build_retinanet
 from evaluation.decisions.test_set import SystemOutput, TestSet
 from evaluation.decisions.tuning import tune
-from scripts import console
 from scripts.cli import run_verb
 from scripts.predict import predict
 from scripts.train import train
 from serving.run import Run
+from tests.scripts.small_sets import interrupted_after
 from training import plots
 from training.run_folder import RunFolder, load_model
 
@@ -43,32 +43,14 @@ _SMALL = {
 _DRAWN = plots._save  # elsewhere tests/scripts/conftest.py leaves plots empty
 
 
-@pytest.fixture(scope="module")
-def data(drawn_set: Path) -> Path:
-    return drawn_set
-
-
 def _train(data: Path, out: Path, *overrides: str, config: str = "retinanet_quickstart") -> None:
-    run_verb(
-        train,
-        config,
-        data=data,
-        out=out,
-        set_=[*_SMALL[config], *overrides],
-        resume=True,
-        device="cpu",
-    )
+    keys = [*_SMALL[config], *overrides]
+    run_verb(train, config, data=data, out=out, set_=keys, resume=True, device="cpu")
 
 
 def _train_one_epoch_and_interrupt(data: Path, out: Path, config: str) -> None:
-    def say(text: str = "") -> None:
-        if text.startswith("epoch 1"):
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(console, "say", say)
-        with pytest.raises(KeyboardInterrupt):
-            _train(data, out, config=config)
+    with interrupted_after(epoch=1):
+        _train(data, out, config=config)
 
 
 @pytest.fixture(scope="module", params=list(_SMALL))
@@ -258,14 +240,9 @@ def test_resuming_with_another_split_of_the_data_is_refused(data, begun, monkeyp
 
 
 def test_begun_run_is_not_overwritten_without_asking(data: Path, begun: Path) -> None:
+    config = "chexnet_quickstart"
     with pytest.raises(InputError, match=r"holds a run already; leave out --no-resume"):
-        train(
-            "chexnet_quickstart",
-            data=data,
-            out=begun,
-            set_=_SMALL["chexnet_quickstart"],
-            resume=False,
-        )
+        train(config, data=data, out=begun, set_=_SMALL[config], resume=False)
 
 
 @pytest.mark.parametrize(

@@ -24,11 +24,6 @@ _TINY = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def data(drawn_set: Path) -> Path:
-    return drawn_set
-
-
 def _train(data: Path, out: Path, *overrides: str) -> None:
     run_verb(
         train, "retinanet_quickstart", data=data, out=out, set_=[*_TINY, *overrides], device="cpu"

@@ -25,15 +25,11 @@ from scripts import console
 from scripts.cli import run_verb
 from scripts.train import train
 from serving.trained_model import BUILDERS
+from tests.scripts.small_sets import interrupted_after
 from training.classifier import ClassifierTask, _score_metrics, _Scored
 from training.run_folder import RunFolder, load_model
 
 _KEYS = ["data.image_size=64", "model.architecture=small_cnn", "training.epochs=3"]
-
-
-@pytest.fixture(scope="module")
-def data(drawn_set: Path) -> Path:
-    return drawn_set
 
 
 def _train(data: Path, out: Path, *overrides: str) -> RunFolder:
@@ -76,14 +72,8 @@ def test_a_head_learns_alone_on_the_features_of_a_run(data, before, tmp_path):
 
 
 def _interrupted(data: Path, out: Path, after: int, *overrides: str) -> None:
-    def say(text: str = "") -> None:
-        if text.startswith(f"epoch {after}"):
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(console, "say", say)
-        with pytest.raises(KeyboardInterrupt):
-            _train(data, out, *overrides)
+    with interrupted_after(after):
+        _train(data, out, *overrides)
 
 
 def test_stages_learn_one_after_another_also_in_a_resumed_training(data, before, tmp_path):
@@ -106,11 +96,9 @@ def test_stages_learn_one_after_another_also_in_a_resumed_training(data, before,
 
 
 _SOFT = (
-    "training.positive_weight=3.0",
-    "training.label_smoothing=0.1",
-    "training.mixup=0.4",
+    "training.positive_weight=3.0", "training.label_smoothing=0.1", "training.mixup=0.4",
     "training.monitor=val_loss",
-)
+)  # fmt: skip
 
 
 @pytest.mark.long

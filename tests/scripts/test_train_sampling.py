@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
@@ -14,6 +13,7 @@ from detection.dataset import LesionBatch
 from detection.model import build_retinanet, training_losses, validation_losses
 from scripts import console
 from scripts.train import train
+from tests.scripts.small_sets import interrupted_after
 from training.detector import _scored_losses
 from training.run_folder import RunFolder
 
@@ -22,39 +22,25 @@ _SMALL = [
     "model.backbone=mobilenet_v3_small",
 ]  # fmt: skip
 _EVERYTHING = [
-    *_SMALL,
-    "training.hard_negatives=0.5",
-    "augmentation.mosaic=0.5",
-    "augmentation.scale=0.5",
+    *_SMALL, "training.hard_negatives=0.5", "augmentation.mosaic=0.5", "augmentation.scale=0.5",
     "augmentation.shift=0.4",
-]
+]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def data(drawn_set: Path) -> Path:
-    return drawn_set
-
-
-def _train(data: Path, out: Path, overrides: list[str], say: Any = None) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        if say:
-            patch.setattr(console, "say", say)
-        train("retinanet_quickstart", data=data, out=out, set_=overrides, device="cpu")
+def _train(data: Path, out: Path, overrides: list[str]) -> None:
+    train("retinanet_quickstart", data=data, out=out, set_=overrides, device="cpu")
 
 
 @pytest.mark.long
-def test_interrupted_training_with_all_of_it_resumes_exactly_and_counts_boxes(data, tmp_path):
+def test_interrupted_training_with_all_of_it_resumes_exactly_and_counts_boxes(
+    data, tmp_path, monkeypatch
+):
     said: list[str] = []
-
-    def stop(text: str = "") -> None:
-        if text.startswith("epoch 1"):
-            raise KeyboardInterrupt
-
-    _train(data, tmp_path / "whole", _EVERYTHING, lambda text="": said.append(text))
-    with pytest.raises(KeyboardInterrupt):
-        _train(data, tmp_path / "halves", _EVERYTHING, stop)
+    monkeypatch.setattr(console, "say", lambda text="": said.append(text))
+    _train(data, tmp_path / "whole", _EVERYTHING)
+    with interrupted_after(epoch=1):
+        _train(data, tmp_path / "halves", _EVERYTHING)
     _train(data, tmp_path / "halves", _EVERYTHING)
-
     whole, halves = (load_file(tmp_path / f / "model.safetensors") for f in ("whole", "halves"))
     assert all(torch.equal(value, halves[name]) for name, value in whole.items())
     rows, again = (pd.read_csv(tmp_path / f / "metrics.csv") for f in ("whole", "halves"))

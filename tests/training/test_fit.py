@@ -4,8 +4,8 @@ import math
 import re
 import signal
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import replace
+from itertools import count, pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -15,111 +15,24 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from configs.settings import TrainingSettings
 from data_prep.contracts.errors import InputError
-from tests.training.settings import training_settings
+from tests.training.small_training import (
+    Batch,
+    Rows,
+    Task,
+    collate,
+    fit_small,
+    losses_of,
+    small_model,
+    training_settings,
+    validate,
+)
 from training.classifier import _Unfreezing
-from training.fit import FitResult, _RampedAverage, fit
+from training.fit import FitResult, _RampedAverage
 from training.loading import NamedBatches, SeededSampler
 from training.loop import Loop
-from training.run_folder import RunFolder
-
-
-@dataclass
-class _Batch:
-    image_ids: list[str]
-    x: Tensor
-    y: Tensor
-
-    def to(self, device):
-        return _Batch(self.image_ids, self.x.to(device), self.y.to(device))
-
-
-class _Rows(Dataset):
-    """Rows whose noise is drawn from the pair's seed, as an augmentation's is."""
-
-    def __init__(self, n: int) -> None:
-        generator = torch.Generator().manual_seed(5)
-        self.x = torch.randn(n, 4, generator=generator)
-        self.y = (self.x[:, :1] > 0).float()
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __getitem__(self, index: int | tuple[int, int]) -> tuple[str, Tensor, Tensor]:
-        row, seed = index if isinstance(index, tuple) else (index, 0)
-        noise = torch.randn(4, generator=torch.Generator().manual_seed(seed)) * 0.1
-        return f"image{row}", self.x[row] + noise, self.y[row]
-
-
-def _collate(items: list[tuple[str, Tensor, Tensor]]) -> _Batch:
-    ids, x, y = zip(*items, strict=True)
-    return _Batch(list(ids), torch.stack(x), torch.stack(y))
-
-
-def _model() -> nn.Module:
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        return nn.Sequential(
-            nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 1)
-        )
-
-
-def _losses(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
-    return {"bce": nn.functional.binary_cross_entropy_with_logits(model(batch.x), batch.y)}
-
-
-def _validate(model: nn.Module, batch: _Batch) -> tuple[dict[str, Tensor], Tensor]:
-    logits = model(batch.x)
-    loss = nn.functional.binary_cross_entropy_with_logits(logits, batch.y)
-    return {"bce": loss}, (logits > 0) == (batch.y > 0)
-
-
-def _accuracy(outputs: list[Tensor]) -> dict[str, float]:
-    return {"accuracy": torch.cat(outputs).float().mean().item()}
-
-
-def _run(folder: Path) -> RunFolder:
-    started = RunFolder.started_in(folder)
-    seen = pd.DataFrame({"image_id": ["image0"], "patient_id": ["p0"], "role": ["train"]})
-    return started or RunFolder.create(folder, config="epochs = 4\n", seen=seen, started={})
-
-
-@dataclass
-class _Task:
-    model: nn.Module
-    training_losses: Callable[..., Any] = _losses
-    validation_step: Callable[..., Any] = _validate
-    validation_metrics: Callable[..., Any] = _accuracy
-    callbacks: tuple[Any, ...] = ()
-
-    def loss_weight(self, batch: _Batch) -> float:
-        return len(batch.image_ids)
-
-
-_OF_TASK = ("training_losses", "validation_step", "validation_metrics")
-_OF_SETTINGS = ("monitor", "epochs", "patience")
-
-
-def _fit(
-    folder: Path,
-    model: nn.Module | None = None,
-    settings: TrainingSettings = training_settings(learning_rate=0.05),  # noqa: B008  frozen
-    **changes: Any,
-) -> FitResult:
-    rows = _Rows(24)
-    task = _Task(model or _model(), **{k: changes.pop(k) for k in _OF_TASK if k in changes})
-    own = {k: changes.pop(k) for k in _OF_SETTINGS if k in changes}
-    loaders = {
-        "train_loader": DataLoader(
-            rows, batch_size=5, sampler=SeededSampler(24, seed=3), collate_fn=_collate
-        ),
-        "val_loader": DataLoader(rows, batch_size=8, collate_fn=_collate),
-    }
-    settings = settings.model_copy(update={"epochs": 4, **own})
-    return fit(task, settings, run=_run(folder), **{**loaders, **changes})
 
 
 class _Stopper:
@@ -128,11 +41,11 @@ class _Stopper:
     def __init__(self, at: int, error: type[BaseException] = KeyboardInterrupt) -> None:
         self.calls, self.at, self.error = 0, at, error
 
-    def __call__(self, model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
+    def __call__(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         self.calls += 1
         if self.calls == self.at:
             raise self.error
-        return _losses(model, batch)
+        return losses_of(model, batch)
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
@@ -171,12 +84,12 @@ _STALLED: dict[str, Any] = {"epochs": 6, "monitor": "figure", "validation_metric
     ],
 )
 def test_interrupted_and_resumed_training_ends_with_the_same_weights(tmp_path, at, how):
-    whole, halves = _model(), _model()
+    whole, halves = small_model(), small_model()
     changes = {"settings": _HOW[how], **(_STALLED if how == "plateau" else {})}
-    expected = _fit(tmp_path / "whole", whole, **changes)
+    expected = fit_small(tmp_path / "whole", whole, **changes)
     with pytest.raises(KeyboardInterrupt):
-        _fit(tmp_path / "halves", _model(), training_losses=_Stopper(at), **changes)
-    result = _fit(tmp_path / "halves", halves, resume=True, **changes)
+        fit_small(tmp_path / "halves", small_model(), training_losses=_Stopper(at), **changes)
+    result = fit_small(tmp_path / "halves", halves, resume=True, **changes)
 
     assert result.best_epoch == expected.best_epoch
     for name, value in _weights(whole).items():
@@ -202,11 +115,11 @@ def test_step_learns_the_mean_over_its_images_in_however_many_batches(
             torch.manual_seed(1)
             model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
         sampler = SeededSampler(21, seed=3)
-        loader = DataLoader(_Rows(21), batch_size=size, sampler=sampler, collate_fn=_collate)
+        loader = DataLoader(Rows(21), batch_size=size, sampler=sampler, collate_fn=collate)
         how = training_settings(
             optimiser="sgd", schedule="constant", learning_rate=0.1, accumulate=batches, clip=0.2
         )
-        result = _fit(tmp_path / f"{size}", model, how, train_loader=loader)
+        result = fit_small(tmp_path / f"{size}", model, how, train_loader=loader)
         return model, [row["train_loss"] for row in result.history]
 
     (whole, losses), (parts, shares) = trained(step, 1), trained(batch_size, accumulate)
@@ -217,7 +130,7 @@ def test_step_learns_the_mean_over_its_images_in_however_many_batches(
 
 def test_plateau_lowers_the_rate_after_three_epochs_that_did_not_improve(tmp_path):
     figures = iter([0.5, 0.5, 0.6, 0.1, 0.2, 0.3, 0.1, 0.1, 0.1])
-    result = _fit(
+    result = fit_small(
         tmp_path, settings=_HOW["plateau"], monitor="figure", epochs=9,
         validation_metrics=lambda outputs: {"figure": next(figures)},
     )  # fmt: skip
@@ -231,63 +144,46 @@ def test_plateau_remembers_across_an_interruption_how_long_nothing_improved(tmp_
     """Stalled in epochs 2, 3 and 4, of which the first two are before the interruption."""
     changes = {**_STALLED, "settings": _HOW["plateau"]}
     with pytest.raises(KeyboardInterrupt):
-        _fit(tmp_path, training_losses=_Stopper(17), **changes)
-    result = _fit(tmp_path, resume=True, **changes)
+        fit_small(tmp_path, training_losses=_Stopper(17), **changes)
+    result = fit_small(tmp_path, resume=True, **changes)
     rates = [row["learning_rate"] for row in result.history]
     assert rates == pytest.approx([0.5] * 4 + [0.05] * 2)
 
 
-def test_interruption_between_epochs_loses_nothing(tmp_path):
-    def stop(row: dict[str, Any]) -> None:
-        if row["epoch"] == 2:
-            raise KeyboardInterrupt
-
-    whole, halves = _model(), _model()
-    _fit(tmp_path / "whole", whole)
-    with pytest.raises(KeyboardInterrupt):
-        _fit(tmp_path / "halves", on_epoch=stop)
-    _fit(tmp_path / "halves", halves, resume=True)
-    for name, value in _weights(whole).items():
-        assert torch.equal(value, halves.state_dict()[name]), name
-
-
 def test_resuming_a_training_that_had_ended_trains_no_further(tmp_path):
-    first = _fit(tmp_path / "run")
-    again = _fit(tmp_path / "run", resume=True, training_losses=_Stopper(1))
+    first = fit_small(tmp_path / "run")
+    again = fit_small(tmp_path / "run", resume=True, training_losses=_Stopper(1))
     assert _untimed(again) == _untimed(first)
 
 
 def test_resuming_a_training_that_had_stopped_early_trains_no_further(tmp_path):
-    def worse(outputs: list[Tensor]) -> dict[str, float]:
-        worse.calls += 1.0  # type: ignore[attr-defined]
-        return {"figure": -worse.calls}  # type: ignore[attr-defined]
-
-    worse.calls = 0.0  # type: ignore[attr-defined]
+    falling = count(0, -1)
     changes: dict[str, Any] = {
-        "validation_metrics": worse, "monitor": "figure", "patience": 2,
+        "validation_metrics": lambda outputs: {"figure": float(next(falling))},
+        "monitor": "figure", "patience": 2, "epochs": 9,
     }  # fmt: skip
-    first = _fit(tmp_path / "run", epochs=9, **changes)
+    first = fit_small(tmp_path, **changes)
     assert (first.best_epoch, len(first.history), first.stopped_early) == (1, 3, True)
-    again = _fit(tmp_path / "run", epochs=9, resume=True, training_losses=_Stopper(1), **changes)
+    again = fit_small(tmp_path, resume=True, training_losses=_Stopper(1), **changes)
     assert _untimed(again) == _untimed(first)
 
 
 def test_ctrl_c_reaches_the_caller_and_keeps_working_afterwards(tmp_path):
     before = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
-        _fit(tmp_path, training_losses=_Stopper(2))
+        fit_small(tmp_path, training_losses=_Stopper(2))
     assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_model_ends_with_the_best_weights_not_the_last(tmp_path):
     seen: list[dict[str, Tensor]] = []
-    model = _model()
+    model = small_model()
 
     def falling(outputs: list[Tensor]) -> dict[str, float]:
         seen.append(_weights(model))
         return {"figure": [0.1, 0.9, 0.5, 0.9][len(seen) - 1]}
 
-    result = _fit(tmp_path, model, validation_metrics=falling, monitor="figure")
+    result = fit_small(tmp_path, model, validation_metrics=falling, monitor="figure")
     assert (result.best_epoch, result.best_value) == (2, 0.9)  # the first of equals
     for name, value in seen[1].items():
         assert torch.equal(value, model.state_dict()[name]), name
@@ -295,11 +191,11 @@ def test_model_ends_with_the_best_weights_not_the_last(tmp_path):
 
 
 def test_history_holds_losses_metrics_rate_and_time_per_epoch(tmp_path):
-    def two(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
-        loss = _losses(model, batch)["bce"]
+    def two(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        loss = losses_of(model, batch)["bce"]
         return {"a": loss, "b": loss * 2}
 
-    _fit(tmp_path, training_losses=two)
+    fit_small(tmp_path, training_losses=two)
     table = pd.read_csv(tmp_path / "metrics.csv")
     assert table.columns.tolist() == [
         "epoch", "train_loss", "train_a", "train_b", "val_loss", "accuracy", "learning_rate",
@@ -313,20 +209,22 @@ def test_history_holds_losses_metrics_rate_and_time_per_epoch(tmp_path):
 
 
 def test_validation_loss_is_a_mean_over_images_not_batches(tmp_path):
-    def size(model: nn.Module, batch: _Batch) -> tuple[dict[str, Tensor], Tensor]:
+    def size(model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         return {"size": torch.tensor(float(len(batch.image_ids)))}, torch.ones(1)
 
-    loader = DataLoader(_Rows(10), batch_size=8, collate_fn=_collate)
-    result = _fit(tmp_path, validation_step=size, val_loader=loader, epochs=1)
+    loader = DataLoader(Rows(10), batch_size=8, collate_fn=collate)
+    result = fit_small(tmp_path, validation_step=size, val_loader=loader, epochs=1)
     assert result.history[0]["val_loss"] == pytest.approx((8 * 8 + 2 * 2) / 10)
 
 
-def _nan_loss(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
-    return {"bce": _losses(model, batch)["bce"] * (math.nan if "image7" in batch.image_ids else 1)}
+def _nan_loss(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    return {
+        "bce": losses_of(model, batch)["bce"] * (math.nan if "image7" in batch.image_ids else 1)
+    }
 
 
-def _nan_gradient(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
-    loss = _losses(model, batch)["bce"]
+def _nan_gradient(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    loss = losses_of(model, batch)["bce"]
     if "image7" in batch.image_ids:
         loss.register_hook(lambda gradient: gradient * math.inf)
     return {"bce": loss}
@@ -335,122 +233,115 @@ def _nan_gradient(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
 @pytest.mark.parametrize("losses", [_nan_loss, _nan_gradient])
 def test_loss_or_gradient_that_is_not_finite_names_its_images(tmp_path, losses):
     with pytest.raises(InputError, match=r"epoch 1: the .* is not finite.*image7") as caught:
-        _fit(tmp_path, training_losses=losses)
+        fit_small(tmp_path, training_losses=losses)
     assert "\n" not in str(caught.value)
 
 
 def test_checkpoint_before_a_loss_that_is_not_finite_is_kept(tmp_path):
-    def nan_later(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
-        nan_later.calls += 1  # type: ignore[attr-defined]
-        bad = nan_later.calls > 7  # type: ignore[attr-defined]
-        return {"bce": _losses(model, batch)["bce"] * (math.nan if bad else 1)}
-
-    nan_later.calls = 0  # type: ignore[attr-defined]
     with pytest.raises(InputError, match=r"epoch 2: .*--set model.weights=\S+best-0001.safeten"):
-        _fit(tmp_path, training_losses=nan_later)
-    assert len(_fit(tmp_path, resume=True).history) == 4
+        fit_small(tmp_path, training_losses=_growing(math.nan, after=7))
+    assert len(fit_small(tmp_path, resume=True).history) == 4
 
 
 def _growing(by: float, after: int) -> Callable[..., Any]:
     """Losses that are multiplied from some step on."""
+    step = count(1)
 
-    def losses(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
-        losses.calls += 1  # type: ignore[attr-defined]
-        factor = by if losses.calls > after else 1.0  # type: ignore[attr-defined]
-        return {"bce": _losses(model, batch)["bce"] * factor}
+    def losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        factor = by if next(step) > after else 1.0
+        return {"bce": losses_of(model, batch)["bce"] * factor}
 
-    losses.calls = 0  # type: ignore[attr-defined]
     return losses
 
 
 def test_training_that_explodes_stops_and_keeps_what_was_good(tmp_path):
     with pytest.raises(InputError, match=r"epoch 3: the training has diverged: every") as caught:
         # From the middle of the second epoch on: a half is not a whole epoch.
-        _fit(tmp_path, training_losses=_growing(100.0, after=7))
+        fit_small(tmp_path, training_losses=_growing(100.0, after=7))
     assert "\n" not in str(caught.value)
     way_on = re.search(r"cxr train (\S+) .*=(\S+) --set model.weights=(\S+)$", str(caught.value))
     assert way_on is not None
     assert Path(way_on[1]).is_file()
     assert float(way_on[2]) == 0.005  # a tenth
     assert Path(way_on[3]).is_file()
-    assert len(_fit(tmp_path, resume=True).history) == 4  # from the end of the second epoch
+    assert len(fit_small(tmp_path, resume=True).history) == 4  # from the end of the second epoch
 
 
 def test_explosion_is_known_to_a_resumed_training_too(tmp_path):
     with pytest.raises(KeyboardInterrupt):
-        _fit(tmp_path, training_losses=_Stopper(8))
+        fit_small(tmp_path, training_losses=_Stopper(8))
     with pytest.raises(InputError, match="epoch 2: the training has diverged"):
-        _fit(tmp_path, resume=True, training_losses=_growing(100.0, after=0))
+        fit_small(tmp_path, resume=True, training_losses=_growing(100.0, after=0))
 
 
 def test_training_whose_loss_grows_a_little_goes_on(tmp_path):
-    assert len(_fit(tmp_path, training_losses=_growing(5.0, after=5)).history) == 4
+    assert len(fit_small(tmp_path, training_losses=_growing(5.0, after=5)).history) == 4
 
 
 def test_validation_loss_that_is_not_finite_stops_the_training(tmp_path):
-    def broken(model: nn.Module, batch: _Batch) -> tuple[dict[str, Tensor], Tensor]:
-        losses, output = _validate(model, batch)
+    def broken(model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+        losses, output = validate(model, batch)
         return {"bce": losses["bce"] * math.inf}, output
 
     with pytest.raises(InputError, match=r"epoch 1: .*validation loss is inf.*no epoch was good"):
-        _fit(tmp_path, validation_step=broken, monitor="accuracy")
+        fit_small(tmp_path, validation_step=broken, monitor="accuracy")
 
 
 def test_outputs_that_are_not_finite_are_told_as_divergence_not_by_a_metric(tmp_path):
-    def broken(model: nn.Module, batch: _Batch) -> tuple[dict[str, Tensor], Tensor]:
+    def broken(model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         return {"bce": torch.tensor(math.nan)}, torch.full((1,), math.nan)
 
     def metrics(outputs: list[Tensor]) -> dict[str, float]:
         raise ValueError("y_score must be finite")
 
     with pytest.raises(InputError, match="epoch 1: the training has diverged"):
-        _fit(tmp_path, validation_step=broken, validation_metrics=metrics)
+        fit_small(tmp_path, validation_step=broken, validation_metrics=metrics)
 
 
 @pytest.mark.parametrize("step", ["training_losses", "validation_step"])
 def test_step_that_fails_names_its_images(tmp_path, step):
-    def fails(model: nn.Module, batch: _Batch) -> Any:
+    def fails(model: nn.Module, batch: Batch) -> Any:
         raise RuntimeError("sizes differ")
 
     match = r"epoch 1: \w+ failed on the images image\d+, .*RuntimeError: sizes differ"
     with pytest.raises(InputError, match=match):
-        _fit(tmp_path, **{step: fails})
+        fit_small(tmp_path, **{step: fails})
 
 
 def test_want_of_memory_reaches_the_caller(tmp_path):
     with pytest.raises(torch.OutOfMemoryError):
-        _fit(tmp_path, training_losses=_Stopper(3, torch.OutOfMemoryError))
+        fit_small(tmp_path, training_losses=_Stopper(3, torch.OutOfMemoryError))
 
 
 def test_unknown_monitor_lists_what_is_measured(tmp_path):
     with pytest.raises(InputError, match=r"'auroc' is not measured; .*val_loss, accuracy"):
-        _fit(tmp_path, monitor="auroc")
+        fit_small(tmp_path, monitor="auroc")
 
 
 def test_undefined_monitor_is_refused_not_ranked(tmp_path):
     with pytest.raises(InputError, match="'accuracy' is nan on the validation images"):
-        _fit(
+        fit_small(
             tmp_path, monitor="accuracy", validation_metrics=lambda outputs: {"accuracy": math.nan}
         )
 
 
 def test_checkpoint_of_another_architecture_is_refused(tmp_path):
-    _fit(tmp_path, epochs=1)
+    fit_small(tmp_path, epochs=1)
     other = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1))
     with pytest.raises(InputError, match=r"another architecture: '0.bias' has shape \(8,\)"):
-        _fit(tmp_path, other, resume=True)
+        fit_small(tmp_path, other, resume=True)
 
 
 def test_damaged_checkpoint_is_refused(tmp_path):
-    _fit(tmp_path, epochs=1)
+    fit_small(tmp_path, epochs=1)
     (tmp_path / "checkpoints/last.ckpt").write_bytes(b"not a checkpoint")
     with pytest.raises(InputError, match=r"last.ckpt: cannot be read") as caught:
-        _fit(tmp_path, resume=True)
+        fit_small(tmp_path, resume=True)
     assert "\n" not in str(caught.value)
 
 
 def test_nothing_but_the_run_is_written(tmp_path, capfd):
-    _fit(tmp_path, epochs=1)
+    fit_small(tmp_path, epochs=1)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "checkpoints", "config.toml", "metrics.csv", "seen.parquet", "started.json",
     ]  # fmt: skip
@@ -460,21 +351,21 @@ def test_nothing_but_the_run_is_written(tmp_path, capfd):
 def test_progress_counts_every_batch_also_when_resumed(tmp_path):
     done: list[int] = []
     with pytest.raises(KeyboardInterrupt):
-        _fit(tmp_path, training_losses=_Stopper(8))
-    _fit(tmp_path, resume=True, progress=done.append)
+        fit_small(tmp_path, training_losses=_Stopper(8))
+    fit_small(tmp_path, resume=True, progress=done.append)
     assert sum(done) == 4 * (5 + 3)
 
 
 def test_bf16_trains_with_weights_in_fp32(tmp_path):
     kinds: set[torch.dtype] = set()
 
-    def losses(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
+    def losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         logits = model(batch.x)
         kinds.add(logits.dtype)
         return {"bce": nn.functional.binary_cross_entropy_with_logits(logits, batch.y)}
 
-    model = _model()
-    _fit(tmp_path, model, epochs=1, training_losses=losses, precision="bf16")
+    model = small_model()
+    fit_small(tmp_path, model, epochs=1, training_losses=losses, precision="bf16")
     assert kinds == {torch.bfloat16}
     assert {p.dtype for p in model.parameters()} == {torch.float32}
 
@@ -500,7 +391,7 @@ def test_bf16_learns_depthwise_convolutions_in_fp32_and_validates_them_in_bf16(t
 
     model = Columns()
     settings = training_settings(learning_rate=0.05, ema_decay=0.9 if averages else 0.0)
-    _fit(tmp_path, model, settings, epochs=2, precision="bf16")
+    fit_small(tmp_path, model, settings, epochs=2, precision="bf16")
     bf16 = torch.bfloat16
     assert seen["depthwise"] == {(True, torch.float32), (False, bf16)}
     assert seen["plain"] == {(True, bf16), (False, bf16)}
@@ -510,9 +401,9 @@ def test_bf16_learns_depthwise_convolutions_in_fp32_and_validates_them_in_bf16(t
 def _overflowing(above: float, batches: range) -> Callable[..., Any]:
     """Gradients of some batches that overflow where the loss is scaled above a number."""
 
-    def losses(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
+    def losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         losses.calls += 1  # type: ignore[attr-defined]
-        loss = _losses(model, batch)["bce"].float()
+        loss = losses_of(model, batch)["bce"].float()
         if losses.calls in batches:  # type: ignore[attr-defined]
             loss.register_hook(lambda gradient: gradient * (math.inf if gradient > above else 1))
         return {"bce": loss}
@@ -523,15 +414,15 @@ def _overflowing(above: float, batches: range) -> Callable[..., Any]:
 
 @pytest.mark.parametrize("optimiser", ["adamw", "sgd"])
 def test_fp16_skips_a_step_that_overflows_and_halves_the_scale(tmp_path, optimiser):
-    model, after = _model(), []
+    model, after = small_model(), []
 
-    def losses(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
+    def losses(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         after.append(_weights(model)["0.weight"])
         return overflowing(model, batch)
 
     overflowing = _overflowing(2.0**15, range(2, 4))  # scale 65,536 at first: both batches
     how = training_settings(optimiser=optimiser, learning_rate=0.05, clip=1.0)
-    _fit(tmp_path, model, epochs=1, training_losses=losses, precision="fp16", settings=how)
+    fit_small(tmp_path, model, epochs=1, training_losses=losses, precision="fp16", settings=how)
     moved = [not torch.equal(a, b) for a, b in pairwise(after)]
     assert moved == [True, False, True, True]  # the second is skipped, the third fits at half
     saved = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
@@ -540,19 +431,19 @@ def test_fp16_skips_a_step_that_overflows_and_halves_the_scale(tmp_path, optimis
 
 
 def test_fp16_steps_do_not_depend_on_the_scale_and_are_resumed_exactly(tmp_path):
-    whole, halves = _model(), _model()
+    whole, halves = small_model(), small_model()
     overflow = {"precision": "fp16", "training_losses": _overflowing(2.0**15, range(3, 4))}
-    _fit(tmp_path / "whole", whole, **overflow)
+    fit_small(tmp_path / "whole", whole, **overflow)
     stopped = _overflowing(2.0**15, range(3, 4))
 
-    def interrupted(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
+    def interrupted(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
         if stopped.calls == 12:  # type: ignore[attr-defined]
             raise KeyboardInterrupt
         return stopped(model, batch)
 
     with pytest.raises(KeyboardInterrupt):
-        _fit(tmp_path / "halves", precision="fp16", training_losses=interrupted)
-    _fit(tmp_path / "halves", halves, resume=True, precision="fp16")
+        fit_small(tmp_path / "halves", precision="fp16", training_losses=interrupted)
+    fit_small(tmp_path / "halves", halves, resume=True, precision="fp16")
     last = [torch.load(tmp_path / f / "checkpoints/last.ckpt") for f in ("whole", "halves")]
     assert last[0]["MixedPrecision"] == last[1]["MixedPrecision"]
     assert last[0]["MixedPrecision"]["scale"] == 2.0**15
@@ -562,11 +453,13 @@ def test_fp16_steps_do_not_depend_on_the_scale_and_are_resumed_exactly(tmp_path)
 
 def test_fp16_gradient_that_is_not_finite_at_any_scale_names_its_images(tmp_path):
     with pytest.raises(InputError, match=r"the gradient is not finite on the images image"):
-        _fit(tmp_path, epochs=9, training_losses=_overflowing(0.0, range(1, 99)), precision="fp16")
+        fit_small(
+            tmp_path, epochs=9, training_losses=_overflowing(0.0, range(1, 99)), precision="fp16"
+        )
 
 
 def test_average_of_weights_is_the_formula_on_each_and_counters_are_copied():
-    model = _model()
+    model = small_model()
     average = AveragedModel(model, multi_avg_fn=_RampedAverage(0.5), use_buffers=True)
     expected = {k: v.clone() for k, v in model.state_dict().items()}
     for step in range(5):
@@ -586,7 +479,7 @@ def test_average_of_weights_is_the_formula_on_each_and_counters_are_copied():
 def test_batch_goes_to_a_gpu_without_waiting_and_an_unreadable_one_is_told():
     asked: list[Any] = []
     batch = SimpleNamespace(to=lambda *place, **how: asked.append((place, how)))
-    loop = Loop(_Task(_model()), training_settings(), lambda: "", 1, lambda: False)
+    loop = Loop(Task(small_model()), training_settings(), lambda: "", 1, lambda: False)
     gpu = torch.device("cuda")
     loop.transfer_batch_to_device(batch, gpu, 0)
     assert asked == [((gpu,), {"non_blocking": True})]
@@ -602,15 +495,15 @@ def test_training_on_a_gpu_learns_as_on_the_cpu(tmp_path, precision):
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     how = {"settings": _HOW["averaged weights"], "precision": precision}
-    there = _fit(tmp_path / "gpu", accelerator="cuda", **how)
-    here = _fit(tmp_path / "cpu", precision="fp32", settings=_HOW["averaged weights"])
+    there = fit_small(tmp_path / "gpu", accelerator="cuda", **how)
+    here = fit_small(tmp_path / "cpu", precision="fp32", settings=_HOW["averaged weights"])
     losses = [[row["val_loss"] for row in each.history] for each in (there, here)]
     assert losses[0] == pytest.approx(losses[1], rel=0.3)  # dropout draws other numbers there
 
 
 def test_global_random_state_is_left_as_it_was(tmp_path):
     before = torch.random.get_rng_state()
-    _fit(tmp_path, epochs=1)
+    fit_small(tmp_path, epochs=1)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 

@@ -12,74 +12,28 @@ import pandas as pd
 import pytest
 import torch
 from lightning.pytorch.loggers import Logger
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch import nn
 
 from data_prep.contracts.errors import InputError
-from tests.training.settings import training_settings
-from training.fit import fit
-from training.loading import SeededSampler
+from tests.training.small_training import fit_small, run_in, small_model
 from training.loggers import build_loggers
 from training.request import _require_loggers
 from training.run_folder import RunFolder
 
 
-class _Batch:
-    def __init__(self, rows: list[tuple[str, Tensor]]) -> None:
-        self.image_ids = [name for name, _ in rows]
-        self.x = torch.stack([x for _, x in rows])
-
-    def to(self, device):
-        return self
-
-
-class _Rows(Dataset):
-    def __len__(self) -> int:
-        return 6
-
-    def __getitem__(self, index: Any) -> tuple[str, Tensor]:
-        row = index[0] if isinstance(index, tuple) else index
-        return f"image{row}", torch.full((1,), row / 6)
-
-
-def _losses(model: nn.Module, batch: _Batch) -> dict[str, Tensor]:
-    return {"square": (model(batch.x) - 1).square().mean()}
-
-
-def _run(folder: Path) -> RunFolder:
-    seen = pd.DataFrame({"image_id": ["image0"], "patient_id": ["p0"], "role": ["train"]})
-    return RunFolder.started_in(folder) or RunFolder.create(
-        folder, config="[training]\nepochs = 3\n", seen=seen, started={}
-    )
-
-
-def _fit(run: RunFolder, loggers: list[Logger], **changes: Any) -> nn.Module:
+def _fit(folder: Path, loggers: list[Logger], **changes: Any) -> nn.Module:
     """Three epochs, of which the second has a figure that is not finite."""
-    torch.manual_seed(0)
-    model = nn.Linear(1, 1)
-    figures = iter([0.25, float("nan"), 0.5])
-    epochs = changes.pop("epochs", 3)
-    task: Any = SimpleNamespace(
-        model=model,
-        training_losses=_losses,
-        validation_step=lambda model, batch: (_losses(model, batch), None),
-        validation_metrics=lambda outputs: {"ap50": next(figures, 0.5)},
-        loss_weight=lambda batch: 1.0,
-        callbacks=(),
-    )
-    fit(
-        task,
-        training_settings(schedule="constant", learning_rate=0.1, epochs=epochs),
-        train_loader=DataLoader(
-            _Rows(), batch_size=3, sampler=SeededSampler(6, seed=0), collate_fn=_Batch
-        ),
-        val_loader=DataLoader(_Rows(), batch_size=3, collate_fn=_Batch),
-        run=run,
-        loggers=loggers,
-        resume=True,
-        **changes,
-    )
+    model, figures = small_model(), iter([0.25, float("nan"), 0.5])
+    fit_small(
+        folder, model, loggers=loggers, resume=True,
+        validation_metrics=lambda outputs: {"ap50": next(figures, 0.5)}, **{"epochs": 3, **changes},
+    )  # fmt: skip
     return model
+
+
+def _stop_after_two(row: dict[str, Any]) -> None:
+    if row["epoch"] == 2:
+        raise KeyboardInterrupt
 
 
 class _Kept(Logger):
@@ -102,9 +56,8 @@ class _Kept(Logger):
 
 def test_logger_gets_settings_and_each_epoch_once_and_changes_nothing(tmp_path):
     kept = _Kept()
-    plain = _fit(_run(tmp_path / "plain"), [])
-    logged = _fit(_run(tmp_path / "logged"), [kept])
-    assert torch.equal(plain.weight, logged.weight)
+    plain, logged = _fit(tmp_path / "plain", []), _fit(tmp_path / "logged", [kept])
+    assert torch.equal(plain[0].weight, logged[0].weight)
     assert kept.settings == {"training": {"epochs": 3}}
     assert list(kept.rows) == [1, 2, 3]
     assert kept.rows[1]["val/ap50"] == 0.25
@@ -115,14 +68,10 @@ def test_logger_gets_settings_and_each_epoch_once_and_changes_nothing(tmp_path):
 
 
 def test_logger_of_a_resumed_training_gets_the_whole_history(tmp_path):
-    def stop(row: dict[str, Any]) -> None:
-        if row["epoch"] == 2:
-            raise KeyboardInterrupt
-
     first, second = _Kept(), _Kept()
     with pytest.raises(KeyboardInterrupt):
-        _fit(_run(tmp_path), [first], on_epoch=stop)
-    _fit(_run(tmp_path), [second])
+        _fit(tmp_path, [first], on_epoch=_stop_after_two)
+    _fit(tmp_path, [second])
     assert list(first.rows) == [1, 2]
     assert list(second.rows) == [1, 2, 3]
     assert second.rows[1] == first.rows[1]
@@ -143,9 +92,9 @@ def test_logger_without_its_package_is_refused_in_one_line(found, monkeypatch):
 
 def test_tensorboard_reads_a_resumed_training_whole_and_once(tmp_path):
     loader = pytest.importorskip("tensorboard.backend.event_processing.event_file_loader")
-    run = _run(tmp_path / "run")
-    _fit(run, build_loggers(["tensorboard"], run), epochs=2)
-    _fit(run, build_loggers(["tensorboard"], run))
+    run = run_in(tmp_path / "run")
+    _fit(run.folder, build_loggers(["tensorboard"], run), epochs=2)
+    _fit(run.folder, build_loggers(["tensorboard"], run))
     (file,) = (run.folder / "events").glob("events.*")
     events = [
         (event.step, value.tag)
@@ -158,15 +107,11 @@ def test_tensorboard_reads_a_resumed_training_whole_and_once(tmp_path):
 
 def _trained_in_two_parts(folder: Path, logger: str) -> tuple[RunFolder, pd.DataFrame]:
     """Two epochs, an interruption, and the third; with what `metrics.csv` says of them."""
-
-    def stop(row: dict[str, Any]) -> None:
-        if row["epoch"] == 2:
-            raise KeyboardInterrupt
-
+    run = run_in(folder)
     with pytest.raises(KeyboardInterrupt):
-        _fit(_run(folder), build_loggers([logger], _run(folder)), on_epoch=stop)
-    _fit(_run(folder), build_loggers([logger], _run(folder)))
-    return _run(folder), pd.read_csv(folder / "metrics.csv")
+        _fit(folder, build_loggers([logger], run), on_epoch=_stop_after_two)
+    _fit(folder, build_loggers([logger], run))
+    return run, pd.read_csv(folder / "metrics.csv")
 
 
 @pytest.mark.filterwarnings("default")  # of mlflow's own libraries

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from configs.settings import TrainingSettings
-from tests.training.settings import training_settings
+from tests.training.small_training import training_settings
 from training.loop import Plateau, build_optimiser, build_schedule
 
 

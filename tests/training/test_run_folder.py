@@ -39,12 +39,6 @@ def test_folder_without_a_run_is_told_apart(tmp_path):
         RunFolder.open(tmp_path)
 
 
-def test_started_run_is_not_overwritten(tmp_path):
-    _create(tmp_path)
-    with pytest.raises(InputError, match=r"holds a run already; leave out --no-resume"):
-        _create(tmp_path)
-
-
 def test_folder_with_other_files_is_not_touched(tmp_path):
     (tmp_path / "thesis.doc").touch()
     with pytest.raises(InputError, match=r"holds 'thesis.doc', which no run has"):
@@ -170,14 +164,6 @@ def test_a_file_that_is_not_weights_is_refused_in_one_line(content, message, tmp
         read_weights(path)
     assert "\n" not in str(error.value)
     assert str(error.value).startswith(str(path))
-
-
-def test_a_truncated_safetensors_file_is_refused(net, tmp_path):
-    save_model(net, tmp_path)
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(InputError, match="is not as it was written"):
-        load_model(tmp_path, BUILDERS)
 
 
 def test_a_missing_file_is_named(tmp_path):

@@ -55,12 +55,6 @@ def test_a_monotone_transform_changes_no_threshold_free_figure(y_true, y_score):
     assert image_average_precision(y_true, y_score) == image_average_precision(y_true, stretched)
 
 
-def test_a_score_equal_to_the_threshold_is_positive():
-    assert confusion_counts([1, 0], [0.5, 0.5], threshold=0.5) == {
-        "tp": 1, "fp": 1, "tn": 0, "fn": 0,
-    }  # fmt: skip
-
-
 @settings(max_examples=60, deadline=None)
 @given(LABELS, TIED_SCORES, st.sampled_from([0.0, 0.3, 0.5, 1.0]))
 def test_counts_and_rates_are_those_of_scikit_learn(y_true, y_score, threshold):

@@ -201,13 +201,13 @@ def test_a_wrong_place_says_when_it_is_within_one_cell(localised, within_cell, w
     assert outcome(prediction, ImageTruth(1.0))[1] == words
 
 
-def test_score_at_the_threshold_reads_as_positive():
-    assert "≥" in describe_score(ImagePrediction("A", COLOUR, score=0.5, threshold=0.5))
-
-
-def test_two_different_numbers_never_read_the_same():
-    words = describe_score(ImagePrediction("A", COLOUR, score=0.50001, threshold=0.50002))
-    assert words == "score 0.50001 < 0.50002"
+@pytest.mark.parametrize(
+    ("score", "threshold", "words"),
+    [(0.5, 0.5, "score 0.500 ≥ 0.500"), (0.50001, 0.50002, "score 0.50001 < 0.50002")],
+)
+def test_a_tie_is_positive_and_two_numbers_never_read_the_same(score, threshold, words):
+    shown = describe_score(ImagePrediction("A", COLOUR, score=score, threshold=threshold))
+    assert shown == words
 
 
 @pytest.mark.parametrize(

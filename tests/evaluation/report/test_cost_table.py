@@ -51,15 +51,14 @@ def test_the_table_has_every_figure_and_every_cost(comparison):
     comparison.systems["CheXNet"] = SystemResult(cost=dict(KNOWN))
     table = as_table(cost_rows(comparison))
     told = {title: cells[1] for title, cells in table.items()}
-    assert told["Parameters"] == "7.0 million"
-    assert told["Trainable parameters"] == "0.001 million"
-    assert told["FLOPs per image"] == "5.7 billion"
-    assert told["Size of the weights"] == "28.4 MB"
-    assert told["Training time"] == "9.0 min"
-    assert told["Peak training memory"] == "2,500.0 MB"
-    assert told["Time per image"] == "30.0 ms"
-    assert told["Peak memory per image"] == "91.0 MB"
-    assert told["Trained on"] == "2 CPU cores"
+    assert told.items() >= {
+        "Parameters": "7.0 million", "Trainable parameters": "0.001 million",
+        "FLOPs per image": "5.7 billion", "Size of the weights": "28.4 MB",
+        "Training time": "9.0 min", "Peak training memory": "2,500.0 MB",
+        "Time per image": "30.0 ms", "Peak memory per image": "91.0 MB",
+        "Trained on": "2 CPU cores",
+    }.items()  # fmt: skip
+    assert "Made of" not in told
     starts = [title.split(",")[0] for title in table]
     for wanted in ("AUROC", "Sensitivity (recall)", "Specificity"):
         assert wanted in starts, starts

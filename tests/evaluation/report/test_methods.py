@@ -20,13 +20,6 @@ def as_table(rows):
     return {row[0]: list(row[1:]) for row in rows}
 
 
-def test_costs_of_single_models_are_told_as_they_are(comparison):
-    table = as_table(cost_rows(comparison))
-    assert table["Parameters"] == ["32.2 million", "7.0 million"]
-    assert table["Time per image"] == ["196.0 ms", "unknown"]
-    assert "Made of" not in table
-
-
 def test_an_ensemble_shows_gain_and_cost_against_the_first_system(comparison):
     cost = {"parameters": 64_400_000, "flops": None, "latency_ms": 392.0, "made_of": "A + B"}
     comparison.systems["CheXNet"] = replace(comparison.systems["CheXNet"], cost=cost)
@@ -57,13 +50,6 @@ def test_a_search_is_told_with_what_is_left_of_it_held_out(searched):
     assert "held out from its own choice" in table["Search"][0]
     assert table["Search"][1] == "not searched"
     assert table["Boxes"][1].startswith("as stored; called from score")
-
-
-def test_froc_and_the_rsna_score_are_judged_with_a_search_and_without(searched):
-    for name in ("A", "B"):
-        for metric in ("froc_mean", "rsna_score"):
-            figure = searched.estimates.of(name, metric)
-            assert figure.low < figure.estimate < figure.high
 
 
 def test_without_a_search_nothing_is_said_of_one(predict, test_set):

@@ -38,13 +38,8 @@ class Outline(HTMLParser):
         if tag not in VOID:
             self.open.append(tag)
 
-    def handle_startendtag(self, tag, attrs):
-        facts = dict(attrs)
-        self.ids += [facts["id"]] if "id" in facts else []
-        self.links += [facts[key] for key in ("href", "src") if facts.get(key)]
-
     def handle_endtag(self, tag):
-        if not self.open or self.open.pop() != tag:
+        if tag not in VOID and (not self.open or self.open.pop() != tag):
             self.problems.append(tag)
 
 
@@ -133,17 +128,13 @@ def test_every_svg_is_valid_xml_with_a_name_or_hidden(html):
         assert root.get("aria-label") or root.get("aria-hidden"), drawing[:80]
 
 
-def test_every_figure_of_the_table_is_there_with_its_interval(html):
-    for text in ("0.891", "0.851 to 0.921", "0.862", "−0.021 to 0.089", "localised sensitivity"):
-        assert text.lower() in html.lower()
-
-
 def test_first_table_has_six_rows_at_one_threshold(html):
     table = html[html.index('id="figures"') : html.index('id="curves"')]
     rows = re.findall(r'scope="row">(.*?)</th>', table)
     assert rows == ["AUROC", "Average precision", "Sensitivity (recall)", "Specificity", "F1",
                     "Localised sensitivity"]  # fmt: skip
-    assert "best F1" in table
+    for text in ("0.891", "0.851 to 0.921", "0.862", "−0.021 to 0.089", "best F1"):
+        assert text in table
     assert "0.95" not in re.sub(r"<[^>]*>", "", table).replace("95 %", "")
 
 

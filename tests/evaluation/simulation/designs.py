@@ -58,6 +58,18 @@ class Case:
     share: float = 1.0
 
 
+def _judge(
+    rng: np.random.Generator,
+    validation: Sample,
+    test: Sample,
+    seeds: Sequence[int],
+    policies: Sequence[str] = ("max_f1",),
+) -> Judged:
+    """What is said of drawn samples; the seed of the resamples is drawn after them."""
+    seed = int(rng.integers(2**31))
+    return judge(validation, test, seeds, replicates=REPLICATES, seed=seed, policies=policies)
+
+
 def _claimed(differences: Sequence[Estimate]) -> float:
     """Whether any difference is claimed, as a sentence claims it."""
     return float(any(each.excludes_zero for each in differences))
@@ -173,10 +185,7 @@ def _auroc_case(
         truth = float(np.nanmean(seen))
 
         def measure(rng: np.random.Generator) -> Found:
-            found = judge(
-                sample(rng), sample(rng), [1, 1], replicates=REPLICATES,
-                seed=int(rng.integers(2**31)), policies=(),
-            )  # fmt: skip
+            found = _judge(rng, sample(rng), sample(rng), [1, 1], policies=())
             figures = [found.estimates.of(each, "auroc") for each in "AB"]
             gap = found.estimates.difference("A", "B", "auroc")
             return {
@@ -223,10 +232,7 @@ def _seed_case(k: int, between: float, n_test: int = 200, share: float = 1.0) ->
         def measure(rng: np.random.Generator) -> Found:
             skills = skill + spread * rng.standard_normal((2, k))
             validation, test = draw(rng, 100, skills), draw(rng, n_test, skills)
-            found = judge(
-                validation, test, [k, k], replicates=REPLICATES, seed=int(rng.integers(2**31)),
-                policies=("max_f1",),
-            )  # fmt: skip
+            found = _judge(rng, validation, test, [k, k])
             return {
                 **_sentences(found),
                 "auroc": _claimed(found.pairs("auroc")),
@@ -254,21 +260,15 @@ def _several_case(count: int, n_test: int, *, share: float = 1.0, tied: bool = F
     name += ", the same scores" if tied else ""
     skills = [[skill_of(AUROC)]] * (1 if tied else count)
 
-    def make(rng: np.random.Generator) -> Measure:
-        def measure(rng: np.random.Generator) -> Found:
-            validation, test = draw(rng, 150, skills), draw(rng, n_test, skills)
-            if tied:
-                validation, test = validation.repeated(count), test.repeated(count)
-            found = judge(
-                validation, test, [1] * count, replicates=REPLICATES,
-                seed=int(rng.integers(2**31)), policies=("max_f1",),
-            )  # fmt: skip
-            named = " had the highest " in found.verdict.headline
-            return {**_sentences(found), "highest": float(named)}
+    def measure(rng: np.random.Generator) -> Found:
+        validation, test = draw(rng, 150, skills), draw(rng, n_test, skills)
+        if tied:
+            validation, test = validation.repeated(count), test.repeated(count)
+        found = _judge(rng, validation, test, [1] * count)
+        named = " had the highest " in found.verdict.headline
+        return {**_sentences(found), "highest": float(named)}
 
-        return measure
-
-    return Case("several", name, make, share)
+    return Case("several", name, lambda _: measure, share)
 
 
 def several() -> Iterator[Case]:
@@ -284,26 +284,19 @@ def _power_case(first: float, second: float, n_test: int, clusters: str = "one")
     name = f"AUROC {first:.2f} and {second:.2f}, 150 / {n_test} patients{where}"
     skills = [[skill_of(first)], [skill_of(second)]]
 
-    def make(rng: np.random.Generator) -> Measure:
-        def measure(rng: np.random.Generator) -> Found:
-            validation = draw(rng, 150, skills, clusters=clusters)
-            test = draw(rng, n_test, skills, clusters=clusters)
-            found = judge(
-                validation, test, [1, 1], replicates=REPLICATES, seed=int(rng.integers(2**31)),
-                policies=("max_f1",),
-            )  # fmt: skip
-            each: Found = {}
-            for name, policy in (("auroc", ""), ("f1", "max_f1"), ("recall", "max_f1"),
-                                 ("matched_recall_90", "")):  # fmt: skip
-                gap = found.estimates.difference("A", "B", name, policy)
-                if gap.known:
-                    each[f"{name} right"] = float(gap.excludes_zero and gap.estimate > 0)
-                    each[f"{name} wrong"] = float(gap.excludes_zero and gap.estimate < 0)
-            return each
+    def measure(rng: np.random.Generator) -> Found:
+        validation = draw(rng, 150, skills, clusters=clusters)
+        found = _judge(rng, validation, draw(rng, n_test, skills, clusters=clusters), [1, 1])
+        each: Found = {}
+        for name, policy in (("auroc", ""), ("f1", "max_f1"), ("recall", "max_f1"),
+                             ("matched_recall_90", "")):  # fmt: skip
+            gap = found.estimates.difference("A", "B", name, policy)
+            if gap.known:
+                each[f"{name} right"] = float(gap.excludes_zero and gap.estimate > 0)
+                each[f"{name} wrong"] = float(gap.excludes_zero and gap.estimate < 0)
+        return each
 
-        return measure
-
-    return Case("power", name, make, 0.5)
+    return Case("power", name, lambda _: measure, 0.5)
 
 
 def power() -> Iterator[Case]:
@@ -319,18 +312,12 @@ def _chance_case(auroc: float, n_test: int) -> Case:
     name = f"two systems of AUROC {auroc:.2f}, 150 / {n_test:,} patients"
     skills = [[skill_of(auroc)]] * 2
 
-    def make(rng: np.random.Generator) -> Measure:
-        def measure(rng: np.random.Generator) -> Found:
-            validation, test = draw(rng, 150, skills), draw(rng, n_test, skills)
-            found = judge(
-                validation, test, [1, 1], replicates=REPLICATES, seed=int(rng.integers(2**31)),
-                policies=("max_f1",),
-            )  # fmt: skip
-            return {"caution": float(found.cautions_chance), **_sentences(found)}
+    def measure(rng: np.random.Generator) -> Found:
+        validation, test = draw(rng, 150, skills), draw(rng, n_test, skills)
+        found = _judge(rng, validation, test, [1, 1])
+        return {"caution": float(found.cautions_chance), **_sentences(found)}
 
-        return measure
-
-    return Case("chance", name, make, 0.5)
+    return Case("chance", name, lambda _: measure, 0.5)
 
 
 def chance() -> Iterator[Case]:
@@ -348,25 +335,22 @@ def _calibration_case(n_validation: int, overconfident: float) -> Case:
     name = f"{n_validation} validation images, "
     name += "box scores right" if overconfident == 1 else f"log-odds {overconfident:g} x too large"
 
-    def make(rng: np.random.Generator) -> Measure:
-        def measure(rng: np.random.Generator) -> Found:
-            validation, _ = draw_boxed(rng, n_validation, overconfident)
-            test, best = draw_boxed(rng, _MANY, overconfident)
-            given = {"raw": test.scores[0], "best": best}
-            for kind, fitted in calibrations(validation).items():
-                given[kind] = fitted.probability(test.scores[0])
-            found: Found = {}
-            for kind, probability in given.items():
-                called = probability >= _AT_PROBABILITY
-                hits, alarms = called & test.y_true, called & ~test.y_true
-                odds = _AT_PROBABILITY / (1 - _AT_PROBABILITY)
-                found[f"brier|{kind}"] = float(np.mean((probability - test.y_true) ** 2))
-                found[f"benefit|{kind}"] = float(hits.mean() - odds * alarms.mean())
-            return found
+    def measure(rng: np.random.Generator) -> Found:
+        validation, _ = draw_boxed(rng, n_validation, overconfident)
+        test, best = draw_boxed(rng, _MANY, overconfident)
+        given = {"raw": test.scores[0], "best": best}
+        for kind, fitted in calibrations(validation).items():
+            given[kind] = fitted.probability(test.scores[0])
+        found: Found = {}
+        for kind, probability in given.items():
+            called = probability >= _AT_PROBABILITY
+            hits, alarms = called & test.y_true, called & ~test.y_true
+            odds = _AT_PROBABILITY / (1 - _AT_PROBABILITY)
+            found[f"brier|{kind}"] = float(np.mean((probability - test.y_true) ** 2))
+            found[f"benefit|{kind}"] = float(hits.mean() - odds * alarms.mean())
+        return found
 
-        return measure
-
-    return Case("calibration", name, make, 0.5)
+    return Case("calibration", name, lambda _: measure, 0.5)
 
 
 def calibration() -> Iterator[Case]:

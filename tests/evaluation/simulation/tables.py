@@ -43,90 +43,57 @@ TABLES = (
     Table("specificity_floor", "thresholds", _at("specificity>=0.90")),
     Table("held", "thresholds", _at("max_f1", "|held")),
     Table("p_values", "thresholds", _at("max_f1", "|test")),
-    Table(
-        "matched",
-        "thresholds",
-        (
-            Column("sensitivity at specificity 0.90", "matched|matched_recall_90"),
-            Column("at 0.95", "matched|matched_recall_95"),
-            Column("specificity at sensitivity 0.90", "matched|matched_specificity_90"),
-            Column("at 0.95", "matched|matched_specificity_95"),
-        ),
-    ),
-    Table(
-        "recall_coverage",
-        "thresholds",
-        (
-            Column("95 % interval holds the mean sensitivity", "recall covers"),
-            Column("thresholds held: holds that of this threshold", "recall covers|held"),
-        ),
-    ),
-    Table(
-        "auroc",
-        "auroc",
-        (
-            Column("95 % interval holds the AUROC", "covers"),
-            Column("interval of the difference holds 0", "difference covers"),
-            Column("headline wrong", "headline"),
-            Column("any sentence wrong", "any"),
-            Column("no interval", "no interval"),
-            Column("width of the difference's interval", "width", share=False),
-        ),
-    ),
-    Table(
-        "seeds",
-        "seeds",
-        (
-            Column("AUROC", "auroc"),
-            *_at("max_f1"),
-            Column("interval holds the recipe's AUROC", "auroc covers"),
-            Column("interval holds its sensitivity", "recall covers"),
-        ),
-    ),
+    Table("matched", "thresholds", (
+        Column("sensitivity at specificity 0.90", "matched|matched_recall_90"),
+        Column("at 0.95", "matched|matched_recall_95"),
+        Column("specificity at sensitivity 0.90", "matched|matched_specificity_90"),
+        Column("at 0.95", "matched|matched_specificity_95"),
+    )),
+    Table("recall_coverage", "thresholds", (
+        Column("95 % interval holds the mean sensitivity", "recall covers"),
+        Column("thresholds held: holds that of this threshold", "recall covers|held"),
+    )),
+    Table("auroc", "auroc", (
+        Column("95 % interval holds the AUROC", "covers"),
+        Column("interval of the difference holds 0", "difference covers"),
+        Column("headline wrong", "headline"),
+        Column("any sentence wrong", "any"),
+        Column("no interval", "no interval"),
+        Column("width of the difference's interval", "width", share=False),
+    )),
+    Table("seeds", "seeds", (
+        Column("AUROC", "auroc"),
+        *_at("max_f1"),
+        Column("interval holds the recipe's AUROC", "auroc covers"),
+        Column("interval holds its sensitivity", "recall covers"),
+    )),
     Table("several", "several", (*_OPENING, Column("one is called the highest", "highest"))),
-    Table(
-        "power",
-        "power",
-        (
-            Column("AUROC: right", "auroc right"),
-            Column("wrong way round", "auroc wrong"),
-            Column("F1: right", "f1 right"),
-            Column("wrong way round", "f1 wrong"),
-            Column("sensitivity: right", "recall right"),
-            Column("wrong way round", "recall wrong"),
-            Column("sensitivity at specificity 0.90: right", "matched_recall_90 right"),
-            Column("wrong way round", "matched_recall_90 wrong"),
-        ),
-    ),
+    Table("power", "power", tuple(
+        Column(title, f"{metric} {way}")
+        for metric, words in (
+            ("auroc", "AUROC"), ("f1", "F1"), ("recall", "sensitivity"),
+            ("matched_recall_90", "sensitivity at specificity 0.90"),
+        )
+        for way, title in (("right", f"{words}: right"), ("wrong", "wrong way round"))
+    )),
     Table("chance", "chance", (Column("caution shown", "caution"), *_OPENING)),
     *(
-        Table(
-            name,
-            "calibration",
-            tuple(
-                Column(title, f"{name}|{kind}", share=False)
-                for kind, title in (
-                    ("raw", "raw score"),
-                    ("platt", "Platt"),
-                    ("isotonic", "isotonic"),
-                    ("default", "default"),
-                    ("best", "true probability"),
-                )
-            ),
-        )
+        Table(name, "calibration", tuple(
+            Column(title, f"{name}|{kind}", share=False)
+            for kind, title in (
+                ("raw", "raw score"), ("platt", "Platt"), ("isotonic", "isotonic"),
+                ("default", "default"), ("best", "true probability"),
+            )
+        ))
         for name in ("brier", "benefit")
     ),
-    Table(
-        "readers",
-        "readers",
-        (
-            Column("AUROC", "auroc"),
-            Column("sensitivity", "recall"),
-            Column("specificity", "specificity"),
-            Column("interval holds the readers' mean AUROC", "covers"),
-        ),
-    ),
-)
+    Table("readers", "readers", (
+        Column("AUROC", "auroc"),
+        Column("sensitivity", "recall"),
+        Column("specificity", "specificity"),
+        Column("interval holds the readers' mean AUROC", "covers"),
+    )),
+)  # fmt: skip
 
 
 def with_tables(page: str, results: Results) -> str:

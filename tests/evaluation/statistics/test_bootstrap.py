@@ -6,8 +6,11 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import norm
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binom, norm
 from sklearn import metrics as oracle
+from sklearn.metrics import roc_curve
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.scorecard import Scorecard
@@ -17,11 +20,15 @@ from evaluation.metrics.metric import MetricKey
 from evaluation.statistics.bootstrap import (
     NO_WIDTH,
     Resamples,
+    RunningRows,
+    SegmentSums,
     cluster_bootstrap,
     cluster_index,
     expanded_level,
     per_cluster,
     percentile_interval,
+    roc_band,
+    share_band,
 )
 from evaluation.statistics.clustered_tests import (
     _exact_mcnemar,
@@ -418,3 +425,71 @@ def test_expanded_percentiles_cover_a_mean_of_few_patients_as_often_as_of_many()
     plain, expanded = covered.values()
     assert plain < 0.92
     assert 0.93 <= expanded <= 0.97
+
+
+def test_roc_band_is_the_middle_of_scikit_learns_curves_of_the_same_resamples():
+    rng = np.random.default_rng(3)
+    patients = rng.integers(0, 25, 60)
+    labels = rng.random(60) < 0.4
+    scores = np.round(labels + rng.normal(0, 1, 60), 1)  # with ties
+    at = np.linspace(0, 1, 11)
+    of, count = cluster_index(patients)
+    curves = []
+    for weights in np.concatenate(list(Resamples(count, 40, 7).chunks())):
+        kept = weights[of] > 0
+        false, true, _ = roc_curve(labels[kept], scores[kept], sample_weight=weights[of][kept],
+                                   drop_intermediate=False)  # fmt: skip
+        curves.append(np.interp(at, false, true))
+    low, high = roc_band(labels, scores, patients, at, resamples=40, seed=7)
+    assert low == pytest.approx(np.quantile(curves, 0.025, axis=0))
+    assert high == pytest.approx(np.quantile(curves, 0.975, axis=0))
+
+
+def test_scores_that_are_all_equal_have_the_diagonal_as_band():
+    at = np.linspace(0, 1, 5)
+    low, high = roc_band([1, 0, 1, 0], [0.5] * 4, list("abcd"), at)
+    assert low == pytest.approx(at)
+    assert high == pytest.approx(at)
+
+
+def test_share_of_independent_images_has_the_band_of_a_binomial():
+    labels = np.arange(100) < 30
+    groups = np.zeros(100, dtype=int)
+    low, high = share_band(labels, groups, np.arange(100), resamples=4000)
+    assert low[0] == pytest.approx(binom.ppf(0.025, 100, 0.3) / 100, abs=0.015)
+    assert high[0] == pytest.approx(binom.ppf(0.975, 100, 0.3) / 100, abs=0.015)
+    # Ten images of each patient with one label: as few draws as patients.
+    wide_low, wide_high = share_band(labels, groups, np.arange(100) // 10, resamples=4000)
+    assert wide_high[0] - wide_low[0] > 2.5 * (high[0] - low[0])
+
+
+@pytest.mark.parametrize("peak", [1, 16, 17, 30_000])  # 16 bits hold 4,095 boxes of weight 16
+@pytest.mark.parametrize("crowd", [3, 4095, 4096, 70_000])
+def test_sums_are_those_of_a_plain_loop_however_large(peak, crowd):
+    rng = np.random.default_rng(crowd)
+    segment = np.append(np.zeros(crowd, dtype=int), rng.integers(0, 5, 200))
+    clusters = rng.integers(0, 7, len(segment))
+    weights = rng.integers(0, peak + 1, (3, 7))
+    expected = np.zeros((3, 6))
+    for row in range(3):
+        np.add.at(expected[row], segment, weights[row, clusters])
+    assert SegmentSums(segment, clusters, 6, 7)(weights).tolist() == expected.tolist()
+
+
+def test_without_boxes_and_without_segments_sums_are_empty():
+    none = np.array([], dtype=int)
+    assert SegmentSums(none, none, 2, 1)(np.ones((1, 1), int)).tolist() == [[0, 0]]
+    assert SegmentSums(none, none, 0, 1)(np.ones((2, 1), int)).shape == (2, 0)
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(1, 4), st.integers(0, 6), st.randoms(use_true_random=False))
+def test_each_row_is_searched_as_if_alone(n_rows, length, random):
+    counts = np.array([[random.randint(0, 3) for _ in range(length)] for _ in range(n_rows)])
+    counts = counts.reshape(n_rows, length)
+    rows, sums = RunningRows(counts), np.cumsum(counts, axis=1)
+    assert rows.sums.tolist() == sums.tolist()
+    sought = np.array([[random.randint(0, 20) for _ in range(5)] for _ in range(n_rows)])
+    for side in ("left", "right"):
+        expected = [np.searchsorted(sums[k], sought[k], side).tolist() for k in range(n_rows)]
+        assert rows.place(sought, side).tolist() == expected

@@ -6,9 +6,7 @@ import pytest
 
 from evaluation.boxes.box_metrics import WeightedRsnaScore
 from evaluation.boxes.matching import pair_boxes
-from evaluation.decisions.thresholds import choose_threshold, threshold_candidates
-from evaluation.metrics.image_metrics import confusion_counts, net_benefit, rates
-from evaluation.report.all_images import _explore_thresholds
+from evaluation.metrics.image_metrics import confusion_counts, net_benefit
 from evaluation.statistics.ranking import is_positive
 
 Y_TRUE = np.array([0, 1, 0, 1, 1])
@@ -32,24 +30,6 @@ def test_counts_and_net_benefit_at_a_score_are_by_the_rule(threshold):
     assert (counts["tp"], counts["fp"]) == (tp, fp)
     expected = (tp - fp * threshold / (1 - threshold)) / len(SCORES)
     assert net_benefit(Y_TRUE, SCORES, threshold) == pytest.approx(expected)
-
-
-def test_the_page_counts_by_the_rule_at_every_score():
-    frame = pd.DataFrame({"image_id": list("abcde"), "system": "A", "label": Y_TRUE,
-                          "score": SCORES})  # fmt: skip
-    found, _ = _explore_thresholds(frame, ["A"], {"A": {"max_f1": 0.4}})
-    (steps,) = found["steps"]
-    assert steps["at"] == list(TIES)
-    assert list(zip(steps["tp"], steps["fp"], strict=True)) == [by_the_rule(t) for t in TIES]
-
-
-def test_a_threshold_is_chosen_by_the_rule_where_no_number_lies_between_two_scores():
-    scores = np.array([0.5, np.nextafter(0.5, 1)])
-    (candidate,) = threshold_candidates(scores)
-    assert candidate == scores[1]  # the candidate is a score itself
-    choice = choose_threshold([0, 1], scores, "sensitivity>=1")
-    assert choice.threshold == candidate
-    assert rates(**confusion_counts([0, 1], scores, candidate))["specificity"] == 1
 
 
 @pytest.mark.parametrize("cut", TIES)

@@ -160,25 +160,28 @@ def test_a_crossing_is_said_with_who_is_ahead_on_either_side():
     )
 
 
-def test_a_crossing_beyond_what_was_measured_is_not_shown_and_called_extrapolated():
-    (found,) = said(example(), "images", "average_precision")
+def two_arms(a, b):
+    return {"auroc": {"detector": (1.0, 0.3), "classifier": (a, b)}}
+
+
+@pytest.mark.parametrize(
+    ("study", "about", "metric", "words"),
+    [
+        ({}, "images", "average_precision", r"reaches beyond the 54 to 430 at which both were "
+         r"measured, and the estimate, \d+, is extrapolated\.$"),
+        ({"times": Times(1.0, 3000.0)}, "time", "auroc",  # boxes are dear
+         r"not shown: there is no time at which both were measured\.$"),
+        ({"powers": two_arms(1.1, 0.3)}, "images", "auroc", "not shown to differ in slope"),
+        ({"powers": two_arms(1.1, 0.3)}, "time", "auroc", "not shown to differ in slope"),
+        ({"powers": two_arms(1.0, 0.3), "error": 0.03, "times": Times(10.0, 0.0)}, "budget",
+         "auroc", r"a difference is not shown \(.* to .*\)\.$"),
+    ],
+    ids=["beyond the sizes", "at no time", "parallel", "parallel in time", "equal"],
+)  # fmt: skip
+def test_what_is_not_shown_is_said_with_the_reason(study, about, metric, words):
+    (found,) = said(example(**study), about, metric)
     assert not found.shown
-    assert re.search(r"reaches beyond the 54 to 430 at which both were measured, and the estimate, "
-                     r"\d+, is extrapolated\.$", found.text)  # fmt: skip
-
-
-def test_dear_boxes_leave_no_time_at_which_both_were_measured():
-    (found,) = said(example(times=Times(1.0, 3000.0)), "time")
-    assert not found.shown
-    assert found.text.endswith("not shown: there is no time at which both were measured.")
-
-
-def test_parallel_curves_cross_nowhere_that_is_shown():
-    same = {"auroc": {"detector": (1.0, 0.3), "classifier": (1.1, 0.3)}}
-    for about in ("images", "time"):
-        (found,) = said(example(same), about)
-        assert not found.shown
-        assert "the curves are not shown to differ in slope" in found.text
+    assert re.search(words, found.text)
 
 
 def test_one_training_is_said_to_be_one_and_gives_no_crossing():
@@ -219,13 +222,6 @@ def test_the_same_time_buys_so_many_of_each_and_far_beyond_no_figure_is_given():
     assert "No AUROC is given there: the detector was measured with 54 to 430." in (
         said(dear, "budget")[0].text
     )
-
-
-def test_equal_curves_differ_nowhere_at_the_same_time():
-    same = {"auroc": {"detector": (1.0, 0.3), "classifier": (1.0, 0.3)}}
-    (found,) = said(example(same, error=0.03, times=Times(10.0, 0.0)), "budget")
-    assert not found.shown
-    assert re.search(r"a difference is not shown \(.* to .*\)\.$", found.text)
 
 
 @pytest.fixture(scope="module")

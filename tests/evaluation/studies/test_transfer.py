@@ -137,8 +137,8 @@ def test_equal_sets_are_said_to_differ_in_no_more_than_a_twentieth_of_tables(tri
     ],
 )
 def test_a_figure_that_is_undefined_is_null_in_every_file(tmp_path, share, threshold, unknown):
-    decision = Decision("opacity", {}, thresholds={"max_f1": ThresholdChoice("max_f1", threshold)})
-    cell = judge_cell(HOME, scored(RNG, 60, share=share), scored(RNG, 60), decision, JUDGING)
+    decision, test = decided_at(threshold), scored(RNG, 60, share=share)
+    cell = judge_cell(HOME, test, scored(RNG, 60), decision, JUDGING)
     sets = [JudgedSet("rsna", "Opacity", SHORTCUT)]
     page = write_transfer(Transfer(sets, [cell], "max_f1", []), tmp_path)
     rows = json.loads((tmp_path / "transfer.json").read_text())["figures"]

@@ -1,0 +1,41 @@
+"""A run whose model has learned nothing."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from classification.model import build_classifier
+from data_prep.contracts.folders import write_json
+from data_prep.contracts.tables import write_table
+from data_prep.store.dataset import DataSet
+from data_prep.store.preprocess import Preprocess
+from detection.model import build_retinanet
+from training.run_folder import save_model
+
+
+def untrained_run(kind: str, data: Path, run: Path, size: int = 32) -> Path:
+    """Its folder; of kind detector or classifier."""
+    dataset = DataSet.open(data)
+    ids, target = dataset.ids, dataset.target()
+    run.mkdir()
+    torch.manual_seed(0)
+    if kind == "classifier":
+        model: Any = build_classifier("small_cnn", image_size=size)
+    else:
+        model = build_retinanet(backbone="resnet18", fpn_channels=16, head_convs=1, image_size=size)
+        torch.nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.5)
+    save_model(model, run)
+    (run / "config.toml").write_text("")
+    Preprocess(size, 0.5, 0.25).to_json(run / "preprocess.json")
+    made_on = {"name": dataset.name, "content_id": ids["content_id"],
+               "labels_id": ids["labels_id"], "split": "default",
+               "split_id": ids["split_ids"]["default"]}  # fmt: skip
+    facts = {"name": kind, "model_kind": kind, "target": target.name,
+             "findings": list(target.any_of), "seed": 0, "data_set": made_on,
+             "pretrained": "none", "created": "today", "n_train": 20, "n_val": 4}  # fmt: skip
+    write_json(run / "run.json", "run", facts)
+    roles = dataset.split("default").merge(dataset.images[["image_id", "patient_id"]])
+    seen = roles.loc[roles["role"] != "test", ["image_id", "patient_id", "role"]]
+    write_table(seen, run / "seen.parquet", "seen")
+    return run

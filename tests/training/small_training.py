@@ -1,0 +1,129 @@
+"""A training small enough to be exact about, without a configuration file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from configs.settings import TrainingSettings
+from training.fit import FitResult, fit
+from training.loading import SeededSampler
+from training.run_folder import RunFolder
+
+
+def training_settings(**changes: Any) -> TrainingSettings:
+    """One epoch that monitors the validation loss, with some changes."""
+    usual = {"epochs": 1, "batch_size": 1, "learning_rate": 1e-3, "monitor": "val_loss"}
+    return TrainingSettings(**{**usual, **changes})
+
+
+@dataclass
+class Batch:
+    """What a loader gives."""
+
+    image_ids: list[str]
+    x: Tensor
+    y: Tensor
+
+    def to(self, device):
+        return Batch(self.image_ids, self.x.to(device), self.y.to(device))
+
+
+class Rows(Dataset):
+    """Rows whose noise is drawn from the pair's seed, as an augmentation's is."""
+
+    def __init__(self, n: int) -> None:
+        generator = torch.Generator().manual_seed(5)
+        self.x = torch.randn(n, 4, generator=generator)
+        self.y = (self.x[:, :1] > 0).float()
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: int | tuple[int, int]) -> tuple[str, Tensor, Tensor]:
+        row, seed = index if isinstance(index, tuple) else (index, 0)
+        noise = torch.randn(4, generator=torch.Generator().manual_seed(seed)) * 0.1
+        return f"image{row}", self.x[row] + noise, self.y[row]
+
+
+def collate(items: list[tuple[str, Tensor, Tensor]]) -> Batch:
+    """A batch of rows."""
+    ids, x, y = zip(*items, strict=True)
+    return Batch(list(ids), torch.stack(x), torch.stack(y))
+
+
+def small_model() -> nn.Module:
+    """Always with the same weights; with a batch norm and dropout."""
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return nn.Sequential(
+            nn.Linear(4, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Dropout(0.5), nn.Linear(8, 1)
+        )
+
+
+def losses_of(model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+    """The loss of a training step."""
+    return {"bce": nn.functional.binary_cross_entropy_with_logits(model(batch.x), batch.y)}
+
+
+def validate(model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
+    """The loss of a validation step, and which rows are right."""
+    logits = model(batch.x)
+    loss = nn.functional.binary_cross_entropy_with_logits(logits, batch.y)
+    return {"bce": loss}, (logits > 0) == (batch.y > 0)
+
+
+def _accuracy(outputs: list[Tensor]) -> dict[str, float]:
+    return {"accuracy": torch.cat(outputs).float().mean().item()}
+
+
+def run_in(folder: Path) -> RunFolder:
+    """The run that was started in a folder, or a new one."""
+    started = RunFolder.started_in(folder)
+    seen = pd.DataFrame({"image_id": ["image0"], "patient_id": ["p0"], "role": ["train"]})
+    config = "[training]\nepochs = 3\n"
+    return started or RunFolder.create(folder, config=config, seen=seen, started={})
+
+
+@dataclass
+class Task:
+    """What is trained."""
+
+    model: nn.Module
+    training_losses: Callable[..., Any] = losses_of
+    validation_step: Callable[..., Any] = validate
+    validation_metrics: Callable[..., Any] = _accuracy
+    callbacks: tuple[Any, ...] = ()
+
+    def loss_weight(self, batch: Batch) -> float:
+        return len(batch.image_ids)
+
+
+_OF_TASK = ("training_losses", "validation_step", "validation_metrics")
+_OF_SETTINGS = ("monitor", "epochs", "patience")
+
+
+def fit_small(
+    folder: Path,
+    model: nn.Module | None = None,
+    settings: TrainingSettings = training_settings(learning_rate=0.05),  # noqa: B008  frozen
+    **changes: Any,
+) -> FitResult:
+    """Four epochs on 24 rows; changes are of the task, of the settings, or arguments of `fit`."""
+    rows = Rows(24)
+    task = Task(model or small_model(), **{k: changes.pop(k) for k in _OF_TASK if k in changes})
+    own = {k: changes.pop(k) for k in _OF_SETTINGS if k in changes}
+    sampler = SeededSampler(24, seed=3)
+    loaders = {
+        "train_loader": DataLoader(rows, batch_size=5, sampler=sampler, collate_fn=collate),
+        "val_loader": DataLoader(rows, batch_size=8, collate_fn=collate),
+    }
+    settings = settings.model_copy(update={"epochs": 4, **own})
+    return fit(task, settings, run=run_in(folder), **{**loaders, **changes})
