@@ -6,10 +6,6 @@ import csv
 import filecmp
 import json
 import math
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
@@ -29,6 +25,7 @@ from scripts.next_steps import next_steps
 from scripts.show import describe
 from scripts.sweep import sweep
 from scripts.train import train
+from tests.scripts.launched import ended, environment, start, wait_until
 from tests.scripts.small_sets import tiny_training, trials_of
 from training.run_folder import RunFolder
 
@@ -441,18 +438,13 @@ def test_more_gpus_than_there_are_is_refused() -> None:
 
 @pytest.mark.long
 def test_a_killed_sweep_takes_its_trials_along_and_goes_on(data: Path, tmp_path: Path) -> None:
-    out = tmp_path / "out"
+    out, surroundings = tmp_path / "out", environment(str(ROOT))
     words = ["sweep", data.parent / "tiny.toml", "--data", data, "--out", out, "--trials", "3",
              "--jobs", "2", "--device", "cpu", "--over", OVER[0]]  # fmt: skip
-    command = [sys.executable, "-P", "-m", "scripts.cli", *map(str, words)]
-    killed = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
-    until = time.monotonic() + 300
-    while not [*out.glob("trials/*/config.toml")] and time.monotonic() < until:
-        time.sleep(0.1)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    made = trials_of(out)
-    assert [each["state"] for each in made] == ["complete"] * 3
+    killed = start(surroundings, *words)
+    wait_until(lambda: [*out.glob("trials/*/config.toml")], 300)
+    killed.kill()
+    killed.communicate()
+    ended(start(surroundings, *words))
+    assert [each["state"] for each in trials_of(out)] == ["complete"] * 3
     assert len([*out.glob("trials/*/run.json")]) == 3

@@ -17,13 +17,13 @@ from data_prep.contracts.tables import write_table
 from data_prep.splits.add_split import add_splits
 from data_prep.splits.split import SplitRule
 from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions, PredictionWriter
+from data_prep.store.predictions import Predictions
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.thresholds import ThresholdChoice
 from scripts.cli import run_verb
 from scripts.prepare import prepare
 from scripts.transfer import transfer
-from tests.scripts.small_sets import refusal, write_source
+from tests.scripts.small_sets import refusal, write_predictions, write_source
 
 
 def data_set(folder: Path, name: str, finding: str, seed: int, *, patients: int = 120) -> Path:
@@ -68,13 +68,9 @@ class Model:
         states = rows.set_index("image_id")["state"].reindex(ids) == "present"
         apart = 3.0 if dataset.ids == self.home.ids else 0.5
         logit = np.random.default_rng(1).normal(apart * states, 1)
-        info = {"system": name, "kind": "scores", "inference_id": self.inference_id(),
-                "data_set": {"content_id": dataset.ids["content_id"]}}  # fmt: skip
-        rows = {"image_id": ids, "finding": finding, "score": 1 / (1 + np.exp(-logit))}
-        done = pd.DataFrame({"image_id": ids, "status": "ok", "reason": None})
-        with PredictionWriter(out, info) as writer:
-            writer.add(done, scores=pd.DataFrame(rows))
-        return Predictions.open(out)
+        scores = {"image_id": ids, "finding": finding, "score": 1 / (1 + np.exp(-logit))}
+        of = {"inference_id": self.inference_id(), "scores": pd.DataFrame(scores)}
+        return Predictions.open(write_predictions(out, dataset.folder, ids, name, **of))
 
 
 @pytest.fixture

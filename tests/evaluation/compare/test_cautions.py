@@ -40,20 +40,13 @@ def test_an_audit_that_never_looked_at_the_split_is_said(make_metrics):
 @pytest.mark.parametrize(
     ("a", "b", "words"),
     [
-        (
-            (0.498, 0.4, 0.596),
-            (0.443, 0.339, 0.552),
-            "By AUROC, A (0.498, 95 % interval 0.400 to 0.596) and B (0.443, 95 % interval 0.339 "
-            "to 0.552) were not shown to be better than chance (0.5).",
-        ),
-        (
-            (0.9, 0.8, 0.95),
-            (0.6, 0.5, 0.7),
-            "B (0.600, 95 % interval 0.500 to 0.700) was not shown",
-        ),
+        ((0.498, 0.4, 0.596), (0.443, 0.339, 0.552), "By AUROC, A (0.498, 95 % interval 0.400 to "
+         "0.596) and B (0.443, 95 % interval 0.339 to 0.552) were not shown to be better than "
+         "chance (0.5)."),
+        ((0.9, 0.8, 0.95), (0.6, 0.5, 0.7), "B (0.600, 95 % interval 0.500 to 0.700) was not sho"),
         ((0.9, 0.8, 0.95), (0.2, 0.1, 0.4), "0.400) was worse than chance (0.5)."),
     ],
-)
+)  # fmt: skip
 def test_an_interval_that_holds_chance_is_said(make_metrics, a, b, words):
     (said,) = told(make_metrics, {"A": a, "B": b})
     assert words in said
