@@ -1,7 +1,5 @@
 """`cxr predict` for images: what is wrong with the paths is said before anything is loaded."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The runner: one function is the command, the Python call and the record of what was asked."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from collections.abc import Mapping

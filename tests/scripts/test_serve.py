@@ -1,7 +1,5 @@
 """`cxr serve`: what it refuses in one line, and a live server from its start to its end."""
 
-from __future__ import annotations
-
 import json
 import os
 import re

@@ -1,7 +1,5 @@
 """A detector starts from a classifier or a detector, and what those have seen comes along."""
 
-from __future__ import annotations
-
 import shlex
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`cxr train` from a small synthetic data set to a run folder, and every way it can be refused."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The batch of `cxr train`: found, recorded, taken again, and named when it is too large."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A classifier's training from other weights: what learns, what stays, and what the run says."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 
@@ -12,8 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torchvision.models import densenet121
 
-from classification.dataset import ImageLabelDataset
-from classification.loss import _mix_pairs, _smooth, masked_cross_entropy
+from classification.dataset import ImageLabelDataset, collate
+from classification.loss import _mix_pairs, _smooth, masked_cross_entropy, training_losses
 from classification.model import build_classifier
 from configs.load import find_config, read_config
 from data_prep.contracts.errors import InputError
@@ -181,8 +179,6 @@ def test_fourteen_findings_are_learned_and_measured_where_they_are_known() -> No
     store = _Store()
     labels = pd.DataFrame(table, index=store.ids, columns=list(FINDINGS))
     rows = ImageLabelDataset(store, store.ids, labels, FINDINGS)  # type: ignore[arg-type]
-    from classification.dataset import collate
-    from classification.loss import training_losses
 
     batch = collate([rows[n] for n in range(6)])
     model = build_classifier("small_cnn", n_findings=14, image_size=64)

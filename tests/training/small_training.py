@@ -1,7 +1,5 @@
 """A training small enough to be exact about, without a configuration file."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path

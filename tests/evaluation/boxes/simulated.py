@@ -1,7 +1,5 @@
 """Drawn true boxes and what a detector finds of them."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 

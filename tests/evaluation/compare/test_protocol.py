@@ -12,6 +12,7 @@ from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import Estimates
 from evaluation.compare.protocol import EXPLORATORY, Protocol, TestSetUses, log_use
 from evaluation.compare.verdict import Setting, state_verdict
+from evaluation.decisions.tuning import tune
 from evaluation.metrics.metric import Note
 from evaluation.metrics.registry import METRICS
 from evaluation.statistics.bootstrap import Interval
@@ -213,7 +214,6 @@ def test_what_cannot_be_reported_is_refused_before_the_work(predict, test_set, j
 
 
 def test_a_policy_that_a_stored_decision_lacks_is_refused(predict, test_set, judged_set):
-    from evaluation.decisions.tuning import tune
 
     system, target = predict("A", seed=1), judged_set.target()
     system.write_decision(target.name, tune(system, test_set).to_dict())

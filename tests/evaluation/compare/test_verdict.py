@@ -5,8 +5,9 @@ from itertools import combinations
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
-from evaluation.compare.claims import Claim, decide_together
+from evaluation.compare.claims import Claim, decide_together, holm
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import Estimate, Estimates
 from evaluation.compare.protocol import Protocol
@@ -297,10 +298,6 @@ def test_no_sentence_contradicts_the_interval_that_it_quotes(make_metrics, widen
 
 def test_a_family_is_decided_as_holm_decides_its_p_values():
     """Normal figures: deciding by intervals step by step is Holm's method on their p-values."""
-    from scipy.stats import norm
-
-    from evaluation.compare.claims import holm
-
     rng = np.random.default_rng(9)
     for size in (1, 2, 5, 8) * 10:
         gaps = np.round(rng.normal(0.02, 0.02, size), 3)

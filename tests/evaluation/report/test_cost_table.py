@@ -1,7 +1,5 @@
 """What a system costs is told where it is known, "unknown" where not, and drawn legibly."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from itertools import pairwise
 

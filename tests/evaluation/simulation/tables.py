@@ -1,7 +1,5 @@
 """The tables of docs/validity.md, from stored results of two revisions."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """The page of a sweep shows every trial, escapes what it is told, and says what is optimistic."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -142,28 +142,28 @@ def with_info(member, **facts):
     return Predictions(member.folder, member.info | facts)
 
 
-def test_cost_is_summed_and_unknown_where_it_cannot_be(detectors):
-    cost = {"parameters": 10, "flops": 5.0, "latency_ms": 2.0, "latency_device": "cpu"}
-    members = [with_info(member, cost=cost) for member in detectors]
-    total = _joined_cost(members, "A + B")
-    assert (total["parameters"], total["flops"], total["latency_ms"]) == (20, 10.0, 4.0)
-    assert (total["latency_device"], total["made_of"]) == ("cpu", "A + B")
-    other = with_info(detectors[1], cost=cost | {"latency_device": "gpu", "flops": None})
-    mixed = _joined_cost([members[0], other], "")
-    assert (mixed["parameters"], mixed["flops"], mixed["latency_ms"]) == (20, None, None)
+COST = {"parameters": 10, "flops": 5.0, "latency_ms": 2.0, "latency_device": "cpu"}
+TRAINED = {"size_bytes": 8, "train_seconds": 60.0, "train_device": "cpu", "peak_memory_bytes": 5}
 
 
-def test_training_adds_up_on_one_machine_and_memory_is_that_of_the_largest_member(detectors):
-    cost = {"size_bytes": 8, "train_seconds": 60.0, "train_device": "cpu", "peak_memory_bytes": 5}
-    members = [
-        with_info(detectors[0], cost=cost),
-        with_info(detectors[1], cost=cost | {"peak_memory_bytes": 9}),
-    ]
-    total = _joined_cost(members, "A + B")
-    assert (total["size_bytes"], total["train_seconds"], total["peak_memory_bytes"]) == (16, 120, 9)
-    assert total["flops"] is None
-    other = with_info(detectors[1], cost=cost | {"train_device": "gpu"})
-    assert _joined_cost([members[0], other], "")["train_seconds"] is None
+@pytest.mark.parametrize(
+    ("cost", "of_the_second", "total"),
+    [
+        (COST, {}, {"parameters": 20, "flops": 10.0, "latency_ms": 4.0, "latency_device": "cpu"}),
+        (COST, {"latency_device": "gpu", "flops": None},
+         {"parameters": 20, "flops": None, "latency_ms": None}),
+        # Memory is that of the largest member.
+        (TRAINED, {"peak_memory_bytes": 9},
+         {"size_bytes": 16, "train_seconds": 120, "peak_memory_bytes": 9, "flops": None}),
+        (TRAINED, {"train_device": "gpu"}, {"size_bytes": 16, "train_seconds": None}),
+    ],
+)  # fmt: skip
+def test_cost_is_summed_and_unknown_where_it_cannot_be(detectors, cost, of_the_second, total):
+    costs = (cost, cost | of_the_second)
+    members = [with_info(m, cost=each) for m, each in zip(detectors, costs, strict=True)]
+    found = _joined_cost(members, "A + B")
+    assert {key: found[key] for key in total} == total
+    assert found["made_of"] == "A + B"
 
 
 def write_seen(member, ids, role):
