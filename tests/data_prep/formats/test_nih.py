@@ -8,7 +8,7 @@ import pytest
 
 from data_prep.contracts.errors import InputError
 from data_prep.formats.nih import FINDINGS, _read_entries, find_entries
-from tests.data_prep.formats.answers import edges, reader, reasons, roles, states_of
+from tests.data_prep.formats.answers import edges, reader, reasons, roles, states_of, write_files
 
 HEADER = (
     "Image Index,Finding Labels,Follow-up #,Patient ID,Patient Age,Patient Gender,View Position,"
@@ -34,14 +34,10 @@ def write_source(
     table: str = "Data_Entry_2017_v2020.csv",
 ) -> Path:
     """Write an NIH folder whose images are empty files: the reader opens none."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / table).write_text("\n".join([HEADER, *rows]) + "\n")
+    files = {table: "\n".join([HEADER, *rows, ""]), **dict.fromkeys(image_files, "")}
     if boxes is not None:
-        (folder / "BBox_List_2017.csv").write_text("\n".join([BOX_HEADER, *boxes]) + "\n")
-    for name in image_files:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
-    return folder
+        files["BBox_List_2017.csv"] = "\n".join([BOX_HEADER, *boxes, ""])
+    return write_files(folder, files)
 
 
 def test_listed_findings_are_present_and_all_others_absent(tmp_path):

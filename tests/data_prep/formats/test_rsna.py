@@ -11,7 +11,7 @@ from data_prep.contracts.folders import write_json
 from data_prep.formats.registry import read_source
 from data_prep.formats.rsna import _read_classes, _read_headers, _read_mapping
 from data_prep.formats.source import ReadOptions
-from tests.data_prep.formats.answers import edges, reader
+from tests.data_prep.formats.answers import edges, reader, write_files
 
 NOTHING = ",,,,,"
 
@@ -28,20 +28,15 @@ def write_source(
     mapping: list[str] | None = None,
 ) -> Path:
     """Write an RSNA folder whose images are empty files: the reader opens none."""
-    for name in ("stage_2_train_images", "stage_2_test_images"):
-        (folder / name).mkdir(parents=True)
-    for name in images:
-        (folder / "stage_2_train_images" / f"{name}.dcm").touch()
-    (folder / "stage_2_test_images" / "t.dcm").touch()
+    (folder / "stage_2_train_images").mkdir(parents=True)
     tables = {
         "stage_2_train_labels.csv": ["patientId,x,y,width,height,Target", *rows],
         "stage_2_detailed_class_info.csv": classes and ["patientId,class", *classes],
         "rsna_to_nih.csv": mapping,
     }
-    for name, lines in tables.items():
-        if lines:
-            (folder / name).write_text("\n".join(lines) + "\n")
-    return folder
+    write_files(folder, {name: "\n".join([*lines, ""]) for name, lines in tables.items() if lines})
+    files = [f"stage_2_train_images/{name}.dcm" for name in images]
+    return write_files(folder, dict.fromkeys([*files, "stage_2_test_images/t.dcm"], ""))
 
 
 def test_boxes_become_corners_and_negatives_are_fully_covered(tmp_path):

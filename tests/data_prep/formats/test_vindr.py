@@ -2,14 +2,13 @@
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from data_prep.formats import vindr as reader_vindr
 from data_prep.formats.registry import _likely_format
-from tests.data_prep.formats.answers import reader, states
+from tests.data_prep.formats.answers import reader, states, write_files
 
 CLASSES = "Cardiomegaly,Nodule/Mass,Pneumonia,{other},No finding"
 TRAIN = [
@@ -44,36 +43,26 @@ def write_physionet(
     suffix: str = ".dicom",
 ) -> Path:
     """Write the set as on PhysioNet; the images are empty files: no reader decodes them."""
-    for name in ("train/a", "train/b", "test/t", "test/u"):
-        path = folder / f"{name}{suffix}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.touch()
-    files = {
-        "image_labels_train": [
-            "image_id,rad_id," + CLASSES.format(other="Other diseases"),
-            *labels,
-        ],
+    read_by = ["image_id,rad_id," + CLASSES.format(other="Other diseases"), *labels]
+    tables = {
+        "image_labels_train": read_by,
         "image_labels_test": ["image_id," + CLASSES.format(other="Other disease"), *TEST],
         "annotations_train": ["image_id,rad_id,class_name,x_min,y_min,x_max,y_max", *boxes],
         "annotations_test": ["image_id,class_name,x_min,y_min,x_max,y_max", *TEST_BOXES],
     }
-    (folder / "annotations").mkdir(exist_ok=True)
-    for name, lines in files.items():
-        (folder / "annotations" / f"{name}.csv").write_text("\n".join(lines) + "\n")
-    return folder
+    texts = {f"annotations/{name}.csv": "\n".join([*rows, ""]) for name, rows in tables.items()}
+    names = ("train/a", "train/b", "test/t", "test/u")
+    return write_files(folder, {**texts, **{f"{name}{suffix}": "" for name in names}})
 
 
 def write_kaggle(folder: Path, lines: list[str], size: tuple[int, int] | None = None) -> Path:
     """Write the set as on Kaggle, as DICOM or as PNG copies of a size (width, height)."""
-    for name in ("train/a", "train/b", "test/t"):
-        path = folder / f"{name}.{'png' if size else 'dicom'}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if size:
-            Image.fromarray(np.zeros(size[::-1], np.uint8)).save(path)
-        else:
-            path.touch()
     header = "image_id,class_name,class_id,rad_id,x_min,y_min,x_max,y_max"
-    (folder / "train.csv").write_text("\n".join([header, *lines]) + "\n")
+    names = [f"{name}.{'png' if size else 'dicom'}" for name in ("train/a", "train/b", "test/t")]
+    table = {"train.csv": "\n".join([header, *lines, ""])}
+    write_files(folder, {**table, **dict.fromkeys(names, "")})
+    for name in names if size else ():
+        Image.new("L", size).save(folder / name)
     return folder
 
 

@@ -209,6 +209,14 @@ def test_more_than_may_be_under_way_is_refused(app, client, png, monkeypatch):
     assert ask(client, png(0))["systems"]
 
 
+def scope_of(path: str, headers: list[tuple[bytes, bytes]]) -> dict[str, Any]:
+    return {
+        "type": "http", "method": "POST", "path": path, "raw_path": path.encode(),
+        "query_string": b"", "headers": headers, "client": None, "root_path": "",
+        "http_version": "1.1", "scheme": "http", "server": None,
+    }  # fmt: skip
+
+
 def test_bodies_that_are_announced_and_do_not_come_lock_nobody_out(client):
     async def status_of(content: bytes, end: asyncio.Event) -> int:
         sent: list[Any] = []
@@ -222,12 +230,8 @@ def test_bodies_that_are_announced_and_do_not_come_lock_nobody_out(client):
 
         size = str(64 << 20 if content == b"[" else len(content)).encode()
         headers = {b"host": b"testserver", b"content-type": b"application/json"}
-        scope = {
-            "type": "http", "method": "POST", "path": "/v1/report.csv", "query_string": b"",
-            "headers": [*headers.items(), (b"content-length", size)], "client": None,
-            "root_path": "", "http_version": "1.1", "scheme": "http", "server": None,
-            "raw_path": b"/v1/report.csv",
-        }  # fmt: skip
+        given = [*headers.items(), (b"content-length", size)]
+        scope = scope_of("/v1/report.csv", given)
         await client.asgi(scope, receive, send)
         return int(sent[0]["status"])
 
@@ -266,11 +270,7 @@ def test_where_the_client_is_gone_its_image_is_not_read(app, client, png, monkey
 
     monkeypatch.setattr(type(app.state.server.decoder), "decode", begin)
     headers = [(name.lower(), value) for name, value in request.headers.raw]
-    scope = {
-        "type": "http", "method": "POST", "path": "/v1/analyze", "query_string": b"",
-        "headers": headers, "client": None, "root_path": "", "http_version": "1.1",
-        "scheme": "http", "server": None, "raw_path": b"/v1/analyze",
-    }  # fmt: skip
+    scope = scope_of("/v1/analyze", headers)
     start = time.monotonic()
     asyncio.run(client.asgi(scope, receive, send))
     assert asked == ["decode"]

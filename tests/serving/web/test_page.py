@@ -19,6 +19,7 @@ from serving.run import Run
 from serving.web.schemas import ServeSettings
 from serving.web.server import build_app
 from tests.measure_page import Browser
+from tests.serving.web.test_app import report_of
 
 _PATIENCE = 20.0  # seconds
 
@@ -178,15 +179,10 @@ def test_report_opens_by_its_link_where_the_server_asks_for_a_token(page, served
     token = "a-token-of-this-test"  # noqa: S105
     head = "<link rel='icon' href='data:,'><title>a</title>"
     script = "<script>document.title = 'scripts run'</script>"
-    (tmp_path / "report.html").write_text(f"{head}{script}<p style='color: red'>Report</p>")
-    facts = {"inference_id": served[0].model.inference_id()}
-    systems = {"data_set": {"name": "Set"}, "systems": {served[0].name: facts}}
-    content = {
-        "contract": "metrics", "schema_version": 1, "target": served[0].target.name,
-        "metrics": [], "answer": {"cautions": []}, "provenance": systems,
-    }  # fmt: skip
-    (tmp_path / "metrics.json").write_text(json.dumps(content))
-    app = build_app(served, ServeSettings(token=token), report=tmp_path)
+    model_id = served[0].model.inference_id()
+    folder = report_of(tmp_path / "report", inference_id=model_id)
+    (folder / "report.html").write_text(f"{head}{script}<p style='color: red'>Report</p>")
+    app = build_app(served, ServeSettings(token=token), report=folder)
     with _listening(app, lifespan="off") as address:
         tab = _Page(page.browser, address)
         tab.browser.page.goto(address)
