@@ -26,6 +26,7 @@ from data_prep.store import pixel_store as stored
 from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore, build_pixel_store
 from data_prep.store.preprocess import letterbox
+from data_prep.work.object_store import file_digest
 from data_prep.work.pool import cpu_count
 
 _PREPARED, _ROUNDS = 400, 3  # with fewer images one would time the start of processes
@@ -77,8 +78,10 @@ def epoch_rows(setting: Setting) -> Iterator[dict[str, Any]]:
 
 def _as_table(paths: list[Path], n_images: int) -> pd.DataFrame:
     """An images table of files; they come again under other names if more are wanted."""
-    names = [str(paths[number % len(paths)].resolve()) for number in range(n_images)]
-    return pd.DataFrame({"image_id": [f"i{n:05d}" for n in range(n_images)], "path": names})
+    files = [paths[number % len(paths)].resolve() for number in range(n_images)]
+    digests = {path: file_digest(path, "sha256") for path in set(files)}
+    table = pd.DataFrame({"image_id": [f"i{n:05d}" for n in range(n_images)]})
+    return table.assign(path=list(map(str, files)), file_sha256=[digests[path] for path in files])
 
 
 def _listed(setting: Setting, name: str, values: Any) -> str:

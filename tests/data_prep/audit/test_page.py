@@ -17,6 +17,7 @@ from data_prep.audit.page import _explain, _render_audit, _tally, _verdict, writ
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.images.image_facts import TEXT_PLACE, image_facts
 from data_prep.store.dataset import DataSet
+from data_prep.work.object_store import file_digest
 from data_prep.work.pool import LocalEngine
 from evaluation.systems.shortcuts import measure_shortcuts
 
@@ -143,6 +144,9 @@ def test_suspected_text_is_framed_in_a_crop_and_its_place_is_in_the_csv(dataset,
     decode.loc["b6", list(TEXT_PLACE)] = np.nan  # a set that was prepared before places were kept
     decode.loc["b7", "burned_in_annotation"] = "yes"
     write_table(decode.reset_index(), folder / "decode.parquet", "decode")
+    images = read_table(folder / "images.parquet", "images")
+    files = [file_digest(source / path, "sha256") for path in images["path"]]
+    write_table(images.assign(file_sha256=files), folder / "images.parquet", "images")
     other = DataSet(folder, {**dataset.info, "source_root": str(source)}, dataset.targets)
     html = write_audit(other, audit(other), tmp_path).read_text()
     assert re.findall(r"Suspected text of image (\w+)", html) == ["b5", "b6"]
