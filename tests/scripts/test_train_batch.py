@@ -1,4 +1,4 @@
-"""The batch of `cxr train`: found, recorded, taken again, and named when it is too large."""
+"""The batch of `cxr train` that fits in memory, and what its draws count and keep."""
 
 from collections.abc import Callable
 from pathlib import Path
