@@ -257,6 +257,14 @@ def test_kaggle_reads_back_as_the_challenge(tmp_path):
     assert any("1 positive images are not fully boxed" in line for line in summary.cannot)
 
 
+def test_kaggle_says_what_it_cannot_hold_of_another_set(dataset, tmp_path):
+    summary = export_annotations(dataset, tmp_path / "out", "kaggle", images="png", target="any")
+    assert sorted(p.name for p in tmp_path.rglob("out/**/*.png")) == [f"{i}.png" for i in "abcd"]
+    said = "\n".join(summary.cannot)
+    assert "the finding has no name there: mass, nodule reads back as lung_opacity" in said
+    assert "images have a patient who is not NIH's" in said
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
