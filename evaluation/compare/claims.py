@@ -1,16 +1,15 @@
-"""Which differences are shown: by intervals, that Holm's method widens for all claims at once."""
+"""What may be said of differences, by intervals that Holm's method widens, and the verdict."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 
 from evaluation.compare.estimates import Estimate, Estimates, family_level
-from evaluation.compare.protocol import Protocol
-from evaluation.metrics.metric import ends_words, listing, number
+from evaluation.metrics.metric import ends_words, number
 from evaluation.statistics.bootstrap import Interval
 
 
@@ -166,35 +165,6 @@ def decide_together(claims: Sequence[Claim]) -> list[Claim]:
     return decided
 
 
-def group_words(claims: Sequence[Claim], titles: Sequence[str]) -> str:
-    """Both figures of each claim of one pair, and which system it is higher for."""
-    said = {
-        "same": "equal here, not shown to differ",
-        "open": "not shown to differ",
-        "unknown": "no claim",
-    }
-    levels = {claim.level_words for claim in claims if claim.difference.bounded}
-    parts = []
-    for claim, title in zip(claims, titles, strict=True):
-        end = f"higher for {claim.leader}" if claim.decided else said[claim.standing]
-        values = " and ".join(map(number, claim.values))
-        short = len(levels) == 1 and claim.difference.bounded
-        gap = f"difference {ends_words(claim.difference)}" if short else claim.gap_words
-        parts.append(f"{title} {values} ({gap}), {end}")
-    common = f" ({levels.pop()} intervals)" if len(levels) == 1 else ""
-    return "; ".join(parts) + common
-
-
-def listed(claims: Sequence[Claim], *, gaps: bool) -> str:
-    """The lower system of each claim, with its figure and, if wanted, the difference."""
-    return listing(
-        [
-            f"{claim.second} ({number(claim.values[1])}{'; ' + claim.gap_words if gaps else ''})"
-            for claim in claims
-        ]
-    )
-
-
 def against_margin(
     gap: Interval, margin: float
 ) -> Literal["equivalent", "non-inferior", "worse", "open", "unknown"]:
@@ -257,17 +227,74 @@ def _telling_digits(ends: tuple[float, float], margin: float) -> int:
     return next((digits for digits in range(3, _MOST_DIGITS) if kept(digits)), _MOST_DIGITS)
 
 
-def standing_words(protocol: Protocol, uses_before: int | None) -> str:
-    """Say whether a report confirms or explores."""
-    if not protocol.declared:
-        return "Exploratory: no protocol fixed the question beforehand."
-    parts = [f"primary figure {protocol.title}"]
-    parts += [f"margin {number(protocol.margin)}"] if protocol.margin is not None else []
-    parts += [f"subgroups {listing(list(protocol.subgroups))}"] if protocol.subgroups else []
-    text = f"Confirmatory: a protocol fixed the question ({', '.join(parts)})"
-    if uses_before is None:
-        return f"{text}; how often this test split was looked at before is unknown."
-    if uses_before:
-        times = "once" if uses_before == 1 else f"{uses_before} times"
-        return f"{text}, but this test split had been looked at {times} before it was first used."
-    return f"{text}, before this test split was looked at."
+HeadlineKind = Literal["decided", "open", "single", "unknown"]
+"""A difference was shown; one was not shown; one system alone; no figure or no interval."""
+
+
+ConclusionKind = Literal["primary", "margin", "pair", "operating_point", "rest"]
+"""The primary figure of a pair, or against a margin; another figure of a pair; all that a pair has
+at one threshold; a count of what was not shown."""
+
+
+@dataclass(frozen=True)
+class Conclusion:
+    """A sentence on one pair of systems.
+
+    Attributes:
+        text: The sentence.
+        kind: What it is about.
+        claims: The differences in it, each with the interval that decides it.
+        decided: Whether it says that something was shown.
+        secondary: Whether a protocol left it open, so that it confirms nothing.
+    """
+
+    text: str
+    kind: ConclusionKind
+    claims: tuple[Claim, ...]
+    decided: bool
+    secondary: bool = False
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The report's opening.
+
+    Attributes:
+        headline: The answer in one sentence.
+        scope: How far it reaches.
+        conclusions: Further comparisons.
+        kind: What kind of answer it is.
+        claims: The differences of the primary figure between all pairs, decided as one family.
+        cautions: What may make it wrong, the most harmful first; shown right below the headline.
+    """
+
+    headline: str
+    scope: str
+    conclusions: list[Conclusion]
+    kind: HeadlineKind
+    claims: tuple[Claim, ...] = ()
+    cautions: tuple[str, ...] = ()
+
+    @property
+    def open(self) -> bool:
+        """Whether anything was left undecided."""
+        return self.kind == "open" or any(not conclusion.decided for conclusion in self.conclusions)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What an answer is told with, beside its figures.
+
+    Attributes:
+        seeds: Training runs behind each system, where known.
+        same_training: Systems that are a run, or an export of it, as one named before: its name.
+        synthetic: How many of the judged images are synthetic.
+        cautions: What may make the answer wrong, the most harmful first.
+        uses_before: How often the test images were used before; `None`: unknown.
+    """
+
+    seeds: Mapping[str, int] | None = None
+    same_training: Mapping[str, str] = field(default_factory=dict)
+    synthetic: int = 0
+    cautions: tuple[str, ...] = ()
+    uses_before: int | None = None

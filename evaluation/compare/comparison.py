@@ -13,15 +13,15 @@ from data_prep.audit.audit import split_errors
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import Target
 from evaluation.boxes.box_metrics import FrocCurve, Hit
-from evaluation.compare.estimates import Estimates, PairTests
+from evaluation.compare.claims import Setting, Verdict
+from evaluation.compare.estimates import Estimate, Estimates, PairTests
 from evaluation.compare.judged_models import JudgedModel, Models
 from evaluation.compare.protocol import EXPLORATORY, Protocol, TestSetUses
-from evaluation.compare.verdict import Setting, Verdict, state_verdict
+from evaluation.compare.verdict import state_verdict
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import CoverageCurve
 from evaluation.decisions.tuning import validation_scores
 from evaluation.metrics.metric import Note, ends_words, listing, number
-from evaluation.statistics.bootstrap import Interval
 from evaluation.statistics.ranking import Floats, curves
 from evaluation.systems.eligibility import training_id, training_sets
 from evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT
@@ -315,10 +315,10 @@ def _against_shortcuts(failures: pd.DataFrame) -> list[str]:
         return []
     fact = str(gaps["group"].iloc[0])
     of_fact = failures[(failures["topic"] == SHORTCUT) & (failures["group"] == fact)]
-    guess = Interval.from_row(of_fact.iloc[0])
+    guess = Estimate.from_row(of_fact.iloc[0])
     values = []
     for _, row in gaps.iterrows():
-        gap = Interval.from_row(row)
+        gap = Estimate.from_row(row)
         if gap.excludes_zero and gap.estimate > 0:
             continue
         tested = f", 95 % interval {ends_words(gap)}" if gap.bounded else ", not tested"

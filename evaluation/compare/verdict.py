@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import combinations
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 from evaluation.compare.claims import (
     Claim,
+    Conclusion,
+    ConclusionKind,
+    HeadlineKind,
+    Setting,
+    Verdict,
     against_margin,
     decide_together,
-    group_words,
-    listed,
     margin_words,
     same,
-    standing_words,
 )
 from evaluation.compare.estimates import Estimates, PairTests
 from evaluation.compare.protocol import EXPLORATORY, Protocol
@@ -29,79 +31,8 @@ from evaluation.metrics.metric import (
 )
 from evaluation.metrics.registry import METRICS, highlighted, metric_title
 
-IN_A_SENTENCE = 4
+_IN_A_SENTENCE = 4
 """Systems whose figures one sentence can hold."""
-
-HeadlineKind = Literal["decided", "open", "single", "unknown"]
-"""A difference was shown; one was not shown; one system alone; no figure or no interval."""
-
-ConclusionKind = Literal["primary", "margin", "pair", "operating_point", "rest"]
-"""The primary figure of a pair, or against a margin; another figure of a pair; all that a pair has
-at one threshold; a count of what was not shown."""
-
-
-@dataclass(frozen=True)
-class _Conclusion:
-    """A sentence on one pair of systems.
-
-    Attributes:
-        text: The sentence.
-        kind: What it is about.
-        claims: The differences in it, each with the interval that decides it.
-        decided: Whether it says that something was shown.
-        secondary: Whether a protocol left it open, so that it confirms nothing.
-    """
-
-    text: str
-    kind: ConclusionKind
-    claims: tuple[Claim, ...]
-    decided: bool
-    secondary: bool = False
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """The report's opening.
-
-    Attributes:
-        headline: The answer in one sentence.
-        scope: How far it reaches.
-        conclusions: Further comparisons.
-        kind: What kind of answer it is.
-        claims: The differences of the primary figure between all pairs, decided as one family.
-        cautions: What may make it wrong, the most harmful first; shown right below the headline.
-    """
-
-    headline: str
-    scope: str
-    conclusions: list[_Conclusion]
-    kind: HeadlineKind
-    claims: tuple[Claim, ...] = ()
-    cautions: tuple[str, ...] = ()
-
-    @property
-    def open(self) -> bool:
-        """Whether anything was left undecided."""
-        return self.kind == "open" or any(not conclusion.decided for conclusion in self.conclusions)
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What an answer is told with, beside its figures.
-
-    Attributes:
-        seeds: Training runs behind each system, where known.
-        same_training: Systems that are a run, or an export of it, as one named before: its name.
-        synthetic: How many of the judged images are synthetic.
-        cautions: What may make the answer wrong, the most harmful first.
-        uses_before: How often the test images were used before; `None`: unknown.
-    """
-
-    seeds: Mapping[str, int] | None = None
-    same_training: Mapping[str, str] = field(default_factory=dict)
-    synthetic: int = 0
-    cautions: tuple[str, ...] = ()
-    uses_before: int | None = None
 
 
 def state_verdict(
@@ -131,9 +62,9 @@ def state_verdict(
     where = _opening(asked, setting)
     text, kind = _headline(asked, claims)
     conclusions = _secondary(asked)
-    if len(systems) > IN_A_SENTENCE or (len(systems) > 2 and protocol.partner):
+    if len(systems) > _IN_A_SENTENCE or (len(systems) > 2 and protocol.partner):
         conclusions = [*_primary_conclusions(asked, claims), *conclusions]
-    if len(systems) > IN_A_SENTENCE:
+    if len(systems) > _IN_A_SENTENCE:
         conclusions = _gather(conclusions)
     conclusions = [*_against_margin(figures, systems, protocol), *conclusions]
     return Verdict(
@@ -244,15 +175,15 @@ def _of_many(asked: _Question, claims: list[Claim]) -> tuple[str, HeadlineKind]:
         said = f"{listing(tops)} had the same {asked.title} for {finding}"
         return f"{said}: {number(best)}", "open"
     between = {frozenset((claim.first, claim.second)): claim.falling for claim in claims}
-    gaps, parts, undecided = len(systems) <= IN_A_SENTENCE, [], len(tops) > 1
+    gaps, parts, undecided = len(systems) <= _IN_A_SENTENCE, [], len(tops) > 1
     for top in tops:
         against = [between[frozenset((top, name))] for name in ranked if name not in tops]
         shown = [claim for claim in against if claim.decided]
         rest = [claim for claim in against if not claim.decided]
         undecided |= bool(rest)
         it = "it" if len(tops) == 1 else top
-        parts += [f"{it} was shown to exceed {listed(shown, gaps=gaps)}"] if shown else []
-        parts += [f"{it} was not shown to differ from {listed(rest, gaps=gaps)}"] if rest else []
+        parts += [f"{it} was shown to exceed {_listed(shown, gaps=gaps)}"] if shown else []
+        parts += [f"{it} was not shown to differ from {_listed(rest, gaps=gaps)}"] if rest else []
     had = "had the highest" if len(tops) == 1 else "had the same, highest"
     start = f"{listing(tops)} {had} {asked.title} of {len(systems)} systems for {finding}"
     text = f"{start} ({number(best)}); {listing(parts)}"
@@ -273,7 +204,7 @@ def _of_both_halves(asked: _Question, claims: list[Claim]) -> tuple[str, Headlin
             ahead.setdefault(one.leader, []).append(loser)
     if len(systems) == 2:
         first, second = systems
-        detail = f" ({first} and {second}): {group_words(claims, titles)}"
+        detail = f" ({first} and {second}): {_group_words(claims, titles)}"
         if ahead:
             return f"{next(iter(ahead))} had both {both}{detail}", "decided"
         return f"neither {first} nor {second} was shown to have both {both}{detail}", "open"
@@ -290,7 +221,7 @@ _SECONDARY = "Secondary, explains but does not confirm: "
 """Before every claim of a confirmatory report that is not of its primary figure."""
 
 
-def _secondary(asked: _Question) -> list[_Conclusion]:
+def _secondary(asked: _Question) -> list[Conclusion]:
     """The figures that a verdict tells of beside the primary one, as one family."""
     figures, systems, protocol, _ = asked
     keys = [(name, "max_f1" if "threshold" in METRICS[name].needs else "")
@@ -316,19 +247,19 @@ def _secondary(asked: _Question) -> list[_Conclusion]:
 
 def _tell(
     figures: Estimates, group: Sequence[Claim], kind: ConclusionKind, secondary: bool = False
-) -> _Conclusion:
+) -> Conclusion:
     """One or several figures of a pair in one sentence."""
     claim = group[0]
     pair, key = [claim.first, claim.second], (claim.metric, claim.policy)
     at = _at_threshold(claim.policy) + _chosen_on(figures, pair, key)
     if kind == "operating_point" or len(group) > 1:
         titles = [METRICS[one.metric].inside for one in group]
-        text = f"{claim.first} and {claim.second}{at}: {group_words(group, titles)}."
+        text = f"{claim.first} and {claim.second}{at}: {_group_words(group, titles)}."
     else:
         text = _pair_words(claim.falling, at)
     start = _SECONDARY if secondary else ""
     decided = any(one.decided for one in group)
-    return _Conclusion(start + text, kind, tuple(group), decided, secondary)
+    return Conclusion(start + text, kind, tuple(group), decided, secondary)
 
 
 def _at_threshold(policy: str) -> str:
@@ -363,7 +294,7 @@ def _pair_words(claim: Claim, at: str) -> str:
             return f"{title}{at}: {first} {one}, {second} {other}, {gap}; no claim."
 
 
-def _primary_conclusions(asked: _Question, claims: list[Claim]) -> list[_Conclusion]:
+def _primary_conclusions(asked: _Question, claims: list[Claim]) -> list[Conclusion]:
     """What the headline of many leaves out: the highest against each other, or every pair."""
     figures = asked.figures
     if not claims:
@@ -378,7 +309,7 @@ def _primary_conclusions(asked: _Question, claims: list[Claim]) -> list[_Conclus
     return [_tell(figures, [claim], "primary") for claim in falling if claim.first == best]
 
 
-def _gather(conclusions: list[_Conclusion]) -> list[_Conclusion]:
+def _gather(conclusions: list[Conclusion]) -> list[Conclusion]:
     """What was decided in full, the rest as a count: the table has every figure."""
     decided = [conclusion for conclusion in conclusions if conclusion.decided]
     rest = [
@@ -387,12 +318,10 @@ def _gather(conclusions: list[_Conclusion]) -> list[_Conclusion]:
     if not rest:
         return decided
     text = f"{len(rest)} further comparisons were not shown to differ; the table has their figures."
-    return [*decided, _Conclusion(text, "rest", tuple(rest), decided=False)]
+    return [*decided, Conclusion(text, "rest", tuple(rest), decided=False)]
 
 
-def _against_margin(
-    figures: Estimates, systems: list[str], protocol: Protocol
-) -> list[_Conclusion]:
+def _against_margin(figures: Estimates, systems: list[str], protocol: Protocol) -> list[Conclusion]:
     """Each other system against the first, on each primary figure, all at once in 95 %."""
     if protocol.margin is None:
         return []
@@ -406,7 +335,7 @@ def _against_margin(
             title = METRICS[metric].inside + _at_threshold(policy)
             text = margin_words(systems[0], other, title, gap, protocol.margin, contrasts)
             decided = against_margin(gap, protocol.margin) not in ("open", "unknown")
-            conclusions.append(_Conclusion(text, "margin", (claim,), decided))
+            conclusions.append(Conclusion(text, "margin", (claim,), decided))
     return conclusions
 
 
@@ -416,7 +345,7 @@ def _scope(
     protocol: Protocol,
     setting: Setting,
     claims: Sequence[Claim],
-    conclusions: Sequence[_Conclusion],
+    conclusions: Sequence[Conclusion],
 ) -> str:
     """How far the answer reaches, and how its intervals were widened."""
     same = {name: first for name, first in setting.same_training.items() if name in systems}
@@ -447,7 +376,7 @@ def _scope(
         )
     parts += _detectable(tests, systems, protocol)
     if tests.known or protocol.declared:
-        parts.append(standing_words(protocol, setting.uses_before))
+        parts.append(_standing_words(protocol, setting.uses_before))
     if any(conclusion.secondary for conclusion in conclusions):
         parts.append(
             "Findings marked as secondary explain the answer; the protocol did not fix them, so "
@@ -505,7 +434,7 @@ def _detectable(tests: PairTests, systems: list[str], protocol: Protocol) -> lis
             number(reach) + (f" between {systems[0]} and {other}" if len(systems) > 2 else "")
             for other, reach in reaches.items()
         ]
-        if len(reaches) >= IN_A_SENTENCE:
+        if len(reaches) >= _IN_A_SENTENCE:
             low, *_, high = sorted(reaches.values())
             sizes = [f"{number(low)} to {number(high)} against {systems[0]}"]
         parts.append(
@@ -514,3 +443,48 @@ def _detectable(tests: PairTests, systems: list[str], protocol: Protocol) -> lis
             "by patient); smaller differences would usually be missed."
         )
     return parts
+
+
+def _group_words(claims: Sequence[Claim], titles: Sequence[str]) -> str:
+    """Both figures of each claim of one pair, and which system it is higher for."""
+    said = {
+        "same": "equal here, not shown to differ",
+        "open": "not shown to differ",
+        "unknown": "no claim",
+    }
+    levels = {claim.level_words for claim in claims if claim.difference.bounded}
+    parts = []
+    for claim, title in zip(claims, titles, strict=True):
+        end = f"higher for {claim.leader}" if claim.decided else said[claim.standing]
+        values = " and ".join(map(number, claim.values))
+        short = len(levels) == 1 and claim.difference.bounded
+        gap = f"difference {ends_words(claim.difference)}" if short else claim.gap_words
+        parts.append(f"{title} {values} ({gap}), {end}")
+    common = f" ({levels.pop()} intervals)" if len(levels) == 1 else ""
+    return "; ".join(parts) + common
+
+
+def _listed(claims: Sequence[Claim], *, gaps: bool) -> str:
+    """The lower system of each claim, with its figure and, if wanted, the difference."""
+    return listing(
+        [
+            f"{claim.second} ({number(claim.values[1])}{'; ' + claim.gap_words if gaps else ''})"
+            for claim in claims
+        ]
+    )
+
+
+def _standing_words(protocol: Protocol, uses_before: int | None) -> str:
+    """Say whether a report confirms or explores."""
+    if not protocol.declared:
+        return "Exploratory: no protocol fixed the question beforehand."
+    parts = [f"primary figure {protocol.title}"]
+    parts += [f"margin {number(protocol.margin)}"] if protocol.margin is not None else []
+    parts += [f"subgroups {listing(list(protocol.subgroups))}"] if protocol.subgroups else []
+    text = f"Confirmatory: a protocol fixed the question ({', '.join(parts)})"
+    if uses_before is None:
+        return f"{text}; how often this test split was looked at before is unknown."
+    if uses_before:
+        times = "once" if uses_before == 1 else f"{uses_before} times"
+        return f"{text}, but this test split had been looked at {times} before it was first used."
+    return f"{text}, before this test split was looked at."

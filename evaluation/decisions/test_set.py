@@ -34,7 +34,7 @@ _NORMAL = "normal"
 _Value = TypeVar("_Value", bound=np.generic)
 
 
-def patients_of(images: pd.DataFrame, image_ids: pd.Index) -> np.ndarray:
+def _patients_of(images: pd.DataFrame, image_ids: pd.Index) -> np.ndarray:
     """Patient of each image, shape ``(N,)``, in the order of `image_ids`."""
     return patient_groups(images).reindex(image_ids).to_numpy(dtype=str)
 
@@ -98,7 +98,7 @@ class TestSet:
 
     def patients(self, image_ids: pd.Index) -> np.ndarray:
         """Patient of each image, shape ``(N,)``."""
-        return patients_of(self.images, image_ids)
+        return _patients_of(self.images, image_ids)
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ def _unit_names(images: pd.DataFrame, image_ids: pd.Index, unit: Unit) -> npt.ND
     """The study or patient of each image."""
     if unit == "image":
         return image_ids.to_numpy(dtype=str)
-    patients = patients_of(images, image_ids)
+    patients = _patients_of(images, image_ids)
     if unit == "patient":
         return patients
     if "study_id" not in images:

@@ -109,7 +109,7 @@ def check_policy(policy: str) -> Policy:
     )
 
 
-def threshold_candidates(y_score: npt.ArrayLike) -> Floats:
+def _threshold_candidates(y_score: npt.ArrayLike) -> Floats:
     """Midpoints between adjacent distinct scores, rising."""
     distinct = np.unique(np.asarray(y_score, dtype=np.float64))
     return _midpoints(distinct[:-1], distinct[1:])
@@ -412,7 +412,7 @@ def doubt_of(scores: npt.ArrayLike, threshold: float, spread: Floats | None = No
 
 def choose_referral(doubt: Floats, share: float, by: str) -> Referral:
     """The lowest cut that refers at most a share of (validation) images."""
-    cuts = threshold_candidates(doubt)
+    cuts = _threshold_candidates(doubt)
     referred = 1 - np.searchsorted(np.sort(doubt), cuts, side="left") / max(len(doubt), 1)
     kept = np.flatnonzero(referred <= share + 1e-12)
     if not len(kept):

@@ -49,7 +49,6 @@ from evaluation.statistics.calibration import (
     Calibration,
     choose_calibration,
     fit_calibration,
-    fit_platt,
 )
 from evaluation.statistics.clustered_tests import auroc_difference
 from evaluation.statistics.ranking import Integers, RankedScores
@@ -257,7 +256,7 @@ def _calibrate(
         return fit_calibration(options.calibration, truth, scores), None  # type: ignore[arg-type]
     if folds is not None:
         return choose_calibration(truth, scores, folds)
-    return fit_platt(truth, scores), None
+    return fit_calibration("platt", truth, scores), None
 
 
 _CHOSEN_ON = ("inference_id", "content_id", "labels_id", "split", "split_id")

@@ -29,7 +29,6 @@ from evaluation.overlays.shapes import (
     Label,
     Points,
     Shape,
-    contour_words,
     describe_score,
     describe_truth,
     legend,
@@ -325,7 +324,7 @@ def _caption(prediction: ImagePrediction, truth: ImageTruth) -> tuple[str, str, 
     sign, words = outcome(prediction, truth)
     score = describe_score(prediction)
     if prediction.grid is not None and prediction.contours:
-        score += f"; contours {contour_words(prediction)}"
+        score += f"; contours {prediction.contour_words}"
     return prediction.system, prediction.colour, f"{_SIGNS[sign]} {words}", score
 
 

@@ -282,6 +282,11 @@ class ImagePrediction:
     localised: bool | None = None  # whether that point lies on a lesion
     within_cell: bool | None = None  # whether it lies on one widened by one map cell
 
+    @property
+    def contour_words(self) -> str:
+        """The probabilities at which the contours of the map lie."""
+        return f"{', '.join(f'{share:.0%}'.rstrip('%') for share in self.contours)} %"
+
 
 def truth_shapes(truth: ImageTruth) -> list[Shape]:
     """The lesions as closed boxes; those of single readers are thin."""
@@ -408,18 +413,13 @@ def legend(predictions: Sequence[ImagePrediction]) -> list[KeyEntry]:
             Shape("map", (_ellipse(16, 11, *radii),), colour, width=_KEY_WIDTH / 2, tint=0.2, rim=0)
             for radii in ((14, 9), (9.5, 6), (5, 3))
         )
-        means = f"contours where images average a probability of {contour_words(prediction)}"
+        means = f"contours where images average a probability of {prediction.contour_words}"
         entries += [
             KeyEntry(rings, f"{name}: activation map, {means}"),
             KeyEntry((box,), f"{name}: box cut out of the map"),
             KeyEntry((point,), f"{name}: highest point of the map"),
         ]
     return entries
-
-
-def contour_words(prediction: ImagePrediction) -> str:
-    """The probabilities at which the contours of a map lie."""
-    return f"{', '.join(f'{share:.0%}'.rstrip('%') for share in prediction.contours)} %"
 
 
 def _ellipse(x: float, y: float, across: float, down: float) -> Points:

@@ -33,7 +33,19 @@ from evaluation.report.page import Row, Table, sentence
 from evaluation.statistics.bootstrap import MOST_UNDEFINED
 
 
-def decision_rows(comparison: Comparison) -> list[Row]:
+def methods(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
+    """How it was done, by its names in the report's template."""
+    title = "What validation images chose for each system"
+    heads, rows = ("", *comparison.names), _decision_rows(comparison)
+    return {
+        "paragraph": _methods_paragraph(comparison, dataset),
+        "decisions": Table.of(title, "", heads, rows, len(comparison.names)),
+        "meanings": _meanings(comparison),
+        "how": _MethodFacts.of(comparison),
+    }
+
+
+def _decision_rows(comparison: Comparison) -> list[Row]:
     """Return what validation chose for each system; no rows where none was tuned."""
     systems = comparison.provenance.get("systems", {})
     decisions = [systems.get(name, {}).get("decision") or {} for name in comparison.systems]
@@ -115,7 +127,7 @@ def _bounded(held: Mapping[Any, Mapping[MetricKey, Estimate]]) -> list[Estimate]
     ]
 
 
-def meanings(comparison: Comparison) -> list[tuple[str, str]]:
+def _meanings(comparison: Comparison) -> list[tuple[str, str]]:
     """Return name and meaning of every metric in the report, and of the words around them."""
     present = {
         key.metric
@@ -141,7 +153,7 @@ def meanings(comparison: Comparison) -> list[tuple[str, str]]:
 
 
 @dataclass(frozen=True)
-class MethodFacts:
+class _MethodFacts:
     """What the page's methods depend on."""
 
     made: _IntervalFacts
@@ -155,7 +167,7 @@ class MethodFacts:
     cells: dict[str, str]  # how many a map has, and how large
 
     @classmethod
-    def of(cls, comparison: Comparison) -> MethodFacts:
+    def of(cls, comparison: Comparison) -> _MethodFacts:
         """Read them from a comparison."""
         systems, seeds = comparison.systems, comparison.seeds
         maps = {n: s.maps for n, s in systems.items() if s.maps is not None and len(s.maps)}
@@ -223,7 +235,7 @@ def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
     }
 
 
-def methods_paragraph(comparison: Comparison, dataset: DataSet) -> str:
+def _methods_paragraph(comparison: Comparison, dataset: DataSet) -> str:
     """Return a methods paragraph to start a paper's from; it states only what the run knows."""
     run = _facts(comparison, dataset)
     topics = ("identification", "data", "partition", "people", "flow", "reference", "trained",

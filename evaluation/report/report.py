@@ -20,12 +20,7 @@ from evaluation.compare.comparison import Comparison
 from evaluation.compare.estimates import Estimates
 from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.report.all_images import exploration, write_all_images
-from evaluation.report.charts import (
-    chart_legend,
-    cost_charts,
-    report_charts,
-    save_figures,
-)
+from evaluation.report.charts import chart_legend, cost_charts, report_charts, save_figures
 from evaluation.report.files import (
     CASES_PAGES,
     DETAILS,
@@ -46,19 +41,10 @@ from evaluation.report.gallery import (
     disagreement,
     draw_galleries,
 )
-from evaluation.report.methods import (
-    MethodFacts,
-    checklists,
-    decision_rows,
-    meanings,
-    methods_paragraph,
-)
-from evaluation.report.page import Row, Table, figure_words, render
+from evaluation.report.methods import checklists, methods
+from evaluation.report.page import Table, figure_words, render
 from evaluation.report.plot import Chart, to_svg
-from evaluation.report.result_tables import (
-    cost_rows,
-    write_table_files,
-)
+from evaluation.report.result_tables import cost_rows, write_table_files
 from evaluation.report.tables import TableRow, image_count, report_tables
 
 MAX_BYTES = 10_000_000
@@ -206,9 +192,6 @@ def _render_report(
     def drawn(chosen: Sequence[Chart]) -> Iterator[tuple[Chart, str, list[tuple[str, str]]]]:
         return ((each, to_svg(each), chart_legend(each, comparison.policies)) for each in chosen)
 
-    def by_system(title: str, rows: Sequence[Row]) -> Table:
-        return Table.of(title, "", ("", *comparison.names), rows, len(comparison.names))
-
     return render(
         "report.html.jinja",
         **_titles(comparison, dataset.name),
@@ -222,15 +205,16 @@ def _render_report(
         further_charts=list(drawn([chart for chart in charts if chart not in first])),
         cost_charts=list(drawn(cost_charts(comparison))),
         exploration=exploration(comparison)[0],
-        paragraph=methods_paragraph(comparison, dataset),
-        cost=by_system("Figures, size and time of each system", cost_rows(comparison)),
-        decisions=by_system(
-            "What validation images chose for each system", decision_rows(comparison)
+        cost=Table.of(
+            "Figures, size and time of each system",
+            "",
+            ("", *comparison.names),
+            cost_rows(comparison),
+            len(comparison.names),
         ),
-        meanings=meanings(comparison),
-        how=MethodFacts.of(comparison),
         **report_tables(comparison, rows),
         **further_tables(comparison, sources),
+        **methods(comparison, dataset),
     )
 
 

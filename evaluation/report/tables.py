@@ -36,24 +36,24 @@ from evaluation.statistics.bootstrap import Interval
 
 def report_tables(comparison: Comparison, rows: Sequence[TableRow]) -> dict[str, Any]:
     """The tables of the figures and their tests, by their names in the report's template."""
-    place = metric_table(comparison, "place")
+    place = _metric_table(comparison, "place")
     return {
         "counts": image_count(comparison.estimates),
         "strip": _opening_strip(comparison),
         "main": summary_table(comparison, rows),
         "place": place,
         "place_reason": place.reasons,
-        "table": metric_table(comparison),
-        "further": metric_table(comparison, "further"),
+        "table": _metric_table(comparison),
+        "further": _metric_table(comparison, "further"),
         "by_unit": _unit_tables(comparison),
         "tests": _difference_tests(comparison),
         "pairs": _every_pair(comparison),
-        "rates": metric_table(comparison, "rates"),
+        "rates": _metric_table(comparison, "rates"),
         "confusion": _confusion_matrices(comparison),
     }
 
 
-def metric_table(comparison: Comparison, part: Part = "first") -> Table:
+def _metric_table(comparison: Comparison, part: Part = "first") -> Table:
     """Arrange the figures with their intervals and paired differences."""
     return _table(comparison, _figure_keys(comparison, part))
 
@@ -202,7 +202,7 @@ def _unit_tables(comparison: Comparison) -> tuple[str, list[Table]]:
         systems[name] = replace(result, thresholds=thresholds)
     by_unit = replace(comparison, estimates=figures, systems=systems)
     parts: tuple[Part, ...] = ("first", "further")
-    tables = [metric_table(by_unit, part) for part in parts]
+    tables = [_metric_table(by_unit, part) for part in parts]
     return figures.unit, [table for table in tables if table.groups]
 
 

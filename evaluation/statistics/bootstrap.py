@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -157,15 +157,15 @@ class Interval:
     unmoved: bool = field(default=False, repr=False, kw_only=True)
     shifted: bool = field(default=False, repr=False, kw_only=True)
 
-    @staticmethod
-    def from_row(row: Any) -> Interval:
+    @classmethod
+    def from_row(cls, row: Any) -> Self:
         """A figure of a row of ``where.csv``, whatever the row is read as."""
         low, estimate, high = (
             math.nan if pd.isna(row[name]) else float(row[name])
             for name in ("ci_low", "estimate", "ci_high")
         )
         note = row["note"]
-        return Interval(estimate, low, high, note if isinstance(note, str) else "")
+        return cls(estimate, low, high, note if isinstance(note, str) else "")
 
     @property
     def known(self) -> bool:

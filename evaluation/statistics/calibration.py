@@ -145,7 +145,7 @@ class _RawScores:
 
 
 @dataclass(frozen=True)
-class PlattScaling:
+class _PlattScaling:
     """``probability = sigmoid(slope * logit(score) + intercept)``; a score of 0 has its own level.
 
     A score of 0 is an image without a box: its log-odds are unknown, so it takes no part in the
@@ -206,7 +206,7 @@ class _IsotonicScaling:
         }
 
 
-Calibration = _RawScores | PlattScaling | _IsotonicScaling
+Calibration = _RawScores | _PlattScaling | _IsotonicScaling
 
 
 def calibration_from_dict(payload: dict[str, Any] | None) -> Calibration | None:
@@ -218,14 +218,14 @@ def calibration_from_dict(payload: dict[str, Any] | None) -> Calibration | None:
     if payload["method"] == "isotonic":
         return _IsotonicScaling(tuple(payload["scores"]), tuple(payload["probabilities"]))
     slope, intercept = payload["slope"], payload["intercept"]
-    return PlattScaling(slope, intercept, payload["method"], payload.get("no_box"))
+    return _PlattScaling(slope, intercept, payload["method"], payload.get("no_box"))
 
 
 _STEEPEST = 100.0
 """A temperature lies between 1 / _STEEPEST and _STEEPEST."""
 
 
-def _fit_temperature(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | None:
+def _fit_temperature(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> _PlattScaling | None:
     """Learn one temperature by the least log loss, between 1 / `_STEEPEST` and `_STEEPEST`.
 
     Source:
@@ -249,7 +249,7 @@ def _fit_temperature(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScal
         slope = most
     else:
         slope = float(brentq(gradient, least, most, xtol=1e-14, rtol=1e-14))
-    return _with_no_box(PlattScaling(slope, 0.0, "temperature"), truth, scores)
+    return _with_no_box(_PlattScaling(slope, 0.0, "temperature"), truth, scores)
 
 
 def _fit_isotonic(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> _IsotonicScaling | None:
@@ -276,12 +276,12 @@ def fit_calibration(
         raise InputError(f"unknown calibration {method!r}: use {', '.join(METHODS)}")
     if method == "none":
         return _RawScores()
-    fits = {"temperature": _fit_temperature, "platt": fit_platt, "isotonic": _fit_isotonic}
+    fits = {"temperature": _fit_temperature, "platt": _fit_platt, "isotonic": _fit_isotonic}
     fitted: Calibration | None = fits[method](y_true, y_score)
     return fitted
 
 
-def fit_platt(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | None:
+def _fit_platt(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> _PlattScaling | None:
     """Learn Platt scaling; the labels are smoothed as Platt does, so it always exists.
 
     Scores of 0 (no box) are a level of their own: the smoothed share of positives among them,
@@ -302,7 +302,7 @@ def fit_platt(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> PlattScaling | N
         design, np.ones((1, len(design))), (wanted[boxed] @ design)[None], start=start
     )
     slope, intercept = fit.coefficients[0].tolist()
-    return _with_no_box(PlattScaling(slope, intercept), truth, scores)
+    return _with_no_box(_PlattScaling(slope, intercept), truth, scores)
 
 
 def _smoothed(truth: npt.NDArray[np.bool_]) -> Floats:
@@ -312,8 +312,8 @@ def _smoothed(truth: npt.NDArray[np.bool_]) -> Floats:
 
 
 def _with_no_box(
-    scaling: PlattScaling, truth: npt.NDArray[np.bool_], scores: Floats
-) -> PlattScaling:
+    scaling: _PlattScaling, truth: npt.NDArray[np.bool_], scores: Floats
+) -> _PlattScaling:
     """Add the level of the scores of 0, where there are any.
 
     The share is pooled with the lowest of the other probabilities as long as they lie below the

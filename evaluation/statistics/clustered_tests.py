@@ -293,7 +293,7 @@ def auroc_difference(
 
 
 @dataclass(frozen=True)
-class McNemar:
+class _McNemar:
     """Two systems' decisions on the same images."""
 
     # share right of the first minus that of the second, with the clustered standard error
@@ -307,7 +307,7 @@ class McNemar:
 
 def mcnemar_test(
     first_right: npt.ArrayLike, second_right: npt.ArrayLike, patients: npt.ArrayLike
-) -> McNemar:
+) -> _McNemar:
     """Clustered McNemar test of Obuchowski (1998), with the exact one beside it.
 
     Of all images it is a test of accuracy, of the positive ones of sensitivity, of the negative
@@ -345,7 +345,7 @@ def clustered_mcnemar(
     second_right: Floats,
     clusters: Integers,
     n_clusters: int,
-) -> McNemar:
+) -> _McNemar:
     """As `mcnemar_test`, of patients that are numbered already.
 
     With ``d`` a patient's images right for the first only, less those right for the second only,
@@ -368,7 +368,7 @@ def clustered_mcnemar(
     p_exact = _exact_mcnemar(int(first_only), int(second_only)) if not several else None
     if len(table) < 2:
         alone = ClusteredEstimate(difference, None, note="one patient gives no interval")
-        return McNemar(alone, None, p_exact, first_only, second_only, len(gap))
+        return _McNemar(alone, None, p_exact, first_only, second_only, len(gap))
     scale = len(table) / (len(table) - 1) / len(gap) ** 2
     added = (table[:, 0] - difference * table[:, 1]) / len(gap)
     added = _without_leverage(added, table[:, 1])
@@ -376,7 +376,7 @@ def clustered_mcnemar(
     freedom = min(effective - 1, _freedom_of(added)) if added.any() else effective - 1
     if several:
         estimate = _of_seeds(seeds, clusters, n_clusters, freedom)
-        return McNemar(estimate, estimate.p_value, None, first_only, second_only, len(gap))
+        return _McNemar(estimate, estimate.p_value, None, first_only, second_only, len(gap))
     under_equal = scale * float((table[:, 0] ** 2).sum())
     total = float((added**2).sum())
     estimate = (
@@ -387,7 +387,7 @@ def clustered_mcnemar(
     p_value = None
     if under_equal > 0:
         p_value = float(2 * scipy.special.ndtr(-abs(difference) / np.sqrt(under_equal)))
-    return McNemar(estimate, p_value, p_exact, first_only, second_only, len(gap))
+    return _McNemar(estimate, p_value, p_exact, first_only, second_only, len(gap))
 
 
 def _of_seeds(

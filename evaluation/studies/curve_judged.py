@@ -39,7 +39,7 @@ _Floats = npt.NDArray[np.float64]
 _POLICY = POLICIES[0]
 
 
-class JudgedRun(NamedTuple):
+class _JudgedRun(NamedTuple):
     """A run to judge."""
 
     split: str  # whose test images judge it
@@ -56,8 +56,8 @@ class _MetricValues(NamedTuple):
 
 
 @dataclass(frozen=True)
-class ShareFigures:
-    """What `judge_shares` gives, of all splits."""
+class _ShareFigures:
+    """What `_judge_shares` gives, of all splits."""
 
     systems: tuple[str, ...]  # names, in the order of all figures
     figures: Mapping[str, _MetricValues]  # by metric
@@ -83,13 +83,13 @@ class ShareFigures:
         return over_seeds(values, covariance, self.freedom, bounded=len(groups) == 1)
 
 
-def judge_shares(
-    systems: Mapping[str, Sequence[JudgedRun]],
+def _judge_shares(
+    systems: Mapping[str, Sequence[_JudgedRun]],
     test_set: TestSet,
     *,
     replicates: int = 1000,
     advance: Callable[[], None] = lambda: None,
-) -> ShareFigures:
+) -> _ShareFigures:
     """Judge systems, each with one run a split, by `CURVE_METRICS`; thresholds by the first policy.
 
     Raises:
@@ -136,7 +136,7 @@ def judge_shares(
     }
     n_images, n_patients, *of_classes = map(int, counts)
     freedom = max(min(of_classes) - len(splits), 1)
-    return ShareFigures(tuple(systems), figures, n_images, n_patients, freedom, tuple(notes))
+    return _ShareFigures(tuple(systems), figures, n_images, n_patients, freedom, tuple(notes))
 
 
 def _patients_of_classes(judged: EvaluationSet) -> list[int]:
@@ -144,7 +144,7 @@ def _patients_of_classes(judged: EvaluationSet) -> list[int]:
     return [len(np.unique(judged.patients[of])) for of in (judged.y_true, ~judged.y_true)]
 
 
-def _judge(name: str, run: JudgedRun, judged: EvaluationSet, test_set: TestSet) -> Scorecard:
+def _judge(name: str, run: _JudgedRun, judged: EvaluationSet, test_set: TestSet) -> Scorecard:
     decision, _ = checked_decision(name, run.predictions, test_set, [_POLICY])
     output = SystemOutput.of(run.predictions, test_set, judged.image_ids, decision.boxes)
     return Scorecard.of(output, decision, replace(judged, tolerance=None))
@@ -204,16 +204,16 @@ def judge_curve(
 
     `made` is the provenance of the command.
     """
-    systems: dict[str, list[JudgedRun]] = {}
+    systems: dict[str, list[_JudgedRun]] = {}
     used: dict[str, dict[str, Sequence[Predictions]]] = {}
     for (arm, split, share, seed), answers in predictions.items():
         name = _name(arm, share, seed)
         part = design.parts[split, share, seed]
-        systems.setdefault(name, []).append(JudgedRun(split, part, answers))
+        systems.setdefault(name, []).append(_JudgedRun(split, part, answers))
         used.setdefault(split, {})[name] = [answers]
     for split, by_name in used.items():
         log_use(replace(test_set, split=split), by_name)
-    judged = judge_shares(systems, test_set, replicates=replicates, advance=advance)
+    judged = _judge_shares(systems, test_set, replicates=replicates, advance=advance)
     counts = _counts(design, test_set)
     points, dataset = _points(design, counts, judged), test_set.dataset
     return CurveStudy(
@@ -246,7 +246,7 @@ def _shares(design: CurveDesign, arm: str) -> list[float]:
 
 
 def _points(
-    design: CurveDesign, counts: Mapping[float, _Counts], judged: ShareFigures
+    design: CurveDesign, counts: Mapping[float, _Counts], judged: _ShareFigures
 ) -> list[SizePoint]:
     points = []
     for arm in design.arms:
@@ -310,7 +310,7 @@ def _interval(estimate: ClusteredEstimate) -> Interval:
     return Interval(estimate.value, low, high, estimate.note)
 
 
-def _differences(design: CurveDesign, judged: ShareFigures) -> list[Difference]:
+def _differences(design: CurveDesign, judged: _ShareFigures) -> list[Difference]:
     differences = []
     for first, second in _PAIRS:
         if not {first, second} <= design.arms.keys():
@@ -328,7 +328,7 @@ def _differences(design: CurveDesign, judged: ShareFigures) -> list[Difference]:
 
 
 def _fits(
-    design: CurveDesign, judged: ShareFigures, points: Sequence[SizePoint]
+    design: CurveDesign, judged: _ShareFigures, points: Sequence[SizePoint]
 ) -> dict[str, dict[Kind, LearningCurve]]:
     """Curves of detector and classifier; all images of the mixed arm are annotated at each size."""
     arms: tuple[Kind, ...] = ("detector", "classifier")
@@ -359,7 +359,7 @@ def _any(reasons: Mapping[str, str], systems: Sequence[str], arm: str) -> bool:
     return any(name.startswith(f"{arm},") and name not in reasons for name in systems)
 
 
-def _absent(design: CurveDesign, judged: ShareFigures) -> dict[tuple[str, Kind], str]:
+def _absent(design: CurveDesign, judged: _ShareFigures) -> dict[tuple[str, Kind], str]:
     """Why an arm has no figure at any size."""
     return {
         (metric, arm): next(r for name, r in figures.reasons.items() if name.startswith(f"{arm},"))
@@ -369,7 +369,7 @@ def _absent(design: CurveDesign, judged: ShareFigures) -> dict[tuple[str, Kind],
     }
 
 
-def _notes(design: CurveDesign, whole: _Counts, judged: ShareFigures) -> list[str]:
+def _notes(design: CurveDesign, whole: _Counts, judged: _ShareFigures) -> list[str]:
     """What to know of how it was made."""
     notes = [
         f"Judged on {counted(judged.n_images, 'test image')} of "

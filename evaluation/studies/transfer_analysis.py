@@ -95,14 +95,14 @@ class TransferCell:
         return self.p_value is not None and self.p_value < 0.05
 
 
-def judge_cell(
+def _judge_cell(
     cell: TransferCell,
     test: UnseenScores,
     val: UnseenScores,
     decision: Decision | None,
     judging: Judging,
 ) -> TransferCell:
-    """Fill in the figures of one system on one data set; its drop follows from `with_drops`.
+    """Fill in the figures of one system on one data set; its drop follows from `_with_drops`.
 
     Local thresholds are chosen on `val`.
     """
@@ -198,7 +198,7 @@ def _refit(
     return _Refit(positives, float(np.mean(images)), spread, len(figures))
 
 
-def with_drops(cells: Sequence[TransferCell]) -> list[TransferCell]:
+def _with_drops(cells: Sequence[TransferCell]) -> list[TransferCell]:
     """Add each drop from home, and its p-value by Holm over all of them.
 
     Source:
@@ -241,7 +241,7 @@ def _strongest_shortcut(test_set: TestSet, image_ids: pd.Index) -> dict[str, Any
 
 
 @dataclass(frozen=True)
-class JudgedSet:
+class _JudgedSet:
     """A data set, what is judged there, and the best guess without the lungs."""
 
     name: str
@@ -253,7 +253,7 @@ class JudgedSet:
 class Transfer:
     """Every system on every data set, and what to know first."""
 
-    sets: Sequence[JudgedSet]
+    sets: Sequence[_JudgedSet]
     cells: Sequence[TransferCell]
     policy: str
     notes: Sequence[str]
@@ -285,10 +285,10 @@ def judge_transfer(
         if pair.data_set not in widest or len(widest[pair.data_set][1]) < len(test.image_ids):
             widest[pair.data_set] = pair.test_set, test.image_ids
         blank = TransferCell(pair.system, pair.data_set, pair.home)
-        cells.append(judge_cell(blank, test, val, pair.decision, judging))
+        cells.append(_judge_cell(blank, test, val, pair.decision, judging))
         advance()
     sets = [
-        JudgedSet(name, test_set.target.display_name, _strongest_shortcut(test_set, image_ids))
+        _JudgedSet(name, test_set.target.display_name, _strongest_shortcut(test_set, image_ids))
         for name, (test_set, image_ids) in widest.items()
     ]
     left_out = [
@@ -300,7 +300,7 @@ def judge_transfer(
         )
         if count
     ]
-    return Transfer(sets, with_drops(cells), judging.policy, [*notes, *left_out])
+    return Transfer(sets, _with_drops(cells), judging.policy, [*notes, *left_out])
 
 
 def _log_uses(judged: Sequence[tuple[Pair, Predictions]]) -> None:

@@ -20,7 +20,7 @@ from evaluation.boxes.map_boxes import MapBoxRule
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.test_set import Reduction
 from evaluation.decisions.thresholds import ThresholdChoice
-from evaluation.statistics.calibration import PlattScaling
+from evaluation.statistics.calibration import _PlattScaling
 from serving.export import write_requirements
 from serving.export_graph import anchors_of, write_graph
 from serving.export_spec import ANCHORS_FILE, PREPROCESS_FILE, ExportSpec
@@ -41,7 +41,7 @@ def _decision(kind: str) -> Decision:
     shared: dict[str, Any] = {
         "target": TARGET.name,
         "chosen_on": {"n_images": 3},
-        "calibration": PlattScaling(0.8, -0.3),
+        "calibration": _PlattScaling(0.8, -0.3),
         "thresholds": thresholds,
         "validation": {"": {}, **{name: {} for name in thresholds}},
     }

@@ -21,9 +21,9 @@ from evaluation.decisions.decision import TuningOptions
 from evaluation.decisions.test_set import (
     SystemOutput,
     TestSet,
+    _patients_of,
     _unit_names,
     group_images,
-    patients_of,
     reduce_boxes,
 )
 from evaluation.decisions.tuning import tune
@@ -31,11 +31,7 @@ from evaluation.metrics.metric import Note, score_words
 from evaluation.report.charts import report_charts
 from evaluation.report.result_tables import write_tables
 from evaluation.report.tables import _unit_tables
-from evaluation.statistics.bootstrap import (
-    NO_WIDTH,
-    Resamples,
-    expanded_level,
-)
+from evaluation.statistics.bootstrap import NO_WIDTH, Resamples, expanded_level
 from tests.evaluation.judged_images import judged_images, row_of
 
 
@@ -390,7 +386,7 @@ def test_figures_by_patient_are_those_of_the_highest_scores(
     for name, system in systems.items():
         rule = tune(system, test_set, unit="patient")
         table = pd.DataFrame(
-            {"patient": patients_of(judged_set.images, ids),
+            {"patient": _patients_of(judged_set.images, ids),
              "label": judged_set.labels(target).reindex(ids).to_numpy(),
              "score": SystemOutput(system, target, ids).scores(rule.reduction).to_numpy()}
         ).groupby("patient").max()  # fmt: skip

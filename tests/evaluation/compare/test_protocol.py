@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from data_prep.contracts.errors import InputError
-from evaluation.compare.claims import margin_words, standing_words
+from evaluation.compare.claims import Setting, margin_words
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import Estimates
 from evaluation.compare.protocol import EXPLORATORY, Protocol, TestSetUses, log_use
-from evaluation.compare.verdict import Setting, state_verdict
+from evaluation.compare.verdict import _standing_words, state_verdict
 from evaluation.decisions.tuning import tune
 from evaluation.metrics.metric import Note
 from evaluation.metrics.registry import METRICS
@@ -270,8 +270,8 @@ def test_a_record_that_cannot_be_written_is_told(predict, test_set, judged_set):
     assert uses.before_protocol is None
     assert uses.to_dict()["count"] is None
     protocol = Protocol(declared=True, file_sha256="abc")
-    assert "is unknown" in standing_words(protocol, uses.before_protocol)
-    assert "before this test split was looked at" in standing_words(protocol, 0)
+    assert "is unknown" in _standing_words(protocol, uses.before_protocol)
+    assert "before this test split was looked at" in _standing_words(protocol, 0)
 
 
 def test_the_count_stands_in_the_reports_provenance(comparison):

@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from evaluation.compare.claims import Claim, decide_together, holm
+from evaluation.compare.claims import Claim, Setting, decide_together, holm
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import Estimate, Estimates
 from evaluation.compare.protocol import Protocol
-from evaluation.compare.verdict import Setting, state_verdict
+from evaluation.compare.verdict import state_verdict
 from evaluation.metrics.metric import policy_words
 
 

@@ -13,7 +13,7 @@ from evaluation.boxes.matching import pair_boxes
 from evaluation.compare.compare import compare_systems
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.search import Search, SearchImages, _search_space, choose, run_search
-from evaluation.decisions.test_set import SystemOutput, patients_of
+from evaluation.decisions.test_set import SystemOutput, _patients_of
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.decisions.tuning import checked_decision, tune
 from evaluation.metrics.image_metrics import classification_metrics
@@ -87,7 +87,7 @@ def test_lesions_drawn_too_large_are_scaled_back(predict, test_set):
 
 
 def test_folds_keep_patients_whole_and_spread_the_positive_ones(judged_set, target, laid_out):
-    patients = patients_of(judged_set.images, laid_out.image_ids)
+    patients = _patients_of(judged_set.images, laid_out.image_ids)
     owner, n_patients = cluster_index(patients)
     assert all(len(np.unique(laid_out.folds[owner == one])) == 1 for one in range(n_patients))
     positive = [laid_out.y_true[laid_out.folds == fold].any() for fold in range(5)]

@@ -14,10 +14,10 @@ from evaluation.boxes.box_metrics import WeightedRsnaScore
 from evaluation.boxes.map_boxes import MAP_BOX_LEVELS
 from evaluation.boxes.matching import pair_boxes
 from evaluation.decisions.decision import Decision, TuningOptions
-from evaluation.decisions.test_set import CANDIDATES, SystemOutput, patients_of
+from evaluation.decisions.test_set import CANDIDATES, SystemOutput, _patients_of
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.decisions.tuning import _choose_reduction, checked_decision, tune
-from evaluation.statistics.calibration import PlattScaling, clipped_logit, fit_platt
+from evaluation.statistics.calibration import _fit_platt, _PlattScaling, clipped_logit
 
 
 class _Scores:
@@ -103,7 +103,7 @@ def test_a_decision_survives_its_file(predict, test_set):
 
 def test_a_difference_names_its_place(predict, test_set):
     decision = tune(predict("A", "boxes", seed=1), test_set)
-    other = dataclasses.replace(decision, calibration=PlattScaling(1.0, 0.0))
+    other = dataclasses.replace(decision, calibration=_PlattScaling(1.0, 0.0))
     assert decision.difference(other).startswith("calibration.intercept: ")
     fewer = dataclasses.replace(decision, tried=decision.tried[:-1])
     assert "tried" in decision.difference(fewer)
@@ -172,7 +172,7 @@ def test_platt_scaling_is_the_logistic_regression_of_the_logit():
     rng = np.random.default_rng(0)
     scores = rng.random(400)
     y_true = rng.random(400) < scores**2
-    ours = fit_platt(y_true, scores)
+    ours = _fit_platt(y_true, scores)
     n = int(y_true.sum())
     high, low = (n + 1) / (n + 2), 1 / (400 - n + 2)
     # Platt's smoothed labels as weighted rows of both classes.
@@ -194,7 +194,7 @@ def test_platt_scaling_is_the_logistic_regression_of_the_logit():
     ],
 )
 def test_platt_scaling_exists_and_stays_finite(scores):
-    scaling = fit_platt([0, 0, 0, 1, 1], scores)
+    scaling = _fit_platt([0, 0, 0, 1, 1], scores)
     probability = scaling.probability(scores)
     assert np.isfinite(probability).all()
     assert ((probability > 0) & (probability < 1)).all()
@@ -202,7 +202,7 @@ def test_platt_scaling_exists_and_stays_finite(scores):
 
 
 def test_one_class_gives_no_probability():
-    assert fit_platt([1, 1], [0.2, 0.4]) is None
+    assert _fit_platt([1, 1], [0.2, 0.4]) is None
 
 
 def test_what_is_asked_for_is_done_recorded_and_derived_again(predict, test_set):
@@ -229,7 +229,7 @@ def test_a_decision_keeps_what_its_thresholds_were_chosen_on(predict, test_set, 
     kept = decision.chosen_scores
     for policy, choice in decision.thresholds.items():
         assert choose_threshold(kept.y_true, kept.scores, policy) == choice
-    owners = set(patients_of(judged_set.images, judged_set.image_ids("val")))
+    owners = set(_patients_of(judged_set.images, judged_set.image_ids("val")))
     assert set(kept.patients) == owners
     if unit == "patient":
         assert len(kept.patients) == len(owners)
@@ -261,7 +261,7 @@ def test_a_patient_scores_as_the_highest_of_its_images(predict, test_set, judged
     decision = tune(system, test_set, unit="patient")
     ids = judged_set.image_ids("val")
     table = pd.DataFrame(
-        {"patient": patients_of(judged_set.images, ids),
+        {"patient": _patients_of(judged_set.images, ids),
          "label": judged_set.labels(target).reindex(ids).to_numpy(),
          "score": SystemOutput(system, target, ids).scores(None).to_numpy()}
     ).groupby("patient").max()  # fmt: skip

@@ -39,7 +39,7 @@ from evaluation.metrics.registry import (
     highlighted,
     metric_title,
 )
-from evaluation.report.tables import metric_table
+from evaluation.report.tables import _metric_table
 from evaluation.statistics.ranking import RankedScores
 from tests import documents
 
@@ -162,7 +162,7 @@ def test_a_new_record_is_all_that_a_new_metric_needs(informedness, predict, test
     )
     assert tests["p_value"].notna().all()
     assert "informedness" in found.verdict
-    shown = [row[0] for section in metric_table(found).groups for row in section.rows]
+    shown = [row[0] for section in _metric_table(found).groups for row in section.rows]
     assert metric_title(name) in shown
     assert f"| `{name}` | Informedness |" in documents.metrics_page()
     schema = documents.metrics_schema(json.loads((ROOT / documents.SCHEMA).read_text()))

@@ -15,7 +15,7 @@ from evaluation.compare.estimates import Estimates
 from evaluation.metrics.registry import family
 from evaluation.report.charts import _sensitivity_at, report_charts, save_figures
 from evaluation.report.plot import Axis, Chart, Curve, Point, _draw, draw_with_legend, to_svg
-from evaluation.report.tables import _whiskers, metric_table
+from evaluation.report.tables import _metric_table, _whiskers
 from evaluation.statistics.bootstrap import Interval
 
 
@@ -232,7 +232,7 @@ def test_a_comparison_has_every_rate_with_interval_and_curve(test_set, predict, 
         assert rising == pytest.approx(_sensitivity_at(found.systems["A"].froc[hit]))
         assert found.estimates.difference("A", "B", names[-1]).known
         assert found.estimates.of("C", names[0]).note.startswith("the system gives no")
-    titles = [row[0] for part in metric_table(found, "rates").groups for row in part.rows]
+    titles = [row[0] for part in _metric_table(found, "rates").groups for row in part.rows]
     assert titles[:2] == ["FROC, at 1/8", "FROC, at 1/4"]
     assert len(titles) == 14
     assert "froc.png" in [path.name for path in save_figures(found, report_charts(found), tmp_path)]
@@ -279,7 +279,7 @@ def test_each_group_of_figures_has_its_own_axis_and_says_on_how_many_images(comp
     metrics = comparison.metrics.copy()
     wide = (metrics["policy"] == "max_f1") & (metrics["system"] == "RetinaNet - CheXNet")
     metrics.loc[wide, "ci_high"] = 0.42
-    table = metric_table(replace(comparison, estimates=Estimates.from_table(metrics)))
+    table = _metric_table(replace(comparison, estimates=Estimates.from_table(metrics)))
     assert [part.axis for part in table.groups[:2]] == ["−0.10 to 0.10", "−0.45 to 0.45"]
     assert {part.count for part in table.groups} == {"12 images, 6 positive"}
 

@@ -23,7 +23,7 @@ from evaluation.report.further_tables import (
     _transfer_table,
     _where_tables,
 )
-from evaluation.report.methods import UNKNOWN, checklists, decision_rows, methods_paragraph
+from evaluation.report.methods import UNKNOWN, _decision_rows, _methods_paragraph, checklists
 from evaluation.report.plot import _draw
 
 
@@ -91,7 +91,7 @@ def test_checklist_says_what_the_run_knows_and_leaves_the_rest_open(comparison, 
     known = {row[0]: row[2] for row in claim.rows}
     assert "RetinaNet: trained on unknown" in known["24, 25"]
     assert known["40–42"] == UNKNOWN
-    paragraph = methods_paragraph(comparison, image_set)
+    paragraph = _methods_paragraph(comparison, image_set)
     assert "trained on unknown" in paragraph
     assert UNKNOWN not in paragraph
 
@@ -103,7 +103,7 @@ def answers(grid):
 def test_split_is_named_with_its_id(comparison, image_set):
     _, claim = checklists(comparison, image_set)
     assert "Split “default” (51d)" in answers(claim)["20, 21"]
-    assert "Split “default” (51d)" in methods_paragraph(comparison, image_set)
+    assert "Split “default” (51d)" in _methods_paragraph(comparison, image_set)
 
 
 def test_every_note_answers_the_item_that_it_belongs_to(comparison, image_set):
@@ -133,10 +133,10 @@ def test_every_partition_says_who_is_in_it(comparison, image_set):
 
 def test_measures_are_those_that_this_report_has(comparison, image_set):
     has, lacks = "judged by AUROC, average precision", "AP50"
-    assert lacks in methods_paragraph(comparison, image_set)
+    assert lacks in _methods_paragraph(comparison, image_set)
     metrics = comparison.metrics.copy()
     metrics.loc[metrics["metric"] == "ap50", "estimate"] = np.nan
-    text = methods_paragraph(
+    text = _methods_paragraph(
         replace(comparison, estimates=Estimates.from_table(metrics)), image_set
     )
     assert has in text
@@ -149,7 +149,7 @@ def test_nothing_to_choose_is_not_told_as_a_count_of_zero(comparison, image_set)
     comparison.provenance["systems"]["CheXNet"]["decision"] = decision
     _, claim = checklists(comparison, image_set)
     assert "CheXNet: settings tried on validation: nothing to choose" in answers(claim)["26"]
-    (row,) = [row for row in decision_rows(comparison) if row[0] == "Settings tried"]
+    (row,) = [row for row in _decision_rows(comparison) if row[0] == "Settings tried"]
     assert row[2] == "nothing to choose: its scores are taken as they are"
 
 

@@ -11,7 +11,7 @@ from evaluation.compare.intervals import EXACT_METHOD
 from evaluation.decisions.decision import TuningOptions
 from evaluation.decisions.search import Search
 from evaluation.decisions.tuning import tune
-from evaluation.report.methods import _IntervalFacts, decision_rows, meanings
+from evaluation.report.methods import _decision_rows, _IntervalFacts, _meanings
 from evaluation.report.page import sentence
 from evaluation.report.result_tables import cost_rows
 
@@ -42,7 +42,7 @@ def searched(predict, test_set):
 
 
 def test_a_search_is_told_with_what_is_left_of_it_held_out(searched):
-    table = as_table(decision_rows(searched))
+    table = as_table(_decision_rows(searched))
     decision = searched.provenance["systems"]["A"]["decision"]
     assert table["Boxes"][0].endswith(
         f"called from score {decision['box_cut']:g} in the RSNA score"
@@ -55,7 +55,7 @@ def test_a_search_is_told_with_what_is_left_of_it_held_out(searched):
 def test_without_a_search_nothing_is_said_of_one(predict, test_set):
     systems = {"A": predict("A", "boxes", seed=1)}
     comparison = compare_systems(systems, test_set, replicates=100)
-    assert "Search" not in as_table(decision_rows(comparison))
+    assert "Search" not in as_table(_decision_rows(comparison))
 
 
 def test_what_was_asked_of_validation_is_told_with_what_it_was_chosen_by(predict, test_set):
@@ -68,7 +68,7 @@ def test_what_was_asked_of_validation_is_told_with_what_it_was_chosen_by(predict
         system.write_decision("opacity", decision.to_dict())
     systems = {"A": detector, "B": classifier}
     comparison = compare_systems(systems, test_set, replicates=100)
-    table = as_table(decision_rows(comparison))
+    table = as_table(_decision_rows(comparison))
     assert table["Rules for boxes"][0].startswith(
         "2 tried, by AUROC: mean over 5 folds of patients"
     )
@@ -101,11 +101,11 @@ OBUCHOWSKI = "Obuchowski 1997, clustered by patient"
 
 
 def test_a_measure_that_no_system_has_is_not_explained(comparison):
-    assert "AP50" in dict(meanings(comparison))
+    assert "AP50" in dict(_meanings(comparison))
     metrics = comparison.metrics.copy()
     metrics.loc[metrics["metric"] == "ap50", "estimate"] = np.nan
     assert "AP50" not in dict(
-        meanings(replace(comparison, estimates=Estimates.from_table(metrics)))
+        _meanings(replace(comparison, estimates=Estimates.from_table(metrics)))
     )
 
 
@@ -126,7 +126,7 @@ def test_each_policy_says_its_rule_and_what_decides_between_equals(comparison, p
     for each in comparison.systems.values():
         each.confusion.clear()
     comparison.systems["CheXNet"].confusion[policy] = {"tp": 4, "fp": 1, "tn": 5, "fn": 2}
-    (told,) = [text for name, text in meanings(comparison) if name.startswith("Threshold for")]
+    (told,) = [text for name, text in _meanings(comparison) if name.startswith("Threshold for")]
     for part in parts:
         assert part in told
 
@@ -145,7 +145,7 @@ def with_ways(comparison, auroc, paired=None, others=None):
 def test_an_interval_is_explained_as_it_was_made(comparison):
     bootstrap = "patient-cluster bootstrap percentile, 2000 resamples"
     made = with_ways(comparison, f"{OBUCHOWSKI} (on the logit)", OBUCHOWSKI, bootstrap)
-    told = dict(meanings(made))
+    told = dict(_meanings(made))
     assert "Obuchowski (1997)" in told["95 % interval"]
     assert "logit" in told["95 % interval"]
     assert "resampled with replacement" in told["95 % interval"]

@@ -8,17 +8,18 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from evaluation.compare.claims import Setting, Verdict
 from evaluation.compare.comparison import Background, _cautions
 from evaluation.compare.estimates import HELD, Estimate, Estimates, PairTests
 from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.paired_tests import paired_tests, with_clustered_auroc
 from evaluation.compare.scorecard import Scorecard
-from evaluation.compare.verdict import Setting, Verdict, state_verdict
+from evaluation.compare.verdict import state_verdict
 from evaluation.decisions.test_set import EvaluationSet
 from evaluation.decisions.thresholds import POLICIES, ValidationScores, choose_threshold
 from evaluation.metrics.metric import ALL, MetricKey
 from evaluation.statistics.bootstrap import Resamples
-from evaluation.statistics.calibration import Calibration, fit_calibration, fit_platt
+from evaluation.statistics.calibration import Calibration, _fit_platt, fit_calibration
 from tests.evaluation.simulation.makers import Sample
 
 _BOXES = pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2"])
@@ -140,6 +141,6 @@ def calibrations(validation: Sample) -> dict[str, Calibration]:
     found = {
         "platt": fit_calibration("platt", *known),
         "isotonic": fit_calibration("isotonic", *known),
-        "default": fit_platt(*known),
+        "default": _fit_platt(*known),
     }
     return {kind: fitted for kind, fitted in found.items() if fitted is not None}

@@ -6,7 +6,7 @@ import pytest
 from data_prep.contracts.errors import InputError
 from evaluation.compare.compare import compare_systems
 from evaluation.decisions.thresholds import POLICIES
-from evaluation.studies.curve_judged import JudgedRun, judge_shares
+from evaluation.studies.curve_judged import _judge_shares, _JudgedRun
 from evaluation.studies.curve_results import CURVE_METRICS
 
 
@@ -18,8 +18,8 @@ def judged(test_set, predict):
         "scores 0": predict("A", seed=2, maps=True),
         "scores 1": predict("B", seed=3, maps=True),
     }
-    runs = {name: [JudgedRun("default", "default", each)] for name, each in systems.items()}
-    return systems, judge_shares(runs, test_set, replicates=400)
+    runs = {name: [_JudgedRun("default", "default", each)] for name, each in systems.items()}
+    return systems, _judge_shares(runs, test_set, replicates=400)
 
 
 def test_figures_and_intervals_are_those_of_the_comparison(test_set, judged):
@@ -45,8 +45,8 @@ def test_a_group_is_the_mean_of_its_seeds_and_two_groups_their_difference(judged
 
 
 def test_a_figure_that_a_system_lacks_has_a_reason_and_no_covariance(test_set, predict) -> None:
-    runs = {"plain": [JudgedRun("default", "default", predict("A", seed=2))]}
-    found = judge_shares(runs, test_set, replicates=200)
+    runs = {"plain": [_JudgedRun("default", "default", predict("A", seed=2))]}
+    found = _judge_shares(runs, test_set, replicates=200)
     froc = found.figures["froc_mean"]
     assert np.isnan(froc.values).all()
     assert "neither boxes" in froc.reasons["plain"] or "no boxes" in froc.reasons["plain"]
@@ -54,6 +54,6 @@ def test_a_figure_that_a_system_lacks_has_a_reason_and_no_covariance(test_set, p
 
 def test_a_system_without_a_run_of_a_split_is_refused(test_set, predict) -> None:
     one, other = predict("A", seed=2), predict("B", seed=3)
-    runs = {"A": [JudgedRun("default", "default", one)], "B": [JudgedRun("cv", "cv", other)]}
+    runs = {"A": [_JudgedRun("default", "default", one)], "B": [_JudgedRun("cv", "cv", other)]}
     with pytest.raises(InputError, match="has no run of split"):
-        judge_shares(runs, test_set)
+        _judge_shares(runs, test_set)

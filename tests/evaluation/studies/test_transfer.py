@@ -12,12 +12,12 @@ from evaluation.decisions.decision import Decision
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
 from evaluation.studies.transfer_analysis import (
-    JudgedSet,
     Judging,
     Transfer,
     TransferCell,
-    judge_cell,
-    with_drops,
+    _judge_cell,
+    _JudgedSet,
+    _with_drops,
 )
 from evaluation.studies.transfer_page import drops, write_transfer
 from evaluation.studies.transfer_pairs import UnseenScores
@@ -44,7 +44,7 @@ def decided_at(threshold):
 
 def judge(test, val, decision=None):
     judging = Judging("max_f1", [5, 20], replicates=200)
-    return judge_cell(TransferCell("A", "set", False), test, val, decision, judging)
+    return _judge_cell(TransferCell("A", "set", False), test, val, decision, judging)
 
 
 def test_figures_are_those_of_scikit_learn():
@@ -96,7 +96,7 @@ def test_drops_are_of_independent_sets_and_corrected_over_all():
         auroc = ClusteredEstimate(value, error, 200, bounded=True)
         return TransferCell(system, "home" if home else "away", home, auroc=auroc)
 
-    cells = with_drops(
+    cells = _with_drops(
         [cell("A", True, 0.9, 0.01), cell("A", False, 0.86, 0.015),
          cell("B", True, 0.8, 0.01), cell("B", False, 0.70, 0.02)]
     )  # fmt: skip
@@ -118,14 +118,14 @@ def test_equal_sets_are_said_to_differ_in_no_more_than_a_twentieth_of_tables(tri
     wrong = 0
     for _ in range(trials):
         cells = [
-            judge_cell(
+            _judge_cell(
                 TransferCell(system, data, data == "home"), scored(rng, n, images=2), nobody, None,
                 Judging("max_f1", []),
             )
             for system in "AB"
             for data, n in (("home", 120), ("one", 80), ("two", 60))
         ]  # fmt: skip
-        wrong += any(cell.drop_shown for cell in with_drops(cells))
+        wrong += any(cell.drop_shown for cell in _with_drops(cells))
     assert wrong / trials <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / trials)
 
 
@@ -138,8 +138,8 @@ def test_equal_sets_are_said_to_differ_in_no_more_than_a_twentieth_of_tables(tri
 )
 def test_a_figure_that_is_undefined_is_null_in_every_file(tmp_path, share, threshold, unknown):
     decision, test = decided_at(threshold), scored(RNG, 60, share=share)
-    cell = judge_cell(HOME, test, scored(RNG, 60), decision, JUDGING)
-    sets = [JudgedSet("rsna", "Opacity", SHORTCUT)]
+    cell = _judge_cell(HOME, test, scored(RNG, 60), decision, JUDGING)
+    sets = [_JudgedSet("rsna", "Opacity", SHORTCUT)]
     page = write_transfer(Transfer(sets, [cell], "max_f1", []), tmp_path)
     rows = json.loads((tmp_path / "transfer.json").read_text())["figures"]
     (row,) = [r for r in rows if r["metric"] == unknown and r["threshold"] in ("", "home")]
@@ -149,8 +149,8 @@ def test_a_figure_that_is_undefined_is_null_in_every_file(tmp_path, share, thres
 
 
 def test_rows_say_what_their_interval_is_over(tmp_path):
-    cell = judge_cell(HOME, scored(RNG, 60), scored(RNG, 60), None, JUDGING)
-    write_transfer(Transfer([JudgedSet("rsna", "Opacity", None)], [cell], "max_f1", []), tmp_path)
+    cell = _judge_cell(HOME, scored(RNG, 60), scored(RNG, 60), None, JUDGING)
+    write_transfer(Transfer([_JudgedSet("rsna", "Opacity", None)], [cell], "max_f1", []), tmp_path)
     table = pd.read_csv(tmp_path / "transfer.csv").set_index("threshold")
     assert set(table.loc["local, 5 positive", "interval"]) == {"90 % of choices of local patients"}
     whole = table.loc["local, all"]
@@ -165,8 +165,8 @@ def test_a_drop_that_only_all_of_them_together_hide_is_not_called_nothing():
                     auroc=ClusteredEstimate(value, 0.015, 200, bounded=True))  # fmt: skip
 
     names = [f"set {place}" for place in range(3)]
-    cells = with_drops([cell("home", 0.9), *(cell(name, 0.855) for name in names)])
-    sets = [JudgedSet(name, "Opacity", None) for name in ("home", *names)]
+    cells = _with_drops([cell("home", 0.9), *(cell(name, 0.855) for name in names)])
+    sets = [_JudgedSet(name, "Opacity", None) for name in ("home", *names)]
     for drop in drops(Transfer(sets, cells, "max_f1", [])):
         assert not drop.shown
         assert "not shown over 3 drops (p = 0.1" in drop.text
