@@ -32,8 +32,7 @@ from scripts.options import (
     settings_words,
 )
 from scripts.runner import AnyPath, Argument, Outcome, verb
-from scripts.runtime import choose_device, tune_cpu
-from serving.backends import open_model
+from scripts.runtime import load_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -292,10 +291,9 @@ def _predict(run: CurveRun, dataset: DataSet, device: str) -> Predictions:
 
     if (run.predictions / "predictions.json").is_file():
         return Predictions.open(run.predictions)
-    tune_cpu()
     # Named one by one, so that no cost is measured: nobody asks here what an image takes.
     ids = [*dataset.image_ids("val", run.part), *dataset.image_ids("test", run.part)]
-    model = open_model(run.folder, device=choose_device(device))
+    model = load_model(run.folder, device)
     return predict_data_set(
         model, dataset, run.predictions, run.part, console,
         image_ids=ids, made_before=Predictions.open(run.folder / "validation"),

@@ -8,10 +8,14 @@ import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from data_prep.contracts.errors import InputError
 from scripts.console import say
+from serving.backends import open_model
+
+if TYPE_CHECKING:
+    from serving.backends import Model
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 _BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}  # x86, x86, Arm
@@ -87,6 +91,12 @@ def choose_device(name: str = "auto", devices: int = 1) -> Literal["cpu", "cuda"
     if name == "auto" and (why := _why_no_gpu(torch)):
         say(f"On the CPU: {why}")
     return "cpu"
+
+
+def load_model(folder: Path, device: str = "auto") -> Model:
+    """Open a run or an export to compute on a device, the processors set up for it."""
+    tune_cpu()
+    return open_model(folder, device=choose_device(device))
 
 
 def _why_no_gpu(torch: ModuleType) -> str | None:

@@ -17,8 +17,7 @@ from evaluation.report.files import SYSTEMS
 from scripts import console
 from scripts.options import split_name
 from scripts.runner import Argument
-from scripts.runtime import choose_device, tune_cpu
-from serving.backends import open_model
+from scripts.runtime import load_model
 from serving.export_spec import is_export, validation_folder
 
 if TYPE_CHECKING:
@@ -107,8 +106,7 @@ def _open_system(path: Path, test_set: TestSet, out: Path, name: str | None) -> 
     if not predicts(path):
         return Predictions.open(path)
 
-    tune_cpu()
-    target, model = test_set.target, open_model(path, device=choose_device("auto"))
+    target, model = test_set.target, load_model(path)
     folder = out / SYSTEMS / (name or system_folder(path))
     predictions = predict_once(model, path, test_set.dataset, folder, test_set.split, name)
     if predictions.decision(target.name) is None:
@@ -190,8 +188,7 @@ def predict_images(run: Path, test_set: TestSet, image_ids: list[str], folder: P
     """
     from serving.predict_folder import predict_data_set
 
-    tune_cpu()
-    model = open_model(run, device=choose_device("auto"))
+    model = load_model(run)
     decision = decision_of_run(run, model.inference_id(), test_set)
     predictions = predict_data_set(
         model, test_set.dataset, folder, test_set.split, console, image_ids=image_ids,

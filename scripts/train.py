@@ -100,7 +100,8 @@ def _train(asked: dict[str, Any], device: str, rank: Rank | None) -> None:
     how = request.settings.training
     tune_cpu(workers=how.workers, shared_by=node_size)
     from evaluation.decisions.test_set import TestSet
-    from serving.validation import add_guard, freeze_decision
+    from serving.guard import add_guard
+    from serving.predict_folder import freeze_decision
     from training.batch_size import Hardware
     from training.run import complete_run
     from training.start import join, start

@@ -115,7 +115,7 @@ def _open(folder: Path, test_set: TestSet) -> Predictions:
     """Open predictions; of a run those of its validation images, made where absent."""
     if not is_run(folder):
         return Predictions.open(folder)
-    from serving.validation import predict_validation
+    from serving.predict_folder import predict_validation
 
     tune_cpu()
     predictions = predict_validation(folder, test_set, console, device=choose_device("auto"))

@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import pandas as pd
@@ -35,6 +35,7 @@ BOX_COLUMNS = ("finding", *EDGES, "score")
 """Columns of an answer's boxes."""
 _DECISIONS = {True: "positive", False: "negative", None: None}
 _SHOWN_BOXES = 3  # in a line of text
+COLOUR = system_colour(0)  # of its shapes
 ARRAY = "array"  # what pixels without a file are called
 _NOTEBOOK_PANEL = 360  # px
 _NOTE = (
@@ -85,9 +86,27 @@ class Answer:
     notes: tuple[str, ...] = ()
     finding_scores: Mapping[str, float] = field(default_factory=dict, repr=False)
     prediction: ImagePrediction = field(
-        default_factory=lambda: ImagePrediction("", system_colour(0)), repr=False
+        default_factory=lambda: ImagePrediction("", COLOUR), repr=False
     )
     pixels: np.ndarray = field(default_factory=lambda: np.zeros((1, 1), np.uint8), repr=False)
+
+    @classmethod
+    def of_prediction(
+        cls, prediction: ImagePrediction, findings: np.ndarray, **described: Any
+    ) -> Answer:
+        """The answer that a prediction with a score gives; `findings` are those of its boxes."""
+        counts = np.flatnonzero(prediction.boxes[:, 4] >= prediction.box_cut)
+        order = counts[np.argsort(-prediction.boxes[counts, 4], kind="stable")]
+        columns = findings[order], *prediction.boxes[order].T
+        return cls(
+            score=cast(float, prediction.score),
+            probability=prediction.probability,
+            threshold=prediction.threshold,
+            decision=prediction.decision,
+            boxes=pd.DataFrame(dict(zip(BOX_COLUMNS, columns, strict=True))),
+            prediction=prediction,
+            **described,
+        )
 
     def __repr__(self) -> str:
         return f"<Answer: {self}>"

@@ -19,6 +19,7 @@ import numpy as np
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json, write_json
+from data_prep.contracts.words import Terminal
 from data_prep.images.dicom_header import why_no_radiograph
 from data_prep.images.image import DecodedImage, read_image
 from data_prep.work.local_copies import open_image
@@ -35,6 +36,7 @@ from serving.guard_images import (
 if TYPE_CHECKING:
     import pandas as pd
 
+    from data_prep.store.dataset import DataSet
     from data_prep.store.pixel_store import PixelSource
 
 GUARD_NAME = "guard.json"
@@ -90,7 +92,7 @@ class _Fit:
 
 @dataclass(frozen=True)
 class Guard:
-    """A fitted guard: made by `fit_guard`, kept with a run as ``guard.json``.
+    """A fitted guard: made by `add_guard`, kept with a run as ``guard.json``.
 
     Attributes:
         size: Side of the pixel store that it was learned from, px.
@@ -218,7 +220,29 @@ def image_notes(image: DecodedImage) -> tuple[str, ...]:
     return (f"stored as a negative{kind} and inverted, so that air is dark",)
 
 
-def fit_guard(
+def add_guard(run: Path, dataset: DataSet, split: str, size: int, terminal: Terminal) -> None:
+    """Learn what is no frontal chest X-ray from a run's training images; one that is there stays.
+
+    The images are squares of `size` px, as the run sees them.
+    """
+    path = run / GUARD_NAME
+    if path.is_file():
+        Guard.read(path)  # refuses a damaged one
+        return
+    images = dataset.images.set_index("image_id").loc[dataset.image_ids("train", split)]
+    store = dataset.make_store(size, terminal)
+    guard = _fit_guard(store, images["patient_id"], images.get("age_years"))
+    if guard is None:
+        terminal.say(
+            f"No guard against other images: learning it takes {MIN_IMAGES} training images of "
+            f"{MIN_PATIENTS} patients"
+        )
+        return
+    guard.write(path)
+    terminal.say(f"Guard: {guard.images} training images tell what is no frontal chest X-ray")
+
+
+def _fit_guard(
     source: PixelSource, patients: pd.Series, ages: pd.Series | None = None
 ) -> Guard | None:
     """Learn a guard from training images, the same from the same.

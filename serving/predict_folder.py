@@ -10,22 +10,26 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, provenance, read_json
-from data_prep.contracts.words import Terminal
+from data_prep.contracts.words import Terminal, counted
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.pixel_store import INFO_NAME, PixelStore
 from data_prep.store.predictions import Part, Predictions, PredictionWriter, joined_parts
 from data_prep.work.local_copies import local_folder
 from data_prep.work.object_store import address_of, path_of, recorded_path
 from data_prep.work.pool import Engine, write_behind
+from evaluation.decisions.test_set import TestSet
+from evaluation.decisions.thresholds import POLICIES
+from evaluation.decisions.tuning import tune
 from evaluation.systems.eligibility import sets_of_run, unknown_training_data
 from serving.backends import open_model
+from serving.export_spec import validation_folder
 
 if TYPE_CHECKING:
     from serving.backends import Model
@@ -113,6 +117,44 @@ def predict_data_set(
             terminal.say("Measuring what one image takes")
             writer.info["cost"] = model.cost(samples)
     return Predictions.open(out)
+
+
+def predict_validation(
+    run: Path, test_set: TestSet, terminal: Terminal, *, device: Literal["cpu", "cuda"] = "cpu"
+) -> Predictions:
+    """A run's predictions of its validation images, in the run's folder; made where absent."""
+    folder = validation_folder(run)
+    if not (folder / "predictions.json").is_file():
+        predict_data_set(
+            open_model(run, device=device), test_set.dataset, folder, test_set.split,
+            terminal, validation_of=test_set.target,
+        )  # fmt: skip
+    return Predictions.open(folder)
+
+
+def freeze_decision(
+    run: Path, test_set: TestSet, terminal: Terminal, *, device: Literal["cpu", "cuda"] = "cpu"
+) -> None:
+    """Choose the decision by which a run answers for single images; the last step of training.
+
+    It is what `cxr tune` chooses by default, on the run's validation images, and lies in the run's
+    folder with the predictions that it was chosen on. One that is there stays.
+    """
+    name = test_set.target.name
+    if (validation_folder(run) / "decisions" / f"{name}.json").is_file():
+        return
+    predictions = predict_validation(run, test_set, terminal, device=device)
+    decision = tune(predictions, test_set)
+    predictions.write_decision(name, decision.to_dict())
+    policy = POLICIES[0]
+    chosen = decision.thresholds[policy]
+    point = (
+        f"no threshold ({chosen.reason})"
+        if chosen.threshold is None
+        else f"positive from score {chosen.threshold:.3g} on"
+    )
+    images = counted(decision.chosen_on["n_images"], "validation image")
+    terminal.say(f"Operating point ({policy}, {images}): {point}")
 
 
 def _require_labels(model: Model, dataset: DataSet) -> None:

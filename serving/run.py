@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self, cast
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import pandas as pd
@@ -21,8 +21,7 @@ from evaluation.decisions.decided_output import decide, map_levels
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.test_set import SystemOutput
 from evaluation.decisions.thresholds import POLICIES
-from evaluation.overlays.shapes import ImagePrediction, system_colour
-from serving.answer import ARRAY, Answer, name_and_image
+from serving.answer import ARRAY, COLOUR, Answer, name_and_image
 from serving.backends import open_model
 from serving.export_spec import EXPORT_FILE, ExportSpec, is_export, validation_folder
 from serving.exported_model import ExportedModel
@@ -233,7 +232,6 @@ class Run:
             if key not in ran:
                 answers.append(InputError(f"{called}: the output of {self.name} is not finite"))
                 continue
-            prediction = output.prediction(key, system_colour(0))
             if of_files is not None:
                 warnings = of_files[row]
             else:
@@ -241,22 +239,18 @@ class Run:
             if self.guard is not None:
                 warnings += self.guard.warnings(image, square=source.image(key))
             answers.append(
-                Answer(
+                Answer.of_prediction(
+                    output.prediction(key, COLOUR),
+                    output.findings_of(key),
                     image=called,
                     system=self.name,
                     kind=model.kind,
                     finding=self.target.display_name,
-                    score=cast(float, prediction.score),
-                    probability=prediction.probability,
                     policy=self.policy,
-                    threshold=prediction.threshold,
-                    decision=prediction.decision,
-                    boxes=_called_boxes(output.findings_of(key), prediction),
                     warnings=warnings,
                     undecided_because=self.undecided_because,
                     notes=image_notes(image),
                     finding_scores=scores.get(key, dict.fromkeys(model.findings, 0.0)),
-                    prediction=prediction,
                     pixels=image.pixels,
                 )
             )
@@ -282,16 +276,6 @@ def _run_folder(folder: Path) -> RunFolder:
     from training.run_folder import RunFolder
 
     return RunFolder.open(folder)
-
-
-def _called_boxes(findings: np.ndarray, prediction: ImagePrediction) -> pd.DataFrame:
-    """The boxes that count, each with its finding, by falling score."""
-    counts = np.flatnonzero(prediction.boxes[:, 4] >= prediction.box_cut)
-    order = counts[np.argsort(-prediction.boxes[counts, 4], kind="stable")]
-    x1, y1, x2, y2, scores = prediction.boxes[order].T
-    return pd.DataFrame(
-        {"finding": findings[order], "x1": x1, "y1": y1, "x2": x2, "y2": y2, "score": scores}
-    )
 
 
 def _finding_scores(

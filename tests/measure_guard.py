@@ -23,7 +23,7 @@ from scipy.stats import binomtest
 from data_prep.contracts.errors import InputError
 from data_prep.images.image import read_image
 from data_prep.store.dataset import DataSet
-from serving.guard import Guard, fit_guard
+from serving.guard import Guard, _fit_guard
 
 _CROPPED = 0.35  # of either side
 
@@ -102,7 +102,7 @@ def _fit(name: str, dataset: DataSet, splits: list[str]) -> dict[str, Guard]:
     guards = {}
     for split in splits:
         start = time.perf_counter()
-        guard = fit_guard(store, patients.loc[dataset.image_ids("train", split)])
+        guard = _fit_guard(store, patients.loc[dataset.image_ids("train", split)])
         if guard is None:
             raise InputError(f"{dataset.folder}: too few training images in split '{split}'")
         seconds = time.perf_counter() - start

@@ -16,8 +16,8 @@ from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.decisions.test_set import TestSet
 from scripts import cli, console
 from serving import predict_folder
+from serving.predict_folder import freeze_decision
 from serving.run import Run
-from serving.validation import freeze_decision
 from tests.scripts.small_sets import cxr, drawn_images
 from tests.scripts.untrained import untrained_run
 
