@@ -152,7 +152,7 @@ class Running:
         status = self.status or 0
         if status in (_TERMINATED, -signal.SIGTERM):  # as when a machine goes down
             raise KeyboardInterrupt
-        problem = problem_of(status)
+        problem = _problem_of(status)
         if problem is None or status < 0:
             return problem
         lines = self.command.log.read_text(encoding="utf-8", errors="replace").split("\n")
@@ -249,11 +249,11 @@ def interrupt(process: subprocess.Popen[bytes]) -> None:
     process.send_signal(signal.SIGTERM if ignored else signal.SIGINT)
 
 
-def problem_of(status: int) -> str | None:
+def _problem_of(status: int) -> str | None:
     """What an exit status of a `cxr` command says of it; None where all is well.
 
     Example:
-        >>> problem_of(2), problem_of(-9)
+        >>> _problem_of(2), _problem_of(-9)
         ('failed with status 2', 'ended by SIGKILL, perhaps for want of memory')
     """
     if status == _INTERRUPTED:
@@ -281,16 +281,16 @@ def share_devices(device: str, devices: int, jobs: int) -> list[dict[str, str]]:
 
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = visible.split(",") if visible else list(map(str, range(torch.cuda.device_count())))
-    return [{"CUDA_VISIBLE_DEVICES": gpus} for gpus in share_gpus(names, devices, jobs)]
+    return [{"CUDA_VISIBLE_DEVICES": gpus} for gpus in _share_gpus(names, devices, jobs)]
 
 
-def share_gpus(names: Sequence[str], devices: int, jobs: int) -> list[str]:
+def _share_gpus(names: Sequence[str], devices: int, jobs: int) -> list[str]:
     """Which GPUs each of the commands at a time sees; small ones may share one.
 
     Example:
-        >>> share_gpus(["0", "1", "2", "3"], devices=2, jobs=2)
+        >>> _share_gpus(["0", "1", "2", "3"], devices=2, jobs=2)
         ['0,1', '2,3']
-        >>> share_gpus(["0"], devices=1, jobs=2)
+        >>> _share_gpus(["0"], devices=1, jobs=2)
         ['0', '0']
     """
     if devices == 1:

@@ -40,7 +40,7 @@ _ENDED_WITH_MACHINE = (143, -signal.SIGTERM)
 _FAILED, _INTERRUPTED = 2, 130
 
 
-class Share(NamedTuple):
+class _Share(NamedTuple):
     """What one command takes of a machine.
 
     Attributes:
@@ -54,9 +54,9 @@ class Share(NamedTuple):
     threads: int | None = None
 
 
-def share_machines(
+def _share_machines(
     machines: Sequence[tuple[int, int]], device: str, devices: int, jobs: int
-) -> Share:
+) -> _Share:
     """What each of the commands at a time gets of machines with (processors, GPUs).
 
     On GPUs that is its number of GPUs with their share of a machine's processors; where there are
@@ -64,11 +64,11 @@ def share_machines(
     share with which all run at once.
 
     Example:
-        >>> share_machines([(8, 0), (8, 0)], "auto", devices=1, jobs=4)
-        Share(processors=4, gpus=0.0, threads=4)
-        >>> share_machines([(32, 4), (8, 0)], "auto", devices=2, jobs=2)
-        Share(processors=16, gpus=2.0, threads=None)
-        >>> share_machines([(8, 1)], "cuda", devices=1, jobs=3).gpus
+        >>> _share_machines([(8, 0), (8, 0)], "auto", devices=1, jobs=4)
+        _Share(processors=4, gpus=0.0, threads=4)
+        >>> _share_machines([(32, 4), (8, 0)], "auto", devices=2, jobs=2)
+        _Share(processors=16, gpus=2.0, threads=None)
+        >>> _share_machines([(8, 1)], "cuda", devices=1, jobs=3).gpus
         0.3333
     """
     if device not in ("auto", "cpu", "cuda"):
@@ -83,7 +83,7 @@ def share_machines(
         shares = range(max(1, total), 0, -1)
         share = next((n for n in shares if sum(c // n for c, _ in machines) >= jobs), 1)
         alone = share == max((cpus for cpus, _ in machines), default=1)
-        return Share(share, threads=None if alone else share)
+        return _Share(share, threads=None if alone else share)
     room = sum(gpus // devices for _, gpus in able)
     if devices > 1 and room < jobs:
         raise InputError(
@@ -93,7 +93,7 @@ def share_machines(
     gpus = float(devices)
     if room < jobs:
         gpus = _PARTS // -(-jobs // room) / _PARTS
-    return Share(max(1, int(min(cpus / has for cpus, has in able) * gpus)), gpus)
+    return _Share(max(1, int(min(cpus / has for cpus, has in able) * gpus)), gpus)
 
 
 @contextmanager
@@ -145,7 +145,7 @@ class _Cluster:
     ) -> None:
         self.jobs = jobs
         self._engine, self._device, self._devices, self._reads = engine, device, devices, reads
-        self._share: Share | None = None
+        self._share: _Share | None = None
 
     def start(self, command: Command, slot: int) -> Child:
         """As `Machines.start`; Ray chooses the machine."""
@@ -154,7 +154,7 @@ class _Cluster:
             nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
             counts = [(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in nodes]
             able = [count for count in counts if count[0]]
-            self._share = share_machines(able, self._device, self._devices, self.jobs)
+            self._share = _share_machines(able, self._device, self._devices, self.jobs)
         share = self._share
         threads = os.environ.get("OMP_NUM_THREADS", share.threads)
         environment = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}

@@ -105,7 +105,7 @@ def compare(
     if not systems:
         raise InputError("compare: give at least one system")
     only = target[0] if target and not target[1:] else None
-    question = read_question(protocol, margin, only)
+    question = _read_question(protocol, margin, only)
     from evaluation.report.tables import table_rows
 
     for name in policy or ():
@@ -345,7 +345,7 @@ def _chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:
     return [dataset.target(name) for name in dict.fromkeys(names)]
 
 
-def read_question(path: Path | None, margin: float | None, target: str | None) -> Protocol:
+def _read_question(path: Path | None, margin: float | None, target: str | None) -> Protocol:
     """The question of a comparison: from a protocol, or an exploratory one with a margin."""
     if path is None:
         return Protocol(margin=margin)

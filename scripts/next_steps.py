@@ -8,18 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.store.folder_kinds import data_set_of, facts_of, folders_within, kind_of
 from evaluation.report.files import PAGE, SYSTEMS
-from scripts import console
 
 if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet
 
 _OTHER_MODEL = {"detector": "chexnet_small", "classifier": "retinanet_small"}
 _MOST_SYSTEMS = 4  # in one suggested comparison
-
-
-def show_next(folder: Path, data: Path | None = None) -> None:
-    """Show the next commands for a complete folder; see `next_steps`."""
-    console.next_step(*next_steps(folder, data))
 
 
 def next_steps(folder: Path, data: Path | None = None) -> list[str]:
@@ -81,7 +75,7 @@ def _after_run(folder: Path, data: Path | None) -> list[str]:
     alike = [run for run in _beside(folder, "run") if _question(run) == _question(folder)]
     rivals = [run for run in alike if facts_of(run).get("model_kind") != facts.get("model_kind")]
     if rivals:
-        first = comparison([folder, *rivals][:_MOST_SYSTEMS], folder, data)
+        first = _comparison([folder, *rivals][:_MOST_SYSTEMS], folder, data)
     else:
         other = _OTHER_MODEL[str(facts.get("model_kind"))]
         out = _free(folder, other.removesuffix("_small"))
@@ -96,7 +90,7 @@ def _after_sweep(folder: Path, data: Path | None) -> list[str]:
     first, base = facts["best"]["number"], facts["as_it_stands"]
     if not alike and base not in (None, first) and kind_of(run := folder / "trials" / "000"):
         alike = [run]
-    steps = [comparison([best, *alike][:_MOST_SYSTEMS], folder, data)] if alike else []
+    steps = [_comparison([best, *alike][:_MOST_SYSTEMS], folder, data)] if alike else []
     return [*steps, f"cxr predict {_word(best)} IMAGE"]
 
 
@@ -109,10 +103,10 @@ def _after_predictions(folder: Path, data: Path | None) -> list[str]:
     if not (folder / "decisions").is_dir():
         return [f"cxr tune {_word(folder)} --data {_word(data or 'DATA')}"]
     rivals = [p for p in _beside(folder, "predictions") if _question(p) == _question(folder)]
-    return [comparison([folder, *rivals][:_MOST_SYSTEMS], folder, data)]
+    return [_comparison([folder, *rivals][:_MOST_SYSTEMS], folder, data)]
 
 
-def comparison(systems: list[Path], folder: Path, data: Path | None) -> str:
+def _comparison(systems: list[Path], folder: Path, data: Path | None) -> str:
     """The command that compares systems, into a report beside a folder."""
     each = " ".join(_word(system) for system in systems)
     out = _word(_free(folder, "report"))

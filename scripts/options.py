@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 DataFolder = Annotated[AnyPath, Argument(kind="data set")]
 
 
-def read_names(value: str | Iterable[str]) -> tuple[str, ...]:
+def _read_names(value: str | Iterable[str]) -> tuple[str, ...]:
     """Names with commas between them, or several of them.
 
     Example:
-        >>> read_names("precision, recall,"), read_names(["f1"])
+        >>> _read_names("precision, recall,"), _read_names(["f1"])
         (('precision', 'recall'), ('f1',))
     """
     texts = [value] if isinstance(value, str) else value
     return tuple(name.strip() for text in texts for name in text.split(",") if name.strip())
 
 
-Names = Annotated[tuple[str, ...], Argument(read=read_names)]
+Names = Annotated[tuple[str, ...], Argument(read=_read_names)]
 
 
 def read_numbers(value: str | float | Iterable[str | float]) -> tuple[float, ...]:
@@ -42,12 +42,12 @@ def read_numbers(value: str | float | Iterable[str | float]) -> tuple[float, ...
     """
     texts = [value] if isinstance(value, str | int | float) else value
     try:
-        return tuple(map(float, read_names(map(str, texts))))
+        return tuple(map(float, _read_names(map(str, texts))))
     except ValueError:
         raise ValueError("are not numbers with commas") from None
 
 
-def read_counts(value: str | float | Iterable[str | float]) -> tuple[int, ...]:
+def _read_counts(value: str | float | Iterable[str | float]) -> tuple[int, ...]:
     """As `read_numbers`, each once, of whole numbers from 1 on."""
     numbers = read_numbers(value)
     if any(number != int(number) for number in numbers):
@@ -57,14 +57,14 @@ def read_counts(value: str | float | Iterable[str | float]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, numbers)))
 
 
-Counts = Annotated[tuple[int, ...], Argument(read=read_counts, metavar="N[,N...]")]
+Counts = Annotated[tuple[int, ...], Argument(read=_read_counts, metavar="N[,N...]")]
 
 
-def read_settings(value: str | Sequence[str] | Mapping[str, Any]) -> Any:
+def _read_settings(value: str | Sequence[str] | Mapping[str, Any]) -> Any:
     """Keys of a configuration: texts ``section.key=value``, or values by section and key.
 
     Example:
-        >>> read_settings({"training": {"epochs": 2}, "model.weights": Path("a.pth")})
+        >>> _read_settings({"training": {"epochs": 2}, "model.weights": Path("a.pth")})
         {'training.epochs': 2, 'model.weights': 'a.pth'}
     """
     if not isinstance(value, Mapping):
@@ -72,7 +72,7 @@ def read_settings(value: str | Sequence[str] | Mapping[str, Any]) -> Any:
     flat: dict[str, Any] = {}
     for key, item in value.items():
         if isinstance(item, Mapping):
-            flat |= read_settings({f"{key}.{name}": part for name, part in item.items()})
+            flat |= _read_settings({f"{key}.{name}": part for name, part in item.items()})
         else:
             flat[key] = str(item) if isinstance(item, Path) else item
     return flat
@@ -85,7 +85,7 @@ def settings_words(value: str | Sequence[str] | Mapping[str, Any]) -> list[str]:
         >>> settings_words({"training": {"epochs": 2}, "model.weights": "none"})
         ['training.epochs=2', 'model.weights="none"']
     """
-    settings = read_settings(value)
+    settings = _read_settings(value)
     if not isinstance(settings, Mapping):
         return list(settings)
     return [f"{key}={json.dumps(item)}" for key, item in settings.items()]
@@ -97,7 +97,7 @@ else:
     Settings = Annotated[
         list[str] | None,
         Argument(
-            read=read_settings,
+            read=_read_settings,
             write=settings_words,
             metavar="KEY=VALUE",
             words="Replace a key of the configuration, such as training.epochs=20. model.backbone "

@@ -78,7 +78,7 @@ def overlay(
     split = own_split(split, [path for system in systems for path in system.paths], dataset)
     if not dataset.has_pixels:
         raise InputError(f"{data}: has no pixels, so there is nothing to draw on")
-    image_ids = choose_images(dataset, image, role, split, limit, seed)
+    image_ids = _choose_images(dataset, image, role, split, limit, seed)
     count = counted(len(image_ids), "image")
     if blind:
         if systems:
@@ -97,10 +97,10 @@ def overlay(
         return Outcome(words, [str(file) for file in sorted(out.glob("*.png"))], next_steps=(step,))
     if not systems:
         raise InputError("overlay: give at least one predictions folder or run, or --blind")
-    files = [out / file_name(image_id) for image_id in image_ids]
+    files = [out / _file_name(image_id) for image_id in image_ids]
     with TemporaryDirectory() as scratch:
         test_set = TestSet(dataset, of_target, split)
-        opened = open_systems(systems, test_set, image_ids, Path(scratch))
+        opened = _open_systems(systems, test_set, image_ids, Path(scratch))
         cases = read_systems(opened, test_set, image_ids, policy=policy)
         make_folder(out)
         with console.progress("Drawing", len(image_ids)) as advance:
@@ -114,7 +114,7 @@ def overlay(
     )
 
 
-def choose_images(
+def _choose_images(
     dataset: DataSet, named: list[str] | None, role: str, split: str, limit: int, seed: int
 ) -> list[str]:
     """The named images, or a random sample of a role's, sorted."""
@@ -131,7 +131,7 @@ def choose_images(
     return sorted(np.random.default_rng(seed).choice(ids.to_numpy(), count, replace=False))
 
 
-def open_systems(
+def _open_systems(
     systems: list[System], test_set: TestSet, image_ids: list[str], scratch: Path
 ) -> dict[str, Predictions]:
     """Open systems by name; a run predicts the images into `scratch`."""
@@ -158,11 +158,11 @@ def open_systems(
     return opened
 
 
-def file_name(image_id: str) -> str:
+def _file_name(image_id: str) -> str:
     """A file name for an image id, which may hold slashes.
 
     Example:
-        >>> file_name("patient/1.png")
+        >>> _file_name("patient/1.png")
         'patient_1.png.png'
     """
     return "".join(c if c.isalnum() or c in "._-" else "_" for c in image_id) + ".png"

@@ -19,13 +19,13 @@ from scripts.options import Address, Engine, Names
 from scripts.runner import AnyPath, Argument, verb
 
 
-def read_targets(
+def _read_targets(
     value: Sequence[str] | Mapping[str, Sequence[str]],
 ) -> dict[str, tuple[str, ...]]:
     """Targets of the user's own, from texts NAME=FINDING,FINDING or by name.
 
     Example:
-        >>> read_targets(["opacity=lung_opacity,pneumonia"])
+        >>> _read_targets(["opacity=lung_opacity,pneumonia"])
         {'opacity': ('lung_opacity', 'pneumonia')}
     """
     if isinstance(value, Mapping):
@@ -40,7 +40,7 @@ def prepare(
     out: AnyPath | None = None,
     name: str | None = None,
     size: list[int] | None = None,
-    target: Annotated[Mapping[str, Sequence[str]] | None, Argument(read=read_targets)] = None,
+    target: Annotated[Mapping[str, Sequence[str]] | None, Argument(read=_read_targets)] = None,
     split: str | None = None,
     val: float = 0.15,
     test: float = 0.2,
@@ -112,7 +112,7 @@ def prepare(
         raise InputError("--format: prepared sets have none; leave it out, or leave out --out")
     source: Path | None
     folder: Path
-    source, folder = (None, Path(str(out))) if several else source_and_out(list(paths), out)
+    source, folder = (None, Path(str(out))) if several else _source_and_out(list(paths), out)
     _require_sources(list(paths) if source is None else [source], prepared=several)
     from data_prep.assemble.combine import combine
     from data_prep.assemble.prepare import PrepareOptions
@@ -166,11 +166,11 @@ def _require_sources(sources: list[Path], *, prepared: bool) -> None:
             raise InputError(f"{source}: is {kind.with_article}; {published}")
 
 
-def source_and_out(paths: list[Path], out: Path | None) -> tuple[Path, Path]:
+def _source_and_out(paths: list[Path], out: Path | None) -> tuple[Path, Path]:
     """Tell the source from the folder to make.
 
     Example:
-        >>> source_and_out([Path("rsna"), Path("sets/rsna")], None)
+        >>> _source_and_out([Path("rsna"), Path("sets/rsna")], None)
         (PosixPath('rsna'), PosixPath('sets/rsna'))
     """
     both = [*paths, *([] if out is None else [out])]

@@ -208,7 +208,7 @@ def parameters_of(function: Callable[..., Any]) -> tuple[Parameter, ...]:
         __annotations__={n: a for n, a in function.__annotations__.items() if n != "return"}
     )
     hints = get_type_hints(declared_types, function.__globals__, include_extras=True)
-    described = described_arguments(function)
+    described = _described_arguments(function)
     parameters = []
     for name, declared in inspect.signature(function).parameters.items():
         hint, argument = hints[name], Argument()
@@ -309,7 +309,7 @@ def command_name(verb: str) -> str:
     return {"import_predictions": "import"}.get(verb, verb)
 
 
-def described_arguments(function: Callable[..., Any]) -> dict[str, str]:
+def _described_arguments(function: Callable[..., Any]) -> dict[str, str]:
     """What the docstring's section ``Args`` says of each parameter."""
     described: dict[str, str] = {}
     name = ""

@@ -26,16 +26,16 @@ class RunGiven(NamedTuple):
     path: Path
 
 
-def read_paths(value: Any) -> tuple[str, ...]:
+def _read_paths(value: Any) -> tuple[str, ...]:
     """Runs and images as words of a command line.
 
     Example:
-        >>> read_paths([Path("out/a"), ["b.png", "A=out/c"]])
+        >>> _read_paths([Path("out/a"), ["b.png", "A=out/c"]])
         ('out/a', 'b.png', 'A=out/c')
     """
     if isinstance(value, str | Path) or hasattr(value, "folder"):
         return (str(getattr(value, "folder", value)),)
-    return tuple(word for item in value for word in read_paths(item))
+    return tuple(word for item in value for word in _read_paths(item))
 
 
 if TYPE_CHECKING:
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     Runs: TypeAlias = Any  # likewise
 else:
     RunsAndImages = Annotated[
-        str, Argument(read=read_paths, metavar="RUN [RUN ...] IMAGE|FOLDER ...")
+        str, Argument(read=_read_paths, metavar="RUN [RUN ...] IMAGE|FOLDER ...")
     ]
-    Runs = Annotated[list[str], Argument(read=read_paths, metavar="RUN|EXPORT ...")]
+    Runs = Annotated[list[str], Argument(read=_read_paths, metavar="RUN|EXPORT ...")]
 
 
 def parse_runs(words: Sequence[str]) -> list[RunGiven]:

@@ -36,27 +36,18 @@ def tune_cpu(*, workers: int = 0, shared_by: int = 1) -> None:
     import cv2
     import torch
 
+    from data_prep.work.pool import cpu_count
+
     # One thread each: at these sizes more cost more than they give.
     cv2.setNumThreads(1)
     if "OMP_NUM_THREADS" not in os.environ and (workers or shared_by > 1):
-        torch.set_num_threads(max(1, _usable_cpus() // shared_by - workers))
-
-
-def _may_have_gpu() -> bool:
-    """Whether there is a GPU, as far as can be known without torch."""
-    return any(Path(node).exists() for node in _GPU_NODES)
+        torch.set_num_threads(max(1, cpu_count() // shared_by - workers))
 
 
 def runs_on_gpu(device: str) -> bool:
     """Whether torch would compute on a GPU; imports it only where there may be one."""
-    return device != "cpu" and _may_have_gpu() and choose_device(device) == "cuda"
-
-
-def _usable_cpus() -> int:
-    """Processors that this process may use, which can be fewer than the machine has."""
-    from data_prep.work.pool import cpu_count
-
-    return cpu_count()
+    may_have_one = any(Path(node).exists() for node in _GPU_NODES)
+    return device != "cpu" and may_have_one and choose_device(device) == "cuda"
 
 
 def _keep_freed_memory() -> None:

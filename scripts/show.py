@@ -48,7 +48,7 @@ def show(folder: AnyPath | None = None, *, machine: bool = False) -> Outcome:
     """
     if (folder is None) != machine:
         raise InputError("show: give a folder, or --machine")
-    facts = _machine() if folder is None else describe(folder)
+    facts = _machine() if folder is None else _describe(folder)
     width = max(len(key) for key in facts)
     lines = [f"{key:>{width}}  {_words(value)}" for key, value in facts.items()]
     steps = () if folder is None else tuple(next_steps(folder))
@@ -83,7 +83,7 @@ def _machine() -> dict[str, Any]:
     }
 
 
-def describe(folder: Path) -> dict[str, Any]:
+def _describe(folder: Path) -> dict[str, Any]:
     """Facts about any folder that the project writes, or about what lies in one above them."""
     if not folder.is_dir():
         what = "a file; give its folder" if folder.exists() else "no such folder"

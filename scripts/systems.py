@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 _EXPORTS = "exports"  # within a run's folder, see serving.backends
 
 
-def split_seeds(system: str) -> tuple[str | None, list[Path]]:
+def _split_seeds(system: str) -> tuple[str | None, list[Path]]:
     """Split ``NAME=PATH,PATH``, several training seeds of one system; a bare path is one.
 
     Example:
-        >>> split_seeds("A=out/a,out/b"), split_seeds("out/a")
+        >>> _split_seeds("A=out/a,out/b"), _split_seeds("out/a")
         (('A', [PosixPath('out/a'), PosixPath('out/b')]), (None, [PosixPath('out/a')]))
     """
     name, path = split_name(system)
@@ -70,7 +70,7 @@ def read_systems(
     if isinstance(value, Mapping):
         return [System(name, _folders(source)) for name, source in value.items()]
     words = [value] if isinstance(value, str | Path) else value
-    return [System(*split_seeds(str(word))) for word in words]
+    return [System(*_split_seeds(str(word))) for word in words]
 
 
 def _folders(source: Source | Sequence[Source]) -> list[Path]:
@@ -112,7 +112,7 @@ def _open_system(path: Path, test_set: TestSet, out: Path, name: str | None) -> 
     if predictions.decision(target.name) is None:
         options: dict[str, Any] = {}
         chosen_with = None if is_export(path) else model.inference_id()
-        if own := decision_of_run(path, chosen_with, test_set):
+        if own := _decision_of_run(path, chosen_with, test_set):
             as_run = Decision.from_dict(own)  # chosen anew: other batches, other last digits
             options |= {"policies": tuple(as_run.thresholds), "search": as_run.searched}
             options["options"] = as_run.options
@@ -159,7 +159,7 @@ def is_run(path: Path) -> bool:
     return (path / "run.json").is_file() and not is_predictions_folder(path)
 
 
-def decision_of_run(
+def _decision_of_run(
     run: Path, inference_id: str | None, test_set: TestSet
 ) -> dict[str, Any] | None:
     """What a run decides by, where it was chosen for the same predictions, labels and split.
@@ -189,7 +189,7 @@ def predict_images(run: Path, test_set: TestSet, image_ids: list[str], folder: P
     from serving.predict_folder import predict_data_set
 
     model = load_model(run)
-    decision = decision_of_run(run, model.inference_id(), test_set)
+    decision = _decision_of_run(run, model.inference_id(), test_set)
     predictions = predict_data_set(
         model, test_set.dataset, folder, test_set.split, console, image_ids=image_ids,
         made_before=None if decision is None else Predictions.open(run / "validation"),

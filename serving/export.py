@@ -69,7 +69,7 @@ def export_run(
         if store is not None and precision == "int8":
             quantise(folder, spec, store.image, training)
         _copy_companions(loaded, folder)
-        write_requirements(folder, format)
+        _write_requirements(folder, format)
         spec = replace(spec, precision=precision)
         spec.write(folder)
         proof = prove(loaded, ExportedModel.open(folder), dataset, store, validation)
@@ -78,7 +78,7 @@ def export_run(
     return proof
 
 
-def write_requirements(folder: Path, format: Format) -> None:  # noqa: A002
+def _write_requirements(folder: Path, format: Format) -> None:  # noqa: A002
     """Write ``requirements.txt``: what predicting needs beside this package, as installed here."""
     lines = []
     for name in (*_PREDICTS_WITH, PACKAGES[format]):

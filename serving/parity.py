@@ -256,7 +256,7 @@ def _called_apart(before: np.ndarray, after: np.ndarray, threshold: float) -> np
 
 
 def _same_boxes(case: str, pairs: Iterable[Sequence[Boxes]]) -> list[Measure]:
-    differences = [match_found(one, two, most=MAX_PER_FINDING) for one, two in pairs]
+    differences = [_match_found(one, two, most=MAX_PER_FINDING) for one, two in pairs]
     boxes, unmatched, scores, corners = zip(*differences, strict=True)
     share = sum(unmatched) / max(2 * sum(boxes), 1)
     return [
@@ -276,7 +276,7 @@ class _BoxDifference(NamedTuple):
     corner: float  # of matched corners, px
 
 
-def match_found(first: Boxes, second: Boxes, *, most: int) -> _BoxDifference:
+def _match_found(first: Boxes, second: Boxes, *, most: int) -> _BoxDifference:
     """Match the boxes that two systems found on an image, each to the one that overlaps it most.
 
     Boxes of one label are assigned so that the sum of their IoU is largest; a pair counts from an

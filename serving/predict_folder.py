@@ -107,12 +107,12 @@ def predict_data_set(
                 if engine is None
                 else predict_parts(engine, model, store, todo, sizes, at_once)
             )
-            write_parts(writer, parts, advance, PART_SIZE)
+            _write_parts(writer, parts, advance, PART_SIZE)
         if validation_of is not None or image_ids is not None:
-            copy_seen(model, writer, terminal)
+            _copy_seen(model, writer, terminal)
         else:
             samples = np.stack([store.image(image_id) for image_id in wanted[:_LATENCY_IMAGES]])
-            copy_seen(model, writer, terminal)
+            _copy_seen(model, writer, terminal)
             # Last: the machine is then quiet. And no bar: drawing it would be measured, too.
             terminal.say("Measuring what one image takes")
             writer.info["cost"] = model.cost(samples)
@@ -203,7 +203,7 @@ def describe(model: Model, name: str | None) -> dict[str, Any]:
     }
 
 
-def copy_seen(model: Model, writer: PredictionWriter, terminal: Terminal) -> None:
+def _copy_seen(model: Model, writer: PredictionWriter, terminal: Terminal) -> None:
     """Copy what the model has seen beside its predictions."""
     folder = model.folder if model.backend == "torch" else _run_of_export(model)
     if folder is None:
@@ -242,7 +242,7 @@ def sent_size(batch_size: int) -> int:
     return batch_size * max(n for n in range(1, most + 1) if of_file % n == 0)
 
 
-def write_parts(
+def _write_parts(
     writer: PredictionWriter,
     batches: Iterable[Part],
     advance: Callable[[int], object],

@@ -59,7 +59,7 @@ class Loop(LightningModule):
         # Fused steps unscale by themselves, too late to see whether the gradient is finite.
         optimiser = build_optimiser(self.model, self._settings, fused=self._scaler is None)
         steps = int(self.trainer.estimated_stepping_batches)
-        schedule = build_schedule(optimiser, self._settings, steps)
+        schedule = _build_schedule(optimiser, self._settings, steps)
         return {
             "optimizer": optimiser,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -231,7 +231,7 @@ def build_optimiser(
     return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=fused)
 
 
-def build_schedule(optimiser: Optimizer, settings: TrainingSettings, steps: int) -> LRScheduler:
+def _build_schedule(optimiser: Optimizer, settings: TrainingSettings, steps: int) -> LRScheduler:
     """Make the learning-rate schedule, stepped after each optimiser step.
 
     ``one_cycle`` falls to almost 0 after the warm-up, ``cosine`` to 0 along a cosine, ``step`` to

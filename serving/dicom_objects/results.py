@@ -104,7 +104,7 @@ _TITLE = "Research use only"
 _PANEL = 512  # px; two or three side by side fill a screen
 
 
-def finding_code(finding: str) -> hd.CodedConcept:
+def _finding_code(finding: str) -> hd.CodedConcept:
     """A finding, by name or display name, as a coded concept, of our own scheme if need be."""
     name = finding_name(finding)
     if name in _FINDING_CODES:
@@ -123,11 +123,11 @@ def dicom_results(
     Raises:
         InputError: Nothing was answered, or reports cannot refer to such an object.
     """
-    makers = {"sr": structured_report, "sc": overlay_capture}
+    makers = {"sr": _structured_report, "sc": _overlay_capture}
     return {kind: makers[kind](source, answers, algorithms) for kind in kinds}
 
 
-def structured_report(
+def _structured_report(
     source: Source,
     answers: Sequence[Answer],
     algorithms: Sequence[Algorithm],
@@ -148,7 +148,7 @@ def structured_report(
             f"structured report: {len(answers)} answers of {len(algorithms)} systems; give one of "
             "each, and at least one"
         )
-    report_uid = result_uid(source.header.SOPInstanceUID, "sr", algorithms)
+    report_uid = _result_uid(source.header.SOPInstanceUID, "sr", algorithms)
     _region(source, hd.GraphicTypeValues.POINT, np.zeros((1, 2)))  # also where there is no box
     groups: list[hd.Template] = []
     for answer, algorithm in zip(answers, algorithms, strict=True):
@@ -213,7 +213,7 @@ def _image_group(
     values = [(SCORE, answer.score), (PROBABILITY, answer.probability)]
     values.append((THRESHOLD, answer.threshold))
     # Not as a finding: who reads findings alone must not take a negative answer for one.
-    asked = hd.QualitativeEvaluation(name=TARGET, value=finding_code(answer.finding))
+    asked = hd.QualitativeEvaluation(name=TARGET, value=_finding_code(answer.finding))
     group = hd.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(answer.system, "image", report_uid),
         algorithm_id=identified,
@@ -246,7 +246,7 @@ def _box_group(
     return hd.PlanarROIMeasurementsAndQualitativeEvaluations(
         tracking_identifier=_tracking(answer.system, f"box {number}", report_uid),
         referenced_region=_region(source, hd.GraphicTypeValues.POLYLINE, corners),
-        finding_type=finding_code(box.finding),
+        finding_type=_finding_code(box.finding),
         algorithm_id=identified,
         measurements=[_measured(SCORE, box.score)],
         qualitative_evaluations=[_decided(answer)],
@@ -298,7 +298,7 @@ def _comment(text: str) -> hd.TextContentItem:
     )
 
 
-def overlay_capture(
+def _overlay_capture(
     source: Source,
     answers: Sequence[Answer],
     algorithms: Sequence[Algorithm],
@@ -307,10 +307,10 @@ def overlay_capture(
 ) -> SCImage:
     """Draw what systems answered for one image, with no name of a file: it may be a patient's."""
     titled = [replace(answer, image=_TITLE) for answer in answers]
-    return secondary_capture(source, render_answers(titled, panel=_PANEL), algorithms, made=made)
+    return _secondary_capture(source, render_answers(titled, panel=_PANEL), algorithms, made=made)
 
 
-def secondary_capture(
+def _secondary_capture(
     source: Source,
     rgb: np.ndarray,
     algorithms: Sequence[Algorithm],
@@ -398,7 +398,7 @@ def _equipment(kind: Kind, source: Source, algorithms: Sequence[Algorithm]) -> d
         "series_instance_uid": _derived_uid("series", kind, *series),
         "series_number": _SERIES_NUMBERS[kind],
         "series_description": _plain_text(described, 64),
-        "sop_instance_uid": result_uid(header.SOPInstanceUID, kind, algorithms),
+        "sop_instance_uid": _result_uid(header.SOPInstanceUID, kind, algorithms),
         "instance_number": source.instance_number,
         "manufacturer": SOFTWARE,
         "manufacturer_model_name": SOFTWARE,
@@ -413,7 +413,7 @@ def _stamp(instance: Dataset, made: datetime) -> None:
         software.ContributionDateTime = DT(made)
 
 
-def result_uid(source_uid: str, kind: Kind, algorithms: Sequence[Algorithm]) -> UID:
+def _result_uid(source_uid: str, kind: Kind, algorithms: Sequence[Algorithm]) -> UID:
     """SOP Instance UID of a result: the same for the same image, systems and program.
 
     What is sent twice is so the same instance, which an archive keeps once.

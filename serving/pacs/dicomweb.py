@@ -82,7 +82,7 @@ class ArchivedImage:
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class _LeftOut:
     """A series or an instance that is none to answer for, and why."""
 
     uid: str
@@ -126,7 +126,7 @@ class DicomWebArchive:
                 studies[uid] = None if count is None else int(count)
         return studies
 
-    def images(self, study: str, modalities: Sequence[str]) -> Iterator[ArchivedImage | LeftOut]:
+    def images(self, study: str, modalities: Sequence[str]) -> Iterator[ArchivedImage | _LeftOut]:
         """List the images of a study, and what is left out of it by what the list says.
 
         A series without a modality is taken; results of this program never are.
@@ -135,18 +135,18 @@ class DicomWebArchive:
         for series, entry in self._list(search, _SERIES, "a list of series").items():
             modality = _value(entry, _MODALITY)
             if _value(entry, _MANUFACTURER) == SOFTWARE:
-                yield LeftOut(series, f"a result of {SOFTWARE}")
+                yield _LeftOut(series, f"a result of {SOFTWARE}")
             elif modality is not None and modality not in modalities:
                 term = modality if modality.isalnum() else "of another kind"
-                yield LeftOut(series, f"a series whose modality is {term}")
+                yield _LeftOut(series, f"a series whose modality is {term}")
             else:
                 yield from self._images_of(study, series)
 
-    def _images_of(self, study: str, series: str) -> Iterator[ArchivedImage | LeftOut]:
+    def _images_of(self, study: str, series: str) -> Iterator[ArchivedImage | _LeftOut]:
         search = partial(self._client.search_for_instances, study, series, fields=[_MANUFACTURER])
         for uid, entry in self._list(search, _INSTANCE, "a list of images").items():
             if _value(entry, _MANUFACTURER) == SOFTWARE:
-                yield LeftOut(uid, f"a result of {SOFTWARE}")
+                yield _LeftOut(uid, f"a result of {SOFTWARE}")
             else:
                 yield ArchivedImage(study, series, uid)
 

@@ -74,7 +74,7 @@ class StationSettings:
 
 
 @dataclass(frozen=True)
-class Tally:
+class _Tally:
     """Images, results and studies by what was done with them since the program began."""
 
     answered: set[str] = field(default_factory=set)
@@ -109,7 +109,7 @@ def run_station(
     load: Callable[[], list[Run]],
     terminal: Terminal,
     emit: Callable[[str], object],
-) -> Tally:
+) -> _Tally:
     """Fetch or receive images, answer for them and send the results, until the source ends.
 
     Args:
@@ -124,7 +124,7 @@ def run_station(
     with warnings.catch_warnings(), ExitStack() as connections:
         archive, sink = _archives(settings, terminal, connections)
         warnings.simplefilter("ignore")  # of odd headers: they quote what is in them
-        worker = Worker(settings, load(), sink, terminal.say, emit)
+        worker = _Worker(settings, load(), sink, terminal.say, emit)
         with worker.journal:
             try:
                 worker.journal.forget_failures()
@@ -142,7 +142,7 @@ def run_station(
     return worker.tally
 
 
-class Worker:
+class _Worker:
     """Answers for DICOM files, sends the results to an archive, and notes and counts each image.
 
     `say` shows a line to the person; `emit` writes a line of a result.
@@ -162,7 +162,7 @@ class Worker:
         job = job_id([asdict(system) for system in self._algorithms], sink.shown)
         self.journal = Journal.open(settings.journal, job, dry_run=settings.dry_run)
         self._search = (" ".join(sorted(settings.modalities)), settings.since or "")
-        self.tally = Tally()
+        self.tally = _Tally()
         self._counts: dict[str, int] = {}  # of settled studies, the longest ago listed first
         self._batch_size = min(run.model.batch_size for run in systems)
 
@@ -348,7 +348,7 @@ def _without_path(error: InputError, path: Path) -> str:
 
 
 def _look(
-    settings: StationSettings, archive: DicomWebArchive, worker: Worker, terminal: Terminal
+    settings: StationSettings, archive: DicomWebArchive, worker: _Worker, terminal: Terminal
 ) -> None:
     """Fetch and answer, once or again and again."""
     while True:
@@ -364,7 +364,7 @@ def _look(
         time.sleep(settings.watch)
 
 
-def _receive(settings: StationSettings, worker: Worker, terminal: Terminal) -> None:
+def _receive(settings: StationSettings, worker: _Worker, terminal: Terminal) -> None:
     """Receive and answer until the program is ended."""
     own = settings.own
     assert own is not None  # noqa: S101 - one of the two sources is given

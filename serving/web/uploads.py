@@ -61,7 +61,7 @@ class Decoded:
     source: Source | None = None
 
 
-def format_of(content: bytes) -> str:
+def _format_of(content: bytes) -> str:
     """Tell the type of an upload by its content alone; only still images of one type pass."""
     if not content:
         raise Refused(400, "empty", f"the file is empty; {_GIVE}")
@@ -252,7 +252,7 @@ class Decoder:
         if len(content) > self._settings.max_bytes:
             limit = f"{self._settings.max_bytes / MEBIBYTE:,.4g} MiB"
             raise Refused(413, "too_large", f"the file is larger than the limit of {limit}")
-        kind = format_of(content)
+        kind = _format_of(content)
         if source and kind != "DICOM":
             raise Refused(
                 400,

@@ -13,7 +13,7 @@ from tests.memory_store import ImageStore
 from tests.scripts.small_sets import drawn_images
 from tests.training.small_training import training_settings
 from training.detector import _detection_metrics, _validate
-from training.loop import build_optimiser, build_schedule
+from training.loop import _build_schedule, build_optimiser
 from training.run_folder import RunFolder
 
 _SIDE, _STEPS = 192, 160
@@ -51,7 +51,7 @@ def test_eight_real_images_are_learned_by_heart(shared_data):
     ).to(memory_format=torch.channels_last)
     how = training_settings(learning_rate=2e-3, warmup_epochs=0.2)
     optimiser = build_optimiser(model, how)
-    schedule = build_schedule(optimiser, how, _STEPS)
+    schedule = _build_schedule(optimiser, how, _STEPS)
     bf16 = choose_precision("auto", "cpu") == "bf16"
     for _ in range(_STEPS):
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):

@@ -82,7 +82,7 @@ def exit_code(
     monkeypatch: pytest.MonkeyPatch, folder: Path, describe: Callable[[Path], None]
 ) -> int:
     """What `cxr show` ends with where it does this in place of its work."""
-    monkeypatch.setattr(show, "describe", describe)
+    monkeypatch.setattr(show, "_describe", describe)
     return cxr("show", folder)
 
 
@@ -148,7 +148,7 @@ def test_full_disk_met_anywhere_is_one_line(tmp_path, monkeypatch, capsys, told)
 def test_show_names_the_verb_that_completes_a_folder(tmp_path, left, verb):
     (tmp_path / left).touch()
     with pytest.raises(InputError, match=f"unfinished .*; run the same {verb} again"):
-        show.describe(tmp_path)
+        show._describe(tmp_path)
 
 
 def test_show_tells_what_machine_this_is(capsys):
@@ -169,7 +169,7 @@ def test_show_tells_how_an_export_was_held_against_its_run(tmp_path):
     calibrated = {"calibrated_on": "8 training images"}
     write_json(tmp_path / "card.json", "card", {**about, **calibrated, "proof": proof})
     write_json(tmp_path / "export.json", "export", {})
-    told = show.describe(tmp_path)
+    told = show._describe(tmp_path)
     assert told["kind"] == "export, complete"
     assert told["calibrated on"] == "8 training images"
     assert told["held against the run"] == "kept, on 8 validation images"
@@ -243,7 +243,7 @@ def test_show_lists_what_a_folder_above_holds(tmp_path):
     ):
         (tmp_path / name).mkdir()
         (tmp_path / name / marker).write_text(json.dumps(content))
-    held = show.describe(tmp_path)
+    held = show._describe(tmp_path)
     assert held.pop("kind") == "folder of folders"
     assert held == {
         "a": "run RetinaNet",
@@ -269,7 +269,7 @@ def test_show_names_weights_and_what_a_run_answers_by(tmp_path):
     chosen = {"policies": {"max_f1": {"threshold": 0.25}}}
     write_json(tmp_path / "validation" / "decisions" / "opacity.json", "decision", chosen)
     write_json(tmp_path / "guard.json", "guard", {})
-    facts = show.describe(tmp_path)
+    facts = show._describe(tmp_path)
     assert facts["validation"] == str(tmp_path / "validation")
     assert facts["decision"] == "opacity (max_f1: positive from score 0.25 on)"
     assert facts["guard"] == str(tmp_path / "guard.json")

@@ -19,10 +19,10 @@ from data_prep.store.dataset import DataSet
 from data_prep.store.folder_kinds import WrongFolderError, require_kind
 from data_prep.store.pixel_store import PixelStore
 from scripts import child_processes
-from scripts.child_processes import share_gpus
+from scripts.child_processes import _share_gpus
 from scripts.cli import run_verb
 from scripts.next_steps import next_steps
-from scripts.show import describe
+from scripts.show import _describe
 from scripts.sweep import sweep
 from scripts.train import train
 from tests.scripts.launched import ended, environment, start, wait_until
@@ -124,7 +124,7 @@ def test_no_test_image_is_read(data: Path, trained: tuple[Path, set[str]]) -> No
 
 def test_a_sweep_says_that_its_figure_is_optimistic_and_what_comes_next(data, trained):
     out, _ = trained
-    facts = describe(out)
+    facts = _describe(out)
     assert facts["kind"] == "sweep, complete"
     assert "chosen as the best of 3 on the same validation images" in facts["is"]
     assert (out / "sweep.html").read_text().count("is optimistic; cxr compare judges") == 1
@@ -433,7 +433,7 @@ def test_several_processes_of_a_launcher_are_refused(data, tmp_path, pretended, 
 
 def test_more_gpus_than_there_are_is_refused() -> None:
     with pytest.raises(InputError, match="--jobs 2 with --devices 2 need 4 GPUs, torch finds 3"):
-        share_gpus(["0", "1", "2"], devices=2, jobs=2)
+        _share_gpus(["0", "1", "2"], devices=2, jobs=2)
 
 
 @pytest.mark.long

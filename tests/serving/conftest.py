@@ -21,7 +21,7 @@ from evaluation.decisions.decision import Decision
 from evaluation.decisions.test_set import Reduction
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.statistics.calibration import _PlattScaling
-from serving.export import write_requirements
+from serving.export import _write_requirements
 from serving.export_graph import anchors_of, write_graph
 from serving.export_spec import ANCHORS_FILE, PREPROCESS_FILE, ExportSpec
 from serving.guard import GUARD_NAME, Guard, _Fit
@@ -79,7 +79,7 @@ def systems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, R
         folder.mkdir()
         network, preprocess, decision = _network(kind), Preprocess(SIZE, 0.5, 0.25), _decision(kind)
         write_graph(network, folder, "onnx")
-        write_requirements(folder, "onnx")
+        _write_requirements(folder, "onnx")
         preprocess.to_json(folder / PREPROCESS_FILE)
         _guard().write(folder / GUARD_NAME)
         (folder / "decisions").mkdir()

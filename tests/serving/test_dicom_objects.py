@@ -46,11 +46,11 @@ from serving.dicom_objects.results import (
     SCORE,
     TARGET,
     THRESHOLD,
-    finding_code,
-    overlay_capture,
-    result_uid,
-    secondary_capture,
-    structured_report,
+    _finding_code,
+    _overlay_capture,
+    _result_uid,
+    _secondary_capture,
+    _structured_report,
 )
 from tests.serving.radiographs import radiograph
 from tests.small_dicom import as_file
@@ -100,7 +100,7 @@ def raw(keyword: str, value: bytes, charset: str | None = None) -> Callable[[], 
 
 def report(source: Dataset, *answers: Answer) -> Dataset:
     algorithms = [DETECTOR if each.kind == "boxes" else CLASSIFIER for each in answers]
-    return structured_report(Source.of(source), answers, algorithms, made=MADE)
+    return _structured_report(Source.of(source), answers, algorithms, made=MADE)
 
 
 def read_back(instance: Dataset) -> Dataset:
@@ -153,7 +153,7 @@ def test_highdicom_reads_back_the_same_boxes_scores_and_decisions(both: Dataset)
         assert group.roi.graphic_type.value == "POLYLINE"
         np.testing.assert_array_equal(group.roi.value, np.array(corners, np.float32))
         assert measured(group) == {SCORE.value: box.score}
-        assert group.finding_type == finding_code(box.finding)
+        assert group.finding_type == _finding_code(box.finding)
         assert said(group, DECISION)[1] == "Positive"
         image = group.roi.ContentSequence[0].ReferencedSOPSequence[0]
         assert image.ReferencedSOPInstanceUID == "1.2.3.4"
@@ -212,7 +212,7 @@ def test_both_objects_lie_in_the_study_of_the_patient_in_series_of_their_own() -
 
 
 def capture(source: Dataset) -> Dataset:
-    return secondary_capture(Source.of(source), RGB, [DETECTOR], made=MADE)
+    return _secondary_capture(Source.of(source), RGB, [DETECTOR], made=MADE)
 
 
 def test_the_capture_shows_the_overlay_and_says_that_text_is_burned_in() -> None:
@@ -238,7 +238,7 @@ def test_no_name_of_a_file_is_burned_into_the_overlay() -> None:
         BOXES[:1], pixels=np.full((40, 32), 90, np.uint8),
     )  # fmt: skip
     one, other = (
-        overlay_capture(
+        _overlay_capture(
             Source.of(radiograph()), [replace(answer, image=name)], [DETECTOR], made=MADE
         )
         for name in ("Doe_Jane.dcm", "x.dcm")
@@ -249,14 +249,14 @@ def test_no_name_of_a_file_is_burned_into_the_overlay() -> None:
 
 def test_what_is_sent_twice_is_one_instance(both: Dataset) -> None:
     assert to_bytes(both) == to_bytes(report(radiograph(), FOUND, CLEAR))
-    assert both.SOPInstanceUID == result_uid("1.2.3.4", "sr", [DETECTOR, CLASSIFIER])
-    assert capture(radiograph()).SOPInstanceUID == result_uid("1.2.3.4", "sc", [DETECTOR])
+    assert both.SOPInstanceUID == _result_uid("1.2.3.4", "sr", [DETECTOR, CLASSIFIER])
+    assert capture(radiograph()).SOPInstanceUID == _result_uid("1.2.3.4", "sc", [DETECTOR])
 
 
 def test_whatever_changes_an_answer_makes_another_instance() -> None:
     tuned = replace(DETECTOR, threshold=0.3)
     uids = {
-        result_uid(source, kind, systems)
+        _result_uid(source, kind, systems)
         for source in ("1.2.3.4", "1.2.3.5")
         for kind in ("sr", "sc")
         for systems in (
@@ -416,17 +416,17 @@ def test_what_another_process_took_of_a_header_makes_the_same_objects() -> None:
     there = Source.from_json(json.loads(json.dumps(here.to_json())))
     assert there.orientation == ("L", "F")
     for make in (
-        lambda taken: structured_report(taken, [FOUND], [DETECTOR], made=MADE),
-        lambda taken: secondary_capture(taken, RGB, [DETECTOR], made=MADE),
+        lambda taken: _structured_report(taken, [FOUND], [DETECTOR], made=MADE),
+        lambda taken: _secondary_capture(taken, RGB, [DETECTOR], made=MADE),
     ):
         assert to_bytes(make(there)) == to_bytes(make(here))
 
 
 def test_what_is_no_overlay_or_no_answer_is_refused() -> None:
     with pytest.raises(InputError, match=r"expected uint8 \(h, w, 3\)"):
-        secondary_capture(Source.of(radiograph()), RGB[..., 0], [DETECTOR])
+        _secondary_capture(Source.of(radiograph()), RGB[..., 0], [DETECTOR])
     with pytest.raises(InputError, match="0 answers of 1 systems"):
-        structured_report(Source.of(radiograph()), [], [DETECTOR])
+        _structured_report(Source.of(radiograph()), [], [DETECTOR])
 
 
 def test_codes_of_findings_mean_what_dicom_says() -> None:
@@ -436,7 +436,7 @@ def test_codes_of_findings_mean_what_dicom_says() -> None:
             for value, (meaning, _) in held.items():
                 listed.setdefault((scheme, value), set()).add(meaning)
     for finding in {*NIH_FINDINGS, *_LOCAL_FINDINGS, *_XRAYVISION_FINDINGS, "covid_19"}:
-        code = finding_code(finding)
+        code = _finding_code(finding)
         assert len(code.value) <= 16, finding
         assert len(code.meaning) <= 64, finding
         scheme = code.scheme_designator
@@ -448,11 +448,11 @@ def test_codes_of_findings_mean_what_dicom_says() -> None:
 
 def test_a_finding_of_any_name_has_a_code_of_its_own() -> None:
     names = ["a_very_long_name_of_a_finding", "a_very_long_name_of_another", "Ödem", "積水", "x"]
-    found = [finding_code(name) for name in names]
+    found = [_finding_code(name) for name in names]
     assert len({code.value for code in found}) == len(names)
     assert all(len(code.value) <= 16 and code.value.isascii() for code in found)
-    assert finding_code(names[0]) == finding_code(names[0])
-    assert finding_code("Pleural effusion") == finding_code("pleural_effusion")
+    assert _finding_code(names[0]) == _finding_code(names[0])
+    assert _finding_code("Pleural effusion") == _finding_code("pleural_effusion")
 
 
 def exposed(path: Path, **changes: object) -> Path:

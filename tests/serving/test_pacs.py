@@ -29,11 +29,11 @@ pytest.importorskip("pynetdicom", reason="needs the extra pacs")
 from data_prep.contracts.errors import InputError
 from serving.answer import Answer
 from serving.dicom_objects.instance import SOFTWARE
-from serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive, LeftOut
+from serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive, _LeftOut
 from serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening
 from serving.pacs.journal import Journal, digest
 from serving.pacs.patience import OutageError, Patience, RefusedError, UnreachableError
-from serving.pacs.station import StationSettings, Worker
+from serving.pacs.station import StationSettings, _Worker
 from tests.scripts.small_sets import cxr, refusal
 from tests.serving import radiographs
 from tests.small_dicom import as_file
@@ -120,7 +120,7 @@ class Desk:
 
     def run(
         self, shelf: Shelf, *, strict: bool = False, limit: int | None = None, dry_run: bool = False
-    ) -> Worker:
+    ) -> _Worker:
         images = self.folder / "images"
         images.mkdir(exist_ok=True)
         worker = self.worker(shelf, strict=strict, limit=limit, dry_run=dry_run)
@@ -130,14 +130,14 @@ class Desk:
         assert list(images.iterdir()) == []
         return worker
 
-    def worker(self, shelf: Shelf, **changed: Any) -> Worker:
+    def worker(self, shelf: Shelf, **changed: Any) -> _Worker:
         settings: dict[str, Any] = {
             **dict.fromkeys(field.name for field in dataclasses.fields(StationSettings)),
             "callers": [], "modalities": ["CR", "DX"], **changed,
             "journal": self.folder / "journal.sqlite",
         }  # fmt: skip
         say, systems = self.lines.append, [self.system]
-        return Worker(StationSettings(**settings), systems, shelf, say, say)  # type: ignore[arg-type]
+        return _Worker(StationSettings(**settings), systems, shelf, say, say)  # type: ignore[arg-type]
 
 
 @pytest.fixture(autouse=True)
@@ -578,9 +578,9 @@ def test_series_of_other_modalities_and_own_results_are_left_out_by_the_lists(se
     )
     assert list(archive.images("1.2", ["CR"])) == [
         ArchivedImage("1.2", "1.2.1", "1.2.1.1"),
-        LeftOut("1.2.1.2", f"a result of {SOFTWARE}"),
-        LeftOut("1.2.2", "a series whose modality is CT"),
-        LeftOut("1.2.3", f"a result of {SOFTWARE}"),
+        _LeftOut("1.2.1.2", f"a result of {SOFTWARE}"),
+        _LeftOut("1.2.2", "a series whose modality is CT"),
+        _LeftOut("1.2.3", f"a result of {SOFTWARE}"),
     ]
 
 

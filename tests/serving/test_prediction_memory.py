@@ -16,7 +16,7 @@ from classification.model import build_classifier
 from data_prep.store.predictions import Predictions, PredictionWriter
 from data_prep.store.preprocess import Placement, Preprocess
 from detection.model import build_retinanet
-from serving.predict_folder import write_parts
+from serving.predict_folder import _write_parts
 from serving.trained_model import TrainedModel
 
 BATCH = 16
@@ -60,7 +60,7 @@ def growth(network: nn.Module, size: int, count: int, part: int, out: Path) -> f
 
     info = {"system": "tiny", "kind": model.kind, "inference_id": "0", "data_set": {}}
     with PredictionWriter(out / "predictions", info) as writer:
-        write_parts(writer, model.predict(source, source.ids, sizes, BATCH), advance, part)
+        _write_parts(writer, model.predict(source, source.ids, sizes, BATCH), advance, part)
     predicted = Predictions.open(out / "predictions")
     assert predicted.images["image_id"].tolist() == source.ids.tolist()  # none lost, in order
     assert len(getattr(predicted, model.kind)) >= count

@@ -16,8 +16,8 @@ from evaluation.decisions.tuning import tune
 from evaluation.metrics.metric import Note
 from evaluation.metrics.registry import METRICS
 from evaluation.statistics.bootstrap import Interval
-from scripts.compare import read_question
-from scripts.systems import split_seeds
+from scripts.compare import _read_question
+from scripts.systems import _split_seeds
 
 
 @pytest.mark.parametrize(
@@ -157,10 +157,10 @@ def test_a_primary_figure_that_a_system_cannot_have_is_refused_before_the_look(
 def test_a_protocol_that_names_no_unit_answers_by_image_and_lets_others_be_shown(tmp_path):
     path = tmp_path / "protocol.toml"
     path.write_text('target = "opacity"\n')
-    assert read_question(path, None, None).unit_of("patient") == "patient"
+    assert _read_question(path, None, None).unit_of("patient") == "patient"
     path.write_text('target = "opacity"\nunit = "image"\n')
     with pytest.raises(InputError, match="--unit patient: the protocol's unit is 'image'"):
-        read_question(path, None, None).unit_of("patient")
+        _read_question(path, None, None).unit_of("patient")
 
 
 def test_the_reference_comes_first_and_must_be_there():
@@ -287,12 +287,12 @@ def test_the_count_stands_in_the_reports_provenance(comparison):
 def test_the_command_line_cannot_contradict_the_protocol(tmp_path):
     path = tmp_path / "protocol.toml"
     path.write_text('target = "opacity"\nmargin = 0.05\nsubgroups = ["sex"]\n')
-    asked = read_question(path, None, "opacity")
+    asked = _read_question(path, None, "opacity")
     assert (asked.declared, asked.margin, asked.subgroups) == (True, 0.05, ("sex",))
     with pytest.raises(InputError, match=r"--margin 0\.1: the protocol .* fixed 0\.05"):
-        read_question(path, 0.1, None)
+        _read_question(path, 0.1, None)
     path.write_text('target = "opacity"\nmetric = ["recall", "specificity"]\npolicy = "max_f1"\n')
-    assert read_question(path, None, None).metrics == ("recall", "specificity")
+    assert _read_question(path, None, None).metrics == ("recall", "specificity")
     for metric, says in (
         ('["recall"]', "one half of an operating point"),
         ('["recall", "specificity", "npv"]', "metric: list should have at most 2 items"),
@@ -300,19 +300,19 @@ def test_the_command_line_cannot_contradict_the_protocol(tmp_path):
     ):
         path.write_text(f'target = "opacity"\nmetric = {metric}\npolicy = "max_f1"\n')
         with pytest.raises(InputError, match=says):
-            read_question(path, None, None)
+            _read_question(path, None, None)
     path.write_text('target = "opacity"\ninterval = "bca"\n')
     with pytest.raises(InputError, match="interval: unknown key"):
-        read_question(path, None, None)
+        _read_question(path, None, None)
     path.write_text("targt = 'x'\n")
     with pytest.raises(InputError, match="did you mean 'target'"):
-        read_question(path, None, None)
-    assert read_question(None, 0.1, None).declared is False
+        _read_question(path, None, None)
+    assert _read_question(None, 0.1, None).declared is False
 
 
 def test_seeds_are_separated_by_commas(tmp_path):
     (tmp_path / "a,b").mkdir()
-    assert split_seeds("A=x,y")[1] == [type(tmp_path)("x"), type(tmp_path)("y")]
-    assert split_seeds(f"A={tmp_path}/a,b")[1] == [tmp_path / "a,b"]
+    assert _split_seeds("A=x,y")[1] == [type(tmp_path)("x"), type(tmp_path)("y")]
+    assert _split_seeds(f"A={tmp_path}/a,b")[1] == [tmp_path / "a,b"]
     with pytest.raises(InputError, match="several training seeds"):
-        split_seeds("A=x,,y")
+        _split_seeds("A=x,,y")

@@ -7,7 +7,7 @@ from data_prep.store.dataset import DataSet
 from evaluation.compare.compare import compare_systems
 from evaluation.decisions.tuning import tune
 from evaluation.report.cases import read_systems
-from scripts.overlay import choose_images, file_name, open_systems, overlay
+from scripts.overlay import _choose_images, _file_name, _open_systems, overlay
 from scripts.systems import System
 
 
@@ -97,22 +97,22 @@ def test_verb_refuses_a_set_without_pixels(tuned, judged_set, tmp_path):
 
 
 def test_the_same_seed_draws_the_same_images(judged_set):
-    first, second = (choose_images(judged_set, None, "test", "default", 5, 7) for _ in range(2))
+    first, second = (_choose_images(judged_set, None, "test", "default", 5, 7) for _ in range(2))
     assert first == second
     assert len(first) == 5
 
 
 def test_unknown_image_is_named(judged_set):
     with pytest.raises(InputError, match="has no image 'nobody'"):
-        choose_images(judged_set, ["nobody"], "test", "default", 5, 0)
+        _choose_images(judged_set, ["nobody"], "test", "default", 5, 0)
 
 
 def test_two_systems_of_one_name_are_refused(systems, test_set, tmp_path):
     twice = [System(None, [systems["Detector"].folder])] * 2
     with pytest.raises(InputError, match="two systems are called 'Detector'"):
-        open_systems(twice, test_set, [], tmp_path)
+        _open_systems(twice, test_set, [], tmp_path)
 
 
 @pytest.mark.parametrize("image_id", ["../../etc/passwd", "a/b", "a b.dcm"])
 def test_image_id_cannot_leave_the_folder(image_id):
-    assert "/" not in file_name(image_id)
+    assert "/" not in _file_name(image_id)

@@ -20,7 +20,7 @@ from pydicom import uid
 from data_prep.images.image import read_image
 from serving.guard import file_warnings
 from serving.web.schemas import ServeSettings
-from serving.web.uploads import Decoded, Decoder, Refused, format_of
+from serving.web.uploads import Decoded, Decoder, Refused, _format_of
 from tests.data_prep.images.test_image import huge, png_of_size
 from tests.small_dicom import as_file, dicom_image
 
@@ -63,7 +63,7 @@ def archive(comment: bytes = b"") -> bytes:
     ],
 )
 def test_the_content_decides(content: bytes, format_: str) -> None:
-    assert format_of(content) == format_
+    assert _format_of(content) == format_
 
 
 REFUSED = {
@@ -101,7 +101,7 @@ REFUSED = {
 @pytest.mark.parametrize("content", REFUSED.values(), ids=REFUSED)
 def test_what_is_no_still_image_alone_is_refused(content: bytes) -> None:
     with pytest.raises(Refused) as refused:
-        format_of(content)
+        _format_of(content)
     assert (refused.value.status, refused.value.code) == (415, "type")
     assert "give a DICOM, PNG, JPEG or TIFF file" in refused.value.message
 
