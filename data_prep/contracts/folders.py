@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import JSON_SHAPES, broken_shape, odd_value
 
 _RECORDED = (
     "albumentations", "lightning", "nncf", "numpy", "onnxruntime", "opencv-python-headless",
@@ -147,12 +148,16 @@ def require_unchanged(path: Path, kind: str, sha256: str | None = None) -> None:
 
 def _changed(path: Path, kind: str) -> InputError:
     """What is said of a file whose SHA-256 is not the one that was recorded of it."""
-    made = next((made for made, kinds in _FILES_OF.items() if kind in kinds.split()), None)
-    again = f"remove the {made} and run cxr {MADE_BY[made]} again" if made else "make it again"
     return InputError(
         f"{path}: is not as it was written (its SHA-256 differs); bring back an unchanged copy, or "
-        f"{again}"
+        f"{_again(kind)}"
     )
+
+
+def _again(kind: str) -> str:
+    """How a file of a kind is made again."""
+    made = next((made for made, kinds in _FILES_OF.items() if kind in kinds.split()), None)
+    return f"remove the {made} and run cxr {MADE_BY[made]} again" if made else "make it again"
 
 
 def _note_unsealed(path: Path) -> None:
@@ -442,11 +447,25 @@ def _plain(value: object) -> object:
     raise TypeError(f"cannot write {type(value).__name__} as JSON")
 
 
+class _Content(dict[str, Any]):
+    """What a JSON file holds beside its seal; a key that it lacks is named with the file."""
+
+    def __init__(self, path: Path, kind: str, content: dict[str, Any]) -> None:
+        super().__init__({key: value for key, value in content.items() if key not in SEAL})
+        self._path, self._kind = path, kind
+
+    def __missing__(self, key: str) -> Any:
+        raise InputError(
+            f"{self._path}: lacks '{key}'; bring back an unchanged copy, or {_again(self._kind)}"
+        )
+
+
 def read_json(path: Path, kind: str) -> dict[str, Any]:
     """Read a JSON file written by `write_json`.
 
     Raises:
-        InputError: The file is missing, is not JSON, or is of another kind or version.
+        InputError: The file is missing, is not JSON, is of another kind or version, or does not
+            hold what `data_prep.contracts.schemas.JSON_SHAPES` says.
     """
     if not path.is_file():
         raise InputError(
@@ -468,7 +487,10 @@ def read_json(path: Path, kind: str) -> dict[str, Any]:
             f"{path}: schema version {content.get('schema_version')}, this program reads "
             f"{SCHEMA_VERSION}; make the folder again with this version"
         )
-    return {key: value for key, value in content.items() if key not in SEAL}
+    problem = odd_value(content) or broken_shape(content, JSON_SHAPES.get(kind, {}))
+    if problem is not None:
+        raise InputError(f"{path}: {problem}; bring back an unchanged copy, or {_again(kind)}")
+    return _Content(path, kind, content)
 
 
 def record_of_same(

@@ -1,16 +1,15 @@
-"""What each table on disk must hold: columns, types, ranges, keys.
+"""What each table on disk must hold: columns, types, ranges, keys; and what each JSON file.
 
-`data_prep.contracts.tables` holds tables to it. Bounding boxes are ``xyxy``, absolute pixels of the
-original image, continuous edges.
+`data_prep.contracts.tables` holds tables to it, `data_prep.contracts.folders` JSON files. Bounding
+boxes are ``xyxy``, absolute pixels of the original image, continuous edges.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 VIEWS = ("PA", "AP", "LL", "other")
 PATIENT_SOURCES = ("given", "mapped", "mapped_unverified", "assumed_image")
@@ -84,7 +83,7 @@ def _number(
     if high is not None:
         rules.append(Rule(f"at most {high:g}", lambda s: s <= high))
     if dtype.startswith("float"):
-        rules.append(Rule("finite", np.isfinite))
+        rules.append(Rule("finite", lambda s: abs(s) < math.inf))
     return Column(dtype, tuple(rules), not optional, nullable)
 
 
@@ -228,6 +227,163 @@ SCHEMAS: dict[str, Schema] = {
     ),
 }
 
+
+_MADE_ON = {"content_id?": str, "split?": str}
+_RUN = {
+    "name?": str,
+    "model_kind?": ("detector", "classifier"),
+    "target?": str,
+    "findings?": [str],
+    "data_set?": {"name": str, "content_id": str, "split?": str},
+}
+JSON_SHAPES: dict[str, Any] = {
+    "dataset": {
+        "name": str,
+        "source_root": str,
+        "targets": {str: {"any_of": [str], "display_name?": str}},
+        "ids": {"content_id": str, "labels_id": str, "split_ids?": {str: str}},
+        "settings?": {"source_id?": str, "window?": (str, None)},
+        "id_key?": str,
+    },
+    "settings": {"settings": {"source_id?": str}},
+    "split": {"how": {"method?": str, "folds?": str, "rule?": {"folds?": (int, None)}}},
+    "audit": {
+        "problems": [
+            {
+                **dict.fromkeys(("check", "severity", "message", "advice", "unit?", "split?"), str),
+                "count": int,
+                "examples": [str],
+                "pictures?": [[str]],
+            }
+        ],
+        "checked": {str: int},
+        "facts?": {"shortcuts?": [{}]},
+    },
+    "near_duplicates": {
+        "key": str,
+        "pixels": (str, None),
+        "candidates": int,
+        "undecided": int,
+        "complete": bool,
+        "pairs": [[(str, float, None)]],
+    },
+    "pixels": {"size": int, "n_images": int, "pixels_id": str, "sha256?": {str: str}},
+    "run": _RUN,
+    "started_run": _RUN,
+    "model": {"architecture?": {}},
+    "predictions": {
+        "system": str,
+        "kind?": ("boxes", "scores"),
+        "data_set?": (_MADE_ON, None),
+        "target?": ({"name": str, "display_name": str}, None),
+        "trained_on?": ([{"name": str, "content_id": str}], str, None),
+        "cost?": ({}, None),
+    },
+    "unfinished_predictions": {"identity": {}},
+    "decision": {
+        "target?": str,
+        "chosen_on?": {},
+        **dict.fromkeys(
+            ("reduction?", "calibration?", "choices?", "search?", "asked?"), ({}, None)
+        ),
+        "box_fusion?": ({"iou?": (float, None), "scale?": float, "min_score?": float}, None),
+        "map_scale?": ([float], None),
+        "map_box_level?": (float, None),
+        "box_cut?": (float, None),
+        "policies": {str: {"threshold": (float, None), "reason": (str, None), "validation": {}}},
+        "referral?": {str: {}},
+        "validation?": {},
+        "tried?": [{}],
+    },
+    "card": {
+        **dict.fromkeys(("is", "run", "learned_from"), str),
+        "calibrated_on": (str, None),
+        "proof": {
+            "verdict": str,
+            "images": str,
+            "measures": [
+                {
+                    "case": str,
+                    "name": str,
+                    "value": float,
+                    **dict.fromkeys(("limit", "original", "exported"), (float, None)),
+                }
+            ],
+        },
+    },
+    "synth": {"arguments": {"seed": int}},
+    "metrics": {
+        "target": str,
+        "systems": [str],
+        "metrics": [{}],
+        "provenance": {"data_set": {**_MADE_ON, "labels_id": str}, "systems?": {str: {}}},
+        "question?": ({}, None),
+    },
+    "sweep": {
+        "space": {str: str},
+        "as_it_stands": (int, None),
+        "best": {"number": int, "folder": str, "run": str},
+        "trials": [{"number": int, "state": str}],
+        "data_set": _MADE_ON,
+    },
+}
+"""What each kind of JSON file must hold, beside whatever else it holds.
+
+A key that ends with ``?`` may lack (`data_prep.contracts.folders.read_json` names one that is asked
+for); ``str`` as the key stands for any; a tuple lists what may
+stand there.
+"""
+
+
+def broken_shape(value: Any, shape: Any, place: str = "") -> str | None:
+    """Where a JSON value is not of a shape, in words; None where it is."""
+    if isinstance(shape, tuple):
+        broken = [broken_shape(value, one, place) for one in shape]
+        return None if None in broken else broken[0]
+    wanted = type(shape) if isinstance(shape, dict | list) else shape
+    if not isinstance(wanted, type):
+        return None if value == shape else f"{place} must be {shape!r}, got {value!r}"
+    number = wanted is float and type(value) is int
+    if type(value) is not wanted and not number:
+        return f"{place or 'it'} must be {_JSON_TYPES[wanted]}, got {str(value)[:40]!r}"
+    if isinstance(shape, list):
+        inner = ((f"{place}[{n}]", item, shape[0]) for n, item in enumerate(value))
+    elif isinstance(shape, dict):
+        lacks = [k for k in shape if k is not str and k[-1] != "?" and k not in value]
+        if lacks:
+            return f"{place or 'it'} lacks '{lacks[0]}'"
+        held = value if str in shape else [k.removesuffix("?") for k in shape]
+        inner = (
+            (f"{place}.{k}".lstrip("."), value[k], shape.get(k, shape.get(f"{k}?", shape.get(str))))
+            for k in held
+            if k in value
+        )
+    else:
+        return None
+    return next(filter(None, (broken_shape(item, of, at) for at, item, of in inner)), None)
+
+
+_JSON_TYPES = {
+    str: "a text", int: "a whole number", float: "a number", bool: "true or false",
+    list: "a list", dict: "an object",
+}  # fmt: skip
+
+
+def odd_value(value: Any, depth: int = 0) -> str | None:
+    """What no JSON file of ours holds: numbers beyond computing, broken texts, deep nesting."""
+    if isinstance(value, dict | list):
+        if depth > _DEEPEST:
+            return f"is nested more than {_DEEPEST} deep"
+        inner = [*value, *value.values()] if isinstance(value, dict) else value
+        return next(filter(None, (odd_value(item, depth + 1) for item in inner)), None)
+    if isinstance(value, str) and ("\0" in value or any("\ud800" <= c <= "\udfff" for c in value)):
+        return f"holds a text with a character that no text has: {value[:40]!r}"
+    if isinstance(value, int | float) and not abs(value) < _LARGEST:
+        return "holds a number that is none, or too large"
+    return None
+
+
+_DEEPEST, _LARGEST = 40, 2**63
 
 # A published edge may overshoot by rounding only; more is another image's box.
 EDGE_TOLERANCE_PX = 0.01

@@ -168,7 +168,8 @@ def _read_part(path: Path, name: str, columns: Sequence[str] | None) -> pd.DataF
             columns=None if columns is None else list(columns),
             page_checksum_verification=True,
         )
-    except (pa.ArrowException, OSError) as error:
+        frame = table.to_pandas()
+    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: cannot be read as a table ({reason}); write it again") from None
     version = (table.schema.metadata or {}).get(_VERSION_KEY, b"none").decode()
@@ -177,7 +178,7 @@ def _read_part(path: Path, name: str, columns: Sequence[str] | None) -> pd.DataF
             f"{path}: schema version {version}, this program reads {SCHEMA_VERSION}; "
             "make the folder again with this version"
         )
-    return table.to_pandas()
+    return frame
 
 
 def stored_table(

@@ -323,7 +323,7 @@ class PixelStore:
         self.folder, self.index = folder, index
         self.size, self.pixels_id = int(info["size"]), str(info["pixels_id"])
         self.ids = pd.Index(index["image_id"].sort_values(), name="image_id")
-        self.sha256: dict[str, str] = info["sha256"]
+        self.sha256: dict[str, str] = info.get("sha256", {})
         self._maps: dict[int, np.ndarray] = {}
 
     @classmethod

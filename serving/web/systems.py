@@ -114,7 +114,7 @@ def versions_of(backends: frozenset[str]) -> dict[str, str]:
 def report_figures(systems: Sequence[Run], folder: Path) -> list[ReportFigures | None]:
     """The figures of each system on its test images; None where the report does not judge it."""
     content = read_json(folder / REPORT_MARKER, "metrics")
-    judged = content["provenance"]["systems"]
+    judged = content["provenance"].get("systems", {})
     figures = [_figures_of(run, content, judged) for run in systems]
     if all(of_system is None for of_system in figures):
         raise InputError(

@@ -30,7 +30,6 @@ image_size = 96
 backbone = "resnet18"
 fpn_channels = 16
 head_convs = 1
-norm = "group"
 weights = "none"
 trainable_layers = 5
 anchor_sizes = [12.0, 24.0, 48.0, 96.0, 192.0]

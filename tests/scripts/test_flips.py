@@ -80,13 +80,13 @@ def test_weights_are_the_same_bytes_each_time_and_refused_when_one_has_changed(t
 def test_files_without_a_seal_are_read_with_one_note(tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(folders, "_NOTED", [])
     for name in "ab":
-        write_json(tmp_path / name, "dataset", {"n": 1})
+        write_json(tmp_path / name, "bench", {"n": 1})
         content = json.loads((tmp_path / name).read_text())
         (tmp_path / name).write_text(
             json.dumps({k: v for k, v in content.items() if k not in SEAL})
         )
     with caplog.at_level(logging.WARNING):
-        assert read_json(tmp_path / "a", "dataset") == read_json(tmp_path / "b", "dataset")
+        assert read_json(tmp_path / "a", "bench") == read_json(tmp_path / "b", "bench")
     (note,) = caplog.messages
     assert "was written by a version without checksums; it is read unchecked" in note
 

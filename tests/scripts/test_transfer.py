@@ -142,7 +142,7 @@ def test_all_systems_are_judged_on_the_split_of_those_trained_there(sets, tmp_pa
     for name in ("run", "run-away"):
         (tmp_path / name).mkdir(exist_ok=True)
     ids = DataSet.open(home).ids
-    made_on = {"content_id": ids["content_id"], "split": "own"}
+    made_on = {"name": "home", "content_id": ids["content_id"], "split": "own"}
     write_json(run / "run.json", "run", {"data_set": made_on})
     here = Model(DataSet.open(home), split="own")
     there = Model(DataSet.open(away), ("pneumonia",), split="gone", began_on=DataSet.open(home))

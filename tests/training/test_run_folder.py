@@ -201,7 +201,7 @@ def test_a_missing_batch_norm_counter_is_no_error(net):
         ({"name": "net", "arguments": {"depth": 3}}, "unexpected keyword argument 'depth'"),
         ({"name": "net", "arguments": {"width": 3}}, "weights of another architecture"),
         ({"name": "net", "arguments": {"width": 10**9}}, "weights of another architecture"),
-        ({"name": "net", "arguments": {"width": 10**30}}, "was it written by another version"),
+        ({"name": "net", "arguments": {"width": 10**30}}, "a number that is none, or too large"),
         ({"name": "net", "arguments": {"width": -1}}, "negative dimension"),
         ({}, "architecture None is not one of net"),
     ],
