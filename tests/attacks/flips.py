@@ -10,7 +10,6 @@ import random
 import re
 import sys
 import tempfile
-import tomllib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from configs.load import parse_config
 from data_prep.audit.audit import Audit
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json
@@ -67,7 +67,8 @@ def run(folder: Path) -> Iterable[Any]:
     from training.run_folder import RunFolder, read_weights
 
     opened = RunFolder.open(folder)
-    yield from (opened.info, opened.started, opened.seen, tomllib.loads(opened.config))
+    yield from (opened.info, opened.started, opened.seen)
+    yield parse_config(opened.config, str(folder / "config.toml")).model_dump()
     loaded: Any = Run.open(folder, device="cpu").load()
     yield from (vars(loaded.model.preprocess), loaded.operating_point, loaded.map_levels)
     yield from loaded.model.model.state_dict().values()
