@@ -39,7 +39,7 @@ from detection.model import training_losses as detector_losses
 from detection.retinanet import LesionRetinaNet
 from scripts.runtime import choose_device, has_bf16_instructions
 from training.cost import count_flops
-from training.loop import build_optimiser, read_losses
+from training.loop import SentNumbers, build_optimiser
 
 _LEARNING_RATE = 1e-5  # small: weights that run away would change what a step costs
 _LARGE = 10_000  # boxes: torchvision keeps 300 in all, ours 100 for each finding
@@ -208,7 +208,7 @@ def _our_step(
         moved = batch.to(device)
         with _autocast(device, precision):
             losses = losses_of(model, moved)
-        read_losses(losses)
+        SentNumbers(losses)
         optimiser.zero_grad()
         torch.stack([*losses.values()]).sum().backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), how.clip or float("inf"))

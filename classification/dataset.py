@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -31,7 +31,7 @@ class _LabelSample(NamedTuple):
 
 @dataclass(frozen=True)
 class LabelBatch:
-    """A batch for the classifier."""
+    """A batch for the classifier; its targets stay in main memory, where to count them is free."""
 
     image_ids: list[str]
     images: Tensor  # uint8 (B, 1, S, S), store pixels; the model normalises
@@ -41,16 +41,12 @@ class LabelBatch:
         return len(self.image_ids)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LabelBatch:
-        """The same batch on another device."""
-        return LabelBatch(
-            self.image_ids,
-            self.images.to(device, non_blocking=non_blocking),
-            self.targets.to(device, non_blocking=non_blocking),
-        )
+        """The same batch, its images on another device."""
+        return replace(self, images=self.images.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> LabelBatch:
-        """The same batch in page-locked memory; `DataLoader` calls this."""
-        return LabelBatch(self.image_ids, self.images.pin_memory(), self.targets.pin_memory())
+        """The same batch, its images in page-locked memory; `DataLoader` calls this."""
+        return replace(self, images=self.images.pin_memory())
 
 
 class ImageLabelDataset(Dataset[_LabelSample]):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache
 from typing import Literal
 
 import numpy as np
@@ -27,14 +27,14 @@ def _mix_pairs(batch: LabelBatch, alpha: float) -> LabelBatch:
     by torch's CPU generator, which the training seeds for each step.
     """
     weight = float(torch.distributions.Beta(alpha, alpha).sample())  # of the partner
-    partner = torch.randperm(len(batch)).to(batch.images.device)
-    return _mix(batch, partner, weight)
+    return _mix(batch, torch.randperm(len(batch)), weight)
 
 
 def _mix(batch: LabelBatch, partner: Tensor, weight: float) -> LabelBatch:
     """Lay the partner of each image over it."""
     pixels = batch.images.float()
-    images = pixels.lerp(pixels[partner], weight).round().to(torch.uint8)
+    others = pixels[partner.to(pixels.device, non_blocking=True)]
+    images = pixels.lerp(others, weight).round().to(torch.uint8)
     targets = batch.targets.lerp(batch.targets[partner], weight)
     # With a weight of 0 or 1, too: which targets are known shall not depend on what is drawn.
     unknown = batch.targets.isnan() | batch.targets[partner].isnan()
@@ -50,24 +50,24 @@ def masked_cross_entropy(
     """Mean binary cross entropy over the known targets; 0, without gradient, where none is.
 
     Logits and targets are (B, K): 1 present, 0 absent, between them in part, NaN unknown;
-    `pos_weight` (K,) weighs each finding's positives.
+    `pos_weight` (K,) weighs each finding's positives, and lies where the logits do.
     """
+    targets = targets.to(logits.device, non_blocking=True)
     known = ~targets.isnan()
-    weight = None if pos_weight is None else pos_weight.to(logits.device)
     loss = F.binary_cross_entropy_with_logits(
-        logits.float(), targets.nan_to_num(0.0), pos_weight=weight, reduction="none"
+        logits.float(), targets.nan_to_num(0.0), pos_weight=pos_weight, reduction="none"
     )
     return (loss * known).sum() / known.sum().clamp(min=1)
 
 
 def build_criterion(positive_weight: float | Literal["balanced"], targets: np.ndarray) -> Criterion:
     """`masked_cross_entropy` with a weight of positives, or one that balances training targets."""
-    weights: Tensor | None = None
-    if positive_weight == "balanced":
-        weights = positive_weights(targets)
-    elif positive_weight != 1:
-        weights = torch.full((targets.shape[1],), float(positive_weight))
-    return partial(masked_cross_entropy, pos_weight=weights)
+    if positive_weight == 1:
+        return masked_cross_entropy
+    balanced = positive_weight == "balanced"
+    weights = positive_weights(targets) if balanced else torch.tensor([float(positive_weight)])
+    there = cache(weights.to)  # sent to a device once
+    return lambda logits, targets: masked_cross_entropy(logits, targets, there(logits.device))
 
 
 def positive_weights(targets: np.ndarray, limit: float = 100.0) -> Tensor:

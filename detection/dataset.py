@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -37,7 +37,7 @@ class _LesionSample(NamedTuple):
 
 @dataclass(frozen=True)
 class LesionBatch:
-    """A batch for the detector."""
+    """A batch for the detector; its boxes stay in main memory, where a check of them is free."""
 
     image_ids: list[str]
     images: Tensor  # uint8 (B, 1, S, S), store pixels; the model normalises
@@ -49,16 +49,12 @@ class LesionBatch:
         return len(self.image_ids)
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> LesionBatch:
-        """The same batch on another device."""
-        return self._with(lambda tensor: tensor.to(device, non_blocking=non_blocking))
+        """The same batch, its images on another device."""
+        return replace(self, images=self.images.to(device, non_blocking=non_blocking))
 
     def pin_memory(self) -> LesionBatch:
-        """The same batch in page-locked memory; `DataLoader` calls this."""
-        return self._with(Tensor.pin_memory)
-
-    def _with(self, move: Callable[[Tensor], Tensor]) -> LesionBatch:
-        boxes, labels = list(map(move, self.boxes)), list(map(move, self.labels))
-        return LesionBatch(self.image_ids, move(self.images), boxes, labels, self.dropped)
+        """The same batch, its images in page-locked memory; `DataLoader` calls this."""
+        return replace(self, images=self.images.pin_memory())
 
 
 class LesionDataset(Dataset[_LesionSample]):

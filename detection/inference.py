@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Literal
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -56,12 +55,9 @@ def predict_boxes(
 
 
 def _to_numpy(detections: Sequence[Mapping[str, Tensor]]) -> list[Boxes | None]:
-    """The detections of a batch; from a GPU they come in one piece, not image by image."""
-    finite = torch.stack([image["finite"] for image in detections]).cpu().numpy()
-    ends = np.cumsum([len(image["scores"]) for image in detections])[:-1]
-    parts = [
-        np.split(torch.cat([image[name] for image in detections]).cpu().numpy(), ends)
-        for name in ("boxes", "scores", "labels")
+    return [
+        Boxes(*(image[name].numpy() for name in ("boxes", "scores", "labels")))
+        if image["finite"]
+        else None
+        for image in detections
     ]
-    images = zip(finite, *parts, strict=True)
-    return [Boxes(*arrays) if ok else None for ok, *arrays in images]

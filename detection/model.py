@@ -29,6 +29,8 @@ from networks.registry import NETWORKS
 def torchvision_targets(batch: LesionBatch, n_findings: int) -> Targets:
     """The boxes of a batch as torchvision wants them: per image ``boxes`` and ``labels``, 1 to K.
 
+    They are checked where they lie, in main memory, and sent to the images in one piece.
+
     torchvision takes NaN boxes, and learns label 0 as background without a word.
 
     Raises:
@@ -52,9 +54,10 @@ def torchvision_targets(batch: LesionBatch, n_findings: int) -> Targets:
             f"image {owner!r}: box {boxes[row].tolist()} px with label {int(labels[row])} "
             f"{reason}; correct it, or leave the image out"
         )
-    return [
-        {"boxes": b, "labels": label} for b, label in zip(batch.boxes, batch.labels, strict=True)
-    ]
+    counts = [len(image) for image in batch.boxes]
+    there = (each.to(batch.images.device, non_blocking=True) for each in (boxes, labels))
+    parts = (each.split(counts) for each in there)
+    return [{"boxes": own, "labels": names} for own, names in zip(*parts, strict=True)]
 
 
 def _wrongs(boxes: Tensor, labels: Tensor, size: int, n_findings: int) -> dict[str, Tensor]:

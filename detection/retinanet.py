@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.detection import RetinaNet
-from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection._utils import Matcher, encode_boxes
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.image_list import ImageList
@@ -18,13 +18,7 @@ from torchvision.models.detection.retinanet import (
     RetinaNetHead,
     RetinaNetRegressionHead,
 )
-from torchvision.ops import (
-    batched_nms,
-    clip_boxes_to_image,
-    complete_box_iou_loss,
-    distance_box_iou_loss,
-    generalized_box_iou_loss,
-)
+from torchvision.ops import batched_nms, nms, sigmoid_focal_loss
 
 from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
@@ -82,11 +76,7 @@ def _octave_sizes(smallest: float) -> tuple[int, ...]:
 HeadVersion = Literal["v1", "v2"]
 BoxLoss = Literal["auto", "l1", "smooth_l1", "giou", "diou", "ciou"]
 _AUTO_BOX_LOSS: dict[HeadVersion, BoxLoss] = {"v1": "l1", "v2": "giou"}  # as in torchvision
-_IOU_LOSSES = {
-    "giou": generalized_box_iou_loss,
-    "diou": distance_box_iou_loss,
-    "ciou": complete_box_iou_loss,
-}
+_EPSILON = 1e-7  # torchvision's, against division by 0
 _SMOOTH_L1_BETA = 1 / 9  # Detectron's, for offsets that are not divided by a deviation
 _MAX_CONVS = 4  # torchvision's heads have four; a shallower one keeps the first
 
@@ -110,39 +100,105 @@ class _BoxHead(RetinaNetRegressionHead):
         self.conv = self.conv[:convs]
         self.loss = _AUTO_BOX_LOSS[version] if loss == "auto" else loss
 
+    def image_loss(self, offsets: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
+        """Sum over the M matched anchors of an image; all (M, 4)."""
+        if self.loss in ("l1", "smooth_l1"):
+            wanted = encode_boxes(boxes, anchors, anchors.new_ones(4))
+            if self.loss == "l1":
+                return functional.l1_loss(offsets, wanted, reduction="sum")
+            return functional.smooth_l1_loss(offsets, wanted, reduction="sum", beta=_SMOOTH_L1_BETA)
+        limit = self.box_coder.bbox_xform_clip
+        if self.loss == "ciou":
+            # It divides by the height, which must not be 0; the decoding stops the other end.
+            shape = offsets[:, 2:].clamp(min=-limit)
+            offsets = torch.cat([offsets[:, :2], shape], dim=1)
+        return _iou_loss(self.loss, _decode(offsets, anchors, limit), boxes).sum()
+
+
+def _decode(offsets: Tensor, anchors: Tensor, limit: float) -> Tensor:
+    """Boxes (N, 4) xyxy of anchors; torchvision's coder sends a constant to the device."""
+    sides = anchors[:, 2:] - anchors[:, :2]
+    centres = offsets[:, :2] * sides + (anchors[:, :2] + 0.5 * sides)
+    half = 0.5 * (offsets[:, 2:].clamp(max=limit).exp() * sides)
+    return torch.cat([centres - half, centres + half], dim=1)
+
+
+def _iou_loss(kind: str, boxes: Tensor, true: Tensor) -> Tensor:
+    """``giou``, ``diou`` or ``ciou`` of pairs of boxes (M, 4); torchvision's index by a mask."""
+    (x1, y1, x2, y2), (x1g, y1g, x2g, y2g) = boxes.unbind(-1), true.unbind(-1)
+    left, top, right, bottom = x1.max(x1g), y1.max(y1g), x2.min(x2g), y2.min(y2g)
+    apart = (bottom <= top) | (right <= left)
+    overlap = ((right - left) * (bottom - top)).masked_fill(apart, 0.0)
+    union = (x2 - x1) * (y2 - y1) + (x2g - x1g) * (y2g - y1g) - overlap
+    iou = overlap / (union + _EPSILON)
+    # Anew, so that gradients are summed in torchvision's order.
+    (x1, y1, x2, y2), (x1g, y1g, x2g, y2g) = boxes.unbind(-1), true.unbind(-1)
+    # The smallest box around both.
+    wide, high = x2.max(x2g) - x1.min(x1g), y2.max(y2g) - y1.min(y1g)
+    if kind == "giou":
+        area = wide * high
+        return 1 - (iou - (area - union) / (area + _EPSILON))
+    between = ((x2 + x1) / 2 - (x1g + x2g) / 2) ** 2 + ((y2 + y1) / 2 - (y1g + y2g) / 2) ** 2
+    loss = 1 - iou + between / (wide**2 + high**2 + _EPSILON)
+    if kind == "diou":
+        return loss
+    x1, y1, x2, y2 = boxes.unbind(-1)
+    angle = torch.atan((x2g - x1g) / (y2g - y1g)) - torch.atan((x2 - x1) / (y2 - y1))
+    aspect = (4 / torch.pi**2) * angle.pow(2)
+    with torch.no_grad():
+        alpha = aspect / (1 - iou + aspect + _EPSILON)
+    return loss + alpha * aspect
+
+
+class _Matcher(Matcher):
+    """torchvision's, without a list of the anchors that a box keeps, whose length would be read."""
+
+    def set_low_quality_matches_(
+        self, matches: Tensor, all_matches: Tensor, match_quality_matrix: Tensor
+    ) -> None:
+        """Give each box the anchors that overlap it most, and an anchor its best box."""
+        best = match_quality_matrix.amax(dim=1, keepdim=True)
+        kept = (match_quality_matrix == best).any(dim=0)
+        matches.copy_(torch.where(kept, all_matches, matches))
+
+
+class _Head(RetinaNetHead):
+    """Both heads; for their losses the host waits once, for the numbers of anchors that count."""
+
+    regression_head: _BoxHead
+
     def compute_loss(
         self,
         targets: list[dict[str, Tensor]],
         head_outputs: dict[str, Tensor],
         anchors: list[Tensor],
         matched_idxs: list[Tensor],
-    ) -> Tensor:
-        """Mean over the images of their loss per matched anchor; 0 without boxes.
+    ) -> dict[str, Tensor]:
+        """Means over the images of their losses per matched anchor, as in torchvision.
 
-        As in torchvision; `matched_idxs` (A,) is negative where an anchor has no box.
+        `matched_idxs` (A,) is -1 where an anchor has no box and -2 where it does not count.
         """
-        losses = []
-        for target, offsets, places, matched in zip(
-            targets, head_outputs["bbox_regression"], anchors, matched_idxs, strict=True
-        ):
-            lesion = torch.where(matched >= 0)[0]  # (M,)
-            loss = self._loss_of(offsets[lesion], places[lesion], target["boxes"][matched[lesion]])
-            losses.append(loss / max(1, len(lesion)))
-        return reduce(torch.add, losses) / len(losses)  # one by one as torchvision: equal bits
-
-    def _loss_of(self, offsets: Tensor, anchors: Tensor, boxes: Tensor) -> Tensor:
-        """Sum over M anchors; all (M, 4)."""
-        if self.loss in _IOU_LOSSES:
-            if self.loss == "ciou":
-                # It divides by the height, which must not be 0; the coder stops the other end.
-                shape = offsets[:, 2:].clamp(min=-self.box_coder.bbox_xform_clip)
-                offsets = torch.cat([offsets[:, :2], shape], dim=1)
-            decoded = self.box_coder.decode_single(offsets, anchors)
-            return _IOU_LOSSES[self.loss](decoded, boxes, reduction="sum")
-        wanted = self.box_coder.encode_single(boxes, anchors)
-        if self.loss == "l1":
-            return functional.l1_loss(offsets, wanted, reduction="sum")
-        return functional.smooth_l1_loss(offsets, wanted, reduction="sum", beta=_SMOOTH_L1_BETA)
+        matched = torch.stack(matched_idxs)  # (B, A)
+        masks = torch.stack([matched >= 0, matched != Matcher.BETWEEN_THRESHOLDS], dim=1)
+        counts = masks.sum(2).tolist()  # the wait
+        classes, offsets = (
+            head_outputs[name].unbind() for name in ("cls_logits", "bbox_regression")
+        )
+        losses: dict[str, list[Tensor]] = {"classification": [], "bbox_regression": []}
+        for image, (target, of_image) in enumerate(zip(targets, counts, strict=True)):
+            lesion, used = (
+                mask.nonzero_static(size=count)[:, 0]
+                for mask, count in zip(masks[image], of_image, strict=True)
+            )
+            box, n_matched = matched[image][lesion], max(1, len(lesion))  # (M,)
+            wanted = torch.zeros_like(classes[image])  # (A, K + 1)
+            wanted[lesion, target["labels"][box]] = wanted.new_ones(())
+            focal = sigmoid_focal_loss(classes[image][used], wanted[used], reduction="sum")
+            losses["classification"].append(focal / n_matched)
+            own = offsets[image][lesion], anchors[image][lesion], target["boxes"][box]
+            losses["bbox_regression"].append(self.regression_head.image_loss(*own) / n_matched)
+        # One by one as torchvision: equal bits.
+        return {name: reduce(torch.add, parts) / len(targets) for name, parts in losses.items()}
 
 
 def build_head(
@@ -164,7 +220,7 @@ def build_head(
             f"box_loss: expected one of {', '.join(get_args(BoxLoss))}, but got {box_loss!r}"
         )
     classes = n_findings + 1
-    head = RetinaNetHead(channels, anchors, classes)
+    head = _Head(channels, anchors, classes)
     norm = group_norm if version == "v2" else None
     head.classification_head = RetinaNetClassificationHead(
         channels, anchors, classes, norm_layer=norm
@@ -242,6 +298,7 @@ class LesionRetinaNet(RetinaNet):
             n_findings + 1,
             anchor_generator=anchor_generator,
             head=head,
+            proposal_matcher=_Matcher(0.5, 0.4, allow_low_quality_matches=True),
             # The parent compares with `>`; here a score of exactly 0.001 counts.
             score_thresh=float(np.nextafter(np.float32(MIN_SCORE), np.float32(0))),
             nms_thresh=NMS_IOU,
@@ -307,16 +364,16 @@ class LesionRetinaNet(RetinaNet):
     def detections(self, heads: _HeadPass) -> Detections:
         """Decode, suppress and sort the boxes of each image, in float32.
 
-        On a CPU by `detection.frames`, as exports do; on a GPU all images at once. Per image:
-        ``boxes`` (N, 4) xyxy, store px, clipped to the store's image; ``scores`` (N,), descending;
-        ``labels`` (N,), 1 to K; and ``finite``, a boolean scalar, false where the network's output
-        for this image has a NaN or an infinity.
+        On a CPU by `detection.frames`, as exports do; on a GPU all images at once. Per image, in
+        main memory: ``boxes`` (N, 4) xyxy, store px, clipped to the store's image; ``scores`` (N,),
+        descending; ``labels`` (N,), 1 to K; and ``finite``, a boolean scalar, false where the
+        network's output for this image has a NaN or an infinity.
         """
         logits = heads.outputs["cls_logits"].detach()[..., 1:]  # without background
         offsets = heads.outputs["bbox_regression"].detach()
         if logits.device.type != "cpu":
             with torch.autocast(logits.device.type, enabled=False):
-                return _decode_together(logits, offsets, heads, self.box_coder)
+                return _decode_together(logits, offsets, heads, self.box_coder.bbox_xform_clip)
         size = heads.image_sizes[0][0]
         anchors = heads.anchors[0].numpy()
         decoded = decode_boxes(logits.numpy(), offsets.numpy(), anchors, heads.level_sizes, size)
@@ -337,15 +394,14 @@ def _as_tensors(boxes: Boxes | None) -> dict[str, Tensor]:
     }
 
 
-def _decode_together(
-    logits: Tensor, offsets: Tensor, heads: _HeadPass, box_coder: BoxCoder
-) -> Detections:
+def _decode_together(logits: Tensor, offsets: Tensor, heads: _HeadPass, limit: float) -> Detections:
     """What `decode_boxes` gives, of all images of a batch at once, on their device.
 
-    Of logits (B, A, K), findings only, and offsets (B, A, 4), float32. The host waits a few
-    times a batch.
+    Of logits (B, A, K), findings only, and offsets (B, A, 4), float32. The host waits three times
+    a batch: for the candidates, the suppression and the results.
     """
     count, _, n_findings = logits.shape
+    size = float(heads.image_sizes[0][0])
     finite = logits.isfinite().all(dim=(1, 2)) & offsets.isfinite().all(dim=(1, 2))  # (B,)
     most, parts = CANDIDATES_PER_LEVEL * n_findings, []
     by_level = (
@@ -359,29 +415,37 @@ def _decode_together(
         scores, places = ordered.values[:, :most], ordered.indices[:, :most]  # (B, N)
         rows = places // n_findings
         chosen = level_offsets.gather(1, rows[..., None].expand(-1, -1, 4))
-        boxes = box_coder.decode_single(chosen.flatten(0, 1), anchors[rows.flatten()])
-        boxes = clip_boxes_to_image(boxes, heads.image_sizes[0]).view(count, -1, 4)
-        parts.append((boxes, scores, places % n_findings + 1))
+        boxes = _decode(chosen.flatten(0, 1), anchors[rows.flatten()], limit).clamp(0.0, size)
+        parts.append((boxes.view(count, -1, 4), scores, places % n_findings))
     boxes, scores, labels = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
     images, places = torch.where((scores >= MIN_SCORE) & finite[:, None])
     boxes, scores, labels = (each[images, places] for each in (boxes, scores, labels))
-    groups = images * n_findings + labels - 1
-    # In float64: torchvision moves groups apart by whole images, which costs float32 its digits.
-    kept = batched_nms(boxes.double(), scores.double(), groups, NMS_IOU).sort().values
-    kept = _best_of_each(kept, scores, groups, count * n_findings)
-    kept = kept[scores[kept].sort(descending=True, stable=True).indices]
-    kept = kept[images[kept].sort(stable=True).indices]
-    ends = images[kept].bincount(minlength=count).tolist()
-    split = {"boxes": boxes[kept], "scores": scores[kept], "labels": labels[kept]}
-    of_images = zip(*(values.split(ends) for values in split.values()), finite, strict=True)
-    return [dict(zip((*split, "finite"), image, strict=True)) for image in of_images]
+    groups = images * n_findings + labels
+    # In float64: groups are moved apart by whole images, which would cost float32 its digits.
+    exact = boxes.double(), scores.double()
+    if len(scores) > _MOST_AT_ONCE:
+        kept = batched_nms(*exact, groups, NMS_IOU)
+    else:  # what that does, less a constant that it sends
+        kept = nms(exact[0] + groups.double()[:, None] * (size + 1.0), exact[1], NMS_IOU)
+    rows = torch.cat([boxes, scores[:, None], groups[:, None]], dim=1)[kept.sort().values]
+    found = torch.cat([finite.double(), rows.double().flatten()]).cpu().numpy()
+    finite_images, table = found[:count], found[count:].reshape(-1, 6)
+    return [
+        _as_tensors(_best_boxes(table, image * n_findings, n_findings) if ok else None)
+        for image, ok in enumerate(finite_images)
+    ]
 
 
-def _best_of_each(rows: Tensor, scores: Tensor, groups: Tensor, n_groups: int) -> Tensor:
-    """Those of the rows that are among the best of their group; group by group, best first."""
-    rows = rows[scores[rows].sort(descending=True, stable=True).indices]
-    rows = rows[groups[rows].sort(stable=True).indices]
-    counts = groups[rows].bincount(minlength=n_groups)
-    first = counts.cumsum(0) - counts
-    rank = torch.arange(len(rows), device=rows.device) - first[groups[rows]]
-    return rows[rank < MAX_PER_FINDING]
+_MOST_AT_ONCE = 100_000  # boxes: beyond, torchvision suppresses group by group, in less memory
+
+
+def _best_boxes(table: np.ndarray, first: int, n_findings: int) -> Boxes:
+    """The best boxes of each finding of an image by falling score; of x1, ..., score, group."""
+    rows = []
+    for group in range(first, first + n_findings):
+        own = np.flatnonzero(table[:, 5] == group)
+        rows.append(own[np.argsort(-table[own, 4], kind="stable")][:MAX_PER_FINDING])
+    best = table[np.concatenate(rows)]
+    best = best[np.argsort(-best[:, 4], kind="stable")]
+    corners, scores = best[:, :4].astype(np.float32), best[:, 4].astype(np.float32)
+    return Boxes(corners, scores, best[:, 5].astype(np.int64) - first + 1)

@@ -323,9 +323,9 @@ class _MultiViewDetector(nn.Module):
                 detections = self.model(_render_view(images, view))
             for image, of_image in enumerate(detections):
                 finite[image] &= bool(of_image["finite"])
-                boxes = view.boxes_back(of_image["boxes"].float().cpu().numpy(), size)
-                group = image * (self.n_findings + 1) + of_image["labels"].cpu().numpy()
-                scores = of_image["scores"].double().cpu().numpy()
+                boxes = view.boxes_back(of_image["boxes"].float().numpy(), size)
+                group = image * (self.n_findings + 1) + of_image["labels"].numpy()
+                scores = of_image["scores"].double().numpy()
                 parts.append((boxes, scores, group, np.full(len(boxes), number)))
         corners, scores, groups, models = (
             np.concatenate(part) for part in zip(*parts, strict=True)

@@ -282,6 +282,9 @@ class PretendedDevice:
                 self.wait(str(name).removeprefix("aten."))
         if name is aten.repeat_interleave and kwargs.get("output_size") is None:
             self.wait("repeat_interleave")
+        if name is aten.where:  # numbers of the host are sent, where kernels of others take them
+            for number in args[1:]:
+                self._count_copy(number, there=True, non_blocking=False)
         if func in _INDEXING and not _is_masked_fill(func, args):
             for index in args[1]:
                 if index is None:

@@ -22,7 +22,7 @@ from configs.settings import TrainingSettings
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import SEAL, atomic_path, require_unchanged
 from training.loggers import log_row, log_start
-from training.loop import Loop, Mode, Plateau, monitor_mode
+from training.loop import Loop, Mode, Plateau, SentNumbers, monitor_mode
 from training.processes import gather
 from training.run_folder import RunFolder
 
@@ -88,6 +88,7 @@ def _has_exploded(losses: Sequence[float], usual: float) -> bool:
 
 
 Row = dict[str, Any]
+_Batch = tuple[SentNumbers, float]  # losses of a batch, and how many images they are a mean of
 Metrics = Callable[[list[Any]], dict[str, float]]
 
 
@@ -133,7 +134,8 @@ class EpochRecord(Callback):
         self._on_epoch = on_epoch or (lambda row: None)
         self.history: list[Row] = []
         self._usual: float | None = None  # loss of a batch, before any harm is done
-        self._train, self._val = _Means(), _Means()
+        self._learnt: list[_Batch] = []
+        self._seen: list[_Batch] = []  # in validation
         self._outputs: list[Any] = []
         self._began = 0.0, 0.0
         self._learned = self._validated = 0.0  # ends of the parts of an epoch, s
@@ -156,14 +158,13 @@ class EpochRecord(Callback):
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Begin an epoch's figures."""
         self._began = time.perf_counter(), time.process_time()
-        self._train, self._val = _Means(), _Means()
-        self._outputs = []
+        self._learnt, self._seen, self._outputs = [], [], []
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Add a training batch."""
-        self._train.add(outputs["losses"], outputs["weight"])
+        self._learnt.append((outputs["losses"], outputs["weight"]))
         self._progress(1)
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -180,14 +181,14 @@ class EpochRecord(Callback):
         dataloader_idx: int = 0,
     ) -> None:
         """Add a validation batch."""
-        self._val.add(outputs["losses"], outputs["weight"])
+        self._seen.append((outputs["losses"], outputs["weight"]))
         self._outputs.append(outputs["output"])
         self._progress(1)
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure; keep the weights (the averaged ones, where there is an average) if best."""
         trained, validated, outputs = zip(
-            *gather((self._train, self._val, self._outputs)), strict=True
+            *gather((_Means(self._learnt), _Means(self._seen), self._outputs)), strict=True
         )
         train, val = _Means.of(trained), _Means.of(validated)
         if self._usual is None:
@@ -288,10 +289,12 @@ class EpochRecord(Callback):
 class _Means:
     """Means over images of figures that come as means over batches."""
 
-    def __init__(self) -> None:
+    def __init__(self, batches: Sequence[_Batch] = ()) -> None:
         self._sums: dict[str, float] = {}
         self._weight = 0.0
         self._batches: list[tuple[float, float]] = []  # loss of each, its parts added, and weight
+        for losses, weight in batches:
+            self._add(losses.values, weight)
 
     @classmethod
     def of(cls, shares: Sequence[_Means]) -> _Means:
@@ -312,7 +315,7 @@ class _Means:
         """Of each batch that has images, the sum of its losses."""
         return [loss for loss, weight in self._batches if weight]
 
-    def add(self, values: dict[str, float], weight: float) -> None:
+    def _add(self, values: dict[str, float], weight: float) -> None:
         if weight:
             for name, value in values.items():
                 self._sums[name] = self._sums.get(name, 0.0) + value * weight

@@ -98,7 +98,7 @@ class ClassifierTask(TrainingTask):
     ) -> tuple[dict[str, Tensor], _Scored]:
         """Loss and scores of a validation batch."""
         losses, scores = validation_losses(model, batch, self._criterion)
-        return losses, _Scored(scores.cpu().numpy(), batch.targets.cpu().numpy())
+        return losses, _Scored(scores.cpu().numpy(), batch.targets.numpy())
 
     def validation_metrics(self, outputs: list[_Scored]) -> dict[str, float]:
         """As `_score_metrics`."""

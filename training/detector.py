@@ -146,9 +146,9 @@ def _scored_losses(
 def _validate(model: LesionRetinaNet, batch: LesionBatch) -> tuple[dict[str, Tensor], _Seen]:
     """Losses and boxes of a validation batch."""
     losses, detections = validation_losses(model, batch)
-    found = [{k: v.float().cpu().numpy() for k, v in image.items()} for image in detections]
+    found = [{k: v.float().numpy() for k, v in image.items()} for image in detections]
     true = [
-        {"boxes": boxes.cpu().numpy(), "labels": labels.cpu().numpy()}
+        {"boxes": boxes.numpy(), "labels": labels.numpy()}
         for boxes, labels in zip(batch.boxes, batch.labels, strict=True)
     ]
     return losses, _Seen(

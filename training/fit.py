@@ -21,6 +21,7 @@ from lightning.pytorch.plugins import MixedPrecision
 from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from torch.utils.data import DataLoader
 
 from configs.settings import TrainingSettings
@@ -107,30 +108,47 @@ class _OwnSignals(Callback):
             signal.signal(signal.SIGTERM, self._before)
 
 
-def _averaging(decay: float) -> list[Callback]:
-    """The callback that averages the weights; none where the decay is 0."""
-    return [WeightAveraging(multi_avg_fn=_RampedAverage(decay))] if decay else []
+class _Averaging(WeightAveraging):
+    """Averages the weights where they lie: Lightning's average would stay in main memory."""
+
+    def __init__(self, decay: float, device: str) -> None:
+        super().__init__()
+        self._decay, self._place = decay, device
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Begin the average."""
+        self._average_model = _RampedAverage(pl_module, self._decay, self._place)
 
 
-@dataclass(frozen=True)
-class _RampedAverage:
+class _RampedAverage(AveragedModel):
     """A moving average that follows quickly at first, so that early epochs are not all start.
+
+    Its number of steps lies in main memory, where it is read without waiting for the device.
 
     Source:
         TensorFlow's ``ExponentialMovingAverage(num_updates=...)``.
     """
 
-    decay: float
+    def __init__(self, model: nn.Module, decay: float, device: str) -> None:
+        super().__init__(model, use_buffers=True)
+        self.module.to(device)
+        self._decay = decay
 
-    def __call__(
-        self, averages: list[Tensor], current: list[Tensor], n_averaged: Tensor | int
-    ) -> None:
-        """Move averages, all of one kind of number, in place: one pass over each."""
-        if not averages[0].is_floating_point():  # a batch norm's counter
-            torch._foreach_copy_(averages, current)
-            return
-        n = float(n_averaged)
-        torch._foreach_lerp_(averages, current, 1 - min(self.decay, (1 + n) / (10 + n)))
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Move the average in place: one pass over each kind of number."""
+        n = float(self.n_averaged)
+        share = 1 - min(self._decay, (1 + n) / (10 + n)) if n else 1.0  # at first a copy
+        averages, current = (
+            [*network.parameters(), *network.buffers()] for network in (self.module, model)
+        )
+        pairs = list(zip(averages, current, strict=True))
+        floats = [pair for pair in pairs if pair[0].is_floating_point()]
+        torch._foreach_lerp_([own for own, _ in floats], [new for _, new in floats], share)
+        for own, new in pairs:
+            if not own.is_floating_point():  # a batch norm's counter
+                own.copy_(new)
+        self.n_averaged += 1
 
 
 @contextmanager
@@ -296,11 +314,13 @@ def fit(
         torch.random.fork_rng(cuda),
         _depthwise_in_fp32(model) if slow_in_bf16 else nullcontext(),
     ):
+        decay = settings.ema_decay
+        averaging = [_Averaging(decay, accelerator)] if decay else []
         trainer = _build_trainer(
             run.folder,
             # The record comes before the average: it must see averaged weights before they are
             # swapped back. And after the others, whose state it saves.
-            callbacks=[_OwnSignals(), *task.callbacks, record, *_averaging(settings.ema_decay)],
+            callbacks=[_OwnSignals(), *task.callbacks, record, *averaging],
             loggers=loggers,
             epochs=settings.epochs,
             accumulate=settings.accumulate,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -52,6 +53,8 @@ class Loop(LightningModule):
         self._step_images = step_images
         self._ends_with_spare = ends_with_spare
         self._since_step: list[str] = []  # images behind the gradient
+        self._unread: list[_Sent] = []  # of the step before, where a GPU is still at work on it
+        self._sent: list[_Sent] = []  # of this step
         self._weight = 0.0  # of them
 
     def configure_optimizers(self) -> Any:
@@ -82,9 +85,8 @@ class Loop(LightningModule):
         torch.manual_seed(int(np.random.SeedSequence(step).generate_state(1)[0]))
         with naming(batch.image_ids, f"epoch {self.current_epoch + 1}: learning"):
             losses = self._task.training_losses(self.model, batch)
-            values = read_losses(losses)
-        if not all(math.isfinite(value) for value in values.values()):
-            raise self._not_finite(f"loss ({_shown(values)})", batch.image_ids)
+        values = SentNumbers(losses)
+        self._require_finite(_Sent("loss", values, batch.image_ids))
         spare = self.trainer.is_last_batch and self._ends_with_spare()
         weight = 0.0 if spare else self._task.loss_weight(batch)
         loss = torch.stack([*losses.values()]).sum()
@@ -107,11 +109,36 @@ class Loop(LightningModule):
         # The promise of fp16: where the loss is scaled, a step that overflows is skipped and the
         # scale halved, at first several times; a gradient that overflows even at scale 1 is not
         # finite by itself.
-        skipped = self._scaler is not None and self._scaler.get_scale() > 1
-        if not bool(torch.isfinite(norm)) and not skipped:
-            images = [name for share in gather(self._since_step) for name in share]
-            raise self._not_finite("gradient", images)
-        self._since_step = []
+        if self._scaler is None or self._scaler.get_scale() <= 1:
+            self._require_finite(_Sent("gradient", SentNumbers({"": norm}), self._since_step))
+        self._read(self._unread)
+        self._unread, self._sent, self._since_step = self._sent, [], []
+
+    def on_validation_start(self) -> None:
+        """Read what the last steps sent, before the epoch is measured and kept."""
+        self._read(self._unread + self._sent)
+        self._unread, self._sent = [], []
+
+    def _require_finite(self, sent: _Sent) -> None:
+        """Refuse numbers that are not finite: on a CPU at once, of a GPU when they have arrived.
+
+        A step later: to wait for them would leave the device without work. What the next step
+        learns is thrown away, since weights are kept at the ends of epochs alone.
+        """
+        if self.device.type == "cuda":
+            self._sent.append(sent)
+        else:
+            self._read([sent])
+
+    def _read(self, arrived: list[_Sent]) -> None:
+        for what, numbers, image_ids in arrived:
+            values = numbers.values
+            if all(map(math.isfinite, values.values())):
+                continue
+            if what == "loss":
+                raise self._not_finite(f"loss ({_shown(values)})", image_ids)
+            images = [name for share in gather(image_ids) for name in share]
+            raise self._not_finite(what, images)
 
     def _weigh_gradient(self) -> None:
         """Make it that of a mean over the images that there were: an epoch's last are fewer."""
@@ -134,7 +161,7 @@ class Loop(LightningModule):
         with naming(batch.image_ids, f"epoch {self.current_epoch + 1}: validation"):
             losses, output = self._task.validation_step(self.model, batch)
         weight = self._task.loss_weight(batch)
-        return {"losses": read_losses(losses), "output": output, "weight": weight}
+        return {"losses": SentNumbers(losses), "output": output, "weight": weight}
 
     @property
     def _scaler(self) -> torch.amp.GradScaler | None:
@@ -147,15 +174,35 @@ class Loop(LightningModule):
         )
 
 
-def read_losses(losses: dict[str, Tensor]) -> dict[str, float]:
-    """Losses as plain numbers, in one transfer from the device.
+class SentNumbers:
+    """Scalars by name on their way to the host; the device goes on with its work.
 
     Example:
-        >>> read_losses({"box": torch.tensor(0.5), "class": torch.tensor(2.0)})
+        >>> SentNumbers({"box": torch.tensor(0.5), "class": torch.tensor(2.0)}).values
         {'box': 0.5, 'class': 2.0}
     """
-    values = torch.stack([loss.detach().float() for loss in losses.values()]).tolist()
-    return dict(zip(losses, values, strict=True))
+
+    def __init__(self, numbers: dict[str, Tensor]) -> None:
+        joined = torch.stack([number.detach().float() for number in numbers.values()])
+        self._names, self._numbers = tuple(numbers), joined.to("cpu", non_blocking=True)
+        self._arrived = torch.cuda.Event() if joined.is_cuda else None
+        if self._arrived is not None:
+            self._arrived.record()
+
+    @cached_property
+    def values(self) -> dict[str, float]:
+        """The numbers, waited for where they have not arrived."""
+        if self._arrived is not None:
+            self._arrived.synchronize()
+        return dict(zip(self._names, self._numbers.tolist(), strict=True))
+
+
+class _Sent(NamedTuple):
+    """Numbers that must be finite, and the images behind them."""
+
+    what: Literal["loss", "gradient"]
+    numbers: SentNumbers
+    image_ids: list[str]
 
 
 def _shown(values: dict[str, float]) -> str:

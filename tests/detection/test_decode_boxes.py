@@ -62,7 +62,7 @@ def by_numpy(model: LesionRetinaNet, heads: _HeadPass) -> list[dict[str, Tensor]
 def together(model: LesionRetinaNet, heads: _HeadPass) -> list[dict[str, Tensor]]:
     """As on a GPU."""
     logits, offsets = heads.outputs["cls_logits"][..., 1:], heads.outputs["bbox_regression"]
-    return _decode_together(logits, offsets, heads, model.box_coder)
+    return _decode_together(logits, offsets, heads, model.box_coder.bbox_xform_clip)
 
 
 def require_equal(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> None:

@@ -64,14 +64,8 @@ def test_box_losses_are_the_published_ones(loss):
     boxes = anchors + rng.normal(0, 3, (12, 4))
     offsets = rng.normal(0, 0.2, (12, 4))
     offsets[:2, 0] = 5.0  # far off: no overlap at all
-    matched = torch.tensor([*range(10), -1, -2])  # the last two are nobody's
-    value = head_of(loss).compute_loss(
-        [{"boxes": torch.from_numpy(boxes)}],
-        {"bbox_regression": torch.from_numpy(offsets)[None]},
-        [torch.from_numpy(anchors)],
-        [matched],
-    )
-    expected = expected_loss(offsets[:10], anchors[:10], boxes[:10], loss) / 10
+    value = head_of(loss).image_loss(*map(torch.from_numpy, (offsets, anchors, boxes)))
+    expected = expected_loss(offsets, anchors, boxes, loss)
     assert value.item() == pytest.approx(expected, rel=1e-6)
 
 
@@ -98,15 +92,11 @@ def test_every_box_loss_trains_batches_with_and_without_boxes(loss, build_small,
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("extreme", [-200.0, 200.0])
 def test_a_collapsed_or_exploded_box_has_a_finite_gradient(loss, extreme):
-    offsets = torch.tensor([[[0.0, 0.0, 0.0, extreme], [0.0, 0.0, extreme, 0.0]]])
+    offsets = torch.tensor([[0.0, 0.0, 0.0, extreme], [0.0, 0.0, extreme, 0.0]])
     offsets.requires_grad_()
     anchors = torch.tensor([[16.0, 16.0, 48.0, 48.0]] * 2)
-    value = head_of(loss).compute_loss(
-        [{"boxes": torch.tensor([[10.0, 20.0, 40.0, 50.0]])}],
-        {"bbox_regression": offsets},
-        [anchors],
-        [torch.tensor([0, 0])],
-    )
+    boxes = torch.tensor([[10.0, 20.0, 40.0, 50.0]] * 2)
+    value = head_of(loss).image_loss(offsets, anchors, boxes)
     value.backward()
     assert value.isfinite()
     assert offsets.grad.isfinite().all()

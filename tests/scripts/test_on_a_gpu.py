@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from classification.dataset import LabelBatch
 from classification.inference import MapMethod, predict_scores
@@ -17,8 +21,15 @@ from data_prep.store.preprocess import Placement
 from detection.dataset import LesionBatch
 from detection.inference import predict_boxes
 from detection.model import build_retinanet
+from detection.model import training_losses as detector_losses
+from detection.retinanet import LesionRetinaNet
 from networks.registry import NETWORKS, network_names
+from scripts import console
+from scripts.cli import run_verb
+from scripts.train import train
 from tests.pretended_device import PretendedDevice, pretended_cuda
+from training.best_epoch import EpochRecord
+from training.run_folder import RunFolder
 
 SIZE = 64
 SMALL = {"resnet18", "mobilenet_v3_small", "squeezenet1_1", "small_cnn", "efficientnet_lite0"}
@@ -62,6 +73,11 @@ def as_lesions(images: torch.Tensor) -> LesionBatch:
              for n in range(len(images))]  # fmt: skip
     labels = [torch.ones(len(rows), dtype=torch.int64) for rows in boxes]
     return LesionBatch(image_ids(images), images, boxes, labels)
+
+
+def build_small_detector(**settings: object) -> LesionRetinaNet:
+    small = {"backbone": "resnet18", "fpn_channels": 16, "head_convs": 1, "image_size": SIZE}
+    return build_retinanet(**{**small, **settings})
 
 
 def test_the_device_refuses_what_cuda_refuses(gpu):
@@ -122,7 +138,7 @@ def test_a_classifier_scores_and_maps_as_on_the_processor(gpu, name, maps: MapMe
 
 @pytest.mark.parametrize("name", networks("detector"))
 def test_a_detector_finds_as_on_the_processor(gpu, name):
-    model = build_retinanet(backbone=name, fpn_channels=16, head_convs=1, image_size=SIZE).eval()
+    model = build_small_detector(backbone=name).eval()
     moved = copy.deepcopy(model)
     images = draw_images(SIZE)
     sizes = pd.DataFrame({"image_id": image_ids(images), "width": SIZE, "height": SIZE})
@@ -132,3 +148,107 @@ def test_a_detector_finds_as_on_the_processor(gpu, name):
     pd.testing.assert_frame_equal(found.images, expected.images)
     scores = ["image_id", "score"]
     pd.testing.assert_frame_equal(found.boxes[scores], expected.boxes[scores], rtol=1e-4)
+
+
+@pytest.mark.parametrize("loss", ["l1", "smooth_l1", "giou", "diou", "ciou"])
+def test_the_losses_of_a_detector_are_those_of_the_processor(gpu, loss):
+    model = build_small_detector(box_loss=loss)
+    moved = copy.deepcopy(model).to("cuda")
+    batch = as_lesions(draw_images(SIZE))
+    here, there = detector_losses(model, batch), detector_losses(moved, batch.to("cuda"))
+    for name, value in here.items():
+        assert there[name].item() == pytest.approx(value.item(), rel=1e-6)
+
+
+SETTINGS = {
+    "retinanet_quickstart": [
+        "data.image_size=96", "training.epochs=2", "model.fpn_channels=16", "model.head_convs=1",
+        "model.backbone=mobilenet_v3_small", "training.batch_size=4",
+    ],
+    "chexnet_quickstart": [
+        "data.image_size=96", "training.epochs=2", "model.architecture=small_cnn",
+        "training.batch_size=4",
+    ],
+}  # fmt: skip
+# All that a training can be asked for, in two trainings of each model.
+WAYS = {
+    "detector": ("retinanet_quickstart", ["augmentation.mosaic=0.5", "training.ema_decay=0.9",
+                 "training.accumulate=2", "training.clip=0.5", "training.hard_negatives=0.5"]),
+    "frozen detector in fp16": ("retinanet_quickstart", ["model.trainable_layers=2",
+                                "model.weights={start}", "training.precision=fp16"]),
+    "classifier": ("chexnet_quickstart", ["training.mixup=0.4", "training.ema_decay=0.9",
+                   "training.label_smoothing=0.1", "training.positive_weight=balanced",
+                   "training.accumulate=2", "training.optimiser=rmsprop"]),
+    "thawing classifier in fp16": ("chexnet_quickstart", ["model.trainable=stages",
+                                   "model.weights={start}", "training.precision=fp16"]),
+}  # fmt: skip
+
+
+def train_there(data: Path, out: Path, config: str, *changes: str) -> Path:
+    sets = [*SETTINGS[config], *changes]
+    run_verb(train, config, data=data, out=out, set_=sets, device="cuda")
+    return out
+
+
+def interrupt_after_an_epoch(data: Path, out: Path, config: str, *changes: str) -> None:
+    def say(text: str = "") -> None:
+        if text.startswith("epoch 1"):
+            raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(console, "say", say)
+        with pytest.raises(KeyboardInterrupt):
+            train_there(data, out, config, *changes)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_training_ends_as_one_that_was_interrupted(gpu, drawn_set, tmp_path, way):
+    config, changes = WAYS[way]
+    if "model.weights={start}" in changes:
+        start = train_there(drawn_set, tmp_path / "start", config, "training.epochs=1")
+        changes = [change.format(start=start) for change in changes]
+    interrupt_after_an_epoch(drawn_set, tmp_path / "halves", config, *changes)
+    runs = [
+        RunFolder.open(train_there(drawn_set, tmp_path / name, config, *changes))
+        for name in ("whole", "halves")
+    ]
+    whole, halves = (load_file(run.folder / "model.safetensors") for run in runs)
+    assert all(torch.equal(value, halves[name]) for name, value in whole.items())
+    assert runs[0].info["device"] == "cuda"
+    assert runs[0].info["device_name"] == "Pretended GPU"
+    assert runs[0].info["peak_memory_bytes"] > 0
+
+
+STEPS_MAY_WAIT = {
+    # The numbers of anchors that count, for all images of the batch; the loss, a step late.
+    "retinanet_quickstart": {"copy to the host: detection/retinanet.py:compute_loss": 1},
+    "chexnet_quickstart": {},
+}
+
+
+# Boxes and targets of the batch, and its pairs in mixup: a few numbers, for which none waits.
+BATCH_PARTS = {
+    "detection/model.py:<genexpr>",
+    "classification/loss.py:_mix",
+    "classification/loss.py:masked_cross_entropy",
+}
+
+
+@pytest.mark.parametrize("average", ["training.ema_decay=0", "training.ema_decay=0.9"])
+@pytest.mark.parametrize("config", STEPS_MAY_WAIT)
+def test_a_step_waits_for_nothing_but_what_is_listed(
+    gpu, drawn_set, tmp_path, monkeypatch, config, average
+):
+    steps: list[tuple[Counter[str], Counter[tuple[str, int]]]] = []
+    end = EpochRecord.on_train_batch_end
+
+    def note(*arguments: object) -> None:
+        end(*arguments)
+        steps.append((gpu.waits.copy(), gpu.constants.copy()))
+
+    monkeypatch.setattr(EpochRecord, "on_train_batch_end", note)
+    more = ["training.positive_weight=3", "training.mixup=0.4"] if "chexnet" in config else []
+    train_there(drawn_set, tmp_path / "run", config, average, "training.epochs=1", *more)
+    for (waits, sent), (later_waits, later_sent) in pairwise(steps[1:]):
+        assert later_waits - waits == STEPS_MAY_WAIT[config]
+        assert {where for where, _ in later_sent - sent} <= BATCH_PARTS
