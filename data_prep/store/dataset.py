@@ -76,10 +76,13 @@ def read_displayed(path: Path, window: str | None, sha256: str) -> np.ndarray:
         return read_image(here, window=window).pixels
 
 
-def _require_own_files(folder: Path) -> None:
-    """Refuse links out of a folder, by which its tables could be those of another data set."""
+def _require_own_tables(folder: Path) -> None:
+    """Refuse links out of a folder, by which its tables could be those of another data set.
+
+    A pixel store may be a link to another disk: the tables say which images it must hold.
+    """
     home = folder.resolve()
-    for path in folder.rglob("*"):
+    for path in (*folder.glob("*.*"), *folder.glob("splits"), *folder.glob("splits/*")):
         if path.is_symlink() and not path.resolve().is_relative_to(home):
             raise InputError(f"{path}: is a link out of its folder; put the file itself there")
 
@@ -119,7 +122,7 @@ class DataSet:
         """
         folder = local_folder(folder)
         require_kind(folder, "data set")
-        _require_own_files(folder)
+        _require_own_tables(folder)
         info = read_json(folder / "dataset.json", "dataset")
         targets = {
             name: Target(name, tuple(spec["any_of"]), spec.get("display_name", name))

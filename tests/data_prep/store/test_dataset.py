@@ -135,8 +135,10 @@ def test_no_store_is_asked_that_nobody_here_has_named(dataset, monkeypatch, root
     assert DataSet(dataset.folder, stranger.info).image_path("no_row").name == "a.png"
 
 
-def test_a_link_out_of_the_folder_is_refused(dataset, tmp_path):
+def test_a_table_may_not_be_a_link_out_of_the_folder_but_pixels_may(dataset, tmp_path):
     (dataset.folder / "splits" / "same.parquet").symlink_to(dataset.folder / "images.parquet")
+    (tmp_path / "large_disk").mkdir()
+    (dataset.folder / "pixels").symlink_to(tmp_path / "large_disk")
     DataSet.open(dataset.folder)
     (dataset.folder / "boxes2.parquet").symlink_to(tmp_path.parent / "private.parquet")
     with pytest.raises(InputError, match=r"boxes2\.parquet: is a link out of its folder; put the"):
