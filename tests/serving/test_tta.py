@@ -13,12 +13,8 @@ from classification.model import build_classifier
 from data_prep.augment.views import View, parse_views
 from data_prep.store.preprocess import Preprocess
 from detection.model import build_retinanet
-from serving.trained_model import (
-    TrainedModel,
-    _MultiViewClassifier,
-    _MultiViewDetector,
-    _with_views,
-)
+from serving.trained_model import TrainedModel
+from serving.tta import _MultiViewClassifier, _MultiViewDetector, with_views
 from training.cost import count_flops
 
 SIZE = 96
@@ -85,14 +81,14 @@ def detector() -> nn.Module:
 
 def test_operations_are_those_of_all_views_and_the_model_alone_is_left_alone() -> None:
     model = detector()
-    plain, both = count_flops(model, SIZE), count_flops(_with_views(model, EVERY[:2]), SIZE)
+    plain, both = count_flops(model, SIZE), count_flops(with_views(model, EVERY[:2]), SIZE)
     assert both == 2 * plain
-    assert count_flops(_with_views(model, EVERY), SIZE) > 4 * plain
-    assert _with_views(model, EVERY[:1]) is model
+    assert count_flops(with_views(model, EVERY), SIZE) > 4 * plain
+    assert with_views(model, EVERY[:1]) is model
 
 
 def test_a_mirrored_image_gives_mirrored_boxes() -> None:
-    model = _with_views(detector(), parse_views("flip"))
+    model = with_views(detector(), parse_views("flip"))
     images = torch.randint(256, (1, 1, SIZE, SIZE), dtype=torch.uint8)
     with torch.inference_mode():
         one, two = model(images)[0], model(images.flip(3))[0]
@@ -114,7 +110,7 @@ def test_probabilities_are_means_over_the_views() -> None:
     model, images = classifier(), torch.randint(256, (2, 1, SIZE, SIZE), dtype=torch.uint8)
     with torch.inference_mode():
         logits = [model(images), model(images.flip(3))]
-        joined = _with_views(model, parse_views("flip"))(images)
+        joined = with_views(model, parse_views("flip"))(images)
     expected = torch.stack([one.double().sigmoid() for one in logits]).mean(0)
     torch.testing.assert_close(joined.sigmoid(), expected)
 
