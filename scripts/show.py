@@ -199,7 +199,7 @@ def _answers(folder: Path) -> dict[str, str]:
     validation, guard = folder / "validation", folder / "guard.json"
     decisions = []
     for path in sorted((validation / "decisions").glob("*.json")):
-        chosen = read_json(path, "decision").get("policies", {}).get("max_f1", {})
+        chosen = read_json(path, "decision")["policies"].get("max_f1", {})
         at = chosen.get("threshold")
         cut = "no threshold" if at is None else f"positive from score {at:.3g} on"
         decisions.append(f"{path.stem} (max_f1: {cut})")
@@ -232,8 +232,8 @@ def _report(folder: Path) -> dict[str, Any]:
     return {
         "kind": "report, complete",
         "open": folder / PAGE,
-        "target": metrics.get("target"),
-        "systems": metrics.get("systems"),
+        "target": metrics["target"],
+        "systems": metrics["systems"],
     }
 
 
@@ -255,11 +255,10 @@ def _sweep(folder: Path) -> dict[str, Any]:
 
 def _curve(folder: Path) -> dict[str, Any]:
     found = read_json(folder / "curve.json", "curve")
-    metric = found["points"][0]["metric"]
     return {
         "kind": "learning curve, complete",
         "open": folder / "curve.html",
-        "is": " ".join(each["text"] for each in found["findings"][metric]),
+        "is": " ".join(each["text"] for each in next(iter(found["findings"].values()), [])),
         "data set": found["provenance"]["data_set"],
     }
 

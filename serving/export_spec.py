@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json, require_unchanged, write_json
@@ -112,34 +112,16 @@ class ExportSpec:
         """Read a folder's ``export.json``."""
         path = Path(folder) / EXPORT_FILE
         content = read_json(path, "export")
-        try:
-            frame = content["map_frame"]
-            spec = cls(
-                format=content["format"],
-                precision=content["precision"],
-                kind=content["kind"],
-                findings=tuple(map(str, content["findings"])),
-                target=dict(content["target"]),
-                size=int(content["size"]),
-                level_sizes=tuple(map(int, content["level_sizes"])),
-                map_frame=None if frame is None else tuple(map(float, frame)),  # type: ignore[arg-type]
-                map_levels=tuple((float(p), float(raw)) for p, raw in content["map_levels"]),
-                run=dict(content["run"]),
-                files=dict(content.get("files", {})),
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: is damaged ({error}); export the run again") from None
-        for value, known in (
-            (spec.format, get_args(Format)),
-            (spec.precision, get_args(Precision)),
-            (spec.kind, tuple(OUTPUTS)),
-        ):
-            if value not in known:
-                raise InputError(
-                    f"{path}: {value!r} is none of {', '.join(known)}; was it written by another "
-                    "version? Export the run again"
-                )
-        return spec
+        frame, levels = content["map_frame"], content["map_levels"]
+        alike = ("format", "precision", "kind", "target", "size", "run")
+        return cls(
+            **{key: content[key] for key in alike},
+            findings=tuple(content["findings"]),
+            level_sizes=tuple(content["level_sizes"]),
+            map_frame=frame and tuple(frame),
+            map_levels=tuple((probability, raw) for probability, raw in levels),
+            files=content.get("files", {}),
+        )
 
 
 def require_names(names: Mapping[str, str], learnt: Sequence[str], folder: Path) -> None:

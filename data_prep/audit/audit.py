@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import shlex
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -143,8 +143,9 @@ class Audit:
 
 
 def _problem(row: dict[str, Any]) -> Problem:
+    known = {each.name: row[each.name] for each in fields(Problem) if each.name in row}
     images = tuple(tuple(case) for case in row.get("pictures", ()))
-    return Problem(**{**row, "examples": tuple(row["examples"]), "pictures": images})
+    return Problem(**{**known, "examples": tuple(row["examples"]), "pictures": images})
 
 
 def audit(

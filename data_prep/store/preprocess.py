@@ -155,12 +155,9 @@ class Preprocess:
         """
         content = read_json(path, "preprocess")
         try:
-            size, mean, std = (content[key] for key in ("size", "mean", "std"))
-            return cls(int(size), float(mean), float(std))
+            return cls(content["size"], content["mean"], content["std"])
         except InputError as error:
             raise InputError(f"{path}: {error}") from None
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(f"{path}: must give size, mean and std ({error})") from None
 
 
 def store_spec(size: int) -> str:

@@ -209,33 +209,34 @@ class Decision:
 
     @classmethod
     def from_dict(cls, payload: dict[str, Any]) -> Self:
-        """Read what `to_dict` wrote; an InputError where a key is missing or of another type."""
-        try:
-            scale, level = payload["map_scale"], payload["map_box_level"]
-            policies = payload["policies"]
-            return cls(
-                target=payload["target"],
-                chosen_on=dict(payload["chosen_on"]),
-                reduction=Reduction.from_dict(payload["reduction"]),
-                boxes=BoxRule.from_dict(payload["box_fusion"]),
-                calibration=calibration_from_dict(payload["calibration"]),
-                map_scale=(scale[0], scale[1]) if scale else None,
-                map_boxes=None if level is None else MapBoxRule(level),
-                thresholds={
-                    name: ThresholdChoice(name, spec["threshold"], spec["reason"])
-                    for name, spec in policies.items()
-                },
-                options=TuningOptions.from_dict(payload.get("asked")),
-                box_cut=payload.get("box_cut"),
-                search=payload.get("search"),
-                validation={name: spec["validation"] for name, spec in policies.items()}
-                | {"": payload["validation"]},
-                tried=list(payload["tried"]),
-                choices=payload.get("choices") or {},
-                referral={n: Referral(**r) for n, r in payload.get("referral", {}).items()},
-            )
-        except (KeyError, TypeError, IndexError) as error:
-            raise InputError(f"decision: broken at {error}; run cxr tune again") from None
+        """Read what `to_dict` wrote."""
+        scale, level, policies = (
+            payload[key] for key in ("map_scale", "map_box_level", "policies")
+        )
+        return cls(
+            target=payload["target"],
+            chosen_on=payload["chosen_on"],
+            reduction=Reduction.from_dict(payload["reduction"]),
+            boxes=BoxRule.from_dict(payload["box_fusion"]),
+            calibration=calibration_from_dict(payload["calibration"]),
+            map_scale=scale and (scale[0], scale[1]),
+            map_boxes=None if level is None else MapBoxRule(level),
+            thresholds={
+                name: ThresholdChoice(name, spec["threshold"], spec["reason"])
+                for name, spec in policies.items()
+            },
+            options=TuningOptions.from_dict(payload.get("asked")),
+            box_cut=payload.get("box_cut"),
+            search=payload.get("search"),
+            validation={name: spec["validation"] for name, spec in policies.items()}
+            | {"": payload["validation"]},
+            tried=payload["tried"],
+            choices=payload.get("choices") or {},
+            referral={
+                name: Referral(each["share"], each["by"], each["cut"], each["reason"])
+                for name, each in payload.get("referral", {}).items()
+            },
+        )
 
     def difference(self, other: Decision) -> str | None:
         """The first place where a stored decision and one derived now differ, or `None`.

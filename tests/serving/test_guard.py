@@ -133,7 +133,7 @@ def test_what_is_written_reads_back_and_scores_the_same(guard, data, unseen, tmp
     ("change", "message"),
     [
         ({"statistics": 0}, "another version of cxr"),
-        ({"limit": None}, "is damaged"),
+        ({"limit": None}, "limit must be a number"),
         ({"arrays": {}}, "is damaged"),
         ({"contract": "run"}, "expected 'guard'"),
     ],

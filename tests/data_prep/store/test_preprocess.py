@@ -115,8 +115,8 @@ def test_preprocess_survives_its_file(tmp_path):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("size", "big", "must give size, mean and std"),
-        ("mean", None, "must give size, mean and std"),
+        ("size", "big", "size must be a whole number"),
+        ("mean", None, "mean must be a number"),
     ],
 )
 def test_file_that_asks_for_something_else_is_refused(tmp_path, key, value, message):

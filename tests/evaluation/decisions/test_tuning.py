@@ -123,9 +123,11 @@ def test_a_decision_without_a_level_of_its_own_for_no_box_opens_and_asks_to_tune
     assert "\n" not in str(raised.value)
 
 
-def test_a_broken_file_is_refused():
-    with pytest.raises(InputError, match="run cxr tune again"):
-        Decision.from_dict({"target": "opacity"})
+def test_a_broken_file_is_refused(predict):
+    system = predict("A", "boxes", seed=1)
+    system.write_decision("opacity", {"target": "opacity"})
+    with pytest.raises(InputError, match=r"opacity\.json: lacks 'chosen_on'.*run cxr tune again"):
+        system.decision("opacity")
 
 
 def test_validation_figures_are_those_at_the_threshold(predict, test_set, judged_set, target):
