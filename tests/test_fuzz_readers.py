@@ -28,12 +28,12 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import SCHEMA_VERSION, SEAL, atomic_path, read_json
 from data_prep.contracts.schemas import JSON_SHAPES, broken_shape, odd_value
 from data_prep.store.dataset import DataSet
+from evaluation.studies.study_plan import plans_of_readers
 from scripts.import_predictions import import_predictions
 from scripts.next_steps import next_steps
 from scripts.prepare import prepare
 from scripts.show import show
 from scripts.synth import synth
-from serving.export_spec import ExportSpec
 from tests.attacks import flips
 
 DEEP: Any = 0
@@ -155,10 +155,10 @@ def opened(folder: Path) -> None:
     str(show(folder))
     next_steps(folder)
     markers = [name for name in flips.READERS if (folder / name).is_file()]
-    if markers == ["export.json"]:
-        ExportSpec.read(folder)
-    elif markers:
+    if markers:
         list(flips.READERS[markers[0]](folder))
+    if (folder / "readers.json").is_file():
+        plans_of_readers(folder)
 
 
 def fell(folder: Path, path: Path) -> str | None:

@@ -197,7 +197,7 @@ def attack(folders: Iterable[Path], flips: int, seed: int) -> dict[str, Counter[
     return dict(table)
 
 
-def _material(folder: Path) -> list[Path]:
+def make(folder: Path) -> list[Path]:
     """Two runs, their predictions, exports and a report, beside the data set."""
     work = material.make(folder)
     steps = (
@@ -226,7 +226,7 @@ def main() -> int:
     parser.add_argument("--work", type=Path, help="folder of the inputs, kept for the next time")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="cxr-flips-") as scratch:
-        folders = _material((given.work or Path(scratch)).resolve())
+        folders = make((given.work or Path(scratch)).resolve())
         table = attack(folders, given.flips, given.seed)
     print(f"{'file':58s}" + "".join(f"{name:>11s}" for name in OUTCOMES))
     for kind, counts in sorted(table.items()):

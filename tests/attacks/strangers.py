@@ -25,6 +25,8 @@ def attack(folders: list[Path], cases: int, seed: int) -> dict[str, Counter[str]
     kinds: dict[str, list[tuple[Path, Path]]] = {}
     for folder in folders:
         for path in files_of(folder):
+            if folder.name == "sweep" and path.parent != folder:
+                continue  # its runs are as any
             kind = f"{folder.name}/{flips.kind_of(path, folder)}"
             kinds.setdefault(kind, []).append((folder, path))
     table = {kind: Counter[str]() for kind in kinds}
@@ -39,6 +41,23 @@ def attack(folders: list[Path], cases: int, seed: int) -> dict[str, Counter[str]
     return table
 
 
+def _material(folder: Path) -> list[Path]:
+    """What `tests.attacks.flips` changes, and the folders of a reader study and of a sweep."""
+    folders = flips.make(folder)
+    study = ("--truth", folder / "truth.csv", "--out", folder / "readers")
+    trials = ("--over", "training.learning_rate=1e-4..1e-3", "--trials", 2, "--device", "cpu")
+    for name, *words in (
+        ("readers", folder / "ratings.csv", *study),
+        ("sweep", folder / "tiny.toml", "--data", folder / "data", *trials, "--out",
+         folder / "sweep"),
+    ):  # fmt: skip
+        if not (folder / name / f"{name}.json").is_file():
+            done = material.cxr(name, *words)
+            if done.returncode:
+                raise SystemExit(f"{name}: {done.stderr}")
+    return [*folders, *(folder / name for name in ("other", "xrays", "readers", "sweep"))]
+
+
 def main() -> int:
     """Run the attack; 1 where anything fell."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
@@ -48,8 +67,7 @@ def main() -> int:
     given = parser.parse_args()
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="cxr-strangers-") as scratch:
-        work = material.make((given.work or Path(scratch)).resolve())
-        folders = [work / name for name in ("data", "other", "predictions", "run", "xrays")]
+        folders = _material((given.work or Path(scratch)).resolve())
         table = attack(folders, given.cases, given.seed)
     for kind, counts in sorted(table.items()):
         print(f"{kind:58s}{counts['tried']:8d}{counts['fell']:8d}")

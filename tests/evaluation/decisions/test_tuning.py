@@ -126,7 +126,7 @@ def test_a_decision_without_a_level_of_its_own_for_no_box_opens_and_asks_to_tune
 def test_a_broken_file_is_refused(predict):
     system = predict("A", "boxes", seed=1)
     system.write_decision("opacity", {"target": "opacity"})
-    with pytest.raises(InputError, match=r"opacity\.json: lacks 'chosen_on'.*run cxr tune again"):
+    with pytest.raises(InputError, match=r"opacity\.json: it lacks .*run cxr tune again"):
         system.decision("opacity")
 
 
