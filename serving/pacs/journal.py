@@ -45,9 +45,9 @@ def writing(path: Path) -> Iterator[None]:
                 yield
             except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
-                if code == sqlite3.SQLITE_CORRUPT:
+                if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_ERROR):
                     raise InputError(f"--journal {path}: is damaged; give another file") from None
-                if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_ERROR, sqlite3.SQLITE_NOTADB):
+                if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_NOTADB):
                     raise
                 number = errno.ENOSPC if code == sqlite3.SQLITE_FULL else errno.EIO
                 raise OSError(number, str(error)) from None

@@ -401,6 +401,14 @@ def test_a_flipped_bit_of_a_journal_is_refused_in_one_line_or_does_no_harm(desk:
     assert "no longer" not in str(desk.lines)
 
 
+def test_journal_whose_column_lost_its_name_is_refused_in_one_line(desk: Desk) -> None:
+    desk.run(Shelf(radiograph("1.2.3.1")))
+    path = desk.folder / "journal.sqlite"
+    path.write_bytes(path.read_bytes().replace(b"since", b"sinse"))
+    with pytest.raises(InputError, match="journal.sqlite: is damaged; give another file"):
+        desk.run(Shelf(radiograph("1.2.3.1")))
+
+
 def test_journal_is_used_by_one_program_at_a_time(tmp_path: Path) -> None:
     path = tmp_path / "journal.sqlite"
     with Journal.open(path, "job"), pytest.raises(InputError, match="another cxr pacs uses it"):
