@@ -405,7 +405,7 @@ def test_journal_whose_column_lost_its_name_is_refused_in_one_line(desk: Desk) -
     desk.run(Shelf(radiograph("1.2.3.1")))
     path = desk.folder / "journal.sqlite"
     path.write_bytes(path.read_bytes().replace(b"since", b"sinse"))
-    with pytest.raises(InputError, match="journal.sqlite: is damaged; give another file"):
+    with pytest.raises(InputError, match="is damaged; give another file"):
         desk.run(Shelf(radiograph("1.2.3.1")))
 
 
