@@ -46,7 +46,9 @@ _TIMES = {
     "created", "revision", "seconds", "sha256", "cost", "images_per_second", "sha256_of_this_file",
 }  # fmt: skip
 # What says how long something took, or was written by the way.
-_ABOUT_TIME = ("metrics.csv", "last.ckpt", "*.log", "*.html", "*.png", "study.journal", "*.xml")
+_ABOUT_TIME = (
+    "metrics.csv", "last.ckpt", "*.log", "*.html", "*.png", "study.journal", "*.xml", "*.jsonl",
+)  # fmt: skip
 
 
 def content(folder: Path) -> dict[str, str]:
