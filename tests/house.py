@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -284,8 +284,9 @@ def rows(house: House) -> dict[str, float]:
 
 
 def added(root: Path, house: House, exceeded: list[str]) -> str:
-    """What exceeds the limits, and is not in the last commit: a line a kind of thing."""
-    listings = {
+    """What exceeds the limits, and is not in the last commit, most first: a line a kind of thing."""
+    listings: dict[str, Callable[[House], Iterable[str]]] = {
+        "lines": lambda h: Counter({name: h.lines(name) for name in h.trees}).elements(),
         "modules": lambda h: sorted(h.trees),
         "names used outside their subfolder": lambda h: [".".join(pair) for pair in h.wide_names()],
         "public names": lambda h: [".".join(pair) for pair in h.public_names()],
@@ -304,7 +305,8 @@ def added(root: Path, house: House, exceeded: list[str]) -> str:
         lines = []
         for name, listing in wanted.items():
             new = Counter(listing(house)) - Counter(listing(before))
-            lines.append(f"{name}, new since the last commit: {', '.join(sorted(new)) or 'none'}")
+            words = [what if n == 1 else f"{what} (+{n})" for what, n in new.most_common()]
+            lines.append(f"{name}, new since the last commit: {', '.join(words) or 'none'}")
     return "\n".join(lines)
 
 

@@ -26,7 +26,7 @@ from scripts.predict import predict
 from scripts.train import train
 from serving.run import Run
 from tests.scripts.small_sets import interrupted_after
-from training import run as training_run
+from training import plots
 from training.run_folder import RunFolder, load_model
 
 _SMALL = {
@@ -38,7 +38,7 @@ _SMALL = {
         "data.image_size=96", "training.epochs=2", "model.architecture=small_cnn",
     ],
 }  # fmt: skip
-_DRAWN = training_run._save_figure  # elsewhere tests/scripts/conftest.py leaves plots empty
+_DRAWN = plots._save  # elsewhere tests/scripts/conftest.py leaves plots empty
 
 
 def _train(data: Path, out: Path, *overrides: str, config: str = "retinanet_quickstart") -> None:
@@ -56,7 +56,7 @@ def whole(request: pytest.FixtureRequest, data: Path, tmp_path_factory: Any) -> 
     """A configuration and the run of it without an interruption, with its plots."""
     out = tmp_path_factory.mktemp("whole") / "run"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(training_run, "_save_figure", _DRAWN)
+        patch.setattr(plots, "_save", _DRAWN)
         _train(data, out, config=request.param)
     assert (out / "curves.png").stat().st_size
     assert (out / "batch.png").stat().st_size
