@@ -284,7 +284,7 @@ def rows(house: House) -> dict[str, float]:
 
 
 def added(root: Path, house: House, exceeded: list[str]) -> str:
-    """What exceeds the limits, and is not in the last commit, most first: a line a kind of thing."""
+    """What exceeds the limits and is not in the last commit, most first; a line a kind of thing."""
     listings: dict[str, Callable[[House], Iterable[str]]] = {
         "lines": lambda h: Counter({name: h.lines(name) for name in h.trees}).elements(),
         "modules": lambda h: sorted(h.trees),
