@@ -264,7 +264,7 @@ JSON_SHAPES: dict[str, Any] = {
         "ages": (None, [int, int, int, int]), "arrays": {str: {"shape": [int], "float32": str}},
     },
     "predictions": {
-        "system": str, "kind?": ("boxes", "scores"), "data_set?": (None, _MADE_ON),
+        "system?": str, "kind?": ("boxes", "scores"), "data_set?": (None, _MADE_ON),
         "target?": (None, {"name": str, "display_name": str}), "cost?": _ANY,
         "trained_on?": (None, str, [{"name": str, "content_id": str}]),
     },
@@ -301,8 +301,8 @@ JSON_SHAPES: dict[str, Any] = {
     },
     "synth": {"arguments": {"seed": int}, "counts?": {str: int}},
     "metrics": {
-        "target": str, "systems": [str], "metrics": [{}], "question?": _ANY,
-        "provenance": {"data_set": {**_MADE_ON, "labels_id": str}, "systems?": {str: {}}},
+        "target": str, "systems?": [str], "metrics": [{}], "question?": _ANY,
+        "provenance": {"data_set": {**_MADE_ON, "labels_id?": str}, "systems?": {str: {}}},
     },
     "sweep": {
         "objective": str, "space": {str: str}, "as_it_stands": (None, int), "data_set": _MADE_ON,
@@ -341,7 +341,8 @@ def broken_shape(value: Any, shape: Any, place: str = "") -> str | None:
         broken = [broken_shape(value, one, place) for one in shape]
         return None if None in broken else broken[-1]
     wanted = type(shape) if isinstance(shape, dict | list) else shape
-    if wanted is None or (type(value) is not wanted and (wanted, type(value)) != (float, int)):
+    kind = dict if isinstance(value, dict) else type(value)
+    if wanted is None or (kind is not wanted and (wanted, kind) != (float, int)):
         words = _JSON_TYPES.get(wanted, "null")
         return None if value is wanted else f"{place_words} must be {words}, {got}"
     inner: Iterable[tuple[str, Any, Any]] = ()
