@@ -113,6 +113,7 @@ class _MultiViewClassifier(nn.Module):
         super().__init__()
         self.model, self.views, self.n_findings = model, tuple(views), model.n_findings
         self.map_frame = model.map_frame
+        self._matrices: dict[Any, list[Tensor]] = {}
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The last feature maps of each view; see `ImageClassifier.features`."""
@@ -142,9 +143,15 @@ class _MultiViewClassifier(nn.Module):
 
     def _back(self, maps: Tensor, view: View, grid: Sequence[int]) -> Tensor:
         """A view's maps on the cells of the plain view, by linear interpolation."""
+        key = view, self._size, maps.shape[2:], maps.device
+        if key not in self._matrices:  # made and sent once
+            self._matrices[key] = [each.to(maps) for each in self._rows_back(maps, view, grid)]
+        rows, columns = self._matrices[key]
+        return torch.einsum("yh,bkhw,xw->bkyx", rows, maps, columns)
+
+    def _rows_back(self, maps: Tensor, view: View, grid: Sequence[int]) -> Iterator[Tensor]:
         start, _, end, _ = self.model.map_frame(1, 1)
         stride, middle = end - start, (start + end) / 2
-        matrices = []
         for axis, (n_out, n_in) in enumerate(zip(grid, maps.shape[2:], strict=True)):
             place = middle + stride * np.arange(n_out)  # store px
             if view.flip and axis == 1:
@@ -152,8 +159,7 @@ class _MultiViewClassifier(nn.Module):
             place = place * view.content(self._size) / self._size + view.offset(self._size)
             at = np.clip((place - middle) / stride, 0, n_in - 1)
             matrix = np.maximum(0, 1 - np.abs(at[:, None] - np.arange(n_in)))
-            matrices.append(torch.from_numpy(matrix).to(maps))
-        return torch.einsum("yh,bkhw,xw->bkyx", matrices[0], maps, matrices[1])
+            yield torch.from_numpy(matrix)
 
 
 def with_views(model: nn.Module, views: Sequence[View]) -> nn.Module:

@@ -244,7 +244,7 @@ class PretendedDevice:
             return
         if there:
             if not (non_blocking and self.is_pinned(source)):
-                content = source.detach().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+                content = source.detach().float().numpy().tobytes()
                 self.constants[_line(), zlib.crc32(content)] += 1
             if not non_blocking:
                 self.wait("copy to the device")

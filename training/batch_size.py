@@ -50,17 +50,17 @@ def largest_share(
     """
     cuda = [torch.cuda.current_device()] if device == "cuda" else []
     with torch.random.fork_rng(cuda):
-        trial = copy.deepcopy(model).to(device).train()
-
-        def measured(size: int) -> int:
-            return _saved_bytes(trial, make_batch(size).to(device), training_losses, precision)
-
-        def runs(size: int) -> bool:
-            return _step_fits(trial, make_batch, size, training_losses, precision)
-
-        if device == "cuda":
-            return _double(runs, limit)
         try:
+            trial = copy.deepcopy(model).to(device).train()  # may not fit by itself
+
+            def measured(size: int) -> int:
+                return _saved_bytes(trial, make_batch(size).to(device), training_losses, precision)
+
+            def runs(size: int) -> bool:
+                return _step_fits(trial, make_batch, size, training_losses, precision)
+
+            if device == "cuda":
+                return _double(runs, limit)
             need = _reckon(trial, measured, min(2, limit), min(4, limit))
         except Exception as error:
             if not is_out_of_memory(error):

@@ -138,7 +138,8 @@ def _scored_losses(
     targets = torchvision_targets(batch, model.n_findings)
     heads = model.run_heads(batch.images)
     rows = [row for row, boxes in enumerate(batch.boxes) if not len(boxes)]
-    logits = heads.outputs["cls_logits"].detach()[rows, :, 1:]  # class 0 is background
+    negative = torch.tensor(rows, dtype=torch.int64).to(batch.images.device, non_blocking=True)
+    logits = heads.outputs["cls_logits"].detach()[negative, :, 1:]  # class 0 is background
     scores = logits.flatten(1).amax(dim=1).sigmoid()
     return model.losses(heads, targets), [batch.image_ids[row] for row in rows], scores
 
@@ -255,15 +256,17 @@ class _HardNegatives(Callback):
 
     def see(self, image_ids: Sequence[str], scores: Tensor) -> None:
         """Take the scores of some negative images of a batch, in [0, 1]; NaN is left aside."""
-        rows = self._image_ids.get_indexer(pd.Index(image_ids))
-        finite = scores.detach().double().cpu().nan_to_num(nan=_UNSEEN)
-        np.maximum.at(self._new.numpy(), rows, finite.numpy())
+        rows = torch.from_numpy(self._image_ids.get_indexer(pd.Index(image_ids)))
+        finite = scores.detach().double().nan_to_num(nan=_UNSEEN)
+        self._new = self._new.to(finite.device)  # where they are gathered without a wait
+        rows = rows.to(finite.device, non_blocking=True)
+        self._new.scatter_reduce_(0, rows, finite, "amax")
 
     def end_epoch(self) -> None:
         """Let the scores of this epoch replace the older ones; all processes then know the same."""
-        new = reduce_over_processes(self._new, largest=True)
+        new = reduce_over_processes(self._new.cpu(), largest=True)
         self._scores = torch.where(new > _UNSEEN, new, self._scores)
-        self._new = torch.full_like(self._new, _UNSEEN)
+        self._new = torch.full_like(new, _UNSEEN)
 
     def weights(self) -> np.ndarray:
         """How often to draw each row in the next epoch, for `SeededSampler`, ``(N,)``."""

@@ -109,15 +109,16 @@ class _OwnSignals(Callback):
 
 
 class _Averaging(WeightAveraging):
-    """Averages the weights where they lie: Lightning's average would stay in main memory."""
+    """Lightning's, with an average for which the host does not wait."""
 
-    def __init__(self, decay: float, device: str) -> None:
+    def __init__(self, decay: float) -> None:
         super().__init__()
-        self._decay, self._place = decay, device
+        self._decay = decay
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Begin the average."""
-        self._average_model = _RampedAverage(pl_module, self._decay, self._place)
+        self._average_model = _RampedAverage(pl_module, self._decay)
+        self._average_model.module.to(pl_module.device)  # which its layers are not on yet
 
 
 class _RampedAverage(AveragedModel):
@@ -129,9 +130,8 @@ class _RampedAverage(AveragedModel):
         TensorFlow's ``ExponentialMovingAverage(num_updates=...)``.
     """
 
-    def __init__(self, model: nn.Module, decay: float, device: str) -> None:
+    def __init__(self, model: nn.Module, decay: float) -> None:
         super().__init__(model, use_buffers=True)
-        self.module.to(device)
         self._decay = decay
 
     @torch.no_grad()
@@ -315,7 +315,7 @@ def fit(
         _depthwise_in_fp32(model) if slow_in_bf16 else nullcontext(),
     ):
         decay = settings.ema_decay
-        averaging = [_Averaging(decay, accelerator)] if decay else []
+        averaging = [_Averaging(decay)] if decay else []
         trainer = _build_trainer(
             run.folder,
             # The record comes before the average: it must see averaged weights before they are

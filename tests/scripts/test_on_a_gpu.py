@@ -17,6 +17,9 @@ from safetensors.torch import load_file
 from classification.dataset import LabelBatch
 from classification.inference import MapMethod, predict_scores
 from classification.model import build_classifier
+from configs.load import parse_config
+from data_prep.contracts.errors import InputError
+from data_prep.store.predictions import Predictions
 from data_prep.store.preprocess import Placement
 from detection.dataset import LesionBatch
 from detection.inference import predict_boxes
@@ -24,11 +27,14 @@ from detection.model import build_retinanet
 from detection.model import training_losses as detector_losses
 from detection.retinanet import LesionRetinaNet
 from networks.registry import NETWORKS, network_names
-from scripts import console
+from scripts import console, runtime
 from scripts.cli import run_verb
 from scripts.train import train
 from tests.pretended_device import PretendedDevice, pretended_cuda
+from tests.scripts.small_sets import cxr
 from training.best_epoch import EpochRecord
+from training.classifier import ClassifierTask
+from training.detector import DetectorTask
 from training.run_folder import RunFolder
 
 SIZE = 64
@@ -252,3 +258,87 @@ def test_a_step_waits_for_nothing_but_what_is_listed(
     for (waits, sent), (later_waits, later_sent) in pairwise(steps[1:]):
         assert later_waits - waits == STEPS_MAY_WAIT[config]
         assert {where for where, _ in later_sent - sent} <= BATCH_PARTS
+
+
+@pytest.mark.parametrize("bad", [0, 2])
+@pytest.mark.parametrize("config", SETTINGS)
+def test_a_loss_that_is_not_finite_is_told_a_step_late_with_its_own_images(
+    gpu, drawn_set, tmp_path, monkeypatch, config, bad
+):
+    task = DetectorTask if "retina" in config else ClassifierTask
+    losses, batches = task.training_losses, []
+
+    def spoilt(task: object, model: object, batch: LabelBatch) -> dict[str, torch.Tensor]:
+        batches.append(batch.image_ids)
+        found = losses(task, model, batch)
+        factor = torch.nan if len(batches) == bad + 1 else 1.0
+        return {name: factor * value for name, value in found.items()}
+
+    monkeypatch.setattr(task, "training_losses", spoilt)
+    with pytest.raises(InputError, match=r"the loss .* is not finite on the images") as told:
+        train_there(drawn_set, tmp_path / "run", config)
+    assert ", ".join(batches[bad]) in str(told.value)
+    assert len(batches) == bad + 2
+
+
+@pytest.mark.parametrize("config", SETTINGS)
+def test_the_largest_batch_is_found_in_the_memory_of_the_device(gpu, drawn_set, tmp_path, config):
+    out = train_there(drawn_set, tmp_path / "most", config, "training.batch_size=auto")
+    assert RunFolder.open(out).info["peak_memory_bytes"] > 0
+    whole = parse_config(RunFolder.open(out).config, "config.toml").training.batch_size
+    assert whole == 2  # of 19 images, in at least 8 steps
+    gpu.total_memory = 1_000
+    with pytest.raises(InputError, match="not even one image of 96 px fits in memory"):
+        train_there(drawn_set, tmp_path / "none", config, "training.batch_size=auto")
+
+
+@pytest.fixture(scope="module")
+def runs(drawn_set: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Short trainings there, of each kind."""
+    out = tmp_path_factory.mktemp("there")
+    with pretended_cuda():
+        return {
+            config: train_there(drawn_set, out / config, config, "training.epochs=1")
+            for config in SETTINGS
+        }
+
+
+VERBS = {
+    "predict": "predict {run} --data {data} --out {out} --device cuda",
+    "predict with views": "predict {run} --data {data} --out {out} --device cuda --tta flip",
+    "predict an image": "predict {run} {image} --out {out} --device cuda",
+    "compare": "compare A={run} B={other} --data {data} --out {out} --replicates 100",
+    "overlay": "overlay {run} --data {data} --out {out}",
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("config", SETTINGS)
+def test_a_verb_works_on_the_device(gpu, drawn_set, runs, tmp_path, monkeypatch, verb, config):
+    monkeypatch.setattr(runtime, "_GPU_NODES", ["/dev/null"])
+    image = next((drawn_set.parent / "source").rglob("*.dcm"))
+    other = next(run for name, run in runs.items() if name != config)
+    places = {
+        "run": runs[config],
+        "other": other,
+        "data": drawn_set,
+        "out": tmp_path / "out",
+        "image": image,
+    }
+    gpu.forget_counts()
+    assert cxr(*VERBS[verb].format(**places).split()) == 0
+    assert (tmp_path / "out").exists()
+    assert gpu.operations["convolution.default"]
+
+
+@pytest.mark.parametrize("config", SETTINGS)
+def test_a_run_from_there_is_exported_where_there_is_no_gpu(runs, config):
+    assert cxr("export", runs[config], "--format", "onnx") == 0
+    assert list((runs[config] / "exports").iterdir())
+
+
+@pytest.mark.parametrize("maps", ["gradcam", "layercam"])
+def test_maps_are_made_on_the_device(gpu, drawn_set, runs, tmp_path, maps):
+    words = f"predict {runs['chexnet_quickstart']} --data {drawn_set} --out {tmp_path / 'out'}"
+    assert cxr(*words.split(), "--maps", maps, "--device", "cuda") == 0
+    assert set(Predictions.open(tmp_path / "out").maps["method"]) == {maps}

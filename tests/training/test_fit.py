@@ -459,7 +459,7 @@ def test_fp16_gradient_that_is_not_finite_at_any_scale_names_its_images(tmp_path
 
 def test_average_of_weights_is_the_formula_on_each_and_counters_are_copied():
     model = small_model()
-    average = _RampedAverage(model, 0.5, "cpu")
+    average = _RampedAverage(model, 0.5)
     expected = {k: v.clone() for k, v in model.state_dict().items()}
     for step in range(5):
         model(torch.randn(6, 4)).sum().backward()
