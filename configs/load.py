@@ -76,7 +76,7 @@ def read_config(
     content = _read_toml(path)
     values = overrides if isinstance(overrides, Mapping) else dict(map(_parsed, overrides))
     for key, value in values.items():
-        _replace(content, key, value)
+        replace_key(content, key, value, f"--set {key}")
     return _check(content, str(path), set(values))
 
 
@@ -138,13 +138,14 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _replace(content: dict[str, Any], key: str, value: Any) -> None:
+def replace_key(content: dict[str, Any], key: str, value: Any, place: str) -> None:
+    """Replace ``section.key`` of a configuration's content; `place` is for errors."""
     *sections, leaf = key.split(".")
     table = content
     for section in sections:
         table = table.setdefault(section, {})
         if not isinstance(table, dict):
-            raise InputError(f"--set {key}: '{section}' is a value, not a section")
+            raise InputError(f"{place}: '{section}' is a value, not a section")
     table[leaf] = value
 
 

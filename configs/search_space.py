@@ -17,7 +17,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from configs.load import parse_config
+from configs.load import parse_config, replace_key
 from configs.settings import Config
 from data_prep.contracts.errors import InputError
 
@@ -149,13 +149,7 @@ def with_values(config: Config, values: Mapping[str, Any], place: str) -> Config
     """
     content = config.model_dump(exclude_none=True)
     for key, value in values.items():
-        *sections, leaf = key.split(".")
-        table = content
-        for section in sections:
-            table = table.setdefault(section, {})
-            if not isinstance(table, dict):
-                raise InputError(f"{place}: '{section}' is a value, not a section")
-        table[leaf] = value
+        replace_key(content, key, value, place)
     return parse_config(tomli_w.dumps(content), place)
 
 

@@ -10,14 +10,8 @@ from typing import Any
 
 import pandas as pd
 
-from data_prep.assemble.dataset_writer import (
-    Plan,
-    Summary,
-    begin_set,
-    is_complete,
-    summarise,
-    write_set,
-)
+from data_prep.assemble.dataset_writer import Plan, begin_set, is_complete, write_set
+from data_prep.assemble.summary import Summary, summarise
 from data_prep.audit.audit import MeasureShortcuts
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock

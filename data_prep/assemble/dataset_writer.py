@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from data_prep.audit.audit import AUDIT, Audit, MeasureShortcuts, audit
+from data_prep.audit.audit import MeasureShortcuts, audit
 from data_prep.audit.page import write_audit
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import (
@@ -21,25 +21,18 @@ from data_prep.contracts.folders import (
     write_json,
 )
 from data_prep.contracts.tables import is_member, read_table, write_table
-from data_prep.contracts.words import counted
 from data_prep.duplicates.set_copies import near_duplicates_of
 from data_prep.formats.source import SourceTables
 from data_prep.splits.add_split import (
-    count_roles,
     draw_split,
     image_links,
     image_strata,
-    role_lines,
     write_split,
 )
 from data_prep.splits.split import SplitRule, extend_split, official_split
 from data_prep.store.dataset import DataSet, Target, dataset_ids
 from data_prep.work.object_store import recorded_path
 from data_prep.work.pool import Engine
-
-_SPLITS = ("default", "official")
-_SHOWN = 10
-
 
 Made = tuple[pd.DataFrame, dict[str, Any]]
 """A split table, and a JSON-ready mapping that says how it was made."""
@@ -200,108 +193,3 @@ def _split_notes(splits: dict[str, Made]) -> list[str]:
         for note in how.get("notes", ()):
             said.setdefault(note, []).append(f"'{name}'")
     return [f"split {' and '.join(names)}: {note}" for note, names in said.items()]
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What a data set folder holds."""
-
-    folder: Path
-    name: str
-    n_images: int
-    n_patients: int
-    n_boxes: int
-    # per target the number of positive, negative and unknown images
-    targets: dict[str, dict[str, int]]
-    # per split (`default` and, where there is one, `official`) and role the images, patients, and
-    # positives by target
-    roles: dict[str, dict[str, dict[str, int]]]
-    excluded: pd.DataFrame  # `path, stage, reason` of what was left out
-    notes: tuple[str, ...]  # what the reader had to say of the source
-    audit: Audit
-    already_complete: bool  # whether the folder was complete before the call
-    changes: tuple[str, ...] = ()  # what was added to a set that had been complete
-
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON."""
-        return {
-            **{field.name: getattr(self, field.name) for field in fields(self)},
-            "folder": str(self.folder),
-            "excluded": self.excluded.to_dict("records"),
-            "notes": list(self.notes),
-            "audit": self.audit.to_dict(),
-            "changes": list(self.changes),
-        }
-
-    @property
-    def lines(self) -> list[str]:
-        """As lines of text, the most important last."""
-        images, patients = counted(self.n_images, "image"), counted(self.n_patients, "patient")
-        lines = [f"{images} of {patients}, {counted(self.n_boxes, 'box')}"]
-        for name, count in self.targets.items():
-            lines.append(
-                f"target {name}: " + ", ".join(f"{n:,} {word}" for word, n in count.items())
-            )
-        for split, roles in self.roles.items():
-            lines.append(f"split '{split}'")
-            lines += role_lines(roles)
-        lines += self._excluded_lines()
-        lines += list(self.notes)
-        for problem in self.audit.problems:
-            lines.append(f"check: {problem.line}")
-            if problem.severity == "error" and problem.advice:
-                lines.append(f"    what to do: {problem.advice}")
-        lines += self.changes
-        state = "already complete" if self.already_complete else "complete"
-        return [*lines, f"{self.folder}: {state}"]
-
-    def _excluded_lines(self) -> list[str]:
-        if self.excluded.empty:
-            return ["left out: nothing"]
-        lines = [f"left out: {len(self.excluded):,} (all in {self.folder / 'excluded.parquet'})"]
-        shown = self.excluded.iloc[:_SHOWN]
-        lines += [f"  {row.path}: {row.reason}" for row in shown.itertuples()]
-        more = len(self.excluded) - len(shown)
-        return [*lines, f"  and {more:,} more"] if more else lines
-
-
-def summarise(
-    dataset: DataSet,
-    *,
-    already_complete: bool,
-    before: pd.Series | None = None,
-    n_replaced: int = 0,
-) -> Summary:
-    """Count what a data set holds, and what was added to the images that it had before."""
-    labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})
-    shown = [name for name in _SPLITS if name in dataset.ids["split_ids"]]
-    return Summary(
-        folder=dataset.folder,
-        name=dataset.name,
-        n_images=len(dataset.images),
-        n_patients=int(dataset.images["patient_id"].nunique()),
-        n_boxes=len(dataset.boxes),
-        targets={
-            str(name): {
-                "positive": int((column == 1).sum()),
-                "negative": int((column == 0).sum()),
-                "unknown": int(column.isna().sum()),
-            }
-            for name, column in labels.items()
-        },
-        roles={name: count_roles(dataset, dataset.split(name)) for name in shown},
-        excluded=read_table(dataset.folder / "excluded.parquet", "excluded"),
-        notes=tuple(dataset.info.get("notes", ())),
-        audit=Audit.read(dataset.folder / AUDIT),
-        already_complete=already_complete,
-        changes=_describe_changes(before, dataset.images["image_id"], n_replaced),
-    )
-
-
-def _describe_changes(before: pd.Series | None, now: pd.Series, n_replaced: int) -> tuple[str, ...]:
-    """What was added to a set that had images before, as lines of text."""
-    if before is None or before.empty:
-        return ()
-    n_new = int((~is_member(now, before)).sum())
-    n_gone = int((~is_member(before, now)).sum())
-    return (f"added: {counted(n_new, 'image')} new, {n_replaced:,} replaced, {n_gone:,} gone",)

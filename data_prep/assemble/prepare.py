@@ -19,16 +19,8 @@ import numpy as np
 import pandas as pd
 
 from data_prep.assemble.complete import assemble, labelled_sizes, outcome_of, pseudonymise
-from data_prep.assemble.dataset_writer import (
-    JOURNAL,
-    Made,
-    Plan,
-    Summary,
-    begin_set,
-    is_complete,
-    summarise,
-    write_set,
-)
+from data_prep.assemble.dataset_writer import JOURNAL, Made, Plan, begin_set, is_complete, write_set
+from data_prep.assemble.summary import Summary, summarise
 from data_prep.audit.audit import MeasureShortcuts
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import (
