@@ -176,7 +176,8 @@ def _check(content: dict[str, Any], path: str, overridden: set[str]) -> Any:
     first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
     if first["type"].startswith("union_tag"):
         kinds = ", ".join(f'"{kind}"' for kind in CONFIG_CLASSES)
-        raise InputError(f"{path}: kind must be one of {kinds}, got {content.get('kind')!r}")
+        place = "--set kind: on " * ("kind" in overridden) + path
+        raise InputError(f"{place}: kind must be one of {kinds}, got {content.get('kind')!r}")
     keys = [str(part) for part in first["loc"][1:]]  # the first is the kind
     key = ".".join(keys)
     place = f"--set {key}" if key in overridden else f"{path}: {key}"

@@ -186,7 +186,7 @@ def _export(folder: Path) -> dict[str, Any]:
     }
     for each in proof["measures"]:
         name = f"{each['name'].rstrip(':')} ({each['case']})"
-        both = each["original"] is not None
+        both = None not in (each["original"], each["exported"])
         sides = f"{each['original']:.4g} to {each['exported']:.4g}; " if both else ""
         limit = "-" if each["limit"] is None else f"at most {each['limit']:g}"
         facts[name] = f"{each['value']:.3g} ({sides}{limit})"

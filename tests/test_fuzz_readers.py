@@ -7,6 +7,7 @@ and uploads have tests of their own (``test_fuzz_tables.py``, ``test_fuzz_images
 
 from __future__ import annotations
 
+import ast
 import json
 import random
 import tomllib
@@ -24,17 +25,24 @@ import tomli_w
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from configs.load import dump_config, find_config, read_config, read_protocol
+from configs.search_space import read_space
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import SCHEMA_VERSION, SEAL, atomic_path, read_json
 from data_prep.contracts.schemas import JSON_SHAPES, broken_shape, odd_value
+from data_prep.contracts.tables import read_table, read_text_csv, write_csv
 from data_prep.store.dataset import DataSet
+from evaluation.studies.reader_analysis import analyse_readers
+from evaluation.studies.readings import join_readings, read_ratings, read_truth
 from evaluation.studies.study_plan import plans_of_readers
 from scripts.import_predictions import import_predictions
 from scripts.next_steps import next_steps
 from scripts.prepare import prepare
 from scripts.show import show
 from scripts.synth import synth
+from tests import house
 from tests.attacks import flips
+from tests.attacks.material import ROOT
 
 DEEP: Any = 0
 for _ in range(900):
@@ -140,8 +148,13 @@ def change_parquet(path: Path, draw: random.Random) -> None:
         with suppress(pa.ArrowException, OverflowError, ValueError, TypeError):
             values = [odd] * len(values) if kind == 2 else [odd, *values[1:]]
             table = table.set_column(place, name, pa.array(values))
+    with suppress(pa.ArrowException):
+        write_sealed_table(path, table)
+
+
+def write_sealed_table(path: Path, table: pa.Table) -> None:
     metadata = {**(table.schema.metadata or {}), **SEAL}
-    with suppress(pa.ArrowException), atomic_path(path, sealed=True) as temporary:
+    with atomic_path(path, sealed=True) as temporary:
         pq.write_table(table.replace_schema_metadata(metadata), temporary)
 
 
@@ -219,6 +232,58 @@ def test_changed_files_give_a_result_or_one_line(made, name, suffix, examples):
     hold()
 
 
+# Kinds without a shape that are read again.
+COMPARED = {
+    "curve_started": "its keys are compared with those that are asked for, and used for nothing",
+    "synth_part": "cxr synth writes, reads and removes it in one call",
+}
+
+
+def kinds_read() -> set[str]:
+    """The kinds that the program's calls of `read_json` and `record_of_same` name."""
+    files = [path for room in house.ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+    trees = [ast.parse(path.read_text()) for path in files]
+    found, known = set(), [constants(tree) for tree in trees]
+    for tree, own in zip(trees, known, strict=True):
+        for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+            name, kinds = getattr(call.func, "id", ""), call.args[1:2]
+            if name == "record_of_same":
+                kinds = getattr(kinds[0], "values", [])
+            if name in ("read_json", "record_of_same"):
+                others = [names for names in known if names is not own]
+                found |= {
+                    kind.value
+                    if isinstance(kind, ast.Constant)
+                    else next((n[kind.id] for n in (own, *others) if kind.id in n), None)
+                    for kind in kinds
+                    if isinstance(kind, ast.Constant | ast.Name)
+                }
+    return found - {None}
+
+
+def constants(tree: ast.Module) -> dict[str, Any]:
+    """The texts that a module names at its top."""
+    pairs = [
+        (getattr(target, "elts", [target]), getattr(node.value, "elts", [node.value]))
+        for node in tree.body
+        if isinstance(node, ast.Assign)
+        for target in node.targets
+    ]
+    return {
+        name.id: value.value
+        for names, values in pairs
+        for name, value in zip(names, values, strict=False)
+        if isinstance(name, ast.Name) and isinstance(value, ast.Constant)
+    }
+
+
+def test_every_kind_that_is_read_again_has_a_shape():
+    read = kinds_read()
+    assert {"dataset", "pixels", "synth", "guard", "settings"} <= read  # named in all the ways
+    assert read - set(JSON_SHAPES) == set(COMPARED) & read
+    assert not set(COMPARED) & set(JSON_SHAPES)
+
+
 @given(kind=st.sampled_from(sorted(JSON_SHAPES)), draw=st.randoms(use_true_random=False))
 def test_json_that_is_not_of_its_shape_is_refused_by_its_name(tmp_path_factory, kind, draw):
     path = tmp_path_factory.mktemp("json") / f"{kind}.json"
@@ -232,3 +297,140 @@ def test_json_that_is_not_of_its_shape_is_refused_by_its_name(tmp_path_factory, 
     else:
         with pytest.raises(InputError, match=rf"{kind}\.json: .*; bring back an unchanged copy"):
             read_json(path, kind)
+
+
+def outcome(read: Callable[[], object], named: str) -> None:
+    """What users give is read, or refused in one line that names it."""
+    said = ""
+    try:
+        read()
+    except InputError as error:
+        said = str(error)
+    assert not said or (named in said and "\n" not in said), said
+
+
+TABLES = {
+    "scores.csv": "image_id,score\n{0},0.25\n{1},0.5\n",
+    "boxes.csv": "image_id,x1,y1,x2,y2,score\n{0},1,2,30,40,0.25\n{1},1,2,30,40,0.5\n",
+    "boxes.json": '[{{"image_id": "{0}", "category_id": 1, "bbox": [1, 2, 30, 40], "score": 0.5}}]',
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_predictions_of_other_software_give_a_result_or_one_line(made, tmp_path_factory, name):
+    images = DataSet.open(made / "data").image_ids("test")
+
+    @settings(max_examples=30)
+    @given(draw=st.randoms(use_true_random=False))
+    def hold(draw: random.Random) -> None:
+        folder = tmp_path_factory.mktemp("import")
+        path = folder / name
+        text = TABLES[name].format(*images)
+        path.write_text(text)
+        if name.endswith(".csv"):
+            change_csv(path, draw)
+        else:
+            changed = mutate_value({"all": json.loads(text)}, draw)
+            path.write_text(json.dumps(changed.get("all", changed)), errors="surrogatepass")
+        out, data = folder / "out", made / "data"
+        outcome(lambda: import_predictions(path, data=data, out=out, name="S"), name)
+
+    hold()
+
+
+def test_annotations_of_coco_results_give_a_result_or_one_line(made, tmp_path_factory):
+    image = DataSet.open(made / "data").image_ids("test")[0]
+    truth = {"images": [{"id": 1, "file_name": f"{image}.png"}],
+             "categories": [{"id": 1, "name": "lung_opacity"}]}  # fmt: skip
+    results = [{"image_id": 1, "category_id": 1, "bbox": [1, 2, 30, 40], "score": 0.5}]
+
+    @settings(max_examples=30)
+    @given(draw=st.randoms(use_true_random=False))
+    def hold(draw: random.Random) -> None:
+        folder = tmp_path_factory.mktemp("coco")
+        (folder / "results.json").write_text(json.dumps(results))
+        named = folder / "truth.json"
+        named.write_text(json.dumps(mutate_value(truth, draw)), errors="surrogatepass")
+        options = {"data": made / "data", "out": folder / "out", "coco_truth": named}
+        outcome(lambda: import_predictions(folder / "results.json", name="S", **options), ".json")
+
+    hold()
+
+
+def test_half_a_character_in_coco_results_is_one_line(made, tmp_path):
+    path = tmp_path / "results.json"
+    box = {"image_id": "\ud800", "category_id": 1, "bbox": [1, 2, 30, 40], "score": 0.5}
+    path.write_text(json.dumps([box]))
+    with pytest.raises(InputError, match=r"results\.json: not readable as JSON"):
+        import_predictions(path, data=made / "data", out=tmp_path / "out", name="S")
+
+
+def test_a_table_whose_column_holds_objects_is_one_line(made, tmp_path):
+    split = pq.read_table(made / "data/splits/default.parquet")
+    held = pa.array([{"a": None}] + [None] * (len(split) - 1))
+    place, path = split.column_names.index("fold"), tmp_path / "split.parquet"
+    write_sealed_table(path, split.set_column(place, "fold", held))
+    with pytest.raises(InputError, match=r"split\.parquet: cannot be read as a table"):
+        read_table(path, "split")
+
+
+@settings(max_examples=60)
+@given(draw=st.randoms(use_true_random=False), of_truth=st.booleans())
+def test_tables_of_a_reader_study_give_a_result_or_one_line(tmp_path_factory, draw, of_truth):
+    folder = tmp_path_factory.mktemp("readers")
+    cases = [f"c{number}" for number in range(6)]
+    rows = [f"{reader},{case},{modality},{1 + (n + len(reader)) % 5}" for reader in ("A", "Bo")
+            for modality in ("film", "screen") for n, case in enumerate(cases)]  # fmt: skip
+    ratings, truth = folder / "ratings.csv", folder / "truth.csv"
+    ratings.write_text("\n".join(["reader,case,modality,rating", *rows]) + "\n")
+    labels = [f"{case},{number % 2}" for number, case in enumerate(cases)]
+    truth.write_text("\n".join(["case,label", *labels]) + "\n")
+    change_csv(truth if of_truth else ratings, draw)
+    outcome(
+        lambda: analyse_readers(join_readings(read_truth(truth), [read_ratings(ratings)], {})), ""
+    )
+
+
+SHIPPED = [read_config(find_config(name)) for name in ("chexnet_small", "retinanet_lite")]
+VALUES = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from([*CELLS, "[" * 2000, "1" * 5000, "1..3", "log:1..2", "true", '"\\u0000"']),
+)
+KEYS = st.sampled_from(["training.epochs", "training.learning_rate", "model.weights", "data", "é",
+                        "training.monitor", "augmentation.rotate_degrees", "kind", ""])  # fmt: skip
+
+
+@settings(max_examples=60)
+@given(config=st.sampled_from(SHIPPED), draw=st.randoms(use_true_random=False))
+def test_a_configuration_gives_a_result_or_one_line(tmp_path_factory, config, draw):
+    path = tmp_path_factory.mktemp("config") / "mine.toml"
+    path.write_text(dump_config(config))
+    change_toml(path, draw)
+    outcome(lambda: read_config(path), "mine.toml")
+
+
+@settings(max_examples=200)
+@given(key=KEYS, value=VALUES, equals=st.sampled_from(["=", " = ", ""]))
+def test_a_setting_or_a_range_gives_a_result_or_one_line(key, value, equals):
+    text = f"{key}{equals}{value}"
+    outcome(lambda: read_config(find_config("chexnet_small"), [text]), "--set")
+    outcome(lambda: read_space(SHIPPED[0], [text]), "--over")
+
+
+@settings(max_examples=80)
+@given(draw=st.randoms(use_true_random=False))
+def test_a_protocol_gives_a_result_or_one_line(tmp_path_factory, draw):
+    path = tmp_path_factory.mktemp("protocol") / "protocol.toml"
+    path.write_text('target = "opacity"\nmetric = ["auroc"]\nmargin = 0.05\nsubgroups = ["view"]\n')
+    change_toml(path, draw)
+    outcome(lambda: read_protocol(path), "protocol.toml")
+
+
+CELL = st.text(st.sampled_from("a1=+-'\",;\r\n\t é"), max_size=6).map(str.strip)
+
+
+@given(cells=st.lists(CELL.filter(bool), min_size=1, max_size=4))
+def test_texts_of_a_csv_file_are_read_as_they_were_written(tmp_path_factory, cells):
+    path = tmp_path_factory.mktemp("csv") / "table.csv"
+    write_csv(pd.DataFrame({"text": cells, "end": "x"}), path)
+    assert list(read_text_csv(path, ["text", "end"])["text"]) == cells

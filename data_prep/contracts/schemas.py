@@ -311,6 +311,10 @@ JSON_SHAPES: dict[str, Any] = {
         "spread": {"n": int, "low": float, "median": float, "high": float},
         "trials": [{"number": int, "state": str, "value": _NUMBER, "epochs": (None, int)}],
     },
+    "sweep_started": {
+        "config": str, "space": {str: str}, "data_set": _MADE_ON, "sweep_seed": int,
+        "pruning": bool,
+    },
     "curve": {"findings": {str: [{"text": str}]}, "provenance": {"data_set": _MADE_ON}},
     "readers": {
         "primary": str, "n_positive": int, "n_cases": int,

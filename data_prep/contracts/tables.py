@@ -169,7 +169,7 @@ def _read_part(path: Path, name: str, columns: Sequence[str] | None) -> pd.DataF
             page_checksum_verification=True,
         )
         frame = table.to_pandas()
-    except (pa.ArrowException, OSError, ValueError, TypeError) as error:
+    except (pa.ArrowException, OSError, ValueError, TypeError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{path}: cannot be read as a table ({reason}); write it again") from None
     version = (table.schema.metadata or {}).get(_VERSION_KEY, b"none").decode()
@@ -305,6 +305,10 @@ def _plain_cells(column: pd.Series) -> pd.Series:
 def write_csv(frame: pd.DataFrame, path: Path, **options: Any) -> None:
     """Write a table as CSV, whole or not at all: missing values are empty, texts are inert."""
     texts = frame.select_dtypes(exclude=["number", "bool"]).map(inert_cell)
+    if any(
+        column.astype("str").str.contains("\r", regex=False).any() for _, column in texts.items()
+    ):
+        options["quoting"] = csv.QUOTE_NONNUMERIC  # pandas leaves it bare, and it ends a line
     with atomic_path(path) as temporary:
         frame.assign(**texts).to_csv(temporary, index=False, **options)
 

@@ -51,7 +51,11 @@ from data_prep.formats.source import (
 def read_json_file(path: Path) -> Any:
     """Read any JSON file in UTF-8."""
     try:
-        return json.loads(path.read_bytes().decode("utf-8-sig"))
+        text = path.read_bytes().decode("utf-8-sig")
+        content = json.loads(text)
+        if r"\ud" in text or r"\uD" in text:  # half a character, which no table holds, is refused
+            json.dumps(content, ensure_ascii=False).encode()
+        return content
     except RecursionError:
         raise InputError(f"{path}: nested too deeply to be COCO") from None
     except (ValueError, OSError) as error:
