@@ -173,7 +173,7 @@ class Guard:
         try:
             fit = _Fit(**{f.name: _unpack(content["arrays"][f.name]) for f in fields(_Fit)})
             _require_shapes(fit)
-        except ValueError as error:
+        except (KeyError, ValueError) as error:
             raise InputError(f"{path}: is damaged ({error}); {again}") from None
         size, limit, images, share = (
             content[key] for key in ("size", "limit", "images", "false_alarms")
