@@ -30,7 +30,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from functools import cache, partial
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import IO, Any
@@ -448,7 +448,7 @@ def _plain(value: object) -> object:
 
 
 class _Content(dict[str, Any]):
-    """An object in a JSON file, without its seal; a key that it lacks is named with the file."""
+    """What a JSON file holds beside its seal; a key that it lacks is named with the file."""
 
     def __init__(self, path: Path, kind: str, content: dict[str, Any]) -> None:
         super().__init__({key: value for key, value in content.items() if key not in SEAL})
@@ -476,7 +476,7 @@ def read_json(path: Path, kind: str) -> dict[str, Any]:
     if not _is_sealed(path, written, kind):
         _note_unsealed(path)
     try:
-        content = json.loads(written, object_hook=partial(_Content, path, kind))
+        content = json.loads(written)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: not readable as JSON ({error}); make it again") from None
     found = content.get("contract") if isinstance(content, dict) else None
@@ -490,7 +490,7 @@ def read_json(path: Path, kind: str) -> dict[str, Any]:
     problem = odd_value(content) or broken_shape(content, JSON_SHAPES.get(kind, {}))
     if problem is not None:
         raise InputError(f"{path}: {problem}; bring back an unchanged copy, or {_again(kind)}")
-    return content
+    return _Content(path, kind, content)
 
 
 def record_of_same(

@@ -345,8 +345,7 @@ def broken_shape(value: Any, shape: Any, place: str = "") -> str | None:
         broken = [broken_shape(value, one, place) for one in shape]
         return None if None in broken else broken[-1]
     wanted = type(shape) if isinstance(shape, dict | list) else shape
-    kind = dict if isinstance(value, dict) else type(value)
-    if wanted is None or (kind is not wanted and (wanted, kind) != (float, int)):
+    if wanted is None or (type(value) is not wanted and (wanted, type(value)) != (float, int)):
         words = _JSON_TYPES.get(wanted, "null")
         return None if value is wanted else f"{place_words} must be {words}, {got}"
     inner: Iterable[tuple[str, Any, Any]] = ()

@@ -58,8 +58,8 @@ def read_folds(folders: list[Path]) -> _Folds:
     for what, facts in (
         ("target", [report["target"] for report in reports]),
         ("systems", [report["systems"] for report in reports]),
-        ("images", [report["provenance"]["data_set"]["content_id"] for report in reports]),
-        ("labels", [report["provenance"]["data_set"]["labels_id"] for report in reports]),
+        ("images", [report["provenance"]["data_set"].get("content_id") for report in reports]),
+        ("labels", [report["provenance"]["data_set"].get("labels_id") for report in reports]),
     ):
         for folder, fact in zip(folders, facts, strict=True):
             if fact != facts[0]:
@@ -77,7 +77,7 @@ def read_folds(folders: list[Path]) -> _Folds:
     figures = figures[~figures["metric"].isin(family("counts"))]
     return _Folds(
         folders=tuple(folders),
-        splits=tuple(report["provenance"]["data_set"]["split"] for report in reports),
+        splits=tuple(report["provenance"]["data_set"].get("split") for report in reports),
         systems=tuple(reports[0]["systems"]),
         figures=figures[[*KEYS, "fold", "estimate"]].astype({"estimate": float}),
         n_images=tuple(int(images["image_id"].nunique()) for images in tested),
