@@ -266,7 +266,12 @@ def test_show_names_weights_and_what_a_run_answers_by(tmp_path):
     assert "stopped_early  no" in shown
     (tmp_path / "validation" / "decisions").mkdir(parents=True)
     write_json(tmp_path / "validation" / "predictions.json", "predictions", {"system": "A"})
-    chosen = {"policies": {"max_f1": {"threshold": 0.25, "reason": None, "validation": {}}}}
+    chosen = {
+        "target": "opacity",
+        "policies": {"max_f1": {"threshold": 0.25, "reason": None, "validation": {}}},
+        **{"chosen_on": {}, "validation": {}, "tried": []},
+        **dict.fromkeys(("reduction", "box_fusion", "calibration", "map_scale", "map_box_level")),
+    }
     write_json(tmp_path / "validation" / "decisions" / "opacity.json", "decision", chosen)
     write_json(tmp_path / "guard.json", "guard", {})
     facts = show._describe(tmp_path)
