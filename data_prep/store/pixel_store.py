@@ -463,6 +463,6 @@ def build_pixel_store(
                 progress(1)
         if errors:
             more = f" (and {counted(len(errors) - 1, 'more file')})" if len(errors) > 1 else ""
-            advice = "; restore the files or run cxr prepare again"
+            advice = "; bring it back, or remove the data set and run cxr prepare again"
             raise InputError(f"{errors[0].removesuffix(advice)}{more}{advice}")
     return PixelStore.open(folder)

@@ -337,7 +337,7 @@ def _require_same(file: Path, path: Path, most_bytes: int | None, sha256: str | 
     if file_digest(file, "sha256") != sha256:
         raise InputError(
             f"{path}: is not the file that the data set was made of (its SHA-256 is not the one "
-            "in images.parquet); restore the files or run cxr prepare again"
+            "in images.parquet); bring it back, or remove the data set and run cxr prepare again"
         )
 
 
