@@ -332,7 +332,10 @@ class RunFolder:
     def config(self) -> str:
         """The resolved configuration, TOML."""
         require_unchanged(self.config_file, "config")
-        return self.config_file.read_text(encoding="utf-8")
+        try:
+            return self.config_file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise InputError(f"{self.config_file}: {error}; bring back an unchanged copy") from None
 
     @property
     def started(self) -> dict[str, Any]:

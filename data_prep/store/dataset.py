@@ -152,7 +152,7 @@ class DataSet:
     @property
     def ids(self) -> dict[str, Any]:
         """``content_id``, ``labels_id`` and ``split_ids`` (a mapping by split name)."""
-        return dict(self.info["ids"])
+        return {"split_ids": {}, **self.info["ids"]}
 
     images = stored_table("images.parquet", "images")
     """The images table, one row an image."""

@@ -134,8 +134,9 @@ def naming(text: str) -> list[int]:
 
 
 def environment(path: str) -> dict[str, str]:
-    """Of a command: one thread, and Ray's own settings unset."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+    """Of a command: one thread; Ray's settings and the folder of earlier commands here unset."""
+    unset = ("RAY_", "TMPDIR")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(unset)}
     return {**kept, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "RAY_USAGE_STATS_ENABLED": "0"}
 
 
