@@ -143,7 +143,7 @@ class _MultiViewClassifier(nn.Module):
 
     def _back(self, maps: Tensor, view: View, grid: Sequence[int]) -> Tensor:
         """A view's maps on the cells of the plain view, by linear interpolation."""
-        key = view, self._size, maps.shape[2:], maps.device
+        key = view, self._size, maps.shape[2:], maps.device, maps.dtype
         if key not in self._matrices:  # made and sent once
             self._matrices[key] = [each.to(maps) for each in self._rows_back(maps, view, grid)]
         rows, columns = self._matrices[key]

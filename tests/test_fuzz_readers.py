@@ -37,12 +37,11 @@ from evaluation.studies.readings import join_readings, read_ratings, read_truth
 from evaluation.studies.study_plan import plans_of_readers
 from scripts.import_predictions import import_predictions
 from scripts.next_steps import next_steps
-from scripts.prepare import prepare
 from scripts.show import show
-from scripts.synth import synth
 from tests import house
 from tests.attacks import flips
 from tests.attacks.material import ROOT
+from tests.scripts.small_sets import scored_images
 
 DEEP: Any = 0
 for _ in range(900):
@@ -206,13 +205,7 @@ def try_one(folder: Path, path: Path, draw: random.Random) -> str | None:
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    work = tmp_path_factory.mktemp("fuzz")
-    synth(work / "xrays", images=16, size=64, seed=5)
-    prepare(work / "xrays", work / "data", format="rsna", size=[64])
-    images = DataSet.open(work / "data").images["image_id"]
-    pd.DataFrame({"image_id": images, "score": 0.5}).to_csv(work / "scores.csv", index=False)
-    import_predictions(work / "scores.csv", data=work / "data", out=work / "scores", name="S")
-    return work
+    return scored_images(tmp_path_factory.mktemp("fuzz"))
 
 
 @pytest.mark.parametrize(

@@ -194,7 +194,7 @@ def audit(
     }
     facts = {
         **{key: dataset.ids[key] for key in _CONTENT},
-        "split_ids": {name: dataset.ids.get("split_ids", {}).get(name) for name in splits},
+        "split_ids": {name: dataset.ids["split_ids"].get(name) for name in splits},
         "shortcuts": shortcuts,
         "split_by_image": leak,
         "prevalence": count_prevalence(images, labels, splits),

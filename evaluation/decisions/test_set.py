@@ -65,7 +65,7 @@ class TestSet:
             "content_id": ids["content_id"],
             "labels_id": ids["labels_id"],
             "split": self.split,
-            "split_id": ids.get("split_ids", {}).get(self.split),
+            "split_id": ids["split_ids"].get(self.split),
         }
 
     @property

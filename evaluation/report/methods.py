@@ -284,7 +284,7 @@ def _notes_by_topic(notes: list[Note]) -> dict[str, str]:
 
 def _partitions(dataset: DataSet, split: str) -> str:
     """Who is on the images of each role of a split."""
-    if split not in dataset.ids.get("split_ids", {}):
+    if split not in dataset.ids["split_ids"]:
         return ""
     roles = dataset.split(split)
     texts = [

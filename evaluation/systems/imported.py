@@ -129,7 +129,7 @@ def import_file(
             "name": dataset.name,
             "content_id": dataset.ids["content_id"],
             "split": split,
-            "split_id": dataset.ids.get("split_ids", {}).get(split),
+            "split_id": dataset.ids["split_ids"].get(split),
         },
         "cost": dict.fromkeys(_UNKNOWN_COST),
         "trained_on": "unknown",

@@ -14,7 +14,9 @@ from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import PredictionWriter
 from data_prep.synth.phantom import write_phantom
 from scripts import cli, console
+from scripts.import_predictions import import_predictions
 from scripts.prepare import prepare
+from scripts.synth import synth
 
 
 def write_source(
@@ -46,6 +48,16 @@ def drawn_images(folder: Path, n_images: int, side: int, sizes: list[int], **of:
     write_phantom(folder / "source", n_images=n_images, size=side, **{"seed": 3, **of})
     prepare(folder / "source", folder / "data", format="rsna", size=sizes, workers=0)
     return folder / "data"
+
+
+def scored_images(folder: Path) -> Path:
+    """Folders ``xrays``, ``data`` and ``scores`` by the verbs that make them, in a folder."""
+    synth(folder / "xrays", images=16, size=64, seed=5)
+    prepare(folder / "xrays", folder / "data", format="rsna", size=[64])
+    images = DataSet.open(folder / "data").images["image_id"]
+    pd.DataFrame({"image_id": images, "score": 0.5}).to_csv(folder / "scores.csv", index=False)
+    import_predictions(folder / "scores.csv", data=folder / "data", out=folder / "scores", name="S")
+    return folder
 
 
 def tiny_training(folder: Path, epochs: int, batch_size: int) -> Path:

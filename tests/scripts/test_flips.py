@@ -14,22 +14,14 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import SEAL, read_json, write_json
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.dataset import DataSet
-from scripts.import_predictions import import_predictions
-from scripts.prepare import prepare
-from scripts.synth import synth
 from tests.attacks.flips import attack
+from tests.scripts.small_sets import scored_images
 from training.run_folder import read_weights, save_model
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    work = tmp_path_factory.mktemp("flips")
-    synth(work / "xrays", images=16, size=64, seed=5)
-    prepare(work / "xrays", work / "data", format="rsna", size=[64])
-    images = DataSet.open(work / "data").images["image_id"]
-    pd.DataFrame({"image_id": images, "score": 0.5}).to_csv(work / "scores.csv", index=False)
-    import_predictions(work / "scores.csv", data=work / "data", out=work / "scores", name="S")
-    return work
+    return scored_images(tmp_path_factory.mktemp("flips"))
 
 
 def test_flipped_bits_of_a_data_set_and_of_predictions_are_never_read_in_silence(made):
