@@ -230,8 +230,8 @@ class TrainingSettings(Section):
     monitor: str
     precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
         default="auto",
-        description="auto: bf16 where the device is faster in it, else fp32; "
-        "fp16: CUDA, the loss scaled",
+        description="auto: bf16 where the device computes in it, fp16 on older GPUs with tensor "
+        "cores, else fp32 (never TF32); fp16: CUDA, the loss scaled",
     )
     workers: int = Field(
         default=0, ge=0, le=64, description="processes that load, a device; 0 loads in this one"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -68,7 +69,10 @@ def choose_device(name: str = "auto", devices: int = 1) -> Literal["cpu", "cuda"
 
     if name not in ("auto", "cpu", "cuda"):
         raise InputError(f"--device {name}: choose auto, cpu or cuda")
-    if name != "cpu" and torch.cuda.is_available():
+    why = _why_no_gpu(torch)
+    if name != "cpu" and torch.cuda.is_available() and why is None:
+        # The promise of decisions: they hold on every device, where fp32 differs but by rounding.
+        torch.backends.cudnn.allow_tf32 = False
         if devices > (found := torch.cuda.device_count()):
             raise InputError(
                 f"--devices {devices}: torch finds {found} CUDA devices; ask for {found} at most, "
@@ -76,10 +80,8 @@ def choose_device(name: str = "auto", devices: int = 1) -> Literal["cpu", "cuda"
             )
         return "cuda"
     if name == "cuda":
-        raise InputError(
-            f"--device cuda: {_why_no_gpu(torch) or 'torch finds no CUDA device'}; choose cpu"
-        )
-    if name == "auto" and (why := _why_no_gpu(torch)):
+        raise InputError(f"--device cuda: {why or 'torch finds no CUDA device'}; choose cpu")
+    if name == "auto" and why:
         say(f"On the CPU: {why}")
     return "cpu"
 
@@ -91,7 +93,9 @@ def load_model(folder: Path, device: str = "auto") -> Model:
 
 
 def _why_no_gpu(torch: ModuleType) -> str | None:
-    """Why torch uses no GPU though an NVIDIA GPU seems to be there; None where none is."""
+    """Why torch uses no GPU though one seems to be there; None where it does, or none is there."""
+    if torch.cuda.is_available():
+        return _too_old(torch)
     if not (Path(_NVIDIA_NODE).exists() or shutil.which("nvidia-smi")):
         return None
     if torch.version.cuda is None:
@@ -102,6 +106,20 @@ def _why_no_gpu(torch: ModuleType) -> str | None:
     return (
         f"torch {torch.__version__} is built for CUDA {torch.version.cuda} and finds no GPU that "
         "it can use; nvidia-smi says whether the driver is too old"
+    )
+
+
+def _too_old(torch: ModuleType) -> str | None:
+    """Why the GPU cannot run any kernel of this torch; None where it can."""
+    major, minor = torch.cuda.get_device_capability()
+    built_for = re.findall(r"sm_(\d+)", " ".join(torch.cuda.get_arch_list()))
+    oldest = min(map(int, built_for), default=0)
+    if 10 * major + minor >= oldest:
+        return None
+    return (
+        f"{torch.cuda.get_device_name()} has compute capability {major}.{minor}, and torch "
+        f"{torch.__version__} is built for {oldest / 10} and newer; "
+        "pytorch.org/get-started/previous-versions has builds for it"
     )
 
 
@@ -120,7 +138,10 @@ def choose_precision(
         return "bf16" if has_bf16_instructions() else "fp32"
     import torch
 
-    return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16"
+    # Tensor cores of 7.0 and 7.5 compute in fp16 alone; before them convolutions in fp16 have none.
+    return "fp16" if torch.cuda.get_device_capability() >= (7, 0) else "fp32"
 
 
 def has_bf16_instructions() -> bool:

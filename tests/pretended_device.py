@@ -16,6 +16,7 @@ operation runs; `_Mode` does the same where something is made on the device. Wha
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 import traceback
 import zlib
@@ -153,12 +154,15 @@ class PretendedDevice:
 
     Attributes:
         total_memory: Bytes; what needs more runs out of memory.
+        capability: Which kind of card: 9.0 is an H100, 7.5 a T4.
         waits: How often the host waited for the device, by operation and line.
         constants: How often what is no batch was sent to the device, by line and content.
         late_reads: Values that were copied to the host without a wait.
     """
 
     total_memory: int = 8 * _GIB
+    name: str = "Pretended GPU"
+    capability: tuple[int, int] = (9, 0)
     allocated: int = 0
     peak: int = 0
     waits: Counter[str] = field(default_factory=Counter)
@@ -452,10 +456,13 @@ def pretended_cuda(device: PretendedDevice | None = None) -> Iterator[PretendedD
 
 
 def _patch(patch: pytest.MonkeyPatch, device: PretendedDevice) -> None:
-    properties = SimpleNamespace(
-        name="Pretended GPU", total_memory=device.total_memory, major=9, minor=0,
-        multi_processor_count=1,
-    )  # fmt: skip
+    def properties(*_: Any) -> SimpleNamespace:
+        major, minor = device.capability
+        return SimpleNamespace(
+            name=device.name, total_memory=device.total_memory, major=major, minor=minor,
+            multi_processor_count=1,
+        )  # fmt: skip
+
     nothing: Callable[..., None] = lambda *_, **__: None  # noqa: E731
 
     def forget_peak(*_: Any) -> None:
@@ -466,10 +473,9 @@ def _patch(patch: pytest.MonkeyPatch, device: PretendedDevice) -> None:
         "is_initialized": lambda: True,
         "device_count": lambda: 1,
         "current_device": lambda: 0,
-        "get_device_name": lambda *_: properties.name,
-        "get_device_properties": lambda *_: properties,
-        "get_device_capability": lambda *_: (9, 0),
-        "is_bf16_supported": lambda *_, **__: True,
+        "get_device_name": lambda *_: device.name,
+        "get_device_properties": properties,
+        "get_device_capability": lambda *_: device.capability,
         "is_current_stream_capturing": lambda: False,
         "memory_allocated": lambda *_: device.allocated,
         "memory_reserved": lambda *_: device.allocated,
@@ -490,6 +496,9 @@ def _patch(patch: pytest.MonkeyPatch, device: PretendedDevice) -> None:
     for name, answer in answers.items():
         patch.setattr(torch.cuda, name, answer)
     patch.setattr(torch._C, "_cuda_clearCublasWorkspaces", nothing)
+    optimizer = sys.modules["torch.optim.optimizer"]  # `torch.optim` hides it
+    kinds = [*optimizer._foreach_supported_types, PretendedTensor]  # by their exact type
+    patch.setattr(optimizer, "_foreach_supported_types", kinds)
     patch.setattr(torch.accelerator, "is_available", lambda: True)
     patch.setattr(torch.accelerator, "current_accelerator", lambda *_, **__: torch.device("cuda"))
     patch.setattr(Tensor, "pin_memory", lambda tensor, *_: device.pin(tensor))

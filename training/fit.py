@@ -329,7 +329,10 @@ def fit(
             rank=rank,
         )
         # The promise of bit-exact resuming: all state comes from the checkpoint of a whole epoch.
-        trainer.fit(loop, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
+        try:
+            trainer.fit(loop, train_loader, val_loader, ckpt_path=checkpoint, weights_only=True)
+        finally:  # kernels that are chosen by their time differ from one prediction to the next
+            torch.backends.cudnn.benchmark = False
     best = best_row(record.history, settings.monitor, monitor_mode(settings.monitor))
     model.load_state_dict(read_weights(run.best_weights(best["epoch"])))
     model.eval()

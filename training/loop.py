@@ -59,8 +59,10 @@ class Loop(LightningModule):
 
     def configure_optimizers(self) -> Any:
         """Optimiser, and a schedule that is stepped with it."""
-        # Fused steps unscale by themselves, too late to see whether the gradient is finite.
-        optimiser = build_optimiser(self.model, self._settings, fused=self._scaler is None)
+        # Fused steps unscale by themselves, too late to see whether the gradient is finite. None
+        # leaves torch its own choice, one pass over all weights on a GPU; False is one for each.
+        fused = True if self._scaler is None else None
+        optimiser = build_optimiser(self.model, self._settings, fused=fused)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = _build_schedule(optimiser, self._settings, steps)
         return {
@@ -246,7 +248,7 @@ def monitor_mode(monitor: str) -> Mode:
 
 
 def build_optimiser(
-    model: nn.Module, settings: TrainingSettings, *, fused: bool = True
+    model: nn.Module, settings: TrainingSettings, *, fused: bool | None = True
 ) -> Optimizer:
     """Make the optimiser over all parameters that learn."""
     learning = [p for p in model.parameters() if p.requires_grad]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from collections import Counter
 from collections.abc import Iterator
 from itertools import pairwise
@@ -29,6 +30,7 @@ from detection.retinanet import LesionRetinaNet
 from networks.registry import NETWORKS, network_names
 from scripts import console, runtime
 from scripts.cli import run_verb
+from scripts.runtime import choose_device, choose_precision
 from scripts.train import train
 from tests.pretended_device import PretendedDevice, pretended_cuda
 from tests.scripts.small_sets import cxr
@@ -290,6 +292,48 @@ def test_the_largest_batch_is_found_in_the_memory_of_the_device(gpu, drawn_set, 
     gpu.total_memory = 1_000
     with pytest.raises(InputError, match="not even one image of 96 px fits in memory"):
         train_there(drawn_set, tmp_path / "none", config, "training.batch_size=auto")
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision"),
+    [
+        pytest.param((6, 0), "fp32", id="P100: no tensor cores"),
+        pytest.param((7, 0), "fp16", id="V100"),
+        pytest.param((7, 5), "fp16", id="T4"),
+        pytest.param((8, 0), "bf16", id="A100"),
+        pytest.param((12, 0), "bf16", id="RTX 5090"),
+    ],
+)
+def test_precision_follows_the_card(gpu, capability, precision):
+    gpu.capability = capability
+    assert choose_precision("auto", "cuda") == precision
+
+
+def test_a_card_that_torch_has_no_kernels_for_is_not_used(gpu, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "get_arch_list", lambda: ["sm_75", "sm_100", "compute_120"])
+    gpu.name, gpu.capability = "Tesla P100", (6, 0)
+    assert choose_device("auto") == "cpu"
+    says = "Tesla P100 has compute capability 6.0, and torch .* is built for 7.5 and newer; pytorch"
+    assert re.fullmatch(f"On the CPU: {says}.*\n", capsys.readouterr().err)
+    with pytest.raises(InputError, match=f"--device cuda: {says}.*choose cpu"):
+        choose_device("cuda")
+    gpu.capability = (7, 5)
+    assert choose_device("cuda") == "cuda"
+
+
+def test_fp32_is_not_tf32(gpu, monkeypatch):
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    choose_device("cuda")
+    assert not torch.backends.cudnn.allow_tf32
+
+
+def test_a_card_of_tensor_cores_in_fp16_learns_all_weights_in_one_pass(gpu, drawn_set, tmp_path):
+    gpu.capability = (7, 5)
+    out = train_there(drawn_set, tmp_path / "run", "chexnet_quickstart", "training.epochs=1")
+    assert RunFolder.open(out).info["precision"] == "fp16"
+    assert gpu.operations["_foreach_addcdiv_.ScalarList"]
+    assert not gpu.operations["addcdiv_.default"]
+    assert not torch.backends.cudnn.benchmark  # which would choose the kernels of predictions
 
 
 @pytest.fixture(scope="module")
