@@ -16,15 +16,15 @@ operation runs; `_Mode` does the same where something is made on the device. Wha
 from __future__ import annotations
 
 import contextlib
+import functools
 import sys
 import threading
-import traceback
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import SimpleNamespace
+from types import FrameType, SimpleNamespace
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -33,12 +33,10 @@ import torch
 import torchvision  # noqa: F401  its operations
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 aten = torch.ops.aten
 _CUDA = torch.device("cuda:0")
 _ROOT = Path(__file__).resolve().parents[1]
-_HERE = Path(__file__).name
 _GIB = 1024**3
 
 
@@ -81,8 +79,9 @@ class PretendedTensor(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        device = next(t for t in tree_flatten((args, kwargs))[0] if isinstance(t, cls)).owner
-        return device.run(func, args, kwargs or {})
+        kwargs = kwargs or {}
+        device = next(t for t in _flat(args, kwargs) if isinstance(t, cls)).owner
+        return device.run(func, args, kwargs)
 
     def numpy(self, *, force: bool = False) -> Any:
         """As CUDA: refused, but by force."""
@@ -185,34 +184,33 @@ class PretendedDevice:
 
     def run(self, func: Any, args: Any, kwargs: dict[str, Any]) -> Any:
         """Compute an operation on the host, as the device would."""
-        flat, spec = tree_flatten((args, kwargs))
+        flat = _flat(args, kwargs)
         here = [t for t in flat if isinstance(t, PretendedTensor)]
         asked = kwargs.get("device")
         if not here and (asked is None or torch.device(asked).type != "cuda"):
             positional = [t for t in flat if isinstance(t, torch.device)]
             if all(place.type != "cuda" for place in positional):
                 return func(*args, **kwargs)
-        # In inference mode operations arrive whole that are made of others.
-        with _Mode(self):
-            parts = func.decompose(*args, **kwargs)
-        if parts is not NotImplemented:
-            return parts
+        if _is_made_of_others(func):  # in inference mode such operations arrive whole
+            with _Mode(self):
+                return func.decompose(*args, **kwargs)
         self.operations[func.__name__] += 1
         if func in _COPIES:
             return self._copy(func, args, kwargs)
         self._require_one_device(func, flat, here)
         self._count_waits(func, args, kwargs)
         hosts = {id(t.host): t for t in here}
-        flat = [t.host if isinstance(t, PretendedTensor) else t for t in flat]
-        host_args, host_kwargs = tree_unflatten(flat, spec)
         there = asked is None or torch.device(asked).type == "cuda"
+        host_kwargs = {name: _host(value) for name, value in kwargs.items()}
         if asked is not None:
             host_kwargs["device"] = "cpu"
         with _recording():
-            found = _INSTEAD.get(func, func)(*host_args, **host_kwargs)
-        return tree_map(lambda t: self._out(t, hosts) if there else t, found)
+            found = _INSTEAD.get(func, func)(*map(_host, args), **host_kwargs)
+        return self._out(found, hosts) if there else found
 
     def _out(self, value: Any, hosts: dict[int, PretendedTensor]) -> Any:
+        if isinstance(value, tuple | list):
+            return type(value)(self._out(part, hosts) for part in value)
         if not isinstance(value, Tensor):
             return value
         known = hosts.get(id(value))
@@ -320,24 +318,44 @@ def _recording() -> Any:
     return torch._C._ForceDispatchKeyGuard(torch._C._dispatch_tls_local_include_set(), excluded)
 
 
-def _host(tensor: Tensor) -> Tensor:
-    return tensor.host if isinstance(tensor, PretendedTensor) else tensor
+def _flat(args: Any, kwargs: dict[str, Any]) -> list[Any]:
+    """What an operation was given, and what is in its lists; deeper they do not go."""
+    flat: list[Any] = []
+    for value in (*args, *kwargs.values()):
+        flat.extend(value if isinstance(value, tuple | list) else (value,))
+    return flat
+
+
+def _host(value: Any) -> Any:
+    """What lies on the device as its host, in lists, too."""
+    if isinstance(value, tuple | list):
+        return type(value)(map(_host, value))
+    return value.host if isinstance(value, PretendedTensor) else value
+
+
+@functools.cache
+def _is_made_of_others(func: Any) -> bool:
+    return torch._C._dispatch_has_kernel_for_dispatch_key(
+        func.name(), torch._C.DispatchKey.CompositeImplicitAutograd
+    )
 
 
 def _line() -> str:
-    """The innermost line of this project, and of what it called, that is running."""
-    frames = [
-        frame
-        for frame in traceback.extract_stack()
-        if Path(frame.filename).name != _HERE
-        and "/torch/" not in frame.filename.replace("torchvision", "tv")
-    ]
-    if not frames:
-        return "the autograd engine"
-    last = frames[-1]
-    name = last.filename.split("site-packages/")[-1]
-    name = str(Path(name).relative_to(_ROOT)) if name.startswith(str(_ROOT)) else name
-    return f"{name}:{last.name}"
+    """The innermost function of this project, or of what it called, that is running."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        if place := _place(frame.f_code.co_filename):
+            return f"{place}:{frame.f_code.co_name}"
+        frame = frame.f_back
+    return "the autograd engine"
+
+
+@functools.cache
+def _place(file: str) -> str | None:
+    """A file's name for the counts; None for torch and for this file."""
+    if file == __file__ or "/torch/" in file:
+        return None
+    return file.split("site-packages/")[-1].removeprefix(f"{_ROOT}/")
 
 
 def _cudnn_batch_norm(
@@ -510,10 +528,9 @@ def _patch(patch: pytest.MonkeyPatch, device: PretendedDevice) -> None:
         return load(*args, map_location=map_location, **kwargs)
 
     def grad_of_hosts(outputs: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        hosts = tree_map(_host, (outputs, inputs))
-        device_has_them = any(isinstance(t, PretendedTensor) for t in tree_flatten(inputs)[0])
-        found = grad(*hosts, *args, **kwargs)
-        return tree_map(lambda t: PretendedTensor(t, device), found) if device_has_them else found
+        device_has_them = any(isinstance(t, PretendedTensor) for t in _flat((inputs,), {}))
+        found = grad(_host(outputs), _host(inputs), *args, **kwargs)
+        return tuple(PretendedTensor(t, device) for t in found) if device_has_them else found
 
     def run_with_device(thread: threading.Thread) -> None:
         with _Mode(device):
