@@ -82,7 +82,8 @@ def prepare(
         seed: Seed of the split.
         method: balanced (roles alike in class, source and view) or hash (a patient's role never
             changes, whatever is added).
-        reference: Where several readers read an image: majority, any, all or reader:NAME (vindr).
+        reference: Where several readers read an image: majority, any, all or reader:NAME (csv,
+            vindr).
         labels: CSV of labels that lies elsewhere (dicom).
         class_names: Names of the numbered classes, comma between (yolo).
         patient_pattern: Regular expression that finds the patient in a file's name, as in
@@ -144,6 +145,7 @@ def prepare(
                 strict=strict,
                 engine=decoders,
                 progress=console.progress,
+                say=console.say,
                 measure_shortcuts=measure_shortcuts,
             )
             summary = prepare_source(source, folder, options)

@@ -22,7 +22,7 @@ from data_prep.store.dataset import DataSet, Target
 from data_prep.store.pixel_store import PixelStore
 from evaluation.metrics.image_metrics import auroc, image_average_precision
 from training.loading import balancing_weights
-from training.task import TrainingTask, mean_of_defined, require_both_kinds
+from training.task import TrainingTask, mean_of_defined
 
 _STATES = {"present": 1.0, "absent": 0.0}
 
@@ -128,8 +128,6 @@ def _labelled_images(
     ids = {
         role: dataset.image_ids(role, split).intersection(labels.index) for role in ("train", "val")
     }
-    for role, chosen in ids.items():
-        require_both_kinds((labels.loc[chosen] == 1).any(axis=1), role, "images with a label")
     return labels, ids
 
 

@@ -30,7 +30,7 @@ from evaluation.boxes.box_metrics import average_precision
 from evaluation.metrics.image_metrics import auroc
 from training.loading import balancing_weights
 from training.processes import reduce_over_processes
-from training.task import TrainingTask, mean_of_defined, require_both_kinds
+from training.task import TrainingTask, mean_of_defined
 
 _COLUMNS = {"train_boxes": "given", "train_boxes_out": "outside", "train_boxes_small": "small",
             "train_boxes_covered": "covered"}  # fmt: skip
@@ -61,15 +61,12 @@ class DetectorTask(TrainingTask):
             role: dataset.image_ids(role, config.data.split).intersection(trusted)
             for role in ("train", "val")
         }
-        boxed = {role: pd.Series(i.isin(boxes["image_id"]), index=i) for role, i in ids.items()}
-        for role, positive in boxed.items():
-            require_both_kinds(positive, role, "images with all lesions boxed, or without a lesion")
         mosaic = config.augmentation.mosaic
         self.train = LesionDataset(
             store, ids["train"], boxes, self.findings, augmentation, mosaic=mosaic
         )
         self.val = LesionDataset(store, ids["val"], boxes, self.findings)
-        self.positive = boxed["train"].to_numpy()
+        self.positive = ids["train"].isin(boxes["image_id"])
         arguments = config.model.model_dump(exclude={"weights"})
         self.model = self._build_model(build_retinanet, start_from, config, store.size, **arguments)
         share, hard = config.training.positive_share, config.training.hard_negatives

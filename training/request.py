@@ -8,12 +8,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from configs.load import find_config, read_config
 from configs.settings import Config
 from data_prep.audit.audit import require_sound
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.words import Terminal
+from data_prep.contracts.words import Terminal, counted
 from data_prep.store.dataset import DataSet, Target
+
+_ROLES_TO_LEARN = 2  # training and validation
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,9 @@ class Request:
         if settings.training.loggers:
             _require_loggers(settings.training.loggers)
         require_shares(settings.training.batch_size, devices)
-        return cls(settings, DataSet.open(data), out, **options)
+        request = cls(settings, DataSet.open(data), out, **options)
+        request._require_both_kinds()
+        return request
 
     @property
     def split(self) -> str:
@@ -72,6 +78,43 @@ class Request:
                 "split_id": ids["split_ids"][self.split],
             },
         }
+
+    def _require_both_kinds(self) -> None:
+        """Check that each role has images with and without a finding."""
+        dataset, target, is_detector = self.dataset, self.target, self.settings.kind == "detector"
+        if is_detector and not dataset.boxes["finding"].isin(target.any_of).any():
+            raise InputError(
+                f"{dataset.folder}: has no boxes of '{target.name}', and a detector learns from "
+                f"boxes; train a classifier (cxr train chexnet_small --data {dataset.folder} --out "
+                "RUN), or add boxes to the source and prepare it again"
+            )
+        if is_detector:
+            what, ids = (
+                "images with all lesions boxed, or without a lesion",
+                dataset.boxes_trusted(target),
+            )
+            positive = pd.Series(ids.isin(dataset.target_boxes(target)["image_id"]), index=ids)
+        else:
+            what, rows = "images with a label", dataset.findings
+            rows = rows[rows["finding"].isin(target.any_of) & rows["state"].ne("uncertain")]
+            positive = rows["state"].eq("present").groupby(rows["image_id"]).any()
+        patients = dataset.images.set_index("image_id")["patient_id"]
+        for kind, chosen in (("positive", positive), ("negative", ~positive)):
+            if (n := patients.reindex(positive.index[chosen]).nunique()) < _ROLES_TO_LEARN:
+                raise InputError(
+                    f"{dataset.folder}: target '{target.name}' has {counted(n, kind + ' patient')} "
+                    f"({what}), and training and validation need one each: add {kind} images to "
+                    "the source and prepare it again"
+                )
+        for role in ("train", "val"):
+            of_role = positive[positive.index.isin(dataset.image_ids(role, self.split))]
+            if of_role.any() and not of_role.all():
+                continue
+            lack = f"only {'positive' if of_role.any() else 'negative'} images"
+            raise InputError(
+                f"split: role '{role}' has {'no images' if of_role.empty else lack} ({what}); make "
+                "another split with cxr split"
+            )
 
     def errors_of_audit(self, terminal: Terminal) -> list[str]:
         """Errors that the training goes on in spite of; refuses them where nobody said to go on."""

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from configs.settings import Config
 from data_prep.augment.mosaic import DroppedBoxes
-from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json
 from data_prep.store.dataset import Target
 from data_prep.store.preprocess import Preprocess
@@ -226,17 +225,6 @@ class TrainingTask(ABC):
     def dropped_boxes(self, history: Sequence[dict[str, Any]]) -> DroppedBoxes | None:
         """What became of the training boxes under augmentation; None where none were counted."""
         return None
-
-
-def require_both_kinds(positive: pd.Series, role: str, what: str) -> None:
-    """Check that a role has images with and without a finding."""
-    if positive.any() and not positive.all():
-        return
-    lack = "no images" if positive.empty else f"only {'positive' if positive.any() else 'negative'}"
-    raise InputError(
-        f"split: role '{role}' has {lack}{'' if positive.empty else ' images'} ({what}); "
-        "make another split with cxr split"
-    )
 
 
 def mean_of_defined(figures: Sequence[float | None]) -> float:

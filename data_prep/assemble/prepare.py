@@ -8,6 +8,7 @@ do not cost the old ones again.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -32,12 +33,13 @@ from data_prep.contracts.folders import (
     require_unchanged,
 )
 from data_prep.contracts.pseudonyms import OF_KEY, hide_paths, keyed_hash, read_id_key
+from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import frame_digest, is_member, read_table
 from data_prep.formats.registry import read_source
 from data_prep.formats.source import ReadOptions, SourceTables, with_targets
 from data_prep.splits.add_split import read_split_file
 from data_prep.splits.split import SplitRule
-from data_prep.store.dataset import DataSet
+from data_prep.store.dataset import DataSet, Target
 from data_prep.store.decode import DecodeTask, decode_all
 from data_prep.store.pixel_store import (
     PixelStore,
@@ -74,7 +76,11 @@ class PrepareOptions:
     strict: bool = False
     engine: Engine = field(default_factory=lambda: LocalEngine(cpu_count()))
     progress: Progress = _no_progress
+    say: Callable[[str], None] = lambda line: None  # shows what the user should know at once
     measure_shortcuts: MeasureShortcuts | None = None
+
+
+_FEW_PATIENTS = 10
 
 
 def _source_id(tables: SourceTables) -> str:
@@ -115,6 +121,8 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
         store_folder(out, size)  # refuses a size that no store may have
     key = _read_key(options, out, source)
     tables = with_targets(_read(source, options), options.targets)
+    limits = _limits(tables, out)
+    tables = replace(tables, notes=(*tables.notes, *limits))
     default = _user_split(options, tables)
     if key is not None:
         tables, new_names = pseudonymise(tables, key)
@@ -135,6 +143,8 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
         outdated = _outdated_images(tables.images, tables.root, out)
         before = pd.Series([], dtype="str")
         if not complete or (options.add and len(outdated)):
+            for line in limits:
+                options.say(line)
             before = _known_ids(out)
             again = outdated if options.add else outdated[outdated["replaced"]]
             _build(tables, out, plan, options, key, again)
@@ -143,6 +153,32 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
         _add_stores(dataset, tables, options)
     replaced = int(outdated["replaced"].sum())
     return summarise(dataset, already_complete=complete, before=before, n_replaced=replaced)
+
+
+def _limits(tables: SourceTables, out: Path) -> list[str]:
+    """What cannot be learned from a source or judged on it, known before any image is read."""
+    images, findings = tables.images, tables.findings
+    notes = []
+    if tables.boxes.empty and images["path"].notna().any():
+        notes.append(
+            "this set has no boxes: a detector learns from boxes; train a classifier (cxr train "
+            f"chexnet_small --data {shlex.quote(str(out))} --out RUN), or add boxes (boxes.csv)"
+        )
+    draft = DataSet(out, {})
+    draft.images = images
+    draft.findings = findings[findings["reader"] == REFERENCE_READER]
+    few = []
+    for name, target in tables.targets.items():
+        labels = draft.labels(Target(name, tuple(target["any_of"]), name)).to_numpy()
+        for kind, value in (("positive", 1.0), ("negative", 0.0)):
+            if (n := images.loc[labels == value, "patient_id"].nunique()) < _FEW_PATIENTS:
+                few.append(f"{n} {kind} for {name}")
+    if few and len(findings):
+        notes.append(
+            f"WARNING: few patients: {', '.join(few)}. Training, validation and test need at least "
+            "one each, and figures from so few mean little; add images"
+        )
+    return notes
 
 
 def _known_ids(folder: Path) -> pd.Series:

@@ -8,6 +8,9 @@
 - ``boxes.csv`` (optional): ``image_id, x1, y1, x2, y2, finding``, pixels of the original image.
   An image with a box is taken to have all its lesions of that finding boxed.
 
+Labels and boxes may have a column ``reader``: a row is then what that reader says.
+
+
 Without the ``path`` column the data set has no pixels: other systems' predictions can be judged on
 it, nothing can be trained.
 """
@@ -29,15 +32,16 @@ from data_prep.contracts.tables import (
     to_numbers,
 )
 from data_prep.contracts.words import counted
-from data_prep.formats.label_files import FINDING_KEY, STATE_WORDS, in_name_space, stated_tables
+from data_prep.formats.label_files import STATE_WORDS, in_name_space, stated_tables
+from data_prep.formats.readers import ROW
 from data_prep.formats.source import (
+    FINDING_KEY,
     Format,
     SourceBuilder,
     SourceTables,
     has_file,
     no_roles,
     normal_views,
-    reference_rows,
 )
 
 _IMAGES, _LABELS, _BOXES = "images.csv", "labels.csv", "boxes.csv"
@@ -147,14 +151,14 @@ def _stated_roles(text: pd.DataFrame, patients: pd.Series, path: Path) -> pd.Dat
 
 def _read_labels(builder: SourceBuilder) -> pd.DataFrame:
     path = builder.root / _LABELS
-    text = read_text_csv(path, (*FINDING_KEY, "state"))
-    text = _without_repeats(text, path, FINDING_KEY, builder.notes)
+    text = _read_rows(path, (*FINDING_KEY, "state"), builder.notes)
     state = renamed(text["state"].str.lower(), STATE_WORDS)
     expected = "; expected present, absent or uncertain (or 1, 0)"
     refuse_line(state.isna(), path, expected, text["state"])
     if text.empty:
         raise InputError(f"{path}: has no label")
-    rows = reference_rows(text["image_id"], text["finding"], state=state, origin="consensus")
+    origin = (text["reader"] == REFERENCE_READER).map({True: "consensus", False: "reader"})
+    rows = text[ROW].assign(state=state, origin=origin.astype("str"))
     return rows.drop_duplicates(ignore_index=True)
 
 
@@ -162,10 +166,23 @@ def _read_boxes(builder: SourceBuilder) -> pd.DataFrame:
     path = builder.root / _BOXES
     if not path.exists():
         return empty_table("boxes")
-    text = read_text_csv(path, ("image_id", *EDGES, "finding"))
-    text = _without_repeats(text, path, FINDING_KEY, builder.notes)
+    text = _read_rows(path, ("image_id", *EDGES, "finding"), builder.notes)
     edges = {edge: to_numbers(text[edge], path, edge) for edge in EDGES}
-    return text[FINDING_KEY].assign(**edges, reader=REFERENCE_READER).reset_index(drop=True)
+    return text[ROW].assign(**edges).reset_index(drop=True)
+
+
+def _read_rows(path: Path, columns: tuple[str, ...], notes: list[str]) -> pd.DataFrame:
+    """Read labels or boxes, with the ``reader`` of each row: who is named, or the reference."""
+    text = read_text_csv(path, columns)
+    unknown = [c for c in text.columns if c not in (*columns, "reader") and c[:2] != "x_"]
+    if unknown:
+        raise InputError(
+            f"{path}: unknown column '{unknown[0]}'; call it 'reader' if it says who read the "
+            f"image, 'x_{unknown[0]}' to have it passed over, or remove it"
+        )
+    if "reader" not in text.columns:
+        text["reader"] = REFERENCE_READER
+    return _without_repeats(text, path, ROW, notes)
 
 
 CSV = Format(
@@ -174,4 +191,5 @@ CSV = Format(
     folder="`images.csv`, `labels.csv` and, where there are boxes, `boxes.csv`",
     detect=has_file("images.csv", "labels.csv"),
     read=_read_csv_set,
+    options=("reference",),
 )

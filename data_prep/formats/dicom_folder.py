@@ -30,8 +30,9 @@ from data_prep.contracts.tables import (
     to_numbers,
 )
 from data_prep.contracts.words import counted
-from data_prep.formats.label_files import FINDING_KEY, STATE_WORDS, stated_tables
+from data_prep.formats.label_files import STATE_WORDS, stated_tables
 from data_prep.formats.source import (
+    FINDING_KEY,
     Exclusions,
     Format,
     SourceBuilder,

@@ -28,6 +28,7 @@ from data_prep.contracts.schemas import EDGE_TOLERANCE_PX, EDGES, REFERENCE_READ
 from data_prep.contracts.tables import is_member
 from data_prep.contracts.words import counted, counted_phrase
 from data_prep.formats.cxr_extension import LabelRows
+from data_prep.formats.readers import ROW, with_reference
 from data_prep.formats.source import (
     Exclusions,
     SourceBuilder,
@@ -36,7 +37,6 @@ from data_prep.formats.source import (
     list_image_files,
     no_roles,
     patients_from_names,
-    reference_rows,
 )
 from data_prep.images.decoded_image import (
     MAX_FILE_BYTES,
@@ -226,8 +226,6 @@ def in_name_space(patients: pd.Series, space: str) -> pd.Series:
     return patients.where(patients.str.contains(":"), f"{space}:" + patients)
 
 
-FINDING_KEY = ["image_id", "finding"]
-
 STATE_WORDS = {
     **dict.fromkeys(("present", "positive", "true", "yes", "1", "1.0"), "present"),
     **dict.fromkeys(("absent", "negative", "false", "no", "0", "0.0"), "absent"),
@@ -244,57 +242,49 @@ def stated_tables(
     *,
     path: Path,
     lacking: str = "label",
+    if_widths: str = "Write corners: x2 = x1 + width, y2 = y1 + height",
     **tables: Any,
 ) -> SourceTables:
-    """Conclude what the labels and boxes mean that a table (`path`) states of the reference.
+    """Conclude what the labels and boxes mean that a table (`path`) states, of one or more readers.
 
     An image without any has no `lacking`, says its note; `tables` go on to the builder.
     """
-    _rule_out_contradictions(builder, labels, boxes)
+    _rule_out_contradictions(builder, labels, boxes, if_widths)
     images, labels, boxes = (builder.out.keep(frame) for frame in (images, labels, boxes))
     if images.empty:
         raise InputError(f"{path}: rules out every image; {builder.out.first()}")
-    findings = _with_boxed_findings(labels, boxes)
+    findings, boxes, coverage = with_reference(builder, _with_boxed_findings(labels, boxes), boxes)
     unknown = int((~is_member(images["image_id"], findings["image_id"])).sum())
     if unknown:
         builder.notes.append(
             f"{counted(unknown, 'image', 'have')} no {lacking}: unknown, not negative"
         )
-    # All lesions are boxed where there is a box, and where a finding boxed elsewhere is absent.
-    is_absent = is_member(findings["finding"], boxes["finding"]) & (findings["state"] == "absent")
-    present = findings.loc[findings["state"] == "present", FINDING_KEY]
-    boxed = present.merge(boxes[FINDING_KEY].drop_duplicates(), on=FINDING_KEY)
-    complete = pd.concat([findings.loc[is_absent, FINDING_KEY], boxed])
-    coverage = reference_rows(complete["image_id"], complete["finding"], coverage="all")
     return builder.tables(images, findings, boxes=boxes, box_coverage=coverage, **tables)
 
 
 def _rule_out_contradictions(
-    builder: SourceBuilder, labels: pd.DataFrame, boxes: pd.DataFrame
+    builder: SourceBuilder, labels: pd.DataFrame, boxes: pd.DataFrame, if_widths: str = ""
 ) -> None:
     """Rule out images whose label cannot be right."""
     out = builder.out
-    out.add(labels.loc[labels.duplicated(FINDING_KEY), "image_id"], "two states for one finding")
-    builder.rule_out_boxes(boxes, " (x1, y1, x2, y2 is expected, not x, y, width, height)")
-    absent = labels.loc[labels["state"] == "absent", FINDING_KEY].drop_duplicates()
-    contradicted = boxes.merge(absent, on=FINDING_KEY)["image_id"]
+    out.add(labels.loc[labels.duplicated(ROW), "image_id"], "two states for one finding")
+    hint = " (x1, y1, x2, y2 is expected, not x, y, width, height)"
+    builder.rule_out_boxes(boxes, hint, if_widths)
+    absent = labels.loc[labels["state"] == "absent", ROW].drop_duplicates()
+    contradicted = boxes.merge(absent, on=ROW)["image_id"]
     out.add(contradicted, "box of a finding that is labelled absent")
 
 
 def _with_boxed_findings(labels: pd.DataFrame, boxes: pd.DataFrame) -> pd.DataFrame:
     """Add a present finding for each box whose finding has no label."""
-    boxed = boxes[FINDING_KEY].drop_duplicates()
-    merged = boxed.merge(labels[FINDING_KEY], on=FINDING_KEY, how="left", indicator=True)
-    implied = merged.loc[merged["_merge"] == "left_only", FINDING_KEY].assign(
-        reader=REFERENCE_READER, state="present", origin="boxes"
-    )
+    merged = boxes[ROW].drop_duplicates().merge(labels[ROW], how="left", indicator=True)
+    implied = merged.loc[merged["_merge"] == "left_only", ROW]
+    implied = implied.assign(state="present", origin="boxes")
     return pd.concat([labels, implied], ignore_index=True) if len(implied) else labels
 
 
 NO_FINDING = frozenset({"no_finding", "no_findings", "normal", "healthy", "background"})
 """Class names that say that nothing is there; some converters box the whole image with them."""
-
-_KEY = ["image_id", "finding", "reader"]
 
 
 def class_finding(name: str, where: str) -> str:
@@ -383,9 +373,9 @@ class LabelFiles:
         labels = findings[findings["reader"] == REFERENCE_READER]
         drawn = boxes[boxes["reader"] == REFERENCE_READER]
         _rule_out_contradictions(self.builder, labels, drawn)
-        present = labels.loc[labels["state"] == "present", _KEY]
-        whole = coverage.loc[coverage["coverage"] == "all", _KEY].merge(present, on=_KEY)
-        merged = whole.merge(boxes[_KEY].drop_duplicates(), on=_KEY, how="left", indicator=True)
+        present = labels.loc[labels["state"] == "present", ROW]
+        whole = coverage.loc[coverage["coverage"] == "all", ROW].merge(present, on=ROW)
+        merged = whole.merge(boxes[ROW].drop_duplicates(), on=ROW, how="left", indicator=True)
         self.out.add(
             merged.loc[merged["_merge"] == "left_only", "image_id"],
             "labelled present with every lesion boxed, but has no box",
@@ -393,7 +383,7 @@ class LabelFiles:
 
     def _boxes(self, ids: dict[str, str]) -> pd.DataFrame:
         """The boxes table; rounding below 0 is taken off, and what means 'no finding' left out."""
-        boxes = _frame(self.rows.boxes, [*_KEY, *EDGES], ids)
+        boxes = _frame(self.rows.boxes, [*ROW, *EDGES], ids)
         once = boxes.drop_duplicates(ignore_index=True)
         self.seen["boxes appear more than once: kept once"] = len(boxes) - len(once)
         edges = once[EDGES]
@@ -411,17 +401,17 @@ class LabelFiles:
         self, ids: dict[str, str], boxes: pd.DataFrame
     ) -> tuple[pd.DataFrame, pd.DataFrame]:
         """The findings and box_coverage tables, with what a label file says by its silence."""
-        findings = _frame(self.rows.states, [*_KEY, "state", "origin"], ids)
-        coverage = _frame(self.rows.coverage, [*_KEY, "coverage"], ids)
+        findings = _frame(self.rows.states, [*ROW, "state", "origin"], ids)
+        coverage = _frame(self.rows.coverage, [*ROW, "coverage"], ids)
         labelled = self._labelled(ids)
-        partial = _frame([(*pair, "some") for pair in self.partial], [*_KEY[:2], "partly"], ids)
-        boxed = boxes[_KEY].drop_duplicates().assign(state="present")
-        joined = labelled.merge(boxed, on=_KEY, how="left").merge(partial, on=_KEY[:2], how="left")
+        partial = _frame([(*pair, "some") for pair in self.partial], [*ROW[:2], "partly"], ids)
+        boxed = boxes[ROW].drop_duplicates().assign(state="present")
+        joined = labelled.merge(boxed, on=ROW, how="left").merge(partial, on=ROW[:2], how="left")
         state = joined["state"].fillna(joined["partly"].map({"some": "present"})).fillna("absent")
-        implied = joined[_KEY].assign(state=state, origin="boxes")
+        implied = joined[ROW].assign(state=state, origin="boxes")
         silent = int((state == "absent").sum())
         self.seen["findings are absent because a label file has no box of them"] = silent
-        complete = joined[_KEY].assign(coverage=joined["partly"].fillna("all"))
+        complete = joined[ROW].assign(coverage=joined["partly"].fillna("all"))
         return (
             pd.concat([findings, implied], ignore_index=True),
             pd.concat([coverage, complete], ignore_index=True),

@@ -43,6 +43,7 @@ def has_columns(path: Path, *columns: str) -> bool:
 VIEW_NAMES = {
     "PA": "PA", "AP": "AP", "AP SUPINE": "AP", "LL": "LL", "RL": "LL", "LATERAL": "LL", "L": "LL",
 }  # fmt: skip
+FINDING_KEY = ["image_id", "finding"]
 NO_PIXELS = "no image is there: a data set without pixels, to judge predictions on only"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp", ".dcm", ".dicom")
 
@@ -220,11 +221,19 @@ class SourceBuilder:
             self.notes.append(f"{file}: {len(rows) - len(once)} repeated rows, kept once")
         return once
 
-    def rule_out_boxes(self, boxes: pd.DataFrame, hint: str = "") -> None:
-        """Rule out images with an impossible box: a wrong box is a wrong label."""
+    def rule_out_boxes(self, boxes: pd.DataFrame, hint: str = "", if_widths: str = "") -> None:
+        """Rule out images with an impossible box: a wrong box is a wrong label.
+
+        Where most boxes end before they begin, the user is asked whether they are widths.
+        """
         ids, edges = boxes["image_id"].to_numpy(), boxes[EDGES].to_numpy(dtype="float64")
         self.out.add(ids[~np.isfinite(edges).all(axis=1)], "box with a missing or infinite number")
         flat = (edges[:, 0] >= edges[:, 2]) | (edges[:, 1] >= edges[:, 3])
+        if if_widths and flat.sum() > max(2, len(flat) / 2):
+            raise InputError(
+                f"{self.root}: x2 is smaller than x1, or y2 than y1, in {flat.mean():.0%} of "
+                f"{len(flat)} boxes: are these widths and heights? {if_widths}"
+            )
         self.out.add(ids[flat], f"box of zero or negative size{hint}")
         self.out.add(ids[(edges < 0).any(axis=1)], "box outside the image")
 

@@ -7,7 +7,6 @@ labels by vote, boxes by overlap and vote. No patient is given anywhere: each im
 
 from __future__ import annotations
 
-import re
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,6 @@ import numpy as np
 import pandas as pd
 from PIL import Image, UnidentifiedImageError
 
-from data_prep.contracts.boxes import box_iou
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.tables import (
@@ -28,7 +26,8 @@ from data_prep.contracts.tables import (
     to_numbers,
 )
 from data_prep.contracts.words import counted
-from data_prep.formats.label_files import FINDING_KEY, STATE_WORDS
+from data_prep.formats.label_files import STATE_WORDS
+from data_prep.formats.readers import ROW, with_reference
 from data_prep.formats.source import (
     Format,
     SourceBuilder,
@@ -58,12 +57,8 @@ _CSV_EDGES = ["x_min", "y_min", "x_max", "y_max"]
 _SIZE_TYPES = {"image_id": "str", "height": "float64", "width": "float64"}
 _COPIES = ("PNG", "JPEG", "TIFF", "BMP", "WEBP")
 _SIZES = (("dim0", "dim1"), ("height", "width"))
-_ROW = [*FINDING_KEY, "reader"]
 # From so many boxed images on, boxes that all fit into resized copies were resized with them.
 _ENOUGH_TO_TELL = 20
-_RULES = ("majority", "any", "all")
-_SAME_LESION_IOU = 0.4
-"""Boxes of two readers that overlap by more than this are the same lesion to them."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +88,7 @@ def _read_vindr(builder: SourceBuilder) -> SourceTables:
     findings = findings[findings["finding"] != _NO_FINDING]
     boxes = out.keep(pd.concat([train.boxes, test.boxes], ignore_index=True))
     boxes = _in_pixels_of_the_files(boxes, images, source, notes)
-    findings, boxes, coverage = _with_reference(findings, boxes, builder.options.reference, notes)
+    findings, boxes, coverage = with_reference(builder, findings, boxes, _LOCAL_FINDINGS)
     ids = images["image_id"]
     is_labelled = is_member(ids, findings["image_id"])
     read_alone = findings.loc[findings["origin"] == "reader", "image_id"]
@@ -200,7 +195,7 @@ def _findings_from_annotations(annotations: pd.DataFrame, by_readers: bool) -> p
     A reader who read an image has a line for it, ``No finding`` if need be; what he did not mark
     is absent.
     """
-    marked = annotations[_ROW].drop_duplicates()
+    marked = annotations[ROW].drop_duplicates()
     read = marked[["image_id", "reader"]].drop_duplicates()
     names = pd.DataFrame({"finding": sorted(marked["finding"].unique())}, dtype="str")
     rows = read.merge(names, how="cross").merge(marked, how="left", indicator="state")
@@ -210,7 +205,7 @@ def _findings_from_annotations(annotations: pd.DataFrame, by_readers: bool) -> p
 
 def _with_origin(rows: pd.DataFrame, by_readers: bool) -> pd.DataFrame:
     origin = "reader" if by_readers else "consensus"
-    return rows[[*_ROW, "state"]].assign(origin=origin).astype("str").reset_index(drop=True)
+    return rows[[*ROW, "state"]].assign(origin=origin).astype("str").reset_index(drop=True)
 
 
 def _read_rows(path: Path, by_readers: bool, required: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -240,15 +235,15 @@ def _rule_out(builder: SourceBuilder, part: _Part) -> None:
     out.add(images[~is_member(images, labelled)], f"no row in {part.label_file}")
     for rows in (labelled, boxes["image_id"]):
         out.add(rows[~is_member(rows, images)], f"row in {part.label_file}, but no image file")
-    out.add(findings.loc[findings.duplicated(_ROW), "image_id"], "two labels by one reader")
+    out.add(findings.loc[findings.duplicated(ROW), "image_id"], "two labels by one reader")
     said = findings[findings["state"] == "present"]
     nothing = said["finding"] == _NO_FINDING
     key = ["image_id", "reader"]
     both = said.loc[nothing, key].merge(said.loc[~nothing, key].drop_duplicates(), on=key)
     out.add(both["image_id"], "a reader says both 'No finding' and a finding")
     builder.rule_out_boxes(boxes)
-    absent = findings.loc[findings["state"] == "absent", _ROW]
-    contradicted = boxes.merge(absent.drop_duplicates(), on=_ROW)["image_id"]
+    absent = findings.loc[findings["state"] == "absent", ROW]
+    contradicted = boxes.merge(absent.drop_duplicates(), on=ROW)["image_id"]
     out.add(contradicted, "box of a finding that its reader labels absent")
 
 
@@ -327,139 +322,6 @@ def _read_image_sizes(images: pd.DataFrame, root: Path) -> pd.DataFrame:
             except (UnidentifiedImageError, OSError, ValueError, Image.DecompressionBombError):
                 continue  # DICOM, or broken: the decoder will say so
     return pd.DataFrame(rows, columns=list(_SIZE_TYPES)).astype(_SIZE_TYPES)
-
-
-def _with_reference(
-    findings: pd.DataFrame, boxes: pd.DataFrame, rule: str, notes: list[str]
-) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Add the reference to what the readers say, and say where all lesions are boxed."""
-    own = findings["reader"] == REFERENCE_READER  # the consensus of the test images
-    readers = findings[~own]
-    _require_rule(rule, readers["reader"])
-    made = _reference_findings(readers, rule)
-    fused = _reference_boxes(readers, boxes[boxes["reader"] != REFERENCE_READER], made, rule)
-    n_silent = readers["image_id"].nunique() - made["image_id"].nunique()
-    if n_silent:
-        notes.append(
-            f"{counted(n_silent, 'image', 'were')} not read by {rule.partition(':')[2]}: no "
-            "reference"
-        )
-    findings = pd.concat([findings, made], ignore_index=True)
-    boxes = pd.concat([boxes[[*FINDING_KEY, *EDGES, "reader"]], fused], ignore_index=True)
-    named = pd.Series(_LOCAL_FINDINGS if len(boxes) else (), dtype="str")
-    localised = pd.concat([named, boxes["finding"].drop_duplicates()])
-    coverage = _coverage(findings, boxes, localised)
-    present = made[(made["state"] == "present") & is_member(made["finding"], localised)]
-    n_split = len(present) - len(present.merge(fused[FINDING_KEY].drop_duplicates()))
-    if n_split and len(boxes):
-        notes.append(
-            f"{n_split} of {len(present)} present findings of the reference have no box of it: its "
-            "readers agree that it is there, not where; localisation is not judged on them"
-        )
-    return findings, boxes, coverage
-
-
-def _require_rule(rule: str, readers: pd.Series) -> None:
-    """Check what the user said of the reference."""
-    kind, _, name = rule.partition(":")
-    if rule in _RULES:
-        return
-    if kind != "reader" or not name:
-        raise InputError(f"--reference {rule!r}: use {', '.join(_RULES)} or reader:NAME")
-    if not (readers == name).any():
-        names = sorted(
-            readers.unique(), key=lambda text: ([int(n) for n in re.findall(r"\d+", text)], text)
-        )
-        raise InputError(f"--reference {rule}: no such reader; there are {', '.join(names)}")
-
-
-def _reference_findings(findings: pd.DataFrame, rule: str) -> pd.DataFrame:
-    """Make the reference's findings of those of the readers."""
-    if rule not in _RULES:
-        own = findings[findings["reader"] == rule.partition(":")[2]]
-        return own.assign(reader=REFERENCE_READER).reset_index(drop=True)
-    votes = findings[FINDING_KEY].assign(
-        present=findings["state"] == "present", absent=findings["state"] == "absent", readers=1
-    )
-    count = votes.groupby(FINDING_KEY, sort=False)[["present", "absent", "readers"]].sum()
-    present, absent, readers = (count[c].to_numpy() for c in ("present", "absent", "readers"))
-    says_present, says_absent = {
-        "majority": (2 * present > readers, 2 * absent > readers),
-        "any": (present > 0, absent == readers),
-        "all": (present == readers, absent > 0),
-    }[rule]
-    state = np.select([says_present, says_absent], ["present", "absent"], "uncertain")
-    made = count.index.to_frame(index=False)
-    return made.assign(reader=REFERENCE_READER, state=state, origin="consensus").astype("str")
-
-
-def _reference_boxes(
-    findings: pd.DataFrame, boxes: pd.DataFrame, reference: pd.DataFrame, rule: str
-) -> pd.DataFrame:
-    """Make the reference's boxes of those of the readers.
-
-    Boxes of one finding that overlap are fused (see `_same_lesions`) and a fused box, the mean of
-    the edges, is kept if enough of the finding's readers drew it: more than half for
-    ``majority``, one for ``any``, every one for ``all``. With ``reader:NAME`` his boxes are taken
-    as they are.
-    """
-    if rule not in _RULES:
-        fused = boxes[boxes["reader"] == rule.partition(":")[2]]
-    else:
-        lesions = boxes.assign(lesion=_same_lesions(boxes)).groupby("lesion", sort=False)
-        fused = lesions[FINDING_KEY].first().join(lesions[EDGES].mean())
-        drawn_by = lesions["reader"].nunique()
-        readers = findings.groupby(FINDING_KEY).size().rename("readers")
-        read_by = fused.join(readers, on=FINDING_KEY)["readers"].fillna(0)
-        enough = {
-            "majority": 2 * drawn_by > read_by,
-            "any": drawn_by > 0,
-            "all": drawn_by >= read_by,
-        }
-        fused = fused[enough[rule]]
-    present = reference.loc[reference["state"] == "present", FINDING_KEY]
-    kept = fused[[*FINDING_KEY, *EDGES]].merge(present, on=FINDING_KEY)
-    kept = kept.sort_values([*FINDING_KEY, *EDGES], ignore_index=True)
-    return kept.assign(reader=pd.Series(REFERENCE_READER, index=kept.index, dtype="str"))
-
-
-def _same_lesions(boxes: pd.DataFrame, iou: float = _SAME_LESION_IOU) -> np.ndarray:
-    """Tell which boxes of several readers are of one lesion.
-
-    Greedy: of all pairs of boxes of one image and finding by different readers, the one that
-    overlaps most is joined first, then the next, down to `iou`. A lesion has one box a reader at
-    most, so a pair that would bring a second one is passed over. The order of the rows does not
-    matter.
-    """
-    ordered = boxes[[*_ROW, *EDGES]].reset_index(drop=True)
-    ordered = ordered.sort_values([*_ROW, *EDGES], kind="stable")
-    ordered["box"] = np.arange(len(ordered))
-    pairs = ordered[[*FINDING_KEY, "box"]].merge(ordered[[*FINDING_KEY, "box"]], on=FINDING_KEY)
-    first, second = pairs["box_x"].to_numpy(), pairs["box_y"].to_numpy()
-    reader, edges = ordered["reader"].to_numpy(), ordered[EDGES].to_numpy(dtype="float64")
-    wanted = (first < second) & (reader[first] != reader[second])
-    first, second = first[wanted], second[wanted]
-    overlap = box_iou(edges[first], edges[second])
-    near = overlap > iou
-    first, second, overlap = first[near], second[near], overlap[near]
-    lesion = {box: {box} for box in range(len(ordered))}
-    for pair in np.argsort(-overlap, kind="stable"):  # only pairs that overlap: few
-        one, other = lesion[first[pair]], lesion[second[pair]]
-        if one is not other and {reader[b] for b in one}.isdisjoint(reader[b] for b in other):
-            one |= other
-            lesion.update(dict.fromkeys(other, one))
-    number = np.empty(len(ordered), dtype="int64")
-    number[ordered.index.to_numpy()] = [min(lesion[box]) for box in range(len(ordered))]
-    return number
-
-
-def _coverage(findings: pd.DataFrame, boxes: pd.DataFrame, localised: pd.Series) -> pd.DataFrame:
-    """Say where a reader's boxes are all there are."""
-    rows = findings[is_member(findings["finding"], localised)]
-    boxed = rows.merge(boxes[_ROW].drop_duplicates(), on=_ROW)
-    absent, present = rows[rows["state"] == "absent"], boxed[boxed["state"] == "present"]
-    complete = pd.concat([absent[_ROW], present[_ROW]])
-    return complete.assign(coverage="all").astype("str").reset_index(drop=True)
 
 
 def _has_tables(folder: Path) -> bool:

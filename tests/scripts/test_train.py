@@ -301,3 +301,21 @@ def test_an_error_of_the_audit_stops_training_unless_told_and_the_run_says_so(
     assert run is not None
     (error,) = run.started["despite_audit"]
     assert "patient in more than one role" in error
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "kept", "message"),
+    [
+        ("boxes", "finding", [], r"no boxes of 'opacity'.*train a classifier \(cxr train chexnet"),
+        ("findings", "state", ["absent"], r"'opacity' has 0 positive patients .* add positive"),
+        ("findings", "state", ["present"], r"'opacity' has 0 negative patients .* add negative"),
+    ],
+)
+def test_a_set_with_nothing_to_learn_is_refused_with_what_to_add(
+    data, tmp_path, monkeypatch, table, column, kept, message
+):
+    rows = getattr(DataSet.open(data), table)
+    left = rows[rows[column].isin(kept)]
+    monkeypatch.setattr(DataSet, table, property(lambda self: left))
+    with pytest.raises(InputError, match=message):
+        _train(data, tmp_path / "run")

@@ -3,12 +3,13 @@
 import shutil
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 
 import scripts.prepare
 from data_prep.assemble import prepare as preparing
@@ -22,6 +23,7 @@ from data_prep.store.pixel_store import PixelStore
 from data_prep.work.pool import LocalEngine
 from tests.data_prep.assemble.sources import make
 from tests.data_prep.assemble.sources import write_pairs as write_source
+from tests.data_prep.formats.answers import write_files
 
 TABLES = ("images", "findings", "boxes", "box_coverage", "decode", "excluded", "splits/default")
 
@@ -135,7 +137,7 @@ def test_an_interrupted_run_goes_on_to_the_same_result(
 
 KILLED = """
 import os, sys
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from data_prep.assemble import prepare as preparing
 from data_prep.assemble.prepare import prepare
@@ -328,3 +330,28 @@ def test_real_dicoms_give_views_ages_and_no_false_spacing(tmp_path, shared_data)
     # The headers state NIH's spacing for another size: a chest 146 mm wide.
     assert images["spacing_col_mm"].isna().all()
     assert not any(column.lower().startswith(("patientname", "birth")) for column in images)
+
+
+def test_what_a_set_cannot_teach_is_said_before_any_image_is_read(tmp_path):
+    files = {"images.csv": "image_id,path\na,a.png\nb,b.png\n",
+             "labels.csv": "image_id,finding,state\na,mass,1\nb,mass,1\n"}  # fmt: skip
+    source = write_files(tmp_path / "ward", files)
+    for name in "ab":
+        pixels = np.random.default_rng(ord(name)).integers(0, 255, (80, 80), dtype="uint8")
+        Image.fromarray(pixels).save(source / f"{name}.png")
+    said: list[str] = []
+
+    def progress(description, total):
+        said.append(description)
+        return nullcontext(lambda n: None)
+
+    options = preparing.PrepareOptions(
+        "csv", engine=LocalEngine(0), say=said.append, progress=progress
+    )
+    notes = preparing.prepare(source, tmp_path / "data", options).notes
+    few = "WARNING: few patients: 2 positive for mass, 0 negative for mass"
+    assert said[0].startswith("this set has no boxes: a detector learns from boxes")
+    assert said[1].startswith(few)
+    assert said[2] == "Reading images"
+    assert any(note.startswith(few) for note in notes)
+    assert "WARNING: split 'default': role 'val' has no image" in notes

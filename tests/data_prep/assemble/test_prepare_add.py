@@ -150,8 +150,8 @@ def test_a_target_of_the_users_joins_findings_and_a_strange_one_is_refused(tmp_p
 
 def test_an_option_that_means_nothing_to_the_format_is_refused(tmp_path):
     source = write_source(tmp_path / "source")
-    with pytest.raises(InputError, match="--reference: means nothing to --format csv"):
-        make(source, tmp_path / "set", read=ReadOptions(reference="any"))
+    with pytest.raises(InputError, match="--class-names: means nothing to --format csv"):
+        make(source, tmp_path / "set", read=ReadOptions(class_names=("mass",)))
 
 
 def test_with_a_key_no_id_or_path_of_the_source_is_written_anywhere(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
-from tests.data_prep.formats.answers import reader
+from tests.data_prep.formats.answers import reader, states
 
 IMAGES = "image_id,patient_id\na,p1\nb,p1\nc,p2\n"
 LABELS = "image_id,finding,state\na,mass,present\nb,mass,absent\nc,mass,uncertain\n"
@@ -146,3 +146,60 @@ def test_real_chexnet_truth_becomes_a_set_without_pixels(tmp_path, shared_data):
     tables = read(source)
     assert len(tables.images) == 3_553
     assert (tables.findings["state"] == "present").sum() == 732
+
+
+TWO_READERS = (
+    "image_id,finding,state,reader\n"
+    "a,mass,present,Smith\na,mass,present,Jones\nb,mass,absent,Smith\nb,mass,absent,Jones\n"
+    "c,mass,present,Smith\nc,mass,absent,Jones\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("rule", "disputed"),
+    [("majority", "uncertain"), ("any", "present"), ("all", "absent"), ("reader:Jones", "absent")],
+)
+def test_two_readers_leave_nothing_out_and_the_rule_makes_the_reference(tmp_path, rule, disputed):
+    tables = read(write_set(tmp_path, labels=TWO_READERS), reference=rule)
+    assert tables.excluded.empty
+    assert states(tables) == {("a", "mass"): "present", ("b", "mass"): "absent",
+                              ("c", "mass"): disputed}  # fmt: skip
+    assert states(tables, "Smith")["c", "mass"] == "present"
+    assert set(tables.findings["origin"]) == {"reader"} | (
+        {"reader"} if ":" in rule else {"consensus"}
+    )
+
+
+def test_boxes_of_two_readers_become_boxes_of_the_reference(tmp_path):
+    boxes = (
+        "image_id,x1,y1,x2,y2,finding,reader\n"
+        "a,10,10,30,30,mass,Smith\na,12,10,32,30,mass,Jones\nc,1,1,9,9,mass,Smith\n"
+    )
+    tables = read(write_set(tmp_path, labels=TWO_READERS, boxes=boxes))
+    own = tables.boxes["reader"] == "reference"
+    assert tables.boxes.loc[own, ["x1", "x2"]].to_numpy().tolist() == [[11.0, 31.0]]
+    assert (~own).sum() == 3
+    assert any("2 readers; they differ on 1 of 3 labels" in note for note in tables.notes)
+
+
+@pytest.mark.parametrize(
+    ("labels", "rule", "message"),
+    [
+        (TWO_READERS, "reader:Brown", "no such reader; there are Jones, Smith"),
+        (LABELS, "any", "the labels name no reader"),
+        (LABELS, "reader:Smith", "the labels name no reader"),
+        (TWO_READERS.replace("reader", "rater"), "majority", "'rater'; call it 'reader' if it"),
+        (TWO_READERS + "c,mass,absent,\n", "majority", "line 8: reader is empty"),
+    ],
+)
+def test_a_reference_that_cannot_be_made_is_refused(tmp_path, labels, rule, message):
+    with pytest.raises(InputError, match=message):
+        read(write_set(tmp_path, labels=labels), reference=rule)
+
+
+def test_widths_in_place_of_corners_are_named_before_any_image_is_left_out(tmp_path):
+    rows = "".join(f"{name},90,80,20,30,mass\n" for name in "abc")
+    boxes = "image_id,x1,y1,x2,y2,finding\n" + rows
+    labels = "image_id,finding,state\n" + "".join(f"{name},mass,1\n" for name in "abc")
+    with pytest.raises(InputError, match=r"in 100% of 3 boxes: are these widths and heights\?"):
+        read(write_set(tmp_path, labels=labels, boxes=boxes))

@@ -4,7 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.formats.vindr import _coverage, _reference_boxes, _reference_findings, _same_lesions
+from data_prep.formats.readers import (
+    _coverage,
+    _reference_boxes,
+    _reference_findings,
+    _same_lesions,
+)
 
 
 def votes(*states: str) -> pd.DataFrame:
