@@ -6,7 +6,7 @@ import copy
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,7 @@ _CUDA_SHARE = 0.9  # of the device: memory falls to pieces in a long training
 Precision = Literal["fp32", "bf16", "fp16"]
 _Losses = Callable[[Any, Any], dict[str, Tensor]]
 _MakeBatch = Callable[[int], Any]
+_T = TypeVar("_T")
 
 
 class Hardware(NamedTuple):
@@ -42,31 +43,41 @@ def largest_share(
 ) -> int:
     """The largest power of two of images that a training step can take; 0: not even one fits.
 
-    On CUDA the batch is doubled until a step runs out of memory. A CPU has no such end: its
-    system ends the process. There the need is reckoned from what two small batches save for the
-    backward pass; `budget` are the bytes that may be used.
+    The need is reckoned from what two small batches save for the backward pass; `budget` are the
+    bytes of main memory that may be used. On CUDA steps are taken, from the reckoned size on, until
+    one runs out of memory. A CPU has no such end: its system ends the process.
 
     The model, its gradients and the state of the random generators stay as they are.
     """
     cuda = [torch.cuda.current_device()] if device == "cuda" else []
+    if cuda:
+        budget = int(_CUDA_SHARE * torch.cuda.get_device_properties(cuda[0]).total_memory)
     with torch.random.fork_rng(cuda):
-        try:
-            trial = copy.deepcopy(model).to(device).train()  # may not fit by itself
-
-            def measured(size: int) -> int:
-                return _saved_bytes(trial, make_batch(size).to(device), training_losses, precision)
-
-            def runs(size: int) -> bool:
-                return _step_fits(trial, make_batch, size, training_losses, precision)
-
-            if device == "cuda":
-                return _double(runs, limit)
-            need = _reckon(trial, measured, min(2, limit), min(4, limit))
-        except Exception as error:
-            if not is_out_of_memory(error):
-                raise
+        trial = _unless_out_of_memory(lambda: copy.deepcopy(model).to(device).train())
+        if trial is None:  # not even by itself
             return 0
-        return _double(lambda size: budget is None or need(size) <= budget, limit)
+        trial.to(memory_format=torch.channels_last)  # as it is trained
+
+        def measured(size: int) -> int:
+            return _saved_bytes(trial, make_batch(size).to(device), training_losses, precision)
+
+        def runs(size: int) -> bool:
+            return _step_fits(trial, make_batch, size, training_losses, precision)
+
+        need = _unless_out_of_memory(lambda: _reckon(trial, measured, min(2, limit), min(4, limit)))
+        reckoned = 0
+        if need is not None:
+            reckoned = _search(lambda size: budget is None or need(size) <= budget, limit)
+        return _search(runs, limit, max(2, reckoned)) if cuda else reckoned
+
+
+def _unless_out_of_memory(work: Callable[[], _T]) -> _T | None:
+    try:
+        return work()
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+    return None
 
 
 def _reckon(
@@ -79,14 +90,15 @@ def _reckon(
     return lambda size: int(state + _TRANSIENT * (first + image * (size - small)))
 
 
-def _double(fits: Callable[[int], bool], limit: int) -> int:
-    # From 2: live batch norm cannot learn from one image whose last features are a single pixel.
-    size = 2
-    while size <= limit and fits(size):
+def _search(fits: Callable[[int], bool], limit: int, start: int = 2) -> int:
+    """The largest power of two that fits, tried from `start` up or down; 0: none does."""
+    # Not from 1: live batch norm cannot learn from one image whose last features are one pixel.
+    size = start
+    while size and (size > limit or not fits(size)):
+        size //= 2
+    while size >= start and 2 * size <= limit and fits(2 * size):
         size *= 2
-    if size > 2:
-        return size // 2
-    return 1 if limit >= 1 and fits(1) else 0
+    return size
 
 
 def _saved_bytes(model: nn.Module, batch: Any, training_losses: _Losses, precision: str) -> int:

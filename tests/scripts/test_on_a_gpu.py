@@ -6,6 +6,7 @@ import copy
 import re
 from collections import Counter
 from collections.abc import Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from safetensors.torch import load_file
 
 from classification.dataset import LabelBatch
 from classification.inference import MapMethod, predict_scores
+from classification.loss import training_losses as classifier_losses
 from classification.model import build_classifier
 from configs.load import parse_config
 from data_prep.contracts.errors import InputError
@@ -34,6 +36,7 @@ from scripts.runtime import choose_device, choose_precision
 from scripts.train import train
 from tests.pretended_device import PretendedDevice, pretended_cuda
 from tests.scripts.small_sets import cxr
+from training import batch_size
 from training.best_epoch import EpochRecord
 from training.classifier import ClassifierTask
 from training.detector import DetectorTask
@@ -292,6 +295,30 @@ def test_the_largest_batch_is_found_in_the_memory_of_the_device(gpu, drawn_set, 
     gpu.total_memory = 1_000
     with pytest.raises(InputError, match="not even one image of 96 px fits in memory"):
         train_there(drawn_set, tmp_path / "none", config, "training.batch_size=auto")
+
+
+@pytest.mark.parametrize("mebibytes", [100, 250])
+def test_the_largest_batch_is_found_in_few_steps(gpu, monkeypatch, mebibytes):
+    gpu.total_memory = mebibytes * 1024**2
+    model = build_classifier("small_cnn", image_size=SIZE)
+    asked: list[int] = []
+    step_fits = batch_size._step_fits
+
+    def note(model: object, make_batch: object, size: int, *how: object) -> bool:
+        asked.append(size)
+        return step_fits(model, make_batch, size, *how)
+
+    monkeypatch.setattr(batch_size, "_step_fits", note)
+    find = partial(
+        batch_size.largest_share, model, lambda size: as_labels(draw_images(SIZE, size)),
+        classifier_losses, limit=256, device="cuda",
+    )  # fmt: skip
+    found, first, steps = find(), asked[0], len(asked)
+    monkeypatch.setattr(batch_size, "_reckon", lambda *_: lambda size: np.inf)
+    asked.clear()
+    assert find() == found  # doubled from 2
+    assert first <= found
+    assert steps <= min(3, len(asked))
 
 
 @pytest.mark.parametrize(
