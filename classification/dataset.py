@@ -86,7 +86,7 @@ class ImageLabelDataset(Dataset[_LabelSample]):
         image_id = str(self.image_ids[row])
         pixels = self.store.image(image_id)
         if self.augmentation is not None and seed is not None:
-            pixels = self.augmentation.apply(pixels, None, seed)[0]
+            pixels = self.augmentation.apply(pixels, None, seed).pixels
         return _LabelSample(image_id, pixels, self.targets[row])
 
 

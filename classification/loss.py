@@ -65,12 +65,12 @@ def build_criterion(positive_weight: float | Literal["balanced"], targets: np.nd
     if positive_weight == 1:
         return masked_cross_entropy
     balanced = positive_weight == "balanced"
-    weights = positive_weights(targets) if balanced else torch.tensor([float(positive_weight)])
+    weights = _positive_weights(targets) if balanced else torch.tensor([float(positive_weight)])
     there = cache(weights.to)  # sent to a device once
     return lambda logits, targets: masked_cross_entropy(logits, targets, there(logits.device))
 
 
-def positive_weights(targets: np.ndarray, limit: float = 100.0) -> Tensor:
+def _positive_weights(targets: np.ndarray, limit: float = 100.0) -> Tensor:
     """Weights (K,) that make positives and negatives of targets (N, K) count the same, by finding.
 
     Negatives per positive, from 1 / `limit` to `limit`; 1 where there is only one kind.

@@ -149,8 +149,7 @@ class LesionDataset(Dataset[_LesionSample]):
 
 
 def _augmented(sample: _LesionSample, augmentation: Augmentation, seed: int) -> _LesionSample:
-    pixels, boxes, kept = augmentation.apply(sample.pixels, sample.boxes, seed)
-    now = augmentation.why_dropped(sample.pixels, sample.boxes, kept, seed)
+    pixels, boxes, kept, now = augmentation.apply(sample.pixels, sample.boxes, seed)
     dropped = sample.dropped.plus(now._replace(given=0))  # they were counted when they came
     return _LesionSample(sample.image_id, pixels, boxes, sample.labels[kept], dropped)
 

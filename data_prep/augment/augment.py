@@ -5,37 +5,85 @@ The only module that imports albumentations, which takes 1.7 s: pixel reading mu
 
 from __future__ import annotations
 
+import copy
+import math
 import os
+import random
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"  # before the import, which else asks the network
 
 import albumentations
+import cv2
 import numpy as np
 
-from data_prep.augment.mosaic import DroppedBoxes
-from data_prep.store.preprocess import MIN_SIDE, MIN_VISIBLE
+from data_prep.augment.mosaic import DroppedBoxes, cut_boxes
+from data_prep.store.preprocess import MIN_VISIBLE
 
-_Step = albumentations.BasicTransform | albumentations.BaseCompose
-
-_ROUNDING = 0.01  # px; albumentations works in float32 shares of the side
 _HOLE_GREY = 114  # what a model that normalises as for ImageNet sees as 0
-_HOLE_SEED = 0x9E3779B9  # so that holes do not follow the draws of the other changes
+_CONTRAST = albumentations.RandomBrightnessContrast(p=1.0)
+
+
+class _Augmented(NamedTuple):
+    """A changed image."""
+
+    pixels: np.ndarray  # uint8 `(H, W)`
+    boxes: np.ndarray  # `xyxy`, px of `pixels`, clipped to it, float32, `(M, 4)`
+    kept: np.ndarray  # their rows in the boxes that were given, int64, `(M,)`, ascending
+    dropped: DroppedBoxes
+
+
+class _Move(NamedTuple):
+    """How an image is moved about its centre: mirrored, then scaled, then turned, then shifted."""
+
+    mirrored: bool
+    scale_x: float
+    scale_y: float
+    degrees: float  # counter-clockwise
+    shift_x: int  # px
+    shift_y: int
+
+    def matrix(self, x: float, y: float) -> np.ndarray:
+        """What moves points, `(2, 3)`; the centre of the image is at x, y."""
+        cos, sin = math.cos(math.radians(self.degrees)), math.sin(math.radians(self.degrees))
+        scale_x, scale_y = (-self.scale_x if self.mirrored else self.scale_x), self.scale_y
+        xx, xy, yx, yy = cos * scale_x, sin * scale_y, -sin * scale_x, cos * scale_y
+        to_x, to_y = x + self.shift_x, y + self.shift_y
+        return np.array([[xx, xy, to_x - xx * x - xy * y], [yx, yy, to_y - yx * x - yy * y]])
+
+    def pixels(self, pixels: np.ndarray) -> np.ndarray:
+        """Move an image; what comes from outside of it is black."""
+        height, width = pixels.shape
+        matrix = self.matrix((width - 1) / 2, (height - 1) / 2)  # of the centres of pixels
+        # Copied first: a warp reads across rows, which is slow where they are in no cache yet.
+        return cv2.warpAffine(pixels.copy(), matrix, (width, height), flags=cv2.INTER_LINEAR)
+
+    def boxes(self, boxes: np.ndarray, width: int, height: int) -> np.ndarray:
+        """Move boxes: each becomes the frame of the ellipse in it, as a lesion has no corners."""
+        matrix = self.matrix(width / 2, height / 2)
+        centres, radii = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+        centres = centres @ matrix[:, :2].T + matrix[:, 2]
+        radii = np.sqrt(radii**2 @ matrix[:, :2].T ** 2)
+        return np.hstack([centres - radii, centres + radii])
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """A chain of random changes; made by `build_augmentation`."""
+    """Random changes; made by `build_augmentation`, which describes them. Threads may share it."""
 
-    # albumentations' own objects, which are reseeded at each use: threads share them with a lock
-    chain: albumentations.Compose
-    tolerant: albumentations.Compose  # keeps boxes however small: it tells why one was dropped
-    holes: albumentations.Compose | None = None  # cuts holes into what the chain gave
+    rotate_degrees: float
+    scale: float
+    shift: float
+    horizontal_flip: float
+    stretch: bool
+    brightness: float
+    contrast: float
+    others: tuple[albumentations.BasicTransform, ...]  # of the grey levels, in this order
+    holes: albumentations.CoarseDropout | None
 
-    def apply(
-        self, pixels: np.ndarray, boxes: np.ndarray | None, seed: int
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Apply the chain once; the same seed gives the same result, whatever was done before.
+    def apply(self, pixels: np.ndarray, boxes: np.ndarray | None, seed: int) -> _Augmented:
+        """Change an image once; the same seed gives the same result.
 
         Args:
             pixels: uint8, shape ``(H, W)``.
@@ -43,34 +91,52 @@ class Augmentation:
             seed: Any non-negative integer.
 
         Returns:
-            Pixels, uint8, ``(H, W)``; boxes that are left, clipped to the image, float32,
-            ``(M, 4)``; their rows in `boxes`, int64, ``(M,)``, ascending. A box is dropped where
-            under 30 % of its area are left or not covered, or under 2 px of a side; `why_dropped`
-            counts.
+            The image, and the boxes that are left. A box is dropped where under 30 % of its area
+            are left or not covered, or under 2 px of a side.
         """
+        height, width = pixels.shape
         corners = np.zeros((0, 4)) if boxes is None else np.asarray(boxes, dtype=np.float64)
         if corners.size == 0:
             corners = corners.reshape(0, 4)
         if corners.ndim != 2 or corners.shape[1] != 4:
             raise ValueError(f"boxes must have shape (N, 4), got {corners.shape}")
-        pixels, moved, kept = _run(self.chain, pixels, corners, seed)
+        rng = random.Random(seed)  # noqa: S311  no secret; seeded faster than numpy's
+        move = self._draw_move(rng, width, height)
+        kept, dropped = np.arange(len(corners)), DroppedBoxes(len(corners))
+        if len(corners):
+            corners = np.clip(corners, 0, [width, height, width, height])
+            corners = move.boxes(corners, width, height) if move else corners
+            corners, kept, dropped = cut_boxes(corners, (0, 0, width, height))
+        if move:
+            pixels = move.pixels(pixels)
+        if self.brightness or self.contrast:
+            pixels = _CONTRAST.apply(pixels, *self._draw_greys(rng))
+        for step in self.others:
+            pixels = _apply(step, rng, image=pixels)["image"]
         if self.holes is not None:
-            pixels, visible = _cut_holes(self.holes, pixels, moved, seed)
-            moved, kept = moved[visible], kept[visible]
-        return np.ascontiguousarray(pixels), moved, kept
+            pixels, visible = _cut_holes(self.holes, rng, pixels, corners)
+            corners, kept = corners[visible], kept[visible]
+            dropped = dropped._replace(covered=int((~visible).sum()))
+        return _Augmented(np.ascontiguousarray(pixels), corners.astype(np.float32), kept, dropped)
 
-    def why_dropped(
-        self, pixels: np.ndarray, boxes: np.ndarray, kept: np.ndarray, seed: int
-    ) -> DroppedBoxes:
-        """Count why boxes did not come back from `apply`; costs nothing where all did."""
-        if len(kept) == len(boxes):
-            return DroppedBoxes(len(boxes))
-        # The chain again, from the same seed, with one rule after the other left out.
-        corners = np.asarray(boxes, dtype=np.float64)
-        uncovered = len(_run(self.chain, pixels, corners, seed)[2])
-        inside = len(_run(self.tolerant, pixels, corners, seed)[2])
-        n = len(corners)
-        return DroppedBoxes(n, n - inside, inside - uncovered, uncovered - len(kept))
+    def _draw_move(self, rng: random.Random, width: int, height: int) -> _Move | None:
+        mirrored = rng.random() < self.horizontal_flip
+        if not (mirrored or self.rotate_degrees or self.scale or self.shift):
+            return None
+        scale_x, scale_y = (rng.uniform(1 - self.scale, 1 + self.scale) for _ in "xy")
+        return _Move(
+            mirrored,
+            scale_x,
+            scale_y if self.stretch else scale_x,
+            rng.uniform(-self.rotate_degrees, self.rotate_degrees),
+            round(width * rng.uniform(-self.shift, self.shift)),
+            round(height * rng.uniform(-self.shift, self.shift)),
+        )
+
+    def _draw_greys(self, rng: random.Random) -> tuple[float, float]:
+        """What grey levels are multiplied by, and what is then added to them."""
+        contrast = 1 + rng.uniform(-self.contrast, self.contrast)
+        return contrast, 255 * rng.uniform(-self.brightness, self.brightness)
 
 
 def build_augmentation(
@@ -87,7 +153,7 @@ def build_augmentation(
     horizontal_flip: float = 0.0,
     stretch: bool = False,
 ) -> Augmentation | None:
-    """Choose the changes; each is drawn evenly from its range for every image.
+    """Choose the changes; each is drawn evenly from its range, on its own, for every image.
 
     `configs.settings` says how far each may go.
 
@@ -112,60 +178,15 @@ def build_augmentation(
     Returns:
         The chain, or None where every argument is 0.
     """
-    geometry = rotate_degrees, scale, shift, horizontal_flip
-    greyness = brightness, contrast, gamma, blur, noise
-    if not any((*geometry, *greyness, cutout)):
+    others = _others(gamma, blur, noise)
+    moves = rotate_degrees, scale, shift, horizontal_flip, stretch
+    if not any((*moves, brightness, contrast, *others, cutout)):
         return None
-
-    def chain(min_side: float) -> albumentations.Compose:
-        moves, greys = _geometry(*geometry, stretch), _greys(*greyness)
-        # albumentations warns of boxes that no step moves; last, so that no draw changes.
-        steps = [*moves, *greys] if moves else [*greys, albumentations.NoOp(p=1.0)]
-        boxes = albumentations.BboxParams(
-            format="pascal_voc",
-            label_fields=["rows"],
-            min_visibility=MIN_VISIBLE,
-            min_width=min_side,
-            min_height=min_side,
-            clip=True,
-        )
-        return albumentations.Compose(steps, bbox_params=boxes, seed=0)
-
-    return Augmentation(chain(MIN_SIDE - _ROUNDING), chain(0.0), _holes(cutout))
+    return Augmentation(*moves, brightness, contrast, others, _holes(cutout))
 
 
-def _geometry(
-    rotate_degrees: float, scale: float, shift: float, horizontal_flip: float, stretch: bool
-) -> list[_Step]:
-    steps: list[_Step] = []
-    if horizontal_flip:
-        steps.append(albumentations.HorizontalFlip(p=horizontal_flip))
-    if rotate_degrees or scale or shift:
-        steps.append(
-            albumentations.Affine(
-                rotate=(-rotate_degrees, rotate_degrees),
-                scale=(1 - scale, 1 + scale),
-                keep_ratio=not stretch,  # else x and y are drawn apart, and hearts change shape
-                translate_percent=(-shift, shift),
-                # A lesion fills the ellipse in its box better than its corners.
-                rotate_method="ellipse",
-                fill=0,
-                p=1.0,
-            )
-        )
-    return steps
-
-
-def _greys(
-    brightness: float, contrast: float, gamma: float, blur: float, noise: float
-) -> list[_Step]:
-    steps: list[_Step] = []
-    if brightness or contrast:
-        steps.append(
-            albumentations.RandomBrightnessContrast(
-                brightness_limit=brightness, contrast_limit=contrast, p=1.0
-            )
-        )
+def _others(gamma: float, blur: float, noise: float) -> tuple[albumentations.BasicTransform, ...]:
+    steps: list[albumentations.BasicTransform] = []
     if gamma:
         limits = (100 / (1 + gamma), 100 * (1 + gamma))  # albumentations counts in percent
         steps.append(albumentations.RandomGamma(gamma_limit=limits, p=1.0))
@@ -173,16 +194,15 @@ def _greys(
         steps.append(albumentations.GaussianBlur(blur_limit=0, sigma_limit=(0, blur), p=0.5))
     if noise:
         steps.append(albumentations.GaussNoise(std_range=(0, noise), p=0.5))
-    return steps
+    return tuple(steps)
 
 
-def _holes(cutout: float) -> albumentations.Compose | None:
+def _holes(cutout: float) -> albumentations.CoarseDropout | None:
     if not cutout:
         return None
     sides = (min(0.05, cutout), cutout)
-    # Apart from the boxes: albumentations would round each of them to whole pixels. The mask says
-    # where the holes are.
-    step = albumentations.CoarseDropout(
+    # The mask says where the holes are: albumentations would round boxes to whole pixels.
+    return albumentations.CoarseDropout(
         num_holes_range=(1, 2),
         hole_height_range=sides,
         hole_width_range=sides,
@@ -190,27 +210,22 @@ def _holes(cutout: float) -> albumentations.Compose | None:
         fill_mask=1,
         p=0.5,
     )
-    return albumentations.Compose([step], seed=0)
 
 
-def _run(
-    chain: albumentations.Compose, pixels: np.ndarray, boxes: np.ndarray, seed: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    chain.set_random_seed(int(seed) % (1 << 32))
-    changed = chain(image=pixels, bboxes=boxes, rows=np.arange(len(boxes)))
-    kept = np.asarray(changed["rows"], dtype=np.int64)
-    moved = np.asarray(changed["bboxes"], dtype=np.float32).reshape(-1, 4)
-    height, width = pixels.shape
-    moved = np.clip(moved, 0, np.array([width, height, width, height], dtype=np.float32))
-    return changed["image"], moved, kept
+def _apply(
+    step: albumentations.BasicTransform, rng: random.Random, **targets: Any
+) -> dict[str, Any]:
+    """Apply a transform of albumentations; a copy of it, as it holds the generators it draws by."""
+    step = copy.copy(step)
+    step.set_random_state(np.random.default_rng(rng.getrandbits(64)), rng)
+    return step(**targets)
 
 
 def _cut_holes(
-    holes: albumentations.Compose, pixels: np.ndarray, boxes: np.ndarray, seed: int
+    holes: albumentations.CoarseDropout, rng: random.Random, pixels: np.ndarray, boxes: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """The image with holes, and which boxes are not covered by them."""
-    holes.set_random_seed((int(seed) ^ _HOLE_SEED) % (1 << 32))
-    changed = holes(image=pixels, mask=np.zeros_like(pixels))
+    changed = _apply(holes, rng, image=pixels, mask=np.zeros_like(pixels))
     covered = [
         changed["mask"][int(y1) : int(np.ceil(y2)), int(x1) : int(np.ceil(x2))].mean()
         for x1, y1, x2, y2 in boxes

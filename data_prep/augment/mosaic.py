@@ -96,22 +96,20 @@ def join_mosaic(
         pixels[tile[1] : tile[3], tile[0] : tile[2]] = shrunk[
             tile[1] - y0 : tile[3] - y0, tile[0] - x0 : tile[2] - x0
         ]
-        shown, rows, missing = _cut(own * (side / size) + [x0, y0, x0, y0], tile)
+        shown, rows, missing = cut_boxes(own * (side / size) + [x0, y0, x0, y0], tile)
         moved.append(shown)
         kept.append(rows)
         dropped = dropped.plus(missing)
     return _Mosaic(pixels, np.concatenate(moved).astype(np.float32), kept, dropped)
 
 
-def _cut(
+def cut_boxes(
     boxes: np.ndarray, tile: tuple[int, int, int, int]
 ) -> tuple[np.ndarray, np.ndarray, DroppedBoxes]:
     """Boxes cut to a part of the square, their rows, and what was dropped."""
-    low, high = [*tile[:2]] * 2, [*tile[2:]] * 2
-    cut = np.clip(boxes, low, high)
-    sides, whole = cut[:, 2:] - cut[:, :2], np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    visible = np.prod(sides, axis=1) >= MIN_VISIBLE * whole
-    large = (sides >= MIN_SIDE).all(axis=1)
-    rows = np.flatnonzero(visible & large)
-    missing = DroppedBoxes(len(boxes), int((~visible).sum()), int((visible & ~large).sum()))
-    return cut[rows], rows, missing
+    cut = np.minimum(np.maximum(boxes, [*tile[:2]] * 2), [*tile[2:]] * 2)
+    sides, whole = cut[:, 2:] - cut[:, :2], boxes[:, 2:] - boxes[:, :2]
+    visible = sides[:, 0] * sides[:, 1] >= MIN_VISIBLE * whole[:, 0] * whole[:, 1]
+    rows = np.flatnonzero(visible & (sides.min(axis=1) >= MIN_SIDE))
+    inside = int(np.count_nonzero(visible))
+    return cut[rows], rows, DroppedBoxes(len(boxes), len(boxes) - inside, inside - len(rows))

@@ -10,8 +10,8 @@ from classification.dataset import LabelBatch
 from classification.loss import (
     _mix,
     _mix_pairs,
+    _positive_weights,
     masked_cross_entropy,
-    positive_weights,
     scores_of,
     training_losses,
     validation_losses,
@@ -56,13 +56,13 @@ def test_pos_weight_counts_positives_as_often_as_it_says():
 )
 def test_positive_weights(column, weight, reason):
     targets = np.array(column, dtype=np.float64)[:, None]
-    assert positive_weights(targets).tolist() == [weight], reason
+    assert _positive_weights(targets).tolist() == [weight], reason
 
 
 def test_a_rare_finding_is_weighed_up_to_the_limit_only():
     targets = np.zeros((1001, 1))
     targets[0] = 1
-    assert positive_weights(targets, limit=50.0).tolist() == [50.0]
+    assert _positive_weights(targets, limit=50.0).tolist() == [50.0]
 
 
 def test_a_batch_can_be_overfitted(build_small, batch):
