@@ -2,8 +2,8 @@
 #
 #   docker run --rm --network none -u "$(id -u):$(id -g)" -v "$PWD:/work" cxr-compare prepare xrays data
 #
-# Add --gpus all where there is one, and --shm-size 2g with training.workers above 0. Only the build
-# needs a network. About 6 GB: PyTorch's wheels on PyPI carry CUDA, of which its import needs nearly
+# Add --gpus all where there is one, and --shm-size 2g to train there: loaded batches pass through
+# shared memory. Only the build needs a network. About 6 GB: PyTorch's wheels on PyPI carry CUDA, of which its import needs nearly
 # all; CPU-only wheels are on an index of PyTorch's own, and mixed with torchvision from PyPI they
 # lack its operators (torchvision::nms). Triton, 1 GB that only torch.compile needs, is left out.
 

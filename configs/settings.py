@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -127,18 +130,22 @@ class ClassifierModelSettings(Section):
         return self
 
 
-def _batch_size(value: Any) -> Any:
+def _or_auto(bounds: Mapping[str, int], value: Any) -> Any:
     # One rule in one place: a union of types would answer a slip once for each of its types.
-    if value == "auto" or (type(value) is int and value >= 1):
+    least, most = bounds["minimum"], bounds.get("maximum", math.inf)
+    if value == "auto" or (type(value) is int and least <= value <= most):
         return value
-    raise ValueError(f"must be a whole number of at least 1, or 'auto', got {value!r}")
+    end = f" and at most {most}" if "maximum" in bounds else ""
+    raise ValueError(f"must be a whole number of at least {least}{end}, or 'auto', got {value!r}")
 
 
-_BatchSize = Annotated[
-    int | Literal["auto"],
-    PlainValidator(_batch_size),
-    WithJsonSchema({"anyOf": [{"type": "integer", "minimum": 1}, {"const": "auto"}]}),
-]
+def _whole_or_auto(**bounds: int) -> tuple[Any, Any]:
+    schema = {"anyOf": [{"type": "integer", **bounds}, {"const": "auto"}]}
+    return PlainValidator(partial(_or_auto, bounds)), WithJsonSchema(schema)
+
+
+_BatchSize = Annotated[int | Literal["auto"], *_whole_or_auto(minimum=1)]
+_Workers = Annotated[int | Literal["auto"], *_whole_or_auto(minimum=0, maximum=64)]
 
 
 class DataSettings(Section):
@@ -233,8 +240,10 @@ class TrainingSettings(Section):
         description="auto: bf16 where the device computes in it, fp16 on older GPUs with tensor "
         "cores, else fp32 (never TF32); fp16: CUDA, the loss scaled",
     )
-    workers: int = Field(
-        default=0, ge=0, le=64, description="processes that load, a device; 0 loads in this one"
+    workers: _Workers = Field(
+        default="auto",
+        description="processes that load, a device; 0 loads in this one; auto: 0 on a CPU, for a "
+        "GPU what processors and shared memory allow, 8 at most",
     )
     loggers: list[Literal["tensorboard", "mlflow", "wandb"]] = Field(
         default=[], description="beside metrics.csv; each needs its pip extra"

@@ -97,8 +97,6 @@ def _train(asked: dict[str, Any], device: str, rank: Rank | None) -> None:
     world_size, node_size = (1, 1) if rank is None else (rank.world_size, rank.local_world_size)
     processes = Processes(rank)
     request = processes.agree(lambda: _read(asked, world_size))
-    how = request.settings.training
-    tune_cpu(workers=how.workers, shared_by=node_size)
     from evaluation.decisions.test_set import TestSet
     from serving.guard import add_guard
     from serving.predict_folder import freeze_decision
@@ -108,7 +106,10 @@ def _train(asked: dict[str, Any], device: str, rank: Rank | None) -> None:
 
     def choose_hardware() -> Hardware:
         kind = choose_device(device, node_size)
-        return Hardware(kind, world_size, choose_precision(how.precision, kind))
+        precision = choose_precision(request.settings.training.precision, kind)
+        chosen = Hardware(kind, world_size, precision).with_loaders(request.settings, node_size)
+        tune_cpu(workers=chosen.loaders, shared_by=node_size)
+        return chosen
 
     def conclude() -> None:
         """Add what a trained run needs to answer: its decision on validation, and its guard."""

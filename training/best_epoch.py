@@ -21,6 +21,7 @@ from torch import nn
 from configs.settings import TrainingSettings
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import SEAL, atomic_path, require_unchanged
+from training.loading import BatchLoader
 from training.loggers import log_row, log_start
 from training.loop import Loop, Mode, Plateau, SentNumbers, monitor_mode
 from training.processes import gather
@@ -139,6 +140,7 @@ class EpochRecord(Callback):
         self._outputs: list[Any] = []
         self._began = 0.0, 0.0
         self._learned = self._validated = 0.0  # ends of the parts of an epoch, s
+        self._waited = 0.0  # s, of the process that did most
 
     def state_dict(self) -> dict[str, Any]:
         """The history and the usual loss, from which all else follows."""
@@ -187,9 +189,10 @@ class EpochRecord(Callback):
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Measure; keep the weights (the averaged ones, where there is an average) if best."""
-        trained, validated, outputs = zip(
-            *gather((_Means(self._learnt), _Means(self._seen), self._outputs)), strict=True
-        )
+        waited = cast(BatchLoader, trainer.train_dataloader).seconds_waiting
+        own = _Means(self._learnt), _Means(self._seen), self._outputs, waited
+        trained, validated, outputs, waits = zip(*gather(own), strict=True)
+        self._waited = max(waits)
         train, val = _Means.of(trained), _Means.of(validated)
         if self._usual is None:
             self._usual = _usual_loss(train.losses)
@@ -240,6 +243,7 @@ class EpochRecord(Callback):
         row["processor_seconds"] = time.process_time() - processor_began
         row["seconds_validation"] = self._validated - self._learned
         row["seconds_checkpoint"] = now - self._validated
+        row["seconds_waiting"] = self._waited
 
     def _require_health(self, row: Row, losses: list[float]) -> None:
         """Stop a training that only burns time; what was good before stays in the folder."""

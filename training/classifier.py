@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -49,6 +49,7 @@ class ClassifierTask(TrainingTask):
         labels, ids = _labelled_images(dataset, target, config.data.split)
         self.train = ImageLabelDataset(store, ids["train"], labels, self.findings, augmentation)
         self.val = ImageLabelDataset(store, ids["val"], labels, self.findings)
+        self.collate = collate
         self.positive = (self.train.targets == 1).any(axis=1)
         share = config.training.positive_share
         self.draw_weights = balancing_weights(self.positive, share) if share else None
@@ -77,10 +78,6 @@ class ClassifierTask(TrainingTask):
         if self.start.run is not None:
             return {"channels": self.start.arguments.get("channels", "same")}
         return {"channels": self.start.public.channels} if self.start.public else {}
-
-    def collate(self, samples: Sequence[Any]) -> LabelBatch:
-        """Samples to a batch."""
-        return collate(samples)
 
     def training_losses(self, model: ImageClassifier, batch: LabelBatch) -> dict[str, Tensor]:
         """Loss of a training batch, its targets smoothed and its pairs mixed as configured."""

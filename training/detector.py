@@ -66,6 +66,7 @@ class DetectorTask(TrainingTask):
             store, ids["train"], boxes, self.findings, augmentation, mosaic=mosaic
         )
         self.val = LesionDataset(store, ids["val"], boxes, self.findings)
+        self.collate = collate
         self.positive = ids["train"].isin(boxes["image_id"])
         arguments = config.model.model_dump(exclude={"weights"})
         self.model = self._build_model(build_retinanet, start_from, config, store.size, **arguments)
@@ -79,10 +80,6 @@ class DetectorTask(TrainingTask):
             self._boxes = _EpochSums(list(_COLUMNS))
         self.draw_weights = self._hard.weights if self._hard else weights
         self.callbacks = [callback for callback in (self._hard, self._boxes) if callback]
-
-    def collate(self, samples: Sequence[Any]) -> LesionBatch:
-        """Samples to a batch."""
-        return collate(samples)
 
     def training_losses(self, model: LesionRetinaNet, batch: LesionBatch) -> dict[str, Tensor]:
         """Losses of a training batch; counts its boxes, and notes how its negatives score."""

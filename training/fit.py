@@ -22,7 +22,6 @@ from lightning.pytorch.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
-from torch.utils.data import DataLoader
 
 from configs.settings import TrainingSettings
 from training.batch_size import Precision
@@ -33,7 +32,7 @@ from training.best_epoch import (
     best_row,
     require_same_architecture,
 )
-from training.loading import SeededSampler
+from training.loading import BatchLoader, SeededSampler
 from training.loop import Loop, monitor_mode, share_batch_statistics
 from training.processes import Rank
 from training.run_folder import RunFolder, read_weights
@@ -184,7 +183,7 @@ def _quiet() -> Iterator[None]:
 
 
 _EXPECTED = (
-    # Pixels come from a memory map: worker processes would only fight torch for the cores.
+    # On a CPU, whose cores learn.
     r".*does not have many workers.*",
     # Frozen batch norm stays in eval mode.
     r".*module\(s\) in eval mode at the start of training.*",
@@ -245,8 +244,8 @@ def fit(
     task: TrainingTask,
     settings: TrainingSettings,
     *,
-    train_loader: DataLoader,
-    val_loader: DataLoader,
+    train_loader: BatchLoader,
+    val_loader: BatchLoader,
     run: RunFolder,
     precision: Precision = "fp32",
     resume: bool = False,

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from multiprocessing.reduction import ForkingPickler
+from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch import Tensor
+from torch.multiprocessing.reductions import reduce_tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from data_prep.contracts.errors import InputError
+from data_prep.work.pool import LocalEngine
 from training.processes import is_lost_process
 
-if TYPE_CHECKING:
-    import pandas as pd
+_SMALL = 2**16  # bytes that a pipe takes sooner than shared memory
 
 
 class SeededSampler(Sampler[tuple[int, int]]):
@@ -137,12 +142,11 @@ class _Unreadable:
     reason: str  # one line that names the images
 
 
-class NamedRows(Dataset[Any]):
-    """Rows of a data set, by row or (row, seed); the error of one that fails names its image."""
+class _NamedRows(Dataset[Any]):
+    """Rows, by row or (row, seed), and batches of them; what fails names its images."""
 
-    def __init__(self, rows: Any, image_ids: Sequence[str] | pd.Index) -> None:
-        self._rows = rows
-        self._image_ids = image_ids
+    def __init__(self, rows: Any, collate: Callable[[Sequence[Any]], Any]) -> None:
+        self._rows, self._collate = rows, collate
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -153,27 +157,86 @@ class NamedRows(Dataset[Any]):
         try:
             return self._rows[key]
         except Exception as error:  # noqa: BLE001  whatever it is, the image must be named
-            return _Unreadable(
-                f"image {self._image_ids[row]}: cannot be loaded ({_first_line(error)})"
-            )
+            image_id = self._rows.image_ids[row]
+            return _Unreadable(f"image {image_id}: cannot be loaded ({_first_line(error)})")
 
-
-@dataclass(frozen=True)
-class NamedBatches:
-    """Samples to a batch by `collate`; where that fails, the error names the images."""
-
-    collate: Callable[[Sequence[Any]], Any]
-
-    def __call__(self, samples: Sequence[Any]) -> Any:
-        """The batch, or `_Unreadable`."""
+    def batch(self, samples: Sequence[Any]) -> Any:
+        """The batch of some samples, or `_Unreadable`."""
         for sample in samples:
             if isinstance(sample, _Unreadable):
                 return sample
         try:
-            return self.collate(samples)
+            return self._collate(samples)
         except Exception as error:  # noqa: BLE001
             names = ", ".join(str(getattr(sample, "image_id", "?")) for sample in samples)
             return _Unreadable(f"images {names}: do not make a batch ({_first_line(error)})")
+
+
+class BatchLoader(DataLoader[Any]):
+    """Batches of rows, the same whichever processes load them; one that fails names its images.
+
+    The processes live until the training ends, and end with this one however it ends.
+
+    Attributes:
+        seconds_waiting: Of this epoch so far, for batches that were not there.
+    """
+
+    def __init__(
+        self,
+        rows: Any,
+        collate: Callable[[Sequence[Any]], Any],
+        batch_size: int,
+        sampler: Iterable[Any],
+        *,
+        loaders: int = 0,
+        pin: bool = False,
+    ) -> None:
+        context, begin = start_loaders() if loaders else (None, None)
+        named = _NamedRows(rows, collate)
+        super().__init__(
+            named, batch_size, sampler=sampler, collate_fn=named.batch, num_workers=loaders,
+            pin_memory=pin, persistent_workers=loaders > 0, multiprocessing_context=context,
+            worker_init_fn=begin,
+        )  # fmt: skip
+        self.seconds_waiting = 0.0
+
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
+        # The promise of bit-exact resuming: nothing is drawn before the first batch is asked for.
+        # Lightning makes an iterator before it says which epoch is resumed.
+        self.seconds_waiting, began = 0.0, time.perf_counter()
+        try:
+            for batch in super().__iter__():
+                self.seconds_waiting += time.perf_counter() - began
+                yield batch
+                began = time.perf_counter()
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise InputError(
+                f"training.workers: one of {self.num_workers} processes that load has ended; for "
+                "want of memory, or of shared memory (docker run --shm-size)? Fewer need less, and "
+                "the same command goes on (a script keeps it under `if __name__ == '__main__':`)"
+            ) from error
+
+
+def start_loaders() -> tuple[Any, Any]:
+    """Where processes that load start, and how they begin; early, nobody waits for it later."""
+    context, begin = LocalEngine.processes(
+        "data_prep.augment.augment", "classification.dataset", "detection.dataset", __name__
+    )
+    return context, partial(_begin_loader, begin)
+
+
+def _begin_loader(begin: Callable[[], object], _: int) -> None:
+    begin()
+    ForkingPickler.register(torch.Tensor, _send)
+
+
+def _send(tensor: Tensor) -> tuple[Any, ...]:
+    """How a tensor goes to the process that learns: a small one needs no open file of its own."""
+    if tensor.nbytes > _SMALL:
+        return reduce_tensor(tensor)
+    return torch.from_numpy, (tensor.numpy(),)
 
 
 def require_loaded(batch: Any) -> Any:

@@ -16,7 +16,7 @@ from training.run_folder import RunFolder
 
 _NOT_METRICS = (  # columns of an epoch
     "epoch", "learning_rate", "seconds", "processor_seconds", "seconds_validation",
-    "seconds_checkpoint",
+    "seconds_checkpoint", "seconds_waiting",
 )  # fmt: skip
 
 

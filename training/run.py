@@ -5,25 +5,18 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Sequence
-from itertools import islice
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from configs.settings import Config
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import Terminal, counted
+from data_prep.work.pool import cpu_count
 from training.batch_size import Hardware, available_memory, largest_share
 from training.cost import PeakMemory, count_parameters, describe_device
 from training.fit import FitResult, fit
-from training.loading import (
-    NamedBatches,
-    NamedRows,
-    SeededSampler,
-    is_out_of_memory,
-    require_loaded,
-)
+from training.loading import BatchLoader, SeededSampler, is_out_of_memory, require_loaded
 from training.loggers import build_loggers, metrics_of
 from training.loop import has_live_batch_norm
 from training.plots import draw_batch, draw_curves
@@ -33,6 +26,7 @@ from training.task import TrainingTask
 
 _MOST = 256  # images: beyond it no device is faster, and learning is slower
 _STEPS = 8  # an epoch keeps at least as many
+_MUCH = 0.1  # of an epoch's learning: more of it without a batch is told
 _SHARE = 0.8  # of the free memory: the system and the loaders need some
 _BYTES_PER_PIXEL = 24_000  # more than any of the models here needs for an image
 
@@ -107,9 +101,8 @@ def _largest(settings: Config, task: TrainingTask, hardware: Hardware, most: int
 
 def _first_batch(task: TrainingTask, size: int, seed: int, weights: Any = None) -> Any:
     """A training batch of any size, read as training reads it."""
-    rows = NamedRows(task.train, task.train.image_ids)
-    drawn = islice(SeededSampler(len(rows), seed=seed, weights=weights), size)
-    return require_loaded(NamedBatches(task.collate)([rows[pair] for pair in drawn]))
+    sampler = SeededSampler(len(task.train), seed=seed, weights=weights)
+    return require_loaded(next(iter(BatchLoader(task.train, task.collate, size, sampler))))
 
 
 def complete_run(
@@ -125,7 +118,7 @@ def complete_run(
     Of several processes the first does all that is not learning; the others only learn.
     """
     how = settings.training
-    device, devices, precision = hardware
+    device, devices, precision, loaders = hardware
     if len(task.val) < devices:
         raise InputError(
             f"split: role 'val' has {counted(len(task.val), 'image')} for {devices} processes; "
@@ -176,7 +169,7 @@ def complete_run(
             "parameters": parameters,
             "trainable_parameters": learned,
             "precision": precision,
-            "cpu_settings": {"threads": torch.get_num_threads(), "workers": how.workers},
+            "cpu_settings": {"threads": torch.get_num_threads(), "workers": loaders},
             "device": device,
             "devices": devices,
             "device_name": (f"{devices} x " if devices > 1 else "")
@@ -202,21 +195,16 @@ def _fit(
     how = settings.training
     number, processes = (0, 1) if rank is None else (rank.rank, rank.world_size)
     share = int(how.batch_size) // processes
-    loading: dict[str, Any] = {
-        "batch_size": share,
-        "collate_fn": NamedBatches(task.collate),
-        "num_workers": how.workers,
-        "pin_memory": hardware.device == "cuda",
-        "persistent_workers": how.workers > 0,
-    }
-    rows, val_rows = (NamedRows(part, part.image_ids) for part in (task.train, task.val))
+    pin, loaders = hardware.device == "cuda", hardware.loaders
+    rows, collate = task.train, task.collate
     sampler = SeededSampler(
         len(rows), seed=how.seed, weights=task.draw_weights, rank=number, world_size=processes,
         share=share,
     )  # fmt: skip
-    first, end = (len(val_rows) * part // processes for part in (number, number + 1))
-    train_loader: DataLoader[Any] = DataLoader(rows, sampler=sampler, **loading)
-    val_loader: DataLoader[Any] = DataLoader(val_rows, sampler=range(first, end), **loading)
+    train_loader = BatchLoader(rows, collate, share, sampler, loaders=loaders, pin=pin)
+    own = range(*(len(task.val) * part // processes for part in (number, number + 1)))
+    # Rows that are not augmented cost a hundredth: one process loads them in time.
+    val_loader = BatchLoader(task.val, collate, share, own, loaders=min(loaders, 1), pin=pin)
     batches = how.epochs * (-(-len(rows) // int(how.batch_size)) + len(val_loader))
     try:
         with terminal.progress("Training, batches", batches) as advance:
@@ -232,7 +220,7 @@ def _fit(
                 rank=rank,
                 loggers=() if number else build_loggers(how.loggers, run),
                 progress=advance,
-                on_epoch=lambda row: terminal.say(_line(row, how.epochs)),
+                on_epoch=lambda row: terminal.say(_line(row, how.epochs, loaders)),
             )
     except Exception as error:
         if not is_out_of_memory(error):
@@ -253,16 +241,21 @@ def _seconds(history: Sequence[dict[str, Any]]) -> dict[str, float]:
         >>> _seconds([epoch, epoch])["seconds_training"]
         13.0
     """
-    parts = ("seconds_validation", "seconds_checkpoint")
-    spent = {part: sum(row[part] for row in history) for part in parts}
-    whole = sum(row["seconds"] for row in history)
-    made = {"seconds": whole, "seconds_training": whole - sum(spent.values()), **spent}
+    parts = ("seconds", "seconds_validation", "seconds_checkpoint", "seconds_waiting")
+    # Epochs of an earlier version did not measure how long they waited.
+    made = {part: sum(row.get(part, 0.0) for row in history) for part in parts}
+    learning = made["seconds"] - made["seconds_validation"] - made["seconds_checkpoint"]
+    made["seconds_training"] = learning
     return {name: round(value, 1) for name, value in made.items()}
 
 
-def _line(row: dict[str, Any], epochs: int) -> str:
+def _line(row: dict[str, Any], epochs: int, loaders: int) -> str:
     figures = "  ".join(f"{name} {value:.3f}" for name, value in metrics_of(row).items())
+    waited = row["seconds_waiting"] / max(_seconds([row])["seconds_training"], 0.1)
+    now = f"now {loaders} of {cpu_count()} processors"
+    more = f"; waited {100 * waited:.0f} % for images: raise training.workers, {now}"
     return (
         f"epoch {row['epoch']} of {epochs}: loss {row['train_loss']:.3f}, "
-        f"validation {row['val_loss']:.3f}  {figures}  ({row['seconds']:.0f} s)"
+        f"validation {row['val_loss']:.3f}  {figures}  ({row['seconds']:.0f} s"
+        f"{more if waited > _MUCH else ''})"
     )

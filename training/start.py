@@ -18,6 +18,7 @@ from training.batch_size import Hardware
 from training.classifier import ClassifierTask
 from training.cost import count_parameters
 from training.detector import DetectorTask
+from training.loading import start_loaders
 from training.request import Request, require_shares
 from training.run import choose_batch_size, with_batch_size
 from training.run_folder import RunFolder
@@ -38,6 +39,8 @@ def start(request: Request, hardware: Hardware, terminal: Terminal, held: ExitSt
         return None
     require_shares(settings.training.batch_size, hardware.devices)
     origin["despite_audit"] = request.errors_of_audit(terminal)
+    if hardware.loaders:
+        start_loaders()  # they get ready while pixels are decoded
     if settings.model.weights == "imagenet":
         require_installed(settings.model.network)  # before hours of decoding pixels
     task = _build(request, settings, terminal)
@@ -69,7 +72,7 @@ def _is_done(request: Request, settings: Config, origin: dict[str, Any]) -> bool
         RunFolder.require_free(out)
         return False
     before = parse_config(run.config, str(out / "config.toml"))
-    if difference := first_difference(_in_batches_of(settings, before), settings):
+    if difference := first_difference(_loaded_as(settings, before), settings):
         raise InputError(
             f"{out}: cannot be resumed with another configuration: {difference}; give the old "
             "value, or choose another --out"
@@ -84,13 +87,13 @@ def _is_done(request: Request, settings: Config, origin: dict[str, Any]) -> bool
     return run.is_complete
 
 
-def _in_batches_of(settings: Config, before: Config) -> Config:
-    """A run's configuration in other batches, where a step learns from as many images."""
+def _loaded_as(settings: Config, before: Config) -> Config:
+    """A run's configuration with what may change: who loads, and batches of as large a step."""
     now, then = settings.training, before.training
-    if int(now.batch_size) * now.accumulate != int(then.batch_size) * then.accumulate:
-        return before
-    batches = {"batch_size": now.batch_size, "accumulate": now.accumulate}
-    return before.model_copy(update={"training": then.model_copy(update=batches)})
+    loading: dict[str, Any] = {"workers": now.workers}
+    if int(now.batch_size) * now.accumulate == int(then.batch_size) * then.accumulate:
+        loading |= {"batch_size": now.batch_size, "accumulate": now.accumulate}
+    return before.model_copy(update={"training": then.model_copy(update=loading)})
 
 
 def _resumed_settings(request: Request) -> Config:

@@ -152,6 +152,8 @@ class TrainingTask(ABC):
         model: The network, initialised; its weights are trained in place.
         train: Training images, by row or by (row, seed).
         val: Validation images, by row.
+        collate: Samples to a batch, which has ``image_ids`` and ``to(device)``; a function of a
+            module, which processes that load import.
         positive: Which training images have a finding, bool, shape ``(len(train),)``.
         draw_weights: How often each training image is drawn, for `SeededSampler`; None: once.
         callbacks: Lightning's, called before the record of each epoch; their state lives in the
@@ -161,6 +163,7 @@ class TrainingTask(ABC):
     model: Any
     train: Any
     val: Any
+    collate: Callable[[Sequence[Any]], Any]
     positive: np.ndarray
     draw_weights: Any
     callbacks: Sequence[Any]
@@ -194,10 +197,6 @@ class TrainingTask(ABC):
         if start is not None:
             self.notes.append(start_from(model, start, self.findings))
         return model
-
-    @abstractmethod
-    def collate(self, samples: Sequence[Any]) -> Any:
-        """Samples to a batch, which has ``image_ids`` and ``to(device)``."""
 
     @abstractmethod
     def training_losses(self, model: Any, batch: Any) -> dict[str, Tensor]:

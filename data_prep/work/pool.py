@@ -69,6 +69,11 @@ class LocalEngine:
             return
         yield from map_in_chunks(_Pool(function, self.workers), rows, on_crash)
 
+    @staticmethod
+    def processes(*modules: str) -> tuple[BaseContext, Callable[[], None]]:
+        """Where another library starts such processes, which have some modules; how each begins."""
+        return _context(*modules), _begin_worker
+
 
 def cpu_count() -> int:
     """Processors that this process may use; containers and schedulers grant fewer than exist."""
@@ -216,12 +221,12 @@ def _start_pool(workers: int) -> ProcessPoolExecutor:
     return ProcessPoolExecutor(workers, mp_context=_context(), initializer=_begin_worker)
 
 
-def _context() -> BaseContext:
+def _context(*modules: str) -> BaseContext:
     """Start workers from a small server: forks of a process with threads can hang for ever."""
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["data_prep.store.decode"])
+    context.set_forkserver_preload(["data_prep.store.decode", *modules])
     _start_server()
     return context
 

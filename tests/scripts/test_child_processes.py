@@ -159,12 +159,12 @@ def test_after_five_failures_in_a_row_no_more_is_started(tmp_path, monkeypatch):
 # An epoch takes long enough to be interrupted.
 SLOW = """
 import time
-from training.loading import NamedBatches
-load = NamedBatches.__call__
+from training.loading import _NamedRows
+load = _NamedRows.batch
 def slowly(self, samples):
     time.sleep(0.1)
     return load(self, samples)
-NamedBatches.__call__ = slowly
+_NamedRows.batch = slowly
 """
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import multiprocessing
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -228,6 +229,25 @@ def test_a_training_ends_as_one_that_was_interrupted(gpu, drawn_set, tmp_path, w
     assert runs[0].info["device"] == "cuda"
     assert runs[0].info["device_name"] == "Pretended GPU"
     assert runs[0].info["peak_memory_bytes"] > 0
+
+
+@pytest.mark.parametrize("config", SETTINGS)
+def test_loading_processes_change_nothing_but_the_waiting(gpu, drawn_set, tmp_path, config):
+    """They start from a server of their own, and so do not pretend."""
+    changes = ["training.hard_negatives=0.5"] if "retina" in config else ["training.mixup=0.4"]
+    changes += ["training.positive_share=0.5"]
+    runs = [
+        RunFolder.open(
+            train_there(
+                drawn_set, tmp_path / f"{n}", config, *changes, f"training.workers={workers}"
+            )
+        )
+        for n, workers in enumerate((0, 2))
+    ]
+    here, there = (load_file(run.folder / "model.safetensors") for run in runs)
+    assert all(torch.equal(value, there[name]) for name, value in here.items())
+    assert [run.info["cpu_settings"]["workers"] for run in runs] == [0, 2]
+    assert multiprocessing.active_children() == []
 
 
 STEPS_MAY_WAIT = {

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from classification.model import build_classifier
+from configs.load import parse_config
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json, write_json
 from data_prep.contracts.tables import read_table, write_table
@@ -87,6 +88,8 @@ def test_training_leaves_a_complete_run(whole: tuple[str, Path]) -> None:
     assert run.info["findings"] == ["lung_opacity"]
     assert run.info["precision"] in ("fp32", "bf16")
     assert run.info["cpu_settings"] == {"threads": torch.get_num_threads(), "workers": 0}
+    assert parse_config(run.config, "config.toml").training.workers == "auto"  # for any machine
+    assert 0 <= run.info["seconds_waiting"] <= run.info["seconds_training"]
 
 
 def test_a_run_answers_for_files_as_predict_tune_and_compare_do(data, whole, tmp_path):

@@ -8,11 +8,11 @@ from typing import Any
 import pandas as pd
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from configs.settings import TrainingSettings
 from training.fit import FitResult, fit
-from training.loading import SeededSampler
+from training.loading import BatchLoader, SeededSampler
 from training.run_folder import RunFolder
 
 
@@ -39,6 +39,7 @@ class Rows(Dataset):
 
     def __init__(self, n: int) -> None:
         generator = torch.Generator().manual_seed(5)
+        self.image_ids = [f"image{row}" for row in range(n)]
         self.x = torch.randn(n, 4, generator=generator)
         self.y = (self.x[:, :1] > 0).float()
 
@@ -120,8 +121,8 @@ def fit_small(
     own = {k: changes.pop(k) for k in _OF_SETTINGS if k in changes}
     sampler = SeededSampler(24, seed=3)
     loaders = {
-        "train_loader": DataLoader(rows, batch_size=5, sampler=sampler, collate_fn=collate),
-        "val_loader": DataLoader(rows, batch_size=8, collate_fn=collate),
+        "train_loader": BatchLoader(rows, collate, 5, sampler),
+        "val_loader": BatchLoader(rows, collate, 8, range(24)),
     }
     settings = settings.model_copy(update={"epochs": 4, **own})
     return fit(task, settings, run=run_in(folder), **{**loaders, **changes})

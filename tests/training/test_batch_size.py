@@ -1,13 +1,15 @@
 """The batch that fits is found on a copy, and nothing else notices."""
 
 from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
 
-from training.batch_size import _reckon, largest_share
+from configs.load import find_config, read_config
+from training.batch_size import Hardware, _reckon, largest_share
 from training.loading import is_out_of_memory
 
 
@@ -106,3 +108,40 @@ def test_model_gradients_and_random_numbers_stay_as_they_were():
 )
 def test_want_of_memory_is_told_from_other_errors(error, expected):
     assert is_out_of_memory(error) is expected
+
+
+_GIB = 2**30
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "devices", "processors", "free", "loaders"),
+    [
+        pytest.param("auto", "cpu", 1, 16, 8 * _GIB, 0, id="a CPU learns with all of its cores"),
+        pytest.param("auto", "cuda", 1, 4, 8 * _GIB, 3, id="one feeds the GPU"),
+        pytest.param("auto", "cuda", 1, 1, 8 * _GIB, 1, id="never none"),
+        pytest.param("auto", "cuda", 1, 64, 8 * _GIB, 8, id="more have nothing to do"),
+        pytest.param("auto", "cuda", 4, 16, 8 * _GIB, 3, id="four processes share a machine"),
+        pytest.param("auto", "cuda", 1, 16, 2**26, 3, id="what a container has by default"),
+        pytest.param("auto", "cuda", 1, 16, 2**23, 0, id="no room for a second batch"),
+        pytest.param(5, "cuda", 1, 2, 8 * _GIB, 5, id="as asked"),
+        pytest.param(2, "cpu", 1, 2, 8 * _GIB, 2, id="as asked, on a CPU"),
+        pytest.param(0, "cuda", 1, 2, 0, 0, id="none, as asked"),
+    ],
+)
+def test_a_gpu_gets_the_loaders_for_which_there_is_room(
+    monkeypatch, asked, device, devices, processors, free, loaders
+):
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    monkeypatch.setattr("training.batch_size.cpu_count", lambda: processors)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=free))
+    changes = [f"training.workers={asked}", "training.batch_size=32", "data.image_size=512"]
+    settings = read_config(find_config("chexnet"), changes)
+    hardware = Hardware(device, devices, "fp32").with_loaders(settings, devices)
+    assert hardware == Hardware(device, devices, "fp32", loaders)
+
+
+def test_tasks_of_slurm_have_processors_of_their_own(monkeypatch):
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
+    monkeypatch.setattr("training.batch_size.cpu_count", lambda: 6)
+    settings = read_config(find_config("chexnet"))
+    assert Hardware("cuda", 4, "fp32").with_loaders(settings, 4).loaders == 5

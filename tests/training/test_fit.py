@@ -1,6 +1,7 @@
 """The training loop, on a model small enough to be exact about."""
 
 import math
+import multiprocessing
 import re
 import signal
 from collections.abc import Callable
@@ -14,7 +15,6 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.utils.data import DataLoader
 
 from data_prep.contracts.errors import InputError
 from tests.training.small_training import (
@@ -30,7 +30,7 @@ from tests.training.small_training import (
 )
 from training.classifier import _Unfreezing
 from training.fit import FitResult, _RampedAverage
-from training.loading import NamedBatches, SeededSampler
+from training.loading import BatchLoader, SeededSampler, _NamedRows
 from training.loop import Loop
 
 
@@ -68,7 +68,9 @@ _HOW = {
     "averaged weights": training_settings(learning_rate=0.05, ema_decay=0.9),
     "plateau": training_settings(schedule="plateau", learning_rate=0.5),
 }
-_TIMES = ["seconds", "processor_seconds", "seconds_validation", "seconds_checkpoint"]
+_TIMES = [
+    "seconds", "processor_seconds", "seconds_validation", "seconds_checkpoint", "seconds_waiting",
+]  # fmt: skip
 _STALLED: dict[str, Any] = {"epochs": 6, "monitor": "figure", "validation_metrics": _constant}
 
 
@@ -102,6 +104,22 @@ def test_interrupted_and_resumed_training_ends_with_the_same_weights(tmp_path, a
     pd.testing.assert_frame_equal(*tables)
 
 
+def test_processes_that_load_change_nothing_and_end_with_the_training(tmp_path):
+    def loading(loaders: int) -> dict[str, BatchLoader]:
+        sampler = SeededSampler(24, seed=3)
+        return {"train_loader": BatchLoader(Rows(24), collate, 5, sampler, loaders=loaders)}
+
+    whole, halves = small_model(), small_model()
+    fit_small(tmp_path / "whole", whole)
+    with pytest.raises(KeyboardInterrupt):
+        fit_small(tmp_path / "halves", training_losses=_Stopper(8), **loading(2))
+    assert multiprocessing.active_children() == []
+    fit_small(tmp_path / "halves", halves, resume=True, **loading(1))
+    assert multiprocessing.active_children() == []
+    for name, value in _weights(whole).items():
+        assert torch.equal(value, halves.state_dict()[name]), name
+
+
 @pytest.mark.parametrize(("batch_size", "accumulate"), [(4, 2), (2, 4), (3, 3)])
 def test_step_learns_the_mean_over_its_images_in_however_many_batches(
     tmp_path, batch_size, accumulate
@@ -114,7 +132,7 @@ def test_step_learns_the_mean_over_its_images_in_however_many_batches(
             torch.manual_seed(1)
             model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 1))
         sampler = SeededSampler(21, seed=3)
-        loader = DataLoader(Rows(21), batch_size=size, sampler=sampler, collate_fn=collate)
+        loader = BatchLoader(Rows(21), collate, size, sampler)
         how = training_settings(
             optimiser="sgd", schedule="constant", learning_rate=0.1, accumulate=batches, clip=0.2
         )
@@ -198,7 +216,7 @@ def test_history_holds_losses_metrics_rate_and_time_per_epoch(tmp_path):
     table = pd.read_csv(tmp_path / "metrics.csv")
     assert table.columns.tolist() == [
         "epoch", "train_loss", "train_a", "train_b", "val_loss", "accuracy", "learning_rate",
-        "seconds", "processor_seconds", "seconds_validation", "seconds_checkpoint",
+        *_TIMES,
     ]  # fmt: skip
     assert table["epoch"].tolist() == [1, 2, 3, 4]
     parts = table["seconds_validation"] + table["seconds_checkpoint"]
@@ -211,7 +229,7 @@ def test_validation_loss_is_a_mean_over_images_not_batches(tmp_path):
     def size(model: nn.Module, batch: Batch) -> tuple[dict[str, Tensor], Tensor]:
         return {"size": torch.tensor(float(len(batch.image_ids)))}, torch.ones(1)
 
-    loader = DataLoader(Rows(10), batch_size=8, collate_fn=collate)
+    loader = BatchLoader(Rows(10), collate, 8, range(10))
     result = fit_small(tmp_path, validation_step=size, val_loader=loader, epochs=1)
     assert result.history[0]["val_loss"] == pytest.approx((8 * 8 + 2 * 2) / 10)
 
@@ -483,7 +501,7 @@ def test_batch_goes_to_a_gpu_without_waiting_and_an_unreadable_one_is_told():
     loop.transfer_batch_to_device(batch, gpu, 0)
     assert asked == [((gpu,), {"non_blocking": True})]
     assert loop.transfer_batch_to_device(batch, torch.device("cpu"), 0) is batch
-    bad = NamedBatches(lambda samples: 1 / 0)([])
+    bad = _NamedRows([], lambda samples: 1 / 0).batch([])
     with pytest.raises(InputError, match="division by zero"):
         loop.transfer_batch_to_device(bad, gpu, 0)
 

@@ -1,13 +1,32 @@
-"""A batch that fails names its images, wherever it fails."""
+"""Batches are the same whoever loads them, and one that fails names its images."""
 
+import os
+import signal
+import subprocess
+import sys
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+import numpy as np
+import pandas as pd
 import pytest
 import torch
-from torch.utils.data import DataLoader
 
+from data_prep.augment.augment import build_augmentation
 from data_prep.contracts.errors import InputError
-from training.loading import NamedBatches, NamedRows, _Unreadable, naming, require_loaded
+from data_prep.contracts.schemas import EDGES
+from data_prep.store.pixel_store import PixelStore, PixelStoreWriter
+from data_prep.store.preprocess import Placement
+from detection.dataset import LesionBatch, LesionDataset, collate
+from tests.scripts.launched import ROOT, command_line, wait_until
+from training.loading import (
+    BatchLoader,
+    SeededSampler,
+    _NamedRows,
+    _Unreadable,
+    naming,
+    require_loaded,
+)
 
 
 class _Sample(NamedTuple):
@@ -16,6 +35,8 @@ class _Sample(NamedTuple):
 
 
 class _Rows:
+    image_ids = ("a", "b", "c")
+
     def __len__(self) -> int:
         return 3
 
@@ -26,27 +47,115 @@ class _Rows:
         return _Sample("abc"[row], row)
 
 
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> PixelStore:
+    folder, rng = tmp_path_factory.mktemp("pixels"), np.random.default_rng(0)
+    with PixelStoreWriter(folder, 64) as writer:
+        for number in range(9):
+            pixels = rng.integers(0, 256, (64, 64), dtype=np.uint8)
+            writer.add(f"i{number}", pixels, Placement(1.0, 1.0, 0.0, 0.0))
+    return PixelStore.open(folder)
+
+
+def _epochs(store: PixelStore, loaders: int, first: int = 0) -> list[list[LesionBatch]]:
+    """Three epochs, each drawn by what the one before has shown; or what is left of them."""
+    boxes = pd.DataFrame([[8.0, 8.0, 40.0, 48.0]] * 4, columns=EDGES)
+    boxes = boxes.assign(image_id=[f"i{number}" for number in range(4)], finding="opacity")
+    augmentation = build_augmentation(rotate_degrees=10.0, scale=0.2, noise=0.1)
+    rows = LesionDataset(store, store.ids, boxes, ["opacity"], augmentation, mosaic=0.5)
+    shown = np.ones(9)
+    sampler = SeededSampler(9, seed=1, weights=lambda: shown)
+    loader = BatchLoader(rows, collate, 4, sampler, loaders=loaders)
+    epochs = []
+    for epoch in range(first, 3):
+        iterator = iter(loader)  # Lightning makes it before it says which epoch
+        sampler.set_epoch(epoch)
+        shown = np.arange(9.0) ** epoch
+        epochs.append(list(iterator))
+    return epochs
+
+
+@pytest.mark.parametrize(("loaders", "first"), [(0, 1), (1, 0), (2, 0), (1, 2), (2, 1)])
+def test_batches_do_not_depend_on_who_loads_them_nor_on_an_interruption(store, loaders, first):
+    expected = [batch for epoch in _epochs(store, 0)[first:] for batch in epoch]
+    found = [batch for epoch in _epochs(store, loaders, first) for batch in epoch]
+    assert [len(batch) for batch in found] == [4, 4, 1] * (3 - first)
+    for one, other in zip(expected, found, strict=True):
+        assert (one.image_ids, one.dropped) == (other.image_ids, other.dropped)
+        assert torch.equal(one.images, other.images)
+        for here, there in zip(one.boxes + one.labels, other.boxes + other.labels, strict=True):
+            assert torch.equal(here, there)
+
+
+def test_an_epoch_waits_for_its_batches_and_not_for_its_steps(monkeypatch):
+    clock = 0.0
+
+    def load(samples: Any) -> Any:
+        nonlocal clock
+        clock += 3.0
+        return samples
+
+    monkeypatch.setattr("training.loading.time", SimpleNamespace(perf_counter=lambda: clock))
+    loader = BatchLoader(_Rows(), load, 1, [0, 2])
+    for _ in range(2):  # epochs
+        for _ in loader:
+            clock += 50.0
+        assert loader.seconds_waiting == 6.0
+
+
+class _Deadly(_Rows):
+    def __getitem__(self, key: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_loading_process_that_dies_ends_the_training_in_one_line():
+    with pytest.raises(InputError, match=r"training.workers: one of 1 processes that load has"):
+        list(BatchLoader(_Deadly(), list, 1, range(3), loaders=1))
+
+
+_KILLED = """
+import os, signal
+from training.loading import BatchLoader
+class Rows(list):
+    image_ids = "ab"
+if __name__ == "__main__":
+    loader = BatchLoader(Rows([1, 2]), list, 1, [0, 1] * 9, loaders=2)
+    next(iter(loader))
+    print(*(process.pid for process in loader._iterator._workers), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_loading_processes_end_with_one_that_is_killed(tmp_path):
+    script = tmp_path / "killed.py"
+    script.write_text(_KILLED)
+    surroundings = {**os.environ, "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, str(script)]
+    killed = subprocess.run(words, env=surroundings, capture_output=True, text=True, check=False)
+    loaders = [int(word) for word in killed.stdout.split()]
+    assert len(loaders) == 2, killed.stderr
+    wait_until(lambda: not any(map(command_line, loaders)))
+
+
 def _refuse(samples: Any) -> Any:
     raise ValueError("all input arrays must have the same shape")
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_image_that_cannot_be_read_is_named_in_one_line(workers):
-    loader: DataLoader[Any] = DataLoader(
-        NamedRows(_Rows(), ["a", "b", "c"]), 2, collate_fn=NamedBatches(list), num_workers=workers
-    )  # type: ignore[arg-type]
+    loader = BatchLoader(_Rows(), list, 2, range(3), loaders=workers)
     with pytest.raises(InputError, match=r"image b: cannot be loaded \(OSError: file is\)") as e:
         [require_loaded(batch) for batch in loader]
     assert "\n" not in str(e.value)
 
 
 def test_row_with_a_seed_is_named_too():
-    assert isinstance(NamedRows(_Rows(), ["a", "b", "c"])[(1, 99)], _Unreadable)
-    assert NamedRows(_Rows(), ["a", "b", "c"])[(2, 99)] == _Sample("c", 2)
+    assert isinstance(_NamedRows(_Rows(), list)[(1, 99)], _Unreadable)
+    assert _NamedRows(_Rows(), list)[(2, 99)] == _Sample("c", 2)
 
 
 def test_samples_that_do_not_fit_together_are_named():
-    batch = NamedBatches(_refuse)([_Sample("a", 0), _Sample("c", 2)])
+    batch = _NamedRows(_Rows(), _refuse).batch([_Sample("a", 0), _Sample("c", 2)])
     with pytest.raises(InputError, match=r"images a, c: do not make a batch \(ValueError: all"):
         require_loaded(batch)
 
