@@ -308,13 +308,19 @@ def _is_masked_fill(func: Any, args: Any) -> bool:
     return number and len(masks) == 1 and masks[0].dtype in (torch.bool, torch.uint8)
 
 
+_RECORDING = [
+    getattr(torch._C.DispatchKey, key)
+    for key in ("AutogradCPU", "AutogradOther", "AutogradFunctionality", "ADInplaceOrView")
+]
+
+
 def _recording() -> Any:
     """Let the hosts record their graph; here, below autograd, they would not."""
     if torch.is_inference_mode_enabled():
         return contextlib.nullcontext()
     excluded = torch._C._dispatch_tls_local_exclude_set()
-    for key in ("AutogradCPU", "AutogradOther", "AutogradFunctionality", "ADInplaceOrView"):
-        excluded = excluded.remove(getattr(torch._C.DispatchKey, key))
+    for key in _RECORDING:
+        excluded = excluded.remove(key)
     return torch._C._ForceDispatchKeyGuard(torch._C._dispatch_tls_local_include_set(), excluded)
 
 
@@ -428,6 +434,10 @@ class _Mode(TorchDispatchMode):
     @classmethod
     def is_infra_mode(cls) -> bool:
         return True
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # it would cost a tenth of each operation, and nothing is compiled
 
 
 class _Stream:

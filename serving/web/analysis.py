@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import io
+import logging
 import queue
 import threading
 import time
@@ -33,6 +34,7 @@ from serving.web.schemas import (
 from serving.web.systems import ServedSystem, disagreement, versions_of
 from serving.web.uploads import Decoded, Decoder
 
+_LOG = logging.getLogger("cxr.serve")
 Include = Literal["overlay", "maps", "sr", "sc"]
 _MOST_REPORTS = 2  # under way
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -40,6 +42,7 @@ _IMAGES = (1, 2, 4, 8, 16, 32)
 _WAKE = 0.2  # seconds after which a thread without work looks whether it shall end
 _LOOK = 0.004  # seconds after which a thread that waits for more looks whether more is coming
 _LONGEST_WAIT = 0.05  # seconds that the first image of a batch waits for others
+_AGAIN = 10.0  # seconds after which a server that could not answer tries again
 
 
 def _too_busy(retry_after: int) -> Refused:
@@ -262,7 +265,16 @@ class Server:
     async def _warm_up(self) -> None:
         """Answer for a blank image, so that the first request need not wait for it."""
         blank = np.zeros((64, 64), np.uint8)
-        await self.batcher.answer("blank", DecodedImage(blank, decode_record(blank, [])))
+        image = DecodedImage(blank, decode_record(blank, []))
+        while True:
+            try:
+                await self.batcher.answer("blank", image)
+                break
+            except Refused:  # it stops
+                return
+            except Exception as error:  # noqa: BLE001 - such as a GPU's memory that others hold
+                _LOG.error("not ready: %s: %s", type(error).__name__, error)
+                await asyncio.sleep(_AGAIN)
         if self.status == "starting":
             self.status = "ok"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import multiprocessing
 import re
 from collections import Counter
@@ -10,11 +11,13 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fastapi import FastAPI
 from safetensors.torch import load_file
 
 from classification.dataset import LabelBatch
@@ -22,6 +25,7 @@ from classification.inference import MapMethod, predict_scores
 from classification.loss import training_losses as classifier_losses
 from classification.model import build_classifier
 from configs.load import parse_config
+from configs.settings import TrainingSettings
 from data_prep.contracts.errors import InputError
 from data_prep.store.predictions import Predictions
 from data_prep.store.preprocess import Placement
@@ -31,16 +35,21 @@ from detection.model import build_retinanet
 from detection.model import training_losses as detector_losses
 from detection.retinanet import LesionRetinaNet
 from networks.registry import NETWORKS, network_names
-from scripts import console, runtime
+from scripts import runtime
 from scripts.cli import run_verb
 from scripts.runtime import choose_device, choose_precision
 from scripts.train import train
+from serving.run import Run
+from serving.web.schemas import ServeSettings
+from serving.web.server import build_app
 from tests.pretended_device import PretendedDevice, pretended_cuda
-from tests.scripts.small_sets import cxr
+from tests.scripts.small_sets import cxr, interrupted_after
+from tests.serving.web.conftest import Client
 from training import batch_size
 from training.best_epoch import EpochRecord
 from training.classifier import ClassifierTask
 from training.detector import DetectorTask
+from training.loop import build_optimiser
 from training.run_folder import RunFolder
 
 SIZE = 64
@@ -172,6 +181,41 @@ def test_the_losses_of_a_detector_are_those_of_the_processor(gpu, loss):
         assert there[name].item() == pytest.approx(value.item(), rel=1e-6)
 
 
+def take_a_step(model: torch.nn.Module, losses_of: Any, batch: Any) -> list[torch.Tensor]:
+    """The loss, each gradient, and each weight after the optimiser's step."""
+    torch.manual_seed(0)  # of dropout
+    settings = {"optimiser": "sgd", "learning_rate": 0.01, "monitor": "auroc"}
+    how = TrainingSettings(epochs=1, batch_size=3, **settings)
+    optimiser = build_optimiser(model.train(), how)
+    loss = torch.stack([*losses_of(model, batch).values()]).sum()
+    loss.backward()
+    optimiser.step()
+    learnt = [p for p in model.parameters() if p.grad is not None]
+    return [part.detach().cpu() for part in (loss, *(p.grad for p in learnt), *learnt)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        pytest.param(kind, *param.values, marks=param.marks)
+        for kind in ("classifier", "detector")
+        for param in networks(kind)
+    ],
+)
+def test_a_step_is_that_of_the_processor(gpu, kind, name):
+    size = max(SIZE, NETWORKS[name].min_size)
+    if kind == "detector":
+        model, losses, batch = build_small_detector(backbone=name), detector_losses, as_lesions
+    else:
+        losses, batch = classifier_losses, as_labels
+        model = build_classifier(name, image_size=size, last_stride=max(NETWORKS[name].strides))
+    moved, images = copy.deepcopy(model).to("cuda"), batch(draw_images(size))
+    here, there = take_a_step(model, losses, images), take_a_step(moved, losses, images.to("cuda"))
+    assert len(here) > 10
+    for expected, found in zip(here, there, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3 * expected.abs().max())
+
+
 SETTINGS = {
     "retinanet_quickstart": [
         "data.image_size=96", "training.epochs=2", "model.fpn_channels=16", "model.head_convs=1",
@@ -202,24 +246,23 @@ def train_there(data: Path, out: Path, config: str, *changes: str) -> Path:
     return out
 
 
-def interrupt_after_an_epoch(data: Path, out: Path, config: str, *changes: str) -> None:
-    def say(text: str = "") -> None:
-        if text.startswith("epoch 1"):
-            raise KeyboardInterrupt
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(console, "say", say)
-        with pytest.raises(KeyboardInterrupt):
-            train_there(data, out, config, *changes)
+@pytest.fixture(scope="module")
+def runs(drawn_set: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Short trainings there, of each kind."""
+    out = tmp_path_factory.mktemp("there")
+    with pretended_cuda():
+        return {
+            config: train_there(drawn_set, out / config, config, "training.epochs=1")
+            for config in SETTINGS
+        }
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_training_ends_as_one_that_was_interrupted(gpu, drawn_set, tmp_path, way):
+def test_a_training_ends_as_one_that_was_interrupted(gpu, drawn_set, runs, tmp_path, way):
     config, changes = WAYS[way]
-    if "model.weights={start}" in changes:
-        start = train_there(drawn_set, tmp_path / "start", config, "training.epochs=1")
-        changes = [change.format(start=start) for change in changes]
-    interrupt_after_an_epoch(drawn_set, tmp_path / "halves", config, *changes)
+    changes = [change.format(start=runs[config]) for change in changes]
+    with interrupted_after(1):
+        train_there(drawn_set, tmp_path / "halves", config, *changes)
     runs = [
         RunFolder.open(train_there(drawn_set, tmp_path / name, config, *changes))
         for name in ("whole", "halves")
@@ -383,15 +426,53 @@ def test_a_card_of_tensor_cores_in_fp16_learns_all_weights_in_one_pass(gpu, draw
     assert not torch.backends.cudnn.benchmark  # which would choose the kernels of predictions
 
 
-@pytest.fixture(scope="module")
-def runs(drawn_set: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Short trainings there, of each kind."""
-    out = tmp_path_factory.mktemp("there")
-    with pretended_cuda():
-        return {
-            config: train_there(drawn_set, out / config, config, "training.epochs=1")
-            for config in SETTINGS
-        }
+def open_on(device: str, runs: dict[str, Path]) -> FastAPI:
+    served = [Run.open(run, device=device).load() for run in runs.values()]
+    return build_app(served, ServeSettings(batch=2, allowed_hosts=("testserver",)))
+
+
+def test_a_server_answers_over_http_as_on_the_processor(gpu, drawn_set, runs):
+    image = next((drawn_set.parent / "source").rglob("*.dcm"))
+    upload = {"files": {"file": (image.name, image.read_bytes())}}
+    answers = []
+    for device in ("cpu", "cuda"):
+        with Client(open_on(device, runs)) as client:
+            gpu.forget_counts()
+            assert "<html" in client.get("/").text
+            answer = client.post("/v1/analyze", params={"include": ["maps", "overlay"]}, **upload)
+            assert bool(gpu.operations["convolution.default"]) == (device == "cuda")
+        assert answer.json()["overlay_png"]
+        answers.append([said | {"model_id": ""} for said in answer.json()["systems"]])
+    for here, there in zip(*map(parts_of, answers), strict=True):
+        close = isinstance(here, float)
+        assert there == (pytest.approx(here, rel=1e-3, abs=1e-4) if close else here)
+
+
+def parts_of(value: Any) -> Iterator[Any]:
+    """Words and numbers of what JSON held, in their order."""
+    if isinstance(value, dict | list):
+        for part in value.values() if isinstance(value, dict) else value:
+            yield from parts_of(part)
+    else:
+        yield value
+
+
+def test_a_server_that_finds_no_memory_says_so_and_is_ready_once_there_is_some(
+    gpu, runs, monkeypatch
+):
+    monkeypatch.setattr("serving.web.analysis._AGAIN", 0.01)
+    app = open_on("cuda", runs)
+    enough, gpu.total_memory = gpu.total_memory, gpu.allocated
+    said = []
+
+    def hear(*words: object) -> None:
+        said.append(words)
+        gpu.total_memory = enough
+
+    monkeypatch.setattr(logging.getLogger("cxr.serve"), "error", hear)
+    with Client(app) as client:  # which waits until it is ready
+        assert client.get("/readyz").json() == {"status": "ok"}
+    assert "CUDA out of memory" in str(said)
 
 
 VERBS = {
