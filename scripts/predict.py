@@ -66,7 +66,7 @@ def predict(
             overlay for each DICOM image, in its study; needs cxr-compare[dicom].
         overlay: Whether to draw the overlays.
         open_: Open the overlay in a viewer.
-        strict: Refuse what does not look like a frontal chest X-ray.
+        strict: Refuse images with a warning.
         split: Predict this split's val and test images; by default the run's.
         name: Name of the system; the run's if absent.
         batch_size: Images at a time; by default what suits back end and size.

@@ -47,6 +47,7 @@ def serve(
     batch_size: Annotated[int | None, Argument(least=1)] = None,
     workers: Annotated[int, Argument(least=1)] = 1,
     rate: Annotated[float, Argument(least=0.0)] = 0.0,
+    strict: bool = False,
 ) -> Outcome:
     """Serve a page and an HTTP interface that answer for chest X-rays, on this machine.
 
@@ -69,6 +70,7 @@ def serve(
         batch_size: Images at a time; by default what suits back end and size.
         workers: Processes that decode uploads.
         rate: Requests a second from one client; 0: no limit.
+        strict: Refuse an image with a warning (422), as cxr predict --strict does.
 
     Returns:
         Once it has ended, the number of the signal that ended it.
@@ -98,6 +100,7 @@ def serve(
         batch=batch_size or 1,
         workers=workers,
         rate=rate,
+        strict=strict,
         examples=_folder(examples, "--examples"),
     )
     if not is_loopback(host) and settings.token is None:

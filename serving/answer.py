@@ -6,7 +6,7 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 import pandas as pd
@@ -27,13 +27,16 @@ if TYPE_CHECKING:
 
 
 ANSWER_COLUMNS = (
-    "image", "system", "finding", "decision", "probability", "score", "policy", "threshold",
-    "n_boxes", "boxes", "warnings",
+    "image", "system", "finding", "status", "decision", "probability", "score", "policy",
+    "threshold", "n_boxes", "boxes", "warnings",
 )  # fmt: skip
 """Columns of an answer in the tables of ``cxr predict --csv`` and of a visit to ``cxr serve``."""
 BOX_COLUMNS = ("finding", *EDGES, "score")
 """Columns of an answer's boxes."""
+Status = Literal["ok", "doubtful", "refused"]
+"""Whether an answer counts: ``doubtful`` with a warning, ``refused`` where there is none."""
 _DECISIONS = {True: "positive", False: "negative", None: None}
+_GREY = "#9E9E9E"  # of what does not count
 _SHOWN_BOXES = 3  # in a line of text
 COLOUR = system_colour(0)  # of its shapes
 ARRAY = "array"  # what pixels without a file are called
@@ -61,8 +64,8 @@ class Answer:
         boxes: The boxes of a positive answer, ``finding, x1, y1, x2, y2, score``, px of the
             original, by falling score: a detector's from the threshold on, a classifier's cut out
             of its map. A negative answer has none; an undecided one a detector's from 0.5 on.
-        warnings: What speaks against the answer; empty where the image looks like a frontal
-            chest X-ray.
+        warnings: What speaks against the answer, whose decision then does not count; empty where
+            the image looks like a frontal chest X-ray, and the system knows such images.
         undecided_because: Why there is no decision, else None.
         notes: What was done to show the image, such as an inversion; speaks not against it.
         finding_scores: Score of each finding that the model learnt: a classifier's own, the highest
@@ -97,7 +100,10 @@ class Answer:
         """The answer that a prediction with a score gives; `findings` are those of its boxes."""
         counts = np.flatnonzero(prediction.boxes[:, 4] >= prediction.box_cut)
         order = counts[np.argsort(-prediction.boxes[counts, 4], kind="stable")]
-        columns = findings[order], *prediction.boxes[order].T
+        boxes = prediction.boxes[order]
+        height, width = described["pixels"].shape
+        boxes[:, :4] = boxes[:, :4].clip(0, [width, height, width, height])  # maps are wider
+        columns = findings[order], *boxes.T
         return cls(
             score=cast(float, prediction.score),
             probability=prediction.probability,
@@ -114,12 +120,14 @@ class Answer:
     def __str__(self) -> str:
         """The answer in one line, as the terminal shows it."""
         called = (_DECISIONS[self.decision] or "undecided").upper()
-        parts = [self.image, self.system, called if self.decision else called.lower()]
+        called = called if self.decision else called.lower()
+        called = called if self.status == "ok" else "no answer"
+        parts = [self.image, self.system, called]
         if self.probability is not None:
             parts.append(f"probability {self.probability:.2f}")
         limit = "" if self.threshold is None else f" (threshold {score_words(self.threshold)})"
         parts.append(f"score {score_words(self.score)}{limit}")
-        if len(self.boxes):
+        if len(self.boxes) and self.status == "ok":
             parts.append(self._boxes_in_words())
         return "  ".join(parts)
 
@@ -133,6 +141,11 @@ class Answer:
             words.append(f"{count - _SHOWN_BOXES} more")
         return f"{counted(count, 'box')}: {', '.join(words)}"
 
+    @property
+    def status(self) -> Status:
+        """``doubtful`` where a warning speaks against the answer, which is shown as none."""
+        return "doubtful" if self.warnings else "ok"
+
     def to_dict(self) -> dict[str, Any]:
         """The answer for a program, ready for JSON."""
         return {
@@ -140,6 +153,7 @@ class Answer:
             "system": self.system,
             "kind": self.kind,
             "finding": self.finding,
+            "status": self.status,
             "decision": _DECISIONS[self.decision],
             "undecided_because": self.undecided_because,
             "probability": self.probability,
@@ -207,6 +221,8 @@ def render_answers(answers: Sequence[Answer], *, panel: int = 480) -> np.ndarray
     first = answers[0]
     predictions = [
         replace(answer.prediction, colour=system_colour(position))
+        if answer.status == "ok"
+        else replace(answer.prediction, colour=_GREY, withheld=True)
         for position, answer in enumerate(answers)
     ]
     policies = dict.fromkeys(policy_words(answer.policy) for answer in answers)

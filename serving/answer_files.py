@@ -45,6 +45,11 @@ def _free_stem(stem: str, taken: set[str]) -> str:
     return free
 
 
+def _refused(image: str, problem: str) -> dict[str, str]:
+    """The entry of a file without an answer."""
+    return {"image": image, "status": "refused", "problem": problem}
+
+
 @dataclass(frozen=True)
 class Answers(Sequence[Answer]):
     """What systems say of images, image by image.
@@ -81,7 +86,7 @@ class Answers(Sequence[Answer]):
 
     def to_dict(self) -> list[dict[str, Any]]:
         """Every answer, then every file without one."""
-        problems = [{"image": path, "problem": why} for path, why in self.left_out.items()]
+        problems = [_refused(path, why) for path, why in self.left_out.items()]
         return [*(answer.to_dict() for answer in self.answers), *problems]
 
     def _repr_html_(self) -> str:
@@ -212,9 +217,9 @@ class _Writer:
     def leave_out(self, path: Path, problem: str) -> None:
         """One file without an answer."""
         self.terminal.say(f"left out: {problem}")
-        self._emit([{"image": str(path), "problem": problem}])
+        self._emit([_refused(str(path), problem)])
         if self._rows is not None:
-            row = {"image": shown(str(path)), "problem": shown(problem)}
+            row = _refused(shown(str(path)), shown(problem))
             self._rows.writerow({column: inert_cell(cell) for column, cell in row.items()})
         self.left_out[str(path)] = problem
 

@@ -138,6 +138,7 @@ def _describe(run: Run, model: TrainedModel, format: Format) -> ExportSpec:  # n
         "folder": recorded_path(model.folder),
         "inference_id": model.training_id(),
         "flops": count_flops(network, size),
+        "synthetic": model.run.synthetic,
     }
     return ExportSpec(
         format=format, precision="fp32", kind="scores" if map_frame else "boxes",

@@ -19,6 +19,8 @@ MODEL_FILES: dict[Format, tuple[str, ...]] = {
 }
 """The network by format; the first file is the one to open."""
 EXPORT_FILE, ANCHORS_FILE, PREPROCESS_FILE = "export.json", "anchors.npy", "preprocess.json"
+JUDGED_FILE = "judged.parquet"
+"""In a run's `validation_folder`: label, score and patient of its validation images."""
 INPUT = "images"
 """The graph's input: uint8 ``(B, 1, S, S)``, store pixels; the graph normalises them."""
 OUTPUTS = {"boxes": ("logits", "offsets"), "scores": ("logits", "maps")}

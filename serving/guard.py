@@ -19,7 +19,7 @@ import numpy as np
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json, write_json
 from data_prep.contracts.words import Terminal
-from data_prep.images.dicom_header import why_no_radiograph
+from data_prep.images.dicom_header import SMALLEST_SIDE, why_no_radiograph
 from data_prep.images.image import DecodedImage, read_image
 from data_prep.work.local_copies import open_image
 from serving.guard_images import (
@@ -54,6 +54,7 @@ _LOWEST_LIMIT, _HIGHEST_LIMIT = 1.0, 1.5
 _LARGEST_VALUE, _LARGEST_SQUARE = 8.0, 16.0
 _TINY = 1e-6
 _COLOURED = 16.0  # of `DecodedImage.colour`
+_LEAST_SPREAD = 1.0  # standard deviation of grey values, of 255
 _AGES = (2.0, 12.0, 18.0)  # years at which an age group begins: ICH E11
 _AGE_GROUPS = ("under 2", "2 to 11", "12 to 17", "18 or more")
 _RARE = 0.01  # of training images: of such an age group a run has learned nothing
@@ -181,24 +182,32 @@ class Guard:
         return cls(size, limit, images, share, fit, content["ages"] and tuple(content["ages"]))
 
 
-def file_warnings(path: Path | str, image: DecodedImage | None = None) -> tuple[str, ...]:
-    """What a file itself says against a frontal chest X-ray: its header, colour, lost pixels.
+def file_warnings(path: Path | str | None, image: DecodedImage | None = None) -> tuple[str, ...]:
+    """What speaks against a frontal chest X-ray, whatever trained a run: header, colour, size, ...
 
     A DICOM file that ``cxr prepare --format dicom`` leaves out is named with the same reason; one
     that is turned or mirrored by its PatientOrientation, with that.
 
     Args:
-        path: A file that `data_prep.images.image.read_image` reads.
+        path: A file that `data_prep.images.image.read_image` reads; None of an array's `image`.
         image: What it shows, where that was read already.
     """
-    with open_image(Path(path)) as file:
-        reason, is_dicom = why_no_radiograph(file)
-    if is_dicom:
-        warnings = [f"by its DICOM header no frontal chest X-ray: {reason}"] if reason else []
-        warnings += [] if image is None else [*_orientation_warnings(image), *image.doubts]
+    reason, is_dicom = None, False
+    if path is not None:
+        with open_image(Path(path)) as file:
+            reason, is_dicom = why_no_radiograph(file)
+    warnings = [f"by its DICOM header no frontal chest X-ray: {reason}"] if reason else []
+    if image is None and (is_dicom or path is None):
         return tuple(warnings)
-    image = image or read_image(path)
-    return ("a colour image; X-rays are grey",) * (image.colour >= _COLOURED) + image.doubts
+    image = image or read_image(str(path))
+    height, width = image.pixels.shape
+    if not is_dicom and min(height, width) < SMALLEST_SIDE:  # a header has said so
+        warnings.append(f"{width} x {height} px is too small for an X-ray")
+    if image.pixels.std() < _LEAST_SPREAD:
+        warnings.append("without contrast: the whole image has one grey value, or nearly so")
+    if image.colour >= _COLOURED:
+        warnings.append("a colour image; X-rays are grey")
+    return (*warnings, *_orientation_warnings(image), *image.doubts)
 
 
 def _orientation_warnings(image: DecodedImage) -> list[str]:

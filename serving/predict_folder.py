@@ -17,6 +17,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, provenance, read_json
+from data_prep.contracts.tables import write_table
 from data_prep.contracts.words import Terminal, counted
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.pixel_store import INFO_NAME, PixelStore
@@ -26,10 +27,10 @@ from data_prep.work.object_store import address_of, path_of, recorded_path
 from data_prep.work.pool import Engine, write_behind
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import POLICIES
-from evaluation.decisions.tuning import tune
+from evaluation.decisions.tuning import tune, validation_scores
 from evaluation.systems.eligibility import sets_of_run, unknown_training_data
 from serving.backends import open_model
-from serving.export_spec import validation_folder
+from serving.export_spec import JUDGED_FILE, validation_folder
 
 if TYPE_CHECKING:
     from serving.backends import Model
@@ -145,6 +146,11 @@ def freeze_decision(
         return
     predictions = predict_validation(run, test_set, terminal, device=device)
     decision = tune(predictions, test_set)
+    scored = validation_scores(predictions, decision, test_set)
+    patients = test_set.patients(scored.index)
+    judged = scored.assign(system=predictions.name, probability=np.nan, patient_id=patients)
+    judged = judged.rename_axis("image_id").reset_index()
+    write_table(judged, validation_folder(run) / JUDGED_FILE, "decisions")
     predictions.write_decision(name, decision.to_dict())
     policy = POLICIES[0]
     chosen = decision.thresholds[policy]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,6 +31,8 @@ from serving.guard import GUARD_NAME, Guard, file_warnings, image_notes
 if TYPE_CHECKING:
     from serving.backends import Model
     from training.run_folder import RunFolder
+
+_SYNTHETIC = "{system} learned from synthetic drawings only: it knows no real chest X-ray"
 
 
 @dataclass(eq=False, repr=False)
@@ -85,7 +88,7 @@ class Run:
         Raises:
             InputError: A file is damaged, or the decision has no such policy.
         """
-        _ = self.model, self.operating_point, self.map_levels, self.guard
+        _ = self.model, self.operating_point, self.map_levels, self.guard, self.synthetic
         return self
 
     @cached_property
@@ -159,6 +162,15 @@ class Run:
         return map_levels(
             Predictions.open(validation_folder(self.folder)), self.target, self.decision
         )
+
+    @cached_property
+    def synthetic(self) -> bool:
+        """Whether it learned from synthetic images alone, as far as is known."""
+        if not isinstance(self.model, ExportedModel):
+            return self.model.run.synthetic
+        info = self.model.info
+        name = str((info.get("data_set") or {}).get("name"))  # all that older exports hold
+        return bool(info.get("synthetic", re.search("synthetic|phantom", name, re.IGNORECASE)))
 
     @cached_property
     def guard(self) -> Guard | None:
@@ -235,7 +247,9 @@ class Run:
             if of_files is not None:
                 warnings = of_files[row]
             else:
-                warnings = () if called == ARRAY else file_warnings(called, image)
+                warnings = file_warnings(None if called == ARRAY else called, image)
+            if self.synthetic and not image.header.get("synthetic"):
+                warnings += (_SYNTHETIC.format(system=self.name),)
             if self.guard is not None:
                 warnings += self.guard.warnings(image, square=source.image(key))
             answers.append(

@@ -30,6 +30,7 @@ from data_prep.contracts.folders import (
     write_json,
     write_text,
 )
+from data_prep.contracts.schemas import SYNTHETIC_PATIENT
 from data_prep.contracts.tables import read_table, write_csv, write_table
 from data_prep.store.folder_kinds import require_kind
 
@@ -351,6 +352,16 @@ class RunFolder:
     def seen(self) -> pd.DataFrame:
         """Every image used to fit or to select: ``image_id, patient_id, role``."""
         return read_table(self.folder / "seen.parquet", "seen")
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether it and what it started from learned from synthetic images alone, if known."""
+        recorded = self.info if self.is_complete else self.started
+        if (known := recorded.get("synthetic")) is not None:
+            return bool(known)
+        seen = self.seen  # of older versions' runs, all that is known
+        named = seen.loc[seen["role"] == "train", "patient_id"].str.contains(SYNTHETIC_PATIENT)
+        return bool(len(named)) and bool(named.all())
 
     def write_history(self, rows: Sequence[dict[str, Any]]) -> None:
         """Write `metrics.csv`, one row per epoch."""

@@ -136,6 +136,7 @@ def _open_run(
     ]
     patients = dataset.images[["image_id", "patient_id"]]
     seen = pd.concat(used, ignore_index=True).merge(patients, on="image_id", validate="1:1")
+    synthetic = bool(dataset.synthetic[patients["image_id"].isin(task.train.image_ids)].all())
     if weights := task.start:
         tested = dataset.image_ids("test", request.split)
         tests = patients[patients["image_id"].isin(tested)]
@@ -143,4 +144,6 @@ def _open_run(
             terminal.say(line)
         origin = {**origin, "started_from": weights.record()}
         seen = weights.merge_seen(seen)
+        synthetic &= weights.run is None or weights.run.synthetic
+    origin = {**origin, "synthetic": synthetic}
     return RunFolder.create(request.out, config=dump_config(settings), seen=seen, started=origin)

@@ -19,6 +19,8 @@ ROLES = ("train", "val", "test", "unused")
 REFERENCE_READER = "reference"
 SYNTHETIC = "synthetic"
 """The source of images that ``cxr synth`` drew."""
+SYNTHETIC_PATIENT = r"(?:^|:)phantom-\d"
+"""How the ids of their patients begin."""
 EDGES = ["x1", "y1", "x2", "y2"]
 
 
@@ -232,7 +234,7 @@ _NUMBER, _WORD = (None, float), (None, str)
 _ANY: tuple[Any, ...] = (None, {})
 _MADE_ON = {"name?": str, "content_id?": str, "split?": str}
 _MODEL = {"name?": str, "model_kind?": ("detector", "classifier"), "target?": str,
-          "findings?": [str], "data_set?": _MADE_ON}  # fmt: skip
+          "findings?": [str], "data_set?": _MADE_ON, "synthetic?": bool}  # fmt: skip
 _RULE = {"val?": _NUMBER, "test?": _NUMBER, "folds?": (None, int), "seed?": (None, int),
          "method?": _WORD}  # fmt: skip
 JSON_SHAPES: dict[str, Any] = {

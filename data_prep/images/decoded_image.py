@@ -87,7 +87,8 @@ class DecodedImage:
     spacing_row_mm: float | None = None
     spacing_col_mm: float | None = None  # distance between columns, likewise
     # `view` ('PA', 'AP', 'LL', 'other' or None), `sex` ('M', 'F', 'O' or None), `age_years`
-    # (float or None) and `modality` (text or None). No identifiers
+    # (float or None) and `modality` (text or None) of a DICOM file; of any, `synthetic`: whether
+    # it says that a program drew it. No identifiers
     header: dict[str, Any] = field(default_factory=dict)
     # by how much red, green and blue of a plain image file differ on average, 0 to 255
     colour: float = 0.0

@@ -48,7 +48,7 @@ _YEARS_PER_UNIT = {"D": 1 / 365.25, "W": 7 / 365.25, "M": 1 / 12, "Y": 1.0, "": 
 
 
 def header_facts(header: Dataset) -> dict[str, Any]:
-    """Read view, sex, age and modality; no identifiers."""
+    """Read view, sex, age and modality, and whether it is synthetic; no identifiers."""
     sex = _text(header, "PatientSex").upper()
     modality = _text(header, "Modality").upper()
     return {
@@ -56,6 +56,7 @@ def header_facts(header: Dataset) -> dict[str, Any]:
         "sex": sex if sex in {"M", "F", "O"} else None,
         "age_years": _age_years(_text(header, "PatientAge")),
         "modality": modality if modality in _MODALITIES else None,
+        "synthetic": _text(header, "ConversionType").upper() == "SYN",
     }
 
 

@@ -40,6 +40,8 @@ _MAGIC = {
 _COLOURS = {"L": "GRAY", "RGB": "RGB", "CMYK": "CMYK"}
 _EXIF_ORIENTATION = 0x0112
 _TIFF_PHOTOMETRIC = 0x0106
+_EXIF_DESCRIPTION = 0x010E
+_SYNTHETIC = "Synthetic chest X-ray"  # how the description of an image of `cxr synth` begins
 _BLOCK = 1 << 20  # pixels
 _COLOUR_SIDE = 64  # px at which colours are measured
 _BROKEN = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error, IndexError,
@@ -113,6 +115,7 @@ def _read_by_pillow(
             notes.append("first of several frames")  # to count them can take long
         kind, stored_mode = str(image.format), image.mode
         turn = image.getexif().get(_EXIF_ORIENTATION, 1)
+        described = str(image.getexif().get(_EXIF_DESCRIPTION, ""))
         white_is_zero = kind == "TIFF" and image.getexif().get(_TIFF_PHOTOMETRIC) == 0
         if "icc_profile" in image.info:
             notes.append("colour profile ignored")
@@ -153,7 +156,10 @@ def _read_by_pillow(
         inverted=white_is_zero,
         orientation=f"exif-{turn}" if turn in range(2, 9) else None,
     )
-    return DecodedImage(pixels, record, colour=colour, deep=whole_depth, doubts=tuple(doubts))
+    header = {"synthetic": True} if described.startswith(_SYNTHETIC) else {}
+    return DecodedImage(
+        pixels, record, header=header, colour=colour, deep=whole_depth, doubts=tuple(doubts)
+    )
 
 
 def _shown(

@@ -13,7 +13,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json
-from data_prep.contracts.schemas import REFERENCE_READER, SYNTHETIC
+from data_prep.contracts.schemas import REFERENCE_READER, SYNTHETIC, SYNTHETIC_PATIENT
 from data_prep.contracts.tables import (
     empty_table,
     frame_digest,
@@ -176,7 +176,7 @@ class DataSet:
         """Whether each image of the images table is one of ``cxr synth``, bool."""
         images = self.images
         # Sets prepared before ``source`` said so: the phantom's patients have names of their own.
-        named = images["patient_id"].str.contains(r"(?:^|:)phantom-\d")
+        named = images["patient_id"].str.contains(SYNTHETIC_PATIENT)
         return images["source"].eq(SYNTHETIC) | named
 
     def target(self, name: str | None = None, *, option: str = "--target NAME") -> Target:

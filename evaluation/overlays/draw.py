@@ -230,6 +230,7 @@ def _at_least_wide(image: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.u
 def _answer(prediction: ImagePrediction, finding: str) -> tuple[str, str, str, str]:
     """The caption of a system's panel: what it says of the finding, and by which score."""
     called = {True: "POSITIVE", False: "negative", None: "undecided"}[prediction.decision]
+    called = "no answer" if prediction.withheld else called
     sure = "" if prediction.probability is None else f", probability {prediction.probability:.2f}"
     words = f"{finding}: {called}{sure}"
     return prediction.system, prediction.colour, words, describe_score(prediction)

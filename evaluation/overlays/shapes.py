@@ -273,6 +273,7 @@ class ImagePrediction:
     threshold: float | None = None  # on that score
     probability: float | None = None  # of the finding, calibrated
     decision: bool | None = None  # None: undecided
+    withheld: bool = False  # whether a warning speaks against it, so that it does not count
     # ``x1, y1, x2, y2, score`` in original pixels, ``(N, 5)``
     boxes: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 5)))
     box_cut: float = 0.5  # boxes scoring at least this are drawn in full, others thin and grey

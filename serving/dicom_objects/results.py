@@ -138,8 +138,9 @@ def _structured_report(
 
     Each system has a measurement group of the whole image, with what it was asked for, its score,
     calibrated probability, threshold and decision, and one for each box that counts: a finding,
-    its place in pixels of the source, its score, and the decision on the image. It claims no
-    diagnosis: it is unverified and preliminary, and complete only where every system could decide.
+    its place in pixels of the source, its score, and the decision on the image. An answer that a
+    warning speaks against is indeterminate, and has no boxes. It claims no diagnosis: it is
+    unverified and preliminary, and complete only where every system could decide.
 
     Source: DICOM PS3.16, TID 1500, 1501 and 1410.
     """
@@ -154,16 +155,19 @@ def _structured_report(
     for answer, algorithm in zip(answers, algorithms, strict=True):
         identified = _identified(algorithm)
         groups.append(_image_group(answer, identified, source, report_uid))
+        counting = answer.boxes if answer.status == "ok" else answer.boxes[:0]
         groups += [
             _box_group(box, number, answer, identified, source, report_uid)
-            for number, box in enumerate(answer.boxes.itertuples(), start=1)
+            for number, box in enumerate(counting.itertuples(), start=1)
         ]
     made = made or datetime.now()
     with _single_names_allowed():
         report = hd.ComprehensiveSR(
             evidence=[source.header],
             content=_document(groups, source, answers)[0],
-            is_complete=all(answer.decision is not None for answer in answers),
+            is_complete=all(
+                answer.decision is not None and answer.status == "ok" for answer in answers
+            ),
             coding_schemes=[
                 CodingSchemeIdentificationItem(
                     PRIVATE_SCHEME, name=SOFTWARE, responsible_organization=SOFTWARE
@@ -175,7 +179,7 @@ def _structured_report(
         )
     _stamp(report, made)
     if report.CompletionFlag == "PARTIAL":
-        report.CompletionFlagDescription = "Not every system could decide"
+        report.CompletionFlagDescription = "Not every system gives an answer"
     return report
 
 
@@ -228,6 +232,9 @@ def _image_group(
     if answer.undecided_because:
         undecided = f"{answer.system} is undecided: {answer.undecided_because}"
         group[0].ContentSequence.append(_comment(undecided))
+    if answer.status != "ok":
+        words = f"{answer.system} gives no answer (status {answer.status}): see the warnings"
+        group[0].ContentSequence.append(_comment(words))
     return group
 
 
@@ -287,7 +294,8 @@ def _measured(name: hd.CodedConcept, value: float) -> hd.Measurement:
 
 
 def _decided(answer: Answer) -> hd.QualitativeEvaluation:
-    return hd.QualitativeEvaluation(name=DECISION, value=_DECISIONS[answer.decision])
+    decision = answer.decision if answer.status == "ok" else None
+    return hd.QualitativeEvaluation(name=DECISION, value=_DECISIONS[decision])
 
 
 def _comment(text: str) -> hd.TextContentItem:

@@ -29,6 +29,7 @@ from serving.web.schemas import (
     DicomObjects,
     ImageFacts,
     Refused,
+    ReportFigures,
     ServeSettings,
 )
 from serving.web.systems import ServedSystem, disagreement, versions_of
@@ -237,8 +238,14 @@ class _Metrics:
 class Server:
     """What answers for uploads, how far it is, and what bounds and counts its work."""
 
-    def __init__(self, systems: Sequence[ServedSystem], settings: ServeSettings) -> None:
+    def __init__(
+        self,
+        systems: Sequence[ServedSystem],
+        settings: ServeSettings,
+        missed_together: ReportFigures | None = None,
+    ) -> None:
         self.systems, self.settings = systems, settings
+        self.missed_together = missed_together
         self.decoder = Decoder(settings)
         # What waits, and what is decoded or answered at the time.
         under_way = settings.queue + settings.batch + settings.workers
@@ -300,16 +307,22 @@ class Server:
             system.describe(answer, maps="maps" in include)
             for system, answer in zip(self.systems, answers, strict=True)
         ]
+        warnings = list(dict.fromkeys(text for answer in answers for text in answer.warnings))
+        if warnings and self.settings.strict:
+            for said in described:
+                self.metrics.count_decision(said.system, "refused")
+            raise Refused(422, "doubtful", f"this image: {warnings[0]}; refused by --strict")
         for said in described:
-            self.metrics.count_decision(said.system, said.decision)
+            decision = said.decision if said.status == "ok" else said.status
+            self.metrics.count_decision(said.system, decision)
         objects = await asyncio.to_thread(_dicom_objects, decoded, answers, self.systems, include)
         overlay = await asyncio.to_thread(_overlay, answers) if "overlay" in include else None
         return AnalyzeAnswer(
             request_id=request_id,
             image=_facts(name, decoded),
-            warnings=list(
-                dict.fromkeys(text for one in answers for text in (*one.warnings, *one.notes))
-            ),
+            status="doubtful" if warnings else "ok",
+            warnings=warnings,
+            notes=list(dict.fromkeys(text for answer in answers for text in answer.notes)),
             disagreement=disagreement(described),
             systems=described,
             overlay_png=overlay,

@@ -163,6 +163,7 @@ async def models(request: Request) -> ModelsAnswer:
     facts, settings = [system.facts for system in server.systems], server.settings
     return ModelsAnswer(
         systems=facts,
+        missed_together=server.missed_together,
         versions=versions_of(frozenset(system.backend for system in facts)),
         limits=Limits(
             bytes=settings.max_bytes, pixels=settings.max_pixels, seconds=settings.seconds

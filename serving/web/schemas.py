@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from serving.answer import Status
 from serving.dicom_objects.instance import RESEARCH_USE
 
 MEBIBYTE = 1 << 20
@@ -28,6 +29,7 @@ class ServeSettings:
     max_bytes: int = 64 * MEBIBYTE  # of a request
     max_pixels: int = 100_000_000  # of an image
     seconds: float = 30.0  # time limit of a request
+    strict: bool = False  # whether an image with a warning gets no answer
     queue: int = 64  # images that may wait; more are refused with 429
     batch: int = 8  # images at a time that a system answers for
     workers: int = 1  # processes that decode
@@ -119,6 +121,9 @@ class SystemAnswer(_Model):
     model_id: str = Field(examples=["a8f65d73658fc4a5"])
     backend: str = Field(examples=["openvino"])
     finding: str = Field(examples=["Lung opacity"])
+    status: Status = Field(
+        description="doubtful: a warning speaks against this answer, whose decision does not count."
+    )
     decision: Literal["positive", "negative"] | None = Field(
         description="At the frozen operating point; null where it is undecided."
     )
@@ -161,11 +166,16 @@ class AnalyzeAnswer(_Model):
 
     request_id: str = Field(examples=["5f0c9d1be0a4"])
     image: ImageFacts
+    status: Status = Field(description="doubtful where it is so of a system, else ok.")
     warnings: list[str] = Field(
         description="What speaks against the answers; to be read first.", examples=[[]]
     )
+    notes: list[str] = Field(
+        default=[], description="What was done to show the image.", examples=[[]]
+    )
     disagreement: bool | None = Field(
-        description="Whether the systems decide differently; null with fewer than two decisions.",
+        description="Whether the systems decide differently; null with fewer than two decisions "
+        "that count.",
         examples=[False],
     )
     systems: list[SystemAnswer]
@@ -183,6 +193,7 @@ class VisitEntry(AnalyzeAnswer):
     model_config = ConfigDict(extra="ignore")
 
     warnings: list[str] = Field(max_length=_MOST_SYSTEMS, examples=[[]])
+    notes: list[str] = Field(default=[], max_length=_MOST_SYSTEMS, examples=[[]])
     systems: list[SystemAnswer] = Field(max_length=_MOST_SYSTEMS)
     time: str = Field(default="", max_length=40, examples=["2026-11-22 01:10"])
 
@@ -232,6 +243,7 @@ class SystemFacts(_Model):
     model_id: str = Field(examples=["a8f65d73658fc4a5"])
     image_size: int = Field(description="Side of what the network sees, px.", examples=[512])
     trained_on: list[str] = Field(examples=[["RSNA Pneumonia Detection Challenge 2018"]])
+    synthetic: bool = Field(description="Whether it learned from synthetic images alone.")
     guard: bool = Field(description="Whether it tells what is no frontal chest X-ray.")
     report: ReportFigures | None
     report_url: str | None = Field(examples=["/report/report.html"])
@@ -249,6 +261,10 @@ class ModelsAnswer(_Model):
     """The systems of this server."""
 
     systems: list[SystemFacts]
+    missed_together: ReportFigures | None = Field(
+        description="The positives that no system found: their share as the one figure. null where "
+        "that is not known."
+    )
     versions: dict[str, str] = Field(examples=[{"cxr-compare": "0.1.0"}])
     limits: Limits
     research_use: str = Field(examples=[RESEARCH_USE])

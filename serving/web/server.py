@@ -33,7 +33,7 @@ from serving.web.gate import (
     with_security_headers,
 )
 from serving.web.schemas import Refused, ServeSettings
-from serving.web.systems import ServedSystem, report_figures, validation_figures
+from serving.web.systems import ServedSystem, missed_together, report_figures
 
 _LOG = logging.getLogger("cxr.serve")
 _REPORT_URL = f"{REPORT_FILES}report.html"
@@ -47,12 +47,12 @@ def build_app(
     report: Path | None = None,
 ) -> FastAPI:
     """The server of some systems."""
-    figures = [None for _ in systems] if report is None else report_figures(systems, report)
     served = [
-        ServedSystem(run, on_test or validation_figures(run), _REPORT_URL if on_test else None)
-        for run, on_test in zip(systems, figures, strict=True)
+        ServedSystem(run, found, _REPORT_URL if found and found.images == "test" else None)
+        for run, found in zip(systems, report_figures(systems, report), strict=True)
     ]
-    server, cookie = Server(served, settings), ReportCookie()
+    server = Server(served, settings, missed_together(systems, report))
+    cookie = ReportCookie()
     app = FastAPI(
         title="cxr-compare",
         version=metadata.version("cxr-compare"),

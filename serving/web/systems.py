@@ -10,14 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json
+from data_prep.contracts.tables import read_table
 from data_prep.store.folder_kinds import REPORT_MARKER
 from evaluation.metrics.registry import metric_title
+from evaluation.report.files import DECISIONS
+from evaluation.statistics.bootstrap import LEVEL, share_band
+from evaluation.statistics.ranking import is_positive
 from evaluation.systems.eligibility import sets_of_run
 from serving.answer import Answer
 from serving.dicom_objects.instance import Algorithm
+from serving.export_spec import JUDGED_FILE, validation_folder
 from serving.run import Run
 from serving.web.schemas import (
     ActivationMap,
@@ -29,6 +35,7 @@ from serving.web.schemas import (
     SystemFacts,
 )
 
+_RESAMPLES = 2000
 _OF_FIGURES = ("metric", "estimate", "ci_low", "ci_high", "policy")
 _OF_SCORES = ("auroc", "average_precision", "ece")
 _OF_DECISIONS = ("recall", "specificity", "precision", "localised_sensitivity")
@@ -62,6 +69,7 @@ class ServedSystem:
             model_id=self.algorithm.model_id,
             image_size=run.model.preprocess.size,
             trained_on=[str(data["name"]) for data in sets_of_run(run.model.info)],
+            synthetic=run.synthetic,
             guard=run.guard is not None,
             report=report,
             report_url=report_url,
@@ -98,8 +106,9 @@ class ServedSystem:
 
 
 def disagreement(answers: Sequence[SystemAnswer]) -> bool | None:
-    """Whether systems decide differently; None with fewer than two decisions."""
-    decisions = [answer.decision for answer in answers if answer.decision is not None]
+    """Whether systems decide differently; None with fewer than two decisions that count."""
+    counting = (answer.decision for answer in answers if answer.status == "ok")
+    decisions = [decision for decision in counting if decision is not None]
     return len(set(decisions)) > 1 if len(decisions) > 1 else None
 
 
@@ -111,20 +120,89 @@ def versions_of(backends: frozenset[str]) -> dict[str, str]:
     return versions | {package: metadata.version(package) for package in packages}
 
 
-def report_figures(systems: Sequence[Run], folder: Path) -> list[ReportFigures | None]:
-    """The figures of each system on its test images; None where the report does not judge it."""
+def report_figures(systems: Sequence[Run], folder: Path | None) -> list[ReportFigures | None]:
+    """The figures of each system on the test images of a report, else on its validation images."""
+    if folder is None:
+        return [_validation_figures(run) for run in systems]
     content = read_json(folder / REPORT_MARKER, "metrics")
-    judged = content["provenance"].get("systems", {})
-    figures = [_figures_of(run, content, judged) for run in systems]
+    figures = [_figures_of(run, content) for run in systems]
     if all(of_system is None for of_system in figures):
         raise InputError(
-            f"--report {folder}: judges {', '.join(judged)}, none of them a training that is "
-            "served; give the report of these runs, or leave it out"
+            f"--report {folder}: judges {', '.join(content['provenance'].get('systems', {}))}, "
+            "none of them a training that is served; give the report of these runs, or leave it out"
         )
-    return figures
+    return [found or _validation_figures(run) for run, found in zip(systems, figures, strict=True)]
 
 
-def validation_figures(run: Run) -> ReportFigures | None:
+def missed_together(systems: Sequence[Run], folder: Path | None) -> ReportFigures | None:
+    """The share of positives that no system found, of a report's test images or of validation.
+
+    None where neither knows what all systems decide on the same images.
+    """
+    if folder is not None:
+        content = read_json(folder / REPORT_MARKER, "metrics")
+        names = [_judged_as(run, content) for run in systems]
+        if None not in names:
+            table = read_table(folder / DECISIONS, "decisions")
+            of_systems = [table[table["system"] == name] for name in names]
+            missed = [_missed(run, rows) for run, rows in zip(systems, of_systems, strict=True)]
+            if found := _together(systems[0], missed, "test", content["provenance"]["data_set"]):
+                return found
+    missed = [_missed_in_validation(run) for run in systems]
+    made_on = systems[0].model.info.get("data_set") or {}
+    return _together(systems[0], missed, "validation", made_on)
+
+
+def _missed(run: Run, rows: pd.DataFrame) -> pd.DataFrame | None:
+    """Whether a system ``missed`` each positive image, and its patient; None where not known."""
+    called, rows = f"decision_{run.policy}", rows[rows["label"] == 1].set_index("image_id")
+    if not {called, "patient_id"} <= set(rows) or rows[called].isna().any():
+        return None
+    return rows[["patient_id"]].assign(missed=~rows[called].astype(bool))
+
+
+def _missed_in_validation(run: Run) -> pd.DataFrame | None:
+    """The same of a run's validation images; those of another decision are not known."""
+    path = validation_folder(run.folder) / JUDGED_FILE
+    threshold = None if run.decision is None else run.decision.thresholds[run.policy].threshold
+    if run.decision is None or threshold is None or not path.is_file():
+        return None
+    rows = read_table(path, "decisions")
+    found = _missed(
+        run, rows.assign(**{f"decision_{run.policy}": is_positive(rows["score"], threshold)})
+    )
+    misses = (run.decision.validation.get(run.policy) or {}).get("fn")
+    return found if found is not None and found["missed"].sum() == misses else None
+
+
+def _together(
+    run: Run, missed: Sequence[pd.DataFrame | None], images: str, made_on: Mapping[str, Any]
+) -> ReportFigures | None:
+    known = [each for each in missed if each is not None]
+    if len(known) < len(missed) or any(set(each.index) != set(known[0].index) for each in known):
+        return None
+    patients = known[0]["patient_id"]
+    by_all = np.all([each["missed"].reindex(patients.index) for each in known], axis=0)
+    if (count := patients.nunique()) < 2:
+        return None
+    group = np.zeros(len(by_all), np.int64)
+    (low,), (high,) = share_band(by_all, group, patients, resamples=_RESAMPLES)
+    # No resample moves 0 or 1: Clopper and Pearson's interval with patients as trials.
+    reach = ((1 - LEVEL) / 2) ** (1 / count)
+    low, high = (low, high) if by_all.any() else (0.0, 1 - reach)
+    low, high = (reach, 1.0) if by_all.all() else (low, high)
+    share = Figure(
+        metric="missed_together", title="Positives that no system found",
+        estimate=float(by_all.mean()), ci_low=low, ci_high=high, policy=run.policy,
+    )  # fmt: skip
+    return ReportFigures(
+        images=images, data_set=made_on.get("name"), n_images=None, n_patients=count,
+        n_positive=len(by_all), figures=[share],
+        cautions=[_FLATTERING] if images == "validation" else [],
+    )  # fmt: skip
+
+
+def _validation_figures(run: Run) -> ReportFigures | None:
     """What training measured on its validation images; None where the run has no decision."""
     decision = run.decision
     if decision is None:
@@ -151,12 +229,18 @@ def validation_figures(run: Run) -> ReportFigures | None:
     )
 
 
-def _figures_of(
-    run: Run, content: Mapping[str, Any], judged: Mapping[str, Mapping[str, Any]]
-) -> ReportFigures | None:
-    own, training = run.model.inference_id(), run.model.training_id()
-    name = next((name for name, facts in judged.items() if _ids(facts) & {own, training}), None)
-    if name is None or content["target"] != run.target.name:
+def _judged_as(run: Run, content: Mapping[str, Any]) -> str | None:
+    """What a report calls a system; None where it does not judge it."""
+    if content["target"] != run.target.name:
+        return None
+    own = {run.model.inference_id(), run.model.training_id()}
+    judged = content["provenance"].get("systems", {})
+    return next((name for name, facts in judged.items() if _ids(facts) & own), None)
+
+
+def _figures_of(run: Run, content: Mapping[str, Any]) -> ReportFigures | None:
+    name = _judged_as(run, content)
+    if name is None:
         return None
     rows = [
         row
@@ -168,7 +252,7 @@ def _figures_of(
     by_key = {(row["metric"], row["policy"]): row for row in rows}
     first = rows[0] if rows else {}
     cautions = [str(words) for words in content["answer"]["cautions"]]
-    if judged[name].get("inference_id") != own:
+    if content["provenance"]["systems"][name].get("inference_id") != run.model.inference_id():
         cautions.append(_SAME_TRAINING)
     return ReportFigures(
         images="test",

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 import pytest
+from PIL import Image
 
+from data_prep.images.image import read_image
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.decisions.test_set import TestSet
@@ -18,6 +20,7 @@ from scripts import cli, console
 from serving import predict_folder
 from serving.predict_folder import freeze_decision
 from serving.run import Run
+from serving.web.systems import missed_together
 from tests.scripts.small_sets import cxr, drawn_images
 from tests.scripts.untrained import untrained_run
 
@@ -33,7 +36,7 @@ class Made(NamedTuple):
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
     folder = tmp_path_factory.mktemp("exported")
-    data = drawn_images(folder, 40, 64, [32])
+    data = drawn_images(folder, 80, 64, [32])
     run, dataset = untrained_run("classifier", data, folder / "run"), DataSet.open(data)
     with console.silent():
         freeze_decision(run, TestSet(dataset, dataset.target()), console)
@@ -50,6 +53,34 @@ def test_an_export_answers_as_its_run(made, tmp_path, capsys):
     answer, of_run = answers[made.export], answers[made.run]
     assert answer["decision"] == of_run["decision"] is not None
     assert answer["score"] == pytest.approx(of_run["score"], abs=1e-5)
+
+
+def test_what_learned_from_drawings_alone_gives_no_answer_for_another_image(made, tmp_path, capsys):
+    drawn = next((made.data.parent / "source").glob("stage_2_test_images/*.dcm"))
+    image = tmp_path / "real.png"  # says nothing of being drawn, so it counts as real
+    Image.fromarray(read_image(drawn).pixels).save(image)
+    for system in (made.run, made.export):
+        assert cxr("predict", system, image, drawn, "--json", "--no-overlay") == 0
+        real, synthetic = json.loads(capsys.readouterr().out)
+        assert (real["status"], synthetic["status"]) == ("doubtful", "ok")
+        assert "learned from synthetic drawings only" in real["warnings"][0]
+        assert real["decision"] == synthetic["decision"] is not None
+        assert cxr("predict", system, image, "--no-overlay", "--csv", tmp_path / "a.csv") == 0
+        assert "  no answer  probability " in capsys.readouterr().out
+        assert pd.read_csv(tmp_path / "a.csv")["status"].tolist() == ["doubtful"]
+        assert cxr("predict", system, image, "--no-overlay", "--strict") == 2
+        assert Run.open(system).predict(read_image(drawn).pixels).status == "doubtful"
+
+
+def test_what_all_miss_is_known_of_runs_with_the_same_validation_images(made):
+    run = Run.open(made.run)
+    labels = run.decision.validation[run.policy]
+    missed = missed_together([run, Run.open(made.run)], None)
+    (share,) = missed.figures
+    assert (missed.images, missed.n_positive) == ("validation", labels["tp"] + labels["fn"])
+    assert share.estimate == labels["fn"] / missed.n_positive
+    assert share.ci_low <= share.estimate <= share.ci_high
+    assert missed_together([run, Run.open(made.export)], None) is None
 
 
 def test_the_server_answers_for_a_run_and_its_export_exactly_as_cxr_predict(made, capsys):

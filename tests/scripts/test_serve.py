@@ -122,7 +122,7 @@ def test_the_examples_of_the_documentation_get_answers(live: Live, tmp_path: Pat
         here = [each.replace("http://127.0.0.1:8000", live.address) for each in command]
         done = subprocess.run(here, cwd=tmp_path, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-    assert "CheXNet None None 0 boxes" in done.stdout
+    assert "CheXNet no answer" in done.stdout  # for noise
     answer = json.loads((tmp_path / "answer.json").read_text())
     assert answer["systems"][0]["system"] == "CheXNet"
     undecided = answer["systems"][0]["undecided_because"]

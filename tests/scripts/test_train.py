@@ -86,6 +86,7 @@ def test_training_leaves_a_complete_run(whole: tuple[str, Path]) -> None:
     assert Preprocess.from_json(run.folder / "preprocess.json").size == 96
     assert len(pd.read_csv(run.folder / "metrics.csv")) == 2
     assert run.info["findings"] == ["lung_opacity"]
+    assert run.info["synthetic"] is True
     assert run.info["precision"] in ("fp32", "bf16")
     assert run.info["cpu_settings"] == {"threads": torch.get_num_threads(), "workers": 0}
     assert parse_config(run.config, "config.toml").training.workers == "auto"  # for any machine

@@ -98,7 +98,9 @@ def systems(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, R
             found = saliency_maps(network, pixels, "cam")  # type: ignore[arg-type]
             spec["map_frame"] = found.frame
         ExportSpec("onnx", "fp32", findings=("lung_opacity",), size=SIZE, **spec).write(folder)
-        run: Any = SimpleNamespace(folder=folder, info={"findings": ["lung_opacity"]})
+        run: Any = SimpleNamespace(
+            folder=folder, info={"findings": ["lung_opacity"]}, synthetic=False
+        )
         model = TrainedModel(run, network, preprocess, "fp32", "cpu")
         loaded = Run(folder, name)
         loaded.model, loaded.target, loaded.guard = model, TARGET, _guard()

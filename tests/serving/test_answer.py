@@ -16,10 +16,18 @@ from classification.model import build_classifier
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import Target
 from data_prep.store.preprocess import Preprocess
+from evaluation.overlays.shapes import ImagePrediction
 from scripts import predict
 from scripts.cli import run_verb
 from serving import answer_files
-from serving.answer import ANSWER_COLUMNS, Answer, answer_row, draw_answers, render_answers
+from serving.answer import (
+    ANSWER_COLUMNS,
+    COLOUR,
+    Answer,
+    answer_row,
+    draw_answers,
+    render_answers,
+)
 from serving.guard import Guard
 from serving.run import Run
 from serving.trained_model import TrainedModel
@@ -33,7 +41,9 @@ TARGET = Target("opacity", ("lung_opacity",), "Lung opacity")
 def run() -> Run:
     """A classifier that has learned nothing, and has no operating point and no guard."""
     torch.manual_seed(0)
-    folder: Any = SimpleNamespace(folder=Path("run"), info={"findings": ["lung_opacity"]})
+    folder: Any = SimpleNamespace(
+        folder=Path("run"), info={"findings": ["lung_opacity"]}, synthetic=False
+    )
     network = build_classifier("resnet18", image_size=64).eval()
     model = TrainedModel(folder, network, Preprocess(64, 0.5, 0.25), "fp32", "cpu")
     run = Run(Path("run"), "CheXNet")
@@ -111,6 +121,53 @@ def test_a_line_says_decision_probability_and_boxes_and_shortens_long_lists() ->
     assert str(undecided) == "film.png  RetinaNet  undecided  score 0.900"
 
 
+def test_an_answer_that_a_warning_speaks_against_is_called_none() -> None:
+    doubtful = answer(warnings=("odd",))
+    assert str(doubtful) == (
+        "film.png  RetinaNet  no answer  probability 0.83  score 0.900 (threshold 0.410)"
+    )
+    assert (doubtful.to_dict()["status"], answer().to_dict()["status"]) == ("doubtful", "ok")
+    assert (doubtful.decision, len(doubtful.boxes)) == (True, 4)
+    drawn = [
+        render_answers(
+            [answer(warnings=warned, prediction=ImagePrediction("A", COLOUR, score=0.9))]
+        )
+        for warned in ((), ("odd",))
+    ]
+    assert (np.ptp(drawn[0][..., :3], axis=2) > 60).any()  # the system's colour
+    assert not (np.ptp(drawn[1][: len(drawn[0]) // 2], axis=2) > 60).any()
+
+
+@pytest.mark.parametrize(
+    ("pixels", "words"),
+    [
+        (np.arange(25, dtype=np.uint8).reshape(5, 5), "5 x 5 px is too small for an X-ray"),
+        (np.full((90, 120), 7, np.uint8), "without contrast"),
+    ],
+    ids=["icon", "one grey"],
+)
+def test_an_image_that_shows_nothing_gets_a_warning_as_a_file_and_as_pixels(
+    run, pixels, words, tmp_path
+):
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    for said in run.predict_many([tmp_path / "a.png", pixels]):
+        (warning,) = said.warnings
+        assert warning.startswith(words)
+
+
+def test_boxes_of_an_answer_end_where_the_image_ends() -> None:
+    found = np.array([[-2.0, -3.0, 50.0, 95.0, 0.9], [100.0, 10.0, 130.0, 40.0, 0.8]])
+    prediction = ImagePrediction("CheXNet", COLOUR, score=0.9, boxes=found)
+    said = Answer.of_prediction(
+        prediction, np.array(["a", "a"]), image="a", system="CheXNet", kind="scores",
+        finding="A", policy="", pixels=np.zeros((90, 120), np.uint8),
+    )  # fmt: skip
+    assert said.boxes[["x1", "y1", "x2", "y2"]].to_numpy().tolist() == [
+        [0, 0, 50, 90], [100, 10, 120, 40],
+    ]  # fmt: skip
+    assert found[0, 0] == -2  # of the overlay, which cuts them itself
+
+
 def test_an_answer_is_plain_json() -> None:
     entry = json.loads(json.dumps(answer(warnings=("odd",)).to_dict()))
     assert entry["decision"] == "positive"
@@ -163,12 +220,14 @@ def test_warnings_come_before_the_answer_and_strict_refuses(loaded, chest, capsy
     ask(chest)
     warning, line = capsys.readouterr().out.splitlines()
     assert warning == f"{chest}  WARNING: no chest"
-    assert line.startswith(f"{chest}  CheXNet  undecided  score ")
+    assert line.startswith(f"{chest}  CheXNet  no answer  score ")
     with pytest.raises(InputError, match="none of 1 file was answered"):
         ask(chest, strict=True, as_json=True)
     shown = capsys.readouterr()
     assert "no chest; refused by --strict" in shown.err
-    assert json.loads(shown.out)[0]["problem"].endswith("refused by --strict")
+    (refused,) = json.loads(shown.out)
+    assert refused["problem"].endswith("refused by --strict")
+    assert refused["status"] == "refused"
 
 
 def test_overlays_get_names_of_their_own_and_are_no_input_of_the_next_call(

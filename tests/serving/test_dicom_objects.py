@@ -70,14 +70,12 @@ BOXES = boxes(
 FOUND = Answer(
     "a.dcm", "RetinaNet", "boxes", "Lung opacity", 0.8123456789, 0.64, "max_f1", 0.25, True, BOXES
 )
-CLEAR = Answer(
-    "a.dcm", "CheXNet", "scores", "Pneumonia", 0.1, 0.05, "max_f1", 0.5, False, boxes(),
-    ("looks like a lateral view",),
-)  # fmt: skip
+CLEAR = Answer("a.dcm", "CheXNet", "scores", "Pneumonia", 0.1, 0.05, "max_f1", 0.5, False, boxes())
 UNDECIDED = replace(
     CLEAR, decision=None, probability=None, threshold=None, undecided_because="it was not tuned"
 )
 ONE_BOX = replace(FOUND, boxes=BOXES[:1])
+DOUBTFUL = replace(FOUND, warnings=("looks like a lateral view",))
 RGB = np.random.default_rng(0).integers(0, 256, (24, 50, 3), np.uint8)
 
 
@@ -165,7 +163,6 @@ def test_a_report_names_its_systems_and_claims_no_diagnosis(both: Dataset) -> No
     assert sent.CompletionFlag == "COMPLETE"
     lines = texts(sent)
     assert "Research use only, not a medical device." in lines
-    assert "looks like a lateral view" in lines
     for algorithm in (DETECTOR, CLASSIFIER):
         assert algorithm.name in lines
         assert f"model {algorithm.model_id}" in lines
@@ -185,6 +182,18 @@ def test_an_undecided_answer_is_said_as_such() -> None:
     _, undecided = groups_of(sent)[0]
     assert said(undecided, DECISION)[1] == "Indeterminate"
     assert measured(undecided) == {SCORE.value: 0.1}
+
+
+def test_an_answer_that_a_warning_speaks_against_is_none_and_keeps_its_score() -> None:
+    sent = report(radiograph(), DOUBTFUL, CLEAR)
+    (doubtful, clear), boxes = groups_of(sent)
+    assert (said(doubtful, DECISION)[1], said(clear, DECISION)[1]) == ("Indeterminate", "Negative")
+    assert boxes == []
+    assert measured(doubtful)[SCORE.value] == DOUBTFUL.score
+    assert sent.CompletionFlag == "PARTIAL"
+    lines = texts(read_back(sent))
+    assert "looks like a lateral view" in lines
+    assert "RetinaNet gives no answer (status doubtful): see the warnings" in lines
 
 
 def test_a_box_that_rounding_took_beyond_the_border_ends_there() -> None:
@@ -456,8 +465,10 @@ def test_a_finding_of_any_name_has_a_code_of_its_own() -> None:
 
 
 def exposed(path: Path, **changes: object) -> Path:
-    """A DICOM file of noise."""
-    pixels = np.random.default_rng(1).integers(0, 256, (40, 32), np.uint8)
+    """A DICOM file of squares of random grey."""
+    pixels = np.kron(
+        np.random.default_rng(1).integers(0, 256, (10, 8), np.uint8), np.ones((10, 10), np.uint8)
+    )
     path.write_bytes(as_file(radiograph(pixels, **changes)))
     return path
 

@@ -33,6 +33,22 @@ def test_run_is_complete_only_when_its_json_is_there(tmp_path):
     pd.testing.assert_frame_equal(again.seen, _SEEN)
 
 
+@pytest.mark.parametrize(
+    ("patients", "started", "synthetic"),
+    [
+        (["p", "phantom-1:2"], {"synthetic": True}, True),
+        (["phantom-1:1", "phantom-1:2"], {"synthetic": False}, False),
+        (["phantom-1:1", "a:phantom-1:2"], {}, True),  # of an older version
+        (["phantom-1:1", "p"], {}, True),  # the second is of another role
+        (["p", "phantom-1:2"], {}, False),
+    ],
+)
+def test_a_run_knows_whether_it_learned_from_drawings_alone(tmp_path, patients, started, synthetic):
+    seen = _SEEN.assign(patient_id=patients)
+    run = RunFolder.create(tmp_path / "run", config="", seen=seen, started=started)
+    assert run.synthetic is synthetic
+
+
 def test_folder_without_a_run_is_told_apart(tmp_path):
     assert RunFolder.started_in(tmp_path) is None
     with pytest.raises(InputError, match="is empty; give a run folder that cxr train made"):

@@ -1,23 +1,26 @@
 // What the systems say, in words and bars: what speaks against the answers first, then whether they agree.
 
 import { COLOURS } from "./draw.js";
-import { counted, h, inside, listing, plain, policyWords, share, styled } from "./dom.js";
+import { counted, h, inside, listing, outcome, plain, policyWords, share, styled } from "./dom.js";
 
-const SIGNS = { positive: "▲", negative: "○", undecided: "?" };
+const SIGNS = { positive: "▲", negative: "○", undecided: "?", "no answer": "–", doubtful: "–" };
 const MOST_FINDINGS = 6;
 
 /** One line that says it all: `kind`, `title`, and a sentence for each system where they differ. */
 export function verdict(answer) {
   const { systems } = answer;
   const finding = new Set(systems.map((each) => each.finding)).size === 1 ? inside(systems[0].finding) : null;
-  const decisions = systems.map((each) => each.decision);
+  if (systems.every((each) => each.status !== "ok")) {
+    return { kind: "doubtful", title: "No answer for this image", lines: [], short: "no answer" };
+  }
+  const decisions = systems.map((each) => each.status === "ok" ? each.decision : null);
   const lines = systems.map((each) => `${each.system}: ${sentence(each)}`);
   if (answer.disagreement) return { kind: "disagree", title: "The systems disagree", lines, short: "disagree" };
   if (decisions.every((each) => each === null)) {
     return { kind: "undecided", title: systems.length > 1 ? "No system decides" : `${systems[0].system} does not decide`, lines, short: "undecided" };
   }
   if (decisions.includes(null) || finding === null) {
-    return { kind: decisions.includes(null) ? "undecided" : "mixed", title: decisions.includes(null) ? "Not every system decides" : "The systems look for different findings", lines, short: decisions.includes(null) ? "undecided" : "" };
+    return { kind: decisions.includes(null) ? "undecided" : "mixed", title: decisions.includes(null) ? "Not every system answers" : "The systems look for different findings", lines, short: decisions.includes(null) ? "undecided" : "" };
   }
   const who = systems.length === 1 ? `${systems[0].system} says` : systems.length === 2 ? "Both systems say" : `All ${systems.length} systems say`;
   return { kind: decisions[0], title: `${who} ${decisions[0]} for ${finding}`, lines: [], short: decisions[0] };
@@ -25,27 +28,42 @@ export function verdict(answer) {
 
 function sentence(each) {
   const at = each.probability === null ? "" : `, probability ${share(each.probability)}`;
+  if (each.status !== "ok") return outcome(each);
   if (each.decision === null) return `undecided${at}`;
   return `${each.decision} for ${inside(each.finding)}${at}`;
 }
 
-/** What comes before the answers: warnings, then the verdict. */
-export function opening(answer) {
+/** How often the systems that say negative missed a positive image, all of them together. */
+function missedWords(count, missed) {
+  const who = count === 1 ? "it" : count === 2 ? "both" : `all ${count}`;
+  if (!missed) return `How often ${who} ${count === 1 ? "misses" : "miss"} a positive image is not known: cxr serve --report would say it.`;
+  const { estimate, ci_low: low, ci_high: high } = missed.figures[0];
+  const percent = (value) => (100 * value).toFixed(1);
+  const where = [missed.images === "test" ? "test images" : "validation images", missed.data_set && `of ${missed.data_set}`].filter(Boolean).join(" ");
+  const more = missed.images === "test" ? "" : " These images chose the thresholds: on new ones expect more.";
+  return `${capital(who)} missed ${Math.round(estimate * missed.n_positive)} of ${missed.n_positive} positive ${where}: ${percent(estimate)} % (95 % interval ${percent(low)} to ${percent(high)} %).${more}`;
+}
+
+/** What comes before the answers: warnings, then the verdict; `missed` as /v1/models has it. */
+export function opening(answer, missed) {
   const { kind, title, lines } = verdict(answer);
   const warnings = answer.warnings.length ? h("div", { class: "warnings" },
     h("h2", {}, "Read this first"),
     h("ul", {}, answer.warnings.map((text) => h("li", {}, capital(text)))),
-    h("p", {}, "The answers below may not hold for this image.")) : null;
+    h("p", {}, "No decision is given. The numbers are under “What it computed”.")) : null;
   return [warnings, h("div", { class: `verdict ${kind}` },
     h("h2", { tabIndex: -1, id: "verdict" }, h("span", { class: "sign", "aria-hidden": "true" }, kind === "disagree" ? "≠" : SIGNS[kind] ?? ""), title),
     lines.length ? h("ul", {}, lines.map((line) => h("li", {}, line))) : null,
-    kind === "disagree" ? h("p", {}, "At least one of them is wrong. Look at the image yourself.") : null)].filter(Boolean);
+    kind === "disagree" ? h("p", {}, "At least one of them is wrong. Look at the image yourself.") : null,
+    kind === "negative" ? h("p", {}, missedWords(answer.systems.length, missed)) : null),
+  answer.notes.length ? h("p", { class: "quiet" }, `Note: ${answer.notes.join("; ")}.`) : null].filter(Boolean);
 }
 
 /** The same for a screen reader. */
-export function spoken(answer) {
-  const { title, lines } = verdict(answer);
-  return [answer.warnings.length ? `${counted(answer.warnings.length, "warning")}: ${answer.warnings.join("; ")}.` : "", `${title}.`, ...lines].join(" ");
+export function spoken(answer, missed) {
+  const { kind, title, lines } = verdict(answer);
+  return [answer.warnings.length ? `${counted(answer.warnings.length, "warning")}: ${answer.warnings.join("; ")}.` : "", `${title}.`, ...lines,
+    kind === "negative" ? missedWords(answer.systems.length, missed) : ""].join(" ");
 }
 
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
@@ -57,19 +75,21 @@ const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
  * @param howItDid opens its figures
  */
 export function card(each, place, facts, lookAt, howItDid) {
-  const decided = each.decision ?? "undecided";
-  return styled(h("article", { class: "card", "aria-label": each.system },
+  const decided = outcome(each);
+  const computed = [bar(each), findings(each), boxes(each, place, lookAt)];
+  return styled(h("article", { class: each.status === "ok" ? "card" : "card doubtful", "aria-label": each.system },
     h("header", {},
       h("h3", {}, h("span", { class: each.kind === "scores" ? "key dashed" : "key" }), each.system),
-      h("p", { class: `decision ${decided}` }, h("span", { class: "sign", "aria-hidden": "true" }, SIGNS[decided]), decided)),
+      h("p", { class: `decision ${decided.replace(" ", "-")}` }, h("span", { class: "sign", "aria-hidden": "true" }, SIGNS[decided]), decided)),
     h("p", { class: "quiet" }, each.kind === "boxes" ? "Draws boxes around lesions" : "Judges the whole image, then shows where", ` · ${inside(each.finding)}`),
     each.undecided_because ? h("p", { class: "because" }, `Why: ${each.undecided_because}`) : null,
-    bar(each),
-    findings(each),
-    boxes(each, place, lookAt),
-    facts ? h("p", { class: "quiet" }, `Learned from ${listing(facts.trained_on) || "data it does not name"}. `,
+    each.status === "ok" ? computed : h("details", {}, h("summary", {}, "What it computed"), computed),
+    facts ? h("p", { class: "quiet" }, `Learned from ${source(facts)}. `,
       h("button", { type: "button", class: "link", onclick: () => howItDid(each.system) }, "How it did")) : null), { "--key": keyOf(place) });
 }
+
+/** What a system learned from. */
+export const source = (facts) => `${listing(facts.trained_on) || "data it does not name"}${facts.synthetic ? ": synthetic drawings only, no real chest X-ray" : ""}`;
 
 const keyOf = (place) => `var(--s${place % COLOURS.length})`;
 
@@ -111,7 +131,7 @@ const FIRST = ["auroc", "average_precision", "recall", "specificity", "precision
 export function systemsPage(systems, failure) {
   return systems.map((each, place) => styled(h("section", { id: `did-${each.system}`, tabIndex: -1 },
     h("h3", {}, h("span", { class: each.kind === "scores" ? "key dashed" : "key" }), each.system),
-    h("p", {}, `Looks for ${inside(each.finding)}. Learned from ${listing(each.trained_on) || "data it does not name"}.`,
+    h("p", {}, `Looks for ${inside(each.finding)}. Learned from ${source(each)}.`,
       each.guard ? "" : " It cannot tell what is no chest X-ray: look yourself."),
     figures(each, failure),
     h("p", { class: "quiet" }, `Decides: ${each.threshold_probability === null ? "no probability" : `positive from probability ${share(each.threshold_probability)}`}, chosen on validation images for ${policyWords(each.policy)}. `,

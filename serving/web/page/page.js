@@ -1,6 +1,6 @@
 // The page: choose images, analyze them, show what each system says, and keep the visit in memory.
 
-import { card, opening, spoken, systemsPage } from "./answers.js";
+import { card, opening, source, spoken, systemsPage } from "./answers.js";
 import * as client from "./client.js";
 import { Refusal } from "./client.js";
 import { $, bytes, counted, h, listing, save, say } from "./dom.js";
@@ -108,7 +108,7 @@ async function analyze(items) {
   render();
   if (items.length > 1) say(`${summary(items)}.`);
   else if (items[0] === current && current.answer) {
-    say(spoken(current.answer));
+    say(spoken(current.answer, known.missed_together));
     $("verdict")?.focus({ preventScroll: true });
   }
 }
@@ -264,7 +264,7 @@ function renderAnswer() {
     return;
   }
   const byName = new Map(known.systems.map((each) => [each.system, each]));
-  $("said").replaceChildren(...opening(answer));
+  $("said").replaceChildren(...opening(answer, known.missed_together));
   $("cards").replaceChildren(...answer.systems.map((each, place) => card(each, place, byName.get(each.system),
     (system, number) => { viewer.lookAt(system, number); $("viewer").scrollIntoView({ block: "nearest" }); }, openSystems)), facts(answer));
 }
@@ -292,7 +292,7 @@ function step(by) {
   const item = chosen[chosen.indexOf(current) + by];
   if (item && chosen.includes(current)) {
     show(item);
-    say(`${item.name}. ${item.answer ? spoken(item.answer) : item.error?.message ?? "Not analyzed."}`);
+    say(`${item.name}. ${item.answer ? spoken(item.answer, known.missed_together) : item.error?.message ?? "Not analyzed."}`);
   }
 }
 
@@ -455,7 +455,7 @@ async function begin() {
     const names = known.systems.map((each) => each.system);
     $("start-title").textContent = `Show a chest X-ray to ${listing(names)}`;
     $("use").textContent = known.research_use;
-    $("learned").textContent = known.systems.map((each) => `${each.system} learned from ${listing(each.trained_on) || "data it does not name"}.`).join(" ");
+    $("learned").textContent = known.systems.map((each) => `${each.system} learned from ${source(each)}.`).join(" ");
     $("versions").textContent = Object.entries(known.versions).map((each) => each.join(" ")).join(", ");
     await showExamples();
   } catch (error) {

@@ -1,7 +1,7 @@
 // The X-ray on screen: zoom, pan, window and level on the full bit depth, and what systems show.
 
 import { CONTOURS, MAP_OPACITY, colourOf, develop, middle, paint } from "./draw.js";
-import { h, share, styled } from "./dom.js";
+import { h, outcome, share, styled } from "./dom.js";
 
 const MOST_ZOOM = 16;
 const NARROW = matchMedia("(max-width: 700px)");
@@ -78,7 +78,7 @@ export class Viewer {
   answer(systems) {
     this.#systems = systems;
     this.#marks = systems.map((answer, place) => ({
-      answer, colour: colourOf(place), boxes: 1, map: answer.map ? MAP_OPACITY : 0, shown: { boxes: true, map: true }, chosen: null }));
+      answer, colour: colourOf(place), boxes: 1, map: answer.map ? MAP_OPACITY : 0, shown: { boxes: answer.status === "ok", map: answer.status === "ok" }, chosen: null }));
     this.#hidden = false;
     this.#layersAnew();
     this.#panesAnew();
@@ -105,7 +105,7 @@ export class Viewer {
     const words = marks.map(({ answer }) => `${answer.system} shows ${marksInWords(answer)}`).join("; ");
     const canvas = h("canvas", { tabIndex: 0, role: "img", "aria-label": `X-ray ${this.#name}. ${words}` });
     const caption = beside ? h("figcaption", {}, styled(h("span", { class: marks[0].answer.kind === "scores" ? "key dashed" : "key" }), { "--key": marks[0].colour }),
-      `${marks[0].answer.system}: ${marks[0].answer.decision ?? "undecided"}`) : null;
+      `${marks[0].answer.system}: ${outcome(marks[0].answer)}`) : null;
     const node = h("figure", { class: "pane" }, caption, canvas);
     this.#listen(canvas);
     return { node, canvas, marks };
@@ -114,7 +114,7 @@ export class Viewer {
   #layersAnew() {
     const row = (mark, kind, words) => {
       const label = `${mark.answer.system}: ${words}`;
-      const slider = h("input", { type: "range", min: "5", max: "100", value: String(100 * mark[kind]), "aria-label": `${label}, opacity in percent`,
+      const slider = h("input", { type: "range", disabled: !mark.shown[kind], min: "5", max: "100", value: String(100 * mark[kind]), "aria-label": `${label}, opacity in percent`,
         oninput: () => { mark[kind] = slider.value / 100; this.#draw(); } });
       const box = h("input", { type: "checkbox", checked: mark.shown[kind], data: { kind }, onchange: () => {
         mark.shown[kind] = box.checked;
@@ -378,6 +378,7 @@ const fromMiddle = (canvas, event) => {
 const kept = (middleAt, part) => (part >= 1 ? 0.5 : Math.min(Math.max(middleAt, part / 2), 1 - part / 2));
 
 function marksInWords(answer) {
+  if (answer.status !== "ok") return "no answer";
   const boxes = answer.boxes.map((box) => share(box.score));
   const words = boxes.length ? `${boxes.length === 1 ? "a box" : `${boxes.length} boxes`} with score ${boxes.join(", ")}` : "no boxes";
   return answer.map ? `${words} and a map` : words;

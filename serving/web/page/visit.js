@@ -1,6 +1,6 @@
 // The images of a visit, in the memory of this tab alone.
 
-import { h, share } from "./dom.js";
+import { h, outcome, share } from "./dom.js";
 import { verdict } from "./answers.js";
 
 const STATES = { chosen: "not analyzed", waiting: "waiting", analyzing: "analyzing" };
@@ -16,7 +16,7 @@ export function table(visit, systems, current, show) {
   const decision = (item, place) => {
     const said = item.answer?.systems[place];
     if (!said) return h("td", {}, "–");
-    return h("td", { class: "figures" }, `${said.decision ?? "undecided"} ${share(said.probability ?? said.score)}`);
+    return h("td", { class: "figures" }, `${outcome(said)} ${said.status === "ok" ? share(said.probability ?? said.score) : ""}`);
   };
   return [
     h("thead", {}, h("tr", {}, ["Image", "Outcome", ...systems.map((each) => each.system), "Note"].map((words) => h("th", { scope: "col" }, words)))),

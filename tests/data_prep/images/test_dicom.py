@@ -177,11 +177,12 @@ def test_first_frame_of_several_is_read_and_noted(write_dicom, tmp_path):
 def test_header_facts_and_spacing_are_read(write_dicom, tmp_path):
     elements = {
         "ViewPosition": "PA", "PatientSex": "F", "PatientAge": "045Y", "Modality": "DX",
-        "PixelSpacing": [0.2, 0.1],
+        "PixelSpacing": [0.2, 0.1], "ConversionType": "SYN",
     }  # fmt: skip
     image = read_dicom(write_dicom(tmp_path / "a.dcm", RAMP8, **elements))
 
-    assert image.header == {"view": "PA", "sex": "F", "age_years": 45.0, "modality": "DX"}
+    facts = {"view": "PA", "sex": "F", "age_years": 45.0, "modality": "DX", "synthetic": True}
+    assert image.header == facts
     assert (image.spacing_row_mm, image.spacing_col_mm) == (0.2, 0.1)
 
 
@@ -292,5 +293,6 @@ def test_rsna_pixels_are_those_of_the_jpeg_inside(shared_data):
     np.testing.assert_array_equal(image.pixels, np.asarray(Image.open(BytesIO(frame))))
     assert image.record["decoder"] == "simplejpeg"
     assert image.record["warnings"] is None
-    assert set(image.header) == {"view", "sex", "age_years", "modality"}
+    assert set(image.header) == {"view", "sex", "age_years", "modality", "synthetic"}
+    assert not image.header["synthetic"]
     assert path.stem not in str((image.record, image.header))

@@ -43,6 +43,14 @@ def test_lossless_grey_keeps_its_values(tmp_path, name):
     assert image.header == {}
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.webp"])
+def test_a_file_that_says_it_is_synthetic_is_known_as_such(tmp_path, name):
+    exif = Image.Exif()
+    exif[0x010E] = "Synthetic chest X-ray, drawn by cxr synth: no patient"
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / name, exif=exif)
+    assert read_image(tmp_path / name).header == {"synthetic": True}
+
+
 def test_jpeg_is_read_within_its_loss(tmp_path):
     image = read_image(save(tmp_path / "a.jpg", GREY, quality=95))
     assert np.abs(image.pixels.astype(int) - GREY).max() < 12

@@ -86,10 +86,11 @@ class Client:
 
 @pytest.fixture(scope="session")
 def png() -> Callable[[int], bytes]:
-    """Makes noise of 120 x 90 px, another for each seed."""
+    """Makes squares of random grey, 120 x 90 px, others for each seed."""
 
     def make(seed: int) -> bytes:
-        pixels = np.random.default_rng(seed).integers(0, 256, (90, 120), dtype=np.uint8)
+        coarse = np.random.default_rng(seed).integers(0, 256, (9, 12), dtype=np.uint8)
+        pixels = np.kron(coarse, np.ones((10, 10), np.uint8))  # noise of single pixels is doubted
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, format="PNG")
         return file.getvalue()

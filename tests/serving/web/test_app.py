@@ -14,16 +14,19 @@ from typing import Any
 
 import httpx
 import numpy as np
+import pandas as pd
 import pytest
 from fastapi import FastAPI
 from PIL import Image
+from scipy.stats import binomtest
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import write_table
 from serving.run import Run
 from serving.web.analysis import Places
 from serving.web.schemas import ServeSettings
 from serving.web.server import build_app
-from serving.web.systems import report_figures
+from serving.web.systems import missed_together, report_figures
 from tests.scripts.small_sets import cxr
 
 Png = Callable[[int], bytes]
@@ -108,6 +111,27 @@ def test_where_the_systems_disagree_the_answer_says_so(client: Any, png: Png) ->
         answer = ask(client, png(seed))
         decisions = [system["decision"] for system in answer["systems"]]
         assert answer["disagreement"] == (decisions[0] != decisions[1])
+
+
+def test_an_image_with_a_warning_is_doubtful_and_a_strict_server_refuses_it(
+    client: Any, client_of: Any, served: list[Run], png: Png
+) -> None:
+    dark = io.BytesIO()
+    Image.fromarray(np.full((90, 120), 9, np.uint8)).save(dark, format="PNG")
+    doubtful, sound = ask(client, dark.getvalue()), ask(client, png(1))
+    for answer, status in ((doubtful, "doubtful"), (sound, "ok")):
+        assert {answer["status"], *(each["status"] for each in answer["systems"])} == {status}
+    assert doubtful["systems"][0]["decision"]
+    assert doubtful["disagreement"] is None
+    strict = ServeSettings(strict=True, allowed_hosts=("testserver",))
+    with client_of(build_app(served, strict)) as other:
+        refused = other.post("/v1/analyze", files={"file": ("a.png", dark.getvalue())})
+        assert refusal(refused) == (422, "doubtful")
+        assert doubtful["warnings"][0] in refused.json()["error"]["message"]
+        assert ask(other, png(1))["systems"] == sound["systems"]
+        assert 'cxr_decisions_total{decision="refused",system="CheXNet"} 1.0' in (
+            other.get("/metrics").text
+        )
 
 
 def test_each_of_many_answers_at_a_time_is_the_one_of_its_image(client: Any, png: Png) -> None:
@@ -351,6 +375,33 @@ def test_a_report_of_other_trainings_is_refused(served: list[Run], tmp_path: Pat
     (_, found) = report_figures(served, of_same_training)
     assert found
     assert "not with this one" in found.cautions[-1]
+
+
+def test_what_all_systems_missed_is_counted_on_the_test_images_of_the_report(served, tmp_path):
+    folder = report_of(tmp_path / "report", inference_id=served[0].model.inference_id())
+    content = json.loads((folder / "metrics.json").read_text())
+    content["provenance"]["systems"]["B"] = {"inference_id": served[1].model.inference_id()}
+    (folder / "metrics.json").write_text(json.dumps(content))
+    rows = pd.DataFrame({
+        "image_id": [f"i{n}" for n in range(12)] * 2, "system": ["A"] * 12 + ["B"] * 12,
+        "label": ([1.0] * 10 + [0.0] * 2) * 2, "score": 0.5, "probability": np.nan,
+        "patient_id": [f"p{n // 2}" for n in range(12)] * 2,
+        "decision_max_f1": [False, False, *[True] * 8, False, True,
+                            False, True, False, *[True] * 9],
+    })  # fmt: skip
+    write_table(rows, folder / "decisions.parquet", "decisions")
+    found = missed_together(served, folder)
+    (share,) = found.figures
+    assert (found.images, found.data_set, found.n_positive) == ("test", "Set", 10)
+    assert share.estimate == 0.1
+    assert 0 <= share.ci_low < 0.1 < share.ci_high < 0.6
+
+    write_table(rows.assign(decision_max_f1=True), folder / "decisions.parquet", "decisions")
+    (none,) = missed_together(served, folder).figures
+    exact = binomtest(0, 5).proportion_ci(method="exact")  # patients as trials
+    assert (none.estimate, none.ci_low, none.ci_high) == (0, 0, pytest.approx(exact.high))
+    write_table(rows[:-12], folder / "decisions.parquet", "decisions")
+    assert missed_together(served, folder) is None
 
 
 def test_the_visit_becomes_a_table_that_no_spreadsheet_runs(client: Any, png: Png) -> None:

@@ -1,6 +1,7 @@
 """The reading page in a real browser, against a server that listens."""
 
 import base64
+import io
 import json
 import os
 import threading
@@ -11,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 import uvicorn
 from fastapi import FastAPI
+from PIL import Image
 
 from serving.run import Run
 from serving.web.schemas import ServeSettings
@@ -148,6 +151,37 @@ def test_page_shows_what_the_interface_answers_and_its_marks_toggle(page: _Page)
     assert page.run("localStorage.length + sessionStorage.length") == 0
     said = [text for text in page.browser.complaints if "getImageData" not in text]  # this test's
     assert said == []  # nor does the content policy complain
+
+
+def test_an_answer_with_a_warning_is_shown_as_none_and_a_negative_one_with_what_is_missed(page):
+    page.load()
+    dark = io.BytesIO()
+    Image.fromarray(np.full((90, 120), 9, np.uint8)).save(dark, format="PNG")
+    page.run(_DROP % (base64.b64encode(dark.getvalue()).decode(), "dark.png"))
+    page.click("#analyze")
+    page.wait("document.querySelector('#verdict')")
+    assert "No answer for this image" in page.text("#verdict")
+    assert "without contrast" in page.text(".warnings").lower()
+    decisions = (
+        "[...document.querySelectorAll('.decision')].map((one) => one.lastChild.textContent)"
+    )
+    assert set(page.run(decisions)) == {"no answer"}
+    assert not page.run("document.querySelector('.value').checkVisibility()")
+    page.click(".card summary")
+    assert page.run("document.querySelector('.value').checkVisibility()")
+    assert "no answer" in page.text("#visit-table td:nth-child(3)")
+    said = page.run("""import("/page/answers.js").then(({ spoken }) => {
+      const share = { estimate: 22 / 162, ci_low: 0.09, ci_high: 0.19 };
+      const known = { images: "test", data_set: "Set", n_positive: 162, figures: [share] };
+      const no = { status: "ok", decision: "negative", finding: "Mass", probability: 0.1 };
+      const systems = [{ ...no, system: "A" }, { ...no, system: "B" }];
+      const answer = { warnings: [], disagreement: false, systems };
+      return [spoken(answer, null), spoken(answer, known)];
+    })""")
+    assert "How often both miss a positive image is not known" in said[0]
+    assert (
+        "Both missed 22 of 162 positive test images of Set: 13.6 % (95 % interval 9.0 to" in said[1]
+    )
 
 
 def test_dropped_file_that_is_no_image_is_refused_in_words(page: _Page) -> None:
