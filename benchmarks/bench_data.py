@@ -1,7 +1,8 @@
-"""Images and tables: an epoch, preparing; tables of growing size read, checked, split, audited."""
+"""Images: an epoch, augmenting, preparing; tables of growing size read, checked, split, audited."""
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 import warnings
@@ -136,6 +137,80 @@ def plain_square(path: Path, size: int, *, pillow: bool = False) -> np.ndarray:
     else:
         pixels = _read_grey(path)
     return cv2.resize(pixels, (size, size), interpolation=cv2.INTER_AREA)
+
+
+def augment_rows(setting: Setting) -> Iterator[dict[str, Any]]:
+    """Images of a store changed at random with their boxes: ours against a Compose of the same."""
+    images = _as_table(setting.images, len(setting.images))
+    ids = _listed(setting, "augmented", images["image_id"])
+    ours, peer = "ours", "albumentations.Compose"
+    for size in (32,) if setting.quick else (224, 512):
+        store = build_pixel_store(setting.scratch / f"set-{size}", images, Path("/"), size)
+        for n_boxes in (0, 2):
+            told: dict[str, Any] = {"folder": str(store.folder), "ids": ids, "n_boxes": n_boxes}
+            candidates = {
+                ours: Candidate.of(augmented_epoch, tuned=True, **told),
+                peer: Candidate.of(composed_epoch, **told),
+            }
+            work = f"augment an epoch at {size} px, {n_boxes} boxes an image"
+            yield from setting.meter.measure(candidates, [Row(work, "images/s", ours, peer)])
+
+
+def augmented_epoch(folder: str, ids: str, n_boxes: int) -> Run:
+    """Ours, as `chexnet.toml` and `retinanet.toml` ask for it."""
+    from data_prep.augment.augment import build_augmentation
+
+    augmentation = build_augmentation(
+        rotate_degrees=10.0, scale=0.1, shift=0.05, brightness=0.15, contrast=0.15
+    )
+    if augmentation is None:
+        raise ValueError("nothing is drawn")
+    store = PixelStore.open(Path(folder))
+    boxes = _two_boxes(store.size)[:n_boxes]
+
+    def read(numbered: tuple[int, str]) -> np.ndarray:
+        return augmentation.apply(store.image(numbered[1]), boxes, numbered[0]).pixels
+
+    return partial(_epoch, read, list(enumerate(_lines(ids))))
+
+
+def composed_epoch(folder: str, ids: str, n_boxes: int) -> Run:
+    """The same changes as users of albumentations write them."""
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+    import albumentations
+
+    boxed: dict[str, Any] = {}
+    if n_boxes:
+        boxed["bbox_params"] = albumentations.BboxParams(
+            "pascal_voc", ["labels"], min_visibility=0.3, min_width=2, min_height=2, clip=True
+        )
+    chain = albumentations.Compose(
+        [
+            albumentations.Affine(
+                rotate=(-10, 10),
+                scale=(0.9, 1.1),
+                keep_ratio=True,
+                translate_percent=(-0.05, 0.05),
+                rotate_method="ellipse",
+                p=1.0,
+            ),
+            albumentations.RandomBrightnessContrast(0.15, 0.15, p=1.0),
+        ],
+        **boxed,
+    )
+    store = PixelStore.open(Path(folder))
+    boxes = {"bboxes": _two_boxes(store.size), "labels": [1, 2]} if n_boxes else {}
+
+    def read(image_id: str) -> np.ndarray:
+        changed: np.ndarray = chain(image=store.image(image_id), **boxes)["image"]
+        return changed
+
+    return partial(_epoch, read, _lines(ids))
+
+
+def _two_boxes(size: int) -> np.ndarray:
+    """Where lesions of both lungs could be."""
+    return size * np.array([[0.2, 0.3, 0.4, 0.6], [0.6, 0.3, 0.8, 0.7]])
 
 
 def prepare_rows(setting: Setting) -> Iterator[dict[str, Any]]:
@@ -335,4 +410,4 @@ def _write_empty_store(folder: Path, ids: pd.Series) -> None:
     write_json(folder / stored.INFO_NAME, stored.INFO_KIND, {**info, "n_images": len(ids)})
 
 
-BLOCKS = {"data": (epoch_rows, prepare_rows, table_rows, lookup_rows)}
+BLOCKS = {"data": (epoch_rows, augment_rows, prepare_rows, table_rows, lookup_rows)}
