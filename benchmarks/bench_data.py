@@ -199,7 +199,9 @@ def composed_epoch(folder: str, ids: str, n_boxes: int) -> Run:
         **boxed,
     )
     store = PixelStore.open(Path(folder))
-    boxes = {"bboxes": _two_boxes(store.size), "labels": [1, 2]} if n_boxes else {}
+    boxes: dict[str, Any] = {}
+    if n_boxes:
+        boxes = {"bboxes": _two_boxes(store.size), "labels": [1, 2]}
 
     def read(image_id: str) -> np.ndarray:
         changed: np.ndarray = chain(image=store.image(image_id), **boxes)["image"]
