@@ -54,10 +54,12 @@ def predict_scores(
             # Entered anew for each batch: a generator must not leave its caller in this mode.
             with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
                 found = saliency_maps(model, batch.images.to(device, non_blocking=True), maps)
+            # In one piece, (B, K, 1 + h * w): the host waits for the device once.
+            rows = torch.cat([found.logits[..., None], found.maps.flatten(2)], dim=2).cpu()
             yield scores_frames(
                 batch.image_ids,
-                scores_of(found.logits).cpu().numpy(),
-                found.maps.cpu().numpy(),
+                scores_of(rows[..., 0].contiguous()).numpy(),
+                rows[..., 1:].reshape(found.maps.shape).numpy(),
                 maps,
                 findings,
                 [frame_in_original(found.frame, placement(i)) for i in batch.image_ids],

@@ -6,11 +6,13 @@ import copy
 import logging
 import multiprocessing
 import re
+import shutil
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -35,8 +37,9 @@ from detection.model import build_retinanet
 from detection.model import training_losses as detector_losses
 from detection.retinanet import LesionRetinaNet
 from networks.registry import NETWORKS, network_names
-from scripts import runtime
+from scripts import child_processes, runtime
 from scripts.cli import run_verb
+from scripts.runs import load
 from scripts.runtime import choose_device, choose_precision
 from scripts.train import train
 from serving.run import Run
@@ -479,27 +482,76 @@ VERBS = {
     "predict": "predict {run} --data {data} --out {out} --device cuda",
     "predict with views": "predict {run} --data {data} --out {out} --device cuda --tta flip",
     "predict an image": "predict {run} {image} --out {out} --device cuda",
-    "compare": "compare A={run} B={other} --data {data} --out {out} --replicates 100",
     "overlay": "overlay {run} --data {data} --out {out}",
+    "tune": "tune {untuned} --data {data}",
+}
+OF_BOTH = {
+    "compare": "compare {runs} --data {data} --out {out} --replicates 100",
+    "transfer": "transfer {runs} {data} --out {out} --replicates 100 --positives 2",
+}
+OF_CHILDREN = {  # which run here, one after another
+    "sweep": "sweep {run}/config.toml --data {data} --out {out} --trials 2 --device cuda "
+    "--over training.learning_rate=1e-4..1e-3",
+    "curve": "curve --classifier {run}/config.toml --detector {other}/config.toml --data {data} "
+    "--out {out} --sizes 0.5,1 --seeds 1 --replicates 200 --device cuda",
 }
 
 
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("config", SETTINGS)
+@pytest.mark.parametrize(
+    ("verb", "config"),
+    [
+        *((verb, config) for verb in VERBS for config in SETTINGS),
+        *((verb, "chexnet_quickstart") for verb in OF_BOTH),
+        *(pytest.param(verb, "chexnet_quickstart", marks=pytest.mark.long) for verb in OF_CHILDREN),
+    ],
+)
 def test_a_verb_works_on_the_device(gpu, drawn_set, runs, tmp_path, monkeypatch, verb, config):
+    def here(words: list[str], environment: object, log: object) -> Any:
+        status = cxr(*words)
+        return SimpleNamespace(poll=lambda: status)
+
+    monkeypatch.setattr(child_processes, "start", here)
     monkeypatch.setattr(runtime, "_GPU_NODES", ["/dev/null"])
-    image = next((drawn_set.parent / "source").rglob("*.dcm"))
-    other = next(run for name, run in runs.items() if name != config)
-    places = {
-        "run": runs[config],
-        "other": other,
-        "data": drawn_set,
-        "out": tmp_path / "out",
-        "image": image,
-    }
+    untuned = shutil.copytree(
+        runs[config], tmp_path / "run", ignore=shutil.ignore_patterns("validation")
+    )
     gpu.forget_counts()
-    assert cxr(*VERBS[verb].format(**places).split()) == 0
-    assert (tmp_path / "out").exists()
+    words = {**VERBS, **OF_BOTH, **OF_CHILDREN}[verb].format(
+        run=runs[config],
+        other=next(run for name, run in runs.items() if name != config),
+        runs=" ".join(map(str, runs.values())),
+        untuned=untuned,
+        data=drawn_set,
+        out=tmp_path / "out",
+        image=next((drawn_set.parent / "source").rglob("*.dcm")),
+    )
+    assert cxr(*words.split()) == 0
+    assert gpu.operations["convolution.default"]
+
+
+def test_a_run_that_is_loaded_answers_on_the_device(gpu, runs):
+    for run in runs.values():
+        gpu.forget_counts()
+        assert load(run).predict(np.zeros((SIZE, SIZE), np.uint8)).score > 0
+        assert gpu.operations["convolution.default"]
+
+
+def test_an_archive_is_answered_for_on_the_device(gpu, runs, tmp_path, monkeypatch):
+    pacs = pytest.importorskip("tests.serving.test_pacs", reason="needs the extra pacs")
+    shelves = []
+
+    class Archive(pacs.Shelf):
+        def __init__(self, *_: object) -> None:
+            super().__init__(pacs.radiograph())
+            shelves.append(self)
+
+        def close(self) -> None:
+            pass
+
+    monkeypatch.setattr("serving.pacs.station.DicomWebArchive", Archive)
+    words = ["--dicomweb", "http://127.0.0.1:9", "--journal", tmp_path / "journal"]
+    assert cxr("pacs", *runs.values(), *words, "--device", "cuda") == 0
+    assert len(shelves[0].stored) == 2  # a report and a capture
     assert gpu.operations["convolution.default"]
 
 
