@@ -33,7 +33,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> TrainedModel:
     for name in ("model.safetensors", "model.json"):
         (folder / name).write_bytes(b"{}")
     Preprocess(SIZE, 0.5, 0.25).to_json(folder / "preprocess.json")
-    run: Any = SimpleNamespace(folder=folder, info={"findings": ["opacity"], "name": "CheXNet"})
+    run: Any = SimpleNamespace(
+        folder=folder, info={"findings": ["opacity"], "name": "CheXNet"}, synthetic=False
+    )
     network = build_classifier("small_cnn", image_size=SIZE).eval()
     return TrainedModel(run, network, Preprocess(SIZE, 0.5, 0.25), "fp32", "cpu")
 

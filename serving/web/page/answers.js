@@ -50,7 +50,8 @@ export function opening(answer, missed) {
   const warnings = answer.warnings.length ? h("div", { class: "warnings" },
     h("h2", {}, "Read this first"),
     h("ul", {}, answer.warnings.map((text) => h("li", {}, capital(text)))),
-    h("p", {}, "No decision is given. The numbers are under “What it computed”.")) : null;
+    h("p", {}, answer.systems.every((each) => each.status !== "ok") ? "No decision is given. The numbers are under “What it computed”."
+      : "A system that gives no answer has its numbers under “What it computed”.")) : null;
   return [warnings, h("div", { class: `verdict ${kind}` },
     h("h2", { tabIndex: -1, id: "verdict" }, h("span", { class: "sign", "aria-hidden": "true" }, kind === "disagree" ? "≠" : SIGNS[kind] ?? ""), title),
     lines.length ? h("ul", {}, lines.map((line) => h("li", {}, line))) : null,

@@ -35,7 +35,7 @@ async function request(path, options = {}) {
   } catch {
     error = {};  // a proxy's page, not the server's words
   }
-  throw new Refusal(response.status, error.code ?? "refused", wording(response.status, error.message),
+  throw new Refusal(response.status, error.code ?? "refused", wording(error.code === "doubtful" ? "doubtful" : response.status, error.message),
     Number.isFinite(after) ? after : null);
 }
 
@@ -46,6 +46,7 @@ const OPENINGS = {
   413: "The image is too large",
   415: "This type of file is not read",
   422: "This file cannot be read as an X-ray",
+  doubtful: "This server gives no answer where a warning speaks against it",
   429: "The server is busy",
   503: "The server is not ready",
   504: "The answer took too long",
