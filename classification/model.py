@@ -242,7 +242,7 @@ def build_classifier(
     std = network.std if std is None else std
     trunk = build_trunk(name, last_stride, image_size)
     if weights:
-        published = Checkpoint(f"weights of {name}", fetch_imagenet(network))
+        published = Checkpoint(f"weights of {name}", fetch_imagenet(name))
         load_features(trunk.layers, published, network)
     preprocess = Preprocess(image_size, mean, std)
     model = ImageClassifier(trunk, n_findings, preprocess, dropout, channels)

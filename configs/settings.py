@@ -94,10 +94,16 @@ class DetectorModelSettings(Section):
 
     @model_validator(mode="after")
     def _frozen_needs_weights(self) -> Self:
-        if self.norm == "frozen" and self.weights == "none":
+        if self.weights == "none" and self.norm == "frozen":
             raise ValueError(
                 "norm = 'frozen' keeps pretrained statistics, and weights = 'none' has none; "
-                "choose norm = 'batch', or 'group' for batches below 8"
+                "choose norm = 'batch' (or 'group' for batches below 8), with trainable_layers = 5 "
+                "and training.learning_rate = 1e-3"
+            )
+        if self.weights == "none" and self.trainable_layers not in (None, 5):
+            raise ValueError(
+                f"trainable_layers = {self.trainable_layers} keeps the other stages as they are, "
+                "and weights = 'none' makes them random; choose trainable_layers = 5"
             )
         return self
 

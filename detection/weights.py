@@ -7,11 +7,8 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
-from torchvision.models import WeightsEnum
 from torchvision.models.detection import (
     RetinaNet,
-    RetinaNet_ResNet50_FPN_V2_Weights,
-    RetinaNet_ResNet50_FPN_Weights,
     retinanet_resnet50_fpn,
     retinanet_resnet50_fpn_v2,
 )
@@ -31,8 +28,8 @@ from networks.checkpoints import (
     match_names,
     require_finite,
 )
-from networks.published import fetch_imagenet, fetch_weights
-from networks.registry import NETWORKS, network_names
+from networks.published import fetch_coco, fetch_imagenet
+from networks.registry import network_names
 
 _BODY = "backbone.body."
 _CLASS_LAYER = "head.classification_head.cls_logits."
@@ -43,10 +40,6 @@ _SIZES = {  # what tells two RetinaNets apart, and the key that sets it
     "head_convs": "model.head_convs",
     "head": "model.head",
     "anchors at a place": "model.anchor_ratios",
-}
-_COCO: dict[str, WeightsEnum] = {
-    "v1": RetinaNet_ResNet50_FPN_Weights.COCO_V1,
-    "v2": RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1,
 }
 _COCO_MODELS = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}
 _BATCH_NORM_EPS = 1e-5
@@ -96,7 +89,7 @@ def _load_body(body: nn.Module, checkpoint: Checkpoint, name: str) -> None:
 def load_imagenet(body: nn.Module, name: str, norm: str) -> None:
     """Load ImageNet weights into a body from `detection.backbone.build_body`."""
     _refuse_group_norm("imagenet", norm)
-    _load_body(body, Checkpoint("weights imagenet", fetch_imagenet(NETWORKS[name])), name)
+    _load_body(body, Checkpoint("weights imagenet", fetch_imagenet(name)), name)
 
 
 def load_coco(
@@ -128,7 +121,7 @@ def load_coco(
             "weights coco: need backbone resnet50, fpn_channels 256, head_convs 4 and three "
             f"anchor_ratios; {len(misfits)} tensors do not fit, first {misfits[:1]}"
         )
-    published.load_state_dict(fetch_weights(_COCO[head]) if state is None else state)
+    published.load_state_dict(fetch_coco(head) if state is None else state)
     kept = {key: value for key, value in published.state_dict().items() if key in own}
     if head == "v1":
         # Published with a batch-norm epsilon of 0. Ours keeps 1e-5 in every model, so that a

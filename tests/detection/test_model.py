@@ -129,7 +129,7 @@ def offline(*_, **__):
 def test_offline_weights_say_which_file_to_put_where(build_small, monkeypatch, tmp_path):
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
-    with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth.*no network.*put the file") as e:
+    with pytest.raises(InputError, match=r"resnet18-f37072fd\.pth.*no network.*put https:") as e:
         build_small(weights="imagenet", norm="frozen")
     assert str(tmp_path / "checkpoints" / "resnet18-f37072fd.pth") in str(e.value)
 

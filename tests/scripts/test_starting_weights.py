@@ -1,16 +1,22 @@
 """A detector starts from a classifier or a detector, and what those have seen comes along."""
 
+import re
 import shlex
 import shutil
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from urllib.error import URLError
 
 import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torchvision import models
+from torchvision.models.detection import retinanet_resnet50_fpn_v2
 
+from configs.load import find_config, read_config
 from data_prep.contracts.errors import InputError
 from data_prep.splits.add_split import SplitRule, add_splits
 from data_prep.store.dataset import DataSet
@@ -18,6 +24,8 @@ from data_prep.store.predictions import Predictions
 from data_prep.store.preprocess import Preprocess
 from evaluation.decisions.test_set import TestSet
 from evaluation.systems.eligibility import common_test_images
+from networks.published import fetch_coco, fetch_imagenet
+from networks.registry import NETWORKS, PackagedWeights
 from scripts.cli import run_verb
 from scripts.predict import predict
 from scripts.train import train
@@ -247,3 +255,47 @@ def test_overlap_is_told_only_where_there_is_one() -> None:
 @pytest.mark.parametrize("weights", ["none", "imagenet", "coco"])
 def test_published_weights_are_left_to_the_builder(weights: str) -> None:
     assert Start.open(weights) is None
+
+
+@pytest.mark.parametrize(
+    ("config", "network", "norm"),
+    [("retinanet", "resnet50", "batch"), ("chexnet", "densenet121", None)],
+)
+def test_without_internet_every_way_on_is_said_and_leads_on(
+    data, tmp_path, monkeypatch, config, network, norm
+):
+    def fail(*_: object, **__: object) -> None:
+        raise URLError("no network")
+
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("torch.hub.urlopen", fail)
+    before = set(data.rglob("*"))
+    with pytest.raises(InputError, match="cannot be fetched") as told:
+        run_verb(train, config, data=data, out=tmp_path / "run", device="cpu")
+    assert set(data.rglob("*")) == before  # no pixels were decoded
+    line = str(told.value)
+    assert len(line.splitlines()) == 1
+
+    url, place = re.search(r"put (https://\S+) at (\S+);", line).groups()
+    assert Path(place).name == Path(url).name
+    if config == "retinanet":
+        file, fetch = retinanet_resnet50_fpn_v2(weights_backbone=None), partial(fetch_coco, "v2")
+    else:
+        file, fetch = models.get_model(network), partial(fetch_imagenet, network)
+    torch.save(file.state_dict(), place)
+    assert fetch().keys() == file.state_dict().keys()
+
+    lite = read_config(find_config(re.search("cxr train (\\w+),", line)[1]))
+    assert isinstance(NETWORKS[lite.model.network].weights, PackagedWeights)
+
+    words = shlex.split(line.partition("random weights: ")[2])
+    assert words[::2] == ["--set"] * (len(words) // 2)
+    random = read_config(find_config(config), words[1::2])
+    assert random.model.weights == "none"
+    assert random.training.learning_rate == 1e-3
+    assert getattr(random.model, "norm", None) == norm
+
+
+def test_stages_that_stay_random_are_refused():
+    with pytest.raises(InputError, match=r"trainable_layers = 3 keeps .* = 'none' makes them rand"):
+        read_config(find_config("retinanet"), ["model.weights=none", "model.norm=batch"])
