@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import cv2
 import numpy as np
 
 from data_prep.contracts.errors import InputError
@@ -203,7 +204,7 @@ def file_warnings(path: Path | str | None, image: DecodedImage | None = None) ->
     height, width = image.pixels.shape
     if not is_dicom and min(height, width) < SMALLEST_SIDE:  # a header has said so
         warnings.append(f"{width} x {height} px is too small for an X-ray")
-    if image.pixels.std() < _LEAST_SPREAD:
+    if cv2.meanStdDev(image.pixels)[1].item() < _LEAST_SPREAD:
         warnings.append("without contrast: the whole image has one grey value, or nearly so")
     if image.colour >= _COLOURED:
         warnings.append("a colour image; X-rays are grey")

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -70,6 +71,24 @@ def test_what_learned_from_drawings_alone_gives_no_answer_for_another_image(made
         assert pd.read_csv(tmp_path / "a.csv")["status"].tolist() == ["doubtful"]
         assert cxr("predict", system, image, "--no-overlay", "--strict") == 2
         assert Run.open(system).predict(read_image(drawn).pixels).status == "doubtful"
+
+
+@pytest.mark.parametrize(
+    ("facts", "synthetic"),
+    [
+        ({"synthetic": False, "data_set": {"name": "Synthetic chest X-rays"}}, False),
+        ({"data_set": {"name": "Synthetic chest X-rays"}}, True),
+        ({"data_set": {"name": "rsna"}}, False),
+        ({}, False),
+    ],
+    ids=["known", "older, named so", "older, named otherwise", "nothing known"],
+)
+def test_an_older_export_is_known_to_be_synthetic_by_the_name_of_its_data_set(
+    made, facts, synthetic
+):
+    run = Run.open(made.export)
+    run.model = replace(run.model, spec=replace(run.model.spec, run=facts))
+    assert run.synthetic is synthetic
 
 
 def test_what_all_miss_is_known_of_runs_with_the_same_validation_images(made):
