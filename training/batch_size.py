@@ -19,7 +19,7 @@ from training.loading import is_out_of_memory
 _STATES = 5  # gradient, two moments, average, and the copy that a checkpoint makes
 _TRANSIENT = 1.5  # gradients of activations, beside what is saved for them
 _LARGEST_BATCH = 256  # images that ``auto`` may find
-_MOST_LOADERS = 8  # of a device, see docs/results.md
+_MOST_LOADERS = 8  # of a device, see docs/results.md 13
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108  where batches pass between processes
 _CUDA_SHARE = 0.9  # of the device: memory falls to pieces in a long training
 
@@ -40,18 +40,18 @@ class Hardware(NamedTuple):
     def with_loaders(self, settings: Config, shared_by: int) -> Hardware:
         """The same with ``training.workers`` as a number, in one of the processes of a machine.
 
-        ``auto``: a CPU learns with all of its cores; a GPU gets all but the one that feeds it, as
-        far as shared memory has room for two batches of each.
+        ``auto``: none on a CPU, all of whose cores learn; for a GPU one a core of its share, as far
+        as shared memory has room for two batches of each.
         """
         how = settings.training
         if how.workers != "auto" or self.device == "cpu":
             return self._replace(loaders=0 if how.workers == "auto" else how.workers)
         own = min(cpu_count(), int(os.environ.get("SLURM_CPUS_PER_TASK", 0)))  # nobody shares them
-        others = max(1, max(own, cpu_count() // shared_by) - 1)
+        cores = max(1, own, cpu_count() // shared_by)
         images = _LARGEST_BATCH if how.batch_size == "auto" else int(how.batch_size)
         batches = shared_by * 2 * -(-images // self.devices) * settings.data.image_size**2
         room = shutil.disk_usage(_SHARED_MEMORY).free // batches - 1  # one loads for validation
-        return self._replace(loaders=max(0, min(others, room, _MOST_LOADERS)))
+        return self._replace(loaders=max(0, min(cores, room, _MOST_LOADERS)))
 
 
 def largest_share(

@@ -117,10 +117,10 @@ _GIB = 2**30
     ("asked", "device", "devices", "processors", "free", "loaders"),
     [
         pytest.param("auto", "cpu", 1, 16, 8 * _GIB, 0, id="a CPU learns with all of its cores"),
-        pytest.param("auto", "cuda", 1, 4, 8 * _GIB, 3, id="one feeds the GPU"),
+        pytest.param("auto", "cuda", 1, 4, 8 * _GIB, 4, id="one for each core"),
         pytest.param("auto", "cuda", 1, 1, 8 * _GIB, 1, id="never none"),
         pytest.param("auto", "cuda", 1, 64, 8 * _GIB, 8, id="more have nothing to do"),
-        pytest.param("auto", "cuda", 4, 16, 8 * _GIB, 3, id="four processes share a machine"),
+        pytest.param("auto", "cuda", 4, 16, 8 * _GIB, 4, id="four processes share a machine"),
         pytest.param("auto", "cuda", 1, 16, 2**26, 3, id="what a container has by default"),
         pytest.param("auto", "cuda", 1, 16, 2**23, 0, id="no room for a second batch"),
         pytest.param(5, "cuda", 1, 2, 8 * _GIB, 5, id="as asked"),
@@ -144,4 +144,4 @@ def test_tasks_of_slurm_have_processors_of_their_own(monkeypatch):
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
     monkeypatch.setattr("training.batch_size.cpu_count", lambda: 6)
     settings = read_config(find_config("chexnet"))
-    assert Hardware("cuda", 4, "fp32").with_loaders(settings, 4).loaders == 5
+    assert Hardware("cuda", 4, "fp32").with_loaders(settings, 4).loaders == 6
