@@ -5,9 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import make_folder
 from data_prep.formats.source import ReadOptions
 from data_prep.splits.split import SplitRule
 from data_prep.store.dataset import DataSet
@@ -16,7 +17,7 @@ from data_prep.work.engine import open_engine
 from evaluation.systems.shortcuts import measure_shortcuts
 from scripts import console
 from scripts.options import Address, Engine, Names
-from scripts.runner import AnyPath, Argument, verb
+from scripts.runner import AnyPath, Argument, Outcome, verb
 
 
 def _read_targets(
@@ -31,6 +32,30 @@ def _read_targets(
     if isinstance(value, Mapping):
         return {name: tuple(findings) for name, findings in value.items()}
     return dict(map(_read_target, [value] if isinstance(value, str) else value))
+
+
+_TEMPLATE = {
+    "images.csv": "image_id,patient_id,path,view,sex,age_years\n"
+    "film1,p1,images/film1.png,PA,F,54\nfilm2,p2,images/film2.png,AP,M,61\n",
+    "labels.csv": "image_id,finding,state\nfilm1,mass,present\nfilm2,mass,absent\n",
+    "boxes.csv": "image_id,x1,y1,x2,y2,finding\nfilm1,100,120,180,190,mass\n"
+    "film1,20,30,60,80,mass\n",
+}
+
+
+def _write_template(folder: Path) -> Outcome:
+    """Write the three files of ``--format csv`` with two rows each."""
+    taken = [name for name in _TEMPLATE if (folder / name).exists()]
+    if taken:
+        raise InputError(f"{folder / taken[0]}: is there already; choose another folder")
+    make_folder(folder)
+    for name, text in _TEMPLATE.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    return Outcome(
+        f"{folder}: {', '.join(_TEMPLATE)}; fill in your rows (boxes.csv may go), and put the "
+        "images where images.csv says",
+        next_steps=(f"cxr prepare {shlex.quote(str(folder))} OUT --format csv",),
+    )
 
 
 @verb
@@ -51,6 +76,7 @@ def prepare(
     labels: AnyPath | None = None,
     class_names: Names = (),
     patient_pattern: str | None = None,
+    template: Literal["csv"] | None = None,
     window: str | None = None,
     id_key: AnyPath | None = None,
     keep_ids: bool = False,
@@ -59,7 +85,7 @@ def prepare(
     workers: Annotated[int | None, Argument(least=0)] = None,
     engine: Engine = "local",
     address: Address = None,
-) -> DataSet:
+) -> DataSet | Outcome:
     r"""Make a data set folder: tables, split by patient, audit.
 
     May be interrupted: the same command goes on where it stopped.
@@ -83,11 +109,12 @@ def prepare(
         method: balanced (roles alike in class, source and view) or hash (a patient's role never
             changes, whatever is added).
         reference: Where several readers read an image: majority, any, all or reader:NAME (csv,
-            vindr).
+            vindr, coco).
         labels: CSV of labels that lies elsewhere (dicom).
         class_names: Names of the numbered classes, comma between (yolo).
         patient_pattern: Regular expression that finds the patient in a file's name, as in
             '(?P<nih>\d{8})_' (kermany, covid, voc, yolo, coco).
+        template: Write the three files of a set of your own, two rows each, instead.
         window: Name of the DICOM window to show; a file's first if left out.
         id_key: Replace ids and paths by hashes keyed by this file, kept outside the folder; made
             if it is not there.
@@ -108,6 +135,8 @@ def prepare(
 
         cxr prepare sets/rsna sets/nih --out sets/both --target opacity=lung_opacity,pneumonia
     """
+    if template is not None:
+        return _write_template(_source_and_out([Path(), *paths], out)[1])
     several = out is not None and len(paths) > 1
     if several and format is not None:
         raise InputError("--format: prepared sets have none; leave it out, or leave out --out")

@@ -10,6 +10,8 @@
 - ``bbox`` is x, y, width, height. An annotation with a polygon alone gets the box around it; one
   with neither excludes its image. A crowd (``iscrowd``) is no single lesion: its finding is
   present, its box is left out, and the image counts as boxed in part.
+- An annotation may name its ``reader``, and an image its ``readers``: what each says is kept, and a
+  reader is silent only on images that he read.
 - ``patient_id, study_id, view, sex, age_years`` of an image are taken where they are there, and all
   of `cxr_extension` under ``cxr``, which then stands in place of what silence says.
 """
@@ -24,6 +26,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.words import counted
 from data_prep.formats.cxr_extension import (
     KEY,
@@ -93,6 +96,10 @@ def _polygon_edges(segmentation: Any) -> tuple[float, ...] | None:
     return (*corners.min(axis=1).tolist(), *corners.max(axis=1).tolist())
 
 
+def _reader_of(annotation: dict[str, Any]) -> str:
+    return str(annotation.get("reader") or REFERENCE_READER)
+
+
 # What one file says of one image: per finding its boxes (none: absent), and whether that is all.
 _Labels = dict[str, tuple[list[tuple[float, ...]], bool]]
 
@@ -115,7 +122,7 @@ def _read_coco(builder: SourceBuilder) -> SourceTables:
     gathered.seen["JSON files are not COCO: passed over"] += len(others)
     used = {category for file in files for category in file.used_categories()}
     images = ImageIndex(source)
-    earlier: dict[str, tuple[str, _Labels]] = {}
+    earlier: dict[tuple[str, str], tuple[str, _Labels]] = {}
     for file in files:
         file.read(images, used, earlier)
     return gathered.tables()
@@ -148,7 +155,10 @@ class _CocoFile:
         return {self.names[key] for key in ids if key in self.names}
 
     def read(
-        self, files: ImageIndex, used: set[str], earlier: dict[str, tuple[str, _Labels]]
+        self,
+        files: ImageIndex,
+        used: set[str],
+        earlier: dict[tuple[str, str], tuple[str, _Labels]],
     ) -> None:
         """Gather what the file says."""
         own = self._set_facts()
@@ -158,13 +168,40 @@ class _CocoFile:
             if own or name in used or name not in self.groups
         }
         images = self._images(files, has_pixels=own is None or own["pixels"])
-        labels = self._labels(images, findings)
         complete = bool(self.content["annotations"])
-        for key, (file, image) in images.items():
-            said = labels.get(key, {})
-            if complete and KEY not in image:
-                said = self._with_absent(file, image, said, findings)
-            self._tell(file, image, said, earlier)
+        spoke: dict[str | None, set[str]] = {}
+        for item in self.content["annotations"]:
+            spoke.setdefault(_id_text(item.get("image_id")), set()).add(_reader_of(item))
+        every = set().union(*spoke.values()) or {REFERENCE_READER}
+        read_by = {
+            key: self._readers(key, image, spoke.get(key, every), every)
+            for key, (_, image) in images.items()
+        }
+        for reader in sorted(every.union(*read_by.values())):
+            labels = self._labels(images, findings, reader)
+            for key, (file, image) in images.items():
+                said = labels.get(key, {})
+                if complete and KEY not in image and reader in read_by[key]:
+                    said = self._with_absent(file, image, said, findings)
+                if reader != REFERENCE_READER and reader in read_by[key]:
+                    self.gathered.read_by.setdefault(file, set()).add(reader)
+                self._tell(file, image, said, earlier, reader)
+
+    def _readers(
+        self, key: str, image: dict[str, Any], spoke: set[str], every: set[str]
+    ) -> set[str]:
+        """Who read an image: as it says, else everyone, if no one was silent alone."""
+        listed = image.get("readers")
+        if isinstance(listed, list):
+            return {str(reader) for reader in listed}
+        if spoke != every:
+            silent, spoken = min(every - spoke), min(spoke)
+            raise self._fail(
+                f"image {key}",
+                f"has annotations of {spoken}, none of {silent}: did {silent} read it? Give each "
+                'image a list "readers"',
+            )
+        return every
 
     def _set_facts(self) -> dict[str, Any] | None:
         """What `cxr export` says of the whole set; None in anybody else's file."""
@@ -210,13 +247,15 @@ class _CocoFile:
         return images
 
     def _labels(
-        self, images: dict[str, tuple[str, dict[str, Any]]], findings: dict[str, str]
+        self, images: dict[str, tuple[str, dict[str, Any]]], findings: dict[str, str], reader: str
     ) -> dict[str, _Labels]:
         """What the annotations say, by image id; one that cannot be read excludes its image."""
         labels: dict[str, _Labels] = {}
         listed = {_id_text(image.get("id")) for image in self.content["images"]}
         out, seen, ids = self.gathered.out, self.gathered.seen, set()
         for number, item in enumerate(self.content["annotations"]):
+            if _reader_of(item) != reader:
+                continue
             key, category = _id_text(item.get("image_id")), _id_text(item.get("category_id"))
             if key is None or category is None:
                 raise self._fail(f"annotations[{number}]", "must have image_id and category_id")
@@ -245,7 +284,8 @@ class _CocoFile:
                 out.add([file], "bbox without size (x, y, width, height; all of them numbers)")
             else:
                 boxes.append(box)
-        repeated = len(self.content["annotations"]) - len(ids)
+        items = self.content["annotations"]
+        repeated = sum(_reader_of(item) == reader for item in items) - len(ids)
         seen["annotations have the id of another: read as two"] += repeated
         return labels
 
@@ -272,16 +312,17 @@ class _CocoFile:
         file: str,
         image: dict[str, Any],
         said: _Labels,
-        earlier: dict[str, tuple[str, _Labels]],
+        earlier: dict[tuple[str, str], tuple[str, _Labels]],
+        reader: str,
     ) -> None:
-        """Gather what the file says of one image that no earlier file said."""
-        is_new = file not in earlier
-        before, known = earlier.get(file, (self.path, {}))
+        """Gather what a reader says in the file of one image, and said in no earlier file."""
+        is_new = (file, reader) not in earlier
+        before, known = earlier.get((file, reader), (self.path, {}))
         if any(sorted(known[f][0]) != sorted(said[f][0]) for f in known.keys() & said.keys()):
             self.gathered.out.add([file], f"boxed differently in {before} and {self.path}")
             return
         new = {finding: label for finding, label in said.items() if finding not in known}
-        earlier[file] = (before, {**known, **new})
+        earlier[file, reader] = (before, {**known, **new})
         facts = {key: stated_size(image.get(key)) for key in ("height", "width")}
         if KEY in image and is_new:
             place = f"{self.root / self.path}: image {_id_text(image['id'])}: {KEY}"
@@ -298,7 +339,7 @@ class _CocoFile:
             if not whole:
                 self.gathered.partial.add((file, finding))
             for box in boxes:
-                self.gathered.add_box(file, finding, box)
+                self.gathered.add_box(file, finding, box, reader)
 
     def _items(self, name: str, *, required: bool = True) -> list[dict[str, Any]]:
         items = self.content.get(name, None if required else [])
@@ -319,6 +360,6 @@ COCO = Format(
     folder="one or several `.json` that list `images`, and the images",
     detect=has_match("annotations/*.json", "*.json", "*/_annotations.coco.json"),
     read=_read_coco,
-    options=("patient_pattern",),
+    options=("reference", "patient_pattern"),
     is_deep=True,
 )

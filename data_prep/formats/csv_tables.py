@@ -189,7 +189,7 @@ CSV = Format(
     name="csv",
     title="CSV files of your own",
     folder="`images.csv`, `labels.csv` and, where there are boxes, `boxes.csv`",
-    detect=has_file("images.csv", "labels.csv"),
+    detect=has_file(_IMAGES),
     read=_read_csv_set,
     options=("reference",),
 )

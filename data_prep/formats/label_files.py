@@ -113,7 +113,10 @@ class ImageIndex:
         if not parts:
             return []
         last = parts[-1]
-        matches = self._by_name.get(last.lower()) or self._by_stem.get(posixpath.splitext(last)[0])
+        stems = (last, posixpath.splitext(last)[0])  # a UID has full stops, and no suffix
+        matches = self._by_name.get(last.lower()) or next(
+            filter(None, map(self._by_stem.get, stems)), None
+        )
         if matches and len(matches) > 1 and role:
             matches = [
                 path for path in matches if role_of(posixpath.dirname(path)) == role
@@ -313,12 +316,16 @@ class LabelFiles:
     seen: Counter[str] = field(default_factory=Counter)
     # targets that the source names itself
     targets: dict[str, dict[str, Any]] = field(default_factory=dict)
+    # path of a labelled image -> who read it; where it lacks, the reference
+    read_by: dict[str, set[str]] = field(default_factory=dict)
     # keys of `images` that are no files, as the label files say themselves
     without_pixels: set[str] = field(default_factory=set)
 
-    def add_box(self, image: str, finding: str, edges: Iterable[float]) -> None:
-        """Add a box of the reference: x1, y1, x2, y2, px of the original image."""
-        self.rows.boxes.append((image, finding, REFERENCE_READER, *edges))
+    def add_box(
+        self, image: str, finding: str, edges: Iterable[float], reader: str = REFERENCE_READER
+    ) -> None:
+        """Add a box of a reader: x1, y1, x2, y2, px of the original image."""
+        self.rows.boxes.append((image, finding, reader, *edges))
 
     @property
     def out(self) -> Exclusions:
@@ -349,6 +356,9 @@ class LabelFiles:
             paths = {image_id: path for path, image_id in ids.items()}
             reasons = (f"{paths.get(name, name)}: {why}" for name, why in out.reasons.items())
             raise InputError(f"{root}: no image can be used; {next(reasons, 'no label')}")
+        if self.read_by:
+            findings, boxes, made = with_reference(builder, findings, boxes)
+            coverage = pd.concat([coverage, made]).drop_duplicates(ROW, ignore_index=True)
         unknown = images.loc[~is_member(images["image_id"], findings["image_id"]), ["image_id"]]
         self.seen["images have no label: unknown, not negative; left unused"] = len(unknown)
         official = self._official(images, ids)
@@ -425,7 +435,9 @@ class LabelFiles:
         findings = pd.DataFrame(members, columns=["kind", "finding"], dtype="str")
         findings = findings[~is_member(findings["finding"], NO_FINDING)]
         labelled = _frame(rows, ["image_id", "kind"], ids).merge(findings, on="kind")
-        return labelled[["image_id", "finding"]].assign(reader=REFERENCE_READER)
+        named = [(path, reader) for path, readers in self.read_by.items() for reader in readers]
+        labelled = labelled.merge(_frame(named, ["image_id", "reader"], ids), how="left")
+        return labelled[ROW].fillna({"reader": REFERENCE_READER})
 
     def _official(self, images: pd.DataFrame, ids: dict[str, str]) -> pd.DataFrame:
         """The published role of every image; nothing where no two roles are published."""

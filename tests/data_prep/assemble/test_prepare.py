@@ -355,3 +355,17 @@ def test_what_a_set_cannot_teach_is_said_before_any_image_is_read(tmp_path):
     assert said[2] == "Reading images"
     assert any(note.startswith(few) for note in notes)
     assert "WARNING: split 'default': role 'val' has no image" in notes
+
+
+def test_the_template_is_a_set_once_its_images_are_there(tmp_path):
+    folder = tmp_path / "own"
+    scripts.prepare.prepare(folder, template="csv")
+    assert all(len((folder / f"{n}.csv").read_text().split()) == 3 for n in ("images", "boxes"))
+    (folder / "images").mkdir()
+    for name in ("film1", "film2"):
+        pixels = np.random.default_rng(len(name)).integers(0, 255, (300, 300), dtype="uint8")
+        Image.fromarray(pixels).save(folder / "images" / f"{name}.png")
+    summary = make(folder, tmp_path / "data")
+    assert (summary.n_images, summary.n_boxes, len(summary.excluded)) == (2, 2, 0)
+    with pytest.raises(InputError, match="is there already"):
+        scripts.prepare.prepare(folder, template="csv")

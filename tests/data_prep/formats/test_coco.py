@@ -282,3 +282,38 @@ def test_whatever_stands_in_a_file_gives_tables_or_one_clear_error(tmp_path_fact
                 assert len(read(write_set(tmp_path_factory.mktemp("junk"), files)).images)
 
     check()
+
+
+def of_readers(*names: str, readers: list[str] | None = None) -> dict[str, Any]:
+    """A mass on image 1 by each reader; image 2 shows nothing to anyone."""
+    boxes = [
+        {"id": n, "image_id": 1, "category_id": 3, "bbox": [10 + n, 20, 30, 40], "reader": name}
+        for n, name in enumerate(names)
+    ]
+    images = [{**image, **({"readers": readers} if readers else {})} for image in COCO["images"]]
+    return coco(annotations=boxes, images=images)
+
+
+def test_readers_of_annotations_are_kept_and_their_boxes_are_joined(tmp_path):
+    tables = read(write_set(tmp_path, {"x.json": of_readers("R1", "R2")}))
+    assert states(tables)["a", "mass"] == states(tables, "R2")["a", "mass"] == "present"
+    assert states(tables)["b", "mass"] == states(tables, "R1")["b", "mass"] == "absent"
+    own = tables.boxes["reader"] == "reference"
+    assert tables.boxes.loc[own, "x1"].tolist() == [10.5]
+    assert len(tables.boxes) == 3
+    assert set(tables.box_coverage["reader"]) == {"R1", "R2", "reference"}
+
+
+@pytest.mark.parametrize(("rule", "state"), [("any", "present"), ("all", "absent")])
+def test_a_reader_is_silent_only_where_the_image_says_that_he_read_it(tmp_path, rule, state):
+    listed = of_readers("R1", readers=["R1", "R2"])
+    tables = read(write_set(tmp_path, {"x.json": listed}), reference=rule)
+    assert states(tables)["a", "mass"] == state
+    assert tables.excluded.empty
+
+
+def test_readers_who_did_not_all_mark_an_image_are_asked_for(tmp_path):
+    unlisted = of_readers("R1", "R2")
+    unlisted["annotations"].append({**unlisted["annotations"][0], "id": 9, "image_id": 2})
+    with pytest.raises(InputError, match=r'has annotations of R1, none of R2: .* list "readers"'):
+        read(write_set(tmp_path, {"x.json": unlisted}))
