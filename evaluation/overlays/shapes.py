@@ -321,7 +321,9 @@ def prediction_shapes(
     grid = prediction.grid
     if grid is not None and grid.levels:  # a map without contours is not drawn
         seen = [area for area in _map_shapes(grid, prediction.colour) if _shows(area, size)]
-        shapes += seen or _no_evidence(prediction.colour, size, side * line)
+        shapes += seen
+        if not seen and not prediction.withheld:
+            shapes += _no_evidence(prediction.colour, size, side * line)
     shapes += [
         Shape("truth", _corner_brackets(box), TRUTH_COLOUR, width=1.5, closed=False)
         for box in lesions

@@ -148,6 +148,8 @@ def test_text_without_a_free_place_is_left_out():
 def test_empty_map_says_that_it_is_empty(grid, words):
     prediction = ImagePrediction("A", COLOUR, grid=grid)
     assert [each.text for each in texts(prediction, ImageTruth(1.0), SIZE)] == words
+    no_answer = replace(prediction, withheld=True)  # says nothing, nor that there is no evidence
+    assert texts(no_answer, ImageTruth(1.0), SIZE) == []
 
 
 def test_text_is_drawn_where_it_is_placed():
