@@ -27,7 +27,7 @@ def check(
     engine: Engine = "local",
     address: Address = None,
 ) -> Audit:
-    """Audit a data set: leaking patients, copies, impossible boxes, shortcuts.
+    """Audit a data set: leaks, copies, impossible boxes, shortcuts.
 
     Writes into the folder, of all splits: audit.html, to read; audit_cases.csv, with every case by
     its id; audit.json, for programs. Exit 0: nothing wrong; 1: something is.

@@ -26,12 +26,15 @@ from scripts.console import emit, emit_json, next_step, printing, say
 from scripts.next_steps import next_steps
 from scripts.runner import Parameter, command_name, description, parameters_of
 
-# In the order of the work; each a function of the module of the same name.
-VERBS = (
-    "synth", "prepare", "check", "split", "configs", "train", "sweep", "curve", "predict",
-    "import_predictions", "ensemble", "tune", "compare", "folds", "readers", "transfer", "plan",
-    "overlay", "pacs", "export", "serve", "show",
-)  # fmt: skip
+# As the help shows them, in the order of the work; each a function of the module of the same name.
+_GROUPS = {
+    "Data": ("synth", "prepare", "check", "split", "show"),
+    "Train": ("configs", "train", "sweep"),
+    "Judge": ("predict", "import_predictions", "ensemble", "tune", "compare", "overlay"),
+    "Serve": ("export", "serve", "pacs"),
+    "Study": ("curve", "folds", "readers", "transfer", "plan"),
+}
+VERBS = tuple(name for group in _GROUPS.values() for name in group)
 
 _INTERRUPTED, _TERMINATED = 130, 143
 # rich alone takes 0.2 s to import
@@ -88,6 +91,14 @@ class _Program(TyperGroup):
             if param.default is None and getattr(param, "is_flag", False):
                 param.default = False
         return params
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        """The verbs by group, each on a line of 80 columns."""
+        for title, names in _GROUPS.items():
+            with formatter.section(title):
+                verbs = [self.commands[command_name(name)] for name in names]
+                lines = [(verb.name, verb.get_short_help_str()) for verb in verbs]
+                formatter.write_dl(lines, col_spacing=10 - max(len(verb.name) for verb in verbs))
 
 
 class _Verb(TyperCommand):

@@ -61,9 +61,10 @@ def compare(
     thumbnails: Annotated[int, Argument(least=0)] = MOST_THUMBNAILS,
     overwrite: bool = False,
 ) -> Report | ReportsByTarget:
-    """Judge systems on the same test images; thresholds come from validation only.
+    """Judge systems on the same test images, and write the report.
 
-    A finished report is not made again: the same question is answered by it, another is refused.
+    Thresholds come from validation only. A finished report is not made again: the same question is
+    answered by it, another is refused.
 
     Args:
         systems: Predictions folders or runs, each as PATH, NAME=PATH or, several training seeds of

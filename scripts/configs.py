@@ -16,10 +16,10 @@ from scripts.runner import Argument, Outcome, verb
 def configs(
     name: Annotated[str | None, Argument(names=config_names)] = None, *, set_: Settings = None
 ) -> Outcome:
-    """List the configurations for cxr train, or show one in full with a comment on each key.
+    """List the configurations for cxr train, or show one in full.
 
-    What is shown in full is TOML that cxr train takes: save it with > mine.toml, edit it, and
-    give the file.
+    What is shown in full is TOML with a comment on each key: save it with > mine.toml, edit it,
+    and give the file to cxr train.
 
     Args:
         name: Show this one in full: a name from the list, a TOML file, or a run folder.

@@ -87,7 +87,7 @@ def curve(
     address: Address = None,
     replicates: Annotated[int, Argument(least=200)] = 1000,
 ) -> Outcome:
-    """Train both on growing shares of the patients: which is better, from how many images on?
+    """Train both on growing shares of the patients: which is better?
 
     Every share and seed is an ordinary run on an ordinary split, judged on the same test patients.
     The page shows figures by annotated images and by annotation time. May be interrupted: the same

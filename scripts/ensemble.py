@@ -25,7 +25,7 @@ def ensemble(
     iou: Annotated[float | None, Argument(least=0.0, most=1.0)] = None,
     gate: Literal["multiply"] | None = None,
 ) -> Predictions:
-    """Join systems: detectors by fusion of their boxes, classifiers by mean probability.
+    """Join detectors by box fusion, classifiers by mean probability.
 
     The result is a predictions folder that names its members, sums their cost and remembers every
     patient that any of them has seen. An image that failed in one member failed.

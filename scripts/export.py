@@ -39,7 +39,7 @@ def export(
     images: str | None = None,
     workers: Annotated[int | None, Argument(least=0)] = None,
 ) -> Outcome | ExportSummary:
-    """Write a run as a folder that predicts without torch, or a data set's labels for others.
+    """Write a run to use without torch, or a data set's labels.
 
     An exported run is proved first: its boxes, scores, maps and decisions are held against those
     of the run, and it is kept only where they agree; the differences are in its card.json. It

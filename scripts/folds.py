@@ -11,10 +11,11 @@ _FILES = {"folds.csv", "folds.md", _PLOT, _MARKER}
 
 @verb
 def folds(reports: list[AnyPath], *, out: AnyPath) -> Outcome:
-    """Mean over the folds of a cross-validation, with intervals, of every figure and difference.
+    """Mean over the folds of a cross-validation, with intervals.
 
-    Each report judges the same systems on another fold: cxr split --folds 5 --test-folds, then
-    train, predict, tune and compare with --split NAME-0, NAME-1, ...
+    It is of every figure and difference. Each report judges the same systems on another fold: cxr
+    split --folds 5 --test-folds, then train, predict, tune and compare with --split NAME-0, NAME-1,
+    ...
 
     Args:
         reports: Report folders, one a fold.

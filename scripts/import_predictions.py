@@ -30,7 +30,7 @@ def import_predictions(
     coco_truth: AnyPath | None = None,
     key: AnyPath | None = None,
 ) -> Predictions:
-    """Import predictions of any other software, or a radiologist's readings.
+    """Import predictions of other software, or a radiologist's readings.
 
     CSV: image_id,score[,finding] or image_id,x1,y1,x2,y2,score[,finding], boxes in pixels of the
     original image. YOLO: one .txt an image, named like it, of lines "class cx cy w h confidence",

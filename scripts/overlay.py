@@ -39,7 +39,7 @@ def overlay(
     faint: bool = False,
     blind: bool = False,
 ) -> Outcome:
-    """Draw the plain image, the truth and each system side by side, one PNG an image.
+    """Draw image, truth and each system side by side, one PNG an image.
 
     A system that cxr tune has not tuned is shown undecided, with boxes from score 0.5.
 

@@ -43,7 +43,7 @@ def pacs(
     precision: Precision = None,
     device: Device = "auto",
 ) -> Outcome:
-    """Answer for the chest radiographs of an archive, and send the results back.
+    """Answer for an archive's chest radiographs; send the results back.
 
     Each image gets a structured report (TID 1500) and a Secondary Capture with the overlay, in
     its own study, once: the journal says what is done, and the same command goes on after any

@@ -53,7 +53,7 @@ def plan(
     split: str | None = None,
     out: AnyPath | None = None,
 ) -> StudyPlan:
-    """How many test patients show a difference of two AUROCs, or measure one closely enough.
+    """How many test patients tell two AUROCs apart, or measure one.
 
     Say the difference that would matter, not the one that a pilot happened to find: planning for
     that one misses smaller differences and finds them too large.

@@ -46,7 +46,7 @@ def predict(
     engine: Engine = "local",
     address: Address = None,
 ) -> Answers | Predictions:
-    """Answer for images, or predict the val and test images of a data set.
+    """Answer for images, or predict a data set's val and test images.
 
     Each image gets one line a system: the decision at the run's operating point, the calibrated
     probability, the boxes in px; and one PNG with what each system shows. Exit status 1: some

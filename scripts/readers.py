@@ -32,9 +32,10 @@ def readers(
     policy: str = "max_f1",
     key: AnyPath | None = None,
 ) -> Outcome:
-    """Analyse a reader study: Obuchowski and Rockette's analysis with Hillis' degrees of freedom.
+    """Analyse a reader study: readers by modality, or against systems.
 
-    Readers may read all cases with each modality, some with some, or each with another.
+    By Obuchowski and Rockette, with Hillis' degrees of freedom. Readers may read all cases with
+    each modality, some with some, or each with another.
 
     Args:
         ratings: CSV files of readings: reader, case, rating or decision (0 or 1) or both, and

@@ -49,7 +49,7 @@ def serve(
     rate: Annotated[float, Argument(least=0.0)] = 0.0,
     strict: bool = False,
 ) -> Outcome:
-    """Serve a page and an HTTP interface that answer for chest X-rays, on this machine.
+    """Serve a page and an HTTP interface that answer for chest X-rays.
 
     The answers are those of cxr predict. Nothing that is uploaded is kept. The page is at the
     address that is shown, the interface under /v1 (openapi.json describes it). Ctrl-C ends it.

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 @verb
 def show(folder: AnyPath | None = None, *, machine: bool = False) -> Outcome:
-    """Say what a folder holds and whether it is complete; or, with --machine, what this machine is.
+    """Say what a folder holds, or with --machine what this machine is.
 
     Args:
         folder: A data set, run, predictions or report folder.

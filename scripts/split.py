@@ -29,7 +29,7 @@ def split(
     replace: bool = False,
     strict: bool = False,
 ) -> Outcome:
-    """Make another split; no patient and no image with its copies has two roles.
+    """Make another split by patient; copies of an image stay together.
 
     Args:
         data: Data set folder, as made by cxr prepare.

@@ -55,7 +55,7 @@ def sweep(
     engine: Engine = "local",
     address: Address = None,
 ) -> Outcome:
-    """Train with several settings and keep the run with the best figure on validation.
+    """Train with several settings; the best run on validation is kept.
 
     Trials are compared by the figure that picks a run's best epoch; test images are not read. The
     first trial is the configuration as it stands. May be interrupted: the same command goes on. One

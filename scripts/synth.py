@@ -24,7 +24,7 @@ def synth(
     flaws: bool = False,
     workers: Annotated[int, Argument(least=0)] = 0,
 ) -> PhantomSummary:
-    """Write synthetic chest X-rays with known lesions, in the RSNA challenge's layout.
+    """Write synthetic chest X-rays with known lesions, in RSNA's layout.
 
     Args:
         out: Folder to write: new, empty, or one to go on with.

@@ -37,7 +37,7 @@ def train(
     device: Device = "auto",
     devices: Devices = 1,
 ) -> Run:
-    """Train a detector or a classifier, and keep the weights of its best epoch.
+    """Train a detector or a classifier; its best epoch is kept.
 
     May be interrupted: the same command goes on behind the last whole epoch.
 

@@ -64,7 +64,7 @@ def transfer(
     replicates: Annotated[int, Argument(least=100)] = 2000,
     seed: int = 0,
 ) -> Outcome:
-    """Judge systems at home and on other data sets: what holds there, and what is lost.
+    """Judge systems on other data sets: what holds there, what is lost.
 
     Predictions are made where they are missing; an interrupted command goes on. Thresholds come
     from home, and beside from a few local positives. Each data set's test images are judged,

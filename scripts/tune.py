@@ -39,7 +39,7 @@ def tune(
     search: Literal["default", "boxes"] | None = None,
     objective: Literal["auroc", "f1", "ap50", "rsna", "froc"] | None = None,
 ) -> Decision:
-    """Choose how boxes become an image score, and a threshold per policy, on validation only.
+    """Choose how boxes become a score, and thresholds, on validation.
 
     With --search also how boxes are fused and scaled: compare and overlay then judge and show the
     boxes so made. The scale cannot change an image's score, so auroc and f1 leave it at 1. A

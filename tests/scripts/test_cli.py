@@ -22,6 +22,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import write_json
 from scripts import cli, show
 from scripts.next_steps import next_steps
+from scripts.runner import command_name
 from serving.parity import Measure, Proof
 from tests.scripts.small_sets import cxr
 
@@ -200,7 +201,17 @@ def test_every_verb_has_help_by_its_short_name_too(verb):
     short, long = done_by(verb, "-h"), done_by(verb, "--help")
     assert short.exit_code == 0
     assert short.output == long.output
-    assert f" {verb} " in done_by("--help").output
+
+
+def test_the_help_gives_each_verb_one_whole_line_and_cxr_alone_is_the_help(capfd):
+    assert cxr() == 0
+    shown = capfd.readouterr().out
+    verbs = shown.partition("\nData:\n")[2].splitlines()
+    lines = [line for line in verbs if line.startswith("  ")]
+    assert [line.split()[0] for line in lines] == [command_name(name) for name in cli.VERBS]
+    assert all(len(line) <= 80 and line[-1] in ".?" for line in lines)
+    assert cxr("--help") == 0
+    assert capfd.readouterr().out == shown
 
 
 def test_the_shell_completes_verbs_and_names_of_configurations():
