@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from configs.load import find_config, read_config
+from configs.load import find_config, parse_config, read_config
 from configs.settings import Config
 from data_prep.audit.audit import require_sound
 from data_prep.contracts.errors import InputError
@@ -46,6 +46,7 @@ class Request:
         if settings.training.loggers:
             _require_loggers(settings.training.loggers)
         require_shares(settings.training.batch_size, devices)
+        _require_same_kind(settings, out)
         request = cls(settings, DataSet.open(data), out, **options)
         request._require_both_kinds()
         return request
@@ -137,6 +138,15 @@ def require_shares(batch_size: int | str, devices: int) -> None:
             f"--devices {devices}: training.batch_size = {batch_size} is the whole batch, and "
             f"does not divide by {devices} processes; add --set training.batch_size={near}"
         )
+
+
+def _require_same_kind(settings: Config, out: Path) -> None:
+    """Refuse the folder of a run of the other kind of model, with which nothing can go on."""
+    config = out / "config.toml"
+    if config.is_file():
+        before = parse_config(config.read_text(encoding="utf-8", errors="replace"), str(config))
+        if before.kind != settings.kind:
+            raise InputError(f"{out}: holds a {before.kind} ({before.name}); choose another --out")
 
 
 _PACKAGES = {  # what each imports, of its pip extra

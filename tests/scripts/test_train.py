@@ -233,6 +233,12 @@ def test_resuming_with_another_configuration_names_the_key(data: Path, begun: Pa
         _train(data, begun, "training.learning_rate=0.1", config="chexnet_quickstart")
 
 
+def test_a_run_of_the_other_kind_is_named_before_the_data_set_is_opened(data, begun, monkeypatch):
+    monkeypatch.setattr(DataSet, "open", lambda folder: pytest.fail("opened"))
+    with pytest.raises(InputError, match=r"holds a classifier \(CheXNet.*\); choose another --out"):
+        _train(data, begun, config="retinanet_quickstart")
+
+
 def test_resuming_with_another_split_of_the_data_is_refused(data, begun, monkeypatch):
     ids: dict[str, Any] = DataSet.open(data).ids
     changed = {**ids, "split_ids": {"default": "0123456789abcdef"}}
