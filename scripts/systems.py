@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, TypeAlias
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json
 from data_prep.store.dataset import DataSet
+from data_prep.store.folder_kinds import facts_of
 from data_prep.store.predictions import Predictions, is_predictions_folder
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import tune
 from evaluation.report.files import SYSTEMS
+from evaluation.systems.eligibility import check_data_set
 from scripts import console
 from scripts.options import split_name
 from scripts.runner import Argument
@@ -88,6 +90,7 @@ def open_systems(
     systems: Sequence[System], test_set: TestSet, out: Path
 ) -> dict[str, list[Predictions]]:
     """Open each system's training seeds by its name; runs are predicted into ``out/systems``."""
+    _require_fit(systems, test_set.dataset)
     opened: dict[str, list[Predictions]] = {}
     for name, paths in systems:
         names = [f"{name}-{number}" for number in range(1, len(paths) + 1)] if paths[1:] else [name]
@@ -96,9 +99,30 @@ def open_systems(
             for path, member_name in zip(paths, names, strict=True)
         ]
         opened[name or members[0].name] = members
-    if len(opened) < len(systems):
-        raise InputError("compare: two systems have one name; give each its own: NAME=PATH")
+    _require_names(opened, len(systems))
     return opened
+
+
+def _require_fit(systems: Sequence[System], dataset: DataSet) -> None:
+    """Look at every system before the first is predicted, which may take hours."""
+    names = set()
+    for name, paths in systems:
+        for path in paths:
+            if predicts(path):
+                facts = facts_of(path)
+                usual = str(path) if is_export(path) else str(facts.get("name"))
+                dataset.require_labelled({own: own for own in facts.get("findings", ())}, path)
+            else:
+                predictions = Predictions.open(path)
+                usual = predictions.name
+                check_data_set(name or usual, predictions, dataset)
+        names.add(name or usual)
+    _require_names(names, len(systems))
+
+
+def _require_names(names: Collection[str], wanted: int) -> None:
+    if len(names) < wanted:
+        raise InputError("compare: two systems have one name; give each its own: NAME=PATH")
 
 
 def _open_system(path: Path, test_set: TestSet, out: Path, name: str | None) -> Predictions:

@@ -76,7 +76,8 @@ def predict_data_set(
         InputError: The model predicts a finding that the data set does not label, or the folder
             holds other predictions.
     """
-    _require_labels(model, dataset)
+    learnt = dict(zip(model.findings, model.names or model.learnt, strict=True))
+    dataset.require_labelled(learnt, model.folder)
     roles = dataset.split(split)
     asked = ["val", "test"] if validation_of is None else ["val"]
     wanted = roles.loc[roles["role"].isin(asked), "image_id"].sort_values()
@@ -161,27 +162,6 @@ def freeze_decision(
     )
     images = counted(decision.chosen_on["n_images"], "validation image")
     terminal.say(f"Operating point ({policy}, {images}): {point}")
-
-
-def _require_labels(model: Model, dataset: DataSet) -> None:
-    labelled = sorted(set(dataset.findings["finding"]))
-    learnt = dict(zip(model.findings, model.names or model.learnt, strict=True))
-    lacking = [name for name in learnt if name not in labelled]
-    if not lacking:
-        return
-    shared = [own if own == name else f"{own}={name}" for name, own in learnt.items()
-              if name in labelled]  # fmt: skip
-    if shared:
-        advice = f"'cxr predict --finding {' --finding '.join(shared)}' leaves the others out"
-    else:
-        advice = (
-            f"where one of these means the same, 'cxr predict --finding {learnt[lacking[0]]}=NAME' "
-            "predicts it under that name"
-        )
-    raise InputError(
-        f"{model.folder}: predicts '{lacking[0]}', which {dataset.folder} does not label; it "
-        + (f"has {', '.join(labelled)}; {advice}" if labelled else "has no labels")
-    )
 
 
 def describe(model: Model, name: str | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -188,6 +189,26 @@ class DataSet:
         if name not in self.targets:
             raise InputError(f"{self.folder}: has no target '{name}'; it has {known}")
         return self.targets[name]
+
+    def require_labelled(self, learnt: Mapping[str, str], folder: Path) -> None:
+        """Refuse a model of a folder that finds what is not labelled here: its names, by ours."""
+        labelled = sorted(set(self.findings["finding"]))
+        lacking = [name for name in learnt if name not in labelled]
+        if not lacking:
+            return
+        shared = [own if own == name else f"{own}={name}" for name, own in learnt.items()
+                  if name in labelled]  # fmt: skip
+        if shared:
+            advice = f"'cxr predict --finding {' --finding '.join(shared)}' leaves the others out"
+        else:
+            advice = (
+                f"where one of these means the same, 'cxr predict --finding "
+                f"{learnt[lacking[0]]}=NAME' predicts it under that name"
+            )
+        raise InputError(
+            f"{folder}: predicts '{lacking[0]}', which {self.folder} does not label; it "
+            + (f"has {', '.join(labelled)}; {advice}" if labelled else "has no labels")
+        )
 
     def split(self, name: str = "default") -> pd.DataFrame:
         """The named split: ``image_id``, ``role``, ``fold``.

@@ -11,6 +11,7 @@ import pytest
 
 import cxr_compare
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.folders import write_json
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from evaluation.decisions.test_set import TestSet
@@ -82,6 +83,28 @@ def write_system(data: Path, folder: Path, seed: int) -> Path:
         for finding in FINDINGS
     ]
     return write_predictions(folder, data, ids, scores=pd.concat(parts))
+
+
+@pytest.mark.parametrize(
+    ("second", "says"),
+    [
+        ("nowhere", "nowhere: no such folder; give a folder that cxr predict or cxr import made"),
+        ("of-other-images", "of Reader were made on a data set with content_id"),
+        ("mass", r"mass: predicts 'mass', which .* does not label; it has effusion, opacity"),
+        ("same-name", "two systems have one name; give each its own"),
+    ],
+)
+def test_all_systems_are_looked_at_before_the_first_is_predicted(
+    data, system, tmp_path, monkeypatch, second, says
+):
+    monkeypatch.setattr("scripts.systems.load_model", lambda path: pytest.fail("predicted"))
+    other = table_set(tmp_path / "other", list("ab"), {name: ["present"] * 2 for name in FINDINGS})
+    write_system(other, tmp_path / "of-other-images", seed=0)
+    for name, finding in (("run", "opacity"), ("mass", "mass"), ("same-name", "opacity")):
+        (tmp_path / name).mkdir()
+        write_json(tmp_path / name / "run.json", "run", {"name": "A", "findings": [finding]})
+    with pytest.raises(InputError, match=says):
+        compare([tmp_path / "run", tmp_path / second], data=data, target="opacity")
 
 
 def test_python_gives_what_the_verb_writes(data, system, tmp_path, capsys):
