@@ -96,9 +96,9 @@ class _Program(TyperGroup):
         """The verbs by group, each on a line of 80 columns."""
         for title, names in _GROUPS.items():
             with formatter.section(title):
-                verbs = [self.commands[command_name(name)] for name in names]
-                lines = [(verb.name, verb.get_short_help_str()) for verb in verbs]
-                formatter.write_dl(lines, col_spacing=10 - max(len(verb.name) for verb in verbs))
+                verbs = [command_name(name) for name in names]
+                lines = [(verb, self.commands[verb].get_short_help_str()) for verb in verbs]
+                formatter.write_dl(lines, col_spacing=10 - max(map(len, verbs)))
 
 
 class _Verb(TyperCommand):

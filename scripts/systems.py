@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, Protocol, TypeAlia
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json
 from data_prep.store.dataset import DataSet
-from data_prep.store.folder_kinds import facts_of
 from data_prep.store.predictions import Predictions, is_predictions_folder
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.test_set import TestSet
@@ -109,8 +108,9 @@ def _require_fit(systems: Sequence[System], dataset: DataSet) -> None:
     for name, paths in systems:
         for path in paths:
             if predicts(path):
-                facts = facts_of(path)
-                usual = str(path) if is_export(path) else str(facts.get("name"))
+                kind = "export" if is_export(path) else "run"
+                facts = read_json(path / f"{kind}.json", kind)
+                usual = str(facts.get("name", path))  # an export has none of its own
                 dataset.require_labelled({own: own for own in facts.get("findings", ())}, path)
             else:
                 predictions = Predictions.open(path)
