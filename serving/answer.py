@@ -250,8 +250,11 @@ def draw_answers(answers: Sequence[Answer], *, panel: int = 480) -> Figure:
 
 def name_and_image(image: str | Path | np.ndarray) -> tuple[str, DecodedImage]:
     """What an image is called, and what it shows: of a file, or of pixels as displayed."""
-    if not isinstance(image, np.ndarray):
+    if isinstance(image, str | Path):
         return str(image), read_image(image)
+    if not isinstance(image, np.ndarray):
+        kind = type(image).__name__
+        raise InputError(f"image: expected a path or an array of pixels, but got {kind}")
     if image.dtype != np.uint8 or image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)):
         raise InputError(
             f"image: expected uint8 of shape (H, W) or (H, W, 3), but got {image.dtype} "

@@ -19,6 +19,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, provenance, read_json
 from data_prep.contracts.tables import write_table
 from data_prep.contracts.words import Terminal, counted
+from data_prep.duplicates.near_duplicates import SeenImages
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.pixel_store import INFO_NAME, PixelStore
 from data_prep.store.predictions import Part, Predictions, PredictionWriter, joined_parts
@@ -118,7 +119,13 @@ def predict_data_set(
             # Last: the machine is then quiet. And no bar: drawing it would be measured, too.
             terminal.say("Measuring what one image takes")
             writer.info["cost"] = model.cost(samples)
-    return Predictions.open(out)
+    made = Predictions.open(out)
+    if "cost" in made.info and made.seen is not None:
+        used = made.seen[made.seen["role"].isin(["train", "val"])]
+        tested = dataset.identities(dataset.image_ids("test", split))
+        for line in SeenImages.among(tested, used).copy_lines(made.name):
+            terminal.say(f"{line}; cxr compare refuses equal images and warns of near copies")
+    return made
 
 
 def predict_validation(

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
 import numpy as np
 import pandas as pd
@@ -193,20 +193,31 @@ class Run:
             return read_json(self.folder / EXPORT_FILE, "export")
         return _run_folder(self.folder).info
 
-    def predict(self, image: str | Path | np.ndarray) -> Answer:
-        """Answer for one image.
+    @overload  # a text is an iterable of texts, too
+    def predict(  # type: ignore[overload-overlap]
+        self, image: str | Path | np.ndarray
+    ) -> Answer: ...
+
+    @overload
+    def predict(self, image: Iterable[str | Path | np.ndarray]) -> list[Answer]: ...
+
+    def predict(self, image: Any) -> Answer | list[Answer]:
+        """Answer for one image, or for several: the list of answers, in their order.
 
         Args:
             image: A file (DICOM, PNG, JPEG, TIFF, ...), or pixels, uint8 (H, W) or (H, W, 3) as
-                displayed: 0 is black, air is dark.
+                displayed: 0 is black, air is dark. Or a list or other iterable of these.
 
         Raises:
-            InputError: It cannot be read, or the network's output is not finite.
+            InputError: An image cannot be read, or the network's output is not finite; of several
+                images the first such one is named, and no answer is given.
         """
+        if isinstance(image, Iterable) and not isinstance(image, str | np.ndarray):
+            return list(self.predict_many(image))
         return next(self.predict_many([image]))
 
     def predict_many(self, images: Iterable[str | Path | np.ndarray]) -> Iterator[Answer]:
-        """Answer for images one after another, in their order; see `predict`."""
+        """Answer for images one after another, each when it is asked for; see `predict`."""
         for image in images:
             (answer,) = self.answer([name_and_image(image)])
             if isinstance(answer, InputError):

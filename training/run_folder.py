@@ -350,7 +350,7 @@ class RunFolder:
 
     @property
     def seen(self) -> pd.DataFrame:
-        """Every image used to fit or to select: ``image_id, patient_id, role``."""
+        """Every image used to fit or to select: ``image_id, patient_id, role``, `FINGERPRINTS`."""
         return read_table(self.folder / "seen.parquet", "seen")
 
     @property

@@ -157,12 +157,12 @@ def _open_run(
         pd.DataFrame({"image_id": images.image_ids, "role": role})
         for role, images in (("train", task.train), ("val", task.val))
     ]
-    patients = dataset.images[["image_id", "patient_id"]]
-    seen = pd.concat(used, ignore_index=True).merge(patients, on="image_id", validate="1:1")
-    synthetic = bool(dataset.synthetic[patients["image_id"].isin(task.train.image_ids)].all())
+    images = dataset.identities(pd.Index(dataset.images["image_id"]))
+    seen = pd.concat(used, ignore_index=True).merge(images, on="image_id", validate="1:1")
+    synthetic = bool(dataset.synthetic[images["image_id"].isin(task.train.image_ids)].all())
     if weights := task.start:
         tested = dataset.image_ids("test", request.split)
-        tests = patients[patients["image_id"].isin(tested)]
+        tests = images[images["image_id"].isin(tested)]
         for line in weights.leak_lines(seen, tests):
             terminal.say(line)
         origin = {**origin, "started_from": weights.record()}

@@ -17,6 +17,7 @@ from torch import Tensor
 from configs.settings import Config
 from data_prep.augment.mosaic import DroppedBoxes
 from data_prep.contracts.folders import read_json
+from data_prep.duplicates.near_duplicates import SeenImages
 from data_prep.store.dataset import Target
 from data_prep.store.preprocess import Preprocess
 from networks.checkpoints import Checkpoint
@@ -116,7 +117,7 @@ class Start(Checkpoint):
         rest = seen[~same].copy()
         clash = known[~same]
         rest.loc[clash, "image_id"] = f"{self.run.folder.name}:" + rest.loc[clash, "image_id"]
-        return pd.concat([own, rest[own.columns]], ignore_index=True)
+        return pd.concat([own, rest.reindex(columns=own.columns)], ignore_index=True)
 
     def leak_lines(self, own: pd.DataFrame, test: pd.DataFrame) -> list[str]:
         """Say where the weights make a training's figures too good."""
@@ -126,20 +127,19 @@ class Start(Checkpoint):
         used = seen[seen["role"].isin(["train", "val"])]  # to fit, to select
         lines = []
         chosen = own[own["role"] == "val"]
-        fitted = set(used.loc[used["role"] == "train", "patient_id"])
-        if n := int(chosen["patient_id"].isin(fitted).sum()):
+        if n := len(SeenImages.among(chosen, used[used["role"] == "train"]).all_ids):
             lines.append(
                 f"{self.source}: learned from patients of {n} of the {len(chosen)} validation "
                 "images; the validation figures will look better than they are"
             )
-        leaked = test["patient_id"].isin(set(used["patient_id"]))
-        leaked |= test["image_id"].isin(set(used["image_id"]))
-        if n := int(leaked.sum()):
+        leaked = SeenImages.among(test, used)
+        if n := len(leaked.known):
             lines.append(
                 f"{self.source}: has seen patients of {n} of the {len(test)} test images; cxr "
                 "compare will refuse this run on this split: train both on the same split"
             )
-        return lines
+        judged = "cxr compare refuses equal images and warns of near copies"
+        return lines + [f"{line}; {judged}" for line in leaked.copy_lines(self.source)]
 
 
 class TrainingTask(ABC):

@@ -22,6 +22,8 @@ SYNTHETIC = "synthetic"
 SYNTHETIC_PATIENT = r"(?:^|:)phantom-\d"
 """How the ids of their patients begin."""
 EDGES = ["x1", "y1", "x2", "y2"]
+FINGERPRINTS = ("pixel_sha256", "perceptual_hash")
+"""Columns that equal images share, and copies of an image nearly."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,13 @@ SCHEMAS: dict[str, Schema] = {
         unique=("image_id",),
     ),
     "seen": Schema(
-        {"image_id": _text(), "patient_id": _text(), "role": _ROLE}, unique=("image_id",)
+        {
+            "image_id": _text(),
+            "patient_id": _text(),
+            "role": _ROLE,
+            **{name: _text(optional=True, nullable=True) for name in FINGERPRINTS},
+        },
+        unique=("image_id",),
     ),
     "predicted_images": Schema(
         {

@@ -14,7 +14,12 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import read_json
-from data_prep.contracts.schemas import REFERENCE_READER, SYNTHETIC, SYNTHETIC_PATIENT
+from data_prep.contracts.schemas import (
+    FINGERPRINTS,
+    REFERENCE_READER,
+    SYNTHETIC,
+    SYNTHETIC_PATIENT,
+)
 from data_prep.contracts.tables import (
     empty_table,
     frame_digest,
@@ -171,6 +176,13 @@ class DataSet:
         if name not in ("images", "excluded"):
             require_members(table["image_id"], self.images, path)
         return table
+
+    def identities(self, image_ids: pd.Index) -> pd.DataFrame:
+        """What tells images and patients from others: ids and `FINGERPRINTS`, where known."""
+        decode = self.optional_table("decode").set_index("image_id")
+        patients = self.images.set_index("image_id")[["patient_id"]].reindex(image_ids)
+        known = decode.reindex(index=image_ids, columns=list(FINGERPRINTS))
+        return patients.join(known).rename_axis("image_id").reset_index()
 
     @property
     def synthetic(self) -> pd.Series:

@@ -268,7 +268,8 @@ def _cautions(
     notes: Sequence[Note] = (),
 ) -> tuple[str, ...]:
     """What may make the answer wrong, the most harmful first; of the notes their cautions."""
-    parts = [
+    parts = [note.text for note in notes if note.kind == "copies"]
+    parts += [
         f"The audit of this data set found an error: {error}." for error in background.audit or ()
     ]
     if background.data_name and background.audit is None:
@@ -280,7 +281,7 @@ def _cautions(
     parts += _trained_elsewhere(background)
     if background.synthetic:
         parts.append("Synthetic images: the figures say nothing about patients.")
-    parts += [note.text for note in notes if note.caution]
+    parts += [note.text for note in notes if note.caution and note.kind != "copies"]
     return tuple(parts)
 
 

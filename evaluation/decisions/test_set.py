@@ -17,9 +17,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.tables import positions
+from data_prep.contracts.tables import empty_table, positions
 from data_prep.contracts.words import counted
-from data_prep.duplicates.near_duplicates import patient_groups
+from data_prep.duplicates.near_duplicates import SeenImages, patient_groups
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.fusion import AS_STORED, BoxRule
@@ -99,6 +99,14 @@ class TestSet:
     def patients(self, image_ids: pd.Index) -> np.ndarray:
         """Patient of each image, shape ``(N,)``."""
         return _patients_of(self.images, image_ids)
+
+    def seen_by(
+        self, system: Predictions, image_ids: pd.Index, roles: Sequence[str] = ("train", "val")
+    ) -> SeenImages:
+        """Which images a system was fitted or selected on; none where that is not recorded."""
+        seen = empty_table("seen") if system.seen is None else system.seen
+        of_roles = seen[seen["role"].isin(roles)]
+        return SeenImages.among(self.dataset.identities(image_ids), of_roles)
 
 
 @dataclass(frozen=True)

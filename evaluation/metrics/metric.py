@@ -135,11 +135,19 @@ VERSUS_NORMAL = "vs_normal"
 
 
 NoteKind = Literal[
-    "left_out", "training", "validation", "not_tuned", "seeds", "unit", "uses", "few_patients"
+    "left_out",
+    "training",
+    "copies",
+    "validation",
+    "not_tuned",
+    "seeds",
+    "unit",
+    "uses",
+    "few_patients",
 ]
-"""Images that are not judged; training data that is unknown; what validation lacks; a system that
-was not tuned; several seeds; figures by study or patient; earlier uses of the test images;
-few patients, or one with many images."""
+"""Images that are not judged; training data that is unknown; test images that look like copies of
+training images; what validation lacks; a system that was not tuned; several seeds; figures by study
+or patient; earlier uses of the test images; few patients, or one with many images."""
 
 
 class Note(NamedTuple):
@@ -151,7 +159,7 @@ class Note(NamedTuple):
     @property
     def caution(self) -> bool:
         """Whether it may make the answer wrong and stands right below it."""
-        return self.kind == "few_patients"
+        return self.kind in ("few_patients", "copies")
 
     @property
     def of_decisions(self) -> bool:

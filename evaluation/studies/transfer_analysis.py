@@ -278,7 +278,7 @@ def judge_transfer(
 ) -> Transfer:
     """Judge systems on data sets; each use of a split's test images is noted beside it."""
     _log_uses(judged)
-    cells = []
+    cells, left_out = [], []
     widest: dict[str, tuple[TestSet, pd.Index]] = {}
     for pair, predictions in judged:
         test, val = (score_unseen(predictions, pair, role) for role in ("test", "val"))
@@ -286,16 +286,17 @@ def judge_transfer(
             widest[pair.data_set] = pair.test_set, test.image_ids
         blank = TransferCell(pair.system, pair.data_set, pair.home)
         cells.append(_judge_cell(blank, test, val, pair.decision, judging))
+        left_out += [f"{pair.data_set}: {line}; left out." for line in test.copies]
         advance()
     sets = [
         _JudgedSet(name, test_set.target.display_name, _strongest_shortcut(test_set, image_ids))
         for name, (test_set, image_ids) in widest.items()
     ]
-    left_out = [
+    left_out += [
         f"{cell.system} on {cell.data_set}: {counted(count, 'test image')} left out, {why}."
         for cell in cells
         for count, why in (
-            (cell.n_seen, "whose patients it has seen"),
+            (cell.n_seen, "whose patients or pixels it has seen"),
             (cell.n_not_run, "which it could not read"),
         )
         if count

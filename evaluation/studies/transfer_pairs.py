@@ -21,7 +21,7 @@ from evaluation.decisions.decision import Decision
 from evaluation.decisions.test_set import SystemOutput, TestSet
 from evaluation.statistics.bootstrap import cluster_index
 from evaluation.statistics.ranking import Floats, Integers
-from evaluation.systems.eligibility import check_data_set, seen_images, sets_of_run
+from evaluation.systems.eligibility import check_data_set, sets_of_run
 
 
 @dataclass(frozen=True)
@@ -232,8 +232,9 @@ class UnseenScores:
     y_true: npt.NDArray[np.bool_]
     scores: Floats
     patients: npt.NDArray[np.str_]
-    n_seen: int = 0  # images left out, as the system has seen their patients
+    n_seen: int = 0  # images left out, as the system has seen them or their patients
     n_not_run: int = 0  # images left out, as the system gave no answer
+    copies: tuple[str, ...] = ()  # which of those it has seen under other names, in words
 
     @property
     def has_both_classes(self) -> bool:
@@ -247,7 +248,7 @@ class UnseenScores:
 
 
 def score_unseen(system: Predictions, pair: Pair, role: str) -> UnseenScores:
-    """Score a role's images of known label, without patients that the system has seen.
+    """Score a role's images of known label, without patients and images that the system has seen.
 
     Raises:
         InputError: The predictions are of another data set, or lack an image.
@@ -264,9 +265,8 @@ def score_unseen(system: Predictions, pair: Pair, role: str) -> UnseenScores:
         )
     labels = test_set.labels.reindex(wanted).dropna()
     ran = labels.index.intersection(system.images_run).sort_values()
-    patients = test_set.patients(ran)
-    seen = seen_images(system, ran, patients, ("train", "val") if role == "test" else ("train",))
-    ids = ran[~seen]
+    seen = test_set.seen_by(system, ran, ["train", "val"] if role == "test" else ["train"])
+    ids = ran.difference(seen.all_ids)
     if decision is None:
         scores = SystemOutput.of(system, test_set, ids).scores(None)
     else:
@@ -276,7 +276,8 @@ def score_unseen(system: Predictions, pair: Pair, role: str) -> UnseenScores:
         ids,
         labels.reindex(ids).to_numpy() == 1,
         scores.to_numpy(np.float64),
-        patients[~seen],
-        int(seen.sum()),
+        test_set.patients(ids),
+        len(ran) - len(ids),
         len(labels) - len(ran),
+        tuple(seen.copy_lines(system.name)),
     )

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
@@ -94,10 +93,10 @@ def unknown_training_data(started: Mapping[str, Any]) -> list[str]:
     return unknown_training_data(origin)
 
 
-def _refuse_seen_patients(
+def _refuse_seen_images(
     name: str, system: Predictions, test_set: TestSet, image_ids: pd.Index
 ) -> list[Note]:
-    """Refuse test images of patients that a system was fitted or selected on."""
+    """Refuse test images of which, or of whose patients, a system has learned."""
     seen = system.seen
     if seen is None:
         text = f"What {name} was trained on is unknown: its test images may not be new to it."
@@ -110,16 +109,27 @@ def _refuse_seen_patients(
         )
         for member in unknown
     ]
-    patients = test_set.patients(image_ids)
-    leaked = _used(seen[seen["role"].isin(["train", "val"])], image_ids, patients)
-    if leaked.any():
-        shown = ", ".join(sorted(set(patients[leaked]))[:_SHOWN])
+    here = test_set.dataset.ids["content_id"]
+    if "pixel_sha256" not in seen and any(made_on != here for _, made_on in training_sets(system)):
+        text = f"{name} was trained by an older version, which kept no fingerprints of its images: "
+        text += "the same images under other names are not found."
+        notes.append(Note("training", text))
+    leaked = test_set.seen_by(system, image_ids)
+    if len(leaked.known):
+        patients = sorted(set(test_set.patients(leaked.known)))
+        shown = ", ".join(patients[:_SHOWN])
         raise InputError(
-            f"{system.folder}: {name} has seen {counted(len(set(patients[leaked])), 'patient')} of "
-            f"{counted(int(leaked.sum()), 'test image')} in training ({shown}); compare on a "
+            f"{system.folder}: {name} has seen {counted(len(patients), 'patient')} of "
+            f"{counted(len(leaked.known), 'test image')} in training ({shown}); compare on a "
             "split whose test patients it has not seen"
         )
-    return notes
+    if len(leaked.same):
+        raise InputError(
+            f"{system.folder}: {leaked.copy_lines(name)[0]}; compare on images that it has not "
+            "seen: cxr transfer leaves these out, cxr split keeps copies in one role"
+        )
+    told = "Part of this test set is not new to it, so this is no external validation."
+    return [*notes, *(Note("copies", f"{line}. {told}") for line in leaked.copy_lines(name))]
 
 
 def learned_validation(name: str, system: Predictions, test_set: TestSet) -> list[Note]:
@@ -130,40 +140,16 @@ def learned_validation(name: str, system: Predictions, test_set: TestSet) -> lis
     of the models of a cross-validation has such images by its making, so this is noted, not
     refused.
     """
-    seen = system.seen
-    if seen is None:
-        return []
     known = test_set.labels_of("val").dropna().index
-    fitted = _used(seen[seen["role"] == "train"], known, test_set.patients(known))
-    if not fitted.any():
+    fitted = test_set.seen_by(system, known, ["train"]).all_ids
+    if not len(fitted):
         return []
     text = (
-        f"{name} learned from patients of {int(fitted.sum())} of the {len(known)} validation "
+        f"{name} learned from patients of {len(fitted)} of the {len(known)} validation "
         f"images of split '{test_set.split}': its thresholds and calibration are of scores surer "
         "than on new images."
     )
     return [Note("validation", text)]
-
-
-def seen_images(
-    system: Predictions,
-    image_ids: pd.Index,
-    patients: npt.NDArray[np.str_],
-    roles: Collection[str] = ("train", "val"),
-) -> npt.NDArray[np.bool_]:
-    """Which images a system was fitted or selected on, or other images of their patients."""
-    seen = system.seen
-    if seen is None:
-        return np.zeros(len(image_ids), dtype=bool)
-    return _used(seen[seen["role"].isin(list(roles))], image_ids, patients)
-
-
-def _used(
-    seen: pd.DataFrame, image_ids: pd.Index, patients: npt.NDArray[np.str_]
-) -> npt.NDArray[np.bool_]:
-    """Which images, or whose patients, are among those seen."""
-    known = np.isin(patients, seen["patient_id"].to_numpy(dtype=str))
-    return known | np.isin(image_ids.to_numpy(dtype=str), seen["image_id"].to_numpy(dtype=str))
 
 
 Images = Literal["all", "common"]
@@ -208,7 +194,7 @@ def common_test_images(
         )
     common = common.sort_values()
     for name, system in systems.items():
-        notes += _refuse_seen_patients(name, system, test_set, common)
+        notes += _refuse_seen_images(name, system, test_set, common)
     return describe_images(test_set, common, known), notes
 
 

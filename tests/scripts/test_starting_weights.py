@@ -18,6 +18,7 @@ from torchvision.models.detection import retinanet_resnet50_fpn_v2
 
 from configs.load import find_config, read_config
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.tables import write_table
 from data_prep.splits.add_split import SplitRule, add_splits
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
@@ -112,6 +113,19 @@ def test_detector_whose_start_saw_test_patients_is_not_compared(data, started, t
     predict(started.folder, out=tmp_path / "predictions", data=data, device="cpu")
     dataset, system = DataSet.open(data), Predictions.open(tmp_path / "predictions")
     with pytest.raises(InputError, match=r"RetinaNet has seen \d+ patients of \d+ test images"):
+        common_test_images({"RetinaNet": system}, TestSet(dataset, dataset.target()))
+
+
+def test_test_images_that_trained_under_other_names_are_told_by_predict_and_not_compared(
+    data, started, tmp_path, capsys
+):
+    run = Path(shutil.copytree(started.folder, tmp_path / "run"))
+    names = {name: "old-" + started.seen[name] for name in ("image_id", "patient_id")}
+    write_table(started.seen.assign(**names), run / "seen.parquet", "seen")
+    predict(run, out=tmp_path / "predictions", data=data, device="cpu", progress=True)
+    assert "test images in training under other names" in capsys.readouterr().err
+    dataset, system = DataSet.open(data), Predictions.open(tmp_path / "predictions")
+    with pytest.raises(InputError, match=r"RetinaNet has seen .* under other names \((.*) = old-"):
         common_test_images({"RetinaNet": system}, TestSet(dataset, dataset.target()))
 
 
@@ -250,6 +264,20 @@ def test_overlap_is_told_only_where_there_is_one() -> None:
     lines = _start(("7", "b", "train"), ("8", "t", "val")).leak_lines(own, test)
     assert "patients of 1 of the 1 validation images" in lines[0]
     assert "patients of 1 of the 1 test images" in lines[1]
+
+
+def test_test_images_that_the_weights_saw_under_other_names_are_told_and_stay_known() -> None:
+    own = _seen(("1", "a", "train")).assign(pixel_sha256="one", perceptual_hash=None)
+    test = _seen(("9", "t", "test")).assign(pixel_sha256="nine", perceptual_hash=None)
+    start = _start(("7", "b", "train"), ("8", "c", "val"))
+    assert start.run is not None
+    older = start.merge_seen(own)  # weights of an older version, which kept no fingerprints
+    assert older["pixel_sha256"].dropna().tolist() == ["one"]
+    assert start.leak_lines(own, test) == []
+    start.run.seen = start.run.seen.assign(pixel_sha256=["nine", "eight"], perceptual_hash=None)  # type: ignore[misc]
+    (line,) = start.leak_lines(own, test)
+    assert line.startswith("run has seen 1 of 1 test image in training under other names (9 = 7)")
+    assert start.merge_seen(own)["pixel_sha256"].tolist() == ["one", "nine", "eight"]
 
 
 @pytest.mark.parametrize("weights", ["none", "imagenet", "coco"])

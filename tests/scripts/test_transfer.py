@@ -136,6 +136,24 @@ def test_patients_that_a_system_has_seen_are_left_out_and_counted(sets, tmp_path
     assert any("7 test images left out" in note for note in found["notes"])
 
 
+def test_images_seen_under_other_names_are_left_out_and_named(sets, tmp_path, monkeypatch):
+    home, away, run = sets
+    asked = {"out": tmp_path / "out", "same": ["pneumonia=lung_opacity"], "replicates": 200}
+    transfer([run, away, home], **asked)
+    images = DataSet.open(away).images["image_id"]
+    prints = pd.DataFrame({"pixel_sha256": "sha-" + images, "perceptual_hash": None})
+    decoded = prints.assign(image_id=images)
+    monkeypatch.setattr(DataSet, "optional_table", lambda self, name: decoded)
+    test = DataSet.open(away).image_ids("test")[:5]
+    seen = pd.DataFrame({"pixel_sha256": "sha-" + test, "image_id": [*"abcde"]})
+    seen = seen.assign(patient_id=seen["image_id"], role="train")
+    write_table(seen, tmp_path / "out/systems/kermany/run/seen.parquet", "seen")
+    found = transfer([run, away, home], **asked).to_dict()
+    assert {row["n_seen"] for row in found["figures"] if row["data_set"] == "kermany"} == {5}
+    named = "kermany: run has seen 5 of 60 test images in training under other names"
+    assert any(note.startswith(named) and note.endswith("left out.") for note in found["notes"])
+
+
 def test_all_systems_are_judged_on_the_split_of_those_trained_there(sets, tmp_path, monkeypatch):
     home, away, run = sets
     add_splits(DataSet.open(home), "own", SplitRule(val=0.3, test=0.3, folds=3))

@@ -84,6 +84,20 @@ def test_other_arrays_are_refused(run: Run, pixels: np.ndarray) -> None:
         run.predict(pixels)
 
 
+def test_a_list_gets_the_list_of_its_answers_and_what_cannot_be_read_is_named(
+    run: Run, chest: Path
+) -> None:
+    pixels = np.asarray(Image.open(chest))
+    for several in ([str(chest), pixels], iter([chest, pixels])):
+        assert [answer.image for answer in run.predict(several)] == [str(chest), "array"]
+    assert run.predict([]) == []
+    with pytest.raises(InputError, match=r"gone\.png"):
+        run.predict([chest, chest.with_name("gone.png")])
+    for wrong, kind in ((None, "NoneType"), ([[chest]], "list")):
+        with pytest.raises(InputError, match=f"a path or an array of pixels, but got {kind}"):
+            run.predict(wrong)  # type: ignore[call-overload]
+
+
 def test_an_image_on_which_the_network_fails_is_an_error_and_leaves_the_others(run, monkeypatch):
     dark, bright = np.zeros((64, 64), np.uint8), np.full((64, 64), 255, np.uint8)
     forward = run.model.model.features

@@ -9,6 +9,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.duplicates.near_duplicates import (
     CERTAIN_DISTANCE,
     NEAR_CORRELATION,
+    SeenImages,
     _close_pairs,
     _likeness,
     find_near_duplicates,
@@ -105,6 +106,34 @@ def test_a_brighter_mirrored_copy_is_found_with_its_twins():
     ]
     assert found.pairs["correlation"].min() > 0.95
     assert found.groups.to_numpy().tolist() == [[0, "a"], [0, "c"], [0, "d"]]
+
+
+def test_seen_images_are_known_by_id_and_patient_and_under_other_names_by_their_pixels():
+    seen = ImageSet(a=chest(1), b=chest(2), c=chest(3), d=chest(4)).decode
+    seen["patient_id"] = ["pa", "pb", "pc", "pd"]
+    arrays = {"a": chest(9), "n1": chest(8), "n2": chest(2), "n3": chest(7)}
+    images = ImageSet(**arrays, n4=chest(3)[:, ::-1] // 2 + 40, n5=chest(5)).decode
+    images["patient_id"] = ["new", "pd", "q2", "q3", "q4", "q5"]
+    found = SeenImages.among(images, seen)
+    assert found.known.tolist() == ["a", "n1"]
+    assert found.same.to_dict() == {"n2": "b"}
+    assert found.near.to_dict() == {"n4": "c"}
+    assert found.all_ids.tolist() == ["a", "n1", "n2", "n4"]
+    same, near = found.copy_lines("CheXNet")
+    assert same == "CheXNet has seen 1 of 6 test images in training under other names (n2 = b)"
+    assert near.endswith("near copies of 1 of 6 test images in training under other names (n4 = c)")
+    without = SeenImages.among(images, seen[["image_id", "patient_id"]])  # of an older version
+    assert without.known.tolist() == ["a", "n1"]
+    assert without.copy_lines("CheXNet") == []
+
+
+def test_of_many_copies_two_are_named():
+    seen = ImageSet(**{f"s{seed}": chest(seed) for seed in range(3)}).decode
+    seen["patient_id"] = seen["image_id"]
+    images = seen.assign(image_id=["x", "y", "z"], patient_id=["x", "y", "z"])
+    (line,) = SeenImages.among(images, seen).copy_lines("A")
+    assert "has seen 3 of 3 test images" in line
+    assert line.endswith("(x = s0, y = s1, ...)")
 
 
 def test_equal_images_alone_are_no_near_duplicates():

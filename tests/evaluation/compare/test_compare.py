@@ -223,6 +223,59 @@ def test_a_system_that_has_seen_test_patients_is_refused(predict, test_set, judg
     assert facts["trained_on"] == {"train": "1 images of 1 patients"}
 
 
+@pytest.fixture
+def fingerprinted(judged_set):
+    """The data set with a table of fingerprints, all of them different."""
+    rng = np.random.default_rng(3)
+    ids = judged_set.images["image_id"]
+    table = pd.DataFrame(
+        {"image_id": ids, "decoder": "hand", "inverted": False,
+         "pixel_sha256": [f"sha-{image_id}" for image_id in ids],
+         "perceptual_hash": [rng.bytes(32).hex() for _ in ids]}
+    )  # fmt: skip
+    empty = ("transfer_syntax", "bits", "photometric", "modality_transform", "voi",
+             "window_center", "window_width", "orientation", "warnings")  # fmt: skip
+    table = table.assign(**dict.fromkeys(empty))
+    write_table(table, judged_set.folder / "decode.parquet", "decode")
+    return table.set_index("image_id")
+
+
+def test_test_images_that_trained_under_other_names_are_refused_and_near_copies_cautioned(
+    predict, test_set, judged_set, fingerprinted
+):
+    system = predict("A", seed=1)
+    test = judged_set.image_ids("test")
+    seen = fingerprinted.loc[test[:3], ["pixel_sha256", "perceptual_hash"]].reset_index(drop=True)
+    seen = seen.assign(image_id=["x1", "x2", "x3"], patient_id=["y1", "y2", "y3"], role="train")
+    write_table(seen, system.folder / "seen.parquet", "seen")
+    said = rf"A has seen 3 of \d+ test images in training under other names \({test[0]} = x1, "
+    with pytest.raises(InputError, match=said):
+        compare_systems({"A": system}, test_set)
+    near = seen.assign(pixel_sha256=["1", "2", "3"])  # stored again: other bytes, like fingerprints
+    write_table(near, system.folder / "seen.parquet", "seen")
+    first = compare_systems({"A": system}, test_set, replicates=20).answer.cautions[0]
+    assert "A may have seen near copies of 3 of " in first
+    assert "no external validation" in first
+    validation = judged_set.image_ids("val")
+    write_table(
+        seen.assign(pixel_sha256=fingerprinted.loc[validation[:3], "pixel_sha256"].to_numpy(),
+                    perceptual_hash=None),
+        system.folder / "seen.parquet", "seen",
+    )  # fmt: skip
+    notes = compare_systems({"A": system}, test_set, replicates=20).notes
+    assert any("of 3 of the " in note.text for note in notes if note.kind == "validation")
+    assert not any(note.kind == "copies" for note in notes)
+
+
+def test_a_training_elsewhere_without_fingerprints_is_told(predict, test_set):
+    system = predict("A", seed=1)
+    seen = pd.DataFrame({"image_id": ["x"], "patient_id": ["y"], "role": ["train"]})
+    write_table(seen, system.folder / "seen.parquet", "seen")
+    system.info["trained_on"] = [{"name": "nih", "content_id": "other"}]
+    notes = compare_systems({"A": system}, test_set, replicates=20).notes
+    assert any("kept no fingerprints" in note.text for note in notes)
+
+
 def test_predictions_of_another_data_set_or_of_loose_files_are_refused(predict, test_set):
     system = predict("A")
     system.info["data_set"] = {"content_id": "other"}
