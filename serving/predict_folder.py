@@ -19,7 +19,6 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, provenance, read_json
 from data_prep.contracts.tables import write_table
 from data_prep.contracts.words import Terminal, counted
-from data_prep.duplicates.near_duplicates import SeenImages
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.pixel_store import INFO_NAME, PixelStore
 from data_prep.store.predictions import Part, Predictions, PredictionWriter, joined_parts
@@ -120,10 +119,9 @@ def predict_data_set(
             terminal.say("Measuring what one image takes")
             writer.info["cost"] = model.cost(samples)
     made = Predictions.open(out)
-    if "cost" in made.info and made.seen is not None:
-        used = made.seen[made.seen["role"].isin(["train", "val"])]
-        tested = dataset.identities(dataset.image_ids("test", split))
-        for line in SeenImages.among(tested, used).copy_lines(made.name):
+    if "test" in asked and image_ids is None:
+        test_set = TestSet(dataset, next(iter(dataset.targets.values())), split)
+        for line in test_set.seen_by(made, test_set.image_ids("test")).copy_lines(made.name):
             terminal.say(f"{line}; cxr compare refuses equal images and warns of near copies")
     return made
 

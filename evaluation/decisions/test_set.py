@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.tables import empty_table, positions
+from data_prep.contracts.tables import positions
 from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import SeenImages, patient_groups
 from data_prep.store.dataset import DataSet, Target
@@ -104,9 +104,9 @@ class TestSet:
         self, system: Predictions, image_ids: pd.Index, roles: Sequence[str] = ("train", "val")
     ) -> SeenImages:
         """Which images a system was fitted or selected on; none where that is not recorded."""
-        seen = empty_table("seen") if system.seen is None else system.seen
-        of_roles = seen[seen["role"].isin(roles)]
-        return SeenImages.among(self.dataset.identities(image_ids), of_roles)
+        images, seen = self.dataset.identities(image_ids), system.seen
+        of_roles = images[:0] if seen is None else seen[seen["role"].isin(roles)]
+        return SeenImages.among(images, of_roles)
 
 
 @dataclass(frozen=True)
