@@ -61,17 +61,17 @@ def layout() -> house.House:
 # What was reached. A row may fall, never rise: what needs more takes as much away first, or its
 # issue says how much room it brings. A row that has fallen is lowered here in the same change.
 LIMITS = {
-    "lines": 65_212,  # issue 31 brought about 650 (room: 400), issue 32 so far 135, issue 33 256
+    "lines": 65_318,  # issue 31 brought about 650 (room: 400), issue 32 so far 135, issue 33 362
     "modules": 233,
     "longest module": 538,
     "plumbing, %": 22.2,
-    "names used outside their subfolder": 540,
+    "names used outside their subfolder": 539,
     "public names": 1_041,
     "modules importing more than 16 others": 5,
     "imports inside functions": 120,
     "functions over 80 lines": 0,
     "modules with at most one importer": 76,
-    "lines of tests": 49_495,
+    "lines of tests": 49_645,
     "files that an image passes in prepare": 12,
     "files that a box passes to an overlay": 10,
     "files that a setting passes to the optimiser": 6,
