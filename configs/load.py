@@ -350,7 +350,7 @@ def _summary(path: Path) -> _ConfigSummary:
     )
 
 
-class Key(NamedTuple):
+class _Key(NamedTuple):
     """A key of a configuration."""
 
     section: str  # its table
@@ -360,7 +360,7 @@ class Key(NamedTuple):
     description: str  # what it does
 
 
-def _keys(kind: str) -> Iterator[Key]:
+def _keys(kind: str) -> Iterator[_Key]:
     """Every key of a kind of model, in the order of its sections."""
     schema = CONFIG_CLASSES[kind].model_json_schema()
     for section in _SECTIONS:
@@ -368,7 +368,7 @@ def _keys(kind: str) -> Iterator[Key]:
         for name, key in table["properties"].items():
             required = name in table.get("required", ())
             default = None if required else json.dumps(key.get("default")).strip('"')
-            yield Key(section, name, _values(key), default, key.get("description", ""))
+            yield _Key(section, name, _values(key), default, key.get("description", ""))
 
 
 def key_table(kind: Literal["detector", "classifier"]) -> str:

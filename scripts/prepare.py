@@ -34,6 +34,7 @@ def _read_targets(
     return dict(map(_read_target, [value] if isinstance(value, str) else value))
 
 
+_TABLE_SUFFIXES = (".csv", ".csv.gz")
 _TEMPLATE = {
     "images.csv": "image_id,patient_id,path,view,sex,age_years\n"
     "film1,p1,images/film1.png,PA,F,54\nfilm2,p2,images/film2.png,AP,M,61\n",
@@ -58,6 +59,19 @@ def _write_template(folder: Path) -> Outcome:
     )
 
 
+def _read_columns(value: str | Sequence[str] | Mapping[str, str]) -> tuple[str, ...]:
+    """Columns as ROLE=COLUMN: texts with commas between, or by role.
+
+    Example:
+        >>> _read_columns("label=Finding,xmin=left"), _read_columns({"label": "Finding"})
+        (('label=Finding', 'xmin=left'), ('label=Finding',))
+    """
+    if isinstance(value, Mapping):
+        return tuple(f"{role}={column}" for role, column in value.items())
+    words = [value] if isinstance(value, str) else value
+    return tuple(word.strip() for text in words for word in text.split(",") if word.strip())
+
+
 @verb
 def prepare(
     *paths: AnyPath,
@@ -73,7 +87,8 @@ def prepare(
     seed: int = 0,
     method: str = "balanced",
     reference: str = "majority",
-    labels: AnyPath | None = None,
+    labels: list[AnyPath] | None = None,
+    columns: Annotated[Sequence[str], Argument(read=_read_columns)] = (),
     class_names: Names = (),
     patient_pattern: str | None = None,
     template: Literal["csv"] | None = None,
@@ -91,10 +106,11 @@ def prepare(
     May be interrupted: the same command goes on where it stopped.
 
     Args:
-        *paths: Folder of the data set as it was published, and the data set folder to make; with
-            --out instead: prepared sets to put into one.
-        format: rsna, csv, nih, vindr, kermany, covid, voc, yolo, coco or dicom (docs/formats.md
-            says what the folder of each holds).
+        *paths: Folder of the data set as it was published, and the data set folder to make; before
+            them tables of labels, where they are your own; with --out instead: prepared sets to
+            put into one.
+        format: rsna, csv, nih, vindr, kermany, covid, voc, yolo, coco, dicom or table
+            (docs/formats.md says what the folder of each holds).
         out: Folder to make, where several prepared sets come in.
         name: Name in reports; the folder's name if left out.
         size: Also store the pixels at this size, px; may be repeated.
@@ -109,11 +125,13 @@ def prepare(
         method: balanced (roles alike in class, source and view) or hash (a patient's role never
             changes, whatever is added).
         reference: Where several readers read an image: majority, any, all or reader:NAME (csv,
-            vindr, coco).
-        labels: CSV of labels that lies elsewhere (dicom).
-        class_names: Names of the numbered classes, comma between (yolo).
+            vindr, coco, dicom, table).
+        labels: CSV of labels that lies elsewhere; may be repeated (dicom, table).
+        columns: What the columns of a table are, ROLE=COLUMN with commas between, such as
+            label=Finding,xmin=left; or a TOML file that says it (dicom, table).
+        class_names: Names of the numbered classes, comma between (yolo, dicom, table).
         patient_pattern: Regular expression that finds the patient in a file's name, as in
-            '(?P<nih>\d{8})_' (kermany, covid, voc, yolo, coco).
+            '(?P<nih>\d{8})_' (kermany, covid, voc, yolo, coco, table).
         template: Write the three files of a set of your own, two rows each, instead.
         window: Name of the DICOM window to show; a file's first if left out.
         id_key: Replace ids and paths by hashes keyed by this file, kept outside the folder; made
@@ -131,12 +149,19 @@ def prepare(
             folder holds something else; or, if strict, anything would be left out.
 
     Example:
+        cxr prepare labels.csv images sets/own --columns label=Finding
+
         cxr prepare ~/rsna sets/rsna --format rsna --size 512
 
         cxr prepare sets/rsna sets/nih --out sets/both --target opacity=lung_opacity,pneumonia
     """
     if template is not None:
         return _write_template(_source_and_out([Path(), *paths], out)[1])
+    tables = [path for path in paths if path.name.endswith(_TABLE_SUFFIXES)]
+    paths = tuple(path for path in paths if path not in tables)
+    format = format or ("table" if tables else None)  # noqa: A001
+    labelled = (*(labels or ()), *tables)
+    read = ReadOptions(reference, labelled, tuple(columns), class_names, patient_pattern)
     several = out is not None and len(paths) > 1
     if several and format is not None:
         raise InputError("--format: prepared sets have none; leave it out, or leave out --out")
@@ -155,13 +180,13 @@ def prepare(
                 paths, folder, name=name, rule=rule, targets=target or {},
                 measure_shortcuts=measure_shortcuts,
             )  # fmt: skip
+            decoded_by = decoders if engine == "ray" else None
             for side in size or ():
-                decoded_by = decoders if engine == "ray" else None
                 DataSet.open(folder).make_store(side, console, decoded_by)
         else:
             options = PrepareOptions(
                 format=format,
-                read=ReadOptions(reference, labels, class_names, patient_pattern),
+                read=read,
                 name=name,
                 sizes=tuple(dict.fromkeys(size or ())),
                 targets=target or {},
@@ -208,10 +233,10 @@ def _source_and_out(paths: list[Path], out: Path | None) -> tuple[Path, Path]:
     if len(both) == 2:
         return both[0], both[1]
     if len(both) < 2:
-        raise InputError("cxr prepare SOURCE OUT: the folder to make is missing")
+        raise InputError("cxr prepare [TABLE] SOURCE OUT: a folder is missing")
     raise InputError(
-        f"cxr prepare SOURCE OUT: {len(both)} folders given; to put prepared sets into one, say "
-        "cxr prepare SET SET ... --out OUT"
+        f"cxr prepare SOURCE OUT: {len(both)} folders given; tables before them are CSV files; to "
+        "put prepared sets into one, say cxr prepare SET SET ... --out OUT"
     )
 
 

@@ -80,7 +80,7 @@ class PrepareOptions:
     measure_shortcuts: MeasureShortcuts | None = None
 
 
-_FEW_PATIENTS = 10
+_FEW_PATIENTS, _SHOWN = 10, 6
 
 
 def _source_id(tables: SourceTables) -> str:
@@ -95,7 +95,7 @@ def _user_choices(options: PrepareOptions, key: bytes | None) -> dict[str, Any]:
     """What the user asked for beyond the defaults."""
     stated = {f.name: getattr(options.read, f.name) for f in fields(options.read)}
     choices: dict[str, Any] = {
-        name: list(value) if isinstance(value, tuple) else str(value)
+        name: [str(item) for item in value] if isinstance(value, tuple) else str(value)
         for name, value in stated.items()
         if value != getattr(ReadOptions(), name)
     }
@@ -174,9 +174,10 @@ def _limits(tables: SourceTables, out: Path) -> list[str]:
             if (n := images.loc[labels == value, "patient_id"].nunique()) < _FEW_PATIENTS:
                 few.append(f"{n} {kind} for {name}")
     if few and len(findings):
+        more = f" and {len(few) - _SHOWN} more" if len(few) > _SHOWN else ""
         notes.append(
-            f"WARNING: few patients: {', '.join(few)}. Training, validation and test need at least "
-            "one each, and figures from so few mean little; add images"
+            f"WARNING: few patients: {', '.join(few[:_SHOWN])}{more}. Training, validation and "
+            "test need at least one each, and figures from so few mean little; add images"
         )
     return notes
 
@@ -203,7 +204,7 @@ def _read_key(options: PrepareOptions, out: Path, source: Path) -> bytes | None:
 
 
 def _read(source: Path, options: PrepareOptions) -> SourceTables:
-    tables = read_source(source, options.format, options.read)
+    tables = read_source(source, options.format, options.read, options.say)
     if options.strict and len(tables.excluded):
         first = tables.excluded.iloc[0]
         raise InputError(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -92,7 +91,6 @@ def summarise(
     """Count what a data set holds, and what was added to the images that it had before."""
     labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})
     shown = [name for name in _SPLITS if name in dataset.ids["split_ids"]]
-    roles = {name: count_roles(dataset, dataset.split(name)) for name in shown}
     return Summary(
         folder=dataset.folder,
         name=dataset.name,
@@ -107,24 +105,13 @@ def summarise(
             }
             for name, column in labels.items()
         },
-        roles=roles,
+        roles={name: count_roles(dataset, dataset.split(name)) for name in shown},
         excluded=read_table(dataset.folder / "excluded.parquet", "excluded"),
-        notes=(*dataset.info.get("notes", ()), *_empty_roles(roles["default"])),
+        notes=tuple(dataset.info.get("notes", ())),
         audit=Audit.read(dataset.folder / AUDIT),
         already_complete=already_complete,
         changes=_describe_changes(before, dataset.images["image_id"], n_replaced),
     )
-
-
-def _empty_roles(counts: Mapping[str, Mapping[str, int]]) -> list[str]:
-    """What the roles of a split lack, as notes."""
-    notes = []
-    for role in ("train", "val", "test"):
-        count = counts.get(role, {"": 0})
-        if lacking := [word for word, n in count.items() if not n]:
-            words = f"image {', '.join(lacking)}".strip()
-            notes.append(f"WARNING: split 'default': role '{role}' has no {words}")
-    return notes
 
 
 def _describe_changes(before: pd.Series | None, now: pd.Series, n_replaced: int) -> tuple[str, ...]:

@@ -1,4 +1,6 @@
-"""Format of any data set that its owner writes as three CSV files.
+"""Formats of data sets of one's own: three CSV files, or any tables beside a folder of images.
+
+The tables of ``--format table`` are as people have them (`data_prep.formats.table`). Of ``csv``:
 
 - ``images.csv``: ``image_id, patient_id``, and where known ``path`` (relative to the folder),
   ``height, width`` (px), ``view, sex, age_years, study_id, spacing_row_mm, spacing_col_mm``,
@@ -10,14 +12,17 @@
 
 Labels and boxes may have a column ``reader``: a row is then what that reader says.
 
-
 Without the ``path`` column the data set has no pixels: other systems' predictions can be judged on
 it, nothing can be trained.
 """
 
 from __future__ import annotations
 
+import posixpath
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -32,17 +37,20 @@ from data_prep.contracts.tables import (
     to_numbers,
 )
 from data_prep.contracts.words import counted
-from data_prep.formats.label_files import STATE_WORDS, in_name_space, stated_tables
+from data_prep.formats.label_files import STATE_WORDS, ImageIndex, in_name_space, stated_tables
 from data_prep.formats.readers import ROW
 from data_prep.formats.source import (
     FINDING_KEY,
     Format,
     SourceBuilder,
     SourceTables,
+    has_columns,
     has_file,
     no_roles,
     normal_views,
+    patients_from_names,
 )
+from data_prep.formats.table import FACTS, SIDES, read_statements, read_tables
 
 _IMAGES, _LABELS, _BOXES = "images.csv", "labels.csv", "boxes.csv"
 _NUMBERS = ("height", "width", "age_years", "spacing_row_mm", "spacing_col_mm")
@@ -51,31 +59,46 @@ _TEXTS = ("image_id", "patient_id", "path", "view", "sex", "study_id", "split")
 
 def _read_csv_set(builder: SourceBuilder) -> SourceTables:
     """Read ``images.csv``, ``labels.csv`` and, where there is one, ``boxes.csv``."""
-    source, out = builder.root, builder.out
-    images, roles = _read_images(builder)
+    path, out = builder.root / _IMAGES, builder.out
+    text = read_text_csv(path, ("image_id",), ("patient_id", "path"))
+    text = _without_repeats(text, path, ["image_id"], builder.notes)
     labels, boxes = _read_labels(builder), _read_boxes(builder)
-    if images["path"].notna().any():
-        out.add(images.loc[images["path"].isna(), "image_id"], f"no path in {_IMAGES}")
+    if (text["path"] != "").any():
+        out.add(text.loc[text["path"] == "", "image_id"], f"no path in {_IMAGES}")
     for frame, name in ((labels, _LABELS), (boxes, _BOXES)):
-        strangers = frame.loc[~is_member(frame["image_id"], images["image_id"]), "image_id"]
+        strangers = frame.loc[~is_member(frame["image_id"], text["image_id"]), "image_id"]
         out.add(strangers, f"row in {name}, but not in {_IMAGES}")
+    return _concluded(builder, text, labels, boxes, path)
+
+
+def _concluded(
+    builder: SourceBuilder,
+    text: pd.DataFrame,
+    labels: pd.DataFrame,
+    boxes: pd.DataFrame,
+    path: Path,
+    **how: Any,
+) -> SourceTables:
+    """What the cells of an ``images.csv`` (`text`, read from `path`), labels and boxes mean."""
+    images, roles = _images(builder, text, path)
     return stated_tables(
         builder,
         images,
         labels,
         boxes,
-        path=source / _LABELS,
-        lacking=f"row in {_LABELS}",
+        path=path,
+        lacking="label",
         files=images.dropna(subset="path"),
         split=roles,
+        **how,
     )
 
 
-def _read_images(builder: SourceBuilder) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """The ``images`` table, and ``image_id, role`` where the file has a ``split`` column."""
-    path, space = builder.root / _IMAGES, builder.root.resolve().name
-    text = read_text_csv(path, ("image_id",), ("patient_id", "path"))
-    text = _without_repeats(text, path, ["image_id"], builder.notes)
+def _images(
+    builder: SourceBuilder, text: pd.DataFrame, path: Path
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """The ``images`` table, and ``image_id, role`` where there is a ``split`` column."""
+    space = builder.root.resolve().name
     if text.empty:
         raise InputError(f"{path}: lists no image")
     free = [c for c in text.columns if c.startswith("x_")]
@@ -89,6 +112,8 @@ def _read_images(builder: SourceBuilder) -> tuple[pd.DataFrame, pd.DataFrame]:
         in_name_space(text["patient_id"].where(text["patient_id"] != ""), space),
         f"{space}:image-" + text["image_id"],
         lambda n: f"{path.name} gives no patient_id for {counted(n, 'image')}, so each",
+        remedy="Give --patient-pattern if the file names tell the patient"
+        * ("patient_pattern" in builder.format.options),
     )
     images = text[["image_id", *free]].join(patients).assign(source=space)
     images["path"] = _relative_paths(text["path"], path)
@@ -185,6 +210,96 @@ def _read_rows(path: Path, columns: tuple[str, ...], notes: list[str]) -> pd.Dat
     return _without_repeats(text, path, ROW, notes)
 
 
+def _read_table_set(builder: SourceBuilder) -> SourceTables:
+    """Read tables of labels, and find the images that they name."""
+    tables = read_tables(builder)
+    names = pd.concat([table.cells("file") for table in tables]).unique().tolist()
+    paths = pd.Series(_find_images(names, builder), dtype="str")
+    bare = paths.map(_bare).str[1:]
+    stem = bare.map(posixpath.basename)
+    alone = stem.groupby(stem).transform(lambda same: paths[same.index].nunique()) == 1
+    files = pd.DataFrame({"path": paths, "image_id": stem.where(alone, bare)})
+    for table in tables:
+        named = pd.DataFrame({"name": table.cells("file"), "row": range(len(table.text))})
+        table.place(named.merge(files, left_on="name", right_index=True))
+    images = _facts(tables, builder).merge(files.drop_duplicates(), on="path")
+    if "view" in images:
+        lateral = normal_views(images["view"]) == "LL"
+        builder.out.add(images.loc[lateral, "image_id"], "lateral view")
+    labels, boxes = read_statements(builder, tables)
+    sides = [(t, high, side) for t in tables for _, high, side, _ in SIDES if t.has(high)]
+    advice = ",".join(f"{side}={table.columns[high][0]}" for table, high, side in sides)
+    path, if_widths = tables[0].path, f"Say --columns {advice}"
+    return _concluded(builder, images, labels, boxes, path, if_widths=if_widths)
+
+
+def _find_images(names: Sequence[str], builder: SourceBuilder) -> dict[str, str]:
+    """The path of each image by what the tables call it; a name that fits none is ruled out."""
+    index, found = ImageIndex(builder.root), {}
+    times = Counter(posixpath.basename(name) for name in names)
+    for name in names:
+        matches = index.by_name(name, ("", "images"))
+        if len(matches) > 1 or times[posixpath.basename(name)] > 1:  # the folders must agree, too
+            ends = [(_bare(name), _bare(path)) for path in matches]
+            agree = [one.endswith(other) or other.endswith(one) for one, other in ends]
+            matches = [path for path, agrees in zip(matches, agree, strict=True) if agrees]
+        if len(matches) == 1:
+            found[name] = matches[0]
+        else:
+            builder.out.add([name], f"fits {len(matches)} images" if matches else "no such image")
+    if not found:
+        raise InputError(
+            f"{builder.root}: holds {next(iter(index.paths), 'no image')}, but none of the "
+            f"{len(names)} images that the table names, such as {names[0]!r}; give the right "
+            "folder, or the right column with --columns file=COLUMN"
+        )
+    if n_unlisted := len(index.paths) - len(set(found.values())):
+        builder.notes.append(
+            f"{counted(n_unlisted, 'image')} of the folder without a row: left out. Where they "
+            "were looked at and show nothing, add rows with the label 'normal'"
+        )
+    return found
+
+
+def _bare(path: str) -> str:
+    return "/" + posixpath.splitext(path.replace("\\", "/"))[0].lstrip("./")
+
+
+def _facts(tables: Sequence[Any], builder: SourceBuilder) -> pd.DataFrame:
+    """What the tables say of each image beside labels, as `images.csv` would, by ``path``."""
+    space, parts = builder.root.resolve().name, []
+    has_boxes = any(table.box_roles for table in tables)
+    for table in tables:
+        frame = table.images[["path"]]
+        for role, columns in table.columns.items():
+            size_only = role.startswith("image_") and not has_boxes  # resized copies are welcome
+            if columns and not size_only and (role in FACTS or role.startswith("x_")):
+                frame = frame.assign(**{FACTS.get(role, role): table.cells(role)})
+        pattern = table.known.get("patient_pattern", builder.options.patient_pattern)
+        if pattern and "patient_id" not in frame:
+            frame["patient_id"] = patients_from_names(table.cells("file"), pattern, space)
+        parts.append(frame)
+    rows = pd.concat(parts).replace("", None)
+    several = rows.groupby("path").nunique().gt(1)
+    if several.to_numpy().any():
+        path, column = several.any(axis=1).idxmax(), several.any().idxmax()
+        raise InputError(
+            f"{tables[0].path}: the rows of {path} have several values for {column}; correct them, "
+            "or leave the column out with --columns unused=COLUMN"
+        )
+    facts = rows.groupby("path").first().fillna("").reset_index()
+    facts["patient_id"] = facts.get("patient_id", "")
+    if "age_years" in facts:
+        facts["age_years"] = facts["age_years"].str.replace(r"^0*(\d+)[Yy]$", r"\1", regex=True)
+    return facts
+
+
+def _holds_table(folder: Path) -> bool:
+    """Whether a folder has a CSV file with a column that names images."""
+    names = ("image_id", "image", "filename", "file", "path", "image_path", "image index")
+    return any(has_columns(path, name) for path in folder.glob("*.csv") for name in names)
+
+
 CSV = Format(
     name="csv",
     title="CSV files of your own",
@@ -192,4 +307,14 @@ CSV = Format(
     detect=has_file(_IMAGES),
     read=_read_csv_set,
     options=("reference",),
+)
+TABLE = Format(
+    name="table",
+    title="one table of labels with a folder of images",
+    folder="PNG, JPEG or DICOM images that the table names, in any folders: `cxr prepare "
+    "labels.csv IMAGES OUT`",
+    detect=_holds_table,
+    read=_read_table_set,
+    options=("labels", "columns", "reference", "class_names", "patient_pattern"),
+    is_deep=True,
 )

@@ -8,200 +8,77 @@ are never quoted in a message: a column may hold names of patients.
 
 from __future__ import annotations
 
-import re
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Container, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.tables import (
     empty_table,
     is_member,
-    read_text_csv,
-    refuse_line,
-    renamed,
-    to_numbers,
 )
 from data_prep.contracts.words import counted
-from data_prep.formats.label_files import STATE_WORDS, stated_tables
+from data_prep.formats.label_files import stated_tables
 from data_prep.formats.source import (
-    FINDING_KEY,
     Exclusions,
     Format,
     SourceBuilder,
     SourceTables,
     files_below,
-    finding_name,
 )
+from data_prep.formats.table import read_statements, read_tables
 from data_prep.images.decoded_image import MAX_FILE_BYTES
 from data_prep.images.dicom_header import DicomFile, has_preamble, look_at_file
 from data_prep.work.local_copies import open_image
 from data_prep.work.object_store import StoreError
 from data_prep.work.pool import LocalEngine, cpu_count
 
-# What a column may be called, its letters and digits alone; the most exact kind of key comes first.
-_KEY_NAMES = {
-    "path": ("path", "filepath", "imagepath"),
-    "file": ("file", "filename"),
-    "image_id": ("imageid",),
-    "sop_instance_uid": ("sopinstanceuid",),
-    "study_instance_uid": ("studyinstanceuid",),
-    "accession_number": ("accessionnumber",),
-    "patient_id": ("patientid",),
-}
 
-
-@dataclass(frozen=True)
-class _LabelTable:
-    """A label table as it was read."""
-
-    path: Path
-    key: str  # which of a file's names the rows use, such as `study_instance_uid`
-    # `key, finding, state` (empty where a box says it) and `x1, y1, x2, y2` (NaN where there is
-    # no box)
-    rows: pd.DataFrame
-    passed_over: tuple[str, ...]  # columns that were not read
-
-
-def _read_label_table(path: Path) -> _LabelTable:
-    """Read a label table in either form."""
-    text = read_text_csv(path, ())
-    plain = {c: re.sub(r"[^a-z0-9]", "", c.lower()) for c in text.columns}
-    keys = {
-        key: next(column for column in text.columns if plain[column] in names)
-        for key, names in _KEY_NAMES.items()
-        if not set(names).isdisjoint(plain.values())
-    }
-    if not keys:
-        raise InputError(
-            f"{path}: no column names the image; add one of {', '.join(_KEY_NAMES)}; found "
-            f"{', '.join(text.columns)}"
-        )
-    key = next(iter(keys))
-    passed_over = [c for c in text.columns if c.startswith("x_") or c in list(keys.values())[1:]]
-    text = text[text[keys[key]] != ""].rename(columns={keys[key]: "key"}).drop(columns=passed_over)
-    if text.empty:
-        raise InputError(f"{path}: no row names an image")
-    rows = _long_rows(text, path) if "finding" in text.columns else _wide_rows(text, path)
-    return _LabelTable(path, key, rows.reset_index(drop=True), tuple(passed_over))
-
-
-def _long_rows(text: pd.DataFrame, path: Path) -> pd.DataFrame:
-    unknown = [c for c in text.columns if c not in ("key", "finding", "state", *EDGES)]
-    if unknown:
-        raise InputError(
-            f"{path}: unknown column '{unknown[0]}' beside finding and state; call it "
-            f"'x_{unknown[0]}' to have it passed over, or remove it"
-        )
-    given = [c for c in EDGES if c in text.columns]
-    if given and len(given) < len(EDGES):
-        lacking = next(c for c in EDGES if c not in given)
-        raise InputError(f"{path}: column '{lacking}' is missing; a box needs {', '.join(EDGES)}")
-    refuse_line(text["finding"] == "", path, "finding is empty; fill it in")
-    edges = {c: to_numbers(text[c], path, c) if given else np.nan for c in EDGES}
-    rows = pd.DataFrame(
-        {
-            "key": text["key"],
-            "finding": renamed(
-                text["finding"], {name: finding_name(name) for name in text["finding"].unique()}
-            ),
-            "state": _states(text["state"], path, "state") if "state" in text.columns else "",
-            **edges,
-        }
-    )
-    silent = (rows["state"] == "") & rows[EDGES].isna().all(axis=1)
-    refuse_line(silent, path, "neither a state nor a box; fill in the state")
-    return rows
-
-
-def _wide_rows(text: pd.DataFrame, path: Path) -> pd.DataFrame:
-    edges = [c for c in EDGES if c in text.columns]
-    if edges:
-        raise InputError(f"{path}: column '{edges[0]}' is of a box, but no column says the finding")
-    columns_named = [c for c in text.columns if c != "key"]
-    findings = [finding_name(c) for c in columns_named]
-    if not columns_named:
-        raise InputError(f"{path}: has no finding; add finding, state or one column a finding")
-    repeated = sorted({f for f in findings if findings.count(f) > 1})
-    if repeated:
-        raise InputError(f"{path}: two columns are both the finding '{repeated[0]}'; keep one")
-    columns = [
-        pd.DataFrame(
-            {"key": text["key"], "finding": finding, "state": _states(text[column], path, column)}
-        )
-        for column, finding in zip(columns_named, findings, strict=True)
-    ]
-    rows = pd.concat(columns, ignore_index=True)
-    return rows[rows["state"] != ""].assign(**dict.fromkeys(EDGES, np.nan))
-
-
-def _states(text: pd.Series, path: Path, column: str) -> pd.Series:
-    states = renamed(text.str.lower(), {**STATE_WORDS, "": ""})
-    reason = (
-        f"column '{column}' holds no state; expected 1, 0, -1, present, absent, uncertain or "
-        "nothing. Call a column that is no finding 'x_...'"
-    )
-    refuse_line(states.isna(), path, reason)
-    return states
-
-
-def _find_rows(
-    table: _LabelTable, files: pd.DataFrame, root: Path, notes: list[str]
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Give the rows of a label table to the images that they name."""
-    names = _names(files, table.key)
-    rows = table.rows
-    if table.key in ("path", "file"):
-        rows = rows.assign(key=_relative(rows["key"], root))
-    found = rows.merge(names, on="key")
-    if found.empty:
-        raise InputError(
-            f"{table.path}: none of its {rows['key'].nunique()} {table.key} is that of an image in "
-            f"{root}; check the column, or name the images in another one"
-        )
-    missing = int((~is_member(rows["key"], names["key"])).sum())
-    if missing:
-        notes.append(
-            f"{table.path.name}: {missing} of {len(rows)} labels name no image: not there, "
-            "or left out"
-        )
-    shared = names[is_member(names["key"], found["key"])].groupby("key")["image_id"].nunique()
-    if (shared > 1).any():
-        notes.append(
-            f"{table.path.name}: {int((shared > 1).sum())} {table.key} name several images each "
-            f"({int(shared[shared > 1].sum())} in all), which get the same labels"
-        )
-    if table.passed_over:
-        listed = ", ".join(table.passed_over)
-        notes.append(f"{table.path.name}: matched by {table.key}; columns not read: {listed}")
-    stated = found.loc[found["state"] != "", [*FINDING_KEY, "state"]]
-    boxed = found.loc[found[EDGES].notna().any(axis=1), [*FINDING_KEY, *EDGES]]
-    labels, boxes = (f.drop_duplicates().reset_index(drop=True) for f in (stated, boxed))
-    return labels, boxes
+def _place_rows(builder: SourceBuilder, tables: Any, files: pd.DataFrame) -> None:
+    """Give the rows of label tables the images that they name."""
+    for table in tables:
+        key = next(key for key in _KEYS if table.has(key))
+        cells, names = table.cells(key), _names(files, key)
+        if key == "file":
+            cells = _relative(cells, builder.root)
+        named = pd.DataFrame({"key": cells, "row": range(len(cells))})
+        found = named.merge(names, on="key").sort_values("row", kind="stable")
+        if found.empty:
+            raise InputError(
+                f"{table.path}: none of its {cells.nunique()} {cells.name} is that of an image in "
+                f"{builder.root}; check the column, or name the images in another one (--columns "
+                "file=COLUMN)"
+            )
+        if missing := int((~is_member(cells, names["key"])).sum()):
+            builder.notes.append(
+                f"{table.path.name}: {missing} of {len(cells)} rows name no image: not there, or "
+                "left out"
+            )
+        several = found.groupby("key")["image_id"].nunique()
+        several = several[several > 1]
+        if len(several):
+            builder.notes.append(
+                f"{table.path.name}: {len(several)} {cells.name} name several images each "
+                f"({int(several.sum())} in all), which get the same labels"
+            )
+        table.place(found)
 
 
 def _names(files: pd.DataFrame, key: str) -> pd.DataFrame:
-    """``key, image_id``: every way to name each image by this kind of key."""
+    """``key, image_id, path``: every way to name each image by this kind of key."""
     suffix = r"\.[A-Za-z][A-Za-z0-9]{0,5}$"  # not the last number of a UID
     bare = files["path"].str.replace(suffix, "", regex=True)
     names, stems = (paths.str.rsplit("/", n=1).str[-1] for paths in (files["path"], bare))
     ways = {
-        "path": [files["path"], bare],
-        "file": [files["path"], bare, names, stems],
-        "image_id": [files["image_id"], names, stems],
-        "sop_instance_uid": [files["image_id"]],
-        "study_instance_uid": [files["study"]],
-        "accession_number": [files["accession_number"]],
-        "patient_id": [files["patient_id"]],
+        "file": [files["path"], bare, names, stems, files["image_id"]],
+        "study": [files["study"], files["accession_number"]],
+        "patient": [files["patient_id"]],
     }[key]
-    pairs = [pd.DataFrame({"key": way, "image_id": files["image_id"]}) for way in ways]
+    pairs = [files[["image_id", "path"]].assign(key=way) for way in ways]
     known = pd.concat(pairs, ignore_index=True).astype("str").drop_duplicates()
     return known[known["key"] != ""].reset_index(drop=True)
 
@@ -214,13 +91,14 @@ def _relative(keys: pd.Series, root: Path) -> pd.Series:
     return slashed
 
 
+_KEYS = ("file", "study", "patient")  # what a table may name images by, the finest first
 _FIRST_FILES = 500  # that detection opens
 _FEW_FILES = 5000  # a header takes 0.6 ms, starting worker processes some seconds
 
 
-def _look_at_files(root: Path, skip: str | None = None) -> Iterator[DicomFile]:
+def _look_at_files(root: Path, skip: Container[str] = ()) -> Iterator[DicomFile]:
     """Look at every file below a folder, whatever its name; hidden ones are passed over."""
-    paths = [path for path in sorted(files_below(root)) if path != skip]
+    paths = [path for path in sorted(files_below(root)) if path not in skip]
     workers = cpu_count() if len(paths) > _FEW_FILES else 1
     return LocalEngine(workers).map_rows(
         _look_at_file, [(root, path) for path in paths], on_crash=_crashed
@@ -249,11 +127,10 @@ _ENOUGH_TO_TELL = 20
 def _read_dicom_tree(builder: SourceBuilder) -> SourceTables:
     """Read the headers of every file below a folder; no pixel is decoded."""
     source, notes, labels = builder.root, builder.notes, builder.options.labels
-    table, skip = None, None
-    if labels is not None:
-        table = _read_label_table(labels)
-        if labels.resolve().is_relative_to(source.resolve()):
-            skip = labels.resolve().relative_to(source.resolve()).as_posix()
+    tables_of_labels = read_tables(builder, _KEYS, quoted=False) if labels else []
+    home = source.resolve()
+    inside = [path.resolve() for path in labels if path.resolve().is_relative_to(home)]
+    skip = {path.relative_to(home).as_posix() for path in inside}
     seen = _without_second_copies(list(_look_at_files(source, skip)))
     taken = [file for file in seen if file.reason is None]
     if not taken:
@@ -265,13 +142,12 @@ def _read_dicom_tree(builder: SourceBuilder) -> SourceTables:
     images = _images(files, builder)
     left_out = Exclusions({file.path: file.reason for file in seen if file.reason})
     tables: dict[str, Any] = {"files": files, "excluded": left_out.table({}, "header")}
-    if table is None or labels is None:
+    if not tables_of_labels:
         notes.append("no --labels: no image has a label, so nothing can be trained or judged")
         return builder.tables(images, empty_table("findings"), **tables)
-    stated, boxes = _find_rows(table, files, source, notes)
-    stated = stated.assign(reader=REFERENCE_READER, origin="consensus").astype("str")
-    boxes = boxes.assign(reader=REFERENCE_READER)
-    return stated_tables(builder, images, stated, boxes, path=labels, **tables)
+    _place_rows(builder, tables_of_labels, files)
+    stated, boxes = read_statements(builder, tables_of_labels)
+    return stated_tables(builder, images, stated, boxes, path=labels[0], **tables)
 
 
 def _without_second_copies(seen: list[DicomFile]) -> list[DicomFile]:
@@ -348,5 +224,5 @@ DICOM = Format(
     folder="DICOM files, whatever their names, with a table of labels given by `--labels`",
     detect=_holds_dicom,
     read=_read_dicom_tree,
-    options=("labels",),
+    options=("labels", "columns", "reference", "class_names"),
 )

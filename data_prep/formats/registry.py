@@ -8,13 +8,14 @@ notes and exclusions in a `SourceBuilder`, which then makes the tables. Then
 from __future__ import annotations
 
 import shlex
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 
 from data_prep.contracts.errors import InputError
 from data_prep.formats.coco import COCO
 from data_prep.formats.covid import COVID_SETS
-from data_prep.formats.csv_tables import CSV
+from data_prep.formats.csv_tables import CSV, TABLE
 from data_prep.formats.dicom_folder import DICOM
 from data_prep.formats.kermany import KERMANY
 from data_prep.formats.nih import NIH
@@ -33,24 +34,26 @@ from data_prep.formats.yolo import YOLO
 # Detection takes the first that fits, so the vague ones stand last.
 FORMATS: dict[str, Format] = {
     record.name: record
-    for record in (RSNA, CSV, NIH, VINDR, KERMANY, COVID_SETS, VOC, YOLO, COCO, DICOM)
+    for record in (RSNA, CSV, NIH, VINDR, KERMANY, COVID_SETS, VOC, YOLO, COCO, DICOM, TABLE)
 }
 
 
-def read_source(source: Path, format: str | None, options: ReadOptions) -> SourceTables:  # noqa: A002
-    """Read a source folder in the format that the user named."""
+def read_source(
+    source: Path,
+    format: str | None,  # noqa: A002 - the option's own name
+    options: ReadOptions,
+    say: Callable[[str], None] = lambda line: None,
+) -> SourceTables:
+    """Read a source folder in the format that the user named; `say` shows what was recognised."""
     if all((source / name).exists() for name in ("dataset.json", "images.parquet")):
         raise InputError(
             f"{source}: is a prepared set already; to put several into one, say cxr prepare SET "
             "SET ... --out OUT"
         )
     if format not in FORMATS:
-        likely = _likely_format(source) if source.is_dir() else None
         what = "no --format given" if format is None else f"--format {format} is not known"
-        advice = (
-            f"it looks like --format {likely}" if likely else f"use one of {', '.join(FORMATS)}"
-        )
-        raise InputError(f"{source}: {what}; {advice}")
+        advice = _likely(source) if source.is_dir() else None
+        raise InputError(f"{source}: {what}; {advice or 'use one of ' + ', '.join(FORMATS)}")
     for option in fields(options):
         value = getattr(options, option.name)
         if value != option.default and option.name not in FORMATS[format].options:
@@ -59,15 +62,13 @@ def read_source(source: Path, format: str | None, options: ReadOptions) -> Sourc
                 f"only {', '.join(_formats_with(option.name))} uses it"
             )
     _require_folder(source)
-    builder = SourceBuilder(FORMATS[format], source, options)
+    builder = SourceBuilder(FORMATS[format], source, options, say)
     try:
         if not builder.format.is_deep:
             builder.require_format()
         return builder.format.read(builder)
     except WrongFormatError as error:
-        likely = _likely_format(source)
-        advice = f"it looks like --format {likely}" if likely else "no known format fits it"
-        raise InputError(f"{error}; {advice}") from None
+        raise InputError(f"{error}; {_likely(source) or 'no known format fits it'}") from None
     except UnicodeEncodeError as error:  # tables hold UTF-8, file systems hold bytes
         name = error.object.encode(errors="replace").decode()
         raise InputError(f"{source}: the name {name!r} is not UTF-8; rename the file") from None
@@ -78,7 +79,8 @@ def _require_folder(source: Path) -> None:
     if not source.exists():
         raise InputError(f"{source}: no such folder")
     if not source.is_dir():
-        raise InputError(f"{source}: a file; give the folder that holds the data set")
+        how = "cxr prepare labels.csv IMAGES OUT" if source.suffix in (".csv", ".gz") else None
+        raise InputError(f"{source}: a file; {how or 'give the folder that holds the data set'}")
     if next(source.iterdir(), None) is None:
         raise InputError(f"{source}: the folder is empty; give the folder that holds the data set")
 
@@ -88,20 +90,35 @@ def _likely_format(folder: Path) -> str | None:
     return next((name for name, record in FORMATS.items() if record.detect(folder)), None)
 
 
+def _likely(folder: Path) -> str | None:
+    """What to say of a folder that some format fits; None where none does."""
+    name = _likely_format(folder)
+    if name == TABLE.name:
+        return f"it looks like a table of labels with images: {_command(name, folder, 'OUT')}"
+    return name and f"it looks like --format {name}"
+
+
+def _command(name: str, folder: Path, out: str) -> str:
+    """The command that prepares a folder."""
+    source = shlex.quote(str(folder))
+    if name == TABLE.name:
+        return f"cxr prepare {shlex.quote(str(min(folder.glob('*.csv'))))} {source} {out}"
+    return f"cxr prepare {source} {out} --format {name}"
+
+
 def unprepared(folder: Path) -> str | None:
     """Says of a folder, or one right below it, that it holds a download still to be prepared."""
     name, where = _likely_format(folder), folder
-    if name in (None, DICOM.name):  # any tree with DICOM files in it fits that
+    vague = (None, DICOM.name, TABLE.name)  # many a tree with DICOM files or tables fits those
+    if name in vague:
         for below in sorted(path for path in folder.iterdir() if path.is_dir()):
-            if (inner := _likely_format(below)) not in (None, DICOM.name):
+            if (inner := _likely_format(below)) not in vague:
                 name, where = inner, below
                 break
     if name is None:
         return None
-    return (
-        f"looks like a raw download ({name}: {FORMATS[name].title}); run: cxr prepare "
-        f"{shlex.quote(str(where))} out/data --format {name}"
-    )
+    command = _command(name, where, "out/data")
+    return f"looks like a raw download ({name}: {FORMATS[name].title}); run: {command}"
 
 
 def _formats_with(option: str) -> list[str]:

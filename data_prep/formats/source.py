@@ -60,7 +60,9 @@ class ReadOptions:
     # how several readers of one image become the reference: `majority`, `any`, `all` or
     # `reader:NAME`
     reference: str = "majority"
-    labels: Path | None = None  # table of labels that lies elsewhere
+    labels: tuple[Path, ...] = ()  # tables of labels that lie elsewhere
+    # what their columns are, as ROLE=COLUMN, and TOML files that say it of whole tables
+    columns: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()  # names of the classes where the format only numbers them
     # regular expression that finds the patient in a file's name; its first group is the patient,
     # and the group's name, where it has one, the name space: `(?P<nih>\d{8})_` turns
@@ -173,6 +175,7 @@ class SourceBuilder:
     format: Format
     root: Path  # the source folder
     options: ReadOptions
+    say: Callable[[str], None] = lambda line: None  # shows what the user should see at once
     notes: list[str] = field(default_factory=list)
     out: Exclusions = field(default_factory=Exclusions)  # by image id, or by path where none is
 
@@ -253,8 +256,8 @@ class SourceBuilder:
         """
         paths = {} if files is None else dict(zip(files["image_id"], files["path"], strict=True))
         parts = [tables.pop("excluded", None), self.out.table(paths)]
-        if "split" in tables:
-            tables["split"] = self.out.keep(tables["split"])
+        for name in {"split", "official"} & set(tables):
+            tables[name] = self.out.keep(tables[name])
         return SourceTables(
             format=self.format.name,
             root=self.root,

@@ -21,7 +21,7 @@ KindName = Literal[
 REPORT_MARKER = "metrics.json"
 
 
-class Kind(NamedTuple):
+class _Kind(NamedTuple):
     """A kind of folder."""
 
     name: KindName  # how messages call it
@@ -41,16 +41,16 @@ class Kind(NamedTuple):
 
 
 _KINDS = (
-    Kind("data set", "dataset.json", (".prepare", "images.parquet")),
-    Kind("run", "run.json", ("config.toml", "checkpoints")),
-    Kind("export", "export.json"),
-    Kind("predictions", "predictions.json", ("unfinished.json", "predicted_images.parquet")),
-    Kind("report", REPORT_MARKER, ("decisions.parquet",)),
-    Kind("phantom", "synth.json", ("synth.started.json",)),
-    Kind("table of folds", "folds.json"),
-    Kind("reader study", "readers.json"),
-    Kind("sweep", "sweep.json", ("sweep.started.json",)),
-    Kind("learning curve", "curve.html", ("curve.started.json",)),
+    _Kind("data set", "dataset.json", (".prepare", "images.parquet")),
+    _Kind("run", "run.json", ("config.toml", "checkpoints")),
+    _Kind("export", "export.json"),
+    _Kind("predictions", "predictions.json", ("unfinished.json", "predicted_images.parquet")),
+    _Kind("report", REPORT_MARKER, ("decisions.parquet",)),
+    _Kind("phantom", "synth.json", ("synth.started.json",)),
+    _Kind("table of folds", "folds.json"),
+    _Kind("reader study", "readers.json"),
+    _Kind("sweep", "sweep.json", ("sweep.started.json",)),
+    _Kind("learning curve", "curve.html", ("curve.started.json",)),
 )
 MARKERS = tuple(kind.marker for kind in _KINDS)
 _MAY_LIST = os.R_OK | os.X_OK
@@ -71,7 +71,7 @@ class WrongFolderError(InputError):
         self.foreign = foreign
 
 
-def kind_of(folder: Path) -> Kind | None:
+def kind_of(folder: Path) -> _Kind | None:
     """The kind of a complete folder; None for any other.
 
     Example:
@@ -80,7 +80,7 @@ def kind_of(folder: Path) -> Kind | None:
     return next((kind for kind in _KINDS if (folder / kind.marker).is_file()), None)
 
 
-def kind_begun(folder: Path) -> Kind | None:
+def kind_begun(folder: Path) -> _Kind | None:
     """The kind of a folder that was begun and not finished; None for any other."""
     if kind_of(folder) is not None:
         return None
@@ -107,7 +107,7 @@ def require_kind(folder: Path, wanted: KindName) -> None:
     raise WrongFolderError(folder, f"{folder}: {_what_instead(folder, kind)}", foreign=foreign)
 
 
-def _what_instead(folder: Path, wanted: Kind) -> str:
+def _what_instead(folder: Path, wanted: _Kind) -> str:
     """What stands where a folder of the wanted kind should, and what to do."""
     give = f"give {wanted.with_article} folder that {wanted.verb} made"
     if wanted.name == "predictions":
@@ -140,11 +140,11 @@ def _what_instead(folder: Path, wanted: Kind) -> str:
     return f"is not {wanted.with_article} folder (no {wanted.marker}); {give}"
 
 
-def _unfinished(kind: Kind) -> str:
+def _unfinished(kind: _Kind) -> str:
     return f"{'' if kind.name == 'predictions' else 'an '}unfinished {kind.name}"
 
 
-def _nearest(folder: Path, wanted: Kind) -> str | None:
+def _nearest(folder: Path, wanted: _Kind) -> str | None:
     """A folder of the wanted kind beside a missing one, with a name much like it."""
     if not folder.parent.is_dir():
         return None
@@ -171,7 +171,7 @@ def _choose(paths: list[Path], otherwise: str) -> str:
     return f"give {'one of them, ' if paths[1:] else ''}{named}"
 
 
-def _advice(folder: Path, found: Kind, wanted: Kind) -> str | None:
+def _advice(folder: Path, found: _Kind, wanted: _Kind) -> str | None:
     """What to do with a complete folder of another kind than the wanted."""
     place = shlex.quote(str(folder))
     if wanted.name == "data set" and found.name == "phantom":

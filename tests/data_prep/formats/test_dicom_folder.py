@@ -16,7 +16,7 @@ from pydicom.sequence import Sequence
 
 from data_prep.contracts.errors import InputError
 from data_prep.formats import dicom_folder as dicom_tree
-from data_prep.formats.dicom_folder import _look_at_files, _read_label_table
+from data_prep.formats.dicom_folder import _look_at_files
 from data_prep.formats.registry import _likely_format, read_source
 from data_prep.formats.source import ReadOptions, files_below
 from data_prep.images.dicom_header import look_at_file, why_no_radiograph
@@ -266,7 +266,7 @@ def labelled(folder: Path, table: str) -> Any:
         names = {"SOPInstanceUID": f"1.2.{ord(name[3])}", "PatientID": patient}
         write_file(folder / "tree" / name, **names, **elements)
     (folder / "labels.csv").write_text(table)
-    return read(folder / "tree", labels=folder / "labels.csv")
+    return read(folder / "tree", labels=(folder / "labels.csv",))
 
 
 def states(tables: Any) -> dict[tuple[str, str], str]:
@@ -303,8 +303,7 @@ def test_keys_that_name_several_images_or_none_are_counted(tmp_path):
     tables = labelled(tmp_path, "patient_id,mass,x_note\np1,1,\np9,0,\n")
     notes = " ".join(tables.notes)
     assert "1 patient_id name several images each (2 in all)" in notes
-    assert "1 of 2 labels name no image" in notes
-    assert "columns not read: x_note" in notes
+    assert "1 of 2 rows name no image" in notes
     assert "1 image has no label: unknown, not negative" in notes
     assert "p9" not in notes
 
@@ -345,16 +344,15 @@ def test_labels_that_contradict_each_other_leave_the_image_out(tmp_path):
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        ("name,mass\na,1\n", "no column names the image; add one of path, file"),
-        ("path\ns1/a.dcm\n", "has no finding"),
-        ("path,Mass,mass\ns1/a,1,0\n", "two columns are both the finding 'mass'"),
+        ("name,mass\na,1\n", "no column names the image; say --columns file=COLUMN"),
+        ("path\ns1/a.dcm\n", "no column says what an image shows"),
         ("path,mass\ns1/a,SMITH\n", "line 2: column 'mass' holds no state"),
-        ("path,mass,x1\ns1/a,1,3\n", "no column says the finding"),
-        ("path,finding,state,reader\ns1/a,mass,1,R1\n", "unknown column 'reader'"),
-        ("path,finding,state,x1\ns1/a,mass,1,3\n", "column 'y1' is missing"),
-        ("path,finding,state\ns1/a,,1\n", "line 2: finding is empty"),
-        ("path,finding,state\ns1/a,mass,\n", "line 2: neither a state nor a box"),
-        ("path,mass\n,1\n", "no row names an image"),
+        ("path,mass,x1\ns1/a,1,3\n", "a box needs xmin and xmax or width"),
+        ("path,finding,state,reader\ns1/a,mass,1,\n", "line 2: reader is empty"),
+        ("path,finding,state,x1\ns1/a,mass,1,3\n", "a box needs xmin and xmax or width"),
+        ("path,finding,state\ns1/a,,1\n", "line 2: a state, but the finding is empty"),
+        ("path,finding,state\ns1/a,mass,\n", "no row says anything: no finding to learn"),
+        ("path,mass\n,1\n", "line 2: no image is named"),
         ("path,mass\nSMITH/a,1\n", r"none of its 1 path is that of an image"),
     ],
 )
@@ -368,9 +366,8 @@ def test_an_unfit_label_table_is_refused_without_quoting_it(tmp_path, table, mes
 def test_a_label_table_in_the_tree_is_no_file_of_it(tmp_path):
     write_file(tmp_path / "a.dcm")
     (tmp_path / "labels.csv").write_text("file,mass\na,1\n")
-    options = ReadOptions(labels=tmp_path / "labels.csv")
+    options = ReadOptions(labels=(tmp_path / "labels.csv",))
     assert read_source(tmp_path, "dicom", options).excluded.empty
-    assert _read_label_table(tmp_path / "labels.csv").key == "file"
 
 
 def test_a_tree_is_known_by_content(tmp_path):
@@ -419,7 +416,7 @@ def test_rsna_as_a_tree_has_the_labels_of_the_rsna_reader(shared_data, tmp_path)
         lines.append(f"{row['patientId']},Lung Opacity,{row['Target']},{box}")
     (tmp_path / "labels.csv").write_text("\n".join(lines))
     found, known = (
-        read(tree, labels=tmp_path / "labels.csv"),
+        read(tree, labels=(tmp_path / "labels.csv",)),
         read_source(source, "rsna", ReadOptions()),
     )
     names = found.images.set_index("image_id")["path"]

@@ -107,6 +107,14 @@ def write_dicom_folder(folder: Path) -> None:
     write_files(folder, {"labels.csv": "file,finding,state\na.dcm,mass,present\nb.dcm,mass,0\n"})
 
 
+def write_table(folder: Path) -> None:
+    rows = "file,label,patient,sex,age,rad,x,y,w,h,note\n" + (
+        "a.png,Mass,p1,M,50,R1,1,2,30,40,5\na.png,Mass|Nodule,p1,M,50,R2,,,,,6\n"
+        "b.png,normal,p2,F,,R1,,,,,\nb.png,Mass,p2,F,,R2,3,4,30,40,7\n"
+    )
+    write_files(folder, {"labels.csv": rows, "a.png": "", "b.png": ""})
+
+
 # Small valid sources: their format, and who writes them.
 SOURCES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "rsna": ("rsna", write_rsna),
@@ -122,6 +130,7 @@ SOURCES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "voc": ("voc", write_voc),
     "yolo": ("yolo", write_yolo),
     "dicom": ("dicom", write_dicom_folder),
+    "table": ("table", write_table),
 }
 CELLS = (
     "", " ", "0", "-1", "1e400", "nan", "inf", "-0.0", "9" * 400, "0x1F", "1,5", "1;5", "é中",
@@ -138,7 +147,11 @@ STEMS = (
 def write(folder: Path, name: str) -> ReadOptions:
     """Write a source; returns the options that its reader needs."""
     SOURCES[name][1](folder)
-    return ReadOptions(labels=folder / "labels.csv") if name == "dicom" else ReadOptions()
+    return (
+        ReadOptions(labels=(folder / "labels.csv",))
+        if name in ("dicom", "table")
+        else ReadOptions()
+    )
 
 
 def mutate(content: bytes, rng: np.random.Generator) -> bytes:

@@ -1,0 +1,263 @@
+"""Tables of labels beside a folder of images: what is recognised, what is asked, what it means."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+
+from data_prep.contracts.errors import InputError
+from data_prep.formats.registry import read_source
+from data_prep.formats.source import ReadOptions, SourceTables
+from tests.data_prep.formats.answers import edges, reasons, states, states_of, write_files
+
+FILES = tuple(f"{name}.png" for name in "abcd")
+
+
+def folder_of(root: Path, tables: dict[str, str], files=FILES) -> Path:
+    """Tables, and a folder ``images`` with black images of 200 x 100 px."""
+    write_files(root, tables)
+    for name in files:
+        (root / "images" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.zeros((100, 200), np.uint8)).save(root / "images" / name)
+    return root
+
+
+def read(root: Path, *tables: str, say=lambda line: None, **options) -> SourceTables:
+    paths = tuple(root / name for name in tables or ("labels.csv",))
+    return read_source(root / "images", "table", ReadOptions(labels=paths, **options), say)
+
+
+def read_table(root: Path, table: str, say=lambda line: None, **options) -> SourceTables:
+    return read(folder_of(root, {"labels.csv": table}), say=say, **options)
+
+
+def test_a_class_a_row_makes_every_other_class_absent(tmp_path):
+    table = "file,label\na.png,Mass\nb.png,normal\nc.png,Nodule|Mass\nd.png,unknown\n"
+    tables = read_table(tmp_path, table)
+    assert states_of(tables, "a") == {"mass": "present", "nodule": "absent"}
+    assert states_of(tables, "b") == {"mass": "absent", "nodule": "absent"}
+    assert states_of(tables, "c") == {"mass": "present", "nodule": "present"}
+    assert states_of(tables, "d") == {}
+    assert tables.boxes.empty
+
+
+@pytest.mark.parametrize(
+    ("header", "cells"),
+    [
+        ("image,class,xmin,ymin,xmax,ymax", "20,10,60,40"),
+        ("Image Name,Class,x,y,width,height", "20,10,40,30"),
+        ("img,class,x_center,y_center,w,h", "40,25,40,30"),
+        ("filename,class,cx,cy,w,h", "0.2,0.25,0.2,0.3"),
+        ("filename,class,left,top,right,bottom", "0.1,0.1,0.3,0.4"),
+        ("filename,class,x0,y0,x1,y1", "20,10,60,40"),
+    ],
+)
+def test_every_form_of_a_box_becomes_corners_in_pixels(tmp_path, header, cells):
+    tables = read_table(tmp_path, f"{header}\na.png,mass,{cells}\nb.png,,,,,\n")
+    np.testing.assert_allclose(edges(tables), [[20, 10, 60, 40]])
+    assert states(tables) == {("a", "mass"): "present", ("b", "mass"): "absent"}
+    assert set(tables.box_coverage["image_id"]) == {"a", "b"}
+
+
+def test_shares_from_a_corner_are_taken_once_the_user_says_so(tmp_path):
+    table = "file,label,x,y,w,h\na.png,mass,0.1,0.1,0.2,0.3\n"
+    tables = read_table(tmp_path, table, columns=("xmin=x", "ymin=y"))
+    np.testing.assert_allclose(edges(tables), [[20, 10, 60, 40]])
+
+
+def test_width_and_height_beside_corners_are_the_images(tmp_path):
+    table = "filename,width,height,label,xmin,ymin,xmax,ymax\na.png,200,100,mass,1,2,30,40\n"
+    tables = read_table(tmp_path, table)
+    assert tables.images[["width", "height"]].to_numpy().tolist() == [[200, 100]]
+
+
+def test_facts_of_an_image_are_brought_to_one_form(tmp_path):
+    table = (
+        "Path,Label,Patient ID,Sex,Age,View Position,split\n"
+        "a.png,mass,7,Male,058Y,AP Supine,train\nb.png,normal,8,f,9,lateral,validate\n"
+        "c.png,normal,8,F,9,pa,test\n"
+    )
+    tables = read_table(tmp_path, table, columns=("unused=split",))
+    first = tables.images.set_index("image_id").loc["a"]
+    assert first[["patient_id", "sex", "view", "age_years"]].tolist() == [
+        "images:7", "M", "AP", 58.0,
+    ]  # fmt: skip
+    assert reasons(tables) == {"b.png": "lateral view"}
+    assert set(read_table(tmp_path, table.replace("8,F", "9,F")).split["role"]) == {"train", "test"}
+
+
+def test_findings_in_columns_are_unknown_where_the_cell_is_empty(tmp_path):
+    table = "id,Pneumonia,Edema,No Finding,ward\na.png,1,-1,,3\nb.png,,,1,4\nc.png,0,,,5\n"
+    tables = read_table(tmp_path, table)
+    assert states_of(tables, "a") == {"pneumonia": "present", "edema": "uncertain"}
+    assert states_of(tables, "b") == {"pneumonia": "absent", "edema": "absent"}
+    assert states_of(tables, "c") == {"pneumonia": "absent"}
+
+
+def test_what_was_recognised_is_shown_with_three_rows_and_what_is_not_used(tmp_path):
+    lines: list[str] = []
+    table = "file,Dx,label,seen_again\na.png,,mass,2020-01-01\nb.png,,normal,\nc.png,,mass,\n"
+    read_table(tmp_path, table, say=lines.append)
+    assert lines[0] == "labels.csv: 3 rows; columns are told by their names"
+    assert lines[2].split() == ["file", "file", "a.png", "b.png", "c.png"]
+    assert lines[3].split() == ["label", "label", "mass", "normal", "mass"]
+    assert lines[5].split() == ["not", "used", "seen_again", "2020-01-01"]
+    assert "--columns ROLE=COLUMN" in lines[-1]
+
+
+def test_columns_that_the_user_names_stand_in_place_of_the_guess(tmp_path):
+    table = "file,label,Finding,l,t,r,b\na.png,17,mass,1,2,30,40\nb.png,18,nodule,1,2,30,40\n"
+    columns = ("label=Finding", "xmin=l", "ymin=t", "xmax=r", "ymax=b", "x_batch=label")
+    tables = read_table(tmp_path, table, columns=columns)
+    assert tables.boxes["finding"].tolist() == ["mass", "nodule"]
+    assert tables.images["x_batch"].tolist() == ["17", "18"]
+
+
+def test_a_coded_label_is_a_finding_by_its_columns_name_or_the_users(tmp_path):
+    table = "file,target\na.png,1\nb.png,0\n"
+    assert set(states(read_table(tmp_path, table))) == {("a", "target"), ("b", "target")}
+    named = read_table(tmp_path, table, columns=("finding:tb=target",))
+    assert states(named) == {("a", "tb"): "present", ("b", "tb"): "absent"}
+    numbered = table.replace("target", "class")
+    classes = read_table(tmp_path, numbered, class_names=("normal", "tb"))
+    assert states(classes) == {("a", "tb"): "present", ("b", "tb"): "absent"}
+
+
+WIDTHS = "file,label,xmin,ymin,xmax,ymax\n" + "".join(
+    f"a.png,mass,9{n},80,2{n},30\n" for n in range(4)
+)
+READERS = "file,label,rad\na.png,mass,R1\na.png,mass,R2\nb.png,mass,R1\nb.png,normal,R2\n"
+
+
+@pytest.mark.parametrize(("rule", "disputed"), [("majority", "uncertain"), ("any", "present")])
+def test_readers_are_kept_and_make_one_reference(tmp_path, rule, disputed):
+    tables = read_table(tmp_path, READERS, columns=("reader=rad",), reference=rule)
+    assert states(tables)["b", "mass"] == disputed
+    assert states(tables, "R2") == {("a", "mass"): "present", ("b", "mass"): "absent"}
+    assert tables.excluded.empty
+
+
+def test_a_table_or_a_column_a_reader_says_the_same(tmp_path):
+    by_row = read_table(tmp_path, READERS, columns=("reader=rad",))
+    wide = "file,label,label2\na.png,mass,mass\nb.png,mass,normal\n"
+    by_column = read_table(tmp_path, wide, columns=("label=label+label2",))
+    folder_of(tmp_path, {
+        "smith.csv": "file,label\na.png,mass\nb.png,mass\n",
+        "jones.csv": "file,label\na.png,mass\nb.png,normal\n",
+    })  # fmt: skip
+    by_table = read(tmp_path, "smith.csv", "jones.csv", columns=("reader=TABLE",))
+    assert states(by_row) == states(by_column) == states(by_table)
+    assert states(by_row, "R2") == states(by_column, "label2") == states(by_table, "jones")
+
+
+def test_tables_that_differ_are_asked_for_readers(tmp_path):
+    folder_of(tmp_path, {
+        "smith.csv": "file,label\na.png,mass\nb.png,mass\n",
+        "jones.csv": "file,label\na.png,mass\nb.png,normal\n",
+    })  # fmt: skip
+    with pytest.raises(InputError, match="different things of 1 image: is each a reader's"):
+        read(tmp_path, "smith.csv", "jones.csv")
+
+
+def test_labels_of_studies_go_to_their_images(tmp_path):
+    folder_of(tmp_path, {
+        "labels.csv": "study_id,Edema\ns1,1\ns2,0\n",
+        "images.csv": "dicom_id,study_id,subject_id\na,s1,7\nb,s1,7\nc,s2,8\n",
+    })  # fmt: skip
+    tables = read(tmp_path, "labels.csv", "images.csv")
+    assert states(tables) == {("a", "edema"): "present", ("b", "edema"): "present",
+                              ("c", "edema"): "absent"}  # fmt: skip
+    assert tables.images["patient_id"].tolist() == ["images:7", "images:7", "images:8"]
+
+
+def test_rows_of_images_that_are_not_there_never_fall_to_others_of_the_same_name(tmp_path):
+    names = [f"set/p{n}/view1.png" for n in (1, 2)]
+    table = f"Path,label\n{names[0]},mass\n{names[1]},normal\n"
+    folder_of(tmp_path, {"labels.csv": table}, files=["p2/view1.png"])
+    tables = read(tmp_path)
+    assert reasons(tables) == {names[0]: "no such image"}
+    assert tables.images[["image_id", "path"]].to_numpy().tolist() == [["view1", "p2/view1.png"]]
+
+
+def test_a_mapping_of_the_users_works_as_those_that_come_with_the_program(tmp_path):
+    mapping = tmp_path / "ours.toml"
+    mapping.write_text(
+        '[[table]]\nname = "Ward 7"\ncolumns = ["bild"]\norigin = "report_nlp"\n'
+        '[table.roles]\nfile = "bild"\n"finding:tb" = "befund"\nx_ward = "st"\n'
+    )
+    table = "bild,befund,st\na.png,1,7\nb.png,0,8\n"
+    lines: list[str] = []
+    tables = read_table(tmp_path, table, columns=(str(mapping),), say=lines.append)
+    assert states(tables) == {("a", "tb"): "present", ("b", "tb"): "absent"}
+    assert set(tables.findings["origin"]) == {"report_nlp"}
+    assert "a table of Ward 7" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("table", "options", "message"),
+    [
+        ("file;label\na.png;mass\n", {}, "save it with commas"),
+        ("label\nmass\n", {}, "no column names the image; say --columns file=COLUMN"),
+        ("file,TB,age\na.png,1,4\n", {"columns": ("finding=",)},
+         "no column says what an image shows; say --columns finding=TB"),
+        ("file,note\na.png,x\n", {}, "say --columns label=COLUMN"),
+        ("file,label\nz.png,mass\n", {}, r"holds a.png, but none of the 1 images .* 'z.png'"),
+        ("file,label\n,mass\n", {}, "line 2: no image is named"),
+        ("file,label\na.png,3\n", {}, "numbers its classes .*--class-names"),
+        ("file,label\na.png,mass\n", {"columns": ("lable=label",)}, "did you mean 'label'"),
+        ("file,label\na.png,mass\n", {"columns": ("label=labels",)}, "did you mean 'label'"),
+        ("file,label\na.png,mass\n", {"columns": ("label",)}, "say label=COLUMN"),
+        ("file,label\na.png,mass\n", {"columns": ("no.toml",)}, "cannot be read as TOML"),
+        ("file,x,y,w,h\na.png,1,2,3,4\n", {}, "a box, but not one finding .*--class-names mass"),
+        ("file,label,x,y,w,h\na.png,mass,.1,.2,.3,.4\n", {}, "the corner or the centre"),
+        ("file,label,xmin,ymin\na.png,mass,1,2\n", {}, "needs xmin and xmax or width"),
+        (WIDTHS, {},
+         r"in 100% of 4 boxes.*Say --columns width=xmax,height=ymax"),
+        ("file,label,sex\na.png,mass,F\na.png,nodule,M\n", {}, "several values for sex"),
+        ("file,label,observer2\na.png,mass,R1\na.png,normal,R2\n", {},
+         "column 'observer2' tells apart 2 rows .*--columns reader=observer2"),
+        ("file,label,second\na.png,mass,mass\nb.png,normal,mass\n", {},
+         r"'second' holds what 'label' holds: .*--columns label=label\+second"),
+        ("file,target,target_jones\na.png,1,0\nb.png,0,0\n", {}, "a second reader"),
+        ("file,label,reader\na.png,mass,\n", {}, "reader is empty"),
+        ("file,label\na.png,normal\n", {}, "every row says that nothing is there"),
+    ],
+)  # fmt: skip
+def test_what_is_not_clear_is_one_line_that_says_what_to_do(tmp_path, table, options, message):
+    with pytest.raises(InputError, match=message) as caught:
+        read_table(tmp_path, table, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_finding_beside_no_finding_is_left_out(tmp_path):
+    tables = read_table(tmp_path, "file,label\na.png,mass|normal\nb.png,normal\n")
+    assert reasons(tables) == {"a.png": "'no finding' beside a finding"}
+
+
+def test_tables_of_nih_say_what_the_format_nih_says(shared_data):
+    nih = shared_data / "nih"
+    own = read_source(nih, "nih", ReadOptions())
+    paths = (nih / "Data_Entry_2017_v2020.csv", nih / "BBox_List_2017.csv")
+    tables = read_source(nih / "images", "table", ReadOptions(labels=paths))
+    expected = states(own)
+    assert all(expected[key] == state for key, state in states(tables).items())
+    assert len(tables.findings) > 200
+    key = ["image_id", "finding", "x1", "y1", "x2", "y2"]
+    boxes = [frame.sort_values(key, ignore_index=True)[key] for frame in (own.boxes, tables.boxes)]
+    pd.testing.assert_frame_equal(*boxes)
+    assert tables.findings["origin"].value_counts().idxmax() == "report_nlp"
+
+
+def test_labels_of_rsna_say_what_the_format_rsna_says(shared_data, tmp_path):
+    rsna = shared_data / "rsna"
+    own = read_source(rsna, "rsna", ReadOptions())
+    paths = (rsna / "stage_2_train_labels.csv",)
+    tables = read_source(rsna / "stage_2_train_images", "table", ReadOptions(labels=paths))
+    assert states(tables) == states(own)
+    key = ["image_id", "x1", "y1", "x2", "y2"]
+    boxes = [frame.sort_values(key, ignore_index=True)[key] for frame in (own.boxes, tables.boxes)]
+    pd.testing.assert_frame_equal(*boxes)
+    covered = [set(f.box_coverage["image_id"]) for f in (own, tables)]
+    assert covered[0] == covered[1]
