@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, require_packages
 from data_prep.store.dataset import DataSet
 from data_prep.store.folder_kinds import require_kind
 from data_prep.store.preprocess import Preprocess
@@ -17,6 +17,7 @@ from scripts.options import DataFolder
 from scripts.runner import AnyPath, Argument, Outcome, verb
 from scripts.runtime import tune_cpu
 from serving.backends import export_folder
+from serving.export_spec import PACKAGES
 
 if TYPE_CHECKING:
     from data_prep.export.export import ExportSummary
@@ -107,6 +108,9 @@ def _export_run(
     data: Path | None,
 ) -> Outcome:
     require_kind(run, "run")
+    # The way to every format leads over ONNX.
+    needed = ["onnx", PACKAGES[format], *(["nncf"] if precision == "int8" else [])]
+    require_packages(f"export --format {format}", "export", needed)
     tune_cpu()
     from serving.export import export_run
 

@@ -8,11 +8,11 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, require_packages
 from scripts import console
 from scripts.options import Backend, Device, Policy, Precision
 from scripts.runner import AnyPath, Argument, Outcome, verb
-from scripts.runs import Runs, open_runs, parse_runs, require_packages
+from scripts.runs import Runs, open_runs, parse_runs
 
 _NEEDED = ("dicomweb_client", "highdicom", "pynetdicom")
 _TALKATIVE = ("dicomweb_client", "highdicom", "pydicom", "pynetdicom", "requests", "urllib3")
@@ -82,7 +82,7 @@ def pacs(
 
         cxr pacs out/chexnet --listen CXR:11112 --send-to ORTHANC@127.0.0.1:4242
     """
-    require_packages("pacs", _NEEDED)
+    require_packages("pacs", "pacs", _NEEDED)
     if (dicomweb is None) == (listen is None):
         raise InputError("pacs: give either --dicomweb URL or --listen AE:PORT")
     if once and watch is not None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, TypeAlias
 
@@ -90,16 +89,6 @@ def _named_path(text: str) -> RunGiven:
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
     return RunGiven(name, path)
-
-
-def require_packages(verb: str, modules: Sequence[str]) -> None:
-    """Refuse a verb whose pip extra, which has its name, is not installed."""
-    for name in modules:
-        if find_spec(name) is None:
-            raise InputError(
-                f"{verb}: {name.replace('_', '-')} is not installed; pip install "
-                f"'cxr-compare[{verb}]'"
-            )
 
 
 def _is_run(path: Path) -> bool:

@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, require_packages
 from data_prep.work.object_store import is_loopback
 from scripts import console
 from scripts.options import Backend, Device, Policy, Precision
 from scripts.runner import AnyPath, Argument, Outcome, verb
-from scripts.runs import Runs, open_runs, parse_runs, require_packages
+from scripts.runs import Runs, open_runs, parse_runs
 
 if TYPE_CHECKING:
     from serving.web.schemas import ServeSettings
@@ -83,7 +83,7 @@ def serve(
 
         cxr serve out/chexnet/exports/openvino-fp32 --host 0.0.0.0 --token token.txt
     """
-    require_packages("serve", _NEEDED)
+    require_packages("serve", "serve", _NEEDED)
     named = parse_runs(runs)
     from serving.web.schemas import MEBIBYTE, ServeSettings
     from serving.web.server import run_server

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Annotated, Any
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, require_packages
 from data_prep.contracts.folders import folder_lock, provenance, require_only, write_json
 from data_prep.contracts.words import counted
 from scripts import console
@@ -23,7 +23,6 @@ from scripts.options import (
     config_names,
 )
 from scripts.runner import AnyPath, Argument, Outcome, verb
-from scripts.runs import require_packages
 from training.processes import Rank
 
 if TYPE_CHECKING:
@@ -84,7 +83,7 @@ def sweep(
         --over training.learning_rate=1e-4..1e-3 --over training.batch_size=8,16
     """
     follow_parent()
-    require_packages("sweep", ("optuna",))
+    require_packages("sweep", "sweep", ("optuna",))
     _require_started_once()
     from evaluation.studies.sweep_page import PAGE, sentences
     from training.request import Request

@@ -188,12 +188,8 @@ def quantise(
     without_telemetry()
     # Imported by nncf; it warns of a missing GPU.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    try:
-        import nncf
-    except ImportError as error:
-        raise InputError(
-            f"--precision int8 needs nncf, which is not installed ({error}): pip install nncf"
-        ) from None
+    import nncf
+
     nncf.set_log_level(logging.ERROR)
     path = folder / MODEL_FILES[spec.format][0]
     data = nncf.Dataset(image_ids, lambda image_id: {INPUT: image(image_id)[None, None]})

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, require_packages
 from data_prep.store.decode import LooseImage, find_files, read_loose
 
 OVERLAY_END, REPORT_END, CAPTURE_END = "-overlay.png", "-sr.dcm", "-sc.dcm"  # of file names
@@ -35,8 +34,8 @@ class AnswerOutput:
     def __post_init__(self) -> None:
         if self.csv is not None and self.csv.is_dir():
             raise InputError(f"--csv {self.csv}: is a folder; name a file in it")
-        if self.dicom is not None and find_spec("highdicom") is None:
-            raise InputError("--dicom: needs highdicom; pip install 'cxr-compare[dicom]'")
+        if self.dicom is not None:
+            require_packages("--dicom", "dicom", ("highdicom",))
 
     def wrote(self, path: Path) -> bool:
         """Whether a file in a folder was written by an earlier call."""

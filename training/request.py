@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,9 +12,10 @@ import pandas as pd
 from configs.load import find_config, parse_config, read_config
 from configs.settings import Config
 from data_prep.audit.audit import require_sound
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, require_packages
 from data_prep.contracts.words import Terminal, counted
 from data_prep.store.dataset import DataSet, Target
+from networks.registry import TIMM
 
 _ROLES_TO_LEARN = 2  # training and validation
 
@@ -45,6 +45,8 @@ class Request:
         settings = read_config(find_config(str(config)), overrides or ())
         if settings.training.loggers:
             _require_loggers(settings.training.loggers)
+        if settings.model.network.startswith(TIMM):
+            require_packages(settings.model.network, "zoo", ("timm",))
         require_shares(settings.training.batch_size, devices)
         _require_same_kind(settings, out)
         request = cls(settings, DataSet.open(data), out, **options)
@@ -159,10 +161,4 @@ _PACKAGES = {  # what each imports, of its pip extra
 def _require_loggers(names: Sequence[str]) -> None:
     """Refuse a logger whose package is not installed, before anything is trained."""
     for name in names:
-        for package in _PACKAGES[name]:
-            spec = importlib.util.find_spec(package)
-            if spec is None or spec.origin is None:  # the second: a bare folder such as wandb/
-                raise InputError(
-                    f"training.loggers: '{name}' needs the package {package}, which is not "
-                    f"installed; pip install 'cxr-compare[{name}]', or take '{name}' out"
-                )
+        require_packages(f"training.loggers: {name}", name, _PACKAGES[name])

@@ -1,6 +1,8 @@
 """The one exception that means "your input, not our bug"."""
 
+import importlib.util
 import re
+from collections.abc import Sequence
 
 _MOST_CHARACTERS = 2_000
 _LONG = re.compile(r"[^\s/]{300,}")  # no name of a file has as many signs
@@ -35,3 +37,14 @@ class InputError(ValueError):
 def _clipped(text: str) -> str:
     """A text whose ids and cells of hundreds of signs show their beginning and end alone."""
     return _LONG.sub(lambda long: f"{long[0][:60]}...{long[0][-20:]}", text)
+
+
+def require_packages(asked: str, extra: str, modules: Sequence[str]) -> None:
+    """Refuse what is asked for where a module of its pip extra is not installed."""
+    for name in modules:
+        spec = importlib.util.find_spec(name)
+        if spec is None or spec.origin is None:  # the second: a bare folder such as wandb/
+            raise InputError(
+                f"{asked}: {name.replace('_', '-')} is not installed; pip install "
+                f"'cxr-compare[{extra}]'"
+            )

@@ -24,7 +24,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from importlib import metadata
-from importlib.util import find_spec
 from itertools import chain, islice
 from pathlib import Path
 from types import ModuleType
@@ -32,7 +31,7 @@ from typing import Any, Generic, Literal
 
 import cv2
 
-from data_prep.contracts.errors import InputError
+from data_prep.contracts.errors import InputError, require_packages
 from data_prep.contracts.folders import provenance
 from data_prep.work.object_store import address_of
 from data_prep.work.pool import (
@@ -74,8 +73,7 @@ def open_engine(
             raise InputError("--address: is for --engine ray; add it, or leave --address out")
         yield LocalEngine(cpu_count() if workers is None else workers)
         return
-    if find_spec("ray") is None:
-        raise InputError("--engine ray: needs Ray; pip install 'cxr-compare[cluster]'")
+    require_packages("--engine ray", "cluster", ("ray",))
     with contextlib.ExitStack() as cluster:
         engine = RayEngine(cluster, address, workers)
         if address is not None:

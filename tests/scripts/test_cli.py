@@ -1,5 +1,6 @@
 """The command line: one clear line for bad input, exit codes, no traceback."""
 
+import configparser
 import errno
 import json
 import os
@@ -24,7 +25,7 @@ from scripts import cli, show
 from scripts.next_steps import next_steps
 from scripts.runner import command_name
 from serving.parity import Measure, Proof
-from tests.scripts.small_sets import cxr
+from tests.scripts.small_sets import cxr, refusal
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -63,6 +64,43 @@ def test_bad_input_is_one_line_and_exit_code_2(arguments, says, tmp_path, monkey
     assert says in said
     assert len(said.strip().splitlines()) == 1, said
     assert "Traceback" not in said
+
+
+_TRAIN = "train chexnet_small --data set --out o --set"
+_OF_EXTRAS = {  # one of its modules, and a command that needs it
+    "export": ("onnx", "export run --format onnx"),
+    "serve": ("uvicorn", "serve run"),
+    "dicom": ("highdicom", "predict run image.png --dicom out"),
+    "pacs": ("pynetdicom", "pacs run --listen CXR:11112"),
+    "sweep": (
+        "optuna",
+        "sweep chexnet_small --data set --out o --trials 2 --over a=1,2",
+    ),
+    "cluster": ("ray", "prepare raw out --format csv --engine ray"),
+    "zoo": ("timm", f"{_TRAIN} model.architecture=timm:a"),
+    "mlflow": ("mlflow", f'{_TRAIN} training.loggers=["mlflow"]'),
+    "tensorboard": ("tensorboard", f'{_TRAIN} training.loggers=["tensorboard"]'),
+    "wandb": ("wandb", f'{_TRAIN} training.loggers=["wandb"]'),
+}
+_NO_VERB = {"test", "bench", "lite"}  # of lite, each configuration names its package of weights
+
+
+def test_an_extra_that_is_absent_is_named_before_any_work(tmp_path, monkeypatch, capsys):
+    settings = configparser.ConfigParser()
+    settings.read(ROOT / "setup.cfg")
+    assert _OF_EXTRAS.keys() == settings["options.extras_require"].keys() - _NO_VERB
+    monkeypatch.chdir(tmp_path)
+    for name in ("set/dataset.json", "run/run.json", "raw/images.csv", "image.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("{}")
+    before = sorted(tmp_path.rglob("*"))
+    for extra, (module, command) in _OF_EXTRAS.items():
+        with monkeypatch.context() as patch:
+            patch.setitem(sys.modules, module, None)  # as if it were not installed
+            line = refusal(capsys, *command.split())
+        assert line.endswith(f"pip install 'cxr-compare[{extra}]'"), line
+        assert module in line
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_a_folder_of_the_same_name_is_named_as_intruder(tmp_path):

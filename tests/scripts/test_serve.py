@@ -66,7 +66,7 @@ def test_what_is_wrong_is_one_line(export, tmp_path, capsys, monkeypatch):
         port = taken.getsockname()[1]
         line = refused(capsys, export, "--port", port)
     assert f"--port {port}: address already in use; choose another with --port" in line
-    monkeypatch.setattr("scripts.runs.find_spec", lambda name: None if name == "uvicorn" else name)
+    monkeypatch.setitem(sys.modules, "uvicorn", None)  # as if it were not installed
     assert "uvicorn is not installed; pip install 'cxr-compare[serve]'" in refused(capsys, export)
 
 
