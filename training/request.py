@@ -15,7 +15,6 @@ from data_prep.audit.audit import require_sound
 from data_prep.contracts.errors import InputError, require_packages
 from data_prep.contracts.words import Terminal, counted
 from data_prep.store.dataset import DataSet, Target
-from networks.registry import TIMM
 
 _ROLES_TO_LEARN = 2  # training and validation
 
@@ -45,7 +44,7 @@ class Request:
         settings = read_config(find_config(str(config)), overrides or ())
         if settings.training.loggers:
             _require_loggers(settings.training.loggers)
-        if settings.model.network.startswith(TIMM):
+        if settings.model.network.startswith("timm:"):
             require_packages(settings.model.network, "zoo", ("timm",))
         require_shares(settings.training.batch_size, devices)
         _require_same_kind(settings, out)
