@@ -10,6 +10,7 @@ import pytest
 
 from classification.model import build_classifier
 from data_prep.contracts.errors import InputError
+from data_prep.store.dataset import DataSet
 from data_prep.store.preprocess import Placement, Preprocess
 from detection.model import build_retinanet
 from scripts import console
@@ -105,8 +106,7 @@ def test_other_names_are_another_system_to_a_folder_begun_before(tmp_path):
 def test_the_refusal_of_a_strange_name_says_how_to_go_on(tmp_path, named, has, advice):
     model = trained(tmp_path, build_classifier("resnet18", n_findings=2, image_size=64))
     model = model if named is None else model.with_names(named)
-    dataset: Any = SimpleNamespace(
-        folder=tmp_path / "set", findings=pd.DataFrame({"finding": has}, dtype="str")
-    )
+    dataset = DataSet(tmp_path / "set", {})
+    dataset.findings = pd.DataFrame({"finding": has}, dtype="str")
     with pytest.raises(InputError, match=advice):
         predict_data_set(model, dataset, tmp_path / "out", "default", console, batch_size=2)
