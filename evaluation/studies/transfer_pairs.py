@@ -94,15 +94,24 @@ def pair_systems(
             home = _is_home(system.info, dataset)
             pairs.append(Pair(system.name, name, home, names, test_set, system.decision))
         notes += _home_notes(system, pairs)
-    for name in dict.fromkeys(pair.data_set for pair in pairs):
-        if (sets[name].images["patient_id_source"] == "assumed_image").any():
-            notes.append(
-                f"{name} does not name all patients: an image without one counts as a patient, and "
-                "intervals are rather too short."
-            )
+    for name, test_set in {pair.data_set: pair.test_set for pair in pairs}.items():
+        notes += _set_notes(name, test_set)
     if not pairs:
         raise InputError(f"transfer: no system can be judged on any data set. {' '.join(notes)}")
     return pairs, notes
+
+
+def _set_notes(name: str, test_set: TestSet) -> Iterator[str]:
+    """What to know about the test images of known label that are judged of a data set."""
+    judged = test_set.images["image_id"].isin(test_set.labels_of("test").dropna().index)
+    if (test_set.images.loc[judged, "patient_id_source"] == "assumed_image").any():
+        yield (
+            f"{name} does not name all patients: an image without one counts as a patient, and "
+            "intervals are rather too short."
+        )
+    if synthetic := int(test_set.dataset.synthetic[judged].sum()):
+        which = "all" if synthetic == judged.sum() else f"{synthetic:,} of {judged.sum():,}"
+        yield f"{name}: {which} judged images are synthetic; their figures say nothing of patients."
 
 
 def _home_notes(system: TrainedSystem, pairs: Sequence[Pair]) -> Iterator[str]:

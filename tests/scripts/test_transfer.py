@@ -19,7 +19,9 @@ from data_prep.splits.split import SplitRule
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from evaluation.decisions.decision import Decision
+from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import ThresholdChoice
+from evaluation.studies.transfer_pairs import _set_notes
 from scripts.cli import run_verb
 from scripts.prepare import prepare
 from scripts.transfer import transfer
@@ -113,6 +115,18 @@ def test_a_drop_is_told_where_two_findings_count_as_one_another(sets, tmp_path, 
     before = (out / "transfer.csv").read_bytes()
     transfer({"CheXNet": run, "kermany": away}, data=home, **asked)
     assert (out / "transfer.csv").read_bytes() == before
+
+
+def test_patients_and_synthetic_images_are_noted_of_the_judged_images_alone(sets):
+    dataset = DataSet.open(sets[0])
+    images = dataset.images
+    tested = images["image_id"].isin(dataset.image_ids("test"))
+    for judged, said in ((True, ["does not name all patients", "are synthetic"]), (False, [])):
+        images["patient_id_source"] = np.where(tested == judged, "assumed_image", "given")
+        images["source"] = np.where(tested == judged, "synthetic", "rsna")
+        notes = list(_set_notes("rsna", TestSet(dataset, dataset.target())))
+        assert len(notes) == len(said)
+        assert all(words in note for words, note in zip(said, notes, strict=True))
 
 
 def test_a_set_without_the_finding_is_named_with_what_would_help(sets, tmp_path):
