@@ -65,7 +65,7 @@ LIMITS = {
     "modules": 234,
     "longest module": 538,
     "plumbing, %": 22.2,
-    "names used outside their subfolder": 539,
+    "names used outside their subfolder": 540,
     "public names": 1_041,
     "modules importing more than 16 others": 5,
     "imports inside functions": 120,
