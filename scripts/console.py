@@ -107,6 +107,8 @@ def progress(description: str, total: int | None) -> Iterator[Callable[..., None
 
 def _plain_progress(description: str, total: int | None) -> Iterator[Callable[..., None]]:
     count = 0
+    if total is None:
+        say(description)
 
     def advance(n: int = 1) -> None:
         nonlocal count

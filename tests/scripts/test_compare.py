@@ -31,6 +31,7 @@ def test_a_finished_report_answers_the_same_question_and_refuses_another(
         return (report / "metrics.json").stat().st_mtime_ns
 
     first = ask()
+    assert "\nDrawing cases\n" in capsys.readouterr().err
     assert ask() == first
     assert "this report exists already; --overwrite makes it anew" in capsys.readouterr().err
     with pytest.raises(InputError, match=r"finished report of Reader on .* with seed 0, not 1; ch"):
