@@ -8,7 +8,6 @@ do not cost the old ones again.
 
 from __future__ import annotations
 
-import shlex
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -162,7 +161,7 @@ def _limits(tables: SourceTables, out: Path) -> list[str]:
     if tables.boxes.empty and images["path"].notna().any():
         notes.append(
             "this set has no boxes: a detector learns from boxes; train a classifier (cxr train "
-            f"chexnet_small --data {shlex.quote(str(out))} --out RUN), or add boxes (boxes.csv)"
+            "chexnet_small), or add boxes (boxes.csv)"
         )
     draft = DataSet(out, {})
     draft.images = images
