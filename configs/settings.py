@@ -97,8 +97,7 @@ class DetectorModelSettings(Section):
         if self.weights == "none" and self.norm == "frozen":
             raise ValueError(
                 "norm = 'frozen' keeps pretrained statistics, and weights = 'none' has none; "
-                "choose norm = 'batch' (or 'group' for batches below 8), with trainable_layers = 5 "
-                "and training.learning_rate = 1e-3"
+                "choose norm = 'batch' (or 'group' for batches below 8), with trainable_layers = 5"
             )
         if self.weights == "none" and self.trainable_layers not in (None, 5):
             raise ValueError(

@@ -260,7 +260,9 @@ def runs(drawn_set: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         }
 
 
-@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=pytest.mark.long if "fp16" in way else ()) for way in WAYS]
+)
 def test_a_training_ends_as_one_that_was_interrupted(gpu, drawn_set, runs, tmp_path, way):
     config, changes = WAYS[way]
     changes = [change.format(start=runs[config]) for change in changes]
