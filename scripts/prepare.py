@@ -44,8 +44,11 @@ _TEMPLATE = {
 }
 
 
-def _write_template(folder: Path) -> Outcome:
-    """Write the three files of ``--format csv`` with two rows each."""
+def _write_template(folders: Sequence[Path]) -> Outcome:
+    """Write the three files of ``--format csv`` with two rows each into the one folder."""
+    if len(folders) != 1:
+        raise InputError("cxr prepare --template csv FOLDER: give the one folder to write")
+    (folder,) = folders
     taken = [name for name in _TEMPLATE if (folder / name).exists()]
     if taken:
         raise InputError(f"{folder / taken[0]}: is there already; choose another folder")
@@ -156,7 +159,7 @@ def prepare(
         cxr prepare sets/rsna sets/nih --out sets/both --target opacity=lung_opacity,pneumonia
     """
     if template is not None:
-        return _write_template(_source_and_out([Path(), *paths], out)[1])
+        return _write_template([*paths, *([] if out is None else [out])])
     tables = [path for path in paths if path.name.endswith(_TABLE_SUFFIXES)]
     paths = tuple(path for path in paths if path not in tables)
     format = format or ("table" if tables else None)  # noqa: A001

@@ -110,7 +110,7 @@ def _require_fit(systems: Sequence[System], dataset: DataSet) -> None:
             if predicts(path):
                 kind = "export" if is_export(path) else "run"
                 facts = read_json(path / f"{kind}.json", kind)
-                usual = str(facts.get("name", path))  # an export has none of its own
+                usual = str(facts.get("name", path))  # an export is named when it is opened
                 dataset.require_labelled({own: own for own in facts.get("findings", ())}, path)
             else:
                 predictions = Predictions.open(path)

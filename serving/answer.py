@@ -33,8 +33,8 @@ ANSWER_COLUMNS = (
 """Columns of an answer in the tables of ``cxr predict --csv`` and of a visit to ``cxr serve``."""
 BOX_COLUMNS = ("finding", *EDGES, "score")
 """Columns of an answer's boxes."""
-Status = Literal["ok", "doubtful", "refused"]
-"""Whether an answer counts: ``doubtful`` with a warning, ``refused`` where there is none."""
+Status = Literal["ok", "doubtful"]
+"""Whether an answer counts: not where it is ``doubtful``, with a warning."""
 _DECISIONS = {True: "positive", False: "negative", None: None}
 _GREY = "#9E9E9E"  # of what does not count
 _SHOWN_BOXES = 3  # in a line of text

@@ -289,6 +289,8 @@ def answers_by_image(
 ) -> list[list[Answer] | InputError]:
     """What each run says of each image, in the order of runs, or why one of them says nothing."""
     outcomes: list[list[Answer] | InputError] = []
+    if of_files is None and len(runs) > 1:  # looked at once, not once a run
+        of_files = [file_warnings(None if c == ARRAY else c, image) for c, image in images]
     for of_image in zip(*(run.answer(images, of_files) for run in runs), strict=True):
         failed = [answer for answer in of_image if isinstance(answer, InputError)]
         answers = [answer for answer in of_image if not isinstance(answer, InputError)]

@@ -49,9 +49,12 @@ class Hardware(NamedTuple):
         own = min(cpu_count(), int(os.environ.get("SLURM_CPUS_PER_TASK", 0)))  # nobody shares them
         cores = max(1, own, cpu_count() // shared_by)
         images = _LARGEST_BATCH if how.batch_size == "auto" else int(how.batch_size)
-        batches = shared_by * 2 * -(-images // self.devices) * settings.data.image_size**2
-        room = shutil.disk_usage(_SHARED_MEMORY).free // batches - 1  # one loads for validation
-        return self._replace(loaders=max(0, min(cores, room, _MOST_LOADERS)))
+        loaders = min(cores, _MOST_LOADERS)
+        if _SHARED_MEMORY.is_dir():  # Windows has none, and passes batches through its page file
+            batches = shared_by * 2 * -(-images // self.devices) * settings.data.image_size**2
+            room = shutil.disk_usage(_SHARED_MEMORY).free // batches - 1  # one loads for validation
+            loaders = max(0, min(loaders, room))
+        return self._replace(loaders=loaders)
 
 
 def largest_share(

@@ -311,7 +311,8 @@ JSON_SHAPES: dict[str, Any] = {
     },
     "synth": {"arguments": {"seed": int}, "counts?": {str: int}},
     "metrics": {
-        "target": str, "systems?": [str], "metrics": [{}], "question?": _ANY,
+        "target": str, "systems?": [str], "thresholds?": {str: {str: _NUMBER}}, "metrics": [{}],
+        "question?": _ANY,
         "provenance": {"data_set": {**_MADE_ON, "labels_id?": str}, "systems?": {str: {}}},
     },
     "sweep": {

@@ -75,11 +75,24 @@ class LocalEngine:
         return _context(*modules), _begin_worker
 
 
-def cpu_count() -> int:
+_QUOTAS = (  # of processor time in a period, where a container limits both: cgroup 2, then 1
+    ("cpu.max",),
+    ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"),
+)
+
+
+def cpu_count(cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Processors that this process may use; containers and schedulers grant fewer than exist."""
+    cores = os.cpu_count() or 1
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        cores = len(os.sched_getaffinity(0))
+    for names in _QUOTAS:
+        files = [cgroup / name for name in names]
+        if all(path.is_file() for path in files):
+            quota, period = " ".join(path.read_text() for path in files).split()
+            if quota not in ("max", "-1"):
+                cores = min(cores, -(-int(quota) // int(period)))
+    return max(1, cores)
 
 
 def processor_name() -> str:

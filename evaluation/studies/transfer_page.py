@@ -159,7 +159,8 @@ _METHODS = (
     "Each system is judged on a data set's test images of known label, without patients that it "
     "was trained or selected on: their number is in transfer.csv. Systems of one column can so be "
     "judged on different images; cxr compare judges them on the same. Who was seen is told by "
-    "patient, image name, pixels and a fingerprint that near copies share.",
+    "patient, image name, pixels and a fingerprint that near copies share; of runs trained by an "
+    "older version by patient and image name alone.",
     "Boxes become one score an image, and scores become probabilities, by the rules that each "
     "system's home gave.",
     "Intervals are over test patients: each system is one training, and another one of the same "

@@ -128,7 +128,7 @@ def _refuse_seen_images(
             f"{system.folder}: {leaked.copy_lines(name)[0]}; compare on images that it has not "
             "seen: cxr transfer leaves these out, cxr split keeps copies in one role"
         )
-    told = "Part of this test set is not new to it, so this is no external validation."
+    told = "Part of this test set may not be new to it: this is no sure external validation."
     return [*notes, *(Note("copies", f"{line}. {told}") for line in leaked.copy_lines(name))]
 
 
@@ -145,7 +145,7 @@ def learned_validation(name: str, system: Predictions, test_set: TestSet) -> lis
     if not len(fitted):
         return []
     text = (
-        f"{name} learned from patients of {len(fitted)} of the {len(known)} validation "
+        f"{name} learned from patients or copies of {len(fitted)} of the {len(known)} validation "
         f"images of split '{test_set.split}': its thresholds and calibration are of scores surer "
         "than on new images."
     )

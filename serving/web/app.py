@@ -231,7 +231,7 @@ async def report_csv(entries: _Visit) -> Response:
 
 def _row(entry: VisitEntry, system: SystemAnswer) -> dict[str, Any]:
     image = entry.image
-    answer = {**system.model_dump(), "image": image.name, "warnings": entry.warnings}
+    answer = {**system.model_dump(), "image": image.name}
     further = {
         "undecided_because": system.undecided_because,
         "threshold_probability": system.threshold_probability,

@@ -128,6 +128,9 @@ class SystemAnswer(_Model):
         description="At the frozen operating point; null where it is undecided."
     )
     undecided_because: str | None = Field(examples=[None])
+    warnings: list[str] = Field(
+        default=[], max_length=_MOST_SYSTEMS, description="What speaks against this answer."
+    )
     probability: float | None = Field(description="Calibrated.", ge=0, le=1, examples=[0.74])
     score: float = Field(description="Raw.", ge=0, le=1, examples=[0.81])
     policy: str = Field(examples=["max_f1"])

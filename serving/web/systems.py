@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -43,6 +43,7 @@ _SAME_TRAINING = (
     "Measured with another back end or precision of the same training, not with this one."
 )
 _FLATTERING = "Threshold and weights were chosen on these images: on new ones expect less."
+_FEW_MISSED = "These images chose the thresholds: on new ones expect more."
 _PACKAGES = {"torch": "torch", "onnx": "onnxruntime", "openvino": "openvino"}
 
 
@@ -141,16 +142,14 @@ def missed_together(systems: Sequence[Run], folder: Path | None) -> ReportFigure
     """
     if folder is not None:
         content = read_json(folder / REPORT_MARKER, "metrics")
-        names = [_judged_as(run, content) for run in systems]
-        if None not in names:
-            table = read_table(folder / DECISIONS, "decisions")
-            of_systems = [table[table["system"] == name] for name in names]
-            missed = [_missed(run, rows) for run, rows in zip(systems, of_systems, strict=True)]
-            if found := _together(systems[0], missed, "test", content["provenance"]["data_set"]):
-                return found
+        missed = [_missed_in_report(run, content, folder / DECISIONS) for run in systems]
+        cautions = {_SAME_TRAINING for run in systems if not _judged_itself(run, content)}
+        made_on = content["provenance"]["data_set"]
+        if found := _together(systems[0], missed, "test", made_on, [*cautions]):
+            return found
     missed = [_missed_in_validation(run) for run in systems]
     made_on = systems[0].model.info.get("data_set") or {}
-    return _together(systems[0], missed, "validation", made_on)
+    return _together(systems[0], missed, "validation", made_on, [_FEW_MISSED])
 
 
 def _missed(run: Run, rows: pd.DataFrame) -> pd.DataFrame | None:
@@ -159,6 +158,20 @@ def _missed(run: Run, rows: pd.DataFrame) -> pd.DataFrame | None:
     if not {called, "patient_id"} <= set(rows) or rows[called].isna().any():
         return None
     return rows[["patient_id"]].assign(missed=~rows[called].astype(bool))
+
+
+def _missed_in_report(run: Run, content: Mapping[str, Any], decisions: Path) -> pd.DataFrame | None:
+    """The same of a report's test images; those of another threshold are not known."""
+    name = _judged_as(run, content)
+    if name is None or run.decision is None or not decisions.is_file():
+        return None
+    judged = content.get("thresholds", {}).get(name, {}).get(run.policy)
+    threshold = run.decision.thresholds[run.policy].threshold
+    # Two back ends compute one score to a few digits, so they choose almost the same threshold.
+    if None in (judged, threshold) or not np.isclose(judged, threshold, rtol=0.01, atol=0):
+        return None
+    table = read_table(decisions, "decisions")
+    return _missed(run, table[table["system"] == name])
 
 
 def _missed_in_validation(run: Run) -> pd.DataFrame | None:
@@ -176,7 +189,11 @@ def _missed_in_validation(run: Run) -> pd.DataFrame | None:
 
 
 def _together(
-    run: Run, missed: Sequence[pd.DataFrame | None], images: str, made_on: Mapping[str, Any]
+    run: Run,
+    missed: Sequence[pd.DataFrame | None],
+    images: Literal["test", "validation"],
+    made_on: Mapping[str, Any],
+    cautions: list[str],
 ) -> ReportFigures | None:
     known = [each for each in missed if each is not None]
     if len(known) < len(missed) or any(set(each.index) != set(known[0].index) for each in known):
@@ -197,8 +214,7 @@ def _together(
     )  # fmt: skip
     return ReportFigures(
         images=images, data_set=made_on.get("name"), n_images=None, n_patients=count,
-        n_positive=len(by_all), figures=[share],
-        cautions=[_FLATTERING] if images == "validation" else [],
+        n_positive=len(by_all), figures=[share], cautions=cautions,
     )  # fmt: skip
 
 
@@ -238,6 +254,12 @@ def _judged_as(run: Run, content: Mapping[str, Any]) -> str | None:
     return next((name for name, facts in judged.items() if _ids(facts) & own), None)
 
 
+def _judged_itself(run: Run, content: Mapping[str, Any]) -> bool:
+    """Whether a report judges this very system, not another export of its training."""
+    facts = content["provenance"].get("systems", {}).get(_judged_as(run, content), {})
+    return bool(facts.get("inference_id") == run.model.inference_id())
+
+
 def _figures_of(run: Run, content: Mapping[str, Any]) -> ReportFigures | None:
     name = _judged_as(run, content)
     if name is None:
@@ -252,7 +274,7 @@ def _figures_of(run: Run, content: Mapping[str, Any]) -> ReportFigures | None:
     by_key = {(row["metric"], row["policy"]): row for row in rows}
     first = rows[0] if rows else {}
     cautions = [str(words) for words in content["answer"]["cautions"]]
-    if content["provenance"]["systems"][name].get("inference_id") != run.model.inference_id():
+    if not _judged_itself(run, content):
         cautions.append(_SAME_TRAINING)
     return ReportFigures(
         images="test",

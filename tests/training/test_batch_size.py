@@ -140,6 +140,13 @@ def test_a_gpu_gets_the_loaders_for_which_there_is_room(
     assert hardware == Hardware(device, devices, "fp32", loaders)
 
 
+def test_a_system_without_a_folder_of_shared_memory_gets_loaders_too(monkeypatch, tmp_path):
+    monkeypatch.setattr("training.batch_size.cpu_count", lambda: 4)
+    monkeypatch.setattr("training.batch_size._SHARED_MEMORY", tmp_path / "absent")
+    settings = read_config(find_config("chexnet"))
+    assert Hardware("cuda", 1, "fp32").with_loaders(settings, 1).loaders == 4
+
+
 def test_tasks_of_slurm_have_processors_of_their_own(monkeypatch):
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", "6")
     monkeypatch.setattr("training.batch_size.cpu_count", lambda: 6)

@@ -40,8 +40,7 @@ function missedWords(count, missed) {
   const { estimate, ci_low: low, ci_high: high } = missed.figures[0];
   const percent = (value) => (100 * value).toFixed(1);
   const where = [missed.images === "test" ? "test images" : "validation images", missed.data_set && `of ${missed.data_set}`].filter(Boolean).join(" ");
-  const more = missed.images === "test" ? "" : " These images chose the thresholds: on new ones expect more.";
-  return `${capital(who)} missed ${Math.round(estimate * missed.n_positive)} of ${missed.n_positive} positive ${where}: ${percent(estimate)} % (95 % interval ${percent(low)} to ${percent(high)} %).${more}`;
+  return `${capital(who)} missed ${Math.round(estimate * missed.n_positive)} of ${missed.n_positive} positive ${where}: ${percent(estimate)} % (95 % interval ${percent(low)} to ${percent(high)} %). ${missed.cautions.join(" ")}`.trim();
 }
 
 /** What comes before the answers: warnings, then the verdict; `missed` as /v1/models has it. */

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from data_prep.work.pool import LocalEngine, read_ahead, write_behind
+from data_prep.work.pool import LocalEngine, cpu_count, read_ahead, write_behind
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -169,3 +169,24 @@ def test_a_row_that_cannot_be_written_stops_the_making_of_others():
     with pytest.raises(OSError, match="disk is full"):
         write_behind(refuse, rows())
     assert len(made) <= 2
+
+
+@pytest.mark.parametrize(
+    ("files", "processors"),
+    [
+        ({}, 16),
+        ({"cpu.max": "max 100000\n"}, 16),
+        ({"cpu.max": "350000 100000\n"}, 4),
+        ({"cpu.max": "20000 100000\n"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 16),
+        ({"cpu/cpu.cfs_quota_us": "200000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2),
+    ],
+)
+def test_a_quota_of_a_container_counts_as_fewer_processors(
+    tmp_path, monkeypatch, files, processors
+):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: range(16), raising=False)
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
+    assert cpu_count(tmp_path) == processors

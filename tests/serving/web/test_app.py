@@ -330,7 +330,7 @@ def report_of(folder: Path, **facts: Any) -> Path:
     ]  # fmt: skip
     content = {
         "contract": "metrics", "schema_version": 1, "target": "opacity", "metrics": rows,
-        "answer": {"cautions": ["Few images."]},
+        "answer": {"cautions": ["Few images."]}, "thresholds": {},
         "provenance": {"data_set": {"name": "Set"}, "systems": {"A": facts}},
     }  # fmt: skip
     folder.mkdir()
@@ -381,6 +381,8 @@ def test_what_all_systems_missed_is_counted_on_the_test_images_of_the_report(ser
     folder = report_of(tmp_path / "report", inference_id=served[0].model.inference_id())
     content = json.loads((folder / "metrics.json").read_text())
     content["provenance"]["systems"]["B"] = {"inference_id": served[1].model.inference_id()}
+    of_runs = [run.decision.thresholds["max_f1"].threshold for run in served]
+    content["thresholds"] = {"A": {"max_f1": of_runs[0]}, "B": {"max_f1": of_runs[1] * 1.001}}
     (folder / "metrics.json").write_text(json.dumps(content))
     rows = pd.DataFrame({
         "image_id": [f"i{n}" for n in range(12)] * 2, "system": ["A"] * 12 + ["B"] * 12,
@@ -395,6 +397,7 @@ def test_what_all_systems_missed_is_counted_on_the_test_images_of_the_report(ser
     assert (found.images, found.data_set, found.n_positive) == ("test", "Set", 10)
     assert share.estimate == 0.1
     assert 0 <= share.ci_low < 0.1 < share.ci_high < 0.6
+    assert found.cautions == []
 
     write_table(rows.assign(decision_max_f1=True), folder / "decisions.parquet", "decisions")
     (none,) = missed_together(served, folder).figures
@@ -402,6 +405,24 @@ def test_what_all_systems_missed_is_counted_on_the_test_images_of_the_report(ser
     assert (none.estimate, none.ci_low, none.ci_high) == (0, 0, pytest.approx(exact.high))
     write_table(rows[:-12], folder / "decisions.parquet", "decisions")
     assert missed_together(served, folder) is None
+    (folder / "decisions.parquet").unlink()
+    assert missed_together(served, folder) is None
+
+
+def test_decisions_at_another_threshold_are_not_told_as_those_of_the_server(served, tmp_path):
+    folder = report_of(tmp_path / "report", inference_id=served[0].model.inference_id())
+    rows = pd.DataFrame({
+        "image_id": ["a", "b"], "system": "A", "label": 1.0, "score": 0.5, "probability": np.nan,
+        "patient_id": ["p", "q"], "decision_max_f1": [True, False],
+    })  # fmt: skip
+    write_table(rows, folder / "decisions.parquet", "decisions")
+    threshold = served[0].decision.thresholds["max_f1"].threshold
+    content = json.loads((folder / "metrics.json").read_text())
+    for judged, known in ((threshold, True), (threshold * 1.1, False), (None, False)):
+        content["thresholds"] = {"A": {"max_f1": judged}}
+        (folder / "metrics.json").write_text(json.dumps(content))
+        found = missed_together(served[:1], folder)
+        assert (found is not None and found.images == "test") is known
 
 
 def test_the_visit_becomes_a_table_that_no_spreadsheet_runs(client: Any, png: Png) -> None:
@@ -417,6 +438,10 @@ def test_the_visit_becomes_a_table_that_no_spreadsheet_runs(client: Any, png: Pn
         assert float(row["score"]) == system["score"]
         assert row["decision"] == system["decision"]
         assert row["boxes"].count(";") == max(0, len(system["boxes"]) - 1)
+    one_warned = entries[:1]
+    one_warned[0]["systems"][0]["warnings"] = ["only drawings"]
+    table = client.post("/v1/report.csv", json=one_warned).content.decode("utf-8-sig")
+    assert [row["warnings"] for row in csv.DictReader(io.StringIO(table))] == ["only drawings", ""]
 
 
 def test_a_table_of_a_visit_takes_what_answers_are_and_no_more(client: Any, png: Png) -> None:

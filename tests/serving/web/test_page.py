@@ -172,7 +172,8 @@ def test_an_answer_with_a_warning_is_shown_as_none_and_a_negative_one_with_what_
     assert "no answer" in page.text("#visit-table td:nth-child(3)")
     said = page.run("""import("/page/answers.js").then(({ spoken }) => {
       const share = { estimate: 22 / 162, ci_low: 0.09, ci_high: 0.19 };
-      const known = { images: "test", data_set: "Set", n_positive: 162, figures: [share] };
+      const known = { images: "test", data_set: "Set", n_positive: 162, figures: [share],
+                      cautions: ["A caution."] };
       const no = { status: "ok", decision: "negative", finding: "Mass", probability: 0.1 };
       const systems = [{ ...no, system: "A" }, { ...no, system: "B" }];
       const answer = { warnings: [], disagreement: false, systems };
@@ -182,6 +183,7 @@ def test_an_answer_with_a_warning_is_shown_as_none_and_a_negative_one_with_what_
     assert (
         "Both missed 22 of 162 positive test images of Set: 13.6 % (95 % interval 9.0 to" in said[1]
     )
+    assert said[1].endswith("A caution.")
 
 
 def test_dropped_file_that_is_no_image_is_refused_in_words(page: _Page) -> None:
