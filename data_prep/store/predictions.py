@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -241,7 +240,7 @@ class Predictions:
     maps = stored_table("maps.parquet", "maps")
     """Activation maps; empty where the system has none."""
 
-    @cached_property
+    @property
     def seen(self) -> pd.DataFrame | None:
         """Every image that was used to fit or to select the system, where that is recorded."""
         path = self.folder / SEEN_FILE

@@ -40,8 +40,7 @@ function choose(files, left = 0) {
   for (const item of chosen) refuseLarge(item);
   visit.push(...chosen);
   show(chosen[0]);
-  $("analyze").focus();
-  say(`${counted(chosen.length, "image")} chosen. Press Analyze Image.`);
+  analyze(waiting());
 }
 
 function refuseLarge(item) {
@@ -201,6 +200,7 @@ function render() {
   $("start").hidden = reading;
   $("reading").hidden = !reading;
   $("visit").hidden = !visit.length;
+  $("main").toggleAttribute("data-beside", reading && visit.length > 1);
   if (reading) renderReading();
   if (visit.length) renderVisit();
   document.title = reading ? `${current.name}: what each system says` : "Chest X-ray: what each system says";
@@ -266,7 +266,7 @@ function renderAnswer() {
   const byName = new Map(known.systems.map((each) => [each.system, each]));
   $("said").replaceChildren(...opening(answer, known.missed_together));
   $("cards").replaceChildren(...answer.systems.map((each, place) => card(each, place, byName.get(each.system),
-    (system, number) => { viewer.lookAt(system, number); $("viewer").scrollIntoView({ block: "nearest" }); }, openSystems)), facts(answer));
+    (system, number) => { viewer.lookAt(system, number); document.querySelector("#viewer .stage").scrollIntoView({ block: "nearest" }); }, openSystems)), facts(answer));
 }
 
 function facts(answer) {
@@ -434,10 +434,7 @@ async function showExamples() {
     const blob = await client.blobOf(url);
     const image = h("img", { src: URL.createObjectURL(blob), alt: "" });
     const words = name.replace(/\.\w+$/, "").replace(/^synthetic[-_]/, "Synthetic: ").replaceAll(/[-_]/g, " ");
-    const button = h("button", { type: "button", onclick: () => {
-      choose([new File([blob], name, { type: blob.type })]);
-      analyze(waiting());
-    } }, image, h("span", {}, words));
+    const button = h("button", { type: "button", onclick: () => choose([new File([blob], name, { type: blob.type })]) }, image, h("span", {}, words));
     return h("li", {}, button);
   }));
   $("examples").replaceChildren(...items);

@@ -15,11 +15,12 @@ export function standing(item) {
 export function table(visit, systems, current, show) {
   const decision = (item, place) => {
     const said = item.answer?.systems[place];
-    if (!said) return h("td", {}, "–");
+    if (!said) return h("td", { class: "figures" }, "–");
     return h("td", { class: "figures" }, `${outcome(said)} ${said.status === "ok" ? share(said.probability ?? said.score) : ""}`);
   };
   return [
-    h("thead", {}, h("tr", {}, ["Image", "Outcome", ...systems.map((each) => each.system), "Note"].map((words) => h("th", { scope: "col" }, words)))),
+    h("thead", {}, h("tr", {}, [["Image", ""], ["Outcome", ""], ...systems.map((each) => [each.system, "of-system"]), ["Note", "note"]]
+      .map(([words, kind]) => h("th", { scope: "col", class: kind }, words)))),
     h("tbody", {}, visit.map((item) => h("tr", { "aria-current": item === current ? "true" : null, class: item.state === "done" ? verdict(item.answer).kind : item.state },
       h("th", { scope: "row" }, h("button", { type: "button", class: "link", onclick: () => show(item) }, item.name)),
       h("td", {}, h("span", { class: "tag" }, standing(item))),

@@ -158,7 +158,6 @@ def test_an_answer_with_a_warning_is_shown_as_none_and_a_negative_one_with_what_
     dark = io.BytesIO()
     Image.fromarray(np.full((90, 120), 9, np.uint8)).save(dark, format="PNG")
     page.run(_DROP % (base64.b64encode(dark.getvalue()).decode(), "dark.png"))
-    page.click("#analyze")
     page.wait("document.querySelector('#verdict')")
     assert "No answer for this image" in page.text("#verdict")
     assert "without contrast" in page.text(".warnings").lower()
