@@ -168,7 +168,9 @@ def _missed_in_report(run: Run, content: Mapping[str, Any], decisions: Path) -> 
     judged = content.get("thresholds", {}).get(name, {}).get(run.policy)
     threshold = run.decision.thresholds[run.policy].threshold
     # Two back ends compute one score to a few digits, so they choose almost the same threshold.
-    if None in (judged, threshold) or not np.isclose(judged, threshold, rtol=0.01, atol=0):
+    if judged is None or threshold is None:
+        return None
+    if not np.isclose(judged, threshold, rtol=0.01, atol=0):
         return None
     table = read_table(decisions, "decisions")
     return _missed(run, table[table["system"] == name])
