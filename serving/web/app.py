@@ -12,6 +12,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Body, Query, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
+from pydantic import BeforeValidator
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.types import Receive
@@ -176,7 +177,9 @@ async def models(request: Request) -> ModelsAnswer:
 async def analyze(
     request: Request,
     include: Annotated[
-        list[Include], Query(description="What else is wanted; may be repeated.")
+        list[Include],
+        BeforeValidator(lambda words: [each for word in words for each in word.split(",")]),
+        Query(description="What else is wanted; may be repeated, or have commas between."),
     ] = [],  # noqa: B006 - FastAPI copies it
 ) -> AnalyzeAnswer:
     """What every system says of one image: decision, probability, boxes in its pixels."""

@@ -276,7 +276,7 @@ class Gate:
 
     def _too_large(self) -> Refused:
         limit = self._most / MEBIBYTE
-        return Refused(413, "too_large", f"larger than the limit of {limit:,.4g} MiB a request")
+        return Refused(413, "too_large", f"larger than the limit of {limit:,.4g} MiB (--max-mib)")
 
 
 def _require_same_origin(headers: Mapping[bytes, list[bytes]], host: str) -> None:

@@ -137,7 +137,7 @@ async def _http_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)  # noqa: S101
     code, message = {
         404: ("not_found", "there is nothing here"),
-        405: ("method_not_allowed", "this path takes another method"),
+        405: ("method_not_allowed", f"this path takes {(error.headers or {}).get('Allow')}"),
     }.get(error.status_code, ("refused", str(error.detail)))
     return _error_of(Refused(error.status_code, code, message, error.headers))
 

@@ -83,6 +83,7 @@ def test_an_answer_is_exactly_that_of_cxr_predict(
 
 def test_an_answer_holds_findings_map_overlay_and_versions(client: Any, png: Png) -> None:
     answer = ask(client, png(1), include=["maps", "overlay"])
+    assert ask(client, png(1), include="maps,overlay")["overlay_png"] == answer["overlay_png"]
     assert answer["image"] == {
         "name": "a.png", "width": 120, "height": 90, "format": "PNG", "bits": 8,
         "monochrome1": False, "view": None,
