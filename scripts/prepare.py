@@ -95,6 +95,7 @@ def prepare(
     class_names: Names = (),
     patient_pattern: str | None = None,
     template: Literal["csv"] | None = None,
+    exclude: AnyPath | None = None,
     window: str | None = None,
     id_key: AnyPath | None = None,
     keep_ids: bool = False,
@@ -136,6 +137,7 @@ def prepare(
         patient_pattern: Regular expression that finds the patient in a file's name, as in
             '(?P<nih>\d{8})_' (kermany, covid, voc, yolo, coco, table).
         template: Write the three files of a set of your own, two rows each, instead.
+        exclude: CSV of images to leave out (image_id, reason), such as exclude.csv of cxr check.
         window: Name of the DICOM window to show; a file's first if left out.
         id_key: Replace ids and paths by hashes keyed by this file, kept outside the folder; made
             if it is not there.
@@ -181,7 +183,7 @@ def prepare(
         if source is None:
             summary = combine(
                 paths, folder, name=name, rule=rule, targets=target or {},
-                measure_shortcuts=measure_shortcuts,
+                exclude=exclude, measure_shortcuts=measure_shortcuts,
             )  # fmt: skip
             decoded_by = decoders if engine == "ray" else None
             for side in size or ():
@@ -195,6 +197,7 @@ def prepare(
                 targets=target or {},
                 rule=rule,
                 split=split,
+                exclude=exclude,
                 window=window,
                 id_key=id_key,
                 keep_ids=keep_ids,

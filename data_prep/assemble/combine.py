@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from data_prep.assemble.complete import leave_out, read_exclusions
 from data_prep.assemble.dataset_writer import Plan, begin_set, is_complete, write_set
 from data_prep.assemble.summary import Summary, summarise
 from data_prep.audit.audit import MeasureShortcuts
@@ -187,6 +188,7 @@ def combine(
     name: str | None = None,
     rule: SplitRule | None = None,
     targets: Mapping[str, Sequence[str]] | None = None,
+    exclude: Path | None = None,
     measure_shortcuts: MeasureShortcuts | None = None,
 ) -> Summary:
     """Make one data set folder of several; no image is copied or decoded again.
@@ -217,11 +219,17 @@ def combine(
         settings["id_key"] = hidden.pop()
     if window := _one_window(sets):
         settings["window"] = window
+    if exclude is not None:
+        listed = read_exclusions(exclude)
+        settings["exclude"] = frame_digest(listed, listed.columns)
     is_complete(out, settings)  # refuses a wrong folder before a lock file is put into it
     with folder_lock(out):
         complete = is_complete(out, settings)
         if not complete:
             tables, decode = _join(sets, root, targets or {}, settings.get("id_key"))
+            if exclude is not None:
+                tables = leave_out(tables, listed, exclude)
+                decode = decode[is_member(decode["image_id"], tables.images["image_id"])]
             begin_set(out, settings)
             plan = Plan(name or out.resolve().name, rule, settings)
             write_set(out, tables, decode, plan, measure_shortcuts=measure_shortcuts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,38 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from data_prep.contracts.errors import InputError
 from data_prep.contracts.pseudonyms import hide_paths, keyed_hash
-from data_prep.contracts.schemas import EDGE_TOLERANCE_PX, FIELD_WIDTH_MM, SCHEMAS
-from data_prep.contracts.tables import empty_table, is_member, renamed
-from data_prep.formats.source import SourceTables
+from data_prep.contracts.schemas import EDGE_TOLERANCE_PX, EDGES, FIELD_WIDTH_MM, SCHEMAS
+from data_prep.contracts.tables import empty_table, is_member, read_text_csv, refuse_line, renamed
+from data_prep.formats.source import Exclusions, SourceTables
+from data_prep.images.decoded_image import MAX_FILE_BYTES
 from data_prep.store.decode import DecodedRow
+from data_prep.work.local_copies import open_image
+from data_prep.work.object_store import file_digest
+
+
+def read_exclusions(path: Path) -> pd.DataFrame:
+    """Read the user's list of images to leave out: ``image_id``, and the ``reason`` if stated."""
+    rows = read_text_csv(path, ["image_id"], ["reason"])
+    rows["reason"] = rows["reason"].mask(rows["reason"] == "", f"named in {path.name}")
+    return rows[["image_id", "reason"]].drop_duplicates("image_id")
+
+
+def leave_out(tables: SourceTables, listed: pd.DataFrame, path: Path) -> SourceTables:
+    """Take the images of a list out of all tables; ``excluded`` names each with its reason."""
+    images, ids = tables.images, listed["image_id"]
+    unknown = pd.Series(~is_member(ids, images["image_id"]), index=ids.index)
+    advice = f"whose ids look like {images['image_id'].iloc[0]!r}; correct the line or remove it"
+    refuse_line(unknown, path, f" is no image of this source, {advice}", ids)
+    out = Exclusions(dict(listed.itertuples(index=False, name=None)))
+    names = ("images", "findings", "boxes", "box_coverage", "split", "official")
+    kept: dict[str, Any] = {name: out.keep(getattr(tables, name)) for name in names}
+    if kept["images"].empty:
+        raise InputError(f"{path}: names every image of the source; keep some")
+    paths = images["path"].fillna(images["image_id"]).set_axis(images["image_id"])
+    excluded = [tables.excluded, out.table(paths.to_dict(), "list")]
+    return replace(tables, **kept, excluded=pd.concat(excluded, ignore_index=True))
 
 
 def labelled_sizes(images: pd.DataFrame, boxes: pd.DataFrame) -> np.ndarray:
@@ -72,8 +100,9 @@ def assemble(
         findings=tables.findings[is_member(tables.findings["image_id"], ids)],
         boxes=_trim(boxes, images),
         box_coverage=tables.box_coverage[is_member(tables.box_coverage["image_id"], ids)],
-        excluded=pd.concat(
-            [tables.excluded, _failures(tables.images, outcomes[~usable])], ignore_index=True
+        excluded=_with_digests(
+            pd.concat([tables.excluded, _failures(tables, outcomes[~usable])], ignore_index=True),
+            tables.root,
         ),
         split=tables.split[is_member(tables.split["image_id"], ids)],
     ), outcomes.loc[usable, list(SCHEMAS["decode"].columns)].sort_values("image_id")
@@ -121,15 +150,25 @@ def _trim(boxes: pd.DataFrame, images: pd.DataFrame) -> pd.DataFrame:
     return boxes.assign(x2=trimmed[:, 0], y2=trimmed[:, 1])
 
 
-def _failures(images: pd.DataFrame, failed: pd.DataFrame) -> pd.DataFrame:
-    paths = images.set_index("image_id")["path"]
-    return pd.DataFrame(
-        {
-            "path": failed["image_id"].map(paths),
-            "stage": failed["error_stage"],
-            "reason": failed["error"],
-        }
-    )
+def _failures(tables: SourceTables, failed: pd.DataFrame) -> pd.DataFrame:
+    """Rows of ``excluded``, with the box that leaves its image where that is the reason."""
+    misfits = failed.loc[failed["error_stage"] == "boxes", ["image_id", "width", "height"]]
+    boxes = tables.boxes.merge(misfits.astype({"width": "float64", "height": "float64"}))
+    beyond = boxes[["x2", "y2"]].to_numpy() > boxes[["width", "height"]] + EDGE_TOLERANCE_PX
+    boxes = boxes[beyond.any(axis=1)].drop_duplicates("image_id")
+    rows = failed.merge(tables.images[["image_id", "path"]], on="image_id")
+    rows = rows.merge(boxes[["image_id", *EDGES]], on="image_id", how="left")
+    rows = rows.rename(columns={"error_stage": "stage", "error": "reason"})
+    return rows[["path", "stage", "reason", *EDGES]]
+
+
+def _with_digests(excluded: pd.DataFrame, root: Path) -> pd.DataFrame:
+    """Add the SHA-256 of images that a wrong box rules out, without which no audit reads them."""
+    digests = {}
+    for path in excluded.loc[excluded[EDGES].notna().any(axis=1), "path"]:
+        with suppress(InputError, OSError), open_image(root / path, MAX_FILE_BYTES) as file:
+            digests[path] = file_digest(file, "sha256")
+    return excluded.assign(file_sha256=excluded["path"].map(digests).astype("str"))
 
 
 def pseudonymise(tables: SourceTables, key: bytes) -> tuple[SourceTables, dict[str, str]]:

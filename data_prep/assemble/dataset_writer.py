@@ -108,6 +108,8 @@ def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bo
             combined = settings["source_format"] == "combined"
             grow = "" if combined else "--add takes in what is new, or "
             return f"the source has changed since this folder was made; {grow}prepare a new folder"
+        if key == "exclude":
+            return "made with another list of images to leave out (--exclude); choose a new folder"
         advice = "" if key.startswith("source") else ", or draw another split with cxr split"
         return f"made with {key}={was!r}, asked for {now!r}; choose a new folder{advice}"
 

@@ -18,7 +18,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from data_prep.assemble.complete import assemble, labelled_sizes, outcome_of, pseudonymise
+from data_prep.assemble.complete import (
+    assemble,
+    labelled_sizes,
+    leave_out,
+    outcome_of,
+    pseudonymise,
+    read_exclusions,
+)
 from data_prep.assemble.dataset_writer import JOURNAL, Made, Plan, begin_set, is_complete, write_set
 from data_prep.assemble.summary import Summary, summarise
 from data_prep.audit.audit import MeasureShortcuts
@@ -68,6 +75,7 @@ class PrepareOptions:
     targets: Mapping[str, Sequence[str]] = field(default_factory=dict)  # name -> findings
     rule: SplitRule = field(default_factory=SplitRule)
     split: str | Path | None = None
+    exclude: Path | None = None
     window: str | None = None
     id_key: str | Path | None = None
     keep_ids: bool = False
@@ -84,8 +92,8 @@ _FEW_PATIENTS, _SHOWN = 10, 6
 
 def _source_id(tables: SourceTables) -> str:
     """Digest all that the source holds."""
-    names = ("images", "findings", "boxes", "split", "excluded", "official")
-    frames = [getattr(tables, name) for name in names]
+    excluded = tables.excluded[["path", "stage", "reason"]]
+    frames = [tables.images, tables.findings, tables.boxes, tables.split, excluded, tables.official]
     parts = [frame_digest(frame.astype("str"), frame.columns) for frame in frames]
     return frame_digest(pd.DataFrame({"part": parts}), ["part"])
 
@@ -120,8 +128,6 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
         store_folder(out, size)  # refuses a size that no store may have
     key = _read_key(options, out, source)
     tables = with_targets(_read(source, options), options.targets)
-    limits = _limits(tables, out)
-    tables = replace(tables, notes=(*tables.notes, *limits))
     default = _user_split(options, tables)
     if key is not None:
         tables, new_names = pseudonymise(tables, key)
@@ -135,6 +141,12 @@ def prepare(source: str | Path, out: str | Path, options: PrepareOptions) -> Sum
         **asdict(options.rule),
         **_user_choices(options, key),
     }
+    if options.exclude is not None:
+        listed = read_exclusions(options.exclude)
+        settings["exclude"] = frame_digest(listed, listed.columns)
+        tables = leave_out(tables, listed, options.exclude)
+    limits = _limits(tables, out)
+    tables = replace(tables, notes=(*tables.notes, *limits))
     plan = Plan(options.name or out.resolve().name, options.rule, settings, default)
     is_complete(out, settings, add=options.add)  # refuses a wrong folder before it gets a lock
     with folder_lock(out):

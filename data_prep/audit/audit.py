@@ -9,7 +9,6 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import numpy as np
 import pandas as pd
 
 from data_prep.audit.checks import (
@@ -29,6 +28,7 @@ from data_prep.audit.copies import (
     check_excluded,
     check_near_duplicates,
     open_images,
+    text_suspects,
 )
 from data_prep.audit.counts import count_prevalence, describe_images, expected_image_leak
 from data_prep.contracts.errors import InputError
@@ -42,11 +42,18 @@ from data_prep.work.pool import Engine
 AUDIT = "audit.json"
 """Name of what programs read of an audit, in the folder of its data set."""
 PAGE = "audit.html"
+EXCLUDE = "exclude.csv"
+"""Name of the list of images to leave out, which `cxr prepare --exclude` takes."""
 _NOT_ASKED = Problem(
     "pictures_skipped", "info", "the images were not looked at (--no-pixels)", 1, unit="run"
 )
 MeasureShortcuts = Callable[[pd.DataFrame, pd.DataFrame, pd.DataFrame], list[dict[str, Any]]]
 _CONTENT = ("content_id", "labels_id")
+# Checks whose advice is to leave images out, with how many of those that belong together stay.
+_STAY = {
+    "view_lateral": 0, "picture_label": 0, "picture_patients": 1, "picture_repeated": 1,
+    "near_label": 0, "near_patients": 1, "near_repeated": 1,
+}  # fmt: skip
 _WORTH_SAYING = 0.01  # share of test images that a split by image would leak
 
 
@@ -85,7 +92,11 @@ class Audit:
         summary = f"checked {say_scope(self.checked)}: {counts}"
         if self.folder is None:
             return "\n".join([*lines, summary])
-        return "\n".join([*lines, f"{self.folder}: {summary}", f"Page: {self.folder / PAGE}"])
+        lines += [f"{self.folder}: {summary}", f"Page: {self.folder / PAGE}"]
+        if n := len(self.exclusions):
+            listed = f"{self.folder / EXCLUDE} (edit it, then cxr prepare SOURCE NEW --exclude it)"
+            lines.append(f"{counted(n, 'image')} to leave out: {listed}")
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         """What was found as a table, in a notebook."""
@@ -119,11 +130,26 @@ class Audit:
 
     def to_dict(self) -> dict[str, Any]:
         """As JSON."""
-        problems = [asdict(replace(problem, cases=())) for problem in self.problems]
+        problems = [asdict(replace(problem, cases=pd.DataFrame())) for problem in self.problems]
         for row in problems:
             del row["cases"]
         found = {"passed": self.passed, "counts": self.counts, "checked": self.checked}
         return {**found, "problems": problems, "facts": self.facts}
+
+    @property
+    def exclusions(self) -> pd.DataFrame:
+        """``image_id, reason`` of the images that 'what to do' suggests to leave out."""
+        reasons: dict[str, str] = {}
+        for problem in self.problems:
+            n_stay = _STAY.get(problem.check)
+            if n_stay is None:
+                continue
+            cases = problem.cases
+            for _, ids in cases["image_id"].groupby(cases.get("group", cases.index), sort=False):
+                left = [image_id for image_id in ids if image_id not in reasons]
+                stays = f"; {left[0]} stays" if n_stay and left else ""
+                reasons |= dict.fromkeys(left[n_stay:], f"{problem.message}{stays}")
+        return pd.DataFrame(list(reasons.items()), columns=["image_id", "reason"], dtype="str")
 
     def of_split(self, name: str) -> Self:
         """What concerns one split: its own problems, and those of the whole set."""
@@ -197,9 +223,9 @@ def audit(
         "split_ids": {name: dataset.ids["split_ids"].get(name) for name in splits},
         "shortcuts": shortcuts,
         "split_by_image": leak,
-        "prevalence": count_prevalence(images, labels, splits),
+        "prevalence": count_prevalence(images, labels, splits, text_suspects(decode)),
         "pictures": describe_images(images, decode),
-        "copies": _describe_copies(images, decode, near),
+        "copies": {"equal": len(find_duplicates(decode)), "near": len(near.groups)},
     }
     ordered = sorted((p for p in problems if p.count), key=lambda p: SEVERITIES.index(p.severity))
     return Audit(tuple(_with_redraw(p, dataset.folder) for p in ordered), checked, facts)
@@ -309,25 +335,3 @@ def _say_no_fingerprints(decode: pd.DataFrame) -> list[Problem]:
     text = "the images have no fingerprints, so only copies that are equal were looked for"
     advice = "prepare the set again with this version"
     return [Problem("near_unsought", "info", text, len(decode), (), advice)]
-
-
-def _describe_copies(
-    images: pd.DataFrame, decode: pd.DataFrame, near: NearDuplicates
-) -> dict[str, Any]:
-    equal = find_duplicates(decode)
-    same_file = find_duplicates(images, "file_sha256")
-    return {
-        "pictures": len(decode),
-        "equal_pixels": {"groups": int(equal["group"].nunique()), "images": len(equal)},
-        "equal_bytes": {"groups": int(same_file["group"].nunique()), "images": len(same_file)},
-        "near": {"groups": int(near.groups["group"].nunique()), "images": len(near.groups)},
-        "candidates": near.candidates,
-        "undecided": near.undecided,
-        "by_fingerprint_alone": int(near.pairs["correlation"].isna().sum()),
-        "turns": {str(k): int(v) for k, v in near.pairs["turn"].value_counts().items()},
-        "lowest_correlation": _number(near.pairs["correlation"].min()),
-    }
-
-
-def _number(value: float) -> float | None:
-    return None if np.isnan(value) else float(value)

@@ -5,6 +5,7 @@ What it says of copies and of text in images is in `data_prep.audit.copies`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -32,11 +33,12 @@ class Problem:
     examples: tuple[str, ...] = ()  # up to five of them by id
     advice: str = ""
     unit: str = "image"  # what is counted: image, patient, ...
-    # the first cases to look at, each one image or a pair, by `image_id`
+    # the first cases to look at, each one image or a pair, by `image_id`; by path what was left out
     pictures: tuple[tuple[str, ...], ...] = ()
     split: str = ""  # name of the split that it is of; empty where it is of the whole set
-    # all of them by id, in the order of worth; not in `audit.json`
-    cases: tuple[str, ...] = field(default=(), repr=False, compare=False)
+    # all of them in the order of worth, not in `audit.json`: `image_id`, or `path` of files; and
+    # `group`, where images belong together
+    cases: pd.DataFrame = field(default_factory=pd.DataFrame, repr=False, compare=False)
 
     @classmethod
     def of(
@@ -48,21 +50,36 @@ class Problem:
         *,
         advice: str = "",
         unit: str = "image",
-        pairs: pd.DataFrame | None = None,
-        shown: int = _SHOWN,
+        contrast: tuple[pd.DataFrame, str, str] | None = None,
+        shown: Sequence[str] | None = None,
     ) -> Problem:
-        """Count cases and keep the first few in order; `shown` of the pairs are to look at."""
+        """Count cases and keep the first few in order; `shown` are to look at, else the examples.
+
+        `contrast` are the images of the cases, with a column of what belongs together and one in
+        which it differs: two images that differ are then to look at side by side.
+        """
         unique = pd.Series(cases, dtype="str").dropna().drop_duplicates()
         examples = tuple(unique.sort_values().head(_SHOWN))
-        images: tuple[tuple[str, ...], ...] = ()
-        if pairs is not None:
-            images = tuple(tuple(map(str, row)) for row in pairs.head(shown).to_numpy())
-        elif unit == "image":
-            images = tuple((case,) for case in examples)
+        table = unique.to_frame("path" if unit == "file" else "image_id")
+        if shown is None:
+            shown = examples if unit == "image" else ()
+        images: tuple[tuple[str, ...], ...] = tuple((case,) for case in shown)
+        if contrast is not None:
+            rows, group, column = contrast
+            rows = rows.sort_values([group, column, "image_id"])
+            table = pd.DataFrame({"image_id": rows["image_id"], "group": rows[group]})
+            ends = table.groupby("group", sort=False)["image_id"].agg(["first", "last"])
+            images = tuple(ends.head(_SHOWN).itertuples(index=False, name=None))
         return cls(
-            check, severity, message, len(unique), examples, advice, unit, images,
-            cases=tuple(unique),
-        )  # fmt: skip
+            check, severity, message, len(unique), examples, advice, unit, images, cases=table
+        )
+
+    @property
+    def sizes(self) -> list[int]:
+        """How many images belong together, group by group; empty where each stands alone."""
+        if "group" not in self.cases:
+            return []
+        return [int(n) for n in self.cases.groupby("group", sort=False).size()]
 
     @property
     def said(self) -> str:
@@ -152,14 +169,6 @@ def differing(rows: pd.DataFrame, group: str, column: str) -> pd.DataFrame:
     return present[lowest != highest]
 
 
-def contrasting_pairs(rows: pd.DataFrame, group: str, column: str) -> pd.DataFrame:
-    """Two images a group that differ in a column, to be shown side by side."""
-    ordered = rows.sort_values([group, column, "image_id"])
-    one = ordered.drop_duplicates(group)["image_id"].to_numpy()
-    other = ordered.drop_duplicates(group, keep="last")["image_id"].to_numpy()
-    return pd.DataFrame({"one": one, "other": other})
-
-
 def aligned(labels: pd.DataFrame, image_ids: pd.Series) -> np.ndarray:
     """The labels of the images named, NaN for one that has none."""
     rows = positions(image_ids, labels.index)
@@ -181,7 +190,7 @@ def check_leaks(images: pd.DataFrame, split: pd.DataFrame, name: str) -> list[Pr
             f"split '{name}': patient in more than one role, so test figures come out too good",
             leaks["patient_id"],
             unit="patient",
-            pairs=contrasting_pairs(leaks, "patient_id", "role"),
+            contrast=(leaks, "patient_id", "role"),
         ),
         Problem.of("split_lacks", "error", f"split '{name}': image without a role", missing),
         Problem.of("split_unknown", "error", f"split '{name}': image not in the set", unknown,
@@ -231,7 +240,7 @@ def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[
             sexes["patient_id"],
             advice="compare the images; if they show two people, give them two ids",
             unit="patient",
-            pairs=contrasting_pairs(sexes, "patient_id", "sex"),
+            contrast=(sexes, "patient_id", "sex"),
         ),
         Problem.of(
             "patient_assumed",
@@ -241,7 +250,7 @@ def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[
             assumed,
             advice="give patient ids (--patient-pattern, or a patient_id column); until then read "
             "every interval as too narrow",
-            pairs=pd.DataFrame(),
+            shown=(),
         ),
     ]
 

@@ -13,7 +13,6 @@ from data_prep.audit.checks import (
     Problem,
     Severity,
     aligned,
-    contrasting_pairs,
     differing,
     find_duplicates,
     judged,
@@ -109,7 +108,7 @@ def _check(
     apart = differing(named, "group", "patient_id")
     text = f"{what} under more than one patient: one of the patient ids is wrong"
     problems.append(_problem(f"{kind}_patients", severity, text, apart, "patient_id", _PATIENTS))
-    rest = twins[~is_member(twins["image_id"], apart["image_id"])]
+    rest = twins[~twins["group"].isin(apart["group"])]
     problems.append(
         Problem.of(
             f"{kind}_repeated",
@@ -117,7 +116,7 @@ def _check(
             f"{what} appears more than once{note}",
             rest["image_id"],
             advice="keep one: an image that appears more than once is counted more than once",
-            pairs=contrasting_pairs(rest, "group", "image_id"),
+            contrast=(rest, "group", "image_id"),
         )
     )
     return problems
@@ -126,11 +125,12 @@ def _check(
 def _problem(
     check: str, severity: Severity, text: str, apart: pd.DataFrame, column: str, advice: str
 ) -> Problem:
-    pairs = contrasting_pairs(apart, "group", column)
-    return Problem.of(check, severity, text, apart["image_id"], advice=advice, pairs=pairs)
+    contrast = (apart, "group", column)
+    return Problem.of(check, severity, text, apart["image_id"], advice=advice, contrast=contrast)
 
 
 _REASONS_SHOWN = 20
+_FILES_SHOWN = 8  # of a reason, where a box is wrong
 _TEXT_SHOWN = 24
 """Images with burned-in text that the page shows; all are in its CSV."""
 
@@ -157,8 +157,7 @@ def check_burned_in_text(decode: pd.DataFrame) -> list[Problem]:
             "image that seems to hold a line of text: a name, or a mark that gives the label away",
             suspects,
             advice="look at each; leave out or black out what identifies a person",
-            pairs=suspects.to_frame(),
-            shown=_TEXT_SHOWN,
+            shown=tuple(suspects.head(_TEXT_SHOWN)),
         )
     ]
 
@@ -168,20 +167,24 @@ def check_excluded(excluded: pd.DataFrame) -> list[Problem]:
     # What follows the colon of these is the single case: a size, an edge.
     measured = is_member(excluded["stage"], ["boxes", "size"])
     reasons = excluded["reason"].mask(measured, excluded["reason"].str.split(":").str[0])
+    reasons = reasons.mask(excluded["stage"] == "list", "named in the list of --exclude")
     code, kinds = pd.factorize(reasons)
     common = pd.Series(code).value_counts().index[:_REASONS_SHOWN]
     problems = []
     for kind_code in sorted(int(kind) for kind in common):
         rows = excluded[code == kind_code]
-        missing = "no image file" in str(kinds[kind_code])
+        stage = rows["stage"].iloc[0]
+        seen = rows["path"][rows.reindex(columns=["file_sha256"])["file_sha256"].notna()]
+        expected = stage == "list" or "no image file" in str(kinds[kind_code])
         problems.append(
             Problem.of(
-                f"excluded_{rows['stage'].iloc[0]}",
-                "info" if missing else "warning",
+                f"excluded_{stage}",
+                "info" if expected else "warning",
                 f"left out when prepared: {kinds[kind_code]}",
                 rows["path"],
                 advice="make sure that this is no surprise, else mend the source and prepare again",
                 unit="file",
+                shown=tuple(seen.head(_FILES_SHOWN)),
             )
         )
     rest = excluded[~pd.Series(code).isin(common).to_numpy()]

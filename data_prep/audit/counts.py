@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,15 +12,18 @@ from scipy.special import ndtri
 
 from data_prep.audit.checks import OLDEST_YEARS, aligned
 from data_prep.contracts.schemas import ROLES
-from data_prep.contracts.tables import positions
+from data_prep.contracts.tables import is_member, positions
+from data_prep.images.image_facts import read_border_greys
 
 _AGE_BANDS = ((0, 5), (5, 18), (18, 40), (40, 60), (60, 80), (80, OLDEST_YEARS + 1))
 _TEST_SHARE = 0.2
 MISSING = "missing"
 _IMPOSSIBLE = "impossible"
+BURNED_IN_TEXT, VIEW_AND_TEXT = "burned-in text", "view and text"
 _BAND_NAMES = [f"{low} to {high - 1:g}" for low, high in _AGE_BANDS[:-1]] + ["80 and above"]
 _ORDERS = {"role": ROLES, "age": [*_BAND_NAMES, _IMPOSSIBLE]}
 _VALUES_SHOWN = 20
+_EXAMPLES = 4
 _Z95 = float(ndtri(0.975))
 
 
@@ -36,9 +39,15 @@ def _wilson_interval(n_positive: int, n_images: int) -> tuple[float, float]:
 
 
 def count_prevalence(
-    images: pd.DataFrame, labels: pd.DataFrame, splits: dict[str, pd.DataFrame]
+    images: pd.DataFrame,
+    labels: pd.DataFrame,
+    splits: dict[str, pd.DataFrame],
+    suspects: Iterable[str] = (),
 ) -> list[dict[str, Any]]:
-    """Count each target by role of each split, view, sex, age band and source."""
+    """Count each target by role of each split, view, sex, age band, source and text.
+
+    `suspects` are the ids of images in which text is suspected.
+    """
     groups = {
         "all": pd.Series("all images", index=images.index),
         **{f"role in split {name}": _roles(images, split) for name, split in splits.items()},
@@ -47,6 +56,10 @@ def count_prevalence(
         "age": _age_bands(images["age_years"]),
         "source": images["source"],
     }
+    seen = is_member(images["image_id"], suspects)
+    if seen.any():
+        text = pd.Series(np.where(seen, "with text", "no text"), images.index, dtype="str")
+        groups |= {BURNED_IN_TEXT: text, VIEW_AND_TEXT: images["view"] + ", " + text}
     patient = pd.factorize(images["patient_id"])[0]
     names_of_targets = [str(target) for target in labels.columns]
     truths = dict(zip(names_of_targets, aligned(labels, images["image_id"]).T, strict=True))
@@ -97,7 +110,6 @@ def expected_image_leak(images: pd.DataFrame) -> dict[str, Any]:
         "expected_share": share,
         "expected_images": share * m,
         "n_patients": int(patients.sum()),
-        "most_images": int(sizes.max()),
     }
 
 
@@ -112,12 +124,12 @@ def describe_images(images: pd.DataFrame, decode: pd.DataFrame) -> dict[str, Any
         common = int(values[counts.argmax()])
         facts["sizes"] = {
             "smallest": _size(sized, int(area.argmin())),
-            "median_side": float(np.sqrt(area.median())),
             "largest": _size(sized, int(area.argmax())),
             "different": len(values),
             "commonest": f"{common // 100_000} x {common % 100_000}",
             "commonest_share": float(counts.max() / len(sized)),
         }
+    facts["examples"] = _examples(images, decode)
     if "spacing_col_mm" in images.columns:
         field = (images["spacing_col_mm"] * images["width"].astype("float64")).dropna()
         if len(field):
@@ -129,6 +141,28 @@ def describe_images(images: pd.DataFrame, decode: pd.DataFrame) -> dict[str, Any
             counts = np.bincount(codes, minlength=len(names)).tolist()
             facts["files"][column] = dict(zip(names, counts, strict=True))
     return facts
+
+
+def _examples(images: pd.DataFrame, decode: pd.DataFrame) -> dict[str, list[str]]:
+    """Ids of the most typical images and of the oddest, each of another patient.
+
+    By the distance from the medians of mean grey, width / height and the greys of the border, each
+    over its mean distance; the pieces of the border count as one.
+    """
+    known = images.merge(decode.reindex(columns=["image_id", "mean_grey", "border_greys"]))
+    known = known.dropna(subset=["mean_grey", "border_greys", "width", "height"])
+    if len(known) < 2 * _EXAMPLES:
+        return {}
+    shape = (known["width"] / known["height"]).to_numpy(dtype="float64")
+    facts = np.column_stack([known["mean_grey"], shape, read_border_greys(known["border_greys"])])
+    away = abs(facts - np.median(facts, axis=0))
+    away /= np.maximum(away.mean(axis=0), 1e-9)
+    known["away"] = away[:, 0] + away[:, 1] + away[:, 2:].mean(axis=1)
+    order = known.sort_values("away", kind="stable")
+    return {
+        name: [*rows.drop_duplicates("patient_id")["image_id"][:_EXAMPLES]]
+        for name, rows in (("typical", order), ("oddest", order[::-1]))
+    }
 
 
 def _size(sides: pd.DataFrame, row: int) -> str:

@@ -1,11 +1,12 @@
 """Write `audit.html`: one self-contained page that opens with the verdict, then shows the worst.
 
-Beside it ``audit_cases.csv`` names every image, patient or file that a problem is of.
+Beside it ``audit_cases.csv`` names every image or file that a problem is of, and ``exclude.csv``
+the images that the audit suggests to leave out.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -16,7 +17,7 @@ import numpy as np
 import pandas as pd
 from pydicom.uid import UID_dictionary
 
-from data_prep.audit.audit import AUDIT, PAGE, Audit, say_scope
+from data_prep.audit.audit import AUDIT, EXCLUDE, PAGE, Audit, say_scope
 from data_prep.audit.checks import SEVERITIES, SHORTCUT_AUROC, Problem
 from data_prep.audit.copies import (
     ILLEGIBLE_PX,
@@ -25,10 +26,11 @@ from data_prep.audit.copies import (
     text_suspects,
     thumbnail,
 )
-from data_prep.audit.counts import MISSING
+from data_prep.audit.counts import BURNED_IN_TEXT, MISSING, VIEW_AND_TEXT
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import provenance, write_text
 from data_prep.contracts.pages import template_environment
+from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.tables import write_csv
 from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import (
@@ -37,8 +39,8 @@ from data_prep.duplicates.near_duplicates import (
     TRUSTED_DISTANCE,
 )
 from data_prep.duplicates.set_copies import ImageReader
-from data_prep.images.image_facts import TEXT_LINE_CHARACTERS, TEXT_PLACE, find_text_line
-from data_prep.store.dataset import DataSet
+from data_prep.images.image_facts import TEXT_LINE_CHARACTERS, TEXT_PLACE
+from data_prep.store.dataset import DataSet, read_displayed
 
 _WORDS = {
     "error": ("invalidates results", "invalidate results"),
@@ -79,17 +81,6 @@ def _tally(counts: dict[str, int]) -> list[tuple[str, str]]:
     return [(s, f"{counts[s]} {_WORDS[s][counts[s] > 1]}") for s in SEVERITIES if counts[s]]
 
 
-def _leak_words(leak: dict[str, Any] | None) -> str:
-    """What a split by image would do, in a sentence."""
-    if not leak:
-        return ""
-    return (
-        f"A random {100 - 100 * leak['test_share']:.0f}/{100 * leak['test_share']:.0f} split by "
-        f"image would leak {leak['expected_share']:.1%} of the test images (expected "
-        f"{leak['expected_images']:,.0f} of {leak['n_test']:,})."
-    )
-
-
 def _image_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Sizes, spacing, storage and copies as titles and words."""
     images, copies = facts.get("pictures", {}), facts.get("copies")
@@ -109,17 +100,10 @@ def _image_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
             words = _syntax if name == "transfer_syntax" else str
             listed = ", ".join(f"{words(value)}: {n:,}" for value, n in counts.items())
             rows.append((name.replace("_", " ").capitalize(), listed))
-    if copies and copies["pictures"]:
-        kinds = {"equal_pixels": "Equal pixels", "equal_bytes": "Equal files",
-                 "near": "Copies that are not equal"}  # fmt: skip
-        rows += [(title, _groups(copies[kind])) for kind, title in kinds.items()]
+    if copies:
+        words = f"{counted(copies['equal'], 'image')} equal to another, {copies['near']:,} nearly"
+        rows.append(("Copies", words if any(copies.values()) else "none found"))
     return rows
-
-
-def _groups(counts: dict[str, int]) -> str:
-    if not counts["images"]:
-        return "none"
-    return f"{counted(counts['images'], 'image')} in {counted(counts['groups'], 'group')}"
 
 
 def _syntax(value: str) -> str:
@@ -154,7 +138,7 @@ class _Shown:
     width: float
     height: float
     boxes: list[tuple[float, float, float, float]]  # x, y, width, height
-    words: str = ""  # role and labels
+    words: Sequence[str] = ()  # lines below the id: patient, role and labels, path
 
     @property
     def shown_size(self) -> tuple[int, int]:
@@ -164,26 +148,66 @@ class _Shown:
 
 
 def write_audit(dataset: DataSet, found: Audit, folder: Path, *, pixels: bool = True) -> Path:
-    """Write ``audit.json``, ``audit_cases.csv`` and, last, ``audit.html``; return the page."""
+    """Write ``audit.json`` and the two lists and, last, ``audit.html``; return the page."""
     found.write(folder / AUDIT)
     write_csv(_all_cases(dataset, found), folder / _CASES_NAME)
+    if len(exclusions := found.exclusions) and not (folder / EXCLUDE).exists():
+        write_csv(exclusions, folder / EXCLUDE)
     return write_text(folder / PAGE, _render_audit(dataset, found, pixels=pixels))
 
 
+_CASE_COLUMNS = ["check", "severity", "split", "group", "image_id", "partner", "patient_id", "path",
+                 "label", "role"]  # fmt: skip
+
+
 def _all_cases(dataset: DataSet, found: Audit) -> pd.DataFrame:
-    """One row a problem and case; of burned-in text its place, px of the original."""
-    rows = [
-        (problem.check, problem.severity, problem.split, problem.unit, case)
-        for problem in found.problems
-        for case in problem.cases
-    ]
-    cases = pd.DataFrame(rows, columns=["check", "severity", "split", "unit", "id"], dtype="str")
-    is_text = cases["check"] == _TEXT_CHECK
-    corners = _text_corners(dataset.optional_table("decode"))
-    ids = cases["id"].where(is_text)
-    for column in TEXT_PLACE:
-        cases[column.removeprefix("text_")] = ids.map(corners[column]).round(1)
+    """One row a problem and image or file; with the place of burned-in text, or the wrong box."""
+    images = dataset.images.set_index("image_id")[["patient_id", "path"]]
+    images["label"] = _label_words(dataset)
+    parts = [pd.DataFrame(columns=_CASE_COLUMNS)]
+    for problem in found.problems:
+        part = problem.cases.reindex(columns=["group", "image_id", "path"])
+        groups = part.groupby("group", sort=False)["image_id"]
+        first, last = groups.transform("first"), groups.transform("last")
+        part["partner"] = first.where(first != part["image_id"], last)
+        part["group"] = groups.ngroup().where(part["group"].notna()) + 1
+        about = images.reindex(part["image_id"]).set_axis(part.index)
+        about["path"] = about["path"].fillna(part.pop("path"))
+        about["role"] = part["image_id"].map(_roles(dataset, problem.split))
+        said = {"check": problem.check, "severity": problem.severity, "split": problem.split}
+        parts.append(part.join(about).assign(**said))
+    cases = pd.concat(parts, ignore_index=True)[_CASE_COLUMNS].astype({"group": "Int64"})
+    texts = _text_corners(dataset.optional_table("decode")).set_axis(EDGES, axis=1)
+    boxes = _left_out(dataset)[EDGES].dropna(how="all")
+    is_file = cases["image_id"].isna()
+    place = cases["image_id"].where(cases["check"] == _TEXT_CHECK, cases["path"].where(is_file))
+    cases[EDGES] = pd.concat([texts, boxes]).reindex(place).round(1).to_numpy()
     return cases
+
+
+def _label_words(dataset: DataSet) -> pd.Series:
+    """By image id the targets that it is positive for; else that it is negative, or unlabelled."""
+    labels = {t.display_name: dataset.labels(t) for t in dataset.targets.values()}
+    ids = pd.Index(dataset.images["image_id"])
+    words = pd.Series("", ids)
+    for title, label in labels.items():
+        words += np.where(label == 1, f", {title}", "")
+    known = pd.DataFrame(labels, index=ids).notna().any(axis=1)
+    otherwise = known.map({True: "negative", False: "unlabelled"})
+    return words.str.removeprefix(", ").where(words != "", otherwise)
+
+
+def _roles(dataset: DataSet, split: str) -> pd.Series:
+    """Role by image id in a split, in the default one where none is named; empty without it."""
+    with suppress(InputError):  # a set may have other splits only
+        return dataset.split(split or "default").set_index("image_id")["role"]
+    return pd.Series(dtype="str")
+
+
+def _left_out(dataset: DataSet) -> pd.DataFrame:
+    """The wrong box of each image that one rules out, and the digest of its file, by path."""
+    table = dataset.optional_table("excluded").drop_duplicates("path").set_index("path")
+    return table.reindex(columns=["file_sha256", *EDGES])
 
 
 def _text_corners(decode: pd.DataFrame) -> pd.DataFrame:
@@ -197,6 +221,12 @@ def _render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str
     album = _Album(dataset, pixels)
     problems = [(problem, album.cases(problem)) for problem in found.problems]
     facts = found.facts
+    is_calm = not any(cases for _, cases in problems)
+    chosen = facts.get("pictures", {}).get("examples", {}) if is_calm else {}
+    examples = {
+        name: album.cases(Problem.of(name, "info", "", np.array(ids), shown=ids))
+        for name, ids in chosen.items()
+    }
     page = template_environment(Path(__file__).parent).get_template("audit.jinja")
     return page.render(
         name=dataset.name,
@@ -206,10 +236,13 @@ def _render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str
         tally=_tally(found.counts),
         contents=[entry for entry in _CONTENTS if entry[0] != "findings" or problems],
         problems=problems,
+        examples=examples,
+        n_exclusions=len(found.exclusions),
+        exclude_name=EXCLUDE,
+        text_groups=(BURNED_IN_TEXT, VIEW_AND_TEXT),
         cases_name=_CASES_NAME,
         text_check=_TEXT_CHECK,
         charts=_charts(facts.get("shortcuts", []), titles),
-        leak_words=_leak_words(facts.get("split_by_image")),
         unknown=_unknown(facts.get("prevalence", [])),
         prevalences=_prevalences(facts.get("prevalence", []), titles),
         images=_image_rows(facts),
@@ -232,45 +265,57 @@ class _Album:
         self.rows = pd.Index(dataset.images["image_id"])
         self.sizes = dataset.images[["width", "height"]].astype("float64").to_numpy()
         self.boxes = dataset.boxes
-        self.labels = {t.display_name: dataset.labels(t) for t in dataset.targets.values()}
+        self.paths = dataset.images[["patient_id", "path"]]
+        self.labels, self.left_out = _label_words(dataset), _left_out(dataset)
         self.roles = pd.Series(dtype="str")
-        with suppress(InputError):  # a set may have other splits only
-            self.roles = dataset.split().set_index("image_id")["role"]
 
     def cases(self, problem: Problem) -> list[list[_Shown]]:
         """The images of a problem, one list a case; none where there are no pixels."""
-        of_text = problem.check == _TEXT_CHECK
+        if self.read is None:
+            return []
+        self.roles = _roles(self.dataset, problem.split)
+        of_text, of_file = problem.check == _TEXT_CHECK, problem.unit == "file"
         if of_text:
             self.left += 2 * len(problem.pictures)
+        show = self._show_left_out if of_file else self._show
         cases = [
-            self._show_text(case[0]) if of_text else [self._show(image_id) for image_id in case]
+            self._show_text(case[0]) if of_text else [show(name) for name in case]
             for case in problem.pictures
         ]
         shown = [[image for image in case if image is not None] for case in cases]
         return [case for case in shown if case]
 
+    def _show_left_out(self, path: str) -> _Shown | None:
+        """An image that a wrong box rules out, with that box as far as it can be drawn."""
+        sha256, *edges = self.left_out.loc[path]
+        try:
+            file = self.dataset.source_root / path
+            pixels = read_displayed(file, self.dataset.window, str(sha256))
+        except InputError:
+            return None  # moved, or hidden behind a hash
+        height, width = pixels.shape
+        x1, y1, x2, y2 = edges
+        least = max(width, height) / 100  # a box of zero size would not be seen
+        box = (x1, y1, max(x2 - x1, least), max(y2 - y1, least))
+        numbers = ", ".join(f"{name} {edge:g}" for name, edge in zip(EDGES, edges, strict=True))
+        return _Shown(
+            path, f"Image {path}, left out", thumbnail(pixels), THUMBNAIL_PX, width, height,
+            [box] if np.isfinite(edges).all() else [],
+            [numbers.replace("nan", "missing"), f"of {width} × {height} px"],
+        )  # fmt: skip
+
     def _show_text(self, image_id: str) -> list[_Shown | None]:
         """The whole image, too small to be read, with a frame; and a crop around the text."""
         image = self._show(image_id)
-        if image is None:
-            return []
+        if image is None or image_id not in self.texts.index:  # only the header speaks of text
+            return [image]
         try:  # a small store has lost the text
             pixels = self.dataset.read_original(image_id)
         except InputError:
             return [image]  # the audit has said that images are gone
-        corners = self._text_corners_of(image_id, pixels)
-        if corners is None:
-            return [image]
-        x1, y1, x2, y2 = corners
+        x1, y1, x2, y2 = corners = tuple(self.texts.loc[image_id])
         framed = replace(image, boxes=[(x1, y1, x2 - x1, y2 - y1)])
         return [framed, _crop(image_id, pixels, corners)]
-
-    def _text_corners_of(self, image_id: str, pixels: np.ndarray) -> tuple[float, ...] | None:
-        """``x1, y1, x2, y2`` in px; `None` where only the header speaks of text."""
-        if image_id in self.texts.index:
-            return tuple(self.texts.loc[image_id])
-        line = find_text_line(pixels)
-        return line.box if line.characters >= TEXT_LINE_CHARACTERS else None
 
     def _show(self, image_id: str) -> _Shown | None:
         if self.read is None or self.left <= 0 or image_id not in self.rows:
@@ -295,13 +340,10 @@ class _Album:
         edges = edges[np.isfinite(edges).all(axis=1)].round(1)
         return [(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in edges.tolist()]
 
-    def _words(self, image_id: str) -> str:
-        states = {name: label.get(image_id) for name, label in self.labels.items()}
-        positive = [name for name, state in states.items() if state == 1]
-        known = [state for state in states.values() if state == state]  # not NaN
-        label = ", ".join(positive) or ("negative" if known else "unlabelled")
-        role = self.roles.get(image_id)
-        return f"{role}: {label}" if isinstance(role, str) else label
+    def _words(self, image_id: str) -> list[str]:
+        patient, path = self.paths.iloc[self.rows.get_loc(image_id)]
+        role, label = self.roles.get(image_id), self.labels[image_id]
+        return [f"patient {patient}", f"{role}: {label}" if isinstance(role, str) else label, path]
 
 
 def _crop(image_id: str, pixels: np.ndarray, corners: tuple[float, ...]) -> _Shown:

@@ -96,6 +96,9 @@ _READER_KEY = ("image_id", "finding", "reader")
 _BOX = {edge: _number(0) for edge in EDGES}
 _ROLE = _text(allowed=ROLES)
 _ROW = _number(0, dtype="int64")
+# Of an image that a wrong box rules out: the digest of its file, and the box.
+_WRONG_BOX = dict.fromkeys(EDGES, _number(optional=True, nullable=True))
+_WRONG_BOX["file_sha256"] = _text(optional=True, nullable=True)
 _MEASURED = _number(0, optional=True, nullable=True)
 _BOX_RULES = (
     Rule("x2 must exceed x1", lambda f: f["x1"] < f["x2"]),
@@ -172,7 +175,7 @@ SCHEMAS: dict[str, Schema] = {
         },
         unique=("image_id",),
     ),
-    "excluded": Schema({"path": _text(), "stage": _text(), "reason": _text()}),
+    "excluded": Schema({"path": _text(), "stage": _text(), "reason": _text(), **_WRONG_BOX}),
     "split": Schema(
         {"image_id": _text(), "role": _ROLE, "fold": _number(0, dtype="Int64", nullable=True)},
         unique=("image_id",),

@@ -139,11 +139,15 @@ class Exclusions:
     """
 
     reasons: dict[str, str] = field(default_factory=dict)
+    boxes: dict[str, np.ndarray] = field(default_factory=dict)  # the box that is the reason, px
 
-    def add(self, image_ids: Iterable[str], reason: str) -> None:
-        """Rule out images for one reason."""
-        for image_id in image_ids:
-            self.reasons.setdefault(image_id, reason)
+    def add(self, image_ids: Iterable[str], reason: str, boxes: np.ndarray | None = None) -> None:
+        """Rule out images for one reason; for their boxes, shape ``(N, 4)``, where it is these."""
+        for row, image_id in enumerate(image_ids):
+            if image_id not in self.reasons:
+                self.reasons[image_id] = reason
+                if boxes is not None:
+                    self.boxes[image_id] = boxes[row]
 
     def first(self, otherwise: str = "") -> str:
         """The first reason of all."""
@@ -159,11 +163,13 @@ class Exclusions:
         """The ``excluded`` table; an image without a known path is listed by its id."""
         if not self.reasons:
             return empty_table("excluded")
+        boxes = pd.DataFrame(self.boxes, EDGES, dtype="float64").T.reindex(list(self.reasons))
         return pd.DataFrame(
             {
                 "path": [paths.get(image_id, image_id) for image_id in self.reasons],
                 "stage": stage,
                 "reason": list(self.reasons.values()),
+                **{edge: boxes[edge].to_numpy() for edge in EDGES},
             }
         )
 
@@ -230,15 +236,18 @@ class SourceBuilder:
         Where most boxes end before they begin, the user is asked whether they are widths.
         """
         ids, edges = boxes["image_id"].to_numpy(), boxes[EDGES].to_numpy(dtype="float64")
-        self.out.add(ids[~np.isfinite(edges).all(axis=1)], "box with a missing or infinite number")
+        edges = np.where(np.isfinite(edges), edges, np.nan)
+        odd = np.isnan(edges).any(axis=1)
+        self.out.add(ids[odd], "box with a missing or infinite number", edges[odd])
         flat = (edges[:, 0] >= edges[:, 2]) | (edges[:, 1] >= edges[:, 3])
         if if_widths and flat.sum() > max(2, len(flat) / 2):
             raise InputError(
                 f"{self.root}: x2 is smaller than x1, or y2 than y1, in {flat.mean():.0%} of "
                 f"{len(flat)} boxes: are these widths and heights? {if_widths}"
             )
-        self.out.add(ids[flat], f"box of zero or negative size{hint}")
-        self.out.add(ids[(edges < 0).any(axis=1)], "box outside the image")
+        self.out.add(ids[flat], f"box of zero or negative size{hint}", edges[flat])
+        outside = (edges < 0).any(axis=1)
+        self.out.add(ids[outside], "box outside the image", edges[outside])
 
     def tables(
         self,

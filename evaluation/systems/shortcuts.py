@@ -11,7 +11,7 @@ import pandas as pd
 from scipy.special import logit
 
 from data_prep.audit.checks import OLDEST_YEARS
-from data_prep.images.image_facts import read_border_greys
+from data_prep.images.image_facts import TEXT_LINE_CHARACTERS, read_border_greys
 from evaluation.statistics.bootstrap import MOST_FOLDS, patient_folds
 from evaluation.statistics.calibration import fit_logistic
 from evaluation.statistics.clustered_tests import AurocParts, auroc_over_seeds, auroc_parts
@@ -41,7 +41,8 @@ _FILE = {
     "spacing_col_mm": "pixel spacing",
 }
 # Of the whole image, which disease changes too: shown, but not counted among metadata and borders.
-_OF_IMAGE = {"mean_grey": "mean brightness", "file_bytes": "file size"}
+_OF_IMAGE = {"mean_grey": "mean brightness", "file_bytes": "file size",
+             "text_score": "burned-in text"}  # fmt: skip
 _BORDER = "outer tenth of the image"
 _GREYS = "border_greys"
 _NUMBERS = {"age_years", "pixels", "aspect", "spacing_col_mm", "file_bytes", "mean_grey"}
@@ -271,6 +272,8 @@ def _facts(images: pd.DataFrame, decoded: pd.DataFrame) -> list[tuple[str, _Fact
     if "age_years" in table:
         ages = table["age_years"]
         table["age_years"] = ages.where(ages.between(0, OLDEST_YEARS))
+    if "text_score" in table:
+        table["text_score"] = (table["text_score"] >= TEXT_LINE_CHARACTERS).astype("str")
     if {"width", "height"} <= set(images.columns):
         width, height = (images[c].astype("float64") for c in ("width", "height"))
         table |= {"pixels": width * height, "aspect": width / height}

@@ -313,3 +313,17 @@ def test_a_target_that_every_set_asked_about_in_full_or_not_at_all_needs_no_new_
     made = merge(make_sets(), {"either": ["mass", "nodule"]})
     assert made.targets["either"]["any_of"] == ["mass", "nodule"]
     assert len(made.findings) == sum(len(table) for table in make_sets().values())
+
+
+def test_images_of_a_list_are_left_out_of_several_sets_by_the_ids_that_they_have_there(
+    tmp_path, two_sets
+):
+    listed = tmp_path / "exclude.csv"
+    listed.write_text("image_id,reason\ntwo/i08,a copy\n")
+    combine(two_sets, tmp_path / "both", rule=SplitRule(folds=3), exclude=listed)
+    both = DataSet.open(tmp_path / "both")
+    assert len(both.images) == len(both.optional_table("decode")) == 23
+    assert "two/i08" not in set(both.images["image_id"])
+    assert both.optional_table("excluded")["path"].tolist() == ["deep/two/i08.png"]
+    with pytest.raises(InputError, match="another list of images to leave out"):
+        combine(two_sets, tmp_path / "both", rule=SplitRule(folds=3))

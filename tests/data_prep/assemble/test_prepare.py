@@ -368,3 +368,69 @@ def test_the_template_is_a_set_once_its_images_are_there(tmp_path):
     assert (summary.n_images, summary.n_boxes, len(summary.excluded)) == (2, 2, 0)
     with pytest.raises(InputError, match="is there already"):
         scripts.prepare.prepare(folder, template="csv")
+
+
+def write_list(path: Path, *lines: str) -> Path:
+    path.write_text("\n".join(["image_id,reason", *lines]) + "\n")
+    return path
+
+
+def test_images_of_a_list_are_left_out_of_all_tables_with_their_reason(tmp_path):
+    source = write_source(tmp_path / "source")
+    roles = tmp_path / "roles.csv"
+    lines = [f"i{n:03d},{'train' if n % 4 < 2 else 'test'}" for n in range(12)]
+    roles.write_text("\n".join(["image_id,role", *lines]))
+    listed = write_list(tmp_path / "exclude.csv", "i003,a copy", "i004,", "i003,twice")
+    summary = make(source, tmp_path / "set", exclude=listed, sizes=(32,), split=roles)
+    dataset = DataSet.open(tmp_path / "set")
+    assert (summary.n_images, summary.n_boxes) == (10, 3)
+    for table in (dataset.images, dataset.findings, dataset.boxes, dataset.split()):
+        assert not {"i003", "i004"} & set(table["image_id"])
+    assert len(dataset.store(32).ids) == 10
+    excluded = dataset.optional_table("excluded")
+    assert excluded[["path", "stage", "reason"]].to_numpy().tolist() == [
+        ["i003.png", "list", "a copy"],
+        ["i004.png", "list", "named in exclude.csv"],
+    ]
+    (problem,) = [p for p in summary.audit.problems if p.check == "excluded_list"]
+    assert (problem.severity, problem.count) == ("info", 2)
+
+
+def test_another_list_is_another_set_and_the_same_lines_in_another_order_are_not(tmp_path):
+    source, out = write_source(tmp_path / "source"), tmp_path / "set"
+    make(source, out, exclude=write_list(tmp_path / "one.csv", "i003,a", "i004,b"))
+    again = make(source, out, exclude=write_list(tmp_path / "two.csv", "i004,b", "i003,a"))
+    assert again.already_complete
+    for other in (None, write_list(tmp_path / "three.csv", "i003,a")):
+        with pytest.raises(InputError, match=r"another list of images .*choose a new folder"):
+            make(source, out, exclude=other)
+    write_source(source, n_images=14)
+    grown = make(source, out, exclude=tmp_path / "one.csv", add=True)
+    assert grown.n_images == 12
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        (["i003,", "i0,"], r"line 3: image_id='i0' is no image of this source, .* like 'i000'"),
+        ([f"i{n:03d}," for n in range(12)], "names every image of the source"),
+    ],
+)
+def test_a_list_that_cannot_be_followed_is_refused_before_the_folder_is_made(
+    tmp_path, lines, message
+):
+    source = write_source(tmp_path / "source")
+    with pytest.raises(InputError, match=message):
+        make(source, tmp_path / "set", exclude=write_list(tmp_path / "list.csv", *lines))
+    assert not (tmp_path / "set").exists()
+
+
+def test_a_list_names_images_by_their_hashed_ids_where_ids_are_hashed(tmp_path):
+    source, key = write_source(tmp_path / "source"), tmp_path / "key"
+    make(source, tmp_path / "all", id_key=key)
+    first = DataSet.open(tmp_path / "all").images["image_id"].iloc[0]
+    listed = write_list(tmp_path / "list.csv", f"{first},a name")
+    summary = make(source, tmp_path / "set", id_key=key, exclude=listed)
+    assert summary.n_images == 11
+    (path,) = summary.excluded["path"]
+    assert path.startswith("hidden/")

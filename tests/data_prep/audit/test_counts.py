@@ -87,3 +87,26 @@ def test_sizes_and_storage_are_described(images):
 def test_a_set_without_sizes_has_none(images):
     unknown = images.assign(width=pd.array([None] * 6, dtype="Int64"))
     assert describe_images(unknown, pd.DataFrame({"image_id": []}))["sizes"] is None
+
+
+def test_images_with_text_are_counted_apart_by_view_too(images):
+    rows = count_prevalence(images, LABELS, {}, ["a", "c"])
+    assert rows_of(rows, "burned-in text") == {"no text": (4, 4, 3, 0), "with text": (2, 2, 2, 2)}
+    assert rows_of(rows, "view and text")["AP, with text"] == (1, 1, 1, 1)
+    assert rows_of(count_prevalence(images, LABELS, {}), "burned-in text") == {}
+
+
+def test_the_oddest_images_are_far_from_the_rest_and_each_of_another_patient():
+    ids = [f"i{n}" for n in range(20)]
+    images = pd.DataFrame({"image_id": ids, "patient_id": ids, "width": 100, "height": 100})
+    decode = pd.DataFrame({"image_id": ids, "mean_grey": 100.0, "border_greys": "40" * 16})
+    decode["mean_grey"] += np.arange(20) % 5
+    images.loc[3, "width"] = 300
+    decode.loc[[5, 6], "border_greys"] = "ff" * 16
+    decode.loc[7, "mean_grey"] = 250.0
+    images.loc[6, "patient_id"] = "i5"
+    examples = describe_images(images, decode)["examples"]
+    assert {"i3", "i5", "i7"} < set(examples["oddest"])
+    assert len(examples["oddest"]) == len(examples["typical"]) == 4
+    assert examples["typical"] == ["i2", "i12", "i17", "i1"]
+    assert describe_images(images[:7], decode[:7])["examples"] == {}

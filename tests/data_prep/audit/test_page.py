@@ -20,6 +20,7 @@ from data_prep.store.dataset import DataSet
 from data_prep.work.object_store import file_digest
 from data_prep.work.pool import LocalEngine
 from evaluation.systems.shortcuts import measure_shortcuts
+from tests.data_prep.assemble.sources import make, write_pairs
 
 N = 48
 
@@ -88,7 +89,7 @@ def test_page_is_well_formed_and_needs_nothing_from_outside(html):
     assert parser.open == []
     assert "<script" not in html
     for address in re.findall(r'(?:href|src)="([^"]+)"', html):
-        assert address.startswith(("data:", "#")) or address == "audit_cases.csv"
+        assert address.startswith(("data:", "#")) or address in ("audit_cases.csv", "exclude.csv")
 
 
 def test_page_opens_with_the_verdict(html, found):
@@ -105,6 +106,91 @@ def test_copies_are_shown_side_by_side_with_their_boxes(html, found):
     assert '<rect x="10.0" y="20.0" width="50.0" height="30.0"/>' in article
 
 
+def test_a_pair_is_named_and_each_card_says_patient_label_role_and_path(html, dataset):
+    article = next(a for a in html.split("<article") if "A copy of the image" in a)
+    assert "1 pair, 1 shown" in " ".join(article.split())
+    assert "<p>Pair 1</p>" in article
+    roles = dataset.split().set_index("image_id")["role"]
+    for number, patient in ((0, "source:p0"), (1, "source:p1")):
+        role = roles[f"b{number}"]
+        assert f"<br>patient {patient}<br>{role}: Mass<br>{number}.png</figcaption>" in article
+
+
+def test_each_case_in_the_csv_has_its_partner_patient_path_label_and_role(dataset, found, tmp_path):
+    write_audit(dataset, found, tmp_path, pixels=False)
+    cases = pd.read_csv(tmp_path / "audit_cases.csv").set_index("check").loc["near_patients"]
+    columns = ["group", "image_id", "partner", "patient_id", "path", "label"]
+    assert cases[columns].to_numpy().tolist() == [
+        [1, "b0", "b1", "source:p0", "0.png", "Mass"],
+        [1, "b1", "b0", "source:p1", "1.png", "Mass"],
+    ]
+    roles = dataset.split().set_index("image_id")["role"]
+    assert cases["role"].tolist() == roles[["b0", "b1"]].tolist()
+
+
+def test_images_to_leave_out_are_listed_once_and_an_edited_list_stays(dataset, found, tmp_path):
+    page = write_audit(dataset, found, tmp_path, pixels=False)
+    rows = pd.read_csv(tmp_path / "exclude.csv")
+    assert rows["image_id"].tolist() == ["b1"]
+    assert rows["reason"][0].endswith("one of the patient ids is wrong; b0 stays")
+    assert 'href="exclude.csv"' in page.read_text()
+    (tmp_path / "exclude.csv").write_text("image_id,reason\nb0,\n")
+    write_audit(dataset, found, tmp_path, pixels=False)
+    assert (tmp_path / "exclude.csv").read_text() == "image_id,reason\nb0,\n"
+
+
+def test_of_copies_one_stays_and_of_those_with_two_labels_none():
+    def problem(check, groups):
+        rows = [(group, i, k) for group, ids in groups.items() for k, i in enumerate(ids.split())]
+        table = pd.DataFrame(rows, columns=["group", "image_id", "place"])
+        return Problem.of(
+            check, "error", check, table["image_id"], contrast=(table, "group", "place")
+        )
+
+    problems = (
+        problem("picture_label", {1: "a b"}),
+        problem("picture_patients", {1: "a b", 2: "c d e"}),
+        problem("near_repeated", {1: "d f", 2: "b g"}),
+        Problem.of("view_lateral", "warning", "lateral", np.array(["l"])),
+        Problem.of("burned_in_text", "warning", "text", np.array(["t"])),
+    )
+    out = Audit(problems, {}).exclusions.set_index("image_id")["reason"]
+    assert out.to_dict() == {
+        "a": "picture_label",
+        "b": "picture_label",
+        "d": "picture_patients; c stays",
+        "e": "picture_patients; c stays",
+        "l": "lateral",
+    }
+
+
+def test_an_image_that_a_wrong_box_rules_out_is_drawn_with_its_box_and_only_it(tmp_path):
+    source = write_pairs(tmp_path / "source")
+    boxes = pd.read_csv(source / "boxes.csv").astype("object")
+    boxes.loc[:2, ["x1", "x2"]] = [[20, 60], [-5, 30], [30, 30]]
+    boxes.to_csv(source / "boxes.csv", index=False)
+    make(source, tmp_path / "set")
+    dataset = DataSet.open(tmp_path / "set")
+    html = (tmp_path / "set/audit.html").read_text()
+    assert '<rect x="20.0" y="2.0" width="40.0" height="38.0"/>' in html
+    assert "<code>i000.png</code><br>x1 20, y1 2, x2 60, y2 40<br>of 50 × 40 px" in html
+    assert '<rect x="30.0" y="2.0" width="0.5" height="38.0"/>' in html  # else not seen
+    cases = pd.read_csv(tmp_path / "set/audit_cases.csv").set_index("path")
+    assert cases.loc["i003.png", ["x1", "y1", "x2", "y2"]].tolist() == [-5, 2, 30, 40]
+    shutil.copy(source / "i001.png", source / "i000.png")  # of another file nothing is told
+    html = _render_audit(dataset, audit(dataset))
+    assert "i000.png</code><br>" not in html
+    assert "i003.png</code><br>" in html
+
+
+def test_a_page_without_another_image_shows_the_most_typical_and_the_oddest(dataset, found):
+    facts = {"pictures": {"examples": {"typical": ["b2", "b3"], "oddest": ["b9"]}}}
+    html = _render_audit(dataset, Audit((), found.checked, found.facts | facts))
+    shown = [re.findall(r'aria-label="Image (\w+)"', part) for part in html.split("<section")]
+    assert [ids for ids in shown if ids] == [["b2", "b3"], ["b9"]]
+    assert "oddest" not in _render_audit(dataset, Audit(found.problems, {}, found.facts | facts))
+
+
 def test_every_problem_is_on_the_page_with_what_to_do(html, found):
     assert html.count("<article") == len(found.problems)
     for problem in found.problems:
@@ -112,7 +198,8 @@ def test_every_problem_is_on_the_page_with_what_to_do(html, found):
 
 
 def test_ids_of_the_source_are_escaped(dataset, found):
-    problem = Problem.of("x", "error", "<b>bold</b> thing", ["<script>alert(1)</script>"])
+    ids = np.array(["<script>alert(1)</script>"])
+    problem = Problem.of("x", "error", "<b>bold</b> thing", ids)
     html = _render_audit(dataset, Audit((problem,), found.checked, found.facts))
     assert "<script" not in html
     assert "<b>bold" not in html
@@ -134,14 +221,10 @@ def test_suspected_text_is_framed_in_a_crop_and_its_place_is_in_the_csv(dataset,
     folder = shutil.copytree(dataset.folder, tmp_path / "set")
     source = shutil.copytree(dataset.source_root, tmp_path / "source")
     decode = read_table(folder / "decode.parquet", "decode").set_index("image_id")
-    for number in (5, 6):
-        named = cv2.putText(chest(number) // 4, "DOE JANE 57", (20, 60), 0, 0.5, 255, 1)
-        cv2.imwrite(str(source / f"{number}.png"), named)
-        facts = image_facts(named)
-        decode.loc[f"b{number}", ["text_score", *TEXT_PLACE]] = [
-            facts[column] for column in ("text_score", *TEXT_PLACE)
-        ]
-    decode.loc["b6", list(TEXT_PLACE)] = np.nan  # a set that was prepared before places were kept
+    named = cv2.putText(chest(5) // 4, "DOE JANE 57", (20, 60), 0, 0.5, 255, 1)
+    cv2.imwrite(str(source / "5.png"), named)
+    columns = ["text_score", *TEXT_PLACE]
+    decode.loc["b5", columns] = [image_facts(named)[column] for column in columns]
     decode.loc["b7", "burned_in_annotation"] = "yes"
     write_table(decode.reset_index(), folder / "decode.parquet", "decode")
     images = read_table(folder / "images.parquet", "images")
@@ -149,11 +232,17 @@ def test_suspected_text_is_framed_in_a_crop_and_its_place_is_in_the_csv(dataset,
     write_table(images.assign(file_sha256=files), folder / "images.parquet", "images")
     other = DataSet(folder, {**dataset.info, "source_root": str(source)}, dataset.targets)
     html = write_audit(other, audit(other), tmp_path).read_text()
-    assert re.findall(r"Suspected text of image (\w+)", html) == ["b5", "b6"]
-    assert "3 images; all by id in" in html
+    assert re.findall(r"Suspected text of image (\w+)", html) == ["b5"]
+    assert "2 images, 2 shown; all in" in html
+    shares = html.split("with and without text</summary>")[1].split("</table>")[0]
+    names = re.findall(r'<th scope="row">([^<]+)</th><td>(\d+)', shares)
+    assert names == [
+        ("no text", "46"), ("with text", "2"), ("AP, no text", "24"), ("PA, no text", "22"),
+        ("PA, with text", "2"),
+    ]  # fmt: skip
     rows = pd.read_csv(tmp_path / "audit_cases.csv").set_index("check").loc["burned_in_text"]
-    assert rows["id"].tolist() == ["b5", "b6", "b7"]
-    assert rows[["x1", "y1", "x2", "y2"]].notna().all(axis=1).tolist() == [True, False, False]
+    assert rows["image_id"].tolist() == ["b5", "b7"]
+    assert rows[["x1", "y1", "x2", "y2"]].notna().all(axis=1).tolist() == [True, False]
     x1, y1, x2, y2 = rows[["x1", "y1", "x2", "y2"]].iloc[0]
     assert 18 < x1 < 24 < 100 < x2 < 130
     assert 45 < y1 < 55 < y2 < 64
@@ -163,11 +252,11 @@ def test_suspected_text_is_framed_in_a_crop_and_its_place_is_in_the_csv(dataset,
 
 def test_every_case_is_in_the_csv_and_only_the_first_are_in_the_json(dataset, tmp_path):
     ids = [f"b{number}" for number in range(30)]
-    problem = Problem.of("x", "error", "wrong", ids, pairs=pd.DataFrame({"id": ids}), shown=24)
+    problem = Problem.of("x", "error", "wrong", np.array(ids), shown=ids[:24])
     write_audit(dataset, Audit((problem,), {"images": N}), tmp_path, pixels=False)
-    assert pd.read_csv(tmp_path / "audit_cases.csv")["id"].tolist() == ids
+    assert pd.read_csv(tmp_path / "audit_cases.csv")["image_id"].tolist() == ids
     (read,) = Audit.read(tmp_path / "audit.json").problems
-    assert (len(read.pictures), len(read.examples), read.cases) == (24, 5, ())
+    assert (len(read.pictures), len(read.examples), len(read.cases)) == (24, 5, 0)
 
 
 def test_without_pixels_the_page_has_no_images(dataset, found):
