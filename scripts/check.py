@@ -29,8 +29,9 @@ def check(
 ) -> Audit:
     """Audit a data set: leaks, copies, impossible boxes, shortcuts.
 
-    Writes into the folder, of all splits: audit.html, to read; audit_cases.csv, with every case by
-    its id; audit.json, for programs. Exit 0: nothing wrong; 1: something is.
+    Writes into the folder, of all splits: audit.html, to read; audit_cases.csv, with every case;
+    exclude.csv, if there is none, with images to leave out (cxr prepare --exclude); audit.json, for
+    programs. Exit 0: nothing wrong; 1: something is.
 
     Args:
         data: Data set folder, as made by cxr prepare.

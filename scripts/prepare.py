@@ -190,24 +190,11 @@ def prepare(
                 DataSet.open(folder).make_store(side, console, decoded_by)
         else:
             options = PrepareOptions(
-                format=format,
-                read=read,
-                name=name,
-                sizes=tuple(dict.fromkeys(size or ())),
-                targets=target or {},
-                rule=rule,
-                split=split,
-                exclude=exclude,
-                window=window,
-                id_key=id_key,
-                keep_ids=keep_ids,
-                add=add,
-                strict=strict,
-                engine=decoders,
-                progress=console.progress,
-                say=console.say,
-                measure_shortcuts=measure_shortcuts,
-            )
+                format=format, read=read, name=name, sizes=tuple(dict.fromkeys(size or ())),
+                targets=target or {}, rule=rule, split=split, exclude=exclude, window=window,
+                id_key=id_key, keep_ids=keep_ids, add=add, strict=strict, engine=decoders,
+                progress=console.progress, say=console.say, measure_shortcuts=measure_shortcuts,
+            )  # fmt: skip
             summary = prepare_source(source, folder, options)
     dataset = DataSet.open(folder)
     dataset.summary = summary

@@ -40,9 +40,10 @@ def leave_out(tables: SourceTables, listed: pd.DataFrame, path: Path) -> SourceT
     kept: dict[str, Any] = {name: out.keep(getattr(tables, name)) for name in names}
     if kept["images"].empty:
         raise InputError(f"{path}: names every image of the source; keep some")
-    paths = images["path"].fillna(images["image_id"]).set_axis(images["image_id"])
-    excluded = [tables.excluded, out.table(paths.to_dict(), "list")]
-    return replace(tables, **kept, excluded=pd.concat(excluded, ignore_index=True))
+    paths = images["path"].fillna(images["image_id"])
+    gone = out.table(dict(zip(images["image_id"], paths, strict=True)), "list")
+    kept["excluded"] = pd.concat([tables.excluded, gone], ignore_index=True)
+    return replace(tables, **kept)
 
 
 def labelled_sizes(images: pd.DataFrame, boxes: pd.DataFrame) -> np.ndarray:
@@ -154,11 +155,12 @@ def _failures(tables: SourceTables, failed: pd.DataFrame) -> pd.DataFrame:
     """Rows of ``excluded``, with the box that leaves its image where that is the reason."""
     misfits = failed.loc[failed["error_stage"] == "boxes", ["image_id", "width", "height"]]
     boxes = tables.boxes.merge(misfits.astype({"width": "float64", "height": "float64"}))
-    beyond = boxes[["x2", "y2"]].to_numpy() > boxes[["width", "height"]] + EDGE_TOLERANCE_PX
-    boxes = boxes[beyond.any(axis=1)].drop_duplicates("image_id")
-    rows = failed.merge(tables.images[["image_id", "path"]], on="image_id")
+    limits = boxes[["width", "height"]].to_numpy() + EDGE_TOLERANCE_PX
+    beyond = (boxes[["x2", "y2"]].to_numpy(dtype="float64") > limits).any(axis=1)
+    boxes = boxes[pd.Series(beyond, boxes.index)].drop_duplicates("image_id")
+    rows = failed.rename(columns={"error_stage": "stage", "error": "reason"})
+    rows = rows.merge(tables.images[["image_id", "path"]], on="image_id")
     rows = rows.merge(boxes[["image_id", *EDGES]], on="image_id", how="left")
-    rows = rows.rename(columns={"error_stage": "stage", "error": "reason"})
     return rows[["path", "stage", "reason", *EDGES]]
 
 

@@ -57,13 +57,6 @@ _STAY = {
 _WORTH_SAYING = 0.01  # share of test images that a split by image would leak
 
 
-def say_scope(checked: dict[str, int]) -> str:
-    """What an audit checked, as counts with their nouns."""
-    names = {"pictures": "decoded image", "boxes": "box"}
-    nouns = {thing: names.get(thing, thing.removesuffix("s")) for thing in checked}
-    return ", ".join(counted(count, nouns[thing]) for thing, count in checked.items())
-
-
 @dataclass(frozen=True)
 class Audit:
     """What an audit found, the worst first."""
@@ -89,7 +82,7 @@ class Audit:
                 lines.append(f"    what to do: {problem.advice}")
         nouns = {"info": "note"}
         counts = ", ".join(counted(n, nouns.get(level, level)) for level, n in self.counts.items())
-        summary = f"checked {say_scope(self.checked)}: {counts}"
+        summary = f"checked {self.scope}: {counts}"
         if self.folder is None:
             return "\n".join([*lines, summary])
         lines += [f"{self.folder}: {summary}", f"Page: {self.folder / PAGE}"]
@@ -112,6 +105,13 @@ class Audit:
         rows = [{name: getattr(problem, name) for name in names} for problem in self.problems]
         table = pd.DataFrame(rows, columns=names)
         return table.assign(examples=[", ".join(problem.examples) for problem in self.problems])
+
+    @property
+    def scope(self) -> str:
+        """What was checked, as counts with their nouns."""
+        names = {"pictures": "decoded image", "boxes": "box"}
+        nouns = {thing: names.get(thing, thing.removesuffix("s")) for thing in self.checked}
+        return ", ".join(counted(count, nouns[thing]) for thing, count in self.checked.items())
 
     @property
     def counts(self) -> dict[str, int]:

@@ -44,10 +44,7 @@ def count_prevalence(
     splits: dict[str, pd.DataFrame],
     suspects: Iterable[str] = (),
 ) -> list[dict[str, Any]]:
-    """Count each target by role of each split, view, sex, age band, source and text.
-
-    `suspects` are the ids of images in which text is suspected.
-    """
+    """Count each target by role of each split, view, sex, age, source, and text (`suspects`)."""
     groups = {
         "all": pd.Series("all images", index=images.index),
         **{f"role in split {name}": _roles(images, split) for name, split in splits.items()},

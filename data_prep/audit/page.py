@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 from pydicom.uid import UID_dictionary
 
-from data_prep.audit.audit import AUDIT, EXCLUDE, PAGE, Audit, say_scope
+from data_prep.audit.audit import AUDIT, EXCLUDE, PAGE, Audit
 from data_prep.audit.checks import SEVERITIES, SHORTCUT_AUROC, Problem
 from data_prep.audit.copies import (
     ILLEGIBLE_PX,
@@ -101,8 +101,8 @@ def _image_rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
             listed = ", ".join(f"{words(value)}: {n:,}" for value, n in counts.items())
             rows.append((name.replace("_", " ").capitalize(), listed))
     if copies:
-        words = f"{counted(copies['equal'], 'image')} equal to another, {copies['near']:,} nearly"
-        rows.append(("Copies", words if any(copies.values()) else "none found"))
+        text = f"{counted(copies['equal'], 'image')} equal to another, {copies['near']:,} nearly"
+        rows.append(("Copies", text if any(copies.values()) else "none found"))
     return rows
 
 
@@ -221,16 +221,15 @@ def _render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str
     album = _Album(dataset, pixels)
     problems = [(problem, album.cases(problem)) for problem in found.problems]
     facts = found.facts
-    is_calm = not any(cases for _, cases in problems)
-    chosen = facts.get("pictures", {}).get("examples", {}) if is_calm else {}
+    chosen = {} if any(cases for _, cases in problems) else facts.get("pictures", {})
     examples = {
         name: album.cases(Problem.of(name, "info", "", np.array(ids), shown=ids))
-        for name, ids in chosen.items()
+        for name, ids in chosen.get("examples", {}).items()
     }
     page = template_environment(Path(__file__).parent).get_template("audit.jinja")
     return page.render(
         name=dataset.name,
-        scope=say_scope(found.checked),
+        scope=found.scope,
         verdict=_verdict(found.counts),
         explanation=_explain(found.problems),
         tally=_tally(found.counts),
@@ -287,7 +286,7 @@ class _Album:
 
     def _show_left_out(self, path: str) -> _Shown | None:
         """An image that a wrong box rules out, with that box as far as it can be drawn."""
-        sha256, *edges = self.left_out.loc[path]
+        sha256, *edges = self.left_out.loc[[path]].to_numpy()[0].tolist()
         try:
             file = self.dataset.source_root / path
             pixels = read_displayed(file, self.dataset.window, str(sha256))
