@@ -172,7 +172,7 @@ def _all_cases(dataset: DataSet, found: Audit) -> pd.DataFrame:
         part["partner"] = first.where(first != part["image_id"], last)
         part["group"] = groups.ngroup().where(part["group"].notna()) + 1
         about = images.reindex(part["image_id"]).set_axis(part.index)
-        about["path"] = about["path"].fillna(part.pop("path"))
+        about["path"] = about["path"].fillna(part.pop("path").astype("str"))
         about["role"] = part["image_id"].map(_roles(dataset, problem.split))
         said = {"check": problem.check, "severity": problem.severity, "split": problem.split}
         parts.append(part.join(about).assign(**said))
