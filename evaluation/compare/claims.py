@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from evaluation.compare.estimates import Estimate, Estimates, family_level
-from evaluation.metrics.metric import ends_words, number
+from evaluation.metrics.metric import Note, ends_words, number
 from evaluation.statistics.bootstrap import Interval
 
 
@@ -199,7 +199,7 @@ def margin_words(
     if standing == "unknown":
         return f"{subject}: {other} and {reference} cannot be held against the margin: no interval."
     digits = _telling_digits((gap.low, gap.high), margin)
-    ends = f"{number(gap.low, digits)} to {number(gap.high, digits)}"
+    ends = f"{number(-gap.high, digits)} to {number(-gap.low, digits)}"
     several = f", Bonferroni over {contrasts} contrasts" if contrasts > 1 else ""
     claim = {
         "equivalent": f"is equivalent to {reference} within",
@@ -208,9 +208,9 @@ def margin_words(
         "open": f"was not shown to be non-inferior to {reference} by",
     }[standing]
     return (
-        f"{subject}: {other} {claim} the margin of {number(margin, digits)}: difference {other} − "
-        f"{reference} {number(gap.estimate, digits)} ({100 - 5 / contrasts:.4g} % interval "
-        f"{ends}{several})."
+        f"{subject}: {other} {claim} the margin of {number(margin, digits)}: difference "
+        f"{reference} − {other} {number(-gap.estimate, digits)} ({100 - 5 / contrasts:.4g} % "
+        f"interval {ends}{several})."
     )
 
 
@@ -231,9 +231,9 @@ HeadlineKind = Literal["decided", "open", "single", "unknown"]
 """A difference was shown; one was not shown; one system alone; no figure or no interval."""
 
 
-ConclusionKind = Literal["primary", "margin", "pair", "operating_point", "rest"]
+ConclusionKind = Literal["primary", "margin", "pair", "operating_point"]
 """The primary figure of a pair, or against a margin; another figure of a pair; all that a pair has
-at one threshold; a count of what was not shown."""
+at one threshold."""
 
 
 @dataclass(frozen=True)
@@ -260,25 +260,36 @@ class Verdict:
     """The report's opening.
 
     Attributes:
-        headline: The answer in one sentence.
-        scope: How far it reaches.
+        where: On what it was judged, as an answer begins.
+        answer: The answer without these words.
+        scope: How far it reaches: sentences by the few words that sum them up.
         conclusions: Further comparisons.
         kind: What kind of answer it is.
         claims: The differences of the primary figure between all pairs, decided as one family.
         cautions: What may make it wrong, the most harmful first; shown right below the headline.
+        chance: That no system was shown to be better than chance, where that is so.
     """
 
-    headline: str
-    scope: str
+    where: str
+    answer: str
+    scope: Mapping[str, str]
     conclusions: list[Conclusion]
     kind: HeadlineKind
     claims: tuple[Claim, ...] = ()
-    cautions: tuple[str, ...] = ()
+    cautions: tuple[Note, ...] = ()
+    chance: str = ""
 
     @property
-    def open(self) -> bool:
-        """Whether anything was left undecided."""
-        return self.kind == "open" or any(not conclusion.decided for conclusion in self.conclusions)
+    def headline(self) -> str:
+        """The answer in one sentence, that no system beats chance first."""
+        return f"{self.where}, {'; '.join(filter(None, (self.chance, self.answer)))}."
+
+    def decides(self, first: str, second: str, metric: str, policy: str) -> bool | None:
+        """Whether a difference is shown among all that are told; `None` of one that is not told."""
+        told = (*self.claims, *(claim for each in self.conclusions for claim in each.claims))
+        wanted = (first, second, metric, policy)
+        own = [c for c in told if (c.first, c.second, c.metric, c.policy) == wanted]
+        return own[0].decided if own else None
 
 
 @dataclass(frozen=True)
@@ -296,5 +307,5 @@ class Setting:
     seeds: Mapping[str, int] | None = None
     same_training: Mapping[str, str] = field(default_factory=dict)
     synthetic: int = 0
-    cautions: tuple[str, ...] = ()
+    cautions: tuple[Note, ...] = ()
     uses_before: int | None = None

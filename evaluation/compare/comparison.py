@@ -17,16 +17,14 @@ from evaluation.compare.claims import Setting, Verdict
 from evaluation.compare.estimates import Estimate, Estimates, PairTests
 from evaluation.compare.judged_models import JudgedModel, Models
 from evaluation.compare.protocol import EXPLORATORY, Protocol, TestSetUses
-from evaluation.compare.verdict import state_verdict
+from evaluation.compare.verdict import CHANCE, state_verdict
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import CoverageCurve
 from evaluation.decisions.tuning import validation_scores
-from evaluation.metrics.metric import Note, ends_words, listing, number
+from evaluation.metrics.metric import Note, NoteKind, ends_words, listing, number
 from evaluation.statistics.ranking import Floats, curves
 from evaluation.systems.eligibility import training_id, training_sets
 from evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT
-
-_CHANCE = 0.5
 
 
 @dataclass(frozen=True)
@@ -235,16 +233,15 @@ class Comparison:
         return replace(self, uses=uses, notes=notes, provenance=provenance)
 
     @property
-    def verdict(self) -> str:
-        """The answer in one sentence that the intervals support."""
-        return self.answer.headline
+    def answer_unit(self) -> Estimates:
+        """The figures that the answer rests on, those of the protocol's unit."""
+        grouped = self.protocol.unit in ("study", "patient")
+        return self.by_unit if grouped and self.by_unit is not None else self.estimates
 
-    @property
+    @cached_property
     def answer(self) -> Verdict:
         """The answer with its scope and the further comparisons, for the protocol's unit."""
-        estimates = self.estimates
-        if self.by_unit is not None and self.protocol.unit in ("study", "patient"):
-            estimates = self.by_unit
+        estimates = self.answer_unit
         return state_verdict(
             estimates,
             self.names,
@@ -266,48 +263,49 @@ def _cautions(
     figures: Estimates,
     failures: pd.DataFrame,
     notes: Sequence[Note] = (),
-) -> tuple[str, ...]:
+) -> tuple[Note, ...]:
     """What may make the answer wrong, the most harmful first; of the notes their cautions."""
-    parts = [note.text for note in notes if note.kind == "copies"]
+    parts = [note for note in notes if note.kind == "copies"]
     parts += [
-        f"The audit of this data set found an error: {error}." for error in background.audit or ()
+        Note("audit", f"The audit of this data set found an error: {error}.")
+        for error in background.audit or ()
     ]
     if background.data_name and background.audit is None:
-        parts.append(
+        text = (
             "Whether a patient is in both training and test data was not checked (run cxr check)."
         )
+        parts.append(Note("no_audit", text))
     parts += _against_chance(figures)
     parts += _against_shortcuts(failures)
     parts += _trained_elsewhere(background)
     if background.synthetic:
-        parts.append("Synthetic images: the figures say nothing about patients.")
-    parts += [note.text for note in notes if note.caution and note.kind != "copies"]
+        parts.append(Note("synthetic", "Synthetic images: the figures say nothing about patients."))
+    parts += [note for note in notes if note.caution and note.kind != "copies"]
     return tuple(parts)
 
 
-def _against_chance(figures: Estimates) -> list[str]:
+def _against_chance(figures: Estimates) -> list[Note]:
     """Systems whose AUROC's interval holds 0.5, or lies below it."""
     aurocs = {name: figures.of(name, "auroc") for name in figures.systems}
     bounded = {name: auroc for name, auroc in aurocs.items() if auroc.bounded}
-    groups = {
-        "not shown to be better than chance": [
-            name for name, auroc in bounded.items() if auroc.low <= _CHANCE <= auroc.high
-        ],
-        "worse than chance": [name for name, auroc in bounded.items() if auroc.high < _CHANCE],
+    groups: dict[NoteKind, list[str]] = {
+        "chance": [n for n, auroc in bounded.items() if auroc.low <= CHANCE <= auroc.high],
+        "below_chance": [n for n, auroc in bounded.items() if auroc.high < CHANCE],
     }
     parts = []
-    for said, names in groups.items():
+    for kind, names in groups.items():
         values = [
             f"{name} ({number(aurocs[name].estimate)}, 95 % interval {ends_words(aurocs[name])})"
             for name in names
         ]
         if values:
             were = "was" if len(values) == 1 else "were"
-            parts.append(f"By AUROC, {listing(values)} {were} {said} (0.5).")
+            said = "not shown to be better than" if kind == "chance" else "worse than"
+            parts.append(Note(kind, f"By AUROC, {listing(values)} {were} {said} chance (0.5)."))
     return parts
 
 
-def _against_shortcuts(failures: pd.DataFrame) -> list[str]:
+def _against_shortcuts(failures: pd.DataFrame) -> list[Note]:
     """Systems that were not shown to exceed the label predicted from metadata and image borders."""
     if failures.empty:
         return []
@@ -327,14 +325,15 @@ def _against_shortcuts(failures: pd.DataFrame) -> list[str]:
     if not values:
         return []
     were = "was" if len(values) == 1 else "were"
-    return [
+    text = (
         f"The label can be predicted without the lungs, from {fact}, with AUROC "
         f"{number(guess.estimate)} (5-fold, by patient); on the same pairs of images, those of one "
         f"fold, {listing(values)} {were} not shown to exceed that."
-    ]
+    )
+    return [Note("shortcut", text)]
 
 
-def _trained_elsewhere(background: Background) -> list[str]:
+def _trained_elsewhere(background: Background) -> list[Note]:
     """Systems that were trained on other data than they are judged on, one sentence."""
     groups: dict[tuple[str, ...], list[str]] = {}
     for name, sets in background.elsewhere.items():
@@ -345,4 +344,4 @@ def _trained_elsewhere(background: Background) -> list[str]:
         + listing([f"“{title}”" + " (other images)" * (title == here) for title in sets])
         for sets, names in groups.items()
     ]
-    return [f"{'; '.join(said)}; judged on “{here}”."] if said else []
+    return [Note("elsewhere", f"{'; '.join(said)}; judged on “{here}”.")] if said else []

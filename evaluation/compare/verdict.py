@@ -31,8 +31,7 @@ from evaluation.metrics.metric import (
 )
 from evaluation.metrics.registry import METRICS, highlighted, metric_title
 
-_IN_A_SENTENCE = 4
-"""Systems whose figures one sentence can hold."""
+CHANCE = 0.5  # as AUROC
 
 
 def state_verdict(
@@ -62,19 +61,29 @@ def state_verdict(
     where = _opening(asked, setting)
     text, kind = _headline(asked, claims)
     conclusions = _secondary(asked)
-    if len(systems) > _IN_A_SENTENCE or (len(systems) > 2 and protocol.partner):
+    if len(systems) > 2:
         conclusions = [*_primary_conclusions(asked, claims), *conclusions]
-    if len(systems) > _IN_A_SENTENCE:
-        conclusions = _gather(conclusions)
     conclusions = [*_against_margin(figures, systems, protocol), *conclusions]
     return Verdict(
-        headline=f"{where}, {text}.",
+        where=where,
+        answer=text,
         scope=_scope(tests or PairTests(), systems, protocol, setting, claims, conclusions),
         conclusions=conclusions,
         kind=kind,
         claims=tuple(claims),
         cautions=setting.cautions,
+        chance=_by_chance(figures, systems),
     )
+
+
+def _by_chance(figures: Estimates, systems: Sequence[str]) -> str:
+    """That no system was shown to be better than chance; nothing where one was, or is unknown."""
+    if not all(figures.of(name, "auroc").low <= CHANCE for name in systems):
+        return ""
+    one = (
+        systems[0] if len(systems) == 1 else "neither system" if len(systems) == 2 else "no system"
+    )
+    return f"{one} was {'not ' * (len(systems) == 1)}shown to be better than chance by AUROC"
 
 
 class _Question(NamedTuple):
@@ -131,7 +140,7 @@ def _headline(asked: _Question, claims: list[Claim]) -> tuple[str, HeadlineKind]
     if protocol.partner:
         return _of_both_halves(asked, claims)
     if len(systems) == 2:
-        return _of_two(asked, claims[0].falling)
+        return _of_two(asked, claims[0])
     return _of_many(asked, claims)
 
 
@@ -151,9 +160,12 @@ def _of_two(asked: _Question, claim: Claim) -> tuple[str, HeadlineKind]:
     one, other = map(number, claim.values)
     both, of = f"{first} and {second}", f"{asked.title} for {asked.finding}"
     match claim.standing:
-        case "first" | "second":
+        case "first":
             said = f"{first} had the higher {of}: {one}, {second} {other}"
             return f"{said}, {claim.gap_words}", "decided"
+        case "second":
+            gap = claim.gap_words.replace("difference", f"{first} − {second}", 1)
+            return f"{second} had the higher {of}: {other}, {first} {one}, {gap}", "decided"
         case "same":
             return f"{both} had the same {of}: {one} ({claim.gap_words})", "open"
         case "open":
@@ -175,15 +187,15 @@ def _of_many(asked: _Question, claims: list[Claim]) -> tuple[str, HeadlineKind]:
         said = f"{listing(tops)} had the same {asked.title} for {finding}"
         return f"{said}: {number(best)}", "open"
     between = {frozenset((claim.first, claim.second)): claim.falling for claim in claims}
-    gaps, parts, undecided = len(systems) <= _IN_A_SENTENCE, [], len(tops) > 1
+    parts, undecided = [], len(tops) > 1
     for top in tops:
         against = [between[frozenset((top, name))] for name in ranked if name not in tops]
         shown = [claim for claim in against if claim.decided]
         rest = [claim for claim in against if not claim.decided]
         undecided |= bool(rest)
         it = "it" if len(tops) == 1 else top
-        parts += [f"{it} was shown to exceed {_listed(shown, gaps=gaps)}"] if shown else []
-        parts += [f"{it} was not shown to differ from {_listed(rest, gaps=gaps)}"] if rest else []
+        parts += [f"{it} was shown to exceed {_listed(shown)}"] if shown else []
+        parts += [f"{it} was not shown to differ from {_listed(rest)}"] if rest else []
     had = "had the highest" if len(tops) == 1 else "had the same, highest"
     start = f"{listing(tops)} {had} {asked.title} of {len(systems)} systems for {finding}"
     text = f"{start} ({number(best)}); {listing(parts)}"
@@ -295,30 +307,10 @@ def _pair_words(claim: Claim, at: str) -> str:
 
 
 def _primary_conclusions(asked: _Question, claims: list[Claim]) -> list[Conclusion]:
-    """What the headline of many leaves out: the highest against each other, or every pair."""
-    figures = asked.figures
-    if not claims:
-        return []
-    if asked.protocol.partner:
-        return [
-            _tell(figures, claims[start : start + 2], "primary")
-            for start in range(0, len(claims), 2)
-        ]
-    falling = [claim.falling for claim in claims]
-    best = max(falling, key=lambda claim: claim.values[0]).first
-    return [_tell(figures, [claim], "primary") for claim in falling if claim.first == best]
-
-
-def _gather(conclusions: list[Conclusion]) -> list[Conclusion]:
-    """What was decided in full, the rest as a count: the table has every figure."""
-    decided = [conclusion for conclusion in conclusions if conclusion.decided]
-    rest = [
-        claim for conclusion in conclusions if not conclusion.decided for claim in conclusion.claims
-    ]
-    if not rest:
-        return decided
-    text = f"{len(rest)} further comparisons were not shown to differ; the table has their figures."
-    return [*decided, Conclusion(text, "rest", tuple(rest), decided=False)]
+    """Every pair on the primary figure, both halves of an operating point in one sentence."""
+    size = len(asked.protocol.metrics)
+    groups = [claims[start : start + size] for start in range(0, len(claims), size)]
+    return [_tell(asked.figures, group, "primary") for group in groups]
 
 
 def _against_margin(figures: Estimates, systems: list[str], protocol: Protocol) -> list[Conclusion]:
@@ -346,11 +338,12 @@ def _scope(
     setting: Setting,
     claims: Sequence[Claim],
     conclusions: Sequence[Conclusion],
-) -> str:
-    """How far the answer reaches, and how its intervals were widened."""
+) -> dict[str, str]:
+    """How far the answer reaches, and how its intervals were widened; by a few words on each."""
     same = {name: first for name, first in setting.same_training.items() if name in systems}
-    parts = [_what_is_random([n for n in systems if n not in same], setting.seeds or {})]
-    parts += [
+    trained, seeds = [name for name in systems if name not in same], setting.seeds or {}
+    runs = [_what_is_random(trained, seeds)]
+    runs += [
         f"{name} and {first} are one training run: their difference is of the export alone."
         for name, first in same.items()
     ]
@@ -367,22 +360,39 @@ def _scope(
         for name, family in families
         if (size := sum(claim.difference.bounded for claim in family)) > 1
     ]
+    parts = []
+    if tests.known or protocol.declared:
+        parts.append(_standing_words(protocol, setting.uses_before))
     if widened:
-        parts.append(f"The intervals {listing(widened)} are widened by Holm's method.")
+        parts.append(
+            f"What is said {listing(widened)} rests on intervals widened by Holm's method; tables "
+            "have those of each difference alone."
+        )
     if any(claim.difference.refitted for claim in told):
         parts.append(
             "At a chosen threshold they include that other validation patients would have given "
             "another threshold; the full table also has those with the thresholds held."
         )
-    parts += _detectable(tests, systems, protocol)
-    if tests.known or protocol.declared:
-        parts.append(_standing_words(protocol, setting.uses_before))
     if any(conclusion.secondary for conclusion in conclusions):
         parts.append(
             "Findings marked as secondary explain the answer; the protocol did not fix them, so "
             "they confirm nothing."
         )
-    return " ".join(parts)
+    reach, power = _detectable(tests, systems, protocol)
+    standing = "exploratory" if tests.known else "how intervals were made"
+    told_of = {
+        _runs_in_brief(trained, seeds): runs,
+        "confirmatory" if protocol.declared else standing: parts,
+        f"detects differences from {reach}": power,
+    }
+    return {brief: " ".join(sentences) for brief, sentences in told_of.items() if sentences}
+
+
+def _runs_in_brief(systems: list[str], seeds: Mapping[str, int]) -> str:
+    counts, each = {seeds.get(name) for name in systems}, " each" if len(systems) > 1 else ""
+    if None in counts or len(counts) > 1:
+        return "training runs"
+    return f"one training run{each}" if counts == {1} else f"{counts.pop()} training seeds{each}"
 
 
 def _what_is_random(systems: list[str], seeds: Mapping[str, int]) -> str:
@@ -419,9 +429,9 @@ def _what_is_random(systems: list[str], seeds: Mapping[str, int]) -> str:
     return " ".join(parts)
 
 
-def _detectable(tests: PairTests, systems: list[str], protocol: Protocol) -> list[str]:
-    """The smallest difference that the test set could have shown, per contrast and metric."""
-    parts = []
+def _detectable(tests: PairTests, systems: list[str], protocol: Protocol) -> tuple[str, list[str]]:
+    """The smallest differences that the test set could have shown, and a sentence a metric."""
+    parts, least = list[str](), list[float]()
     for metric, policy in protocol.keys:
         reaches = {
             other: reach
@@ -430,19 +440,17 @@ def _detectable(tests: PairTests, systems: list[str], protocol: Protocol) -> lis
         }
         if not reaches:
             continue
+        least += reaches.values()
         sizes = [
             number(reach) + (f" between {systems[0]} and {other}" if len(systems) > 2 else "")
             for other, reach in reaches.items()
         ]
-        if len(reaches) >= _IN_A_SENTENCE:
-            low, *_, high = sorted(reaches.values())
-            sizes = [f"{number(low)} to {number(high)} against {systems[0]}"]
         parts.append(
             "This test set has 80 % power to detect a true difference in "
             f"{METRICS[metric].inside}{_at_threshold(policy)} of {listing(sizes)} (two-sided 5 %, "
             "by patient); smaller differences would usually be missed."
         )
-    return parts
+    return number(min(least, default=None)), parts
 
 
 def _group_words(claims: Sequence[Claim], titles: Sequence[str]) -> str:
@@ -458,20 +466,18 @@ def _group_words(claims: Sequence[Claim], titles: Sequence[str]) -> str:
         end = f"higher for {claim.leader}" if claim.decided else said[claim.standing]
         values = " and ".join(map(number, claim.values))
         short = len(levels) == 1 and claim.difference.bounded
-        gap = f"difference {ends_words(claim.difference)}" if short else claim.gap_words
+        ends = ends_words(claim.difference)
+        gap = (
+            f"difference {number(claim.difference.estimate)}, {ends}" if short else claim.gap_words
+        )
         parts.append(f"{title} {values} ({gap}), {end}")
     common = f" ({levels.pop()} intervals)" if len(levels) == 1 else ""
     return "; ".join(parts) + common
 
 
-def _listed(claims: Sequence[Claim], *, gaps: bool) -> str:
-    """The lower system of each claim, with its figure and, if wanted, the difference."""
-    return listing(
-        [
-            f"{claim.second} ({number(claim.values[1])}{'; ' + claim.gap_words if gaps else ''})"
-            for claim in claims
-        ]
-    )
+def _listed(claims: Sequence[Claim]) -> str:
+    """The lower system of each claim, with its figure."""
+    return listing([f"{claim.second} ({number(claim.values[1])})" for claim in claims])
 
 
 def _standing_words(protocol: Protocol, uses_before: int | None) -> str:

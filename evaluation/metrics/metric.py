@@ -25,7 +25,7 @@ Part = Literal["first", "place", "rates", "further", "none"]
 Test = Literal["obuchowski", "mcnemar", "bootstrap", "none"]
 """How a paired difference is tested."""
 
-Highlight = Literal["abstract", "gain", "subgroups", "summary", "targets", "verdict"]
+Highlight = Literal["abstract", "subgroups", "summary", "targets", "verdict"]
 """Shorter lists of the report that a metric stands in, too."""
 
 NEEDS: dict[Need, str] = {
@@ -135,19 +135,15 @@ VERSUS_NORMAL = "vs_normal"
 
 
 NoteKind = Literal[
-    "left_out",
-    "training",
-    "copies",
-    "validation",
-    "not_tuned",
-    "seeds",
-    "unit",
-    "uses",
-    "few_patients",
-]
+    "left_out", "training", "copies", "validation", "not_tuned", "seeds", "unit", "uses",
+    "few_patients", "audit", "no_audit", "chance", "below_chance", "shortcut", "elsewhere",
+    "synthetic",
+]  # fmt: skip
 """Images that are not judged; training data that is unknown; test images that look like copies of
 training images; what validation lacks; a system that was not tuned; several seeds; figures by study
-or patient; earlier uses of the test images; few patients, or one with many images."""
+or patient; earlier uses of the test images; few patients, or one with many images. Of cautions
+beside these: an error of the audit, or no audit; an AUROC that may be chance, or is below it; a
+guess without the lungs; training on other data; synthetic images."""
 
 
 class Note(NamedTuple):

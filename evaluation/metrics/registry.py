@@ -42,7 +42,7 @@ _IMAGE_METRICS = (
         undefined="AUROC needs positive and negative images",
         test="obuchowski",
         place=("first", 0),
-        also=("abstract", "gain", "subgroups", "summary", "targets", "verdict"),
+        also=("abstract", "subgroups", "summary", "targets", "verdict"),
     ),
     Metric(
         "average_precision",
@@ -106,7 +106,6 @@ _IMAGE_METRICS = (
         formula=lambda c: 2 * c.tp / (2 * c.tp + c.fp + c.fn),
         undefined="there is no positive image and none is called positive",
         place=("first", 5),
-        also=("summary",),
     ),
     _decision(
         "balanced_accuracy",
@@ -313,7 +312,7 @@ _PLACE_METRICS = (
         family="coco",
         needs=("boxes",),
         place=("place", 3),
-        also=("abstract", "gain", "subgroups", "verdict"),
+        also=("abstract", "subgroups", "verdict"),
     ),
     _boxed(
         "ap",
@@ -343,7 +342,7 @@ def _froc_metrics(hit: str, title: str, means: str, rank: int) -> tuple[Metric, 
         "neither true nor false positives. Of the operating points within a rate the most "
         "sensitive counts (steps, no interpolation).",
         place=("place", rank),
-        also=("abstract", "gain") if hit == "iou" else (),
+        also=("abstract",) if hit == "iou" else (),
     )
     return mean, *(
         froc(
@@ -368,7 +367,6 @@ _BOX_METRICS = (
         family="rsna",
         undefined="no judged image has a true box or a called one",
         place=("place", 5),
-        also=("gain",),
     ),
     *(
         _called_boxes(
@@ -418,7 +416,7 @@ _BOX_METRICS = (
         partners=("specificity",),
         needs=("threshold", "point", "cell"),
         place=("place", 1),
-        also=("verdict",),
+        also=("summary", "verdict"),
     ),
 )
 

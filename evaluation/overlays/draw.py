@@ -22,6 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from data_prep.contracts.folders import atomic_path
 from evaluation.overlays.shapes import (
     KEY_SIZE,
+    NO_CONTOUR,
     TRUTH_COLOUR,
     ImagePrediction,
     ImageTruth,
@@ -169,18 +170,13 @@ def draw_overlay(
     if pixels.ndim != 2 or pixels.dtype != np.uint8:
         raise ValueError(f"expected grey uint8 (H, W), but got {pixels.dtype} {pixels.shape}")
     size = pixels.shape[1], pixels.shape[0]
-    panels = [
-        _draw_panel(pixels, [], panel),
-        _draw_panel(pixels, truth_shapes(truth), panel),
-        *(
-            _draw_panel(pixels, prediction_shapes(one, truth, size, faint=faint), panel)
-            for one in predictions
-        ),
-    ]
+    shown = [prediction_shapes(one, truth, size, faint=faint) for one in predictions]
+    of_panels: list[Sequence[Shape | Label]] = [[], truth_shapes(truth), *shown]
+    panels = [_draw_panel(pixels, of_panel, panel) for of_panel in of_panels]
     captions = [
         ("Image", None, title, facts),
         ("Truth", TRUTH_COLOUR, describe_truth(truth, finding), ""),
-        *(_caption(prediction, truth) for prediction in predictions),
+        *(_caption(one, truth, of_one) for one, of_one in zip(predictions, shown, strict=True)),
     ]
     return _panel_figure(panels, captions)
 
@@ -321,11 +317,14 @@ def encode_webp(pixels: npt.NDArray[np.uint8], side: int, *, quality: int, metho
     return buffer.getvalue()
 
 
-def _caption(prediction: ImagePrediction, truth: ImageTruth) -> tuple[str, str, str, str]:
+def _caption(
+    prediction: ImagePrediction, truth: ImageTruth, shapes: Sequence[Shape | Label]
+) -> tuple[str, str, str, str]:
     sign, words = outcome(prediction, truth)
     score = describe_score(prediction)
     if prediction.grid is not None and prediction.contours:
-        score += f"; contours {prediction.contour_words}"
+        drawn = any(shape.layer == "map" for shape in shapes)
+        score += f"; contours {prediction.contour_words}" if drawn else f"; {NO_CONTOUR}"
     return prediction.system, prediction.colour, f"{_SIGNS[sign]} {words}", score
 
 

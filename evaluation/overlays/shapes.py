@@ -1,7 +1,8 @@
 """What is drawn of one image: the truth and what each system says, as shapes on the X-ray.
 
 Everything an overlay shows is a set of polylines in original pixels, drawn as pixels or as SVG.
-Right and wrong differ by line (solid, dashed) and not by colour alone; colours are Okabe and Ito's.
+Right and wrong differ by line (solid, dashed) and not by colour alone; the truth is white, and a
+system has one colour on X-rays, pages and paper.
 `prediction_shapes` decides how a prediction looks, for the PNG files and for the report alike.
 """
 
@@ -23,12 +24,11 @@ from evaluation.metrics.metric import score_words
 
 Points = npt.NDArray[np.float64]  # (N, 2) x, y in original px
 
-TRUTH_COLOUR = "#F0E442"
+TRUTH_COLOUR = "#FFFFFF"
 FAINT_COLOUR = "#C8C8C8"
-_SYSTEM_COLOURS = ("#E69F00", "#56B4E9", "#CC79A7", "#009E73")
-"""On dark X-rays, in the order of the systems; source: Okabe and Ito 2008."""
-CHART_COLOURS = ("#D55E00", "#0072B2", "#CC79A7", "#009E73")
-"""The same systems on white."""
+SYSTEM_COLOURS = ("#E06C00", "#1F8FD6", "#C763A2", "#009E73")
+"""In the order of the systems; hues of Okabe and Ito 2008, of a contrast of at least 3 to paper and
+5 to black. ``page.css.jinja`` has the same."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,8 @@ def _meet(one: Label, other: Label) -> bool:
 
 
 def system_colour(position: int) -> str:
-    """The colour of the system at this position on X-rays (repeats after four)."""
-    return _SYSTEM_COLOURS[position % len(_SYSTEM_COLOURS)]
+    """The colour of the system at this position (repeats after four)."""
+    return SYSTEM_COLOURS[position % len(SYSTEM_COLOURS)]
 
 
 def _rectangle(box: Sequence[float] | npt.NDArray[np.float64]) -> Points:
@@ -235,10 +235,12 @@ _MAX_FAINT_BOXES = 5
 _MAX_FULL_BOXES = 8
 """More would hide the lungs; the caption then says how many there are."""
 NO_EVIDENCE = ("no evidence above", "the first contour")
-"""What stands on a map without contours, line by line."""
+"""What stands on a map without contours, line by line, where the image has no caption."""
+NO_CONTOUR = "below all contours"
 
 OUTCOMES = {
     "placed": ("right", "found, on the lesion"),
+    "near": ("right", "found, within one map cell of the lesion"),
     "found": ("right", "found"),
     "misplaced": ("wrong", "right image, wrong place"),
     "missed": ("wrong", "missed"),
@@ -322,7 +324,7 @@ def prediction_shapes(
     if grid is not None and grid.levels:  # a map without contours is not drawn
         seen = [area for area in _map_shapes(grid, prediction.colour) if _shows(area, size)]
         shapes += seen
-        if not seen and not prediction.withheld:
+        if not seen and truth is None and not prediction.withheld:
             shapes += _no_evidence(prediction.colour, size, side * line)
     shapes += [
         Shape("truth", _corner_brackets(box), TRUTH_COLOUR, width=1.5, closed=False)
@@ -442,15 +444,12 @@ def outcome_kind(prediction: ImagePrediction, truth: ImageTruth) -> str:
         return "missed"
     if prediction.localised is None:
         return "found"
-    return "placed" if prediction.localised else "misplaced"
+    return "placed" if prediction.localised else "near" if prediction.within_cell else "misplaced"
 
 
 def outcome(prediction: ImagePrediction, truth: ImageTruth) -> tuple[str, str]:
     """What became of one image in one system: ``right``, ``wrong`` or ``open``, and the words."""
-    kind = outcome_kind(prediction, truth)
-    sign, words = OUTCOMES[kind]
-    near = kind == "misplaced" and prediction.within_cell
-    return sign, f"{words} (within one map cell)" if near else words
+    return OUTCOMES[outcome_kind(prediction, truth)]
 
 
 def describe_score(prediction: ImagePrediction) -> str:

@@ -124,8 +124,9 @@ class _ImageTable:
             called = rows[column].astype("boolean")
             at_fault = (called != (self.label == 1)) & ~np.isnan(self.label)
             wrong |= at_fault.fillna(False).to_numpy(bool)
-            if "localised" in rows:
-                lost = ~rows["localised"].astype("boolean") & called & (self.label == 1)
+            misplaced = np.array([place == 0 for place in _places(rows) or ()])
+            if len(misplaced):
+                lost = called & (self.label == 1) & misplaced
                 wrong |= lost.fillna(False).to_numpy(bool)
         return wrong
 

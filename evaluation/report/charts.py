@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,10 +24,7 @@ from evaluation.report.plot import (
     Chart,
     Curve,
     Point,
-    draw_confusion,
-    draw_with_legend,
     legend_sample,
-    save_figure,
 )
 from evaluation.statistics.bootstrap import Interval, roc_band, share_band
 from evaluation.statistics.ranking import Floats
@@ -124,32 +120,6 @@ def chart_legend(chart: Chart, policies: Sequence[str]) -> list[tuple[str, str]]
             if marker in drawn
         ),
     ]
-
-
-def save_figures(comparison: Comparison, charts: Sequence[Chart], folder: Path) -> list[Path]:
-    """Write ``roc``, ``precision_recall``, ``confusion`` and ``froc``, each as PNG, PDF and SVG.
-
-    The third where there are decisions, the last where a system has boxes. Returns the files.
-    Their charts are those of `report_charts`, so that no band is resampled for both.
-    """
-    made, policies = {chart.key: chart for chart in charts}, comparison.policies
-    markers = policy_markers(policies)
-    # Without a curve the file says that there is nothing to draw.
-    roc = made.get("roc") or _roc_chart([], policies)
-    precision = made.get("pr") or _precision_recall_chart([], policies, _prevalence(comparison))
-    figures = {
-        "roc": draw_with_legend(roc, markers),
-        "precision_recall": draw_with_legend(precision, markers),
-    }
-    if policies:
-        figures["confusion"] = draw_confusion([
-            [(f"{name}\n{policy_words(policy)}", result.confusion.get(policy))
-             for policy in policies]
-            for name, result in comparison.systems.items()
-        ])  # fmt: skip
-    if froc := made.get("froc-iou"):
-        figures["froc"] = draw_with_legend(froc, [])
-    return [path for name, figure in figures.items() for path in save_figure(figure, folder / name)]
 
 
 def policy_markers(policies: Sequence[str]) -> list[tuple[str, str]]:
@@ -328,6 +298,8 @@ def _froc_chart(systems: Sequence[_System], hit: Hit) -> Chart:
             lows, highs = ([getattr(each, end) for each in ends] for end in ("low", "high"))
             band = np.array(FROC_RATES), np.array(lows), np.array(highs)
         words = _words(system, f"{prefix}_mean")
+        if system.result.maps is not None:
+            meaning += f" {system.name} never learned boxes: its are cut out of its maps."
         curves.append(system.curve(x, y, points, in_steps=True, figure=words, band=band))
         at = ", ".join(f"{number(y)} at {words}" for _, words, y in found)
         sentences.append(f"{system.name}: sensitivity {at} false positives per image")

@@ -21,8 +21,8 @@ from data_prep.store.folder_kinds import require_kind
 from data_prep.work.object_store import shown
 from evaluation.metrics.metric import ALL, DASH, number, policy_words, span_words
 from evaluation.metrics.registry import family, metric_title
+from evaluation.overlays.shapes import system_colour
 from evaluation.report.files import DECISIONS, METRICS
-from evaluation.report.plot import system_colour
 from evaluation.statistics.bootstrap import LEVEL
 
 KEYS = ["target", "unit", "subgroup", "system", "policy", "metric"]

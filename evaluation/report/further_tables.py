@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Hashable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from evaluation.compare.comparison import Comparison
 from evaluation.compare.estimates import FAILURES_WRONG
 from evaluation.metrics.image_metrics import classification_metrics
-from evaluation.metrics.metric import ALL, MetricKey, number, policy_words
+from evaluation.metrics.metric import ALL, DASH, MetricKey, number, policy_words
 from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.report.page import Table, figure_words, sentence
 from evaluation.statistics.bootstrap import Interval
@@ -26,14 +25,14 @@ _OUTSIDE = " ▲"
 
 
 def further_tables(comparison: Comparison, sources: Collection[str]) -> dict[str, Any]:
-    """The tables and bars of the folded part of the report, by their names in the template."""
+    """The tables of the folded part of the report, by their names in the template."""
     policy = comparison.main_policy
     return {
         "published": _published(comparison, sources, policy),
         "transfer": _transfer_table(comparison),
         "agreement": _agreements(comparison, policy),
         "subgroups": _subgroups(comparison, policy),
-        "errors": _error_bars(comparison),
+        "errors": _errors(comparison),
         "where": _where_tables(comparison),
         "groups": _group_tables(comparison),
     }
@@ -222,58 +221,27 @@ def _group_table(comparison: Comparison, table: pd.DataFrame, metric: str) -> Ta
     return Table.of(title, "", columns, rows)
 
 
-@dataclass(frozen=True)
-class _ErrorBar:
-    """How often a system made one kind of error: lengths in percent of the longest bar."""
-
-    system: str
-    position: int
-    count: float
-    length: float
-    low: float | None
-    high: float | None
-
-
-def _error_bars(comparison: Comparison) -> list[tuple[str, str, list[_ErrorBar]]]:
-    """Return kind of error, its meaning and a bar a system; empty where no system has boxes.
-
-    All kinds are counts on the test images, so that they share one axis.
-
-    Source:
-        Bolya et al. 2020, TIDE, draw the kinds side by side.
-    """
-    table = comparison.failures
-    if table.empty:
-        return []
-    table = table[(table["topic"] == "errors") & table["metric"].isin(_ERRORS)]
-    table = table[table["system"].isin(comparison.names)]
-    if table.empty:
-        return []
-    scale = table["of"].astype("float64")
-    counts = {
-        (str(row["metric"]), str(row["system"])): (row["estimate"], row["ci_low"], row["ci_high"])
-        for row in table.assign(
-            **{end: table[end] * scale for end in ("estimate", "ci_low", "ci_high")}
-        ).to_dict("records")
-    }
-    longest = np.nanmax([list(count) for count in counts.values()]) or 1.0
-
-    def bar(position: int, name: str, numbers: tuple[float, float, float]) -> _ErrorBar:
-        length, low, high = (100 * float(each) / longest for each in numbers)
-        ends = (None, None) if math.isnan(low) else (low, high)
-        return _ErrorBar(name, position, float(numbers[0]), length, *ends)
-
-    return [
-        (title, meaning, bars)
+def _errors(comparison: Comparison) -> Table | None:
+    """How often each system makes each kind of error; none where no system has boxes."""
+    table, names = comparison.failures, comparison.names
+    known = [] if table.empty else table[table["topic"] == "errors"].to_dict("records")
+    counts = {(str(row["metric"]), str(row["system"])): _error_count(row) for row in known}
+    rows = [
+        (f"{title}: {meaning}", *(counts.get((metric, name), DASH) for name in names))
         for metric, (title, meaning) in _ERRORS.items()
-        if (
-            bars := [
-                bar(position, name, counts[metric, name])
-                for position, name in enumerate(comparison.systems)
-                if (metric, name) in counts
-            ]
-        )
+        if any((metric, name) in counts for name in names)
     ]
+    heads = ("Error", *names)
+    return Table.of(_ERROR_TITLE, sentence("errors"), heads, rows, len(names)) if rows else None
+
+
+_ERROR_TITLE = "Kinds of error of the called boxes"
+
+
+def _error_count(row: Mapping[Hashable, Any]) -> str:
+    ends = ("estimate", "ci_low", "ci_high")
+    count, low, high = (f"{row['of'] * row[each]:.0f}" for each in ends)
+    return count if math.isnan(row["ci_low"]) else f"{count} ({low} to {high})"
 
 
 def _lesions(comparison: Comparison) -> Table | None:

@@ -20,6 +20,7 @@ from evaluation.compare.comparison import Comparison
 from evaluation.metrics.metric import listing
 from evaluation.overlays.draw import encode_webp, to_png, to_svg
 from evaluation.overlays.shapes import (
+    NO_CONTOUR,
     TRUTH_COLOUR,
     ImagePrediction,
     ImageTruth,
@@ -122,8 +123,12 @@ def _arrange(decisions: pd.DataFrame, systems: list[str], policy: str) -> _Table
     called = matrix(column).dropna().sort_index()
     ids, calls = called.index, called.to_numpy(dtype=bool)
     first = decided.drop_duplicates("image_id").set_index("image_id").reindex(ids)
-    hit = matrix("localised").reindex(ids) if "localised" in decided else called * np.nan
-    wrong = hit.map(lambda value: not pd.isna(value) and not bool(value)).to_numpy(dtype=bool)
+    wrong = np.zeros(calls.shape, dtype=bool)
+    for column in ("localised", "localised_tolerant"):  # the second excuses a map within its cell
+        if column in decided:
+            hit = matrix(column).reindex(ids).to_numpy(dtype=object)
+            known = ~pd.isna(hit)
+            wrong[known] = ~hit[known].astype(bool)
     kinds = first["x_class"].fillna("") if "x_class" in first else pd.Series("", first.index)
     ranks = matrix("score").reindex(ids).rank(pct=True).fillna(0.0)
     return _Table(
@@ -239,8 +244,6 @@ class Panel:
     colour: str = ""
     sign: str = ""
     score: str = ""
-    brief: Markup = field(default_factory=Markup)
-    """For one image with all systems: without texts, and the three most confident boxes."""
 
 
 @dataclass(frozen=True)
@@ -257,6 +260,9 @@ class DrawnCase:
     outcomes: tuple[str, ...] = ()
     lesion: float | None = None
     gap: float = 0.0
+    crop: str = ""
+    brief: Markup = field(default_factory=Markup)
+    """One image with all systems: without texts, and the part of it that matters as a view box."""
 
 
 _Drawn = list[tuple[_Category, list[DrawnCase]]]
@@ -305,6 +311,7 @@ def _draw_case(
     truth, predictions = source.truth(image_id), source.predictions(image_id)
     words = describe_truth(truth, source.test_set.target.display_name)
     alt, drawing = f"truth on {image_id}: {words}", to_svg(truth_shapes(truth))
+    brief = [shape for one in predictions for shape in _brief(one, truth, (width, height))]
     panels = [
         Panel("Image", "", f"chest X-ray {image_id}", Markup("")),
         Panel("Truth", words, alt, drawing, colour=TRUTH_COLOUR),
@@ -321,7 +328,28 @@ def _draw_case(
         outcomes=tuple(outcome_kind(prediction, truth) for prediction in predictions),
         lesion=_largest_lesion(truth, width * height),
         gap=gap,
+        crop=_crop((width, height), brief),
+        brief=to_svg(brief),
     )
+
+
+def _crop(size: tuple[int, int], shapes: list[Shape]) -> str:
+    """A view box, 4 to 3, around all shapes, no narrower than the lungs; as SVG writes it.
+
+    Example:
+        >>> _crop((300, 300), [])
+        '0 22.5 300 225'
+    """
+    aspect, least_width, margin = 4 / 3, 0.8, 1.1
+    paths = [path.clip(0, size) for shape in shapes for path in shape.paths]
+    corners = np.vstack([*paths] if paths else [[(0.0, 0.0), (size[0], 0.9 * size[1])]])
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    needed = margin * (high - low) * (1, aspect)
+    width = min(max(*needed, least_width * size[0]), max(size[0], size[1] * aspect))
+    window = np.array([width, width / aspect])
+    room = size - window  # below 0: black at both sides
+    start = np.where(room < 0, room / 2, ((low + high - window) / 2).clip(0, room.clip(0)))
+    return " ".join(f"{end:g}" for end in (*start.round(1), *window.round(1)))
 
 
 def _largest_lesion(truth: ImageTruth, area: int) -> float | None:
@@ -342,6 +370,8 @@ def _panel(
         if isinstance(shape, Shape) or shape.layer == "map"  # scores need a large panel
     ]
     large = prediction_shapes(prediction, truth, size, line=_FINE_LINE)
+    if prediction.contours and not any(shape.layer == "map" for shape in large):
+        score += f"; {NO_CONTOUR}"
     fine = [shape for shape in large if isinstance(shape, Label)]
     return Panel(
         prediction.system,
@@ -351,16 +381,25 @@ def _panel(
         colour=prediction.colour,
         sign=sign,
         score=score,
-        brief=_brief(prediction, truth, size),
     )
 
 
-def _brief(prediction: ImagePrediction, truth: ImageTruth, size: tuple[int, int]) -> Markup:
+def _brief(prediction: ImagePrediction, truth: ImageTruth, size: tuple[int, int]) -> list[Shape]:
+    """The most confident boxes and one contour, that of 50 % or the nearest to it."""
     first = np.argsort(-prediction.boxes[:, 4], kind="stable")[:_BRIEF_BOXES]
-    shapes = prediction_shapes(
-        replace(prediction, boxes=prediction.boxes[first]), truth, size, faint=False
-    )
-    return to_svg([shape for shape in shapes if isinstance(shape, Shape)])
+    grid = prediction.grid
+    if grid is not None and grid.levels:
+        (half,) = sorted(range(len(grid.levels)), key=lambda n: abs(prediction.contours[n] - 0.5))[
+            :1
+        ]
+        grid = replace(grid, levels=grid.levels[half : half + 1])
+    shown = replace(prediction, boxes=prediction.boxes[first], grid=grid)
+    shapes = prediction_shapes(shown, truth, size, faint=False)
+    return [
+        replace(shape, width=2.0, rim=2.0) if shape.layer == "map" else shape
+        for shape in shapes
+        if isinstance(shape, Shape)
+    ]
 
 
 def _embed(pixels: npt.NDArray[np.uint8], most: int) -> str:
@@ -394,11 +433,6 @@ class Gallery:
     systems: tuple[str, ...] = ()
     page: int = 1
     pages: tuple[str, ...] = (PAGE,)
-
-    @property
-    def count(self) -> int:
-        """How many cases this page shows."""
-        return sum(len(cases) for _, cases in self.cases)
 
 
 def draw_galleries(

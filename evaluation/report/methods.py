@@ -165,6 +165,7 @@ class _MethodFacts:
     has_maps: bool
     maps: dict[str, str]  # the method behind each system's maps
     cells: dict[str, str]  # how many a map has, and how large
+    version: str  # of this program
 
     @classmethod
     def of(cls, comparison: Comparison) -> _MethodFacts:
@@ -182,6 +183,7 @@ class _MethodFacts:
             has_maps=bool(maps),
             maps={n: each["maps"]["method"] for n, each in recorded.items() if each.get("maps")},
             cells={name: cell_words(each) for name, each in maps.items()},
+            version=(comparison.provenance.get("versions") or {}).get("cxr-compare", ""),
         )
 
 

@@ -44,6 +44,9 @@ def sentence(macro: str, *values: Any, template: str = "words.txt.jinja") -> str
     return " ".join(str(getattr(module, macro)(*values)).split())
 
 
+Ticks = tuple[tuple[float, str], ...]  # of an axis: places in percent of it, and their words
+
+
 @dataclass(frozen=True)
 class Whisker:
     """A dot with its interval on a shared axis, all in percent of the axis."""
@@ -69,6 +72,9 @@ class Cell:
         return f"{self.text} ({self.ends})" if self.ends else self.text
 
 
+ForestRow = tuple[str, int | None, Cell, Whisker]  # name, place of the system or a difference
+ForestPart = tuple[str, list[ForestRow], Ticks]  # rows on one axis, with their title
+
 Row = tuple[str | Cell, ...]
 """The first is the heading of the row."""
 
@@ -82,7 +88,7 @@ class RowGroup:
     count: str = ""
     thresholds: tuple[str, ...] = ()  # of each system
     chosen_on: tuple[str, ...] = ()  # how many validation positives each threshold
-    axis: str = ""  # of the whiskers
+    ticks: Ticks = ()  # of the whiskers' axis
 
     @property
     def heading(self) -> str:
@@ -125,7 +131,7 @@ class Table:
     @property
     def has_whiskers(self) -> bool:
         """Whether any difference has an interval to draw."""
-        return any(group.axis for group in self.groups)
+        return any(group.ticks for group in self.groups)
 
     @property
     def known(self) -> bool:

@@ -19,8 +19,11 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox, TransformedBbox
+from PIL import Image
 
-from evaluation.overlays.shapes import CHART_COLOURS
+from data_prep.contracts.folders import write_text
+from evaluation.overlays.shapes import SYSTEM_COLOURS, system_colour
+from evaluation.report.page import ForestPart, sentence
 from evaluation.statistics.ranking import Floats
 
 MARKERS = ("o", "^", "s", "D", "v", "P")
@@ -28,7 +31,7 @@ MARKERS = ("o", "^", "s", "D", "v", "P")
 
 _INK, _QUIET, _LINE, _PAPER = "#1A2027", "#59636E", "#D9DCD8", "#FFFFFF"
 _THEME = {
-    **{colour.lower(): f"var(--s{place})" for place, colour in enumerate(CHART_COLOURS)},
+    **{colour.lower(): f"var(--s{place})" for place, colour in enumerate(SYSTEM_COLOURS)},
     _INK.lower(): "var(--ink)", _QUIET.lower(): "var(--quiet)",
     _LINE.lower(): "var(--line)", _PAPER.lower(): "var(--paper)",
 }  # fmt: skip
@@ -163,11 +166,6 @@ def _draw_plot(axes: Axes, chart: Chart) -> None:
         _name_points(axes, chart)
 
 
-def system_colour(position: int) -> str:
-    """Return the colour of a system in PNG files, by its place among the systems."""
-    return CHART_COLOURS[position % len(CHART_COLOURS)]
-
-
 def _dress(axes: Axes, chart: Chart) -> None:
     """Set limits, titles, ticks and a quiet grid."""
     axes.set(xscale=chart.x.scale, yscale=chart.y.scale)
@@ -206,7 +204,7 @@ def _line_style(chart: Chart, curve: Curve) -> Any:
 
 def _dash(position: int) -> Any:
     """A dash that no other system of the same colour has, for the first sixteen."""
-    return _DASHES[(position + position // len(CHART_COLOURS)) % len(_DASHES)]
+    return _DASHES[(position + position // len(SYSTEM_COLOURS)) % len(_DASHES)]
 
 
 def _marker_style(marker: str, colour: str) -> dict[str, Any]:
@@ -308,6 +306,44 @@ def save_figure(figure: Figure, path: Path) -> list[Path]:
     return written
 
 
+_FILES = {"roc": "roc", "pr": "precision_recall", "froc-iou": "froc", "calibration": "calibration"}
+
+
+def save_figures(
+    folder: Path,
+    about: str,
+    *,
+    forest: Sequence[ForestPart],
+    charts: Sequence[Chart],
+    markers: Sequence[tuple[str, str]],
+    confusion: Sequence[Sequence[tuple[str, Mapping[str, int] | None]]],
+    cases: Sequence[Path],
+) -> None:
+    """Write the figures of a paper as PNG, PDF and SVG, each with its caption.
+
+    `about` says of all what was judged; `cases` are images of a plate, which is a PNG file alone.
+    """
+    figures, notes = {"forest": draw_forest(forest)} if forest else {}, {}
+    for chart in charts:
+        if name := _FILES.get(chart.key):
+            used = {point.marker for curve in chart.curves for point in curve.points}
+            figures[name] = draw_with_legend(chart, [each for each in markers if each[0] in used])
+            notes[name] = f"Dotted: {chart.guide_label}. " * bool(chart.guide_label) + chart.note
+    if confusion[0]:
+        figures["confusion"] = draw_confusion(confusion)
+    for name, figure in figures.items():
+        save_figure(figure, folder / name)
+    if cases:
+        rows = [Image.open(path) for path in cases]
+        plate = Image.new("RGB", (max(r.width for r in rows), sum(r.height for r in rows)), "white")
+        for at, row in enumerate(rows):
+            plate.paste(row, (0, sum(above.height for above in rows[:at])))
+        plate.save(folder / "cases.png")
+    for name in [*figures, *(["cases"] if cases else [])]:
+        caption = sentence("caption", name, about, notes.get(name, ""))
+        write_text(folder / f"{name}.txt", f"{caption}\n")
+
+
 def draw_with_legend(chart: Chart, markers: Sequence[tuple[str, str]], *beside: Chart) -> Figure:
     """Draw a chart with a legend of systems and markers below, for a file that stands alone.
 
@@ -327,6 +363,28 @@ def draw_with_legend(chart: Chart, markers: Sequence[tuple[str, str]], *beside: 
     return figure
 
 
+def draw_forest(parts: Sequence[ForestPart]) -> Figure:
+    """Draw figures with their intervals, each part on an axis of its own; hollow: not shown."""
+    heights = [len(rows) + 1.6 for _, rows, _ in parts]
+    figure = Figure(figsize=(7.2, 0.3 * sum(heights)), layout="constrained")
+    grid = figure.subplots(len(parts), squeeze=False, height_ratios=heights)[:, 0]
+    for axes, (title, rows, ticks) in zip(grid, parts, strict=True):
+        for row, (_, position, cell, whisker) in enumerate(rows):
+            colour = _INK if position is None else system_colour(position)
+            fill = "full" if position is not None or whisker.decided else "none"
+            axes.plot([whisker.low, whisker.high], [row, row], color=colour, linewidth=1.6)
+            axes.plot(whisker.dot, row, "o", color=colour, fillstyle=fill, markersize=7)
+            axes.text(102, row, f"{cell} {cell.note}".rstrip(), va="center", fontsize=9)
+        axes.set_title(title, loc="left", fontsize=9, color=_QUIET)
+        axes.set_xticks(*zip(*ticks, strict=True), fontsize=8)
+        axes.set_yticks(range(len(rows)), [name for name, *_ in rows], fontsize=9)
+        axes.set(xlim=(0, 100), ylim=(len(rows) - 0.5, -0.5))
+        axes.grid(axis="x", color=_LINE)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+    return figure
+
+
 def draw_confusion(rows: Sequence[Sequence[tuple[str, Mapping[str, int] | None]]]) -> Figure:
     """Draw titled matrices: a row a system, a column a policy; None where there is no threshold."""
     size = 2.5 * max(map(len, rows)), 2.4 * len(rows)
@@ -340,14 +398,17 @@ def draw_confusion(rows: Sequence[Sequence[tuple[str, Mapping[str, int] | None]]
 
 
 def _draw_matrix(axes: Axes, counts: Mapping[str, int] | None) -> None:
-    """Draw one two by two table; right decisions are tinted, and each cell carries its count."""
+    """Draw one two by two table: counts, and what share of its row each is; right ones tinted."""
     if not counts:
         axes.axis("off")
         axes.text(0.5, 0.5, "no threshold", ha="center", va="center", fontsize=8)
         return
     axes.imshow([[1, 0], [0, 1]], cmap="Blues", vmin=0, vmax=4)
-    for key, column, row in (("tp", 0, 0), ("fn", 1, 0), ("fp", 0, 1), ("tn", 1, 1)):
-        axes.text(column, row, f"{counts[key]:,}", ha="center", va="center", fontsize=11)
+    for row, keys in enumerate((("tp", "fn"), ("fp", "tn"))):
+        whole = max(sum(counts[key] for key in keys), 1)
+        for column, key in enumerate(keys):
+            words = f"{counts[key]:,}\n{100 * counts[key] / whole:.1f} %"
+            axes.text(column, row, words, ha="center", va="center", fontsize=9)
     axes.set_xticks([0, 1], ["called\npositive", "called\nnegative"], fontsize=7)
     axes.set_yticks([0, 1], ["positive", "negative"], fontsize=7)
     axes.spines[:].set_visible(False)

@@ -18,9 +18,10 @@ from data_prep.contracts.folders import make_folder, read_json, write_text
 from data_prep.store.dataset import DataSet, Target
 from evaluation.compare.comparison import Comparison
 from evaluation.compare.estimates import Estimates
+from evaluation.metrics.metric import inside_sentence, listing, policy_words
 from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.report.all_images import exploration, write_all_images
-from evaluation.report.charts import chart_legend, cost_charts, report_charts, save_figures
+from evaluation.report.charts import chart_legend, cost_charts, policy_markers, report_charts
 from evaluation.report.files import (
     CASES_PAGES,
     DETAILS,
@@ -43,7 +44,7 @@ from evaluation.report.gallery import (
 )
 from evaluation.report.methods import checklists, methods
 from evaluation.report.page import Table, figure_words, render
-from evaluation.report.plot import Chart, to_svg
+from evaluation.report.plot import Chart, save_figures, to_svg
 from evaluation.report.result_tables import cost_rows, write_table_files
 from evaluation.report.tables import TableRow, image_count, report_tables
 
@@ -75,7 +76,7 @@ def write_report(
             ``table.md``, ``figures/`` and ``overlays/``.
         seed: Of the random sample of agreement.
         cases: Drawn of each kind at most.
-        rows: Of the table, see `table_rows`; without any the usual six.
+        rows: Of the table, see `table_rows`; without any the usual five.
         thumbnails: Test images with a thumbnail at most, see `write_all_images`.
         progress: Called once per image drawn.
 
@@ -87,14 +88,33 @@ def write_report(
     """
     out = Path(out)
     make_folder(out / FIGURES)
-    for stale in (*(out / OVERLAYS).glob("*.png"), *out.glob(CASES_PAGES)):
-        stale.unlink()  # the cases of an earlier report may not be those of this one
+    for stale in (
+        *(out / OVERLAYS).glob("*.png"),
+        *out.glob(CASES_PAGES),
+        *(out / FIGURES).glob("*"),
+    ):
+        stale.unlink()  # what an earlier report had need not be in this one
     charts, titles = report_charts(comparison), _titles(comparison, dataset.name)
-    save_figures(comparison, charts, out / FIGURES)
     write_table_files(comparison, out, rows)
     gaps = disagreement(comparison.decisions, comparison.names)
     galleries = draw_galleries(
         comparison, dataset, out / OVERLAYS, gaps, per_category=cases, seed=seed, progress=progress
+    )
+    tables, finding = report_tables(comparison, rows), comparison.target.display_name
+    save_figures(
+        out / FIGURES,
+        f"{listing(comparison.names)} on {inside_sentence(finding)}: {tables['counts']}.",
+        forest=tables["forest"],
+        charts=charts,
+        markers=policy_markers(comparison.policies),
+        confusion=[
+            [
+                (f"{name}\n{policy_words(each)}", of.confusion.get(each))
+                for each in comparison.policies
+            ]
+            for name, of in comparison.systems.items()
+        ],
+        cases=[out / OVERLAYS / f"{each.case.anchor}.png" for each in _examples(galleries[0])],
     )
     write_all_images(
         comparison,
@@ -117,7 +137,7 @@ def write_report(
         checklists=checklists(comparison, dataset),
         provenance=_without_repeats(comparison.provenance),
     )
-    pages[PAGE] = _render_report(comparison, charts, galleries, dataset, rows)
+    pages[PAGE] = _render_report(comparison, charts, galleries, dataset, tables)
     for name, html in pages.items():
         size = len(html.encode())
         if size > MAX_BYTES:
@@ -181,7 +201,7 @@ def _without_repeats(provenance: dict[str, Any]) -> dict[str, Any]:
 
 def _render_report(
     comparison: Comparison, charts: Sequence[Chart], galleries: list[Gallery], dataset: DataSet,
-    rows: Sequence[TableRow],
+    tables: dict[str, Any],
 ) -> str:  # fmt: skip
     """Return the report as HTML; pure, apart from reading the templates."""
     first = _main_charts(charts)
@@ -206,13 +226,13 @@ def _render_report(
         cost_charts=list(drawn(cost_charts(comparison))),
         exploration=exploration(comparison)[0],
         cost=Table.of(
-            "Figures, size and time of each system",
+            "Size and time of each system",
             "",
             ("", *comparison.names),
             cost_rows(comparison),
             len(comparison.names),
         ),
-        **report_tables(comparison, rows),
+        **tables,
         **further_tables(comparison, sources),
         **methods(comparison, dataset),
     )

@@ -36,7 +36,7 @@ class Report:
         judge: Gives the comparison; of a report that was there before it is judged again, from
             the same predictions.
         folder: Report folder; `None` where nothing was written.
-        metrics: Rows of `table`; without any the usual six.
+        metrics: Rows of `table`; without any the usual five.
     """
 
     test_set: TestSet

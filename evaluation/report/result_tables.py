@@ -1,44 +1,46 @@
-"""The tables of a report folder, for programs and other statisticians, with what systems cost."""
+"""The tables of a report folder, for papers and programs, with what systems cost."""
 
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from data_prep.contracts.folders import make_folder, write_json, write_text
+from data_prep.contracts.folders import atomic_path, make_folder, write_json, write_text
 from data_prep.contracts.tables import write_csv, write_table
 from evaluation.compare.comparison import Comparison
 from evaluation.metrics.metric import (
-    DASH,
-    ends_words,
     inside_sentence,
     listing,
-    number,
-    policy_words,
 )
-from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.report.files import (
+    ARCHIVE,
     COSTS_TABLE,
     DECISIONS,
+    DETAILS,
+    FIGURE_NAMES,
+    FIGURES,
     LATEX_TABLE,
     MARKDOWN_TABLE,
     METRICS,
     METRICS_TABLE,
+    PAGE,
     TESTS_TABLE,
     WHERE_TABLE,
 )
-from evaluation.report.page import Row, Table
+from evaluation.report.page import Row, Table, sentence
 from evaluation.report.tables import TableRow, image_count, summary_table
 
 
 def write_tables(comparison: Comparison, out: Path, question: dict[str, Any] | None = None) -> None:
     """Write what programs read; ``metrics.json`` comes last and marks the folder complete.
 
-    Beside it: ``metrics.csv``, ``tests.csv``, ``where.csv``, ``costs.csv``, ``decisions.parquet``.
+    Beside it: ``metrics.csv``, ``tests.csv``, ``where.csv``, ``costs.csv``, ``decisions.parquet``,
+    and ``report.zip`` with what a paper needs of the folder.
 
     Args:
         comparison: From `compare_systems`.
@@ -58,6 +60,7 @@ def write_tables(comparison: Comparison, out: Path, question: dict[str, Any] | N
     for name, table in tables.items():
         write_csv(table, out / name)
     write_table(comparison.decisions, out / DECISIONS, "decisions")
+    _write_archive(out)
     asked = {} if question is None else {"question": question}
     write_json(out / METRICS, "metrics", metrics_json(comparison) | asked)
 
@@ -70,9 +73,9 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
         "answer": {
             "headline": answer.headline,
             "kind": answer.kind,
-            "cautions": list(answer.cautions),
+            "cautions": [caution.text for caution in answer.cautions],
             "findings": [conclusion.text for conclusion in answer.conclusions],
-            "scope": answer.scope,
+            "scope": " ".join(answer.scope.values()),
         },
         "systems": comparison.names,
         "thresholds": {name: each.thresholds for name, each in comparison.systems.items()},
@@ -162,7 +165,7 @@ def _markdown_table(comparison: Comparison, table: Table) -> str:
     lines = [
         f"{comparison.target.display_name}: {answer.headline}",
         "",
-        *(line for caution in answer.cautions for line in (f"- {caution}", "")),
+        *(line for caution in answer.cautions for line in (f"- {caution.text}", "")),
         f"Images with {inside_sentence(comparison.target.display_name)} against images without; "
         "each figure with its 95 % interval.",
     ]
@@ -203,6 +206,31 @@ def _markdown_text(text: str) -> str:
     return text.replace("|", r"\|").replace("\n", " ")
 
 
+_IN_ARCHIVE = (
+    LATEX_TABLE, MARKDOWN_TABLE, METRICS_TABLE, TESTS_TABLE, WHERE_TABLE, COSTS_TABLE, PAGE,
+    DETAILS,
+)  # fmt: skip
+_LONG_AGO = (1980, 1, 1, 0, 0, 0)  # so that equal files are equal archives
+
+
+def _write_archive(out: Path) -> None:
+    """Write ``report.zip``: tables, figures and pages, and a README that names each."""
+    inside = [out / name for name in _IN_ARCHIVE if (out / name).is_file()]
+    captions = [out / FIGURES / f"{name}.txt" for name in FIGURE_NAMES]
+    readme = "\n".join([
+        sentence("readme_start"),
+        *(sentence("readme", path.name) for path in inside),
+        *(f"Figure {n} ({FIGURES}/{path.stem}.*): {path.read_text(encoding='utf-8').strip()}"
+          for n, path in enumerate(filter(Path.is_file, captions), 1)),
+    ])  # fmt: skip
+    figures = sorted((out / FIGURES).glob("*"))
+    files = {str(path.relative_to(out)): path.read_bytes() for path in (*inside, *figures)}
+    with atomic_path(out / ARCHIVE) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for name, content in {"README.txt": f"{readme}\n".encode(), **files}.items():
+            entry = zipfile.ZipInfo(f"report/{name}", _LONG_AGO)
+            archive.writestr(entry, content, zipfile.ZIP_DEFLATED)
+
+
 UNKNOWN = "unknown"
 COST_KEYS = (
     "made_of", "parameters", "trainable_parameters", "flops", "size_bytes", "train_seconds",
@@ -225,10 +253,9 @@ _QUANTITIES = (
 
 
 def cost_rows(comparison: Comparison) -> list[Row]:
-    """Return figures, size and time, one cell per system; "unknown" where not given.
+    """Return size and time, one cell per system; "unknown" where not given.
 
-    Where a system is made of others, their cost is summed, and what each system gains over the
-    first stands beside it.
+    Where a system is made of others, their cost is summed.
     """
     costs = [system.cost for system in comparison.systems.values()]
     joined = any(cost.get("made_of") for cost in costs)
@@ -241,8 +268,7 @@ def cost_rows(comparison: Comparison) -> list[Row]:
     rows.append(("Timed on", [_timed_on(cost) for cost in costs]))
     if joined:
         rows.insert(0, ("Made of", [str(cost.get("made_of") or "one model") for cost in costs]))
-        rows += _gains(comparison)
-    return [(title, *texts) for title, texts in _figures(comparison) + rows]
+    return [(title, *texts) for title, texts in rows]
 
 
 def _cost_table(comparison: Comparison) -> pd.DataFrame:
@@ -261,29 +287,6 @@ def _cost_table(comparison: Comparison) -> pd.DataFrame:
 
 def _chosen(policy: str) -> list[tuple[str, str]]:
     return [("auroc", ""), *((metric, policy) for metric in _AT_THRESHOLD)]
-
-
-def _figures(comparison: Comparison) -> list[tuple[str, list[str]]]:
-    """How well each does, without intervals: those stand in the tables above."""
-    policy, rows = comparison.main_policy, []
-    for metric, at in _chosen(policy):
-        found = [comparison.estimates.of(name, metric, at) for name in comparison.systems]
-        if any(item.known for item in found):
-            title = metric_title(metric) + (f", {policy_words(at)}" if at else "")
-            rows.append((title, [number(item.estimate) for item in found]))
-    return rows
-
-
-def _gains(comparison: Comparison) -> list[tuple[str, list[str]]]:
-    """What each system gains over the first, with its interval, metric by metric."""
-    first, *others = comparison.systems
-    rows = []
-    for metric in highlighted("gain"):
-        gaps = [comparison.estimates.difference(name, first, metric) for name in others]
-        if any(gap.known for gap in gaps):
-            texts = [f"{number(gap.estimate)} ({ends_words(gap) or 'no interval'})" for gap in gaps]
-            rows.append((f"{metric_title(metric)} gain over {first}", [DASH, *texts]))
-    return rows
 
 
 def _scaled(value: Any, unit: float, word: str, first: Any = None) -> str:

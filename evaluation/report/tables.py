@@ -15,7 +15,6 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
 from evaluation.compare.comparison import Comparison, SystemResult
 from evaluation.compare.estimates import Estimate, Estimates
-from evaluation.compare.paired_tests import OBUCHOWSKI, REFITTED_TEST, SEEDS_TEST
 from evaluation.compare.protocol import EXPLORATORY
 from evaluation.decisions.thresholds import check_policy
 from evaluation.metrics.metric import (
@@ -30,7 +29,18 @@ from evaluation.metrics.metric import (
 )
 from evaluation.metrics.registry import METRICS, highlighted, in_reading_order, metric_title
 from evaluation.report.further_tables import SUBGROUPS
-from evaluation.report.page import Cell, Row, RowGroup, Table, Whisker, figure_words, sentence
+from evaluation.report.page import (
+    Cell,
+    ForestPart,
+    ForestRow,
+    Row,
+    RowGroup,
+    Table,
+    Ticks,
+    Whisker,
+    figure_words,
+    sentence,
+)
 from evaluation.statistics.bootstrap import Interval
 
 
@@ -39,14 +49,14 @@ def report_tables(comparison: Comparison, rows: Sequence[TableRow]) -> dict[str,
     place = _metric_table(comparison, "place")
     return {
         "counts": image_count(comparison.estimates),
-        "strip": _opening_strip(comparison),
+        "forest": _forest(comparison),
+        "unit": comparison.answer_unit.unit,
         "main": summary_table(comparison, rows),
         "place": place,
         "place_reason": place.reasons,
         "table": _metric_table(comparison),
         "further": _metric_table(comparison, "further"),
         "by_unit": _unit_tables(comparison),
-        "tests": _difference_tests(comparison),
         "pairs": _every_pair(comparison),
         "rates": _metric_table(comparison, "rates"),
         "confusion": _confusion_matrices(comparison),
@@ -108,71 +118,50 @@ def table_rows(wanted: Sequence[str]) -> tuple[TableRow, ...]:
 
 
 def summary_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Table:
-    """Arrange the rows wanted; without any the six of the metric registry that a system has."""
+    """Arrange the rows wanted; without any the five of the metric registry that a system has.
+
+    Where a system points by a map, which has no finer places than its cells, one cell is allowed.
+    """
     policy = comparison.main_policy
-    known = {key for held in comparison.estimates.systems.values() for key in held}
+    figures = comparison.estimates.systems.values()
+    held = {key for of_system in figures for key in of_system}
+    known = {key.metric for of in figures for key, figure in of.items() if figure.known}
+    strict, tolerant = "localised_sensitivity", "localised_sensitivity_tolerant"
+    left_out = strict if tolerant in known else tolerant
     keys = []
     for row in rows or map(TableRow, highlighted("summary")):
         at = row.policy or (policy if "threshold" in METRICS[row.metric].needs else "")
         key = MetricKey(ALL, at, row.metric)
-        if rows or key in known:
+        if rows or (key in held and row.metric != left_out):
             keys.append(key)
     return _table(comparison, keys)
 
 
-@dataclass(frozen=True)
-class _StripRow:
-    """One line of the opening chart: a system, or (position None) the paired difference."""
-
-    name: str
-    position: int | None
-    text: str
-    ends: str
-    whisker: Whisker
-
-
-@dataclass(frozen=True)
-class _OpeningStrip:
-    """The opening chart: the primary figure on one axis, differences on their own."""
-
-    title: str
-    rows: tuple[_StripRow, ...]
-    axis: str
-    difference_axis: str
-
-
-def _opening_strip(comparison: Comparison) -> _OpeningStrip:
-    """Return the opening chart of a report."""
-    names, figures, protocol = comparison.names, comparison.estimates, comparison.protocol
+def _forest(comparison: Comparison) -> list[ForestPart]:
+    """The plot that a report opens with: the primary figure of each system, then differences."""
+    names, figures, protocol = comparison.names, comparison.answer_unit, comparison.protocol
     several = bool(protocol.partner)
     titles = [f": {METRICS[metric].inside}" if several else "" for metric in protocol.metrics]
     of = list(zip(protocol.keys, titles, strict=True))
     scores = [figures.of(name, *key) for key, _ in of for name in names]
-    placed, axis = _whiskers(scores)
+    placed, ticks = _whiskers(scores)
     labels = [(name + title, position) for _, title in of for position, name in enumerate(names)]
-    rows = [
-        _StripRow(label, position, number(score.estimate), ends_words(score), whisker)
+    rows: list[ForestRow] = [
+        (label, position, _cell(score), whisker)
         for (label, position), score, whisker in zip(labels, scores, placed, strict=True)
         if whisker is not None
     ]
-    gaps = [figures.difference(names[0], name, *key) for key, _ in of for name in names[1:]]
-    placed, difference_axis = _whiskers(gaps, around_zero=True)
-    pairs = [f"{names[0]} − {name}{title}" for _, title in of for name in names[1:]]
-    differences = [
-        _StripRow(label, None, number(gap.estimate), ends_words(gap), whisker)
-        for label, gap, whisker in zip(pairs, gaps, placed, strict=True)
-        if whisker is not None
+    keys = [(name, key, title) for key, title in of for name in names[1:]]
+    gaps = [figures.difference(names[0], name, *key) for name, key, _ in keys]
+    placed, gap_ticks = _whiskers(gaps, around_zero=True)
+    differences: list[ForestRow] = [
+        (f"{names[0]} − {name}{title}", None, cell, cell.whisker)
+        for (name, key, title), gap, whisker in zip(keys, gaps, placed, strict=True)
+        if (cell := _difference(comparison, (names[0], name), key, gap, whisker)).whisker
     ]
-    return _OpeningStrip(
-        title=protocol.title[0].upper() + protocol.title[1:],
-        rows=(*rows, *differences),
-        axis=_axis_ends(axis),
-        difference_axis=_axis_ends(difference_axis) if differences else "",
-    )
-
-
-def _axis_ends(axis: tuple[float, float]) -> str:
-    return f"{number(axis[0], 2)} to {number(axis[1], 2)}"
+    title = f"{protocol.title[0].upper()}{protocol.title[1:]} with 95 % interval"
+    parts = [(title, rows, ticks), ("Paired difference with 95 % interval", differences, gap_ticks)]
+    return [part for part in parts if part[1]]
 
 
 def image_count(figures: Estimates) -> str:
@@ -219,11 +208,12 @@ def _row_group(
     # A common axis with an unbounded figure would press all others into a point.
     unbounded = {metric.name for metric in METRICS.values() if metric.unbounded}
     drawn = [key.metric not in unbounded for key in keys for _ in contrasts]
-    placed, axis = _whiskers(
+    placed, ticks = _whiskers(
         [gap if draw else Interval() for gap, draw in zip(gaps, drawn, strict=True)],
         around_zero=True,
     )
-    differences = iter([_cell(gap, whisker) for gap, whisker in zip(gaps, placed, strict=True)])
+    differences = zip(gaps, placed, strict=True)
+    told = subgroup == ALL and figures is comparison.answer_unit
     rows: list[Row] = []
     for key in keys:
         cells: list[Cell] = [
@@ -231,8 +221,9 @@ def _row_group(
             for name in comparison.systems
         ]
         explained = any(cell.note for cell in cells)  # then the difference need not repeat why
-        for _ in contrasts:
-            cell = next(differences)
+        for pair in contrasts:
+            at_key = (key.metric, policy) if told else None
+            cell = _difference(comparison, pair, at_key, *next(differences))
             cells.append(replace(cell, note="") if explained else cell)
         rows.append((metric_title(key.metric), *cells))
     title = SUBGROUPS.get(subgroup) or policy_words(policy)
@@ -242,14 +233,13 @@ def _row_group(
         if subgroup in SUBGROUPS:
             title += ", against normal images only"
         limits = tuple(_threshold(comparison, name, policy) for name in comparison.systems)
-    words = _axis_ends(axis) if any(placed) else ""
     at = keys[0].metric, policy
     counts = (figures.of(name, *at, subgroup=subgroup).n_chosen_on for name in comparison.systems)
     chosen = tuple(
         "" if n is None else f"chosen on {n:,} positive validation {_units(figures)}"
         for n in counts
     )
-    return RowGroup(tuple(rows), title, _count(comparison, keys[0]), limits, chosen, words)
+    return RowGroup(tuple(rows), title, _count(comparison, keys[0]), limits, chosen, ticks)
 
 
 def _count(comparison: Comparison, key: MetricKey) -> str:
@@ -302,20 +292,20 @@ def _part_of(key: MetricKey, comparison: Comparison) -> Part:
 
 def _whiskers(
     intervals: Sequence[Interval], *, around_zero: bool = False
-) -> tuple[list[Whisker | None], tuple[float, float]]:
-    """Place intervals on one shared axis."""
+) -> tuple[list[Whisker | None], Ticks]:
+    """Place intervals on one shared axis with round figures."""
     ends = [
         end for interval in intervals if interval.bounded for end in (interval.low, interval.high)
     ]
     if not ends:
-        return [None] * len(intervals), (0.0, 1.0)
-    step = 0.05
-    low, high = math.floor(min(ends) / step) * step, math.ceil(max(ends) / step - 1e-9) * step
-    if around_zero:
-        high = max(abs(low), abs(high), step)
-        low = -high
-    elif high <= low:
-        low, high = low - step, low + step
+        return [None] * len(intervals), ()
+    ends += [0.0] if around_zero else []
+    for step in _STEPS:
+        first, last = math.floor(min(ends) / step + 1e-9), math.ceil(max(ends) / step - 1e-9)
+        if last - first <= _MOST_STEPS:
+            break
+    last = max(last, first + 1)
+    low, high = first * step, last * step
 
     def place(value: float) -> float:
         return round((value - low) / (high - low) * 100, 2)
@@ -325,7 +315,27 @@ def _whiskers(
         low_at, at, high_at = map(place, (interval.low, interval.estimate, interval.high))
         whisker = Whisker(low_at, at, high_at, interval.excludes_zero)
         placed.append(whisker if interval.bounded else None)
-    return placed, (round(low, 4), round(high, 4))
+    ticks = [n * step for n in range(first, last + 1)]
+    return placed, tuple((place(tick), number(tick, 2) if tick else "0") for tick in ticks)
+
+
+_STEPS = (0.01, 0.02, 0.05, *(digit * 10.0**power for power in range(-1, 7) for digit in (1, 2, 5)))
+_MOST_STEPS = 4
+
+
+def _difference(
+    comparison: Comparison,
+    pair: tuple[str, str],
+    key: tuple[str, str] | None,
+    gap: Estimate,
+    whisker: Whisker | None,
+) -> Cell:
+    """A difference; one that the answer tells of is shown only where it is among all of them."""
+    cell = _cell(gap, whisker)
+    if key is None or not gap.excludes_zero or comparison.answer.decides(*pair, *key) is not False:
+        return cell
+    hollow = whisker and replace(whisker, decided=False)
+    return replace(cell, whisker=hollow, note="not shown (Holm)")
 
 
 def _cell(figure: Estimate, whisker: Whisker | None = None) -> Cell:
@@ -361,35 +371,6 @@ def _confusion_matrices(comparison: Comparison) -> list[tuple[str, list[_Confusi
             matrices.append(_ConfusionMatrix(name, position, policy, words, limit, counts or None))
         tables.append((words, matrices))
     return tables
-
-
-_DECIDES = " (decides)"
-
-
-def _difference_tests(comparison: Comparison) -> Table | None:
-    """Return the tests of differences on all images that have several, figure by figure."""
-    table = comparison.tests_by("image").table
-    if table.empty:
-        return None
-    chosen = table[(table["subgroup"] == ALL) & (table["second"].fillna("") != "")]
-    of_one = chosen.groupby(["metric", "policy", "first", "second"], sort=False, dropna=False)
-    chosen = chosen.assign(place=of_one.ngroup())[of_one["method"].transform("nunique") > 1]
-    chosen = chosen.sort_values("place", kind="stable")
-    rows = []
-    for row in chosen.to_dict("records"):
-        gap = Interval(_real(row["estimate"]), _real(row["ci_low"]), _real(row["ci_high"]))
-        deciding = (OBUCHOWSKI,) if row["metric"] == "auroc" else (REFITTED_TEST, SEEDS_TEST)
-        method = str(row["method"]) + (_DECIDES if row["method"] in deciding else "")
-        rows.append(
-            (_what(row["metric"], row["policy"]), f"{row['first']} − {row['second']}", method,
-             figure_words(gap), _p_words(row["p_value"]), _p_words(row["p_holm"]),
-             number(_real(row["detectable"])))
-        )  # fmt: skip
-    if not rows:
-        return None
-    lead = sentence("difference_tests")
-    columns = ("Figure", "Difference", "Method", "Estimate", "p", "p (Holm)", "Detectable")
-    return Table.of("Tests of the differences", lead, columns, rows)
 
 
 def _every_pair(comparison: Comparison) -> Table | None:

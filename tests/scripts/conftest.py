@@ -18,7 +18,7 @@ def blank_plots() -> Iterator[None]:
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("training.plots._save", _touch)
-        patch.setattr("evaluation.report.report.save_figures", lambda *given: [])
+        patch.setattr("evaluation.report.report.save_figures", lambda *given, **named: None)
         yield
 
 

@@ -253,7 +253,7 @@ def test_test_images_that_trained_under_other_names_are_refused_and_near_copies_
         compare_systems({"A": system}, test_set)
     near = seen.assign(pixel_sha256=["1", "2", "3"])  # stored again: other bytes, like fingerprints
     write_table(near, system.folder / "seen.parquet", "seen")
-    first = compare_systems({"A": system}, test_set, replicates=20).answer.cautions[0]
+    first = compare_systems({"A": system}, test_set, replicates=20).answer.cautions[0].text
     assert "A may have seen near copies of 3 of " in first
     assert "no sure external validation" in first
     validation = judged_set.image_ids("val")

@@ -88,11 +88,11 @@ def test_every_metric_that_a_table_holds_has_a_record(predict, test_set):
 def test_printed_ends_never_contradict_what_is_said_of_the_margin():
     told = margin_words("A", "B", "F1", Interval(-0.01, -0.03049, 0.010), 0.0304)
     assert "was not shown to be non-inferior to A by the margin of 0.0304" in told
-    assert "−0.0305 to 0.0100" in told
+    assert "−0.0100 to 0.0305" in told
     told = margin_words("A", "B", "precision", Interval(-0.01, -0.02996, 0.010), 0.03)
     assert told.startswith("Precision: B")
     assert "is equivalent to A within the margin of 0.03000" in told
-    assert "−0.02996 to 0.01000" in told
+    assert "−0.01000 to 0.02996" in told
 
 
 def with_simultaneous(figures, ends):
@@ -114,7 +114,7 @@ def test_a_margin_is_held_against_intervals_of_all_contrasts_at_once(make_metric
     told = state_verdict(figures, list("ABC"), "X", protocol=protocol)
     texts = [conclusion.text for conclusion in told.conclusions]
     assert "B is equivalent to A within the margin of 0.0500" in texts[0]
-    assert "97.5 % interval −0.0499 to 0.0300, Bonferroni over 2 contrasts" in texts[0]
+    assert "97.5 % interval −0.0300 to 0.0499, Bonferroni over 2 contrasts" in texts[0]
     assert "C was not shown to be non-inferior to A" in texts[1]
     unwidened = Estimates.from_table(make_metrics(rows))
     plain = state_verdict(unwidened, list("ABC"), "X", protocol=protocol)
@@ -132,7 +132,7 @@ def test_what_a_protocol_did_not_fix_is_marked_as_secondary(make_metrics, verdic
     assert told.conclusions[1].text.startswith(
         "Secondary, explains but does not confirm: Average precision was higher for A"
     )
-    assert "they confirm nothing" in told.scope
+    assert "they confirm nothing" in told.scope["confirmatory"]
     free = verdict_of(make_metrics(rows), ["A", "B"], "X")
     assert not any("Secondary" in conclusion.text for conclusion in free.conclusions)
 
@@ -151,7 +151,7 @@ def test_a_primary_figure_that_a_system_cannot_have_is_refused_before_the_look(
         {"B": systems["B"]}, test_set, replicates=50,
         protocol=Protocol(metric="ap50"),
     )  # fmt: skip
-    assert "is undefined" in explored.verdict
+    assert "is undefined" in explored.answer.headline
 
 
 def test_a_protocol_that_names_no_unit_answers_by_image_and_lets_others_be_shown(tmp_path):
@@ -181,14 +181,14 @@ def test_the_protocols_figure_decides_and_its_margin_is_judged(make_metrics, ver
     )
     assert "B is worse than A by more than the margin" in verdict.conclusions[0].text
     assert "confirm: AUROC was not shown to differ" in verdict.conclusions[1].text
-    assert "Confirmatory" in verdict.scope
-    assert "looked at 2 times before" in verdict.scope
+    assert "Confirmatory" in verdict.scope["confirmatory"]
+    assert "looked at 2 times before" in verdict.scope["confirmatory"]
 
 
 def test_without_a_protocol_a_tested_report_says_that_it_explores(predict, test_set):
     systems = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
     comparison = compare_systems(systems, test_set, replicates=50)
-    scope = comparison.answer.scope
+    scope = " ".join(comparison.answer.scope.values())
     assert "Exploratory: no protocol" in scope
     assert "these two trained models" in scope
     tests = comparison.tests
@@ -200,7 +200,7 @@ def test_without_a_protocol_a_tested_report_says_that_it_explores(predict, test_
     )  # fmt: skip
     fixed = compare_systems(systems, test_set, replicates=50, protocol=protocol)
     assert fixed.names == ["B", "A"]
-    assert "recall) at the threshold for best sensitivity + specificity" in fixed.verdict
+    assert "recall) at the threshold for best sensitivity + specificity" in fixed.answer.headline
     assert fixed.provenance["protocol"]["analysis"] == "confirmatory"
 
 
@@ -226,7 +226,7 @@ def test_a_protocol_for_patients_is_answered_for_patients(predict, test_set):
     systems = {"A": predict("A", seed=1), "B": predict("B", seed=2)}
     protocol = Protocol(unit="patient", declared=True)
     comparison = compare_systems(systems, test_set, replicates=50, protocol=protocol)
-    assert comparison.verdict.startswith("On these 50 test patients")
+    assert comparison.answer.headline.startswith("On these 50 test patients")
     with pytest.raises(InputError, match="--unit study: the protocol's unit is 'patient'"):
         protocol.unit_of("study")
     assert EXPLORATORY.unit_of("study") == "study"

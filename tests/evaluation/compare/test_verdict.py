@@ -59,6 +59,29 @@ def test_headline_names_the_numbers_behind_it(make_metrics, verdict_of):
     )
 
 
+def test_a_difference_has_the_sign_that_tables_give_it_whichever_system_is_higher(
+    make_metrics, verdict_of
+):
+    headline = verdict_of(two(make_metrics, (-0.05, -0.09, -0.01)), ["A", "B"], "X").headline
+    assert "B had the higher AUROC for x: 0.800, A 0.750, A − B −0.050, 95 % interval " in headline
+    assert headline.endswith("−0.090 to −0.010.")
+
+
+@pytest.mark.parametrize(
+    ("scores", "start"),
+    [
+        ({"A": 0.52, "B": 0.5}, "neither system was shown to be better than chance by AUROC; A"),
+        ({"A": 0.56, "B": 0.5}, "A and B were not shown to differ"),
+        ({"A": 0.52}, "A was not shown to be better than chance by AUROC; the AUROC of A"),
+        ({"A": 0.5, "B": 0.5, "C": 0.4}, "no system was shown to be better than chance by AUROC; "),
+    ],
+)
+def test_chance_comes_first_where_no_system_beats_it(make_metrics, verdict_of, scores, start):
+    gaps = [(f"{one} - {other}", -0.2, 0.2) for one, other in combinations(scores, 2)]
+    verdict = verdict_of(table(make_metrics, scores, gaps), list(scores), "X")
+    assert verdict.headline.startswith(f"On these 12 test images, {start}")
+
+
 def test_difference_stored_the_other_way_round_reads_the_same(make_metrics, verdict_of):
     direct = verdict_of(two(make_metrics, (0.05, 0.01, 0.09)), ["A", "B"], "X")
     scores = {"A": 0.85, "B": 0.8}
@@ -78,12 +101,17 @@ def test_difference_stored_the_other_way_round_reads_the_same(make_metrics, verd
 )
 def test_scope_says_what_is_random(make_metrics, verdict_of, seeds, words):
     metrics = two(make_metrics, (0.01, -0.1, 0.1))
-    assert words in verdict_of(metrics, ["A", "B"], "X", setting=Setting(seeds=seeds)).scope
+    assert words in scope_of(verdict_of(metrics, ["A", "B"], "X", setting=Setting(seeds=seeds)))
+
+
+def scope_of(verdict):
+    return " ".join(verdict.scope.values())
 
 
 def test_an_export_beside_its_run_is_no_second_training(make_metrics, verdict_of):
     setting = Setting(seeds={"A": 1, "B": 1}, same_training={"B": "A"})
-    scope = verdict_of(two(make_metrics, (0.01, -0.1, 0.1)), ["A", "B"], "X", setting=setting).scope
+    metrics = two(make_metrics, (0.01, -0.1, 0.1))
+    scope = scope_of(verdict_of(metrics, ["A", "B"], "X", setting=setting))
     assert "about this trained model, one training run (seed): another" in scope
     assert "B and A are one training run: their difference is of the export alone." in scope
 
@@ -110,11 +138,18 @@ def test_best_of_three_is_held_against_each_other_with_intervals_for_all_pairs(
         table(make_metrics, {"A": 0.8, "B": 0.9, "C": 0.7}, gaps), ["A", "B", "C"], "X"
     )
     assert "B had the highest AUROC of 3 systems for x (0.900)" in verdict.headline
-    shown = "shown to exceed C (0.700; difference 0.200, 98.3 % interval 0.078 to 0.322)"
-    assert shown in verdict.headline
-    # Without that pair two are left.
-    assert "differ from A (0.800; difference 0.100, 97.5 % interval" in verdict.headline
-    assert "intervals of the answer for 3 comparisons are widened by Holm's" in verdict.scope
+    assert "it was shown to exceed C (0.700) and it was not shown to differ from A (0.800)" in (
+        verdict.headline
+    )
+    told = [conclusion.text for conclusion in verdict.conclusions]
+    assert "difference 0.200, 98.3 % interval 0.078 to 0.322" in told[2]
+    assert "difference 0.100, 97.5 % interval" in told[0]  # without that pair two are left
+    assert "of the answer for 3 comparisons rests on intervals widened by Holm's" in (
+        scope_of(verdict)
+    )
+    assert verdict.decides("B", "C", "auroc", "") is True
+    assert verdict.decides("A", "B", "auroc", "") is False
+    assert verdict.decides("A", "B", "f1", "max_f1") is None
     assert (verdict.kind, [claim.decided for claim in verdict.claims]) == (
         "open",
         [False, False, True],
@@ -128,7 +163,7 @@ def test_best_of_three_is_held_against_each_other_with_intervals_for_all_pairs(
         (
             {"A": 0.9, "B": 0.9, "C": 0.5},
             "A and B had the same, highest AUROC of 3 systems for x (0.900); A was shown to exceed "
-            "C (0.500; difference 0.400, 98.3 % interval 0.278 to 0.522) and B was shown to",
+            "C (0.500) and B was shown to",
         ),
     ],
 )
@@ -166,8 +201,9 @@ def test_many_systems_are_named_in_one_sentence_and_only_what_was_shown_follows(
     assert "shown to exceed E (0.500) and it was not shown to differ from B" in verdict.headline
     assert "interval" not in verdict.headline
     texts = [conclusion.text for conclusion in verdict.conclusions]
-    assert [text.startswith("AUROC was higher for A than for E") for text in texts] == [True, False]
-    assert texts[1].startswith("3 further comparisons were not shown to differ")
+    assert len(texts) == 10
+    assert ["not shown to differ" in text for text in texts[:4]] == [True, True, True, False]
+    assert texts[3].startswith("AUROC was higher for A than for E")
 
 
 def test_undefined_auroc_gives_no_verdict(make_metrics, verdict_of):
@@ -242,7 +278,10 @@ def test_sensitivity_and_specificity_are_one_sentence(make_metrics, verdict_of):
     assert told[0].text.startswith(
         "A and B at the threshold for best F1: sensitivity (recall) 0.980 and 0.510 (difference "
     )
-    assert "higher for A; specificity 0.030 and 0.460 (difference −0.624 to −0.281)" in told[0].text
+    assert (
+        "higher for A; specificity 0.030 and 0.460 (difference −0.430, −0.624 to −0.281)"
+        in told[0].text
+    )
     assert told[0].text.endswith("higher for B (97.5 % intervals).")
     assert [claim.leader for claim in told[0].claims] == ["A", "B"]
 

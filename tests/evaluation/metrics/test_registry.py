@@ -161,7 +161,7 @@ def test_a_new_record_is_all_that_a_new_metric_needs(informedness, predict, test
         zip(tests["first"], tests["second"], tests["policy"], strict=True)
     )
     assert tests["p_value"].notna().all()
-    assert "informedness" in found.verdict
+    assert "informedness" in found.answer.headline
     shown = [row[0] for section in _metric_table(found).groups for row in section.rows]
     assert metric_title(name) in shown
     assert f"| `{name}` | Informedness |" in documents.metrics_page()

@@ -147,9 +147,10 @@ def test_text_without_a_free_place_is_left_out():
 )  # fmt: skip
 def test_empty_map_says_that_it_is_empty(grid, words):
     prediction = ImagePrediction("A", COLOUR, grid=grid)
-    assert [each.text for each in texts(prediction, ImageTruth(1.0), SIZE)] == words
+    assert [each.text for each in texts(prediction, None, SIZE)] == words
+    assert texts(prediction, ImageTruth(1.0), SIZE) == []  # it has a caption
     no_answer = replace(prediction, withheld=True)  # says nothing, nor that there is no evidence
-    assert texts(no_answer, ImageTruth(1.0), SIZE) == []
+    assert texts(no_answer, None, SIZE) == []
 
 
 def test_text_is_drawn_where_it_is_placed():
@@ -190,13 +191,13 @@ def test_sign_says_what_became_of_the_image(decision, label, localised, sign, wh
 @pytest.mark.parametrize(
     ("localised", "within_cell", "words"),
     [
-        (False, True, "right image, wrong place (within one map cell)"),
+        (False, True, "found, within one map cell of the lesion"),
         (False, False, "right image, wrong place"),
         (False, None, "right image, wrong place"),  # no system has a map
         (True, True, "found, on the lesion"),
     ],
 )
-def test_a_wrong_place_says_when_it_is_within_one_cell(localised, within_cell, words):
+def test_a_place_is_wrong_only_beyond_one_map_cell(localised, within_cell, words):
     prediction = ImagePrediction(
         "A", COLOUR, decision=True, localised=localised, within_cell=within_cell
     )

@@ -13,9 +13,19 @@ from evaluation.boxes.box_metrics import HITS, FrocCurve
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import Estimates
 from evaluation.metrics.registry import family
-from evaluation.report.charts import _sensitivity_at, report_charts, save_figures
-from evaluation.report.plot import Axis, Chart, Curve, Point, _draw, draw_with_legend, to_svg
-from evaluation.report.tables import _metric_table, _whiskers
+from evaluation.report.charts import _sensitivity_at, report_charts
+from evaluation.report.plot import (
+    Axis,
+    Chart,
+    Curve,
+    Point,
+    _draw,
+    draw_confusion,
+    draw_with_legend,
+    save_figures,
+    to_svg,
+)
+from evaluation.report.tables import _forest, _metric_table, _whiskers
 from evaluation.statistics.bootstrap import Interval
 
 
@@ -33,32 +43,40 @@ def make_chart(x, y, points=(), **options):
                  description="In words & <signs>.", **options)  # fmt: skip
 
 
+MATRICES = [[("A", {"tp": 3, "fn": 1, "fp": 0, "tn": 0})]]
+
+
+def save(comparison, folder, confusion=MATRICES):
+    of = {"charts": report_charts(comparison), "markers": [], "cases": []}
+    save_figures(folder, "A on x.", forest=_forest(comparison), confusion=confusion, **of)
+
+
 def test_figures_are_readable_images_and_undated_drawings(comparison, tmp_path):
-    files = save_figures(comparison, report_charts(comparison), tmp_path)
-    names = ["roc", "precision_recall", "confusion"]
-    kinds = ["png", "pdf", "svg"]
-    assert [path.name for path in files] == [f"{name}.{kind}" for name in names for kind in kinds]
-    for path in files[::3]:
+    save(comparison, tmp_path)
+    names, kinds = ["forest", "roc", "precision_recall", "confusion"], ["png", "pdf", "svg", "txt"]
+    files = {kind: [tmp_path / f"{name}.{kind}" for name in names] for kind in kinds}
+    assert {path for paths in files.values() for path in paths} == set(tmp_path.iterdir())
+    for path in files["png"]:
         with Image.open(path) as image:
-            assert min(image.size) > 400
-    pdfs, svgs = [[path.read_bytes() for path in files[place::3]] for place in (1, 2)]
+            assert min(image.size) > 300
+    pdfs, svgs = [[path.read_bytes() for path in files[kind]] for kind in ("pdf", "svg")]
     assert all(each.startswith(b"%PDF-") and b"CreationDate" not in each for each in pdfs)
     assert not any(b"dc:date" in each for each in svgs)
 
 
-@pytest.fixture
-def unsaved(monkeypatch):
-    """Figures are drawn, and only named: writing them takes most of the time."""
-    monkeypatch.setattr(
-        "evaluation.report.charts.save_figure", lambda figure, path: [path.with_suffix(".png")]
-    )
-
-
-@pytest.mark.usefixtures("unsaved")
-def test_no_confusion_figure_without_decisions(comparison, tmp_path):
+def test_without_decisions_or_scores_there_is_no_figure_of_them(comparison, tmp_path, monkeypatch):
+    monkeypatch.setattr("evaluation.report.plot.save_figure", lambda figure, path: [])
     for result in comparison.systems.values():
-        result.confusion.clear()
-    assert len(save_figures(comparison, report_charts(comparison), tmp_path)) == 2
+        result.curve.clear()
+    assert not {"roc", "pr"} & set(charts_of(comparison))
+    save(comparison, tmp_path, confusion=[[]])
+    assert [path.name for path in tmp_path.iterdir()] == ["forest.txt"]
+
+
+def test_confusion_figure_says_what_share_each_count_is():
+    (axes,) = draw_confusion(MATRICES).axes
+    words = [text.get_text() for text in axes.texts]
+    assert words == ["3\n75.0 %", "1\n25.0 %", "0\n0.0 %", "0\n0.0 %"]
 
 
 def test_operating_point_lies_at_its_rates(comparison):
@@ -79,7 +97,7 @@ def test_drawn_lines_are_the_curves_and_keep_each_systems_colour(comparison):
     np.testing.assert_array_equal(
         line.get_ydata(), comparison.systems["CheXNet"].curve["precision"]
     )
-    assert line.get_color() == "#0072B2"
+    assert line.get_color() == "#1F8FD6"
 
 
 def test_file_has_a_legend_with_every_system_its_figure_and_every_policy(comparison):
@@ -96,12 +114,7 @@ def test_no_two_of_sixteen_systems_look_alike():
     assert len(looks) == 16
 
 
-@pytest.mark.usefixtures("unsaved")
-def test_without_scores_there_is_no_chart_and_the_file_says_so(comparison, tmp_path):
-    for result in comparison.systems.values():
-        result.curve.clear()
-    assert not {"roc", "pr"} & set(charts_of(comparison))
-    assert (tmp_path / "roc.png") in save_figures(comparison, report_charts(comparison), tmp_path)
+def test_a_chart_without_a_curve_says_so():
     figure = _draw(replace(make_chart([0], [0]), curves=()))
     assert [text.get_text() for text in figure.axes[0].texts] == ["Nothing to draw"]
 
@@ -208,16 +221,11 @@ def test_froc_points_and_words_are_those_at_the_seven_rates(drawn):
     assert "CheXNet: sensitivity 0.000 at 1/8, 0.500 at 1/4" in chart.description
 
 
-@pytest.mark.usefixtures("unsaved")
-def test_without_boxes_there_is_no_froc(comparison, tmp_path):
+def test_without_boxes_there_is_no_froc(comparison):
     assert not [key for key in charts_of(comparison) if key.startswith("froc")]
-    assert "froc.png" not in [
-        path.name for path in save_figures(comparison, report_charts(comparison), tmp_path)
-    ]
 
 
-@pytest.mark.usefixtures("unsaved")
-def test_a_comparison_has_every_rate_with_interval_and_curve(test_set, predict, tmp_path):
+def test_a_comparison_has_every_rate_with_interval_and_curve(test_set, predict):
     systems = {"A": predict("A", "boxes", seed=1), "B": predict("B", "boxes", seed=2),
                "C": predict("C", seed=3)}  # fmt: skip
     found = compare_systems(systems, test_set, replicates=100)
@@ -235,7 +243,6 @@ def test_a_comparison_has_every_rate_with_interval_and_curve(test_set, predict, 
     titles = [row[0] for part in _metric_table(found, "rates").groups for row in part.rows]
     assert titles[:2] == ["FROC, at 1/8", "FROC, at 1/4"]
     assert len(titles) == 14
-    assert "froc.png" in [path.name for path in save_figures(found, report_charts(found), tmp_path)]
 
 
 def test_what_lies_beyond_eight_false_marks_is_not_drawn_at_eight(drawn):
@@ -248,14 +255,15 @@ def test_what_lies_beyond_eight_false_marks_is_not_drawn_at_eight(drawn):
 # ---- Whiskers ----
 
 
-def test_whiskers_share_one_axis_with_zero_in_the_middle():
-    placed, (low, high) = _whiskers(
-        [Interval(0.1, 0.02, 0.18), Interval(0, 0, 0, "x"), Interval()], around_zero=True
+def test_whiskers_share_one_axis_with_round_figures_and_zero():
+    placed, ticks = _whiskers(
+        [Interval(0.1, -0.02, 0.18), Interval(0, 0, 0, "x"), Interval(0.1, 0.02, 0.11), Interval()],
+        around_zero=True,
     )
-    assert low == -high
-    assert placed[0].decided
-    assert placed[1].dot == 50.0
-    assert placed[2] is None
+    assert [words for _, words in ticks] == ["−0.10", "0", "0.10", "0.20"]
+    assert placed[1].dot == {words: at for at, words in ticks}["0"]
+    assert [each.decided for each in placed[:3]] == [False, False, True]
+    assert placed[3] is None
 
 
 @pytest.mark.parametrize(
@@ -280,11 +288,12 @@ def test_each_group_of_figures_has_its_own_axis_and_says_on_how_many_images(comp
     wide = (metrics["policy"] == "max_f1") & (metrics["system"] == "RetinaNet - CheXNet")
     metrics.loc[wide, "ci_high"] = 0.42
     table = _metric_table(replace(comparison, estimates=Estimates.from_table(metrics)))
-    assert [part.axis for part in table.groups[:2]] == ["−0.10 to 0.10", "−0.45 to 0.45"]
+    ends = [(part.ticks[0][1], part.ticks[-1][1]) for part in table.groups[:2]]
+    assert ends == [("−0.05", "0.10"), ("−0.20", "0.60")]
     assert {part.count for part in table.groups} == {"12 images, 6 positive"}
 
 
 def test_degenerate_intervals_still_have_an_axis():
-    placed, (low, high) = _whiskers([Interval(1.0, 1.0, 1.0)])
-    assert placed[0] is not None
-    assert low < high
+    (placed,), ticks = _whiskers([Interval(1.0, 1.0, 1.0)])
+    assert placed is not None
+    assert [words for _, words in ticks] == ["1.00", "1.01"]

@@ -45,7 +45,7 @@ def zoo(comparison, count):
     return with_systems(comparison, figures, costs)
 
 
-def test_the_table_has_every_figure_and_every_cost(comparison):
+def test_the_table_has_every_cost(comparison):
     comparison.systems["CheXNet"] = SystemResult(cost=dict(KNOWN))
     table = as_table(cost_rows(comparison))
     told = {title: cells[1] for title, cells in table.items()}
@@ -57,9 +57,6 @@ def test_the_table_has_every_figure_and_every_cost(comparison):
         "Trained on": "2 CPU cores",
     }.items()  # fmt: skip
     assert "Made of" not in told
-    starts = [title.split(",")[0] for title in table]
-    for wanted in ("AUROC", "Sensitivity (recall)", "Specificity"):
-        assert wanted in starts, starts
 
 
 def test_what_nobody_told_is_unknown_and_never_zero(comparison):

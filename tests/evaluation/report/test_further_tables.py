@@ -15,7 +15,7 @@ from evaluation.metrics.metric import Note
 from evaluation.report.charts import report_charts
 from evaluation.report.further_tables import (
     _agreements,
-    _error_bars,
+    _errors,
     _group_tables,
     _published,
     _published_figures,
@@ -241,17 +241,14 @@ def test_shortcut_stands_beside_the_systems(told):
 
 
 def test_kinds_that_were_not_counted_have_no_row(told):
-    assert [title for title, _, _ in _error_bars(told)] == ["Missed lesion"]
+    assert [row[0].split(":")[0] for row in _errors(told).rows] == ["Missed lesion"]
     titles = {grid.title for grid in _where_tables(told)}
     assert "At the given prevalence" not in titles
 
 
-def test_errors_share_one_axis_that_ends_at_the_longest(told):
-    ((_, _, bars),) = _error_bars(told)  # 0.4 and 0.5 of nine, to 0.5 and 0.6
-    assert [(bar.system, bar.position) for bar in bars] == [("RetinaNet", 0), ("CheXNet", 1)]
-    assert [bar.count for bar in bars] == pytest.approx([3.6, 4.5])
-    assert [bar.length for bar in bars] == pytest.approx([400 / 6, 500 / 6])
-    assert (bars[1].low, bars[1].high) == pytest.approx((400 / 6, 100.0))
+def test_errors_are_counts_with_intervals(told):
+    (row,) = _errors(told).rows
+    assert row[1:] == ("4 (3 to 4)", "4 (4 to 5)")  # 0.4 and 0.5 of nine, each to 0.1 more
 
 
 def test_decision_curve_lies_where_its_figures_are(told):
@@ -265,7 +262,8 @@ def test_decision_curve_lies_where_its_figures_are(told):
 
 
 def test_comparison_without_these_figures_shows_none(comparison):
-    assert _where_tables(comparison) == _group_tables(comparison) == _error_bars(comparison) == []
+    assert _where_tables(comparison) == _group_tables(comparison) == []
+    assert _errors(comparison) is None
     assert "net-benefit" not in charts_of(comparison)
 
 
@@ -274,12 +272,12 @@ def test_every_topic_of_a_real_comparison_is_shown(test_set, predict):
     found = compare_systems(systems, test_set, replicates=20)
     titles = {grid.title for grid in _where_tables(found)}
     assert {"Kinds of lesion", "Agreement and combination"} <= titles
-    kinds = {title: bars for title, _, bars in _error_bars(found)}
+    kinds = {row[0].split(":")[0]: row[1:] for row in _errors(found).rows}
     titles = ["Missed lesion", "Poorly placed box", "Duplicate box", "Box on background"]
     assert list(kinds) == titles
     counts = found.failures.query("topic == 'errors'").set_index(["metric", "system"])["count"]
-    assert kinds["Missed lesion"][0].count == pytest.approx(counts["missed", "Detector"])
-    assert kinds["Box on background"][1].count == pytest.approx(counts["background", "Classifier"])
+    assert kinds["Missed lesion"][0].startswith(f"{counts['missed', 'Detector']:.0f} (")
+    assert kinds["Box on background"][1].startswith(f"{counts['background', 'Classifier']:.0f} (")
     assert len(charts_of(found)["net-benefit"].curves) == 2
 
 

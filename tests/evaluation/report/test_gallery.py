@@ -1,7 +1,9 @@
+import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation.report.gallery import select_cases
+from evaluation.overlays.shapes import Shape
+from evaluation.report.gallery import _crop, select_cases
 
 
 @pytest.fixture
@@ -98,3 +100,24 @@ def test_images_of_unknown_truth_are_left_out(comparison):
     decisions = comparison.decisions.copy()
     decisions.loc[decisions["image_id"] == "p04", "label"] = float("nan")
     assert "all-miss" not in keys_of(decisions, comparison)
+
+
+def test_a_place_within_one_map_cell_is_not_wrong(comparison):
+    near = comparison.decisions["localised"].mask(comparison.decisions["image_id"] == "p05", True)
+    decisions = comparison.decisions.assign(localised_tolerant=near)
+    chosen = select_cases(decisions, comparison.names, "max_f1")
+    assert {each.key: each.image_ids for each in chosen}["wrong-place"] == ("p06",)
+
+
+@pytest.mark.parametrize(
+    ("box", "size", "view", "why"),
+    [
+        ([10, 10, 20, 20], (100, 100), "0 0 80 60", "the lungs around a small lesion"),
+        ([80, 80, 90, 90], (100, 100), "20 40 80 60", "inside the image"),
+        ([0, 0, 100, 100], (100, 100), "-16.7 0 133.3 100", "black beside what fills the height"),
+    ],
+)
+def test_what_matters_of_an_image_is_shown_in_one_shape(box, size, view, why):
+    x1, y1, x2, y2 = box
+    shape = Shape("boxes", (np.array([[x1, y1], [x2, y2]], dtype=float),), "#000000")
+    assert _crop(size, [shape]) == view, why

@@ -11,14 +11,14 @@ import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
-from evaluation.compare.comparison import SystemResult
+from evaluation.compare.comparison import Background, SystemResult
 from evaluation.compare.estimates import Estimate, Estimates
 from evaluation.compare.protocol import Protocol
-from evaluation.metrics.metric import Note
+from evaluation.metrics.metric import MetricKey, Note
 from evaluation.overlays.draw import draw_overlay
 from evaluation.report.gallery import CASES_PER_CATEGORY, MAX_IMAGE_BYTES, _embed
 from evaluation.report.report import MAX_BYTES, write_report
-from evaluation.report.tables import _opening_strip, table_rows
+from evaluation.report.tables import _forest, table_rows
 from tests.measure_page import measure
 
 VOID = {"meta", "link", "input", "br", "img"}
@@ -47,7 +47,7 @@ class Outline(HTMLParser):
 def quick(request, monkeypatch):
     """Charts as PNG take a second a report; only the tests that ask for them draw them."""
     if "figures_lie" not in request.node.name:
-        monkeypatch.setattr("evaluation.report.report.save_figures", lambda *given: [])
+        monkeypatch.setattr("evaluation.report.report.save_figures", lambda *given, **named: None)
     monkeypatch.setattr("evaluation.report.cases.draw_overlay", small_overlay)
 
 
@@ -71,7 +71,7 @@ def read_only(hand_made, tmp_path_factory):
     """The folder of one report that many tests look at."""
     folder = tmp_path_factory.mktemp("read-only") / "report"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("evaluation.report.report.save_figures", lambda *given: [])
+        patch.setattr("evaluation.report.report.save_figures", lambda *given, **named: None)
         patch.setattr("evaluation.report.cases.draw_overlay", small_overlay)
         write_report(*hand_made(), folder)
     return folder
@@ -101,10 +101,44 @@ def written(comparison, image_set, report_folder):
 
 def test_report_opens_with_the_answer(html):
     body = html[html.index("<body>") :]
-    headline = re.search(r"<h1>(.*?)</h1>", body, re.DOTALL)[1]
+    headline = re.search(r"<h1[^>]*>(.*?)</h1>", body, re.DOTALL)[1]
     assert "RetinaNet and CheXNet were not shown to differ" in headline
-    assert body.index("<h1>") < body.index("<h2")
+    assert body.index("<h1") < body.index("<h2")
     assert "these two trained models" in html
+
+
+def test_every_caution_opens_from_a_few_words_and_one_alone_stands_in_full(written, comparison):
+    one = replace(comparison, background=Background(synthetic=12))
+    assert '<p class="cautions">Synthetic images: the figures say' in written(one)
+    few = [Note("few_patients", "Nine patients."), Note("copies", "A copy.")]
+    elsewhere = Background("rsna", 12, ("a leak",), {"CheXNet": ("phantom",)})
+    html = written(replace(comparison, background=elsewhere, notes=few))
+    cautions = re.search(r'<ul class="cautions".*?</ul>', html, re.DOTALL)[0]
+    opened = re.findall(r"<summary>(.*?)</summary><p>(.*?)</p>", cautions)
+    assert [text for _, text in opened] == [
+        note.text for note in replace(comparison, background=elsewhere, notes=few).answer.cautions
+    ]
+    assert all(3 <= len(brief.split()) <= 6 for brief, _ in opened)
+
+
+def test_chance_stands_above_the_answer_where_no_system_beats_it(written, comparison):
+    for figures in comparison.estimates.systems.values():
+        key = MetricKey("all", "", "auroc")
+        figures[key] = replace(figures[key], low=0.4)
+    html = written()
+    assert re.search(r"<h1[^>]*>Neither system was shown to be better than chance by AUROC.<", html)
+    assert '<p class="second">RetinaNet and CheXNet were not shown to differ in AUROC' in html
+
+
+def test_what_is_not_shown_among_all_findings_is_hollow_and_says_so(written, comparison):
+    gaps = comparison.estimates.differences["RetinaNet", "CheXNet"]
+    key = MetricKey("all", "", "average_precision")
+    wide = [(0.01 / size, 0.2) if size == 1 else (-0.01, 0.3) for size in range(1, 9)]
+    gaps[key] = replace(gaps[key], estimate=0.1, low=0.01, high=0.2, family=tuple(wide))
+    row = written().split('scope="row">Average precision</th>')[1].split("</tr>")[0]
+    assert "0.010 to 0.200" in row
+    assert "not shown (Holm)" in row
+    assert 'class="whisker"' in row  # hollow: not "whisker decided"
 
 
 def test_report_needs_nothing_from_outside(outline):
@@ -128,10 +162,10 @@ def test_every_svg_is_valid_xml_with_a_name_or_hidden(html):
         assert root.get("aria-label") or root.get("aria-hidden"), drawing[:80]
 
 
-def test_first_table_has_six_rows_at_one_threshold(html):
-    table = html[html.index('id="figures"') : html.index('id="curves"')]
+def test_first_table_has_five_rows_at_one_threshold(html):
+    table = html[html.index('id="figures"') : html.index('id="to-cite"')]
     rows = re.findall(r'scope="row">(.*?)</th>', table)
-    assert rows == ["AUROC", "Average precision", "Sensitivity (recall)", "Specificity", "F1",
+    assert rows == ["AUROC", "Average precision", "Sensitivity (recall)", "Specificity",
                     "Localised sensitivity"]  # fmt: skip
     for text in ("0.891", "0.851 to 0.921", "0.862", "−0.021 to 0.089", "best F1"):
         assert text in table
@@ -168,6 +202,7 @@ def test_examples_are_one_case_of_each_kind_and_lead_to_it(html, outline):
     assert "found, on the lesion" in examples
     assert "missed" in examples
     assert "<text" not in examples
+    assert len(re.findall(r'<svg viewBox="[-\d.]+ [-\d.]+ [\d.]+ [\d.]+"', examples)) == 3
     assert "layer-faint" not in examples
 
 
@@ -181,7 +216,7 @@ def test_three_charts_stand_open_with_the_area_under_the_curve_in_the_legend(htm
 
 def test_all_else_is_folded_under_titles_and_provenance_is_elsewhere(html, read_only):
     folds = re.findall(r"<summary><h3>(.*?)</h3>", html)
-    assert folds[0] == "What to cite: a methods paragraph to start from"
+    assert folds[0] == "Methods and citation: a paragraph to start from"
     assert {"Methods and limits", "How to read the numbers"} < set(folds)
     assert "at the threshold" not in unfolded(html).split('id="more"')[1]
     details = (read_only / "details.html").read_text()
@@ -227,13 +262,18 @@ def test_overlays_lie_beside_the_report(html, read_only):
 
 def test_figures_lie_beside_the_report(written, report_folder):
     written()
-    assert len(list((report_folder / "figures").glob("*.png"))) == 3
+    names = {"forest", "roc", "precision_recall", "confusion", "cases"}
+    folder = report_folder / "figures"
+    assert {path.stem for path in folder.glob("*.png")} == names
+    assert {path.stem for path in folder.glob("*.txt")} == names
+    assert "RetinaNet and CheXNet on lung opacity" in (folder / "cases.txt").read_text()
 
 
 def test_second_report_leaves_no_image_of_the_first(written, report_folder):
-    stale = [report_folder / "overlays" / "alarm-normal-99.png", report_folder / "cases-077.html"]
-    stale[0].parent.mkdir(parents=True)
+    stale = [report_folder / "overlays" / "alarm-normal-99.png", report_folder / "cases-077.html",
+             report_folder / "figures" / "froc.png"]  # fmt: skip
     for path in stale:
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"")
     written()
     assert not any(path.exists() for path in stale)
@@ -343,14 +383,17 @@ def test_opening_chart_shows_the_figure_that_the_protocol_asked_for(written, com
     asked = Protocol(metric="f1", policy="max_f1", declared=True)
     told = replace(comparison, protocol=asked)
     html = written(told)
-    strip = html[html.index('<figure class="strip">') : html.index("</figure>")]
+    strip = html[html.index('<figure class="forest">') : html.index("</figure>")]
     assert "F1 at the threshold for best F1 with 95 % interval" in strip
     assert "<b>0.760</b>" in strip
     assert "<b>0.891</b>" not in strip
     both = Protocol(metric="recall", partner="specificity", policy="max_f1", declared=True)
-    rows = [row.name for row in _opening_strip(replace(comparison, protocol=both)).rows]
-    assert rows[0] == "RetinaNet: sensitivity (recall)"
-    assert rows[-1] == "RetinaNet − CheXNet: specificity"
+    parts = _forest(replace(comparison, protocol=both))
+    (_, rows, _), (_, differences, ticks) = parts
+    assert rows[0][0] == "RetinaNet: sensitivity (recall)"
+    assert differences[-1][0] == "RetinaNet − CheXNet: specificity"
+    assert (ticks[0][0], ticks[-1][0]) == (0, 100)
+    assert "0" in [words for _, words in ticks]
 
 
 def test_what_needs_the_script_is_hidden_without_it(html):
@@ -409,7 +452,7 @@ def test_three_systems_stand_side_by_side(written, comparison):
 def test_one_system_alone_is_reported_without_differences(written, comparison):
     one = replace(comparison, systems={"RetinaNet": comparison.systems["RetinaNet"]})
     html = written(one)
-    assert "the AUROC of RetinaNet for lung opacity was 0.891" in html
+    assert "The AUROC of RetinaNet for lung opacity was 0.891" in html
     assert "paired difference" not in html[: html.index("How to read the numbers</h3>")]
 
 
@@ -427,7 +470,7 @@ def test_page_is_short_opens_its_folds_and_leaves_the_console_clean(
     assert browser.complaints == []
     assert size.screens[1280] < 12
     assert size.screens[390] < 20
-    assert size.image[1280] <= 2
+    assert size.image == {1280: 1, 390: 1}
     assert size.overflow == {1280: 0, 390: 0}
     assert 500 < size.words < 2500
     assert 2 < size.printed <= 10

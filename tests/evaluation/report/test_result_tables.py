@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 import subprocess
+import zipfile
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,6 @@ from evaluation.report.result_tables import (
 )
 from evaluation.report.tables import (
     TableRow,
-    _difference_tests,
     _every_pair,
     _p_words,
     summary_table,
@@ -117,7 +117,7 @@ def test_name_with_latex_in_it_stays_a_name(comparison):
 
 def test_markdown_table_holds_the_figures_and_the_verdict(comparison):
     lines = _markdown_table(comparison, summary_table(comparison)).splitlines()
-    assert lines[0].endswith(comparison.verdict)
+    assert lines[0].endswith(comparison.answer.headline)
     auroc = next(line for line in lines if line.startswith("| AUROC"))
     assert "0.891 (0.851 to 0.921)" in auroc
     widths = {len(re.findall(r"(?<!\\)\|", line)) for line in lines if line.startswith("|")}
@@ -127,6 +127,28 @@ def test_markdown_table_holds_the_figures_and_the_verdict(comparison):
 def test_pipe_in_a_name_breaks_no_markdown(comparison):
     strange = renamed(comparison, "a|b")
     assert r"| a\|b |" in _markdown_table(strange, summary_table(strange))
+
+
+def test_archive_names_each_file_and_equal_folders_give_equal_bytes(comparison, tmp_path):
+    comparison.decisions["probability"] = float("nan")
+    for name in ("a", "b"):
+        (tmp_path / name / "figures").mkdir(parents=True)
+        write_table_files(comparison, tmp_path / name)
+        for figure in ("roc", "forest"):
+            (tmp_path / name / "figures" / f"{figure}.png").write_bytes(b"drawn")
+            (tmp_path / name / "figures" / f"{figure}.txt").write_text(f"About {figure}.\n")
+        write_tables(comparison, tmp_path / name)
+    first, second = (tmp_path / name / "report.zip" for name in "ab")
+    assert first.read_bytes() == second.read_bytes()
+    with zipfile.ZipFile(first) as archive:
+        names, readme = archive.namelist(), archive.read("report/README.txt").decode()
+    told = {"table.tex", "table.md", "metrics.csv", "tests.csv", "where.csv", "costs.csv"}
+    figures = {f"figures/{name}.{kind}" for name in ("roc", "forest") for kind in ("png", "txt")}
+    assert {name.removeprefix("report/") for name in names} == {"README.txt", *told, *figures}
+    assert all(f"({name})" in readme for name in told)
+    assert readme.endswith(
+        "Figure 1 (figures/forest.*): About forest.\nFigure 2 (figures/roc.*): About roc.\n"
+    )
 
 
 def test_both_files_are_written(comparison, tmp_path):
@@ -150,7 +172,7 @@ def test_table_holds_the_rows_that_were_asked_for_in_their_order(comparison, tmp
 def test_table_without_a_choice_has_the_summary_rows_that_a_system_has(comparison):
     (whole, at) = summary_table(comparison).groups
     assert [row[0] for row in whole.rows] == ["AUROC", "Average precision"]
-    assert {"Sensitivity (recall)", "Specificity", "F1"} <= {row[0] for row in at.rows}
+    assert {"Sensitivity (recall)", "Specificity"} <= {row[0] for row in at.rows}
 
 
 @pytest.mark.parametrize(
@@ -191,25 +213,8 @@ def three(test_set, predict):
     return compare_systems(systems, test_set, replicates=100)
 
 
-def test_comparison_without_tests_shows_none(comparison):
-    assert _difference_tests(comparison) is None
-    assert _every_pair(comparison) is None  # two systems: the main table has their difference
-
-
-def test_of_two_intervals_of_one_difference_it_is_said_which_decides(three):
-    grid = _difference_tests(three)
-    auroc = [row for row in grid.rows if row[:2] == ("AUROC", "A − B")]
-    assert len(auroc) == 3  # Obuchowski's, DeLong's, the bootstrap's
-    (decides,) = [row for row in auroc if row[2].endswith("(decides)")]
-    assert decides[2].startswith("Obuchowski 1997")
-    gap = three.metrics.query("system == 'A - B' and metric == 'auroc' and subgroup == 'all'")
-    assert decides[3].startswith(f"{gap['estimate'].iloc[0]:.3f}".replace("-", "−"))
-    assert "decide" in grid.lead
-    recall = [row[2] for row in grid.rows if row[:2] == ("Sensitivity (recall), best F1", "A − B")]
-    assert [method.endswith("(decides)") for method in recall] == [True, False, False]
-    assert "refitted" in recall[0]
-    assert not [row for row in grid.rows if row[0].startswith("F1")]  # it has one test only
-    assert {row[1] for row in grid.rows} == {"A − B", "A − C", "B − C"}
+def test_two_systems_have_no_table_of_pairs(comparison):
+    assert _every_pair(comparison) is None  # the main table has their difference
 
 
 def test_every_pair_stands_with_holm_over_all_pairs(three):

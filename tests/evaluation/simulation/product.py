@@ -67,7 +67,7 @@ class Judged:
     @property
     def cautions_chance(self) -> bool:
         """Whether the opening says that a system was not shown to beat guessing."""
-        return "chance" in " ".join(self.verdict.cautions)
+        return "chance" in " ".join(caution.text for caution in self.verdict.cautions)
 
     def pairs(self, metric: str, policy: str = "") -> list[Estimate]:
         """The difference of each pair of systems."""
