@@ -61,7 +61,7 @@ def layout() -> house.House:
 # What was reached. A row may fall, never rise: what needs more takes as much away first, or its
 # issue says how much room it brings. A row that has fallen is lowered here in the same change.
 LIMITS = {
-    "lines": 66_093,  # issue 32 brought 316 (room: 300), issue 33 so far 1,369 (1,500)
+    "lines": 66_092,  # issue 32 brought 316 (room: 300), issue 33 so far 1,368 (1,500)
     "modules": 234,
     "longest module": 538,
     "plumbing, %": 22.2,

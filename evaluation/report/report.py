@@ -23,6 +23,7 @@ from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.report.all_images import exploration, write_all_images
 from evaluation.report.charts import chart_legend, cost_charts, policy_markers, report_charts
 from evaluation.report.files import (
+    ARCHIVE,
     CASES_PAGES,
     DETAILS,
     FIGURES,
@@ -88,12 +89,9 @@ def write_report(
     """
     out = Path(out)
     make_folder(out / FIGURES)
-    for stale in (
-        *(out / OVERLAYS).glob("*.png"),
-        *out.glob(CASES_PAGES),
-        *(out / FIGURES).glob("*"),
-    ):
-        stale.unlink()  # what an earlier report had need not be in this one
+    for pattern in (f"{OVERLAYS}/*.png", CASES_PAGES, f"{FIGURES}/*", ARCHIVE):
+        for stale in out.glob(pattern):
+            stale.unlink()  # what an earlier report had need not be in this one
     charts, titles = report_charts(comparison), _titles(comparison, dataset.name)
     write_table_files(comparison, out, rows)
     gaps = disagreement(comparison.decisions, comparison.names)
