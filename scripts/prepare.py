@@ -34,7 +34,8 @@ def _read_targets(
     return dict(map(_read_target, [value] if isinstance(value, str) else value))
 
 
-_TABLE_SUFFIXES = (".csv", ".csv.gz")
+# What a file of labels is, by the end of its name; the last format among several counts.
+_LABEL_FILES = {".csv": "table", ".csv.gz": "table", ".xml": "cvat", ".json": "label-studio"}
 _TEMPLATE = {
     "images.csv": "image_id,patient_id,path,view,sex,age_years\n"
     "film1,p1,images/film1.png,PA,F,54\nfilm2,p2,images/film2.png,AP,M,61\n",
@@ -111,10 +112,10 @@ def prepare(
 
     Args:
         *paths: Folder of the data set as it was published, and the data set folder to make; before
-            them tables of labels, where they are your own; with --out instead: prepared sets to
-            put into one.
-        format: rsna, csv, nih, vindr, kermany, covid, voc, yolo, coco, dicom or table
-            (docs/formats.md says what the folder of each holds).
+            them tables of labels (or a file of CVAT or Label Studio), where they are your own;
+            with --out instead: prepared sets to put into one.
+        format: rsna, csv, nih, vindr, kermany, covid, cvat, voc, yolo, label-studio, coco, dicom
+            or table (docs/formats.md says what the folder of each holds).
         out: Folder to make, where several prepared sets come in.
         name: Name in reports; the folder's name if left out.
         size: Also store the pixels at this size, px; may be repeated.
@@ -129,13 +130,16 @@ def prepare(
         method: balanced (roles alike in class, source and view) or hash (a patient's role never
             changes, whatever is added).
         reference: Where several readers read an image: majority, any, all or reader:NAME (csv,
-            vindr, coco, dicom, table).
-        labels: CSV of labels that lies elsewhere; may be repeated (dicom, table).
+            vindr, cvat, label-studio, coco, dicom, table).
+        labels: CSV of labels that lies elsewhere; may be repeated (cvat, label-studio, dicom,
+            table).
         columns: What the columns of a table are, ROLE=COLUMN with commas between, such as
-            label=Finding,xmin=left; or a TOML file that says it (dicom, table).
-        class_names: Names of the numbered classes, comma between (yolo, dicom, table).
+            label=Finding,xmin=left; or a TOML file that says it (cvat, label-studio, dicom,
+            table).
+        class_names: Names of the numbered classes, comma between (cvat, yolo, label-studio, dicom,
+            table).
         patient_pattern: Regular expression that finds the patient in a file's name, as in
-            '(?P<nih>\d{8})_' (kermany, covid, voc, yolo, coco, table).
+            '(?P<nih>\d{8})_' (kermany, covid, cvat, voc, yolo, label-studio, coco, table).
         template: Write the three files of a set of your own, two rows each, instead.
         exclude: CSV of images to leave out (image_id, reason), such as exclude.csv of cxr check.
         window: Name of the DICOM window to show; a file's first if left out.
@@ -162,9 +166,10 @@ def prepare(
     """
     if template is not None:
         return _write_template([*paths, *([] if out is None else [out])])
-    tables = [path for path in paths if path.name.endswith(_TABLE_SUFFIXES)]
+    tables = [path for path in paths if path.name.endswith(tuple(_LABEL_FILES))]
     paths = tuple(path for path in paths if path not in tables)
-    format = format or ("table" if tables else None)  # noqa: A001
+    named = [kind for end, kind in _LABEL_FILES.items() for t in tables if t.name.endswith(end)]
+    format = format or next(reversed(named), None)  # noqa: A001
     labelled = (*(labels or ()), *tables)
     read = ReadOptions(reference, labelled, tuple(columns), class_names, patient_pattern)
     several = out is not None and len(paths) > 1

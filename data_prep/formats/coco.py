@@ -60,7 +60,7 @@ def read_json_file(path: Path) -> Any:
             json.dumps(content, ensure_ascii=False).encode()
         return content
     except RecursionError:
-        raise InputError(f"{path}: nested too deeply to be COCO") from None
+        raise InputError(f"{path}: nested too deeply") from None
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not readable as JSON ({reason})") from None

@@ -34,7 +34,6 @@ from data_prep.formats.source import (
     one_target_each,
     patients_from_names,
     reference_rows,
-    upper_or_missing,
     usable_files,
 )
 
@@ -109,7 +108,7 @@ def _read_collection(builder: SourceBuilder) -> SourceTables:
             "path": text["folder"] + "/" + text["filename"],
             "patient": text["patientid"],
             "view": normal_views(view),
-            "sex": upper_or_missing(text["sex"]),
+            "sex": text["sex"].str.upper().where(text["sex"] != ""),
             "age_years": to_numbers(text["age"], path, "age"),
             "x_view": text["view"].where(text["view"] != ""),
             "x_offset_days": to_numbers(text["offset"], path, "offset"),
@@ -146,7 +145,7 @@ def _read_hannover(builder: SourceBuilder) -> SourceTables:
             "path": "png/" + text["image_id"] + ".png",
             "patient": text["patient_id"],
             "view": normal_views(text["projection"]),
-            "sex": upper_or_missing(text["sex"]),
+            "sex": text["sex"].str.upper().where(text["sex"] != ""),
             "age_years": to_numbers(text["age"], path, "age"),
             "x_modality": text["modality"].str.upper(),
             "x_admission_offset_days": to_numbers(

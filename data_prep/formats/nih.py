@@ -38,7 +38,6 @@ from data_prep.formats.source import (
     reference_rows,
     require_unique_ids,
     sized_boxes,
-    upper_or_missing,
 )
 
 FINDINGS = (
@@ -112,7 +111,7 @@ def _read_entries(path: Path) -> pd.DataFrame:
     if "View Position" in text.columns:
         entries["view"] = normal_views(text["View Position"])
     if "Patient Gender" in text.columns:
-        entries["sex"] = upper_or_missing(text["Patient Gender"])
+        entries["sex"] = text["Patient Gender"].str.upper().where(text["Patient Gender"] != "")
     if "Patient Age" in text.columns:
         entries["age_years"] = _ages(text["Patient Age"], path)
     if "Follow-up #" in text.columns:

@@ -13,6 +13,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from data_prep.contracts.errors import InputError
+from data_prep.formats.annotation_tools import CVAT, LABEL_STUDIO
 from data_prep.formats.coco import COCO
 from data_prep.formats.covid import COVID_SETS
 from data_prep.formats.csv_tables import CSV, TABLE
@@ -32,10 +33,9 @@ from data_prep.formats.voc import VOC
 from data_prep.formats.yolo import YOLO
 
 # Detection takes the first that fits, so the vague ones stand last.
-FORMATS: dict[str, Format] = {
-    record.name: record
-    for record in (RSNA, CSV, NIH, VINDR, KERMANY, COVID_SETS, VOC, YOLO, COCO, DICOM, TABLE)
-}
+_RECORDS = (RSNA, CSV, NIH, VINDR, KERMANY, COVID_SETS, CVAT, VOC, YOLO, LABEL_STUDIO, COCO, DICOM,
+            TABLE)  # fmt: skip
+FORMATS: dict[str, Format] = {record.name: record for record in _RECORDS}
 
 
 def read_source(

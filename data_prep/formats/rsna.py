@@ -28,7 +28,6 @@ from data_prep.formats.source import (
     reference_rows,
     require_unique_ids,
     sized_boxes,
-    upper_or_missing,
 )
 
 CLASSES = {
@@ -150,7 +149,7 @@ def _read_headers(path: Path) -> pd.DataFrame:
         {
             "image_id": text["PatientID"],
             "view": normal_views(text["ViewPosition"]),
-            "sex": upper_or_missing(text["PatientSex"]),
+            "sex": text["PatientSex"].str.upper().where(text["PatientSex"] != ""),
             "age_years": to_numbers(text["PatientAge"], path, "PatientAge"),
         }
     ).drop_duplicates()

@@ -17,7 +17,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
-from data_prep.contracts.tables import empty_table, is_member, renamed
+from data_prep.contracts.tables import empty_table, is_member, read_text_csv, renamed
 
 
 def has_file(*names: str) -> Callable[[Path], bool]:
@@ -124,6 +124,8 @@ class Format:
     options: tuple[str, ...] = ()  # the `ReadOptions` that it takes
     sources: tuple[str, ...] = ()  # where the known data sets of this format are published
     is_deep: bool = False  # whether it reads files that lie deeper than `detect` looks
+    # label tables that it makes of files of its own kind, by path; see `data_prep.formats.table`
+    own_tables: Callable[[SourceBuilder], dict[Path, pd.DataFrame]] = lambda builder: {}
 
 
 @dataclass
@@ -184,6 +186,12 @@ class SourceBuilder:
     say: Callable[[str], None] = lambda line: None  # shows what the user should see at once
     notes: list[str] = field(default_factory=list)
     out: Exclusions = field(default_factory=Exclusions)  # by image id, or by path where none is
+
+    def label_tables(self) -> dict[Path, pd.DataFrame]:
+        """The format's own label tables and those that the user gave, as text, by path."""
+        own = self.format.own_tables(self)
+        given = [path for path in self.options.labels if path not in own]
+        return own | {path: read_text_csv(path, ()) for path in given}
 
     def require_format(self) -> None:
         """Check that the folder looks like the format."""
@@ -298,11 +306,6 @@ def normal_views(text: pd.Series) -> pd.Series:
     """Bring view names to PA, AP, LL or other; empty becomes missing."""
     upper = text.fillna("").astype("str").str.strip().str.upper()
     return renamed(upper, {name: VIEW_NAMES.get(name, "other") for name in upper.unique() if name})
-
-
-def upper_or_missing(text: pd.Series) -> pd.Series:
-    """A column of text in capitals; empty becomes missing."""
-    return text.str.upper().where(text != "")
 
 
 def finding_name(text: str) -> str:

@@ -21,7 +21,7 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
-from data_prep.contracts.tables import is_member, read_text_csv, refuse_line, renamed, to_numbers
+from data_prep.contracts.tables import is_member, refuse_line, renamed, to_numbers
 from data_prep.contracts.words import counted
 from data_prep.formats.label_files import (
     NO_FINDING,
@@ -155,9 +155,8 @@ def _near(word: str, words: Sequence[str], otherwise: str) -> str:
     return f"did you mean '{near[0]}'?" if near else otherwise
 
 
-def _recognise(path: Path, books: Sequence[Mapping[str, Any]]) -> _Table:
-    """Read a table, and tell what its columns mean: as a known set's, else by their names."""
-    text = read_text_csv(path, ())
+def _recognise(path: Path, text: pd.DataFrame, books: Sequence[Mapping[str, Any]]) -> _Table:
+    """Tell what the columns of a table mean: as a known set's, else by their names."""
     if text.empty or (len(text.columns) == 1 and re.search(r"[;\t]", text.columns[0])):
         raise InputError(f"{path}: has no row of several cells; save it with commas")
     entries = [entry for book in books for entry in book.get("table", ())]
@@ -191,7 +190,9 @@ def _correct(tables: Sequence[_Table], word: str) -> None:
             raise InputError(f"--columns {word}: {tables[0].path} has no column '{column}'; {near}")
     for table in tables:
         if columns == [_TABLE]:
-            table.text[_TABLE] = table.path.name.partition(".")[0]
+            same = [other for other in tables if other.path.name == table.path.name]
+            named = table.path.parent if len(same) > 1 else table.path
+            table.text[_TABLE] = named.name.partition(".")[0]
         if not columns or set(columns) & set(table.text.columns):
             table.columns[role.partition(":")[0]] = []
             table.give(role, columns)
@@ -223,12 +224,12 @@ def read_tables(
     Each names images by one of the roles `keys`. Where cells must not be quoted, every column of
     states counts as a finding, as nobody can see which does not.
     """
-    options = builder.options
-    if not options.labels:
+    options, texts = builder.options, builder.label_tables()
+    if not texts:
         raise InputError("--format table: say cxr prepare labels.csv IMAGES OUT")
     files = [word for word in options.columns if word.endswith(".toml")]
     books = [*(_read_toml(Path(file)) for file in files), _dictionary()]
-    tables = [_recognise(path, books) for path in options.labels]
+    tables = [_recognise(path, text, books) for path, text in texts.items()]
     for word in options.columns:
         if word not in files:
             _correct(tables, word)

@@ -69,7 +69,7 @@ def _read_voc(builder: SourceBuilder) -> SourceTables:
     for path in files:
         image = _near(path, index)
         try:
-            root = _parse(source / path)
+            root = parse_xml(source / path, "annotation", _MAX_BYTES)
             image = _image(path, root, index)
             if image in stated:
                 raise InputError(f"{stated[image]} labels the same image")
@@ -97,11 +97,12 @@ class _NoDocumentType(ElementTree.TreeBuilder):
         raise InputError("has a document type, which no annotation needs; remove it")
 
 
-def _parse(path: Path) -> ElementTree.Element:
+def parse_xml(path: Path, kind: str, most_bytes: int) -> ElementTree.Element:
+    """The root of an XML file, which must be a `kind`; a document type or entity is refused."""
     require_file(path)
-    content = path.read_bytes() if path.stat().st_size <= _MAX_BYTES else b""
+    content = path.read_bytes() if path.stat().st_size <= most_bytes else b""
     if not content:
-        raise InputError(f"{path}: larger than {_MAX_BYTES >> 20} MiB; no annotation is")
+        raise InputError(f"{path}: larger than {most_bytes >> 20} MiB; no annotation is")
     upper = content.upper()
     if b"<!DOCTYPE" in upper or b"<!ENTITY" in upper:
         raise InputError(f"{path}: has a document type or entities, which no annotation needs")
@@ -115,9 +116,9 @@ def _parse(path: Path) -> ElementTree.Element:
         if isinstance(error, InputError):
             raise InputError(f"{path}: {error}") from None
         raise InputError(f"{path}: not readable as XML ({' '.join(str(error).split())})") from None
-    if root.tag != "annotation":
-        hint = "; CVAT's own XML: export it as Pascal VOC" if root.tag == "annotations" else ""
-        raise InputError(f"{path}: is <{root.tag[:40]}>, not the <annotation> of Pascal VOC{hint}")
+    if root.tag != kind:
+        hint = {"annotation": "; give --format voc", "annotations": "; give --format cvat"}
+        raise InputError(f"{path}: is <{root.tag[:40]}>, not <{kind}>{hint.get(root.tag, '')}")
     return root
 
 

@@ -1,5 +1,6 @@
 """Fuzz of every table reader: one file of a small valid source is damaged; tables or one line."""
 
+import json
 import os
 import re
 import zlib
@@ -14,6 +15,7 @@ import pytest
 from data_prep.contracts.errors import InputError
 from data_prep.formats.registry import FORMATS, read_source
 from data_prep.formats.source import ReadOptions, SourceTables
+from tests.data_prep.formats import test_annotation_tools as tools
 from tests.data_prep.formats import (
     test_coco,
     test_covid,
@@ -115,6 +117,28 @@ def write_table(folder: Path) -> None:
     write_files(folder, {"labels.csv": rows, "a.png": "", "b.png": ""})
 
 
+def write_cvat(folder: Path) -> None:
+    said = tools.BOX.format(' rotation="30"', '<attribute name="reader">R1</attribute>')
+    shapes = "".join(shape for shape, _ in tools.SHAPES.values())
+    marks = tools.cvat(said, shapes + '<tag label="m"></tag>', "", '<tag label="unknown"></tag>')
+    tools.folder_of(folder, annotations__xml=marks)
+    write_files(folder, {"patients.csv": "file,patient_id,age_years\na.png,p1,50\nb.png,p2,\n"})
+
+
+def write_label_studio(folder: Path) -> None:
+    choice, turned = (
+        tools.result("choices", choices=["Yes"]),
+        tools.result(
+            "rectanglelabels", x=50, y=50, width=10, height=20, rotation=30, rectanglelabels=["m"]
+        ),
+    )
+    polygon = tools.result("polygonlabels", points=[[1, 2], [9, 8.5]], polygonlabels=["m"])
+    tasks = [tools.task("a", tools.by(7, tools.MARKED, choice), tools.by({"id": 8}), age=50),
+             tools.task("b", tools.by(7, turned, polygon), patient_id="p2"),
+             tools.task("c")]  # fmt: skip
+    tools.folder_of(folder, tasks__json=json.dumps(tasks))
+
+
 # Small valid sources: their format, and who writes them.
 SOURCES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "rsna": ("rsna", write_rsna),
@@ -130,6 +154,8 @@ SOURCES: dict[str, tuple[str, Callable[[Path], object]]] = {
     "voc": ("voc", write_voc),
     "yolo": ("yolo", write_yolo),
     "dicom": ("dicom", write_dicom_folder),
+    "cvat": ("cvat", write_cvat),
+    "label studio": ("label-studio", write_label_studio),
     "table": ("table", write_table),
 }
 CELLS = (
@@ -146,6 +172,7 @@ STEMS = (
 
 def write(folder: Path, name: str) -> ReadOptions:
     """Write a source; returns the options that its reader needs."""
+    folder.mkdir(parents=True, exist_ok=True)
     SOURCES[name][1](folder)
     return (
         ReadOptions(labels=(folder / "labels.csv",))

@@ -128,7 +128,7 @@ def test_the_box_of_a_part_is_not_the_box_of_the_object(tmp_path):
         (xml("<object><name>m</name><robndbox/></object>"), "its box is rotated"),
         ("", "is empty"),
         ("<annotation>", "not readable as XML"),
-        ("<annotations/>", "CVAT's own XML: export it as Pascal VOC"),
+        ("<annotations/>", "not <annotation>; give --format cvat"),
         ("<html/>", "is <html>"),
         ("<?xml version='1.0' encoding='klingon'?><annotation/>", "not readable as XML"),
         (xml(more="<cxr>{</cxr>"), "<cxr> is not JSON"),

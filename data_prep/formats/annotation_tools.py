@@ -1,0 +1,212 @@
+"""Formats of annotation tools: CVAT's XML ("CVAT for images 1.1") and Label Studio's JSON.
+
+Each file becomes a label table (`data_prep.formats.table`): a row a shape or label of an image, and
+one without a label where somebody looked and marked nothing. A polygon, line, ellipse, mask or
+turned box becomes the box around it, within the image; what has no box at all is refused.
+
+- Of CVAT, each attribute of a shape or tag is a column of its name.
+- Of Label Studio, an annotation is its reader's (``completed_by``), or the reference's where it is
+  the ground truth; a task without one is unknown. Choices are labels of the image; those between
+  yes and no, and each key of a task's data, are columns. Predictions say nothing.
+
+No export of either was at hand: both are read as their layouts are published.
+Source: https://docs.cvat.ai/docs/other/xml_format and https://labelstud.io/guide/task_format
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import numpy as np
+import pandas as pd
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import REFERENCE_READER
+from data_prep.contracts.tables import read_text_csv
+from data_prep.contracts.words import counted_phrase
+from data_prep.formats.coco import read_json_file
+from data_prep.formats.csv_tables import TABLE
+from data_prep.formats.cxr_extension import to_edges
+from data_prep.formats.label_files import STATE_WORDS
+from data_prep.formats.source import SourceBuilder, files_below, has_match
+from data_prep.formats.voc import parse_xml
+
+PATIENTS = "patients.csv"
+_MOST_BYTES = 1 << 26
+_SIDES = ("xmin", "ymin", "xmax", "ymax")
+_CORNERS = np.array([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+_ANGLES = np.deg2rad(np.arange(360))
+_ELLIPSE = np.column_stack([np.cos(_ANGLES), np.sin(_ANGLES)])
+_Row = dict[str, str]
+_Read = Callable[[Path, Counter[str]], Iterator[_Row]]
+
+
+def _box(
+    shape: Mapping[str, Any],
+    size: Any,
+    seen: Counter[str],
+    scale: Any = 1,
+    *,
+    turns: str = "middle",
+) -> _Row:
+    """Cells of a box, or of the box around a shape, whose numbers have the names of CVAT."""
+
+    def numbers(*names: str) -> Any:
+        return np.array(to_edges(map(shape.get, names))) * scale
+
+    turn = np.deg2rad(to_edges([shape.get("rotation", 0)])[0])
+    low, high = numbers("xtl", "ytl"), numbers("xbr", "ybr")
+    if "left" in shape:
+        low = numbers("left", "top")
+        high = low + numbers("width", "height")
+    edges, points = np.concatenate([low, high]), low + (high - low) * _CORNERS
+    pivot = low if turns == "corner" else (low + high) / 2
+    if "rx" in shape:
+        pivot = numbers("cx", "cy")
+        points = pivot + numbers("rx", "ry") * _ELLIPSE
+    elif "points" in shape:
+        given = to_edges(shape["points"])
+        whole = given if len(given) % 2 == 0 < len(given) else [np.nan, np.nan]
+        points = np.reshape(whole, (-1, 2)) * scale
+    if turn:
+        cos, sin = np.cos(turn), np.sin(turn)  # clockwise, as y runs down
+        points = (points - pivot) @ np.array([[cos, sin], [-sin, cos]]) + pivot
+    if turn or shape.keys() & {"rx", "points", "rle"}:
+        around = np.concatenate([points.min(axis=0), points.max(axis=0)])
+        edges = np.clip(around, 0, [*size, *size])
+        seen["shapes have no upright box: the box around each is taken"] += 1
+    edges = np.where(np.isnan(edges), np.inf, edges)  # which rules out the image
+    return dict(zip(_SIDES, edges.round(4).astype(str), strict=True))
+
+
+def _cvat_rows(path: Path, seen: Counter[str]) -> Iterator[_Row]:
+    root = parse_xml(path, "annotations", _MOST_BYTES)
+    if root.find("meta/predictions") is not None:
+        raise InputError(f"{path}: predictions, as cxr export wrote them; give CVAT's own export")
+    for image in root.findall("image"):
+        name, width, height = (image.get(key, "") for key in ("name", "width", "height"))
+        facts = {"file": name, "split": image.get("subset", "")}
+        facts |= {"image_width": width, "image_height": height}
+        yield from () if len(image) else (facts,)
+        for shape in image:
+            seen["shapes were drawn by a model: read like others"] += shape.get("source") == "auto"
+            said = {str(a.get("name")): a.text or "" for a in shape.findall("attribute")}
+            given: dict[str, Any] = dict(shape.attrib)
+            if "points" in given:
+                given["points"] = re.split("[,;]", given["points"])
+            elif shape.tag not in ("box", "ellipse", "mask", "tag"):
+                raise InputError(f"{path}: image {name!r}: a <{shape.tag[:40]}> has no box")
+            box = {} if shape.tag == "tag" else _box(given, to_edges([width, height]), seen)
+            yield {**said, **facts, "label": shape.get("label", ""), **box}
+
+
+def _label_studio_rows(path: Path, seen: Counter[str]) -> Iterator[_Row]:
+    tasks = read_json_file(path)
+    for number, task in enumerate(tasks if isinstance(tasks, list) else [None], start=1):
+        where = f"{path}: task {number}"
+        if not isinstance(task, dict) or not isinstance(task.get("data"), dict):
+            raise InputError(f"{where}: is no object with data; export from Label Studio as JSON")
+        known = {k: v for k, v in task["data"].items() if isinstance(v, str | int | float)}
+        facts = {key: _file_name(str(value)) for key, value in known.items()}
+        given = _objects(task.get("annotations", []), where)
+        readers: list[str] = []
+        for annotation in (one for one in given if not one.get("was_cancelled")):
+            by = annotation.get("completed_by")
+            readers.append(str(by.get("id") if isinstance(by, dict) else by))
+            reader = readers[-1] + "'" * (readers.count(readers[-1]) - 1)  # who read it once more
+            own = {"reader": REFERENCE_READER if annotation.get("ground_truth") else reader}
+            results = _objects(annotation.get("result", []), where)
+            rows = [row for result in results for row in _result_rows(result, where, seen)]
+            yield from ({**facts, **own, **row} for row in rows or [{}])
+        yield from () if readers else ({**facts, "label": "unknown"},)
+
+
+def _objects(value: Any, where: str) -> list[dict[str, Any]]:
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise InputError(f"{where}: annotations and their results must be lists of objects")
+    return value
+
+
+def _file_name(text: str) -> str:
+    """Of a URL the file, without the digits that an upload puts before its name."""
+    if text.startswith("/") or "://" in text:
+        text = unquote(re.sub(r"^.*[?&]d=|[?&#].*$", "", text))
+    return re.sub(r"^(/data/upload/.*)\b[0-9a-f]{8}-", r"\1", text)
+
+
+def _result_rows(result: dict[str, Any], where: str, seen: Counter[str]) -> Iterator[_Row]:
+    """A row for each label that a result names, with its box."""
+    kind, content = str(result.get("type")), result.get("value")
+    value: dict[str, Any] = content if isinstance(content, dict) else {}
+    names = value.get(kind)
+    if names is None or (kind == "choices" and {"x", "points"} & value.keys()):
+        seen["results are neither boxes nor choices for an image: passed over"] += 1
+        return
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InputError(f"{where}: {kind[:40]} is no list of names")
+    if kind == "choices":
+        asked = all(name.lower() in STATE_WORDS for name in names)
+        yield from ({str(result.get("from_name")) if asked else "label": name} for name in names)
+        return
+    if not {"points", "radiusX", "height"} & value.keys():
+        raise InputError(f"{where}: {kind[:40]} has no box; remove it, or draw a rectangle")
+    size = np.array(to_edges(map(result.get, ("original_width", "original_height"))))
+    own = (
+        ("cx", "x"),
+        ("cy", "y"),
+        ("left", "x"),
+        ("top", "y"),
+        ("rx", "radiusX"),
+        ("ry", "radiusY"),
+    )
+    shape = value | {name: value[key] for name, key in own if key in value}
+    if "points" in value:
+        shape["points"] = [n for pair in value["points"] for n in pair]
+    box = _box(shape, size, seen, size / 100, turns="corner")
+    box |= {"image_width": str(size[0]), "image_height": str(size[1])}
+    yield from ({**box, "label": name} for name in names)
+
+
+def _tables(builder: SourceBuilder, suffix: str, read: _Read) -> dict[Path, pd.DataFrame]:
+    """The label tables of a tool's files: those that the user gave, else all in the folder."""
+    root, seen, tables = builder.root, Counter[str](), dict[Path, pd.DataFrame]()
+    given = [path for path in builder.options.labels if path.suffix == suffix]
+    for path in given or [root / name for name in files_below(root, suffix)]:
+        frame = pd.DataFrame(list(read(path, seen)))
+        if frame.empty:
+            raise InputError(f"{path}: says nothing of an image")
+        columns = list(dict.fromkeys([*frame.columns, "label", *_SIDES]))
+        table = frame.reindex(columns=columns, fill_value="").fillna("").astype("str")
+        tables[path] = table.replace({"reader": {"": REFERENCE_READER}})
+    if not tables:
+        builder.require_format()
+    builder.notes += [counted_phrase(n, text) for text, n in seen.items() if n]
+    named = Counter(name for t in tables.values() if "file" in t for name in t["file"].unique())
+    if named and named.most_common(1)[0][1] > 1 and not builder.options.columns:
+        raise InputError(
+            f"{path}: another file marks the same images, such as {named.most_common(1)[0][0]!r}; "
+            "is each a reader's? Say --columns reader=TABLE"
+        )
+    for path in {folder / PATIENTS: 0 for folder in [root, *(p.parent for p in tables)]}:
+        tables |= {path: read_text_csv(path, ())} if path.is_file() else {}
+    return tables
+
+
+CVAT = replace(
+    TABLE, name="cvat", title="CVAT", detect=has_match("annotations.xml", "*/annotations.xml"),
+    folder='`annotations.xml`, exported as "CVAT for images 1.1", and the images in any folders',
+    own_tables=partial(_tables, suffix=".xml", read=_cvat_rows),
+)  # fmt: skip
+LABEL_STUDIO = replace(
+    TABLE, name="label-studio", title="Label Studio",
+    detect=has_match("tasks.json", "project-*-at-*.json"),
+    folder="tasks exported as JSON, and the images in any folders",
+    own_tables=partial(_tables, suffix=".json", read=_label_studio_rows),
+)  # fmt: skip
