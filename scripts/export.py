@@ -47,13 +47,13 @@ def export(
     predicts as a run does (cxr predict EXPORT IMAGE), also where no torch is installed.
 
     Of a data set it says what the format cannot hold; cxr prepare reads coco and voc back without
-    loss. The folder appears whole or not at all.
+    loss, and cvat and label-studio as corrected. The folder appears whole or not at all.
 
     Args:
         source: Run of cxr train, or data set.
         out: Folder to make. Of a run RUN/exports/FORMAT-PRECISION by default.
-        format: Of a run: onnx or openvino. Of a data set: coco, voc, yolo, or kaggle (CSV of the
-            RSNA challenge).
+        format: Of a run: onnx or openvino. Of a data set: coco, voc, yolo, kaggle (CSV of the RSNA
+            challenge), cvat or label-studio.
         precision: Of a run: bf16 is for openvino alone; bf16 and int8 need --data. fp32 if left
             out.
         data: Of a run: the data set that it was trained on. Its validation images judge the
@@ -62,8 +62,8 @@ def export(
         target: Of a data set: the findings of this target only; kaggle holds one target.
         reader: Of a data set: whose labels.
         images: Of a data set: images beside the labels: png or jpeg (rendered in 8 bits, as the
-            models see them, of the original's size), link, copy or none. By default png for yolo,
-            jpeg for voc, none for coco and kaggle.
+            models see them, of the original's size), link, copy or none. By default jpeg for
+            voc, none for coco and kaggle, png for the others.
         workers: Of a data set: processes that render; all processors if left out.
 
     Returns:
@@ -80,7 +80,7 @@ def export(
     if not format:
         raise InputError(
             f"export: --format is missing: {', '.join(_RUN_FORMATS)} for a run; coco, voc, "
-            "yolo or kaggle for a data set"
+            "yolo, kaggle, cvat or label-studio for a data set"
         )
     for_data = {
         "split": split, "target": target, "reader": reader, "images": images, "workers": workers,

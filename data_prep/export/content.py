@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import REFERENCE_READER
+from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.tables import is_member
 from data_prep.export.render import SUFFIXES, RenderTask, render_all
 from data_prep.formats.source import IMAGE_SUFFIXES
@@ -91,12 +91,20 @@ class AnnotationContent:
 
     def boxes_by_image(self) -> dict[str, list[tuple[str, float, float, float, float]]]:
         """``finding, x1, y1, x2, y2`` of the reference's boxes, px, by image id."""
-        by_image: dict[str, list[tuple[str, float, float, float, float]]] = {}
-        columns = ["image_id", "finding", "x1", "y1", "x2", "y2"]
-        rows = self.dataset.boxes[columns].sort_values(columns)
-        for image_id, *box in rows.itertuples(index=False, name=None):
-            by_image.setdefault(image_id, []).append(tuple(box))
-        return by_image
+        marks = self.marks().items()
+        return {name: [m for m in of_image if m[1] == m[1]] for name, of_image in marks}
+
+    def marks(self) -> dict[str, list[tuple[Any, ...]]]:
+        """``finding, x1, y1, x2, y2`` by image that was read; a finding without a box has NaN."""
+        present = self.dataset.findings[self.dataset.findings["state"] == "present"]
+        columns = ["image_id", "finding", *EDGES]
+        rows = pd.concat([self.dataset.boxes, present]).reindex(columns=columns)
+        boxed = rows.groupby(_KEY)["x1"].transform("count") > 0
+        rows = rows[rows["x1"].notna() | ~boxed].sort_values(columns)
+        marks: dict[str, list[Any]] = {name: [] for name in self.dataset.findings["image_id"]}
+        for image_id, *mark in rows.itertuples(index=False, name=None):
+            marks.setdefault(image_id, []).append(tuple(mark))
+        return marks
 
     def unsayable(self) -> pd.DataFrame:
         """What boxes and silence cannot say of the reference's labels."""

@@ -1,4 +1,4 @@
-"""Label files for other programs, from a prepared data set: COCO, Pascal VOC, YOLO, Kaggle CSV."""
+"""Label files for other programs and annotators, of a prepared data set."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
-from xml.etree import ElementTree
 
 import pandas as pd
 import yaml  # type: ignore[import-untyped]
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import require_free_space, whole_folder
+from data_prep.contracts.pages import template_environment
 from data_prep.contracts.schemas import REFERENCE_READER
 from data_prep.contracts.tables import is_member
 from data_prep.contracts.words import counted
@@ -25,6 +25,7 @@ from data_prep.export.content import (
     content_of,
 )
 from data_prep.export.render import SUFFIXES
+from data_prep.formats.annotation_tools import PATIENTS
 from data_prep.formats.cxr_extension import KEY, write_objects, write_set_facts
 from data_prep.formats.rsna import (
     CLASS_INFO,
@@ -40,7 +41,8 @@ from data_prep.formats.voc import SET_FACTS
 from data_prep.store.dataset import DataSet
 
 _IMAGE_MODES = ("none", *SUFFIXES, "link", "copy")
-_USUAL_MODES = {"yolo": "png", "voc": "jpeg"}  # without images their readers load nothing
+# Without images their readers load nothing.
+_USUAL_MODES = {"yolo": "png", "voc": "jpeg", "cvat": "png", "label-studio": "png"}
 _BYTES_A_PIXEL = {"png": 1.0, "jpeg": 0.5}  # at most, nearly
 
 
@@ -234,26 +236,15 @@ def _write_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
     boxes = content.boxes_by_image()
     objects = write_objects(content.images, **content.labels)
     for image, facts in zip(content.entries(), objects, strict=True):
-        root = ElementTree.Element("annotation")
-        _add(root, "folder", _IMAGES_FOLDER)
-        name = folder.file_name_of(image)
+        name, path = folder.file_name_of(image), None
         folder.put_image(image, f"{_IMAGES_FOLDER}/{name}")
         if image.file is not None and folder.mode == "none":
-            name = PurePosixPath(image.file).name
-            _add(root, "path", image.file)
-        _add(root, "filename", name)
-        source = _add(root, "source")
-        _add(source, "database", content.how["program"])
-        _add(source, "annotation", f"{content.how['data_set']} {content.how['labels_id']}")
-        if image.has_size:
-            size = _add(root, "size")
-            for tag, value in (("width", image.width), ("height", image.height), ("depth", 1)):
-                _add(size, tag, str(value))
-        for box in boxes.get(image.image_id, ()):
-            _add_object(root, *box)
-        _add(root, KEY, json.dumps(facts, allow_nan=False))
-        ElementTree.indent(root)
-        text = ElementTree.tostring(root, encoding="unicode")
+            name, path = PurePosixPath(image.file).name, image.file
+        text = _page(
+            "voc.xml.jinja", image=image, folder=_IMAGES_FOLDER, name=name, path=path,
+            how=content.how, boxes=boxes.get(image.image_id, ()),
+            facts=json.dumps(facts, allow_nan=False),
+        )  # fmt: skip
         folder.write(f"Annotations/{image.stem}.xml", text + "\n")
     for role, chosen in content.by_role():
         if role is not None:
@@ -278,27 +269,8 @@ def _lost_in_voc(content: AnnotationContent, folder: AnnotationFolder) -> None:
         folder.cannot.append("there are no images: cxr prepare can read back coco only")
 
 
-def _add(parent: ElementTree.Element, tag: str, text: str | None = None) -> ElementTree.Element:
-    element = ElementTree.SubElement(parent, tag)
-    element.text = text
-    return element
-
-
-def _add_object(
-    root: ElementTree.Element, finding: str, x1: float, y1: float, x2: float, y2: float
-) -> None:
-    element = _add(root, "object")
-    _add(element, "name", finding)
-    _add(element, "pose", "Unspecified")
-    _add(element, "truncated", "0")
-    _add(element, "difficult", "0")
-    box = _add(element, "bndbox")
-    for tag, value in zip(("xmin", "ymin", "xmax", "ymax"), (x1, y1, x2, y2), strict=True):
-        _add(box, tag, _decimal(value))
-
-
-def _decimal(value: float) -> str:
-    return str(int(value)) if value == int(value) else repr(value)
+def _page(template: str, **said: Any) -> str:
+    return template_environment(Path(__file__).parent).get_template(template).render(said)
 
 
 _UNLABELLED = "unlabelled/images"
@@ -374,11 +346,52 @@ def _lost_in_yolo(
         )
 
 
+def _write_cvat(content: AnnotationContent, folder: AnnotationFolder) -> None:
+    """Write ``annotations.xml``, and ``labels.json`` as a task's constructor takes it."""
+    images = _marked_images(content, folder)
+    unread = any(marks is None for *_, marks in images)
+    classes = [*content.classes, *(["unknown"] if unread else ())]
+    folder.write("annotations.xml", _page("cvat.xml.jinja", images=images, classes=classes))
+    folder.write("labels.json", json.dumps([{"name": n, "attributes": []} for n in classes]))
+
+
+def _write_label_studio(content: AnnotationContent, folder: AnnotationFolder) -> None:
+    """Write ``tasks.json``, and ``labels.xml`` as a project's labelling interface."""
+    images, place = _marked_images(content, folder), "" if folder.mode == "none" else "images/"
+    folder.write("tasks.json", _page("label_studio.json.jinja", folder=place, images=images))
+    folder.write("labels.xml", _page("label_studio.xml.jinja", classes=content.classes))
+
+
+def _marked_images(content: AnnotationContent, folder: AnnotationFolder) -> list[tuple[Any, ...]]:
+    """Each image with its file's name, and its marks if it was read; writes `PATIENTS`, too."""
+    marks, listed = content.marks(), []
+    for image in content.entries():
+        name = (image.file or image.stem) if folder.mode == "none" else folder.file_name_of(image)
+        if not image.has_size:
+            raise InputError(f"image {image.image_id!r}: has no size; annotation tools need it")
+        listed.append((image, name, marks.get(image.image_id)))
+        folder.put_image(image, f"images/{name}")
+    columns = ["patient_id", "study_id", "view", "sex", "age_years", "role"]
+    known = content.images.reindex(columns=columns).assign(file=[name for _, name, _ in listed])
+    assumed = content.images["patient_id_source"] == "assumed_image"
+    known["patient_id"] = known["patient_id"].mask(assumed)
+    known = known.rename(columns={"role": "split"}).dropna(axis="columns", how="all")
+    folder.write(PATIENTS, known.to_csv(index=False))
+    lost = content.unsayable().query("why != 'not fully boxed' and image_id in @marks.keys()")
+    told = "images: a finding is unknown or uncertain, which is read back as absent"
+    folder.cannot_say(lost["image_id"].nunique(), told)
+    renamed = int((content.images["stem"] != content.images["image_id"]).sum())
+    folder.cannot_say(renamed, "image ids are no file names: changed")
+    return listed
+
+
 _WRITERS: dict[str, Callable[[AnnotationContent, AnnotationFolder], None]] = {
     "coco": _write_coco,
     "voc": _write_voc,
     "yolo": _write_yolo,
     "kaggle": _write_kaggle,
+    "cvat": _write_cvat,
+    "label-studio": _write_label_studio,
 }
 
 
@@ -399,13 +412,13 @@ def export_annotations(
     Args:
         dataset: A prepared data set.
         out: Folder to make; new or empty.
-        format: ``coco``, ``voc``, ``yolo`` or ``kaggle``.
+        format: ``coco``, ``voc``, ``yolo``, ``kaggle``, ``cvat`` or ``label-studio``.
         split: Name of the split whose roles are written; no roles if None.
         reader: Whose labels are written.
         target: Write the findings of this target only; all if None. ``kaggle`` holds one target.
         images: Beside the labels: ``png`` or ``jpeg`` (rendered: 8 bits, as the models see them,
-            of the original's size), ``link``, ``copy`` or ``none``. By default png for yolo, jpeg
-            for voc, whose readers load nothing without images, and none for coco and kaggle.
+            of the original's size), ``link``, ``copy`` or ``none``. By default jpeg for voc, none
+            for coco and kaggle, and png for the others, whose readers load nothing without.
         workers: Processes that render images; 1 works in this one.
         advance: Told how many images are done.
 

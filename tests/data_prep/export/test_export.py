@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import re
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from data_prep.formats.registry import read_source
 from data_prep.formats.source import ReadOptions, SourceTables
 from data_prep.store.dataset import DataSet, Target, dataset_ids
 from data_prep.work.object_store import file_digest
+from scripts.prepare import prepare
 
 EDGES = ["x1", "y1", "x2", "y2"]
 KEY = ["image_id", "finding", "reader"]
@@ -171,6 +173,59 @@ def test_yolo_says_what_is_certain_and_nothing_else(dataset, tmp_path):
     assert "1 not fully boxed" in said
     assert "3 patients cannot be said" in said
     assert "cannot say source, study_id, view, sex, age_years, x_ward, x_score" in said
+
+
+def files_of_tools(out: Path, format: str) -> str:  # noqa: A002
+    return (out / ("annotations.xml" if format == "cvat" else "tasks.json")).read_text()
+
+
+@pytest.mark.parametrize("format", ["cvat", "label-studio"])
+def test_an_annotator_gets_what_is_known_and_it_reads_back(dataset, tmp_path, format):  # noqa: A002
+    labels = {k: v for k, v in LABELS.items() if k[0] != "d"}  # of d nothing is known
+    roles = {**ROLES, "b": "train"}
+    dataset = make_set(tmp_path / "other", labels, images=IMAGES, roles=roles)
+    out = tmp_path / "out"
+    summary = export_annotations(dataset, out, format, split="default")
+    tables = read(out, format)
+    states, _, boxes = labels_of(tables)
+    known = {k: v[0] for k, v in labels.items() if k[2] == "reference"}
+    assert states == {**known, ("c", "mass", "reference"): "absent"}
+    assert boxes == [box for box in expected(LABELS)[2] if box[2] == "reference"]
+    assert any("1 images: a finding is unknown or uncertain" in line for line in summary.cannot)
+    images = tables.images.set_index("image_id").loc[list("abcd")]
+    assert images["patient_id"].tolist() == ["nih:0001", "nih:0001", "t:2", "out:image-d"]
+    assert images["age_years"].tolist()[0] == 51.5
+    assert dict(zip(tables.split["image_id"], tables.split["role"], strict=True)) == roles
+    assert "nih:0001" not in files_of_tools(out, format)  # they stay with who keeps the folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", ["cvat", "label-studio"])
+def test_films_of_rsna_go_to_an_annotator_and_back(shared_data, tmp_path, format):  # noqa: A002
+    download, folder = shared_data / "rsna", tmp_path / "rsna"
+    (folder / "stage_2_train_images").mkdir(parents=True)
+    rows = pd.read_csv(download / "stage_2_train_labels.csv", dtype=str)
+    chosen = rows.groupby("Target")["patientId"].unique().map(lambda ids: [*ids[:3]]).sum()
+    rows[rows["patientId"].isin(chosen)].to_csv(folder / "stage_2_train_labels.csv", index=False)
+    for name in chosen:
+        place = f"stage_2_train_images/{name}.dcm"
+        (folder / place).symlink_to(download / place)
+    (folder / "rsna_to_nih.csv").symlink_to(download / "rsna_to_nih.csv")
+    before = prepare(folder, tmp_path / "set", format="rsna", workers=1)
+    export_annotations(before, tmp_path / "desk", format)
+    if format == "cvat":  # which writes two digits, and names its own annotators
+        path = tmp_path / "desk" / "annotations.xml"
+        digits = re.sub(r'"(\d+\.\d+)"', lambda m: f'"{float(m[1]):.2f}"', path.read_text())
+        path.write_text(digits.replace('source="manual"', 'source="file"'))
+    after = prepare(tmp_path / "desk", tmp_path / "back", format=format, workers=1)
+    key = ["image_id", "finding", *EDGES]
+    boxes = [each.boxes.sort_values(key)[key].reset_index(drop=True) for each in (before, after)]
+    assert len(boxes[0]) >= 3
+    pd.testing.assert_frame_equal(*boxes, atol=0.005, rtol=0)
+    people = [dict(each.images[["image_id", "patient_id"]].to_numpy()) for each in (before, after)]
+    assert people[0] == people[1]
+    said = [each.findings.set_index(["image_id", "finding"])["state"] for each in (before, after)]
+    assert said[0].sort_index().equals(said[1].sort_index())
 
 
 def test_a_target_narrows_what_goes_out(dataset, tmp_path):
