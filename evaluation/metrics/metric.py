@@ -221,13 +221,14 @@ def span_words(low: float | None, high: float | None) -> str:
 
 
 def p_words(p_value: float | None) -> str:
-    """Return a p-value for a table; a dash without one.
+    """Return a p-value for a table, with four digits near 0.05; a dash without one.
 
     Example:
-        >>> p_words(0.0517), p_words(0.00002), p_words(None)
-        ('0.052', '< 0.001', '–')
+        >>> p_words(0.0517), p_words(0.2), p_words(0.00002), p_words(None)
+        ('0.0517', '0.200', '< 0.001', '–')
     """
-    return "< 0.001" if p_value is not None and p_value < 0.001 else number(p_value)
+    near = p_value is not None and 0.045 < p_value < 0.055
+    return "< 0.001" if p_value is not None and p_value < 0.001 else number(p_value, 3 + near)
 
 
 def p_equation(p_value: float | None) -> str:
@@ -235,7 +236,7 @@ def p_equation(p_value: float | None) -> str:
 
     Example:
         >>> p_equation(0.0517), p_equation(0.00002), p_equation(None)
-        ('p = 0.052', 'p < 0.001', 'p unknown')
+        ('p = 0.0517', 'p < 0.001', 'p unknown')
     """
     if p_value is None:
         return "p unknown"

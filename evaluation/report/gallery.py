@@ -338,11 +338,11 @@ def _crop(size: tuple[int, int], shapes: list[Shape]) -> str:
 
     Example:
         >>> _crop((300, 300), [])
-        '0 22.5 300 225'
+        '1.5 23.6 297 222.8'
     """
     aspect, least_width, margin = 4 / 3, 0.8, 1.1
     paths = [path.clip(0, size) for shape in shapes for path in shape.paths]
-    corners = np.vstack([*paths] if paths else [[(0.0, 0.0), (size[0], 0.9 * size[1])]])
+    corners = np.vstack(paths or [np.multiply([(0.05, 0.45), (0.95, 0.45)], size)])
     low, high = corners.min(axis=0), corners.max(axis=0)
     needed = margin * (high - low) * (1, aspect)
     width = min(max(*needed, least_width * size[0]), max(size[0], size[1] * aspect))

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, NamedTuple
 
-import pandas as pd
-
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
 from evaluation.compare.comparison import Comparison, SystemResult
@@ -19,11 +17,11 @@ from evaluation.compare.protocol import EXPLORATORY
 from evaluation.decisions.thresholds import check_policy
 from evaluation.metrics.metric import (
     ALL,
-    DASH,
     MetricKey,
     Part,
     ends_words,
     number,
+    p_words,
     policy_words,
     score_words,
 )
@@ -389,7 +387,7 @@ def _every_pair(comparison: Comparison) -> Table | None:
             for first, second in combinations(systems, 2):
                 gap = comparison.estimates.difference(first, second, *at)
                 p_value = known.p_value(first, second, at)
-                words = figure_words(gap), _p_words(p_value)
+                words = figure_words(gap), p_words(p_value)
                 if gap.known:
                     rows.append((_what(*at), f"{first} − {second}", *words))
     lead = sentence("every_pair", n_pairs)
@@ -397,18 +395,6 @@ def _every_pair(comparison: Comparison) -> Table | None:
     return Table.of("Every pair of systems", lead, columns, rows) if rows else None
 
 
-def _p_words(value: Any) -> str:
-    """Return a p-value with two digits that count."""
-    real = _real(value)
-    if real != real:
-        return DASH
-    return "< 0.0001" if real < 1e-4 else f"{real:.2g}" if real < 0.1 else f"{real:.2f}"
-
-
 def _what(metric: str, policy: Any) -> str:
     at = f", {policy_words(policy)}" if isinstance(policy, str) and policy else ""
     return metric_title(metric) + at
-
-
-def _real(value: Any) -> float:
-    return float("nan") if value is None or pd.isna(value) else float(value)

@@ -10,7 +10,7 @@ import numpy as np
 
 from data_prep.contracts.folders import provenance
 from data_prep.contracts.words import counted
-from evaluation.metrics.metric import DASH, number, p_equation, policy_words, span_words
+from evaluation.metrics.metric import DASH, listing, number, p_equation, policy_words, span_words
 from evaluation.metrics.registry import metric_title
 from evaluation.report.page import Table, figure_words
 from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
@@ -47,6 +47,27 @@ def _sized_drops(transfer: Transfer) -> list[tuple[Statement, float]]:
         statement = Statement(f"{text}: {_shown_words(cell, n_drops)}", cell.drop_shown)
         sized.append((statement, abs(cell.drop.value)))
     return sorted(sized, key=lambda item: (not item[0].shown, -item[1]))
+
+
+def _headline(transfer: Transfer) -> str:
+    """What was shown to be lost on each data set."""
+    parts = []
+    for data in transfer.sets:
+        cells = [cell for cell in transfer.cells if cell.data_set == data.name and cell.drop]
+        lost = {cell.system: words for cell in cells if (words := _loss(cell))}
+        who = "Both systems" if len(lost) == len(cells) == 2 else listing(list(lost))
+        verb = "loses" if len(lost) == 1 else "lose"
+        said = f"{who} {verb} on {data.name}: AUROC {listing(list(lost.values()))}"
+        parts += [said if lost else f"No loss was shown on {data.name}"] if cells else []
+    return ". ".join(parts) or "No system was judged both at home and elsewhere"
+
+
+def _loss(cell: TransferCell) -> str:
+    """AUROC at home and here, where a loss was shown."""
+    here, drop = cell.auroc, cell.drop
+    if here is None or drop is None or not cell.drop_shown or drop.value <= 0:
+        return ""
+    return f"{number(here.value + drop.value, 2)} to {number(here.value, 2)}"
 
 
 def _shown_words(cell: TransferCell, n_drops: int) -> str:
@@ -125,20 +146,19 @@ def _page(transfer: Transfer) -> StudyPage:
         (legend_sample(chart.key, at, marker), name)
         for at, (name, marker) in enumerate(markers.items())
     ]
-    first, *others = statements or [Statement("No system was judged both at home and elsewhere")]
     rates = {name: _rate_table(transfer, name) for name in ("recall", "specificity", "f1")}
     further = [_rate_table(transfer, name) for name in ("precision", "accuracy")]
     return StudyPage(
         title="External validation",
         kicker=f"External validation · {counted(len(transfer.systems), 'system')} · "
         f"{counted(len(transfer.sets), 'data set')}",
-        answer=first.text,
+        answer=_headline(transfer),
         scope=[_SCOPE] if statements else [],
-        statements=others,
+        statements=statements,
         notes=transfer.notes,
         sections=[
             Section("auroc", "Where each system finds the disease",
-                    charts=[ShownChart(chart, legend)], tables=[_auroc_table(transfer)]),
+                    charts=[ShownChart(chart, legend)], beside=_auroc_table(transfer)),
             Section("decisions", "Decisions: the threshold from home, and thresholds chosen there",
                     lead=f"Policy: {policy_words(transfer.policy)}. {_BRACKETS}",
                     tables=[*rates.values(), _calibration_table(transfer)],
@@ -201,8 +221,7 @@ def _auroc(cell: TransferCell | None) -> str:
         return "no such finding"
     if cell.auroc is None:
         return cell.note
-    falls = cell.drop_shown and cell.drop is not None and cell.drop.value > 0
-    return _estimate(cell.auroc) + (" home" if cell.home else " ▼ shown" if falls else "")
+    return _estimate(cell.auroc) + (" home" if cell.home else " ▼ shown" if _loss(cell) else "")
 
 
 def _auroc_table(transfer: Transfer) -> Table:
@@ -294,22 +313,20 @@ def _chart(transfer: Transfer) -> Chart:
             label = f"{system} on {data.name}: AUROC {_estimate(cell.auroc)}"
             points.append(Point(to, cell.auroc.value, label, "D" if cell.home else "."))
         curves.append(Curve(system, at, np.array(x), np.array(y), tuple(points), dashed=False))
-    guesses = tuple(
-        Point(
-            column + (n - 1) / 2 * 0.6 / n,
-            data.shortcut["auroc"],
-            f"{data.name}: {data.shortcut['fact']} alone, AUROC {number(data.shortcut['auroc'])}",
-            "s",
-        )
-        for column, data in enumerate(transfer.sets)
-        if data.shortcut is not None
-    )
-    nothing = np.empty(0)
-    curves.append(Curve(_GUESS, n - 1, nothing, nothing, guesses))
+    guesses, spans = list[Point](), list[tuple[float, float | None]]()
+    for column, data in enumerate(transfer.sets):
+        if (guess := data.shortcut) is not None:
+            to = column + (n - 1) / 2 * 0.6 / n
+            label = f"{data.name}: {guess['fact']} alone, AUROC {number(guess['auroc'])}"
+            guesses.append(Point(to, guess["auroc"], label, "s"))
+            spans += [(to, guess["ci_low"]), (to, guess["ci_high"]), (to, None)]
+    line = np.array(spans, dtype=np.float64).reshape(-1, 2).T
+    curves.append(Curve(_GUESS, n - 1, line[0], line[1], tuple(guesses), dashed=False))
     lowest = min([0.5, *(value for curve in curves for value in curve.y if not np.isnan(value))])
     low = np.floor(lowest * 10) / 10
     ticks = tuple((float(t), f"{t:.1f}") for t in np.arange(low, 1.05, 0.1))
-    sets = tuple((float(column), data.name[:12]) for column, data in enumerate(transfer.sets))
+    names = [data.name[: 48 // len(transfer.sets)] for data in transfer.sets]
+    sets = tuple((float(column), name) for column, name in enumerate(names))
     return Chart(
         key="transfer",
         title="AUROC by data set",

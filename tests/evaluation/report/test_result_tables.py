@@ -13,6 +13,7 @@ from data_prep.contracts.errors import InputError
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.comparison import SystemResult
 from evaluation.compare.estimates import Estimates
+from evaluation.metrics.metric import p_words
 from evaluation.report.result_tables import (
     _latex_table,
     _markdown_table,
@@ -22,7 +23,6 @@ from evaluation.report.result_tables import (
 from evaluation.report.tables import (
     TableRow,
     _every_pair,
-    _p_words,
     summary_table,
     table_rows,
 )
@@ -226,4 +226,4 @@ def test_every_pair_stands_with_holm_over_all_pairs(three):
         "first == 'B' and second == 'C' and metric == 'auroc' and subgroup == 'all'"
     )
     expected = own.loc[own["method"].str.startswith("Obuchowski"), "p_holm_pairs"].item()
-    assert auroc["B − C"][3] == _p_words(expected)
+    assert auroc["B − C"][3] == p_words(expected)

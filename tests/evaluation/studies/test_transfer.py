@@ -171,3 +171,24 @@ def test_a_drop_that_only_all_of_them_together_hide_is_not_called_nothing():
         assert not drop.shown
         assert "not shown over 3 drops (p = 0.1" in drop.text
         assert "equal AUROCs" not in drop.text
+
+
+@pytest.mark.parametrize(
+    ("there", "headline"),
+    [
+        ((0.5, 0.6), "Both systems lose on away: AUROC 0.90 to 0.50 and 0.80 to 0.60"),
+        ((0.5, 0.79), "A loses on away: AUROC 0.90 to 0.50"),
+        ((0.9, 0.95), "No loss was shown on away"),  # higher there
+    ],
+)
+def test_headline_says_who_was_shown_to_lose_what_where(tmp_path, there, headline):
+    values = {"A": (0.9, there[0]), "B": (0.8, there[1])}
+    cells = [
+        TransferCell(system, data_set, data_set == "home",
+                     auroc=ClusteredEstimate(value, 0.02, 200, bounded=True))
+        for system, of in values.items()
+        for data_set, value in zip(("home", "away"), of, strict=True)
+    ]  # fmt: skip
+    sets = [_JudgedSet(name, "Opacity", SHORTCUT) for name in ("home", "away")]
+    page = write_transfer(Transfer(sets, _with_drops(cells), "max_f1", []), tmp_path)
+    assert f"<h1>{headline}</h1>" in page.read_text()
