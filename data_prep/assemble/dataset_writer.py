@@ -101,15 +101,17 @@ _WORK, _SETTINGS = ".prepare", "settings.json"
 
 def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bool:
     """Whether a folder holds a data set, complete; False for one to begin or go on with."""
-    ignored = {"source_id"} if add else set()
+    growing = ("source_id", "exclude")
+    ignored = growing if add else ()
 
     def refusal(key: str, was: Any, now: Any) -> str:
-        if key == "source_id":
+        if key in growing:
             combined = settings["source_format"] == "combined"
             grow = "" if combined else "--add takes in what is new, or "
-            return f"the source has changed since this folder was made; {grow}prepare a new folder"
-        if key == "exclude":
-            return "made with another list of images to leave out (--exclude); choose a new folder"
+            changed = "the source has changed since this folder was made"
+            if key == "exclude":
+                changed = "made with another list of images to leave out"
+            return f"{changed}; {grow}prepare a new folder"
         advice = "" if key.startswith("source") else ", or draw another split with cxr split"
         return f"made with {key}={was!r}, asked for {now!r}; choose a new folder{advice}"
 
@@ -121,8 +123,8 @@ def is_complete(out: Path, settings: dict[str, Any], *, add: bool = False) -> bo
         refusal=refusal,
     )
     if record is not None:
-        same_source = record["settings"].get("source_id") == settings.get("source_id")
-        return record["contract"] == "dataset" and same_source
+        same = all(record["settings"].get(key) == settings.get(key) for key in growing)
+        return record["contract"] == "dataset" and same
     if out.is_dir() and any(p.name not in (LOCK, _WORK, JOURNAL) for p in out.iterdir()):
         raise InputError(f"{out}: not empty and not a cxr data set; choose a new folder")
     return False

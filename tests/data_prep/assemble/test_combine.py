@@ -325,5 +325,5 @@ def test_images_of_a_list_are_left_out_of_several_sets_by_the_ids_that_they_have
     assert len(both.images) == len(both.optional_table("decode")) == 23
     assert "two/i08" not in set(both.images["image_id"])
     assert both.optional_table("excluded")["path"].tolist() == ["deep/two/i08.png"]
-    with pytest.raises(InputError, match="another list of images to leave out"):
+    with pytest.raises(InputError, match="another list of images to leave out; prepare"):
         combine(two_sets, tmp_path / "both", rule=SplitRule(folds=3))

@@ -396,17 +396,23 @@ def test_images_of_a_list_are_left_out_of_all_tables_with_their_reason(tmp_path)
     assert (problem.severity, problem.count) == ("info", 2)
 
 
-def test_another_list_is_another_set_and_the_same_lines_in_another_order_are_not(tmp_path):
+def test_another_list_takes_add_and_the_same_lines_in_another_order_do_not(tmp_path, decoded):
     source, out = write_source(tmp_path / "source"), tmp_path / "set"
     make(source, out, exclude=write_list(tmp_path / "one.csv", "i003,a", "i004,b"))
     again = make(source, out, exclude=write_list(tmp_path / "two.csv", "i004,b", "i003,a"))
     assert again.already_complete
     for other in (None, write_list(tmp_path / "three.csv", "i003,a")):
-        with pytest.raises(InputError, match=r"another list of images .*choose a new folder"):
+        with pytest.raises(InputError, match="another list of images to leave out; --add takes in"):
             make(source, out, exclude=other)
+    roles = DataSet.open(out).split().set_index("image_id")["role"]
     write_source(source, n_images=14)
-    grown = make(source, out, exclude=tmp_path / "one.csv", add=True)
-    assert grown.n_images == 12
+    decoded.clear()
+    grown = make(source, out, exclude=write_list(tmp_path / "four.csv", "i005,c"), add=True)
+    assert (grown.n_images, len(decoded)) == (13, 4)  # new, or left out before
+    assert grown.changes == ("added: 4 images new, 0 replaced, 1 gone",)
+    after = DataSet.open(out).split().set_index("image_id")["role"]
+    assert after[roles.index.drop("i005")].equals(roles.drop("i005"))
+    assert make(source, out, exclude=tmp_path / "four.csv").already_complete
 
 
 @pytest.mark.parametrize(
