@@ -87,7 +87,7 @@ class Audit:
             return "\n".join([*lines, summary])
         lines += [f"{self.folder}: {summary}", f"Page: {self.folder / PAGE}"]
         if n := len(self.exclusions):
-            listed = f"{self.folder / EXCLUDE} (edit it, then cxr prepare SOURCE NEW --exclude it)"
+            listed = f"{self.folder / EXCLUDE}, a list to edit and for cxr prepare --exclude"
             lines.append(f"{counted(n, 'image')} to leave out: {listed}")
         return "\n".join(lines)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -162,21 +163,23 @@ _CASE_COLUMNS = ["check", "severity", "split", "group", "image_id", "partner", "
 
 def _all_cases(dataset: DataSet, found: Audit) -> pd.DataFrame:
     """One row a problem and image or file; with the place of burned-in text, or the wrong box."""
-    images = dataset.images.set_index("image_id")[["patient_id", "path"]]
-    images["label"] = _label_words(dataset)
-    parts = [pd.DataFrame(columns=_CASE_COLUMNS)]
+    parts = [pd.DataFrame(columns=_CASE_COLUMNS, dtype="str")]
     for problem in found.problems:
         part = problem.cases.reindex(columns=["group", "image_id", "path"])
         groups = part.groupby("group", sort=False)["image_id"]
         first, last = groups.transform("first"), groups.transform("last")
         part["partner"] = first.where(first != part["image_id"], last)
         part["group"] = groups.ngroup().where(part["group"].notna()) + 1
-        about = images.reindex(part["image_id"]).set_axis(part.index)
-        about["path"] = about["path"].fillna(part.pop("path").astype("str"))
-        about["role"] = part["image_id"].map(_roles(dataset, problem.split))
         said = {"check": problem.check, "severity": problem.severity, "split": problem.split}
-        parts.append(part.join(about).assign(**said))
-    cases = pd.concat(parts, ignore_index=True)[_CASE_COLUMNS].astype({"group": "Int64"})
+        parts.append(part.assign(**said))
+    cases = pd.concat(parts, ignore_index=True).astype({"group": "Int64", "path": "str"})
+    images = dataset.images.set_index("image_id").assign(label=_label_words(dataset))
+    about = images.reindex(cases["image_id"]).set_axis(cases.index)
+    cases["path"] = about["path"].fillna(cases["path"])
+    cases[["patient_id", "label"]] = about[["patient_id", "label"]]
+    for split in cases["split"].unique():
+        roles = cases["image_id"].map(_roles(dataset, split))
+        cases["role"] = roles.where(cases["split"] == split, cases["role"])
     texts = _text_corners(dataset.optional_table("decode")).set_axis(EDGES, axis=1)
     boxes = _left_out(dataset)[EDGES].dropna(how="all")
     is_file = cases["image_id"].isna()
@@ -266,13 +269,13 @@ class _Album:
         self.boxes = dataset.boxes
         self.paths = dataset.images[["patient_id", "path"]]
         self.labels, self.left_out = _label_words(dataset), _left_out(dataset)
-        self.roles = pd.Series(dtype="str")
+        self.roles_of = cache(partial(_roles, dataset))
 
     def cases(self, problem: Problem) -> list[list[_Shown]]:
         """The images of a problem, one list a case; none where there are no pixels."""
         if self.read is None:
             return []
-        self.roles = _roles(self.dataset, problem.split)
+        self.roles = self.roles_of(problem.split)
         of_text, of_file = problem.check == _TEXT_CHECK, problem.unit == "file"
         if of_text:
             self.left += 2 * len(problem.pictures)

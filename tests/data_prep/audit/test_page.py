@@ -234,7 +234,8 @@ def test_suspected_text_is_framed_in_a_crop_and_its_place_is_in_the_csv(dataset,
     html = write_audit(other, audit(other), tmp_path).read_text()
     assert re.findall(r"Suspected text of image (\w+)", html) == ["b5"]
     assert "2 images, 2 shown; all in" in html
-    shares = html.split("with and without text</summary>")[1].split("</table>")[0]
+    assert re.search(r"<summary>Mass: no text 50.0% positive \(.*, with text 50.0%", html)
+    shares = html.split("with and without text</caption>")[1].split("</table>")[0]
     names = re.findall(r'<th scope="row">([^<]+)</th><td>(\d+)', shares)
     assert names == [
         ("no text", "46"), ("with text", "2"), ("AP, no text", "24"), ("PA, no text", "22"),
