@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from data_prep.contracts.folders import folder_lock
 from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import Predictions
 from data_prep.work.engine import open_engine
+from evaluation.decisions.test_set import TestSet
 from evaluation.systems.shortcuts import measure_shortcuts
+from scripts import console
 from scripts.next_steps import trainings
-from scripts.options import Address, DataFolder, Engine
-from scripts.runner import verb
+from scripts.options import Address, DataFolder, Engine, own_split
+from scripts.runner import AnyPath, verb
+from scripts.systems import is_run, predict_images
 
 if TYPE_CHECKING:
     from data_prep.audit.audit import Audit
@@ -24,6 +31,8 @@ def check(
     split: str | None = None,
     strict: bool = False,
     no_pixels: bool = False,
+    runs: Sequence[AnyPath] = (),
+    target: str | None = None,
     engine: Engine = "local",
     address: Address = None,
 ) -> Audit:
@@ -31,19 +40,23 @@ def check(
 
     Writes into the folder, of all splits: audit.html, to read; audit_cases.csv, with every case;
     exclude.csv, if there is none, with images to leave out (cxr prepare --exclude); audit.json, for
-    programs. Exit 0: nothing wrong; 1: something is.
+    programs. With --runs, or where the labels name readers, label_review.html and .csv: which
+    labels and boxes to look at again. Exit 0: nothing wrong; 1: something is.
 
     Args:
         data: Data set folder, as made by cxr prepare.
         split: Report on this split and the images only; all splits by default.
         strict: Exit 1 on warnings too, not on errors only.
         no_pixels: Read the tables only: faster, and no images shown.
+        runs: A run or predictions that judge labels and boxes of images which they never learned
+            from; may be repeated. The runs of a cross-validation judge the whole set.
+        target: With --runs: whose labels, where there are several targets.
 
     Returns:
         What was found, the worst first.
 
     Raises:
-        InputError: There is no such split, or the engine cannot start.
+        InputError: There is no such split, the engine cannot start, or a run has seen all images.
 
     Example:
         cxr check data/rsna
@@ -60,7 +73,27 @@ def check(
         )
     with folder_lock(data):
         write_audit(dataset, found, data, pixels=not no_pixels)
+    if runs or (dataset.readers and (target or len(dataset.targets) == 1)):
+        console.say(_review(dataset, target, runs))
     if split is not None:
         found = found.of_split(split)
     steps = trainings(dataset, split or "default") if found.passed else []
     return replace(found, folder=data, strict=strict, next_steps=tuple(steps))
+
+
+def _review(dataset: DataSet, name: str | None, runs: Sequence[Path]) -> str:
+    """Write what to look at again; a run predicts the images that it has not seen."""
+    from evaluation.studies.label_review import review_labels
+
+    target, systems = dataset.target(name), []
+    with TemporaryDirectory(prefix="cxr-") as scratch:
+        for number, run in enumerate(runs):
+            test_set = TestSet(dataset, target, own_split(None, [run], dataset))
+            if is_run(run):
+                known = test_set.labels.dropna().index
+                unseen = known.difference(test_set.seen_by(Predictions(run, {}), known).all_ids)
+                folder = Path(scratch) / str(number)
+                systems.append(predict_images(run, test_set, unseen.tolist(), folder))
+            else:
+                systems.append(Predictions.open(run))
+        return review_labels(dataset, target, systems)

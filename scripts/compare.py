@@ -111,7 +111,8 @@ def compare(
 
     for name in policy or ():
         check_policy(name)
-    of_rows = [row.policy for row in table_rows(metrics) if row.policy]
+    rows = table_rows(metrics)
+    of_rows = [row.policy for row in rows if row.policy]
     dataset = DataSet.open(data)
     split = own_split(split, [path for system in systems for path in system.paths], dataset)
     asked = _Asked(
@@ -123,6 +124,7 @@ def compare(
         },
         shown={"cases": cases, "thumbnails": thumbnails},
         metrics=metrics,
+        rows=rows,
         overwrite=overwrite,
     )  # fmt: skip
     targets = _chosen_targets(dataset, [question.target] if question.target else target)
@@ -143,6 +145,7 @@ class _Asked:
     judged: dict[str, Any]  # options of `compare_systems`
     shown: dict[str, Any]  # options of `write_report`
     metrics: tuple[str, ...]
+    rows: Sequence[Any]  # of the report's table
     overwrite: bool
 
     def report(self, systems: list[System], test_set: TestSet, out: Path | None) -> Report:
@@ -219,12 +222,11 @@ class _Asked:
     ) -> None:
         from evaluation.report.report import write_report
         from evaluation.report.result_tables import write_tables
-        from evaluation.report.tables import table_rows
 
         with console.progress("Drawing cases", None) as advance:
             write_report(
                 comparison, test_set.dataset, out, seed=self.judged["seed"],
-                rows=table_rows(self.metrics), progress=advance, **self.shown,
+                rows=self.rows, progress=advance, **self.shown,
             )  # fmt: skip
         write_tables(comparison, out, question)
 

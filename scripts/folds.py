@@ -31,17 +31,11 @@ def folds(reports: list[AnyPath], *, out: AnyPath) -> Outcome:
         cxr folds out/report-0 out/report-1 out/report-2 --out out/folds
     """
     require_only(out, _FILES, "table of folds")
-    from evaluation.report.folds import (
-        folds_markdown,
-        read_folds,
-        summarise_folds,
-        write_folds,
-    )
+    from evaluation.report.folds import Folds
 
-    read = read_folds(reports)
-    table = summarise_folds(read.figures)
+    read = Folds.read(reports)
     make_folder(out)
     (out / _MARKER).unlink(missing_ok=True)
-    write_folds(read, table, out)
-    text = f"{folds_markdown(read, table)}\nPlot: {out / _PLOT}"
+    read.write(out)
+    text = f"{read.to_markdown()}\nPlot: {out / _PLOT}"
     return Outcome(text, file=out / _MARKER, page=out / _PLOT)

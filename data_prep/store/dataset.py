@@ -169,6 +169,20 @@ class DataSet:
     box_coverage = stored_table("box_coverage.parquet", "box_coverage", REFERENCE_READER)
     """For which images and findings the reference reader drew all or some boxes."""
 
+    @cached_property
+    def readers(self) -> list[str]:
+        """The readers whose own labels are kept beside the reference, sorted."""
+        return sorted(set(self.optional_table("findings")["reader"]) - {REFERENCE_READER})
+
+    def labelled_by(self, reader: str) -> DataSet:
+        """The same set with a reader's labels and boxes as the reference."""
+        chosen = DataSet(self.folder, self.info, self.targets)
+        for name in ("findings", "boxes", "box_coverage"):
+            table = self.optional_table(name)
+            own = table[table["reader"] == reader].reset_index(drop=True)
+            vars(chosen)[name] = own  # in place of what the property would read
+        return chosen
+
     def optional_table(self, name: str) -> pd.DataFrame:
         """A table of the folder; empty in one that was prepared before there was such a table."""
         path = self.folder / f"{name}.parquet"

@@ -185,7 +185,7 @@ def read_systems(
             system ran on an image.
     """
     wanted = pd.Index(image_ids, name="image_id")
-    outputs, cells = [], []
+    outputs, cells = [], [pd.DataFrame()]
     for name, system in systems.items():
         ids = wanted[wanted.isin(system.images_run)]
         if not len(ids):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ KEYS = ["target", "unit", "subgroup", "system", "policy", "metric"]
 
 
 @dataclass(frozen=True)
-class _Folds:
+class Folds:
     """Reports on several folds of one data set."""
 
     folders: tuple[Path, ...]
@@ -39,50 +40,89 @@ class _Folds:
     n_images: tuple[int, ...]
     provenance: tuple[dict[str, Any], ...]
 
+    @classmethod
+    def read(cls, folders: list[Path]) -> Folds:
+        """Read reports of `cxr compare` and check that they are folds of one cross-validation.
 
-def read_folds(folders: list[Path]) -> _Folds:
-    """Read reports and check that they are folds of one cross-validation.
+        Raises:
+            InputError: There are fewer than two, one is no complete report, they judge other
+                systems, targets or data, or a patient is tested in two of them.
+        """
+        if len(folders) < 2:
+            raise InputError("folds: at least two reports make a cross-validation")
+        for folder in folders:
+            require_kind(folder, "report")
+        reports = [read_json(folder / METRICS, "metrics") for folder in folders]
+        for what, facts in (
+            ("target", [report["target"] for report in reports]),
+            ("systems", [report["systems"] for report in reports]),
+            ("images", [report["provenance"]["data_set"].get("content_id") for report in reports]),
+            ("labels", [report["provenance"]["data_set"].get("labels_id") for report in reports]),
+        ):
+            for folder, fact in zip(folders, facts, strict=True):
+                if fact != facts[0]:
+                    raise InputError(
+                        f"{folder}: other {what} than {folders[0]} ({fact} instead of {facts[0]}); "
+                        "folds are reports on the same systems and data"
+                    )
+        tested = [
+            read_table(folder / DECISIONS, "decisions")[["image_id", "patient_id"]]
+            for folder in folders
+        ]
+        _require_disjoint(folders, [set(images["patient_id"]) for images in tested])
+        frames = [
+            pd.DataFrame(report["metrics"]).assign(fold=n) for n, report in enumerate(reports)
+        ]
+        figures = pd.concat(frames, ignore_index=True)
+        figures = figures[~figures["metric"].isin(family("counts"))]
+        return cls(
+            folders=tuple(folders),
+            splits=tuple(report["provenance"]["data_set"].get("split") for report in reports),
+            systems=tuple(reports[0]["systems"]),
+            figures=figures[[*KEYS, "fold", "estimate"]].astype({"estimate": float}),
+            n_images=tuple(int(images["image_id"].nunique()) for images in tested),
+            provenance=tuple(report["provenance"] for report in reports),
+        )
 
-    Args:
-        folders: Report folders, from `cxr compare`.
+    @cached_property
+    def table(self) -> pd.DataFrame:
+        """Mean, spread and interval of every figure, see `_summarised`."""
+        return _summarised(self.figures)
 
-    Raises:
-        InputError: There are fewer than two, one is no complete report, they judge other systems,
-            targets or data, or a patient is tested in two of them.
-    """
-    if len(folders) < 2:
-        raise InputError("folds: at least two reports make a cross-validation")
-    for folder in folders:
-        require_kind(folder, "report")
-    reports = [read_json(folder / METRICS, "metrics") for folder in folders]
-    for what, facts in (
-        ("target", [report["target"] for report in reports]),
-        ("systems", [report["systems"] for report in reports]),
-        ("images", [report["provenance"]["data_set"].get("content_id") for report in reports]),
-        ("labels", [report["provenance"]["data_set"].get("labels_id") for report in reports]),
-    ):
-        for folder, fact in zip(folders, facts, strict=True):
-            if fact != facts[0]:
-                raise InputError(
-                    f"{folder}: other {what} than {folders[0]} ({fact} instead of {facts[0]}); "
-                    "folds are reports on the same systems and data"
-                )
-    tested = [
-        read_table(folder / DECISIONS, "decisions")[["image_id", "patient_id"]]
-        for folder in folders
-    ]
-    _require_disjoint(folders, [set(images["patient_id"]) for images in tested])
-    frames = [pd.DataFrame(report["metrics"]).assign(fold=n) for n, report in enumerate(reports)]
-    figures = pd.concat(frames, ignore_index=True)
-    figures = figures[~figures["metric"].isin(family("counts"))]
-    return _Folds(
-        folders=tuple(folders),
-        splits=tuple(report["provenance"]["data_set"].get("split") for report in reports),
-        systems=tuple(reports[0]["systems"]),
-        figures=figures[[*KEYS, "fold", "estimate"]].astype({"estimate": float}),
-        n_images=tuple(int(images["image_id"].nunique()) for images in tested),
-        provenance=tuple(report["provenance"] for report in reports),
-    )
+    def to_markdown(self) -> str:
+        """The headline figures, a row a system and a row a contrast with the first."""
+        headlines = _shown(self.table)
+        titles = [_title(metric, policy) for metric, policy in headlines]
+        lines = ["| system | " + " | ".join(titles) + " |", "|" + "---|" * (len(titles) + 1)]
+        contrasts = [f"{self.systems[0]} - {other}" for other in self.systems[1:]]
+        for system in [*self.systems, *contrasts]:
+            cells = [_cell(self.table, system, *figure) for figure in headlines]
+            lines.append(f"| {system} | " + " | ".join(cells) + " |")
+        k = len(self.folders)
+        return (
+            "\n".join(lines) + f"\n\nMean over {k} folds ({sum(self.n_images):,} test images in "
+            "all) and the 95 % t interval of that mean; folds share training images, so the "
+            "interval describes this cross-validation.\n"
+        )
+
+    def write(self, out: Path) -> None:
+        """Write ``folds.csv``, ``folds.md``, ``folds.png`` and, last, ``folds.json``."""
+        write_csv(self.table, out / "folds.csv")
+        write_text(out / "folds.md", self.to_markdown())
+        figure = _figure(self)
+        FigureCanvasAgg(figure)
+        figure.savefig(out / "folds.png", dpi=200)
+        rows = self.table.astype(object).where(self.table.notna(), None)
+        payload = {
+            "reports": [shown(str(folder)) for folder in self.folders],
+            "splits": list(self.splits),
+            "n_images": list(self.n_images),
+            "systems": list(self.systems),
+            "figures": rows.to_dict("records"),
+            "of_reports": list(self.provenance),
+            "provenance": provenance(),
+        }
+        write_json(out / "folds.json", "folds", payload)
 
 
 def _require_disjoint(folders: list[Path], patients: list[set[str]]) -> None:
@@ -96,28 +136,16 @@ def _require_disjoint(folders: list[Path], patients: list[set[str]]) -> None:
                 )
 
 
-def summarise_folds(figures: pd.DataFrame) -> pd.DataFrame:
-    """Mean of every figure over folds, with its spread and a t interval.
+def _summarised(figures: pd.DataFrame) -> pd.DataFrame:
+    """Mean of every figure over folds, with its spread and the t interval of the mean.
 
-    The interval is ``mean ± t(k - 1) · sd / √k``. Folds share training images, so it is a
-    description of this cross-validation: no estimator of that variance is unbiased. A figure that
-    is undefined in a fold has no mean.
-
-    Args:
-        figures: `KEYS`, ``fold`` and ``estimate``, a row a fold and figure.
-
-    Returns:
-        `KEYS`, ``mean``, ``sd``, ``ci_low``, ``ci_high``, ``n_folds`` and ``note``, and a column
-        ``fold_<n>`` for each fold, from 1; in the order of the first fold's figures.
-
-    Source:
-        Bengio and Grandvalet 2004, No Unbiased Estimator of the Variance of K-Fold
-        Cross-Validation.
+    Folds share training images, so the interval describes this cross-validation: no estimator of
+    that variance is unbiased (Bengio and Grandvalet 2004). What a fold lacks has no mean.
 
     Example:
         >>> row = {"target": "t", "unit": "image", "subgroup": "all", "system": "A", "policy": ""}
         >>> rows = [row | {"metric": "auroc", "fold": n, "estimate": 0.8 + n / 10} for n in (0, 1)]
-        >>> summarise_folds(pd.DataFrame(rows)).loc[0, ["mean", "sd", "n_folds"]].round(3).tolist()
+        >>> _summarised(pd.DataFrame(rows)).loc[0, ["mean", "sd", "n_folds"]].round(3).tolist()
         [0.85, 0.071, 2.0]
     """
     n_folds = int(figures["fold"].max()) + 1
@@ -148,43 +176,6 @@ _HEADLINES = (  # metric and policy, as the figure and the Markdown table show t
 )
 
 
-def write_folds(folds: _Folds, table: pd.DataFrame, out: Path) -> None:
-    """Write ``folds.csv``, ``folds.md``, ``folds.png`` and, last, ``folds.json``."""
-    write_csv(table, out / "folds.csv")
-    write_text(out / "folds.md", folds_markdown(folds, table))
-    figure = _figure(folds, table)
-    FigureCanvasAgg(figure)
-    figure.savefig(out / "folds.png", dpi=200)
-    rows = table.astype(object).where(table.notna(), None)
-    payload = {
-        "reports": [shown(str(folder)) for folder in folds.folders],
-        "splits": list(folds.splits),
-        "n_images": list(folds.n_images),
-        "systems": list(folds.systems),
-        "figures": rows.to_dict("records"),
-        "of_reports": list(folds.provenance),
-        "provenance": provenance(),
-    }
-    write_json(out / "folds.json", "folds", payload)
-
-
-def folds_markdown(folds: _Folds, table: pd.DataFrame) -> str:
-    """The headline figures, a row a system and a row a contrast with the first: mean (interval)."""
-    shown = _shown(table)
-    titles = [_title(metric, policy) for metric, policy in shown]
-    lines = ["| system | " + " | ".join(titles) + " |", "|" + "---|" * (len(titles) + 1)]
-    contrasts = [f"{folds.systems[0]} - {other}" for other in folds.systems[1:]]
-    for system in [*folds.systems, *contrasts]:
-        cells = [_cell(table, system, *figure) for figure in shown]
-        lines.append(f"| {system} | " + " | ".join(cells) + " |")
-    k = len(folds.folders)
-    return (
-        "\n".join(lines) + f"\n\nMean over {k} folds ({sum(folds.n_images):,} test images in all) "
-        "and the 95 % t interval of that mean; folds share training images, so the interval "
-        "describes this cross-validation.\n"
-    )
-
-
 def _shown(table: pd.DataFrame) -> list[tuple[str, str]]:
     """The headline figures that any system has."""
     there = set(zip(table["metric"], table["policy"], strict=True))
@@ -210,8 +201,9 @@ def _cell(table: pd.DataFrame, system: str, metric: str, policy: str) -> str:
     return f"{number(row['mean'])} ({span_words(row['ci_low'], row['ci_high'])})"
 
 
-def _figure(folds: _Folds, table: pd.DataFrame) -> Figure:
+def _figure(folds: Folds) -> Figure:
     """A panel a figure, a row a system: each fold a ring, the mean with its interval."""
+    table = folds.table
     shown = _shown(table)
     height = 0.9 + 0.42 * len(folds.systems)
     figure = Figure(figsize=(2.3 * len(shown) + 1.2, height + 0.4), layout="constrained")
@@ -222,7 +214,7 @@ def _figure(folds: _Folds, table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _panel(axes: Axes, folds: _Folds, table: pd.DataFrame, metric: str, policy: str) -> None:
+def _panel(axes: Axes, folds: Folds, table: pd.DataFrame, metric: str, policy: str) -> None:
     names = [f"fold_{n + 1}" for n in range(len(folds.folders))]
     for place, system in enumerate(folds.systems):
         row = _row(table, system, metric, policy)

@@ -264,6 +264,29 @@ class DrawnCase:
     brief: Markup = field(default_factory=Markup)
     """One image with all systems: without texts, and the part of it that matters as a view box."""
 
+    @classmethod
+    def of(
+        cls, source: CaseSource, image_id: str, pixels: npt.NDArray[np.uint8], *, anchor: str,
+        most: int = MAX_IMAGE_BYTES, gap: float = 0.0,
+    ) -> DrawnCase:  # fmt: skip
+        """Draw one case as SVG over one embedded image of at most so many bytes."""
+        height, width = pixels.shape
+        truth, predictions = source.truth(image_id), source.predictions(image_id)
+        words = describe_truth(truth, source.test_set.target.display_name)
+        alt, drawing = f"truth on {image_id}: {words}", to_svg(truth_shapes(truth))
+        brief = [shape for one in predictions for shape in _brief(one, truth, (width, height))]
+        panels = [
+            Panel("Image", "", f"chest X-ray {image_id}", Markup("")),
+            Panel("Truth", words, alt, drawing, colour=TRUTH_COLOUR),
+            *(_panel(image_id, prediction, truth, (width, height)) for prediction in predictions),
+        ]
+        return cls(
+            image_id, anchor, source.facts(image_id), width, height, _embed(pixels, most),
+            tuple(panels), gap=gap, crop=_crop((width, height), brief), brief=to_svg(brief),
+            outcomes=tuple(outcome_kind(prediction, truth) for prediction in predictions),
+            lesion=_largest_lesion(truth, width * height),
+        )  # fmt: skip
+
 
 _Drawn = list[tuple[_Category, list[DrawnCase]]]
 
@@ -290,47 +313,12 @@ def _draw_cases(
             anchor = f"{category.key}-{position + 1:02d}"
             to_png(source.draw(image_id, pixels), folder / f"{anchor}.png")
             gap = gaps.get(image_id, 0.0)
-            cases.append(_draw_case(source, image_id, pixels, anchor=anchor, most=most, gap=gap))
+            drawn_case = DrawnCase.of(source, image_id, pixels, anchor=anchor, most=most, gap=gap)
+            cases.append(drawn_case)
             if progress is not None:
                 progress()
         drawn.append((category, cases))
     return drawn, missing
-
-
-def _draw_case(
-    source: CaseSource,
-    image_id: str,
-    pixels: npt.NDArray[np.uint8],
-    *,
-    anchor: str,
-    most: int = MAX_IMAGE_BYTES,
-    gap: float = 0.0,
-) -> DrawnCase:
-    """Draw one case as SVG over one embedded image."""
-    height, width = pixels.shape
-    truth, predictions = source.truth(image_id), source.predictions(image_id)
-    words = describe_truth(truth, source.test_set.target.display_name)
-    alt, drawing = f"truth on {image_id}: {words}", to_svg(truth_shapes(truth))
-    brief = [shape for one in predictions for shape in _brief(one, truth, (width, height))]
-    panels = [
-        Panel("Image", "", f"chest X-ray {image_id}", Markup("")),
-        Panel("Truth", words, alt, drawing, colour=TRUTH_COLOUR),
-        *(_panel(image_id, prediction, truth, (width, height)) for prediction in predictions),
-    ]
-    return DrawnCase(
-        image_id,
-        anchor,
-        source.facts(image_id),
-        width,
-        height,
-        _embed(pixels, most),
-        tuple(panels),
-        outcomes=tuple(outcome_kind(prediction, truth) for prediction in predictions),
-        lesion=_largest_lesion(truth, width * height),
-        gap=gap,
-        crop=_crop((width, height), brief),
-        brief=to_svg(brief),
-    )
 
 
 def _crop(size: tuple[int, int], shapes: list[Shape]) -> str:

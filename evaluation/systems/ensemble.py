@@ -227,15 +227,10 @@ def _join_detectors(
     fusion: _Fusion = "best",
     iou_threshold: float | None = None,
 ) -> _Joined:
-    """Fuse the stored boxes of detectors, image by image and class-wise.
+    """Fuse the stored boxes of detectors of the same findings, image by image and class-wise.
 
-    Args:
-        members: Detectors of the same findings.
-        dataset: Sizes of the originals.
-        weights: A weight per member; 1 by default.
-        fusion: ``best`` for `evaluation.boxes.fusion`, ``wbf`` for weighted box fusion.
-        iou_threshold: Boxes that overlap more belong together; 0.5 for ``best`` and 0.55 for
-            ``wbf`` by default.
+    By default each member weighs 1, and boxes that overlap by more than 0.5 (``best``) or 0.55
+    (``wbf``, weighted box fusion) belong together.
     """
     _check_same_findings(members)
     images = _join_images(members)
@@ -389,9 +384,7 @@ def _joined_cost(members: Sequence[Predictions], made_of: str) -> dict[str, Any]
 def _joined_seen(members: Sequence[Predictions]) -> tuple[pd.DataFrame | None, list[str]]:
     """Every image that any member learned from, and the members of which that is unknown.
 
-    Returns:
-        ``image_id``, ``patient_id``, ``role`` (of several roles the one that taught most), or
-        `None` where it is known of no member; and the names of the members of which it is not.
+    Of several roles of an image the one that taught most counts; `None` where nothing is known.
     """
     parts, unknown = [], []
     for member in members:

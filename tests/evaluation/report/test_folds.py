@@ -10,12 +10,7 @@ from scipy import stats
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import write_json
 from data_prep.contracts.tables import write_table
-from evaluation.report.folds import (
-    folds_markdown,
-    read_folds,
-    summarise_folds,
-    write_folds,
-)
+from evaluation.report.folds import Folds
 
 FIGURES = {"auroc": (0.80, 0.90, 0.85), "ap50": (0.30, 0.40, 0.50), "rsna_score": (0.1, None, 0.2)}
 
@@ -50,7 +45,7 @@ def reports(tmp_path):
 
 
 def test_mean_and_interval_are_those_of_a_t_test_of_one_sample(reports):
-    table = summarise_folds(read_folds(reports).figures).set_index(["system", "metric"])
+    table = Folds.read(reports).table.set_index(["system", "metric"])
     row = table.loc[("A", "ap50")]
     oracle = stats.ttest_1samp(FIGURES["ap50"], 0.0).confidence_interval(0.95)
     assert row["mean"] == pytest.approx(0.4)
@@ -60,7 +55,7 @@ def test_mean_and_interval_are_those_of_a_t_test_of_one_sample(reports):
 
 
 def test_a_figure_that_is_undefined_in_a_fold_has_no_mean_and_says_so(reports):
-    table = summarise_folds(read_folds(reports).figures).set_index(["system", "metric"])
+    table = Folds.read(reports).table.set_index(["system", "metric"])
     row = table.loc[("B", "rsna_score")]
     assert np.isnan(row["mean"])
     assert np.isnan(row["ci_low"])
@@ -68,7 +63,7 @@ def test_a_figure_that_is_undefined_in_a_fold_has_no_mean_and_says_so(reports):
 
 
 def test_counts_have_no_mean(reports):
-    assert "tp" not in set(summarise_folds(read_folds(reports).figures)["metric"])
+    assert "tp" not in set(Folds.read(reports).table["metric"])
 
 
 @pytest.mark.parametrize(
@@ -83,23 +78,22 @@ def test_counts_have_no_mean(reports):
 def test_reports_that_are_no_folds_are_refused(tmp_path, reports, change, told):
     strange = write_report(tmp_path / "strange", 1, **change)
     with pytest.raises(InputError, match=told):
-        read_folds([reports[0], strange])
+        Folds.read([reports[0], strange])
 
 
 def test_one_report_is_no_cross_validation(reports):
     with pytest.raises(InputError, match="at least two"):
-        read_folds(reports[:1])
+        Folds.read(reports[:1])
 
 
 def test_everything_written_can_be_read_again(tmp_path, reports):
-    folds = read_folds(reports)
-    table = summarise_folds(folds.figures)
+    folds = Folds.read(reports)
     out = tmp_path / "out"
     out.mkdir()
-    write_folds(folds, table, out)
+    folds.write(out)
     assert pd.read_csv(out / "folds.csv")["mean"].notna().sum() == 4
     payload = json.loads((out / "folds.json").read_text())
     assert payload["splits"] == ["cv-0", "cv-1", "cv-2"]
     assert payload["figures"][0]["mean"] == pytest.approx(0.85)
     assert (out / "folds.png").stat().st_size > 1000
-    assert "| A | 0.850 (0.726 to 0.974)" in folds_markdown(folds, table)
+    assert "| A | 0.850 (0.726 to 0.974)" in folds.to_markdown()

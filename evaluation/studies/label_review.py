@@ -1,0 +1,233 @@
+"""Which labels and boxes to look at again, and how far the readers of a data set agree.
+
+Systems speak only of images that they, and the patients of which, they never learned from. Each
+kind of doubt has a ranking of its own; the table takes the first of each kind, then the second.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn.metrics import cohen_kappa_score
+
+from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import EDGES
+from data_prep.contracts.words import counted
+from data_prep.duplicates.near_duplicates import linked_images
+from data_prep.duplicates.set_copies import near_duplicates_of
+from data_prep.store.dataset import DataSet, Target
+from data_prep.store.predictions import Predictions
+from evaluation.boxes.matching import FOREGROUND_IOU, pair_boxes
+from evaluation.decisions.test_set import SystemOutput, TestSet
+from evaluation.metrics.metric import listing
+from evaluation.report.cases import read_systems
+from evaluation.report.gallery import DrawnCase
+from evaluation.report.page import render_from
+from evaluation.statistics.calibration import fit_calibration
+from evaluation.studies.study_page import write_study
+
+_SHOWN, _IMAGE_BYTES = 40, 60_000  # images on the page, and the most that each takes
+_SUPPORT_IOU = 0.2
+"""A predicted box that overlaps an annotated one this much supports it, as in FROC."""
+_WORDS = {1.0: "positive", 0.0: "negative"}
+_COLUMNS = ["image_id", "kind", "reason", "doubt", "probability", "score", *EDGES]
+
+
+def review_labels(dataset: DataSet, target: Target, systems: Sequence[Predictions]) -> str:
+    """Rank what to look at again; write ``label_review.csv``, ``.json`` and ``.html`` into the set.
+
+    A label's doubt is 1 - self-confidence: the probability, by systems that never saw the image,
+    of the other label. Copies with two labels and images on which readers differ need no system.
+
+    Raises:
+        InputError: A system has learned from all that it could judge.
+
+    Source:
+        Self-confidence as label quality: Northcutt, Jiang and Chuang 2021, Confident Learning.
+    """
+    spoken = [_Unseen.of(system, dataset, target) for system in systems]
+    readers = ReaderAgreement.of(dataset, target)
+    labels, boxed = dataset.labels(target).dropna(), dataset.boxes_trusted(target)
+    rows = [_copies(dataset, labels), _disputed(readers.ratings), _doubtful(labels, spoken)]
+    for each in spoken:
+        if each.output.gives_boxes:
+            own = boxed.intersection(each.output.image_ids)
+            rows, boxed = [*rows, *each.boxes(own)], boxed.difference(own)
+    table = _ranked(pd.concat(rows), dataset, labels)
+    counts = table["kind"].value_counts(sort=False)
+    kinds = listing([counted(n, str(kind)) for kind, n in counts.items()]) or "nothing was found"
+    answer = f"{table['image_id'].nunique():,} of {len(labels):,} labelled images to look at again"
+    html = render_from(
+        Path(__file__).parent, "label_review.html.jinja", name=dataset.name, kinds=kinds,
+        finding=target.display_name, answer=answer, n_rows=len(table), readers=readers,
+        cards=list(_cards(table, spoken, TestSet(dataset, target))),
+        unknown=[system.name for system in systems if system.seen is None],
+    )  # fmt: skip
+    stored = {"answer": answer, "counts": dict(counts), "alpha": readers.alpha}
+    found = [dict(row) for _, row in table.iterrows()]
+    written = write_study(dataset.folder, "label_review", found, stored, html)
+    return f"{answer}: {kinds}\nPage: {written}"
+
+
+@dataclass(frozen=True)
+class _Unseen:
+    """What a system says of labelled images that it has not learned from."""
+
+    test_set: TestSet
+    output: SystemOutput
+
+    @classmethod
+    def of(cls, system: Predictions, dataset: DataSet, target: Target) -> _Unseen:
+        """Leave out what the system has seen: images, their patients and copies."""
+        test_set = TestSet(dataset, target, system.info["data_set"].get("split", "default"))
+        ran = test_set.labels.dropna().index.intersection(system.images_run)
+        unseen = ran.difference(test_set.seen_by(system, ran).all_ids)
+        if test_set.labels[unseen].nunique() < 2:
+            raise InputError(
+                f"{system.folder}: {system.name} ran on no images of both labels that it has not "
+                "learned from; give the runs of a cross-validation (cxr split --folds)"
+            )
+        return cls(test_set, SystemOutput.of(system, test_set, unseen))
+
+    def boxes(self, ids: pd.Index) -> list[pd.DataFrame]:
+        """Annotated boxes with little support, and of each image the strongest that nobody drew."""
+        found = self.output.predicted_boxes
+        pairs = pair_boxes(found[found["image_id"].isin(ids)], self.test_set.true_boxes, ids)
+        near = pairs.iou >= _SUPPORT_IOU
+        support, score = np.zeros(len(pairs.truth.image)), pairs.boxes.score
+        np.maximum.at(support, pairs.true[near], score[pairs.box[near]])
+        usual = float(np.median(support[support > 0])) if support.any() else np.inf
+        alone = score >= usual
+        alone[pairs.box[near]] = False
+        says, name = "{} {} score {:.2f} (usual: {:.2f})", self.output.predictions.name
+        drawn, missed = (
+            pd.DataFrame(boxes.corners, columns=EDGES).assign(
+                image_id=ids[boxes.image], kind=kind, score=of, doubt=doubt,
+                reason=[says.format(name, words, one, usual) for one in of],
+            )
+            for kind, words, boxes, of, doubt in (
+                ("unsupported box", "supports this box with", pairs.truth, support, 1 - support),
+                ("missing box", "predicts a box that nobody drew with", pairs.boxes, score, score),
+            )
+        )  # fmt: skip
+        return [drawn[support < usual], missed[alone].drop_duplicates("image_id")]
+
+
+def _copies(dataset: DataSet, labels: pd.Series) -> pd.DataFrame:
+    """Images with a copy, equal or near, that has the other label."""
+    decode = dataset.optional_table("decode")
+    keys = linked_images(decode, near_duplicates_of(dataset, decode).groups)
+    words = labels[labels.groupby(keys).transform("nunique") > 1].map(_WORDS)
+    reason = "labelled " + words + "; a copy of the image is not"
+    table = pd.DataFrame({"reason": reason, "doubt": 1.0, "kind": "contradicted copy"})
+    return table.rename_axis("image_id").reset_index()
+
+
+def _disputed(ratings: pd.DataFrame) -> pd.DataFrame:
+    """Images on which readers differ, evenly divided ones first."""
+    rows = []
+    for image_id, said in ratings[ratings.nunique(axis=1) > 1].iterrows():
+        sides = {word: [*said.index[said == value]] for value, word in _WORDS.items()}
+        words = "; ".join(f"{listing(names)}: {word}" for word, names in sides.items())
+        doubt = min(map(len, sides.values())) / said.count()
+        rows.append((image_id, "disputed label", words, doubt))
+    return pd.DataFrame(rows, columns=_COLUMNS[:4])
+
+
+def _doubtful(labels: pd.Series, spoken: Sequence[_Unseen]) -> pd.DataFrame:
+    """Labels that systems which never saw the image find less likely than the other."""
+    chances = [pd.Series(dtype=float)]
+    for scores in (each.output.scores(None) for each in spoken):
+        fitted = fit_calibration("platt", labels[scores.index] == 1, scores)
+        chances.append(pd.Series(fitted.probability(scores) if fitted else np.nan, scores.index))
+    chance = pd.concat(chances, axis=1).mean(axis=1)
+    given = labels.reindex(chance.index)
+    table = pd.DataFrame({"doubt": chance.where(given == 0, 1 - chance), "probability": chance})
+    table = table.assign(kind="doubtful label", given=given.map(_WORDS)).rename_axis("image_id")
+    table = table[table["doubt"] >= 0.5].reset_index()
+    says = "labelled {}; probability of the finding, out of fold: {:.2f}".format
+    return table.assign(reason=list(map(says, table["given"], table["probability"])))
+
+
+def _ranked(rows: pd.DataFrame, dataset: DataSet, labels: pd.Series) -> pd.DataFrame:
+    """Put the kinds together: the first of each, then the second of each."""
+    rows = rows.reindex(columns=_COLUMNS).astype({"doubt": "float64"})
+    rows = rows.sort_values(["doubt", "image_id"], ascending=[False, True], kind="stable")
+    rows = rows.iloc[np.argsort(rows.groupby("kind").cumcount(), kind="stable")]
+    rows.insert(0, "rank", np.arange(1, len(rows) + 1))
+    facts = dataset.images.set_index("image_id")[["patient_id", "path"]]
+    rows = rows.assign(label=rows["image_id"].map(labels.map(_WORDS))).join(facts, on="image_id")
+    return rows.round(dict.fromkeys(["doubt", "probability", "score", *EDGES], 4))
+
+
+def _cards(
+    table: pd.DataFrame, spoken: Sequence[_Unseen], test_set: TestSet
+) -> Iterator[tuple[pd.DataFrame, DrawnCase]]:
+    """The first images of the table: their rows, and the image with truth and predictions."""
+    source = read_systems({}, test_set, [], policy="max_f1")
+    drawn = list(source.systems)
+    most = _SHOWN if test_set.dataset.has_pixels else 0
+    chosen: list[str] = table["image_id"].unique()[:most].tolist()
+    for each in spoken:
+        if own := [image_id for image_id in chosen if image_id in each.output.image_ids]:
+            systems = {each.output.predictions.name: each.output.predictions}
+            drawn += read_systems(systems, each.test_set, own, policy="max_f1").systems
+    for place, image_id in enumerate(chosen):
+        try:
+            pixels = test_set.dataset.read_original(image_id)
+        except InputError:
+            continue  # the audit has said that images are gone
+        shown = replace(source, systems=tuple(s for s in drawn if image_id in s.decisions.index))
+        case = DrawnCase.of(shown, image_id, pixels, anchor=str(place), most=_IMAGE_BYTES)
+        yield table[table["image_id"] == image_id], case
+
+
+@dataclass(frozen=True)
+class ReaderAgreement:
+    """What each reader of a data set says of a target."""
+
+    ratings: pd.DataFrame  # a row an image, a column a reader; NaN where a reader says nothing
+    boxes: dict[str, pd.DataFrame] = field(default_factory=dict)  # of each reader, original px
+
+    @classmethod
+    def of(cls, dataset: DataSet, target: Target) -> ReaderAgreement:
+        """Read the labels and boxes of each reader of a data set."""
+        own = {reader: dataset.labelled_by(reader) for reader in dataset.readers}
+        ratings = pd.DataFrame({reader: each.labels(target) for reader, each in own.items()})
+        return cls(ratings, {reader: each.target_boxes(target) for reader, each in own.items()})
+
+    @property
+    def alpha(self) -> float | None:
+        """Alpha of nominal ratings (Krippendorff 2011, section C); `None` where no two differ."""
+        values = np.unique(self.ratings.stack())
+        counts = pd.DataFrame({value: (self.ratings == value).sum(axis=1) for value in values})
+        counts = counts[counts.sum(axis=1) > 1]
+        per_image, per_value = counts.sum(axis=1), counts.sum()
+        n_ratings = per_image.sum()
+        unlike = n_ratings**2 - (per_value**2).sum()  # pairs of ratings, whatever their images
+        within = ((per_image**2 - (counts**2).sum(axis=1)) / (per_image - 1)).sum()
+        return float(1 - (n_ratings - 1) * within / unlike) if unlike else None
+
+    def pairs(self) -> Iterator[dict[str, Any]]:
+        """Agreement of each two on labels, and on boxes of images that both read, one to one."""
+        for one, other in combinations(map(str, self.ratings), 2):
+            both = self.ratings[[one, other]].dropna()
+            varies = both.stack().nunique() > 1  # else kappa is 0 / 0
+            tables = (self.boxes[reader] for reader in (one, other))
+            first, second = (rows[rows["image_id"].isin(both.index)] for rows in tables)
+            met = pair_boxes(first.assign(score=1.0), second, both.index)
+            table = pd.DataFrame({"one": met.box, "other": met.true, "iou": met.iou})
+            table = table[table["iou"] >= FOREGROUND_IOU].sort_values("iou", ascending=False)
+            overlaps = table.drop_duplicates("one").drop_duplicates("other")["iou"]
+            yield {
+                "readers": (one, other), "images": len(both), "boxes": (len(first), len(second)),
+                "positive": int((both == 1).all(axis=1).sum()), "mean_iou": overlaps.mean(),
+                "kappa": cohen_kappa_score(both[one], both[other]) if varies else None,
+                "matched": 2 * len(overlaps) / max(len(first) + len(second), 1),
+            }  # fmt: skip
