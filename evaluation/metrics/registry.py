@@ -106,6 +106,7 @@ _IMAGE_METRICS = (
         formula=lambda c: 2 * c.tp / (2 * c.tp + c.fp + c.fn),
         undefined="there is no positive image and none is called positive",
         place=("first", 5),
+        also=("summary",),
     ),
     _decision(
         "balanced_accuracy",

@@ -165,7 +165,7 @@ def test_every_svg_is_valid_xml_with_a_name_or_hidden(html):
 def test_first_table_has_five_rows_at_one_threshold(html):
     table = html[html.index('id="figures"') : html.index('id="to-cite"')]
     rows = re.findall(r'scope="row">(.*?)</th>', table)
-    assert rows == ["AUROC", "Average precision", "Sensitivity (recall)", "Specificity",
+    assert rows == ["AUROC", "Average precision", "Sensitivity (recall)", "Specificity", "F1",
                     "Localised sensitivity"]  # fmt: skip
     for text in ("0.891", "0.851 to 0.921", "0.862", "−0.021 to 0.089", "best F1"):
         assert text in table
