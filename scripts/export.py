@@ -7,11 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
+import pandas as pd
+
 from data_prep.contracts.errors import InputError, require_packages
 from data_prep.store.dataset import DataSet
 from data_prep.store.folder_kinds import require_kind
+from data_prep.store.predictions import Predictions
 from data_prep.store.preprocess import Preprocess
-from data_prep.work.pool import cpu_count
+from evaluation.decisions.decided_output import decide
+from evaluation.decisions.decision import Decision
+from evaluation.decisions.test_set import SystemOutput
 from scripts import console
 from scripts.options import DataFolder
 from scripts.runner import AnyPath, Argument, Outcome, verb
@@ -38,6 +43,7 @@ def export(
     target: str | None = None,
     reader: str | None = None,
     images: str | None = None,
+    predictions: AnyPath | None = None,
     workers: Annotated[int | None, Argument(least=0)] = None,
 ) -> Outcome | ExportSummary:
     """Write a run to use without torch, or a data set's labels.
@@ -47,7 +53,8 @@ def export(
     predicts as a run does (cxr predict EXPORT IMAGE), also where no torch is installed.
 
     Of a data set it says what the format cannot hold; cxr prepare reads coco and voc back without
-    loss, and cvat and label-studio as corrected. The folder appears whole or not at all.
+    loss, and of cvat and label-studio what an annotator changed. The folder appears whole or not
+    at all.
 
     Args:
         source: Run of cxr train, or data set.
@@ -64,6 +71,8 @@ def export(
         images: Of a data set: images beside the labels: png or jpeg (rendered in 8 bits, as the
             models see them, of the original's size), link, copy or none. By default jpeg for
             voc, none for coco and kaggle, png for the others.
+        predictions: Of a data set: predictions that cxr tune decided; what they call goes to cvat
+            or label-studio in place of the labels, for an annotator to correct.
         workers: Of a data set: processes that render; all processors if left out.
 
     Returns:
@@ -76,6 +85,8 @@ def export(
         cxr export out/chexnet --format openvino --precision int8 --data out/data
 
         cxr export data/rsna out/rsna-yolo --format yolo --split default
+
+        cxr export data/rsna out/desk --format cvat --predictions out/retinanet-predictions
     """
     if not format:
         raise InputError(
@@ -84,6 +95,7 @@ def export(
         )
     for_data = {
         "split": split, "target": target, "reader": reader, "images": images, "workers": workers,
+        "predictions": predictions,
     }  # fmt: skip
     if format in _RUN_FORMATS:
         _refuse(for_data, f"is for a data set's labels, not for --format {format}")
@@ -143,7 +155,42 @@ def _export_labels(
     from data_prep.export.export import export_annotations
 
     dataset = DataSet.open(data)
-    if options["workers"] is None:
-        options = {**options, "workers": cpu_count()}
-    with console.progress("Writing", len(dataset.images)) as advance:
+    predictions = options.pop("predictions")
+    if predictions is not None:
+        options |= _predicted(Path(predictions), dataset, options["target"])
+    listed = options["predicted"]["findings"] if predictions else dataset.images
+    with console.progress("Writing", len(listed)) as advance:
         return export_annotations(dataset, out, format, advance=advance, **options)
+
+
+def _predicted(folder: Path, dataset: DataSet, target_name: str | None) -> dict[str, Any]:
+    """What a system calls at its operating point, as options of `export_annotations`.
+
+    A positive image without a box of its own is marked as a whole, by the target's one finding or
+    else by the target's name.
+    """
+    predictions, target = Predictions.open(folder), dataset.target(target_name)
+    stored, ids = predictions.decision(target.name), predictions.images_run
+    if stored is None or not ids.isin(dataset.images["image_id"]).all():
+        raise InputError(
+            f"{folder}: no decision on {target.name}, or images that {dataset.folder} lacks; say "
+            f"cxr tune {folder} --data {dataset.folder}"
+        )
+    decision = Decision.from_dict(stored)
+    evidence = SystemOutput(predictions, target, ids, decision.boxes, dataset.images)
+    output = decide(predictions.name, evidence, decision, decision.policy(None, folder))
+    if output.threshold is None:
+        raise InputError(f"{folder}: has no threshold for {target.name}; see cxr tune")
+    whole = target.any_of[0] if len(target.any_of) == 1 else target.name
+    positive = output.decisions["decision"].astype(bool)
+    state = positive.map({True: "present", False: "absent"})
+    findings = pd.DataFrame({"finding": whole, "state": state, "score": output.decisions["score"]})
+    least = output.threshold if evidence.gives_boxes else 0.0
+    called = output.boxes["image_id"].map(positive) & (output.boxes["score"] >= least)
+    tables = {
+        "findings": findings.rename_axis("image_id").reset_index(),
+        "boxes": pd.DataFrame({"finding": whole, **output.boxes[called]}),
+        "box_coverage": pd.DataFrame(columns=["image_id", "finding", "coverage"]),
+    }
+    predicted = {name: table.assign(reader="reference") for name, table in tables.items()}
+    return {"predicted": predicted, "system": predictions.name}

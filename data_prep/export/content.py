@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -92,12 +92,15 @@ class AnnotationContent:
     def boxes_by_image(self) -> dict[str, list[tuple[str, float, float, float, float]]]:
         """``finding, x1, y1, x2, y2`` of the reference's boxes, px, by image id."""
         marks = self.marks().items()
-        return {name: [m for m in of_image if m[1] == m[1]] for name, of_image in marks}
+        return {name: [m[:5] for m in of_image if m[1] == m[1]] for name, of_image in marks}
 
     def marks(self) -> dict[str, list[tuple[Any, ...]]]:
-        """``finding, x1, y1, x2, y2`` by image that was read; a finding without a box has NaN."""
+        """``finding, x1, y1, x2, y2, score`` of the reference, by id of each image that it read.
+
+        A present finding without a box has no edges, and a label no score: NaN.
+        """
         present = self.dataset.findings[self.dataset.findings["state"] == "present"]
-        columns = ["image_id", "finding", *EDGES]
+        columns = ["image_id", "finding", *EDGES, "score"]
         rows = pd.concat([self.dataset.boxes, present]).reindex(columns=columns)
         boxed = rows.groupby(_KEY)["x1"].transform("count") > 0
         rows = rows[rows["x1"].notna() | ~boxed].sort_values(columns)
@@ -124,10 +127,15 @@ class AnnotationContent:
 
 
 def content_of(
-    dataset: DataSet, *, split: str | None, reader: str, target: str | None
+    dataset: DataSet,
+    *,
+    split: str | None,
+    reader: str,
+    target: str | None,
+    predicted: Mapping[str, pd.DataFrame] | None = None,
 ) -> AnnotationContent:
-    """Choose what goes out."""
-    tables = {name: dataset.optional_table(name) for name in _TABLES}
+    """Choose what goes out: the labels, or on its images what a system predicted in their place."""
+    tables = dict(predicted or {name: dataset.optional_table(name) for name in _TABLES})
     readers = sorted(set(tables["findings"]["reader"]) | set(tables["boxes"]["reader"]))
     if reader not in readers:
         raise InputError(f"{dataset.folder}: has no reader '{reader}'; it has {', '.join(readers)}")
@@ -160,6 +168,8 @@ def content_of(
         "split": split,
     }
     images = _images(dataset, split)
+    if predicted:
+        images = images[is_member(images["image_id"], predicted["findings"]["image_id"])]
     return AnnotationContent(chosen, images, tables, tuple(classes), targets, how)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -39,6 +39,7 @@ from data_prep.formats.rsna import (
 from data_prep.formats.source import IMAGE_SUFFIXES
 from data_prep.formats.voc import SET_FACTS
 from data_prep.store.dataset import DataSet
+from data_prep.work.pool import cpu_count
 
 _IMAGE_MODES = ("none", *SUFFIXES, "link", "copy")
 # Without images their readers load nothing.
@@ -348,17 +349,21 @@ def _lost_in_yolo(
 
 def _write_cvat(content: AnnotationContent, folder: AnnotationFolder) -> None:
     """Write ``annotations.xml``, and ``labels.json`` as a task's constructor takes it."""
-    images = _marked_images(content, folder)
+    images, system = _marked_images(content, folder), content.how.get("system")
     unread = any(marks is None for *_, marks in images)
     classes = [*content.classes, *(["unknown"] if unread else ())]
-    folder.write("annotations.xml", _page("cvat.xml.jinja", images=images, classes=classes))
-    folder.write("labels.json", json.dumps([{"name": n, "attributes": []} for n in classes]))
+    text = _page("cvat.xml.jinja", images=images, classes=classes, system=system)
+    folder.write("annotations.xml", text)
+    score = {"name": "score", "input_type": "text", "mutable": False, "values": [""]}
+    labels = [{"name": name, "attributes": [score] if system else []} for name in classes]
+    folder.write("labels.json", json.dumps(labels, indent=2))
 
 
 def _write_label_studio(content: AnnotationContent, folder: AnnotationFolder) -> None:
     """Write ``tasks.json``, and ``labels.xml`` as a project's labelling interface."""
-    images, place = _marked_images(content, folder), "" if folder.mode == "none" else "images/"
-    folder.write("tasks.json", _page("label_studio.json.jinja", folder=place, images=images))
+    said = {"images": _marked_images(content, folder), "system": content.how.get("system")}
+    place = "" if folder.mode == "none" else "images/"
+    folder.write("tasks.json", _page("label_studio.json.jinja", folder=place, **said))
     folder.write("labels.xml", _page("label_studio.xml.jinja", classes=content.classes))
 
 
@@ -367,9 +372,12 @@ def _marked_images(content: AnnotationContent, folder: AnnotationFolder) -> list
     marks, listed = content.marks(), []
     for image in content.entries():
         name = (image.file or image.stem) if folder.mode == "none" else folder.file_name_of(image)
-        if not image.has_size:
+        if image.width is None or image.height is None:
             raise InputError(f"image {image.image_id!r}: has no size; annotation tools need it")
-        listed.append((image, name, marks.get(image.image_id)))
+        own, ends = marks.get(image.image_id), (image.width, image.height)
+        if own is not None:  # boxes that were cut out of a map may be wider than the image
+            own = [(f, max(x, 0.0), max(y, 0.0), *map(min, to, ends), s) for f, x, y, *to, s in own]
+        listed.append((image, name, own))
         folder.put_image(image, f"images/{name}")
     columns = ["patient_id", "study_id", "view", "sex", "age_years", "role"]
     known = content.images.reindex(columns=columns).assign(file=[name for _, name, _ in listed])
@@ -404,7 +412,9 @@ def export_annotations(
     reader: str = REFERENCE_READER,
     target: str | None = None,
     images: str | None = None,
-    workers: int = 1,
+    predicted: Mapping[str, pd.DataFrame] | None = None,
+    system: str = "",
+    workers: int | None = 1,
     advance: Callable[[int], None] = lambda n: None,
 ) -> ExportSummary:
     """Write a data set's labels for other programs; the folder appears whole or not at all.
@@ -419,7 +429,10 @@ def export_annotations(
         images: Beside the labels: ``png`` or ``jpeg`` (rendered: 8 bits, as the models see them,
             of the original's size), ``link``, ``copy`` or ``none``. By default jpeg for voc, none
             for coco and kaggle, and png for the others, whose readers load nothing without.
-        workers: Processes that render images; 1 works in this one.
+        predicted: The tables ``findings``, ``boxes`` and ``box_coverage``, with ``score``, of what
+            the `system` predicted, which annotators of ``cvat`` and ``label-studio`` correct.
+        system: Display name of what predicted.
+        workers: Processes that render images; 1 works in this one, None takes all processors.
         advance: Told how many images are done.
 
     Returns:
@@ -440,12 +453,15 @@ def export_annotations(
         raise InputError(
             f"{dataset.folder}: links would show the paths that its key hides; use --images png"
         )
-    content = content_of(dataset, split=split, reader=reader, target=target)
+    if predicted and format not in ("cvat", "label-studio"):
+        raise InputError(f"--predictions: {format} holds labels alone; use cvat or label-studio")
+    content = content_of(dataset, split=split, reader=reader, target=target, predicted=predicted)
+    content.how.update({"system": system} if system else {})
     require_free_space(out, _bytes_needed(content, images))
     with whole_folder(out) as temporary:
         folder = AnnotationFolder(temporary, images, dataset, advance)
         _WRITERS[format](content, folder)
-        folder.render(workers)
+        folder.render(cpu_count() if workers is None else workers)
     if images in ("link", "copy") and format != "kaggle":
         suffixes = content.images["file"].str.lower().str.extract(r"(\.[^./]*)$", expand=False)
         folder.cannot_say(

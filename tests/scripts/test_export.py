@@ -8,8 +8,9 @@ import pytest
 
 from data_prep.contracts.folders import write_json
 from data_prep.contracts.tables import write_table
-from data_prep.store.dataset import dataset_ids
-from tests.scripts.small_sets import cxr
+from data_prep.store.dataset import DataSet, dataset_ids
+from scripts.tune import tune
+from tests.scripts.small_sets import cxr, scored_images, write_predictions
 
 
 @pytest.fixture
@@ -66,6 +67,27 @@ def test_bad_input_is_one_line_and_exit_code_2(
     assert says in said
     assert "\n" not in said
     assert not (tmp_path / "out").exists()
+
+
+def test_what_a_system_calls_goes_to_the_annotator_with_its_score(tmp_path, capsys):
+    scored_images(tmp_path)
+    data = DataSet.open(tmp_path / "data")
+    roles = data.split("default").query("role in ('val', 'test')")
+    truth = data.labels(data.target(None)).reindex(roles["image_id"])
+    row = {"finding": "lung_opacity", "x1": 5.0, "y1": 6.0, "x2": 30.0, "y2": 40.0}
+    boxes = pd.DataFrame([{"image_id": i, **row, "score": 0.2 + 0.6 * y} for i, y in truth.items()])
+    found = write_predictions(tmp_path / "found", data.folder, roles["image_id"], "D", boxes=boxes)
+    to = ["export", data.folder, tmp_path / "desk", "--format", "label-studio", "--predictions"]
+    assert cxr(*to, found) == 2
+    assert f"say cxr tune {found} --data {data.folder}" in capsys.readouterr().err
+    tune(found, data=data.folder)
+    assert cxr(*to, found) == 0
+    tasks = json.loads((tmp_path / "desk" / "tasks.json").read_text())
+    assert len(tasks) == len(roles)
+    scores = [r["score"] for task in tasks for r in task["predictions"][0]["result"]]
+    assert scores == [0.8] * int(truth.sum())
+    assert cxr(*to[:2], tmp_path / "coco", "--format", "coco", "--predictions", found) == 2
+    assert "coco holds labels alone" in capsys.readouterr().err
 
 
 def test_a_run_and_a_folder_of_nothing_are_told_apart(tmp_path, monkeypatch, capsys):

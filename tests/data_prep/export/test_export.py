@@ -199,6 +199,41 @@ def test_an_annotator_gets_what_is_known_and_it_reads_back(dataset, tmp_path, fo
     assert "nih:0001" not in files_of_tools(out, format)  # they stay with who keeps the folder
 
 
+@pytest.mark.parametrize("format", ["cvat", "label-studio"])
+def test_predictions_are_no_labels_until_somebody_corrected_them(dataset, tmp_path, format):  # noqa: A002
+    row = {"image_id": "a", "finding": "mass", "reader": "reference", "score": 0.75}
+    other = {**row, "image_id": "b", "score": 0.5}
+    predicted = {
+        "findings": pd.DataFrame([{**row, "state": "present"}, {**other, "state": "present"}]),
+        "boxes": pd.DataFrame([row | dict(zip(EDGES, (-3.0, 20.0, 40.126, 90.0), strict=True))]),
+        "box_coverage": pd.DataFrame(columns=[*KEY, "coverage"]),
+    }
+    how = {"predicted": predicted, "system": "RetinaNet <1>"}
+    out = tmp_path / "out"
+    assert export_annotations(dataset, out, format, **how).n_images == 2
+    text = files_of_tools(out, format)
+    if format == "cvat":
+        with pytest.raises(InputError, match="predictions, as cxr export wrote them"):
+            read(out, format)
+        # CVAT gives the marks back, and its own words of the task.
+        start, end = text.index("<predictions>"), text.index("<task>")
+        (out / "annotations.xml").write_text(text[:start] + text[end:])
+    else:
+        with pytest.raises(InputError, match="no row says anything"):
+            read(out, format)
+        tasks = json.loads(text)
+        assert [task["predictions"][0]["score"] for task in tasks] == [0.75, 0.5]
+        assert tasks[0]["predictions"][0]["model_version"] == "RetinaNet <1>"
+        for task in tasks:
+            task["annotations"] = [{"completed_by": 1, **task["predictions"][0]}]
+        (out / "tasks.json").write_text(json.dumps(tasks))
+    states, _, boxes = labels_of(read(out, format))
+    assert states["a", "mass", "reference"] == states["b", "mass", "reference"] == "present"
+    assert boxes[-1] == ["a", "mass", "reference", 0.0, 20.0, 40.126, 80.0]  # within the image
+    with pytest.raises(InputError, match="--predictions: coco holds labels alone"):
+        export_annotations(dataset, tmp_path / "coco", "coco", **how)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("format", ["cvat", "label-studio"])
 def test_films_of_rsna_go_to_an_annotator_and_back(shared_data, tmp_path, format):  # noqa: A002
