@@ -114,8 +114,8 @@ def prepare(
         *paths: Folder of the data set as it was published, and the data set folder to make; before
             them tables of labels (or a file of CVAT or Label Studio), where they are your own;
             with --out instead: prepared sets to put into one.
-        format: rsna, csv, nih, vindr, kermany, covid, cvat, voc, yolo, label-studio, coco, dicom
-            or table (docs/formats.md says what the folder of each holds).
+        format: rsna, csv, nih, vindr, kermany, covid, cvat, voc, yolo, label-studio, coco, dicom,
+            sr or table (docs/formats.md says what the folder of each holds).
         out: Folder to make, where several prepared sets come in.
         name: Name in reports; the folder's name if left out.
         size: Also store the pixels at this size, px; may be repeated.
@@ -130,14 +130,14 @@ def prepare(
         method: balanced (roles alike in class, source and view) or hash (a patient's role never
             changes, whatever is added).
         reference: Where several readers read an image: majority, any, all or reader:NAME (csv,
-            vindr, cvat, label-studio, coco, dicom, table).
+            vindr, cvat, label-studio, coco, dicom, sr, table).
         labels: CSV of labels that lies elsewhere; may be repeated (cvat, label-studio, dicom,
-            table).
+            sr, table).
         columns: What the columns of a table are, ROLE=COLUMN with commas between, such as
             label=Finding,xmin=left; or a TOML file that says it (cvat, label-studio, dicom,
-            table).
+            sr, table).
         class_names: Names of the numbered classes, comma between (cvat, yolo, label-studio, dicom,
-            table).
+            sr, table).
         patient_pattern: Regular expression that finds the patient in a file's name, as in
             '(?P<nih>\d{8})_' (kermany, covid, cvat, voc, yolo, label-studio, coco, table).
         template: Write the three files of a set of your own, two rows each, instead.

@@ -127,7 +127,8 @@ _ENOUGH_TO_TELL = 20
 def _read_dicom_tree(builder: SourceBuilder) -> SourceTables:
     """Read the headers of every file below a folder; no pixel is decoded."""
     source, notes, labels = builder.root, builder.notes, builder.options.labels
-    tables_of_labels = read_tables(builder, _KEYS, quoted=False) if labels else []
+    has_labels = bool(labels) or builder.format.name != DICOM.name
+    tables_of_labels = read_tables(builder, _KEYS, quoted=False) if has_labels else []
     home = source.resolve()
     inside = [path.resolve() for path in labels if path.resolve().is_relative_to(home)]
     skip = {path.relative_to(home).as_posix() for path in inside}
@@ -147,7 +148,8 @@ def _read_dicom_tree(builder: SourceBuilder) -> SourceTables:
         return builder.tables(images, empty_table("findings"), **tables)
     _place_rows(builder, tables_of_labels, files)
     stated, boxes = read_statements(builder, tables_of_labels)
-    return stated_tables(builder, images, stated, boxes, path=labels[0], **tables)
+    path = tables_of_labels[0].path
+    return stated_tables(builder, images, stated, boxes, path=path, **tables)
 
 
 def _without_second_copies(seen: list[DicomFile]) -> list[DicomFile]:

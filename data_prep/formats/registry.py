@@ -28,13 +28,14 @@ from data_prep.formats.source import (
     SourceTables,
     WrongFormatError,
 )
+from data_prep.formats.structured_reports import SR
 from data_prep.formats.vindr import VINDR
 from data_prep.formats.voc import VOC
 from data_prep.formats.yolo import YOLO
 
 # Detection takes the first that fits, so the vague ones stand last.
 _RECORDS = (RSNA, CSV, NIH, VINDR, KERMANY, COVID_SETS, CVAT, VOC, YOLO, LABEL_STUDIO, COCO, DICOM,
-            TABLE)  # fmt: skip
+            SR, TABLE)  # fmt: skip
 FORMATS: dict[str, Format] = {record.name: record for record in _RECORDS}
 
 
