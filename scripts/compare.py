@@ -59,6 +59,7 @@ def compare(
     cases: Annotated[int, Argument(least=1)] = 8,
     metrics: Names = (),
     thumbnails: Annotated[int, Argument(least=0)] = MOST_THUMBNAILS,
+    reference_by: Literal["reader"] | None = None,
     overwrite: bool = False,
 ) -> Report | ReportsByTarget:
     """Judge systems on the same test images, and write the report.
@@ -91,6 +92,8 @@ def compare(
         metrics: Rows of the report's table and of table.tex, in order: precision,recall,f1 or
             recall@specificity>=0.90 for another threshold; docs/metrics.md names all.
         thumbnails: Thumbnails on images.html at most, wrongly judged images first; 0 for none.
+        reference_by: reader: judge once more by each reader's own labels of the test images, and
+            say whether the verdict stays.
         overwrite: Write a finished report of this folder anew.
 
     Returns:
@@ -114,6 +117,11 @@ def compare(
     rows = table_rows(metrics)
     of_rows = [row.policy for row in rows if row.policy]
     dataset = DataSet.open(data)
+    if reference_by and not dataset.readers:
+        raise InputError(
+            f"{data}: --reference-by reader: its labels name no reader; cxr prepare keeps them "
+            "from a column 'reader'"
+        )
     split = own_split(split, [path for system in systems for path in system.paths], dataset)
     asked = _Asked(
         protocol=question,
@@ -125,6 +133,7 @@ def compare(
         shown={"cases": cases, "thumbnails": thumbnails},
         metrics=metrics,
         rows=rows,
+        by_readers=reference_by is not None,
         overwrite=overwrite,
     )  # fmt: skip
     targets = _chosen_targets(dataset, [question.target] if question.target else target)
@@ -146,6 +155,7 @@ class _Asked:
     shown: dict[str, Any]  # options of `write_report`
     metrics: tuple[str, ...]
     rows: Sequence[Any]  # of the report's table
+    by_readers: bool
     overwrite: bool
 
     def report(self, systems: list[System], test_set: TestSet, out: Path | None) -> Report:
@@ -192,6 +202,7 @@ class _Asked:
                 "margin": self.protocol.margin,
                 "policies": self.policies,
                 "protocol": self.protocol.file_sha256,
+                **({"reference_by": "reader"} if self.by_readers else {}),
             },
         }
 
@@ -202,17 +213,25 @@ class _Asked:
     def _compare(self, systems: list[System], test_set: TestSet, out: Path) -> Comparison:
         """Compare the systems, and log that the test images were used."""
         from evaluation.compare.compare import compare_systems
+        from evaluation.studies.label_review import judge_by_readers
 
         opened = open_systems(systems, test_set, out)
-        with console.progress("Resampling patients", self.judged["replicates"]) as advance:
-            comparison = compare_systems(
+
+        def judge(on: TestSet, advance: Any = None) -> Comparison:
+            return compare_systems(
                 opened,
-                test_set,
+                on,
                 protocol=self.protocol,
                 extra_policies=self.policies,
                 advance=advance,
                 **self.judged,
             )
+
+        with console.progress("Resampling patients", self.judged["replicates"]) as advance:
+            comparison = judge(test_set, advance)
+        if self.by_readers:
+            with console.progress("Judging by each reader", None):
+                comparison = judge_by_readers(comparison, test_set, judge)
         # Once the figures exist they count as seen, whatever becomes of the report.
         digest = self.protocol.file_sha256
         return comparison.with_uses(log_use(test_set, opened, digest))

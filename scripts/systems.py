@@ -162,13 +162,14 @@ def system_folder(path: Path) -> str:
 
 
 def predict_once(
-    model: Model, path: Path, dataset: DataSet, folder: Path, split: str, name: str | None
-) -> Predictions:
+    model: Model, path: Path, dataset: DataSet, folder: Path, split: str, name: str | None = None,
+    **chosen: Any,
+) -> Predictions:  # fmt: skip
     """Predictions of a model, made where they are missing; refuses those of another training."""
     if not (folder / "predictions.json").is_file():
         from serving.predict_folder import predict_data_set
 
-        return predict_data_set(model, dataset, folder, split, console, name=name)
+        return predict_data_set(model, dataset, folder, split, console, name=name, **chosen)
     predictions = Predictions.open(folder)
     if predictions.info["inference_id"] != model.inference_id():
         raise InputError(
@@ -210,12 +211,10 @@ def predict_images(run: Path, test_set: TestSet, image_ids: list[str], folder: P
 
     With a decision the run's validation images come along, from which it follows.
     """
-    from serving.predict_folder import predict_data_set
-
     model = load_model(run)
     decision = _decision_of_run(run, model.inference_id(), test_set)
-    predictions = predict_data_set(
-        model, test_set.dataset, folder, test_set.split, console, image_ids=image_ids,
+    predictions = predict_once(
+        model, run, test_set.dataset, folder, test_set.split, image_ids=image_ids,
         made_before=None if decision is None else Predictions.open(run / "validation"),
     )  # fmt: skip
     if decision is not None:

@@ -174,12 +174,14 @@ class DataSet:
         """The readers whose own labels are kept beside the reference, sorted."""
         return sorted(set(self.optional_table("findings")["reader"]) - {REFERENCE_READER})
 
-    def labelled_by(self, reader: str) -> DataSet:
-        """The same set with a reader's labels and boxes as the reference."""
+    def labelled_by(self, reader: str, image_ids: pd.Index | None = None) -> DataSet:
+        """The same set, on some images or all with a reader's labels and boxes as the reference."""
         chosen = DataSet(self.folder, self.info, self.targets)
         for name in ("findings", "boxes", "box_coverage"):
             table = self.optional_table(name)
-            own = table[table["reader"] == reader].reset_index(drop=True)
+            ids = table["image_id"] if image_ids is None else image_ids
+            wanted = np.where(is_member(table["image_id"], ids), reader, REFERENCE_READER)
+            own = table[table["reader"] == wanted].reset_index(drop=True)
             vars(chosen)[name] = own  # in place of what the property would read
         return chosen
 

@@ -159,6 +159,7 @@ class Comparison:
         by_unit: The image-level figures by study or patient; `None` where images are the unit.
         uses: How often the test images were used, where that is logged.
         background: What is known of the data behind it.
+        by_reader: The primary difference by each reader's labels; empty where not asked for.
     """
 
     target: Target
@@ -173,6 +174,7 @@ class Comparison:
     by_unit: Estimates | None = None
     uses: TestSetUses | None = None
     background: Background = field(default_factory=Background)
+    by_reader: list[dict[str, Any]] = field(default_factory=list)
 
     def __repr__(self) -> str:
         judged = f"{counted(self.decisions['image_id'].nunique(), 'test image')}"

@@ -30,7 +30,7 @@ def further_tables(comparison: Comparison, sources: Collection[str]) -> dict[str
     return {
         "published": _published(comparison, sources, policy),
         "transfer": _transfer_table(comparison),
-        "agreement": _agreements(comparison, policy),
+        "agreement": _by_reader(comparison) + _agreements(comparison, policy),
         "subgroups": _subgroups(comparison, policy),
         "errors": _errors(comparison),
         "where": _where_tables(comparison),
@@ -67,6 +67,20 @@ def _published_figures() -> tuple[_Published, ...]:
 _GROUPS = {FAILURES_WRONG: "all images, failures counted as wrong"}
 SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
 """Titles of the subgroups that the main table shows."""
+
+
+def _by_reader(comparison: Comparison) -> list[Table]:
+    """The primary difference by each reader's labels of the test images, where asked for."""
+    rows = [
+        (row["labels_of"], f"{row['images']:,}", f"{row['positive']:,}", row["difference"],
+         figure_words(Interval(row["estimate"], row["ci_low"], row["ci_high"])), row["higher"],
+         "the same" if row["same_verdict"] else "another")
+        for row in comparison.by_reader
+    ]  # fmt: skip
+    columns = ("Labels of", "Images", "Positive", f"Difference in {comparison.protocol.title}",
+               "Estimate (interval)", "Higher", "Verdict")  # fmt: skip
+    lead = "Predictions and thresholds stay; the labels of the test images are those of one reader."
+    return [Table.of("The answer by each reader's labels", lead, columns, rows)][: len(rows)]
 
 
 def _agreements(comparison: Comparison, policy: str) -> list[Table]:

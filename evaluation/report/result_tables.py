@@ -88,6 +88,7 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
         },
         "tests": _records(comparison.tests),
         "where": _records(comparison.failures),
+        "by_reader": comparison.by_reader,
         "provenance": comparison.provenance,
     }
 

@@ -1,4 +1,4 @@
-"""Which labels and boxes to look at again, and how far the readers of a data set agree.
+"""Which labels and boxes to look at again, how far readers agree, and what that does to an answer.
 
 Systems speak only of images that they, and the patients of which, they never learned from. Each
 kind of doubt has a ranking of its own; the table takes the first of each kind, then the second.
@@ -6,7 +6,7 @@ kind of doubt has a ranking of its own; the table takes the first of each kind, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from pathlib import Path
@@ -17,15 +17,16 @@ import pandas as pd
 from sklearn.metrics import cohen_kappa_score
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import EDGES
+from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import linked_images
 from data_prep.duplicates.set_copies import near_duplicates_of
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.matching import FOREGROUND_IOU, pair_boxes
+from evaluation.compare.comparison import Comparison
 from evaluation.decisions.test_set import SystemOutput, TestSet
-from evaluation.metrics.metric import listing
+from evaluation.metrics.metric import Note, listing
 from evaluation.report.cases import read_systems
 from evaluation.report.gallery import DrawnCase
 from evaluation.report.page import render_from
@@ -231,3 +232,37 @@ class ReaderAgreement:
                 "kappa": cohen_kappa_score(both[one], both[other]) if varies else None,
                 "matched": 2 * len(overlaps) / max(len(first) + len(second), 1),
             }  # fmt: skip
+
+
+def judge_by_readers(
+    comparison: Comparison, test_set: TestSet, judge: Callable[[TestSet], Comparison]
+) -> Comparison:
+    """Judge the same systems once by each reader's labels of the test images.
+
+    Predictions stay, and so do decisions: the validation images keep the reference's labels.
+    `judge` compares the systems on a test set. The table ``by_reader`` is added, and a note
+    whether the verdict stays.
+    """
+    dataset, test = test_set.dataset, test_set.image_ids("test")
+    rows: list[dict[str, Any]] = []
+    for reader in (REFERENCE_READER, *dataset.readers):
+        own = replace(test_set, dataset=dataset.labelled_by(reader, test))
+        if not own.labels_of("test").notna().any():
+            continue  # this reader read none of them
+        judged = comparison if reader == REFERENCE_READER else judge(own)
+        labels = judged.decisions.drop_duplicates("image_id")["label"]
+        for claim, usual in zip(judged.answer.claims, comparison.answer.claims, strict=True):
+            rows.append({
+                "labels_of": reader, "images": len(labels), "positive": int(labels.sum()),
+                "difference": f"{claim.first} - {claim.second}",
+                "estimate": claim.difference.estimate, "ci_low": claim.difference.low,
+                "ci_high": claim.difference.high, "higher": claim.leader or "not shown",
+                "same_verdict": claim.standing == usual.standing,
+            })  # fmt: skip
+    changed = list(dict.fromkeys(row["labels_of"] for row in rows if not row["same_verdict"]))
+    text = f"By the labels of {listing(changed)} in place of the reference the verdict is another."
+    if not changed:
+        count = len({row["labels_of"] for row in rows}) - 1
+        text = f"The verdict is the same by the labels of {counted(count, 'single reader')}."
+    notes = [*comparison.notes, Note("reference" if changed else "readers", text)]
+    return replace(comparison, by_reader=rows, notes=notes)

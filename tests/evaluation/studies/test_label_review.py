@@ -1,5 +1,7 @@
 """Labels in doubt: who may speak, what comes first, how readers agree."""
 
+from functools import partial
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,7 +9,9 @@ import pytest
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.dataset import DataSet
-from evaluation.studies.label_review import ReaderAgreement, review_labels
+from evaluation.compare.compare import compare_systems
+from evaluation.decisions.test_set import TestSet
+from evaluation.studies.label_review import ReaderAgreement, judge_by_readers, review_labels
 
 _ = np.nan
 
@@ -153,3 +157,23 @@ def test_readers_who_differ_are_listed_by_name_without_any_system(judged_set):
     assert f"anna: {word}" in row.reason
     assert f"bert and carl: {row.label}" in row.reason
     assert "alpha" in (dataset.folder / "label_review.html").read_text()
+
+
+def test_readers_labels_judge_the_test_images_alone_and_tell_whether_the_verdict_stays(
+    judged_set, predict
+):
+    systems = {"A": predict("A", skill=3.0), "B": predict("B", seed=1, skill=0.5)}
+    test = judged_set.image_ids("test")
+    dataset = read_by(judged_set, {"same": [], "opposed": list(judged_set.images["image_id"])})
+    test_set = TestSet(dataset, dataset.target())
+    judge = partial(compare_systems, systems, replicates=200)
+    judged = judge_by_readers(judge(test_set), test_set, judge)
+    rows = pd.DataFrame(judged.by_reader).set_index("labels_of")
+    assert rows.loc[["reference", "same"], "same_verdict"].all()
+    assert rows.loc["same", "estimate"] == rows.loc["reference", "estimate"]
+    assert rows.loc["opposed", "estimate"] == pytest.approx(-rows.loc["reference", "estimate"])
+    assert not rows.loc["opposed", "same_verdict"]
+    assert (rows["images"] == len(test)).all()
+    assert "By the labels of opposed in place of the reference" in judged.answer.cautions[-1].text
+    val = dataset.labelled_by("opposed", test).labels(dataset.target())[dataset.image_ids("val")]
+    assert val.equals(dataset.labels(dataset.target())[val.index])
