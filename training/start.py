@@ -50,8 +50,9 @@ def start(request: Request, hardware: Hardware, terminal: Terminal, held: ExitSt
 
 
 _LITE = {"detector": "retinanet_lite", "classifier": "efficientnet_lite"}
-_RANDOM_START = {  # at the same rate: at ten times of it RetinaNet stayed at chance
-    "detector": "--set model.weights=none --set model.norm=batch --set model.trainable_layers=5",
+_RANDOM_START = {  # measured: docs/results.md, section 14
+    "detector": "cxr train retinanet_small, which few images suit better, or --set "
+    "model.weights=none --set model.norm=batch --set model.trainable_layers=5",
     "classifier": "--set model.weights=none",
 }
 

@@ -316,7 +316,8 @@ def test_without_internet_every_way_on_is_said_and_leads_on(
     lite = read_config(find_config(re.search("cxr train (\\w+),", line)[1]))
     assert isinstance(NETWORKS[lite.model.network].weights, PackagedWeights)
 
-    words = shlex.split(line.partition("random weights: ")[2])
+    said = line.partition("random weights: ")[2]
+    words = shlex.split(said[said.index("--set") :])
     assert words[::2] == ["--set"] * (len(words) // 2)
     random = read_config(find_config(config), words[1::2])
     assert random.model.weights == "none"
