@@ -240,6 +240,7 @@ class Run:
                 file is looked at.
         """
         model, decision = self.model, self.decision
+        of_files = _warnings_of(images) if of_files is None else of_files
         originals = {str(row): image.pixels for row, (_, image) in enumerate(images)}
         source = LoosePixels.of(originals, model.preprocess.size)
         (part,) = model.predict(source, source.ids, source.sizes, len(source.ids))
@@ -255,10 +256,7 @@ class Run:
             if key not in ran:
                 answers.append(InputError(f"{called}: the output of {self.name} is not finite"))
                 continue
-            if of_files is not None:
-                warnings = of_files[row]
-            else:
-                warnings = file_warnings(None if called == ARRAY else called, image)
+            warnings = of_files[row]
             if self.synthetic and not image.header.get("synthetic"):
                 warnings += (_SYNTHETIC.format(system=self.name),)
             if self.guard is not None:
@@ -282,6 +280,10 @@ class Run:
         return answers
 
 
+def _warnings_of(images: Sequence[tuple[str, DecodedImage]]) -> list[tuple[str, ...]]:
+    return [file_warnings(None if name == ARRAY else name, image) for name, image in images]
+
+
 def answers_by_image(
     runs: Sequence[Run],
     images: Sequence[tuple[str, DecodedImage]],
@@ -289,8 +291,7 @@ def answers_by_image(
 ) -> list[list[Answer] | InputError]:
     """What each run says of each image, in the order of runs, or why one of them says nothing."""
     outcomes: list[list[Answer] | InputError] = []
-    if of_files is None and len(runs) > 1:  # looked at once, not once a run
-        of_files = [file_warnings(None if c == ARRAY else c, image) for c, image in images]
+    of_files = _warnings_of(images) if of_files is None else of_files  # once for all runs
     for of_image in zip(*(run.answer(images, of_files) for run in runs), strict=True):
         failed = [answer for answer in of_image if isinstance(answer, InputError)]
         answers = [answer for answer in of_image if not isinstance(answer, InputError)]

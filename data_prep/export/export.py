@@ -42,6 +42,7 @@ from data_prep.store.dataset import DataSet
 from data_prep.work.pool import cpu_count
 
 _IMAGE_MODES = ("none", *SUFFIXES, "link", "copy")
+_ANNOTATION_TOOLS = ("cvat", "label-studio")
 # Without images their readers load nothing.
 _USUAL_MODES = {"yolo": "png", "voc": "jpeg", "cvat": "png", "label-studio": "png"}
 _BYTES_A_PIXEL = {"png": 1.0, "jpeg": 0.5}  # at most, nearly
@@ -75,6 +76,8 @@ class ExportSummary:
     @property
     def next_steps(self) -> tuple[str, ...]:
         """What to do with it."""
+        if self.format in _ANNOTATION_TOOLS:
+            return ("cxr prepare FILE IMAGES OUT, for the file that the tool exports",)
         return (
             "cxr import PREDICTIONS --data DATA --name NAME --out OUT, for what another program "
             "predicts",
@@ -453,7 +456,7 @@ def export_annotations(
         raise InputError(
             f"{dataset.folder}: links would show the paths that its key hides; use --images png"
         )
-    if predicted and format not in ("cvat", "label-studio"):
+    if predicted and format not in _ANNOTATION_TOOLS:
         raise InputError(f"--predictions: {format} holds labels alone; use cvat or label-studio")
     content = content_of(dataset, split=split, reader=reader, target=target, predicted=predicted)
     content.how.update({"system": system} if system else {})

@@ -158,15 +158,8 @@ def _result_rows(result: dict[str, Any], where: str, seen: Counter[str]) -> Iter
     if not {"points", "radiusX", "height"} & value.keys():
         raise InputError(f"{where}: {kind[:40]} has no box; remove it, or draw a rectangle")
     size = np.array(to_edges(map(result.get, ("original_width", "original_height"))))
-    own = (
-        ("cx", "x"),
-        ("cy", "y"),
-        ("left", "x"),
-        ("top", "y"),
-        ("rx", "radiusX"),
-        ("ry", "radiusY"),
-    )
-    shape = value | {name: value[key] for name, key in own if key in value}
+    own = {"cx": "x", "cy": "y", "left": "x", "top": "y", "rx": "radiusX", "ry": "radiusY"}
+    shape = value | {name: value[key] for name, key in own.items() if key in value}
     if "points" in value:
         shape["points"] = [n for pair in value["points"] for n in pair]
     box = _box(shape, size, seen, size / 100, turns="corner")

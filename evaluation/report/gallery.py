@@ -377,9 +377,7 @@ def _brief(prediction: ImagePrediction, truth: ImageTruth, size: tuple[int, int]
     first = np.argsort(-prediction.boxes[:, 4], kind="stable")[:_BRIEF_BOXES]
     grid = prediction.grid
     if grid is not None and grid.levels:
-        (half,) = sorted(range(len(grid.levels)), key=lambda n: abs(prediction.contours[n] - 0.5))[
-            :1
-        ]
+        half = min(range(len(grid.levels)), key=lambda n: abs(prediction.contours[n] - 0.5))
         grid = replace(grid, levels=grid.levels[half : half + 1])
     shown = replace(prediction, boxes=prediction.boxes[first], grid=grid)
     shapes = prediction_shapes(shown, truth, size, faint=False)

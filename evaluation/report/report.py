@@ -77,7 +77,7 @@ def write_report(
             ``table.md``, ``figures/`` and ``overlays/``.
         seed: Of the random sample of agreement.
         cases: Drawn of each kind at most.
-        rows: Of the table, see `table_rows`; without any the usual five.
+        rows: Of the table, see `table_rows`; without any the usual six.
         thumbnails: Test images with a thumbnail at most, see `write_all_images`.
         progress: Called once per image drawn.
 

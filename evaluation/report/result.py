@@ -36,7 +36,7 @@ class Report:
         judge: Gives the comparison; of a report that was there before it is judged again, from
             the same predictions.
         folder: Report folder; `None` where nothing was written.
-        metrics: Rows of `table`; without any the usual five.
+        metrics: Rows of `table`; without any the usual six.
     """
 
     test_set: TestSet

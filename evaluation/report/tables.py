@@ -116,7 +116,7 @@ def table_rows(wanted: Sequence[str]) -> tuple[TableRow, ...]:
 
 
 def summary_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Table:
-    """Arrange the rows wanted; without any the five of the metric registry that a system has.
+    """Arrange the rows wanted; without any those of the metric registry that a system has.
 
     Where a system points by a map, which has no finer places than its cells, one cell is allowed.
     """

@@ -261,8 +261,10 @@ def judge_by_readers(
             })  # fmt: skip
     changed = list(dict.fromkeys(row["labels_of"] for row in rows if not row["same_verdict"]))
     text = f"By the labels of {listing(changed)} in place of the reference the verdict is another."
-    if not changed:
-        count = len({row["labels_of"] for row in rows}) - 1
+    count = len({row["labels_of"] for row in rows} - {REFERENCE_READER})
+    if not count:
+        text = "No reader of the data set has labelled the test images."
+    elif not changed:
         text = f"The verdict is the same by the labels of {counted(count, 'single reader')}."
     notes = [*comparison.notes, Note("reference" if changed else "readers", text)]
     return replace(comparison, by_reader=rows, notes=notes)

@@ -142,11 +142,15 @@ def missed_together(systems: Sequence[Run], folder: Path | None) -> ReportFigure
     """
     if folder is not None:
         content = read_json(folder / REPORT_MARKER, "metrics")
-        missed = [_missed_in_report(run, content, folder / DECISIONS) for run in systems]
-        cautions = {_SAME_TRAINING for run in systems if not _judged_itself(run, content)}
-        made_on = content["provenance"]["data_set"]
-        if found := _together(systems[0], missed, "test", made_on, [*cautions]):
-            return found
+        names = [_judged_as_served(run, content) for run in systems]
+        if None not in names and (folder / DECISIONS).is_file():
+            table = read_table(folder / DECISIONS, "decisions")
+            of_systems = [table[table["system"] == name] for name in names]
+            missed = [_missed(run, rows) for run, rows in zip(systems, of_systems, strict=True)]
+            cautions = {_SAME_TRAINING for run in systems if not _judged_itself(run, content)}
+            made_on = content["provenance"]["data_set"]
+            if found := _together(systems[0], missed, "test", made_on, [*cautions]):
+                return found
     missed = [_missed_in_validation(run) for run in systems]
     made_on = systems[0].model.info.get("data_set") or {}
     return _together(systems[0], missed, "validation", made_on, [_FEW_MISSED])
@@ -158,22 +162,6 @@ def _missed(run: Run, rows: pd.DataFrame) -> pd.DataFrame | None:
     if not {called, "patient_id"} <= set(rows) or rows[called].isna().any():
         return None
     return rows[["patient_id"]].assign(missed=~rows[called].astype(bool))
-
-
-def _missed_in_report(run: Run, content: Mapping[str, Any], decisions: Path) -> pd.DataFrame | None:
-    """The same of a report's test images; those of another threshold are not known."""
-    name = _judged_as(run, content)
-    if name is None or run.decision is None or not decisions.is_file():
-        return None
-    judged = content.get("thresholds", {}).get(name, {}).get(run.policy)
-    threshold = run.decision.thresholds[run.policy].threshold
-    # Two back ends compute one score to a few digits, so they choose almost the same threshold.
-    if judged is None or threshold is None:
-        return None
-    if not np.isclose(judged, threshold, rtol=0.01, atol=0):
-        return None
-    table = read_table(decisions, "decisions")
-    return _missed(run, table[table["system"] == name])
 
 
 def _missed_in_validation(run: Run) -> pd.DataFrame | None:
@@ -254,6 +242,17 @@ def _judged_as(run: Run, content: Mapping[str, Any]) -> str | None:
     own = {run.model.inference_id(), run.model.training_id()}
     judged = content["provenance"].get("systems", {})
     return next((name for name, facts in judged.items() if _ids(facts) & own), None)
+
+
+def _judged_as_served(run: Run, content: Mapping[str, Any]) -> str | None:
+    """What a report calls a system that it judges at the threshold that is served, else None."""
+    name = _judged_as(run, content)
+    judged = content.get("thresholds", {}).get(name, {}).get(run.policy)
+    served = None if run.decision is None else run.decision.thresholds[run.policy].threshold
+    if judged is None or served is None:
+        return None
+    # Two back ends compute one score to a few digits, so they choose almost the same threshold.
+    return name if np.isclose(judged, served, rtol=0.01, atol=0) else None
 
 
 def _judged_itself(run: Run, content: Mapping[str, Any]) -> bool:
