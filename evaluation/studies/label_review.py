@@ -260,7 +260,10 @@ def judge_by_readers(
                 "same_verdict": claim.standing == usual.standing,
             })  # fmt: skip
     changed = list(dict.fromkeys(row["labels_of"] for row in rows if not row["same_verdict"]))
-    text = f"By the labels of {listing(changed)} in place of the reference the verdict is another."
+    text = (
+        f"By the labels of {listing(changed)} in place of the reference the verdict is another; "
+        "luck alone can do that: compare the differences and their intervals."
+    )
     count = len({row["labels_of"] for row in rows} - {REFERENCE_READER})
     if not count:
         text = "No reader of the data set has labelled the test images."

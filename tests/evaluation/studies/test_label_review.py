@@ -177,3 +177,17 @@ def test_readers_labels_judge_the_test_images_alone_and_tell_whether_the_verdict
     assert "By the labels of opposed in place of the reference" in judged.answer.cautions[-1].text
     val = dataset.labelled_by("opposed", test).labels(dataset.target())[dataset.image_ids("val")]
     assert val.equals(dataset.labels(dataset.target())[val.index])
+
+
+def test_readers_without_a_test_image_are_said_to_have_none(judged_set, predict):
+    dataset = read_by(judged_set, {"anna": []})
+    path, test = dataset.folder / "findings.parquet", dataset.image_ids("test")
+    findings = read_table(path, "findings")
+    own = (findings["reader"] == "anna") & findings["image_id"].isin(test)
+    write_table(findings[~own], path, "findings")
+    dataset = DataSet.open(dataset.folder)
+    judge = partial(compare_systems, {"A": predict("A", skill=3.0)}, replicates=200)
+    judged = judge_by_readers(
+        judge(TestSet(dataset, dataset.target())), TestSet(dataset, dataset.target()), judge
+    )
+    assert judged.notes[-1].text == "No reader of the data set has labelled the test images."
