@@ -61,7 +61,7 @@ def layout() -> house.House:
 # What was reached. A row may fall, never rise: what needs more takes as much away first, or its
 # issue says how much room it brings. A row that has fallen is lowered here in the same change.
 LIMITS = {
-    "lines": 66_824,  # issue 32 brought 316 (room: 300), issue 33 so far 2,100 (1,500)
+    "lines": 66_815,  # issue 32 brought 316 (room: 300), issue 33 so far 2,100 (1,500)
     "modules": 237,
     "longest module": 529,
     "plumbing, %": 21.9,
@@ -71,12 +71,12 @@ LIMITS = {
     "imports inside functions": 120,
     "functions over 80 lines": 0,
     "modules with at most one importer": 74,
-    "lines of tests": 51_013,
+    "lines of tests": 51_026,
     "files that an image passes in prepare": 12,
     "files that a box passes to an overlay": 10,
     "files that a setting passes to the optimiser": 6,
     "files that a score passes": 67,
-    "visits of a score to files": 396,
+    "visits of a score to files": 394,
 }
 
 

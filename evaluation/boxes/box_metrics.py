@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,8 @@ from evaluation.boxes.matching import (
     MAX_BOXES,
     BoxMatches,
     BoxPairs,
+    Hit,
+    first_finds,
     match_pairs,
     pair_boxes,
 )
@@ -260,10 +262,6 @@ _RSNA_IOU = np.nextafter(np.linspace(0.4, 0.75, 8), 1.0)
 """IoU thresholds of the RSNA score; just above, since an IoU must exceed them."""
 FROC_RATES = (1 / 8, 1 / 4, 1 / 2, 1.0, 2.0, 4.0, 8.0)
 """False positives per image at which sensitivity is given and averaged."""
-_FROC_IOU = 0.2
-Hit = Literal["iou", "centre"]
-"""What finds a lesion: a mark's overlap of at least 0.2 (IoU), or its centre, borders included."""
-HITS: tuple[Hit, ...] = ("iou", "centre")
 
 
 class WeightedRsnaScore:
@@ -306,25 +304,6 @@ class WeightedRsnaScore:
             return np.asarray((weight @ self._sum) / (weight @ self._counted))
 
 
-def _hits(pairs: BoxPairs, hit: Hit) -> npt.NDArray[np.bool_]:
-    """Which pairs are a mark that finds a lesion, shape ``(pairs,)``."""
-    if hit == "iou":
-        return np.asarray(pairs.iou >= _FROC_IOU)
-    mark, lesion = pairs.boxes.corners[pairs.box], pairs.truth.corners[pairs.true]
-    centre = (mark[:, :2] + mark[:, 2:]) / 2
-    return np.asarray(((centre >= lesion[:, :2]) & (centre <= lesion[:, 2:])).all(axis=1))
-
-
-def _first_finds(pairs: BoxPairs, hit: Hit) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """The highest score that finds each lesion (-inf: none), and which marks are false."""
-    near = _hits(pairs, hit)
-    best = np.full(len(pairs.truth.image), -np.inf)
-    np.maximum.at(best, pairs.true[near], pairs.boxes.score[pairs.box[near]])
-    false = np.ones(len(pairs.boxes.score), dtype=bool)
-    false[pairs.box[near]] = False
-    return best, false
-
-
 class WeightedFroc:
     """Sensitivity per lesion at 1/8 to 8 false positives per image, and its mean.
 
@@ -340,7 +319,7 @@ class WeightedFroc:
         self, pairs: BoxPairs, clusters: Integers, n_clusters: int, hit: Hit = "iou"
     ) -> None:
         owner, boxes = np.asarray(clusters), pairs.boxes
-        best, false = _first_finds(pairs, hit)
+        best, false = first_finds(pairs, hit)
         found = np.flatnonzero(best > -np.inf)
         found = found[np.argsort(-best[found], kind="stable")]
         self._finder = owner[pairs.truth.image[found]]
@@ -411,7 +390,7 @@ def froc_curve(pairs: BoxPairs, hit: Hit = "iou") -> FrocCurve:
     """See `froc`; of boxes that are paired already."""
     if not len(pairs.truth.image):
         return FrocCurve(np.empty(0), np.empty(0))
-    best, false = _first_finds(pairs, hit)
+    best, false = first_finds(pairs, hit)
     rising = np.sort(-best[best > -np.inf])
     cuts, wrong = np.unique(rising), np.sort(-pairs.boxes.score[false])
     found = np.searchsorted(rising, cuts, side="right")

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +23,10 @@ MAX_BOXES = 100
 """Predicted boxes of an image that count, the most confident."""
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
 FOREGROUND_IOU, BACKGROUND_IOU = 0.5, 0.1
-_REACHED_IOU = 0.2
-"""A lesion is reached by a called box that overlaps it this much, as in FROC."""
+_FROC_IOU = 0.2
+Hit = Literal["iou", "centre"]
+"""What finds a lesion: a mark's overlap of at least 0.2 (IoU), or its centre, borders included."""
+HITS: tuple[Hit, ...] = ("iou", "centre")
 Counts = npt.NDArray[np.int64]
 
 
@@ -246,12 +249,23 @@ def _take(
     return taken, right
 
 
-def lesions_reached(pairs: BoxPairs, cut: float) -> npt.NDArray[np.bool_]:
-    """Which lesions a called box overlaps by 0.2 or more, in the order of ``pairs.truth.image``."""
-    near = (pairs.iou >= _REACHED_IOU) & is_positive(pairs.boxes.score[pairs.box], cut)
-    reached = np.zeros(len(pairs.truth.image), dtype=bool)
-    reached[pairs.true[near]] = True
-    return reached
+def _hits(pairs: BoxPairs, hit: Hit) -> npt.NDArray[np.bool_]:
+    """Which pairs are a mark that finds a lesion, shape ``(pairs,)``."""
+    if hit == "iou":
+        return np.asarray(pairs.iou >= _FROC_IOU)
+    mark, lesion = pairs.boxes.corners[pairs.box], pairs.truth.corners[pairs.true]
+    centre = (mark[:, :2] + mark[:, 2:]) / 2
+    return np.asarray(((centre >= lesion[:, :2]) & (centre <= lesion[:, 2:])).all(axis=1))
+
+
+def first_finds(pairs: BoxPairs, hit: Hit = "iou") -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """The highest score that finds each lesion (-inf: none), and which marks are false."""
+    near = _hits(pairs, hit)
+    best = np.full(len(pairs.truth.image), -np.inf)
+    np.maximum.at(best, pairs.true[near], pairs.boxes.score[pairs.box[near]])
+    false = np.ones(len(pairs.boxes.score), dtype=bool)
+    false[pairs.box[near]] = False
+    return best, false
 
 
 def deciding_points(boxes: pd.DataFrame, image_ids: pd.Index) -> pd.DataFrame:

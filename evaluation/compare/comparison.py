@@ -12,7 +12,7 @@ import pandas as pd
 from data_prep.audit.audit import split_errors
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import Target
-from evaluation.boxes.box_metrics import FrocCurve, Hit
+from evaluation.boxes.box_metrics import FrocCurve
 from evaluation.compare.claims import Setting, Verdict
 from evaluation.compare.estimates import Estimate, Estimates, PairTests
 from evaluation.compare.judged_models import JudgedModel, Models
@@ -52,7 +52,7 @@ class SystemResult:
     maps: pd.DataFrame | None = None
     map_scale: tuple[float, float] | None = None
     cost: dict[str, Any] = field(default_factory=dict)
-    froc: dict[Hit, FrocCurve] = field(default_factory=dict)
+    froc: dict[str, FrocCurve] = field(default_factory=dict)
     coverage: dict[str, CoverageCurve] = field(default_factory=dict)
     validation: pd.DataFrame = field(default_factory=pd.DataFrame)
     seeds: int | None = None

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.schemas import FIELD_WIDTH_MM
-from evaluation.boxes.matching import error_kinds, lesions_reached, pair_boxes
+from evaluation.boxes.matching import error_kinds, first_finds, pair_boxes
 from evaluation.compare.judged_models import Models, cards_of
 from evaluation.compare.paired_tests import EXACT_AUROC, OBUCHOWSKI, seed_parts
 from evaluation.compare.protocol import Protocol
@@ -30,7 +30,7 @@ from evaluation.statistics.clustered_tests import (
     over_seeds,
 )
 from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
-from evaluation.statistics.ranking import Floats
+from evaluation.statistics.ranking import Floats, is_positive
 from evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT, measure_shortcuts
 
 SIZE_EDGES_MM, _SIZE_NAMES_MM = (30.0, 60.0), ("up to 30 mm", "30 to 60 mm", "over 60 mm")
@@ -288,7 +288,7 @@ def _shares_of_lesions(members: Sequence[Scorecard], rows: pd.DataFrame) -> Iter
     for kind in (*_PER_LESION, *_PER_IMAGE):
         of = mean["lesions"] if kind in _PER_LESION else ones
         yield ShareName("errors", "", "", kind), mean[kind], of, patients, None
-    reached = np.mean([lesions_reached(pairs, cut) for pairs, cut in matched], axis=0)
+    reached = np.mean([is_positive(first_finds(pairs)[0], cut) for pairs, cut in matched], axis=0)
     image = matched[0][0].truth.image
     trusted = rows[judged.boxes_trusted].reset_index(drop=True)
     for topic, of_lesion in _lesion_groups(_ordered_truth(judged), image, trusted).items():

@@ -17,9 +17,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from evaluation.boxes.box_metrics import (
-    HITS,
     FrocCurve,
-    Hit,
     WeightedAveragePrecision,
     WeightedFroc,
     WeightedIobb,
@@ -27,7 +25,7 @@ from evaluation.boxes.box_metrics import (
     coco_figures,
     froc_curve,
 )
-from evaluation.boxes.matching import BoxPairs, localised, match_pairs, pair_boxes
+from evaluation.boxes.matching import HITS, BoxPairs, localised, match_pairs, pair_boxes
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.test_set import EvaluationSet, SystemOutput
 from evaluation.decisions.thresholds import (
@@ -315,7 +313,7 @@ class Scorecard:
             figures |= {MetricKey(ALL, "", metric): figure for metric, figure in coco.items()}
         return figures
 
-    def froc(self) -> dict[Hit, FrocCurve]:
+    def froc(self) -> dict[str, FrocCurve]:
         """The FROC curve for each kind of hit, as `froc_curve` gives it; none without boxes."""
         if self._pairs is None:
             return {}

@@ -12,7 +12,8 @@ import numpy.typing as npt
 import pandas as pd
 from matplotlib.ticker import MaxNLocator
 
-from evaluation.boxes.box_metrics import FROC_RATES, FrocCurve, Hit
+from evaluation.boxes.box_metrics import FROC_RATES, FrocCurve
+from evaluation.boxes.matching import Hit
 from evaluation.compare.comparison import Comparison, SystemResult
 from evaluation.compare.failure_analysis import TREAT_ALL
 from evaluation.metrics.image_metrics import equal_mass_bins

@@ -23,7 +23,7 @@ from data_prep.duplicates.near_duplicates import linked_images
 from data_prep.duplicates.set_copies import near_duplicates_of
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
-from evaluation.boxes.matching import FOREGROUND_IOU, pair_boxes
+from evaluation.boxes.matching import FOREGROUND_IOU, first_finds, pair_boxes
 from evaluation.compare.comparison import Comparison
 from evaluation.decisions.test_set import SystemOutput, TestSet
 from evaluation.metrics.metric import Note, listing
@@ -34,8 +34,6 @@ from evaluation.statistics.calibration import fit_calibration
 from evaluation.studies.study_page import write_study
 
 _SHOWN, _IMAGE_BYTES = 40, 60_000  # images on the page, and the most that each takes
-_SUPPORT_IOU = 0.2
-"""A predicted box that overlaps an annotated one this much supports it, as in FROC."""
 _WORDS = {1.0: "positive", 0.0: "negative"}
 _COLUMNS = ["image_id", "kind", "reason", "doubt", "probability", "score", *EDGES]
 
@@ -100,12 +98,10 @@ class _Unseen:
         """Annotated boxes with little support, and of each image the strongest that nobody drew."""
         found = self.output.predicted_boxes
         pairs = pair_boxes(found[found["image_id"].isin(ids)], self.test_set.true_boxes, ids)
-        near = pairs.iou >= _SUPPORT_IOU
-        support, score = np.zeros(len(pairs.truth.image)), pairs.boxes.score
-        np.maximum.at(support, pairs.true[near], score[pairs.box[near]])
+        best, false = first_finds(pairs)
+        support, score = np.maximum(best, 0), pairs.boxes.score
         usual = float(np.median(support[support > 0])) if support.any() else np.inf
-        alone = score >= usual
-        alone[pairs.box[near]] = False
+        alone = false & (score >= usual)
         says, name = "{} {} score {:.2f} (usual: {:.2f})", self.output.predictions.name
         drawn, missed = (
             pd.DataFrame(boxes.corners, columns=EDGES).assign(

@@ -10,13 +10,12 @@ from data_prep.contracts.boxes import box_iou
 from data_prep.contracts.schemas import EDGES
 from evaluation.boxes.box_metrics import (
     FROC_RATES,
-    HITS,
     WeightedFroc,
     WeightedIobb,
     WeightedRsnaScore,
     froc_curve,
 )
-from evaluation.boxes.matching import pair_boxes
+from evaluation.boxes.matching import HITS, pair_boxes
 from evaluation.metrics.registry import family
 from evaluation.statistics.bootstrap import Resamples
 from tests.evaluation.boxes.simulated import simulate as drawn

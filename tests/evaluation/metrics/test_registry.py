@@ -15,11 +15,10 @@ from data_prep.contracts.schemas import EDGES
 from evaluation.boxes.box_metrics import (
     _IOBB_THRESHOLDS,
     FROC_RATES,
-    HITS,
     WeightedFroc,
     WeightedIobb,
 )
-from evaluation.boxes.matching import pair_boxes
+from evaluation.boxes.matching import HITS, pair_boxes
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.protocol import Protocol
 from evaluation.decisions.thresholds import ReferralFigures

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from evaluation.boxes.box_metrics import HITS, FrocCurve
+from evaluation.boxes.box_metrics import FrocCurve
+from evaluation.boxes.matching import HITS
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import Estimates
 from evaluation.metrics.registry import family
