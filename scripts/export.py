@@ -177,7 +177,7 @@ def _predicted(folder: Path, dataset: DataSet, target_name: str | None) -> dict[
             f"cxr tune {folder} --data {dataset.folder}"
         )
     decision = Decision.from_dict(stored)
-    evidence = SystemOutput(predictions, target, ids, decision.boxes, dataset.images)
+    evidence = SystemOutput(predictions, target, ids)
     output = decide(predictions.name, evidence, decision, decision.policy(None, folder))
     if output.threshold is None:
         raise InputError(f"{folder}: has no threshold for {target.name}; see cxr tune")

@@ -138,8 +138,7 @@ def _open_system(path: Path, test_set: TestSet, out: Path, name: str | None) -> 
         chosen_with = None if is_export(path) else model.inference_id()
         if own := _decision_of_run(path, chosen_with, test_set):
             as_run = Decision.from_dict(own)  # chosen anew: other batches, other last digits
-            options |= {"policies": tuple(as_run.thresholds), "search": as_run.searched}
-            options["options"] = as_run.options
+            options = {"policies": tuple(as_run.thresholds), "options": as_run.options}
         decision = tune(predictions, test_set, **options)
         predictions.write_decision(target.name, decision.to_dict())
     return predictions

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from evaluation.decisions import tuning
 from evaluation.decisions.decision import Decision, TuningOptions
-from evaluation.decisions.search import Search
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import POLICIES, check_policy
 from evaluation.systems.eligibility import learned_validation
@@ -36,14 +35,10 @@ def tune(
     calibration: Literal["none", "temperature", "platt", "isotonic", "choose"] | None = None,
     reduction: list[Literal["max", "top_k", "noisy_or"]] | None = None,
     refer: float | None = None,
-    search: Literal["default", "boxes"] | None = None,
-    objective: Literal["auroc", "f1", "ap50", "rsna", "froc"] | None = None,
 ) -> Decision:
     """Choose how boxes become a score, and thresholds, on validation.
 
-    With --search also how boxes are fused and scaled: compare and overlay then judge and show the
-    boxes so made. The scale cannot change an image's score, so auroc and f1 leave it at 1. A
-    classifier's boxes come from its maps: where they are cut, which parts count, and their score.
+    A classifier's boxes come from its maps: where they are cut, which parts count, and their score.
 
     Doubt, for --refer, is the spread of an ensemble's scores where there is one, else nearness to
     the threshold.
@@ -58,15 +53,11 @@ def tune(
             alarm cost; cost:FN/FP@P at prevalence P) or threshold=T (declared); may be given
             several times. By default max_f1, sensitivity>=0.95 and specificity>=0.90.
         calibration: How a score becomes a probability; choose: by the log loss of held-out folds of
-            validation patients. Platt scaling by default; a search chooses between it and none.
-        reduction: How boxes become an image score: max, top_k or noisy_or; of several given the
-            best by the mean AUROC over folds of validation patients. By default max, unless the
-            AUROC of top_k or noisy_or is higher there by more than chance.
+            validation patients. Platt scaling by default.
+        reduction: How boxes become an image score: max, top_k or noisy_or; may be given several
+            times, by default all. The simplest of them, in this order, unless the AUROC of
+            another is higher on validation by more than chance.
         refer: Refer the most doubtful images to a reader: at most this share of validation.
-        search: Try fusions (NMS, weighted box fusion), box scales, reductions and score cuts on a
-            detector's stored boxes: default, or boxes (fusion and scale only).
-        objective: The figure that the search maximises, as the mean over folds of validation
-            patients; auroc by default.
 
     Returns:
         The decision, which is stored with the predictions.
@@ -76,12 +67,8 @@ def tune(
             image to choose on.
 
     Example:
-        cxr tune out/retinanet-predictions --data out/data --target opacity --search default
-        --objective ap50
+        cxr tune out/retinanet-predictions --data out/data --target opacity --reduction max
     """
-    if objective is not None and search is None:
-        raise InputError("tune: --objective is for a search; add --search default or boxes")
-
     policies = tuple(dict.fromkeys(policy)) if policy else POLICIES
     for name in policies:
         check_policy(name)
@@ -90,13 +77,7 @@ def tune(
     split = own_split(split, [predictions], dataset)
     test_set = TestSet(dataset, dataset.target(target), split)
     system = _open(predictions, test_set)
-    options: dict[str, Any] = {"policies": policies, "options": chosen}
-    if search is None:
-        decision = tuning.tune(system, test_set, **options)
-    else:
-        wanted = Search(search, objective or "auroc")
-        with console.progress("Searching", wanted.n_steps) as advance:
-            decision = tuning.tune(system, test_set, **options, search=wanted, advance=advance)
+    decision = tuning.tune(system, test_set, policies=policies, options=chosen)
     if not decision.chosen_on["n_images"]:
         raise InputError(
             f"{predictions}: holds no val image of split '{split}' with a known label, so nothing "

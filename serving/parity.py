@@ -135,7 +135,7 @@ class _Answers(NamedTuple):
         return cls(output, pd.Index(ran, name="image_id"))
 
     def image_scores(self, target: Target, decision: Decision, ids: pd.Index) -> np.ndarray:
-        output = SystemOutput(self.output, target, ids, decision.boxes)
+        output = SystemOutput(self.output, target, ids)
         return output.scores(decision.reduction).to_numpy(np.float64)
 
     def boxes(self, image_id: str, findings: Sequence[str]) -> Boxes:
@@ -374,9 +374,7 @@ def _falls(
     if answers[0].output.kind == "boxes":
         truth = describe_images(test_set, judged, labels)
         boxed = judged[truth.boxes_trusted]
-        outputs = [
-            SystemOutput.of(answer.output, test_set, boxed, decision.boxes) for answer in answers
-        ]
+        outputs = [SystemOutput(answer.output, test_set.target, boxed) for answer in answers]
         figures["AP50 falls by"] = [
             average_precision(output.predicted_boxes, truth.truth, boxed)["ap50"]
             for output in outputs

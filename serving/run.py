@@ -246,8 +246,7 @@ class Run:
         (part,) = model.predict(source, source.ids, source.sizes, len(source.ids))
         ran = pd.Index(part.images.loc[part.images["status"] == "ok", "image_id"])
         predictions = Predictions.in_memory({"system": self.name, "kind": model.kind}, part.tables)
-        rule = {} if decision is None else {"rule": decision.boxes}
-        evidence = SystemOutput(predictions, self.target, ran, sizes=source.sizes, **rule)
+        evidence = SystemOutput(predictions, self.target, ran)
         output = decide(self.name, evidence, decision, self.policy, levels=self.map_levels)
         scores = _finding_scores(part.tables, model.findings)
         answers: list[Answer | InputError] = []

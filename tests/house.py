@@ -226,7 +226,7 @@ WAYS = {
         "detection.frames:decode_boxes",
         "data_prep.contracts.boxes:suppress", "detection.frames:boxes_frames",
         "data_prep.store.predictions:PredictionWriter",
-        "evaluation.decisions.test_set:SystemOutput", "evaluation.boxes.fusion:BoxRule",
+        "evaluation.decisions.test_set:SystemOutput",
         "evaluation.decisions.decided_output:decide",
         "evaluation.overlays.shapes:prediction_shapes",
         "evaluation.overlays.draw:draw_overlay",

@@ -285,13 +285,11 @@ JSON_SHAPES: dict[str, Any] = {
     "decision": {
         "target": str, "chosen_on": {}, "choices?": _ANY, "box_cut?": _NUMBER, "tried": [{}],
         "reduction": (None, {"rule": str, "min_score": float}),
-        "box_fusion": (None, {"iou?": _NUMBER, "scale?": float, "min_score?": float}),
         "calibration": (
             None, {"method": ("none",)},
             {"method": ("isotonic",), "scores": [float], "probabilities": [float]},
             {"method": str, "slope": float, "intercept": float, "no_box?": _NUMBER},
         ),
-        "search?": (None, {"space": str, "objective": str, "settings_tried": int}),
         "asked?": (None, {"calibration": _WORD, "reductions": [str], "refer": _NUMBER}),
         "map_scale": (None, [float, float]), "map_box_level": _NUMBER,
         "policies": {str: {"threshold": _NUMBER, "reason": _WORD, "validation": {str: _NUMBER}}},

@@ -1,24 +1,18 @@
-"""How stored boxes become the boxes that are judged: fusion, then scale.
-
-Boxes of different labels (image and finding) never meet. Validation chooses the rule of one
-system; an ensemble fuses the boxes of several.
-"""
+"""Fusion of the boxes of several models, image by image and finding by finding."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from data_prep.contracts.boxes import Boxes, box_iou, suppress
+from data_prep.contracts.boxes import Boxes, box_iou
 from data_prep.contracts.errors import InputError
 from evaluation.statistics.ranking import Floats, Integers
 
-Confidence = Literal["avg", "max"]
 _ROWS_AT_ONCE = 512  # such tables stay in the processor's cache
 _LEAST = 1e-12  # a box of score 0 still has a place
 
@@ -63,8 +57,6 @@ def weighted_box_fusion(
     models: Integers | None = None,
     weights: Sequence[float] | None = None,
     iou_threshold: float = 0.55,
-    min_score: float = 0.0,
-    confidence: Confidence = "avg",
 ) -> Boxes:
     """Replace each cluster of overlapping boxes by their mean, weighted by score.
 
@@ -80,17 +72,13 @@ def weighted_box_fusion(
         Solovyev, Wang and Gabruseva 2021, as in ensemble-boxes.
     """
     weight, model = _model_weights(models, weights, len(boxes))
-    entering = np.flatnonzero(boxes.scores >= min_score)
-    weighed = replace(boxes, scores=boxes.scores * weight[model])[entering]
+    weighed = replace(boxes, scores=boxes.scores * weight[model])
     fused = []
     for table in _box_tables(weighed):
-        sides, total, highest, count = _clusters(weighed, table, iou_threshold)
+        sides, total, count = _clusters(weighed, table, iou_threshold)
         row, column = np.nonzero(count)
-        joined, sum_of, most = count[row, column], total[row, column], highest[row, column]
-        if confidence == "max":
-            score = most / weight.max()
-        else:
-            score = sum_of / joined * np.minimum(len(weight), joined) / weight.sum()
+        joined = count[row, column]
+        score = total[row, column] / joined * np.minimum(len(weight), joined) / weight.sum()
         labels = weighed.labels[table[row, 0]]
         fused.append(Boxes(sides[:, row, column].T, np.minimum(score, 1.0), labels))
     return _by_label(fused, weighed)
@@ -98,14 +86,13 @@ def weighted_box_fusion(
 
 def _clusters(
     boxes: Boxes, table: Integers, iou_threshold: float
-) -> tuple[Floats, Floats, Floats, Integers]:
-    """Cluster the boxes of each row: fused sides ``(4, R, K)``, sum, highest and count."""
+) -> tuple[Floats, Floats, Integers]:
+    """Cluster the boxes of each row: fused sides ``(4, R, K)``, sum of scores and count."""
     rows, slots = table.shape
     sides = _box_sides(boxes.corners, table)
     score = np.where(table >= 0, np.maximum(boxes.scores[table], _LEAST), 0.0)
     fused, summed = np.zeros((4, rows, slots)), np.zeros((4, rows, slots))
-    total, highest = np.zeros((rows, slots)), np.zeros((rows, slots))
-    count = np.zeros((rows, slots), dtype=np.int64)
+    total, count = np.zeros((rows, slots)), np.zeros((rows, slots), dtype=np.int64)
     used = np.zeros(rows, dtype=np.int64)  # clusters of a row so far
     for slot in range(slots):
         there = np.flatnonzero(table[:, slot] >= 0)
@@ -119,7 +106,6 @@ def _clusters(
             target[joins] = best[joins]
         value = score[there, slot]
         total[there, target] += value
-        highest[there, target] = np.maximum(highest[there, target], value)
         count[there, target] += 1
         summed[:, there, target] += value * box
         alone = count[there, target] == 1  # the box itself, to the last bit
@@ -127,7 +113,7 @@ def _clusters(
             alone, box, summed[:, there, target] / total[there, target]
         )
         used[there] += target == used[there]
-    return fused, total, highest, count
+    return fused, total, count
 
 
 def _model_weights(
@@ -142,18 +128,6 @@ def _model_weights(
     if not (np.isfinite(weight) & (weight > 0)).all():
         raise InputError("box fusion: every weight must be a number above 0")
     return weight, model
-
-
-def scale_boxes(corners: Floats, scale: float, limits: Floats | None = None) -> Floats:
-    """Scale boxes about their centres and clip them to `limits`, ``(N, 2)`` width, height, px."""
-    if scale != 1.0:
-        centre = (corners[:, :2] + corners[:, 2:]) / 2
-        half = (corners[:, 2:] - corners[:, :2]) * (scale / 2)
-        corners = np.concatenate([centre - half, centre + half], axis=1)
-    if limits is None:
-        return corners if scale == 1.0 else np.maximum(corners, 0.0)
-    upper = np.where(np.isnan(limits), np.inf, limits)
-    return np.clip(corners, 0.0, np.concatenate([upper, upper], axis=1))
 
 
 NAME = "fusion of best boxes"
@@ -222,78 +196,8 @@ def _gather(
     return fused
 
 
-_Method = Literal["none", "nms", "wbf"]
 LEAST_SCORE = 0.001
 """Boxes below it are not kept, as in every predictions folder."""
-
-
-@dataclass(frozen=True)
-class BoxRule:
-    """A fusion of the boxes of one image and finding, with its settings, and a box scale."""
-
-    method: _Method = "none"  # `none` takes the stored boxes
-    iou: float | None = None  # overlap above which boxes meet; not for `none`
-    min_score: float = 0.0  # boxes below it do not enter `wbf`
-    confidence: Confidence = "avg"  # how `wbf` combines scores
-    # factor on width and height, about the centre; boxes are clipped to the image
-    scale: float = 1.0
-
-    @property
-    def changes_boxes(self) -> bool:
-        """Whether judged boxes differ from the stored ones."""
-        return self.method != "none" or self.scale != 1.0
-
-    def to_dict(self) -> dict[str, Any] | None:
-        """What a decision's ``box_fusion`` holds; `None` for the stored boxes as they are."""
-        return asdict(self) if self.changes_boxes else None
-
-    @classmethod
-    def from_dict(cls, payload: dict[str, Any] | None) -> BoxRule:
-        """Read what `to_dict` wrote."""
-        if payload is None:
-            return cls()
-        if payload.get("method") not in get_args(_Method) or set(payload) - set(asdict(cls())):
-            raise InputError(f"decision: box_fusion {payload} is not known; run cxr tune again")
-        return cls(**payload)
-
-    @property
-    def words(self) -> str:
-        """The rule as the report and the terminal say it."""
-        words = {
-            "none": "as stored",
-            "nms": f"non-maximum suppression at IoU {self.iou or 0.0:g}",
-            "wbf": f"weighted box fusion at IoU {self.iou or 0.0:g}",
-        }[self.method]
-        if self.method == "wbf":
-            words += ", highest score" if self.confidence == "max" else ", mean score"
-            words += f", of boxes from {self.min_score:g}" if self.min_score else ""
-        return words if self.scale == 1 else f"{words}, boxes scaled to {100 * self.scale:.0f} %"
-
-    def fuse(self, boxes: Boxes) -> Boxes:
-        """Fuse the boxes of each label; the scale is not applied yet."""
-        if self.method == "wbf":
-            fused = weighted_box_fusion(
-                boxes,
-                iou_threshold=self.iou or 0.0,
-                min_score=self.min_score,
-                confidence=self.confidence,
-            )
-            return fused[fused.scores >= LEAST_SCORE]
-        if self.method == "nms":
-            return boxes[np.sort(suppress(boxes, self.iou or 0.0))]
-        return boxes
-
-    def apply(self, boxes: pd.DataFrame, sizes: pd.DataFrame | None = None) -> pd.DataFrame:
-        """Make the judged boxes from the stored ones."""
-        if not self.changes_boxes:
-            return boxes
-        labels, images, findings = label_boxes(boxes)
-        fused = self.fuse(Boxes.from_table(boxes, labels))
-        return named_boxes(fused, images, findings, sizes, scale=self.scale)
-
-
-AS_STORED = BoxRule()
-"""Boxes as the predictions folder holds them."""
 
 
 def label_boxes(boxes: pd.DataFrame) -> tuple[Integers, pd.Index, pd.Index]:
@@ -304,21 +208,11 @@ def label_boxes(boxes: pd.DataFrame) -> tuple[Integers, pd.Index, pd.Index]:
 
 
 def named_boxes(
-    boxes: Boxes,
-    images: pd.Index,
-    findings: pd.Index,
-    sizes: pd.DataFrame | None,
-    *,
-    scale: float = 1.0,
+    boxes: Boxes, images: pd.Index, findings: pd.Index, sizes: pd.DataFrame
 ) -> pd.DataFrame:
-    """Boxes numbered by `label_boxes` as a table, scaled and clipped to their images."""
+    """Boxes numbered by `label_boxes` as a table, clipped to their images' `sizes` where known."""
     image, finding = np.divmod(boxes.labels, max(len(findings), 1))
-    limits = None if sizes is None else image_limits(sizes, images)[image]
-    scaled = replace(boxes, corners=scale_boxes(boxes.corners, scale, limits))
-    return scaled.to_table(images[image], findings[finding])
-
-
-def image_limits(sizes: pd.DataFrame, image_ids: pd.Index) -> Floats:
-    """Width and height of images, px, NaN where unknown: shape ``(N, 2)``."""
-    table = sizes.set_index("image_id")[["width", "height"]].reindex(image_ids)
-    return table.astype("Float64").to_numpy(dtype=np.float64, na_value=np.nan)
+    table = sizes.set_index("image_id")[["width", "height"]].reindex(images)
+    limits = table.astype("Float64").to_numpy(dtype=np.float64, na_value=np.inf)[image]
+    clipped = replace(boxes, corners=np.clip(boxes.corners, 0.0, np.hstack([limits, limits])))
+    return clipped.to_table(images[image], findings[finding])

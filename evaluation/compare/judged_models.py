@@ -117,7 +117,7 @@ def judge_models(
             decision, of_model = checked_decision(
                 name, predictions, test_set, policies, extra_policies
             )
-            output = SystemOutput.of(predictions, test_set, judged.image_ids, decision.boxes)
+            output = SystemOutput(predictions, test_set.target, judged.image_ids)
             chosen[name] = output, decision
             notes += [*of_model, *learned_validation(name, predictions, test_set)]
     cells = [size for output, _ in chosen.values() if (size := output.cells()) is not None]
@@ -178,7 +178,6 @@ def _unit_card(
         model.predictions,
         test_set,
         policies=list(chosen.thresholds),
-        search=chosen.searched,
         options=chosen.options,
         unit=unit,
     )
@@ -280,7 +279,7 @@ _NONE_FAILED = "no image failed"
 def _failure_card(model: JudgedModel, judged: EvaluationSet, test_set: TestSet) -> Scorecard:
     system, decision = model.predictions, model.decision
     ran = judged.image_ids[judged.image_ids.isin(system.images_run)]
-    output = SystemOutput.of(system, test_set, ran, decision.boxes)
+    output = SystemOutput(system, test_set.target, ran)
     scored = output.scores(decision.reduction)
     scores = scored.reindex(judged.image_ids)
     failed = scores.isna().to_numpy()

@@ -350,7 +350,7 @@ class Scorecard:
         figure = self._once.get(key)  # without pycocotools, which is slow and agrees
         if figure is not None and not np.isnan(figure[0]):
             return ""
-        never = "nothing on validation gives it (a score cut comes from boxes, cxr tune --search)"
+        never = "nothing on validation gives it"
         return self.missing().get(key) or (never if figure is None else why_undefined(metric))
 
     def _without_place(self, policy: str, metrics: Iterable[str]) -> dict[MetricKey, str]:

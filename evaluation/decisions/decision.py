@@ -12,9 +12,7 @@ import numpy.typing as npt
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
-from evaluation.boxes.fusion import AS_STORED, BoxRule
 from evaluation.boxes.map_boxes import MapBoxRule
-from evaluation.decisions.search import Search
 from evaluation.decisions.test_set import Reduction
 from evaluation.decisions.thresholds import POLICIES, Referral, ThresholdChoice, ValidationScores
 from evaluation.statistics.calibration import Calibration, calibration_from_dict
@@ -55,7 +53,7 @@ class TuningOptions:
     Attributes:
         calibration: A method of `METHODS`, or ``choose`` among them by
             the log loss of held-out folds of patients.
-        reductions: Rules to choose from, by the mean AUROC over folds of patients.
+        reductions: Rules to choose from; the simplest unless another is better by more than chance.
         refer: At most this share of validation images is referred to a reader.
     """
 
@@ -93,18 +91,16 @@ class Decision:
         target: The target's name.
         chosen_on: Ids of the predictions, labels and split it was chosen on, and counts.
         reduction: How a detector's boxes become an image score; `None` for image scores.
-        boxes: How a detector's stored boxes become the ones that are judged.
         calibration: Score to probability; `None` where validation cannot give it.
         map_scale: Low and high end of the map scale, raw; `None` without maps.
         map_boxes: How maps become boxes; `None` without maps.
         thresholds: A choice per policy.
         box_cut: Score from which boxes are called in the RSNA score; `None` where validation has
             no lesion to choose it by.
-        search: What was searched and what it gave; `None` without a search.
         validation: Figures on the validation images per policy, and ``""`` without threshold.
         tried: Every setting tried, with the figure it was judged by.
-        options: What the user chose beside policies and search.
-        choices: How the options led to a choice: ``reduction``, ``calibration``.
+        options: What the user chose beside policies.
+        losses: Held-out log loss of each calibration, where it chose among them.
         referral: Per policy, from which doubt on images are referred to a reader.
         chosen_scores: What the thresholds were chosen on, by image, study or patient; not stored,
             like all that follows.
@@ -117,17 +113,15 @@ class Decision:
     target: str
     chosen_on: dict[str, Any]
     reduction: Reduction | None = None
-    boxes: BoxRule = AS_STORED
     calibration: Calibration | None = None
     map_scale: tuple[float, float] | None = None
     map_boxes: MapBoxRule | None = None
     thresholds: dict[str, ThresholdChoice] = field(default_factory=dict)
     box_cut: float | None = None
-    search: dict[str, Any] | None = None
     validation: dict[str, dict[str, float | None]] = field(default_factory=dict)
     tried: list[dict[str, Any]] = field(default_factory=list)
     options: TuningOptions = field(default_factory=TuningOptions)
-    choices: dict[str, Any] = field(default_factory=dict)
+    losses: dict[str, float] = field(default_factory=dict)
     referral: dict[str, Referral] = field(default_factory=dict)
     chosen_scores: ValidationScores | None = field(default=None, compare=False)
     system: str = field(default="", compare=False)
@@ -156,11 +150,6 @@ class Decision:
         ]
         return "\n".join(lines if self.path is None else [*lines, f"Decision: {self.path}"])
 
-    @property
-    def searched(self) -> Search | None:
-        """The search that gave it, to run it again."""
-        return Search.from_dict(self.search)
-
     def probability(self, scores: npt.ArrayLike) -> Floats | None:
         """The calibrated probability of image scores; `None` where validation cannot give it."""
         return None if self.calibration is None else self.calibration.probability(scores)
@@ -185,11 +174,9 @@ class Decision:
             "target": self.target,
             "chosen_on": self.chosen_on,
             "asked": self.options.to_dict(),
-            "choices": self.choices,
+            "choices": {"calibration": self.losses} if self.losses else {},
             "reduction": self.reduction and self.reduction.to_dict(),
-            "box_fusion": self.boxes.to_dict(),
             "box_cut": self.box_cut,
-            "search": self.search,
             "calibration": self.calibration and self.calibration.to_dict(),
             "map_scale": self.map_scale and list(self.map_scale),
             "map_box_level": self.map_boxes and self.map_boxes.level,
@@ -203,13 +190,15 @@ class Decision:
             },
             "referral": {name: each.to_dict() for name, each in self.referral.items()},
             "validation": self.validation.get("", {}),
-            "settings_tried": self.search["settings_tried"] if self.search else len(self.tried),
+            "settings_tried": len(self.tried),
             "tried": self.tried,
         }
 
     @classmethod
     def from_dict(cls, payload: dict[str, Any]) -> Self:
         """Read what `to_dict` wrote."""
+        if payload.get("search"):
+            raise InputError("decision: made by a search, which is no more; run cxr tune again")
         scale, level, policies = (
             payload[key] for key in ("map_scale", "map_box_level", "policies")
         )
@@ -217,7 +206,6 @@ class Decision:
             target=payload["target"],
             chosen_on=payload["chosen_on"],
             reduction=Reduction.from_dict(payload["reduction"]),
-            boxes=BoxRule.from_dict(payload["box_fusion"]),
             calibration=calibration_from_dict(payload["calibration"]),
             map_scale=scale and (scale[0], scale[1]),
             map_boxes=None if level is None else MapBoxRule(level),
@@ -227,11 +215,10 @@ class Decision:
             },
             options=TuningOptions.from_dict(payload.get("asked")),
             box_cut=payload.get("box_cut"),
-            search=payload.get("search"),
             validation={name: spec["validation"] for name, spec in policies.items()}
             | {"": payload["validation"]},
             tried=payload["tried"],
-            choices=payload.get("choices") or {},
+            losses=(payload.get("choices") or {}).get("calibration") or {},
             referral={
                 name: Referral(each["share"], each["by"], each["cut"], each["reason"])
                 for name, each in payload.get("referral", {}).items()
@@ -247,7 +234,7 @@ class Decision:
         stored, derived = self.to_dict(), other.to_dict()
         for part in ("policies", "referral"):
             derived[part] = {k: v for k, v in derived[part].items() if k in stored["policies"]}
-        if self.box_cut is None and self.search is None:
+        if self.box_cut is None:
             derived["box_cut"] = None
         places = [(stored, derived)]
         shared = stored["policies"].keys() & derived["policies"].keys()
@@ -264,46 +251,16 @@ def _rule_words(decision: Decision) -> Iterator[str]:
         floor = f", boxes from score {decision.reduction.min_score:g}"
         shown = floor if decision.reduction.min_score else ""
         yield f"  image score: {decision.reduction.rule}{shown}"
-    if record := decision.choices.get("reduction"):
-        yield (
-            f"    of {counted(record['settings_tried'], 'setting')}, "
-            f"{counted(record['folds'], 'fold')} of patients: "
-            f"AUROC {_figure(record['mean_over_folds'])}, held out from its own choice "
-            f"{_figure(record['held_out'])}"
-        )
     if decision.options.calibration:
         yield _calibration_words(decision)
-    if decision.search:
-        yield from _search_words(decision, decision.search)
 
 
 def _calibration_words(decision: Decision) -> str:
     """The calibration, and the log losses by which it was chosen."""
     method = decision.calibration.to_dict()["method"] if decision.calibration else "none possible"
-    losses = decision.choices.get("calibration", {})
-    shown = ", ".join(f"{name} {loss:.4f}" for name, loss in losses.items())
+    shown = ", ".join(f"{name} {loss:.4f}" for name, loss in decision.losses.items())
     words = "the score as it is" if method == "none" else method
     return f"  probability: {words}" + (f" (held-out log loss: {shown})" if shown else "")
-
-
-def _search_words(decision: Decision, search: dict[str, Any]) -> Iterator[str]:
-    """What the search chose, and how much of its gain may be luck."""
-    yield f"  boxes: {decision.boxes.words}"
-    if decision.box_cut is not None:
-        yield f"  boxes are called from score {decision.box_cut:g} (for the RSNA score)"
-    yield (
-        f"  {search['objective']}, {counted(search['settings_tried'], 'setting')}, "
-        f"{counted(search['folds'], 'fold')} of patients:"
-    )
-    figures = {"chosen": search["chosen"], "boxes as stored": search["boxes_as_stored"]}
-    for name, pair in figures.items():
-        yield (
-            f"    {name}: mean over folds {_figure(pair['folds'])}, on all validation images at "
-            f"once {_figure(pair['validation'])}"
-        )
-    yield f"    held out from its own choice: {_figure(search['held_out'])}"
-    if not search["chosen"]["folds"]:
-        yield "    no setting finds anything here: the first was taken, not the best"
 
 
 def _policy_words(decision: Decision, policy: str) -> Iterator[str]:
@@ -323,7 +280,3 @@ def _policy_words(decision: Decision, policy: str) -> Iterator[str]:
         referral = decision.referral[policy]
         cut = referral.reason if referral.cut is None else f"from {referral.cut:.4g} on"
         yield f"    refer by {referral.by}, {cut}"
-
-
-def _figure(value: float | None) -> str:
-    return "undefined" if value is None else f"{value:.3f}"

@@ -22,7 +22,6 @@ from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import SeenImages, patient_groups
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
-from evaluation.boxes.fusion import AS_STORED, BoxRule
 from evaluation.boxes.map_boxes import MapBoxRule, cell_sizes, map_points
 from evaluation.boxes.matching import deciding_points
 from evaluation.metrics.metric import VERSUS_NORMAL, MetricKey
@@ -331,26 +330,11 @@ class SystemOutput:
         predictions: The system.
         target: What is judged.
         image_ids: The images, on all of which the system ran; unique, shape ``(N,)``.
-        rule: How a detector's stored boxes become the ones that are judged.
-        sizes: ``image_id``, ``width``, ``height`` of the originals, px; fused boxes keep to them.
     """
 
     predictions: Predictions
     target: Target
     image_ids: pd.Index
-    rule: BoxRule = AS_STORED
-    sizes: pd.DataFrame | None = None
-
-    @classmethod
-    def of(
-        cls,
-        predictions: Predictions,
-        test_set: TestSet,
-        image_ids: pd.Index,
-        rule: BoxRule = AS_STORED,
-    ) -> SystemOutput:
-        """On images of a data set."""
-        return cls(predictions, test_set.target, image_ids, rule, test_set.images)
 
     @property
     def gives_boxes(self) -> bool:
@@ -362,12 +346,12 @@ class SystemOutput:
 
     @cached_property
     def finding_boxes(self) -> pd.DataFrame:
-        """A detector's boxes by the rule, each with its ``finding``."""
-        return self.rule.apply(self._rows("boxes"), self.sizes)
+        """A detector's boxes, each with its ``finding``."""
+        return self._rows("boxes")
 
     @cached_property
     def predicted_boxes(self) -> pd.DataFrame:
-        """A detector's boxes by the rule: ``image_id``, corners in original px, ``score``."""
+        """A detector's boxes: ``image_id``, corners in original px, ``score``."""
         return self.finding_boxes.drop(columns="finding")
 
     @cached_property

@@ -6,7 +6,7 @@ differ: no threshold can have been chosen on test images.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,11 +17,9 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.box_metrics import WeightedAveragePrecision, WeightedRsnaScore
-from evaluation.boxes.fusion import AS_STORED
 from evaluation.boxes.map_boxes import MAP_BOX_LEVELS, MapBoxRule, map_scale
 from evaluation.boxes.matching import match_boxes, pair_boxes
 from evaluation.decisions.decision import Decision, TuningOptions
-from evaluation.decisions.search import FAINT_CUTS, Search, SearchImages, choose, run_search
 from evaluation.decisions.test_set import (
     CANDIDATES,
     Reduction,
@@ -51,12 +49,11 @@ from evaluation.statistics.calibration import (
     fit_calibration,
 )
 from evaluation.statistics.clustered_tests import auroc_difference
-from evaluation.statistics.ranking import Integers, RankedScores
 
 _CHOOSE = "choose"
-_BOX_CUTS = tuple(sorted({*FAINT_CUTS, *(np.arange(1, 100) / 100).tolist()}))
-"""Scores from which boxes may be called in the RSNA score, where nothing is searched."""
-_LEVEL_OF_RULE = 0.05 / (len(CANDIDATES) - 1)
+_FAINT_CUTS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03)  # of detectors that score low throughout
+_BOX_CUTS = tuple(sorted({*_FAINT_CUTS, *(np.arange(1, 100) / 100).tolist()}))
+"""Scores from which boxes may be called in the RSNA score."""
 _DEFAULT_LEVEL = 0.5
 _SAME = 1e-9
 
@@ -121,7 +118,7 @@ def validation_scores(system: Predictions, decision: Decision, test_set: TestSet
     rows = _validation_rows(system, test_set)
     if not len(rows.image_ids):
         return pd.DataFrame({"label": [], "score": []}, dtype=np.float64)
-    output = SystemOutput.of(system, test_set, rows.image_ids, decision.boxes)
+    output = SystemOutput(system, test_set.target, rows.image_ids)
     return pd.DataFrame({"label": rows.y_true, "score": output.scores(decision.reduction)})
 
 
@@ -132,13 +129,17 @@ class _ReducedScores:
     reduction: Reduction | None  # `None` for a system that gives image scores
     scores: pd.Series  # of the validation images
     tried: list[dict[str, Any]]  # every setting with its figure
-    record: dict[str, Any] | None = None  # how it was chosen, where the options name rules
 
 
 def _choose_reduction(
-    output: SystemOutput, y_true: pd.Series, patients: npt.NDArray[np.str_]
+    output: SystemOutput,
+    y_true: pd.Series,
+    patients: npt.NDArray[np.str_],
+    rules: Sequence[str] = (),
 ) -> _ReducedScores:
     """The highest box, unless another rule's AUROC on validation is higher by more than chance.
+
+    Of the `rules` that the user names, or of all; without the highest box the simplest of them.
 
     More than chance: p below 0.05 for the paired difference, by patient, divided by the number of
     other rules; of several such rules the one with the highest AUROC. Simply the highest AUROC
@@ -147,51 +148,24 @@ def _choose_reduction(
     """
     if not output.gives_boxes:
         return _ReducedScores(None, output.scores(None), [])
-    columns = [output.scores(candidate) for candidate in CANDIDATES]
+    candidates = [each for each in CANDIDATES if not rules or each.rule in rules]
+    level = 0.05 / max(len(candidates) - 1, 1)
+    columns = [output.scores(candidate) for candidate in candidates]
     figures = [auroc(y_true, column) for column in columns]
     # One score for all has AUROC 0.5, more than a weak detector, and allows no threshold.
     usable = [place for place, column in enumerate(columns) if column.nunique() > 1] or [0]
     best, best_gap = usable[0], 0.0
     for place in usable[1:]:
         gap = auroc_difference(y_true, columns[place], columns[usable[0]], patients)
-        if gap is None or gap.p_value is None or gap.p_value >= _LEVEL_OF_RULE:
+        if gap is None or gap.p_value is None or gap.p_value >= level:
             continue
         if gap.value > best_gap + _SAME:
             best, best_gap = place, gap.value
     tried = [
         {"rule": candidate.rule, "min_score": candidate.min_score, "auroc": figure}
-        for candidate, figure in zip(CANDIDATES, figures, strict=True)
+        for candidate, figure in zip(candidates, figures, strict=True)
     ]
-    return _ReducedScores(CANDIDATES[best], columns[best], tried)
-
-
-def _choose_among(
-    output: SystemOutput, y_true: pd.Series, rules: tuple[str, ...], folds: Integers
-) -> _ReducedScores:
-    """The reduction with the highest mean AUROC over folds of patients; of equals the simpler."""
-    settings = [candidate for candidate in CANDIDATES if candidate.rule in rules]
-    columns = [output.scores(setting).to_numpy() for setting in settings]
-    n_folds = int(folds.max()) + 1
-    weights = np.vstack([np.eye(n_folds), np.ones(n_folds)]).astype(np.int64)
-    figures = [RankedScores(y_true, column, folds).auroc(weights) for column in columns]
-    chosen = choose(np.stack(figures))
-    tried = [
-        {
-            "rule": setting.rule,
-            "min_score": setting.min_score,
-            "auroc": float(np.nanmean(each[:-1])),
-        }
-        for setting, each in zip(settings, figures, strict=True)
-    ]
-    record = {
-        "objective": "auroc",
-        "folds": n_folds,
-        "settings_tried": len(settings),
-        "mean_over_folds": chosen.folds,
-        "held_out": chosen.held_out,
-    }
-    scores = pd.Series(columns[chosen.best], index=output.image_ids, name="score")
-    return _ReducedScores(settings[chosen.best], scores, tried, record)
+    return _ReducedScores(candidates[best], columns[best], tried)
 
 
 def _choose_box_cut(
@@ -229,34 +203,16 @@ def _choose_map_boxes(
     return scale, MapBoxRule(level), tried
 
 
-def _reduce(
-    output: SystemOutput,
-    y_true: pd.Series,
-    test_set: TestSet,
-    options: TuningOptions,
-    folds: npt.NDArray[np.int64] | None,
-) -> _ReducedScores:
-    """Choose how boxes become an image score, where no search does."""
-    if options.reductions and folds is not None:
-        return _choose_among(output, y_true, options.reductions, folds)
-    return _choose_reduction(output, y_true, test_set.patients(output.image_ids))
-
-
 def _calibrate(
-    judged: _JudgedScores, options: TuningOptions, folds: npt.NDArray[np.int64] | None
-) -> tuple[Calibration | None, dict[str, float] | None]:
-    """Choose how scores become probabilities; also the log losses, where they decided.
-
-    As the options name, by the folds of a search, else by Platt.
-    """
+    judged: _JudgedScores, options: TuningOptions
+) -> tuple[Calibration | None, dict[str, float]]:
+    """How scores become probabilities, by default Platt's; also the log losses that decided."""
     truth, scores = judged.y_true, judged.scores
     if options.calibration == _CHOOSE and judged.folds is not None:
         return choose_calibration(truth, scores, judged.folds, METHODS)
     if options.calibration is not None:
-        return fit_calibration(options.calibration, truth, scores), None  # type: ignore[arg-type]
-    if folds is not None:
-        return choose_calibration(truth, scores, folds)
-    return fit_calibration("platt", truth, scores), None
+        return fit_calibration(options.calibration, truth, scores), {}  # type: ignore[arg-type]
+    return fit_calibration("platt", truth, scores), {}
 
 
 _CHOSEN_ON = ("inference_id", "content_id", "labels_id", "split", "split_id")
@@ -267,39 +223,39 @@ def tune(
     test_set: TestSet,
     *,
     policies: Sequence[str] = POLICIES,
-    search: Search | None = None,
     options: TuningOptions | None = None,
     unit: Unit = "image",
-    advance: Callable[[int], None] | None = None,
 ) -> Decision:
     """Choose a system's decision rule on the validation images of a split.
 
     An image scores as its highest box, unless another rule's AUROC is higher by more than chance;
-    the level of map boxes is the one with the highest AP50, among equals the highest. A search
-    chooses the fusion and scale of a detector's boxes, too. Thresholds follow.
+    the level of map boxes is the one with the highest AP50, among equals the highest. Thresholds
+    follow.
 
     Args:
         predictions: The system.
         test_set: What is judged; the ``val`` images of its split are used.
         policies: See `evaluation.decisions.thresholds.check_policy`.
-        search: What to search, and for what; by default boxes stay as they are stored.
         options: What else is chosen: calibration, reductions, referral.
         unit: Calibration, thresholds and referral are of images, studies or patients; a study's
             or patient's score is the highest of its images. All else is chosen on images.
-        advance: Called with the steps of the search done.
 
     Returns:
         The decision. Where the system ran on no validation image of known label, its thresholds
         are `None` with that reason, but for declared ones, and nothing else is chosen.
 
     Raises:
-        InputError: A policy is unknown, the predictions are broken, or there is nothing to search.
+        InputError: A policy is unknown, the predictions are broken, or have no boxes to reduce.
     """
     options = options or TuningOptions()
-    _check_boxes(predictions, search, options)
+    if options.reductions and predictions.kind != "boxes":
+        raise InputError(
+            f"{predictions.folder}: {predictions.name} gives image scores, so there are no boxes "
+            "to reduce; tune it without --reduction"
+        )
     rows = _validation_rows(predictions, test_set)
     chosen_on = _decision_ids(predictions, test_set) | rows.counts
-    target, ids, found = test_set.target, rows.image_ids, None
+    target, ids = test_set.target, rows.image_ids
     output = SystemOutput(predictions, target, ids)
     if not len(ids):
         reason = f"the system ran on no validation image of split '{test_set.split}'"
@@ -314,24 +270,16 @@ def tune(
             target.name, chosen_on, reduction=reduction, thresholds=none, options=options
         )
     patients, folds = test_set.patients(ids), None
-    if options.reductions or options.calibration == _CHOOSE:
+    if options.calibration == _CHOOSE:
         folds = patient_folds(patients, rows.y_true.to_numpy() == 1)
-    if search is not None:
-        found = run_search(SearchImages.of(output, rows.y_true, test_set), search, advance)
-        output = SystemOutput.of(predictions, test_set, ids, found.rule)
-        reduced = _ReducedScores(found.reduction, output.scores(found.reduction), found.best)
-    else:
-        reduced = _reduce(output, rows.y_true, test_set, options, folds)
+    reduced = _choose_reduction(output, rows.y_true, patients, options.reductions)
     scale, rule, tried = _choose_map_boxes(output, reduced.scores, test_set)
     boxes = output.boxes(reduced.scores, scale, rule)
     spread = output.spread() if options.refer else None
     judged = _JudgedScores(rows.y_true, reduced.scores, patients, spread, folds)
     if unit != "image":
         judged = judged.of_units(group_images(test_set.images, rows.labels, ids, unit))
-    of_search = found.folds if found and unit == "image" else None
-    calibration, losses = _calibrate(judged, options, of_search)
-    by_losses = {} if losses is None else {"calibration": losses}
-    by_rules = {} if reduced.record is None else {"reduction": reduced.record}
+    calibration, losses = _calibrate(judged, options)
     thresholds = {
         policy: choose_threshold(judged.y_true, judged.scores, policy) for policy in policies
     }
@@ -339,9 +287,7 @@ def tune(
         target=target.name,
         chosen_on=chosen_on,
         reduction=reduced.reduction,
-        boxes=found.rule if found else AS_STORED,
-        box_cut=found.cut if found else _choose_box_cut(output, boxes, test_set),
-        search=found.record | ({} if options.calibration else by_losses) if found else None,
+        box_cut=_choose_box_cut(output, boxes, test_set),
         calibration=calibration,
         map_scale=scale,
         map_boxes=rule,
@@ -349,26 +295,12 @@ def tune(
         validation=_validation_figures(judged, thresholds),
         tried=reduced.tried + tried,
         options=options,
-        choices=by_rules | (by_losses if options.calibration else {}),
+        losses=losses,
         referral=_choose_referrals(judged, thresholds, options.refer),
         chosen_scores=ValidationScores(
             judged.y_true.to_numpy() == 1, judged.scores.to_numpy(np.float64), judged.patients
         ),
     )
-
-
-def _check_boxes(predictions: Predictions, search: Search | None, options: TuningOptions) -> None:
-    for given, verb, option in (
-        (options.reductions, "reduce", "--reduction"),
-        (search, "search", "--search"),
-    ):
-        if given and predictions.kind != "boxes":
-            raise InputError(
-                f"{predictions.folder}: {predictions.name} gives image scores, so there are no "
-                f"boxes to {verb}; tune it without {option}"
-            )
-    if options.reductions and search is not None:
-        raise InputError("tune: --search tries reductions of its own; leave out --reduction")
 
 
 def checked_decision(
@@ -402,7 +334,6 @@ def checked_decision(
         system,
         test_set,
         policies=list(dict.fromkeys((*stored.thresholds, *extra_policies))),
-        search=stored.searched,
         options=stored.options,
     )
     changed = stored.difference(derived)

@@ -16,7 +16,6 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
-from evaluation.boxes.fusion import AS_STORED
 from evaluation.boxes.matching import localised
 from evaluation.compare.comparison import Comparison
 from evaluation.decisions.decided_output import (
@@ -198,8 +197,7 @@ def read_systems(
                     f"{system.folder}: not tuned for the policy '{policy}'; it has "
                     f"{', '.join(decision.thresholds)}: choose one of them or run cxr tune again"
                 )
-        boxes = AS_STORED if decision is None else decision.boxes
-        evidence = SystemOutput.of(system, test_set, ids, boxes)
+        evidence = SystemOutput(system, test_set.target, ids)
         levels = None if evidence.gives_boxes else map_levels(system, test_set.target, decision)
         outputs.append(decide(name, evidence, decision, policy, levels=levels))
         of_maps = evidence.cells()

@@ -13,7 +13,6 @@ import pandas as pd
 
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet
-from evaluation.boxes.fusion import BoxRule
 from evaluation.boxes.map_boxes import MapBoxRule, cell_words
 from evaluation.compare.comparison import Comparison
 from evaluation.compare.estimates import Estimate, IntervalKind
@@ -52,12 +51,10 @@ def _decision_rows(comparison: Comparison) -> list[Row]:
     if not any(decisions):
         return []
     described = (  # a row's title, its words, and those of a system that has nothing there
-        ("Boxes", _box_words, "no boxes"),
+        ("Boxes", partial(sentence, "boxes"), "no boxes"),
         ("Image score", partial(sentence, "reduction"), DASH),
         ("Chosen on", partial(sentence, "chosen_on"), DASH),
         ("Settings tried", partial(sentence, "tried"), DASH),
-        ("Rules for boxes", partial(sentence, "rules"), DASH),
-        ("Search", partial(sentence, "search"), "not searched"),
         ("Full scale of maps", partial(sentence, "map_scale"), DASH),
         ("Boxes cut from maps", _map_box_words, DASH),
         ("Probability", partial(sentence, "probability"), DASH),
@@ -69,11 +66,6 @@ def _decision_rows(comparison: Comparison) -> list[Row]:
         if any(texts):
             rows.append((title, *(text or nothing for text in texts)))
     return rows
-
-
-def _box_words(decision: dict[str, Any]) -> str:
-    """How boxes were fused and scaled, and from which score the RSNA score calls them."""
-    return sentence("boxes", decision, BoxRule.from_dict(decision.get("box_fusion")).words)
 
 
 def _map_box_words(decision: dict[str, Any]) -> str:

@@ -423,7 +423,7 @@ def patient_folds(
     if n_folds < 2:
         raise InputError(
             f"validation has {int(positive.sum())} patients with and {int((~positive).sum())} "
-            "without a positive image; a search needs two of each: tune without --search"
+            "without a positive image; folds need two of each: tune without --calibration choose"
         )
     digests = np.array([hashlib.sha256(str(name).encode()).hexdigest() for name in names])
     fold = np.zeros(len(names), dtype=np.int64)

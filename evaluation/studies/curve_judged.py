@@ -146,7 +146,7 @@ def _patients_of_classes(judged: EvaluationSet) -> list[int]:
 
 def _judge(name: str, run: _JudgedRun, judged: EvaluationSet, test_set: TestSet) -> Scorecard:
     decision, _ = checked_decision(name, run.predictions, test_set, [_POLICY])
-    output = SystemOutput.of(run.predictions, test_set, judged.image_ids, decision.boxes)
+    output = SystemOutput(run.predictions, test_set.target, judged.image_ids)
     return Scorecard.of(output, decision, replace(judged, tolerance=None))
 
 

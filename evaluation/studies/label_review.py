@@ -92,7 +92,7 @@ class _Unseen:
                 f"{system.folder}: {system.name} ran on no images of both labels that it has not "
                 "learned from; give the runs of a cross-validation (cxr split --folds)"
             )
-        return cls(test_set, SystemOutput.of(system, test_set, unseen))
+        return cls(test_set, SystemOutput(system, test_set.target, unseen))
 
     def boxes(self, ids: pd.Index) -> list[pd.DataFrame]:
         """Annotated boxes with little support, and of each image the strongest that nobody drew."""

@@ -147,7 +147,7 @@ def predicted_system(
             "cases that readers read)"
         )
     decision, _ = checked_decision(name, predictions, test_set, (policy,))
-    output = SystemOutput.of(predictions, test_set, cases, decision.boxes)
+    output = SystemOutput(predictions, test_set.target, cases)
     scores = output.scores(decision.reduction)
     table = pd.DataFrame({"reader": name, "modality": "", "case": cases, "rating": scores.values})
     choice = decision.thresholds.get(policy)

@@ -277,9 +277,9 @@ def score_unseen(system: Predictions, pair: Pair, role: str) -> UnseenScores:
     seen = test_set.seen_by(system, ran, ["train", "val"] if role == "test" else ["train"])
     ids = ran.difference(seen.all_ids)
     if decision is None:
-        scores = SystemOutput.of(system, test_set, ids).scores(None)
+        scores = SystemOutput(system, test_set.target, ids).scores(None)
     else:
-        output = SystemOutput.of(system, test_set, ids, decision.boxes)
+        output = SystemOutput(system, test_set.target, ids)
         scores = output.scores(decision.reduction)
     return UnseenScores(
         ids,

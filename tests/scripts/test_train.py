@@ -98,7 +98,7 @@ def test_a_run_answers_for_files_as_predict_tune_and_compare_do(data, whole, tmp
     predict(whole[1], out=tmp_path / "set", data=data, device="cpu")
     system = Predictions.open(tmp_path / "set")
     decision, ids = tune(system, TestSet(dataset, target)), pd.Index(system.images_run)
-    output = SystemOutput(system, target, ids, decision.boxes, dataset.images)
+    output = SystemOutput(system, target, ids)
     scores = output.scores(decision.reduction)
     boxes = output.boxes(scores, decision.map_scale, decision.map_boxes)
     threshold = decision.thresholds["max_f1"].threshold

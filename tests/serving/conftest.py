@@ -15,7 +15,6 @@ from data_prep.contracts.folders import write_json
 from data_prep.store.dataset import Target
 from data_prep.store.preprocess import Preprocess
 from detection.model import build_retinanet
-from evaluation.boxes.fusion import BoxRule
 from evaluation.boxes.map_boxes import MapBoxRule
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.test_set import Reduction
@@ -46,8 +45,7 @@ def _decision(kind: str) -> Decision:
         "validation": {"": {}, **{name: {} for name in thresholds}},
     }
     if kind == "boxes":
-        rule = BoxRule("nms", iou=0.3, scale=0.9)
-        return Decision(**shared, reduction=Reduction("top_k"), boxes=rule)
+        return Decision(**shared, reduction=Reduction("top_k"))
     return Decision(**shared, map_scale=(-0.05, 0.05), map_boxes=MapBoxRule(0.5))
 
 

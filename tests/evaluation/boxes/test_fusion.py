@@ -1,4 +1,4 @@
-"""From stored boxes to judged boxes: fusion against ensemble-boxes, and by hand."""
+"""Fusion of boxes against ensemble-boxes, and by hand."""
 
 import numpy as np
 import pandas as pd
@@ -6,12 +6,10 @@ import pytest
 
 from data_prep.contracts.boxes import Boxes, box_iou, suppress
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.schemas import EDGES
 from evaluation.boxes.fusion import (
-    AS_STORED,
-    BoxRule,
     best_box_fusion,
-    scale_boxes,
+    label_boxes,
+    named_boxes,
     weighted_box_fusion,
 )
 
@@ -47,20 +45,16 @@ def assert_equal(one, other):
 
 
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("confidence", ["avg", "max"])
 @pytest.mark.parametrize("weights", [None, [2.0, 1.0, 0.5]])
-def test_weighted_box_fusion_equals_the_oracle(seed, confidence, weights):
+def test_weighted_box_fusion_equals_the_oracle(seed, weights):
     boxes, models = simulate(seed)
-    fused = weighted_box_fusion(
-        boxes, models=models, weights=weights, iou_threshold=0.5, min_score=0.05,
-        confidence=confidence,
-    )  # fmt: skip
-    assert len(fused) < (boxes.scores >= 0.05).sum()
+    fused = weighted_box_fusion(boxes, models=models, weights=weights, iou_threshold=0.5)
+    assert len(fused) < len(boxes)
     for label in np.unique(boxes.labels):
         mine = [boxes[(boxes.labels == label) & (models == model)] for model in range(3)]
         corners, expected, _ = oracle_wbf.weighted_boxes_fusion(
             [m.corners for m in mine], [m.scores for m in mine], [np.zeros(len(m)) for m in mine],
-            weights=weights, iou_thr=0.5, skip_box_thr=0.05, conf_type=confidence,
+            weights=weights, iou_thr=0.5, skip_box_thr=0.0,
         )  # fmt: skip
         ours = fused[fused.labels == label]
         assert (np.diff(ours.scores) <= 0).all()
@@ -101,14 +95,6 @@ def test_a_missing_or_empty_weight_is_refused(fuse, weights, told):
     boxes = boxes_of([[0, 0, 1, 1]] * 2, [1.0, 1.0])
     with pytest.raises(InputError, match=told):
         fuse(boxes, models=np.array([0, 1]), weights=weights)
-
-
-def test_boxes_scale_about_their_centre_and_stay_in_the_image():
-    corners = np.array([[0.0, 10, 20, 30], [90, 40, 100, 60]])
-    limits = np.array([[100.0, 50], [np.nan, np.nan]])
-    assert scale_boxes(corners, 0.5, limits).tolist() == [[5, 15, 15, 25], [92.5, 45, 97.5, 55]]
-    assert scale_boxes(corners, 2.0, limits).tolist() == [[0, 0, 30, 40], [85, 30, 105, 70]]
-    assert scale_boxes(corners, 1.0) is corners
 
 
 def by_definition(boxes, models, weights, iou_threshold):
@@ -162,58 +148,19 @@ def test_boxes_without_area_or_score_come_through():
     assert fused.scores == pytest.approx([0.5, 0.0])
 
 
-RULES = (
-    BoxRule("nms", iou=0.3),
-    BoxRule("wbf", iou=0.5, min_score=0.05, confidence="max", scale=1.1),
-)
-
-
-def boxes(*rows):
-    """Rows ``image, finding, x1, x2, score``, 10 px high."""
-    frame = pd.DataFrame(rows, columns=["image_id", "finding", "x1", "x2", "score"], dtype=object)
-    frame = frame.astype({"x1": float, "x2": float, "score": float})
-    return frame.assign(y1=0.0, y2=10.0)[["image_id", "finding", *EDGES, "score"]]
-
-
-@pytest.mark.parametrize("rule", [*RULES, AS_STORED, BoxRule(scale=0.9)])
-def test_a_rule_survives_its_file_and_can_be_said(rule):
-    assert BoxRule.from_dict(rule.to_dict()) == rule
-    assert rule.words
-    assert "scaled" in rule.words or rule.scale == 1
-
-
-@pytest.mark.parametrize("payload", [{"method": "soft_nms_linear"}, {"method": "nms", "colour": 1}])
-def test_an_unknown_rule_is_refused(payload):
-    with pytest.raises(InputError, match="run cxr tune again"):
-        BoxRule.from_dict(payload)
-
-
-def test_stored_boxes_are_not_touched():
-    stored = boxes(("b", "x", 0, 10, 0.2), ("a", "x", 0, 10, 0.9))
-    assert AS_STORED.apply(stored) is stored
-
-
-def test_findings_and_images_never_meet():
-    stored = boxes(("a", "x", 0, 10, 0.9), ("a", "y", 0, 10, 0.8), ("b", "x", 0, 10, 0.7))
-    for rule in RULES:
-        judged = rule.apply(stored.sample(frac=1, random_state=0))
-        kept = judged.sort_values("score", ascending=False)
-        assert list(zip(kept["image_id"], kept["finding"], strict=True)) == [
+def test_findings_and_images_never_meet_and_boxes_keep_to_their_image():
+    rows = [("a", "x", 0, 90, 0.9), ("a", "y", 0, 90, 0.8), ("b", "x", 0, 90, 0.7)]
+    frame = pd.DataFrame(rows, columns=["image_id", "finding", "x1", "x2", "score"])
+    frame = frame.astype({"x1": float, "x2": float}).assign(y1=0.0, y2=10.0)
+    sizes = pd.DataFrame({"image_id": ["b", "a"], "width": [60, pd.NA], "height": [10, pd.NA]})
+    mixed = frame.sample(frac=1, random_state=0)
+    labels, images, findings = label_boxes(mixed)
+    stored = Boxes.from_table(mixed, labels)
+    for fuse in (weighted_box_fusion, best_box_fusion):
+        fused = fuse(stored, models=np.zeros(3, int), weights=[1.0])
+        table = named_boxes(fused, images, findings, sizes.astype({"width": "Int64"}))
+        found = table.sort_values("score", ascending=False)
+        assert list(zip(found["image_id"], found["finding"], strict=True)) == [
             ("a", "x"), ("a", "y"), ("b", "x")
         ]  # fmt: skip
-        np.testing.assert_allclose(kept["score"], [0.9, 0.8, 0.7])
-
-
-def test_scaled_boxes_keep_to_their_own_image():
-    stored = boxes(("a", "x", 0, 100, 0.9), ("b", "x", 0, 100, 0.9))
-    sizes = pd.DataFrame({"image_id": ["b", "a"], "width": [100, pd.NA], "height": [10, pd.NA]})
-    judged = BoxRule(scale=2.0).apply(stored, sizes.astype({"width": "Int64", "height": "Int64"}))
-    assert judged[EDGES].to_numpy().tolist() == [[0, 0, 150, 15], [0, 0, 100, 10]]
-
-
-def test_no_boxes_stay_none():
-    stored = boxes(("a", "x", 0, 10, 0.9))
-    for rule in RULES:
-        judged = rule.apply(stored.iloc[:0])
-        assert judged.empty
-        assert judged.columns.tolist() == stored.columns.tolist()
+        assert found["x2"].tolist() == [90, 90, 60]

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.ndimage import find_objects, label
 
-from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES
 from evaluation.boxes.map_boxes import (
     MAP_BOX_LEVELS,
@@ -21,7 +20,6 @@ from evaluation.boxes.map_boxes import (
 )
 from evaluation.compare.compare import compare_systems
 from evaluation.decisions.decision import Decision
-from evaluation.decisions.search import Search
 from evaluation.decisions.tuning import checked_decision, tune
 from evaluation.overlays.shapes import ActivationGrid, _map_shapes
 
@@ -57,12 +55,6 @@ def test_a_classifier_enters_the_table_of_places(classifier, predict, test_set, 
     for name in systems:
         for metric in places:
             assert comparison.estimates.of(name, metric).estimate is not None, metric
-
-
-@pytest.mark.parametrize("maps", [True, False])
-def test_a_search_on_a_classifier_is_refused(maps, predict, test_set):
-    with pytest.raises(InputError, match="no boxes to search; tune it without --search"):
-        tune(predict("B", maps=maps), test_set, search=Search("default", "ap50"))
 
 
 @pytest.mark.parametrize("row", [2, 5])

@@ -217,8 +217,8 @@ def test_what_is_asked_for_is_done_recorded_and_derived_again(predict, test_set)
     assert stored.options == options
     again = tune(system, test_set, options=stored.options)
     assert stored.difference(again) is None
-    assert decision.choices["reduction"]["settings_tried"] == 7 == len(decision.tried)
-    assert set(decision.choices["calibration"]) == {
+    assert {each["rule"] for each in decision.tried} == {"max", "noisy_or"}
+    assert set(decision.losses) == {
         "as_it_is", "temperature", "platt", "isotonic",
     }  # fmt: skip
     assert decision.referral["max_f1"].by == "nearness"
@@ -241,6 +241,12 @@ def test_a_decision_keeps_what_its_thresholds_were_chosen_on(predict, test_set, 
 def test_a_given_calibration_is_taken(predict, test_set, method):
     decision = tune(predict("A", seed=1), test_set, options=TuningOptions(calibration=method))
     assert decision.to_dict()["calibration"]["method"] == method
+
+
+def test_a_decision_that_a_search_made_is_refused(predict, test_set):
+    made = tune(predict("A", "boxes", seed=1), test_set).to_dict()
+    with pytest.raises(InputError, match="run cxr tune again"):
+        Decision.from_dict(made | {"search": {"space": "default"}})
 
 
 def test_a_decision_stored_before_there_were_more_figures_still_holds(predict, test_set):
