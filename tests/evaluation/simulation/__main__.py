@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from tests.evaluation.simulation.designs import DESIGNS, Case
-from tests.evaluation.simulation.tables import with_tables
+from tests.evaluation.simulation.tables import every_row, with_tables
 
 RESULTS = Path(__file__).with_name("results.json")
 """The results that the page shows: ``before`` and ``after``."""
@@ -55,6 +55,7 @@ def main() -> None:
         results[chosen.column] = stored(chosen.results, known)
         RESULTS.write_text(written(results))
         chosen.out.write_text(with_tables(chosen.out.read_text(), results))
+        chosen.out.with_suffix(".csv").write_text(every_row(results))
 
 
 def written(results: dict[str, list[dict[str, Any]]]) -> str:

@@ -1,5 +1,7 @@
-"""The tables of docs/validity.md, from stored results of two revisions."""
+"""The tables of docs/validity.md and docs/validity.csv, from stored results of two revisions."""
 
+import csv
+import io
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -107,69 +109,68 @@ def with_tables(page: str, results: Results) -> str:
     return page
 
 
-def _written(table: Table, results: Results) -> str:
-    before, after = (
-        {row["case"]: row for row in results[when] if row["design"] == table.design}
-        for when in ("before", "after")
+def every_row(results: Results) -> str:
+    """All that was found, a line a figure, as CSV: the page has the range over a design's cases."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(
+        ("design", "case", "figure", "when", "mean", "error", "sets", "seed", "revision")
     )
-    names = list(dict.fromkeys([*after, *before]))
+    for when, rows in results.items():
+        for row in rows:
+            for figure, found in row["found"].items():
+                own = (found["mean"], found["error"], found["n"], row["seed"], row["revision"])
+                writer.writerow((row["design"], row["case"], figure, when, *own))
+    return out.getvalue()
+
+
+def _written(table: Table, results: Results) -> str:
+    """A line a figure: its range over the cases of the design, before and now."""
+    chosen = {
+        when: [row for row in rows if row["design"] == table.design and table.rows in row["case"]]
+        for when, rows in results.items()
+    }
     cells = {
-        (column.key, name): [
-            rows.get(name, {}).get("found", {}).get(column.key) for rows in (before, after)
-        ]
+        (column.key, when): [row["found"][column.key] for row in rows if column.key in row["found"]]
         for column in table.columns
-        for name in names
+        for when, rows in chosen.items()
     }
-    # What one of the revisions does not have at all takes no room.
-    told = {
-        column.key: [
-            place for place in (0, 1) if any(cells[column.key, name][place] for name in names)
-        ]
+    shown = [when for when in ("before", "after") if any(cells[c.key, when] for c in table.columns)]
+    titles = {"before": "before", "after": "now"}
+    lines = [_row(["", *(titles[when] for when in shown)]), _row(["---", *["---:" for _ in shown]])]
+    lines += [
+        _row([column.title, *(_range(cells[column.key, when], column) for when in shown)])
         for column in table.columns
-    }
-    lines = [
-        _row(["design", *(column.title for column in table.columns)]),
-        _row(["---", *("---:" for _ in table.columns)]),
     ]
-    for name in names:
-        shown = [
-            " → ".join(_cell(cells[column.key, name][at], column) for at in told[column.key])
-            for column in table.columns
-        ]
-        lines.append(_row([name, *(each or "–" for each in shown)]))
-    shares = [each for column in table.columns if column.share for each in [column.key]]
-    errors = [each["error"] for (key, _), pair in cells.items() if key in shares for each in pair
-              if each]  # fmt: skip
-    used = [rows if any(place in each for each in told.values()) else {}
-            for place, rows in enumerate((before, after))]  # fmt: skip
-    source = _source(list(used[0].values()), list(used[1].values()), max(errors, default=0.0))
-    return "\n".join([*lines, "", source])
+    now = chosen["after"] or chosen["before"]
+    errors = [
+        each["error"] for c in table.columns if c.share for each in cells[c.key, shown[-1]]
+    ] if shown else []  # fmt: skip
+    return "\n".join([*lines, "", _source(now, max(errors, default=0.0))])
 
 
-def _cell(found: Mapping[str, float] | None, column: Column) -> str:
-    if found is None:
-        return "–"
-    return f"{100 * found['mean']:.1f}" if column.share else f"{found['mean']:.3f}"
+def _range(found: Sequence[Mapping[str, float]], column: Column) -> str:
+    """The least and the greatest of several means."""
+    digits, factor = (1, 100) if column.share else (3, 1)
+    means = [f"{factor * each['mean']:.{digits}f}" for each in found]
+    ends = (
+        dict.fromkeys(sorted((min(means, key=float), max(means, key=float)), key=float))
+        if means
+        else ()
+    )
+    return " to ".join(ends) or "–"
 
 
 def _row(cells: Sequence[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _source(before: list[Mapping[str, Any]], after: list[Mapping[str, Any]], error: float) -> str:
-    told = []
-    for when, rows in (("before", before), ("after", after)):
-        if rows:
-            sets = sorted({row["sets"] for row in rows})
-            revisions = ", ".join(dict.fromkeys(row["revision"] for row in rows))
-            told.append(f"{when}: revision {revisions}, {_range(sets)} data sets a row")
-    seeds = sorted({row["seed"] for row in [*before, *after]})
-    text = f"{'; '.join(told).capitalize()}; seed {_range(seeds)}."
-    return text + (
-        f" Monte-Carlo standard error at most {100 * error:.1f} points." if error else ""
-    )
+def _source(rows: Sequence[Mapping[str, Any]], error: float) -> str:
+    sets, seeds = (sorted({row[key] for row in rows}) for key in ("sets", "seed"))
+    revisions = ", ".join(dict.fromkeys(row["revision"] for row in rows))
+    text = f"{len(rows)} designs, {_ends(sets)} data sets each, seed {_ends(seeds)}, {revisions}"
+    return text + (f"; standard error at most {100 * error:.1f}." if error else ".")
 
 
-def _range(values: Sequence[int]) -> str:
-    ends = dict.fromkeys([values[0], values[-1]]) if values else {}
-    return " to ".join(f"{value:,}" for value in ends)
+def _ends(values: Sequence[int]) -> str:
+    return " to ".join(f"{value:,}" for value in dict.fromkeys([*values[:1], *values[-1:]]))

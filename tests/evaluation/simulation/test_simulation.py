@@ -11,7 +11,7 @@ import pytest
 from tests.evaluation.simulation.__main__ import RESULTS, run
 from tests.evaluation.simulation.designs import DESIGNS, Case
 from tests.evaluation.simulation.makers import draw, skill_of
-from tests.evaluation.simulation.tables import with_tables
+from tests.evaluation.simulation.tables import every_row, with_tables
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "validity.md"
 QUICK = {"several": "3 systems, 150 / 60 patients", "power": None, "chance": None}
@@ -43,8 +43,9 @@ def test_simulated_scores_have_the_auroc_and_the_likeness_that_were_asked_for() 
 
 
 def test_the_page_shows_the_stored_results() -> None:
-    page = PAGE.read_text()
-    assert with_tables(page, json.loads(RESULTS.read_text())) == page, (
+    page, results = PAGE.read_text(), json.loads(RESULTS.read_text())
+    written = with_tables(page, results), every_row(results)
+    assert written == (page, PAGE.with_suffix(".csv").read_text()), (
         "run python -m tests.evaluation.simulation --only-write --out docs/validity.md"
     )
 
