@@ -39,16 +39,6 @@ def _at(policy: str, kind: str = "") -> tuple[Column, ...]:
 _OPENING = (Column("headline", "headline"), Column("any sentence", "any"))
 TABLES = (
     Table("max_f1", "thresholds", (*_at("max_f1"), *_OPENING)),
-    Table("sensitivity_floor", "thresholds", _at("sensitivity>=0.95")),
-    Table("specificity_floor", "thresholds", _at("specificity>=0.90")),
-    Table("held", "thresholds", _at("max_f1", "|held")),
-    Table("p_values", "thresholds", _at("max_f1", "|test")),
-    Table("matched", "thresholds", (
-        Column("sensitivity at specificity 0.90", "matched|matched_recall_90"),
-        Column("at 0.95", "matched|matched_recall_95"),
-        Column("specificity at sensitivity 0.90", "matched|matched_specificity_90"),
-        Column("at 0.95", "matched|matched_specificity_95"),
-    )),
     Table("recall_coverage", "thresholds", (
         Column("95 % interval holds the mean sensitivity", "recall covers"),
         Column("thresholds held: holds that of this threshold", "recall covers|held"),
@@ -68,25 +58,6 @@ TABLES = (
         Column("interval holds its sensitivity", "recall covers"),
     )),
     Table("several", "several", (*_OPENING, Column("one is called the highest", "highest"))),
-    Table("power", "power", tuple(
-        Column(title, f"{metric} {way}")
-        for metric, words in (
-            ("auroc", "AUROC"), ("f1", "F1"), ("recall", "sensitivity"),
-            ("matched_recall_90", "sensitivity at specificity 0.90"),
-        )
-        for way, title in (("right", f"{words}: right"), ("wrong", "wrong way round"))
-    )),
-    Table("chance", "chance", (Column("caution shown", "caution"), *_OPENING)),
-    *(
-        Table(name, "calibration", tuple(
-            Column(title, f"{name}|{kind}", share=False)
-            for kind, title in (
-                ("raw", "raw score"), ("platt", "Platt"), ("isotonic", "isotonic"),
-                ("default", "default"), ("best", "true probability"),
-            )
-        ))
-        for name in ("brier", "benefit")
-    ),
     Table("readers", "readers", (
         Column("AUROC", "auroc"),
         Column("sensitivity", "recall"),
