@@ -205,6 +205,8 @@ def make_folder(folder: Path) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise InputError(f"{folder}: a file stands where a folder is needed") from None
+    except FileNotFoundError:  # what /proc says of every new folder
+        raise InputError(f"{folder}: no folder can be made there; choose another") from None
     return folder
 
 

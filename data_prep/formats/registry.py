@@ -52,6 +52,8 @@ def read_source(
             "SET ... --out OUT"
         )
     if format not in FORMATS:
+        if source.is_dir():
+            _require_folder(source)  # that it is empty is what to say first
         what = "no --format given" if format is None else f"--format {format} is not known"
         advice = _likely(source) if source.is_dir() else None
         raise InputError(f"{source}: {what}; {advice or 'use one of ' + ', '.join(FORMATS)}")

@@ -374,6 +374,7 @@ class _Statements:
         self.silent: list[pd.DataFrame] = []  # image, finding and reader: absent if nothing is said
         self.boxes: list[pd.DataFrame] = []
         self.normal: list[pd.DataFrame] = []  # image and reader who says that nothing is there
+        self.boxed_normal: list[str] = []  # images that such a row boxes, as some converters do
 
     def add(
         self, table: _Table, rows: pd.DataFrame, root: Path, class_names: Sequence[str]
@@ -409,7 +410,9 @@ class _Statements:
             self._imply(normal_rows, {table.finding(c) for c in wide} - set(unsaid))
         if table.box_roles:
             edges = _edges(table, root)
-            boxed = edges.notna().any(axis=1) & ~is_member(of_box, none)
+            boxed, is_normal = edges.notna().any(axis=1), is_member(of_box, none)
+            self.boxed_normal += rows.loc[boxed & is_normal, "image_id"].tolist()
+            boxed &= ~is_normal
             reason = (
                 "a box, but not one finding that it is of; say --columns label=COLUMN, or "
                 "--class-names mass"
@@ -458,6 +461,11 @@ def read_statements(
         builder.notes.append(
             f"{counted(len(absent), 'finding', 'are')} absent because the rows of an image do not "
             "name them, or say that nothing is there"
+        )
+    if idle := stated.boxed_normal:
+        builder.notes.append(
+            f"WARNING: {counted(len(idle), 'box')} on rows that say that nothing is there, the "
+            f"first of {idle[0]}: passed over; where a box is right, correct the label"
         )
     normal = _stacked(stated.normal, ["image_id", "reader"])
     ill = pd.concat([said[said["state"] == "present"], boxes])[["image_id", "reader"]].merge(normal)

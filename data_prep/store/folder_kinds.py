@@ -111,7 +111,7 @@ def _what_instead(folder: Path, wanted: _Kind) -> str:
     """What stands where a folder of the wanted kind should, and what to do."""
     give = f"give {wanted.with_article} folder that {wanted.verb} made"
     if wanted.name == "predictions":
-        give = "give a folder that cxr predict or cxr import made"
+        give = "give a run, or a folder that cxr predict or cxr import made"
     if not folder.exists():
         near = _nearest(folder, wanted)
         return f"no such folder; {f'did you mean {near}?' if near else give}"
@@ -127,7 +127,7 @@ def _what_instead(folder: Path, wanted: _Kind) -> str:
         )
     if (begun := kind_begun(folder)) is not None:
         again = f"run the same {begun.verb} again to complete it"
-        if begun.name == wanted.name:
+        if begun.name == wanted.name or {begun.name, wanted.name} == {"run", "predictions"}:
             return f"{_unfinished(begun)}; {again}"
         return f"{_unfinished(begun)}, not {wanted.with_article}; {give}"
     if next(folder.iterdir(), None) is None:
@@ -148,7 +148,10 @@ def _nearest(folder: Path, wanted: _Kind) -> str | None:
     """A folder of the wanted kind beside a missing one, with a name much like it."""
     if not folder.parent.is_dir():
         return None
-    names = [path.name for path in folders_within(folder.parent).get(wanted.name, [])]
+    held, kinds = folders_within(folder.parent), [wanted.name]
+    if wanted.name == "predictions":  # most verbs that take them take a run, too
+        kinds.append("run")
+    names = [path.name for kind in kinds for path in held.get(kind, [])]
     found = difflib.get_close_matches(folder.name, names, n=1, cutoff=0.7)
     return shlex.quote(str(folder.parent / found[0])) if found else None
 

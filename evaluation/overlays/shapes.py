@@ -240,7 +240,7 @@ NO_CONTOUR = "below all contours"
 
 OUTCOMES = {
     "placed": ("right", "found, on the lesion"),
-    "near": ("right", "found, within one map cell"),
+    "near": ("right", "found; points beside the lesion, within one map cell"),
     "found": ("right", "found"),
     "misplaced": ("wrong", "right image, wrong place"),
     "missed": ("wrong", "missed"),

@@ -162,7 +162,7 @@ def _misses(table: _Table, count: int) -> list[_Category]:
         only = positive & (n_found == 1) & table.called[:, position]
         only &= ~table.misplaced[:, position]  # those are shown as "wrong place"
         gap = own - (table.confidence.sum(axis=1) - own) / (len(table.systems) - 1)
-        key, title = f"only-{position + 1}", f"Only {name} finds it, in the right place"
+        key, title = f"only-{position + 1}", f"Only {name} finds it"
         categories.append(_pick(table, key, title, only, gap, count, "widest gap in rank first"))
     return categories
 
@@ -196,14 +196,17 @@ def _agreement(table: _Table, count: int, rng: np.random.Generator) -> _Category
     right = (table.called == (table.label == 1)[:, None]).all(axis=1)
     right &= ~((table.label == 1) & table.misplaced.any(axis=1))
     chance = rng.random(len(table.image_ids))
-    halves = []
+    halves: list[int] = []
+    counts = []
     for label, size in ((1, (count + 1) // 2), (0, count // 2)):
         members = np.flatnonzero(right & (table.label == label))
-        halves += list(members[np.argsort(chance[members], kind="stable")][:size])
+        drawn = members[np.argsort(chance[members], kind="stable")][:size]
+        halves += drawn.tolist()
+        counts.append(len(drawn))
     return _Category(
         "agreement",
         f"{_all(table, 'is right', 'are right', 'are right')}: a random sample",
-        "drawn at random with a fixed seed, half of them positive",
+        f"{counts[0]} positive and {counts[1]} negative, drawn at random with a fixed seed",
         tuple(str(table.image_ids[row]) for row in halves),
         int(right.sum()),
     )

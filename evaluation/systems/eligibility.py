@@ -284,10 +284,11 @@ def few_patients(judged: EvaluationSet) -> list[Note]:
             continue
         text = ""
         if effective < _FEW_PATIENTS:
+            like = f" and say as much as those of {effective:.1f} patients with one image each"
             text = (
-                f"The {n_images:,} {name} images are of {counted(n_patients, 'patient')} and say "
-                f"as much as those of {effective:.1f} patients with one image each: below "
-                f"{_FEW_PATIENTS}, one patient more or less may change the answer."
+                f"The {n_images:,} {name} images are of {counted(n_patients, 'patient')}"
+                f"{like if n_images > n_patients else ''}: below {_FEW_PATIENTS}, one patient "
+                "more or less may change the answer."
             )
         most = int(images.max())
         if most > 1 and most >= _MANY_IMAGES * n_images:

@@ -89,7 +89,10 @@ def write_system(data: Path, folder: Path, seed: int) -> Path:
 @pytest.mark.parametrize(
     ("second", "says"),
     [
-        ("nowhere", "nowhere: no such folder; give a folder that cxr predict or cxr import made"),
+        (
+            "nowhere",
+            "nowhere: no such folder; give a run, or a folder that cxr predict or cxr import made",
+        ),
         ("of-other-images", "of Reader were made on a data set with content_id"),
         ("mass", r"mass: predicts 'mass', which .* does not label; it has effusion, opacity"),
         ("same-name", "two systems have one name; give each its own"),

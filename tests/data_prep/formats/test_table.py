@@ -231,6 +231,13 @@ def test_what_is_not_clear_is_one_line_that_says_what_to_do(tmp_path, table, opt
     assert "\n" not in str(caught.value)
 
 
+def test_a_box_on_a_normal_row_is_passed_over_with_a_warning(tmp_path):
+    rows = "file,label,xmin,ymin,xmax,ymax\na.png,mass,1,2,3,4\nb.png,normal,1,2,3,4\n"
+    tables = read_table(tmp_path, rows)
+    assert tables.boxes["image_id"].tolist() == ["a"]
+    assert any("WARNING: 1 box on rows" in note and "b" in note for note in tables.notes)
+
+
 def test_a_finding_beside_no_finding_is_left_out(tmp_path):
     tables = read_table(tmp_path, "file,label\na.png,mass|normal\nb.png,normal\n")
     assert reasons(tables) == {"a.png": "'no finding' beside a finding"}

@@ -71,7 +71,10 @@ def out(tmp_path: Path) -> Path:
         ("retinanett", "run", "no such folder; did you mean OUT/retinanet?"),
         ("data/dataset.json", "data set", "is a file, not a folder; give OUT/data"),
         ("notes.txt", "run", "is a file, not a folder; give a run folder that cxr train made"),
-        ("empty", "predictions", "is empty; give a folder that cxr predict or cxr import made"),
+        ("empty", "predictions", "is empty; give a run, or a folder that cxr predict or cxr import "
+         "made"),
+        ("begun", "predictions", "an unfinished run; run the same cxr train again to complete it"),
+        ("chexnett", "predictions", "no such folder; did you mean OUT/chexnet?"),
     ],
 )  # fmt: skip
 def test_what_is_in_hand_is_named_with_the_way_on(out, name, wanted, says):

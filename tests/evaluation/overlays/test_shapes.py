@@ -191,7 +191,7 @@ def test_sign_says_what_became_of_the_image(decision, label, localised, sign, wh
 @pytest.mark.parametrize(
     ("localised", "within_cell", "words"),
     [
-        (False, True, "found, within one map cell"),
+        (False, True, "found; points beside the lesion, within one map cell"),
         (False, False, "right image, wrong place"),
         (False, None, "right image, wrong place"),  # no system has a map
         (True, True, "found, on the lesion"),
