@@ -155,8 +155,7 @@ class _PlattScaling:
     slope: float  # on the logit of the score
     intercept: float  # likewise
     method: _Method = "platt"  # how the two were found
-    # probability of a score of 0; `None` where no validation image had that score. Where the slope
-    # is not negative, no score has a lower probability
+    # probability of a score of 0, the lowest; `None` where no validation image had that score
     no_box: float | None = None
 
     def probability(self, scores: npt.ArrayLike) -> Floats:
@@ -165,9 +164,7 @@ class _PlattScaling:
         chance = sigmoid(self.slope * clipped_logit(given) + self.intercept)
         if self.no_box is None:
             return chance
-        if self.slope >= 0:
-            chance = np.maximum(chance, self.no_box)
-        return np.where(given == 0, self.no_box, chance)
+        return np.where(given == 0, self.no_box, np.maximum(chance, self.no_box))
 
     def to_dict(self) -> dict[str, Any]:
         """For ``decisions/<target>.json``."""
@@ -284,6 +281,9 @@ def fit_calibration(
 def _fit_platt(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> _PlattScaling | None:
     """Learn Platt scaling; the labels are smoothed as Platt does, so it always exists.
 
+    It never falls: where the likeliest slope is negative, the likeliest without one is taken, which
+    is the share of positives.
+
     Scores of 0 (no box) are a level of their own: the smoothed share of positives among them,
     pooled with the images of lower probability so that the order of scores is kept.
 
@@ -302,6 +302,9 @@ def _fit_platt(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> _PlattScaling |
         design, np.ones((1, len(design))), (wanted[boxed] @ design)[None], start=start
     )
     slope, intercept = fit.coefficients[0].tolist()
+    if slope < 0:
+        share = wanted[boxed].mean()
+        slope, intercept = 0.0, float(np.log(share / (1 - share)))
     return _with_no_box(_PlattScaling(slope, intercept), truth, scores)
 
 
@@ -323,8 +326,6 @@ def _with_no_box(
     if not empty.any():
         return scaling
     shares = _smoothed(truth)[empty]
-    if scaling.slope < 0:
-        return replace(scaling, no_box=float(shares.mean()))
     others = np.sort(scaling.probability(scores[~empty]))
     totals = shares.sum() + np.append(0.0, np.cumsum(others))
     pooled = totals / (len(shares) + np.arange(len(totals)))

@@ -203,6 +203,15 @@ def test_platt_scaling_exists_and_stays_finite(scores):
     json.dumps(dataclasses.asdict(scaling), allow_nan=False)
 
 
+def test_a_probability_never_falls_where_the_score_rises():
+    truth, scores = np.array([1, 1, 0, 1, 0, 0]), np.array([0.1, 0.2, 0.3, 0.4, 0.6, 0.9])
+    assert scores[truth == 1].mean() < scores[truth == 0].mean()
+    assert _fit_platt(truth, scores).probability(scores) == pytest.approx([0.5] * 6)
+    assert _fit_platt(truth, scores - 0.1).probability(scores - 0.1) == pytest.approx(
+        [0.5] * 6, abs=0.1
+    )
+
+
 def test_one_class_gives_no_probability():
     assert _fit_platt([1, 1], [0.2, 0.4]) is None
 
