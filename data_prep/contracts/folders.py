@@ -203,10 +203,8 @@ def make_folder(folder: Path) -> Path:
     try:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
+    except (FileExistsError, NotADirectoryError, FileNotFoundError):  # the last in /proc
         raise InputError(f"{folder}: a file stands where a folder is needed") from None
-    except FileNotFoundError:  # what /proc says of every new folder
-        raise InputError(f"{folder}: no folder can be made there; choose another") from None
     return folder
 
 
