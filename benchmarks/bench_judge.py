@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,15 +16,16 @@ from benchmarks.bench import Row, Setting, curve
 from benchmarks.worker import Candidate, Run
 from data_prep.contracts.schemas import EDGES
 from evaluation.boxes.box_metrics import WeightedAveragePrecision, average_precision
-from evaluation.boxes.matching import match_boxes
+from evaluation.boxes.matching import match_boxes, pair_boxes
 from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.scorecard import Scorecard
+from evaluation.decisions.decision import BoxCutChoice
 from evaluation.decisions.test_set import EvaluationSet
 from evaluation.decisions.thresholds import (
     POLICIES,
     ValidationScores,
+    choose_again,
     choose_threshold,
-    refit_thresholds,
 )
 from evaluation.metrics.image_metrics import rates
 from evaluation.statistics.bootstrap import Resamples, cluster_index
@@ -47,12 +49,16 @@ _SIDE = 1024.0  # px
 
 
 class Systems(NamedTuple):
-    """Two detectors, A and B, and a classifier, C: scores by system, boxes of the detectors."""
+    """Two detectors, A and B, and a classifier, C: scores by system, boxes of the detectors.
+
+    `cuts` are what the detectors' score cuts of boxes are chosen on.
+    """
 
     judged: EvaluationSet
     scores: dict[str, pd.Series]
     boxes: dict[str, pd.DataFrame]
     validation: dict[str, ValidationScores]
+    cuts: dict[str, BoxCutChoice]
 
 
 def judge_rows(setting: Setting) -> Iterator[dict[str, Any]]:
@@ -67,7 +73,8 @@ def judge_rows(setting: Setting) -> Iterator[dict[str, Any]]:
     note = (
         "judging is from image scores and boxes to the table of figures, intervals and paired "
         f"differences; two of the systems are detectors with {BOXES_PER_IMAGE} boxes an image; "
-        f"thresholds are refitted on {_n_validation(n_images):,} validation images"
+        "thresholds and score cuts of boxes are refitted on "
+        f"{_n_validation(n_images):,} validation images"
     )
     work = f"judge 3 systems on {n_images:,} images, {n_replicates:,} replicates"
     whole = {ours: Candidate.of(whole_comparison, n_replicates=n_replicates, **told)}
@@ -201,23 +208,21 @@ def make_systems(n_images: int, seed: int, n_boxes: int = BOXES_PER_IMAGE) -> Sy
         for name, frame in boxes.items()
     }
     scores["C"] = pd.Series(1 / (1 + np.exp(1.5 - 1.4 * sick - rng.normal(size=n_images))), ids)
-    return Systems(judged, scores, boxes, _validation(judged, scores, rng))
+    rows = rng.choice(n_images, _n_validation(n_images), replace=False)
+    names = np.char.add("v", patients[rows].astype(str))
+    validation = {
+        name: ValidationScores(sick[rows], each.to_numpy()[rows], names)
+        for name, each in scores.items()
+    }
+    cuts = {
+        name: BoxCutChoice(pair_boxes(found, judged.truth, ids[rows]), names)
+        for name, found in boxes.items()
+    }
+    return Systems(judged, scores, boxes, validation, cuts)
 
 
 def _n_validation(n_images: int) -> int:
     return max(_FEWEST_VALIDATION, n_images // _TEST_PER_VALIDATION)
-
-
-def _validation(
-    judged: EvaluationSet, scores: dict[str, pd.Series], rng: np.random.Generator
-) -> dict[str, ValidationScores]:
-    """Validation images that score as test images drawn at random do."""
-    rows = rng.choice(len(judged.y_true), _n_validation(len(judged.y_true)), replace=False)
-    owners = np.char.add("v", judged.patients[rows].astype(str))
-    return {
-        name: ValidationScores(judged.y_true[rows], each.to_numpy()[rows], owners)
-        for name, each in scores.items()
-    }
 
 
 def _boxes_at(rng: np.random.Generator, count: int) -> Floats:
@@ -244,7 +249,7 @@ def _found(
 
 
 def judge(systems: Systems, n_replicates: int, seed: int) -> pd.DataFrame:
-    """Every figure, interval and paired difference; thresholds are chosen on validation images."""
+    """Every figure, interval and paired difference; validation images choose thresholds, cuts."""
     judged, cards = systems.judged, {}
     for name, scores in systems.scores.items():
         boxes = systems.boxes.get(name)
@@ -252,8 +257,11 @@ def judge(systems: Systems, n_replicates: int, seed: int) -> pd.DataFrame:
         choices = {
             policy: choose_threshold(kept.y_true, kept.scores, policy) for policy in POLICIES
         }
-        cut = None if boxes is None else float(boxes["score"].median())
-        card = Scorecard(judged, scores, choices, validation=kept, boxes=boxes, box_cut=cut)
+        cut = systems.cuts.get(name)
+        card = Scorecard(
+            judged, scores, choices, validation=kept, boxes=boxes,
+            box_cut=None if cut is None else cut.chosen, cut_choice=cut,
+        )  # fmt: skip
         cards[name] = [card]
     resamples = Resamples(judged.n_patients, n_replicates, seed)
     return resampled_figures("lesion", cards, resamples).estimates.table()
@@ -266,8 +274,8 @@ def image_figures(systems: Systems, n_replicates: int, seed: int) -> Floats:
     """
     judged = systems.judged
     resamples = Resamples(judged.n_patients, n_replicates, seed)
-    chosen = {name: (kept, [_POLICY]) for name, kept in systems.validation.items()}
-    cuts = {name: each[_POLICY] for name, each in refit_thresholds(chosen, resamples).items()}
+    chosen = {n: [replace(kept, policies=(_POLICY,))] for n, kept in systems.validation.items()}
+    cuts = {name: each[_POLICY] for name, each in choose_again(chosen, resamples).items()}
     ranked = {
         name: RankedScores(judged.y_true, scores, judged.patients)
         for name, scores in systems.scores.items()

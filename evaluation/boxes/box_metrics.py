@@ -31,7 +31,7 @@ from evaluation.boxes.matching import (
     pair_boxes,
 )
 from evaluation.statistics.bootstrap import RunningRows, SegmentSums, per_cluster
-from evaluation.statistics.ranking import Floats, Integers, is_positive
+from evaluation.statistics.ranking import Floats, Integers
 
 _RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 
@@ -227,35 +227,55 @@ class WeightedIobb:
     """
 
     def __init__(
-        self,
-        pairs: BoxPairs,
-        clusters: Integers,
-        n_clusters: int,
-        cut: float,
+        self, pairs: BoxPairs, clusters: Integers, n_clusters: int, cuts: Sequence[float] | Floats
     ) -> None:
-        owner, called = np.asarray(clusters), is_positive(pairs.boxes.score, cut)
+        owner, self.cuts = np.asarray(clusters), np.asarray(cuts, dtype=np.float64)
         corners, true = pairs.boxes.corners[pairs.box], pairs.truth.corners[pairs.true]
         shared = np.minimum(corners[:, 2:], true[:, 2:]) - np.maximum(corners[:, :2], true[:, :2])
         area = np.prod(corners[:, 2:] - corners[:, :2], axis=1)
         iobb = np.prod(np.maximum(shared, 0), axis=1) / area
-        found = np.zeros((len(pairs.truth.image), len(_IOBB_THRESHOLDS)), dtype=bool)
-        false = np.repeat(called[:, None], len(_IOBB_THRESHOLDS), axis=1)
-        for column, least in enumerate(_IOBB_THRESHOLDS):
-            on = (iobb >= least) & called[pairs.box]
-            found[pairs.true[on], column] = True
-            false[pairs.box[on], column] = False
-        self._found = per_cluster(found, owner[pairs.truth.image], n_clusters)
-        self._false = per_cluster(false, owner[pairs.boxes.image], n_clusters)
+        score, shape = pairs.boxes.score, (n_clusters, len(self.cuts))
+        tables = []
+        for least in _IOBB_THRESHOLDS:
+            on = iobb >= least
+            best = np.full(len(pairs.truth.image), -np.inf)  # the highest score on each lesion
+            np.maximum.at(best, pairs.true[on], score[pairs.box[on]])
+            tables.append(_called_from(self.cuts, best, owner[pairs.truth.image], shape))
+        for least in _IOBB_THRESHOLDS:
+            false = np.ones(len(score), dtype=bool)
+            false[pairs.box[iobb >= least]] = False
+            image = pairs.boxes.image[false]
+            tables.append(_called_from(self.cuts, score[false], owner[image], shape))
+        self._counts = np.stack(tables, axis=-1)  # (cuts, clusters, 2 x 3)
         self._images = np.bincount(owner, minlength=n_clusters)
         self._lesions = np.bincount(owner, weights=pairs.truth.per_image, minlength=n_clusters)
 
-    def __call__(self, weights: Integers) -> Floats:
-        """Accuracies (NaN without a true box), then false positives per image, ``(R, 2 x 3)``."""
+    def at(self, weights: Integers, cuts: Floats) -> Floats:
+        """Accuracies, then false positives per image, ``(R, 2 x 3)``, each row at its own cut."""
         weight = np.asarray(weights, dtype=np.float64)
+        sums = _at_own_cut(self._counts, self.cuts, weight, cuts)
+        size = np.stack([weight @ self._lesions, weight @ self._images], axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            accuracy = (weight @ self._found) / (weight @ self._lesions)[:, None]
-            false = (weight @ self._false) / (weight @ self._images)[:, None]
-        return np.hstack([accuracy, false])
+            return np.asarray(sums / np.repeat(size, len(_IOBB_THRESHOLDS), axis=1))
+
+
+def _called_from(cuts: Floats, score: Floats, owner: Integers, shape: tuple[int, int]) -> Floats:
+    """How much of each cluster has a score at or above each cut, ``(cuts, clusters)``."""
+    # Counted by the highest cut that it reaches, added up from behind.
+    last = np.searchsorted(cuts, score, side="right")
+    n_clusters, n_cuts = shape
+    counted = np.bincount(owner * (n_cuts + 1) + last, minlength=n_clusters * (n_cuts + 1))
+    table = counted.reshape(n_clusters, n_cuts + 1).T
+    return np.asarray(table[:0:-1].cumsum(axis=0)[::-1], dtype=np.float64)
+
+
+def _at_own_cut(table: Floats, cuts: Floats, weight: Floats, own: Floats) -> Floats:
+    """Weighted sums of counts ``(cuts, clusters, ...)``, each row at its own cut; NaN without."""
+    sums = np.full((len(weight), *table.shape[2:]), np.nan)
+    for cut in np.unique(own[~np.isnan(own)]):
+        rows = own == cut
+        sums[rows] = weight[rows] @ table[np.searchsorted(cuts, cut)]
+    return sums
 
 
 _RSNA_IOU = np.nextafter(np.linspace(0.4, 0.75, 8), 1.0)
@@ -278,10 +298,11 @@ class WeightedRsnaScore:
     def __init__(
         self, pairs: BoxPairs, clusters: Integers, n_clusters: int, cuts: Sequence[float] | Floats
     ) -> None:
+        self.cuts = np.asarray(cuts, dtype=np.float64)
         matches = match_pairs(pairs, _RSNA_IOU)
         n_images, n_cuts = len(pairs.truth.per_image), len(cuts)
         # A box is called at the cuts up to its score: count by the highest, add up from behind.
-        last = np.searchsorted(np.asarray(cuts), matches.score, side="right")
+        last = np.searchsorted(self.cuts, matches.score, side="right")
         cell = matches.image * (n_cuts + 1) + last
 
         def at_cuts(weights: Floats | None = None) -> Floats:
@@ -294,14 +315,30 @@ class WeightedRsnaScore:
         for hit in matches.hit.T:
             found = at_cuts(hit.astype(np.float64))
             value += found / np.maximum(total - found, 1) / matches.hit.shape[1]
-        self._sum = per_cluster(value, clusters, n_clusters)
-        self._counted = per_cluster(total > 0, clusters, n_clusters)
+        self._sum = per_cluster(value, clusters, n_clusters).T.copy()  # (cuts, clusters)
+        self._counted = per_cluster(total > 0, clusters, n_clusters).T.copy()
+        self._lesions = per_cluster(pairs.truth.per_image[:, None], clusters, n_clusters)[:, 0]
 
     def __call__(self, weights: Integers) -> Floats:
         """The score per weighting and cut, ``(R, cuts)``; NaN where every image is left out."""
         weight = np.asarray(weights, dtype=np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray((weight @ self._sum) / (weight @ self._counted))
+            return np.asarray((weight @ self._sum.T) / (weight @ self._counted.T))
+
+    def at(self, weights: Integers, cuts: Floats) -> Floats:
+        """The score of each row of weights at a cut of its own, both ``(R,)``; NaN without one."""
+        weight = np.asarray(weights, dtype=np.float64)
+        value, counted = (
+            _at_own_cut(table, self.cuts, weight, cuts) for table in (self._sum, self._counted)
+        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(value / counted)
+
+    def best_cut(self, weights: Integers) -> Floats:
+        """The cut of the highest score of each row, of equals the lowest; NaN without a lesion."""
+        scores = self(weights)
+        best = self.cuts[np.where(np.isnan(scores), -np.inf, scores).argmax(axis=1)]
+        return np.where(weights @ self._lesions > 0, best, np.nan)
 
 
 class WeightedFroc:

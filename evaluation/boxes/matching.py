@@ -61,7 +61,7 @@ class BoxPairs:
     iou: Floats  # `(pairs,)`
 
 
-def rank_boxes(boxes: Boxes, n_images: int) -> _RankedBoxes:
+def _rank_boxes(boxes: Boxes, n_images: int) -> _RankedBoxes:
     """Order boxes by image (their labels; -1: not judged) and falling score, 100 an image."""
     image = boxes.labels
     order = np.lexsort((-boxes.scores, image))
@@ -84,7 +84,7 @@ def true_boxes(truth: pd.DataFrame, image_ids: pd.Index) -> TrueBoxes:
     return TrueBoxes(image, corners, np.bincount(image, minlength=len(image_ids)))
 
 
-def pair_ranked(boxes: _RankedBoxes, truth: TrueBoxes) -> BoxPairs:
+def _pair_ranked(boxes: _RankedBoxes, truth: TrueBoxes) -> BoxPairs:
     """Pair boxes of the same images and measure how far they overlap."""
     first_true = np.cumsum(truth.per_image) - truth.per_image
     partners = truth.per_image[boxes.image]
@@ -98,7 +98,7 @@ def pair_ranked(boxes: _RankedBoxes, truth: TrueBoxes) -> BoxPairs:
 def pair_boxes(boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index) -> BoxPairs:
     """Pair predicted and true boxes of the images judged."""
     predicted = Boxes.from_table(boxes, positions(boxes["image_id"], image_ids))
-    return pair_ranked(rank_boxes(predicted, len(image_ids)), true_boxes(truth, image_ids))
+    return _pair_ranked(_rank_boxes(predicted, len(image_ids)), true_boxes(truth, image_ids))
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from evaluation.compare.paired_tests import paired_tests, seed_parts, with_clust
 from evaluation.compare.protocol import EXPLORATORY, Protocol
 from evaluation.decisions.test_set import TestSet, Unit, image_groups
 from evaluation.decisions.thresholds import POLICIES
-from evaluation.metrics.metric import Note
+from evaluation.metrics.metric import ALL, MetricKey, Note, listing
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.statistics.clustered_tests import AurocParts
 from evaluation.systems.eligibility import Images, common_test_images, few_patients, training_id
@@ -175,6 +175,14 @@ def _check_protocol(protocol: Protocol, models: Models) -> None:
                     f"protocol: the primary figure '{metric}' is undefined for {model.name}: "
                     f"{why}; compare systems that have it, or fix another metric; no figure was "
                     "shown, and no use of the test set was logged"
+                )
+            choices = model.card.choices_of(MetricKey(ALL, policy, metric))
+            if held := [name for name, again in choices.items() if not again]:
+                raise InputError(
+                    f"protocol: the primary figure '{metric}' of {model.name} rests on a choice "
+                    f"on validation whose luck is in no interval ({listing(held)}): fix another "
+                    "metric, or compare without a protocol; no figure was shown, and no use of the "
+                    "test set was logged"
                 )
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 
 from evaluation.decisions.test_set import EvaluationSet
 from evaluation.decisions.thresholds import check_policy
-from evaluation.metrics.metric import ALL, MetricKey
+from evaluation.metrics.metric import ALL, MetricKey, listing
 from evaluation.statistics.bootstrap import LEVEL, Interval
 from evaluation.statistics.clustered_tests import effective_patients
 from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
@@ -26,8 +26,9 @@ COLUMNS = (
 FAILURES_WRONG = "failures_wrong"
 """The subgroup of all images that any system should have run on; a failure counts as wrong."""
 OVER_SEEDS = "Obuchowski-Rockette, Hillis df, seeds random"
-REFITTED, HELD = "thresholds refitted on resampled validation patients", "thresholds held"
-"""What the resamples of an interval or test do with thresholds that validation chose."""
+REFITTED, HELD = "refitted on resampled validation patients", "choice held"
+"""What the resamples of an interval or test do with what validation chose."""
+THRESHOLDS = "thresholds"
 _BETWEEN = " - "
 
 
@@ -79,11 +80,12 @@ class Estimate(Interval):
         family: Of a difference, the ends of its interval as one of 1, 2, 3, ... comparisons: the
             ``k``-th pair covers `family_level` ``(k)``.
         of_all: Whether it is the figure of all images once more, because no image failed.
-        held: Ends of the interval with thresholds held, where those of the interval itself were
-            refitted; `None` where they were not, or where there is no such interval.
-        n_chosen_on: Positive validation images (studies, patients) that its threshold was chosen
-            on, of a difference the fewer of both systems'; `None` without a chosen threshold.
-        refitted: Whether the resamples choose its threshold again.
+        held: Ends of the interval with choices held, where those of the interval itself were
+            made again; `None` where they were not, or where there is no such interval.
+        n_chosen_on: Positive validation images (studies, patients) that its threshold or score cut
+            was chosen on, of a difference the fewer of both systems'; `None` without such a choice.
+        refitted: Whether the resamples choose its threshold, or score cut of boxes, again.
+        held_choices: What validation chose for it, too, and no resample chooses again.
     """
 
     method: str = ""
@@ -94,6 +96,7 @@ class Estimate(Interval):
     held: tuple[float, float] | None = None
     n_chosen_on: int | None = None
     refitted: bool = False
+    held_choices: tuple[str, ...] = ()
 
     @property
     def effective_patients(self) -> float | None:
@@ -129,11 +132,16 @@ def is_chosen(policy: str) -> bool:
     return bool(policy) and check_policy(policy).kind != "threshold"
 
 
-def of_thresholds(policy: str, *, refitted: bool) -> str:
-    """What the method of an interval does with thresholds; nothing where none was chosen."""
-    if not is_chosen(policy):
-        return ""
-    return f", {REFITTED if refitted else HELD}"
+def of_choices(choices: Mapping[str, bool]) -> str:
+    """What the method of an interval does with the choices on validation behind a figure.
+
+    Example:
+        >>> of_choices({"thresholds": True, "calibration": False})
+        ', thresholds refitted on resampled validation patients, choice held: calibration'
+    """
+    again, held = ([name for name in choices if choices[name] == made] for made in (True, False))
+    words = f", {listing(again)} {REFITTED}" if again else ""
+    return f"{words}, {HELD}: {listing(held)}" if held else words
 
 
 def family_level(comparisons: int) -> float:

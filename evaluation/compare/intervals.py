@@ -1,8 +1,9 @@
 """Estimates, intervals and paired differences of every figure, and why one is missing.
 
-Every resample draws validation patients, too, the same for all systems, and chooses thresholds
-again on these: a figure at a chosen threshold varies as it would had other patients been at hand
-to choose and to judge. Beside such an interval stands the one with thresholds held.
+Every resample draws validation patients, too, the same for all systems, and makes every choice
+again on these: a figure at a chosen threshold, or of boxes from a chosen score, varies as it would
+had other patients been at hand to choose and to judge. Beside such an interval stands the one with
+the choice held.
 
 Of several training seeds of one system figures are means, and intervals are Obuchowski and
 Rockette's, with the replicates' covariances between all seeds of all systems.
@@ -29,10 +30,10 @@ from evaluation.compare.estimates import (
     SampleSize,
     family_levels,
     is_chosen,
-    of_thresholds,
+    of_choices,
 )
 from evaluation.compare.scorecard import Cards, Scorecard
-from evaluation.decisions.thresholds import refit_thresholds
+from evaluation.decisions.thresholds import choose_again
 from evaluation.metrics.metric import MetricKey
 from evaluation.metrics.registry import METRICS, family, why_undefined
 from evaluation.statistics.bootstrap import (
@@ -50,12 +51,12 @@ from evaluation.statistics.ranking import Floats
 
 EXACT_METHOD = "exact (Clopper-Pearson), patients as trials"
 _NOT_TUNED = "not tuned for this policy"
-_CHOICE_UNSURE = "thresholds were refitted: other validation patients would have chosen otherwise"
+_CHOICE_UNSURE = "choices were refitted: other validation patients would have chosen otherwise"
 _CALIBRATION_INSTEAD = "of calibration, read Brier score, slope and in the large"
 _ONE_PATIENT = "one patient gives no interval"
 
 _Drawn = Mapping[tuple[str, int, MetricKey, bool], Floats]
-"""Replicates by system, seed and figure, and whether refitted thresholds are held instead."""
+"""Replicates by system, seed and figure, and whether choices are held instead."""
 
 
 class _Resampled(NamedTuple):
@@ -167,24 +168,17 @@ def _draw(
     kept: Callable[[MetricKey], bool],
     advance: Callable[[int], None] | None,
 ) -> _Drawn:
-    """Replicates of every figure, and of those at refitted thresholds with thresholds held."""
+    """Replicates of every figure, and of those whose choices are made again with these held."""
     models = {(n, seed): card for n, members in cards.items() for seed, card in enumerate(members)}
-    refitted = refit_thresholds(
-        {
-            model: (card.validation, policies)
-            for model, card in models.items()
-            if card.validation is not None and (policies := card.chosen_policies)
-        },
-        resamples,
-    )
-    columns = [(model, policy) for model, chosen in refitted.items() for policy in chosen]
-    beside = [refitted[model][policy] for model, policy in columns]
+    again = choose_again({model: card.choices for model, card in models.items()}, resamples)
+    columns = [(model, what) for model, chosen in again.items() for what in chosen]
+    beside = [again[model][what] for model, what in columns]
 
-    def statistic(weights: np.ndarray, thresholds: Floats | None = None) -> _Drawn:
+    def statistic(weights: np.ndarray, chosen: Floats | None = None) -> _Drawn:
         of_models: dict[tuple[str, int], dict[str, Floats]] = {model: {} for model in models}
-        if thresholds is not None:
-            for (model, policy), column in zip(columns, thresholds.T, strict=True):
-                of_models[model][policy] = column
+        if chosen is not None:
+            for (model, what), column in zip(columns, chosen.T, strict=True):
+                of_models[model][what] = column
         drawn: dict[tuple[str, int, MetricKey, bool], Floats] = {}
         for model, card in models.items():
             replicates = card.replicates(weights, of_models[model])
@@ -274,7 +268,7 @@ class _EstimateMaker:
             return Estimate(note=why_none, counts=self._size(key))
         models = [card for name in names for card in self._systems[name].cards]
         drawn, drawn_held = self.drawn.of(names, key), self._held.of(names, key)
-        refitted = drawn_held is not None
+        refitted, choices = drawn_held is not None, _choices(models, key)
         interval = self._interval(key, value, drawn, refitted=refitted)
         if refitted and (reason := _too_few(key.policy, models)):
             interval = Interval(value, note=f"no interval: {reason}")
@@ -288,7 +282,7 @@ class _EstimateMaker:
             held, _ = self._over_seeds(self._held, names, key, held)
         elif len(names) == 1:
             exact = _exact_interval(models[0], key, value)
-        method += of_thresholds(key.policy, refitted=refitted)
+        method += of_choices(choices)
         if exact is not None and held.unmoved:
             held = exact
             if interval.bounded:  # no resample of test patients moved it: it is not that narrow
@@ -312,8 +306,9 @@ class _EstimateMaker:
             counts=self._size(key),
             family=family_ends,
             held=(held.low, held.high) if held.bounded else None,
-            n_chosen_on=_chosen_on(key.policy, models),
+            n_chosen_on=_chosen_on(key, models),
             refitted=refitted,
+            held_choices=tuple(name for name, again in choices.items() if not again),
         )
 
     def _over_seeds(
@@ -341,7 +336,7 @@ class _EstimateMaker:
             return Interval(value, note=_ONE_PATIENT)
         level = expanded_level(LEVEL, self._patients(key, refitted=refitted))
         interval = percentile_interval(drawn, level, estimate=value)
-        if refitted and not interval.bounded and not interval.unmoved:
+        if refitted and not (interval.bounded or interval.unmoved):
             return replace(interval, note=f"{interval.note}; {_CHOICE_UNSURE}")
         if key.metric in family("calibration") and interval.shifted:
             return replace(interval, note=f"{interval.note}; {_CALIBRATION_INSTEAD}")
@@ -370,16 +365,27 @@ class _EstimateMaker:
         return self._sizes[population]
 
 
-def _chosen_on(policy: str, models: Sequence[Scorecard]) -> int | None:
-    """The fewest positives that any of the thresholds was chosen on; `None` where unknown."""
-    if not is_chosen(policy):
+def _choices(models: Sequence[Scorecard], key: MetricKey) -> dict[str, bool]:
+    """The choices behind a figure of several models, and whether each is made again in all."""
+    every = [model.choices_of(key) for model in models]
+    names = dict.fromkeys(name for of_model in every for name in of_model)
+    return {name: all(of_model.get(name, True) for of_model in every) for name in names}
+
+
+def _chosen_on(key: MetricKey, models: Sequence[Scorecard]) -> int | None:
+    """The fewest positives that any threshold or score cut was chosen on; `None` where unknown."""
+    known = [model.validation.n_positive for model in models if model.validation]
+    if "box_cut" in METRICS[key.metric].needs:
+        known = [model.cut_choice.n_positive for model in models if model.cut_choice]
+    elif not is_chosen(key.policy):
         return None
-    known = [model.validation.n_positive for model in models if model.validation is not None]
     return min(known) if known and len(known) == len(models) else None
 
 
 def _too_few(policy: str, models: Sequence[Scorecard]) -> str:
     """Why resamples cannot say how far a threshold varies; empty where they can."""
+    if not is_chosen(policy):
+        return ""
     reasons = (card.validation.too_few_for(policy) for card in models if card.validation)
     return next(filter(None, reasons), "")
 

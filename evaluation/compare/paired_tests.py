@@ -13,14 +13,15 @@ from scipy.special import ndtri, stdtr
 
 from evaluation.compare.claims import holm
 from evaluation.compare.estimates import (
-    HELD,
     OVER_SEEDS,
     REFITTED,
+    THRESHOLDS,
     Differences,
     Estimate,
     Estimates,
     family_levels,
     is_chosen,
+    of_choices,
 )
 from evaluation.compare.scorecard import Cards, Scorecard, judged_of
 from evaluation.decisions.test_set import EvaluationSet
@@ -154,8 +155,8 @@ EXACT_AUROC = "exact (Clopper-Pearson), pairs of patients as trials"
 DELONG = "DeLong 1988, images taken as independent"
 MCNEMAR = "Obuchowski 1998, McNemar clustered by patient"
 EXACT = "exact McNemar, images taken as independent"
-REFITTED_TEST = f"{BOOTSTRAP}, {REFITTED}"
-"""The test that decides where validation chose a threshold."""
+REFITTED_TEST = f"{BOOTSTRAP}, choices {REFITTED}"
+"""The test that decides where validation chose a threshold, or a score cut of boxes."""
 SEEDS_TEST = f"{OVER_SEEDS}; covariances of the {BOOTSTRAP.removesuffix(' percentile')}"
 """The test of a figure other than AUROC where a system has several seeds."""
 
@@ -302,7 +303,7 @@ def _decision_rows(rows: _Rows, subgroup: str, cards: Cards, judged_on: np.ndarr
     }
     for policy in policies:
         right = {name: _shares_right(members, policy) for name, members in cards.items()}
-        held = f", {HELD}" if policy in refitted else ""
+        held = of_choices({THRESHOLDS: False}) if policy in refitted else ""
         for pair in combinations(cards, 2):
             one, other = (right[name] for name in pair)
             if one is None or other is None:

@@ -1,14 +1,15 @@
 """All figures of a system on the judged images, under any patient weights.
 
 With all weights 1 a scorecard gives the estimates, with the weights of a resample a replicate:
-one definition of each figure serves both. A replicate of a figure at a chosen threshold is taken
-at the threshold that its own resample of validation patients gives, and once more with the
-threshold held.
+one definition of each figure serves both. A replicate of a figure that rests on a choice, as of a
+threshold, is taken at what its own resample of validation patients chooses, and once more with
+the choice held.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -26,15 +27,14 @@ from evaluation.boxes.box_metrics import (
     froc_curve,
 )
 from evaluation.boxes.matching import HITS, BoxPairs, localised, match_pairs, pair_boxes
-from evaluation.decisions.decision import Decision
+from evaluation.compare.estimates import THRESHOLDS, is_chosen
+from evaluation.decisions.decision import BOX_CUT, BoxCutChoice, Decision
 from evaluation.decisions.test_set import EvaluationSet, SystemOutput
 from evaluation.decisions.thresholds import (
     Referral,
     ReferralFigures,
     ThresholdChoice,
     ValidationScores,
-    check_policy,
-    doubt_of,
 )
 from evaluation.metrics.image_metrics import CalibrationFigures, confusion_counts, rates
 from evaluation.metrics.metric import ALL, NEEDS, VERSUS_NORMAL, MetricKey, Need
@@ -54,9 +54,9 @@ class _Replicates(NamedTuple):
     """Figures on resamples of patients, each shape ``(R,)``."""
 
     figures: dict[MetricKey, Floats]
-    """Every figure; where thresholds were refitted, at these."""
+    """Every figure; where a choice was made again, at that."""
     held: dict[MetricKey, Floats]
-    """Figures at a policy whose threshold was refitted, with the threshold held."""
+    """Those of the figures that rest on a choice that was made again, with the choice held."""
 
 
 _Counts = dict[tuple[str, str], Floats]
@@ -67,7 +67,11 @@ _TOLERANT = "_tolerant"
 
 
 class Scorecard:
-    """Every figure of one system; without `validation` thresholds are held in every resample."""
+    """Every figure of one system; without `validation` thresholds are held in every resample.
+
+    So is the score cut of boxes without `cut_choice`; `held` are further choices that no resample
+    makes again, by what a metric needs to rest on them.
+    """
 
     def __init__(
         self,
@@ -79,12 +83,15 @@ class Scorecard:
         points: pd.DataFrame | None = None,
         boxes: pd.DataFrame | None = None,
         box_cut: float | None = None,
+        cut_choice: BoxCutChoice | None = None,
+        held: Mapping[Need, str] | None = None,
         probability: Floats | None = None,
         referrals: Mapping[str, Referral] | None = None,
         spread: Floats | None = None,
     ) -> None:
         self.judged, self.thresholds, self.points, self.boxes = judged, thresholds, points, boxes
         self.validation, self.box_cut, self.probability = validation, box_cut, probability
+        self.cut_choice, self._held = cut_choice, held or {}
         self.scores = scores.to_numpy(dtype=np.float64)
         self._on_lesion: dict[str, npt.NDArray[np.bool_]] = {}
         if points is not None:
@@ -104,6 +111,7 @@ class Scorecard:
         self._pairs: BoxPairs | None = None
         self._precision: WeightedAveragePrecision | None = None
         self._placed: list[tuple[Sequence[str], Callable[[Integers], Floats]]] = []
+        self._called: list[tuple[Sequence[str], Callable[[Integers, Floats], Floats]]] = []
         if boxes is not None:
             trusted = judged.boxes_trusted
             pairs = self._pairs = pair_boxes(boxes, judged.truth, judged.image_ids[trusted])
@@ -113,9 +121,9 @@ class Scorecard:
                 froc = WeightedFroc(pairs, *of_patients, hit).figures
                 self._placed.append((family(f"froc_{hit}"), froc))
             if box_cut is not None:
-                rsna = WeightedRsnaScore(pairs, *of_patients, [box_cut])
-                iobb = WeightedIobb(pairs, *of_patients, box_cut)
-                self._placed += [(family("rsna"), rsna), (family("iobb"), iobb)]
+                cuts = np.unique([box_cut, *(() if cut_choice is None else cut_choice.cuts)])
+                for name, judge in (("rsna", WeightedRsnaScore), ("iobb", WeightedIobb)):
+                    self._called.append((family(name), judge(pairs, *of_patients, cuts).at))
         self._count_names, self._counts = self._patient_counts()
         self._referrals = referrals or {}
         self.referred = self._refer(self._referrals, spread)
@@ -133,6 +141,8 @@ class Scorecard:
             points=output.points(),
             boxes=output.boxes(scores, decision.map_scale, decision.map_boxes),
             box_cut=decision.box_cut,
+            cut_choice=decision.cut_choice,
+            held=decision.held,
             probability=decision.probability(scores),
             referrals=decision.referral,
             spread=None if spread is None else spread.to_numpy(dtype=np.float64),
@@ -146,7 +156,7 @@ class Scorecard:
             called, threshold = self.called(policy), self.thresholds[policy].threshold
             if called is None or threshold is None:
                 continue
-            doubt = doubt_of(self.scores, threshold, spread if referral.by == "spread" else None)
+            doubt = referral.doubt(self.scores, threshold, spread)
             figures[policy] = ReferralFigures(
                 self.judged.y_true, called, doubt, referral.cut, self.judged.patients
             )
@@ -176,6 +186,25 @@ class Scorecard:
         return None if threshold is None else is_positive(self.scores, threshold)
 
     @property
+    def choices(self) -> list[ValidationScores | BoxCutChoice]:
+        """What every resample of validation patients chooses again."""
+        made: list[ValidationScores | BoxCutChoice] = []
+        if self.validation is not None and (policies := self.chosen_policies):
+            made.append(replace(self.validation, policies=tuple(policies)))
+        return made if self.cut_choice is None else [*made, self.cut_choice]
+
+    def choices_of(self, key: MetricKey) -> dict[str, bool]:
+        """The choices that a figure rests on, and whether resamples make each again."""
+        metric = METRICS[key.metric]
+        made = {name: False for need, name in self._held.items() if need in metric.needs}
+        if is_chosen(key.policy):
+            again = metric.family != "referral"  # whose doubt is measured from one threshold
+            made[THRESHOLDS] = again and key.policy in self.chosen_policies
+        if "box_cut" in metric.needs:
+            made[BOX_CUT] = self.cut_choice is not None
+        return made
+
+    @property
     def chosen_policies(self) -> list[str]:
         """Policies whose threshold validation chose, so that resamples of it give another one."""
         if self.validation is None:
@@ -183,7 +212,7 @@ class Scorecard:
         return [
             policy
             for policy, choice in self.thresholds.items()
-            if choice.threshold is not None and check_policy(policy).kind != "threshold"
+            if choice.threshold is not None and is_chosen(policy)
         ]
 
     def confusion(self, policy: str) -> dict[str, int] | None:
@@ -221,12 +250,13 @@ class Scorecard:
         """Every figure for every row of patient weights, each row by itself; thresholds held."""
         return self.replicates(weights, {}).figures
 
-    def replicates(self, weights: Integers, thresholds: Mapping[str, Floats]) -> _Replicates:
-        """Every figure for every row of patient weights, at thresholds of that row where given.
+    def replicates(self, weights: Integers, chosen: Mapping[str, Floats]) -> _Replicates:
+        """Every figure for every row of patient weights, at what that row chose where given.
 
-        `weights` say how often each patient counts, ``(R, patients)``; `thresholds` are by policy,
-        ``(R,)``, NaN where a row has none; of other policies the threshold is held.
+        `weights` say how often each patient counts, ``(R, patients)``; `chosen` are thresholds by
+        policy and the score cut of boxes, ``(R,)``, NaN where a row has none; all else is held.
         """
+        thresholds = {what: values for what, values in chosen.items() if what in self.thresholds}
         ranked, normal = self._ranked.sums(weights), None
         figures = _of_ranking(ALL, ranked)
         if self._ranked_normal is not None:
@@ -240,19 +270,30 @@ class Scorecard:
             figures[MetricKey(ALL, "", "ap50")] = at_iou[:, 0]
             figures[MetricKey(ALL, "", "ap")] = at_iou.mean(axis=1)
         for names, judge in self._placed:
-            columns = judge(weights).reshape(len(weights), -1).T
-            figures |= {MetricKey(ALL, "", m): v for m, v in zip(names, columns, strict=True)}
+            figures |= _of_columns(names, judge(weights))
+        of_called = self._at_cut(weights, np.full(len(weights), self.box_cut, dtype=np.float64))
         sums = np.asarray(weights, dtype=np.float64) @ self._counts
         counts = dict(zip(self._count_names, sums.T, strict=True))
         for kind in self._on_lesion:
             pointed = _share(counts["", f"pointed{kind}"], counts["", "boxed"])
             figures[MetricKey(ALL, "", f"pointing_accuracy{kind}")] = pointed
         held = self._at_thresholds(counts, thresholds)
+        if BOX_CUT in chosen:
+            held |= of_called
+            of_called = self._at_cut(weights, chosen[BOX_CUT])
+        figures |= of_called
         counts |= self._refitted_counts(weights, thresholds, ranked, normal)
         figures |= self._at_thresholds(counts, self.thresholds)
         for policy, left in self.referred.items():
             figures |= {MetricKey(ALL, policy, m): v for m, v in left.figures(weights).items()}
         return _Replicates(figures, held)
+
+    def _at_cut(self, weights: Integers, cuts: Floats) -> dict[MetricKey, Floats]:
+        """The figures of called boxes, each row at a score cut of its own."""
+        figures: dict[MetricKey, Floats] = {}
+        for names, judge in self._called:
+            figures |= _of_columns(names, judge(weights, cuts))
+        return figures
 
     def _refitted_counts(
         self,
@@ -368,6 +409,12 @@ def _of_ranking(subgroup: str, sums: RankingSums) -> dict[MetricKey, Floats]:
         for name, value in sums.matched(percent / 100).items():
             values[f"matched_{name}_{percent}"] = value
     return {MetricKey(subgroup, "", metric): value for metric, value in values.items()}
+
+
+def _of_columns(metrics: Sequence[str], columns: Floats) -> dict[MetricKey, Floats]:
+    """Figures of all images without a policy, ``(R, metrics)``, or ``(R,)`` of one."""
+    table = columns.reshape(len(columns), -1).T
+    return {MetricKey(ALL, "", m): values for m, values in zip(metrics, table, strict=True)}
 
 
 def _needs(metric: str) -> set[Need]:

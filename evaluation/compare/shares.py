@@ -8,16 +8,17 @@ refitted on resampled validation patients.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from evaluation.compare.estimates import of_thresholds
+from evaluation.compare.estimates import THRESHOLDS, is_chosen, of_choices
 from evaluation.compare.scorecard import Cards, judged_of
-from evaluation.decisions.thresholds import ValidationScores, refit_thresholds
+from evaluation.decisions.decision import BOX_CUT
+from evaluation.decisions.thresholds import ValidationScores, choose_again
 from evaluation.statistics.bootstrap import (
     Interval,
     Resamples,
@@ -72,21 +73,20 @@ class _Calls:
         self.patients = judged_of(cards).patients
         self.held: dict[str, Floats] = {}
         self.unsure: dict[str, str] = {}
-        chosen_on: dict[tuple[str, int], tuple[ValidationScores, list[str]]] = {}
+        chosen_on: dict[tuple[str, int], list[ValidationScores]] = {}
         self._scores: dict[str, list[Floats]] = {}
         for name, members in cards.items():
             calls = [called for c in members if (called := c.called(policy)) is not None]
             kept = [c.validation for c in members if c.validation and policy in c.chosen_policies]
             if len(calls) < len(members) or len(kept) < len(members):
                 continue
-            chosen_on |= {(name, seed): (scores, [policy]) for seed, scores in enumerate(kept)}
+            of_seeds = [replace(scores, policies=(policy,)) for scores in kept]
+            chosen_on |= {(name, seed): [scores] for seed, scores in enumerate(of_seeds)}
             self._scores[name] = [card.scores for card in members]
             self.held[name] = np.mean(calls, axis=0)
             self.unsure[name] = next(filter(None, (v.too_few_for(policy) for v in kept)), "")
         self._columns = [name for name, _ in chosen_on]
-        refitted = [
-            of_model[policy] for of_model in refit_thresholds(chosen_on, resamples).values()
-        ]
+        refitted = [of_model[policy] for of_model in choose_again(chosen_on, resamples).values()]
         self.thresholds = np.column_stack(refitted) if refitted else None
 
     def called(self, system: str, thresholds: Floats) -> npt.NDArray[np.float32]:
@@ -255,7 +255,7 @@ class Shares:
         elif refitted and self.calls is not None:
             unsure = [reason for system, _ in keys if (reason := self.calls.unsure.get(system))]
             interval = Interval(note=f"no interval: {unsure[0]}") if unsure else interval
-        method = resamples.method + of_thresholds(named[1].policy, refitted=refitted)
+        method = resamples.method + of_choices(_choices(named[1], refitted=refitted))
         share = self._shares.get(keys[0]) if len(keys) == 1 else None
         return {
             **named[1]._asdict(),
@@ -281,3 +281,12 @@ class Shares:
         return self._row(
             [first, second], (system, name), one - two, drawn_one - drawn_two, resamples
         )
+
+
+def _choices(name: ShareName, *, refitted: bool) -> dict[str, bool]:
+    """The choices on validation that a share rests on, and whether resamples make them again."""
+    if is_chosen(name.policy):
+        return {THRESHOLDS: refitted}
+    if name.topic == "errors" or name.topic.startswith("lesions by "):
+        return {BOX_CUT: False}
+    return {"calibration": False} if name.metric == "net_benefit_calibrated" else {}

@@ -19,7 +19,7 @@ from evaluation.compare.claims import (
     margin_words,
     same,
 )
-from evaluation.compare.estimates import Estimates, PairTests
+from evaluation.compare.estimates import HELD, Estimates, PairTests
 from evaluation.compare.protocol import EXPLORATORY, Protocol
 from evaluation.metrics.metric import (
     ALL,
@@ -268,7 +268,7 @@ def _tell(
         titles = [METRICS[one.metric].inside for one in group]
         text = f"{claim.first} and {claim.second}{at}: {_group_words(group, titles)}."
     else:
-        text = _pair_words(claim.falling, at)
+        text = _pair_words(claim.falling, at) + _of_map_boxes(figures, claim)
     start = _SECONDARY if secondary else ""
     decided = any(one.decided for one in group)
     return Conclusion(start + text, kind, tuple(group), decided, secondary)
@@ -304,6 +304,14 @@ def _pair_words(claim: Claim, at: str) -> str:
             return f"{title}{at} was not shown to differ: {first} {one}, {second} {other}, {gap}."
         case "unknown":
             return f"{title}{at}: {first} {one}, {second} {other}, {gap}; no claim."
+
+
+def _of_map_boxes(figures: Estimates, claim: Claim) -> str:
+    """Which system's boxes are parts of its maps; nothing where none are."""
+    boxed, key = METRICS[claim.metric].boxed, (claim.metric, claim.policy)
+    pair = [claim.first, claim.second] if boxed else []
+    words = listing([name for name in pair if figures.of(name, *key).held_choices])
+    return words and f" Boxes of {words} are parts of a map, no finer than its cells ({HELD})."
 
 
 def _primary_conclusions(asked: _Question, claims: list[Claim]) -> list[Conclusion]:
@@ -371,7 +379,8 @@ def _scope(
     if any(claim.difference.refitted for claim in told):
         parts.append(
             "At a chosen threshold they include that other validation patients would have given "
-            "another threshold; the full table also has those with the thresholds held."
+            "another threshold, as of boxes from a chosen score another score; the full table also "
+            "has those with the choice held."
         )
     if any(conclusion.secondary for conclusion in conclusions):
         parts.append(

@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 import numpy.typing as npt
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.words import counted
+from evaluation.boxes.box_metrics import WeightedRsnaScore
 from evaluation.boxes.map_boxes import MapBoxRule
+from evaluation.boxes.matching import BoxPairs
 from evaluation.decisions.test_set import Reduction
 from evaluation.decisions.thresholds import POLICIES, Referral, ThresholdChoice, ValidationScores
+from evaluation.metrics.metric import Need
 from evaluation.statistics.calibration import Calibration, calibration_from_dict
-from evaluation.statistics.ranking import Floats
+from evaluation.statistics.ranking import Floats, Integers
 
+BOX_CUT = "score cut of boxes"
+_FAINT_CUTS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03)  # of detectors that score low throughout
+_BOX_CUTS = tuple(sorted({*_FAINT_CUTS, *(np.arange(1, 100) / 100).tolist()}))
 _SAME = 1e-7  # fits of earlier versions ended some 1e-9 from their optimum
 
 
@@ -44,6 +52,38 @@ def _first_difference(first: Any, second: Any, place: str = "") -> str | None:
     numbers = all(isinstance(v, int | float) and not isinstance(v, bool) for v in (first, second))
     same = math.isclose(first, second, rel_tol=_SAME, abs_tol=_SAME) if numbers else first == second
     return None if same else f"{place}: {first} against {second}"
+
+
+@dataclass(frozen=True)
+class BoxCutChoice:
+    """The score from which boxes are called: that of the highest RSNA score, of equals the lowest.
+
+    Attributes:
+        pairs: Boxes and lesions of the validation images whose lesions are all boxed.
+        patients: Name of the patient of each, shape ``(M,)``.
+        cuts: What is chosen from, rising.
+    """
+
+    pairs: BoxPairs
+    patients: npt.NDArray[np.str_]
+    cuts: tuple[float, ...] = _BOX_CUTS
+
+    @property
+    def n_positive(self) -> int:
+        """How many of the images have a lesion."""
+        return int((self.pairs.truth.per_image > 0).sum())
+
+    def refit(self, clusters: Integers, n_clusters: int) -> Callable[[Integers], dict[str, Floats]]:
+        """As `evaluation.decisions.thresholds._Choice.refit`."""
+        score = WeightedRsnaScore(self.pairs, clusters, n_clusters, self.cuts)
+        return lambda weights: {BOX_CUT: score.best_cut(weights)}
+
+    @cached_property
+    def chosen(self) -> float | None:
+        """The cut that these images choose; `None` without a lesion."""
+        every = self.refit(np.zeros(len(self.patients), dtype=np.int64), 1)
+        cut = float(every(np.ones((1, 1), dtype=np.int64))[BOX_CUT][0])
+        return None if np.isnan(cut) else cut
 
 
 @dataclass(frozen=True)
@@ -104,6 +144,7 @@ class Decision:
         referral: Per policy, from which doubt on images are referred to a reader.
         chosen_scores: What the thresholds were chosen on, by image, study or patient; not stored,
             like all that follows.
+        cut_choice: What the score cut of boxes was chosen on.
         system: Name of the system.
         path: Where it is stored.
         notes: What to know of the validation images before one relies on it.
@@ -124,6 +165,7 @@ class Decision:
     losses: dict[str, float] = field(default_factory=dict)
     referral: dict[str, Referral] = field(default_factory=dict)
     chosen_scores: ValidationScores | None = field(default=None, compare=False)
+    cut_choice: BoxCutChoice | None = field(default=None, compare=False)
     system: str = field(default="", compare=False)
     path: Path | None = field(default=None, compare=False)
     notes: tuple[str, ...] = field(default=(), compare=False)
@@ -149,6 +191,17 @@ class Decision:
             *(f"  {note}" for note in self.notes),
         ]
         return "\n".join(lines if self.path is None else [*lines, f"Decision: {self.path}"])
+
+    @property
+    def held(self) -> dict[Need, str]:
+        """What validation chose and no resample of it chooses again, by the metrics' need of it."""
+        fitted = self.calibration is not None and self.calibration.to_dict()["method"] != "none"
+        made: dict[Need, str | None] = {
+            "boxes": "cut of map boxes" if self.map_boxes else None,
+            "probability": "calibration" if fitted else None,
+            "referral": "cut of referral" if self.referral else None,
+        }
+        return {need: name for need, name in made.items() if name}
 
     def probability(self, scores: npt.ArrayLike) -> Floats | None:
         """The calibrated probability of image scores; `None` where validation cannot give it."""

@@ -7,8 +7,8 @@ user declares is taken as it is.
 
 A threshold is an estimate, too: another sample of validation patients would have given another
 one. Every replicate of the bootstrap therefore draws validation patients as well, the same for
-all systems, and chooses every threshold again. All replicates are rows of running sums along the
-validation scores, so no Python loop runs over them.
+all systems, and chooses every threshold again, as all else that is a `_Choice`. All replicates are
+rows of running sums along the validation scores, so no Python loop runs over them.
 
 A third answer, "refer to a reader", goes to the most doubtful images: doubt is the spread of an
 ensemble's scores where there is one, else nearness of the score to the threshold. Its cut is
@@ -19,9 +19,9 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -162,11 +162,15 @@ def _why_none(cuts: _Cuts, wanted: Policy) -> str:
 
 @dataclass(frozen=True)
 class ValidationScores:
-    """What thresholds are chosen on: validation images, or studies or patients, of one system."""
+    """What thresholds are chosen on: validation images, or studies or patients, of one system.
+
+    With `policies` it is the `_Choice` of their thresholds, by their names.
+    """
 
     y_true: npt.NDArray[np.bool_]  # shape `(M,)`, bool
     scores: Floats  # shape `(M,)`, float64
     patients: npt.NDArray[np.str_]  # name of the patient of each, shape `(M,)`
+    policies: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         truth, scores = check_truth_and_scores(self.y_true, self.scores)
@@ -180,6 +184,10 @@ class ValidationScores:
     def n_positive(self) -> int:
         """How many are positive."""
         return int(self.y_true.sum())
+
+    def refit(self, clusters: Integers, n_clusters: int) -> Callable[[Integers], dict[str, Floats]]:
+        """As `_Choice.refit`."""
+        return _ThresholdRefit(self, self.policies, clusters, n_clusters)
 
     def too_few_for(self, policy: str) -> str:
         """Why resamples cannot say how far a policy's threshold varies; empty where they can.
@@ -206,35 +214,45 @@ class ValidationScores:
         )
 
 
-def refit_thresholds(
-    chosen: Mapping[Name, tuple[ValidationScores, Sequence[str]]], resamples: Resamples
-) -> dict[Name, dict[str, Floats]]:
-    """Choose the thresholds of all systems again on the same resamples of validation patients.
+class _Choice(Protocol):
+    """Something that validation chooses, so that other validation patients may choose otherwise."""
 
-    Returns by system and policy the threshold of every resample, shape ``(R,)``; NaN where that
-    validation set gives none.
+    @property
+    def patients(self) -> npt.NDArray[np.str_]:
+        """Name of the patient of each row that it is chosen on."""
+
+    def refit(self, clusters: Integers, n_clusters: int) -> Callable[[Integers], dict[str, Floats]]:
+        """What every row of patient weights chooses, by name, ``(R,)``; NaN where it is nothing."""
+
+
+def choose_again(
+    choices: Mapping[Name, Sequence[_Choice]], resamples: Resamples
+) -> dict[Name, dict[str, Floats]]:
+    """Make the choices of all systems again on the same resamples of validation patients.
+
+    Returns what every resample chooses by system and name, ``(R,)``; NaN where it is nothing.
     """
-    if not chosen:
-        return {}
-    names = np.unique(np.concatenate([validation.patients for validation, _ in chosen.values()]))
+    rows = [choice.patients for made in choices.values() for choice in made]
+    if not rows:
+        return {name: {} for name in choices}
+    names = np.unique(np.concatenate(rows))
     refits = {
-        name: _ThresholdRefit(
-            validation, policies, np.searchsorted(names, validation.patients), len(names)
-        )
-        for name, (validation, policies) in chosen.items()
+        name: [each.refit(np.searchsorted(names, each.patients), len(names)) for each in made]
+        for name, made in choices.items()
     }
 
     def statistic(weights: npt.NDArray[np.int16]) -> dict[tuple[Name, str], Floats]:
         return {
-            (name, policy): values
-            for name, refit in refits.items()
-            for policy, values in refit(weights).items()
+            (name, what): values
+            for name, made in refits.items()
+            for refit in made
+            for what, values in refit(weights).items()
         }
 
     drawn = cluster_bootstrap(statistic, replace(resamples, n_clusters=len(names), stream=_STREAM))
     return {
-        name: {policy: drawn[name, policy] for policy in policies}
-        for name, (_, policies) in chosen.items()
+        name: {what: values for (of, what), values in drawn.items() if of == name}
+        for name in choices
     }
 
 
@@ -308,11 +326,11 @@ class _Cuts(NamedTuple):
         return _midpoints(self.scores[below], upper)
 
 
-_Choice = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]
+_Place = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]
 """A place in each row, and whether there is one, both shape ``(R,)``."""
 
 
-def _choose(cuts: _Cuts, wanted: Policy) -> _Choice:
+def _choose(cuts: _Cuts, wanted: Policy) -> _Place:
     """The cut that a policy asks for; the rules and ties are those of `choose_threshold`."""
     if wanted.kind in ("sensitivity", "specificity"):
         return _at_floor(cuts, wanted.kind, wanted.value or 0.0)
@@ -329,7 +347,7 @@ def _choose(cuts: _Cuts, wanted: Policy) -> _Choice:
     return place, np.take_along_axis(gain, place[:, None], axis=1)[:, 0] > 0
 
 
-def _at_floor(cuts: _Cuts, kind: str, floor: float) -> _Choice:
+def _at_floor(cuts: _Cuts, kind: str, floor: float) -> _Place:
     """The highest cut that keeps a sensitivity, or the lowest that keeps a specificity."""
     n_positive, n_all = cuts.n_positive[:, 0], cuts.n_all[:, 0]
     some_called = first_at_least(cuts.called, np.ones_like(n_all))
@@ -352,7 +370,7 @@ def _least(count: npt.NDArray[Any], floor: float) -> npt.NDArray[Any]:
     return np.where(guess / whole >= floor, guess, guess + 1)
 
 
-def _cheapest(cuts: _Cuts, wanted: Policy) -> _Choice:
+def _cheapest(cuts: _Cuts, wanted: Policy) -> _Place:
     """The cut of least expected cost; none where calling all images alike is cheaper."""
     cost, odds = _costs(cuts, wanted)
     place = cost.argmin(axis=1)  # the first: of equals the highest threshold counts
@@ -394,6 +412,10 @@ class Referral:
     by: str  # what doubt is: `spread` or `nearness`
     cut: float | None  # `doubt >= cut` is referred; `None` where there is none
     reason: str | None = None  # why there is none
+
+    def doubt(self, scores: npt.ArrayLike, threshold: float, spread: Floats | None) -> Floats:
+        """How doubtful a decision is, by what the cut is on; see `doubt_of`."""
+        return doubt_of(scores, threshold, spread if self.by == "spread" else None)
 
     def to_dict(self) -> dict[str, Any]:
         """For ``decisions/<target>.json``."""

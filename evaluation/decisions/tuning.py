@@ -16,10 +16,10 @@ import pandas as pd
 
 from data_prep.contracts.errors import InputError
 from data_prep.store.predictions import Predictions
-from evaluation.boxes.box_metrics import WeightedAveragePrecision, WeightedRsnaScore
+from evaluation.boxes.box_metrics import WeightedAveragePrecision
 from evaluation.boxes.map_boxes import MAP_BOX_LEVELS, MapBoxRule, map_scale
 from evaluation.boxes.matching import match_boxes, pair_boxes
-from evaluation.decisions.decision import Decision, TuningOptions
+from evaluation.decisions.decision import BoxCutChoice, Decision, TuningOptions
 from evaluation.decisions.test_set import (
     CANDIDATES,
     Reduction,
@@ -51,9 +51,6 @@ from evaluation.statistics.calibration import (
 from evaluation.statistics.clustered_tests import auroc_difference
 
 _CHOOSE = "choose"
-_FAINT_CUTS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.03)  # of detectors that score low throughout
-_BOX_CUTS = tuple(sorted({*_FAINT_CUTS, *(np.arange(1, 100) / 100).tolist()}))
-"""Scores from which boxes may be called in the RSNA score."""
 _DEFAULT_LEVEL = 0.5
 _SAME = 1e-9
 
@@ -168,19 +165,15 @@ def _choose_reduction(
     return _ReducedScores(candidates[best], columns[best], tried)
 
 
-def _choose_box_cut(
+def _box_cut_choice(
     output: SystemOutput, boxes: pd.DataFrame | None, test_set: TestSet
-) -> float | None:
-    """The cut with the highest RSNA score on validation; among equals the lowest."""
+) -> BoxCutChoice | None:
+    """What the score cut of boxes is chosen on."""
     if boxes is None:
         return None
     judged = output.image_ids.intersection(test_set.boxes_trusted).sort_values()
     pairs = pair_boxes(boxes, test_set.true_boxes, judged)
-    if not pairs.truth.per_image.any():
-        return None
-    every = np.zeros(len(judged), dtype=np.int64)
-    scores = WeightedRsnaScore(pairs, every, 1, _BOX_CUTS)(np.ones((1, 1), dtype=np.int64))[0]
-    return _BOX_CUTS[int(np.nanargmax(scores))]
+    return BoxCutChoice(pairs, test_set.patients(judged))
 
 
 def _choose_map_boxes(
@@ -275,6 +268,7 @@ def tune(
     reduced = _choose_reduction(output, rows.y_true, patients, options.reductions)
     scale, rule, tried = _choose_map_boxes(output, reduced.scores, test_set)
     boxes = output.boxes(reduced.scores, scale, rule)
+    cut_choice = _box_cut_choice(output, boxes, test_set)
     spread = output.spread() if options.refer else None
     judged = _JudgedScores(rows.y_true, reduced.scores, patients, spread, folds)
     if unit != "image":
@@ -287,7 +281,7 @@ def tune(
         target=target.name,
         chosen_on=chosen_on,
         reduction=reduced.reduction,
-        box_cut=_choose_box_cut(output, boxes, test_set),
+        box_cut=None if cut_choice is None else cut_choice.chosen,
         calibration=calibration,
         map_scale=scale,
         map_boxes=rule,
@@ -300,6 +294,7 @@ def tune(
         chosen_scores=ValidationScores(
             judged.y_true.to_numpy() == 1, judged.scores.to_numpy(np.float64), judged.patients
         ),
+        cut_choice=cut_choice,
     )
 
 

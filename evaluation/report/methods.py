@@ -15,7 +15,7 @@ from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet
 from evaluation.boxes.map_boxes import MapBoxRule, cell_words
 from evaluation.compare.comparison import Comparison
-from evaluation.compare.estimates import Estimate, IntervalKind
+from evaluation.compare.estimates import HELD, Estimate, IntervalKind
 from evaluation.compare.paired_tests import MCNEMAR
 from evaluation.decisions.thresholds import check_policy
 from evaluation.metrics.metric import (
@@ -82,6 +82,7 @@ class _IntervalFacts:
     paired: frozenset[IntervalKind]
     replicates: int | None
     refitted: bool
+    held: tuple[str, ...]  # choices on validation that no resample makes again
     tested: bool
     mcnemar: bool
     holm: bool
@@ -96,13 +97,14 @@ class _IntervalFacts:
         """Read them from the tables of a comparison."""
         figures = comparison.estimates
         single, paired = _bounded(figures.systems), _bounded(figures.differences)
-        tests = comparison.tests
+        tests, every = comparison.tests, [*single, *paired]
         return cls(
-            methods=tuple(dict.fromkeys(figure.method for figure in (*single, *paired))),
+            methods=tuple(dict.fromkeys(f.method.partition(f", {HELD}")[0] for f in every)),
             single=frozenset(figure.kind for figure in single if figure.kind is not None),
             paired=frozenset(figure.kind for figure in paired if figure.kind is not None),
             replicates=(comparison.provenance.get("bootstrap") or {}).get("replicates"),
-            refitted=any(figure.refitted for figure in (*single, *paired)),
+            refitted=any(figure.refitted for figure in every),
+            held=tuple(dict.fromkeys(name for figure in every for name in figure.held_choices)),
             tested=len(tests) > 0,
             mcnemar=len(tests) > 0 and bool(tests["method"].str.startswith(MCNEMAR).any()),
             holm=len(tests) > 0 and len(comparison.systems) > 2,

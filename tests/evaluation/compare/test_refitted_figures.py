@@ -1,5 +1,6 @@
 """Figures at a chosen threshold carry the luck of choosing it; thresholds held stand beside."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,8 +24,8 @@ from evaluation.compare.shares import ShareName, Shares
 from evaluation.decisions.thresholds import (
     ThresholdChoice,
     ValidationScores,
+    choose_again,
     choose_threshold,
-    refit_thresholds,
 )
 from evaluation.decisions.tuning import tune
 from evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
@@ -146,7 +147,7 @@ def test_beside_it_stand_the_interval_with_thresholds_held_and_what_chose_them(j
             figure = found.estimates.difference(*pair, "specificity", policy)
             held = plain.difference(*pair, "specificity", policy)
             assert figure.held == pytest.approx((held.low, held.high))
-            assert held.method.endswith(HELD)
+            assert held.method.endswith(f"{HELD}: thresholds")
             assert figure.high - figure.low > held.high - held.low
             assert figure.n_chosen_on == cards["A"][0].validation.n_positive
     declared = found.estimates.of("A", "recall", "threshold=0.5")
@@ -178,7 +179,7 @@ def test_the_refitted_test_of_decisions_stands_first_and_mcnemar_says_what_it_ho
     tests = tests[tests["subgroup"] == ALL]
     for metric in ("recall", "specificity", "accuracy"):
         rows = tests[(tests["metric"] == metric) & (tests["policy"] == "max_f1")]
-        assert rows["method"].tolist()[:2] == [REFITTED_TEST, f"{MCNEMAR}, {HELD}"]
+        assert rows["method"].tolist()[:2] == [REFITTED_TEST, f"{MCNEMAR}, {HELD}: thresholds"]
         first = rows.iloc[0]
         replicates = found.differences["A", "B"][MetricKey(ALL, "max_f1", metric)]
         assert first["p_value"] == _percentile_p(replicates)
@@ -229,7 +230,8 @@ def test_where_validation_often_gives_no_threshold_there_is_no_interval():
     # Two positives: one resample in eight draws neither.
     labels, scores = np.arange(20) < 2, np.linspace(0.9, 0.1, 20)
     kept = ValidationScores(labels, scores, np.arange(20).astype(str))
-    found = refit_thresholds({"A": (kept, ["max_f1"])}, Resamples(20, 400))["A"]["max_f1"]
+    chosen = {"A": [replace(kept, policies=("max_f1",))]}
+    found = choose_again(chosen, Resamples(20, 400))["A"]["max_f1"]
     lost = int(np.isnan(found).sum())
     assert lost > 40
     judged = few_judged()
@@ -243,7 +245,7 @@ def test_where_validation_often_gives_no_threshold_there_is_no_interval():
     figure = drawn.estimates.of("A", "accuracy", "max_f1")
     assert not figure.bounded
     assert f"undefined in {lost} of 400 resamples" in figure.note
-    assert "thresholds were refitted" in figure.note
+    assert "choices were refitted" in figure.note
     assert figure.held is not None
     assert figure.n_chosen_on == 2
 
@@ -309,7 +311,7 @@ def test_shares_of_called_images_are_refitted_as_the_figures_are(judged, drawn):
     bare = Shares(judged.n_patients)
     _add_at_prevalence(bare, cards, "max_f1", 0.1)
     held = bare.table(["A", "B"], resamples).set_index(["topic", "metric", "system"])
-    assert held.loc[("prevalence", "ppv", "A"), "ci_method"].endswith(HELD)
+    assert held.loc[("prevalence", "ppv", "A"), "ci_method"].endswith(f"{HELD}: thresholds")
     width = [t.loc[("prevalence", "npv", "A")] for t in (table, held)]
     assert np.subtract(*width[0][["ci_high", "ci_low"]]) > np.subtract(
         *width[1][["ci_high", "ci_low"]]

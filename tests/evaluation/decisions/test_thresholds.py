@@ -3,6 +3,8 @@
 Refitted thresholds are those that `choose_threshold` gives on each resample.
 """
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -15,8 +17,8 @@ from evaluation.decisions.thresholds import (
     _threshold_candidates,
     _ThresholdRefit,
     check_policy,
+    choose_again,
     choose_threshold,
-    refit_thresholds,
 )
 from evaluation.metrics.image_metrics import classification_metrics
 from evaluation.statistics.bootstrap import Resamples
@@ -197,7 +199,8 @@ def test_systems_are_refitted_on_the_same_patients_whatever_rows_each_has():
     part = ValidationScores(y_true[:9:-1], scores[:9:-1], owner[:9:-1])
     resamples = Resamples(7, n_replicates=50, seed=4)
     chosen = {"A": (whole, ["max_f1"]), "B": (whole, ["max_f1", "youden"]), "C": (part, ["max_f1"])}
-    found = refit_thresholds(chosen, resamples)
+    choices = {name: [replace(kept, policies=of)] for name, (kept, of) in chosen.items()}
+    found = choose_again(choices, resamples)
     np.testing.assert_array_equal(found["A"]["max_f1"], found["B"]["max_f1"])
     assert len(np.unique(found["A"]["max_f1"])) > 5
     drawn = np.concatenate(

@@ -92,7 +92,7 @@ def test_families_give_the_metrics_of_their_records_in_order():
     for hit in HITS:
         froc = WeightedFroc(pairs, np.zeros(1, dtype=int), 1, hit).figures(one)
         assert froc.shape[1] == len(family(f"froc_{hit}"))
-    iobb = WeightedIobb(pairs, np.zeros(1, dtype=int), 1, 0.1)(one)
+    iobb = WeightedIobb(pairs, np.zeros(1, dtype=int), 1, [0.1]).at(one, np.array([0.1]))
     assert iobb.shape[1] == len(family("iobb"))
 
 

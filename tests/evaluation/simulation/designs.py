@@ -15,6 +15,7 @@ from scipy.special import ndtr
 from evaluation.compare.estimates import Estimate
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.statistics.clustered_tests import auroc_parts
+from tests.evaluation.simulation.box_designs import box_measure, population, reduction_measure
 from tests.evaluation.simulation.makers import (
     ALIKE,
     NOISE,
@@ -378,7 +379,53 @@ def readers() -> Iterator[Case]:
     yield _reader_case(5, nested=True)
 
 
+def _box_case(n_validation: int, n_test: int, clusters: str = "one") -> Case:
+    where = {"one": "one image a patient", "rsna": "images as in RSNA/NIH"}[clusters]
+    sizes = (n_validation, n_test)
+
+    def make(rng: np.random.Generator) -> Measure:
+        truth = population(rng, n_validation, clusters)
+        return lambda rng: box_measure(rng, sizes, clusters, truth, REPLICATES)
+
+    return Case("boxes", f"{n_validation} / {n_test} patients, {where}", make)
+
+
+def boxes() -> Iterator[Case]:
+    """Two equal detectors: figures of places, and of boxes from a score that validation chose."""
+    yield _box_case(40, 60)
+    yield _box_case(40, 600)
+    yield _box_case(40, 60, "rsna")
+    yield _box_case(150, 200)
+    yield _box_case(150, 200, "rsna")
+
+
+def _reduction_case(n_validation: int, n_test: int) -> Case:
+    sizes = (n_validation, n_test)
+    return Case(
+        "reductions",
+        f"{n_validation} / {n_test} patients, the best reduction where not by chance",
+        lambda _: lambda rng: reduction_measure(rng, sizes, (), REPLICATES),
+    )
+
+
+def reductions() -> Iterator[Case]:
+    """Two equal detectors whose reduction is chosen among all, as by default."""
+    yield _reduction_case(40, 600)
+    yield _reduction_case(40, 60)
+
+
 DESIGNS = {
     each.__name__: each
-    for each in (thresholds, auroc, seeds, several, power, chance, calibration, readers)
+    for each in (
+        thresholds,
+        auroc,
+        seeds,
+        several,
+        power,
+        chance,
+        calibration,
+        readers,
+        boxes,
+        reductions,
+    )
 }

@@ -1,0 +1,153 @@
+"""Whatever validation chose is chosen again: the interval is that of a loop that does just that."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from data_prep.contracts.errors import InputError
+from evaluation.boxes.box_metrics import WeightedIobb, WeightedRsnaScore
+from evaluation.boxes.map_boxes import MapBoxRule
+from evaluation.boxes.matching import pair_boxes
+from evaluation.compare.compare import _check_protocol
+from evaluation.compare.estimates import HELD, REFITTED
+from evaluation.compare.intervals import resampled_figures
+from evaluation.compare.protocol import Protocol
+from evaluation.compare.scorecard import Scorecard
+from evaluation.compare.verdict import state_verdict
+from evaluation.decisions.decision import BOX_CUT, BoxCutChoice, Decision
+from evaluation.decisions.thresholds import choose_again
+from evaluation.metrics.metric import ALL, MetricKey
+from evaluation.statistics.bootstrap import Resamples
+from evaluation.statistics.calibration import fit_calibration
+from tests.evaluation.simulation.box_designs import draw_images, scorecard
+
+REPLICATES = 60
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Validation and test images, and what two detectors, A and B, mark on them."""
+    rng = np.random.default_rng(8)
+    validation, test = (draw_images(rng, size, "rsna") for size in (40, 30))
+    cards = {name: [scorecard(validation, test, at)] for at, name in enumerate("AB")}
+    resamples = Resamples(test.judged.n_patients, REPLICATES, seed=2)
+    return validation, test, cards, resamples, resampled_figures("finding", cards, resamples)
+
+
+def resampled(images, weights):
+    """Rows of the images, and these images with what is on them, under names of their own."""
+    rows = np.repeat(np.arange(len(images.judged.y_true)), weights[images.judged.patients])
+    names = pd.Index([f"{place:05d}" for place in range(len(rows))])
+    copies = pd.DataFrame({"image_id": images.judged.image_ids[rows], "new": names})
+
+    def of(table):
+        joined = copies.merge(table, on="image_id")
+        return joined.assign(image_id=joined["new"]).drop(columns="new")
+
+    return rows, names, of(images.judged.truth), [of(boxes) for boxes in images.boxes]
+
+
+def weights_of(validation, resamples):
+    """The resamples of validation patients, by the number of each."""
+    again = Resamples(validation.judged.n_patients, resamples.n_replicates, 2, stream=1)
+    names = np.unique(validation.owners)  # sorted as text: the order in which they are drawn
+    place = np.searchsorted(names, [f"p{n}" for n in range(validation.judged.n_patients)])
+    return np.concatenate([*again.chunks()])[:, place]
+
+
+def test_figures_of_called_boxes_are_those_of_a_loop_that_chooses_the_cut_anew(drawn):
+    validation, test, cards, resamples, found = drawn
+    of_test = np.concatenate([*resamples.chunks()])
+    kept = choose_again({name: card.choices for name, (card,) in cards.items()}, resamples)
+    figures = {"rsna_score": [], "iobb_accuracy_25": [], "iobb_false_marks_25": []}
+    same = []
+    for row, on_validation in enumerate(weights_of(validation, resamples)):
+        _, names, truth, boxes = resampled(validation, on_validation)
+        cuts = []
+        for name, of_one in zip(cards, boxes, strict=True):
+            choice = BoxCutChoice(pair_boxes(of_one, truth, names), names.to_numpy(str))
+            cuts.append(kept[name][BOX_CUT][row])
+            same.append(cuts[-1] == choice.chosen)
+            every = np.zeros(len(names), dtype=int)
+            best = WeightedRsnaScore(choice.pairs, every, 1, sorted((choice.chosen, cuts[-1])))
+            scores = best(np.ones((1, 1), dtype=int))[0]
+            assert scores[0] == pytest.approx(scores[1], abs=1e-12)  # of equals either, by rounding
+        _, names, truth, boxes = resampled(test, of_test[row])
+        one = np.ones((1, len(names)), dtype=int)
+        pairs = [pair_boxes(each, truth, names) for each in boxes]
+        each = np.arange(len(names))
+        rsna = [
+            WeightedRsnaScore(pair, each, len(names), [cut])(one)[0, 0]
+            for pair, cut in zip(pairs, cuts, strict=True)
+        ]
+        iobb = [
+            WeightedIobb(pair, each, len(names), [cut]).at(one, np.array([cut]))[0]
+            for pair, cut in zip(pairs, cuts, strict=True)
+        ]
+        figures["rsna_score"].append(rsna[0] - rsna[1])
+        figures["iobb_accuracy_25"].append(iobb[0][1] - iobb[1][1])
+        figures["iobb_false_marks_25"].append(iobb[0][4] - iobb[1][4])
+    assert np.mean(same) > 0.95
+    for metric, expected in figures.items():
+        replicates = found.differences["A", "B"][MetricKey(ALL, "", metric)]
+        np.testing.assert_allclose(replicates, expected, atol=1e-12, err_msg=metric)
+        assert np.std(expected) > 0
+        gap = found.estimates.difference("A", "B", metric)
+        assert gap.method.endswith(f", {BOX_CUT} {REFITTED}")
+        assert gap.held != (gap.low, gap.high)
+        assert gap.n_chosen_on == cards["A"][0].cut_choice.n_positive > 0
+
+
+def holding(cards, held):
+    """The same detectors after a choice that is held."""
+    return {
+        name: [
+            Scorecard(
+                card.judged, pd.Series(card.scores), card.thresholds, validation=card.validation,
+                boxes=card.boxes, held=held,
+            )
+        ]
+        for name, (card,) in cards.items()
+    }  # fmt: skip
+
+
+def test_a_cut_of_maps_that_is_held_is_told_and_is_no_primary_figure(drawn):
+    _, _, cards, resamples, _ = drawn
+    held = holding(cards, {"boxes": "cut of map boxes"})
+    figures = resampled_figures("finding", cards | {"B": held["B"]}, resamples).estimates
+    assert figures.difference("A", "B", "ap50").method.endswith(f"{HELD}: cut of map boxes")
+    told = [each.text for each in state_verdict(figures, ["A", "B"], "Finding").conclusions]
+    (of_boxes,) = [text for text in told if text.startswith("AP50")]
+    assert "Boxes of B are parts of a map, no finer than its cells (choice held)." in of_boxes
+
+
+@pytest.mark.parametrize(
+    ("metric", "held", "refused"),
+    [
+        ("ap50", {"boxes": "cut of map boxes"}, "cut of map boxes"),
+        ("auroc", {"boxes": "cut of map boxes"}, None),  # AUROC does not rest on it
+        ("auroc", {"probability": "calibration"}, None),
+    ],
+)
+def test_a_protocol_cannot_fix_a_figure_that_rests_on_a_held_choice(drawn, metric, held, refused):
+    card = holding(drawn[2], held)["A"][0]
+    decision = Decision("finding", {})
+    model = SimpleNamespace(name="A", card=card, decision=decision)
+    protocol = Protocol(metric=metric, declared=True)
+    if refused is None:
+        return _check_protocol(protocol, {"A": [model]})
+    with pytest.raises(InputError, match=rf"luck is in no interval \({refused}\)") as raised:
+        _check_protocol(protocol, {"A": [model]})
+    assert "\n" not in str(raised.value)
+    return None
+
+
+def test_a_decision_says_which_choices_are_held():
+    decision = Decision("finding", {}, map_boxes=MapBoxRule(0.5))
+    assert decision.held == {"boxes": "cut of map boxes"}
+    fitted = replace(decision, map_boxes=None, calibration=fit_calibration("platt", [0, 1], [0, 1]))
+    assert fitted.held == {"probability": "calibration"}
+    assert replace(fitted, calibration=fit_calibration("none", [0, 1], [0, 1])).held == {}
