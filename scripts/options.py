@@ -60,6 +60,21 @@ def _read_counts(value: str | float | Iterable[str | float]) -> tuple[int, ...]:
 Counts = Annotated[tuple[int, ...], Argument(read=_read_counts, metavar="N[,N...]")]
 
 
+def _read_images(value: str | float | Iterable[str | float]) -> tuple[int | str, ...]:
+    """As `_read_counts`, or names of data sets.
+
+    Example:
+        >>> _read_images("1,rsna")
+        (1, 'rsna')
+    """
+    texts = _read_names(map(str, [value] if isinstance(value, str | int | float) else value))
+    sets = {"rsna", "nih"}
+    return tuple(text if text in sets else _read_counts(text)[0] for text in dict.fromkeys(texts))
+
+
+Images = Annotated[tuple[int | str, ...], Argument(read=_read_images, metavar="N,rsna,nih")]
+
+
 def _read_settings(value: str | Sequence[str] | Mapping[str, Any]) -> Any:
     """Keys of a configuration: texts ``section.key=value``, or values by section and key.
 

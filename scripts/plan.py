@@ -10,7 +10,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from evaluation.decisions.test_set import TestSet
-from scripts.options import Counts, DataFolder, own_split, read_numbers
+from scripts.options import Counts, DataFolder, Images, own_split, read_numbers
 from scripts.runner import AnyPath, Argument, verb
 from scripts.systems import System, Systems
 
@@ -19,14 +19,17 @@ if TYPE_CHECKING:
 
 _MOST_PLANS = 9
 _KINDS = {
-    "assumed": "a study without a pilot",
+    "assumed": "systems without a pilot",
+    "assumed readers": "readers without a pilot",
     "predictions": "a pilot of predictions",
     "readers": "a pilot of cxr readers",
 }
 _OPTIONS = {  # what each kind of plan reads, besides what all of them do
     "assumed": (
-        "auroc", "prevalence", "correlation", "images", "within", "seeds", "seed_deviation"
+        "auroc", "prevalence", "correlation", "images", "within", "seeds", "seed_deviation",
+        "seed_correlation",
     ),
+    "assumed readers": ("auroc", "prevalence", "readers", "reader_deviation"),
     "predictions": ("data", "target", "split", "seeds"),
     "readers": ("readers",),
 }  # fmt: skip
@@ -43,11 +46,13 @@ def plan(
     auroc: Annotated[tuple[float, ...], Argument(read=read_numbers, metavar="A[,B]")] = (),
     prevalence: float | None = None,
     correlation: float | None = None,
-    images: Counts = (),
+    images: Images = (),
     within: float | None = None,
     seeds: Counts = (),
     seed_deviation: float | None = None,
+    seed_correlation: float | None = None,
     readers: Counts = (),
+    reader_deviation: float | None = None,
     data: DataFolder | None = None,
     target: str | None = None,
     split: str | None = None,
@@ -69,12 +74,16 @@ def plan(
         auroc: Assumed AUROC of one system, or of two.
         prevalence: Assumed share of test patients who have the disease, as 0.3.
         correlation: Assumed correlation of the two systems' scores in a class; 0.5 if left out.
-        images: Assumed images of a patient, as 1,2,4; 1 if left out.
+        images: Assumed images of a patient, as 1,2,4, the same for all; or rsna, nih: unequal, as
+            in these sets. 1 if left out.
         within: Assumed correlation of one system's scores of a patient's images; 0.5 if left out.
         seeds: Seeds with which each system is trained, as 1,3,5; the pilot's number, or 1, if left
             out.
         seed_deviation: Assumed standard deviation of the AUROC between trainings.
-        readers: With a pilot of readers: numbers of readers to plan for, as 4,6,10.
+        seed_correlation: Assumed correlation of two trainings' scores in a class, as 0.8.
+        readers: Numbers of readers to plan for, as 4,6,10: with a pilot of readers, or with
+            --reader-deviation.
+        reader_deviation: Without a pilot: assumed standard deviation of readers' AUROCs, as 0.03.
         data: Data set of the pilot's predictions: its test patients.
         target: What is judged, where the data set has several targets.
         split: The split of the pilot; by default its own.
@@ -89,7 +98,9 @@ def plan(
     Example:
         cxr plan --auroc 0.85,0.80 --correlation 0.5 --prevalence 0.3
 
-        cxr plan --auroc 0.85,0.80 --prevalence 0.3 --images 1,2,4
+        cxr plan --auroc 0.85,0.80 --prevalence 0.3 --images 1,2,rsna
+
+        cxr plan --auroc 0.85,0.80 --prevalence 0.5 --readers 4,6,10 --reader-deviation 0.03
 
         cxr plan out/retinanet-predictions out/chexnet-predictions --data out/data
         --difference 0.03
@@ -99,11 +110,12 @@ def plan(
     for name, value in (("--difference", difference), ("--half-width", half_width)):
         if value is not None and not 0 < value < 0.5:
             raise InputError(f"plan {name}: {value} is not between 0 and 0.5")
-    kind = _kind(pilot)
+    kind = _kind(pilot, bool(readers) or reader_deviation is not None)
     options = {
         "auroc": auroc, "prevalence": prevalence, "correlation": correlation, "images": images,
-        "within": within, "seeds": seeds, "seed_deviation": seed_deviation, "readers": readers,
-        "data": data, "target": target, "split": split,
+        "within": within, "seeds": seeds, "seed_deviation": seed_deviation,
+        "seed_correlation": seed_correlation, "readers": readers,
+        "reader_deviation": reader_deviation, "data": data, "target": target, "split": split,
     }  # fmt: skip
     asked = [name for name, value in options.items() if value not in (None, ())]
     _refuse_unread(asked, kind, pilot)
@@ -119,8 +131,10 @@ def plan(
     if kind == "assumed":
         basis = plans_assumed(
             auroc, prevalence, correlation=correlation, images=images, within=within, seeds=seeds,
-            seed_deviation=seed_deviation,
+            seed_deviation=seed_deviation, seed_correlation=seed_correlation,
         )  # fmt: skip
+    elif kind == "assumed readers":
+        basis = plans_of_readers(None, readers, auroc, prevalence, reader_deviation)
     elif kind == "readers":
         if pilot[1:]:
             raise InputError("plan: a pilot of readers is one folder")
@@ -147,9 +161,9 @@ def plan(
     return planned if out is None else replace(planned, figures=tuple(write_plan(planned, out)))
 
 
-def _kind(pilot: list[System]) -> str:
+def _kind(pilot: list[System], of_readers: bool) -> str:
     if not pilot:
-        return "assumed"
+        return "assumed readers" if of_readers else "assumed"
     return "readers" if (pilot[0].paths[0] / "readers.json").is_file() else "predictions"
 
 

@@ -18,12 +18,12 @@ from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import provenance, read_json, write_json, write_text
 from data_prep.contracts.tables import read_table, write_csv
 from data_prep.contracts.words import counted
-from data_prep.store.folder_kinds import require_kind
+from data_prep.store.folder_kinds import REPORT_MARKER, require_kind
 from data_prep.work.object_store import shown
 from evaluation.metrics.metric import ALL, DASH, number, policy_words, span_words
-from evaluation.metrics.registry import family, metric_title
+from evaluation.metrics.registry import METRICS, family, metric_title
 from evaluation.overlays.shapes import system_colour
-from evaluation.report.files import DECISIONS, METRICS
+from evaluation.report.files import DECISIONS
 from evaluation.statistics.bootstrap import LEVEL
 
 KEYS = ["target", "unit", "subgroup", "system", "policy", "metric"]
@@ -52,7 +52,7 @@ class Folds:
             raise InputError("folds: at least two reports make a cross-validation")
         for folder in folders:
             require_kind(folder, "report")
-        reports = [read_json(folder / METRICS, "metrics") for folder in folders]
+        reports = [read_json(folder / REPORT_MARKER, "metrics") for folder in folders]
         for what, facts in (
             ("target", [report["target"] for report in reports]),
             ("systems", [report["systems"] for report in reports]),
@@ -101,8 +101,9 @@ class Folds:
         k = len(self.folders)
         return (
             "\n".join(lines) + f"\n\nMean over {k} folds ({sum(self.n_images):,} test images in "
-            "all) and the 95 % t interval of that mean; folds share training images, so the "
-            "interval describes this cross-validation.\n"
+            "all), with the 95 % interval of what this recipe reaches on sets like this one when "
+            f"it learns from {k - 1}/{k} of their patients. Folds share training images, so it is "
+            "wider than the t interval of independent values (Nadeau and Bengio 2003).\n"
         )
 
     def write(self, out: Path) -> None:
@@ -137,10 +138,16 @@ def _require_disjoint(folders: list[Path], patients: list[set[str]]) -> None:
 
 
 def _summarised(figures: pd.DataFrame) -> pd.DataFrame:
-    """Mean of every figure over folds, with its spread and the t interval of the mean.
+    """Mean of every figure over folds, with its spread and the interval of the recipe's figure.
 
-    Folds share training images, so the interval describes this cross-validation: no estimator of
-    that variance is unbiased (Bengio and Grandvalet 2004). What a fold lacks has no mean.
+    Folds share training images, so the variance of their mean is more than ``s^2 / k``; no
+    estimator of it is unbiased (Bengio and Grandvalet 2004). With test parts a ``1 / (k - 1)`` of
+    the rest it is taken as ``s^2 (1 / k + 1 / (k - 1))``, with ``k - 1`` degrees of freedom.
+    What a fold lacks has no mean.
+
+    Source:
+        Nadeau and Bengio 2003, Machine Learning 52:239. docs/validity.md has how often such
+        intervals hold the truth.
 
     Example:
         >>> row = {"target": "t", "unit": "image", "subgroup": "all", "system": "A", "policy": ""}
@@ -155,13 +162,17 @@ def _summarised(figures: pd.DataFrame) -> pd.DataFrame:
     known = values.notna().all(axis=1)
     mean = values.mean(axis=1).where(known)
     spread = values.std(axis=1, ddof=1).where(known)
-    half = stdtrit(n_folds - 1, (1 + LEVEL) / 2) * spread / np.sqrt(n_folds)
+    error = spread * np.sqrt(1 / n_folds + 1 / (n_folds - 1))
+    half = stdtrit(n_folds - 1, (1 + LEVEL) / 2) * error
+    metrics = order.get_level_values("metric")
+    most = np.array([np.inf if METRICS[name].unbounded else 1.0 for name in metrics])
     missing = values.isna().sum(axis=1)
     note = missing.map(lambda n: f"undefined in {n} of {n_folds} folds" if n else "")
     values.columns = [f"fold_{n + 1}" for n in range(n_folds)]
-    table = pd.DataFrame(
-        {"mean": mean, "sd": spread, "ci_low": mean - half, "ci_high": mean + half}
-    ).assign(n_folds=n_folds, note=note)
+    low, high = np.maximum(mean - half, -most), np.minimum(mean + half, most)
+    table = pd.DataFrame({"mean": mean, "sd": spread, "ci_low": low, "ci_high": high}).assign(
+        n_folds=n_folds, note=note
+    )
     return table.join(values).reset_index()
 
 

@@ -5,7 +5,9 @@ of the scores, prevalence), by the binormal model, or from a pilot's predictions
 shrinks with the number of patients. Power is that of the test of `auroc_difference`, which is
 Student's t, hence the noncentral t distribution. Its degrees of freedom under assumptions are those
 of both classes' patients; in a test they may be fewer (`AurocParts.freedom`), which simulated
-studies show to widen intervals by a few percent where a class has few patients.
+studies show to widen intervals by a few percent where a class has few patients. Of several
+trainings the test is that of `auroc_over_seeds`, whose standard error few trainings leave to luck:
+power is then the mean over the errors that the study may find.
 
 Studies with readers (`CrossedPlan`) follow Hillis, Obuchowski and Berbaum 2011.
 """
@@ -15,7 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from typing import Protocol
+from functools import cache
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import scipy  # whose parts load when they are first used
@@ -31,6 +34,54 @@ _MOST_PATIENTS = 100_000_000
 """A plan that needs more than this is no plan."""
 _LEAST = 4
 """Two patients of either class."""
+_STEPS = 32  # quantiles that stand for a mean square between trainings
+
+
+class _ImagesOfPatients(NamedTuple):
+    """How many images patients have: means over patients of the number and its powers.
+
+    Example:
+        >>> each = _ImagesOfPatients.of_each(2), _ImagesOfPatients.of_each("rsna")
+        >>> [round(images.mean, 2) for images in each]
+        [2, 2.33]
+    """
+
+    mean: float
+    square: float
+    cube: float
+    fourth: float
+
+    @classmethod
+    def of_each(cls, images: int | str) -> _ImagesOfPatients:
+        """So many of every patient, or unequal numbers, as in ``rsna`` or ``nih``."""
+        if isinstance(images, int):
+            return cls(images, images**2, images**3, images**4)
+        patients, *sums = _IMAGES_OF_SETS[images]
+        return cls(*(total / patients for total in sums))
+
+    def concentration(self, within: float) -> float:
+        """Mean square of what patients add to the variance, by its squared mean.
+
+        A patient of ``n`` images, correlated by `within`, adds ``n (1 + (n - 1) within)``.
+        """
+        mean = self.mean + within * (self.square - self.mean)
+        square = self.square + 2 * within * (self.cube - self.square)
+        square += within**2 * (self.fourth - 2 * self.cube + self.square)
+        return square / mean**2
+
+
+_ONE_IMAGE = _ImagesOfPatients(1, 1, 1, 1)
+_IMAGES_OF_SETS = {
+    "rsna": (11_439, 26_684, 194_540, 3_846_512, 126_931_388),
+    "nih": (30_805, 112_120, 2_034_698, 107_557_456, 9_581_147_162),
+}
+"""Measured: patients, and sums over them of the number of their images and its powers.
+
+Source:
+    RSNA Pneumonia Detection Challenge: its images on their patients of NIH ChestX-ray14, by the
+    mapping of torchxrayvision; the most has 65. NIH ChestX-ray14 (Wang et al. 2017),
+    ``Data_Entry_2017_v2020.csv``; the most has 184.
+"""
 
 
 @dataclass(frozen=True)
@@ -44,6 +95,9 @@ class PlannedStudy:
     # of the one system that is measured, whose interval is taken on the logit; `None` where two are
     # compared
     auroc: float | None = None
+    # standard errors that the test may find, equally likely, and the degrees of freedom of each;
+    # `None` where it is near `error`
+    found: tuple[Floats, Floats] | None = None
 
     def power(self, difference: float, level: float = LEVEL) -> float:
         """How often a true difference is shown, by a two-sided test at ``1 - level``.
@@ -53,7 +107,16 @@ class PlannedStudy:
             >>> round(study.power(0.028), 2), round(study.power(0.0), 3)
             (0.8, 0.05)
         """
-        return _power_of_t(difference / self.error, self.freedom, level)
+        if self.found is None:
+            return _power_of_t(difference / self.error, self.freedom, level)
+        reach = self._reaches(level)
+        tails = (difference - reach, -difference - reach)
+        return float(sum(scipy.special.ndtr(tail / self.error).mean() for tail in tails))
+
+    def _reaches(self, level: float) -> Floats:
+        """How far the interval reaches to either side, by the standard error that is found."""
+        errors, freedom = self.found or (np.array([self.error]), np.array([self.freedom]))
+        return np.asarray(scipy.special.stdtrit(freedom, (1 + level) / 2) * errors)
 
     def half_width(self, level: float = LEVEL) -> float:
         """Half the width of its interval on the mean; about half of such studies have more.
@@ -62,13 +125,13 @@ class PlannedStudy:
             >>> round(PlannedStudy(1000, 300, error=0.01, freedom=np.inf).half_width(), 4)
             0.0196
         """
-        reach = float(scipy.special.stdtrit(self.freedom, (1 + level) / 2)) * self.error
+        reach = self._reaches(level)
         if self.auroc is None:
-            return reach
+            return float(reach.mean())
         reach /= self.auroc * (1 - self.auroc)
         middle = scipy.special.logit(self.auroc)
-        low, high = scipy.special.expit([middle - reach, middle + reach])
-        return float(high - low) / 2
+        ends = scipy.special.expit([middle - reach, middle + reach])
+        return float(np.diff(ends, axis=0).mean()) / 2
 
 
 class Plan(Protocol):
@@ -101,7 +164,7 @@ def _binormal_auroc_covariance(
     negatives: int,
     *,
     correlation: float = 0.0,
-    images: int = 1,
+    images: _ImagesOfPatients = _ONE_IMAGE,
     within: float = 0.0,
 ) -> Floats:
     """Covariance of the AUROCs of systems on the same images, if their scores are binormal.
@@ -168,10 +231,10 @@ def obuchowski_positives(
     return float((reach / (aurocs[0] - aurocs[1])) ** 2)
 
 
-def _pairings(patients: int, images: int) -> Floats:
+def _pairings(patients: int, images: _ImagesOfPatients) -> Floats:
     """Shares of the pairs of images: the same one, of one patient, of two patients."""
-    n = patients * images
-    same, of_patient = n, n * (images - 1)
+    n = patients * images.mean
+    same, of_patient = n, patients * (images.square - images.mean)
     return np.array([same, of_patient, n * n - same - of_patient]) / (n * n)
 
 
@@ -199,31 +262,48 @@ class AssumedPlan:
     aurocs: tuple[float, ...]  # of one system, or of the two that are compared
     prevalence: float  # share of the patients that have the disease
     correlation: float = 0.0  # of the two systems' scores of one image, within a class
-    images: int = 1  # images of each patient
+    images: int | str = 1  # of each patient, or as in ``rsna`` or ``nih``, see `_IMAGES_OF_SETS`
     within: float = 0.0  # correlation of one system's scores of two images of one patient
     seeds: int = 1  # trainings of each system; with one the result is for this trained model
     seed_deviation: float = 0.0  # standard deviation of a system's true AUROC between trainings
+    seed_correlation: float = 1.0  # of two trainings' scores of one image, within a class
 
     def study(self, patients: int) -> PlannedStudy:
         """The study with so many patients, two of either class or more."""
         positives = min(max(round(patients * self.prevalence), 2), patients - 2)
-        negatives = patients - positives
-        covariance = _binormal_auroc_covariance(
-            self.aurocs,
-            positives,
-            negatives,
-            correlation=self.correlation,
-            images=self.images,
-            within=self.within,
-        )
+        negatives, images = patients - positives, _ImagesOfPatients.of_each(self.images)
+
+        def covariance(aurocs: Sequence[float], correlation: float) -> Floats:
+            return _binormal_auroc_covariance(
+                aurocs,
+                positives,
+                negatives,
+                correlation=correlation,
+                images=images,
+                within=self.within,
+            )
+
+        single = covariance(self.aurocs, self.correlation)
         contrast = np.array([1.0, -1.0][: len(self.aurocs)])
-        over_patients = float(contrast @ covariance @ contrast)
+        over_patients = float(contrast @ single @ contrast)
+        own = [0.0] * len(self.aurocs)
+        if self.seeds > 1:
+            shared = [covariance((a, a), self.seed_correlation)[0, 1] for a in self.aurocs]
+            own = (np.diagonal(single) - shared).tolist()
         counts = np.array([positives, negatives], dtype=np.float64)
         freedom = (1 / counts).sum() ** 2 / (1 / (counts**2 * (counts - 1))).sum()
-        between = [self.seed_deviation**2 if self.seeds > 1 else 0.0] * len(self.aurocs)
+        # Few samples hold the patients of the most images: half of it, as simulated studies show.
+        freedom = max(freedom / max(images.concentration(self.within) / 2, 1.0), 1.0)
         seeds = [self.seeds] * len(self.aurocs)
-        study = _with_seeds(patients, positives, over_patients, float(freedom), between, seeds)
+        between = [self.seed_deviation**2] * len(self.aurocs)
+        over_patients -= sum(own)
+        study = _with_seeds(patients, positives, over_patients, freedom, own, between, seeds)
         return replace(study, auroc=self.aurocs[0] if len(self.aurocs) == 1 else None)
+
+    @property
+    def images_on_the_mean(self) -> float:
+        """Images of a patient."""
+        return _ImagesOfPatients.of_each(self.images).mean
 
     @property
     def least(self) -> int:
@@ -266,16 +346,13 @@ class PilotPlan:
         share = self.patients / patients * self._scale
         # What seeds have in common stays; what is a seed's own goes down with their number.
         in_pilot = sum(own / n for own, n in zip(self._own, self._pilot_seeds, strict=True))
-        over_patients = max(self._variance - in_pilot, 0.0)
-        over_patients += sum(own / n for own, n in zip(self._own, self.seeds, strict=True))
-        between = [
-            found if planned > 1 else 0.0
-            for found, planned in zip(self._between, self.seeds, strict=True)
-        ]
+        over_patients = max(self._variance - in_pilot, 0.0) * share
+        own = [each * share for each in self._own]
+        over_patients += sum(each for each, n in zip(own, self.seeds, strict=True) if n == 1)
         freedom = max(self._freedom * patients / self.patients, 1.0)
         positives = round(patients * self.positives / self.patients)
         study = _with_seeds(
-            patients, positives, over_patients * share, freedom, between, self.seeds
+            patients, positives, over_patients, freedom, own, self._between, self.seeds
         )
         return replace(study, auroc=self.value if len(self.seeds) == 1 else None)
 
@@ -321,29 +398,71 @@ def _with_seeds(
     positives: int,
     over_patients: float,
     freedom: float,
+    own: Sequence[float],
     between: Sequence[float],
     seeds: Sequence[int],
 ) -> PlannedStudy:
-    """Add what differs between trainings: readers nested in systems, see `analyse_nested`."""
-    of_seeds = [each / n for each, n in zip(between, seeds, strict=True)]
-    total = over_patients + sum(of_seeds)
-    spread = over_patients**2 / freedom
-    spread += sum(each**2 / (n - 1) for each, n in zip(of_seeds, seeds, strict=True) if n > 1)
-    return PlannedStudy(patients, positives, float(np.sqrt(total)), float(total**2 / spread))
+    """Add what differs between trainings: readers nested in systems, see `analyse_nested`.
+
+    Of each system: `own` is what a training alone varies by over patients, `between` its variance
+    between trainings. The test sees both in the mean square between trainings, and takes that as
+    no less than `own`.
+    """
+    total, variance = over_patients, np.array([over_patients])
+    spread = np.array([over_patients**2 / freedom])
+    for alone, apart, n in zip(own, between, seeds, strict=True):
+        if n > 1:
+            total += (alone + apart) / n
+            squares = np.maximum((alone + apart) * _mean_squares(n - 1), alone) / n
+            variance = (variance[:, None] + squares).ravel()
+            spread = (spread[:, None] + squares**2 / (n - 1)).ravel()
+    found = (np.sqrt(variance), variance**2 / spread) if len(variance) > 1 else None
+    return PlannedStudy(patients, positives, float(np.sqrt(total)), freedom, found=found)
+
+
+@cache
+def _mean_squares(freedom: int) -> Floats:
+    """Quantiles of a mean square, equally likely, in units of what is expected."""
+    tails = (np.arange(_STEPS) + 0.5) / _STEPS
+    return np.asarray(scipy.special.chdtri(freedom, tails) / freedom)
 
 
 @dataclass(frozen=True)
 class CrossedPlan:
-    """Readers who read all cases with both modalities, planned from a pilot's components.
+    """Readers who read all cases with both modalities, planned from components of variance.
 
     Source:
         Hillis, Obuchowski and Berbaum 2011, Acad Radiol 18:129, equation 10.
     """
 
-    components: Components  # of the pilot, see `obuchowski_rockette.analyse_crossed`
+    components: Components  # of a pilot (`obuchowski_rockette.analyse_crossed`), or assumed
     pilot_cases: int  # cases of the pilot, with as large a share of positives as is planned
     positives: float  # share of the cases that have the disease
     readers: int  # readers of the planned study; they are random, and so are cases
+
+    @classmethod
+    def assumed(
+        cls, aurocs: Sequence[float], prevalence: float, readers: int, deviation: float
+    ) -> CrossedPlan:
+        """Without a pilot, with what published tables assume.
+
+        Errors of a reader's two AUROCs correlate by 0.47, those of two readers by 0.30 with the
+        same modality or another; readers' true AUROCs have the standard deviation `deviation`, and
+        correlate by 0.8 between modalities. The variance over cases is that of the binormal model.
+
+        Source:
+            Obuchowski 2000, AJR 175:603, with the correlations of the R package MRMCsamplesize
+            1.0.0; 0.47 is from Rockette et al. 1999, Acad Radiol 6:723, who found 0.35 to 0.59.
+        """
+        cases = 100_000
+        positives = round(cases * prevalence)
+        covariance = _binormal_auroc_covariance(aurocs, positives, cases - positives)
+        error = float(np.diagonal(covariance).mean())
+        reader, interaction = 0.8 * deviation**2, 0.2 * deviation**2
+        parts = Components(
+            reader, interaction, cov1=0.47 * error, cov2=0.3 * error, cov3=0.3 * error, error=error
+        )
+        return cls(parts, cases, prevalence, readers)
 
     def study(self, patients: int) -> PlannedStudy:
         """The study with so many cases."""

@@ -24,10 +24,10 @@ from evaluation.report.plot import (
     save_figure,
     to_svg,
 )
+from evaluation.statistics.bootstrap import Interval
 from evaluation.statistics.learning_curve import LearningCurve
 from evaluation.studies.curve_results import (
     AS_GIVEN,
-    EXTRAPOLATED,
     KINDS,
     MAIN,
     PRESETS,
@@ -64,7 +64,10 @@ def write_curve(study: CurveStudy, out: Path) -> Path:
     if study.metrics:
         metric = study.metrics[0]
         charts = _draw(study, metric), _draw(study, metric, study.times)
-        save_figure(draw_with_legend(charts[0], [], charts[1]), out / _FIGURE)
+        figure = draw_with_legend(charts[0], [], charts[1])
+        if (legend := figure.axes[0].get_legend()) is not None:
+            legend.set_title(charts[0].note, prop={"size": 9})
+        save_figure(figure, out / _FIGURE)
     html = _page(study, said).render("curve.html.jinja", **_own_parts(study, said))
     return write_study(out, "curve", rows, _stored(study, rows, said), html)
 
@@ -297,10 +300,7 @@ def _for_script(study: CurveStudy) -> dict[str, Any]:
 
 
 def _draw(study: CurveStudy, metric: str, times: Times | None = None) -> Chart:
-    """A metric against annotated images, or against hours of annotation.
-
-    Solid lines are fitted within what was measured, dashed ones are extrapolated.
-    """
+    """A metric against annotated images, or against hours of annotation."""
     drawn, unit = _drawn_arms(study, metric), "images" if times is None else "hours"
     curves = [curve for arm in drawn for curve in _curves(arm, times)]
     values = [x for curve in curves for x in curve.x if np.isfinite(x)]
@@ -315,7 +315,25 @@ def _draw(study: CurveStudy, metric: str, times: Times | None = None) -> Chart:
         y=_figure_axis(drawn, metric),
         curves=(*curves, *_crossing(study, metric, times)),
         description=f"{title} against {unit} of annotation; the table below holds the figures.",
+        note=_overlap(study, metric),
     )
+
+
+def _overlap(study: CurveStudy, metric: str) -> str:
+    """What the picture says where the arms' intervals overlap at every size; else nothing."""
+    ends: dict[float, list[Interval]] = {}
+    for point in study.points:
+        if (figure := point.figures.get(metric)) is not None and figure.interval.bounded:
+            ends.setdefault(point.share, []).append(figure.interval)
+    several = [of_size for of_size in ends.values() if len(of_size) > 1]
+    apart = any(max(i.low for i in each) > min(i.high for i in each) for each in several)
+    if apart or not several:
+        return ""
+    rows = [row for pair in study.pairs(metric) for row in study.compared(metric, *pair)]
+    told = "differences are tested on the same patients, see below"
+    if not any(row.shown for row in rows):
+        told = "no difference is shown"
+    return f"95 % intervals of the arms overlap at every size; {told}."
 
 
 def _crossing(study: CurveStudy, metric: str, times: Times | None) -> Iterator[Curve]:
@@ -365,27 +383,22 @@ def _point(point: SizePoint, metric: str) -> dict[str, Any]:
 
 
 def _line(curve: LearningCurve) -> dict[str, Any]:
-    """A fitted curve from the fewest images that were measured to twice the most."""
-    first, last = curve.amounts[0], curve.amounts[-1]
-    beyond = np.geomspace(last, EXTRAPOLATED * last, _STEPS // 3)[1:]
-    images = np.concatenate([np.geomspace(first, last, _STEPS), beyond])
+    """A fitted curve, from the fewest images that were measured to the most."""
+    images = np.geomspace(curve.amounts[0], curve.amounts[-1], _STEPS)
     band = curve.at(images)
     rows = np.round(np.stack([images, band.values, band.low, band.high]), 5).tolist()
-    return {**dict(zip(("images", "figure", "low", "high"), rows, strict=True)),
-            "measured": _STEPS}  # fmt: skip
+    return dict(zip(("images", "figure", "low", "high"), rows, strict=True))
 
 
 def _curves(arm: Mapping[str, Any], times: Times | None) -> Iterator[Curve]:
-    """The fit within what was measured, the rest of it, and the points with their intervals."""
+    """The fit within what was measured, and the points with their intervals."""
     kind, position, points = arm["kind"], arm["position"], arm["points"]
     name = f"{KINDS[kind]}, {_MARKER_WORDS[_MARKERS[kind]]}"
     if (line := arm["line"]) is not None:
         counts = line["images"]
         x = np.array([n if times is None else times.hours(n, n * arm["boxes"]) for n in counts])
-        y, end = np.array(line["figure"]), line["measured"]
-        band = x, np.array(line["low"]), np.array(line["high"])
-        yield Curve("", position, x[end - 1 :], y[end - 1 :], dashed=True)
-        yield Curve(name, position, x[:end], y[:end], dashed=False, band=band)
+        y, low, high = (np.array(line[end]) for end in ("figure", "low", "high"))
+        yield Curve(name, position, x, y, dashed=False, band=(x, low, high))
         name = ""
     at = [
         point["grown"] * _APART[kind]

@@ -26,8 +26,6 @@ KINDS: Mapping[Kind, str] = {
 """Each arm in a sentence, and the order of colours."""
 MAIN: tuple[Kind, Kind] = ("detector", "classifier")
 """The two that the curves are held against each other of."""
-EXTRAPOLATED = 2.0
-"""A fitted curve is followed to at most so many times the most images that were measured."""
 _ALPHA, _ENDLESS = 0.05, 1_000_000
 _DECIMALS = 6
 
@@ -257,9 +255,7 @@ WORDS = {
     "both were measured: with less the {before} is ahead, with more the {after}.",
     "open": "By {by}, a crossing of the fitted {title} curves is not shown: {why}.",
     "apart": "there is no time at which both were measured",
-    "beyond": "its interval, {low} to {high} {unit}, reaches beyond the {start} to {end} at which "
-    "both were measured",
-    "outside": ", and the estimate, {at}, is extrapolated",
+    "beyond": "its interval reaches beyond the {start} to {end} {unit} at which both were measured",
     "endless": "beyond 1,000,000",
     "budget": "{hours} hours are {first} images with boxes or {second} labelled images.",
     "far": " No {title} is given there: the {arm} was measured with {start} to {end}.",
@@ -268,7 +264,6 @@ WORDS = {
     "higher": "the {winner} is higher by {gap} ({low} to {high}).",
     "undecided": "a difference is not shown ({gap}, {low} to {high}).",
     "unclaimed": "a difference is not shown: {why}.",
-    "extrapolated": " Extrapolated: the {arm} was measured with {start} to {end}.",
 }
 """Sentences that change with the times: for Python, and for the script of the page."""
 
@@ -329,10 +324,10 @@ def _crossing(study: CurveStudy, metric: str, times: Times | None, where: Crossi
         "title": title_in_sentence(metric),
         "unit": "images" if scale == 1 else "hours",
     }
-    low, high = (amount_words(end / scale, about) for end in where.interval or (0.0, math.inf))
-    at = "" if where.effort is None else amount_words(where.effort / scale, about)
-    if where.shown:
+    if where.shown and where.effort is not None and where.interval is not None:
         before, after = MAIN if where.ahead == "second" else reversed(MAIN)
+        places = (where.effort, *where.interval)
+        at, low, high = (amount_words(place / scale, about) for place in places)
         values |= {"at": at, "low": low, "high": high, "before": before, "after": after}
         return Statement(WORDS["cross"].format(**values), True, about)
     why = study.never_crossing(metric)
@@ -340,8 +335,7 @@ def _crossing(study: CurveStudy, metric: str, times: Times | None, where: Crossi
         why = WORDS["apart"]
     elif not why and where.measured is not None:
         start, end = (amount_words(end / scale, about) for end in where.measured)
-        why = WORDS["beyond"].format(low=low, high=high, start=start, end=end, **values)
-        why += WORDS["outside"].format(at=at) if where.extrapolated else ""
+        why = WORDS["beyond"].format(start=start, end=end, **values)
     return Statement(WORDS["open"].format(why=why, **values), about=about)
 
 
@@ -361,15 +355,13 @@ def _budget(
     images = [seconds / study.seconds_per_image(kind, study.times) for kind in MAIN]
     first, second = (amount_words(n, "images") for n in images)
     text = WORDS["budget"].format(hours=f"{study.hours_at_hand:g}", first=first, second=second)
-    figures, beyond = [], ""
+    figures = []
     for kind, curve, n in zip(MAIN, curves, images, strict=True):
         start, end = float(curve.amounts[0]), float(curve.amounts[-1])
-        ends = {"start": amount_words(start, "images"), "end": amount_words(end, "images")}
-        if not start <= n <= EXTRAPOLATED * end:
+        if not start <= n <= end:
+            ends = {"start": amount_words(start, "images"), "end": amount_words(end, "images")}
             text += WORDS["far"].format(title=title, arm=kind, **ends)
             return Statement(text, about="budget")
-        if n > end:
-            beyond += WORDS["extrapolated"].format(arm=kind, **ends)
         figures.append(_figures_at(curve, n))
     gaps = figures[0] - figures[1]
     gap = Interval(float(gaps[0]), *np.quantile(gaps[1:], [0.025, 0.975]).tolist())
@@ -377,13 +369,13 @@ def _budget(
         title=title, first_figure=number(figures[0][0]), second_figure=number(figures[1][0])
     )
     if why := study.unclaimed(metric):
-        return Statement(text + WORDS["unclaimed"].format(why=why) + beyond, about="budget")
+        return Statement(text + WORDS["unclaimed"].format(why=why), about="budget")
     if not gap.excludes_zero:
         ends = {"gap": number(gap.estimate), "low": number(gap.low), "high": number(gap.high)}
-        return Statement(text + WORDS["undecided"].format(**ends) + beyond, about="budget")
+        return Statement(text + WORDS["undecided"].format(**ends), about="budget")
     low, high = sorted((abs(gap.low), abs(gap.high)))
     ends = {"gap": number(abs(gap.estimate)), "low": number(low), "high": number(high)}
-    text += WORDS["higher"].format(winner=MAIN[gap.estimate < 0], **ends) + beyond
+    text += WORDS["higher"].format(winner=MAIN[gap.estimate < 0], **ends)
     return Statement(text, True, "budget")
 
 

@@ -50,6 +50,7 @@ class _Basis:
     plans: Mapping[str, Plan]  # by name; one alone has an empty name
     compares: bool  # two systems or modalities
     facts: Mapping[str, Any]
+    notes: tuple[str, ...] = ()  # what is assumed, in sentences
 
     @property
     def first(self) -> Plan:
@@ -59,8 +60,8 @@ class _Basis:
     @property
     def difference(self) -> float:
         """Of the two AUROCs that are assumed; 0 where there are none."""
-        aurocs = self.first.aurocs if isinstance(self.first, AssumedPlan) else (0.0,)
-        return abs(aurocs[0] - aurocs[-1])
+        aurocs = self.facts.get("aurocs", (0.0,))
+        return float(abs(aurocs[0] - aurocs[-1]))
 
 
 def plans_assumed(
@@ -68,19 +69,56 @@ def plans_assumed(
     prevalence: float | None,
     *,
     correlation: float | None = None,
-    images: Sequence[int] = (),
+    images: Sequence[int | str] = (),
     within: float | None = None,
     seeds: Sequence[int] = (),
     seed_deviation: float | None = None,
+    seed_correlation: float | None = None,
 ) -> _Basis:
     """A study that follows from assumptions: a plan for each number of images and of seeds.
 
     `correlation` is of two systems' scores in a class, `within` of one system's scores of a
-    patient's images; `seed_deviation` is the standard deviation of the AUROC between trainings.
+    patient's images, `seed_correlation` of two trainings' scores; `seed_deviation` is the standard
+    deviation of the AUROC between trainings. `images` are numbers, or names of sets.
 
     Raises:
         InputError: An assumption is out of its range, or nothing would follow from it.
     """
+    prevalence = _checked(aurocs, prevalence)
+    for name, value in (("--correlation", correlation), ("--within", within)):
+        if value is not None and not 0 <= value < 1:
+            raise InputError(f"plan {name} {value}: is not from 0 to below 1")
+    images, seeds = images or [1], seeds or [1]
+    if correlation is not None and len(aurocs) == 1:
+        raise InputError("plan --correlation: is of two systems; leave it out, or give --auroc A,B")
+    if within is not None and list(images) == [1]:
+        raise InputError(
+            "plan --within: is for several images of a patient; give --images, 2 or more"
+        )
+    between = _CORRELATION if correlation is None else correlation
+    _check_seeds(seeds, seed_deviation, seed_correlation, between if len(aurocs) == 2 else 0.0)
+    plans = {
+        _plan_name(images, of_patient, seeds, n_seeds): AssumedPlan(
+            tuple(aurocs),
+            prevalence,
+            between,
+            of_patient,
+            _CORRELATION if within is None else within,
+            n_seeds,
+            seed_deviation or 0.0,
+            1.0 if seed_correlation is None else seed_correlation,
+        )
+        for of_patient in images
+        for n_seeds in seeds
+    }
+    first = asdict(next(iter(plans.values())))
+    several = {"images": list(images), "seeds": list(seeds)}
+    facts = {"kind": "assumed", **first, **several}
+    return _Basis(plans, len(aurocs) == 2, facts, tuple(_notes_on_images(images)))
+
+
+def _checked(aurocs: Sequence[float], prevalence: float | None) -> float:
+    """The prevalence, if both assumptions can be planned with."""
     if not aurocs or prevalence is None:
         raise InputError("plan: without a pilot give --auroc A,B and --prevalence")
     if len(aurocs) > 2 or not all(0 < auroc < 1 for auroc in aurocs):
@@ -88,65 +126,108 @@ def plans_assumed(
         raise InputError(f"plan --auroc {words}: give one or two, between 0 and 1")
     if not 0 < prevalence < 1:
         raise InputError(f"plan --prevalence {prevalence}: is not between 0 and 1")
-    for name, value in (("--correlation", correlation), ("--within", within)):
-        if value is not None and not 0 <= value < 1:
-            raise InputError(f"plan {name} {value}: is not from 0 to below 1")
-    images, seeds = images or [1], seeds or [1]
-    if correlation is not None and len(aurocs) == 1:
-        raise InputError("plan --correlation: is of two systems; leave it out, or give --auroc A,B")
-    if within is not None and max(images) == 1:
-        raise InputError(
-            "plan --within: is for several images of a patient; give --images, 2 or more"
-        )
-    if seed_deviation is None and max(seeds) > 1:
-        raise InputError(
-            "plan --seeds: how far trainings differ is not known; give --seed-deviation, as 0.01"
-        )
-    if seed_deviation is not None and max(seeds) == 1:
-        raise InputError("plan --seed-deviation: is for several trainings; give --seeds, 2 or more")
-    plans = {
-        _plan_name(images, n_images, seeds, n_seeds): AssumedPlan(
-            tuple(aurocs),
-            prevalence,
-            _CORRELATION if correlation is None else correlation,
-            n_images,
-            _CORRELATION if within is None else within,
-            n_seeds,
-            seed_deviation or 0.0,
-        )
-        for n_images in images
-        for n_seeds in seeds
-    }
-    first = asdict(next(iter(plans.values())))
-    several = {"images": list(images), "seeds": list(seeds)}
-    return _Basis(plans, len(aurocs) == 2, {"kind": "assumed", **first, **several})
+    return prevalence
 
 
-def plans_of_readers(folder: Path, readers: Sequence[int] = ()) -> _Basis:
-    """A study that follows from a pilot of `cxr readers`: a plan for each number of readers.
+def _check_seeds(
+    seeds: Sequence[int], deviation: float | None, alike: float | None, between: float
+) -> None:
+    """Refuse trainings of which too little is assumed; `between` is of two systems' scores."""
+    options = {"--seed-deviation": deviation, "--seed-correlation": alike}
+    if max(seeds) == 1 and (given := [name for name in options if options[name] is not None]):
+        raise InputError(f"plan {given[0]}: is for several trainings; give --seeds, 2 or more")
+    if max(seeds) > 1 and (deviation is None or alike is None):
+        raise InputError(
+            "plan --seeds: how far trainings differ is not known; give --seed-deviation, of their "
+            "AUROCs, as 0.01, and --seed-correlation, of their scores within a class, as 0.8"
+        )
+    if alike is not None and not between <= alike <= 1:
+        raise InputError(
+            f"plan --seed-correlation {alike:g}: give {between:g} to 1; two trainings of one "
+            "system score at least as much alike as two systems (--correlation)"
+        )
+
+
+def _notes_on_images(images: Sequence[int | str]) -> Iterator[str]:
+    if any(isinstance(each, int) and each > 1 for each in images):
+        yield (
+            "Every patient is taken to have as many images; where numbers differ, more patients "
+            "are needed: --images rsna or nih plans with theirs, a pilot with its own"
+        )
+    if any(isinstance(each, str) for each in images):
+        yield (
+            "The images of a patient are taken to be all positive or all negative; where they "
+            "differ, fewer patients are enough"
+        )
+
+
+def plans_of_readers(
+    pilot: Path | None,
+    readers: Sequence[int] = (),
+    aurocs: Sequence[float] = (),
+    prevalence: float | None = None,
+    deviation: float | None = None,
+) -> _Basis:
+    """A plan for each number of readers, from a pilot of `cxr readers`, or from assumptions.
+
+    Without a pilot: the AUROCs of two modalities, the share of positive cases, and the standard
+    deviation of readers' true AUROCs.
 
     Raises:
-        InputError: The pilot has no variance components, or a reader would read alone.
+        InputError: The pilot has no variance components, or a reader would read alone; an
+            assumption is missing or out of its range.
     """
     if readers and min(readers) < 2:
         raise InputError("plan --readers: give 2 or more")
-    pilot = read_json(folder / _READERS, "readers")
-    parts = (pilot["crossed"].get(pilot["primary"]) or {}).get("components")
+    if pilot is None:
+        return _assumed_readers(readers or _USUAL_READERS, aurocs, prevalence, deviation)
+    found = read_json(pilot / _READERS, "readers")
+    parts = (found["crossed"].get(found["primary"]) or {}).get("components")
     if parts is None:
         raise InputError(
-            f"{folder}: has no variance components; a pilot needs two modalities, each read by "
+            f"{pilot}: has no variance components; a pilot needs two modalities, each read by "
             "every reader"
         )
-    share = pilot["n_positive"] / pilot["n_cases"]
+    share = found["n_positive"] / found["n_cases"]
     facts = {
-        "kind": "readers", "pilot": str(folder), "pilot_cases": pilot["n_cases"],
+        "kind": "readers", "pilot": str(pilot), "pilot_cases": found["n_cases"],
         "share_positive": share, "components": parts,
     }  # fmt: skip
     plans = {
-        counted(number, "reader"): CrossedPlan(Components(**parts), pilot["n_cases"], share, number)
+        counted(number, "reader"): CrossedPlan(Components(**parts), found["n_cases"], share, number)
         for number in readers or _USUAL_READERS
     }
     return _Basis(plans, True, facts)
+
+
+def _assumed_readers(
+    readers: Sequence[int],
+    aurocs: Sequence[float],
+    prevalence: float | None,
+    deviation: float | None,
+) -> _Basis:
+    prevalence = _checked(aurocs, prevalence)
+    if len(aurocs) != 2:
+        raise InputError("plan --readers: compares two modalities; give --auroc A,B")
+    if deviation is None or not 0 <= deviation < 0.5:
+        raise InputError(
+            "plan --readers: how far readers differ is not known; give --reader-deviation, the "
+            "standard deviation of their AUROCs, as 0.03, or the folder of a pilot"
+        )
+    plans = {
+        counted(number, "reader"): CrossedPlan.assumed(aurocs, prevalence, number, deviation)
+        for number in readers
+    }
+    facts = {
+        "kind": "assumed readers", "aurocs": list(aurocs), "prevalence": prevalence,
+        "reader_deviation": deviation,
+    }  # fmt: skip
+    note = (
+        "Assumed, as in published tables (Obuchowski 2000; Rockette et al. 1999): errors of a "
+        "reader's two AUROCs correlate by 0.47, those of different readers by 0.30, a reader's "
+        "true AUROCs with both modalities by 0.8. A pilot is better: cxr readers, then its folder"
+    )
+    return _Basis(plans, True, facts, (note,))
 
 
 def plans_of_predictions(parts: Mapping[str, Any], seeds: Sequence[int]) -> _Basis:
@@ -165,11 +246,17 @@ def plans_of_predictions(parts: Mapping[str, Any], seeds: Sequence[int]) -> _Bas
     return _Basis(plans, len(systems) == 2, facts)
 
 
-def _plan_name(all_images: Sequence[int], images: int, all_seeds: Sequence[int], seeds: int) -> str:
+def _plan_name(
+    all_images: Sequence[int | str], images: int | str, all_seeds: Sequence[int], seeds: int
+) -> str:
     """What sets one plan apart from the others; empty where it is the only one."""
     words = []
     if len(all_images) > 1:
-        words.append(f"{counted(images, 'image')} a patient")
+        words.append(
+            f"images as in {images.upper()}"
+            if isinstance(images, str)
+            else f"{counted(images, 'image')} a patient"
+        )
     if len(all_seeds) > 1:
         words.append(counted(seeds, "seed"))
     return ", ".join(words)
@@ -185,10 +272,11 @@ def _published_tables(plan: AssumedPlan, power: float, level: float) -> str:
         level=level,
     )
     return (
-        f"The published tables (Obuchowski and McClish 1997; one image a patient, one training) "
-        f"ask for {round(positives / plan.prevalence):,} patients, {round(positives):,} of them "
-        "positive, for the difference of these two AUROCs: they leave out a covariance, see "
-        "docs/plan.md"
+        "Put the number above into the protocol: simulated studies of that size have the power "
+        "that was asked for (docs/plan.md). A reviewer may know the published tables (Obuchowski "
+        "and McClish 1997; one image a patient, one training): they ask for "
+        f"{round(positives / plan.prevalence):,} patients, {round(positives):,} of them positive, "
+        "because they leave out a covariance"
     )
 
 
@@ -255,6 +343,7 @@ class StudyPlan:
                 "With one seed the result is for these trained models alone, with several for the "
                 "way in which they were trained"
             )
+        yield from self.basis.notes
 
     def _in_words(self, row: Mapping[str, Any]) -> str:
         shown = "power" in row
@@ -326,7 +415,8 @@ def _design(plan: Plan) -> dict[str, Any]:
     """What a planned study has besides patients; seeds of each system."""
     if isinstance(plan, AssumedPlan):
         seeds = [plan.seeds] * len(plan.aurocs)
-        return {"images_of_a_patient": plan.images, "seeds": seeds}
+        images = {"images_of_a_patient": plan.images_on_the_mean, "seeds": seeds}
+        return images | ({"images_as_in": plan.images} if isinstance(plan.images, str) else {})
     if isinstance(plan, PilotPlan):
         return {"images_of_a_patient": plan.images, "seeds": plan.seeds}
     return {"readers": plan.readers} if isinstance(plan, CrossedPlan) else {}
@@ -337,6 +427,8 @@ def _design_in_words(row: Mapping[str, Any]) -> str:
         return f", read by {row['readers']} readers"
     images, seeds = row["images_of_a_patient"], list(dict.fromkeys(row["seeds"]))
     words = "1 image each" if images == 1 else f"{images:.3g} images each"
+    if row.get("images_as_in"):
+        words += f" on the mean, as in {row['images_as_in'].upper()}"
     return f", {words}" + (f", {' and '.join(map(str, seeds))} seeds" if seeds != [1] else "")
 
 

@@ -14,6 +14,7 @@ from scripts.readers import readers
 from tests.scripts.small_sets import refusal, table_set, write_predictions
 
 ASSUMED = {"auroc": "0.85,0.80", "prevalence": 0.3}
+TRAINED = {"seed_deviation": 0.01, "seed_correlation": 0.8}
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,7 @@ def test_assumptions_are_enough_for_an_answer_with_the_tables_beside_it():
         said[0].lower() + said[1:]
     )
     assert "ask for 1,148 patients, 344 of them positive" in said
+    assert "\nPut the number above into the protocol: simulated studies" in said
 
 
 def test_an_interval_can_be_planned_for_one_system_alone():
@@ -57,20 +59,39 @@ def test_the_half_width_is_called_the_mean_one():
 
 
 def test_one_answer_for_each_number_of_images_and_seeds():
-    found = plan(**ASSUMED, images=[1, 4], seeds="1,3,5", seed_deviation=0.01)
+    found = plan(**ASSUMED, images=[1, 4], seeds="1,3,5", **TRAINED)
     studies = [row for row in found.rows if row["power"] == 0.8]
     needed = {(row["images_of_a_patient"], *row["seeds"]): row["patients"] for row in studies}
     assert list(needed) == [(i, s, s) for i in (1, 4) for s in (1, 3, 5)]
     assert all(needed[4, s, s] < needed[1, s, s] for s in (1, 3, 5))
     # One seed asks of this training alone; of the way of training, more seeds say more.
-    assert all(needed[i, 1, 1] < needed[i, 5, 5] < needed[i, 3, 3] for i in (1, 4))
+    assert all(needed[i, 5, 5] < needed[i, 3, 3] for i in (1, 4))
     assert "4 images a patient, 3 seeds: a true difference of 0.05 is shown" in str(found)
     assert "With one seed the result is for these trained models alone" in str(found)
 
 
 def test_the_answer_names_images_and_seeds():
-    found = plan(**ASSUMED, images=2, seeds=3, seed_deviation=0.01)
+    found = plan(**ASSUMED, images=2, seeds=3, **TRAINED)
     assert "of them positive, 2 images each, 3 seeds; the 95%" in str(found)
+
+
+def test_unequal_numbers_of_images_need_more_patients_and_the_answer_says_whose_they_are():
+    found = plan(**ASSUMED, images="2,rsna", within=0.4)
+    needed = {row["plan"]: row["patients"] for row in found.rows if row["power"] == 0.8}
+    assert needed["images as in RSNA"] > 1.5 * needed["2 images a patient"]
+    said = str(found)
+    assert "2.33 images each on the mean, as in RSNA" in str(plan(**ASSUMED, images="rsna"))
+    assert "Every patient is taken to have as many images" in said
+    assert "all positive or all negative" in said
+
+
+def test_readers_can_be_planned_without_a_pilot_and_it_is_said_what_is_assumed():
+    found = plan(auroc="0.85,0.78", prevalence=0.5, readers="4,12", reader_deviation=0.03)
+    cases = {row["plan"]: row["patients"] for row in found.rows if row["power"] == 0.8}
+    assert cases["12 readers"] < cases["4 readers"]
+    assert found.difference == pytest.approx(0.07)
+    assert "Assumed, as in published tables (Obuchowski 2000" in str(found)
+    assert "protocol" not in str(found), "the tables of two systems are not for readers"
 
 
 def test_the_tables_are_named_for_the_difference_of_the_aurocs_alone():
@@ -131,14 +152,23 @@ def test_more_readers_need_fewer_cases(tmp_path):
         ("--auroc 0.8,0.8 --prevalence 0.3", "give --difference, the smallest that would matter"),
         ("--auroc 0.8 --prevalence 0.3", "give --half-width"),
         ("--auroc 0.8 --prevalence 0.3 --difference 0.1", "one system has no difference"),
-        ("--auroc 0.8,0.7 --prevalence 0.3 --seeds 3", "give --seed-deviation, as 0.01"),
-        ("--auroc 0.8,0.7 --prevalence 0.3 --correlation 1", "--correlation 1.0: is not from 0"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --seeds 3", "give --seed-deviation, of their AUROCs"),
         (
-            "--auroc 0.8,0.7 --prevalence 0.3 --readers 5",
-            "for a pilot of cxr readers, not for a study without a pilot",
+            "--auroc 0.8,0.7 --prevalence 0.3 --seeds 3 --seed-deviation 0.01",
+            "and --seed-correlation, of their scores within a class, as 0.8",
         ),
+        (
+            "--auroc 0.8,0.7 --prevalence 0.3 --seeds 3 --seed-deviation 0.01 "
+            "--seed-correlation 0.3",
+            "--seed-correlation 0.3: give 0.5 to 1",
+        ),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --readers 1,5", "--readers: give 2 or more"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --readers 5", "give --reader-deviation"),
+        ("--auroc 0.8 --prevalence 0.3 --reader-deviation 0.1", "give --auroc A,B"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --images 1,kermany", "1,kermany: are not numbers"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --correlation 1", "--correlation 1.0: is not from 0"),
         ("some --difference 0.1", "needs --data, its data set"),
-        ("some --auroc 0.8 --difference 0.1", "--auroc: is for a study without a pilot"),
+        ("some --auroc 0.8 --difference 0.1", "--auroc: is for systems without a pilot"),
         ("--auroc 0.8,0.7 --prevalence 0.3 --difference 0.7", "--difference: 0.7 is not between"),
         ("--auroc 0.8,0.7 --prevalence 0.3 --images 1,two", "--images 1,two: are not numbers"),
         ("--auroc 0.8,0.7 --prevalence 0.3 --seeds 0", "--seeds 0: give 1 or more"),
@@ -164,6 +194,9 @@ def test_what_does_not_fit_together_is_one_line(capsys, arguments, words):
         ("--auroc 0.8,0.7 --prevalence 0.3 --split s", "--split"),
         ("--auroc 0.8,0.7 --prevalence 0.3 --data DATA", "--data"),
         ("--auroc 0.8,0.7 --prevalence 0.3 --within 0.2", "--within"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --seed-correlation 0.8", "--seed-correlation"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --readers 5 --images 2", "--images"),
+        ("READERS --reader-deviation 0.1", "--reader-deviation"),
         ("--auroc 0.8 --prevalence 0.3 --correlation 0.2 --half-width 0.1", "--correlation"),
         ("--auroc 0.8 --prevalence 0.3 --power 0.9 --half-width 0.1", "--power"),
         ("--auroc 0.8,0.7 --prevalence 0.3 --seeds 1 --seed-deviation 0.1", "--seed-deviation"),
@@ -177,7 +210,8 @@ def test_an_option_that_would_not_be_read_is_refused(capsys, tmp_path, arguments
 
 
 def test_no_number_of_patients_makes_up_for_trainings_that_differ():
-    found = plan(**ASSUMED, difference=0.02, seeds=2, seed_deviation=0.05)
+    trained = {"seed_deviation": 0.05, "seed_correlation": 0.8}
+    found = plan(**ASSUMED, difference=0.02, seeds=2, **trained)
     assert "No number of patients shows the difference so often" in str(found)
 
 

@@ -44,13 +44,15 @@ def reports(tmp_path):
     return [write_report(tmp_path / str(n), n) for n in range(3)]
 
 
-def test_mean_and_interval_are_those_of_a_t_test_of_one_sample(reports):
+def test_the_interval_is_that_of_a_t_test_with_the_variance_of_folds_that_share_training(reports):
     table = Folds.read(reports).table.set_index(["system", "metric"])
     row = table.loc[("A", "ap50")]
     oracle = stats.ttest_1samp(FIGURES["ap50"], 0.0).confidence_interval(0.95)
     assert row["mean"] == pytest.approx(0.4)
     assert row["sd"] == pytest.approx(np.std(FIGURES["ap50"], ddof=1))
-    assert (row["ci_low"], row["ci_high"]) == pytest.approx((oracle.low, oracle.high))
+    wider = np.sqrt((1 / 3 + 1 / 2) / (1 / 3))  # Nadeau and Bengio 2003, test / training = 1 / 2
+    half = wider * (oracle.high - oracle.low) / 2
+    assert (row["ci_low"], row["ci_high"]) == pytest.approx((0.4 - half, 0.4 + half))
     assert list(row[["fold_1", "fold_2", "fold_3"]]) == list(FIGURES["ap50"])
 
 
@@ -96,4 +98,5 @@ def test_everything_written_can_be_read_again(tmp_path, reports):
     assert payload["splits"] == ["cv-0", "cv-1", "cv-2"]
     assert payload["figures"][0]["mean"] == pytest.approx(0.85)
     assert (out / "folds.png").stat().st_size > 1000
-    assert "| A | 0.850 (0.726 to 0.974)" in folds.to_markdown()
+    assert "| A | 0.850 (0.654 to 1.000)" in folds.to_markdown()
+    assert "what this recipe reaches on sets like this one" in folds.to_markdown()

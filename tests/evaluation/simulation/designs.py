@@ -29,6 +29,7 @@ from tests.evaluation.simulation.makers import (
 )
 from tests.evaluation.simulation.product import Judged, calibrations, judge
 from tests.evaluation.simulation.reader_designs import reader_measure, true_auroc
+from tests.evaluation.simulation.study_designs import CURVES, FOLDS, PLANS
 
 Found = dict[str, float]
 Measure = Callable[[np.random.Generator], Found]
@@ -414,6 +415,21 @@ def reductions() -> Iterator[Case]:
     yield _reduction_case(40, 60)
 
 
+def folds() -> Iterator[Case]:
+    """Two equal learners over five folds, trained again in each."""
+    yield from (Case("folds", name, make) for name, make in FOLDS.items())
+
+
+def plans() -> Iterator[Case]:
+    """Studies of the size that `cxr plan` asks for."""
+    yield from (Case("plans", name, make) for name, make in PLANS.items())
+
+
+def curves() -> Iterator[Case]:
+    """Two arms of one learning curve."""
+    yield from (Case("curves", name, make) for name, make in CURVES.items())
+
+
 DESIGNS = {
     each.__name__: each
     for each in (
@@ -427,5 +443,8 @@ DESIGNS = {
         readers,
         boxes,
         reductions,
+        folds,
+        plans,
+        curves,
     )
 }

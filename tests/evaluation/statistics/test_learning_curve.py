@@ -206,17 +206,11 @@ def test_a_crossing_is_shown_only_where_nothing_speaks_against_it(curves, second
             raise InputError(found.reason)
 
 
-def test_what_lies_outside_the_sizes_is_called_extrapolated():
-    first, second = fitted(*TRUTHS["cross outside"])
-    assert first.at([99, 100, 800, 801]).extrapolated.tolist() == [True, False, False, True]
-    found = crossing(first, second)
+def test_a_crossing_outside_the_sizes_is_not_shown():
+    found = crossing(*fitted(*TRUTHS["cross outside"]))
     assert found.measured == (100, 800)
     assert found.effort == pytest.approx(3200)
-    assert found.extrapolated
-    assert found.interval_extrapolated
-    inside = crossing(*fitted(STEEP, FLAT))
-    assert not inside.extrapolated
-    assert not inside.interval_extrapolated
+    assert found.reason == "the interval reaches beyond the effort that both arms measured"
     # A detector's 30 s an image: 3,000 to 24,000 s against 500 to 4,000 s.
     assert crossing(*fitted(STEEP, FLAT), (30, 5)).measured == (3000, 4000)
 
@@ -238,8 +232,7 @@ def test_sizes_without_a_logarithm_are_left_out_and_named():
     assert first.left_out == ("800 images: a figure of 1 has no logarithm",)
     assert second.left_out == ("100 images: no figure of seed 2",)
     assert (first.line, second.line) == (pytest.approx(STEEP), pytest.approx(FLAT))
-    assert first.at(800).extrapolated[0]
-    assert second.at(100).extrapolated[0]
+    assert (first.amounts[-1], second.amounts[0]) == (400, 200)
 
 
 def test_an_arm_without_a_figure_has_no_curve_and_leaves_the_other_alone():

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 from scipy.special import ndtri
-from scipy.stats import multivariate_normal, norm
+from scipy.stats import f as f_distribution
+from scipy.stats import multivariate_normal, ncf, norm
 
 from data_prep.contracts.errors import InputError
 from evaluation.statistics.clustered_tests import auroc_difference, auroc_over_seeds, auroc_parts
@@ -13,9 +14,15 @@ from evaluation.statistics.sample_size import (
     CrossedPlan,
     PilotPlan,
     _binormal_auroc_covariance,
+    _ImagesOfPatients,
     _power_of_t,
     fewest_patients,
     obuchowski_positives,
+)
+from tests.evaluation.simulation.study_designs import (
+    NUMBERS_OF_IMAGES,
+    plan_measure,
+    reader_plan_measure,
 )
 
 # Van Dyke 1993, as published programs print its components (five readers, 114 cases).
@@ -31,7 +38,7 @@ def drawn(rng, patients, positives, aurocs, correlation=0.0, images=1, within=0.
         first, rest = rng.normal(size=(2, n))
         return np.stack([first, correlation * first + np.sqrt(1 - correlation**2) * rest])
 
-    owner = np.repeat(np.arange(patients), images)
+    owner = np.repeat(np.arange(patients), images)  # one number, or one of each patient
     truth = owner < positives
     of_patient, of_image = normals(patients)[:, owner], normals(len(owner))
     scores = np.sqrt(within) * of_patient + np.sqrt(1 - within) * of_image
@@ -82,15 +89,53 @@ def test_variance_of_one_auroc_is_that_of_hanley_and_mcneil_with_binormal_moment
     assert found[0, 0] == pytest.approx(expected / positives / negatives, rel=1e-6)
 
 
-def test_covariance_is_what_simulated_studies_vary_by():
+@pytest.mark.parametrize("numbers", [[2] * 40, [1] * 10 + [4] * 5 + [1, 4] * 10 + [4] * 5])
+def test_covariance_is_what_simulated_studies_vary_by(numbers):
     rng = np.random.default_rng(3)
-    assumed = {"correlation": 0.6, "images": 2, "within": 0.5}
+    assumed = {"correlation": 0.6, "within": 0.5}
     figures = np.empty((3000, 2))
     for row in figures:
-        truth, scores, owner = drawn(rng, 40, 15, (0.85, 0.75), **assumed)
+        truth, scores, owner = drawn(rng, 40, 15, (0.85, 0.75), images=numbers, **assumed)
         row[:] = [auroc_parts(truth, each, owner, 40).value for each in scores]
-    expected = _binormal_auroc_covariance((0.85, 0.75), 15, 25, **assumed)
+    images = _ImagesOfPatients(*(np.mean(np.array(numbers) ** power) for power in (1, 2, 3, 4)))
+    expected = _binormal_auroc_covariance((0.85, 0.75), 15, 25, images=images, **assumed)
     assert np.cov(figures.T) == pytest.approx(expected, rel=0.08)
+
+
+@pytest.mark.parametrize("name", NUMBERS_OF_IMAGES)
+def test_named_sets_have_the_numbers_of_images_that_were_counted(name):
+    images, patients = (
+        np.array(list(each)) for each in (NUMBERS_OF_IMAGES[name], NUMBERS_OF_IMAGES[name].values())
+    )
+    expected = [np.average(images.astype(float) ** n, weights=patients) for n in (1, 2, 3, 4)]
+    assert _ImagesOfPatients.of_each(name) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        plan_measure((0.85, 0.80), 0.3, images="rsna"),
+        plan_measure((0.90, 0.84), 0.3, seeds=2, deviation=0.005, alike=0.8),
+        reader_plan_measure((0.85, 0.78), 0.5, 5, 0.03),
+    ],
+    ids=["images as in RSNA", "two trainings", "readers without a pilot"],
+)
+def test_what_is_assumed_besides_has_the_power_that_was_planned(measure):
+    rng = np.random.default_rng(11)
+    shown = [measure(rng)["shown"] for _ in range(300)]
+    assert np.mean(shown) == pytest.approx(0.8, abs=3.5 * np.sqrt(0.16 / 300))
+
+
+def test_readers_without_a_pilot_need_what_the_published_formula_says():
+    # Obuchowski 2000: J d^2 / (2 lambda) = Var(TR) + (1 - r1) Var(error), F with 1 and J - 1.
+    readers, gap, deviation = 6, 0.07, 0.03
+    plan = CrossedPlan.assumed((0.85, 0.78), 0.5, readers, deviation)
+    study = fewest_patients(plan, lambda study: study.power(gap) >= 0.8)
+    error = plan.components.error * plan.pilot_cases / study.patients
+    per_reader = 0.2 * deviation**2 + (1 - 0.47) * error
+    limit = f_distribution.isf(0.05, 1, readers - 1)
+    power = ncf.sf(limit, 1, readers - 1, readers * gap**2 / 2 / per_reader)
+    assert power == pytest.approx(study.power(gap), abs=1e-6)
 
 
 def simulated(plan, study, trials, seed):

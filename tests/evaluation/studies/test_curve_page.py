@@ -167,8 +167,8 @@ def two_arms(a, b):
 @pytest.mark.parametrize(
     ("study", "about", "metric", "words"),
     [
-        ({}, "images", "average_precision", r"reaches beyond the 54 to 430 at which both were "
-         r"measured, and the estimate, \d+, is extrapolated\.$"),
+        ({}, "images", "average_precision", r"reaches beyond the 54 to 430 images at which "
+         r"both were measured\.$"),
         ({"times": Times(1.0, 3000.0)}, "time", "auroc",  # boxes are dear
          r"not shown: there is no time at which both were measured\.$"),
         ({"powers": two_arms(1.1, 0.3)}, "images", "auroc", "not shown to differ in slope"),
@@ -217,7 +217,6 @@ def test_the_same_time_buys_so_many_of_each_and_far_beyond_no_figure_is_given():
     (found,) = said(study, "budget")
     assert found.text.startswith("1.7 hours are 187 images with boxes or 414 labelled images. ")
     assert found.shown
-    assert found.text.endswith(")."), "within what was measured nothing is extrapolated"
     dear = replace(study, times=Times(1.0, 3000.0))
     assert "No AUROC is given there: the detector was measured with 54 to 430." in (
         said(dear, "budget")[0].text
@@ -254,7 +253,7 @@ def test_every_finding_stands_on_the_page_without_its_script(written):
             assert each.text in text
 
 
-def test_lines_are_dashed_only_beyond_what_was_measured(written):
+def test_lines_end_where_measuring_does(written):
     _, folder = written
     known = json.loads(
         re.search(r'id="study">(.*?)</script>', (folder / PAGE).read_text(), re.S)[1]
@@ -262,10 +261,19 @@ def test_lines_are_dashed_only_beyond_what_was_measured(written):
     lines = [arm["line"] for arm in known["metrics"]["auroc"]["arms"] if arm["line"]]
     assert len(lines) == 2
     for line in lines:
-        solid, dashed = line["images"][: line["measured"]], line["images"][line["measured"] :]
-        assert (solid[0], solid[-1]) == (IMAGES[0], IMAGES[-1])
-        assert dashed[0] > IMAGES[-1]
-        assert dashed[-1] == pytest.approx(2 * IMAGES[-1])
+        assert (line["images"][0], line["images"][-1]) == (IMAGES[0], IMAGES[-1])
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(0.03, "overlap at every size; no difference is shown."), (0.002, None)],
+    ids=["wide", "narrow"],
+)
+def test_the_picture_says_where_all_intervals_overlap(tmp_path, error, told):
+    study = example(two_arms(1.2 if told is None else 1.0, 0.3), error=error)
+    page = html.unescape(write_curve(study, tmp_path).read_text())
+    assert ("intervals of the arms overlap" in page) == bool(told)
+    assert told is None or page.count(told) == 2, "below both charts"
 
 
 def test_the_table_and_the_json_hold_every_point_with_its_seeds(written):
