@@ -61,12 +61,7 @@ Counts = Annotated[tuple[int, ...], Argument(read=_read_counts, metavar="N[,N...
 
 
 def _read_images(value: str | float | Iterable[str | float]) -> tuple[int | str, ...]:
-    """As `_read_counts`, or names of data sets.
-
-    Example:
-        >>> _read_images("1,rsna")
-        (1, 'rsna')
-    """
+    """As `_read_counts`, or names of data sets."""
     texts = _read_names(map(str, [value] if isinstance(value, str | int | float) else value))
     sets = {"rsna", "nih"}
     return tuple(text if text in sets else _read_counts(text)[0] for text in dict.fromkeys(texts))

@@ -128,13 +128,12 @@ def plan(
         write_plan,
     )
 
-    if kind == "assumed":
+    if not pilot:
         basis = plans_assumed(
             auroc, prevalence, correlation=correlation, images=images, within=within, seeds=seeds,
-            seed_deviation=seed_deviation, seed_correlation=seed_correlation,
+            seed_deviation=seed_deviation, seed_correlation=seed_correlation, readers=readers,
+            reader_deviation=reader_deviation,
         )  # fmt: skip
-    elif kind == "assumed readers":
-        basis = plans_of_readers(None, readers, auroc, prevalence, reader_deviation)
     elif kind == "readers":
         if pilot[1:]:
             raise InputError("plan: a pilot of readers is one folder")

@@ -16,13 +16,9 @@ another. Its uncertainty follows from the joint covariance of all means, which i
 each size of an arm has seeds of its own. It is kept as draws of ``(ln a, b)``, multivariate t: one
 chi-square for the patients, one for each arm's seeds with Satterthwaite's degrees of freedom.
 
-Simulated (1,000 studies each of 150 and 700 patients, seed 11: binormal scores, 30 % positives,
-four sizes of 100 to 800 images, three seeds whose ``1 - AUROC`` differs by 10 %, or by 20 % at the
-smallest and 5 % at the largest size), bands and intervals cover as ``docs/curve.md`` says. With two
-seeds all this is more cautious. Trainings of one seed that vary together over its nested sizes are
-not modelled: correlated by 0.5, bands cover 94 to 97 % and intervals of a crossing 96 % (150
-patients) and 92 % (700); by 0.8, 92 to 97 %, 95 and 87 %. Between the sizes of the RSNA study
-(docs/results.md) the correlation was 0.1 on the mean, -0.3 to 0.4.
+``docs/curve.md`` has how often bands and intervals hold. Trainings of one seed that vary together
+over its nested sizes are not modelled; between the sizes of the RSNA study (docs/results.md) their
+correlation was 0.1 on the mean, -0.3 to 0.4.
 
 Generalised least squares, with the same covariance as weights, gave intervals of the same width
 there: estimated weights bring errors of their own.
@@ -137,7 +133,6 @@ def fit_learning_curves(
     sizes = [np.asarray(each, dtype=np.float64) for each in amounts]
     tables = [np.asarray(each, dtype=np.float64) for each in figures]
     matrix = np.asarray(covariance, dtype=np.float64)
-    _check(sizes, tables, matrix)
     ends = np.cumsum([0, *(table.size for table in tables)])
     arms = [_arm(*each) for each in zip(sizes, tables, ends, strict=False)]
     fitted = [arm for arm in arms if len(arm.amounts) > 1]
@@ -381,23 +376,3 @@ def _reason(
     if not _within(interval, measured):
         return "the interval reaches beyond the effort that both arms measured"
     return ""
-
-
-def _check(sizes: Sequence[Floats], tables: Sequence[Floats], matrix: Floats) -> None:
-    if len(sizes) != len(tables):
-        raise InputError(f"{len(sizes)} arms have amounts, and {len(tables)} have figures")
-    for i, (amounts, figures) in enumerate(zip(sizes, tables, strict=True)):
-        if figures.ndim != 2 or amounts.shape != figures.shape[:1] or not figures.size:
-            raise InputError(
-                f"arm {i}: amounts of shape (S,) need figures of shape (S, R), got "
-                f"{amounts.shape} and {figures.shape}"
-            )
-        if not (np.isfinite(amounts) & (amounts > 0)).all() or len(set(amounts)) < len(amounts):
-            raise InputError(f"arm {i}: amounts must be positive and different, got {amounts}")
-        if ((figures < 0) | (figures > 1) | np.isinf(figures)).any():
-            raise InputError(f"arm {i}: figures must lie in [0, 1]")
-    count = sum(table.size for table in tables)
-    if matrix.shape != (count, count):
-        raise InputError(
-            f"{count} figures need a covariance of shape ({count}, {count}), got {matrix.shape}"
-        )

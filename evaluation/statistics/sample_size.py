@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from functools import cache
-from typing import NamedTuple, Protocol
+from functools import cache, partial
+from typing import Protocol
 
 import numpy as np
 import scipy  # whose parts load when they are first used
@@ -36,51 +36,15 @@ _LEAST = 4
 """Two patients of either class."""
 _STEPS = 32  # quantiles that stand for a mean square between trainings
 
+_UNEQUAL = {"rsna": (2.33272, 17.0067, 15.0), "nih": (3.63967, 66.0509, 33.0)}
+"""Images of a patient, measured: their mean, mean square, and patients for a degree of freedom.
 
-class _ImagesOfPatients(NamedTuple):
-    """How many images patients have: means over patients of the number and its powers.
-
-    Example:
-        >>> each = _ImagesOfPatients.of_each(2), _ImagesOfPatients.of_each("rsna")
-        >>> [round(images.mean, 2) for images in each]
-        [2, 2.33]
-    """
-
-    mean: float
-    square: float
-    cube: float
-    fourth: float
-
-    @classmethod
-    def of_each(cls, images: int | str) -> _ImagesOfPatients:
-        """So many of every patient, or unequal numbers, as in ``rsna`` or ``nih``."""
-        if isinstance(images, int):
-            return cls(images, images**2, images**3, images**4)
-        patients, *sums = _IMAGES_OF_SETS[images]
-        return cls(*(total / patients for total in sums))
-
-    def concentration(self, within: float) -> float:
-        """Mean square of what patients add to the variance, by its squared mean.
-
-        A patient of ``n`` images, correlated by `within`, adds ``n (1 + (n - 1) within)``.
-        """
-        mean = self.mean + within * (self.square - self.mean)
-        square = self.square + 2 * within * (self.cube - self.square)
-        square += within**2 * (self.fourth - 2 * self.cube + self.square)
-        return square / mean**2
-
-
-_ONE_IMAGE = _ImagesOfPatients(1, 1, 1, 1)
-_IMAGES_OF_SETS = {
-    "rsna": (11_439, 26_684, 194_540, 3_846_512, 126_931_388),
-    "nih": (30_805, 112_120, 2_034_698, 107_557_456, 9_581_147_162),
-}
-"""Measured: patients, and sums over them of the number of their images and its powers.
+The last is half the mean square of ``n (1 + (n - 1) / 2)``, by its squared mean, which is what
+patients of ``n`` images add to the variance: few samples hold those with the most.
 
 Source:
-    RSNA Pneumonia Detection Challenge: its images on their patients of NIH ChestX-ray14, by the
-    mapping of torchxrayvision; the most has 65. NIH ChestX-ray14 (Wang et al. 2017),
-    ``Data_Entry_2017_v2020.csv``; the most has 184.
+    RSNA Pneumonia Detection Challenge: 26,684 images of 11,439 patients, by torchxrayvision's
+    mapping to NIH ChestX-ray14, and that set's ``Data_Entry_2017_v2020.csv``: 112,120 of 30,805.
 """
 
 
@@ -164,7 +128,7 @@ def _binormal_auroc_covariance(
     negatives: int,
     *,
     correlation: float = 0.0,
-    images: _ImagesOfPatients = _ONE_IMAGE,
+    images: tuple[float, float] = (1, 1),
     within: float = 0.0,
 ) -> Floats:
     """Covariance of the AUROCs of systems on the same images, if their scores are binormal.
@@ -205,10 +169,8 @@ def obuchowski_positives(
 ) -> float:
     """Positive patients that the published tables ask for, to compare two AUROCs.
 
-    These tables' variance of an AUROC leaves out the covariance of the two binormal parameters,
-    which would make it smaller, so they ask for more patients than a simulated study needs: for
-    1.4 times as many at AUROCs of 0.85 and 0.80 and a correlation of 0.5, for 2.7 times as many at
-    0.90, 0.85 and 0.7. They stand here to be named beside our own figure.
+    Their variance of an AUROC leaves out the covariance of the two binormal parameters, so they ask
+    for more patients than a simulated study needs (docs/plan.md); to be named beside our figure.
 
     Source:
         Obuchowski and McClish 1997, Stat Med 16:1529; Obuchowski 2000, AJR 175:603. The same as
@@ -231,10 +193,13 @@ def obuchowski_positives(
     return float((reach / (aurocs[0] - aurocs[1])) ** 2)
 
 
-def _pairings(patients: int, images: _ImagesOfPatients) -> Floats:
-    """Shares of the pairs of images: the same one, of one patient, of two patients."""
-    n = patients * images.mean
-    same, of_patient = n, patients * (images.square - images.mean)
+def _pairings(patients: int, images: tuple[float, float]) -> Floats:
+    """Shares of the pairs of images: the same one, of one patient, of two patients.
+
+    `images` are the mean of their number, and of its square.
+    """
+    n = patients * images[0]
+    same, of_patient = n, patients * (images[1] - images[0])
     return np.array([same, of_patient, n * n - same - of_patient]) / (n * n)
 
 
@@ -262,7 +227,7 @@ class AssumedPlan:
     aurocs: tuple[float, ...]  # of one system, or of the two that are compared
     prevalence: float  # share of the patients that have the disease
     correlation: float = 0.0  # of the two systems' scores of one image, within a class
-    images: int | str = 1  # of each patient, or as in ``rsna`` or ``nih``, see `_IMAGES_OF_SETS`
+    images: int | str = 1  # of each patient, or as in ``rsna`` or ``nih``, see `_UNEQUAL`
     within: float = 0.0  # correlation of one system's scores of two images of one patient
     seeds: int = 1  # trainings of each system; with one the result is for this trained model
     seed_deviation: float = 0.0  # standard deviation of a system's true AUROC between trainings
@@ -271,39 +236,32 @@ class AssumedPlan:
     def study(self, patients: int) -> PlannedStudy:
         """The study with so many patients, two of either class or more."""
         positives = min(max(round(patients * self.prevalence), 2), patients - 2)
-        negatives, images = patients - positives, _ImagesOfPatients.of_each(self.images)
+        negatives, n = patients - positives, self.images
+        *images, spread = (n, n**2, 1.0) if isinstance(n, int) else _UNEQUAL[n]
 
-        def covariance(aurocs: Sequence[float], correlation: float) -> Floats:
-            return _binormal_auroc_covariance(
-                aurocs,
-                positives,
-                negatives,
-                correlation=correlation,
-                images=images,
-                within=self.within,
-            )
-
-        single = covariance(self.aurocs, self.correlation)
+        covariance = partial(
+            _binormal_auroc_covariance,
+            positives=positives,
+            negatives=negatives,
+            images=(images[0], images[1]),
+            within=self.within,
+        )
+        single = covariance(self.aurocs, correlation=self.correlation)
         contrast = np.array([1.0, -1.0][: len(self.aurocs)])
         over_patients = float(contrast @ single @ contrast)
         own = [0.0] * len(self.aurocs)
         if self.seeds > 1:
-            shared = [covariance((a, a), self.seed_correlation)[0, 1] for a in self.aurocs]
+            alike = self.seed_correlation
+            shared = [covariance((a, a), correlation=alike)[0, 1] for a in self.aurocs]
             own = (np.diagonal(single) - shared).tolist()
         counts = np.array([positives, negatives], dtype=np.float64)
         freedom = (1 / counts).sum() ** 2 / (1 / (counts**2 * (counts - 1))).sum()
-        # Few samples hold the patients of the most images: half of it, as simulated studies show.
-        freedom = max(freedom / max(images.concentration(self.within) / 2, 1.0), 1.0)
+        freedom = max(freedom / spread, 1.0)
         seeds = [self.seeds] * len(self.aurocs)
         between = [self.seed_deviation**2] * len(self.aurocs)
         over_patients -= sum(own)
         study = _with_seeds(patients, positives, over_patients, freedom, own, between, seeds)
         return replace(study, auroc=self.aurocs[0] if len(self.aurocs) == 1 else None)
-
-    @property
-    def images_on_the_mean(self) -> float:
-        """Images of a patient."""
-        return _ImagesOfPatients.of_each(self.images).mean
 
     @property
     def least(self) -> int:
@@ -444,15 +402,11 @@ class CrossedPlan:
     def assumed(
         cls, aurocs: Sequence[float], prevalence: float, readers: int, deviation: float
     ) -> CrossedPlan:
-        """Without a pilot, with what published tables assume.
-
-        Errors of a reader's two AUROCs correlate by 0.47, those of two readers by 0.30 with the
-        same modality or another; readers' true AUROCs have the standard deviation `deviation`, and
-        correlate by 0.8 between modalities. The variance over cases is that of the binormal model.
+        """Without a pilot: readers' true AUROCs have the standard deviation `deviation`.
 
         Source:
-            Obuchowski 2000, AJR 175:603, with the correlations of the R package MRMCsamplesize
-            1.0.0; 0.47 is from Rockette et al. 1999, Acad Radiol 6:723, who found 0.35 to 0.59.
+            The correlations of the R package MRMCsamplesize 1.0.0, after Obuchowski 2000, AJR
+            175:603; 0.47 from Rockette et al. 1999, Acad Radiol 6:723, who found 0.35 to 0.59.
         """
         cases = 100_000
         positives = round(cases * prevalence)

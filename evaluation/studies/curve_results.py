@@ -26,7 +26,7 @@ KINDS: Mapping[Kind, str] = {
 """Each arm in a sentence, and the order of colours."""
 MAIN: tuple[Kind, Kind] = ("detector", "classifier")
 """The two that the curves are held against each other of."""
-_ALPHA, _ENDLESS = 0.05, 1_000_000
+_ALPHA = 0.05
 _DECIMALS = 6
 
 
@@ -256,7 +256,6 @@ WORDS = {
     "open": "By {by}, a crossing of the fitted {title} curves is not shown: {why}.",
     "apart": "there is no time at which both were measured",
     "beyond": "its interval reaches beyond the {start} to {end} {unit} at which both were measured",
-    "endless": "beyond 1,000,000",
     "budget": "{hours} hours are {first} images with boxes or {second} labelled images.",
     "far": " No {title} is given there: the {arm} was measured with {start} to {end}.",
     "budget_figures": " The fitted {title} is {first_figure} of the detector and {second_figure} "
@@ -341,8 +340,6 @@ def _crossing(study: CurveStudy, metric: str, times: Times | None, where: Crossi
 
 def amount_words(value: float, about: Literal["images", "time"]) -> str:
     """Images, or hours with two or three digits."""
-    if value > _ENDLESS:
-        return WORDS["endless"]
     digits = 0 if about == "images" or value >= 10 else 1 if value >= 1 else 2
     return f"{value:,.{digits}f}"
 

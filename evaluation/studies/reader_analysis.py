@@ -28,6 +28,7 @@ _Kind = Literal["reader", "system", "mean", "difference"]
 
 _RATED = ("auroc",)
 _DECIDED = ("balanced_accuracy", "recall", "specificity", "accuracy", "f1")
+_FEW_READERS = 5  # with fewer, the published interval over readers is too narrow
 _ROWS_AT_ONCE = 256  # of jackknife weights, which are as wide as there are patients
 
 _Name = tuple[str, str]  # reader and modality; a system has the modality ""
@@ -53,13 +54,24 @@ class StudyRow:
     n_readers: int
     n_cases: int
     design: str  # how readers and modalities meet in a difference
+    # cautious, of 2 to 4 readers who are not crossed: of a mean, or of all differences at once
+    ci_low_few: float | None = None
+    ci_high_few: float | None = None
+
+    @property
+    def claimed(self) -> tuple[float | None, float | None]:
+        """The interval that a claim rests on."""
+        if self.ci_low_few is None:
+            return self.ci_low_all, self.ci_high_all
+        return self.ci_low_few, self.ci_high_few
 
     @property
     def decided(self) -> bool:
         """Whether it is a difference whose interval for all of them excludes 0."""
-        if self.ci_low_all is None or self.ci_high_all is None:
+        low, high = self.claimed
+        if self.kind != "difference" or low is None or high is None:
             return False
-        return self.ci_low_all > 0 or self.ci_high_all < 0
+        return low > 0 or high < 0
 
 
 @dataclass(frozen=True)
@@ -256,14 +268,18 @@ class _MetricStudy:
         if kind != "difference" and low is not None and high is not None:
             low, high = max(low, 0.0), min(high, 1.0)
         names = list(self.columns)
+        n_readers = len({names[at][0] for at in columns if names[at][1]})
+        few: tuple[float, float] | tuple[None, None] = None, None
+        if estimate.squares and n_readers < _FEW_READERS and not design.startswith("crossed"):
+            few = estimate.cautious_interval_at(all_level or self.level) or few
         return StudyRow(
             kind=kind, metric=self.metric, first=first, second=second, reader=reader,
             estimate=estimate.value, std_error=estimate.error,
             df=estimate.freedom if np.isfinite(estimate.freedom) else None,
             ci_low=low, ci_high=high, ci_low_all=low_all, ci_high_all=high_all,
             p_value=estimate.p_value if kind == "difference" else None,
-            n_readers=len({names[at][0] for at in columns if names[at][1]}),
-            n_cases=max(self.counts[at] for at in columns), design=design,
+            n_readers=n_readers, n_cases=max(self.counts[at] for at in columns), design=design,
+            ci_low_few=few[0], ci_high_few=few[1],
         )  # fmt: skip
 
 

@@ -38,7 +38,6 @@ from evaluation.statistics.sample_size import (
 _STORED, _READERS, _FIGURES = "plan.json", "readers.json", "figures"
 _CORRELATION, _POWER = 0.5, 0.8
 _USUAL_READERS = (3, 5, 10)
-_POWERS = (0.5, 0.8, 0.9, 0.95)
 _SHARES = (0.5, 1.0, 1.5)
 """Of the difference: whoever plans for one should see what a smaller one would take."""
 
@@ -74,17 +73,28 @@ def plans_assumed(
     seeds: Sequence[int] = (),
     seed_deviation: float | None = None,
     seed_correlation: float | None = None,
+    readers: Sequence[int] = (),
+    reader_deviation: float | None = None,
 ) -> _Basis:
     """A study that follows from assumptions: a plan for each number of images and of seeds.
 
     `correlation` is of two systems' scores in a class, `within` of one system's scores of a
     patient's images, `seed_correlation` of two trainings' scores; `seed_deviation` is the standard
-    deviation of the AUROC between trainings. `images` are numbers, or names of sets.
+    deviation of the AUROC between trainings. `images` are numbers, or names of sets. With
+    `reader_deviation`, of the AUROC between readers, a plan for each number of readers.
 
     Raises:
         InputError: An assumption is out of its range, or nothing would follow from it.
     """
-    prevalence = _checked(aurocs, prevalence)
+    if not aurocs or prevalence is None:
+        raise InputError("plan: without a pilot give --auroc A,B and --prevalence")
+    if len(aurocs) > 2 or not all(0 < auroc < 1 for auroc in aurocs):
+        words = ",".join(f"{auroc:g}" for auroc in aurocs)
+        raise InputError(f"plan --auroc {words}: give one or two, between 0 and 1")
+    if not 0 < prevalence < 1:
+        raise InputError(f"plan --prevalence {prevalence}: is not between 0 and 1")
+    if readers or reader_deviation is not None:
+        return _assumed_readers(aurocs, prevalence, readers, reader_deviation)
     for name, value in (("--correlation", correlation), ("--within", within)):
         if value is not None and not 0 <= value < 1:
             raise InputError(f"plan {name} {value}: is not from 0 to below 1")
@@ -112,103 +122,36 @@ def plans_assumed(
         for n_seeds in seeds
     }
     first = asdict(next(iter(plans.values())))
-    several = {"images": list(images), "seeds": list(seeds)}
-    facts = {"kind": "assumed", **first, **several}
-    return _Basis(plans, len(aurocs) == 2, facts, tuple(_notes_on_images(images)))
-
-
-def _checked(aurocs: Sequence[float], prevalence: float | None) -> float:
-    """The prevalence, if both assumptions can be planned with."""
-    if not aurocs or prevalence is None:
-        raise InputError("plan: without a pilot give --auroc A,B and --prevalence")
-    if len(aurocs) > 2 or not all(0 < auroc < 1 for auroc in aurocs):
-        words = ",".join(f"{auroc:g}" for auroc in aurocs)
-        raise InputError(f"plan --auroc {words}: give one or two, between 0 and 1")
-    if not 0 < prevalence < 1:
-        raise InputError(f"plan --prevalence {prevalence}: is not between 0 and 1")
-    return prevalence
+    note = (
+        "Assumed: a patient's images are all positive or all negative, and a number of images is "
+        "that of every patient; unequal numbers need more patients (--images rsna, nih, or a pilot)"
+    )
+    notes = (note,) if list(images) != [1] else ()
+    facts = {"kind": "assumed", **first, "images": list(images), "seeds": list(seeds)}
+    return _Basis(plans, len(aurocs) == 2, facts, notes)
 
 
 def _check_seeds(
     seeds: Sequence[int], deviation: float | None, alike: float | None, between: float
 ) -> None:
     """Refuse trainings of which too little is assumed; `between` is of two systems' scores."""
-    options = {"--seed-deviation": deviation, "--seed-correlation": alike}
-    if max(seeds) == 1 and (given := [name for name in options if options[name] is not None]):
-        raise InputError(f"plan {given[0]}: is for several trainings; give --seeds, 2 or more")
+    if max(seeds) == 1 and (deviation, alike) != (None, None):
+        option = "--seed-correlation" if deviation is None else "--seed-deviation"
+        raise InputError(f"plan {option}: is for several trainings; give --seeds, 2 or more")
     if max(seeds) > 1 and (deviation is None or alike is None):
         raise InputError(
             "plan --seeds: how far trainings differ is not known; give --seed-deviation, of their "
             "AUROCs, as 0.01, and --seed-correlation, of their scores within a class, as 0.8"
         )
     if alike is not None and not between <= alike <= 1:
-        raise InputError(
-            f"plan --seed-correlation {alike:g}: give {between:g} to 1; two trainings of one "
-            "system score at least as much alike as two systems (--correlation)"
-        )
-
-
-def _notes_on_images(images: Sequence[int | str]) -> Iterator[str]:
-    if any(isinstance(each, int) and each > 1 for each in images):
-        yield (
-            "Every patient is taken to have as many images; where numbers differ, more patients "
-            "are needed: --images rsna or nih plans with theirs, a pilot with its own"
-        )
-    if any(isinstance(each, str) for each in images):
-        yield (
-            "The images of a patient are taken to be all positive or all negative; where they "
-            "differ, fewer patients are enough"
-        )
-
-
-def plans_of_readers(
-    pilot: Path | None,
-    readers: Sequence[int] = (),
-    aurocs: Sequence[float] = (),
-    prevalence: float | None = None,
-    deviation: float | None = None,
-) -> _Basis:
-    """A plan for each number of readers, from a pilot of `cxr readers`, or from assumptions.
-
-    Without a pilot: the AUROCs of two modalities, the share of positive cases, and the standard
-    deviation of readers' true AUROCs.
-
-    Raises:
-        InputError: The pilot has no variance components, or a reader would read alone; an
-            assumption is missing or out of its range.
-    """
-    if readers and min(readers) < 2:
-        raise InputError("plan --readers: give 2 or more")
-    if pilot is None:
-        return _assumed_readers(readers or _USUAL_READERS, aurocs, prevalence, deviation)
-    found = read_json(pilot / _READERS, "readers")
-    parts = (found["crossed"].get(found["primary"]) or {}).get("components")
-    if parts is None:
-        raise InputError(
-            f"{pilot}: has no variance components; a pilot needs two modalities, each read by "
-            "every reader"
-        )
-    share = found["n_positive"] / found["n_cases"]
-    facts = {
-        "kind": "readers", "pilot": str(pilot), "pilot_cases": found["n_cases"],
-        "share_positive": share, "components": parts,
-    }  # fmt: skip
-    plans = {
-        counted(number, "reader"): CrossedPlan(Components(**parts), found["n_cases"], share, number)
-        for number in readers or _USUAL_READERS
-    }
-    return _Basis(plans, True, facts)
+        raise InputError(f"plan --seed-correlation {alike:g}: is not from {between:g} to 1")
 
 
 def _assumed_readers(
-    readers: Sequence[int],
-    aurocs: Sequence[float],
-    prevalence: float | None,
-    deviation: float | None,
+    aurocs: Sequence[float], prevalence: float, readers: Sequence[int], deviation: float | None
 ) -> _Basis:
-    prevalence = _checked(aurocs, prevalence)
-    if len(aurocs) != 2:
-        raise InputError("plan --readers: compares two modalities; give --auroc A,B")
+    if len(aurocs) != 2 or (readers and min(readers) < 2):
+        raise InputError("plan --readers: give --auroc A,B, and 2 readers or more")
     if deviation is None or not 0 <= deviation < 0.5:
         raise InputError(
             "plan --readers: how far readers differ is not known; give --reader-deviation, the "
@@ -216,18 +159,42 @@ def _assumed_readers(
         )
     plans = {
         counted(number, "reader"): CrossedPlan.assumed(aurocs, prevalence, number, deviation)
-        for number in readers
+        for number in readers or _USUAL_READERS
     }
-    facts = {
-        "kind": "assumed readers", "aurocs": list(aurocs), "prevalence": prevalence,
-        "reader_deviation": deviation,
-    }  # fmt: skip
+    facts = {"aurocs": list(aurocs), "prevalence": prevalence, "reader_deviation": deviation}
     note = (
         "Assumed, as in published tables (Obuchowski 2000; Rockette et al. 1999): errors of a "
         "reader's two AUROCs correlate by 0.47, those of different readers by 0.30, a reader's "
         "true AUROCs with both modalities by 0.8. A pilot is better: cxr readers, then its folder"
     )
-    return _Basis(plans, True, facts, (note,))
+    return _Basis(plans, True, {"kind": "assumed readers", **facts}, (note,))
+
+
+def plans_of_readers(folder: Path, readers: Sequence[int] = ()) -> _Basis:
+    """A study that follows from a pilot of `cxr readers`: a plan for each number of readers.
+
+    Raises:
+        InputError: The pilot has no variance components, or a reader would read alone.
+    """
+    if readers and min(readers) < 2:
+        raise InputError("plan --readers: give 2 or more")
+    pilot = read_json(folder / _READERS, "readers")
+    parts = (pilot["crossed"].get(pilot["primary"]) or {}).get("components")
+    if parts is None:
+        raise InputError(
+            f"{folder}: has no variance components; a pilot needs two modalities, each read by "
+            "every reader"
+        )
+    share = pilot["n_positive"] / pilot["n_cases"]
+    facts = {
+        "kind": "readers", "pilot": str(folder), "pilot_cases": pilot["n_cases"],
+        "share_positive": share, "components": parts,
+    }  # fmt: skip
+    plans = {
+        counted(number, "reader"): CrossedPlan(Components(**parts), pilot["n_cases"], share, number)
+        for number in readers or _USUAL_READERS
+    }
+    return _Basis(plans, True, facts)
 
 
 def plans_of_predictions(parts: Mapping[str, Any], seeds: Sequence[int]) -> _Basis:
@@ -300,14 +267,13 @@ class StudyPlan:
 
     @cached_property
     def rows(self) -> list[dict[str, Any]]:
-        """An answer for each plan, and for the difference at other powers, too."""
+        """An answer for each plan."""
         rows: list[dict[str, Any]] = []
         for name, plan in self.basis.plans.items():
             design = {"plan": name, **_design(plan)}
             if (difference := self.difference) is not None:
-                for power in sorted({self.power, *_POWERS}):
-                    row = self._row(plan, self.shows(power, difference))
-                    rows.append({**design, "power": power, **row})
+                row = self._row(plan, self.shows(self.power, difference))
+                rows.append({**design, "power": self.power, **row})
             if (width := self.half_width) is not None:
                 row = self._row(plan, lambda study: study.half_width(self.level) <= width)
                 rows.append({**design, "wanted_half_width": width, **row})
@@ -331,10 +297,8 @@ class StudyPlan:
         return row
 
     def sentences(self) -> Iterator[str]:
-        """Each answer in words; of the powers the one that was asked for."""
+        """Each answer in words, and what is assumed."""
         for row in self.rows:
-            if row.get("power", self.power) != self.power:
-                continue
             text = (f"{row['plan']}: " if row["plan"] else "") + self._in_words(row)
             yield text[0].upper() + text[1:]
         several = {max(row["seeds"]) > 1 for row in self.rows if "seeds" in row}
@@ -415,8 +379,7 @@ def _design(plan: Plan) -> dict[str, Any]:
     """What a planned study has besides patients; seeds of each system."""
     if isinstance(plan, AssumedPlan):
         seeds = [plan.seeds] * len(plan.aurocs)
-        images = {"images_of_a_patient": plan.images_on_the_mean, "seeds": seeds}
-        return images | ({"images_as_in": plan.images} if isinstance(plan.images, str) else {})
+        return {"images_of_a_patient": plan.images, "seeds": seeds}
     if isinstance(plan, PilotPlan):
         return {"images_of_a_patient": plan.images, "seeds": plan.seeds}
     return {"readers": plan.readers} if isinstance(plan, CrossedPlan) else {}
@@ -426,9 +389,10 @@ def _design_in_words(row: Mapping[str, Any]) -> str:
     if "readers" in row:
         return f", read by {row['readers']} readers"
     images, seeds = row["images_of_a_patient"], list(dict.fromkeys(row["seeds"]))
-    words = "1 image each" if images == 1 else f"{images:.3g} images each"
-    if row.get("images_as_in"):
-        words += f" on the mean, as in {row['images_as_in'].upper()}"
+    if isinstance(images, str):
+        words = f"images as in {images.upper()}"
+    else:
+        words = "1 image each" if images == 1 else f"{images:.3g} images each"
     return f", {words}" + (f", {' and '.join(map(str, seeds))} seeds" if seeds != [1] else "")
 
 

@@ -80,9 +80,8 @@ def test_unequal_numbers_of_images_need_more_patients_and_the_answer_says_whose_
     needed = {row["plan"]: row["patients"] for row in found.rows if row["power"] == 0.8}
     assert needed["images as in RSNA"] > 1.5 * needed["2 images a patient"]
     said = str(found)
-    assert "2.33 images each on the mean, as in RSNA" in str(plan(**ASSUMED, images="rsna"))
-    assert "Every patient is taken to have as many images" in said
-    assert "all positive or all negative" in said
+    assert "of them positive, images as in RSNA; the 95%" in str(plan(**ASSUMED, images="rsna"))
+    assert "unequal numbers need more patients (--images rsna, nih, or a pilot)" in said
 
 
 def test_readers_can_be_planned_without_a_pilot_and_it_is_said_what_is_assumed():
@@ -160,9 +159,9 @@ def test_more_readers_need_fewer_cases(tmp_path):
         (
             "--auroc 0.8,0.7 --prevalence 0.3 --seeds 3 --seed-deviation 0.01 "
             "--seed-correlation 0.3",
-            "--seed-correlation 0.3: give 0.5 to 1",
+            "--seed-correlation 0.3: is not from 0.5 to 1",
         ),
-        ("--auroc 0.8,0.7 --prevalence 0.3 --readers 1,5", "--readers: give 2 or more"),
+        ("--auroc 0.8,0.7 --prevalence 0.3 --readers 1,5", "and 2 readers or more"),
         ("--auroc 0.8,0.7 --prevalence 0.3 --readers 5", "give --reader-deviation"),
         ("--auroc 0.8 --prevalence 0.3 --reader-deviation 0.1", "give --auroc A,B"),
         ("--auroc 0.8,0.7 --prevalence 0.3 --images 1,kermany", "1,kermany: are not numbers"),

@@ -14,7 +14,7 @@ from evaluation.statistics.clustered_tests import auroc_over_seeds, auroc_parts,
 from evaluation.statistics.learning_curve import fit_learning_curves
 from evaluation.statistics.obuchowski_rockette import ClusteredEstimate, analyse_crossed
 from evaluation.statistics.sample_size import Plan, PlannedStudy, fewest_patients
-from evaluation.studies.study_plan import plans_assumed, plans_of_readers
+from evaluation.studies.study_plan import plans_assumed
 from tests.evaluation.simulation.makers import IMAGES_OF_A_PATIENT, Floats
 
 Measured = Callable[[np.random.Generator], dict[str, float]]
@@ -166,7 +166,7 @@ def reader_plan_measure(
     aurocs: tuple[float, float], prevalence: float, readers: int, deviation: float
 ) -> Measured:
     """Reader studies of the size that is planned without a pilot."""
-    plan = plans_of_readers(None, [readers], aurocs, prevalence, deviation).first
+    plan = plans_assumed(aurocs, prevalence, readers=[readers], reader_deviation=deviation).first
     study = _of_power(plan, aurocs[0] - aurocs[1])
     # Ratings that correlate so give AUROCs whose errors correlate by 0.30 and 0.47.
     all_alike, same_reader = 0.32, 0.495

@@ -259,12 +259,6 @@ def test_a_band_stays_between_nothing_and_everything():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: fit_learning_curves([[1, 2]], [], np.eye(2), 9), "1 arms have amounts"),
-        (lambda: fit_learning_curves([[1, 2]], [[0.5, 0.6]], np.eye(2), 9), "arm 0: amounts of"),
-        (lambda: fit_learning_curves([[0, 2]], [[[0.5], [0.6]]], np.eye(2), 9), "positive and"),
-        (lambda: fit_learning_curves([[2, 2]], [[[0.5], [0.6]]], np.eye(2), 9), "different"),
-        (lambda: fit_learning_curves([[1, 2]], [[[0.5], [1.6]]], np.eye(2), 9), "in \\[0, 1\\]"),
-        (lambda: fit_learning_curves([[1, 2]], [[[0.5], [0.6]]], np.eye(3), 9), "shape \\(2, 2\\)"),
         (
             lambda: fit_learning_curves([[1, 2]], [[[0.5], [0.6]]], np.eye(2) * np.nan, 9),
             "must be finite",

@@ -10,11 +10,11 @@ from data_prep.contracts.errors import InputError
 from evaluation.statistics.clustered_tests import auroc_difference, auroc_over_seeds, auroc_parts
 from evaluation.statistics.obuchowski_rockette import Components
 from evaluation.statistics.sample_size import (
+    _UNEQUAL,
     AssumedPlan,
     CrossedPlan,
     PilotPlan,
     _binormal_auroc_covariance,
-    _ImagesOfPatients,
     _power_of_t,
     fewest_patients,
     obuchowski_positives,
@@ -97,7 +97,7 @@ def test_covariance_is_what_simulated_studies_vary_by(numbers):
     for row in figures:
         truth, scores, owner = drawn(rng, 40, 15, (0.85, 0.75), images=numbers, **assumed)
         row[:] = [auroc_parts(truth, each, owner, 40).value for each in scores]
-    images = _ImagesOfPatients(*(np.mean(np.array(numbers) ** power) for power in (1, 2, 3, 4)))
+    images = np.mean(numbers), np.mean(np.square(numbers))
     expected = _binormal_auroc_covariance((0.85, 0.75), 15, 25, images=images, **assumed)
     assert np.cov(figures.T) == pytest.approx(expected, rel=0.08)
 
@@ -107,8 +107,11 @@ def test_named_sets_have_the_numbers_of_images_that_were_counted(name):
     images, patients = (
         np.array(list(each)) for each in (NUMBERS_OF_IMAGES[name], NUMBERS_OF_IMAGES[name].values())
     )
-    expected = [np.average(images.astype(float) ** n, weights=patients) for n in (1, 2, 3, 4)]
-    assert _ImagesOfPatients.of_each(name) == pytest.approx(expected)
+    mean, square = (np.average(images.astype(float) ** n, weights=patients) for n in (1, 2))
+    added = images * (1 + (images - 1) / 2)
+    spread = np.average(added**2, weights=patients) / np.average(added, weights=patients) ** 2
+    assert _UNEQUAL[name][:2] == pytest.approx((mean, square), rel=1e-5)
+    assert _UNEQUAL[name][2] == pytest.approx(spread / 2, rel=0.06)
 
 
 @pytest.mark.parametrize(

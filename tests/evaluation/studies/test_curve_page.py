@@ -266,7 +266,7 @@ def test_lines_end_where_measuring_does(written):
 
 @pytest.mark.parametrize(
     ("error", "told"),
-    [(0.03, "overlap at every size; no difference is shown."), (0.002, None)],
+    [(0.03, "overlap at every size: the lines alone show no difference."), (0.002, None)],
     ids=["wide", "narrow"],
 )
 def test_the_picture_says_where_all_intervals_overlap(tmp_path, error, told):
