@@ -108,17 +108,11 @@ class ClusteredEstimate:
         ends = float(low), float(high)
         return ends if exact is None else (max(ends[0], exact[0]), min(ends[1], exact[1]))
 
-    def cautious_interval_at(self, level: float) -> tuple[float, float] | None:
-        """As `interval_at`, each part of the variance by its own t, for fewer than 5 readers.
-
-        Source:
-            Zou and Donner 2008, Stat Med 27:1693. docs/validity.md has what either interval holds.
-        """
-        if not self.error:
-            return None
-        tail = (1 + level) / 2
-        own = sum(scipy.special.stdtrit(df, tail) ** 2 * variance for variance, df in self.squares)
-        over_cases = max(self.error**2 - sum(variance for variance, _ in self.squares), 0.0)
+    def cautious_interval_at(self, level: float) -> tuple[float, float]:
+        """As `interval_at`, each part of the variance by its own t (Zou and Donner 2008)."""
+        tail, squares = (1 + level) / 2, self.squares
+        own = sum(scipy.special.stdtrit(df, tail) ** 2 * variance for variance, df in squares)
+        over_cases = max((self.error or 0.0) ** 2 - sum(variance for variance, _ in squares), 0.0)
         reach = float(np.sqrt(own + scipy.special.ndtri(tail) ** 2 * over_cases))
         return self.value - reach, self.value + reach
 

@@ -66,7 +66,7 @@ def write_curve(study: CurveStudy, out: Path) -> Path:
         charts = _draw(study, metric), _draw(study, metric, study.times)
         figure = draw_with_legend(charts[0], [], charts[1])
         if (legend := figure.axes[0].get_legend()) is not None:
-            legend.set_title(charts[0].note, prop={"size": 9})
+            legend.set_title(charts[0].note)
         save_figure(figure, out / _FIGURE)
     html = _page(study, said).render("curve.html.jinja", **_own_parts(study, said))
     return write_study(out, "curve", rows, _stored(study, rows, said), html)

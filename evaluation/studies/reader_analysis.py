@@ -48,30 +48,21 @@ class StudyRow:
     df: float | None  # degrees of freedom; `None` for the normal distribution
     ci_low: float | None  # at the chosen level; of what is no difference within 0 and 1
     ci_high: float | None
-    ci_low_all: float | None  # of all differences of a metric at once (Bonferroni)
+    # of all differences of a metric at once (Bonferroni), cautious with 2 to 4 readers who are not
+    # crossed; of the mean of such readers, too
+    ci_low_all: float | None
     ci_high_all: float | None
     p_value: float | None  # of no difference
     n_readers: int
     n_cases: int
     design: str  # how readers and modalities meet in a difference
-    # cautious, of 2 to 4 readers who are not crossed: of a mean, or of all differences at once
-    ci_low_few: float | None = None
-    ci_high_few: float | None = None
-
-    @property
-    def claimed(self) -> tuple[float | None, float | None]:
-        """The interval that a claim rests on."""
-        if self.ci_low_few is None:
-            return self.ci_low_all, self.ci_high_all
-        return self.ci_low_few, self.ci_high_few
 
     @property
     def decided(self) -> bool:
         """Whether it is a difference whose interval for all of them excludes 0."""
-        low, high = self.claimed
-        if self.kind != "difference" or low is None or high is None:
+        if self.kind != "difference" or self.ci_low_all is None or self.ci_high_all is None:
             return False
-        return low > 0 or high < 0
+        return self.ci_low_all > 0 or self.ci_high_all < 0
 
 
 @dataclass(frozen=True)
@@ -269,9 +260,8 @@ class _MetricStudy:
             low, high = max(low, 0.0), min(high, 1.0)
         names = list(self.columns)
         n_readers = len({names[at][0] for at in columns if names[at][1]})
-        few: tuple[float, float] | tuple[None, None] = None, None
         if estimate.squares and n_readers < _FEW_READERS and not design.startswith("crossed"):
-            few = estimate.cautious_interval_at(all_level or self.level) or few
+            low_all, high_all = estimate.cautious_interval_at(all_level or self.level)
         return StudyRow(
             kind=kind, metric=self.metric, first=first, second=second, reader=reader,
             estimate=estimate.value, std_error=estimate.error,
@@ -279,7 +269,6 @@ class _MetricStudy:
             ci_low=low, ci_high=high, ci_low_all=low_all, ci_high_all=high_all,
             p_value=estimate.p_value if kind == "difference" else None,
             n_readers=n_readers, n_cases=max(self.counts[at] for at in columns), design=design,
-            ci_low_few=few[0], ci_high_few=few[1],
         )  # fmt: skip
 
 

@@ -77,7 +77,7 @@ def _compared(analysis: ReaderAnalysis, row: StudyRow) -> str:
     single = [*analysis.of("mean", row.metric), *analysis.of("system", row.metric)]
     means = {of.first: of.estimate for of in single}
     systems = {of.first for of in analysis.of("system", row.metric)}
-    gap, (low, high) = row.estimate, row.claimed
+    gap, low, high = row.estimate, row.ci_low_all, row.ci_high_all
     names = [row.first, row.second]
     if row.decided and gap < 0:
         names.reverse()
@@ -106,7 +106,6 @@ def _compared(analysis: ReaderAnalysis, row: StudyRow) -> str:
             else f"Readers' {title} was not shown to differ between {one} and {other}"
         )
     ends = _interval(analysis, low, high, of_all=len(analysis.of("difference", row.metric)))
-    ends = ends if row.ci_low_few is None else f"cautious {ends}"
     return f"{verdict}: difference {number(gap)} ({ends}), {_scope(analysis, row)}."
 
 
@@ -189,11 +188,13 @@ def _notes(analysis: ReaderAnalysis) -> list[str]:
                 "A comparison rests on two readers, who show little of how readers differ: of "
                 "simulated studies without a difference 7 to 13 % claimed one, instead of 5 %."
             )
-    if few := [row for row in analysis.of("mean", analysis.primary) if row.ci_low_few is not None]:
-        told = [f"{_title(row.first)} {span_words(*row.claimed)}" for row in few]
+    means = analysis.of("mean", analysis.primary)
+    if few := [row for row in means if row.ci_low_all is not None]:
+        told = [f"{_title(m.first)} {span_words(m.ci_low_all, m.ci_high_all)}" for m in few]
         notes.append(
-            "Fewer than 5 readers: published intervals of 95 % of their mean hold it in 91 to 93 %; "
-            f"cautious ones, on which claims against a system rest, are {listing(told)}."
+            "Fewer than 5 readers: a published 95 % interval of their mean holds it in 91 to 93 %. "
+            "What is claimed of readers who are not the same on both sides rests on cautious "
+            f"intervals, wider than the published ones of the tables; of the mean: {listing(told)}."
         )
     judged = {row.first for row in analysis.of("system", analysis.metrics[-1])}
     if without := [name for name in dict.fromkeys(study.systems["reader"]) if name not in judged]:
