@@ -36,6 +36,10 @@ _GROUPS = {
 }
 VERBS = tuple(name for group in _GROUPS.values() for name in group)
 
+# Verbs of other programs.
+_MEANT = dict.fromkeys(("report", "evaluate", "eval", "test"), "compare") | {
+    "audit": "check", "web": "serve", "app": "serve", "fit": "train",
+}  # fmt: skip
 _INTERRUPTED, _TERMINATED = 130, 143
 # rich alone takes 0.2 s to import
 _PLAIN: dict[str, Any] = {"pretty_exceptions_enable": False, "rich_markup_mode": None}
@@ -91,6 +95,12 @@ class _Program(TyperGroup):
             if param.default is None and getattr(param, "is_flag", False):
                 param.default = False
         return params
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """The verb; of one by another name that of ours."""
+        if args[0] in _MEANT:
+            ctx.fail(f"No such command '{args[0]}'. Did you mean '{_MEANT[args[0]]}'?")
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """The verbs by group, each on a line of 80 columns."""

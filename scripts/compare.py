@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from configs.load import read_protocol
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import LOCK, folder_lock, read_json, record_of_same, require_only
+from data_prep.contracts.folders import LOCK, folder_lock, read_json, require_only
 from data_prep.store.dataset import DataSet, Target
 from data_prep.work.object_store import recorded_path
 from evaluation.compare.protocol import Protocol, log_use
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from evaluation.report.result import Report, ReportsByTarget
 
 _ALL = "all"
+_State = dict[str, str]
 
 
 @verb
@@ -65,7 +66,7 @@ def compare(
     """Judge systems on the same test images, and write the report.
 
     Thresholds come from validation only. A finished report is not made again: the same question is
-    answered by it, another is refused.
+    answered by it, another is refused; other rows, cases or thumbnails are written anew.
 
     Args:
         systems: Predictions folders or runs, each as PATH, NAME=PATH or, several training seeds of
@@ -90,7 +91,8 @@ def compare(
             several times. threshold=T declares a threshold, also without validation images.
         cases: Draw so many of each kind; four in the report, others on pages.
         metrics: Rows of the report's table and of table.tex, in order: precision,recall,f1 or
-            recall@specificity>=0.90 for another threshold; docs/metrics.md names all.
+            recall@specificity>=0.90 for another threshold; docs/metrics.md names all. Of an
+            existing report they alone are changed.
         thumbnails: Thumbnails on images.html at most, wrongly judged images first; 0 for none.
         reference_by: reader: judge once more by each reader's own labels of the test images, and
             say whether the verdict stays.
@@ -115,7 +117,6 @@ def compare(
     for name in policy or ():
         check_policy(name)
     rows = table_rows(metrics)
-    of_rows = [row.policy for row in rows if row.policy]
     dataset = DataSet.open(data)
     if reference_by and not dataset.readers:
         raise InputError(
@@ -125,7 +126,7 @@ def compare(
     split = own_split(split, [path for system in systems for path in system.paths], dataset)
     asked = _Asked(
         protocol=question,
-        policies=list(dict.fromkeys([*(policy or ()), *of_rows])),
+        policies=list(dict.fromkeys(policy or ())),
         judged={
             "images": images, "replicates": replicates, "seed": seed, "prevalence": prevalence,
             "unit": unit,
@@ -150,7 +151,7 @@ class _Asked:
     """A comparison's question, for any of its targets."""
 
     protocol: Protocol
-    policies: list[str]
+    policies: list[str]  # beside those that rows name
     judged: dict[str, Any]  # options of `compare_systems`
     shown: dict[str, Any]  # options of `write_report`
     metrics: tuple[str, ...]
@@ -166,7 +167,10 @@ class _Asked:
             judged = self._compare_in_memory(systems, test_set)
             return Report(test_set, lambda: judged)
         question = self.question(systems, test_set, out)
-        if not self.overwrite and _is_answered(out, question):
+        answered = None if self.overwrite else _is_answered(out, question)
+        if answered is False:
+            console.say(f"{out}: the same comparison, to be shown otherwise: writing it anew")
+        if answered:
             console.say(f"{out}: this report exists already; --overwrite makes it anew")
             quietly = console.is_silent()
 
@@ -188,7 +192,7 @@ class _Asked:
         target, ids = test_set.target.name, test_set.ids
         return {
             "systems": {
-                name or recorded_path(paths[0]): _digests(name, paths, target, out)
+                name or recorded_path(paths[0]): _states(name, paths, target, out)
                 for name, paths in systems
             },
             "target": target,
@@ -197,13 +201,12 @@ class _Asked:
             "split": ids["split_id"],
             "options": {
                 **self.judged,
-                **self.shown,
-                "metrics": ",".join(self.metrics) or None,
                 "margin": self.protocol.margin,
                 "policies": self.policies,
                 "protocol": self.protocol.file_sha256,
                 **({"reference_by": "reader"} if self.by_readers else {}),
             },
+            "shown": {**self.shown, "metrics": ",".join(self.metrics)},
         }
 
     def _compare_in_memory(self, systems: list[System], test_set: TestSet) -> Comparison:
@@ -216,13 +219,14 @@ class _Asked:
         from evaluation.studies.label_review import judge_by_readers
 
         opened = open_systems(systems, test_set, out)
+        of_rows = [row.policy for row in self.rows if row.policy]
 
         def judge(on: TestSet, advance: Any = None) -> Comparison:
             return compare_systems(
                 opened,
                 on,
                 protocol=self.protocol,
-                extra_policies=self.policies,
+                extra_policies=tuple(dict.fromkeys([*self.policies, *of_rows])),
                 advance=advance,
                 **self.judged,
             )
@@ -250,20 +254,20 @@ class _Asked:
         write_tables(comparison, out, question)
 
 
-def _digests(name: str | None, paths: Sequence[Path], target: str, out: Path) -> list[str]:
-    """Of each training seed a digest of what tells one training, or one tuning, apart."""
-    digests = []
+def _states(name: str | None, paths: Sequence[Path], target: str, out: Path) -> list[_State]:
+    """Of each training seed digests that tell one training, prediction and tuning apart."""
+    states = []
     for number, path in enumerate(paths, 1):
-        marker, predicted = path / "predictions.json", path
-        if predicts(path) and not marker.is_file():
+        files, predicted = {}, path
+        if predicts(path) and not (path / "predictions.json").is_file():
             seed = f"{name}-{number}" if paths[1:] else name or system_folder(path)
-            marker = path / ("export.json" if is_export(path) else "run.json")
+            files["trained"] = path / ("export.json" if is_export(path) else "run.json")
             predicted = out / SYSTEMS / seed
-        digest = hashlib.sha256()
-        for file in (marker, predicted / "decisions" / f"{target}.json"):
-            digest.update(file.read_bytes() if file.is_file() else b"none")
-        digests.append(digest.hexdigest()[:16])
-    return digests
+        files["predicted"] = predicted / "predictions.json"
+        files["tuned"] = predicted / "decisions" / f"{target}.json"
+        found = {done: file.read_bytes() for done, file in files.items() if file.is_file()}
+        states.append({done: hashlib.sha256(found[done]).hexdigest()[:16] for done in found})
+    return states
 
 
 _NOT_RECORDED = " that does not say how it was asked for"
@@ -273,28 +277,45 @@ _CHANGED = {
     "labels": "the labels have changed since",
     "split": "this is another split",
 }
+_OTHER_STATE = {
+    "trained": "was another run, or not given as a run",
+    "predicted": "had other predictions",
+    "tuned": "was tuned otherwise",
+    "seeds": "had other training seeds",
+}
 
 
-def _is_answered(out: Path, question: dict[str, Any]) -> bool:
-    """Whether a folder holds a finished report on this question; refuses one on another."""
+def _is_answered(out: Path, question: dict[str, Any]) -> bool | None:
+    """Whether a folder holds a finished report on this question; refuses one on another.
 
-    def refusal(key: str, was: Any, now: Any) -> str:
-        report = read_json(out / METRICS, "metrics")
+    None where it holds no report; false where that shows other rows, cases or thumbnails. What a
+    report keeps of a run, in its ``systems``, stands for the run.
+    """
+    if not (out / METRICS).is_file():
+        return None
+    report = read_json(out / METRICS, "metrics")
+    before = report.get("question") or {}
+    before = before if "shown" in before else {}
+    kept = before.get("systems", {})
+    now = {**question, "shown": before.get("shown")}
+    now["systems"] = {
+        name: kept[name] if _are_of(states, kept.get(name, ())) else states
+        for name, states in question["systems"].items()
+    }
+    if other := next((key for key in now if before.get(key) != now[key]), None):
         judged = " and ".join(map(str, report.get("systems", [])))
-        difference = _difference(key, was, now) if report.get("question") else _NOT_RECORDED
-        return (
-            f"holds a finished report of {judged} on '{report.get('target')}'{difference}; choose "
-            "another --out, or add --overwrite"
+        difference = _difference(other, before[other], now[other]) if before else _NOT_RECORDED
+        raise InputError(
+            f"{out}: holds a finished report of {judged} on '{report.get('target')}'{difference}; "
+            "choose another --out, or add --overwrite"
         )
+    return bool(before["shown"] == question["shown"])
 
-    answered = record_of_same(
-        out,
-        {METRICS: "metrics"},
-        question,
-        stored=lambda report: report.get("question") or {},
-        refusal=refusal,
-    )
-    return answered is not None
+
+def _are_of(states: Sequence[_State], kept: Sequence[_State]) -> bool:
+    """Whether all that is known of training seeds is what a report has kept of them."""
+    seeds = zip(states, kept, strict=False)
+    return len(kept) == len(states) and all(now.items() <= was.items() for now, was in seeds)
 
 
 def _difference(key: str, was: Any, now: Any) -> str:
@@ -307,8 +328,11 @@ def _difference(key: str, was: Any, now: Any) -> str:
     if changed is None:
         return ""
     if key == "systems":
-        return f", and {Path(changed).name} has been trained, predicted or tuned since"
-    return f" with {changed} {was.get(changed)}, not {now[changed]}"
+        pairs = zip(was[changed], now[changed], strict=False)
+        done = next((d for kept, state in pairs for d in state if kept.get(d) != state[d]), "seeds")
+        return f", and {Path(changed).name} {_OTHER_STATE[done]}"
+    words = ["none" if one in (None, []) else one for one in (was.get(changed), now[changed])]
+    return f" with {changed} {words[0]}, not {words[1]}"
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -74,29 +75,19 @@ def emit_json(payload: Any) -> None:
 def progress(description: str, total: int | None) -> Iterator[Callable[..., None]]:
     """Show a progress bar while the block runs.
 
-    Where stderr is no terminal (a log, CI), a line at the start and one at the end instead.
+    Where stderr is no terminal (a log, CI), a line at its end, and how long a long one takes.
     """
     if _SILENT.get() or not sys.stderr.isatty():
         yield from _plain_progress(description, total)
         return
+    from rich import progress as bars
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
 
     columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+        bars.TextColumn("{task.description}"), bars.BarColumn(), bars.MofNCompleteColumn(),
+        bars.TimeElapsedColumn(), bars.TimeRemainingColumn(),
+    )  # fmt: skip
+    with bars.Progress(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(description, total=total)
 
         def advance(n: int = 1) -> None:
@@ -105,16 +96,40 @@ def progress(description: str, total: int | None) -> Iterator[Callable[..., None
         yield advance
 
 
+_PAUSE = 20.0  # seconds between two lines; of a block of many hours a hundredth of it
+
+
 def _plain_progress(description: str, total: int | None) -> Iterator[Callable[..., None]]:
-    count = 0
+    count = first = 0
+    began = told = time.monotonic()
     if total is None:
         say(description)
 
     def advance(n: int = 1) -> None:
-        nonlocal count
-        before, count = count, count + n
-        # At most four lines: a quarter, half, three quarters, all.
-        if total and before * 4 // total != count * 4 // total:
-            say(f"{description}: {count} of {total}")
+        nonlocal count, first, began, told
+        count, now = count + n, time.monotonic()
+        if count == n:  # what was there before, and the slow first batch, say nothing of the pace
+            first, began = count, now
+        done = f"{description}: {count}" + (" so far" if total is None else f" of {total}")
+        if count == total:
+            say(done)
+        elif now - told > max(_PAUSE, (now - began) / 100):
+            told = now
+            if total is not None and count > first:
+                done += f", {time_left((total - count) * (now - began) / (count - first))}"
+            say(done)
 
     yield advance
+
+
+def time_left(seconds: float) -> str:
+    """How long the rest takes, if it takes as long as what has been.
+
+    Example:
+        >>> time_left(20), time_left(340), time_left(12_000)
+        ('about a minute left', 'about 6 minutes left', 'about 3.3 hours left')
+    """
+    minutes = round(seconds / 60)
+    if minutes > 90:
+        return f"about {seconds / 3600:.1f} hours left"
+    return f"about {minutes} minutes left" if minutes > 1 else "about a minute left"

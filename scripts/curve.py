@@ -202,7 +202,7 @@ def _train(plan: CurvePlan, machines: Machines, options: Sequence[str]) -> list[
         more = "" if problem is None else f": {problem}"
         if problem is None and done - before >= machines.jobs and done < len(runs):
             seconds = (time.monotonic() - began) / (done - before)
-            more = f"; {_left(seconds * (len(runs) - done))}"
+            more = f"; {console.time_left(seconds * (len(runs) - done))}"
         console.say(f"{done} of {len(runs)}: {run.words}{more}")
 
     if failed := _train_all(plan, machines, options, show):
@@ -270,19 +270,6 @@ def _design(plan: CurvePlan) -> CurveDesign:
     length += ": a small one for fewer steps." if plan.equal == "epochs" else "."
     length += " Trainings may stop early." if stops else ""
     return CurveDesign(arms, plan.shares, plan.seeds, plan.parts, length)
-
-
-def _left(seconds: float) -> str:
-    """How long the rest takes, if it takes as long as what has been.
-
-    Example:
-        >>> _left(20), _left(340), _left(12_000)
-        ('about a minute left', 'about 6 minutes left', 'about 3.3 hours left')
-    """
-    minutes = max(round(seconds / 60), 1)
-    if minutes > 90:
-        return f"about {seconds / 3600:.1f} hours left"
-    return f"about {'a minute' if minutes == 1 else f'{minutes} minutes'} left"
 
 
 def _predict(run: CurveRun, dataset: DataSet, device: str) -> Predictions:

@@ -101,8 +101,8 @@ def predict_data_set(
             filled = {table: rows for table, rows in tables.items() if len(rows)}
             writer.add(made_before.images, **filled)
         todo = pd.Index(wanted[~wanted.isin(writer.done)])
-        title = "Predicting" if validation_of is None else "Predicting validation images"
-        with terminal.progress(title, len(todo)) as advance:
+        of = "validation images" if validation_of is not None else f"with {info['system']}"
+        with terminal.progress(f"Predicting {of}", len(todo)) as advance:
             at_once = batch_size or model.batch_size
             parts = (
                 model.predict(store, todo, sizes, at_once)
@@ -116,7 +116,7 @@ def predict_data_set(
             samples = np.stack([store.image(image_id) for image_id in wanted[:_LATENCY_IMAGES]])
             _copy_seen(model, writer, terminal)
             # Last: the machine is then quiet. And no bar: drawing it would be measured, too.
-            terminal.say("Measuring what one image takes")
+            terminal.say(f"Last {of}: measuring the time of one image, for the table of costs")
             writer.info["cost"] = model.cost(samples)
     made = Predictions.open(out)
     if "test" in asked and image_ids is None:

@@ -323,7 +323,8 @@ def _against_shortcuts(failures: pd.DataFrame) -> list[Note]:
         if gap.excludes_zero and gap.estimate > 0:
             continue
         tested = f", 95 % interval {ends_words(gap)}" if gap.bounded else ", not tested"
-        values.append(f"{row['system']} (difference {number(gap.estimate)}{tested})")
+        there = number(guess.estimate + gap.estimate)
+        values.append(f"{row['system']} ({there}, difference {number(gap.estimate)}{tested})")
     if not values:
         return []
     were = "was" if len(values) == 1 else "were"

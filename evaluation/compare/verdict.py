@@ -392,7 +392,7 @@ def _scope(
     told_of = {
         _runs_in_brief(trained, seeds): runs,
         "confirmatory" if protocol.declared else standing: parts,
-        f"detects differences from {reach}": power,
+        f"could show differences of {reach} or more": power,
     }
     return {brief: " ".join(sentences) for brief, sentences in told_of.items() if sentences}
 

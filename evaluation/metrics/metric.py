@@ -25,7 +25,7 @@ Part = Literal["first", "place", "rates", "further", "none"]
 Test = Literal["obuchowski", "mcnemar", "bootstrap", "none"]
 """How a paired difference is tested."""
 
-Highlight = Literal["abstract", "subgroups", "summary", "targets", "verdict"]
+Highlight = Literal["abstract", "paper", "subgroups", "summary", "targets", "verdict"]
 """Shorter lists of the report that a metric stands in, too."""
 
 NEEDS: dict[Need, str] = {

@@ -64,6 +64,7 @@ _IMAGE_METRICS = (
         share_of="all",
         test="mcnemar",
         place=("first", 6),
+        also=("paper",),
     ),
     _decision(
         "precision",
@@ -74,6 +75,7 @@ _IMAGE_METRICS = (
         share_of="called",
         partners=("recall",),
         place=("first", 4),
+        also=("paper",),
     ),
     _decision(
         "recall",
@@ -485,9 +487,9 @@ def family(name: str) -> tuple[str, ...]:
     return tuple(metric.name for metric in METRICS.values() if metric.family == name)
 
 
-def highlighted(where: Highlight) -> tuple[str, ...]:
-    """The names of the metrics in a shorter list of the report, in reading order."""
-    return tuple(metric.name for metric in in_reading_order() if where in metric.also)
+def highlighted(*lists: Highlight) -> tuple[str, ...]:
+    """The names of the metrics in shorter lists of the report, in reading order."""
+    return tuple(each.name for each in in_reading_order() if set(lists) & set(each.also))
 
 
 def in_reading_order() -> list[Metric]:

@@ -284,6 +284,7 @@ class ImagePrediction:
     point: tuple[float, float] | None = None  # the scored point (x, y) in original pixels
     localised: bool | None = None  # whether that point lies on a lesion
     within_cell: bool | None = None  # whether it lies on one widened by one map cell
+    cell_of: str = ""  # whose map, where it is another system's
 
     @property
     def contour_words(self) -> str:
@@ -449,7 +450,12 @@ def outcome_kind(prediction: ImagePrediction, truth: ImageTruth) -> str:
 
 def outcome(prediction: ImagePrediction, truth: ImageTruth) -> tuple[str, str]:
     """What became of one image in one system: ``right``, ``wrong`` or ``open``, and the words."""
-    return OUTCOMES[outcome_kind(prediction, truth)]
+    kind = outcome_kind(prediction, truth)
+    sign, words = OUTCOMES[kind]
+    return (
+        sign,
+        f"{words} of {prediction.cell_of}" if kind == "near" and prediction.cell_of else words,
+    )
 
 
 def describe_score(prediction: ImagePrediction) -> str:

@@ -70,6 +70,7 @@ def write_all_images(
         systems=comparison.names,
         policies=[(policy, policy_words(policy)) for policy in comparison.policies],
         groups=[(key, _group_title(key), names) for key, names, _ in table.groups],
+        truth_colour=TRUTH_COLOUR,
         count=len(table.ids),
         shown=len(sizes),
     )

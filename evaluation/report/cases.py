@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -83,9 +83,14 @@ class CaseSource:
 
     def predictions(self, image_id: str) -> list[ImagePrediction]:
         """Every system's view of an image, in the order of the panels."""
-        return [
+        mapped = " or ".join(system.name for system in self.systems if system.maps is not None)
+        predictions = [
             system.prediction(image_id, system_colour(position))
             for position, system in enumerate(self.systems)
+        ]
+        return [
+            prediction if system.maps is not None else replace(prediction, cell_of=mapped)
+            for system, prediction in zip(self.systems, predictions, strict=True)
         ]
 
     def facts(self, image_id: str) -> str:

@@ -17,8 +17,9 @@ from evaluation.boxes.matching import Hit
 from evaluation.compare.comparison import Comparison, SystemResult
 from evaluation.compare.failure_analysis import TREAT_ALL
 from evaluation.metrics.image_metrics import equal_mass_bins
-from evaluation.metrics.metric import ends_words, number, policy_words
+from evaluation.metrics.metric import ends_words, listing, number, policy_words
 from evaluation.metrics.registry import RATE_WORDS
+from evaluation.report.page import sentence
 from evaluation.report.plot import (
     MARKERS,
     Axis,
@@ -34,6 +35,9 @@ _LOGIT_LOW, _LOGIT_HIGH, _LOGIT_STEPS = 0.001, 0.999, 400
 _LOGIT_TICKS = tuple((tick, f"{tick:g}") for tick in (0.01, 0.1, 0.5, 0.9, 0.99))
 _BAND = np.linspace(0, 1, 101)  # false positive rates at which the band of a ROC curve is taken
 _RESAMPLES = 500  # of patients, for bands
+_CHOSEN = (
+    "Thresholds were chosen on validation images: a rate that was reached there may be missed here."
+)
 _CURVE_FIGURES = {"auroc": "AUROC", "average_precision": "average precision", "froc_mean": "mean",
                   "froc_centre_mean": "mean", "brier": "Brier score"}  # fmt: skip
 _HITS: dict[Hit, tuple[str, str, str]] = {  # prefix of its figures
@@ -79,7 +83,7 @@ def report_charts(comparison: Comparison) -> list[Chart]:
         _roc_chart(systems, policies),
         _precision_recall_chart(systems, policies, prevalence),
         *(_froc_chart(systems, hit) for hit in _HITS),
-        _calibration_chart(systems),
+        _calibration_chart(systems, comparison.provenance.get("systems", {})),
         _coverage_chart(systems, _coverage_policy(comparison), prevalence),
         *(_transfer_chart(systems, policies, label) for label in (0, 1)),
         _net_benefit_chart(systems, all_positive),
@@ -126,7 +130,7 @@ def chart_legend(chart: Chart, policies: Sequence[str]) -> list[tuple[str, str]]
 def policy_markers(policies: Sequence[str]) -> list[tuple[str, str]]:
     """Return the marker of each policy and its words for a legend."""
     return [
-        (_marker(policy, policies), f"threshold: {policy_words(policy)}") for policy in policies
+        (_marker(policy, policies), f"threshold for {policy_words(policy)}") for policy in policies
     ]
 
 
@@ -200,7 +204,8 @@ def _roc_chart(systems: Sequence[_System], policies: Sequence[str]) -> Chart:
         guides=(((0, 1), (0, 1)),),
         guide_label="guessing",
         description=f"ROC curves. {_in_words(systems, 'auroc', 'AUROC')}",
-        note=f"Bands: pointwise 95 % intervals of sensitivity, {_RESAMPLES} resamples of patients.",
+        note=f"{_CHOSEN} Bands: pointwise 95 % intervals of sensitivity, {_RESAMPLES} resamples of "
+        "patients.",
     )
 
 
@@ -228,6 +233,7 @@ def _precision_recall_chart(
         guides=(((0, 1), (prevalence, prevalence)),),
         guide_label=f"guessing (prevalence {number(prevalence)})",
         description=f"Precision-recall curves. {figures}",
+        note=_CHOSEN,
     )
 
 
@@ -322,9 +328,9 @@ def _sensitivity_at(curve: FrocCurve) -> list[float]:
     return list(map(float, curve.sensitivity[last]))
 
 
-def _calibration_chart(systems: Sequence[_System]) -> Chart:
-    """Expected against observed share of positives in each tenth of the probabilities."""
-    curves = []
+def _calibration_chart(systems: Sequence[_System], provenance: Mapping[str, Any]) -> Chart:
+    """Expected against observed share of positives in groups by probability, of equal size."""
+    curves, groups, methods = [], set(), []
     for system in systems:
         labels, chances = (system.test.get(key, np.empty(0)) for key in ("label", "probability"))
         known = np.isfinite(chances) & np.isfinite(labels if len(chances) else chances)
@@ -332,6 +338,9 @@ def _calibration_chart(systems: Sequence[_System]) -> Chart:
             continue
         bins = equal_mass_bins(chances[known], min(10, max(2, int(known.sum()) // 25)))
         sizes = np.bincount(bins)[np.unique(bins)]
+        groups.add(len(sizes))
+        decision = provenance.get(system.name, {}).get("decision") or {}
+        methods.append(f"{system.name} by {sentence('calibrated_by', decision)}")
         expected, observed = (
             np.bincount(bins, weights=each[known])[np.unique(bins)] / sizes
             for each in (chances, labels)
@@ -354,8 +363,9 @@ def _calibration_chart(systems: Sequence[_System]) -> Chart:
         guides=(((0, 1), (0, 1)),),
         guide_label="perfect calibration",
         description="Calibration curves of the probabilities that validation gave the scores.",
-        note="Each point: an equal share of the images. Bands: 95 % intervals of the observed "
-        f"share, {_RESAMPLES} resamples of patients.",
+        note=f"Calibrated on validation images: {listing(methods)}. Each point: one of "
+        f"{' or '.join(map(str, sorted(groups)))} groups of equally many images, by probability. "
+        f"Bands: 95 % intervals of the observed share, {_RESAMPLES} resamples of patients.",
     )
 
 

@@ -233,6 +233,7 @@ MAX_IMAGE_BYTES = 120_000
 
 _LINE, _FINE_LINE = 1 / 12, 1 / 24  # height of a text on a small and a large panel, of its side
 _BRIEF_BOXES = 3
+_PANEL = 500  # px of a panel's longer side: four in a row have 300 dpi at a width of 17 cm
 _ENCODINGS = ((640, 82), (640, 50), (320, 40))  # longer side in px, quality; the last always fits
 
 
@@ -314,7 +315,7 @@ def _draw_cases(
                 missing.append(image_id)
                 continue
             anchor = f"{category.key}-{position + 1:02d}"
-            to_png(source.draw(image_id, pixels), folder / f"{anchor}.png")
+            to_png(source.draw(image_id, pixels, panel=_PANEL), folder / f"{anchor}.png")
             gap = gaps.get(image_id, 0.0)
             drawn_case = DrawnCase.of(source, image_id, pixels, anchor=anchor, most=most, gap=gap)
             cases.append(drawn_case)

@@ -28,6 +28,10 @@ from evaluation.statistics.ranking import Floats
 
 MARKERS = ("o", "^", "s", "D", "v", "P")
 """Markers of the policies, in their order; ``"."`` is a plain dot."""
+_MARKER_WORDS = {
+    "o": "Circle", "^": "Triangle", "s": "Square", "D": "Diamond", "v": "Triangle downwards",
+    "P": "Plus",
+}  # fmt: skip
 
 _INK, _QUIET, _LINE, _PAPER = "#1A2027", "#59636E", "#D9DCD8", "#FFFFFF"
 _THEME = {
@@ -38,6 +42,7 @@ _THEME = {
 _DASHES = ("-", (0, (4, 2)), (0, (1, 1.5)), (0, (4, 1.5, 1, 1.5)))
 _QUARTERS = tuple((tick, str(tick)) for tick in (0.0, 0.25, 0.5, 0.75, 1.0))
 _DPI = 200  # of PNG files
+_PLATE_INCHES, _PLATE_DPI = 17 / 2.54, 300  # a plate is as wide, or as fine
 _SVG, _HREF = "{http://www.w3.org/2000/svg}", "{http://www.w3.org/1999/xlink}href"
 _WRITING_SVG = threading.Lock()  # the settings below are global to matplotlib
 
@@ -318,17 +323,22 @@ def save_figures(
     markers: Sequence[tuple[str, str]],
     confusion: Sequence[Sequence[tuple[str, Mapping[str, int] | None]]],
     cases: Sequence[Path],
+    maps: Sequence[str] = (),
 ) -> None:
     """Write the figures of a paper as PNG, PDF and SVG, each with its caption.
 
-    `about` says of all what was judged; `cases` are images of a plate, which is a PNG file alone.
+    `about` says of all what was judged; `cases` are images of a plate, a PNG file of at least 300
+    dpi alone, and `maps` says of each system with maps what is drawn of them.
     """
-    figures, notes = {"forest": draw_forest(forest)} if forest else {}, {}
+    figures, notes = {"forest": _draw_forest(forest)} if forest else {}, {}
     for chart in charts:
         if name := _FILES.get(chart.key):
             used = {point.marker for curve in chart.curves for point in curve.points}
-            figures[name] = draw_with_legend(chart, [each for each in markers if each[0] in used])
-            notes[name] = f"Dotted: {chart.guide_label}. " * bool(chart.guide_label) + chart.note
+            shown = [each for each in markers if each[0] in used]
+            figures[name] = draw_with_legend(chart, shown)
+            dotted = [f"Dotted: {chart.guide_label}."] if chart.guide_label else []
+            marked = [f"{_MARKER_WORDS[each]}: {words}." for each, words in shown]
+            notes[name] = " ".join([*dotted, *marked, chart.note])
     if confusion[0]:
         figures["confusion"] = draw_confusion(confusion)
     for name, figure in figures.items():
@@ -338,7 +348,9 @@ def save_figures(
         plate = Image.new("RGB", (max(r.width for r in rows), sum(r.height for r in rows)), "white")
         for at, row in enumerate(rows):
             plate.paste(row, (0, sum(above.height for above in rows[:at])))
-        plate.save(folder / "cases.png")
+        dpi = max(_PLATE_DPI, plate.width / _PLATE_INCHES)
+        plate.save(folder / "cases.png", dpi=(dpi, dpi))
+        notes["cases"] = " ".join(f"{words[0].upper()}{words[1:]}." for words in maps)
     for name in [*figures, *(["cases"] if cases else [])]:
         caption = sentence("caption", name, about, notes.get(name, ""))
         write_text(folder / f"{name}.txt", f"{caption}\n")
@@ -363,7 +375,7 @@ def draw_with_legend(chart: Chart, markers: Sequence[tuple[str, str]], *beside: 
     return figure
 
 
-def draw_forest(parts: Sequence[ForestPart]) -> Figure:
+def _draw_forest(parts: Sequence[ForestPart]) -> Figure:
     """Draw figures with their intervals, each part on an axis of its own; hollow: not shown."""
     heights = [len(rows) + 1.6 for _, rows, _ in parts]
     figure = Figure(figsize=(7.2, 0.3 * sum(heights)), layout="constrained")

@@ -77,7 +77,7 @@ def write_report(
             ``table.md``, ``figures/`` and ``overlays/``.
         seed: Of the random sample of agreement.
         cases: Drawn of each kind at most.
-        rows: Of the table, see `table_rows`; without any the usual six.
+        rows: Of the table, see `table_rows`; without any the usual ones.
         thumbnails: Test images with a thumbnail at most, see `write_all_images`.
         progress: Called once per image drawn.
 
@@ -113,6 +113,7 @@ def write_report(
             for name, of in comparison.systems.items()
         ],
         cases=[out / OVERLAYS / f"{each.case.anchor}.png" for each in _examples(galleries[0])],
+        maps=galleries[0].map_words,
     )
     write_all_images(
         comparison,

@@ -36,7 +36,7 @@ class Report:
         judge: Gives the comparison; of a report that was there before it is judged again, from
             the same predictions.
         folder: Report folder; `None` where nothing was written.
-        metrics: Rows of `table`; without any the usual six.
+        metrics: Rows of `table`; without any the usual ones of a paper.
     """
 
     test_set: TestSet
@@ -101,7 +101,7 @@ class Report:
 
     @cached_property
     def table(self) -> pd.DataFrame:
-        """The report's table: figures and paired differences with 95 % intervals, as texts."""
+        """Table 1 of a paper: figures and paired differences with 95 % intervals, as texts."""
         return summary_frame(self.comparison, table_rows(self.metrics))
 
     @property

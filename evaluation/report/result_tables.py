@@ -19,17 +19,21 @@ from evaluation.metrics.metric import (
 )
 from evaluation.report.files import (
     ARCHIVE,
+    CASES_PAGES,
     COSTS_TABLE,
     DECISIONS,
     DETAILS,
     FIGURE_NAMES,
     FIGURES,
+    IMAGES_PAGE,
+    IMAGES_TABLE,
     LATEX_TABLE,
     MARKDOWN_TABLE,
     METRICS,
     METRICS_TABLE,
     PAGE,
     TESTS_TABLE,
+    THUMBNAILS,
     WHERE_TABLE,
 )
 from evaluation.report.page import Row, Table, sentence
@@ -114,8 +118,8 @@ _LATEX = {
 
 
 def write_table_files(comparison: Comparison, out: Path, rows: Sequence[TableRow] = ()) -> None:
-    """Write ``table.tex`` and ``table.md``: the rows wanted, else those of the report's table."""
-    table = summary_table(comparison, rows)
+    """Write ``table.tex`` and ``table.md``: the rows wanted, else the usual ones of a paper."""
+    table = summary_table(comparison, rows, paper=True)
     write_text(out / LATEX_TABLE, _latex_table(comparison, table))
     write_text(out / MARKDOWN_TABLE, _markdown_table(comparison, table))
 
@@ -178,8 +182,8 @@ def _markdown_table(comparison: Comparison, table: Table) -> str:
 
 
 def summary_frame(comparison: Comparison, rows: Sequence[TableRow] = ()) -> pd.DataFrame:
-    """The report's table as a frame of texts: figures with their intervals, systems in columns."""
-    table = summary_table(comparison, rows)
+    """A paper's table as a frame of texts: figures with their intervals, systems in columns."""
+    table = summary_table(comparison, rows, paper=True)
     index = [(group.title, row[0]) for group in table.groups for row in group.rows]
     texts = [list(map(str, row[1:])) for row in table.rows]
     return pd.DataFrame(
@@ -209,7 +213,7 @@ def _markdown_text(text: str) -> str:
 
 _IN_ARCHIVE = (
     LATEX_TABLE, MARKDOWN_TABLE, METRICS_TABLE, TESTS_TABLE, WHERE_TABLE, COSTS_TABLE, PAGE,
-    DETAILS,
+    DETAILS, IMAGES_PAGE,
 )  # fmt: skip
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # so that equal files are equal archives
 
@@ -224,8 +228,9 @@ def _write_archive(out: Path) -> None:
         *(f"Figure {n} ({FIGURES}/{path.stem}.*): {path.read_text(encoding='utf-8').strip()}"
           for n, path in enumerate(filter(Path.is_file, captions), 1)),
     ])  # fmt: skip
-    figures = sorted((out / FIGURES).glob("*"))
-    files = {str(path.relative_to(out)): path.read_bytes() for path in (*inside, *figures)}
+    linked = f"{FIGURES}/*", CASES_PAGES, IMAGES_TABLE, f"{THUMBNAILS}/*"  # by the pages
+    further = [path for pattern in linked for path in sorted(out.glob(pattern))]
+    files = {str(path.relative_to(out)): path.read_bytes() for path in (*inside, *further)}
     with atomic_path(out / ARCHIVE) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         for name, content in {"README.txt": f"{readme}\n".encode(), **files}.items():
             entry = zipfile.ZipInfo(f"report/{name}", _LONG_AGO)

@@ -115,9 +115,12 @@ def table_rows(wanted: Sequence[str]) -> tuple[TableRow, ...]:
     return tuple(dict.fromkeys(rows))
 
 
-def summary_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Table:
+def summary_table(
+    comparison: Comparison, rows: Sequence[TableRow] = (), *, paper: bool = False
+) -> Table:
     """Arrange the rows wanted; without any those of the metric registry that a system has.
 
+    A paper's table has accuracy and precision, too.
     Where a system points by a map, which has no finer places than its cells, one cell is allowed.
     """
     policy = comparison.main_policy
@@ -127,7 +130,8 @@ def summary_table(comparison: Comparison, rows: Sequence[TableRow] = ()) -> Tabl
     strict, tolerant = "localised_sensitivity", "localised_sensitivity_tolerant"
     left_out = strict if tolerant in known else tolerant
     keys = []
-    for row in rows or map(TableRow, highlighted("summary")):
+    usual = highlighted("summary", "paper") if paper else highlighted("summary")
+    for row in rows or map(TableRow, usual):
         at = row.policy or (policy if "threshold" in METRICS[row.metric].needs else "")
         key = MetricKey(ALL, at, row.metric)
         if rows or (key in held and row.metric != left_out):

@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
     ("arguments", "says"),
     [
         (["no-such-verb"], "No such command 'no-such-verb'"),
+        (["report"], "Did you mean 'compare'? See"),
         (["show", "no-such-folder"], "no-such-folder: no such folder"),
         (["show"], "give a folder, or --machine"),
         (["prepare", "nowhere", "out", "--format", "rsna"], "nowhere"),

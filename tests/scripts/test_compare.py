@@ -2,7 +2,9 @@
 
 import html
 import json
+import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.tuning import tune
-from scripts.compare import compare
+from scripts.compare import _are_of, _difference, compare
 from tests.scripts.small_sets import table_set, write_predictions
 
 
@@ -42,9 +44,40 @@ def test_a_finished_report_answers_the_same_question_and_refuses_another(
     dataset, predictions = DataSet.open(data), Predictions.open(system)
     tuned = tune(predictions, TestSet(dataset, dataset.target("opacity")))
     predictions.write_decision(tuned.target, tuned.to_dict())
-    with pytest.raises(InputError, match="and reader has been trained, predicted or tuned since"):
+    with pytest.raises(InputError, match="and reader was tuned otherwise; choose"):
         ask(seed=1)
     assert (report / "costs.csv").is_file()
+
+
+def test_other_rows_of_a_finished_report_are_written_without_another_question(
+    data, system, tmp_path, capsys
+):
+    report = tmp_path / "report"
+    options = {"data": data, "target": "opacity", "replicates": 100, "cases": 1, "out": report}
+    compare({"R": system}, **options)
+    kept = shutil.copytree(system, report / "systems" / "R")
+    before = json.loads((report / "metrics.json").read_text())
+    compare({"R": kept}, metrics="precision,f1", progress=True, **options)
+    assert "the same comparison, to be shown otherwise" in capsys.readouterr().err
+    assert "Average precision" not in (report / "table.md").read_text()
+    after = json.loads((report / "metrics.json").read_text())
+    assert after["metrics"] == before["metrics"]
+    with zipfile.ZipFile(report / "report.zip") as archive:
+        held = {name.removeprefix("report/") for name in archive.namelist()}
+        pages = [archive.read(f"report/{name}").decode() for name in held if ".html" in name]
+    linked = {link for page in pages for link in re.findall(r'(?:href|src)="([\w.-]+)"', page)}
+    assert {"details.html", "images.html", "images.js"} <= linked <= held
+    with pytest.raises(InputError, match=r"with prevalence none, not 0\.1; choose"):
+        compare({"R": kept}, metrics="precision", prevalence=0.1, **options)
+
+
+def test_what_a_report_keeps_of_a_run_stands_for_the_run_and_nothing_else_does():
+    of_run = {"trained": "a", "predicted": "b", "tuned": "c"}
+    assert _are_of([{"predicted": "b", "tuned": "c"}], [of_run])
+    assert not _are_of([of_run], [{"predicted": "b", "tuned": "c"}])
+    assert not _are_of([{"predicted": "b", "tuned": "d"}], [of_run])
+    told = _difference("systems", {"A": [{"predicted": "b", "tuned": "c"}]}, {"A": [of_run]})
+    assert told == ", and A was another run, or not given as a run"
 
 
 @pytest.mark.parametrize("name", ["cases-smith.html", "thesis.tex"])

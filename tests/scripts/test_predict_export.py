@@ -178,7 +178,7 @@ def test_an_interrupted_prediction_goes_on_and_ends_as_one_that_was_not(
     count = len(Predictions.open(whole).images)
     assert written == [4]
     assert cxr(*words, resumed, "--backend", "openvino") == 0
-    assert f"Predicting: {count - 4} of {count - 4}" in capsys.readouterr().err
+    assert f": {count - 4} of {count - 4}" in capsys.readouterr().err
     one, other = Predictions.open(whole), Predictions.open(resumed)
     for name in ("images", "scores", "maps"):
         pd.testing.assert_frame_equal(getattr(one, name), getattr(other, name))

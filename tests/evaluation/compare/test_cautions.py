@@ -1,6 +1,7 @@
 """What stands right below the answer: leaks, chance, guesses without the lungs, other data."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -101,6 +102,10 @@ def test_a_guess_without_the_lungs_is_held_against_each_system(predict, judged_s
         (text,) = said
         assert "from view, with AUROC 1.000 (5-fold, by patient); on the same pairs" in text
         assert "were not shown to exceed that" in text
+        # A reader can subtract: 1.000 is the guess on these pairs.
+        for there, gap in re.findall(r"\((0\.\d+), difference −(0\.\d+)", text):
+            assert float(there) - 1 == pytest.approx(-float(gap), abs=0.0011)
+        assert text.count(", difference −") == 2
         assert (rows["estimate"] < 0).all()
     else:
         assert said == []

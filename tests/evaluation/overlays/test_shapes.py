@@ -202,6 +202,8 @@ def test_a_place_is_wrong_only_beyond_one_map_cell(localised, within_cell, words
         "A", COLOUR, decision=True, localised=localised, within_cell=within_cell
     )
     assert outcome(prediction, ImageTruth(1.0))[1] == words
+    of_another = f"{words} of B" if localised is False and within_cell else words
+    assert outcome(replace(prediction, cell_of="B"), ImageTruth(1.0))[1] == of_another
 
 
 @pytest.mark.parametrize(

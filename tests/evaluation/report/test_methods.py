@@ -41,7 +41,7 @@ def test_what_was_asked_of_validation_is_told_with_what_it_was_chosen_by(predict
     table = as_table(_decision_rows(comparison))
     cut = comparison.provenance["systems"]["A"]["decision"]["box_cut"]
     assert table["Boxes"] == [f"called from score {cut:g} in the RSNA score", "no boxes"]
-    assert table["Settings tried"][0] == "2"
+    assert table["Settings tried"][0] == "2 ways from boxes to an image score"
     assert "held-out log loss: as it is" in table["Probability"][0]
     assert "order is kept, scores on one level are tied" in table["Probability"][1]
     assert table["Referred to a reader"] == [

@@ -213,7 +213,7 @@ def test_three_charts_stand_open_with_the_area_under_the_curve_in_the_legend(htm
     assert charts == ["roc", "pr"]  # this comparison has neither FROC nor probabilities
     legend = unfolded(html).split('aria-label="Legend of ROC curve"')[1].split("</ul>")[0]
     assert "RetinaNet: AUROC 0.891 (0.851 to 0.921)" in legend
-    assert "threshold: best F1" in legend
+    assert "threshold for best F1" in legend
 
 
 def test_all_else_is_folded_under_titles_and_provenance_is_elsewhere(html, read_only):
