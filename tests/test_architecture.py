@@ -61,22 +61,22 @@ def layout() -> house.House:
 # What was reached. A row may fall, never rise: what needs more takes as much away first, or its
 # issue says how much room it brings. A row that has fallen is lowered here in the same change.
 LIMITS = {
-    "lines": 66_599,  # issue 32 brought 316 (room: 300), issue 33 1,435 (1,500)
+    "lines": 66_894,  # issue 32 brought 316 (room: 300), issue 33 1,435 (1,500)
     "modules": 236,
     "longest module": 529,
-    "plumbing, %": 22.1,
+    "plumbing, %": 22.0,
     "names used outside their subfolder": 532,
     "public names": 1_033,
     "modules importing more than 16 others": 5,
     "imports inside functions": 120,
     "functions over 80 lines": 0,
-    "modules with at most one importer": 74,
-    "lines of tests": 51_673,
+    "modules with at most one importer": 73,
+    "lines of tests": 52_189,
     "files that an image passes in prepare": 12,
     "files that a box passes to an overlay": 9,
     "files that a setting passes to the optimiser": 6,
-    "files that a score passes": 65,
-    "visits of a score to files": 382,
+    "files that a score passes": 64,
+    "visits of a score to files": 378,
 }
 
 

@@ -13,7 +13,7 @@ from data_prep.audit.audit import split_errors
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import Target
 from evaluation.boxes.box_metrics import FrocCurve
-from evaluation.compare.claims import Setting, Verdict
+from evaluation.compare.claims import Setting, Verdict, holm
 from evaluation.compare.estimates import Estimate, Estimates, PairTests
 from evaluation.compare.judged_models import JudgedModel, Models
 from evaluation.compare.protocol import EXPLORATORY, Protocol, TestSetUses
@@ -258,6 +258,18 @@ class Comparison:
                 uses_before=None if self.uses is None else self.uses.before_protocol,
             ),
         )
+
+    @cached_property
+    def told_tests(self) -> pd.DataFrame:
+        """The tests; ``p_holm`` is over the family of the answer, or of the findings below it."""
+        tests, known = self.tests.copy(), self.tests_by(self.answer_unit.unit)
+        below = [c for c in self.answer.conclusions if c.kind in ("pair", "operating_point")]
+        for claims in (self.answer.claims, [claim for each in below for claim in each.claims]):
+            found = [known.rows_of(c.first, c.second, (c.metric, c.policy)) for c in claims]
+            told = [rows.index[0] for rows in found if len(rows)]
+            if told:
+                tests.loc[told, "p_holm"] = holm(tests.loc[told, "p_value"].tolist())
+        return tests
 
 
 def _cautions(

@@ -334,12 +334,17 @@ class PairTests:
         return self._tested(first, second, key, "detectable")
 
     def _tested(self, first: str, second: str, key: tuple[str, str], column: str) -> float | None:
-        """Of a pair on all images, by patient; the rows of a figure's own test come first."""
+        values = self.rows_of(first, second, key, column)
+        return float(values.iloc[0]) if len(values) else None
+
+    def rows_of(
+        self, first: str, second: str, key: tuple[str, str], column: str = "p_value"
+    ) -> pd.Series:
+        """A column, where known, of a pair on all images, by patient; its own test comes first."""
         table = self.table
         if column not in table:
-            return None
+            return pd.Series(dtype=np.float64)
         of = table["first"].isin([first, second]) & table["second"].isin([first, second])
         of &= (table["metric"] == key[0]) & (table["policy"] == key[1])
         of &= (table["subgroup"] == ALL) & (table["independent"] == "patients")
-        values = table.loc[of, column].dropna().to_numpy()
-        return float(values[0]) if len(values) else None
+        return table.loc[of, column].dropna()

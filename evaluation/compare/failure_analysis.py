@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -13,24 +13,28 @@ import pandas as pd
 
 from data_prep.contracts.schemas import FIELD_WIDTH_MM
 from evaluation.boxes.matching import error_kinds, first_finds, pair_boxes
+from evaluation.compare.claims import holm
 from evaluation.compare.judged_models import Models, cards_of
-from evaluation.compare.paired_tests import EXACT_AUROC, OBUCHOWSKI, seed_parts
+from evaluation.compare.paired_tests import seed_parts
 from evaluation.compare.protocol import Protocol
 from evaluation.compare.scorecard import Cards, Scorecard, judged_of
-from evaluation.compare.shares import FAILURE_COLUMNS, ShareName, Shares
+from evaluation.compare.shares import (
+    FAILURE_COLUMNS,
+    FEW,
+    ShareName,
+    Shares,
+    promised_figures,
+)
 from evaluation.decisions.test_set import EvaluationSet, Groups, TestSet, image_groups
 from evaluation.metrics.image_metrics import benefits
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.statistics.clustered_tests import (
-    FEW_PATIENTS,
     AurocParts,
+    ExchangedPatients,
     auroc_over_seeds,
     auroc_parts,
-    mean_parts,
-    over_seeds,
 )
-from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
-from evaluation.statistics.ranking import Floats, is_positive
+from evaluation.statistics.ranking import Floats, RankedScores, is_positive
 from evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT, measure_shortcuts
 
 SIZE_EDGES_MM, _SIZE_NAMES_MM = (30.0, 60.0), ("up to 30 mm", "30 to 60 mm", "over 60 mm")
@@ -95,107 +99,96 @@ def _images_of(judged: EvaluationSet, images: pd.DataFrame) -> pd.DataFrame:
     return rows.reindex(judged.image_ids).reset_index()
 
 
-def _members(of_row: Groups) -> Iterator[tuple[str, npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
+_Rows = npt.NDArray[np.bool_]
+
+
+def _members(of_row: Groups) -> Iterator[tuple[str, _Rows, _Rows]]:
     """Each group with its rows, and the rows of all other groups."""
     for group in sorted(set(of_row) - {""}):
         inside = of_row == group
         yield group, inside, ~inside & (of_row != "")
 
 
-def _auroc_of_groups(cards: Cards, groups: Mapping[str, Groups]) -> pd.DataFrame:
-    """AUROC in every group, its paired difference between systems, and its gap to the rest.
+def _with_tests(
+    table: pd.DataFrame, cards: Cards, groups: Mapping[str, Groups], policy: str
+) -> pd.DataFrame:
+    """Permutation p-values where few patients are in a group or outside, and Holm's over all.
 
-    Source:
-        Obuchowski 1997; the variance of a gap sums what a patient adds to either group, and has
-        the degrees of freedom of the group with fewer. Of several training seeds: Obuchowski
-        and Rockette, see `over_seeds`.
+    Where seeds are random, too, the greater p-value counts.
     """
-    rows, judged = [], judged_of(cards)
-    first, *others = cards
+    judged, gaps = judged_of(cards), table["p_value"].notna()
+    several = max(map(len, cards.values())) > 1
     for topic, of_image in groups.items():
-        for group, inside, outside in _members(of_image):
-            parts = {name: seed_parts(members, inside) for name, members in cards.items()}
-            known = {name: part for name, part in parts.items() if part is not None}
-            n_patients = len(np.unique(judged.patients[inside]))
-            counts = int((judged.y_true & inside).sum()), int(inside.sum()), n_patients
-            of = {"topic": topic, "group": group}
-            for name, part in known.items():
-                rows.append(_estimated(auroc_over_seeds(part), name, of, counts))
-            for second in others:
-                if first in known and second in known:
-                    gap = auroc_over_seeds(known[first], known[second])
-                    rows.append(_estimated(gap, f"{first} - {second}", of, counts))
-            for name, part in known.items():
-                rest = seed_parts(cards[name], outside)
-                if rest is not None:
-                    named = of | {"group": f"{group} - rest"}
-                    rows.append(_estimated(_between_groups(part, rest), name, named))
-    return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
+        for group, *sides in _members(of_image):
+            of = gaps & (table["topic"] == topic) & (table["group"] == f"{group} - rest")
+            classes = [side & c for side in sides for c in (judged.y_true, ~judged.y_true)]
+            if not of.any() or min(len(np.unique(judged.patients[c])) for c in classes) >= FEW:
+                continue
+            permuted = _permuted(cards, policy, *sides)
+            named = zip(table.loc[of, "system"], table.loc[of, "metric"], strict=True)
+            p_values = np.array([permuted[str(system), str(metric)] for system, metric in named])
+            own = table.loc[of, "p_value"].to_numpy(np.float64)
+            table.loc[of, "p_value"] = np.maximum(p_values, own) if several else p_values
+    table.loc[gaps, "p_holm"] = holm(table.loc[gaps, "p_value"].tolist())
+    return table
 
 
-def _between_groups(inside: Sequence[AurocParts], rest: Sequence[AurocParts]) -> ClusteredEstimate:
-    """Difference of the AUROCs of two groups of images; a patient may be in both.
-
-    A seed is one training in both groups, so it is the gap that differs between seeds.
-    """
-    gaps = [one.value - other.value for one, other in zip(inside, rest, strict=True)]
-    added = [
-        one.contributions - other.contributions
-        for one, other in zip(inside, rest, strict=True)
-        if one.contributions is not None and other.contributions is not None
-    ]
-    if len(added) < len(gaps):
-        return ClusteredEstimate(float(np.mean(gaps)), None, note=FEW_PATIENTS)
-    columns = np.column_stack(added)
-    freedom = min(mean_parts(inside).freedom, mean_parts(rest).freedom)
-    return over_seeds([gaps], columns.T @ columns, freedom)
-
-
-def _estimated(
-    estimate: ClusteredEstimate,
-    system: str,
-    of: Mapping[str, str],
-    counts: tuple[int | None, int | None, int | None] = (None, None, None),
-) -> dict[str, Any]:
-    low, high = estimate.interval or (np.nan, np.nan)
-    return {
-        **of,
-        "system": system,
-        "policy": "",
-        "metric": "auroc",
-        "estimate": estimate.value,
-        "ci_low": low,
-        "ci_high": high,
-        "ci_method": "" if np.isnan(low) else EXACT_AUROC if estimate.exact else OBUCHOWSKI,
-        "count": counts[0],
-        "of": counts[1],
-        "n_patients": counts[2],
-        "note": estimate.note,
+def _permuted(
+    cards: Cards, policy: str, inside: _Rows, outside: _Rows
+) -> dict[tuple[str, str], float]:
+    """P-values by system, or difference of two, and metric; thresholds held."""
+    judged, known, first = judged_of(cards), inside | outside, next(iter(cards))
+    truth = judged.y_true[known]
+    figures: dict[tuple[str, str], Callable[[npt.NDArray[np.int16]], Floats]] = {}
+    for name, members in cards.items():
+        ranked = [RankedScores(truth, card.scores[known]) for card in members]
+        figures[name, "auroc"] = partial(_mean_auroc, ranked)
+        for metric, (value, of, _) in _figures_of_images(members, policy).items():
+            figures[name, metric] = partial(_share_of, (value * of)[known], of[known])
+    pairs = {
+        (f"{first} - {name}", metric): ((first, metric), (name, metric))
+        for name, metric in figures
+        if name != first and (first, metric) in figures
     }
 
+    def gaps(members: _Rows) -> Floats:
+        weights = members.astype(np.int16)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            each = {key: figure(weights) - figure(1 - weights) for key, figure in figures.items()}
+        differ = [each[one] - each[other] for one, other in pairs.values()]
+        return np.column_stack([*each.values(), *differ])
 
-def _combined_auroc(cards: Cards) -> pd.DataFrame:
-    """AUROC of the mean probability of two systems, and what it gains over each of them."""
-    rows, judged = [], judged_of(cards)
-    of = {"topic": "combined", "group": ""}
-    counts = int(judged.y_true.sum()), len(judged.y_true), judged.n_patients
+    p_values = ExchangedPatients(inside[known], truth, judged.patients[known]).p_values(gaps)
+    return dict(zip([*figures, *pairs], p_values.tolist(), strict=True))
+
+
+def _mean_auroc(seeds: Sequence[RankedScores], weights: npt.NDArray[np.int16]) -> Floats:
+    return np.asarray(np.mean([ranked.auroc(weights) for ranked in seeds], axis=0))
+
+
+def _share_of(counted: Floats, of: _Rows, weights: npt.NDArray[np.int16]) -> Floats:
+    return np.asarray((weights @ counted) / (weights @ of.astype(np.float64)))
+
+
+def _add_combined_auroc(shares: Shares, cards: Cards) -> None:
+    """Add the AUROC of the mean probability of two systems, and what it gains over each of them."""
+    judged, name = judged_of(cards), ShareName("combined", "", "", "auroc")
 
     def parts_of(scores: Floats) -> AurocParts | None:
         return auroc_parts(judged.y_true, scores, judged.patients, judged.n_patients)
 
     for pair in combinations(cards, 2):
-        one, two = (cards[name][0].probability for name in pair)
+        one, two = (cards[system][0].probability for system in pair)
         joined = None if one is None or two is None else parts_of((one + two) / 2)
         if joined is None:
             continue
-        named = f"mean of {pair[0]} and {pair[1]}"
-        rows.append(_estimated(joined.estimate(), named, of, counts))
-        for name in pair:
-            alone = parts_of(cards[name][0].scores)
+        both = f"mean of {pair[0]} and {pair[1]}"
+        shares.add_auroc(both, name, joined.estimate(), joined)
+        for system in pair:
+            alone = parts_of(cards[system][0].scores)
             if alone is not None:
-                gain = (joined - alone).estimate()
-                rows.append(_estimated(gain, f"{named} - {name}", of, counts))
-    return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
+                gain = joined - alone
+                shares.add_auroc(f"{both} - {system}", name, gain.estimate(), gain)
 
 
 _PER_IMAGE = ("poor_box", "duplicate", "background")
@@ -216,19 +209,18 @@ def failure_table(
     rows = _images_of(judged, test_set.images)
     groups = image_groups(rows, protocol.subgroups)
     shares = Shares.of(cards, policy, resamples, set(groups))
+    _add_groups(shares, cards, groups, policy)
     for name, members in cards.items():
-        of_groups = _shares_of_groups(members, groups, policy)
-        of_lesions = _shares_of_lesions(members, rows)
-        for share in (*of_groups, *of_lesions):
+        for share in _shares_of_lesions(members, rows):
             shares.add(name, *share)
         _add_net_benefit(shares, name, members)
     _add_agreement(shares, cards, policy)
     _add_at_prevalence(shares, cards, policy, prevalence)
+    _add_combined_auroc(shares, cards)
     tables = [
-        shares.table(list(cards), resamples),
-        _auroc_of_groups(cards, groups),
-        _combined_auroc(cards),
+        _with_tests(shares.table(list(cards), resamples), cards, groups, policy),
         _shortcut_rows(test_set, judged, cards),
+        promised_figures(cards, resamples.seed),
     ]
     filled = [table for table in tables if len(table)]
     if not filled:
@@ -240,17 +232,17 @@ _Share = tuple[ShareName, npt.ArrayLike, npt.ArrayLike, npt.NDArray[np.int64], n
 """What `Shares.add` takes of a system: name, what is counted, of what, patients, and per call."""
 
 
-def _shares_of_groups(
-    cards: Sequence[Scorecard], groups: Mapping[str, Groups], policy: str
-) -> Iterator[_Share]:
+def _figures_of_images(
+    cards: Sequence[Scorecard], policy: str
+) -> dict[str, tuple[Floats, _Rows, Floats | None]]:
+    """Shares at a policy: of each image its value, whether it counts, what a call adds."""
     judged = cards[0].judged
     calls = [called for card in cards if (called := card.called(policy)) is not None]
     if len(calls) < len(cards):
-        return
+        return {}
     positive = np.mean(calls, axis=0)  # over seeds
-    boxed = judged.y_true & judged.boxes_trusted
     ones = np.ones(len(positive))
-    figures: dict[str, tuple[Floats, npt.NDArray[np.bool_], Floats | None]] = {
+    figures: dict[str, tuple[Floats, _Rows, Floats | None]] = {
         "recall": (positive, judged.y_true, ones),
         "specificity": (1 - positive, ~judged.y_true, -ones),
     }
@@ -259,15 +251,29 @@ def _shares_of_groups(
         hits = [called & hit for called, hit in zip(calls, on_lesion, strict=True)]
         # Only of one seed does a call add a fixed share: the points of seeds differ.
         per_call = on_lesion[0].astype(np.float64) if len(cards) == 1 else None
+        boxed = judged.y_true & judged.boxes_trusted
         figures["localised_sensitivity"] = (np.mean(hits, axis=0), boxed, per_call)
-    for topic, of_image in groups.items():
-        for group, inside, outside in _members(of_image):
-            for metric, (value, of, per_call) in figures.items():
-                for chosen, name in ((inside, group), (outside, f"not {group}")):
+    return figures
+
+
+def _add_groups(shares: Shares, cards: Cards, groups: Mapping[str, Groups], policy: str) -> None:
+    """Add the figures of every group and of all others; of two groups the first has the others."""
+    for name, members in cards.items():
+        figures, patients = _figures_of_images(members, policy), members[0].judged.patients
+        for topic, of_image in groups.items():
+            sides = [(group, inside) for group, inside, _ in _members(of_image)]
+            told = sides[: -1 if len(sides) == 2 else None]
+            sides += [(f"not {group}", ~inside & (of_image != "")) for group, inside in told]
+            for group, chosen in sides:
+                for metric, (value, of, per_call) in figures.items():
                     mask = of & chosen
-                    key = ShareName(topic, name, policy, metric)
                     added = None if per_call is None else per_call * mask
-                    yield key, value * mask, mask, judged.patients, added
+                    key = ShareName(topic, group, policy, metric)
+                    shares.add(name, key, value * mask, mask, patients, added)
+                parts = seed_parts(members, chosen)
+                if parts is not None:
+                    key = ShareName(topic, group, "", "auroc")
+                    shares.add_auroc(name, key, auroc_over_seeds(parts), AurocParts.mean(parts))
 
 
 def _shares_of_lesions(members: Sequence[Scorecard], rows: pd.DataFrame) -> Iterator[_Share]:

@@ -18,9 +18,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 import numpy as np
-from scipy.stats import beta
 
-from data_prep.contracts.errors import InputError
 from evaluation.compare.estimates import (
     OVER_SEEDS,
     Differences,
@@ -390,20 +388,6 @@ def _too_few(policy: str, models: Sequence[Scorecard]) -> str:
     return next(filter(None, reasons), "")
 
 
-def _clopper_pearson(hits: int, trials: int, level: float = LEVEL) -> Interval:
-    """The exact interval of a proportion.
-
-    Source:
-        Clopper and Pearson 1934.
-    """
-    if not 0 <= hits <= trials or not trials:
-        raise InputError(f"clopper_pearson: {hits} hits of {trials} trials; give at least one")
-    tail = (1 - level) / 2
-    low = float(beta.ppf(tail, hits, trials - hits + 1)) if hits else 0.0
-    high = float(beta.ppf(1 - tail, hits + 1, trials - hits)) if hits < trials else 1.0
-    return Interval(hits / trials, low, high)
-
-
 def _exact_interval(card: Scorecard, key: MetricKey, value: float) -> Interval | None:
     """The interval of a proportion that is 0 or 1.
 
@@ -427,4 +411,4 @@ def _exact_interval(card: Scorecard, key: MetricKey, value: float) -> Interval |
     patients = np.unique(judged.patients[counted & judged.population(key)])
     if len(patients) < 2:  # one patient gives no interval here, by any method
         return None
-    return _clopper_pearson(len(patients) if value else 0, len(patients))
+    return Interval.of_share(value, len(patients))

@@ -134,19 +134,20 @@ def _resampled_test(
     return row
 
 
-def _adjusted(tables: Sequence[pd.DataFrame], reference: str) -> pd.DataFrame:
-    """Join tests, with Holm's p-values of a unit, subgroup, policy, metric and method."""
+def _adjusted(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Join tests, with Holm's p-values over the pairs of a unit, subgroup, policy, metric, method.
+
+    ``p_holm``, of what an answer tells, follows later: `Comparison.told_tests`.
+    """
     rows: list[dict[Any, Any]] = [row for table in tables for row in table.to_dict("records")]
     families: dict[tuple[str, ...], list[dict[Any, Any]]] = {}
     for row in rows:
         if row["second"]:
             families.setdefault(tuple(row[key] for key in _FAMILY), []).append(row)
     for pairs in families.values():
-        with_reference = [row for row in pairs if row["first"] == reference]
-        for column, members in (("p_holm", with_reference), ("p_holm_pairs", pairs)):
-            values = [None if pd.isna(row["p_value"]) else float(row["p_value"]) for row in members]
-            for row, p_value in zip(members, holm(values), strict=True):
-                row[column] = p_value
+        values = [None if pd.isna(row["p_value"]) else float(row["p_value"]) for row in pairs]
+        for row, p_value in zip(pairs, holm(values), strict=True):
+            row["p_holm_pairs"] = p_value
     return _test_table(rows)
 
 
@@ -187,7 +188,7 @@ def paired_tests(
     decides = drawn["method"].isin([REFITTED_TEST, SEEDS_TEST])
     decides &= drawn["policy"].map(is_chosen).astype(bool)
     tables = [drawn[decides], own, drawn[~decides], *([] if more is None else [more])]
-    return _adjusted(tables, rows.reference)
+    return _adjusted(tables)
 
 
 def _subgroups(judged: EvaluationSet) -> dict[str, np.ndarray]:
@@ -218,6 +219,8 @@ def _aurocs(
     aurocs = {(name, ""): auroc_over_seeds(part) for name, part in parts.items()}
     for pair in combinations(parts, 2):
         aurocs[pair] = auroc_over_seeds(parts[pair[0]], parts[pair[1]])
+    if by_image:  # DeLong's own: normal, and without a logit
+        aurocs = {of: replace(each, freedom=np.inf, bounded=False) for of, each in aurocs.items()}
     return aurocs
 
 
@@ -278,9 +281,10 @@ def _auroc_rows(
         "n_images": int(chosen.sum()),
         "n_patients": len(np.unique(judged_of(cards).patients[chosen])),
     }
+    single = {name: members for name, members in cards.items() if len(members) == 1}
     for method, independent, aurocs in (
         (OBUCHOWSKI, "patients", clustered[subgroup]),
-        (DELONG, "images", _aurocs(cards, chosen, by_image=True)),
+        (DELONG, "images", _aurocs(single, chosen, by_image=True)),
     ):
         for pair, estimate in aurocs.items():
             rows.add(estimate, pair, **of, method=method, independent=independent)

@@ -387,7 +387,7 @@ def _scope(
             "Findings marked as secondary explain the answer; the protocol did not fix them, so "
             "they confirm nothing."
         )
-    reach, power = _detectable(tests, systems, protocol)
+    reach, power = _detectable(tests, systems, protocol, claims)
     standing = "exploratory" if tests.known else "how intervals were made"
     told_of = {
         _runs_in_brief(trained, seeds): runs,
@@ -438,12 +438,23 @@ def _what_is_random(systems: list[str], seeds: Mapping[str, int]) -> str:
     return " ".join(parts)
 
 
-def _detectable(tests: PairTests, systems: list[str], protocol: Protocol) -> tuple[str, list[str]]:
-    """The smallest differences that the test set could have shown, and a sentence a metric."""
+def _detectable(
+    tests: PairTests, systems: list[str], protocol: Protocol, claims: Sequence[Claim]
+) -> tuple[str, list[str]]:
+    """The smallest differences that the test set could have shown, and a sentence a metric.
+
+    Of several comparisons at the level of the first step of Holm's method, at which all are held.
+    """
     parts, least = list[str](), list[float]()
+    size = max(1, sum(claim.difference.bounded for claim in claims))
+    wider = {
+        (c.first, c.second, c.metric): c.difference.family[size - 1][1] - c.difference.family[0][1]
+        for c in claims
+        if len(c.difference.family) >= size
+    }
     for metric, policy in protocol.keys:
         reaches = {
-            other: reach
+            other: reach + wider.get((systems[0], other, metric), 0.0)
             for other in systems[1:]
             if (reach := tests.detectable(systems[0], other, (metric, policy))) is not None
         }
@@ -456,8 +467,8 @@ def _detectable(tests: PairTests, systems: list[str], protocol: Protocol) -> tup
         ]
         parts.append(
             "This test set has 80 % power to detect a true difference in "
-            f"{METRICS[metric].inside}{_at_threshold(policy)} of {listing(sizes)} (two-sided 5 %, "
-            "by patient); smaller differences would usually be missed."
+            f"{METRICS[metric].inside}{_at_threshold(policy)} of {listing(sizes)} (two-sided "
+            f"{5 / size:.3g} %, by patient); smaller differences would usually be missed."
         )
     return number(min(least, default=None)), parts
 

@@ -440,7 +440,7 @@ MOST_GROUPS = 12
 
 
 def image_groups(images: pd.DataFrame, columns: Sequence[str] = ()) -> dict[str, Groups]:
-    """Group images by what the images table knows of them.
+    """Group images by what the images table knows of them; ``a*b`` groups by two columns at once.
 
     Example:
         >>> table = pd.DataFrame({"sex": ["F", None, "M"], "age_years": [70.0, 30.0, None]})
@@ -450,14 +450,17 @@ def image_groups(images: pd.DataFrame, columns: Sequence[str] = ()) -> dict[str,
     groups_of: dict[str, Groups] = {}
     for column in dict.fromkeys("age_band" if c == "age_years" else c for c in columns or _DEFAULT):
         source = "age_years" if column == "age_band" else column
-        if source not in images:
+        if source not in images and "*" not in column:
             if columns:
                 hidden = ("image_id", "path", "file_sha256")
                 names = ", ".join(str(name) for name in images if name not in hidden)
                 raise InputError(f"subgroup '{column}': the images have no such column; {names}")
             continue
-        values = _age_bands(images[source]) if column == "age_band" else images[source]
-        groups = values.astype(object).where(values.notna(), "").astype(str).to_numpy(object)
+        if "*" in column:
+            groups = _intersections(images, column)
+        else:
+            values = _age_bands(images[source]) if column == "age_band" else images[source]
+            groups = values.astype(object).where(values.notna(), "").astype(str).to_numpy(object)
         n_groups = len(set(groups) - {""})
         if n_groups > MOST_GROUPS:
             if columns:
@@ -468,6 +471,15 @@ def image_groups(images: pd.DataFrame, columns: Sequence[str] = ()) -> dict[str,
         if n_groups > 1 or (columns and n_groups):
             groups_of[column] = groups
     return groups_of
+
+
+def _intersections(images: pd.DataFrame, asked: str) -> Groups:
+    """The groups of two columns, joined; "" where either is unknown."""
+    both = [of for part in asked.split("*") for of in image_groups(images, [part]).values()]
+    if len(both) != 2:
+        raise InputError(f"subgroup '{asked}': give two columns whose values are known: sex*view")
+    joined = [f"{one}, {other}" if one and other else "" for one, other in zip(*both, strict=True)]
+    return np.array(joined, dtype=object)
 
 
 def _age_bands(years: pd.Series) -> pd.Series:

@@ -216,6 +216,10 @@ _COUNT_METRICS = (
     ),
 )
 
+_OF_THIS_MAP = (
+    "It and its interval speak of this fitted map from score to probability: other validation "
+    "images would have given another."
+)
 _NO_FIT = "a class is absent, or the probabilities are all equal or separate the classes"
 _probability = partial(Metric, family="calibration", needs=("probability",))
 _CALIBRATION_METRICS = (
@@ -255,7 +259,8 @@ _CALIBRATION_METRICS = (
         "calibration_slope",
         "Calibration slope",
         "Slope of the logistic regression of the label on the probability's log-odds (limited to "
-        "±9.21), fitted with its intercept; 1 is ideal, below 1 the probabilities are too extreme.",
+        "±9.21), fitted with its intercept; 1 is ideal, below 1 the probabilities are too extreme. "
+        + _OF_THIS_MAP,
         undefined=_NO_FIT,
         direction="ideal",
         ideal=1.0,
@@ -264,7 +269,7 @@ _CALIBRATION_METRICS = (
     _probability(
         "calibration_intercept",
         "Calibration intercept",
-        "The intercept of that regression; 0 is ideal.",
+        "The intercept of that regression; 0 is ideal. " + _OF_THIS_MAP,
         undefined=_NO_FIT,
         direction="ideal",
         ideal=0.0,
@@ -274,7 +279,7 @@ _CALIBRATION_METRICS = (
         "calibration_in_the_large",
         "Calibration in the large",
         "The intercept with the slope fixed at 1; 0 is ideal, above 0 the probabilities are too "
-        "low on average.",
+        "low on average. " + _OF_THIS_MAP,
         undefined="a class is absent",
         direction="ideal",
         ideal=0.0,

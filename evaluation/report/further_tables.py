@@ -14,14 +14,15 @@ import pandas as pd
 
 from evaluation.compare.comparison import Comparison
 from evaluation.compare.estimates import FAILURES_WRONG
-from evaluation.metrics.image_metrics import classification_metrics
-from evaluation.metrics.metric import ALL, DASH, MetricKey, number, policy_words
+from evaluation.compare.shares import TOO_FEW, VALIDATION
+from evaluation.metrics.metric import ALL, DASH, MetricKey, number, p_words, policy_words
 from evaluation.metrics.registry import highlighted, metric_title
 from evaluation.report.page import Table, figure_words, sentence
 from evaluation.statistics.bootstrap import Interval
+from evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT
 
 _RATES = (("recall", "Sensitivity"), ("specificity", "Specificity"), ("accuracy", "Accuracy"))
-_OUTSIDE = " ▲"
+_OUTSIDE, _ROLES = " ▲", ("validation", "test")
 
 
 def further_tables(comparison: Comparison, sources: Collection[str]) -> dict[str, Any]:
@@ -35,6 +36,7 @@ def further_tables(comparison: Comparison, sources: Collection[str]) -> dict[str
         "errors": _errors(comparison),
         "where": _where_tables(comparison),
         "groups": _group_tables(comparison),
+        "groups_lead": sentence("groups"),
     }
 
 
@@ -185,7 +187,7 @@ def _published(comparison: Comparison, sources: Collection[str], policy: str) ->
 
 _OWN_TABLES = frozenset(
     {"errors", "right_wrong", "agreement", "combined", "decision_curve", "prevalence",
-     "cost_curve", "shortcut"}
+     "cost_curve", SHORTCUT, BEYOND_SHORTCUT, VALIDATION}
 )  # fmt: skip
 _LESIONS = "lesions by "
 _PREDICTIVE = {"ppv": "Positive predictive value", "npv": "Negative predictive value"}
@@ -219,20 +221,35 @@ def _group_tables(comparison: Comparison) -> list[Table]:
 
 
 def _group_table(comparison: Comparison, table: pd.DataFrame, metric: str) -> Table:
-    systems = comparison.names
+    systems, contrasts = comparison.names, _contrasts(comparison)
     rows = []
     whole = table[~table["group"].str.endswith(" - rest")]
     for topic, group in _in_order(whole):
-        here = [_find(table, topic, group, name, metric) for name in systems]
-        gaps = [_find(table, topic, f"{group} - rest", name, metric) for name in systems]
+        of_group = table[table["topic"] == topic]
+        here = [_group_cell(of_group, group, name) for name in systems]
+        gaps = [_group_cell(of_group, f"{group} - rest", name) for name in (*systems, *contrasts)]
         title = _named(topic.removeprefix("x_"), group)
-        rows.append((title, _of(whole, topic, group, metric), *map(figure_words, here + gaps)))
+        rows.append((title, _of(whole, topic, group, metric), *here, *gaps))
     policy = str(table["policy"].iloc[0])
     title = metric_title(metric)
     title += f" at the threshold for {policy_words(policy)}" if policy else ""
-    gaps_of = [f"{name}: group minus all other images" for name in systems]
-    columns = ("Group", "Images counted", *systems, *gaps_of)
+    printed = (*systems, *_contrasts(comparison, printed=True))
+    columns = ("Group", "Images counted", *systems,
+               *(f"{name}: group minus all other images" for name in printed))  # fmt: skip
     return Table.of(title, "", columns, rows)
+
+
+def _group_cell(table: pd.DataFrame, group: str, system: str) -> str:
+    """A figure of a group, of too few patients its counts; a gap with its p-value."""
+    rows = table[(table["group"] == group) & (table["system"] == system)]
+    if rows.empty:
+        return DASH
+    row, figure = rows.iloc[0], _first(rows)
+    if row["note"] == TOO_FEW:
+        of = "positive of" if row["metric"] == "auroc" else "of"
+        return DASH if math.isnan(row["of"]) else f"{row['count']:.4g} {of} {row['of']:.0f}"
+    p_value = row["p_holm"]
+    return figure_words(figure) + ("" if pd.isna(p_value) else f"; p {p_words(p_value)}")
 
 
 def _errors(comparison: Comparison) -> Table | None:
@@ -313,14 +330,17 @@ def _shortcuts(comparison: Comparison) -> Table | None:
     if table.empty:
         return None
     rows = [
-        (f"Predicted from {row['group']}".replace("_", " "), figure_words(Interval.from_row(row)))
+        (f"Predicted from {row['group']}".replace("_", " "),
+         figure_words(Interval.from_row(row)), "")
         for row in table.to_dict("records")
-    ]
-    rows += [
-        (name, figure_words(comparison.estimates.of(name, "auroc"))) for name in comparison.systems
-    ]
-    lead = sentence("shortcuts")
-    return Table.of("Shortcuts", lead, ("Guessed from, or system", "AUROC"), rows)
+    ]  # fmt: skip
+    beyond = comparison.failures[comparison.failures["topic"] == BEYOND_SHORTCUT]
+    for name in comparison.systems:
+        auroc = figure_words(comparison.estimates.of(name, "auroc"))
+        rows.append((name, auroc, figure_words(_first(beyond[beyond["system"] == name]))))
+    strongest = f" from {beyond['group'].iloc[0]}" if len(beyond) else ""
+    heads = ("Guessed from, or system", "AUROC", f"Minus that of the guess{strongest}")
+    return Table.of("Shortcuts", sentence("shortcuts"), heads, rows)
 
 
 def _contrasts(comparison: Comparison, *, printed: bool = False) -> tuple[str, ...]:
@@ -366,25 +386,20 @@ def _of(table: pd.DataFrame, topic: str, group: str, metric: str) -> str:
 
 
 def _transfer_table(comparison: Comparison) -> Table | None:
-    """Return the rates at each frozen threshold on validation and on test; None without any."""
+    """The rates at each chosen threshold on validation and on test; None without any."""
+    table = comparison.failures
+    table = table[table["topic"] == VALIDATION] if len(table) else table
     rows = []
-    for name, result in comparison.systems.items():
-        known = result.validation
-        if known.empty:
-            continue
-        for policy in comparison.policies:
-            threshold = result.thresholds.get(policy)
-            if threshold is None:
-                continue
-            then = classification_metrics(known["label"], known["score"], threshold)
-            cells = []
-            for metric, _ in _RATES:
-                promised = then[metric]
-                now = comparison.estimates.of(name, metric, policy)
-                held = promised is None or not now.bounded or now.low <= promised <= now.high
-                cells += [number(promised), figure_words(now) + ("" if held else _OUTSIDE)]
-            rows.append((f"{name}, threshold for {policy_words(policy)}", *cells))
-    if not rows:
-        return None
-    on = [f"{title} on {role}" for _, title in _RATES for role in ("validation", "test")]
-    return Table.of("Validation-to-test transfer", sentence("transfer"), ("System", *on), rows)
+    groups = table.groupby(["system", "policy"], sort=False) if len(table) else ()
+    for (system, policy), of in groups:
+        cells = []
+        for metric, _ in _RATES:
+            of_metric = of[of["metric"] == metric]
+            then, now = (_first(of_metric[of_metric["group"] == on]) for on in _ROLES)
+            outside = now.bounded and not now.low <= now.estimate <= now.high
+            cells += [figure_words(then), figure_words(now) + (_OUTSIDE if outside else "")]
+        rows.append((f"{system}, threshold for {policy_words(str(policy))}", *cells))
+    heads = ("on validation", "on test (expected)")
+    on = [f"{title} {head}" for _, title in _RATES for head in heads]
+    transfer = Table.of("Validation-to-test transfer", sentence("transfer"), ("System", *on), rows)
+    return transfer if rows else None

@@ -340,7 +340,7 @@ def save_figures(
             marked = [f"{_MARKER_WORDS[each]}: {words}." for each, words in shown]
             notes[name] = " ".join([*dotted, *marked, chart.note])
     if confusion[0]:
-        figures["confusion"] = draw_confusion(confusion)
+        figures["confusion"] = _draw_confusion(confusion)
     for name, figure in figures.items():
         save_figure(figure, folder / name)
     if cases:
@@ -397,7 +397,7 @@ def _draw_forest(parts: Sequence[ForestPart]) -> Figure:
     return figure
 
 
-def draw_confusion(rows: Sequence[Sequence[tuple[str, Mapping[str, int] | None]]]) -> Figure:
+def _draw_confusion(rows: Sequence[Sequence[tuple[str, Mapping[str, int] | None]]]) -> Figure:
     """Draw titled matrices: a row a system, a column a policy; None where there is no threshold."""
     size = 2.5 * max(map(len, rows)), 2.4 * len(rows)
     figure = Figure(figsize=size, layout="constrained")

@@ -124,7 +124,7 @@ class Report:
     @property
     def tests(self) -> pd.DataFrame:
         """Paired tests of every pair of systems."""
-        return self.comparison.tests
+        return self.comparison.told_tests
 
     @property
     def failures(self) -> pd.DataFrame:

@@ -57,7 +57,7 @@ def write_tables(comparison: Comparison, out: Path, question: dict[str, Any] | N
     make_folder(out)
     tables = {
         METRICS_TABLE: _all_units(comparison),
-        TESTS_TABLE: comparison.tests,
+        TESTS_TABLE: comparison.told_tests,
         WHERE_TABLE: comparison.failures,
         COSTS_TABLE: _cost_table(comparison),
     }
@@ -90,7 +90,7 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
             name: {policy: curve._asdict() for policy, curve in each.coverage.items()}
             for name, each in comparison.systems.items()
         },
-        "tests": _records(comparison.tests),
+        "tests": _records(comparison.told_tests),
         "where": _records(comparison.failures),
         "by_reader": comparison.by_reader,
         "provenance": comparison.provenance,

@@ -14,7 +14,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
@@ -158,6 +158,18 @@ class Interval:
     shifted: bool = field(default=False, repr=False, kw_only=True)
 
     @classmethod
+    def of_share(cls, share: float, trials: float, level: float = LEVEL) -> Self:
+        """The exact interval of a share of so many trials, whole or not.
+
+        Source:
+            Clopper and Pearson 1934.
+        """
+        hits, misses, tail = share * trials, (1 - share) * trials, (1 - level) / 2
+        inverse = scipy.special.betaincinv
+        low = inverse(hits, misses + 1, tail) if hits > 0 else 0.0
+        return cls(share, low, inverse(hits + 1, misses, 1 - tail) if misses > 0 else 1.0)
+
+    @classmethod
     def from_row(cls, row: Any) -> Self:
         """A figure of a row of ``where.csv``, whatever the row is read as."""
         low, estimate, high = (
@@ -189,9 +201,43 @@ class Interval:
         low, estimate, high = (round(each, 3) for each in (self.low, self.estimate, self.high))
         return min(low, estimate) > 0 or max(high, estimate) < 0
 
+    @property
+    def p_value(self) -> float | None:
+        """Two-sided, of a true 0, by how far the interval reaches towards it."""
+        reach = self.estimate - self.low if self.estimate > 0 else self.high - self.estimate
+        if not (self.bounded and reach > 0):
+            return None
+        quantile = scipy.special.ndtri((1 + LEVEL) / 2)
+        return float(2 * scipy.special.ndtr(-abs(self.estimate) / reach * quantile))
+
     def reversed(self) -> Interval:
         """Return the same difference, taken the other way round."""
         return Interval(-self.estimate, -self.high, -self.low, self.note)
+
+    def minus(self, other: Interval, correlation: float = 0.0) -> Interval:
+        """The difference of two figures; its interval follows from both, and needs both.
+
+        Source:
+            MOVER: Newcombe 1998; Zou and Donner 2008. The correlation is of the two figures.
+
+        Example:
+            >>> gap = Interval(1.0, 0.69, 1.0).minus(Interval(0.8, 0.7, 0.9))
+            >>> round(gap.low, 3), round(gap.high, 3)
+            (-0.126, 0.3)
+        """
+        gap = Interval(self.estimate - other.estimate, note=self.note or other.note)
+        if not (self.bounded and other.bounded):
+            return gap
+
+        def reach(own: float, others: float) -> float:
+            both = own**2 + others**2 - 2 * correlation * own * others
+            return math.sqrt(max(both, 0.0))
+
+        low = reach(self.estimate - self.low, other.high - other.estimate)
+        high = reach(self.high - self.estimate, other.estimate - other.low)
+        if correlation == 1 or not (low or high):
+            return replace(gap, note=NO_WIDTH, unmoved=True)
+        return replace(gap, low=gap.estimate - low, high=gap.estimate + high)
 
 
 def percentile_interval(
@@ -371,6 +417,8 @@ def share_band(
 ) -> _Band:  # fmt: skip
     """Return the 95 % band of the share of positives in each group of images.
 
+    Of 0 and 1, which no resample moves, it is the exact interval with patients as trials.
+
     Shapes: `y_true`, `groups`, `patients` ``(N,)``.
     """
     of, count = cluster_index(patients)
@@ -383,7 +431,12 @@ def share_band(
         for weights in Resamples(count, resamples, seed).chunks()
         for whole in [weights @ size]
     ]
-    return _middle(np.concatenate(parts))
+    low, high = _middle(np.concatenate(parts))
+    counted, whole = positive.sum(axis=0), size.sum(axis=0)
+    for group in np.flatnonzero((whole > 0) & np.isin(counted / np.maximum(whole, 1), (0, 1))):
+        exact = Interval.of_share(float(counted[group] > 0), float((size[:, group] > 0).sum()))
+        low[group], high[group] = exact.low, exact.high
+    return low, high
 
 
 def _middle(values: Floats) -> _Band:

@@ -45,7 +45,7 @@ import numpy.typing as npt
 import scipy  # whose parts load when they are first used
 
 from data_prep.contracts.errors import InputError
-from evaluation.statistics.bootstrap import LEVEL
+from evaluation.statistics.bootstrap import LEVEL, Interval
 from evaluation.statistics.ranking import Floats
 
 Effect = Literal["random", "fixed"]
@@ -116,6 +116,11 @@ class ClusteredEstimate:
         reach = float(np.sqrt(own + scipy.special.ndtri(tail) ** 2 * over_cases))
         return self.value - reach, self.value + reach
 
+    @property
+    def as_interval(self) -> Interval:
+        """The estimate with its 95 % interval."""
+        return Interval(self.value, *(self.interval or (np.nan, np.nan)), note=self.note)
+
     def intervals_at(self, levels: Sequence[float]) -> tuple[tuple[float, float], ...]:
         """As `interval_at`, at several levels; empty without an interval."""
         return tuple(ends for level in levels if (ends := self.interval_at(level)) is not None)
@@ -124,11 +129,8 @@ class ClusteredEstimate:
         """Clopper and Pearson's, of pairs of patients, in which each ranks rightly or wrongly."""
         if self.trials <= 1:
             return None
-        hits, tail = self.value * self.trials, (1 - level) / 2
-        misses, beta = self.trials - hits, scipy.special.betaincinv
-        low = float(beta(hits, misses + 1, tail)) if hits else 0.0
-        high = float(beta(hits + 1, misses, 1 - tail)) if self.value < 1 else 1.0
-        return low, high
+        exact = Interval.of_share(self.value, self.trials, level)
+        return exact.low, exact.high
 
     @property
     def p_value(self) -> float | None:

@@ -25,7 +25,7 @@ import scipy  # whose parts load when they are first used
 
 from data_prep.contracts.errors import InputError
 from evaluation.statistics.bootstrap import LEVEL
-from evaluation.statistics.clustered_tests import AurocParts, effective_patients, mean_parts
+from evaluation.statistics.clustered_tests import AurocParts, effective_patients
 from evaluation.statistics.obuchowski_rockette import Components
 from evaluation.statistics.ranking import Floats
 
@@ -275,7 +275,7 @@ class PilotPlan:
     def __init__(
         self, systems: Sequence[Sequence[AurocParts]], seeds: Sequence[int] | None = None
     ) -> None:
-        means = [mean_parts(each) for each in systems]
+        means = [AurocParts.mean(each) for each in systems]
         mean = means[0] if len(means) == 1 else means[0] - means[1]
         if mean.variance is None or mean.variance < 1e-24:
             raise InputError(

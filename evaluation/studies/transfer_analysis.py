@@ -2,7 +2,7 @@
 
 Each system is scored on the test images of each data set whose patients it has never seen, with
 the threshold that its home gave, and with thresholds chosen anew on a few local positives. A drop
-is the AUROC at home minus that elsewhere: two sets of patients, so the variances add up.
+is the AUROC at home minus that elsewhere: two sets of patients, so its interval follows from both.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class TransferCell:
     auroc: ClusteredEstimate | None = None
     frozen: dict[str, Interval] = field(default_factory=dict)  # at the threshold from home
     refits: tuple[_Refit, ...] = ()
-    drop: ClusteredEstimate | None = None  # AUROC at home minus here
+    drop: Interval | None = None  # AUROC at home minus here
     p_value: float | None = None  # of no drop, Holm's over all drops of the table
     mean_probability: float | None = None  # by the calibration from home
     note: str = ""
@@ -202,14 +202,14 @@ def _with_drops(cells: Sequence[TransferCell]) -> list[TransferCell]:
     """Add each drop from home, and its p-value by Holm over all of them.
 
     Source:
-        Two independent AUROCs: Hanley and McNeil 1983, with variances by patient (Obuchowski
-        1997) and Welch's degrees of freedom; Holm 1979.
+        Two independent AUROCs, each with its own interval by patient (Obuchowski 1997; exact of
+        few): MOVER, Zou and Donner 2008; Holm 1979.
     """
     at_home = {cell.system: cell.auroc for cell in cells if cell.home and cell.auroc is not None}
     drops = [
         None
         if cell.home or cell.auroc is None or cell.system not in at_home
-        else _difference(at_home[cell.system], cell.auroc)
+        else at_home[cell.system].as_interval.minus(cell.auroc.as_interval)
         for cell in cells
     ]
     adjusted = holm([None if drop is None else drop.p_value for drop in drops])
@@ -217,15 +217,6 @@ def _with_drops(cells: Sequence[TransferCell]) -> list[TransferCell]:
         replace(cell, drop=drop, p_value=p_value)
         for cell, drop, p_value in zip(cells, drops, adjusted, strict=True)
     ]
-
-
-def _difference(home: ClusteredEstimate, away: ClusteredEstimate) -> ClusteredEstimate:
-    value = home.value - away.value
-    if not home.error or not away.error:
-        return ClusteredEstimate(value, None, note=home.note or away.note)
-    variances = np.array([home.error, away.error]) ** 2
-    freedom = variances.sum() ** 2 / (variances**2 / [home.freedom, away.freedom]).sum()
-    return ClusteredEstimate(value, float(np.sqrt(variances.sum())), float(freedom))
 
 
 def _strongest_shortcut(test_set: TestSet, image_ids: pd.Index) -> dict[str, Any] | None:

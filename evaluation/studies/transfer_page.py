@@ -36,16 +36,17 @@ def _sized_drops(transfer: Transfer) -> list[tuple[Statement, float]]:
     for cell in transfer.cells:
         if cell.home or cell.auroc is None or cell.drop is None:
             continue
-        fell = "is lower" if cell.drop.value > 0 else "is higher"
+        fell = "is lower" if cell.drop.estimate > 0 else "is higher"
         text = (
             f"{cell.system} on {cell.data_set}: AUROC {_estimate(cell.auroc)}, which {fell} by "
-            f"{number(abs(cell.drop.value))} than at home"
+            f"{number(abs(cell.drop.estimate))} than at home"
         )
-        if (ends := cell.drop.interval) is not None:
-            low, high = sorted(abs(end) for end in ends) if min(ends) * max(ends) > 0 else ends
+        if cell.drop.bounded:
+            ends = cell.drop.low, cell.drop.high
+            low, high = sorted(map(abs, ends)) if min(ends) * max(ends) > 0 else ends
             text += f" ({span_words(low, high)})"
         statement = Statement(f"{text}: {_shown_words(cell, n_drops)}", cell.drop_shown)
-        sized.append((statement, abs(cell.drop.value)))
+        sized.append((statement, abs(cell.drop.estimate)))
     return sorted(sized, key=lambda item: (not item[0].shown, -item[1]))
 
 
@@ -65,9 +66,9 @@ def _headline(transfer: Transfer) -> str:
 def _loss(cell: TransferCell) -> str:
     """AUROC at home and here, where a loss was shown."""
     here, drop = cell.auroc, cell.drop
-    if here is None or drop is None or not cell.drop_shown or drop.value <= 0:
+    if here is None or drop is None or not cell.drop_shown or drop.estimate <= 0:
         return ""
-    return f"{number(here.value + drop.value, 2)} to {number(here.value, 2)}"
+    return f"{number(here.value + drop.estimate, 2)} to {number(here.value, 2)}"
 
 
 def _shown_words(cell: TransferCell, n_drops: int) -> str:
@@ -77,8 +78,7 @@ def _shown_words(cell: TransferCell, n_drops: int) -> str:
     p = p_equation(cell.p_value)
     if cell.drop_shown:
         return f"shown ({p})"
-    low, high = cell.drop.interval or (0.0, 0.0)
-    if low * high > 0:
+    if cell.drop.low * cell.drop.high > 0:
         return f"not shown over {counted(n_drops, 'drop')} ({p} by Holm; alone it would be)"
     return f"not shown: equal AUROCs can differ as much ({p})"
 
@@ -123,7 +123,7 @@ def _tidy(cell: TransferCell) -> Iterator[dict[str, Any]]:
 
     yield row("auroc", "", *of_estimate(cell.auroc), of=_OVER_PATIENTS)
     if cell.drop is not None:
-        drop = of_estimate(cell.drop)
+        drop = cell.drop.estimate, cell.drop.low, cell.drop.high
         yield row("auroc_drop", "", *drop, of=_OVER_PATIENTS, p_holm=cell.p_value)
     for name, interval in cell.frozen.items():
         figures = interval.estimate, interval.low, interval.high
@@ -186,9 +186,9 @@ _METHODS = (
     "Intervals are over test patients: each system is one training, and another one of the same "
     "recipe would differ.",
     "AUROC with its variance by patient (Obuchowski 1997). A drop is a difference of two sets of "
-    "patients: the variances add up, with Welch's degrees of freedom, and p-values are Holm's over "
-    "all drops. A drop can come of other machines and patients, of other labels, of an easier or "
-    "harder mix of cases, or of a shortcut that is missing there: the page cannot tell which.",
+    "patients: its interval and p-value follow from the intervals of both (MOVER); p is Holm's "
+    "over all drops. A drop can come of other machines and patients, of other labels, of an easier "
+    "or harder mix of cases, or of a shortcut that is missing there: the page cannot tell which.",
     "The best guess without the lungs is the strongest of view, sex, age, file facts and image "
     "borders, learned on four fifths of the patients of the test images and judged on the rest; as "
     "the best of several on the same images it is somewhat too good.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -228,7 +228,7 @@ def measure_shortcuts(
         for kind, name, n_known, parts in _judge(facts, border, known, judged):
             if parts is None:
                 continue
-            auroc = parts.estimate()
+            auroc = parts.estimate() if kind == "siblings" else _of_folds(parts.estimate())
             low, high = auroc.interval or (None, None)
             row = {
                 "target": str(target),
@@ -250,6 +250,23 @@ def measure_shortcuts(
     return sorted(rows, key=lambda row: (order[row["target"]], -row["auroc"]))
 
 
+def _of_folds(
+    estimate: ClusteredEstimate, guess: ClusteredEstimate | None = None
+) -> ClusteredEstimate:
+    """With the variance that the models of five folds add, as each learns from the others' images.
+
+    Of the difference of a system from a guess it is that of the guess.
+
+    Source:
+        Nadeau and Bengio 2003: the variance grows by ``folds x test share / training share``.
+    """
+    added = (guess or estimate).error
+    if not estimate.error or not added:
+        return estimate
+    of_models = MOST_FOLDS / (MOST_FOLDS - 1) * added**2
+    return replace(estimate, error=float(np.sqrt(estimate.error**2 + of_models)))
+
+
 def _beyond(
     systems: Mapping[str, Sequence[Floats]],
     guess: AurocParts,
@@ -261,7 +278,7 @@ def _beyond(
     for name, seeds in systems.items():
         parts = [truth.auroc(np.asarray(scores)[known], truth.fold) for scores in seeds]
         each = [part for part in parts if part is not None]
-        found[name] = auroc_over_seeds(each, [guess])
+        found[name] = _of_folds(auroc_over_seeds(each, [guess]), guess.estimate())
     return found
 
 

@@ -18,7 +18,7 @@ from data_prep.contracts.tables import read_table
 from data_prep.store.folder_kinds import REPORT_MARKER
 from evaluation.metrics.registry import metric_title
 from evaluation.report.files import DECISIONS
-from evaluation.statistics.bootstrap import LEVEL, share_band
+from evaluation.statistics.bootstrap import share_band
 from evaluation.statistics.ranking import is_positive
 from evaluation.systems.eligibility import sets_of_run
 from serving.answer import Answer
@@ -194,10 +194,6 @@ def _together(
         return None
     group = np.zeros(len(by_all), np.int64)
     (low,), (high,) = share_band(by_all, group, patients, resamples=_RESAMPLES)
-    # No resample moves 0 or 1: Clopper and Pearson's interval with patients as trials.
-    reach = ((1 - LEVEL) / 2) ** (1 / count)
-    low, high = (low, high) if by_all.any() else (0.0, 1 - reach)
-    low, high = (reach, 1.0) if by_all.all() else (low, high)
     share = Figure(
         metric="missed_together", title="Positives that no system found",
         estimate=float(by_all.mean()), ci_low=low, ci_high=high, policy=run.policy,

@@ -105,7 +105,7 @@ def test_a_system_against_itself_differs_by_exactly_nothing(predict, test_set, t
     assert (known["estimate"] == 0).all()
     assert known["ci_low"].isna().all()  # no width, so no interval
     # Where validation hardly supports a threshold, it says that instead.
-    unsure = known["note"].str.contains("thresholds were refitted|the floor allows")
+    unsure = known["note"].str.contains("choices were refitted|the floor allows")
     assert known.loc[unsure, "policy"].ne("").all()
     assert (~unsure).sum() > 10
     assert (known.loc[~unsure, "note"] == NO_WIDTH).all()

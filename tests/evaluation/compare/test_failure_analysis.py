@@ -3,29 +3,35 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import binomtest
 from sklearn.metrics import cohen_kappa_score, roc_auc_score
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.predictions import Predictions
 from evaluation.boxes.matching import error_kinds, first_finds, pair_boxes
+from evaluation.compare.claims import holm
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import FAILURES_WRONG
 from evaluation.compare.failure_analysis import (
     TREAT_ALL,
+    _add_groups,
     _kappa,
     _lesion_groups,
     _predictive_values,
     _trusted_spacing,
+    _with_tests,
 )
 from evaluation.compare.judged_models import _NONE_FAILED
-from evaluation.compare.shares import ShareName, Shares
+from evaluation.compare.scorecard import Scorecard
+from evaluation.compare.shares import MOVER, TOO_FEW, ShareName, Shares, promised_figures
 from evaluation.decisions.test_set import image_groups
+from evaluation.decisions.thresholds import ThresholdChoice, ValidationScores, choose_threshold
 from evaluation.metrics.image_metrics import net_benefit
-from evaluation.statistics.bootstrap import Resamples
+from evaluation.statistics.bootstrap import NO_WIDTH, Resamples
 from evaluation.systems.eligibility import unknown_training_data
 from evaluation.systems.shortcuts import SHORTCUT
-from tests.evaluation.judged_images import row_of
+from tests.evaluation.judged_images import judged_images, row_of
 
 CORNERS = ["image_id", "x1", "y1", "x2", "y2"]
 
@@ -99,6 +105,20 @@ def test_a_subgroup_that_is_not_there_is_refused():
         image_groups(many, ["x_many"])
 
 
+def test_two_columns_name_groups_together():
+    images = pd.DataFrame({"sex": ["F", "M", "F", None], "view": ["AP", "AP", "PA", "PA"]})
+    assert image_groups(images, ["sex*view"])["sex*view"].tolist() == [
+        "F, AP",
+        "M, AP",
+        "F, PA",
+        "",
+    ]
+    with pytest.raises(InputError, match=r"subgroup 'ward': the images have no such column"):
+        image_groups(images, ["sex*ward"])
+    with pytest.raises(InputError, match=r"'sex\*view\*sex': give two columns"):
+        image_groups(images, ["sex*view*sex"])
+
+
 def test_kappa_and_predictive_values_are_those_of_their_oracles():
     rng = np.random.default_rng(2)
     one, two = rng.random(200) < 0.4, rng.random(200) < 0.4
@@ -132,8 +152,96 @@ def test_a_gap_between_groups_is_paired_over_the_patients():
     assert gap["estimate"] == 0.0
     assert np.isnan(gap["ci_low"])  # no resample can move it
     women = row_of(table, group="F")
+    assert gap["note"] == NO_WIDTH
     assert women["estimate"] == right[woman].mean()
     assert (women["count"], women["of"], women["n_patients"]) == (right[woman].sum(), 40, 40)
+
+
+def test_a_share_of_few_patients_reaches_as_far_as_the_exact_one_and_so_does_its_gap():
+    shares, patients = Shares(60, gaps={"sex"}), np.arange(60)
+    woman, right = patients < 10, patients != 30
+    for group, chosen in (("F", woman), ("not F", ~woman)):
+        shares.add("A", ShareName("sex", group, "", "recall"), right & chosen, chosen, patients)
+    table = shares.table(["A"], Resamples(60, 400))
+    exact = binomtest(10, 10).proportion_ci(method="exact")
+    women, gap = row_of(table, group="F"), row_of(table, group="F - rest")
+    assert (women["ci_low"], women["ci_high"]) == pytest.approx(tuple(exact))
+    assert gap["estimate"] == pytest.approx(0.02)
+    # All ten women and all men but one: nothing differs, however sure a resample of ten looks.
+    assert gap["ci_low"] < -0.2 < 0 < gap["ci_high"]
+    assert gap["ci_method"].startswith(MOVER)
+
+
+def cards_of_group(rng, n=160, in_group=20, worse=0.0):
+    """Two systems on one image a patient; the first is worse by so much in the first patients."""
+    y_true = rng.random(n) < 0.4
+    judged = judged_images(y_true)
+    group = np.where(np.arange(n) < in_group, "g", "h").astype(object)
+    cards = {}
+    for name, loss in (("A", worse), ("B", 0.0)):
+        evidence = rng.normal(2 * y_true - 1.0 - loss * y_true * (group == "g"), 1.0)
+        scores = pd.Series(1 / (1 + np.exp(-evidence)), judged.image_ids)
+        cards[name] = [Scorecard(judged, scores, {"max_f1": ThresholdChoice("max_f1", 0.5)})]
+    return cards, {"ward": group}
+
+
+def groups_tested(cards, groups):
+    shares = Shares.of(cards, "max_f1", Resamples(160, 200), set(groups))
+    _add_groups(shares, cards, groups, "max_f1")
+    table = shares.table(list(cards), Resamples(160, 200))
+    return _with_tests(table, cards, groups, "max_f1")
+
+
+def test_a_group_in_which_one_system_fails_is_found_and_so_is_the_interaction():
+    cards, groups = cards_of_group(np.random.default_rng(4), worse=4.0)
+    table = groups_tested(cards, groups)
+    p_values = {
+        name: row_of(table, group="g - rest", system=name, metric="auroc")["p_holm"]
+        for name in ("A", "B", "A - B")
+    }
+    assert max(p_values["A"], p_values["A - B"]) < 0.05 < p_values["B"]
+    # Of two groups one is the other's rest: one test.
+    tested = table[table["p_value"].notna()]
+    assert set(tested["group"]) == {"g - rest"}
+    assert tested["p_holm"].tolist() == pytest.approx(holm(tested["p_value"].tolist()))
+    assert len(tested) == 9  # three figures of two systems and of their difference
+
+
+def test_a_group_of_too_few_patients_has_counts_and_no_test():
+    rng = np.random.default_rng(5)
+    cards, groups = cards_of_group(rng, in_group=6)
+    table = groups_tested(cards, groups)
+    rows = table[(table["group"] == "g") & (table["system"] == "A")]
+    assert set(rows["note"]) == {TOO_FEW}
+    assert rows["ci_low"].isna().all()
+    assert (rows["of"] > 0).all()
+    gaps = table[table["group"] == "g - rest"]
+    assert gaps[["ci_low", "p_value", "p_holm"]].isna().all().all()
+
+
+def test_what_validation_promised_is_held_against_what_choosing_gives():
+    rng = np.random.default_rng(6)
+
+    def drawn(n, skill):
+        truth = rng.random(n) < 0.4
+        return truth, 1 / (1 + np.exp(-rng.normal(skill * truth - skill / 2, 1.0)))
+
+    def figures(skill):
+        (val_truth, val), (truth, scores) = drawn(60, 2.0), drawn(300, skill)
+        chosen = ValidationScores(val_truth, val, np.arange(60).astype(str))
+        thresholds = {"max_f1": choose_threshold(val_truth, val, "max_f1")}
+        judged = judged_images(truth)
+        card = Scorecard(judged, pd.Series(scores, judged.image_ids), thresholds, validation=chosen)
+        table = promised_figures({"A": [card]})
+        accuracy = float(((val >= thresholds["max_f1"].threshold) == val_truth).mean())
+        on_validation = row_of(table, group="validation", metric="accuracy")
+        assert on_validation["estimate"] == pytest.approx(accuracy)
+        return table[table["group"] == "test"].set_index("metric")
+
+    alike, worse = figures(2.0), figures(0.3)
+    assert list(alike.index) == ["recall", "specificity", "accuracy"]
+    assert alike["estimate"].between(alike["ci_low"], alike["ci_high"]).all()
+    assert worse.loc["accuracy", "estimate"] < worse.loc["accuracy", "ci_low"]
 
 
 @pytest.fixture

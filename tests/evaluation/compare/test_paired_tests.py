@@ -11,13 +11,8 @@ from data_prep.contracts.errors import InputError
 from evaluation.compare.claims import holm
 from evaluation.compare.compare import _name_models, compare_systems
 from evaluation.compare.estimates import OVER_SEEDS, REFITTED, Estimates, family_level
-from evaluation.compare.failure_analysis import _auroc_of_groups
-from evaluation.compare.intervals import (
-    EXACT_METHOD,
-    _clopper_pearson,
-    _SystemCards,
-    resampled_figures,
-)
+from evaluation.compare.failure_analysis import _add_groups
+from evaluation.compare.intervals import EXACT_METHOD, _SystemCards, resampled_figures
 from evaluation.compare.paired_tests import (
     DELONG,
     EXACT,
@@ -30,9 +25,10 @@ from evaluation.compare.paired_tests import (
     paired_tests,
 )
 from evaluation.compare.scorecard import Scorecard
+from evaluation.compare.shares import Shares
 from evaluation.decisions.thresholds import ThresholdChoice
 from evaluation.metrics.metric import MetricKey
-from evaluation.statistics.bootstrap import BOOTSTRAP, NO_WIDTH, Resamples
+from evaluation.statistics.bootstrap import BOOTSTRAP, NO_WIDTH, Interval, Resamples
 from evaluation.statistics.clustered_tests import auroc_difference, auroc_parts
 from evaluation.systems.eligibility import few_patients
 from tests.evaluation.judged_images import judged_images, row_of
@@ -74,7 +70,10 @@ def test_every_pair_is_tested_by_patient_with_the_test_by_image_beside_it(judged
     assert row["detectable"] == pytest.approx(gap.detectable)
     by_image = auroc_difference(judged.y_true, a.scores, b.scores)
     beside = row_of(table, **pair, metric="auroc", method=DELONG)
-    assert beside["p_value"] == pytest.approx(by_image.p_value)
+    # DeLong's test has the normal law, as in pROC; the clustered one has Student's t.
+    of_normal = 2 * norm.sf(abs(by_image.value) / by_image.error)
+    assert beside["p_value"] == pytest.approx(of_normal)
+    assert by_image.p_value == pytest.approx(of_normal)
     assert beside["independent"] == "images"
     for metric, chosen in (("recall", judged.y_true), ("specificity", ~judged.y_true)):
         exact = row_of(table, **pair, metric=metric, method=EXACT)
@@ -86,18 +85,35 @@ def test_every_pair_is_tested_by_patient_with_the_test_by_image_beside_it(judged
     assert set(table["second"]) == {"", "B", "C"}
 
 
-def test_holm_counts_the_contrasts_with_the_reference_per_metric(judged):
+def test_holm_counts_the_pairs_of_a_metric(judged):
     table = pairs_of({name: [card(judged, seed)] for seed, name in enumerate("ABC")})
     for metric, method in (("auroc", OBUCHOWSKI), ("accuracy", MCNEMAR)):
         rows = table[(table["metric"] == metric) & (table["method"] == method)]
         rows = rows[rows["second"] != ""]
-        against = rows[rows["first"] == "A"]
-        assert against["p_holm"].tolist() == pytest.approx(holm(against["p_value"].tolist()))
         assert rows["p_holm_pairs"].tolist() == pytest.approx(holm(rows["p_value"].tolist()))
-        assert rows.loc[rows["first"] == "B", "p_holm"].isna().all()
-    two = pairs_of({name: [card(judged, seed)] for seed, name in enumerate("AB")})
-    pair = two[two["p_value"].notna()]
-    np.testing.assert_allclose(pair["p_holm"], pair["p_value"])
+
+
+def test_delongs_name_is_not_given_to_a_test_over_seeds(judged):
+    cards = {"A": [card(judged, 1), card(judged, 2)], "B": [card(judged, 3)]}
+    rows = pairs_of(cards).query("metric == 'auroc'")
+    assert rows.loc[rows["method"] == DELONG, ["first", "second"]].to_numpy().tolist() == [
+        ["B", ""]
+    ]
+
+
+def test_p_holm_is_of_the_family_that_the_answer_speaks_of(predict, test_set):
+    systems = {name: predict(name, seed=seed) for seed, name in enumerate("ABC")}
+    comparison = compare_systems(systems, test_set, replicates=200)
+    tests, answer = comparison.told_tests, comparison.answer
+    told = tests[tests["p_holm"].notna()]
+    primary = told[told["metric"] == "auroc"]
+    assert primary["method"].tolist() == [OBUCHOWSKI] * 3
+    assert primary["p_holm"].tolist() == pytest.approx(holm(primary["p_value"].tolist()))
+    rest = told[told["metric"] != "auroc"]
+    claims = [c for each in answer.conclusions for c in each.claims if c.metric != "auroc"]
+    assert len(rest) == sum(c.difference.bounded for c in claims) > 2
+    assert rest["p_holm"].tolist() == pytest.approx(holm(rest["p_value"].tolist()))
+    assert comparison.tests["p_holm"].isna().all()
 
 
 def test_every_resampled_figure_has_an_adjusted_p_value_by_image_and_by_patient(predict, test_set):
@@ -115,8 +131,6 @@ def test_every_resampled_figure_has_an_adjusted_p_value_by_image_and_by_patient(
             of |= {"first": first, "second": second, "method": method}
             found = row_of(comparison.tests, **of)
             assert 2 / 201 <= found["p_value"] <= found["p_holm_pairs"] <= 1
-            against = found["p_holm"]
-            assert np.isnan(against) if first == "B" else against >= found["p_value"]
     assert set(comparison.tests["unit"]) == {"image", "patient"}
 
 
@@ -146,7 +160,9 @@ def test_intervals_of_all_contrasts_at_once_are_bonferronis(judged):
 def test_the_spread_between_seeds_widens_groups_their_differences_and_gaps(judged):
     of_image = np.where(np.arange(N) % 2 == 0, "F", "M").astype(object)
     seeds = [card(judged, 1, skill=0.3), card(judged, 1, skill=2.0)]
-    several = _auroc_of_groups({"A": seeds, "B": [card(judged, 2)]}, {"sex": of_image})
+    shares = Shares(90, gaps={"sex"})
+    _add_groups(shares, {"A": seeds, "B": [card(judged, 2)]}, {"sex": of_image}, "no policy")
+    several = shares.table(["A", "B"], Resamples(90, 10))
     inside = of_image == "F"
     values, parts = [], []
     for chosen in (inside, ~inside):
@@ -294,9 +310,9 @@ def test_a_run_judged_on_a_gpu_and_its_export_are_named_as_one_training(comparis
 
 @pytest.mark.parametrize(("hits", "trials"), [(0, 1), (1, 1), (0, 40), (40, 40), (3, 17), (16, 17)])
 def test_intervals_are_those_of_scipy(hits, trials):
-    ours = _clopper_pearson(hits, trials)
     theirs = binomtest(hits, trials).proportion_ci(method="exact")
-    assert (ours.low, ours.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    ours = Interval.of_share(hits / trials, trials)
+    assert (ours.low, ours.high) == pytest.approx(tuple(theirs), abs=1e-12)
 
 
 def table(scores, copies=1):

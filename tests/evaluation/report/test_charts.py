@@ -21,7 +21,7 @@ from evaluation.report.plot import (
     Curve,
     Point,
     _draw,
-    draw_confusion,
+    _draw_confusion,
     draw_with_legend,
     save_figures,
     to_svg,
@@ -75,7 +75,7 @@ def test_without_decisions_or_scores_there_is_no_figure_of_them(comparison, tmp_
 
 
 def test_confusion_figure_says_what_share_each_count_is():
-    (axes,) = draw_confusion(MATRICES).axes
+    (axes,) = _draw_confusion(MATRICES).axes
     words = [text.get_text() for text in axes.texts]
     assert words == ["3\n75.0 %", "1\n25.0 %", "0\n0.0 %", "0\n0.0 %"]
 

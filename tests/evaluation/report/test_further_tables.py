@@ -9,9 +9,9 @@ import pytest
 
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import Estimates
-from evaluation.compare.shares import FAILURE_COLUMNS
+from evaluation.compare.shares import FAILURE_COLUMNS, TOO_FEW, VALIDATION
 from evaluation.decisions.test_set import SystemOutput
-from evaluation.metrics.metric import Note
+from evaluation.metrics.metric import DASH, Note
 from evaluation.report.charts import report_charts
 from evaluation.report.further_tables import (
     _agreements,
@@ -186,8 +186,9 @@ def told(comparison):
     """Two systems, a group, a lesion kind, an error kind, a curve; all made up."""
 
     def row(topic, group, system, metric, estimate, of=9.0):
+        p = (0.01, 0.2) if group.endswith("rest") else (np.nan, np.nan)
         return (topic, group, system, "", metric, estimate, estimate - 0.1, estimate + 0.1, "b",
-                1.0, of, 9, "")  # fmt: skip
+                1.0, of, 9, "", *p)  # fmt: skip
 
     rows = []
     for name, shift in (("RetinaNet", 0.0), ("CheXNet", 0.1), ("RetinaNet - CheXNet", -0.7)):
@@ -204,6 +205,7 @@ def told(comparison):
     rows += [
         row("decision_curve", "0.1", "call every image positive", "net_benefit", 0.1),
         row("shortcut", "view", "shortcut", "auroc", 0.69),
+        row("beyond shortcut", "view", "RetinaNet", "auroc", 0.2),
         row("agreement", "", "RetinaNet & CheXNet", "kappa", 0.5),
     ]
     return replace(comparison, failures=pd.DataFrame(rows, columns=list(FAILURE_COLUMNS)))
@@ -223,8 +225,22 @@ def test_group_stands_with_its_gap_to_the_rest_and_the_rest_is_no_group(told):
     rows = rows_of(_group_tables(told), "Sensitivity (recall)")
     assert rows == {
         "Sex: F": ("9", "0.600 (0.500 to 0.700)", "0.700 (0.600 to 0.800)",
-                   "0.250 (0.150 to 0.350)", "0.350 (0.250 to 0.450)"),
+                   "0.250 (0.150 to 0.350); p 0.200", "0.350 (0.250 to 0.450); p 0.200",
+                   "−0.450 (−0.550 to −0.350); p 0.200"),
     }  # fmt: skip
+
+
+def test_a_group_of_too_few_patients_shows_its_counts(told):
+    failures = told.failures
+    few = (failures["group"] == "F") & (failures["system"] == "RetinaNet")
+    failures.loc[few, ["ci_low", "ci_high", "note"]] = np.nan, np.nan, TOO_FEW
+    failures.loc[few, ["count", "of"]] = 3.0, 4.0
+    gap = (failures["group"] == "F - rest") & (failures["system"] == "RetinaNet")
+    failures.loc[gap, ["ci_low", "ci_high", "p_holm", "of", "note"]] = (
+        np.nan, np.nan, np.nan, np.nan, TOO_FEW,
+    )  # fmt: skip
+    cells = rows_of(_group_tables(told), "Sensitivity (recall)")["Sex: F"]
+    assert (cells[1], cells[3]) == ("3 of 4", DASH)
 
 
 def test_small_lesions_come_before_large_ones(told):
@@ -236,8 +252,10 @@ def test_small_lesions_come_before_large_ones(told):
 
 def test_shortcut_stands_beside_the_systems(told):
     rows = rows_of(_where_tables(told), "Shortcuts")
-    assert rows["Predicted from view"] == ("0.690 (0.590 to 0.790)",)
-    assert rows["RetinaNet"] == ("0.891 (0.851 to 0.921)",)
+    assert rows["Predicted from view"] == ("0.690 (0.590 to 0.790)", "")
+    # The difference has a column of its own: it is no AUROC.
+    assert rows["RetinaNet"] == ("0.891 (0.851 to 0.921)", "0.200 (0.100 to 0.300)")
+    assert [grid.title for grid in _group_tables(told)] == ["Sensitivity (recall)"]
 
 
 def test_kinds_that_were_not_counted_have_no_row(told):
@@ -293,20 +311,20 @@ def shifted(comparison):
     return comparison
 
 
-def test_table_gives_the_rates_of_validation_at_the_threshold_that_test_was_judged_at(shifted):
-    table = _transfer_table(shifted)
-    assert [row[0] for row in table.rows][:1] == ["CheXNet, threshold for best F1"]
-    sensitivity, specificity, accuracy = table.rows[0][1], table.rows[0][3], table.rows[0][5]
-    assert (sensitivity, specificity, accuracy) == ("1.000", "0.750", "0.833")  # 0.5 is called
-
-
-def test_a_rate_that_the_interval_on_test_does_not_hold_is_marked(shifted, make_metrics):
-    metrics = make_metrics([("CheXNet", "max_f1", "specificity", 0.4, 0.3, 0.6),
-                            ("CheXNet", "max_f1", "recall", 0.9, 0.7, 1.0)])  # fmt: skip
-    figures = Estimates.from_table(metrics)
-    first = _transfer_table(replace(shifted, estimates=figures)).rows[0]
-    assert first[4].endswith("▲")  # 0.750 on validation
-    assert not first[2].endswith("▲")  # 1.000 on validation
+def test_rates_on_validation_stand_beside_test_and_what_is_outside_is_marked(comparison):
+    of = {"topic": VALIDATION, "system": "CheXNet", "policy": "max_f1", "note": ""}
+    figures = (("recall", 1.0, (0.9, 0.8, 1.0)), ("specificity", 0.75, (0.4, 0.5, 0.9)),
+               ("accuracy", 0.833, (0.7, np.nan, np.nan)))  # fmt: skip
+    rows = []
+    for metric, then, (now, low, high) in figures:
+        rows.append(of | {"metric": metric, "group": "validation", "estimate": then})
+        ends = {"ci_low": low, "ci_high": high}
+        rows.append(of | {"metric": metric, "group": "test", "estimate": now, **ends})
+    table = _transfer_table(replace(comparison, failures=pd.DataFrame(rows)))
+    assert table.rows[0] == (
+        "CheXNet, threshold for best F1", "1.000", "0.900 (0.800 to 1.000)",
+        "0.750", "0.400 (0.500 to 0.900) ▲", "0.833", "0.700",
+    )  # fmt: skip
 
 
 def test_charts_draw_validation_thin_and_test_with_its_thresholds(shifted):

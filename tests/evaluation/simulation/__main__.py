@@ -28,7 +28,7 @@ RESULTS = Path(__file__).with_name("results.json")
 """The results that the page shows: ``before`` and ``after``."""
 _SIMULATED = [
     f"evaluation/{folder}"
-    for folder in ("statistics", "metrics", "decisions", "compare", "readers")
+    for folder in ("statistics", "metrics", "decisions", "compare", "systems", "studies")
 ]
 
 

@@ -16,6 +16,13 @@ from evaluation.compare.estimates import Estimate
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.statistics.clustered_tests import auroc_parts
 from tests.evaluation.simulation.box_designs import box_measure, population, reduction_measure
+from tests.evaluation.simulation.group_designs import (
+    Named,
+    groups,
+    promises,
+    shortcuts,
+    transfer,
+)
 from tests.evaluation.simulation.makers import (
     ALIKE,
     NOISE,
@@ -430,6 +437,16 @@ def curves() -> Iterator[Case]:
     yield from (Case("curves", name, make) for name, make in CURVES.items())
 
 
+def _without_luck(named: Callable[[], Iterator[Named]]) -> Callable[[], Iterator[Case]]:
+    """The cases of measures whose true values need no simulation."""
+
+    def cases() -> Iterator[Case]:
+        for name, measure in named():
+            yield Case(named.__name__, name, lambda _, found=measure: found, 0.5)
+
+    return cases
+
+
 DESIGNS = {
     each.__name__: each
     for each in (
@@ -448,3 +465,4 @@ DESIGNS = {
         curves,
     )
 }
+DESIGNS |= {each.__name__: _without_luck(each) for each in (groups, transfer, promises, shortcuts)}

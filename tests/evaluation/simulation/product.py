@@ -90,6 +90,28 @@ def judge(
     tested: bool = False,
 ) -> Judged:
     """Compare systems, their seeds in rows one after the other, as ``cxr compare`` does."""
+    cards = judged_cards(validation, test, seeds, policies)
+    names = list(cards)
+    resamples = Resamples(test.n_patients, replicates, seed)
+    drawn = resampled_figures("finding", cards, resamples, kept=_kept)
+    figures = with_clustered_auroc(drawn.estimates, cards)
+    tests = pd.DataFrame()
+    if tested:
+        tests = paired_tests(drawn.estimates, cards, drawn.differences)
+    counts = dict(zip(names, seeds, strict=True))
+    setting = Setting(counts, cautions=_cautions(Background(), figures, pd.DataFrame()))
+    verdict = state_verdict(figures, names, "Finding", tests=PairTests(tests), setting=setting)
+    chosen = {
+        name: [{p: choice.threshold for p, choice in card.thresholds.items()} for card in each]
+        for name, each in cards.items()
+    }
+    return Judged(names, figures, tests, verdict, chosen, tuple(policies))
+
+
+def judged_cards(
+    validation: Sample, test: Sample, seeds: Sequence[int], policies: Sequence[str]
+) -> dict[str, list[Scorecard]]:
+    """Scorecards of the systems by name, one a seed."""
     judged = EvaluationSet(
         pd.Index(np.arange(len(test.y_true)).astype(str)),
         test.y_true,
@@ -106,20 +128,7 @@ def judge(
             _card(judged, validation, test, each, policies) for each in range(row, row + count)
         ]
         row += count
-    resamples = Resamples(judged.n_patients, replicates, seed)
-    drawn = resampled_figures("finding", cards, resamples, kept=_kept)
-    figures = with_clustered_auroc(drawn.estimates, cards)
-    tests = pd.DataFrame()
-    if tested:
-        tests = paired_tests(drawn.estimates, cards, drawn.differences)
-    counts = dict(zip(names, seeds, strict=True))
-    setting = Setting(counts, cautions=_cautions(Background(), figures, pd.DataFrame()))
-    verdict = state_verdict(figures, names, "Finding", tests=PairTests(tests), setting=setting)
-    chosen = {
-        name: [{p: choice.threshold for p, choice in card.thresholds.items()} for card in each]
-        for name, each in cards.items()
-    }
-    return Judged(names, figures, tests, verdict, chosen, tuple(policies))
+    return cards
 
 
 def _card(

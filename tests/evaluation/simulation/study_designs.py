@@ -10,7 +10,7 @@ from scipy.special import expit, ndtri, stdtrit
 from sklearn.linear_model import LogisticRegression
 
 from evaluation.report.folds import _summarised
-from evaluation.statistics.clustered_tests import auroc_over_seeds, auroc_parts, mean_parts
+from evaluation.statistics.clustered_tests import AurocParts, auroc_over_seeds, auroc_parts
 from evaluation.statistics.learning_curve import fit_learning_curves
 from evaluation.statistics.obuchowski_rockette import ClusteredEstimate, analyse_crossed
 from evaluation.statistics.sample_size import Plan, PlannedStudy, fewest_patients
@@ -227,7 +227,7 @@ def curve_measure(patients: int, *, plateau: bool) -> Measured:
         parts = [auroc_parts(truth, each, owner, patients) for each in scores.reshape(-1, patients)]
         added = np.column_stack([each.contributions for each in parts])
         figures = np.array([each.value for each in parts]).reshape(shape)
-        freedom = mean_parts(parts).freedom
+        freedom = AurocParts.mean(parts).freedom
         curves = fit_learning_curves([_SIZES] * 2, figures, added.T @ added, freedom)
         bands = [curve.at(_SIZES) for curve in curves]
         holds = [(band.low <= 1 - lacks) & (1 - lacks <= band.high) for band in bands]

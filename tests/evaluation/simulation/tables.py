@@ -64,6 +64,29 @@ TABLES = (
         Column("specificity", "specificity"),
         Column("interval holds the readers' mean AUROC", "covers"),
     )),
+    Table("groups", "groups", (
+        *(Column(f"{title}: interval leaves 0 out", f"{name}|A|interval")
+          for name, title in (("auroc", "AUROC"), ("recall", "sensitivity"),
+                              ("specificity", "specificity"))),
+        Column("AUROC: p < 0.05", "auroc|A|test"),
+        Column("difference of two systems: p < 0.05", "auroc|interaction|test"),
+        Column("any of all tests, Holm", "any by Holm"),
+        Column("AUROC: counts only", "auroc|A|none"),
+    )),
+    Table("transfer", "transfer", (
+        Column("any of 2 drops shown", "any shown"),
+        Column("interval holds a drop of 0", "drop covers"),
+        Column("interval elsewhere holds the AUROC", "away covers"),
+    )),
+    Table("promises", "promises", tuple(
+        Column(f"{title}, any of three marked", f"{policy}|any")
+        for policy, title in (("max_f1", "best F1"), ("sensitivity>=0.95", "sensitivity >= 0.95"),
+                              ("specificity>=0.90", "specificity >= 0.90"))
+    )),
+    Table("shortcuts", "shortcuts", (
+        Column("above 0.5", "above"), Column("below 0.5", "below"),
+        Column("interval holds the AUROC", "covers"),
+    )),
 )  # fmt: skip
 
 

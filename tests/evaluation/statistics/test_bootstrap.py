@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import binom, norm
+from scipy.stats import binom, binomtest, norm
 from sklearn import metrics as oracle
 from sklearn.metrics import roc_curve
 
@@ -19,6 +19,7 @@ from evaluation.metrics.image_metrics import CalibrationFigures, rates
 from evaluation.metrics.metric import MetricKey
 from evaluation.statistics.bootstrap import (
     NO_WIDTH,
+    Interval,
     Resamples,
     RunningRows,
     SegmentSums,
@@ -461,6 +462,33 @@ def test_share_of_independent_images_has_the_band_of_a_binomial():
     # Ten images of each patient with one label: as few draws as patients.
     wide_low, wide_high = share_band(labels, groups, np.arange(100) // 10, resamples=4000)
     assert wide_high[0] - wide_low[0] > 2.5 * (high[0] - low[0])
+
+
+@pytest.mark.parametrize(("label", "copies"), [(0, 1), (1, 1), (0, 3)])
+def test_a_share_of_0_or_1_has_the_exact_band_of_its_patients(label, copies):
+    patients = np.repeat(np.arange(56), copies)
+    groups = np.zeros(len(patients), dtype=int)
+    low, high = share_band(np.full(len(patients), label), groups, patients)
+    exact = binomtest(56 * label, 56).proportion_ci(method="exact")
+    assert (low[0], high[0]) == pytest.approx(tuple(exact))
+
+
+def test_the_interval_of_a_difference_follows_from_both():
+    # Newcombe 1998, table II, method 10, 56/70 against 48/80: the squares of both reaches add up.
+    wilson = [binomtest(*counts).proportion_ci(method="wilson") for counts in ((56, 70), (48, 80))]
+    first, second = (Interval(*of) for of in ((0.8, *wilson[0]), (0.6, *wilson[1])))
+    gap = first.minus(second)
+    assert (gap.low, gap.high) == pytest.approx((0.0524, 0.3339), abs=1e-4)
+    assert first.minus(second, 0.5).low > gap.low  # what moves together differs less
+    assert not first.minus(Interval(0.6)).bounded
+    assert first.minus(first, 1.0).note == NO_WIDTH
+
+
+def test_a_p_value_is_below_a_twentieth_where_the_interval_leaves_0_out():
+    assert Interval(0.2, 0.0, 0.5).p_value == pytest.approx(0.05)
+    assert Interval(-0.2, -0.3, -0.1).p_value < 0.001
+    assert Interval(0.2, -0.1, 0.3).p_value > 0.05
+    assert Interval(0.2).p_value is None
 
 
 @pytest.mark.parametrize("peak", [1, 16, 17, 30_000])  # 16 bits hold 4,095 boxes of weight 16

@@ -2,12 +2,14 @@
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest, chi2, nct, norm, t, ttest_ind
+from scipy.stats import binomtest, chi2, nct, norm, permutation_test, t, ttest_ind
 from sklearn.metrics import roc_auc_score
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.claims import holm
 from evaluation.statistics.clustered_tests import (
+    AurocParts,
+    ExchangedPatients,
     _exact_mcnemar,
     _freedom_of,
     auroc_difference,
@@ -15,7 +17,6 @@ from evaluation.statistics.clustered_tests import (
     auroc_parts,
     clustered_mcnemar,
     mcnemar_test,
-    mean_parts,
     over_seeds,
 )
 from evaluation.statistics.obuchowski_rockette import ClusteredEstimate, smallest_detectable
@@ -113,7 +114,7 @@ def test_independent_images_give_delong():
     error = np.sqrt(over_positive + over_negative)
     assert gap.value == pytest.approx(components[0][2] - components[1][2])
     assert gap.error == pytest.approx(error, rel=1e-10)
-    assert gap.p_value == pytest.approx(2 * t.sf(abs(gap.value) / error, gap.freedom))
+    assert gap.p_value == pytest.approx(2 * norm.sf(abs(gap.value) / error))
 
 
 def test_ignoring_patients_makes_the_same_difference_look_surer():
@@ -217,7 +218,7 @@ def test_one_patient_of_a_class_gives_no_interval():
 def test_seeds_widen_an_interval_by_what_they_differ():
     truth, (first, second), owner = draw(2)
     parts = [auroc_parts(truth, scores, owner, 40) for scores in (first + 2 * truth, second)]
-    mean, found = mean_parts(parts), auroc_over_seeds(parts)
+    mean, found = AurocParts.mean(parts), auroc_over_seeds(parts)
     assert found.value == mean.value == pytest.approx(np.mean([each.value for each in parts]))
     # Var between seeds / 2, and the covariance of two seeds over patients.
     between = np.var([each.value for each in parts], ddof=1) / 2
@@ -324,6 +325,42 @@ def test_holm_steps_down_and_skips_what_could_not_be_tested():
     assert holm([0.01, None, 0.04, 0.03]) == pytest.approx([0.03, None, 0.06, 0.06])
     assert holm([0.9, 0.8]) == [1.0, 1.0]
     assert holm([]) == []
+
+
+def test_exchanged_patients_leave_both_groups_the_images_of_each_class_that_they_have():
+    rng = np.random.default_rng(1)
+    patients = np.repeat(np.arange(60), rng.integers(1, 3, 60))
+    truth = rng.random(len(patients)) < 0.4
+    inside = patients < 12
+    both = patients >= 50  # with three images, one of them inside
+    patients = np.r_[patients[~both], np.repeat(np.arange(50, 60), 3)]
+    truth, inside = (np.r_[of[~both], np.tile(more, 10)] for of, more in (
+        (truth, [True, True, False]), (inside, [True, False, False])
+    ))  # fmt: skip
+    both = patients >= 50
+    drawn = ExchangedPatients(inside, truth, patients).draw(200, rng)
+    for images in (truth, ~truth, both & truth, both & ~truth):
+        assert (drawn[:, images].sum(axis=1) == inside[images].sum()).all()
+    assert (drawn != inside).any(axis=0)[~both].mean() > 0.9
+    whole = [patients == patient for patient in range(50)]
+    assert all((drawn[:, of] == drawn[:, of][:, :1]).all() for of in whole)
+
+
+def test_a_permutation_p_is_the_share_of_all_exchanges_at_least_as_extreme():
+    values, inside = np.array([0.1, 0.2, 0.4, 0.5, 0.7, 0.8, 1.1, 1.4]), np.arange(8) % 3 == 1
+    everyone = np.ones(8, dtype=bool)
+
+    def gaps(members):
+        means = [(side @ values) / side.sum(axis=1) for side in (1 * members, 1 - members)]
+        return np.column_stack([means[0] - means[1], np.full(len(members), np.nan)])
+
+    exact = permutation_test(
+        (values[inside], values[~inside]), lambda a, b: abs(a.mean() - b.mean()),
+        alternative="greater",
+    )  # fmt: skip
+    found, undefined = ExchangedPatients(inside, everyone, np.arange(8)).p_values(gaps)
+    assert found == pytest.approx(exact.pvalue, abs=0.05)
+    assert np.isnan(undefined)
 
 
 def test_decisions_of_other_images_are_refused():

@@ -8,7 +8,7 @@ from scipy.special import ndtri
 from scipy.stats import linregress
 
 from data_prep.contracts.errors import InputError
-from evaluation.statistics.clustered_tests import auroc_parts, mean_parts, over_seeds
+from evaluation.statistics.clustered_tests import AurocParts, auroc_parts, over_seeds
 from evaluation.statistics.learning_curve import crossing, fit_learning_curves
 
 AMOUNTS = np.array([100.0, 200.0, 400.0, 800.0])
@@ -55,7 +55,7 @@ def study(rng, lines, patients, seeds, spread, nested=0.0):
     parts = [auroc_parts(truth, each, owner, patients) for each in scores.reshape(-1, patients)]
     added = np.column_stack([each.contributions for each in parts])
     figures = np.array([each.value for each in parts]).reshape(shape)
-    return figures, added.T @ added, mean_parts(parts).freedom
+    return figures, added.T @ added, AurocParts.mean(parts).freedom
 
 
 def simulated(truth, patients, seeds, spread, trials, nested=0.0, seed=11):

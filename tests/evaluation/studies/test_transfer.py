@@ -101,8 +101,10 @@ def test_drops_are_of_independent_sets_and_corrected_over_all():
          cell("B", True, 0.8, 0.01), cell("B", False, 0.70, 0.02)]
     )  # fmt: skip
     a, b = cells[1], cells[3]
-    assert a.drop.value == pytest.approx(0.04)
-    assert a.drop.error == pytest.approx(np.hypot(0.01, 0.015))
+    assert a.drop.estimate == pytest.approx(0.04)
+    # Nearly normal so far from 1: the interval of both is that of the variances' sum.
+    reach = 1.972 * np.hypot(0.01, 0.015)
+    assert (a.drop.low, a.drop.high) == pytest.approx((0.04 - reach, 0.04 + reach), abs=0.003)
     assert a.p_value == pytest.approx(max(a.drop.p_value, 2 * b.drop.p_value))
     assert [each.drop for each in cells[::2]] == [None, None]
     assert (a.drop_shown, b.drop_shown) == (True, True)
@@ -157,6 +159,14 @@ def test_rows_say_what_their_interval_is_over(tmp_path):
     assert set(whole["interval"]) == {"95 % over test patients"}
     recall = whole[whole["metric"] == "recall"].iloc[0]
     assert recall["low"] < recall["high"]
+
+
+def test_few_positives_elsewhere_show_no_drop_however_well_they_are_ranked():
+    home = TransferCell("A", "home", True, auroc=ClusteredEstimate(0.85, 0.03, 100, bounded=True))
+    perfect = ClusteredEstimate(1.0, None, bounded=True, trials=4)  # 4 positives, exact
+    cell = _with_drops([home, TransferCell("A", "away", False, auroc=perfect)])[1]
+    assert cell.drop.low < -0.15 < 0.3 < cell.drop.high
+    assert not cell.drop_shown
 
 
 def test_a_drop_that_only_all_of_them_together_hide_is_not_called_nothing():

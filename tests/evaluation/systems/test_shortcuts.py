@@ -3,10 +3,12 @@
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.special import logit
 
 from data_prep.audit.checks import check_shortcuts
 from data_prep.audit.counts import expected_image_leak
 from evaluation.statistics.bootstrap import MOST_FOLDS, patient_folds
+from evaluation.statistics.clustered_tests import auroc_parts
 from evaluation.systems.shortcuts import (
     _auroc_of_fact,
     _auroc_of_facts,
@@ -174,6 +176,25 @@ def test_facts_about_the_file_warn_and_facts_about_the_person_inform():
         ("shortcut_together", "info"),
     ]
     assert "bits alone predicts 'mass' with AUROC 1.000" in problems[1].message
+
+
+def test_intervals_contain_that_models_of_five_folds_share_their_images():
+    images = as_set(400, view=["AP", "AP", "PA"] * 133 + ["PA"])
+    positive = np.random.default_rng(3).random(400) < 0.5
+    labels = pd.DataFrame({"mass": positive.astype(float)}, index=images["image_id"])
+    own = (positive + np.random.default_rng(4).normal(0, 1, 400)).astype(np.float64)
+    (row,) = measure_shortcuts(images, NO_DECODE, labels, systems={"A": [own]})
+    folds, patient = patient_folds(images["patient_id"].to_numpy()), np.arange(400)
+    fact = _Fact.of("view", images["view"])
+    guess = _auroc_of_fact(fact, _Truth(positive, folds, patient))
+    low, high = guess.estimate().interval
+    # Nadeau and Bengio: 1 + 5 x (1/5) / (4/5) times the variance, 1.5 times as wide on the logit.
+    wider = (logit(row["ci_high"]) - logit(row["ci_low"])) / (logit(high) - logit(low))
+    assert wider == pytest.approx(1.5)
+    gap = row["beyond"]["A"]
+    alone = (auroc_parts(positive, own, patient, 400, folds=folds) - guess).estimate()
+    assert gap.value == alone.value
+    assert gap.error == pytest.approx(np.hypot(alone.error, np.sqrt(1.25) * guess.estimate().error))
 
 
 def test_too_few_images_of_a_class_are_not_judged():
