@@ -63,8 +63,7 @@ Counts = Annotated[tuple[int, ...], Argument(read=_read_counts, metavar="N[,N...
 def _read_images(value: str | float | Iterable[str | float]) -> tuple[int | str, ...]:
     """As `_read_counts`, or names of data sets."""
     texts = _read_names(map(str, [value] if isinstance(value, str | int | float) else value))
-    sets = {"rsna", "nih"}
-    return tuple(text if text in sets else _read_counts(text)[0] for text in dict.fromkeys(texts))
+    return tuple(t if t in ("rsna", "nih") else _read_counts(t)[0] for t in dict.fromkeys(texts))
 
 
 Images = Annotated[tuple[int | str, ...], Argument(read=_read_images, metavar="N,rsna,nih")]

@@ -192,7 +192,7 @@ def _notes(analysis: ReaderAnalysis) -> list[str]:
     if few := [row for row in means if row.ci_low_all is not None]:
         told = [f"{_title(m.first)} {span_words(m.ci_low_all, m.ci_high_all)}" for m in few]
         notes.append(
-            "Fewer than 5 readers: a published 95 % interval of their mean holds it in 91 to 93 %. "
+            "Fewer than 5 readers: a published 95 % interval of their mean holds it in 88 to 94 %. "
             "What is claimed of readers who are not the same on both sides rests on cautious "
             f"intervals, wider than the published ones of the tables; of the mean: {listing(told)}."
         )

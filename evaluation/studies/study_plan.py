@@ -126,7 +126,7 @@ def plans_assumed(
         "Assumed: a patient's images are all positive or all negative, and a number of images is "
         "that of every patient; unequal numbers need more patients (--images rsna, nih, or a pilot)"
     )
-    notes = (note,) if list(images) != [1] else ()
+    notes = () if list(images) == [1] else (note,)
     facts = {"kind": "assumed", **first, "images": list(images), "seeds": list(seeds)}
     return _Basis(plans, len(aurocs) == 2, facts, notes)
 
@@ -261,7 +261,8 @@ class StudyPlan:
     def __str__(self) -> str:
         lines = list(self.sentences())
         first, own = self.basis.first, self.basis.difference
-        if isinstance(first, AssumedPlan) and own and isclose(self.difference or own, own):
+        asked = isclose(self.difference or own, own) and all(r["patients"] for r in self.rows)
+        if isinstance(first, AssumedPlan) and own and asked:
             lines.append(_published_tables(first, self.power, self.level))
         return "\n".join([*lines, *(f"Figure: {path}" for path in self.figures)])
 

@@ -36,7 +36,7 @@ from tests.evaluation.simulation.makers import (
 )
 from tests.evaluation.simulation.product import Judged, calibrations, judge
 from tests.evaluation.simulation.reader_designs import reader_measure, true_auroc
-from tests.evaluation.simulation.study_designs import CURVES, FOLDS, PLANS
+from tests.evaluation.simulation.study_designs import CURVES, FEW_READERS, FOLDS, PLANS
 
 Found = dict[str, float]
 Measure = Callable[[np.random.Generator], Found]
@@ -432,6 +432,11 @@ def plans() -> Iterator[Case]:
     yield from (Case("plans", name, make) for name, make in PLANS.items())
 
 
+def few_readers() -> Iterator[Case]:
+    """Readers of one modality, and a system as good as they are."""
+    yield from (Case("few_readers", name, make) for name, make in FEW_READERS.items())
+
+
 def curves() -> Iterator[Case]:
     """Two arms of one learning curve."""
     yield from (Case("curves", name, make) for name, make in CURVES.items())
@@ -462,6 +467,7 @@ DESIGNS = {
         reductions,
         folds,
         plans,
+        few_readers,
         curves,
     )
 }

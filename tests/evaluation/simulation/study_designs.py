@@ -6,22 +6,26 @@ from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
-from scipy.special import expit, ndtri, stdtrit
+from scipy.optimize import brentq
+from scipy.special import expit, logit, ndtr, ndtri, stdtrit
 from sklearn.linear_model import LogisticRegression
 
 from evaluation.report.folds import _summarised
 from evaluation.statistics.clustered_tests import AurocParts, auroc_over_seeds, auroc_parts
 from evaluation.statistics.learning_curve import fit_learning_curves
-from evaluation.statistics.obuchowski_rockette import ClusteredEstimate, analyse_crossed
+from evaluation.statistics.obuchowski_rockette import (
+    ClusteredEstimate,
+    analyse_crossed,
+    analyse_nested,
+)
 from evaluation.statistics.sample_size import Plan, PlannedStudy, fewest_patients
 from evaluation.studies.study_plan import plans_assumed
-from tests.evaluation.simulation.makers import IMAGES_OF_A_PATIENT, Floats
+from tests.evaluation.simulation.makers import IMAGES_OF_A_PATIENT, Floats, draw
 
 Measured = Callable[[np.random.Generator], dict[str, float]]
 
 _FOLDS = 5
 _SIGNAL, _BASE = 2.2, -1.3  # spread of the true log-odds, and where they begin
-_DAMPED = 0.3  # by how much a learner shrinks half of the features
 _TRUTH_TRAININGS, _TRUTH_TEST = 400, 20_000
 
 
@@ -41,21 +45,24 @@ def _patients(rng: np.random.Generator, count: int, features: int) -> tuple[Floa
 def _learned(
     rng: np.random.Generator, table: Floats, ill: np.ndarray, learner: int, noisy: bool
 ) -> Callable[[Floats], Floats]:
-    """A ridge regression that trusts one half of the features more: `learner` says which.
+    """A ridge regression that sees one half of the features: `learner` says which.
 
     Features of either half follow one law, so that both learners are equally good. Noisy: each
     learns from seven tenths of the patients that it drew for itself.
     """
-    scale = np.ones(table.shape[1])
-    half = slice(None, table.shape[1] // 2) if learner else slice(table.shape[1] // 2, None)
-    scale[half] = _DAMPED
+    half = table.shape[1] // 2
+    seen = slice(half * learner, half * (learner + 1))
     rows = rng.permutation(len(ill))[: round(0.7 * len(ill))] if noisy else slice(None)
-    model = LogisticRegression(solver="newton-cholesky").fit(table[rows] * scale, ill[rows])
-    return lambda other: np.asarray(model.decision_function(other * scale))
+    model = LogisticRegression(solver="newton-cholesky").fit(table[rows, seen], ill[rows])
+    return lambda other: np.asarray(model.decision_function(other[:, seen]))
 
 
 def folds_measure(rng: np.random.Generator, patients: int, features: int, noisy: bool) -> Measured:
-    """Two equal learners over five folds: what `cxr folds` claims of them, and whether it holds."""
+    """Two equal learners over five folds: what `cxr folds` claims of them, and whether it holds.
+
+    Each learner sees so many features of its own.
+    """
+    features *= 2
     seen = []
     for _ in range(_TRUTH_TRAININGS):
         table, ill = _patients(rng, patients * (_FOLDS - 1) // _FOLDS, features)
@@ -243,6 +250,48 @@ def curve_measure(patients: int, *, plateau: bool) -> Measured:
     return measure
 
 
+_BETWEEN, _LEVELS = 0.29, np.array([-0.5, 0.4, 1.1, 2.0])
+"""Standard deviation of readers' shift of positive cases, and where a rating of 1 to 5 changes."""
+
+
+def _rated_auroc(shift: float) -> float:
+    """The AUROC of ratings from 1 to 5."""
+    ends = np.array([-np.inf, *_LEVELS, np.inf])
+    of_negative, of_positive = np.diff(ndtr(ends)), np.diff(ndtr(ends - shift))
+    return float((of_positive * (np.cumsum(of_negative) - of_negative / 2)).sum())
+
+
+def few_readers_measure(rng: np.random.Generator, readers: int, cases: int) -> Measured:
+    """Readers of one modality and a system that is as good as they are on the mean."""
+    skill = np.sqrt(2) * ndtri(0.85)
+    shifts = skill + _BETWEEN * rng.standard_normal(4000)
+    truth = float(np.mean([_rated_auroc(shift) for shift in shifts]))
+    of_system = float(brentq(lambda shift: _rated_auroc(shift) - truth, 0.5, 3.0))
+
+    def measure(rng: np.random.Generator) -> dict[str, float]:
+        own = [[skill + _BETWEEN * rng.standard_normal()] for _ in range(readers)]
+        sample = draw(rng, cases, [*own, [of_system]], prevalence=0.45)
+        ratings = (logit(sample.scores)[:, None, :] > _LEVELS[None, :, None]).sum(axis=1)
+        parts = [auroc_parts(sample.y_true, each, sample.patients, cases) for each in ratings]
+        added = np.column_stack([each.contributions for each in parts])
+        figures = np.array([each.value for each in parts])
+        found = analyse_nested(
+            [figures[:-1], figures[-1:]], added.T @ added, readers=["random", "fixed"]
+        )
+        mean, gap, told = found.systems[0], found.differences[0, 1], {}
+        for name, ends in (
+            ("published", (mean.interval, gap.interval)),
+            ("cautious", (mean.cautious_interval_at(0.95), gap.cautious_interval_at(0.95))),
+        ):
+            (low, high), (from_, to) = ends
+            told[f"covers|{name}"] = float(low <= truth <= high)
+            told[f"claimed|{name}"] = float(from_ > 0 or to < 0)
+            told[f"width|{name}"] = (high - low) / 2
+        return told
+
+    return measure
+
+
 Maker = Callable[[np.random.Generator], Measured]
 FOLDS: dict[str, Maker] = {
     "645 patients, 30 features": lambda rng: folds_measure(rng, 645, 30, noisy=False),
@@ -276,6 +325,12 @@ PLANS: dict[str, Maker] = {
     "readers without a pilot: 0.80, 0.75; 10, deviation 0.05": lambda _: reader_plan_measure(
         (0.80, 0.75), 0.3, 10, 0.05
     ),
+}
+FEW_READERS: dict[str, Maker] = {
+    f"{readers} readers and a system, {cases} cases": (
+        lambda rng, at=(readers, cases): few_readers_measure(rng, *at)
+    )
+    for readers, cases in ((2, 100), (3, 100), (3, 300), (4, 100), (5, 100))
 }
 CURVES: dict[str, Maker] = {
     f"{'level at 0.88' if plateau else 'power law'}, {patients} patients, 3 seeds": (

@@ -87,6 +87,21 @@ TABLES = (
         Column("above 0.5", "above"), Column("below 0.5", "below"),
         Column("interval holds the AUROC", "covers"),
     )),
+    Table("folds", "folds", (
+        Column("one of two equal learners is higher", "claimed"),
+        Column("interval holds the recipe's AUROC", "covers"),
+    )),
+    Table("plans", "plans", (Column("a difference is shown, planned: 80", "shown"),)),
+    Table("few_readers", "few_readers", (
+        Column("readers differ from an equal system", "claimed|cautious"),
+        Column("interval holds the readers' mean AUROC", "covers|cautious"),
+    )),
+    Table("curves", "curves", (
+        *(Column(f"band holds the AUROC at {size} images", f"covers|{size}")
+          for size in (100, 200, 400, 800)),
+        Column("at 1,600, where none is drawn", "covers|1600"),
+        Column("lack of fit is found", "lack of fit"),
+    )),
 )  # fmt: skip
 
 
