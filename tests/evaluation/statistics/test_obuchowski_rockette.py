@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import f_oneway, ttest_1samp, ttest_ind, ttest_rel
+from scipy.stats import f_oneway, t, ttest_1samp, ttest_ind, ttest_rel
 
 from data_prep.contracts.errors import InputError
 from evaluation.statistics.obuchowski_rockette import (
@@ -175,6 +175,16 @@ def test_jackknife_of_a_mean_is_its_variance_by_the_textbook():
     values = RNG.normal(size=(20, 2))
     left_out = (values.sum(axis=0) - values) / 19
     assert jackknife_covariance(left_out) == pytest.approx(np.cov(values.T) / 20)
+
+
+def test_a_cautious_interval_takes_each_part_of_the_variance_by_its_own_t():
+    figures, covariance = np.array([0.80, 0.86, 0.91]), 4e-4 * (0.4 + 0.6 * np.eye(3))
+    (mean,) = analyse_nested([figures], covariance).systems
+    parts = t.ppf(0.975, 2) ** 2 * figures.var(ddof=1) / 3, 1.959964**2 * 4e-4 * 0.4
+    low, high = mean.cautious_interval_at(0.95)
+    assert (low + high) / 2 == pytest.approx(mean.value)
+    assert (high - low) / 2 == pytest.approx(np.sqrt(sum(parts)), rel=1e-6)
+    assert high - low > np.diff(mean.interval)[0]
 
 
 def test_nothing_that_varies_gives_no_interval():

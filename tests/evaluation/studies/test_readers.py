@@ -12,7 +12,7 @@ from data_prep.contracts.errors import InputError
 from evaluation.statistics.clustered_tests import auroc_parts
 from evaluation.studies import reader_analysis as analysis_module
 from evaluation.studies.reader_analysis import analyse_readers
-from evaluation.studies.reader_page import reader_statements, write_readers
+from evaluation.studies.reader_page import _notes, reader_statements, write_readers
 from evaluation.studies.readings import join_readings, read_ratings, read_system, read_truth
 from scripts.cli import run_verb
 from scripts.readers import readers as verb
@@ -147,6 +147,21 @@ def test_a_system_is_held_against_readers_on_the_cases_that_they_read():
     answer = reader_statements(result)[0].text
     assert re.match(r"AI \(0\.\d+\) had a higher AUROC than readers \(“m0”: 0\.\d+\)", answer)
     assert answer.endswith("for readers and cases like these.")
+
+
+@pytest.mark.parametrize("n_readers", [3, 5])
+def test_fewer_than_five_readers_are_held_against_a_system_by_a_cautious_interval(n_readers):
+    tables = crossed(skills=(0.8,), n_readers=n_readers)
+    study = join_readings(truth_frame(), tables, {"AI": reading("AI", "", 1.2, 5)})
+    result = analyse_readers(study)
+    (gap,), (mean,) = result.of("difference", "auroc"), result.of("mean", "auroc")
+    cautious = n_readers < 5
+    assert (gap.ci_low_all < gap.ci_low) == (gap.ci_high < gap.ci_high_all) == cautious
+    assert (mean.ci_low_all is not None) == cautious
+    assert any("Fewer than 5 readers" in note for note in _notes(result)) == cautious
+    plain = analyse_readers(join_readings(truth_frame(), crossed(n_readers=3), {}))
+    (pair,) = plain.of("difference", "auroc")
+    assert pair.ci_low_all == pair.ci_low, "readers who are crossed keep the published interval"
 
 
 def test_a_claim_rests_on_the_interval_of_all_comparisons():
