@@ -91,8 +91,7 @@ def compare(
             several times. threshold=T declares a threshold, also without validation images.
         cases: Draw so many of each kind; four in the report, others on pages.
         metrics: Rows of the report's table and of table.tex, in order: precision,recall,f1 or
-            recall@specificity>=0.90 for another threshold; docs/metrics.md names all. Of an
-            existing report they alone are changed.
+            recall@specificity>=0.90 for another threshold; docs/metrics.md names all.
         thumbnails: Thumbnails on images.html at most, wrongly judged images first; 0 for none.
         reference_by: reader: judge once more by each reader's own labels of the test images, and
             say whether the verdict stays.
@@ -270,14 +269,12 @@ def _states(name: str | None, paths: Sequence[Path], target: str, out: Path) -> 
     return states
 
 
-_NOT_RECORDED = " that does not say how it was asked for"
 _CHANGED = {
     "target": "another target is asked for",
     "data_set": "these are other images",
     "labels": "the labels have changed since",
     "split": "this is another split",
-}
-_OTHER_STATE = {
+    # of a system
     "trained": "was another run, or not given as a run",
     "predicted": "had other predictions",
     "tuned": "was tuned otherwise",
@@ -304,7 +301,7 @@ def _is_answered(out: Path, question: dict[str, Any]) -> bool | None:
     }
     if other := next((key for key in now if before.get(key) != now[key]), None):
         judged = " and ".join(map(str, report.get("systems", [])))
-        difference = _difference(other, before[other], now[other]) if before else _NOT_RECORDED
+        difference = _difference(other, before[other], now[other]) if before else ""
         raise InputError(
             f"{out}: holds a finished report of {judged} on '{report.get('target')}'{difference}; "
             "choose another --out, or add --overwrite"
@@ -330,7 +327,7 @@ def _difference(key: str, was: Any, now: Any) -> str:
     if key == "systems":
         pairs = zip(was[changed], now[changed], strict=False)
         done = next((d for kept, state in pairs for d in state if kept.get(d) != state[d]), "seeds")
-        return f", and {Path(changed).name} {_OTHER_STATE[done]}"
+        return f", and {Path(changed).name} {_CHANGED[done]}"
     words = ["none" if one in (None, []) else one for one in (was.get(changed), now[changed])]
     return f" with {changed} {words[0]}, not {words[1]}"
 

@@ -96,12 +96,13 @@ def progress(description: str, total: int | None) -> Iterator[Callable[..., None
         yield advance
 
 
-_PAUSE = 20.0  # seconds between two lines; of a block of many hours a hundredth of it
+_FIRST, _PAUSE = 5.0, 20.0  # seconds before a line; of a block of many hours a hundredth of it
 
 
 def _plain_progress(description: str, total: int | None) -> Iterator[Callable[..., None]]:
     count = first = 0
-    began = told = time.monotonic()
+    began = time.monotonic()
+    told = began + _FIRST - _PAUSE
     if total is None:
         say(description)
 
@@ -113,9 +114,9 @@ def _plain_progress(description: str, total: int | None) -> Iterator[Callable[..
         done = f"{description}: {count}" + (" so far" if total is None else f" of {total}")
         if count == total:
             say(done)
-        elif now - told > max(_PAUSE, (now - began) / 100):
+        elif count > first and now - told > max(_PAUSE, (now - began) / 100):
             told = now
-            if total is not None and count > first:
+            if total is not None:
                 done += f", {time_left((total - count) * (now - began) / (count - first))}"
             say(done)
 
@@ -127,9 +128,10 @@ def time_left(seconds: float) -> str:
 
     Example:
         >>> time_left(20), time_left(340), time_left(12_000)
-        ('about a minute left', 'about 6 minutes left', 'about 3.3 hours left')
+        ('about 20 seconds left', 'about 6 minutes left', 'about 3.3 hours left')
     """
-    minutes = round(seconds / 60)
-    if minutes > 90:
+    if seconds > 5400:
         return f"about {seconds / 3600:.1f} hours left"
-    return f"about {minutes} minutes left" if minutes > 1 else "about a minute left"
+    if seconds > 90:
+        return f"about {seconds / 60:.0f} minutes left"
+    return f"about {10 * max(round(seconds / 10), 1)} seconds left"

@@ -130,6 +130,7 @@ def _open_system(path: Path, test_set: TestSet, out: Path, name: str | None) -> 
     if not predicts(path):
         return Predictions.open(path)
 
+    console.say(f"Loading {name or path}")
     target, model = test_set.target, load_model(path)
     folder = out / SYSTEMS / (name or system_folder(path))
     predictions = predict_once(model, path, test_set.dataset, folder, test_set.split, name)

@@ -84,13 +84,12 @@ class CaseSource:
     def predictions(self, image_id: str) -> list[ImagePrediction]:
         """Every system's view of an image, in the order of the panels."""
         mapped = " or ".join(system.name for system in self.systems if system.maps is not None)
-        predictions = [
-            system.prediction(image_id, system_colour(position))
-            for position, system in enumerate(self.systems)
-        ]
         return [
-            prediction if system.maps is not None else replace(prediction, cell_of=mapped)
-            for system, prediction in zip(self.systems, predictions, strict=True)
+            replace(
+                system.prediction(image_id, system_colour(position)),
+                cell_of=mapped if system.maps is None else "",
+            )
+            for position, system in enumerate(self.systems)
         ]
 
     def facts(self, image_id: str) -> str:

@@ -16,13 +16,14 @@ from evaluation.compare.comparison import Comparison
 from evaluation.compare.estimates import FAILURES_WRONG
 from evaluation.compare.shares import TOO_FEW, VALIDATION
 from evaluation.metrics.metric import ALL, DASH, MetricKey, number, p_words, policy_words
-from evaluation.metrics.registry import highlighted, metric_title
+from evaluation.metrics.registry import METRICS, highlighted, metric_title
 from evaluation.report.page import Table, figure_words, sentence
 from evaluation.statistics.bootstrap import Interval
 from evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT
 
 _RATES = (("recall", "Sensitivity"), ("specificity", "Specificity"), ("accuracy", "Accuracy"))
 _OUTSIDE, _ROLES = " ▲", ("validation", "test")
+_SHOWN = "● "  # before a difference that its interval and its p by Holm's method show
 
 
 def further_tables(comparison: Comparison, sources: Collection[str]) -> dict[str, Any]:
@@ -222,7 +223,7 @@ def _group_tables(comparison: Comparison) -> list[Table]:
 
 def _group_table(comparison: Comparison, table: pd.DataFrame, metric: str) -> Table:
     systems, contrasts = comparison.names, _contrasts(comparison)
-    rows = []
+    rows, gaps_of = [], {}
     whole = table[~table["group"].str.endswith(" - rest")]
     for topic, group in _in_order(whole):
         of_group = table[table["topic"] == topic]
@@ -230,13 +231,25 @@ def _group_table(comparison: Comparison, table: pd.DataFrame, metric: str) -> Ta
         gaps = [_group_cell(of_group, f"{group} - rest", name) for name in (*systems, *contrasts)]
         title = _named(topic.removeprefix("x_"), group)
         rows.append((title, _of(whole, topic, group, metric), *here, *gaps))
+        gaps_of[topic, group] = dict(zip(systems, gaps, strict=False))
+    lowest = []
+    for name in systems:
+        known = whole[(whole["system"] == name) & whole["ci_low"].notna()]
+        if len(known):
+            least = known.sort_values("estimate", kind="stable").iloc[0]
+            gap = gaps_of[least["topic"], least["group"]][name]
+            if gap == DASH:  # of two groups one gap stands for both
+                gap = "".join(g[name] for (of, _), g in gaps_of.items() if of == least["topic"])
+            title = _named(least["topic"].removeprefix("x_"), least["group"])
+            lowest.append((name, title, _SHOWN in gap))
     policy = str(table["policy"].iloc[0])
     title = metric_title(metric)
     title += f" at the threshold for {policy_words(policy)}" if policy else ""
     printed = (*systems, *_contrasts(comparison, printed=True))
-    columns = ("Group", "Images counted", *systems,
+    counted = {"positive": "Positive images", "negative": "Negative images"}
+    columns = ("Group", counted.get(METRICS[metric].share_of or "", "Images"), *systems,
                *(f"{name}: group minus all other images" for name in printed))  # fmt: skip
-    return Table.of(title, "", columns, rows)
+    return Table.of(title, sentence("lowest_groups", lowest), columns, rows)
 
 
 def _group_cell(table: pd.DataFrame, group: str, system: str) -> str:
@@ -248,8 +261,11 @@ def _group_cell(table: pd.DataFrame, group: str, system: str) -> str:
     if row["note"] == TOO_FEW:
         of = "positive of" if row["metric"] == "auroc" else "of"
         return DASH if math.isnan(row["of"]) else f"{row['count']:.4g} {of} {row['of']:.0f}"
-    p_value = row["p_holm"]
-    return figure_words(figure) + ("" if pd.isna(p_value) else f"; p {p_words(p_value)}")
+    p_value, words = row["p_holm"], figure_words(figure)
+    if pd.isna(p_value):
+        return words
+    shown = figure.excludes_zero and p_value < 0.05
+    return f"{_SHOWN * bool(shown)}{words}; p {p_words(p_value)}"
 
 
 def _errors(comparison: Comparison) -> Table | None:

@@ -26,12 +26,10 @@ from evaluation.overlays.shapes import SYSTEM_COLOURS, system_colour
 from evaluation.report.page import ForestPart, sentence
 from evaluation.statistics.ranking import Floats
 
-MARKERS = ("o", "^", "s", "D", "v", "P")
+_MARKER_WORDS = {"o": "Circle", "^": "Triangle", "s": "Square", "D": "Diamond", "v": "Triangle (v)",
+                 "P": "Plus"}  # fmt: skip
+MARKERS = tuple(_MARKER_WORDS)
 """Markers of the policies, in their order; ``"."`` is a plain dot."""
-_MARKER_WORDS = {
-    "o": "Circle", "^": "Triangle", "s": "Square", "D": "Diamond", "v": "Triangle downwards",
-    "P": "Plus",
-}  # fmt: skip
 
 _INK, _QUIET, _LINE, _PAPER = "#1A2027", "#59636E", "#D9DCD8", "#FFFFFF"
 _THEME = {

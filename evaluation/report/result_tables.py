@@ -13,10 +13,7 @@ import pandas as pd
 from data_prep.contracts.folders import atomic_path, make_folder, write_json, write_text
 from data_prep.contracts.tables import write_csv, write_table
 from evaluation.compare.comparison import Comparison
-from evaluation.metrics.metric import (
-    inside_sentence,
-    listing,
-)
+from evaluation.metrics.metric import inside_sentence, listing
 from evaluation.report.files import (
     ARCHIVE,
     CASES_PAGES,

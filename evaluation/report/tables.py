@@ -118,9 +118,8 @@ def table_rows(wanted: Sequence[str]) -> tuple[TableRow, ...]:
 def summary_table(
     comparison: Comparison, rows: Sequence[TableRow] = (), *, paper: bool = False
 ) -> Table:
-    """Arrange the rows wanted; without any those of the metric registry that a system has.
+    """Arrange the rows wanted; without any the registry's that a system has, more in a paper.
 
-    A paper's table has accuracy and precision, too.
     Where a system points by a map, which has no finer places than its cells, one cell is allowed.
     """
     policy = comparison.main_policy

@@ -230,6 +230,32 @@ def test_group_stands_with_its_gap_to_the_rest_and_the_rest_is_no_group(told):
     }  # fmt: skip
 
 
+def test_the_lowest_group_is_named_with_whether_it_is_shown_and_a_shown_gap_is_marked(told):
+    (grid,) = _group_tables(told)
+    assert grid.columns[1] == "Positive images"
+    assert grid.lead == (
+        "Lowest: RetinaNet in Sex: F, not shown to differ from all other images; "
+        "CheXNet in Sex: F, not shown to differ from all other images."
+    )
+    failures, second = told.failures, "CheXNet in Sex: F, shown to differ from all other images."
+    gap = (failures["group"] == "F - rest") & (failures["system"] == "CheXNet")
+    failures.loc[gap, "p_holm"] = 0.04
+    (grid,) = _group_tables(told)
+    assert "RetinaNet in Sex: F, not shown" in grid.lead
+    assert grid.lead.endswith(second)
+    assert grid.rows[0][5] == "● 0.350 (0.250 to 0.450); p 0.040"
+    failures.loc[gap, "ci_low"] = -0.003  # p of another method does not show it alone
+    assert _group_tables(told)[0].rows[0][5] == "0.350 (−0.003 to 0.450); p 0.040"
+
+
+def test_of_two_groups_one_gap_stands_for_both(told):
+    failures = told.failures
+    failures.loc[failures["group"] == "not F", ["group", "estimate"]] = "M", 0.9
+    failures.loc[failures["group"] == "F - rest", ["group", "p_holm"]] = "M - rest", 0.01
+    (grid,) = _group_tables(told)
+    assert "RetinaNet in Sex: F, shown to differ" in grid.lead
+
+
 def test_a_group_of_too_few_patients_shows_its_counts(told):
     failures = told.failures
     few = (failures["group"] == "F") & (failures["system"] == "RetinaNet")
