@@ -71,7 +71,7 @@ def predict(
         name: Name of the system; the run's if absent.
         batch_size: Images at a time; by default what suits back end and size.
         backend: What computes: torch; or onnx or openvino with the export that cxr export put in
-            RUN/exports; or auto, the fastest of these that is there. torch if left out.
+            RUN/exports; or auto, the fastest of these with that --precision. torch if left out.
         precision: bf16 and int8 (exports alone) are faster; decisions made at one do not fit
             another. fp32 if left out, for an export its own.
         finding: Only this finding of the model, under the name that the data set gives it:

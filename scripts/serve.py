@@ -115,8 +115,7 @@ def serve(
         loaded = open_runs(named, options)
         if batch_size is None:
             settings = replace(settings, batch=min(run.model.batch_size for run in loaded))
-        shown = f"[{host}]" if ":" in host else host
-        page = f"Page: http://{shown}:{listening.getsockname()[1]}/  (Ctrl-C ends it)"
+        page = _address(host, listening.getsockname()[1])
         ended_by = run_server(
             loaded, settings, listening, report=report, grace=_GRACE,
             on_start=lambda: console.say(page),
@@ -126,6 +125,14 @@ def serve(
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # it has ended: nothing is left to interrupt
     console.say("Server ended")
     sys.exit(128 + ended_by)  # as a shell says it: 130 for Ctrl-C, 143 for SIGTERM
+
+
+def _address(host: str, port: int) -> str:
+    """Where the page is, as a line: an address that opens, which that of all networks does not."""
+    opens = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104
+    others = "" if opens == host else "; other machines open it by a name of --allow-host"
+    shown = f"[{opens}]" if ":" in opens else opens
+    return f"Page: http://{shown}:{port}/  (Ctrl-C ends it{others})"
 
 
 def _read_token(file: Path | None) -> str | None:

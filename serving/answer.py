@@ -28,14 +28,19 @@ if TYPE_CHECKING:
 
 ANSWER_COLUMNS = (
     "image", "system", "finding", "status", "decision", "probability", "score", "policy",
-    "threshold", "n_boxes", "boxes", "warnings",
+    "threshold", "computed_decision", "n_boxes", "boxes", "warnings",
 )  # fmt: skip
 """Columns of an answer in the tables of ``cxr predict --csv`` and of a visit to ``cxr serve``."""
 BOX_COLUMNS = ("finding", *EDGES, "score")
 """Columns of an answer's boxes."""
 Status = Literal["ok", "doubtful"]
 """Whether an answer counts: not where it is ``doubtful``, with a warning."""
+_KEYS = (
+    "image", "system", "kind", "finding", "status", "decision", "undecided_because", "probability",
+    "score", "policy", "threshold", "computed_decision", "boxes", "warnings", "notes",
+)  # fmt: skip
 _DECISIONS = {True: "positive", False: "negative", None: None}
+_SYSTEM = "\0"  # stands for a system's name
 _GREY = "#9E9E9E"  # of what does not count
 _SHOWN_BOXES = 3  # in a line of text
 COLOUR = system_colour(0)  # of its shapes
@@ -60,14 +65,15 @@ class Answer:
         probability: Calibrated; None where the run has no calibration.
         policy: What the threshold was chosen for.
         threshold: On the score; None where there is none.
-        decision: True positive, False negative, None undecided.
+        computed_decision: True positive, False negative, None undecided: what score and threshold
+            give, whether it counts or not; `decision` is what counts.
         boxes: The boxes of a positive answer, ``finding, x1, y1, x2, y2, score``, px of the
             original, by falling score: a detector's from the threshold on, a classifier's cut out
             of its map. A negative answer has none; an undecided one a detector's from 0.5 on.
-        warnings: What speaks against the answer, whose decision then does not count; empty where
-            the image looks like a frontal chest X-ray, and the system knows such images.
-        undecided_because: Why there is no decision, else None.
-        notes: What was done to show the image, such as an inversion; speaks not against it.
+        warnings: What speaks against the answer, which then has no decision; empty where the image
+            looks like a frontal chest X-ray, and the system knows such images.
+        undecided_because: Why the system cannot decide on any image, else None.
+        notes: What a reader should know of the image, such as an inversion; speaks not against it.
         finding_scores: Score of each finding that the model learnt: a classifier's own, the highest
             box of a detector, 0 without one.
         prediction: What the overlay shows.
@@ -82,7 +88,7 @@ class Answer:
     probability: float | None
     policy: str
     threshold: float | None
-    decision: bool | None
+    computed_decision: bool | None
     boxes: pd.DataFrame
     warnings: tuple[str, ...] = ()
     undecided_because: str | None = None
@@ -108,7 +114,7 @@ class Answer:
             score=cast(float, prediction.score),
             probability=prediction.probability,
             threshold=prediction.threshold,
-            decision=prediction.decision,
+            computed_decision=prediction.decision,
             boxes=pd.DataFrame(dict(zip(BOX_COLUMNS, columns, strict=True))),
             prediction=prediction,
             **described,
@@ -146,24 +152,39 @@ class Answer:
         """``doubtful`` where a warning speaks against the answer, which is shown as none."""
         return "doubtful" if self.warnings else "ok"
 
+    @property
+    def decision(self) -> bool | None:
+        """True positive, False negative; None where it is undecided or a warning speaks against."""
+        return self.computed_decision if self.status == "ok" else None
+
     def to_dict(self) -> dict[str, Any]:
         """The answer for a program, ready for JSON."""
-        return {
-            "image": self.image,
-            "system": self.system,
-            "kind": self.kind,
-            "finding": self.finding,
-            "status": self.status,
+        return {key: getattr(self, key) for key in _KEYS} | {
             "decision": _DECISIONS[self.decision],
-            "undecided_because": self.undecided_because,
-            "probability": self.probability,
-            "score": self.score,
-            "policy": self.policy,
-            "threshold": self.threshold,
+            "computed_decision": _DECISIONS[self.computed_decision],
             "boxes": self.boxes[list(BOX_COLUMNS)].to_dict("records"),
             "warnings": list(self.warnings),
             "notes": list(self.notes),
         }
+
+    @staticmethod
+    def refused(image: str, problem: str) -> dict[str, Any]:
+        """The entry of a file without an answer, with the keys of `to_dict` and its problem."""
+        known = {"image": image, "status": "refused", "problem": problem}
+        return {**dict.fromkeys(_KEYS), "boxes": [], "warnings": [], "notes": [], **known}
+
+    @staticmethod
+    def joint_warnings(answers: Sequence[Answer]) -> list[str]:
+        """The warnings of all systems for one image: each once, those about a system last."""
+        systems: dict[str, list[str]] = {}
+        for answer in answers:
+            for text in answer.warnings:
+                systems.setdefault(text.replace(answer.system, _SYSTEM), []).append(answer.system)
+        joint = (
+            text.replace(_SYSTEM, " and ".join(filter(None, (", ".join(names[:-1]), names[-1]))))
+            for text, names in sorted(systems.items(), key=lambda item: item[0][:1] == _SYSTEM)
+        )
+        return list(dict.fromkeys(joint))
 
     def _repr_png_(self) -> bytes:
         """The image beside what the system shows on it, in a notebook."""
@@ -208,26 +229,31 @@ def answer_row(entry: Mapping[str, Any]) -> dict[str, Any]:
     return {column: inert_cell(value) for column, value in row.items()}
 
 
-def render_answers(answers: Sequence[Answer], *, panel: int = 480) -> np.ndarray:
+def render_answers(
+    answers: Sequence[Answer], *, panel: int = 480, draws_doubtful: bool = True
+) -> np.ndarray:
     """Draw what several systems say of one image beside it, with a legend.
 
     Args:
         answers: Of one image, at least one; each system in its colour.
         panel: Longer side of each panel, px.
+        draws_doubtful: Whether what a doubtful answer computed is drawn, in grey.
 
     Returns:
         RGB image, uint8, shape ``(h, w, 3)``.
     """
     first = answers[0]
+    undrawn: dict[str, Any] = {"boxes": np.empty((0, 5)), "grid": None, "point": None}
+    doubtful = {"colour": _GREY, "withheld": True, **({} if draws_doubtful else undrawn)}
     predictions = [
         replace(answer.prediction, colour=system_colour(position))
         if answer.status == "ok"
-        else replace(answer.prediction, colour=_GREY, withheld=True)
+        else replace(answer.prediction, **doubtful)
         for position, answer in enumerate(answers)
     ]
     policies = dict.fromkeys(policy_words(answer.policy) for answer in answers)
-    warnings = dict.fromkeys(text for answer in answers for text in answer.warnings)
-    warnings |= dict.fromkeys(
+    warnings = Answer.joint_warnings(answers)
+    warnings += dict.fromkeys(
         f"{answer.system} is undecided: {answer.undecided_because}"
         for answer in answers
         if answer.undecided_because
@@ -237,7 +263,7 @@ def render_answers(answers: Sequence[Answer], *, panel: int = 480) -> np.ndarray
         predictions,
         findings=[answer.finding for answer in answers],
         title=Path(first.image).name,
-        warnings=list(warnings),
+        warnings=warnings,
         note=_NOTE.format(policy="; ".join(policies)),
         panel=panel,
     )

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import chain, islice
 from pathlib import Path
@@ -43,11 +44,6 @@ def _free_stem(stem: str, taken: set[str]) -> str:
         free = f"{stem}-{number}"
     taken.add(free)
     return free
-
-
-def _refused(image: str, problem: str) -> dict[str, str]:
-    """The entry of a file without an answer."""
-    return {"image": image, "status": "refused", "problem": problem}
 
 
 @dataclass(frozen=True)
@@ -86,7 +82,7 @@ class Answers(Sequence[Answer]):
 
     def to_dict(self) -> list[dict[str, Any]]:
         """Every answer, then every file without one."""
-        problems = [_refused(path, why) for path, why in self.left_out.items()]
+        problems = [Answer.refused(path, why) for path, why in self.left_out.items()]
         return [*(answer.to_dict() for answer in self.answers), *problems]
 
     def _repr_html_(self) -> str:
@@ -124,6 +120,7 @@ def answer_files(
     if batch_size is None:
         batch_size = min(run.model.batch_size for run in runs)
     objects = None
+    made = [folder for folder in (output.overlays, output.dicom) if folder and not folder.exists()]
     if output.dicom is not None:
         make_folder(output.dicom)
         objects = _DicomWriter(output.dicom, [Algorithm.of(run) for run in runs], terminal)
@@ -133,6 +130,9 @@ def answer_files(
         batches = _batches(chain(begun[-1:], stream), batch_size)
         answered = ((batch, _answer(runs, batch)) for batch in batches)
         write_behind(lambda batch: _write_batch(*batch, writer, strict=strict), answered)
+    for folder in made:
+        with suppress(OSError):  # what was written stays
+            folder.rmdir()
     count = len(begun) + len(others)
     if not writer.answered:
         raise InputError(f"none of {counted(count, 'file')} was answered; see above")
@@ -167,7 +167,7 @@ def _write_batch(
         answers = next(of_image)
         if isinstance(answers, InputError):
             writer.leave_out(file.path, str(answers))
-        elif strict and (warned := [text for answer in answers for text in answer.warnings]):
+        elif strict and (warned := Answer.joint_warnings(answers)):
             writer.leave_out(file.path, f"{file.path}: {warned[0]}; refused by --strict")
         else:
             writer.write(answers)
@@ -185,6 +185,7 @@ class _Writer:
     kept: list[Answer] = field(default_factory=list)
     _stems: set[str] = field(default_factory=set)
     _last: Path | None = None
+    _replaced: int = 0  # overlays of earlier calls
     _table: IO[str] | None = None
     _rows: Any = None
     _is_first: bool = True
@@ -217,15 +218,15 @@ class _Writer:
     def leave_out(self, path: Path, problem: str) -> None:
         """One file without an answer."""
         self.terminal.say(f"left out: {problem}")
-        self._emit([_refused(str(path), problem)])
+        self._emit([Answer.refused(str(path), problem)])
         if self._rows is not None:
-            row = _refused(shown(str(path)), shown(problem))
+            row = {"image": shown(str(path)), "status": "refused", "problem": shown(problem)}
             self._rows.writerow({column: inert_cell(cell) for column, cell in row.items()})
         self.left_out[str(path)] = problem
 
     def _print(self, answers: Sequence[Answer]) -> None:
         """What stands beside the answers, then a line each; or JSON alone on stdout."""
-        remarks = [("WARNING", text) for answer in answers for text in answer.warnings]
+        remarks = [("WARNING", text) for text in Answer.joint_warnings(answers)]
         remarks += [("NOTE", text) for answer in answers for text in answer.notes]
         for kind, text in dict.fromkeys(remarks):
             line = f"{answers[0].image}  {kind}: {text}"
@@ -250,6 +251,7 @@ class _Writer:
 
     def _draw(self, answers: Sequence[Answer], folder: Path) -> None:
         path = folder / (_free_stem(Path(answers[0].image).stem, self._stems) + OVERLAY_END)
+        self._replaced += path.exists()
         to_png(render_answers(answers), path)
         self._last = path
 
@@ -262,7 +264,9 @@ class _Writer:
         if error[0] is not None or self._last is None:
             return
         where = self._last if self.answered == 1 else self.output.overlays
-        self.terminal.say(f"Overlay{'' if self.answered == 1 else 's'}: {where}")
+        before = f" ({self._replaced} in place of an earlier one; another --out keeps both)"
+        words = f"Overlay{'' if self.answered == 1 else 's'}: {where}"
+        self.terminal.say(words + (before if self._replaced else ""))
         if self.output.opens and where is not None:
             _open_viewer(where, self.terminal)
 
@@ -318,7 +322,8 @@ class _DicomWriter:
         without += [f"{self.others} no DICOM"] if self.others else []
         note = f" ({'; '.join(without)})" if without else ""
         images = counted(self.written, "image")
-        self.terminal.say(f"DICOM objects of {images}: {self.folder}{note}")
+        if self.written or note:
+            self.terminal.say(f"DICOM objects of {images}: {self.folder}{note}")
 
 
 def _unfinished(table: Path) -> Path:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 
 from data_prep.contracts.errors import InputError
-from data_prep.contracts.folders import provenance, whole_folder, write_json
+from data_prep.contracts.folders import provenance, read_json, whole_folder, write_json
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet
 from data_prep.store.pixel_store import PixelStore
@@ -68,7 +67,7 @@ def export_run(
         write_graph(model.model, folder, format)
         if store is not None and precision == "int8":
             quantise(folder, spec, store.image, training)
-        _copy_companions(loaded, folder)
+        _write_companions(loaded, folder)
         _write_requirements(folder, format)
         spec = replace(spec, precision=precision)
         spec.write(folder)
@@ -147,14 +146,19 @@ def _describe(run: Run, model: TrainedModel, format: Format) -> ExportSpec:  # n
     )  # fmt: skip
 
 
-def _copy_companions(run: Run, folder: Path) -> None:
-    """Preprocessing, guard and decision: what an answer needs beside the network."""
-    shutil.copyfile(run.folder / PREPROCESS_FILE, folder / PREPROCESS_FILE)
+def _write_companions(run: Run, folder: Path) -> None:
+    """Preprocessing, guard and decision: what an answer needs beside the network.
+
+    They are written anew: those of a run of an older version carry no checksum.
+    """
+    files = [("preprocess", run.folder / PREPROCESS_FILE, folder)]
     if run.guard is not None:
-        shutil.copyfile(run.folder / GUARD_NAME, folder / GUARD_NAME)
+        files.append(("guard", run.folder / GUARD_NAME, folder))
     if run.decision is not None:
         (folder / "decisions").mkdir()
-        shutil.copyfile(run.decision_file, folder / "decisions" / run.decision_file.name)
+        files.append(("decision", run.decision_file, folder / "decisions"))
+    for kind, source, into in files:
+        write_json(into / source.name, kind, read_json(source, kind))
 
 
 def _write_card(folder: Path, spec: ExportSpec, proof: Proof, training: Sequence[str]) -> None:

@@ -120,6 +120,7 @@ class Guard:
         image: DecodedImage | np.ndarray,
         path: Path | str | None = None,
         square: np.ndarray | None = None,
+        system: str = "this run",
     ) -> tuple[str, ...]:
         """Say what speaks against a frontal chest X-ray, in sentences without a full stop.
 
@@ -127,20 +128,22 @@ class Guard:
             image: As `data_prep.images.image.read_image` gives it, or its pixels.
             path: The file that it was read from, for what `file_warnings` says of it.
             square: The image letterboxed, where that was made already; used if of the guard's size.
+            system: What the run is called: of several that answer, each says it of its own images.
         """
         decoded = image if isinstance(image, DecodedImage) else None
         pixels = image.pixels if isinstance(image, DecodedImage) else image
         if square is not None and square.shape == (self.size, self.size):
             pixels = square
         warnings = [] if path is None else list(file_warnings(path, decoded))
-        warnings += [] if decoded is None else self._age_warnings(decoded.header.get("age_years"))
+        age = None if decoded is None else decoded.header.get("age_years")
+        warnings += self._age_warnings(age, system)
         if self.score(pixels) >= self.limit:
             turned = (words for words, turn in _TURNS if self.score(turn(pixels)) < self.limit)
-            words = "does not look like the frontal chest X-rays that trained this run"
+            words = f"does not look like the frontal chest X-rays that trained {system}"
             warnings.append(words + "".join(f" ({turn})" for turn in list(turned)[:1]))
         return tuple(warnings)
 
-    def _age_warnings(self, age: float | None) -> list[str]:
+    def _age_warnings(self, age: float | None, system: str) -> list[str]:
         if age is None or self.ages is None:
             return []
         group, total = int(np.searchsorted(_AGES, age, side="right")), sum(self.ages)
@@ -148,7 +151,7 @@ class Guard:
             return []
         return [
             f"by its header a patient of {_AGE_GROUPS[group]} years; of the {total:,} images that "
-            f"trained this run, {self.ages[group]:,} are of that age"
+            f"trained {system}, {self.ages[group]:,} are of that age"
         ]
 
     def write(self, path: Path) -> None:
@@ -219,11 +222,14 @@ def _orientation_warnings(image: DecodedImage) -> list[str]:
 
 
 def image_notes(image: DecodedImage) -> tuple[str, ...]:
-    """What was done to show an image, where a reader should know; nothing speaks against it."""
-    if not image.record["inverted"]:
-        return ()
-    kind = " (MONOCHROME1)" if image.record["photometric"] == "MONOCHROME1" else ""
-    return (f"stored as a negative{kind} and inverted, so that air is dark",)
+    """What a reader should know of an image, though nothing in it speaks against the answer."""
+    notes: tuple[str, ...] = ()
+    if image.record["inverted"]:
+        kind = " (MONOCHROME1)" if image.record["photometric"] == "MONOCHROME1" else ""
+        notes = (f"stored as a negative{kind} and inverted, so that air is dark",)
+    if image.header.get("synthetic"):  # a text in the file, which anybody can write there
+        notes += ("this file says of itself that it is synthetic",)
+    return notes
 
 
 def add_guard(run: Path, dataset: DataSet, split: str, size: int, terminal: Terminal) -> None:

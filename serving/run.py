@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from serving.backends import Model
     from training.run_folder import RunFolder
 
-_SYNTHETIC = "{system} learned from synthetic drawings only: it knows no real chest X-ray"
+_SYNTHETIC = "{system} learned from synthetic drawings only, from no real chest X-ray"
 
 
 @dataclass(eq=False, repr=False)
@@ -256,10 +256,11 @@ class Run:
                 answers.append(InputError(f"{called}: the output of {self.name} is not finite"))
                 continue
             warnings = of_files[row]
+            if self.guard is not None:
+                square = source.image(key)
+                warnings += self.guard.warnings(image, square=square, system=self.name)
             if self.synthetic and not image.header.get("synthetic"):
                 warnings += (_SYNTHETIC.format(system=self.name),)
-            if self.guard is not None:
-                warnings += self.guard.warnings(image, square=source.image(key))
             answers.append(
                 Answer.of_prediction(
                     output.prediction(key, COLOUR),

@@ -71,7 +71,7 @@ SEAL = {"sha256_of_this_file": "0" * 64}
 # Half of its name is enough: a bit that changes in the other does not hide it.
 _SEALED = re.compile(rb"(?:sha256_of_.{9}|this_file)[^0-9a-z]{1,6}(.{64})", re.DOTALL)
 _LOG = logging.getLogger("cxr")
-_NOTED: list[Path] = []
+_NOTED: set[Path] = set()  # folders of which unsealed files were said
 _ENDS = 1 << 18  # bytes at either end of a file in which its seal stands
 MADE_BY = {
     "data set": "prepare", "pixels": "prepare", "split": "split", "audit": "check", "run": "train",
@@ -161,10 +161,10 @@ def _again(kind: str) -> str:
 
 
 def _note_unsealed(path: Path) -> None:
-    """Say once in a process that files are read which cannot be checked."""
-    if not _NOTED:
-        _NOTED.append(path)
-        _LOG.warning("%s: was written by a version without checksums; it is read unchecked", path)
+    """Say once of each folder in a process that files are read which cannot be checked."""
+    if _NOTED.isdisjoint(path.parents):
+        _NOTED.add(path.parent)
+        _LOG.warning("%s: was written without a checksum; unchecked until it is made again", path)
 
 
 def write_text(path: Path, text: str, *, sealed: bool = False) -> Path:

@@ -206,14 +206,16 @@ def draw_predictions(
         RGB image, uint8.
     """
     size = pixels.shape[1], pixels.shape[0]
-    shapes = [[], *(prediction_shapes(one, None, size, faint=False) for one in predictions)]
+    shapes: list[list[Shape | Label]] = [[]]
+    shapes += [prediction_shapes(one, None, size, faint=False) for one in predictions]
     drawn = [_draw_panel(pixels, of_panel, panel) for of_panel in shapes]
     panels = [_at_least_wide(image, panel * 2 // 3) for image in drawn]
     facts = f"{size[0]} x {size[1]} px"
     captions = [("Image", None, title, facts), *map(_answer, predictions, findings)]
     figure = _panel_figure(panels, captions)
     text = max(9, min(round(panels[0].shape[1] / 30), 26))
-    strip = _legend_strip(legend(predictions), warnings, note, figure.shape[1], text)
+    entries = legend(predictions, shapes[1:])
+    strip = _legend_strip(entries, warnings, note, figure.shape[1], text)
     return np.vstack([figure, strip])
 
 

@@ -28,7 +28,7 @@ TRUTH_COLOUR = "#FFFFFF"
 FAINT_COLOUR = "#C8C8C8"
 SYSTEM_COLOURS = ("#E06C00", "#1F8FD6", "#C763A2", "#009E73")
 """In the order of the systems; hues of Okabe and Ito 2008, of a contrast of at least 3 to paper and
-5 to black. ``page.css.jinja`` has the same."""
+5 to black. ``page.css.jinja`` has the same, and so has the page of `cxr serve`."""
 
 
 @dataclass(frozen=True)
@@ -399,20 +399,18 @@ KEY_SIZE = (32, 22)
 _KEY_WIDTH = 30.0  # of lines; drawn about 2 px wide
 
 
-def legend(predictions: Sequence[ImagePrediction]) -> list[KeyEntry]:
-    """Say what each system's shapes mean, where no truth is drawn."""
+def legend(
+    predictions: Sequence[ImagePrediction], drawn: Sequence[Sequence[Shape | Label]]
+) -> list[KeyEntry]:
+    """Say what each system's shapes mean, where no truth is drawn; of those that are `drawn`."""
     entries = []
-    for prediction in predictions:
+    for prediction, shapes in zip(predictions, drawn, strict=True):
         colour, name = prediction.colour, prediction.system
+        layers = {shape.layer for shape in shapes}
         box = Shape("boxes", (_rectangle([4, 3, 28, 19]),), colour, width=_KEY_WIDTH, rim=0)
         point = Shape("point", _cross(16, 11, 7), colour, width=_KEY_WIDTH, closed=False, rim=0)
-        if prediction.grid is None:
-            entries += [
-                KeyEntry((box,), f"{name}: box with its score"),
-                KeyEntry((point,), f"{name}: centre of its highest-scoring box"),
-            ]
-            continue
-        if not prediction.contours:
+        of_map = prediction.grid is not None
+        if of_map and not prediction.contours:
             entries.append(KeyEntry((), f"{name}: activation map not drawn, its scale is unknown"))
             continue
         rings = tuple(
@@ -420,11 +418,12 @@ def legend(predictions: Sequence[ImagePrediction]) -> list[KeyEntry]:
             for radii in ((14, 9), (9.5, 6), (5, 3))
         )
         means = f"contours where images average a probability of {prediction.contour_words}"
-        entries += [
-            KeyEntry(rings, f"{name}: activation map, {means}"),
-            KeyEntry((box,), f"{name}: box cut out of the map"),
-            KeyEntry((point,), f"{name}: highest point of the map"),
-        ]
+        of_box, of_point = "box with its score", "centre of its highest-scoring box"
+        if of_map:
+            of_box, of_point = "box cut out of the map", "highest point of the map"
+        keys = {"map": rings, "boxes": (box,), "point": (point,)}
+        words = {"map": f"activation map, {means}", "boxes": of_box, "point": of_point}
+        entries += [KeyEntry(keys[at], f"{name}: {words[at]}") for at in keys if at in layers]
     return entries
 
 

@@ -165,9 +165,7 @@ def _structured_report(
         report = hd.ComprehensiveSR(
             evidence=[source.header],
             content=_document(groups, source, answers)[0],
-            is_complete=all(
-                answer.decision is not None and answer.status == "ok" for answer in answers
-            ),
+            is_complete=all(answer.decision is not None for answer in answers),
             coding_schemes=[
                 CodingSchemeIdentificationItem(
                     PRIVATE_SCHEME, name=SOFTWARE, responsible_organization=SOFTWARE
@@ -206,8 +204,8 @@ def _document(
         imaging_measurements=groups,
         referenced_images=library,
     )
-    warned = dict.fromkeys(text for answer in answers for text in answer.warnings)
-    document[0].ContentSequence.extend(_comment(text) for text in (RESEARCH_USE, *warned))
+    said = (RESEARCH_USE, *Answer.joint_warnings(answers))
+    document[0].ContentSequence.extend(_comment(text) for text in said)
     return document
 
 
@@ -294,8 +292,7 @@ def _measured(name: hd.CodedConcept, value: float) -> hd.Measurement:
 
 
 def _decided(answer: Answer) -> hd.QualitativeEvaluation:
-    decision = answer.decision if answer.status == "ok" else None
-    return hd.QualitativeEvaluation(name=DECISION, value=_DECISIONS[decision])
+    return hd.QualitativeEvaluation(name=DECISION, value=_DECISIONS[answer.decision])
 
 
 def _comment(text: str) -> hd.TextContentItem:
@@ -313,9 +310,13 @@ def _overlay_capture(
     *,
     made: datetime | None = None,
 ) -> SCImage:
-    """Draw what systems answered for one image, with no name of a file: it may be a patient's."""
+    """Draw what systems answered for one image, with no name of a file: it may be a patient's.
+
+    Of a doubtful answer nothing is drawn on the image: who sees a box there takes it for a finding.
+    """
     titled = [replace(answer, image=_TITLE) for answer in answers]
-    return _secondary_capture(source, render_answers(titled, panel=_PANEL), algorithms, made=made)
+    drawn = render_answers(titled, panel=_PANEL, draws_doubtful=False)
+    return _secondary_capture(source, drawn, algorithms, made=made)
 
 
 def _secondary_capture(

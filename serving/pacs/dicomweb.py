@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
@@ -111,20 +111,27 @@ class DicomWebArchive:
         """Close the connections."""
         self._session.close()
 
+    def echo(self, modality: str = "CR", since: str | None = None, *, waits: bool = False) -> None:
+        """Ask for one study, once, or as long as it `waits` for any other answer."""
+        with suppress(RefusedError):  # it answers
+            search = partial(self._search(modality, since), limit=1)
+            self._ask(search, "the list of studies", waits=waits)
+
     def studies(self, modalities: Sequence[str], since: str | None = None) -> dict[str, int | None]:
         """Studies of some modalities, from a ``YYYYMMDD`` on, each with its count if known."""
         studies: dict[str, int | None] = {}
         for modality in modalities:
-            filters = {"ModalitiesInStudy": modality}
-            if since:
-                filters["StudyDate"] = f"{since}-"
-            search = partial(
-                self._client.search_for_studies, fields=[_COUNT], search_filters=filters
-            )
+            search = self._search(modality, since)
             for uid, entry in self._list(search, _STUDY, "the list of studies").items():
                 count = _value(entry, _COUNT)
                 studies[uid] = None if count is None else int(count)
         return studies
+
+    def _search(self, modality: str, since: str | None) -> Callable[..., list[dict[str, Any]]]:
+        filters = {"ModalitiesInStudy": modality}
+        if since:
+            filters["StudyDate"] = f"{since}-"
+        return partial(self._client.search_for_studies, fields=[_COUNT], search_filters=filters)
 
     def images(self, study: str, modalities: Sequence[str]) -> Iterator[ArchivedImage | _LeftOut]:
         """List the images of a study, and what is left out of it by what the list says.
@@ -204,7 +211,7 @@ class DicomWebArchive:
             else:
                 return entries_by_uid
 
-    def _ask(self, request: Callable[[], Result], what: str) -> Result:
+    def _ask(self, request: Callable[[], Result], what: str, *, waits: bool = True) -> Result:
         """Send a request, patiently, and say in one line what came of it instead."""
 
         def attempt() -> Result:
@@ -232,7 +239,8 @@ class DicomWebArchive:
                 # What dicomweb-client and pydicom raise on answers that they cannot read.
                 raise RefusedError(f"{self.shown}: its answer for {what} cannot be read") from None
 
-        return self._patience.run(attempt, self.shown)
+        patience = self._patience if waits else replace(self._patience, seconds=0.0)
+        return patience.run(attempt, self.shown)
 
     def _of_status(self, response: requests.Response | None, what: str) -> Exception:
         status = 0 if response is None else response.status_code

@@ -9,7 +9,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from pynetdicom.sop_class import (
 
 from data_prep.contracts.errors import InputError
 from serving.pacs.journal import digest, writing
-from serving.pacs.patience import OutageError, Patience, RefusedError
+from serving.pacs.patience import OutageError, Patience, RefusedError, UnreachableError
 
 _RECEIVED = (
     ComputedRadiographyImageStorage,
@@ -147,22 +147,39 @@ class StorePeer:
     def close(self) -> None:
         """Each call has an association of its own, which it ends."""
 
+    def echo(self) -> None:
+        """Ask once whether somebody answers (C-ECHO)."""
+        try:
+            with suppress(RefusedError), self._association([(Verification, None)]) as association:
+                association.send_c_echo()
+        except OutageError as outage:
+            raise UnreachableError(f"{self.shown}: {outage.reason}") from None
+
     def store(self, results: Sequence[Dataset]) -> None:
         """Store results; what the peer has already counts as stored."""
         self._patience.run(lambda: self._store(results), self.shown)
 
     def _store(self, results: Sequence[Dataset]) -> None:
+        kinds = [(result.SOPClassUID, result.file_meta.TransferSyntaxUID) for result in results]
+        with self._association(kinds) as association:
+            for result in results:
+                self._send(association, result)
+
+    @contextmanager
+    def _association(self, kinds: Sequence[tuple[str, str | None]]) -> Iterator[Any]:
+        """An association for kinds of objects, each with the way that it is encoded."""
         entity = AE(ae_title=self._title)
         entity.acse_timeout = entity.dimse_timeout = entity.network_timeout = _TIMEOUT
         entity.connection_timeout = 10.0
-        for kind, syntax in dict.fromkeys(
-            (result.SOPClassUID, result.file_meta.TransferSyntaxUID) for result in results
-        ):
+        for kind, syntax in dict.fromkeys(kinds):
             entity.add_requested_context(kind, syntax)
         peer = self.address
-        association = entity.associate(
-            peer.host, peer.port, ae_title=peer.title, tls_args=self._tls
-        )
+        try:
+            association = entity.associate(
+                peer.host, peer.port, ae_title=peer.title, tls_args=self._tls
+            )
+        except socket.gaierror:
+            raise OutageError("no machine of that name is found") from None
         if not association.is_established:
             if association.is_rejected:
                 raise OutageError(f"rejects the association of {self._title}")
@@ -171,8 +188,7 @@ class StorePeer:
             of_tls = "" if self._tls is None else ", or the certificates do not match"
             raise OutageError(f"refuses the connection or does not answer{of_tls}")
         try:
-            for result in results:
-                self._send(association, result)
+            yield association
         finally:
             if association.is_established:
                 association.release()

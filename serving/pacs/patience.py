@@ -58,9 +58,8 @@ class Patience:
                     raise RefusedError(f"{archive}: {outage.reason}, {count} times") from None
                 left = end - self.clock()
                 if left <= 0:
-                    raise UnreachableError(
-                        f"{archive}: {outage.reason}, for {self.seconds:g} s"
-                    ) from None
+                    waited = f", for {self.seconds:g} s" if self.seconds else ""
+                    raise UnreachableError(f"{archive}: {outage.reason}{waited}") from None
                 if count == 1:
                     self.say(
                         f"{archive}: {outage.reason}; trying again for up to {self.seconds:g} s"

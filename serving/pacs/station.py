@@ -124,21 +124,23 @@ def run_station(
     with warnings.catch_warnings(), ExitStack() as connections:
         archive, sink = _archives(settings, terminal, connections)
         warnings.simplefilter("ignore")  # of odd headers: they quote what is in them
-        worker = _Worker(settings, load(), sink, terminal.say, emit)
-        with worker.journal:
-            try:
-                worker.journal.forget_failures()
-                if archive is None:
-                    _receive(settings, worker, terminal)
-                else:
-                    _look(settings, archive, worker, terminal)
-            except UnreachableError as error:
-                raise InputError(
-                    f"{error}; nothing is lost: the same command goes on from here",
-                    full_disk=error.full_disk,
-                ) from None
-            finally:
-                terminal.say(worker.tally.line(sink.shown, dry_run=settings.dry_run))
+        try:
+            _try_addresses(settings, archive, sink, terminal)
+            worker = _Worker(settings, load(), sink, terminal.say, emit)
+            with worker.journal:
+                try:
+                    worker.journal.forget_failures()
+                    if archive is None:
+                        _receive(settings, worker, terminal)
+                    else:
+                        _look(settings, archive, worker, terminal)
+                finally:
+                    terminal.say(worker.tally.line(sink.shown, dry_run=settings.dry_run))
+        except UnreachableError as error:
+            raise InputError(
+                f"{error}; nothing is lost: the same command goes on from here",
+                full_disk=error.full_disk,
+            ) from None
     return worker.tally
 
 
@@ -303,7 +305,7 @@ class _Worker:
 
     def _deliver(self, image: str, header: Dataset, answers: Sequence[Answer]) -> None:
         """Make and send the results of one image."""
-        warned = list(dict.fromkeys(text for answer in answers for text in answer.warnings))
+        warned = Answer.joint_warnings(answers)
         if warned and self._settings.strict:
             self._skip(image, warned[0])
             return
@@ -409,6 +411,26 @@ def _archives(
         sink = StorePeer(address, title, patience, settings.tls)
     _warn_of_open_networks(settings, terminal, *dict.fromkeys([archive or sink, sink]))
     return archive, sink
+
+
+def _try_addresses(
+    settings: StationSettings,
+    archive: DicomWebArchive | None,
+    sink: DicomWebArchive | StorePeer,
+    terminal: Terminal,
+) -> None:
+    """Have each address answer: a wrong one is said before models are loaded."""
+    if archive is not None:
+        try:
+            archive.echo(settings.modalities[0], settings.since, waits=settings.watch is None)
+        except UnreachableError:
+            if settings.watch is None:
+                raise  # else the look says it
+    if sink is not archive:
+        try:
+            sink.echo()
+        except InputError as error:
+            terminal.say(f"{error}; results are sent when it answers, and nothing is lost")
 
 
 def _warn_of_open_networks(

@@ -307,11 +307,11 @@ class Server:
             system.describe(answer, maps="maps" in include)
             for system, answer in zip(self.systems, answers, strict=True)
         ]
-        warnings = list(dict.fromkeys(text for answer in answers for text in answer.warnings))
+        warnings = Answer.joint_warnings(answers)
         if warnings and self.settings.strict:
             for said in described:
                 self.metrics.count_decision(said.system, "refused")
-            raise Refused(422, "doubtful", f"this image: {warnings[0]}; refused by --strict")
+            raise Refused(422, "doubtful", warnings[0])
         for said in described:
             decision = said.decision if said.status == "ok" else said.status
             self.metrics.count_decision(said.system, decision)

@@ -168,7 +168,7 @@ class Gate:
         try:
             self._require(scope)
         except Refused as refused:
-            await _answer(refused, receive, send)
+            await _answer(refused, scope, receive, send)
             return
         now = asyncio.get_running_loop().time()
         progress, deadline = _Progress(now + _PACE_SECONDS), now + self._seconds
@@ -196,7 +196,7 @@ class Gate:
         finally:
             self._held -= progress.read
         if progress.refused is not None and not progress.begun:
-            await _answer(progress.refused, receive, send)
+            await _answer(progress.refused, scope, receive, send)
 
     async def _receive(self, receive: Receive, progress: _Progress, deadline: float) -> Message:
         if progress.refused is not None:
@@ -304,9 +304,9 @@ def _split_host(host: str) -> tuple[str, str]:
     return name.removesuffix("."), port
 
 
-async def _answer(refused: Refused, receive: Receive, send: Send) -> None:
+async def _answer(refused: Refused, scope: Scope, receive: Receive, send: Send) -> None:
     """Send the refusal; a client that sends on is listened to for a while, or it would miss it."""
-    body = json.dumps(refused.body).encode()
+    body = json.dumps(refused.body(scope.get("cxr_request_id", ""))).encode()
     headers = {
         "Content-Type": "application/json",
         "Content-Length": str(len(body)),

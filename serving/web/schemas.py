@@ -47,10 +47,9 @@ class Refused(Exception):  # noqa: N818 - an answer
         self.status, self.code, self.message = status, code, message
         self.headers = dict(headers or {})
 
-    @property
-    def body(self) -> dict[str, Any]:
+    def body(self, request_id: str) -> dict[str, Any]:
         """JSON of an `ErrorAnswer`."""
-        return {"error": {"code": self.code, "message": self.message}}
+        return {"request_id": request_id, "error": {"code": self.code, "message": self.message}}
 
 
 class _Model(BaseModel):
@@ -72,6 +71,7 @@ class ErrorBody(_Model):
 class ErrorAnswer(_Model):
     """The body of every status from 400 on."""
 
+    request_id: str = Field(description="As the log names it.", examples=["5f0c9d1be0a4"])
     error: ErrorBody
 
 
@@ -122,10 +122,13 @@ class SystemAnswer(_Model):
     backend: str = Field(examples=["openvino"])
     finding: str = Field(examples=["Lung opacity"])
     status: Status = Field(
-        description="doubtful: a warning speaks against this answer, whose decision does not count."
+        description="doubtful: a warning speaks against this answer, which has no decision."
     )
     decision: Literal["positive", "negative"] | None = Field(
-        description="At the frozen operating point; null where it is undecided."
+        description="At the frozen operating point; null where it is undecided or doubtful."
+    )
+    computed_decision: Literal["positive", "negative"] | None = Field(
+        description="What score and threshold give, also of a doubtful answer: no decision to use."
     )
     undecided_because: str | None = Field(examples=[None])
     warnings: list[str] = Field(
@@ -301,7 +304,8 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         408: "The request came too slowly",
         413: "Too large",
         415: "Type refused",
-        422: "Not an image that can be read",
+        422: "Not an image that can be read; with --strict also one that a warning speaks against "
+        "(code doubtful)",
         429: "Busy, or too many requests; Retry-After says when to try again",
         503: "Starting or stopping",
         504: "Answering took too long",

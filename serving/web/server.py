@@ -101,12 +101,12 @@ class _RequestLog:
             await self._app(scope, receive, noting)
         except asyncio.CancelledError:  # the server ends, and waits no longer
             if not begun:
-                await _error_of(not_now(self._server))(scope, receive, noting)
+                await _error_of(not_now(self._server), scope)(scope, receive, noting)
         except Exception as error:  # noqa: BLE001 - its text may quote a header
             _LOG.error("%s failed: %s", request_id, _where(error))
             if not begun:
                 words = f"something went wrong; the log names it as {request_id}"
-                await _error_of(Refused(500, "internal", words))(scope, receive, noting)
+                await _error_of(Refused(500, "internal", words), scope)(scope, receive, noting)
         seconds = time.monotonic() - start
         route = getattr(scope.get("route"), "path", "none")
         self._server.metrics.count(route, status, seconds)
@@ -126,11 +126,12 @@ def _where(error: BaseException) -> str:
 
 async def _refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)  # noqa: S101
-    return _error_of(error)
+    return _error_of(error, request.scope)
 
 
-def _error_of(refused: Refused) -> Response:
-    return JSONResponse(refused.body, refused.status, headers=refused.headers or None)
+def _error_of(refused: Refused, scope: Scope) -> Response:
+    body = refused.body(scope["cxr_request_id"])
+    return JSONResponse(body, refused.status, headers=refused.headers or None)
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
@@ -139,14 +140,14 @@ async def _http_error(request: Request, error: Exception) -> Response:
         404: ("not_found", "there is nothing here"),
         405: ("method_not_allowed", f"this path takes {(error.headers or {}).get('Allow')}"),
     }.get(error.status_code, ("refused", str(error.detail)))
-    return _error_of(Refused(error.status_code, code, message, error.headers))
+    return _error_of(Refused(error.status_code, code, message, error.headers), request.scope)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)  # noqa: S101
     first = error.errors()[0]
     place = " ".join(map(str, first["loc"]))
-    return _error_of(Refused(400, "bad_input", f"{place}: {first['msg']}"))
+    return _error_of(Refused(400, "bad_input", f"{place}: {first['msg']}"), request.scope)
 
 
 class _Server(uvicorn.Server):

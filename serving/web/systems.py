@@ -108,8 +108,7 @@ class ServedSystem:
 
 def disagreement(answers: Sequence[SystemAnswer]) -> bool | None:
     """Whether systems decide differently; None with fewer than two decisions that count."""
-    counting = (answer.decision for answer in answers if answer.status == "ok")
-    decisions = [decision for decision in counting if decision is not None]
+    decisions = [answer.decision for answer in answers if answer.decision is not None]
     return len(set(decisions)) > 1 if len(decisions) > 1 else None
 
 

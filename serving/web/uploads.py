@@ -276,9 +276,9 @@ class Decoder:
             is_wanted.clear()
             raise
         if answer["status"] == 413:
-            raise Refused(413, "too_large", f"this image: {answer['reason']}")
+            raise Refused(413, "too_large", answer["reason"])
         if answer["status"] != 200:
-            raise Refused(422, "unreadable", f"this image: {answer['reason']}")
+            raise Refused(422, "unreadable", answer["reason"])
         if "no_source" in answer:
             raise Refused(422, "no_reference", answer["no_source"])
         return _decoded(kind, answer, pixels)

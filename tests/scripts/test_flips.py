@@ -69,18 +69,18 @@ def test_weights_are_the_same_bytes_each_time_and_refused_when_one_has_changed(t
         read_weights(path)
 
 
-def test_files_without_a_seal_are_read_with_one_note(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr(folders, "_NOTED", [])
-    for name in "ab":
-        write_json(tmp_path / name, "bench", {"n": 1})
-        content = json.loads((tmp_path / name).read_text())
-        (tmp_path / name).write_text(
-            json.dumps({k: v for k, v in content.items() if k not in SEAL})
-        )
+def test_files_without_a_seal_are_read_with_one_note_a_folder(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(folders, "_NOTED", set())
+    names = ("one/a", "one/b", "one/deep/a", "two/a")
+    for path in (tmp_path / name for name in names):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_json(path, "bench", {"n": 1})
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps({k: v for k, v in content.items() if k not in SEAL}))
     with caplog.at_level(logging.WARNING):
-        assert read_json(tmp_path / "a", "bench") == read_json(tmp_path / "b", "bench")
-    (note,) = caplog.messages
-    assert "was written by a version without checksums; it is read unchecked" in note
+        assert len([read_json(tmp_path / name, "bench") for name in names]) == 4
+    said = [note.partition(": was written without a checksum") for note in caplog.messages]
+    assert [named for named, _, _ in said] == [str(tmp_path / "one/a"), str(tmp_path / "two/a")]
 
 
 def test_an_id_that_is_no_image_is_named_with_its_table(made, tmp_path):

@@ -65,11 +65,16 @@ def test_what_learned_from_drawings_alone_gives_no_answer_for_another_image(made
         real, synthetic = json.loads(capsys.readouterr().out)
         assert (real["status"], synthetic["status"]) == ("doubtful", "ok")
         assert "learned from synthetic drawings only" in real["warnings"][0]
-        assert real["decision"] == synthetic["decision"] is not None
+        assert synthetic["notes"] == ["this file says of itself that it is synthetic"]
+        assert real["decision"] is None
+        assert real["computed_decision"] == synthetic["decision"] is not None
         assert cxr("predict", system, image, "--no-overlay", "--csv", tmp_path / "a.csv") == 0
         assert "  no answer  probability " in capsys.readouterr().out
         assert pd.read_csv(tmp_path / "a.csv")["status"].tolist() == ["doubtful"]
-        assert cxr("predict", system, image, "--no-overlay", "--strict") == 2
+        kept = ("--dicom", tmp_path / "dicom", "--out", tmp_path / "drawn")
+        assert cxr("predict", system, image, *kept, "--strict") == 2
+        assert not (tmp_path / "dicom").exists()
+        assert not (tmp_path / "drawn").exists()
         assert Run.open(system).predict(read_image(drawn).pixels).status == "doubtful"
 
 

@@ -117,7 +117,7 @@ def answer(**changed: Any) -> Answer:
     given: dict[str, Any] = {
         "image": "film.png", "system": "RetinaNet", "kind": "boxes", "finding": "Lung opacity",
         "score": 0.9, "probability": 0.834, "policy": "max_f1", "threshold": 0.41,
-        "decision": True, "boxes": table, **changed,
+        "computed_decision": True, "boxes": table, **changed,
     }  # fmt: skip
     return Answer(**given)
 
@@ -128,10 +128,10 @@ def test_a_line_says_decision_probability_and_boxes_and_shortens_long_lists() ->
         "10,20-30,41 (0.90), 10,20-30,41 (0.80), 10,20-30,41 (0.70), 1 more"
     )
     none = answer().boxes[:0]
-    assert str(answer(decision=False, score=0.1, probability=0.04, boxes=none)) == (
+    assert str(answer(computed_decision=False, score=0.1, probability=0.04, boxes=none)) == (
         "film.png  RetinaNet  negative  probability 0.04  score 0.100 (threshold 0.410)"
     )
-    undecided = answer(decision=None, probability=None, threshold=None, boxes=none)
+    undecided = answer(computed_decision=None, probability=None, threshold=None, boxes=none)
     assert str(undecided) == "film.png  RetinaNet  undecided  score 0.900"
 
 
@@ -141,7 +141,7 @@ def test_an_answer_that_a_warning_speaks_against_is_called_none() -> None:
         "film.png  RetinaNet  no answer  probability 0.83  score 0.900 (threshold 0.410)"
     )
     assert (doubtful.to_dict()["status"], answer().to_dict()["status"]) == ("doubtful", "ok")
-    assert (doubtful.decision, len(doubtful.boxes)) == (True, 4)
+    assert (doubtful.decision, doubtful.computed_decision, len(doubtful.boxes)) == (None, True, 4)
     drawn = [
         render_answers(
             [answer(warnings=warned, prediction=ImagePrediction("A", COLOUR, score=0.9))]
@@ -184,11 +184,31 @@ def test_boxes_of_an_answer_end_where_the_image_ends() -> None:
 
 def test_an_answer_is_plain_json() -> None:
     entry = json.loads(json.dumps(answer(warnings=("odd",)).to_dict()))
-    assert entry["decision"] == "positive"
+    assert (entry["decision"], entry["computed_decision"]) == (None, "positive")
+    assert answer().to_dict()["decision"] == "positive"
+    without = Answer.refused("a.txt", "is no image")
+    assert without.keys() == {*entry, "problem"}
+    assert [key for key, value in without.items() if value] == ["image", "status", "problem"]
     assert entry["boxes"][0] == {
         "finding": "lung_opacity", "x1": 10.4, "y1": 20.0, "x2": 30.0, "y2": 40.6, "score": 0.9,
     }  # fmt: skip
     assert entry["warnings"] == ["odd"]
+
+
+def test_what_several_systems_say_alike_is_said_once_and_after_what_concerns_the_image() -> None:
+    about = ("dark", "unlike what trained {}", "{} learned from drawings")
+    said = [
+        answer(system=name, warnings=tuple(text.format(name) for text in about if name in only))
+        for name, only in (("A", "AB"), ("B", "AB"), ("C", "C"))
+    ]
+    assert Answer.joint_warnings(said[:1]) == [
+        "dark",
+        "unlike what trained A",
+        "A learned from drawings",
+    ]
+    assert Answer.joint_warnings(said) == [
+        "dark", "unlike what trained A, B and C", "A, B and C learned from drawings"
+    ]  # fmt: skip
 
 
 def test_both_tables_of_answers_have_the_columns_that_the_page_names() -> None:

@@ -26,7 +26,7 @@ from tests.scripts.small_sets import drawn_images
 from tests.small_dicom import write_dicom
 
 SIZE = 64
-FOREIGN = "does not look like the frontal chest X-rays that trained this run"
+FOREIGN = "does not look like the frontal chest X-rays that trained"
 
 
 @pytest.fixture(scope="module")

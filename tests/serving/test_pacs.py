@@ -33,7 +33,7 @@ from serving.pacs.dicomweb import ArchivedImage, Credentials, DicomWebArchive, _
 from serving.pacs.dimse import Address, Inbox, StorePeer, Tls, listening
 from serving.pacs.journal import Journal, digest
 from serving.pacs.patience import OutageError, Patience, RefusedError, UnreachableError
-from serving.pacs.station import StationSettings, _Worker
+from serving.pacs.station import StationSettings, _try_addresses, _Worker
 from tests.scripts.small_sets import cxr, refusal
 from tests.serving import radiographs
 from tests.small_dicom import as_file
@@ -86,6 +86,9 @@ class Shelf:
         self.listed: list[str] = []
         self.error: BaseException | None = None
         self.error_after: BaseException | None = None
+
+    def echo(self, *search: object, waits: bool = False) -> None:
+        """It answers."""
 
     def studies(self, modalities: list[str], since: str | None) -> dict[str, int | None]:
         studies = [str(image.StudyInstanceUID) for image in self.held.values()]
@@ -734,6 +737,23 @@ def test_a_peer_that_is_away_is_an_outage() -> None:
     peer = StorePeer(Address("PACS", "127.0.0.1", _free_port()), "CXR", patience(0, Clock()))
     with pytest.raises(UnreachableError, match="refuses the connection or does not answer"):
         peer.store([radiograph()])
+    nameless = StorePeer(Address("PACS", "no.such.invalid", 104), "CXR", patience(0, Clock()))
+    with pytest.raises(UnreachableError, match="no machine of that name is found"):
+        nameless.store([radiograph()])
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_destination_is_tried_once_at_the_start_and_its_absence_is_no_end(inbox: Inbox) -> None:
+    lines: list[str] = []
+    settings, terminal = SimpleNamespace(), SimpleNamespace(say=lines.append)
+    with listening(Address("CXR", "127.0.0.1", _free_port()), inbox, []) as here:
+        away = Address("PACS", "127.0.0.1", _free_port())
+        for address in (here, away):
+            peer = StorePeer(address, "CXR", patience(60, Clock()))
+            _try_addresses(settings, None, peer, terminal)  # type: ignore[arg-type]
+    (line,) = lines
+    assert line.startswith(f"{away.shown}: refuses the connection or does not answer; results are")
+    assert "nothing is lost" in line
 
 
 @pytest.fixture(scope="module")
@@ -917,12 +937,21 @@ def test_arguments_are_checked_before_anything_is_opened_and_refused_in_one_line
     assert "secret" not in line
 
 
+def test_a_wrong_url_is_said_before_models_are_loaded(run_folder, capsys, monkeypatch, service):
+    service.answers = [(404, "text/html", b"nothing here")]
+    monkeypatch.setattr("scripts.runs._is_run", lambda path: True)
+    monkeypatch.setattr("scripts.pacs.open_runs", lambda *given: pytest.fail("loads models"))
+    for further in ((), ("--watch", "5"), ("--dry-run",)):
+        line = refusal(capsys, "pacs", run_folder, "--dicomweb", service.url, *further)
+        assert "no DICOMweb service seems to be there" in line
+
+
 def test_open_networks_are_warned_of(run_folder, capsys, monkeypatch):
     def ended(*arguments: object) -> None:
         raise InputError("as far as this test goes")
 
     monkeypatch.setattr("scripts.runs._is_run", lambda path: True)
-    monkeypatch.setattr("scripts.pacs.open_runs", ended)
+    monkeypatch.setattr("serving.pacs.station._try_addresses", ended)
     for places, warnings in (
         (["--dicomweb", "http://pacs.example/d"], 1),
         (["--dicomweb", "http://127.0.0.1:8042/d"], 0),

@@ -1,7 +1,7 @@
 // An X-ray through its window, and what systems show on it: the same on screen and in the PDF.
 
-/** On dark X-rays, in the order of the systems (Okabe and Ito). */
-export const COLOURS = ["#e69f00", "#56b4e9", "#cc79a7", "#009e73"];
+/** In the order of the systems: those of overlays and reports. */
+export const COLOURS = ["#e06c00", "#1f8fd6", "#c763a2", "#009e73"];
 export const MAP_OPACITY = 0.6;
 /** Of the map's scale, the same for all images. */
 export const CONTOURS = [0.25, 0.5, 0.75];

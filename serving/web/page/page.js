@@ -207,12 +207,12 @@ function render() {
 }
 
 function renderReading() {
-  const place = chosen.indexOf(current);
+  const place = visit.indexOf(current);
   $("reading-title").textContent = current.name;
-  $("steps").hidden = chosen.length < 2 || place < 0;
-  $("place").textContent = `${place + 1} of ${chosen.length}`;
+  $("steps").hidden = visit.length < 2;
+  $("place").textContent = `${place + 1} of ${visit.length}`;
   $("previous").disabled = place <= 0;
-  $("next").disabled = place === chosen.length - 1;
+  $("next").disabled = place === visit.length - 1;
   const open = waiting();
   $("analyze").hidden = !running && !open.length;
   $("analyze").disabled = Boolean(running);
@@ -289,8 +289,8 @@ function notice(text) {
 }
 
 function step(by) {
-  const item = chosen[chosen.indexOf(current) + by];
-  if (item && chosen.includes(current)) {
+  const item = visit[visit.indexOf(current) + by];
+  if (current && item) {
     show(item);
     say(`${item.name}. ${item.answer ? spoken(item.answer, known.missed_together) : item.error?.message ?? "Not analyzed."}`);
   }
@@ -386,6 +386,12 @@ function listen() {
   on("open-help", () => $("help").showModal());
   on("theme", toggleTheme);
   for (const button of document.querySelectorAll("dialog .close")) button.addEventListener("click", () => button.closest("dialog").close());
+  let closed = [];  // on paper nobody can open them
+  addEventListener("beforeprint", () => {
+    closed = [...document.querySelectorAll(".card details:not([open])")];
+    for (const details of closed) details.open = true;
+  });
+  addEventListener("afterprint", () => { for (const details of closed) details.open = false; });
   document.addEventListener("keydown", onKey);
   document.addEventListener("paste", (event) => {
     if (event.target instanceof HTMLInputElement && event.target.type !== "checkbox") return;

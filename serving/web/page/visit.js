@@ -11,6 +11,17 @@ export function standing(item) {
   return item.state === "done" ? verdict(item.answer).short : STATES[item.state];
 }
 
+// Of the words in serving/guard.py and serving/run.py the least that tells them apart; others name another kind of image.
+const REASONS = [[/learned from synthetic drawings/, "synthetic runs"], [/ a patient of .* years/, "age"], [/PatientOrientation/, "turned"]];
+const REFUSALS = { 413: "too large", 415: "unreadable", 422: "unreadable" };
+
+/** Why an image has no answer, in a word or two: by its first warning, which is the image's own if one is. */
+export function reason(item) {
+  const words = item.error?.code === "doubtful" ? item.error.message : item.answer?.warnings[0];
+  if (words) return REASONS.find(([pattern]) => pattern.test(words))?.[1] ?? "not a chest X-ray";
+  return item.error ? REFUSALS[item.error.status] ?? "" : "";
+}
+
 /** The table's rows; `show` opens an image. */
 export function table(visit, systems, current, show) {
   const decision = (item, place) => {
@@ -23,7 +34,7 @@ export function table(visit, systems, current, show) {
       .map(([words, kind]) => h("th", { scope: "col", class: kind }, words)))),
     h("tbody", {}, visit.map((item) => h("tr", { "aria-current": item === current ? "true" : null, class: item.state === "done" ? verdict(item.answer).kind : item.state },
       h("th", { scope: "row" }, h("button", { type: "button", class: "link", onclick: () => show(item) }, item.name)),
-      h("td", {}, h("span", { class: "tag" }, standing(item))),
+      h("td", {}, h("span", { class: "tag" }, standing(item)), reason(item) ? h("p", { class: "quiet reason" }, reason(item)) : null),
       systems.map((_, place) => decision(item, place)),
       h("td", { class: "note" }, item.error ? item.error.message : item.answer?.warnings.join("; ") ?? "")))),
   ];
@@ -32,10 +43,11 @@ export function table(visit, systems, current, show) {
 /** "5 images: 2 disagree, 1 without an answer". */
 export function summary(visit) {
   const count = (test) => visit.filter(test).length;
+  const unanswered = (item) => standing(item) === "no answer";
   const parts = [
     [count((item) => item.answer?.disagreement), "disagree"],
-    [count((item) => item.answer?.warnings.length), "with a warning"],
-    [count((item) => item.state === "failed"), "without an answer"],
+    [count((item) => item.answer?.warnings.length && !unanswered(item)), "with a warning"],
+    [count(unanswered), "without an answer"],
     [count((item) => ["chosen", "waiting", "analyzing"].includes(item.state)), "not analyzed"],
   ].filter(([number]) => number).map(([number, words]) => `${number} ${words}`);
   return `${visit.length} ${visit.length === 1 ? "image" : "images"}${parts.length ? `: ${parts.join(", ")}` : ""}`;

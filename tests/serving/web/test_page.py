@@ -18,7 +18,10 @@ import uvicorn
 from fastapi import FastAPI
 from PIL import Image
 
-from serving.run import Run
+from data_prep.images.decoded_image import DecodedImage
+from evaluation.overlays.shapes import SYSTEM_COLOURS
+from serving.guard import Guard, _orientation_warnings
+from serving.run import _SYNTHETIC, Run
 from serving.web.schemas import ServeSettings
 from serving.web.server import build_app
 from tests.measure_page import Browser
@@ -166,6 +169,10 @@ def test_an_answer_with_a_warning_is_shown_as_none_and_a_negative_one_with_what_
     )
     assert set(page.run(decisions)) == {"no answer"}
     assert not page.run("document.querySelector('.value').checkVisibility()")
+    page.run("dispatchEvent(new Event('beforeprint'))")  # on paper nobody can open it
+    assert page.run("document.querySelector('.value').checkVisibility()")
+    page.run("dispatchEvent(new Event('afterprint'))")
+    assert not page.run("document.querySelector('.value').checkVisibility()")
     page.click(".card summary")
     assert page.run("document.querySelector('.value').checkVisibility()")
     assert "no answer" in page.text("#visit-table td:nth-child(3)")
@@ -185,6 +192,40 @@ def test_an_answer_with_a_warning_is_shown_as_none_and_a_negative_one_with_what_
     assert said[1].endswith("A caution.")
 
 
+def test_list_says_why_no_image_has_an_answer_and_leads_on_from_a_refused_one(page: _Page) -> None:
+    page.load()
+    dark = io.BytesIO()
+    Image.fromarray(np.full((90, 120), 9, np.uint8)).save(dark, format="PNG")
+    for name, content in (("dark.png", dark.getvalue()), ("text.png", b"no image at all")):
+        page.run(_DROP % (base64.b64encode(content).decode(), name))
+        page.wait(f"document.querySelector('#reading-title').textContent === '{name}'")
+        page.wait("!document.querySelector('#save-csv').disabled")
+    assert page.text("#visit-count") == "2 images: 2 without an answer"
+    reasons = "[...document.querySelectorAll('.reason')].filter((one) => one.checkVisibility())"
+    assert page.run(f"{reasons}.map((one) => one.textContent)") == [
+        "not a chest X-ray",
+        "unreadable",
+    ]
+    assert page.text("#place") == "2 of 2"
+    page.click("#previous")
+    assert page.text("#reading-title") == "dark.png"
+
+
+def test_each_reason_in_the_list_is_of_the_words_that_a_run_says(page: _Page) -> None:
+    aged = Guard(96, 1.0, 600, 0.0, None, (0, 0, 0, 600))  # type: ignore[arg-type]
+    turned = DecodedImage(np.zeros((90, 120), np.uint8), {"orientation": "R\\H"})
+    said = {
+        "age": aged._age_warnings(1.0, "RetinaNet")[0],
+        "turned": _orientation_warnings(turned)[0],
+        "synthetic runs": _SYNTHETIC.format(system="RetinaNet"),
+        "not a chest X-ray": "a colour image; X-rays are grey",
+    }
+    items = json.dumps([{"answer": {"warnings": [text]}} for text in said.values()])
+    page.load()
+    reasons = f"import('/page/visit.js').then(({{ reason }}) => {items}.map(reason))"
+    assert page.run(reasons) == list(said)
+
+
 def test_dropped_file_that_is_no_image_is_refused_in_words(page: _Page) -> None:
     page.load()
     page.run(_DROP % (base64.b64encode(b"<svg xmlns='x'/>").decode(), "a.dcm"))
@@ -192,6 +233,14 @@ def test_dropped_file_that_is_no_image_is_refused_in_words(page: _Page) -> None:
     refusal = httpx.post(f"{page.address}v1/pixels", files={"file": ("a.dcm", b"<svg xmlns='x'/>")})
     assert refusal.status_code == 415
     assert refusal.json()["error"]["message"].rstrip(".") in page.text("#problem")
+
+
+def test_a_system_has_one_colour_in_overlays_and_on_the_page(page: _Page) -> None:
+    page.load()
+    on_image = page.run("import('/page/draw.js').then(({ COLOURS }) => COLOURS)")
+    style = "getComputedStyle(document.documentElement).getPropertyValue"
+    on_cards = [page.run(f"{style}('--s{place}').trim()") for place in range(4)]
+    assert on_image == on_cards == [colour.lower() for colour in SYSTEM_COLOURS]
 
 
 def test_page_fits_a_phone_and_every_control_has_a_name(page: _Page) -> None:
