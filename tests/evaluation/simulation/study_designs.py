@@ -279,14 +279,13 @@ def few_readers_measure(rng: np.random.Generator, readers: int, cases: int) -> M
             [figures[:-1], figures[-1:]], added.T @ added, readers=["random", "fixed"]
         )
         mean, gap, told = found.systems[0], found.differences[0, 1], {}
-        for name, ends in (
-            ("published", (mean.interval, gap.interval)),
-            ("cautious", (mean.cautious_interval_at(0.95), gap.cautious_interval_at(0.95))),
-        ):
+        published = mean.interval, gap.interval
+        cautious = mean.cautious_interval_at(0.95), gap.cautious_interval_at(0.95)
+        for name, ends in (("|published", published), ("", cautious if readers < 5 else published)):
             (low, high), (from_, to) = ends
-            told[f"covers|{name}"] = float(low <= truth <= high)
-            told[f"claimed|{name}"] = float(from_ > 0 or to < 0)
-            told[f"width|{name}"] = (high - low) / 2
+            told[f"covers{name}"] = float(low <= truth <= high)
+            told[f"claimed{name}"] = float(from_ > 0 or to < 0)
+            told[f"width{name}"] = (high - low) / 2
         return told
 
     return measure
