@@ -384,13 +384,13 @@ def promised_figures(cards: Cards, seed: int = 0) -> pd.DataFrame:
         parts = np.array_split(np.vstack([inside, drawn]), 1 + drawn.size // _CELLS)
         sides = np.concatenate([_both_sides(each, pooled) for each in parts], axis=2)
         for policy, (val, test) in zip(policies, sides, strict=True):
-            of = {"topic": VALIDATION, "system": name, "policy": policy, "note": ""}
+            of = {"system": name, "policy": policy, "ci_method": "", "note": ""}
             figures = zip(_AT_THRESHOLDS, val[0], test[0], *_expected(val, test), strict=True)
             for metric, then, now, low, high in figures:
                 ends = {"ci_low": low, "ci_high": high, "ci_method": _EXPECTED}
                 rows.append({**of, "metric": metric, "group": "validation", "estimate": then})
                 rows.append({**of, "metric": metric, "group": "test", "estimate": now, **ends})
-    return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS))
+    return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS)).assign(topic=VALIDATION)
 
 
 def _both_sides(members: npt.NDArray[np.bool_], pooled: ValidationScores) -> Floats:

@@ -376,7 +376,7 @@ def _first(rows: pd.DataFrame) -> Interval:
 
 
 def _named(topic: str, group: str) -> str:
-    words = topic.replace("_", " ")
+    words = topic.replace("_", " ").replace("*", " and ")
     return f"{words[:1].upper()}{words[1:]}: {group}"
 
 
