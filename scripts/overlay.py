@@ -34,7 +34,7 @@ def overlay(
     split: str | None = None,
     limit: Annotated[int, Argument(least=1)] = 20,
     policy: str = "max_f1",
-    panel: Annotated[int, Argument(least=64, most=2048)] = 480,
+    panel: Annotated[int | None, Argument(least=64, most=2048)] = None,
     seed: int = 0,
     faint: bool = False,
     blind: bool = False,
@@ -54,11 +54,12 @@ def overlay(
         split: Name of the split; by default the systems'.
         limit: Draw at most this many, at random.
         policy: Decide at this policy's threshold.
-        panel: Side of a panel, px.
+        panel: Side of a panel, px; 480 if left out, 1,024 with --blind.
         seed: Seed of the random sample.
         faint: Draw boxes below the threshold, too, thin and grey.
-        blind: For a reader study: plain numbered images in random order, key.csv, and an empty
-            review.csv that cxr import --key reads back. Takes no systems.
+        blind: For a reader study: plain numbered images in random order, key.csv, read.html to
+            mark and rate them on, and an empty review.csv for ratings alone; cxr readers --key
+            and cxr import --key read both back. Takes no systems.
 
     Returns:
         The files that were drawn.
@@ -85,16 +86,17 @@ def overlay(
             raise InputError("overlay --blind: takes no systems; leave them out")
         with console.progress("Drawing", len(image_ids)) as advance:
             write_reader_study(
-                dataset, image_ids, out, finding=of_target.display_name, panel=panel, seed=seed,
-                progress=advance,
+                dataset, image_ids, out, finding=of_target.display_name, panel=panel or 1024,
+                seed=seed, progress=advance,
             )  # fmt: skip
-        folder = shlex.quote(str(out))
-        step = (
-            f"cxr import {folder}/review.csv --key {folder}/key.csv --data "
-            f"{shlex.quote(str(data))} --name READER --out READINGS, once review.csv is filled in"
+        key, back = shlex.quote(str(out / "key.csv")), "from what readers save there: "
+        steps = (
+            f"open {shlex.quote(str(out / 'read.html'))} in a browser, to read",
+            f"{back}cxr readers READER=FILE ... --key {key} --data {shlex.quote(str(data))} --out "
+            "OUT",
         )
         words = f"Reader study: {count} in {out}; keep key.csv from the readers"
-        return Outcome(words, [str(file) for file in sorted(out.glob("*.png"))], next_steps=(step,))
+        return Outcome(words, [str(file) for file in sorted(out.glob("*.png"))], next_steps=steps)
     if not systems:
         raise InputError("overlay: give at least one predictions folder or run, or --blind")
     files = [out / _file_name(image_id) for image_id in image_ids]
@@ -105,7 +107,7 @@ def overlay(
         make_folder(out)
         with console.progress("Drawing", len(image_ids)) as advance:
             for image_id, file in zip(image_ids, files, strict=True):
-                to_png(cases.draw(image_id, panel=panel, faint=faint), file)
+                to_png(cases.draw(image_id, panel=panel or 480, faint=faint), file)
                 advance()
     return Outcome(
         f"Overlays: {count} in {out}",

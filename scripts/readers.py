@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Literal
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock, make_folder, require_only
 from data_prep.store.dataset import DataSet
-from data_prep.store.predictions import Predictions, is_predictions_folder
+from data_prep.store.predictions import is_predictions_folder
+from evaluation.boxes.matching import HitRule
 from evaluation.decisions.test_set import TestSet
 from evaluation.report.files import study_files
-from scripts.options import DataFolder, own_split
+from scripts.options import DataFolder, Names, own_split
 from scripts.runner import AnyPath, Argument, Outcome, verb
 from scripts.systems import Systems
 
@@ -31,16 +33,24 @@ def readers(
     positive_from: float | None = None,
     policy: str = "max_f1",
     key: AnyPath | None = None,
+    lesions: AnyPath | None = None,
+    hit: Literal["centre", "iou", "distance"] = "centre",
+    hit_limit: Annotated[float | None, Argument(least=0)] = None,
+    false_marks: Annotated[float, Argument(least=0)] = 0.5,
+    rename: Names = (),
 ) -> Outcome:
     """Analyse a reader study: readers by modality, or against systems.
 
     By Obuchowski and Rockette, with Hillis' degrees of freedom. Readers may read all cases with
-    each modality, some with some, or each with another.
+    each modality, some with some, or each with another. Where they mark lesions, the weighted
+    AFROC decides.
 
     Args:
         ratings: CSV files of readings: reader, case, rating or decision (0 or 1) or both, and
-            modality where there are several. With --key: filled-in forms of a blind study, each as
-            READER=FILE or READER:MODALITY=FILE.
+            modality where there are several. Of marks: a row each, with rating and x, y or x1, y1,
+            x2, y2 (px) or the name of the lesion it hit, and a row without them for a case without
+            a mark. READER=FILE or READER:MODALITY=FILE: COCO results, predictions that cxr import
+            made or, with --key, filled-in forms of a blind study.
         out: Folder for the page and the tables.
         truth: CSV of the truth: case, label (0 or 1) and, maybe, patient.
         data: Data set that cxr prepare made, in place of --truth; cases are images.
@@ -53,6 +63,13 @@ def readers(
         positive_from: The lowest rating that calls a case positive: sensitivity and so on.
         policy: Of a predictions folder: decide at this policy's threshold.
         key: key.csv of the blind study (cxr overlay --blind).
+        lesions: With --truth, of marks: CSV of the lesions: case, x1, y1, x2, y2 or lesion (its
+            name) and, maybe, weight.
+        hit: A mark hits a lesion in which its centre lies, by overlap (iou), or by the distance of
+            both centres.
+        hit_limit: The least IoU (0.2 if left out), or the largest distance, px.
+        false_marks: False positives per image at which FROC gives the sensitivity.
+        rename: Names of modalities, as 0=without,1=with.
 
     Returns:
         The comparisons in words, every figure, and the page.
@@ -63,50 +80,42 @@ def readers(
     Example:
         cxr readers ratings.csv --truth truth.csv --out out/readers --system CheXNet=scores.csv
     """
-    if (truth is None) == (data is None):
+    judged: Path | TestSet
+    if truth is not None and data is None:
+        judged = truth
+    elif data is not None and truth is None:
+        dataset = DataSet.open(data)
+        judged = TestSet(dataset, dataset.target(target))
+    else:
         raise InputError("readers: give either --truth TRUTH.csv or --data DATA")
-    if key is None and (named := [name for name, _ in ratings if name is not None]):
-        raise InputError(f"readers: {named[0]}=FILE names who filled in a form; give --key, too")
+    for name, (path, *_) in ratings if key is None else ():
+        if name is not None and path.suffix != ".json" and not is_predictions_folder(path):
+            raise InputError(f"readers: {name}=FILE names who filled in a form; give --key, too")
     for name, (path, *others) in system:
         if name is None or others or [other.name for other in system].count(name) > 1:
             words = ",".join(map(str, [path, *others]))
             raise InputError(f"--system {words}: expected NAME=PATH, each with a name of its own")
     from evaluation.studies.reader_analysis import analyse_readers
     from evaluation.studies.reader_page import reader_statements, write_readers
-    from evaluation.studies.readings import (
-        join_readings,
-        predicted_system,
-        read_form,
-        read_ratings,
-        read_system,
-        read_truth,
-        truth_of,
-    )
+    from evaluation.studies.readings import read_study
 
+    if hit == "distance" and hit_limit is None:
+        raise InputError("readers --hit distance: give --hit-limit, the largest distance in px")
+    limit = 0.2 if hit_limit is None else hit_limit
     require_only(out, study_files("readers"), "reader study")
-    judged: TestSet | None = None
-    if truth is not None:
-        labels = read_truth(truth)
-    elif data is not None:
-        dataset = DataSet.open(data)
-        judged = TestSet(dataset, dataset.target(target))
-        labels = truth_of(judged)
-    readings = [
-        read_ratings(path) if key is None else read_form(path, key, name)
-        for name, (path, *_) in ratings
-    ]
-    systems = {}
+    systems: dict[str, tuple[Path, TestSet | None]] = {}
     for name, (path, *_) in system:
-        if not is_predictions_folder(path):
-            systems[name] = read_system(path, name)
-        elif judged is None:
-            raise InputError(f"--system {path}: a predictions folder needs --data, not --truth")
-        else:
-            test_set = replace(judged, split=own_split(None, [path], judged.dataset))
-            systems[name] = predicted_system(
-                Predictions.open(path), name, test_set, readings, policy=policy
-            )
-    study = join_readings(labels, readings, systems, positive_from=positive_from)
+        systems[name] = path, None
+        if is_predictions_folder(path):
+            if isinstance(judged, Path):
+                raise InputError(f"--system {path}: a predictions folder needs --data, not --truth")
+            split = own_split(None, [path], judged.dataset)
+            systems[name] = path, replace(judged, split=split)
+    study = read_study(
+        [(name, path) for name, (path, *_) in ratings], systems, truth=judged, key=key,
+        lesions=lesions, hit=HitRule(hit, limit), false_marks=false_marks,
+        positive_from=positive_from, policy=policy, rename=rename,
+    )  # fmt: skip
     analysis = analyse_readers(study, readers=readers, cases=cases, level=level)
     make_folder(out)
     with folder_lock(out):

@@ -33,7 +33,7 @@ from data_prep.contracts.schemas import JSON_SHAPES, broken_shape, odd_value
 from data_prep.contracts.tables import read_table, read_text_csv, write_csv
 from data_prep.store.dataset import DataSet
 from evaluation.studies.reader_analysis import analyse_readers
-from evaluation.studies.readings import join_readings, read_ratings, read_truth
+from evaluation.studies.readings import _join_readings, _read_table, _read_truth
 from evaluation.studies.study_plan import plans_of_readers
 from scripts.import_predictions import import_predictions
 from scripts.next_steps import next_steps
@@ -380,7 +380,7 @@ def test_tables_of_a_reader_study_give_a_result_or_one_line(tmp_path_factory, dr
     truth.write_text("\n".join(["case,label", *labels]) + "\n")
     change_csv(truth if of_truth else ratings, draw)
     outcome(
-        lambda: analyse_readers(join_readings(read_truth(truth), [read_ratings(ratings)], {})), ""
+        lambda: analyse_readers(_join_readings(_read_truth(truth), [_read_table(ratings)], {})), ""
     )
 
 

@@ -1,4 +1,4 @@
-"""Average precision, RSNA 2018 score, IoBB and FROC of boxes, for many image weightings at once.
+"""Average precision, RSNA score, IoBB, FROC and AFROC of boxes, for many image weightings at once.
 
 COCO's average precision comes also as pycocotools itself computes it, for the estimate.
 
@@ -21,17 +21,19 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from evaluation.boxes.matching import (
+    HITS,
     IOU_THRESHOLDS,
     MAX_BOXES,
     BoxMatches,
     BoxPairs,
+    Finds,
     Hit,
-    first_finds,
+    find_lesions,
     match_pairs,
     pair_boxes,
 )
 from evaluation.statistics.bootstrap import RunningRows, SegmentSums, per_cluster
-from evaluation.statistics.ranking import Floats, Integers
+from evaluation.statistics.ranking import FallingScores, Floats, Integers
 
 _RECALL_POINTS = np.linspace(0.0, 1.0, 101)
 
@@ -352,38 +354,71 @@ class WeightedFroc:
         Chakraborty 1989; the rates are those of LUNA16 (Setio et al. 2017).
     """
 
-    def __init__(
-        self, pairs: BoxPairs, clusters: Integers, n_clusters: int, hit: Hit = "iou"
-    ) -> None:
-        owner, boxes = np.asarray(clusters), pairs.boxes
-        best, false = first_finds(pairs, hit)
+    def __init__(self, finds: Finds, clusters: Integers, n_clusters: int) -> None:
+        owner, best = np.asarray(clusters), finds.best
         found = np.flatnonzero(best > -np.inf)
         found = found[np.argsort(-best[found], kind="stable")]
-        self._finder = owner[pairs.truth.image[found]]
+        self._finder = owner[finds.lesion_image[found]]
         # A false mark is called wherever a lesion of no higher score is: add up over lesions.
-        segment = np.searchsorted(-best[found], -boxes.score[false], side="left")
-        of_box = owner[boxes.image[false]]
+        segment = np.searchsorted(-best[found], -finds.mark_score[finds.false], side="left")
+        of_box = owner[finds.mark_image[finds.false]]
         counted = segment < len(found)
         self._false = SegmentSums(segment[counted], of_box[counted], len(found), n_clusters)
         self._images = np.bincount(owner, minlength=n_clusters)
-        self._lesions = np.bincount(owner, weights=pairs.truth.per_image, minlength=n_clusters)
+        self._lesions = np.bincount(owner[finds.lesion_image], minlength=n_clusters)
 
-    def figures(self, weights: Integers) -> Floats:
-        """The mean, then the sensitivity at each of `FROC_RATES`; NaN without a lesion."""
+    def figures(self, weights: Integers, rates: Sequence[float] = FROC_RATES) -> Floats:
+        """The mean, then the sensitivity at each of the rates; NaN without a lesion."""
         weight = np.asarray(weights, dtype=np.float64)
         n_images, n_lesions = weight @ self._images, weight @ self._lesions
         false = RunningRows(self._false(weights))
         found = np.cumsum(np.take(weights, self._finder, axis=1), axis=1, dtype=np.int64)
         found = np.pad(found, ((0, 0), (1, 0)))  # before the first find, nothing is found
-        kept = false.place(np.floor(np.outer(n_images, FROC_RATES)), side="right")  # (R, rates)
+        kept = false.place(np.floor(np.outer(n_images, rates)), side="right")  # (R, rates)
         at_rates = np.take_along_axis(found, kept, axis=1)
-        mean = at_rates.sum(axis=1, keepdims=True) / len(FROC_RATES)
+        mean = at_rates.sum(axis=1, keepdims=True) / len(rates)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(np.hstack([mean, at_rates]) / n_lesions[:, None])
 
     def __call__(self, weights: Integers) -> Floats:
         """The mean per weighting, shape ``(R,)``: see `figures`."""
         return np.asarray(self.figures(weights)[:, 0])
+
+
+class WeightedAfroc:
+    """Area under the AFROC curve: lesions against images without one.
+
+    A lesion that is found with a higher score than the most confident false mark of a normal image
+    counts 1, with an equal one 1/2; a lesion that nothing finds and a normal image without a mark
+    rank lowest. `worth` is of each lesion: ones give the AFROC, where every lesion counts alike.
+
+    Source:
+        Chakraborty and Berbaum 2004 (JAFROC); Chakraborty and Zhai 2016 (weights).
+    """
+
+    def __init__(self, finds: Finds, worth: Floats, clusters: Integers) -> None:
+        owner, normal = np.asarray(clusters), finds.normal
+        self._normals = FallingScores(finds.highest_false[normal], owner[normal])
+        self._lesion_owner, self._worth = owner[finds.lesion_image], worth
+        # How many normal images rank strictly above, or at least as high as, each lesion.
+        self._above, self._upto = (
+            np.searchsorted(self._normals.negated, -finds.best, side=side)
+            for side in ("left", "right")
+        )
+
+    @classmethod
+    def shared(cls, finds: Finds, clusters: Integers) -> WeightedAfroc:
+        """The weighted AFROC: all lesions of an image share its weight alike."""
+        return cls(finds, 1 / np.bincount(finds.lesion_image)[finds.lesion_image], clusters)
+
+    def __call__(self, weights: Integers) -> Floats:
+        """The area per weighting, ``(R,)``; NaN without a lesion or without a normal image."""
+        normals = self._normals.sums(weights)
+        on_lesion = np.take(weights, self._lesion_owner, axis=1) * self._worth
+        lost = np.take(normals, self._above, axis=1) + np.take(normals, self._upto, axis=1)
+        losses = np.einsum("rl,rl->r", on_lesion, lost) / 2
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.asarray(1 - losses / (on_lesion.sum(axis=1) * normals[:, -1]))
 
 
 class FrocCurve(NamedTuple):
@@ -420,19 +455,19 @@ def froc(
         >>> curve.false_marks.tolist(), curve.sensitivity.tolist()
         ([0.0, 0.5, 0.5], [0.0, 1.0, 1.0])
     """
-    return froc_curve(pair_boxes(boxes, truth, image_ids), hit)
+    return froc_curve(find_lesions(pair_boxes(boxes, truth, image_ids), HITS[hit]))
 
 
-def froc_curve(pairs: BoxPairs, hit: Hit = "iou") -> FrocCurve:
-    """See `froc`; of boxes that are paired already."""
-    if not len(pairs.truth.image):
+def froc_curve(finds: Finds) -> FrocCurve:
+    """See `froc`; of boxes of which is known what they find."""
+    best = finds.best
+    if not len(best):
         return FrocCurve(np.empty(0), np.empty(0))
-    best, false = first_finds(pairs, hit)
     rising = np.sort(-best[best > -np.inf])
-    cuts, wrong = np.unique(rising), np.sort(-pairs.boxes.score[false])
+    cuts, wrong = np.unique(rising), np.sort(-finds.mark_score[finds.false])
     found = np.searchsorted(rising, cuts, side="right")
     called = np.searchsorted(wrong, cuts, side="right")
     return FrocCurve(
-        np.concatenate([[0], called, [len(wrong)]]) / len(pairs.truth.per_image),
+        np.concatenate([[0], called, [len(wrong)]]) / finds.n_images,
         np.concatenate([[0], found, [len(rising)]]) / len(best),
     )

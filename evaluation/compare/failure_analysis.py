@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.schemas import FIELD_WIDTH_MM
-from evaluation.boxes.matching import error_kinds, first_finds, pair_boxes
+from evaluation.boxes.matching import error_kinds, find_lesions, pair_boxes
 from evaluation.compare.claims import holm
 from evaluation.compare.judged_models import Models, cards_of
 from evaluation.compare.paired_tests import seed_parts
@@ -294,7 +294,9 @@ def _shares_of_lesions(members: Sequence[Scorecard], rows: pd.DataFrame) -> Iter
     for kind in (*_PER_LESION, *_PER_IMAGE):
         of = mean["lesions"] if kind in _PER_LESION else ones
         yield ShareName("errors", "", "", kind), mean[kind], of, patients, None
-    reached = np.mean([is_positive(first_finds(pairs)[0], cut) for pairs, cut in matched], axis=0)
+    reached = np.mean(
+        [is_positive(find_lesions(pairs).best, cut) for pairs, cut in matched], axis=0
+    )
     image = matched[0][0].truth.image
     trusted = rows[judged.boxes_trusted].reset_index(drop=True)
     for topic, of_lesion in _lesion_groups(_ordered_truth(judged), image, trusted).items():

@@ -19,6 +19,7 @@ import pandas as pd
 
 from evaluation.boxes.box_metrics import (
     FrocCurve,
+    WeightedAfroc,
     WeightedAveragePrecision,
     WeightedFroc,
     WeightedIobb,
@@ -26,7 +27,16 @@ from evaluation.boxes.box_metrics import (
     coco_figures,
     froc_curve,
 )
-from evaluation.boxes.matching import HITS, BoxPairs, localised, match_pairs, pair_boxes
+from evaluation.boxes.matching import (
+    HITS,
+    BoxPairs,
+    Finds,
+    Hit,
+    find_lesions,
+    localised,
+    match_pairs,
+    pair_boxes,
+)
 from evaluation.compare.estimates import THRESHOLDS, is_chosen
 from evaluation.decisions.decision import BOX_CUT, BoxCutChoice, Decision
 from evaluation.decisions.test_set import EvaluationSet, SystemOutput
@@ -112,14 +122,18 @@ class Scorecard:
         self._precision: WeightedAveragePrecision | None = None
         self._placed: list[tuple[Sequence[str], Callable[[Integers], Floats]]] = []
         self._called: list[tuple[Sequence[str], Callable[[Integers, Floats], Floats]]] = []
+        self._finds: dict[Hit, Finds] = {}
         if boxes is not None:
             trusted = judged.boxes_trusted
             pairs = self._pairs = pair_boxes(boxes, judged.truth, judged.image_ids[trusted])
+            self._finds = {hit: find_lesions(pairs, rule) for hit, rule in HITS.items()}
             of_patients = (judged.patients[trusted], judged.n_patients)
             self._precision = WeightedAveragePrecision(match_pairs(pairs), *of_patients)
-            for hit in HITS:
-                froc = WeightedFroc(pairs, *of_patients, hit).figures
+            for hit, finds in self._finds.items():
+                froc = WeightedFroc(finds, *of_patients).figures
                 self._placed.append((family(f"froc_{hit}"), froc))
+            afroc = WeightedAfroc.shared(self._finds["iou"], of_patients[0])
+            self._placed.append((family("afroc"), afroc))
             if box_cut is not None:
                 cuts = np.unique([box_cut, *(() if cut_choice is None else cut_choice.cuts)])
                 for name, judge in (("rsna", WeightedRsnaScore), ("iobb", WeightedIobb)):
@@ -356,9 +370,7 @@ class Scorecard:
 
     def froc(self) -> dict[str, FrocCurve]:
         """The FROC curve for each kind of hit, as `froc_curve` gives it; none without boxes."""
-        if self._pairs is None:
-            return {}
-        return {hit: froc_curve(self._pairs, hit) for hit in HITS}
+        return {hit: froc_curve(finds) for hit, finds in self._finds.items()}
 
     def missing(self) -> dict[MetricKey, str]:
         """Figures that this system cannot have, with the reason."""

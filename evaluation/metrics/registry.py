@@ -23,6 +23,7 @@ COMPUTED_BY = {
     "coco": "evaluation.boxes.box_metrics:coco_figures",
     "froc_iou": "evaluation.boxes.box_metrics:WeightedFroc.figures",
     "froc_centre": "evaluation.boxes.box_metrics:WeightedFroc.figures",
+    "afroc": "evaluation.boxes.box_metrics:WeightedAfroc",
     "rsna": "evaluation.boxes.box_metrics:WeightedRsnaScore",
     "iobb": "evaluation.boxes.box_metrics:WeightedIobb",
     "referral": "evaluation.decisions.thresholds:ReferralFigures.figures",
@@ -367,6 +368,16 @@ _called_boxes = partial(_boxed, needs=("boxes", "box_cut"))
 _BOX_METRICS = (
     *_froc_metrics("iou", "FROC", "an intersection over union of at least 0.2", 6),
     *_froc_metrics("centre", "FROC by centre", "its centre on the lesion, borders included", 7),
+    _boxed(
+        "wafroc",
+        "Weighted AFROC",
+        "The chance that a lesion is found with a higher score than the highest false positive of "
+        "an image without lesions (equal scores half, nothing found ranks lowest), hits as in "
+        "FROC. Lesions of an image share its weight: one with many counts as one.",
+        family="afroc",
+        needs=("boxes",),
+        place=("place", 8),
+    ),
     _called_boxes(
         "rsna_score",
         "RSNA 2018 score",

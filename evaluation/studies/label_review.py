@@ -23,7 +23,7 @@ from data_prep.duplicates.near_duplicates import linked_images
 from data_prep.duplicates.set_copies import near_duplicates_of
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
-from evaluation.boxes.matching import FOREGROUND_IOU, first_finds, pair_boxes
+from evaluation.boxes.matching import FOREGROUND_IOU, find_lesions, pair_boxes
 from evaluation.compare.comparison import Comparison
 from evaluation.decisions.test_set import SystemOutput, TestSet
 from evaluation.metrics.metric import Note, listing
@@ -98,10 +98,10 @@ class _Unseen:
         """Annotated boxes with little support, and of each image the strongest that nobody drew."""
         found = self.output.predicted_boxes
         pairs = pair_boxes(found[found["image_id"].isin(ids)], self.test_set.true_boxes, ids)
-        best, false = first_finds(pairs)
-        support, score = np.maximum(best, 0), pairs.boxes.score
+        finds = find_lesions(pairs)
+        support, score = np.maximum(finds.best, 0), pairs.boxes.score
         usual = float(np.median(support[support > 0])) if support.any() else np.inf
-        alone = false & (score >= usual)
+        alone = finds.false & (score >= usual)
         says, name = "{} {} score {:.2f} (usual: {:.2f})", self.output.predictions.name
         drawn, missed = (
             pd.DataFrame(boxes.corners, columns=EDGES).assign(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Literal
@@ -11,7 +11,6 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
-from evaluation.metrics.image_metrics import rates
 from evaluation.statistics.bootstrap import LEVEL, cluster_index
 from evaluation.statistics.obuchowski_rockette import (
     ClusteredEstimate,
@@ -21,13 +20,11 @@ from evaluation.statistics.obuchowski_rockette import (
     analyse_nested,
     jackknife_covariance,
 )
-from evaluation.statistics.ranking import Floats, RankedScores
-from evaluation.studies.readings import ReaderStudy
+from evaluation.statistics.ranking import Floats, Integers
+from evaluation.studies.reader_study import DECIDED, ReaderStudy
 
 _Kind = Literal["reader", "system", "mean", "difference"]
 
-_RATED = ("auroc",)
-_DECIDED = ("balanced_accuracy", "recall", "specificity", "accuracy", "f1")
 _FEW_READERS = 5  # with fewer, the published interval over readers is too narrow
 _ROWS_AT_ONCE = 256  # of jackknife weights, which are as wide as there are patients
 
@@ -83,7 +80,7 @@ class ReaderAnalysis:
 
     @property
     def primary(self) -> str:
-        """AUROC where there are ratings, else balanced accuracy."""
+        """Weighted AFROC of marks, AUROC of ratings, else balanced accuracy."""
         return self.metrics[0]
 
     def of(self, kind: _Kind, metric: str) -> list[StudyRow]:
@@ -115,39 +112,64 @@ def analyse_readers(
     most = max(len(study.readers(modality)) for modality in study.modalities)
     if readers == "random" and most < 2:
         raise InputError("one reader cannot stand for others: take --readers fixed")
-    chosen = (*(_RATED if study.has_ratings else ()), *(_DECIDED if study.has_decisions else ()))
     rows: list[StudyRow] = []
     crossed = {}
-    for metric in chosen:
-        judge = _MetricStudy(study, metric, readers, cases, level)
+    readings = _readings(study)
+    for metric in study.metrics:
+        judge = _MetricStudy(study, readings, metric, readers, cases, level)
         rows += judge.rows()
         if judge.crossed is not None:
             crossed[metric] = judge.crossed
     return ReaderAnalysis(study, readers, cases, level, tuple(rows), crossed)
 
 
+@dataclass(frozen=True)
+class _Reading:
+    """The readings of a reader with a modality, or of a system, and whose cases they are."""
+
+    rows: pd.DataFrame
+    patients: Integers  # of all patients, those who have a case here, rising
+    owner: Integers  # of each row, as a place in `patients`
+
+
+def _readings(study: ReaderStudy) -> dict[_Name, _Reading]:
+    patient_of, _ = cluster_index(study.truth["patient"])
+    tables, readings = pd.concat([study.readings, study.systems]), dict[_Name, _Reading]()
+    place = study.truth.index.get_indexer(pd.Index(tables["case"]))
+    number = tables.groupby(["reader", "modality"], sort=False).ngroup().to_numpy()
+    for chosen in (np.flatnonzero(number == each) for each in range(number.max() + 1)):
+        patients, owner = np.unique(patient_of[place[chosen]], return_inverse=True)
+        rows = tables.iloc[chosen]
+        name = str(rows["reader"].iloc[0]), str(rows["modality"].iloc[0])
+        readings[name] = _Reading(rows, patients, owner)
+    return readings
+
+
 class _MetricStudy:
     """One metric: a figure for each reader and modality, and the covariance of all figures."""
 
     def __init__(
-        self, study: ReaderStudy, metric: str, readers: Effect, cases: Effect, level: float
+        self,
+        study: ReaderStudy,
+        readings: Mapping[_Name, _Reading],
+        metric: str,
+        readers: Effect,
+        cases: Effect,
+        level: float,
     ) -> None:
         self.study, self.metric, self.cases, self.level = study, metric, cases, level
-        needed = "rating" if metric in _RATED else "decision"
-        systems = study.systems
-        systems = systems[systems[needed].notna()] if needed in systems else systems.iloc[:0]
-        tables = pd.concat([study.readings, systems])
-        groups: dict[_Name, pd.DataFrame] = {
-            (str(reader), str(modality)): rows
-            for (reader, modality), rows in tables.groupby(["reader", "modality"], sort=False)
+        needed = "decision" if metric in DECIDED else "rating"
+        held = {
+            name: reading
+            for name, reading in readings.items()
+            if name[1] or (needed in reading.rows and reading.rows[needed].notna().all())
         }
-        self.columns: dict[_Name, int] = {name: at for at, name in enumerate(groups)}
-        self.counts = [len(rows) for rows in groups.values()]
-        owner, n_patients = cluster_index(study.truth["patient"])
-        patients = pd.Series(owner, index=study.truth.index)
+        self.columns: dict[_Name, int] = {name: at for at, name in enumerate(held)}
+        self.counts = [len(reading.rows) for reading in held.values()]
+        n_patients = study.truth["patient"].nunique()
         left_out = [
-            _left_out(rows, study.truth["label"], patients, n_patients, metric)
-            for rows in groups.values()
+            _left_out(study.figure(metric, each.rows, each.owner), each.patients, n_patients)
+            for each in held.values()
         ]
         table = np.column_stack(left_out)  # (patients + 1, figures)
         self.figures, self.covariance = table[0], jackknife_covariance(table[1:])
@@ -257,7 +279,8 @@ class _MetricStudy:
             estimate.interval_at(all_level) or (None, None) if all_level else (None,) * 2
         )
         if kind != "difference" and low is not None and high is not None:
-            low, high = max(low, 0.0), min(high, 1.0)
+            most = np.inf if self.study.metrics[self.metric].unbounded else 1.0
+            low, high = max(low, 0.0), min(high, most)
         names = list(self.columns)
         n_readers = len({names[at][0] for at in columns if names[at][1]})
         if estimate.squares and n_readers < _FEW_READERS and not design.startswith("crossed"):
@@ -272,34 +295,16 @@ class _MetricStudy:
         )  # fmt: skip
 
 
-def _left_out(
-    rows: pd.DataFrame, labels: pd.Series, patients: pd.Series, n_patients: int, metric: str
-) -> Floats:
-    """A figure of all cases, then without each patient, shape ``(patients + 1,)``.
+def _left_out(figure: Callable[[Integers], Floats], present: Integers, n_patients: int) -> Floats:
+    """A figure of all patients who are present, then without each: ``(patients + 1,)``.
 
-    NaN without a patient who has no case here.
+    NaN without a patient who is not present.
     """
-    truth = labels.loc[rows["case"]].to_numpy(dtype=bool)
-    present, owner = np.unique(patients.loc[rows["case"]], return_inverse=True)
-    if metric in _RATED:
-        ranked = RankedScores(truth, rows["rating"].to_numpy(np.float64), owner)
-        values = _left_out_auroc(ranked, len(present))
-    else:
-        called = rows["decision"].to_numpy(np.float64) == 1
-        kinds = (truth & called, ~truth & called, ~truth & ~called, truth & ~called)
-        by_patient = [np.bincount(owner[kind], minlength=len(present)) for kind in kinds]
-        counts = [np.concatenate([[of.sum()], of.sum() - of]) for of in by_patient]
-        values = rates(*counts)[metric]
     left_out = np.full(n_patients + 1, np.nan)
-    left_out[0], left_out[1 + present] = values[0], values[1:]
-    return left_out
-
-
-def _left_out_auroc(ranked: RankedScores, n_patients: int) -> Floats:
-    parts = [ranked.auroc()]
-    for start in range(0, n_patients, _ROWS_AT_ONCE):
-        rows = np.arange(start, min(start + _ROWS_AT_ONCE, n_patients))
-        weights = np.ones((len(rows), n_patients), dtype=np.int16)
+    left_out[0] = figure(np.ones((1, len(present)), dtype=np.int16))[0]
+    for start in range(0, len(present), _ROWS_AT_ONCE):
+        rows = np.arange(start, min(start + _ROWS_AT_ONCE, len(present)))
+        weights = np.ones((len(rows), len(present)), dtype=np.int16)
         weights[np.arange(len(rows)), rows] = 0
-        parts.append(ranked.auroc(weights))
-    return np.concatenate(parts)
+        left_out[1 + present[rows]] = figure(weights)
+    return left_out

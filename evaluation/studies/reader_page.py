@@ -14,11 +14,11 @@ from data_prep.contracts.folders import provenance
 from data_prep.contracts.words import counted
 from evaluation.metrics.image_metrics import rates
 from evaluation.metrics.metric import DASH, listing, number, p_words, span_words
-from evaluation.metrics.registry import METRICS, metric_title
 from evaluation.report.page import Table
 from evaluation.report.plot import Axis, Chart, Curve, Point, legend_sample
 from evaluation.statistics.ranking import Floats, curves
 from evaluation.studies.reader_analysis import ReaderAnalysis, StudyRow
+from evaluation.studies.reader_study import MarkedStudy, ReaderStudy
 from evaluation.studies.readings import ONLY_MODALITY
 from evaluation.studies.study_page import Section, ShownChart, Statement, StudyPage, write_study
 
@@ -30,7 +30,8 @@ def write_readers(analysis: ReaderAnalysis, out: Path) -> Path:
     """Write ``readers.csv``, ``readers.json`` and, last, ``readers.html``."""
     stored = _readers_dict(analysis)
     page = _page(analysis, stored["notes"])
-    return write_study(out, "readers", stored["figures"], stored, page.render())
+    html = page.render("readers.html.jinja", analysis=analysis)
+    return write_study(out, "readers", stored["figures"], stored, html)
 
 
 def _readers_dict(analysis: ReaderAnalysis) -> dict[str, Any]:
@@ -62,7 +63,7 @@ def reader_statements(analysis: ReaderAnalysis) -> list[Statement]:
     differences = analysis.of("difference", analysis.primary)
     if differences:
         return [Statement(_compared(analysis, row), row.decided) for row in differences]
-    title = METRICS[analysis.primary].inside
+    title = analysis.study.metrics[analysis.primary].inside
     return [
         Statement(
             f"{_who(row.first)} had a mean {title} of {number(row.estimate)} "
@@ -73,7 +74,7 @@ def reader_statements(analysis: ReaderAnalysis) -> list[Statement]:
 
 
 def _compared(analysis: ReaderAnalysis, row: StudyRow) -> str:
-    title = METRICS[row.metric].inside
+    title = analysis.study.metrics[row.metric].inside
     single = [*analysis.of("mean", row.metric), *analysis.of("system", row.metric)]
     means = {of.first: of.estimate for of in single}
     systems = {of.first for of in analysis.of("system", row.metric)}
@@ -136,7 +137,19 @@ def _interval(
         return "no interval: nothing varies"
     words = f"{_percent(analysis.level)} interval"
     words = words if of_all < 2 else f"simultaneous {words} of {of_all} comparisons"
-    return f"{words} {span_words(low, high)}"
+    return f"{words} {_span(low, high)}"
+
+
+def _span(low: float | None, high: float | None) -> str:
+    """An interval; with four digits where three would have it touch 0.
+
+    Example:
+        >>> _span(-0.08796, 0.00036), _span(-0.0880, 0.0040)
+        ('−0.0880 to 0.0004', '−0.088 to 0.004')
+    """
+    if low is None or high is None or min(abs(low), abs(high)) >= 5e-4 or low == high:
+        return span_words(low, high)
+    return f"{number(low, 4)} to {number(high, 4)}"
 
 
 def _percent(level: float) -> str:
@@ -240,16 +253,20 @@ def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
             folded={"Other figures of each reader": others} if others else {},
         )
     ]
+    readers = study.readings["reader"].nunique()
+    if study.has_ratings and readers > 1:
+        title = f"{_curve_name(study)} curve of each reader"
+        sections.append(Section("by-reader", title, charts=list(_charts_by_reader(analysis))))
     if differences.rows:
         lead = (
             "Each interval and p-value is of that comparison alone. Only "
-            f"{METRICS[analysis.primary].inside} decides the answer above; other figures are "
+            f"{study.metrics[analysis.primary].inside} decides the answer above; other figures are "
             "exploratory."
         )
         sections.append(Section("differences", differences.title, lead, tables=[differences]))
     return StudyPage(
         title="Reader study",
-        kicker=f"Reader study · {counted(study.readings['reader'].nunique(), 'reader')} · "
+        kicker=f"Reader study · {counted(readers, 'reader')} · "
         f"{counted(len(truth), 'case')} of {counted(truth['patient'].nunique(), 'patient')}, "
         f"{truth['label'].sum():,} positive",
         answer=first.text,
@@ -258,7 +275,6 @@ def _page(analysis: ReaderAnalysis, notes: list[str]) -> StudyPage:
         signs=n_compared > 0,
         notes=notes,
         sections=sections,
-        methods=_methods(analysis),
         details=[(components, _COMPONENTS)] if components.rows else [],
     )
 
@@ -268,34 +284,6 @@ _COMPONENTS = (
     "Var(R): readers. Var(TR): readers by modalities. Cov1: same reader, other modality. Cov2: "
     "other reader, same modality. Cov3: both differ. A negative variance is estimated as it stands."
 )
-
-
-def _methods(analysis: ReaderAnalysis) -> list[str]:
-    readers, cases = analysis.readers, analysis.cases
-    return [
-        f"Analysis of Obuchowski and Rockette (1995) with the degrees of freedom of Hillis (2007): "
-        f"readers {readers}, cases {cases}. "
-        + (
-            "Random readers: the result is for readers like these, and its interval includes how "
-            "readers differ. "
-            if readers == "random"
-            else "Fixed readers: the result is for these readers only. "
-        )
-        + (
-            "Random cases: the result is for cases like these."
-            if cases == "random"
-            else "Fixed cases: the result is for these cases only."
-        ),
-        "AUROC is the area under the trapezoidal ROC curve; equal ratings count half. Variances "
-        "and covariances over cases are by jackknife: each patient is left out with all cases.",
-        "Where not all readers read with both modalities of a pair, the pair is analysed over the "
-        "readers who did; with fewer than two of them, readers are nested in modalities "
-        "(Obuchowski, Gallas and Hillis 2012). The table of differences names the design.",
-        "A stand-alone system is judged as it is, on the same cases: its figure varies with the "
-        "cases, not with readers (Chakraborty 2017; method 1T-RRRC of RJafroc).",
-        "Intervals are symmetric; intervals of single figures are cut at 0 and 1. Cautious: each "
-        "part of the variance by its own t (Zou and Donner 2008).",
-    ]
 
 
 def _figure_table(analysis: ReaderAnalysis, metric: str) -> Table:
@@ -317,7 +305,7 @@ def _figure_table(analysis: ReaderAnalysis, metric: str) -> Table:
         *(f"{row.first}, system" for row in systems),
     )
     name = "Mean of readers, or system" if systems else "Mean of readers"
-    return Table.of(metric_title(metric), "", columns, (*rows, (name, *last)))
+    return Table.of(study.metrics[metric].title, "", columns, (*rows, (name, *last)))
 
 
 def _with_ends(row: StudyRow) -> str:
@@ -329,8 +317,8 @@ def _with_ends(row: StudyRow) -> str:
 def _difference_table(analysis: ReaderAnalysis) -> Table:
     rows = [
         (
-            metric_title(row.metric), f"{_title(row.first)} − {_title(row.second)}",
-            number(row.estimate), span_words(row.ci_low, row.ci_high), number(row.std_error, 4),
+            analysis.study.metrics[row.metric].title, f"{_title(row.first)} − {_title(row.second)}",
+            number(row.estimate), _span(row.ci_low, row.ci_high), number(row.std_error, 4),
             "normal" if row.df is None else f"{row.df:.1f}", p_words(row.p_value), row.design,
         )
         for row in analysis.rows
@@ -355,38 +343,71 @@ def _component_table(analysis: ReaderAnalysis) -> Table:
             name = f"χ²({upper})" if np.isinf(lower) else f"F({upper}, {lower:.2f})"
             words = f"{name} = {test.statistic:.2f}, p {p_words(test.p_value)}"
         parts = asdict(study.components).values()
-        rows.append((metric_title(metric), words, *(f"{value:.3g}" for value in parts)))
+        title = analysis.study.metrics[metric].title
+        rows.append((title, words, *(f"{value:.3g}" for value in parts)))
     columns = ("Figure", "All modalities equal", "Var(R)", "Var(TR)", "Cov1", "Cov2", "Cov3",
                "Var(error)")  # fmt: skip
     return Table.of("Overall test and variance components", "", columns, tuple(rows))
 
 
 def _chart(analysis: ReaderAnalysis) -> Chart:
-    """Each reader faint, the mean of a modality's readers and each system in full."""
+    """The mean of a modality's readers, and each system."""
     study = analysis.study
     drawn: list[Curve] = []
     for at, modality in enumerate(study.modalities):
         readings = study.readings[study.readings["modality"] == modality]
         drawn += _modality_curves(analysis, readings, modality, at)
+    title, note = "Each reader, and the mean", ""
+    if study.has_ratings:
+        title = f"{_curve_name(study)}, mean of readers"
+        note = "The mean is that of the readers' curves, upwards at each place of the axis. "
+    if study.has_decisions and not isinstance(study, MarkedStudy):
+        note += "Dots: decisions of one reader; diamonds: their mean, or a system."
+    description = f"{title}: {reader_statements(analysis)[0].text}"
+    curves = (*drawn, *_system_curves(analysis))
+    return _framed(study, key="readers", title=title, curves=curves, description=description,
+                   note=note)  # fmt: skip
+
+
+def _curve_name(study: ReaderStudy) -> str:
+    return "Weighted AFROC" if isinstance(study, MarkedStudy) else "ROC"
+
+
+def _framed(study: ReaderStudy, **options: Any) -> Chart:
+    """A chart of readers' curves with its axes."""
+    if isinstance(study, MarkedStudy):
+        x, y = "Cases without a lesion that have a false mark", "Lesions found, weighted"
+        return Chart(x=Axis(x), y=Axis(y), **options)
+    x, y = "1 − specificity (false alarms among negatives)", "Sensitivity"
+    guides = (((0, 1), (0, 1)),)
+    return Chart(x=Axis(x), y=Axis(y), guides=guides, guide_label="guessing", **options)
+
+
+def _charts_by_reader(analysis: ReaderAnalysis) -> Iterator[ShownChart]:
+    """A chart of each reader: the curve with every modality, and each system."""
+    study = analysis.study
+    for place, (reader, readings) in enumerate(study.readings.groupby("reader", sort=False)):
+        curves = []
+        for modality, rows in readings.groupby("modality", sort=False):
+            name, at = f"{reader}, {modality}", study.modalities.index(str(modality))
+            point = _point(analysis, rows, name, ".")
+            curves.append(Curve(name, at, *_line(analysis, rows), point))
+        title = f"Reader {reader}" if str(reader).isdigit() else str(reader)
+        yield ShownChart(
+            _framed(
+                study, key=f"reader-{place}", title=title,
+                curves=(*curves, *_system_curves(analysis)),
+                description=f"{_curve_name(study)} of {title}",
+            )
+        )  # fmt: skip
+
+
+def _system_curves(analysis: ReaderAnalysis) -> Iterator[Curve]:
+    study = analysis.study
     systems = study.systems.groupby("reader", sort=False)
     for at, (name, rows) in enumerate(systems, len(study.modalities)):
-        x, y = _roc(analysis, rows) if study.has_ratings else (np.empty(0), np.empty(0))
-        point = _point(analysis, rows, str(name), "D")
-        drawn.append(Curve(str(name), at, x, y, point))
-    title = "ROC of each reader, and the mean" if study.has_ratings else "Each reader, and the mean"
-    note = "Thin: one reader. Thick: mean sensitivity of the readers at each specificity. "
-    marks = "Dots: decisions of one reader; diamonds: their mean, or a system."
-    return Chart(
-        key="readers",
-        title=title,
-        x=Axis("1 − specificity (false alarms among negatives)"),
-        y=Axis("Sensitivity"),
-        curves=tuple(drawn),
-        guides=(((0, 1), (0, 1)),),
-        guide_label="guessing",
-        description=f"{title}: {reader_statements(analysis)[0].text}",
-        note=(note if study.has_ratings else "") + (marks if study.has_decisions else ""),
-    )
+        line = _line(analysis, rows) if study.has_ratings else (np.empty(0), np.empty(0))
+        yield Curve(str(name), at, *line, _point(analysis, rows, str(name), "D"))
 
 
 def _modality_curves(
@@ -399,10 +420,10 @@ def _modality_curves(
         label = f"{reader}, {modality}"
         point = _point(analysis, rows, label, ".")
         points += point
-        line = _roc(analysis, rows) if analysis.study.has_ratings else (nothing, nothing)
         if analysis.study.has_ratings:
-            heights.append(np.interp(_STEPS, *line))
-        yield Curve(label, at, *line, point, faint=True)
+            heights.append(np.interp(_STEPS, *_line(analysis, rows)))
+        if point:
+            yield Curve(label, at, nothing, nothing, point, faint=True)
     middle: tuple[Point, ...] = ()
     if points:
         x, y = (float(np.mean([getattr(point, of) for point in points])) for of in "xy")
@@ -414,7 +435,11 @@ def _modality_curves(
         yield Curve(modality, at, nothing, nothing, middle)
 
 
-def _roc(analysis: ReaderAnalysis, rows: pd.DataFrame) -> tuple[Floats, Floats]:
+def _line(analysis: ReaderAnalysis, rows: pd.DataFrame) -> tuple[Floats, Floats]:
+    """The ROC curve of ratings, the weighted AFROC curve of marks."""
+    if isinstance(analysis.study, MarkedStudy):
+        finds, weight = analysis.study.finds(rows)
+        return finds.afroc_curve(weight)
     line = curves(analysis.study.truth["label"].loc[rows["case"]], rows["rating"])
     return line["fpr"], line["tpr"]
 
@@ -422,8 +447,9 @@ def _roc(analysis: ReaderAnalysis, rows: pd.DataFrame) -> tuple[Floats, Floats]:
 def _point(
     analysis: ReaderAnalysis, rows: pd.DataFrame, label: str, marker: str
 ) -> tuple[Point, ...]:
-    """Where decisions lie; nothing without any."""
-    if "decision" not in rows or rows["decision"].isna().any():
+    """Where decisions lie on an ROC curve; nothing without any."""
+    of_marks = isinstance(analysis.study, MarkedStudy)
+    if of_marks or "decision" not in rows or rows["decision"].isna().any():
         return ()
     truth = analysis.study.truth["label"].loc[rows["case"]].to_numpy(dtype=bool)
     called = rows["decision"].to_numpy() == 1

@@ -1,137 +1,115 @@
-"""A reader study from CSV files: who read which case with what, and what each said."""
+"""The files of a reader study: the truth, lesions, and what readers and systems said or marked."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from data_prep.contracts.errors import InputError
+from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.tables import read_text_csv, refuse_line
 from data_prep.contracts.words import counted
-from data_prep.store.predictions import Predictions
+from data_prep.store.predictions import Predictions, is_predictions_folder
+from evaluation.boxes.matching import HitRule
 from evaluation.decisions.test_set import SystemOutput, TestSet
 from evaluation.decisions.tuning import checked_decision
 from evaluation.statistics.ranking import is_positive
-from evaluation.systems.prediction_files import read_review
+from evaluation.studies.reader_study import LESION, MarkedStudy, ReaderStudy
+from evaluation.systems.prediction_files import ColumnNames, read_review, read_source
 
 ONLY_MODALITY = "reading"
 """What the modality is called where a file names none."""
-
 _KEYS = ["reader", "modality", "case"]
 _VALUES = ("rating", "decision")
-_SAME = {"case": ("image_id",), "rating": ("score",), "patient": ("patient_id",)}
+_PLACES = ("lesion", "x", "y", *EDGES)
+_SAME = {
+    "case": ("image_id", "case_id"), "rating": ("score",), "patient": ("patient_id",),
+    "label": ("positive",),
+}  # fmt: skip
 
 
-@dataclass(frozen=True)
-class ReaderStudy:
-    """Checked readings of the same cases, with their truth."""
+def read_study(
+    ratings: Sequence[tuple[str | None, Path]],
+    systems: Mapping[str, tuple[Path, TestSet | None]],
+    *,
+    truth: Path | TestSet,
+    key: Path | None,
+    lesions: Path | None,
+    hit: HitRule,
+    false_marks: float,
+    positive_from: float | None,
+    policy: str,
+    rename: Sequence[str],
+) -> ReaderStudy:
+    """Read the files of a study, as `cxr readers` takes them, and join them.
 
-    truth: pd.DataFrame  # label (bool) and patient by case, of cases that somebody read
-    readings: pd.DataFrame  # reader, modality, case and rating, decision (0 or 1) or both
-    systems: pd.DataFrame  # the same of stand-alone systems, by name as reader
-    notes: tuple[str, ...] = ()
-
-    @property
-    def modalities(self) -> list[str]:
-        """In the order of the file."""
-        return list(dict.fromkeys(self.readings["modality"]))
-
-    def readers(self, modality: str) -> list[str]:
-        """Who read with a modality, in the order of the file."""
-        return list(
-            dict.fromkeys(self.readings.loc[self.readings["modality"] == modality, "reader"])
-        )
-
-    @property
-    def has_ratings(self) -> bool:
-        """Whether readings are ratings, so that there is an AUROC."""
-        return "rating" in self.readings
-
-    @property
-    def has_decisions(self) -> bool:
-        """Whether readings are called positive or negative."""
-        return "decision" in self.readings
-
-
-def read_truth(path: Path) -> pd.DataFrame:
-    """Read the truth: ``case``, ``label`` and, where cases share patients, ``patient``.
+    `ratings` are files with their readers where they name none; `systems` are files, or predictions
+    folders with the test set of their split; `truth` is a file, or the images of a data set.
 
     Raises:
-        InputError: A column is missing, a case repeats, or a label is neither 0 nor 1.
+        InputError: A file is damaged, or files do not fit each other.
     """
-    table = _read_csv(path, ["case", "label"], ["patient"])
-    _require_unique(path, table, ["case"])
-    label = _numbers(path, table, "label", binary=True)
-    truth = pd.DataFrame({"case": table["case"], "label": label == 1})
-    truth["patient"] = table["patient"] if "patient" in table else table["case"]
-    return truth.set_index("case")
+    if isinstance(truth, Path):
+        judged, labels = None, _read_truth(truth)
+    else:
+        judged, known = truth, truth.labels.dropna()
+        labels = pd.DataFrame({"label": known == 1, "patient": truth.patients(known.index)})
+        labels = labels.rename_axis("case")
+    findings = () if judged is None else judged.target.any_of
+    readings = [_read_readings(path, name, key, findings) for name, path in ratings]
+    readings = _renamed(readings, rename)
+    marked = any({"lesion", "x1"} & set(table) for table in readings)
+    tables = {
+        name: _read_table(path, name)
+        if test_set is None
+        else _predicted_system(path, name, test_set, readings, policy, marks=marked)
+        for name, (path, test_set) in systems.items()
+    }
+    if not marked:
+        return _join_readings(labels, readings, tables, positive_from=positive_from)
+    if lesions is not None:
+        boxes = _read_lesions(lesions)
+    elif judged is not None:
+        boxes = judged.true_boxes.rename(columns={"image_id": "case"})
+    else:
+        raise InputError("readers: marks need --lesions LESIONS.csv, or --data for --truth")
+    study = _join_marks(
+        labels, readings, tables, boxes, all_read=judged is None, positive_from=positive_from
+    )
+    return replace(study, hit=hit, false_marks=false_marks)
 
 
-def truth_of(test_set: TestSet) -> pd.DataFrame:
-    """The truth of a data set's images as `read_truth` gives it, where the label is known."""
-    labels = test_set.labels.dropna()
-    truth = pd.DataFrame({"label": labels == 1, "patient": test_set.patients(labels.index)})
-    return truth.rename_axis("case")
+def _renamed(readings: Sequence[pd.DataFrame], names: Sequence[str]) -> list[pd.DataFrame]:
+    new = dict(name.partition("=")[::2] for name in names)
+    known = {modality for table in readings for modality in table["modality"]}
+    for old, to in new.items():
+        if old not in known or not to:
+            raise InputError(
+                f"--rename {old}={to}: give OLD=NEW; modalities are {', '.join(sorted(known))}"
+            )
+    return [table.assign(modality=table["modality"].replace(new)) for table in readings]
 
 
-def read_ratings(path: Path) -> pd.DataFrame:
-    """Read ``reader, case[, modality]`` and ``rating``, ``decision`` or both.
-
-    A row whose rating and decision are both empty was not read, and is left out.
-
-    Raises:
-        InputError: A column is missing, a value is no number, a decision is neither 0 nor 1, or a
-            reader has two rows of one case and modality.
-    """
-    table = _read_csv(path, ["reader", "case"], ["modality", *_VALUES])
-    if "modality" not in table:
-        table["modality"] = ONLY_MODALITY
-    return _values(path, table, _KEYS)
-
-
-def read_form(path: Path, key: Path, name: str | None) -> pd.DataFrame:
-    """Read the filled-in form of a blind study, see `read_review`, as one reader's ratings.
-
-    `key` is the study's ``key.csv``, `name` who read, as ``READER`` or ``READER:MODALITY``.
-
-    Raises:
-        InputError: Nobody says who read, or a score is not a number.
-    """
-    if name is None:
-        raise InputError(f"{path}: with --key, say who read: READER={path}")
-    form = read_review(path, key).rename(columns={"image_id": "case"})
-    reader, _, modality = name.partition(":")
-    names = {"reader": reader, "modality": modality or ONLY_MODALITY}
-    return form.assign(**names, rating=form["score"])[[*_KEYS, "rating"]]
-
-
-def read_system(path: Path, name: str) -> pd.DataFrame:
-    """Read a system's ``case``, ``score`` and, where it decides, ``decision``."""
-    table = _read_csv(path, ["case"], list(_VALUES))
-    return _values(path, table.assign(reader=name, modality=""), ["case"])
-
-
-def predicted_system(
-    predictions: Predictions,
+def _predicted_system(
+    folder: Path,
     name: str,
     test_set: TestSet,
     readings: Sequence[pd.DataFrame],
-    *,
     policy: str,
+    *,
+    marks: bool,
 ) -> pd.DataFrame:
-    """A system's scores and decisions of the cases that were read, from its predictions.
+    """A system's scores, or its boxes as marks, and decisions of the cases that were read.
 
-    They are as `read_system` gives them; the threshold is chosen on validation images.
-
-    Raises:
-        InputError: A case is not one of the split's test images, the system did not run on it, or
-            the decision is not what validation gives.
+    The threshold is chosen on validation images; boxes below it, or below the cut that validation
+    chose for boxes, are marks that do not count as called.
     """
+    predictions = Predictions.open(folder)
     cases = pd.Index(pd.concat([table["case"] for table in readings]).unique(), name="image_id")
     roles = test_set.dataset.split(test_set.split).set_index("image_id")["role"].reindex(cases)
     learned = roles[roles != "test"]
@@ -151,12 +129,24 @@ def predicted_system(
     scores = output.scores(decision.reduction)
     table = pd.DataFrame({"reader": name, "modality": "", "case": cases, "rating": scores.values})
     choice = decision.thresholds.get(policy)
-    if choice is not None and choice.threshold is not None:
-        table["decision"] = is_positive(scores, choice.threshold).astype(np.float64)
-    return table
+    threshold = None if choice is None else choice.threshold
+    if threshold is not None:
+        table["decision"] = is_positive(scores, threshold).astype(np.float64)
+    if not marks:
+        return table
+    boxes = output.boxes(scores, decision.map_scale, decision.map_boxes)
+    if boxes is None:
+        raise InputError(
+            f"{predictions.folder}: {name} gives no boxes, as readers gave marks; leave it out"
+        )
+    boxes = boxes.rename(columns={"image_id": "case", "score": "rating"})
+    cut = threshold if decision.box_cut is None else decision.box_cut
+    boxes = boxes[["case", "rating", *EDGES]].assign(reader=name, modality="")
+    boxes["counted"] = is_positive(boxes["rating"], -np.inf if cut is None else cut)
+    return pd.concat([boxes, table.drop(columns="rating")], ignore_index=True)
 
 
-def join_readings(
+def _join_readings(
     truth: pd.DataFrame,
     readings: Sequence[pd.DataFrame],
     systems: Mapping[str, pd.DataFrame],
@@ -166,10 +156,6 @@ def join_readings(
     """Join readings, systems (by name) and truth, and check that they fit.
 
     Where there are no decisions, ratings from `positive_from` on call a case positive.
-
-    Raises:
-        InputError: A case has no truth, a reader has cases of one class only, a system lacks a
-            case that was read, or readings disagree about having ratings or decisions.
     """
     read = _joined(readings)
     repeats = read.duplicated(_KEYS)
@@ -196,13 +182,98 @@ def join_readings(
     if len(used) < len(truth):
         notes.append(
             f"{len(truth) - len(used):,} of {counted(len(truth), 'case')} were read by nobody and "
-            "are left "
-            "out, of systems too."
+            "are left out, of systems too."
         )
     notes += _unread(read, len(used))
     judged = [_system_cases(name, table, used.index, read) for name, table in systems.items()]
     empty = read.iloc[:0]
     return ReaderStudy(used, read, pd.concat(judged) if judged else empty, tuple(notes))
+
+
+def _join_marks(
+    truth: pd.DataFrame,
+    readings: Sequence[pd.DataFrame],
+    systems: Mapping[str, pd.DataFrame],
+    lesions: pd.DataFrame,
+    *,
+    all_read: bool,
+    positive_from: float | None = None,
+) -> MarkedStudy:
+    """As `_join_readings`, of marks; those below `positive_from` do not count as called.
+
+    With `all_read` a reader whose file names no case without a mark has read every case.
+    """
+    if len({("lesion" in table, "x1" in table) for table in (*readings, *systems.values())}) > 1:
+        raise InputError(
+            "the files differ: marks with places, with lesions, or none; give one kind"
+        )
+    lowest = -np.inf if positive_from is None else positive_from
+    tables = [table.assign(counted=is_positive(table["rating"], lowest)) for table in readings]
+    tables += [pd.DataFrame({"counted": True, **table}) for table in systems.values()]
+    least = np.nanmin([positive_from or 0.0, *(table["rating"].min() for table in tables)]) - 1
+    rated = [_rated(table, truth.index, least, all_read=all_read) for table in readings]
+    of_systems = {
+        name: _rated(table, truth.index, least, all_read=True) for name, table in systems.items()
+    }
+    study = _join_readings(truth, rated, of_systems, positive_from=positive_from)
+    marks = pd.concat([table[_is_mark(table)] for table in tables], ignore_index=True)
+    marks = marks[marks["case"].isin(study.truth.index)].astype({"counted": bool})
+    lesions = lesions[lesions["case"].isin(study.truth.index)]
+    _require_lesions(study.truth["label"], lesions, marks)
+    parts = study.truth, study.readings, study.systems, study.notes
+    return MarkedStudy(*parts, marks=marks, lesions=lesions)
+
+
+def _is_mark(table: pd.DataFrame) -> pd.Series:
+    """Rows that are marks; the others say that a case was read."""
+    return table["rating"].notna() if "lesion" in table else table["x1"].notna()
+
+
+def _rated(table: pd.DataFrame, cases: pd.Index, least: float, *, all_read: bool) -> pd.DataFrame:
+    """A rating of each case read: of the whole case, else of its highest mark, else `least`."""
+    is_mark, rated = _is_mark(table), []
+    for (reader, modality), rows in table.groupby(["reader", "modality"], sort=False):
+        marks, whole = rows[is_mark[rows.index]], rows[~is_mark[rows.index]].set_index("case")
+        who = f"reader {reader}, modality {modality}"
+        if whole.empty and not all_read:
+            raise InputError(
+                f"{who}: which cases were read without a mark is not said; add a row without place "
+                "and rating for each, or give --truth, whose cases are then all read"
+            )
+        if len(twice := whole.index[whole.index.duplicated()]):
+            raise InputError(f"{who}: case {twice[0]} has two rows without a mark; keep one")
+        read = pd.Index(rows["case"].unique())
+        read = cases.append(read.difference(cases)) if whole.empty else read
+        rating = whole["rating"].astype(np.float64).reindex(read)
+        rating = rating.fillna(marks.groupby("case")["rating"].max().reindex(read)).fillna(least)
+        names = {"reader": str(reader), "modality": str(modality)}
+        found = whole[[]].reindex(read).assign(**names, rating=rating)
+        if "decision" in whole:
+            found["decision"] = whole["decision"].reindex(read)
+        rated.append(found.rename_axis("case").reset_index())
+    return pd.concat(rated, ignore_index=True)
+
+
+def _require_lesions(labels: pd.Series, lesions: pd.DataFrame, marks: pd.DataFrame) -> None:
+    """Positive cases have lesions, negative ones none, and marks hit lesions that are known."""
+    having = labels.index.isin(lesions["case"])
+    if len(wrong := labels.index[having & ~labels]):
+        raise InputError(f"case '{wrong[0]}' has a lesion, but the truth says that it is negative")
+    if len(wrong := labels.index[~having & labels]):
+        raise InputError(
+            f"case '{wrong[0]}' is positive, but has no lesion ({counted(len(wrong), 'such case')})"
+        )
+    if "lesion" not in marks:
+        if not set(EDGES) <= set(lesions):
+            raise InputError("marks have places: lesions need x1, y1, x2 and y2, too")
+        return
+    named = marks[marks["lesion"] != ""].merge(lesions[LESION], how="left", indicator=True)
+    if len(unknown := named[named["_merge"] == "left_only"]):
+        reader, case, lesion = unknown[["reader", *LESION]].iloc[0]
+        raise InputError(
+            f"reader {reader}, case {case}: a mark hit lesion '{lesion}', which is not among the "
+            "lesions"
+        )
 
 
 def _joined(readings: Sequence[pd.DataFrame]) -> pd.DataFrame:
@@ -260,13 +331,86 @@ def _require_both_classes(who: str, truth: pd.DataFrame) -> None:
             )
 
 
+def _read_truth(path: Path) -> pd.DataFrame:
+    """Read the truth: ``case``, ``label`` and, where cases share patients, ``patient``."""
+    table = _read_csv(path, ["case", "label"], ["patient"])
+    _require_unique(path, table, ["case"])
+    label = _numbers(path, table, "label", binary=True)
+    truth = pd.DataFrame({"case": table["case"], "label": label == 1})
+    truth["patient"] = table["patient"] if "patient" in table else table["case"]
+    return truth.set_index("case")
+
+
+def _read_lesions(path: Path) -> pd.DataFrame:
+    """Read lesions: ``case`` and, where they are, ``lesion`` (else numbered), ``weight``, edges."""
+    table = _read_csv(path, ["case"], ["lesion", "weight", *EDGES])
+    if "lesion" not in table:
+        table["lesion"] = (table.groupby("case").cumcount() + 1).astype(str)
+    _require_unique(path, table, LESION)
+    for name in ("weight", *EDGES):
+        if name in table:
+            table[name] = _numbers(path, table, name)
+    sums = table.groupby("case")["weight"].sum() if "weight" in table else pd.Series(dtype=float)
+    for case, total in sums[(sums - 1).abs() > 1e-6].items():
+        raise InputError(f"{path}: weights of case {case} sum to {total:g}, not to 1")
+    return table
+
+
+def _read_readings(
+    path: Path, name: str | None, key: Path | None, findings: Sequence[str]
+) -> pd.DataFrame:
+    """Read a table of readings; or those of one reader, who is named as ``READER[:MODALITY]``.
+
+    One reader's are the filled-in form of a blind study with its `key`, COCO results, and a
+    predictions folder, whose boxes of `findings` are marks.
+    """
+    folder = is_predictions_folder(path)
+    if key is None and not folder and path.suffix != ".json":
+        return _read_table(path)
+    if name is None:
+        raise InputError(f"{path}: say who read: READER={path}")
+    if folder:
+        made = Predictions.open(path)
+        rows = made.rows(made.kind, findings, made.images_run)
+        if made.kind == "boxes":
+            read = pd.DataFrame({"image_id": made.images_run})
+            rows = pd.concat([rows, read], ignore_index=True)
+    elif key is not None:
+        rows = read_review(path, key)
+    else:
+        rows = read_source(path, ColumnNames(), None, None).rows
+    reader, _, modality = name.partition(":")
+    rows = rows.rename(columns={"image_id": "case", "score": "rating"})
+    rows = rows.assign(reader=reader, modality=modality or ONLY_MODALITY)
+    return rows[[*_KEYS, "rating", *(edge for edge in EDGES if edge in rows)]]
+
+
+def _read_table(path: Path, system: str | None = None) -> pd.DataFrame:
+    """Read ``reader, case[, modality]``, of a system ``case``, and its ratings, decisions or marks.
+
+    A row whose rating and decision are both empty was not read, and is left out. Marks are rows
+    with a rating and ``x, y``, edges in px, or a column ``lesion`` (the name of the lesion that
+    the mark hit, empty: none). Beside them a row without a place says that the case was read; its
+    rating, where there is one, is of the case as a whole.
+    """
+    keys = ["reader", "case"] if system is None else ["case"]
+    table = _read_csv(path, keys, ["modality", *_VALUES, *_PLACES])
+    if system is not None:
+        table = table.assign(reader=system, modality="")
+    elif "modality" not in table:
+        table["modality"] = ONLY_MODALITY
+    return _values(path, table, _KEYS if system is None else keys)
+
+
 def _values(path: Path, table: pd.DataFrame, unique: list[str]) -> pd.DataFrame:
-    """Rows that were read, with their ratings and decisions as numbers."""
+    """Rows that were read, with their ratings and decisions as numbers; or marks."""
     held = [name for name in _VALUES if name in table]
     if not held:
         raise InputError(
             f"{path}: column 'rating' or 'decision' is missing; it has {_listed(table)}"
         )
+    if any(name in table for name in _PLACES):
+        return _marks(path, table)
     table = table[(table[held] != "").any(axis=1)]
     if table.empty:
         raise InputError(f"{path}: holds no rating or decision")
@@ -275,9 +419,39 @@ def _values(path: Path, table: pd.DataFrame, unique: list[str]) -> pd.DataFrame:
     return table[_KEYS].assign(**numbers).reset_index(drop=True)
 
 
-def _numbers(path: Path, table: pd.DataFrame, column: str, *, binary: bool) -> pd.Series:
+def _marks(path: Path, table: pd.DataFrame) -> pd.DataFrame:
+    """Marks with their ratings, and their lesions or edges; rows without a place are kept."""
+    if "rating" not in table:
+        raise InputError(f"{path}: marks need a column 'rating'; it has {_listed(table)}")
+    table = table.assign(rating=_numbers(path, table, "rating", blank=True))
+    if "lesion" in table:
+        return table[[*_KEYS, "rating", "lesion"]]
+    given = EDGES if set(EDGES) <= set(table) else ["x", "y"]
+    if not set(given) <= set(table):
+        raise InputError(
+            f"{path}: marks need x and y, or x1, y1, x2 and y2, or lesion; it has {_listed(table)}"
+        )
+    places = [_numbers(path, table, name, blank=True) for name in given]
+    table = table.assign(**dict(zip(EDGES, places if given == EDGES else 2 * places, strict=True)))
+    marked = table[EDGES].notna()
+    bad = marked.any(axis=1) & ~(marked.all(axis=1) & table["rating"].notna())
+    bad |= (table["x1"] > table["x2"]) | (table["y1"] > table["y2"])
+    if bad.any():
+        raise InputError(
+            f"{path}: line {table['line'][bad].iloc[0]}: a mark needs a rating and "
+            f"{', '.join(given)}, the first edge before the second; leave all empty for a case "
+            "without a mark"
+        )
+    return table[[*_KEYS, "rating", *EDGES]]
+
+
+def _numbers(
+    path: Path, table: pd.DataFrame, column: str, *, binary: bool = False, blank: bool = False
+) -> pd.Series:
+    """A column's numbers: 0 and 1 alone, or NaN where it is blank, if asked for."""
     values = pd.to_numeric(table[column], errors="coerce").astype(np.float64)
     good = values.isin([0.0, 1.0]) if binary else pd.Series(np.isfinite(values), table.index)
+    good |= blank & (table[column] == "")
     if not good.all():
         what = "0 or 1" if binary else "a number"
         row = table.iloc[int(np.argmin(good))]

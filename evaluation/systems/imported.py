@@ -99,7 +99,7 @@ def import_file(
     where = FRAME if isinstance(source, pd.DataFrame) else str(Path(source))
     raw = _read(source, names, class_names, coco_truth, key)
     ids = _ids_by_name(dataset)
-    ran = _images_run(images, ids, ignore_unknown)
+    ran = _images_run(images if key is None else "listed", ids, ignore_unknown)
     notes, table = raw.notes, raw.rows
     table["image_id"] = _as_ids(table["image_id"], ids)
     table["finding"] = _findings(table, where, dataset, finding)
@@ -158,7 +158,10 @@ def _read(
         return read_source(Path(source), names, truth, class_names)
     rows = read_review(Path(source), Path(key))
     rows["place"] = "row " + rows.pop("row").astype(str)
-    return RawPredictions(rows, Path(source).read_bytes() + Path(key).read_bytes())
+    read = tuple(rows["image_id"].unique())
+    rows = rows[rows["x1"].notna()].reset_index(drop=True) if "x1" in rows else rows
+    content = Path(source).read_bytes() + Path(key).read_bytes()
+    return RawPredictions(rows, content, listed=read)
 
 
 def _ids_by_name(dataset: DataSet) -> dict[str, str]:

@@ -6,6 +6,7 @@ here, too: numbered images, and a key that stays away. Nothing is checked agains
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from PIL import Image
 
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import atomic_path, make_folder, write_text
+from data_prep.contracts.pages import template_environment
 from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.tables import read_text_csv, write_csv
 from data_prep.contracts.words import counted
@@ -275,19 +277,8 @@ def _yolo_rows(path: Path) -> Iterator[tuple[Any, ...]]:
 
 _KEY = ("number", "image_id")
 _REVIEW = ("number", "score", "remark")
-_FORM = """\
-How to read: {finding}
-
-panels/   one image each, in random order, numbered; nothing else is said of them.
-review.csv   write one score an image: 0 means surely no {finding}, 1 means surely {finding},
-             0.5 means undecided. Leave what you did not read empty. A remark may hold anything.
-key.csv   says which image is which. Readers must not have it: take it away first.
-
-Then, one reader as a system like any other:
-cxr import review.csv --key key.csv --data DATA --out OUT --name "Reader A"
-Several readers, each with a filled-in review.csv:
-cxr readers "Reader A=a.csv" "Reader B=b.csv" --key key.csv --data DATA --out OUT
-"""
+_SCALE = "scale"
+"""In the key: px of the panel per px of the original."""
 
 
 def write_reader_study(
@@ -307,8 +298,8 @@ def write_reader_study(
     Args:
         dataset: Where the pixels come from.
         image_ids: The images, unique.
-        out: Folder; made if absent. Gets ``panels/001.png`` and so on, ``key.csv``,
-            ``review.csv`` and ``README.txt``.
+        out: Folder; made if absent. Gets ``read.html`` to mark and rate on, ``panels/001.png`` and
+            so on, ``key.csv``, ``review.csv`` and ``README.txt``.
         finding: What is asked for, in words.
         panel: Longer side of an image at most, px; the whole image, never enlarged.
         seed: Of the order.
@@ -326,16 +317,22 @@ def write_reader_study(
     digits = max(3, len(str(len(order))))
     numbers = [f"{position:0{digits}d}" for position in range(1, len(order) + 1)]
     make_folder(out / "panels")
+    scales = []
     for number, image_id in zip(numbers, order, strict=True):
         pixels = dataset.read_original(image_id)
-        small, _ = fit_panel(pixels, min(panel, max(pixels.shape)))
+        small, scale = fit_panel(pixels, min(panel, max(pixels.shape)))
         with atomic_path(out / "panels" / f"{number}.png") as path:
             Image.fromarray(small).save(path, format="PNG")
+        scales.append(scale)
         if progress is not None:
             progress()
-    text = _FORM.format(finding=inside_sentence(finding))
-    write_text(out / "README.txt", text)
-    write_csv(pd.DataFrame(zip(numbers, order, strict=True), columns=_KEY), out / "key.csv")
+    study = hashlib.sha256("\n".join(order).encode()).hexdigest()[:12]
+    for name, words in (("read.html", finding), ("README.txt", inside_sentence(finding))):
+        template = template_environment(Path(__file__).parent).get_template(f"{name}.jinja")
+        text = template.render(finding=words, numbers=numbers, study=study)
+        write_text(out / name, text + "\n")
+    places = zip(numbers, order, scales, strict=True)
+    write_csv(pd.DataFrame(places, columns=[*_KEY, _SCALE]), out / "key.csv")
     write_csv(pd.DataFrame({"number": numbers}, columns=_REVIEW), out / "review.csv")
     return order
 
@@ -344,10 +341,12 @@ def read_review(review: Path, key: Path) -> pd.DataFrame:
     """Read a filled-in form with its key.
 
     Numbers may have lost their leading zeros, as spreadsheets do; empty scores are left out.
-    Returns ``image_id``, ``score``, ``row`` (line in the form).
+    Returns ``image_id``, ``score``, ``row`` (line in the form) and, where the form has them, the
+    edges of boxes in original px, NaN in the row of an image as a whole.
     """
-    names = _read_rows(key, _KEY).set_index("number")["image_id"]
-    form = _read_rows(review, _REVIEW[:2])
+    known = _read_rows(key, _KEY, [_SCALE]).set_index("number")
+    names = known["image_id"]
+    form = _read_rows(review, _REVIEW[:2], EDGES)
     if not names.index.is_unique:
         raise InputError(f"{key}: number {names.index[names.index.duplicated()][0]} repeats")
     unknown = form[~form["number"].isin(names.index)]
@@ -364,11 +363,21 @@ def read_review(review: Path, key: Path) -> pd.DataFrame:
         image_id=filled["number"].map(names), place="line " + filled["row"].astype(str)
     )
     filled["score"] = _as_numbers(filled, "score", str(review))
-    return filled[["image_id", "score", "row"]].reset_index(drop=True)
+    edges = [edge for edge in EDGES if edge in filled]
+    if edges and _SCALE not in known:
+        raise InputError(
+            f"{key}: has no column '{_SCALE}', so boxes have no place; use this study's"
+        )
+    for edge in edges:
+        boxed = filled[filled[edge] != ""]
+        scale = known[_SCALE].reindex(boxed["number"]).astype(np.float64).to_numpy()
+        filled[edge] = (_as_numbers(boxed, edge, str(review)) / scale).reindex(filled.index)
+    return filled[["image_id", "score", "row", *edges]].reset_index(drop=True)
 
 
-def _read_rows(path: Path, wanted: Sequence[str]) -> pd.DataFrame:
+def _read_rows(path: Path, wanted: Sequence[str], optional: Sequence[str] = ()) -> pd.DataFrame:
     """The wanted columns as text, numbers without leading zeros, and each row's line."""
     table = read_text_csv(path, wanted)
     table["number"] = table["number"].str.lstrip("0")
-    return table.assign(row=table.index + 2)[[*wanted, "row"]]  # line 1 is the header
+    held = [*wanted, *(name for name in optional if name in table), "row"]
+    return table.assign(row=table.index + 2)[held]  # line 1 is the header

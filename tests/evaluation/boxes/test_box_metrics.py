@@ -10,12 +10,13 @@ from data_prep.contracts.boxes import box_iou
 from data_prep.contracts.schemas import EDGES
 from evaluation.boxes.box_metrics import (
     FROC_RATES,
+    WeightedAfroc,
     WeightedFroc,
     WeightedIobb,
     WeightedRsnaScore,
     froc_curve,
 )
-from evaluation.boxes.matching import HITS, pair_boxes
+from evaluation.boxes.matching import HITS, find_lesions, pair_boxes
 from evaluation.metrics.registry import family
 from evaluation.statistics.bootstrap import Resamples
 from tests.evaluation.boxes.simulated import simulate as drawn
@@ -105,11 +106,11 @@ def test_figures_equal_plain_loops(seed, decimals):
 def test_froc_at_each_rate_and_its_curve_equal_a_plain_loop(seed, decimals, how):
     boxes, truth, ids = simulate(seed, decimals=decimals)
     pairs = pair_boxes(boxes, truth, ids)
-    froc = WeightedFroc(pairs, np.arange(len(ids)), len(ids), how)
+    froc = WeightedFroc(find_lesions(pairs, HITS[how]), np.arange(len(ids)), len(ids))
     ours = froc.figures(np.ones((1, len(ids)), int))[0]
     np.testing.assert_allclose(ours, froc_by_hand(boxes, truth, ids, how), atol=1e-12)
     assert len(ours) == 1 + len(FROC_RATES)
-    curve = froc_curve(pairs, how)
+    curve = froc_curve(find_lesions(pairs, HITS[how]))
     drawn = list(zip(*curve, strict=True))
     points = froc_points_by_hand(boxes, truth, ids, how)
     for rate in (*FROC_RATES, 0.3, 3.3):  # the same step everywhere, from fewer points
@@ -123,7 +124,10 @@ def test_weights_mean_the_same_as_repeated_images():
     pairs, each = pair_boxes(boxes, truth, ids), np.arange(len(ids))
     weights = next(Resamples(len(ids), 4, seed=2).chunks())
     rsna = WeightedRsnaScore(pairs, each, len(ids), [0.35])(weights)[:, 0]
-    froc = {how: WeightedFroc(pairs, each, len(ids), how).figures(weights) for how in HITS}
+    finds = {how: find_lesions(pairs, rule) for how, rule in HITS.items()}
+    froc = {
+        how: WeightedFroc(found, each, len(ids)).figures(weights) for how, found in finds.items()
+    }
     for number, (row, one_rsna) in enumerate(zip(weights, rsna, strict=True)):
         repeated = ids.repeat(row)
         assert one_rsna == pytest.approx(rsna_by_hand(boxes, truth, repeated, 0.35), abs=1e-12)
@@ -145,7 +149,7 @@ def rsna(pairs, weights=((1, 1),)):
 
 
 def froc(pairs, weights=((1, 1),), how="iou"):
-    return WeightedFroc(pairs, np.arange(2), 2, how)(np.array(weights))[0]
+    return WeightedFroc(find_lesions(pairs, HITS[how]), np.arange(2), 2)(np.array(weights))[0]
 
 
 @pytest.mark.parametrize(
@@ -176,7 +180,7 @@ def test_a_second_mark_between_two_finds_costs_the_low_rates_nothing():
 
 def test_each_rate_stands_by_itself():
     pairs = one_lesion(("b", 10.0, 0.9), ("a", 10.0, 0.8))
-    at_rates = WeightedFroc(pairs, np.arange(2), 2).figures(np.ones((1, 2), int))[0]
+    at_rates = WeightedFroc(find_lesions(pairs), np.arange(2), 2).figures(np.ones((1, 2), int))[0]
     named = dict(zip(family("froc_iou"), at_rates, strict=True))
     assert named["froc_at_1_4"] == 0
     assert named["froc_at_1_2"] == named["froc_at_8"] == 1
@@ -276,3 +280,80 @@ def test_a_weight_counts_an_image_as_often_as_repeating_it_does():
         ]
         (expected,) = figures(*parts, [copy for _, copy in copies], 0.3)
         assert given == pytest.approx(expected)
+
+
+def afroc_by_hand(boxes, truth, images, how="iou", weighted=True):
+    """Chakraborty and Zhai 2016, equation by equation: psi of every lesion and normal image."""
+    lesions, normals = [], []
+    for image in images:
+        marks = boxes[boxes["image_id"] == image]
+        true = truth[truth["image_id"] == image][EDGES].to_numpy()
+        best, highest_false = [-np.inf] * len(true), -np.inf
+        for _, mark in marks.iterrows():
+            near = [hits_by_hand(mark[EDGES].to_numpy(float), lesion, how) for lesion in true]
+            best = [max(b, mark["score"]) if hit else b for b, hit in zip(best, near, strict=True)]
+            if not any(near):
+                highest_false = max(highest_false, mark["score"])
+        if len(true):
+            share = 1 / len(true) if weighted else 1
+            lesions += [(one, share) for one in best]
+        else:
+            normals.append(highest_false)
+    psi = [
+        share * (1.0 if normal < one else 0.5 if normal == one else 0.0)
+        for normal in normals
+        for one, share in lesions
+    ]
+    return sum(psi) / (len(normals) * sum(share for _, share in lesions))
+
+
+def hits_by_hand(mark, lesion, how):
+    if how == "iou":
+        return box_iou(mark, lesion) >= 0.2
+    x, y = (mark[0] + mark[2]) / 2, (mark[1] + mark[3]) / 2
+    return lesion[0] <= x <= lesion[2] and lesion[1] <= y <= lesion[3]
+
+
+@pytest.mark.parametrize("how", ["iou", "centre"])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("decimals", [None, 1])  # rounded: many equal scores
+def test_afroc_equals_every_pair_of_lesion_and_normal_image(seed, decimals, how):
+    boxes, truth, ids = simulate(seed, decimals=decimals)
+    finds = find_lesions(pair_boxes(boxes, truth, ids), HITS[how])
+    each, once = np.arange(len(ids)), np.ones((1, len(ids)), int)
+    ones = np.ones(len(finds.best))
+    shares = 1 / np.bincount(finds.lesion_image)[finds.lesion_image]
+    areas = {True: WeightedAfroc.shared(finds, each), False: WeightedAfroc(finds, ones, each)}
+    for weighted, area in areas.items():
+        expected = afroc_by_hand(boxes, truth, ids, how, weighted)
+        assert area(once)[0] == pytest.approx(expected, abs=1e-12)
+        x, y = finds.afroc_curve(shares if weighted else ones)
+        assert np.trapezoid(y, x) == pytest.approx(expected, abs=1e-12)  # the curve has this area
+
+
+def test_afroc_under_weights_is_that_of_repeated_images():
+    boxes, truth, ids = simulate(7, n_images=12)
+    finds = find_lesions(pair_boxes(boxes, truth, ids))
+    weights = next(Resamples(len(ids), 4, seed=2).chunks())
+    ours = WeightedAfroc.shared(finds, np.arange(len(ids)))(weights)
+    for row, one in zip(weights, ours, strict=True):
+        repeated = list(ids.repeat(row))
+        assert one == pytest.approx(afroc_by_hand(boxes, truth, repeated), abs=1e-12)
+
+
+def test_an_image_with_many_lesions_weighs_as_one_with_a_single_one():
+    """One of three lesions found, and the only one of another image: 2/3 weighted, 1/2 not."""
+    x1 = np.array([0.0, 20.0, 40.0, 0.0])
+    true = pd.DataFrame({"image_id": list("aaab"), "x1": x1, "y1": 0.0, "x2": x1 + 10, "y2": 10.0})
+    marks = true.iloc[[0, 3]].assign(score=0.9)
+    finds = find_lesions(pair_boxes(marks, true, pd.Index(["a", "b", "c"])))
+    once, each = np.ones((1, 3), int), np.arange(3)
+    # A lesion that nobody found is a tie with the normal image that nobody marked.
+    assert WeightedAfroc.shared(finds, each)(once)[0] == pytest.approx((1 / 3 + 2 / 6 + 1) / 2)
+    assert WeightedAfroc(finds, np.ones(4), each)(once)[0] == pytest.approx((2 + 2 * 0.5) / 4)
+
+
+def test_afroc_without_lesions_or_without_normal_images_is_undefined():
+    finds = find_lesions(one_lesion(("a", 10.0, 0.9)))
+    area = WeightedAfroc.shared(finds, np.arange(2))(np.array([[0, 1], [1, 0], [1, 1]]))
+    assert [np.isnan(one) for one in area] == [True, True, False]

@@ -9,7 +9,7 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.predictions import Predictions
-from evaluation.boxes.matching import error_kinds, first_finds, pair_boxes
+from evaluation.boxes.matching import error_kinds, find_lesions, pair_boxes
 from evaluation.compare.claims import holm
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import FAILURES_WRONG
@@ -77,7 +77,7 @@ def test_kinds_add_up_to_lesions_and_to_called_boxes(seed):
     called = np.bincount(pairs.boxes.image[pairs.boxes.score >= 0.3], minlength=4)
     of_boxes = kinds["found"] + kinds["poor_box"] + kinds["duplicate"] + kinds["background"]
     assert (of_boxes == called).all()
-    assert (first_finds(pairs)[0] >= 0.3).sum() >= kinds["found"].sum()
+    assert (find_lesions(pairs).best >= 0.3).sum() >= kinds["found"].sum()
 
 
 def test_millimetres_count_only_where_the_spacing_can_be_right():

@@ -18,7 +18,7 @@ from evaluation.boxes.box_metrics import (
     WeightedFroc,
     WeightedIobb,
 )
-from evaluation.boxes.matching import HITS, pair_boxes
+from evaluation.boxes.matching import HITS, find_lesions, pair_boxes
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.protocol import Protocol
 from evaluation.decisions.thresholds import ReferralFigures
@@ -89,9 +89,10 @@ def test_families_give_the_metrics_of_their_records_in_order():
     boxes = pd.DataFrame([("a", 0, 0, 9, 9, 0.5)], columns=["image_id", *EDGES, "score"])
     pairs = pair_boxes(boxes, boxes.drop(columns="score"), pd.Index(["a"]))
     one = np.ones((1, 1), dtype=int)
-    for hit in HITS:
-        froc = WeightedFroc(pairs, np.zeros(1, dtype=int), 1, hit).figures(one)
+    for hit, rule in HITS.items():
+        froc = WeightedFroc(find_lesions(pairs, rule), np.zeros(1, dtype=int), 1).figures(one)
         assert froc.shape[1] == len(family(f"froc_{hit}"))
+    assert family("afroc") == ("wafroc",)
     iobb = WeightedIobb(pairs, np.zeros(1, dtype=int), 1, [0.1]).at(one, np.array([0.1]))
     assert iobb.shape[1] == len(family("iobb"))
 

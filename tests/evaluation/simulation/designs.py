@@ -34,6 +34,7 @@ from tests.evaluation.simulation.makers import (
     skill_of,
     skill_spread,
 )
+from tests.evaluation.simulation.mark_designs import mark_designs, mark_measure, true_figures
 from tests.evaluation.simulation.product import Judged, calibrations, judge
 from tests.evaluation.simulation.reader_designs import reader_measure, true_auroc
 from tests.evaluation.simulation.study_designs import CURVES, FEW_READERS, FOLDS, PLANS
@@ -442,6 +443,12 @@ def curves() -> Iterator[Case]:
     yield from (Case("curves", name, make) for name, make in CURVES.items())
 
 
+def marks() -> Iterator[Case]:
+    """Two equal modalities with which readers mark lesions, and an equal system at its own."""
+    for name, design in mark_designs().items():
+        yield Case("marks", name, lambda rng, of=design: mark_measure(of, *true_figures(rng)))
+
+
 def _without_luck(named: Callable[[], Iterator[Named]]) -> Callable[[], Iterator[Case]]:
     """The cases of measures whose true values need no simulation."""
 
@@ -469,6 +476,7 @@ DESIGNS = {
         plans,
         few_readers,
         curves,
+        marks,
     )
 }
 DESIGNS |= {each.__name__: _without_luck(each) for each in (groups, transfer, promises, shortcuts)}
