@@ -241,7 +241,7 @@ def _legend_strip(
     bold, plain = _font(size, bold=True), _font(size)
     edge, line = max(6, size // 2), round(size * 1.7)
     room = width - 2 * edge
-    lines: list[list[tuple[KeyEntry, int]]] = [[]]
+    lines: list[list[tuple[KeyEntry, int]]] = [[]] if entries else []
     swatch, across = round(line * 1.1), 0
     for entry in entries:
         wide = min(room, swatch + size + round(plain.getlength(entry.words)) + size)
