@@ -265,6 +265,13 @@ def _as_list(given: Any) -> Any:
     return [given] if isinstance(given, str) else given
 
 
+class _GoalFile(Section):
+    """The keys of a goal."""
+
+    metric: Literal["sensitivity", "specificity"] = Field(description="What must reach it.")
+    at_least: float = Field(gt=0, lt=1, description="What its exact interval must lie above.")
+
+
 class ProtocolFile(Section):
     """The keys of a protocol."""
 
@@ -283,6 +290,9 @@ class ProtocolFile(Section):
     reference: Name | None = Field(default=None, description="Reference system; None: the first.")
     unit: Literal["image", "study", "patient"] | None = Field(
         default=None, description="What the answer is for; None: images, --unit shows others too."
+    )
+    goal: list[_GoalFile] = Field(
+        default=[], max_length=2, description="What each system must reach, all of them together."
     )
 
 

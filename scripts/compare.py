@@ -14,7 +14,6 @@ from configs.load import read_protocol
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import LOCK, folder_lock, read_json, require_only
 from data_prep.store.dataset import DataSet, Target
-from data_prep.work.object_store import recorded_path
 from evaluation.compare.protocol import Protocol, log_use
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import check_policy
@@ -39,6 +38,7 @@ if TYPE_CHECKING:
 
 _ALL = "all"
 _State = dict[str, str]
+_GOALS = {"sensitivity": "recall", "specificity": "specificity"}  # of a protocol, by metric
 
 
 @verb
@@ -54,7 +54,7 @@ def compare(
     seed: int = 0,
     protocol: AnyPath | None = None,
     margin: float | None = None,
-    prevalence: float | None = None,
+    prevalence: Annotated[str | None, Argument(read=str)] = None,
     unit: Literal["image", "study", "patient"] = "image",
     policy: list[str] | None = None,
     cases: Annotated[int, Argument(least=1)] = 8,
@@ -84,7 +84,8 @@ def compare(
         protocol: TOML file that fixed the question beforehand (target, metric, policy, margin,
             subgroups, reference): makes the report confirmatory.
         margin: Margin of non-inferiority and equivalence.
-        prevalence: Share of positives where it will be used: PPV and NPV there.
+        prevalence: Share of positives where it will be used, for PPV and NPV there: 0.05, with its
+            95 % interval 0.05:0.03-0.08, or as counts 12/240, whose uncertainty is then included.
         unit: study or patient: the image-level figures by these, too; their score is the highest
             of their images.
         policy: A policy as in cxr tune, beside those that systems are tuned for; may be given
@@ -191,8 +192,8 @@ class _Asked:
         target, ids = test_set.target.name, test_set.ids
         return {
             "systems": {
-                name or recorded_path(paths[0]): _states(name, paths, target, out)
-                for name, paths in systems
+                name or f"{number}. {system_folder(paths[0])}": _states(name, paths, target, out)
+                for number, (name, paths) in enumerate(systems, start=1)
             },
             "target": target,
             "data_set": ids["content_id"],
@@ -327,7 +328,7 @@ def _difference(key: str, was: Any, now: Any) -> str:
     if key == "systems":
         pairs = zip(was[changed], now[changed], strict=False)
         done = next((d for kept, state in pairs for d in state if kept.get(d) != state[d]), "seeds")
-        return f", and {Path(changed).name} {_CHANGED[done]}"
+        return f", and {changed.split('. ', 1)[-1]} {_CHANGED[done]}"
     words = ["none" if one in (None, []) else one for one in (was.get(changed), now[changed])]
     return f" with {changed} {words[0]}, not {words[1]}"
 
@@ -403,6 +404,9 @@ def _read_question(path: Path | None, margin: float | None, target: str | None) 
                 f"--{option} {value}: the protocol {path} fixed {fixed_value}; leave the option out"
             )
     metric, partner = (*fixed.metric, "")[:2]
-    keys = fixed.model_dump() | {"subgroups": tuple(fixed.subgroups)}
-    keys |= {"metric": metric, "partner": partner}
+    keys = fixed.model_dump(exclude={"goal"}) | {"subgroups": tuple(fixed.subgroups)}
+    goals = {_GOALS[goal.metric]: goal.at_least for goal in fixed.goal}
+    if len(goals) < len(fixed.goal):
+        raise InputError(f"{path}: two goals are of one metric; leave one out")
+    keys |= {"metric": metric, "partner": partner, "goals": goals}
     return Protocol(**keys, declared=True, file_sha256=digest)

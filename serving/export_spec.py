@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -133,3 +134,20 @@ def require_names(names: Mapping[str, str], learnt: Sequence[str], folder: Path)
             raise InputError(f"--finding {own}: {folder} learnt {', '.join(learnt)}")
         if list(names.values()).count(name) > 1:
             raise InputError(f"--finding: two findings would be called {name!r}; give each its own")
+
+
+def recipe_of(run: Path | None) -> dict[str, Any]:
+    """How a run was trained, for the methods of a paper, without paths; empty without its files."""
+    if run is None or not (run / "config.toml").is_file():
+        return {}
+    config = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
+    facts, model = read_json(run / "run.json", "run"), config["model"]
+    model["weights"] = Path(model["weights"]).name
+    return {
+        "network": model.get("backbone") or model["architecture"],
+        "config": config,
+        "preprocess": read_json(run / PREPROCESS_FILE, "preprocess"),
+        "run": {
+            k: v for k, v in facts.items() if isinstance(v, str | int | float) and k != "command"
+        },
+    }

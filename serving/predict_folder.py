@@ -23,14 +23,14 @@ from data_prep.store.dataset import DataSet, Target
 from data_prep.store.pixel_store import INFO_NAME, PixelStore
 from data_prep.store.predictions import Part, Predictions, PredictionWriter, joined_parts
 from data_prep.work.local_copies import local_folder
-from data_prep.work.object_store import address_of, path_of, recorded_path
+from data_prep.work.object_store import address_of, path_of
 from data_prep.work.pool import Engine, write_behind
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.decisions.tuning import tune, validation_scores
 from evaluation.systems.eligibility import sets_of_run, unknown_training_data
 from serving.backends import open_model
-from serving.export_spec import JUDGED_FILE, validation_folder
+from serving.export_spec import JUDGED_FILE, recipe_of, validation_folder
 
 if TYPE_CHECKING:
     from serving.backends import Model
@@ -172,6 +172,7 @@ def freeze_decision(
 def describe(model: Model, name: str | None) -> dict[str, Any]:
     """What ``predictions.json`` says of the system."""
     info, usual = model.info, str(model.info["name"])
+    run = model.folder if model.backend == "torch" else _run_of_export(model)
     if model.backend != "torch":
         usual = f"{usual} ({model.backend} {model.precision})"
     return {
@@ -186,7 +187,8 @@ def describe(model: Model, name: str | None) -> dict[str, Any]:
         "precision": model.precision,
         **({} if model.backend == "torch" else {"exported_from": model.training_id()}),
         **({"compiled": True} if model.compiled else {}),
-        "run": recorded_path(path_of(str(info.get("folder", model.folder)))),
+        "run": path_of(str(info.get("folder", model.folder))).name,
+        **({"recipe": recipe} if (recipe := recipe_of(run)) else {}),
         "trained_on": sets_of_run(info),
         **({"seen_unknown": unknown} if (unknown := unknown_training_data(info)) else {}),
         **({} if model.tta is None else {"tta": model.tta}),

@@ -408,17 +408,17 @@ def _package_versions() -> dict[str, str]:
     """Versions of Python, of cxr-compare and of the packages that decide results."""
     versions = {"python": platform.python_version()}
     for package in ("cxr-compare", *_RECORDED):
-        try:
+        with suppress(metadata.PackageNotFoundError):
             versions[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            continue
     return versions
 
 
 def provenance() -> dict[str, Any]:
-    """What made a folder: command, time, revision, versions and hardware."""
+    """What made a folder: command, without this machine's folders, time, versions, hardware."""
+    command = _ASKED.get() or shlex.join(["cxr", *sys.argv[1:]])
+    absolute = r"'/[^']+'|(?<![\w.:/'])/[^\s,:;'\")]+"
     return {
-        "command": _ASKED.get() or shlex.join(["cxr", *sys.argv[1:]]),
+        "command": re.sub(absolute, lambda path: Path(path[0].strip("'")).name, command),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "revision": _git_revision(),
         "versions": dict(_package_versions()),

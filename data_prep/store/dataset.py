@@ -252,6 +252,11 @@ class DataSet:
         require_members(table["image_id"], self.images, path)
         return table
 
+    def split_rule(self, name: str) -> dict[str, Any]:
+        """How images got their roles in a split; empty where its record does not say it."""
+        path = self.folder / "splits" / f"{name}.json"
+        return dict(read_json(path, "split").get("how") or {}) if path.is_file() else {}
+
     def image_ids(self, role: str, split: str = "default") -> pd.Index:
         """Sorted ids of the images that have a role in a split."""
         table = self.split(split)

@@ -8,9 +8,14 @@ from typing import Literal
 
 import numpy as np
 
+from data_prep.contracts.errors import InputError
 from evaluation.compare.estimates import Estimate, Estimates, family_level
-from evaluation.metrics.metric import Note, ends_words, number
-from evaluation.statistics.bootstrap import Interval
+from evaluation.compare.protocol import Protocol
+from evaluation.compare.scorecard import Scorecard
+from evaluation.metrics.metric import Note, ends_words, number, span_words
+from evaluation.metrics.registry import METRICS
+from evaluation.statistics.bootstrap import Interval, per_cluster
+from evaluation.statistics.clustered_tests import exact_share
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
@@ -170,17 +175,18 @@ def against_margin(
 ) -> Literal["equivalent", "non-inferior", "worse", "open", "unknown"]:
     """Hold the interval of a difference other - reference against a margin, unrounded.
 
-    Non-inferior: the interval lies above -margin (a one-sided test at half of what the interval
-    leaves out). Equivalent: it lies wholly between -margin and margin (both one-sided tests).
-    Worse: it lies below -margin. An end that is the margin shows nothing.
+        Non-inferior: the interval lies above -margin (a one-sided test at half of what the interval
+        leaves out). Equivalent: it lies wholly between -margin and margin (both one-sided tests).
+        Worse: it lies below -margin. An end that is the margin shows nothing.
 
-    Source:
-        Schuirmann 1987, the two one-sided tests; ICH E9.
+        Source:
+            Schuirmann 1987, the two one-sided tests; ICH E9.
 
     Example:
-        >>> from evaluation.statistics.bootstrap import Interval
-        >>> against_margin(Interval(-0.01, -0.03049, 0.01), 0.0304)
-        'open'
+            >>> from evaluation.statistics.bootstrap import Interval, per_cluster
+    from evaluation.statistics.clustered_tests import exact_share
+            >>> against_margin(Interval(-0.01, -0.03049, 0.01), 0.0304)
+            'open'
     """
     if not gap.bounded:
         return "unknown"
@@ -225,6 +231,79 @@ def _telling_digits(ends: tuple[float, float], margin: float) -> int:
         )
 
     return next((digits for digits in range(3, _MOST_DIGITS) if kept(digits)), _MOST_DIGITS)
+
+
+@dataclass(frozen=True)
+class GoalResult:
+    """A protocol's goal, and the exact interval of a system's figure with its threshold held.
+
+    By study or patient ``n_images`` counts these; `case` is empty, or that all images that are not
+    counted otherwise are counted against the system, or for it.
+    """
+
+    metric: str
+    at_least: float
+    case: str
+    n_images: int
+    n_patients: int
+    estimate: float
+    ci_low: float
+    ci_high: float
+
+    @classmethod
+    def of(cls, card: Scorecard, metric: str, protocol: Protocol, case: str) -> GoalResult:
+        """Hold a figure at the protocol's threshold against its goal."""
+        if why := card.why_undefined(metric, protocol.policy):
+            raise InputError(f"protocol: the goal of '{metric}' cannot be judged: {why}")
+        judged = card.judged
+        counted = judged.y_true == (metric == "recall")
+        right = counted & (card.called(protocol.policy) == judged.y_true)
+        table = np.stack([right, counted], axis=1)
+        hits, images = per_cluster(table, judged.patients, judged.n_patients).T
+        sizes = int(images.sum()), int(np.count_nonzero(images))
+        share, ends = float(hits.sum() / images.sum()), exact_share(hits, images)
+        return cls(metric, protocol.goals[metric], case, *sizes, share, *ends)
+
+    @property
+    def standing(self) -> Literal["met", "missed", "open"]:
+        """Met where the interval lies above the goal, missed where it lies below, unrounded."""
+        if self.ci_low > self.at_least:
+            return "met"
+        return "missed" if self.ci_high < self.at_least else "open"
+
+    @staticmethod
+    def together(results: Sequence[GoalResult], where: str) -> str:
+        """Whether a system met its goals, which are met only together."""
+        standings = {each.standing for each in results}
+        goals = "both goals" if len(results) > 1 else "the goal"
+        said = f"met {goals}" if standings == {"met"} else f"was not shown to meet {goals}"
+        if "missed" in standings:
+            said = f"missed {goals}" if standings == {"missed"} else "missed one of two goals"
+        return f"{said}{where}: {'; '.join(each.words for each in results)}"
+
+    @property
+    def method(self) -> str:
+        """What the interval is."""
+        clustered = " of the effective number of images by patient (Korn and Graubard)"
+        several = self.n_images > self.n_patients
+        return f"exact (Clopper-Pearson){clustered * several}, threshold held"
+
+    @property
+    def rule(self) -> str:
+        """How a goal is held against its interval."""
+        return (
+            "A goal is met where the whole 95 % interval lies above it (one-sided 2.5 %); as both "
+            f"must be met, none is corrected. Intervals: {self.method}, of this model as it is."
+        )
+
+    @property
+    def words(self) -> str:
+        """Figure, interval and goal, with so many digits that they lie to each other as true."""
+        digits = _telling_digits((self.ci_low, self.ci_high), self.at_least)
+        value, goal = number(self.estimate, digits), number(self.at_least, digits)
+        ends = span_words(self.ci_low, self.ci_high, digits=digits)
+        said = {"met": "", "missed": ", missed", "open": ", not shown"}[self.standing]
+        return f"{METRICS[self.metric].inside} {value} ({ends}; goal {goal}{said})"
 
 
 HeadlineKind = Literal["decided", "open", "single", "unknown"]
@@ -302,6 +381,7 @@ class Setting:
         synthetic: How many of the judged images are synthetic.
         cautions: What may make the answer wrong, the most harmful first.
         uses_before: How often the test images were used before; `None`: unknown.
+        goals: What the system was found to reach of the protocol's goals.
     """
 
     seeds: Mapping[str, int] | None = None
@@ -309,3 +389,4 @@ class Setting:
     synthetic: int = 0
     cautions: tuple[Note, ...] = ()
     uses_before: int | None = None
+    goals: Sequence[GoalResult] = ()

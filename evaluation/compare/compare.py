@@ -11,6 +11,7 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import provenance
 from data_prep.store.predictions import Predictions
+from evaluation.compare.claims import GoalResult
 from evaluation.compare.comparison import Background, Comparison, SystemResult
 from evaluation.compare.failure_analysis import failure_table
 from evaluation.compare.intervals import resampled_figures
@@ -19,10 +20,10 @@ from evaluation.compare.judged_models import (
     cards_of,
     compare_units,
     judge_models,
-    with_failures,
+    with_uncounted,
 )
 from evaluation.compare.paired_tests import paired_tests, seed_parts, with_clustered_auroc
-from evaluation.compare.protocol import EXPLORATORY, Protocol
+from evaluation.compare.protocol import EXPLORATORY, Prevalence, Protocol
 from evaluation.decisions.test_set import TestSet, Unit, image_groups
 from evaluation.decisions.thresholds import POLICIES
 from evaluation.metrics.metric import ALL, MetricKey, Note, listing
@@ -40,7 +41,7 @@ def compare_systems(
     replicates: int = 2000,
     seed: int = 0,
     protocol: Protocol = EXPLORATORY,
-    prevalence: float | None = None,
+    prevalence: str | float | None = None,
     unit: Unit = "image",
     extra_policies: Sequence[str] = (),
     advance: Callable[[int], None] | None = None,
@@ -60,7 +61,8 @@ def compare_systems(
         replicates: Bootstrap resamples.
         seed: Of the resamples.
         protocol: The question: primary figure, margin, reference system, subgroups.
-        prevalence: Of positives where the systems will be used, for PPV and NPV there.
+        prevalence: Of positives where the systems will be used, for PPV and NPV there, with what
+            is known of its own uncertainty: see `Prevalence`.
         unit: ``study`` or ``patient``: the image-level figures by these, too.
         extra_policies: Policies beside those that systems are tuned for.
         advance: Called with the number of replicates done in each step.
@@ -78,8 +80,7 @@ def compare_systems(
     systems = {name: systems[name] for name in protocol.in_order(systems)}
     policies = tuple(dict.fromkeys((*policies, *filter(None, [protocol.policy]))))
     unit = protocol.unit_of(unit)
-    if prevalence is not None and not 0 < prevalence < 1:
-        raise InputError(f"--prevalence {prevalence:g}: must lie above 0 and below 1")
+    of_use = None if prevalence is None else Prevalence.parse(prevalence)
     image_groups(test_set.images, protocol.subgroups)  # refuses what cannot be analysed
     named = _name_models(systems)
     judged, notes = common_test_images(_by_label(named), test_set, images=images)
@@ -88,20 +89,29 @@ def compare_systems(
     cards = cards_of(models)
     resamples = Resamples(judged.n_patients, replicates, seed)
     drawn = resampled_figures(test_set.target.name, cards, resamples, advance=advance)
-    by_unit, unit_notes, unit_tests = compare_units(models, judged, test_set, unit, resamples)
+    by_unit, unit_cards, unit_notes, unit_tests = compare_units(
+        models, judged, test_set, unit, resamples
+    )
     estimates = with_clustered_auroc(drawn.estimates, cards)
+    estimates, uncounted = with_uncounted(estimates, models, test_set, protocol, resamples)
+    grouped = unit != "image" and protocol.unit == unit
     tests = paired_tests(drawn.estimates, cards, drawn.differences, unit_tests)
     return Comparison(
         target=test_set.target,
-        estimates=with_failures(estimates, models, test_set, resamples),
+        estimates=estimates,
         tests=tests,
-        failures=failure_table(models, test_set, protocol, prevalence, resamples),
+        failures=failure_table(models, test_set, protocol, of_use, resamples),
         systems={name: SystemResult.of(seeds, test_set) for name, seeds in models.items()},
         decisions=_decisions_table(models, test_set.images),
         provenance=_provenance_of(models, test_set, protocol, resamples),
         notes=[*notes, *of_models, *few_patients(judged), *unit_notes, *_seed_notes(models)],
         protocol=protocol,
         by_unit=by_unit,
+        goals=[
+            GoalResult.of(next(iter(of_case.values()))[0], metric, protocol, case)
+            for case, of_case in {"": unit_cards if grouped else cards, **uncounted}.items()
+            for metric in protocol.goals
+        ],
         background=Background.of(test_set, judged.image_ids, models),
     )
 
@@ -160,6 +170,11 @@ def _check_protocol(protocol: Protocol, models: Models) -> None:
 
     An exploratory comparison is not refused for a figure: its answer says that there is none.
     """
+    if protocol.goals and (len(models) > 1 or len(next(iter(models.values()))) > 1):
+        raise InputError(
+            "protocol: goals are held against one trained model; give one system of one training "
+            "seed (cxr ensemble joins several), and compare systems by a protocol without goals"
+        )
     for model in (model for members in models.values() for model in members):
         if protocol.policy and protocol.policy not in model.decision.thresholds:
             raise InputError(

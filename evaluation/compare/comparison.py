@@ -13,7 +13,7 @@ from data_prep.audit.audit import split_errors
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import Target
 from evaluation.boxes.box_metrics import FrocCurve
-from evaluation.compare.claims import Setting, Verdict, holm
+from evaluation.compare.claims import GoalResult, Setting, Verdict, holm
 from evaluation.compare.estimates import Estimate, Estimates, PairTests
 from evaluation.compare.judged_models import JudgedModel, Models
 from evaluation.compare.protocol import EXPLORATORY, Protocol, TestSetUses
@@ -159,6 +159,7 @@ class Comparison:
         by_unit: The image-level figures by study or patient; `None` where images are the unit.
         uses: How often the test images were used, where that is logged.
         background: What is known of the data behind it.
+        goals: What the system was found to reach of the protocol's goals.
         by_reader: The primary difference by each reader's labels; empty where not asked for.
     """
 
@@ -174,6 +175,7 @@ class Comparison:
     by_unit: Estimates | None = None
     uses: TestSetUses | None = None
     background: Background = field(default_factory=Background)
+    goals: Sequence[GoalResult] = ()
     by_reader: list[dict[str, Any]] = field(default_factory=list)
 
     def __repr__(self) -> str:
@@ -256,6 +258,7 @@ class Comparison:
                 synthetic=self.background.synthetic,
                 cautions=_cautions(self.background, estimates, self.failures, self.notes),
                 uses_before=None if self.uses is None else self.uses.before_protocol,
+                goals=[goal for goal in self.goals if not goal.case],
             ),
         )
 

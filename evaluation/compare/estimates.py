@@ -23,8 +23,9 @@ COLUMNS = (
     "ci_method", "ci_low_held", "ci_high_held", "n_validation_positive", "n_images", "n_patients",
     "n_positive", "effective_patients", "note",
 )  # fmt: skip
-FAILURES_WRONG = "failures_wrong"
-"""The subgroup of all images that any system should have run on; a failure counts as wrong."""
+AGAINST, FOR = "all_against", "all_for"
+"""Subgroups of all images that any system should have run on: one without a result or a known
+label counts against each system, or for it."""
 OVER_SEEDS = "Obuchowski-Rockette, Hillis df, seeds random"
 REFITTED, HELD = "refitted on resampled validation patients", "choice held"
 """What the resamples of an interval or test do with what validation chose."""
@@ -79,7 +80,6 @@ class Estimate(Interval):
         counts: What it is computed on.
         family: Of a difference, the ends of its interval as one of 1, 2, 3, ... comparisons: the
             ``k``-th pair covers `family_level` ``(k)``.
-        of_all: Whether it is the figure of all images once more, because no image failed.
         held: Ends of the interval with choices held, where those of the interval itself were
             made again; `None` where they were not, or where there is no such interval.
         n_chosen_on: Positive validation images (studies, patients) that its threshold or score cut
@@ -92,7 +92,6 @@ class Estimate(Interval):
     kind: IntervalKind | None = None
     counts: SampleSize = field(default_factory=SampleSize)
     family: tuple[tuple[float, float], ...] = ()
-    of_all: bool = False
     held: tuple[float, float] | None = None
     n_chosen_on: int | None = None
     refitted: bool = False
@@ -254,7 +253,7 @@ class Estimates:
             for name, key, figure in self
         ]
         # Estimates on other images, and thresholds, stand after all others.
-        rows.sort(key=lambda r: r["subgroup"] == FAILURES_WRONG or r["metric"] == "threshold")
+        rows.sort(key=lambda r: r["subgroup"] in (AGAINST, FOR) or r["metric"] == "threshold")
         table = pd.DataFrame(rows, columns=list(COLUMNS))
         return table.astype({"n_validation_positive": "Int64"})
 

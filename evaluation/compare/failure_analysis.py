@@ -16,7 +16,7 @@ from evaluation.boxes.matching import error_kinds, find_lesions, pair_boxes
 from evaluation.compare.claims import holm
 from evaluation.compare.judged_models import Models, cards_of
 from evaluation.compare.paired_tests import seed_parts
-from evaluation.compare.protocol import Protocol
+from evaluation.compare.protocol import Prevalence, Protocol
 from evaluation.compare.scorecard import Cards, Scorecard, judged_of
 from evaluation.compare.shares import (
     FAILURE_COLUMNS,
@@ -199,7 +199,7 @@ def failure_table(
     models: Models,
     test_set: TestSet,
     protocol: Protocol,
-    prevalence: float | None,
+    prevalence: Prevalence | None,
     resamples: Resamples,
 ) -> pd.DataFrame:
     """In which groups, and in which way, each system fails, with the shortcut baseline beside."""
@@ -451,7 +451,7 @@ def _add_net_benefit(shares: Shares, name: str, members: Sequence[Scorecard]) ->
 
 
 def _predictive_values(
-    recall: npt.ArrayLike, specificity: npt.ArrayLike, prevalence: float
+    recall: npt.ArrayLike, specificity: npt.ArrayLike, prevalence: npt.ArrayLike
 ) -> dict[str, Floats]:
     """PPV and NPV where positives are as frequent as the user says.
 
@@ -459,7 +459,8 @@ def _predictive_values(
         Bayes' rule; the sensitivity and specificity are taken to hold there.
     """
     hit, kept = np.asarray(recall, dtype=np.float64), np.asarray(specificity, dtype=np.float64)
-    ill, well = prevalence, 1 - prevalence
+    ill = np.asarray(prevalence, dtype=np.float64)
+    well = 1 - ill
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
             "ppv": hit * ill / (hit * ill + (1 - kept) * well),
@@ -467,7 +468,9 @@ def _predictive_values(
         }
 
 
-def _add_at_prevalence(shares: Shares, cards: Cards, policy: str, prevalence: float | None) -> None:
+def _add_at_prevalence(
+    shares: Shares, cards: Cards, policy: str, prevalence: Prevalence | None
+) -> None:
     """Add PPV and NPV at the user's prevalence, and the cost curve, of each system.
 
     Source:
@@ -492,7 +495,7 @@ def _add_at_prevalence(shares: Shares, cards: Cards, policy: str, prevalence: fl
         if prevalence is None:
             continue
         for metric in ("ppv", "npv"):
-            key = ShareName("prevalence", f"{prevalence:g}", policy, metric)
+            key = ShareName("prevalence", prevalence.words, policy, metric)
             shares.derive((name, key), needed, partial(_predictive, metric, prevalence))
 
 
@@ -500,5 +503,5 @@ def _cost(cost_share: float, recall: Floats, specificity: Floats) -> Floats:
     return (1 - recall) * cost_share + (1 - specificity) * (1 - cost_share)
 
 
-def _predictive(metric: str, prevalence: float, recall: Floats, specificity: Floats) -> Floats:
-    return _predictive_values(recall, specificity, prevalence)[metric]
+def _predictive(metric: str, prevalence: Prevalence, recall: Floats, specificity: Floats) -> Floats:
+    return _predictive_values(recall, specificity, prevalence.like(recall))[metric]

@@ -11,11 +11,11 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.store.predictions import Predictions
-from data_prep.work.object_store import shown
-from evaluation.compare.estimates import FAILURES_WRONG, Estimate, Estimates
+from evaluation.compare.estimates import AGAINST, FOR, Estimate, Estimates
 from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.paired_tests import resampled_tests, with_clustered_auroc
-from evaluation.compare.scorecard import Cards, Scorecard
+from evaluation.compare.protocol import Protocol
+from evaluation.compare.scorecard import Cards, Scorecard, judged_of
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.test_set import (
     EvaluationSet,
@@ -31,7 +31,6 @@ from evaluation.metrics.metric import ALL, MetricKey, Note
 from evaluation.metrics.registry import METRICS
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.systems.eligibility import (
-    attempted_images,
     describe_images,
     describe_training_data,
     learned_validation,
@@ -39,7 +38,7 @@ from evaluation.systems.eligibility import (
 
 _RECORDED = (
     "system", "seed", "kind", "inference_id", "training_id", "exported_from", "maps", "command",
-    "created", "revision", "versions",
+    "created", "revision", "versions", "backend", "precision", "tta", "recipe", "members",
 )  # fmt: skip
 
 
@@ -56,7 +55,7 @@ class JudgedModel:
     def facts(self) -> dict[str, Any]:
         """What a report's provenance holds of it."""
         return {
-            "folder": shown(str(self.predictions.folder)),
+            "folder": self.predictions.folder.name,
             **{key: self.predictions.info.get(key) for key in _RECORDED},
             "trained_on": describe_training_data(self.predictions),
             "decision": self.decision.to_dict(),
@@ -142,10 +141,10 @@ def compare_units(
     test_set: TestSet,
     unit: Unit,
     resamples: Resamples,
-) -> tuple[Estimates | None, list[Note], pd.DataFrame | None]:
-    """Figures by study or patient, notes on them, and the bootstrap's tests of the differences."""
+) -> tuple[Estimates | None, Cards, list[Note], pd.DataFrame | None]:
+    """Figures by study or patient, their scorecards, notes, and the bootstrap's paired tests."""
     if unit == "image":
-        return None, [], None
+        return None, {}, [], None
     units = group_images(test_set.images, test_set.labels_of("test"), judged.image_ids, unit)
     whole = judged_units(judged, units)
     cards = {
@@ -167,7 +166,7 @@ def compare_units(
     )
     tests = resampled_tests(estimates, drawn.differences)
     note = _unit_note(units, whole, len(judged.image_ids), unit)
-    return _with_thresholds(estimates, cards), [note], tests
+    return _with_thresholds(estimates, cards), cards, [note], tests
 
 
 def _unit_card(
@@ -223,72 +222,70 @@ def _unit_note(units: Units, whole: EvaluationSet, n_images: int, unit: Unit) ->
     return Note("unit", text)
 
 
-_WITH_FAILURES = ("auroc", "accuracy", "recall", "specificity", "f1")
+_WITH_UNCOUNTED = ("auroc", "accuracy", "recall", "specificity", "f1")
 
 
-def with_failures(
-    estimates: Estimates, models: Models, test_set: TestSet, resamples: Resamples
-) -> Estimates:
-    """Add the systems' figures on every image that any of them should have run on.
+def with_uncounted(
+    estimates: Estimates,
+    models: Models,
+    test_set: TestSet,
+    protocol: Protocol,
+    resamples: Resamples,
+) -> tuple[Estimates, dict[str, Cards]]:
+    """Add the main figures on every test image that any model should have run on; their cards.
 
-    An image that a model has no result for counts as wrong: a positive one is ranked below every
-    image and called negative, a negative one above every image and called positive.
+    An image that is not counted otherwise, without a result of a model or without a known label,
+    counts against each system, or for it: two subgroups, none where there is no such image. One
+    without a result is called the wrong (right) way and ranked so; one of unknown label is taken as
+    the opposite of what the system calls it at the main threshold (as what it calls it); one
+    without either as positive.
     """
-    predictions = {m.name: m.predictions for members in models.values() for m in members}
-    expected = attempted_images(predictions, test_set)
-    missing = {
-        name: [len(expected.difference(model.predictions.images_run)) for model in members]
-        for name, members in models.items()
+    systems = [model.predictions for members in models.values() for model in members]
+    tried = pd.Index(np.concatenate([system.images["image_id"] for system in systems]))
+    labels = test_set.labels_of("test")
+    labels = labels[labels.index.isin(tried)]
+    if labels.notna().all() and all(labels.index.isin(s.images_run).all() for s in systems):
+        return estimates, {}
+    policy = protocol.main_policy(list(next(iter(models.values()))[0].card.thresholds))
+    cards: dict[str, Cards] = {
+        subgroup: {
+            name: [_uncounted_card(model, labels, test_set, policy, against) for model in members]
+            for name, members in models.items()
+        }
+        for subgroup, against in ((AGAINST, True), (FOR, False))
     }
 
     def kept(key: MetricKey) -> bool:
-        return key.metric in _WITH_FAILURES and key.subgroup == ALL
+        return key.metric in _WITH_UNCOUNTED and key.subgroup == ALL
 
-    if not any(count for counts in missing.values() for count in counts):
-
-        def repeated(_: tuple[str, ...], key: MetricKey, estimate: Estimate) -> Estimate | None:
-            # A note on an estimate without a value says why, and stays.
-            noted = estimate if estimate.note else replace(estimate, note=_NONE_FAILED, of_all=True)
-            return noted if kept(key) else None
-
-        return estimates.merged(estimates.changed(repeated), FAILURES_WRONG)
-    judged = describe_images(test_set, expected, test_set.labels)
-    cards = {
-        name: [_failure_card(model, judged, test_set) for model in members]
-        for name, members in models.items()
-    }
-    of_patients = replace(resamples, n_clusters=judged.n_patients)
-    drawn = resampled_figures(test_set.target.name, cards, of_patients, kept=kept)
-    again = with_clustered_auroc(drawn.estimates, cards)
-
-    def counted(names: tuple[str, ...], key: MetricKey, estimate: Estimate) -> Estimate | None:
-        of_systems = [
-            f"{name}: {' and '.join(map(str, missing[name]))} images without a result"
-            for name in names
-        ]
-        words = ", ".join(of_systems) + ", counted as wrong"
-        note = f"{estimate.note}; {words}" if estimate.note else words
-        return replace(estimate, note=note) if kept(key) else None
-
-    return estimates.merged(again.changed(counted), FAILURES_WRONG)
+    # Unknown labels are each system's own: a difference would compare other labels.
+    most_names = 2 if labels.notna().all() else 1
+    for subgroup, of_case in cards.items():
+        of_patients = replace(resamples, n_clusters=judged_of(of_case).n_patients)
+        drawn = resampled_figures(test_set.target.name, of_case, of_patients, kept=kept)
+        again = with_clustered_auroc(drawn.estimates, of_case).changed(
+            lambda names, key, each: each if kept(key) and len(names) <= most_names else None
+        )
+        estimates = estimates.merged(again, subgroup)
+    return estimates, cards
 
 
-_NONE_FAILED = "no image failed"
-
-
-def _failure_card(model: JudgedModel, judged: EvaluationSet, test_set: TestSet) -> Scorecard:
+def _uncounted_card(
+    model: JudgedModel, labels: pd.Series, test_set: TestSet, policy: str, against: bool
+) -> Scorecard:
     system, decision = model.predictions, model.decision
-    ran = judged.image_ids[judged.image_ids.isin(system.images_run)]
+    ran = labels.index[labels.index.isin(system.images_run)]
     output = SystemOutput(system, test_set.target, ran)
     scored = output.scores(decision.reduction)
-    scores = scored.reindex(judged.image_ids)
-    failed = scores.isna().to_numpy()
-    lowest, highest = (scored.min(), scored.max()) if len(scored) else (0.0, 1.0)
+    scores = scored.reindex(labels.index)
     thresholds = [c.threshold for c in decision.thresholds.values() if c.threshold is not None]
+    chosen = decision.thresholds.get(policy)
+    at = np.inf if chosen is None or chosen.threshold is None else chosen.threshold
+    taken = labels.fillna(((scores >= at) ^ against).astype(np.float64))
+    taken[labels.isna() & scores.isna()] = 1.0
     if decision.chosen_scores is not None:  # between these every refitted threshold lies
         thresholds += decision.chosen_scores.scores.tolist()
-    wrong = np.where(
-        judged.y_true, min([lowest, *thresholds]) - 1.0, max([highest, *thresholds]) + 1.0
-    )
-    scores = scores.where(~failed, pd.Series(wrong, index=scores.index))
+    lowest, highest = min([*scored, *thresholds, 0.0]) - 1.0, max([*scored, *thresholds, 1.0]) + 1.0
+    scores = scores.fillna(((taken == 1) ^ against).map({True: highest, False: lowest}))
+    judged = describe_images(test_set, labels.index, taken)
     return Scorecard(judged, scores, decision.thresholds, validation=decision.chosen_scores)

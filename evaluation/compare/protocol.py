@@ -11,12 +11,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import scipy  # whose parts load when they are first used
+
 from data_prep.contracts.errors import InputError
 from data_prep.store.predictions import Predictions
 from evaluation.decisions.test_set import TestSet, Unit
 from evaluation.decisions.thresholds import check_policy
 from evaluation.metrics.metric import listing, policy_words
 from evaluation.metrics.registry import METRICS
+from evaluation.statistics.ranking import Floats
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,8 @@ class Protocol:
         reference: Name of the reference system; `None`: the first one given.
         target: Name of the target; `None`: the one that the command names.
         unit: What the answer is for; `None`: images, and tables by another unit beside.
+        goals: What the true ``recall`` and ``specificity`` of each system must lie above, both of
+            them; they are the question then, and the primary figure compares beside it.
         declared: Whether a protocol file fixed this beforehand.
         file_sha256: Of that file.
     """
@@ -45,6 +51,7 @@ class Protocol:
     reference: str | None = None
     target: str | None = None
     unit: Unit | None = None
+    goals: Mapping[str, float] = field(default_factory=dict)
     declared: bool = False
     file_sha256: str | None = None
 
@@ -55,6 +62,11 @@ class Protocol:
         if self.policy:
             check_policy(self.policy)
         self._check_halves()
+        if self.goals and not self.policy:
+            raise InputError(
+                "protocol: goals need a policy, the threshold that they are judged at, such as "
+                "'sensitivity>=0.90' or 'threshold=0.5'"
+            )
         if self.margin is not None and not 0 < self.margin < 1:
             raise InputError(f"margin {self.margin:g}: must lie above 0 and below 1")
 
@@ -67,7 +79,7 @@ class Protocol:
             raise InputError(f"protocol: metric '{name}': {why}; choose another")
         if "threshold" in metric.needs and not self.policy:
             raise InputError(f"protocol: metric '{name}' needs a policy, such as max_f1")
-        if self.policy and "threshold" not in metric.needs:
+        if self.policy and "threshold" not in metric.needs and not self.goals:
             raise InputError(f"protocol: metric '{name}' has no policy; leave it out")
         if metric.boxed and self.unit not in (None, "image"):
             raise InputError(
@@ -96,12 +108,14 @@ class Protocol:
     @property
     def keys(self) -> tuple[tuple[str, str], ...]:
         """Metric and policy of each primary figure."""
-        return tuple((metric, self.policy) for metric in self.metrics)
+        at = {name: self.policy * ("threshold" in METRICS[name].needs) for name in self.metrics}
+        return tuple(at.items())
 
     @property
     def title(self) -> str:
         """The primary figure in words, as they stand inside a sentence."""
-        at = f" at the threshold for {policy_words(self.policy)}" if self.policy else ""
+        _, policy = self.keys[0]
+        at = f" at the threshold for {policy_words(policy)}" if policy else ""
         return listing([METRICS[metric].inside for metric in self.metrics]) + at
 
     def main_policy(self, policies: Sequence[str]) -> str:
@@ -155,6 +169,45 @@ def _why_not_alone(metric: str) -> str:
         "is one half of an operating point, which calling more or fewer images positive raises "
         f"alone; write metric = {' or '.join(instead)}"
     )
+
+
+@dataclass(frozen=True)
+class Prevalence:
+    """How frequent positives are where systems will be used, with its own 95 % interval."""
+
+    words: str
+    value: float
+    low: float
+    high: float
+
+    @classmethod
+    def parse(cls, given: str | float) -> Prevalence:
+        """Read ``0.05``, taken as known; ``0.05:0.03-0.08``, with its interval; or ``12/240``."""
+        share, _, interval = str(given).partition(":")
+        hits, _, size = share.partition("/")
+        try:
+            value = float(hits) / float(size or 1)
+            low, high = map(float, interval.split("-")) if interval else (value, value)
+            if size:  # Clopper and Pearson's interval
+                k, rest = float(hits), float(size) - float(hits)
+                low, high = scipy.special.betaincinv([k, k + 1], [rest + 1, rest], [0.025, 0.975])
+        except (ValueError, ZeroDivisionError):
+            value = low = high = np.nan
+        if not 0 < low <= value <= high < 1:
+            raise InputError(
+                f"--prevalence {given}: must lie above 0 and below 1: 0.05, with its 95 % interval "
+                "0.05:0.03-0.08, or counts 12/240"
+            )
+        return cls(str(given), value, low, high)
+
+    def like(self, figures: Floats) -> Floats:
+        """One for each replicate of a figure, normal on the logit; the share for a figure."""
+        if not np.ndim(figures):
+            return np.asarray(self.value)
+        normal = np.random.default_rng(0).standard_normal(np.shape(figures))
+        low, middle, high = scipy.special.logit([self.low, self.value, self.high])
+        reach = np.where(normal < 0, middle - low, high - middle) / scipy.special.ndtri(0.975)
+        return np.asarray(scipy.special.expit(middle + normal * reach))
 
 
 EXPLORATORY = Protocol()
@@ -237,7 +290,7 @@ def log_use(
             lines = log.read().splitlines()
     except OSError as error:
         problem = (
-            f"How often this test split was looked at is unknown: {path} cannot be written "
+            f"How often this test split was looked at is unknown: {path.name} cannot be written "
             f"({error.strerror})."
         )
         return TestSetUses((), problem, protocol)

@@ -11,6 +11,7 @@ from evaluation.compare.claims import (
     Claim,
     Conclusion,
     ConclusionKind,
+    GoalResult,
     HeadlineKind,
     Setting,
     Verdict,
@@ -60,6 +61,8 @@ def state_verdict(
     asked = _Question(figures, systems, protocol, inside_sentence(finding))
     where = _opening(asked, setting)
     text, kind = _headline(asked, claims)
+    if protocol.goals:
+        text, kind = _of_goals(asked, setting.goals)
     conclusions = _secondary(asked)
     if len(systems) > 2:
         conclusions = [*_primary_conclusions(asked, claims), *conclusions]
@@ -142,6 +145,13 @@ def _headline(asked: _Question, claims: list[Claim]) -> tuple[str, HeadlineKind]
     if len(systems) == 2:
         return _of_two(asked, claims[0])
     return _of_many(asked, claims)
+
+
+def _of_goals(asked: _Question, results: Sequence[GoalResult]) -> tuple[str, HeadlineKind]:
+    name, policy = asked.systems[0], asked.protocol.policy
+    at = _at_threshold(policy) + _chosen_on(asked.figures, [name], (results[0].metric, policy))
+    text = f"{name} {GoalResult.together(results, f'{at} for {asked.finding}')}"
+    return text, "open" if any(each.standing == "open" for each in results) else "decided"
 
 
 def _of_one(asked: _Question) -> str:
@@ -376,6 +386,8 @@ def _scope(
             f"What is said {listing(widened)} rests on intervals widened by Holm's method; tables "
             "have those of each difference alone."
         )
+    if protocol.goals:
+        parts.append(setting.goals[0].rule)
     if any(claim.difference.refitted for claim in told):
         parts.append(
             "At a chosen threshold they include that other validation patients would have given "
@@ -504,7 +516,8 @@ def _standing_words(protocol: Protocol, uses_before: int | None) -> str:
     """Say whether a report confirms or explores."""
     if not protocol.declared:
         return "Exploratory: no protocol fixed the question beforehand."
-    parts = [f"primary figure {protocol.title}"]
+    goals = [f"{METRICS[name].inside} above {goal:g}" for name, goal in protocol.goals.items()]
+    parts = [listing(goals) if goals else f"primary figure {protocol.title}"]
     parts += [f"margin {number(protocol.margin)}"] if protocol.margin is not None else []
     parts += [f"subgroups {listing(list(protocol.subgroups))}"] if protocol.subgroups else []
     text = f"Confirmatory: a protocol fixed the question ({', '.join(parts)})"

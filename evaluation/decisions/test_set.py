@@ -292,7 +292,7 @@ CANDIDATES = (
 """What validation chooses from, the simpler first: among equals the earlier wins."""
 
 
-def reduce_boxes(
+def _reduce_boxes(
     boxes: pd.DataFrame, image_ids: pd.Index, reduction: Reduction | None = None
 ) -> pd.Series:
     """Reduce lesion boxes to one score per image, by default that of the highest box."""
@@ -373,7 +373,7 @@ class SystemOutput:
     def scores(self, reduction: Reduction | None) -> pd.Series:
         """One score per image, in the order of `image_ids`; an InputError where one has none."""
         if self.gives_boxes:
-            return reduce_boxes(self.predicted_boxes, self.image_ids, reduction)
+            return _reduce_boxes(self.predicted_boxes, self.image_ids, reduction)
         highest = self._finding_scores.groupby("image_id")["score"].max()
         combined = highest.reindex(self.image_ids).astype(np.float64)
         if combined.isna().any():

@@ -51,7 +51,7 @@ _STREAM = 1
 """Of random numbers: draws of validation patients owe nothing to those of test patients."""
 
 
-class Policy(NamedTuple):
+class _Policy(NamedTuple):
     """What a policy's name asks for."""
 
     kind: str  # `max_f1`, `youden`, `sensitivity`, `specificity`, `cost` or `threshold`
@@ -71,7 +71,7 @@ class ThresholdChoice:
     reason: str | None = None  # why there is none; `None` where there is one
 
 
-def check_policy(policy: str) -> Policy:
+def check_policy(policy: str) -> _Policy:
     """Read a policy's name.
 
     Args:
@@ -88,20 +88,20 @@ def check_policy(policy: str) -> Policy:
 
     Example:
         >>> check_policy("specificity>=0.90")
-        Policy(kind='specificity', value=0.9, prevalence=None)
+        _Policy(kind='specificity', value=0.9, prevalence=None)
         >>> check_policy("cost:10/1@0.05")
-        Policy(kind='cost', value=10.0, prevalence=0.05)
+        _Policy(kind='cost', value=10.0, prevalence=0.05)
     """
     if policy in ("max_f1", "youden"):
-        return Policy(policy)
+        return _Policy(policy)
     if parts := _FLOOR.fullmatch(policy):
-        return Policy(parts[1], float(parts[2]))
+        return _Policy(parts[1], float(parts[2]))
     if parts := _DECLARED.fullmatch(policy):
-        return Policy("threshold", float(parts[1]))
+        return _Policy("threshold", float(parts[1]))
     if (parts := _COST.fullmatch(policy)) and float(parts[1]) > 0 and float(parts[2]) > 0:
         prevalence = None if parts[3] is None else float(parts[3])
         if prevalence is None or 0 < prevalence < 1:
-            return Policy("cost", float(parts[1]) / float(parts[2]), prevalence)
+            return _Policy("cost", float(parts[1]) / float(parts[2]), prevalence)
     raise InputError(
         f"unknown policy {policy!r}: use max_f1, youden, sensitivity>=F or specificity>=F with F "
         "between 0 and 1, cost:FN/FP or cost:FN/FP@P with costs above 0 and a prevalence P between "
@@ -147,7 +147,7 @@ def choose_threshold(
     return ThresholdChoice(policy, float(cuts.thresholds(at)[0]))
 
 
-def _why_none(cuts: _Cuts, wanted: Policy) -> str:
+def _why_none(cuts: _Cuts, wanted: _Policy) -> str:
     """Why no candidate is what a policy asks for."""
     if wanted.kind == "max_f1":
         return "no threshold calls a positive validation image positive"
@@ -330,7 +330,7 @@ _Place = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_]]
 """A place in each row, and whether there is one, both shape ``(R,)``."""
 
 
-def _choose(cuts: _Cuts, wanted: Policy) -> _Place:
+def _choose(cuts: _Cuts, wanted: _Policy) -> _Place:
     """The cut that a policy asks for; the rules and ties are those of `choose_threshold`."""
     if wanted.kind in ("sensitivity", "specificity"):
         return _at_floor(cuts, wanted.kind, wanted.value or 0.0)
@@ -370,7 +370,7 @@ def _least(count: npt.NDArray[Any], floor: float) -> npt.NDArray[Any]:
     return np.where(guess / whole >= floor, guess, guess + 1)
 
 
-def _cheapest(cuts: _Cuts, wanted: Policy) -> _Place:
+def _cheapest(cuts: _Cuts, wanted: _Policy) -> _Place:
     """The cut of least expected cost; none where calling all images alike is cheaper."""
     cost, odds = _costs(cuts, wanted)
     place = cost.argmin(axis=1)  # the first: of equals the highest threshold counts
@@ -378,7 +378,7 @@ def _cheapest(cuts: _Cuts, wanted: Policy) -> _Place:
     return place, ((least <= 1.0) & (least <= odds))[:, 0] & np.isfinite(least[:, 0])
 
 
-def _costs(cuts: _Cuts, wanted: Policy) -> tuple[Floats, Any]:
+def _costs(cuts: _Cuts, wanted: _Policy) -> tuple[Floats, Any]:
     """Expected cost of each cut, and that of missing all positives.
 
     The unit is what false alarms on all negatives cost.

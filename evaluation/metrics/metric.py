@@ -211,14 +211,14 @@ def number(value: float | None, digits: int = 3) -> str:
     return text.replace("-", "−") if float(text) else text.lstrip("-")
 
 
-def span_words(low: float | None, high: float | None) -> str:
+def span_words(low: float | None, high: float | None, *, digits: int = 3) -> str:
     """Return both ends of an interval; a dash without them.
 
     Example:
         >>> span_words(-0.1, 0.1), span_words(None, None)
         ('−0.100 to 0.100', '–')
     """
-    return DASH if low is None else f"{number(low)} to {number(high)}"
+    return DASH if low is None else f"{number(low, digits)} to {number(high, digits)}"
 
 
 def p_words(p_value: float | None) -> str:

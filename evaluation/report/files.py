@@ -10,6 +10,7 @@ METRICS_TABLE, TESTS_TABLE = "metrics.csv", "tests.csv"
 WHERE_TABLE, COSTS_TABLE = "where.csv", "costs.csv"
 DECISIONS = "decisions.parquet"
 LATEX_TABLE, MARKDOWN_TABLE = "table.tex", "table.md"
+CHECKLISTS, REFERENCES = "checklists.md", "references.bib"
 FIGURES, OVERLAYS = "figures", "overlays"
 FIGURE_NAMES = "forest", "cases", "roc", "precision_recall", "froc", "calibration", "confusion"
 ARCHIVE = "report.zip"
@@ -21,7 +22,7 @@ CASES_PAGE, CASES_PAGES = "cases-{:03d}.html", "cases-[0-9]*.html"  # to make, t
 OF_ONE_TARGET = frozenset({
     PAGE, DETAILS, METRICS, METRICS_TABLE, TESTS_TABLE, WHERE_TABLE, COSTS_TABLE, DECISIONS,
     LATEX_TABLE, MARKDOWN_TABLE, FIGURES, OVERLAYS, SYSTEMS, IMAGES_PAGE, IMAGES_TABLE, THUMBNAILS,
-    ARCHIVE,
+    ARCHIVE, CHECKLISTS, REFERENCES,
 })  # fmt: skip
 OF_ALL_TARGETS = frozenset({PAGE, METRICS_TABLE, SYSTEMS})  # beside a folder a target
 

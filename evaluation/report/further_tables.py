@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from evaluation.compare.comparison import Comparison
-from evaluation.compare.estimates import FAILURES_WRONG
+from evaluation.compare.estimates import AGAINST, FOR
 from evaluation.compare.shares import TOO_FEW, VALIDATION
 from evaluation.metrics.metric import ALL, DASH, MetricKey, number, p_words, policy_words
 from evaluation.metrics.registry import METRICS, highlighted, metric_title
@@ -32,6 +32,7 @@ def further_tables(comparison: Comparison, sources: Collection[str]) -> dict[str
     return {
         "published": _published(comparison, sources, policy),
         "transfer": _transfer_table(comparison),
+        "uncounted": _uncounted(comparison, policy),
         "agreement": _by_reader(comparison) + _agreements(comparison, policy),
         "subgroups": _subgroups(comparison, policy),
         "errors": _errors(comparison),
@@ -67,7 +68,6 @@ def _published_figures() -> tuple[_Published, ...]:
     return tuple(_Published(**figure) for figure in figures)
 
 
-_GROUPS = {FAILURES_WRONG: "all images, failures counted as wrong"}
 SUBGROUPS = {"vs_normal": "Against normal images only, without a threshold"}
 """Titles of the subgroups that the main table shows."""
 
@@ -84,6 +84,23 @@ def _by_reader(comparison: Comparison) -> list[Table]:
                "Estimate (interval)", "Higher", "Verdict")  # fmt: skip
     lead = "Predictions and thresholds stay; the labels of the test images are those of one reader."
     return [Table.of("The answer by each reader's labels", lead, columns, rows)][: len(rows)]
+
+
+def _uncounted(comparison: Comparison, policy: str) -> Table | None:
+    """The main figures as analysed, and with all images that are not counted otherwise."""
+    figures, rows = comparison.estimates, []
+    for name in comparison.names:
+        for metric in ("auroc", "recall", "specificity", "accuracy"):
+            at = policy if "threshold" in METRICS[metric].needs else ""
+            cells = [figures.of(name, metric, at, subgroup=s) for s in (ALL, AGAINST, FOR)]
+            if cells[1].known:
+                words = [f"{figure_words(each)}, {each.counts.n_images:,} images" for each in cells]
+                rows.append((f"{name}: {METRICS[metric].inside}", *words))
+    heads = ("Figure", "As analysed", "All counted against", "All counted for")
+    left_out = " ".join(note.text for note in comparison.notes if note.kind == "left_out")
+    lead = sentence("uncounted", left_out)
+    title = "Uncertain, unlabelled and failed images, counted against and for each system"
+    return Table.of(title, lead, heads, rows) if rows else None
 
 
 def _agreements(comparison: Comparison, policy: str) -> list[Table]:
@@ -123,12 +140,11 @@ def _agreement(right: pd.DataFrame, first: str, second: str, policy: str) -> Tab
 
 def _subgroups(comparison: Comparison, policy: str) -> list[Table]:
     """Return, metric by metric, the figures in each subgroup with intervals, without p-values."""
-    # Where nothing failed, the figures with failures counted as wrong are those of all images.
-    known = {key: figure for _, key, figure in comparison.estimates if not figure.of_all}
+    known = {key for _, key, _ in comparison.estimates}
     groups = [
         each
-        for each in dict.fromkeys(key.subgroup for key in known)
-        if each not in (ALL, *SUBGROUPS)
+        for each in dict.fromkeys(key.subgroup for _, key, _ in comparison.estimates)
+        if each not in (ALL, AGAINST, FOR, *SUBGROUPS)
     ]
     grids: list[Table] = []
     for metric in highlighted("subgroups"):
@@ -150,8 +166,7 @@ def _subgroup_grid(comparison: Comparison, metric: str, policy: str, groups: lis
             figures.difference(systems[0], name, metric, policy, subgroup=group)
             for name in systems[1:]
         ]
-        title = _GROUPS.get(group, group.replace("_", " "))
-        lines.append((title, counts, *map(figure_words, cells)))
+        lines.append((group.replace("_", " "), counts, *map(figure_words, cells)))
     title = metric_title(metric)
     title += f" at the threshold for {policy_words(policy)}" if policy else ""
     gaps = [f"{systems[0]} − {name}" for name in systems[1:]]
@@ -337,7 +352,7 @@ def _at_prevalence(comparison: Comparison) -> Table | None:
     if not rows:
         return None
     heads = ("Figure", *comparison.systems, *_contrasts(comparison, printed=True))
-    lead = sentence("at_prevalence", float(table["group"].iloc[0]))
+    lead = sentence("at_prevalence", str(table["group"].iloc[0]))
     return Table.of("At the given prevalence", lead, heads, rows)
 
 

@@ -1,11 +1,11 @@
-"""How it was done: what validation chose, how figures were made, and the checklists."""
+"""How it was done: what validation chose, how figures were made, the methods and checklists."""
 
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,64 +13,33 @@ import pandas as pd
 
 from data_prep.contracts.words import counted
 from data_prep.store.dataset import DataSet
-from evaluation.boxes.map_boxes import MapBoxRule, cell_words
+from evaluation.boxes.map_boxes import cell_words
 from evaluation.compare.comparison import Comparison
-from evaluation.compare.estimates import HELD, Estimate, IntervalKind
+from evaluation.compare.estimates import AGAINST, HELD, Estimate, IntervalKind
 from evaluation.compare.paired_tests import MCNEMAR
 from evaluation.decisions.thresholds import check_policy
-from evaluation.metrics.metric import (
-    ALL,
-    DASH,
-    VERSUS_NORMAL,
-    MetricKey,
-    Note,
-    NoteKind,
-    policy_words,
-)
+from evaluation.metrics.metric import ALL, MetricKey, inside_sentence
 from evaluation.metrics.registry import METRICS, highlighted, in_reading_order
-from evaluation.report.page import Row, Table, sentence
+from evaluation.report.page import Table, sentence
 from evaluation.statistics.bootstrap import MOST_UNDEFINED
 
 
 def methods(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
-    """How it was done, by its names in the report's template."""
-    title = "What validation images chose for each system"
-    heads, rows = ("", *comparison.names), _decision_rows(comparison)
+    """How it was done, by its names in the report's templates; `references` as data."""
     return {
-        "paragraph": _methods_paragraph(comparison, dataset),
-        "decisions": Table.of(title, "", heads, rows, len(comparison.names)),
-        "meanings": _meanings(comparison),
-        "how": _MethodFacts.of(comparison),
+        **_written(comparison, dataset),
+        # Of single rates the mean says what they are.
+        "metrics": [
+            metric
+            for metric in in_reading_order()
+            if metric.name in _known(comparison) and metric.place[0] not in ("rates", "none")
+        ],
+        "policies": {policy: check_policy(policy) for policy in comparison.policies},
+        "comparison": comparison,
+        "made": _IntervalFacts.of(comparison),
+        "cells": _cells(comparison),
+        "most_undefined": round(100 * MOST_UNDEFINED),
     }
-
-
-def _decision_rows(comparison: Comparison) -> list[Row]:
-    """Return what validation chose for each system; no rows where none was tuned."""
-    systems = comparison.provenance.get("systems", {})
-    decisions = [systems.get(name, {}).get("decision") or {} for name in comparison.systems]
-    if not any(decisions):
-        return []
-    described = (  # a row's title, its words, and those of a system that has nothing there
-        ("Boxes", partial(sentence, "boxes"), "no boxes"),
-        ("Image score", partial(sentence, "reduction"), DASH),
-        ("Chosen on", partial(sentence, "chosen_on"), DASH),
-        ("Settings tried", partial(sentence, "tried"), DASH),
-        ("Full scale of maps", partial(sentence, "map_scale"), DASH),
-        ("Boxes cut from maps", _map_box_words, DASH),
-        ("Probability", partial(sentence, "probability"), DASH),
-        ("Referred to a reader", partial(sentence, "referral"), "none"),
-    )
-    rows: list[Row] = []
-    for title, describe, nothing in described:
-        texts = [describe(decision) for decision in decisions]
-        if any(texts):
-            rows.append((title, *(text or nothing for text in texts)))
-    return rows
-
-
-def _map_box_words(decision: dict[str, Any]) -> str:
-    level = decision.get("map_box_level")
-    return "no maps" if level is None else MapBoxRule(level).words
 
 
 @dataclass(frozen=True)
@@ -121,122 +90,124 @@ def _bounded(held: Mapping[Any, Mapping[MetricKey, Estimate]]) -> list[Estimate]
     ]
 
 
-def _meanings(comparison: Comparison) -> list[tuple[str, str]]:
-    """Return name and meaning of every metric in the report, and of the words around them."""
-    present = {
-        key.metric
-        for _, key, figure in comparison.estimates
-        if key.subgroup == ALL and figure.known
+def _known(comparison: Comparison) -> set[str]:
+    """The metrics that any system, or any pair, has."""
+    return {k.metric for _, k, each in comparison.estimates if k.subgroup == ALL and each.known}
+
+
+def _cells(comparison: Comparison) -> dict[str, str]:
+    """How many cells each system's map has, and how large."""
+    maps = {name: system.maps for name, system in comparison.systems.items()}
+    return {n: cell_words(rows) for n, rows in maps.items() if rows is not None and len(rows)}
+
+
+UNKNOWN = "Not known from the run: write it."
+_PARAGRAPHS = ("data", "systems", "decisions", "statistics")
+
+
+def _written(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
+    """The paragraphs of a paper's methods, the references that they cite, and the checklists."""
+    references, cited = _toml("references"), dict[str, dict[str, Any]]()
+
+    def cite(*keys: str) -> str:
+        """Number references where they are first cited."""
+        cited.update({key: references[key] for key in keys if key not in cited})
+        numbers = [str(list(cited).index(key) + 1) for key in keys]
+        return f" [{', '.join(numbers)}]" if numbers else ""
+
+    def cite_for(kind: str, *names: str) -> str:
+        """Cite what belongs to names of networks, or of sources of images."""
+        return cite(*(
+            key for key, each in references.items()
+            if any(name.startswith(start) for start in each.get(kind, ()) for name in names)
+        ))  # fmt: skip
+
+    titles = {k: v for each in references.values() for k, v in each.get("networks", {}).items()}
+    cites = {"cite": cite, "cite_for": cite_for, "titles": titles}
+    run = _facts(comparison, dataset) | cites
+    return {
+        "paragraphs": [_answer(f"paragraph_{name}", run, "methods") for name in _PARAGRAPHS],
+        "references": list(cited.values()),
+        "checklists": [
+            _checklist(**each, run=run | dict.fromkeys(("cite", "cite_for"), lambda *_: ""))
+            for each in _toml("checklists").values()
+        ],
     }
-    made = _IntervalFacts.of(comparison)
-    metrics = [
-        (metric.title, metric.meaning)
-        for metric in in_reading_order()
-        # Of the single rates the mean says what they are.
-        if metric.name in present and metric.place[0] not in ("rates", "none")
+
+
+def _checklist(
+    key: str, title: str, items: Sequence[tuple[str, str, str]], run: dict[str, Any]
+) -> Table:
+    """A checklist, each item with what the run knows of it."""
+    rows = [
+        (item, asks, _answer(topic, run, "checklists") or UNKNOWN) for item, asks, topic in items
     ]
-    return [
-        *metrics,
-        ("95 % interval", sentence("interval_meaning", made)),
-        ("Paired difference", sentence("difference_meaning", made)),
-        *(
-            (f"Threshold for {policy_words(each)}", sentence("policy_meaning", check_policy(each)))
-            for each in comparison.policies
-        ),
-    ]
+    left = [item for item, _, answer in rows if answer == UNKNOWN]
+    lead = sentence("checklist", len(rows) - len(left), len(rows), left, _toml("references")[key])
+    return Table.of(title, lead, ("Item", "Asks for", "In this run"), rows)
 
 
-@dataclass(frozen=True)
-class _MethodFacts:
-    """What the page's methods depend on."""
-
-    made: _IntervalFacts
-    most_undefined: int  # of resamples, per cent
-    several_seeds: dict[str, int]
-    single_seed: list[str]
-    effective: float | None  # patients of the rarer class
-    primary: str
-    has_maps: bool
-    maps: dict[str, str]  # the method behind each system's maps
-    cells: dict[str, str]  # how many a map has, and how large
-    version: str  # of this program
-
-    @classmethod
-    def of(cls, comparison: Comparison) -> _MethodFacts:
-        """Read them from a comparison."""
-        systems, seeds = comparison.systems, comparison.seeds
-        maps = {n: s.maps for n, s in systems.items() if s.maps is not None and len(s.maps)}
-        recorded = comparison.provenance.get("systems", {})
-        return cls(
-            made=_IntervalFacts.of(comparison),
-            most_undefined=round(100 * MOST_UNDEFINED),
-            several_seeds={name: runs for name, runs in seeds.items() if runs > 1},
-            single_seed=[name for name, runs in seeds.items() if runs == 1],
-            effective=comparison.effective_patients,
-            primary=comparison.protocol.title if len(systems) > 1 else "",
-            has_maps=bool(maps),
-            maps={n: each["maps"]["method"] for n, each in recorded.items() if each.get("maps")},
-            cells={name: cell_words(each) for name, each in maps.items()},
-            version=(comparison.provenance.get("versions") or {}).get("cxr-compare", ""),
-        )
+def _answer(topic: str, run: dict[str, Any], template: str) -> str:
+    """What this run knows of a topic; empty where it knows nothing."""
+    return sentence(topic, run, template=f"{template}.txt.jinja") if topic else ""
 
 
-_ITEMS = Path(__file__).with_name("checklists.toml")
-UNKNOWN = "Not known from the run: for the authors to say."
-_LEAD = (
-    "Items in our own short words and the order of the original; read the original before you "
-    "submit. Whatever the run cannot know is marked so, never guessed."
-)
-
-
-def checklists(comparison: Comparison, dataset: DataSet) -> list[Table]:
-    """Return both checklists."""
-    run = _facts(comparison, dataset)
-    heads = ("Item", "Asks for", "In this run")
-    lists = tomllib.loads(_ITEMS.read_text(encoding="utf-8"))["checklist"]
-    tables = []
-    for each in lists:
-        rows = [(item, asks, _answer(topic, run) or UNKNOWN) for item, asks, topic in each["items"]]
-        tables.append(Table.of(each["title"], _LEAD, heads, rows))
-    return tables
-
-
-def _answer(topic: str, run: dict[str, Any]) -> str:
-    """One sentence on what this run knows of a topic; empty where it knows nothing."""
-    return sentence(topic, run, template="checklists.txt.jinja") if topic else ""
+@cache
+def _toml(name: str) -> dict[str, dict[str, Any]]:
+    """The entries of a data file beside this one, by key."""
+    text = Path(__file__).with_name(f"{name}.toml").read_text(encoding="utf-8")
+    return {each["key"]: each for each in tomllib.loads(text)["entry"]}
 
 
 def _facts(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
-    """What the sentences of ``checklists.txt.jinja`` are made from, by name."""
-    provenance = comparison.provenance
-    data = provenance.get("data_set") or {}
-    split = str(data.get("split", "unknown"))
-    labels = comparison.decisions.drop_duplicates("image_id")["label"]
-    subgroups = {key.subgroup for _, key, _ in comparison.estimates}
-    recorded = provenance.get("systems", {})
+    """What the sentences of the checklists and of the methods are made from, by name."""
+    target, images = comparison.target, dataset.images
+    recorded = comparison.provenance.get("systems", {})
+    split = str((comparison.provenance.get("data_set") or {}).get("split", "unknown"))
+    judged = comparison.decisions.drop_duplicates("image_id")
+    ids = pd.Index(judged["image_id"])
+    known = _known(comparison)
+    of_target = dataset.findings[dataset.findings["finding"].isin(target.any_of)]
+    boxes = dataset.target_boxes(target)
+    tables = {  # how many rows have each value
+        "origins": of_target.loc[of_target["image_id"].isin(ids), "origin"],
+        "excluded": dataset.optional_table("excluded")["reason"],
+        "kinds": judged.get("x_class", pd.Series(dtype=object))[judged["label"] < 1],
+        "sources": images.get("source", pd.Series(dtype=object)),
+        "boxes": boxes.loc[boxes["image_id"].isin(ids), "image_id"],
+    }
     return {
         "comparison": comparison,
-        "data_name": data.get("name", dataset.name),
+        "dataset": dataset,
+        "finding": inside_sentence(target.display_name),
         "recorded": {name: recorded.get(name) or {} for name in comparison.systems},
-        "measures": _measures(comparison),
-        "notes": _notes_by_topic(comparison.notes),
+        "measures": [METRICS[name].inside for name in highlighted("abstract") if name in known],
         "split": split,
-        "split_id": (data.get("split_ids") or {}).get(split, "no id"),
-        "partitions": _partitions(dataset, split),
-        "people": _people(dataset.images, comparison.decisions["image_id"].unique()),
-        "positive": int((labels >= 1).sum()),
-        "negative": int((labels < 1).sum()),
+        "assigned": dataset.split_rule(split),
+        "roles": _roles(comparison, dataset, split),
+        "people": _people(images, ids),
+        "positive": int((judged["label"] >= 1).sum()),
+        "negative": int((judged["label"] < 1).sum()),
         "made": _IntervalFacts.of(comparison),
-        "has_subgroups": bool(subgroups - {ALL, VERSUS_NORMAL}),
+        "cells": _cells(comparison),
+        "topics": dict.fromkeys(comparison.failures.get("topic", [])),
+        "uncounted": any(key.subgroup == AGAINST for _, key, _ in comparison.estimates),
+        **{name: table.value_counts().to_dict() for name, table in tables.items()},
     }
 
 
-def _methods_paragraph(comparison: Comparison, dataset: DataSet) -> str:
-    """Return a methods paragraph to start a paper's from; it states only what the run knows."""
-    run = _facts(comparison, dataset)
-    topics = ("identification", "data", "partition", "people", "flow", "reference", "trained",
-              "selection", "cutoffs", "uncertainty", "missing")  # fmt: skip
-    return " ".join(filter(None, (_answer(topic, run) for topic in topics)))
+def _roles(comparison: Comparison, dataset: DataSet, split: str) -> dict[str, dict[str, Any]]:
+    """Images of known label of each role of a split, their patients, and who they are."""
+    if split not in dataset.ids["split_ids"]:
+        return {}
+    roles, labels = dataset.split(split), dataset.labels(comparison.target).dropna()
+    facts = {}
+    for role in ("train", "val", "test"):
+        ids = labels.index[labels.index.isin(roles.loc[roles["role"] == role, "image_id"])]
+        if len(ids):
+            positive = int((labels[ids] == 1).sum())
+            facts[role] = {"positive": positive, "people": _people(dataset.images, ids)}
+    return facts
 
 
 def _people(images: pd.DataFrame, image_ids: Any) -> str:
@@ -258,40 +229,3 @@ def _people(images: pd.DataFrame, image_ids: Any) -> str:
             unknown = len(chosen) - len(known)
             words.append(f"{column} {shares}" + (f", unknown {unknown:,}" if unknown else ""))
     return "; ".join(words) + "."
-
-
-_TOPIC_OF_NOTE: dict[NoteKind, str] = {
-    "left_out": "missing",
-    "training": "trained",
-    "validation": "cutoffs",
-    "not_tuned": "selection",
-    "seeds": "seeds",
-}
-"""The topic that a kind of note belongs to; one of another kind stands above the report only."""
-
-
-def _notes_by_topic(notes: list[Note]) -> dict[str, str]:
-    """The notes of each topic, joined; "" where there is none."""
-    return {
-        topic: " ".join(note.text for note in notes if note.kind == kind)
-        for kind, topic in _TOPIC_OF_NOTE.items()
-    }
-
-
-def _partitions(dataset: DataSet, split: str) -> str:
-    """Who is on the images of each role of a split."""
-    if split not in dataset.ids["split_ids"]:
-        return ""
-    roles = dataset.split(split)
-    texts = [
-        f"{role}: {_people(dataset.images, roles.loc[roles['role'] == role, 'image_id'])}"
-        for role in ("train", "val", "test")
-        if (roles["role"] == role).any()
-    ]
-    return " ".join(texts)
-
-
-def _measures(comparison: Comparison) -> list[str]:
-    held = comparison.estimates.systems.values()
-    known = {key.metric for item in held for key, figure in item.items() if figure.known}
-    return [METRICS[each].inside for each in highlighted("abstract") if each in known]

@@ -14,6 +14,7 @@ from typing import Any
 from jinja2 import Environment
 
 from data_prep.contracts.pages import template_environment
+from data_prep.contracts.words import counted
 from evaluation.metrics.metric import ends_words, listing, number, policy_words, score_words
 from evaluation.statistics.bootstrap import Interval
 
@@ -23,13 +24,15 @@ _HERE = Path(__file__).parent
 @cache
 def _environment(*folders: Path, autoescape: bool = True) -> Environment:
     environment = template_environment(*folders, _HERE, autoescape=autoescape)
-    filters = (listing, number, policy_words, score_words)
+    filters = (counted, listing, number, policy_words, score_words)
     environment.filters.update({word.__name__: word for word in filters})
     return environment
 
 
 def render(template: str, **values: Any) -> str:
-    """Return a page as HTML; every value is escaped."""
+    """Return a page as HTML, where every value is escaped, or another file as text."""
+    if not template.endswith(".html.jinja"):
+        return _environment(autoescape=False).get_template(template).render(**values)
     return render_from(_HERE, template, **values)
 
 

@@ -43,7 +43,7 @@ from evaluation.report.gallery import (
     disagreement,
     draw_galleries,
 )
-from evaluation.report.methods import checklists, methods
+from evaluation.report.methods import methods
 from evaluation.report.page import Table, figure_words, render
 from evaluation.report.plot import Chart, save_figures, to_svg
 from evaluation.report.result_tables import cost_rows, write_table_files
@@ -93,7 +93,8 @@ def write_report(
         for stale in out.glob(pattern):
             stale.unlink()  # what an earlier report had need not be in this one
     charts, titles = report_charts(comparison), _titles(comparison, dataset.name)
-    write_table_files(comparison, out, rows)
+    told = methods(comparison, dataset)
+    write_table_files(comparison, out, rows, told)
     gaps = disagreement(comparison.decisions, comparison.names)
     galleries = draw_galleries(
         comparison, dataset, out / OVERLAYS, gaps, per_category=cases, seed=seed, progress=progress
@@ -133,10 +134,10 @@ def write_report(
     pages[DETAILS] = render(
         "details.html.jinja",
         **titles,
-        checklists=checklists(comparison, dataset),
+        checklists=told["checklists"],
         provenance=_without_repeats(comparison.provenance),
     )
-    pages[PAGE] = _render_report(comparison, charts, galleries, dataset, tables)
+    pages[PAGE] = _render_report(comparison, charts, galleries, dataset, tables | told)
     for name, html in pages.items():
         size = len(html.encode())
         if size > MAX_BYTES:
@@ -233,7 +234,6 @@ def _render_report(
         ),
         **tables,
         **further_tables(comparison, sources),
-        **methods(comparison, dataset),
     )
 
 

@@ -17,6 +17,7 @@ from evaluation.metrics.metric import inside_sentence, listing
 from evaluation.report.files import (
     ARCHIVE,
     CASES_PAGES,
+    CHECKLISTS,
     COSTS_TABLE,
     DECISIONS,
     DETAILS,
@@ -29,11 +30,12 @@ from evaluation.report.files import (
     METRICS,
     METRICS_TABLE,
     PAGE,
+    REFERENCES,
     TESTS_TABLE,
     THUMBNAILS,
     WHERE_TABLE,
 )
-from evaluation.report.page import Row, Table, sentence
+from evaluation.report.page import Row, Table, render, sentence
 from evaluation.report.tables import TableRow, image_count, summary_table
 
 
@@ -75,7 +77,7 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
             "headline": answer.headline,
             "kind": answer.kind,
             "cautions": [caution.text for caution in answer.cautions],
-            "findings": [conclusion.text for conclusion in answer.conclusions],
+            "findings": [sentence("finding", each, comparison) for each in answer.conclusions],
             "scope": " ".join(answer.scope.values()),
         },
         "systems": comparison.names,
@@ -90,6 +92,10 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
         "tests": _records(comparison.told_tests),
         "where": _records(comparison.failures),
         "by_reader": comparison.by_reader,
+        "goals": [
+            vars(each) | {"ci_method": each.method, "standing": each.standing}
+            for each in comparison.goals
+        ],
         "provenance": comparison.provenance,
     }
 
@@ -114,8 +120,19 @@ _LATEX = {
 }  # fmt: skip
 
 
-def write_table_files(comparison: Comparison, out: Path, rows: Sequence[TableRow] = ()) -> None:
-    """Write ``table.tex`` and ``table.md``: the rows wanted, else the usual ones of a paper."""
+def write_table_files(
+    comparison: Comparison, out: Path, rows: Sequence[TableRow], told: dict[str, Any]
+) -> None:
+    """Write ``table.tex`` and ``table.md``: the rows wanted, else the usual ones of a paper.
+
+    Of what `methods` told, the checklists and the references, too.
+    """
+    lines = []
+    for each in told["checklists"]:
+        items = each.columns, ["---"] * len(each.columns), *each.rows
+        lines += [each.title, "", *(_markdown_row(list(map(str, item))) for item in items), ""]
+    write_text(out / CHECKLISTS, "\n".join(lines))
+    write_text(out / REFERENCES, render("references.bib.jinja", **told))
     table = summary_table(comparison, rows, paper=True)
     write_text(out / LATEX_TABLE, _latex_table(comparison, table))
     write_text(out / MARKDOWN_TABLE, _markdown_table(comparison, table))
@@ -210,7 +227,7 @@ def _markdown_text(text: str) -> str:
 
 _IN_ARCHIVE = (
     LATEX_TABLE, MARKDOWN_TABLE, METRICS_TABLE, TESTS_TABLE, WHERE_TABLE, COSTS_TABLE, PAGE,
-    DETAILS, IMAGES_PAGE,
+    DETAILS, IMAGES_PAGE, CHECKLISTS, REFERENCES,
 )  # fmt: skip
 _LONG_AGO = (1980, 1, 1, 0, 0, 0)  # so that equal files are equal archives
 

@@ -267,6 +267,18 @@ def percentile_interval(
     return Interval(estimate, float(low), float(high), note)
 
 
+def clopper_pearson(hits: float, trials: float, level: float = LEVEL) -> tuple[float, float]:
+    """The exact interval of a proportion; hits and trials need not be whole, trials are above 0.
+
+    Source:
+        Clopper and Pearson 1934.
+    """
+    tail, misses = (1 - level) / 2, trials - hits
+    low = scipy.special.betaincinv(hits, misses + 1, tail) if hits > 0 else 0.0
+    high = scipy.special.betaincinv(hits + 1, misses, 1 - tail) if misses > 0 else 1.0
+    return float(low), float(high)
+
+
 def expanded_level(level: float, patients: float | None) -> float:
     """Coverage to ask of percentiles, so that they hold with few patients, too.
 

@@ -22,7 +22,13 @@ import numpy.typing as npt
 import scipy  # whose parts load when they are first used
 
 from data_prep.contracts.errors import InputError
-from evaluation.statistics.bootstrap import NO_WIDTH, cluster_index, per_cluster
+from evaluation.statistics.bootstrap import (
+    LEVEL,
+    NO_WIDTH,
+    clopper_pearson,
+    cluster_index,
+    per_cluster,
+)
 from evaluation.statistics.obuchowski_rockette import ClusteredEstimate, analyse_nested
 from evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores
 
@@ -64,6 +70,36 @@ def _freedom_of(contributions: Floats) -> float:
     """
     squares = contributions**2
     return float(2 * squares.sum() ** 2 / (squares**2).sum())
+
+
+def exact_share(hits: Floats, images: Floats, level: float = LEVEL) -> tuple[float, float]:
+    """The exact interval of a share of images, from each patient's images and those that count.
+
+    Clopper and Pearson's (1934); where patients have several images theirs of as many independent
+    images as the variance by patient says, never more than there are (Korn and Graubard 1998). As
+    each of their ends has one trial more on the other side, so has that variance one patient of
+    usual size more, without which few patients who have all that is wrong give too narrow an end.
+
+    Shapes: `hits`, `images` ``(patients,)``, some images in all.
+    """
+    hits, images = hits[images > 0], images[images > 0]
+    total, share = images.sum(), float(hits.sum() / images.sum())
+    if total == len(images):
+        return clopper_pearson(hits.sum(), total, level)
+
+    def ends(right: float) -> tuple[float, float]:
+        of_patients = np.append(images, (images**2).sum() / total)
+        counted = np.append(hits, right * of_patients[-1])
+        mean = counted.sum() / of_patients.sum()
+        added = _without_leverage((counted - mean * of_patients) / of_patients.sum(), of_patients)
+        freedom = [total - 1, effective_patients(of_patients) - 1]
+        narrow, wide = scipy.special.stdtrit(freedom, (1 + level) / 2)
+        of_one_image = mean * (1 - mean) * (narrow / wide) ** 2
+        variance = (added**2).sum()
+        trials = float(total if total * variance <= of_one_image else of_one_image / variance)
+        return clopper_pearson(share * trials, trials, level)
+
+    return ends(0.0)[0], ends(1.0)[1]
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ def review_labels(dataset: DataSet, target: Target, systems: Sequence[Prediction
         Self-confidence as label quality: Northcutt, Jiang and Chuang 2021, Confident Learning.
     """
     spoken = [_Unseen.of(system, dataset, target) for system in systems]
-    readers = ReaderAgreement.of(dataset, target)
+    readers = _ReaderAgreement.of(dataset, target)
     labels, boxed = dataset.labels(target).dropna(), dataset.boxes_trusted(target)
     rows = [_copies(dataset, labels), _disputed(readers.ratings), _doubtful(labels, spoken)]
     for each in spoken:
@@ -186,14 +186,14 @@ def _cards(
 
 
 @dataclass(frozen=True)
-class ReaderAgreement:
+class _ReaderAgreement:
     """What each reader of a data set says of a target."""
 
     ratings: pd.DataFrame  # a row an image, a column a reader; NaN where a reader says nothing
     boxes: dict[str, pd.DataFrame] = field(default_factory=dict)  # of each reader, original px
 
     @classmethod
-    def of(cls, dataset: DataSet, target: Target) -> ReaderAgreement:
+    def of(cls, dataset: DataSet, target: Target) -> _ReaderAgreement:
         """Read the labels and boxes of each reader of a data set."""
         own = {reader: dataset.labelled_by(reader) for reader in dataset.readers}
         ratings = pd.DataFrame({reader: each.labels(target) for reader, each in own.items()})

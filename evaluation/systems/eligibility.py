@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any, Literal
 
 import numpy as np
@@ -89,7 +90,7 @@ def unknown_training_data(started: Mapping[str, Any]) -> list[str]:
     if not origin:
         return []
     if origin.get("trained_on") == "unknown":
-        return [str(origin["weights"])]
+        return [PurePath(str(origin["weights"])).name]
     return unknown_training_data(origin)
 
 
@@ -165,8 +166,13 @@ def common_test_images(
     known = labels.dropna()
     notes: list[Note] = []
     if len(known) < len(labels):
-        unknown = counted(len(labels) - len(known), "test image", "have")
-        text = f"{unknown} no known label for {test_set.target.display_name}."
+        unknown = labels.index[labels.isna()]
+        states = test_set.dataset.findings
+        unsure = states["finding"].isin(test_set.target.any_of) & (states["state"] == "uncertain")
+        called = int(unknown.isin(states.loc[unsure, "image_id"]).sum())
+        text = f"{counted(len(unknown), 'test image', 'have')} no known label for "
+        text += test_set.target.display_name
+        text += f", {called:,} of them because readers were uncertain." if called else "."
         notes.append(Note("left_out", text))
     ran = {
         name: known.index.intersection(system.images_run, sort=False)
@@ -246,13 +252,6 @@ def _difference_line(ran: Mapping[str, pd.Index]) -> str:
     )
 
 
-def attempted_images(systems: Mapping[str, Predictions], test_set: TestSet) -> pd.Index:
-    """Test images of known label that any system ran or failed on, sorted."""
-    labels = test_set.labels_of("test").dropna()
-    attempted = pd.Index([]).append([pd.Index(s.images["image_id"]) for s in systems.values()])
-    return labels.index[labels.index.isin(attempted)].sort_values()
-
-
 def _refuse_failures(systems: Mapping[str, Predictions], known: pd.Index) -> None:
     """Refuse images that every system failed on; those of some are refused as different."""
     for name, system in systems.items():
@@ -263,7 +262,7 @@ def _refuse_failures(systems: Mapping[str, Predictions], known: pd.Index) -> Non
             raise InputError(
                 f"{system.folder}: {name} failed on {counted(len(rows), 'test image')} ({shown}); "
                 "predict them again, or compare on the images that all have with --images common, "
-                "where failures are counted as wrong beside"
+                "where failures are counted against and for a system beside"
             )
 
 

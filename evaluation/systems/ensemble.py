@@ -19,7 +19,6 @@ from data_prep.contracts.schemas import EDGES, ROLES
 from data_prep.contracts.tables import is_member, write_table
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import SEEN_FILE, Predictions, PredictionWriter
-from data_prep.work.object_store import recorded_path
 from evaluation.boxes.fusion import (
     LEAST_SCORE,
     NAME,
@@ -122,8 +121,9 @@ def _write(
         "members": [
             {
                 "system": member.name,
-                "folder": recorded_path(member.folder),
+                "folder": member.folder.name,
                 "inference_id": member.info.get("inference_id"),
+                "recipe": member.info.get("recipe"),
                 "cost": member.info.get("cost"),
             }
             for member in members

@@ -51,6 +51,7 @@ class ImageSet:
     has_pixels: bool = True
     reads: list[str] = field(default_factory=list)
     ids: dict = field(default_factory=lambda: {"split_ids": {"default": "51d"}})
+    readers: tuple = ()
 
     def split(self, name: str = "default") -> pd.DataFrame:
         roles = ["val" if image_id in ("p01", "n01") else "test" for image_id in IMAGES]
@@ -60,6 +61,17 @@ class ImageSet:
         self.reads.append(image_id)
         rows, columns = np.mgrid[:SIDE, :SIDE]
         return ((rows * 2 + columns + len(image_id)) % 256).astype(np.uint8)
+
+    @property
+    def findings(self) -> pd.DataFrame:
+        names = {"image_id": list(IMAGES), "finding": "lung_opacity", "origin": "consensus"}
+        return pd.DataFrame(names).assign(state="present")
+
+    def split_rule(self, name: str) -> dict:
+        return {}
+
+    def optional_table(self, name: str) -> pd.DataFrame:
+        return pd.DataFrame({"path": ["a.dcm"], "reason": ["cannot be decoded"]})
 
     def labels(self, target: Target) -> pd.Series:
         return pd.Series({image_id: float(row[0]) for image_id, row in IMAGES.items()})

@@ -172,6 +172,23 @@ def test_python_gives_what_the_verb_writes(data, system, tmp_path, capsys):
         )
 
 
+def test_nothing_in_a_report_names_a_folder_of_the_machine(data, system, tmp_path):
+    other, report = write_system(data, tmp_path / "other", seed=1), tmp_path / "report"
+    systems = [system, f"B={other}"]
+    compare(systems, data=data, out=report, target="opacity", replicates=100, policy=["youden"])
+    archive = report / "report.zip"
+    with zipfile.ZipFile(archive) as held:
+        content = {f"report.zip/{name}": held.read(name) for name in held.namelist()}
+    content |= {str(path): path.read_bytes() for path in report.rglob("*") if path.is_file()}
+    assert any(name.endswith("references.bib") for name in content)
+    for path in (tmp_path, data, Path.home(), Path.cwd()):
+        assert not [name for name, held in content.items() if f"{path}/".encode() in held]
+        assert not [name for name, held in content.items() if str(path.resolve()).encode() in held]
+    command = json.loads((report / "metrics.json").read_text())["provenance"]["command"]
+    assert "reader" in command
+    assert "B=other" in command
+
+
 def test_a_result_shows_itself_in_a_notebook(data, system, tmp_path):
     named = {"A <1>": system, "B": write_system(data, tmp_path / "other", seed=1)}
     result = cxr_compare.compare(named, data=data, target="opacity", replicates=100)

@@ -45,7 +45,7 @@ def test_an_export_is_named_after_its_run_and_counts_as_the_same_training(predic
     system = predicted(tmp_path / "elsewhere")
     assert system.name == "CheXNet (onnx int8)"
     assert training_id(system.info) == "1234" != system.info["inference_id"]
-    assert system.info["run"] == str(tmp_path / "run")
+    assert system.info["run"] == "run"  # a folder of this machine is no business of others
 
 
 @pytest.mark.parametrize("place", ["elsewhere", "run/exports/onnx-int8"])
@@ -53,6 +53,37 @@ def test_what_an_export_learned_from_is_read_from_its_run(predicted, tmp_path, p
     system = predicted(tmp_path / place)
     pd.testing.assert_frame_equal(read_table(system.folder / "seen.parquet", "seen"), SEEN)
     assert not (tmp_path / place / "seen.parquet").exists()  # patients are not handed on
+
+
+CONFIG = """kind = "classifier"
+name = "CheXNet"
+[data]
+image_size = 64
+[augmentation]
+rotate_degrees = 10.0
+[model]
+architecture = "densenet121"
+weights = "/home/me/secret/start.pth"
+[training]
+epochs = 3
+"""
+
+
+def test_predictions_hold_how_their_run_was_trained_and_no_folder_of_the_machine(
+    predicted, tmp_path
+):
+    (tmp_path / "run" / "config.toml").write_text(CONFIG)
+    Preprocess(64, 0.5, 0.25).to_json(tmp_path / "run" / "preprocess.json")
+    system = predicted(tmp_path / "elsewhere")
+    recipe = system.info["recipe"]
+    assert recipe["network"] == "densenet121"
+    assert recipe["config"]["augmentation"] == {"rotate_degrees": 10.0}
+    assert recipe["config"]["model"]["weights"] == "start.pth"
+    assert recipe["preprocess"]["size"] == 64
+    assert recipe["run"]["seed"] == 3
+    written = (system.folder / "predictions.json").read_text()
+    assert str(tmp_path) not in written
+    assert "/home" not in written
 
 
 def test_an_export_whose_run_moved_with_it_finds_it_again(predicted, tmp_path):

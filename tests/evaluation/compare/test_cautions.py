@@ -17,7 +17,7 @@ from evaluation.compare.comparison import Background, _cautions
 from evaluation.compare.estimates import Estimates, family_levels
 from evaluation.decisions.test_set import TestSet
 from evaluation.metrics.metric import Note
-from evaluation.report.methods import checklists
+from evaluation.report.methods import methods
 from evaluation.systems.eligibility import describe_training_data, training_sets
 from evaluation.systems.shortcuts import BEYOND_SHORTCUT
 
@@ -133,8 +133,8 @@ def test_errors_of_the_audit_stand_below_the_answer_and_in_the_checklist(
     assert found.answer.cautions[0].text.startswith(
         "The audit of this data set found an error: split"
     )
-    stard, _ = checklists(replace(comparison, background=background), image_set)
-    rows = " ".join(row[2] for row in stard.rows)
+    _, claim, _ = methods(replace(comparison, background=background), image_set)["checklists"]
+    rows = " ".join(row[2] for row in claim.rows)
     assert "the audit found errors: split 'default'" in rows
     assert "each patient has one role" not in rows
 

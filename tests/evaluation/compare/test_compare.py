@@ -22,9 +22,9 @@ from evaluation.decisions.test_set import (
     SystemOutput,
     TestSet,
     _patients_of,
+    _reduce_boxes,
     _unit_names,
     group_images,
-    reduce_boxes,
 )
 from evaluation.decisions.tuning import tune
 from evaluation.metrics.metric import Note, score_words
@@ -393,7 +393,7 @@ def test_one_patient_gives_estimates_without_intervals():
 def test_boxes_of_other_images_cannot_slip_into_a_reduction(systems, judged_set, target):
     boxes = SystemOutput(systems["RetinaNet"], target, judged_set.image_ids("test")).predicted_boxes
     with pytest.raises(InputError, match="not among the images"):
-        reduce_boxes(boxes, judged_set.image_ids("val"))
+        _reduce_boxes(boxes, judged_set.image_ids("val"))
 
 
 IMAGES = pd.DataFrame(

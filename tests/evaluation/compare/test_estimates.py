@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from evaluation.compare.estimates import COLUMNS, FAILURES_WRONG, Estimate, Estimates, SampleSize
+from evaluation.compare.estimates import AGAINST, COLUMNS, Estimate, Estimates, SampleSize
 from evaluation.metrics.metric import ALL, MetricKey
 
 AUROC = MetricKey(ALL, "", "auroc")
@@ -23,7 +23,7 @@ def figure(estimate, **rest):
 @pytest.fixture
 def figures():
     gap = figure(0.1, family=((0.0, 0.3), (-0.05, 0.35)))
-    failed = AUROC._replace(subgroup=FAILURES_WRONG)
+    failed = AUROC._replace(subgroup=AGAINST)
     undefined = Estimate(note="no image is called positive", counts=COUNTS)
     return Estimates(
         "opacity",
@@ -40,7 +40,7 @@ def test_table_holds_every_figure_and_those_on_other_images_at_its_end(figures):
     table = figures.table()
     assert list(table) == list(COLUMNS)
     assert table["system"].tolist() == ["A - 1", "B", "B", "A - 1 - B", "A - 1"]
-    assert table["subgroup"].tolist()[-1] == FAILURES_WRONG
+    assert table["subgroup"].tolist()[-1] == AGAINST
     row = table.iloc[2]
     assert np.isnan(row["estimate"])
     assert (row["note"], row["n_patients"]) == ("no image is called positive", 7)

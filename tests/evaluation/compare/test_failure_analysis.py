@@ -12,7 +12,7 @@ from data_prep.store.predictions import Predictions
 from evaluation.boxes.matching import error_kinds, find_lesions, pair_boxes
 from evaluation.compare.claims import holm
 from evaluation.compare.compare import compare_systems
-from evaluation.compare.estimates import FAILURES_WRONG
+from evaluation.compare.estimates import AGAINST, FOR
 from evaluation.compare.failure_analysis import (
     TREAT_ALL,
     _add_groups,
@@ -22,7 +22,6 @@ from evaluation.compare.failure_analysis import (
     _trusted_spacing,
     _with_tests,
 )
-from evaluation.compare.judged_models import _NONE_FAILED
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.shares import MOVER, TOO_FEW, ShareName, Shares, promised_figures
 from evaluation.decisions.test_set import image_groups
@@ -336,40 +335,56 @@ def test_images_that_every_system_failed_on_are_refused_too(predict, test_set, j
         compare_systems(pair, test_set)
 
 
-def test_a_failure_counts_as_wrong_for_the_system_that_failed(predict, test_set, judged_set):
+def test_a_failure_counts_against_the_system_that_failed_and_for_it(predict, test_set, judged_set):
     test = judged_set.image_ids("test")
     whole, part = predict("A", seed=1), predict("B", seed=2)
-    lost = test[:10]
-    pair = {"A": whole, "B": fail(part, lost)}
-    comparison = compare_systems(pair, test_set, images="common", replicates=100)
+    pair = {"A": whole, "B": fail(part, test[:10])}
+    table = compare_systems(pair, test_set, images="common", replicates=100).metrics
     alone = compare_systems({"A": whole}, test_set, replicates=100).metrics
-    table = comparison.metrics
+    assert not set(alone["subgroup"]) & {AGAINST, FOR}  # nothing is uncounted
     of = {"metric": "accuracy", "policy": "max_f1"}
-    wrong = row_of(table, system="B", subgroup=FAILURES_WRONG, **of)
-    common = row_of(table, system="B", subgroup="all", **of)
-    # 90 images all ran on, 10 more that are wrong.
-    assert (common["n_images"], wrong["n_images"]) == (90, 100)
-    assert wrong["estimate"] == pytest.approx(common["estimate"] * 90 / 100)
-    assert wrong["note"] == "B: 10 images without a result, counted as wrong"
-    ranked = row_of(table, system="B", subgroup=FAILURES_WRONG, metric="auroc")
-    assert (
-        ranked["estimate"] < row_of(table, system="B", subgroup="all", metric="auroc")["estimate"]
+    common, against, favour = (
+        row_of(table, system="B", subgroup=name, **of) for name in ("all", AGAINST, FOR)
     )
+    # 90 images all ran on, 10 more that are wrong, or right.
+    assert (common["n_images"], against["n_images"], favour["n_images"]) == (90, 100, 100)
+    assert against["estimate"] == pytest.approx(common["estimate"] * 90 / 100)
+    assert favour["estimate"] == pytest.approx(common["estimate"] * 90 / 100 + 0.1)
+    ranked = [row_of(table, system="B", subgroup=name, metric="auroc")["estimate"]
+              for name in (AGAINST, "all", FOR)]  # fmt: skip
+    assert ranked == sorted(ranked)
     # The system that ran on all of them loses nothing by the other's failures.
-    untouched = row_of(table, system="A", subgroup=FAILURES_WRONG, **of)
+    untouched = row_of(table, system="A", subgroup=AGAINST, **of)
     assert untouched["estimate"] == row_of(alone, system="A", subgroup="all", **of)["estimate"]
-    gap = row_of(table, system="A - B", subgroup=FAILURES_WRONG, **of)
-    assert gap["estimate"] == pytest.approx(untouched["estimate"] - wrong["estimate"])
+    gap = row_of(table, system="A - B", subgroup=AGAINST, **of)
+    assert gap["estimate"] == pytest.approx(untouched["estimate"] - against["estimate"])
     assert gap["ci_low"] < gap["estimate"] < gap["ci_high"]
 
 
-def test_without_failures_the_row_is_there_and_says_so(predict, test_set):
-    systems = {"A": predict("A", seed=1)}
-    table = compare_systems(systems, test_set, replicates=50).metrics
-    row = row_of(table, system="A", subgroup=FAILURES_WRONG, metric="recall", policy="max_f1")
-    of_all = row_of(table, system="A", subgroup="all", metric="recall", policy="max_f1")
-    assert (row["estimate"], row["ci_low"]) == (of_all["estimate"], of_all["ci_low"])
-    assert row["note"] == _NONE_FAILED
+def test_images_without_a_known_label_move_the_figures_as_far_as_they_can(
+    predict, test_set, judged_set
+):
+    system, test = predict("A", seed=1), judged_set.image_ids("test")
+    hidden = list(test[:8])
+    states = judged_set.findings
+    judged_set.__dict__["findings"] = states.assign(
+        state=states["state"].where(~states["image_id"].isin(hidden), "uncertain")
+    )
+    comparison = compare_systems({"A": system}, test_set, replicates=50)
+    note = next(note.text for note in comparison.notes if note.kind == "left_out")
+    assert "8 test images have no known label" in note
+    assert "8 of them because readers were uncertain" in note
+    called = comparison.systems["A"].confusion["max_f1"]
+    scores = system.scores.set_index("image_id")["score"][hidden]
+    positive = int((scores >= comparison.systems["A"].thresholds["max_f1"]).sum())
+    n_positive = called["tp"] + called["fn"]
+    for case, hits, of in (
+        (AGAINST, called["tp"], n_positive + 8 - positive),  # each miss was a lesion
+        (FOR, called["tp"] + positive, n_positive + positive),
+    ):
+        found = comparison.estimates.of("A", "recall", "max_f1", subgroup=case)
+        assert found.estimate == pytest.approx(hits / of)
+        assert found.counts.n_images == 100
 
 
 def test_weights_of_unknown_training_make_a_report_say_unknown(predict, test_set):

@@ -4,13 +4,14 @@ import json
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from data_prep.contracts.errors import InputError
-from evaluation.compare.claims import Setting, margin_words
+from evaluation.compare.claims import GoalResult, Setting, margin_words
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import Estimates
-from evaluation.compare.protocol import EXPLORATORY, Protocol, TestSetUses, log_use
+from evaluation.compare.protocol import EXPLORATORY, Prevalence, Protocol, TestSetUses, log_use
 from evaluation.compare.verdict import _standing_words, state_verdict
 from evaluation.decisions.tuning import tune
 from evaluation.metrics.metric import Note
@@ -209,7 +210,7 @@ def test_what_cannot_be_reported_is_refused_before_the_work(predict, test_set, j
     ward = Protocol(subgroups=("ward",), declared=True)
     with pytest.raises(InputError, match="subgroup 'ward': the images have no such column"):
         compare_systems(systems, test_set, protocol=ward)
-    with pytest.raises(InputError, match="--prevalence 1: must lie above 0 and below 1"):
+    with pytest.raises(InputError, match=r"--prevalence 1\.0: must lie above 0 and below 1"):
         compare_systems(systems, test_set, prevalence=1.0)
 
 
@@ -316,3 +317,131 @@ def test_seeds_are_separated_by_commas(tmp_path):
     assert _split_seeds(f"A={tmp_path}/a,b")[1] == [tmp_path / "a,b"]
     with pytest.raises(InputError, match="several training seeds"):
         _split_seeds("A=x,,y")
+
+
+GOALS = {"recall": 0.5, "specificity": 0.5}
+
+
+@pytest.fixture
+def held_against(predict, test_set):
+    system = predict("A", seed=1, skill=3.0)
+
+    def judged(goals, **options):
+        protocol = Protocol(policy="max_f1", goals=goals, declared=True, **options)
+        return compare_systems({"A": system}, test_set, replicates=50, protocol=protocol)
+
+    return judged
+
+
+def test_goals_are_met_only_together_and_each_by_its_whole_interval(held_against):
+    met = held_against(GOALS)
+    assert "A met both goals at the threshold for best F1" in met.answer.headline
+    assert met.answer.kind == "decided"
+    recall, _ = met.goals
+    assert recall.ci_low > 0.5
+    figure = met.estimates.of("A", "recall", "max_f1").estimate
+    assert recall.estimate == pytest.approx(figure)
+    high = {"recall": round(recall.estimate - 0.001, 3), "specificity": 0.5}
+    partly = held_against(high)
+    assert "was not shown to meet both goals" in partly.answer.headline
+    assert "not shown); specificity" in partly.answer.headline
+    assert partly.answer.kind == "open"
+    missed = held_against({"recall": 0.5, "specificity": 0.9999})
+    assert "missed one of two goals" in missed.answer.headline
+    alone = held_against({"specificity": 0.5})
+    assert "met the goal at" in alone.answer.headline
+    scope = met.answer.scope["confirmatory"]
+    assert "sensitivity (recall) above 0.5 and specificity above 0.5" in scope
+    assert "effective number of images by patient" in scope  # two images a patient
+
+
+def test_goals_by_patient_are_held_against_decisions_on_patients(held_against):
+    by_image = held_against(GOALS)
+    by_patient = held_against(GOALS, unit="patient")
+    assert by_patient.answer.headline.startswith("On these 50 test patients")
+    for each, figure in zip(by_patient.goals, ("recall", "specificity"), strict=True):
+        assert each.n_images == each.n_patients
+        assert each.method == "exact (Clopper-Pearson), threshold held"
+        assert each.estimate == by_patient.by_unit.of("A", figure, "max_f1").estimate
+    assert sum(each.n_images for each in by_image.goals) == 100
+
+
+def test_uncounted_images_are_held_against_the_goals_too(predict, test_set, judged_set):
+    predictions = predict("A", seed=1, skill=3.0, skip=tuple(judged_set.image_ids("test")[:5]))
+    missing = pd.DataFrame({"image_id": judged_set.image_ids("test")[:5], "status": "failed",
+                            "reason": "unreadable"})  # fmt: skip
+    predictions.__dict__["images"] = pd.concat([predictions.images, missing])
+    protocol = Protocol(policy="max_f1", goals=GOALS, declared=True)
+    comparison = compare_systems(
+        {"A": predictions}, test_set, replicates=50, protocol=protocol, images="common"
+    )
+    recalls = {each.case: each for each in comparison.goals if each.metric == "recall"}
+    assert recalls["all_against"].estimate < recalls[""].estimate < recalls["all_for"].estimate
+    assert "goal 0.500)" in comparison.answer.headline  # that of the images judged
+
+
+def test_goals_that_cannot_be_judged_are_refused(predict, test_set, tmp_path):
+    with pytest.raises(InputError, match="goals need a policy, the threshold that they are judged"):
+        Protocol(goals=GOALS)
+    protocol = Protocol(policy="max_f1", goals=GOALS, declared=True)
+    one, two = predict("A", seed=1), predict("B", seed=2)
+    for systems in ({"A": one, "B": two}, {"A": [one, two]}):
+        with pytest.raises(InputError, match="held against one trained model; give one system"):
+            compare_systems(systems, test_set, protocol=protocol)
+    nowhere = Protocol(policy="sensitivity>=1", goals=GOALS, declared=True)
+    with pytest.raises(InputError, match="the goal of 'recall' cannot be judged: no threshold"):
+        compare_systems({"A": predict("C", seed=1, roles=("test",))}, test_set, replicates=50,
+                        protocol=nowhere)  # fmt: skip
+    path = tmp_path / "protocol.toml"
+    head = 'target = "opacity"\npolicy = "max_f1"\n'
+    path.write_text(f'{head}[[goal]]\nmetric = "sensitivity"\nat_least = 0.85\n')
+    assert _read_question(path, None, None).goals == {"recall": 0.85}
+    path.write_text(path.read_text() + '[[goal]]\nmetric = "sensitivity"\nat_least = 0.8\n')
+    with pytest.raises(InputError, match="two goals are of one metric"):
+        _read_question(path, None, None)
+    for line, says in (
+        ('metric = "auroc"\nat_least = 0.8', "goal.0.metric: "),
+        ('metric = "specificity"\nat_least = 80', "goal.0.at_least: "),
+        ('metric = "specificity"\nat_lest = 0.8', "goal.0.at_lest: unknown key"),
+    ):
+        path.write_text(f"{head}[[goal]]\n{line}\n")
+        with pytest.raises(InputError, match=says):
+            _read_question(path, None, None)
+
+
+def test_printed_ends_never_contradict_what_is_said_of_a_goal():
+    result = GoalResult("recall", 0.85, "", 200, 200, 0.9, 0.85004, 0.94)
+    assert result.standing == "met"
+    assert "(0.85004 to 0.94000; goal 0.85000)" in result.words
+    assert replace(result, ci_low=0.85).standing == "open"  # an end on the goal shows nothing
+    assert replace(result, ci_high=0.84, ci_low=0.7).standing == "missed"
+
+
+@pytest.mark.parametrize(
+    ("given", "value", "low", "high"),
+    [("0.05", 0.05, 0.05, 0.05), (0.2, 0.2, 0.2, 0.2), ("0.05:0.03-0.08", 0.05, 0.03, 0.08),
+     ("12/240", 0.05, 0.02610, 0.08571)],
+)  # fmt: skip
+def test_a_prevalence_may_bring_its_own_uncertainty(given, value, low, high):
+    read = Prevalence.parse(given)
+    assert (read.value, read.low, read.high) == pytest.approx((value, low, high), abs=1e-5)
+    drawn = read.like(np.zeros(20_000))
+    assert np.quantile(drawn, [0.025, 0.975]) == pytest.approx([low, high], abs=2e-3)
+    assert float(read.like(np.float64(0.9))) == value
+
+
+@pytest.mark.parametrize("given", ["0", "5", "x", "0.05:0.06-0.08", "0.05:0.03", "12/0", "0/240"])
+def test_what_is_no_prevalence_is_refused_with_the_forms_that_are(given):
+    with pytest.raises(InputError, match=r"must lie above 0 and below 1: 0\.05, with its 95 %"):
+        Prevalence.parse(given)
+
+
+def test_predictive_values_contain_the_prevalences_uncertainty(predict, test_set):
+    systems = {"A": predict("A", seed=1)}
+    width = {}
+    for given in ("0.05", "0.05:0.02-0.12"):
+        table = compare_systems(systems, test_set, replicates=200, prevalence=given).failures
+        row = table[(table["topic"] == "prevalence") & (table["metric"] == "ppv")].iloc[0]
+        width[given] = row["ci_high"] - row["ci_low"]
+        assert row["group"] == given
+    assert width["0.05:0.02-0.12"] > width["0.05"]

@@ -12,13 +12,14 @@ from sklearn import metrics as oracle
 from evaluation.compare.estimates import HELD, REFITTED, Estimates
 from evaluation.compare.failure_analysis import _add_at_prevalence
 from evaluation.compare.intervals import EXACT_METHOD, _resampled, _SystemCards, resampled_figures
-from evaluation.compare.judged_models import _failure_card
+from evaluation.compare.judged_models import _uncounted_card
 from evaluation.compare.paired_tests import (
     MCNEMAR,
     REFITTED_TEST,
     _percentile_p,
     paired_tests,
 )
+from evaluation.compare.protocol import Prevalence
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.shares import ShareName, Shares
 from evaluation.decisions.thresholds import (
@@ -30,7 +31,6 @@ from evaluation.decisions.thresholds import (
 from evaluation.decisions.tuning import tune
 from evaluation.metrics.metric import ALL, VERSUS_NORMAL, MetricKey
 from evaluation.statistics.bootstrap import Resamples
-from evaluation.systems.eligibility import describe_images
 from tests.evaluation.judged_images import judged_images
 
 N = 120
@@ -293,7 +293,7 @@ def test_shares_of_called_images_are_refitted_as_the_figures_are(judged, drawn):
             right = called if per_call == 1 else ~called
             key = ShareName("whole", "all", "max_f1", metric)
             shares.add(name, key, right * of, of & everything, judged.patients, per_call * of)
-    _add_at_prevalence(shares, cards, "max_f1", 0.1)
+    _add_at_prevalence(shares, cards, "max_f1", Prevalence.parse(0.1))
     table = shares.table(["A", "B"], resamples).set_index(["topic", "metric", "system"])
     for metric in ("recall", "specificity"):
         for system, figure in (
@@ -310,7 +310,7 @@ def test_shares_of_called_images_are_refitted_as_the_figures_are(judged, drawn):
             assert REFITTED in row["ci_method"]
     assert REFITTED in table.loc[("prevalence", "ppv", "A"), "ci_method"]
     bare = Shares(judged.n_patients)
-    _add_at_prevalence(bare, cards, "max_f1", 0.1)
+    _add_at_prevalence(bare, cards, "max_f1", Prevalence.parse(0.1))
     held = bare.table(["A", "B"], resamples).set_index(["topic", "metric", "system"])
     assert held.loc[("prevalence", "ppv", "A"), "ci_method"].endswith(f"{HELD}: thresholds")
     width = [t.loc[("prevalence", "npv", "A")] for t in (table, held)]
@@ -319,14 +319,15 @@ def test_shares_of_called_images_are_refitted_as_the_figures_are(judged, drawn):
     )
 
 
-def test_a_failed_image_stays_wrong_at_every_refitted_threshold(predict, test_set, judged_set):
-    ids = judged_set.image_ids("test").sort_values()
-    failed = ids[:30]
-    system = predict("A", seed=1, skip=failed)
+@pytest.mark.parametrize("against", [True, False])
+def test_a_failed_image_stays_as_it_counts_at_every_refitted_threshold(
+    predict, test_set, judged_set, against
+):
+    labels = test_set.labels_of("test")
+    system = predict("A", seed=1, skip=labels.index[:30])
     model = SimpleNamespace(predictions=system, decision=tune(system, test_set))
-    judged = describe_images(test_set, ids, test_set.labels)
-    card = _failure_card(model, judged, test_set)
-    kept, wrong = card.validation.scores, card.scores[:30]
-    assert len(set(judged.y_true[:30])) == 2
-    assert (wrong[judged.y_true[:30]] < kept.min()).all()
-    assert (wrong[~judged.y_true[:30]] > kept.max()).all()
+    card = _uncounted_card(model, labels, test_set, "max_f1", against)
+    kept, failed, positive = card.validation.scores, card.scores[:30], card.judged.y_true[:30]
+    assert len(set(positive)) == 2
+    assert (failed[positive == against] < kept.min()).all()
+    assert (failed[positive != against] > kept.max()).all()

@@ -10,7 +10,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import Target
 from data_prep.store.predictions import Predictions, PredictionWriter
 from evaluation.boxes.map_boxes import MapBoxRule
-from evaluation.decisions.test_set import CANDIDATES, Reduction, SystemOutput, reduce_boxes
+from evaluation.decisions.test_set import CANDIDATES, Reduction, SystemOutput, _reduce_boxes
 
 TARGET = Target("either", ("x", "y"), "X or Y")
 FRAME = {"x1": 0.0, "y1": 0.0, "x2": 20.0, "y2": 10.0}
@@ -88,7 +88,7 @@ BOXES = pd.DataFrame(
     ],
 )
 def test_rules_by_hand(rule, min_score, expected):
-    reduced = reduce_boxes(BOXES, IMAGES, Reduction(rule, min_score))
+    reduced = _reduce_boxes(BOXES, IMAGES, Reduction(rule, min_score))
     assert reduced.tolist() == pytest.approx(expected)
     assert reduced.index.equals(IMAGES)
 
@@ -97,8 +97,8 @@ def test_three_hundred_faint_boxes_are_no_finding_under_the_floor():
     # The known mistake: noisy-or over 300 boxes at 0.01 is 0.95.
     faint = pd.DataFrame({"image_id": ["a"] * 300, "score": [0.01] * 300})
     one = pd.Index(["a"])
-    assert reduce_boxes(faint, one, Reduction("noisy_or"))["a"] > 0.95
-    assert reduce_boxes(faint, one, Reduction("noisy_or", 0.05))["a"] == 0.0
+    assert _reduce_boxes(faint, one, Reduction("noisy_or"))["a"] > 0.95
+    assert _reduce_boxes(faint, one, Reduction("noisy_or", 0.05))["a"] == 0.0
 
 
 @settings(max_examples=50, deadline=None)
@@ -110,7 +110,7 @@ def test_order_of_rows_never_matters_and_scores_stay_in_bounds(scores, random):
         for values in (scores, shuffled):
             boxes = pd.DataFrame({"image_id": ["a"] * len(values), "score": values})
             boxes = boxes.astype({"image_id": "str", "score": "float64"})
-            reduced = reduce_boxes(boxes, pd.Index(["a"]), candidate)
+            reduced = _reduce_boxes(boxes, pd.Index(["a"]), candidate)
             results.append(reduced["a"])
         assert results[0] == results[1]
         assert 0 <= results[0] <= 1
@@ -127,7 +127,7 @@ def test_order_of_rows_never_matters_and_scores_stay_in_bounds(scores, random):
 )
 def test_bad_boxes_are_refused_by_place(boxes, image_ids, message):
     with pytest.raises(InputError, match=message):
-        reduce_boxes(boxes, image_ids)
+        _reduce_boxes(boxes, image_ids)
 
 
 def test_a_rule_survives_its_file_and_an_unknown_one_is_refused():

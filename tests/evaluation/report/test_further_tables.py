@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ from evaluation.report.further_tables import (
     _transfer_table,
     _where_tables,
 )
-from evaluation.report.methods import UNKNOWN, _decision_rows, _methods_paragraph, checklists
+from evaluation.report.methods import UNKNOWN, _toml, methods
 from evaluation.report.plot import _draw
 
 
@@ -79,31 +80,48 @@ def test_every_published_figure_says_where_it_is_from_and_why_it_may_not_be_comp
         assert len(figure.data) > 20
 
 
-def test_checklist_says_what_the_run_knows_and_leaves_the_rest_open(comparison, image_set):
-    stard, claim = checklists(comparison, image_set)
-    told = {row[0]: row[2] for row in stard.rows if row[0] != "AI"}
-    assert "6 positive, 6 negative" in told["19"]
-    assert "best F1 0.500" in told["12a"]
-    assert told["28–30"] == UNKNOWN
-    assert told["18"] == UNKNOWN
-    assert "sex F 12" in told["20"]
-    assert "3 test images have no known label" in told["15, 16"]
-    known = {row[0]: row[2] for row in claim.rows}
-    assert "RetinaNet: trained on unknown" in known["24, 25"]
-    assert known["40–42"] == UNKNOWN
-    paragraph = _methods_paragraph(comparison, image_set)
-    assert "trained on unknown" in paragraph
+def checklists(comparison, image_set):
+    """The answers of each checklist by item."""
+    return [{row[0]: row[2] for row in grid.rows}
+            for grid in methods(comparison, image_set)["checklists"]]  # fmt: skip
+
+
+def paragraphs(comparison, image_set):
+    return " ".join(methods(comparison, image_set)["paragraphs"])
+
+
+def test_checklists_say_what_the_run_knows_and_leave_the_rest_open(comparison, image_set):
+    stard, claim, tripod = checklists(comparison, image_set)
+    assert "6 positive, 6 negative" in stard["24"] == claim["35"] == tripod["20a"]
+    assert "best F1 0.500" in stard["15c"]
+    assert "cannot be decoded (1)" in stard["7"]
+    assert stard["5"] == claim["5"] == UNKNOWN
+    assert stard["38"] == claim["44"] == tripod["18a"] == UNKNOWN
+    assert "sex F 12" in tripod["20b"]
+    assert "3 test images have no known label" in stard["20"] == claim["12"] == tripod["11"]
+    assert "a consensus of readers (12)" in stard["12"]
+    assert claim["9"] == claim["25"] == UNKNOWN  # nothing is known of how these were trained
+    paragraph = paragraphs(comparison, image_set)
+    assert "the files do not say" in paragraph
     assert UNKNOWN not in paragraph
 
 
-def answers(grid):
-    return {row[0]: row[2] for row in grid.rows}
+def test_every_item_has_its_published_number_once_and_a_sentence_that_exists():
+    counts = {}
+    for each in _toml("checklists").values():
+        numbers = [item for item, _, _ in each["items"]]
+        assert len(set(numbers)) == len(numbers)
+        counts[each["title"]] = len(numbers), len({re.sub("[a-z]", "", n) for n in numbers})
+        known = (Path(methods.__code__.co_filename).parent / "checklists.txt.jinja").read_text()
+        assert all(f"macro {topic}(run)" in known for _, _, topic in each["items"] if topic)
+    assert counts == {
+        "STARD-AI 2025": (48, 40), "CLAIM 2024": (44, 44), "TRIPOD+AI 2024": (52, 27),
+    }  # fmt: skip
 
 
 def test_split_is_named_with_its_id(comparison, image_set):
-    _, claim = checklists(comparison, image_set)
-    assert "Split “default” (51d)" in answers(claim)["20, 21"]
-    assert "Split “default” (51d)" in _methods_paragraph(comparison, image_set)
+    _, claim, _ = checklists(comparison, image_set)
+    assert "Split “default” (51d)" in claim["20"]
 
 
 def test_every_note_answers_the_item_that_it_belongs_to(comparison, image_set):
@@ -113,19 +131,18 @@ def test_every_note_answers_the_item_that_it_belongs_to(comparison, image_set):
         Note("not_tuned", "The decision of CheXNet is derived here."),
         Note("uses", "A note on nothing in particular."),
     ]
-    stard, claim = checklists(replace(comparison, notes=notes), image_set)
-    told = answers(claim)
-    assert notes[0].text in told["24, 25"]
-    assert notes[1].text in answers(stard)["12a"]
-    assert notes[2].text in told["26"]
+    stard, claim, _ = checklists(replace(comparison, notes=notes), image_set)
+    assert notes[0].text in claim["25"]
+    assert notes[1].text in stard["15c"]
+    assert notes[2].text in claim["26"]
     missing = "No test image was left out, and no system failed on one."
-    assert told["13"] == answers(stard)["15, 16"] == missing
-    assert not any(note.text in told["10"] for note in notes)
+    assert claim["12"] == stard["20"] == missing
+    assert not any(note.text in claim["10"] for note in notes)
 
 
 def test_every_partition_says_who_is_in_it(comparison, image_set):
-    _, claim = checklists(comparison, image_set)
-    assert answers(claim)["34"] == (
+    _, claim, _ = checklists(comparison, image_set)
+    assert claim["36"] == (
         "val: 2 images of 2 patients; sex F 2; age median 50 (quartiles 50 to 50); view PA 2. "
         "test: 10 images of 10 patients; sex F 10; age median 50 (quartiles 50 to 50); view PA 10."
     )
@@ -133,12 +150,11 @@ def test_every_partition_says_who_is_in_it(comparison, image_set):
 
 def test_measures_are_those_that_this_report_has(comparison, image_set):
     has, lacks = "judged by AUROC, average precision", "AP50"
-    assert lacks in _methods_paragraph(comparison, image_set)
+    assert lacks in checklists(comparison, image_set)[0]["1"]
     metrics = comparison.metrics.copy()
     metrics.loc[metrics["metric"] == "ap50", "estimate"] = np.nan
-    text = _methods_paragraph(
-        replace(comparison, estimates=Estimates.from_table(metrics)), image_set
-    )
+    fewer = replace(comparison, estimates=Estimates.from_table(metrics))
+    text = checklists(fewer, image_set)[0]["1"]
     assert has in text
     assert lacks not in text
 
@@ -147,10 +163,9 @@ def test_nothing_to_choose_is_not_told_as_a_count_of_zero(comparison, image_set)
     decision = {"settings_tried": 0, "chosen_on": {"n_images": 40, "n_patients": 40,
                                                      "n_positive": 9}}  # fmt: skip
     comparison.provenance["systems"]["CheXNet"]["decision"] = decision
-    _, claim = checklists(comparison, image_set)
-    assert "CheXNet: settings tried on validation: nothing to choose" in answers(claim)["26"]
-    (row,) = [row for row in _decision_rows(comparison) if row[0] == "Settings tried"]
-    assert row[2] == "nothing to choose: its scores are taken as they are"
+    _, claim, _ = checklists(comparison, image_set)
+    assert "tried on validation: nothing to choose" in claim["26"]
+    assert " tried" not in paragraphs(comparison, image_set)
 
 
 def calibration_charts(comparison, chance=(), label=()):

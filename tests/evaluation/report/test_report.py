@@ -145,7 +145,8 @@ def test_what_is_not_shown_among_all_findings_is_hollow_and_says_so(written, com
 
 def test_report_needs_nothing_from_outside(outline):
     outside = [link for link in outline.links if not link.startswith(("#", "data:"))]
-    assert set(outside) <= {"cases-002.html", "details.html", "images.html"}  # beside it
+    beside = {"cases-002.html", "details.html", "images.html", "references.bib"}
+    assert set(outside) <= beside
 
 
 def test_markup_is_well_formed(outline):
@@ -218,7 +219,7 @@ def test_three_charts_stand_open_with_the_area_under_the_curve_in_the_legend(htm
 
 def test_all_else_is_folded_under_titles_and_provenance_is_elsewhere(html, read_only):
     folds = re.findall(r"<summary><h3>(.*?)</h3>", html)
-    assert folds[0] == "Methods and citation: a paragraph to start from"
+    assert folds[0] == "Methods and references, to be copied into a paper"
     assert {"Methods and limits", "How to read the numbers"} < set(folds)
     assert "at the threshold" not in unfolded(html).split('id="more"')[1]
     details = (read_only / "details.html").read_text()

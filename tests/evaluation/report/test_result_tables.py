@@ -129,11 +129,16 @@ def test_pipe_in_a_name_breaks_no_markdown(comparison):
     assert r"| a\|b |" in _markdown_table(strange, summary_table(strange))
 
 
+def write_files(comparison, out, rows=()):
+    told = {"checklists": [], "references": [], "comparison": comparison}
+    write_table_files(comparison, out, rows, told)
+
+
 def test_archive_names_each_file_and_equal_folders_give_equal_bytes(comparison, tmp_path):
     comparison.decisions["probability"] = float("nan")
     for name in ("a", "b"):
         (tmp_path / name / "figures").mkdir(parents=True)
-        write_table_files(comparison, tmp_path / name)
+        write_files(comparison, tmp_path / name)
         for figure in ("roc", "forest"):
             (tmp_path / name / "figures" / f"{figure}.png").write_bytes(b"drawn")
             (tmp_path / name / "figures" / f"{figure}.txt").write_text(f"About {figure}.\n")
@@ -142,7 +147,8 @@ def test_archive_names_each_file_and_equal_folders_give_equal_bytes(comparison, 
     assert first.read_bytes() == second.read_bytes()
     with zipfile.ZipFile(first) as archive:
         names, readme = archive.namelist(), archive.read("report/README.txt").decode()
-    told = {"table.tex", "table.md", "metrics.csv", "tests.csv", "where.csv", "costs.csv"}
+    told = {"table.tex", "table.md", "metrics.csv", "tests.csv", "where.csv", "costs.csv",
+            "checklists.md", "references.bib"}  # fmt: skip
     figures = {f"figures/{name}.{kind}" for name in ("roc", "forest") for kind in ("png", "txt")}
     assert {name.removeprefix("report/") for name in names} == {"README.txt", *told, *figures}
     assert all(f"({name})" in readme for name in told)
@@ -152,8 +158,8 @@ def test_archive_names_each_file_and_equal_folders_give_equal_bytes(comparison, 
 
 
 def test_both_files_hold_accuracy_precision_recall_f1_and_auroc_unasked(comparison, tmp_path):
-    write_table_files(comparison, tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {"table.tex", "table.md"}
+    write_files(comparison, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} >= {"table.tex", "table.md"}
     wanted = {"Accuracy", "Precision", "Sensitivity (recall)", "F1", "AUROC"}
     assert wanted <= set(rows_of((tmp_path / "table.tex").read_text()))
     assert all(f"| {row} | 0." in (tmp_path / "table.md").read_text() for row in wanted)
@@ -166,7 +172,7 @@ def rows_of(text):
 
 
 def test_table_holds_the_rows_that_were_asked_for_in_their_order(comparison, tmp_path):
-    write_table_files(comparison, tmp_path, table_rows(["f1", " recall", "auroc", "f1"]))
+    write_files(comparison, tmp_path, table_rows(["f1", " recall", "auroc", "f1"]))
     text = (tmp_path / "table.tex").read_text()
     assert rows_of(text) == ["F1", "Sensitivity (recall)", "AUROC"]
 

@@ -16,6 +16,7 @@ from evaluation.compare.estimates import Estimate
 from evaluation.decisions.thresholds import choose_threshold
 from evaluation.statistics.clustered_tests import auroc_parts
 from tests.evaluation.simulation.box_designs import box_measure, population, reduction_measure
+from tests.evaluation.simulation.goal_designs import goal_measure
 from tests.evaluation.simulation.group_designs import (
     Named,
     groups,
@@ -459,6 +460,25 @@ def _without_luck(named: Callable[[], Iterator[Named]]) -> Callable[[], Iterator
     return cases
 
 
+def goals() -> Iterator[Case]:
+    """A system whose true sensitivity and specificity are the goals."""
+    for n_patients, clusters, truth in (
+        (60, "one", 0.85), (200, "one", 0.85), (600, "one", 0.95), (60, "rsna", 0.85),
+        (200, "rsna", 0.85), (200, "rsna", 0.95), (600, "rsna", 0.85),
+    ):  # fmt: skip
+        for noise, how in ((NOISE, ""), (ALIKE, ", patients alike by 0.8")):
+            if clusters == "one" and how:
+                continue
+            where = {"one": "one image a patient", "rsna": "images as in RSNA/NIH"}[clusters]
+            yield Case(
+                "goals",
+                f"{n_patients} patients, {where}, {truth:.2f}{how}",
+                lambda _, of=(n_patients, clusters, truth, noise): (
+                    lambda rng: goal_measure(rng, *of)
+                ),
+            )
+
+
 DESIGNS = {
     each.__name__: each
     for each in (
@@ -477,6 +497,7 @@ DESIGNS = {
         few_readers,
         curves,
         marks,
+        goals,
     )
 }
 DESIGNS |= {each.__name__: _without_luck(each) for each in (groups, transfer, promises, shortcuts)}

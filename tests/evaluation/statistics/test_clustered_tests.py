@@ -16,6 +16,7 @@ from evaluation.statistics.clustered_tests import (
     auroc_over_seeds,
     auroc_parts,
     clustered_mcnemar,
+    exact_share,
     mcnemar_test,
     over_seeds,
 )
@@ -366,3 +367,32 @@ def test_a_permutation_p_is_the_share_of_all_exchanges_at_least_as_extreme():
 def test_decisions_of_other_images_are_refused():
     with pytest.raises(InputError, match="one decision a system and image"):
         mcnemar_test([1, 0], [1, 0, 1], ["a", "b"])
+
+
+def test_a_share_of_single_images_has_clopper_and_pearsons_interval():
+    hits = np.array([1.0] * 17 + [0.0] * 3)
+    known = binomtest(17, 20).proportion_ci(0.95, "exact")
+    assert exact_share(hits, np.ones(20)) == pytest.approx((known.low, known.high))
+    # Patients without an image of the class do not count.
+    with_others = exact_share(np.append(hits, [0, 0]), np.append(np.ones(20), [0, 0]))
+    assert with_others == exact_share(hits, np.ones(20))
+
+
+def test_images_of_a_patient_that_agree_say_as_much_as_one_and_others_as_themselves():
+    rng = np.random.default_rng(3)
+    right = (rng.random(100) < 0.8).astype(float)
+    alone = exact_share(right, np.ones(100))
+    agreeing = exact_share(3 * right, np.full(100, 3.0))
+    assert agreeing[0] == pytest.approx(alone[0], abs=0.03)
+    assert agreeing[0] <= alone[0]
+    assert agreeing[1] >= alone[1] - 0.005
+    mixed = exact_share(np.full(100, 2.4), np.full(100, 3.0))
+    independent = binomtest(240, 300).proportion_ci(0.95, "exact")
+    assert mixed == pytest.approx((independent.low, independent.high))  # never narrower than that
+    assert mixed[1] - mixed[0] < agreeing[1] - agreeing[0]
+
+
+def test_a_share_of_one_in_patients_with_several_images_leaves_room_below():
+    low, high = exact_share(np.array([2.0, 3.0, 1.0, 4.0]), np.array([2.0, 3.0, 1.0, 4.0]))
+    assert high == 1.0
+    assert low < binomtest(4, 4).proportion_ci(0.95, "exact").low + 0.05

@@ -11,7 +11,7 @@ from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.dataset import DataSet
 from evaluation.compare.compare import compare_systems
 from evaluation.decisions.test_set import TestSet
-from evaluation.studies.label_review import ReaderAgreement, judge_by_readers, review_labels
+from evaluation.studies.label_review import _ReaderAgreement, judge_by_readers, review_labels
 
 _ = np.nan
 
@@ -68,13 +68,13 @@ def read_by(dataset: DataSet, others: dict[str, list[str]]) -> DataSet:
     ],
 )
 def test_alpha_is_the_published_one(ratings, alpha):
-    assert ReaderAgreement(pd.DataFrame(ratings, dtype=float)).alpha == pytest.approx(
+    assert _ReaderAgreement(pd.DataFrame(ratings, dtype=float)).alpha == pytest.approx(
         alpha, abs=5e-4
     )
 
 
 def test_no_alpha_where_nobody_differs():
-    assert ReaderAgreement(pd.DataFrame({"a": [1.0, 1.0], "b": [1.0, 1.0]})).alpha is None
+    assert _ReaderAgreement(pd.DataFrame({"a": [1.0, 1.0], "b": [1.0, 1.0]})).alpha is None
 
 
 def test_a_pair_of_readers_has_kappa_and_its_boxes_are_matched_one_to_one():
@@ -84,7 +84,7 @@ def test_a_pair_of_readers_has_kappa_and_its_boxes_are_matched_one_to_one():
     box = {"x1": 0.0, "y1": 0.0, "x2": 10.0, "y2": 10.0}
     of_a = pd.DataFrame([{"image_id": "i0", **box}, {"image_id": "i1", **box}])
     of_b = pd.DataFrame([{"image_id": "i0", **box, "x2": 8.0}, {"image_id": "i0", **box}])
-    agreement = ReaderAgreement(pd.DataFrame({"a": a, "b": b}, ids), {"a": of_a, "b": of_b})
+    agreement = _ReaderAgreement(pd.DataFrame({"a": a, "b": b}, ids), {"a": of_a, "b": of_b})
     (pair,) = agreement.pairs()
     assert (pair["images"], pair["positive"], pair["boxes"]) == (50, 20, (2, 2))
     assert pair["kappa"] == pytest.approx(0.4)
