@@ -29,7 +29,7 @@ from evaluation.compare.paired_tests import with_clustered_auroc
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.verdict import state_verdict
 from evaluation.decisions.decision import BoxCutChoice
-from evaluation.decisions.test_set import EvaluationSet, Reduction, reduce_boxes
+from evaluation.decisions.test_set import EvaluationSet, Reduction, _reduce_boxes
 from evaluation.decisions.thresholds import ValidationScores, choose_threshold
 from evaluation.decisions.tuning import _choose_reduction
 from evaluation.metrics.metric import MetricKey
@@ -95,7 +95,7 @@ class BoxedImages:
 
     def scores(self, system: int, reduction: Reduction | None = None) -> pd.Series:
         """Image scores of a detector."""
-        return reduce_boxes(self.boxes[system], self.judged.image_ids, reduction)
+        return _reduce_boxes(self.boxes[system], self.judged.image_ids, reduction)
 
 
 def _shared(rng: np.random.Generator, count: int, width: int = 1) -> Floats:
