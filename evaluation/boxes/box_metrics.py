@@ -136,10 +136,13 @@ def coco_figures(pairs: BoxPairs) -> dict[str, float | None]:
     n_true, boxes = len(pairs.truth.image), pairs.boxes
     if not n_true:
         return {"ap50": None, "ap": None}
-    if not len(boxes.score):
-        return {"ap50": 0.0, "ap": 0.0}
     with contextlib.redirect_stdout(io.StringIO()):
-        precision = _precision(_matched(pairs), boxes.score, n_true)
+        hit = _matched(pairs)
+        # Boxes below the last find lower no precision that counts, and are most of them.
+        kept = boxes.score >= boxes.score[hit.any(axis=0)].min(initial=np.inf)
+        if not kept.any():
+            return {"ap50": 0.0, "ap": 0.0}
+        precision = _precision(hit[:, kept], boxes.score[kept], n_true)
     return {"ap50": float(precision[0].mean()), "ap": float(precision.mean())}
 
 
@@ -236,47 +239,46 @@ class WeightedIobb:
         shared = np.minimum(corners[:, 2:], true[:, 2:]) - np.maximum(corners[:, :2], true[:, :2])
         area = np.prod(corners[:, 2:] - corners[:, :2], axis=1)
         iobb = np.prod(np.maximum(shared, 0), axis=1) / area
-        score, shape = pairs.boxes.score, (n_clusters, len(self.cuts))
-        tables = []
+        marked = np.searchsorted(
+            self.cuts, pairs.boxes.score, side="right"
+        )  # how many cuts call it
+        of_box, of_lesion = owner[pairs.boxes.image], owner[pairs.truth.image]
+        shape, found, false = (n_clusters, len(self.cuts)), list[Floats](), list[Floats]()
+        every = _called_from(marked, of_box, shape)
         for least in _IOBB_THRESHOLDS:
             on = iobb >= least
-            best = np.full(len(pairs.truth.image), -np.inf)  # the highest score on each lesion
-            np.maximum.at(best, pairs.true[on], score[pairs.box[on]])
-            tables.append(_called_from(self.cuts, best, owner[pairs.truth.image], shape))
-        for least in _IOBB_THRESHOLDS:
-            false = np.ones(len(score), dtype=bool)
-            false[pairs.box[iobb >= least]] = False
-            image = pairs.boxes.image[false]
-            tables.append(_called_from(self.cuts, score[false], owner[image], shape))
-        self._counts = np.stack(tables, axis=-1)  # (cuts, clusters, 2 x 3)
+            best = np.zeros(len(of_lesion), dtype=np.int64)  # cuts that call a box on it
+            np.maximum.at(best, pairs.true[on], marked[pairs.box[on]])
+            found.append(_called_from(best, of_lesion, shape))
+            right = np.unique(pairs.box[on])
+            false.append(every - _called_from(marked[right], of_box[right], shape))
+        self._counts = [*found, *false]
         self._images = np.bincount(owner, minlength=n_clusters)
         self._lesions = np.bincount(owner, weights=pairs.truth.per_image, minlength=n_clusters)
 
-    def at(self, weights: Integers, cuts: Floats) -> Floats:
+    def at(self, weight: Floats, cuts: Floats) -> Floats:
         """Accuracies, then false positives per image, ``(R, 2 x 3)``, each row at its own cut."""
-        weight = np.asarray(weights, dtype=np.float64)
-        sums = _at_own_cut(self._counts, self.cuts, weight, cuts)
+        own = [_at_own_cut(table, self.cuts, weight, cuts) for table in self._counts]
         size = np.stack([weight @ self._lesions, weight @ self._images], axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray(sums / np.repeat(size, len(_IOBB_THRESHOLDS), axis=1))
+            return np.stack(own, axis=1) / np.repeat(size, len(_IOBB_THRESHOLDS), axis=1)
 
 
-def _called_from(cuts: Floats, score: Floats, owner: Integers, shape: tuple[int, int]) -> Floats:
-    """How much of each cluster has a score at or above each cut, ``(cuts, clusters)``."""
-    # Counted by the highest cut that it reaches, added up from behind.
-    last = np.searchsorted(cuts, score, side="right")
+def _called_from(marked: Integers, owner: Integers, shape: tuple[int, int]) -> Floats:
+    """How many of each cluster a cut calls, ``(cuts, clusters)``; `marked`: how many call each."""
     n_clusters, n_cuts = shape
-    counted = np.bincount(owner * (n_cuts + 1) + last, minlength=n_clusters * (n_cuts + 1))
-    table = counted.reshape(n_clusters, n_cuts + 1).T
+    counted = np.bincount(marked * n_clusters + owner, minlength=(n_cuts + 1) * n_clusters)
+    table = counted.reshape(n_cuts + 1, n_clusters)
     return np.asarray(table[:0:-1].cumsum(axis=0)[::-1], dtype=np.float64)
 
 
 def _at_own_cut(table: Floats, cuts: Floats, weight: Floats, own: Floats) -> Floats:
-    """Weighted sums of counts ``(cuts, clusters, ...)``, each row at its own cut; NaN without."""
-    sums = np.full((len(weight), *table.shape[2:]), np.nan)
+    """Weighted sums of counts ``(cuts, clusters)``, each row at its own cut; NaN without one."""
+    sums = np.full(len(weight), np.nan)
     for cut in np.unique(own[~np.isnan(own)]):
         rows = own == cut
-        sums[rows] = weight[rows] @ table[np.searchsorted(cuts, cut)]
+        drawn = weight if rows.all() else weight[rows]
+        sums[rows] = drawn @ table[np.searchsorted(cuts, cut)]
     return sums
 
 
@@ -301,24 +303,22 @@ class WeightedRsnaScore:
         self, pairs: BoxPairs, clusters: Integers, n_clusters: int, cuts: Sequence[float] | Floats
     ) -> None:
         self.cuts = np.asarray(cuts, dtype=np.float64)
-        matches = match_pairs(pairs, _RSNA_IOU)
-        n_images, n_cuts = len(pairs.truth.per_image), len(cuts)
-        # A box is called at the cuts up to its score: count by the highest, add up from behind.
-        last = np.searchsorted(self.cuts, matches.score, side="right")
-        cell = matches.image * (n_cuts + 1) + last
-
-        def at_cuts(weights: Floats | None = None) -> Floats:
-            counted = np.bincount(cell, weights, minlength=n_images * (n_cuts + 1))
-            table = counted.reshape(n_images, n_cuts + 1)
-            return np.asarray(table[:, :0:-1].cumsum(axis=1)[:, ::-1], dtype=np.float64)
-
-        total = at_cuts() + pairs.truth.per_image[:, None]  # calls and lesions, (images, cuts)
-        value = np.zeros((n_images, n_cuts))
+        matches, owner = match_pairs(pairs, _RSNA_IOU), np.asarray(clusters)
+        n_lesions, n_cuts = pairs.truth.per_image, len(self.cuts)
+        marked = np.searchsorted(self.cuts, matches.score, side="right")  # how many cuts call it
+        # A called image without a lesion scores 0, so that only the others need a table.
+        ill = np.flatnonzero(n_lesions)
+        row, shape = np.cumsum(n_lesions > 0)[matches.image] - 1, (len(ill), n_cuts)
+        on_ill = n_lesions[matches.image] > 0
+        total = _called_from(marked[on_ill], row[on_ill], shape) + n_lesions[ill]  # (cuts, images)
+        value = np.zeros(total.shape)
         for hit in matches.hit.T:
-            found = at_cuts(hit.astype(np.float64))
-            value += found / np.maximum(total - found, 1) / matches.hit.shape[1]
-        self._sum = per_cluster(value, clusters, n_clusters).T.copy()  # (cuts, clusters)
-        self._counted = per_cluster(total > 0, clusters, n_clusters).T.copy()
+            found = _called_from(marked[hit], row[hit], shape)
+            value += found / (total - found) / matches.hit.shape[1]
+        highest = np.where(n_lesions > 0, n_cuts, 0)
+        np.maximum.at(highest, matches.image, marked)
+        self._sum = per_cluster(value.T, owner[ill], n_clusters).T.copy()  # (cuts, clusters)
+        self._counted = _called_from(highest, owner, (n_clusters, n_cuts))
         self._lesions = per_cluster(pairs.truth.per_image[:, None], clusters, n_clusters)[:, 0]
 
     def __call__(self, weights: Integers) -> Floats:
@@ -327,12 +327,10 @@ class WeightedRsnaScore:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray((weight @ self._sum.T) / (weight @ self._counted.T))
 
-    def at(self, weights: Integers, cuts: Floats) -> Floats:
-        """The score of each row of weights at a cut of its own, both ``(R,)``; NaN without one."""
-        weight = np.asarray(weights, dtype=np.float64)
-        value, counted = (
-            _at_own_cut(table, self.cuts, weight, cuts) for table in (self._sum, self._counted)
-        )
+    def at(self, weight: Floats, cuts: Floats) -> Floats:
+        """The score of each row of weights at its own cut, both ``(R,)``; NaN without one."""
+        counts = (self._sum, self._counted)
+        value, counted = (_at_own_cut(table, self.cuts, weight, cuts) for table in counts)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(value / counted)
 
@@ -379,10 +377,6 @@ class WeightedFroc:
         mean = at_rates.sum(axis=1, keepdims=True) / len(rates)
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(np.hstack([mean, at_rates]) / n_lesions[:, None])
-
-    def __call__(self, weights: Integers) -> Floats:
-        """The mean per weighting, shape ``(R,)``: see `figures`."""
-        return np.asarray(self.figures(weights)[:, 0])
 
 
 class WeightedAfroc:

@@ -51,6 +51,7 @@ EXACT_METHOD = "exact (Clopper-Pearson), patients as trials"
 _NOT_TUNED = "not tuned for this policy"
 _CHOICE_UNSURE = "choices were refitted: other validation patients would have chosen otherwise"
 _CALIBRATION_INSTEAD = "of calibration, read Brier score, slope and in the large"
+_TOO_HIGH = "of so few positive images too high on average: AP50 by 0.04 with 18, by 0.02 with 60"
 _ONE_PATIENT = "one patient gives no interval"
 
 _Drawn = Mapping[tuple[str, int, MetricKey, bool], Floats]
@@ -267,6 +268,9 @@ class _EstimateMaker:
         models = [card for name in names for card in self._systems[name].cards]
         drawn, drawn_held = self.drawn.of(names, key), self._held.of(names, key)
         refitted, choices = drawn_held is not None, _choices(models, key)
+        of_precision = len(names) == 1 and key.metric in family("coco")
+        if of_precision and drawn is not None:
+            drawn = _without_bias(drawn, value)
         interval = self._interval(key, value, drawn, refitted=refitted)
         if refitted and (reason := _too_few(key.policy, models)):
             interval = Interval(value, note=f"no interval: {reason}")
@@ -280,7 +284,9 @@ class _EstimateMaker:
             held, _ = self._over_seeds(self._held, names, key, held)
         elif len(names) == 1:
             exact = _exact_interval(models[0], key, value)
-        method += of_choices(choices)
+        method += of_choices(choices) + (", bias-corrected" if of_precision else "")
+        if of_precision and self._size(key).n_positive < 100:
+            interval = replace(interval, note="; ".join(filter(None, [interval.note, _TOO_HIGH])))
         if exact is not None and held.unmoved:
             held = exact
             if interval.bounded:  # no resample of test patients moved it: it is not that narrow
@@ -368,6 +374,13 @@ def _choices(models: Sequence[Scorecard], key: MetricKey) -> dict[str, bool]:
     every = [model.choices_of(key) for model in models]
     names = dict.fromkeys(name for of_model in every for name in of_model)
     return {name: all(of_model.get(name, True) for of_model in every) for name in names}
+
+
+def _without_bias(drawn: Floats, value: float) -> Floats:
+    """Replicates of average precision about its value less the bias, which they show once more."""
+    known = drawn[~np.isnan(drawn)]
+    bias = float(known.mean()) - value if len(known) else 0.0
+    return np.clip(drawn - 2 * bias, 0.0, 1.0)
 
 
 def _chosen_on(key: MetricKey, models: Sequence[Scorecard]) -> int | None:

@@ -121,7 +121,7 @@ class Scorecard:
         self._pairs: BoxPairs | None = None
         self._precision: WeightedAveragePrecision | None = None
         self._placed: list[tuple[Sequence[str], Callable[[Integers], Floats]]] = []
-        self._called: list[tuple[Sequence[str], Callable[[Integers, Floats], Floats]]] = []
+        self._called: list[tuple[Sequence[str], Callable[[Floats, Floats], Floats]]] = []
         self._finds: dict[Hit, Finds] = {}
         if boxes is not None:
             trusted = judged.boxes_trusted
@@ -285,8 +285,9 @@ class Scorecard:
             figures[MetricKey(ALL, "", "ap")] = at_iou.mean(axis=1)
         for names, judge in self._placed:
             figures |= _of_columns(names, judge(weights))
-        of_called = self._at_cut(weights, np.full(len(weights), self.box_cut, dtype=np.float64))
-        sums = np.asarray(weights, dtype=np.float64) @ self._counts
+        weight = np.asarray(weights, dtype=np.float64)
+        of_called = self._at_cut(weight, np.full(len(weights), self.box_cut, dtype=np.float64))
+        sums = weight @ self._counts
         counts = dict(zip(self._count_names, sums.T, strict=True))
         for kind in self._on_lesion:
             pointed = _share(counts["", f"pointed{kind}"], counts["", "boxed"])
@@ -294,7 +295,7 @@ class Scorecard:
         held = self._at_thresholds(counts, thresholds)
         if BOX_CUT in chosen:
             held |= of_called
-            of_called = self._at_cut(weights, chosen[BOX_CUT])
+            of_called = self._at_cut(weight, chosen[BOX_CUT])
         figures |= of_called
         counts |= self._refitted_counts(weights, thresholds, ranked, normal)
         figures |= self._at_thresholds(counts, self.thresholds)
@@ -302,7 +303,7 @@ class Scorecard:
             figures |= {MetricKey(ALL, policy, m): v for m, v in left.figures(weights).items()}
         return _Replicates(figures, held)
 
-    def _at_cut(self, weights: Integers, cuts: Floats) -> dict[MetricKey, Floats]:
+    def _at_cut(self, weights: Floats, cuts: Floats) -> dict[MetricKey, Floats]:
         """The figures of called boxes, each row at a score cut of its own."""
         figures: dict[MetricKey, Floats] = {}
         for names, judge in self._called:

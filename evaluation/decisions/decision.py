@@ -56,17 +56,11 @@ def _first_difference(first: Any, second: Any, place: str = "") -> str | None:
 
 @dataclass(frozen=True)
 class BoxCutChoice:
-    """The score from which boxes are called: that of the highest RSNA score, of equals the lowest.
+    """The score from which boxes are called: of the highest RSNA score, among equals the lowest."""
 
-    Attributes:
-        pairs: Boxes and lesions of the validation images whose lesions are all boxed.
-        patients: Name of the patient of each, shape ``(M,)``.
-        cuts: What is chosen from, rising.
-    """
-
-    pairs: BoxPairs
-    patients: npt.NDArray[np.str_]
-    cuts: tuple[float, ...] = _BOX_CUTS
+    pairs: BoxPairs  # of the validation images whose lesions are all boxed
+    patients: npt.NDArray[np.str_]  # name of the patient of each image
+    cuts: tuple[float, ...] = _BOX_CUTS  # what is chosen from, rising
 
     @property
     def n_positive(self) -> int:

@@ -317,7 +317,7 @@ _PLACE_METRICS = (
         "AP50",
         "COCO average precision of the boxes (pycocotools; images without lesions take part; the "
         "100 most confident boxes per image; equal scores in the order of image ids): a box counts "
-        "when it overlaps a lesion with an intersection over union of at least 0.5.",
+        "when it overlaps a lesion with an IoU of at least 0.5. Too high of few positive images.",
         family="coco",
         needs=("boxes",),
         place=("place", 3),

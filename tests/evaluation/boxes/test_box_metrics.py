@@ -149,7 +149,8 @@ def rsna(pairs, weights=((1, 1),)):
 
 
 def froc(pairs, weights=((1, 1),), how="iou"):
-    return WeightedFroc(find_lesions(pairs, HITS[how]), np.arange(2), 2)(np.array(weights))[0]
+    froc = WeightedFroc(find_lesions(pairs, HITS[how]), np.arange(2), 2)
+    return froc.figures(np.array(weights))[0, 0]
 
 
 @pytest.mark.parametrize(

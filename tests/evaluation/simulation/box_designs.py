@@ -22,7 +22,14 @@ from evaluation.boxes.box_metrics import (
     WeightedIobb,
     WeightedRsnaScore,
 )
-from evaluation.boxes.matching import deciding_points, localised, match_pairs, pair_boxes
+from evaluation.boxes.matching import (
+    HITS,
+    deciding_points,
+    find_lesions,
+    localised,
+    match_pairs,
+    pair_boxes,
+)
 from evaluation.compare.estimates import Estimate, Estimates
 from evaluation.compare.intervals import resampled_figures
 from evaluation.compare.paired_tests import with_clustered_auroc
@@ -39,7 +46,7 @@ from tests.evaluation.simulation.makers import Floats, draw
 
 _SIDE = 1024.0  # px
 _POLICY = "max_f1"
-_POPULATION, _VALIDATIONS = 12_000, 300
+_POPULATION, _VALIDATIONS = 12_000, 150
 """Images by which the population's figures are known, and validation sets that choose cuts."""
 BOX_METRICS = (
     "ap50", "ap", "froc_mean", "froc_centre_mean", "pointing_accuracy", "localised_sensitivity",
@@ -200,6 +207,10 @@ def population(rng: np.random.Generator, n_validation: int, clusters: str) -> di
     pairs = pair_boxes(boxes, judged.truth, judged.image_ids)
     once, every = np.ones((1, 1), dtype=np.int64), np.zeros(_POPULATION, dtype=np.int64)
     precision = WeightedAveragePrecision(match_pairs(pairs), every, 1)(once)[0]
+    froc = {
+        how: float(WeightedFroc(find_lesions(pairs, rule), every, 1).figures(once)[0, 0])
+        for how, rule in HITS.items()
+    }
     hit = localised(deciding_points(boxes, judged.image_ids), judged.truth)[judged.y_true]
     scores = many.scores(0).to_numpy()[judged.y_true]
     cuts, found = [], []
@@ -217,8 +228,8 @@ def population(rng: np.random.Generator, n_validation: int, clusters: str) -> di
     return {
         "ap50": float(precision[0]),
         "ap": float(precision.mean()),
-        "froc_mean": float(WeightedFroc(pairs, every, 1)(once)[0]),
-        "froc_centre_mean": float(WeightedFroc(pairs, every, 1, "centre")(once)[0]),
+        "froc_mean": froc["iou"],
+        "froc_centre_mean": froc["centre"],
         "pointing_accuracy": float(hit.mean()),
         "localised_sensitivity": float(np.nanmean(found)),
         "rsna_score": float(rsna),

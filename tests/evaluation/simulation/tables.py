@@ -36,6 +36,15 @@ def _at(policy: str, kind: str = "") -> tuple[Column, ...]:
     return tuple(Column(title, f"{policy}|{name}{kind}") for name, title in _METRICS.items())
 
 
+_AT_CUT = {
+    "rsna_score": "RSNA score", "iobb_accuracy_25": "IoBB accuracy at 25 %",
+    "iobb_false_marks_25": "IoBB false positives at 25 %",
+}  # fmt: skip
+_BOXES = {
+    "ap50": "AP50", "ap": "AP[.5:.95]", "froc_mean": "FROC", "froc_centre_mean": "FROC by centre",
+    "pointing_accuracy": "pointing accuracy", "localised_sensitivity": "localised sensitivity",
+    **_AT_CUT,
+}  # fmt: skip
 _OPENING = (Column("headline", "headline"), Column("any sentence", "any"))
 TABLES = (
     Table("max_f1", "thresholds", (*_at("max_f1"), *_OPENING)),
@@ -82,6 +91,13 @@ TABLES = (
         Column(f"{title}, any of three marked", f"{policy}|any")
         for policy, title in (("max_f1", "best F1"), ("sensitivity>=0.95", "sensitivity >= 0.95"),
                               ("specificity>=0.90", "specificity >= 0.90"))
+    )),
+    Table("boxes", "boxes", (
+        *(Column(title, name) for name, title in _BOXES.items()),
+        *(Column(f"{_BOXES[name]}, cut held", f"{name}|held") for name in _AT_CUT),
+        *(Column(f"{title}: interval holds it", f"{name} covers")
+          for name, title in _BOXES.items()),
+        Column("AP50, mean", "ap50 value", share=False),
     )),
     Table("shortcuts", "shortcuts", (
         Column("above 0.5", "above"), Column("below 0.5", "below"),
