@@ -71,10 +71,12 @@ def check(
         found = audit(
             dataset, pixels=not no_pixels, measure_shortcuts=measure_shortcuts, engine=workers
         )
-    with folder_lock(data):
-        write_audit(dataset, found, data, pixels=not no_pixels)
-    if runs or (dataset.readers and (target or len(dataset.targets) == 1)):
-        console.say(_review(dataset, target, runs))
+    try:
+        if runs or (dataset.readers and (target or len(dataset.targets) == 1)):
+            console.say(_review(dataset, target, runs))
+    finally:  # the audit's page links that of the labels
+        with folder_lock(data):
+            write_audit(dataset, found, data, pixels=not no_pixels)
     if split is not None:
         found = found.of_split(split)
     steps = trainings(dataset, split or "default") if found.passed else []

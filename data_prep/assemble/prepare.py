@@ -254,6 +254,8 @@ def _build(
             shutil.rmtree(folder)
     outcomes = _ingest(tables, out, options, again["image_id"])
     tables, decode = assemble(tables, outcomes)
+    told = tables.reader_notes(options.read.reference)  # of what is left
+    tables = replace(tables, notes=(*told, *tables.notes))
     if tables.images.empty:
         first = tables.excluded.iloc[0]
         raise InputError(f"{tables.root}: no usable image; {first['path']}: {first['reason']}")

@@ -201,10 +201,11 @@ def audit(
     problems = [p for name, table in splits.items() for p in check_leaks(images, table, name)]
     problems += check_duplicates(images, decode, labels, splits)
     problems += check_near_duplicates(near, images, labels, splits)
-    problems += check_boxes(dataset.boxes, images, dataset.findings, dataset.box_coverage)
+    boxes = dataset.optional_table("boxes")
+    problems += check_boxes(boxes, images, dataset.findings, dataset.box_coverage)
     problems += check_burned_in_text(decode)
     problems += check_people(images, splits)
-    problems += check_images(images)
+    problems += check_images(images, decode)
     problems += [p for name, table in splits.items() for p in check_roles(table, labels, name)]
     problems += check_shortcuts(shortcuts)
     problems += _say_image_leak(leak)

@@ -16,6 +16,7 @@ from data_prep.contracts.boxes import box_iou
 from data_prep.contracts.schemas import EDGES
 from data_prep.contracts.tables import is_member, positions
 from data_prep.duplicates.near_duplicates import patient_groups
+from data_prep.images.image_facts import read_border_greys
 
 Severity = Literal["error", "warning", "info"]
 SEVERITIES: tuple[Severity, ...] = ("error", "warning", "info")
@@ -255,35 +256,54 @@ def check_people(images: pd.DataFrame, splits: dict[str, pd.DataFrame]) -> list[
     ]
 
 
-def check_images(images: pd.DataFrame) -> list[Problem]:
-    """Report laterals among frontals, images of no known view, and images too small to judge."""
+def check_images(images: pd.DataFrame, decode: pd.DataFrame) -> list[Problem]:
+    """Report laterals among frontals, views not known, turned images, and those too small."""
+    ids = images["image_id"]
     lateral, unknown = (is_member(images["view"], [view]) for view in ("LL", "other"))
-    problems = []
-    if not lateral.all():
-        text = f"lateral view among {int((~lateral).sum()):,} that are not"
-        advice = "leave laterals out, or judge them as a subgroup: another image of the chest"
-        problems.append(
-            Problem.of("view_lateral", "warning", text, images.loc[lateral, "image_id"],
-                       advice=advice)
-        )  # fmt: skip
-    short = images[["width", "height"]].min(axis=1)
+    small = (images[["width", "height"]].min(axis=1) < SMALLEST_SIDE).fillna(False)
+    kinds = [
+        ("view_lateral", f"lateral view among {int((~lateral).sum()):,} that are not",
+         ids[lateral & ~lateral.all()],
+         "leave laterals out, or judge them as a subgroup: another image of the chest"),
+        ("picture_turned", "image whose border looks like that of a turned image or of a negative",
+         _turned(decode), "look at each; mend the file, or leave the image out"),
+        ("view_other", "view that is neither PA nor AP nor lateral", ids[unknown],
+         "look at them: oblique and special images may have to be left out"),
+        ("picture_small", f"image with a side below {SMALLEST_SIDE} px: small lesions are lost",
+         ids[small.to_numpy(dtype=bool)],
+         "go back to the originals; a model cannot find what the image does not show"),
+    ]  # fmt: skip
     return [
-        *problems,
-        Problem.of(
-            "view_other",
-            "warning",
-            "view that is neither PA nor AP nor lateral",
-            images.loc[unknown, "image_id"],
-            advice="look at them: oblique and special images may have to be left out",
-        ),
-        Problem.of(
-            "picture_small",
-            "warning",
-            f"image with a side below {SMALLEST_SIDE} px: small lesions are lost",
-            images.loc[(short < SMALLEST_SIDE).fillna(False).to_numpy(dtype=bool), "image_id"],
-            advice="go back to the originals; a model cannot find what the image does not show",
-        ),
+        Problem.of(check, "warning", text, cases, advice=advice)
+        for check, text, cases, advice in kinds
     ]
+
+
+_LEAST_BORDERS = 50
+_TURNED = -0.4  # 1: an upright image as expected, -1: a turned one
+
+
+def _turned(decode: pd.DataFrame) -> pd.Series:
+    """Images of which the border greys fit those of the others better once the image is turned.
+
+    Least squares with a ridge weigh them, so that images differ by 1 from themselves turned.
+    Measured with turned images: 97 % of RSNA are found, 95 % of NIH, 70 % (180 degrees) and 98 %
+    (90) of Kermany; of 5,196 as they are 9, one of which was upside down and one a negative.
+    """
+    known = decode[decode.reindex(columns=["border_greys"])["border_greys"].notna()]
+    if len(known) < _LEAST_BORDERS:
+        return pd.Series(dtype="str")
+    greys = read_border_greys(known["border_greys"]).astype(np.float64)
+    greys = greys - greys.mean(axis=1, keepdims=True)
+    turned = [greys / (greys.std(axis=1, keepdims=True) + 1)]
+    for _ in range(3):
+        top, bottom, left, right = np.split(turned[-1], 4, axis=1)
+        turned.append(np.hstack([left[:, ::-1], right[:, ::-1], bottom, top]))
+    rows = turned[0][:, None] - np.stack(turned[1:], axis=1)  # (N, 3, 16)
+    product = np.tensordot(rows, rows, ([0, 1], [0, 1])) / (3 * len(rows))
+    weights = np.linalg.solve(product + 0.01 * np.eye(len(product)), rows.mean(axis=(0, 1)))
+    fit = (rows @ weights).min(axis=1)
+    return known["image_id"].iloc[np.argsort(fit)[: (fit < _TURNED).sum()]]
 
 
 # The smallest RSNA box has sides of 40 px on 1024, the largest covers 48 % of its image.
@@ -298,7 +318,7 @@ _KEY = ["image_id", "finding", "reader"]
 def check_boxes(
     boxes: pd.DataFrame, images: pd.DataFrame, findings: pd.DataFrame, coverage: pd.DataFrame
 ) -> list[Problem]:
-    """Check boxes against their images and labels."""
+    """Check the boxes of all readers against their images and the labels of the reference."""
     alike = Problem.of(
         "box_repeated",
         "warning",
@@ -370,29 +390,26 @@ def _check_labels(
     complete = coverage.loc[(coverage["coverage"] == "all").to_numpy(), _KEY]
     complete = complete[is_member(complete["image_id"], unboxed["image_id"])]
     expected = unboxed[is_member(unboxed["finding"], boxes["finding"])]
+    bare = _without(expected, complete)
+    drawn = boxed[_KEY[:2]].drop_duplicates()
+    by_readers = bare.merge(drawn, how="left", indicator="_in")["_in"].to_numpy() == "both"
+    lost = "the detector does not learn from it, and localisation is not judged on it"
+    kinds: list[tuple[str, Severity, str, pd.DataFrame, str]] = [
+        ("box_on_negative", "error", "box of a finding that the label says is absent",
+         boxed.merge(absent, on=_KEY), _WHICH),
+        ("box_promised", "error",
+         "all lesions are said to be boxed, the finding is present, and there is no box",
+         unboxed.merge(complete, on=_KEY), _WHICH),
+        ("positive_without_box", "warning", f"positive image whose lesions are not boxed: {lost}",
+         bare[~by_readers], "have the lesions boxed, or train the classifier only on these"),
+        ("box_disputed", "warning",
+         f"positive image whose readers agree that the finding is there, not where: {lost}",
+         bare[by_readers], "let another reader decide where (label_review.html shows the readers' "
+         "boxes), or prepare with --reference any or reader:NAME"),
+    ]  # fmt: skip
     return [
-        Problem.of(
-            "box_on_negative",
-            "error",
-            "box of a finding that the label says is absent",
-            boxed.merge(absent, on=_KEY)["image_id"],
-            advice=_WHICH,
-        ),
-        Problem.of(
-            "box_promised",
-            "error",
-            "all lesions are said to be boxed, the finding is present, and there is no box",
-            unboxed.merge(complete, on=_KEY)["image_id"],
-            advice=_WHICH,
-        ),
-        Problem.of(
-            "positive_without_box",
-            "warning",
-            "positive image whose lesions are not boxed: the detector does not learn from it, and "
-            "localisation is not judged on it",
-            _without(expected, complete)["image_id"],
-            advice="have the lesions boxed, or train the classifier only on these",
-        ),
+        Problem.of(check, severity, text, rows["image_id"], advice=advice)
+        for check, severity, text, rows, advice in kinds
     ]
 
 

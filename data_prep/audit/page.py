@@ -241,6 +241,7 @@ def _render_audit(dataset: DataSet, found: Audit, *, pixels: bool = True) -> str
         examples=examples,
         n_exclusions=len(found.exclusions),
         exclude_name=EXCLUDE,
+        has_review=(dataset.folder / "label_review.html").is_file(),
         text_groups=(BURNED_IN_TEXT, VIEW_AND_TEXT),
         cases_name=_CASES_NAME,
         text_check=_TEXT_CHECK,

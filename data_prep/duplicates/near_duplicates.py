@@ -191,6 +191,12 @@ class NearDuplicates:
     undecided: int
     complete: bool  # whether all close fingerprints were compared
 
+    def linked(self, decode: pd.DataFrame) -> pd.Series:
+        """A key of each image that copies share, equal or not, as a split wants it."""
+        keys = decode.set_index("image_id")["pixel_sha256"]
+        near = "near-" + self.groups.set_index("image_id")["group"].astype("str")
+        return near.reindex(keys.index).astype("str").fillna(keys)
+
 
 def find_near_duplicates(
     decode: pd.DataFrame,
@@ -220,13 +226,6 @@ def copies_from_pairs(
     pairs = pairs[list(PAIR_COLUMNS)].reset_index(drop=True)
     pairs = pairs.astype({"distance": "int64", "correlation": "float64"})
     return NearDuplicates(pairs, _groups(decode, pairs), candidates, undecided, complete)
-
-
-def linked_images(decode: pd.DataFrame, groups: pd.DataFrame) -> pd.Series:
-    """A key of each image that copies share, equal or not, as a split wants it."""
-    keys = decode.set_index("image_id")["pixel_sha256"]
-    near = "near-" + groups.set_index("image_id")["group"].astype("str")
-    return near.reindex(keys.index).astype("str").fillna(keys)
 
 
 @dataclass(frozen=True)

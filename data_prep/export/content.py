@@ -97,14 +97,19 @@ class AnnotationContent:
     def marks(self) -> dict[str, list[tuple[Any, ...]]]:
         """``finding, x1, y1, x2, y2, score`` of the reference, by id of each image that it read.
 
-        A present finding without a box has no edges, and a label no score: NaN.
+        A finding without a box has no edges, a label no score: NaN; an uncertain one says so.
         """
-        present = self.dataset.findings[self.dataset.findings["state"] == "present"]
+        findings = self.dataset.findings
+        stated = findings[findings["state"] != "absent"]
+        unsure = stated["state"] == "uncertain"
+        names = stated["finding"].mask(unsure, "uncertain " + stated["finding"])
         columns = ["image_id", "finding", *EDGES, "score"]
-        rows = pd.concat([self.dataset.boxes, present]).reindex(columns=columns)
+        rows = pd.concat([self.dataset.boxes, stated.assign(finding=names)]).reindex(
+            columns=columns
+        )
         boxed = rows.groupby(_KEY)["x1"].transform("count") > 0
         rows = rows[rows["x1"].notna() | ~boxed].sort_values(columns)
-        marks: dict[str, list[Any]] = {name: [] for name in self.dataset.findings["image_id"]}
+        marks: dict[str, list[Any]] = {name: [] for name in findings["image_id"]}
         for image_id, *mark in rows.itertuples(index=False, name=None):
             marks.setdefault(image_id, []).append(tuple(mark))
         return marks

@@ -352,9 +352,8 @@ def _lost_in_yolo(
 
 def _write_cvat(content: AnnotationContent, folder: AnnotationFolder) -> None:
     """Write ``annotations.xml``, and ``labels.json`` as a task's constructor takes it."""
-    images, system = _marked_images(content, folder), content.how.get("system")
-    unread = any(marks is None for *_, marks in images)
-    classes = [*content.classes, *(["unknown"] if unread else ())]
+    (images, classes), system = _marked_images(content, folder), content.how.get("system")
+    classes += ["unknown"] * any(marks is None for *_, marks in images)
     text = _page("cvat.xml.jinja", images=images, classes=classes, system=system)
     folder.write("annotations.xml", text)
     score = {"name": "score", "input_type": "text", "mutable": False, "values": [""]}
@@ -364,14 +363,17 @@ def _write_cvat(content: AnnotationContent, folder: AnnotationFolder) -> None:
 
 def _write_label_studio(content: AnnotationContent, folder: AnnotationFolder) -> None:
     """Write ``tasks.json``, and ``labels.xml`` as a project's labelling interface."""
-    said = {"images": _marked_images(content, folder), "system": content.how.get("system")}
+    images, classes = _marked_images(content, folder)
+    said = {"images": images, "system": content.how.get("system")}
     place = "" if folder.mode == "none" else "images/"
     folder.write("tasks.json", _page("label_studio.json.jinja", folder=place, **said))
-    folder.write("labels.xml", _page("label_studio.xml.jinja", classes=content.classes))
+    folder.write("labels.xml", _page("label_studio.xml.jinja", classes=classes))
 
 
-def _marked_images(content: AnnotationContent, folder: AnnotationFolder) -> list[tuple[Any, ...]]:
-    """Each image with its file's name, and its marks if it was read; writes `PATIENTS`, too."""
+def _marked_images(
+    content: AnnotationContent, folder: AnnotationFolder
+) -> tuple[list[tuple[Any, ...]], list[str]]:
+    """Images with file name and marks (if read), and names of marks; writes `PATIENTS`, too."""
     marks, listed = content.marks(), []
     for image in content.entries():
         name = (image.file or image.stem) if folder.mode == "none" else folder.file_name_of(image)
@@ -388,12 +390,20 @@ def _marked_images(content: AnnotationContent, folder: AnnotationFolder) -> list
     known["patient_id"] = known["patient_id"].mask(assumed)
     known = known.rename(columns={"role": "split"}).dropna(axis="columns", how="all")
     folder.write(PATIENTS, known.to_csv(index=False))
-    lost = content.unsayable().query("why != 'not fully boxed' and image_id in @marks.keys()")
-    told = "images: a finding is unknown or uncertain, which is read back as absent"
+    lost = content.unsayable().query("why == 'unknown' and image_id in @marks.keys()")
+    told = "images: a finding is unknown, which is read back as absent"
     folder.cannot_say(lost["image_id"].nunique(), told)
+    others = sorted(set(content.labels["findings"]["reader"]) - {REFERENCE_READER})
+    told = f"readers: the reference alone goes out; --reader takes one of {', '.join(others)}"
+    folder.cannot_say(len(others), told)
+    kept = {path.stem for path in (folder.dataset.folder / "splits").glob("*.parquet")}
+    splits = sorted(kept - {content.how["split"]})
+    told = f"splits stay behind; --split takes one of {', '.join(splits)}"
+    folder.cannot_say(len(splits), told)
     renamed = int((content.images["stem"] != content.images["image_id"]).sum())
     folder.cannot_say(renamed, "image ids are no file names: changed")
-    return listed
+    named = {mark[0] for own in marks.values() for mark in own} - set(content.classes)
+    return listed, [*content.classes, *sorted(named)]
 
 
 _WRITERS: dict[str, Callable[[AnnotationContent, AnnotationFolder], None]] = {

@@ -275,7 +275,7 @@ def _facts(tables: Sequence[Any], builder: SourceBuilder) -> pd.DataFrame:
             size_only = role.startswith("image_") and not has_boxes  # resized copies are welcome
             if columns and not size_only and (role in FACTS or role.startswith("x_")):
                 frame = frame.assign(**{FACTS.get(role, role): table.cells(role)})
-        pattern = table.known.get("patient_pattern", builder.options.patient_pattern)
+        pattern = builder.options.patient_pattern or table.known.get("patient_pattern")
         if pattern and "patient_id" not in frame:
             frame["patient_id"] = patients_from_names(table.cells("file"), pattern, space)
         parts.append(frame)

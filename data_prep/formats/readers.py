@@ -15,7 +15,6 @@ from data_prep.contracts.boxes import box_iou
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.tables import is_member
-from data_prep.contracts.words import counted
 from data_prep.formats.source import FINDING_KEY, SourceBuilder
 
 ROW = [*FINDING_KEY, "reader"]
@@ -30,7 +29,7 @@ def with_reference(
     """Add the reference to what the readers say, and say where all lesions are boxed.
 
     Args:
-        builder: Knows the rule (``--reference``), and takes the notes.
+        builder: Knows the rule (``--reference``).
         findings: With ``reader``; rows of the reader ``reference`` stand as they are.
         boxes: With ``reader``.
         local: Findings that the readers box wherever they see them; those of `boxes` always count.
@@ -38,7 +37,7 @@ def with_reference(
     Returns:
         The ``findings``, ``boxes`` and ``box_coverage`` tables.
     """
-    rule, notes = builder.options.reference, builder.notes
+    rule = builder.options.reference
     is_reader = findings["reader"] != REFERENCE_READER
     readers, own = findings[is_reader], findings[~is_reader]
     drawn = boxes["reader"] != REFERENCE_READER
@@ -47,45 +46,11 @@ def with_reference(
     given = made[FINDING_KEY].merge(own[FINDING_KEY].drop_duplicates(), how="left", indicator=True)
     made = made[(given["_merge"] == "left_only").to_numpy()].reset_index(drop=True)
     fused = _reference_boxes(readers, boxes[drawn], pd.concat([own, made]), rule)
-    n_silent = readers["image_id"].nunique() - made["image_id"].nunique()
-    if n_silent and rule not in _RULES:
-        notes.append(
-            f"{counted(n_silent, 'image', 'were')} not read by {rule.partition(':')[2]}: no "
-            "reference"
-        )
-    elif len(readers):
-        notes += _disagreement(readers, made, rule)
     findings = pd.concat([findings, made], ignore_index=True)
     boxes = pd.concat([boxes[[*FINDING_KEY, *EDGES, "reader"]], fused], ignore_index=True)
     named = pd.Series(tuple(local) if len(boxes) else (), dtype="str")
     localised = pd.concat([named, boxes["finding"].drop_duplicates()])
-    coverage = _coverage(findings, boxes, localised)
-    present = made[(made["state"] == "present") & is_member(made["finding"], localised)]
-    n_split = len(present) - len(present.merge(fused[FINDING_KEY].drop_duplicates()))
-    if n_split and len(boxes):
-        notes.append(
-            f"{n_split} of {len(present)} present findings of the reference have no box of it: its "
-            "readers agree that it is there, not where; localisation is not judged on them"
-        )
-    return findings, boxes, coverage
-
-
-def _disagreement(readers: pd.DataFrame, made: pd.DataFrame, rule: str) -> list[str]:
-    """How often the readers differ, and what the rule makes of it, as a note; none if never."""
-    said = readers.groupby(FINDING_KEY)["state"].nunique()
-    n_differ, n_open = int((said > 1).sum()), int((made["state"] == "uncertain").sum())
-    if not n_differ:
-        return []
-    line = (
-        f"{counted(readers['reader'].nunique(), 'reader')}; they differ on {n_differ:,} of "
-        f"{len(said):,} labels; all that each says is kept, the reference is --reference {rule}"
-    )
-    if n_open:
-        line += (
-            f", which leaves {n_open:,} uncertain: neither learned nor judged; another rule "
-            "(any, all, reader:NAME) decides more"
-        )
-    return [line]
+    return findings, boxes, _coverage(findings, boxes, localised)
 
 
 def _require_rule(rule: str, readers: pd.Series) -> None:
@@ -129,7 +94,7 @@ def _reference_boxes(
 ) -> pd.DataFrame:
     """Make the reference's boxes of those of the readers.
 
-    Boxes of one finding that overlap are fused (see `_same_lesions`) and a fused box, the mean of
+    Boxes of one finding that overlap are fused (see `same_lesions`) and a fused box, the mean of
     the edges, is kept if enough of the finding's readers drew it: more than half for
     ``majority``, one for ``any``, every one for ``all``. With ``reader:NAME`` his boxes are taken
     as they are.
@@ -137,7 +102,7 @@ def _reference_boxes(
     if rule not in _RULES:
         fused = boxes[boxes["reader"] == rule.partition(":")[2]]
     else:
-        lesions = boxes.assign(lesion=_same_lesions(boxes)).groupby("lesion", sort=False)
+        lesions = boxes.assign(lesion=same_lesions(boxes)).groupby("lesion", sort=False)
         fused = lesions[FINDING_KEY].first().join(lesions[EDGES].mean())
         drawn_by = lesions["reader"].nunique()
         readers = findings.groupby(FINDING_KEY).size().rename("readers")
@@ -154,7 +119,7 @@ def _reference_boxes(
     return kept.assign(reader=pd.Series(REFERENCE_READER, index=kept.index, dtype="str"))
 
 
-def _same_lesions(boxes: pd.DataFrame, iou: float = _SAME_LESION_IOU) -> np.ndarray:
+def same_lesions(boxes: pd.DataFrame, iou: float = _SAME_LESION_IOU) -> np.ndarray:
     """Tell which boxes of several readers are of one lesion.
 
     Greedy: of all pairs of boxes of one image and finding by different readers, the one that

@@ -18,6 +18,7 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.tables import empty_table, is_member, read_text_csv, renamed
+from data_prep.contracts.words import counted
 
 
 def has_file(*names: str) -> Callable[[Path], bool]:
@@ -103,6 +104,37 @@ class SourceTables:
     split: pd.DataFrame = field(default_factory=no_roles)
     official: pd.DataFrame = field(default_factory=no_roles)
     notes: tuple[str, ...] = ()
+
+    def reader_notes(self, rule: str) -> list[str]:
+        """How often the readers differ, and what the reference, made by a rule, lacks."""
+        own, notes = self.findings["reader"] == REFERENCE_READER, []
+        readers = self.findings[~own]
+        made = self.findings[own].merge(readers[FINDING_KEY].drop_duplicates())
+        said = readers.groupby(FINDING_KEY)["state"].nunique()
+        n_differ, n_open = int((said > 1).sum()), int((made["state"] == "uncertain").sum())
+        n_silent = readers["image_id"].nunique() - made["image_id"].nunique()
+        if n_silent and (who := rule.partition("reader:")[2]):
+            notes.append(f"{counted(n_silent, 'image', 'were')} not read by {who}: no reference")
+        elif n_differ:
+            uncertain = (
+                f", which leaves {n_open:,} uncertain: neither learned nor judged; another rule "
+                "(any, all, reader:NAME) decides more"
+            )
+            notes.append(
+                f"{counted(readers['reader'].nunique(), 'reader')}; they differ on {n_differ:,} of "
+                f"{len(said):,} labels; all that each says is kept, the reference is --reference "
+                f"{rule}{uncertain * (n_open > 0)}"
+            )
+        present = made[is_member(made["finding"], self.boxes["finding"])].query(
+            "state == 'present'"
+        )
+        drawn = self.boxes.loc[self.boxes["reader"] == REFERENCE_READER, FINDING_KEY]
+        if n_split := len(present) - len(present.merge(drawn.drop_duplicates())):
+            notes.append(
+                f"{n_split} of {len(present)} present findings of the reference have no box of it: "
+                "its readers agree that it is there, not where; localisation is not judged on them"
+            )
+        return notes
 
 
 class WrongFormatError(InputError):

@@ -46,6 +46,7 @@ _ROLES = ("file", "label", "state", "finding", "no_finding", "reader", *FACTS, *
           "unused")  # fmt: skip
 _TABLE = "TABLE"  # as a column: the name of the row's table
 _MOST_READERS = 20
+_UNCERTAIN = "uncertain_"  # before the finding in a label column: its state
 
 
 @dataclass
@@ -392,12 +393,16 @@ class _Statements:
                 unnamed = (of_box == "") & (named["state"] != "")
                 refuse_line(unnamed, table.path, "a state, but the finding is empty; fill it in")
             each = named.explode("finding").dropna(subset="finding")
+            unsure = each["finding"].str.startswith(_UNCERTAIN)
+            each["state"] = each["state"].mask(unsure, "uncertain")
+            each["finding"] = each["finding"].str.removeprefix(_UNCERTAIN)
+            of_box = of_box.str.removeprefix(_UNCERTAIN)
             normal = is_member(each["finding"], none)
             self.said.append(each[~normal & (each["state"] != "")])
             self.normal.append(each[normal])
             if not table.has("state") and not table.known.get("boxes_only"):
                 empty = (cells == "") & bool(table.box_roles)
-                classes = {name for names in found.values() for name in names}
+                classes = {n.removeprefix(_UNCERTAIN) for names in found.values() for n in names}
                 self._imply(rows[empty | (of_box != "")], classes - none)
         for column in wide:
             states = _states(table, column)
@@ -406,7 +411,7 @@ class _Statements:
         for column in table.columns.get("no_finding", ()):
             normal_rows = rows[_states(table, column) == "present"]
             self.normal.append(normal_rows)
-            unsaid = table.known.get("nothing_on", ())
+            unsaid = _dictionary()["nothing_on"]
             self._imply(normal_rows, {table.finding(c) for c in wide} - set(unsaid))
         if table.box_roles:
             edges = _edges(table, root)
@@ -468,7 +473,8 @@ def read_statements(
             f"first of {idle[0]}: passed over; where a box is right, correct the label"
         )
     normal = _stacked(stated.normal, ["image_id", "reader"])
-    ill = pd.concat([said[said["state"] == "present"], boxes])[["image_id", "reader"]].merge(normal)
+    ill = pd.concat([said[said["state"] == "present"], boxes])[ROW]
+    ill = ill[~is_member(ill["finding"], _dictionary()["nothing_on"])].merge(normal)
     builder.out.add(ill["image_id"], "'no finding' beside a finding")
     labels = pd.concat([said, absent], ignore_index=True)
     if labels.empty and boxes.empty:

@@ -27,7 +27,6 @@ from data_prep.contracts.words import counted
 from data_prep.duplicates.near_duplicates import (
     NearDuplicates,
     key_columns,
-    linked_images,
     patient_groups,
 )
 from data_prep.duplicates.set_copies import near_duplicates_of
@@ -151,7 +150,7 @@ def draw_split(
 
 def image_links(decode: pd.DataFrame, near: NearDuplicates) -> pd.Series | None:
     """The key that copies of one image share: equal pixels, or found to be nearly equal."""
-    return None if decode.empty else linked_images(decode, near.groups)
+    return None if decode.empty else near.linked(decode)
 
 
 def _links_of(dataset: DataSet) -> pd.Series | None:

@@ -22,7 +22,7 @@ from evaluation.statistics.ranking import Floats, Integers, is_positive
 MAX_BOXES = 100
 """Predicted boxes of an image that count, the most confident."""
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10)
-FOREGROUND_IOU, BACKGROUND_IOU = 0.5, 0.1
+_FOREGROUND_IOU, _BACKGROUND_IOU = 0.5, 0.1
 Counts = npt.NDArray[np.int64]
 Hit = Literal["iou", "centre"]
 
@@ -221,7 +221,7 @@ def error_kinds(pairs: BoxPairs, cut: float) -> dict[str, Counts]:
     best = np.zeros(len(called))
     np.maximum.at(best, box, iou)
     wrong = called & ~right
-    poor = wrong & (best >= BACKGROUND_IOU) & (best < FOREGROUND_IOU)
+    poor = wrong & (best >= _BACKGROUND_IOU) & (best < _FOREGROUND_IOU)
     nearest = poor[box] & (iou == best[box])
     covered = np.zeros(len(taken), dtype=bool)
     covered[true[nearest]] = True
@@ -238,8 +238,8 @@ def error_kinds(pairs: BoxPairs, cut: float) -> dict[str, Counts]:
         "poorly_boxed": of_lesions(covered & ~taken),
         "missed": of_lesions(~taken & ~covered),
         "poor_box": of_boxes(poor),
-        "duplicate": of_boxes(wrong & (best >= FOREGROUND_IOU)),
-        "background": of_boxes(wrong & (best < BACKGROUND_IOU)),
+        "duplicate": of_boxes(wrong & (best >= _FOREGROUND_IOU)),
+        "background": of_boxes(wrong & (best < _BACKGROUND_IOU)),
     }
 
 
@@ -248,7 +248,7 @@ def _take(
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Which lesions are taken and which boxes took one; boxes stand in falling score."""
     taken, right = np.zeros(n_true, dtype=bool), np.zeros(n_boxes, dtype=bool)
-    near = iou >= FOREGROUND_IOU
+    near = iou >= _FOREGROUND_IOU
     box, true, iou = box[near], true[near], iou[near]
     order = np.lexsort((-iou, box))  # few pairs reach 0.5, so a loop will do
     for one, lesion in zip(box[order].tolist(), true[order].tolist(), strict=True):

@@ -35,7 +35,6 @@ from evaluation.overlays.shapes import (
     legend,
     outcome,
     prediction_shapes,
-    truth_shapes,
 )
 
 if TYPE_CHECKING:
@@ -171,11 +170,11 @@ def draw_overlay(
         raise ValueError(f"expected grey uint8 (H, W), but got {pixels.dtype} {pixels.shape}")
     size = pixels.shape[1], pixels.shape[0]
     shown = [prediction_shapes(one, truth, size, faint=faint) for one in predictions]
-    of_panels: list[Sequence[Shape | Label]] = [[], truth_shapes(truth), *shown]
+    of_panels: list[Sequence[Shape | Label]] = [[], truth.shapes(size, 1 / 20), *shown]
     panels = [_draw_panel(pixels, of_panel, panel) for of_panel in of_panels]
     captions = [
         ("Image", None, title, facts),
-        ("Truth", TRUTH_COLOUR, describe_truth(truth, finding), ""),
+        (truth.title, TRUTH_COLOUR, describe_truth(truth, finding), ""),
         *(_caption(one, truth, of_one) for one, of_one in zip(predictions, shown, strict=True)),
     ]
     return _panel_figure(panels, captions)

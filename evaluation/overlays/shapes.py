@@ -29,6 +29,7 @@ FAINT_COLOUR = "#C8C8C8"
 SYSTEM_COLOURS = ("#E06C00", "#1F8FD6", "#C763A2", "#009E73")
 """In the order of the systems; hues of Okabe and Ito 2008, of a contrast of at least 3 to paper and
 5 to black. ``page.css.jinja`` has the same, and so has the page of `cxr serve`."""
+_READER_COLOURS = ("#F0E442", "#56B4E9", "#E69FE0", "#00D0A0")
 
 
 @dataclass(frozen=True)
@@ -264,6 +265,26 @@ class ImageTruth:
     readers: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     """Lesions as each single reader drew them, beside the reference."""
 
+    @property
+    def title(self) -> str:
+        """Of its panel: where the reference says nothing, only readers do."""
+        settled = not np.isnan(self.label) and self.boxes is not None
+        return "Truth" if settled or not self.readers else "Readers"
+
+    def shapes(self, size: tuple[int, int], line: float) -> list[Shape | Label]:
+        """The lesions; each reader's in one colour, with the name (see `prediction_shapes`)."""
+        lesions = _NO_BOXES if self.boxes is None else self.boxes
+        named = [
+            ("truth", box, reader, _READER_COLOURS[place % len(_READER_COLOURS)])
+            for place, (reader, drawn) in enumerate(self.readers.items())
+            for box in drawn
+        ]
+        return [
+            *(Shape("truth", (_rectangle(box),), colour, width=1.5) for _, box, _, colour in named),
+            *(Shape("truth", (_rectangle(box),), TRUTH_COLOUR) for box in lesions),
+            *_place_labels(named, size, max(size) * line),
+        ]
+
 
 @dataclass(frozen=True)
 class ImagePrediction:
@@ -285,22 +306,12 @@ class ImagePrediction:
     localised: bool | None = None  # whether that point lies on a lesion
     within_cell: bool | None = None  # whether it lies on one widened by one map cell
     cell_of: str = ""  # whose map, where it is another system's
+    cell: float = 0.0  # longer side of that cell, the coarsest of all systems, original px
 
     @property
     def contour_words(self) -> str:
         """The probabilities at which the contours of the map lie."""
         return f"{', '.join(f'{share:.0%}'.rstrip('%') for share in self.contours)} %"
-
-
-def truth_shapes(truth: ImageTruth) -> list[Shape]:
-    """The lesions as closed boxes; those of single readers are thin."""
-    boxes = _NO_BOXES if truth.boxes is None else truth.boxes
-    thin = [
-        Shape("truth", (_rectangle(box),), TRUTH_COLOUR, width=1.0, rim=0.8)
-        for drawn in truth.readers.values()
-        for box in drawn
-    ]
-    return thin + [Shape("truth", (_rectangle(box),), TRUTH_COLOUR) for box in boxes]
 
 
 def prediction_shapes(
@@ -451,10 +462,10 @@ def outcome(prediction: ImagePrediction, truth: ImageTruth) -> tuple[str, str]:
     """What became of one image in one system: ``right``, ``wrong`` or ``open``, and the words."""
     kind = outcome_kind(prediction, truth)
     sign, words = OUTCOMES[kind]
-    return (
-        sign,
-        f"{words} of {prediction.cell_of}" if kind == "near" and prediction.cell_of else words,
-    )
+    if kind == "near":
+        words += f" of {prediction.cell_of}" * bool(prediction.cell_of)
+        words += f" ({prediction.cell:.0f} px)" * bool(prediction.cell)
+    return sign, words
 
 
 def describe_score(prediction: ImagePrediction) -> str:

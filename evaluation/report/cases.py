@@ -84,12 +84,14 @@ class CaseSource:
     def predictions(self, image_id: str) -> list[ImagePrediction]:
         """Every system's view of an image, in the order of the panels."""
         mapped = " or ".join(system.name for system in self.systems if system.maps is not None)
-        return [
-            replace(
-                system.prediction(image_id, system_colour(position)),
-                cell_of=mapped if system.maps is None else "",
-            )
+        found = [
+            system.prediction(image_id, system_colour(position))
             for position, system in enumerate(self.systems)
+        ]
+        cell = max((max(one.grid.cell) for one in found if one.grid is not None), default=0.0)
+        return [
+            replace(one, cell=cell, cell_of=mapped if system.maps is None else "")
+            for system, one in zip(self.systems, found, strict=True)
         ]
 
     def facts(self, image_id: str) -> str:

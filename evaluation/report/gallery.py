@@ -31,7 +31,6 @@ from evaluation.overlays.shapes import (
     outcome,
     outcome_kind,
     prediction_shapes,
-    truth_shapes,
 )
 from evaluation.report.cases import CaseSource, read_cases
 from evaluation.report.files import CASES_PAGE, PAGE
@@ -277,11 +276,11 @@ class DrawnCase:
         height, width = pixels.shape
         truth, predictions = source.truth(image_id), source.predictions(image_id)
         words = describe_truth(truth, source.test_set.target.display_name)
-        alt, drawing = f"truth on {image_id}: {words}", to_svg(truth_shapes(truth))
+        drawing = to_svg(truth.shapes((width, height), 1 / 18), "words names")
         brief = [shape for one in predictions for shape in _brief(one, truth, (width, height))]
         panels = [
             Panel("Image", "", f"chest X-ray {image_id}", Markup("")),
-            Panel("Truth", words, alt, drawing, colour=TRUTH_COLOUR),
+            Panel(truth.title, words, f"truth on {image_id}: {words}", drawing, TRUTH_COLOUR),
             *(_panel(image_id, prediction, truth, (width, height)) for prediction in predictions),
         ]
         return cls(

@@ -77,6 +77,7 @@ def metrics_json(comparison: Comparison) -> dict[str, Any]:
             "headline": answer.headline,
             "kind": answer.kind,
             "cautions": [caution.text for caution in answer.cautions],
+            "readers": [note.text for note in comparison.notes if note.kind == "readers"],
             "findings": [sentence("finding", each, comparison) for each in answer.conclusions],
             "scope": " ".join(answer.scope.values()),
         },

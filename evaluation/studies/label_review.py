@@ -6,10 +6,10 @@ kind of doubt has a ranking of its own; the table takes the first of each kind, 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,19 +19,19 @@ from sklearn.metrics import cohen_kappa_score
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.schemas import EDGES, REFERENCE_READER
 from data_prep.contracts.words import counted
-from data_prep.duplicates.near_duplicates import linked_images
 from data_prep.duplicates.set_copies import near_duplicates_of
+from data_prep.formats.readers import same_lesions
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.predictions import Predictions
-from evaluation.boxes.matching import FOREGROUND_IOU, find_lesions, pair_boxes
+from evaluation.boxes.matching import find_lesions, pair_boxes
 from evaluation.compare.comparison import Comparison
 from evaluation.decisions.test_set import SystemOutput, TestSet
-from evaluation.metrics.metric import Note, listing
+from evaluation.metrics.metric import Note, listing, number
 from evaluation.report.cases import read_systems
 from evaluation.report.gallery import DrawnCase
-from evaluation.report.page import render_from
 from evaluation.statistics.calibration import fit_calibration
-from evaluation.studies.study_page import write_study
+from evaluation.statistics.clustered_tests import auroc_parts
+from evaluation.studies.study_page import StudyPage, write_study
 
 _SHOWN, _IMAGE_BYTES = 40, 60_000  # images on the page, and the most that each takes
 _WORDS = {1.0: "positive", 0.0: "negative"}
@@ -41,19 +41,20 @@ _COLUMNS = ["image_id", "kind", "reason", "doubt", "probability", "score", *EDGE
 def review_labels(dataset: DataSet, target: Target, systems: Sequence[Predictions]) -> str:
     """Rank what to look at again; write ``label_review.csv``, ``.json`` and ``.html`` into the set.
 
-    A label's doubt is 1 - self-confidence: the probability, by systems that never saw the image,
-    of the other label. Copies with two labels and images on which readers differ need no system.
+    Only systems shown to be better than chance speak, see `_judge`; of labels see `_doubtful`.
+    Copies with two labels and images on which readers differ need no system.
 
     Raises:
         InputError: A system has learned from all that it could judge.
-
-    Source:
-        Self-confidence as label quality: Northcutt, Jiang and Chuang 2021, Confident Learning.
     """
-    spoken = [_Unseen.of(system, dataset, target) for system in systems]
+    by_name: dict[str, list[_Unseen]] = {}
+    for system in systems:
+        by_name.setdefault(system.name, []).append(_Unseen.of(system, dataset, target))
+    judged = {name: _judge(name, runs, dataset) for name, runs in by_name.items()}
+    spoken = [each for name, runs in by_name.items() if judged[name][1] for each in runs]
     readers = _ReaderAgreement.of(dataset, target)
     labels, boxed = dataset.labels(target).dropna(), dataset.boxes_trusted(target)
-    rows = [_copies(dataset, labels), _disputed(readers.ratings), _doubtful(labels, spoken)]
+    rows = [_copies(dataset, labels), _disputed(readers), _doubtful(labels, spoken)]
     for each in spoken:
         if each.output.gives_boxes:
             own = boxed.intersection(each.output.image_ids)
@@ -61,17 +62,22 @@ def review_labels(dataset: DataSet, target: Target, systems: Sequence[Prediction
     table = _ranked(pd.concat(rows), dataset, labels)
     counts = table["kind"].value_counts(sort=False)
     kinds = listing([counted(n, str(kind)) for kind, n in counts.items()]) or "nothing was found"
-    answer = f"{table['image_id'].nunique():,} of {len(labels):,} labelled images to look at again"
-    html = render_from(
-        Path(__file__).parent, "label_review.html.jinja", name=dataset.name, kinds=kinds,
+    known = labels.index.union(readers.ratings.dropna(how="all").index)
+    n_images = table["image_id"].nunique()
+    answer = f"{n_images:,} of {len(known):,} labelled or read images to look at again"
+    by = listing([f"{n} ({counted(len(own), 'run')})" for n, own in by_name.items()]) or "no system"
+    stored = dataset.folder / "label_review.json"
+    before = json.loads(stored.read_text()).get("by", by) if stored.is_file() else by
+    html = StudyPage(dataset.name, target.display_name, answer).render(
+        "label_review.html.jinja", name=dataset.name, kinds=kinds,
         finding=target.display_name, answer=answer, n_rows=len(table), readers=readers,
-        cards=list(_cards(table, spoken, TestSet(dataset, target))),
+        cards=list(_cards(table, spoken, TestSet(dataset, target))), judged=judged.values(),
         unknown=[system.name for system in systems if system.seen is None],
     )  # fmt: skip
-    stored = {"answer": answer, "counts": dict(counts), "alpha": readers.alpha}
-    found = [dict(row) for _, row in table.iterrows()]
-    written = write_study(dataset.folder, "label_review", found, stored, html)
-    return f"{answer}: {kinds}\nPage: {written}"
+    facts = {"answer": answer, "counts": dict(counts), "alpha": readers.alpha, "by": by}
+    page = f"Page: {write_study(dataset.folder, 'label_review', table, facts, html)}"
+    page += f", which replaces the list made with {before}" * (before != by)
+    return "\n".join([f"{answer}: {kinds}", *(words for words, _ in judged.values()), page])
 
 
 @dataclass(frozen=True)
@@ -102,7 +108,8 @@ class _Unseen:
         support, score = np.maximum(finds.best, 0), pairs.boxes.score
         usual = float(np.median(support[support > 0])) if support.any() else np.inf
         alone = finds.false & (score >= usual)
-        says, name = "{} {} score {:.2f} (usual: {:.2f})", self.output.predictions.name
+        says = "{} {} score {:.2f} (median of supported boxes: {:.2f})"
+        name = self.output.predictions.name
         drawn, missed = (
             pd.DataFrame(boxes.corners, columns=EDGES).assign(
                 image_id=ids[boxes.image], kind=kind, score=of, doubt=doubt,
@@ -116,46 +123,86 @@ class _Unseen:
         return [drawn[support < usual], missed[alone].drop_duplicates("image_id")]
 
 
+def _judge(name: str, runs: Sequence[_Unseen], dataset: DataSet) -> tuple[str, bool]:
+    """How well a system ranks what it never learned from, and whether that beats chance."""
+    scores = pd.concat([each.output.scores(None) for each in runs])
+    truth = np.concatenate([each.test_set.labels[each.output.image_ids] for each in runs]) == 1
+    people = pd.factorize(dataset.images.set_index("image_id")["patient_id"][scores.index])[0]
+    run = np.repeat(np.arange(len(runs)), [len(each.output.image_ids) for each in runs])
+    parts = auroc_parts(truth, scores, people, len(scores), folds=run)  # pairs of images of one run
+    low, high = (parts and parts.estimate().interval) or (0.0, 1.0)
+    words = (
+        f"{name}: AUROC {parts.value if parts else np.nan:.3f} ({low:.3f} to {high:.3f}) on "
+        f"{counted(len(scores), 'image')} that it never learned from, {truth.sum()} positive"
+    )
+    weak = ": not shown to be better than chance, so it lists no labels and no boxes"
+    return words + weak * (low <= 0.5), low > 0.5
+
+
 def _copies(dataset: DataSet, labels: pd.Series) -> pd.DataFrame:
     """Images with a copy, equal or near, that has the other label."""
     decode = dataset.optional_table("decode")
-    keys = linked_images(decode, near_duplicates_of(dataset, decode).groups)
+    keys = near_duplicates_of(dataset, decode).linked(decode)
     words = labels[labels.groupby(keys).transform("nunique") > 1].map(_WORDS)
     reason = "labelled " + words + "; a copy of the image is not"
     table = pd.DataFrame({"reason": reason, "doubt": 1.0, "kind": "contradicted copy"})
     return table.rename_axis("image_id").reset_index()
 
 
-def _disputed(ratings: pd.DataFrame) -> pd.DataFrame:
-    """Images on which readers differ, evenly divided ones first."""
-    rows = []
-    for image_id, said in ratings[ratings.nunique(axis=1) > 1].iterrows():
+def _disputed(readers: _ReaderAgreement) -> pd.DataFrame:
+    """Images on which readers differ: evenly divided ones first, of these the largest boxes."""
+    rows, boxes = [], readers.lesions([*readers.boxes])
+    area = ((boxes["x2"] - boxes["x1"]) * (boxes["y2"] - boxes["y1"])).groupby(boxes["image_id"])
+    ratings = readers.ratings[readers.ratings.nunique(axis=1) > 1]
+    largest = area.max().reindex(ratings.index).sort_values(ascending=False, kind="stable")
+    for image_id, said in ratings.loc[largest.index].iterrows():
         sides = {word: [*said.index[said == value]] for value, word in _WORDS.items()}
         words = "; ".join(f"{listing(names)}: {word}" for word, names in sides.items())
         doubt = min(map(len, sides.values())) / said.count()
         rows.append((image_id, "disputed label", words, doubt))
+    for image_id, drawn in boxes.groupby("image_id"):
+        counts, alone = drawn["reader"].value_counts(sort=False), drawn["drawn_by"] == 1
+        if len(counts) > 1 and alone.any():
+            words = listing([f"{name} {counted(n, 'box')}" for name, n in counts.items()])
+            words += f": {alone.sum()} of {len(drawn)} meet no box of another reader"
+            rows.append((image_id, "disputed box", words, alone.mean()))
     return pd.DataFrame(rows, columns=_COLUMNS[:4])
 
 
 def _doubtful(labels: pd.Series, spoken: Sequence[_Unseen]) -> pd.DataFrame:
-    """Labels that systems which never saw the image find less likely than the other."""
-    chances = [pd.Series(dtype=float)]
-    for scores in (each.output.scores(None) for each in spoken):
+    """Labels less likely than the other, by the mean of systems that never saw the image.
+
+    The other label's probability must reach its mean over the images that have it, and no system's
+    decision may be the label as given. Doubt is 1 - self-confidence.
+
+    Source:
+        Northcutt, Jiang and Chuang 2021, Confident Learning: self-confidence, thresholds by class.
+    """
+    chances, agree = [pd.Series(dtype=float)], pd.Index([])
+    for each in spoken:
+        scores, system = each.output.scores(None), each.output.predictions
+        own, ids = {system.name: system}, scores.index.tolist()
+        output = read_systems(own, each.test_set, ids, policy="max_f1").systems[0]
+        agrees = (output.decisions["decision"] == labels[ids]).fillna(False)
         fitted = fit_calibration("platt", labels[scores.index] == 1, scores)
         chances.append(pd.Series(fitted.probability(scores) if fitted else np.nan, scores.index))
+        agree = agree.union(agrees.index[agrees])
     chance = pd.concat(chances, axis=1).mean(axis=1)
     given = labels.reindex(chance.index)
+    usual = given.map({0.0: chance[given == 1].mean(), 1.0: chance[given == 0].mean()})
+    beyond = (chance >= usual).where(given == 0, chance <= usual) & ~chance.index.isin(agree)
     table = pd.DataFrame({"doubt": chance.where(given == 0, 1 - chance), "probability": chance})
-    table = table.assign(kind="doubtful label", given=given.map(_WORDS)).rename_axis("image_id")
-    table = table[table["doubt"] >= 0.5].reset_index()
-    says = "labelled {}; probability of the finding, out of fold: {:.2f}".format
-    return table.assign(reason=list(map(says, table["given"], table["probability"])))
+    table = table.assign(kind="doubtful label", given=given.map(_WORDS), usual=usual)
+    table = table[(table["doubt"] >= 0.5) & beyond].rename_axis("image_id").reset_index()
+    says = "labelled {}; probability of the finding {:.2f}; mean of the other label's images {:.2f}"
+    columns = (table[name] for name in ("given", "probability", "usual"))
+    return table.assign(reason=list(map(says.format, *columns)))
 
 
 def _ranked(rows: pd.DataFrame, dataset: DataSet, labels: pd.Series) -> pd.DataFrame:
     """Put the kinds together: the first of each, then the second of each."""
     rows = rows.reindex(columns=_COLUMNS).astype({"doubt": "float64"})
-    rows = rows.sort_values(["doubt", "image_id"], ascending=[False, True], kind="stable")
+    rows = rows.sort_values("doubt", ascending=False, kind="stable")
     rows = rows.iloc[np.argsort(rows.groupby("kind").cumcount(), kind="stable")]
     rows.insert(0, "rank", np.arange(1, len(rows) + 1))
     facts = dataset.images.set_index("image_id")[["patient_id", "path"]]
@@ -168,9 +215,9 @@ def _cards(
 ) -> Iterator[tuple[pd.DataFrame, DrawnCase]]:
     """The first images of the table: their rows, and the image with truth and predictions."""
     source = read_systems({}, test_set, [], policy="max_f1")
-    drawn = list(source.systems)
     most = _SHOWN if test_set.dataset.has_pixels else 0
     chosen: list[str] = table["image_id"].unique()[:most].tolist()
+    drawn = list(source.systems)
     for each in spoken:
         if own := [image_id for image_id in chosen if image_id in each.output.image_ids]:
             systems = {each.output.predictions.name: each.output.predictions}
@@ -216,18 +263,26 @@ class _ReaderAgreement:
         for one, other in combinations(map(str, self.ratings), 2):
             both = self.ratings[[one, other]].dropna()
             varies = both.stack().nunique() > 1  # else kappa is 0 / 0
-            tables = (self.boxes[reader] for reader in (one, other))
-            first, second = (rows[rows["image_id"].isin(both.index)] for rows in tables)
-            met = pair_boxes(first.assign(score=1.0), second, both.index)
-            table = pd.DataFrame({"one": met.box, "other": met.true, "iou": met.iou})
-            table = table[table["iou"] >= FOREGROUND_IOU].sort_values("iou", ascending=False)
-            overlaps = table.drop_duplicates("one").drop_duplicates("other")["iou"]
+            drawn = self.lesions([one, other])
+            drawn = drawn[drawn["image_id"].isin(both.index)].sort_values(["lesion", "reader"])
+            met = drawn[drawn["drawn_by"] == 2].assign(score=1.0, image_id=drawn["lesion"])
+            pairs = pair_boxes(met[::2], met[1::2], pd.Index(met["lesion"].unique()))
             yield {
-                "readers": (one, other), "images": len(both), "boxes": (len(first), len(second)),
-                "positive": int((both == 1).all(axis=1).sum()), "mean_iou": overlaps.mean(),
+                "readers": (one, other), "images": len(both),
+                "boxes": tuple(int((drawn["reader"] == name).sum()) for name in (one, other)),
+                "positive": int((both == 1).all(axis=1).sum()),
+                "mean_iou": pd.Series(pairs.iou).mean(),
                 "kappa": cohen_kappa_score(both[one], both[other]) if varies else None,
-                "matched": 2 * len(overlaps) / max(len(first) + len(second), 1),
+                "matched": len(met) / max(len(drawn), 1),
             }  # fmt: skip
+
+    def lesions(self, readers: Sequence[str]) -> pd.DataFrame:
+        """The boxes of some readers, with their ``lesion`` and how many readers drew that."""
+        parts = [self.boxes[reader].assign(reader=reader, finding="") for reader in readers]
+        none = pd.DataFrame(columns=["image_id", "finding", "reader", *EDGES])
+        boxes = pd.concat(parts, ignore_index=True) if parts else none
+        boxes["lesion"] = same_lesions(boxes)
+        return boxes.assign(drawn_by=boxes.groupby("lesion")["reader"].transform("size"))
 
 
 def judge_by_readers(
@@ -260,10 +315,16 @@ def judge_by_readers(
         f"By the labels of {listing(changed)} in place of the reference the verdict is another; "
         "luck alone can do that: compare the differences and their intervals."
     )
-    count = len({row["labels_of"] for row in rows} - {REFERENCE_READER})
-    if not count:
+    names = [n for n in dict.fromkeys(row["labels_of"] for row in rows) if n != REFERENCE_READER]
+    if not names:
         text = "No reader of the data set has labelled the test images."
+    elif all(row["higher"] == "not shown" for row in rows):
+        ends = [number(end(row["estimate"] for row in rows)) for end in (min, max)]
+        text = (
+            f"Nothing is shown by the labels of {listing(names)}, either; differences go from "
+            f"{' to '.join(ends)}."
+        )
     elif not changed:
-        text = f"The verdict is the same by the labels of {counted(count, 'single reader')}."
+        text = f"The verdict is the same by the labels of {listing(names)}."
     notes = [*comparison.notes, Note("reference" if changed else "readers", text)]
     return replace(comparison, by_reader=rows, notes=notes)

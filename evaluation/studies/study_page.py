@@ -76,8 +76,9 @@ class StudyPage:
 
 
 def write_study(
-    out: Path, kind: str, rows: Sequence[Mapping[str, Any]], stored: Mapping[str, Any], html: str
-) -> Path:
+    out: Path, kind: str, rows: Sequence[Mapping[str, Any]] | pd.DataFrame,
+    stored: Mapping[str, Any], html: str,
+) -> Path:  # fmt: skip
     """Write ``KIND.csv``, ``KIND.json`` and, last, ``KIND.html``; return the page."""
     write_csv(pd.DataFrame(rows), out / f"{kind}.csv")
     write_json(out / f"{kind}.json", kind, dict(stored))

@@ -25,6 +25,7 @@ from data_prep.audit.copies import (
 )
 from data_prep.contracts.tables import read_table, write_table
 from data_prep.duplicates.near_duplicates import find_near_duplicates
+from data_prep.images.image_facts import image_facts
 from data_prep.store.dataset import DataSet
 from data_prep.synth.phantom import write_phantom
 from data_prep.work.pool import LocalEngine
@@ -119,12 +120,17 @@ def test_a_positive_that_nobody_boxed_is_a_warning_where_others_are_boxed():
     images = pd.DataFrame({"image_id": ["a", "b"], "width": 100, "height": 100})
     keys = pd.DataFrame({"image_id": ["a", "b"], "finding": "mass", "reader": "reference"})
     coverage = keys.iloc[:1].assign(coverage="all")
-    (problem,) = check_boxes(boxes, images, keys.assign(state="present"), coverage)
+    states = keys.assign(state="present")
+    (problem,) = check_boxes(boxes, images, states, coverage)
     assert (problem.check, problem.severity, problem.examples) == (
         "positive_without_box",
         "warning",
         ("b",),
     )
+    of_a_reader = one_box(10, 10, 50, 50).assign(image_id="b", reader="anna")
+    (problem,) = check_boxes(pd.concat([boxes, of_a_reader]), images, states, coverage)
+    assert (problem.check, problem.examples) == ("box_disputed", ("b",))
+    assert "agree that the finding is there, not where" in problem.message
 
 
 def test_impossible_people_are_reported():
@@ -202,9 +208,31 @@ def test_laterals_among_frontals_and_small_images_are_reported():
         view=["PA", "LL", "other", None], width=[900, 900, 100, None], height=900
     )
     images = images.astype({"width": "Int64", "height": "Int64"})
-    found = {p.check: p.examples for p in check_images(images) if p.count}
+    nothing = pd.DataFrame({"image_id": []})
+    found = {p.check: p.examples for p in check_images(images, nothing) if p.count}
     assert found == {"view_lateral": ("1",), "view_other": ("2",), "picture_small": ("2",)}
-    assert not [p for p in check_images(images.assign(view="LL")) if p.check == "view_lateral"]
+    lateral = check_images(images.assign(view="LL"), nothing)
+    assert not [p for p in lateral if p.check == "view_lateral" and p.count]
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_an_image_turned_among_upright_ones_is_found_by_its_border(turns):
+    rng, names = np.random.default_rng(0), [f"i{n:02d}" for n in range(60)]
+    chest = np.full((80, 80), 60) + np.linspace(0, 120, 80)[:, None]  # bright below
+    chest[:16, 24:56] += 60  # the neck between dark corners
+    chests = [np.clip(chest + rng.normal(0, 25, (1, 1)), 0, 255).astype(np.uint8) for _ in names]
+    chests = [np.clip(c + rng.normal(0, 12, c.shape), 0, 255).astype(np.uint8) for c in chests]
+
+    def found(images):
+        greys = [image_facts(image)["border_greys"] for image in images]
+        decode = pd.DataFrame({"image_id": names, "border_greys": greys})
+        about = as_images("p" * 60).assign(view="PA", width=80, height=80)
+        problems = {p.check: p.examples for p in check_images(about, decode) if p.count}
+        return problems.get("picture_turned", ())
+
+    assert found(chests) == ()
+    assert found([*chests[:7], np.rot90(chests[7], turns).copy(), *chests[8:]]) == ("i07",)
+    assert found([*chests[:7], 255 - chests[7], *chests[8:]]) == ("i07",)
 
 
 def test_burned_in_text_is_flagged_by_the_header_or_by_the_pixels():

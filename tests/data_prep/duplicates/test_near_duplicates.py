@@ -9,11 +9,11 @@ from data_prep.contracts.errors import InputError
 from data_prep.duplicates.near_duplicates import (
     CERTAIN_DISTANCE,
     NEAR_CORRELATION,
+    NearDuplicates,
     SeenImages,
     _close_pairs,
     _likeness,
     find_near_duplicates,
-    linked_images,
 )
 from data_prep.images.decoded_image import _pixel_digest
 from data_prep.images.image import read_image
@@ -183,7 +183,7 @@ def test_images_without_a_fingerprint_are_passed_over():
 def test_linked_images_join_equal_and_near_ones():
     decode = pd.DataFrame({"image_id": list("abcd"), "pixel_sha256": ["1", "2", "2", "3"]})
     groups = pd.DataFrame({"group": [0, 0], "image_id": ["a", "d"]})
-    keys = linked_images(decode, groups)
+    keys = NearDuplicates(pd.DataFrame(), groups, 0, 0, complete=True).linked(decode)
     assert keys["a"] == keys["d"] != keys["b"] == keys["c"]
 
 

@@ -179,7 +179,10 @@ def test_boxes_of_two_readers_become_boxes_of_the_reference(tmp_path):
     own = tables.boxes["reader"] == "reference"
     assert tables.boxes.loc[own, ["x1", "x2"]].to_numpy().tolist() == [[11.0, 31.0]]
     assert (~own).sum() == 3
-    assert any("2 readers; they differ on 1 of 3 labels" in note for note in tables.notes)
+    assert any(
+        "2 readers; they differ on 1 of 3 labels" in note
+        for note in tables.reader_notes("majority")
+    )
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from data_prep.formats.readers import (
     _coverage,
     _reference_boxes,
     _reference_findings,
-    _same_lesions,
+    same_lesions,
 )
 
 
@@ -52,28 +52,28 @@ def test_votes(states, majority, any_, all_):
 def test_the_nearest_boxes_are_joined_first_and_a_reader_has_one_box_a_lesion():
     # R2's second box is nearer to R1's than its first.
     rows = boxes(("R1", 0, 0), ("R2", 3, 0), ("R2", 1, 0), ("R3", 2, 0))
-    lesion = _same_lesions(rows)
+    lesion = same_lesions(rows)
     assert lesion[0] == lesion[2] == lesion[3]
     assert lesion[1] != lesion[0]
 
 
 def test_boxes_at_the_limit_stay_apart_and_other_findings_and_images_too():
     rows = boxes(("R1", 0, 0), ("R2", 6, 0))  # IoU 4 / 16
-    assert len(set(_same_lesions(rows, iou=0.25))) == 2
-    assert len(set(_same_lesions(rows, iou=0.249))) == 1
+    assert len(set(same_lesions(rows, iou=0.25))) == 2
+    assert len(set(same_lesions(rows, iou=0.249))) == 1
     for column in ("image_id", "finding"):
         apart = boxes(("R1", 0, 0), ("R2", 0, 0)).assign(**{column: ["a", "b"]})
-        assert len(set(_same_lesions(apart))) == 2
+        assert len(set(same_lesions(apart))) == 2
 
 
 def test_the_order_of_the_rows_does_not_matter():
     rng = np.random.default_rng(3)
     names = [f"R{number}" for number in rng.integers(1, 4, 40)]
     rows = boxes(*zip(names, rng.uniform(0, 20, 40), rng.uniform(0, 20, 40), strict=True))
-    first = rows.assign(lesion=_same_lesions(rows)).groupby("lesion")["x1"].apply(frozenset)
+    first = rows.assign(lesion=same_lesions(rows)).groupby("lesion")["x1"].apply(frozenset)
     for seed in range(5):
         mixed = rows.sample(frac=1, random_state=seed)
-        again = mixed.assign(lesion=_same_lesions(mixed)).groupby("lesion")["x1"].apply(frozenset)
+        again = mixed.assign(lesion=same_lesions(mixed)).groupby("lesion")["x1"].apply(frozenset)
         assert set(first) == set(again)
 
 
@@ -81,7 +81,7 @@ def test_a_lesion_never_has_two_boxes_of_one_reader():
     rng = np.random.default_rng(4)
     names = [f"R{number}" for number in rng.integers(1, 4, 60)]
     rows = boxes(*zip(names, rng.uniform(0, 12, 60), rng.uniform(0, 12, 60), strict=True))
-    grouped = rows.assign(lesion=_same_lesions(rows)).groupby("lesion")["reader"]
+    grouped = rows.assign(lesion=same_lesions(rows)).groupby("lesion")["reader"]
     assert (grouped.nunique() == grouped.size()).all()
     assert grouped.size().max() == 3
 

@@ -268,3 +268,21 @@ def test_labels_of_rsna_say_what_the_format_rsna_says(shared_data, tmp_path):
     pd.testing.assert_frame_equal(*boxes)
     covered = [set(f.box_coverage["image_id"]) for f in (own, tables)]
     assert covered[0] == covered[1]
+
+
+def test_no_finding_says_nothing_of_support_devices_and_laterals_go_whatever_columns_are_there(
+    tmp_path,
+):
+    table = (
+        "Path,Frontal/Lateral,AP/PA,No Finding,Lung Opacity,Support Devices\n"
+        "a.png,Frontal,PA,1,,1\nb.png,Frontal,AP,1,,\nc.png,Frontal,,,1,0\nd.png,Lateral,,,1,\n"
+    )
+    tables = read_table(tmp_path, table)
+    assert states_of(tables, "a") == {"lung_opacity": "absent", "support_devices": "present"}
+    assert states_of(tables, "b") == {"lung_opacity": "absent"}
+    assert reasons(tables) == {"d.png": "lateral view"}
+    views = tables.images.set_index("image_id")["view"].fillna("")
+    assert views.to_dict() == {"a": "PA", "b": "AP", "c": ""}
+    bare = table.replace("Frontal/Lateral,", "").replace("Frontal,", "").replace("Lateral,", "")
+    states_bare = states_of(read_table(tmp_path, bare), "a")
+    assert states_bare == {"lung_opacity": "absent", "support_devices": "present"}

@@ -25,7 +25,6 @@ from evaluation.overlays.shapes import (
     describe_truth,
     outcome,
     prediction_shapes,
-    truth_shapes,
 )
 from evaluation.report.cases import CaseSource, _display_words
 
@@ -204,6 +203,8 @@ def test_a_place_is_wrong_only_beyond_one_map_cell(localised, within_cell, words
     assert outcome(prediction, ImageTruth(1.0))[1] == words
     of_another = f"{words} of B" if localised is False and within_cell else words
     assert outcome(replace(prediction, cell_of="B"), ImageTruth(1.0))[1] == of_another
+    sized = f"{words} (64 px)" if localised is False and within_cell else words
+    assert outcome(replace(prediction, cell=64.0), ImageTruth(1.0))[1] == sized
 
 
 @pytest.mark.parametrize(
@@ -320,7 +321,14 @@ def test_single_readers_are_drawn_thin_and_named(test_set, judged_set):
     reader = CaseSource(TestSet(dataset, target), ())
     truth = reader.truth(image_id)
     assert describe_truth(truth, "F") == "F: present, 1 box; R1 2 boxes, R2 0 boxes"
-    assert [shape.width for shape in truth_shapes(truth)] == [1.0, 1.0, 2.0]
+    assert truth.title == "Truth"
+    assert replace(truth, label=np.nan).title == replace(truth, boxes=None).title == "Readers"
+    both = replace(truth, readers={**truth.readers, "R2": truth.boxes})
+    shapes = both.shapes((100, 100), 1 / 20)
+    drawn = [(s.width, s.colour) for s in shapes if isinstance(s, Shape)]
+    assert [width for width, _ in drawn] == [1.5, 1.5, 1.5, 2.0]
+    assert len({colour for _, colour in drawn}) == 3
+    assert [label.text for label in shapes if isinstance(label, Label)] == ["R1", "R1", "R2"]
     assert reader.truth("no such image").readers == {}
 
 

@@ -11,6 +11,7 @@ from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.dataset import DataSet
 from evaluation.compare.compare import compare_systems
 from evaluation.decisions.test_set import TestSet
+from evaluation.metrics.metric import number
 from evaluation.studies.label_review import _ReaderAgreement, judge_by_readers, review_labels
 
 _ = np.nan
@@ -103,15 +104,17 @@ def test_flipped_labels_come_first_with_the_probability_that_speaks_against_them
     assert (table["doubt"].diff().dropna() <= 0).all()
     for row in table.itertuples():
         assert f"labelled {row.label}; " in row.reason
-        assert float(row.reason.split()[-1]) == pytest.approx(row.probability, abs=0.006)
+        said, usual = (float(part.split()[-1]) for part in row.reason.split(";")[1:])
+        assert said == pytest.approx(row.probability, abs=0.006)
+        assert said >= usual if row.label == "negative" else said <= usual
         given = row.probability if row.label == "positive" else 1 - row.probability
         assert row.doubt == pytest.approx(1 - given, abs=2e-4)
     page = (judged_set.folder / "label_review.html").read_text()
-    assert f"{len(table)} of 240 labelled images to look at again" in page
+    assert f"{len(table)} of 240 labelled or read images to look at again" in page
 
 
 def test_a_system_does_not_speak_of_patients_that_it_learned_from(judged_set, predict):
-    system = predict("S", skill=0.0)
+    system = predict("S", skill=1.0)
     everything = reviewed(judged_set, [system])["image_id"]
     learned = everything.head(3).tolist()
     images = judged_set.images.set_index("image_id")["patient_id"]
@@ -129,6 +132,30 @@ def test_a_system_that_learned_from_all_images_is_refused(judged_set, predict):
     with pytest.raises(InputError, match="S ran on no images of both labels that it has not learn"):
         reviewed(judged_set, [system])
     assert not (judged_set.folder / "label_review.csv").exists()
+
+
+def test_a_system_not_shown_better_than_chance_lists_nothing_and_is_named(judged_set, predict):
+    weak, good = predict("Weak", skill=0.0), predict("Good", seed=1, skill=1.5)
+    alone = review_labels(judged_set, judged_set.target(), [weak])
+    assert alone.startswith("0 of 240 labelled or read images to look at again: nothing was found")
+    assert "Weak: AUROC" in alone
+    assert "not shown to be better than chance, so it lists no labels and no boxes" in alone
+    assert "replaces" not in alone
+    both = review_labels(judged_set, judged_set.target(), [weak, good])
+    assert "label_review.html, which replaces the list made with Weak (1 run)" in both
+    table = pd.read_csv(judged_set.folder / "label_review.csv")
+    pd.testing.assert_frame_equal(table, reviewed(judged_set, [good]))
+    assert len(table)
+
+
+def test_a_label_as_unlikely_as_the_class_is_rare_is_not_doubtful(judged_set, predict):
+    # A system of little skill gives nearly every positive less than 0.5: that is no doubt.
+    table = reviewed(judged_set, [predict("S", skill=1.0)])
+    labels = judged_set.labels(judged_set.target())
+    positives = table.loc[table["label"] == "positive", "probability"]
+    negatives = table.loc[table["label"] == "negative", "probability"]
+    assert 0 < len(positives) < labels.sum() / 2
+    assert positives.max() < labels.mean() < 0.5 <= negatives.min()
 
 
 def test_boxes_without_support_and_support_without_boxes_are_listed_in_turn(judged_set, predict):
@@ -159,6 +186,33 @@ def test_readers_who_differ_are_listed_by_name_without_any_system(judged_set):
     assert "alpha" in (dataset.folder / "label_review.html").read_text()
 
 
+def test_boxes_of_two_readers_that_do_not_meet_are_listed_with_their_share(judged_set):
+    boxes = read_table(judged_set.folder / "boxes.parquet", "boxes")
+    first, second, third = boxes["image_id"].unique()[:3]
+    dataset = read_by(judged_set, {"anna": [], "bert": []})
+    own = boxes[boxes["image_id"].isin([first, second, third])]
+    edges = {"x1": 0.0, "y1": 0.0, "x2": 5.0, "y2": 5.0}
+    moved = own.assign(**edges)[own["image_id"] == first]
+    more = own[own["image_id"] == second].head(1).assign(**edges)
+    bert = pd.concat([moved, own[own["image_id"] != first], more]).assign(reader="bert")
+    written = pd.concat([boxes, own.assign(reader="anna"), bert], ignore_index=True)
+    write_table(written, dataset.folder / "boxes.parquet", "boxes")
+    coverage = read_table(dataset.folder / "box_coverage.parquet", "box_coverage")
+    whole = [coverage, *(coverage.assign(reader=name) for name in ("anna", "bert"))]
+    write_table(
+        pd.concat(whole, ignore_index=True), dataset.folder / "box_coverage.parquet", "box_coverage"
+    )
+    table = reviewed(DataSet.open(dataset.folder), []).set_index("image_id")
+    assert table["kind"].tolist() == ["disputed box"] * 2
+    n = int((own["image_id"] == second).sum())
+    assert table["doubt"].to_dict() == {
+        first: 1.0,
+        second: pytest.approx(1 / (2 * n + 1), abs=1e-4),
+    }
+    assert table.loc[second, "reason"].endswith(f": 1 of {2 * n + 1} meet no box of another reader")
+    assert "anna" in table.loc[second, "reason"]
+
+
 def test_readers_labels_judge_the_test_images_alone_and_tell_whether_the_verdict_stays(
     judged_set, predict
 ):
@@ -175,6 +229,14 @@ def test_readers_labels_judge_the_test_images_alone_and_tell_whether_the_verdict
     assert not rows.loc["opposed", "same_verdict"]
     assert (rows["images"] == len(test)).all()
     assert "By the labels of opposed in place of the reference" in judged.answer.cautions[-1].text
+    assert "Nothing is shown" not in judged.notes[-1].text
+    weak = {"A": predict("A2", skill=0.2), "B": predict("B2", seed=1, skill=0.2)}
+    judge = partial(compare_systems, weak, replicates=200)
+    undecided = judge_by_readers(judge(test_set), test_set, judge)
+    note, rows = undecided.notes[-1], [row["estimate"] for row in undecided.by_reader]
+    assert note.kind == "readers"
+    assert note.text.startswith("Nothing is shown by the labels of opposed and same, either; ")
+    assert note.text.endswith(f"go from {number(min(rows))} to {number(max(rows))}.")
     val = dataset.labelled_by("opposed", test).labels(dataset.target())[dataset.image_ids("val")]
     assert val.equals(dataset.labels(dataset.target())[val.index])
 
