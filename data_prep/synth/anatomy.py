@@ -151,8 +151,8 @@ def power_law_texture(size: int, rng: np.random.Generator, slope: float = 0.0) -
     A positive `slope` favours coarse clutter, a negative one fine.
 
     Source:
-        The power spectrum of chest radiographs falls with about the third power of frequency:
-        Bochud et al. 1999, Burgess et al. 2001. Here as octaves of smooth noise.
+        The power spectrum of mammograms falls with about the third power of frequency (Burgess,
+        Jacobson and Judy 2001); taken for the chest too. Here as octaves of smooth noise.
     """
     texture = np.zeros((size, size), np.float32)
     total = 0.0

@@ -290,7 +290,7 @@ def _fit_platt(y_true: npt.ArrayLike, y_score: npt.ArrayLike) -> _PlattScaling |
     Returns the scaling, or `None` where one of the classes is absent.
 
     Source:
-        Platt 1999; pool of adjacent violators, Ayer et al. 1955.
+        Platt 2000; pool of adjacent violators, Ayer et al. 1955.
     """
     truth, scores = check_truth_and_scores(y_true, y_score)
     if not truth.any() or truth.all():
