@@ -175,18 +175,17 @@ def against_margin(
 ) -> Literal["equivalent", "non-inferior", "worse", "open", "unknown"]:
     """Hold the interval of a difference other - reference against a margin, unrounded.
 
-        Non-inferior: the interval lies above -margin (a one-sided test at half of what the interval
-        leaves out). Equivalent: it lies wholly between -margin and margin (both one-sided tests).
-        Worse: it lies below -margin. An end that is the margin shows nothing.
+    Non-inferior: the interval lies above -margin (a one-sided test at half of what the interval
+    leaves out). Equivalent: it lies wholly between -margin and margin (both one-sided tests).
+    Worse: it lies below -margin. An end that is the margin shows nothing.
 
-        Source:
-            Schuirmann 1987, the two one-sided tests; ICH E9.
+    Source:
+        Schuirmann 1987, the two one-sided tests; ICH E9.
 
     Example:
-            >>> from evaluation.statistics.bootstrap import Interval, per_cluster
-    from evaluation.statistics.clustered_tests import exact_share
-            >>> against_margin(Interval(-0.01, -0.03049, 0.01), 0.0304)
-            'open'
+        >>> from evaluation.statistics.bootstrap import Interval
+        >>> against_margin(Interval(-0.01, -0.03049, 0.01), 0.0304)
+        'open'
     """
     if not gap.bounded:
         return "unknown"
@@ -292,8 +291,9 @@ class GoalResult:
     def rule(self) -> str:
         """How a goal is held against its interval."""
         return (
-            "A goal is met where the whole 95 % interval lies above it (one-sided 2.5 %); as both "
-            f"must be met, none is corrected. Intervals: {self.method}, of this model as it is."
+            "A goal is met where the whole 95 % interval lies above it (one-sided 2.5 %); of two "
+            "both must be, so neither is corrected. "
+            f"Intervals: {self.method}, of this model as it is."
         )
 
     @property

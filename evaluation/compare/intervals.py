@@ -51,7 +51,7 @@ EXACT_METHOD = "exact (Clopper-Pearson), patients as trials"
 _NOT_TUNED = "not tuned for this policy"
 _CHOICE_UNSURE = "choices were refitted: other validation patients would have chosen otherwise"
 _CALIBRATION_INSTEAD = "of calibration, read Brier score, slope and in the large"
-_TOO_HIGH = "of so few positive images too high on average: AP50 by 0.04 with 18, by 0.02 with 60"
+_TOO_HIGH = "too high on average of so few positive images: AP50 by 0.04 with 18, by 0.02 with 60"
 _ONE_PATIENT = "one patient gives no interval"
 
 _Drawn = Mapping[tuple[str, int, MetricKey, bool], Floats]
@@ -269,7 +269,8 @@ class _EstimateMaker:
         drawn, drawn_held = self.drawn.of(names, key), self._held.of(names, key)
         refitted, choices = drawn_held is not None, _choices(models, key)
         of_precision = len(names) == 1 and key.metric in family("coco")
-        if of_precision and drawn is not None:
+        corrected = of_precision and len(models) == 1
+        if corrected and drawn is not None:
             drawn = _without_bias(drawn, value)
         interval = self._interval(key, value, drawn, refitted=refitted)
         if refitted and (reason := _too_few(key.policy, models)):
@@ -284,7 +285,7 @@ class _EstimateMaker:
             held, _ = self._over_seeds(self._held, names, key, held)
         elif len(names) == 1:
             exact = _exact_interval(models[0], key, value)
-        method += of_choices(choices) + (", bias-corrected" if of_precision else "")
+        method += (", bias-corrected" if corrected else "") + of_choices(choices)
         if of_precision and self._size(key).n_positive < 100:
             interval = replace(interval, note="; ".join(filter(None, [interval.note, _TOO_HIGH])))
         if exact is not None and held.unmoved:

@@ -380,9 +380,11 @@ def promised_figures(cards: Cards, seed: int = 0) -> pd.DataFrame:
         scores = np.concatenate([chosen.scores, card.scores])
         pooled = ValidationScores(truth, scores, patients.astype(str), tuple(policies))
         inside, rng = np.arange(len(truth)) < len(owner), np.random.default_rng(seed)
-        drawn = ExchangedPatients(inside, truth, patients).draw(_EXCHANGES, rng)
-        parts = np.array_split(np.vstack([inside, drawn]), 1 + drawn.size // _CELLS)
-        sides = np.concatenate([_both_sides(each, pooled) for each in parts], axis=2)
+        exchanged, sides_of = ExchangedPatients(inside, truth, patients), _both_sides(pooled)
+        step = max(1, _CELLS // len(inside))
+        steps = (min(step, _EXCHANGES - done) for done in range(0, _EXCHANGES, step))
+        drawn = (sides_of(exchanged.draw(count, rng)) for count in steps)
+        sides = np.concatenate([sides_of(inside[None]), *drawn], axis=2)
         for policy, (val, test) in zip(policies, sides, strict=True):
             of = {"system": name, "policy": policy, "ci_method": "", "note": ""}
             figures = zip(_AT_THRESHOLDS, val[0], test[0], *_expected(val, test), strict=True)
@@ -393,15 +395,20 @@ def promised_figures(cards: Cards, seed: int = 0) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=list(FAILURE_COLUMNS)).assign(topic=VALIDATION)
 
 
-def _both_sides(members: npt.NDArray[np.bool_], pooled: ValidationScores) -> Floats:
-    """Figures of images inside rows of members and outside, ``(policies, 2, R, 3)``."""
-    inside = members.astype(np.int16)
-    thresholds = pooled.refit(np.arange(inside.shape[1]), inside.shape[1])(inside)
+def _both_sides(pooled: ValidationScores) -> Callable[[npt.NDArray[np.bool_]], Floats]:
+    """Gives figures of images inside rows of members and outside, ``(policies, 2, R, 3)``."""
+    n_images = len(pooled.y_true)
     ranked = RankedScores(pooled.y_true, pooled.scores)
-    sums = [ranked.sums(side) for side in (inside, 1 - inside)]
-    found = [[rates(**side.counts(cuts)) for side in sums] for cuts in thresholds.values()]
-    table = [[[side[m] for m in _AT_THRESHOLDS] for side in each] for each in found]
-    return np.array(table).swapaxes(2, 3)
+    refit = pooled.refit(np.arange(n_images), n_images)
+
+    def figures(members: npt.NDArray[np.bool_]) -> Floats:
+        inside = members.astype(np.int16)
+        thresholds, sums = refit(inside), [ranked.sums(side) for side in (inside, 1 - inside)]
+        found = [[rates(**side.counts(cuts)) for side in sums] for cuts in thresholds.values()]
+        table = [[[side[m] for m in _AT_THRESHOLDS] for side in each] for each in found]
+        return np.array(table).swapaxes(2, 3)
+
+    return figures
 
 
 def _expected(val: Floats, test: Floats) -> tuple[Floats, Floats]:

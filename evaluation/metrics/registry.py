@@ -218,8 +218,7 @@ _COUNT_METRICS = (
 )
 
 _OF_THIS_MAP = (
-    "It and its interval speak of this fitted map from score to probability: other validation "
-    "images would have given another."
+    "It and its interval speak of this fitted calibration; other validation images give another."
 )
 _NO_FIT = "a class is absent, or the probabilities are all equal or separate the classes"
 _probability = partial(Metric, family="calibration", needs=("probability",))
@@ -317,7 +316,7 @@ _PLACE_METRICS = (
         "AP50",
         "COCO average precision of the boxes (pycocotools; images without lesions take part; the "
         "100 most confident boxes per image; equal scores in the order of image ids): a box counts "
-        "when it overlaps a lesion with an IoU of at least 0.5. Too high of few positive images.",
+        "when it overlaps a lesion with an IoU of at least 0.5. Too high with few positive images.",
         family="coco",
         needs=("boxes",),
         place=("place", 3),
@@ -374,6 +373,7 @@ _BOX_METRICS = (
         "The chance that a lesion is found with a higher score than the highest false positive of "
         "an image without lesions (equal scores half, nothing found ranks lowest), hits as in "
         "FROC. Lesions of an image share its weight: one with many counts as one.",
+        undefined="no judged image has a true box, or every one has",
         family="afroc",
         needs=("boxes",),
         place=("place", 8),

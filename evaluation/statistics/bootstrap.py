@@ -167,7 +167,8 @@ class Interval:
         hits, misses, tail = share * trials, (1 - share) * trials, (1 - level) / 2
         inverse = scipy.special.betaincinv
         low = inverse(hits, misses + 1, tail) if hits > 0 else 0.0
-        return cls(share, low, inverse(hits + 1, misses, 1 - tail) if misses > 0 else 1.0)
+        high = inverse(hits + 1, misses, 1 - tail) if misses > 0 else 1.0
+        return cls(share, float(low), float(high))
 
     @classmethod
     def from_row(cls, row: Any) -> Self:
@@ -265,18 +266,6 @@ def percentile_interval(
         return Interval(estimate, note=note, shifted=True)
     note = f"undefined in {lost} of {len(replicates)} resamples, left out" if lost else ""
     return Interval(estimate, float(low), float(high), note)
-
-
-def clopper_pearson(hits: float, trials: float, level: float = LEVEL) -> tuple[float, float]:
-    """The exact interval of a proportion; hits and trials need not be whole, trials are above 0.
-
-    Source:
-        Clopper and Pearson 1934.
-    """
-    tail, misses = (1 - level) / 2, trials - hits
-    low = scipy.special.betaincinv(hits, misses + 1, tail) if hits > 0 else 0.0
-    high = scipy.special.betaincinv(hits + 1, misses, 1 - tail) if misses > 0 else 1.0
-    return float(low), float(high)
 
 
 def expanded_level(level: float, patients: float | None) -> float:

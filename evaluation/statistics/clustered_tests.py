@@ -22,13 +22,7 @@ import numpy.typing as npt
 import scipy  # whose parts load when they are first used
 
 from data_prep.contracts.errors import InputError
-from evaluation.statistics.bootstrap import (
-    LEVEL,
-    NO_WIDTH,
-    clopper_pearson,
-    cluster_index,
-    per_cluster,
-)
+from evaluation.statistics.bootstrap import LEVEL, NO_WIDTH, Interval, cluster_index, per_cluster
 from evaluation.statistics.obuchowski_rockette import ClusteredEstimate, analyse_nested
 from evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores
 
@@ -72,8 +66,8 @@ def _freedom_of(contributions: Floats) -> float:
     return float(2 * squares.sum() ** 2 / (squares**2).sum())
 
 
-def exact_share(hits: Floats, images: Floats, level: float = LEVEL) -> tuple[float, float]:
-    """The exact interval of a share of images, from each patient's images and those that count.
+def exact_share(hits: Floats, images: Floats) -> tuple[float, float]:
+    """The exact 95 % interval of a share, from each patient's images and those that count.
 
     Clopper and Pearson's (1934); where patients have several images theirs of as many independent
     images as the variance by patient says, never more than there are (Korn and Graubard 1998). As
@@ -85,21 +79,22 @@ def exact_share(hits: Floats, images: Floats, level: float = LEVEL) -> tuple[flo
     hits, images = hits[images > 0], images[images > 0]
     total, share = images.sum(), float(hits.sum() / images.sum())
     if total == len(images):
-        return clopper_pearson(hits.sum(), total, level)
+        single = Interval.of_share(share, total)
+        return single.low, single.high
 
-    def ends(right: float) -> tuple[float, float]:
+    def exact(right: float) -> Interval:
         of_patients = np.append(images, (images**2).sum() / total)
         counted = np.append(hits, right * of_patients[-1])
         mean = counted.sum() / of_patients.sum()
         added = _without_leverage((counted - mean * of_patients) / of_patients.sum(), of_patients)
         freedom = [total - 1, effective_patients(of_patients) - 1]
-        narrow, wide = scipy.special.stdtrit(freedom, (1 + level) / 2)
+        narrow, wide = scipy.special.stdtrit(freedom, (1 + LEVEL) / 2)
         of_one_image = mean * (1 - mean) * (narrow / wide) ** 2
         variance = (added**2).sum()
         trials = float(total if total * variance <= of_one_image else of_one_image / variance)
-        return clopper_pearson(share * trials, trials, level)
+        return Interval.of_share(share, trials)
 
-    return ends(0.0)[0], ends(1.0)[1]
+    return exact(0.0).low, exact(1.0).high
 
 
 @dataclass(frozen=True)
@@ -360,10 +355,11 @@ class ExchangedPatients:
         for like in np.unique(kind[kind > 0]):
             members[:, kind == like] = rng.permuted(members[:, kind == like], axis=1)
         drawn = np.asarray(members[:, patients])
-        for patient in np.flatnonzero(~whole):
-            for label in (True, False):
-                images = np.flatnonzero((patients == patient) & (self.y_true == label))
-                drawn[:, images] = rng.permuted(np.tile(inside[images], (rows, 1)), axis=1)
+        images = np.flatnonzero(~whole[patients])
+        owner = 2 * patients[images] + self.y_true[images]
+        images, owner = images[np.argsort(owner, kind="stable")], np.sort(owner)
+        within = np.argsort(owner + rng.random((rows, len(images))), axis=1)
+        drawn[:, images] = inside[images][within]
         return drawn
 
     def p_values(self, gaps: Callable[[npt.NDArray[np.bool_]], Floats], seed: int = 0) -> Floats:
@@ -371,7 +367,8 @@ class ExchangedPatients:
 
         Patients are exchanged until 10 exchanges give at least as large a difference of each
         kind, 20,000 times at most. `gaps` gives differences, ``(R, K)``, of rows of images that
-        are inside, ``(R, N)``; NaN where there is none.
+        are inside, ``(R, N)``; NaN where there is none,
+        which counts as large.
 
         Source:
             Besag and Clifford 1991, when to stop; Davison and Hinkley 1997, section 4.3.
@@ -381,7 +378,7 @@ class ExchangedPatients:
         rows = max(1, min(_BATCH, _CELLS // len(self.inside)))
         while done < _BATCH or (done < _MOST_EXCHANGES and (extreme[known] < _ENOUGH).any()):
             drawn = np.abs(gaps(self.draw(rows, rng)))
-            extreme += (drawn >= observed - _ROUNDING).sum(axis=0)
+            extreme += (~(drawn < observed - _ROUNDING)).sum(axis=0)
             done += rows
         return np.where(known, (extreme + 1) / (done + 1), np.nan)
 

@@ -79,14 +79,9 @@ def test_figures_of_called_boxes_are_those_of_a_loop_that_chooses_the_cut_anew(d
         one = np.ones((1, len(names)), dtype=int)
         pairs = [pair_boxes(each, truth, names) for each in boxes]
         each = np.arange(len(names))
-        rsna = [
-            WeightedRsnaScore(pair, each, len(names), [cut])(one)[0, 0]
-            for pair, cut in zip(pairs, cuts, strict=True)
-        ]
-        iobb = [
-            WeightedIobb(pair, each, len(names), [cut]).at(one, np.array([cut]))[0]
-            for pair, cut in zip(pairs, cuts, strict=True)
-        ]
+        each_own = [(pair, each, len(names), [cut]) for pair, cut in zip(pairs, cuts, strict=True)]
+        rsna = [WeightedRsnaScore(*of)(one)[0, 0] for of in each_own]
+        iobb = [WeightedIobb(*of).at(one, np.array(of[-1]))[0] for of in each_own]
         figures["rsna_score"].append(rsna[0] - rsna[1])
         figures["iobb_accuracy_25"].append(iobb[0][1] - iobb[1][1])
         figures["iobb_false_marks_25"].append(iobb[0][4] - iobb[1][4])
@@ -122,6 +117,9 @@ def test_a_cut_of_maps_that_is_held_is_told_and_is_no_primary_figure(drawn):
     told = [each.text for each in state_verdict(figures, ["A", "B"], "Finding").conclusions]
     (of_boxes,) = [text for text in told if text.startswith("AP50")]
     assert "Boxes of B are parts of a map, no finer than its cells (choice held)." in of_boxes
+    assert figures.of("A", "ap50").method.endswith(", bias-corrected")
+    seeds = resampled_figures("finding", {"A": [*cards["A"], *cards["B"]]}, resamples).estimates
+    assert "bias-corrected" not in seeds.of("A", "ap50").method != ""  # which is not of seeds
 
 
 @pytest.mark.parametrize(
@@ -134,8 +132,7 @@ def test_a_cut_of_maps_that_is_held_is_told_and_is_no_primary_figure(drawn):
 )
 def test_a_protocol_cannot_fix_a_figure_that_rests_on_a_held_choice(drawn, metric, held, refused):
     card = holding(drawn[2], held)["A"][0]
-    decision = Decision("finding", {})
-    model = SimpleNamespace(name="A", card=card, decision=decision)
+    model = SimpleNamespace(name="A", card=card, decision=Decision("finding", {}))
     protocol = Protocol(metric=metric, declared=True)
     if refused is None:
         return _check_protocol(protocol, {"A": [model]})

@@ -359,9 +359,12 @@ def test_a_permutation_p_is_the_share_of_all_exchanges_at_least_as_extreme():
         (values[inside], values[~inside]), lambda a, b: abs(a.mean() - b.mean()),
         alternative="greater",
     )  # fmt: skip
-    found, undefined = ExchangedPatients(inside, everyone, np.arange(8)).p_values(gaps)
+    exchanged = ExchangedPatients(inside, everyone, np.arange(8))
+    found, undefined = exchanged.p_values(gaps)
     assert found == pytest.approx(exact.pvalue, abs=0.05)
     assert np.isnan(undefined)
+    # An exchange that has no difference counts as a large one.
+    assert exchanged.p_values(lambda each: np.where(each == inside, 1, np.nan)[:, :1]) == 1.0
 
 
 def test_decisions_of_other_images_are_refused():
