@@ -96,7 +96,7 @@ def overlay(
             "OUT",
         )
         words = f"Reader study: {count} in {out}; keep key.csv from the readers"
-        return Outcome(words, [str(file) for file in sorted(out.glob("*.png"))], next_steps=steps)
+        return Outcome(words, sorted(map(str, out.glob("panels/*.png"))), next_steps=steps)
     if not systems:
         raise InputError("overlay: give at least one predictions folder or run, or --blind")
     files = [out / _file_name(image_id) for image_id in image_ids]

@@ -142,7 +142,7 @@ def recipe_of(run: Path | None) -> dict[str, Any]:
         return {}
     config = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
     facts, model = read_json(run / "run.json", "run"), config["model"]
-    model["weights"] = Path(model["weights"]).name
+    facts["pretrained"] = model["weights"] = Path(model["weights"]).name
     return {
         "network": model.get("backbone") or model["architecture"],
         "config": config,

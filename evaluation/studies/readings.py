@@ -70,14 +70,18 @@ def read_study(
         else _predicted_system(path, name, test_set, readings, policy, marks=marked)
         for name, (path, test_set) in systems.items()
     }
+    if len({("lesion" in table, "x1" in table) for table in (*readings, *tables.values())}) > 1:
+        raise InputError(
+            "the files differ: marks with places, with lesions, or none; give one kind"
+        )
     if not marked:
         return _join_readings(labels, readings, tables, positive_from=positive_from)
     if lesions is not None:
         boxes = _read_lesions(lesions)
-    elif judged is not None:
+    elif judged is not None and "x1" in readings[0]:
         boxes = judged.true_boxes.rename(columns={"image_id": "case"})
     else:
-        raise InputError("readers: marks need --lesions LESIONS.csv, or --data for --truth")
+        raise InputError("readers: marks need --lesions LESIONS.csv, or places and --data")
     study = _join_marks(
         labels, readings, tables, boxes, all_read=judged is None, positive_from=positive_from
     )
@@ -203,10 +207,6 @@ def _join_marks(
 
     With `all_read` a reader whose file names no case without a mark has read every case.
     """
-    if len({("lesion" in table, "x1" in table) for table in (*readings, *systems.values())}) > 1:
-        raise InputError(
-            "the files differ: marks with places, with lesions, or none; give one kind"
-        )
     lowest = -np.inf if positive_from is None else positive_from
     tables = [table.assign(counted=is_positive(table["rating"], lowest)) for table in readings]
     tables += [pd.DataFrame({"counted": True, **table}) for table in systems.values()]
@@ -326,8 +326,7 @@ def _require_both_classes(who: str, truth: pd.DataFrame) -> None:
         if patients < 2:
             raise InputError(
                 f"{who}: {counted(patients, 'patient')} with {word} cases; at least two are "
-                "needed to know "
-                "how sure a figure is"
+                "needed to know how sure a figure is"
             )
 
 

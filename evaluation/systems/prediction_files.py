@@ -326,10 +326,10 @@ def write_reader_study(
         scales.append(scale)
         if progress is not None:
             progress()
-    study = hashlib.sha256("\n".join(order).encode()).hexdigest()[:12]
+    study = hashlib.sha256("\n".join([str(out.resolve()), finding, *order]).encode())
     for name, words in (("read.html", finding), ("README.txt", inside_sentence(finding))):
         template = template_environment(Path(__file__).parent).get_template(f"{name}.jinja")
-        text = template.render(finding=words, numbers=numbers, study=study)
+        text = template.render(finding=words, numbers=numbers, study=study.hexdigest()[:12])
         write_text(out / name, text + "\n")
     places = zip(numbers, order, scales, strict=True)
     write_csv(pd.DataFrame(places, columns=[*_KEY, _SCALE]), out / "key.csv")

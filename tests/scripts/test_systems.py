@@ -73,6 +73,8 @@ def test_predictions_hold_how_their_run_was_trained_and_no_folder_of_the_machine
     predicted, tmp_path
 ):
     (tmp_path / "run" / "config.toml").write_text(CONFIG)
+    facts = {**FACTS, "pretrained": "/home/me/secret/start.pth"}
+    write_json(tmp_path / "run" / "run.json", "run", facts)
     Preprocess(64, 0.5, 0.25).to_json(tmp_path / "run" / "preprocess.json")
     system = predicted(tmp_path / "elsewhere")
     recipe = system.info["recipe"]

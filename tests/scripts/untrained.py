@@ -26,7 +26,7 @@ def untrained_run(kind: str, data: Path, run: Path, size: int = 32) -> Path:
         model = build_retinanet(backbone="resnet18", fpn_channels=16, head_convs=1, image_size=size)
         torch.nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.5)
     save_model(model, run)
-    (run / "config.toml").write_text("")
+    (run / "config.toml").write_text('[model]\narchitecture = "small_cnn"\nweights = "none"\n')
     Preprocess(size, 0.5, 0.25).to_json(run / "preprocess.json")
     made_on = {"name": dataset.name, "content_id": ids["content_id"],
                "labels_id": ids["labels_id"], "split": "default",

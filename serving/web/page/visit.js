@@ -12,7 +12,7 @@ export function standing(item) {
 }
 
 // Of the words in serving/guard.py and serving/run.py the least that tells them apart; others name another kind of image.
-const REASONS = [[/learned from synthetic drawings/, "synthetic runs"], [/ a patient of .* years/, "age"], [/PatientOrientation/, "turned"]];
+const REASONS = [[/learned from synthetic drawings/, "synthetic runs"], [/ a patient of .* years/, "age"], [/PatientOrientation|upside down|on its side/, "turned"], [/seem to be swapped/, "negative"], [/JPEG|damaged/, "damaged"]];
 const REFUSALS = { 413: "too large", 415: "unreadable", 422: "unreadable" };
 
 /** Why an image has no answer, in a word or two: by its first warning, which is the image's own if one is. */

@@ -245,6 +245,24 @@ def test_marks_without_lesions_are_refused(tmp_path):
         verb([file], out=tmp_path / "out", truth=truth)
 
 
+def test_readings_without_marks_and_a_system_with_marks_do_not_fit(tmp_path):
+    truth = write(tmp_path / "truth.csv", "case,label\na,1\nb,1\nn,0\nm,0\n")
+    rated = "".join(f"{reader},{case},0.5\n" for reader in "RS" for case in "abnm")
+    file = write(tmp_path / "ratings.csv", f"reader,case,rating\n{rated}")
+    marks = "case,x,y,rating\n" + "".join(f"{case},1,1,2\n{case},3,3,1\n" for case in "abnm")
+    system = {"AI": write(tmp_path / "ai.csv", marks)}
+    with pytest.raises(InputError, match="the files differ: marks with places"):
+        verb([file], out=tmp_path / "out", truth=truth, system=system)
+
+
+def test_marks_that_name_lesions_need_those_names(judged_set, tmp_path):
+    ids = judged_set.image_ids("test", "default")
+    rows = "".join(f"{reader},{name},,1\n" for reader in "RS" for name in ids)
+    file = write(tmp_path / "marks.csv", f"reader,image_id,lesion,rating\n{rows}")
+    with pytest.raises(InputError, match=r"marks need --lesions .* or places and --data"):
+        verb([file], out=tmp_path / "out", data=judged_set.folder)
+
+
 @pytest.fixture
 def marked_by(judged_set, tmp_path):
     """Marks of a reader on the test images: lesions found by skill, and false marks."""

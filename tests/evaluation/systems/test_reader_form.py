@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -60,6 +62,15 @@ def test_order_is_that_of_the_seed(image_set, tmp_path):
         for run, seed in enumerate((1, 1, 2))
     ]
     assert orders[0] == orders[1] != orders[2]
+
+
+def test_pages_of_two_studies_do_not_share_answers(image_set, tmp_path):
+    for folder, finding in (("a", "F"), ("b", "F"), ("c", "G")):
+        write_reader_study(image_set, ["p01", "p02"], tmp_path / folder, finding=finding)
+    pages = [(tmp_path / name / "read.html").read_text() for name in "abc"]
+    studies = {re.search('STUDY = "(.*?)"', page)[1] for page in pages}
+    assert len(studies) == 3
+    assert not any(str(tmp_path) in page for page in pages)
 
 
 def test_zeros_that_a_spreadsheet_took_away_do_not_matter(study):
