@@ -193,7 +193,7 @@ class Prevalence:
                 low, high = scipy.special.betaincinv([k, k + 1], [rest + 1, rest], [0.025, 0.975])
         except (ValueError, ZeroDivisionError):
             value = low = high = np.nan
-        if not 0 < low <= value <= high < 1:
+        if (size and interval) or not 0 < low <= value <= high < 1:
             raise InputError(
                 f"--prevalence {given}: must lie above 0 and below 1: 0.05, with its 95 % interval "
                 "0.05:0.03-0.08, or counts 12/240"
@@ -204,7 +204,7 @@ class Prevalence:
         """One for each replicate of a figure, normal on the logit; the share for a figure."""
         if not np.ndim(figures):
             return np.asarray(self.value)
-        normal = np.random.default_rng(0).standard_normal(np.shape(figures))
+        normal = np.random.default_rng([0, 2]).standard_normal(np.shape(figures))
         low, middle, high = scipy.special.logit([self.low, self.value, self.high])
         reach = np.where(normal < 0, middle - low, high - middle) / scipy.special.ndtri(0.975)
         return np.asarray(scipy.special.expit(middle + normal * reach))

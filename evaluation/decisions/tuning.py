@@ -136,7 +136,7 @@ def _choose_reduction(
 ) -> _ReducedScores:
     """The highest box, unless another rule's AUROC on validation is higher by more than chance.
 
-    Of the `rules` that the user names, or of all; without the highest box the simplest of them.
+    Of the `rules` that the user names, or of all; where ``max`` is not named, the simplest named.
 
     More than chance: p below 0.05 for the paired difference, by patient, divided by the number of
     other rules; of several such rules the one with the highest AUROC. Simply the highest AUROC
