@@ -123,7 +123,7 @@ def curve(data: Path, *more: object) -> int:
 def test_every_share_and_seed_is_trained_and_judged_once(data, made_up, capsys):
     assert curve(data, "--sizes", "0.25,0.5,1", "--seeds", 2) == 0
     said = capsys.readouterr().err
-    assert "11 of 12: detector, 0.5 of default, seed 1; about a minute left" in said
+    assert "11 of 12: detector, 0.5 of default, seed 1; about 10 seconds left" in said
     assert "12 of 12: detector, 1 of default, seed 1\n" in said
     out = data.parent / "out"
     shares = [(run.arm, run.share, run.seed) for run in made_up.trained]

@@ -83,14 +83,20 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path: Path) -> None:
 
 
 def test_an_export_is_described_without_torch_which_takes_600_mib() -> None:
-    info = {"name": "CheXNet", "seed": 0, "inference_id": "1", "started_from": None}
+    info = {
+        "name": "CheXNet",
+        "seed": 0,
+        "inference_id": "1",
+        "started_from": None,
+        "folder": "gone",
+    }
     code = (
-        "import sys; from types import SimpleNamespace as Model\n"
+        "import sys; from pathlib import Path; from types import SimpleNamespace as Model\n"
         "from serving import exported_model\n"
         "from serving.predict_folder import describe\n"
         f"model = Model(info={info!r}, backend='openvino', precision='fp32', kind='scores', "
-        "findings=['opacity'], names=None, compiled=False, tta=None, maps='cam', folder='exported',"
-        " inference_id=lambda: '2', training_id=lambda: '3')\n"
+        "findings=['opacity'], names=None, compiled=False, tta=None, maps='cam', "
+        "folder=Path('a/b/c'), inference_id=lambda: '2', training_id=lambda: '3')\n"
         "assert describe(model, None)['exported_from'] == '3'\n"
         "assert 'torch' not in sys.modules"
     )
