@@ -140,8 +140,12 @@ def recipe_of(run: Path | None) -> dict[str, Any]:
     """How a run was trained, for the methods of a paper, without paths; empty without its files."""
     if run is None or not (run / "config.toml").is_file():
         return {}
-    config = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
-    facts, model = read_json(run / "run.json", "run"), config["model"]
+    try:
+        config = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
+        model = config["model"]
+    except (ValueError, KeyError):  # a damaged one: the methods say less
+        return {}
+    facts = read_json(run / "run.json", "run")
     facts["pretrained"] = model["weights"] = Path(model["weights"]).name
     return {
         "network": model.get("backbone") or model["architecture"],

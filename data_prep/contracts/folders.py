@@ -415,10 +415,10 @@ def _package_versions() -> dict[str, str]:
 
 def provenance() -> dict[str, Any]:
     """What made a folder: command, without this machine's folders, time, versions, hardware."""
-    command = _ASKED.get() or shlex.join(["cxr", *sys.argv[1:]])
-    absolute = r"'/[^']+'|(?<![\w.:/'])/[^\s,:;'\")]+"
+    words = shlex.split(_ASKED.get()) or ["cxr", *sys.argv[1:]]
+    words = [re.sub(r"(?<![\w.:/])/[^,:;]+", lambda path: Path(path[0]).name, w) for w in words]
     return {
-        "command": re.sub(absolute, lambda path: Path(path[0].strip("'")).name, command),
+        "command": shlex.join(words),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "revision": _git_revision(),
         "versions": dict(_package_versions()),

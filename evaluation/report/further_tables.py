@@ -229,7 +229,8 @@ def _group_tables(comparison: Comparison) -> list[Table]:
     if table.empty:
         return []
     of_images = ~table["topic"].isin(_OWN_TABLES) & ~table["topic"].str.startswith(_LESIONS)
-    table = table[of_images & ~table["group"].str.startswith("not ")]
+    # Only the complement of a group: a group may itself be called "not recorded".
+    table = table[of_images & ~table["group"].isin("not " + table["group"])]
     return [
         _group_table(comparison, rows, str(metric))
         for metric, rows in table.groupby("metric", sort=False)
@@ -239,7 +240,7 @@ def _group_tables(comparison: Comparison) -> list[Table]:
 def _group_table(comparison: Comparison, table: pd.DataFrame, metric: str) -> Table:
     systems, contrasts = comparison.names, _contrasts(comparison)
     rows, gaps_of = [], {}
-    whole = table[~table["group"].str.endswith(" - rest")]
+    whole = table[~table["group"].isin(table["group"] + " - rest")]
     for topic, group in _in_order(whole):
         of_group = table[table["topic"] == topic]
         here = [_group_cell(of_group, group, name) for name in systems]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from itertools import combinations
 from typing import Any
@@ -67,7 +68,9 @@ def review_labels(dataset: DataSet, target: Target, systems: Sequence[Prediction
     answer = f"{n_images:,} of {len(known):,} labelled or read images to look at again"
     by = listing([f"{n} ({counted(len(own), 'run')})" for n, own in by_name.items()]) or "no system"
     stored = dataset.folder / "label_review.json"
-    before = json.loads(stored.read_text()).get("by", by) if stored.is_file() else by
+    before = by
+    with suppress(OSError, ValueError, AttributeError):  # none, or a damaged one: it is replaced
+        before = json.loads(stored.read_text()).get("by", by)
     html = StudyPage(dataset.name, target.display_name, answer).render(
         "label_review.html.jinja", name=dataset.name, kinds=kinds,
         finding=target.display_name, answer=answer, n_rows=len(table), readers=readers,

@@ -13,6 +13,7 @@ import pytest
 from data_prep.contracts import folders
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import (
+    asked_as,
     atomic_path,
     disk_errors,
     folder_lock,
@@ -167,6 +168,12 @@ def test_provenance_names_versions_and_command():
     facts = provenance()
     assert {"python", "numpy", "pydicom"} <= set(facts["versions"])
     assert facts["command"].split()[0] == "cxr"
+
+
+def test_a_recorded_command_names_no_folder_of_the_machine():
+    given = "cxr compare 'A=/home/ann lee/a,/b c/d' --data /data/set --out s3://bucket/x"
+    with asked_as(given):
+        assert provenance()["command"] == "cxr compare A=a,d --data set --out s3://bucket/x"
 
 
 @pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
