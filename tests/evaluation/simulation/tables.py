@@ -95,9 +95,16 @@ TABLES = (
     Table("boxes", "boxes", (
         *(Column(title, name) for name, title in _BOXES.items()),
         *(Column(f"{_BOXES[name]}, cut held", f"{name}|held") for name in _AT_CUT),
-        *(Column(f"{title}: interval holds it", f"{name} covers")
-          for name, title in _BOXES.items()),
+        *(Column(f"{_BOXES[name]}: interval holds it", f"{name} covers")
+          for name in ("ap50", "ap", "froc_centre_mean", *_AT_CUT)),
         Column("AP50, mean", "ap50 value", share=False),
+    )),
+    Table("goals", "goals", (
+        Column("sensitivity called met", "sensitivity"),
+        Column("specificity called met", "specificity"),
+        Column("both called met", "co-primary"),
+        Column("a goal called missed", "missed"),
+        Column("both called met, truth 0.1 above", "easy"),
     )),
     Table("shortcuts", "shortcuts", (
         Column("above 0.5", "above"), Column("below 0.5", "below"),
