@@ -96,7 +96,7 @@ class Curve:
     y: Floats
     points: tuple[Point, ...] = ()
     faint: bool = False
-    dashed: bool | None = None  # in place of the dash of its position: solid, or dashed
+    solid: bool = False  # in place of the dash of its position
     in_steps: bool = False  # level from each point up to the next
     figure: str = ""  # in words, for the legend
     band: tuple[Floats, Floats, Floats] | None = None  # x, and the interval of y there
@@ -200,8 +200,8 @@ def _draw_curve(axes: Axes, chart: Chart, curve: Curve, gid: str) -> None:
 
 
 def _line_style(chart: Chart, curve: Curve) -> Any:
-    if curve.dashed is not None:
-        return _DASHES[curve.dashed]
+    if curve.solid:
+        return "-"
     return "-" if chart.names_beside else _dash(curve.position)
 
 

@@ -343,7 +343,7 @@ def _crossing(study: CurveStudy, metric: str, times: Times | None) -> Iterator[C
     height = float(curve.at(where.effort / cost).values[0])
     x = np.array(where.interval) / scale
     point = Point(where.effort / scale, height, "where the fitted curves cross", _CROSSING_MARKER)
-    yield Curve("crossing with interval", _CROSSING, x, np.full(2, height), (point,), dashed=False)
+    yield Curve("crossing with interval", _CROSSING, x, np.full(2, height), (point,), solid=True)
 
 
 def _drawn_arms(study: CurveStudy, metric: str) -> list[dict[str, Any]]:
@@ -393,7 +393,7 @@ def _curves(arm: Mapping[str, Any], times: Times | None) -> Iterator[Curve]:
         counts = line["images"]
         x = np.array([n if times is None else times.hours(n, n * arm["boxes"]) for n in counts])
         y, low, high = (np.array(line[end]) for end in ("figure", "low", "high"))
-        yield Curve(name, position, x, y, dashed=False, band=(x, low, high))
+        yield Curve(name, position, x, y, solid=True, band=(x, low, high))
         name = ""
     at = [
         point["grown"] * _APART[kind]
@@ -408,7 +408,7 @@ def _curves(arm: Mapping[str, Any], times: Times | None) -> Iterator[Curve]:
         Point(across, point["figure"], point["words"], _MARKERS[kind])
         for across, point in zip(at, points, strict=True)
     )
-    yield Curve(name, position, x, y, marks, faint=True, dashed=False)
+    yield Curve(name, position, x, y, marks, faint=True, solid=True)
 
 
 def _figure_axis(drawn: Iterable[Mapping[str, Any]], metric: str) -> Axis:

@@ -312,7 +312,7 @@ def _chart(transfer: Transfer) -> Chart:
             x, y = [*x, to, to, np.nan], [*y, low, high, np.nan]
             label = f"{system} on {data.name}: AUROC {_estimate(cell.auroc)}"
             points.append(Point(to, cell.auroc.value, label, "D" if cell.home else "."))
-        curves.append(Curve(system, at, np.array(x), np.array(y), tuple(points), dashed=False))
+        curves.append(Curve(system, at, np.array(x), np.array(y), tuple(points), solid=True))
     guesses, spans = list[Point](), list[tuple[float, float | None]]()
     for column, data in enumerate(transfer.sets):
         if (guess := data.shortcut) is not None:
@@ -321,7 +321,7 @@ def _chart(transfer: Transfer) -> Chart:
             guesses.append(Point(to, guess["auroc"], label, "s"))
             spans += [(to, guess["ci_low"]), (to, guess["ci_high"]), (to, None)]
     line = np.array(spans, dtype=np.float64).reshape(-1, 2).T
-    curves.append(Curve(_GUESS, n - 1, line[0], line[1], tuple(guesses), dashed=False))
+    curves.append(Curve(_GUESS, n - 1, line[0], line[1], tuple(guesses), solid=True))
     lowest = min([0.5, *(value for curve in curves for value in curve.y if not np.isnan(value))])
     low = np.floor(lowest * 10) / 10
     ticks = tuple((float(t), f"{t:.1f}") for t in np.arange(low, 1.05, 0.1))
