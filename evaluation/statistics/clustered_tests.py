@@ -367,7 +367,8 @@ class ExchangedPatients:
 
         Patients are exchanged until 10 exchanges give at least as large a difference of each
         kind, 20,000 times at most. `gaps` gives differences, ``(R, K)``, of rows of images that
-        are inside, ``(R, N)``; NaN where there is none, which counts as large.
+        are inside, ``(R, N)``; NaN where there is none, which counts as large in an exchange, and
+        is NaN of the images as they are.
 
         Source:
             Besag and Clifford 1991, when to stop; Davison and Hinkley 1997, section 4.3.
