@@ -271,7 +271,7 @@ class _EstimateMaker:
         of_precision = len(names) == 1 and key.metric in family("coco")
         corrected = of_precision and len(models) == 1
         if corrected and drawn is not None:
-            drawn = _without_bias(drawn, value)
+            drawn = _lowered(drawn, value)
         interval = self._interval(key, value, drawn, refitted=refitted)
         if refitted and (reason := _too_few(key.policy, models)):
             interval = Interval(value, note=f"no interval: {reason}")
@@ -285,7 +285,7 @@ class _EstimateMaker:
             held, _ = self._over_seeds(self._held, names, key, held)
         elif len(names) == 1:
             exact = _exact_interval(models[0], key, value)
-        method += (", bias-corrected" if corrected else "") + of_choices(choices)
+        method += (", lower end bias-corrected" if corrected else "") + of_choices(choices)
         if of_precision and self._size(key).n_positive < 100:
             interval = replace(interval, note="; ".join(filter(None, [interval.note, _TOO_HIGH])))
         if exact is not None and held.unmoved:
@@ -377,11 +377,17 @@ def _choices(models: Sequence[Scorecard], key: MetricKey) -> dict[str, bool]:
     return {name: all(of_model.get(name, True) for of_model in every) for name in names}
 
 
-def _without_bias(drawn: Floats, value: float) -> Floats:
-    """Replicates of average precision about its value less the bias, which they show once more."""
+def _lowered(drawn: Floats, value: float) -> Floats:
+    """Replicates of average precision, their lower half less twice the bias that they show.
+
+    The figure is too high once, and its replicates once more. How much they show of it varies, so
+    the upper half stays: the interval is the hull of the percentile and the corrected one.
+    """
     known = drawn[~np.isnan(drawn)]
-    bias = float(known.mean()) - value if len(known) else 0.0
-    return np.clip(drawn - 2 * bias, 0.0, 1.0)
+    if not len(known):
+        return drawn
+    bias = max(float(known.mean()) - value, 0.0)
+    return np.where(drawn < np.median(known), np.maximum(drawn - 2 * bias, 0.0), drawn)
 
 
 def _chosen_on(key: MetricKey, models: Sequence[Scorecard]) -> int | None:

@@ -45,8 +45,8 @@ class StudyRow:
     df: float | None  # degrees of freedom; `None` for the normal distribution
     ci_low: float | None  # at the chosen level; of what is no difference within 0 and 1
     ci_high: float | None
-    # of all differences of a metric at once (Bonferroni), cautious with 2 to 4 readers who are not
-    # crossed; of the mean of such readers, too
+    # of all differences of a metric at once (Bonferroni), cautious with 2 to 4 readers; of the
+    # mean of so few, too
     ci_low_all: float | None
     ci_high_all: float | None
     p_value: float | None  # of no difference
@@ -283,7 +283,7 @@ class _MetricStudy:
             low, high = max(low, 0.0), min(high, most)
         names = list(self.columns)
         n_readers = len({names[at][0] for at in columns if names[at][1]})
-        if estimate.squares and n_readers < _FEW_READERS and not design.startswith("crossed"):
+        if estimate.squares and n_readers < _FEW_READERS:
             low_all, high_all = estimate.cautious_interval_at(all_level or self.level)
         return StudyRow(
             kind=kind, metric=self.metric, first=first, second=second, reader=reader,

@@ -13,7 +13,7 @@ from evaluation.boxes.map_boxes import MapBoxRule
 from evaluation.boxes.matching import pair_boxes
 from evaluation.compare.compare import _check_protocol
 from evaluation.compare.estimates import HELD, REFITTED
-from evaluation.compare.intervals import resampled_figures
+from evaluation.compare.intervals import _lowered, resampled_figures
 from evaluation.compare.protocol import Protocol
 from evaluation.compare.scorecard import Scorecard
 from evaluation.compare.verdict import state_verdict
@@ -117,9 +117,20 @@ def test_a_cut_of_maps_that_is_held_is_told_and_is_no_primary_figure(drawn):
     told = [each.text for each in state_verdict(figures, ["A", "B"], "Finding").conclusions]
     (of_boxes,) = [text for text in told if text.startswith("AP50")]
     assert "Boxes of B are parts of a map, no finer than its cells (choice held)." in of_boxes
-    assert figures.of("A", "ap50").method.endswith(", bias-corrected")
+    assert figures.of("A", "ap50").method.endswith(", lower end bias-corrected")
     seeds = resampled_figures("finding", {"A": [*cards["A"], *cards["B"]]}, resamples).estimates
     assert "bias-corrected" not in seeds.of("A", "ap50").method != ""  # which is not of seeds
+
+
+@pytest.mark.parametrize("shift", [0.03, -0.03])
+def test_the_interval_of_precision_is_the_hull_of_percentiles_and_those_without_bias(shift):
+    drawn = np.random.default_rng(5).normal(0.5 + shift, 0.05, 500)
+    ends, bias = np.quantile(drawn, [0.025, 0.975]), drawn.mean() - 0.5
+    hull = min(ends[0], ends[0] - 2 * max(bias, 0)), ends[1]
+    with_some_undefined = np.append(drawn, np.nan)
+    found = _lowered(with_some_undefined, 0.5)
+    assert np.nanquantile(found, [0.025, 0.975]) == pytest.approx(hull)
+    assert np.isnan(found).sum() == 1
 
 
 @pytest.mark.parametrize(

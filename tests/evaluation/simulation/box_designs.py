@@ -46,8 +46,8 @@ from tests.evaluation.simulation.makers import Floats, draw
 
 _SIDE = 1024.0  # px
 _POLICY = "max_f1"
-_POPULATION, _VALIDATIONS = 12_000, 150
-"""Images by which the population's figures are known, and validation sets that choose cuts."""
+_POPULATION, _POPULATIONS, _VALIDATIONS = 12_000, 6, 1500
+"""Images by which a population's figures are known, how many times, and sets that choose cuts."""
 BOX_METRICS = (
     "ap50", "ap", "froc_mean", "froc_centre_mean", "pointing_accuracy", "localised_sensitivity",
     "rsna_score", "iobb_accuracy_25", "iobb_false_marks_25",
@@ -202,7 +202,21 @@ def compared(cards: Sequence[Scorecard], replicates: int, seed: int) -> Estimate
 
 def population(rng: np.random.Generator, n_validation: int, clusters: str) -> dict[str, float]:
     """The figures of many images; at a chosen cut or threshold the mean over validation sets."""
-    many = draw_images(rng, _POPULATION, "one")
+    sets = [draw_images(rng, n_validation, clusters) for _ in range(_VALIDATIONS)]
+    thresholds = [
+        choose_threshold(drawn.judged.y_true, drawn.scores(0), _POLICY).threshold for drawn in sets
+    ]
+    cuts = [cut_choice(drawn, 0).chosen for drawn in sets]
+    many = [
+        _true_figures(draw_images(rng, _POPULATION, "one"), thresholds, cuts)
+        for _ in range(_POPULATIONS)
+    ]
+    return {name: float(np.mean([each[name] for each in many])) for name in many[0]}
+
+
+def _true_figures(
+    many: BoxedImages, thresholds: Sequence[float | None], cuts: Sequence[float | None]
+) -> dict[str, float]:
     judged, boxes = many.judged, many.boxes[0]
     pairs = pair_boxes(boxes, judged.truth, judged.image_ids)
     once, every = np.ones((1, 1), dtype=np.int64), np.zeros(_POPULATION, dtype=np.int64)
@@ -213,12 +227,7 @@ def population(rng: np.random.Generator, n_validation: int, clusters: str) -> di
     }
     hit = localised(deciding_points(boxes, judged.image_ids), judged.truth)[judged.y_true]
     scores = many.scores(0).to_numpy()[judged.y_true]
-    cuts, found = [], []
-    for _ in range(_VALIDATIONS):
-        drawn = draw_images(rng, n_validation, clusters)
-        chosen = choose_threshold(drawn.judged.y_true, drawn.scores(0), _POLICY).threshold
-        found.append(np.nan if chosen is None else (hit & (scores >= chosen)).mean())
-        cuts.append(cut_choice(drawn, 0).chosen)
+    found = [(hit & (scores >= chosen)).mean() for chosen in thresholds if chosen is not None]
     taken = np.array([cut for cut in cuts if cut is not None])
     rows = np.ones((len(taken), 1), dtype=np.int64)
     rsna, iobb = (
@@ -231,7 +240,7 @@ def population(rng: np.random.Generator, n_validation: int, clusters: str) -> di
         "froc_mean": froc["iou"],
         "froc_centre_mean": froc["centre"],
         "pointing_accuracy": float(hit.mean()),
-        "localised_sensitivity": float(np.nanmean(found)),
+        "localised_sensitivity": float(np.mean(found)),
         "rsna_score": float(rsna),
         **dict(zip(family("iobb"), iobb.tolist(), strict=True)),
     }

@@ -66,7 +66,7 @@ def reader_measure(
     found = {}
     for metric in ("auroc", "recall", "specificity"):
         gap = analysis.of("difference", metric)[0]
-        found[metric] = float(gap.p_value is not None and gap.p_value < 0.05)
+        found[metric] = float(gap.decided)
     mean = analysis.of("mean", "auroc")[0]
     if mean.ci_low is not None and mean.ci_high is not None:
         found["covers"] = float(mean.ci_low <= truth <= mean.ci_high)

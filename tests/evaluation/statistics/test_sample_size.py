@@ -80,6 +80,30 @@ def test_cases_for_readers_are_those_of_rjafroc(readers, cases):
     assert fewest_patients(plan, lambda study: study.power(0.05) >= 0.8).patients == cases
 
 
+# Weighted AFROC of the first two treatments of RJafroc's dataset04 (Zanca 2009, 4 readers, 200
+# cases), by pseudovalues: C, RC, TC, error, TR.
+ZANCA = 0.06117804981, 0.01355883396, 0.01016518621, 0.09672559908, -0.00044392794
+ZANCA_EFFECT = 1.2617239 * 0.05  # what 0.05 of AUROC is in weighted AFROC there
+
+
+def test_a_planned_study_of_marks_is_that_of_rjafroc():
+    # D. P. Chakraborty, RJafrocQuickStart, chapter "FROC sample size estimation" (commit 18e5b5f8).
+    case, reader_case, treatment_case, error, interaction = ZANCA
+    parts = Components(
+        0.00185422886, interaction, cov1=case + reader_case, cov2=case + treatment_case,
+        cov3=case, error=case + reader_case + treatment_case + error,
+    )  # fmt: skip
+    powers = {0.2: 0.075439644, 0.6: 0.28797922, 1: 0.6420946, 1.2: 0.79495349, 2: 0.9959336}
+    study = CrossedPlan(parts, 1, 0.5, readers=5).study(100)
+    for times, power in powers.items():
+        assert study.power(times * ZANCA_EFFECT) == pytest.approx(power, abs=1e-6)
+    planned = fewest_patients(
+        CrossedPlan(parts, 1, 0.5, readers=6), lambda study: study.power(ZANCA_EFFECT) >= 0.8
+    )
+    assert planned.patients == 121
+    assert planned.power(ZANCA_EFFECT) == pytest.approx(0.80022333, abs=1e-6)
+
+
 def test_variance_of_one_auroc_is_that_of_hanley_and_mcneil_with_binormal_moments():
     auroc, positives, negatives = 0.85, 30, 50
     height = ndtri(auroc)

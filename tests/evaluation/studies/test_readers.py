@@ -160,9 +160,16 @@ def test_fewer_than_five_readers_are_held_against_a_system_by_a_cautious_interva
     assert (gap.ci_low_all < gap.ci_low) == (gap.ci_high < gap.ci_high_all) == cautious
     assert (mean.ci_low_all is not None) == cautious
     assert any("Fewer than 5 readers" in note for note in _notes(result)) == cautious
-    plain = analyse_readers(_join_readings(truth_frame(), crossed(n_readers=3), {}))
-    (pair,) = plain.of("difference", "auroc")
-    assert pair.ci_low_all == pair.ci_low, "readers who are crossed keep the published interval"
+
+
+@pytest.mark.parametrize("n_readers", [2, 3, 5])
+def test_fewer_than_five_readers_compare_modalities_by_a_cautious_interval(n_readers):
+    tables = crossed(n_readers=n_readers)
+    result = analyse_readers(_join_readings(truth_frame(), tables, {}))
+    (pair,) = result.of("difference", "auroc")
+    assert pair.design == "crossed"
+    assert (pair.ci_low_all < pair.ci_low) == (pair.ci_high < pair.ci_high_all) == (n_readers < 5)
+    assert any("Fewer than 5 readers" in note for note in _notes(result)) == (n_readers < 5)
 
 
 def test_a_claim_rests_on_the_interval_of_all_comparisons():
@@ -221,7 +228,7 @@ def test_the_page_shows_every_reader_and_says_what_to_beware_of(tmp_path):
     html = write_readers(result, tmp_path).read_text()
     for text in ("R0", "R1", "Lone", "AI, system", "Only 10 patients have positive cases",
                  "One reader read with third", "specificity of AI, which decided nothing", "nested",
-                 "A comparison rests on two readers"):  # fmt: skip
+                 "Fewer than 5 readers"):  # fmt: skip
         assert text in html
     assert not re.search(r"(?:src|href)=\"https?:", html)
     stored = json.loads((tmp_path / "readers.json").read_text())
