@@ -73,6 +73,8 @@ def exact_share(hits: Floats, images: Floats) -> tuple[float, float]:
     images as the variance by patient says, never more than there are (Korn and Graubard 1998). As
     each of their ends has one trial more on the other side, so has that variance one patient of
     usual size more, without which few patients who have all that is wrong give too narrow an end.
+    Patients with many images decide it, and where these happen to be right it is too small: so
+    they are no more than by the likeness of all patients' images, either.
 
     Shapes: `hits`, `images` ``(patients,)``, some images in all.
     """
@@ -81,6 +83,7 @@ def exact_share(hits: Floats, images: Floats) -> tuple[float, float]:
     if total == len(images):
         single = Interval.of_share(share, total)
         return single.low, single.high
+    independent = total / _design_effect(hits, images)
 
     def exact(right: float) -> Interval:
         of_patients = np.append(images, (images**2).sum() / total)
@@ -92,9 +95,24 @@ def exact_share(hits: Floats, images: Floats) -> tuple[float, float]:
         of_one_image = mean * (1 - mean) * (narrow / wide) ** 2
         variance = (added**2).sum()
         trials = float(total if total * variance <= of_one_image else of_one_image / variance)
-        return Interval.of_share(share, trials)
+        return Interval.of_share(share, min(trials, independent))
 
     return exact(0.0).low, exact(1.0).high
+
+
+def _design_effect(hits: Floats, images: Floats) -> float:
+    """How many images say as much as one, where all patients' images are equally alike.
+
+    Source:
+        Ridout, Demetrio and Firth 1999, Biometrics 55:137 (analysis of variance).
+    """
+    total, share, others = images.sum(), hits.sum() / images.sum(), max(len(images) - 1, 1)
+    unequal = (images**2).sum() / total
+    between = (images * (hits / images - share) ** 2).sum() / others
+    within = (hits * (1 - hits / images)).sum() / (total - len(images))
+    both = between + ((total - unequal) / others - 1) * within
+    alike = np.clip((between - within) / both, 0, 1) if both > 0 else 0.0
+    return float(1 + (unequal - 1) * alike)
 
 
 @dataclass(frozen=True)

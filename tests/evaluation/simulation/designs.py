@@ -39,6 +39,7 @@ from tests.evaluation.simulation.mark_designs import mark_designs, mark_measure,
 from tests.evaluation.simulation.product import Judged, calibrations, judge
 from tests.evaluation.simulation.reader_designs import reader_measure, true_auroc
 from tests.evaluation.simulation.study_designs import CURVES, FEW_READERS, FOLDS, PLANS
+from tests.evaluation.simulation.use_designs import predictive, verdicts
 
 Found = dict[str, float]
 Measure = Callable[[np.random.Generator], Found]
@@ -500,4 +501,7 @@ DESIGNS = {
         goals,
     )
 }
-DESIGNS |= {each.__name__: _without_luck(each) for each in (groups, transfer, promises, shortcuts)}
+DESIGNS |= {
+    each.__name__: _without_luck(each)
+    for each in (groups, transfer, promises, shortcuts, predictive, verdicts)
+}

@@ -7,11 +7,10 @@ from scipy.special import expit, ndtri
 from evaluation.compare.claims import GoalResult
 from evaluation.compare.protocol import Protocol
 from evaluation.compare.scorecard import Scorecard
-from evaluation.decisions.test_set import EvaluationSet
 from evaluation.decisions.thresholds import ThresholdChoice
 from tests.evaluation.simulation.makers import Noise, draw
+from tests.evaluation.simulation.product import judged_images
 
-_BOXES = pd.DataFrame(columns=["image_id", "x1", "y1", "x2", "y2"])
 _ALIKE_OTHER = 0.1
 """How far a goal that is easily met lies below the truth."""
 
@@ -22,17 +21,9 @@ def goal_measure(
     """What is said of a system whose true sensitivity and specificity are `truth`."""
     cut = float(ndtri(truth))  # of negatives; positives lie as far beyond it
     sample = draw(rng, n_patients, [[2 * cut]], clusters=clusters, noise=noise)
-    judged = EvaluationSet(
-        pd.Index(np.arange(len(sample.y_true)).astype(str)),
-        sample.y_true,
-        sample.patients,
-        sample.n_patients,
-        np.ones(len(sample.y_true), dtype=bool),
-        _BOXES,
-    )
     policy = f"threshold={expit(cut):.12f}"
     chosen = {policy: ThresholdChoice(policy, float(expit(cut)))}
-    card = Scorecard(judged, pd.Series(sample.scores[0]), chosen)
+    card = Scorecard(judged_images(sample), pd.Series(sample.scores[0]), chosen)
 
     def results(**goals: float) -> list[GoalResult]:
         protocol = Protocol(policy=policy, goals=goals, declared=True)

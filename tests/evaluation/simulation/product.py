@@ -108,11 +108,9 @@ def judge(
     return Judged(names, figures, tests, verdict, chosen, tuple(policies))
 
 
-def judged_cards(
-    validation: Sample, test: Sample, seeds: Sequence[int], policies: Sequence[str]
-) -> dict[str, list[Scorecard]]:
-    """Scorecards of the systems by name, one a seed."""
-    judged = EvaluationSet(
+def judged_images(test: Sample) -> EvaluationSet:
+    """The images of a sample as they are judged, without boxes."""
+    return EvaluationSet(
         pd.Index(np.arange(len(test.y_true)).astype(str)),
         test.y_true,
         test.patients,
@@ -120,6 +118,13 @@ def judged_cards(
         np.ones(len(test.y_true), dtype=bool),
         _BOXES,
     )
+
+
+def judged_cards(
+    validation: Sample, test: Sample, seeds: Sequence[int], policies: Sequence[str]
+) -> dict[str, list[Scorecard]]:
+    """Scorecards of the systems by name, one a seed."""
+    judged = judged_images(test)
     names = [chr(ord("A") + place) for place in range(len(seeds))]
     cards: dict[str, list[Scorecard]] = {}
     row = 0

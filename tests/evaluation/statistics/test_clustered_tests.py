@@ -7,9 +7,11 @@ from sklearn.metrics import roc_auc_score
 
 from data_prep.contracts.errors import InputError
 from evaluation.compare.claims import holm
+from evaluation.statistics.bootstrap import Interval
 from evaluation.statistics.clustered_tests import (
     AurocParts,
     ExchangedPatients,
+    _design_effect,
     _exact_mcnemar,
     _freedom_of,
     auroc_difference,
@@ -393,6 +395,16 @@ def test_images_of_a_patient_that_agree_say_as_much_as_one_and_others_as_themsel
     independent = binomtest(240, 300).proportion_ci(0.95, "exact")
     assert mixed == pytest.approx((independent.low, independent.high))  # never narrower than that
     assert mixed[1] - mixed[0] < agreeing[1] - agreeing[0]
+
+
+def test_a_patient_with_many_images_who_is_right_does_not_hide_how_alike_others_are():
+    hits, images = np.array([3.0] * 32 + [0.0] * 8 + [30.0]), np.array([3.0] * 40 + [30.0])
+    effective = images.sum() ** 2 / (images**2).sum()
+    alike = Interval.of_share(hits.sum() / images.sum(), effective)
+    assert exact_share(hits, images)[0] <= alike.low
+    assert _design_effect(hits[:40], images[:40]) == pytest.approx(3)  # alike throughout
+    assert _design_effect(np.full(40, 2.0), images[:40]) == 1
+    assert _design_effect(np.array([5.0]), np.array([9.0])) >= 1  # a single patient
 
 
 def test_a_share_of_one_in_patients_with_several_images_leaves_room_below():
