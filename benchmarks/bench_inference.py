@@ -148,7 +148,7 @@ def _measure_batch_norm(model: Any, pixels: torch.Tensor) -> None:
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = None  # the mean over all batches
-    forward = model.run_heads if isinstance(model, LesionRetinaNet) else model.features
+    forward = model.run if isinstance(model, LesionRetinaNet) else model.features
     model.train()
     with torch.no_grad():
         for some in pixels.split(4):
@@ -160,7 +160,7 @@ def _set_class_bias(model: LesionRetinaNet, pixels: torch.Tensor) -> None:
     """Spread the logits, and move them until the wanted number passes."""
     layer = model.head.classification_head.cls_logits
     with torch.no_grad():
-        logits = model.run_heads(pixels[:4]).outputs["cls_logits"][..., 1]  # (B, A)
+        logits = model.run(pixels[:4]).outputs["cls_logits"][..., 1]  # (B, A)
         bias, grow = layer.bias.mean(), _SPREAD / logits.std()
         share = min(_PASSING / logits.shape[1], 0.5)
         top = (bias + grow * (logits - bias)).flatten().quantile(1 - share)

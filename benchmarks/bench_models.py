@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -34,8 +34,8 @@ from data_prep.images.image import read_image
 from data_prep.store.preprocess import letterbox
 from detection.backbone import group_norm
 from detection.dataset import LesionBatch
-from detection.model import build_retinanet
-from detection.model import training_losses as detector_losses
+from detection.detector import training_losses as detector_losses
+from detection.model import build_detector
 from detection.retinanet import LesionRetinaNet
 from scripts.runtime import choose_device, has_bf16_instructions
 from training.cost import count_flops
@@ -222,8 +222,10 @@ def _our_step(
 def detector_twins(size: Size, seed: int, device: str) -> tuple[LesionRetinaNet, RetinaNet]:
     """Our network, and torchvision's own with the same weights and anchors."""
     torch.manual_seed(seed)
-    ours = build_retinanet(
-        backbone=cast("Any", size.backbone),
+    ours: Any = build_detector(
+        "retinanet",
+        n_findings=1,
+        backbone=size.backbone,
         head="v2",
         norm="batch",
         fpn_channels=size.fpn_channels,

@@ -180,7 +180,7 @@ def _commands(folder: Path, count: int) -> dict[str, list[list[str]]]:
     """Each row's commands, in the order in which they can run."""
     data, one, two = folder / "data", folder / "one", folder / "two"
     run, exported, source = str(folder / "run"), str(folder / "exported"), folder / "source"
-    settings = ["model.architecture=small_cnn", "model.weights=none", "training.epochs=1"]
+    settings = ["model.backbone=small_cnn", "model.weights=none", "training.epochs=1"]
     settings += [f"data.image_size={_SIDE}", "training.batch_size=32"]
     sets = [word for setting in settings for word in ("--set", setting)]
     at, images, report = ["--data", str(data)], str(source / "images"), str(folder / "report")

@@ -271,7 +271,7 @@ def prepared_by(name: EngineName, folder: Path, count: int) -> Grown:
 
 def train(data: Path, run: Path) -> None:
     """Train the smallest network, for one epoch."""
-    settings = ["model.architecture=small_cnn", "model.weights=none", "training.epochs=1"]
+    settings = ["model.backbone=small_cnn", "model.weights=none", "training.epochs=1"]
     settings += [f"data.image_size={SIDE}", "training.batch_size=32", f"training.seed={SEED}"]
     sets = [word for setting in settings for word in ("--set", setting)]
     cxr("train", "chexnet", "--data", data, "--out", run, *sets)

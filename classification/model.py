@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812
@@ -16,7 +15,7 @@ from classification.weights import load_features
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
 from networks.checkpoints import Checkpoint
-from networks.inference import require_store_pixels
+from networks.inference import StoreModel
 from networks.published import fetch_imagenet
 
 # ImageNet's normalisation by colour, in [0, 1]: what published networks learned with.
@@ -24,10 +23,7 @@ _COLOUR_MEAN = (0.485, 0.456, 0.406)
 _COLOUR_STD = (0.229, 0.224, 0.225)
 
 
-Trainable = Literal["all", "head", "head_first", "stages"]
-
-
-class ImageClassifier(nn.Module):
+class ImageClassifier(StoreModel):
     """One logit a finding from store pixels; build it with `build_classifier`.
 
     Args:
@@ -38,12 +34,9 @@ class ImageClassifier(nn.Module):
         channels: As in `build_classifier`.
 
     Attributes:
-        architecture: ``kind``, ``name`` and ``arguments``, from which `build_classifier` makes
-            the same network again.
         by_colour: Whether the three channels that the network reads differ.
     """
 
-    architecture: dict[str, Any]
     _gain: Tensor
     _shift: Tensor
 
@@ -59,7 +52,6 @@ class ImageClassifier(nn.Module):
         self.trunk = trunk.layers
         self._stride, self._centre, self._rectify = trunk.stride, trunk.centre, trunk.rectify
         self._tiles = trunk.tiles
-        self._frozen: tuple[nn.Module, ...] = ()
         self.by_colour = channels == "imagenet"
         mean, std = torch.tensor(_COLOUR_MEAN), torch.tensor(_COLOUR_STD)
         # From the grey normalisation to that of each colour; no weights, so in no file.
@@ -78,12 +70,23 @@ class ImageClassifier(nn.Module):
 
         Reads uint8 (B, 1, S, S), store pixels of the model's size; they are normalised only here.
         """
-        return self._last(self.trunk(self._pixels(images)))
+        return self._last(self.trunk(self.pixels(images)))
 
-    def _pixels(self, images: Tensor) -> Tensor:
-        require_store_pixels(images, self.preprocess.size, "classifier")
-        pixels = self.preprocess.normalise(images).expand(-1, 3, -1, -1)  # (B, 3, S, S) float32
+    def pixels(self, images: Tensor) -> Tensor:
+        """Normalised float32 (B, 3, S, S) of store pixels; the channels may differ."""
+        pixels = super().pixels(images)
         return pixels * self._gain + self._shift if self.by_colour else pixels
+
+    @property
+    def compiled_parts(self) -> list[nn.Module]:
+        """Not the last layer, which works in float32."""
+        return [self.trunk]
+
+    @property
+    def stages(self) -> list[list[nn.Module]]:
+        """Children of the trunk."""
+        names = trunk_stages(self.architecture["arguments"]["backbone"])
+        return [[self.trunk.get_submodule(name) for name in stage] for stage in names]
 
     def _last(self, maps: Tensor) -> Tensor:
         return (F.relu(maps) if self._rectify else maps).float()
@@ -106,7 +109,7 @@ class ImageClassifier(nn.Module):
     def early_features(self, images: Tensor) -> Tensor:
         """The feature maps before the last halving, of at least twice as many cells a side."""
         layers: nn.Module = self.trunk[: self._before_halving[0]]  # type: ignore[index]
-        maps: Tensor = layers(self._pixels(images))
+        maps: Tensor = layers(self.pixels(images))
         return maps
 
     def late_features(self, early: Tensor) -> Tensor:
@@ -140,47 +143,13 @@ class ImageClassifier(nn.Module):
         """
         return Grid(self._stride, self._centre).frame(height, width)
 
-    def freeze(self, frozen: Collection[str]) -> None:
-        """Keep some children of the trunk, batch norm's statistics included; all others learn."""
-        parts = dict(self.trunk.named_children())
-        for parameter in self.parameters():
-            parameter.requires_grad_(True)
-        self._frozen = tuple(parts[name] for name in frozen)
-        for part in self._frozen:
-            part.requires_grad_(False)
-        self.train(self.training)
-
-    def freeze_for_epoch(self, how: Trainable, epoch: int) -> None:
-        """Let the right parts learn in an epoch, from 0, and `freeze` the others.
-
-        Example:
-            >>> model = build_classifier("small_cnn", image_size=64)
-            >>> model.freeze_for_epoch("head", epoch=0)
-            >>> sum(p.numel() for p in model.parameters() if p.requires_grad)
-            257
-        """
-        if how == "all":
-            self.freeze(())
-            return
-        stages = trunk_stages(self.architecture["arguments"]["name"])
-        learning = _learning_stages(how, epoch, len(stages))
-        frozen = stages[: len(stages) - learning]
-        self.freeze([child for stage in frozen for child in stage])
-
-    def train(self, mode: bool = True) -> Self:
-        """Set the mode, but leave what is frozen in evaluation mode."""
-        super().train(mode)
-        for part in self._frozen:
-            part.eval()
-        return self
-
     def forward(self, images: Tensor) -> Tensor:
         """Logits, float32 (B, K), of store pixels, uint8 (B, 1, S, S)."""
         return self.logits(self.features(images))
 
 
 def build_classifier(
-    name: str = "densenet121",
+    backbone: str = "densenet121",
     *,
     n_findings: int = 1,
     image_size: int = 224,
@@ -202,8 +171,8 @@ def build_classifier(
     uses.
 
     Args:
-        name: A classifier's network in `networks.registry`, such as ``densenet121`` (CheXNet's),
-            or ``timm:`` and a name of timm's.
+        backbone: A classifier's network in `networks.registry`, such as CheXNet's
+            ``densenet121``, or ``timm:`` and a name of timm's.
         n_findings: Number of findings K.
         image_size: Side of the pixel store's images, px.
         last_stride: Input pixels per cell of the activation map. 16 leaves out the last halving:
@@ -237,18 +206,18 @@ def build_classifier(
         raise InputError(f"weights: expected none or imagenet, but got {weights!r}")
     if channels not in ("same", "imagenet"):
         raise InputError(f"channels: expected same or imagenet, but got {channels!r}")
-    network = find_network(name)
+    network = find_network(backbone)
     mean = network.mean if mean is None else mean
     std = network.std if std is None else std
-    trunk = build_trunk(name, last_stride, image_size)
+    trunk = build_trunk(backbone, last_stride, image_size)
     if weights:
-        published = Checkpoint(f"weights of {name}", fetch_imagenet(name))
+        published = Checkpoint(f"weights of {backbone}", fetch_imagenet(backbone))
         load_features(trunk.layers, published, network)
     preprocess = Preprocess(image_size, mean, std)
     model = ImageClassifier(trunk, n_findings, preprocess, dropout, channels)
     nn.init.zeros_(model.classifier.bias)
     arguments = {
-        "name": name,
+        "backbone": backbone,
         "n_findings": n_findings,
         "image_size": image_size,
         "last_stride": last_stride,
@@ -259,15 +228,3 @@ def build_classifier(
     }
     model.architecture = {"kind": "classifier", "name": "classifier", "arguments": arguments}
     return model
-
-
-def _learning_stages(how: Trainable, epoch: int, stages: int) -> int:
-    """How many of a trunk's stages learn in an epoch, counted from the last.
-
-    ``stages`` is the gradual unfreezing of Howard and Ruder 2018, ULMFiT.
-    """
-    if how == "all":
-        return stages
-    if how == "head":
-        return 0
-    return min(epoch, stages) if how == "stages" else (stages if epoch else 0)

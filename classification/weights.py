@@ -52,7 +52,7 @@ def load_features(
         name=network.name,
         what=checkpoint.network or guess_architecture(checkpoint.state),
         known=known,
-        setting="model.architecture",
+        setting="model.backbone",
     )
     load_layers(layers, checkpoint, describe=describe, rename=rename)
 
@@ -75,7 +75,7 @@ def start_from(model: _Startable, checkpoint: Checkpoint, own_findings: Sequence
     Raises:
         InputError: The weights are of another network, or hold a value that is not finite.
     """
-    name, theirs = model.architecture["arguments"]["name"], checkpoint.network
+    name, theirs = model.architecture["arguments"]["backbone"], checkpoint.network
     rows = _shared_rows(model, checkpoint, own_findings)
     known = (*network_names("classifier"), *([theirs] if theirs else []))
     load_features(model.trunk, checkpoint, find_network(name), known)

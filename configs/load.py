@@ -12,16 +12,12 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 import tomli_w
-from pydantic import BaseModel, BeforeValidator, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from configs.settings import ClassifierConfig, DetectorConfig, Section, TrainConfig
+from configs.settings import KINDS, ClassifierConfig, DetectorConfig, Section, config_class
 from data_prep.contracts.errors import InputError
 
 _FOLDER = Path(__file__).parent
-CONFIG_CLASSES: dict[str, type[BaseModel]] = {
-    "detector": DetectorConfig,
-    "classifier": ClassifierConfig,
-}
 
 
 def shipped_configs() -> list[str]:
@@ -96,7 +92,7 @@ def _parse_toml(text: str, place: str) -> dict[str, Any]:
 
 
 def parse_config(text: str, place: str) -> DetectorConfig | ClassifierConfig:
-    """Check a configuration's text, as a run folder holds it.
+    """Check a configuration's text, as a run folder holds it, also one of an older version.
 
     Args:
         text: TOML.
@@ -105,7 +101,18 @@ def parse_config(text: str, place: str) -> DetectorConfig | ClassifierConfig:
     Raises:
         InputError: As `read_config`.
     """
-    return _check(_parse_toml(text, place), place, set())
+    content = _parse_toml(text, place)
+    if isinstance(model := content.get("model"), dict):
+        _renew(model, str(content.get("kind")))
+    return _check(content, place, set())
+
+
+def _renew(model: dict[str, Any], kind: str) -> None:
+    """Rename the keys that runs of before version 0.18 have."""
+    if kind == "classifier" and "architecture" in model:
+        model["backbone"] = model.pop("architecture")
+    if (layers := model.pop("trainable_layers", None)) is not None:
+        model["trainable"] = "all" if layers == 5 else layers
 
 
 def dump_config(config: BaseModel) -> str:
@@ -168,17 +175,25 @@ def _parse_value(text: str, override: str) -> Any:
 
 
 def _check(content: dict[str, Any], path: str, overridden: set[str]) -> Any:
+    kind, model = content.get("kind"), content.get("model")
+    if kind not in KINDS:
+        place = "--set kind: on " * ("kind" in overridden) + path
+        kinds = ", ".join(f'"{known}"' for known in KINDS)
+        raise InputError(f"{place}: kind must be one of {kinds}, got {kind!r}")
+    architecture = model.get("architecture", "retinanet") if isinstance(model, dict) else ""
     try:
-        return TypeAdapter(TrainConfig).validate_python(content)
+        settings = config_class(kind, str(architecture) or "retinanet")
+    except ValueError as error:
+        key = "model.architecture"
+        place = f"--set {key}" if key in overridden else f"{path}: {key}"
+        raise InputError(f"{place}: {error}") from None
+    try:
+        return settings.model_validate(content)
     except ValidationError as error:
         errors = error.errors(include_url=False, include_context=False)
     # An unknown key often explains a missing one, so it is reported first.
     first = min(errors, key=lambda e: e["type"] != "extra_forbidden")
-    if first["type"].startswith("union_tag"):
-        kinds = ", ".join(f'"{kind}"' for kind in CONFIG_CLASSES)
-        place = "--set kind: on " * ("kind" in overridden) + path
-        raise InputError(f"{place}: kind must be one of {kinds}, got {content.get('kind')!r}")
-    keys = [str(part) for part in first["loc"][1:]]  # the first is the kind
+    keys = [str(part) for part in first["loc"]]
     key = ".".join(keys)
     place = f"--set {key}" if key in overridden else f"{path}: {key}"
     if first["type"] == "value_error":  # a rule of ours, maybe over several keys, which it names
@@ -188,7 +203,7 @@ def _check(content: dict[str, Any], path: str, overridden: set[str]) -> Any:
         if given := [f"--set {o}" for o in inside if o.rpartition(".")[2] in named]:
             place = f"{' '.join(given)}: on {path}"
         raise InputError(f"{place.removesuffix(': ')}: {rule}")
-    raise InputError(f"{place}: {_problem(first, key, CONFIG_CLASSES[content['kind']])}")
+    raise InputError(f"{place}: {_problem(first, key, settings)}")
 
 
 def _problem(error: Mapping[str, Any], key: str, model: type[BaseModel]) -> str:
@@ -236,7 +251,7 @@ _SYNONYMS: dict[str, tuple[str, ...]] = {
     "data.target": ("label", "class", "finding"),
     "data.split": ("fold",),
     "model.backbone": ("network", "arch", "architecture", "encoder"),
-    "model.architecture": ("network", "arch", "backbone", "encoder"),
+    "model.trainable": ("trainable_layers", "trainable_backbone_layers", "freeze", "unfreeze"),
     "model.weights": ("pretrained", "checkpoint", "ckpt", "init"),
     "augmentation.rotate_degrees": ("rotate", "rotation", "degrees"),
     "augmentation.horizontal_flip": ("flip", "hflip", "fliplr", "mirror"),
@@ -352,7 +367,7 @@ def _summary(path: Path) -> _ConfigSummary:
     return _ConfigSummary(
         path.stem,
         config.kind,
-        config.model.network,
+        config.model.backbone,
         config.data.image_size,
         config.training.epochs,
         config.model.weights,
@@ -370,9 +385,9 @@ class _Key(NamedTuple):
     description: str  # what it does
 
 
-def _keys(kind: str) -> Iterator[_Key]:
-    """Every key of a kind of model, in the order of its sections."""
-    schema = CONFIG_CLASSES[kind].model_json_schema()
+def _keys(settings: type[BaseModel]) -> Iterator[_Key]:
+    """Every key of a configuration, in the order of its sections."""
+    schema = settings.model_json_schema()
     for section in _SECTIONS:
         table = schema["$defs"][schema["properties"][section]["$ref"].rpartition("/")[2]]
         for name, key in table["properties"].items():
@@ -381,10 +396,10 @@ def _keys(kind: str) -> Iterator[_Key]:
             yield _Key(section, name, _values(key), default, key.get("description", ""))
 
 
-def key_table(kind: Literal["detector", "classifier"]) -> str:
+def key_table(kind: Literal["detector", "classifier"], architecture: str = "retinanet") -> str:
     """Every key of a configuration as a table in Markdown, which the documents hold."""
     lines = ["| key | values | default | what it does |", "|---|---|---|---|"]
-    for key in _keys(kind):
+    for key in _keys(config_class(kind, architecture)):
         default = "required" if key.default is None else key.default
         cells = (f"`{key.section}.{key.name}`", key.values, default, key.description)
         lines.append(f"| {' | '.join(cells).replace('null', 'none')} |")
@@ -438,7 +453,7 @@ def annotated(config: DetectorConfig | ClassifierConfig) -> str:
         _line("kind", config.kind, _KIND[config.kind]),
         _line("name", config.name, str(type(config).model_fields["name"].description)),
     ]
-    for key in _keys(config.kind):
+    for key in _keys(type(config)):
         if f"[{key.section}]" not in lines:
             lines += ["", f"[{key.section}]"]
         limits = "" if key.values in ("", "text", "true, false") else f" ({key.values})"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Mapping
-from functools import partial
+from functools import cache, partial
+from importlib.metadata import entry_points
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -13,6 +15,7 @@ from pydantic import (
     Field,
     PlainValidator,
     WithJsonSchema,
+    create_model,
     model_validator,
 )
 
@@ -47,13 +50,61 @@ def _network(kind: registry.ModelKind) -> PlainValidator:
     return PlainValidator(check)
 
 
+def _check_trainable(value: Any) -> Any:
+    if value in ("all", "head", "head_first", "stages") or (type(value) is int and 0 <= value <= 5):
+        return value
+    raise ValueError(
+        f"must be all, head, head_first, stages or a number of stages, 0 to 5, got {value!r}"
+    )
+
+
 _NAME = WithJsonSchema({"type": "string"})
 _Backbone = Annotated[str, _network("detector"), _NAME]
-_Architecture = Annotated[str, _network("classifier"), _NAME]
+_Trunk = Annotated[str, _network("classifier"), _NAME]
+_STAGES = WithJsonSchema(
+    {
+        "anyOf": [
+            {"enum": ["all", "head", "head_first", "stages"]},
+            {"type": "integer", "minimum": 0, "maximum": 5},
+        ]
+    }
+)
+Trainable = Annotated[
+    Literal["all", "head", "head_first", "stages"] | int, PlainValidator(_check_trainable), _STAGES
+]
 
 
-class DetectorModelSettings(Section):
-    """RetinaNet; the keys are the arguments of `detection.model.build_retinanet`."""
+class _ModelSettings(Section):
+    """What detectors and classifiers are both asked."""
+
+    backbone: str = Field(min_length=1, description="the network that the model stands on")
+    weights: str = Field(
+        default="none", description="imagenet, a file, or a run folder: docs/weights.md"
+    )
+    trainable: Trainable | None = Field(
+        default=None,
+        description="what learns; a number: so many stages of the backbone, from the deepest; left "
+        "out: a detector's 3 with imagenet or coco, else all",
+    )
+
+    @model_validator(mode="after")
+    def _frozen_needs_weights(self) -> Self:
+        if self.trainable not in (None, "all") and self.weights == "none":
+            raise ValueError(
+                f"trainable = {self.trainable!r} keeps stages as they are, and weights = 'none' "
+                "makes them random; choose weights, or trainable = 'all'"
+            )
+        return self
+
+
+class DetectorModelSettings(_ModelSettings):
+    """What every detector is asked; see `detector_settings` for the keys of each architecture."""
+
+    architecture: str = Field(default="retinanet", description="a detector of docs/arms.md")
+
+
+class RetinaNetSettings(DetectorModelSettings):
+    """RetinaNet; the keys are the arguments of `detection.retinanet.build_retinanet`."""
 
     backbone: _Backbone = Field(
         default="resnet50", description="a network of docs/weights.md, below the pyramid"
@@ -66,13 +117,6 @@ class DetectorModelSettings(Section):
     )
     fpn_channels: int = Field(default=256, ge=8, le=1024, description="width of the pyramid")
     head_convs: int = Field(default=4, ge=1, le=4, description="depth of the heads")
-    trainable_layers: int | None = Field(
-        default=None,
-        ge=0,
-        le=5,
-        description="stages that learn, from the deepest; left out: 3 with imagenet or coco, "
-        "else all",
-    )
     anchor_sizes: list[_Side] | None = Field(
         default=None, min_length=5, max_length=5,
         description="px, the smallest on each of P3 to P7; left out: by image_size",
@@ -87,52 +131,51 @@ class DetectorModelSettings(Section):
         default="auto", description="auto: l1 in head v1, giou in v2"
     )
 
-    @property
-    def network(self) -> str:
-        """Name of the network in the registry."""
-        return self.backbone
-
     @model_validator(mode="after")
-    def _frozen_needs_weights(self) -> Self:
+    def _statistics_need_weights(self) -> Self:
         if self.weights == "none" and self.norm == "frozen":
             raise ValueError(
                 "norm = 'frozen' keeps pretrained statistics, and weights = 'none' has none; "
-                "choose norm = 'batch' (or 'group' for batches below 8), with trainable_layers = 5"
-            )
-        if self.weights == "none" and self.trainable_layers not in (None, 5):
-            raise ValueError(
-                f"trainable_layers = {self.trainable_layers} keeps the other stages as they are, "
-                "and weights = 'none' makes them random; choose trainable_layers = 5"
+                "choose norm = 'batch' (or 'group' for batches below 8)"
             )
         return self
 
 
-class ClassifierModelSettings(Section):
+_DETECTORS: dict[str, type[DetectorModelSettings]] = {"retinanet": RetinaNetSettings}
+_ENTRY_POINTS = "cxr_compare.detectors"  # a class with `Settings` and `build`: docs/arms.md
+
+
+def detector_names() -> list[str]:
+    """Architectures of detectors: those here, and those that installed packages bring."""
+    return [*_DETECTORS, *sorted(entry_points(group=_ENTRY_POINTS).names - _DETECTORS.keys())]
+
+
+def foreign_detector(name: str) -> Any:
+    """The class of a detector that an installed package brings.
+
+    Raises:
+        ValueError: None brings it, or it cannot be imported.
+    """
+    names = detector_names()
+    if name not in names:
+        near = difflib.get_close_matches(name, names, n=1)
+        meant = f"; did you mean '{near[0]}'?" if near else ""
+        raise ValueError(f"must be one of {', '.join(names)}, got {name!r}{meant}")
+    [found] = entry_points(group=_ENTRY_POINTS, name=name)
+    try:
+        return found.load()
+    except Exception as error:
+        raise ValueError(f"{name} of {found.value} cannot be imported: {error}") from error
+
+
+class ClassifierModelSettings(_ModelSettings):
     """An image classifier; the keys are the arguments of `classification.model`."""
 
-    architecture: _Architecture = Field(
+    backbone: _Trunk = Field(
         default="densenet121", description="a network of docs/weights.md, or timm:NAME"
     )
     last_stride: Literal[16, 32] = Field(default=32, description="px a cell of the heat map")
     dropout: _Fraction = Field(default=0.0, description="of the pooled features")
-    weights: str = Field(default="none", description="imagenet, a file, or a run folder")
-    trainable: Literal["all", "head", "head_first", "stages"] = Field(
-        default="all", description="what learns; the rest stays as its weights have it"
-    )
-
-    @property
-    def network(self) -> str:
-        """Name of the network in the registry, or of timm's."""
-        return self.architecture
-
-    @model_validator(mode="after")
-    def _frozen_needs_weights(self) -> Self:
-        if self.trainable != "all" and self.weights == "none":
-            raise ValueError(
-                f"trainable = '{self.trainable}' keeps features as they are, and weights = 'none' "
-                "has none worth keeping; choose weights, or trainable = 'all'"
-            )
-        return self
 
 
 def _or_auto(bounds: Mapping[str, int], value: Any) -> Any:
@@ -315,7 +358,7 @@ class _Config(Section):
 
 
 class DetectorConfig(_Config):
-    """Everything that trains a detector."""
+    """Everything that trains a detector; `config_class` has the keys of its architecture."""
 
     kind: Literal["detector"]
     data: DetectorDataSettings
@@ -341,4 +384,17 @@ class ClassifierConfig(_Config):
 
 
 Config = DetectorConfig | ClassifierConfig
-TrainConfig = Annotated[Config, Field(discriminator="kind")]
+KINDS = ("detector", "classifier")
+
+
+@cache
+def config_class(kind: str, architecture: str = "retinanet") -> type[Config]:
+    """The configuration of a kind of model; of detectors each architecture has keys of its own.
+
+    Raises:
+        ValueError: There is no such architecture.
+    """
+    if kind == "classifier":
+        return ClassifierConfig
+    settings = _DETECTORS.get(architecture) or foreign_detector(architecture).Settings
+    return create_model(DetectorConfig.__name__, __base__=DetectorConfig, model=(settings, ...))

@@ -139,7 +139,6 @@ def body_shapes(name: str) -> dict[str, tuple[int, ...]]:
 
 
 _TAP_STRIDES = (8, 16, 32)  # of C3, C4 and C5
-_STAGE_STRIDES = (32, 16, 8, 4, 2)  # the order in which they thaw
 
 
 _DENSE_TAPS = {"transition2": "0", "transition3": "1", "norm5": "2"}
@@ -193,10 +192,8 @@ def build_pyramid(
     return pyramid
 
 
-def freeze_stages(name: str, backbone: BackboneWithFPN, trainable_layers: int) -> list[nn.Module]:
-    """Stop the gradient of all but the last stages of the body under a pyramid.
-
-    A stage is what works at one stride: 32, 16, 8, 4, 2 from the top.
+def pyramid_stages(name: str, backbone: BackboneWithFPN) -> list[list[nn.Module]]:
+    """Layers of the body under a pyramid by the stride at which they work: 2, 4, 8, 16, 32.
 
     =========== ======================= ============== ============== ======== ============
     stride      32                      16             8              4        2
@@ -209,16 +206,8 @@ def freeze_stages(name: str, backbone: BackboneWithFPN, trainable_layers: int) -
     DenseNet    transition3, block4, .. transition2, . transition1, . block1   conv0, norm0
     =========== ======================= ============== ============== ======== ============
     """
-    if not 0 <= trainable_layers <= len(_STAGE_STRIDES):
-        raise InputError(
-            f"trainable_layers: expected 0 to {len(_STAGE_STRIDES)}, but got {trainable_layers}"
-        )
-    learning = _STAGE_STRIDES[:trainable_layers]
-    frozen = [
-        backbone.body.get_submodule(layer.name)
-        for layer in _body_layers(name)
-        if layer.stride not in learning
+    layers = _body_layers(name)
+    return [
+        [backbone.body.get_submodule(layer.name) for layer in layers if layer.stride == stride]
+        for stride in sorted({layer.stride for layer in layers})
     ]
-    for stage in frozen:
-        stage.requires_grad_(False)
-    return frozen

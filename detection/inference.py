@@ -10,13 +10,13 @@ from torch import Tensor
 from data_prep.contracts.boxes import Boxes
 from data_prep.store.preprocess import Placement
 from detection.dataset import LesionBatch
+from detection.detector import Detector
 from detection.frames import PredictedBoxes, boxes_frames, sizes_by_image
-from detection.retinanet import LesionRetinaNet
 from networks.inference import evaluating, require_findings
 
 
 def predict_boxes(
-    model: LesionRetinaNet,
+    model: Detector,
     batches: Iterable[LesionBatch],
     findings: Sequence[str],
     *,

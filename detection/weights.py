@@ -8,14 +8,13 @@ from typing import Any
 
 from torch import Tensor, nn
 from torchvision.models.detection import (
-    RetinaNet,
     retinanet_resnet50_fpn,
     retinanet_resnet50_fpn_v2,
 )
 
 from data_prep.contracts.errors import InputError
 from detection.backbone import body_shapes
-from detection.retinanet import LesionRetinaNet
+from detection.detector import Detector
 from networks.checkpoints import (
     STEP_COUNTER,
     Checkpoint,
@@ -46,16 +45,14 @@ _BATCH_NORM_EPS = 1e-5
 _COCO_CLASSES = 90  # torchvision's COCO models have 91 outputs, one of them background
 
 
-def start_from(
-    model: LesionRetinaNet, checkpoint: Checkpoint, own_findings: Sequence[str] = ()
-) -> str:
+def start_from(model: Detector, checkpoint: Checkpoint, own_findings: Sequence[str] = ()) -> str:
     """Load what a detector can use of a checkpoint, and say what that is.
 
     Of a detector, everything, but the class layer where that tells other findings apart. Of a
     classifier, or any network that has the model's backbone, the features alone.
 
     Args:
-        model: From `detection.model.build_retinanet`; untouched when the weights do not fit.
+        model: From `detection.model.build_detector`; untouched when the weights do not fit.
         checkpoint: The weights, and what is known of them.
         own_findings: What the model shall learn, in order; empty where not known.
 
@@ -69,7 +66,7 @@ def start_from(
     name, findings = arguments["backbone"], checkpoint.findings
     state = {detector_key(key): value for key, value in checkpoint.state.items()}
     if not _is_detector(state):
-        _load_body(model.backbone.body, checkpoint, name)
+        _load_body(model.body, checkpoint, name)
         return f"{source}: takes the features of {name}; pyramid and heads start anew"
     if _sizes(state)["findings"] == _COCO_CLASSES and not findings:
         kind = {key: arguments[key] for key in ("backbone", "head", "norm")}
@@ -93,7 +90,7 @@ def load_imagenet(body: nn.Module, name: str, norm: str) -> None:
 
 
 def load_coco(
-    model: RetinaNet,
+    model: nn.Module,
     *,
     backbone: str,
     head: str,

@@ -1,16 +1,18 @@
-"""What both models do alike around a forward: batches in, and modes."""
+"""What both models do alike: they read store pixels, and parts of them may be frozen."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Literal, Protocol, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from data_prep.contracts.errors import InputError
+from data_prep.store.preprocess import Preprocess
 
 
 class _Sample(Protocol):
@@ -24,13 +26,74 @@ def stack_pixels(samples: Sequence[_Sample]) -> Tensor:
     return torch.from_numpy(np.stack([sample.pixels for sample in samples])).unsqueeze(1)
 
 
-def require_store_pixels(images: Tensor, size: int, model: str) -> None:
-    """Refuse images that are not of the pixel store that a model was built for."""
-    if images.dtype != torch.uint8 or images.shape[1:] != (1, size, size):
-        raise InputError(
-            f"{model}: expected uint8 images of shape (B, 1, {size}, {size}), but got "
-            f"{images.dtype} {tuple(images.shape)}; use the pixel store of this size"
-        )
+Trainable = Literal["all", "head", "head_first", "stages"] | int
+
+
+class StoreModel(nn.Module, ABC):
+    """A model that reads images of the pixel store, and whose backbone may be frozen by stages.
+
+    Attributes:
+        architecture: ``kind``, ``name`` and ``arguments``, from which its builder makes the same
+            network again; the builder sets it.
+        preprocess: Size and normalisation of the pixels that the model reads.
+        n_findings: Number of findings K.
+    """
+
+    architecture: dict[str, Any]
+    preprocess: Preprocess
+    n_findings: int
+    _frozen: tuple[nn.Module, ...] = ()  # a tuple: the backbone has registered them
+
+    @property
+    @abstractmethod
+    def stages(self) -> Sequence[Sequence[nn.Module]]:
+        """Layers of the backbone, first to last: each stage begins where maps get smaller."""
+
+    @property
+    def compiled_parts(self) -> Sequence[nn.Module]:
+        """What torch may compile, in place: names and weights stay."""
+        return list(self.children())
+
+    def pixels(self, images: Tensor) -> Tensor:
+        """Normalised float32 (B, 3, S, S), three equal channels, of store pixels.
+
+        Raises:
+            InputError: They are not uint8 (B, 1, S, S) of the model's size.
+        """
+        size = self.preprocess.size
+        if images.dtype != torch.uint8 or images.shape[1:] != (1, size, size):
+            raise InputError(
+                f"{self.architecture['kind']}: expected uint8 images of shape (B, 1, {size}, "
+                f"{size}), but got {images.dtype} {tuple(images.shape)}; use the pixel store of "
+                "this size"
+            )
+        return self.preprocess.normalise(images).expand(-1, 3, -1, -1)
+
+    def freeze_for_epoch(self, how: Trainable, epoch: int = 0) -> None:
+        """Let the right stages of the backbone learn in an epoch, from 0, and keep the others.
+
+        What is behind the backbone always learns. Frozen stages stay in evaluation mode. ``stages``
+        is the gradual unfreezing of Howard and Ruder 2018, ULMFiT; a number counts stages from the
+        deepest.
+        """
+        stages = self.stages
+        named = {"all": len(stages), "head": 0, "stages": epoch}
+        named["head_first"] = len(stages) if epoch else 0
+        learning = how if isinstance(how, int) else named[how]
+        kept = len(stages) - min(learning, len(stages))
+        for parameter in (p for stage in stages for layer in stage for p in layer.parameters()):
+            parameter.requires_grad_(True)
+        self._frozen = tuple(layer for stage in stages[:kept] for layer in stage)
+        for layer in self._frozen:
+            layer.requires_grad_(False)
+        self.train(self.training)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode, but leave what is frozen in evaluation mode."""
+        super().train(mode)
+        for layer in self._frozen:
+            layer.eval()
+        return self
 
 
 def require_findings(findings: Sequence[str], n_findings: int, model: str) -> None:

@@ -256,7 +256,8 @@ def _design(plan: CurvePlan) -> CurveDesign:
     for kind in plan.arms:
         config = plan.classifier if kind == "classifier" else plan.detector
         settings = (
-            f"{config.model.network}, {config.data.image_size} px, weights {config.model.weights}, "
+            f"{config.model.backbone}, {config.data.image_size} px, "
+            f"weights {config.model.weights}, "
             f"{counted(config.training.epochs, 'epoch')} of the whole, batches of "
             f"{config.training.batch_size}, learning rate {config.training.learning_rate:g}"
         )

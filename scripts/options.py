@@ -110,7 +110,7 @@ else:
             write=settings_words,
             metavar="KEY=VALUE",
             words="Replace a key of the configuration, such as training.epochs=20. model.backbone "
-            f"of a detector: {', '.join(network_names('detector'))}. model.architecture of a "
+            f"of a detector: {', '.join(network_names('detector'))}. model.backbone of a "
             f"classifier: {', '.join(network_names('classifier'))}, timm:NAME.",
         ),
     ]

@@ -143,7 +143,7 @@ def anchors_of(model: LesionRetinaNet) -> tuple[np.ndarray, tuple[int, ...]]:
     """A detector's anchors, float32 ``(A, 4)`` xyxy in store px, and how many lie on each level."""
     size = model.preprocess.size
     with torch.inference_mode():
-        heads = model.run_heads(torch.zeros(1, 1, size, size, dtype=torch.uint8))
+        heads = model.run(torch.zeros(1, 1, size, size, dtype=torch.uint8))
     return heads.anchors[0].numpy(), tuple(heads.level_sizes)
 
 

@@ -316,7 +316,7 @@ def _same_at_limits(model: Any, exported: Any, images: np.ndarray) -> list[Measu
     The run's side is decoded by torchvision: on a CPU runs and exports share one decoder.
     """
     with torch.inference_mode():
-        heads = model.model.run_heads(torch.from_numpy(images[:, None]))
+        heads = model.model.run(torch.from_numpy(images[:, None]))
     outputs = exported.session.run(images[:, None])
     logits = heads.outputs["cls_logits"].numpy()[..., 1:]
     least = float(np.log(MIN_SCORE / (1 - MIN_SCORE)))

@@ -29,9 +29,9 @@ from data_prep.store.preprocess import Preprocess
 from data_prep.work.pool import read_ahead
 from detection.dataset import LesionDataset
 from detection.dataset import collate as collate_lesions
+from detection.detector import Detector
 from detection.inference import predict_boxes
-from detection.model import build_retinanet
-from detection.retinanet import LesionRetinaNet
+from detection.model import build_detector
 from evaluation.boxes.fusion import NAME, OVERLAP
 from serving.export_spec import digest_files, require_names
 from serving.tta import with_views
@@ -40,7 +40,7 @@ from training.run_folder import WEIGHTS_FILE, RunFolder, load_model
 
 Precision = Literal["fp32", "bf16"]
 BUILDERS: dict[str, Callable[..., nn.Module]] = {
-    "retinanet": build_retinanet,
+    "detector": build_detector,
     "classifier": build_classifier,
 }
 _MOST_IMAGES = 16  # at a time
@@ -68,7 +68,7 @@ class TrainedModel:
     backend: ClassVar = "torch"
 
     run: RunFolder
-    model: nn.Module
+    model: Detector | ImageClassifier
     preprocess: Preprocess
     precision: Precision
     device: str
@@ -102,7 +102,7 @@ class TrainedModel:
         folder = run.folder
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        model = load_model(folder, BUILDERS).eval()
+        model = cast("Detector | ImageClassifier", load_model(folder, BUILDERS))
         model.to(device).to(memory_format=torch.channels_last)  # as in training: faster
         if maps != "cam" and not isinstance(model, ImageClassifier):
             raise InputError(f"{folder}: a detector shows boxes, not maps; leave out --maps {maps}")
@@ -155,7 +155,7 @@ class TrainedModel:
     @property
     def kind(self) -> str:
         """``boxes`` for a detector, ``scores`` for a classifier."""
-        return "boxes" if isinstance(self.model, LesionRetinaNet) else "scores"
+        return "boxes" if isinstance(self.model, Detector) else "scores"
 
     @property
     def learnt(self) -> tuple[str, ...]:
@@ -242,10 +242,10 @@ class TrainedModel:
             "device": self.device,
             "precision": self.precision,
         }
-        if isinstance(self.model, LesionRetinaNet):
+        if isinstance(self.model, Detector):
             lesions = LesionDataset(source, image_ids, None, self.learnt)
             boxed = self._ahead(lesions, batch_size, collate_lesions)
-            detector = cast("LesionRetinaNet", self.viewed)
+            detector = cast("Detector", self.viewed)
             for found in predict_boxes(detector, boxed, self.learnt, images=sizes, **shared):
                 yield Part(found.images, {"boxes": named_rows(found.boxes, self.names)})
         elif isinstance(self.model, ImageClassifier):
@@ -267,8 +267,7 @@ class TrainedModel:
         return read_ahead(DataLoader(rows, batch_size, collate_fn=collate, pin_memory=pinned))
 
 
-def _compile(model: nn.Module) -> None:
+def _compile(model: Detector | ImageClassifier) -> None:
     """Let torch compile what computes, in place: names and weights stay."""
-    parts = ("backbone", "head") if isinstance(model, LesionRetinaNet) else ("trunk",)
-    for part in parts:
-        getattr(model, part).compile()
+    for part in model.compiled_parts:
+        part.compile()

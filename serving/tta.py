@@ -20,8 +20,8 @@ from classification.loss import scores_of
 from classification.model import ImageClassifier
 from data_prep.augment.views import View
 from data_prep.contracts.boxes import Boxes
+from detection.detector import Detector
 from detection.frames import MAX_PER_FINDING, MIN_SCORE
-from detection.retinanet import LesionRetinaNet
 from evaluation.boxes.fusion import best_box_fusion
 
 
@@ -56,17 +56,17 @@ def _with_size(holder: Any, side: int) -> Iterator[None]:
 class _MultiViewDetector(nn.Module):
     """A detector whose boxes from several views are joined by `evaluation.boxes.fusion`."""
 
-    def __init__(self, model: LesionRetinaNet, views: Sequence[View]) -> None:
+    def __init__(self, model: Detector, views: Sequence[View]) -> None:
         super().__init__()
         self.model, self.views, self.n_findings = model, tuple(views), model.n_findings
 
     def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
-        """Detections in store px, as `LesionRetinaNet` gives them in evaluation mode."""
+        """Detections in store px, as `Detector` gives them in evaluation mode."""
         size = images.shape[-1]
         n_images, parts = len(images), []
         finite = torch.ones(n_images, dtype=torch.bool)
         for number, view in enumerate(self.views):
-            with _with_size(self.model.transform, view.canvas(size)):
+            with _with_size(self.model, view.canvas(size)):
                 detections = self.model(_render_view(images, view))
             for image, of_image in enumerate(detections):
                 finite[image] &= bool(of_image["finite"])
@@ -166,6 +166,6 @@ def with_views(model: nn.Module, views: Sequence[View]) -> nn.Module:
     """The model that joins all views; the model itself where there is only the plain one."""
     if len(views) < 2:
         return model
-    if isinstance(model, LesionRetinaNet):
+    if isinstance(model, Detector):
         return _MultiViewDetector(model, views)
     return _MultiViewClassifier(model, views)  # type: ignore[arg-type]

@@ -39,7 +39,7 @@ TINY = ["data.image_size=96", "training.epochs=1"]
 TINY_DETECTOR = [
     *TINY, "model.backbone=mobilenet_v3_small", "model.fpn_channels=16", "model.head_convs=1",
 ]  # fmt: skip
-TINY_CLASSIFIER = [*TINY, "model.architecture=small_cnn"]
+TINY_CLASSIFIER = [*TINY, "model.backbone=small_cnn"]
 
 
 class Done(NamedTuple):

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from classification.dataset import ImageLabelDataset, LabelBatch, collate
@@ -17,7 +14,6 @@ from classification.model import ImageClassifier, build_classifier
 from classification.weights import start_from
 from configs.settings import ClassifierConfig
 from data_prep.augment.augment import Augmentation
-from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.pixel_store import PixelStore
 from evaluation.metrics.image_metrics import auroc, image_average_precision
@@ -55,21 +51,9 @@ class ClassifierTask(TrainingTask):
         self.draw_weights = balancing_weights(self.positive, share) if share else None
         self._training = config.training
         self._criterion = build_criterion(config.training.positive_weight, self.train.targets)
-        arguments = config.model.model_dump(exclude={"trainable", "weights", "architecture"})
         self.model = self._build_model(
-            partial(build_classifier, config.model.architecture),
-            start_from,
-            config,
-            store.size,
-            **arguments,
-            **self._channels(),
+            build_classifier, start_from, config, store.size, **self._channels()
         )
-        trainable = config.model.trainable
-        freeze = partial(self.model.freeze_for_epoch, trainable)
-        later = trainable in ("head_first", "stages")
-        if not later:  # else the optimiser must have all parameters from the start
-            freeze(0)
-        self.callbacks = [_Unfreezing(freeze)] if later else []
 
     def _channels(self) -> dict[str, str]:
         """How the network's three channels were normalised where its weights learned."""
@@ -140,34 +124,3 @@ def _score_metrics(scored: list[_Scored]) -> dict[str, float]:
         ]
         figures[name] = mean_of_defined(by_finding)
     return figures
-
-
-class _Unfreezing(Callback):
-    """Sets at the beginning of each epoch which parts learn.
-
-    The optimiser has all of them from the start, so that a training can be resumed in any epoch;
-    it leaves those alone that have no gradient.
-
-    Args:
-        freeze: Freezes and unfreezes the model for an epoch, counted from 0.
-    """
-
-    def __init__(self, freeze: Callable[[int], None]) -> None:
-        self._freeze = freeze
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Refuse several devices; freeze for an epoch that is resumed, which has no start.
-
-        Raises:
-            InputError: Several devices share a batch: they agree once which gradients to expect.
-        """
-        if trainer.world_size > 1:
-            raise InputError(
-                "model.trainable: parts cannot be unfrozen while several devices share a batch; "
-                "train on one device, or choose trainable = 'all' or 'head'"
-            )
-        self._freeze(trainer.current_epoch)
-
-    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Freeze and unfreeze."""
-        self._freeze(trainer.current_epoch)

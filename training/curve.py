@@ -206,10 +206,10 @@ def _read_arm(
 
 def _require_mixable(detector: DetectorConfig, classifier: ClassifierConfig) -> None:
     """Refuse a detector that cannot start from the classifier: their networks differ."""
-    if detector.model.backbone != classifier.model.architecture:
+    if detector.model.backbone != classifier.model.backbone:
         raise InputError(
             f"--mixed: the detector's backbone is {detector.model.backbone}, the classifier's "
-            f"network is {classifier.model.architecture}; a detector starts from a classifier of "
+            f"network is {classifier.model.backbone}; a detector starts from a classifier of "
             "the same network: --detector-set model.backbone=NAME, or leave out --mixed"
         )
 

@@ -18,13 +18,8 @@ from data_prep.contracts.schemas import EDGES
 from data_prep.store.dataset import DataSet, Target
 from data_prep.store.pixel_store import PixelStore
 from detection.dataset import LesionBatch, LesionDataset, collate
-from detection.model import (
-    build_retinanet,
-    torchvision_targets,
-    training_losses,
-    validation_losses,
-)
-from detection.retinanet import LesionRetinaNet
+from detection.detector import Detector, checked_targets, training_losses, validation_losses
+from detection.model import build_detector
 from detection.weights import start_from
 from evaluation.boxes.box_metrics import average_precision
 from evaluation.metrics.image_metrics import auroc
@@ -68,8 +63,7 @@ class DetectorTask(TrainingTask):
         self.val = LesionDataset(store, ids["val"], boxes, self.findings)
         self.collate = collate
         self.positive = ids["train"].isin(boxes["image_id"])
-        arguments = config.model.model_dump(exclude={"weights"})
-        self.model = self._build_model(build_retinanet, start_from, config, store.size, **arguments)
+        self.model = self._build_model(build_detector, start_from, config, store.size)
         share, hard = config.training.positive_share, config.training.hard_negatives
         weights = balancing_weights(self.positive, share) if share else None
         self._hard = self._boxes = None
@@ -79,9 +73,9 @@ class DetectorTask(TrainingTask):
         if augmentation is not None or mosaic > 0:
             self._boxes = _EpochSums(list(_COLUMNS))
         self.draw_weights = self._hard.weights if self._hard else weights
-        self.callbacks = [callback for callback in (self._hard, self._boxes) if callback]
+        self.callbacks += [callback for callback in (self._hard, self._boxes) if callback]
 
-    def training_losses(self, model: LesionRetinaNet, batch: LesionBatch) -> dict[str, Tensor]:
+    def training_losses(self, model: Detector, batch: LesionBatch) -> dict[str, Tensor]:
         """Losses of a training batch; counts its boxes, and notes how its negatives score."""
         if self._boxes is not None:
             counts = batch.dropped._asdict()
@@ -97,7 +91,7 @@ class DetectorTask(TrainingTask):
         return len(batch)
 
     def validation_step(
-        self, model: LesionRetinaNet, batch: LesionBatch
+        self, model: Detector, batch: LesionBatch
     ) -> tuple[dict[str, Tensor], _Seen]:
         """As `_validate`."""
         return _validate(model, batch)
@@ -126,19 +120,18 @@ class DetectorTask(TrainingTask):
 
 
 def _scored_losses(
-    model: LesionRetinaNet, batch: LesionBatch
+    model: Detector, batch: LesionBatch
 ) -> tuple[dict[str, Tensor], list[str], Tensor]:
     """Losses of a training batch, and the scores of its negative images from the same forward."""
-    targets = torchvision_targets(batch, model.n_findings)
-    heads = model.run_heads(batch.images)
+    targets = checked_targets(batch, model.n_findings)
+    passed = model.run(batch.images, targets)
     rows = [row for row, boxes in enumerate(batch.boxes) if not len(boxes)]
     negative = torch.tensor(rows, dtype=torch.int64).to(batch.images.device, non_blocking=True)
-    logits = heads.outputs["cls_logits"].detach()[negative, :, 1:]  # class 0 is background
-    scores = logits.flatten(1).amax(dim=1).sigmoid()
-    return model.losses(heads, targets), [batch.image_ids[row] for row in rows], scores
+    scores = model.image_scores(passed)[negative]
+    return model.losses(passed, targets), [batch.image_ids[row] for row in rows], scores
 
 
-def _validate(model: LesionRetinaNet, batch: LesionBatch) -> tuple[dict[str, Tensor], _Seen]:
+def _validate(model: Detector, batch: LesionBatch) -> tuple[dict[str, Tensor], _Seen]:
     """Losses and boxes of a validation batch."""
     losses, detections = validation_losses(model, batch)
     found = [{k: v.float().numpy() for k, v in image.items()} for image in detections]

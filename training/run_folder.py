@@ -77,31 +77,47 @@ def save_architecture(model: nn.Module, folder: Path) -> None:
     write_json(folder / ARCHITECTURE_FILE, "model", {"architecture": model.architecture})
 
 
+def read_architecture(folder: Path) -> dict[str, Any]:
+    """``kind``, ``name`` and ``arguments`` of a run's model, as today's builders take them.
+
+    Raises:
+        InputError: The file is missing or damaged.
+    """
+    path = folder / ARCHITECTURE_FILE
+    architecture = read_json(path, "model").get("architecture", {})
+    arguments = architecture.get("arguments")
+    if architecture.get("kind") not in ("detector", "classifier") or type(arguments) is not dict:
+        raise InputError(f"{path}: describes no model; was it written by another version?")
+    # The names of before November 2026; and a stranger's run, which has weights of its own, must
+    # not make this machine fetch others.
+    if "name" in arguments:
+        arguments["backbone"] = arguments.pop("name")
+    old = ("trainable_layers", "weights")
+    kept = {key: value for key, value in arguments.items() if key not in old}
+    if architecture["kind"] == "detector":
+        kept["architecture"] = architecture["name"]
+    return architecture | {"arguments": kept}
+
+
 def load_model(folder: Path, builders: Mapping[str, Callable[..., nn.Module]]) -> nn.Module:
     """Build the model that `save_model` described and load its weights, in evaluation mode.
 
-    Of `builders` that of its architecture's name is called.
+    Of `builders` that of its architecture's kind is called.
 
     Raises:
         InputError: A file is missing or damaged, the architecture is unknown here, or the
             weights are of another architecture.
     """
     path = folder / ARCHITECTURE_FILE
-    architecture = read_json(path, "model").get("architecture", {})
-    name, arguments = architecture.get("name"), architecture.get("arguments")
-    if name not in builders or not isinstance(arguments, dict):
-        raise InputError(
-            f"{path}: architecture {name!r} is not one of {', '.join(sorted(builders))}; "
-            "was it written by another version?"
-        )
-    # It has weights of its own: a stranger's run must not make this machine fetch others.
-    arguments = {key: value for key, value in arguments.items() if key != "weights"}
+    architecture = read_architecture(folder)
+    build, arguments = builders[architecture["kind"]], architecture["arguments"]
     state = read_weights(folder / WEIGHTS_FILE)
     try:
-        if not str(arguments.get("name")).startswith("timm:"):  # timm may draw values as it builds
+        # timm may draw values as it builds
+        if not str(arguments.get("backbone")).startswith("timm:"):
             with torch.device("meta"):  # shapes alone: sizes that nobody trained take no memory
-                _require_fit(builders[name](**arguments), state, folder / WEIGHTS_FILE)
-        model = builders[name](**arguments)
+                _require_fit(build(**arguments), state, folder / WEIGHTS_FILE)
+        model = build(**arguments)
     except InputError as error:
         place = "" if str(error).startswith(str(folder)) else f"{path}: "
         raise InputError(f"{place}{error}") from None

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import pandas as pd
 
 from configs.load import dump_config, first_difference, parse_config
-from configs.settings import Config
+from configs.settings import Config, RetinaNetSettings
 from data_prep.augment.augment import build_augmentation
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import folder_lock, require_free_space
@@ -52,18 +52,18 @@ def start(request: Request, hardware: Hardware, terminal: Terminal, held: ExitSt
 _LITE = {"detector": "retinanet_lite", "classifier": "efficientnet_lite"}
 _RANDOM_START = {  # measured: docs/results.md, section 14
     "detector": "cxr train retinanet_small, which few images suit better, or --set "
-    "model.weights=none --set model.norm=batch --set model.trainable_layers=5",
+    "model.weights=none --set model.norm=batch --set model.trainable=all",
     "classifier": "--set model.weights=none",
 }
 
 
 def _require_weights(settings: Config) -> None:
     """Fetch published weights; where they cannot be had, say every way on."""
-    network = settings.model.network
+    network = settings.model.backbone
     try:
         if settings.model.weights == "imagenet":
             fetch_imagenet(network)
-        elif settings.kind == "detector" and settings.model.weights == "coco":
+        elif isinstance(settings.model, RetinaNetSettings) and settings.model.weights == "coco":
             fetch_coco(settings.model.head)
     except InputError as error:
         lite = ""

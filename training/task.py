@@ -5,24 +5,25 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from configs.settings import Config
 from data_prep.augment.mosaic import DroppedBoxes
-from data_prep.contracts.folders import read_json
+from data_prep.contracts.errors import InputError
 from data_prep.duplicates.near_duplicates import SeenImages
 from data_prep.store.dataset import Target
 from data_prep.store.preprocess import Preprocess
 from networks.checkpoints import Checkpoint
 from networks.published import recognise
-from training.run_folder import ARCHITECTURE_FILE, WEIGHTS_FILE, RunFolder, read_weights
+from training.run_folder import WEIGHTS_FILE, RunFolder, read_architecture, read_weights
 
 _PUBLISHED = ("imagenet", "coco")
 
@@ -54,9 +55,9 @@ class Start(Checkpoint):
             run = RunFolder.started_in(home.parent if home.name == "checkpoints" else home)
         if run is None:
             return cls(weights, state)
-        arguments = read_json(run.folder / ARCHITECTURE_FILE, "model")["architecture"]["arguments"]
-        network = arguments.get("name") or arguments.get("backbone")  # a classifier's, a detector's
-        return cls(weights, state, tuple(run.started["findings"]), network, run, arguments)
+        arguments = read_architecture(run.folder)["arguments"]
+        findings = tuple(run.started["findings"])
+        return cls(weights, state, findings, arguments["backbone"], run, arguments)
 
     public = cached_property(recognise)  # what is known of it, where it is a public checkpoint
 
@@ -166,12 +167,12 @@ class TrainingTask(ABC):
     collate: Callable[[Sequence[Any]], Any]
     positive: np.ndarray
     draw_weights: Any
-    callbacks: Sequence[Any]
 
     def __init__(self, config: Config, target: Target) -> None:
         self.findings = target.any_of
         self.start = Start.open(config.model.weights)
         self.notes: list[str] = []
+        self.callbacks: list[Callback] = []
 
     def _build_model(
         self,
@@ -183,6 +184,7 @@ class TrainingTask(ABC):
     ) -> Any:
         """The model, from the seed or published weights, or with what fits of those of `start`."""
         start, weights = self.start, config.model.weights
+        arguments |= config.model.model_dump(exclude={"weights", "trainable"})
         if start is not None:
             arguments |= start.normalisation
             self.notes += start.pixel_notes(size)
@@ -196,6 +198,14 @@ class TrainingTask(ABC):
             )
         if start is not None:
             self.notes.append(start_from(model, start, self.findings))
+        trainable = config.model.trainable
+        if trainable is None:
+            trainable = 3 if config.kind == "detector" and weights in _PUBLISHED else "all"
+        freeze = partial(model.freeze_for_epoch, trainable)
+        if trainable in ("head_first", "stages"):
+            self.callbacks.append(_Unfreezing(freeze))
+        else:
+            freeze()
         return model
 
     @abstractmethod
@@ -224,6 +234,37 @@ class TrainingTask(ABC):
     def dropped_boxes(self, history: Sequence[dict[str, Any]]) -> DroppedBoxes | None:
         """What became of the training boxes under augmentation; None where none were counted."""
         return None
+
+
+class _Unfreezing(Callback):
+    """Sets at the beginning of each epoch which parts learn.
+
+    The optimiser has all of them from the start, so that a training can be resumed in any epoch;
+    it leaves those alone that have no gradient.
+
+    Args:
+        freeze: Freezes and unfreezes the model for an epoch, counted from 0.
+    """
+
+    def __init__(self, freeze: Callable[[int], None]) -> None:
+        self._freeze = freeze
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Refuse several devices; freeze for an epoch that is resumed, which has no start.
+
+        Raises:
+            InputError: Several devices share a batch: they agree once which gradients to expect.
+        """
+        if trainer.world_size > 1:
+            raise InputError(
+                "model.trainable: parts cannot be unfrozen while several devices share a batch; "
+                "train on one device, or choose trainable = 'all' or 'head'"
+            )
+        self._freeze(trainer.current_epoch)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Freeze and unfreeze."""
+        self._freeze(trainer.current_epoch)
 
 
 def mean_of_defined(figures: Sequence[float | None]) -> float:

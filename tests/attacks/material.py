@@ -32,7 +32,7 @@ fpn_channels = 16
 head_convs = 1
 weights = "none"
 norm = "group"
-trainable_layers = 5
+trainable = "all"
 anchor_sizes = [12.0, 24.0, 48.0, 96.0, 192.0]
 [training]
 {_TRAINING}"""

@@ -25,7 +25,7 @@ IMAGES = torch.randint(
 def test_a_run_of_another_network_is_named():
     state = build_classifier("small_cnn", image_size=64).state_dict()
     model = build_classifier("resnet18", image_size=64)
-    match = "run: weights of small_cnn, not of resnet18; set model.architecture to small_cnn"
+    match = "run: weights of small_cnn, not of resnet18; set model.backbone to small_cnn"
     with pytest.raises(InputError, match=match):
         start_from(model, Checkpoint("run", state, network="small_cnn"))
 
@@ -200,7 +200,7 @@ def test_a_real_squeezenet_file_gives_its_own_features(shared_data):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("densenet121", "weights of squeezenet, not of densenet121; set model.architecture to sq"),
+        ("densenet121", "weights of squeezenet, not of densenet121; set model.backbone to sq"),
         ("resnet18", "weights of squeezenet, not of resnet18"),
     ],
 )

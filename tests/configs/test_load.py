@@ -54,7 +54,9 @@ def test_detector_and_classifier_learn_from_the_same_augmentation(size):
         ("BS=4", "did you mean 'training.batch_size'?"),
         ("size=256", "did you mean 'data.image_size'?"),
         ("optimizer='sgd'", "did you mean 'training.optimiser'?"),
-        ("model.architecture=resnet18", "did you mean 'model.backbone'?"),
+        ("model.arch=resnet18", "did you mean 'model.backbone'?"),
+        ("model.architecture=retina", "--set model.architecture: must be one of retinanet, "),
+        ("model.trainable=6", "all, head, head_first, stages or a number of stages, 0 to 5, got 6"),
         ("data.zzz=1", "--set data.zzz: unknown key; known here: data.target, data.split"),
         ("training.epochs=0", "--set training.epochs: input should be greater than or equal to 1"),
         ("training.epochs='3'", "--set training.epochs: input should be a valid integer"),
@@ -67,7 +69,7 @@ def test_detector_and_classifier_learn_from_the_same_augmentation(size):
             "--set model.backbone: must be one of densenet121, resnet18, resnet34, resnet50,",
         ),
         ("model.anchor_sizes=[1.0, 2.0]", "list should have at least 5 items"),
-        ("model.architecture=densenet121", "unknown key"),  # of a classifier
+        ("model.last_stride=16", "unknown key"),  # of a classifier
         ("model.norm=frozen", "norm = 'frozen' keeps pretrained statistics, and weights = 'none'"),
         ("training.monitor=f1", "--set training.monitor: input should be 'ap50', 'ap', 'auroc'"),
         ("model.anchor_sizes=[0.5, 2.0, 4.0, 8.0, 16.0]", "greater than or equal to 1, got 0.5"),

@@ -94,7 +94,7 @@ def test_listed_lists_are_shown_as_toml_writes_them():
         (f"{LR}=1e-3,,1e-4", "a value is empty"),
         ("data.split=a,b", "changes the validation images"),
         ("training.monitor=auroc,val_loss", "is the figure that trials are compared by"),
-        ("model.trainable=all,head", "weights = 'none' has none worth keeping"),
+        ("model.trainable=all,head", "weights = 'none' makes them random"),
     ],
 )
 def test_a_wrong_key_or_value_is_one_line_that_names_it(text, says):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from detection.dataset import LesionBatch, LesionDataset, collate
-from detection.model import build_retinanet
+from detection.model import build_detector
 from detection.retinanet import LesionRetinaNet
 from tests.memory_store import MemoryStore
 
@@ -86,6 +86,6 @@ def build_small() -> Callable[..., LesionRetinaNet]:
 
     def build(**arguments: object) -> LesionRetinaNet:
         small = {"backbone": "resnet18", "fpn_channels": 32, "head_convs": 1, "image_size": SIZE}
-        return build_retinanet(**{**small, **arguments})
+        return build_detector("retinanet", **(small | arguments))
 
     return build

@@ -6,7 +6,8 @@ import torch
 
 from data_prep.images.image import read_image
 from detection.dataset import LesionDataset, collate
-from detection.model import build_retinanet, training_losses
+from detection.detector import training_losses
+from detection.model import build_detector
 from scripts.runtime import choose_precision
 from scripts.train import train
 from tests.memory_store import ImageStore
@@ -41,7 +42,8 @@ def test_eight_real_images_are_learned_by_heart(shared_data):
     dataset = LesionDataset(store, image_ids, boxes, ("opacity",))
     batch = collate([dataset[row] for row in range(len(dataset))])
     torch.manual_seed(0)
-    model = build_retinanet(
+    model = build_detector(
+        "retinanet",
         backbone="resnet18",
         head="v2",
         norm="batch",

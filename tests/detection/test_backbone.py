@@ -13,11 +13,11 @@ from detection.backbone import (
     _body_layers,
     build_body,
     build_pyramid,
-    freeze_stages,
     group_norm,
 )
 from detection.dataset import LesionBatch
-from detection.model import build_retinanet, training_losses
+from detection.detector import training_losses
+from detection.model import build_detector
 from networks.published import build_network
 from networks.registry import network_names
 from training.run_folder import load_model, save_model
@@ -85,8 +85,14 @@ def test_every_backbone_of_the_registry_is_counted_here():
     "name", [pytest.param(n, marks=pytest.mark.long) if n in VARIANTS else n for n in PARAMETERS]
 )
 def test_detector_on_each_backbone_sees_five_levels_and_learns(name):
-    model = build_retinanet(
-        backbone=name, norm="group", head="v2", fpn_channels=16, head_convs=1, image_size=SIZE
+    model = build_detector(
+        "retinanet",
+        backbone=name,
+        norm="group",
+        head="v2",
+        fpn_channels=16,
+        head_convs=1,
+        image_size=SIZE,
     )
     taken = []
     hook = model.backbone.body.register_forward_hook(lambda _, __, out: taken.append(out))
@@ -112,8 +118,8 @@ def test_detector_on_each_backbone_sees_five_levels_and_learns(name):
     "name", ["mobilenet_v3_small", "efficientnet_b0", "efficientnet_lite0", "densenet121"]
 )
 def test_body_learns_with_batch_norm_of_either_kind(name, norm):
-    model = build_retinanet(
-        backbone=name, norm=norm, fpn_channels=16, head_convs=1, image_size=SIZE
+    model = build_detector(
+        "retinanet", backbone=name, norm=norm, fpn_channels=16, head_convs=1, image_size=SIZE
     )
     before = {key: value.clone() for key, value in model.named_buffers()}
     sum(training_losses(model, _batch()).values()).backward()
@@ -124,12 +130,12 @@ def test_body_learns_with_batch_norm_of_either_kind(name, norm):
 
 @pytest.mark.parametrize("name", ["densenet121", "mobilenet_v3_large", "efficientnet_lite0"])
 def test_saved_detector_comes_back_on_its_backbone(name, tmp_path):
-    model = build_retinanet(
-        backbone=name, norm="batch", fpn_channels=16, head_convs=1, image_size=SIZE
+    model = build_detector(
+        "retinanet", backbone=name, norm="batch", fpn_channels=16, head_convs=1, image_size=SIZE
     )
     sum(training_losses(model, _batch()).values()).backward()  # moves the statistics
     save_model(model, tmp_path)
-    back = load_model(tmp_path, {"retinanet": build_retinanet})
+    back = load_model(tmp_path, {"detector": build_detector})
     with torch.no_grad():
         found, expected = back(_batch().images), model.eval()(_batch().images)
     assert torch.equal(found[0]["scores"], expected[0]["scores"])
@@ -165,13 +171,13 @@ def test_densenet_under_a_pyramid_is_torchvisions_densenet():
 @pytest.mark.parametrize("layers", [0, 2, 5])
 def test_stages_thaw_from_the_top_by_their_stride(name, layers):
     with torch.device("meta"):
-        pyramid = build_pyramid(name, build_body(name, "batch"), 8, p6_from_c5=True)
-    frozen = freeze_stages(name, pyramid, layers)
-    parameters = pyramid.body.named_parameters()
+        model = build_detector("retinanet", backbone=name, norm="batch", fpn_channels=16)
+    model.freeze_for_epoch(layers)
+    parameters = model.body.named_parameters()
     learning = {key.split(".")[0] for key, p in parameters if p.requires_grad}
     assert learning == {child for stage in STAGES[name][:layers] for child in stage.split()}
-    assert all(p.requires_grad for p in pyramid.fpn.parameters())
-    assert not any(p.requires_grad for module in frozen for p in module.parameters())
+    assert all(p.requires_grad for p in model.backbone.fpn.parameters())
+    assert all(p.requires_grad for p in model.head.parameters())
 
 
 @pytest.mark.parametrize("name", ["mobilenet_v3_large", "efficientnet_lite0", "densenet121"])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from detection.frames import MAX_PER_FINDING, MIN_SCORE, decode_boxes
-from detection.model import build_retinanet
+from detection.model import build_detector
 from detection.retinanet import LesionRetinaNet, _decode_together, _HeadPass
 
 SIZE = 96
@@ -18,8 +18,13 @@ COUNT = 5
 
 @pytest.fixture(scope="module")
 def detector() -> LesionRetinaNet:
-    model = build_retinanet(
-        backbone="resnet18", fpn_channels=16, head_convs=1, n_findings=2, image_size=SIZE
+    model = build_detector(
+        "retinanet",
+        backbone="resnet18",
+        fpn_channels=16,
+        head_convs=1,
+        n_findings=2,
+        image_size=SIZE,
     )
     return model.eval()
 
@@ -30,7 +35,7 @@ def draw_heads(
     """Outputs of heads: scores spread widely, boxes that overlap; coarse ones with many ties."""
     draw = torch.Generator().manual_seed(seed)
     with torch.inference_mode():
-        heads = model.run_heads(torch.zeros(COUNT, 1, SIZE, SIZE, dtype=torch.uint8))
+        heads = model.run(torch.zeros(COUNT, 1, SIZE, SIZE, dtype=torch.uint8))
     logits = mean + 2.0 * torch.randn(heads.outputs["cls_logits"].shape, generator=draw)
     if coarse:
         logits = logits.bfloat16().float()

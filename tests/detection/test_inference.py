@@ -94,14 +94,14 @@ def test_an_image_with_a_non_finite_output_is_failed_and_not_silently_empty(
     build_small, samples, predict
 ):
     model = build_small().eval()
-    run_heads = model.run_heads
+    run = model.run
 
-    def poisoned(images):
-        heads = run_heads(images)
-        heads.outputs["cls_logits"][1, 0, 1] = float("nan")
-        return heads
+    def poisoned(images, targets):
+        passed = run(images, targets)
+        passed.outputs["cls_logits"][1, 0, 1] = float("nan")
+        return passed
 
-    model.run_heads = poisoned
+    model.run = poisoned
     images, boxes = predict(model, [samples])
     assert images["status"].tolist() == ["ok", "failed", "ok", "ok"]
     assert images["reason"].tolist()[1] == "the network's output is not finite"

@@ -32,8 +32,9 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from detection.dataset import LesionBatch
+from detection.detector import checked_targets, training_losses
 from detection.frames import MAX_PER_FINDING
-from detection.model import build_retinanet, torchvision_targets, training_losses
+from detection.model import build_detector
 
 CLASSES = 4  # with background
 COCO_ANCHORS = (32, 64, 128, 256, 512)
@@ -64,7 +65,8 @@ def transform_settings(size: int) -> dict[str, object]:
 def build_pair(version: str, *, backbone: str, norm: str, size: int, seed: int):
     """Our model and torchvision's, with one set of weights and one set of thresholds."""
     torch.manual_seed(seed)
-    ours = build_retinanet(
+    ours = build_detector(
+        "retinanet",
         backbone=backbone,
         head=version,
         norm=norm,
@@ -126,7 +128,7 @@ def require_same_boxes(found, reference) -> None:
 def require_equal(ours, theirs, batch: LesionBatch) -> list[dict[str, torch.Tensor]]:
     """Losses, gradients and statistics are the same bits, boxes but for rounding; gives those."""
     pixels = list(ours.preprocess.normalise(batch.images).expand(-1, 3, -1, -1))
-    expected = theirs.train()(pixels, torchvision_targets(batch, CLASSES - 1))
+    expected = theirs.train()(pixels, checked_targets(batch, CLASSES - 1))
     got = training_losses(ours.train(), batch)
     assert {k: v.item() for k, v in got.items()} == {k: v.item() for k, v in expected.items()}
     sum(got.values()).backward()
@@ -200,7 +202,7 @@ def test_normalising_in_torchvisions_place_differs_by_rounding_only():
     theirs.transform.image_std = [ours.preprocess.std] * 3
     batch = draw_batch(64, 2, 5)
     pixels = list((batch.images.float() / 255).expand(-1, 3, -1, -1))
-    expected = theirs.train()(pixels, torchvision_targets(batch, CLASSES - 1))
+    expected = theirs.train()(pixels, checked_targets(batch, CLASSES - 1))
     got = training_losses(ours.train(), batch)
     for name, value in got.items():
         assert value.item() == pytest.approx(expected[name].item(), rel=1e-4)

@@ -12,7 +12,7 @@ from torchvision.models.detection import fasterrcnn_mobilenet_v3_large_fpn, reti
 
 from data_prep.contracts.errors import InputError
 from detection.backbone import build_body
-from detection.model import build_retinanet
+from detection.model import build_detector
 from detection.retinanet import LesionRetinaNet
 from detection.weights import _load_body, start_from
 from networks.checkpoints import Checkpoint
@@ -87,7 +87,7 @@ def _chexnet(layout: str) -> State:
 
 def _densenet(**arguments: Any) -> LesionRetinaNet:
     small = {"norm": "frozen", "fpn_channels": 16, "head_convs": 1, "image_size": 64}
-    return build_retinanet(backbone="densenet121", **{**small, **arguments})
+    return build_detector("retinanet", backbone="densenet121", **{**small, **arguments})
 
 
 @pytest.mark.parametrize("layout", ["arnoweng", "zoogzog", "torchvision", "ours"])
@@ -112,7 +112,7 @@ def test_grey_network_of_torchxrayvision_sees_what_it_saw_there():
     theirs.weight.data = state["features.conv0.weight"]
     # datasets.normalize of torchxrayvision: pixels from -1024 to 1024.
     expected = theirs((2 * (image / 255.0) - 1.0) * 1024)
-    found = model.backbone.body.conv0(model.transform(image).tensors)
+    found = model.backbone.body.conv0(model.pixels(image))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=0.1)
 
 
@@ -269,7 +269,7 @@ def test_layers_that_an_older_detector_lacks_start_anew_and_its_others_are_left_
 def test_coco_file_of_torchvision_gives_all_but_its_class_layer():
     published = retinanet_resnet50_fpn(weights=None, weights_backbone=None).state_dict()
     state = _random(published)
-    model = build_retinanet(head="v1", norm="frozen", image_size=64)
+    model = build_detector("retinanet", head="v1", norm="frozen", image_size=64)
     said = start_from(model, Checkpoint("coco.pth", state))
     assert said == "coco.pth: takes torchvision's COCO detector, all but its class layer"
     box = "head.regression_head.bbox_reg.weight"
@@ -283,8 +283,13 @@ def test_other_detectors_give_their_features():
     with torch.device("meta"):
         peer = fasterrcnn_mobilenet_v3_large_fpn(weights=None, weights_backbone=None)
     state = _random(peer.state_dict())
-    model = build_retinanet(
-        backbone="mobilenet_v3_large", norm="frozen", fpn_channels=16, head_convs=1, image_size=64
+    model = build_detector(
+        "retinanet",
+        backbone="mobilenet_v3_large",
+        norm="frozen",
+        fpn_channels=16,
+        head_convs=1,
+        image_size=64,
     )
     assert "takes the features of mobilenet_v3_large" in start_from(
         model, Checkpoint("rcnn.pth", state)

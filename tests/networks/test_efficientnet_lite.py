@@ -16,7 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 from classification.model import build_classifier
 from classification.weights import start_from as start_classifier
 from data_prep.contracts.errors import InputError
-from detection.model import build_retinanet
+from detection.model import build_detector
 from detection.weights import start_from as start_detector
 from networks.checkpoints import STEP_COUNTER, Checkpoint, body_key
 from networks.published import (
@@ -125,8 +125,13 @@ def test_both_models_start_from_the_package_and_look_at_its_pixels(packaged, mon
     name = "efficientnet_lite0"
     monkeypatch.setitem(NETWORKS, name, replace(NETWORKS[name], weights=packaged))
     classifier = build_classifier(name, image_size=64, weights="imagenet")
-    detector = build_retinanet(
-        backbone=name, norm="frozen", image_size=64, fpn_channels=16, weights="imagenet"
+    detector = build_detector(
+        "retinanet",
+        backbone=name,
+        norm="frozen",
+        image_size=64,
+        fpn_channels=16,
+        weights="imagenet",
     )
     file = {body_key(key): value for key, value in fetch_weights(packaged).items()}
     for body in (classifier.trunk, detector.backbone.body):
@@ -141,7 +146,7 @@ def test_pixels_are_normalised_as_told_or_as_the_backbones_weights_want():
     for name, usual in (("efficientnet_lite0", (MEAN, STD)), ("resnet18", (0.449, 0.226))):
         sizes = {"backbone": name, "image_size": 64, "fpn_channels": 16, "head_convs": 1}
         for given, expected in (({}, usual), ({"mean": 0.3, "std": 0.2}, (0.3, 0.2))):
-            model = build_retinanet(**sizes, norm="batch", **given)
+            model = build_detector("retinanet", **sizes, norm="batch", **given)
             kept = model.architecture["arguments"]
             assert (model.preprocess.mean, model.preprocess.std) == expected
             assert (kept["mean"], kept["std"]) == expected
@@ -151,8 +156,8 @@ def test_an_efficientnet_with_squeeze_and_excitation_is_not_taken_for_a_lite_one
     state = published("efficientnet_lite0")  # as lukemelas' B0, but for these
     state["_blocks.3._se_reduce.weight"] = torch.zeros(6, 144, 1, 1)
     classifier = build_classifier("efficientnet_lite0", image_size=64)
-    detector = build_retinanet(
-        backbone="efficientnet_lite0", norm="batch", image_size=64, fpn_channels=16
+    detector = build_detector(
+        "retinanet", backbone="efficientnet_lite0", norm="batch", image_size=64, fpn_channels=16
     )
     for start, model in ((start_classifier, classifier), (start_detector, detector)):
         with pytest.raises(InputError, match="weights of efficientnet as lukemelas has it, not"):

@@ -284,7 +284,7 @@ def test_real_trainings_of_all_arms_two_at_a_time_give_a_page_and_are_not_repeat
     prepare(tmp_path / "source", tmp_path / "data", format="rsna", size=[96])
     small = ["--set", "data.image_size=96", "--set", "training.epochs=1",
              "--detector-set", "model.backbone=mobilenet_v3_small", "--classifier-set",
-             "model.architecture=mobilenet_v3_small", "--set", "model.weights=none"]  # fmt: skip
+             "model.backbone=mobilenet_v3_small", "--set", "model.weights=none"]  # fmt: skip
     words = ["--sizes", "0.5,1", "--seeds", 2, "--mixed", "--jobs", 2, *small]
     assert curve(tmp_path / "data", *words) == 0
     out = tmp_path / "out"

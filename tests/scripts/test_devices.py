@@ -27,15 +27,15 @@ from training.start import _loaded_as
 
 ROOT = Path(__file__).resolve().parents[2]
 _LIVE_NORM = [
-    "model.architecture=small_cnn", "training.batch_size=4", "training.epochs=3",
+    "model.backbone=small_cnn", "training.batch_size=4", "training.epochs=3",
     "training.precision=fp32", "training.positive_share=0", "training.optimiser=sgd",
     "training.learning_rate=0.01",
 ]  # fmt: skip
-_CLASSIFIER = [*_LIVE_NORM, "model.architecture=squeezenet1_1"]  # it has no batch norm
+_CLASSIFIER = [*_LIVE_NORM, "model.backbone=squeezenet1_1"]  # it has no batch norm
 # Group norm: a batch norm measures a batch, and so changes where batches are accumulated.
 _DETECTOR = [
     "data.image_size=96", "training.precision=fp32", "training.epochs=1", "model.weights=none",
-    "model.fpn_channels=16", "model.head_convs=1", "model.norm=group", "model.trainable_layers=5",
+    "model.fpn_channels=16", "model.head_convs=1", "model.norm=group", "model.trainable=all",
     "model.backbone=mobilenet_v3_small", "training.workers=0", "training.positive_share=0.5",
 ]  # fmt: skip
 _LOSSES = ("train_loss", "val_loss", "learning_rate")

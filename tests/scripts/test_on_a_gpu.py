@@ -32,9 +32,9 @@ from data_prep.contracts.errors import InputError
 from data_prep.store.predictions import Predictions
 from data_prep.store.preprocess import Placement
 from detection.dataset import LesionBatch
+from detection.detector import training_losses as detector_losses
 from detection.inference import predict_boxes
-from detection.model import build_retinanet
-from detection.model import training_losses as detector_losses
+from detection.model import build_detector
 from detection.retinanet import LesionRetinaNet
 from networks.registry import NETWORKS, network_names
 from scripts import child_processes, runtime
@@ -101,7 +101,7 @@ def as_lesions(images: torch.Tensor) -> LesionBatch:
 
 def build_small_detector(**settings: object) -> LesionRetinaNet:
     small = {"backbone": "resnet18", "fpn_channels": 16, "head_convs": 1, "image_size": SIZE}
-    return build_retinanet(**{**small, **settings})
+    return build_detector("retinanet", **{**small, **settings})
 
 
 def test_the_device_refuses_what_cuda_refuses(gpu):
@@ -225,7 +225,7 @@ SETTINGS = {
         "model.backbone=mobilenet_v3_small", "training.batch_size=4",
     ],
     "chexnet_quickstart": [
-        "data.image_size=96", "training.epochs=2", "model.architecture=small_cnn",
+        "data.image_size=96", "training.epochs=2", "model.backbone=small_cnn",
         "training.batch_size=4",
     ],
 }  # fmt: skip
@@ -233,7 +233,7 @@ SETTINGS = {
 WAYS = {
     "detector": ("retinanet_quickstart", ["augmentation.mosaic=0.5", "training.ema_decay=0.9",
                  "training.accumulate=2", "training.clip=0.5", "training.hard_negatives=0.5"]),
-    "frozen detector in fp16": ("retinanet_quickstart", ["model.trainable_layers=2",
+    "frozen detector in fp16": ("retinanet_quickstart", ["model.trainable=2",
                                 "model.weights={start}", "training.precision=fp16"]),
     "classifier": ("chexnet_quickstart", ["training.mixup=0.4", "training.ema_decay=0.9",
                    "training.label_smoothing=0.1", "training.positive_weight=balanced",

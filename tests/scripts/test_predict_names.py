@@ -12,7 +12,7 @@ from classification.model import build_classifier
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from data_prep.store.preprocess import Placement, Preprocess
-from detection.model import build_retinanet
+from detection.model import build_detector
 from scripts import console
 from scripts.predict import _parse_names
 from serving.predict_folder import predict_data_set
@@ -57,7 +57,9 @@ def test_a_classifier_answers_for_the_named_finding_alone(tmp_path):
 
 
 def test_a_detector_s_boxes_take_the_name_too(tmp_path):
-    model = trained(tmp_path, build_retinanet(backbone="resnet18", n_findings=2, image_size=64))
+    model = trained(
+        tmp_path, build_detector("retinanet", backbone="resnet18", n_findings=2, image_size=64)
+    )
     everything = predicted(model)["boxes"]
     only = predicted(model.with_names({"pneumonia": "mass"}))["boxes"]  # a name it learnt, too
     assert set(everything["finding"]) == set(LEARNT)

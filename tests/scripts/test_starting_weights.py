@@ -38,7 +38,7 @@ _DETECTOR = [
     "data.image_size=96", "training.epochs=1", "model.fpn_channels=16", "model.head_convs=1",
 ]  # fmt: skip
 _CLASSIFIER = [
-    "data.image_size=64", "training.epochs=1", "model.architecture=resnet18",
+    "data.image_size=64", "training.epochs=1", "model.backbone=resnet18",
     "model.last_stride=16", "data.split=other",
 ]  # fmt: skip
 
@@ -69,7 +69,7 @@ def _detector(data: Path, out: Path, weights: Path, *overrides: str) -> RunFolde
 def started(data: Path, classifier: Path, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """A detector from the classifier's run, whose body does not learn."""
     out = tmp_path_factory.mktemp("runs") / "retinanet"
-    return _detector(data, out, classifier, "model.trainable_layers=0")
+    return _detector(data, out, classifier, "model.trainable=head")
 
 
 def test_detector_takes_the_features_of_a_classifier_run(started, classifier):
@@ -154,7 +154,7 @@ def test_ended_detector_is_left_as_it_is_though_its_start_is_gone(
 ):
     away = classifier.rename(tmp_path / "elsewhere")
     try:  # ended before: nothing is read again
-        _detector(data, started.folder, classifier, "model.trainable_layers=0")
+        _detector(data, started.folder, classifier, "model.trainable=head")
     finally:
         away.rename(classifier)
 
@@ -314,7 +314,7 @@ def test_without_internet_every_way_on_is_said_and_leads_on(
     assert fetch().keys() == file.state_dict().keys()
 
     lite = read_config(find_config(re.search("cxr train (\\w+),", line)[1]))
-    assert isinstance(NETWORKS[lite.model.network].weights, PackagedWeights)
+    assert isinstance(NETWORKS[lite.model.backbone].weights, PackagedWeights)
 
     said = line.partition("random weights: ")[2]
     words = shlex.split(said[said.index("--set") :])
@@ -326,5 +326,5 @@ def test_without_internet_every_way_on_is_said_and_leads_on(
 
 
 def test_stages_that_stay_random_are_refused():
-    with pytest.raises(InputError, match=r"trainable_layers = 3 keeps .* = 'none' makes them rand"):
+    with pytest.raises(InputError, match=r"trainable = 3 keeps .* = 'none' makes them rand"):
         read_config(find_config("retinanet"), ["model.weights=none", "model.norm=batch"])

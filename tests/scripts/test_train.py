@@ -19,7 +19,7 @@ from data_prep.contracts.tables import read_table, write_table
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from data_prep.store.preprocess import Preprocess
-from detection.model import build_retinanet
+from detection.model import build_detector
 from evaluation.decisions.test_set import SystemOutput, TestSet
 from evaluation.decisions.tuning import tune
 from scripts.cli import run_verb
@@ -36,7 +36,7 @@ _SMALL = {
         "model.backbone=mobilenet_v3_small",
     ],
     "chexnet_quickstart": [
-        "data.image_size=96", "training.epochs=2", "model.architecture=small_cnn",
+        "data.image_size=96", "training.epochs=2", "model.backbone=small_cnn",
     ],
 }  # fmt: skip
 _DRAWN = plots._save  # elsewhere tests/scripts/conftest.py leaves plots empty
@@ -80,7 +80,7 @@ def test_training_leaves_a_complete_run(whole: tuple[str, Path]) -> None:
         "preprocess.json", "seen.parquet", "metrics.csv", "checkpoints", "curves.png", "batch.png",
         "validation",
     }  # fmt: skip
-    model = load_model(run.folder, {"retinanet": build_retinanet, "classifier": build_classifier})
+    model = load_model(run.folder, {"detector": build_detector, "classifier": build_classifier})
     kept = load_file(run.best_weights(run.info["best_epoch"]))
     assert all(torch.equal(value, kept[name]) for name, value in model.state_dict().items())
     assert Preprocess.from_json(run.folder / "preprocess.json").size == 96

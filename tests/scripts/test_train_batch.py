@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from configs.load import parse_config
 from data_prep.contracts.errors import InputError
 from detection.dataset import LesionBatch
-from detection.model import build_retinanet, training_losses, validation_losses
+from detection.detector import training_losses, validation_losses
+from detection.model import build_detector
 from scripts import console
 from scripts.cli import run_verb
 from scripts.train import train
@@ -127,8 +128,8 @@ def test_draws_change_what_is_learned_from_only_where_asked(data: Path, tmp_path
 
 def test_scores_of_negatives_come_with_the_same_losses_as_without_them() -> None:
     torch.manual_seed(0)
-    model = build_retinanet(
-        backbone="resnet18", fpn_channels=16, head_convs=1, image_size=96, norm="group"
+    model = build_detector(
+        "retinanet", backbone="resnet18", fpn_channels=16, head_convs=1, image_size=96, norm="group"
     )
     boxes = [torch.tensor([[10.0, 10.0, 50.0, 60.0]]), torch.zeros(0, 4), torch.zeros(0, 4)]
     labels = [torch.ones(len(b), dtype=torch.int64) for b in boxes]

@@ -27,7 +27,7 @@ from tests.scripts.small_sets import interrupted_after
 from training.classifier import ClassifierTask, _score_metrics, _Scored
 from training.run_folder import RunFolder, load_model
 
-_KEYS = ["data.image_size=64", "model.architecture=small_cnn", "training.epochs=3"]
+_KEYS = ["data.image_size=64", "model.backbone=small_cnn", "training.epochs=3"]
 
 
 def _train(data: Path, out: Path, *overrides: str) -> RunFolder:
@@ -138,7 +138,7 @@ def _figures(run: RunFolder) -> list[dict[str, float]]:
 
 
 def test_features_that_are_random_are_not_frozen(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="weights = 'none' has none worth keeping"):
+    with pytest.raises(InputError, match="weights = 'none' makes them random"):
         _train(data, tmp_path / "run", "model.trainable=head")
 
 
@@ -147,7 +147,7 @@ def test_a_public_checkpoint_brings_its_preprocessing(data, tmp_path, capsys):
     state = {key: value.contiguous() for key, value in network.state_dict().items()}
     state["features.conv0.weight"] = state["features.conv0.weight"][:, :1].contiguous()
     save_file(state, tmp_path / "xrv.safetensors")
-    keys = [f"model.weights={tmp_path / 'xrv.safetensors'}", "model.architecture=densenet121"]
+    keys = [f"model.weights={tmp_path / 'xrv.safetensors'}", "model.backbone=densenet121"]
     run = _train(data, tmp_path / "run", *keys, "model.trainable=head", "training.epochs=1")
     said = capsys.readouterr().err
     assert "is of torchxrayvision, which learned at 224 px from the data set that its file" in said

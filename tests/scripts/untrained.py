@@ -10,7 +10,7 @@ from data_prep.contracts.folders import write_json
 from data_prep.contracts.tables import write_table
 from data_prep.store.dataset import DataSet
 from data_prep.store.preprocess import Preprocess
-from detection.model import build_retinanet
+from detection.model import build_detector
 from training.run_folder import save_model
 
 
@@ -23,10 +23,12 @@ def untrained_run(kind: str, data: Path, run: Path, size: int = 32) -> Path:
     if kind == "classifier":
         model: Any = build_classifier("small_cnn", image_size=size)
     else:
-        model = build_retinanet(backbone="resnet18", fpn_channels=16, head_convs=1, image_size=size)
+        model = build_detector(
+            "retinanet", backbone="resnet18", fpn_channels=16, head_convs=1, image_size=size
+        )
         torch.nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.5)
     save_model(model, run)
-    (run / "config.toml").write_text('[model]\narchitecture = "small_cnn"\nweights = "none"\n')
+    (run / "config.toml").write_text('[model]\nbackbone = "small_cnn"\nweights = "none"\n')
     Preprocess(size, 0.5, 0.25).to_json(run / "preprocess.json")
     made_on = {"name": dataset.name, "content_id": ids["content_id"],
                "labels_id": ids["labels_id"], "split": "default",

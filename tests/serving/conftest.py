@@ -14,7 +14,7 @@ from classification.model import build_classifier
 from data_prep.contracts.folders import write_json
 from data_prep.store.dataset import Target
 from data_prep.store.preprocess import Preprocess
-from detection.model import build_retinanet
+from detection.model import build_detector
 from evaluation.boxes.map_boxes import MapBoxRule
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.test_set import Reduction
@@ -63,7 +63,9 @@ def _network(kind: str) -> nn.Module:
     torch.manual_seed(0)
     if kind == "scores":
         return build_classifier("small_cnn", image_size=SIZE).eval()
-    model = build_retinanet(backbone="resnet18", fpn_channels=32, head_convs=1, image_size=SIZE)
+    model = build_detector(
+        "retinanet", backbone="resnet18", fpn_channels=32, head_convs=1, image_size=SIZE
+    )
     nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.5)
     return model.eval()
 

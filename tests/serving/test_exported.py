@@ -11,7 +11,7 @@ from torch import nn
 
 from classification.model import build_classifier
 from data_prep.contracts.errors import InputError
-from detection.model import build_retinanet
+from detection.model import build_detector
 from serving.export_graph import write_graph
 from serving.export_spec import ExportSpec, Format
 from serving.exported_model import open_session
@@ -29,8 +29,13 @@ def spec_of(fmt: Format, kind: str, findings: tuple[str, ...]) -> ExportSpec:
 @pytest.fixture(scope="module")
 def detector() -> nn.Module:
     torch.manual_seed(0)
-    model = build_retinanet(
-        backbone="resnet18", fpn_channels=32, head_convs=1, n_findings=2, image_size=SIZE
+    model = build_detector(
+        "retinanet",
+        backbone="resnet18",
+        fpn_channels=32,
+        head_convs=1,
+        n_findings=2,
+        image_size=SIZE,
     )
     # Scores spread over the whole range: many candidates, ties among them.
     nn.init.normal_(model.head.classification_head.cls_logits.weight, std=0.5)
@@ -47,7 +52,7 @@ def classifier() -> nn.Module:
 def test_a_detector_gives_the_same_logits_and_offsets(fmt, detector, tmp_path):
     write_graph(detector, tmp_path, fmt)
     with torch.inference_mode():
-        heads = detector.run_heads(torch.from_numpy(IMAGES))
+        heads = detector.run(torch.from_numpy(IMAGES))
     session = open_session(tmp_path, spec_of(fmt, "boxes", ("a", "b")))
     for count in (1, 5):
         outputs = session.run(IMAGES[:count])

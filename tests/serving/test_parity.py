@@ -15,7 +15,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import Target
 from data_prep.store.preprocess import Preprocess
 from detection.frames import decode_boxes
-from detection.model import build_retinanet
+from detection.model import build_detector
 from detection.retinanet import LesionRetinaNet
 from evaluation.decisions.decision import Decision
 from evaluation.decisions.test_set import Reduction
@@ -164,13 +164,13 @@ class Detector(Answers):
         super().__init__("boxes")
         self.model, self.numpy, self.wrong = model, numpy, wrong
         self.session = SimpleNamespace(run=self.outputs)
-        heads = model.run_heads(torch.zeros(1, 1, SIZE, SIZE, dtype=torch.uint8))
+        heads = model.run(torch.zeros(1, 1, SIZE, SIZE, dtype=torch.uint8))
         self.anchors = heads.anchors[0].numpy()
         self.level_sizes = heads.level_sizes
 
     def outputs(self, images: np.ndarray) -> dict[str, np.ndarray]:
         with torch.inference_mode():
-            outputs = self.model.run_heads(torch.from_numpy(images)).outputs
+            outputs = self.model.run(torch.from_numpy(images)).outputs
         logits, offsets = outputs["cls_logits"].numpy(), outputs["bbox_regression"].numpy()
         return {"logits": logits[..., 1:], "offsets": offsets + np.float32(self.wrong)}
 
@@ -200,7 +200,7 @@ class Detector(Answers):
 def network() -> LesionRetinaNet:
     torch.manual_seed(0)
     small = {"backbone": "resnet18", "fpn_channels": 16, "head_convs": 1, "image_size": SIZE}
-    return build_retinanet(n_findings=2, **small).eval()
+    return build_detector("retinanet", n_findings=2, **small).eval()
 
 
 def test_a_detector_is_compared_without_a_box_and_with_as_many_as_there_may_be(network):

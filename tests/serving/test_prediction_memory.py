@@ -15,7 +15,7 @@ from torch import nn
 from classification.model import build_classifier
 from data_prep.store.predictions import Predictions, PredictionWriter
 from data_prep.store.preprocess import Placement, Preprocess
-from detection.model import build_retinanet
+from detection.model import build_detector
 from serving.predict_folder import _write_parts
 from serving.trained_model import TrainedModel
 
@@ -108,8 +108,8 @@ def test_an_export_is_described_without_torch_which_takes_600_mib() -> None:
 def test_memory_stays_flat_over_a_hundred_thousand_images(kind: str, tmp_path: Path) -> None:
     size = 32
     if kind == "boxes":  # whose boxes are 350 MiB
-        network: nn.Module = build_retinanet(
-            backbone="resnet18", fpn_channels=8, head_convs=1, image_size=size
+        network: nn.Module = build_detector(
+            "retinanet", backbone="resnet18", fpn_channels=8, head_convs=1, image_size=size
         )
         nn.init.constant_(network.head.classification_head.cls_logits.bias, 0.0)  # type: ignore
     else:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from classification.model import build_classifier
 from data_prep.augment.views import View, parse_views
 from data_prep.store.preprocess import Preprocess
-from detection.model import build_retinanet
+from detection.model import build_detector
 from serving.trained_model import TrainedModel
 from serving.tta import _MultiViewClassifier, _MultiViewDetector, with_views
 from training.cost import count_flops
@@ -28,12 +28,12 @@ class PatchFinder(nn.Module):
 
     def __init__(self, *, blind_below: int = 0) -> None:
         super().__init__()
-        self.transform = SimpleNamespace(preprocess=Preprocess(SIZE, 0.5, 0.25))
+        self.preprocess = Preprocess(SIZE, 0.5, 0.25)
         self.blind_below = blind_below
         self.sides: list[int] = []
 
     def forward(self, images: Tensor) -> list[dict[str, Tensor]]:
-        assert self.transform.preprocess.size == images.shape[-1]
+        assert self.preprocess.size == images.shape[-1]
         self.sides.append(images.shape[-1])
         return [self._find(image[0].numpy()) for image in images]
 
@@ -63,7 +63,7 @@ def test_boxes_of_all_views_meet_where_the_lesion_is() -> None:
     assert patch["scores"].tolist() == pytest.approx([0.8])
     assert len(nothing["boxes"]) == 0
     assert model.sides == [96, 96, 96, 128]
-    assert model.transform.preprocess.size == SIZE, "and the model is as it was"
+    assert model.preprocess.size == SIZE, "and the model is as it was"
 
 
 def test_a_box_that_one_view_alone_saw_counts_less() -> None:
@@ -74,8 +74,8 @@ def test_a_box_that_one_view_alone_saw_counts_less() -> None:
 
 def detector() -> nn.Module:
     torch.manual_seed(0)
-    return build_retinanet(
-        backbone="resnet18", fpn_channels=16, head_convs=1, image_size=SIZE
+    return build_detector(
+        "retinanet", backbone="resnet18", fpn_channels=16, head_convs=1, image_size=SIZE
     ).eval()
 
 

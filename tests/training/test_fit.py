@@ -28,10 +28,10 @@ from tests.training.small_training import (
     training_settings,
     validate,
 )
-from training.classifier import _Unfreezing
 from training.fit import FitResult, _RampedAverage
 from training.loading import BatchLoader, SeededSampler, _NamedRows
 from training.loop import Loop
+from training.task import _Unfreezing
 
 
 class _Stopper:

@@ -91,11 +91,11 @@ def build_net(*, width: int = 4, weights: str | None = None) -> nn.Module:
     """A network with a buffer and a batch-norm counter."""
     assert weights is None, "would be fetched"
     net = nn.Sequential(nn.Conv2d(1, width, 3), nn.BatchNorm2d(width))
-    net.architecture = {"kind": "test", "name": "net", "arguments": {"width": width}}
+    net.architecture = {"kind": "classifier", "name": "net", "arguments": {"width": width}}
     return net
 
 
-BUILDERS: dict[str, Callable[..., nn.Module]] = {"net": build_net}
+BUILDERS: dict[str, Callable[..., nn.Module]] = {"classifier": build_net}
 
 
 @pytest.fixture
@@ -213,13 +213,13 @@ def test_a_missing_batch_norm_counter_is_no_error(net):
 @pytest.mark.parametrize(
     ("architecture", "message"),
     [
-        ({"name": "other", "arguments": {}}, "architecture 'other' is not one of net"),
-        ({"name": "net", "arguments": {"depth": 3}}, "unexpected keyword argument 'depth'"),
-        ({"name": "net", "arguments": {"width": 3}}, "weights of another architecture"),
-        ({"name": "net", "arguments": {"width": 10**9}}, "weights of another architecture"),
-        ({"name": "net", "arguments": {"width": 10**30}}, "a number that is none, or too large"),
-        ({"name": "net", "arguments": {"width": -1}}, "negative dimension"),
-        ({}, "architecture None is not one of net"),
+        ({"kind": "other", "arguments": {}}, "describes no model; was it written by another"),
+        ({"kind": "classifier", "arguments": {"depth": 3}}, "unexpected keyword argument 'depth'"),
+        ({"kind": "classifier", "arguments": {"width": 3}}, "weights of another architecture"),
+        ({"kind": "classifier", "arguments": {"width": 10**9}}, "weights of another architecture"),
+        ({"kind": "classifier", "arguments": {"width": 10**30}}, "a number that is none, or too l"),
+        ({"kind": "classifier", "arguments": {"width": -1}}, "negative dimension"),
+        ({}, "describes no model"),
     ],
 )
 def test_another_architecture_is_refused_in_one_line(architecture, message, net, tmp_path):

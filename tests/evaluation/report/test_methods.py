@@ -146,7 +146,7 @@ RECIPE = {
     "config": {
         "kind": "detector",
         "model": {"fpn_channels": 64, "head_convs": 2, "head": "v2", "box_loss": "auto",
-                  "norm": "batch", "weights": "imagenet", "trainable_layers": 3},
+                  "norm": "batch", "weights": "imagenet", "trainable": 3},
         "augmentation": {"rotate_degrees": 10.0, "scale": 0.1, "mosaic": 0.0},
         "training": {"epochs": 12, "patience": 3, "optimiser": "adamw", "learning_rate": 0.001,
                      "schedule": "one_cycle", "warmup_epochs": 1.0, "weight_decay": 0.05,

@@ -1,0 +1,146 @@
+"""What every detector does: losses and boxes in store px from one pass over store pixels."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from data_prep.contracts.boxes import Boxes
+from data_prep.contracts.errors import InputError
+from detection.dataset import LesionBatch
+from networks.inference import StoreModel, evaluating
+
+Targets = list[dict[str, Tensor]]
+"""Per image ``boxes`` (N, 4) xyxy, store px, and ``labels`` (N,), 1 to K, on its device."""
+Detections = list[dict[str, Tensor]]
+"""Per image, in main memory: ``boxes`` (N, 4) xyxy, store px, clipped to the image; ``scores``
+(N,), falling, at least `MIN_SCORE`; ``labels`` (N,), 1 to K, at most `MAX_PER_FINDING` of each;
+and ``finite``, a boolean scalar, false where the network's output has a NaN or an infinity."""
+
+
+class Detector(StoreModel):
+    """A detector of lesions; docs/arms.md says how to write one.
+
+    `run` computes what losses and boxes have in common; the other methods take what it gives.
+    """
+
+    resolved: Mapping[str, Any] = MappingProxyType({})
+    """Arguments of its builder that were left out, as it chose them."""
+
+    @property
+    @abstractmethod
+    def body(self) -> nn.Module:
+        """The backbone below any pyramid, which weights of other networks go into."""
+
+    @abstractmethod
+    def run(self, images: Tensor, targets: Targets | None = None) -> Any:
+        """One pass over store pixels, uint8 (B, 1, S, S).
+
+        The targets are for networks that read them while they learn, such as a denoising DETR.
+        """
+
+    @abstractmethod
+    def losses(self, passed: Any, targets: Targets) -> dict[str, Tensor]:
+        """Scalars that training sums, each a mean over the images, in float32."""
+
+    @abstractmethod
+    def detections(self, passed: Any) -> Detections:
+        """The boxes of each image, in float32, without a gradient."""
+
+    @abstractmethod
+    def image_scores(self, passed: Any) -> Tensor:
+        """How sure the network is of any lesion, (B,) in [0, 1], without a gradient."""
+
+    def forward(self, images: Tensor, targets: Targets | None = None) -> Any:
+        """Losses in training mode, `Detections` in evaluation mode, as in torchvision."""
+        passed = self.run(images, targets)
+        if not self.training:
+            return self.detections(passed)
+        if targets is None:
+            raise ValueError("Expected targets in training mode, but got none")
+        return self.losses(passed, targets)
+
+
+def training_losses(model: Detector, batch: LesionBatch) -> dict[str, Tensor]:
+    """Losses of a batch by a model in training mode, which training sums and minimises.
+
+    Any number of the images may have no boxes.
+
+    Raises:
+        InputError: A box or label is not usable; the image is named.
+    """
+    return model(batch.images, checked_targets(batch, model.n_findings))
+
+
+def validation_losses(model: Detector, batch: LesionBatch) -> tuple[dict[str, Tensor], Detections]:
+    """Losses without gradient, and `Detections`, of one validation batch.
+
+    One forward in evaluation mode: batch-norm statistics and the model's mode stay as they are.
+    """
+    targets = checked_targets(batch, model.n_findings)
+    with evaluating(model), torch.no_grad():
+        passed = model.run(batch.images, targets)
+        return model.losses(passed, targets), model.detections(passed)
+
+
+def checked_targets(batch: LesionBatch, n_findings: int) -> Targets:
+    """The boxes of a batch as torchvision wants them: per image ``boxes`` and ``labels``, 1 to K.
+
+    They are checked where they lie, in main memory, and sent to the images in one piece.
+
+    torchvision takes NaN boxes, and learns label 0 as background without a word.
+
+    Raises:
+        InputError: A box is not finite, not positive in size or wholly beside the image, or a
+            label is outside 1 to K.
+    """
+    for image_id, boxes, labels in zip(batch.image_ids, batch.boxes, batch.labels, strict=True):
+        if boxes.shape != (len(labels), 4):
+            raise InputError(
+                f"image {image_id!r}: expected boxes of shape ({len(labels)}, 4), "
+                f"but got {tuple(boxes.shape)}"
+            )
+    boxes, labels = torch.cat(batch.boxes), torch.cat(batch.labels)
+    wrongs = _wrongs(boxes, labels, batch.images.shape[-1], n_findings)
+    bad = torch.stack(list(wrongs.values()))  # (4, N)
+    if bad.any():
+        row = int(bad.any(0).nonzero()[0])
+        owner = [i for i, b in zip(batch.image_ids, batch.boxes, strict=True) for _ in b][row]
+        reason = next(why for why, found in zip(wrongs, bad[:, row], strict=True) if found)
+        raise InputError(
+            f"image {owner!r}: box {boxes[row].tolist()} px with label {int(labels[row])} "
+            f"{reason}; correct it, or leave the image out"
+        )
+    counts = [len(image) for image in batch.boxes]
+    there = (each.to(batch.images.device, non_blocking=True) for each in (boxes, labels))
+    parts = (each.split(counts) for each in there)
+    return [{"boxes": own, "labels": names} for own, names in zip(*parts, strict=True)]
+
+
+def _wrongs(boxes: Tensor, labels: Tensor, size: int, n_findings: int) -> dict[str, Tensor]:
+    """What may be wrong with boxes (N, 4), and with which (N,) it is."""
+    first, last = boxes[:, :2], boxes[:, 2:]
+    unknown = f"is not a finding of this model, which knows 1 to {n_findings} (0 is background)"
+    return {
+        "is not finite": ~boxes.isfinite().all(1),
+        "needs x1 < x2 and y1 < y2": ~(last > first).all(1),
+        f"lies outside the image of {size} px": ~((first < size) & (last > 0)).all(1),
+        unknown: (labels < 1) | (labels > n_findings),
+    }
+
+
+def to_tensors(boxes: Boxes | None) -> dict[str, Tensor]:
+    """One image of `Detections`; `None` where the network's output is not finite."""
+    if boxes is None:
+        none = {"boxes": torch.zeros((0, 4)), "scores": torch.zeros(0)}
+        labels = torch.zeros(0, dtype=torch.int64)
+        return none | {"labels": labels, "finite": torch.tensor(False)}
+    return {
+        "boxes": torch.from_numpy(boxes.corners),
+        "scores": torch.from_numpy(boxes.scores),
+        "labels": torch.from_numpy(boxes.labels),
+        "finite": torch.tensor(True),
+    }
