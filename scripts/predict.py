@@ -42,7 +42,6 @@ def predict(
     finding: Annotated[list[str] | None, Argument(metavar="LEARNT=NAME")] = None,
     tta: Annotated[str, Argument(metavar="VIEWS")] = "",
     maps: Literal["cam", "gradcam", "layercam"] = "cam",
-    compile_: bool = False,
     engine: Engine = "local",
     address: Address = None,
 ) -> Answers | Predictions:
@@ -77,9 +76,8 @@ def predict(
         finding: Only this finding of the model, under the name that the data set gives it:
             pneumonia=lung_opacity, or pneumonia where both call it so. May be repeated; all other
             findings are left out.
-        tta: Test-time augmentation: flip,scale0.8,scale1.2 or some of them; joins the views.
+        tta: Test-time augmentation of a detector: flip,scale0.8,scale1.2 or some of them.
         maps: How a classifier shows where it sees the finding; layercam has finer cells.
-        compile_: Let torch compile the network: a minute, then a little faster.
 
     Returns:
         The answers, image by image; of a data set its predictions.
@@ -97,7 +95,7 @@ def predict(
         "no-overlay": not overlay,
     }  # fmt: skip
     for_data = {
-        "split": split, "finding": finding, "tta": tta, "maps": maps != "cam", "compile": compile_,
+        "split": split, "finding": finding, "tta": tta, "maps": maps != "cam",
         "engine": engine != "local", "address": address,
     }  # fmt: skip
     how: dict[str, Any] = {"backend": backend, "precision": precision, "device": device}
@@ -126,11 +124,8 @@ def predict(
     if len(paths) != 1 or out is None:
         raise InputError("predict --data: give one run, and a folder for the predictions as --out")
     if engine == "ray":
-        if compile_ or device == "cuda":
-            option = "--compile" if compile_ else "--device cuda"
-            raise InputError(
-                f"{option}: --engine ray predicts on processors, as it is; leave it out"
-            )
+        if device == "cuda":
+            raise InputError("--device cuda: --engine ray predicts on processors; leave it out")
         how["device"] = "cpu"
     from data_prep.store.dataset import DataSet
     from data_prep.work.engine import open_engine
@@ -138,7 +133,7 @@ def predict(
 
     run, dataset = Path(paths[0]), DataSet.open(data)
     split = own_split(split, [run], dataset)
-    how |= {"tta": tta, "maps": maps, "compile": compile_}
+    how |= {"tta": tta, "maps": maps}
     model = _open_model(run, data, how)
     if finding:
         model = model.with_names(_parse_names(finding))
@@ -153,10 +148,7 @@ def _open_model(run: Path, data: Path, how: dict[str, Any]) -> TrainedModel | Ex
     """Load what predicts a data set: a run, or the export of it that computes fastest."""
     from data_prep.augment.views import View, parse_views
 
-    torch_alone = {
-        "--tta": how["tta"], f"--maps {how['maps']}": how["maps"] != "cam",
-        "--compile": how["compile"],
-    }  # fmt: skip
+    torch_alone = {"--tta": how["tta"], f"--maps {how['maps']}": how["maps"] != "cam"}
     chosen = choose_backend(
         run,
         how["backend"],
@@ -174,17 +166,13 @@ def _open_model(run: Path, data: Path, how: dict[str, Any]) -> TrainedModel | Ex
     tune_cpu()
     from serving.trained_model import TrainedModel  # imports torch, which reads the settings then
 
-    model = TrainedModel.open(
+    return TrainedModel.open(
         chosen.folder,
         precision="bf16" if chosen.precision == "bf16" else "fp32",
         device=choose_device(how["device"]),
         views=parse_views(how["tta"]) if how["tta"] else (View(),),
         maps=how["maps"],
-        compiled=how["compile"],
     )
-    if how["compile"]:
-        console.say(f"Compiled in {model.warm_up(model.batch_size):.0f} s")
-    return model
 
 
 def _parse_names(texts: list[str]) -> dict[str, str]:

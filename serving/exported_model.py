@@ -274,7 +274,6 @@ class ExportedModel:
 
     tta: ClassVar[None] = None
     maps: ClassVar = "cam"
-    compiled: ClassVar = False
 
     folder: Path
     spec: ExportSpec

@@ -186,7 +186,6 @@ def describe(model: Model, name: str | None) -> dict[str, Any]:
         "backend": model.backend,
         "precision": model.precision,
         **({} if model.backend == "torch" else {"exported_from": model.training_id()}),
-        **({"compiled": True} if model.compiled else {}),
         "run": path_of(str(info.get("folder", model.folder))).name,
         **({"recipe": recipe} if (recipe := recipe_of(run)) else {}),
         "trained_on": sets_of_run(info),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,7 +21,6 @@ from classification.inference import MapMethod, predict_scores
 from classification.model import ImageClassifier, build_classifier
 from data_prep.augment.views import View
 from data_prep.contracts.errors import InputError
-from data_prep.store.decode import LoosePixels
 from data_prep.store.pixel_store import PixelSource
 from data_prep.store.predictions import Part, named_rows
 from data_prep.store.preprocess import Preprocess
@@ -34,7 +32,7 @@ from detection.inference import predict_boxes
 from detection.model import build_detector
 from evaluation.boxes.fusion import NAME, OVERLAP
 from serving.export_spec import digest_files, require_names
-from serving.tta import with_views
+from serving.tta import MultiViewDetector
 from training.cost import PeakMemory, count_flops, count_parameters, measure_latency
 from training.run_folder import WEIGHTS_FILE, RunFolder, load_model
 
@@ -62,7 +60,6 @@ class TrainedModel:
         maps: How a classifier's maps are made.
         names: Findings it answers for, by the name that it learnt: what they are called there.
             None: all that it learnt.
-        compiled: Whether torch compiles the network, which takes its time at the first batch.
     """
 
     backend: ClassVar = "torch"
@@ -75,7 +72,6 @@ class TrainedModel:
     views: tuple[View, ...] = (View(),)
     maps: MapMethod = "cam"
     names: Mapping[str, str] | None = None
-    compiled: bool = False
 
     def __repr__(self) -> str:
         finds = f"{self.kind} of {', '.join(self.findings)}"
@@ -90,7 +86,6 @@ class TrainedModel:
         device: str = "cpu",
         views: tuple[View, ...] = (View(),),
         maps: MapMethod = "cam",
-        compiled: bool = False,
     ) -> TrainedModel:
         """Load a complete run.
 
@@ -106,14 +101,10 @@ class TrainedModel:
         model.to(device).to(memory_format=torch.channels_last)  # as in training: faster
         if maps != "cam" and not isinstance(model, ImageClassifier):
             raise InputError(f"{folder}: a detector shows boxes, not maps; leave out --maps {maps}")
-        if maps != "cam" and len(views) > 1:
-            raise InputError(
-                f"--maps {maps}: is made of one view of an image; leave out --tta, or take cam"
-            )
+        if len(views) > 1 and not isinstance(model, Detector):
+            raise InputError(f"{folder}: --tta joins a detector's boxes; leave it out")
         preprocess = Preprocess.from_json(folder / "preprocess.json")
-        if compiled:
-            _compile(model)
-        return cls(run, model, preprocess, precision, device, views, maps, compiled=compiled)
+        return cls(run, model, preprocess, precision, device, views, maps)
 
     def with_names(self, names: Mapping[str, str]) -> TrainedModel:
         """The same model for some of its findings, under the names that a data set gives them."""
@@ -123,17 +114,16 @@ class TrainedModel:
     @cached_property
     def viewed(self) -> nn.Module:
         """The network that joins all views."""
-        return with_views(self.model, self.views)
+        if len(self.views) < 2:
+            return self.model
+        return MultiViewDetector(cast("Detector", self.model), self.views)
 
     @property
     def tta(self) -> dict[str, Any] | None:
         """How the views are joined, for the record; None where there is but the plain one."""
         if len(self.views) < 2:
             return None
-        names = [view.name for view in self.views]
-        if self.kind == "boxes":
-            return {"views": names, "joined_by": NAME, "iou": OVERLAP}
-        return {"views": names, "joined_by": "mean"}
+        return {"views": [view.name for view in self.views], "joined_by": NAME, "iou": OVERLAP}
 
     @property
     def folder(self) -> Path:
@@ -175,8 +165,6 @@ class TrainedModel:
             digest.update(json.dumps(self.tta, sort_keys=True).encode())
         if self.maps != "cam":
             digest.update(f"maps {self.maps}".encode())
-        if self.compiled:
-            digest.update(b"compiled")
         if self.names is not None:
             digest.update(f"names {json.dumps(self.names, sort_keys=True)}".encode())
         return digest.hexdigest()[:16]
@@ -186,17 +174,8 @@ class TrainedModel:
 
         It is the inference id on a processor in fp32, which exports hold, too.
         """
-        plain = replace(self, precision="fp32", device="cpu", names=None, compiled=False)
+        plain = replace(self, precision="fp32", device="cpu", names=None)
         return plain.inference_id()
-
-    def warm_up(self, batch_size: int) -> float:
-        """Predict one blank batch, which compiles the network; returns the seconds it took."""
-        size = self.preprocess.size
-        blank = {str(place): np.zeros((size, size), np.uint8) for place in range(batch_size)}
-        source = LoosePixels.of(blank, size)
-        start = time.perf_counter()
-        list(self.predict(source, source.ids, source.sizes, batch_size))
-        return time.perf_counter() - start
 
     def cost(self, sample_images: np.ndarray | None = None) -> dict[str, Any]:
         """What the model costs: its size, what training took, one image measured now at batch 1.
@@ -211,8 +190,6 @@ class TrainedModel:
             self.viewed, size, images=images, device=self.device, precision=self.precision
         )
         peak, trained = memory.read(), self.run.info
-        with torch.compiler.set_stance("force_eager"):  # what is compiled hides its operations
-            flops = count_flops(self.viewed, size)
         return {
             "parameters": count_parameters(self.model)[0],
             "trainable_parameters": trained.get("trainable_parameters"),
@@ -221,7 +198,7 @@ class TrainedModel:
             "train_device": trained.get("device_name"),
             "train_peak_memory_bytes": trained.get("peak_memory_bytes"),
             "peak_memory_bytes": peak,
-            "flops": flops,
+            "flops": count_flops(self.viewed, size),
             "latency_ms": latency.median_ms,
             "latency_low_ms": latency.low_ms,
             "latency_high_ms": latency.high_ms,
@@ -251,8 +228,7 @@ class TrainedModel:
         elif isinstance(self.model, ImageClassifier):
             labelled = ImageLabelDataset(source, image_ids, None, self.learnt)
             scored = self._ahead(labelled, batch_size, collate_labels)
-            classifier = cast("ImageClassifier", self.viewed)
-            for batch in predict_scores(classifier, scored, self.learnt, maps=self.maps, **shared):
+            for batch in predict_scores(self.model, scored, self.learnt, maps=self.maps, **shared):
                 tables = {
                     "scores": named_rows(batch.scores, self.names),
                     "maps": named_rows(batch.maps, self.names),
@@ -265,9 +241,3 @@ class TrainedModel:
         """Batches that are read, and for a GPU page-locked, while the network computes."""
         pinned = self.device == "cuda"
         return read_ahead(DataLoader(rows, batch_size, collate_fn=collate, pin_memory=pinned))
-
-
-def _compile(model: Detector | ImageClassifier) -> None:
-    """Let torch compile what computes, in place: names and weights stay."""
-    for part in model.compiled_parts:
-        part.compile()

@@ -233,8 +233,8 @@ def test_what_is_wrong_with_the_options_is_said_in_one_line(phantom, tmp_path, m
     assert "--address: is for --engine ray" in capsys.readouterr().err
     assert cxr("predict", "run", "image.png", *to_ray) == 2
     assert "--engine is for a data set; add --data" in capsys.readouterr().err
-    assert cxr("predict", "run", "--data", phantom, "--out", "x", *to_ray, "--compile") == 2
-    assert "--compile: --engine ray predicts" in capsys.readouterr().err
+    assert cxr("predict", "run", "--data", phantom, "--out", "x", *to_ray, "--device", "cuda") == 2
+    assert "--device cuda: --engine ray predicts" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "ray", None)  # as if it were not installed
     for command in (verb, ["check", str(phantom)]):
         assert cxr(*command, *to_ray) == 2

@@ -95,7 +95,7 @@ def test_an_export_is_described_without_torch_which_takes_600_mib() -> None:
         "from serving import exported_model\n"
         "from serving.predict_folder import describe\n"
         f"model = Model(info={info!r}, backend='openvino', precision='fp32', kind='scores', "
-        "findings=['opacity'], names=None, compiled=False, tta=None, maps='cam', "
+        "findings=['opacity'], names=None, tta=None, maps='cam', "
         "folder=Path('a/b/c'), inference_id=lambda: '2', training_id=lambda: '3')\n"
         "assert describe(model, None)['exported_from'] == '3'\n"
         "assert 'torch' not in sys.modules"

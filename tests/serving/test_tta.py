@@ -9,12 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from classification.model import build_classifier
-from data_prep.augment.views import View, parse_views
+from data_prep.augment.views import parse_views
 from data_prep.store.preprocess import Preprocess
 from detection.model import build_detector
 from serving.trained_model import TrainedModel
-from serving.tta import _MultiViewClassifier, _MultiViewDetector, with_views
+from serving.tta import MultiViewDetector
 from training.cost import count_flops
 
 SIZE = 96
@@ -57,7 +56,7 @@ def patch_images() -> Tensor:
 
 def test_boxes_of_all_views_meet_where_the_lesion_is() -> None:
     model: Any = PatchFinder()
-    patch, nothing = _MultiViewDetector(model, EVERY)(patch_images())
+    patch, nothing = MultiViewDetector(model, EVERY)(patch_images())
     np.testing.assert_allclose(patch["boxes"], [[8, 20, 40, 44]], atol=0.7)
     assert patch["labels"].tolist() == [2]
     assert patch["scores"].tolist() == pytest.approx([0.8])
@@ -68,7 +67,7 @@ def test_boxes_of_all_views_meet_where_the_lesion_is() -> None:
 
 def test_a_box_that_one_view_alone_saw_counts_less() -> None:
     model: Any = PatchFinder(blind_below=128)
-    found = _MultiViewDetector(model, EVERY)(patch_images())[0]
+    found = MultiViewDetector(model, EVERY)(patch_images())[0]
     assert found["scores"].tolist() == pytest.approx([0.8 / 4])
 
 
@@ -79,16 +78,16 @@ def detector() -> nn.Module:
     ).eval()
 
 
-def test_operations_are_those_of_all_views_and_the_model_alone_is_left_alone() -> None:
-    model = detector()
-    plain, both = count_flops(model, SIZE), count_flops(with_views(model, EVERY[:2]), SIZE)
+def test_operations_are_those_of_all_views() -> None:
+    model: Any = detector()
+    plain, both = count_flops(model, SIZE), count_flops(MultiViewDetector(model, EVERY[:2]), SIZE)
     assert both == 2 * plain
-    assert count_flops(with_views(model, EVERY), SIZE) > 4 * plain
-    assert with_views(model, EVERY[:1]) is model
+    assert count_flops(MultiViewDetector(model, EVERY), SIZE) > 4 * plain
 
 
 def test_a_mirrored_image_gives_mirrored_boxes() -> None:
-    model = with_views(detector(), parse_views("flip"))
+    inner: Any = detector()
+    model = MultiViewDetector(inner, parse_views("flip"))
     images = torch.randint(256, (1, 1, SIZE, SIZE), dtype=torch.uint8)
     with torch.inference_mode():
         one, two = model(images)[0], model(images.flip(3))[0]
@@ -101,39 +100,6 @@ def test_a_mirrored_image_gives_mirrored_boxes() -> None:
     assert distances.max() < 0.5
 
 
-def classifier() -> Any:
-    torch.manual_seed(0)
-    return build_classifier("resnet18", image_size=SIZE, last_stride=16).eval()
-
-
-def test_probabilities_are_means_over_the_views() -> None:
-    model, images = classifier(), torch.randint(256, (2, 1, SIZE, SIZE), dtype=torch.uint8)
-    with torch.inference_mode():
-        logits = [model(images), model(images.flip(3))]
-        joined = with_views(model, parse_views("flip"))(images)
-    expected = torch.stack([one.double().sigmoid() for one in logits]).mean(0)
-    torch.testing.assert_close(joined.sigmoid(), expected)
-
-
-@pytest.mark.parametrize("view", EVERY[1:])
-def test_maps_come_back_to_the_places_where_they_looked(view: View) -> None:
-    model = classifier()
-    viewed = _MultiViewClassifier(model, [View(), view])
-    viewed._size = SIZE
-    start, _, end, _ = model.map_frame(1, 1)
-    stride, middle = end - start, (start + end) / 2
-    n_in = -(-view.canvas(SIZE) // 16)
-    places = torch.tensor([middle + stride * n for n in range(n_in)], dtype=torch.float64)
-    ramp = places.expand(1, 1, n_in, n_in)  # each cell says where it looks along x
-    back = viewed._back(ramp, view, (6, 6))[0, 0]
-    looked = middle + stride * np.arange(6)
-    expected = SIZE - looked if view.flip else looked
-    expected = expected * view.content(SIZE) / SIZE + view.offset(SIZE)
-    np.testing.assert_allclose(
-        back, np.tile(np.clip(expected, float(places[0]), float(places[-1])), (6, 1)), atol=1e-9
-    )
-
-
 def test_views_are_part_of_the_record_and_of_the_identity(tmp_path: Path) -> None:
     for name in ("model.safetensors", "model.json", "preprocess.json"):
         (tmp_path / name).write_bytes(b"{}")
@@ -144,6 +110,7 @@ def test_views_are_part_of_the_record_and_of_the_identity(tmp_path: Path) -> Non
     }
     assert len({model.inference_id() for model in opened.values()}) == 3
     assert opened[EVERY[:1]].tta is None
+    assert opened[EVERY[:1]].viewed is opened[EVERY[:1]].model
     assert opened[EVERY[:2]].tta == {
         "views": ["plain", "flip"], "joined_by": "fusion of best boxes", "iou": 0.5,
     }  # fmt: skip
