@@ -1,10 +1,10 @@
 """The phantom's patient: one chest, in thorax units, that several images of it share."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from functools import cache, cached_property
 from math import comb
-from typing import Any
+from typing import Any, Self
 
 import cv2
 import numpy as np
@@ -172,63 +172,57 @@ _TRUNKS = 7  # vessels that leave each lung root
 _BORDER_SHARES = np.r_[0.3, 0.5, np.ones(15), 0.6, 0.3][:, None]  # an apex stays round
 
 
+def _uniform(low: float, high: float) -> Any:
+    """A field that is drawn evenly from a range."""
+    return field(metadata={"draw": lambda rng: rng.uniform(low, high)})
+
+
+def _normal(deviation: float | tuple[float, ...], size: int | None = None) -> Any:
+    """A field that is drawn from a normal law around 0."""
+    return field(metadata={"draw": lambda rng: rng.normal(0, deviation, size)})
+
+
+def _whole(low: int, below: int) -> Any:
+    """A field that is a whole number, each of some as likely as another."""
+    return field(metadata={"draw": lambda rng: int(rng.integers(low, below))})
+
+
 @dataclass(frozen=True)
 class _Skeleton:
-    """The bones of one chest; lengths in image widths."""
+    """The bones of one chest; lengths in image widths; drawn field by field."""
 
-    bone: float  # density of bone, 1 is usual; falls with age
-    backs: int
-    back_contrast: float  # density of the back ribs among the bones
-    back_gap: float  # distance between two back ribs on the spine
-    back_slope: float  # how far a back rib falls on its way to the side
-    back_shift: float  # how much lower the back ribs start
-    arch: float  # how far a back rib rises beside the spine, 1 is usual
-    fronts: int  # number of front ribs a side
-    front_contrast: float  # density of the front ribs among the bones
-    front_gap: float  # distance between two front ribs
-    front_slope: float  # how far a front rib falls towards the middle, 1 is usual
-    front_shift: float  # how much lower the front ribs start
-    rib_width: float  # thickness of a rib
-    jitter: Points  # how much lower each rib pair lies than in a regular cage, `(13,)`
-    collar_shift: float  # how much lower the collar bones lie
-    collar_slope: float  # how far a collar bone rises to the side, 1 is usual
-    collar_width: float  # thickness of a collar bone
-    blade: float  # how far from the middle the shoulder blade reaches in, 1 is usual
-    arm: float  # how far the arm is from the trunk, 1 is usual
-    spine: float  # density of the spine among the bones' surroundings, 1 is usual
-    spine_width: float  # thickness of the spine
-    spine_bend: Points  # sideways bends of the spine at neck, chest and belly, `(3,)`
-    disc_gap: float  # distance between two discs
-    disc_shift: float  # height of the first disc
+    bone: float = _uniform(0.75, 1.25)  # density of bone, 1 is usual; falls with age
+    backs: int = _whole(9, 12)
+    back_contrast: float = _uniform(0.45, 1.35)  # density of the back ribs among the bones
+    back_gap: float = _uniform(0.054, 0.080)  # distance between two back ribs on the spine
+    back_slope: float = _uniform(0.06, 0.21)  # how far a back rib falls on its way to the side
+    back_shift: float = _uniform(-0.03, 0.03)  # how much lower the back ribs start
+    arch: float = _uniform(0.2, 1.9)  # how far a back rib rises beside the spine, 1 is usual
+    fronts: int = _whole(5, 8)  # number of front ribs a side
+    front_contrast: float = _uniform(0.3, 1.5)  # density of the front ribs among the bones
+    front_gap: float = _uniform(0.056, 0.088)  # distance between two front ribs
+    front_slope: float = _uniform(0.5, 1.5)  # how far one falls towards the middle, 1 is usual
+    front_shift: float = _uniform(-0.03, 0.04)  # how much lower the front ribs start
+    rib_width: float = _uniform(0.019, 0.031)  # thickness of a rib
+    # how much lower each rib pair lies than in a regular cage, `(13,)`
+    jitter: Points = _normal(0.004, 13)  # noqa: RUF009 - it makes a field
+    collar_shift: float = _normal(0.022)  # how much lower the collar bones lie
+    collar_slope: float = _uniform(0.1, 1.9)  # how far a collar bone rises to the side
+    collar_width: float = _uniform(0.023, 0.036)  # thickness of a collar bone
+    blade: float = _uniform(0.85, 1.25)  # how far from the middle the shoulder blade reaches in
+    arm: float = _uniform(0.96, 1.22)  # how far the arm is from the trunk, 1 is usual
+    spine: float = _uniform(0.35, 1.2)  # density of the spine among the bones' surroundings
+    spine_width: float = _uniform(0.052, 0.074)  # thickness of the spine
+    # sideways bends of the spine at neck, chest and belly, `(3,)`
+    spine_bend: Points = _normal((0.010, 0.030, 0.015))  # noqa: RUF009
+    disc_gap: float = _uniform(0.043, 0.064)  # distance between two discs
+    disc_shift: float = _uniform(0.0, 0.06)  # height of the first disc
 
-
-def _draw_skeleton(rng: np.random.Generator, age: int) -> _Skeleton:
-    return _Skeleton(
-        bone=rng.uniform(0.75, 1.25) * (1.12 - 0.004 * max(age - 30, 0)),
-        backs=int(rng.integers(9, 12)),
-        back_contrast=rng.uniform(0.45, 1.35),
-        back_gap=rng.uniform(0.054, 0.080),
-        back_slope=rng.uniform(0.06, 0.21),
-        back_shift=rng.uniform(-0.03, 0.03),
-        arch=rng.uniform(0.2, 1.9),
-        fronts=int(rng.integers(5, 8)),
-        front_contrast=rng.uniform(0.3, 1.5),
-        front_gap=rng.uniform(0.056, 0.088),
-        front_slope=rng.uniform(0.5, 1.5),
-        front_shift=rng.uniform(-0.03, 0.04),
-        rib_width=rng.uniform(0.019, 0.031),
-        jitter=rng.normal(0, 0.004, 13),
-        collar_shift=rng.normal(0, 0.022),
-        collar_slope=rng.uniform(0.1, 1.9),
-        collar_width=rng.uniform(0.023, 0.036),
-        blade=rng.uniform(0.85, 1.25),
-        arm=rng.uniform(0.96, 1.22),
-        spine=rng.uniform(0.35, 1.2),
-        spine_width=rng.uniform(0.052, 0.074),
-        spine_bend=rng.normal(0, (0.010, 0.030, 0.015)),
-        disc_gap=rng.uniform(0.043, 0.064),
-        disc_shift=rng.uniform(0.0, 0.06),
-    )
+    @classmethod
+    def drawn(cls, rng: np.random.Generator, age: int) -> Self:
+        """Draw the bones of a person."""
+        bones = cls(**{item.name: item.metadata["draw"](rng) for item in fields(cls)})
+        return replace(bones, bone=bones.bone * (1.12 - 0.004 * max(age - 30, 0)))
 
 
 @dataclass(frozen=True)
@@ -417,7 +411,7 @@ def draw_anatomy(rng: np.random.Generator, sex: str, age: int) -> Anatomy:
         neck=rng.uniform(0.070, 0.115),
         breast=rng.uniform(0.4, 1.4) if sex == "F" else 0.0,
         breast_drop=rng.normal(0.01, 0.035),
-        skeleton=_draw_skeleton(rng, age),
+        skeleton=_Skeleton.drawn(rng, age),
         gas=rng.uniform(0.6, 1.8) if rng.random() < 0.6 else 0.0,
         bowel=rng.uniform((-0.75, 0.07, 0.010), (0.75, 0.30, 0.035), (int(rng.integers(0, 6)), 3)),
         borders=_wander(rng, 19, 0.011) * _BORDER_SHARES,

@@ -35,6 +35,8 @@ _LABEL_COLUMNS = ["patientId", "x", "y", "width", "height", "Target"]
 _MAPPING_COLUMNS = ["patientId", "nih_image", "nih_patient"]
 _IMPLEMENTATION_UID = "2.25.269859063425217341036811452331427203761"
 _JPEG_QUALITY = 95
+_EMPTY = ("StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName", "StudyID",
+          "PatientBirthDate", "PatientOrientation")  # fmt: skip
 
 
 def _make_image_id(seed: int, patient: int | str, number: int) -> str:
@@ -81,28 +83,21 @@ def _header(name: str, image: SynthImage) -> Dataset:
     item.SpecificCharacterSet = "ISO_IR 100"
     item.SOPClassUID = SecondaryCaptureImageStorage
     item.SOPInstanceUID = _uid(name, "image")
-    item.StudyDate = ""
-    item.StudyTime = ""
-    item.AccessionNumber = ""
+    for keyword in _EMPTY:
+        setattr(item, keyword, "")
     item.Modality = "CR"
     item.ConversionType = "SYN"  # synthetic image: nobody should take it for a patient's
-    item.ReferringPhysicianName = ""
     item.SeriesDescription = f"view: {image.view}"
     item.PatientName = name
     item.PatientID = name
-    item.PatientBirthDate = ""
     item.BodyPartExamined = "CHEST"
     item.ViewPosition = image.view
     item.StudyInstanceUID = _uid(name, "study")
     item.SeriesInstanceUID = _uid(name, "series")
-    item.StudyID = ""
-    item.SeriesNumber = 1
-    item.InstanceNumber = 1
-    item.PatientOrientation = ""
+    item.SeriesNumber = item.InstanceNumber = 1
     item.SamplesPerPixel = 1
     item.PhotometricInterpretation = "MONOCHROME2"
-    item.BitsAllocated = 8
-    item.BitsStored = 8
+    item.BitsAllocated = item.BitsStored = 8
     item.HighBit = 7
     item.PixelRepresentation = 0
     return item
