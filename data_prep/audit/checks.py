@@ -152,11 +152,11 @@ def _find_leaks(images: pd.DataFrame, split: pd.DataFrame) -> pd.DataFrame:
     return leaks[columns].sort_values(columns, ignore_index=True)
 
 
-def find_duplicates(images: pd.DataFrame, column: str = "pixel_sha256") -> pd.DataFrame:
+def find_duplicates(images: pd.DataFrame) -> pd.DataFrame:
     """Find images that are equal."""
-    present = images.loc[images[column].notna(), ["image_id", column]]
-    repeated = present[present[column].duplicated(keep=False)].sort_values("image_id")
-    groups = repeated.assign(group=pd.factorize(repeated[column])[0])[["group", "image_id"]]
+    present = images.dropna(subset="pixel_sha256")
+    repeated = present[present["pixel_sha256"].duplicated(keep=False)].sort_values("image_id")
+    groups = repeated.assign(group=pd.factorize(repeated["pixel_sha256"])[0])[["group", "image_id"]]
     return groups.sort_values(["group", "image_id"], ignore_index=True)
 
 

@@ -56,8 +56,8 @@ def test_an_unused_image_leaks_nothing():
 
 
 def test_missing_digests_are_no_duplicates():
-    images = pd.DataFrame({"image_id": ["a", "b"], "file_sha256": [None, None]})
-    assert find_duplicates(images, "file_sha256").empty
+    images = pd.DataFrame({"image_id": ["a", "b"], "pixel_sha256": [None, None]})
+    assert find_duplicates(images).empty
 
 
 @pytest.mark.parametrize(
