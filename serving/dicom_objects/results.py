@@ -332,27 +332,16 @@ def _secondary_capture(
     """
     if rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[2] != 3:
         raise InputError(f"overlay: expected uint8 (h, w, 3), but got {rgb.dtype} {rgb.shape}")
-    header = source.header
     made = made or datetime.now()
     with _single_names_allowed():
-        capture = SCImage(
-            pixel_array=np.ascontiguousarray(rgb),
+        capture = SCImage.from_ref_dataset(
+            source.header,
+            np.ascontiguousarray(rgb),
             photometric_interpretation="RGB",
             bits_allocated=8,
             coordinate_system="PATIENT",
             # Several panels have no one orientation; highdicom asks for one, which is removed.
             patient_orientation=("L", "F"),
-            study_instance_uid=header.StudyInstanceUID,
-            patient_id=header.PatientID,
-            patient_name=header.PatientName,
-            patient_birth_date=header.PatientBirthDate,
-            patient_sex=header.PatientSex,
-            accession_number=header.AccessionNumber,
-            study_id=header.StudyID,
-            study_date=header.StudyDate,
-            study_time=header.StudyTime,
-            referring_physician_name=header.ReferringPhysicianName,
-            specific_character_set=header.SpecificCharacterSet,
             transfer_syntax_uid=ExplicitVRLittleEndian,
             **_equipment("sc", source, algorithms),
         )

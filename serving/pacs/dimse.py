@@ -144,9 +144,6 @@ class StorePeer:
         self.address, self._title, self._patience = address, title, patience
         self._tls = tls and (tls.sending(), address.host)
 
-    def close(self) -> None:
-        """Each call has an association of its own, which it ends."""
-
     def echo(self) -> None:
         """Ask once whether somebody answers (C-ECHO)."""
         try:

@@ -82,24 +82,17 @@ class FindingScore(_Model):
     score: float = Field(examples=[0.81])
 
 
-class Box(_Model):
-    """A box that counts, pixels of the original image."""
+class Frame(_Model):
+    """Edges in pixels of the original image; those of a map may lie outside of it."""
 
-    finding: str = Field(examples=["lung_opacity"])
     x1: float = Field(examples=[312.0])
     y1: float = Field(examples=[401.5])
     x2: float = Field(examples=[498.0])
     y2: float = Field(examples=[655.0])
-    score: float = Field(examples=[0.81])
 
 
-class Frame(_Model):
-    """Edges in pixels of the original image; they may lie outside of it."""
-
-    x1: float = Field(examples=[0.0])
-    y1: float = Field(examples=[0.0])
-    x2: float = Field(examples=[1024.0])
-    y2: float = Field(examples=[1024.0])
+class Box(FindingScore, Frame):
+    """A box that counts."""
 
 
 class ActivationMap(_Model):
@@ -113,14 +106,25 @@ class ActivationMap(_Model):
     frame: Frame
 
 
-class SystemAnswer(_Model):
-    """What one system says of the image."""
+class _System(_Model):
+    """Which system it is, and what it decides by."""
 
     system: str = Field(examples=["RetinaNet"])
     kind: Literal["boxes", "scores"]
     model_id: str = Field(examples=["a8f65d73658fc4a5"])
     backend: str = Field(examples=["openvino"])
     finding: str = Field(examples=["Lung opacity"])
+    policy: str = Field(examples=["max_f1"])
+    threshold: float | None = Field(description="On the score.", examples=[0.26])
+    threshold_probability: float | None = Field(
+        description="The threshold as a probability.", ge=0, le=1, examples=[0.33]
+    )
+    undecided_because: str | None = Field(examples=[None])
+
+
+class SystemAnswer(_System):
+    """What one system says of the image."""
+
     status: Status = Field(
         description="doubtful: a warning speaks against this answer, which has no decision."
     )
@@ -130,17 +134,11 @@ class SystemAnswer(_Model):
     computed_decision: Literal["positive", "negative"] | None = Field(
         description="What score and threshold give, also of a doubtful answer: no decision to use."
     )
-    undecided_because: str | None = Field(examples=[None])
     warnings: list[str] = Field(
         default=[], max_length=_MOST_SYSTEMS, description="What speaks against this answer."
     )
     probability: float | None = Field(description="Calibrated.", ge=0, le=1, examples=[0.74])
     score: float = Field(description="Raw.", ge=0, le=1, examples=[0.81])
-    policy: str = Field(examples=["max_f1"])
-    threshold: float | None = Field(description="On the score.", examples=[0.26])
-    threshold_probability: float | None = Field(
-        description="The threshold as a probability.", ge=0, le=1, examples=[0.33]
-    )
     findings: list[FindingScore]
     boxes: list[Box]
     map: ActivationMap | None = Field(
@@ -233,20 +231,11 @@ class ReportFigures(_Model):
     )
 
 
-class SystemFacts(_Model):
+class SystemFacts(_System):
     """A system that this server answers with."""
 
-    system: str = Field(examples=["RetinaNet"])
-    kind: Literal["boxes", "scores"]
-    finding: str = Field(examples=["Lung opacity"])
     findings: list[str] = Field(examples=[["lung_opacity"]])
-    policy: str = Field(examples=["max_f1"])
-    threshold: float | None = Field(examples=[0.26])
-    threshold_probability: float | None = Field(examples=[0.33])
-    undecided_because: str | None = Field(examples=[None])
-    backend: str = Field(examples=["openvino"])
     precision: str = Field(examples=["fp32"])
-    model_id: str = Field(examples=["a8f65d73658fc4a5"])
     image_size: int = Field(description="Side of what the network sees, px.", examples=[512])
     trained_on: list[str] = Field(examples=[["RSNA Pneumonia Detection Challenge 2018"]])
     synthetic: bool = Field(description="Whether it learned from synthetic images alone.")

@@ -198,11 +198,6 @@ class _Worker:
             raise EOFError
         return answer, pixels
 
-    @property
-    def pid(self) -> int:
-        """Of the process."""
-        return self._running.pid
-
     def kill(self) -> None:
         """End the process at once."""
         with contextlib.suppress(ProcessLookupError):
@@ -241,11 +236,6 @@ class Decoder:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(worker.end() for worker in self._all))
         self._all.clear()
-
-    @property
-    def pids(self) -> list[int]:
-        """Of the processes."""
-        return sorted(worker.pid for worker in self._all)
 
     async def decode(self, content: bytes, *, deep: bool = False, source: bool = False) -> Decoded:
         """Read an upload as a viewer would show it, if wanted with its full depth or its source."""

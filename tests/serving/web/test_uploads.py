@@ -120,6 +120,10 @@ class Decoding:
 
         return self.loop.run_until_complete(limited())
 
+    @property
+    def pids(self) -> list[int]:
+        return sorted(worker._running.pid for worker in self.decoder._all)
+
     def decode(self, content: bytes) -> Decoded:
         return self.run(self.decoder.decode(content))
 
@@ -198,10 +202,10 @@ TOO_LARGE = {
 
 @pytest.mark.parametrize("make", TOO_LARGE.values(), ids=TOO_LARGE)
 def test_what_is_too_large_is_refused_before_it_is_decoded(decoding, make):
-    before = decoding.decoder.pids
+    before = decoding.pids
     status, code, message = decoding.refusal(make())
     assert (status, code) == (413, "too_large"), message
-    assert decoding.decoder.pids == before
+    assert decoding.pids == before
     assert _peak_mib(before[0]) < 512
 
 
@@ -230,10 +234,10 @@ def test_what_is_damaged_gets_one_line_without_paths(decoding, make):
 
 
 def test_a_process_killed_while_idle_costs_no_answer(decoding: Decoding) -> None:
-    (old,) = decoding.decoder.pids
+    (old,) = decoding.pids
     os.kill(old, signal.SIGKILL)
     np.testing.assert_array_equal(decoding.decode(encoded("PNG")).image.pixels, GREYS)
-    assert decoding.decoder.pids != [old]
+    assert decoding.pids != [old]
 
 
 def test_a_process_killed_in_the_middle_costs_no_answer(decoding: Decoding) -> None:
@@ -243,9 +247,9 @@ def test_a_process_killed_in_the_middle_costs_no_answer(decoding: Decoding) -> N
     async def decode_all() -> list[Decoded]:
         tasks = [asyncio.create_task(decoding.decoder.decode(each)) for each in contents]
         await asyncio.sleep(0)  # the first is under way
-        os.kill(decoding.decoder.pids[0], signal.SIGSTOP)
+        os.kill(decoding.pids[0], signal.SIGSTOP)
         await asyncio.sleep(0.05)
-        os.kill(decoding.decoder.pids[0], signal.SIGKILL)
+        os.kill(decoding.pids[0], signal.SIGKILL)
         return await asyncio.gather(*tasks)
 
     for got in decoding.run(decode_all()):
@@ -256,12 +260,12 @@ def test_a_file_that_takes_too_long_is_given_up_and_the_next_is_read() -> None:
     decoding = Decoding()
     decoding.decoder._seconds = 1.0
     try:
-        (held,) = decoding.decoder.pids
+        (held,) = decoding.pids
         os.kill(held, signal.SIGSTOP)  # as a decoder that never ends
         assert decoding.refusal(encoded("PNG"))[:2] == (422, "too_hard")
         decoding.decoder._seconds = 30.0
         np.testing.assert_array_equal(decoding.decode(encoded("PNG")).image.pixels, GREYS)
-        assert held not in decoding.decoder.pids
+        assert held not in decoding.pids
     finally:
         decoding.close()
 
@@ -283,7 +287,7 @@ def test_more_files_than_may_wait_are_refused_with_a_time_to_come_again() -> Non
 
 
 def test_a_client_that_leaves_costs_no_process(decoding: Decoding) -> None:
-    before = decoding.decoder.pids
+    before = decoding.pids
 
     async def leave() -> None:
         task = asyncio.create_task(decoding.decoder.decode(encoded("PNG")))
@@ -295,12 +299,12 @@ def test_a_client_that_leaves_costs_no_process(decoding: Decoding) -> None:
     for _ in range(5):
         decoding.run(leave())
     np.testing.assert_array_equal(decoding.decode(encoded("PNG")).image.pixels, GREYS)
-    assert decoding.decoder.pids == before
+    assert decoding.pids == before
 
 
 def test_processes_end_with_their_decoder_and_where_nobody_is_left() -> None:
     decoding = Decoding(workers=2)
-    pids = decoding.decoder.pids
+    pids = decoding.pids
     assert len(pids) == 2
     decoding.close()
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
@@ -331,7 +335,7 @@ def test_nothing_is_left_in_temporary_folders(decoding, tmp_path, monkeypatch):
 
 def test_memory_stays_flat_over_many_uploads(decoding: Decoding) -> None:
     content = encoded("PNG")
-    (pid,) = decoding.decoder.pids
+    (pid,) = decoding.pids
 
     def resident() -> int:
         return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
