@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -323,9 +323,15 @@ _CSV: dict[str, Any] = {
 
 
 def read_text_csv(
-    path: Path, required: Iterable[str], optional: Iterable[str] = ()
+    path: Path,
+    required: Iterable[str],
+    optional: Iterable[str] = (),
+    names_of: Callable[[str], str] = str,
 ) -> pd.DataFrame:
-    """Read a CSV file as text, so that ``00019124`` keeps its zeros and ``NA`` stays a name."""
+    """Read a CSV file as text, so that ``00019124`` keeps its zeros and ``NA`` stays a name.
+
+    `names_of` gives the name of a column here by that in the file.
+    """
     if not path.is_file():
         columns = ", ".join(required)
         raise InputError(
@@ -338,7 +344,7 @@ def read_text_csv(
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, OSError) as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: not readable as CSV in UTF-8 ({reason})") from None
-    frame.columns = [str(c).strip() for c in frame.columns]
+    frame.columns = [names_of(str(c).strip()) for c in frame.columns]
     if len(twice := names[names.duplicated() & (names != "")]):
         raise InputError(f"{path}: column '{twice.iloc[0]}' appears twice; keep one")
     missing = [c for c in required if c not in frame.columns]

@@ -90,15 +90,14 @@ def _read_collection(builder: SourceBuilder) -> SourceTables:
     """Read a folder with ``metadata.csv`` in the form of the COVID-19 image data collection."""
     path, notes, out = builder.root / _METADATA, builder.notes, builder.out
     # The collection's early tables write ``Patientid`` for ``patientid``.
-    text = read_text_csv(path, ()).rename(columns=str.lower)
+    text = read_text_csv(
+        path,
+        ("patientid", "finding", "filename"),
+        ("view", "modality", "sex", "age", "offset", "url"),
+        names_of=lambda name: name.lower().replace("imagename", "filename"),
+    )
     text = text.loc[:, ~text.columns.duplicated()].drop_duplicates()
-    text = text.rename(columns={"imagename": "filename"})
-    missing = {"patientid", "finding", "filename"} - set(text.columns)
-    if missing:
-        columns = ", ".join(text.columns)
-        raise InputError(f"{path}: column '{min(missing)}' is missing; found {columns}")
-    for column in {"view", "modality", "folder", "sex", "age", "offset", "url"} - set(text.columns):
-        text[column] = "images" if column == "folder" else ""
+    text["folder"] = text.get("folder", "images")
     ids = text["filename"].str.replace(r"\.\w+$", "", regex=True)
     view = text["view"].str.upper()
     view = view.where(~view.str.startswith("AP"), "AP")  # supine, erect, semi erect

@@ -24,6 +24,7 @@ from data_prep.contracts.tables import (
     to_numbers,
 )
 from data_prep.contracts.words import counted
+from data_prep.formats.label_files import read_lines
 from data_prep.formats.source import (
     NO_PIXELS,
     Format,
@@ -291,10 +292,7 @@ def _official(source: Path, ids: pd.Series, notes: list[str]) -> pd.DataFrame:
 
 def _read_list(path: Path) -> pd.Series:
     """Read ``train_val_list.txt`` or ``test_list.txt``: a file name a line."""
-    try:
-        names = path.read_text(encoding="utf-8-sig").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not readable as a list of file names ({error})") from None
+    names = filter(None, map(str.strip, read_lines(path)))
     return pd.Series([Path(name).stem for name in names], dtype="str").drop_duplicates()
 
 

@@ -51,6 +51,7 @@ _LOCAL_FINDINGS = (
 """The 22 findings that the readers box; the other six columns are of the whole image."""
 
 _OTHER_NAMES = {"other_disease": "other_diseases"}  # so in image_labels_test.csv alone
+_CELLS = {"": "", **{cell: STATE_WORDS[cell] for cell in ("0", "1", "0.0", "1.0")}}
 _CSV_EDGES = ["x_min", "y_min", "x_max", "y_max"]
 _SIZE_TYPES = {"image_id": "str", "height": "float64", "width": "float64"}
 _SIZES = (("dim0", "dim1"), ("height", "width"))
@@ -152,26 +153,15 @@ def _read_image_labels(path: Path, by_readers: bool) -> pd.DataFrame:
     """Read ``image_labels_train.csv`` or ``image_labels_test.csv``."""
     text = _read_rows(path, by_readers)
     named = [c for c in text.columns if c not in ("image_id", "rad_id", "reader")]
-    cells = text[named].to_numpy(dtype=object)
-    words = pd.Series(cells.ravel(), dtype="str")
-    states = renamed(words, {word: STATE_WORDS[word] for word in ("0", "1", "0.0", "1.0")})
-    wrong = (states.isna() & (words != "")).to_numpy()
-    if wrong.any():
-        row, column = divmod(int(np.flatnonzero(wrong)[0]), len(named))
-        raise InputError(
-            f"{path}: line {text.index[row] + 2}: {named[column]}={cells[row, column]!r}; expected "
-            "0 or 1"
-        )
-    findings = [finding_name(name) for name in named]
-    rows = pd.DataFrame(
-        {
-            "image_id": np.repeat(text["image_id"].to_numpy(), len(named)),
-            "finding": np.tile([_OTHER_NAMES.get(name, name) for name in findings], len(text)),
-            "reader": np.repeat(text["reader"].to_numpy(), len(named)),
-            "state": states,
-        }
-    )
-    return _with_origin(rows[rows["state"].notna()], by_readers)
+    for name in named:
+        refuse_line(renamed(text[name], _CELLS).isna(), path, "; expected 0 or 1", text[name])
+    text = text.rename(columns={name: finding_name(name) for name in named})
+    rows = text.rename(columns=_OTHER_NAMES).melt(
+        ["image_id", "reader", *(["rad_id"] if by_readers else [])],
+        var_name="finding", value_name="state", ignore_index=False,
+    )  # fmt: skip
+    rows["state"] = renamed(rows["state"], _CELLS)
+    return _with_origin(rows[rows["state"] != ""].sort_index(kind="stable"), by_readers)
 
 
 def _read_annotations(path: Path, by_readers: bool) -> pd.DataFrame:
@@ -212,12 +202,9 @@ def _read_rows(path: Path, by_readers: bool, required: tuple[str, ...] = ()) -> 
     """
     keys = ("image_id", "rad_id") if by_readers else ("image_id",)
     names = {"image_id", "rad_id", "class_name", *_CSV_EDGES}
-    text = read_text_csv(path, ()).rename(columns=lambda c: c.lower() if c.lower() in names else c)
-    for column in (*keys, *required):
-        if column not in text.columns:
-            raise InputError(
-                f"{path}: column '{column}' is missing; found {', '.join(text.columns)}"
-            )
+    text = read_text_csv(
+        path, (*keys, *required), names_of=lambda c: c.lower() if c.lower() in names else c
+    )
     for column in keys:
         refuse_line(text[column] == "", path, f"{column} is empty; fill it in")
     return text.assign(reader=text["rad_id"] if by_readers else REFERENCE_READER)
@@ -289,12 +276,10 @@ def _read_original_sizes(paths: list[Path]) -> pd.DataFrame:
     tables = [pd.DataFrame(columns=list(_SIZE_TYPES)).astype(_SIZE_TYPES)]
     for path in paths:
         text = read_text_csv(path, ("image_id",))
-        names = next((pair for pair in _SIZES if set(pair) <= set(text.columns)), _SIZES[0])
-        missing = [name for name in names if name not in text.columns]
-        if missing:
+        names = next((pair for pair in _SIZES if set(pair) <= set(text.columns)), None)
+        if names is None:
             raise InputError(
-                f"{path}: column '{missing[0]}' is missing; it must say the height and the width "
-                "of the original images"
+                f"{path}: needs columns dim0 and dim1, the height and the width of the originals"
             )
         height, width = (to_numbers(text[name], path, name) for name in names)
         sides = pd.DataFrame({"height": height, "width": width})
