@@ -97,24 +97,11 @@ def open_session(
     folder: Path | str,
     spec: ExportSpec,
     *,
-    many: bool = False,
-    shares: bool = False,
-    batch_size: int | None = None,
+    many: bool = False,  # several batches are under way: more images a second, each takes longer
+    shares: bool = False,  # others need the processor, too, such as who decodes images
+    batch_size: int | None = None,  # where that is fixed, the network is made for it: faster
 ) -> Session:
-    """Load an exported network.
-
-    Args:
-        folder: The export.
-        spec: What it says of itself.
-        many: Whether several batches are under way at once, as in `Session.stream`: more images
-            a second, but each alone takes longer.
-        shares: Whether others need the processor at the same time, such as who decodes images.
-        batch_size: Images in each batch, where that is known: the network is then made for a
-            fixed number of them, which is faster. None: any.
-
-    Raises:
-        InputError: The runtime is not installed, a file is missing or damaged.
-    """
+    """Load an exported network."""
     folder = Path(folder)
     path, *_ = [spec.file(folder, name) for name in MODEL_FILES[spec.format]]
     kind = _OnnxSession if spec.format == "onnx" else _OpenVinoSession
@@ -263,21 +250,15 @@ class _OpenVinoSession:
 
 @dataclass(frozen=True)
 class ExportedModel:
-    """An exported run's network with what is needed to feed it.
-
-    Attributes:
-        folder: The export.
-        spec: What it says of itself.
-        preprocess: Size and normalisation; the graph normalises, so only the size is applied.
-        names: Findings it answers for, by the name that it learnt; None: all that it learnt.
-    """
+    """An exported run's network with what is needed to feed it."""
 
     tta: ClassVar[None] = None
     maps: ClassVar = "cam"
 
     folder: Path
-    spec: ExportSpec
-    preprocess: Preprocess
+    spec: ExportSpec  # what it says of itself
+    preprocess: Preprocess  # the graph normalises, so only the size is applied
+    # findings it answers for, by the name that it learnt; None: all that it learnt
     names: Mapping[str, str] | None = None
     _streaming: dict[int, Session] = field(default_factory=dict, repr=False)
 

@@ -93,22 +93,14 @@ class _Fit:
 
 @dataclass(frozen=True)
 class Guard:
-    """A fitted guard: made by `add_guard`, kept with a run as ``guard.json``.
+    """A fitted guard: made by `add_guard`, kept with a run as ``guard.json``."""
 
-    Attributes:
-        size: Side of the pixel store that it was learned from, px.
-        limit: Score from which an image does not look like a frontal chest X-ray.
-        images: Training images that it was learned from.
-        false_alarms: Share of them, left out while fitting, at or above the limit.
-        ages: Of all training images those of patients under 2, 2 to 11, 12 to 17, and of 18 years
-            or more; None where few ages are known.
-    """
-
-    size: int
-    limit: float
-    images: int
-    false_alarms: float
+    size: int  # side of the pixel store that it was learned from, px
+    limit: float  # score from which an image does not look like a frontal chest X-ray
+    images: int  # training images that it was learned from
+    false_alarms: float  # share of them, left out while fitting, at or above the limit
     _fit: _Fit = field(repr=False)
+    # training images of each of `_AGE_GROUPS`; None where few ages are known
     ages: tuple[int, ...] | None = None
 
     def score(self, pixels: np.ndarray) -> float:
@@ -118,25 +110,20 @@ class Guard:
     def warnings(
         self,
         image: DecodedImage | np.ndarray,
-        path: Path | str | None = None,
         square: np.ndarray | None = None,
         system: str = "this run",
     ) -> tuple[str, ...]:
         """Say what speaks against a frontal chest X-ray, in sentences without a full stop.
 
-        Args:
-            image: As `data_prep.images.image.read_image` gives it, or its pixels.
-            path: The file that it was read from, for what `file_warnings` says of it.
-            square: The image letterboxed, where that was made already; used if of the guard's size.
-            system: What the run is called: of several that answer, each says it of its own images.
+        `square` is the image letterboxed, where that was made already, `system` what the run is
+        called: of several that answer, each says it of its own images.
         """
         decoded = image if isinstance(image, DecodedImage) else None
         pixels = image.pixels if isinstance(image, DecodedImage) else image
         if square is not None and square.shape == (self.size, self.size):
             pixels = square
-        warnings = [] if path is None else list(file_warnings(path, decoded))
         age = None if decoded is None else decoded.header.get("age_years")
-        warnings += self._age_warnings(age, system)
+        warnings = self._age_warnings(age, system)
         if self.score(pixels) >= self.limit:
             turned = (words for words, turn in _TURNS if self.score(turn(pixels)) < self.limit)
             words = f"does not look like the frontal chest X-rays that trained {system}"
@@ -257,19 +244,12 @@ def add_guard(run: Path, dataset: DataSet, split: str, size: int, terminal: Term
 def _fit_guard(
     source: PixelSource, patients: pd.Series, ages: pd.Series | None = None
 ) -> Guard | None:
-    """Learn a guard from training images, the same from the same.
+    """Learn a guard from training images, the same from the same; None where they are too few.
 
     At most 600 images are used. The limit is the score that 0.4 % of images of patients who were
     left out while fitting reach, but not below 1.0, so that X-rays of other hospitals pass, and
-    not above 1.5, as training sets hold some odd images themselves.
-
-    Args:
-        source: Their pixels.
-        patients: Patient of each training image, by image id.
-        ages: Their age in years, likewise; NaN where it is not known.
-
-    Returns:
-        The guard; None where there are fewer than `MIN_IMAGES` images or `MIN_PATIENTS` patients.
+    not above 1.5, as training sets hold some odd images themselves. `patients` and `ages` (years,
+    NaN where not known) are by image id.
     """
     if len(patients) < MIN_IMAGES or patients.nunique() < MIN_PATIENTS:
         return None

@@ -154,17 +154,8 @@ def prove(
 
     A float32 export must give the same boxes, scores, maps and decisions, on images, on a black
     image, with no detection and with as many as there may be. At another precision the numbers
-    differ, and AUROC, AP50 and decisions on validation images are held against the run's.
-
-    Args:
-        run: The run, in float32, with what it decides by.
-        exported: The export: `serving.exported_model.ExportedModel`.
-        dataset: What the run was trained on; phantoms are looked at without it.
-        store: Its pixels at the run's size.
-        validation: Ids of the run's validation images.
-
-    Raises:
-        InputError: The precision needs validation images, a decision, or both kinds of images.
+    differ, and AUROC, AP50 and decisions on validation images are held against the run's. Without
+    a data set and its store a float32 export is held against phantoms.
     """
     ids = pd.Index(sorted(validation), name="image_id")
     if exported.precision == "fp32":

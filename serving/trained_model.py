@@ -48,29 +48,18 @@ _BATCH_PIXELS = 8 * 224**2
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A run's model with what is needed to feed it.
-
-    Attributes:
-        run: Its folder.
-        model: The network, in evaluation mode.
-        preprocess: Size and normalisation it was trained with.
-        precision: What it computes in.
-        device: Where it computes.
-        views: Views of an image, the plain one first; more than one is test-time augmentation.
-        maps: How a classifier's maps are made.
-        names: Findings it answers for, by the name that it learnt: what they are called there.
-            None: all that it learnt.
-    """
+    """A run's model with what is needed to feed it."""
 
     backend: ClassVar = "torch"
 
     run: RunFolder
-    model: Detector | ImageClassifier
-    preprocess: Preprocess
-    precision: Precision
-    device: str
-    views: tuple[View, ...] = (View(),)
-    maps: MapMethod = "cam"
+    model: Detector | ImageClassifier  # in evaluation mode
+    preprocess: Preprocess  # size and normalisation it was trained with
+    precision: Precision  # what it computes in
+    device: str  # where it computes
+    views: tuple[View, ...] = (View(),)  # the plain one first; more are test-time augmentation
+    maps: MapMethod = "cam"  # how a classifier's maps are made
+    # findings it answers for, by the name that it learnt; None: all that it learnt
     names: Mapping[str, str] | None = None
 
     def __repr__(self) -> str:

@@ -23,7 +23,7 @@ from scipy.stats import binomtest
 from data_prep.contracts.errors import InputError
 from data_prep.images.image import read_image
 from data_prep.store.dataset import DataSet
-from serving.guard import Guard, _fit_guard
+from serving.guard import Guard, _fit_guard, file_warnings
 
 _CROPPED = 0.35  # of either side
 
@@ -77,13 +77,13 @@ def main() -> None:
     for name, folder in (given.split("=", 1) for given in chosen.frontal):
         for path, pixels in _images(Path(folder)):
             for learned, guard in first.items():
-                alarms.add(name, learned, bool(guard.warnings(pixels, path)), path.name)
+                alarms.add(name, learned, bool(_said(guard, pixels, path)), path.name)
     for folder in chosen.odd:
         for kind in sorted(p for p in folder.iterdir() if p.is_dir()):
             for path, pixels in _images(kind):
                 for learned, guard in first.items():
                     refused = guard.score(pixels) >= guard.limit
-                    named = bool(guard.warnings(pixels, path))
+                    named = bool(_said(guard, pixels, path))
                     for row in (kind.name, f"all of {folder.name}"):
                         caught.add(row, learned, refused)
                         caught.add(row, f"{learned}, with the file", named)
@@ -152,6 +152,10 @@ def _spoiled(pixels: np.ndarray, rng: np.random.Generator) -> Iterator[tuple[str
     top = int(rng.integers(pixels.shape[0] - height))
     left = int(rng.integers(pixels.shape[1] - width))
     yield "an eighth of it", pixels[top : top + height, left : left + width]
+
+
+def _said(guard: Guard, pixels: np.ndarray, path: Path) -> tuple[str, ...]:
+    return file_warnings(path) + guard.warnings(pixels)
 
 
 def _images(folder: Path) -> Iterator[tuple[Path, np.ndarray]]:

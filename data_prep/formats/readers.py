@@ -26,16 +26,10 @@ _SAME_LESION_IOU = 0.4
 def with_reference(
     builder: SourceBuilder, findings: pd.DataFrame, boxes: pd.DataFrame, local: Iterable[str] = ()
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
-    """Add the reference to what the readers say, and say where all lesions are boxed.
+    """Add the reference to what the readers say: ``findings``, ``boxes`` and ``box_coverage``.
 
-    Args:
-        builder: Knows the rule (``--reference``).
-        findings: With ``reader``; rows of the reader ``reference`` stand as they are.
-        boxes: With ``reader``.
-        local: Findings that the readers box wherever they see them; those of `boxes` always count.
-
-    Returns:
-        The ``findings``, ``boxes`` and ``box_coverage`` tables.
+    Rows of the reader ``reference`` stand as they are. `local` are findings that the readers box
+    wherever they see them; those of `boxes` always count.
     """
     rule = builder.options.reference
     is_reader = findings["reader"] != REFERENCE_READER

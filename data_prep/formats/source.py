@@ -73,37 +73,27 @@ class ReadOptions:
 
 @dataclass(frozen=True)
 class SourceTables:
-    """One data set as its publisher gives it, before any pixel is read.
+    """One data set as its publisher gives it, before any pixel is read."""
 
-    Attributes:
-        format: The format's name, as in ``--format``.
-        root: Folder that `images.path` is relative to.
-        images: ``image_id, patient_id, patient_id_source, source, path`` and whatever else of the
-            ``images`` table the source knows. ``path`` is missing for an image without pixels.
-            ``field_width_mm`` and ``field_height_mm``, where there, are the true size of what the
-            image shows; they become the pixel spacing once the image's size is known.
-        findings: The ``findings`` table.
-        targets: Name of a target -> ``{"any_of": [...], "display_name": ...}``.
-        boxes: The ``boxes`` table, not yet checked against the size of the images.
-        box_coverage: The ``box_coverage`` table.
-        excluded: Files and images that the labels rule out: ``path, stage, reason``.
-        split: ``image_id, role`` where the source fixes the role; other images are drawn.
-        official: ``image_id, role`` of the publisher's own split, which becomes the split
-            ``official`` beside the drawn one; empty where there is none.
-        notes: What a user must know about this source, one sentence each.
-    """
-
-    format: str
-    root: Path
+    format: str  # its name, as in ``--format``
+    root: Path  # folder that `images.path` is relative to
+    # `image_id, patient_id, patient_id_source, source, path` and whatever else of the table the
+    # source knows; `path` is missing for an image without pixels. `field_width_mm` and
+    # `field_height_mm`, where there, are the true size of what the image shows; they become the
+    # pixel spacing once the image's size is known
     images: pd.DataFrame
     findings: pd.DataFrame
-    targets: dict[str, dict[str, Any]]
+    targets: dict[str, dict[str, Any]]  # name -> `{"any_of": [...], "display_name": ...}`
+    # not yet checked against the size of the images
     boxes: pd.DataFrame = field(default_factory=lambda: empty_table("boxes"))
     box_coverage: pd.DataFrame = field(default_factory=lambda: empty_table("box_coverage"))
+    # `path, stage, reason` of files and images that the labels rule out
     excluded: pd.DataFrame = field(default_factory=lambda: empty_table("excluded"))
+    # `image_id, role` where the source fixes the role; other images are drawn
     split: pd.DataFrame = field(default_factory=no_roles)
+    # `image_id, role` of the publisher's own split, which becomes `official` beside the drawn one
     official: pd.DataFrame = field(default_factory=no_roles)
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what a user must know, one sentence each
 
     def reader_notes(self, rule: str) -> list[str]:
         """How often the readers differ, and what the reference, made by a rule, lacks."""
