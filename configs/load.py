@@ -396,16 +396,6 @@ def _keys(settings: type[BaseModel]) -> Iterator[_Key]:
             yield _Key(section, name, _values(key), default, key.get("description", ""))
 
 
-def key_table(kind: Literal["detector", "classifier"], architecture: str = "retinanet") -> str:
-    """Every key of a configuration as a table in Markdown, which the documents hold."""
-    lines = ["| key | values | default | what it does |", "|---|---|---|---|"]
-    for key in _keys(config_class(kind, architecture)):
-        default = "required" if key.default is None else key.default
-        cells = (f"`{key.section}.{key.name}`", key.values, default, key.description)
-        lines.append(f"| {' | '.join(cells).replace('null', 'none')} |")
-    return "\n".join(lines) + "\n"
-
-
 def _values(key: dict[str, Any]) -> str:
     """The values that a key may have, in words."""
     if "anyOf" in key:

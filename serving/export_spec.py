@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -54,32 +53,22 @@ def digest_files(folder: Path, names: Iterable[str] = _RUN_FILES) -> hashlib._Ha
 
 @dataclass(frozen=True)
 class ExportSpec:
-    """How an exported network is fed and read.
+    """How an exported network is fed and read."""
 
-    Attributes:
-        format: Whose file the network is in.
-        precision: What it computes in.
-        kind: ``boxes`` for a detector, ``scores`` for a classifier.
-        findings: Names in the order of the outputs, K of them.
-        target: ``name``, ``any_of`` and ``display_name`` of what it is asked for.
-        size: Side S of the square images, px.
-        level_sizes: Anchors on each level of a detector; they add up to A.
-        map_frame: Outer frame of a classifier's map, ``x1, y1, x2, y2`` in store px.
-        map_levels: Probability and raw map value of each contour of a classifier's maps.
-        run: What the run's ``run.json`` says, and its ``folder`` and ``inference_id``.
-        files: SHA-256 of the network's files, by name; none in an export of an older version.
-    """
-
-    format: Format
-    precision: Precision
-    kind: Literal["boxes", "scores"]
-    findings: tuple[str, ...]
-    target: Mapping[str, Any]
-    size: int
-    level_sizes: tuple[int, ...] = ()
+    format: Format  # whose file the network is in
+    precision: Precision  # what it computes in
+    kind: Literal["boxes", "scores"]  # of a detector, or a classifier
+    findings: tuple[str, ...]  # in the order of the outputs, K of them
+    target: Mapping[str, Any]  # `name`, `any_of` and `display_name` of what it is asked for
+    size: int  # side S of the square images, px
+    level_sizes: tuple[int, ...] = ()  # anchors on each level of a detector; they add up to A
+    # outer frame of a classifier's map, `x1, y1, x2, y2` in store px
     map_frame: tuple[float, float, float, float] | None = None
+    # probability and raw map value of each contour of a classifier's maps
     map_levels: tuple[tuple[float, float], ...] = ()
+    # what the run's `run.json` says, and its `folder` and `inference_id`
     run: Mapping[str, Any] = field(default_factory=dict)
+    # SHA-256 of the network's files, by name; none in an export of an older version
     files: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -134,24 +123,3 @@ def require_names(names: Mapping[str, str], learnt: Sequence[str], folder: Path)
             raise InputError(f"--finding {own}: {folder} learnt {', '.join(learnt)}")
         if list(names.values()).count(name) > 1:
             raise InputError(f"--finding: two findings would be called {name!r}; give each its own")
-
-
-def recipe_of(run: Path | None) -> dict[str, Any]:
-    """How a run was trained, for the methods of a paper, without paths; empty without its files."""
-    if run is None or not (run / "config.toml").is_file():
-        return {}
-    try:
-        config = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
-        model = config["model"]
-    except (ValueError, KeyError):  # a damaged one: the methods say less
-        return {}
-    facts = read_json(run / "run.json", "run")
-    facts["pretrained"] = model["weights"] = Path(model["weights"]).name
-    return {
-        "network": model.get("backbone") or model["architecture"],
-        "config": config,
-        "preprocess": read_json(run / PREPROCESS_FILE, "preprocess"),
-        "run": {
-            k: v for k, v in facts.items() if isinstance(v, str | int | float) and k != "command"
-        },
-    }

@@ -6,6 +6,7 @@ Parts are predicted here, or in worker processes, each of which loads the model 
 from __future__ import annotations
 
 import shutil
+import tomllib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
@@ -30,7 +31,7 @@ from evaluation.decisions.thresholds import POLICIES
 from evaluation.decisions.tuning import tune, validation_scores
 from evaluation.systems.eligibility import sets_of_run, unknown_training_data
 from serving.backends import open_model
-from serving.export_spec import JUDGED_FILE, recipe_of, validation_folder
+from serving.export_spec import JUDGED_FILE, PREPROCESS_FILE, validation_folder
 
 if TYPE_CHECKING:
     from serving.backends import Model
@@ -187,11 +188,32 @@ def describe(model: Model, name: str | None) -> dict[str, Any]:
         "precision": model.precision,
         **({} if model.backend == "torch" else {"exported_from": model.training_id()}),
         "run": path_of(str(info.get("folder", model.folder))).name,
-        **({"recipe": recipe} if (recipe := recipe_of(run)) else {}),
+        **({"recipe": recipe} if (recipe := _recipe_of(run)) else {}),
         "trained_on": sets_of_run(info),
         **({"seen_unknown": unknown} if (unknown := unknown_training_data(info)) else {}),
         **({} if model.tta is None else {"tta": model.tta}),
         **({} if model.kind == "boxes" else {"maps": {"method": model.maps}}),
+    }
+
+
+def _recipe_of(run: Path | None) -> dict[str, Any]:
+    """How a run was trained, for the methods of a paper, without paths; empty without its files."""
+    if run is None or not (run / "config.toml").is_file():
+        return {}
+    try:
+        config = tomllib.loads((run / "config.toml").read_text(encoding="utf-8"))
+        model = config["model"]
+    except (ValueError, KeyError):  # a damaged one: the methods say less
+        return {}
+    facts = read_json(run / "run.json", "run")
+    facts["pretrained"] = model["weights"] = Path(model["weights"]).name
+    return {
+        "network": model.get("backbone") or model["architecture"],
+        "config": config,
+        "preprocess": read_json(run / PREPROCESS_FILE, "preprocess"),
+        "run": {
+            k: v for k, v in facts.items() if isinstance(v, str | int | float) and k != "command"
+        },
     }
 
 

@@ -15,9 +15,9 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from configs.load import key_table
+from configs.load import _keys, config_class
 from data_prep.formats.registry import FORMATS
 from evaluation.metrics.metric import NEEDS, Direction, Metric, Share
 from evaluation.metrics.registry import METRICS, in_reading_order
@@ -106,6 +106,16 @@ def formats_table() -> str:
         options = ", ".join(f"`--{option.replace('_', '-')}`" for option in known.options)
         lines.append(f"| [`{name}`](#{name}) | {title} | {known.folder} | {options} |")
     return "\n".join(lines)
+
+
+def key_table(kind: Literal["detector", "classifier"], architecture: str = "retinanet") -> str:
+    """Every key of a configuration, with its values, its default and what it does."""
+    lines = ["| key | values | default | what it does |", "|---|---|---|---|"]
+    for key in _keys(config_class(kind, architecture)):
+        default = "required" if key.default is None else key.default
+        cells = (f"`{key.section}.{key.name}`", key.values, default, key.description)
+        lines.append(f"| {' | '.join(cells).replace('null', 'none')} |")
+    return "\n".join(lines) + "\n"
 
 
 def networks_table() -> str:

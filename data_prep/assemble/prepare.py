@@ -39,7 +39,7 @@ from data_prep.contracts.folders import (
     require_unchanged,
 )
 from data_prep.contracts.pseudonyms import OF_KEY, hide_paths, keyed_hash, read_id_key
-from data_prep.contracts.schemas import REFERENCE_READER
+from data_prep.contracts.schemas import REFERENCE_READER, SCHEMAS
 from data_prep.contracts.tables import frame_digest, is_member, read_table
 from data_prep.formats.registry import read_source
 from data_prep.formats.source import ReadOptions, SourceTables, with_targets
@@ -357,21 +357,16 @@ def _file_state(path: Path) -> tuple[int, int]:
 
 
 _PART_ROWS = 256
-_TEXTS = (
-    "image_id", "error_stage", "error", "file_sha256", "view", "sex", "transfer_syntax", "decoder",
-    "photometric", "modality_transform", "voi", "orientation", "pixel_sha256", "warnings",
-    "burned_in_annotation", "perceptual_hash", "border_greys",
+_MEASURED = (
+    "file_sha256", "height", "width", "spacing_row_mm", "spacing_col_mm",
+    "view", "sex", "age_years",
 )  # fmt: skip
-_NUMBERS = (
-    "spacing_row_mm", "spacing_col_mm", "age_years", "window_center", "window_width", "mean_grey",
-    "text_score", "text_x1", "text_y1", "text_x2", "text_y2",
-)  # fmt: skip
-_COUNTS = ("height", "width", "bits", "file_bytes", "file_mtime_ns")
-OUTCOME_TYPES: dict[str, str] = {
-    **dict.fromkeys(_TEXTS, "str"),
-    **dict.fromkeys(_NUMBERS, "float64"),
-    **dict.fromkeys(_COUNTS, "Int64"),
-    "inverted": "boolean",
+_OUTCOME_TYPES: dict[str, str] = {
+    **{name: str(column.type) for name, column in SCHEMAS["decode"].columns.items()},
+    **{name: str(SCHEMAS["images"].columns[name].type) for name in _MEASURED},
+    "inverted": "boolean",  # missing of an image that was not decoded
+    "file_mtime_ns": "Int64",
+    **dict.fromkeys(("error_stage", "error"), "str"),
 }
 
 
@@ -414,4 +409,4 @@ class _Journal:
 
 # Rows come as objects: by way of float64, a time in nanoseconds would lose its last digits.
 def _typed(frame: pd.DataFrame) -> pd.DataFrame:
-    return frame.reindex(columns=list(OUTCOME_TYPES)).astype(OUTCOME_TYPES)
+    return frame.reindex(columns=list(_OUTCOME_TYPES)).astype(_OUTCOME_TYPES)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri
+import scipy  # whose parts load when they are first used
 
 from data_prep.audit.checks import OLDEST_YEARS, aligned
 from data_prep.contracts.schemas import ROLES
@@ -24,18 +23,6 @@ _BAND_NAMES = [f"{low} to {high - 1:g}" for low, high in _AGE_BANDS[:-1]] + ["80
 _ORDERS = {"role": ROLES, "age": [*_BAND_NAMES, _IMPOSSIBLE]}
 _VALUES_SHOWN = 20
 _EXAMPLES = 4
-_Z95 = float(ndtri(0.975))
-
-
-def _wilson_interval(n_positive: int, n_images: int) -> tuple[float, float]:
-    """95 % interval of a share (Wilson 1927), which takes images for independent."""
-    share, z2 = n_positive / n_images, _Z95**2
-    centre = share + z2 / (2 * n_images)
-    reach = _Z95 * math.sqrt(share * (1 - share) / n_images + z2 / (4 * n_images**2))
-    scale = 1 + z2 / n_images
-    # The ends are 0 and 1 exactly where the share is.
-    low = 0.0 if n_positive == 0 else (centre - reach) / scale
-    return low, 1.0 if n_positive == n_images else (centre + reach) / scale
 
 
 def count_prevalence(
@@ -167,7 +154,9 @@ def _size(sides: pd.DataFrame, row: int) -> str:
 
 
 def _share(n_positive: int, n_known: int) -> dict[str, Any]:
-    low, high = _wilson_interval(n_positive, n_known) if n_known else (None, None)
+    low = high = None
+    if n_known:  # Wilson's interval takes images for independent
+        low, high = scipy.stats.binomtest(n_positive, n_known).proportion_ci(method="wilson")
     return {
         "n_known": n_known,
         "n_positive": n_positive,

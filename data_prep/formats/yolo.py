@@ -199,7 +199,12 @@ def _read_yolo(builder: SourceBuilder) -> SourceTables:
     gathered = LabelFiles(builder)
     yamls = _read_yamls(source)
     names = _class_names(source, builder.options.class_names, yamls)
-    own = _set_facts(source, yamls, gathered)
+    own = [
+        read_set_facts(content[KEY], f"{source / path}: {KEY}")["targets"]
+        for path, content in yamls.items()
+        if KEY in content  # as `cxr export` writes it, and nobody else
+    ]
+    gathered.targets = own[0] if own else {}
     findings = {n: name if own else class_finding(name, str(source)) for n, name in names.items()}
     classes = tuple(sorted(set(findings.values())))
     for text, images in labels.items():
@@ -284,18 +289,6 @@ def _read_label(
         edges = [share * side for share, side in zip(shares, sides, strict=True)]
         gathered.add_box(image, findings[number], edges)
         gathered.seen["polygons: the box around each is taken"] += is_polygon
-
-
-def _set_facts(
-    root: Path, yamls: dict[str, dict[str, Any]], gathered: LabelFiles
-) -> dict[str, Any] | None:
-    """What `cxr export` says of the whole set in ``data.yaml``; None in anybody else's."""
-    for path, content in yamls.items():
-        if KEY in content:
-            facts = read_set_facts(content[KEY], f"{root / path}: {KEY}")
-            gathered.targets = facts["targets"]
-            return facts
-    return None
 
 
 def _beside(index: ImageIndex, gathered: LabelFiles) -> list[str]:

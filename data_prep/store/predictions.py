@@ -136,22 +136,13 @@ class PredictionWriter:
         parts = (self.folder / "predicted_images.parquet").glob("part-*.parquet")
         self._next = 1 + max((_part_number(p) for p in parts), default=-1)
 
-    def add(
-        self,
-        images: pd.DataFrame,
-        *,
-        scores: pd.DataFrame | None = None,
-        boxes: pd.DataFrame | None = None,
-        maps: pd.DataFrame | None = None,
-    ) -> None:
-        """Write one part."""
+    def add(self, images: pd.DataFrame, **tables: pd.DataFrame | None) -> None:
+        """Write one part: its images, and those of ``scores``, ``boxes`` and ``maps`` it has."""
         # The images come last: a part counts as done only when all of it is on the disk.
-        for name, frame in (("scores", scores), ("boxes", boxes), ("maps", maps)):
+        for name, frame in (*tables.items(), ("predicted_images", images)):
             if frame is not None:
                 path = self.folder / f"{name}.parquet" / f"part-{self._next:05d}.parquet"
                 write_table(frame, path, _TABLES[name])
-        path = self.folder / "predicted_images.parquet" / f"part-{self._next:05d}.parquet"
-        write_table(images, path, "predicted_images")
         self.done |= set(images["image_id"])
         self._next += 1
 

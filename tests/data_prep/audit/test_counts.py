@@ -3,9 +3,8 @@
 import numpy as np
 import pandas as pd
 import pytest
-from scipy.stats import binomtest
 
-from data_prep.audit.counts import _wilson_interval, count_prevalence, describe_images
+from data_prep.audit.counts import count_prevalence, describe_images
 
 
 @pytest.fixture
@@ -66,12 +65,6 @@ def test_more_than_twenty_values_leave_an_other(images):
     labels = pd.DataFrame({"mass": 1.0}, index=many["image_id"])
     rows = rows_of(count_prevalence(many, labels, {}), "source")
     assert (len(rows), rows["other"][0]) == (21, 40)
-
-
-@pytest.mark.parametrize(("k", "n"), [(0, 5), (5, 5), (225, 710), (1, 100_000)])
-def test_wilson_interval_is_that_of_scipy(k, n):
-    ends = binomtest(k, n).proportion_ci(method="wilson")
-    assert _wilson_interval(k, n) == pytest.approx((ends.low, ends.high), abs=1e-9)
 
 
 def test_sizes_and_storage_are_described(images):
