@@ -78,11 +78,6 @@ class ImageClassifier(StoreModel):
         return pixels * self._gain + self._shift if self.by_colour else pixels
 
     @property
-    def compiled_parts(self) -> list[nn.Module]:
-        """Not the last layer, which works in float32."""
-        return [self.trunk]
-
-    @property
     def stages(self) -> list[list[nn.Module]]:
         """Children of the trunk."""
         names = trunk_stages(self.architecture["arguments"]["backbone"])

@@ -100,11 +100,6 @@ class LesionRetinaNet(Detector, RetinaNet):  # type: ignore[misc]  # forward is 
         """What works at strides of 2, 4, 8, 16 and 32 px."""
         return pyramid_stages(self.architecture["arguments"]["backbone"], self.backbone)
 
-    @property
-    def compiled_parts(self) -> list[nn.Module]:
-        """Not the anchors."""
-        return [self.backbone, self.head]
-
     def run(self, images: Tensor, targets: Targets | None = None) -> _HeadPass:
         """Outputs and anchors are float32, whatever autocast does inside."""
         pixels = self.pixels(images)

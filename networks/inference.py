@@ -49,11 +49,6 @@ class StoreModel(nn.Module, ABC):
     def stages(self) -> Sequence[Sequence[nn.Module]]:
         """Layers of the backbone, first to last: each stage begins where maps get smaller."""
 
-    @property
-    def compiled_parts(self) -> Sequence[nn.Module]:
-        """What torch may compile, in place: names and weights stay."""
-        return list(self.children())
-
     def pixels(self, images: Tensor) -> Tensor:
         """Normalised float32 (B, 3, S, S), three equal channels, of store pixels.
 

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal
 
-from configs.load import _keys, config_class
+from configs.load import _keys
+from configs.settings import config_class
 from data_prep.formats.registry import FORMATS
 from evaluation.metrics.metric import NEEDS, Direction, Metric, Share
 from evaluation.metrics.registry import METRICS, in_reading_order
