@@ -7,7 +7,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import pandas as pd
@@ -17,10 +17,13 @@ from benchmarks.worker import Candidate, Run
 from data_prep.contracts.schemas import EDGES
 from evaluation.boxes.box_metrics import WeightedAveragePrecision, average_precision
 from evaluation.boxes.matching import match_boxes, pair_boxes
+from evaluation.compare.failure_analysis import failure_table
 from evaluation.compare.intervals import resampled_figures
+from evaluation.compare.judged_models import Models
+from evaluation.compare.protocol import Protocol
 from evaluation.compare.scorecard import Scorecard
 from evaluation.decisions.decision import BoxCutChoice
-from evaluation.decisions.test_set import EvaluationSet
+from evaluation.decisions.test_set import EvaluationSet, TestSet
 from evaluation.decisions.thresholds import (
     POLICIES,
     ValidationScores,
@@ -51,7 +54,8 @@ _SIDE = 1024.0  # px
 class Systems(NamedTuple):
     """Two detectors, A and B, and a classifier, C: scores by system, boxes of the detectors.
 
-    `cuts` are what the detectors' score cuts of boxes are chosen on.
+    `cuts` are what the detectors' score cuts of boxes are chosen on; `images` have sex, age and
+    view, which are no different.
     """
 
     judged: EvaluationSet
@@ -59,6 +63,33 @@ class Systems(NamedTuple):
     boxes: dict[str, pd.DataFrame]
     validation: dict[str, ValidationScores]
     cuts: dict[str, BoxCutChoice]
+    images: pd.DataFrame
+
+
+class _JudgedModel(NamedTuple):
+    """What `failure_table` reads of a judged model."""
+
+    card: Scorecard
+
+
+class _Named(NamedTuple):
+    """What it reads of a target."""
+
+    name: str
+
+
+class _TestSet(NamedTuple):
+    """What it reads of a test set, which is its own data set."""
+
+    images: pd.DataFrame
+    target: _Named = _Named("lesion")
+
+    @property
+    def dataset(self) -> _TestSet:
+        return self
+
+    def optional_table(self, name: str) -> pd.DataFrame:
+        return pd.DataFrame({"image_id": []})
 
 
 def judge_rows(setting: Setting) -> Iterator[dict[str, Any]]:
@@ -71,8 +102,10 @@ def judge_rows(setting: Setting) -> Iterator[dict[str, Any]]:
         {} if setting.quick else {"limit": _LIMIT_SECONDS, "limit_gib": _LIMIT_GIB}
     )
     note = (
-        "judging is from image scores and boxes to the table of figures, intervals and paired "
-        f"differences; two of the systems are detectors with {BOXES_PER_IMAGE} boxes an image; "
+        "judging is from image scores and boxes to the tables of figures, intervals and paired "
+        "differences, and of where systems fail: 9 groups (2 of sex, 5 of age, 2 of view), of two "
+        "of which few patients make permutation tests; two of the systems are detectors with "
+        f"{BOXES_PER_IMAGE} boxes an image; "
         "thresholds and score cuts of boxes are refitted on "
         f"{_n_validation(n_images):,} validation images"
     )
@@ -146,7 +179,7 @@ def _precision(n_images: int, seed: int, boxes: int, ours: Sequence[str]) -> dic
 def whole_comparison(n_images: int, n_replicates: int, seed: int) -> Run:
     """Ours: every figure, interval and difference."""
     systems = make_systems(n_images, seed)
-    return lambda: bool(len(judge(systems, n_replicates, seed)))
+    return lambda: bool(len(judge(systems, n_replicates, seed, groups=True)))
 
 
 def our_replicates(
@@ -183,7 +216,7 @@ def box_figures(n_images: int, seed: int, boxes: int, how: str) -> Run:
 def make_systems(n_images: int, seed: int, n_boxes: int = BOXES_PER_IMAGE) -> Systems:
     """Draw images, lesions and predictions; the detectors find four lesions of five."""
     rng = np.random.default_rng(seed)
-    ids = pd.Index([f"i{number:06d}" for number in range(n_images)])
+    ids = pd.Index([f"i{number:06d}" for number in range(n_images)], name="image_id")
     sick = rng.random(n_images) < _POSITIVE
     owners = rng.integers(0, max(1, int(n_images / _IMAGES_PER_PATIENT)), n_images)
     patients, n_patients = cluster_index(owners)
@@ -218,7 +251,19 @@ def make_systems(n_images: int, seed: int, n_boxes: int = BOXES_PER_IMAGE) -> Sy
         name: BoxCutChoice(pair_boxes(found, judged.truth, ids[rows]), names)
         for name, found in boxes.items()
     }
-    return Systems(judged, scores, boxes, validation, cuts)
+    return Systems(judged, scores, boxes, validation, cuts, _facts(rng, judged))
+
+
+def _facts(rng: np.random.Generator, judged: EvaluationSet) -> pd.DataFrame:
+    """Of 27,000 images some 90 are of patients over 79 years, 200 of patients under 18."""
+    n, of = judged.n_patients, judged.patients
+    return pd.DataFrame({
+        "image_id": judged.image_ids.to_numpy(), "patient_id": of.astype(str),
+        "sex": rng.choice(["F", "M"], n, p=[0.43, 0.57])[of],
+        "age_years": rng.normal(47, 12, n).clip(1, 92).round()[of],
+        "view": rng.choice(["AP", "PA"], len(of), p=[0.46, 0.54]),
+        "height": _SIDE, "width": _SIDE,
+    })  # fmt: skip
 
 
 def _n_validation(n_images: int) -> int:
@@ -248,8 +293,11 @@ def _found(
     return frame.assign(image_id=ids[image], score=score)
 
 
-def judge(systems: Systems, n_replicates: int, seed: int) -> pd.DataFrame:
-    """Every figure, interval and paired difference; validation images choose thresholds, cuts."""
+def judge(systems: Systems, n_replicates: int, seed: int, *, groups: bool = False) -> pd.DataFrame:
+    """Every figure, interval and paired difference; validation images choose thresholds, cuts.
+
+    With `groups` the rows of where systems fail follow.
+    """
     judged, cards = systems.judged, {}
     for name, scores in systems.scores.items():
         boxes = systems.boxes.get(name)
@@ -264,7 +312,13 @@ def judge(systems: Systems, n_replicates: int, seed: int) -> pd.DataFrame:
         )  # fmt: skip
         cards[name] = [card]
     resamples = Resamples(judged.n_patients, n_replicates, seed)
-    return resampled_figures("lesion", cards, resamples).estimates.table()
+    figures = resampled_figures("lesion", cards, resamples).estimates.table()
+    if not groups:
+        return figures
+    models = {name: [_JudgedModel(card) for card in members] for name, members in cards.items()}
+    test_set = cast(TestSet, _TestSet(systems.images))
+    where = failure_table(cast(Models, models), test_set, Protocol(), None, resamples)
+    return pd.concat([figures, where], ignore_index=True)
 
 
 def image_figures(systems: Systems, n_replicates: int, seed: int) -> Floats:

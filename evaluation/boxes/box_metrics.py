@@ -11,12 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache, cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import scipy  # whose parts load when they are first used
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
@@ -131,18 +133,12 @@ def coco_figures(pairs: BoxPairs) -> dict[str, float | None]:
     """The figures of `average_precision` from boxes that are paired already.
 
     A box that overlaps no true box by half can match none, so pycocotools is asked which of the
-    others match, which are few, and then for the precision of all of them.
+    others match, which are few. Its loop over all boxes is replaced: the same, to the last digit.
     """
-    n_true, boxes = len(pairs.truth.image), pairs.boxes
+    n_true = len(pairs.truth.image)
     if not n_true:
         return {"ap50": None, "ap": None}
-    with contextlib.redirect_stdout(io.StringIO()):
-        hit = _matched(pairs)
-        # Boxes below the last find lower no precision that counts, and are most of them.
-        kept = boxes.score >= boxes.score[hit.any(axis=0)].min(initial=np.inf)
-        if not kept.any():
-            return {"ap50": 0.0, "ap": 0.0}
-        precision = _precision(hit[:, kept], boxes.score[kept], n_true)
+    precision = _precision(_matched(pairs), pairs.boxes.score, n_true)
     return {"ap50": float(precision[0].mean()), "ap": float(precision.mean())}
 
 
@@ -157,9 +153,12 @@ def _matched(pairs: BoxPairs) -> npt.NDArray[np.bool_]:
     found = _annotations(boxes.image[near], boxes.corners[near], scores)
     judged = np.isin(pairs.truth.image, images)
     true = _annotations(pairs.truth.image[judged], pairs.truth.corners[judged])
-    judge = COCOeval(_coco(true, images), _coco(found, images), "bbox")
-    _ask_for_all_sizes(judge, MAX_BOXES)
-    judge.evaluate()
+    with contextlib.redirect_stdout(io.StringIO()):
+        judge = COCOeval(_coco(true, images), _coco(found, images), "bbox")
+        judge.params.maxDets = [MAX_BOXES]
+        # Without the three ranges of sizes, which would take three times as long again.
+        judge.params.areaRng, judge.params.areaRngLbl = judge.params.areaRng[:1], ["all"]
+        judge.evaluate()
     matches = np.concatenate([image["dtMatches"] for image in judge.evalImgs], axis=1)
     ids = np.concatenate([image["dtIds"] for image in judge.evalImgs])
     hit[:, near[ids - 1]] = matches > 0
@@ -168,26 +167,13 @@ def _matched(pairs: BoxPairs) -> npt.NDArray[np.bool_]:
 
 def _precision(hit: npt.NDArray[np.bool_], scores: Floats, n_true: int) -> Floats:
     """Precision as pycocotools accumulates it, shape ``(thresholds, recall points)``."""
-    judge = COCOeval(iouType="bbox")
-    _ask_for_all_sizes(judge, len(scores))
-    judge.params.imgIds, judge.params.catIds = [0], [1]
-    judge._paramsEval = judge.params  # type: ignore[assignment]
-    # All images as one: the boxes lie image by image, in the order in which it would lay them.
-    everything = {
-        "dtScores": scores,
-        "dtMatches": hit,
-        "dtIgnore": np.zeros_like(hit),
-        "gtIgnore": np.zeros(n_true),
-    }
-    judge.evalImgs = [everything]  # type: ignore[assignment]
-    judge.accumulate()
-    return np.asarray(judge.eval["precision"][:, :, 0, 0, 0], dtype=np.float64)
-
-
-def _ask_for_all_sizes(judge: COCOeval, max_boxes: int) -> None:
-    """Leave out the three ranges of sizes, which would take three times as long again."""
-    judge.params.maxDets = [max_boxes]
-    judge.params.areaRng, judge.params.areaRngLbl = judge.params.areaRng[:1], ["all"]
+    precision, falling = [], np.argsort(-scores, kind="stable")
+    for of_threshold in hit:
+        called = np.flatnonzero(of_threshold[falling]) + 1
+        true = np.arange(1, len(called) + 1)
+        best = np.maximum.accumulate((true / (called + np.spacing(1)))[::-1])[::-1]
+        precision.append(np.append(best, 0)[np.searchsorted(true / n_true, _RECALL_POINTS)])
+    return np.array(precision)
 
 
 def _annotations(
@@ -231,54 +217,47 @@ class WeightedIobb:
         T(IoBB)).
     """
 
-    def __init__(
-        self, pairs: BoxPairs, clusters: Integers, n_clusters: int, cuts: Sequence[float] | Floats
-    ) -> None:
-        owner, self.cuts = np.asarray(clusters), np.asarray(cuts, dtype=np.float64)
+    def __init__(self, pairs: BoxPairs, clusters: Integers, n_clusters: int) -> None:
+        owner, self._n_clusters = np.asarray(clusters), n_clusters
         corners, true = pairs.boxes.corners[pairs.box], pairs.truth.corners[pairs.true]
         shared = np.minimum(corners[:, 2:], true[:, 2:]) - np.maximum(corners[:, :2], true[:, :2])
         area = np.prod(corners[:, 2:] - corners[:, :2], axis=1)
         iobb = np.prod(np.maximum(shared, 0), axis=1) / area
-        marked = np.searchsorted(
-            self.cuts, pairs.boxes.score, side="right"
-        )  # how many cuts call it
-        of_box, of_lesion = owner[pairs.boxes.image], owner[pairs.truth.image]
-        shape, found, false = (n_clusters, len(self.cuts)), list[Floats](), list[Floats]()
-        every = _called_from(marked, of_box, shape)
-        for least in _IOBB_THRESHOLDS:
-            on = iobb >= least
-            best = np.zeros(len(of_lesion), dtype=np.int64)  # cuts that call a box on it
-            np.maximum.at(best, pairs.true[on], marked[pairs.box[on]])
-            found.append(_called_from(best, of_lesion, shape))
-            right = np.unique(pairs.box[on])
-            false.append(every - _called_from(marked[right], of_box[right], shape))
-        self._counts = [*found, *false]
+        self._score, self._most = pairs.boxes.score, np.zeros(len(pairs.boxes.score))
+        np.maximum.at(self._most, pairs.box, iobb)
+        self._of_box, self._of_lesion = owner[pairs.boxes.image], owner[pairs.truth.image]
+        self._best = np.full((len(_IOBB_THRESHOLDS), len(self._of_lesion)), -np.inf)
+        for best, least in zip(self._best, _IOBB_THRESHOLDS, strict=True):
+            on = iobb >= least  # the highest score of a box on a lesion
+            np.maximum.at(best, pairs.true[on], pairs.boxes.score[pairs.box[on]])
         self._images = np.bincount(owner, minlength=n_clusters)
         self._lesions = np.bincount(owner, weights=pairs.truth.per_image, minlength=n_clusters)
+        self._counted = cache(self._counts)
+
+    def _counts(self, cut: float) -> scipy.sparse.csr_matrix:
+        """Lesions found and false boxes of each cluster at a cut, ``(2 x 3, clusters)``."""
+        called = np.flatnonzero(self._score >= cut)
+        false = [self._of_box[called[self._most[called] < least]] for least in _IOBB_THRESHOLDS]
+        kinds = [*(self._of_lesion[best >= cut] for best in self._best), *false]
+        counts = [np.bincount(owner, minlength=self._n_clusters) for owner in kinds]
+        return scipy.sparse.csr_matrix(np.array(counts, dtype=np.float64))
 
     def at(self, weight: Floats, cuts: Floats) -> Floats:
         """Accuracies, then false positives per image, ``(R, 2 x 3)``, each row at its own cut."""
-        own = [_at_own_cut(table, self.cuts, weight, cuts) for table in self._counts]
+        own = _at_own_cut(self._counted, 2 * len(_IOBB_THRESHOLDS), weight, cuts)
         size = np.stack([weight @ self._lesions, weight @ self._images], axis=1)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.stack(own, axis=1) / np.repeat(size, len(_IOBB_THRESHOLDS), axis=1)
+            return own / np.repeat(size, len(_IOBB_THRESHOLDS), axis=1)
 
 
-def _called_from(marked: Integers, owner: Integers, shape: tuple[int, int]) -> Floats:
-    """How many of each cluster a cut calls, ``(cuts, clusters)``; `marked`: how many call each."""
-    n_clusters, n_cuts = shape
-    counted = np.bincount(marked * n_clusters + owner, minlength=(n_cuts + 1) * n_clusters)
-    table = counted.reshape(n_cuts + 1, n_clusters)
-    return np.asarray(table[:0:-1].cumsum(axis=0)[::-1], dtype=np.float64)
-
-
-def _at_own_cut(table: Floats, cuts: Floats, weight: Floats, own: Floats) -> Floats:
-    """Weighted sums of counts ``(cuts, clusters)``, each row at its own cut; NaN without one."""
-    sums = np.full(len(weight), np.nan)
-    for cut in np.unique(own[~np.isnan(own)]):
+def _at_own_cut(
+    counted: Callable[[float], scipy.sparse.csr_matrix], kinds: int, weight: Floats, own: Floats
+) -> Floats:
+    """Weighted sums of counts ``(kinds, clusters)``, each row at its own cut; NaN without one."""
+    sums = np.full((len(weight), kinds), np.nan)
+    for cut in np.unique(own[~np.isnan(own)]).tolist():
         rows = own == cut
-        drawn = weight if rows.all() else weight[rows]
-        sums[rows] = drawn @ table[np.searchsorted(cuts, cut)]
+        sums[rows] = (counted(cut) @ weight[rows].T).T
     return sums
 
 
@@ -300,37 +279,39 @@ class WeightedRsnaScore:
     """
 
     def __init__(
-        self, pairs: BoxPairs, clusters: Integers, n_clusters: int, cuts: Sequence[float] | Floats
+        self, pairs: BoxPairs, clusters: Integers, n_clusters: int, cuts: Iterable[float] = ()
     ) -> None:
-        self.cuts = np.asarray(cuts, dtype=np.float64)
-        matches, owner = match_pairs(pairs, _RSNA_IOU), np.asarray(clusters)
-        n_lesions, n_cuts = pairs.truth.per_image, len(self.cuts)
-        marked = np.searchsorted(self.cuts, matches.score, side="right")  # how many cuts call it
-        # A called image without a lesion scores 0, so that only the others need a table.
-        ill = np.flatnonzero(n_lesions)
-        row, shape = np.cumsum(n_lesions > 0)[matches.image] - 1, (len(ill), n_cuts)
-        on_ill = n_lesions[matches.image] > 0
-        total = _called_from(marked[on_ill], row[on_ill], shape) + n_lesions[ill]  # (cuts, images)
-        value = np.zeros(total.shape)
-        for hit in matches.hit.T:
-            found = _called_from(marked[hit], row[hit], shape)
-            value += found / (total - found) / matches.hit.shape[1]
-        highest = np.where(n_lesions > 0, n_cuts, 0)
-        np.maximum.at(highest, matches.image, marked)
-        self._sum = per_cluster(value.T, owner[ill], n_clusters).T.copy()  # (cuts, clusters)
-        self._counted = _called_from(highest, owner, (n_clusters, n_cuts))
+        self.cuts, self._n_clusters = np.array([*cuts], dtype=np.float64), n_clusters
+        self._matches, self._owner = match_pairs(pairs, _RSNA_IOU), np.asarray(clusters)
         self._lesions = per_cluster(pairs.truth.per_image[:, None], clusters, n_clusters)[:, 0]
+        self._counted = cache(self._counts)
+
+    def _counts(self, cut: float) -> scipy.sparse.csr_matrix:
+        """Sum of scores and number of images of each cluster at a cut, ``(2, clusters)``."""
+        called = slice(np.searchsorted(-self._matches.score, -cut, side="right"))
+        image, hits = self._matches.image[called], self._matches.hit[called]
+        n_lesions = self._matches.n_true
+        marks = np.bincount(image, minlength=len(n_lesions)) + n_lesions
+        score = np.zeros(len(marks))
+        for hit in hits.T:
+            found = np.bincount(image[hit], minlength=len(marks))
+            score += found / np.maximum(marks - found, 1) / hits.shape[1]
+        sums = [np.bincount(self._owner, of, self._n_clusters) for of in (score, marks > 0)]
+        return scipy.sparse.csr_matrix(np.array(sums))
+
+    @cached_property
+    def _tables(self) -> Floats:
+        return np.stack([self._counts(cut).toarray() for cut in self.cuts.tolist()], axis=1)
 
     def __call__(self, weights: Integers) -> Floats:
         """The score per weighting and cut, ``(R, cuts)``; NaN where every image is left out."""
         weight = np.asarray(weights, dtype=np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
-            return np.asarray((weight @ self._sum.T) / (weight @ self._counted.T))
+            return np.asarray((weight @ self._tables[0].T) / (weight @ self._tables[1].T))
 
     def at(self, weight: Floats, cuts: Floats) -> Floats:
         """The score of each row of weights at its own cut, both ``(R,)``; NaN without one."""
-        counts = (self._sum, self._counted)
-        value, counted = (_at_own_cut(table, self.cuts, weight, cuts) for table in counts)
+        value, counted = _at_own_cut(self._counted, 2, weight, cuts).T
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.asarray(value / counted)
 

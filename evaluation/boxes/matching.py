@@ -92,21 +92,17 @@ def true_boxes(truth: pd.DataFrame, image_ids: pd.Index) -> TrueBoxes:
     return TrueBoxes(image, corners, np.bincount(image, minlength=len(image_ids)))
 
 
-def _pair_ranked(boxes: _RankedBoxes, truth: TrueBoxes) -> BoxPairs:
-    """Pair boxes of the same images and measure how far they overlap."""
-    first_true = np.cumsum(truth.per_image) - truth.per_image
-    partners = truth.per_image[boxes.image]
-    box = np.repeat(np.arange(len(boxes.image)), partners)
-    within = np.arange(len(box)) - np.repeat(np.cumsum(partners) - partners, partners)
-    true = first_true[boxes.image[box]] + within
-    iou = box_iou(boxes.corners[box], truth.corners[true])
-    return BoxPairs(boxes, truth, box, true, iou)
-
-
 def pair_boxes(boxes: pd.DataFrame, truth: pd.DataFrame, image_ids: pd.Index) -> BoxPairs:
-    """Pair predicted and true boxes of the images judged."""
+    """Pair predicted and true boxes of the images judged and measure how far they overlap."""
     predicted = Boxes.from_table(boxes, positions(boxes["image_id"], image_ids))
-    return _pair_ranked(_rank_boxes(predicted, len(image_ids)), true_boxes(truth, image_ids))
+    ranked, true_of = _rank_boxes(predicted, len(image_ids)), true_boxes(truth, image_ids)
+    first_true = np.cumsum(true_of.per_image) - true_of.per_image
+    partners = true_of.per_image[ranked.image]
+    box = np.repeat(np.arange(len(ranked.image)), partners)
+    within = np.arange(len(box)) - np.repeat(np.cumsum(partners) - partners, partners)
+    true = first_true[ranked.image[box]] + within
+    iou = box_iou(ranked.corners[box], true_of.corners[true])
+    return BoxPairs(ranked, true_of, box, true, iou)
 
 
 @dataclass(frozen=True)

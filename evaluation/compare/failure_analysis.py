@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.schemas import FIELD_WIDTH_MM
-from evaluation.boxes.matching import error_kinds, find_lesions, pair_boxes
+from evaluation.boxes.matching import BoxPairs, error_kinds, find_lesions
 from evaluation.compare.claims import holm
 from evaluation.compare.judged_models import Models, cards_of
 from evaluation.compare.paired_tests import seed_parts
@@ -30,11 +30,10 @@ from evaluation.metrics.image_metrics import benefits
 from evaluation.statistics.bootstrap import Resamples
 from evaluation.statistics.clustered_tests import (
     AurocParts,
-    ExchangedPatients,
     auroc_over_seeds,
     auroc_parts,
 )
-from evaluation.statistics.ranking import Floats, RankedScores, is_positive
+from evaluation.statistics.ranking import ExchangedPatients, Floats, is_positive
 from evaluation.systems.shortcuts import BEYOND_SHORTCUT, SHORTCUT, measure_shortcuts
 
 SIZE_EDGES_MM, _SIZE_NAMES_MM = (30.0, 60.0), ("up to 30 mm", "30 to 60 mm", "over 60 mm")
@@ -51,16 +50,14 @@ COST_SHARES = tuple(round(0.1 * step, 1) for step in range(11))
 TREAT_ALL = "call every image positive"
 
 
-def _lesion_groups(
-    truth: pd.DataFrame, image: npt.NDArray[np.int64], images: pd.DataFrame
-) -> dict[str, Groups]:
+def _lesion_groups(pairs: BoxPairs, images: pd.DataFrame) -> dict[str, Groups]:
     """Group true lesions by size, number in the image, place and view."""
-    corners = truth[["x1", "y1", "x2", "y2"]].to_numpy(np.float64)
+    corners, image = pairs.truth.corners, pairs.truth.image
     sides = corners[:, 2:] - corners[:, :2]
     centre = (corners[:, :2] + corners[:, 2:]) / 2
     height, width = (images[name].to_numpy(np.float64)[image] for name in ("height", "width"))
     share = sides.prod(axis=1) / (height * width)
-    count = np.bincount(image, minlength=len(images))[image]
+    count = pairs.truth.per_image[image]
     groups_of: dict[str, Groups] = {
         "lesion_size": _cut(share, SIZE_EDGES, _SIZE_NAMES),
         "lesion_count": np.array(["1", "2", "3 or more"], dtype=object)[np.minimum(count, 3) - 1],
@@ -112,22 +109,18 @@ def _members(of_row: Groups) -> Iterator[tuple[str, _Rows, _Rows]]:
 def _with_tests(
     table: pd.DataFrame, cards: Cards, groups: Mapping[str, Groups], policy: str
 ) -> pd.DataFrame:
-    """Permutation p-values where few patients are in a group or outside, and Holm's over all.
+    """Permutation p-values of figures of few patients, see `_permuted`, and Holm's over all.
 
     Where seeds are random, too, the greater p-value counts.
     """
-    judged, gaps = judged_of(cards), table["p_value"].notna()
-    several = max(map(len, cards.values())) > 1
+    gaps, several = table["p_value"].notna(), max(map(len, cards.values())) > 1
     for topic, of_image in groups.items():
         for group, *sides in _members(of_image):
             of = gaps & (table["topic"] == topic) & (table["group"] == f"{group} - rest")
-            classes = [side & c for side in sides for c in (judged.y_true, ~judged.y_true)]
-            if not of.any() or min(len(np.unique(judged.patients[c])) for c in classes) >= FEW:
-                continue
-            permuted = _permuted(cards, policy, *sides)
-            named = zip(table.loc[of, "system"], table.loc[of, "metric"], strict=True)
-            p_values = np.array([permuted[str(system), str(metric)] for system, metric in named])
-            own = table.loc[of, "p_value"].to_numpy(np.float64)
+            permuted = _permuted(cards, policy, *sides) if of.any() else {}
+            own = table["p_value"][of]
+            named = zip(table["metric"][of], table["system"][of], own, strict=True)
+            p_values = [permuted.get((metric, system), p) for metric, system, p in named]
             table.loc[of, "p_value"] = np.maximum(p_values, own) if several else p_values
     table.loc[gaps, "p_holm"] = holm(table.loc[gaps, "p_value"].tolist())
     return table
@@ -136,38 +129,32 @@ def _with_tests(
 def _permuted(
     cards: Cards, policy: str, inside: _Rows, outside: _Rows
 ) -> dict[tuple[str, str], float]:
-    """P-values by system, or difference of two, and metric; thresholds held."""
-    judged, known, first = judged_of(cards), inside | outside, next(iter(cards))
-    truth = judged.y_true[known]
-    figures: dict[tuple[str, str], Callable[[npt.NDArray[np.int16]], Floats]] = {}
-    for name, members in cards.items():
-        ranked = [RankedScores(truth, card.scores[known]) for card in members]
-        figures[name, "auroc"] = partial(_mean_auroc, ranked)
-        for metric, (value, of, _) in _figures_of_images(members, policy).items():
-            figures[name, metric] = partial(_share_of, (value * of)[known], of[known])
-    pairs = {
-        (f"{first} - {name}", metric): ((first, metric), (name, metric))
-        for name, metric in figures
-        if name != first and (first, metric) in figures
-    }
+    """P-values by metric and system, or first system minus another, of figures of few patients.
 
-    def gaps(members: _Rows) -> Floats:
-        weights = members.astype(np.int16)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            each = {key: figure(weights) - figure(1 - weights) for key, figure in figures.items()}
-        differ = [each[one] - each[other] for one, other in pairs.values()]
-        return np.column_stack([*each.values(), *differ])
-
-    p_values = ExchangedPatients(inside[known], truth, judged.patients[known]).p_values(gaps)
-    return dict(zip([*figures, *pairs], p_values.tolist(), strict=True))
-
-
-def _mean_auroc(seeds: Sequence[RankedScores], weights: npt.NDArray[np.int16]) -> Floats:
-    return np.asarray(np.mean([ranked.auroc(weights) for ranked in seeds], axis=0))
-
-
-def _share_of(counted: Floats, of: _Rows, weights: npt.NDArray[np.int16]) -> Floats:
-    return np.asarray((weights @ counted) / (weights @ of.astype(np.float64)))
+    Sensitivity is of those with positive images, specificity with negative ones, AUROC of either:
+    few where fewer than `FEW` are in the group or outside. Thresholds are held.
+    """
+    judged, p_values = judged_of(cards), dict[tuple[str, str], float]()
+    truth, patients, known = judged.y_true, judged.patients, inside | outside
+    figures = {name: _figures_of_images(members, policy) for name, members in cards.items()}
+    images = {metric: of for each in figures.values() for metric, (_, of, _) in each.items()}
+    for metric, of in {"auroc": np.ones_like(truth), **images}.items():
+        classes = [own for own in (of & known & truth, of & known & ~truth) if own.any()]
+        sides = [patients[side & own] for side in (inside, outside) for own in classes]
+        if not 0 < min((len(np.unique(side)) for side in sides), default=0) < FEW:
+            continue
+        rows = np.flatnonzero(of & known)
+        side = inside[rows] ^ (inside[rows].mean() > 0.5)  # the smaller takes less time
+        exchanged = ExchangedPatients(side, truth[rows], patients[rows])
+        gaps = {
+            name: [exchanged.auroc_gap(card.scores[rows]) for card in members]
+            if metric == "auroc"
+            else [partial(exchanged.share_gap, figures[name][metric][0][rows])]
+            for name, members in cards.items()
+            if metric == "auroc" or metric in figures[name]
+        }
+        p_values |= {(metric, name): p for name, p in exchanged.p_values(gaps).items()}
+    return p_values
 
 
 def _add_combined_auroc(shares: Shares, cards: Cards) -> None:
@@ -279,11 +266,10 @@ def _add_groups(shares: Shares, cards: Cards, groups: Mapping[str, Groups], poli
 def _shares_of_lesions(members: Sequence[Scorecard], rows: pd.DataFrame) -> Iterator[_Share]:
     """Kinds of error, and lesions reached by kind of lesion, means over seeds."""
     judged = members[0].judged
-    ids = judged.image_ids[judged.boxes_trusted]
     matched = [
-        (pair_boxes(card.boxes, judged.truth, ids), card.box_cut)
+        (card.pairs, card.box_cut)
         for card in members
-        if card.boxes is not None and card.box_cut is not None
+        if card.pairs is not None and card.box_cut is not None
     ]
     if len(matched) < len(members) or not matched[0][0].truth.per_image.sum():
         return
@@ -297,27 +283,14 @@ def _shares_of_lesions(members: Sequence[Scorecard], rows: pd.DataFrame) -> Iter
     reached = np.mean(
         [is_positive(find_lesions(pairs).best, cut) for pairs, cut in matched], axis=0
     )
-    image = matched[0][0].truth.image
-    trusted = rows[judged.boxes_trusted].reset_index(drop=True)
-    for topic, of_lesion in _lesion_groups(_ordered_truth(judged), image, trusted).items():
+    pairs, trusted = matched[0][0], rows[judged.boxes_trusted].reset_index(drop=True)
+    for topic, of_lesion in _lesion_groups(pairs, trusted).items():
         for group, chosen, _ in _members(of_lesion):
             key = ShareName(f"lesions by {topic}", group, "", "lesion_recall")
-            yield key, reached * chosen, chosen, patients[image], None
+            yield key, reached * chosen, chosen, patients[pairs.truth.image], None
 
 
-def _ordered_truth(judged: EvaluationSet) -> pd.DataFrame:
-    """True boxes in the order in which `pair_boxes` lays them out."""
-    ids = judged.image_ids[judged.boxes_trusted]
-    image = ids.get_indexer(pd.Index(judged.truth["image_id"]))
-    kept = judged.truth[image >= 0]
-    return kept.iloc[np.argsort(image[image >= 0], kind="stable")]
-
-
-def _shortcut_rows(
-    test_set: TestSet,
-    judged: EvaluationSet,
-    cards: Cards,
-) -> pd.DataFrame:
+def _shortcut_rows(test_set: TestSet, judged: EvaluationSet, cards: Cards) -> pd.DataFrame:
     """Guess the label of the judged images from view, sex, age, file, grey level and edge alone.
 
     Each guess is learned on four fifths of these images' patients and judged on the rest, in

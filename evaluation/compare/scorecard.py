@@ -110,7 +110,10 @@ class Scorecard:
                 widened = localised(points, judged.truth, judged.tolerance)
                 self._on_lesion[_TOLERANT] = widened
         self._ranked = RankedScores(judged.y_true, self.scores, judged.patients)
-        self._ranked_normal = self._against_normal()
+        self._ranked_normal, normal = None, judged.versus_normal
+        if normal is not None:
+            of_normal = judged.y_true[normal], self.scores[normal], judged.patients[normal]
+            self._ranked_normal = RankedScores(*of_normal)
         self._hits: dict[str, FallingScores] = {}
         for kind, on_lesion in self._on_lesion.items():
             hits = judged.y_true & judged.boxes_trusted & on_lesion
@@ -118,14 +121,14 @@ class Scorecard:
         self._calibration: CalibrationFigures | None = None
         if probability is not None:
             self._calibration = CalibrationFigures(judged.y_true, probability, judged.patients)
-        self._pairs: BoxPairs | None = None
+        self.pairs: BoxPairs | None = None
         self._precision: WeightedAveragePrecision | None = None
         self._placed: list[tuple[Sequence[str], Callable[[Integers], Floats]]] = []
         self._called: list[tuple[Sequence[str], Callable[[Floats, Floats], Floats]]] = []
         self._finds: dict[Hit, Finds] = {}
         if boxes is not None:
             trusted = judged.boxes_trusted
-            pairs = self._pairs = pair_boxes(boxes, judged.truth, judged.image_ids[trusted])
+            pairs = self.pairs = pair_boxes(boxes, judged.truth, judged.image_ids[trusted])
             self._finds = {hit: find_lesions(pairs, rule) for hit, rule in HITS.items()}
             of_patients = (judged.patients[trusted], judged.n_patients)
             self._precision = WeightedAveragePrecision(match_pairs(pairs), *of_patients)
@@ -135,9 +138,8 @@ class Scorecard:
             afroc = WeightedAfroc.shared(self._finds["iou"], of_patients[0])
             self._placed.append((family("afroc"), afroc))
             if box_cut is not None:
-                cuts = np.unique([box_cut, *(() if cut_choice is None else cut_choice.cuts)])
                 for name, judge in (("rsna", WeightedRsnaScore), ("iobb", WeightedIobb)):
-                    self._called.append((family(name), judge(pairs, *of_patients, cuts).at))
+                    self._called.append((family(name), judge(pairs, *of_patients).at))
         self._count_names, self._counts = self._patient_counts()
         self._referrals = referrals or {}
         self.referred = self._refer(self._referrals, spread)
@@ -175,13 +177,6 @@ class Scorecard:
                 self.judged.y_true, called, doubt, referral.cut, self.judged.patients
             )
         return figures
-
-    def _against_normal(self) -> RankedScores | None:
-        chosen = self.judged.versus_normal
-        if chosen is None:
-            return None
-        j = self.judged
-        return RankedScores(j.y_true[chosen], self.scores[chosen], j.patients[chosen])
 
     @property
     def localised(self) -> npt.NDArray[np.bool_] | None:
@@ -364,8 +359,8 @@ class Scorecard:
             exact = self._calibration.figures()  # replicates are fitted on knots
             once |= {MetricKey(ALL, "", metric): value for metric, value in exact.items()}
         figures = {name: None if np.isnan(v[0]) else float(v[0]) for name, v in once.items()}
-        if self._pairs is not None:
-            coco = coco_figures(self._pairs)
+        if self.pairs is not None:
+            coco = coco_figures(self.pairs)
             figures |= {MetricKey(ALL, "", metric): figure for metric, figure in coco.items()}
         return figures
 

@@ -30,9 +30,9 @@ from evaluation.statistics.bootstrap import (
     cluster_bootstrap,
     percentile_interval,
 )
-from evaluation.statistics.clustered_tests import AurocParts, ExchangedPatients, effective_patients
+from evaluation.statistics.clustered_tests import AurocParts, effective_patients
 from evaluation.statistics.obuchowski_rockette import ClusteredEstimate
-from evaluation.statistics.ranking import Floats, RankedScores, is_positive
+from evaluation.statistics.ranking import ExchangedPatients, Floats, RankedScores, is_positive
 
 FAILURE_COLUMNS = (
     "topic", "group", "system", "policy", "metric", "estimate", "ci_low", "ci_high", "ci_method",
@@ -400,12 +400,15 @@ def _both_sides(pooled: ValidationScores) -> Callable[[npt.NDArray[np.bool_]], F
     n_images = len(pooled.y_true)
     ranked = RankedScores(pooled.y_true, pooled.scores)
     refit = pooled.refit(np.arange(n_images), n_images)
+    whole = ranked.sums(np.ones((1, n_images), dtype=np.int16))
 
     def figures(members: npt.NDArray[np.bool_]) -> Floats:
-        inside = members.astype(np.int16)
-        thresholds, sums = refit(inside), [ranked.sums(side) for side in (inside, 1 - inside)]
-        found = [[rates(**side.counts(cuts)) for side in sums] for cuts in thresholds.values()]
-        table = [[[side[m] for m in _AT_THRESHOLDS] for side in each] for each in found]
+        inside, table = members.astype(np.int16), []
+        sums = ranked.sums(inside)
+        for cuts in refit(inside).values():
+            of_all, counts = whole.counts(cuts), sums.counts(cuts)
+            sides = [rates(**counts), rates(**{n: of_all[n] - counts[n] for n in counts})]
+            table.append([[side[metric] for metric in _AT_THRESHOLDS] for side in sides])
         return np.array(table).swapaxes(2, 3)
 
     return figures

@@ -13,7 +13,7 @@ either class, and those that the contributions themselves show.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -26,7 +26,6 @@ from evaluation.statistics.bootstrap import LEVEL, NO_WIDTH, Interval, cluster_i
 from evaluation.statistics.obuchowski_rockette import ClusteredEstimate, analyse_nested
 from evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores
 
-_ROUNDING = 1e-9
 FEW_PATIENTS = "no interval: fewer than two patients with images of each class"
 
 
@@ -343,64 +342,6 @@ def auroc_difference(
     return replace(gap, freedom=np.inf) if patients is None else gap
 
 
-_BATCH, _MOST_EXCHANGES, _ENOUGH = 1000, 20_000, 10
-_CELLS = 2_000_000
-
-
-@dataclass(frozen=True)
-class ExchangedPatients:
-    """Patients who change places between a group of images and all others.
-
-    They change places who have like numbers (0, 1, more) of positive and of negative images, so
-    both sides keep theirs. A patient with images on both sides keeps the number of each class on
-    either; which of them these are is drawn.
-    """
-
-    inside: npt.NDArray[np.bool_]  # the group, shape `(N,)`
-    y_true: npt.NDArray[np.bool_]  # shape `(N,)`
-    patients: Integers  # as an index from 0, shape `(N,)`
-
-    def draw(self, rows: int, rng: np.random.Generator) -> npt.NDArray[np.bool_]:
-        """Which images are inside after so many exchanges, shape ``(rows, N)``."""
-        inside, patients = self.inside, self.patients
-        count = int(patients.max()) + 1
-        positive, negative, n_inside = (
-            np.bincount(patients[of], minlength=count) for of in (self.y_true, ~self.y_true, inside)
-        )
-        whole = (n_inside == 0) | (n_inside == positive + negative)
-        kind = np.where(whole, np.minimum(positive, 2) * 3 + np.minimum(negative, 2), 0)
-        members = np.tile(n_inside > 0, (rows, 1))
-        for like in np.unique(kind[kind > 0]):
-            members[:, kind == like] = rng.permuted(members[:, kind == like], axis=1)
-        drawn = np.asarray(members[:, patients])
-        images = np.flatnonzero(~whole[patients])
-        owner = 2 * patients[images] + self.y_true[images]
-        images, owner = images[np.argsort(owner, kind="stable")], np.sort(owner)
-        within = np.argsort(owner + rng.random((rows, len(images))), axis=1)
-        drawn[:, images] = inside[images][within]
-        return drawn
-
-    def p_values(self, gaps: Callable[[npt.NDArray[np.bool_]], Floats], seed: int = 0) -> Floats:
-        """Two-sided p-values of differences between both sides, shape ``(K,)``.
-
-        Patients are exchanged until 10 exchanges give at least as large a difference of each
-        kind, 20,000 times at most. `gaps` gives differences, ``(R, K)``, of rows of images that
-        are inside, ``(R, N)``; NaN where there is none, which counts as large in an exchange, and
-        is NaN of the images as they are.
-
-        Source:
-            Besag and Clifford 1991, when to stop; Davison and Hinkley 1997, section 4.3.
-        """
-        rng, observed = np.random.default_rng(seed), np.abs(gaps(self.inside[None]))[0]
-        known, extreme, done = ~np.isnan(observed), np.zeros(len(observed)), 0
-        rows = max(1, min(_BATCH, _CELLS // len(self.inside)))
-        while done < _BATCH or (done < _MOST_EXCHANGES and (extreme[known] < _ENOUGH).any()):
-            drawn = np.abs(gaps(self.draw(rows, rng)))
-            extreme += (~(drawn < observed - _ROUNDING)).sum(axis=0)
-            done += rows
-        return np.where(known, (extreme + 1) / (done + 1), np.nan)
-
-
 @dataclass(frozen=True)
 class _McNemar:
     """Two systems' decisions on the same images."""
@@ -450,10 +391,7 @@ def mcnemar_test(
 
 
 def clustered_mcnemar(
-    first_right: Floats,
-    second_right: Floats,
-    clusters: Integers,
-    n_clusters: int,
+    first_right: Floats, second_right: Floats, clusters: Integers, n_clusters: int
 ) -> _McNemar:
     """As `mcnemar_test`, of patients that are numbered already.
 

@@ -268,10 +268,7 @@ def _of_folds(
 
 
 def _beyond(
-    systems: Mapping[str, Sequence[Floats]],
-    guess: AurocParts,
-    known: np.ndarray,
-    truth: _Truth,
+    systems: Mapping[str, Sequence[Floats]], guess: AurocParts, known: np.ndarray, truth: _Truth
 ) -> dict[str, ClusteredEstimate]:
     """How far each system's AUROC, the mean over its seeds, exceeds that of a guess."""
     found = {}
@@ -321,10 +318,7 @@ def _of(fact: _Fact, rows: np.ndarray) -> _Fact:
 
 
 def _judge(
-    facts: list[tuple[str, _Fact]],
-    border: list[_Fact],
-    known: np.ndarray,
-    truth: _Truth,
+    facts: list[tuple[str, _Fact]], border: list[_Fact], known: np.ndarray, truth: _Truth
 ) -> list[tuple[str, str, int, AurocParts | None]]:
     """Kind, name, number of images on which it is known, and AUROC of each fact."""
     chosen = [(kind, _of(fact, known)) for kind, fact in facts]

@@ -211,7 +211,7 @@ def table(rows, *more):
 
 def figures(boxes, truth, ids, cut=0.5, weights=None):
     pairs = pair_boxes(boxes, truth, pd.Index(ids))
-    judge = WeightedIobb(pairs, np.arange(len(ids)), len(ids), [cut / 2, cut])
+    judge = WeightedIobb(pairs, np.arange(len(ids)), len(ids))
     weights = np.ones((1, len(ids)), dtype=int) if weights is None else weights
     rows = judge.at(weights, np.full(len(weights), cut))
     return [dict(zip(family("iobb"), row.tolist(), strict=True)) for row in rows]

@@ -79,9 +79,11 @@ def test_figures_of_called_boxes_are_those_of_a_loop_that_chooses_the_cut_anew(d
         one = np.ones((1, len(names)), dtype=int)
         pairs = [pair_boxes(each, truth, names) for each in boxes]
         each = np.arange(len(names))
-        each_own = [(pair, each, len(names), [cut]) for pair, cut in zip(pairs, cuts, strict=True)]
-        rsna = [WeightedRsnaScore(*of)(one)[0, 0] for of in each_own]
-        iobb = [WeightedIobb(*of).at(one, np.array(of[-1]))[0] for of in each_own]
+        each_own = [
+            ((pair, each, len(names)), [cut]) for pair, cut in zip(pairs, cuts, strict=True)
+        ]
+        rsna = [WeightedRsnaScore(*of, cut)(one)[0, 0] for of, cut in each_own]
+        iobb = [WeightedIobb(*of).at(one, np.array(cut))[0] for of, cut in each_own]
         figures["rsna_score"].append(rsna[0] - rsna[1])
         figures["iobb_accuracy_25"].append(iobb[0][1] - iobb[1][1])
         figures["iobb_false_marks_25"].append(iobb[0][4] - iobb[1][4])

@@ -85,13 +85,14 @@ def test_millimetres_count_only_where_the_spacing_can_be_right():
     assert np.isnan(_trusted_spacing(images)[1]).all()  # a chest 100 mm wide
     truth = boxes(("a", 0.0, 0.0, 100.0, 100.0), ("a", 900.0, 1500.0, 1400.0, 1900.0),
                   ("b", 0.0, 0.0, 500.0, 500.0))  # fmt: skip
-    groups = _lesion_groups(truth, np.array([0, 0, 1]), images)
+    pairs = pair_boxes(truth.assign(score=0.5), truth, pd.Index(["a", "b"]))
+    groups = _lesion_groups(pairs, images)
     assert groups["lesion_size_mm"].tolist() == ["up to 30 mm", "over 60 mm", ""]
     assert groups["lesion_count"].tolist() == ["2", "2", "1"]
     assert groups["third"].tolist() == ["upper", "lower", "upper"]
     assert groups["lesion_size"].tolist()[0] == "up to 2 % of the image"
     unknown = images.drop(columns=["spacing_row_mm", "spacing_col_mm"])
-    assert "lesion_size_mm" not in _lesion_groups(truth, np.array([0, 0, 1]), unknown)
+    assert "lesion_size_mm" not in _lesion_groups(pairs, unknown)
 
 
 def test_a_subgroup_that_is_not_there_is_refused():

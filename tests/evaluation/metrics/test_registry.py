@@ -93,7 +93,7 @@ def test_families_give_the_metrics_of_their_records_in_order():
         froc = WeightedFroc(find_lesions(pairs, rule), np.zeros(1, dtype=int), 1).figures(one)
         assert froc.shape[1] == len(family(f"froc_{hit}"))
     assert family("afroc") == ("wafroc",)
-    iobb = WeightedIobb(pairs, np.zeros(1, dtype=int), 1, [0.1]).at(one, np.array([0.1]))
+    iobb = WeightedIobb(pairs, np.zeros(1, dtype=int), 1).at(one, np.array([0.1]))
     assert iobb.shape[1] == len(family("iobb"))
 
 

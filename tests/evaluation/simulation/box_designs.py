@@ -231,7 +231,7 @@ def _true_figures(
     taken = np.array([cut for cut in cuts if cut is not None])
     rows = np.ones((len(taken), 1), dtype=np.int64)
     rsna, iobb = (
-        judge(pairs, every, 1, np.unique(taken)).at(rows, taken).mean(axis=0)
+        judge(pairs, every, 1).at(rows, taken).mean(axis=0)
         for judge in (WeightedRsnaScore, WeightedIobb)
     )
     return {

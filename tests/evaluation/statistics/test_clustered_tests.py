@@ -1,5 +1,7 @@
 """AUROC with images grouped in patients, held against its definition written out."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.stats import binomtest, chi2, nct, norm, permutation_test, t, ttest_ind
@@ -10,7 +12,6 @@ from evaluation.compare.claims import holm
 from evaluation.statistics.bootstrap import Interval
 from evaluation.statistics.clustered_tests import (
     AurocParts,
-    ExchangedPatients,
     _design_effect,
     _exact_mcnemar,
     _freedom_of,
@@ -23,6 +24,7 @@ from evaluation.statistics.clustered_tests import (
     over_seeds,
 )
 from evaluation.statistics.obuchowski_rockette import ClusteredEstimate, smallest_detectable
+from evaluation.statistics.ranking import ExchangedPatients
 
 
 def draw(seed, patients=40, decimals=1):
@@ -351,22 +353,41 @@ def test_exchanged_patients_leave_both_groups_the_images_of_each_class_that_they
 
 def test_a_permutation_p_is_the_share_of_all_exchanges_at_least_as_extreme():
     values, inside = np.array([0.1, 0.2, 0.4, 0.5, 0.7, 0.8, 1.1, 1.4]), np.arange(8) % 3 == 1
-    everyone = np.ones(8, dtype=bool)
-
-    def gaps(members):
-        means = [(side @ values) / side.sum(axis=1) for side in (1 * members, 1 - members)]
-        return np.column_stack([means[0] - means[1], np.full(len(members), np.nan)])
-
     exact = permutation_test(
         (values[inside], values[~inside]), lambda a, b: abs(a.mean() - b.mean()),
         alternative="greater",
     )  # fmt: skip
-    exchanged = ExchangedPatients(inside, everyone, np.arange(8))
-    found, undefined = exchanged.p_values(gaps)
-    assert found == pytest.approx(exact.pvalue, abs=0.05)
-    assert np.isnan(undefined)
-    # An exchange that has no difference counts as a large one.
-    assert exchanged.p_values(lambda each: np.where(each == inside, 1, np.nan)[:, :1]) == 1.0
+    exchanged = ExchangedPatients(inside, np.ones(8, dtype=bool), np.arange(8))
+    gaps = {
+        "A": [partial(exchanged.share_gap, values)],
+        "B": [partial(exchanged.share_gap, weight * values) for weight in (2, 0)],
+        "C": [lambda drawn: np.full(drawn.n, np.nan)],
+        # An exchange that has no difference counts as a large one.
+        "D": [lambda drawn: np.full(drawn.n, 1.0 if drawn.n == 1 else np.nan)],
+    }
+    found = exchanged.p_values(gaps)
+    assert found["A"] == found["B"] == pytest.approx(exact.pvalue, abs=0.05)
+    assert np.isnan(found["C"])
+    assert found["D"] == found["A - B"] == 1.0
+
+
+def test_the_gap_of_both_sides_is_theirs_in_every_exchange():
+    rng = np.random.default_rng(3)
+    patients = rng.integers(0, 80, 200)
+    y_true, inside = rng.random(200) < 0.3, (patients < 15) ^ (rng.random(200) < 0.1)
+    scores = rng.normal(y_true, 1).round(1)  # with ties
+    exchanged = ExchangedPatients(inside, y_true, patients)
+    drawn = exchanged.draw(50, np.random.default_rng(0))
+    exchanges = exchanged._draw(50, np.random.default_rng(0))
+    by_hand = {
+        "auroc": [
+            roc_auc_score(y_true[of], scores[of]) - roc_auc_score(y_true[~of], scores[~of])
+            for of in drawn
+        ],
+        "mean": [scores[of].mean() - scores[~of].mean() for of in drawn],
+    }
+    assert exchanged.auroc_gap(scores)(exchanges) == pytest.approx(by_hand["auroc"])
+    assert exchanged.share_gap(scores, exchanges) == pytest.approx(by_hand["mean"])
 
 
 def test_decisions_of_other_images_are_refused():
