@@ -15,20 +15,13 @@ OVERLAY_END, REPORT_END, CAPTURE_END = "-overlay.png", "-sr.dcm", "-sc.dcm"  # o
 
 @dataclass(frozen=True)
 class AnswerOutput:
-    """Where answers go.
+    """Where answers go."""
 
-    Attributes:
-        overlays: Folder of the PNG files; None draws none.
-        csv: Table to write, or None.
-        dicom: Folder of a structured report and an overlay for each DICOM image, or None.
-        opens: Whether to open what was drawn.
-        printed_as: What stdout gets as answers come; None keeps them instead.
-    """
-
-    overlays: Path | None
-    csv: Path | None = None
-    dicom: Path | None = None
-    opens: bool = False
+    overlays: Path | None  # folder of the PNG files; None draws none
+    csv: Path | None = None  # table to write
+    dicom: Path | None = None  # folder of a report and an overlay for each DICOM image
+    opens: bool = False  # whether to open what was drawn
+    # what stdout gets as answers come; None keeps them instead
     printed_as: Literal["text", "json"] | None = None
 
     def __post_init__(self) -> None:

@@ -20,7 +20,7 @@ from data_prep.contracts.pseudonyms import hide_paths, key_from_environment
 from data_prep.contracts.schemas import REFERENCE_READER, SCHEMAS
 from data_prep.contracts.tables import frame_digest, is_member
 from data_prep.contracts.words import counted
-from data_prep.formats.source import SourceTables, display_name
+from data_prep.formats.source import SourceTables, target_of
 from data_prep.splits.split import SplitRule
 from data_prep.store.dataset import DataSet
 from data_prep.work.object_store import recorded_path
@@ -68,7 +68,7 @@ def _merge_targets(
             )
         found = {part: _asked(table, members) for part, table in findings.items()}
         if all(len(its) in (0, len(set(members))) for its in found.values()):
-            targets[name] = _target(name, members)
+            targets[name] = target_of(name, members)
             continue
         if name in known:
             raise InputError(
@@ -76,7 +76,7 @@ def _merge_targets(
                 f"{', '.join(members)}; choose another name"
             )
         tables = _with_finding(tables, name, list(members), found, findings)
-        targets[name] = _target(name, [name])
+        targets[name] = target_of(name, [name])
         stated = "; ".join(f"in {part} {' or '.join(its)}" for part, its in found.items() if its)
         notes.append(f"finding '{name}' was made of what each set asked about: {stated}")
     notes += _partly_asked(findings, known)
@@ -90,10 +90,6 @@ def _reference(table: pd.DataFrame) -> pd.DataFrame:
 def _asked(findings: pd.DataFrame, members: Sequence[str]) -> list[str]:
     requested = set(findings["finding"].unique())
     return [member for member in dict.fromkeys(members) if member in requested]
-
-
-def _target(name: str, members: Sequence[str]) -> dict[str, Any]:
-    return {"any_of": list(dict.fromkeys(members)), "display_name": display_name(name)}
 
 
 def _partly_asked(findings: Mapping[str, pd.DataFrame], known: Sequence[str]) -> list[str]:

@@ -37,6 +37,7 @@ from data_prep.formats.source import (
     list_image_files,
     no_roles,
     patients_from_names,
+    require_unique_ids,
 )
 from data_prep.images.decoded_image import (
     MAX_FILE_BYTES,
@@ -81,15 +82,11 @@ def read_lines(path: Path) -> list[str]:
 
 
 class ImageIndex:
-    """The images below a folder, found by what label files call them.
-
-    Attributes:
-        paths: Relative paths with ``/``, sorted.
-    """
+    """The images below a folder, found by what label files call them."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self.paths: list[str] = list_image_files(root)["path"].tolist()
+        self.paths: list[str] = list_image_files(root)["path"].tolist()  # relative, sorted
         self._known = set(self.paths)
         self._by_name: dict[str, list[str]] = {}
         self._by_stem: dict[str, list[str]] = {}
@@ -147,10 +144,7 @@ def _name_images(paths: Iterable[str], root: Path) -> dict[str, str]:
     long = frame["path"].str.replace(r"(?<=[^/])\.[^./]*$", "", regex=True)
     short = long.str.rsplit("/", n=1).str[-1]
     ids = short.where(~short.duplicated(keep=False), long)
-    repeated = ids.duplicated(keep=False)
-    if repeated.any():
-        first = frame.loc[ids == ids[repeated].iloc[0], "path"].iloc[:2].tolist()
-        raise InputError(f"{root}: {first[0]} and {first[1]} have one id; keep one of them")
+    require_unique_ids(frame.assign(image_id=ids), root)
     return dict(zip(frame["path"], ids, strict=True))
 
 

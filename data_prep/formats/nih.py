@@ -39,6 +39,7 @@ from data_prep.formats.source import (
     reference_rows,
     require_unique_ids,
     sized_boxes,
+    target_of,
 )
 
 FINDINGS = (
@@ -81,11 +82,10 @@ def _read_nih(builder: SourceBuilder) -> SourceTables:
     images = _images(entries[kept], files, boxes, notes)
     boxed = boxes[["image_id", "finding"]].drop_duplicates()
     # A model learns the findings of its target: with this one all 14, as CheXNet did.
-    any_finding = {"any_of": list(FINDINGS), "display_name": "Any finding"}
     return builder.tables(
         images,
         _findings(images["image_id"], named[kept], notes),
-        {**one_target_each(FINDINGS), "any_finding": any_finding},
+        {**one_target_each(FINDINGS), "any_finding": target_of("any_finding", FINDINGS)},
         files=files,
         boxes=boxes,
         box_coverage=reference_rows(boxed["image_id"], boxed["finding"], coverage="all"),

@@ -352,10 +352,12 @@ def display_name(finding: str) -> str:
 
 def one_target_each(findings: Iterable[str]) -> dict[str, dict[str, Any]]:
     """A target of its own for each finding, in alphabetical order."""
-    return {
-        name: {"any_of": [name], "display_name": display_name(name)}
-        for name in sorted(set(findings))
-    }
+    return {name: target_of(name, [name]) for name in sorted(set(findings))}
+
+
+def target_of(name: str, findings: Iterable[str]) -> dict[str, Any]:
+    """A target that any of some findings makes positive."""
+    return {"any_of": list(dict.fromkeys(findings)), "display_name": display_name(name)}
 
 
 def with_targets(tables: SourceTables, targets: Mapping[str, Sequence[str]]) -> SourceTables:
@@ -371,7 +373,7 @@ def with_targets(tables: SourceTables, targets: Mapping[str, Sequence[str]]) -> 
                 f"--target {name}: finding '{', '.join(unknown)}' is not in the source; it has "
                 f"{', '.join(sorted(findings)) or 'none'}"
             )
-        added[name] = {"any_of": list(members), "display_name": display_name(name)}
+        added[name] = target_of(name, members)
     return replace(tables, targets={**tables.targets, **added})
 
 

@@ -39,6 +39,7 @@ from data_prep.formats.source import (
     no_roles,
     one_target_each,
     require_unique_ids,
+    target_of,
 )
 
 _NO_FINDING = "no_finding"
@@ -104,7 +105,7 @@ def _read_vindr(builder: SourceBuilder) -> SourceTables:
             x_labels=pd.Series(labelled_by, index=images.index, dtype="str").where(is_labelled),
         ),
         findings,
-        {**one_target_each(names), "any_finding": {"any_of": names, "display_name": "Any finding"}},
+        {**one_target_each(names), "any_finding": target_of("any_finding", names)},
         files=files,
         boxes=boxes,
         box_coverage=coverage,

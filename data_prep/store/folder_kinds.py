@@ -58,17 +58,12 @@ _MOST_CHILDREN = 200  # folders within a folder that are looked into
 
 
 class WrongFolderError(InputError):
-    """A folder is not of the kind that is needed.
-
-    Attributes:
-        folder: The folder.
-        foreign: Whether cxr wrote neither it nor a folder in it: it may be a download.
-    """
+    """A folder is not of the kind that is needed."""
 
     def __init__(self, folder: Path, message: str, *, foreign: bool) -> None:
         super().__init__(message)
         self.folder = folder
-        self.foreign = foreign
+        self.foreign = foreign  # cxr wrote neither it nor a folder in it: it may be a download
 
 
 def kind_of(folder: Path) -> _Kind | None:

@@ -69,9 +69,6 @@ class PixelStoreWriter:
 
     Leaving the block normally completes the store. Leaving it by an exception, Ctrl-C included,
     keeps what was added and leaves the store incomplete: the next writer goes on from there.
-
-    Attributes:
-        done: Ids of the images that are in the store.
     """
 
     def __init__(self, folder: Path, size: int) -> None:
@@ -309,21 +306,14 @@ class PixelStore:
 
     Images are views of memory-mapped shards: nothing is read before it is looked at, and
     worker processes share the pages. A store may be pickled; each process maps it anew.
-
-    Attributes:
-        folder: Its folder.
-        size: Side of the squares, in px.
-        index: ``image_id, shard, row, scale_x, scale_y, offset_x, offset_y``.
-        ids: Image ids, sorted, unique.
-        pixels_id: Identifies the members and their geometry, 16 hexadecimal digits.
-        sha256: Of each shard by its name.
     """
 
     def __init__(self, folder: Path, info: dict[str, Any], index: pd.DataFrame) -> None:
         self.folder, self.index = folder, index
-        self.size, self.pixels_id = int(info["size"]), str(info["pixels_id"])
+        self.size = int(info["size"])  # side of the squares, px
+        self.pixels_id = str(info["pixels_id"])  # of the members and their geometry
         self.ids = pd.Index(index["image_id"].sort_values(), name="image_id")
-        self.sha256: dict[str, str] = info.get("sha256", {})
+        self.sha256: dict[str, str] = info.get("sha256", {})  # of each shard by its name
         self._maps: dict[int, np.ndarray] = {}
 
     @classmethod

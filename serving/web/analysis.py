@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Literal
 
@@ -193,26 +194,13 @@ class _Metrics:
 
     def __init__(self, waiting: Callable[[], float]) -> None:
         self._registry = CollectorRegistry()
-        self._requests = Counter(
-            "cxr_requests", "Requests by route and status.", ["route", "status"],
-            registry=self._registry,
-        )  # fmt: skip
-        self._seconds = Histogram(
-            "cxr_request_seconds", "Seconds of a request.", ["route"], buckets=_SECONDS,
-            registry=self._registry,
-        )  # fmt: skip
-        self._batch_images = Histogram(
-            "cxr_batch_images", "Images that were answered at a time.", buckets=_IMAGES,
-            registry=self._registry,
-        )  # fmt: skip
-        self._batch_seconds = Histogram(
-            "cxr_batch_seconds", "Seconds that the systems took for them.", buckets=_SECONDS,
-            registry=self._registry,
-        )  # fmt: skip
-        self._decisions = Counter(
-            "cxr_decisions", "Answers by system and decision.", ["system", "decision"],
-            registry=self._registry,
-        )  # fmt: skip
+        counter = partial(Counter, registry=self._registry)
+        seconds = partial(Histogram, registry=self._registry, buckets=_SECONDS)
+        self._requests = counter("cxr_requests", "Requests that came.", ["route", "status"])
+        self._seconds = seconds("cxr_request_seconds", "Seconds of a request.", ["route"])
+        self._batch_images = seconds("cxr_batch_images", "Images of a batch.", buckets=_IMAGES)
+        self._batch_seconds = seconds("cxr_batch_seconds", "Seconds that a batch took.")
+        self._decisions = counter("cxr_decisions", "Answers given.", ["system", "decision"])
         gauge = Gauge("cxr_waiting_images", "Images that wait.", registry=self._registry)
         gauge.set_function(waiting)
 
