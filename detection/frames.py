@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from data_prep.contracts.boxes import Boxes, suppress
+from data_prep.contracts.boxes import Boxes, box_iou
 from data_prep.contracts.errors import InputError
 from data_prep.store.predictions import image_status
 from data_prep.store.preprocess import Placement
@@ -17,6 +17,7 @@ from data_prep.store.preprocess import Placement
 # The stored boxes of DESIGN.md section 3; every later sweep starts from them.
 MIN_SCORE, NMS_IOU, MAX_PER_FINDING = 0.001, 0.6, 100
 CANDIDATES_PER_LEVEL = 1000  # for each finding
+_BLOCK = 64  # boxes at a time: few of them are kept, and most are needed by none
 _LARGEST_GROWTH = math.log(1000 / 16)  # torchvision's limit of exp() of a width or height
 
 
@@ -67,8 +68,43 @@ def _decode_one(
     rows, labels = np.divmod(places, n_findings)
     corners = np.clip(_decode(offsets[rows], anchors[rows]), 0, np.float32(size))
     boxes = Boxes(corners, scores, labels + 1)
-    boxes = boxes[suppress(boxes, NMS_IOU, MAX_PER_FINDING)]
+    boxes = boxes[_suppress(boxes, NMS_IOU, MAX_PER_FINDING)]
     return boxes[np.argsort(-boxes.scores, kind="stable")]
+
+
+def _suppress(boxes: Boxes, iou_threshold: float, most: int | None = None) -> np.ndarray:
+    """Rows that greedy non-maximum suppression keeps, by label and falling score.
+
+    A box is kept unless a kept one of its label and of higher score (of equal scores the earlier
+    row) overlaps it by more than the threshold. Compared in double precision, as torchvision does.
+    """
+    order = np.lexsort((-boxes.scores, boxes.labels))
+    labels = boxes.labels[order]
+    starts = np.flatnonzero(labels[1:] != labels[:-1]) + 1
+    kept = [
+        rows[_kept(boxes.corners[rows], np.float64(iou_threshold), most)]
+        for rows in np.split(order, starts)
+    ]
+    return np.concatenate(kept)
+
+
+def _kept(corners: np.ndarray, iou_threshold: np.float64, most: int | None) -> np.ndarray:
+    """Block by block: what a box of an earlier block overlaps falls at once, the rest in turn."""
+    kept = np.zeros(0, np.intp)
+    for start in range(0, len(corners), _BLOCK):
+        rows = np.arange(start, min(start + _BLOCK, len(corners)))
+        if len(kept):
+            taken = box_iou(corners[kept][:, None], corners[rows]) > iou_threshold
+            rows = rows[~taken.any(axis=0)]
+        near = box_iou(corners[rows][:, None], corners[rows]) > iou_threshold
+        alive = np.ones(len(rows), bool)
+        for row in range(len(rows)):
+            if alive[row]:
+                alive[row + 1 :] &= ~near[row, row + 1 :]
+        kept = np.concatenate([kept, rows[alive]])
+        if most is not None and len(kept) >= most:
+            break
+    return kept[:most]
 
 
 def _candidates(logits: np.ndarray, level_sizes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:

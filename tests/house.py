@@ -224,7 +224,7 @@ WAYS = {
     "files that a box passes to an overlay": (
         "detection.inference:predict_boxes", "detection.retinanet:LesionRetinaNet",
         "detection.frames:decode_boxes",
-        "data_prep.contracts.boxes:suppress", "detection.frames:boxes_frames",
+        "detection.frames:_suppress", "detection.frames:boxes_frames",
         "data_prep.store.predictions:PredictionWriter",
         "evaluation.decisions.test_set:SystemOutput",
         "evaluation.decisions.decided_output:decide",

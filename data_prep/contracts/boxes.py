@@ -1,4 +1,4 @@
-"""Boxes as arrays: the record, their overlap, and which of them one lesion needs.
+"""Boxes as arrays: the record, and their overlap.
 
 Corners are ``xyxy`` with continuous edges. Between steps boxes are rows of a table instead
 (`data_prep.contracts.schemas`).
@@ -13,8 +13,6 @@ import numpy as np
 import pandas as pd
 
 from data_prep.contracts.schemas import EDGES
-
-_BLOCK = 64  # boxes at a time: few of them are kept, and most are needed by none
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,52 +77,3 @@ def box_iou(boxes: np.ndarray, others: np.ndarray) -> np.ndarray:
     whole = (x2 - x1) * (y2 - y1) + (right - left) * (bottom - top) - shared
     overlap: np.ndarray = np.divide(shared, whole, out=np.zeros_like(whole), where=whole > 0)
     return overlap
-
-
-def suppress(boxes: Boxes, iou_threshold: float, most: int | None = None) -> np.ndarray:
-    """Greedy non-maximum suppression among boxes of one label.
-
-    A box is kept unless a kept one of higher score (of equal scores the earlier row) overlaps it
-    by more than the threshold. Compared in double precision, as torchvision does.
-
-    Args:
-        boxes: Those of different labels do not meet.
-        iou_threshold: The largest IoU of two boxes that are both kept.
-        most: Boxes of a label that are kept at most.
-
-    Returns:
-        Rows that are kept, by label and falling score.
-
-    Example:
-        >>> corners = np.array([[0.0, 0, 4, 4], [0, 0, 4, 3], [9, 9, 10, 10]])
-        >>> boxes = Boxes(corners, np.array([0.5, 0.9, 0.1]), np.zeros(3, int))
-        >>> suppress(boxes, 0.5).tolist()
-        [1, 2]
-    """
-    order = np.lexsort((-boxes.scores, boxes.labels))
-    labels = boxes.labels[order]
-    starts = np.flatnonzero(labels[1:] != labels[:-1]) + 1
-    kept = [
-        rows[_kept(boxes.corners[rows], np.float64(iou_threshold), most)]
-        for rows in np.split(order, starts)
-    ]
-    return np.concatenate(kept)
-
-
-def _kept(corners: np.ndarray, iou_threshold: np.float64, most: int | None) -> np.ndarray:
-    """Block by block: what a box of an earlier block overlaps falls at once, the rest in turn."""
-    kept = np.zeros(0, np.intp)
-    for start in range(0, len(corners), _BLOCK):
-        rows = np.arange(start, min(start + _BLOCK, len(corners)))
-        if len(kept):
-            taken = box_iou(corners[kept][:, None], corners[rows]) > iou_threshold
-            rows = rows[~taken.any(axis=0)]
-        near = box_iou(corners[rows][:, None], corners[rows]) > iou_threshold
-        alive = np.ones(len(rows), bool)
-        for row in range(len(rows)):
-            if alive[row]:
-                alive[row + 1 :] &= ~near[row, row + 1 :]
-        kept = np.concatenate([kept, rows[alive]])
-        if most is not None and len(kept) >= most:
-            break
-    return kept[:most]

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from data_prep.contracts.boxes import Boxes, box_iou, suppress
+from data_prep.contracts.boxes import Boxes, box_iou
 from data_prep.contracts.errors import InputError
+from detection.frames import _suppress
 from evaluation.boxes.fusion import (
     best_box_fusion,
     label_boxes,
@@ -135,7 +136,7 @@ def test_each_label_is_fused_as_defined(seed, iou_threshold, weights):
 def test_one_model_alone_is_non_maximum_suppression():
     boxes, models = simulate(7, n_models=1)
     fused = best_box_fusion(boxes, models=models, weights=[1.0])
-    kept = boxes[suppress(boxes, 0.5)]
+    kept = boxes[_suppress(boxes, 0.5)]
     assert 0 < len(kept) < len(boxes)
     np.testing.assert_allclose(fused.scores, kept.scores, rtol=1e-12)
     np.testing.assert_allclose(fused.corners, kept.corners, rtol=1e-12)
