@@ -1,0 +1,273 @@
+"""Detectors with transformers: RT-DETR, D-FINE and Deformable DETR of the package transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchvision.ops import box_convert
+
+from data_prep.contracts.boxes import Boxes
+from data_prep.contracts.errors import InputError
+from data_prep.store.preprocess import Preprocess
+from detection.backbone import Norm, build_body, build_pyramid, pyramid_stages
+from detection.detector import Detections, Detector, Targets, to_tensors
+from detection.frames import MAX_PER_FINDING, MIN_SCORE
+from detection.weights import load_imagenet
+from networks.registry import NETWORKS
+
+_WEIGHTS = {"ce": 1.0, "bbox": 5.0, "giou": 2.0}  # Deformable DETR's; the others' are in their losses
+_PARTS = {*_WEIGHTS, "vfl", "fgl", "ddf"}
+_POINTS = 4  # that attention reads, a level and head
+_HEADS = 8
+
+
+class _Pass(NamedTuple):
+    """What one pass gives, in full precision."""
+
+    logits: Tensor  # (B, Q, K)
+    boxes: Tensor  # (B, Q, 4), centre and sides as shares of the image's side
+    loss: tuple[tuple[Any, ...], dict[str, Any]] | None  # what the package's loss takes
+
+
+def _hand_on(*arguments: Any, **keywords: Any) -> tuple[Any, Any, Any]:
+    """In the place of the package's loss, which is to work in full precision, and later."""
+    return None, (arguments, keywords), None
+
+
+def _in_float32(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.float() if value.is_floating_point() else value
+    if isinstance(value, dict):
+        return {key: _in_float32(each) for key, each in value.items()}
+    return type(value)(map(_in_float32, value)) if isinstance(value, list | tuple) else value
+
+
+class _Maps(nn.Module):
+    """A body in the place of the package's backbone: its maps, and masks, for nothing is padded."""
+
+    def __init__(self, body: nn.Module) -> None:
+        super().__init__()
+        self.body = body
+
+    def forward(self, pixels: Tensor, mask: Tensor) -> list[tuple[Tensor, Tensor]]:
+        """Maps (B, C, h, w) at strides of 8, 16 and 32 px, each with a mask (B, h, w)."""
+        maps = self.body(pixels).values()
+        return [(each, mask.new_ones((len(each), *each.shape[2:])).bool()) for each in maps]
+
+
+class LesionDetr(Detector):
+    """A DETR of the package transformers for store pixels; build it with `build_detr`.
+
+    It differs from the package where that would be wrong for this work:
+
+    - Losses are divided by the images of a batch, not by its boxes: a batch weighs as much on two
+      devices as on one.
+    - Losses and matching are in float32 under autocast.
+    - An image whose output is not finite says so.
+
+    Source:
+        Zhao et al. 2024, DETRs Beat YOLOs on Real-time Object Detection (RT-DETR); Peng et al.
+        2025, D-FINE; Zhu et al. 2021, Deformable DETR.
+    """
+
+    class_layers = ("class_embed", "enc_score_head", "denoising_class_embed")
+
+    def __init__(self, network: Any, preprocess: Preprocess, n_findings: int) -> None:
+        super().__init__()
+        self.preprocess = preprocess
+        self.n_findings = n_findings
+        self._loss = network.loss_function
+        network.loss_function = _hand_on
+        self.network = network
+        _name_shared_weights_once(network)
+
+    @property
+    def body(self) -> nn.Module:
+        """The convolutional body."""
+        return self.network.get_submodule("model.backbone.body")
+
+    @property
+    def stages(self) -> list[list[nn.Module]]:
+        """What works at strides of 2, 4, 8, 16 and 32 px."""
+        name = self.architecture["arguments"]["backbone"]
+        return pyramid_stages(name, self.network.get_submodule("model.backbone"))
+
+    def run(self, images: Tensor, targets: Targets | None = None) -> _Pass:
+        """RT-DETR and D-FINE make queries of the targets, too, while they learn."""
+        labels = None if targets is None else [self._label(target) for target in targets]
+        found = self.network(pixel_values=self.pixels(images), labels=labels)
+        logits, boxes = found.logits.float(), found.pred_boxes.float()
+        if found.get("denoising_meta_values"):  # those queries come first
+            logits, boxes = logits[:, -self._queries :], boxes[:, -self._queries :]
+        return _Pass(logits, boxes, found.loss_dict)
+
+    def _label(self, target: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        boxes = box_convert(target["boxes"], "xyxy", "cxcywh") / self.preprocess.size
+        return {"class_labels": target["labels"] - 1, "boxes": boxes}
+
+    @property
+    def _queries(self) -> int:
+        queries: int = self.network.config.num_queries
+        return queries
+
+    def losses(self, passed: _Pass, targets: Targets) -> dict[str, Tensor]:
+        """The package's by their kind, of all layers of the decoder and all kinds of queries."""
+        if passed.loss is None:
+            raise ValueError("Expected a pass with targets, but got one without")
+        arguments, keywords = _in_float32(passed.loss)
+        with torch.autocast(passed.logits.device.type, enabled=False):
+            _, parts, _ = self._loss(*arguments, **keywords)
+        boxes = sum(len(target["labels"]) for target in targets)
+        weighed = _WEIGHTS if "loss_ce" in parts else {}
+        losses: dict[str, Tensor] = {}
+        for name, value in parts.items():
+            kind = name.removeprefix("loss_").split("_")[0]  # loss_bbox_aux_2, loss_bbox_dn_0, ...
+            if kind in _PARTS:
+                part = weighed.get(kind, 1.0) * max(boxes, 1) / len(targets) * value
+                losses[kind] = losses[kind] + part if kind in losses else part
+        # Without a box in the batch there are no such queries; several devices wait for a gradient.
+        if embedding := getattr(self.network.model, "denoising_class_embed", None):
+            losses["bbox"] = losses["bbox"] + 0.0 * embedding.weight.sum()
+        return losses
+
+    def image_scores(self, passed: _Pass) -> Tensor:
+        """The most confident query's, of any finding."""
+        return passed.logits.detach().flatten(1).amax(dim=1).sigmoid()
+
+    def detections(self, passed: _Pass) -> Detections:
+        """The best queries of each finding; nothing is suppressed, as matching is one to one."""
+        boxes = box_convert(passed.boxes.detach(), "cxcywh", "xyxy") * self.preprocess.size
+        rows = torch.cat([boxes, passed.logits.detach().sigmoid()], dim=2).cpu()  # one wait
+        return [self._found(image) for image in rows]
+
+    def _found(self, rows: Tensor) -> dict[str, Tensor]:
+        """Detections of an image from its queries (Q, 4 + K)."""
+        if not rows.isfinite().all():
+            return to_tensors(None)
+        corners, scores = rows[:, :4].clamp(0, self.preprocess.size), rows[:, 4:]
+        best = scores.sort(dim=0, descending=True, stable=True)
+        kept, places = best.values[:MAX_PER_FINDING], best.indices[:MAX_PER_FINDING]
+        labels = torch.arange(1, self.n_findings + 1).expand_as(places)
+        boxes = Boxes(
+            corners[places.flatten()].numpy(), kept.flatten().numpy(), labels.flatten().numpy()
+        )
+        shown = boxes[(boxes.scores >= MIN_SCORE)]
+        return to_tensors(shown[(-shown.scores).argsort(kind="stable")])
+
+
+def _name_shared_weights_once(network: nn.Module) -> None:
+    """Leave second names of shared weights out of the state, which a file could not hold."""
+    once = {weight: name for name, weight in network.named_parameters()}
+    every = network.named_parameters(remove_duplicate=False)
+    second = {name: once[weight] for name, weight in every if once[weight] != name}
+
+    def leave_out(_: nn.Module, state: dict[str, Any], prefix: str, __: Any) -> None:
+        for name in second:
+            state.pop(prefix + name, None)
+
+    def put_back(_: nn.Module, state: dict[str, Any], prefix: str, *__: Any) -> None:
+        for name, first in second.items():
+            if prefix + first in state:
+                state[prefix + name] = state[prefix + first]
+
+    network.register_state_dict_post_hook(leave_out)
+    network.register_load_state_dict_pre_hook(put_back)
+
+
+def build_detr(
+    *,
+    architecture: Literal["rt_detr", "d_fine", "deformable_detr"],
+    backbone: str = "resnet50",
+    norm: Norm = "group",
+    n_findings: int = 1,
+    image_size: int = 512,
+    queries: int = 300,
+    channels: int = 256,
+    encoder_layers: int = 1,
+    decoder_layers: int = 6,
+    denoising: int = 100,
+    weights: Literal["imagenet"] | None = None,
+    mean: float | None = None,
+    std: float | None = None,
+) -> LesionDetr:
+    """Build a detector of the package transformers on a body of ours.
+
+    Args:
+        architecture: Which.
+        backbone: A detector's backbone in `networks.registry`.
+        norm: As for `detection.retinanet.build_retinanet`.
+        n_findings: Findings to tell apart.
+        image_size: Side of the pixel store's images, px.
+        queries: Boxes that are looked for in an image.
+        channels: Width of the transformer; a multiple of 32.
+        encoder_layers: Layers of the encoder: of the deepest maps, in Deformable DETR of all.
+        decoder_layers: Layers of the decoder, each with losses of its own.
+        denoising: Queries made of the true boxes while it learns; Deformable DETR makes none.
+        weights: ``imagenet`` for the body, or None.
+        mean: Mean of the pixels, in [0, 1]; None for what the backbone's weights want.
+        std: Standard deviation, likewise.
+
+    Raises:
+        InputError: The package is not installed, an argument is outside its range, or the weights
+            cannot be had.
+    """
+    try:
+        import transformers
+    except ImportError:
+        raise InputError(
+            f"architecture: {architecture} needs transformers, which is not installed; pip install "
+            "'cxr-compare[detr]'"
+        ) from None
+    body = build_body(backbone, norm)
+    record = NETWORKS[backbone]
+    if weights == "imagenet":
+        load_imagenet(body, backbone, norm)
+    elif weights is not None:
+        raise InputError(f"weights: {architecture} has imagenet, a file or a run, got {weights!r}")
+    pyramid = build_pyramid(backbone, body, 8, p6_from_c5=False)
+    widths = [block[0].in_channels for block in pyramid.fpn.inner_blocks]
+    stub = transformers.RTDetrResNetConfig(
+        embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4, layer_type="basic",
+        out_indices=[2, 3, 4],
+    )  # fmt: skip
+    settings: dict[str, Any] = {
+        "backbone_config": stub,
+        "num_labels": n_findings,
+        "num_queries": queries,
+        "d_model": channels,
+        "encoder_layers": encoder_layers,
+        "encoder_ffn_dim": 4 * channels,
+        "decoder_layers": decoder_layers,
+        "decoder_ffn_dim": 4 * channels,
+        "auxiliary_loss": True,
+    }
+    if architecture == "deformable_detr":
+        settings |= {"with_box_refine": True, "disable_custom_kernels": True}
+    else:
+        settings |= {"num_denoising": denoising, "encoder_hidden_dim": channels}
+        settings |= {"decoder_in_channels": [channels] * 3, "freeze_backbone_batch_norms": False}
+    name = {"rt_detr": "RTDetr", "d_fine": "DFine", "deformable_detr": "DeformableDetr"}[architecture]
+    network = getattr(transformers, f"{name}ForObjectDetection")(
+        getattr(transformers, f"{name}Config")(**settings)
+    )
+    _put_body(network, _Maps(pyramid.body), widths)
+    mean = record.mean if mean is None else mean
+    std = record.std if std is None else std
+    return LesionDetr(network, Preprocess(image_size, mean, std), n_findings)
+
+
+def _put_body(network: Any, maps: _Maps, widths: list[int]) -> None:
+    """Put a body with maps of these widths in the place of a small one of the package's."""
+    network.model.backbone = maps
+    projections = getattr(network.model, "encoder_input_proj", None) or network.model.input_proj
+    for level, projection in enumerate(projections):
+        before = projection[0]
+        projection[0] = nn.Conv2d(
+            widths[min(level, 2)] if level < 3 or len(projections) == 4 else widths[2],
+            before.out_channels, before.kernel_size, before.stride, before.padding,
+            bias=before.bias is not None,
+        )  # fmt: skip
+        network._init_weights(projection[0])
