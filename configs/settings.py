@@ -103,17 +103,31 @@ class DetectorModelSettings(_ModelSettings):
     architecture: str = Field(default="retinanet", description="a detector of docs/arms.md")
 
 
-class RetinaNetSettings(DetectorModelSettings):
-    """RetinaNet; the keys are the arguments of `detection.retinanet.build_retinanet`."""
+class _BodySettings(DetectorModelSettings):
+    """Of the detectors here, whose bodies are networks of docs/weights.md."""
 
     backbone: _Backbone = Field(
         default="resnet50", description="a network of docs/weights.md, below the pyramid"
     )
-    head: Literal["v1", "v2"] = Field(
-        default="v2", description="v2: group norm and GIoU, as torchvision's second version"
-    )
     norm: Literal["frozen", "batch", "group"] = Field(
         default="frozen", description="batch norm as pretrained, live, or group norm"
+    )
+
+    @model_validator(mode="after")
+    def _statistics_need_weights(self) -> Self:
+        if self.weights == "none" and self.norm == "frozen":
+            raise ValueError(
+                "norm = 'frozen' keeps pretrained statistics, and weights = 'none' has none; "
+                "choose norm = 'batch' (or 'group' for batches below 8)"
+            )
+        return self
+
+
+class RetinaNetSettings(_BodySettings):
+    """RetinaNet; the keys are the arguments of `detection.retinanet.build_retinanet`."""
+
+    head: Literal["v1", "v2"] = Field(
+        default="v2", description="v2: group norm and GIoU, as torchvision's second version"
     )
     fpn_channels: int = Field(default=256, ge=8, le=1024, description="width of the pyramid")
     head_convs: int = Field(default=4, ge=1, le=4, description="depth of the heads")
@@ -131,17 +145,33 @@ class RetinaNetSettings(DetectorModelSettings):
         default="auto", description="auto: l1 in head v1, giou in v2"
     )
 
-    @model_validator(mode="after")
-    def _statistics_need_weights(self) -> Self:
-        if self.weights == "none" and self.norm == "frozen":
-            raise ValueError(
-                "norm = 'frozen' keeps pretrained statistics, and weights = 'none' has none; "
-                "choose norm = 'batch' (or 'group' for batches below 8)"
-            )
-        return self
+
+class DeformableDetrSettings(_BodySettings):
+    """Deformable DETR; the keys are the arguments of `detection.detr.build_detr`."""
+
+    queries: int = Field(default=300, ge=1, le=1000, description="boxes looked for in an image")
+    channels: int = Field(
+        default=256, ge=32, le=1024, multiple_of=32, description="width of the transformer"
+    )
+    encoder_layers: int = Field(default=6, ge=1, le=12, description="on the maps of all levels")
+    decoder_layers: int = Field(default=6, ge=1, le=12, description="each with its own losses")
 
 
-_DETECTORS: dict[str, type[DetectorModelSettings]] = {"retinanet": RetinaNetSettings}
+class RtDetrSettings(DeformableDetrSettings):
+    """RT-DETR and D-FINE; likewise."""
+
+    encoder_layers: int = Field(default=1, ge=1, le=12, description="on the deepest maps")
+    denoising: int = Field(
+        default=100, ge=0, le=500, description="queries made of the true boxes while it learns"
+    )
+
+
+_DETECTORS: dict[str, type[DetectorModelSettings]] = {
+    "retinanet": RetinaNetSettings,
+    "rt_detr": RtDetrSettings,
+    "d_fine": RtDetrSettings,
+    "deformable_detr": DeformableDetrSettings,
+}
 _ENTRY_POINTS = "cxr_compare.detectors"  # a class with `Settings` and `build`: docs/arms.md
 
 

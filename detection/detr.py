@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -18,10 +19,9 @@ from detection.frames import MAX_PER_FINDING, MIN_SCORE
 from detection.weights import load_imagenet
 from networks.registry import NETWORKS
 
-_WEIGHTS = {"ce": 1.0, "bbox": 5.0, "giou": 2.0}  # Deformable DETR's; the others' are in their losses
+_WEIGHTS = {"ce": 1.0, "bbox": 5.0, "giou": 2.0}  # Deformable DETR's; others weigh in their losses
 _PARTS = {*_WEIGHTS, "vfl", "fgl", "ddf"}
-_POINTS = 4  # that attention reads, a level and head
-_HEADS = 8
+_CLASSES = {"rt_detr": "RTDetr", "d_fine": "DFine", "deformable_detr": "DeformableDetr"}
 
 
 class _Pass(NamedTuple):
@@ -178,8 +178,8 @@ def _name_shared_weights_once(network: nn.Module) -> None:
 
 
 def build_detr(
-    *,
     architecture: Literal["rt_detr", "d_fine", "deformable_detr"],
+    *,
     backbone: str = "resnet50",
     norm: Norm = "group",
     n_findings: int = 1,
@@ -188,7 +188,7 @@ def build_detr(
     channels: int = 256,
     encoder_layers: int = 1,
     decoder_layers: int = 6,
-    denoising: int = 100,
+    denoising: int = 0,
     weights: Literal["imagenet"] | None = None,
     mean: float | None = None,
     std: float | None = None,
@@ -228,8 +228,9 @@ def build_detr(
     elif weights is not None:
         raise InputError(f"weights: {architecture} has imagenet, a file or a run, got {weights!r}")
     pyramid = build_pyramid(backbone, body, 8, p6_from_c5=False)
-    widths = [block[0].in_channels for block in pyramid.fpn.inner_blocks]
-    stub = transformers.RTDetrResNetConfig(
+    blocks: Any = pyramid.fpn.inner_blocks
+    widths = [block[0].in_channels for block in blocks]
+    stub = transformers.RTDetrResNetConfig(  # type: ignore[call-arg]
         embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4, layer_type="basic",
         out_indices=[2, 3, 4],
     )  # fmt: skip
@@ -249,11 +250,11 @@ def build_detr(
     else:
         settings |= {"num_denoising": denoising, "encoder_hidden_dim": channels}
         settings |= {"decoder_in_channels": [channels] * 3, "freeze_backbone_batch_norms": False}
-    name = {"rt_detr": "RTDetr", "d_fine": "DFine", "deformable_detr": "DeformableDetr"}[architecture]
-    network = getattr(transformers, f"{name}ForObjectDetection")(
-        getattr(transformers, f"{name}Config")(**settings)
-    )
+    name = _CLASSES[architecture]
+    config = getattr(transformers, f"{name}Config")(**settings)
+    network = getattr(transformers, f"{name}ForObjectDetection")(config)
     _put_body(network, _Maps(pyramid.body), widths)
+    _expect_little(network)
     mean = record.mean if mean is None else mean
     std = record.std if std is None else std
     return LesionDetr(network, Preprocess(image_size, mean, std), n_findings)
@@ -266,8 +267,18 @@ def _put_body(network: Any, maps: _Maps, widths: list[int]) -> None:
     for level, projection in enumerate(projections):
         before = projection[0]
         projection[0] = nn.Conv2d(
-            widths[min(level, 2)] if level < 3 or len(projections) == 4 else widths[2],
+            widths[min(level, 2)],  # a fourth level is made of the third
             before.out_channels, before.kernel_size, before.stride, before.padding,
             bias=before.bias is not None,
         )  # fmt: skip
         network._init_weights(projection[0])
+
+
+_RARE = 0.01  # share of queries that find something, for the first biases (Lin et al. 2017)
+
+
+def _expect_little(network: Any) -> None:
+    """Let the class layers begin with few findings; the package begins with every second query."""
+    for name, layer in network.named_modules():
+        if isinstance(layer, nn.Linear) and ("class_embed" in name or "score_head" in name):
+            nn.init.constant_(layer.bias, -math.log((1 - _RARE) / _RARE))

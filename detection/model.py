@@ -1,15 +1,22 @@
 """The detectors by the name of their architecture, also those of other packages."""
 
 from collections.abc import Callable
+from functools import partial
 from inspect import signature
 from typing import Any
 
 from configs.settings import foreign_detector
 from data_prep.contracts.errors import InputError
 from detection.detector import Detector
+from detection.detr import build_detr
 from detection.retinanet import build_retinanet
 
-_BUILDERS: dict[str, Callable[..., Detector]] = {"retinanet": build_retinanet}
+_BUILDERS: dict[str, Callable[..., Detector]] = {
+    "retinanet": build_retinanet,
+    "rt_detr": partial(build_detr, "rt_detr"),
+    "d_fine": partial(build_detr, "d_fine"),
+    "deformable_detr": partial(build_detr, "deformable_detr"),
+}
 
 
 def build_detector(
