@@ -230,7 +230,7 @@ def build_detr(
     pyramid = build_pyramid(backbone, body, 8, p6_from_c5=False)
     blocks: Any = pyramid.fpn.inner_blocks
     widths = [block[0].in_channels for block in blocks]
-    stub = transformers.RTDetrResNetConfig(  # type: ignore[call-arg]
+    stub = transformers.RTDetrResNetConfig(
         embedding_size=8, hidden_sizes=[8] * 4, depths=[1] * 4, layer_type="basic",
         out_indices=[2, 3, 4],
     )  # fmt: skip
