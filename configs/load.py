@@ -14,7 +14,14 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args
 import tomli_w
 from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
-from configs.settings import KINDS, ClassifierConfig, DetectorConfig, Section, config_class
+from configs.settings import (
+    KINDS,
+    ClassifierConfig,
+    DetectorConfig,
+    Section,
+    config_class,
+    detector_names,
+)
 from data_prep.contracts.errors import InputError
 
 _FOLDER = Path(__file__).parent
@@ -71,8 +78,7 @@ def read_config(
     """
     content = _read_toml(path)
     values = overrides if isinstance(overrides, Mapping) else dict(map(_parsed, overrides))
-    for key, value in values.items():
-        replace_key(content, key, value, f"--set {key}")
+    replace_keys(content, values, "--set {}")
     return _check(content, str(path), set(values))
 
 
@@ -145,15 +151,28 @@ def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def replace_key(content: dict[str, Any], key: str, value: Any, place: str) -> None:
-    """Replace ``section.key`` of a configuration's content; `place` is for errors."""
-    *sections, leaf = key.split(".")
-    table = content
-    for section in sections:
-        table = table.setdefault(section, {})
-        if not isinstance(table, dict):
-            raise InputError(f"{place}: '{section}' is a value, not a section")
-    table[leaf] = value
+def replace_keys(content: dict[str, Any], values: Mapping[str, Any], place: str) -> None:
+    """Replace values of a configuration's content, by ``section.key``.
+
+    Of another architecture, keys that it does not have are left out of the content before.
+
+    Args:
+        content: Changed in place.
+        values: By key.
+        place: For errors, with ``{}`` for the key.
+    """
+    if (architecture := values.get("model.architecture")) in detector_names():
+        settings: Any = config_class("detector", str(architecture)).model_fields["model"].annotation
+        if isinstance(model := content.get("model"), dict):
+            content["model"] = {k: v for k, v in model.items() if k in settings.model_fields}
+    for key, value in values.items():
+        *sections, leaf = key.split(".")
+        table = content
+        for section in sections:
+            table = table.setdefault(section, {})
+            if not isinstance(table, dict):
+                raise InputError(f"{place.format(key)}: '{section}' is a value, not a section")
+        table[leaf] = value
 
 
 def _parsed(override: str) -> tuple[str, Any]:

@@ -17,7 +17,7 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-from configs.load import parse_config, replace_key
+from configs.load import parse_config, replace_keys
 from configs.settings import Config
 from data_prep.contracts.errors import InputError
 
@@ -35,7 +35,7 @@ _NOT_COMPARABLE = {
     "data.split": "changes the validation images, so figures of trials could not be compared",
     "training.monitor": "is the figure that trials are compared by",
 }
-_IN_THE_LOSS = ("model.box_loss", "model.head", "training.positive_weight")
+_IN_THE_LOSS = ("model.architecture", "model.box_loss", "model.head", "training.positive_weight")
 
 
 def read_space(config: Config, over: Sequence[str]) -> dict[str, BaseDistribution]:
@@ -148,8 +148,7 @@ def with_values(config: Config, values: Mapping[str, Any], place: str) -> Config
         InputError: As `configs.load.read_config`.
     """
     content = config.model_dump(exclude_none=True)
-    for key, value in values.items():
-        replace_key(content, key, value, place)
+    replace_keys(content, values, place)
     return parse_config(tomli_w.dumps(content), place)
 
 

@@ -294,3 +294,23 @@ def test_every_shipped_configuration_says_what_it_suits():
     assert {each.name for each in listed} == set(shipped_configs())
     assert [each.kind for each in listed if each.name == "retinanet_lite"] == ["detector"]
     assert all("CPU" in each.suits or "GPU" in each.suits for each in listed)
+
+
+def test_another_architecture_leaves_keys_out_that_it_does_not_have():
+    file = find_config("retinanet_small")  # which sets head_convs and box_loss
+    config = read_config(file, ["model.architecture=rt_detr", "model.queries=20"])
+    assert config.model.backbone == "resnet18"
+    assert config.model.queries == 20
+    assert parse_config(dump_config(config), "again") == config
+    with pytest.raises(InputError, match=r"--set model\.head_convs: unknown key"):
+        read_config(file, ["model.architecture=rt_detr", "model.head_convs=2"])
+
+
+def test_configurations_of_before_november_2026_are_renewed():
+    old = dump_config(read_config(find_config("retinanet"), ["model.weights=imagenet"]))
+    old = old.replace("trainable = 3", "trainable_layers = 3").replace(
+        'architecture = "retinanet"\n', ""
+    )
+    assert parse_config(old, "run").model.trainable == 3
+    old = dump_config(read_config(find_config("small_cnn"))).replace("backbone =", "architecture =")
+    assert parse_config(old, "run").model.backbone == "small_cnn"
