@@ -239,13 +239,10 @@ def _known_keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     """Every key of a model with its sections, as ``section.key``."""
     keys = []
     for name, field in model.model_fields.items():
-        sections = [t for t in (field.annotation, *get_args(field.annotation)) if _is_section(t)]
+        kinds = (field.annotation, *get_args(field.annotation))
+        sections = [t for t in kinds if isinstance(t, type) and issubclass(t, BaseModel)]
         keys += _known_keys(sections[0], f"{prefix}{name}.") if sections else [prefix + name]
     return keys
-
-
-def _is_section(annotation: Any) -> bool:
-    return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 
 # How other programs, and people in a hurry, call our keys.

@@ -232,12 +232,8 @@ class Run:
         """Answer for images that were read, in one batch; an error where the network fails.
 
         The score, the boxes and the decision are those that ``cxr predict --data``, ``cxr tune``
-        and ``cxr compare`` would give for the image: the same code makes them.
-
-        Args:
-            images: What each is called, and what it shows.
-            of_files: What `file_warnings` said of each. None: each is called by its path, and the
-                file is looked at.
+        and ``cxr compare`` would give for the image: the same code makes them. `of_files` is what
+        `file_warnings` said of each; None: each is called by its path, and the file is looked at.
         """
         model, decision = self.model, self.decision
         of_files = _warnings_of(images) if of_files is None else of_files

@@ -82,13 +82,8 @@ def assemble(
 ) -> tuple[SourceTables, pd.DataFrame]:
     """Complete the tables of a data set."""
     if outcomes is None:
-        stated = tables.images.assign(
-            **{
-                c: np.nan
-                for c in ("spacing_row_mm", "spacing_col_mm", "height", "width")
-                if c not in tables.images.columns
-            }
-        )
+        measured = pd.Index(["spacing_row_mm", "spacing_col_mm", "height", "width"])
+        stated = tables.images.reindex(columns=tables.images.columns.union(measured, sort=False))
         images = _with_spacing(stated).reindex(columns=_columns(tables.images))
         return replace(tables, images=images.sort_values("image_id")), empty_table("decode")
     usable = outcomes["error"].isna()

@@ -173,16 +173,9 @@ def write_set(
     splits = _make_splits(out, tables, image_links(decode, near), plan)
     info["notes"] = [*tables.notes, *_split_notes(splits)]
     (out / "dataset.json").unlink(missing_ok=True)  # a set being rewritten is not complete
-    contents = {
-        "images": tables.images,
-        "findings": tables.findings,
-        "boxes": tables.boxes,
-        "box_coverage": tables.box_coverage,
-        "decode": decode,
-        "excluded": tables.excluded,
-    }
-    for table, frame in contents.items():
-        write_table(frame, out / f"{table}.parquet", table)
+    for name in ("images", "findings", "boxes", "box_coverage", "excluded"):
+        write_table(getattr(tables, name), out / f"{name}.parquet", name)
+    write_table(decode, out / "decode.parquet", "decode")
     ids["split_ids"] = {key: write_split(out, key, *made) for key, made in splits.items()}
     dataset = DataSet(out, info, targets)
     write_audit(dataset, audit(dataset, near=near, measure_shortcuts=measure_shortcuts), out)

@@ -177,7 +177,6 @@ def _problem(row: dict[str, Any]) -> Problem:
 def audit(
     dataset: DataSet,
     *,
-    split: str | None = None,
     pixels: bool = True,
     near: NearDuplicates | None = None,
     measure_shortcuts: MeasureShortcuts | None = None,
@@ -192,7 +191,7 @@ def audit(
     images = _with_columns(dataset.images)
     decode = dataset.optional_table("decode")
     names = sorted(path.stem for path in (dataset.folder / "splits").glob("*.parquet"))
-    splits = {name: dataset.split(name) for name in (names if split is None else [split])}
+    splits = {name: dataset.split(name) for name in names}
     labels = pd.DataFrame({n: dataset.labels(t) for n, t in dataset.targets.items()})
     unseen = open_images(dataset)[1] if pixels else _NOT_ASKED
     near = near or near_duplicates_of(dataset, decode, pixels=pixels, engine=engine)

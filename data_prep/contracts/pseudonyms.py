@@ -100,17 +100,13 @@ def keyed_hash(key: bytes, text: str) -> str:
 
 def hide_paths(frame: pd.DataFrame, key: bytes) -> pd.DataFrame:
     """Replace the paths in a table that is about to be written."""
-    return frame.assign(path=_hidden(frame["path"], key))
+    names = {path: _hide_path(key, path) for path in frame["path"].dropna().unique()}
+    return frame.assign(path=renamed(frame["path"], names))
 
 
 def _hide_path(key: bytes, path: str) -> str:
     """What `hide_paths` writes for one path, relative to its folder, with ``/``."""
     return path if _HIDDEN.fullmatch(path) else f"hidden/{keyed_hash(key, f'path:{path}')}"
-
-
-def _hidden(paths: pd.Series, key: bytes) -> pd.Series:
-    known = paths.dropna().unique()
-    return renamed(paths, {path: _hide_path(key, path) for path in known})
 
 
 def find_hidden(root: Path, key: bytes, wanted: Iterable[str]) -> dict[str, Path]:

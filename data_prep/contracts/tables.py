@@ -190,7 +190,7 @@ def stored_table(
         table = read_table(owner.folder / file, schema)
         if not schema.endswith("images"):
             require_members(table["image_id"], owner.images, owner.folder / file)
-        return table if reader is None else _of_reader(table, reader)
+        return table if reader is None else table[table["reader"] == reader].reset_index(drop=True)
 
     return cached_property(read)
 
@@ -204,11 +204,6 @@ def require_members(ids: pd.Series, images: pd.DataFrame, path: Path) -> None:
             f"image_id {ids.iloc[row]!r}; bring back the tables as they were, or make the folder "
             "again"
         )
-
-
-def _of_reader(table: pd.DataFrame, reader: str) -> pd.DataFrame:
-    """The rows of a findings, boxes or coverage table that one reader wrote."""
-    return table[table["reader"] == reader].reset_index(drop=True)
 
 
 def frame_digest(frame: pd.DataFrame, columns: Iterable[str]) -> str:
