@@ -174,11 +174,8 @@ def run_commands(
     A command that goes on where it was, such as `cxr train`, makes the whole resumable: leave out
     what has ended, and give the others again. After five failures in a row no more is started.
 
-    Args:
-        commands: Taken one by one, when a place is free.
-        machines: Where they run.
-        ended: Called with each that has ended, before another is taken; says whether it failed.
-        watch: Called with each that is under way, a few times a second.
+    `ended` is called with each that has ended, before another is taken, and says whether it failed;
+    `watch` with each that is under way, a few times a second.
 
     Raises:
         KeyboardInterrupt: The user interrupted, or one of them was; all have been.
@@ -304,11 +301,7 @@ def _share_gpus(names: Sequence[str], devices: int, jobs: int) -> list[str]:
 
 
 def own_rank(devices: int) -> Rank | None:
-    """This process among those of one training; None where it is alone.
-
-    Args:
-        devices: What the command asks for, which must be what its launcher started.
-    """
+    """This process among those of one training, as many as asked for; None where it is alone."""
     rank = Rank.of(os.environ)
     if rank is None:
         tasks = os.environ.get("SLURM_NTASKS", "1")

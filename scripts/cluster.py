@@ -108,17 +108,8 @@ def open_machines(
 ) -> Iterator[Machines]:
     """Give the machines that run commands for the block, and end what was started for it.
 
-    Args:
-        engine: ``local`` or ``ray``.
-        address: As of `data_prep.work.engine.open_engine`.
-        device: ``auto``, ``cpu`` or ``cuda``.
-        devices: GPUs of one command.
-        jobs: Commands at a time.
-        reads: Folders and files that commands read or write, there when the first is started: all
-            machines of a cluster must see them under the same path.
-
-    Yields:
-        The machines.
+    Each command takes `devices` GPUs, and `jobs` of them run at a time. All machines of a cluster
+    must see what is in `reads`, folders and files that commands read or write, under the same path.
 
     Raises:
         InputError: There is no such cluster or device. What a machine of a cluster lacks is said

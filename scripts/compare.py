@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -164,7 +163,8 @@ class _Asked:
         from evaluation.report.result import Report
 
         if out is None:
-            judged = self._compare_in_memory(systems, test_set)
+            with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
+                judged = self._compare(systems, test_set, Path(folder))
             return Report(test_set, lambda: judged)
         question = self.question(systems, test_set, out)
         answered = None if self.overwrite else _is_answered(out, question)
@@ -179,7 +179,9 @@ class _Asked:
                     return self._compare(systems, test_set, out)
 
             return Report(test_set, judge, out, self.metrics)
-        with _report_folder(out):
+        require_only(out, OF_ONE_TARGET, "report", CASES_PAGES)
+        with folder_lock(out):
+            (out / METRICS).unlink(missing_ok=True)  # it is incomplete until its last file
             comparison = self._compare(systems, test_set, out)
             self._write(comparison, self.question(systems, test_set, out), test_set, out)
         return Report(test_set, lambda: comparison, out, self.metrics)
@@ -208,10 +210,6 @@ class _Asked:
             },
             "shown": {**self.shown, "metrics": ",".join(self.metrics)},
         }
-
-    def _compare_in_memory(self, systems: list[System], test_set: TestSet) -> Comparison:
-        with tempfile.TemporaryDirectory(prefix="cxr-") as folder:
-            return self._compare(systems, test_set, Path(folder))
 
     def _compare(self, systems: list[System], test_set: TestSet, out: Path) -> Comparison:
         """Compare the systems, and log that the test images were used."""
@@ -333,15 +331,6 @@ def _difference(key: str, was: Any, now: Any) -> str:
     return f" with {changed} {words[0]}, not {words[1]}"
 
 
-@contextmanager
-def _report_folder(out: Path) -> Iterator[None]:
-    """Hold a report folder for writing; it is incomplete until its last file."""
-    require_only(out, OF_ONE_TARGET, "report", CASES_PAGES)
-    with folder_lock(out):
-        (out / METRICS).unlink(missing_ok=True)
-        yield
-
-
 def _compare_each(
     asked: _Asked, systems: list[System], test_sets: list[TestSet], out: Path
 ) -> ReportsByTarget:
@@ -350,7 +339,10 @@ def _compare_each(
     from evaluation.report.result import ReportsByTarget
 
     targets = [test_set.target for test_set in test_sets]
-    _require_folder(out, [target.name for target in targets])
+    names = {target.name for target in targets}
+    require_only(out, OF_ALL_TARGETS.union(names), "report on these targets")
+    if reserved := sorted({*OF_ALL_TARGETS, LOCK} & names):
+        raise InputError(f"compare: a target cannot be called '{reserved[0]}'; compare it alone")
     with folder_lock(out):
         # As predictions folders, so that no run is predicted once per target.
         opened = open_systems(systems, test_sets[0], out)
@@ -371,13 +363,6 @@ def _compare_each(
             console.say(str(reports[name]))
         page = write_targets_page(out, targets, test_sets[0].dataset.name)
         return ReportsByTarget(reports, page)
-
-
-def _require_folder(out: Path, targets: list[str]) -> None:
-    require_only(out, OF_ALL_TARGETS.union(targets), "report on these targets")
-    reserved = sorted({*OF_ALL_TARGETS, LOCK} & set(targets))
-    if reserved:
-        raise InputError(f"compare: a target cannot be called '{reserved[0]}'; compare it alone")
 
 
 def _chosen_targets(dataset: DataSet, names: list[str] | None) -> list[Target]:

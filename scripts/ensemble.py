@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated
 
-from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from data_prep.store.predictions import Predictions
 from evaluation.systems.ensemble import join_systems
@@ -21,9 +20,6 @@ def ensemble(
     out: AnyPath,
     name: str | None = None,
     weights: Annotated[tuple[float, ...], Argument(read=read_numbers, metavar="N[,N...]")] = (),
-    fusion: Literal["best", "wbf"] | None = None,
-    iou: Annotated[float | None, Argument(least=0.0, most=1.0)] = None,
-    gate: Literal["multiply"] | None = None,
 ) -> Predictions:
     """Join detectors by box fusion, classifiers by mean probability.
 
@@ -36,9 +32,6 @@ def ensemble(
         out: Predictions folder to make.
         name: Name of the system in the report; the members' if absent.
         weights: A weight per member, with commas; all 1 by default.
-        fusion: How boxes join: each detector's best box of a lesion, the default, or all (WBF).
-        iou: Boxes that overlap more belong together; 0.5, with wbf 0.55, if absent.
-        gate: One detector and one classifier: its score multiplies those of the boxes.
 
     Returns:
         The predictions folder.
@@ -51,21 +44,7 @@ def ensemble(
         --out out/ensemble-predictions --name "RetinaNet x 2"
     """
     dataset = DataSet.open(data)
-    if gate is not None:
-        options = {"--weights": weights, "--fusion": fusion, "--iou": iou}
-        if unused := [option for option, value in options.items() if value not in (None, ())]:
-            raise InputError(f"ensemble: {unused[0]} is not for --gate; leave it out")
     members = [Predictions.open(folder) for folder in predictions]
-    notes = join_systems(
-        members,
-        dataset,
-        out,
-        name,
-        weights=list(weights) or None,
-        fusion=fusion,
-        iou=iou,
-        gate=gate,
-    )
-    for note in notes:
+    for note in join_systems(members, dataset, out, name, weights=list(weights) or None):
         console.say(note)
     return Predictions.open(out)

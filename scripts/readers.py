@@ -67,7 +67,7 @@ def readers(
             name) and, maybe, weight.
         hit: A mark hits a lesion in which its centre lies, by overlap (iou), or by the distance of
             both centres.
-        hit_limit: The least IoU (0.2 if left out), or the largest distance, px.
+        hit_limit: With iou the least overlap (0.2 if left out), with distance the largest, px.
         false_marks: False positives per image at which FROC gives the sensitivity.
         rename: Names of modalities, as 0=without,1=with.
 
@@ -99,6 +99,8 @@ def readers(
     from evaluation.studies.reader_page import reader_statements, write_readers
     from evaluation.studies.readings import read_study
 
+    if hit == "centre" and hit_limit is not None:
+        raise InputError("readers --hit-limit: is for --hit iou and --hit distance; leave it out")
     if hit == "distance" and hit_limit is None:
         raise InputError("readers --hit distance: give --hit-limit, the largest distance in px")
     limit = 0.2 if hit_limit is None else hit_limit

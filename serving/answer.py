@@ -18,9 +18,10 @@ from data_prep.contracts.tables import inert_cell
 from data_prep.contracts.words import counted
 from data_prep.images.decoded_image import DecodedImage, decode_record, grey_from_rgb
 from data_prep.images.image import read_image
-from evaluation.metrics.metric import policy_words, score_words
+from evaluation.metrics.metric import listing, policy_words, score_words
 from evaluation.overlays.draw import as_figure, draw_predictions
 from evaluation.overlays.shapes import ActivationGrid, ImagePrediction, system_colour
+from serving.guard import Warned, WarningKind
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -90,7 +91,7 @@ class Answer:
     threshold: float | None
     computed_decision: bool | None
     boxes: pd.DataFrame
-    warnings: tuple[str, ...] = ()
+    warnings: tuple[Warned, ...] = ()
     undecided_because: str | None = None
     notes: tuple[str, ...] = ()
     finding_scores: Mapping[str, float] = field(default_factory=dict, repr=False)
@@ -174,14 +175,17 @@ class Answer:
         return {**dict.fromkeys(_KEYS), "boxes": [], "warnings": [], "notes": [], **known}
 
     @staticmethod
-    def joint_warnings(answers: Sequence[Answer]) -> list[str]:
+    def joint_warnings(answers: Sequence[Answer]) -> list[Warned]:
         """The warnings of all systems for one image: each once, those about a system last."""
         systems: dict[str, list[str]] = {}
+        kinds: dict[str, WarningKind] = {}
         for answer in answers:
-            for text in answer.warnings:
-                systems.setdefault(text.replace(answer.system, _SYSTEM), []).append(answer.system)
+            for warned in answer.warnings:
+                text = warned.replace(answer.system, _SYSTEM)
+                systems.setdefault(text, []).append(answer.system)
+                kinds.setdefault(text, warned.kind)
         joint = (
-            text.replace(_SYSTEM, " and ".join(filter(None, (", ".join(names[:-1]), names[-1]))))
+            Warned(text.replace(_SYSTEM, listing(names)), kinds[text])
             for text, names in sorted(systems.items(), key=lambda item: item[0][:1] == _SYSTEM)
         )
         return list(dict.fromkeys(joint))
@@ -252,7 +256,7 @@ def render_answers(
         for position, answer in enumerate(answers)
     ]
     policies = dict.fromkeys(policy_words(answer.policy) for answer in answers)
-    warnings = Answer.joint_warnings(answers)
+    warnings: list[str] = [*Answer.joint_warnings(answers)]
     warnings += dict.fromkeys(
         f"{answer.system} is undecided: {answer.undecided_because}"
         for answer in answers

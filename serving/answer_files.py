@@ -226,10 +226,10 @@ class _Writer:
 
     def _print(self, answers: Sequence[Answer]) -> None:
         """What stands beside the answers, then a line each; or JSON alone on stdout."""
-        remarks = [("WARNING", text) for text in Answer.joint_warnings(answers)]
-        remarks += [("NOTE", text) for answer in answers for text in answer.notes]
-        for kind, text in dict.fromkeys(remarks):
-            line = f"{answers[0].image}  {kind}: {text}"
+        remarks = [f"WARNING: {text}" for text in Answer.joint_warnings(answers)]
+        remarks += [f"NOTE: {text}" for answer in answers for text in answer.notes]
+        for remark in dict.fromkeys(remarks):
+            line = f"{answers[0].image}  {remark}"
             if self.output.printed_as == "json":
                 self.terminal.say(line)
             else:

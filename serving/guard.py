@@ -12,7 +12,7 @@ import base64
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import cv2
 import numpy as np
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from data_prep.store.dataset import DataSet
     from data_prep.store.pixel_store import PixelSource
 
+WarningKind = Literal["other_image", "negative", "turned", "age", "synthetic_run", "damaged"]
 GUARD_NAME = "guard.json"
 """Its file in a run folder."""
 MIN_IMAGES = 50
@@ -65,12 +66,25 @@ _ORIENTATIONS = {
     "LH": "upside down and mirrored",
     **dict.fromkeys(("FL", "FR", "HL", "HR"), "lying on its side"),
 }
-_TURNS: tuple[tuple[str, Callable[[np.ndarray], np.ndarray]], ...] = (
-    ("as a negative it would: black and white seem to be swapped", lambda pixels: 255 - pixels),
-    ("turned by 180 degrees it would: it seems to be upside down", lambda p: np.rot90(p, 2)),
-    ("turned by 90 degrees it would: it seems to lie on its side", np.rot90),
-    ("turned by 90 degrees it would: it seems to lie on its side", lambda p: np.rot90(p, 3)),
+_ON_ITS_SIDE = "turned by 90 degrees it would: it seems to lie on its side"
+_TURNS: tuple[tuple[WarningKind, str, Callable[[np.ndarray], np.ndarray]], ...] = (
+    ("negative", "as a negative it would: black and white seem to be swapped", lambda p: 255 - p),
+    ("turned", "turned by 180 degrees it would: it seems to be upside down", np.flip),
+    ("turned", _ON_ITS_SIDE, np.rot90),
+    ("turned", _ON_ITS_SIDE, lambda pixels: np.rot90(pixels, 3)),
 )
+
+
+class Warned(str):
+    """The words of a warning, with its kind for programs that list images."""
+
+    kind: WarningKind
+
+    def __new__(cls, words: str, kind: WarningKind = "other_image") -> Self:
+        """Make one; most say that it is an image of another kind than the run was trained for."""
+        warned = super().__new__(cls, words)
+        warned.kind = kind
+        return warned
 
 
 @dataclass(frozen=True)
@@ -112,7 +126,7 @@ class Guard:
         image: DecodedImage | np.ndarray,
         square: np.ndarray | None = None,
         system: str = "this run",
-    ) -> tuple[str, ...]:
+    ) -> tuple[Warned, ...]:
         """Say what speaks against a frontal chest X-ray, in sentences without a full stop.
 
         `square` is the image letterboxed, where that was made already, `system` what the run is
@@ -125,21 +139,26 @@ class Guard:
         age = None if decoded is None else decoded.header.get("age_years")
         warnings = self._age_warnings(age, system)
         if self.score(pixels) >= self.limit:
-            turned = (words for words, turn in _TURNS if self.score(turn(pixels)) < self.limit)
             words = f"does not look like the frontal chest X-rays that trained {system}"
-            warnings.append(words + "".join(f" ({turn})" for turn in list(turned)[:1]))
+            turned = (
+                Warned(f"{words} ({seems})", kind)
+                for kind, seems, turn in _TURNS
+                if self.score(turn(pixels)) < self.limit
+            )
+            warnings.append(next(turned, Warned(words)))
         return tuple(warnings)
 
-    def _age_warnings(self, age: float | None, system: str) -> list[str]:
+    def _age_warnings(self, age: float | None, system: str) -> list[Warned]:
         if age is None or self.ages is None:
             return []
         group, total = int(np.searchsorted(_AGES, age, side="right")), sum(self.ages)
         if self.ages[group] >= _RARE * total:
             return []
-        return [
+        words = (
             f"by its header a patient of {_AGE_GROUPS[group]} years; of the {total:,} images that "
             f"trained {system}, {self.ages[group]:,} are of that age"
-        ]
+        )
+        return [Warned(words, "age")]
 
     def write(self, path: Path) -> None:
         """Write ``guard.json``."""
@@ -173,7 +192,7 @@ class Guard:
         return cls(size, limit, images, share, fit, content["ages"] and tuple(content["ages"]))
 
 
-def file_warnings(path: Path | str | None, image: DecodedImage | None = None) -> tuple[str, ...]:
+def file_warnings(path: Path | str | None, image: DecodedImage | None = None) -> tuple[Warned, ...]:
     """What speaks against a frontal chest X-ray, whatever trained a run: header, colour, size, ...
 
     A DICOM file that ``cxr prepare --format dicom`` leaves out is named with the same reason; one
@@ -189,7 +208,7 @@ def file_warnings(path: Path | str | None, image: DecodedImage | None = None) ->
             reason, is_dicom = why_no_radiograph(file)
     warnings = [f"by its DICOM header no frontal chest X-ray: {reason}"] if reason else []
     if image is None and (is_dicom or path is None):
-        return tuple(warnings)
+        return tuple(map(Warned, warnings))
     image = image or read_image(str(path))
     height, width = image.pixels.shape
     if not is_dicom and min(height, width) < SMALLEST_SIDE:  # a header has said so
@@ -198,14 +217,16 @@ def file_warnings(path: Path | str | None, image: DecodedImage | None = None) ->
         warnings.append("without contrast: the whole image has one grey value, or nearly so")
     if image.colour >= _COLOURED:
         warnings.append("a colour image; X-rays are grey")
-    return (*warnings, *_orientation_warnings(image), *image.doubts)
+    damaged = (Warned(words, "damaged") for words in image.doubts)
+    return (*map(Warned, warnings), *_orientation_warnings(image), *damaged)
 
 
-def _orientation_warnings(image: DecodedImage) -> list[str]:
+def _orientation_warnings(image: DecodedImage) -> list[Warned]:
     stated = str(image.record["orientation"] or "")
     row, _, column = stated.partition("\\")
     words = _ORIENTATIONS.get(row[:1] + column[:1])
-    return [f"by its DICOM header {words} (PatientOrientation {stated})"] if words else []
+    said = f"by its DICOM header {words} (PatientOrientation {stated})"
+    return [Warned(said, "turned")] if words else []
 
 
 def image_notes(image: DecodedImage) -> tuple[str, ...]:

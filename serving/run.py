@@ -26,7 +26,7 @@ from serving.answer import ARRAY, COLOUR, Answer, name_and_image
 from serving.backends import open_model
 from serving.export_spec import EXPORT_FILE, ExportSpec, is_export, validation_folder
 from serving.exported_model import ExportedModel
-from serving.guard import GUARD_NAME, Guard, file_warnings, image_notes
+from serving.guard import GUARD_NAME, Guard, Warned, file_warnings, image_notes
 
 if TYPE_CHECKING:
     from serving.backends import Model
@@ -227,7 +227,7 @@ class Run:
     def answer(
         self,
         images: Sequence[tuple[str, DecodedImage]],
-        of_files: Sequence[tuple[str, ...]] | None = None,
+        of_files: Sequence[tuple[Warned, ...]] | None = None,
     ) -> list[Answer | InputError]:
         """Answer for images that were read, in one batch; an error where the network fails.
 
@@ -256,7 +256,7 @@ class Run:
                 square = source.image(key)
                 warnings += self.guard.warnings(image, square=square, system=self.name)
             if self.synthetic and not image.header.get("synthetic"):
-                warnings += (_SYNTHETIC.format(system=self.name),)
+                warnings += (Warned(_SYNTHETIC.format(system=self.name), "synthetic_run"),)
             answers.append(
                 Answer.of_prediction(
                     output.prediction(key, COLOUR),
@@ -276,14 +276,14 @@ class Run:
         return answers
 
 
-def _warnings_of(images: Sequence[tuple[str, DecodedImage]]) -> list[tuple[str, ...]]:
+def _warnings_of(images: Sequence[tuple[str, DecodedImage]]) -> list[tuple[Warned, ...]]:
     return [file_warnings(None if name == ARRAY else name, image) for name, image in images]
 
 
 def answers_by_image(
     runs: Sequence[Run],
     images: Sequence[tuple[str, DecodedImage]],
-    of_files: Sequence[tuple[str, ...]] | None = None,
+    of_files: Sequence[tuple[Warned, ...]] | None = None,
 ) -> list[list[Answer] | InputError]:
     """What each run says of each image, in the order of runs, or why one of them says nothing."""
     outcomes: list[list[Answer] | InputError] = []

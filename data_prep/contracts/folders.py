@@ -198,13 +198,15 @@ def make_folder(folder: Path) -> Path:
     """Make a folder and its parents.
 
     Raises:
-        InputError: A file stands there, or the place may not be written.
+        InputError: A file stands there, or the place takes no folders, as /proc.
     """
     try:
         with disk_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError, FileNotFoundError):  # the last in /proc
-        raise InputError(f"{folder}: a file stands where a folder is needed") from None
+    except OSError as error:
+        is_file = isinstance(error, FileExistsError | NotADirectoryError)
+        why = "a file stands where a folder is needed" if is_file else "no folder can be made there"
+        raise InputError(f"{folder}: {why}; choose another place") from None
     return folder
 
 
@@ -229,11 +231,9 @@ def require_only(out: Path, names: Collection[str], what: str, pattern: str | No
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: a file stands where a folder is needed")
     for path in sorted(out.iterdir()) if out.is_dir() else ():
-        ours = path.name in {*names, LOCK} or (pattern is not None and path.match(pattern))
-        if not ours:
-            raise InputError(
-                f"{out}: holds '{path.name}', which no {what} has; choose another --out"
-            )
+        if path.name not in {*names, LOCK} and not (pattern and path.match(pattern)):
+            held = f"{out}: holds '{path.name}', which no {what} has"
+            raise InputError(f"{held}; choose another --out")
 
 
 @contextmanager

@@ -10,11 +10,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from data_prep.contracts.boxes import Boxes, box_iou
-from data_prep.contracts.errors import InputError
 from evaluation.statistics.ranking import Floats, Integers
 
 _ROWS_AT_ONCE = 512  # such tables stay in the processor's cache
-_LEAST = 1e-12  # a box of score 0 still has a place
 
 
 def _box_tables(boxes: Boxes) -> Iterator[npt.NDArray[np.int64]]:
@@ -51,85 +49,6 @@ def _by_label(parts: Sequence[Boxes], like: Boxes) -> Boxes:
     return fused[np.lexsort((-fused.scores, fused.labels))]
 
 
-def weighted_box_fusion(
-    boxes: Boxes,
-    *,
-    models: Integers | None = None,
-    weights: Sequence[float] | None = None,
-    iou_threshold: float = 0.55,
-) -> Boxes:
-    """Replace each cluster of overlapping boxes by their mean, weighted by score.
-
-    Boxes come in falling ``score x weight``; each joins the fused box that it overlaps most, if
-    by more than the threshold, else begins a cluster. With ``avg`` the score is the mean times
-    ``min(models, boxes) / sum(weights)``, so that a box which few models saw counts less; with
-    ``max`` it is the highest.
-
-    Only boxes of one label whose IoU with a cluster is above the threshold join it. `models` has
-    the model of each box as an index from 0, `weights` one a model. By label and falling score.
-
-    Source:
-        Solovyev, Wang and Gabruseva 2021, as in ensemble-boxes.
-    """
-    weight, model = _model_weights(models, weights, len(boxes))
-    weighed = replace(boxes, scores=boxes.scores * weight[model])
-    fused = []
-    for table in _box_tables(weighed):
-        sides, total, count = _clusters(weighed, table, iou_threshold)
-        row, column = np.nonzero(count)
-        joined = count[row, column]
-        score = total[row, column] / joined * np.minimum(len(weight), joined) / weight.sum()
-        labels = weighed.labels[table[row, 0]]
-        fused.append(Boxes(sides[:, row, column].T, np.minimum(score, 1.0), labels))
-    return _by_label(fused, weighed)
-
-
-def _clusters(
-    boxes: Boxes, table: Integers, iou_threshold: float
-) -> tuple[Floats, Floats, Integers]:
-    """Cluster the boxes of each row: fused sides ``(4, R, K)``, sum of scores and count."""
-    rows, slots = table.shape
-    sides = _box_sides(boxes.corners, table)
-    score = np.where(table >= 0, np.maximum(boxes.scores[table], _LEAST), 0.0)
-    fused, summed = np.zeros((4, rows, slots)), np.zeros((4, rows, slots))
-    total, count = np.zeros((rows, slots)), np.zeros((rows, slots), dtype=np.int64)
-    used = np.zeros(rows, dtype=np.int64)  # clusters of a row so far
-    for slot in range(slots):
-        there = np.flatnonzero(table[:, slot] >= 0)
-        box, open_to = sides[:, there, slot], int(used.max())
-        target = used[there].copy()
-        if open_to:
-            overlap = _overlaps(box[..., None], fused[:, there, :open_to])
-            overlap[np.arange(open_to) >= used[there, None]] = -1.0
-            best = overlap.argmax(axis=1)
-            joins = overlap[np.arange(len(there)), best] > iou_threshold
-            target[joins] = best[joins]
-        value = score[there, slot]
-        total[there, target] += value
-        count[there, target] += 1
-        summed[:, there, target] += value * box
-        alone = count[there, target] == 1  # the box itself, to the last bit
-        fused[:, there, target] = np.where(
-            alone, box, summed[:, there, target] / total[there, target]
-        )
-        used[there] += target == used[there]
-    return fused, total, count
-
-
-def _model_weights(
-    models: Integers | None, weights: Sequence[float] | None, n_boxes: int
-) -> tuple[Floats, Integers]:
-    """The weight of each model and the model of each box, all 1 and all the first by default."""
-    model = np.zeros(n_boxes, dtype=np.int64) if models is None else np.asarray(models)
-    n_models = int(model.max(initial=0)) + 1
-    weight = np.ones(n_models) if weights is None else np.asarray(weights, dtype=np.float64)
-    if len(weight) < n_models:
-        raise InputError(f"box fusion: {n_models} models but {len(weight)} weights")
-    if not (np.isfinite(weight) & (weight > 0)).all():
-        raise InputError("box fusion: every weight must be a number above 0")
-    return weight, model
-
-
 NAME = "fusion of best boxes"
 OVERLAP = 0.5
 """IoU from which boxes are of one lesion: as non-maximum suppression and AP50 have it."""
@@ -144,9 +63,8 @@ def best_box_fusion(
     mean of its own and each other model's best box there, weighted by score and model. Its score
     is the mean over all models, those without a box there counting 0.
 
-    Weighted box fusion takes the mean over every box of a cluster. Where a model has several boxes
-    of one lesion, as stored predictions do (they are suppressed at IoU 0.6 only), the faint ones
-    pull the score down, and what does not join remains beside it as a false alarm.
+    Weighted box fusion takes the mean over every box of a cluster, so a model's faint duplicates
+    (stored boxes are suppressed at IoU 0.6 only) pull the score down: docs/results.md, section 1.
 
     Only boxes of one label are fused; `models` has the model of each box as an index from 0. By
     label and falling score.
@@ -158,7 +76,7 @@ def best_box_fusion(
         >>> fused.corners.round(3).tolist(), fused.scores.round(3).tolist()
         ([[0.0, 0.0, 4.0, 3.75]], [0.6])
     """
-    weight, models = _model_weights(models, weights, len(boxes))
+    weight = np.asarray(weights, dtype=np.float64)
     weighed = replace(boxes, scores=boxes.scores * weight[models])
     fused = []
     for table in _box_tables(weighed):

@@ -20,7 +20,6 @@ from evaluation.compare.protocol import EXPLORATORY, Protocol, TestSetUses
 from evaluation.compare.verdict import CHANCE, state_verdict
 from evaluation.decisions.test_set import TestSet
 from evaluation.decisions.thresholds import CoverageCurve
-from evaluation.decisions.tuning import validation_scores
 from evaluation.metrics.metric import Note, NoteKind, ends_words, listing, number
 from evaluation.statistics.ranking import Floats, curves
 from evaluation.systems.eligibility import training_id, training_sets
@@ -41,7 +40,6 @@ class SystemResult:
         cost: Parameters, FLOPs, latency; values may be `None`.
         froc: The FROC curve per kind of hit (``iou``, ``centre``); empty without boxes.
         coverage: The accuracy-coverage curve per policy at which images are referred to a reader.
-        validation: ``label`` and ``score`` of the validation images; may be empty.
         seeds: Training runs behind the system; `None` where unknown (other software, readers).
     """
 
@@ -54,7 +52,6 @@ class SystemResult:
     cost: dict[str, Any] = field(default_factory=dict)
     froc: dict[str, FrocCurve] = field(default_factory=dict)
     coverage: dict[str, CoverageCurve] = field(default_factory=dict)
-    validation: pd.DataFrame = field(default_factory=pd.DataFrame)
     seeds: int | None = None
 
     @classmethod
@@ -74,7 +71,6 @@ class SystemResult:
             cost=dict(model.predictions.info.get("cost") or {}),
             froc=card.froc(),
             coverage={policy: left.curve() for policy, left in card.referred.items()},
-            validation=validation_scores(model.predictions, decision, test_set),
             seeds=None if one_unknown else len(models),
         )
 

@@ -256,15 +256,15 @@ class _EstimateMaker:
         self._systems, self._resamples = systems, resamples
         self.drawn = _Replicates(drawn, systems, held=False)
         self._held = _Replicates(drawn, systems, held=True)
-        self._judged = next(iter(systems.values())).cards[0].judged
-        self._sizes: dict[tuple[bytes, str], SampleSize] = {}
+        self._sizes: dict[tuple[int, bytes, str], SampleSize] = {}
 
     def estimate(
         self, names: Sequence[str], key: MetricKey, value: float | None, why_none: str
     ) -> Estimate:
         """The estimate with its interval; without a value with the reason."""
+        size = self._size(names[0], key)
         if value is None:
-            return Estimate(note=why_none, counts=self._size(key))
+            return Estimate(note=why_none, counts=size)
         models = [card for name in names for card in self._systems[name].cards]
         drawn, drawn_held = self.drawn.of(names, key), self._held.of(names, key)
         refitted, choices = drawn_held is not None, _choices(models, key)
@@ -272,21 +272,24 @@ class _EstimateMaker:
         corrected = of_precision and len(models) == 1
         if corrected and drawn is not None:
             drawn = _lowered(drawn, value)
-        interval = self._interval(key, value, drawn, refitted=refitted)
+        # Percentiles are expanded where choices are held: made again, they widen beyond that.
+        patients = None if refitted else size.effective_patients
+        interval = self._interval(key, value, drawn, patients, refitted=refitted)
         if refitted and (reason := _too_few(key.policy, models)):
             interval = Interval(value, note=f"no interval: {reason}")
-        held = self._interval(key, value, drawn_held)
+        held = self._interval(key, value, drawn_held, size.effective_patients)
         method, exact, of_seeds = self._resamples.method, None, None
         kind: IntervalKind = "bootstrap"
         if len(models) > len(names):
             kind = "seeds"
             method = f"{OVER_SEEDS}; covariances of {self._resamples.n_replicates} resamples"
-            interval, of_seeds = self._over_seeds(self.drawn, names, key, interval)
-            held, _ = self._over_seeds(self._held, names, key, held)
+            of_size = size.effective_patients
+            interval, of_seeds = _over_seeds(self.drawn, names, key, interval, of_size)
+            held, _ = _over_seeds(self._held, names, key, held, of_size)
         elif len(names) == 1:
             exact = _exact_interval(models[0], key, value)
         method += (", lower end bias-corrected" if corrected else "") + of_choices(choices)
-        if of_precision and self._size(key).n_positive < 100:
+        if of_precision and size.n_positive < 100:
             interval = replace(interval, note="; ".join(filter(None, [interval.note, _TOO_HIGH])))
         if exact is not None and held.unmoved:
             held = exact
@@ -300,7 +303,7 @@ class _EstimateMaker:
         if len(names) == 2 and interval.bounded and of_seeds is not None:
             family_ends = of_seeds.intervals_at(family_levels(len(self._systems)))
         elif len(names) == 2 and interval.bounded and drawn is not None:
-            family_ends = self._family_ends(drawn, self._patients(key, refitted=refitted))
+            family_ends = self._family_ends(drawn, patients)
         return Estimate(
             interval.estimate,
             interval.low,
@@ -308,7 +311,7 @@ class _EstimateMaker:
             interval.note,
             method=method if interval.bounded else "",
             kind=kind if interval.bounded else None,
-            counts=self._size(key),
+            counts=size,
             family=family_ends,
             held=(held.low, held.high) if held.bounded else None,
             n_chosen_on=_chosen_on(key, models),
@@ -316,40 +319,26 @@ class _EstimateMaker:
             held_choices=tuple(name for name, again in choices.items() if not again),
         )
 
-    def _over_seeds(
-        self, replicates: _Replicates, names: Sequence[str], key: MetricKey, interval: Interval
-    ) -> tuple[Interval, ClusteredEstimate | None]:
-        """The interval over seeds, where replicates of the mean have one; inside their bounds."""
-        drawn = replicates.of(names, key)
-        if drawn is None or not interval.bounded:
-            return interval, None
-        estimate = replicates.over_seeds(names, key, self._size(key).effective_patients)
-        if estimate is None or estimate.interval is None:
-            return replace(interval, low=np.nan, high=np.nan, note=NO_WIDTH), None
-        low, high = estimate.interval
-        if len(names) == 1 and np.nanmin(drawn) >= 0:
-            low = max(low, 0.0)
-            high = min(high, 1.0) if np.nanmax(drawn) <= 1 else high
-        return replace(interval, low=low, high=high), estimate
-
     def _interval(
-        self, key: MetricKey, value: float, drawn: Floats | None, *, refitted: bool = False
+        self,
+        key: MetricKey,
+        value: float,
+        drawn: Floats | None,
+        patients: float | None,
+        *,
+        refitted: bool = False,
     ) -> Interval:
         if drawn is None:
             return Interval(value)
-        if self._judged.n_patients < 2:
+        if self._resamples.n_clusters < 2:
             return Interval(value, note=_ONE_PATIENT)
-        level = expanded_level(LEVEL, self._patients(key, refitted=refitted))
+        level = expanded_level(LEVEL, patients)
         interval = percentile_interval(drawn, level, estimate=value)
         if refitted and not (interval.bounded or interval.unmoved):
             return replace(interval, note=f"{interval.note}; {_CHOICE_UNSURE}")
         if key.metric in family("calibration") and interval.shifted:
             return replace(interval, note=f"{interval.note}; {_CALIBRATION_INSTEAD}")
         return interval
-
-    def _patients(self, key: MetricKey, *, refitted: bool) -> float | None:
-        """For which percentiles are expanded: refitted thresholds widen beyond what these ask."""
-        return None if refitted else self._size(key).effective_patients
 
     def _family_ends(
         self, drawn: Floats, patients: float | None
@@ -360,14 +349,37 @@ class _EstimateMaker:
         ends = np.quantile(drawn[~np.isnan(drawn)], [*tails, *(1 - tail for tail in tails)])
         return tuple(zip(ends[: len(tails)].tolist(), ends[len(tails) :].tolist(), strict=True))
 
-    def _size(self, key: MetricKey) -> SampleSize:
-        judged, chosen = self._judged, self._judged.population(key)
+    def _size(self, name: str, key: MetricKey) -> SampleSize:
+        """Of a system's images, whose unknown labels may be taken in another way than others'."""
+        judged = self._systems[name].cards[0].judged
+        chosen = judged.population(key)
         share_of = METRICS[key.metric].share_of if key.metric in METRICS else None
         of_class = share_of if share_of in ("positive", "negative") else ""
-        population = chosen.tobytes(), of_class
+        population = id(judged), chosen.tobytes(), of_class
         if population not in self._sizes:
             self._sizes[population] = SampleSize.of(judged, chosen, of_class)
         return self._sizes[population]
+
+
+def _over_seeds(
+    replicates: _Replicates,
+    names: Sequence[str],
+    key: MetricKey,
+    interval: Interval,
+    patients: float | None,
+) -> tuple[Interval, ClusteredEstimate | None]:
+    """The interval over seeds, where replicates of the mean have one; inside their bounds."""
+    drawn = replicates.of(names, key)
+    if drawn is None or not interval.bounded:
+        return interval, None
+    estimate = replicates.over_seeds(names, key, patients)
+    if estimate is None or estimate.interval is None:
+        return replace(interval, low=np.nan, high=np.nan, note=NO_WIDTH), None
+    low, high = estimate.interval
+    if len(names) == 1 and np.nanmin(drawn) >= 0:
+        low = max(low, 0.0)
+        high = min(high, 1.0) if np.nanmax(drawn) <= 1 else high
+    return replace(interval, low=low, high=high), estimate
 
 
 def _choices(models: Sequence[Scorecard], key: MetricKey) -> dict[str, bool]:

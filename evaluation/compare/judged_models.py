@@ -23,7 +23,6 @@ from evaluation.decisions.test_set import (
     TestSet,
     Unit,
     Units,
-    group_images,
     judged_units,
 )
 from evaluation.decisions.tuning import checked_decision, tune
@@ -145,8 +144,7 @@ def compare_units(
     """Figures by study or patient, their scorecards, notes, and the bootstrap's paired tests."""
     if unit == "image":
         return None, {}, [], None
-    units = group_images(test_set.images, test_set.labels_of("test"), judged.image_ids, unit)
-    whole = judged_units(judged, units)
+    units, whole = judged_units(judged, test_set.images, test_set.labels_of("test"), unit)
     cards = {
         name: [_unit_card(model, units, whole, test_set, unit) for model in members]
         for name, members in models.items()
@@ -172,15 +170,8 @@ def compare_units(
 def _unit_card(
     model: JudgedModel, units: Units, whole: EvaluationSet, test_set: TestSet, unit: Unit
 ) -> Scorecard:
-    chosen, output = model.decision, model.output
-    rule = tune(
-        model.predictions,
-        test_set,
-        policies=list(chosen.thresholds),
-        options=chosen.options,
-        unit=unit,
-    )
-    scores = pd.Series(units.highest(output.scores(chosen.reduction)), units.names)
+    rule, output = _decision_by(unit, model, test_set), model.output
+    scores = pd.Series(units.highest(output.scores(model.decision.reduction)), units.names)
     spread = output.spread() if rule.referral else None
     return Scorecard(
         whole,
@@ -191,6 +182,15 @@ def _unit_card(
         referrals=rule.referral,
         spread=None if spread is None else units.highest(spread),
     )
+
+
+def _decision_by(unit: Unit, model: JudgedModel, test_set: TestSet) -> Decision:
+    """What validation chose, for a unit of its own chosen again."""
+    chosen = model.decision
+    if unit == "image":
+        return chosen
+    policies = list(chosen.thresholds)
+    return tune(model.predictions, test_set, policies=policies, options=chosen.options, unit=unit)
 
 
 def _with_thresholds(figures: Estimates, cards: Cards) -> Estimates:
@@ -232,13 +232,15 @@ def with_uncounted(
     protocol: Protocol,
     resamples: Resamples,
 ) -> tuple[Estimates, dict[str, Cards]]:
-    """Add the main figures on every test image that any model should have run on; their cards.
+    """Add the main figures on every test image that any model should have run on.
+
+    Returns them with the scorecards that goals are held against, by the unit of the protocol.
 
     An image that is not counted otherwise, without a result of a model or without a known label,
     counts against each system, or for it: two subgroups, none where there is no such image. One
     without a result is called the wrong (right) way and ranked so; one of unknown label is taken as
     the opposite of what the system calls it at the main threshold (as what it calls it); one
-    without either as positive.
+    without either as positive. A study or patient with such an image likewise.
     """
     systems = [model.predictions for members in models.values() for model in members]
     tried = pd.Index(np.concatenate([system.images["image_id"] for system in systems]))
@@ -247,13 +249,20 @@ def with_uncounted(
     if labels.notna().all() and all(labels.index.isin(s.images_run).all() for s in systems):
         return estimates, {}
     policy = protocol.main_policy(list(next(iter(models.values()))[0].card.thresholds))
-    cards: dict[str, Cards] = {
-        subgroup: {
-            name: [_uncounted_card(model, labels, test_set, policy, against) for model in members]
-            for name, members in models.items()
+
+    def cards_by(unit: Unit) -> dict[str, Cards]:
+        return {
+            subgroup: {
+                name: [
+                    _uncounted_card(model, labels, test_set, policy, against, unit)
+                    for model in members
+                ]
+                for name, members in models.items()
+            }
+            for subgroup, against in ((AGAINST, True), (FOR, False))
         }
-        for subgroup, against in ((AGAINST, True), (FOR, False))
-    }
+
+    cards = cards_by("image")
 
     def kept(key: MetricKey) -> bool:
         return key.metric in _WITH_UNCOUNTED and key.subgroup == ALL
@@ -267,25 +276,41 @@ def with_uncounted(
             lambda names, key, each: each if kept(key) and len(names) <= most_names else None
         )
         estimates = estimates.merged(again, subgroup)
+    if protocol.goals and protocol.unit not in (None, "image"):
+        cards = cards_by(protocol.unit)
     return estimates, cards
 
 
 def _uncounted_card(
-    model: JudgedModel, labels: pd.Series, test_set: TestSet, policy: str, against: bool
+    model: JudgedModel,
+    labels: pd.Series,
+    test_set: TestSet,
+    policy: str,
+    against: bool,
+    unit: Unit,
 ) -> Scorecard:
-    system, decision = model.predictions, model.decision
+    system, decision = model.predictions, _decision_by(unit, model, test_set)
     ran = labels.index[labels.index.isin(system.images_run)]
     output = SystemOutput(system, test_set.target, ran)
-    scored = output.scores(decision.reduction)
-    scores = scored.reindex(labels.index)
+    scored = output.scores(model.decision.reduction)
     thresholds = [c.threshold for c in decision.thresholds.values() if c.threshold is not None]
     chosen = decision.thresholds.get(policy)
     at = np.inf if chosen is None or chosen.threshold is None else chosen.threshold
-    taken = labels.fillna(((scores >= at) ^ against).astype(np.float64))
-    taken[labels.isna() & scores.isna()] = 1.0
     if decision.chosen_scores is not None:  # between these every refitted threshold lies
         thresholds += decision.chosen_scores.scores.tolist()
     lowest, highest = min([*scored, *thresholds, 0.0]) - 1.0, max([*scored, *thresholds, 1.0]) + 1.0
-    scores = scores.fillna(((taken == 1) ^ against).map({True: highest, False: lowest}))
-    judged = describe_images(test_set, labels.index, taken)
-    return Scorecard(judged, scores, decision.thresholds, validation=decision.chosen_scores)
+    judged = describe_images(test_set, labels.index, labels)
+    units, judged = judged_units(judged, test_set.images, labels.fillna(0.0), unit)
+    failed = units.highest(~labels.index.isin(ran)) > 0
+    scores = units.highest(scored.reindex(labels.index, fill_value=-np.inf))
+    positive = units.highest(labels == 1) > 0
+    unknown = ~positive & (units.highest(labels.isna()) > 0)
+    positive |= unknown & (((scores >= at) ^ against) | np.isneginf(scores))
+    extremes = np.where(positive == against, lowest, highest)
+    scores = np.where(failed, np.maximum(scores, extremes), scores)
+    return Scorecard(
+        replace(judged, y_true=positive),
+        pd.Series(scores, units.names),
+        decision.thresholds,
+        validation=decision.chosen_scores,
+    )

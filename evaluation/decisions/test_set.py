@@ -209,14 +209,17 @@ def group_images(images: pd.DataFrame, labels: pd.Series, image_ids: pd.Index, u
     return Units(pd.Index(chosen, name="image_id"), of_image, left_out)
 
 
-def judged_units(judged: EvaluationSet, units: Units) -> EvaluationSet:
-    """The units in the place of images; without places, which belong to images."""
+def judged_units(
+    judged: EvaluationSet, images: pd.DataFrame, labels: pd.Series, unit: Unit
+) -> tuple[Units, EvaluationSet]:
+    """Which images make which units, and these in the place of images; without places."""
+    units = group_images(images, labels, judged.image_ids, unit)
     count = len(units.names)
     kinds = None
     if judged.x_class is not None:
         other = units.highest(judged.x_class.to_numpy() != _NORMAL)
         kinds = pd.Series(np.where(other > 0, "not_normal", _NORMAL))
-    return replace(
+    whole = replace(
         judged,
         image_ids=units.names,
         y_true=units.highest(judged.y_true) > 0,
@@ -225,6 +228,7 @@ def judged_units(judged: EvaluationSet, units: Units) -> EvaluationSet:
         truth=judged.truth.iloc[:0],
         x_class=kinds,
     )
+    return units, whole
 
 
 _Rule = Literal["max", "noisy_or", "top_k"]

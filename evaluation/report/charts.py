@@ -31,8 +31,6 @@ from evaluation.report.plot import (
 from evaluation.statistics.bootstrap import Interval, roc_band, share_band
 from evaluation.statistics.ranking import Floats
 
-_LOGIT_LOW, _LOGIT_HIGH, _LOGIT_STEPS = 0.001, 0.999, 400
-_LOGIT_TICKS = tuple((tick, f"{tick:g}") for tick in (0.01, 0.1, 0.5, 0.9, 0.99))
 _BAND = np.linspace(0, 1, 101)  # false positive rates at which the band of a ROC curve is taken
 _RESAMPLES = 500  # of patients, for bands
 _CHOSEN = (
@@ -85,7 +83,6 @@ def report_charts(comparison: Comparison) -> list[Chart]:
         *(_froc_chart(systems, hit) for hit in _HITS),
         _calibration_chart(systems, comparison.provenance.get("systems", {})),
         _coverage_chart(systems, _coverage_policy(comparison), prevalence),
-        *(_transfer_chart(systems, policies, label) for label in (0, 1)),
         _net_benefit_chart(systems, all_positive),
     ]
     return [chart for chart in charts if chart.curves]
@@ -394,58 +391,6 @@ def _coverage_chart(systems: Sequence[_System], policy: str, prevalence: float) 
     )
 
 
-def _transfer_chart(systems: Sequence[_System], policies: Sequence[str], label: int) -> Chart:
-    """The share of images of one label called positive at every threshold."""
-    kind = "positive" if label else "negative"
-    reach = math.log(_LOGIT_HIGH / _LOGIT_LOW)
-    thresholds = 1 / (1 + np.exp(-np.linspace(-reach, reach, _LOGIT_STEPS)))
-    curves, sentences = [], []
-    for system in systems:
-        if system.result.validation.empty:
-            continue
-        before, after = (
-            each["score"][each["label"] == label]
-            for each in (_arrays(system.result.validation), system.test)
-        )
-        points = []
-        for policy in policies if len(after) else ():
-            cut = system.result.thresholds.get(policy)
-            if cut is None:
-                continue
-            then, now = (float(_share_called(s, np.array([cut]))[0]) for s in (before, after))
-            words = (
-                f"{system.name}, threshold for {policy_words(policy)}: {number(then)} of the "
-                f"{kind} images called positive on validation, {number(now)} on test"
-            )
-            inside = min(max(cut, _LOGIT_LOW), _LOGIT_HIGH)
-            points.append(Point(inside, now, words, _marker(policy, policies)))
-            sentences.append(words)
-        curves.append(system.curve(thresholds, _share_called(before, thresholds), faint=True))
-        curves.append(system.curve(thresholds, _share_called(after, thresholds), points))
-    return Chart(
-        key=f"transfer-{kind}",
-        title=f"{kind.capitalize()} images called positive, validation and test",
-        x=Axis("Threshold (log-odds scale)", _LOGIT_TICKS, _LOGIT_LOW, _LOGIT_HIGH, "logit"),
-        y=Axis("Called positive"),
-        curves=tuple(curves),
-        description=f"Share of {kind} images called positive at each threshold. "
-        + f"{'; '.join(sentences)}.",
-        note="Thin: validation; thick: test. Where they part, a threshold does not carry over.",
-    )
-
-
-def _share_called(scores: Floats, thresholds: Floats) -> Floats:
-    """Return the share of scores at or above each threshold; NaN without scores.
-
-    Example:
-        >>> _share_called(np.array([0.2, 0.6]), np.array([0.1, 0.2, 0.5, 0.7])).tolist()
-        [1.0, 1.0, 0.5, 0.0]
-    """
-    if not len(scores):
-        return np.full(len(thresholds), np.nan)
-    return 1 - np.searchsorted(np.sort(scores), thresholds, side="left") / len(scores)
-
-
 def _net_benefit_chart(systems: Sequence[_System], all_positive: _Line | None) -> Chart:
     curves = [system.curve(*system.net_benefit) for system in systems if system.net_benefit]
     low, highest = -0.05, max([0.05, *(float(curve.y.max()) for curve in curves)])
@@ -482,14 +427,12 @@ def _cost_chart(
         ends = (score.low, score.high) if score.bounded else (score.estimate, score.estimate)
         point = Point(cost, score.estimate, sentences[-1])
         curves.append(system.curve(np.array([cost, cost]), np.array(ends), [point]))
-    x = _log_ticks(min(costs.values()), max(costs.values()))
-    shown = x if len(x) <= 6 else [tick for tick in x if f"{tick:e}".startswith("1.0")]
     y = _ticks(min(min(curve.y) for curve in curves), max(max(curve.y) for curve in curves))
     left_out = f" Not drawn, since its cost or figure is unknown: {', '.join(absent)}."
     return Chart(
         key=key,
         title=f"{figure} against {title if title.startswith('FLOPs') else title.lower()}",
-        x=Axis(f"{title} ({word})", tuple((t, f"{t:,g}") for t in shown), x[0], x[-1], "log"),
+        x=Axis.log(f"{title} ({word})", min(costs.values()) / 1.15, max(costs.values()) * 1.15),
         y=Axis(figure, tuple((t, f"{t:.3f}".rstrip("0").ljust(4, "0")) for t in y), y[0], y[-1]),
         curves=tuple(curves),
         description=f"{figure} against {title}. {'; '.join(sentences)}.",
@@ -497,20 +440,6 @@ def _cost_chart(
         + (left_out if absent else ""),
         names_beside=True,
     )
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 of each power of ten, from below the least to above the greatest.
-
-    Example:
-        >>> _log_ticks(0.3, 4.2)
-        [0.2, 0.5, 1.0, 2.0, 5.0]
-    """
-    powers = range(math.floor(math.log10(low)) - 1, math.ceil(math.log10(high)) + 2)
-    ticks = [float(f"{digit}e{power}") for power in powers for digit in (1, 2, 5)]
-    first = max(place for place, tick in enumerate(ticks) if tick <= low / 1.05)
-    last = min(place for place, tick in enumerate(ticks) if tick >= high * 1.05)
-    return ticks[first : last + 1]
 
 
 def _ticks(low: float, high: float) -> list[float]:

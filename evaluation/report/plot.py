@@ -59,21 +59,25 @@ class Axis:
     ticks: tuple[tuple[float, str], ...] = _QUARTERS
     low: float = 0.0
     high: float = 1.0
-    scale: Literal["linear", "log", "logit"] = "linear"
+    scale: Literal["linear", "log"] = "linear"
 
+    @classmethod
+    def log(cls, title: str, low: float, high: float) -> Axis:
+        """A logarithmic axis with ticks at 1, 2 and 5 times the powers of ten, fewer over many.
 
-def log_axis(title: str, low: float, high: float) -> Axis:
-    """A logarithmic axis with ticks at 1, 2 and 5 times the powers of ten, fewer over many.
-
-    Example:
-        >>> [words for _, words in log_axis("Images", 40.0, 2500.0).ticks]
-        ['50', '100', '200', '500', '1,000', '2,000']
-    """
-    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    steps = (1, 2, 5) if high / low <= 100 else (1,)
-    ticks = [step * 10.0**decade for decade in decades for step in steps]
-    words = {t: f"{t:,.0f}" if t >= 1 else f"{t:.6f}".rstrip("0") for t in ticks}
-    return Axis(title, tuple((t, words[t]) for t in ticks if low <= t <= high), low, high, "log")
+        Example:
+            >>> [words for _, words in Axis.log("Images", 40.0, 2500.0).ticks]
+            ['50', '100', '200', '500', '1,000', '2,000']
+        """
+        decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        steps = (1, 2, 5) if high / low <= 100 else (1,)
+        ticks = [step * 10.0**decade for decade in decades for step in steps]
+        shown = [tick for tick in ticks if low <= tick <= high]
+        if len(shown) < 2:  # then it begins and ends at a tick
+            low, high = max(t for t in ticks if t <= low), min(t for t in ticks if t >= high)
+            shown = [tick for tick in ticks if low <= tick <= high]
+        words = (f"{t:,.0f}" if t >= 1 else f"{t:.6f}".rstrip("0") for t in shown)
+        return cls(title, tuple(zip(shown, words, strict=True)), low, high, "log")
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,9 @@ def _judge_shares(
         of_split = replace(test_set, split=split)
         judged, left_out = common_test_images(predictions, of_split, images="common")
         notes += [f"{split}: {note.text}" for note in left_out]
-        counts += len(judged.image_ids), judged.n_patients, *_patients_of_classes(judged)
+        of_classes = (judged.patients[of] for of in (judged.y_true, ~judged.y_true))
+        n_of_classes = (len(np.unique(patients)) for patients in of_classes)
+        counts += len(judged.image_ids), judged.n_patients, *n_of_classes
         resamples = Resamples(judged.n_patients, replicates, stream=number)
         for column, (name, run) in enumerate(runs.items()):
             card = _judge(name, run, judged, replace(of_split, split=run.part))
@@ -134,14 +136,9 @@ def _judge_shares(
         metric: _MetricValues(means[row], _covariance(drawn[:, row]), reasons[metric])
         for row, metric in enumerate(keys)
     }
-    n_images, n_patients, *of_classes = map(int, counts)
-    freedom = max(min(of_classes) - len(splits), 1)
+    n_images, n_patients, *classes = map(int, counts)
+    freedom = max(min(classes) - len(splits), 1)
     return _ShareFigures(tuple(systems), figures, n_images, n_patients, freedom, tuple(notes))
-
-
-def _patients_of_classes(judged: EvaluationSet) -> list[int]:
-    """Patients with a positive image, and those with a negative one."""
-    return [len(np.unique(judged.patients[of])) for of in (judged.y_true, ~judged.y_true)]
 
 
 def _judge(name: str, run: _JudgedRun, judged: EvaluationSet, test_set: TestSet) -> Scorecard:

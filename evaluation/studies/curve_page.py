@@ -20,7 +20,6 @@ from evaluation.report.plot import (
     Curve,
     Point,
     draw_with_legend,
-    log_axis,
     save_figure,
     to_svg,
 )
@@ -311,7 +310,7 @@ def _draw(study: CurveStudy, metric: str, times: Times | None = None) -> Chart:
     return Chart(
         key=f"{metric.replace('_', '-')}-{unit}",
         title=f"{title} against {'annotated images' if times is None else 'annotation time'}",
-        x=log_axis(across, min(values) / 1.15, max(values) * 1.15),
+        x=Axis.log(across, min(values) / 1.15, max(values) * 1.15),
         y=_figure_axis(drawn, metric),
         curves=(*curves, *_crossing(study, metric, times)),
         description=f"{title} against {unit} of annotation; the table below holds the figures.",

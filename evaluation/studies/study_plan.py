@@ -20,7 +20,6 @@ from evaluation.report.plot import (
     Curve,
     Point,
     draw_with_legend,
-    log_axis,
     save_figure,
 )
 from evaluation.statistics.bootstrap import LEVEL
@@ -229,8 +228,8 @@ def _plan_name(
     return ", ".join(words)
 
 
-def _published_tables(plan: AssumedPlan, power: float, level: float) -> str:
-    """What the published tables would ask for, in words: a reviewer may expect their number."""
+def _protocol_words(plan: AssumedPlan, number: str, power: float, level: float) -> str:
+    """Which number to take, and what the published tables ask for: a reviewer may expect theirs."""
     positives = obuchowski_positives(
         plan.aurocs,
         correlation=plan.correlation,
@@ -239,9 +238,9 @@ def _published_tables(plan: AssumedPlan, power: float, level: float) -> str:
         level=level,
     )
     return (
-        "Put the number above into the protocol: simulated studies of that size have the power "
-        "that was asked for (docs/plan.md). A reviewer may know the published tables (Obuchowski "
-        "and McClish 1997; one image a patient, one training): they ask for "
+        f"Put {number} into the protocol: simulated studies of that size have the power that was "
+        "asked for. A reviewer may know the published tables (Obuchowski and McClish 1997; one "
+        "image a patient, one training): they ask for "
         f"{round(positives / plan.prevalence):,} patients, {round(positives):,} of them positive, "
         "because they leave out a covariance"
     )
@@ -263,7 +262,10 @@ class StudyPlan:
         first, own = self.basis.first, self.basis.difference
         asked = isclose(self.difference or own, own) and all(r["patients"] for r in self.rows)
         if isinstance(first, AssumedPlan) and own and asked:
-            lines.append(_published_tables(first, self.power, self.level))
+            number = "the number" if self.half_width is None else "the larger number"
+            several = len(self.basis.plans) > 1
+            number += " of the plan that you will carry out" if several else " above"
+            lines.append(_protocol_words(first, number, self.power, self.level))
         return "\n".join([*lines, *(f"Figure: {path}" for path in self.figures)])
 
     @cached_property
@@ -420,7 +422,7 @@ def _charts(question: StudyPlan) -> Iterator[Chart]:
     fewest = min(plan.least for plan in question.basis.plans.values())
     low, high = max(min(answers) / 5, fewest, 8), max(answers) * 3
     patients = np.unique(np.geomspace(low, high, 60).astype(int))
-    axis = log_axis("Test patients", low, high)
+    axis = Axis.log("Test patients", low, high)
     if question.difference is not None:
         curves = tuple(_power_curves(question, patients))
         yield Chart(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import MaxNLocator
 
 from data_prep.contracts.folders import write_text
 from data_prep.contracts.words import counted
@@ -155,20 +155,8 @@ def _numeric_axis(title: str, values: Sequence[float]) -> Axis:
     whole = all(float(value).is_integer() for value in values)
     ticks = MaxNLocator(5, steps=[1, 2, 5, 10], integer=whole).tick_values(low, high)
     low, high = low - margin, high + margin
-    return Axis(title, _within(ticks, low, high), low, high)
-
-
-def _log_axis(title: str, values: Sequence[float]) -> Axis:
-    low, high = min(values) / 1.12, max(values) * 1.12
-    for steps in ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0)):
-        ticks = _within(LogLocator(subs=steps).tick_values(low, high), low, high)
-        if len(ticks) >= 3:
-            break
-    return Axis(title, ticks, low, high, "log")
-
-
-def _within(ticks: Iterable[float], low: float, high: float) -> tuple[tuple[float, str], ...]:
-    return tuple((float(tick), f"{tick:.4g}") for tick in ticks if low <= tick <= high)
+    words = tuple((float(tick), f"{tick:.4g}") for tick in ticks if low <= tick <= high)
+    return Axis(title, words, low, high)
 
 
 def _setting_axis(
@@ -176,7 +164,8 @@ def _setting_axis(
 ) -> tuple[Axis, Sequence[float]]:
     """An axis of a key, and where trials lie on it; listed values have equal distances."""
     if scale == "log":
-        return _log_axis(f"{key}, log scale", numbers := list(map(float, texts))), numbers
+        numbers = list(map(float, texts))
+        return Axis.log(f"{key}, log scale", min(numbers) / 1.12, max(numbers) * 1.12), numbers
     if scale == "linear":
         return _numeric_axis(key, numbers := list(map(float, texts))), numbers
     with suppress(ValueError):  # words keep the order in which they were given

@@ -276,11 +276,8 @@ def score_unseen(system: Predictions, pair: Pair, role: str) -> UnseenScores:
     ran = labels.index.intersection(system.images_run).sort_values()
     seen = test_set.seen_by(system, ran, ["train", "val"] if role == "test" else ["train"])
     ids = ran.difference(seen.all_ids)
-    if decision is None:
-        scores = SystemOutput(system, test_set.target, ids).scores(None)
-    else:
-        output = SystemOutput(system, test_set.target, ids)
-        scores = output.scores(decision.reduction)
+    reduction = None if decision is None else decision.reduction
+    scores = SystemOutput(system, test_set.target, ids).scores(reduction)
     return UnseenScores(
         ids,
         labels.reindex(ids).to_numpy() == 1,

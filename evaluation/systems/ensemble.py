@@ -1,4 +1,4 @@
-"""Several systems as one: boxes fused, probabilities averaged."""
+"""Several systems of one kind as one: boxes fused, probabilities averaged."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -26,15 +26,10 @@ from evaluation.boxes.fusion import (
     best_box_fusion,
     label_boxes,
     named_boxes,
-    weighted_box_fusion,
 )
 from evaluation.boxes.matching import MAX_BOXES
-from evaluation.statistics.ranking import Floats
 from evaluation.systems.eligibility import check_data_set, training_id, training_sets
 
-_Fusion = Literal["best", "wbf"]
-_FUSIONS: dict[_Fusion, str] = {"best": NAME, "wbf": "weighted box fusion"}
-_IOU: dict[_Fusion, float] = {"best": OVERLAP, "wbf": 0.55}  # the latter as in ensemble-boxes
 _PART_SIZE = 1024  # images in one file of a predictions folder, as `cxr predict` writes them
 _KEYS = ["image_id", "finding"]
 _GRID = ["method", "grid_h", "grid_w", *EDGES]
@@ -59,62 +54,41 @@ def join_systems(
     name: str | None = None,
     *,
     weights: Sequence[float] | None = None,
-    fusion: _Fusion | None = None,
-    iou: float | None = None,
-    gate: Literal["multiply"] | None = None,
 ) -> list[str]:
     """Write the predictions folder of several systems as one; what to know about it.
 
-    Args:
-        members: Predictions of the systems, on the same images.
-        dataset: What they were made on.
-        out: The folder; one that was begun is gone on with.
-        name: Of the system; by default made of the members'.
-        weights: A weight per member; 1 by default.
-        fusion: How boxes join; by default the best box of each lesion.
-        iou: Boxes that overlap more belong together.
-        gate: Multiply the scores of a detector's boxes by a classifier's.
+    One that was begun is gone on with. Without a name it has one made of the members'; without
+    weights each member weighs 1.
 
     Raises:
         InputError: The members do not fit each other, or the folder holds something else.
     """
     _check_members(members, dataset)
-    kinds, facts = {member.kind for member in members}, {}
-    if gate is not None:
-        joined, facts = _gate_boxes(*_sort_members(members)), {"gate": {"rule": gate}}
-    elif len(kinds) > 1:
-        raise InputError(
-            "ensemble: some members give boxes and some scores; join a detector and a classifier "
-            "with --gate multiply"
-        )
-    elif kinds == {"boxes"}:
-        how = fusion or "best"
-        joined = _join_detectors(members, dataset, weights=weights, fusion=how, iou_threshold=iou)
+    kinds = {member.kind for member in members}
+    if len(kinds) > 1:
+        raise InputError("ensemble: some members give boxes and some scores; join those of a kind")
+    if kinds == {"boxes"}:
+        joined = _join_detectors(members, dataset, weights=weights)
     else:
         joined = _join_classifiers(members, weights=weights)
-    _write(members, joined, out, name or _default_name(members, gate), facts)
+    _write(members, joined, out, name or _default_name(members))
     return joined.notes
 
 
-def _default_name(members: Sequence[Predictions], gate: str | None) -> str:
+def _default_name(members: Sequence[Predictions]) -> str:
     names = list(dict.fromkeys(member.name for member in members))
-    if gate is not None:
-        return f"{' + '.join(names)} (gate: {gate})"
     return f"{names[0]} x {len(members)}" if len(names) == 1 else " + ".join(names)
 
 
-def _write(
-    members: Sequence[Predictions], joined: _Joined, out: Path, name: str, facts: dict[str, Any]
-) -> None:
+def _write(members: Sequence[Predictions], joined: _Joined, out: Path, name: str) -> None:
     """Write the predictions folder."""
     learned = dict.fromkeys(each for member in members for each in training_sets(member))
     seen, unknown = _joined_seen(members)
-    detectors = [member for member in members if member.kind == joined.kind]
     info: dict[str, Any] = {
         "system": name,
         "seed": None,
         "kind": joined.kind,
-        "findings": sorted(_findings_of(detectors[0])),
+        "findings": sorted(_findings_of(members[0])),
         "inference_id": _joined_id(members, joined.settings),
         "data_set": members[0].info["data_set"],
         "cost": _joined_cost(members, joined.made_of),
@@ -131,7 +105,6 @@ def _write(
         "ensemble": joined.settings,
         "seen_unknown": unknown,
         "trained_on": [{"name": title, "content_id": digest} for title, digest in learned],
-        **facts,
         **provenance(),
     }
     with PredictionWriter(out, info) as writer:
@@ -224,14 +197,8 @@ def _join_detectors(
     dataset: DataSet,
     *,
     weights: Sequence[float] | None = None,
-    fusion: _Fusion = "best",
-    iou_threshold: float | None = None,
 ) -> _Joined:
-    """Fuse the stored boxes of detectors of the same findings, image by image and class-wise.
-
-    By default each member weighs 1, and boxes that overlap by more than 0.5 (``best``) or 0.55
-    (``wbf``, weighted box fusion) belong together.
-    """
+    """Fuse the stored boxes of detectors of the same findings, image by image and class-wise."""
     _check_same_findings(members)
     images = _join_images(members)
     weight = _checked_weights(weights, len(members))
@@ -239,10 +206,8 @@ def _join_detectors(
     boxes = pd.concat(parts, ignore_index=True)
     boxes = boxes[_of_images_that_ran(boxes, images)]
     labels, names, findings = label_boxes(boxes)
-    iou = _IOU[fusion] if iou_threshold is None else iou_threshold
-    fuse = best_box_fusion if fusion == "best" else weighted_box_fusion
     stored, models = Boxes.from_table(boxes, labels), boxes["model"].to_numpy()
-    fused = fuse(stored, models=models, weights=weight, iou_threshold=iou)
+    fused = best_box_fusion(stored, models=models, weights=weight)
     # Sorted by label and falling score: the place within the label is the rank.
     rank = np.arange(len(fused)) - np.searchsorted(fused.labels, fused.labels, side="left")
     kept = fused[(rank < MAX_BOXES) & (fused.scores >= LEAST_SCORE)]
@@ -253,8 +218,8 @@ def _join_detectors(
         images,
         # Beside the fused boxes, for doubt: how far the members' own image scores lie apart.
         {"boxes": table, "scores": _mean_scores(_every_finding(members, images), tops, share)},
-        made_of=f"{_names_of(members)}: {_FUSIONS[fusion]} at IoU {iou:g}",
-        settings={"method": fusion, "iou": iou, "weights": weight},
+        made_of=f"{_names_of(members)}: {NAME} at IoU {OVERLAP:g}",
+        settings={"method": "best", "iou": OVERLAP, "weights": weight},
     )
 
 
@@ -407,57 +372,3 @@ def _joined_id(members: Sequence[Predictions], settings: dict[str, Any]) -> str:
     ids = [member.info.get("inference_id") for member in members]
     text = json.dumps([ids, settings], sort_keys=True, default=str)
     return "ensemble-" + hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def _sort_members(members: Sequence[Predictions]) -> tuple[Predictions, Predictions]:
-    """The detector and the classifier of a gate, in whichever order they were given.
-
-    Raises:
-        InputError: There are not one of each, or the classifier lacks a finding of the detector.
-    """
-    detectors = [member for member in members if member.kind == "boxes"]
-    classifiers = [member for member in members if member.kind != "boxes"]
-    if (len(detectors), len(classifiers)) != (1, 1):
-        raise InputError(
-            f"--gate: needs one detector and one classifier, got {len(detectors)} and "
-            f"{len(classifiers)}; join several of a kind first, without --gate"
-        )
-    lacking = _findings_of(detectors[0]) - _findings_of(classifiers[0])
-    if lacking:
-        raise InputError(
-            f"{classifiers[0].folder}: gives no score for {', '.join(sorted(lacking))}, which "
-            f"{detectors[0].folder} boxes"
-        )
-    return detectors[0], classifiers[0]
-
-
-def _gate_boxes(detector: Predictions, classifier: Predictions) -> _Joined:
-    """Multiply the score of each of a detector's boxes by the classifier's of its image.
-
-    An InputError where the classifier has no score for a box's image and finding.
-    """
-    members = (detector, classifier)
-    images = _join_images(members)
-    boxes = detector.boxes
-    boxes = boxes[_of_images_that_ran(boxes, images)]
-    boxes = boxes.assign(score=boxes["score"] * _gate_of(boxes, classifier))
-    return _Joined(
-        "boxes",
-        images,
-        {"boxes": boxes[boxes["score"] >= LEAST_SCORE].reset_index(drop=True)},
-        made_of=f"{_names_of(members)} as a gate: scores multiplied",
-        settings={"method": "gate_multiply", "threshold": None},
-    )
-
-
-def _gate_of(boxes: pd.DataFrame, classifier: Predictions) -> Floats:
-    """The classifier's score for each box's image and finding, shape ``(N,)``."""
-    scores = classifier.scores.set_index(_KEYS)["score"]
-    gate = scores.reindex(pd.MultiIndex.from_frame(boxes[_KEYS])).to_numpy(np.float64)
-    if np.isnan(gate).any():
-        first = boxes.iloc[int(np.flatnonzero(np.isnan(gate))[0])]
-        raise InputError(
-            f"{classifier.folder}: has no score of {first['finding']} for image "
-            f"'{first['image_id']}'; predict it again"
-        )
-    return gate

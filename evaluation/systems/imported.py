@@ -64,22 +64,8 @@ def import_file(
     A table with ``x1, y1, x2, y2`` holds boxes (original px), any other scores. Where the source
     holds scores, a val or test image without one has failed.
 
-    Args:
-        source: A CSV, a DataFrame, COCO results (JSON), or a folder of YOLO prediction files.
-        data: The data set whose image ids and findings count.
-        out: Predictions folder to make.
-        name: Of the system, in the report.
-        finding: Finding of rows that name none; by default the data set's only one.
-        columns: Names of the columns of a CSV or a DataFrame.
-        class_names: Of YOLO's classes, in the order of their numbers (a text has commas between
-            them), or the ``data.yaml`` that names them; by default that in the folder or above.
-        images: On which images boxes were looked for: ``all`` (every val and test image of the
-            split: those without a box had nothing), ``listed`` (those with a box or a file), or
-            their names, or a text file with a name a line.
-        split: Its val and test images are expected.
-        ignore_unknown: Leave out images and findings that the data set does not have.
-        coco_truth: COCO annotation file that names the images and categories of COCO results.
-        key: Of a blind study whose filled-in form the source is, see `reader_study`.
+    Arguments are the options of `cxr import`; from Python a source may also be a DataFrame, and
+    class names and images sequences of names.
 
     Returns:
         The predictions; what was left out, clipped or assumed is in ``info["notes"]``.

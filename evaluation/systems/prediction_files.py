@@ -293,17 +293,9 @@ def write_reader_study(
 ) -> list[str]:
     """Write plain numbered images, ``key.csv`` and an empty ``review.csv``.
 
-    The images carry no id, truth, system or file facts, and lie in random order.
-
-    Args:
-        dataset: Where the pixels come from.
-        image_ids: The images, unique.
-        out: Folder; made if absent. Gets ``read.html`` to mark and rate on, ``panels/001.png`` and
-            so on, ``key.csv``, ``review.csv`` and ``README.txt``.
-        finding: What is asked for, in words.
-        panel: Longer side of an image at most, px; the whole image, never enlarged.
-        seed: Of the order.
-        progress: Called once per image.
+    The images carry no id, truth, system or file facts, and lie in random order. The folder also
+    gets ``read.html`` to mark and rate on, ``panels/001.png`` and so on, and ``README.txt``.
+    `finding` is what is asked for, in words; `panel` the longer side of an image at most, px.
 
     Returns:
         The image ids in the order of their numbers, which start at 1.

@@ -255,7 +255,9 @@ def _of_folds(
 ) -> ClusteredEstimate:
     """With the variance that the models of five folds add, as each learns from the others' images.
 
-    Of the difference of a system from a guess it is that of the guess.
+    Of the difference of a system from a guess it is that of the guess. It is that of five folds
+    also where fewer have both classes: counting these alone called noise a shortcut more often (of
+    sets with 3 positive patients in 17 instead of 15 %, with 20 in neither case above 2 %).
 
     Source:
         Nadeau and Bengio 2003: the variance grows by ``folds x test share / training share``.

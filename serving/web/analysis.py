@@ -24,6 +24,7 @@ from data_prep.contracts.errors import InputError
 from data_prep.images.decoded_image import DecodedImage, decode_record
 from serving.answer import Answer, render_answers
 from serving.dicom_objects.instance import RESEARCH_USE, to_bytes
+from serving.guard import Warned
 from serving.run import Run, answers_by_image
 from serving.web.schemas import (
     AnalyzeAnswer,
@@ -75,7 +76,7 @@ class Places:
 class _Waiting:
     called: str
     image: DecodedImage
-    of_file: tuple[str, ...]
+    of_file: tuple[Warned, ...]
     loop: asyncio.AbstractEventLoop
     result: asyncio.Future[list[Answer]]
 
@@ -137,7 +138,7 @@ class Batcher:
             self._coming -= 1
 
     async def answer(
-        self, called: str, image: DecodedImage, of_file: tuple[str, ...] = ()
+        self, called: str, image: DecodedImage, of_file: tuple[Warned, ...] = ()
     ) -> list[Answer]:
         """What each system says of an image. Cancelled, it is dropped from the queue."""
         loop = asyncio.get_running_loop()
@@ -299,7 +300,7 @@ class Server:
         if warnings and self.settings.strict:
             for said in described:
                 self.metrics.count_decision(said.system, "refused")
-            raise Refused(422, "doubtful", warnings[0])
+            raise Refused(422, "doubtful", warnings[0], kind=warnings[0].kind)
         for said in described:
             decision = said.decision if said.status == "ok" else said.status
             self.metrics.count_decision(said.system, decision)
@@ -309,7 +310,8 @@ class Server:
             request_id=request_id,
             image=_facts(name, decoded),
             status="doubtful" if warnings else "ok",
-            warnings=warnings,
+            warnings=list(warnings),
+            warning_kinds=[warned.kind for warned in warnings],
             notes=list(dict.fromkeys(text for answer in answers for text in answer.notes)),
             disagreement=disagreement(described),
             systems=described,

@@ -88,7 +88,7 @@ def _read(path: Path, *, deep: bool) -> tuple[dict[str, Any], list[np.ndarray]]:
         "header": image.header,
         "spacing": [image.spacing_row_mm, image.spacing_col_mm],
         "colour": image.colour,
-        "warnings": file_warnings(path, image),
+        "warnings": [(words, words.kind) for words in file_warnings(path, image)],
     }
     arrays = [np.ascontiguousarray(image.pixels)]
     if image.deep is not None:

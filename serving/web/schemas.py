@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from serving.answer import Status
 from serving.dicom_objects.instance import RESEARCH_USE
+from serving.guard import WarningKind
 
 MEBIBYTE = 1 << 20
 _MOST_SYSTEMS = 32
@@ -41,15 +42,18 @@ class Refused(Exception):  # noqa: N818 - an answer
     """A request that gets no answer."""
 
     def __init__(
-        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None
-    ) -> None:
+        self, status: int, code: str, message: str, headers: Mapping[str, str] | None = None,
+        kind: WarningKind | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(message)
-        self.status, self.code, self.message = status, code, message
+        self.status, self.code, self.message, self.kind = status, code, message, kind
         self.headers = dict(headers or {})
 
     def body(self, request_id: str) -> dict[str, Any]:
         """JSON of an `ErrorAnswer`."""
-        return {"request_id": request_id, "error": {"code": self.code, "message": self.message}}
+        error = {"code": self.code, "message": self.message}
+        error |= {"kind": self.kind} if self.kind else {}
+        return {"request_id": request_id, "error": error}
 
 
 class _Model(BaseModel):
@@ -65,6 +69,9 @@ class ErrorBody(_Model):
     message: str = Field(
         description="One line that says what to do.",
         examples=["neither DICOM nor a known image format; give a DICOM, PNG or JPEG file"],
+    )
+    kind: WarningKind | None = Field(
+        default=None, description="Of the warning, where the code is doubtful.", examples=[None]
     )
 
 
@@ -173,6 +180,9 @@ class AnalyzeAnswer(_Model):
     status: Status = Field(description="doubtful where it is so of a system, else ok.")
     warnings: list[str] = Field(
         description="What speaks against the answers; to be read first.", examples=[[]]
+    )
+    warning_kinds: list[WarningKind] = Field(
+        default=[], max_length=_MOST_SYSTEMS, description="Of each warning.", examples=[[]]
     )
     notes: list[str] = Field(
         default=[], description="What was done to show the image.", examples=[[]]

@@ -23,6 +23,7 @@ import numpy as np
 from data_prep.images.decoded_image import DecodedImage, DeepPixels
 from data_prep.images.dicom_header import starts_like_dicom
 from serving.dicom_objects.instance import Source
+from serving.guard import Warned
 from serving.web.decode_worker import ANSWERED, ASKED, READY
 from serving.web.schemas import MEBIBYTE, Refused, ServeSettings
 
@@ -57,7 +58,7 @@ class Decoded:
     image: DecodedImage
     format: str
     bits: int  # of a stored value
-    warnings: tuple[str, ...]  # of `serving.guard.file_warnings`
+    warnings: tuple[Warned, ...]  # of `serving.guard.file_warnings`
     source: Source | None = None
 
 
@@ -350,4 +351,5 @@ def _decoded(kind: str, answer: Mapping[str, Any], content: bytes) -> Decoded:
     )
     bits = int(answer["record"]["bits"] or 8)
     taken = Source.from_json(answer["source"]) if "source" in answer else None
-    return Decoded(image, kind, bits, tuple(answer["warnings"]), taken)
+    warnings = tuple(Warned(*each) for each in answer["warnings"])
+    return Decoded(image, kind, bits, warnings, taken)

@@ -5,7 +5,7 @@
 
 ``make`` runs the ``cxr`` of the checkout that this file lies in: (a) the published CheXNet scores
 of ``chexnet_scores`` as three systems; (b) with ``--phantom``, the finished output of
-``scripts/quickstart``, whose stored predictions of both models are tuned, fused and
+``scripts/quickstart``, whose stored predictions of both models are tuned and
 compared; (c) the folders that ``cxr prepare`` makes of RSNA's DICOM files and of Kermany's tree.
 ``compare`` lists every difference of the tables and JSON files that are left. Times, versions
 and paths are no part of it.
@@ -84,7 +84,7 @@ def make_chexnet(shared: Path, out: Path) -> None:
 
 
 def make_phantom(quickstart: Path, out: Path) -> None:
-    """Stored predictions of both models on the phantom: plain, of one rule, fused."""
+    """Stored predictions of both models on the phantom: plain, and of one rule."""
     out.mkdir(parents=True)
     data = quickstart / "data"
     stored = sorted((quickstart / "report" / "systems").glob("*"))
@@ -101,13 +101,10 @@ def make_phantom(quickstart: Path, out: Path) -> None:
     shutil.copytree(detector, out / "top_k")
     shutil.rmtree(out / "top_k" / "decisions")
     cxr("tune", out / "top_k", "--data", data, "--reduction", "top_k")
-    cxr("ensemble", detector, classifier, "--data", data, "--out", out / "gated",
-        "--gate", "multiply")  # fmt: skip
-    cxr("tune", out / "gated", "--data", data)
     cxr("compare", detector, classifier, "--data", data, "--out", out / "report",
         "--replicates", REPLICATES, "--unit", "patient", "--prevalence", "0.1")  # fmt: skip
-    cxr("compare", f"top_k={out / 'top_k'}", f"plain={detector}", f"gated={out / 'gated'}",
-        "--data", data, "--out", out / "three", "--replicates", REPLICATES)  # fmt: skip
+    cxr("compare", f"top_k={out / 'top_k'}", f"plain={detector}", classifier, "--data", data,
+        "--out", out / "three", "--replicates", REPLICATES)  # fmt: skip
 
 
 def make_datasets(shared: Path, out: Path) -> None:

@@ -62,23 +62,12 @@ def member(data: Path, tmp_path: Path):
     return write
 
 
-@pytest.mark.parametrize(
-    ("how", "words"),
-    [
-        ({}, "fusion of best boxes at IoU 0.5"),
-        ({"iou": 0.4}, "fusion of best boxes at IoU 0.4"),
-        ({"fusion": "wbf", "iou": 0.5}, "weighted box fusion at IoU 0.5"),
-        ({"fusion": "wbf"}, "weighted box fusion at IoU 0.55"),
-    ],
-)
-def test_an_ensemble_is_compared_with_its_member_in_gain_and_cost(
-    how, words, data, member, tmp_path, capsys
-):
+def test_an_ensemble_is_compared_with_its_member_in_gain_and_cost(data, member, tmp_path, capsys):
     folders = [member("A", seed=1), member("B", seed=2), member("C", seed=3)]
-    options = {"data": data, "out": tmp_path / "all", "name": "Three", **how}
+    options = {"data": data, "out": tmp_path / "all", "name": "Three"}
     run_verb(ensemble, folders, as_json=True, **options)
     shown = capsys.readouterr()
-    assert f"Three: A + B + C: {words}; " in shown.err
+    assert "Three: A + B + C: fusion of best boxes at IoU 0.5; " in shown.err
     info = Predictions.open(tmp_path / "all").info
     assert json.loads(shown.out)["inference_id"] == info["inference_id"]
     assert [one["inference_id"] for one in info["members"]] == ["A", "B", "C"]
@@ -97,20 +86,10 @@ def test_an_ensemble_is_compared_with_its_member_in_gain_and_cost(
     assert gain > 0.05  # three noisy readings of one place are better than one
 
 
-def test_a_gate_is_recorded_and_what_its_members_saw_counts_as_seen(data, member, tmp_path):
-    folders = [member("C", "scores", seed=5), member("D", seed=6)]
-    ensemble(folders, data=data, out=tmp_path / "gated", gate="multiply")
-    info = Predictions.open(tmp_path / "gated").info
-    assert info["system"] == "C + D (gate: multiply)"
-    assert info["gate"] == {"rule": "multiply"}
-    seen = pd.read_parquet(tmp_path / "gated" / "seen.parquet")
-    assert set(seen["image_id"]) == {"C", "D"}
-
-
-def test_mixed_kinds_need_a_gate_and_weights_need_numbers(data, member, tmp_path):
+def test_mixed_kinds_are_refused_and_weights_need_numbers(data, member, tmp_path):
     folders = [member("C", "scores"), member("D")]
     out = tmp_path / "out"
-    with pytest.raises(InputError, match="--gate multiply"):
+    with pytest.raises(InputError, match="join those of a kind"):
         ensemble(folders, data=data, out=out)
     with pytest.raises(InputError, match="--weights 1;2: are not numbers with commas"):
         ensemble([folders[1], member("E", seed=4)], data=data, out=out, weights="1;2")
@@ -128,11 +107,3 @@ def test_classifiers_average_and_many_images_come_in_parts(data, member, tmp_pat
         for f in (*folders, tmp_path / "mean")
     )
     np.testing.assert_allclose(mean, (first + second)[mean.index] / 2)
-
-
-@pytest.mark.parametrize("given", [{"weights": "1,2"}, {"fusion": "wbf"}, {"iou": 0.4}])
-def test_what_a_gate_does_not_use_is_refused(given, data, member, tmp_path):
-    folders = [member("A", seed=1), member("B", seed=2)]
-    with pytest.raises(InputError, match=f"--{next(iter(given))} is not for --gate; leave it out"):
-        ensemble(folders, data=data, out=tmp_path / "gated", gate="multiply", **given)
-    assert not (tmp_path / "gated").exists()

@@ -41,6 +41,11 @@ def test_assumptions_are_enough_for_an_answer_with_the_tables_beside_it():
     )
     assert "ask for 1,148 patients, 344 of them positive" in said
     assert "\nPut the number above into the protocol: simulated studies" in said
+    several = str(plan(**ASSUMED, images="1,2"))
+    assert "\nPut the number of the plan that you will carry out into the protocol" in several
+    both = str(plan(**ASSUMED, half_width=0.03))
+    assert "\nPut the larger number above into the protocol" in both
+    assert "docs/" not in said + several  # whoever installed the wheel has none
 
 
 def test_an_interval_can_be_planned_for_one_system_alone():

@@ -28,7 +28,7 @@ from serving.answer import (
     draw_answers,
     render_answers,
 )
-from serving.guard import Guard
+from serving.guard import Guard, Warned
 from serving.run import Run
 from serving.trained_model import TrainedModel
 from serving.web.app import _VISIT_COLUMNS
@@ -136,7 +136,7 @@ def test_a_line_says_decision_probability_and_boxes_and_shortens_long_lists() ->
 
 
 def test_an_answer_that_a_warning_speaks_against_is_called_none() -> None:
-    doubtful = answer(warnings=("odd",))
+    doubtful = answer(warnings=(Warned("odd"),))
     assert str(doubtful) == (
         "film.png  RetinaNet  no answer  probability 0.83  score 0.900 (threshold 0.410)"
     )
@@ -146,7 +146,7 @@ def test_an_answer_that_a_warning_speaks_against_is_called_none() -> None:
         render_answers(
             [answer(warnings=warned, prediction=ImagePrediction("A", COLOUR, score=0.9))]
         )
-        for warned in ((), ("odd",))
+        for warned in ((), (Warned("odd"),))
     ]
     assert (np.ptp(drawn[0][..., :3], axis=2) > 60).any()  # the system's colour
     assert not (np.ptp(drawn[1][: len(drawn[0]) // 2], axis=2) > 60).any()
@@ -183,7 +183,7 @@ def test_boxes_of_an_answer_end_where_the_image_ends() -> None:
 
 
 def test_an_answer_is_plain_json() -> None:
-    entry = json.loads(json.dumps(answer(warnings=("odd",)).to_dict()))
+    entry = json.loads(json.dumps(answer(warnings=(Warned("odd"),)).to_dict()))
     assert (entry["decision"], entry["computed_decision"]) == (None, "positive")
     assert answer().to_dict()["decision"] == "positive"
     without = Answer.refused("a.txt", "is no image")
@@ -198,7 +198,9 @@ def test_an_answer_is_plain_json() -> None:
 def test_what_several_systems_say_alike_is_said_once_and_after_what_concerns_the_image() -> None:
     about = ("dark", "unlike what trained {}", "{} learned from drawings")
     said = [
-        answer(system=name, warnings=tuple(text.format(name) for text in about if name in only))
+        answer(
+            system=name, warnings=tuple(Warned(text.format(name)) for text in about if name in only)
+        )
         for name, only in (("A", "AB"), ("B", "AB"), ("C", "C"))
     ]
     assert Answer.joint_warnings(said[:1]) == [
@@ -216,7 +218,7 @@ def test_both_tables_of_answers_have_the_columns_that_the_page_names() -> None:
     assert f"`{', '.join((*ANSWER_COLUMNS, 'problem'))}`" in page
     assert f"`{', '.join(_VISIT_COLUMNS[len(ANSWER_COLUMNS) :])}`" in page
     assert _VISIT_COLUMNS[: len(ANSWER_COLUMNS)] == ANSWER_COLUMNS
-    row = answer_row(answer(image="=1+1.png", warnings=("odd", "dark")).to_dict())
+    row = answer_row(answer(image="=1+1.png", warnings=(Warned("odd"), Warned("dark"))).to_dict())
     assert tuple(row) == ANSWER_COLUMNS
     assert (row["image"], row["n_boxes"], row["warnings"]) == ("'=1+1.png", 4, "odd; dark")
     assert row["boxes"].startswith("10.4,20.0,30.0,40.6,0.9000;")
@@ -240,7 +242,7 @@ def loaded(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterato
     monkeypatch.chdir(tmp_path)
     (tmp_path / "run").mkdir()
     (tmp_path / "run/run.json").write_text("{}")
-    run.guard = cast(Guard, SimpleNamespace(warnings=lambda *_, **__: ("no chest",)))
+    run.guard = cast(Guard, SimpleNamespace(warnings=lambda *_, **__: (Warned("no chest"),)))
     monkeypatch.setattr(predict, "open_runs", lambda *_: [run])
     yield run
     run.guard = None

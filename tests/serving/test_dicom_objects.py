@@ -53,6 +53,7 @@ from serving.dicom_objects.results import (
     _secondary_capture,
     _structured_report,
 )
+from serving.guard import Warned
 from tests.serving.radiographs import radiograph
 from tests.small_dicom import as_file
 
@@ -80,7 +81,7 @@ UNDECIDED = replace(
     undecided_because="it was not tuned",
 )
 ONE_BOX = replace(FOUND, boxes=BOXES[:1])
-DOUBTFUL = replace(FOUND, warnings=("looks like a lateral view",))
+DOUBTFUL = replace(FOUND, warnings=(Warned("looks like a lateral view"),))
 RGB = np.random.default_rng(0).integers(0, 256, (24, 50, 3), np.uint8)
 
 
@@ -268,7 +269,7 @@ def test_nothing_is_drawn_of_an_answer_that_a_warning_speaks_against() -> None:
         "A", COLOUR, 0.8, boxes=np.array([[4, 4, 20, 20, 0.8]]), grid=grid, contours=(0.5,),
         point=(12.0, 12.0),
     )  # fmt: skip
-    for warned, drawn in (((), True), (("odd",), False)):
+    for warned, drawn in (((), True), ((Warned("odd"),), False)):
         answer = replace(FOUND, warnings=warned, pixels=grey, prediction=shown)
         sent = _overlay_capture(Source.of(radiograph()), [answer], [DETECTOR], made=MADE)
         image, said = sent.pixel_array[:512, :420], sent.pixel_array[:512, 420:830]

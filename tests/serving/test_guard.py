@@ -90,20 +90,21 @@ def test_what_is_no_chest_x_ray_is_named(guard: Guard, unseen: list[np.ndarray])
 
 
 @pytest.mark.parametrize(
-    ("turn", "words"),
+    ("turn", "kind", "words"),
     [
-        (lambda x: 255 - x, "black and white seem to be swapped"),
-        (lambda x: np.rot90(x, 2), "upside down"),
-        (np.rot90, "lie on its side"),
-        (lambda x: np.rot90(x, 3), "lie on its side"),
+        (lambda x: 255 - x, "negative", "black and white seem to be swapped"),
+        (lambda x: np.rot90(x, 2), "turned", "upside down"),
+        (np.rot90, "turned", "lie on its side"),
+        (lambda x: np.rot90(x, 3), "turned", "lie on its side"),
     ],
 )
 def test_a_negative_or_turned_x_ray_is_named_with_the_turn_that_it_needs(
-    guard, unseen, turn, words
+    guard, unseen, turn, kind, words
 ):
     said = [guard.warnings(turn(image)) for image in unseen]  # type: ignore[operator]
     assert all(len(one) == 1 and one[0].startswith(FOREIGN) for one in said)
     assert np.mean([words in one[0] for one in said]) >= 0.9
+    assert all((one[0].kind == kind) == (words in one[0]) for one in said)
 
 
 def test_the_original_and_its_square_in_the_pixel_store_score_the_same(guard, data, unseen):

@@ -4,9 +4,9 @@ const KEY = "cxr-token";
 
 /** Why there is no answer: a status (0 where the server is gone), and words that say what to do. */
 export class Refusal extends Error {
-  constructor(status, code, message, retryAfter = null) {
+  constructor(status, code, message, { retryAfter = null, kind = null } = {}) {
     super(message);
-    Object.assign(this, { status, code, retryAfter });
+    Object.assign(this, { status, code, retryAfter, kind });
   }
 
   /** Whether the same request may work a little later. */
@@ -36,7 +36,7 @@ async function request(path, options = {}) {
     error = {};  // a proxy's page, not the server's words
   }
   throw new Refusal(response.status, error.code ?? "refused", wording(error.code === "doubtful" ? "doubtful" : response.status, error.message),
-    Number.isFinite(after) ? after : null);
+    { retryAfter: Number.isFinite(after) ? after : null, kind: error.kind });
 }
 
 const OPENINGS = {

@@ -11,15 +11,13 @@ export function standing(item) {
   return item.state === "done" ? verdict(item.answer).short : STATES[item.state];
 }
 
-// Of the words in serving/guard.py and serving/run.py the least that tells them apart; others name another kind of image.
-const REASONS = [[/learned from synthetic drawings/, "synthetic runs"], [/ a patient of .* years/, "age"], [/PatientOrientation|upside down|on its side/, "turned"], [/seem to be swapped/, "negative"], [/JPEG|damaged/, "damaged"]];
+// By the kind of a warning, as /v1/analyze names it.
+const REASONS = { other_image: "not a chest X-ray", negative: "negative", turned: "turned", age: "age", synthetic_run: "synthetic runs", damaged: "damaged" };
 const REFUSALS = { 413: "too large", 415: "unreadable", 422: "unreadable" };
 
 /** Why an image has no answer, in a word or two: by its first warning, which is the image's own if one is. */
 export function reason(item) {
-  const words = item.error?.code === "doubtful" ? item.error.message : item.answer?.warnings[0];
-  if (words) return REASONS.find(([pattern]) => pattern.test(words))?.[1] ?? "not a chest X-ray";
-  return item.error ? REFUSALS[item.error.status] ?? "" : "";
+  return REASONS[item.error ? item.error.kind : item.answer?.warning_kinds[0]] ?? REFUSALS[item.error?.status] ?? "";
 }
 
 /** The table's rows; `show` opens an image. */

@@ -164,6 +164,12 @@ def test_file_in_the_place_of_a_folder_is_named(tmp_path):
         make_folder(tmp_path / "out" / "inner")
 
 
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="this machine has no /proc")
+def test_place_that_takes_no_folders_is_one_line_that_says_so():
+    with pytest.raises(InputError, match=r"^/proc/cxr: no folder can be made there; choose"):
+        make_folder(Path("/proc/cxr"))
+
+
 def test_provenance_names_versions_and_command():
     facts = provenance()
     assert {"python", "numpy", "pydicom"} <= set(facts["versions"])

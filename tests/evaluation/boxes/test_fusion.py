@@ -1,20 +1,12 @@
-"""Fusion of boxes against ensemble-boxes, and by hand."""
+"""Fusion of boxes against its definition, and by hand."""
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from data_prep.contracts.boxes import Boxes, box_iou
-from data_prep.contracts.errors import InputError
 from detection.frames import _suppress
-from evaluation.boxes.fusion import (
-    best_box_fusion,
-    label_boxes,
-    named_boxes,
-    weighted_box_fusion,
-)
-
-oracle_wbf = pytest.importorskip("ensemble_boxes.ensemble_boxes_wbf")
+from evaluation.boxes.fusion import best_box_fusion, label_boxes, named_boxes
 
 
 def simulate(seed, n_labels=6, most=40, n_models=3):
@@ -34,68 +26,17 @@ def boxes_of(corners, scores, labels=None):
     return Boxes(np.array(corners, dtype=float).reshape(-1, 4), np.array(scores, float), labels)
 
 
-def as_rows(corners, scores):
-    """Rows in an order that does not depend on ties."""
-    rows = np.column_stack([scores, corners])
-    return rows[np.lexsort(rows.round(9).T)]
-
-
 def assert_equal(one, other):
     for name in ("corners", "scores", "labels"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
 
 
-@pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("weights", [None, [2.0, 1.0, 0.5]])
-def test_weighted_box_fusion_equals_the_oracle(seed, weights):
-    boxes, models = simulate(seed)
-    fused = weighted_box_fusion(boxes, models=models, weights=weights, iou_threshold=0.5)
-    assert len(fused) < len(boxes)
-    for label in np.unique(boxes.labels):
-        mine = [boxes[(boxes.labels == label) & (models == model)] for model in range(3)]
-        corners, expected, _ = oracle_wbf.weighted_boxes_fusion(
-            [m.corners for m in mine], [m.scores for m in mine], [np.zeros(len(m)) for m in mine],
-            weights=weights, iou_thr=0.5, skip_box_thr=0.0,
-        )  # fmt: skip
-        ours = fused[fused.labels == label]
-        assert (np.diff(ours.scores) <= 0).all()
-        np.testing.assert_allclose(
-            as_rows(ours.corners, ours.scores),
-            as_rows(corners, np.minimum(expected, 1.0)),  # the oracle's scores can pass 1
-            atol=1e-6,
-        )
-
-
-def test_equal_scores_and_equal_boxes_agree_with_the_oracle():
-    # Three models that say the same: every score is tied.
-    far = np.column_stack([np.arange(5) * 0.2, np.zeros(5), np.arange(5) * 0.2 + 0.1, np.ones(5)])
-    thrice = boxes_of(np.tile(far, (3, 1)), np.full(15, 0.5))
-    fused = weighted_box_fusion(thrice, models=np.repeat([0, 1, 2], 5))
-    theirs = oracle_wbf.weighted_boxes_fusion([far] * 3, [np.full(5, 0.5)] * 3, [np.zeros(5)] * 3)
-    np.testing.assert_allclose(
-        as_rows(fused.corners, fused.scores), as_rows(*theirs[:2]), atol=1e-6
-    )
-
-
 def test_more_labels_than_one_table_holds(monkeypatch):
     boxes, _ = simulate(9, n_labels=20, most=8)
-    whole = weighted_box_fusion(boxes)
+    one = {"models": np.zeros(len(boxes), int), "weights": [1.0]}
+    whole = best_box_fusion(boxes, **one)
     monkeypatch.setattr("evaluation.boxes.fusion._ROWS_AT_ONCE", 3)
-    assert_equal(weighted_box_fusion(boxes), whole)
-
-
-def test_a_fused_score_never_passes_one():
-    same = boxes_of(np.tile([[0.0, 0, 1, 1]], (2, 1)), [1.0, 1.0])
-    fused = weighted_box_fusion(same, models=np.array([0, 0]), weights=[2.0, 1.0])
-    assert fused.scores.tolist() == [1.0]
-
-
-@pytest.mark.parametrize("fuse", [weighted_box_fusion, best_box_fusion])
-@pytest.mark.parametrize(("weights", "told"), [([1.0], "2 models but 1"), ([1.0, 0.0], "above 0")])
-def test_a_missing_or_empty_weight_is_refused(fuse, weights, told):
-    boxes = boxes_of([[0, 0, 1, 1]] * 2, [1.0, 1.0])
-    with pytest.raises(InputError, match=told):
-        fuse(boxes, models=np.array([0, 1]), weights=weights)
+    assert_equal(best_box_fusion(boxes, **one), whole)
 
 
 def by_definition(boxes, models, weights, iou_threshold):
@@ -157,11 +98,10 @@ def test_findings_and_images_never_meet_and_boxes_keep_to_their_image():
     mixed = frame.sample(frac=1, random_state=0)
     labels, images, findings = label_boxes(mixed)
     stored = Boxes.from_table(mixed, labels)
-    for fuse in (weighted_box_fusion, best_box_fusion):
-        fused = fuse(stored, models=np.zeros(3, int), weights=[1.0])
-        table = named_boxes(fused, images, findings, sizes.astype({"width": "Int64"}))
-        found = table.sort_values("score", ascending=False)
-        assert list(zip(found["image_id"], found["finding"], strict=True)) == [
-            ("a", "x"), ("a", "y"), ("b", "x")
-        ]  # fmt: skip
-        assert found["x2"].tolist() == [90, 90, 60]
+    fused = best_box_fusion(stored, models=np.zeros(3, int), weights=[1.0])
+    table = named_boxes(fused, images, findings, sizes.astype({"width": "Int64"}))
+    found = table.sort_values("score", ascending=False)
+    assert list(zip(found["image_id"], found["finding"], strict=True)) == [
+        ("a", "x"), ("a", "y"), ("b", "x")
+    ]  # fmt: skip
+    assert found["x2"].tolist() == [90, 90, 60]

@@ -365,27 +365,31 @@ def test_a_failure_counts_against_the_system_that_failed_and_for_it(predict, tes
 def test_images_without_a_known_label_move_the_figures_as_far_as_they_can(
     predict, test_set, judged_set
 ):
-    system, test = predict("A", seed=1), judged_set.image_ids("test")
-    hidden = list(test[:8])
+    systems = {"A": predict("A", seed=1), "B": predict("B", seed=5)}
+    hidden = list(judged_set.image_ids("test")[:8])
     states = judged_set.findings
     judged_set.__dict__["findings"] = states.assign(
         state=states["state"].where(~states["image_id"].isin(hidden), "uncertain")
     )
-    comparison = compare_systems({"A": system}, test_set, replicates=50)
+    comparison = compare_systems(systems, test_set, replicates=50)
     note = next(note.text for note in comparison.notes if note.kind == "left_out")
     assert "8 test images have no known label" in note
     assert "8 of them because readers were uncertain" in note
-    called = comparison.systems["A"].confusion["max_f1"]
-    scores = system.scores.set_index("image_id")["score"][hidden]
-    positive = int((scores >= comparison.systems["A"].thresholds["max_f1"]).sum())
-    n_positive = called["tp"] + called["fn"]
-    for case, hits, of in (
-        (AGAINST, called["tp"], n_positive + 8 - positive),  # each miss was a lesion
-        (FOR, called["tp"] + positive, n_positive + positive),
-    ):
-        found = comparison.estimates.of("A", "recall", "max_f1", subgroup=case)
-        assert found.estimate == pytest.approx(hits / of)
-        assert found.counts.n_images == 100
+    called_positive = set()
+    for name, system in systems.items():
+        called = comparison.systems[name].confusion["max_f1"]
+        scores = system.scores.set_index("image_id")["score"][hidden]
+        positive = int((scores >= comparison.systems[name].thresholds["max_f1"]).sum())
+        n_positive = called["tp"] + called["fn"]
+        for case, hits, of in (
+            (AGAINST, called["tp"], n_positive + 8 - positive),  # each miss was a lesion
+            (FOR, called["tp"] + positive, n_positive + positive),
+        ):
+            found = comparison.estimates.of(name, "recall", "max_f1", subgroup=case)
+            assert found.estimate == pytest.approx(hits / of)
+            assert (found.counts.n_images, found.counts.n_positive) == (100, of)
+        called_positive.add(positive)
+    assert len(called_positive) == 2  # so that each system's labels are others
 
 
 def test_weights_of_unknown_training_make_a_report_say_unknown(predict, test_set):

@@ -366,17 +366,21 @@ def test_goals_by_patient_are_held_against_decisions_on_patients(held_against):
     assert sum(each.n_images for each in by_image.goals) == 100
 
 
-def test_uncounted_images_are_held_against_the_goals_too(predict, test_set, judged_set):
+@pytest.mark.parametrize("unit", ["image", "patient"])
+def test_uncounted_images_are_held_against_the_goals_too(predict, test_set, judged_set, unit):
     predictions = predict("A", seed=1, skill=3.0, skip=tuple(judged_set.image_ids("test")[:5]))
     missing = pd.DataFrame({"image_id": judged_set.image_ids("test")[:5], "status": "failed",
                             "reason": "unreadable"})  # fmt: skip
     predictions.__dict__["images"] = pd.concat([predictions.images, missing])
-    protocol = Protocol(policy="max_f1", goals=GOALS, declared=True)
+    protocol = Protocol(policy="max_f1", goals=GOALS, declared=True, unit=unit)
     comparison = compare_systems(
         {"A": predictions}, test_set, replicates=50, protocol=protocol, images="common"
     )
     recalls = {each.case: each for each in comparison.goals if each.metric == "recall"}
     assert recalls["all_against"].estimate < recalls[""].estimate < recalls["all_for"].estimate
+    if unit == "patient":
+        assert all(each.n_images == each.n_patients for each in comparison.goals)
+        assert sum(each.n_images for each in comparison.goals if each.case == "all_for") == 50
     assert "goal 0.500)" in comparison.answer.headline  # that of the images judged
 
 

@@ -326,8 +326,26 @@ def test_a_failed_image_stays_as_it_counts_at_every_refitted_threshold(
     labels = test_set.labels_of("test")
     system = predict("A", seed=1, skip=labels.index[:30])
     model = SimpleNamespace(predictions=system, decision=tune(system, test_set))
-    card = _uncounted_card(model, labels, test_set, "max_f1", against)
+    card = _uncounted_card(model, labels, test_set, "max_f1", against, "image")
     kept, failed, positive = card.validation.scores, card.scores[:30], card.judged.y_true[:30]
     assert len(set(positive)) == 2
     assert (failed[positive == against] < kept.min()).all()
     assert (failed[positive != against] > kept.max()).all()
+
+
+@pytest.mark.parametrize("against", [True, False])
+def test_a_patients_failed_image_counts_by_the_label_of_the_patient(predict, test_set, against):
+    labels = test_set.labels_of("test")
+    patients = pd.Series(test_set.patients(labels.index), labels.index)
+    both = labels.groupby(patients).transform("nunique") > 1
+    system = predict("A", seed=1, skip=tuple(labels.index[both & (labels == 0)]))
+    model = SimpleNamespace(predictions=system, decision=tune(system, test_set))
+    card = _uncounted_card(model, labels, test_set, "max_f1", against, "patient")
+    scores = pd.Series(card.scores, card.judged.image_ids)
+    found = system.scores.set_index("image_id")["score"][labels.index[both & (labels == 1)]]
+    mixed = scores[patients[both].unique()]
+    assert len(mixed) > 5
+    if against:  # a high score of the negative image would find the patient
+        assert mixed.tolist() == found.tolist()
+    else:
+        assert (mixed > scores[~scores.index.isin(mixed.index)].max()).all()

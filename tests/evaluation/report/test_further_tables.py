@@ -11,7 +11,6 @@ import pytest
 from evaluation.compare.compare import compare_systems
 from evaluation.compare.estimates import Estimates
 from evaluation.compare.shares import FAILURE_COLUMNS, TOO_FEW, VALIDATION
-from evaluation.decisions.test_set import SystemOutput
 from evaluation.metrics.metric import DASH, Note
 from evaluation.report.charts import report_charts
 from evaluation.report.further_tables import (
@@ -25,7 +24,6 @@ from evaluation.report.further_tables import (
     _where_tables,
 )
 from evaluation.report.methods import UNKNOWN, _toml, methods
-from evaluation.report.plot import _draw
 
 
 def test_agreement_counts_every_image_once(comparison):
@@ -340,18 +338,6 @@ def test_every_topic_of_a_real_comparison_is_shown(test_set, predict):
     assert len(charts_of(found)["net-benefit"].curves) == 2
 
 
-def transfer_charts(comparison):
-    return [chart for chart in report_charts(comparison) if chart.key.startswith("transfer")]
-
-
-@pytest.fixture
-def shifted(comparison):
-    """CheXNet called 1 of 4 negatives on validation, calls 1 of 6 on test; sensitivity likewise."""
-    known = pd.DataFrame({"label": [1, 1, 0, 0, 0, 0.0], "score": [0.9, 0.8, 0.5, 0.4, 0.3, 0.1]})
-    comparison.systems["CheXNet"] = replace(comparison.systems["CheXNet"], validation=known)
-    return comparison
-
-
 def test_rates_on_validation_stand_beside_test_and_what_is_outside_is_marked(comparison):
     of = {"topic": VALIDATION, "system": "CheXNet", "policy": "max_f1", "note": ""}
     figures = (("recall", 1.0, (0.9, 0.8, 1.0)), ("specificity", 0.75, (0.4, 0.5, 0.9)),
@@ -368,40 +354,5 @@ def test_rates_on_validation_stand_beside_test_and_what_is_outside_is_marked(com
     )  # fmt: skip
 
 
-def test_charts_draw_validation_thin_and_test_with_its_thresholds(shifted):
-    negatives, positives = transfer_charts(shifted)
-    thin, thick = negatives.curves
-    assert (thin.faint, thick.faint, thin.position, thick.position) == (True, False, 1, 1)
-    assert not thin.points
-    # A threshold of 0.5 is the middle of the log-odds axis; 1 of 6 negatives is called there.
-    axes = _draw(negatives).axes[0]
-    point = next(line for line in axes.lines if line.get_gid() == "curve-1-point-0")
-    assert point.get_xydata().tolist() == [[0.5, pytest.approx(1 / 6)]]
-    pixels = axes.transData.transform((0.5, 1 / 6))
-    assert axes.transAxes.inverted().transform(pixels) == pytest.approx([0.5, 1 / 6])
-    assert axes.lines[0].get_linewidth() < axes.lines[1].get_linewidth()
-    assert "0.250 of the negative images called positive on validation, 0.167 on test" in (
-        negatives.description
-    )
-    assert "1.000 of the positive images called positive on validation" in positives.description
-
-
 def test_a_system_without_validation_images_is_left_out(comparison):
     assert _transfer_table(comparison) is None
-    assert transfer_charts(comparison) == []
-
-
-@pytest.mark.parametrize("kind", ["boxes", "scores"])
-def test_validation_is_scored_as_test_is_and_holds_no_test_image(
-    predict, test_set, judged_set, kind
-):
-    system, target = predict("A", kind), judged_set.target()
-    found = compare_systems({"A": system}, test_set, replicates=100)
-    known = found.systems["A"].validation
-    assert sorted(known.index) == sorted(
-        judged_set.labels(target).reindex(judged_set.image_ids("val")).dropna().index
-    )
-    assert not set(known.index) & set(found.decisions["image_id"])
-    if kind == "scores":
-        expected = SystemOutput(system, target, known.index).scores(None)
-        np.testing.assert_array_equal(known["score"], expected)

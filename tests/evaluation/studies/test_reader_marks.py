@@ -137,6 +137,11 @@ def test_a_mark_hits_as_declared(mark, hit, found, false):
     assert analysis.of("reader", "false_marks")[0].estimate == pytest.approx(false)
 
 
+def test_a_limit_that_the_centre_would_not_use_is_refused(tmp_path):
+    with pytest.raises(InputError, match="--hit-limit: is for --hit iou and --hit distance"):
+        verb(["marks.csv"], out=tmp_path, truth="truth.csv", hit_limit=0.5)
+
+
 def test_a_distance_that_is_not_given_is_asked_for(tmp_path):
     with pytest.raises(InputError, match="--hit distance: give --hit-limit"):
         verb(["marks.csv"], out=tmp_path, truth="truth.csv", hit="distance")

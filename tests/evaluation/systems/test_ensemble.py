@@ -1,4 +1,4 @@
-"""Several systems as one: fused boxes, mean probabilities, gates, and what is remembered."""
+"""Several systems as one: fused boxes, mean probabilities, and what is remembered."""
 
 import numpy as np
 import pandas as pd
@@ -15,14 +15,12 @@ from evaluation.systems.eligibility import common_test_images, describe_training
 from evaluation.systems.ensemble import (
     _check_members,
     _findings_of,
-    _gate_boxes,
     _join_classifiers,
     _join_detectors,
     _join_images,
     _joined_cost,
     _joined_id,
     _joined_seen,
-    _sort_members,
 )
 
 oracle_wbf = pytest.importorskip("ensemble_boxes.ensemble_boxes_wbf")
@@ -45,7 +43,7 @@ def fail(member, image_id, reason="unreadable"):
 
 
 def test_fused_boxes_are_those_of_the_oracle(detectors, judged_set):
-    joined = _join_detectors(detectors, judged_set, weights=[2, 1], iou_threshold=0.5)
+    joined = _join_detectors(detectors, judged_set, weights=[2, 1])
     for image_id in judged_set.image_ids("val")[:20]:
         parts = [d.boxes[d.boxes["image_id"] == image_id] for d in detectors]
         boxes, scores, _ = oracle_wbf.weighted_boxes_fusion(
@@ -117,25 +115,6 @@ def test_members_that_do_not_belong_together_are_refused(predict, judged_set, de
 def test_wrong_weights_are_refused(weights, detectors, judged_set):
     with pytest.raises(InputError, match="2 members need 2 numbers above 0"):
         _join_detectors(detectors, judged_set, weights=weights)
-
-
-def test_a_gate_multiplies(predict):
-    detector, classifier = predict("D", "boxes", seed=1), predict("C", "scores", seed=2)
-    assert _sort_members([classifier, detector]) == (detector, classifier)
-    probability = classifier.scores.set_index("image_id")["score"]
-    gate = probability[detector.boxes["image_id"]].to_numpy()
-    multiplied = _gate_boxes(detector, classifier).tables["boxes"]
-    expected = detector.boxes["score"].to_numpy() * gate
-    np.testing.assert_allclose(multiplied["score"], expected[expected >= 0.001])
-
-
-def test_a_gate_needs_one_of_each_and_the_same_findings(predict, detectors):
-    with pytest.raises(InputError, match="got 2 and 0"):
-        _sort_members(detectors)
-    classifier = predict("C", "scores")
-    blind = Predictions(classifier.folder, classifier.info | {"findings": ["mass"]})
-    with pytest.raises(InputError, match="gives no score for lung_opacity"):
-        _sort_members([detectors[0], blind])
 
 
 def with_info(member, **facts):

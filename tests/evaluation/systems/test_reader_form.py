@@ -73,6 +73,75 @@ def test_pages_of_two_studies_do_not_share_answers(image_set, tmp_path):
     assert not any(str(tmp_path) in page for page in pages)
 
 
+def draw(page, box):
+    """Draw a box, in px of the image, with the mouse."""
+    shown = page.locator("#image").bounding_box()
+    scale = shown["width"] / page.evaluate("document.querySelector('#image').naturalWidth")
+    x1, y1, x2, y2 = (value * scale for value in box)
+    page.mouse.move(shown["x"] + x1, shown["y"] + y1)
+    page.mouse.down()
+    page.mouse.move(shown["x"] + x2, shown["y"] + y2, steps=4)
+    page.mouse.up()
+
+
+def press(page, keys):
+    for key in keys.split():
+        page.keyboard.press(key)
+
+
+def test_page_takes_boxes_and_ratings_keeps_them_over_a_reload_and_saves_them(
+    study, browser, tmp_path
+):
+    folder, order, _ = study
+    browser.open(folder / "read.html", 1280, 900)
+    page = browser.page
+    page.fill("#reader", "Ann")
+    press(page, "Tab")
+    page.locator("h1").click()
+    draw(page, (8, 8, 24, 32))
+    page.get_by_role("button", name="70 %", exact=True).click()  # by mouse
+    draw(page, (40, 10, 60, 30))
+    press(page, "9 b 2 Enter N")  # the second, then the first again; the next image has nothing
+    assert page.locator("#where").inner_text().startswith("Image 003 of")
+    page.reload()
+    assert page.locator("#reader").input_value() == "Ann"
+    assert page.locator("#where").inner_text().endswith("2 read")
+    press(page, "ArrowLeft ArrowLeft")
+    assert page.locator("#list li").all_inner_texts() == ["20 %", "90 %"]
+    with page.expect_download() as download:
+        press(page, "s")
+    saved = tmp_path / download.value.suggested_filename
+    download.value.save_as(saved)
+    assert saved.name == "marks-Ann.csv"
+    rows = read_review(saved, folder / "key.csv")
+    boxes = rows[rows["x1"].notna()]
+    assert boxes["image_id"].tolist() == order[:1] * 2
+    assert boxes["score"].tolist() == [0.2, 0.9]
+    drawn = boxes[["x1", "y1", "x2", "y2"]].to_numpy()
+    assert np.abs(drawn - [(8, 8, 24, 32), (40, 10, 60, 30)]).max() < 0.5
+    whole = rows[rows["x1"].isna()].set_index("image_id")["score"]
+    assert whole[order[:2]].tolist() == [0.9, 0.0]
+    assert browser.complaints == []
+
+
+@pytest.mark.parametrize("told", [True, False], ids=["other tab hears", "other tab sleeps"])
+def test_answers_of_two_tabs_of_one_page_are_all_kept_and_it_is_said(study, browser, told):
+    folder, _, _ = study
+    context = browser.page.context.browser.new_context()
+    first, second = context.new_page(), context.new_page()
+    if not told:  # as where the browser has put a tab to sleep
+        second.add_init_script("addEventListener('storage', (e) => e.stopImmediatePropagation())")
+    for page in (first, second):
+        page.goto((folder / "read.html").resolve().as_uri())
+    press(first, "3 Enter 4")
+    press(second, "ArrowRight ArrowRight 5")
+    said = "3 read · another tab of this page gives answers, too: they are taken over here"
+    for page in (first, second):
+        page.wait_for_function("document.querySelectorAll('#strip .read').length === 3")
+        assert page.locator("#where").inner_text().endswith(said)
+    context.close()
+
+
 def test_zeros_that_a_spreadsheet_took_away_do_not_matter(study):
     folder, order, _ = study
     review = fill(folder, "0.5")

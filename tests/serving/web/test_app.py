@@ -131,6 +131,7 @@ def test_an_image_with_a_warning_is_doubtful_and_a_strict_server_refuses_it(
         refused = other.post("/v1/analyze", files={"file": ("a.png", dark.getvalue())})
         assert refusal(refused) == (422, "doubtful")
         assert doubtful["warnings"][0] in refused.json()["error"]["message"]
+        assert [refused.json()["error"]["kind"]] == doubtful["warning_kinds"][:1] == ["other_image"]
         assert ask(other, png(1))["systems"] == sound["systems"]
         assert 'cxr_decisions_total{decision="refused",system="CheXNet"} 1.0' in (
             other.get("/metrics").text

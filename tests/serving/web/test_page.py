@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 import numpy as np
@@ -20,8 +20,8 @@ from PIL import Image
 
 from data_prep.images.decoded_image import DecodedImage
 from evaluation.overlays.shapes import SYSTEM_COLOURS
-from serving.guard import Guard, _orientation_warnings
-from serving.run import _SYNTHETIC, Run
+from serving.guard import Guard, Warned, WarningKind, _orientation_warnings
+from serving.run import Run
 from serving.web.schemas import ServeSettings
 from serving.web.server import build_app
 from tests.measure_page import Browser
@@ -211,16 +211,17 @@ def test_list_says_why_no_image_has_an_answer_and_leads_on_from_a_refused_one(pa
     assert page.text("#reading-title") == "dark.png"
 
 
-def test_each_reason_in_the_list_is_of_the_words_that_a_run_says(page: _Page) -> None:
+def test_the_list_has_a_reason_for_each_kind_of_warning(page: _Page) -> None:
     aged = Guard(96, 1.0, 600, 0.0, None, (0, 0, 0, 600))  # type: ignore[arg-type]
     turned = DecodedImage(np.zeros((90, 120), np.uint8), {"orientation": "R\\H"})
     said = {
-        "age": aged._age_warnings(1.0, "RetinaNet")[0],
-        "turned": _orientation_warnings(turned)[0],
-        "synthetic runs": _SYNTHETIC.format(system="RetinaNet"),
-        "not a chest X-ray": "a colour image; X-rays are grey",
-    }
-    items = json.dumps([{"answer": {"warnings": [text]}} for text in said.values()])
+        "age": aged._age_warnings(1.0, "RetinaNet")[0].kind,
+        "turned": _orientation_warnings(turned)[0].kind,
+        "not a chest X-ray": Warned("a colour image; X-rays are grey").kind,
+        "negative": "negative", "synthetic runs": "synthetic_run", "damaged": "damaged",
+    }  # fmt: skip
+    assert {*said.values()} == {*get_args(WarningKind)}
+    items = json.dumps([{"answer": {"warning_kinds": [kind]}} for kind in said.values()])
     page.load()
     reasons = f"import('/page/visit.js').then(({{ reason }}) => {items}.map(reason))"
     assert page.run(reasons) == list(said)
