@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from data_prep.contracts.errors import InputError
@@ -36,7 +35,7 @@ from scripts.runner import AnyPath, Argument, Outcome, verb
 from scripts.runtime import load_model
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from evaluation.studies.curve_judged import CurveDesign
     from scripts.child_processes import Machines
@@ -196,37 +195,56 @@ def _train(plan: CurvePlan, machines: Machines, options: Sequence[str]) -> list[
         f"{plan.classifier.name} on {shares} of the patients, {counted(len(plan.seeds), 'seed')}"
     )
     began = time.monotonic()
-    failed: list[tuple[CurveRun, str]] = []
 
-    def ended(running: Running, of: Mapping[str, CurveRun]) -> bool:
+    def show(run: CurveRun, problem: str | None) -> None:
         nonlocal done
-        run, problem = of[running.command.name], running.problem()
-        if problem is not None:
-            failed.append((run, problem))
         done += problem is None
         more = "" if problem is None else f": {problem}"
         if problem is None and done - before >= machines.jobs and done < len(runs):
             seconds = (time.monotonic() - began) / (done - before)
             more = f"; {console.time_left(seconds * (len(runs) - done))}"
         console.say(f"{done} of {len(runs)}: {run.words}{more}")
-        return problem is not None
 
-    def command(run: CurveRun) -> Command:
-        words = ["train", plan.write_config(run), "--data", plan.data, "--out", run.folder]
-        log = run.folder.with_name(f"{run.folder.name}.log")
-        return Command(str(run.folder), [*map(str, words), *options], log)
-
-    for mixed in (False, True):  # the mixed arm starts from classifiers
-        coming = (run for run in runs if (run.arm == "mixed") == mixed and not run.has_ended)
-        missing = {str(run.folder): run for run in coming}
-        run_commands(map(command, missing.values()), machines, ended=partial(ended, of=missing))
-        if failed:
-            run, problem = failed[-1]
-            raise InputError(
-                f"{plan.folder}: {counted(len(failed), 'training')} failed; {run.words}: {problem} "
-                f"(see {run.folder}.log); the same command tries again"
-            )
+    if failed := _train_all(plan, machines, options, show):
+        run, problem = failed[-1]
+        raise InputError(
+            f"{plan.folder}: {counted(len(failed), 'training')} failed; {run.words}: {problem} "
+            f"(see {run.folder}.log); the same command tries again"
+        )
     return runs
+
+
+def _train_all(
+    plan: CurvePlan,
+    machines: Machines,
+    options: Sequence[str],
+    show: Callable[[CurveRun, str | None], None],
+) -> list[tuple[CurveRun, str]]:
+    """Train what has not ended, the mixed arm last, since it starts from classifiers.
+
+    Returns those that failed, with the reason.
+    """
+    failed: list[tuple[CurveRun, str]] = []
+    for arms in (("classifier", "detector"), ("mixed",)):
+        runs = [run for arm in arms for run in plan.runs(arm)]
+        missing = {str(run.folder): run for run in runs if not run.has_ended}
+
+        def ended(running: Running, of: Mapping[str, CurveRun] = missing) -> bool:
+            run, problem = of[running.command.name], running.problem()
+            if problem is not None:
+                failed.append((run, problem))
+            show(run, problem)
+            return problem is not None
+
+        def command(run: CurveRun) -> Command:
+            words = ["train", plan.write_config(run), "--data", plan.data, "--out", run.folder]
+            log = run.folder.with_name(f"{run.folder.name}.log")
+            return Command(str(run.folder), [*map(str, words), *options], log)
+
+        run_commands(map(command, missing.values()), machines, ended=ended)
+        if failed:
+            break
+    return failed
 
 
 def _design(plan: CurvePlan) -> CurveDesign:
