@@ -417,7 +417,7 @@ class ExchangedPatients:
 def _subsets(n: int, k: int, count: int, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     """Draw `k` of `n` numbers from 0 without replacement, so many times, ``(count, k)``."""
     if 3 * k > n:
-        return np.argsort(rng.random((count, n)), axis=1)[:, :k]
+        return np.argpartition(rng.random((count, n)), k - 1, axis=1)[:, :k]
     drawn = rng.integers(n, size=(count, k))
     while True:
         drawn.sort(axis=1)
