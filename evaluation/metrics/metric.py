@@ -143,8 +143,8 @@ NoteKind = Literal[
 training images; what validation lacks; a system that was not tuned; several seeds; figures by study
 or patient; earlier uses of the test images; few patients, or one with many images. Of cautions
 beside these: an error of the audit, or no audit; an AUROC that may be chance, or is below it; a
-guess without the lungs; training on other data; synthetic images. The same verdict by each reader's
-labels, or another by those of some."""
+guess without the lungs; training on other data; synthetic images. The verdicts by each reader's
+labels, or opposite ones."""
 
 
 class Note(NamedTuple):

@@ -26,7 +26,7 @@ from evaluation.statistics.bootstrap import LEVEL, NO_WIDTH, Interval, cluster_i
 from evaluation.statistics.obuchowski_rockette import ClusteredEstimate, analyse_nested
 from evaluation.statistics.ranking import Floats, Integers, check_truth_and_scores
 
-FEW_PATIENTS = "no interval: fewer than two patients with images of each class"
+_FEW_PATIENTS = "no interval: fewer than two patients with images of each class"
 
 
 def effective_patients(images: npt.ArrayLike) -> float:
@@ -185,7 +185,7 @@ class AurocParts:
         """The figure with its standard error over patients."""
         variance = self.variance
         if variance is None:
-            return ClusteredEstimate(self.value, None, note=FEW_PATIENTS)
+            return ClusteredEstimate(self.value, None, note=_FEW_PATIENTS)
         none = ClusteredEstimate(
             self.value,
             None,

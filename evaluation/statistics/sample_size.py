@@ -26,7 +26,7 @@ import scipy  # whose parts load when they are first used
 from data_prep.contracts.errors import InputError
 from evaluation.statistics.bootstrap import LEVEL
 from evaluation.statistics.clustered_tests import AurocParts, effective_patients
-from evaluation.statistics.obuchowski_rockette import Components
+from evaluation.statistics.obuchowski_rockette import FEW_READERS, Components
 from evaluation.statistics.ranking import Floats
 
 _NODES, _WEIGHTS = np.polynomial.legendre.leggauss(48)
@@ -397,6 +397,7 @@ class CrossedPlan:
     pilot_cases: int  # cases of the pilot, with as large a share of positives as is planned
     positives: float  # share of the cases that have the disease
     readers: int  # readers of the planned study; they are random, and so are cases
+    published: bool = False  # whether few readers are tested as published, not as they are claimed
 
     @classmethod
     def assumed(
@@ -426,8 +427,15 @@ class CrossedPlan:
         own = interaction + share * (parts.error - parts.cov1 - both)
         total = own + share * self.readers * both
         freedom = (self.readers - 1) * (total / own) ** 2
-        error = float(np.sqrt(2 / self.readers * total))
-        return PlannedStudy(patients, round(patients * self.positives), error, float(freedom))
+        error, found = float(np.sqrt(2 / self.readers * total)), None
+        if self.readers < FEW_READERS and not self.published:
+            # The claim takes a mean square as no less than that of readers who are changed alike.
+            squares = np.maximum(own * _mean_squares(self.readers - 1), own - interaction)
+            totals = squares + share * self.readers * both
+            spread = (self.readers - 1) * (totals / squares) ** 2
+            found = np.sqrt(2 / self.readers * totals), spread
+        positives = round(patients * self.positives)
+        return PlannedStudy(patients, positives, error, float(freedom), found=found)
 
     @property
     def least(self) -> int:

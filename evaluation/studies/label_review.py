@@ -313,10 +313,17 @@ def judge_by_readers(
                 "ci_high": claim.difference.high, "higher": claim.leader or "not shown",
                 "same_verdict": claim.standing == usual.standing,
             })  # fmt: skip
-    changed = list(dict.fromkeys(row["labels_of"] for row in rows if not row["same_verdict"]))
+    first = {row["difference"]: row["higher"] for row in reversed(rows)}  # by the reference
+    changed = [row for row in rows if not row["same_verdict"]]
+    opposite = [r for r in changed if "not shown" not in (r["higher"], first[r["difference"]])]
+    of = listing(list(dict.fromkeys(row["labels_of"] for row in opposite or changed)))
+    luck = (
+        "another. One of three equally good readers does that by luck alone in up to half of "
+        "simulated test sets: compare the differences and their intervals."
+    )
     text = (
-        f"By the labels of {listing(changed)} in place of the reference the verdict is another; "
-        "luck alone can do that: compare the differences and their intervals."
+        f"By the labels of {of} in place of the reference the verdict is "
+        f"{'the opposite.' if opposite else luck}"
     )
     names = [n for n in dict.fromkeys(row["labels_of"] for row in rows) if n != REFERENCE_READER]
     if not names:
@@ -329,5 +336,5 @@ def judge_by_readers(
         )
     elif not changed:
         text = f"The verdict is the same by the labels of {listing(names)}."
-    notes = [*comparison.notes, Note("reference" if changed else "readers", text)]
+    notes = [*comparison.notes, Note("reference" if opposite else "readers", text)]
     return replace(comparison, by_reader=rows, notes=notes)

@@ -13,6 +13,7 @@ import pandas as pd
 from data_prep.contracts.errors import InputError
 from evaluation.statistics.bootstrap import LEVEL, cluster_index
 from evaluation.statistics.obuchowski_rockette import (
+    FEW_READERS,
     ClusteredEstimate,
     Effect,
     OrAnalysis,
@@ -25,7 +26,6 @@ from evaluation.studies.reader_study import DECIDED, ReaderStudy
 
 _Kind = Literal["reader", "system", "mean", "difference"]
 
-_FEW_READERS = 5  # with fewer, the published interval over readers is too narrow
 _ROWS_AT_ONCE = 256  # of jackknife weights, which are as wide as there are patients
 
 _Name = tuple[str, str]  # reader and modality; a system has the modality ""
@@ -195,10 +195,13 @@ class _MetricStudy:
         against = [(modality, system) for modality in modalities for system in self.systems]
         shared = 1 - (1 - self.level) / max(1, len(pairs) + len(against))
         for first, second in pairs:
-            estimate, columns, design = self._pair(first, second)
+            estimate, claimed, columns, design = self._pair(first, second)
             rows.append(
-                self._row("difference", first, columns, estimate, second, design, all_level=shared)
-            )
+                self._row(
+                    "difference", first, columns, estimate, second, design,
+                    all_level=shared, claimed=claimed,
+                )
+            )  # fmt: skip
         for modality, system in against:
             study = self._nested([modality, system])
             rows.append(
@@ -228,13 +231,16 @@ class _MetricStudy:
         same = all(set(self.study.readers(modality)) == set(readers) for modality in modalities)
         return self._crossed(modalities, readers) if same and len(readers) > 1 else None
 
-    def _crossed(self, modalities: Sequence[str], readers: Sequence[str]) -> OrAnalysis:
+    def _crossed(
+        self, modalities: Sequence[str], readers: Sequence[str], *, least: bool = False
+    ) -> OrAnalysis:
         columns = [self.columns[reader, modality] for modality in modalities for reader in readers]
         return analyse_crossed(
             self.figures[columns].reshape(len(modalities), len(readers)),
             self.covariance[np.ix_(columns, columns)],
             readers=self.effects[modalities[0]],
             cases=self.cases,
+            least=least,
         )
 
     def _nested(self, names: Sequence[str]) -> OrAnalysis:
@@ -247,20 +253,25 @@ class _MetricStudy:
             cases=self.cases,
         )
 
-    def _pair(self, first: str, second: str) -> tuple[ClusteredEstimate, list[int], str]:
-        """The difference of two modalities, the figures behind it, and the design in words."""
-        modalities = self.study.modalities
-        if self.crossed is not None:
-            estimate = self.crossed.differences[modalities.index(first), modalities.index(second)]
-            return estimate, self._of(first) + self._of(second), "crossed"
+    def _pair(
+        self, first: str, second: str
+    ) -> tuple[ClusteredEstimate, ClusteredEstimate | None, list[int], str]:
+        """A difference as published and, of crossed readers, as claimed; its figures and design."""
         readers = [set(self.study.readers(modality)) for modality in (first, second)]
         both = [reader for reader in self.study.readers(first) if reader in readers[1]]
-        if len(both) > 1:
-            columns = [self.columns[reader, name] for name in (first, second) for reader in both]
+        if len(both) < 2:
+            estimate = self._nested([first, second]).differences[0, 1]
+            columns = self._of(first) + self._of(second)
+            return estimate, None, columns, "nested: readers differ by modality"
+        names, design = self.study.modalities, "crossed"
+        if self.crossed is None:
+            names = [first, second]
             design = f"crossed, by the {len(both)} of {len(set.union(*readers))} readers with both"
-            return self._crossed([first, second], both).differences[0, 1], columns, design
-        estimate = self._nested([first, second]).differences[0, 1]
-        return estimate, self._of(first) + self._of(second), "nested: readers differ by modality"
+        at = names.index(first), names.index(second)
+        published, least = (self._crossed(names, both, least=each) for each in (False, True))
+        estimate, claimed = published.differences[at], least.differences[at]
+        columns = [self.columns[reader, name] for name in (first, second) for reader in both]
+        return estimate, claimed if len(both) < FEW_READERS else estimate, columns, design
 
     def _row(
         self,
@@ -273,17 +284,17 @@ class _MetricStudy:
         *,
         reader: str = "",
         all_level: float | None = None,
+        claimed: ClusteredEstimate | None = None,
     ) -> StudyRow:
         low, high = estimate.interval_at(self.level) or (None, None)
-        low_all, high_all = (
-            estimate.interval_at(all_level) or (None, None) if all_level else (None,) * 2
-        )
+        of_all = (claimed or estimate).interval_at(all_level) if all_level else None
+        low_all, high_all = of_all or (None, None)
         if kind != "difference" and low is not None and high is not None:
             most = np.inf if self.study.metrics[self.metric].unbounded else 1.0
             low, high = max(low, 0.0), min(high, most)
         names = list(self.columns)
         n_readers = len({names[at][0] for at in columns if names[at][1]})
-        if estimate.squares and n_readers < _FEW_READERS:
+        if estimate.squares and n_readers < FEW_READERS and not claimed:
             low_all, high_all = estimate.cautious_interval_at(all_level or self.level)
         return StudyRow(
             kind=kind, metric=self.metric, first=first, second=second, reader=reader,

@@ -200,8 +200,9 @@ def _notes(analysis: ReaderAnalysis) -> list[str]:
         told = [f"{_title(m.first)} {span_words(m.ci_low_all, m.ci_high_all)}" for m in few]
         notes.append(
             "Fewer than 5 readers: a published 95 % interval of their mean holds it in 88 to 94 %, "
-            "and 6 to 12 % of studies without a difference show one. Claims rest on cautious "
-            f"intervals, wider than the published ones of the tables; of the mean: {listing(told)}."
+            "and up to 12 % of studies without a difference show one. Claims rest on cautious "
+            "intervals, as wide as the published ones of the tables or wider; of the mean: "
+            f"{listing(told)}."
         )
     judged = {row.first for row in analysis.of("system", analysis.metrics[-1])}
     if without := [name for name in dict.fromkeys(study.systems["reader"]) if name not in judged]:

@@ -187,6 +187,18 @@ def test_a_cautious_interval_takes_each_part_of_the_variance_by_its_own_t():
     assert high - low > np.diff(mean.interval)[0]
 
 
+def test_the_least_mean_square_is_that_of_readers_whom_a_system_changes_alike():
+    covariance = 4e-4 * (0.2 + 0.8 * np.eye(6))  # Var(error) - Cov1 = 3.2e-4, Cov2 = Cov3
+    alike = np.array([[0.80, 0.85, 0.90], [0.70, 0.75, 0.80]])
+    assert analyse_crossed(alike, covariance).differences[0, 1].error is None
+    found = analyse_crossed(alike, covariance, least=True).differences[0, 1]
+    assert found.error == pytest.approx(np.sqrt(2 / 3 * 3.2e-4))
+    assert found.freedom == pytest.approx(2)
+    apart = alike + np.array([[0.04, 0, -0.04], [-0.04, 0, 0.04]])
+    one, other = (analyse_crossed(apart, covariance, least=each) for each in (False, True))
+    assert one.differences == other.differences
+
+
 def test_nothing_that_varies_gives_no_interval():
     study = analyse_crossed(np.full((2, 3), 0.8), np.zeros((6, 6)))
     assert study.differences[0, 1] == ClusteredEstimate(0.0, None, span=np.inf)

@@ -5,6 +5,7 @@ import pytest
 from scipy.special import ndtri
 from scipy.stats import f as f_distribution
 from scipy.stats import multivariate_normal, ncf, norm
+from scipy.stats import t as t_distribution
 
 from data_prep.contracts.errors import InputError
 from evaluation.statistics.clustered_tests import auroc_difference, auroc_over_seeds, auroc_parts
@@ -69,9 +70,27 @@ def test_published_tables_are_those_of_proc(aurocs, correlation, ratio, power, p
 )  # fmt: skip
 def test_power_of_readers_is_that_of_rjafroc(readers, cases, power, freedom):
     # RJafroc's SsPowerGivenJK, Obuchowski and Rockette's components, readers and cases random.
-    study = CrossedPlan(VAN_DYKE, 114, 45 / 114, readers).study(cases)
+    study = CrossedPlan(VAN_DYKE, 114, 45 / 114, readers, published=True).study(cases)
     assert study.power(0.05) == pytest.approx(power, abs=1e-8)
     assert study.freedom == pytest.approx(freedom, rel=1e-8)
+
+
+@pytest.mark.parametrize("readers", [3, 4])
+def test_power_of_few_readers_is_that_of_the_claim_not_of_the_published_test(readers):
+    gap, cases, rng = 0.08, 138, np.random.default_rng(5)
+    study = CrossedPlan(VAN_DYKE, 114, 45 / 114, readers).study(cases)
+    parts, share = VAN_DYKE, 114 / cases
+    both = share * (parts.cov2 - parts.cov3)
+    least = share * (parts.error - parts.cov1) - both
+    spread = rng.chisquare(readers - 1, 100_000) / (readers - 1)
+    squares = np.maximum((parts.interaction + least) * spread, least)
+    variance = 2 / readers * (squares + readers * both)
+    reach = t_distribution.ppf(0.975, (readers - 1) * (1 + readers * both / squares) ** 2)
+    found = rng.normal(gap, study.error, len(spread))
+    shown = float((np.abs(found) > reach * np.sqrt(variance)).mean())
+    assert study.power(gap) == pytest.approx(shown, abs=0.006)
+    published = CrossedPlan(VAN_DYKE, 114, 45 / 114, readers, published=True).study(cases)
+    assert study.power(gap) < published.power(gap)
 
 
 @pytest.mark.parametrize(("readers", "cases"), [(5, 213), (6, 170), (8, 134), (10, 119)])

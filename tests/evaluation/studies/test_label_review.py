@@ -228,7 +228,8 @@ def test_readers_labels_judge_the_test_images_alone_and_tell_whether_the_verdict
     assert rows.loc["opposed", "estimate"] == pytest.approx(-rows.loc["reference", "estimate"])
     assert not rows.loc["opposed", "same_verdict"]
     assert (rows["images"] == len(test)).all()
-    assert "By the labels of opposed in place of the reference" in judged.answer.cautions[-1].text
+    caution = "By the labels of opposed in place of the reference the verdict is the opposite."
+    assert judged.answer.cautions[-1].text == caution
     assert "Nothing is shown" not in judged.notes[-1].text
     weak = {"A": predict("A2", skill=0.2), "B": predict("B2", seed=1, skill=0.2)}
     judge = partial(compare_systems, weak, replicates=200)
@@ -239,6 +240,19 @@ def test_readers_labels_judge_the_test_images_alone_and_tell_whether_the_verdict
     assert note.text.endswith(f"go from {number(min(rows))} to {number(max(rows))}.")
     val = dataset.labelled_by("opposed", test).labels(dataset.target())[dataset.image_ids("val")]
     assert val.equals(dataset.labels(dataset.target())[val.index])
+
+
+def test_labels_by_which_nothing_is_shown_are_no_caution_as_luck_may_do_that(judged_set, predict):
+    half = list(judged_set.images["image_id"])[::2]
+    dataset = read_by(judged_set, {"vague": half})
+    test_set = TestSet(dataset, dataset.target())
+    systems = {"A": predict("A", skill=3.0), "B": predict("B", seed=1, skill=0.5)}
+    judge = partial(compare_systems, systems, replicates=200)
+    judged = judge_by_readers(judge(test_set), test_set, judge)
+    assert [row["higher"] for row in judged.by_reader] == ["A", "not shown"]
+    note = judged.notes[-1]
+    assert note.kind == "readers"
+    assert "labels of vague in place of the reference the verdict is another. One of" in note.text
 
 
 def test_readers_without_a_test_image_are_said_to_have_none(judged_set, predict):
