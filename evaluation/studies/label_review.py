@@ -318,7 +318,7 @@ def judge_by_readers(
     opposite = [r for r in changed if "not shown" not in (r["higher"], first[r["difference"]])]
     of = listing(list(dict.fromkeys(row["labels_of"] for row in opposite or changed)))
     luck = (
-        "another. One of three equally good readers does that by luck alone in up to half of "
+        "another. One of three equally good readers does that by luck alone in up to 55 % of "
         "simulated test sets: compare the differences and their intervals."
     )
     text = (

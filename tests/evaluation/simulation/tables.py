@@ -106,6 +106,15 @@ TABLES = (
         Column("a goal called missed", "missed"),
         Column("both called met, truth 0.1 above", "easy"),
     )),
+    Table("predictive", "predictive", (
+        Column("interval holds the PPV", "ppv covers"),
+        Column("interval holds the NPV", "npv covers"),
+    )),
+    Table("verdicts", "verdicts", (
+        Column("the verdict by one reader's labels is another", "one reader's is another"),
+        Column("by any of three readers' labels", "any reader's is another"),
+        Column("the verdict is the opposite", "turned round"),
+    )),
     Table("shortcuts", "shortcuts", (
         Column("above 0.5", "above"), Column("below 0.5", "below"),
         Column("interval holds the AUROC", "covers"),
