@@ -14,8 +14,8 @@ from torchvision.models import vgg
 
 from classification.receptive_field import trace_grid
 from data_prep.contracts.errors import InputError
-from networks.published import build_network, timm_network
-from networks.registry import NETWORKS, TIMM, Family, Network, describe_unknown, network_names
+from networks.published import build_network, find_network
+from networks.registry import TIMM, Family
 
 _STRIDES = (16, 32)
 _TOPS = ("avgpool", "fc", "dropout", "AuxLogits")
@@ -129,7 +129,7 @@ _BUILDERS: dict[Family, Callable[[str, bool], nn.Module]] = {
     "convnext": _convnext,
     "squeezenet": lambda name, finer: build_network(name).get_submodule("features"),
     "small_cnn": _small_cnn,
-    "timm": lambda name, finer: build_network(name),
+    "timm": lambda name, finer: build_network(name, global_pool=""),
 }
 RENAMED: dict[Family, dict[str, str]] = {"convnext": {"classifier.0.": "norm."}}
 """Beginnings of names in torchvision's whole network that are others in a trunk, by family."""
@@ -148,18 +148,9 @@ class Trunk:
     tiles: bool = False  # whether cells tile the image, whatever the arithmetic of padding says
 
 
-def find_network(name: str) -> Network:
-    """A classifier's network: a record of the registry, or what timm says of one of its own."""
-    if name.startswith(TIMM):
-        return timm_network(name)
-    if name in network_names("classifier"):
-        return NETWORKS[name]
-    raise InputError(f"architecture: {describe_unknown(name, 'classifier')}")
-
-
 def build_trunk(name: str, last_stride: int, image_size: int = _PROBE) -> Trunk:
     """Build a network without its classifier, with random weights."""
-    network = find_network(name)
+    network = find_network(name, "classifier")
     if last_stride not in _STRIDES:
         raise InputError(f"last_stride: expected 16 or 32, but got {last_stride}")
     if network.strides and last_stride not in network.strides:
@@ -226,7 +217,7 @@ def trunk_stages(name: str) -> tuple[tuple[str, ...], ...]:
     A child without weights belongs to the stage before.
     """
     with torch.random.fork_rng(devices=()):
-        network = find_network(name)
+        network = find_network(name, "classifier")
         layers = _BUILDERS[network.family](name, False)
     size, whole = network.fixed_size or _PROBE, network.fixed_size is not None
     stages: list[list[str]] = [[]]

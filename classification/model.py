@@ -9,14 +9,14 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 
-from classification.backbones import Trunk, build_trunk, find_network, trunk_stages
+from classification.backbones import Trunk, build_trunk, trunk_stages
 from classification.receptive_field import Grid, trace_grid
 from classification.weights import load_features
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
 from networks.checkpoints import Checkpoint
 from networks.inference import StoreModel
-from networks.published import fetch_imagenet
+from networks.published import fetch_imagenet, find_network
 
 # ImageNet's normalisation by colour, in [0, 1]: what published networks learned with.
 _COLOUR_MEAN = (0.485, 0.456, 0.406)
@@ -201,7 +201,7 @@ def build_classifier(
         raise InputError(f"weights: expected none or imagenet, but got {weights!r}")
     if channels not in ("same", "imagenet"):
         raise InputError(f"channels: expected same or imagenet, but got {channels!r}")
-    network = find_network(backbone)
+    network = find_network(backbone, "classifier")
     mean = network.mean if mean is None else mean
     std = network.std if std is None else std
     trunk = build_trunk(backbone, last_stride, image_size)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from classification.backbones import RENAMED, find_network
+from classification.backbones import RENAMED
 from networks.checkpoints import (
     Checkpoint,
     body_key,
@@ -18,7 +18,7 @@ from networks.checkpoints import (
     load_layers,
     require_finite,
 )
-from networks.published import recognise
+from networks.published import find_network, recognise
 from networks.registry import Network, network_names
 
 _OWN_LAST = ("classifier.weight", "classifier.bias")
@@ -78,7 +78,7 @@ def start_from(model: _Startable, checkpoint: Checkpoint, own_findings: Sequence
     name, theirs = model.architecture["arguments"]["backbone"], checkpoint.network
     rows = _shared_rows(model, checkpoint, own_findings)
     known = (*network_names("classifier"), *([theirs] if theirs else []))
-    load_features(model.trunk, checkpoint, find_network(name), known)
+    load_features(model.trunk, checkpoint, find_network(name, "classifier"), known)
     with torch.no_grad():
         for row, finding in enumerate(own_findings):
             if finding in rows:

@@ -41,9 +41,8 @@ def _network(kind: registry.ModelKind) -> PlainValidator:
     """A rule for the name of a network that this kind of model may stand on."""
 
     def check(value: Any) -> str:
-        if isinstance(value, str) and value in registry.network_names(kind):
-            return value
-        if kind == "classifier" and isinstance(value, str) and value.startswith(registry.TIMM):
+        known = registry.network_names(kind)
+        if isinstance(value, str) and (value in known or value.startswith(registry.TIMM)):
             return value
         raise ValueError(registry.describe_unknown(value, kind))
 
@@ -107,7 +106,7 @@ class _BodySettings(DetectorModelSettings):
     """Of the detectors here, whose bodies are networks of docs/weights.md."""
 
     backbone: _Backbone = Field(
-        default="resnet50", description="a network of docs/weights.md, below the pyramid"
+        default="resnet50", description="a network of docs/weights.md, or timm:NAME"
     )
     norm: Literal["frozen", "batch", "group"] = Field(
         default="frozen", description="batch norm as pretrained, live, or group norm"

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 import torch
+from timm.layers import BatchNormAct2d, GroupNormAct
 from torch import Tensor, nn
 from torch.nn import functional
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
-from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+from torchvision.ops.feature_pyramid_network import (
+    ExtraFPNBlock,
+    LastLevelMaxPool,
+    LastLevelP6P7,
+)
 from torchvision.ops.misc import FrozenBatchNorm2d
 
 from data_prep.contracts.errors import InputError
-from networks.published import build_network
-from networks.registry import NETWORKS, describe_unknown, network_names
+from networks.published import build_network, find_network, timm_stages
+from networks.registry import NETWORKS, TIMM
 
 Norm = Literal["frozen", "batch", "group"]
 
@@ -42,7 +47,9 @@ def group_norm(channels: int) -> nn.GroupNorm:
 class _FrozenNorm(FrozenBatchNorm2d):
     """torchvision's frozen batch norm, but bfloat16 and float16 maps keep their type.
 
-    The parent's float32 constants would turn them into float32 maps of twice the memory.
+    The parent's float32 constants would turn them into float32 maps of twice the memory. The
+    epsilon stays, which MobileNet and EfficientNet-Lite have of their own, and so does what timm's
+    batch norm does behind it.
     """
 
     weight: Tensor
@@ -50,33 +57,56 @@ class _FrozenNorm(FrozenBatchNorm2d):
     running_mean: Tensor
     running_var: Tensor
 
+    def __init__(self, norm: nn.BatchNorm2d) -> None:
+        super().__init__(norm.num_features, eps=norm.eps)
+        self.act = getattr(norm, "act", nn.Identity())
+
     def forward(self, x: Tensor) -> Tensor:
         """Maps (B, C, h, w) of any precision to maps of the same."""
         if x.dtype not in (torch.bfloat16, torch.float16):
-            return super().forward(x)
+            return self.act(super().forward(x))
         fixed = (self.running_mean, self.running_var, self.weight, self.bias)
-        return functional.batch_norm(x, *fixed, training=False, eps=self.eps)
+        return self.act(functional.batch_norm(x, *fixed, training=False, eps=self.eps))
+
+
+def _to_groups(norm: nn.BatchNorm2d) -> nn.Module:
+    """Group norm in place of a batch norm, with the activation that timm's has behind it."""
+    groups = group_norm(norm.num_features)
+    if not isinstance(norm, BatchNormAct2d):
+        return groups
+    with_act = GroupNormAct(groups.num_channels, groups.num_groups, apply_act=False)
+    with_act.act = norm.act
+    return with_act
 
 
 _NORMS: dict[str, Callable[[nn.BatchNorm2d], nn.Module]] = {
-    # The epsilon stays: MobileNet and EfficientNet-Lite have one of their own.
-    "frozen": lambda norm: _FrozenNorm(norm.num_features, eps=norm.eps),
+    "frozen": _FrozenNorm,
     "batch": lambda norm: norm,
-    "group": lambda norm: group_norm(norm.num_features),
+    "group": _to_groups,
 }
 
 
 def build_body(name: str, norm: str) -> nn.Module:
     """A detector's backbone without pooling and classifier, random, with a kind of normalisation.
 
-    It must build on torch's meta device, and its children must be its layers in forward order.
+    It must build on torch's meta device, and its children must be its layers in forward order, but
+    for timm's. A network without batch norm keeps its own norm, which is ``batch`` here.
     """
-    if name not in network_names("detector"):
-        raise InputError(f"backbone: {describe_unknown(name, 'detector')}")
+    if find_network(name, "detector").fixed_size:
+        raise InputError(
+            f"backbone: {name} takes images of one size; choose a network that takes any"
+        )
     if norm not in _NORMS:
         raise InputError(f"norm: expected one of {', '.join(_NORMS)}, but got {norm!r}")
     network = build_network(name)
+    if norm != "batch" and not any(isinstance(m, nn.BatchNorm2d) for m in network.modules()):
+        raise InputError(
+            f"norm: {name} has no batch norm to make {norm}; set model.norm = batch, which leaves "
+            "its own norm as it is"
+        )
     _replace_norms(network, _NORMS[norm])
+    if name.startswith(TIMM):
+        return network
     if isinstance(features := getattr(network, "features", None), nn.Module):
         return features
     del network.avgpool, network.fc  # a ResNet has its features at its top
@@ -138,24 +168,22 @@ def body_shapes(name: str) -> dict[str, tuple[int, ...]]:
     return {k: tuple(v.shape) for k, v in state.items() if not k.endswith("num_batches_tracked")}
 
 
-_TAP_STRIDES = (8, 16, 32)  # of C3, C4 and C5
-
-
-_DENSE_TAPS = {"transition2": "0", "transition3": "1", "norm5": "2"}
+_DENSE_TAPS = {4: "transition1", 8: "transition2", 16: "transition3", 32: "norm5"}
 
 
 class _DenseFeatures(nn.ModuleDict):
-    """DenseNet's features at three strides, each normalised and rectified; names stay its own.
+    """DenseNet's features at some strides, each normalised and rectified; names stay its own.
 
-    C3 and C4 are taken behind the transition's norm, for a dense block's parts differ in scale; C5
+    They are taken behind the transition's norm, for a dense block's parts differ in scale; C5
     behind ``norm5``.
     """
 
-    def __init__(self, features: nn.Module) -> None:
+    def __init__(self, features: nn.Module, strides: Sequence[int]) -> None:
         super().__init__(dict(features.named_children()))
+        self._levels = {_DENSE_TAPS[stride]: str(level) for level, stride in enumerate(strides)}
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Map float (B, 3, S, S) to C3, C4 and C5, at least 0, under ``0``, ``1`` and ``2``."""
+        """Map float (B, 3, S, S) to maps from fine to coarse, at least 0, under ``0``, ``1``, .."""
         found = {}
         for name, layer in self.items():
             if name.startswith("transition"):
@@ -165,35 +193,76 @@ class _DenseFeatures(nn.ModuleDict):
                     pixels = step(pixels)
             else:
                 pixels = layer(pixels)
-                features = pixels.relu() if name in _DENSE_TAPS else pixels
-            if name in _DENSE_TAPS:
-                found[_DENSE_TAPS[name]] = features
+                features = pixels.relu() if name in self._levels else pixels
+            if name in self._levels:
+                found[self._levels[name]] = features
         return found
 
 
+class _TimmFeatures(nn.Module):
+    """Maps of a network of timm's behind some of its stages, and no layer that they do not need."""
+
+    def __init__(self, model: Any, taps: list[int]) -> None:
+        super().__init__()
+        model.prune_intermediate_layers(taps, prune_norm=True, prune_head=True)
+        self.model, self._taps = model, taps
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Map float (B, 3, S, S) to maps from fine to coarse, under ``0``, ``1``, ..."""
+        maps = self.model.forward_intermediates(
+            pixels, indices=self._taps, intermediates_only=True, output_fmt="NCHW"
+        )
+        return {str(level): found for level, found in enumerate(maps)}
+
+
 def build_pyramid(
-    name: str, body: nn.Module, channels: int, *, p6_from_c5: bool
+    name: str,
+    body: nn.Module,
+    channels: int,
+    *,
+    p6_from_c5: bool = False,
+    strides: Sequence[int] = (8, 16, 32),
+    pooled_top: bool = False,
 ) -> BackboneWithFPN:
     """Put a feature pyramid, P3 to P7 (strides 8 to 128), on a body (Lin et al. 2017).
 
     Each level starts from the deepest layer of its stride; P2 would hold 3/4 of all anchors. P6
-    starts from C5 (torchvision's v2) or from P5 (v1).
+    starts from C5 (torchvision's v2) or from P5 (v1), or is all there is on top, P5's every second
+    place, where `pooled_top` (Faster R-CNN's).
+
+    Raises:
+        InputError: The network has no maps of one of the strides.
     """
-    last = {layer.stride: layer for layer in _body_layers(name)}
-    taps = [last[stride] for stride in _TAP_STRIDES]
-    widths = [layer.channels for layer in taps]
-    top = LastLevelP6P7(widths[-1] if p6_from_c5 else channels, channels)
-    # torchvision guesses this from the channel counts, which may be equal by chance.
-    top.use_P5 = not p6_from_c5
-    levels = {layer.name: str(level) for level, layer in enumerate(taps)}
+    places: dict[int, tuple[Any, int]]  # a stage or layer and its channels, the deepest by stride
+    if name.startswith(TIMM):
+        info: Any = body.feature_info
+        places = {stage["reduction"]: (n, stage["num_chs"]) for n, stage in enumerate(info)}
+    else:
+        places = {layer.stride: (layer.name, layer.channels) for layer in _body_layers(name)}
+    if not places.keys() >= set(strides):
+        raise InputError(
+            f"backbone: a pyramid needs maps of {', '.join(map(str, strides))} px a cell, and "
+            f"{name} has {', '.join(map(str, sorted(places)))}; choose another network"
+        )
+    taps, widths = map(list, zip(*(places[stride] for stride in strides), strict=True))
+    top: ExtraFPNBlock = LastLevelMaxPool()
+    if not pooled_top:
+        top = LastLevelP6P7(widths[-1] if p6_from_c5 else channels, channels)
+        # torchvision guesses this from the channel counts, which may be equal by chance.
+        top.use_P5 = not p6_from_c5
+    levels = {tap: str(level) for level, tap in enumerate(taps) if isinstance(tap, str)}
     pyramid = BackboneWithFPN(body, levels, widths, channels, extra_blocks=top)
-    if NETWORKS[name].family == "densenet":
-        pyramid.body = _DenseFeatures(body)  # type: ignore[assignment]
+    if name.startswith(TIMM):
+        pyramid.body = _TimmFeatures(body, taps)  # type: ignore[assignment]
+    elif NETWORKS[name].family == "densenet":
+        pyramid.body = _DenseFeatures(body, strides)  # type: ignore[assignment]
     return pyramid
 
 
 def pyramid_stages(name: str, backbone: BackboneWithFPN) -> list[list[nn.Module]]:
     """Layers of the body under a pyramid by the stride at which they work: 2, 4, 8, 16, 32.
+
+    timm's by its own stages, of which ConvNeXt and Swin have none of 2 px.
 
     =========== ======================= ============== ============== ======== ============
     stride      32                      16             8              4        2
@@ -206,6 +275,8 @@ def pyramid_stages(name: str, backbone: BackboneWithFPN) -> list[list[nn.Module]
     DenseNet    transition3, block4, .. transition2, . transition1, . block1   conv0, norm0
     =========== ======================= ============== ============== ======== ============
     """
+    if name.startswith(TIMM):
+        return timm_stages(backbone.body.get_submodule("model"))
     layers = _body_layers(name)
     return [
         [backbone.body.get_submodule(layer.name) for layer in layers if layer.stride == stride]

@@ -17,7 +17,7 @@ from detection.backbone import Norm, build_body, build_pyramid, pyramid_stages
 from detection.detector import Detections, Detector, Targets, to_tensors
 from detection.frames import MAX_PER_FINDING, MIN_SCORE
 from detection.weights import load_imagenet
-from networks.registry import NETWORKS
+from networks.published import find_network
 
 _WEIGHTS = {"ce": 1.0, "bbox": 5.0, "giou": 2.0}  # Deformable DETR's; others weigh in their losses
 _PARTS = {*_WEIGHTS, "vfl", "fgl", "ddf"}
@@ -222,7 +222,7 @@ def build_detr(
             "'cxr-compare[detr]'"
         ) from None
     body = build_body(backbone, norm)
-    record = NETWORKS[backbone]
+    record = find_network(backbone, "detector")
     if weights == "imagenet":
         load_imagenet(body, backbone, norm)
     elif weights is not None:

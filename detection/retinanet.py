@@ -37,7 +37,7 @@ from detection.retinanet_head import (
     default_anchor_sizes,
 )
 from detection.weights import load_coco, load_imagenet
-from networks.registry import NETWORKS
+from networks.published import find_network
 
 
 class _HeadPass(NamedTuple):
@@ -200,7 +200,7 @@ def build_retinanet(
     if weights not in (None, "imagenet", "coco"):
         raise InputError(f"weights: expected none, imagenet or coco, but got {weights!r}")
     body = build_body(backbone, norm)
-    network = NETWORKS[backbone]
+    network = find_network(backbone, "detector")
     mean = network.mean if mean is None else mean
     std = network.std if std is None else std
     if weights == "imagenet":

