@@ -19,7 +19,7 @@ name = "Tiny"
 [data]
 image_size = 64
 [model]
-architecture = "small_cnn"
+backbone = "small_cnn"
 [training]
 {_TRAINING}"""
 _DETECTOR = f"""kind = "detector"

@@ -68,7 +68,7 @@ name = "Tiny"
 [data]
 image_size = 64
 [model]
-architecture = "small_cnn"
+backbone = "small_cnn"
 [training]
 epochs = {epochs}
 batch_size = {batch_size}

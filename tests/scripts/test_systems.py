@@ -62,7 +62,7 @@ image_size = 64
 [augmentation]
 rotate_degrees = 10.0
 [model]
-architecture = "densenet121"
+backbone = "densenet121"
 weights = "/home/me/secret/start.pth"
 [training]
 epochs = 3
