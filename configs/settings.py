@@ -165,11 +165,33 @@ class RtDetrSettings(DeformableDetrSettings):
     )
 
 
+class FCOSSettings(_BodySettings):
+    """FCOS; the keys are the arguments of `detection.torchvision_detectors.build_fcos`."""
+
+    fpn_channels: int = Field(
+        default=256, ge=8, le=1024, multiple_of=8, description="width of the pyramid"
+    )
+    head_convs: int = Field(default=4, ge=1, le=4, description="depth of the heads")
+
+
+class SSDLiteSettings(_BodySettings):
+    """SSDLite; the keys are the arguments of `detection.torchvision_detectors.build_ssdlite`."""
+
+    backbone: Literal["mobilenet_v3_large", "mobilenet_v3_small"] = Field(
+        default="mobilenet_v3_large", description="the network that the model stands on"
+    )
+    reduced_tail: bool = Field(
+        default=False, description="half of the last channels, as torchvision's COCO file has"
+    )
+
+
 _DETECTORS: dict[str, type[DetectorModelSettings]] = {
     "retinanet": RetinaNetSettings,
     "rt_detr": RtDetrSettings,
     "d_fine": RtDetrSettings,
     "deformable_detr": DeformableDetrSettings,
+    "fcos": FCOSSettings,
+    "ssdlite": SSDLiteSettings,
 }
 _ENTRY_POINTS = "cxr_compare.detectors"  # a class with `Settings` and `build`: docs/arms.md
 

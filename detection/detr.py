@@ -13,11 +13,10 @@ from torchvision.ops import box_convert
 from data_prep.contracts.boxes import Boxes
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
-from detection.backbone import Norm, build_body, build_pyramid, pyramid_stages
+from detection.backbone import Norm, build_pyramid, pyramid_stages
 from detection.detector import Detections, Detector, Targets, to_tensors
 from detection.frames import MAX_PER_FINDING, MIN_SCORE
-from detection.weights import load_imagenet
-from networks.published import find_network
+from detection.weights import build_start
 
 _WEIGHTS = {"ce": 1.0, "bbox": 5.0, "giou": 2.0}  # Deformable DETR's; others weigh in their losses
 _PARTS = {*_WEIGHTS, "vfl", "fgl", "ddf"}
@@ -221,12 +220,7 @@ def build_detr(
             f"architecture: {architecture} needs transformers, which is not installed; pip install "
             "'cxr-compare[detr]'"
         ) from None
-    body = build_body(backbone, norm)
-    record = find_network(backbone, "detector")
-    if weights == "imagenet":
-        load_imagenet(body, backbone, norm)
-    elif weights is not None:
-        raise InputError(f"weights: {architecture} has imagenet, a file or a run, got {weights!r}")
+    body, preprocess = build_start(backbone, norm, weights, image_size, mean, std)
     pyramid = build_pyramid(backbone, body, 8, p6_from_c5=False)
     blocks: Any = pyramid.fpn.inner_blocks
     widths = [block[0].in_channels for block in blocks]
@@ -255,9 +249,7 @@ def build_detr(
     network = getattr(transformers, f"{name}ForObjectDetection")(config)
     _put_body(network, _Maps(pyramid.body), widths)
     _expect_little(network)
-    mean = record.mean if mean is None else mean
-    std = record.std if std is None else std
-    return LesionDetr(network, Preprocess(image_size, mean, std), n_findings)
+    return LesionDetr(network, preprocess, n_findings)
 
 
 def _put_body(network: Any, maps: _Maps, widths: list[int]) -> None:

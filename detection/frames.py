@@ -18,7 +18,7 @@ from data_prep.store.preprocess import Placement
 MIN_SCORE, NMS_IOU, MAX_PER_FINDING = 0.001, 0.6, 100
 CANDIDATES_PER_LEVEL = 1000  # for each finding
 _BLOCK = 64  # boxes at a time: few of them are kept, and most are needed by none
-_LARGEST_GROWTH = math.log(1000 / 16)  # torchvision's limit of exp() of a width or height
+LARGEST_GROWTH = math.log(1000 / 16)  # torchvision's limit of exp() of a width or height
 
 
 def decode_boxes(
@@ -143,7 +143,7 @@ def _decode(offsets: np.ndarray, anchors: np.ndarray) -> np.ndarray:
     """Boxes from anchors, float32 ``(N, 4)`` xyxy."""
     sides = anchors[:, 2:] - anchors[:, :2]
     centres = anchors[:, :2] + np.float32(0.5) * sides + offsets[:, :2] * sides
-    grown = np.exp(np.minimum(offsets[:, 2:], np.float32(_LARGEST_GROWTH))) * sides
+    grown = np.exp(np.minimum(offsets[:, 2:], np.float32(LARGEST_GROWTH))) * sides
     half = np.float32(0.5) * grown
     return np.concatenate([centres - half, centres + half], axis=1)
 

@@ -10,12 +10,15 @@ from data_prep.contracts.errors import InputError
 from detection.detector import Detector
 from detection.detr import build_detr
 from detection.retinanet import build_retinanet
+from detection.torchvision_detectors import build_fcos, build_ssdlite
 
 _BUILDERS: dict[str, Callable[..., Detector]] = {
     "retinanet": build_retinanet,
     "rt_detr": partial(build_detr, "rt_detr"),
     "d_fine": partial(build_detr, "d_fine"),
     "deformable_detr": partial(build_detr, "deformable_detr"),
+    "fcos": build_fcos,
+    "ssdlite": build_ssdlite,
 }
 
 

@@ -18,6 +18,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from data_prep.contracts.errors import InputError
 from detection.backbone import group_norm
+from detection.dense import decode_anchors
 
 LEVELS = 5  # P3 to P7
 _FINEST_STRIDE = 8  # px, of P3; each level doubles it
@@ -95,18 +96,10 @@ class _BoxHead(RetinaNetRegressionHead):
             # It divides by the height, which must not be 0; the decoding stops the other end.
             shape = offsets[:, 2:].clamp(min=-limit)
             offsets = torch.cat([offsets[:, :2], shape], dim=1)
-        return _iou_loss(self.loss, decode_anchors(offsets, anchors, limit), boxes).sum()
+        return iou_loss(self.loss, decode_anchors(offsets, anchors, limit), boxes).sum()
 
 
-def decode_anchors(offsets: Tensor, anchors: Tensor, limit: float) -> Tensor:
-    """Boxes (N, 4) xyxy of anchors; torchvision's coder sends a constant to the device."""
-    sides = anchors[:, 2:] - anchors[:, :2]
-    centres = offsets[:, :2] * sides + (anchors[:, :2] + 0.5 * sides)
-    half = 0.5 * (offsets[:, 2:].clamp(max=limit).exp() * sides)
-    return torch.cat([centres - half, centres + half], dim=1)
-
-
-def _iou_loss(kind: str, boxes: Tensor, true: Tensor) -> Tensor:
+def iou_loss(kind: str, boxes: Tensor, true: Tensor) -> Tensor:
     """``giou``, ``diou`` or ``ciou`` of pairs of boxes (M, 4); torchvision's index by a mask."""
     (x1, y1, x2, y2), (x1g, y1g, x2g, y2g) = boxes.unbind(-1), true.unbind(-1)
     left, top, right, bottom = x1.max(x1g), y1.max(y1g), x2.min(x2g), y2.min(y2g)

@@ -13,7 +13,8 @@ from torchvision.models.detection import (
 )
 
 from data_prep.contracts.errors import InputError
-from detection.backbone import body_shapes
+from data_prep.store.preprocess import Preprocess
+from detection.backbone import body_shapes, build_body
 from detection.detector import Detector
 from networks.checkpoints import (
     STEP_COUNTER,
@@ -27,7 +28,7 @@ from networks.checkpoints import (
     match_names,
     require_finite,
 )
-from networks.published import fetch_coco, fetch_imagenet
+from networks.published import fetch_coco, fetch_imagenet, find_network
 from networks.registry import network_names
 
 _BODY = "backbone.body."
@@ -81,6 +82,29 @@ def _load_body(body: nn.Module, checkpoint: Checkpoint, name: str) -> None:
     """Load a body's weights from a checkpoint of any network that has this body."""
     given = {k: v for k, v in checkpoint.shapes.items() if not k.endswith(STEP_COUNTER)}
     load_layers(body, checkpoint, describe=partial(_body_problem, given=given, name=name))
+
+
+def build_start(
+    backbone: str,
+    norm: str,
+    weights: str | None,
+    image_size: int,
+    mean: float | None,
+    std: float | None,
+    **arguments: Any,
+) -> tuple[nn.Module, Preprocess]:
+    """The body that a detector starts with, random or ImageNet's, and the pixels it looks at.
+
+    `mean` and `std` are None for what the body's published weights want.
+    """
+    if weights not in (None, "imagenet"):
+        raise InputError(f"weights: expected none, imagenet, a file or a run, but got {weights!r}")
+    body = build_body(backbone, norm, **arguments)
+    if weights == "imagenet":
+        load_imagenet(body, backbone, norm)
+    network = find_network(backbone, "detector")
+    mean = network.mean if mean is None else mean
+    return body, Preprocess(image_size, mean, network.std if std is None else std)
 
 
 def load_imagenet(body: nn.Module, name: str, norm: str) -> None:

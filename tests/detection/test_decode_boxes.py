@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from detection.dense import HeadPass, _decode_together
 from detection.frames import MAX_PER_FINDING, MIN_SCORE, decode_boxes
 from detection.model import build_detector
-from detection.retinanet import LesionRetinaNet, _decode_together, _HeadPass
+from detection.retinanet import LesionRetinaNet
 
 SIZE = 96
 COUNT = 5
@@ -29,9 +30,7 @@ def detector() -> LesionRetinaNet:
     return model.eval()
 
 
-def draw_heads(
-    model: LesionRetinaNet, seed: int, *, mean: float, coarse: bool = False
-) -> _HeadPass:
+def draw_heads(model: LesionRetinaNet, seed: int, *, mean: float, coarse: bool = False) -> HeadPass:
     """Outputs of heads: scores spread widely, boxes that overlap; coarse ones with many ties."""
     draw = torch.Generator().manual_seed(seed)
     with torch.inference_mode():
@@ -45,7 +44,7 @@ def draw_heads(
     return heads._replace(outputs=outputs)
 
 
-def by_torchvision(model: LesionRetinaNet, heads: _HeadPass) -> list[dict[str, Tensor]]:
+def by_torchvision(model: LesionRetinaNet, heads: HeadPass) -> list[dict[str, Tensor]]:
     """The first boxes of each finding that torchvision's own method gives."""
     levels = {n: list(v.split(heads.level_sizes, 1)) for n, v in heads.outputs.items()}
     anchors = [list(a.split(heads.level_sizes)) for a in heads.anchors]
@@ -60,14 +59,14 @@ def by_torchvision(model: LesionRetinaNet, heads: _HeadPass) -> list[dict[str, T
     return limited
 
 
-def by_numpy(model: LesionRetinaNet, heads: _HeadPass) -> list[dict[str, Tensor]]:
+def by_numpy(model: LesionRetinaNet, heads: HeadPass) -> list[dict[str, Tensor]]:
     return model.detections(heads)
 
 
-def together(model: LesionRetinaNet, heads: _HeadPass) -> list[dict[str, Tensor]]:
+def together(model: LesionRetinaNet, heads: HeadPass) -> list[dict[str, Tensor]]:
     """As on a GPU."""
     logits, offsets = heads.outputs["cls_logits"][..., 1:], heads.outputs["bbox_regression"]
-    return _decode_together(logits, offsets, heads, model.box_coder.bbox_xform_clip)
+    return _decode_together(logits, offsets, heads)
 
 
 def require_equal(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> None:

@@ -1,0 +1,290 @@
+"""FCOS, SSDLite and Faster R-CNN on store pixels, with torchvision's layers."""
+
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torchvision.models.detection import FCOS
+from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.fcos import (
+    FCOSClassificationHead,
+    FCOSHead,
+    FCOSRegressionHead,
+)
+from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.ssd import SSD
+from torchvision.models.detection.ssdlite import SSDLiteHead, _extra_block, _normal_init
+from torchvision.ops import box_iou, sigmoid_focal_loss
+
+from data_prep.store.preprocess import Preprocess
+from detection.backbone import Norm, build_pyramid, group_norm
+from detection.dense import DenseDetector, HeadPass
+from detection.detector import Targets
+from detection.retinanet_head import iou_loss
+from detection.weights import build_start
+
+_MOST_CERTAIN = -1e-7  # of the logarithm of a probability, whose logit is then finite
+
+
+def _logits(log_probability: Tensor, outputs: Tensor) -> Tensor:
+    """Logits of probabilities from their logarithms; NaN where an output behind is not finite."""
+    log_probability = log_probability.clamp(max=_MOST_CERTAIN)
+    hidden = (outputs * 0.0).sum(2, keepdim=True)
+    return log_probability - (-log_probability.expm1()).log() + hidden
+
+
+# ---------------------------------------------------------------------- FCOS
+
+
+class _FCOSHead(FCOSHead):
+    """torchvision's, less deep, with our group norm; its losses are means over the images."""
+
+    def __init__(self, channels: int, n_classes: int, convs: int) -> None:
+        super().__init__(channels, 1, n_classes, num_convs=0)
+        self.classification_head = FCOSClassificationHead(
+            channels, 1, n_classes, convs, norm_layer=group_norm
+        )
+        self.regression_head = FCOSRegressionHead(channels, 1, convs, norm_layer=group_norm)
+
+    def compute_loss(
+        self,
+        targets: Targets,
+        head_outputs: dict[str, Tensor],
+        anchors: list[Tensor],
+        matched_idxs: list[Tensor],
+    ) -> dict[str, Tensor]:
+        """Torchvision's losses of each image, per place that lies in a box; no wait on a GPU."""
+        places, found = torch.stack(anchors), torch.stack(matched_idxs) >= 0  # (B, A, 4), (B, A)
+        boxes, labels = _matched(targets, matched_idxs, places)
+        logits = head_outputs["cls_logits"]
+        wanted = torch.zeros_like(logits)
+        wanted.scatter_(2, labels[..., None], found[..., None].to(logits.dtype))
+        focal = sigmoid_focal_loss(logits, wanted).sum((1, 2))
+        decoded = self.box_coder.decode(head_outputs["bbox_regression"], places)
+        overlap = iou_loss("giou", decoded, boxes)
+        sides = self.box_coder.encode(places, boxes)  # left, top, right, bottom
+        shares = [
+            torch.minimum(sides[..., one], sides[..., other])
+            / torch.maximum(sides[..., one], sides[..., other])
+            for one, other in ((0, 2), (1, 3))
+        ]
+        centred = torch.where(found, (shares[0] * shares[1]).sqrt(), 0.0)
+        off_centre = functional.binary_cross_entropy_with_logits(
+            head_outputs["bbox_ctrness"][..., 0], centred, reduction="none"
+        )
+        count = found.sum(1).clamp(min=1)
+        return {
+            "classification": (focal / count).mean(),
+            "bbox_regression": (overlap.where(found, 0.0).sum(1) / count).mean(),
+            "bbox_ctrness": (off_centre.where(found, 0.0).sum(1) / count).mean(),
+        }
+
+
+def _matched(targets: Targets, matched: Sequence[Tensor], anchors: Tensor) -> tuple[Tensor, Tensor]:
+    """The box (B, A, 4) and label (B, A) of each anchor; itself and 0 where it has none."""
+    boxes, labels = [], []
+    for target, rows, places in zip(targets, matched, anchors, strict=True):
+        # The last row is for anchors without a box: it is where -1 points.
+        own = torch.cat([target["boxes"], places[:1]])[rows]
+        boxes.append(torch.where((rows >= 0)[:, None], own, places))
+        labels.append(functional.pad(target["labels"], (0, 1))[rows])
+    return torch.stack(boxes), torch.stack(labels)
+
+
+class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detector's
+    """torchvision's FCOS for store pixels; build it with `build_fcos`.
+
+    Source:
+        Tian et al. 2019, FCOS: Fully Convolutional One-Stage Object Detection.
+    """
+
+    def __init__(
+        self, backbone: BackboneWithFPN, head: FCOSHead, preprocess: Preprocess, n_findings: int
+    ) -> None:
+        super().__init__(backbone, n_findings + 1, head=head)
+        self.prepare(preprocess, n_findings)
+
+    def coded(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Of the geometric mean of class and centredness, and of boxes about their places."""
+        both = torch.cat([outputs["bbox_ctrness"], outputs["cls_logits"]], dim=2)
+        centred, _, found = functional.logsigmoid(both).tensor_split((1, 2), dim=2)
+        first, last = outputs["bbox_regression"].split(2, dim=2)  # left and top, right and bottom
+        offsets = torch.cat([(last - first) / 2, (first + last).clamp(min=1e-6).log()], dim=2)
+        return _logits((centred + found) / 2, both), offsets
+
+    def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:
+        """As torchvision's of each image, means over the images."""
+        with torch.autocast(passed.anchors[0].device.type, enabled=False):
+            return self.compute_loss(targets, passed.outputs, passed.anchors, passed.level_sizes)
+
+
+def build_fcos(
+    *,
+    backbone: str = "resnet50",
+    norm: Norm = "group",
+    fpn_channels: int = 256,
+    head_convs: int = 4,
+    n_findings: int = 1,
+    image_size: int = 512,
+    weights: Literal["imagenet"] | None = None,
+    mean: float | None = None,
+    std: float | None = None,
+) -> LesionFCOS:
+    """Build an FCOS with a feature pyramid, P3 to P7: one box for each place, without anchors.
+
+    Source:
+        Tian et al. 2019, FCOS: Fully Convolutional One-Stage Object Detection.
+    """
+    body, preprocess = build_start(backbone, norm, weights, image_size, mean, std)
+    pyramid = build_pyramid(backbone, body, fpn_channels, p6_from_c5=False)
+    head = _FCOSHead(fpn_channels, n_findings + 1, head_convs)
+    return LesionFCOS(pyramid, head, preprocess, n_findings)
+
+
+# ---------------------------------------------------------------------- SSDLite
+
+_SSD_LEVELS = 6
+_NEGATIVES = 3  # for each anchor with a box; torchvision's share of a quarter
+
+
+class _SmallMapNorm(nn.BatchNorm2d):
+    """Batch norm that takes its averages where a batch has one value: of one image, one place."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, eps=0.001, momentum=0.03)  # torchvision's
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (B, C, h, w)."""
+        if self.training and x.numel() == x.shape[1]:
+            fixed = (self.running_mean, self.running_var, self.weight, self.bias)
+            return functional.batch_norm(x, *fixed, training=False, eps=self.eps)
+        return super().forward(x)
+
+
+class _SSDLiteMaps(nn.Module):
+    """A MobileNetV3's maps at strides of 16 and 32, and four more, each half of the one before."""
+
+    def __init__(self, body: nn.Module, norm: Callable[[int], nn.Module]) -> None:
+        super().__init__()
+        self.body = body
+        layers = list(body.children())
+        # The first map is taken inside the block that halves the last time, behind its expansion.
+        self._halving = max(i for i, layer in enumerate(layers) if getattr(layer, "_is_cn", False))
+        last = layers[-1].out_channels
+        self.channels = [layers[self._halving].block[0].out_channels, last, 512, 256, 256, 128]
+        self.extra = nn.ModuleList(
+            _extra_block(wide, narrow, norm)
+            for wide, narrow in zip(self.channels[1:], self.channels[2:], strict=False)
+        )
+        _normal_init(self.extra)
+
+    def forward(self, pixels: Tensor) -> dict[str, Tensor]:
+        """Map float (B, 3, S, S) to the six maps, finest first."""
+        layers = list(self.body.children())
+        for layer in layers[: self._halving]:
+            pixels = layer(pixels)
+        expansion, *rest = layers[self._halving].block
+        maps = [expansion(pixels)]
+        pixels = maps[0]
+        for layer in [*rest, *layers[self._halving + 1 :]]:
+            pixels = layer(pixels)
+        maps.append(pixels)
+        for layer in self.extra:
+            maps.append(layer(maps[-1]))
+        return {str(level): found for level, found in enumerate(maps)}
+
+
+class _DefaultBoxes(DefaultBoxGenerator):
+    """torchvision's, computed and sent once: all images of a model are of one size."""
+
+    _made: Tensor | None = None
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        """The same (A, 4) for each image, store px."""
+        if self._made is None or self._made.device != feature_maps[0].device:
+            one = ImageList(image_list.tensors[:1], image_list.image_sizes[:1])
+            with torch.inference_mode(mode=False):
+                self._made = super().forward(one, feature_maps)[0]
+        return [self._made] * len(image_list.image_sizes)
+
+
+class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Detector's
+    """torchvision's SSDLite for store pixels; build it with `build_ssdlite`.
+
+    torchvision learns nothing from an image whose anchors have no box; here it counts as one with
+    one such anchor, and its three worst mistakes are learned from.
+
+    Source:
+        Liu et al. 2016, SSD: Single Shot MultiBox Detector; Howard et al. 2019, MobileNetV3.
+    """
+
+    backbone: _SSDLiteMaps
+
+    def __init__(
+        self, backbone: _SSDLiteMaps, head: SSDLiteHead, preprocess: Preprocess, n_findings: int
+    ) -> None:
+        size = (preprocess.size, preprocess.size)
+        anchors = _DefaultBoxes([[2, 3]] * _SSD_LEVELS, min_ratio=0.2, max_ratio=0.95)
+        super().__init__(backbone, anchors, size, n_findings + 1, head=head)
+        self.prepare(preprocess, n_findings)
+
+    def coded(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+        """Of each finding against all other classes together, and offsets without their scale."""
+        classes, offsets = outputs["cls_logits"], outputs["bbox_regression"]
+        logits = _logits(classes.log_softmax(2)[..., 1:], classes)
+        (centres, _, sides, _) = self.box_coder.weights
+        return logits, torch.cat([offsets[..., :2] / centres, offsets[..., 2:] / sides], dim=2)
+
+    def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:
+        """``classification`` and ``bbox_regression`` as torchvision's of each image, means."""
+        with torch.autocast(passed.anchors[0].device.type, enabled=False):
+            anchors = torch.stack(passed.anchors)
+            matched = [
+                self.proposal_matcher(box_iou(target["boxes"], places))
+                if len(target["boxes"])
+                else torch.full_like(places[:, 0], -1, dtype=torch.int64)
+                for target, places in zip(targets, anchors, strict=True)
+            ]
+            boxes, labels = _matched(targets, matched, anchors)
+            found = labels > 0  # (B, A)
+            wanted = self.box_coder.encode_single(boxes.flatten(0, 1), anchors.flatten(0, 1))
+            apart = functional.smooth_l1_loss(
+                passed.outputs["bbox_regression"], wanted.view_as(anchors), reduction="none"
+            ).sum(2)
+            logits = passed.outputs["cls_logits"]
+            mistakes = functional.cross_entropy(logits.mT, labels, reduction="none")
+            count = found.sum(1).clamp(min=1)
+            order = mistakes.masked_fill(found, -torch.inf).argsort(1, descending=True)
+            used = found | (order.argsort(1) < _NEGATIVES * count[:, None])
+            return {
+                "bbox_regression": (apart.where(found, 0.0).sum(1) / count).mean(),
+                "classification": (mistakes.where(used, 0.0).sum(1) / count).mean(),
+            }
+
+
+def build_ssdlite(
+    *,
+    backbone: str = "mobilenet_v3_large",
+    norm: Norm = "group",
+    reduced_tail: bool = False,
+    n_findings: int = 1,
+    image_size: int = 320,
+    weights: Literal["imagenet"] | None = None,
+    mean: float | None = None,
+    std: float | None = None,
+) -> LesionSSDLite:
+    """Build an SSDLite on a MobileNetV3: default boxes of six maps, from a fifth of the image up.
+
+    Source:
+        Liu et al. 2016, SSD: Single Shot MultiBox Detector; Howard et al. 2019, MobileNetV3.
+    """
+    body, preprocess = build_start(
+        backbone, norm, weights, image_size, mean, std, reduced_tail=reduced_tail
+    )
+    norm_layer = group_norm if norm == "group" else _SmallMapNorm
+    maps = _SSDLiteMaps(body, norm_layer)
+    head = SSDLiteHead(maps.channels, [6] * _SSD_LEVELS, n_findings + 1, norm_layer)
+    return LesionSSDLite(maps, head, preprocess, n_findings)
