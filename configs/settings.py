@@ -174,6 +174,22 @@ class FCOSSettings(_BodySettings):
     head_convs: int = Field(default=4, ge=1, le=4, description="depth of the heads")
 
 
+class FasterRCNNSettings(_BodySettings):
+    """Faster R-CNN; the keys are the arguments of `build_faster_rcnn`, likewise."""
+
+    fpn_channels: int = Field(default=256, ge=8, le=1024, description="width of the pyramid")
+    box_channels: int = Field(
+        default=1024, ge=8, le=4096, description="width of the layers that classify a proposal"
+    )
+    anchor_sizes: list[_Side] | None = Field(
+        default=None, min_length=5, max_length=5,
+        description="px, on each of P2 to P6; left out: by image_size",
+    )  # fmt: skip
+    anchor_ratios: list[_Positive] = Field(
+        default=[0.5, 1.0, 2.0], min_length=1, description="height over width"
+    )
+
+
 class SSDLiteSettings(_BodySettings):
     """SSDLite; the keys are the arguments of `detection.torchvision_detectors.build_ssdlite`."""
 
@@ -191,6 +207,7 @@ _DETECTORS: dict[str, type[DetectorModelSettings]] = {
     "d_fine": RtDetrSettings,
     "deformable_detr": DeformableDetrSettings,
     "fcos": FCOSSettings,
+    "faster_rcnn": FasterRCNNSettings,
     "ssdlite": SSDLiteSettings,
 }
 _ENTRY_POINTS = "cxr_compare.detectors"  # a class with `Settings` and `build`: docs/arms.md

@@ -10,7 +10,7 @@ from data_prep.contracts.errors import InputError
 from detection.detector import Detector
 from detection.detr import build_detr
 from detection.retinanet import build_retinanet
-from detection.torchvision_detectors import build_fcos, build_ssdlite
+from detection.torchvision_detectors import build_faster_rcnn, build_fcos, build_ssdlite
 
 _BUILDERS: dict[str, Callable[..., Detector]] = {
     "retinanet": build_retinanet,
@@ -18,6 +18,7 @@ _BUILDERS: dict[str, Callable[..., Detector]] = {
     "d_fine": partial(build_detr, "d_fine"),
     "deformable_detr": partial(build_detr, "deformable_detr"),
     "fcos": build_fcos,
+    "faster_rcnn": build_faster_rcnn,
     "ssdlite": build_ssdlite,
 }
 

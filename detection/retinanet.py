@@ -11,6 +11,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.retinanet import RetinaNetHead
 
+from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
 from detection.backbone import Norm, build_pyramid
 from detection.dense import DenseDetector, HeadPass
@@ -136,7 +137,7 @@ def build_retinanet(
     body, preprocess = build_start(backbone, norm, of_body, image_size, mean, std)
     pyramid = build_pyramid(backbone, body, fpn_channels, p6_from_c5=head == "v2")
     sizes = default_anchor_sizes(image_size) if anchor_sizes is None else tuple(anchor_sizes)
-    anchors = build_anchors(image_size, sizes, anchor_ratios)
+    anchors = build_anchors(sizes, anchor_ratios)
     model = LesionRetinaNet(
         pyramid,
         build_head(

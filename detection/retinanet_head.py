@@ -20,35 +20,31 @@ from data_prep.contracts.errors import InputError
 from detection.backbone import group_norm
 from detection.dense import decode_anchors
 
-LEVELS = 5  # P3 to P7
-_FINEST_STRIDE = 8  # px, of P3; each level doubles it
+LEVELS = 5  # P3 to P7, or P2 to P6; each doubles the stride
 _OCTAVE_STEPS = 3  # sizes on each level, a third of an octave apart
 DEFAULT_RATIOS = (0.5, 1.0, 2.0)
-_MIN_IMAGE = 32  # px: P5 is then one pixel
 
 
-def default_anchor_sizes(image_size: int) -> tuple[int, ...]:
+def default_anchor_sizes(image_size: int, finest_stride: int = 8) -> tuple[int, ...]:
     """Smallest anchor of each level, px: torchvision's at 512 px, the same share of other images.
 
     At least two strides: a lesion between two smaller anchors overlaps neither by half.
     """
-    finest = max(2 * _FINEST_STRIDE, round(image_size / 16))
+    finest = max(2 * finest_stride, round(image_size / 16))
     return tuple(finest * 2**level for level in range(LEVELS))
 
 
 def build_anchors(
-    image_size: int, sizes: Sequence[float], ratios: Sequence[float]
+    sizes: Sequence[float], ratios: Sequence[float], *, steps: int = _OCTAVE_STEPS
 ) -> AnchorGenerator:
-    """The anchors of P3 to P7: three sizes an octave from each level's smallest, at every ratio."""
-    if image_size < _MIN_IMAGE:
-        raise InputError(f"image_size: expected at least {_MIN_IMAGE} px, but got {image_size}")
+    """The anchors of five levels: each level's smallest, steps of its octave, at every ratio."""
     if len(sizes) != LEVELS or not all(1 <= size < float("inf") for size in sizes):
         raise InputError(
             f"anchor_sizes: expected {LEVELS} sides of at least 1 px, but got {list(sizes)}"
         )
     if not ratios or not all(0 < ratio < float("inf") for ratio in ratios):
         raise InputError(f"anchor_ratios: expected ratios above 0, but got {list(ratios)}")
-    octaves = tuple(_octave_sizes(size) for size in sizes)
+    octaves = tuple(_octave_sizes(size)[:steps] for size in sizes)
     return AnchorGenerator(octaves, (tuple(ratios),) * LEVELS)
 
 

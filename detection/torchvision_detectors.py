@@ -1,29 +1,34 @@
 """FCOS, SSDLite and Faster R-CNN on store pixels, with torchvision's layers."""
 
-from collections.abc import Callable, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torchvision.models.detection import FCOS
+from torch.nn.utils.rnn import pad_sequence
+from torchvision.models.detection import FCOS, FasterRCNN
 from torchvision.models.detection.anchor_utils import DefaultBoxGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.fcos import (
     FCOSClassificationHead,
     FCOSHead,
     FCOSRegressionHead,
 )
 from torchvision.models.detection.image_list import ImageList
+from torchvision.models.detection.roi_heads import fastrcnn_loss
+from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead, _extra_block, _normal_init
-from torchvision.ops import box_iou, sigmoid_focal_loss
+from torchvision.ops import MultiScaleRoIAlign, box_iou, sigmoid_focal_loss
 
 from data_prep.store.preprocess import Preprocess
 from detection.backbone import Norm, build_pyramid, group_norm
-from detection.dense import DenseDetector, HeadPass
-from detection.detector import Targets
-from detection.retinanet_head import iou_loss
+from detection.dense import DenseDetector, HeadPass, TorchvisionDetector, suppressed
+from detection.detector import Detections, Targets
+from detection.retinanet_head import DEFAULT_RATIOS, build_anchors, default_anchor_sizes, iou_loss
 from detection.weights import build_start
 
 _MOST_CERTAIN = -1e-7  # of the logarithm of a probability, whose logit is then finite
@@ -288,3 +293,162 @@ def build_ssdlite(
     maps = _SSDLiteMaps(body, norm_layer)
     head = SSDLiteHead(maps.channels, [6] * _SSD_LEVELS, n_findings + 1, norm_layer)
     return LesionSSDLite(maps, head, preprocess, n_findings)
+
+
+# ---------------------------------------------------------------------- Faster R-CNN
+
+
+class _Proposed(NamedTuple):
+    """What one pass through backbone and proposal network gives, in full precision but for maps."""
+
+    maps: dict[str, Tensor]  # P2 to P6
+    objectness: Tensor  # (B, A) logits
+    offsets: Tensor  # (B, A, 4), of the anchors
+    anchors: list[Tensor]  # per image (A, 4) xyxy, store px
+    proposals: list[Tensor]  # per image (P, 4) xyxy, store px
+
+
+class LesionFasterRCNN(TorchvisionDetector, FasterRCNN):  # type: ignore[misc]
+    """torchvision's Faster R-CNN for store pixels; build it with `build_faster_rcnn`.
+
+    Losses are means over the images, also of what each image samples.
+
+    Source:
+        Ren et al. 2015, Faster R-CNN; Lin et al. 2017, Feature Pyramid Networks.
+    """
+
+    def __init__(
+        self, backbone: BackboneWithFPN, preprocess: Preprocess, n_findings: int, **parts: Any
+    ) -> None:
+        super().__init__(backbone, **parts)
+        self.prepare(preprocess, n_findings)
+
+    def run(self, images: Tensor, targets: Targets | None = None) -> _Proposed:
+        """The proposals have no gradient, as in torchvision."""
+        pixels = self.pixels(images)
+        batch = self.image_list(pixels)
+        maps = self.backbone(pixels)
+        outputs = self.rpn.head(list(maps.values()))
+        with torch.autocast(pixels.device.type, enabled=False):
+            objectness, offsets = ([level.float() for level in levels] for levels in outputs)
+            sizes = [level[0].numel() for level in objectness]
+            anchors = self.rpn.anchor_generator(batch, objectness)
+            flat_objectness, flat_offsets = concat_box_prediction_layers(objectness, offsets)
+            proposed = self.rpn.box_coder.decode(flat_offsets.detach(), anchors)
+            proposals, _ = self.rpn.filter_proposals(
+                proposed.view(len(images), -1, 4), flat_objectness, batch.image_sizes, sizes
+            )
+        return _Proposed(
+            maps,
+            flat_objectness.view(len(images), -1),
+            flat_offsets.view(len(images), -1, 4),
+            anchors,
+            proposals,
+        )
+
+    def _classified(self, passed: _Proposed, boxes: list[Tensor]) -> tuple[Sequence[Tensor], ...]:
+        """Per image the logits (P, K + 1) and offsets (P, 4 (K + 1)) of boxes, float32."""
+        size = (self.preprocess.size, self.preprocess.size)
+        pooled = self.roi_heads.box_roi_pool(passed.maps, boxes, [size] * len(boxes))
+        outputs = self.roi_heads.box_predictor(self.roi_heads.box_head(pooled))
+        counts = [len(image) for image in boxes]
+        return tuple(output.float().split(counts) for output in outputs)
+
+    def losses(self, passed: _Proposed, targets: Targets) -> dict[str, Tensor]:
+        """Torchvision's of each image; in evaluation mode always the same samples."""
+        device = passed.objectness.device
+        draws = nullcontext() if self.training else _fixed_draws(device)
+        with draws, torch.autocast(device.type, enabled=False):
+            labels, boxes = self.rpn.assign_targets_to_anchors(passed.anchors, targets)
+            wanted = self.rpn.box_coder.encode(boxes, passed.anchors)
+            of_anchors = [
+                self.rpn.compute_loss(objectness, offsets, [label], [aim])
+                for objectness, offsets, label, aim in zip(
+                    passed.objectness, passed.offsets, labels, wanted, strict=True
+                )
+            ]
+            chosen, _, labels, wanted = self.roi_heads.select_training_samples(
+                passed.proposals, targets
+            )
+        outputs = self._classified(passed, chosen)
+        with torch.autocast(device.type, enabled=False):
+            of_boxes = [
+                fastrcnn_loss(logits, offsets, [label], [aim])
+                for logits, offsets, label, aim in zip(*outputs, labels, wanted, strict=True)
+            ]
+        names = ("objectness", "proposal_regression", "classification", "bbox_regression")
+        parts = zip(*(a + b for a, b in zip(of_anchors, of_boxes, strict=True)), strict=True)
+        return {name: torch.stack(part).mean() for name, part in zip(names, parts, strict=True)}
+
+    def image_scores(self, passed: _Proposed) -> Tensor:
+        """The most confident proposal's: the proposal network knows lesions, of any kind."""
+        return passed.objectness.detach().amax(dim=1).sigmoid()
+
+    def detections(self, passed: _Proposed) -> Detections:
+        """Of the proposals, classified and moved."""
+        logits, offsets = self._classified(passed, passed.proposals)
+        finite = passed.objectness.isfinite().all(1) & passed.offsets.isfinite().all((1, 2))
+        with torch.no_grad(), torch.autocast(finite.device.type, enabled=False):
+            outputs = zip(logits, offsets, strict=True)
+            each = [torch.cat(pair, dim=1).isfinite().all() for pair in outputs]
+            decoded = self.roi_heads.box_coder.decode(torch.cat(offsets), passed.proposals)
+            boxes = decoded[:, 1:].split([len(image) for image in logits])  # (P, K, 4)
+            scores = pad_sequence([image.softmax(1)[:, 1:] for image in logits], True)  # (B, P, K)
+            labels = torch.arange(self.n_findings, device=finite.device).expand_as(scores)
+            return suppressed(
+                pad_sequence(boxes, True).flatten(1, 2),
+                scores.flatten(1),
+                labels.flatten(1),
+                finite & torch.stack(each),
+                self.n_findings,
+                self.preprocess.size,
+            )
+
+
+@contextmanager
+def _fixed_draws(device: torch.device) -> Iterator[None]:
+    """Draw the same every time, and leave the global generators as they are."""
+    with torch.random.fork_rng([] if device.type == "cpu" else [device]):
+        torch.manual_seed(0)
+        yield
+
+
+def build_faster_rcnn(
+    *,
+    backbone: str = "resnet50",
+    norm: Norm = "group",
+    fpn_channels: int = 256,
+    box_channels: int = 1024,
+    n_findings: int = 1,
+    image_size: int = 512,
+    anchor_sizes: Sequence[float] | None = None,
+    anchor_ratios: Sequence[float] = DEFAULT_RATIOS,
+    weights: Literal["imagenet"] | None = None,
+    mean: float | None = None,
+    std: float | None = None,
+) -> LesionFasterRCNN:
+    """Build a Faster R-CNN with a feature pyramid, P2 to P6.
+
+    Anchors, and the level that a proposal is read from, are torchvision's at 512 px and the same
+    share of other images; `anchor_sizes` are the only sizes of each level.
+
+    Source:
+        Ren et al. 2015, Faster R-CNN; Lin et al. 2017, Feature Pyramid Networks.
+    """
+    body, preprocess = build_start(backbone, norm, weights, image_size, mean, std)
+    pyramid = build_pyramid(backbone, body, fpn_channels, strides=(4, 8, 16, 32), pooled_top=True)
+    sizes = default_anchor_sizes(image_size, 4) if anchor_sizes is None else tuple(anchor_sizes)
+    pool = MultiScaleRoIAlign(
+        ["0", "1", "2", "3"], 7, sampling_ratio=2, canonical_scale=round(224 * image_size / 512)
+    )
+    model = LesionFasterRCNN(
+        pyramid,
+        preprocess,
+        n_findings,
+        rpn_anchor_generator=build_anchors(sizes, anchor_ratios, steps=1),
+        box_roi_pool=pool,
+        box_head=TwoMLPHead(fpn_channels * 7**2, box_channels),
+        box_predictor=FastRCNNPredictor(box_channels, n_findings + 1),
+    )
+    model.resolved = {"anchor_sizes": list(sizes)}
+    return model

@@ -43,6 +43,7 @@ _SIZES = {  # what tells two RetinaNets apart, and the key that sets it
 }
 _COCO_MODELS = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}
 _BATCH_NORM_EPS = 1e-5
+_MIN_IMAGE = 32  # px: C5 is then one pixel
 _COCO_CLASSES = 90  # torchvision's COCO models have 91 outputs, one of them background
 
 
@@ -99,6 +100,8 @@ def build_start(
     """
     if weights not in (None, "imagenet"):
         raise InputError(f"weights: expected none, imagenet, a file or a run, but got {weights!r}")
+    if image_size < _MIN_IMAGE:
+        raise InputError(f"image_size: expected at least {_MIN_IMAGE} px, but got {image_size}")
     body = build_body(backbone, norm, **arguments)
     if weights == "imagenet":
         load_imagenet(body, backbone, norm)
