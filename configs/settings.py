@@ -191,13 +191,10 @@ class FasterRCNNSettings(_BodySettings):
 
 
 class SSDLiteSettings(_BodySettings):
-    """SSDLite; the keys are the arguments of `detection.torchvision_detectors.build_ssdlite`."""
+    """SSDLite; the keys are the arguments of `build_ssdlite`, likewise."""
 
-    backbone: Literal["mobilenet_v3_large", "mobilenet_v3_small"] = Field(
-        default="mobilenet_v3_large", description="the network that the model stands on"
-    )
     reduced_tail: bool = Field(
-        default=False, description="half of the last channels, as torchvision's COCO file has"
+        default=False, description="half of MobileNetV3's last channels, as in the COCO file"
     )
 
 

@@ -24,10 +24,11 @@ from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead, _extra_block, _normal_init
 from torchvision.ops import MultiScaleRoIAlign, box_iou, sigmoid_focal_loss
 
+from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
 from detection.backbone import Norm, build_pyramid, group_norm
 from detection.dense import DenseDetector, HeadPass, TorchvisionDetector, suppressed
-from detection.detector import Detections, Targets
+from detection.detector import Detections, Detector, Targets
 from detection.retinanet_head import DEFAULT_RATIOS, build_anchors, default_anchor_sizes, iou_loss
 from detection.weights import build_start
 
@@ -99,7 +100,7 @@ def _matched(targets: Targets, matched: Sequence[Tensor], anchors: Tensor) -> tu
     return torch.stack(boxes), torch.stack(labels)
 
 
-class LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detector's
+class _LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detector's
     """torchvision's FCOS for store pixels; build it with `build_fcos`.
 
     Source:
@@ -137,16 +138,16 @@ def build_fcos(
     weights: Literal["imagenet"] | None = None,
     mean: float | None = None,
     std: float | None = None,
-) -> LesionFCOS:
+) -> DenseDetector:
     """Build an FCOS with a feature pyramid, P3 to P7: one box for each place, without anchors.
 
     Source:
         Tian et al. 2019, FCOS: Fully Convolutional One-Stage Object Detection.
     """
     body, preprocess = build_start(backbone, norm, weights, image_size, mean, std)
-    pyramid = build_pyramid(backbone, body, fpn_channels, p6_from_c5=False)
+    pyramid = build_pyramid(backbone, body, fpn_channels)
     head = _FCOSHead(fpn_channels, n_findings + 1, head_convs)
-    return LesionFCOS(pyramid, head, preprocess, n_findings)
+    return _LesionFCOS(pyramid, head, preprocess, n_findings)
 
 
 # ---------------------------------------------------------------------- SSDLite
@@ -170,33 +171,33 @@ class _SmallMapNorm(nn.BatchNorm2d):
 
 
 class _SSDLiteMaps(nn.Module):
-    """A MobileNetV3's maps at strides of 16 and 32, and four more, each half of the one before."""
+    """A body's maps at strides of 16 and 32, and four more, each half of the one before."""
 
-    def __init__(self, body: nn.Module, norm: Callable[[int], nn.Module]) -> None:
+    def __init__(self, name: str, body: nn.Module, norm: Callable[[int], nn.Module]) -> None:
         super().__init__()
-        self.body = body
-        layers = list(body.children())
-        # The first map is taken inside the block that halves the last time, behind its expansion.
-        self._halving = max(i for i, layer in enumerate(layers) if getattr(layer, "_is_cn", False))
-        last = layers[-1].out_channels
-        self.channels = [layers[self._halving].block[0].out_channels, last, 512, 256, 256, 128]
-        self.extra = nn.ModuleList(
-            _extra_block(wide, narrow, norm)
-            for wide, narrow in zip(self.channels[1:], self.channels[2:], strict=False)
-        )
+        pyramid: Any = build_pyramid(name, body, 8, strides=(16, 32))
+        self.body = pyramid.body
+        widths = [block[0].in_channels for block in pyramid.fpn.inner_blocks]
+        # A MobileNetV3's first map is inside the block that halves last, behind its expansion.
+        layers: list[Any] = list(self.body.children())
+        halving = [place for place, layer in enumerate(layers) if getattr(layer, "_is_cn", False)]
+        self._halving = halving[-1] if halving else None
+        if halving:
+            widths = [layers[halving[-1]].block[0].out_channels, layers[-1].out_channels]
+        self.channels = [*widths, 512, 256, 256, 128]
+        pairs = zip(self.channels[1:], self.channels[2:], strict=False)
+        self.extra = nn.ModuleList(_extra_block(wide, narrow, norm) for wide, narrow in pairs)
         _normal_init(self.extra)
 
     def forward(self, pixels: Tensor) -> dict[str, Tensor]:
         """Map float (B, 3, S, S) to the six maps, finest first."""
-        layers = list(self.body.children())
-        for layer in layers[: self._halving]:
-            pixels = layer(pixels)
-        expansion, *rest = layers[self._halving].block
-        maps = [expansion(pixels)]
-        pixels = maps[0]
-        for layer in [*rest, *layers[self._halving + 1 :]]:
-            pixels = layer(pixels)
-        maps.append(pixels)
+        if self._halving is None:
+            maps = list(self.body(pixels).values())
+        else:
+            layers: list[Any] = list(self.body.children())
+            expansion, *onward = layers[self._halving].block
+            maps = [nn.Sequential(*layers[: self._halving], expansion)(pixels)]
+            maps.append(nn.Sequential(*onward, *layers[self._halving + 1 :])(maps[0]))
         for layer in self.extra:
             maps.append(layer(maps[-1]))
         return {str(level): found for level, found in enumerate(maps)}
@@ -216,7 +217,7 @@ class _DefaultBoxes(DefaultBoxGenerator):
         return [self._made] * len(image_list.image_sizes)
 
 
-class LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Detector's
+class _LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Detector's
     """torchvision's SSDLite for store pixels; build it with `build_ssdlite`.
 
     torchvision learns nothing from an image whose anchors have no box; here it counts as one with
@@ -280,19 +281,20 @@ def build_ssdlite(
     weights: Literal["imagenet"] | None = None,
     mean: float | None = None,
     std: float | None = None,
-) -> LesionSSDLite:
-    """Build an SSDLite on a MobileNetV3: default boxes of six maps, from a fifth of the image up.
+) -> DenseDetector:
+    """Build an SSDLite: default boxes of six maps, from a fifth of the image up.
 
     Source:
         Liu et al. 2016, SSD: Single Shot MultiBox Detector; Howard et al. 2019, MobileNetV3.
     """
-    body, preprocess = build_start(
-        backbone, norm, weights, image_size, mean, std, reduced_tail=reduced_tail
-    )
+    if reduced_tail and not backbone.startswith("mobilenet_v3"):
+        raise InputError(f"reduced_tail: is of mobilenet_v3_large or _small, not of {backbone}")
+    tail = {"reduced_tail": True} if reduced_tail else {}
+    body, preprocess = build_start(backbone, norm, weights, image_size, mean, std, **tail)
     norm_layer = group_norm if norm == "group" else _SmallMapNorm
-    maps = _SSDLiteMaps(body, norm_layer)
+    maps = _SSDLiteMaps(backbone, body, norm_layer)
     head = SSDLiteHead(maps.channels, [6] * _SSD_LEVELS, n_findings + 1, norm_layer)
-    return LesionSSDLite(maps, head, preprocess, n_findings)
+    return _LesionSSDLite(maps, head, preprocess, n_findings)
 
 
 # ---------------------------------------------------------------------- Faster R-CNN
@@ -308,7 +310,7 @@ class _Proposed(NamedTuple):
     proposals: list[Tensor]  # per image (P, 4) xyxy, store px
 
 
-class LesionFasterRCNN(TorchvisionDetector, FasterRCNN):  # type: ignore[misc]
+class _LesionFasterRCNN(TorchvisionDetector, FasterRCNN):  # type: ignore[misc]
     """torchvision's Faster R-CNN for store pixels; build it with `build_faster_rcnn`.
 
     Losses are means over the images, also of what each image samples.
@@ -316,6 +318,9 @@ class LesionFasterRCNN(TorchvisionDetector, FasterRCNN):  # type: ignore[misc]
     Source:
         Ren et al. 2015, Faster R-CNN; Lin et al. 2017, Feature Pyramid Networks.
     """
+
+    rpn: Any
+    roi_heads: Any
 
     def __init__(
         self, backbone: BackboneWithFPN, preprocess: Preprocess, n_findings: int, **parts: Any
@@ -391,7 +396,7 @@ class LesionFasterRCNN(TorchvisionDetector, FasterRCNN):  # type: ignore[misc]
         with torch.no_grad(), torch.autocast(finite.device.type, enabled=False):
             outputs = zip(logits, offsets, strict=True)
             each = [torch.cat(pair, dim=1).isfinite().all() for pair in outputs]
-            decoded = self.roi_heads.box_coder.decode(torch.cat(offsets), passed.proposals)
+            decoded = self.roi_heads.box_coder.decode(torch.cat([*offsets]), passed.proposals)
             boxes = decoded[:, 1:].split([len(image) for image in logits])  # (P, K, 4)
             scores = pad_sequence([image.softmax(1)[:, 1:] for image in logits], True)  # (B, P, K)
             labels = torch.arange(self.n_findings, device=finite.device).expand_as(scores)
@@ -426,7 +431,7 @@ def build_faster_rcnn(
     weights: Literal["imagenet"] | None = None,
     mean: float | None = None,
     std: float | None = None,
-) -> LesionFasterRCNN:
+) -> Detector:
     """Build a Faster R-CNN with a feature pyramid, P2 to P6.
 
     Anchors, and the level that a proposal is read from, are torchvision's at 512 px and the same
@@ -441,7 +446,7 @@ def build_faster_rcnn(
     pool = MultiScaleRoIAlign(
         ["0", "1", "2", "3"], 7, sampling_ratio=2, canonical_scale=round(224 * image_size / 512)
     )
-    model = LesionFasterRCNN(
+    model = _LesionFasterRCNN(
         pyramid,
         preprocess,
         n_findings,
