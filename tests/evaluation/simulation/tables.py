@@ -57,8 +57,6 @@ TABLES = (
         Column("interval of the difference holds 0", "difference covers"),
         Column("headline wrong", "headline"),
         Column("any sentence wrong", "any"),
-        Column("no interval", "no interval"),
-        Column("width of the difference's interval", "width", share=False),
     )),
     Table("seeds", "seeds", (
         Column("AUROC", "auroc"),
@@ -97,7 +95,6 @@ TABLES = (
         *(Column(f"{_BOXES[name]}, cut held", f"{name}|held") for name in _AT_CUT),
         *(Column(f"{_BOXES[name]}: interval holds it", f"{name} covers")
           for name in ("ap50", "ap", "froc_centre_mean", *_AT_CUT)),
-        Column("AP50, mean", "ap50 value", share=False),
     )),
     Table("goals", "goals", (
         Column("sensitivity called met", "sensitivity"),
@@ -151,7 +148,7 @@ def with_tables(page: str, results: Results) -> str:
     """The page with every table between its two marks written again."""
     designs = {row["design"] for rows in results.values() for row in rows}
     for table in (table for table in TABLES if table.design in designs):
-        begin, end = f"<!-- table: {table.name} -->", f"<!-- end: {table.name} -->"
+        begin, end = f"<!--{table.name}-->", f"<!--/{table.name}-->"
         if begin not in page or end not in page:
             raise ValueError(f"docs/validity.md lacks the marks of table {table.name}")
         found = f"{begin}\n\n{_written(table, results)}\n\n{end}"
@@ -210,7 +207,7 @@ def _range(found: Sequence[Mapping[str, float]], column: Column) -> str:
         if means
         else ()
     )
-    return " to ".join(ends) or "–"
+    return "–".join(ends) or "–"
 
 
 def _row(cells: Sequence[str]) -> str:
@@ -218,11 +215,7 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def _source(rows: Sequence[Mapping[str, Any]], error: float) -> str:
-    sets, seeds = (sorted({row[key] for row in rows}) for key in ("sets", "seed"))
-    revisions = ", ".join(dict.fromkeys(row["revision"] for row in rows))
-    text = f"{len(rows)} designs, {_ends(sets)} data sets each, seed {_ends(seeds)}, {revisions}"
+    sets = sorted({row["sets"] for row in rows})
+    each = "–".join(f"{count:,}" for count in dict.fromkeys([sets[0], sets[-1]]))
+    text = f"{len(rows)} designs of {each} data sets"
     return text + (f"; standard error at most {100 * error:.1f}." if error else ".")
-
-
-def _ends(values: Sequence[int]) -> str:
-    return " to ".join(f"{value:,}" for value in dict.fromkeys([*values[:1], *values[-1:]]))
