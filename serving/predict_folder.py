@@ -97,7 +97,7 @@ def predict_data_set(
     if validation_of is not None:
         info["target"] = asdict(validation_of)
     with PredictionWriter(out, info) as writer:
-        if made_before is not None:
+        if made_before is not None and not set(made_before.images["image_id"]) <= writer.done:
             tables = {table: getattr(made_before, table) for table in ("scores", "boxes", "maps")}
             filled = {table: rows for table, rows in tables.items() if len(rows)}
             writer.add(made_before.images, **filled)

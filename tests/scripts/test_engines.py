@@ -24,6 +24,7 @@ from data_prep.assemble.prepare import PrepareOptions, prepare
 from data_prep.contracts.errors import InputError
 from data_prep.store import decode
 from data_prep.store.dataset import DataSet
+from data_prep.store.predictions import Predictions
 from data_prep.work import engine as engine_module
 from data_prep.work.engine import open_engine
 from data_prep.work.pool import Engine, LocalEngine
@@ -190,6 +191,31 @@ def assert_same_predictions(
     local = contents(folder / "local")
     assert len([name for name in local if "predicted_images.parquet/" in name]) == 4
     assert contents(folder / "ray") == local
+
+
+def test_predictions_taken_over_are_taken_over_once_by_a_call_that_goes_on(
+    phantom: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = TrainedModel.open(untrained_run("classifier", phantom, tmp_path / "run"))
+    dataset = DataSet.open(phantom)
+    ids = dataset.images["image_id"].tolist()[:6]
+
+    def predict(folder: str, image_ids: list[str], before: Predictions | None) -> Predictions:
+        with console.silent():
+            return predict_folder.predict_data_set(
+                model, dataset, tmp_path / folder, "default", console,
+                image_ids=image_ids, made_before=before,
+            )  # fmt: skip
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = predict("before", ids[:3], None)
+    with monkeypatch.context() as patch:
+        patch.setattr(predict_folder, "_write_parts", stop)
+        with pytest.raises(KeyboardInterrupt):
+            predict("resumed", ids, before)
+    assert sorted(predict("resumed", ids, before).images["image_id"]) == sorted(ids)
 
 
 def test_a_part_that_no_worker_survives_stops_predict_with_one_line():
