@@ -83,7 +83,7 @@ class _ModelSettings(Section):
     trainable: Trainable | None = Field(
         default=None,
         description="what learns; a number: so many stages of the backbone, from the deepest; left "
-        "out: a detector's 3 with imagenet or coco, else all",
+        "out: 3 with imagenet or coco, else all",
     )
 
     @model_validator(mode="after")
@@ -241,6 +241,10 @@ class ClassifierModelSettings(_ModelSettings):
     )
     last_stride: Literal[16, 32] = Field(default=32, description="px a cell of the heat map")
     dropout: _Fraction = Field(default=0.0, description="of the pooled features")
+    trainable: Trainable = Field(
+        default="all",
+        description="what learns; a number: so many stages of the network, from the deepest",
+    )
 
 
 def _or_auto(bounds: Mapping[str, int], value: Any) -> Any:

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from configs.load import dump_config, find_config, read_config
+from configs.load import dump_config, find_config, first_difference, parse_config, read_config
+from configs.settings import KINDS
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.folders import make_folder, record_of_same, write_text
 from data_prep.contracts.words import counted
@@ -102,15 +103,21 @@ class CurvePlan:
 
         Seeds and the third arm may be added.
         """
+
+        def question(facts: Mapping[str, Any]) -> dict[str, Any]:
+            arms = {arm: parse_config(facts[arm], f"{self.folder}: its {arm}") for arm in KINDS}
+            return {key: facts[key] for key in started} | arms
+
+        def refusal(key: str, was: Any, now: Any) -> str:
+            differs = f": {first_difference(was, now)}" if key in KINDS else ""
+            return (
+                f"holds a curve of another {_STATED[key]}{differs}; give the old one, or choose "
+                "another --out"
+            )
+
+        files = {file: "curve_started"}
         return record_of_same(
-            self.folder,
-            {file: "curve_started"},
-            started,
-            stored=lambda record: {key: record[key] for key in started},
-            refusal=lambda key, was, now: (
-                f"holds a curve of another {_STATED[key]}; give the old one, or choose another "
-                "--out"
-            ),
+            self.folder, files, question(started), stored=question, refusal=refusal
         )
 
     @property

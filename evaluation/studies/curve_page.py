@@ -327,7 +327,7 @@ def _overlap(study: CurveStudy, metric: str) -> str:
     apart = [max(i.low for i in each) > min(i.high for i in each) for each in ends.values()]
     if any(apart) or max(map(len, ends.values()), default=1) == 1:
         return ""
-    return "95 % intervals of the arms overlap at every size: the lines alone show no difference."
+    return "95 % intervals overlap at every size; whether arms differ, the differences say."
 
 
 def _crossing(study: CurveStudy, metric: str, times: Times | None) -> Iterator[Curve]:

@@ -266,13 +266,13 @@ def test_lines_end_where_measuring_does(written):
 
 @pytest.mark.parametrize(
     ("error", "told"),
-    [(0.03, "overlap at every size: the lines alone show no difference."), (0.002, None)],
+    [(0.03, "overlap at every size; whether arms differ, the differences say."), (0.002, None)],
     ids=["wide", "narrow"],
 )
 def test_the_picture_says_where_all_intervals_overlap(tmp_path, error, told):
     study = example(two_arms(1.2 if told is None else 1.0, 0.3), error=error)
     page = html.unescape(write_curve(study, tmp_path).read_text())
-    assert ("intervals of the arms overlap" in page) == bool(told)
+    assert ("intervals overlap at every size" in page) == bool(told)
     assert told is None or page.count(told) == 2, "below both charts"
 
 
