@@ -14,8 +14,8 @@ from networks.checkpoints import (
     Checkpoint,
     body_key,
     describe_difference,
+    fit_layers,
     guess_architecture,
-    load_layers,
     require_finite,
 )
 from networks.published import find_network, recognise
@@ -54,7 +54,8 @@ def load_features(
         known=known,
         setting="model.backbone",
     )
-    load_layers(layers, checkpoint, describe=describe, rename=rename)
+    state = fit_layers(layers, checkpoint, describe=describe, rename=rename)
+    layers.load_state_dict(state, strict=False)
 
 
 def start_from(model: _Startable, checkpoint: Checkpoint, own_findings: Sequence[str] = ()) -> str:

@@ -30,6 +30,12 @@ class Detector(StoreModel):
     resolved: Mapping[str, Any] = MappingProxyType({})
     """Arguments of its builder that were left out, as it chose them."""
 
+    class_layers: tuple[str, ...] = ()
+    """Layers that know the findings, of whose tensors these are parts of the names."""
+
+    coco_without_epsilon = False
+    """Whether torchvision's COCO weights were made with a batch-norm epsilon of 0."""
+
     @property
     @abstractmethod
     def body(self) -> nn.Module:

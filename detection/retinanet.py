@@ -27,7 +27,9 @@ from detection.retinanet_head import (
     build_head,
     default_anchor_sizes,
 )
-from detection.weights import build_start, load_coco
+from detection.weights import build_start, start_from
+from networks.checkpoints import Checkpoint
+from networks.published import fetch_coco
 
 
 class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forward is Detector's
@@ -36,6 +38,8 @@ class LesionRetinaNet(DenseDetector, RetinaNet):  # type: ignore[misc]  # forwar
     Source:
         Lin et al. 2017, Focal Loss for Dense Object Detection.
     """
+
+    class_layers = ("cls_logits",)
 
     def __init__(
         self,
@@ -133,6 +137,12 @@ def build_retinanet(
     """
     if weights not in (None, "imagenet", "coco"):
         raise InputError(f"weights: expected none, imagenet or coco, but got {weights!r}")
+    own = (backbone, fpn_channels, head_convs, len(anchor_ratios))
+    if weights == "coco" and own != ("resnet50", 256, 4, 3):
+        raise InputError(
+            "weights coco: need backbone resnet50, fpn_channels 256, head_convs 4 and three "
+            "anchor_ratios"
+        )
     of_body = None if weights == "coco" else weights
     body, preprocess = build_start(backbone, norm, of_body, image_size, mean, std)
     pyramid = build_pyramid(backbone, body, fpn_channels, p6_from_c5=head == "v2")
@@ -152,7 +162,9 @@ def build_retinanet(
         preprocess,
         n_findings,
     )
+    model.coco_without_epsilon = head == "v1"
     if weights == "coco":
-        load_coco(model, backbone=backbone, head=head, norm=norm)
+        model.architecture = {"name": "retinanet", "arguments": {"backbone": backbone}}
+        start_from(model, Checkpoint("weights coco", fetch_coco(head)))
     model.resolved = {"anchor_sizes": list(sizes)}
     return model

@@ -22,14 +22,14 @@ from torchvision.models.detection.roi_heads import fastrcnn_loss
 from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.models.detection.ssd import SSD
 from torchvision.models.detection.ssdlite import SSDLiteHead, _extra_block, _normal_init
-from torchvision.ops import MultiScaleRoIAlign, box_iou, sigmoid_focal_loss
+from torchvision.ops import MultiScaleRoIAlign, box_iou
 
 from data_prep.contracts.errors import InputError
 from data_prep.store.preprocess import Preprocess
 from detection.backbone import Norm, build_pyramid, group_norm
 from detection.dense import DenseDetector, HeadPass, TorchvisionDetector, suppressed
 from detection.detector import Detections, Detector, Targets
-from detection.retinanet_head import DEFAULT_RATIOS, build_anchors, default_anchor_sizes, iou_loss
+from detection.retinanet_head import DEFAULT_RATIOS, build_anchors, default_anchor_sizes
 from detection.weights import build_start
 
 _MOST_CERTAIN = -1e-7  # of the logarithm of a probability, whose logit is then finite
@@ -42,11 +42,28 @@ def _logits(log_probability: Tensor, outputs: Tensor) -> Tensor:
     return log_probability - (-log_probability.expm1()).log() + hidden
 
 
+def _mean_losses(
+    losses: Callable[[dict[str, Tensor], dict[str, Tensor]], dict[str, Tensor]],
+    passed: HeadPass,
+    targets: Targets,
+) -> dict[str, Tensor]:
+    """Means over the images of losses of one image's outputs and target, in float32.
+
+    torchvision divides by all boxes of a batch, whose images would then weigh by how they are cut.
+    """
+    with torch.autocast(passed.anchors[0].device.type, enabled=False):
+        each = [
+            losses({name: out[row : row + 1] for name, out in passed.outputs.items()}, target)
+            for row, target in enumerate(targets)
+        ]
+        return {name: torch.stack([image[name] for image in each]).mean() for name in each[0]}
+
+
 # ---------------------------------------------------------------------- FCOS
 
 
 class _FCOSHead(FCOSHead):
-    """torchvision's, less deep, with our group norm; its losses are means over the images."""
+    """torchvision's, less deep, and with our group norm."""
 
     def __init__(self, channels: int, n_classes: int, convs: int) -> None:
         super().__init__(channels, 1, n_classes, num_convs=0)
@@ -55,50 +72,6 @@ class _FCOSHead(FCOSHead):
         )
         self.regression_head = FCOSRegressionHead(channels, 1, convs, norm_layer=group_norm)
 
-    def compute_loss(
-        self,
-        targets: Targets,
-        head_outputs: dict[str, Tensor],
-        anchors: list[Tensor],
-        matched_idxs: list[Tensor],
-    ) -> dict[str, Tensor]:
-        """Torchvision's losses of each image, per place that lies in a box; no wait on a GPU."""
-        places, found = torch.stack(anchors), torch.stack(matched_idxs) >= 0  # (B, A, 4), (B, A)
-        boxes, labels = _matched(targets, matched_idxs, places)
-        logits = head_outputs["cls_logits"]
-        wanted = torch.zeros_like(logits)
-        wanted.scatter_(2, labels[..., None], found[..., None].to(logits.dtype))
-        focal = sigmoid_focal_loss(logits, wanted).sum((1, 2))
-        decoded = self.box_coder.decode(head_outputs["bbox_regression"], places)
-        overlap = iou_loss("giou", decoded, boxes)
-        sides = self.box_coder.encode(places, boxes)  # left, top, right, bottom
-        shares = [
-            torch.minimum(sides[..., one], sides[..., other])
-            / torch.maximum(sides[..., one], sides[..., other])
-            for one, other in ((0, 2), (1, 3))
-        ]
-        centred = torch.where(found, (shares[0] * shares[1]).sqrt(), 0.0)
-        off_centre = functional.binary_cross_entropy_with_logits(
-            head_outputs["bbox_ctrness"][..., 0], centred, reduction="none"
-        )
-        count = found.sum(1).clamp(min=1)
-        return {
-            "classification": (focal / count).mean(),
-            "bbox_regression": (overlap.where(found, 0.0).sum(1) / count).mean(),
-            "bbox_ctrness": (off_centre.where(found, 0.0).sum(1) / count).mean(),
-        }
-
-
-def _matched(targets: Targets, matched: Sequence[Tensor], anchors: Tensor) -> tuple[Tensor, Tensor]:
-    """The box (B, A, 4) and label (B, A) of each anchor; itself and 0 where it has none."""
-    boxes, labels = [], []
-    for target, rows, places in zip(targets, matched, anchors, strict=True):
-        # The last row is for anchors without a box: it is where -1 points.
-        own = torch.cat([target["boxes"], places[:1]])[rows]
-        boxes.append(torch.where((rows >= 0)[:, None], own, places))
-        labels.append(functional.pad(target["labels"], (0, 1))[rows])
-    return torch.stack(boxes), torch.stack(labels)
-
 
 class _LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Detector's
     """torchvision's FCOS for store pixels; build it with `build_fcos`.
@@ -106,6 +79,8 @@ class _LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Dete
     Source:
         Tian et al. 2019, FCOS: Fully Convolutional One-Stage Object Detection.
     """
+
+    class_layers = ("cls_logits",)
 
     def __init__(
         self, backbone: BackboneWithFPN, head: FCOSHead, preprocess: Preprocess, n_findings: int
@@ -122,9 +97,13 @@ class _LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Dete
         return _logits((centred + found) / 2, both), offsets
 
     def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:
-        """As torchvision's of each image, means over the images."""
-        with torch.autocast(passed.anchors[0].device.type, enabled=False):
-            return self.compute_loss(targets, passed.outputs, passed.anchors, passed.level_sizes)
+        """Torchvision's of each image, means over the images."""
+        anchors, sizes = passed.anchors[:1], passed.level_sizes
+        return _mean_losses(
+            lambda outputs, target: self.compute_loss([target], outputs, anchors, sizes),
+            passed,
+            targets,
+        )
 
 
 def build_fcos(
@@ -153,7 +132,6 @@ def build_fcos(
 # ---------------------------------------------------------------------- SSDLite
 
 _SSD_LEVELS = 6
-_NEGATIVES = 3  # for each anchor with a box; torchvision's share of a quarter
 
 
 class _SmallMapNorm(nn.BatchNorm2d):
@@ -220,13 +198,14 @@ class _DefaultBoxes(DefaultBoxGenerator):
 class _LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is Detector's
     """torchvision's SSDLite for store pixels; build it with `build_ssdlite`.
 
-    torchvision learns nothing from an image whose anchors have no box; here it counts as one with
-    one such anchor, and its three worst mistakes are learned from.
+    torchvision learns nothing from an image without boxes; here its three worst mistakes count, as
+    many as for one anchor with a box.
 
     Source:
         Liu et al. 2016, SSD: Single Shot MultiBox Detector; Howard et al. 2019, MobileNetV3.
     """
 
+    class_layers = ("head.classification_head",)
     backbone: _SSDLiteMaps
 
     def __init__(
@@ -245,30 +224,18 @@ class _LesionSSDLite(DenseDetector, SSD):  # type: ignore[misc]  # forward is De
         return logits, torch.cat([offsets[..., :2] / centres, offsets[..., 2:] / sides], dim=2)
 
     def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:
-        """``classification`` and ``bbox_regression`` as torchvision's of each image, means."""
-        with torch.autocast(passed.anchors[0].device.type, enabled=False):
-            anchors = torch.stack(passed.anchors)
-            matched = [
-                self.proposal_matcher(box_iou(target["boxes"], places))
-                if len(target["boxes"])
-                else torch.full_like(places[:, 0], -1, dtype=torch.int64)
-                for target, places in zip(targets, anchors, strict=True)
-            ]
-            boxes, labels = _matched(targets, matched, anchors)
-            found = labels > 0  # (B, A)
-            wanted = self.box_coder.encode_single(boxes.flatten(0, 1), anchors.flatten(0, 1))
-            apart = functional.smooth_l1_loss(
-                passed.outputs["bbox_regression"], wanted.view_as(anchors), reduction="none"
-            ).sum(2)
-            logits = passed.outputs["cls_logits"]
-            mistakes = functional.cross_entropy(logits.mT, labels, reduction="none")
-            count = found.sum(1).clamp(min=1)
-            order = mistakes.masked_fill(found, -torch.inf).argsort(1, descending=True)
-            used = found | (order.argsort(1) < _NEGATIVES * count[:, None])
-            return {
-                "bbox_regression": (apart.where(found, 0.0).sum(1) / count).mean(),
-                "classification": (mistakes.where(used, 0.0).sum(1) / count).mean(),
-            }
+        """Torchvision's of each image, and of one without boxes its three worst mistakes."""
+        anchors = passed.anchors[:1]
+
+        def of_image(outputs: dict[str, Tensor], target: dict[str, Tensor]) -> dict[str, Tensor]:
+            if len(target["boxes"]):
+                matched = self.proposal_matcher(box_iou(target["boxes"], anchors[0]))
+                return self.compute_loss([target], outputs, anchors, [matched])
+            mistakes = -outputs["cls_logits"][0].log_softmax(1)[:, 0]
+            worst = mistakes.topk(int(self.neg_to_pos_ratio)).values.sum()
+            return {"bbox_regression": worst * 0.0, "classification": worst}
+
+        return _mean_losses(of_image, passed, targets)
 
 
 def build_ssdlite(
@@ -319,6 +286,8 @@ class _LesionFasterRCNN(TorchvisionDetector, FasterRCNN):  # type: ignore[misc]
         Ren et al. 2015, Faster R-CNN; Lin et al. 2017, Feature Pyramid Networks.
     """
 
+    class_layers = ("roi_heads.box_predictor",)
+    coco_without_epsilon = True
     rpn: Any
     roi_heads: Any
 
@@ -389,25 +358,20 @@ class _LesionFasterRCNN(TorchvisionDetector, FasterRCNN):  # type: ignore[misc]
         """The most confident proposal's: the proposal network knows lesions, of any kind."""
         return passed.objectness.detach().amax(dim=1).sigmoid()
 
+    @torch.no_grad()
     def detections(self, passed: _Proposed) -> Detections:
         """Of the proposals, classified and moved."""
         logits, offsets = self._classified(passed, passed.proposals)
         finite = passed.objectness.isfinite().all(1) & passed.offsets.isfinite().all((1, 2))
-        with torch.no_grad(), torch.autocast(finite.device.type, enabled=False):
-            outputs = zip(logits, offsets, strict=True)
-            each = [torch.cat(pair, dim=1).isfinite().all() for pair in outputs]
+        pairs = zip(logits, offsets, strict=True)
+        finite &= torch.stack([torch.cat(pair, dim=1).isfinite().all() for pair in pairs])
+        with torch.autocast(finite.device.type, enabled=False):
             decoded = self.roi_heads.box_coder.decode(torch.cat([*offsets]), passed.proposals)
-            boxes = decoded[:, 1:].split([len(image) for image in logits])  # (P, K, 4)
-            scores = pad_sequence([image.softmax(1)[:, 1:] for image in logits], True)  # (B, P, K)
-            labels = torch.arange(self.n_findings, device=finite.device).expand_as(scores)
-            return suppressed(
-                pad_sequence(boxes, True).flatten(1, 2),
-                scores.flatten(1),
-                labels.flatten(1),
-                finite & torch.stack(each),
-                self.n_findings,
-                self.preprocess.size,
-            )
+        boxes = pad_sequence(decoded[:, 1:].split([len(image) for image in logits]), True)
+        scores = pad_sequence([image.softmax(1)[:, 1:] for image in logits], True)  # (B, P, K)
+        labels = torch.arange(self.n_findings, device=finite.device).expand_as(scores)
+        each = (boxes.flatten(1, 2), scores.flatten(1), labels.flatten(1))
+        return suppressed(*each, finite, self.n_findings, self.preprocess.size)
 
 
 @contextmanager

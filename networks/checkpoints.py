@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from data_prep.contracts.errors import InputError
@@ -21,6 +21,8 @@ _WRAPPERS = re.compile(r"^(?:module|_orig_mod|model)\.")
 # torchvision before 0.14 kept the pyramid's and the heads' convolutions outside of a block.
 _OLD_PYRAMID = re.compile(r"^(backbone\.fpn\.(?:inner|layer)_blocks\.\d+)\.(weight|bias)$")
 _OLD_HEAD = re.compile(r"^(head\.\w+_head\.conv\.)(\d+)\.(weight|bias)$")
+_OLD_PROPOSALS = re.compile(r"^(rpn\.head\.conv)\.(weight|bias)$")
+_SSD_LAYER = re.compile(r"^backbone\.features\.([01])\.(\d+)\.")
 _OLD_DENSE = re.compile(r"^(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)$")
 _DENSE_LAYER = re.compile(r"^denseblock(\d)\.denselayer(\d+)\.")
 _RES_BLOCK = re.compile(r"^layer([1-4])\.(\d+)\.")
@@ -94,22 +96,39 @@ def body_key(key: str) -> str:
     return _OLD_DENSE.sub(r"\1\2", key)
 
 
-def detector_key(key: str) -> str:
-    """Name that torchvision's RetinaNet of today has for a tensor of a checkpoint, or of ours.
+def detector_keys(keys: Collection[str]) -> Callable[[str], str]:
+    """Gives the name that torchvision's detector of today, or ours, has for a checkpoint's tensor.
 
     In files of before torchvision 0.14 a head's convolutions are 0, 2, 4, 6, with the rectifiers
-    between them.
+    between them. torchvision's SSDLite cuts its body in two.
 
     Example:
-        >>> detector_key("module.backbone.fpn.inner_blocks.0.weight")
+        >>> rename = detector_keys(["head.regression_head.conv.6.bias"])
+        >>> rename("module.backbone.fpn.inner_blocks.0.weight")
         'backbone.fpn.inner_blocks.0.0.weight'
-        >>> detector_key("head.regression_head.conv.6.bias")
+        >>> rename("head.regression_head.conv.6.bias")
         'head.regression_head.conv.3.0.bias'
     """
-    while (shorter := _WRAPPERS.sub("", key, count=1)) != key:
-        key = shorter
-    key = _OLD_PYRAMID.sub(r"\1.0.\2", key)
-    return _OLD_HEAD.sub(lambda m: f"{m[1]}{int(m[2]) // 2}.0.{m[3]}", key)
+    fcos = any("bbox_ctrness" in key for key in keys)  # its heads count so today
+    ssdlite = any("backbone.extra." in key for key in keys)
+
+    def rename(key: str) -> str:
+        while (shorter := _WRAPPERS.sub("", key, count=1)) != key:
+            key = shorter
+        if ssdlite:
+            key = _SSD_LAYER.sub(_layer_of_ssdlite, key)
+        if not fcos:
+            key = _OLD_HEAD.sub(lambda m: f"{m[1]}{int(m[2]) // 2}.0.{m[3]}", key)
+        return _OLD_PROPOSALS.sub(r"\1.0.0.\2", _OLD_PYRAMID.sub(r"\1.0.\2", key))
+
+    return rename
+
+
+def _layer_of_ssdlite(match: re.Match[str]) -> str:
+    """Where a layer of its body is in a MobileNetV3, whose layer 13 it is cut in."""
+    part, layer = int(match[1]), int(match[2])
+    inside = {(0, 13): "13.block.0", (1, 0): "13.block"}
+    return f"backbone.body.{inside.get((part, layer), layer + 13 * part)}."
 
 
 def guess_architecture(keys: Iterable[str]) -> str | None:
@@ -157,6 +176,7 @@ class Checkpoint:
     # what they learned to find, in the order of the outputs; None where not known
     findings: Sequence[str] | None = None
     network: str | None = None  # backbone that their run says it has; None where not known
+    arguments: Mapping[str, Any] = field(default_factory=dict)  # of their run's builder
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -190,25 +210,28 @@ def match_names(
     return places
 
 
-def load_layers(
+def fit_layers(
     layers: Any,
     checkpoint: Checkpoint,
     *,
     describe: Callable[[Shapes, Shapes], str],
     rename: Callable[[str], str] = body_key,
-) -> None:
-    """Load the layers that a checkpoint of any network shares with a body or trunk, all or none.
+) -> dict[str, Any]:
+    """The layers that a checkpoint of any network shares with a body or trunk, all of them.
 
     A first layer that reads one grey channel is spread over those that the network reads, which
     all hold the same image: each gets its part.
 
     Args:
-        layers: The module to load; untouched when the weights do not fit. Its state's first
-            tensor is the first layer's weights.
+        layers: The module that they are for. Its state's first tensor is the first layer's weights.
         checkpoint: Tensors of other layers, such as the last one of a classifier with however many
             classes, are passed over.
         describe: Says what differs, from the shapes found and those wanted; `describe_difference`.
         rename: Gives the normal name of a tensor in the checkpoint.
+
+    Returns:
+        Tensors by the module's names, to load without step counters, which old files and frozen
+        layers lack.
 
     Raises:
         InputError: The checkpoint is of another network, of two, or a value is not finite.
@@ -228,8 +251,7 @@ def load_layers(
         raise InputError(f"{source}: {describe(found, wanted)}")
     for name, value in given.items():
         require_finite(value, found_keys[name], source)
-    # Not strict: files from before step counters, and frozen layers, have none.
-    layers.load_state_dict({key: given[name] for name, key in wanted_keys.items()}, strict=False)
+    return {key: given[name] for name, key in wanted_keys.items()}
 
 
 def require_finite(value: Any, key: str, source: str) -> None:

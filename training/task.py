@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,6 @@ class Start(Checkpoint):
     """Weights from a file or a run, with all that the run has seen."""
 
     run: RunFolder | None = None  # the run that made them; None for a file from elsewhere
-    arguments: dict[str, Any] = field(default_factory=dict)  # what the run's model was built with
 
     @classmethod
     def open(cls, weights: str) -> Start | None:
@@ -57,7 +56,7 @@ class Start(Checkpoint):
             return cls(weights, state)
         arguments = read_architecture(run.folder)["arguments"]
         findings = tuple(run.started["findings"])
-        return cls(weights, state, findings, arguments["backbone"], run, arguments)
+        return cls(weights, state, findings, arguments["backbone"], arguments, run)
 
     public = cached_property(recognise)  # what is known of it, where it is a public checkpoint
 

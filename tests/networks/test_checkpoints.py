@@ -8,9 +8,9 @@ from networks.checkpoints import (
     Checkpoint,
     body_key,
     describe_difference,
-    detector_key,
+    detector_keys,
+    fit_layers,
     guess_architecture,
-    load_layers,
     match_names,
 )
 
@@ -54,8 +54,8 @@ def test_name_inside_a_body_drops_what_holds_it(key, inside):
     ],
 )  # fmt: skip
 def test_retinanet_of_older_torchvision_gets_the_names_of_today(key, today):
-    assert detector_key(key) == today
-    assert detector_key(today) == today
+    assert detector_keys([key])(key) == today
+    assert detector_keys([today])(today) == today
 
 
 def _resnet(blocks: tuple[int, ...], convs: int) -> list[str]:
@@ -124,15 +124,8 @@ class Values:
 class Layers:
     """What is used of a module, without torch."""
 
-    def __init__(self) -> None:
-        self.loaded: object = None
-
     def state_dict(self) -> dict[str, np.ndarray]:
         return OWN
-
-    def load_state_dict(self, values: object, *, strict: bool) -> None:
-        assert not strict
-        self.loaded = values
 
 
 def _tell(found: object, wanted: object) -> str:
@@ -143,16 +136,14 @@ def test_tensors_of_other_layers_may_repeat_a_name_those_of_the_body_may_not():
     state = {"module.conv1.weight": Values(8, 3, 7, 7), "bn1.bias": Values(8)}
     state |= {"fc.weight": Values(9, 8), "module.fc.weight": Values(9, 8)}
     state |= {"bn1.num_batches_tracked": Values()}
-    layers = Layers()
-    load_layers(layers, Checkpoint("w.pth", state), describe=_tell)
-    assert layers.loaded == {
+    assert fit_layers(Layers(), Checkpoint("w.pth", state), describe=_tell) == {
         "conv1.weight": state["module.conv1.weight"],
         "bn1.bias": state["bn1.bias"],
     }
     state["model.bn1.bias"] = Values(8)
     told = r"^w.pth: holds two networks \(bn1.bias and model.bn1.bias\); save one alone$"
     with pytest.raises(InputError, match=told):
-        load_layers(Layers(), Checkpoint("w.pth", state), describe=_tell)
+        fit_layers(Layers(), Checkpoint("w.pth", state), describe=_tell)
     with pytest.raises(InputError, match=r"fc\.weight and module\.fc\.weight"):
         match_names(state, body_key, source="w.pth")
 
@@ -161,7 +152,7 @@ def test_tensors_of_other_layers_may_repeat_a_name_those_of_the_body_may_not():
 def test_only_a_grey_first_layer_of_the_same_size_stands_for_one_in_colour(shape):
     state = {"conv1.weight": Values(*shape), "bn1.bias": Values(8)}
     with pytest.raises(InputError, match=r"^w.pth: 2 of 2$"):
-        load_layers(Layers(), Checkpoint("w.pth", state), describe=_tell)
+        fit_layers(Layers(), Checkpoint("w.pth", state), describe=_tell)
 
 
 @pytest.mark.parametrize(
