@@ -105,13 +105,13 @@ class DenseDetector(TorchvisionDetector):
         with torch.autocast(passed.anchors[0].device.type, enabled=False):
             logits, offsets = self.coded(outputs)
             if logits.device.type != "cpu":
-                return _decode_together(logits, offsets, passed)
+                return decode_together(logits, offsets, passed)
         size, anchors = self.preprocess.size, passed.anchors[0].numpy()
         decoded = decode_boxes(logits.numpy(), offsets.numpy(), anchors, passed.level_sizes, size)
         return [to_tensors(boxes) for boxes in decoded]
 
 
-def _decode_together(logits: Tensor, offsets: Tensor, passed: HeadPass) -> Detections:
+def decode_together(logits: Tensor, offsets: Tensor, passed: HeadPass) -> Detections:
     """What `decode_boxes` gives, of all images of a batch at once, on their device.
 
     Of logits (B, A, K), findings only, and offsets (B, A, 4), float32. The host waits three times

@@ -32,14 +32,14 @@ from detection.detector import Detections, Detector, Targets
 from detection.retinanet_head import DEFAULT_RATIOS, build_anchors, default_anchor_sizes
 from detection.weights import build_start
 
-_MOST_CERTAIN = -1e-7  # of the logarithm of a probability, whose logit is then finite
+_MOST_CERTAIN = -1e-6  # of the logarithm of a probability, whose logit is then finite
 
 
 def _logits(log_probability: Tensor, outputs: Tensor) -> Tensor:
     """Logits of probabilities from their logarithms; NaN where an output behind is not finite."""
     log_probability = log_probability.clamp(max=_MOST_CERTAIN)
     hidden = (outputs * 0.0).sum(2, keepdim=True)
-    return log_probability - (-log_probability.expm1()).log() + hidden
+    return log_probability - (1.0 - log_probability.exp()).log() + hidden
 
 
 def _mean_losses(
@@ -91,10 +91,10 @@ class _LesionFCOS(DenseDetector, FCOS):  # type: ignore[misc]  # forward is Dete
     def coded(self, outputs: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Of the geometric mean of class and centredness, and of boxes about their places."""
         both = torch.cat([outputs["bbox_ctrness"], outputs["cls_logits"]], dim=2)
-        centred, _, found = functional.logsigmoid(both).tensor_split((1, 2), dim=2)
+        certain = functional.logsigmoid(both)
         first, last = outputs["bbox_regression"].split(2, dim=2)  # left and top, right and bottom
         offsets = torch.cat([(last - first) / 2, (first + last).clamp(min=1e-6).log()], dim=2)
-        return _logits((centred + found) / 2, both), offsets
+        return _logits((certain[..., :1] + certain[..., 2:]) / 2, both), offsets
 
     def losses(self, passed: HeadPass, targets: Targets) -> dict[str, Tensor]:
         """Torchvision's of each image, means over the images."""

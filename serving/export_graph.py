@@ -25,7 +25,8 @@ from classification.model import ImageClassifier
 from data_prep.contracts.errors import InputError
 from data_prep.store.dataset import DataSet
 from data_prep.store.preprocess import Frame
-from detection.retinanet import LesionRetinaNet
+from detection.dense import DenseDetector
+from detection.detector import Detector
 from serving.export_spec import ANCHORS_FILE, INPUT, MODEL_FILES, OUTPUTS, ExportSpec, Format
 from serving.exported_model import without_telemetry
 
@@ -67,14 +68,14 @@ def _for_grey(model: nn.Module) -> nn.Module:
 class _DetectorGraph(nn.Module):
     """Logits of the findings ``(B, A, K)`` and offsets ``(B, A, 4)`` from store pixels."""
 
-    def __init__(self, model: LesionRetinaNet) -> None:
+    def __init__(self, model: DenseDetector) -> None:
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         pixels = self.model.preprocess.normalise(images).expand(-1, 3, -1, -1)
         outputs = self.model.head(list(self.model.backbone(pixels).values()))
-        return outputs["cls_logits"][..., 1:], outputs["bbox_regression"]
+        return self.model.coded(outputs)
 
 
 class _ClassifierGraph(nn.Module):
@@ -96,7 +97,7 @@ def write_graph(model: nn.Module, folder: Path, format: Format) -> None:  # noqa
     """Write a network into a folder in a format, in float32, and a detector's anchors."""
     graph: nn.Module
     grey = _for_grey(model)
-    if isinstance(grey, LesionRetinaNet):
+    if isinstance(grey, DenseDetector):
         size, kind, graph = grey.preprocess.size, "boxes", _DetectorGraph(grey)
         np.save(folder / ANCHORS_FILE, anchors_of(grey)[0])
     else:
@@ -130,8 +131,13 @@ def write_graph(model: nn.Module, folder: Path, format: Format) -> None:  # noqa
 
 def layout_of(model: nn.Module) -> tuple[tuple[int, ...], Frame | None]:
     """Anchors on each level of a detector; the outer frame of a classifier's map, in store px."""
-    if isinstance(model, LesionRetinaNet):
+    if isinstance(model, DenseDetector):
         return anchors_of(model)[1], None
+    if isinstance(model, Detector):
+        raise InputError(
+            f"{model.architecture['name']}: cannot be exported: its boxes do not lie on anchors of "
+            "fixed places; export a retinanet, fcos or ssdlite, or take the run itself"
+        )
     classifier = cast("ImageClassifier", model)
     size = classifier.preprocess.size
     with torch.inference_mode():
@@ -139,7 +145,7 @@ def layout_of(model: nn.Module) -> tuple[tuple[int, ...], Frame | None]:
     return (), classifier.map_frame(*features.shape[2:])
 
 
-def anchors_of(model: LesionRetinaNet) -> tuple[np.ndarray, tuple[int, ...]]:
+def anchors_of(model: DenseDetector) -> tuple[np.ndarray, tuple[int, ...]]:
     """A detector's anchors, float32 ``(A, 4)`` xyxy in store px, and how many lie on each level."""
     size = model.preprocess.size
     with torch.inference_mode():

@@ -23,6 +23,7 @@ from data_prep.store.pixel_store import PixelSource
 from data_prep.store.predictions import Predictions, joined_parts
 from data_prep.store.preprocess import letterbox
 from data_prep.synth.rendering import draw_image, draw_patient
+from detection.dense import decode_together
 from detection.frames import MAX_PER_FINDING, MIN_SCORE
 from evaluation.boxes.box_metrics import average_precision
 from evaluation.decisions.decision import Decision
@@ -304,44 +305,27 @@ def _apart(one: np.ndarray, two: np.ndarray) -> float:
 def _same_at_limits(model: Any, exported: Any, images: np.ndarray) -> list[Measure]:
     """No detection, and every limit of decoding reached: all logits are moved by a constant.
 
-    The run's side is decoded by torchvision: on a CPU runs and exports share one decoder.
+    The run's side is decoded as on a GPU: on a CPU runs and exports share one decoder.
     """
     with torch.inference_mode():
         heads = model.model.run(torch.from_numpy(images[:, None]))
+        logits, offsets = model.model.coded(heads.outputs)
     outputs = exported.session.run(images[:, None])
-    logits = heads.outputs["cls_logits"].numpy()[..., 1:]
     least = float(np.log(MIN_SCORE / (1 - MIN_SCORE)))
     shifts = {
         "images without a detection": least - 1.0 - float(logits.max()),
-        "images at every limit": least - float(np.quantile(logits, _LEAST_PASSING)),
+        "images at every limit": least - float(np.quantile(logits.numpy(), _LEAST_PASSING)),
     }
     measures: list[Measure] = []
     for case, shift in shifts.items():
-        moved = heads.outputs | {"cls_logits": heads.outputs["cls_logits"] + shift}
-        first = _decode_by_torchvision(model.model, heads._replace(outputs=moved))
+        found = decode_together(logits + shift, offsets, heads)
+        names = ("boxes", "scores", "labels")
+        first = [Boxes(*(image[name].numpy() for name in names)) for image in found]
         decoded = exported.decode(outputs | {"logits": outputs["logits"] + np.float32(shift)})
         none = Boxes(np.zeros((0, 4)), np.zeros(0), np.zeros(0))
         second = [none if boxes is None else boxes for boxes in decoded]
         measures += _same_boxes(case, zip(first, second, strict=True))
     return measures
-
-
-def _decode_by_torchvision(model: Any, heads: Any) -> list[Boxes]:
-    """The best boxes of each finding by the method that `LesionRetinaNet` inherits."""
-    logits = heads.outputs["cls_logits"].clone()
-    logits[..., 0] = -np.inf  # background, which torchvision would return
-    levels = {
-        name: list(values.split(heads.level_sizes, dim=1))
-        for name, values in (heads.outputs | {"cls_logits": logits}).items()
-    }
-    anchors = [list(of_image.split(heads.level_sizes)) for of_image in heads.anchors]
-    decoded = []
-    for image in model.postprocess_detections(levels, anchors, heads.image_sizes):
-        boxes, scores, labels = (image[name].numpy() for name in ("boxes", "scores", "labels"))
-        of_labels = [np.flatnonzero(labels == label + 1) for label in range(model.n_findings)]
-        kept = np.concatenate([rows[:MAX_PER_FINDING] for rows in of_labels])
-        decoded.append(Boxes(boxes, scores, labels)[kept])
-    return decoded
 
 
 def _falls(
