@@ -105,37 +105,35 @@ class DenseDetector(TorchvisionDetector):
         with torch.autocast(passed.anchors[0].device.type, enabled=False):
             logits, offsets = self.coded(outputs)
             if logits.device.type != "cpu":
-                return decode_together(logits, offsets, passed)
+                return self.decode_together(logits, offsets, passed)
         size, anchors = self.preprocess.size, passed.anchors[0].numpy()
         decoded = decode_boxes(logits.numpy(), offsets.numpy(), anchors, passed.level_sizes, size)
         return [to_tensors(boxes) for boxes in decoded]
 
+    def decode_together(self, logits: Tensor, offsets: Tensor, passed: HeadPass) -> Detections:
+        """What `decode_boxes` gives, of all images of a batch at once, on their device.
 
-def decode_together(logits: Tensor, offsets: Tensor, passed: HeadPass) -> Detections:
-    """What `decode_boxes` gives, of all images of a batch at once, on their device.
-
-    Of logits (B, A, K), findings only, and offsets (B, A, 4), float32. The host waits three times
-    a batch: for the candidates, the suppression and the results.
-    """
-    count, _, n_findings = logits.shape
-    size = passed.image_sizes[0][0]
-    finite = logits.isfinite().all(dim=(1, 2)) & offsets.isfinite().all(dim=(1, 2))  # (B,)
-    most, parts = CANDIDATES_PER_LEVEL * n_findings, []
-    by_level = (
-        logits.split(passed.level_sizes, dim=1),
-        offsets.split(passed.level_sizes, dim=1),
-        passed.anchors[0].split(passed.level_sizes),
-    )
-    for level, level_offsets, anchors in zip(*by_level, strict=True):
-        # Of equal scores the earlier anchor is first, as in numpy; topk would not say.
-        ordered = level.sigmoid().flatten(1).sort(dim=1, descending=True, stable=True)
-        scores, places = ordered.values[:, :most], ordered.indices[:, :most]  # (B, N)
-        rows = places // n_findings
-        chosen = level_offsets.gather(1, rows[..., None].expand(-1, -1, 4))
-        boxes = decode_anchors(chosen.flatten(0, 1), anchors[rows.flatten()], LARGEST_GROWTH)
-        parts.append((boxes.view(count, -1, 4), scores, places % n_findings))
-    boxes, scores, labels = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
-    return suppressed(boxes, scores, labels, finite, n_findings, size)
+        Of logits (B, A, K), findings only, and offsets (B, A, 4), float32. The host waits three
+        times a batch: for the candidates, the suppression and the results.
+        """
+        count, _, n_findings = logits.shape
+        finite = logits.isfinite().all(dim=(1, 2)) & offsets.isfinite().all(dim=(1, 2))  # (B,)
+        most, parts = CANDIDATES_PER_LEVEL * n_findings, []
+        by_level = (
+            logits.split(passed.level_sizes, dim=1),
+            offsets.split(passed.level_sizes, dim=1),
+            passed.anchors[0].split(passed.level_sizes),
+        )
+        for level, level_offsets, anchors in zip(*by_level, strict=True):
+            # Of equal scores the earlier anchor is first, as in numpy; topk would not say.
+            ordered = level.sigmoid().flatten(1).sort(dim=1, descending=True, stable=True)
+            scores, places = ordered.values[:, :most], ordered.indices[:, :most]  # (B, N)
+            rows = places // n_findings
+            chosen = level_offsets.gather(1, rows[..., None].expand(-1, -1, 4))
+            boxes = decode_anchors(chosen.flatten(0, 1), anchors[rows.flatten()], LARGEST_GROWTH)
+            parts.append((boxes.view(count, -1, 4), scores, places % n_findings))
+        boxes, scores, labels = (torch.cat(part, dim=1) for part in zip(*parts, strict=True))
+        return suppressed(boxes, scores, labels, finite, n_findings, self.preprocess.size)
 
 
 def decode_anchors(offsets: Tensor, anchors: Tensor, limit: float) -> Tensor:

@@ -29,7 +29,7 @@ from data_prep.store.preprocess import Preprocess
 from detection.backbone import Norm, build_pyramid, group_norm
 from detection.dense import DenseDetector, HeadPass, TorchvisionDetector, suppressed
 from detection.detector import Detections, Detector, Targets
-from detection.retinanet_head import DEFAULT_RATIOS, build_anchors, default_anchor_sizes
+from detection.retinanet import DEFAULT_RATIOS, build_anchors, default_anchor_sizes
 from detection.weights import build_start
 
 _MOST_CERTAIN = -1e-6  # of the logarithm of a probability, whose logit is then finite

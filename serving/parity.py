@@ -23,7 +23,6 @@ from data_prep.store.pixel_store import PixelSource
 from data_prep.store.predictions import Predictions, joined_parts
 from data_prep.store.preprocess import letterbox
 from data_prep.synth.rendering import draw_image, draw_patient
-from detection.dense import decode_together
 from detection.frames import MAX_PER_FINDING, MIN_SCORE
 from evaluation.boxes.box_metrics import average_precision
 from evaluation.decisions.decision import Decision
@@ -318,7 +317,7 @@ def _same_at_limits(model: Any, exported: Any, images: np.ndarray) -> list[Measu
     }
     measures: list[Measure] = []
     for case, shift in shifts.items():
-        found = decode_together(logits + shift, offsets, heads)
+        found = model.model.decode_together(logits + shift, offsets, heads)
         names = ("boxes", "scores", "labels")
         first = [Boxes(*(image[name].numpy() for name in names)) for image in found]
         decoded = exported.decode(outputs | {"logits": outputs["logits"] + np.float32(shift)})

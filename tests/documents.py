@@ -39,7 +39,9 @@ def generated() -> dict[str, str]:
         "docs/weights.md": {
             "networks": networks_table, "classifier keys": lambda: key_table("classifier")
         },
-        "docs/detector.md": {"detector keys": lambda: key_table("detector")},
+        "docs/detector.md": {
+            "detector keys": lambda: key_table("detector"), "keys of other detectors": other_keys
+        },
     }  # fmt: skip
     pages = {
         path: with_parts(_read(path), {name: part() for name, part in own.items()})
@@ -117,6 +119,19 @@ def key_table(kind: Literal["detector", "classifier"], architecture: str = "reti
         cells = (f"`{key.section}.{key.name}`", key.values, default, key.description)
         lines.append(f"| {' | '.join(cells).replace('null', 'none')} |")
     return "\n".join(lines) + "\n"
+
+
+def other_keys() -> str:
+    """What other detectors than RetinaNet are asked beside what all are, by architecture."""
+    common = ("backbone", "weights", "trainable", "architecture", "norm")
+    rows = ["| architecture | key | values | default | what it does |", "|---|---|---|---|---|"]
+    for name in ("fcos", "faster_rcnn", "ssdlite", "rt_detr", "d_fine", "deformable_detr"):
+        of_model = [row for row in key_table("detector", name).splitlines() if "| `model." in row]
+        own = (
+            row for row in of_model if not row.startswith(tuple(f"| `model.{k}`" for k in common))
+        )
+        rows += [f"| `{name}` {row}" for row in own]
+    return "\n".join(rows)
 
 
 def networks_table() -> str:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from detection.dense import HeadPass, decode_together
+from detection.dense import HeadPass
 from detection.frames import MAX_PER_FINDING, MIN_SCORE, decode_boxes
 from detection.model import build_detector
 from detection.retinanet import LesionRetinaNet
@@ -66,7 +66,7 @@ def by_numpy(model: LesionRetinaNet, heads: HeadPass) -> list[dict[str, Tensor]]
 def together(model: LesionRetinaNet, heads: HeadPass) -> list[dict[str, Tensor]]:
     """As on a GPU."""
     logits, offsets = heads.outputs["cls_logits"][..., 1:], heads.outputs["bbox_regression"]
-    return decode_together(logits, offsets, heads)
+    return model.decode_together(logits, offsets, heads)
 
 
 def require_equal(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from detection.detector import training_losses
-from detection.retinanet_head import _SMOOTH_L1_BETA, _BoxHead
+from detection.retinanet import _SMOOTH_L1_BETA, _BoxHead
 
 LOSSES = ("l1", "smooth_l1", "giou", "diou", "ciou")
 

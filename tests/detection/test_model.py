@@ -20,8 +20,7 @@ from detection.backbone import build_body, build_pyramid
 from detection.dataset import LesionDataset, collate
 from detection.detector import checked_targets, training_losses, validation_losses
 from detection.model import build_detector
-from detection.retinanet import build_retinanet
-from detection.retinanet_head import default_anchor_sizes
+from detection.retinanet import build_retinanet, default_anchor_sizes
 
 PEERS = {"v1": retinanet_resnet50_fpn, "v2": retinanet_resnet50_fpn_v2}
 COCO_ANCHORS = (32, 64, 128, 256, 512)
