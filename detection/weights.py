@@ -69,7 +69,7 @@ def start_from(model: Detector, checkpoint: Checkpoint, own_findings: Sequence[s
         return f"{source}: takes the features of {backbone}; pyramid and heads start anew"
     classes = [k for k in own if any(f".{layer}." in f".{k}" for layer in model.class_layers)]
     _require_size(model, checkpoint, {k: own[k] for k in own.keys() - set(classes)}, given)
-    findings, notes, taken = checkpoint.findings, [], "detector"
+    findings, notes, taken = checkpoint.findings, [], "the detector"
     same = findings is None or not own_findings or tuple(findings) == tuple(own_findings)
     if not same or any(k not in given or given[k].shape != own[k].shape for k in classes):
         outputs = [len(given[key]) for key in classes if key in given and key.endswith("bias")]
@@ -90,8 +90,7 @@ def start_from(model: Detector, checkpoint: Checkpoint, own_findings: Sequence[s
         require_finite(value, places[key], source)
     model.load_state_dict(kept, strict=False)
     model.body.load_state_dict(body, strict=False)
-    what = taken if taken != "detector" else "the detector"
-    return f"{source}: takes {what}" + "".join(f"; {note}" for note in notes)
+    return f"{source}: takes {taken}" + "".join(f"; {note}" for note in notes)
 
 
 def _same_architecture(
