@@ -61,7 +61,7 @@ def layout() -> house.House:
 # What was reached. A row may fall, never rise: what needs more takes as much away first, or its
 # issue says how much room it brings. A row that has fallen is lowered here in the same change.
 LIMITS = {
-    "lines": 68_239,  # issue 35 in the making: to end below 67_120
+    "lines": 68_238,  # issue 35 in the making: to end below 67_120
     "modules": 241,
     "longest module": 529,
     "plumbing, %": 21.6,
