@@ -57,8 +57,9 @@ def start_from(model: Detector, checkpoint: Checkpoint, own_findings: Sequence[s
     rename = detector_keys(checkpoint.state)
     places = match_names(checkpoint.state, rename, source=source)
     given = {key: checkpoint.state[place] for key, place in places.items()}
-    body = _fit_body(model.body, Checkpoint(source, given), backbone)
     prefix = next(name for name, module in model.named_modules() if module is model.body)
+    features = {key.removeprefix(f"{prefix}."): value for key, value in given.items()}
+    body = _fit_body(model.body, Checkpoint(source, features), backbone)
     own = {
         key: value
         for key, value in model.state_dict().items()

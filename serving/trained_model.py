@@ -27,8 +27,7 @@ from data_prep.store.preprocess import Preprocess
 from data_prep.work.pool import read_ahead
 from detection.dataset import LesionDataset
 from detection.dataset import collate as collate_lesions
-from detection.detector import Detector
-from detection.inference import predict_boxes
+from detection.detector import Detector, predict_boxes
 from detection.model import build_detector
 from evaluation.boxes.fusion import NAME, OVERLAP
 from serving.export_spec import digest_files, require_names

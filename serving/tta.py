@@ -1,6 +1,6 @@
 """Test-time augmentation: a detector that joins its boxes on several views of each image.
 
-It takes the place of the plain one in `detection.inference.predict_boxes`, and in what measures
+It takes the place of the plain one in `detection.detector.predict_boxes`, and in what measures
 time and operations. A classifier has no views: the mirrored one took CheXNet's AUROC from 0.874 to
 0.880 and its FROC mean from 0.325 to 0.261 (docs/results.md, section 1).
 """

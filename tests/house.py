@@ -222,7 +222,7 @@ WAYS = {
         "data_prep.store.preprocess:letterbox", "data_prep.store.pixel_store:PixelStoreWriter",
     ),
     "files that a box passes to an overlay": (
-        "detection.inference:predict_boxes", "detection.retinanet:LesionRetinaNet",
+        "detection.detector:predict_boxes", "detection.retinanet:LesionRetinaNet",
         "detection.frames:decode_boxes",
         "detection.frames:_suppress", "detection.frames:boxes_frames",
         "data_prep.store.predictions:PredictionWriter",

@@ -122,7 +122,10 @@ def _written(comparison: Comparison, dataset: DataSet) -> dict[str, Any]:
             if any(name.startswith(start) for start in each.get(kind, ()) for name in names)
         ))  # fmt: skip
 
-    titles = {k: v for each in references.values() for k, v in each.get("networks", {}).items()}
+    kinds = [
+        each.get(kind, {}) for each in references.values() for kind in ("networks", "detectors")
+    ]
+    titles = {name: title for each in kinds for name, title in each.items()}
     cites = {"cite": cite, "cite_for": cite_for, "titles": titles}
     run = _facts(comparison, dataset) | cites
     return {

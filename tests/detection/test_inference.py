@@ -8,8 +8,8 @@ import torch
 from data_prep.contracts.errors import InputError
 from data_prep.contracts.tables import _validate_table
 from detection.dataset import LesionDataset, collate
+from detection.detector import predict_boxes
 from detection.frames import MAX_PER_FINDING, MIN_SCORE
-from detection.inference import predict_boxes
 
 
 @pytest.fixture

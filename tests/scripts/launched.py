@@ -26,7 +26,7 @@ _FORK.set_forkserver_preload(
         "scripts.pacs", "scripts.compare", "scripts.readers",
         "scripts.serve", "scripts.show", "scripts.predict",
         "data_prep.augment.augment", "data_prep.audit.audit", "classification.inference",
-        "detection.inference", "serving.trained_model", "serving.guard", "pyarrow.dataset",
+        "detection.detector", "serving.trained_model", "serving.guard", "pyarrow.dataset",
     ]
 )  # fmt: skip
 _PROGRAM = """

@@ -32,8 +32,8 @@ from data_prep.contracts.errors import InputError
 from data_prep.store.predictions import Predictions
 from data_prep.store.preprocess import Placement
 from detection.dataset import LesionBatch
+from detection.detector import predict_boxes
 from detection.detector import training_losses as detector_losses
-from detection.inference import predict_boxes
 from detection.model import build_detector
 from detection.retinanet import LesionRetinaNet
 from networks.registry import NETWORKS, network_names

@@ -210,7 +210,7 @@ def test_every_citation_has_its_reference_and_bibtex_its_entry(comparison, image
     known = _toml("references")
     assert used <= set(known)
     own = used | {each["key"] for each in _toml("checklists").values()}
-    by_data = {key for key, each in known.items() if each.get("networks") or each.get("sources")}
+    by_data = {key for key, each in known.items() if {"networks", "detectors", "sources"} & {*each}}
     assert set(known) == own | by_data | {"korngraubard1998"}  # nothing is kept that nobody cites
     for each in known.values():
         assert each["key"] == "cxrcompare" or (each["journal"] and 1900 < each["year"] < 2030)

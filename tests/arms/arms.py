@@ -1,0 +1,182 @@
+"""The arms that must pass the suite: a small configuration of each, and what its kind is given."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from classification.dataset import LabelBatch
+from classification.inference import saliency_maps
+from classification.loss import training_losses as classifier_losses
+from classification.loss import validation_losses as validate_classifier
+from classification.model import build_classifier
+from configs.load import parse_config
+from detection.dataset import LesionBatch
+from detection.detector import training_losses as detector_losses
+from detection.detector import validation_losses as validate_detector
+from detection.model import build_detector
+
+PAGE = Path(__file__).resolve().parents[2] / "docs/arms.md"
+SIZE = 96
+# A box at each border, as a bright patch, and an image without any.
+BOXES = ((0, 30, 40, 70), (30, 0, 70, 36), (52, 20, 96, 60), (24, 56, 72, 96), None)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """What an arm is called, and how small and how long it is trained."""
+
+    name: str
+    kind: str
+    model: dict[str, Any]  # keys of its section
+    steps: int = 45  # in which it learns a batch by heart
+    rate: float = 3e-3
+    exports: bool = True
+    long: bool = True  # not every time: by hand
+    alone: tuple[tuple[str, Any], ...] = ()  # keys without which two processes do not equal one
+
+    def toml(self, **training: Any) -> str:
+        """A whole configuration of two epochs, with keys of the training."""
+        keys = {"epochs": 2, "batch_size": 4, "learning_rate": 1e-3, "precision": "fp32"}
+        if self.kind == "classifier":
+            keys["positive_share"] = 0.5
+        sections = {"data": {"image_size": SIZE}, "model": self.model, "training": keys | training}
+        lines = [f'kind = "{self.kind}"', f'name = "{self.name}"']
+        for name, section in sections.items():
+            lines += [f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in section.items())]
+        return "\n".join(lines) + "\n"
+
+    def build(self, image_size: int = SIZE, **changes: Any) -> Any:
+        """The model of its settings, from the seed 0, as a training builds it."""
+        settings = parse_config(replace(self, model=self.model | changes).toml(), "arm.toml").model
+        keys = settings.model_dump(exclude={"weights", "trainable"})
+        build = build_detector if self.kind == "detector" else build_classifier
+        torch.manual_seed(0)
+        return build(n_findings=1, image_size=image_size, **keys)
+
+    def batch(self, images: Tensor | None = None, boxed: bool = True) -> Any:
+        """Five images, four of them positive; or some images, all negative where not boxed."""
+        pixels = patches() if images is None else images
+        names = [f"image{row}" for row in range(len(pixels))]
+        own = [BOXES[row % len(BOXES)] if boxed else None for row in range(len(pixels))]
+        if self.kind == "classifier":
+            targets = torch.tensor([[float(box is not None)] for box in own])
+            return LabelBatch(names, pixels, targets)
+        scale = pixels.shape[-1] / SIZE
+        boxes = [torch.tensor([box] if box else [], dtype=torch.float32).view(-1, 4) for box in own]
+        labels = [torch.ones(len(rows), dtype=torch.int64) for rows in boxes]
+        return LesionBatch(names, pixels, [scale * rows for rows in boxes], labels)
+
+    @property
+    def losses(self) -> Callable[[Any, Any], dict[str, Tensor]]:
+        return detector_losses if self.kind == "detector" else classifier_losses
+
+    def validate(self, model: Any, batch: Any) -> tuple[dict[str, Tensor], Any]:
+        """Losses and answers of a validation batch."""
+        how = validate_detector if self.kind == "detector" else validate_classifier
+        return how(model, batch)  # type: ignore[operator]
+
+    def answers(self, model: Any, images: Tensor) -> list[dict[str, Tensor]]:
+        """Boxes and scores, or score and map, of each image."""
+        model.eval()
+        if self.kind == "detector":
+            with torch.no_grad():
+                return list(model(images))
+        found = saliency_maps(model, images)
+        rows = zip(found.logits.sigmoid().cpu(), found.maps.cpu(), strict=True)
+        return [{"scores": score, "maps": maps} for score, maps in rows]
+
+
+def _toml(value: Any) -> str:
+    return f'"{value}"' if isinstance(value, str) else str(value).lower()
+
+
+def patches(size: int = SIZE) -> Tensor:
+    """Noise up to 80 with a bright patch in each box, uint8 (5, 1, S, S)."""
+    noise = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 80, (len(BOXES), 1, size, size), dtype=torch.uint8, generator=noise)
+    for image, box in zip(images, BOXES, strict=True):
+        if box is not None:
+            x1, y1, x2, y2 = (round(edge * size / SIZE) for edge in box)
+            image[:, y1:y2, x1:x2] += 150
+    return images
+
+
+def _blocks(language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
+
+
+def example_toml() -> str:
+    """The page's configuration of its example."""
+    return next(block for block in _blocks("toml") if "[training]" in block)
+
+
+@contextmanager
+def example_installed(folder: Path) -> Iterator[None]:
+    """The page's example as an installed package that names it as an entry point."""
+    (code,) = _blocks("python")
+    entry_point = next(block for block in _blocks("toml") if "entry-points" in block)
+    (name, value) = re.findall(r'^(\w+) = "(\S+)"', entry_point, re.M)[0]
+    (folder / "lesion_centernet.py").write_text(code)
+    info = folder / "lesion_centernet-0.1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lesion-centernet\nVersion: 0.1\n")
+    (info / "entry_points.txt").write_text(f"[cxr_compare.detectors]\n{name} = {value}\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield
+
+
+_BODY = {"backbone": "mobilenet_v3_small", "norm": "group"}
+_QUERIES = {"queries": 20, "channels": 32, "decoder_layers": 2}
+_DETR: dict[str, Any] = {"kind": "detector", "exports": False, "steps": 105, "rate": 1e-3}
+_ALONE = (("denoising", 0),)
+
+
+def _detr(name: str, alone: tuple[tuple[str, Any], ...] = _ALONE, **more: Any) -> Arm:
+    keys = {"denoising": 20, "encoder_layers": 1} if alone else {"encoder_layers": 1}
+    model = {"architecture": name, **_BODY, **_QUERIES, **keys}
+    return Arm(name, model=model, alone=alone, **_DETR, **more)
+
+
+def _classifier(name: str, **more: Any) -> Arm:
+    return Arm(name, "classifier", {"backbone": name}, steps=45, **more)
+
+
+_ALL = [
+    Arm(
+        "retinanet", "detector", long=False,
+        model={"architecture": "retinanet", **_BODY, "fpn_channels": 32, "head_convs": 1},
+    ),
+    _detr("rt_detr", long=False),
+    _detr("d_fine"),
+    _detr("deformable_detr", alone=()),
+    Arm(
+        "fcos", "detector", long=False,
+        model={"architecture": "fcos", **_BODY, "fpn_channels": 32, "head_convs": 1},
+    ),
+    Arm(
+        "faster_rcnn", "detector", exports=False, steps=150, rate=1e-3,
+        model={
+            "architecture": "faster_rcnn", **_BODY, "fpn_channels": 32, "box_channels": 32,
+        },
+    ),
+    Arm("ssdlite", "detector", model={"architecture": "ssdlite", **_BODY}),
+    Arm(
+        "centernet", "detector", exports=False, long=False,
+        model={"architecture": "centernet", **_BODY, "channels": 32},
+    ),
+    _classifier("small_cnn", long=False),
+    _classifier("densenet121"),
+    _classifier("mobilenet_v3_small"),
+    _classifier("efficientnet_lite0"),
+]  # fmt: skip
+ARMS = {arm.name: arm for arm in _ALL}

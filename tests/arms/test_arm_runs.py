@@ -1,0 +1,188 @@
+"""What every verb does with a run of any arm."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pandas as pd
+import pytest
+from safetensors.torch import load_file
+
+from scripts import child_processes
+from scripts.train import train
+from serving.guard import GUARD_NAME
+from serving.run import Run
+from serving.web.schemas import ServeSettings
+from serving.web.server import build_app
+from tests.arms.arms import ARMS, Arm, example_toml
+from tests.scripts.launched import alone, launched, torchrun
+from tests.scripts.small_sets import cxr, drawn_images, interrupted_after, refusal
+from tests.serving.conftest import _guard
+from tests.serving.web.conftest import Client
+from training.run_folder import RunFolder
+
+
+@pytest.fixture(scope="session")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Thirty drawn images at 96 px."""
+    return drawn_images(tmp_path_factory.mktemp("arms"), 30, 96, [96], prevalence=0.4)
+
+
+@pytest.fixture(scope="session")
+def image(data: Path) -> Path:
+    return next((data.parent / "source").rglob("*.dcm"))
+
+
+@pytest.fixture(scope="session")
+def run_of(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """The run of an arm, trained when it is first asked for."""
+    folder = tmp_path_factory.mktemp("runs")
+
+    def trained(name: str) -> Path:
+        if not (folder / name).is_dir():
+            _train(ARMS[name], data, folder / name)
+            _guard().write(folder / name / GUARD_NAME)  # too few images to learn one
+        return folder / name
+
+    return trained
+
+
+def _write(arm: Arm, path: Path, **training: Any) -> Path:
+    path.write_text(arm.toml(ema_decay=0.5, monitor="epoch", **training))
+    return path
+
+
+def _train(arm: Arm, data: Path, out: Path) -> None:
+    config = _write(arm, out.with_suffix(".toml"))
+    train(str(config), data=data, out=out, device="cpu")
+
+
+def test_a_training_that_was_interrupted_ends_as_one_that_was_not(arm, data, run_of, tmp_path):
+    with interrupted_after(epoch=1):
+        _train(arm, data, tmp_path / "halves")
+    assert not (tmp_path / "halves/run.json").exists()
+    _train(arm, data, tmp_path / "halves")
+    whole, halves = (
+        load_file(f / "model.safetensors") for f in (run_of(arm.name), tmp_path / "halves")
+    )
+    assert all(value.equal(halves[name]) for name, value in whole.items())
+
+
+def test_a_run_measures_its_memory_guards_and_answers_for_an_image(arm, run_of, image, tmp_path):
+    run = Run.open(run_of(arm.name), device="cpu").load()
+    assert run.guard is not None
+    assert RunFolder.open(run_of(arm.name)).info["peak_memory_bytes"] > 0
+    assert run.model.cost()["peak_memory_bytes"] > 0
+    assert 0 <= run.predict(image).score <= 1
+    assert cxr("predict", run_of(arm.name), image, "--out", tmp_path, "--device", "cpu") == 0
+    assert list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "form", ["onnx", pytest.param("openvino", marks=pytest.mark.long)]
+)  # fmt: skip
+def test_an_export_answers_as_its_run_or_is_refused_in_one_line(
+    arm, run_of, tmp_path, capsys, form
+):
+    words = ["export", run_of(arm.name), tmp_path / "export", "--format", form]
+    if arm.exports:
+        assert cxr(*words) == 0  # it is held against the run
+        return
+    assert cxr(*words) == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "cannot be exported: its boxes do not lie on anchors" in line
+    assert not (tmp_path / "export").exists()
+
+
+EVERY = pytest.mark.parametrize(
+    "names",
+    [
+        pytest.param([arm.name for arm in ARMS.values() if not arm.long], id="those of CI"),
+        pytest.param(list(ARMS), marks=pytest.mark.long, id="all"),
+    ],
+)
+
+
+@EVERY
+def test_compare_judges_the_runs_of_all_arms(names, data, run_of, tmp_path):
+    runs = [f"{name}={run_of(name)}" for name in names]
+    words = ["--data", data, "--out", tmp_path / "report", "--replicates", "100"]
+    assert cxr("compare", *runs, *words) == 0
+    judged = pd.read_csv(tmp_path / "report/metrics.csv")["system"]
+    assert set(names) <= set(judged)
+
+
+@EVERY
+def test_a_server_answers_by_the_runs_of_all_arms(names, image, run_of):
+    runs = [Run.open(run_of(name), name=name, device="cpu").load() for name in names]
+    settings = ServeSettings(batch=2, allowed_hosts=("testserver",))
+    with Client(build_app(runs, settings)) as client:
+        upload = {"files": {"file": (image.name, image.read_bytes())}}
+        answer = client.post("/v1/analyze", params={"include": ["overlay"]}, **upload)
+    assert [system["system"] for system in answer.json()["systems"]] == names
+
+
+def test_the_example_of_the_page_is_trained_from_its_configuration(data, tmp_path):
+    (tmp_path / "centernet.toml").write_text(example_toml())
+    words = [tmp_path / "centernet.toml", "--data", data, "--out", tmp_path / "run"]
+    assert cxr("train", *words, "--device", "cpu") == 0
+    assert RunFolder.open(tmp_path / "run").info["model_kind"] == "detector"
+
+
+def test_a_misspelt_architecture_or_key_is_met_with_a_suggestion(data, tmp_path, capsys):
+    words = ["train", "retinanet_quickstart", "--data", data, "--out", tmp_path / "run"]
+    line = refusal(capsys, *words, "--set", "model.architecture=centrenet")
+    assert "did you mean 'centernet'?" in line
+    line = refusal(capsys, *words, "--set", "model.architecture=rt_detr", "--set", "model.querys=3")
+    assert "did you mean" in line
+
+
+@pytest.fixture
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Verbs that train in processes of their own train here, one after another."""
+
+    def start(words: list[str], *_: object) -> Any:
+        status = cxr(*words)
+        return SimpleNamespace(poll=lambda: status, wait=lambda timeout=None: status)
+
+    monkeypatch.setattr(child_processes, "start", start)
+    monkeypatch.setattr(child_processes, "_POLL", 0.0)
+
+
+@pytest.mark.long
+def test_a_sweep_goes_over_architectures(data, tmp_path, in_this_process):
+    names = [arm.name for arm in ARMS.values() if arm.kind == "detector"]
+    config = _write(ARMS["retinanet"], tmp_path / "arm.toml", seed=1)
+    words = [config, "--data", data, "--out", tmp_path / "out", "--trials", len(names)]
+    over = ["--over", f"model.architecture={','.join(names)}", "--device", "cpu"]
+    assert cxr("sweep", *words, *over) == 0
+    trials = json.loads((tmp_path / "out/sweep.json").read_text())["trials"]
+    assert all(trial["value"] is not None for trial in trials)
+
+
+@pytest.mark.long
+def test_a_curve_is_drawn_of_an_arm(arm, data, tmp_path, in_this_process):
+    other = ARMS["small_cnn" if arm.kind == "detector" else "retinanet"]
+    configs = {each.kind: _write(each, tmp_path / f"{each.kind}.toml") for each in (arm, other)}
+    words = ["--data", data, "--out", tmp_path / "out", "--sizes", "0.5,1", "--seeds", 1]
+    kinds = [word for kind, config in configs.items() for word in (f"--{kind}", config)]
+    assert cxr("curve", *kinds, *words, "--replicates", 200, "--device", "cpu") == 0
+
+
+@pytest.mark.long
+def test_two_processes_learn_what_one_learns(arm, data, tmp_path):
+    model = arm.model | dict(arm.alone)
+    if arm.kind == "detector":
+        model |= {"norm": "group"}
+    arm = Arm(arm.name, arm.kind, model)
+    config = _write(arm, tmp_path / "arm.toml", optimiser="sgd", learning_rate=1e-4, epochs=1)
+    words = ["train", config, "--data", data, "--device", "cpu", "--out"]
+    alone([*words, tmp_path / "one"], tmp_path)
+    with launched([*words, tmp_path / "two"], torchrun(2), tmp_path) as two:
+        assert two.wait() == [0, 0], two.said()
+    one, both = (pd.read_csv(tmp_path / name / "metrics.csv") for name in ("one", "two"))
+    assert both["train_loss"].tolist() == pytest.approx(one["train_loss"].tolist(), rel=1e-2)

@@ -1,0 +1,327 @@
+"""What every detector and classifier must do, whatever its architecture."""
+
+from __future__ import annotations
+
+import copy
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+from torchvision.ops import box_iou
+
+from classification.model import build_classifier
+from classification.weights import start_from as start_classifier
+from configs.settings import TrainingSettings, config_class, detector_names
+from data_prep.augment.augment import build_augmentation
+from data_prep.augment.views import parse_views
+from detection.dataset import LesionDataset
+from detection.frames import MAX_PER_FINDING, MIN_SCORE
+from detection.model import build_detector
+from detection.weights import start_from as start_detector
+from networks.checkpoints import Checkpoint
+from serving.tta import MultiViewDetector
+from tests.arms.arms import ARMS, BOXES, SIZE, Arm, patches
+from tests.memory_store import ImageStore
+from tests.pretended_device import pretended_cuda
+from training.batch_size import largest_share
+from training.cost import count_flops, measure_latency
+from training.fit import _RampedAverage
+from training.loop import build_optimiser
+from training.run_folder import load_model, save_model
+
+
+def _state(model: nn.Module) -> dict[str, Tensor]:
+    """Weights and statistics, without batch norm's step counters, which change nothing."""
+    state = model.state_dict()
+    return {name: v.clone() for name, v in state.items() if not name.endswith("batches_tracked")}
+
+
+def _require_equal(model: nn.Module, state: dict[str, Tensor]) -> None:
+    now = model.state_dict()
+    assert [name for name, value in state.items() if not torch.equal(value, now[name])] == []
+
+
+def _gradients(arm: Arm, model: nn.Module, batch: Any) -> dict[str, Tensor]:
+    """Of a batch, by the parameters that learn; None where one has none."""
+    model.zero_grad()
+    torch.manual_seed(1)
+    sum(arm.losses(model, batch).values()).backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.requires_grad}
+
+
+@cache
+def _learn(name: str) -> Any:
+    """The arm, after it has learned the five images by heart."""
+    arm = ARMS[name]
+    model, batch = arm.build(), arm.batch()
+    settings = TrainingSettings(
+        epochs=1, batch_size=5, learning_rate=arm.rate, weight_decay=0.0, monitor="val_loss"
+    )
+    optimiser = build_optimiser(model, settings)
+    for _ in range(arm.steps):
+        optimiser.zero_grad()
+        sum(arm.losses(model, batch).values()).backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimiser.step()
+    return model.eval()
+
+
+@pytest.fixture
+def learned(arm: Arm) -> Any:
+    """The trained arm, which no test changes."""
+    return _learn(arm.name)
+
+
+def test_every_detector_here_is_an_arm():
+    assert set(detector_names()) == {arm.name for arm in ARMS.values() if arm.kind == "detector"}
+
+
+@pytest.mark.parametrize("pixels", [0, 255])
+def test_empty_images_without_a_finding_have_finite_losses_and_a_gradient_everywhere(arm, pixels):
+    images = torch.full((2, 1, SIZE, SIZE), pixels, dtype=torch.uint8)
+    found = _gradients(arm, arm.build(), arm.batch(images, boxed=False))
+    assert [name for name, gradient in found.items() if gradient is None] == []
+    assert all(gradient.isfinite().all() for gradient in found.values())
+
+
+def test_a_batch_with_findings_has_a_gradient_everywhere(arm):
+    found = _gradients(arm, arm.build(), arm.batch())
+    assert [name for name, gradient in found.items() if gradient is None] == []
+    assert all(gradient.isfinite().all() for gradient in found.values())
+
+
+def test_a_batch_is_learned_by_heart(arm, learned):
+    answers = arm.answers(learned, patches())
+    if arm.kind == "classifier":
+        scores = [float(answer["scores"][0]) for answer in answers]
+        assert min(scores[:4]) > 0.5 > scores[4]
+        return
+    *positive, negative = (float(answer["scores"].max()) for answer in answers)
+    assert min(positive) > 2 * negative
+
+
+def test_a_box_at_each_border_is_found_inside_the_image(detector, learned):
+    for answer, box in zip(detector.answers(learned, patches()), BOXES, strict=True):
+        assert (answer["boxes"] >= 0).all()
+        assert (answer["boxes"] <= SIZE).all()
+        assert (answer["boxes"][:, 2:] >= answer["boxes"][:, :2]).all()
+        assert answer["scores"].tolist() == sorted(answer["scores"].tolist(), reverse=True)
+        assert (answer["scores"] >= MIN_SCORE).all()
+        assert len(answer["scores"]) <= MAX_PER_FINDING
+        if box is not None:
+            assert box_iou(torch.tensor([box]).float(), answer["boxes"][:1]).item() > 0.5
+
+
+def _require_close(found: list[dict[str, Tensor]], expected: list[dict[str, Tensor]]) -> None:
+    for one, other in zip(found, expected, strict=True):
+        assert one.keys() == other.keys()
+        torch.testing.assert_close(one["scores"], other["scores"], rtol=1e-3, atol=1e-4)
+        if "maps" in one:
+            torch.testing.assert_close(one["maps"], other["maps"], rtol=1e-3, atol=1e-3)
+        else:  # those of equal score may change places
+            sure = int((other["scores"] > 0.2).sum())
+            torch.testing.assert_close(one["boxes"][:sure], other["boxes"][:sure], atol=0.1, rtol=0)
+
+
+def test_a_batch_answers_as_its_images_one_by_one(arm, learned):
+    images = patches()
+    alone = [answer for image in images for answer in arm.answers(learned, image[None])]
+    _require_close(arm.answers(learned, images), alone)
+
+
+def test_an_output_that_is_not_finite_says_so(detector, learned):
+    broken = copy.deepcopy(learned)
+    with torch.no_grad():
+        for parameter in broken.parameters():
+            parameter.fill_(torch.nan)
+    answers = detector.answers(broken, patches())
+    assert not any(answer["finite"] for answer in answers)
+    assert not any(len(answer["boxes"]) for answer in answers)
+
+
+def test_validation_leaves_weights_statistics_mode_and_generator_as_they_were(arm):
+    norm = {"norm": "batch"} if arm.kind == "detector" else {}
+    model, batch = arm.build(**norm).train(), arm.batch()
+    before, drawn = _state(model), torch.random.get_rng_state()
+    losses, _ = arm.validate(model, batch)
+    assert model.training
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+    _require_equal(model, before)
+    assert not any(loss.requires_grad for loss in losses.values())
+
+
+def test_a_seed_repeats_weights_and_losses(arm):
+    batch, found = arm.batch(), []
+    for _ in range(2):
+        model = arm.build()
+        state = _state(model)
+        found.append(state | arm.losses(model, batch))
+    one, other = found
+    assert [name for name, value in one.items() if not torch.equal(value, other[name])] == []
+
+
+def test_halves_of_a_batch_weigh_as_the_whole_does(arm):
+    """So do two processes, of which each has a half, and batches that are accumulated."""
+    model, batch = arm.build(**dict(arm.alone)), arm.batch()
+    _without_chance(model)
+    whole = _gradients(arm, model, batch)
+    whole = {name: gradient.clone() for name, gradient in whole.items()}
+    rows = [[0, 1, 2], [3, 4]]  # the second has the image without a finding
+    parts = [(_gradients(arm, model, _part(batch, each)), len(each) / len(batch)) for each in rows]
+    for name, expected in whole.items():
+        found = sum(share * gradients[name] for gradients, share in parts)
+        largest = float(expected.abs().max())
+        torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3 * largest + 1e-7)
+
+
+def _without_chance(model: nn.Module) -> None:
+    """Leave out what differs in a half: statistics of a batch, dropout, samples of anchors."""
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d | nn.Dropout):
+            module.eval()
+        if hasattr(module, "fg_bg_sampler"):
+            module.fg_bg_sampler.batch_size_per_image = 10**6
+
+
+def _part(batch: Any, rows: list[int]) -> Any:
+    fields = {name: getattr(batch, name) for name in batch.__dataclass_fields__}
+    parts = {
+        name: [value[row] for row in rows] if isinstance(value, list) else value[rows]
+        for name, value in fields.items()
+        if isinstance(value, list | Tensor)
+    }
+    return type(batch)(**parts)
+
+
+def test_bf16_computes_losses_and_boxes_in_float32(arm, learned):
+    model, batch = copy.deepcopy(learned).train(), arm.batch()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = arm.losses(model, batch)
+        answers = arm.answers(learned, batch.images)
+    assert {loss.dtype for loss in losses.values()} == {torch.float32}
+    sum(losses.values()).backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+    full = arm.answers(learned, batch.images)
+    for half, exact in zip(answers, full, strict=True):
+        assert {value.dtype for value in half.values()} <= {torch.float32, torch.int64, torch.bool}
+        assert float(half["scores"][0]) == pytest.approx(float(exact["scores"][0]), abs=0.15)
+
+
+def test_averaged_weights_answer(arm, learned):
+    average = _RampedAverage(learned, 0.9)
+    average.update_parameters(learned)
+    average.update_parameters(learned)
+    _require_close(arm.answers(average.module, patches()), arm.answers(learned, patches()))
+
+
+def test_data_and_views_flip_the_image_and_its_boxes(detector, learned):
+    store = ImageStore({"a": patches()[0, 0].numpy()}, SIZE)
+    x1, y1, x2, y2 = BOXES[0]
+    boxes = pd.DataFrame(
+        {"image_id": ["a"], "finding": "o", "x1": x1, "y1": y1, "x2": x2, "y2": y2}
+    )
+    flip = build_augmentation(horizontal_flip=1.0)
+    sample = LesionDataset(store, ["a"], boxes, ("o",), flip)[0, 1]
+    np.testing.assert_array_equal(sample.pixels, store.image("a")[:, ::-1])
+    np.testing.assert_allclose(sample.boxes, [[SIZE - x2, y1, SIZE - x1, y2]], atol=0.5)
+    viewed = MultiViewDetector(learned, parse_views("flip")[1:]).eval()
+    mirrored = patches().flip(3)
+    for there, here in zip(viewed(mirrored), learned(patches()), strict=True):
+        back = there["boxes"][:1, [2, 1, 0, 3]]
+        expected = here["boxes"][:1].clone()
+        back[:, [0, 2]] = SIZE - back[:, [0, 2]]
+        torch.testing.assert_close(back.float(), expected, atol=0.01, rtol=0)
+    joined = MultiViewDetector(learned, parse_views("flip,scale0.8")).eval()(patches())
+    assert all(answer["finite"] for answer in joined)
+
+
+@pytest.mark.parametrize("size", [64, 160, pytest.param(1024, marks=pytest.mark.long)])
+def test_images_of_each_size_are_learned_and_answered(arm, size):
+    size = max(size, SIZE) if arm.kind == "detector" else size
+    model, images = arm.build(size), patches(size)[:2]
+    assert all(loss.isfinite() for loss in arm.losses(model, arm.batch(images)).values())
+    assert len(arm.answers(model, images[:1])) == 1
+
+
+def test_cost_and_the_largest_batch_are_measured(arm):
+    model = arm.build()
+    assert count_flops(model, SIZE) > 1e6
+    assert measure_latency(model, SIZE, repeats=1).median_ms > 0
+    found = largest_share(
+        model, lambda size: arm.batch(patches()[:1].expand(size, -1, -1, -1)), arm.losses,
+        limit=2, device="cpu",
+    )  # fmt: skip
+    assert found == 2
+
+
+def test_a_gpu_answers_and_learns_as_the_processor(arm, learned):
+    batch = arm.batch()
+    model = arm.build(**dict(arm.alone))
+    _without_chance(model)
+    here = _gradients(arm, model, batch)
+    expected = arm.answers(learned, patches())
+    with pretended_cuda():
+        there = _gradients(arm, copy.deepcopy(model).to("cuda"), batch.to("cuda"))
+        found = arm.answers(copy.deepcopy(learned).to("cuda"), patches().to("cuda"))
+        for name, gradient in here.items():
+            largest = 1e-3 * float(gradient.abs().max()) + 1e-7
+            torch.testing.assert_close(there[name].cpu(), gradient, rtol=1e-3, atol=largest)
+    _require_close(found, expected)
+
+
+def test_frozen_stages_stay_as_they_are_and_all_else_learns(arm):
+    norm = {"norm": "batch"} if arm.kind == "detector" else {}
+    model = arm.build(**norm).train()
+    stages = [[p for layer in stage for p in layer.parameters()] for stage in model.stages]
+    body = {id(p) for stage in stages for p in stage}
+    for how, learning in (("head", 0), (2, 2), ("all", len(stages))):
+        model.freeze_for_epoch(how)
+        learns = [all(p.requires_grad for p in stage) for stage in stages]
+        kept = len(stages) - learning
+        assert learns == [False] * kept + [True] * learning
+        assert all(p.requires_grad for p in model.parameters() if id(p) not in body)
+        state = {n: v.clone() for s in model.stages[:kept] for m in s for n, v in _named(model, m)}
+        found = _gradients(arm, model, arm.batch())
+        assert [name for name, gradient in found.items() if gradient is None] == []
+        _require_equal(model, state)
+
+
+def _named(model: nn.Module, part: nn.Module) -> list[tuple[str, Tensor]]:
+    prefix = next(name for name, module in model.named_modules() if module is part)
+    return [(f"{prefix}.{name}", value) for name, value in part.state_dict().items()]
+
+
+def test_a_saved_model_opens_again_and_answers_the_same(arm, learned, tmp_path):
+    save_model(learned, tmp_path)
+    builders = {"detector": build_detector, "classifier": build_classifier}
+    again = load_model(tmp_path, builders)
+    assert again.architecture == learned.architecture
+    for one, other in zip(
+        arm.answers(again, patches()), arm.answers(learned, patches()), strict=True
+    ):
+        assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+def test_a_run_of_the_same_arm_gives_all_its_weights_and_of_other_findings_no_class_layer(
+    arm, learned
+):
+    start = start_detector if arm.kind == "detector" else start_classifier
+    model = arm.build()
+    start(model, Checkpoint("run", learned.state_dict(), ("opacity",)), ("opacity",))
+    _require_equal(model, _state(learned))
+    fresh = arm.build()
+    other = _state(fresh)
+    start(fresh, Checkpoint("run", learned.state_dict(), ("mass",)), ("opacity",))
+    changed = {name for name, value in _state(fresh).items() if not value.equal(other[name])}
+    kept = {name for name, value in _state(learned).items() if not value.equal(other[name])}
+    assert changed < kept
+    assert arm.losses(fresh, arm.batch())
+
+
+def test_settings_refuse_an_unknown_key_with_a_suggestion(arm):
+    fields = config_class(arm.kind, arm.model.get("architecture", "")).model_fields["model"]
+    assert {*arm.model} <= {*fields.annotation.model_fields}
